@@ -1,0 +1,30 @@
+"""The one exception that a user can mend: it says what was given and what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class VrbenchError(Exception):
+    """A fault in what the user gave; the command line prints it as one line and exits with 2."""
+
+
+class ManyFaults(VrbenchError):
+    """Several faults found in one look, told together, so that the user mends them in one go.
+
+    Attributes:
+        faults: the single sentences, in the order in which they were found.
+    """
+
+    def __init__(self, faults: Iterable[str]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("\n".join(self.faults))
+
+
+def raise_all(faults: Iterable[str]) -> None:
+    """Raise one `VrbenchError` that tells every fault, or return when there is none."""
+    found = list(dict.fromkeys(faults))
+    if len(found) == 1:
+        raise VrbenchError(found[0])
+    if found:
+        raise ManyFaults(found)

@@ -1,0 +1,268 @@
+"""What is written to disk: the records of a run, their schema and their reading back (pydantic, no torch).
+
+A run is a folder: `run.json` (a `RunRecord`, written last, so that its existence means that the run is whole) and
+`samples/<task>.jsonl`, one `Sample` a line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from vrbench.errors import VrbenchError
+
+SCHEMA_VERSION = 1
+
+
+class Record(BaseModel):
+    """Frozen, with no unknown fields and no NaN: a record that was read is a record that was understood."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Step(Record):
+    """One thing that was done to a checkpoint's weights."""
+
+    kind: Literal["trained", "pruned", "restored"] = Field(description="What was done.")
+    layers: str = Field(description="The layers concerned, as `LayerSet` text: '0-3,8', 'all', 'none'.")
+    depth: int = Field(description="How many decoder layers there were when it was done.")
+    method: str = Field(default="", description="'lora', 'weights', 'projector', or how removed layers were chosen.")
+    stage: str = Field(default="", description="Stage of the recipe: 'tower', 'align', 'tune', 'heal'.")
+    recipe: str = Field(default="", description="Name of the recipe.")
+    recipe_digest: str = Field(default="", description="sha256 of the recipe as it was run.")
+    note: str = Field(default="", description="Card, library versions, seconds: how it was made.")
+
+
+class Base(Record):
+    """What a checkpoint was made from."""
+
+    id: str = Field(description="Checkpoint id or model name.")
+    digest: str = Field(description="Its digest, checked when the checkpoint is loaded.")
+
+
+class Lineage(Record):
+    """`vrbench.json`: where a checkpoint folder comes from. Written beside the weights, last."""
+
+    schema_version: int = Field(default=SCHEMA_VERSION, description="Version of this layout.")
+    id: str = Field(description="Checkpoint id, such as 'pocket/region'.")
+    family: str = Field(description="Model family, such as 'llava'.")
+    depth: int = Field(description="Decoder layers that the loaded model has.")
+    base: Base | None = Field(default=None, description="What it was made from; none for a whole model.")
+    steps: tuple[Step, ...] = Field(default=(), description="What was done to the base, in order.")
+    weights: dict[str, str] = Field(default={}, description="Weight file in this folder -> its sha256.")
+    licence: str = Field(default="", description="SPDX name.")
+
+
+class CheckpointRef(Record):
+    """The checkpoint that a run measured."""
+
+    id: str = Field(description="What the user asked for, such as 'pocket/region' or a folder's name.")
+    revision: str = Field(default="", description="Hub revision, if it came from a hub.")
+    digest: str = Field(description="sha256 over the weights, config and tokenizer that decide its answers.")
+    family: str = Field(description="Model family.")
+    depth: int = Field(description="Decoder layers.")
+    lineage: tuple[Lineage, ...] = Field(default=(), description="This checkpoint's lineage first, then its bases'.")
+
+
+class Sample(Record):
+    """One item's answer and score: what statistics need, and what a reader wants to see."""
+
+    id: str = Field(description="Stable id of the item within its task.")
+    cluster: str = Field(description="What items share (image, base question, subject); draws are over clusters.")
+    group: str = Field(default="", description="Subtask, question type or subject.")
+    unit: str = Field(default="", description="Items of one unit count together (MME pair, MMBench rotations).")
+    score: float = Field(description="Per-item score; 0 to 1, or the log-likelihood in nats for perplexity.")
+    weight: float = Field(default=1.0, description="What the score is divided by: 1, or the number of words.")
+    answer: str = Field(default="", description="The model's answer, or the option it found likeliest.")
+    target: str = Field(default="", description="The reference answer.")
+    loglikelihoods: tuple[float, ...] = Field(default=(), description="Log-likelihood of each option, in nats.")
+    prompt_digest: str = Field(default="", description="sha256 of the prompt and its pictures.")
+    unscored: str = Field(default="", description="Why the item could not be scored; empty when it was.")
+
+
+class Score(Record):
+    """One figure with its interval and what it is a figure of."""
+
+    value: float = Field(description="On the 0-100 scale, or a perplexity.")
+    low: float = Field(description="Lower end of the 95 % interval.")
+    high: float = Field(description="Upper end of the 95 % interval.")
+    n: int = Field(description="Items scored.")
+    clusters: int = Field(description="Independent clusters among them.")
+
+
+class TaskResult(Record):
+    """What one checkpoint scored on one task."""
+
+    task: str = Field(description="Task id.")
+    suite: str = Field(description="Suite of the task.")
+    version: str = Field(description="Version of the task's definition.")
+    status: Literal["ok", "error"] = Field(description="Whether the task ran through.")
+    error: str = Field(default="", description="What killed it.")
+    metric: str = Field(description="Name in `vrbench.metrics.METRICS`.")
+    higher_is_better: bool = Field(default=True, description="Direction of the metric.")
+    chance: float | None = Field(default=None, description="Score of guessing, on the same scale; none if undefined.")
+    n: int = Field(default=0, description="Items scored.")
+    n_unscored: int = Field(default=0, description="Items that could not be scored.")
+    score: Score | None = Field(default=None, description="The primary metric with its interval.")
+    groups: dict[str, Score] = Field(default={}, description="The same metric per subtask or question type.")
+    complete: bool = Field(default=True, description="Whether all items and subtasks of the task were there and used.")
+    note: str = Field(default="", description="What a reader must know, such as missing subtasks.")
+    official: dict[str, float] = Field(default={}, description="The harness's own aggregates, as it printed them.")
+    harness: str = Field(default="", description="Harness and version whose prompts, filters and scoring were used.")
+    fewshot: int = Field(default=0, description="Examples in the prompt.")
+    data: str = Field(default="", description="Data set, revision and where it came from.")
+    data_digest: str = Field(default="", description="sha256 over the items used.")
+    samples_digest: str = Field(default="", description="sha256 of samples/<task>.jsonl.")
+    seconds: float = Field(default=0.0, description="Wall time of answering and scoring.")
+    asked: int = Field(default=0, description="Requests that were computed now; the others were already stored.")
+
+
+class Settings(Record):
+    """The options in force; with the checkpoint's digest and the tasks they decide every answer."""
+
+    tasks: tuple[str, ...] = Field(description="Task ids, sorted.")
+    limit: int | None = Field(default=None, description="Items a task, if limited.")
+    seed: int = Field(default=0, description="Seed of the choice of items under a limit.")
+    dtype: str = Field(default="float32", description="Compute type of the model.")
+    batch_size: str = Field(default="auto", description="'auto' or a number; no input of a float32 result.")
+    device: str = Field(default="cpu", description="'cpu' or 'cuda'; no input of the result's path.")
+    data_root: str = Field(default="", description="Folder with the hub's data sets, if given.")
+    include_path: str = Field(default="", description="Folder with the user's own task files, if given.")
+
+
+class Provenance(Record):
+    """How a run was made."""
+
+    vrbench: str = Field(description="Version of vrbench.")
+    commit: str = Field(default="", description="Commit of the checkout, if it ran from one.")
+    dirty: bool | None = Field(default=None, description="Whether that checkout had uncommitted changes.")
+    packages: dict[str, str] = Field(default={}, description="Versions of the libraries that decide the numbers.")
+    python: str = Field(default="", description="Python version.")
+    platform: str = Field(default="", description="Operating system and processor.")
+    device: str = Field(default="", description="Card, or processor and threads.")
+    image_processor: str = Field(default="", description="Class that resized the pictures.")
+    command: str = Field(default="", description="The command line, or 'python' when called from Python.")
+    started: str = Field(default="", description="Start, UTC, ISO 8601.")
+    seconds: float = Field(default=0.0, description="Wall time of the whole run of this checkpoint.")
+
+
+class RunRecord(Record):
+    """One checkpoint measured on some tasks."""
+
+    schema_version: int = Field(default=SCHEMA_VERSION, description="Version of this layout.")
+    status: Literal["ok", "error"] = Field(description="'error' when at least one task died.")
+    checkpoint: CheckpointRef = Field(description="What was measured.")
+    settings: Settings = Field(description="The options in force.")
+    inputs_digest: str = Field(description="sha256 over all that decides the answers; names the run's folder.")
+    results: tuple[TaskResult, ...] = Field(description="One a task.")
+    provenance: Provenance = Field(description="How it was made.")
+
+
+class Run(BaseModel):
+    """A record together with its samples, as `compare` needs them."""
+
+    model_config = ConfigDict(frozen=True)
+
+    record: RunRecord
+    samples: dict[str, tuple[Sample, ...]]
+    path: Path | None = None
+
+    def result(self, task: str) -> TaskResult:
+        """The result of one task.
+
+        Raises:
+            VrbenchError: the run has no such task.
+        """
+        for result in self.record.results:
+            if result.task == task:
+                return result
+        raise VrbenchError(f"the run of {self.record.checkpoint.id} has no task {task!r}")
+
+
+def canonical_json(value: Any) -> str:
+    """The one text of a JSON value: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest_of(value: Any) -> str:
+    """sha256 of `canonical_json(value)`, in hex."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old one or the new one, never a part of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def samples_text(samples: Iterable[Sample]) -> str:
+    """JSON lines, one sample a line, in the given order."""
+    return "".join(canonical_json(s.model_dump(mode="json")) + "\n" for s in samples)
+
+
+def save_run(folder: Path, record: RunRecord, samples: dict[str, tuple[Sample, ...]]) -> Path:
+    """Write samples first and `run.json` last; returns the path of `run.json`."""
+    for task, rows in samples.items():
+        write_atomically(folder / "samples" / f"{task}.jsonl", samples_text(rows))
+    path = folder / "run.json"
+    write_atomically(path, record.model_dump_json(indent=1) + "\n")
+    return path
+
+
+def load_run(path: str | Path) -> Run:
+    """Read a run from its folder or its `run.json`, checking the samples against their digests.
+
+    Raises:
+        VrbenchError: no such run, a record of another schema, or samples that are not those of the record.
+    """
+    folder = Path(path)
+    folder = folder.parent if folder.name == "run.json" else folder
+    file = folder / "run.json"
+    if not file.is_file():
+        raise VrbenchError(f"no run at {str(path)!r}; a run is a folder with run.json, as `vrbench run` writes it")
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise VrbenchError(f"{file} is not JSON: {error}") from error
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if version != SCHEMA_VERSION:
+        raise VrbenchError(f"{file} has schema version {version}; this vrbench reads {SCHEMA_VERSION}")
+    try:
+        record = RunRecord.model_validate(raw)
+    except ValidationError as error:
+        raise VrbenchError(f"{file} is not a run record: {_first_fault(error)}") from error
+    samples = {r.task: tuple(_load_samples(folder, r)) for r in record.results if r.status == "ok"}
+    return Run(record=record, samples=samples, path=folder)
+
+
+def _load_samples(folder: Path, result: TaskResult) -> Iterator[Sample]:
+    file = folder / "samples" / f"{result.task}.jsonl"
+    if not file.is_file():
+        raise VrbenchError(f"{file} is missing; the record says it should be there")
+    content = file.read_bytes()
+    if hashlib.sha256(content).hexdigest() != result.samples_digest:
+        raise VrbenchError(f"{file} is not what the record says: its sha256 differs")
+    for line in content.splitlines():
+        yield Sample.model_validate_json(line)
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors()[0]
+    return f"{'.'.join(str(p) for p in fault['loc'])}: {fault['msg']}"
