@@ -1,0 +1,32 @@
+# `make demo` and `make test` set everything up on a machine with Python 3.10 to 3.12 and a package registry.
+VENV ?= .venv
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO_LIMIT ?= 40
+
+.PHONY: demo test lint types clean
+.DEFAULT_GOAL := demo
+
+demo: $(READY)
+	$(BIN)/vrbench run --ckpt pocket/region --ckpt pocket/top --ckpt pocket/region-pruned-2 \
+		--baseline pocket/full --tasks pocket --limit $(DEMO_LIMIT)
+
+test: $(READY)
+	$(BIN)/python -m pytest -q
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/mypy vrbench
+
+# Written last, so that its existence means that the environment is whole.
+$(READY): pyproject.toml constraints.txt $(wildcard requirements/*.txt)
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/pip install -q -r requirements/light.txt -r requirements/dev.txt -c constraints.txt
+	$(BIN)/pip install -q --no-deps -r requirements/no-deps.txt -c constraints.txt
+	$(BIN)/pip install -q --no-deps -e .
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist runs .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
