@@ -1,1 +1,38 @@
-"""The pocket world: generated pictures, questions and texts on which a small model can be measured anywhere."""
+"""The pocket family's tasks: items that this package draws or writes itself, the same for the same split everywhere."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from vrbench.errors import VrbenchError
+
+GENERATORS = {
+    "pocket_mme": "vrbench.pocket.questions:pocket_mme",
+    "pocket_mmbench": "vrbench.pocket.questions:pocket_mmbench",
+    "pocket_seed": "vrbench.pocket.questions:pocket_seed",
+    "pocket_textvqa": "vrbench.pocket.questions:pocket_textvqa",
+    "easy_vqa": "vrbench.pocket.easy_vqa:rows",
+    "pocket_facts": "vrbench.pocket.text:pocket_facts",
+    "pocket_grammar": "vrbench.pocket.text:pocket_grammar",
+    "pocket_pydoc": "vrbench.pocket.text:pocket_pydoc",
+}
+
+
+def generate(name: str, split: str = "test") -> list[dict[str, Any]]:
+    """Rows of a generated data set, with the columns of the benchmark that it is modelled on.
+
+    Args:
+        name: key of `GENERATORS`.
+        split: "test", or "dev" (disjoint, for choosing recipes).
+
+    Raises:
+        VrbenchError: no such generator or split.
+    """
+    if name not in GENERATORS:
+        raise VrbenchError(f"generated data {name!r} are unknown; there are {', '.join(GENERATORS)}")
+    if split not in ("test", "dev"):
+        raise VrbenchError(f"split {split!r} is unknown; generated data have test and dev")
+    module, _, function = GENERATORS[name].partition(":")
+    rows: list[dict[str, Any]] = getattr(importlib.import_module(module), function)(split)
+    return rows

@@ -1,0 +1,109 @@
+"""Rows in memory as a `datasets.Dataset` whose pictures decode: from drawn rows, parquet or JSON lines."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vrbench.errors import VrbenchError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def from_rows(rows: Iterable[Mapping[str, Any]]) -> Dataset:
+    """Rows with the same columns; PIL pictures, also in lists, are stored uncompressed."""
+    import pyarrow as pa
+
+    return _dataset(pa.Table.from_pylist([_stored(row) for row in rows]))
+
+
+def from_file(file: Path, images: Sequence[str]) -> Dataset:
+    """Rows of a parquet or JSON lines file; picture columns may hold bytes, {bytes, path}, or paths beside the file.
+
+    Args:
+        images: names of picture columns, those that the file has not among them.
+
+    Raises:
+        VrbenchError: the file cannot be read, is empty, or names a picture that is not there.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if file.suffix == ".jsonl":
+        table = pa.Table.from_pylist(_json_lines(file))
+    else:
+        try:
+            table = pq.read_table(file)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise VrbenchError(f"{file} cannot be read as parquet: {error}") from error
+    for name in [name for name in images if name in table.schema.names]:
+        kind = table.schema.field(name).type
+        if pa.types.is_string(kind) or pa.types.is_binary(kind):
+            pictures = [_picture(value, file.parent) for value in table[name].to_pylist()]
+            table = table.set_column(table.schema.get_field_index(name), name, pa.array(pictures))
+    return _dataset(table)
+
+
+def _dataset(table: Any) -> Dataset:
+    """A `Dataset` in memory, whose {bytes, path} structs, also in lists, are pictures with or without feature notes."""
+    from datasets import Dataset, DatasetInfo, Features
+
+    features = Features({name: _feature(kind) for name, kind in Features.from_arrow_schema(table.schema).items()})
+    return Dataset(table.cast(features.arrow_schema), info=DatasetInfo(features=features))
+
+
+def _feature(kind: Any) -> Any:
+    from datasets import Image, Value
+
+    if isinstance(kind, dict):
+        is_picture = set(kind) == {"bytes", "path"}
+        return Image() if is_picture else {name: _feature(part) for name, part in kind.items()}
+    if isinstance(kind, list):
+        return [_feature(kind[0])]
+    inner = getattr(kind, "feature", None)
+    if isinstance(kind, Value) or inner is None:
+        return kind
+    return type(kind)(_feature(inner))
+
+
+def _stored(value: Any) -> Any:
+    """A drawn picture as an uncompressed file: its bytes follow from its pixels, whatever Pillow's version."""
+    if isinstance(value, dict):
+        return {name: _stored(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_stored(part) for part in value]
+    if hasattr(value, "tobytes") and hasattr(value, "convert"):
+        stream = io.BytesIO()
+        value.convert("RGB").save(stream, format="BMP")
+        return {"bytes": stream.getvalue(), "path": None}
+    return value
+
+
+def _picture(value: bytes | str | None, folder: Path) -> dict[str, Any]:
+    if isinstance(value, str):
+        file = folder / value
+        if not file.is_file():
+            raise VrbenchError(f"there is no picture {file}; paths of pictures are relative to the data file")
+        value = file.read_bytes()
+    return {"bytes": value, "path": None}
+
+
+def _json_lines(file: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise VrbenchError(f"{file}, line {number}: not JSON: {error}") from error
+        if not isinstance(row, dict) or (rows and set(row) != set(rows[0])):
+            raise VrbenchError(f"{file}, line {number}: each line is an object, all with the same keys")
+        rows.append(row)
+    if not rows:
+        raise VrbenchError(f"{file} is empty")
+    return rows
