@@ -1,0 +1,123 @@
+"""The pocket family: SmolLM2-135M behind a small SigLIP-shaped tower, as a `LlavaForConditionalGeneration`."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vrbench.cache import cache_folder, file_digest
+from vrbench.models import smollm2
+from vrbench.records import digest_of
+
+if TYPE_CHECKING:
+    from transformers import LlavaConfig, LlavaForConditionalGeneration
+
+FORMAT = 1  # of the folder that `assemble` makes; raise it when what is written changes
+TOWER = "tower.safetensors"
+PROJECTOR = "projector.safetensors"
+IMAGE_SIDE, PATCH = 128, 16
+IMAGE_TOKENS = (IMAGE_SIDE // PATCH) ** 2
+
+
+def vision_config() -> dict[str, Any]:
+    """The tower's shape, as transformers' `SiglipVisionConfig` names it (4.9 million parameters)."""
+    return {
+        "model_type": "siglip_vision_model",
+        "image_size": IMAGE_SIDE,
+        "patch_size": PATCH,
+        "hidden_size": 256,
+        "intermediate_size": 1024,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 4,
+        "vision_use_head": False,
+    }
+
+
+def llava_config() -> LlavaConfig:
+    """The whole model's configuration: every patch of the tower's last layer becomes one image token."""
+    from transformers import LlavaConfig
+
+    return LlavaConfig(
+        vision_config=vision_config(),
+        text_config=smollm2.text_config(),
+        image_token_index=smollm2.IMAGE_TOKEN_ID,
+        image_seq_length=IMAGE_TOKENS,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+        projector_hidden_act="gelu",
+        tie_word_embeddings=True,
+    )
+
+
+def assemble(weights: Path) -> Path:
+    """The folder of the whole base model in the Hugging Face layout, made in the cache on first use.
+
+    Args:
+        weights: folder with tower.safetensors and projector.safetensors.
+
+    Raises:
+        VrbenchError: the LLM's file is missing or is another one.
+    """
+    key = digest_of([FORMAT, smollm2.SHA256, file_digest(weights / TOWER), file_digest(weights / PROJECTOR)])
+    folder = cache_folder() / f"pocket-base-{key[:16]}"
+    if (folder / smollm2.DONE).is_file():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".pocket-base-"))
+    try:
+        model = new_llava()
+        load_part(model.model.vision_tower, weights / TOWER)
+        load_part(model.model.multi_modal_projector, weights / PROJECTOR)
+        model.save_pretrained(temporary)
+        save_processor(temporary)
+        (temporary / smollm2.DONE).write_text(key + "\n")
+        smollm2.move_into_place(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def new_llava() -> LlavaForConditionalGeneration:
+    """A float32 model on the CPU with the LLM's real weights and a random tower and projector."""
+    import torch
+    from safetensors.torch import load_file
+    from transformers import LlavaForConditionalGeneration
+
+    model = LlavaForConditionalGeneration(llava_config()).to(torch.float32)
+    weights = load_file(smollm2.backbone_folder() / "model.safetensors")
+    weights = {name.removeprefix("model."): value for name, value in weights.items()}
+    model.model.language_model.load_state_dict(weights, strict=True)
+    model.tie_weights()
+    model.generation_config.pad_token_id = 2
+    model.generation_config.eos_token_id = 2
+    return model
+
+
+def load_part(module: Any, file: Path) -> None:
+    """Fill one module from a safetensors file of its own parameter names; every parameter, in float32."""
+    from safetensors.torch import load_file
+
+    module.load_state_dict({name: value.float() for name, value in load_file(file).items()}, strict=True)
+
+
+def save_processor(folder: Path) -> None:
+    """Write the tokenizer with "<image>", and the image processor's settings, beside a pocket model."""
+    from gguf import GGUFReader
+    from transformers import LlavaProcessor, PreTrainedTokenizerFast
+
+    smollm2.write_tokenizer(GGUFReader(smollm2.gguf_file()), folder, image_token=True)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    processor = LlavaProcessor(
+        image_processor=_image_processor(), tokenizer=tokenizer, patch_size=PATCH,
+        vision_feature_select_strategy="full", image_token="<image>", num_additional_image_tokens=0,
+        chat_template=smollm2.CHAT_TEMPLATE,
+    )  # fmt: skip
+    processor.save_pretrained(folder)
+
+
+def _image_processor() -> Any:
+    from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+
+    return SiglipImageProcessorPil(size={"height": IMAGE_SIDE, "width": IMAGE_SIDE})
