@@ -1,0 +1,21 @@
+"""The same ground for every test: no network, two threads, and tiny models that are made once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before any library reads them.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+
+@pytest.fixture(scope="session")
+def tiny_llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny LLaVA with random weights: 4 decoder layers, 4 image tokens; not to be written to."""
+    from tests.tiny import save_llava
+
+    return save_llava(tmp_path_factory.mktemp("tiny") / "llava")

@@ -1,0 +1,74 @@
+"""A pruned model is a whole, smaller model."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import GenerationConfig
+
+from tests import tiny
+from vrbench.errors import VrbenchError
+from vrbench.layers import LayerSet
+from vrbench.models.prune import remove_layers
+
+PROMPT = torch.tensor([[5, 60, 71, 33, 90, 12, 44]])
+
+
+def pruned(*layers: int) -> torch.nn.Module:
+    model = tiny.llava()
+    remove_layers(model, LayerSet.of(layers, tiny.DEPTH))
+    return model
+
+
+def greedy(model: torch.nn.Module, use_cache: bool) -> list[int]:
+    settings = GenerationConfig(max_new_tokens=24, do_sample=False, use_cache=use_cache, eos_token_id=None)
+    return model.generate(input_ids=PROMPT, generation_config=settings, pad_token_id=0)[0].tolist()
+
+
+def test_it_equals_a_model_built_small_from_the_weights_that_stay() -> None:
+    whole, small = tiny.llava(), tiny.llava(seed=1, depth=2)
+    kept = {f"model.language_model.layers.{old}.": f"model.language_model.layers.{new}." for new, old in enumerate((0, 3))}
+    state = {}
+    for name, value in whole.state_dict().items():
+        start = next((old for old in kept if name.startswith(old)), None)
+        if start:
+            state[name.replace(start, kept[start])] = value
+        elif ".language_model.layers." not in name:
+            state[name] = value
+    small.load_state_dict(state, strict=True)
+    with torch.inference_mode():
+        assert torch.equal(pruned(1, 2)(input_ids=PROMPT).logits, small(input_ids=PROMPT).logits)
+        assert not torch.allclose(whole(input_ids=PROMPT).logits, small(input_ids=PROMPT).logits, atol=0.1)
+
+
+@pytest.mark.parametrize("layers", [(0,), (1, 2), (3,), (0, 1, 3)])
+def test_generation_with_the_cache_equals_generation_without(layers: tuple[int, ...]) -> None:
+    model = pruned(*layers)
+    assert greedy(model, use_cache=True) == greedy(model, use_cache=False)
+
+
+def test_the_config_says_the_new_depth_everywhere() -> None:
+    model = tiny.llava()
+    model.config.text_config.layer_types = ["a", "b", "c", "d"]
+    remove_layers(model, LayerSet.of((1,), 4))
+    assert model.config.get_text_config().num_hidden_layers == 3
+    assert model.model.language_model.config.num_hidden_layers == 3
+    assert model.config.text_config.layer_types == ["a", "c", "d"]
+    assert [layer.self_attn.layer_idx for layer in model.model.language_model.layers] == [0, 1, 2]
+
+
+def test_the_vision_tower_keeps_its_layers() -> None:
+    assert len(pruned(0, 1).model.vision_tower.encoder.layers) == 2
+
+
+def test_no_layer_removed_changes_nothing() -> None:
+    model = tiny.llava()
+    remove_layers(model, LayerSet.none(tiny.DEPTH))
+    assert len(model.model.language_model.layers) == tiny.DEPTH
+
+
+def test_another_depth_and_all_layers_are_refused() -> None:
+    with pytest.raises(VrbenchError, match="out of 5; the model has 4"):
+        remove_layers(tiny.llava(), LayerSet.of((1,), 5))
+    with pytest.raises(VrbenchError, match="at least one must stay"):
+        remove_layers(tiny.llava(), LayerSet.all(4))
