@@ -1,0 +1,209 @@
+"""Requests -> answers: each once, from the store where it is there, else computed in batches and stored at once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from vrbench.engine.features import FeatureCache
+from vrbench.engine.requests import Generation, LogLikelihood, Picture, Request
+from vrbench.engine.store import AnswerStore
+from vrbench.models.decoding import Limit, greedy
+from vrbench.models.packing import Row, pack
+
+if TYPE_CHECKING:
+    from vrbench.models.vlm import VLM
+
+CPU_TOKENS = 2048
+"""Padded tokens in one pass on a CPU; more gain nothing there and make what a kill loses bigger."""
+
+SHARE_OF_MEMORY = 0.5
+"""Share of a card's free memory that a batch is planned to take; it is halved whenever that was too much."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One request to be computed: its key, its tokens, and the slots of its pictures."""
+
+    key: str
+    request: Request
+    tokens: tuple[int, ...]
+
+
+class Answerer:
+    """Answers requests for one loaded checkpoint.
+
+    Attributes:
+        asked: requests computed so far; the others were in the store, or asked twice.
+    """
+
+    def __init__(
+        self,
+        vlm: VLM,
+        store: AnswerStore,
+        batch_size: int | Literal["auto"] = "auto",
+        features: FeatureCache | None = None,
+        show_progress: bool = True,
+    ) -> None:
+        """Make it.
+
+        Args:
+            batch_size: rows in one pass (a row is a prompt with all continuations, or a picture with all questions,
+                that share it), or "auto" for as many as fit.
+            features: to be shared by the checkpoints of a run.
+        """
+        self.vlm = vlm
+        self.store = store
+        self.asked = 0
+        self._batch_size = batch_size
+        self._tokens = _token_budget(vlm)
+        self._features = FeatureCache() if features is None else features
+        self._show_progress = show_progress
+        self._settings = {"dtype": str(vlm.dtype), "image_processor": vlm.image_processor_name}
+
+    def answer(self, requests: Sequence[Request], items: Sequence[object] = (), title: str = "") -> list[Any]:
+        """Answers in the order of the requests: (log-likelihood, is greedy) or a text.
+
+        Args:
+            items: the item that each request belongs to, for progress in items; each request is one if left out.
+            title: what the progress bar says.
+        """
+        from tqdm import tqdm
+
+        keys = [request.key(self._settings) for request in requests]
+        known = self.store.get(keys)
+        progress = _Progress(items or range(len(keys)), keys, known)
+        missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in known}
+        self.asked += len(missing)
+        settings = {"desc": title, "unit": " items", "disable": not self._show_progress, "mininterval": 0.5}
+        with tqdm(total=progress.total, initial=progress.done, **settings) as bar:
+            for kind in (LogLikelihood, Generation):
+                part = {key: request for key, request in missing.items() if isinstance(request, kind)}
+                for answers in self._compute(part):
+                    self.store.put(answers)
+                    known.update(answers)
+                    bar.update(progress.answered(answers))
+        return [_as_answer(known[key]) for key in keys]
+
+    def _compute(self, requests: dict[str, Request]) -> Iterator[dict[str, Any]]:
+        """Answers batch by batch, longest rows first, so that memory runs out at the start or not at all."""
+        slots: dict[str, int] = {}
+        pictures: list[Picture] = []
+        prepared = [self._prepare(key, request, slots, pictures) for key, request in requests.items()]
+        rows = sorted(pack([p.tokens for p in prepared]), key=len, reverse=True)
+        while rows:
+            batch = rows[: self._fitting(rows)]
+            try:
+                answers = self._batch(batch, prepared, pictures)
+            except (MemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error) or len(batch) == 1:
+                    raise
+                self._halve(batch)
+                continue
+            rows = rows[len(batch) :]
+            yield answers
+
+    def _prepare(self, key: str, request: Request, slots: dict[str, int], pictures: list[Picture]) -> Prepared:
+        if isinstance(request, LogLikelihood):
+            return Prepared(key, request, (request.context + request.continuation)[:-1])
+        for picture in request.pictures:
+            if slots.setdefault(picture.digest, len(slots)) == len(pictures):
+                pictures.append(picture)
+        tokens = self.vlm.encode(request.prompt, [slots[picture.digest] for picture in request.pictures])
+        if not request.pictures:  # as lm-eval does it: what does not fit is cut off in front
+            tokens = tokens[-(self.vlm.context_length - request.max_new_tokens) :]
+        return Prepared(key, request, tuple(tokens))
+
+    def _fitting(self, rows: Sequence[Row]) -> int:
+        """How many of the rows, sorted by length, make the next batch."""
+        if self._batch_size != "auto":
+            return self._batch_size
+        return max(1, self._tokens // len(rows[0]))
+
+    def _halve(self, batch: Sequence[Row]) -> None:
+        if self._batch_size != "auto":
+            self._batch_size = len(batch) // 2
+        self._tokens = len(batch) * len(batch[0]) // 2
+        if self.vlm.device.type == "cuda":
+            import torch
+
+            torch.cuda.empty_cache()
+
+    def _batch(self, rows: list[Row], prepared: list[Prepared], pictures: list[Picture]) -> dict[str, Any]:
+        """Answers of all sequences in some rows, by key; all are of one kind."""
+        numbers = [number for row in rows for number in row.paths]
+        requests = {number: prepared[number].request for number in numbers}
+        shown = self._projected({_slot(t, self.vlm) for row in rows for t in row.tokens if t < 0}, pictures)
+        found: dict[int, Any]
+        if isinstance(requests[numbers[0]], LogLikelihood):
+            targets = {n: r.continuation for n, r in requests.items() if isinstance(r, LogLikelihood)}
+            found = dict(self.vlm.loglikelihood(rows, targets, shown))
+        else:
+            limits = {n: Limit(r.max_new_tokens, r.until) for n, r in requests.items() if isinstance(r, Generation)}
+            found = dict(greedy(self.vlm, rows, limits, shown))
+        return {prepared[number].key: answer for number, answer in found.items()}
+
+    def _projected(self, slots: set[int], pictures: list[Picture]) -> dict[int, Any]:
+        """Slot -> what the decoder reads of its picture, [tokens, hidden]."""
+        import torch
+
+        if not slots:
+            return {}
+        order = sorted(slots)
+        features = self._features.features(self.vlm, [pictures[slot] for slot in order])
+        projected = self.vlm.project(torch.stack([features[pictures[slot].digest] for slot in order]))
+        return dict(zip(order, projected, strict=True))
+
+
+def _slot(token: int, vlm: VLM) -> int:
+    return (-1 - token) // vlm.image_tokens
+
+
+def _as_answer(stored: Any) -> Any:
+    """JSON has no tuples; a log-likelihood answer is one, fresh or stored."""
+    return tuple(stored) if isinstance(stored, list) else stored
+
+
+class _Progress:
+    """Which items wait for which answers, so that progress is told in items though one may need several requests."""
+
+    def __init__(self, items: Iterable[object], keys: Sequence[str], known: Collection[str]) -> None:
+        self._askers: dict[str, set[object]] = {}
+        self._left: dict[object, int] = {}
+        for item, key in zip(items, keys, strict=True):
+            self._left.setdefault(item, 0)
+            askers = self._askers.setdefault(key, set())
+            if key not in known and item not in askers:
+                askers.add(item)
+                self._left[item] += 1
+        self.total = len(self._left)
+        self.done = sum(left == 0 for left in self._left.values())
+
+    def answered(self, keys: Iterable[str]) -> int:
+        """Number of items that wait for nothing more."""
+        done = 0
+        for item in (item for key in keys for item in self._askers[key]):
+            self._left[item] -= 1
+            done += self._left[item] == 0
+        return done
+
+
+def _token_budget(vlm: VLM) -> int:
+    """Padded tokens in one pass that should fit: weights are in place, what grows is activations, keys and values."""
+    if vlm.device.type != "cuda":
+        return CPU_TOKENS
+    import torch
+
+    config = vlm.model.config.text_config
+    free, _ = torch.cuda.mem_get_info(vlm.device)
+    kept = 2 * config.num_hidden_layers * config.hidden_size  # keys and values, were there no grouping of heads
+    passing = 8 * config.hidden_size + 4 * config.intermediate_size
+    attention = 1024  # the mask, once for all heads, for each token of a long row
+    per_token = (3 * kept + passing + attention) * vlm.dtype.itemsize  # thrice: while they are gathered for each prompt
+    return max(CPU_TOKENS, int(SHARE_OF_MEMORY * free) // per_token)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    text = str(error)
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text

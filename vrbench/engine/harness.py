@@ -1,0 +1,249 @@
+"""One task through its harness: the harness builds the requests, the engine answers, the harness scores.
+
+Both harnesses have the same task object (`build_all_requests`, `apply_filters`, `process_results`, `aggregation`), so
+that one walk does for both. It is what their `simple_evaluate` does for one task in one process, without its
+import time, bootstrap and files; `benchmarks/parity.py` and the tests hold it against the real one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import inspect
+import io
+import logging
+import math
+import tempfile
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vrbench import data, metrics
+from vrbench.engine.answering import Answerer
+from vrbench.engine.scorers import SCORERS, Document
+from vrbench.records import Sample
+from vrbench.registry import TaskSpec
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+TOLERANCE = 1e-9
+"""Relative difference up to which our figure is the harness's."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The items of one config of a task that are used.
+
+    Attributes:
+        config: name of the config, "default" where there is none.
+        positions: places of the items in the whole split.
+        rows: split -> rows; the scored split holds the items at the positions alone.
+    """
+
+    config: str
+    positions: Sequence[int]
+    rows: DatasetDict
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came out of a task.
+
+    Attributes:
+        samples: one an item, in the order of configs and positions.
+        official: the harness's aggregates; named "config/metric" where a task has several configs.
+    """
+
+    samples: tuple[Sample, ...]
+    official: dict[str, float]
+
+
+def run(spec: TaskSpec, parts: Sequence[Part], answerer: Answerer, title: str = "") -> Outcome:
+    """Run one task.
+
+    Args:
+        parts: the items that are used, at least one.
+        title: what the progress bar says; the task's id if left out.
+
+    Raises:
+        RuntimeError: our figure over the samples is not the harness's aggregate.
+    """
+    adapter = _adapter(spec)
+    with _quiet():
+        tasks = [adapter.Task(config_of(spec, part.config), part.rows, spec.fewshot) for part in parts]
+        for task in tasks:
+            task.build_all_requests()
+    model = adapter.Model(answerer, title or spec.id)
+    model.task_dict = {task.config.task: task.dataset for task in tasks}
+    answer_all(model, [instance for task in tasks for instance in task.instances])
+    samples: list[Sample] = []
+    aggregates: list[tuple[int, dict[str, float]]] = []
+    with _quiet():
+        for task, part in zip(tasks, parts, strict=True):
+            documents = _score(task)
+            samples += _samples(spec, part, documents, model)
+            aggregates.append((len(documents), _aggregate(task, documents)))
+    outcome = Outcome(tuple(samples), _official([part.config for part in parts], aggregates))
+    if SCORERS[spec.scorer].check == "mme":
+        aggregates[0][1]["subtasks"] = len({sample.group for sample in samples})
+    _check(spec, outcome, aggregates)
+    return outcome
+
+
+def config_of(spec: TaskSpec, config: str) -> dict[str, Any]:
+    """What the harness is told of one config of a task, as one of its YAML files would say it."""
+    adapter, scorer = _adapter(spec), SCORERS[spec.scorer]
+    files = spec.harness_files()
+    if files:
+        told = adapter.read_config(files[config])
+    elif scorer.template:
+        told = adapter.read_config(scorer.template)
+    else:
+        told = copy.deepcopy(dict(scorer.config or {}))
+    if spec.prompt is not None:
+        told |= {"doc_to_text": spec.prompt, "doc_to_target": spec.target, "description": spec.description}
+        told |= {"target_delimiter": spec.delimiter}
+    if spec.choices is not None:
+        told["doc_to_choice"] = spec.choices if isinstance(spec.choices, str) else list(spec.choices)
+    if spec.prompt is not None and spec.harness == "lmms-eval" and "doc_to_visual" not in told:
+        told["doc_to_visual"] = _Pictures(spec.data.images)
+    if spec.generation is not None:
+        until = list(spec.generation.until)
+        told["generation_kwargs"] = {"max_new_tokens": spec.generation.max_new_tokens, "until": until}
+    name = spec.id if len(spec.data.configs) == 1 else f"{spec.id}_{config}"
+    splits = {"test_split": spec.data.split, "fewshot_split": spec.data.fewshot_split or None}
+    return {**told, **splits, "task": name, "dataset_path": spec.data.name, "dataset_name": None}
+
+
+def answer_all(model: Any, instances: Sequence[Any]) -> None:
+    """Ask a harness's model all requests, those of one type together, and hand each its answer."""
+    by_type: dict[str, list[Any]] = {}
+    for instance in instances:
+        by_type.setdefault(instance.request_type, []).append(instance)
+    for kind, asked in by_type.items():
+        for instance, answer in zip(asked, getattr(model, kind)(asked), strict=True):
+            instance.resps.append(answer)
+
+
+def _score(task: Any) -> list[Document]:
+    """Filter the answers and score each document, as the harness's evaluator does."""
+    task.apply_filters()
+    requests: dict[int, list[Any]] = {}
+    for instance in task.instances:
+        requests.setdefault(instance.doc_id, []).append(instance)
+    name = next(iter(task.instances[0].filtered_resps))
+    documents = []
+    for number, doc in enumerate(getattr(task, "eval_docs_no_media", None) or task.eval_docs):
+        asked = sorted(requests[number], key=lambda instance: instance.idx)
+        responses = [instance.filtered_resps[name] for instance in asked]
+        # A scorer may change the document it is given (TextVQA's does), so it gets a copy.
+        scored = task.process_results(copy.deepcopy(doc), list(responses))
+        documents.append(Document(task, doc, responses, scored))
+    return documents
+
+
+def _aggregate(task: Any, documents: Sequence[Document]) -> dict[str, float]:
+    """The harness's aggregates by metric."""
+    values: dict[str, list[Any]] = {}
+    for document in documents:
+        for name, value in document.metrics.items():
+            values.setdefault(name, []).append(value)
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, function in task.aggregation().items():
+            if name in values:
+                takes_args = "args" in inspect.signature(function).parameters
+                more = {"args": Namespace(output_path=folder)} if takes_args else {}  # it may write a report there
+                found[name] = float(function(values[name], **more))
+    return found
+
+
+def _samples(spec: TaskSpec, part: Part, documents: Sequence[Document], model: Any) -> Iterator[Sample]:
+    scorer = SCORERS[spec.scorer]
+    first = {instance.doc_id: instance for instance in reversed(documents[0].task.instances)}
+    for number, (position, document) in enumerate(zip(part.positions, documents, strict=True)):
+        identity = data.identify(spec, document.doc, part.config, position)
+        mark = scorer.mark(document)
+        yield Sample(
+            id=identity.id,
+            cluster=identity.cluster,
+            group=identity.group,
+            unit=identity.unit,
+            score=mark.score,
+            weight=mark.weight,
+            answer=mark.answer,
+            target=mark.target,
+            loglikelihoods=mark.loglikelihoods,
+            prompt_digest=model.prompt_digest(first[number]),
+            unscored=mark.unscored,
+        )
+
+
+def _official(configs: Sequence[str], aggregates: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
+    if len(configs) == 1:
+        return dict(aggregates[0][1])
+    return {
+        f"{config}/{name}": value
+        for config, (_, found) in zip(configs, aggregates, strict=True)
+        for name, value in found.items()
+    }
+
+
+def _check(spec: TaskSpec, outcome: Outcome, aggregates: Sequence[tuple[int, Mapping[str, float]]]) -> None:
+    """Our figure must be the harness's own; with unscored items it cannot be, since the harness calls them wrong."""
+    if any(sample.unscored for sample in outcome.samples):
+        return
+    scorer = SCORERS[spec.scorer]
+    metric = metrics.METRICS[scorer.check]
+    ours = float(metric.value(metric.statistics(outcome.samples).sum(0)))
+    theirs = scorer.official(aggregates)
+    if not math.isclose(ours, theirs, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
+        raise RuntimeError(f"task {spec.id}: {scorer.check} is {ours!r}, but {spec.harness} says {theirs!r}")
+
+
+class _Pictures:
+    """The pictures of a document, for a task with its own prompt."""
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        self._columns = columns
+
+    def __call__(self, doc: Mapping[str, Any]) -> list[Any]:
+        found = [doc[name] for name in self._columns if doc.get(name) is not None]
+        flat = [p for value in found for p in (value if isinstance(value, list) else [value])]
+        return [picture.convert("RGB") for picture in flat]
+
+
+def _adapter(spec: TaskSpec) -> Any:
+    """The adapter module of the task's harness, imported only now, since lmms-eval takes seconds."""
+    if spec.harness == "lm-eval":
+        from vrbench.engine import lm_eval_adapter
+
+        return lm_eval_adapter
+    from vrbench.engine import lmms_eval_adapter
+
+    return lmms_eval_adapter
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The harnesses print, log and draw progress bars; only what they raise is wanted."""
+    from loguru import logger
+
+    logger.disable("lmms_eval")
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+def used(spec: TaskSpec, loaded: Mapping[str, DatasetDict], limit: int | None, seed: int) -> list[Part]:
+    """The items of a task that are used under a limit."""
+    from datasets import DatasetDict
+
+    parts = []
+    for config, positions in data.select(loaded, spec, limit, seed).items():
+        rows: dict[str, Dataset] = dict(loaded[config])
+        rows[spec.data.split] = rows[spec.data.split].select(positions)
+        parts.append(Part(config, tuple(positions), DatasetDict(rows)))
+    return parts

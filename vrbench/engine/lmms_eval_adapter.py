@@ -1,0 +1,139 @@
+"""lmms-eval's side: its tasks over rows in memory, and a model for it whose answers come from the engine.
+
+Importing this module imports lmms-eval, which takes seconds: import it late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lmms_eval
+from datasets import DatasetDict, Image
+from lmms_eval.api.instance import Instance
+from lmms_eval.api.model import lmms
+from lmms_eval.api.task import ConfigurableTask
+from lmms_eval.utils import load_yaml_config
+
+from vrbench.engine.answering import Answerer
+from vrbench.engine.requests import Generation, Picture, picture
+from vrbench.engine.settings import generation
+from vrbench.errors import VrbenchError
+from vrbench.records import digest_of
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Pixels
+
+LONGEST_ANSWER = 1024
+"""Tokens, where a task names no other: lmms-eval's default for LLaVA."""
+
+FEWSHOT_SEED = 1234
+"""lmms-eval's own default."""
+
+
+class Task(ConfigurableTask):
+    """lmms-eval's task over rows that are already there; nothing is downloaded."""
+
+    def __init__(self, config: Mapping[str, Any], rows: DatasetDict, fewshot: int) -> None:
+        """Make it; the arguments are those of `lm_eval_adapter.Task`.
+
+        Raises:
+            VrbenchError: the task is none of generated answers.
+        """
+        self._rows = rows
+        if config.get("output_type", "generate_until") != "generate_until":
+            raise VrbenchError(f"lmms-eval task {config['task']!r} is {config['output_type']}; only generate_until works")
+        super().__init__(config={**config, "training_split": None, "validation_split": None})
+        self.set_config("num_fewshot", fewshot)
+        self.set_fewshot_seed(FEWSHOT_SEED)
+
+    def download(self, dataset_kwargs: dict[str, Any] | None = None) -> None:
+        """Take the rows as given; scoring sees them without their pictures, so that none is decoded for it."""
+        process = self.config.process_docs
+        self.dataset = DatasetDict({k: v if process is None else process(v) for k, v in self._rows.items()})
+        self.dataset_no_image = self.dataset
+        if not self.config.process_results_use_image:
+            self.dataset_no_image = DatasetDict({k: _without_pictures(v) for k, v in self.dataset.items()})
+
+    def process_results(self, doc: dict[str, Any], results: list[Any], full_docs: Any = None) -> dict[str, Any]:
+        """Score one document; a fault in scoring is told at once instead of after five tries."""
+        return dict(ConfigurableTask.process_results.__wrapped__(self, doc, results, full_docs))
+
+
+def read_config(path: str) -> dict[str, Any]:
+    """One of lmms-eval's own YAML files, by its path under lmms-eval's tasks folder.
+
+    Metrics that only write a file for a challenge server are left out.
+    """
+    config = dict(load_yaml_config(str(Path(lmms_eval.__file__).parent / "tasks" / path)))
+    config["metric_list"] = [metric for metric in config["metric_list"] if metric["metric"] != "submission"]
+    return config
+
+
+class Model(lmms):
+    """A model for lmms-eval. Prompts are those of lmms-eval's `llava_hf`."""
+
+    is_simple = True
+
+    def __init__(self, answerer: Answerer, title: str = "") -> None:
+        super().__init__()
+        self._answerer = answerer
+        self._title = title
+        self._seen: dict[tuple[str, str, int], tuple[Picture, ...]] = {}
+
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        """Greedy answers."""
+        asked = []
+        for request in requests:
+            limit = generation(request.args[1], LONGEST_ANSWER)
+            asked.append(Generation(*self._shown(request), limit.max_new_tokens, limit.until))
+        items = [(request.task_name, request.doc_id) for request in requests]
+        return self._answerer.answer(asked, items, self._title)
+
+    def prompt_digest(self, instance: Instance) -> str:
+        """sha256 over what the model was shown."""
+        prompt, pictures = self._shown(instance)
+        return digest_of([prompt, *(picture.digest for picture in pictures)])
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        """Not asked for: `Task` takes tasks of generated answers only."""
+        raise VrbenchError("log-likelihoods with pictures are not supported")
+
+    def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
+        """Not asked for: `Task` takes tasks of one round only."""
+        raise VrbenchError("conversations of several rounds are not supported")
+
+    def clean(self) -> None:
+        """Keep the model: the default deletes it after one task."""
+
+    def _shown(self, request: Instance) -> tuple[str, tuple[Picture, ...]]:
+        """The whole prompt and the pictures of a request."""
+        context, _, doc_to_visual, doc_id, task, split = request.args
+        place = (task, split, doc_id)
+        if place not in self._seen:
+            rows = self.task_dict[task][split]
+            self._seen[place] = tuple(
+                picture(pixels, _Loader(rows, doc_id, doc_to_visual, number))
+                for number, pixels in enumerate(doc_to_visual(rows[doc_id]) or ())
+            )
+        pictures = self._seen[place]
+        return self._answerer.vlm.prompt(context, len(pictures)), pictures
+
+
+class _Loader:
+    """Fetches one picture of one row again."""
+
+    def __init__(self, rows: Any, doc_id: int, doc_to_visual: Any, number: int) -> None:
+        self._place = rows, doc_id, doc_to_visual, number
+
+    def __call__(self) -> Pixels:
+        rows, doc_id, doc_to_visual, number = self._place
+        pixels: Pixels = doc_to_visual(rows[doc_id])[number]
+        return pixels
+
+
+def _without_pictures(rows: Any) -> Any:
+    """Rows without the columns that are pictures or lists of pictures."""
+    kinds = {name: getattr(kind, "feature", kind) for name, kind in rows.features.items()}
+    return rows.remove_columns([name for name, kind in kinds.items() if isinstance(kind, Image)])

@@ -1,0 +1,114 @@
+"""Greedy answers to packed prompts: one pass over the rows, then one token a step for those not yet done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from vrbench.models.packing import Row
+
+if TYPE_CHECKING:
+    from transformers.cache_utils import DynamicCache
+
+    from vrbench.models.vlm import VLM
+
+
+@dataclass(frozen=True)
+class Limit:
+    """When an answer ends, besides the model's own end-of-text token.
+
+    Attributes:
+        max_new_tokens: tokens at most.
+        until: texts that end the answer and do not belong to it.
+    """
+
+    max_new_tokens: int
+    until: tuple[str, ...] = ()
+
+
+@torch.inference_mode()
+def greedy(
+    vlm: VLM, rows: Sequence[Row], limits: Mapping[int, Limit], pictures: Mapping[int, torch.Tensor]
+) -> dict[int, str]:
+    """Answers of greedy decoding.
+
+    Args:
+        rows: packed prompts, as `packing.pack` gives them.
+        limits: sequence number -> when its answer ends.
+        pictures: slot -> projected features, as `VLM.hidden` takes them.
+
+    Returns:
+        sequence number -> the answer, without special tokens, cut before the first `until`.
+    """
+    from transformers.cache_utils import DynamicCache
+
+    prompts = [(row, number, path) for row, packed in enumerate(rows) for number, path in packed.paths.items()]
+    cache = DynamicCache()
+    states = vlm.hidden(rows, pictures, cache)
+    last = states[[row for row, _, _ in prompts], [path[-1] for _, _, path in prompts]]
+    cache, mask = _one_row_each(cache, [(row, path) for row, _, path in prompts])
+    positions = torch.tensor([len(path) for _, _, path in prompts], device=vlm.device)
+    alive = [number for _, number, _ in prompts]
+    said: dict[int, list[int]] = {number: [] for number in alive}
+    while True:
+        tokens = vlm.model.lm_head(last).argmax(-1)
+        for number, token in zip(alive, tokens.tolist(), strict=True):
+            said[number].append(token)
+        going = [i for i, number in enumerate(alive) if not _ended(vlm, said[number], limits[number])]
+        if not going:
+            return {number: _text(vlm, tokens, limits[number]) for number, tokens in said.items()}
+        if len(going) < len(alive):
+            keep = torch.tensor(going, device=vlm.device)
+            cache.batch_select_indices(keep)
+            tokens, mask, positions = tokens[keep], mask[keep], positions[keep]
+            alive = [alive[i] for i in going]
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        outputs = vlm.language_model(
+            inputs_embeds=vlm.model.get_input_embeddings()(tokens)[:, None],
+            attention_mask=mask,
+            position_ids=positions[:, None],
+            past_key_values=cache,
+            use_cache=True,
+        )
+        last, positions = outputs.last_hidden_state[:, -1], positions + 1
+
+
+def _one_row_each(
+    cache: DynamicCache, prompts: Sequence[tuple[int, Sequence[int]]]
+) -> tuple[DynamicCache, torch.Tensor]:
+    """Keys and values of each prompt's own path, padded on the left, and the mask of what is no padding."""
+    from transformers.cache_utils import DynamicCache
+
+    longest = max(len(path) for _, path in prompts)
+    device = cache.layers[0].keys.device
+    row = torch.tensor([row for row, _ in prompts], device=device)[:, None]
+    place = torch.tensor([[0] * (longest - len(path)) + list(path) for _, path in prompts], device=device)
+    mask = torch.tensor([[0] * (longest - len(path)) + [1] * len(path) for _, path in prompts], device=device)
+    own = DynamicCache()
+    for number, layer in enumerate(cache.layers):
+        # [rows, heads, tokens, width] indexed by [prompts, 1] and [prompts, longest] -> [prompts, longest, heads, width]
+        keys, values = (kept[row, :, place].transpose(1, 2) for kept in (layer.keys, layer.values))
+        own.update(keys, values, number)
+    return own, mask
+
+
+def _ended(vlm: VLM, tokens: list[int], limit: Limit) -> bool:
+    if tokens[-1] == vlm.end_of_text or len(tokens) >= limit.max_new_tokens:
+        return True
+    if not limit.until:
+        return False
+    # A token is at least one byte, so a stop text that has just been completed lies within this many of the last.
+    window = max(len(text.encode()) for text in limit.until) + 4
+    tail = vlm.tokenizer.decode(tokens[-window:], skip_special_tokens=True)
+    return any(text in tail for text in limit.until if text)
+
+
+def _text(vlm: VLM, tokens: list[int], limit: Limit) -> str:
+    answer = str(vlm.tokenizer.decode(tokens, skip_special_tokens=True))
+    for text in limit.until:
+        if text:
+            answer = answer.split(text)[0]
+    return answer

@@ -1,0 +1,85 @@
+"""Token sequences -> rows that hold every shared beginning once: what a forward pass computes (no torch).
+
+Questions on one picture share their system prompt and the picture; the options of a question share the question. A row
+is a tree of tokens: each token attends to those on its own path alone and stands at its own depth, so that what is
+computed for a sequence is what would be computed for it alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+ROOM = 1024
+"""Tokens of a row beyond which no further sequence joins: attention over a row grows with its square."""
+
+FEWEST_SHARED = 8
+"""Sharing fewer tokens than this, or less than a third of the sequence, costs more in attention than it saves."""
+
+
+@dataclass
+class Row:
+    """Some sequences, with what they share held once.
+
+    Attributes:
+        tokens: [tokens] ids of the distinct tokens, a parent before its children.
+        parents: [tokens] index of the token before, -1 for the first.
+        depths: [tokens] number of tokens before, which is the token's position.
+        paths: sequence number -> the indices of its tokens in this row.
+    """
+
+    tokens: list[int] = field(default_factory=list)
+    parents: list[int] = field(default_factory=list)
+    depths: list[int] = field(default_factory=list)
+    paths: dict[int, list[int]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the row is one chain, so that causal attention is all that it needs."""
+        return all(parent == index - 1 for index, parent in enumerate(self.parents))
+
+    def add(self, number: int, sequence: Sequence[int], shared: Sequence[int]) -> None:
+        """Put a sequence in, whose first len(shared) tokens are those at the indices `shared`."""
+        path = list(shared)
+        for token in sequence[len(shared) :]:
+            self.parents.append(path[-1] if path else -1)
+            self.depths.append(len(path))
+            path.append(len(self.tokens))
+            self.tokens.append(token)
+        self.paths[number] = path
+
+
+def pack(sequences: Sequence[Sequence[int]], room: int = ROOM) -> list[Row]:
+    """Rows that hold all sequences, which are numbered by their place in the argument.
+
+    Sequences that share a beginning worth sharing come into one row as long as there is room; a sequence longer than
+    the room has a row to itself. Rows are in the order of their sequences, sorted by tokens.
+
+    Args:
+        sequences: token ids of each, none empty.
+        room: most tokens of a row that holds more than one sequence.
+    """
+    rows: list[Row] = []
+    last: Sequence[int] = ()
+    path: list[int] = []
+    for number in sorted(range(len(sequences)), key=lambda i: sequences[i]):
+        sequence = sequences[number]
+        shared = _common(last, sequence)
+        fits = bool(rows) and len(rows[-1]) + len(sequence) - shared <= room
+        if not fits or shared < FEWEST_SHARED or 3 * shared < len(sequence):
+            rows.append(Row())
+            shared = 0
+        rows[-1].add(number, sequence, path[:shared])
+        last, path = sequence, rows[-1].paths[number]
+    return rows
+
+
+def _common(first: Sequence[int], second: Sequence[int]) -> int:
+    """Length of the common beginning."""
+    for index, (a, b) in enumerate(zip(first, second, strict=False)):
+        if a != b:
+            return index
+    return min(len(first), len(second))

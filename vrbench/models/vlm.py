@@ -1,0 +1,273 @@
+"""A vision-language model as the engine sees it: pictures to features, and rows of tokens to log-likelihoods or text.
+
+Wraps transformers' `LlavaForConditionalGeneration`. Prompts are built as lmms-eval's `llava_hf` builds them, so that
+the answers are those that the reference gives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vrbench.errors import VrbenchError
+from vrbench.models.packing import Row
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerBase
+    from transformers.cache_utils import DynamicCache
+
+IMAGE = "<image>"
+LLAVA_SYSTEM = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions."
+)
+"""What LLaVA-1.5 was trained with; the prompt of a tokenizer that has no chat template (Liu et al. 2023)."""
+
+POSITIONS_AT_ONCE = 256
+"""Positions whose logits are held at a time: a vocabulary of 50,000 in float32 is 50 MB for them."""
+
+
+class VLM:
+    """A loaded model, ready to answer.
+
+    Attributes:
+        model, tokenizer, image_processor: from transformers; the image processor is a PIL one on every machine.
+        family: model family, such as "llava".
+        device, dtype: where and in what type the weights are.
+    """
+
+    def __init__(
+        self,
+        model: LlavaForConditionalGeneration,
+        tokenizer: PreTrainedTokenizerBase,
+        image_processor: Any,
+        family: str = "llava",
+    ) -> None:
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.image_processor = image_processor
+        self.family = family
+        weight = next(model.parameters())
+        self.device: torch.device = weight.device
+        self.dtype: torch.dtype = weight.dtype
+        self._refuse_settings_that_change_greedy_answers()
+
+    @property
+    def language_model(self) -> Any:
+        """The decoder without its head."""
+        return self.model.model.language_model
+
+    @property
+    def decoder_layers(self) -> torch.nn.ModuleList:
+        """The decoder's layers: the module list itself."""
+        return self.language_model.layers
+
+    @property
+    def projector(self) -> torch.nn.Module:
+        """Vision features to the decoder's width."""
+        return self.model.model.multi_modal_projector
+
+    @property
+    def vision_tower(self) -> torch.nn.Module:
+        """Pixels to vision features."""
+        return self.model.model.vision_tower
+
+    @property
+    def depth(self) -> int:
+        """Number of decoder layers."""
+        return len(self.decoder_layers)
+
+    @property
+    def image_processor_name(self) -> str:
+        """Class of the image processor, for the record."""
+        return type(self.image_processor).__name__
+
+    @cached_property
+    def tower_digest(self) -> str:
+        """sha256 over all that decides a picture's features; checkpoints that agree in it share the features."""
+        config = self.model.config
+        layer = (config.vision_feature_layer, config.vision_feature_select_strategy)
+        shape = {k: v for k, v in config.vision_config.to_dict().items() if not k.startswith("_")}
+        processor = {k: v for k, v in self.image_processor.to_dict().items() if not k.startswith("_")}
+        settings = [layer, shape, processor, self.image_processor_name, str(self.dtype)]
+        total = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+        for name, tensor in sorted(self.vision_tower.state_dict().items()):
+            total.update(name.encode())
+            total.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return total.hexdigest()
+
+    @cached_property
+    def image_tokens(self) -> int:
+        """Tokens that a picture takes in a prompt."""
+        from PIL import Image
+
+        return self.encode_images([Image.new("RGB", (32, 32))]).shape[1]
+
+    @property
+    def context_length(self) -> int:
+        """Most tokens that the decoder was made for."""
+        return int(getattr(self.model.config.text_config, "max_position_embeddings", None) or 2048)
+
+    @cached_property
+    def end_of_text(self) -> int:
+        """Id of the token that ends an answer."""
+        return int(self.tokenizer.eos_token_id)
+
+    @torch.inference_mode()
+    def encode_images(self, images: Sequence[Image]) -> torch.Tensor:
+        """Features of pictures, at the layer that the config names: [n, tokens, width of the tower] on the CPU."""
+        pictures = [image.convert("RGB") for image in images]
+        pixels = self.image_processor(images=pictures, return_tensors="pt")["pixel_values"]
+        outputs = self.vision_tower(pixels.to(self.device, self.dtype), output_hidden_states=True, return_dict=True)
+        layers = self.model.config.vision_feature_layer
+        chosen = [outputs.hidden_states[i] for i in ([layers] if isinstance(layers, int) else layers)]
+        if self.model.config.vision_feature_select_strategy == "default":
+            chosen = [hidden[:, 1:] for hidden in chosen]  # the first token is the tower's class token
+        return torch.cat(chosen, dim=-1).cpu()
+
+    @torch.inference_mode()
+    def project(self, features: torch.Tensor) -> torch.Tensor:
+        """Features [n, tokens, width of the tower] -> what the decoder reads, [n, tokens, hidden]."""
+        return self.projector(features.to(self.device, self.dtype))
+
+    def prompt(self, text: str, n_images: int = 0) -> str:
+        """The whole prompt of one question: image marks in front where the text has none, then the chat template."""
+        if n_images and IMAGE not in text:
+            text = f"{' '.join([IMAGE] * n_images)}\n{text}"
+        if self.tokenizer.chat_template is None:
+            return f"{LLAVA_SYSTEM} USER: {text} ASSISTANT:"
+        turn = [{"role": "user", "content": text}]
+        return str(self.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
+
+    def encode(self, prompt: str, slots: Sequence[int] = ()) -> list[int]:
+        """Token ids of a prompt; token j of the picture in slot s is -1 - (s * image_tokens + j).
+
+        Args:
+            prompt: text with one image mark for each picture.
+            slots: number of each picture, in the order of the marks.
+
+        Raises:
+            VrbenchError: the prompt has more or fewer image marks than there are pictures.
+        """
+        if not slots:
+            return list(self.tokenizer(prompt)["input_ids"])
+        ids = self.tokenizer(prompt.replace(IMAGE, IMAGE * self.image_tokens))["input_ids"]
+        mark = self.tokenizer.convert_tokens_to_ids(IMAGE)
+        if ids.count(mark) != len(slots) * self.image_tokens:
+            found = ids.count(mark) // self.image_tokens
+            raise VrbenchError(f"a prompt has {found} image marks ({IMAGE}) for {len(slots)} pictures")
+        parts = iter([-1 - (s * self.image_tokens + j) for s in slots for j in range(self.image_tokens)])
+        return [next(parts) if i == mark else i for i in ids]
+
+    @torch.inference_mode()
+    def hidden(
+        self, rows: Sequence[Row], pictures: Mapping[int, torch.Tensor], cache: DynamicCache | None = None
+    ) -> torch.Tensor:
+        """The decoder's last hidden states, [rows, longest row, hidden]; rows are padded on the right.
+
+        Args:
+            rows: packed sequences, as `packing.pack` gives them for ids of `encode`.
+            pictures: slot -> projected features, [tokens, hidden], of every picture in the rows.
+            cache: filled with keys and values when given.
+        """
+        longest = max(len(row) for row in rows)
+        settings: dict[str, Any] = {"past_key_values": cache, "use_cache": cache is not None}
+        if not all(row.is_plain for row in rows):
+            depths = torch.tensor([row.depths + [0] * (longest - len(row)) for row in rows])
+            settings |= {"attention_mask": self._mask(rows, longest), "position_ids": depths.to(self.device)}
+        embeddings = self._embeddings(rows, longest, pictures)
+        return self.language_model(inputs_embeds=embeddings, **settings).last_hidden_state
+
+    @torch.inference_mode()
+    def loglikelihood(
+        self, rows: Sequence[Row], targets: Mapping[int, Sequence[int]], pictures: Mapping[int, torch.Tensor]
+    ) -> dict[int, tuple[float, bool]]:
+        """Log-likelihood of what follows, and whether greedy decoding would have said it.
+
+        Args:
+            rows: packed sequences: context and continuation, without the continuation's last token.
+            targets: sequence number -> token ids of its continuation.
+            pictures: as in `hidden`.
+
+        Returns:
+            sequence number -> (sum of log-probabilities in nats, is greedy).
+        """
+        asked = [
+            (row, position, number, token)
+            for row, packed in enumerate(rows)
+            for number, path in packed.paths.items()
+            for position, token in zip(path[-len(targets[number]) :], targets[number], strict=True)
+        ]
+        places = {place: i for i, place in enumerate(dict.fromkeys((row, position) for row, position, _, _ in asked))}
+        states = self.hidden(rows, pictures)
+        index = torch.tensor(list(places), device=self.device)
+        states = states[index[:, 0], index[:, 1]]
+        where = torch.tensor([places[row, position] for row, position, _, _ in asked])
+        logs, greedy = self._log_probabilities(states, where, torch.tensor([token for *_, token in asked]))
+        found: dict[int, tuple[float, bool]] = {}
+        for (_, _, number, token), log, best in zip(asked, logs.tolist(), greedy.tolist(), strict=True):
+            total, is_greedy = found.get(number, (0.0, True))
+            found[number] = (total + log, is_greedy and best == token)
+        return found
+
+    def _log_probabilities(
+        self, states: torch.Tensor, where: torch.Tensor, tokens: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probability of each token at its position `where` in states [positions, hidden], and the best token."""
+        logs = torch.empty(len(tokens), dtype=torch.float64)
+        greedy = torch.empty(len(tokens), dtype=torch.long)
+        for start in range(0, len(states), POSITIONS_AT_ONCE):
+            logits = self.model.lm_head(states[start : start + POSITIONS_AT_ONCE]).float()
+            here = ((where >= start) & (where < start + POSITIONS_AT_ONCE)).nonzero()[:, 0]
+            line = (where[here] - start).to(self.device)
+            said = logits[line, tokens[here].to(self.device)]
+            logs[here] = (said - logits.logsumexp(-1)[line]).double().cpu()
+            greedy[here] = logits.argmax(-1)[line].cpu()
+        return logs, greedy
+
+    def _embeddings(
+        self, rows: Sequence[Row], longest: int, pictures: Mapping[int, torch.Tensor]
+    ) -> torch.Tensor:
+        ids = torch.tensor([row.tokens + [0] * (longest - len(row)) for row in rows], device=self.device)
+        embeddings = self.model.get_input_embeddings()(ids.clamp_min(0))
+        if pictures:
+            first = {slot: i * self.image_tokens for i, slot in enumerate(pictures)}
+            patches = torch.cat(list(pictures.values())).to(embeddings.dtype)
+            parts = [divmod(-1 - token, self.image_tokens) for token in ids[ids < 0].tolist()]
+            embeddings[ids < 0] = patches[[first[slot] + j for slot, j in parts]]
+        return embeddings
+
+    def _mask(self, rows: Sequence[Row], longest: int) -> torch.Tensor:
+        """What is added to attention scores, [rows, 1, longest, longest]: 0 on a token's own path, else -huge."""
+        seen = torch.eye(longest, dtype=torch.bool).repeat(len(rows), 1, 1)
+        for visible, row in zip(seen.numpy(), rows, strict=True):
+            for token, parent in enumerate(row.parents):
+                if parent >= 0:
+                    visible[token] |= visible[parent]
+        hidden = torch.zeros(seen.shape, dtype=self.dtype).masked_fill_(~seen, torch.finfo(self.dtype).min)
+        return hidden[:, None].to(self.device)
+
+    def _refuse_settings_that_change_greedy_answers(self) -> None:
+        """Greedy answers here are argmax of the logits; a model that asks for more would be answered wrongly."""
+        neutral = {
+            "repetition_penalty": 1.0,
+            "no_repeat_ngram_size": 0,
+            "encoder_no_repeat_ngram_size": 0,
+            "suppress_tokens": None,
+            "begin_suppress_tokens": None,
+            "forced_bos_token_id": None,
+            "bad_words_ids": None,
+            "sequence_bias": None,
+            "min_new_tokens": None,
+        }
+        config = self.model.generation_config
+        asked = {name: getattr(config, name, None) for name in neutral}
+        odd = {name: value for name, value in asked.items() if value not in (None, neutral[name], [], {})}
+        if odd:
+            raise VrbenchError(f"the model's generation config asks for {odd}; only plain greedy decoding is supported")
