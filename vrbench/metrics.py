@@ -85,6 +85,11 @@ class Metric:
         broken = {_unit(s) for s in samples if s.unscored}
         return [s for s in samples if _unit(s) not in broken]
 
+    def outcomes(self, samples: Sequence[Sample]) -> int:
+        """How many right-or-wrong outcomes there are: scored items, or units where items count together."""
+        scored = self.scored(samples)
+        return len({_unit(s) for s in scored}) if self.whole_units else len(scored)
+
 
 def _unit(sample: Sample) -> tuple[str, str]:
     return sample.group, sample.unit or sample.id
@@ -162,10 +167,9 @@ def score(name: str, samples: Sequence[Sample], seed: int = 0) -> Score:
 
     metric = named(name)
     table = metric.statistics(samples)
-    n = len(metric.scored(samples))
-    low, high = stats.interval_of_one(metric, table, n, seed)
+    low, high = stats.interval_of_one(metric, table, metric.outcomes(samples), seed)
     value = float(metric.value(table.sum(0)))
-    return Score(value=value, low=low, high=high, n=n, clusters=len(table))
+    return Score(value=value, low=low, high=high, n=len(metric.scored(samples)), clusters=len(table))
 
 
 def score_groups(name: str, samples: Sequence[Sample], seed: int = 0) -> dict[str, Score]:

@@ -59,13 +59,13 @@ class Paired:
         metric: turns sums into the figure.
         baseline: [clusters, ratios, 2], from `Metric.statistics`.
         candidate: the same rows and columns.
-        items: number of items in the clusters together.
+        outcomes: number of items (or units that count together) in all clusters, from `Metric.outcomes`.
     """
 
     metric: Metric
     baseline: Array
     candidate: Array
-    items: int
+    outcomes: int
 
     @property
     def values(self) -> tuple[float, float]:
@@ -108,13 +108,13 @@ def draw(pair: Paired, seed: Sequence[int] | int, draws: int = DRAWS) -> Drawn:
 
     table = np.stack([pair.baseline, pair.candidate], axis=1)
     if pair.metric.kind == "percent":
-        best, worst = _unseen(pair.baseline, pair.items)
+        best, worst = _unseen(pair.baseline, pair.outcomes)
         table = np.concatenate([table, [[best, worst]], [[worst, best]]])
     sums = resample(table, draws, np.random.default_rng(seed))
     return Drawn(pair.metric.value(sums[:, 0]), pair.metric.value(sums[:, 1]), len(pair.baseline))
 
 
-def interval_of_one(metric: Metric, table: Array, items: int, seed: Sequence[int] | int = 0) -> Ends:
+def interval_of_one(metric: Metric, table: Array, outcomes: int, seed: Sequence[int] | int = 0) -> Ends:
     """95 % interval of one run's figure.
 
     One cluster says nothing about spread: the interval is then all of 0 to 100, and for a perplexity, which has no
@@ -126,17 +126,17 @@ def interval_of_one(metric: Metric, table: Array, items: int, seed: Sequence[int
     if len(table) < 2:
         return (0.0, 100.0) if metric.kind == "percent" else (value, value)
     if metric.kind == "percent":
-        table = np.concatenate([table, [row for row in _unseen(table, items)]])
+        table = np.concatenate([table, list(_unseen(table, outcomes))])
     values = metric.value(resample(table, DRAWS, np.random.default_rng(seed)))
     low, high = _ends(values, tail([1.0], [len(table)]))
     return min(low, value), max(high, value)
 
 
-def _unseen(table: Array, items: int) -> tuple[Array, Array]:
-    """`UNSEEN` of an average item, all right and all wrong, each [ratios, 2]."""
+def _unseen(table: Array, outcomes: int) -> tuple[Array, Array]:
+    """`UNSEEN` of an average outcome, right and wrong, each [ratios, 2]."""
     import numpy as np
 
-    size = UNSEEN * table[..., 1].sum(0) / items
+    size = UNSEEN * table[..., 1].sum(0) / outcomes
     return np.stack([size, size], -1), np.stack([np.zeros_like(size), size], -1)
 
 
@@ -249,7 +249,7 @@ def sign_flip(effects: Array, seed: int = 0) -> float:
         permutation_type="samples",
         vectorized=True,
         n_resamples=FLIPS,
-        batch=1000,
+        batch=max(100, 2_000_000 // len(changed)),  # bounds memory to some 100 MB
         random_state=seed,
     )
     return float(test.pvalue)

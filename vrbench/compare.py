@@ -1,0 +1,258 @@
+"""Runs -> one comparison: what each candidate keeps of the baseline, how sure that is, and the verdict on claims."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from vrbench import __version__, pairing, stats
+from vrbench.claims import DEFAULT_CLAIMS, POOLS, Claim, Verdict, judge, parse_all
+from vrbench.errors import VrbenchError, raise_all
+from vrbench.pairing import PairedTask
+from vrbench.records import SCHEMA_VERSION, CheckpointRef, Record, Run, load_run
+
+
+class Row(Record):
+    """Baseline against candidate on one task, or on the mean of a suite's tasks."""
+
+    name: str = Field(description="Task or suite.")
+    kind: Literal["task", "suite"] = Field(description="Which of both.")
+    suite: str = Field(description="Suite of the task; the name itself for a suite.")
+    tasks: tuple[str, ...] = Field(description="Tasks that the figure is a mean of.")
+    metric: str = Field(description="Metric of the task; 'mean of tasks' for a suite.")
+    unit: Literal["percent", "perplexity"] = Field(default="percent", description="Scale of the figures.")
+    status: Literal["ok", "error"] = Field(default="ok", description="'error' when there is no figure.")
+    error: str = Field(default="", description="Why there is none.")
+    note: str = Field(default="", description="What a reader must know.")
+    chance: float | None = Field(default=None, description="Score of guessing.")
+    n: int = Field(default=0, description="Items scored in both runs.")
+    n_unscored: int = Field(default=0, description="Items left out because one of both could not be scored.")
+    clusters: int = Field(default=0, description="Independent clusters among the items.")
+    baseline: float | None = Field(default=None, description="The baseline's figure.")
+    candidate: float | None = Field(default=None, description="The candidate's figure.")
+    difference: float | None = Field(default=None, description="Candidate minus baseline.")
+    difference_low: float | None = Field(default=None, description="Lower end of its 95 % interval.")
+    difference_high: float | None = Field(default=None, description="Upper end of its 95 % interval.")
+    retention: float | None = Field(default=None, description="Percent kept; for perplexity baseline / candidate.")
+    retention_low: float | None = Field(default=None, description="Lower end of its 95 % interval.")
+    retention_high: float | None = Field(default=None, description="Upper end of its 95 % interval.")
+    p: float | None = Field(default=None, description="Two-sided p of no difference.")
+    p_holm: float | None = Field(default=None, description="p adjusted over the rows of the same kind.")
+    test: str = Field(default="", description="Name of the test.")
+
+
+class Candidate(Record):
+    """One candidate against the baseline."""
+
+    label: str = Field(description="Its name in this comparison.")
+    checkpoint: CheckpointRef = Field(description="What was measured.")
+    tasks: tuple[Row, ...] = Field(description="One a task that both runs have.")
+    suites: tuple[Row, ...] = Field(description="One a suite.")
+    verdicts: tuple[Verdict, ...] = Field(description="One a claim.")
+
+
+class Comparison(Record):
+    """What `vrbench compare` found."""
+
+    schema_version: int = Field(default=SCHEMA_VERSION, description="Version of this layout.")
+    vrbench: str = Field(default=__version__, description="Version of vrbench.")
+    baseline_label: str = Field(description="The baseline's name in this comparison.")
+    baseline: CheckpointRef = Field(description="What the candidates are compared with.")
+    candidates: tuple[Candidate, ...] = Field(description="In the order given.")
+    claims: tuple[Claim, ...] = Field(description="What verdicts were asked for.")
+    limit: int | None = Field(default=None, description="Items a task, if limited.")
+    draws: int = Field(default=stats.DRAWS, description="Bootstrap draws.")
+    seed: int = Field(default=0, description="Seed of the draws.")
+    notes: tuple[str, ...] = Field(default=(), description="What was left out, and what differs.")
+
+
+def compare_paths(
+    paths: Sequence[str | Path], baseline: str | Path, claims: Sequence[str] | None = None, seed: int = 0
+) -> Comparison:
+    """`compare` for runs on disk.
+
+    Raises:
+        VrbenchError: as `compare` and `load_run`, all faults at once.
+    """
+    runs: list[Run] = []
+    faults: list[str] = []
+    for path in [baseline, *paths]:
+        try:
+            runs.append(load_run(path))
+        except VrbenchError as error:
+            faults.append(str(error))
+    raise_all(faults)
+    return compare(runs[1:], runs[0], claims, seed)
+
+
+def compare(runs: Sequence[Run], baseline: Run, claims: Sequence[str] | None = None, seed: int = 0) -> Comparison:
+    """Compare runs with a baseline run over the same items.
+
+    Args:
+        runs: the candidates; the baseline among them is passed over.
+        claims: such as 'visual>=99%'; None for the default claims, as far as there are tasks for them.
+        seed: of the bootstrap draws.
+
+    Raises:
+        VrbenchError: nothing to compare, runs over other data, limits, seeds, task versions or prompts, or a claim
+            that cannot be read or names nothing; all told at once.
+    """
+    candidates = pairing.candidates_of(list(runs), baseline)
+    base_label, *names = pairing.labels([baseline, *candidates])
+    labelled = dict(zip(names, candidates, strict=True))
+    parsed = parse_all(DEFAULT_CLAIMS if claims is None else claims)
+    faults = pairing.check_all(labelled, baseline)
+    shared = {label: pairing.common_tasks(run, baseline) for label, run in labelled.items()}
+    if claims is None:
+        parsed = tuple(c for c in parsed if any(_members(c.name, baseline, tasks) for tasks in shared.values()))
+    faults += [
+        f"claim {c.text!r} names no task or suite that {label} and the baseline share"
+        for c in parsed
+        for label, tasks in shared.items()
+        if claims is not None and tasks and not _members(c.name, baseline, tasks)
+    ]
+    raise_all(faults)
+    return Comparison(
+        baseline_label=base_label,
+        baseline=baseline.record.checkpoint,
+        candidates=tuple(_candidate(label, run, baseline, parsed, seed) for label, run in labelled.items()),
+        claims=parsed,
+        limit=baseline.record.settings.limit,
+        seed=seed,
+        notes=tuple(note for label, run in labelled.items() for note in _notes(label, run, baseline)),
+    )
+
+
+def _candidate(label: str, run: Run, baseline: Run, claims: Sequence[Claim], seed: int) -> Candidate:
+    pairs = {t: pairing.pair_task(t, run, baseline, seed) for t in pairing.common_tasks(run, baseline)}
+    rows = {t: _row(t, "task", p.baseline.suite, {t: p}, seed) for t, p in pairs.items()}
+    suites = dict.fromkeys(p.baseline.suite for p in pairs.values())
+    spoken = {c.name: _members(c.name, baseline, list(pairs)) for c in claims}
+    means = {
+        s: _row(s, "suite", s, {t: pairs[t] for t in _members(s, baseline, list(pairs))}, seed)
+        for s in dict.fromkeys([*suites, *spoken])
+        if s not in rows and (s in suites or spoken[s])
+    }
+    pools = {s for s in means if s not in suites and len({pairs[t].baseline.suite for t in spoken[s]}) > 1}
+    return Candidate(
+        label=label,
+        checkpoint=run.record.checkpoint,
+        tasks=_adjusted(list(rows.values())),
+        suites=_adjusted([row for s, row in means.items() if s in suites or s in pools]),
+        verdicts=tuple(
+            _verdict(c, (rows | means)[c.name], [pairs[t] for t in spoken[c.name]]) for c in claims if spoken[c.name]
+        ),
+    )
+
+
+def _members(name: str, baseline: Run, tasks: Sequence[str]) -> list[str]:
+    """The tasks that a claim's name speaks of."""
+    suites = {name, *POOLS.get(name, ())}
+    return [t for t in tasks if t == name or baseline.result(t).suite in suites]
+
+
+def _row(name: str, kind: Literal["task", "suite"], suite: str, pairs: dict[str, PairedTask], seed: int) -> Row:
+    used = {t: p for t, p in pairs.items() if (p.in_mean if kind == "suite" else p.counts is not None)}
+    first = next(iter(pairs.values())).baseline
+    known: dict[str, Any] = {
+        "name": name,
+        "kind": kind,
+        "suite": suite,
+        "tasks": tuple(used),
+        "metric": first.metric if kind == "task" else "mean of tasks",
+        "chance": first.chance if kind == "task" else None,
+        "note": _row_note(kind, pairs, used),
+        "n_unscored": sum(p.unscored for p in pairs.values()),
+    }
+    if not used:
+        return Row(status="error", error=_why_empty(pairs), **known)
+    return Row(**known, **_figures(list(used.values()), seed))
+
+
+def _figures(pairs: Sequence[PairedTask], seed: int) -> dict[str, Any]:
+    """The numbers of a row, from one task or from the mean over several."""
+    counts = [p.counts for p in pairs if p.counts is not None]
+    drawn = [p.drawn for p in pairs if p.drawn is not None]
+    higher = pairs[0].baseline.higher_is_better
+    base, ours = (sum(c.values[i] for c in counts) / len(counts) for i in (0, 1))
+    below, above = (base, ours) if higher else (ours, base)
+    retention = stats.retention_interval(drawn, higher) if below > 0 else None
+    difference = stats.difference_interval(drawn)
+    chance, test = stats.p_value(counts, seed)
+    return {
+        "unit": counts[0].metric.kind,
+        "n": sum(p.n for p in pairs),
+        "clusters": sum(len(c.baseline) for c in counts),
+        "baseline": base,
+        "candidate": ours,
+        "difference": ours - base,
+        "difference_low": difference[0] if difference else None,
+        "difference_high": difference[1] if difference else None,
+        "retention": 100.0 * above / below if below > 0 else None,
+        "retention_low": retention[0] if retention else None,
+        "retention_high": retention[1] if retention else None,
+        "p": chance,
+        "test": test,
+    }
+
+
+def _row_note(kind: str, pairs: dict[str, PairedTask], used: dict[str, PairedTask]) -> str:
+    if kind == "suite":
+        ratio = [t for t, p in pairs.items() if p.counts is not None and t not in used]
+        dead = [t for t, p in pairs.items() if p.counts is None]
+        said = [f"{', '.join(ratio)} not in the mean (not a 0-100 score)"] if ratio else []
+        return "; ".join(said + ([f"without {', '.join(dead)}, which did not run through"] if dead else []))
+    (pair,) = pairs.values()
+    said = [pair.baseline.note] if pair.baseline.note else []
+    if not pair.baseline.complete:
+        said.append("not the whole task")
+    score, chance = pair.baseline.score, pair.baseline.chance
+    if score is not None and chance is not None and score.low <= chance:
+        said.append("the baseline is not above chance")
+    return "; ".join(dict.fromkeys(said))
+
+
+def _why_empty(pairs: dict[str, PairedTask]) -> str:
+    said: list[str] = []
+    for task, pair in pairs.items():
+        for who, result in (("baseline", pair.baseline), ("candidate", pair.candidate)):
+            if result.status == "error":
+                said.append(f"{task} died in the {who}: {result.error or 'no reason recorded'}")
+        if pair.counts is None and "error" not in (pair.baseline.status, pair.candidate.status):
+            said.append(f"{task}: no item was scored in both runs")
+    return "; ".join(said) or "no task with a 0-100 score"
+
+
+def _verdict(claim: Claim, row: Row, pairs: Sequence[PairedTask]) -> Verdict:
+    dead = [p.baseline.task for p in pairs if p.counts is None]
+    if dead or row.status == "error":
+        reason = row.error or f"{', '.join(dead)} did not run through"
+        return Verdict(claim=claim, verdict="undecided", n=row.n, reason=reason)
+    if claim.unit == "retention":
+        return judge(claim, row.n, row.retention, _ends(row.retention_low, row.retention_high))
+    if row.kind == "task" and not pairs[0].in_mean:
+        return Verdict(claim=claim, verdict="undecided", n=row.n, reason="it has no points; claim a retention in %")
+    return judge(claim, row.n, row.difference, _ends(row.difference_low, row.difference_high))
+
+
+def _ends(low: float | None, high: float | None) -> tuple[float, float] | None:
+    return None if low is None or high is None else (low, high)
+
+
+def _adjusted(rows: Sequence[Row]) -> tuple[Row, ...]:
+    tested = [row.p for row in rows if row.p is not None]
+    adjusted = iter(stats.holm(tested))
+    return tuple(r if r.p is None else r.model_copy(update={"p_holm": next(adjusted)}) for r in rows)
+
+
+def _notes(label: str, run: Run, baseline: Run) -> list[str]:
+    ours, theirs = ([r.task for r in r_.record.results] for r_ in (run, baseline))
+    notes = [f"{label}: {t} left out, the baseline has not run it" for t in ours if t not in theirs]
+    notes += [f"{label}: {t} left out, only the baseline has run it" for t in theirs if t not in ours]
+    a, b = run.record.settings, baseline.record.settings
+    if a.dtype != b.dtype:
+        notes.append(f"{label}: computed in {a.dtype}, the baseline in {b.dtype}")
+    return notes
