@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-9
 """Relative difference up to which our figure is the harness's."""
 
+TALKATIVE = ("lmms_eval", "utils", "en_utils")
+"""Loggers of lmms-eval; the names of its tasks' modules are those that its YAML files give them."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -231,7 +234,8 @@ def _quiet() -> Iterator[None]:
     """The harnesses print, log and draw progress bars; only what they raise is wanted."""
     from loguru import logger
 
-    logger.disable("lmms_eval")
+    for name in TALKATIVE:
+        logger.disable(name)
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield

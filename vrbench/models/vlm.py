@@ -124,7 +124,8 @@ class VLM:
         """Features of pictures, at the layer that the config names: [n, tokens, width of the tower] on the CPU."""
         pictures = [image.convert("RGB") for image in images]
         pixels = self.image_processor(images=pictures, return_tensors="pt")["pixel_values"]
-        outputs = self.vision_tower(pixels.to(self.device, self.dtype), output_hidden_states=True, return_dict=True)
+        with torch.backends.cudnn.flags(allow_tf32=False):  # else float32 means less on a card than on a CPU
+            outputs = self.vision_tower(pixels.to(self.device, self.dtype), output_hidden_states=True, return_dict=True)
         layers = self.model.config.vision_feature_layer
         chosen = [outputs.hidden_states[i] for i in ([layers] if isinstance(layers, int) else layers)]
         if self.model.config.vision_feature_select_strategy == "default":

@@ -1,0 +1,161 @@
+"""Packed and padded answers are those that transformers gives to each prompt alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.tiny import SIDE, llava, tokenizer
+from vrbench.errors import VrbenchError
+from vrbench.models.decoding import Limit, greedy
+from vrbench.models.packing import pack
+from vrbench.models.vlm import VLM
+
+
+def picture(seed: int, size: tuple[int, int] = (40, 24)) -> Image.Image:
+    torch.manual_seed(seed)
+    return Image.fromarray((torch.rand(size[1], size[0], 3) * 255).to(torch.uint8).numpy())
+
+
+@pytest.fixture(scope="module")
+def vlm() -> VLM:
+    from transformers import SiglipImageProcessorPil
+
+    return VLM(llava(), tokenizer(), SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE}))
+
+
+def processor(vlm: VLM) -> Any:
+    from transformers import LlavaProcessor
+
+    return LlavaProcessor(
+        vlm.image_processor, vlm.tokenizer, patch_size=SIDE // 2, vision_feature_select_strategy="full"
+    )
+
+
+def test_features_are_those_of_transformers(vlm: VLM) -> None:
+    pictures = [picture(1), picture(2)]
+    pixels = vlm.image_processor(images=pictures, return_tensors="pt")["pixel_values"]
+    with torch.inference_mode():
+        theirs = vlm.model.get_image_features(pixel_values=pixels).pooler_output
+    ours = vlm.project(vlm.encode_images(pictures))
+    assert torch.allclose(ours, torch.stack(tuple(theirs)), atol=1e-6)
+    assert vlm.image_tokens == 4
+
+
+@pytest.mark.parametrize("strategy, layer, tokens", [("default", -2, 3), ("full", [0, -1], 4)])
+def test_the_config_chooses_the_layer(vlm: VLM, strategy: str, layer: Any, tokens: int) -> None:
+    config, digest = vlm.model.config, vlm.tower_digest
+    before = config.vision_feature_select_strategy, config.vision_feature_layer
+    try:
+        config.vision_feature_select_strategy, config.vision_feature_layer = strategy, layer
+        fresh = VLM(vlm.model, vlm.tokenizer, vlm.image_processor)
+        assert fresh.encode_images([picture(1)]).shape == (1, tokens, 64 if isinstance(layer, list) else 32)
+        assert fresh.tower_digest != digest
+    finally:
+        config.vision_feature_select_strategy, config.vision_feature_layer = before
+
+
+def test_the_tower_digest_knows_the_weights_but_not_the_decoder(vlm: VLM) -> None:
+    from transformers import SiglipImageProcessorPil
+
+    same = llava(depth=2)
+    same.model.vision_tower.load_state_dict(vlm.vision_tower.state_dict())
+    other = llava(seed=1)
+    assert VLM(same, vlm.tokenizer, vlm.image_processor).tower_digest == vlm.tower_digest
+    assert VLM(other, vlm.tokenizer, vlm.image_processor).tower_digest != vlm.tower_digest
+    bigger = SiglipImageProcessorPil(size={"height": 2 * SIDE, "width": SIDE})
+    assert VLM(same, vlm.tokenizer, bigger).tower_digest != vlm.tower_digest
+
+
+def test_prompts_are_those_of_llava(vlm: VLM) -> None:
+    assert vlm.prompt("How many?", 2) == "<|user|><image> <image>\nHow many?</s><|bot|>"
+    assert vlm.prompt("See <image>: how many?", 1) == "<|user|>See <image>: how many?</s><|bot|>"
+    assert vlm.prompt("Two and two?") == "<|user|>Two and two?</s><|bot|>"
+    template, vlm.tokenizer.chat_template = vlm.tokenizer.chat_template, None
+    try:
+        assert vlm.prompt("Hi", 1).endswith("questions. USER: <image>\nHi ASSISTANT:")
+    finally:
+        vlm.tokenizer.chat_template = template
+
+
+def test_tokens_are_those_of_the_processor(vlm: VLM) -> None:
+    prompt = vlm.prompt("How many dogs?", 2)
+    theirs = processor(vlm)(text=prompt, images=[picture(1), picture(2)], return_tensors="pt")["input_ids"][0]
+    ours = vlm.encode(prompt, [5, 0])
+    mark = vlm.tokenizer.convert_tokens_to_ids("<image>")
+    assert [mark if i < 0 else i for i in ours] == theirs.tolist()
+    assert [-1 - i for i in ours if i < 0] == [20, 21, 22, 23, 0, 1, 2, 3]
+
+
+def test_too_few_pictures_are_refused(vlm: VLM) -> None:
+    with pytest.raises(VrbenchError, match="2 image marks .* for 1 pictures"):
+        vlm.encode("<image> and <image>", [0])
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 7])
+def test_greedy_answers_are_those_of_transformers(vlm: VLM, at_once: int) -> None:
+    texts = ["How many dogs are there?", "How many dogs are here, and why?", "Why?", "How many dogs are there? Say it."]
+    prompts = [vlm.prompt(text, 1) for text in texts] * 2
+    pictures = [picture(3)] * 4 + [picture(4)] * 4
+    theirs = []
+    for prompt, shown in zip(prompts, pictures, strict=True):
+        inputs = processor(vlm)(text=prompt, images=shown, return_tensors="pt")
+        said = vlm.model.generate(**inputs, do_sample=False, max_new_tokens=12, pad_token_id=vlm.end_of_text)
+        theirs.append(vlm.tokenizer.decode(said[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+    shown = dict(enumerate(vlm.project(vlm.encode_images([picture(3), picture(4)]))))
+    rows = pack([vlm.encode(prompt, [number // 4]) for number, prompt in enumerate(prompts)])
+    assert len(rows) < len(prompts)  # something is shared, or this tests nothing
+    ours: dict[int, str] = {}
+    for start in range(0, len(rows), at_once):
+        part = rows[start : start + at_once]
+        ours |= greedy(vlm, part, {n: Limit(12) for row in part for n in row.paths}, shown)
+    assert [ours[number] for number in range(len(prompts))] == theirs
+    assert len(set(theirs)) > 4
+
+
+def test_an_answer_ends_before_its_stop_text(vlm: VLM) -> None:
+    rows = pack([vlm.encode(vlm.prompt("Tell me a story."))])
+    whole = greedy(vlm, rows, {0: Limit(24)}, {})[0]
+    stop = whole[5:7]
+    cut = greedy(vlm, rows, {0: Limit(24, (stop, "never said"))}, {})[0]
+    assert cut == whole.split(stop)[0]
+    assert len(cut) < len(whole)
+
+
+def test_loglikelihoods_are_those_of_each_sequence_alone(vlm: VLM) -> None:
+    encode = vlm.tokenizer.encode
+    pairs = [(encode(c), encode(o)) for c in ("Question: which is it?", "Why") for o in (" a", " no", " never mind")]
+    rows = pack([(context + option)[:-1] for context, option in pairs])
+    ours = vlm.loglikelihood(rows, {n: option for n, (_, option) in enumerate(pairs)}, {})
+    for number, (context, option) in enumerate(pairs):
+        with torch.inference_mode():
+            logits = vlm.model(input_ids=torch.tensor([context + option])).logits[0, :-1].log_softmax(-1)
+        said = logits[-len(option) :]
+        assert ours[number][0] == pytest.approx(float(said.gather(1, torch.tensor(option)[:, None]).sum()), abs=1e-4)
+        assert ours[number][1] == bool((said.argmax(-1) == torch.tensor(option)).all())
+
+
+def test_greedy_continuations_are_known_as_such(vlm: VLM) -> None:
+    context = vlm.encode("Once upon a time")
+    said = vlm.model.generate(torch.tensor([context]), do_sample=False, max_new_tokens=3)[0, len(context) :].tolist()
+    other = [*said[:2], (said[2] + 1) % 200]
+    found = vlm.loglikelihood(pack([[*context, *o][:-1] for o in (said, other)]), {0: said, 1: other}, {})
+    assert (found[0][1], found[1][1]) == (True, False)
+
+
+def test_a_model_that_is_not_plainly_greedy_is_refused(vlm: VLM) -> None:
+    odd = llava()
+    odd.generation_config.repetition_penalty = 1.3
+    with pytest.raises(VrbenchError, match=r"repetition_penalty.*only plain greedy"):
+        VLM(odd, vlm.tokenizer, vlm.image_processor)
+
+
+def test_what_the_rooms_above_need(vlm: VLM, tiny_llava: Path) -> None:
+    assert vlm.depth == 4 == len(vlm.decoder_layers)
+    assert vlm.decoder_layers is vlm.model.model.language_model.layers
+    assert vlm.image_processor_name == "SiglipImageProcessorPil"
+    assert vlm.context_length == 2048

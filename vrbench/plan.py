@@ -1,0 +1,230 @@
+"""What shall be run, with every fault in it told before a weight is loaded."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from vrbench import checkpoint, data, registry
+from vrbench.errors import ManyFaults, VrbenchError, raise_all
+from vrbench.provenance import installed
+from vrbench.records import SCHEMA_VERSION, Settings, digest_of
+from vrbench.registry import TaskSpec
+
+if TYPE_CHECKING:
+    from vrbench.engine.harness import Part
+
+DEVICES = ("auto", "cpu", "cuda")
+DTYPES = ("auto", "float32", "bfloat16")
+PROSE = {"title", "licence", "citation", "url", "note", "suites", "n", "chance", "groups"}
+"""Fields of a task that decide neither an answer nor a score."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run; the defaults are those of the command line.
+
+    Attributes:
+        limit: items a task at most; None for all.
+        batch_size: rows in one pass, or "auto" for as many as fit.
+        device: "auto" takes a card when there is one.
+        dtype: "auto" is bfloat16 on a card and float32 on a CPU.
+        data_root: folder with the hub's data sets; nothing touches the network then.
+        include_path: folder with the user's own task files.
+        out: folder of the runs.
+        seed: of the choice of items under a limit, and of the intervals.
+        command: the command line, for the record.
+        show_progress: whether to draw a progress bar for each task.
+    """
+
+    limit: int | None = None
+    batch_size: int | Literal["auto"] = "auto"
+    device: str = "auto"
+    dtype: str = "auto"
+    data_root: str | Path | None = None
+    include_path: str | Path | None = None
+    out: str | Path = "runs"
+    seed: int = 0
+    command: str = "python"
+    show_progress: bool = True
+
+
+@dataclass(frozen=True)
+class Job:
+    """One task with its items.
+
+    Attributes:
+        spec: the task.
+        parts: the items that are used.
+        available: items that are there.
+        origin: data set, revision and where it came from.
+        digest: sha256 over the items used, those of the examples among them.
+    """
+
+    spec: TaskSpec
+    parts: tuple[Part, ...]
+    available: int
+    origin: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a run needs but the weights; `options` has a real device and dtype instead of "auto"."""
+
+    checkpoints: tuple[checkpoint.Checkpoint, ...]
+    jobs: tuple[Job, ...]
+    options: Options
+
+    @property
+    def settings(self) -> Settings:
+        """The options in force, for the record."""
+        o = self.options
+        return Settings(
+            tasks=tuple(sorted(job.spec.id for job in self.jobs)),
+            limit=o.limit,
+            seed=o.seed,
+            dtype=o.dtype,
+            batch_size=str(o.batch_size),
+            device=o.device,
+            data_root=str(o.data_root or ""),
+            include_path=str(o.include_path or ""),
+        )
+
+    def inputs_digest(self, of: checkpoint.Checkpoint) -> str:
+        """sha256 over all that decides a checkpoint's answers and scores; not over batch size, device or folders."""
+        tasks = {job.spec.id: _definition(job) for job in self.jobs}
+        o = self.options
+        decides = {"checkpoint": of.digest, "tasks": tasks, "limit": o.limit, "seed": o.seed, "dtype": o.dtype}
+        return digest_of({"schema": SCHEMA_VERSION, **decides})
+
+    def folder(self, of: checkpoint.Checkpoint) -> Path:
+        """Where a checkpoint's run is written."""
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", of.id).strip("-.") or "checkpoint"
+        return Path(self.options.out) / name / self.inputs_digest(of)[:16]
+
+    def store(self, of: checkpoint.Checkpoint) -> Path:
+        """The file of a checkpoint's answers."""
+        return Path(self.options.out) / "answers" / f"{of.digest}.sqlite"
+
+
+def plan(names: Sequence[str], tasks: str | Sequence[str], options: Options) -> Plan:
+    """Resolve checkpoints, tasks and options, and load the items.
+
+    Args:
+        names: checkpoints, each once.
+        tasks: ids, suites and globs.
+
+    Raises:
+        VrbenchError: every fault that was found, at once.
+    """
+    faults = [*_option_faults(options), *(fault for name in names for fault in checkpoint.faults(name))]
+    specs: list[TaskSpec] = []
+    try:
+        specs = registry.resolve(tasks, registry.load(options.include_path))
+    except VrbenchError as error:
+        faults += _sentences(error)
+    for spec in specs:
+        try:
+            data.resolve(spec, options.data_root)
+        except VrbenchError as error:
+            faults += _sentences(error)
+    raise_all(faults)
+    made = Plan(tuple(checkpoint.resolve(name) for name in names), (), _chosen(options))
+    raise_all(_store_faults(made))
+    return Plan(made.checkpoints, _jobs(specs, options), made.options)
+
+
+def _option_faults(options: Options) -> Iterator[str]:
+    if options.limit is not None and options.limit < 1:
+        yield f"limit is {options.limit}; it must be at least 1, or left out for all items"
+    size = options.batch_size
+    if size != "auto" and (not isinstance(size, int) or size < 1):
+        yield f"batch size is {size!r}; it must be 'auto' or a number of at least 1"
+    if options.device not in DEVICES:
+        yield f"device {options.device!r} is unknown; there are {', '.join(DEVICES)}"
+    if options.dtype not in DTYPES:
+        yield f"dtype {options.dtype!r} is unknown; there are {', '.join(DTYPES)}"
+    if options.device == "cuda" and not _has_card():
+        yield "device is cuda, but torch sees no CUDA card here; use --device cpu, or auto"
+    yield from _folder_faults(Path(options.out))
+
+
+def _folder_faults(out: Path) -> Iterator[str]:
+    """Whether files can be made in a folder; tried, since permission bits do not tell all."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        yield f"output folder {str(out)!r} cannot be written to: {os.strerror(error.errno or 0)}"
+
+
+def _store_faults(made: Plan) -> Iterator[str]:
+    from vrbench.engine.store import AnswerStore
+
+    for of in made.checkpoints:
+        if made.store(of).exists():
+            try:
+                AnswerStore(made.store(of), of.digest).close()
+            except VrbenchError as error:
+                yield str(error)
+
+
+def _jobs(specs: Sequence[TaskSpec], options: Options) -> tuple[Job, ...]:
+    jobs, faults = [], []
+    for spec in specs:
+        try:
+            jobs.append(_job(spec, options))
+        except VrbenchError as error:
+            faults += _sentences(error)
+    raise_all(faults)
+    return tuple(jobs)
+
+
+def _job(spec: TaskSpec, options: Options) -> Job:
+    from vrbench.engine.harness import used
+
+    loaded = data.load(spec, options.data_root)
+    available = sum(len(rows[spec.data.split]) for rows in loaded.values())
+    if not available:
+        raise VrbenchError(f"task {spec.id!r}: its data set is empty")
+    parts = tuple(used(spec, loaded, options.limit, options.seed))
+    digests = {part.config: {split: data.digest(rows) for split, rows in part.rows.items()} for part in parts}
+    origin = data.resolve(spec, options.data_root).origin
+    return Job(spec, parts, available, origin, digest_of(digests))
+
+
+def _definition(job: Job) -> dict[str, Any]:
+    """What of a task decides answers and scores."""
+    told = job.spec.model_dump(mode="json", exclude=PROSE)
+    if job.spec.data.kind == "file":
+        del told["data"]["name"]  # where a file lies is no part of the task; its items are
+    harness = f"{job.spec.harness} {installed(job.spec.harness)}"
+    return {"spec": told, "data": job.digest, "harness": harness}
+
+
+def _chosen(options: Options) -> Options:
+    """The options with what "auto" means here."""
+    device = options.device
+    if device == "auto":
+        device = "cuda" if _has_card() else "cpu"
+    dtype = options.dtype
+    if dtype == "auto":
+        dtype = "bfloat16" if device == "cuda" else "float32"
+    return Options(**{**vars(options), "device": device, "dtype": dtype})
+
+
+def _has_card() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _sentences(error: VrbenchError) -> list[str]:
+    return list(error.faults) if isinstance(error, ManyFaults) else [str(error)]

@@ -1,0 +1,84 @@
+"""How a run was made: versions, commit, machine, command."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vrbench import __version__
+from vrbench.records import Provenance
+
+if TYPE_CHECKING:
+    from vrbench.models.vlm import VLM
+
+PACKAGES = (
+    "torch", "transformers", "tokenizers", "safetensors", "peft", "lm_eval", "lmms_eval", "datasets", "pillow",
+    "numpy", "scipy", "statsmodels",
+)  # fmt: skip
+"""Libraries that decide the numbers."""
+
+
+def provenance(vlm: VLM, *, command: str, started: str, seconds: float) -> Provenance:
+    """What a record says of how it was made.
+
+    Args:
+        command: the command line, or "python".
+        started: UTC, ISO 8601.
+        seconds: wall time of the whole run of this checkpoint.
+    """
+    commit, dirty = _commit(Path(__file__).resolve().parent.parent)
+    return Provenance(
+        vrbench=__version__,
+        commit=commit,
+        dirty=dirty,
+        packages={name: installed(name) for name in PACKAGES if installed(name)},
+        python=platform.python_version(),
+        platform=platform.platform(),
+        device=_device(vlm),
+        image_processor=vlm.image_processor_name,
+        command=command,
+        started=started,
+        seconds=round(seconds, 3),
+    )
+
+
+def installed(package: str) -> str:
+    """Version of an installed package; empty when there is none."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _commit(root: Path) -> tuple[str, bool | None]:
+    """The commit of the checkout at a folder and whether tracked files were changed; ("", None) outside of one."""
+    if not (root / ".git").exists():
+        return "", None
+    git = ["git", "-C", str(root)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        status = [*git, "status", "--porcelain", "--untracked-files=no"]
+        return commit, bool(subprocess.run(status, capture_output=True, text=True, check=True).stdout.strip())
+    except (OSError, subprocess.CalledProcessError):
+        return "", None
+
+
+def _device(vlm: VLM) -> str:
+    """The card, or the processor with the threads in use."""
+    import torch
+
+    if vlm.device.type == "cuda":
+        return torch.cuda.get_device_name(vlm.device)
+    return f"{_processor()}, {torch.get_num_threads()} threads"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
