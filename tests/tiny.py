@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from vrbench.cache import file_digest
 from vrbench.records import Base, Lineage, Step, write_atomically
@@ -17,9 +17,9 @@ DEPTH = 4
 HIDDEN = 48
 SIDE = 32
 CHAT = (
-    "{% for m in messages %}<|user|>{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for p in m['content'] %}"
-    "{% if p['type'] == 'image' %}<image>\n{% else %}{{ p['text'] }}{% endif %}{% endfor %}{% endif %}</s>{% endfor %}"
-    "{% if add_generation_prompt %}<|bot|>{% endif %}"
+    "{% for m in messages %}<|user|>{% if m['content'] is string %}{{ m['content'] }}{% else %}"
+    "{% for p in m['content'] %}{% if p['type'] == 'image' %}<image>\n{% else %}{{ p['text'] }}{% endif %}{% endfor %}"
+    "{% endif %}</s>{% endfor %}{% if add_generation_prompt %}<|bot|>{% endif %}"
 )
 
 
@@ -82,7 +82,7 @@ def save_adapter(
     from peft import LoraConfig, get_peft_model
 
     wanted = [f"language_model.layers.{i}.{m}" for i in layers for m in ("self_attn.q_proj", "mlp.up_proj")]
-    config = LoraConfig(r=2, lora_alpha=8, target_modules=wanted, base_model_name_or_path=str(base))
+    config = LoraConfig(r=2, lora_alpha=8, target_modules=wanted)
     wrapped = get_peft_model(llava(0, depth, hidden), config)
     wrapped.peft_config["default"].base_model_name_or_path = str(base)
     torch.manual_seed(seed)
@@ -117,8 +117,3 @@ def mark(folder: Path, base_id: str, base_digest: str, steps: Iterable[Step] = (
 def edit_json(file: Path, **changes: Any) -> None:
     """Change some fields of a JSON file."""
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
-
-
-def edit_tensors(file: Path, **renamed: str) -> None:
-    """Rename tensors of a safetensors file: new name by old name."""
-    save_file({renamed.get(name, name): value for name, value in load_file(file).items()}, file, {"format": "pt"})

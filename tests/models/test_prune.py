@@ -27,7 +27,8 @@ def greedy(model: torch.nn.Module, use_cache: bool) -> list[int]:
 
 def test_it_equals_a_model_built_small_from_the_weights_that_stay() -> None:
     whole, small = tiny.llava(), tiny.llava(seed=1, depth=2)
-    kept = {f"model.language_model.layers.{old}.": f"model.language_model.layers.{new}." for new, old in enumerate((0, 3))}
+    names = "model.language_model.layers.{}."
+    kept = {names.format(old): names.format(new) for new, old in enumerate((0, 3))}
     state = {}
     for name, value in whole.state_dict().items():
         start = next((old for old in kept if name.startswith(old)), None)

@@ -26,6 +26,7 @@ def merge_adapter(model: Any, folder: Path) -> Any:
     config = LoraConfig.from_pretrained(folder)
     config.target_modules = sorted({full for full, _ in targets.values()})
     config.layers_to_transform = config.layers_pattern = config.exclude_modules = None
+    config.base_model_name_or_path = None  # the base is the model at hand, whatever it was called when this was trained
     config.inference_mode = True
     wrapped = get_peft_model(model, config)
     state = {f"base_model.model.{full}.{end}": tensors[name] for name, (full, end) in targets.items()}

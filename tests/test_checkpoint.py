@@ -1,0 +1,357 @@
+"""Every fault of a checkpoint is told before a weight is loaded; what is whole has a digest and a lineage."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors
+import safetensors.torch
+from safetensors.torch import load_file, save_file
+
+from tests import tiny
+from vrbench import checkpoint, sources
+from vrbench.errors import ManyFaults, VrbenchError
+from vrbench.records import Step
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of its own, so that no digest of another test is remembered."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("VRBENCH_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def whole(tiny_llava: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny LLaVA that may be damaged."""
+    return Path(shutil.copytree(tiny_llava, tmp_path / "whole"))
+
+
+@pytest.fixture
+def adapter(tiny_llava: Path, tmp_path: Path) -> Path:
+    """An adapter folder with lineage, on the tiny LLaVA."""
+    folder = tiny.save_adapter(tmp_path / "adapter", tiny_llava)
+    return marked(folder, tiny_llava, Step(kind="trained", layers="1-2", depth=4))
+
+
+def marked(folder: Path, base: Path, *steps: Step, depth: int = tiny.DEPTH) -> Path:
+    return tiny.mark(folder, str(base), checkpoint.resolve(str(base)).digest, steps, depth)
+
+
+def told(folder: Path | str, *words: str) -> None:
+    """The folder has exactly one fault, and its sentence has these words."""
+    found = checkpoint.faults(str(folder))
+    assert len(found) == 1, found
+    for word in words:
+        assert word in found[0], found
+
+
+@pytest.fixture
+def no_weight_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a weight was loaded")
+
+    monkeypatch.setattr(safetensors.torch, "load_file", refuse)
+    monkeypatch.setattr(safetensors, "safe_open", refuse)
+    import transformers
+
+    monkeypatch.setattr(transformers.PreTrainedModel, "from_pretrained", refuse)
+
+
+class TestNames:
+    def test_an_unknown_published_name_is_answered_with_the_nearest(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sources, "published", lambda: ["pocket/full", "pocket/region", "pocket/top"])
+        told("pocket/ful", "no checkpoint 'pocket/ful'", "did you mean 'pocket/full'")
+
+    def test_a_misspelt_folder_is_answered_with_its_neighbour(self, whole: Path) -> None:
+        told(whole.parent / "whoel", "did you mean", str(whole))
+
+    def test_a_hub_id_that_is_not_in_the_cache_is_refused_without_the_network(self) -> None:
+        told("nobody/nothing-here", "no checkpoint 'nobody/nothing-here'", "the network is off")
+
+    def test_a_folder_with_nothing_in_it_is_no_checkpoint(self, tmp_path: Path) -> None:
+        told(tmp_path, "is no checkpoint")
+
+    def test_every_fault_comes_at_once(self, adapter: Path) -> None:
+        tiny.edit_json(adapter / "vrbench.json", base={"id": "pocket/nope", "digest": "0"})
+        (adapter / "adapter_model.safetensors").write_bytes(b"x")
+        with pytest.raises(ManyFaults) as caught:
+            checkpoint.resolve(str(adapter))
+        assert len(caught.value.faults) == 2
+
+
+@pytest.mark.usefixtures("no_weight_is_loaded")
+class TestBrokenWeights:
+    def test_truncated(self, whole: Path) -> None:
+        file = whole / "model.safetensors"
+        file.write_bytes(file.read_bytes()[:-100])
+        told(whole, "model.safetensors is truncated")
+
+    def test_cut_inside_the_header(self, whole: Path) -> None:
+        file = whole / "model.safetensors"
+        file.write_bytes(file.read_bytes()[:300])
+        told(whole, "model.safetensors is truncated", "header")
+
+    def test_empty(self, whole: Path) -> None:
+        (whole / "model.safetensors").write_bytes(b"")
+        told(whole, "is no safetensors file", "0 bytes")
+
+    def test_another_kind_of_file(self, whole: Path) -> None:
+        (whole / "model.safetensors").write_bytes(b"\x80\x02}q\x00" * 100)
+        told(whole, "is no safetensors file")
+
+    def test_a_git_lfs_pointer(self, whole: Path) -> None:
+        (whole / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+        told(whole, "Git LFS pointer", "git lfs pull")
+
+    def test_bytes_after_the_last_tensor(self, whole: Path) -> None:
+        file = whole / "model.safetensors"
+        file.write_bytes(file.read_bytes() + b"more")
+        told(whole, "4 bytes follow its last tensor")
+
+    def test_offsets_that_overlap(self, whole: Path) -> None:
+        def shift(entries: list[dict[str, Any]]) -> None:
+            entries[1]["data_offsets"] = [n - 4 for n in entries[1]["data_offsets"]]
+
+        rewrite_header(whole / "model.safetensors", shift)
+        told(whole, "overlap or leave a gap")
+
+    def test_a_shape_that_does_not_fit_its_bytes(self, whole: Path) -> None:
+        rewrite_header(whole / "model.safetensors", lambda entries: entries[0].update(shape=[3, 3]))
+        told(whole, "is broken", "[3, 3]")
+
+    def test_no_weights(self, whole: Path) -> None:
+        (whole / "model.safetensors").unlink()
+        told(whole, "has no weights")
+
+    def test_pickled_weights_only(self, whole: Path) -> None:
+        (whole / "model.safetensors").rename(whole / "pytorch_model.bin")
+        told(whole, "has no weights", "pytorch_model.bin", "converted")
+
+
+def rewrite_header(file: Path, change: Callable[[list[dict[str, Any]]], None]) -> None:
+    content = file.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    change([entry for name, entry in header.items() if name != "__metadata__"])
+    text = json.dumps(header).encode()
+    file.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
+
+
+class TestForeignWeights:
+    def test_weights_of_a_deeper_model(self, whole: Path) -> None:
+        tiny.llava(depth=5).save_pretrained(whole / "other")
+        shutil.copy(whole / "other" / "model.safetensors", whole)
+        told(whole, "layers.4.", "which the model that it should be has not")
+
+    def test_weights_of_a_shallower_model(self, whole: Path) -> None:
+        tiny.llava(depth=3).save_pretrained(whole / "other")
+        shutil.copy(whole / "other" / "model.safetensors", whole)
+        told(whole, "lacks 'layers.3.")
+
+    def test_weights_of_a_wider_model(self, whole: Path) -> None:
+        tiny.llava(hidden=64).save_pretrained(whole / "other")
+        shutil.copy(whole / "other" / "model.safetensors", whole)
+        told(whole, "has another shape", "64")
+
+    def test_one_tensor_under_another_name(self, whole: Path) -> None:
+        tensors = load_file(whole / "model.safetensors")
+        tensors["language_model.model.norm.wait"] = tensors.pop("language_model.model.norm.weight")
+        save_file(tensors, whole / "model.safetensors", {"format": "pt"})
+        assert len(checkpoint.faults(str(whole))) == 2  # one is missing, one is foreign
+
+    def test_a_family_that_is_not_known(self, whole: Path) -> None:
+        tiny.edit_json(whole / "config.json", model_type="bert")
+        told(whole, "model_type 'bert'", "llava")
+
+    def test_a_config_that_is_not_json(self, whole: Path) -> None:
+        (whole / "config.json").write_text("{")
+        told(whole, "config.json cannot be read")
+
+
+class TestShards:
+    @pytest.fixture
+    def sharded(self, whole: Path) -> Path:
+        (whole / "model.safetensors").unlink()
+        tiny.llava().save_pretrained(whole, max_shard_size="200KB")
+        assert len(list(whole.glob("model-*.safetensors"))) > 1
+        return whole
+
+    def test_a_sharded_folder_is_whole(self, sharded: Path) -> None:
+        assert checkpoint.resolve(str(sharded)).depth == tiny.DEPTH
+
+    def test_a_missing_shard(self, sharded: Path) -> None:
+        shard = sorted(sharded.glob("model-*.safetensors"))[0]
+        shard.unlink()
+        told(sharded, shard.name, "is missing")
+
+    def test_shards_that_changed_places(self, sharded: Path) -> None:
+        first, second = sorted(sharded.glob("model-*.safetensors"))[:2]
+        content = first.read_bytes()
+        first.write_bytes(second.read_bytes())
+        second.write_bytes(content)
+        assert "lacks" in checkpoint.faults(str(sharded))[0]
+
+
+class TestLineage:
+    def test_an_adapter_made_on_another_base(self, adapter: Path) -> None:
+        tiny.edit_json(adapter / "vrbench.json", base=raw(adapter)["base"] | {"digest": "0" * 64})
+        told(adapter, "was made on another", "0" * 12)
+
+    def test_a_base_that_changed_since(self, whole: Path, tmp_path: Path) -> None:
+        folder = marked(tiny.save_adapter(tmp_path / "a", whole), whole)
+        tiny.llava(seed=5).save_pretrained(whole)
+        told(folder, "was made on another")
+
+    def test_weights_that_are_not_those_of_the_lineage(self, adapter: Path) -> None:
+        file = adapter / "adapter_model.safetensors"
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1
+        file.write_bytes(content)
+        told(adapter, "adapter_model.safetensors is not what vrbench.json says")
+
+    def test_weights_that_the_lineage_lists_and_are_gone(self, adapter: Path) -> None:
+        tiny.edit_json(adapter / "vrbench.json", weights=raw(adapter)["weights"] | {"projector.safetensors": "0"})
+        told(adapter, "projector.safetensors is missing")
+
+    def test_weights_that_the_lineage_does_not_list(self, adapter: Path) -> None:
+        tiny.save_projector(adapter)
+        told(adapter, "projector.safetensors is not listed")
+
+    def test_a_half_made_folder(self, tmp_path: Path) -> None:
+        tiny.save_projector(tmp_path / "p")
+        told(tmp_path / "p", "is half made", "projector.safetensors")
+
+    def test_a_lineage_that_cannot_be_read(self, adapter: Path) -> None:
+        tiny.edit_json(adapter / "vrbench.json", depth="many")
+        told(adapter, "vrbench.json cannot be read: depth")
+
+    def test_a_lineage_of_a_later_version(self, adapter: Path) -> None:
+        tiny.edit_json(adapter / "vrbench.json", schema_version=99)
+        told(adapter, "schema version 99")
+
+    def test_a_folder_that_is_its_own_base(self, tmp_path: Path) -> None:
+        folder = tiny.mark(tmp_path / "loop", str(tmp_path / "loop"), "0")
+        told(folder, "from itself")
+
+    def test_a_pruned_layer_out_of_range(self, tiny_llava: Path, tmp_path: Path) -> None:
+        folder = marked(tmp_path / "p", tiny_llava, Step(kind="pruned", layers="2,4", depth=4), depth=2)
+        told(folder, "step 1 (pruned)", "layer 4 does not exist", "layers 0 to 3")
+
+    def test_a_second_pruning_counts_in_the_depth_that_is_left(self, tiny_llava: Path, tmp_path: Path) -> None:
+        steps = [Step(kind="pruned", layers="2", depth=4), Step(kind="pruned", layers="3", depth=4)]
+        told(marked(tmp_path / "p", tiny_llava, *steps, depth=2), "step 2", "the model has 3 at that point")
+
+    def test_all_layers_removed(self, tiny_llava: Path, tmp_path: Path) -> None:
+        folder = marked(tmp_path / "p", tiny_llava, Step(kind="pruned", layers="all", depth=4), depth=0)
+        told(folder, "removes every layer")
+
+    def test_a_depth_that_the_steps_do_not_give(self, tiny_llava: Path, tmp_path: Path) -> None:
+        folder = marked(tmp_path / "p", tiny_llava, Step(kind="pruned", layers="2", depth=4), depth=4)
+        told(folder, "says depth 4", "leave 3")
+
+
+def raw(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "vrbench.json").read_text())
+
+
+class TestAdapters:
+    def test_a_plain_peft_folder_is_a_checkpoint(self, tiny_llava: Path, tmp_path: Path) -> None:
+        found = checkpoint.resolve(str(tiny.save_adapter(tmp_path / "plain", tiny_llava)))
+        assert (found.family, found.depth, found.root.path) == ("llava", 4, tiny_llava)
+
+    def test_a_layer_beyond_the_depth(self, tiny_llava: Path, tmp_path: Path) -> None:
+        told(tiny.save_adapter(tmp_path / "a", tiny_llava, layers=(3, 5), depth=6), "layers [5]", "layers 0 to 3")
+
+    def test_a_layer_beyond_the_depth_that_pruning_left(self, tiny_llava: Path, tmp_path: Path) -> None:
+        folder = tiny.save_adapter(tmp_path / "a", tiny_llava, layers=(3,))
+        marked(folder, tiny_llava, Step(kind="pruned", layers="0", depth=4), depth=3)
+        told(folder, "layers [3]", "layers 0 to 2")
+
+    def test_an_adapter_for_a_wider_base(self, tiny_llava: Path, tmp_path: Path) -> None:
+        folder = tiny.save_adapter(tmp_path / "a", tiny_llava, hidden=64)
+        told(folder, "is for another base", "layers.1.mlp.up_proj", "64")
+
+    def test_a_base_that_is_not_there(self, tmp_path: Path) -> None:
+        told(tiny.save_adapter(tmp_path / "a", tmp_path / "gone"), "no checkpoint", "gone")
+
+    def test_an_adapter_on_the_vision_tower(self, tiny_llava: Path, tmp_path: Path) -> None:
+        folder = tiny.save_adapter(tmp_path / "a", tiny_llava)
+        rename(folder / "adapter_model.safetensors", "language_model.layers.1", "vision_tower.encoder.layers.1")
+        told(folder, "vision_tower", "decoder layers is all that is allowed")
+
+    def test_one_matrix_of_two(self, tiny_llava: Path, tmp_path: Path) -> None:
+        folder = tiny.save_adapter(tmp_path / "a", tiny_llava)
+        tensors = load_file(folder / "adapter_model.safetensors")
+        tensors.pop(next(name for name in tensors if "lora_B" in name))
+        save_file(tensors, folder / "adapter_model.safetensors")
+        told(folder, "only one of the two matrices")
+
+    @pytest.mark.parametrize("change", [{"peft_type": "IA3"}, {"use_dora": True}, {"modules_to_save": ["lm_head"]}])
+    def test_an_adapter_that_is_not_plain_lora(self, tiny_llava: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+        folder = tiny.save_adapter(tmp_path / "a", tiny_llava)
+        tiny.edit_json(folder / "adapter_config.json", **change)
+        told(folder, next(iter(change)))
+
+    def test_a_projector_of_another_width(self, tiny_llava: Path, tmp_path: Path) -> None:
+        tiny.save_projector(tmp_path / "p", hidden=64)
+        told(marked(tmp_path / "p", tiny_llava), "projector.safetensors has another shape")
+
+
+def rename(file: Path, old: str, new: str) -> None:
+    save_file({name.replace(old, new): value for name, value in load_file(file).items()}, file, {"format": "pt"})
+
+
+class TestDigest:
+    def test_it_is_of_the_content_and_not_of_the_place(self, whole: Path, tmp_path: Path) -> None:
+        digest = checkpoint.resolve(str(whole)).digest
+        moved = whole.rename(tmp_path / "elsewhere")
+        assert checkpoint.resolve(str(moved)).digest == digest
+
+    @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "preprocessor_config.json"])
+    def test_settings_are_part_of_it(self, whole: Path, name: str) -> None:
+        digest = checkpoint.resolve(str(whole)).digest
+        (whole / name).write_text((whole / name).read_text() + "\n")
+        assert checkpoint.resolve(str(whole)).digest != digest
+
+    def test_one_bit_of_a_weight_is_part_of_it(self, whole: Path) -> None:
+        digest = checkpoint.resolve(str(whole)).digest
+        content = bytearray((whole / "model.safetensors").read_bytes())
+        content[-1] ^= 1
+        (whole / "model.safetensors").write_bytes(content)
+        assert checkpoint.resolve(str(whole)).digest != digest
+
+    def test_removed_layers_and_the_base_are_part_of_it(self, tiny_llava: Path, adapter: Path, tmp_path: Path) -> None:
+        def pruned(base: Path, layers: str) -> str:
+            step = Step(kind="pruned", layers=layers, depth=4)
+            return checkpoint.resolve(str(marked(tmp_path / "p", base, step, depth=3))).digest
+
+        assert len({pruned(tiny_llava, "1"), pruned(tiny_llava, "2"), pruned(adapter, "1")}) == 3
+
+    def test_the_lineage_s_prose_is_not_part_of_it(self, adapter: Path) -> None:
+        digest = checkpoint.resolve(str(adapter)).digest
+        tiny.edit_json(adapter / "vrbench.json", licence="MIT")
+        assert checkpoint.resolve(str(adapter)).digest == digest
+
+    def test_the_reference_has_the_whole_lineage(self, adapter: Path, tmp_path: Path) -> None:
+        folder = marked(tmp_path / "p", adapter, Step(kind="pruned", layers="0", depth=4), depth=3)
+        ref = checkpoint.resolve(str(folder)).ref()
+        assert [line.id for line in ref.lineage] == ["p", "adapter"]
+        assert (ref.depth, ref.family) == (3, "llava")
+
+    def test_a_name_beside_the_folder_is_a_base(self, whole: Path, tmp_path: Path) -> None:
+        tiny.save_adapter(tmp_path / "a", whole)
+        tiny.edit_json(tmp_path / "a" / "adapter_config.json", base_model_name_or_path="../whole")
+        assert checkpoint.resolve(str(tmp_path / "a")).root.path == whole
+
+
+def test_resolve_raises_what_faults_tells(tmp_path: Path) -> None:
+    with pytest.raises(VrbenchError) as caught:
+        checkpoint.resolve(str(tmp_path))
+    assert [str(caught.value)] == checkpoint.faults(str(tmp_path))
