@@ -102,6 +102,19 @@ def load_part(module: Any, file: Path) -> None:
     module.load_state_dict({name: value.float() for name, value in load_file(file).items()}, strict=True)
 
 
+def processor_folder() -> Path:
+    """A folder in the cache with the tokenizer and image processor alone; made on first use."""
+    folder = cache_folder() / f"pocket-processor-{smollm2.SHA256[:12]}-v{FORMAT}"
+    if not (folder / smollm2.DONE).is_file():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".pocket-processor-"))
+        smollm2.check_gguf()
+        save_processor(temporary)
+        (temporary / smollm2.DONE).write_text(smollm2.SHA256 + "\n")
+        smollm2.move_into_place(temporary, folder)
+    return folder
+
+
 def save_processor(folder: Path) -> None:
     """Write the tokenizer with "<image>", and the image processor's settings, beside a pocket model."""
     from gguf import GGUFReader

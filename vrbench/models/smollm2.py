@@ -77,8 +77,7 @@ def backbone_folder() -> Path:
     folder = cache_folder() / f"{ID}-{SHA256[:12]}-v{FORMAT}"
     if (folder / DONE).is_file():
         return folder
-    source = gguf_file()
-    _check(source)
+    source = check_gguf()
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{ID}-"))
     try:
@@ -104,7 +103,13 @@ def move_into_place(made: Path, folder: Path) -> None:
             os.replace(made, folder)
 
 
-def _check(source: Path) -> None:
+def check_gguf() -> Path:
+    """The GGUF file, once its size and sha256 were found to be the known ones.
+
+    Raises:
+        VrbenchError: it is missing or is another file.
+    """
+    source = gguf_file()
     size = source.stat().st_size
     digest = hashlib.sha256()
     if size == SIZE:
@@ -113,6 +118,7 @@ def _check(source: Path) -> None:
                 digest.update(block)
     if size != SIZE or digest.hexdigest() != SHA256:
         raise VrbenchError(f"{source} is not the {FILE} that is known ({SIZE} bytes, sha256 {SHA256[:12]}...); {MEND}")
+    return source
 
 
 def _convert(source: Path, folder: Path) -> None:

@@ -1,0 +1,131 @@
+"""Training pictures: scenes drawn by many processes, and easy-VQA's train split; none of them a test picture."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vrbench.pocket import easy_vqa
+from vrbench.pocket.questions import Turn, caption, turns
+from vrbench.pocket.world import COLOURS, SHAPES, SIDE, SIZES, Scene, draw, scene
+
+CHUNK = 250
+GRID = 8  # patches a side, of SIDE / GRID pixels each
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+SHAPE_NAMES = (*SHAPES, *easy_vqa.EXTRA_SHAPES)
+COLOUR_NAMES = (*COLOURS, *easy_vqa.EXTRA_COLOURS)
+# What the tower learns to say of each patch: head -> number of classes, of which 0 means "nothing".
+HEADS = {
+    "shape": len(SHAPE_NAMES) + 1,
+    "colour": len(COLOUR_NAMES) + 1,
+    "size": len(SIZES) + 1,
+    "left_letter": len(LETTERS) + 1,
+    "right_letter": len(LETTERS) + 1,
+    "ink": len(COLOURS) + 1,
+}
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures with what is asked on them.
+
+    Attributes:
+        pixels: [n, SIDE, SIDE, 3], uint8.
+        labels: [n, GRID * GRID, len(HEADS)], int8; empty unless asked for.
+        turns: the questions and answers of each picture.
+    """
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int8]
+    turns: list[list[Turn]]
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+
+def generated(split: str, count: int, per_picture: int, captions: bool = False, first: int = 0) -> Pictures:
+    """`count` scenes of a split, drawn on all processors.
+
+    Args:
+        split: "train" or "dev".
+        count: how many scenes.
+        per_picture: questions on each.
+        captions: one caption a picture instead of questions.
+        first: number of the first scene.
+    """
+    starts = range(first, first + count, CHUNK)
+    jobs = [(split, start, min(CHUNK, first + count - start), per_picture, captions) for start in starts]
+    parts = _map(_chunk, jobs)
+    return Pictures(
+        np.concatenate([p.pixels for p in parts]),
+        np.concatenate([p.labels for p in parts]),
+        [t for p in parts for t in p.turns],
+    )
+
+
+def easy(per_picture: int) -> Pictures:
+    """easy-VQA's train split, without any picture that its test split has too, at the size of the tower's input."""
+    pixels, labels, asked = [], [], []
+    for item in easy_vqa.training_items():
+        pixels.append(np.asarray(item.image.resize((SIDE, SIDE), resample=3), dtype=np.uint8))
+        labels.append(_easy_labels(pixels[-1], item.shape, item.colour))
+        asked.append([Turn("open/easy", t.prompt, t.answer) for t in item.turns][:per_picture])
+    return Pictures(np.stack(pixels), np.stack(labels), asked)
+
+
+def _map(work: Callable[..., Pictures], jobs: Sequence[tuple]) -> list[Pictures]:
+    processes = min(len(jobs), os.cpu_count() or 1)
+    if processes < 2:
+        return [work(job) for job in jobs]
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return list(pool.map(work, jobs))
+
+
+def _chunk(job: tuple[str, int, int, int, bool]) -> Pictures:
+    split, first, count, per_picture, captions = job
+    scenes = [scene(split, i) for i in range(first, first + count)]
+    return Pictures(
+        np.stack([draw(of) for of in scenes]),
+        np.stack([patch_labels(of) for of in scenes]),
+        [[caption(of)] if captions else turns(of, per_picture) for of in scenes],
+    )
+
+
+def patch_labels(of: Scene) -> NDArray[np.int8]:
+    """What lies in each patch, row by row: [GRID * GRID, len(HEADS)]; 0 where there is nothing."""
+    step = SIDE / GRID
+    labels = np.zeros((GRID, GRID, len(HEADS)), dtype=np.int8)
+    nearest = np.full((GRID, GRID), np.inf)
+    centres = (np.arange(GRID) + 0.5) * step
+    for thing in of.things:
+        dx, dy = np.abs(centres[None, :] - thing.x), np.abs(centres[:, None] - thing.y)
+        reach = thing.radius * 0.8 + step / 2
+        covers = (dx < reach) & (dy < reach) & (dx * dx + dy * dy < nearest)
+        nearest[covers] = (dx * dx + dy * dy)[covers]
+        labels[covers, :3] = (
+            SHAPES.index(thing.shape) + 1, list(COLOURS).index(thing.colour) + 1, SIZES.index(thing.size) + 1,
+        )  # fmt: skip
+    for word in of.words:
+        for letter, (x, y) in zip(word.text, word.letter_centres(), strict=True):
+            row, column = min(GRID - 1, max(0, int(y // step))), min(GRID - 1, max(0, int(x // step)))
+            half = 3 if x % step < step / 2 else 4
+            labels[row, column, half] = LETTERS.index(letter) + 1
+            labels[row, column, 5] = list(COLOURS).index(word.colour) + 1
+    return labels.reshape(GRID * GRID, len(HEADS))
+
+
+def _easy_labels(pixels: NDArray[np.uint8], shape: str, colour: str) -> NDArray[np.int8]:
+    """Labels of a picture with one shape on a plain ground: the patches that are mostly not ground."""
+    ground = np.median(pixels[:4].reshape(-1, 3), axis=0)
+    differs = np.abs(pixels.astype(np.int16) - ground).max(-1) > 24
+    step = SIDE // GRID
+    share = differs.reshape(GRID, step, GRID, step).mean((1, 3)).reshape(-1)
+    labels = np.zeros((GRID * GRID, len(HEADS)), dtype=np.int8)
+    labels[share > 0.3, :2] = SHAPE_NAMES.index(shape) + 1, COLOUR_NAMES.index(colour) + 1
+    return labels
