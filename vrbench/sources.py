@@ -66,7 +66,7 @@ def find(name: str, *, near: Path | None = None, offline: bool = False) -> Sourc
 
 
 def _hint(name: str) -> str:
-    known = published() + list(BACKBONES)
+    known = published()
     close = difflib.get_close_matches(name, known, n=3)
     if not close:
         parent = Path(name).expanduser().parent

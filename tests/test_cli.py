@@ -1,0 +1,146 @@
+"""The commands: what they print, what they exit with, and how little they import."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from benchmarks.startup import write_run
+
+HEAVY = ("torch", "transformers", "datasets", "lm_eval", "lmms_eval", "pandas", "matplotlib", "peft", "accelerate")
+MAIN = "from vrbench.cli import main; main()"
+TELL_HEAVY = f"""
+import atexit, sys
+atexit.register(lambda: print(*[m for m in {HEAVY} if m in sys.modules], file=sys.stderr))
+"""
+
+
+def vrbench(*command: str, code: str = MAIN, **environment: str) -> subprocess.CompletedProcess[str]:
+    whole = {**os.environ, **environment}
+    return subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, env=whole, check=False)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """Folders of two made-up runs: a candidate, and its baseline."""
+    folder = tmp_path_factory.mktemp("runs")
+    return str(write_run(folder, "candidate", 0.85)), str(write_run(folder, "baseline", 0.9))
+
+
+class TestLightness:
+    @pytest.mark.parametrize("command", [["--help"], ["run", "--help"], ["tasks"], ["version"], ["schema"]])
+    def test_light_commands_import_nothing_heavy(self, command: Sequence[str]) -> None:
+        done = vrbench(*command, code=TELL_HEAVY + MAIN)
+        assert (done.returncode, done.stderr.strip()) == (0, "")
+
+    @pytest.mark.parametrize("form", ["table", "markdown", "latex", "json"])
+    def test_compare_imports_nothing_heavy(self, runs: tuple[str, str], form: str) -> None:
+        done = vrbench("compare", runs[0], "--baseline", runs[1], "--format", form, code=TELL_HEAVY + MAIN)
+        assert (done.returncode, done.stderr.strip()) == (0, "")
+
+    def test_the_package_itself_imports_nothing_heavy(self) -> None:
+        done = vrbench(code=TELL_HEAVY + "import vrbench; vrbench.compare, vrbench.load_run")
+        assert (done.returncode, done.stderr.strip()) == (0, "")
+
+
+class TestFaults:
+    def test_all_faults_of_a_run_are_told_at_once_one_a_line(self, tmp_path: Path) -> None:
+        done = vrbench(
+            "run", "--ckpt", "pocket/fulll", "--ckpt", "pocket/nope", "--tasks", "pocket_mmme", "--limit", "0",
+            "--batch-size", "none", "--out", "/proc/nowhere", "--data-root", str(tmp_path),
+        )  # fmt: skip
+        lines = done.stderr.strip().splitlines()
+        assert done.returncode == 2
+        assert all(line.startswith("vrbench: ") for line in lines)
+        expected = ("limit is 0", "size is 'none'", "/proc/nowhere", "'pocket/fulll'", "'pocket/nope'", "'pocket_mmme'")
+        for words in expected:
+            assert sum(words in line for line in lines) == 1, (words, lines)
+
+    def test_an_unknown_task_is_answered_with_the_nearest(self) -> None:
+        done = vrbench("tasks", "pocket_mne")
+        assert done.returncode == 2
+        assert "pocket_mme" in done.stderr
+
+    def test_no_such_run(self, runs: tuple[str, str]) -> None:
+        done = vrbench("compare", "nowhere", "--baseline", runs[1])
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+    def test_an_unknown_format_is_the_user_s_fault(self, runs: tuple[str, str]) -> None:
+        done = vrbench("compare", runs[0], "--baseline", runs[1], "--format", "docx")
+        assert done.returncode == 2
+        assert "docx" in done.stderr
+
+    def test_a_missing_option_is_the_user_s_fault(self) -> None:
+        done = vrbench("run", "--tasks", "mme")
+        assert done.returncode == 2
+        assert "--ckpt" in done.stderr
+
+    def test_our_own_fault_is_short_and_says_where_the_traceback_is(self, tmp_path: Path) -> None:
+        code = "import vrbench.registry as r; r.load = lambda *a: 1 / 0; from vrbench.cli import main; main()"
+        done = vrbench("tasks", code=code, VRBENCH_CACHE=str(tmp_path))
+        assert done.returncode == 1
+        assert "ZeroDivisionError" in done.stderr and "Traceback" not in done.stderr
+        (kept,) = (tmp_path / "errors").iterdir()
+        assert str(kept) in done.stderr
+        assert "Traceback" in kept.read_text()
+
+    def test_where_no_traceback_can_be_kept_it_is_printed(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        code = "import vrbench.registry as r; r.load = lambda *a: 1 / 0; from vrbench.cli import main; main()"
+        done = vrbench("tasks", code=code, VRBENCH_CACHE=str(tmp_path / "file"))
+        assert done.returncode == 1
+        assert "Traceback" in done.stderr
+
+
+class TestConfig:
+    """`--config`, seen through `run` refusing what it was told."""
+
+    def told(self, tmp_path: Path, text: str, *command: str) -> tuple[int, str]:
+        (tmp_path / "run.yaml").write_text(text)
+        done = vrbench("run", "--config", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "runs"), *command)
+        return done.returncode, done.stderr
+
+    def test_it_gives_any_option(self, tmp_path: Path) -> None:
+        code, said = self.told(tmp_path, "ckpt: [pocket/a, pocket/b]\ntasks: [mne]\nlimit: -3\nbatch-size: 0\n")
+        assert code == 2
+        for words in ("pocket/a", "pocket/b", "'mne'", "limit is -3", "batch size is 0"):
+            assert words in said
+
+    def test_the_command_line_wins(self, tmp_path: Path) -> None:
+        _, said = self.told(tmp_path, "ckpt: pocket/a\ntasks: mne\nlimit: -3\n", "--limit", "-4", "--ckpt", "pocket/c")
+        assert "limit is -4" in said and "pocket/c" in said
+        assert "limit is -3" not in said and "pocket/a" not in said
+
+    def test_unknown_keys_are_refused_with_the_nearest(self, tmp_path: Path) -> None:
+        code, said = self.told(tmp_path, "ckpts: pocket/a\nlimt: 3\n")
+        assert code == 2
+        assert "did you mean 'ckpt'?" in said and "did you mean 'limit'?" in said
+
+
+def test_compare_prints_each_candidate_and_the_verdict_on_a_claim(runs: tuple[str, str]) -> None:
+    done = vrbench("compare", runs[0], "--baseline", runs[1], "--claim", "visual>=50%", "--format", "json")
+    found = json.loads(done.stdout)
+    assert [c["label"] for c in found["candidates"]] == ["candidate"]
+    assert [v["verdict"] for v in found["candidates"][0]["verdicts"]] == ["supported"]
+
+
+def test_every_command_has_an_example() -> None:
+    for command in ("run", "compare", "tasks", "train", "schema", "version"):
+        assert f"Example: vrbench {command}" in vrbench(command, "--help").stdout
+
+
+def test_the_schema_is_that_of_run_json(runs: tuple[str, str]) -> None:
+    schema = json.loads(vrbench("schema").stdout)
+    record = json.loads((Path(runs[0]) / "run.json").read_text())
+    assert set(schema["required"]) <= set(record) <= set(schema["properties"])
+
+
+def test_functions_of_the_api_stay_functions_when_their_modules_are_imported() -> None:
+    code = "import vrbench.compare, vrbench.evaluate as e; import vrbench as v; assert callable(v.compare) and callable(e)"
+    assert vrbench(code=code).returncode == 0

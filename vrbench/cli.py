@@ -1,0 +1,179 @@
+"""The commands: parse, one call, print. The only place that prints or exits."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vrbench import __version__
+from vrbench.cache import cache_folder
+from vrbench.errors import ManyFaults, VrbenchError
+
+DONE, OURS, USERS = 0, 1, 2  # exit codes: done, our fault, the user's fault
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+    help="What does a vision-language model whose LLM was made cheaper still see, and what can it still read?",
+    epilog="Example: vrbench run --ckpt pocket/region --baseline pocket/full --tasks pocket --limit 40",
+)  # fmt: skip
+
+
+def main() -> None:
+    """The program: runs a command, tells faults in one line each, and exits with 0, 1 or 2."""
+    try:
+        app()
+    except VrbenchError as error:
+        for fault in error.faults if isinstance(error, ManyFaults) else (str(error),):
+            print(f"vrbench: {fault}", file=sys.stderr)
+        sys.exit(USERS)
+    except Exception as error:
+        print(f"vrbench: {type(error).__name__}: {error}".rstrip(": "), file=sys.stderr)
+        print(f"vrbench: this is a fault of vrbench; {_keep_traceback()}", file=sys.stderr)
+        sys.exit(OURS)
+
+
+def _keep_traceback() -> str:
+    """Write the traceback to a file; says where it is, or gives it whole when no file can be written."""
+    text = traceback.format_exc()
+    file = cache_folder() / "errors" / f"{time.strftime('%Y%m%dT%H%M%S')}-{time.time_ns() % 10**6:06d}.txt"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{' '.join(sys.argv)}\n{text}", encoding="utf-8")
+    except OSError:
+        return f"its traceback:\n{text}"
+    return f"its traceback is in {file}"
+
+
+def _from_config(context: typer.Context, file: Path | None) -> Path | None:
+    """Make a YAML file's options the defaults of a command; what the command line says still wins."""
+    if file is None or context.resilient_parsing:
+        return file
+    from vrbench.config import read_config
+
+    known = [p.name for p in context.command.params if p.name and p.name not in ("config", "help")]
+    context.default_map = {**(context.default_map or {}), **read_config(file, known)}
+    return file
+
+
+CONFIG_HELP = "YAML file that gives any of these options; the command line wins."
+Config = Annotated[Path | None, typer.Option(help=CONFIG_HELP, callback=_from_config, is_eager=True)]
+IncludePath = Annotated[Path | None, typer.Option(help="Folder with your own task files.")]
+DataRoot = Annotated[Path | None, typer.Option(help="Folder with the hub's data sets; the network is left alone then.")]
+
+
+@app.command(epilog="Example: vrbench run --ckpt pocket/region --baseline pocket/full --tasks pocket --limit 100")
+def run(
+    ckpt: Annotated[list[str], typer.Option(help="Checkpoint: pocket/NAME, a folder, or a hub id. May be repeated.")],
+    tasks: Annotated[str, typer.Option(help="Task ids, suites and globs, comma-separated; see `vrbench tasks`.")],
+    baseline: Annotated[str | None, typer.Option(help="Checkpoint that the others are compared with.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Items a task at most; pairs and rotations stay whole.")] = None,
+    batch_size: Annotated[str, typer.Option(help="'auto', or rows in one pass.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto (bfloat16 on a card, else float32), float32 or bfloat16.")] = "auto",
+    data_root: DataRoot = None,
+    include_path: IncludePath = None,
+    out: Annotated[Path, typer.Option(help="Folder of the runs; the same inputs go on there.")] = Path("runs"),
+    seed: Annotated[int, typer.Option(help="Of the choice under a limit, and of intervals.")] = 0,
+    config: Config = None,
+) -> None:
+    """Measure checkpoints on tasks, and compare them with a baseline."""
+    from vrbench.evaluate import run_all
+    from vrbench.plan import Options
+
+    options = Options(
+        limit=limit, batch_size=int(batch_size) if batch_size.isdigit() else batch_size, device=device, dtype=dtype,
+        data_root=data_root, include_path=include_path, out=out, seed=seed,
+        command=shlex.join(["vrbench", *sys.argv[1:]]),
+    )  # fmt: skip
+    runs = run_all(ckpt, tasks, baseline, options)
+    _print_runs(runs, compared=baseline is not None, out=out, seed=seed)
+    for done in runs:
+        for result in done.record.results:
+            if result.status == "error":
+                print(f"vrbench: {done.record.checkpoint.id} {result.task} died: {result.error}", file=sys.stderr)
+    if any(done.record.status == "error" for done in runs):
+        raise typer.Exit(OURS)
+
+
+def _print_runs(runs: list[Any], compared: bool, out: Path, seed: int) -> None:
+    from vrbench import report
+
+    if compared:
+        from vrbench.compare import compare
+
+        comparison = compare(runs[1:], runs[0], seed=seed)
+        print(report.render(comparison, "table"))
+        for file in report.write(comparison, out):
+            print(f"report: {file}")
+    else:
+        print(report.scores(runs))
+    for done in runs:
+        print(f"run: {done.path}")
+
+
+@app.command(epilog="Example: vrbench compare runs/region/0123456789abcdef --baseline runs/full/fedcba9876543210")
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs.", show_default=False)],
+    baseline: Annotated[Path, typer.Option(help="Folder of the run that the others are compared with.")],
+    form: Annotated[str, typer.Option("--format", help="table, markdown, latex, html or json.")] = "table",
+    claim: Annotated[list[str] | None, typer.Option(help="Such as 'visual>=99%', 'text>=-1'; may be repeated.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap's draws.")] = 0,
+) -> None:
+    """Compare runs with a baseline: retention with intervals, and verdicts on claims."""
+    from vrbench import report
+    from vrbench.compare import compare_paths
+
+    print(report.render(compare_paths(runs, baseline, claim or None, seed), form))
+
+
+@app.command(epilog="Example: vrbench tasks 'pocket_visual,text'")
+def tasks(
+    names: Annotated[str, typer.Argument(help="Only these ids, suites or globs.", show_default=False)] = "*",
+    data_root: DataRoot = None,
+    include_path: IncludePath = None,
+) -> None:
+    """List the tasks, and whether their data are at hand."""
+    from tabulate import tabulate
+
+    from vrbench import catalogue, registry
+
+    specs = registry.resolve(names, registry.load(include_path))
+    print(tabulate(catalogue.describe(specs, data_root), headers="keys", tablefmt="simple", disable_numparse=True))
+
+
+@app.command(epilog="Example: vrbench train pocket-region --out checkpoints/region --set tune.layers=sparse-uniform:4")
+def train(
+    recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe, or a YAML file.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Checkpoint folder to make.")],
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Another value for a key. May be repeated.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Train a checkpoint after a recipe."""
+    from vrbench.config import read_overrides
+    from vrbench.train import train as train_recipe
+
+    print(f"checkpoint: {train_recipe(recipe, out, read_overrides(changes or []), device)}")
+
+
+@app.command(epilog="Example: vrbench schema > run.schema.json")
+def schema() -> None:
+    """Print the JSON schema of run.json."""
+    import json
+
+    from vrbench.records import RunRecord
+
+    print(json.dumps(RunRecord.model_json_schema(), indent=1))
+
+
+@app.command(epilog="Example: vrbench version")
+def version() -> None:
+    """Print the version."""
+    print(f"vrbench {__version__}")

@@ -1,0 +1,57 @@
+"""Options given in other ways than one by one: a YAML file, or KEY=VALUE."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from vrbench.errors import VrbenchError, raise_all
+
+
+def read_config(file: Path, known: Sequence[str]) -> dict[str, Any]:
+    """The options in a YAML file, by their names with underscores ("batch-size" and "batch_size" are the same).
+
+    A list of tasks becomes the comma-separated text that the command line has; one checkpoint becomes a list.
+
+    Args:
+        known: the options that there are.
+
+    Raises:
+        VrbenchError: the file cannot be read, or names options that do not exist; the nearest is offered for each.
+    """
+    import yaml
+
+    try:
+        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise VrbenchError(f"config {str(file)!r} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise VrbenchError(f"config {str(file)!r} is not YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise VrbenchError(f"config {str(file)!r} holds no mapping of options to values")
+    given = {str(key).replace("-", "_"): value for key, value in raw.items()}
+    raise_all(f"config {str(file)!r}: {_unknown(name, known)}" for name in given if name not in known)
+    if isinstance(given.get("ckpt"), str):
+        given["ckpt"] = [given["ckpt"]]
+    if isinstance(given.get("tasks"), list):
+        given["tasks"] = ",".join(str(name) for name in given["tasks"])
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def read_overrides(pairs: Iterable[str]) -> dict[str, str]:
+    """KEY=VALUE texts as a mapping.
+
+    Raises:
+        VrbenchError: a text has no "=" or nothing before it.
+    """
+    split = [(pair, *pair.partition("=")) for pair in pairs]
+    raise_all(f"--set {pair!r} cannot be read; write KEY=VALUE" for pair, key, sign, _ in split if not (key and sign))
+    return {key.strip(): value for _, key, _, value in split}
+
+
+def _unknown(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+    return f"no option {name!r}; {hint}"
