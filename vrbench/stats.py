@@ -89,17 +89,30 @@ class Drawn:
 
 
 def resample(table: Array, draws: int, rng: np.random.Generator) -> Array:
-    """Sums over rows drawn with replacement: [rows, ...] -> [draws, ...].
-
-    Equal rows are drawn together (a multinomial over distinct rows), which is the same distribution and costs little
-    where scores are 0 or 1.
-    """
+    """Sums over rows drawn with replacement: [rows, ...] -> [draws, ...]; equal rows are drawn together."""
     import numpy as np
 
     flat = table.reshape(len(table), -1)
     rows, counts = np.unique(flat, axis=0, return_counts=True)
-    weights = rng.multinomial(len(table), counts / len(table), size=draws)
-    return np.asarray((weights @ rows).reshape(draws, *table.shape[1:]))
+    block = max(1, 4_000_000 // len(table))  # bounds memory to some 100 MB
+    sums = [_weights(counts, min(block, draws - first), rng) @ rows for first in range(0, draws, block)]
+    return np.asarray(np.concatenate(sums).reshape(draws, *table.shape[1:]))
+
+
+def _weights(counts: NDArray[np.int64], draws: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """How often each distinct row is drawn, [draws, distinct rows], when row i is there counts[i] times.
+
+    Both ways give the same multinomial distribution; which is faster depends on how many rows are distinct.
+    """
+    import numpy as np
+
+    total, distinct = int(counts.sum()), len(counts)
+    if 20 * distinct < total:
+        return np.asarray(rng.multinomial(total, counts / total, size=draws))
+    row_of = np.repeat(np.arange(distinct), counts)
+    picks = row_of[rng.integers(total, size=(draws, total), dtype=np.uint32)]
+    picks += distinct * np.arange(draws)[:, None]
+    return np.bincount(picks.ravel(), minlength=draws * distinct).reshape(draws, distinct)
 
 
 def draw(pair: Paired, seed: Sequence[int] | int, draws: int = DRAWS) -> Drawn:

@@ -1,0 +1,306 @@
+"""Proof of `vrbench.stats`: how often its 95 % intervals hold the truth, and how often Holm's correction errs.
+
+    python benchmarks/coverage.py [--trials 1000] [--processes 2] [--out benchmarks/results/coverage.md]
+
+Each simulated item has a difficulty that baseline and candidate feel alike (correlation `AGREEMENT` between the two);
+items of one cluster share a part of it (`SHARED`); an item is right where the difficulty stays under the threshold that
+gives the wanted accuracy. The true retention is then known exactly.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import platform
+import shlex
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing import Pool
+from pathlib import Path
+
+import numpy as np
+import scipy
+from numpy.polynomial.hermite_e import hermegauss
+from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
+
+from vrbench import __version__, stats
+from vrbench.metrics import METRICS
+
+AGREEMENT = 0.8
+SHARED = 0.3
+GROUP_SHIFTS = (-0.3, 0.0, 0.1, 0.2)
+"""How much harder or easier each group of items is, in standard deviations, where a metric has groups."""
+WORDS = 50.0
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row of the table: what is simulated, 1,000 times."""
+
+    metric: str
+    n: int
+    size: int  # items a cluster
+    accuracy: float  # of the baseline, 0 to 1
+    retention: float  # ratio of the item accuracies; the metric's own retention follows from it
+    tasks: int = 1
+    only_loses: bool = False
+
+
+def difficulties(rng: np.random.Generator, clusters: int, size: int) -> tuple[Array, Array]:
+    """Standard normal difficulties for baseline and candidate, each [clusters, size]."""
+
+    def pair(shape: tuple[int, int]) -> Array:
+        first, second = rng.standard_normal((2, *shape))
+        return np.stack([first, AGREEMENT * first + np.sqrt(1 - AGREEMENT**2) * second])
+
+    shared = SHARED if size > 1 else 0.0
+    both = np.sqrt(shared) * pair((clusters, 1)) + np.sqrt(1 - shared) * pair((clusters, size))
+    return both[0], both[1]
+
+
+def right(rng: np.random.Generator, setting: Setting) -> tuple[Array, Array]:
+    """Right (1) or wrong (0) of both, each [clusters, size]."""
+    clusters = setting.n // setting.size
+    base, ours = difficulties(rng, clusters, setting.size)
+    shift = np.resize(group_shifts(setting.metric), clusters)[:, None]
+    first = base < ndtri(setting.accuracy) + shift
+    if setting.only_loses:
+        kept = difficulties(rng, clusters, setting.size)[0] < ndtri(setting.retention)
+        return first.astype(float), (first & kept).astype(float)
+    return first.astype(float), (ours < ndtri(setting.accuracy * setting.retention) + shift).astype(float)
+
+
+def group_shifts(metric: str) -> Array:
+    """Groups go round cluster by cluster; metrics without groups have one."""
+    return np.array(GROUP_SHIFTS if metric in ("mme", "macro") else (0.0,))
+
+
+def counts(metric: str, hits: Array) -> Array:
+    """[clusters, size] of 0/1 -> what `Metric.statistics` makes of it, [clusters, ratios, 2]."""
+    size, whole = hits.shape[1], hits.all(1).astype(float)
+    one = np.ones(len(hits))
+    if metric == "mean":
+        return np.stack([hits.sum(1), size * one], -1)[:, None]
+    if metric == "circular":
+        return np.stack([whole, one], -1)[:, None]
+    cells = [np.stack([hits.sum(1), size * one], -1)]
+    if metric == "mme":
+        cells.append(np.stack([whole, one], -1))
+    groups = len(GROUP_SHIFTS)
+    table = np.zeros((len(hits), groups, len(cells), 2))
+    table[np.arange(len(hits)), np.arange(len(hits)) % groups] = np.stack(cells, 1)
+    return table.reshape(len(hits), -1, 2)
+
+
+def texts(rng: np.random.Generator, setting: Setting) -> tuple[Array, Array]:
+    """Log-likelihoods of texts for both, as tables [texts, 1, 2]; the candidate loses -log(retention) nats a word."""
+    base, ours = difficulties(rng, setting.n, 1)
+    nats = 3.0 + 0.5 * base[:, 0], 3.0 - np.log(setting.retention) + 0.5 * ours[:, 0]
+    words = WORDS * rng.integers(1, 4, setting.n)
+    return tuple(np.stack([-x * words, words], -1)[:, None] for x in nats)  # type: ignore[return-value]
+
+
+def truth(setting: Setting) -> float:
+    """True retention in percent."""
+    if setting.metric in ("mean", "perplexity"):
+        return 100.0 * setting.retention
+    first = figure(setting.metric, setting.size, setting.accuracy)
+    return 100.0 * figure(setting.metric, setting.size, setting.accuracy * setting.retention) / first
+
+
+def figure(metric: str, size: int, accuracy: float) -> float:
+    """The metric's expected value on a scale of 1, by quadrature over what a cluster shares."""
+    nodes, weights = hermegauss(60)
+    shared = SHARED if size > 1 else 0.0
+    values = []
+    for shift in group_shifts(metric):
+        each = ndtr((ndtri(accuracy) + shift - np.sqrt(shared) * nodes) / np.sqrt(1 - shared))
+        item, whole = (weights @ each**k / weights.sum() for k in (1, size))
+        values.append({"macro": item, "circular": whole, "mme": (item + whole) / 2}[metric])
+    return float(np.mean(values))
+
+
+def pair_of(rng: np.random.Generator, setting: Setting) -> stats.Paired:
+    """One simulated task."""
+    metric = METRICS[setting.metric]
+    if metric.kind == "perplexity":
+        return stats.Paired(metric, *texts(rng, setting), setting.n)
+    base, ours = (counts(setting.metric, hits) for hits in right(rng, setting))
+    return stats.Paired(metric, base, ours, setting.n // setting.size if metric.whole_units else setting.n)
+
+
+def coverage(setting: Setting, trials: int) -> tuple[float, float]:
+    """Share of trials whose interval holds the true retention, and mean width in percent of retention."""
+    rng = np.random.default_rng(zlib.crc32(repr(setting).encode()))
+    target, held, widths = truth(setting), 0, []
+    for trial in range(trials):
+        drawn = [stats.draw(pair_of(rng, setting), [trial, task]) for task in range(setting.tasks)]
+        ends = stats.retention_interval(drawn, METRICS[setting.metric].higher_is_better)
+        if ends is not None:
+            held += ends[0] <= target <= ends[1]
+            widths.append(ends[1] - ends[0])
+    return held / trials, float(np.mean(widths))
+
+
+def family_error(size: int, n: int, tasks: int, changed: int, trials: int, test: Callable[..., float]) -> float:
+    """Share of trials in which Holm calls at least one of the unchanged tasks changed, at 5 %."""
+    rng = np.random.default_rng([size, n, tasks, changed])
+    errors = 0
+    for _ in range(trials):
+        settings = [Setting("mean", n, size, 0.8, 0.85 if t < changed else 1.0) for t in range(tasks)]
+        adjusted = stats.holm([test(pair_of(rng, s)) for s in settings])
+        errors += any(p < 0.05 for p in adjusted[changed:])
+    return errors / trials
+
+
+@cache
+def mcnemar(lost: int, gained: int) -> float:
+    """`stats.mcnemar` of so many changed items; it depends on nothing else, so it is asked once for each."""
+    table = np.ones((lost + gained + 1, 2, 2))
+    table[:lost, 1, 0] = 0
+    table[lost : lost + gained, 0, 0] = 0
+    return stats.mcnemar(stats.Paired(METRICS["mean"], table[:, :1], table[:, 1:], len(table)))
+
+
+def changes(pair: stats.Paired) -> tuple[int, int]:
+    """Items that the candidate lost and gained (net within a cluster)."""
+    change = (pair.candidate - pair.baseline)[:, 0, 0]
+    return -int(change[change < 0].sum()), int(change[change > 0].sum())
+
+
+def official_test(pair: stats.Paired) -> float:
+    """What `compare` does."""
+    alone = len(pair.baseline) == pair.outcomes
+    return mcnemar(*changes(pair)) if alone else stats.p_value([pair])[0]
+
+
+def mcnemar_on_items(pair: stats.Paired) -> float:
+    """What it does not do where clusters are larger: McNemar as if their items were independent."""
+    return mcnemar(*changes(pair))
+
+
+def main_settings() -> Iterator[Setting]:
+    """n, clustering, accuracy and retention, all combined, for plain accuracy."""
+    for size in (1, 4):
+        for n in (100, 200, 500, 2000):
+            for accuracy in (0.5, 0.65, 0.8, 0.9):
+                for retention in (1.0, 0.95, 0.7):
+                    yield Setting("mean", n, size, accuracy, retention)
+
+
+def other_settings() -> Iterator[Setting]:
+    """The other metrics, and means over tasks."""
+    for n in (200, 500):
+        for retention in (0.97, 0.8):
+            yield Setting("macro", n, 2, 0.8, retention)
+            yield Setting("mme", n, 2, 0.8, retention)
+            yield Setting("circular", n, 4, 0.9, retention)
+            yield Setting("perplexity", n, 1, 0.8, retention)
+            yield Setting("mean", n // 2, 4, 0.8, retention, tasks=5)
+
+
+def hard_settings() -> Iterator[Setting]:
+    """Few items change, so that their number is a small count: no interval can have 95 % everywhere."""
+    for n in (100, 500, 2000):
+        yield Setting("mean", n, 1, 0.95, 1.0)
+        yield Setting("mean", n, 1, 0.95, 0.99)
+        yield Setting("mean", n, 1, 0.5, 0.97, only_loses=True)
+        yield Setting("mean", n, 1, 0.8, 0.99, only_loses=True)
+        yield Setting("mean", n, 4, 0.8, 0.97, only_loses=True)
+
+
+FAMILIES: tuple[tuple[str, int, int, int, int, Callable[..., float]], ...] = (
+    ("as `compare` does: McNemar, exact", 1, 400, 8, 0, official_test),
+    ("as `compare` does: McNemar, exact; 4 of 8 truly changed", 1, 400, 8, 4, official_test),
+    ("as `compare` does: sign flips of clusters", 4, 200, 4, 0, official_test),
+    ("as `compare` does: sign flips of clusters; 2 of 4 truly changed", 4, 200, 4, 2, official_test),
+    ("for comparison, not used: McNemar on items of clusters", 4, 200, 4, 0, mcnemar_on_items),
+)
+
+
+def _cover(job: tuple[Setting, int]) -> tuple[float, float]:
+    return coverage(*job)
+
+
+def _family(job: tuple[int, int]) -> float:
+    _, size, n, tasks, changed, test = FAMILIES[job[0]]
+    return family_error(size, n, tasks, changed, job[1], test)
+
+
+def coverage_table(settings: list[Setting], found: list[tuple[float, float]]) -> list[str]:
+    """Markdown rows."""
+    lines = ["| metric | tasks | n a task | items a cluster | baseline | true retention | coverage | mean width |"]
+    lines.append("|---|--:|--:|--:|--:|--:|--:|--:|")
+    for s, (share, width) in zip(settings, found, strict=True):
+        base = "-" if s.metric == "perplexity" else f"{s.accuracy:.2f}"
+        kind = s.metric + (", only loses" if s.only_loses else "")
+        lines.append(
+            f"| {kind} | {s.tasks} | {s.n} | {s.size} | {base} | {truth(s):.1f} % | {100 * share:.1f} % | {width:.1f} |"
+        )
+    return lines
+
+
+def summary(found: list[tuple[float, float]]) -> str:
+    """One sentence on a table."""
+    shares = [100 * share for share, _ in found]
+    inside = sum(93 <= s <= 97 for s in shares)
+    return (
+        f"{inside} of {len(shares)} settings lie within 93 to 97 %; "
+        f"mean {np.mean(shares):.1f} %, lowest {min(shares):.1f} %, highest {max(shares):.1f} %."
+    )
+
+
+def report(trials: int, processes: int) -> str:
+    """Run everything; the Markdown page."""
+    start = time.time()
+    parts = [list(make()) for make in (main_settings, other_settings, hard_settings)]
+    with Pool(processes) as pool:
+        errors = pool.map_async(_family, [(i, trials) for i in range(len(FAMILIES))], chunksize=1)
+        found = [pool.map(_cover, [(s, trials) for s in part], chunksize=1) for part in parts]
+        family = errors.get()
+    versions = f"vrbench {__version__}, numpy {np.__version__}, scipy {scipy.__version__}, "
+    versions += f"Python {platform.python_version()}"
+    lines = ["# Coverage of the 95 % intervals, and Holm's family-wise error", ""]
+    lines += [f"`{shlex.join(['python', *sys.argv])}`, {datetime.date.today()}, {versions}, {processes} processes, "]
+    lines[-1] += f"{time.time() - start:.0f} s. {trials:,} trials a setting, {stats.DRAWS:,} draws a trial, "
+    lines[-1] += f"agreement {AGREEMENT}, shared within clusters {SHARED}."
+    lines += [
+        "",
+        f"A coverage of exactly 95 % would be seen here with a standard error of {69 / trials**0.5:.1f} points.",
+    ]
+    titles = ("Retention of one task", "Other metrics, and the mean over tasks", "Where few items change")
+    for title, part, result in zip(titles, parts, found, strict=True):
+        lines += ["", f"## {title}", "", summary(result), "", *coverage_table(part, result)]
+    lines += [
+        "",
+        "## Holm at 5 %",
+        "",
+        "| test | tasks | items a cluster | n a task | family-wise error |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for (name, size, n, tasks, *_), error in zip(FAMILIES, family, strict=True):
+        lines.append(f"| {name} | {tasks} | {size} | {n} | {100 * error:.1f} % |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/coverage.md"))
+    given = parser.parse_args()
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(report(given.trials, given.processes), encoding="utf-8")
+    print(given.out.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Rows of a comparison as the texts that every format shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vrbench.claims import Verdict
+from vrbench.compare import Candidate, Comparison, Row
+
+HEADERS = ("task", "n", "baseline", "candidate", "difference", "retention %", "p (Holm)")
+MINUS = "\N{MINUS SIGN}"
+MARKS = {"supported": "\N{CHECK MARK}", "refuted": "\N{MULTIPLICATION X}", "undecided": "?"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row as text.
+
+    Attributes:
+        cells: one text for each of `HEADERS`.
+        suite: whether it is a suite's mean.
+        failed: whether there is no figure.
+        note: what a reader must know, or why there is no figure.
+    """
+
+    cells: tuple[str, ...]
+    suite: bool
+    failed: bool
+    note: str
+
+
+def lines(candidate: Candidate) -> list[Line]:
+    """Tasks by suite, each suite's mean after its tasks, means over several suites last."""
+    homes = dict.fromkeys(row.suite for row in candidate.tasks)
+    means = {row.name: row for row in candidate.suites}
+    found: list[Line] = []
+    for suite in homes:
+        found += [_line(row) for row in candidate.tasks if row.suite == suite]
+        if suite in means:
+            found.append(_line(means[suite]))
+    return found + [_line(row) for name, row in means.items() if name not in homes]
+
+
+def _line(row: Row) -> Line:
+    count = f"{row.n:,}" + (f" ({row.n_unscored} unscored)" if row.n_unscored else "")
+    name = f"mean of {len(row.tasks)}: {row.name}" if row.kind == "suite" else row.name
+    if row.status == "error":
+        return Line((name, count, "-", "-", "-", "error", "-"), row.kind == "suite", True, row.error)
+    digits = 2 if row.unit == "perplexity" else 1
+    cells = (
+        name,
+        count,
+        number(row.baseline, digits),
+        number(row.candidate, digits),
+        interval(row.difference, row.difference_low, row.difference_high, digits, signed=True),
+        interval(row.retention, row.retention_low, row.retention_high, 1),
+        p_value(row.p_holm),
+    )
+    note = "; ".join(filter(None, ["perplexity, lower is better" if row.unit == "perplexity" else "", row.note]))
+    return Line(cells, row.kind == "suite", False, note)
+
+
+def number(value: float | None, digits: int, signed: bool = False) -> str:
+    """A figure with a real minus sign, '-' for none; zero carries no sign."""
+    if value is None:
+        return "-"
+    text = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
+    return text.lstrip("+-") if float(text) == 0 else text.replace("-", MINUS)
+
+
+def interval(value: float | None, low: float | None, high: float | None, digits: int, signed: bool = False) -> str:
+    """'94.7 [90.9, 98.4]'; without ends where there is no interval, '-' where there is no value."""
+    if value is None or low is None or high is None:
+        return number(value, digits, signed)
+    ends = f"{number(low, digits, signed)}, {number(high, digits, signed)}"
+    return f"{number(value, digits, signed)} [{ends}]"
+
+
+def p_value(p: float | None) -> str:
+    """Three digits, or '<0.001'."""
+    return "-" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def verdict(found: Verdict) -> str:
+    """One sentence: the claim, what is said of it, the interval, and what would decide it."""
+    signed = found.claim.unit == "points"
+    unit = "points" if signed else "%"
+    figure = interval(found.estimate, found.low, found.high, 2 if signed else 1, signed)
+    said = f"{found.claim.text}: {found.verdict}"
+    said += f", {figure} {unit}" if found.estimate is not None else ""
+    return said + (f"; {found.reason}" if found.reason else "")
+
+
+def method(comparison: Comparison) -> str:
+    """How the numbers were made, for a reader of the table."""
+    limit = f" At most {comparison.limit} items a task were used." if comparison.limit is not None else ""
+    return (
+        "Brackets are 95 % intervals from a paired cluster bootstrap that recomputes the official metric "
+        f"({comparison.draws:,} draws, seed {comparison.seed}). Retention is candidate / baseline, for perplexity "
+        "baseline / candidate. A suite is the mean over its tasks' 0-100 scores. p is McNemar's exact test where every "
+        "item stands alone and is right or wrong, else random sign flips of clusters; Holm's correction is over the "
+        f"tasks (or suites) of a candidate. Claims are judged on the interval.{limit}"
+    )

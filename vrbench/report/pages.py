@@ -1,0 +1,105 @@
+"""The comparison as Markdown, LaTeX and one self-contained HTML page, from the templates beside this file."""
+
+from __future__ import annotations
+
+import base64
+import re
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from vrbench.compare import Comparison
+from vrbench.report import cells
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    cells.MINUS: r"$-$",
+}
+
+
+def escape_latex(text: str) -> str:
+    """Text that LaTeX prints as it is."""
+    return "".join(_LATEX.get(letter, letter) for letter in text)
+
+
+def escape_markdown(text: str) -> str:
+    """Text that Markdown prints as it is, also in a table's cell and with HTML in it."""
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", text).replace("\n", " ")
+
+
+def markdown(comparison: Comparison, pictures: tuple[str, ...] = ()) -> str:
+    """A Markdown page; `pictures` are file names beside it."""
+    return _template("comparison.md.j2").render(**_content(comparison), pictures=pictures)
+
+
+def latex(comparison: Comparison) -> str:
+    """A booktabs table a candidate."""
+    return _template("comparison.tex.j2").render(**_content(comparison))
+
+
+def html(comparison: Comparison) -> str:
+    """One page with its plots in it, light or dark as the reader's system is."""
+    from vrbench.report import plots
+
+    light, dark = plots.pictures(comparison, "svg"), plots.pictures(comparison, "svg", dark=True)
+    pictures = [(plots.TITLES[name], _data_uri(light[name]), _data_uri(dark[name])) for name in light]
+    return _template("comparison.html.j2").render(**_content(comparison), pictures=pictures)
+
+
+def _data_uri(svg: bytes) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+
+
+def _content(comparison: Comparison) -> dict[str, Any]:
+    return {
+        "baseline": comparison.baseline_label,
+        "digest": comparison.baseline.digest,
+        "headers": cells.HEADERS,
+        "candidates": [
+            {
+                "label": c.label,
+                "digest": c.checkpoint.digest,
+                "lines": cells.lines(c),
+                "verdicts": [(v.verdict, cells.MARKS[v.verdict], cells.verdict(v)) for v in c.verdicts],
+            }
+            for c in comparison.candidates
+        ],
+        "notes": comparison.notes,
+        "method": cells.method(comparison),
+        "version": comparison.vrbench,
+    }
+
+
+def _template(name: str) -> Any:
+    return _environment(name.split(".")[1]).get_template(name)
+
+
+@cache
+def _environment(kind: str) -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    braces: dict[str, Any] = {"variable_start_string": "<<", "variable_end_string": ">>"} if kind == "tex" else {}
+    made = Environment(
+        loader=PackageLoader("vrbench.report"),
+        autoescape=kind == "html",
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        **braces,
+    )
+    made.filters |= {"tex": escape_latex, "md": escape_markdown}
+    return made

@@ -1,0 +1,58 @@
+"""The comparison, and plain scores, for a terminal."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from vrbench.compare import Comparison
+from vrbench.records import Run, TaskResult
+from vrbench.report import cells
+
+WIDTH = 110
+_ALIGN = ("left", *["right"] * (len(cells.HEADERS) - 1))
+
+
+def table(comparison: Comparison) -> str:
+    """One table a candidate, each with its notes and verdicts; what holds for all at the end."""
+    from tabulate import tabulate
+
+    parts: list[str] = []
+    for candidate in comparison.candidates:
+        parts.append(f"{candidate.label} against {comparison.baseline_label}")
+        lines = cells.lines(candidate)
+        parts.append(
+            tabulate([line.cells for line in lines], cells.HEADERS, "simple", colalign=_ALIGN, disable_numparse=True)
+        )
+        parts += [_wrapped(f"  {line.cells[0]}: {line.note}") for line in lines if line.note]
+        parts += [_wrapped(f"{cells.MARKS[v.verdict]} {cells.verdict(v)}") for v in candidate.verdicts]
+        parts.append("")
+    parts += [_wrapped(f"note: {note}") for note in comparison.notes]
+    return "\n".join([*parts, _wrapped(cells.method(comparison))])
+
+
+def scores(runs: Sequence[Run]) -> str:
+    """Each run's score on each task, with its 95 % interval: what is shown without a baseline."""
+    from tabulate import tabulate
+
+    rows = [
+        (run.record.checkpoint.id, r.task, r.metric, _count(r), _score(r)) for run in runs for r in run.record.results
+    ]
+    headers = ("checkpoint", "task", "metric", "n", "score [95 %]")
+    aligned = ("left", "left", "left", "right", "right")
+    return tabulate(rows, headers, "simple", colalign=aligned, disable_numparse=True)
+
+
+def _count(result: TaskResult) -> str:
+    return f"{result.n:,}" + (f" ({result.n_unscored} unscored)" if result.n_unscored else "")
+
+
+def _score(result: TaskResult) -> str:
+    if result.score is None:
+        return "error"
+    digits = 2 if result.metric == "perplexity" else 1
+    return cells.interval(result.score.value, result.score.low, result.score.high, digits)
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, WIDTH, subsequent_indent="    ")
