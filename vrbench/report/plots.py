@@ -76,6 +76,13 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+def _legend(figure: Figure, title: str, columns: int) -> None:
+    figure.legend(
+        loc="outside upper left", ncols=columns, frameon=False, alignment="left", title=title,
+        title_fontproperties={"weight": "bold", "size": 11},
+    )  # fmt: skip
+
+
 def _look(place: int, dark: bool) -> dict[str, Any]:
     colours = _DARK_COLOURS if dark else _COLOURS
     return {"color": colours[place % len(colours)], "marker": _MARKERS[place % len(_MARKERS)]}
@@ -110,8 +117,7 @@ def _retention(comparison: Comparison, dark: bool) -> Figure | None:
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", linewidth=0.6)
     axes.set_xlabel(f"kept of {comparison.baseline_label} (100 = as good), % with 95 % interval")
-    figure.suptitle(TITLES["retention"], x=0.01, ha="left", fontweight="bold")
-    figure.legend(loc="outside upper left", ncols=4, frameon=False)
+    _legend(figure, TITLES["retention"], columns=4)
     return figure
 
 
@@ -125,10 +131,9 @@ def _bar(axes: Axes, row: Row, height: float, limits: tuple[float, float], look:
     shown = min(max(row.retention, limits[0]), limits[1])
     axes.plot([shown], [height], markersize=7 if row.kind == "suite" else 4.5, clip_on=False, **look)
     if row.kind == "suite":
-        end = min(max(shown, row.retention_high or shown), limits[1])
-        axes.text(
-            end, height, f"  {row.retention:.1f}", va="center", fontsize=8, fontweight="bold", color=look["color"]
-        )
+        end = max(shown if row.retention_low is None else row.retention_low, limits[0])
+        text: dict[str, Any] = {"va": "center", "ha": "right", "fontsize": 8, "fontweight": "bold"}
+        axes.text(end, height, f"{row.retention:.1f}  ", color=look["color"], **text)
 
 
 def _names(candidates: Sequence[Candidate]) -> list[tuple[str, bool]]:
@@ -179,8 +184,7 @@ def _visual_text(comparison: Comparison, dark: bool) -> Figure | None:
     axes.grid(linewidth=0.6)
     axes.set_xlabel(f"text kept, % (mean of {len(usable[0][3].tasks)} tasks)")
     axes.set_ylabel(f"visual kept, % (mean of {len(usable[0][2].tasks)} tasks)")
-    figure.suptitle(TITLES["visual-text"], x=0.01, ha="left", fontweight="bold")
-    figure.legend(loc="outside upper left", ncols=2, frameon=False)
+    _legend(figure, TITLES["visual-text"], columns=2)
     return figure
 
 
