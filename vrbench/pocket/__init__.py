@@ -13,9 +13,9 @@ GENERATORS = {
     "pocket_seed": "vrbench.pocket.questions:pocket_seed",
     "pocket_textvqa": "vrbench.pocket.questions:pocket_textvqa",
     "easy_vqa": "vrbench.pocket.easy_vqa:rows",
-    "pocket_facts": "vrbench.pocket.text:pocket_facts",
-    "pocket_grammar": "vrbench.pocket.text:pocket_grammar",
-    "pocket_pydoc": "vrbench.pocket.text:pocket_pydoc",
+    "pocket_facts": "vrbench.pocket.facts:rows",
+    "pocket_grammar": "vrbench.pocket.grammar:rows",
+    "pocket_pydoc": "vrbench.pocket.pydoc:rows",
 }
 
 
