@@ -7,7 +7,8 @@ import logging
 import time
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from vrbench import metrics
 from vrbench.checkpoint import Checkpoint
@@ -23,13 +24,25 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def evaluate(ckpt: str, tasks: str | Sequence[str], **options: Any) -> RunRecord:
-    """Measure one checkpoint on some tasks.
+def evaluate(
+    ckpt: str,
+    tasks: str | Sequence[str],
+    *,
+    limit: int | None = None,
+    batch_size: int | Literal["auto"] = "auto",
+    device: str = "auto",
+    dtype: str = "auto",
+    data_root: str | Path | None = None,
+    include_path: str | Path | None = None,
+    out: str | Path = "runs",
+    seed: int = 0,
+    show_progress: bool = True,
+) -> RunRecord:
+    """Measure one checkpoint on some tasks; the options are those of `Options`.
 
     Args:
         ckpt: "pocket/full", a folder, or a hub id.
         tasks: ids, suites and globs, in one comma-separated text or a list.
-        options: fields of `Options`: limit, batch_size, device, dtype, data_root, include_path, out, seed, ...
 
     Returns:
         The record, which is also written to `out`; a task that died has status "error" in it.
@@ -37,7 +50,18 @@ def evaluate(ckpt: str, tasks: str | Sequence[str], **options: Any) -> RunRecord
     Raises:
         VrbenchError: every fault of the input that was found, at once, before weights are loaded.
     """
-    return run_all([ckpt], tasks, options=Options(**options))[0].record
+    options = Options(
+        limit=limit,
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype,
+        data_root=data_root,
+        include_path=include_path,
+        out=out,
+        seed=seed,
+        show_progress=show_progress,
+    )
+    return run_all([ckpt], tasks, options=options)[0].record
 
 
 def run_all(

@@ -10,7 +10,9 @@ from vrbench.models.packing import ROOM, pack
 # Few tokens and common beginnings, so that sequences do share something.
 BEGINNINGS = [[1] * 20, [1] * 10 + [2] * 10, [3] * 9, []]
 SEQUENCES = st.lists(
-    st.tuples(st.sampled_from(BEGINNINGS), st.lists(st.integers(0, 2), min_size=1, max_size=12)), min_size=1, max_size=30
+    st.tuples(st.sampled_from(BEGINNINGS), st.lists(st.integers(0, 2), min_size=1, max_size=12)),
+    min_size=1,
+    max_size=30,
 )
 
 

@@ -42,8 +42,9 @@ class Task(ConfigurableTask):
             VrbenchError: the task is none of generated answers.
         """
         self._rows = rows
-        if config.get("output_type", "generate_until") != "generate_until":
-            raise VrbenchError(f"lmms-eval task {config['task']!r} is {config['output_type']}; only generate_until works")
+        kind = config.get("output_type", "generate_until")
+        if kind != "generate_until":
+            raise VrbenchError(f"lmms-eval task {config['task']!r} is of type {kind}; only generate_until is supported")
         super().__init__(config={**config, "training_split": None, "validation_split": None})
         self.set_config("num_fewshot", fewshot)
         self.set_fewshot_seed(FEWSHOT_SEED)

@@ -89,7 +89,7 @@ def _one_row_each(
     mask = torch.tensor([[0] * (longest - len(path)) + [1] * len(path) for _, path in prompts], device=device)
     own = DynamicCache()
     for number, layer in enumerate(cache.layers):
-        # [rows, heads, tokens, width] indexed by [prompts, 1] and [prompts, longest] -> [prompts, longest, heads, width]
+        # [rows, heads, tokens, width] -> [prompts, longest, heads, width] -> [prompts, heads, longest, width]
         keys, values = (kept[row, :, place].transpose(1, 2) for kept in (layer.keys, layer.values))
         own.update(keys, values, number)
     return own, mask

@@ -65,7 +65,7 @@ def pack(sequences: Sequence[Sequence[int]], room: int = ROOM) -> list[Row]:
     rows: list[Row] = []
     last: Sequence[int] = ()
     path: list[int] = []
-    for number in sorted(range(len(sequences)), key=lambda i: sequences[i]):
+    for number in sorted(range(len(sequences)), key=lambda i: tuple(sequences[i])):
         sequence = sequences[number]
         shared = _common(last, sequence)
         fits = bool(rows) and len(rows[-1]) + len(sequence) - shared <= room
