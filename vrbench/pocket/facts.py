@@ -11,22 +11,24 @@ from __future__ import annotations
 import importlib.resources
 import json
 import random
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 STATES = """
 AFG AGO ALB ARE ARG ARM AUS AUT AZE BEL BEN BFA BGD BGR BHR BHS BIH BLR BLZ BRA BRB BRN BTN BWA CAF CAN CHE CHL CHN CMR
-COL CPV CRI CUB DEU DNK DOM DZA ECU EGY ERI ESP EST ETH FIN FJI FRA GAB GBR GEO GHA GIN GMB GNB GRC GRD GTM GUY HND HRV
+COL CPV CRI CUB DEU DNK DOM DZA ECU EGY ERI ESP EST ETH FIN FJI FRA GAB GEO GHA GIN GMB GNB GRC GRD GTM GUY HND HRV
 HTI IND IRL IRN IRQ ISL ITA JAM JOR JPN KEN KGZ KHM KOR KWT LAO LBN LBR LBY LCA LIE LSO LTU LVA MAR MDA MDG MDV MEX MLI
 MLT MOZ MRT MUS MWI MYS NAM NER NGA NIC NLD NOR NPL NZL OMN PAK PAN PER PHL PNG POL PRK PRT PRY QAT ROU RUS RWA SAU SDN
 SEN SLB SLE SLV SOM SSD SUR SVK SVN SWE SYC SYR TCD TGO THA TJK TKM TON TTO TUN TUR TZA UGA URY USA UZB VEN VNM VUT WSM
 YEM ZMB ZWE
 """.split()
+WITH_ARTICLE = {"ARE", "CAF", "DOM", "MDV", "NLD", "PHL", "SLB", "USA"}  # as in "the Netherlands"
 ON_TWO_CONTINENTS = {"ARM", "AZE", "EGY", "GEO", "RUS", "TUR"}
 # No official language in law, or one that changed since the packages' data were gathered.
-LANGUAGE_UNCLEAR = {"AUS", "BFA", "CHL", "ERI", "GBR", "MEX", "MLI", "MUS", "NER", "PHL", "USA"}
+LANGUAGE_UNCLEAR = {"AUS", "BFA", "CHL", "ERI", "MEX", "MLI", "MUS", "NER", "PHL", "USA"}
 CONTINENTS = {"Africa": "Africa", "Americas": "the Americas", "Asia": "Asia", "Europe": "Europe", "Oceania": "Oceania"}
 LANGUAGES = {
     "am": "Amharic", "ar": "Arabic", "az": "Azerbaijani", "bg": "Bulgarian", "bn": "Bengali", "da": "Danish",
@@ -96,6 +98,7 @@ def states() -> tuple[State, ...]:
         code = entry.get("ISO", {}).get("alpha3", "")
         if code in STATES and entry.get("capital"):
             name = entry["name"].replace("The ", "the ")
+            name = f"the {name}" if code in WITH_ARTICLE else name
             languages = tuple(entry.get("languages", ()))
             found[code] = State(code, name, entry["capital"], CONTINENTS[entry["region"]], languages)
     return tuple(found[code] for code in STATES)
@@ -112,25 +115,31 @@ def elements() -> tuple[Element, ...]:
 
 def _questions() -> Iterator[Question]:
     for state in states():
-        near = [s for s in states() if s.continent == state.continent and s != state]
-        if not _gives_itself_away(state):
-            others = tuple(s.capital for s in near)
-            yield Question("capital", state.code, f"The capital city of {state.name} is", state.capital, others)
-            countries = tuple(s.name for s in near)
-            yield Question("country", state.code, f"The city of {state.capital} is the capital of", state.name, countries)
-        if state.code not in ON_TWO_CONTINENTS:
-            others = tuple(c for c in CONTINENTS.values() if c != state.continent)
-            yield Question("continent", state.code, f"The country of {state.name} lies in", state.continent, others)
-        if len(state.languages) == 1 and state.code not in LANGUAGE_UNCLEAR and state.languages[0] in LANGUAGES:
-            spoken = LANGUAGES[state.languages[0]]
-            others = tuple(name for name in LANGUAGES.values() if name != spoken)
-            yield Question("language", state.code, f"The official language of {state.name} is", spoken, others)
+        near = tuple(s for s in states() if s.continent == state.continent and s != state)
+        yield from _of_state(state, near)
     for element in elements():
-        alike = [e for e in elements() if e.name[0] == element.name[0] and e != element]
-        others = tuple(e.symbol for e in alike)
-        yield Question("symbol", element.name, f"The chemical symbol of {element.name} is", element.symbol, others)
-        names = tuple(e.name for e in alike)
-        yield Question("element", element.name, f"In chemistry, {element.symbol} is the symbol for", element.name, names)
+        alike = tuple(e for e in elements() if e.name[0] == element.name[0] and e != element)
+        yield from _of_element(element, alike)
+
+
+def _of_state(state: State, near: Sequence[State]) -> Iterator[Question]:
+    code, name, capital = state.code, state.name, state.capital
+    if not _gives_itself_away(state):
+        yield Question("capital", code, f"The capital city of {name} is", capital, tuple(s.capital for s in near))
+        yield Question("country", code, f"The city of {capital} is the capital of", name, tuple(s.name for s in near))
+    if code not in ON_TWO_CONTINENTS:
+        others = tuple(c for c in CONTINENTS.values() if c != state.continent)
+        yield Question("continent", code, f"The country of {name} lies in", state.continent, others)
+    if len(state.languages) == 1 and code not in LANGUAGE_UNCLEAR and state.languages[0] in LANGUAGES:
+        spoken = LANGUAGES[state.languages[0]]
+        others = tuple(language for language in LANGUAGES.values() if language != spoken)
+        yield Question("language", code, f"The official language of {name} is", spoken, others)
+
+
+def _of_element(element: Element, alike: Sequence[Element]) -> Iterator[Question]:
+    name, symbol = element.name, element.symbol
+    yield Question("symbol", name, f"The chemical symbol of {name} is", symbol, tuple(e.symbol for e in alike))
+    yield Question("element", name, f"In chemistry, {symbol} is the symbol for", name, tuple(e.name for e in alike))
 
 
 def _row(question: Question, place: int, draw: random.Random) -> dict[str, Any]:
@@ -157,9 +166,5 @@ def _spare(kind: str) -> list[str]:
 
 def _gives_itself_away(state: State) -> bool:
     """Whether capital and country share a word's beginning, as Guatemala City does."""
-    starts = {word[:4].lower() for word in state.name.split() if len(word) > 3}
-    return any(word[:4].lower() in starts for word in state.capital.split())
-
-
-def _start(name: str) -> str:
-    return name[0].upper() + name[1:]
+    starts = {word[:3].lower() for word in re.split(r"[ -]", state.name) if len(word) > 3}
+    return any(word[:3].lower() in starts for word in re.split(r"[ -]", state.capital))

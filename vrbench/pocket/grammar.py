@@ -31,7 +31,8 @@ HIS_RELATIVES = ("father", "brother", "uncle", "son", "husband", "nephew")
 # base, third person, past, participle (irregular)
 VERBS = (
     ("break", "breaks", "broke", "broken"), ("choose", "chooses", "chose", "chosen"),
-    ("drive", "drives", "drove", "driven"), ("eat", "eats", "ate", "eaten"), ("forget", "forgets", "forgot", "forgotten"),
+    ("drive", "drives", "drove", "driven"), ("eat", "eats", "ate", "eaten"),
+    ("forget", "forgets", "forgot", "forgotten"),
     ("give", "gives", "gave", "given"), ("hide", "hides", "hid", "hidden"), ("know", "knows", "knew", "known"),
     ("see", "sees", "saw", "seen"), ("steal", "steals", "stole", "stolen"), ("take", "takes", "took", "taken"),
     ("throw", "throws", "threw", "thrown"), ("wear", "wears", "wore", "worn"), ("write", "writes", "wrote", "written"),
@@ -117,7 +118,7 @@ def _determiner(rng: random.Random) -> Pair:
     """This and that take the singular, these and those the plural."""
     one, many = rng.choice(THINGS)
     person, adjective = rng.choice(HERS + HIS), rng.choice(ADJECTIVES)
-    base, _, past, _ = rng.choice([v for v in VERBS if v[0] in ("break", "choose", "forget", "see", "hide", "steal")])
+    _, _, past, _ = rng.choice([v for v in VERBS if v[0] in ("break", "choose", "forget", "see", "hide", "steal")])
     if rng.random() < 0.5:
         word, right, wrong = rng.choice(("this", "that")), one, many
     else:
@@ -207,7 +208,7 @@ def _pronoun(rng: random.Random) -> Pair:
     name = rng.choice(HERS + HIS)
     subject, obj = rng.choice((("I", "me"), ("he", "him"), ("she", "her"), ("we", "us"), ("they", "them")))
     if rng.random() < 0.5:
-        opening = rng.choice(("the guests waited for", "the letter was sent to", "the dog ran after", "they laughed at"))
+        opening = rng.choice(("the guests waited for", "the letter came from", "the dog ran after", "they laughed at"))
         return f"{opening} {name} and {obj}.", f"{opening} {name} and {subject}."
     tail = rng.choice(("went home early", "missed the bus", "cooked the dinner", "cleaned the house", "won the game"))
     return f"{name} and {subject} {tail}.", f"{name} and {obj} {tail}."
