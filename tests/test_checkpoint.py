@@ -274,6 +274,11 @@ class TestAdapters:
         marked(folder, tiny_llava, Step(kind="pruned", layers="0", depth=4), depth=3)
         told(folder, "layers [3]", "layers 0 to 2")
 
+    def test_layers_are_counted_anew_after_pruning(self, tiny_llava: Path, tmp_path: Path) -> None:
+        folder = tiny.save_adapter(tmp_path / "a", tiny_llava, layers=(0,))
+        marked(folder, tiny_llava, Step(kind="pruned", layers="0", depth=4), depth=3)
+        assert checkpoint.resolve(str(folder)).depth == 3
+
     def test_an_adapter_for_a_wider_base(self, tiny_llava: Path, tmp_path: Path) -> None:
         folder = tiny.save_adapter(tmp_path / "a", tiny_llava, hidden=64)
         told(folder, "is for another base", "layers.1.mlp.up_proj", "64")

@@ -86,8 +86,9 @@ def run(
     from vrbench.evaluate import run_all
     from vrbench.plan import Options
 
+    size: Any = int(batch_size) if batch_size.isdigit() else batch_size  # a wrong text is told with the other faults
     options = Options(
-        limit=limit, batch_size=int(batch_size) if batch_size.isdigit() else batch_size, device=device, dtype=dtype,
+        limit=limit, batch_size=size, device=device, dtype=dtype,
         data_root=data_root, include_path=include_path, out=out, seed=seed,
         command=shlex.join(["vrbench", *sys.argv[1:]]),
     )  # fmt: skip
