@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from vrbench import metrics
 from vrbench.checkpoint import Checkpoint
@@ -29,7 +29,7 @@ def evaluate(
     tasks: str | Sequence[str],
     *,
     limit: int | None = None,
-    batch_size: int | Literal["auto"] = "auto",
+    batch_size: int | str = "auto",
     device: str = "auto",
     dtype: str = "auto",
     data_root: str | Path | None = None,

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from vrbench import checkpoint, data, registry
 from vrbench.errors import ManyFaults, VrbenchError, raise_all
@@ -43,7 +43,7 @@ class Options:
     """
 
     limit: int | None = None
-    batch_size: int | Literal["auto"] = "auto"
+    batch_size: int | str = "auto"
     device: str = "auto"
     dtype: str = "auto"
     data_root: str | Path | None = None
@@ -123,7 +123,9 @@ def plan(names: Sequence[str], tasks: str | Sequence[str], options: Options) -> 
     Raises:
         VrbenchError: every fault that was found, at once.
     """
-    faults = [*_option_faults(options), *(fault for name in names for fault in checkpoint.faults(name))]
+    offline = options.data_root is not None
+    faults = list(_option_faults(options))
+    faults += [fault for name in names for fault in checkpoint.faults(name, offline=offline)]
     specs: list[TaskSpec] = []
     try:
         specs = registry.resolve(tasks, registry.load(options.include_path))
@@ -135,7 +137,7 @@ def plan(names: Sequence[str], tasks: str | Sequence[str], options: Options) -> 
         except VrbenchError as error:
             faults += _sentences(error)
     raise_all(faults)
-    made = Plan(tuple(checkpoint.resolve(name) for name in names), (), _chosen(options))
+    made = Plan(tuple(checkpoint.resolve(name, offline=offline) for name in names), (), _chosen(options))
     raise_all(_store_faults(made))
     return Plan(made.checkpoints, _jobs(specs, options), made.options)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from vrbench.engine.features import FeatureCache
 from vrbench.engine.requests import Generation, LogLikelihood, Picture, Request
@@ -15,7 +15,7 @@ from vrbench.models.packing import Row, pack
 if TYPE_CHECKING:
     from vrbench.models.vlm import VLM
 
-CPU_TOKENS = 2048
+CPU_TOKENS = 1024
 """Padded tokens in one pass on a CPU; more gain nothing there and make what a kill loses bigger."""
 
 SHARE_OF_MEMORY = 0.5
@@ -42,7 +42,7 @@ class Answerer:
         self,
         vlm: VLM,
         store: AnswerStore,
-        batch_size: int | Literal["auto"] = "auto",
+        batch_size: int | str = "auto",
         features: FeatureCache | None = None,
         show_progress: bool = True,
     ) -> None:
@@ -117,12 +117,12 @@ class Answerer:
 
     def _fitting(self, rows: Sequence[Row]) -> int:
         """How many of the rows, sorted by length, make the next batch."""
-        if self._batch_size != "auto":
+        if isinstance(self._batch_size, int):
             return self._batch_size
         return max(1, self._tokens // len(rows[0]))
 
     def _halve(self, batch: Sequence[Row]) -> None:
-        if self._batch_size != "auto":
+        if isinstance(self._batch_size, int):
             self._batch_size = len(batch) // 2
         self._tokens = len(batch) * len(batch[0]) // 2
         if self.vlm.device.type == "cuda":

@@ -112,8 +112,9 @@ class AnswerStore:
             raise sqlite3.DatabaseError("file is empty, truncated or no database")
 
     def _damaged(self, how: str) -> VrbenchError:
+        line = " ".join(how.split())
         return VrbenchError(
-            f"answer store {self.path} is damaged ({how}); restore it, or delete it with its -wal and -shm files and "
+            f"answer store {self.path} is damaged ({line}); restore it, or delete it with its -wal and -shm files and "
             f"its answers are computed anew"
         )
 
