@@ -6,12 +6,17 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.startup import write_run
+from tests import tiny
+from vrbench import cli
+from vrbench.records import load_run
+from vrbench.registry import TaskSpec
 
 HEAVY = ("torch", "transformers", "datasets", "lm_eval", "lmms_eval", "pandas", "matplotlib", "peft", "accelerate")
 MAIN = "from vrbench.cli import main; main()"
@@ -97,6 +102,62 @@ class TestFaults:
         done = vrbench("tasks", code=code, VRBENCH_CACHE=str(tmp_path / "file"))
         assert done.returncode == 1
         assert "Traceback" in done.stderr
+
+
+class TestRun:
+    """`vrbench run` on tiny models, in this process."""
+
+    @pytest.fixture
+    def call(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> Callable[..., tuple[int, str, str]]:
+        def called(*command: str) -> tuple[int, str, str]:
+            common = ["--tasks", "pocket_mme,pocket_facts", "--limit", "4", "--out", str(tmp_path / "runs")]
+            monkeypatch.setattr(sys, "argv", ["vrbench", "run", *common, *command])
+            with pytest.raises(SystemExit) as exit_:
+                cli.main()
+            said = capsys.readouterr()
+            return int(exit_.value.code or 0), said.out, said.err
+
+        return called
+
+    def test_a_candidate_is_measured_and_compared(
+        self, call: Callable[..., tuple[int, str, str]], tiny_llava: Path, tmp_path: Path
+    ) -> None:
+        tuned = tiny.save_adapter(tmp_path / "tuned", tiny_llava)
+        code, out, _ = call("--ckpt", str(tuned), "--baseline", str(tiny_llava))
+        assert code == 0
+        assert "tuned against llava" in out
+        assert {p.name for p in (tmp_path / "runs").glob("comparison.*")} >= {"comparison.md", "comparison.html"}
+        folders = [line.removeprefix("run: ") for line in out.splitlines() if line.startswith("run: ")]
+        assert [load_run(f).record.checkpoint.id for f in folders] == ["llava", "tuned"]
+        assert load_run(folders[0]).record.provenance.command.startswith("vrbench run --tasks")
+
+    def test_without_a_baseline_the_scores_are_printed(
+        self, call: Callable[..., tuple[int, str, str]], tiny_llava: Path, tmp_path: Path
+    ) -> None:
+        code, out, _ = call("--ckpt", str(tiny_llava))
+        assert code == 0
+        assert "pocket_mme" in out and "pocket_facts" in out
+        assert not list((tmp_path / "runs").glob("comparison.*"))
+
+    def test_a_task_that_dies_is_our_fault_and_the_others_go_on(
+        self, call: Callable[..., tuple[int, str, str]], tiny_llava: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from vrbench.engine import harness
+
+        real = harness.run
+
+        def run(spec: TaskSpec, *rest: Any) -> Any:
+            if spec.id == "pocket_mme":
+                raise RuntimeError("it died")
+            return real(spec, *rest)
+
+        monkeypatch.setattr(harness, "run", run)
+        code, out, err = call("--ckpt", str(tiny_llava))
+        assert code == 1
+        assert "llava pocket_mme died: RuntimeError: it died" in err
+        assert "pocket_facts" in out
 
 
 class TestConfig:

@@ -7,13 +7,16 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vrbench import __version__
 from vrbench.cache import cache_folder
 from vrbench.errors import ManyFaults, VrbenchError
+
+if TYPE_CHECKING:
+    from vrbench.records import Run
 
 DONE, OURS, USERS = 0, 1, 2  # exit codes: done, our fault, the user's fault
 
@@ -83,10 +86,13 @@ def run(
     config: Config = None,
 ) -> None:
     """Measure checkpoints on tasks, and compare them with a baseline."""
+    from transformers.utils.logging import disable_progress_bar
+
     from vrbench.evaluate import run_all
     from vrbench.plan import Options
 
-    size: Any = int(batch_size) if batch_size.isdigit() else batch_size  # a wrong text is told with the other faults
+    disable_progress_bar()  # of loading weights: it is over before it can be read
+    size = int(batch_size) if batch_size.isdigit() else batch_size  # a wrong text is told with the other faults
     options = Options(
         limit=limit, batch_size=size, device=device, dtype=dtype,
         data_root=data_root, include_path=include_path, out=out, seed=seed,
@@ -102,7 +108,7 @@ def run(
         raise typer.Exit(OURS)
 
 
-def _print_runs(runs: list[Any], compared: bool, out: Path, seed: int) -> None:
+def _print_runs(runs: list[Run], compared: bool, out: Path, seed: int) -> None:
     from vrbench import report
 
     if compared:
