@@ -48,6 +48,7 @@ def pictures(comparison: Comparison, form: Literal["png", "svg"], dark: bool = F
         "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture on every machine
         "font.size": 9.5,
         "svg.hashsalt": "vrbench",
+        "text.parse_math": False,  # a name may hold dollar signs
     }
     with matplotlib.rc_context(style):
         made = {"retention": _retention(comparison, dark), "visual-text": _visual_text(comparison, dark)}
