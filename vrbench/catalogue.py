@@ -19,7 +19,7 @@ WHERE = {
 
 
 def describe(specs: Iterable[TaskSpec], data_root: str | Path | None = None) -> list[dict[str, str]]:
-    """One row of text a task, in the given order; column "data" says where its samples are, or that they are missing."""
+    """One row of text a task, in the given order; "data" says where its samples are, or that they are missing."""
     return [
         {
             "task": spec.id,

@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vrbench import tables
+from vrbench import keys, tables
 from vrbench.errors import VrbenchError
 from vrbench.records import canonical_json
 from vrbench.registry import TaskSpec
@@ -131,10 +131,10 @@ def identify(spec: TaskSpec, row: Mapping[str, Any], config: str, position: int)
         position: its place in the whole split, which is its id where the task names no id column.
     """
     prefix = f"{config}/" if len(spec.data.configs) > 1 else ""
-    identity = prefix + (str(position) if spec.id_column is None else evaluate_key(spec.id_column, row))
-    cluster = identity if spec.cluster is None else evaluate_key(spec.cluster, row)
-    unit = identity if spec.unit is None else evaluate_key(spec.unit, row)
-    group = prefix.rstrip("/") if spec.group is None else evaluate_key(spec.group, row)
+    identity = prefix + (str(position) if spec.id_column is None else keys.evaluate(spec.id_column, row))
+    cluster = identity if spec.cluster is None else keys.evaluate(spec.cluster, row)
+    unit = identity if spec.unit is None else keys.evaluate(spec.unit, row)
+    group = prefix.rstrip("/") if spec.group is None else keys.evaluate(spec.group, row)
     return Identity(id=identity, cluster=cluster, group=group, unit=unit)
 
 
@@ -147,13 +147,6 @@ def digest(rows: Iterable[Mapping[str, Any]]) -> str:
     for row in _undecoded(rows):
         total.update(canonical_json(_plain(row)).encode() + b"\n")
     return total.hexdigest()
-
-
-def evaluate_key(key: str, row: Mapping[str, Any]) -> str:
-    """The value of a column, or of a jinja expression over the columns ("{{index % 1000000}}"), as text."""
-    if "{{" in key:
-        return str(_template(key).render(**row))
-    return str(row[key])
 
 
 def _resolve_file(spec: TaskSpec) -> Located:
@@ -238,23 +231,22 @@ def _checked(spec: TaskSpec, rows: Dataset) -> Dataset:
 
 def _needed(spec: TaskSpec) -> set[str]:
     """Columns that the task's keys and its own templates name."""
-    keys = [key for key in (spec.id_column, spec.cluster, spec.group, spec.unit) if key is not None]
-    templates = [t for t in (spec.prompt, spec.choices, spec.target, spec.description) if isinstance(t, str)]
-    named = set().union(*(_variables(text) for text in keys + templates), [k for k in keys if "{{" not in k])
-    return named
+    columns = [spec.id_column, spec.cluster, spec.group, spec.unit, spec.target, spec.choices]
+    templates = [text for text in (spec.prompt, spec.description) if text]
+    return keys.columns([key for key in columns if isinstance(key, str)]).union(*map(keys.variables, templates))
 
 
 def _units(loaded: Mapping[str, Mapping[str, Dataset]], spec: TaskSpec) -> list[list[list[tuple[str, int]]]]:
     """Group -> unit -> (config, position) of its items."""
-    keys = [key for key in (spec.group, spec.unit) if key is not None]
-    columns = sorted(set().union(*(_variables(key) if "{{" in key else {key} for key in keys))) if keys else []
+    named = [key for key in (spec.group, spec.unit) if key is not None]
+    columns = sorted(keys.columns(named))
     groups: dict[str, dict[str, list[tuple[str, int]]]] = {}
     for config, parts in loaded.items():
         rows = parts[spec.data.split]
         values = rows.select_columns(columns) if columns else ({} for _ in range(len(rows)))
         for position, row in enumerate(values):
-            unit = f"{config} {position if spec.unit is None else evaluate_key(spec.unit, row)}"
-            group = config if spec.group is None else evaluate_key(spec.group, row)
+            unit = f"{config} {position if spec.unit is None else keys.evaluate(spec.unit, row)}"
+            group = config if spec.group is None else keys.evaluate(spec.group, row)
             groups.setdefault(group, {}).setdefault(unit, []).append((config, position))
     return [list(units.values()) for units in groups.values()]
 
@@ -291,17 +283,3 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, (str, bool, int)) or (isinstance(value, float) and math.isfinite(value)):
         return value
     return str(value)
-
-
-@lru_cache(maxsize=64)
-def _template(text: str) -> Any:
-    from jinja2 import StrictUndefined
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    return ImmutableSandboxedEnvironment(undefined=StrictUndefined).from_string(text)
-
-
-def _variables(text: str) -> set[str]:
-    from jinja2 import Environment, meta
-
-    return set(meta.find_undeclared_variables(Environment().parse(text)))

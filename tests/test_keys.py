@@ -1,0 +1,40 @@
+"""Keys of items."""
+
+from __future__ import annotations
+
+import pytest
+from jinja2 import UndefinedError
+from jinja2.exceptions import SecurityError
+
+from vrbench import keys
+from vrbench.errors import VrbenchError
+
+
+def test_a_key_is_a_column_or_an_expression_over_columns() -> None:
+    row = {"index": 2_000_017, "category": "OCR"}
+    assert keys.evaluate("index", row) == "2000017"
+    assert keys.evaluate("{{index % 1000000}}", row) == "17"
+    assert keys.evaluate("{{category}} {{index}}", row) == "OCR 2000017"
+
+
+def test_a_column_that_is_not_there_is_no_empty_text() -> None:
+    with pytest.raises(KeyError):
+        keys.evaluate("a", {})
+    with pytest.raises(UndefinedError):
+        keys.evaluate("{{a}}", {})
+
+
+def test_an_expression_reaches_nothing_but_the_columns() -> None:
+    with pytest.raises(SecurityError):
+        keys.evaluate("{{a.__class__.__mro__[1].__subclasses__()}}", {"a": 1})
+
+
+def test_the_columns_that_keys_and_templates_name_are_known() -> None:
+    assert keys.columns(["index", "{{index % 3}} {{category}}"]) == {"index", "category"}
+    assert keys.columns([]) == set()
+    assert keys.variables("{% for c in choices %}{{c}}{% endfor %}{{question}} or answer") == {"choices", "question"}
+
+
+def test_a_broken_template_is_told() -> None:
+    with pytest.raises(VrbenchError, match="template '{{question' cannot be read"):
+        keys.columns(["{{question"])

@@ -1,0 +1,43 @@
+"""Keys of items: the name of a column, or a jinja expression over columns such as "{{index % 1000000}}"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from vrbench.errors import VrbenchError
+
+
+def evaluate(key: str, row: Mapping[str, Any]) -> str:
+    """The value of a key for an item, as text."""
+    if "{{" in key:
+        return str(_template(key).render(**row))
+    return str(row[key])
+
+
+def columns(keys: Iterable[str]) -> set[str]:
+    """Columns that keys name."""
+    return set().union(*(variables(key) if "{{" in key else {key} for key in keys))
+
+
+def variables(text: str) -> set[str]:
+    """Columns that a jinja template names.
+
+    Raises:
+        VrbenchError: it is no jinja template.
+    """
+    from jinja2 import Environment, TemplateSyntaxError, meta
+
+    try:
+        return set(meta.find_undeclared_variables(Environment().parse(text)))
+    except TemplateSyntaxError as error:
+        raise VrbenchError(f"template {text!r} cannot be read: {error}") from error
+
+
+@lru_cache(maxsize=64)
+def _template(text: str) -> Any:
+    from jinja2 import StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    return ImmutableSandboxedEnvironment(undefined=StrictUndefined).from_string(text)
