@@ -36,5 +36,5 @@ def test_the_columns_that_keys_and_templates_name_are_known() -> None:
 
 
 def test_a_broken_template_is_told() -> None:
-    with pytest.raises(VrbenchError, match="template '{{question' cannot be read"):
+    with pytest.raises(VrbenchError, match=r"template '\{\{question' cannot be read"):
         keys.columns(["{{question"])
