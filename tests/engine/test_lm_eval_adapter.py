@@ -68,7 +68,8 @@ def test_generated_answers_are_those_of_hflm(model: lm_eval_adapter.Model, refer
         {"until": ["\n\n"], "max_gen_toks": 9, "do_sample": False},
         {"until": [free[4:6]], "max_gen_toks": 20, "temperature": 0.0},
     ]
-    prompts = [(p, s) for s in settings for p in ("Once", "Once upon a time", "A longer prompt, for padding", "x" * 2100)]
+    texts = ("Once", "Once upon a time", "A longer prompt, for padding", "x" * 2100)
+    prompts = [(text, one) for one in settings for text in texts]
     ours = model.generate_until(asked("generate_until", *prompts))
     theirs = reference.generate_until(asked("generate_until", *prompts), disable_tqdm=True)
     assert ours == theirs

@@ -1,0 +1,179 @@
+"""What lmms-eval's own evaluator says of the same answers, and what its own LLaVA answers with the same weights."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset, DatasetDict, Image, List
+from lmms_eval.api.instance import Instance
+
+from benchmarks.parity import official
+from tests.engine import made
+from vrbench import data, registry
+from vrbench.engine import harness, lmms_eval_adapter
+from vrbench.engine.answering import Answerer
+from vrbench.engine.store import AnswerStore
+from vrbench.errors import VrbenchError
+from vrbench.models.vlm import VLM
+from vrbench.registry import DataSource, TaskSpec
+
+SAID = ["Yes", "no.", "Yes, there is", "N", "maybe", "A", "B. a cup", "The answer is C.", "D", "red", "a table", ""]
+SETTINGS: dict[str, Any] = {"version": "1", "title": "", "chance": 0, "n": 1, "suites": ("made",)}
+KEYS: dict[str, dict[str, Any]] = {
+    "mme": {"metric": "mme", "cluster": "question_id", "group": "category", "unit": "{{category}} {{question_id}}"},
+    "mmbench": {"metric": "circular", "cluster": "{{index % 1000000}}", "unit": "{{index % 1000000}}"},
+    "seed": {"metric": "mean", "group": "question_type_id", "id_column": "question_id"},
+    "textvqa": {"metric": "mean", "cluster": "image_id"},
+}
+FILES = {
+    "mme": ("mme/mme.yaml", "test"),
+    "mmbench": ("mmbench/mmbench_en_dev_static.yaml", "dev"),
+    "seed": ("seedbench/seedbench.yaml", "test"),
+    "textvqa": ("textvqa/textvqa_val.yaml", "validation"),
+}
+TOTALS = {
+    "mme": ["mme_perception_score"],
+    "mmbench": ["gpt_eval_score"],
+    "seed": ["seed_all", "seed_image"],
+    "textvqa": ["exact_match"],
+}
+
+
+class Recorded:
+    """Stands in for the engine: says what was laid down for each request, whatever it is."""
+
+    def __init__(self, vlm: VLM, said: Sequence[str]) -> None:
+        self.vlm = vlm
+        self.said = list(said)
+
+    def answer(self, requests: Sequence[Any], items: Sequence[Any] = (), title: str = "") -> list[str]:
+        return self.said[: len(requests)]
+
+
+def spec_of(name: str) -> TaskSpec:
+    file, split = FILES[name]
+    source = DataSource(kind="generated", name=name, split=split)
+    about = {"id": name, "harness": "lmms-eval", "harness_task": file, "scorer": name, "data": source}
+    return TaskSpec(**about, **KEYS[name], **SETTINGS)
+
+
+def part_of(name: str) -> harness.Part:
+    rows = Dataset.from_list(getattr(made, name)())
+    rows = rows.cast_column("image", List(Image()) if name == "seed" else Image())
+    return harness.Part("default", tuple(range(len(rows))), DatasetDict({FILES[name][1]: rows}))
+
+
+def answers(name: str, n: int) -> list[str]:
+    """Answers of which many are right, in spellings that the official parsers have to deal with."""
+    draw = random.Random(name)
+    rows = getattr(made, name)()
+    right = [row.get("answer") or row["answers"][0] for row in rows]
+    return [right[i] if draw.random() < 0.6 else draw.choice(SAID) for i in range(n)]
+
+
+@pytest.mark.parametrize("name", list(FILES))
+def test_scores_are_those_of_the_evaluator_over_the_same_answers(
+    vlm: VLM, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    spec, part = spec_of(name), part_of(name)
+    recorded: Any = Recorded(vlm, answers(name, len(part.positions)))
+    outcome = harness.run(spec, [part], recorded)
+    assert list(tmp_path.iterdir()) == []  # nothing is written where the user stands
+    task = lmms_eval_adapter.Task(harness.config_of(spec, "default"), part.rows, 0)
+    theirs = official(task, lmms_eval_adapter.Model(recorded))
+    for total in TOTALS[name]:
+        assert outcome.official[total] == theirs[total]
+        assert 0 < outcome.official[total] < 800
+    assert [sample.answer for sample in outcome.samples] == recorded.said
+    assert 0 < sum(sample.score for sample in outcome.samples) < len(outcome.samples)
+
+
+def test_scoring_leaves_the_rows_as_they_are(vlm: VLM) -> None:
+    spec, part = spec_of("textvqa"), part_of("textvqa")
+    recorded: Any = Recorded(vlm, answers("textvqa", len(part.positions)))
+    twice = [harness.run(spec, [part], recorded).samples for _ in range(2)]
+    assert twice[0] == twice[1]
+    assert twice[0][0].target == made.textvqa()[0]["answers"][0]  # as people wrote it, not as it was normalised
+
+
+def test_a_figure_that_is_not_the_harnesss_is_an_error(vlm: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    scorer = harness.SCORERS["seed"]
+    wrong = replace(scorer, mark=lambda document: replace(scorer.mark(document), score=0.0))
+    monkeypatch.setitem(harness.SCORERS, "seed", wrong)
+    part = part_of("seed")
+    recorded: Any = Recorded(vlm, answers("seed", len(part.positions)))
+    with pytest.raises(RuntimeError, match=r"task seed: mean is 0\.0, but lmms-eval says"):
+        harness.run(spec_of("seed"), [part], recorded)
+
+
+def test_answers_are_those_of_llava_hf(vlm: VLM, tiny_llava: Path, data_root: Path, tmp_path: Path) -> None:
+    llava_hf = pytest.importorskip("lmms_eval.models.simple.llava_hf", reason="needs decord")
+    reference = _reference(llava_hf, tiny_llava, vlm)
+    spec = registry.load()["mme"]
+    parts = harness.used(spec, data.load(spec, data_root), None, seed=0)
+    task = lmms_eval_adapter.Task(harness.config_of(spec, "default"), parts[0].rows, 0)
+    task.build_all_requests()
+    reference.task_dict = {"mme": task.dataset}
+    theirs = [reference.generate_until([_copy(instance)])[0] for instance in task.instances]
+    with AnswerStore(tmp_path / "a.sqlite", "c") as store:
+        outcome = harness.run(spec, parts, Answerer(vlm, store, show_progress=False))
+    assert [sample.answer for sample in outcome.samples] == [said.split("\n\n")[0] for said in theirs]
+    assert len(set(theirs)) > 3
+
+
+def _reference(llava_hf: Any, folder: Path, vlm: VLM) -> Any:
+    """lmms-eval's LLaVA with the same weights; its processor is put together here, since the light folder has none."""
+    from transformers import LlavaProcessor
+
+    from tests.tiny import SIDE
+
+    made_here = LlavaProcessor(
+        vlm.image_processor, vlm.tokenizer, patch_size=SIDE // 2, vision_feature_select_strategy="full"
+    )
+    whole = llava_hf.AutoProcessor
+    llava_hf.AutoProcessor = type("Given", (), {"from_pretrained": staticmethod(lambda *_, **__: made_here)})
+    try:
+        reference = llava_hf.LlavaHf(pretrained=str(folder), device="cpu", dtype="float32", device_map="cpu")
+    finally:
+        llava_hf.AutoProcessor = whole
+    return reference
+
+
+def _copy(instance: Instance) -> Instance:
+    """llava_hf takes settings out of the request it is given."""
+    context, settings, *rest = instance.args
+    copied = Instance(instance.request_type, (context, dict(settings), *rest), instance.idx, instance.metadata)
+    return copied
+
+
+def test_a_task_of_loglikelihoods_with_pictures_is_refused() -> None:
+    config = {**lmms_eval_adapter.read_config("mme/mme.yaml"), "output_type": "multiple_choice"}
+    with pytest.raises(VrbenchError, match="'mme' is of type multiple_choice; only generate_until"):
+        lmms_eval_adapter.Task(config, part_of("mme").rows, 0)
+
+
+def test_metrics_that_only_write_files_are_left_out() -> None:
+    assert [m["metric"] for m in lmms_eval_adapter.read_config("textvqa/textvqa_val.yaml")["metric_list"]] == [
+        "exact_match"
+    ]
+
+
+def test_pictures_are_not_decoded_for_scoring() -> None:
+    for name in FILES:
+        task = lmms_eval_adapter.Task(harness.config_of(spec_of(name), "default"), part_of(name).rows, 0)
+        assert "image" not in task.eval_docs_no_media.column_names
+        assert "image" in task.eval_docs.column_names
+
+
+def test_the_model_survives_its_task(vlm: VLM) -> None:
+    model = lmms_eval_adapter.Model(Recorded(vlm, []))  # type: ignore[arg-type]
+    model.module = vlm.model
+    model.clean()
+    assert model.module is vlm.model

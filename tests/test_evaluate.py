@@ -1,0 +1,283 @@
+"""From names to records: faults first, killed runs go on, batches and rivals change nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engine.made import hub
+from tests.tiny import save_llava
+from vrbench import evaluate, records
+from vrbench.engine.answering import Answerer
+from vrbench.engine.store import AnswerStore
+from vrbench.errors import ManyFaults, VrbenchError
+from vrbench.evaluate import run_all
+from vrbench.plan import Options
+
+TASKS = "piqa,arc_easy,mme"
+RUNNER = """
+import sys
+from vrbench import evaluate
+from vrbench.models.vlm import VLM
+hidden, delay = VLM.hidden, float(sys.argv[4])
+def slow(self, *args):
+    import time
+    time.sleep(delay)
+    return hidden(self, *args)
+VLM.hidden = slow
+evaluate(sys.argv[1], "piqa,arc_easy,mme", data_root=sys.argv[2], out=sys.argv[3], batch_size=1, device="cpu")
+"""
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return hub(tmp_path_factory.mktemp("hub"))
+
+
+def measure(ckpt: Path, root: Path, out: Path, tasks: str = TASKS, **options: Any) -> records.RunRecord:
+    return evaluate(str(ckpt), tasks, data_root=root, out=out, device="cpu", show_progress=False, **options)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_llava: Path, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of an undisturbed run."""
+    out = tmp_path_factory.mktemp("undisturbed")
+    measure(tiny_llava, root, out)
+    return out
+
+
+def only_run(out: Path) -> records.Run:
+    (file,) = out.glob("*/*/run.json")
+    return records.load_run(file)
+
+
+def content(run: records.Run) -> tuple[Any, Any]:
+    """A record without times, and its samples without log-likelihoods, which are compared apart."""
+    when = {"started", "seconds", "commit", "dirty"}  # somebody may commit while the tests run
+    record = run.record.model_dump(mode="json", exclude={"provenance": when})
+    record["settings"].pop("batch_size")
+    for result in record["results"]:
+        for name in ("seconds", "asked", "samples_digest"):
+            del result[name]
+    empty = {"loglikelihoods": ()}
+    return record, {task: [s.model_copy(update=empty) for s in rows] for task, rows in run.samples.items()}
+
+
+def assert_same(ours: records.Run, theirs: records.Run) -> None:
+    assert content(ours) == content(theirs)
+    for task, rows in ours.samples.items():
+        for a, b in zip(rows, theirs.samples[task], strict=True):
+            assert a.loglikelihoods == pytest.approx(b.loglikelihoods, abs=1e-4)
+
+
+def start(ckpt: Path, root: Path, out: Path, delay: float) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", RUNNER, str(ckpt), str(root), str(out), str(delay)]
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL)
+
+
+def answered(out: Path) -> int:
+    files = list((out / "answers").glob("*.sqlite"))
+    if not files:
+        return 0
+    with AnswerStore(files[0], files[0].stem) as store:
+        return len(store)
+
+
+class TestRecord:
+    def test_it_says_what_was_measured_and_how(self, undisturbed: Path, tiny_llava: Path) -> None:
+        run = only_run(undisturbed)
+        record = run.record
+        assert record.status == "ok"
+        assert [r.task for r in record.results] == ["piqa", "arc_easy", "mme"]
+        assert record.checkpoint.depth == 4
+        assert record.settings.dtype == "float32"
+        assert record.settings.tasks == ("arc_easy", "mme", "piqa")
+        assert record.provenance.image_processor == "SiglipImageProcessorPil"
+        assert {"torch", "transformers", "lm_eval", "lmms_eval"} <= record.provenance.packages.keys()
+        assert run.path is not None and run.path.name == record.inputs_digest[:16]
+        piqa = run.result("piqa")
+        assert (piqa.n, piqa.n_unscored, piqa.complete) == (13, 0, False)
+        assert piqa.note == "13 of the 1838 items of the full set are there"
+        assert piqa.score is not None and piqa.score.value == pytest.approx(100 * piqa.official["acc"])
+        assert len(run.samples["arc_easy"]) == 11
+
+    def test_mme_has_points_of_each_subtask_and_no_totals_while_some_are_missing(self, undisturbed: Path) -> None:
+        mme = only_run(undisturbed).result("mme")
+        assert set(mme.official) == set(mme.groups) == {"existence", "count", "position", "color"}
+        assert "missing: posters" in mme.note and "no totals" in mme.note
+
+    def test_the_same_inputs_are_read_and_not_measured_again(
+        self, undisturbed: Path, tiny_llava: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before = only_run(undisturbed)
+        monkeypatch.setattr(Answerer, "__init__", None)  # making one would fail
+        assert measure(tiny_llava, root, undisturbed, batch_size=3) == before.record
+
+    def test_a_run_whose_files_are_damaged_is_measured_again(
+        self, tiny_llava: Path, root: Path, tmp_path: Path
+    ) -> None:
+        measure(tiny_llava, root, tmp_path, "piqa")
+        first = only_run(tmp_path)
+        assert first.path is not None
+        samples = first.path / "samples" / "piqa.jsonl"
+        samples.write_text(samples.read_text().replace("Yes", "No").replace("1.0", "0.0"))
+        measure(tiny_llava, root, tmp_path, "piqa")
+        again = only_run(tmp_path)
+        assert_same(again, first)
+        assert again.record.results[0].asked == 0
+
+    def test_other_inputs_have_another_folder(self, undisturbed: Path, tiny_llava: Path, root: Path) -> None:
+        digests = {only_run(undisturbed).record.inputs_digest}
+        for options in ({"limit": 4}, {"limit": 4, "seed": 1}, {"dtype": "bfloat16"}):
+            record = measure(tiny_llava, root, undisturbed.parent / "other", "piqa", **options)
+            digests.add(record.inputs_digest)
+            assert record.status == "ok"
+        assert len(digests) == 4
+
+
+class TestResuming:
+    def test_killed_it_goes_on_and_the_record_is_the_same(
+        self, undisturbed: Path, tiny_llava: Path, root: Path, tmp_path: Path
+    ) -> None:
+        runner = start(tiny_llava, root, tmp_path, delay=0.05)
+        while answered(tmp_path) < 30:
+            assert runner.poll() is None
+            time.sleep(0.05)
+        os.kill(runner.pid, signal.SIGKILL)
+        runner.wait()
+        assert not list(tmp_path.glob("*/*/run.json"))
+        kept = answered(tmp_path)
+        record = measure(tiny_llava, root, tmp_path)
+        whole = answered(tmp_path)
+        assert 30 <= kept < whole
+        assert sum(result.asked for result in record.results) == whole - kept  # none was asked again
+        assert_same(only_run(tmp_path), only_run(undisturbed))
+
+    def test_two_runs_at_once_do_no_harm(
+        self, undisturbed: Path, tiny_llava: Path, root: Path, tmp_path: Path
+    ) -> None:
+        runners = [start(tiny_llava, root, tmp_path, delay=0.01) for _ in range(2)]
+        assert [runner.wait(timeout=120) for runner in runners] == [0, 0]
+        assert_same(only_run(tmp_path), only_run(undisturbed))
+
+    @pytest.mark.parametrize("batch_size", [1, 7, 64])
+    def test_batches_change_neither_answers_nor_scores(
+        self, undisturbed: Path, tiny_llava: Path, root: Path, tmp_path: Path, batch_size: int
+    ) -> None:
+        measure(tiny_llava, root, tmp_path, batch_size=batch_size)
+        assert_same(only_run(tmp_path), only_run(undisturbed))
+
+
+class TestSeveral:
+    def test_pictures_are_computed_once_for_all(
+        self, tiny_llava: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from vrbench.models.vlm import VLM
+
+        seen, encode = [], VLM.encode_images
+        monkeypatch.setattr(VLM, "encode_images", lambda self, images: seen.append(len(images)) or encode(self, images))
+        other = save_llava(tmp_path / "other", seed=0)
+        weights = other / "config.json"  # another checkpoint with the same tower
+        weights.write_text(json.dumps({**json.loads(weights.read_text()), "made_by": "test"}))
+        options = Options(data_root=root, out=tmp_path / "runs", device="cpu", show_progress=False)
+        runs = run_all([str(other)], "mme", baseline=str(tiny_llava), options=options)
+        assert runs[0].record.checkpoint.digest == only_first(tiny_llava)
+        assert runs[0].record.checkpoint.digest != runs[1].record.checkpoint.digest
+        assert sum(n for n in seen if n > 1) == 9  # the distinct pictures; single ones only ask for the tokens' number
+
+    def test_each_is_measured_once_the_baseline_first(self, tiny_llava: Path, root: Path, tmp_path: Path) -> None:
+        other = save_llava(tmp_path / "other", seed=1)
+        options = Options(data_root=root, out=tmp_path / "runs", device="cpu", show_progress=False, limit=4)
+        names = [str(other), str(tiny_llava), str(other)]
+        runs = run_all(names, "piqa", baseline=str(tiny_llava), options=options)
+        assert [run.record.checkpoint.digest for run in runs] == [only_first(tiny_llava), only_first(other)]
+
+
+def only_first(folder: Path) -> str:
+    from vrbench import checkpoint
+
+    return checkpoint.resolve(str(folder)).digest
+
+
+class TestFaults:
+    def test_all_are_told_at_once_and_no_weights_are_loaded(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import vrbench.models.load
+
+        monkeypatch.setattr(vrbench.models.load, "load_vlm", None)
+        options = Options(
+            limit=0, batch_size=0, device="cuda", dtype="float8", data_root=tmp_path, out="/proc/nowhere"
+        )
+        with pytest.raises(ManyFaults) as told:
+            run_all([str(tmp_path / "none"), str(tmp_path)], "piqa,mmme", options=options)
+        faults = "\n".join(told.value.faults)
+        for sentence in (
+            "limit is 0; it must be at least 1",
+            "batch size is 0; it must be 'auto' or a number",
+            "torch sees no CUDA card",
+            "dtype 'float8' is unknown; there are auto, float32, bfloat16",
+            "'/proc/nowhere' cannot be written to",
+            "task 'mmme' is unknown; did you mean mme",
+            f"{tmp_path / 'none'}",
+        ):
+            assert sentence in faults
+        assert len(told.value.faults) >= 8
+
+    def test_missing_data_are_told_before_the_weights_are_loaded(self, tiny_llava: Path, tmp_path: Path) -> None:
+        with pytest.raises(VrbenchError, match=r"data set baber/piqa is not whole under the data root"):
+            measure(tiny_llava, tmp_path, tmp_path / "runs", "piqa")
+
+    def test_a_damaged_store_is_told_before_the_weights_are_loaded(
+        self, tiny_llava: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import vrbench.models.load
+
+        measure(tiny_llava, root, tmp_path, "piqa")
+        (store,) = (tmp_path / "answers").glob("*.sqlite")
+        os.truncate(store, 5000)
+        monkeypatch.setattr(vrbench.models.load, "load_vlm", None)
+        with pytest.raises(VrbenchError, match="is damaged"):
+            measure(tiny_llava, root, tmp_path, "arc_easy")
+
+    def test_a_baseline_alone_has_nothing_to_be_compared_with(self, tiny_llava: Path) -> None:
+        with pytest.raises(VrbenchError, match="is the only checkpoint"):
+            run_all([str(tiny_llava)], "piqa", baseline=str(tiny_llava))
+
+    def test_a_task_that_dies_is_recorded_and_the_others_go_on(
+        self, tiny_llava: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from vrbench.models.vlm import VLM
+
+        encode = VLM.encode_images
+        monkeypatch.setattr(VLM, "encode_images", lambda *_: 1 / 0)
+        record = measure(tiny_llava, root, tmp_path, "mme,piqa")
+        assert record.status == "error"
+        assert [r.status for r in record.results] == ["error", "ok"]
+        assert record.results[0].error == "ZeroDivisionError: division by zero"
+        assert only_run(tmp_path).samples.keys() == {"piqa"}
+        monkeypatch.setattr(VLM, "encode_images", encode)
+        mended = measure(tiny_llava, root, tmp_path, "mme,piqa")  # a run with an error is not taken for whole
+        assert mended.status == "ok"
+        assert mended.results[1].asked == 0
+
+    def test_an_interrupt_is_no_error_of_a_task(
+        self, tiny_llava: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from vrbench.models.vlm import VLM
+
+        def interrupted(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(VLM, "hidden", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            measure(tiny_llava, root, tmp_path, "piqa")
+        assert not list(tmp_path.glob("*/*/run.json"))
