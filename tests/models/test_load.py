@@ -76,10 +76,20 @@ def test_a_merged_adapter_equals_low_rank_matrices_added_by_hand(tiny_llava: Pat
     assert not [name for name, _ in vlm.model.named_modules() if "lora" in name]
 
 
-def test_patterns_of_the_adapter_config_reach_nothing_but_what_has_tensors(tiny_llava: Path, tmp_path: Path) -> None:
+def test_merging_loses_nothing_to_bfloat16(tiny_llava: Path, tmp_path: Path) -> None:
+    tiny.save_adapter(tmp_path / "a", tiny_llava)
+    exact = load(tmp_path / "a").model.state_dict()
+    for name, value in load(tmp_path / "a", "bfloat16").model.state_dict().items():
+        assert torch.equal(value, exact[name].to(value.dtype)), name
+
+
+@pytest.mark.parametrize("layers", [[], [0]])
+def test_patterns_of_the_adapter_config_reach_nothing_but_what_has_tensors(
+    tiny_llava: Path, tmp_path: Path, layers: list[int]
+) -> None:
     exact, loose = tiny.save_adapter(tmp_path / "a", tiny_llava), tiny.save_adapter(tmp_path / "b", tiny_llava)
     # q_proj alone also names the vision tower's, and an empty list names every layer.
-    tiny.edit_json(loose / "adapter_config.json", target_modules=["q_proj", "up_proj"], layers_to_transform=[])
+    tiny.edit_json(loose / "adapter_config.json", target_modules=["q_proj", "up_proj"], layers_to_transform=layers)
     exact_model, loose_model = load(exact).model, load(loose).model
     assert torch.equal(logits(exact_model), logits(loose_model))
     tower = tiny.llava().model.vision_tower.state_dict()

@@ -39,7 +39,10 @@ def load(folder: Path, dtype: Any) -> tuple[Any, Any, Any]:
     Raises:
         VrbenchError: a weight of the model is not in the files, or has another shape there.
     """
-    from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
+    from transformers import AutoModelForImageTextToText, AutoTokenizer
+
+    # From its own module: transformers 5.17 withholds the name without torchvision, even for the PIL processors.
+    from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
     model, info = AutoModelForImageTextToText.from_pretrained(
         folder, dtype=dtype, local_files_only=True, output_loading_info=True
