@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lmms_eval
+import lmms_eval.api.metrics  # registers exact_match and the like; the tasks look them up by name
 from datasets import DatasetDict, Image
 from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
