@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,19 @@ def test_the_light_installation_has_everything_but_what_lmms_eval_requires(proje
 
 def test_the_development_list_is_the_extra_of_that_name(project: dict[str, dict[str, list[str]]]) -> None:
     assert listed("requirements/dev.txt") == {normal(r) for r in project["optional-dependencies"]["dev"]}
+
+
+def test_every_library_that_is_imported_is_required(project: dict[str, list[str]]) -> None:
+    imported = set()
+    for file in (ROOT / "vrbench").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.partition(".")[0])
+    carriers = packages_distributions()
+    others = imported - set(sys.stdlib_module_names) - {"vrbench"}
+    assert {normal(carriers[name][0]) for name in others} <= {normal(r) for r in project["dependencies"]}
 
 
 def test_everything_that_is_installed_is_pinned() -> None:
