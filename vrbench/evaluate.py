@@ -20,6 +20,7 @@ from vrbench.records import Run, RunRecord, Sample, TaskResult, load_run, sample
 if TYPE_CHECKING:
     from vrbench.engine.answering import Answerer
     from vrbench.engine.features import FeatureCache
+    from vrbench.engine.harness import Outcome
 
 _log = logging.getLogger(__name__)
 
@@ -160,7 +161,7 @@ def _task(job: Job, answerer: Answerer, options: Options, name: str) -> tuple[Ta
     return TaskResult(**about, seconds=_since(start), asked=answerer.asked - before), outcome.samples
 
 
-def _scores(job: Job, outcome: Any, seed: int) -> dict[str, Any]:
+def _scores(job: Job, outcome: Outcome, seed: int) -> dict[str, Any]:
     """What a result says of the scores: figures, counts, and what a reader must know of them."""
     spec, samples = job.spec, outcome.samples
     score = metrics.score(spec.metric, samples, seed)
@@ -192,7 +193,7 @@ def _note(job: Job, n: int, missing: Sequence[str]) -> str:
     return "; ".join(said)
 
 
-def _official(scorer: str, outcome: Any, complete: bool) -> dict[str, float]:
+def _official(scorer: str, outcome: Outcome, complete: bool) -> dict[str, float]:
     """The harness's aggregates; MME's points of each subtask, and its totals only when nothing is missing."""
     if scorer != "mme":
         return dict(outcome.official)

@@ -154,6 +154,13 @@ def test_a_model_that_is_not_plainly_greedy_is_refused(vlm: VLM) -> None:
         VLM(odd, vlm.tokenizer, vlm.image_processor)
 
 
+def test_a_model_that_sees_a_window_is_refused(vlm: VLM) -> None:
+    odd = llava()
+    odd.config.text_config.sliding_window = 64
+    with pytest.raises(VrbenchError, match="only full attention"):
+        VLM(odd, vlm.tokenizer, vlm.image_processor)
+
+
 def test_what_the_rooms_above_need(vlm: VLM, tiny_llava: Path) -> None:
     assert vlm.depth == 4 == len(vlm.decoder_layers)
     assert vlm.decoder_layers is vlm.model.model.language_model.layers

@@ -82,7 +82,8 @@ class Model(TemplateLM):
         """Token ids; special tokens are added as the tokenizer does, but never twice."""
         if add_special_tokens is None:
             add_special_tokens = not has_bos_prefix(string, self.tokenizer.decode(self.prefix_token_id))
-        return list(self.tokenizer.encode(string, add_special_tokens=add_special_tokens))
+        # Not verbose: it would warn of long texts, which are cut into windows afterwards.
+        return list(self.tokenizer.encode(string, add_special_tokens=add_special_tokens, verbose=False))
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         """(log-likelihood in nats, is greedy) of each continuation."""

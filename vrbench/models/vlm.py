@@ -57,6 +57,7 @@ class VLM:
         self.device: torch.device = weight.device
         self.dtype: torch.dtype = weight.dtype
         self._refuse_settings_that_change_greedy_answers()
+        self._refuse_other_attention()
 
     @property
     def language_model(self) -> Any:
@@ -272,3 +273,11 @@ class VLM:
         odd = {name: value for name, value in asked.items() if value not in (None, neutral[name], [], {})}
         if odd:
             raise VrbenchError(f"the model's generation config asks for {odd}; only plain greedy decoding is supported")
+
+    def _refuse_other_attention(self) -> None:
+        """A packed row says itself what each token sees: everything before it. A window would be ignored."""
+        config = self.model.config.text_config
+        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+        window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+        if kinds != {"full_attention"} or (window is not None and window < self.context_length):
+            raise VrbenchError("the model's decoder has sliding or other attention; only full attention is supported")
