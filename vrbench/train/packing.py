@@ -100,9 +100,9 @@ class Packer:
         )  # fmt: skip
 
 
-def collate(rows: Sequence[Row], pad: int, device: torch.device, multiple: int = 32) -> Batch:
-    """Pad rows to the longest, rounded up to a multiple, and build the mask on the device."""
-    longest = -(-max(len(r.tokens) for r in rows) // multiple) * multiple
+def collate(rows: Sequence[Row], pad: int, device: torch.device, length: int = 0) -> Batch:
+    """Pad rows to `length`, or to the longest of them if that is more, and build the mask on the device."""
+    longest = max(length, *(len(r.tokens) for r in rows))
 
     def stack(name: str, fill: int) -> Tensor:
         out = np.full((len(rows), longest), fill, dtype=np.int64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,17 @@ from vrbench.layers import LayerSet, select
 from vrbench.lineage import MARKER
 from vrbench.models import pocket, smollm2
 from vrbench.models.load import load_vlm
+from vrbench.models.vlm import VLM
 from vrbench.pocket import pydoc
 from vrbench.records import Base, Lineage, Step
-from vrbench.train import pictures
+from vrbench.train.features import Encoded, cached
 from vrbench.train.loop import device_of
 from vrbench.train.packing import Packer
+from vrbench.train.pictures import Pictures, easy, generated
 from vrbench.train.publish import publish, save_tensors
 from vrbench.train.recipe import TrainRecipe
 from vrbench.train.tower import encode, train_tower
-from vrbench.train.tune import Encoded, Learner, align, log_line, perplexity, tune, with_lora
+from vrbench.train.tune import Learner, align, log_line, perplexity, tune, with_lora
 
 DEV_PICTURES = 600
 DEV_PASSAGES = 60
@@ -43,10 +46,10 @@ def run_recipe(recipe: TrainRecipe, out: Path, device: str) -> Path:
 def _make_base(recipe: TrainRecipe, out: Path, device: torch.device, started: float) -> Path:
     if recipe.base != smollm2.ID:
         raise VrbenchError(f"recipe {recipe.name} has base {recipe.base!r}; a new tower goes before {smollm2.ID!r} only")
-    data = pictures.generated("train", recipe.data.scenes, 1, captions=True)
-    dev = pictures.generated("dev", DEV_PICTURES, 1, captions=True)
-    easy = pictures.easy(1) if recipe.data.easy_vqa else None
-    tower, seen = train_tower(recipe, data, easy, dev, device)
+    data = generated("train", recipe.data.scenes, 1, captions=True)
+    dev = generated("dev", DEV_PICTURES, 1, captions=True)
+    extra = easy(1) if recipe.data.easy_vqa else None
+    tower, seen = train_tower(recipe, data, extra, dev, device)
     _round_to_bfloat16(tower)
     model = pocket.new_llava()
     model.model.vision_tower.load_state_dict(tower.state_dict())
@@ -76,21 +79,19 @@ def _tune(recipe: TrainRecipe, out: Path, device: torch.device, started: float) 
     assert settings is not None
     base = resolve(recipe.base)
     layers = select(settings.layers, base.depth)
-    data = pictures.generated("train", recipe.data.scenes, recipe.data.turns)
-    dev = pictures.generated("dev", DEV_PICTURES, recipe.data.turns)
-    easy = pictures.easy(recipe.data.turns) if recipe.data.easy_vqa else None
     vlm = load_vlm(base, device, "float32")
-    tower = vlm.vision_tower
     torch.manual_seed(recipe.seed)
     model = with_lora(vlm.model, layers, settings)
     learner, packer = _learner(model, recipe)
-    extra = _encoded(tower, packer, easy, device) if easy else None
-    losses = tune(learner, _encoded(tower, packer, data, device), extra, recipe)
+    data, extra, dev = _tuning_data(recipe, vlm, packer, device)
+    if device.type == "cuda":
+        learner.compile(data.rows)
+    losses = tune(learner, data, extra, recipe)
     _round_to_bfloat16(learner.core.model.multi_modal_projector)
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             parameter.data = parameter.data.bfloat16().float()
-    dev_right = learner.right(_encoded(tower, packer, dev, device))
+    dev_right = learner.right(dev)
     words = perplexity(learner, packer.tokenizer, _dev_passages())
     model.save_pretrained(out)
     (out / "README.md").unlink(missing_ok=True)  # PEFT's model card, which says nothing of this model
@@ -106,6 +107,20 @@ def _tune(recipe: TrainRecipe, out: Path, device: torch.device, started: float) 
     return publish(out, lineage, recipe)
 
 
+def _tuning_data(
+    recipe: TrainRecipe, vlm: VLM, packer: Packer, device: torch.device
+) -> tuple[Encoded, Encoded | None, Encoded]:
+    """Training pictures, easy-VQA's (if the recipe wants them) and dev pictures, as the tower sees them."""
+
+    def encoded(what: list[str | int], make: Callable[[], Pictures]) -> Encoded:
+        return cached(what, vlm.vision_tower, vlm.tower_digest, packer, device, make)
+
+    scenes, turns = recipe.data.scenes, recipe.data.turns
+    data = encoded(["train", scenes, turns], lambda: generated("train", scenes, turns))
+    extra = encoded(["easy", turns], lambda: easy(turns)) if recipe.data.easy_vqa else None
+    return data, extra, encoded(["dev", DEV_PICTURES, turns], lambda: generated("dev", DEV_PICTURES, turns))
+
+
 def _learner(model: Any, recipe: TrainRecipe) -> tuple[Learner, Packer]:
     from transformers import PreTrainedTokenizerFast
 
@@ -115,7 +130,7 @@ def _learner(model: Any, recipe: TrainRecipe) -> tuple[Learner, Packer]:
     return Learner(model, smollm2.IMAGE_TOKEN_ID, tokenizer.pad_token_id, recipe.dtype), packer
 
 
-def _encoded(tower: nn.Module, packer: Packer, data: pictures.Pictures, device: torch.device) -> Encoded:
+def _encoded(tower: nn.Module, packer: Packer, data: Pictures, device: torch.device) -> Encoded:
     return Encoded(encode(tower, data.pixels, device), packer.rows(data.turns))
 
 

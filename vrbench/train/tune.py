@@ -7,28 +7,22 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vrbench.layers import LayerSet
+from vrbench.train.features import Encoded
 from vrbench.train.loop import optimize
 from vrbench.train.packing import IGNORED, Batch, Row, collate
 from vrbench.train.recipe import Align, TrainRecipe, Tune
 
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 DEV_BATCH = 64
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Pictures as the frozen tower sees them, with their packed rows; features [n, patches, width]."""
-
-    features: Tensor
-    rows: list[Row]
+KEPT_WHEN_COMPILED = 0.96  # share of the rows that fit; padding all to the longest would cost a third more
 
 
 class Learner:
@@ -40,6 +34,22 @@ class Learner:
         self.image_token, self.pad = image_token, pad
         self.device = next(model.parameters()).device
         self.autocast = torch.autocast(self.device.type, dtype=getattr(torch, dtype), enabled=dtype != "float32")
+        self.length = 0  # rows are padded to this many tokens; one length for all steps suits a compiled model
+        for name, parameter in self.core.model.language_model.named_parameters():
+            if "lora_" not in name:  # frozen: no master weights needed, and half the traffic
+                parameter.requires_grad_(False)
+                parameter.data = parameter.data.to(getattr(torch, dtype))
+
+    def compile(self, rows: Sequence[Row]) -> None:
+        """Compile the decoder layers for one length of rows; the few longer rows are left out of the training."""
+        lengths = np.array([len(r.tokens) for r in rows])
+        self.length = int(-(-np.quantile(lengths, KEPT_WHEN_COMPILED) // 32) * 32)
+        for layer in self.core.model.language_model.layers:
+            layer.compile(dynamic=False)
+
+    def fitting(self, rows: Sequence[Row]) -> NDArray[np.int64]:
+        """Numbers of the rows that are not longer than what was compiled; all when nothing was."""
+        return np.array([i for i, row in enumerate(rows) if len(row.tokens) <= (self.length or len(row.tokens))])
 
     def states(self, features: Tensor, batch: Batch) -> Tensor:
         """Last hidden states of the LLM: [n, length, hidden]."""
@@ -61,7 +71,7 @@ class Learner:
     def loss(self, features: Tensor, rows: Sequence[Row]) -> Tensor:
         """Mean cross-entropy over answer tokens."""
         with self.autocast:
-            logits, target = self.answer_logits(features, collate(rows, self.pad, self.device))
+            logits, target = self.answer_logits(features, collate(rows, self.pad, self.device, self.length))
         return nn.functional.cross_entropy(logits.float(), target)
 
     @torch.inference_mode()
@@ -71,7 +81,7 @@ class Learner:
         for start in range(0, len(data.rows), DEV_BATCH):
             rows = data.rows[start : start + DEV_BATCH]
             batch = collate(rows, self.pad, self.device)
-            with self.autocast:
+            with self.autocast, torch.compiler.set_stance("force_eager"):  # rows of many lengths
                 logits, target = self.answer_logits(data.features[start : start + DEV_BATCH].to(self.device), batch)
             wrong = torch.zeros_like(batch.target, dtype=torch.bool)
             wrong[batch.target != IGNORED] = logits.argmax(-1) != target
@@ -115,8 +125,11 @@ def _run(
     order = np.random.default_rng(recipe.seed + 1)
     learner.model.train()
 
+    fitting = {id(of): learner.fitting(of.rows) for of in (data, extra) if of}
+
     def chosen(of: Encoded, count: int) -> tuple[Tensor, list[Row]]:
-        picked = order.choice(len(of.rows), count, replace=count > len(of.rows))
+        among = fitting[id(of)]
+        picked = order.choice(among, count, replace=count > len(among))
         return of.features[torch.from_numpy(picked).to(of.features.device)], [of.rows[i] for i in picked]
 
     def loss(step: int) -> Tensor:
@@ -159,7 +172,7 @@ def perplexity(learner: Learner, tokenizer: Any, passages: Sequence[str], length
     nats, words = 0.0, 0
     for passage in passages:
         ids = torch.tensor([tokenizer.encode(passage, add_special_tokens=False)[:length]], device=learner.device)
-        with learner.autocast:
+        with learner.autocast, torch.compiler.set_stance("force_eager"):
             states = learner.core.model.language_model(input_ids=ids, use_cache=False).last_hidden_state
             logits = learner.core.lm_head(states[:, :-1])
         nats += float(nn.functional.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="sum"))
