@@ -1,6 +1,6 @@
 # `make demo` and `make test` set everything up on a machine with Python 3.10 to 3.12 and a package registry.
 VENV ?= .venv
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell python3.11 -c 'import sys; print(sys.executable)' 2>/dev/null || command -v python3)
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_LIMIT ?= 40
@@ -28,5 +28,5 @@ $(READY): pyproject.toml constraints.txt $(wildcard requirements/*.txt)
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 import safetensors
 import safetensors.torch
@@ -74,6 +75,19 @@ class TestNames:
 
     def test_a_hub_id_that_is_not_in_the_cache_is_refused_without_the_network(self) -> None:
         told("nobody/nothing-here", "no checkpoint 'nobody/nothing-here'", "the network is off")
+
+    def test_a_hub_id_in_the_cache_is_found_with_its_revision(
+        self, tiny_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        revision = "0123456789abcdef0123456789abcdef01234567"
+        repository = tmp_path / "models--someone--tiny"
+        shutil.copytree(tiny_llava, repository / "snapshots" / revision)
+        (repository / "refs").mkdir()
+        (repository / "refs" / "main").write_text(revision)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+        found = checkpoint.resolve("someone/tiny", offline=True)
+        assert (found.id, found.revision) == ("someone/tiny", revision)
+        assert found.digest == checkpoint.resolve(str(tiny_llava)).digest
 
     def test_a_folder_with_nothing_in_it_is_no_checkpoint(self, tmp_path: Path) -> None:
         told(tmp_path, "is no checkpoint")
