@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.engine.made import noise
-from vrbench.engine.answering import Answerer
+from vrbench.engine.answering import Answerer, _Progress
 from vrbench.engine.requests import Generation, LogLikelihood, Request, picture
 from vrbench.engine.store import AnswerStore
 from vrbench.models.vlm import VLM
@@ -113,12 +113,16 @@ def test_batches_are_halved_until_they_fit(
 def test_other_faults_are_not_taken_for_a_lack_of_memory(
     vlm: VLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    calls = []
+
     def broken(*_: Any) -> None:
+        calls.append(1)
         raise RuntimeError("shapes do not match")
 
     monkeypatch.setattr(VLM, "hidden", broken)
     with pytest.raises(RuntimeError, match="shapes do not match"):
         answers(vlm, tmp_path / "a.sqlite")
+    assert len(calls) == 1
 
 
 def test_the_key_knows_all_that_decides_an_answer() -> None:
@@ -141,6 +145,12 @@ def test_the_key_knows_all_that_decides_an_answer() -> None:
     keys += [request.key({**settings, "dtype": "torch.bfloat16"}) for request in (different[0], different[8])]
     assert len(set(keys)) == len(keys)
     assert Generation("p", (a,), 5, ()).key(settings) == different[2].key(settings)
+
+
+def test_an_item_is_done_with_its_last_request() -> None:
+    progress = _Progress(["x", "x", "y", "z", "z"], ["a", "b", "a", "c", "c"], {"c": 1})
+    assert (progress.total, progress.done) == (3, 1)
+    assert [progress.answered([key]) for key in ("a", "b")] == [1, 1]
 
 
 def test_progress_is_told_in_items(vlm: VLM, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

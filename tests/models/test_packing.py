@@ -42,3 +42,5 @@ def test_a_short_common_beginning_is_not_worth_a_row() -> None:
     rows = pack([[1, 2, 3, 4, *range(10, 40)], [1, 2, 3, 4, *range(50, 80)]])
     assert len(rows) == 2
     assert all(row.is_plain for row in rows)
+    rows = pack([[*range(10), *range(20, 70)], [*range(10), *range(70, 120)]])
+    assert len(rows) == 2
