@@ -13,6 +13,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 
+from tests.tiny import tokenizer
 from vrbench import data, registry
 from vrbench.engine import harness, lm_eval_adapter
 from vrbench.engine.answering import Answerer
@@ -21,6 +22,7 @@ from vrbench.engine.store import AnswerStore
 from vrbench.errors import VrbenchError
 from vrbench.models.vlm import VLM
 
+LONG = " ".join(map(str, range(600)))  # longer than the model's context, and nowhere the same
 TEXTS = [
     "",
     "One.",
@@ -28,10 +30,13 @@ TEXTS = [
 ]
 
 
+def adapter(vlm: VLM, folder: Path) -> lm_eval_adapter.Model:
+    return lm_eval_adapter.Model(Answerer(vlm, AnswerStore(folder / "a.sqlite", "c"), show_progress=False))
+
+
 @pytest.fixture
 def model(vlm: VLM, tmp_path: Path) -> lm_eval_adapter.Model:
-    answerer = Answerer(vlm, AnswerStore(tmp_path / "a.sqlite", "c"), show_progress=False)
-    return lm_eval_adapter.Model(answerer)
+    return adapter(vlm, tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +44,28 @@ def reference(vlm: VLM) -> Any:
     return HFLM(pretrained=vlm.model, tokenizer=vlm.tokenizer, batch_size=3)
 
 
+@pytest.fixture(scope="module")
+def beginning(vlm: VLM) -> VLM:
+    """The same model with a tokenizer that puts a token in front, as Llama's does."""
+    from tokenizers.processors import TemplateProcessing
+
+    words = tokenizer()
+    first = [("<s>", words.bos_token_id)]
+    words.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=first)
+    assert words.encode("a")[0] == words.bos_token_id
+    return VLM(vlm.model, words, vlm.image_processor)
+
+
 def asked(kind: str, *arguments: tuple[Any, ...]) -> list[Instance]:
     return [Instance(kind, {}, args, 0, ("task", i, 1)) for i, args in enumerate(arguments)]
 
 
-def test_loglikelihoods_are_those_of_hflm(model: lm_eval_adapter.Model, reference: Any) -> None:
-    contexts = ["", "Question: which?", "Trailing space ", "<s>Begins with a beginning", "x" * 2100]
+@pytest.mark.parametrize("which", ["vlm", "beginning"])
+def test_loglikelihoods_are_those_of_hflm(which: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    asking: VLM = request.getfixturevalue(which)
+    model = adapter(asking, tmp_path)
+    reference = HFLM(pretrained=asking.model, tokenizer=asking.tokenizer, batch_size=3)
+    contexts = ["", "Question: which?", "Trailing space ", "<s>Begins with a beginning", LONG]
     pairs = [(c, o) for c in contexts for o in (" a", " b", " a long continuation", "</s>")]
     ours = model.loglikelihood(asked("loglikelihood", *pairs))
     theirs = reference.loglikelihood(asked("loglikelihood", *pairs), disable_tqdm=True)
@@ -68,7 +89,7 @@ def test_generated_answers_are_those_of_hflm(model: lm_eval_adapter.Model, refer
         {"until": ["\n\n"], "max_gen_toks": 9, "do_sample": False},
         {"until": [free[4:6]], "max_gen_toks": 20, "temperature": 0.0},
     ]
-    texts = ("Once", "Once upon a time", "A longer prompt, for padding", "x" * 2100)
+    texts = ("Once", "Once upon a time", "A longer prompt, for padding", LONG)
     prompts = [(text, one) for one in settings for text in texts]
     ours = model.generate_until(asked("generate_until", *prompts))
     theirs = reference.generate_until(asked("generate_until", *prompts), disable_tqdm=True)
