@@ -167,7 +167,7 @@ def report(trials: int, processes: int) -> str:
         f"`{command}`, {datetime.date.today()}, {versions}, {processes} processes, {time.time() - start:.0f} s. "
         f"{trials:,} trials a setting, {stats.DRAWS:,} draws a trial, agreement {AGREEMENT}, shared within clusters "
         f"{SHARED}. A coverage of exactly 95 % would be seen here with a standard error of "
-        f"{69 / trials**0.5:.1f} points.",
+        f"{100 * (0.95 * 0.05 / trials) ** 0.5:.1f} points.",
     ]
     titles = ("Retention of one task", "Other metrics, and the mean over tasks", "Where few items change")
     for title, part, result in zip(titles, parts, found, strict=True):
