@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vrbench.pocket.glyphs import WORDS
-from vrbench.pocket.world import COLOURS, SHAPES, SIDE, Scene, Thing, draw, scene
+from vrbench.pocket.world import COLOURS, SHAPES, SIDE, SIZES, Scene, Thing, draw, scene
 
 LETTERS = "ABCD"
 PLACES = ("top left", "top right", "bottom left", "bottom right")
@@ -185,15 +185,24 @@ FACTS: dict[str, Callable[[random.Random, Scene], Fact | None]] = {
 
 
 def _existence_pair(rng: random.Random, of: Scene) -> Pair | None:
+    """One thing that is there, and one that differs from a thing that is there in size, colour or shape alone."""
     if not of.things:
         return None
-    there = {t.name for t in of.things}
-    seen = [f"{c} {s}" for c in {t.colour: 0 for t in of.things} for s in {t.shape: 0 for t in of.things}]
-    mixed = [name for name in seen if name not in there]
-    absent = [f"{c} {s}" for c in COLOURS for s in SHAPES if f"{c} {s}" not in there]
-    no = rng.choice(mixed) if mixed and rng.random() < 0.7 else rng.choice(absent)
-    yes = rng.choice(of.things).name
-    return Pair("existence", *(f"Is there {_article(n)} {n} in the image?" for n in (yes, no)))
+    there = {(t.size, t.colour, t.shape) for t in of.things}
+    one = rng.choice(of.things)
+    size, colour, shape = one.size, one.colour, one.shape
+    colours = [t.colour for t in of.things if t.colour != colour] or [c for c in COLOURS if c != colour]
+    shapes = [t.shape for t in of.things if t.shape != shape] or [s for s in SHAPES if s != shape]
+    near = [
+        (next(s for s in SIZES if s != size), colour, shape),
+        (size, rng.choice(colours), shape),
+        (size, colour, rng.choice(shapes)),
+    ]
+    absent = [name for name in near if name not in there]
+    if not absent:
+        return None
+    names = (f"{size} {one.name}", " ".join(rng.choice(absent)))
+    return Pair("existence", *(f"Is there {_article(n)} {n} in the image?" for n in names))
 
 
 def _article(name: str) -> str:
@@ -205,7 +214,7 @@ def _count_pair(rng: random.Random, of: Scene) -> Pair | None:
     if not found or found[1] == 0:
         return None
     what, count = found
-    other = count + 1 if count == 1 or rng.random() < 0.5 else count - 1
+    other = rng.choice([n for n in (count - 2, count - 1, count + 1, count + 2) if n > 0])
     return Pair("count", *(f"Is the number of {what} in the image equal to {n}?" for n in (count, other)))
 
 
@@ -420,7 +429,7 @@ def _one_turn(rng: random.Random, of: Scene) -> list[Turn]:
     fact = FACTS[kind](rng, of)
     if not fact or len(fact.wrong) < 3:
         return []
-    if rng.random() < (0.35 if kind == "word" else 0.6):
+    if rng.random() < (0.45 if kind == "word" else 0.65):
         options = _shuffled(rng, fact)
         prompt = lettered(fact.question, options, rng.choice(("seed", "mmbench")))
         return [Turn(f"letter/{kind}", prompt, LETTERS[options.index(fact.answer)])]
