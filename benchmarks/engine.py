@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--ckpt", default="pocket/region")
     parser.add_argument("--items", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--tasks", default="arc_easy,piqa,mmlu,pocket_mme")
+    parser.add_argument("--tasks", default="arc_easy,piqa,pocket_mme")
     given = parser.parse_args()
     of = checkpoint.resolve(given.ckpt)
     vlm = load_vlm(of, "cpu", "float32")
