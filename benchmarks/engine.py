@@ -94,6 +94,7 @@ def main() -> None:
     versions = ", ".join(f"{name} {installed(name)}" for name in PACKAGES if installed(name))
     about = f"{of.id}, float32, {torch.get_num_threads()} of {os.cpu_count()} CPU threads, {date.today().isoformat()}."
     command = f"python benchmarks/engine.py --data-root DATA --ckpt {given.ckpt} --items {given.items}"
+    command += f" --rounds {given.rounds}"
     table = ["| task | items | items/s | times unshared | times HFLM |", "|---|---|---|---|---|", *lines]
     written = ["# Engine", "", about, "", *table, "", f"`{command} --tasks {given.tasks}`", "", f"{versions}.", ""]
     REPORT.parent.mkdir(exist_ok=True)
