@@ -15,6 +15,7 @@ import pytest
 from benchmarks.startup import write_run
 from tests import tiny
 from vrbench import cli
+from vrbench.checkpoint import resolve
 from vrbench.records import load_run
 from vrbench.registry import TaskSpec
 
@@ -40,7 +41,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 
 class TestLightness:
-    @pytest.mark.parametrize("command", [["--help"], ["run", "--help"], ["tasks"], ["version"], ["schema"]])
+    @pytest.mark.parametrize("command", [["--help"], ["run", "--help"], ["prune", "--help"], ["tasks"], ["version"], ["schema"]])
     def test_light_commands_import_nothing_heavy(self, command: Sequence[str]) -> None:
         done = vrbench(*command, code=TELL_HEAVY + MAIN)
         assert (done.returncode, done.stderr.strip()) == (0, "")
@@ -160,6 +161,38 @@ class TestRun:
         assert "pocket_facts" in out
 
 
+class TestPrune:
+    """`vrbench prune` on a tiny model, in this process."""
+
+    def called(self, monkeypatch: pytest.MonkeyPatch, *command: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["vrbench", "prune", *command])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        return int(exit_.value.code or 0)
+
+    def test_it_makes_a_checkpoint_with_the_folder_s_name(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_llava: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "small"
+        code = self.called(monkeypatch, str(tiny_llava), "--remove", "1", "--pictures", "2", "--out", str(out))
+        assert code == 0
+        assert capsys.readouterr().out == f"checkpoint: {out}\n"
+        made = resolve(str(out))
+        assert (made.depth, made.lineage[0].id) == (tiny.DEPTH - 1, "small")
+
+    def test_faults_are_the_user_s(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_llava: Path, tmp_path: Path
+    ) -> None:
+        common = (str(tiny_llava), "--out", str(tmp_path / "small"))
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+        assert self.called(monkeypatch, *common, "--remove", "0", "--by", "size") == 2
+        assert self.called(monkeypatch, *common, "--remove", "1", "--device", "cuda") == 2
+        said = capsys.readouterr().err
+        for words in ("remove is 0", "by is 'size'", "torch sees no CUDA card"):
+            assert words in said
+        assert not (tmp_path / "small").exists()
+
+
 class TestConfig:
     """`--config`, seen through `run` refusing what it was told."""
 
@@ -193,7 +226,7 @@ def test_compare_prints_each_candidate_and_the_verdict_on_a_claim(runs: tuple[st
 
 
 def test_every_command_has_an_example() -> None:
-    for command in ("run", "compare", "tasks", "train", "schema", "version"):
+    for command in ("run", "compare", "tasks", "train", "prune", "schema", "version"):
         assert f"Example: vrbench {command}" in vrbench(command, "--help").stdout
 
 

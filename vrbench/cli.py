@@ -170,6 +170,30 @@ def train(
     print(f"checkpoint: {train_recipe(recipe, out, read_overrides(changes or []), device)}")
 
 
+@app.command(epilog="Example: vrbench prune pocket/region --remove 2 --out checkpoints/region-pruned-2")
+def prune(
+    ckpt: Annotated[str, typer.Argument(help="Checkpoint: pocket/NAME, a folder, or a hub id.", show_default=False)],
+    remove: Annotated[int, typer.Option(help="How many decoder layers go.")],
+    out: Annotated[Path, typer.Option(help="Checkpoint folder to make.")],
+    by: Annotated[str, typer.Option(help="What chooses them: loss (of right answers on dev pictures).")] = "loss",
+    outside_region: Annotated[
+        bool, typer.Option("--outside-region/--all-layers", help="Whether the layers that were tuned stay.")
+    ] = True,
+    id_: Annotated[str | None, typer.Option("--id", help="Id of the new checkpoint; else the folder's name.")] = None,
+    pictures: Annotated[int, typer.Option(help="Dev pictures on which the loss is measured.")] = 200,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Remove the decoder layers that a checkpoint misses least."""
+    from vrbench.surgery import prune as prune_layers
+    from vrbench.surgery import recipe_of
+
+    recipe = recipe_of(
+        makes=id_ or out.resolve().name, base=ckpt, remove=remove, by=by, outside_region=outside_region,
+        pictures=pictures,
+    )  # fmt: skip
+    print(f"checkpoint: {prune_layers(recipe, out, device)}")
+
+
 @app.command(epilog="Example: vrbench schema > run.schema.json")
 def schema() -> None:
     """Print the JSON schema of run.json."""

@@ -27,7 +27,9 @@ class LayerSet:
             raise VrbenchError(f"depth is {self.depth}; it must be at least 1")
         wrong = [i for i in self.indices if not 0 <= i < self.depth]
         if wrong:
-            raise VrbenchError(f"layers {wrong} do not exist; a model of depth {self.depth} has layers 0 to {self.depth - 1}")
+            raise VrbenchError(
+                f"layers {wrong} do not exist; a model of depth {self.depth} has layers 0 to {self.depth - 1}"
+            )
         if not self.indices and not self.allow_empty:
             raise VrbenchError("no layer was named; name at least one, or use LayerSet.none(depth) for none")
         object.__setattr__(self, "indices", tuple(sorted(set(self.indices))))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vrbench import checkpoint, data, registry
+from vrbench.device import chosen_device, device_faults
 from vrbench.errors import ManyFaults, VrbenchError, raise_all
 from vrbench.provenance import installed
 from vrbench.records import SCHEMA_VERSION, Settings, digest_of
@@ -19,7 +20,6 @@ from vrbench.registry import TaskSpec
 if TYPE_CHECKING:
     from vrbench.engine.harness import Part
 
-DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("auto", "float32", "bfloat16")
 PROSE = {"title", "licence", "citation", "url", "note", "suites", "n", "chance", "groups"}
 """Fields of a task that decide neither an answer nor a score."""
@@ -148,12 +148,9 @@ def _option_faults(options: Options) -> Iterator[str]:
     size = options.batch_size
     if size != "auto" and (not isinstance(size, int) or size < 1):
         yield f"batch size is {size!r}; it must be 'auto' or a number of at least 1"
-    if options.device not in DEVICES:
-        yield f"device {options.device!r} is unknown; there are {', '.join(DEVICES)}"
     if options.dtype not in DTYPES:
         yield f"dtype {options.dtype!r} is unknown; there are {', '.join(DTYPES)}"
-    if options.device == "cuda" and not _has_card():
-        yield "device is cuda, but torch sees no CUDA card here; use --device cpu, or auto"
+    yield from device_faults(options.device)
     yield from _folder_faults(Path(options.out))
 
 
@@ -213,19 +210,11 @@ def _definition(job: Job) -> dict[str, Any]:
 
 def _chosen(options: Options) -> Options:
     """The options with what "auto" means here."""
-    device = options.device
-    if device == "auto":
-        device = "cuda" if _has_card() else "cpu"
+    device = chosen_device(options.device)
     dtype = options.dtype
     if dtype == "auto":
         dtype = "bfloat16" if device == "cuda" else "float32"
     return Options(**{**vars(options), "device": device, "dtype": dtype})
-
-
-def _has_card() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def _sentences(error: VrbenchError) -> list[str]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,7 +128,8 @@ def draw(of: Scene) -> NDArray[np.uint8]:
         _fill(canvas, thing)
     for word in of.words:
         _ink(canvas, _pen_strokes(word), word.pen / 2, word.rgb)
-    grain = np.random.Generator(np.random.PCG64(of.seed)).integers(-of.noise, of.noise + 1, canvas.shape, dtype=np.int16)
+    source = np.random.Generator(np.random.PCG64(of.seed))
+    grain = source.integers(-of.noise, of.noise + 1, canvas.shape, dtype=np.int16)
     return np.clip(np.rint(canvas) + grain, 0, 255).astype(np.uint8)
 
 
@@ -185,7 +187,7 @@ def _jitter(rng: random.Random, rgb: tuple[int, int, int], by: int) -> tuple[int
     return red, green, blue
 
 
-@lru_cache(maxsize=None)
+@cache
 def _turn(degrees: int) -> tuple[float, float]:
     """Cosine and sine, rounded so that no two math libraries differ."""
     return round(math.cos(math.radians(degrees)), 6), round(math.sin(math.radians(degrees)), 6)
@@ -253,9 +255,10 @@ def _outside_polygon(dx: NDArray, dy: NDArray, corners: list[tuple[float, float]
 def _squared_distance(dx: NDArray, dy: NDArray, start: tuple[float, float], end: tuple[float, float]) -> NDArray:
     (ax, ay), (bx, by) = start, end
     length = max((bx - ax) ** 2 + (by - ay) ** 2, 1e-6)
-    along = ((dx - np.float32(ax)) * np.float32(bx - ax) + (dy - np.float32(ay)) * np.float32(by - ay)) / np.float32(length)
-    along = np.clip(along, 0.0, 1.0)
-    return (dx - np.float32(ax) - along * np.float32(bx - ax)) ** 2 + (dy - np.float32(ay) - along * np.float32(by - ay)) ** 2
+    across, down = np.float32(bx - ax), np.float32(by - ay)
+    from_x, from_y = dx - np.float32(ax), dy - np.float32(ay)
+    along = np.clip((from_x * across + from_y * down) / np.float32(length), 0.0, 1.0)
+    return (from_x - along * across) ** 2 + (from_y - along * down) ** 2
 
 
 def _pen_strokes(word: Word) -> list[tuple[tuple[float, float], tuple[float, float]]]:
@@ -271,7 +274,7 @@ def _pen_strokes(word: Word) -> list[tuple[tuple[float, float], tuple[float, flo
                 across = left + gx * scale + (3 - gy) * scale * word.slant
                 down = (gy - 3) * scale
                 points.append((word.x + cos * across - sin * down, word.y + sin * across + cos * down))
-            segments += list(zip(points, points[1:], strict=False))
+            segments += list(pairwise(points))
     return segments
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vrbench.surgery.recipe import PruneRecipe
+from vrbench.surgery.recipe import PruneRecipe, recipe_of
 
-__all__ = ["PruneRecipe", "prune"]
+__all__ = ["PruneRecipe", "prune", "recipe_of"]
 
 
 def prune(recipe: PruneRecipe, out: str | Path, device: str = "auto") -> Path:

@@ -12,6 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from vrbench.checkpoint import Checkpoint, resolve
+from vrbench.device import chosen_device
 from vrbench.errors import VrbenchError
 from vrbench.layers import LayerSet
 from vrbench.lineage import MARKER
@@ -38,7 +39,8 @@ class DevLoss:
     def _add(self, numbers: Sequence[int], per_picture: int) -> None:
         scenes = [scene("dev", i) for i in numbers]
         projected = self.vlm.project(self.vlm.encode_images([Image.fromarray(draw(of)) for of in scenes]))
-        sequences, targets = [], {}
+        sequences: list[list[int]] = []
+        targets: dict[int, list[int]] = {}
         for slot, of in enumerate(scenes):
             for turn in turns(of, per_picture):
                 asked = self.vlm.encode(self.vlm.prompt(turn.prompt, 1), [slot])
@@ -87,23 +89,24 @@ def choose(loss: DevLoss, candidates: Sequence[int], count: int) -> tuple[list[i
 
 def prune_by_loss(recipe: PruneRecipe, out: Path, device: str) -> Path:
     """See `vrbench.surgery.prune`."""
+    where = chosen_device(device)
     if (out / MARKER).exists():
         raise VrbenchError(f"{out} already holds a checkpoint; name another folder, or remove it")
     base = resolve(recipe.base)
     candidates = _candidates(base, recipe.outside_region)
-    if recipe.remove >= len(candidates) + (not recipe.outside_region):
-        raise VrbenchError(f"{recipe.remove} layers are to go, but of {base.depth} only {len(candidates)} may")
-    on_card = device != "cpu" and torch.cuda.is_available()
-    vlm = load_vlm(base, "cuda" if on_card else "cpu", "float32")
+    most = min(len(candidates), base.depth - 1)  # one layer must stay
+    if recipe.remove > most:
+        raise VrbenchError(f"{recipe.remove} layers are to go, but of {base.depth} only {most} may")
+    vlm = load_vlm(base, where, "float32")
     removed, losses = choose(DevLoss(vlm, recipe.pictures, recipe.turns), candidates, recipe.remove)
     return _write(recipe, out, base, removed, losses)
 
 
 def _candidates(base: Checkpoint, outside_region: bool) -> list[int]:
     """All layers, or those that no training step of the checkpoint's own touched."""
-    tuned = {
-        layer for step in base.lineage[0].steps if step.kind == "trained" for layer in LayerSet.parse(step.layers, step.depth)
-    } if base.lineage and outside_region else set()  # fmt: skip
+    steps = base.lineage[0].steps if base.lineage and outside_region else ()
+    trained = [LayerSet.parse(step.layers, step.depth) for step in steps if step.kind == "trained"]
+    tuned = {layer for layers in trained for layer in layers}
     return [layer for layer in range(base.depth) if layer not in tuned]
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import Field, ValidationError
 
+from vrbench.errors import raise_all
 from vrbench.records import Record, digest_of
 
 
@@ -29,3 +30,16 @@ class PruneRecipe(Record):
     def text(self) -> str:
         """The recipe as YAML."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def recipe_of(**values: Any) -> PruneRecipe:
+    """A recipe from values that a user gave.
+
+    Raises:
+        VrbenchError: every value that is out of bounds, at once.
+    """
+    try:
+        return PruneRecipe(**values)
+    except ValidationError as error:
+        raise_all(f"{'.'.join(map(str, f['loc']))} is {f['input']!r}: {f['msg']}" for f in error.errors())
+        raise

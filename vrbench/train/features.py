@@ -48,7 +48,8 @@ def cached(
     """
     root = Path(__file__).parents[1]
     code = [file_digest(root / name) for name in SOURCES]
-    file = cache_folder() / "features" / f"{digest_of([FORMAT, *what, tower_digest, str(device.type), *code])[:20]}.safetensors"
+    key = digest_of([FORMAT, *what, tower_digest, str(device.type), *code])
+    file = cache_folder() / "features" / f"{key[:20]}.safetensors"
     if not file.is_file():
         pictures = make()
         _save(Encoded(encode(tower, pictures.pixels, device), packer.rows(pictures.turns)), file)
@@ -80,5 +81,5 @@ def _load(file: Path, device: torch.device) -> Encoded:
         last = np.cumsum(stored.get_tensor("turns").numpy())[:-1]
         kinds = [tuple(names[k] for k in part) for part in np.split(stored.get_tensor("kinds").numpy(), last)]
         features = stored.get_tensor("features").to(device)
-    rows = [Row(*fields, k) for *fields, k in zip(*(split[name] for name in FIELDS), kinds, strict=True)]
+    rows = [Row(kinds=kinds[i], **{name: parts[i] for name, parts in split.items()}) for i in range(len(kinds))]
     return Encoded(features, rows)

@@ -15,19 +15,6 @@ from vrbench.errors import VrbenchError
 BETAS = (0.9, 0.98)
 
 
-def device_of(name: str) -> torch.device:
-    """The device for "auto", "cpu" or "cuda".
-
-    Raises:
-        VrbenchError: "cuda" was asked for and there is none, or the name is another.
-    """
-    if name not in ("auto", "cpu", "cuda"):
-        raise VrbenchError(f"device is {name!r}; it must be 'auto', 'cpu' or 'cuda'")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise VrbenchError("device is 'cuda', but there is no CUDA device here; use 'auto' or 'cpu'")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
-
-
 def optimize(
     groups: list[dict[str, Any]],
     loss_of_step: Callable[[int], Tensor],

@@ -56,7 +56,8 @@ class Packer:
     def __init__(self, tokenizer: Any, image_tokens: int, image_token: str = "<image>") -> None:
         self.tokenizer = tokenizer
         opened, closed = self._around(tokenizer, image_token)
-        self.prefix = tokenizer.encode(opened.replace(image_token, image_token * image_tokens), add_special_tokens=False)
+        pictured = opened.replace(image_token, image_token * image_tokens)
+        self.prefix = tokenizer.encode(pictured, add_special_tokens=False)
         self.between = tokenizer.encode(closed, add_special_tokens=False)
         self.end = [tokenizer.eos_token_id]
 

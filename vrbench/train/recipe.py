@@ -61,7 +61,7 @@ class TrainRecipe(Record):
     makes: str = Field(description="Id of the checkpoint that it makes.")
     base: str = Field(description="Checkpoint (or LLM) that it starts from.")
     seed: int = Field(default=0, description="Seed of initial weights and of the order of the data.")
-    dtype: Literal["bfloat16", "float32"] = Field(default="bfloat16", description="Compute type; master weights float32.")
+    dtype: Literal["bfloat16", "float32"] = Field(default="bfloat16", description="Compute type; masters are float32.")
     warmup: float = Field(default=0.04, ge=0, lt=1, description="Share of the steps with a rising learning rate.")
     clip: float = Field(default=1.0, gt=0, description="Largest gradient norm.")
     data: Data = Field(description="The training data.")
@@ -93,9 +93,8 @@ def load(name: str, overrides: dict[str, str] | None = None) -> TrainRecipe:
     path = RECIPES / f"{name}.yaml" if name in names() else Path(name)
     if not path.is_file():
         near = difflib.get_close_matches(name, names(), n=3)
-        raise VrbenchError(
-            f"no recipe {name!r}; " + (f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(names())}")
-        )
+        hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(names())}"
+        raise VrbenchError(f"no recipe {name!r}; {hint}")
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -138,5 +137,6 @@ def _sentence(where: str, fault: Any) -> str:
 
 
 def _keys_beside(loc: tuple[Any, ...]) -> list[str]:
-    section = {"data": Data, "tower": Tower, "align": Align, "tune": Tune}.get(str(loc[0])) if len(loc) > 1 else None
-    return list((section or TrainRecipe).model_fields)
+    sections: dict[str, type[Record]] = {"data": Data, "tower": Tower, "align": Align, "tune": Tune}
+    inside = sections.get(str(loc[0])) if len(loc) > 1 else None
+    return list((inside or TrainRecipe).model_fields)

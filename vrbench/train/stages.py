@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from vrbench.checkpoint import resolve
+from vrbench.device import chosen_device
 from vrbench.errors import VrbenchError
 from vrbench.layers import LayerSet, select
 from vrbench.lineage import MARKER
@@ -21,7 +22,6 @@ from vrbench.models.vlm import VLM
 from vrbench.pocket import pydoc
 from vrbench.records import Base, Lineage, Step
 from vrbench.train.features import Encoded, cached
-from vrbench.train.loop import device_of
 from vrbench.train.packing import Packer
 from vrbench.train.pictures import Pictures, easy, generated
 from vrbench.train.publish import publish, save_tensors
@@ -37,7 +37,7 @@ def run_recipe(recipe: TrainRecipe, out: Path, device: str) -> Path:
     """Train as the recipe says and write the folder; see `vrbench.train.train`."""
     if (out / MARKER).exists():
         raise VrbenchError(f"{out} already holds a checkpoint; name another folder, or remove it")
-    where = device_of(device)
+    where = torch.device(chosen_device(device))
     out.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     return (_make_base if recipe.tower else _tune)(recipe, out, where, started)
@@ -45,7 +45,7 @@ def run_recipe(recipe: TrainRecipe, out: Path, device: str) -> Path:
 
 def _make_base(recipe: TrainRecipe, out: Path, device: torch.device, started: float) -> Path:
     if recipe.base != smollm2.ID:
-        raise VrbenchError(f"recipe {recipe.name} has base {recipe.base!r}; a new tower goes before {smollm2.ID!r} only")
+        raise VrbenchError(f"recipe {recipe.name} has base {recipe.base!r}; a new tower goes with {smollm2.ID!r} only")
     data = generated("train", recipe.data.scenes, 1, captions=True)
     dev = generated("dev", DEV_PICTURES, 1, captions=True)
     extra = easy(1) if recipe.data.easy_vqa else None
