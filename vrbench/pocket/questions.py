@@ -291,12 +291,50 @@ def pocket_mme(split: str = "test", images: int = 160) -> list[dict[str, Any]]:
     raise AssertionError("unreachable")
 
 
+def _color_by_size(rng: random.Random, of: Scene) -> Fact | None:
+    """Several of one shape, one of them small or large: a question that is not in the tuning data in this form."""
+    thing = _only_one_of_its_size(rng, of, "shape")
+    if not thing:
+        return None
+    wrong = _wrong(rng, thing.colour, [t.colour for t in of.things], list(COLOURS))
+    return Fact("color by size", f"What color is the {thing.size} {thing.shape}?", thing.colour, wrong)
+
+
+def _shape_by_size(rng: random.Random, of: Scene) -> Fact | None:
+    """Several of one colour, one of them small or large; not in the tuning data in this form either."""
+    thing = _only_one_of_its_size(rng, of, "colour")
+    if not thing:
+        return None
+    wrong = _wrong(rng, thing.shape, [t.shape for t in of.things], list(SHAPES))
+    return Fact("shape by size", f"What is the shape of the {thing.size} {thing.colour} object?", thing.shape, wrong)
+
+
+def _only_one_of_its_size(rng: random.Random, of: Scene, attribute: str) -> Thing | None:
+    """A thing whose attribute others share, but none of its size."""
+    counts = Counter(getattr(t, attribute) for t in of.things)
+    sized = Counter((getattr(t, attribute), t.size) for t in of.things)
+    found = [
+        t for t in of.things if counts[getattr(t, attribute)] > 1 and sized[getattr(t, attribute), t.size] == 1
+    ]
+    return rng.choice(found) if found else None
+
+
+# Kinds asked with lettered options in the test tasks. Chosen on the dev split with pocket/full: "color" and "shape" of
+# a thing that is alone in its kind are too easy (100 and 98 %), and of four words it picks the right one in 37 %, hardly
+# better than by guessing, so that reading is asked in the open only, where one has to spell.
+LETTERED: dict[str, Callable[[random.Random, Scene], Fact | None]] = {
+    "color by size": _color_by_size,
+    "shape by size": _shape_by_size,
+    **{kind: make for kind, make in FACTS.items() if kind not in ("color", "shape", "word")},
+}
+
+
 def _balanced(task: str, split: str, count: int) -> Iterator[tuple[int, Scene, Fact, random.Random]]:
     """`count` facts, one a scene, the kinds in turn."""
-    kinds = list(FACTS)
+    kinds = list(LETTERED)
     made = 0
     for index, of, rng in _scenes(task, split):
-        fact = FACTS[kinds[made % len(kinds)]](rng, of)
+        fact = LETTERED[kinds[made % len(kinds)]](rng, of)
         if fact and len(fact.wrong) == 3:
             yield index, of, fact, rng
             made += 1
@@ -304,7 +342,7 @@ def _balanced(task: str, split: str, count: int) -> Iterator[tuple[int, Scene, F
                 return
 
 
-def pocket_mmbench(split: str = "test", base_questions: int = 200) -> list[dict[str, Any]]:
+def pocket_mmbench(split: str = "test", base_questions: int = 196) -> list[dict[str, Any]]:
     """Rows with MMBench's columns: each base question once for every rotation of its four options."""
     rows = []
     for index, of, fact, rng in _balanced("pocket_mmbench", split, base_questions):
@@ -330,10 +368,9 @@ def pocket_mmbench(split: str = "test", base_questions: int = 200) -> list[dict[
     return rows
 
 
-def pocket_seed(split: str = "test", questions: int = 720) -> list[dict[str, Any]]:
+def pocket_seed(split: str = "test", questions: int = 700) -> list[dict[str, Any]]:
     """Rows with SEED-Bench's columns: four choices, one question a picture, the kinds in equal shares."""
     rows = []
-    kinds = list(FACTS)
     for index, of, fact, rng in _balanced("pocket_seed", split, questions):
         options = _shuffled(rng, fact)
         rows.append(
@@ -343,7 +380,7 @@ def pocket_seed(split: str = "test", questions: int = 720) -> list[dict[str, Any
                 **{f"choice_{letter.lower()}": o for letter, o in zip(LETTERS, options, strict=True)},
                 "answer": LETTERS[options.index(fact.answer)],
                 "data_type": "image",
-                "question_type_id": kinds.index(fact.kind) + 1,
+                "question_type_id": list(LETTERED).index(fact.kind) + 1,
                 "question_type": fact.kind,
                 "image": [_image(of)],
             }
