@@ -8,10 +8,10 @@ from typing import Any
 from vrbench.errors import VrbenchError
 
 GENERATORS = {
-    "pocket_mme": "vrbench.pocket.questions:pocket_mme",
-    "pocket_mmbench": "vrbench.pocket.questions:pocket_mmbench",
-    "pocket_seed": "vrbench.pocket.questions:pocket_seed",
-    "pocket_textvqa": "vrbench.pocket.questions:pocket_textvqa",
+    "pocket_mme": "vrbench.pocket.visual:pocket_mme",
+    "pocket_mmbench": "vrbench.pocket.visual:pocket_mmbench",
+    "pocket_seed": "vrbench.pocket.visual:pocket_seed",
+    "pocket_textvqa": "vrbench.pocket.visual:pocket_textvqa",
     "easy_vqa": "vrbench.pocket.easy_vqa:rows",
     "pocket_facts": "vrbench.pocket.facts:rows",
     "pocket_grammar": "vrbench.pocket.grammar:rows",

@@ -17,20 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from vrbench.errors import VrbenchError
+from vrbench.pocket.turns import SHORT, Turn
 
 EXTRA_SHAPES = ("rectangle",)
 EXTRA_COLOURS = ("black", "gray")
 SHAPES = ("circle", "rectangle", "triangle")
 COLOURS = ("red", "green", "blue", "black", "gray", "teal", "brown", "yellow")
-SHORT = "\nAnswer the question using a single word or phrase."
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One question as the task asks it, with its answer."""
-
-    prompt: str
-    answer: str
+DEV_PICTURES = 300  # of the train split, kept out of the training
 
 
 @dataclass(frozen=True)
@@ -98,9 +91,6 @@ def rows(split: str = "test") -> list[dict[str, Any]]:
     return made
 
 
-DEV_PICTURES = 300
-
-
 def training_items() -> Iterator[Item]:
     """Pictures of the train split that are neither in the dev part nor, pixel for pixel, in the test split."""
     held_out = {pixel_digest(_image("test", n)) for n in {q[2] for q in _questions("test")}}
@@ -114,7 +104,7 @@ def training_items() -> Iterator[Item]:
         shape = next((a for _, a in questions if a in SHAPES), None)
         colour = next((a for _, a in questions if a in COLOURS), None)
         if shape and colour:
-            yield Item(image, shape, colour, tuple(Turn(q + SHORT, a) for q, a in questions))
+            yield Item(image, shape, colour, tuple(Turn("open/easy", q + SHORT, a) for q, a in questions))
 
 
 def pixel_digest(image: Any) -> str:

@@ -19,7 +19,7 @@ from vrbench.lineage import MARKER
 from vrbench.models.load import load_vlm
 from vrbench.models.packing import Row, pack
 from vrbench.models.vlm import VLM
-from vrbench.pocket.questions import turns
+from vrbench.pocket.turns import turns
 from vrbench.pocket.world import draw, scene
 from vrbench.records import Base, Lineage, Step, write_atomically
 from vrbench.surgery.recipe import PruneRecipe

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vrbench.pocket.questions import Turn
+from vrbench.pocket.turns import Turn
 
 IGNORED = -100
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vrbench.pocket import easy_vqa
-from vrbench.pocket.questions import Turn, caption, turns
+from vrbench.pocket.turns import Turn, caption, turns
 from vrbench.pocket.world import COLOURS, SHAPES, SIDE, SIZES, Scene, draw, scene
 
 CHUNK = 250
@@ -75,7 +75,7 @@ def easy(per_picture: int) -> Pictures:
     for item in easy_vqa.training_items():
         pixels.append(np.asarray(item.image.resize((SIDE, SIDE), resample=3), dtype=np.uint8))
         labels.append(_easy_labels(pixels[-1], item.shape, item.colour))
-        asked.append([Turn("open/easy", t.prompt, t.answer) for t in item.turns][:per_picture])
+        asked.append(list(item.turns[:per_picture]))
     return Pictures(np.stack(pixels), np.stack(labels), asked)
 
 
