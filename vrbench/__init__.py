@@ -4,6 +4,7 @@ From Python:
     evaluate(ckpt, tasks, ...) -> RunRecord     one checkpoint on some tasks
     run_all(ckpts, tasks, baseline, options)    several, vision features shared -> their runs, the baseline's first
     load_run(path) -> Run                       a run that was written before
+    join(runs) -> list[Run]                     runs of one checkpoint made into one, with the tasks of all
     compare(runs, baseline) -> Comparison       what the runs keep of the baseline's scores
 """
 
@@ -17,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vrbench.compare import compare
     from vrbench.evaluate import evaluate, run_all
+    from vrbench.joining import join
     from vrbench.records import load_run
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "compare", "evaluate", "load_run", "run_all"]
+__all__ = ["__version__", "compare", "evaluate", "join", "load_run", "run_all"]
 
 
 class _Function:
@@ -39,6 +41,7 @@ class _Function:
 class _Package(ModuleType):
     compare = _Function("vrbench.compare", "compare")
     evaluate = _Function("vrbench.evaluate", "evaluate")
+    join = _Function("vrbench.joining", "join")
     load_run = _Function("vrbench.records", "load_run")
     run_all = _Function("vrbench.evaluate", "run_all")
 

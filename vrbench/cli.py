@@ -124,15 +124,27 @@ def _print_runs(runs: list[Run], compared: bool, out: Path, seed: int) -> None:
         print(f"run: {done.path}")
 
 
-@app.command(epilog="Example: vrbench compare runs/region/0123456789abcdef --baseline runs/full/fedcba9876543210")
+@app.command(epilog="Example: vrbench compare runs/region/* --baseline runs/full/fedcba9876543210")
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs.", show_default=False)],
-    baseline: Annotated[Path, typer.Option(help="Folder of the run that the others are compared with.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN...", help="Folders of runs; those of one checkpoint are joined.", show_default=False
+        ),
+    ],
+    baseline: Annotated[
+        list[Path],
+        typer.Option(help="Folder of the run that the others are compared with; repeat it to join several."),
+    ],
     form: Annotated[str, typer.Option("--format", help="table, markdown, latex, html or json.")] = "table",
     claim: Annotated[list[str] | None, typer.Option(help="Such as 'visual>=99%', 'text>=-1'; may be repeated.")] = None,
     seed: Annotated[int, typer.Option(help="Of the bootstrap's draws.")] = 0,
 ) -> None:
-    """Compare runs with a baseline: retention with intervals, and verdicts on claims."""
+    """Compare runs with a baseline: retention with intervals, and verdicts on claims.
+
+    Tasks of a checkpoint that were measured on other days or machines may lie in several runs, all with the same limit,
+    seed and dtype; of two versions of a task the higher is used.
+    """
     from vrbench import report
     from vrbench.compare import compare_paths
 

@@ -11,8 +11,9 @@ from pydantic import Field
 from vrbench import __version__, pairing, stats
 from vrbench.claims import DEFAULT_CLAIMS, POOLS, Claim, Verdict, judge, parse_all
 from vrbench.errors import VrbenchError, raise_all
+from vrbench.joining import join
 from vrbench.pairing import PairedTask
-from vrbench.records import SCHEMA_VERSION, CheckpointRef, Record, Run, load_run
+from vrbench.records import SCHEMA_VERSION, CheckpointRef, Record, Run, Source, load_run
 
 
 class Row(Record):
@@ -49,6 +50,7 @@ class Candidate(Record):
 
     label: str = Field(description="Its name in this comparison.")
     checkpoint: CheckpointRef = Field(description="What was measured.")
+    sources: tuple[Source, ...] = Field(description="The runs that its results come from.")
     tasks: tuple[Row, ...] = Field(description="One a task that both runs have.")
     suites: tuple[Row, ...] = Field(description="One a suite.")
     verdicts: tuple[Verdict, ...] = Field(description="One a claim.")
@@ -61,6 +63,7 @@ class Comparison(Record):
     vrbench: str = Field(default=__version__, description="Version of vrbench.")
     baseline_label: str = Field(description="The baseline's name in this comparison.")
     baseline: CheckpointRef = Field(description="What the candidates are compared with.")
+    baseline_sources: tuple[Source, ...] = Field(description="The runs that the baseline's results come from.")
     candidates: tuple[Candidate, ...] = Field(description="In the order given.")
     claims: tuple[Claim, ...] = Field(description="What verdicts were asked for.")
     limit: int | None = Field(default=None, description="Items a task, if limited.")
@@ -70,22 +73,37 @@ class Comparison(Record):
 
 
 def compare_paths(
-    paths: Sequence[str | Path], baseline: str | Path, claims: Sequence[str] | None = None, seed: int = 0
+    paths: Sequence[str | Path],
+    baseline: str | Path | Sequence[str | Path],
+    claims: Sequence[str] | None = None,
+    seed: int = 0,
 ) -> Comparison:
-    """`compare` for runs on disk.
+    """`compare` for runs on disk; several runs of one checkpoint, the baseline's too, are joined.
 
     Raises:
-        VrbenchError: as `compare` and `load_run`, all faults at once.
+        VrbenchError: as `compare`, `join` and `load_run`, or a baseline of several checkpoints.
     """
-    runs: list[Run] = []
     faults: list[str] = []
-    for path in [baseline, *paths]:
+    bases = _loaded([baseline] if isinstance(baseline, (str, Path)) else baseline, faults)
+    runs = _loaded(paths, faults)
+    raise_all(faults)
+    known = {run.record.inputs_digest for run in bases}
+    candidates = join([run for run in runs if run.record.inputs_digest not in known])
+    base = join(bases)
+    if len(base) != 1:
+        named = ", ".join(run.record.checkpoint.id for run in base)
+        raise VrbenchError(f"the baseline must be runs of one checkpoint, not of {len(base)} ({named})")
+    return compare(candidates or base[: len(runs)], base[0], claims, seed)
+
+
+def _loaded(paths: Sequence[str | Path], faults: list[str]) -> list[Run]:
+    runs: list[Run] = []
+    for path in paths:
         try:
             runs.append(load_run(path))
         except VrbenchError as error:
             faults.append(str(error))
-    raise_all(faults)
-    return compare(runs[1:], runs[0], claims, seed)
+    return runs
 
 
 def compare(runs: Sequence[Run], baseline: Run, claims: Sequence[str] | None = None, seed: int = 0) -> Comparison:
@@ -118,11 +136,15 @@ def compare(runs: Sequence[Run], baseline: Run, claims: Sequence[str] | None = N
     return Comparison(
         baseline_label=base_label,
         baseline=baseline.record.checkpoint,
+        baseline_sources=baseline.sources,
         candidates=tuple(_candidate(label, run, baseline, parsed, seed) for label, run in labelled.items()),
         claims=parsed,
         limit=baseline.record.settings.limit,
         seed=seed,
-        notes=tuple(note for label, run in labelled.items() for note in _notes(label, run, baseline)),
+        notes=(
+            *(f"{base_label}: {note}" for note in baseline.notes),
+            *(note for label, run in labelled.items() for note in _notes(label, run, baseline)),
+        ),
     )
 
 
@@ -140,6 +162,7 @@ def _candidate(label: str, run: Run, baseline: Run, claims: Sequence[Claim], see
     return Candidate(
         label=label,
         checkpoint=run.record.checkpoint,
+        sources=run.sources,
         tasks=_adjusted(list(rows.values())),
         suites=_adjusted([row for s, row in means.items() if s in suites or s in pools]),
         verdicts=tuple(
@@ -250,7 +273,8 @@ def _adjusted(rows: Sequence[Row]) -> tuple[Row, ...]:
 
 def _notes(label: str, run: Run, baseline: Run) -> list[str]:
     ours, theirs = ([r.task for r in r_.record.results] for r_ in (run, baseline))
-    notes = [f"{label}: {t} left out, the baseline has not run it" for t in ours if t not in theirs]
+    notes = [f"{label}: {note}" for note in run.notes]
+    notes += [f"{label}: {t} left out, the baseline has not run it" for t in ours if t not in theirs]
     notes += [f"{label}: {t} left out, only the baseline has run it" for t in theirs if t not in ours]
     a, b = run.record.settings, baseline.record.settings
     if a.dtype != b.dtype:

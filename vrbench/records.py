@@ -165,14 +165,32 @@ class RunRecord(Record):
     provenance: Provenance = Field(description="How it was made.")
 
 
+class Source(Record):
+    """One of the runs that a checkpoint's results come from."""
+
+    tasks: tuple[str, ...] = Field(description="Tasks that are taken from it.")
+    dtype: str = Field(description="Compute type of the model.")
+    provenance: Provenance = Field(description="How it was made.")
+
+
 class Run(BaseModel):
-    """A record together with its samples, as `compare` needs them."""
+    """A record together with its samples, as `compare` needs them.
+
+    `joined` and `notes` are those of `vrbench.joining.join`, empty for a run that was read from disk.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     record: RunRecord
     samples: dict[str, tuple[Sample, ...]]
     path: Path | None = None
+    joined: tuple[Source, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The runs that its results come from: itself, unless it was joined."""
+        return self.joined or (source_of(self.record, tuple(r.task for r in self.record.results)),)
 
     def result(self, task: str) -> TaskResult:
         """The result of one task.
@@ -184,6 +202,11 @@ class Run(BaseModel):
             if result.task == task:
                 return result
         raise VrbenchError(f"the run of {self.record.checkpoint.id} has no task {task!r}")
+
+
+def source_of(record: RunRecord, tasks: tuple[str, ...]) -> Source:
+    """A run as the source of some of its tasks."""
+    return Source(tasks=tasks, dtype=record.settings.dtype, provenance=record.provenance)
 
 
 def canonical_json(value: Any) -> str:
