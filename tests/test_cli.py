@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +41,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 
 class TestLightness:
-    @pytest.mark.parametrize("command", [["--help"], ["run", "--help"], ["prune", "--help"], ["tasks"], ["version"], ["schema"]])
-    def test_light_commands_import_nothing_heavy(self, command: Sequence[str]) -> None:
-        done = vrbench(*command, code=TELL_HEAVY + MAIN)
+    @pytest.mark.parametrize("command", ["--help", "run --help", "prune --help", "tasks", "version", "schema"])
+    def test_light_commands_import_nothing_heavy(self, command: str) -> None:
+        done = vrbench(*command.split(), code=TELL_HEAVY + MAIN)
         assert (done.returncode, done.stderr.strip()) == (0, "")
 
     @pytest.mark.parametrize("form", ["table", "markdown", "latex", "json"])
