@@ -1,0 +1,75 @@
+"""What bfloat16 and the batch size do to answers: how many differ from float32's, on one checkpoint.
+
+    python benchmarks/dtypes.py --ckpt pocket/region --tasks pocket_mme,pocket_facts --items 200
+
+Writes benchmarks/results/dtypes.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import tempfile
+from datetime import datetime, timezone
+from pathlib import Path
+
+from tabulate import tabulate
+
+from vrbench.evaluate import run_all
+from vrbench.plan import Options
+from vrbench.records import Run
+
+RESULT = Path(__file__).parent / "results" / "dtypes.md"
+REFERENCE = ("float32", "1")
+OTHERS = (("float32", "7"), ("float32", "64"), ("bfloat16", "1"), ("bfloat16", "7"), ("bfloat16", "64"))
+
+
+def measure(ckpt: str, tasks: str, items: int, dtype: str, batch_size: str) -> Run:
+    """One run in a folder of its own, so that no stored answer is taken for a new one."""
+    with tempfile.TemporaryDirectory() as out:
+        options = Options(limit=items, dtype=dtype, batch_size=batch_size, out=Path(out))
+        (run,) = run_all([ckpt], tasks, options=options)
+    return run
+
+
+def rows(reference: Run, other: Run, setting: tuple[str, str]) -> list[list[object]]:
+    """One row a task: items, answers that differ from the reference's, both scores."""
+    made: list[list[object]] = []
+    for task, samples in reference.samples.items():
+        pairs = list(zip(samples, other.samples[task], strict=True))
+        differ = sum(a.answer != b.answer for a, b in pairs)
+        deepest = max((abs(x - y) for a, b in pairs for x, y in zip(a.loglikelihoods, b.loglikelihoods, strict=True)),
+                      default=None)  # fmt: skip
+        scores = [run.result(task).score for run in (reference, other)]
+        made.append([*setting, task, len(pairs), differ, deepest, *(s.value for s in scores if s)])
+    return made
+
+
+def main() -> None:
+    """Measure every setting and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ckpt", default="pocket/region")
+    parser.add_argument("--tasks", default="pocket_mme,pocket_facts")
+    parser.add_argument("--items", type=int, default=200)
+    given = parser.parse_args()
+    reference = measure(given.ckpt, given.tasks, given.items, *REFERENCE)
+    table = [row for other in OTHERS
+             for row in rows(reference, measure(given.ckpt, given.tasks, given.items, *other), other)]  # fmt: skip
+    head = ["dtype", "batch size", "task", "items", "answers that differ", "greatest difference, nats",
+            f"score at {REFERENCE[0]}, {REFERENCE[1]}", "score here"]  # fmt: skip
+    made = reference.record.provenance
+    text = (
+        f"# Answers by compute type and batch size\n\n{given.ckpt}, against {REFERENCE[0]} with batch size "
+        f"{REFERENCE[1]}. {datetime.now(timezone.utc):%Y-%m-%d}, {made.device}, torch {made.packages.get('torch')}, "
+        f"transformers {made.packages.get('transformers')}.\n\n"
+        + tabulate(table, head, tablefmt="github", floatfmt=".2g", missingval="")
+        + f"\n\n`{shlex.join(['python', *sys.argv])}`\n"
+    )
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
