@@ -9,13 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
 
 from tests.simulated import changed, flipped, run, samples
 from vrbench import report
 from vrbench.compare import Comparison, compare
 from vrbench.errors import VrbenchError
+from vrbench.joining import join
 from vrbench.records import Run
-from vrbench.report import cells, plots
+from vrbench.report import cells, overview, plots
 from vrbench.report.pages import escape_latex, escape_markdown
 
 BASE = (np.arange(300) % 10 < 8).astype(float)
@@ -42,7 +44,7 @@ def test_every_format_shows_the_figures(found: Comparison) -> None:
     assert re.fullmatch(r"\d\d\.\d \[\d\d\.\d, \d\d\.\d\]", shown)
     for form in ("table", "latex", "html"):
         assert shown in report.render(found, form)
-    assert escape_markdown(shown) in report.render(found, "markdown")
+    assert shown.replace(", ", ",\N{NO-BREAK SPACE}") in report.render(found, "markdown")
     assert Comparison.model_validate_json(report.render(found, "json")) == found
 
 
@@ -53,6 +55,64 @@ def test_the_table_has_tasks_suites_and_verdicts(found: Comparison) -> None:
     assert names[3:8] == ["choice", "mean of 1: pocket_visual", "facts", "words", "mean of 1: pocket_text"]
     assert f"{cells.MARKS['refuted']} visual>=99%: refuted" in text
     assert "words: perplexity, lower is better" in text
+
+
+def test_all_candidates_are_side_by_side(found: Comparison) -> None:
+    lines = {line.cells[0]: line for line in overview.overview(found)}
+    assert list(lines) == [
+        "choice", "mean: pocket_visual", "facts", "words (perplexity)", "mean: pocket_text",
+        "claim visual>=99%", "claim text>=-1",
+    ]  # fmt: skip
+    assert overview.headers(found) == ("task", "n", "base", "cut", ODD)
+    rows = [next(r for r in c.tasks if r.name == "choice") for c in found.candidates]
+    kept = [cells.interval(r.retention, r.retention_low, r.retention_high, 1) for r in rows]
+    assert lines["choice"].cells == ("choice", "300", "80.0", *kept)
+    assert [line.suite for line in lines.values()] == [False, True, False, False, True, False, False]
+    verdict = found.candidates[1].verdicts[1]
+    shown = f"{cells.MARKS[verdict.verdict]} {verdict.verdict} ({cells.number(verdict.estimate, 1, signed=True)})"
+    assert lines["claim text>=-1"].cells[4] == shown
+    for form in ("markdown", "html"):
+        assert f"{cells.MARKS['refuted']} refuted (" in report.render(found, form)
+
+
+def test_side_by_side_with_gaps(found: Comparison) -> None:
+    base, whole = made("base", 0), made("cut", 0.2)
+    words = {"words": ("pocket_text", "perplexity", whole.samples["words"])}
+    gap = (whole.samples["choice"][0].model_copy(update={"unscored": "no answer"}), *whole.samples["choice"][1:])
+    unscored = made("unscored", 0.2)
+    unscored = unscored.model_copy(update={"samples": unscored.samples | {"choice": gap}})
+    part = changed(run("part", words), status="error", error="killed", score=None)
+    lines = {line.cells[0]: line for line in overview.overview(compare([whole, part, unscored], base))}
+    assert lines["choice"].cells[1] == "300 / 299" and lines["choice"].cells[4] == "-"
+    assert lines["words (perplexity)"].cells[4] == "error"
+    assert lines["claim visual>=99%"].cells[4] == "-"
+
+
+def test_every_run_says_where_it_is_from() -> None:
+    def measured(task: str, **about: object) -> Run:
+        base = run("base", {task: ("s", "mean", samples(BASE))})
+        provenance = base.record.provenance.model_copy(update=about)
+        return base.model_copy(update={"record": base.record.model_copy(update={"provenance": provenance})})
+
+    about = {
+        "device": "a card", "python": "3.12.3", "packages": {"torch": "2.11.0", "transformers": "5.17.0", "numpy": "2"},
+        "started": "2026-05-04T14:41:09+00:00", "command": "vrbench run `x` --tasks one", "commit": "0123456789",
+    }  # fmt: skip
+    (base,) = join([measured("one", **about), measured("two")])
+    ours = run("ours", {task: ("s", "mean", samples(BASE)) for task in ("one", "two")})
+    found = compare([ours], base)
+    made_by = (
+        "one; float32 on a card; 2026-05-04 14:41 UTC; "
+        "vrbench 0 (0123456), torch 2.11.0, transformers 5.17.0, Python 3.12.3"
+    )
+    assert [origin.made for origin in cells.origins(found)] == [
+        made_by, "two; float32; vrbench 0", "2 tasks; float32; vrbench 0"
+    ]  # fmt: skip
+    for form in ("html", "markdown", "latex"):
+        assert made_by in report.render(found, form), form
+    assert "`` vrbench run `x` --tasks one ``" in report.render(found, "markdown")
+    assert "run: base (sha256 " in report.render(found, "table")
+    assert "run: " not in report.render(compare([ours], run("base", {"one": ("s", "mean", samples(BASE))})), "table")
 
 
 def test_an_unknown_format_is_refused(found: Comparison) -> None:
@@ -84,16 +144,32 @@ def test_the_html_page_stands_alone_and_escapes(found: Comparison) -> None:
     assert all(address.startswith("data:image/svg+xml;base64,") for address in page.addresses)
     assert "b" not in page.tags and "script" not in page.tags
     assert ODD in page.words  # as text, not as markup
-    assert page.tags.count("table") == 2
+    assert page.tags.count("table") == 3  # one of all candidates, one for each
 
 
-def test_markdown_and_latex_escape(found: Comparison) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [ODD, "a_b _c_ __d__ *e* ~~f~~ `g`", "[a](b) [c][d] [e]: f", "<i> <http://a> &lt; &#60;", "> q", "# h", r"\*|"],
+)
+def test_a_markdown_reader_sees_the_text_as_it_is(text: str) -> None:
+    reader = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+    page = Page(reader.render(f"- {escape_markdown(text)}\n\n| {escape_markdown(text)} |\n|--|\n"))
+    assert "".join(page.words).split("\n") == ["", text, "", "", "", "", text, "", "", "", ""]
+    assert page.tags == ["ul", "li", "table", "thead", "tr", "th"]
+
+
+def test_what_needs_no_escape_stays_readable_in_markdown() -> None:
+    for text in ("pocket_mme", "mean: a_b", "−0.7 [1.0, 2.0]", "visual>=99%", "+1.2", "-"):
+        assert escape_markdown(text) == text
+    assert escape_markdown("a\nb") == "a b"
+
+
+def test_markdown_and_latex_pages_escape(found: Comparison) -> None:
     assert escape_latex(r"50%_\{&}") == r"50\%\_\textbackslash{}\{\&\}"
-    assert escape_markdown("a_b|<i>\nc") == r"a\_b\|\<i\> c"
-    text = report.render(found, "markdown")
-    widths = {len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("| ")}
-    assert widths == {len(cells.HEADERS) + 1}
-    assert "<b>" not in text and "<b>" not in report.render(found, "latex")
+    page = Page(MarkdownIt("commonmark").enable("table").render(report.render(found, "markdown")))
+    assert page.tags.count("table") == 3 and "b" not in page.tags
+    assert {page.tags.count(tag) for tag in ("th", "td")} == {5 + 7 + 7, 7 * 5 + 2 * 5 * 7}
+    assert "<b>" not in re.sub("^%.*", "", report.render(found, "latex"), flags=re.M)
 
 
 def test_latex_rows_have_all_columns(found: Comparison) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from vrbench.claims import Verdict
 from vrbench.compare import Candidate, Comparison, Row
+from vrbench.records import Source
 
 HEADERS = ("task", "n", "baseline", "candidate", "difference", "retention %", "p (Holm)")
 MINUS = "\N{MINUS SIGN}"
@@ -17,7 +18,7 @@ class Line:
     """One row as text.
 
     Attributes:
-        cells: one text for each of `HEADERS`.
+        cells: one text a column.
         suite: whether it is a suite's mean.
         failed: whether there is no figure.
         note: what a reader must know, or why there is no figure.
@@ -89,6 +90,46 @@ def verdict(found: Verdict) -> str:
     said = f"{found.claim.text}: {found.verdict}"
     said += f", {figure} {unit}" if found.estimate is not None else ""
     return said + (f"; {found.reason}" if found.reason else "")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One of the runs that a checkpoint's figures come from.
+
+    Attributes:
+        label: the checkpoint, with the start of its digest.
+        made: tasks, machine, time and versions.
+        command: the command line.
+    """
+
+    label: str
+    made: str
+    command: str
+
+
+def origins(comparison: Comparison) -> list[Origin]:
+    """Where every figure comes from: a line a run, the baseline's first."""
+    named = [(comparison.baseline_label, comparison.baseline, comparison.baseline_sources)]
+    named += [(c.label, c.checkpoint, c.sources) for c in comparison.candidates]
+    return [
+        Origin(f"{label} (sha256 {ref.digest[:12]})", _made(source, len(sources) == 1), source.provenance.command)
+        for label, ref, sources in named
+        for source in sources
+    ]
+
+
+def _made(source: Source, whole: bool) -> str:
+    """How a run was made; `whole` when all of the checkpoint's tasks are from it, so that they need no names."""
+    by, count = source.provenance, len(source.tasks)
+    commit = f" ({by.commit[:7]}{' and changes' if by.dirty else ''})" if by.commit else ""
+    versions = [f"{name} {by.packages[name]}" for name in ("torch", "transformers") if name in by.packages]
+    parts = [
+        f"{count} task{'s' * (count != 1)}" if whole else ", ".join(source.tasks),
+        " on ".join(filter(None, [source.dtype, by.device])),
+        by.started[:16].replace("T", " ") + " UTC" if by.started else "",
+        ", ".join([f"vrbench {by.vrbench}{commit}", *versions, *([f"Python {by.python}"] if by.python else [])]),
+    ]
+    return "; ".join(filter(None, parts))
 
 
 def method(comparison: Comparison) -> str:

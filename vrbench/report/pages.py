@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from vrbench.compare import Comparison
-from vrbench.report import cells
+from vrbench.report import cells, overview
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -36,8 +37,32 @@ def escape_latex(text: str) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Text that Markdown prints as it is, also in a table's cell and with HTML in it."""
-    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", text).replace("\n", " ")
+    """Text that Markdown prints as it is, also in a table's cell; what can mean nothing else stays readable."""
+    return re.sub(r"([\\`*~|<$]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])|&(?=#?\w+;)|^[>#])", r"\\\1", _line(text))
+
+
+def _line(text: str) -> str:
+    return " ".join(text.splitlines())
+
+
+def _pipe_table(lines: Sequence[cells.Line], headers: Sequence[str]) -> str:
+    """An aligned Markdown table; suites in bold, and no line break within the brackets of an interval."""
+    from tabulate import tabulate
+
+    def cell(text: str, bold: bool) -> str:
+        shown = escape_markdown(text).replace(", ", ",\N{NO-BREAK SPACE}")
+        return f"**{shown}**" if bold and text else shown
+
+    rows = [[cell(text, line.suite) for text in line.cells] for line in lines]
+    aligned = ("left", *["right"] * (len(headers) - 1))
+    return tabulate(rows, [escape_markdown(h) for h in headers], "pipe", colalign=aligned, disable_numparse=True)
+
+
+def _code(text: str) -> str:
+    """Text as Markdown code, whatever backticks are in it."""
+    line = _line(text)
+    fence = "`" * (1 + max((len(ticks) for ticks in re.findall("`+", line)), default=0))
+    return f"{fence} {line} {fence}" if "`" in line else f"`{line}`"
 
 
 def markdown(comparison: Comparison, pictures: tuple[str, ...] = ()) -> str:
@@ -66,12 +91,14 @@ def _data_uri(svg: bytes) -> str:
 def _content(comparison: Comparison) -> dict[str, Any]:
     return {
         "baseline": comparison.baseline_label,
-        "digest": comparison.baseline.digest,
         "headers": cells.HEADERS,
+        "overview": overview.overview(comparison),
+        "overview_headers": overview.headers(comparison),
+        "caption": overview.caption(comparison),
+        "origins": cells.origins(comparison),
         "candidates": [
             {
                 "label": c.label,
-                "digest": c.checkpoint.digest,
                 "lines": cells.lines(c),
                 "verdicts": [(v.verdict, cells.MARKS[v.verdict], cells.verdict(v)) for v in c.verdicts],
             }
@@ -101,5 +128,5 @@ def _environment(kind: str) -> Environment:
         keep_trailing_newline=True,
         **braces,
     )
-    made.filters |= {"tex": escape_latex, "md": escape_markdown}
+    made.filters |= {"tex": escape_latex, "md": escape_markdown, "line": _line, "code": _code, "table": _pipe_table}
     return made

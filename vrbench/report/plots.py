@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from vrbench.compare import Candidate, Comparison, Row
+from vrbench.report import overview
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -91,7 +92,7 @@ def _look(place: int, dark: bool) -> dict[str, Any]:
 
 def _retention(comparison: Comparison, dark: bool) -> Figure | None:
     """One line a task and a bold one a suite; candidates side by side; 100 is the baseline."""
-    names = _names(comparison.candidates)
+    names = overview.names(comparison.candidates)
     rows = [{r.name: r for r in (*c.tasks, *c.suites)} for c in comparison.candidates]
     if not any(r.retention is not None for found in rows for r in found.values()):
         return None
@@ -135,17 +136,6 @@ def _bar(axes: Axes, row: Row, height: float, limits: tuple[float, float], look:
         end = max(shown if row.retention_low is None else row.retention_low, limits[0])
         text: dict[str, Any] = {"va": "center", "ha": "right", "fontsize": 8, "fontweight": "bold"}
         axes.text(end, height, f"{row.retention:.1f}  ", color=look["color"], **text)
-
-
-def _names(candidates: Sequence[Candidate]) -> list[tuple[str, bool]]:
-    """Every row's name and whether it is a suite, tasks by suite and each suite's mean after its tasks."""
-    tasks = {r.name: r.suite for c in candidates for r in c.tasks}
-    suites = dict.fromkeys(r.name for c in candidates for r in c.suites)
-    found: list[tuple[str, bool]] = []
-    for home in dict.fromkeys(tasks.values()):
-        found += [(task, False) for task, suite in tasks.items() if suite == home]
-        found += [(home, True)] if home in suites else []
-    return found + [(s, True) for s in suites if (s, True) not in found]
 
 
 def _range(rows: Sequence[Row]) -> tuple[float, float]:

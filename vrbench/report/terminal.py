@@ -28,6 +28,9 @@ def table(comparison: Comparison) -> str:
         parts += [_wrapped(f"{cells.MARKS[v.verdict]} {cells.verdict(v)}") for v in candidate.verdicts]
         parts.append("")
     parts += [_wrapped(f"note: {note}") for note in comparison.notes]
+    joined = max(len(sources) for sources in (comparison.baseline_sources, *(c.sources for c in comparison.candidates)))
+    if joined > 1:
+        parts += [_wrapped(f"run: {origin.label}: {origin.made}") for origin in cells.origins(comparison)]
     return "\n".join([*parts, _wrapped(cells.method(comparison))])
 
 
