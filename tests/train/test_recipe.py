@@ -50,9 +50,9 @@ def test_a_misspelt_name_or_key_is_answered_with_the_nearest() -> None:
         load("pocket-regoin")
     with pytest.raises(VrbenchError, match="no recipe 'xyz'; there are pocket-base, "):
         load("xyz")
-    with pytest.raises(VrbenchError, match="no key 'tune.stepps'; did you mean 'steps'?"):
+    with pytest.raises(VrbenchError, match=r"no key 'tune\.stepps'; did you mean 'steps'\?"):
         load("pocket-full", {"tune.stepps": "3"})
-    with pytest.raises(VrbenchError, match="no key 'wormup'; did you mean 'warmup'?"):
+    with pytest.raises(VrbenchError, match=r"no key 'wormup'; did you mean 'warmup'\?"):
         load("pocket-full", {"wormup": "0.1"})
 
 
