@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from tests.simulated import changed, flipped, run, samples, saved
-from vrbench.compare import compare, compare_paths
+from vrbench.cli import app
+from vrbench.compare import Comparison, compare, compare_paths
 from vrbench.errors import ManyFaults, VrbenchError
 from vrbench.joining import join
 from vrbench.records import Run
@@ -100,6 +102,8 @@ def test_from_disk(tmp_path: Path) -> None:
     a1, a2, b1, b2 = (saved(tmp_path / name, each) for name, each in made.items())
     found = compare_paths([a1, a2, b1], [b1, b2])  # the baseline's among them are passed over
     assert [(c.label, [row.name for row in c.tasks]) for c in found.candidates] == [("a", ["one", "two"])]
+    command = ["compare", str(a1), str(a2), "--baseline", str(b1), "--baseline", str(b2), "--format", "json"]
+    assert Comparison.model_validate_json(CliRunner().invoke(app, command).stdout) == found
     with pytest.raises(VrbenchError, match=r"the baseline must be runs of one checkpoint, not of 2 \(b, a\)"):
         compare_paths([a2], [b1, a1])
     with pytest.raises(VrbenchError, match="the only run given is the baseline itself"):

@@ -75,6 +75,12 @@ def test_all_candidates_are_side_by_side(found: Comparison) -> None:
         assert f"{cells.MARKS['refuted']} refuted (" in report.render(found, form)
 
 
+def test_a_gain_in_points_bears_its_sign() -> None:
+    gain = compare([made("base", 0)], made("cut", 0.5), ["facts>=1", "facts>=99%"])
+    points, percent = (line.cells[3] for line in overview.overview(gain)[-2:])
+    assert "(+" in points and "(1" in percent
+
+
 def test_side_by_side_with_gaps(found: Comparison) -> None:
     base, whole = made("base", 0), made("cut", 0.2)
     words = {"words": ("pocket_text", "perplexity", whole.samples["words"])}
