@@ -1,0 +1,48 @@
+"""The published checkpoints: whole, within their size, and made by the recipes that the package ships."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from vrbench.checkpoint import resolve
+from vrbench.sources import PUBLISHED, published
+from vrbench.surgery import PruneRecipe
+from vrbench.train import load
+
+LARGEST = 25_000_000
+
+
+def test_all_of_the_family_is_there() -> None:
+    assert published() == [f"pocket/{name}" for name in ("base", "full", "region", "region-pruned-2", "top")]
+
+
+@pytest.mark.parametrize("name", published())
+def test_digests_and_lineage_hold(name: str) -> None:
+    found = resolve(name)
+    assert found.depth == (28 if name.endswith("pruned-2") else 30)
+    assert found.root.lineage[0].base is not None
+    assert found.root.lineage[0].base.id == "smollm2-135m-instruct"
+
+
+def test_weights_fit_into_25_mb() -> None:
+    assert sum(file.stat().st_size for file in PUBLISHED.glob("*/*.safetensors")) <= LARGEST
+
+
+@pytest.mark.parametrize("name", ["base", "full", "region", "top"])
+def test_the_shipped_recipe_is_the_one_that_made_it(name: str) -> None:
+    steps = json.loads((PUBLISHED / name / "vrbench.json").read_text())["steps"]
+    recipe = load(f"pocket-{name}")
+    assert {step["recipe_digest"] for step in steps} == {recipe.digest}
+    assert (PUBLISHED / name / "recipe.yaml").read_text() == recipe.text()
+    assert recipe.makes == f"pocket/{name}"
+
+
+def test_the_pruned_one_says_how_it_was_pruned() -> None:
+    folder = PUBLISHED / "region-pruned-2"
+    recipe = PruneRecipe.model_validate(yaml.safe_load((folder / "recipe.yaml").read_text()))
+    (step,) = json.loads((folder / "vrbench.json").read_text())["steps"]
+    assert step["recipe_digest"] == recipe.digest
+    assert recipe.outside_region and len(step["layers"].split(",")) == recipe.remove == 2
