@@ -34,10 +34,7 @@ BASE = {
     "align.batch": "4",
     "data.easy_vqa": "0.25",
 }
-TUNE = {
-    **SMALL, "data.turns": "2", "tune.layers": "0,2", "tune.steps": "2", "tune.batch": "4", "tune.lr": "0.01",
-    "data.easy_vqa": "0.25",
-}  # fmt: skip
+TUNE = {**SMALL, "data.turns": "2", "tune.layers": "0,2", "tune.steps": "2", "tune.batch": "4", "tune.lr": "0.01"}
 
 
 @pytest.fixture(scope="module", autouse=True)
