@@ -32,6 +32,17 @@ def test_no_training_picture_is_pixel_for_pixel_a_test_or_dev_picture(items: lis
     assert not trained & digests(easy_vqa.rows("dev"))
 
 
+def test_a_picture_that_the_test_split_has_too_is_left_out(
+    items: list[easy_vqa.Item], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package has none such today; here one of the test split's is swapped for one of the train split's."""
+    real, twin = easy_vqa._image, items[7].image
+    monkeypatch.setattr(easy_vqa, "_image", lambda split, n: twin if (split, n) == ("test", 5) else real(split, n))
+    left = [easy_vqa.pixel_digest(item.image) for item in easy_vqa.training_items()]
+    gone = {easy_vqa.pixel_digest(item.image) for item in items} - set(left)
+    assert gone == {easy_vqa.pixel_digest(twin)}
+
+
 def test_a_picture_s_digest_is_that_of_its_pixels() -> None:
     grey = Image.new("RGB", (4, 2), (9, 9, 9))
     other = Image.new("RGB", (4, 2), (9, 9, 8))
