@@ -136,7 +136,9 @@ class TestFolder:
         cache = no_weights.parent / "cache"
         assert list(cache.iterdir()) == []
         monkeypatch.setattr(smollm2, "_convert", convert)
-        smollm2.backbone_folder().joinpath(smollm2.DONE).unlink()  # as if a copy of it had been cut off
+        folder = smollm2.backbone_folder()
+        (folder / smollm2.DONE).unlink()  # as if a copy of it had been cut off
+        (folder / "model.safetensors").write_bytes(b"half")
         assert (smollm2.backbone_folder() / "model.safetensors").read_bytes() == b"whole"
         assert [p.name for p in cache.iterdir()] == [smollm2.backbone_folder().name]
 
