@@ -23,8 +23,8 @@ def test_all_of_the_family_is_there() -> None:
 def test_digests_and_lineage_hold(name: str) -> None:
     found = resolve(name)
     assert found.depth == (28 if name.endswith("pruned-2") else 30)
-    assert found.root.lineage[0].base is not None
-    assert found.root.lineage[0].base.id == "smollm2-135m-instruct"
+    assert found.root.id == "smollm2-135m-instruct"
+    assert [lineage.id for lineage in found.lineage][0] == name
 
 
 def test_weights_fit_into_25_mb() -> None:
