@@ -77,6 +77,19 @@ def test_what_fails_leaves_nothing_behind(tiny_llm: Path, tmp_path: Path) -> Non
     assert [p.name for p in (tmp_path / "cache").iterdir() if "pocket" in p.name] == []
 
 
+def test_a_processor_that_cannot_be_written_leaves_nothing_behind(
+    tiny_llm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(folder: Path) -> None:
+        (folder / "tokenizer.json").write_text("half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(pocket, "save_processor", die)
+    with pytest.raises(OSError, match="disk full"):
+        pocket.processor_folder()
+    assert [p.name for p in (tmp_path / "cache").iterdir() if "processor" in p.name] == []
+
+
 def test_every_patch_is_an_image_token(tiny_llm: Path) -> None:
     model = pocket.new_llava()
     side = pocket.IMAGE_SIDE

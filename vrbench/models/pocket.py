@@ -107,11 +107,14 @@ def processor_folder() -> Path:
     folder = cache_folder() / f"pocket-processor-{smollm2.SHA256[:12]}-v{FORMAT}"
     if not (folder / smollm2.DONE).is_file():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".pocket-processor-"))
         smollm2.check_gguf()
-        save_processor(temporary)
-        (temporary / smollm2.DONE).write_text(smollm2.SHA256 + "\n")
-        smollm2.move_into_place(temporary, folder)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".pocket-processor-"))
+        try:
+            save_processor(temporary)
+            (temporary / smollm2.DONE).write_text(smollm2.SHA256 + "\n")
+            smollm2.move_into_place(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 
