@@ -24,7 +24,7 @@ def test_digests_and_lineage_hold(name: str) -> None:
     found = resolve(name)
     assert found.depth == (28 if name.endswith("pruned-2") else 30)
     assert found.root.id == "smollm2-135m-instruct"
-    assert [lineage.id for lineage in found.lineage][0] == name
+    assert found.lineage[0].id == name
 
 
 def test_weights_fit_into_25_mb() -> None:
