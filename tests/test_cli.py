@@ -51,6 +51,13 @@ class TestLightness:
         done = vrbench("compare", runs[0], "--baseline", runs[1], "--format", form, code=TELL_HEAVY + MAIN)
         assert (done.returncode, done.stderr.strip()) == (0, BY_STATSMODELS)
 
+    def test_compare_writes_a_report_where_it_is_told_to(self, runs: tuple[str, str], tmp_path: Path) -> None:
+        done = vrbench("compare", runs[0], "--baseline", runs[1], "--format", "json", "--report", str(tmp_path / "r"))
+        assert done.returncode == 0
+        assert json.loads(done.stdout)["candidates"]
+        names = {path.name for path in (tmp_path / "r").iterdir()}
+        assert {"comparison.md", "comparison.html", "comparison.json", "retention.png"} <= names
+
     def test_the_package_itself_imports_nothing_heavy(self) -> None:
         done = vrbench(code=TELL_HEAVY + "import vrbench; vrbench.compare, vrbench.load_run")
         assert (done.returncode, done.stderr.strip()) == (0, "")

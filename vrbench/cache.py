@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from vrbench.records import digest_of, write_atomically
@@ -12,6 +15,7 @@ from vrbench.records import digest_of, write_atomically
 # A file changed less than this long ago may change again within one tick of the file system's clock, so that its
 # identity would not show it; its digest is not remembered yet.
 SETTLED_AFTER_SECONDS = 2.0
+DONE = "done"  # written last into a folder of the cache: its existence means that the folder is whole
 
 
 def cache_folder() -> Path:
@@ -20,6 +24,37 @@ def cache_folder() -> Path:
     if chosen:
         return Path(chosen).expanduser().resolve()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vrbench"
+
+
+def made_once(name: str, make: Callable[[Path], None]) -> Path:
+    """A folder of the cache, made on first use; a folder that was left half-made is made anew.
+
+    Args:
+        name: the folder's name; it has to say all that decides its content.
+        make: fills an empty folder. What it raises is passed on, and nothing is left.
+    """
+    folder = cache_folder() / name
+    if (folder / DONE).is_file():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{name}-"))
+    try:
+        make(temporary)
+        (temporary / DONE).touch()
+        _move_into_place(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _move_into_place(made: Path, folder: Path) -> None:
+    """Rename a finished folder to its name; if another process was first, its folder stays."""
+    try:
+        os.replace(made, folder)
+    except OSError:
+        if not (folder / DONE).is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(made, folder)
 
 
 def file_digest(path: Path) -> str:

@@ -16,6 +16,7 @@ from vrbench.cache import cache_folder
 from vrbench.errors import ManyFaults, VrbenchError
 
 if TYPE_CHECKING:
+    from vrbench.compare import Comparison
     from vrbench.records import Run
 
 DONE, OURS, USERS = 0, 1, 2  # exit codes: done, our fault, the user's fault
@@ -108,6 +109,13 @@ def run(
         raise typer.Exit(OURS)
 
 
+def _write_report(comparison: Comparison, folder: Path) -> None:
+    from vrbench import report
+
+    for file in report.write(comparison, folder):
+        print(f"report: {file}", file=sys.stderr)
+
+
 def _print_runs(runs: list[Run], compared: bool, out: Path, seed: int) -> None:
     from vrbench import report
 
@@ -116,8 +124,7 @@ def _print_runs(runs: list[Run], compared: bool, out: Path, seed: int) -> None:
 
         comparison = compare(runs[1:], runs[0], seed=seed)
         print(report.render(comparison, "table"))
-        for file in report.write(comparison, out):
-            print(f"report: {file}")
+        _write_report(comparison, out)
     else:
         print(report.scores(runs))
     for done in runs:
@@ -139,6 +146,7 @@ def compare(
     form: Annotated[str, typer.Option("--format", help="table, markdown, latex, html or json.")] = "table",
     claim: Annotated[list[str] | None, typer.Option(help="Such as 'visual>=99%', 'text>=-1'; may be repeated.")] = None,
     seed: Annotated[int, typer.Option(help="Of the bootstrap's draws.")] = 0,
+    to: Annotated[Path | None, typer.Option("--report", help="Folder for Markdown, HTML, JSON and the plots.")] = None,
 ) -> None:
     """Compare runs with a baseline: retention with intervals, and verdicts on claims.
 
@@ -148,7 +156,10 @@ def compare(
     from vrbench import report
     from vrbench.compare import compare_paths
 
-    print(report.render(compare_paths(runs, baseline, claim or None, seed), form))
+    comparison = compare_paths(runs, baseline, claim or None, seed)
+    print(report.render(comparison, form))
+    if to:
+        _write_report(comparison, to)
 
 
 @app.command(epilog="Example: vrbench tasks 'pocket_visual,text'")

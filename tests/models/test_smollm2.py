@@ -12,6 +12,7 @@ from gguf import GGUFReader, dequantize
 from safetensors import safe_open
 from transformers import PreTrainedTokenizerFast
 
+from vrbench.cache import DONE
 from vrbench.errors import VrbenchError
 from vrbench.models import smollm2
 
@@ -113,7 +114,6 @@ class TestFolder:
 
         def convert(source: Path, folder: Path) -> None:
             made.append(source)
-            (folder / smollm2.DONE).write_text("done")
 
         monkeypatch.setattr(smollm2, "_convert", convert)
         assert smollm2.backbone_folder() == smollm2.backbone_folder()
@@ -128,7 +128,6 @@ class TestFolder:
 
         def convert(source: Path, folder: Path) -> None:
             (folder / "model.safetensors").write_bytes(b"whole")
-            (folder / smollm2.DONE).write_text("done")
 
         monkeypatch.setattr(smollm2, "_convert", die)
         with pytest.raises(KeyboardInterrupt):
@@ -137,7 +136,7 @@ class TestFolder:
         assert list(cache.iterdir()) == []
         monkeypatch.setattr(smollm2, "_convert", convert)
         folder = smollm2.backbone_folder()
-        (folder / smollm2.DONE).unlink()  # as if a copy of it had been cut off
+        (folder / DONE).unlink()  # as if a copy of it had been cut off
         (folder / "model.safetensors").write_bytes(b"half")
         assert (smollm2.backbone_folder() / "model.safetensors").read_bytes() == b"whole"
         assert [p.name for p in cache.iterdir()] == [smollm2.backbone_folder().name]

