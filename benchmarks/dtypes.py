@@ -21,11 +21,11 @@ from vrbench.plan import Options
 from vrbench.records import Run
 
 RESULT = Path(__file__).parent / "results" / "dtypes.md"
-REFERENCE = ("float32", "1")
-OTHERS = (("float32", "7"), ("float32", "64"), ("bfloat16", "1"), ("bfloat16", "7"), ("bfloat16", "64"))
+REFERENCE = ("float32", 1)
+OTHERS = (("float32", 7), ("float32", 64), ("bfloat16", 1), ("bfloat16", 7), ("bfloat16", 64))
 
 
-def measure(ckpt: str, tasks: str, items: int, dtype: str, batch_size: str) -> Run:
+def measure(ckpt: str, tasks: str, items: int, dtype: str, batch_size: int) -> Run:
     """One run in a folder of its own, so that no stored answer is taken for a new one."""
     with tempfile.TemporaryDirectory() as out:
         options = Options(limit=items, dtype=dtype, batch_size=batch_size, out=Path(out))
@@ -33,7 +33,7 @@ def measure(ckpt: str, tasks: str, items: int, dtype: str, batch_size: str) -> R
     return run
 
 
-def rows(reference: Run, other: Run, setting: tuple[str, str]) -> list[list[object]]:
+def rows(reference: Run, other: Run, setting: tuple[str, int]) -> list[list[object]]:
     """One row a task: items, answers that differ from the reference's, both scores."""
     made: list[list[object]] = []
     for task, samples in reference.samples.items():
