@@ -1,0 +1,29 @@
+"""The README's table is what the committed runs give."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vrbench.compare import compare_paths
+from vrbench.report import render
+
+ROOT = Path(__file__).parents[1]
+RUNS = ROOT / "leaderboards" / "pocket" / "runs"
+
+
+def folders(name: str) -> list[Path]:
+    return sorted(path.parent for path in (RUNS / name).glob("*/run.json"))
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip(" *").replace("\N{NO-BREAK SPACE}", " ") for cell in line.strip("|\n").split("|")]
+
+
+def test_the_committed_runs_give_the_columns_of_the_region_in_the_readme() -> None:
+    made = render(compare_paths(folders("pocket-region"), folders("pocket-full")), "markdown")
+    ours = {cells(line)[0]: cells(line)[1:] for line in made.split("###")[0].splitlines() if line.startswith("| ")}
+    shown = [cells(line) for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| ")]
+    column = next(row for row in shown if row[0] == "task").index("pocket/region")
+    table = {row[0]: [row[1], row[2], row[column]] for row in shown if row[0] in ours}
+    assert table == ours
+    assert len(table) == 13
