@@ -1,4 +1,4 @@
-# `make demo` and `make test` set everything up on a machine with Python 3.10 to 3.12 and a package registry.
+# `make demo` and `make test` set everything up on a machine with Python 3.11 and a package registry.
 VENV ?= .venv
 PYTHON ?= $(shell python3.11 -c 'import sys; print(sys.executable)' 2>/dev/null || command -v python3)
 BIN := $(VENV)/bin

@@ -11,7 +11,7 @@ from vrbench.pocket import easy_vqa
 from vrbench.pocket.turns import caption, turns
 from vrbench.pocket.world import COLOURS, SHAPES, SIZES, draw, scene
 from vrbench.train import pictures
-from vrbench.train.pictures import COLOUR_NAMES, GRID, HEADS, LETTERS, SHAPE_NAMES, generated, patch_labels
+from vrbench.train.pictures import ALPHABET, COLOUR_NAMES, GRID, HEADS, SHAPE_NAMES, generated, patch_labels
 
 STEP = 16  # pixels of a patch
 
@@ -75,7 +75,7 @@ def test_the_letters_of_a_word_are_labelled_where_they_stand() -> None:
             for letter, (x, y) in zip(word.text, word.letter_centres(), strict=True):
                 row, column, half = int(y // STEP), int(x // STEP), 3 if x % STEP < STEP / 2 else 4
                 written += 1
-                found += LETTERS[labels[row, column, half] - 1] == letter
+                found += ALPHABET[labels[row, column, half] - 1] == letter
                 assert labels[row, column, 5] > 0
     assert written > 100 and found / written > 0.9
 

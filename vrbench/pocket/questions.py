@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from vrbench.pocket.glyphs import WORDS
 from vrbench.pocket.world import COLOURS, SHAPES, SIDE, SIZES, Scene, Thing
 
+LETTERS = "ABCD"  # before the options of a multiple-choice question
 PLACES = ("top left", "top right", "bottom left", "bottom right")
 MARGIN = 9.0  # pixels by which a place or an order must be clear before it is asked about
 

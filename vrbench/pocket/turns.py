@@ -5,10 +5,9 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from vrbench.pocket.questions import FACTS, PAIRS
+from vrbench.pocket.questions import FACTS, LETTERS, PAIRS
 from vrbench.pocket.world import Scene
 
-LETTERS = "ABCD"
 SHORT = "\nAnswer the question using a single word or phrase."  # after MME's, TextVQA's and easy-VQA's questions
 BY_LETTER = "Answer with the option's letter from the given choices directly."  # after SEED-Bench's and MMBench's
 

@@ -6,10 +6,9 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from vrbench.pocket.questions import LETTERED, PAIRS, Fact, word
+from vrbench.pocket.questions import LETTERED, LETTERS, PAIRS, Fact, word
 from vrbench.pocket.world import Scene, draw, scene
 
-LETTERS = "ABCD"
 # No two tasks share a scene.
 _OFFSETS = {"pocket_mme": 0, "pocket_mmbench": 1_000_000, "pocket_seed": 2_000_000, "pocket_textvqa": 3_000_000}
 

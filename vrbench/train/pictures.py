@@ -17,7 +17,7 @@ from vrbench.pocket.world import COLOURS, SHAPES, SIDE, SIZES, Scene, draw, scen
 
 CHUNK = 250
 GRID = 8  # patches a side, of SIDE / GRID pixels each
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
+ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 SHAPE_NAMES = (*SHAPES, *easy_vqa.EXTRA_SHAPES)
 COLOUR_NAMES = (*COLOURS, *easy_vqa.EXTRA_COLOURS)
 # What the tower learns to say of each patch: head -> number of classes, of which 0 means "nothing".
@@ -25,8 +25,8 @@ HEADS = {
     "shape": len(SHAPE_NAMES) + 1,
     "colour": len(COLOUR_NAMES) + 1,
     "size": len(SIZES) + 1,
-    "left_letter": len(LETTERS) + 1,
-    "right_letter": len(LETTERS) + 1,
+    "left_letter": len(ALPHABET) + 1,
+    "right_letter": len(ALPHABET) + 1,
     "ink": len(COLOURS) + 1,
 }
 
@@ -115,7 +115,7 @@ def patch_labels(of: Scene) -> NDArray[np.int8]:
         for letter, (x, y) in zip(word.text, word.letter_centres(), strict=True):
             row, column = min(GRID - 1, max(0, int(y // step))), min(GRID - 1, max(0, int(x // step)))
             half = 3 if x % step < step / 2 else 4
-            labels[row, column, half] = LETTERS.index(letter) + 1
+            labels[row, column, half] = ALPHABET.index(letter) + 1
             labels[row, column, 5] = list(COLOURS).index(word.colour) + 1
     return labels.reshape(GRID * GRID, len(HEADS))
 
