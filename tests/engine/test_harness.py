@@ -12,6 +12,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from tests.engine import made
+from tests.tiny import llava
 from vrbench import data, metrics, registry
 from vrbench.engine import harness
 from vrbench.engine.answering import Answerer
@@ -161,13 +162,36 @@ def test_the_first_examples_of_the_subject_come_first(vlm: VLM) -> None:
     )
 
 
-def test_examples_are_computed_once_a_subject(vlm: VLM, answerer: Answerer, monkeypatch: pytest.MonkeyPatch) -> None:
-    tokens, hidden = [], VLM.hidden
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """Lengths of the rows of every batch that is computed from now on."""
+    batches: list[list[int]] = []
+    hidden = VLM.hidden
     monkeypatch.setattr(
-        VLM, "hidden", lambda self, rows, *more: tokens.append(sum(map(len, rows))) or hidden(self, rows, *more)
+        VLM, "hidden", lambda self, rows, *more: batches.append([len(r) for r in rows]) or hidden(self, rows, *more)
     )
+    return batches
+
+
+def test_examples_are_computed_once_a_subject_in_bfloat16(
+    vlm: VLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = VLM(llava().bfloat16(), vlm.tokenizer, vlm.image_processor)
+    batches = watched(monkeypatch)
+    spec, parts = mmlu()
+    harness.run(spec, parts, Answerer(short, AnswerStore(tmp_path / "b.sqlite", "c"), show_progress=False))
+    keen = Keen(vlm, [(-1.0, True)] * 32)
+    harness.run(spec, parts, keen)  # type: ignore[arg-type]
+    assert 10 * sum(map(sum, batches)) < sum(len(request.context) for request in keen.asked)
+
+
+def test_in_float32_each_prompt_is_computed_alone_and_without_padding(
+    vlm: VLM, answerer: Answerer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = watched(monkeypatch)
     spec, parts = mmlu()
     harness.run(spec, parts, answerer)
     keen = Keen(vlm, [(-1.0, True)] * 32)
     harness.run(spec, parts, keen)  # type: ignore[arg-type]
-    assert 10 * sum(tokens) < sum(len(request.context) for request in keen.asked)
+    prompts = {(*request.context, *request.continuation[:-1]) for request in keen.asked}
+    assert sorted(length for batch in batches for length in batch) == sorted(map(len, prompts))
+    assert all(len(set(batch)) == 1 for batch in batches)

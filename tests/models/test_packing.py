@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vrbench.models.packing import ROOM, pack
+from vrbench.models.packing import ROOM, apart, pack
 
 # Few tokens and common beginnings, so that sequences do share something.
 BEGINNINGS = [[1] * 20, [1] * 10 + [2] * 10, [3] * 9, []]
@@ -44,3 +44,17 @@ def test_a_short_common_beginning_is_not_worth_a_row() -> None:
     assert all(row.is_plain for row in rows)
     rows = pack([[*range(10), *range(20, 70)], [*range(10), *range(70, 120)]])
     assert len(rows) == 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(SEQUENCES)
+def test_rows_apart_are_one_chain_for_each_distinct_sequence(drawn: list[tuple[list[int], list[int]]]) -> None:
+    sequences = [beginning + rest for beginning, rest in drawn]
+    rows = apart(sequences)
+    assert sorted(number for row in rows for number in row.paths) == list(range(len(sequences)))
+    assert len(rows) == len(set(map(tuple, sequences)))
+    for row in rows:
+        assert row.is_plain
+        for number, path in row.paths.items():
+            assert [row.tokens[i] for i in path] == row.tokens == sequences[number]
+            assert row.depths == list(range(len(row)))

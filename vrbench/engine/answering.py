@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from vrbench.engine.features import FeatureCache
 from vrbench.engine.requests import Generation, LogLikelihood, Picture, Request
 from vrbench.engine.store import AnswerStore
 from vrbench.models.decoding import Limit, greedy
-from vrbench.models.packing import Row, pack
+from vrbench.models.packing import Row, apart, pack
 
 if TYPE_CHECKING:
     from vrbench.models.vlm import VLM
@@ -91,7 +92,25 @@ class Answerer:
         slots: dict[str, int] = {}
         pictures: list[Picture] = []
         prepared = [self._prepare(key, request, slots, pictures) for key, request in requests.items()]
-        rows = sorted(pack([p.tokens for p in prepared]), key=len, reverse=True)
+        for rows in self._rows(prepared):
+            yield from self._in_batches(rows, prepared, pictures)
+
+    def _rows(self, prepared: Sequence[Prepared]) -> Iterator[list[Row]]:
+        """Rows that may come into one batch, the longest first; the requests are all of one kind.
+
+        Log-likelihoods in float32 are those of lm-eval's HFLM to 2e-5 nats when nothing is shared and nothing padded,
+        since attention then adds in the same order. Shared beginnings are 2.5 times as fast, and up to 3e-4 off.
+        """
+        sequences = [one.tokens for one in prepared]
+        if str(self.vlm.dtype) == "torch.float32" and prepared and isinstance(prepared[0].request, LogLikelihood):
+            for _, rows in itertools.groupby(sorted(apart(sequences), key=len, reverse=True), key=len):
+                yield list(rows)
+        else:
+            yield sorted(pack(sequences), key=len, reverse=True)
+
+    def _in_batches(
+        self, rows: list[Row], prepared: list[Prepared], pictures: list[Picture]
+    ) -> Iterator[dict[str, Any]]:
         while rows:
             batch = rows[: self._fitting(rows)]
             try:

@@ -77,6 +77,15 @@ def pack(sequences: Sequence[Sequence[int]], room: int = ROOM) -> list[Row]:
     return rows
 
 
+def apart(sequences: Sequence[Sequence[int]]) -> list[Row]:
+    """One row for each distinct sequence, with nothing shared; else as `pack`."""
+    rows: dict[tuple[int, ...], Row] = {}
+    for number, sequence in enumerate(sequences):
+        row = rows.setdefault(tuple(sequence), Row())
+        row.add(number, sequence, range(len(row)))
+    return list(rows.values())
+
+
 def _common(first: Sequence[int], second: Sequence[int]) -> int:
     """Length of the common beginning."""
     for index, (a, b) in enumerate(zip(first, second, strict=False)):
