@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 
 from vrbench.cache import cache_folder, file_digest
@@ -53,9 +54,11 @@ def cached(
     code = [file_digest(root / name) for name in SOURCES]
     key = digest_of([FORMAT, *what, tower_digest, str(device.type), *code])
     file = cache_folder() / "features" / f"{key[:20]}.safetensors"
-    if not file.is_file():
-        pictures = make()
-        _save(Encoded(encode(tower, pictures.pixels, device), packer.rows(pictures.turns)), file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_suffix(".lock")):  # of several trainings that start together, one draws
+        if not file.is_file():
+            pictures = make()
+            _save(Encoded(encode(tower, pictures.pixels, device), packer.rows(pictures.turns)), file)
     return _load(file, device)
 
 
@@ -68,7 +71,6 @@ def _save(made: Encoded, file: Path) -> None:
     tensors["turns"] = torch.tensor([len(r.kinds) for r in made.rows])
     tensors["kinds"] = torch.tensor([kinds.index(kind) for r in made.rows for kind in r.kinds])
     tensors["features"] = made.features.cpu().contiguous()
-    file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     save_file(tensors, temporary, metadata={"kinds": json.dumps(kinds)})
     os.replace(temporary, file)
