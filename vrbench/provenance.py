@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,7 +30,7 @@ def provenance(vlm: VLM, *, command: str, started: str, seconds: float) -> Prove
         started: UTC, ISO 8601.
         seconds: wall time of the whole run of this checkpoint.
     """
-    commit, dirty = _commit(Path(__file__).resolve().parent.parent)
+    commit, dirty = commit_of(Path(__file__).resolve().parent.parent)
     return Provenance(
         vrbench=__version__,
         commit=commit,
@@ -53,10 +54,13 @@ def installed(package: str) -> str:
         return ""
 
 
-def _commit(root: Path) -> tuple[str, bool | None]:
-    """The commit of the checkout at a folder and whether tracked files were changed; ("", None) outside of one."""
+def commit_of(root: Path) -> tuple[str, bool | None]:
+    """The commit of the checkout at a folder and whether tracked files were changed; ("", None) outside of one.
+
+    What `git archive` made of a commit names it too, but nobody can tell whether its files were changed since.
+    """
     if not (root / ".git").exists():
-        return "", None
+        return _archived(root / ".git_archival.txt"), None
     git = ["git", "-C", str(root)]
     try:
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
@@ -64,6 +68,12 @@ def _commit(root: Path) -> tuple[str, bool | None]:
         return commit, bool(subprocess.run(status, capture_output=True, text=True, check=True).stdout.strip())
     except (OSError, subprocess.CalledProcessError):
         return "", None
+
+
+def _archived(file: Path) -> str:
+    """The commit that `git archive` writes into a file; "" where there is none."""
+    found = file.read_text(encoding="ascii", errors="replace").strip() if file.is_file() else ""
+    return found if re.fullmatch(r"[0-9a-f]{40}", found) else ""
 
 
 def _device(vlm: VLM) -> str:
