@@ -11,7 +11,7 @@ import pytest
 
 from tests.pocket import truth
 from vrbench.pocket import visual
-from vrbench.pocket.questions import LETTERED, PAIRS
+from vrbench.pocket.questions import ASKED_ONCE, PAIRS
 from vrbench.pocket.visual import LETTERS
 from vrbench.pocket.world import Scene, draw, scene
 
@@ -81,7 +81,7 @@ class TestTasks:
     def test_letters_and_kinds_are_in_equal_shares(self, rows_of: dict[str, Rows]) -> None:
         rows = rows_of["pocket_seed"]
         kinds = Counter(row["question_type"] for row in rows)
-        assert set(kinds) == set(LETTERED)
+        assert set(kinds) == set(ASKED_ONCE)
         assert max(kinds.values()) - min(kinds.values()) <= 1
         assert len({(row["question_type"], row["question_type_id"]) for row in rows}) == len(kinds)
         assert all(0.18 < n / len(rows) < 0.32 for n in Counter(row["answer"] for row in rows).values())
@@ -91,7 +91,7 @@ class TestTasks:
             of = scene_of("pocket_textvqa", row)
             assert row["answers"] == [truth.answer(row["question"], of)] * 10
 
-    def rows_of_show_the_scene_that_they_ask_about(self, rows_of: dict[str, Rows]) -> None:
+    def test_rows_show_the_scene_that_they_ask_about(self, rows_of: dict[str, Rows]) -> None:
         for task, rows in rows_of.items():
             for row in rows[:: len(rows) // 12]:
                 (picture,) = pictures(row)

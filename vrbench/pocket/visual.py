@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from vrbench.pocket.questions import LETTERED, LETTERS, PAIRS, Fact, word
+from vrbench.pocket.questions import ASKED_ONCE, LETTERS, PAIRS, ROTATED, Fact, Makers, word
 from vrbench.pocket.world import Scene, draw, scene
 
 # No two tasks share a scene.
@@ -47,12 +47,12 @@ def pocket_mme(split: str = "test", images: int = 160) -> list[dict[str, Any]]:
     raise AssertionError("unreachable")
 
 
-def _balanced(task: str, split: str, count: int) -> Iterator[tuple[int, Scene, Fact, random.Random]]:
+def _balanced(task: str, split: str, count: int, makers: Makers) -> Iterator[tuple[int, Scene, Fact, random.Random]]:
     """`count` facts, one a scene, the kinds in turn."""
-    kinds = list(LETTERED)
+    kinds = list(makers)
     made = 0
     for index, of, rng in _scenes(task, split):
-        fact = LETTERED[kinds[made % len(kinds)]](rng, of)
+        fact = makers[kinds[made % len(kinds)]](rng, of)
         if fact and len(fact.wrong) == 3:
             yield index, of, fact, rng
             made += 1
@@ -63,7 +63,7 @@ def _balanced(task: str, split: str, count: int) -> Iterator[tuple[int, Scene, F
 def pocket_mmbench(split: str = "test", base_questions: int = 196) -> list[dict[str, Any]]:
     """Rows with MMBench's columns: each base question once for every rotation of its four options."""
     rows = []
-    for index, of, fact, rng in _balanced("pocket_mmbench", split, base_questions):
+    for index, of, fact, rng in _balanced("pocket_mmbench", split, base_questions, ROTATED):
         options = _shuffled(rng, fact)
         image = _image(of)
         for turn in range(4):
@@ -89,7 +89,7 @@ def pocket_mmbench(split: str = "test", base_questions: int = 196) -> list[dict[
 def pocket_seed(split: str = "test", questions: int = 700) -> list[dict[str, Any]]:
     """Rows with SEED-Bench's columns: four choices, one question a picture, the kinds in equal shares."""
     rows = []
-    for index, of, fact, rng in _balanced("pocket_seed", split, questions):
+    for index, of, fact, rng in _balanced("pocket_seed", split, questions, ASKED_ONCE):
         options = _shuffled(rng, fact)
         rows.append(
             {
@@ -98,7 +98,7 @@ def pocket_seed(split: str = "test", questions: int = 700) -> list[dict[str, Any
                 **{f"choice_{letter.lower()}": o for letter, o in zip(LETTERS, options, strict=True)},
                 "answer": LETTERS[options.index(fact.answer)],
                 "data_type": "image",
-                "question_type_id": list(LETTERED).index(fact.kind) + 1,
+                "question_type_id": list(ASKED_ONCE).index(fact.kind) + 1,
                 "question_type": fact.kind,
                 "image": [_image(of)],
             }
