@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from vrbench import data, metrics
 from vrbench.engine.answering import Answerer
-from vrbench.engine.scorers import SCORERS, Document
+from vrbench.engine.scorers import SCORERS
+from vrbench.engine.scoring import Document
 from vrbench.records import Sample
 from vrbench.registry import TaskSpec
 

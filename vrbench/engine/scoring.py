@@ -1,0 +1,67 @@
+"""What a scoring is told and what it says: the types that all scorers share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Aggregates = Sequence[tuple[int, Mapping[str, float]]]
+"""Of each part of a task (a config): number of documents, and the harness's aggregates by metric."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """One document after the harness scored it.
+
+    Attributes:
+        task: the harness's task object.
+        doc: its columns, pictures left out.
+        responses: the model's answers to its requests, filtered as the harness does.
+        metrics: what the harness's `process_results` gave.
+    """
+
+    task: Any
+    doc: Mapping[str, Any]
+    responses: Sequence[Any]
+    metrics: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What `records.Sample` keeps of a document."""
+
+    score: float
+    answer: str
+    target: str
+    weight: float = 1.0
+    loglikelihoods: tuple[float, ...] = ()
+    unscored: str = ""
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """One official scoring.
+
+    Attributes:
+        mark: document -> its mark.
+        check: key of `vrbench.metrics.METRICS` whose figure over the marks is the harness's own figure.
+        official: that figure, from the harness's aggregates, on the scale of the metric.
+        template: the harness's YAML whose scoring a task with its own prompt takes; none where `config` says it all.
+        config: what the harness is told, besides prompt and target, of a task with its own prompt.
+    """
+
+    mark: Callable[[Document], Mark]
+    check: str
+    official: Callable[[Aggregates], float]
+    template: str = ""
+    config: Mapping[str, Any] | None = None
+
+
+def mean_of(name: str, scale: float) -> Callable[[Aggregates], float]:
+    """Mean of an aggregate over a task's parts, weighted by their documents."""
+
+    def official(parts: Aggregates) -> float:
+        return scale * sum(n * aggregates[name] for n, aggregates in parts) / sum(n for n, _ in parts)
+
+    return official
