@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vrbench.compare import compare_paths
+from vrbench.records import load_run
 from vrbench.report import render
 
 ROOT = Path(__file__).parents[1]
@@ -27,3 +28,15 @@ def test_the_committed_runs_give_the_columns_of_the_region_in_the_readme() -> No
     table = {row[0]: [row[1], row[2], row[column]] for row in shown if row[0] in ours}
     assert table == ours
     assert len(table) == 13
+
+
+def test_the_fully_tuned_one_sees_enough_and_not_all() -> None:
+    (run,) = [load_run(folder) for folder in folders("pocket-full")]
+    visual = [result for result in run.record.results if result.suite == "pocket_visual"]
+    assert 80 <= sum(result.score.value for result in visual if result.score) / len(visual) <= 97
+    assert sum(result.n for result in visual) >= 2000
+    for result in visual:
+        assert result.chance is not None
+        for name, part in {"all": result.score, **result.groups}.items():
+            assert part is not None and part.value >= result.chance + 15, (result.task, name)
+            assert part.value <= 98.5 or result.task == "easy_vqa", (result.task, name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,10 @@ CPU_TOKENS = 1024
 
 SHARE_OF_MEMORY = 0.5
 """Share of a card's free memory that a batch is planned to take; it is halved whenever that was too much."""
+
+
+InRows = Callable[[Sequence[Sequence[int]]], Iterator[list[Row]]]
+"""Token sequences -> rows that may come into one batch, one list after the other."""
 
 
 @dataclass(frozen=True)
@@ -79,34 +83,22 @@ class Answerer:
         self.asked += len(missing)
         settings = {"desc": title, "unit": " items", "disable": not self._show_progress, "mininterval": 0.5}
         with tqdm(total=progress.total, initial=progress.done, **settings) as bar:
-            for kind in (LogLikelihood, Generation):
+            exactly = unpadded if str(self.vlm.dtype) == "torch.float32" else shared
+            for kind, in_rows in ((LogLikelihood, exactly), (Generation, shared)):
                 part = {key: request for key, request in missing.items() if isinstance(request, kind)}
-                for answers in self._compute(part):
+                for answers in self._compute(part, in_rows):
                     self.store.put(answers)
                     known.update(answers)
                     bar.update(progress.answered(answers))
         return [_as_answer(known[key]) for key in keys]
 
-    def _compute(self, requests: dict[str, Request]) -> Iterator[dict[str, Any]]:
+    def _compute(self, requests: dict[str, Request], in_rows: InRows) -> Iterator[dict[str, Any]]:
         """Answers batch by batch, longest rows first, so that memory runs out at the start or not at all."""
         slots: dict[str, int] = {}
         pictures: list[Picture] = []
         prepared = [self._prepare(key, request, slots, pictures) for key, request in requests.items()]
-        for rows in self._rows(prepared):
+        for rows in in_rows([one.tokens for one in prepared]):
             yield from self._in_batches(rows, prepared, pictures)
-
-    def _rows(self, prepared: Sequence[Prepared]) -> Iterator[list[Row]]:
-        """Rows that may come into one batch, the longest first; the requests are all of one kind.
-
-        Log-likelihoods in float32 are those of lm-eval's HFLM to 2e-5 nats when nothing is shared and nothing padded,
-        since attention then adds in the same order. Shared beginnings are 2.5 times as fast, and up to 3e-4 off.
-        """
-        sequences = [one.tokens for one in prepared]
-        if str(self.vlm.dtype) == "torch.float32" and prepared and isinstance(prepared[0].request, LogLikelihood):
-            for _, rows in itertools.groupby(sorted(apart(sequences), key=len, reverse=True), key=len):
-                yield list(rows)
-        else:
-            yield sorted(pack(sequences), key=len, reverse=True)
 
     def _in_batches(
         self, rows: list[Row], prepared: list[Prepared], pictures: list[Picture]
@@ -173,6 +165,21 @@ class Answerer:
         features = self._features.features(self.vlm, [pictures[slot] for slot in order])
         projected = self.vlm.project(torch.stack([features[pictures[slot].digest] for slot in order]))
         return dict(zip(order, projected, strict=True))
+
+
+def shared(sequences: Sequence[Sequence[int]]) -> Iterator[list[Row]]:
+    """Rows that hold shared beginnings once, the longest first; all may come into one batch."""
+    yield sorted(pack(sequences), key=len, reverse=True)
+
+
+def unpadded(sequences: Sequence[Sequence[int]]) -> Iterator[list[Row]]:
+    """Rows of one sequence each, those of one length together, the longest first: a batch has no padding.
+
+    Attention then adds in the order in which it does for a prompt alone, so that float32 log-likelihoods are those of
+    lm-eval's HFLM to 2e-5 nats. What shares its beginnings is faster (benchmarks/engine.py), and up to 3e-4 off.
+    """
+    for _, rows in itertools.groupby(sorted(apart(sequences), key=len, reverse=True), key=len):
+        yield list(rows)
 
 
 def _slot(token: int, vlm: VLM) -> int:
