@@ -176,7 +176,7 @@ def unpadded(sequences: Sequence[Sequence[int]]) -> Iterator[list[Row]]:
     """Rows of one sequence each, those of one length together, the longest first: a batch has no padding.
 
     Attention then adds in the order in which it does for a prompt alone, so that float32 log-likelihoods are those of
-    lm-eval's HFLM to 2e-5 nats. What shares its beginnings is faster (benchmarks/engine.py), and up to 3e-4 off.
+    lm-eval's HFLM to 5e-5 nats. What shares its beginnings is faster (benchmarks/engine.py), and up to 3e-4 off.
     """
     for _, rows in itertools.groupby(sorted(apart(sequences), key=len, reverse=True), key=len):
         yield list(rows)
