@@ -38,7 +38,7 @@ def provenance(vlm: VLM, *, command: str, started: str, seconds: float) -> Prove
         packages={name: installed(name) for name in PACKAGES if installed(name)},
         python=platform.python_version(),
         platform=platform.platform(),
-        device=_device(vlm),
+        device=device_name(vlm),
         image_processor=vlm.image_processor_name,
         command=command,
         started=started,
@@ -76,7 +76,7 @@ def _archived(file: Path) -> str:
     return found if re.fullmatch(r"[0-9a-f]{40}", found) else ""
 
 
-def _device(vlm: VLM) -> str:
+def device_name(vlm: VLM) -> str:
     """The card, or the processor with the threads in use."""
     import torch
 

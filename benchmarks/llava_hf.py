@@ -1,0 +1,134 @@
+"""Does lmms-eval's own `llava_hf` give the same answers as vrbench from the same weights, in float32?
+
+    python benchmarks/llava_hf.py --data-root DATA [--ckpt pocket/region] [--tasks mme] [--items 400] [--device cpu]
+
+The checkpoint is written as a plain LLaVA folder, which `llava_hf` loads by itself; every item is asked of both, of
+`llava_hf` one at a time as it wants, and scored by lmms-eval. Writes benchmarks/results/llava_hf.md; exits with 1 where
+an answer or a score differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from vrbench import checkpoint, data, registry
+from vrbench.provenance import PACKAGES, installed
+
+REPORT = Path(__file__).parent / "results" / "llava_hf.md"
+
+
+def exported(vlm: Any, folder: Path) -> Path:
+    """A pocket model as a plain `LlavaForConditionalGeneration` folder with its processor."""
+    from vrbench.models.pocket import save_processor
+
+    vlm.model.save_pretrained(folder)
+    save_processor(folder)
+    return folder
+
+
+def theirs(model: Any, task: Any) -> list[str]:
+    """llava_hf's answers, one request a call; it takes settings out of a request, so it gets a copy."""
+    from lmms_eval.api.instance import Instance
+    from tqdm import tqdm
+
+    model.task_dict = {task.config.task: task.dataset}
+    found = []
+    for instance in tqdm(task.instances, desc="llava_hf", unit=" items"):
+        context, settings, *rest = instance.args
+        copied = Instance(instance.request_type, (context, dict(settings), *rest), instance.idx, instance.metadata)
+        (answer,) = model.generate_until([copied])
+        found.append(answer.split("\n\n")[0])  # llava_hf does not stop there, though the evaluator asks for it
+    return found
+
+
+def compare(spec: registry.TaskSpec, parts: Sequence[Any], answerer: Any, reference: Any) -> tuple[str, bool]:
+    """One line of the report, and whether answers and scores are equal."""
+    from vrbench.engine import harness, lmms_eval_adapter
+
+    start = time.perf_counter()
+    outcome = harness.run(spec, parts, answerer)
+    ours_took = time.perf_counter() - start
+    task = lmms_eval_adapter.Task(harness.config_of(spec, parts[0].config), parts[0].rows, spec.fewshot)
+    task.build_all_requests()
+    start = time.perf_counter()
+    answers = theirs(reference, task)
+    took = time.perf_counter() - start
+    differ = sum(a.answer != b for a, b in zip(outcome.samples, answers, strict=True))
+    scored = harness.run(spec, parts, _Said(answerer.vlm, answers))
+    equal = not differ and scored.official == outcome.official
+    figures = ", ".join(f"{name} {value:.4f}" for name, value in outcome.official.items())
+    figures += "" if scored.official == outcome.official else f" (llava_hf: {scored.official})"
+    n = len(answers)
+    return f"| {spec.id} | {n} | {differ} | {figures} | {n / ours_took:.1f} | {n / took:.1f} |", equal
+
+
+class _Said:
+    """Stands where the engine stands, with answers that are there already."""
+
+    def __init__(self, vlm: Any, answers: Sequence[str]) -> None:
+        self.vlm = vlm
+        self._answers = answers
+
+    def answer(self, requests: Sequence[Any], items: Sequence[object] = (), title: str = "") -> list[Any]:
+        return list(self._answers)
+
+
+def main() -> int:
+    """Ask both, print and write; returns 1 where something differs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-root", type=Path)
+    parser.add_argument("--ckpt", default="pocket/region")
+    parser.add_argument("--tasks", default="mme")
+    parser.add_argument("--items", type=int)
+    parser.add_argument("--device", default="cpu")
+    given = parser.parse_args()
+    from lmms_eval.models.simple.llava_hf import LlavaHf
+
+    from vrbench.engine.answering import Answerer
+    from vrbench.engine.harness import used
+    from vrbench.engine.store import AnswerStore
+    from vrbench.models.load import load_vlm
+    from vrbench.provenance import device_name
+
+    of = checkpoint.resolve(given.ckpt)
+    vlm = load_vlm(of, given.device, "float32")
+    lines, all_equal = [], True
+    with tempfile.TemporaryDirectory() as folder, AnswerStore(Path(folder) / "a.sqlite", of.digest) as store:
+        plain = exported(vlm, Path(folder) / "plain")
+        reference = LlavaHf(pretrained=str(plain), device=given.device, dtype="float32", device_map=given.device)
+        for spec in registry.resolve(given.tasks, registry.load()):
+            parts = used(spec, data.load(spec, given.data_root), given.items, seed=0)
+            line, equal = compare(spec, parts, Answerer(vlm, store), reference)
+            lines, all_equal = [*lines, line], all_equal and equal
+    versions = ", ".join(f"{name} {installed(name)}" for name in PACKAGES if installed(name))
+    items = f" --items {given.items}" if given.items else ""
+    command = f"python benchmarks/llava_hf.py --data-root DATA --ckpt {given.ckpt} --tasks {given.tasks}{items}"
+    written = [
+        "# The same answers as lmms-eval's llava_hf",
+        "",
+        f"{of.id} (digest {of.digest[:16]}), float32, {device_name(vlm)}, {date.today().isoformat()}. llava_hf answers "
+        "one at a time from a plain LLaVA folder of the same weights.",
+        "",
+        "| task | items | answers that differ | scores | items/s | items/s of llava_hf |",
+        "|---|---|---|---|---|---|",
+        *lines,
+        "",
+        f"`{command} --device {given.device}`",
+        "",
+        f"{versions}.",
+        "",
+    ]
+    REPORT.write_text("\n".join(written), encoding="utf-8")
+    print("\n".join(written))
+    return 0 if all_equal else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
