@@ -83,7 +83,8 @@ def load(spec: TaskSpec, data_root: str | Path | None = None) -> dict[str, Datas
     The config is "default" for a set that has none; the splits are those that the task names.
 
     Raises:
-        VrbenchError: as `resolve`; or the samples cannot be read, or lack a column that the task needs.
+        VrbenchError: as `resolve`; or the samples cannot be read, lack a column that the task needs, or the examples
+            are fewer than a prompt has.
     """
     from datasets import DatasetDict
 
@@ -91,6 +92,12 @@ def load(spec: TaskSpec, data_root: str | Path | None = None) -> dict[str, Datas
     loaded = {}
     for config in spec.data.configs:
         parts = {split: _checked(spec, _split(spec, located, config, split)) for split in spec.data.splits}
+        examples = len(parts[spec.data.fewshot_split]) if spec.data.fewshot_split else spec.fewshot
+        if examples < spec.fewshot:
+            raise VrbenchError(
+                f"task {spec.id!r}: a prompt needs {spec.fewshot} examples, but split {spec.data.fewshot_split!r} of "
+                f"config {config!r} has {examples} rows"
+            )
         loaded[config] = DatasetDict(parts)
     return loaded
 
