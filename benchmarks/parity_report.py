@@ -78,7 +78,8 @@ def _about_text(lines: Sequence[TextLine], given: Namespace) -> str:
     told = (
         f"lm-eval's evaluator with `HFLM(pretrained=<the same model>, batch_size={given.batch_size})`. "
         f"Log-likelihoods: difference in nats, {ALLOWED:g} allowed in float32. "
-        "Answers: the option chosen, or the generated text as lm-eval's filter leaves it; texts: before the filter. Figures: each metric of each subject and of the group."
+        "Answers: the option chosen, or the generated text as lm-eval's filter leaves it; texts: before the filter. "
+        "Figures: each metric of each subject and of the group."
     )
     if given.max_gen_toks:
         told += (
