@@ -1,81 +1,62 @@
 """Are the answers and scores those of the reference harnesses? Exactly which items differ, and by how much.
 
-    python benchmarks/parity.py --data-root DATA [--ckpt pocket/region] [--items 400]
+    python benchmarks/parity.py --data-root DATA [--quick] [--ckpt pocket/region]
 
-- piqa and arc_easy, float32: log-likelihoods and choices against lm-eval's `HFLM(pretrained=<the same model>)`.
+- Text: log-likelihoods, choices, generated texts and all aggregated metrics against lm-eval's evaluator with
+  `HFLM(pretrained=<the same model>)`. One row in a batch is the default there, since HFLM's padding moves its own
+  log-likelihoods. In bfloat16 differences are counted, and none is called a fault.
 - mme and pocket_mme: scores against `lmms_eval.evaluator.simple_evaluate` over the same answers.
 
-Writes benchmarks/results/parity.md; exits with 1 where something differs by more than is allowed.
+Prints a line as each task is done, and writes a report at the end; exits with 1 where something differs by more than is
+allowed. With --work DIR a run that was killed goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
-import shlex
+import json
 import sys
 import tempfile
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import date
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from vrbench import checkpoint, data, registry
-from vrbench.provenance import PACKAGES, installed
 
-ALLOWED = 1e-4
-"""Nats by which a log-likelihood in float32 may differ."""
+if __package__ in (None, ""):
+    sys.path.insert(
+        0, str(Path(__file__).resolve().parents[1])
+    )  # run as a file: the folder's own modules, by their name
+
+from benchmarks import parity_report, parity_text
 
 REPORT = Path(__file__).parent / "results" / "parity.md"
 
+TASKS = "piqa,arc_easy,arc_challenge,mmlu,ceval,cmmlu,bbh,mme,pocket_mme"
+
 
 @dataclass(frozen=True)
-class Line:
-    """One task's outcome.
-
-    Attributes:
-        figure: what was compared.
-        ours, theirs: the score as vrbench and as the harness has it.
-        difference: the greatest difference of a log-likelihood in nats, or of a score.
-        flips: items whose choice differs.
-    """
+class VisualLine:
+    """One figure of a visual task, as vrbench and as lmms-eval have it."""
 
     task: str
     items: int
     figure: str
     ours: float
     theirs: float
-    difference: float
-    flips: int
-    equal: bool
+
+    @property
+    def equal(self) -> bool:
+        """Whether they are the same number."""
+        return self.ours == self.theirs
 
 
-def text(name: str, parts: Sequence[Any], answerer: Any, batch_size: int = 1) -> Line:
-    """A multiple-choice task against lm-eval's own model class around the same weights."""
-    from lm_eval.evaluator import evaluate
-    from lm_eval.models.huggingface import HFLM
-
-    from vrbench.engine import harness, lm_eval_adapter
-
-    spec = registry.load()[name]
-    outcome = harness.run(spec, parts, answerer)
-    task = lm_eval_adapter.Task(harness.config_of(spec, parts[0].config), parts[0].rows, spec.fewshot)
-    vlm = answerer.vlm
-    reference = HFLM(pretrained=vlm.model, tokenizer=vlm.tokenizer, batch_size=batch_size)
-    theirs = evaluate(reference, {name: task}, bootstrap_iters=0)
-    differences, flips = [0.0], 0
-    for sample, their in zip(outcome.samples, theirs["samples"][name], strict=True):
-        logs = [response[0] for response in their["filtered_resps"]]
-        differences += [abs(a - b) for a, b in zip(sample.loglikelihoods, logs, strict=True)]
-        flips += sample.loglikelihoods.index(max(sample.loglikelihoods)) != logs.index(max(logs))
-    score = theirs["results"][name]["acc,none"]
-    equal = max(differences) <= ALLOWED and not flips and outcome.official["acc"] == score
-    n = len(outcome.samples)
-    return Line(name, n, "log-likelihoods", outcome.official["acc"], score, max(differences), flips, equal)
+Line = parity_text.TextLine | VisualLine
 
 
-def visual(name: str, parts: Sequence[Any], answerer: Any) -> list[Line]:
+def visual(name: str, parts: Sequence[Any], answerer: Any) -> list[VisualLine]:
     """A visual task's aggregates against lmms-eval's evaluator, which is given the same answers from the store."""
     from vrbench.engine import harness, lmms_eval_adapter
 
@@ -87,10 +68,7 @@ def visual(name: str, parts: Sequence[Any], answerer: Any) -> list[Line]:
     if answerer.asked != asked:
         raise RuntimeError(f"{name}: lmms-eval asked {answerer.asked - asked} other requests")
     n = len(outcome.samples)
-    return [
-        Line(name, n, figure, ours, theirs[figure], abs(ours - theirs[figure]), 0, ours == theirs[figure])
-        for figure, ours in outcome.official.items()
-    ]
+    return [VisualLine(name, n, figure, ours, theirs[figure]) for figure, ours in outcome.official.items()]
 
 
 def official(task: Any, model: Any) -> dict[str, float]:
@@ -108,64 +86,89 @@ def official(task: Any, model: Any) -> dict[str, float]:
     return {key.split(",")[0]: value for key, value in figures.items() if key.endswith(",none")}
 
 
-def report(lines: Sequence[Line], of: checkpoint.Checkpoint, command: str) -> str:
-    """Markdown: what was compared, with versions and command."""
-    rows = [
-        f"| {x.task} | {x.items} | {x.figure} | {x.ours:.6f} | {x.theirs:.6f} | {x.difference:.2e} | {x.flips} | "
-        f"{'yes' if x.equal else '**no**'} |"
-        for x in lines
-    ]
-    versions = ", ".join(f"{name} {installed(name)}" for name in PACKAGES if installed(name))
-    return "\n".join(
-        [
-            "# Parity with the reference harnesses",
-            "",
-            f"{of.id} (digest {of.digest[:16]}), float32, {date.today().isoformat()}. Log-likelihoods: lm-eval's HFLM "
-            f"around the same model, batch size 1 (it changes by up to 6e-5 with its batch size), difference in nats, "
-            f"{ALLOWED:g} allowed. Scores: lmms-eval's simple_evaluate over "
-            "the same answers, to be equal exactly.",
-            "",
-            "| task | items | compared | vrbench | harness | greatest difference | flips | equal |",
-            "|---|---|---|---|---|---|---|---|",
-            *rows,
-            "",
-            f"`{command}`",
-            "",
-            versions + ".",
-            "",
-        ]
-    )
+def chosen(spec: registry.TaskSpec, root: Path | None, given: Namespace) -> list[Any]:
+    """The items of a task: so many of each part where it has several, else so many in all."""
+    from vrbench.engine.harness import used
+
+    loaded = data.load(spec, root)
+    if len(loaded) == 1:
+        return used(spec, loaded, given.items or None, seed=0)
+    each = given.items_per_part or None
+    return [part for config, rows in loaded.items() for part in used(spec, {config: rows}, each, seed=0)]
 
 
-def main() -> int:
-    """Compare, print and write; returns 1 where something differs."""
+def lines_of(spec: registry.TaskSpec, vlm: Any, of: checkpoint.Checkpoint, given: Namespace, work: Path) -> list[Line]:
+    """A task's outcome: from the file where it is done already, else computed and put there."""
+    from vrbench.engine.answering import Answerer
+    from vrbench.engine.store import AnswerStore
+
+    about = [of.digest, spec.id, given.items, given.items_per_part, given.max_gen_toks, given.batch_size]
+    key = parity_report.short_digest([*about, given.dtype, given.device])
+    done, answers = work / f"{spec.id}-{key}.json", work / f"{spec.id}-{key}.sqlite"
+    if done.is_file():
+        return parity_report.read(done.read_text(encoding="utf-8"), (parity_text.TextLine, VisualLine))
+    fresh = not answers.exists()
+    with AnswerStore(answers, of.digest) as store:
+        answerer = Answerer(vlm, store)
+        if spec.harness == "lm-eval":
+            from lm_eval.models.huggingface import HFLM
+
+            model = HFLM(pretrained=vlm.model, tokenizer=vlm.tokenizer, batch_size=given.batch_size)
+            spec = parity_text.limited(spec, given.max_gen_toks)
+            parts = chosen(spec, given.data_root, given)
+            lines: list[Line] = [parity_text.compare(spec, parts, answerer, model, fresh)]
+        else:
+            lines = list(visual(spec.id, chosen(spec, given.data_root, given), answerer))
+    told = [{"kind": type(line).__name__, **asdict(line)} for line in lines]
+    done.write_text(json.dumps(told), encoding="utf-8")
+    return lines
+
+
+def arguments(told: Sequence[str] | None = None) -> Namespace:
+    """The command line; --quick sets what is left out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", required=True, type=Path)
     parser.add_argument("--ckpt", default="pocket/region")
-    parser.add_argument("--items", type=int, default=400)
-    parser.add_argument("--tasks", default="piqa,arc_easy,mme,pocket_mme")
-    given = parser.parse_args()
-    from vrbench.engine.answering import Answerer
-    from vrbench.engine.harness import used
-    from vrbench.engine.store import AnswerStore
+    parser.add_argument("--tasks", default=TASKS)
+    parser.add_argument("--quick", action="store_true", help="few items each, short generated answers")
+    parser.add_argument("--items", type=int, help="of each task without parts; 0 for all (default 400; quick 10)")
+    parser.add_argument("--items-per-part", type=int, help="of each subject; 0 for all (default 20; quick 1)")
+    parser.add_argument("--max-gen-toks", type=int, help="longest generated answer (default the task's own; quick 16)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch-size", type=int, default=1, help="of lm-eval's model")
+    parser.add_argument("--work", type=Path, help="folder of what is done, to go on from")
+    parser.add_argument("--report", type=Path, default=REPORT)
+    given = parser.parse_args(told)
+    short = {"items": 10, "items_per_part": 1, "max_gen_toks": 16}
+    usual = {"items": 400, "items_per_part": 20, "max_gen_toks": None}
+    for name, value in (short if given.quick else usual).items():
+        if getattr(given, name) is None:
+            setattr(given, name, value)
+    return given
+
+
+def main() -> int:
+    """Compare, print and write; returns 1 where something differs that may not."""
+    given = arguments()
     from vrbench.models.load import load_vlm
 
     of = checkpoint.resolve(given.ckpt)
-    vlm = load_vlm(of, "cpu", "float32")
+    vlm = load_vlm(of, given.device, given.dtype)
     lines: list[Line] = []
-    with tempfile.TemporaryDirectory() as folder, AnswerStore(Path(folder) / "a.sqlite", of.digest) as store:
-        answerer = Answerer(vlm, store)
+    with tempfile.TemporaryDirectory() as folder:
+        work = given.work or Path(folder)
+        work.mkdir(parents=True, exist_ok=True)
         for spec in registry.resolve(given.tasks, registry.load()):
-            parts = used(spec, data.load(spec, given.data_root), given.items, seed=0)
-            compare = text if spec.harness == "lm-eval" else visual
-            found = compare(spec.id, parts, answerer)
-            lines += found if isinstance(found, list) else [found]
-    told = f"--ckpt {shlex.quote(given.ckpt)} --items {given.items} --tasks {given.tasks}"
-    written = report(lines, of, f"python benchmarks/parity.py --data-root DATA {told}")
-    REPORT.parent.mkdir(exist_ok=True)
-    REPORT.write_text(written, encoding="utf-8")
+            found = lines_of(spec, vlm, of, given, work)
+            lines += found
+            for line in found:
+                print(parity_report.row(line), flush=True)
+    written = parity_report.report(lines, of, given)
+    given.report.parent.mkdir(parents=True, exist_ok=True)
+    given.report.write_text(written, encoding="utf-8")
     print(written)
-    return 0 if all(line.equal for line in lines) else 1
+    return 0 if given.dtype != "float32" or all(line.equal for line in lines) else 1
 
 
 if __name__ == "__main__":

@@ -83,7 +83,8 @@ def load(spec: TaskSpec, data_root: str | Path | None = None) -> dict[str, Datas
     The config is "default" for a set that has none; the splits are those that the task names.
 
     Raises:
-        VrbenchError: as `resolve`; or the samples cannot be read, or lack a column that the task needs.
+        VrbenchError: as `resolve`; or the samples cannot be read, lack a column that the task needs, or the examples
+            are fewer than a prompt has.
     """
     from datasets import DatasetDict
 
@@ -91,6 +92,12 @@ def load(spec: TaskSpec, data_root: str | Path | None = None) -> dict[str, Datas
     loaded = {}
     for config in spec.data.configs:
         parts = {split: _checked(spec, _split(spec, located, config, split)) for split in spec.data.splits}
+        examples = len(parts[spec.data.fewshot_split]) if spec.data.fewshot_split else spec.fewshot
+        if examples < spec.fewshot:
+            raise VrbenchError(
+                f"task {spec.id!r}: a prompt needs {spec.fewshot} examples, but split {spec.data.fewshot_split!r} of "
+                f"config {config!r} has {examples} rows"
+            )
         loaded[config] = DatasetDict(parts)
     return loaded
 
@@ -130,6 +137,7 @@ def identify(spec: TaskSpec, row: Mapping[str, Any], config: str, position: int)
         row: its columns; pictures may be left out.
         position: its place in the whole split, which is its id where the task names no id column.
     """
+    row = {"config": config, **row}
     prefix = f"{config}/" if len(spec.data.configs) > 1 else ""
     identity = prefix + (str(position) if spec.id_column is None else keys.evaluate(spec.id_column, row))
     cluster = identity if spec.cluster is None else keys.evaluate(spec.cluster, row)
@@ -221,7 +229,7 @@ def _checked(spec: TaskSpec, rows: Dataset) -> Dataset:
     given = {theirs: ours for ours, theirs in spec.data.columns.items()}
     absent = [name for name in given if name not in rows.column_names]
     rows = rows.rename_columns({name: ours for name, ours in given.items() if name not in absent})
-    absent += sorted(_needed(spec) - set(rows.column_names) - set(spec.data.columns))
+    absent += sorted(_needed(spec) - set(rows.column_names) - set(spec.data.columns) - {"config"})
     if absent:
         raise VrbenchError(
             f"task {spec.id!r}: the data have no column {', '.join(absent)}; they have {', '.join(rows.column_names)}"
@@ -243,8 +251,10 @@ def _units(loaded: Mapping[str, Mapping[str, Dataset]], spec: TaskSpec) -> list[
     groups: dict[str, dict[str, list[tuple[str, int]]]] = {}
     for config, parts in loaded.items():
         rows = parts[spec.data.split]
-        values = rows.select_columns(columns) if columns else ({} for _ in range(len(rows)))
-        for position, row in enumerate(values):
+        here = [name for name in columns if name in rows.column_names]
+        values = rows.select_columns(here) if here else ({} for _ in range(len(rows)))
+        for position, value in enumerate(values):
+            row = {"config": config, **value}
             unit = f"{config} {position if spec.unit is None else keys.evaluate(spec.unit, row)}"
             group = config if spec.group is None else keys.evaluate(spec.group, row)
             groups.setdefault(group, {}).setdefault(unit, []).append((config, position))

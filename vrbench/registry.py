@@ -13,7 +13,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from vrbench.errors import VrbenchError, raise_all
 
-Scorer = Literal["mme", "mmbench", "seed", "textvqa", "exact_match", "multiple_choice", "perplexity"]
+Scorer = Literal[
+    "mme",
+    "mmbench",
+    "seed",
+    "textvqa",
+    "exact_match",
+    "multiple_choice",
+    "multiple_choice_norm",
+    "mc2",
+    "last_word",
+    "perplexity",
+]
 Metric = Literal["mean", "macro", "mme", "circular", "vanilla", "perplexity"]
 
 
@@ -57,7 +68,7 @@ class TaskSpec(Frozen):
     """One task: which items, which harness's prompt and scoring, and what its score means.
 
     `id_column`, `cluster`, `group` and `unit` name a column, or are a jinja expression over the columns such as
-    "{{index % 1000000}}".
+    "{{index % 1000000}}". Where the data have no column of that name, `config` is the item's config.
     """
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9_]*$", description="The file's stem.")
@@ -78,6 +89,8 @@ class TaskSpec(Frozen):
     ocr_tokens: bool | None = Field(default=None, description="OCR tokens in the prompt; none where there are none.")
     column: str = Field(default="", description="Its column in the tables of arXiv:2412.12785, where it has one.")
     fewshot: int = Field(default=0, ge=0, description="Examples in the prompt.")
+    harness_examples: bool = Field(default=False, description="The harness's own YAML holds the examples.")
+    filter: str = Field(default="", description="Which of the harness's filters scores; empty for its first.")
     data: DataSource = Field(description="Where the samples come from.")
     metric: Metric = Field(description="Key of `vrbench.metrics.METRICS`.")
     higher_is_better: bool = Field(default=True, description="Direction of the metric.")
@@ -226,8 +239,10 @@ def _contradictions(spec: TaskSpec) -> Iterator[str]:
         yield f"metric {spec.metric} needs unit, the items that count together"
     if spec.metric in ("mme", "macro") and spec.group is None:
         yield f"metric {spec.metric} needs group"
-    if spec.fewshot and not spec.data.fewshot_split:
-        yield f"{spec.fewshot} examples in the prompt need data.fewshot_split"
+    if spec.fewshot and not (spec.data.fewshot_split or spec.harness_examples):
+        yield f"{spec.fewshot} examples in the prompt need data.fewshot_split, or harness_examples: true"
+    if spec.harness_examples and (spec.data.fewshot_split or not spec.harness_task):
+        yield "harness_examples needs harness_task, and leaves data.fewshot_split out"
     if spec.data.kind != "hub" and (spec.data.config or spec.data.revision):
         yield "config and revision belong to data of kind hub"
 

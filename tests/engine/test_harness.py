@@ -143,7 +143,8 @@ def test_subjects_are_answered_together_and_scored_apart(vlm: VLM) -> None:
     keen = Keen(vlm, [likely, unlikely, unlikely, unlikely] * 8)
     outcome = harness.run(spec, parts, keen)  # type: ignore[arg-type]
     assert len(keen.asked) == 32
-    assert outcome.official == {"anatomy/acc": pytest.approx(2 / 6), "virology/acc": pytest.approx(1 / 2)}
+    subjects = {"anatomy/acc": pytest.approx(2 / 6), "virology/acc": pytest.approx(1 / 2)}
+    assert outcome.official == {"acc": pytest.approx(3 / 8), **subjects}
     assert [sample.group for sample in outcome.samples] == ["anatomy"] * 6 + ["virology"] * 2
     assert outcome.samples[6].id == "virology/0"
     assert outcome.samples[0].answer == "A"

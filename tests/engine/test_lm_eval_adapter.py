@@ -83,7 +83,11 @@ def test_rolling_loglikelihoods_are_those_of_hflm(model: lm_eval_adapter.Model, 
     assert len(TEXTS[2]) > model._answerer.vlm.context_length
 
 
-def test_generated_answers_are_those_of_hflm(model: lm_eval_adapter.Model, reference: Any) -> None:
+@pytest.mark.parametrize("which", ["vlm", "beginning"])
+def test_generated_answers_are_those_of_hflm(which: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    asking: VLM = request.getfixturevalue(which)
+    model = adapter(asking, tmp_path)
+    reference = HFLM(pretrained=asking.model, tokenizer=asking.tokenizer, batch_size=3)
     free = model.generate_until(asked("generate_until", ("Once", {"until": [], "max_gen_toks": 20})))[0]
     settings = [
         {"until": ["\n\n"], "max_gen_toks": 9, "do_sample": False},
@@ -95,6 +99,11 @@ def test_generated_answers_are_those_of_hflm(model: lm_eval_adapter.Model, refer
     theirs = reference.generate_until(asked("generate_until", *prompts), disable_tqdm=True)
     assert ours == theirs
     assert len(set(ours)) > 4
+
+
+def test_answers_that_leave_no_room_for_the_prompt_are_refused(model: lm_eval_adapter.Model) -> None:
+    with pytest.raises(VrbenchError, match="2048 tokens for an answer leave no room for a prompt in a context of 2048"):
+        model.generate_until(asked("generate_until", ("Once", {"until": [], "max_gen_toks": 2048})))
 
 
 @pytest.mark.parametrize("settings", [{"do_sample": True}, {"temperature": 0.7}, {"num_beams": 4}])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vrbench.engine.features import FeatureCache
 from vrbench.engine.requests import Generation, LogLikelihood, Picture, Request
 from vrbench.engine.store import AnswerStore
+from vrbench.errors import VrbenchError
 from vrbench.models.decoding import Limit, greedy
 from vrbench.models.packing import Row, apart, pack
 
@@ -123,7 +124,13 @@ class Answerer:
                 pictures.append(picture)
         tokens = self.vlm.encode(request.prompt, [slots[picture.digest] for picture in request.pictures])
         if not request.pictures:  # as lm-eval does it: what does not fit is cut off in front
-            tokens = tokens[-(self.vlm.context_length - request.max_new_tokens) :]
+            room = self.vlm.context_length - request.max_new_tokens
+            if room < 1:
+                raise VrbenchError(
+                    f"{request.max_new_tokens} tokens for an answer leave no room for a prompt in a context of "
+                    f"{self.vlm.context_length}"
+                )
+            tokens = tokens[-room:]
         return Prepared(key, request, tuple(tokens))
 
     def _fitting(self, rows: Sequence[Row]) -> int:

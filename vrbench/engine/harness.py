@@ -23,6 +23,7 @@ from vrbench import data, metrics
 from vrbench.engine.answering import Answerer
 from vrbench.engine.scorers import SCORERS
 from vrbench.engine.scoring import Document
+from vrbench.errors import VrbenchError
 from vrbench.records import Sample
 from vrbench.registry import TaskSpec
 
@@ -57,7 +58,8 @@ class Outcome:
 
     Attributes:
         samples: one an item, in the order of configs and positions.
-        official: the harness's aggregates; named "config/metric" where a task has several configs.
+        official: the harness's aggregates; named "config/metric" where a task has several configs, and beside them
+            the group's "metric" where the harness has one; named "metric,filter" where it has several filters.
     """
 
     samples: tuple[Sample, ...]
@@ -84,12 +86,17 @@ def run(spec: TaskSpec, parts: Sequence[Part], answerer: Answerer, title: str = 
     answer_all(model, [instance for task in tasks for instance in task.instances])
     samples: list[Sample] = []
     aggregates: list[tuple[int, dict[str, float]]] = []
+    shown: list[tuple[int, dict[str, float]]] = []
     with _quiet():
         for task, part in zip(tasks, parts, strict=True):
-            documents = _score(task)
+            by_filter = _score(task)
+            primary = _primary(spec, list(by_filter))
+            documents = by_filter[primary]
             samples += _samples(spec, part, documents, model)
-            aggregates.append((len(documents), _aggregate(task, documents)))
-    outcome = Outcome(tuple(samples), _official([part.config for part in parts], aggregates))
+            figures = {name: _aggregate(task, scored) for name, scored in by_filter.items()}
+            aggregates.append((len(documents), figures[primary]))
+            shown.append((len(documents), _named(figures)))
+    outcome = Outcome(tuple(samples), _official(adapter, [part.config for part in parts], shown))
     if SCORERS[spec.scorer].check == "mme":
         aggregates[0][1]["subtasks"] = len({sample.group for sample in samples})
     _check(spec, outcome, aggregates)
@@ -131,21 +138,43 @@ def answer_all(model: Any, instances: Sequence[Any]) -> None:
             instance.resps.append(answer)
 
 
-def _score(task: Any) -> list[Document]:
-    """Filter the answers and score each document, as the harness's evaluator does."""
+def _score(task: Any) -> dict[str, list[Document]]:
+    """Filter the answers and score each document under each of the task's filters, as the harness's evaluator does."""
     task.apply_filters()
     requests: dict[int, list[Any]] = {}
     for instance in task.instances:
         requests.setdefault(instance.doc_id, []).append(instance)
-    name = next(iter(task.instances[0].filtered_resps))
+    docs = list(getattr(task, "eval_docs_no_media", None) or task.eval_docs)
+    return {name: _filtered(task, docs, requests, name) for name in task.instances[0].filtered_resps}
+
+
+def _filtered(task: Any, docs: Sequence[Any], requests: Mapping[int, list[Any]], name: str) -> list[Document]:
+    """The documents as they are scored under one filter."""
     documents = []
-    for number, doc in enumerate(getattr(task, "eval_docs_no_media", None) or task.eval_docs):
+    for number, doc in enumerate(docs):
         asked = sorted(requests[number], key=lambda instance: instance.idx)
         responses = [instance.filtered_resps[name] for instance in asked]
         # A scorer may change the document it is given (TextVQA's does), so it gets a copy.
         scored = task.process_results(copy.deepcopy(doc), list(responses))
         documents.append(Document(task, doc, responses, scored))
     return documents
+
+
+def _primary(spec: TaskSpec, filters: Sequence[str]) -> str:
+    """The filter that scores: the one that the task names, or the harness's first."""
+    if spec.filter and spec.filter not in filters:
+        raise VrbenchError(f"task {spec.id!r}: there is no filter {spec.filter!r}; there are {', '.join(filters)}")
+    return spec.filter or filters[0]
+
+
+def _named(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Filter -> metric -> figure, as one mapping; named "metric,filter" as the harnesses do where filters are many."""
+    several = len(figures) > 1
+    return {
+        f"{metric},{name}" if several else metric: value
+        for name, found in figures.items()
+        for metric, value in found.items()
+    }
 
 
 def _aggregate(task: Any, documents: Sequence[Document]) -> dict[str, float]:
@@ -185,14 +214,18 @@ def _samples(spec: TaskSpec, part: Part, documents: Sequence[Document], model: A
         )
 
 
-def _official(configs: Sequence[str], aggregates: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
+def _official(
+    adapter: Any, configs: Sequence[str], aggregates: Sequence[tuple[int, Mapping[str, float]]]
+) -> dict[str, float]:
+    """Each config's figures, and before them those of the whole where the harness has a group for it."""
     if len(configs) == 1:
         return dict(aggregates[0][1])
-    return {
+    each = {
         f"{config}/{name}": value
         for config, (_, found) in zip(configs, aggregates, strict=True)
         for name, value in found.items()
     }
+    return {**adapter.group_figures(aggregates), **each}
 
 
 def _check(spec: TaskSpec, outcome: Outcome, aggregates: Sequence[tuple[int, Mapping[str, float]]]) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import lm_eval
 from lm_eval.api.instance import Instance
+from lm_eval.api.metrics import aggregate_subtask_metrics
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.utils import has_bos_prefix
@@ -56,6 +57,18 @@ class Task(ConfigurableTask):
 def read_config(path: str) -> dict[str, Any]:
     """One of lm-eval's own YAML files, by its path under lm-eval's tasks folder."""
     return dict(load_yaml(Path(lm_eval.__file__).parent / "tasks" / path))
+
+
+def group_figures(parts: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
+    """Figures of a group by metric: the mean over subtasks weighted by their documents.
+
+    That is `weight_by_size: true`, as lm-eval's own groups of MMLU, BBH, C-Eval and CMMLU have it.
+    """
+    sizes = [n for n, _ in parts]
+    return {
+        name: float(aggregate_subtask_metrics([found[name] for _, found in parts], sizes, weight_by_size=True))
+        for name in parts[0][1]
+    }
 
 
 class Model(TemplateLM):
