@@ -117,9 +117,7 @@ def _run(made: Plan, checkpoint: Checkpoint, features: FeatureCache) -> Run:
         settings=made.settings,
         inputs_digest=made.inputs_digest(checkpoint),
         results=tuple(results),
-        provenance=provenance(
-            vlm, command=options.command, started=started, seconds=time.perf_counter() - start
-        ),
+        provenance=provenance(vlm, command=options.command, started=started, seconds=time.perf_counter() - start),
     )
     save_run(folder, record, samples)
     return Run(record=record, samples=samples, path=folder)
