@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vrbench.data import Identity
 from vrbench.engine import harness
 from vrbench.engine.scorers import SCORERS
 from vrbench.engine.scoring import Document
@@ -145,7 +146,9 @@ def _items(
         name = spec.filter or filters[0]
         for said in (s for s in found["samples"][task.config.task] if s["filter"] == name):
             metrics = {metric: said[metric] for metric in said["metrics"]}
-            marks.append(SCORERS[spec.scorer].mark(Document(task, said["doc"], said["filtered_resps"], metrics)))
+            identity = Identity(str(said["doc_id"]), "", "", "")
+            scored = Document(task, said["doc"], said["filtered_resps"], metrics, identity)
+            marks.append(SCORERS[spec.scorer].mark(scored))
     pairs = list(zip(outcome.samples, marks, strict=True))
     differences = [
         abs(our - their)

@@ -91,7 +91,7 @@ def load(spec: TaskSpec, data_root: str | Path | None = None) -> dict[str, Datas
     located = resolve(spec, data_root)
     loaded = {}
     for config in spec.data.configs:
-        parts = {split: _checked(spec, _split(spec, located, config, split)) for split in spec.data.splits}
+        parts = {split: _checked(spec, _shaped(spec, located, config, split)) for split in spec.data.splits}
         examples = len(parts[spec.data.fewshot_split]) if spec.data.fewshot_split else spec.fewshot
         if examples < spec.fewshot:
             raise VrbenchError(
@@ -172,7 +172,7 @@ def _resolve_root(spec: TaskSpec, root: Path) -> Located:
     name = spec.data.name
     if not root.is_dir():
         raise VrbenchError(f"data root {str(root)!r} is not a folder")
-    files = {(c, s): root / name / c / f"{s}.parquet" for c in spec.data.configs for s in spec.data.splits}
+    files = {(c, s): root / name / c / f"{s}.parquet" for c, s in spec.data.parts}
     missing = [str(file.relative_to(root)) for file in files.values() if not file.is_file()]
     if missing:
         looked = f"{root / name} is no folder" if not (root / name).is_dir() else f"not there: {', '.join(missing)}"
@@ -194,6 +194,15 @@ def _cache_folders(name: str) -> tuple[Path, Path]:
     hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
     prepared = Path(os.environ.get("HF_DATASETS_CACHE", home / "datasets"))
     return hub / f"datasets--{name.replace('/', '--')}", prepared / name.replace("/", "___").lower()
+
+
+def _shaped(spec: TaskSpec, located: Located, config: str, split: str) -> Dataset:
+    """A split with what is joined to it, one item a row."""
+    rows, source = _split(spec, located, config, split), spec.data
+    if source.join is not None:
+        others = _split(spec, located, source.join.config, split)
+        rows = tables.joined(rows, others, source.join.column, source.join.key)
+    return tables.unnested(rows, source.unnest, source.images) if source.unnest else rows
 
 
 def _split(spec: TaskSpec, located: Located, config: str, split: str) -> Dataset:

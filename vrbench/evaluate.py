@@ -16,6 +16,7 @@ from vrbench.errors import VrbenchError
 from vrbench.plan import Job, Options, Plan, plan
 from vrbench.provenance import installed, provenance
 from vrbench.records import Run, RunRecord, Sample, TaskResult, load_run, samples_text, save_run
+from vrbench.registry import TaskSpec
 
 if TYPE_CHECKING:
     from vrbench.engine.answering import Answerer
@@ -116,9 +117,7 @@ def _run(made: Plan, checkpoint: Checkpoint, features: FeatureCache) -> Run:
         settings=made.settings,
         inputs_digest=made.inputs_digest(checkpoint),
         results=tuple(results),
-        provenance=provenance(
-            vlm, command=options.command, started=started, seconds=time.perf_counter() - start
-        ),
+        provenance=provenance(vlm, command=options.command, started=started, seconds=time.perf_counter() - start),
     )
     save_run(folder, record, samples)
     return Run(record=record, samples=samples, path=folder)
@@ -176,7 +175,7 @@ def _scores(job: Job, outcome: Outcome, seed: int) -> dict[str, Any]:
         "groups": metrics.score_groups(spec.metric, samples, seed) if len(groups) > 1 else {},
         "complete": complete,
         "note": _note(job, len(samples), missing),
-        "official": _official(spec.scorer, outcome, complete),
+        "official": _official(spec, outcome, complete),
         "samples_digest": hashlib.sha256(samples_text(samples).encode()).hexdigest(),
     }
 
@@ -193,9 +192,15 @@ def _note(job: Job, n: int, missing: Sequence[str]) -> str:
     return "; ".join(said)
 
 
-def _official(scorer: str, outcome: Outcome, complete: bool) -> dict[str, float]:
-    """The harness's aggregates; MME's points of each subtask, and its totals only when nothing is missing."""
-    if scorer != "mme":
+def _official(spec: TaskSpec, outcome: Outcome, complete: bool) -> dict[str, float]:
+    """The harness's aggregates; MME's points of each subtask, and its totals only when nothing is missing.
+
+    Beside a circular figure stands the vanilla one, each rotation counted by itself.
+    """
+    if spec.metric == "circular":
+        vanilla = metrics.METRICS["vanilla"]
+        return {**outcome.official, "vanilla": float(vanilla.value(vanilla.statistics(outcome.samples).sum(0)))}
+    if spec.scorer != "mme":
         return dict(outcome.official)
     points = metrics.mme_points(outcome.samples)
     return {**points, **outcome.official} if complete else points

@@ -13,18 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from vrbench.errors import VrbenchError, raise_all
 
-Scorer = Literal[
-    "mme",
-    "mmbench",
-    "seed",
-    "textvqa",
-    "exact_match",
-    "multiple_choice",
-    "multiple_choice_norm",
-    "mc2",
-    "last_word",
-    "perplexity",
+VisualScorer = Literal[
+    "mme", "mmbench", "seed", "textvqa", "anls", "chartqa", "pope", "mmmu", "hallusionbench", "tabmwp"
 ]
+TextScorer = Literal["exact_match", "multiple_choice", "multiple_choice_norm", "mc2", "last_word", "perplexity"]
+Scorer = Literal[VisualScorer, TextScorer]
 Metric = Literal["mean", "macro", "mme", "circular", "vanilla", "perplexity"]
 
 
@@ -32,6 +25,14 @@ class Frozen(BaseModel):
     """Frozen, with no unknown fields: a misspelt key in a task file is told, not ignored."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Join(Frozen):
+    """Columns that another config of the same set holds, such as the pictures of GQA's questions."""
+
+    config: str = Field(min_length=1, description="The other config; the split is the same.")
+    column: str = Field(description="Column of an item that names its row there.")
+    key: str = Field(default="id", description="Column there that holds the name.")
 
 
 class DataSource(Frozen):
@@ -45,11 +46,19 @@ class DataSource(Frozen):
     fewshot_split: str = Field(default="", description="Split that the examples in the prompt come from.")
     images: tuple[str, ...] = Field(default=("image",), description="Columns with pictures, where there are any.")
     columns: dict[str, str] = Field(default={}, description="Column as the task calls it -> as the data call it.")
+    join: Join | None = Field(default=None, description="Config that holds further columns, where there is one.")
+    unnest: tuple[str, ...] = Field(default=(), description="Columns with lists whose every entry is an item.")
 
     @property
     def configs(self) -> tuple[str, ...]:
         """The configs, which is "default" for a set that has none."""
         return self.config or ("default",)
+
+    @property
+    def parts(self) -> tuple[tuple[str, str], ...]:
+        """(config, split) of all that has to be at hand, what is joined among it."""
+        configs = self.configs + ((self.join.config,) if self.join else ())
+        return tuple((config, split) for config in configs for split in self.splits)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -243,8 +252,8 @@ def _contradictions(spec: TaskSpec) -> Iterator[str]:
         yield f"{spec.fewshot} examples in the prompt need data.fewshot_split, or harness_examples: true"
     if spec.harness_examples and (spec.data.fewshot_split or not spec.harness_task):
         yield "harness_examples needs harness_task, and leaves data.fewshot_split out"
-    if spec.data.kind != "hub" and (spec.data.config or spec.data.revision):
-        yield "config and revision belong to data of kind hub"
+    if spec.data.kind != "hub" and (spec.data.config or spec.data.revision or spec.data.join):
+        yield "config, revision and join belong to data of kind hub"
 
 
 def _own_files(folder: Path) -> list[Path]:

@@ -48,6 +48,65 @@ def from_file(file: Path, images: Sequence[str]) -> Dataset:
     return _dataset(table)
 
 
+def joined(rows: Dataset, others: Dataset, column: str, key: str) -> Dataset:
+    """Rows with the columns of those other rows that they name; what rows share is held in memory once.
+
+    Args:
+        column: column of the rows that names another row.
+        key: column of the other rows that holds the name.
+
+    Raises:
+        VrbenchError: a column is missing, or rows name others that are not there.
+    """
+    for name, where in ((column, rows), (key, others)):
+        if name not in where.column_names:
+            raise VrbenchError(f"the data have no column {name} to join by; they have {', '.join(where.column_names)}")
+    place = {name: i for i, name in enumerate(others[key])}
+    named = list(rows[column])
+    absent = [name for name in named if name not in place]
+    if absent:
+        raise VrbenchError(f"{len(absent)} of {len(named)} rows name a {key} that is not there, such as {absent[0]!r}")
+    table, found = rows.data.table, others.data.table
+    for name in found.column_names:
+        if name != key and name not in table.column_names:
+            table = table.append_column(name, _repeated(found[name], [place[other] for other in named]))
+    return _dataset(table)
+
+
+def unnested(rows: Dataset, columns: Sequence[str], images: Sequence[str] = ()) -> Dataset:
+    """One row for each entry of the lists in some columns; the other columns are repeated, pictures without a copy.
+
+    Raises:
+        VrbenchError: a column is missing, or the lists of a row differ in length.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    table = rows.data.table
+    absent = [name for name in columns if name not in table.column_names]
+    if absent:
+        raise VrbenchError(f"the data have no column {', '.join(absent)}; they have {', '.join(table.column_names)}")
+    lengths = list(zip(*(pc.fill_null(pc.list_value_length(table[c]), 0).to_pylist() for c in columns), strict=True))
+    uneven = [i for i, found in enumerate(lengths) if len(set(found)) > 1]
+    if uneven:
+        raise VrbenchError(f"row {uneven[0]}: {' and '.join(columns)} are lists of different lengths")
+    places = [i for i, found in enumerate(lengths) for _ in range(found[0])]
+    made = {}
+    for name in table.column_names:
+        if name in columns:
+            made[name] = pc.list_flatten(table[name])
+        else:
+            made[name] = _repeated(table[name], places) if name in images else table[name].take(pa.array(places))
+    return _dataset(pa.table(made))
+
+
+def _repeated(column: Any, places: Sequence[int]) -> Any:
+    """The values at some places, one after another; each is a view of the column, not a copy."""
+    import pyarrow as pa
+
+    return pa.chunked_array([column.slice(place, 1).chunk(0) for place in places], type=column.type)
+
+
 def _dataset(table: Any) -> Dataset:
     """A `Dataset` in memory, whose {bytes, path} structs, also in lists, are pictures with or without feature notes."""
     from datasets import Dataset, DatasetInfo, Features

@@ -13,6 +13,7 @@ import inspect
 import io
 import logging
 import math
+import random
 import tempfile
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
@@ -89,10 +90,10 @@ def run(spec: TaskSpec, parts: Sequence[Part], answerer: Answerer, title: str = 
     shown: list[tuple[int, dict[str, float]]] = []
     with _quiet():
         for task, part in zip(tasks, parts, strict=True):
-            by_filter = _score(task)
+            by_filter = _score(task, _identities(spec, part, task))
             primary = _primary(spec, list(by_filter))
             documents = by_filter[primary]
-            samples += _samples(spec, part, documents, model)
+            samples += _samples(spec, documents, model)
             figures = {name: _aggregate(task, scored) for name, scored in by_filter.items()}
             aggregates.append((len(documents), figures[primary]))
             shown.append((len(documents), _named(figures)))
@@ -113,6 +114,12 @@ def config_of(spec: TaskSpec, config: str) -> dict[str, Any]:
         told = adapter.read_config(scorer.template)
     else:
         told = copy.deepcopy(dict(scorer.config or {}))
+    if scorer.instead is not None:
+        told |= scorer.instead()
+    if spec.ocr_tokens is not None:
+        _say_ocr(spec, told)
+    if spec.data.join is not None:
+        told["process_docs"] = None  # it would fetch from the hub what is joined already
     if spec.prompt is not None:
         told |= {"doc_to_text": spec.prompt, "doc_to_target": spec.target, "description": spec.description}
         told |= {"target_delimiter": spec.delimiter}
@@ -138,25 +145,48 @@ def answer_all(model: Any, instances: Sequence[Any]) -> None:
             instance.resps.append(answer)
 
 
-def _score(task: Any) -> dict[str, list[Document]]:
+def _say_ocr(spec: TaskSpec, told: Mapping[str, Any]) -> None:
+    """Put OCR tokens into the prompt or leave them out, as the task says."""
+    default = (told.get("lmms_eval_specific_kwargs") or {}).get("default", {})
+    if "ocr" not in default:
+        raise VrbenchError(f"task {spec.id!r}: ocr_tokens is given, but its prompt knows no OCR tokens; leave it out")
+    default["ocr"] = spec.ocr_tokens
+
+
+def _documents(task: Any) -> Any:
+    """The rows of a task that are scored, without their pictures where the harness has them so."""
+    return getattr(task, "eval_docs_no_media", None) or task.eval_docs
+
+
+def _identities(spec: TaskSpec, part: Part, task: Any) -> list[data.Identity]:
+    return [
+        data.identify(spec, doc, part.config, position)
+        for position, doc in zip(part.positions, _documents(task), strict=True)
+    ]
+
+
+def _score(task: Any, identities: Sequence[data.Identity]) -> dict[str, list[Document]]:
     """Filter the answers and score each document under each of the task's filters, as the harness's evaluator does."""
     task.apply_filters()
     requests: dict[int, list[Any]] = {}
     for instance in task.instances:
         requests.setdefault(instance.doc_id, []).append(instance)
-    docs = list(getattr(task, "eval_docs_no_media", None) or task.eval_docs)
+    docs = list(zip(identities, _documents(task), strict=True))
     return {name: _filtered(task, docs, requests, name) for name in task.instances[0].filtered_resps}
 
 
-def _filtered(task: Any, docs: Sequence[Any], requests: Mapping[int, list[Any]], name: str) -> list[Document]:
+def _filtered(
+    task: Any, docs: Sequence[tuple[data.Identity, Any]], requests: Mapping[int, list[Any]], name: str
+) -> list[Document]:
     """The documents as they are scored under one filter."""
     documents = []
-    for number, doc in enumerate(docs):
+    for number, (identity, doc) in enumerate(docs):
         asked = sorted(requests[number], key=lambda instance: instance.idx)
         responses = [instance.filtered_resps[name] for instance in asked]
         # A scorer may change the document it is given (TextVQA's does), so it gets a copy.
-        scored = task.process_results(copy.deepcopy(doc), list(responses))
-        documents.append(Document(task, doc, responses, scored))
+        with _drawing(identity.id):
+            scored = task.process_results(copy.deepcopy(doc), list(responses))
+        documents.append(Document(task, doc, responses, scored, identity))
     return documents
 
 
@@ -193,12 +223,22 @@ def _aggregate(task: Any, documents: Sequence[Document]) -> dict[str, float]:
     return found
 
 
-def _samples(spec: TaskSpec, part: Part, documents: Sequence[Document], model: Any) -> Iterator[Sample]:
+@contextlib.contextmanager
+def _drawing(seed: str) -> Iterator[None]:
+    """What a scorer draws at random depends on the item alone: MMMU's guesses where no letter can be read."""
+    state = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(state)
+
+
+def _samples(spec: TaskSpec, documents: Sequence[Document], model: Any) -> Iterator[Sample]:
     scorer = SCORERS[spec.scorer]
     first = {instance.doc_id: instance for instance in reversed(documents[0].task.instances)}
-    for number, (position, document) in enumerate(zip(part.positions, documents, strict=True)):
-        identity = data.identify(spec, document.doc, part.config, position)
-        mark = scorer.mark(document)
+    for number, document in enumerate(documents):
+        identity, mark = document.identity, scorer.mark(document)
         yield Sample(
             id=identity.id,
             cluster=identity.cluster,
@@ -236,6 +276,8 @@ def _check(spec: TaskSpec, outcome: Outcome, aggregates: Sequence[tuple[int, Map
     metric = metrics.METRICS[scorer.check]
     ours = float(metric.value(metric.statistics(outcome.samples).sum(0)))
     theirs = scorer.official(aggregates)
+    if scorer.decimals is not None:
+        ours = 100 * round(ours / 100, scorer.decimals)
     if not math.isclose(ours, theirs, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
         raise RuntimeError(f"task {spec.id}: {scorer.check} is {ours!r}, but {spec.harness} says {theirs!r}")
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vrbench.data import Identity
+
 Aggregates = Sequence[tuple[int, Mapping[str, float]]]
 """Of each part of a task (a config): number of documents, and the harness's aggregates by metric."""
 
@@ -19,12 +21,14 @@ class Document:
         doc: its columns, pictures left out.
         responses: the model's answers to its requests, filtered as the harness does.
         metrics: what the harness's `process_results` gave.
+        identity: what it is within its task.
     """
 
     task: Any
     doc: Mapping[str, Any]
     responses: Sequence[Any]
     metrics: Mapping[str, Any]
+    identity: Identity
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ class Scorer:
         official: that figure, from the harness's aggregates, on the scale of the metric.
         template: the harness's YAML whose scoring a task with its own prompt takes; none where `config` says it all.
         config: what the harness is told, besides prompt and target, of a task with its own prompt.
+        instead: what replaces keys of the harness's YAML; called late, since it imports the harness.
+        decimals: decimals to which the harness rounds that figure (0 to 1); none where it does not round.
     """
 
     mark: Callable[[Document], Mark]
@@ -56,6 +62,8 @@ class Scorer:
     official: Callable[[Aggregates], float]
     template: str = ""
     config: Mapping[str, Any] | None = None
+    instead: Callable[[], Mapping[str, Any]] | None = None
+    decimals: int | None = None
 
 
 def mean_of(name: str, scale: float) -> Callable[[Aggregates], float]:

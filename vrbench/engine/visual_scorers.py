@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+import ast
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from vrbench.engine import tabmwp
 from vrbench.engine.scoring import Aggregates, Document, Mark, Scorer, mean_of
+from vrbench.errors import VrbenchError
+
+LETTERS = "ABCD"
+
+
+def _checked(document: Document, gold: str, options: Sequence[str]) -> str:
+    """The right answer, seen to be one of the options."""
+    if gold not in options:
+        allowed = ", ".join(options)
+        raise VrbenchError(f"item {document.identity.id}: the right answer, {gold!r}, is none of the options {allowed}")
+    return gold
+
+
+def _most(answers: Sequence[str] | None) -> str:
+    """The answer that most people gave, which is the target that is shown."""
+    return Counter(answers or [""]).most_common(1)[0][0]
 
 
 def _mme(document: Document) -> Mark:
@@ -25,28 +45,111 @@ def _mmbench(document: Document) -> Mark:
     from lmms_eval.tasks.mmbench.mmbench_evals import MMBench_Evaluator
 
     row = document.metrics["gpt_eval_score"]
+    gold = _checked(document, row["answer"], LETTERS)
     rows = pd.DataFrame([{**row, "prediction": str(row["prediction"])}])
-    right = MMBench_Evaluator().eval_sub_data(rows, {row["index"]: row["answer"]}, static_only=True)
-    return Mark(float(right), document.responses[0], row["answer"])
+    right = MMBench_Evaluator().eval_sub_data(rows, {row["index"]: gold}, static_only=True)
+    return Mark(float(right), document.responses[0], gold)
+
+
+def _mmbench_static() -> Mapping[str, Any]:
+    """The judge-free aggregation, which lmms-eval names for English alone; it asks nothing of the language."""
+    from vrbench.engine.lmms_eval_adapter import read_config
+
+    return {"metric_list": read_config("mmbench/mmbench_en_dev_static.yaml")["metric_list"]}
 
 
 def _seed(document: Document) -> Mark:
     result = document.metrics["seed_all"]
-    right = result["pred"].lower().strip() == result["answer"].lower().strip()
-    return Mark(float(right), document.responses[0], result["answer"])
+    gold = _checked(document, result["answer"], LETTERS)
+    right = result["pred"].lower().strip() == gold.lower()
+    return Mark(float(right), document.responses[0], gold)
 
 
 def _textvqa(document: Document) -> Mark:
-    """The target that is shown is the answer that most people gave."""
-    answers = Counter(document.doc.get("answers") or [""])
-    return Mark(document.metrics["exact_match"], document.responses[0], answers.most_common(1)[0][0])
+    return Mark(document.metrics["exact_match"], document.responses[0], _most(document.doc.get("answers")))
+
+
+def _anls(document: Document) -> Mark:
+    return Mark(float(document.metrics["anls"]), document.responses[0], _most(document.doc["answers"]))
+
+
+def _chartqa(document: Document) -> Mark:
+    return Mark(document.metrics["relaxed_overall"], document.responses[0], document.doc["answer"])
+
+
+def _pope(document: Document) -> Mark:
+    return Mark(document.metrics["pope_accuracy"]["score"], document.responses[0], document.doc["answer"])
+
+
+def _mmmu(document: Document) -> Mark:
+    """Right or wrong by the harness's own evaluation of one item."""
+    from lmms_eval.tasks.mmmu.utils import evaluate_mmmu
+
+    doc = document.doc
+    if doc["question_type"] == "multiple-choice":
+        options = ast.literal_eval(doc["options"])
+        _checked(document, doc["answer"], [chr(ord("A") + i) for i in range(len(options))])
+    _, found = evaluate_mmmu([document.metrics["mmmu_acc"]])
+    return Mark(float(found["acc"]), document.responses[0], str(doc["answer"]))
+
+
+def _hallusionbench(document: Document) -> Mark:
+    """Right or wrong by the harness's own rule without a judge, of one item."""
+    from lmms_eval.tasks.hallusion_bench.evaluate_hb import hb_aggregation_result_aAcc_intern
+
+    gold = _checked(document, document.doc["gt_answer"], "01")
+    right = hb_aggregation_result_aAcc_intern([dict(document.metrics["aAcc"])])
+    return Mark(float(right), document.responses[0], "yes" if gold == "1" else "no")
+
+
+def _hallusionbench_rule() -> Mapping[str, Any]:
+    """lmms-eval's aggregation without a judge, which its YAML names in a comment beside the one that asks GPT-4."""
+    from lmms_eval.tasks.hallusion_bench import evaluate_hb as hb
+
+    by_rule = {
+        "aAcc": hb.hb_aggregation_result_aAcc_intern,
+        "qAcc": hb.hb_aggregation_result_qAcc_intern,
+        "fAcc": hb.hb_aggregation_result_fAcc_intern,
+    }
+    return {
+        "metric_list": [{"metric": m, "aggregation": rule, "higher_is_better": True} for m, rule in by_rule.items()]
+    }
+
+
+def _tabmwp(document: Document) -> Mark:
+    return Mark(document.metrics["accuracy"], document.responses[0], document.doc["answer"])
 
 
 VISUAL: dict[str, Scorer] = {
     "mme": Scorer(_mme, "mme", _mme_official, template="mme/mme.yaml"),
     "mmbench": Scorer(
-        _mmbench, "circular", mean_of("gpt_eval_score", 1), template="mmbench/mmbench_en_dev_static.yaml"
+        _mmbench,
+        "circular",
+        mean_of("gpt_eval_score", 1),
+        template="mmbench/mmbench_en_dev_static.yaml",
+        instead=_mmbench_static,
     ),
     "seed": Scorer(_seed, "mean", mean_of("seed_all", 100), template="seedbench/seedbench.yaml"),
     "textvqa": Scorer(_textvqa, "mean", mean_of("exact_match", 100), template="textvqa/textvqa_val.yaml"),
+    "anls": Scorer(_anls, "mean", mean_of("anls", 100), template="docvqa/docvqa_val.yaml"),
+    "chartqa": Scorer(_chartqa, "mean", mean_of("relaxed_overall", 100), template="chartqa/chartqa.yaml"),
+    "pope": Scorer(_pope, "mean", mean_of("pope_accuracy", 100), template="pope/pope.yaml"),
+    "mmmu": Scorer(_mmmu, "mean", mean_of("mmmu_acc", 100), template="mmmu/mmmu_val.yaml", decimals=5),
+    "hallusionbench": Scorer(
+        _hallusionbench,
+        "mean",
+        mean_of("aAcc", 100),
+        template="hallusion_bench/hallusion_bench_image.yaml",
+        instead=_hallusionbench_rule,
+    ),
+    "tabmwp": Scorer(
+        _tabmwp,
+        "mean",
+        mean_of("accuracy", 100),
+        config={
+            "output_type": "generate_until",
+            "process_results": tabmwp.process_results,
+            "metric_list": [{"metric": "accuracy", "aggregation": "mean", "higher_is_better": True}],
+        },
+    ),
 }

@@ -18,9 +18,7 @@ from vrbench.structure import ADAPTER, PROJECTOR, TOWER
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def load_vlm(
-    checkpoint: Checkpoint, device: str | torch.device = "cpu", dtype: str | torch.dtype = "float32"
-) -> VLM:
+def load_vlm(checkpoint: Checkpoint, device: str | torch.device = "cpu", dtype: str | torch.dtype = "float32") -> VLM:
     """The model of a checkpoint, ready to answer.
 
     Layered checkpoints are put together in float32 and converted once, at the end, so that merging costs no precision.

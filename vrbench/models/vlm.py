@@ -234,9 +234,7 @@ class VLM:
             greedy[here] = logits.argmax(-1)[line].cpu()
         return logs, greedy
 
-    def _embeddings(
-        self, rows: Sequence[Row], longest: int, pictures: Mapping[int, torch.Tensor]
-    ) -> torch.Tensor:
+    def _embeddings(self, rows: Sequence[Row], longest: int, pictures: Mapping[int, torch.Tensor]) -> torch.Tensor:
         ids = torch.tensor([row.tokens + [0] * (longest - len(row)) for row in rows], device=self.device)
         embeddings = self.model.get_input_embeddings()(ids.clamp_min(0))
         if pictures:

@@ -1,0 +1,226 @@
+"""Is every visual task scored as its harness scores it? Made-up answers in all dresses, item by item.
+
+    python benchmarks/scorers.py [--items 320]
+
+The documents are made up in the form of the hub's sets (`documents.py`). The answers go through vrbench on one side; on
+the other through a task object of lmms-eval's own, made from its own YAML: its filters, `process_results` and
+aggregations, called directly. Writes benchmarks/results/scorers.md; exits with 1 where anything differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import inspect
+import random
+import sys
+import tempfile
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from benchmarks import documents, dresses
+from vrbench import data, metrics, registry
+from vrbench.engine import harness
+from vrbench.engine.scorers import SCORERS
+from vrbench.provenance import PACKAGES, installed
+from vrbench.records import Sample
+from vrbench.registry import TaskSpec
+
+REPORT = Path(__file__).parent / "results" / "scorers.md"
+OWN = {"tabmwp": "own rule, see tests/engine/test_tabmwp.py", "ocrvqa": "lmms-eval's exact_match as GQA calls it"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One task's outcome.
+
+    Attributes:
+        answers: made-up answers, one an item.
+        right: points that vrbench gave them.
+        items: items whose score is the harness's (MME: pairs; MMBench: questions; then all items of them).
+        figures: aggregates of the harness that vrbench has, and how many of them are the same.
+    """
+
+    task: str
+    answers: int
+    right: float
+    items: int
+    figures: int
+    same_figures: int
+
+    @property
+    def equal(self) -> bool:
+        """Whether everything is the same."""
+        return self.items == self.answers and self.figures == self.same_figures > 0
+
+
+class Prompts:
+    """What an adapter asks of a model beside its answers: the whole prompt of a question."""
+
+    def prompt(self, text: str, n_images: int = 0) -> str:
+        """The text after a mark for each picture."""
+        return "<image>" * n_images + text
+
+
+class Says:
+    """Stands in for the engine: says what was laid down for each request, and keeps the requests."""
+
+    def __init__(self, said: Sequence[str]) -> None:
+        self.vlm = Prompts()
+        self.said = list(said)
+        self.asked: list[Any] = []
+
+    def answer(self, requests: Sequence[Any], items: Sequence[Any] = (), title: str = "") -> list[str]:
+        """The answers in the order of the requests."""
+        self.asked += requests
+        return self.said[: len(requests)]
+
+
+def check(spec: TaskSpec, items: int, root: Path) -> Line:
+    """Score made-up answers to made-up documents of one task both ways.
+
+    Args:
+        items: documents at least.
+        root: empty folder for the documents.
+    """
+    documents.write(spec, root, items)
+    parts = harness.used(spec, data.load(spec, root), None, 0)
+    rows = parts[0].rows[spec.data.split]
+    plain = rows.remove_columns([name for name in spec.data.images if name in rows.column_names])
+    said = dresses.answers(spec.id, list(plain))
+    answerer: Any = Says(said)
+    outcome = harness.run(spec, parts, answerer)
+    theirs = Reference(spec, parts[0], said, [sample.id for sample in outcome.samples])
+    units: dict[tuple[str, str], list[int]] = {}
+    for number, sample in enumerate(outcome.samples):
+        whole = metrics.METRICS[SCORERS[spec.scorer].check].whole_units
+        units.setdefault((sample.group, sample.unit if whole else sample.id), []).append(number)
+    same = sum(len(numbers) for numbers in units.values() if _agree(spec, outcome.samples, theirs, numbers))
+    whole_figures = theirs.figures(range(len(said)))
+    same_figures = sum(outcome.official[name] == value for name, value in whole_figures.items())
+    right = sum(sample.score for sample in outcome.samples)
+    return Line(spec.id, len(said), right, same, len(whole_figures), same_figures)
+
+
+def _agree(spec: TaskSpec, samples: Sequence[Sample], theirs: Reference, numbers: Sequence[int]) -> bool:
+    """Whether some items that count together get the same score both ways."""
+    scorer = SCORERS[spec.scorer]
+    metric = metrics.METRICS[scorer.check]
+    ours = float(metric.value(metric.statistics([samples[i] for i in numbers]).sum(0)))
+    figures = {**theirs.figures(numbers), "subtasks": 1}
+    return abs(ours - scorer.official([(len(numbers), figures)])) < 1e-9
+
+
+class Reference:
+    """lmms-eval's own task object over the same documents and answers."""
+
+    def __init__(self, spec: TaskSpec, part: harness.Part, said: Sequence[str], ids: Sequence[str]) -> None:
+        from lmms_eval.api.task import ConfigurableTask
+
+        class Task(ConfigurableTask):  # type: ignore[misc]
+            def download(self, dataset_kwargs: Any = None) -> None:
+                self.dataset = self.dataset_no_image = part.rows
+
+        self.task = Task(config=_config(spec))
+        self.task.build_all_requests()
+        for instance, text in zip(self.task.instances, said, strict=True):
+            instance.resps.append(text)
+        self.task.apply_filters()
+        self.metrics = []
+        for instance, seed, doc in zip(self.task.instances, ids, part.rows[spec.data.split], strict=True):
+            random.seed(seed)  # MMMU draws an option where no letter can be read; vrbench draws it by the item's id
+            response = next(iter(instance.filtered_resps.values()))
+            self.metrics.append(self.task.process_results(copy.deepcopy(doc), [response]))
+
+    def figures(self, numbers: Sequence[int]) -> dict[str, float]:
+        """Its aggregates over some of the documents."""
+        found = {}
+        for name, function in self.task.aggregation().items():
+            values = [copy.deepcopy(self.metrics[i][name]) for i in numbers if name in self.metrics[i]]
+            if values:
+                with tempfile.TemporaryDirectory() as folder:
+                    takes_args = "args" in inspect.signature(function).parameters
+                    found[name] = float(
+                        function(values, **({"args": Namespace(output_path=folder)} if takes_args else {}))
+                    )
+        return found
+
+
+def _config(spec: TaskSpec) -> dict[str, Any]:
+    """What lmms-eval's own YAML says, with what it calls by name or leaves out put in here."""
+    import lmms_eval.api.metrics  # registers them
+    from lmms_eval.tasks.hallusion_bench import evaluate_hb
+    from lmms_eval.tasks.mmbench.en_utils import mmbench_aggregate_dev_results_static
+    from lmms_eval.utils import load_yaml_config
+
+    from vrbench.engine import tabmwp
+
+    folder = Path(lmms_eval.__file__).parent / "tasks"
+    file = spec.harness_files().get(spec.data.configs[0]) or "gqa/gqa.yaml"
+    told: dict[str, Any] = dict(load_yaml_config(str(folder / file)))
+    told |= {"test_split": spec.data.split, "process_docs": None, "dataset_path": None, "dataset_name": None}
+    told["metric_list"] = [metric for metric in told["metric_list"] if metric["metric"] != "submission"]
+    if spec.id in OWN:
+        told |= {"doc_to_text": "question", "lmms_eval_specific_kwargs": None}
+    if spec.id == "tabmwp":
+        told |= {"process_results": tabmwp.process_results}
+        told |= {"metric_list": [{"metric": "accuracy", "aggregation": "mean", "higher_is_better": True}]}
+    if spec.id == "mmbench_cn":
+        told["metric_list"][0]["aggregation"] = mmbench_aggregate_dev_results_static
+    if spec.id == "hallusionbench":
+        for metric in told["metric_list"]:
+            metric["aggregation"] = getattr(evaluate_hb, f"hb_aggregation_result_{metric['metric']}_intern")
+    return told
+
+
+def report(lines: Sequence[Line], command: str) -> str:
+    """Markdown: tasks, answers, and how many are scored the same."""
+    rows = [
+        f"| {x.task} | {x.answers} | {x.right:.1f} | {OWN.get(x.task, 'lmms-eval')} | {x.items} | "
+        f"{x.same_figures} of {x.figures} | {'yes' if x.equal else '**no**'} |"
+        for x in lines
+    ]
+    versions = ", ".join(f"{name} {installed(name)}" for name in PACKAGES if installed(name))
+    return "\n".join(
+        [
+            "# The scorers against the harness's own",
+            "",
+            f"{date.today().isoformat()}. Made-up answers to made-up documents, one an item, scored by vrbench and by "
+            "lmms-eval's own task objects: filters, process_results and aggregations. MME's pairs and MMBench's "
+            "questions in all rotations are compared as wholes, since lmms-eval has no score of a part of them.",
+            "",
+            "| task | answers | points | scored against | the same, item by item | the same aggregates | equal |",
+            "|---|---|---|---|---|---|---|",
+            *rows,
+            "",
+            f"`{command}`",
+            "",
+            versions + ".",
+            "",
+        ]
+    )
+
+
+def main() -> int:
+    """Compare, print and write; returns 1 where something differs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", type=int, default=320)
+    given = parser.parse_args()
+    specs = registry.load()
+    lines = []
+    for name in documents.SETS:
+        with tempfile.TemporaryDirectory() as folder, harness._quiet():
+            lines.append(check(specs[name], given.items, Path(folder)))
+    written = report(lines, f"python benchmarks/scorers.py --items {given.items}")
+    REPORT.parent.mkdir(exist_ok=True)
+    REPORT.write_text(written, encoding="utf-8")
+    print(written)
+    return 0 if all(line.equal for line in lines) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

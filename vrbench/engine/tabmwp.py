@@ -1,0 +1,108 @@
+"""TabMWP's published rule: what is read out of an answer, and when that is right.
+
+Lu et al. 2023, arXiv:2209.14610; the rule is that of their repository, lupantech/PromptPG, folder run_gpt3. It
+differs in two places where theirs draws at random or stops: a letter beyond the options is wrong here (theirs draws an
+option), and something like "1/0" or "1.2.3" is a text here (theirs ends with an error).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+LETTERS = "ABCDEF"
+SAID = "The answer is "
+FIGURES = r"[\d$.,/:]+"
+NUMBER = r"[-\d$.,/:]*\d"
+
+LETTER_FORMS = tuple(
+    re.compile(form, re.DOTALL)
+    for form in (
+        r"^(\([A-Za-z]\)|[A-Za-z])$",  # "(b)", "B"
+        r"^([A-Za-z]). ",  # "B. a dog", "B) a dog"
+        rf"{SAID}([A-Z])",
+        rf"(?:^|{SAID})(\([A-Za-z]\)) .+$",  # "(B) a dog", "The answer is (B) a dog"
+    )
+)
+"""How an option's letter may be given; the first form that names an option counts."""
+
+NUMBER_FORMS = tuple(
+    re.compile(form, re.DOTALL)
+    for form in (
+        rf"{SAID}(.+)$",
+        rf"The table shows that ({FIGURES}) ",
+        rf" = ({FIGURES})",
+        rf" (?:be|is) ({NUMBER})",
+        rf" (?:are|was) ({NUMBER})",
+        rf" were ({NUMBER})",
+        rf" ({FIGURES} [AP]\.M\.)",  # 7:25 P.M.
+        rf"({NUMBER})",
+    )
+)
+"""Where the answer of a question without options is looked for; of the first form that is there, the last place."""
+
+
+def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
+    """1 for a right answer, else 0, as lmms-eval wants it; `doc` has answer, choices and unit."""
+    unit = doc["unit"] or ""
+    said = normalised(read_answer(results[0], doc["choices"] or ()), unit)
+    return {"accuracy": float(said.lower() == normalised(doc["answer"], unit).lower())}
+
+
+def read_answer(text: str, options: Sequence[str]) -> str:
+    """What an answer says: one of the options, where there are any, else a number, a time or the text itself."""
+    text = re.sub(r"\$?\\frac\{([\d.,-]+)\}\{([\d.,]+)\}\$?", r"\1/\2", text)  # LaTeX's fractions
+    text = re.sub(r"(?<![AP]\.M)\.$", "", text)
+    text = re.sub(r"(?<=\d)=(?=[-$\d])", " = ", text).replace("\u2212", "-")
+    if options:
+        return _option(text, options)
+    for form in NUMBER_FORMS:
+        found = form.findall(text)
+        if found:
+            said = str(found[-1]).strip()
+            return said if ".M." in said else said.removesuffix(".")
+    return text
+
+
+def normalised(text: str, unit: str) -> str:
+    """A number to three places without its dollar sign and commas, also of a fraction; a text without its unit."""
+    text = re.sub(r"[,./]$", "", text.removeprefix("$"))
+    if not re.fullmatch(r"[-+]?[\d,./]+", text):
+        return text.replace(unit, "").strip() if unit else text
+    plain = text.replace(",", "")
+    try:
+        return _written(plain)
+    except (ValueError, ZeroDivisionError):
+        return text
+
+
+def _option(text: str, options: Sequence[str]) -> str:
+    for form in LETTER_FORMS:
+        found = form.search(text)
+        letter = found.group(1).strip("()").upper() if found else ""
+        if letter and letter in LETTERS:
+            place = LETTERS.index(letter)
+            return options[place] if place < len(options) else ""
+    return max(options, key=lambda option: _likeness(option, text))  # the first of several that are alike
+
+
+def _likeness(one: str, other: str) -> float:
+    """Share of words in common, 2 for the same text; single words are alike only if they are the same."""
+    if one == other:
+        return 2.0
+    if " " not in one and " " not in other:
+        return 0.0
+    ours, theirs = one.split(" "), other.split(" ")
+    return len(set(ours) & set(theirs)) / max(len(ours), len(theirs))
+
+
+def _written(number: str) -> str:
+    if re.fullmatch(r"[-+]?\d+", number):
+        return str(int(number))
+    if "/" in number:
+        above, below, *_ = number.split("/")
+        value = round(float(above) / float(below), 3)
+    else:
+        value = round(float(number), 3)
+    return re.sub(r"\.0+$", "", str(value))
