@@ -195,7 +195,7 @@ def test_a_local_file_that_will_not_do_is_told(tmp_path: Path) -> None:
     with pytest.raises(VrbenchError, match=r"neither \.parquet nor \.jsonl"):
         data.resolve(own(tmp_path, "mine.csv"))
     (tmp_path / "mine.jsonl").write_text('{"question": "?", "text": "x"}', encoding="utf-8")
-    with pytest.raises(VrbenchError, match="no column answer; they have question, text"):
+    with pytest.raises(VrbenchError, match=r"mine\.jsonl has no column answer; it has question, text"):
         data.load(own(tmp_path, "mine.jsonl"))
     with pytest.raises(VrbenchError, match="no column frage, answer"):
         data.load(own(tmp_path, "mine.jsonl", columns={"question": "frage"}))

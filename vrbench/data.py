@@ -10,21 +10,19 @@ import hashlib
 import math
 import os
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vrbench import keys, tables
-from vrbench.errors import VrbenchError
+from vrbench import dataroot, hub, keys, tables
+from vrbench.errors import VrbenchError, raise_all, sentences
 from vrbench.records import canonical_json
 from vrbench.registry import TaskSpec
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
-
-TRUE_WORDS = ("1", "ON", "YES", "TRUE")
 
 
 @dataclass(frozen=True)
@@ -33,13 +31,20 @@ class Located:
 
     Attributes:
         kind: "generated", "file", "root" (a data root), "cache" (the hub's cache, offline) or "hub" (online).
+        origin: one line for the record: data set and where it comes from; `revision` says of which revision.
         files: (config, split) -> file, for kinds "file" and "root".
-        origin: one line for the record: data set, revision and where it came from.
+        root: the data root, for kind "root".
     """
 
     kind: str
     origin: str
     files: Mapping[tuple[str, str], Path] = field(default_factory=dict)
+    root: Path | None = None
+
+    def place(self, spec: TaskSpec, config: str, split: str) -> str:
+        """What a fault says of where a split is: its file, or its name in the hub's set."""
+        named = f"{spec.data.name} (config {config}, split {split})"
+        return str(self.files.get((config, split), named))
 
 
 @dataclass(frozen=True)
@@ -65,16 +70,64 @@ def resolve(spec: TaskSpec, data_root: str | Path | None = None) -> Located:
         return _resolve_file(spec)
     if data_root is not None:
         return _resolve_root(spec, Path(data_root))
-    revision = source.revision or "newest revision"
-    if not _offline():
-        return Located("hub", f"{source.name} {source.split}, {revision}, from the hub")
-    if not any(folder.is_dir() for folder in _cache_folders(source.name)):
+    if not hub.is_off():
+        return Located("hub", f"{source.name} {source.split}, from the hub")
+    if not in_cache(source.name):
         looked = " and ".join(str(folder) for folder in _cache_folders(source.name))
         raise VrbenchError(
             f"task {spec.id!r}: data set {source.name} is not in the hub's cache (looked for {looked}) and "
             f"HF_HUB_OFFLINE forbids to fetch it; give --data-root DIR, or run once online with HF_HUB_OFFLINE=0"
         )
-    return Located("cache", f"{source.name} {source.split}, {revision}, from the hub's cache")
+    return Located("cache", f"{source.name} {source.split}, from the hub's cache")
+
+
+def in_cache(name: str) -> bool:
+    """Whether the hub's cache on this machine has something of a set."""
+    return any(folder.is_dir() for folder in _cache_folders(name))
+
+
+def revision(spec: TaskSpec, located: Located) -> str:
+    """The commit of the hub's set that a task's samples are of; empty where there is none or nobody recorded it.
+
+    Raises:
+        VrbenchError: online, when the hub cannot be asked for the commit.
+    """
+    source = spec.data
+    if located.root is not None:
+        return dataroot.revision_of(source, dataroot.read(located.root))
+    if located.kind == "hub":
+        return _commit(source.name, source.revision)
+    if located.kind == "cache":
+        ref = _cache_folders(source.name)[0] / "refs" / (source.revision or "main")
+        return ref.read_text(encoding="utf-8").strip() if ref.is_file() else source.revision
+    return ""
+
+
+def file_faults(spec: TaskSpec, located: Located) -> Iterator[str]:
+    """What is wrong with a task's parquet files as their ends tell it, one sentence each; no row is read.
+
+    Truncated files, files without rows, with fewer examples than the prompt needs, without a column that the task
+    names, and files of another revision than the one that the task pins.
+    """
+    if located.root is not None:
+        others = dataroot.other_revisions(spec.data, dataroot.read(located.root))
+        if others:
+            yield (
+                f"task {spec.id!r} is for revision {spec.data.revision} of {spec.data.name}, but in the data root "
+                f"{', '.join(others)}; fetch it again with `vrbench data fetch {spec.id} --to {located.root}`"
+            )
+    for (_, split), file in located.files.items():
+        if file.suffix != ".parquet":
+            continue
+        try:
+            about = dataroot.footer(file)
+        except VrbenchError as error:
+            yield f"task {spec.id!r}: {error}"
+            continue
+        yield from _row_count_faults(spec, str(file), split, about.num_rows)
+        absent = _absent(spec, about.schema.to_arrow_schema().names)
+        if absent:
+            yield _without_columns(spec, str(file), absent, about.schema.to_arrow_schema().names)
 
 
 def load(spec: TaskSpec, data_root: str | Path | None = None) -> dict[str, DatasetDict]:
@@ -83,15 +136,28 @@ def load(spec: TaskSpec, data_root: str | Path | None = None) -> dict[str, Datas
     The config is "default" for a set that has none; the splits are those that the task names.
 
     Raises:
-        VrbenchError: as `resolve`; or the samples cannot be read, or lack a column that the task needs.
+        VrbenchError: as `resolve`; or samples cannot be read, are none, or lack a column that the task needs: all
+            files' faults at once.
     """
     from datasets import DatasetDict
 
     located = resolve(spec, data_root)
-    loaded = {}
+    loaded: dict[str, DatasetDict] = {}
+    faults: list[str] = []
     for config in spec.data.configs:
-        parts = {split: _checked(spec, _split(spec, located, config, split)) for split in spec.data.splits}
+        parts = {}
+        for split in spec.data.splits:
+            try:
+                rows = _split(spec, located, config, split)
+                place = located.place(spec, config, split)
+                raise_all(_row_count_faults(spec, place, split, len(rows)))
+                parts[split] = _checked(spec, rows, place)
+            except hub.Unreachable:
+                raise
+            except VrbenchError as error:
+                faults += sentences(error)
         loaded[config] = DatasetDict(parts)
+    raise_all(faults)
     return loaded
 
 
@@ -100,9 +166,11 @@ def select(
 ) -> dict[str, list[int]]:
     """Which items are used under a limit: config -> ascending positions in the scored split; configs may be left out.
 
-    Units (an MME pair, an MMBench question in all rotations) are taken whole, one from each group in turn, in an
-    order that the seed decides; the taking stops before the unit that would exceed the limit. So a smaller limit's
-    items are among a larger one's, and there are never more than `limit`, except when the first unit alone is larger.
+    Units (an MME pair, an MMBench question in all rotations) are taken whole, one from each stratum in turn, in an
+    order that the seed decides; the taking stops before the unit that would exceed the limit. A stratum is a group of
+    a config, so that subtasks, subjects and configs get the same number of units as far as they have so many. A
+    smaller limit's items are among a larger one's, and there are never more than `limit`, except when the first unit
+    alone is larger.
 
     Args:
         limit: items of the whole task, all configs together; None for all.
@@ -115,7 +183,7 @@ def select(
     if limit < 1:
         raise VrbenchError(f"limit is {limit}; it must be at least 1")
     taken: list[tuple[str, int]] = []
-    for unit in _in_turn(_units(loaded, spec), random.Random(f"{seed} {spec.id}")):
+    for unit in _in_turn(_strata(loaded, spec), random.Random(f"{seed} {spec.id}")):
         if taken and len(taken) + len(unit) > limit:
             break
         taken += unit
@@ -172,20 +240,22 @@ def _resolve_root(spec: TaskSpec, root: Path) -> Located:
             f"task {spec.id!r}: data set {name} is not whole under the data root {root} ({looked}); put each split at "
             f"{root / name}/CONFIG/SPLIT.parquet, or leave --data-root out to take the set from the hub"
         )
-    return Located("root", f"{name} {spec.data.split}, from the data root", files)
+    return Located("root", f"{name} {spec.data.split}, from the data root", files, root)
 
 
-def _offline() -> bool:
-    return any(os.environ.get(name, "").upper() in TRUE_WORDS for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"))
+@lru_cache(maxsize=64)
+def _commit(name: str, revision: str) -> str:
+    """The hub's answer, the same for a whole run: what is loaded is what the record names."""
+    return hub.commit(name, revision)
 
 
 def _cache_folders(name: str) -> tuple[Path, Path]:
     """Where huggingface_hub keeps a set's files and where `datasets` keeps it prepared."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     home = Path(os.environ.get("HF_HOME", cache / "huggingface"))
-    hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
+    files = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
     prepared = Path(os.environ.get("HF_DATASETS_CACHE", home / "datasets"))
-    return hub / f"datasets--{name.replace('/', '--')}", prepared / name.replace("/", "___").lower()
+    return files / f"datasets--{name.replace('/', '--')}", prepared / name.replace("/", "___").lower()
 
 
 def _split(spec: TaskSpec, located: Located, config: str, split: str) -> Dataset:
@@ -193,7 +263,8 @@ def _split(spec: TaskSpec, located: Located, config: str, split: str) -> Dataset
         return _generated(spec.data.name, split)
     if located.files:
         return tables.from_file(located.files[config, split], spec.data.images)
-    return _from_hub(spec, config, split)
+    sha = revision(spec, located)
+    return _from_hub(spec, config, split, sha or None)
 
 
 @lru_cache(maxsize=16)
@@ -203,12 +274,12 @@ def _generated(name: str, split: str) -> Dataset:
     return tables.from_rows(pocket.generate(name, split))
 
 
-def _from_hub(spec: TaskSpec, config: str, split: str) -> Dataset:
+def _from_hub(spec: TaskSpec, config: str, split: str, sha: str | None) -> Dataset:
     from datasets import load_dataset
 
-    name, revision = spec.data.name, spec.data.revision or None
+    name = spec.data.name
     try:
-        return load_dataset(name, None if config == "default" else config, split=split, revision=revision)
+        return load_dataset(name, None if config == "default" else config, split=split, revision=sha)
     except Exception as error:  # `datasets` raises many kinds; none of them is ours
         raise VrbenchError(
             f"task {spec.id!r}: data set {name} (config {config}, split {split}) could not be had from the hub: "
@@ -216,17 +287,30 @@ def _from_hub(spec: TaskSpec, config: str, split: str) -> Dataset:
         ) from error
 
 
-def _checked(spec: TaskSpec, rows: Dataset) -> Dataset:
+def _checked(spec: TaskSpec, rows: Dataset, place: str) -> Dataset:
     """Rename columns as the task says, and see that those it needs are there."""
-    given = {theirs: ours for ours, theirs in spec.data.columns.items()}
-    absent = [name for name in given if name not in rows.column_names]
-    rows = rows.rename_columns({name: ours for name, ours in given.items() if name not in absent})
-    absent += sorted(_needed(spec) - set(rows.column_names) - set(spec.data.columns))
+    absent = _absent(spec, rows.column_names)
     if absent:
-        raise VrbenchError(
-            f"task {spec.id!r}: the data have no column {', '.join(absent)}; they have {', '.join(rows.column_names)}"
-        )
-    return rows
+        raise VrbenchError(_without_columns(spec, place, absent, rows.column_names))
+    return rows.rename_columns({theirs: ours for ours, theirs in spec.data.columns.items()})
+
+
+def _absent(spec: TaskSpec, names: Sequence[str]) -> list[str]:
+    """Columns that a task needs and the data have not, as the data should call them."""
+    renamed = spec.data.columns
+    needed = [*renamed.values(), *sorted(_needed(spec) - set(renamed))]
+    return [name for name in dict.fromkeys(needed) if name not in names]
+
+
+def _without_columns(spec: TaskSpec, place: str, absent: Sequence[str], names: Sequence[str]) -> str:
+    return f"task {spec.id!r}: {place} has no column {', '.join(absent)}; it has {', '.join(names)}"
+
+
+def _row_count_faults(spec: TaskSpec, place: str, split: str, rows: int) -> Iterator[str]:
+    if not rows:
+        yield f"task {spec.id!r}: {place} has 0 rows"
+    elif split == spec.data.fewshot_split and rows < spec.fewshot:
+        yield f"task {spec.id!r}: {place} has {rows} rows, but the prompt needs {spec.fewshot} examples"
 
 
 def _needed(spec: TaskSpec) -> set[str]:
@@ -236,19 +320,26 @@ def _needed(spec: TaskSpec) -> set[str]:
     return keys.columns([key for key in columns if isinstance(key, str)]).union(*map(keys.variables, templates))
 
 
-def _units(loaded: Mapping[str, Mapping[str, Dataset]], spec: TaskSpec) -> list[list[list[tuple[str, int]]]]:
-    """Group -> unit -> (config, position) of its items."""
-    named = [key for key in (spec.group, spec.unit) if key is not None]
-    columns = sorted(keys.columns(named))
-    groups: dict[str, dict[str, list[tuple[str, int]]]] = {}
+def _strata(loaded: Mapping[str, Mapping[str, Dataset]], spec: TaskSpec) -> list[list[list[tuple[str, int]]]]:
+    """Stratum -> unit -> (config, position) of its items.
+
+    A unit is what the metrics hold together, the items of one group with one value of `spec.unit`; it belongs to the
+    stratum of its first item.
+    """
+    columns = sorted(keys.columns([key for key in (spec.group, spec.unit) if key is not None]))
+    strata: dict[tuple[str, str], list[list[tuple[str, int]]]] = {}
+    units: dict[tuple[str, str], list[tuple[str, int]]] = {}
     for config, parts in loaded.items():
         rows = parts[spec.data.split]
-        values = rows.select_columns(columns) if columns else ({} for _ in range(len(rows)))
+        values = _undecoded(rows.select_columns(columns)) if columns else ({} for _ in range(len(rows)))
         for position, row in enumerate(values):
-            unit = f"{config} {position if spec.unit is None else keys.evaluate(spec.unit, row)}"
             group = config if spec.group is None else keys.evaluate(spec.group, row)
-            groups.setdefault(group, {}).setdefault(unit, []).append((config, position))
-    return [list(units.values()) for units in groups.values()]
+            unit = f"{config}/{position}" if spec.unit is None else keys.evaluate(spec.unit, row)
+            if (group, unit) not in units:
+                units[group, unit] = []
+                strata.setdefault((config, group), []).append(units[group, unit])
+            units[group, unit].append((config, position))
+    return list(strata.values())
 
 
 def _in_turn(groups: list[list[list[tuple[str, int]]]], draw: random.Random) -> Iterator[list[tuple[str, int]]]:
