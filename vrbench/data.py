@@ -6,11 +6,8 @@ root, or with HF_HUB_OFFLINE=1, nothing touches the network.
 
 from __future__ import annotations
 
-import hashlib
-import math
 import os
-import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -18,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from vrbench import dataroot, hub, keys, tables
 from vrbench.errors import VrbenchError, raise_all, sentences
-from vrbench.records import canonical_json
 from vrbench.registry import TaskSpec
+from vrbench.rows import digest as digest
+from vrbench.rows import select as select
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -161,36 +159,6 @@ def load(spec: TaskSpec, data_root: str | Path | None = None) -> dict[str, Datas
     return loaded
 
 
-def select(
-    loaded: Mapping[str, Mapping[str, Dataset]], spec: TaskSpec, limit: int | None = None, seed: int = 0
-) -> dict[str, list[int]]:
-    """Which items are used under a limit: config -> ascending positions in the scored split; configs may be left out.
-
-    Units (an MME pair, an MMBench question in all rotations) are taken whole, one from each stratum in turn, in an
-    order that the seed decides; the taking stops before the unit that would exceed the limit. A stratum is a group of
-    a config, so that subtasks, subjects and configs get the same number of units as far as they have so many. A
-    smaller limit's items are among a larger one's, and there are never more than `limit`, except when the first unit
-    alone is larger.
-
-    Args:
-        limit: items of the whole task, all configs together; None for all.
-
-    Raises:
-        VrbenchError: the limit is below 1.
-    """
-    if limit is None:
-        return {config: list(range(len(parts[spec.data.split]))) for config, parts in loaded.items()}
-    if limit < 1:
-        raise VrbenchError(f"limit is {limit}; it must be at least 1")
-    taken: list[tuple[str, int]] = []
-    for unit in _in_turn(_strata(loaded, spec), random.Random(f"{seed} {spec.id}")):
-        if taken and len(taken) + len(unit) > limit:
-            break
-        taken += unit
-    chosen = {config: sorted(p for c, p in taken if c == config) for config in loaded}
-    return {config: positions for config, positions in chosen.items() if positions}
-
-
 def identify(spec: TaskSpec, row: Mapping[str, Any], config: str, position: int) -> Identity:
     """Id, cluster, group and unit of an item.
 
@@ -204,17 +172,6 @@ def identify(spec: TaskSpec, row: Mapping[str, Any], config: str, position: int)
     unit = identity if spec.unit is None else keys.evaluate(spec.unit, row)
     group = prefix.rstrip("/") if spec.group is None else keys.evaluate(spec.group, row)
     return Identity(id=identity, cluster=cluster, group=group, unit=unit)
-
-
-def digest(rows: Iterable[Mapping[str, Any]]) -> str:
-    """sha256 over items in their order, all columns, pictures included: by their stored bytes, else by their pixels.
-
-    Give it a `Dataset` rather than a list of its rows: its pictures are then not decoded.
-    """
-    total = hashlib.sha256()
-    for row in _undecoded(rows):
-        total.update(canonical_json(_plain(row)).encode() + b"\n")
-    return total.hexdigest()
 
 
 def _resolve_file(spec: TaskSpec) -> Located:
@@ -318,59 +275,3 @@ def _needed(spec: TaskSpec) -> set[str]:
     columns = [spec.id_column, spec.cluster, spec.group, spec.unit, spec.target, spec.choices]
     templates = [text for text in (spec.prompt, spec.description) if text]
     return keys.columns([key for key in columns if isinstance(key, str)]).union(*map(keys.variables, templates))
-
-
-def _strata(loaded: Mapping[str, Mapping[str, Dataset]], spec: TaskSpec) -> list[list[list[tuple[str, int]]]]:
-    """Stratum -> unit -> (config, position) of its items.
-
-    A unit is what the metrics hold together, the items of one group with one value of `spec.unit`; it belongs to the
-    stratum of its first item.
-    """
-    columns = sorted(keys.columns([key for key in (spec.group, spec.unit) if key is not None]))
-    strata: dict[tuple[str, str], list[list[tuple[str, int]]]] = {}
-    units: dict[tuple[str, str], list[tuple[str, int]]] = {}
-    for config, parts in loaded.items():
-        rows = parts[spec.data.split]
-        values = _undecoded(rows.select_columns(columns)) if columns else ({} for _ in range(len(rows)))
-        for position, row in enumerate(values):
-            group = config if spec.group is None else keys.evaluate(spec.group, row)
-            unit = f"{config}/{position}" if spec.unit is None else keys.evaluate(spec.unit, row)
-            if (group, unit) not in units:
-                units[group, unit] = []
-                strata.setdefault((config, group), []).append(units[group, unit])
-            units[group, unit].append((config, position))
-    return list(strata.values())
-
-
-def _in_turn(groups: list[list[list[tuple[str, int]]]], draw: random.Random) -> Iterator[list[tuple[str, int]]]:
-    """One unit from each group in turn, until all are used up."""
-    for units in groups:
-        draw.shuffle(units)
-    draw.shuffle(groups)
-    for turn in range(max((len(units) for units in groups), default=0)):
-        yield from (units[turn] for units in groups if turn < len(units))
-
-
-def _undecoded(rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    if not hasattr(rows, "with_format"):
-        yield from rows
-        return
-    for batch in rows.with_format("arrow").iter(batch_size=256):
-        yield from batch.to_pylist()
-
-
-def _plain(value: Any) -> Any:
-    """A value as canonical JSON can hold it: bytes and pictures as their sha256, other odd things as text."""
-    if isinstance(value, Mapping):
-        if set(value) == {"bytes", "path"} and value["bytes"] is not None:
-            return _plain(value["bytes"])  # where a mirror keeps the file is no part of the picture
-        return {str(name): _plain(part) for name, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(part) for part in value]
-    if isinstance(value, bytes):
-        return f"sha256 {hashlib.sha256(value).hexdigest()}"
-    if hasattr(value, "tobytes") and hasattr(value, "convert"):
-        return f"{value.mode} {value.size} {hashlib.sha256(value.tobytes()).hexdigest()}"
-    if value is None or isinstance(value, (str, bool, int)) or (isinstance(value, float) and math.isfinite(value)):
-        return value
-    return str(value)

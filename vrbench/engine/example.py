@@ -16,7 +16,7 @@ class Example:
     """An item as it is asked.
 
     Attributes:
-        prompt: the text, examples in it, before a model's chat template; empty where a whole text's likelihood is asked.
+        prompt: the text with its examples, without a chat template; empty where a whole text's likelihood is asked.
         answers: the options whose likelihood is compared, or the whole text whose likelihood is asked; none where an
             answer is generated.
         target: the right answer; one of the options where there are some.
