@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import datasets  # noqa: F401  # it reads HF_HUB_OFFLINE once, now, before a test says otherwise
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -87,9 +88,9 @@ class TestFetch:
         assert entry.columns == {"goal": "string", "sol1": "string", "sol2": "string", "label": "int64"}
         assert entry.bytes == (tmp_path / PIQA).stat().st_size
         assert states(tmp_path) == {ARC: "whole", PIQA: "whole"}
-        located = data.resolve(specs["piqa"], tmp_path)
-        assert data.revision(specs["piqa"], located) == NEW
-        assert data.load(specs["piqa"], tmp_path)["default"]["validation"].to_list() == made.piqa()
+        loaded = data.load(specs["piqa"], tmp_path)
+        assert data.revision(specs["piqa"], data.resolve(specs["piqa"], tmp_path), loaded) == NEW
+        assert loaded["default"]["validation"].to_list() == made.piqa()
 
     def test_whole_files_are_left_alone_and_others_fetched_again(
         self, specs: dict[str, TaskSpec], fake: HubInMemory, tmp_path: Path

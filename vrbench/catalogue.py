@@ -51,7 +51,7 @@ def where(spec: TaskSpec, data_root: str | Path | None = None) -> str:
         kind = data.resolve(spec, data_root).kind
     except VrbenchError:
         return MISSING
-    return MISSING if kind == "hub" and not data.in_cache(spec.data.name) else WHERE[kind]
+    return MISSING if kind == "hub" and not data.in_cache(spec.data) else WHERE[kind]
 
 
 def in_full(spec: TaskSpec, data_root: str | Path | None = None) -> str:

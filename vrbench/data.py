@@ -7,6 +7,7 @@ root, or with HF_HUB_OFFLINE=1, nothing touches the network.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -15,12 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from vrbench import dataroot, hub, keys, tables
 from vrbench.errors import VrbenchError, raise_all, sentences
-from vrbench.registry import TaskSpec
+from vrbench.registry import DataSource, TaskSpec
 from vrbench.rows import digest as digest
 from vrbench.rows import select as select
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+WORD_BORDER = re.compile(r"(?<=[a-z\d])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 @dataclass(frozen=True)
@@ -70,35 +74,38 @@ def resolve(spec: TaskSpec, data_root: str | Path | None = None) -> Located:
         return _resolve_root(spec, Path(data_root))
     if not hub.is_off():
         return Located("hub", f"{source.name} {source.split}, from the hub")
-    if not in_cache(source.name):
-        looked = " and ".join(str(folder) for folder in _cache_folders(source.name))
+    if not in_cache(source):
         raise VrbenchError(
-            f"task {spec.id!r}: data set {source.name} is not in the hub's cache (looked for {looked}) and "
-            f"HF_HUB_OFFLINE forbids to fetch it; give --data-root DIR, or run once online with HF_HUB_OFFLINE=0"
+            f"task {spec.id!r}: data set {source.name} is not whole in the hub's cache (looked at "
+            f"{_prepared(source.name)}) and HF_HUB_OFFLINE forbids to fetch it; give --data-root DIR, or run once "
+            f"online with HF_HUB_OFFLINE=0"
         )
     return Located("cache", f"{source.name} {source.split}, from the hub's cache")
 
 
-def in_cache(name: str) -> bool:
-    """Whether the hub's cache on this machine has something of a set."""
-    return any(folder.is_dir() for folder in _cache_folders(name))
+def in_cache(source: DataSource) -> bool:
+    """Whether `datasets` has prepared a set on this machine: all its configs, of the pinned commit if one is pinned."""
+    commit = source.revision if COMMIT.fullmatch(source.revision) else "*"
+    return all(any(_prepared(source.name).glob(f"{config}/*/{commit}")) for config in source.config or ("*",))
 
 
-def revision(spec: TaskSpec, located: Located) -> str:
-    """The commit of the hub's set that a task's samples are of; empty where there is none or nobody recorded it.
+def revision(spec: TaskSpec, located: Located, loaded: Mapping[str, Mapping[str, Dataset]]) -> str:
+    """The commits of the hub's set that a task's loaded samples are of; empty where nobody recorded them.
 
-    Raises:
-        VrbenchError: online, when the hub cannot be asked for the commit.
+    `datasets` keeps what it prepares in a folder that the commit names, and offline it takes the newest that it has,
+    whatever commit it is asked for; so it is read off what was loaded.
     """
-    source = spec.data
     if located.root is not None:
-        return dataroot.revision_of(source, dataroot.read(located.root))
-    if located.kind == "hub":
-        return _commit(source.name, source.revision)
-    if located.kind == "cache":
-        ref = _cache_folders(source.name)[0] / "refs" / (source.revision or "main")
-        return ref.read_text(encoding="utf-8").strip() if ref.is_file() else source.revision
-    return ""
+        return dataroot.revision_of(spec.data, dataroot.read(located.root))
+    commits = [commit for parts in loaded.values() for rows in parts.values() for commit in _commits(rows)]
+    return ", ".join(dict.fromkeys(commits))
+
+
+def _commits(rows: Dataset) -> Iterator[str]:
+    for file in rows.cache_files:
+        folder = Path(file["filename"]).parent.name
+        if COMMIT.fullmatch(folder):
+            yield folder
 
 
 def file_faults(spec: TaskSpec, located: Located) -> Iterator[str]:
@@ -206,13 +213,14 @@ def _commit(name: str, revision: str) -> str:
     return hub.commit(name, revision)
 
 
-def _cache_folders(name: str) -> tuple[Path, Path]:
-    """Where huggingface_hub keeps a set's files and where `datasets` keeps it prepared."""
+def _prepared(name: str) -> Path:
+    """Where `datasets` keeps a set prepared: the set's own name in snake case, behind its owner's."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     home = Path(os.environ.get("HF_HOME", cache / "huggingface"))
-    files = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
-    prepared = Path(os.environ.get("HF_DATASETS_CACHE", home / "datasets"))
-    return files / f"datasets--{name.replace('/', '--')}", prepared / name.replace("/", "___").lower()
+    folder = Path(os.environ.get("HF_DATASETS_CACHE", home / "datasets"))
+    owner, _, own = name.rpartition("/")
+    snake = WORD_BORDER.sub("_", own).lower()
+    return folder / (f"{owner}___{snake}" if owner else snake)
 
 
 def _split(spec: TaskSpec, located: Located, config: str, split: str) -> Dataset:
@@ -220,8 +228,7 @@ def _split(spec: TaskSpec, located: Located, config: str, split: str) -> Dataset
         return _generated(spec.data.name, split)
     if located.files:
         return tables.from_file(located.files[config, split], spec.data.images)
-    sha = revision(spec, located)
-    return _from_hub(spec, config, split, sha or None)
+    return _from_hub(spec, located, config, split)
 
 
 @lru_cache(maxsize=16)
@@ -231,17 +238,25 @@ def _generated(name: str, split: str) -> Dataset:
     return tables.from_rows(pocket.generate(name, split))
 
 
-def _from_hub(spec: TaskSpec, config: str, split: str, sha: str | None) -> Dataset:
+def _from_hub(spec: TaskSpec, located: Located, config: str, split: str) -> Dataset:
     from datasets import load_dataset
 
-    name = spec.data.name
+    name, asked = spec.data.name, spec.data.revision
+    sha = _commit(name, asked) if located.kind == "hub" else asked
     try:
-        return load_dataset(name, None if config == "default" else config, split=split, revision=sha)
+        rows = load_dataset(name, None if config == "default" else config, split=split, revision=sha or None)
     except Exception as error:  # `datasets` raises many kinds; none of them is ours
         raise VrbenchError(
             f"task {spec.id!r}: data set {name} (config {config}, split {split}) could not be had from the hub: "
             f"{error}; give --data-root DIR with {name}/{config}/{split}.parquet in it"
         ) from error
+    other = next((commit for commit in _commits(rows) if COMMIT.fullmatch(sha) and commit != sha), "")
+    if other:
+        raise VrbenchError(
+            f"task {spec.id!r}: revision {sha} of data set {name} was asked for, but the hub's cache gave {other}; "
+            f"run once online, or make a data root with `vrbench data fetch`"
+        )
+    return rows
 
 
 def _checked(spec: TaskSpec, rows: Dataset, place: str) -> Dataset:

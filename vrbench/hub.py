@@ -68,6 +68,8 @@ def download(name: str, config: str, split: str, sha: str, to: Path) -> None:
         files = {str(part): list(found) for part, found in (builder.config.data_files or {}).items()}
     except Exception as error:
         raise _told(error, name, sha, f"config {config}") from error
+    if builder.hash != sha:  # when the hub does not answer, `datasets` takes what it has of any commit
+        raise Unreachable(f"the hub at {_endpoint()} cannot be reached for data set {name} (config {config})")
     if files and split not in files:
         raise VrbenchError(f"data set {name} (config {config}) has no split {split!r}; it has {', '.join(files)}")
     try:

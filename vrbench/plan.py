@@ -229,15 +229,10 @@ def _job(spec: TaskSpec, options: Options) -> Job:
     parts = tuple(used(spec, loaded, options.limit, options.seed))
     digests = {part.config: {split: data.digest(rows) for split, rows in part.rows.items()} for part in parts}
     located = data.resolve(spec, options.data_root)
-    return Job(spec, parts, available, _origin(spec, located), digest_of(digests), located)
-
-
-def _origin(spec: TaskSpec, located: data.Located) -> str:
-    """One line on where the items are from, with the hub's commit, or with the fact that nobody recorded it."""
-    if spec.data.kind != "hub":
-        return located.origin
-    known = data.revision(spec, located)
-    return f"{located.origin}, revision {known or 'not recorded'}"
+    origin = located.origin
+    if spec.data.kind == "hub":
+        origin += f", revision {data.revision(spec, located, loaded) or 'not recorded'}"
+    return Job(spec, parts, available, origin, digest_of(digests), located)
 
 
 def _definition(job: Job) -> dict[str, Any]:

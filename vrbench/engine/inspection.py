@@ -6,6 +6,7 @@ Pictures are opened, and decoded only where their end does not show that they ar
 
 from __future__ import annotations
 
+import copy
 import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 SHOWN = 5
 """Rows that are named of each fault of a file, and faults that are named of each file."""
+
+TRIED = 20
+"""Items that may come first in a task before it is said that the harness cannot read them."""
 
 JPEG_END = b"\xff\xd9"
 TRAILER = 64
@@ -82,10 +86,11 @@ def _picture_faults(rows: Dataset) -> Iterator[tuple[int, str]]:
 
 def _broken(content: bytes | None) -> str:
     """Why a picture cannot be decoded; empty if it can."""
-    from PIL import Image
+    from PIL import Image, ImageFile
 
     if not content:
         return "it has no bytes"
+    lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False  # lmms-eval makes it lenient
     try:
         with Image.open(io.BytesIO(content)) as picture:
             if picture.format == "PNG":
@@ -94,25 +99,45 @@ def _broken(content: bytes | None) -> str:
                 picture.load()
     except Exception as error:  # Pillow's decoders raise many kinds
         return re.sub(r" <_io\.BytesIO object at \w+>", "", _line(error))
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = lenient
     return ""
 
 
 def _item_faults(spec: TaskSpec, part: Part) -> list[str]:
-    """Faults of the scored items: what the harness cannot make a prompt of, and answers that are none."""
-    try:
-        with harness.quiet():
-            task = harness.task_of(spec, part)
-            documents = getattr(task, "eval_docs_no_media", None) or task.eval_docs
-            first = documents[0]
-            task.doc_to_text(first)
-    except Exception as error:  # whatever a template or a function of the harness raises over rows that it cannot read
-        columns = ", ".join(part.rows[spec.data.split].column_names)
-        return [f"row {part.positions[0]}: no prompt can be made of it ({_line(error)}); the columns are {columns}"]
-    if spec.scorer == "perplexity":
-        return []
+    """Faults of the scored items: what the harness cannot read, and answers that are none."""
     with harness.quiet():
+        task, ordered, reason = _readable(spec, part)
+        if task is None:
+            columns = ", ".join(part.rows[spec.data.split].column_names)
+            return [f"row {part.positions[0]}: the harness cannot read it ({reason}); the columns are {columns}"]
+        if spec.scorer == "perplexity":
+            return []
+        documents = getattr(task, "eval_docs_no_media", None) or task.eval_docs
         found = [(number, fault) for number, row in enumerate(documents) if (fault := _answer_fault(spec, task, row))]
-    return _told(found, part.positions)
+    if len(documents) != len(ordered):  # the harness's process_docs left some out; rows are counted behind it
+        ordered = range(len(documents))
+    return _told(sorted(found, key=lambda fault: ordered[fault[0]]), ordered)
+
+
+def _readable(spec: TaskSpec, part: Part) -> tuple[Any, Sequence[int], str]:
+    """The harness's task over the items, their places, and why there is none, if there is none.
+
+    The harnesses try the first item when a task is made, and a fault of that one alone is to be told as such. So
+    another item is put first if they cannot read it, up to a few.
+    """
+    rows, reason = part.rows[spec.data.split], ""
+    for first in range(min(TRIED, len(rows))):
+        order = [first, *(number for number in range(len(rows)) if number != first)]
+        turned = Part(part.config, [part.positions[number] for number in order], copy.copy(part.rows))
+        turned.rows[spec.data.split] = rows.select(order) if first else rows
+        try:
+            task = harness.task_of(spec, turned)
+            task.doc_to_text((getattr(task, "eval_docs_no_media", None) or task.eval_docs)[0])
+            return task, turned.positions, ""
+        except Exception as error:  # whatever a template or a function of the harness raises over rows that are not its
+            reason = reason or _line(error)
+    return None, part.positions, reason
 
 
 def _answer_fault(spec: TaskSpec, task: Any, row: Mapping[str, Any]) -> str:
