@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -146,12 +147,7 @@ def plan(names: Sequence[str], tasks: str | Sequence[str], options: Options) -> 
     offline = options.data_root is not None
     faults = list(_option_faults(options))
     faults += [fault for name in names for fault in checkpoint.faults(name, offline=offline)]
-    specs: list[TaskSpec] = []
-    judged: list[TaskSpec] = []
-    try:
-        specs, judged = registry.runnable(tasks, registry.load(options.include_path))
-    except VrbenchError as error:
-        faults += sentences(error)
+    specs, judged = _runnable(tasks, options, faults)
     for spec in specs:
         try:
             faults += data.file_faults(spec, data.resolve(spec, options.data_root))
@@ -165,6 +161,24 @@ def plan(names: Sequence[str], tasks: str | Sequence[str], options: Options) -> 
     made = Plan(made.checkpoints, _jobs(specs, options), made.options)
     raise_all(_item_faults(made))
     return made
+
+
+def _runnable(tasks: str | Sequence[str], options: Options, faults: list[str]) -> tuple[list[TaskSpec], list[TaskSpec]]:
+    """`registry.runnable`; with a fault in one name the tasks of the others are given, so that theirs are told too."""
+    try:
+        known = registry.load(options.include_path)
+    except VrbenchError as error:
+        faults += sentences(error)
+        return [], []
+    try:
+        return registry.runnable(tasks, known)
+    except VrbenchError as error:
+        faults += sentences(error)
+    found: dict[str, TaskSpec] = {}
+    for name in (tasks if isinstance(tasks, str) else ",".join(tasks)).split(","):
+        with contextlib.suppress(VrbenchError):
+            found.update((spec.id, spec) for spec in registry.runnable(name, known)[0])
+    return list(found.values()), []
 
 
 def _option_faults(options: Options) -> Iterator[str]:
