@@ -81,7 +81,7 @@ def units(made: Any, spec: TaskSpec) -> dict[tuple[str, str], list[tuple[str, in
     return found
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(tables(), st.integers(1, 60), st.integers(0, 3))
 def test_no_unit_is_broken_and_the_limit_is_kept(made: tuple[Any, TaskSpec], limit: int, seed: int) -> None:
     rows, spec = made
@@ -95,7 +95,7 @@ def test_no_unit_is_broken_and_the_limit_is_kept(made: tuple[Any, TaskSpec], lim
     assert select(rows, spec, limit, seed) == select(rows, spec, limit, seed)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(tables(), st.integers(1, 40), st.integers(0, 3))
 def test_a_smaller_limit_is_a_part_of_a_larger(made: tuple[Any, TaskSpec], limit: int, seed: int) -> None:
     rows, spec = made
@@ -103,7 +103,7 @@ def test_a_smaller_limit_is_a_part_of_a_larger(made: tuple[Any, TaskSpec], limit
     assert all(set(positions) <= set(large[config]) for config, positions in small.items())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(tables(), st.integers(1, 60), st.integers(0, 3))
 def test_strata_differ_by_one_unit_unless_one_is_used_up(made: tuple[Any, TaskSpec], limit: int, seed: int) -> None:
     rows, spec = made
