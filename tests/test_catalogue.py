@@ -1,16 +1,28 @@
-"""The list of tasks, and where it says that their data are."""
+"""The list of tasks, where it says that their data are, and one task in full."""
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from vrbench import catalogue, registry
+from tests.engine import made
+from vrbench import catalogue, cli, registry
+from vrbench.registry import TaskSpec
+
+SPECS = registry.load()
 
 
 def where(data_root: Path | None) -> dict[str, str]:
-    return {row["task"]: row["data"] for row in catalogue.describe(registry.load().values(), data_root)}
+    return {row["task"]: row["data"] for row in catalogue.describe(SPECS.values(), data_root)}
+
+
+def changed(spec: TaskSpec, **fields: Any) -> TaskSpec:
+    return spec.model_copy(update=fields)
 
 
 def test_each_task_is_one_row_that_says_where_its_data_are(tmp_path: Path) -> None:
@@ -18,17 +30,107 @@ def test_each_task_is_one_row_that_says_where_its_data_are(tmp_path: Path) -> No
     file.parent.mkdir(parents=True)
     file.touch()
     found = where(tmp_path)
-    assert set(found) == set(registry.load())
+    assert set(found) == set(SPECS)
     assert (found["piqa"], found["mme"], found["pocket_mme"]) == ("data root", "missing", "generated")
 
 
-def test_without_a_data_root_the_hub_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    assert where(None)["mme"] == "hub (online)"
+@pytest.mark.parametrize("offline", ["0", "1"])
+def test_without_a_data_root_the_hubs_cache_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: str
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", offline)
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
+    (tmp_path / "lmms-lab-encoder___mme" / "default" / "0.0.0" / ("a" * 40)).mkdir(parents=True)
+    (tmp_path / "cais___mmlu" / "anatomy" / "0.0.0" / ("a" * 40)).mkdir(parents=True)
+    found = where(None)
+    assert (found["mme"], found["mmlu"], found["piqa"]) == ("hub cache", "missing", "missing")
 
 
-def test_a_task_without_chance_level_has_a_dash() -> None:
-    rows = {row["task"]: row for row in catalogue.describe(registry.load().values())}
+def test_figures_of_a_row() -> None:
+    rows = {row["task"]: row for row in catalogue.describe(SPECS.values())}
     assert rows["pocket_pydoc"]["chance"] == "-"
     assert rows["pocket_mme"]["chance"] == "37.5"
     assert rows["pocket_mme"]["suites"] == "pocket_visual, pocket"
+    assert (rows["mmlu"]["n"], rows["mmlu"]["few-shot"], rows["mmlu"]["metric"]) == (
+        "14,042",
+        "5",
+        SPECS["mmlu"].metric,
+    )
+
+
+def test_a_task_that_needs_a_judge_says_so(tmp_path: Path) -> None:
+    judged = changed(SPECS["piqa"], judge="answers are rated by a large model")
+    assert catalogue.describe([judged], made.hub(tmp_path))[0]["data"] == "needs a judge"
+    told = catalogue.in_full(judged, tmp_path)
+    assert "needed, so the task is not run: answers are rated by a large model" in told and "example (" not in told
+
+
+def test_one_task_in_full_has_everything_and_a_prompt(tmp_path: Path) -> None:
+    told = catalogue.in_full(SPECS["piqa"], made.hub(tmp_path))
+    spec = SPECS["piqa"]
+    for part in (spec.title, "1,838 in the full set", spec.licence, spec.url, "50 of 100", "baber/piqa: data root"):
+        assert part in told
+    assert spec.citation in " ".join(told.split())
+    number = int(told.split("row ")[1].split(")")[0])
+    row = made.piqa()[number]
+    right = row[f"sol{row['label'] + 1}"]
+    assert f"  | Question: {row['goal']}\n  | Answer:\n" in told
+    assert f"  option: {' ' + row['sol1']!r}\n  option: {' ' + row['sol2']!r}\n  right answer: {' ' + right!r}" in told
+
+
+def test_examples_pictures_and_generation_are_shown(tmp_path: Path) -> None:
+    told = catalogue.in_full(SPECS["mme"], made.hub(tmp_path))
+    assert "  picture: 40 x 24 pixels\n  | Is there " in told
+    assert "Answer the question using a single word or phrase." in told
+    assert "generated with: do_sample False, max_new_tokens 16" in told
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    row = {"question": "Which?", "subject": "s", "choices": ["w", "x", "y", "z"], "answer": 2}
+    for subject in SPECS["mmlu"].data.config:
+        folder = tmp_path / "cais/mmlu" / subject
+        folder.mkdir(parents=True)
+        pq.write_table(pa.Table.from_pylist([{**row, "question": "Last?"}]), folder / "test.parquet")
+        pq.write_table(
+            pa.Table.from_pylist([{**row, "question": f"Example {i}?"} for i in range(5)]), folder / "dev.parquet"
+        )
+    told = catalogue.in_full(SPECS["mmlu"], tmp_path)
+    assert "examples in the prompt: 5, from dev" in told
+    assert [told.count(f"Example {i}?") for i in range(5)] == [1] * 5
+    assert told.rindex("  | Last?") > told.rindex("Example 4?") and told.endswith("  right answer: ' C'")
+
+
+def test_a_long_prompt_is_cut_in_the_middle() -> None:
+    text = "".join(str(i % 10) for i in range(3000))
+    shown = catalogue.cut(text, 100)
+    assert shown.startswith(text[:50] + "\n[... 2,900 characters left out") and shown.endswith(text[-50:])
+    assert catalogue.cut(text, 3000) == text
+
+
+def test_data_that_cannot_be_read_are_told_and_the_rest_is_shown(tmp_path: Path) -> None:
+    root = made.hub(tmp_path)
+    (root / "baber/piqa/default/validation.parquet").write_bytes(b"PAR1")
+    told = catalogue.in_full(SPECS["piqa"], root)
+    assert "licence of the data:" in told and "no example can be shown: " in told
+
+
+def called(*command: str) -> str:
+    done = CliRunner().invoke(cli.app, ["tasks", *command])
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_one_id_is_shown_in_full_and_all_else_is_a_table(tmp_path: Path) -> None:
+    assert called("pocket_facts").startswith("pocket_facts: knowledge of countries")
+    header = "task          suites"
+    for names in ("pocket_fact*", "pocket_facts,pocket_facts "):
+        assert called(names).startswith(header), names
+    task = {**json.loads(SPECS["piqa"].model_dump_json()), "id": "alone", "suites": ["lonely"]}
+    (tmp_path / "alone.yaml").write_text(json.dumps(task))
+    assert called("lonely", "--include-path", str(tmp_path)).startswith("task ")
+
+
+def test_the_table_is_quick() -> None:
+    start = time.process_time()
+    catalogue.describe(registry.load().values())
+    assert time.process_time() - start < 0.5

@@ -41,7 +41,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 
 class TestLightness:
-    @pytest.mark.parametrize("command", ["--help", "run --help", "prune --help", "tasks", "version", "schema"])
+    @pytest.mark.parametrize(
+        "command", ["--help", "run --help", "prune --help", "tasks", "data fetch --help", "version", "schema"]
+    )
     def test_light_commands_import_nothing_heavy(self, command: str) -> None:
         done = vrbench(*command.split(), code=TELL_HEAVY + MAIN)
         assert (done.returncode, done.stderr.strip()) == (0, "")
@@ -233,8 +235,8 @@ def test_compare_prints_each_candidate_and_the_verdict_on_a_claim(runs: tuple[st
 
 
 def test_every_command_has_an_example() -> None:
-    for command in ("run", "compare", "tasks", "train", "prune", "schema", "version"):
-        assert f"Example: vrbench {command}" in vrbench(command, "--help").stdout
+    for command in ("run", "compare", "tasks", "data fetch", "data check", "train", "prune", "schema", "version"):
+        assert f"Example: vrbench {command}" in vrbench(*command.split(), "--help").stdout
 
 
 def test_the_schema_is_that_of_run_json(runs: tuple[str, str]) -> None:

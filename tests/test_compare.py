@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.simulated import changed, flipped, run, samples, saved
+from vrbench import report
 from vrbench.compare import Comparison, Row, compare, compare_paths
 from vrbench.errors import ManyFaults, VrbenchError
 from vrbench.records import Run, digest_of
@@ -143,13 +144,35 @@ def test_same_names_are_told_apart() -> None:
         ({"fewshot": 5}, "fewshot 5 against the baseline's 0"),
         ({"harness": "lm-eval 9"}, "harness 'lm-eval 9' against"),
         ({"metric": "vanilla"}, "metric 'vanilla' against"),
+        ({"definition_digest": "f" * 64}, "its prompt, generation settings or scoring differ"),
     ],
 )
 def test_other_ground_is_refused(fields: dict[str, object], said: str) -> None:
+    base = changed(made("base"), definition_digest="a" * 64)
     with pytest.raises(ManyFaults) as caught:
-        compare([changed(made("other"), **fields)], made("base"))
+        compare([changed(made("other"), **{"definition_digest": "a" * 64, **fields})], base)
     assert len(caught.value.faults) >= 4
-    assert said in str(caught.value)
+    for task in ("pairs", "choice", "facts", "words"):
+        assert any(fault.startswith(f"other: {task}: ") and said in fault for fault in caught.value.faults)
+
+
+def test_the_same_items_from_another_revision_or_place_are_compared() -> None:
+    base = changed(made("base"), data="o/n test, from the hub, revision a", definition_digest="a" * 64)
+    for fields in (
+        {"data": "o/n test, from the data root, revision b"},
+        {"definition_digest": ""},  # an older record did not have it
+    ):
+        assert compare([changed(base, **fields).model_copy(update={"path": None})], made("other")).candidates
+
+
+def test_one_task_over_other_data_is_named_and_the_others_are_not() -> None:
+    ours = made("ours")
+    results = tuple(
+        r.model_copy(update={"data_digest": "f" * 64}) if r.task == "choice" else r for r in ours.record.results
+    )
+    ours = ours.model_copy(update={"record": ours.record.model_copy(update={"results": results})})
+    with pytest.raises(VrbenchError, match=r"^ours: choice: data 'ffffffffffff' against .*; the items differ$"):
+        compare([ours], made("base"))
 
 
 def test_other_limits_seeds_and_prompts_are_refused_all_at_once() -> None:
@@ -207,6 +230,22 @@ def test_unscored_items_are_left_out_of_both() -> None:
     nothing = tuple(s.model_copy(update={"unscored": "no answer"}) for s in gap)
     row = only(compare([ours.model_copy(update={"samples": ours.samples | {"choice": nothing}})], base))["choice"]
     assert row.status == "error" and "no item was scored in both runs" in row.error
+
+
+@pytest.mark.parametrize(("gone", "is_told"), [(4, False), (5, True)])
+def test_more_than_one_percent_unscored_marks_the_task(gone: int, is_told: bool) -> None:
+    base, ours = made("base"), made("same")
+    rows = ours.samples["choice"]
+    gap = (*(s.model_copy(update={"unscored": "no answer"}) for s in rows[:gone]), *rows[gone:])
+    found = compare([ours.model_copy(update={"samples": ours.samples | {"choice": gap}})], base)
+    row = only(found)["choice"]
+    assert row.is_marked is is_told and not only(found)["facts"].is_marked
+    note = f"of both runs, {gone} of 400 items ({gone / 4:.1f} %) could not be scored and are left out"
+    assert (note in row.note) is is_told
+    for form in ("table", "markdown", "html", "latex"):
+        text = report.render(found, form)
+        assert ("choice (!)" in text) is is_told
+        assert f"{400 - gone} ({gone} unscored)" in text.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_a_baseline_of_zero_has_no_retention() -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from vrbench import data, registry
 from vrbench.errors import VrbenchError
-from vrbench.registry import TaskSpec
+from vrbench.registry import DataSource, TaskSpec
 
 SUBTASKS = ("existence", "OCR", "color")
 
@@ -164,9 +164,9 @@ def test_offline_only_the_hubs_cache_is_used(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(VrbenchError, match=r"lmms-lab-encoder/MME is not in the hub's cache.*HF_HUB_OFFLINE"):
+    with pytest.raises(VrbenchError, match=r"lmms-lab-encoder/MME is not whole in the hub's cache.*HF_HUB_OFFLINE"):
         data.load(specs["mme"])
-    (tmp_path / "hub" / "datasets--lmms-lab-encoder--MME").mkdir(parents=True)
+    (tmp_path / "datasets/lmms-lab-encoder___mme/default/0.0.0" / ("a" * 40)).mkdir(parents=True)
     assert data.resolve(specs["mme"]).kind == "cache"
     with pytest.raises(VrbenchError, match=r"could not be had from the hub.*--data-root DIR"):
         data.load(specs["mme"])  # the folder is empty, and nothing may be fetched
@@ -195,7 +195,7 @@ def test_a_local_file_that_will_not_do_is_told(tmp_path: Path) -> None:
     with pytest.raises(VrbenchError, match=r"neither \.parquet nor \.jsonl"):
         data.resolve(own(tmp_path, "mine.csv"))
     (tmp_path / "mine.jsonl").write_text('{"question": "?", "text": "x"}', encoding="utf-8")
-    with pytest.raises(VrbenchError, match="no column answer; they have question, text"):
+    with pytest.raises(VrbenchError, match=r"mine\.jsonl has no column answer; it has question, text"):
         data.load(own(tmp_path, "mine.jsonl"))
     with pytest.raises(VrbenchError, match="no column frage, answer"):
         data.load(own(tmp_path, "mine.jsonl", columns={"question": "frage"}))
@@ -287,3 +287,22 @@ def test_generated_tasks_have_the_items_that_their_file_says(specs: dict[str, Ta
     if "image" in rows.column_names:
         first = rows[0]["image"]
         assert (first[0] if isinstance(first, list) else first).mode == "RGB"
+
+
+@pytest.mark.parametrize(
+    "name", ["o/MME", "o/ScienceQA", "o/ai2_arc", "Owner/OCR-VQA", "o/MMBench", "o/POPE2d", "squad"]
+)
+def test_prepared_sets_are_looked_for_where_datasets_puts_them(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datasets.naming import camelcase_to_snakecase
+
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
+    owner, _, own_name = name.rpartition("/")
+    folder = tmp_path / "___".join(filter(None, [owner, camelcase_to_snakecase(own_name)]))
+    (folder / "one" / "0.0.0" / ("a" * 40)).mkdir(parents=True)
+    kept = DataSource(kind="hub", name=name)
+    assert data.in_cache(kept) and data.in_cache(kept.model_copy(update={"config": ("one",)}))
+    assert data.in_cache(kept.model_copy(update={"revision": "a" * 40}))
+    assert not data.in_cache(kept.model_copy(update={"config": ("one", "two")}))
+    assert not data.in_cache(kept.model_copy(update={"revision": "b" * 40}))

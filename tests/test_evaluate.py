@@ -143,6 +143,32 @@ class TestRecord:
         assert len(digests) == 4
 
 
+class TestUnscored:
+    """Items that could not be scored are counted, and more than 1 % of them mark the task."""
+
+    @pytest.mark.parametrize(("gone", "note"), [(0, ""), (1, "1 of 13 items (7.7 %) could not be scored")])
+    def test_they_are_in_the_record_and_the_table(
+        self, tiny_llava: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: int, note: str
+    ) -> None:
+        from vrbench.engine import harness
+        from vrbench.report import scores
+
+        whole = harness.run
+
+        def run(*args: Any) -> harness.Outcome:
+            found = whole(*args)
+            lost = (s.model_copy(update={"unscored": "made so"}) for s in found.samples[:gone])
+            return harness.Outcome((*lost, *found.samples[gone:]), found.official)
+
+        monkeypatch.setattr(harness, "run", run)
+        result = measure(tiny_llava, root, tmp_path, "piqa").results[0]
+        assert (result.n, result.n_unscored, result.is_marked) == (13 - gone, gone, bool(gone))
+        assert result.note.startswith(note or "13 of the 1838")
+        table = scores([only_run(tmp_path)])
+        assert ("piqa (!)" in table) is bool(gone)
+        assert ("12 (1 unscored)" in table and f"  llava, piqa: {note}" in table) is bool(gone)
+
+
 class TestResuming:
     def test_killed_it_goes_on_and_the_record_is_the_same(
         self, undisturbed: Path, tiny_llava: Path, root: Path, tmp_path: Path

@@ -89,7 +89,7 @@ def test_side_by_side_with_gaps(found: Comparison) -> None:
     unscored = unscored.model_copy(update={"samples": unscored.samples | {"choice": gap}})
     part = changed(run("part", words), status="error", error="killed", score=None)
     lines = {line.cells[0]: line for line in overview.overview(compare([whole, part, unscored], base))}
-    assert lines["choice"].cells[1] == "300 / 299" and lines["choice"].cells[4] == "-"
+    assert lines["choice"].cells[1] == "300 / 299 (1 unscored)" and lines["choice"].cells[4] == "-"
     assert lines["words (perplexity)"].cells[4] == "error"
     assert lines["claim visual>=99%"].cells[4] == "-"
 

@@ -13,7 +13,7 @@ from vrbench.claims import DEFAULT_CLAIMS, POOLS, Claim, Verdict, judge, parse_a
 from vrbench.errors import VrbenchError, raise_all
 from vrbench.joining import join
 from vrbench.pairing import PairedTask
-from vrbench.records import SCHEMA_VERSION, CheckpointRef, Record, Run, Source, load_run
+from vrbench.records import MOST_UNSCORED, SCHEMA_VERSION, CheckpointRef, Record, Run, Source, load_run, unscored_note
 
 
 class Row(Record):
@@ -43,6 +43,11 @@ class Row(Record):
     p: float | None = Field(default=None, description="Two-sided p of no difference.")
     p_holm: float | None = Field(default=None, description="p adjusted over the rows of the same kind.")
     test: str = Field(default="", description="Name of the test.")
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether so many items were left out as unscored that the row is marked in a table."""
+        return self.n_unscored > MOST_UNSCORED * (self.n + self.n_unscored)
 
 
 class Candidate(Record):
@@ -232,6 +237,8 @@ def _row_note(kind: str, pairs: dict[str, PairedTask], used: dict[str, PairedTas
     said = [pair.baseline.note] if pair.baseline.note else []
     if not pair.baseline.complete:
         said.append("not the whole task")
+    if unscored := unscored_note(pair.unscored, pair.n + pair.unscored):
+        said.append(f"of both runs, {unscored}")
     score, chance = pair.baseline.score, pair.baseline.chance
     if score is not None and chance is not None and score.low <= chance:
         said.append("the baseline is not above chance")

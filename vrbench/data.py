@@ -6,25 +6,25 @@ root, or with HF_HUB_OFFLINE=1, nothing touches the network.
 
 from __future__ import annotations
 
-import hashlib
-import math
 import os
-import random
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vrbench import keys, tables
-from vrbench.errors import VrbenchError
-from vrbench.records import canonical_json
-from vrbench.registry import TaskSpec
+from vrbench import dataroot, hub, keys, tables
+from vrbench.errors import VrbenchError, raise_all, sentences
+from vrbench.registry import DataSource, TaskSpec
+from vrbench.rows import digest as digest
+from vrbench.rows import select as select
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
-TRUE_WORDS = ("1", "ON", "YES", "TRUE")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+WORD_BORDER = re.compile(r"(?<=[a-z\d])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,20 @@ class Located:
 
     Attributes:
         kind: "generated", "file", "root" (a data root), "cache" (the hub's cache, offline) or "hub" (online).
+        origin: one line for the record: data set and where it comes from; `revision` says of which revision.
         files: (config, split) -> file, for kinds "file" and "root".
-        origin: one line for the record: data set, revision and where it came from.
+        root: the data root, for kind "root".
     """
 
     kind: str
     origin: str
     files: Mapping[tuple[str, str], Path] = field(default_factory=dict)
+    root: Path | None = None
+
+    def place(self, spec: TaskSpec, config: str, split: str) -> str:
+        """What a fault says of where a split is: its file, or its name in the hub's set."""
+        named = f"{spec.data.name} (config {config}, split {split})"
+        return str(self.files.get((config, split), named))
 
 
 @dataclass(frozen=True)
@@ -65,16 +72,68 @@ def resolve(spec: TaskSpec, data_root: str | Path | None = None) -> Located:
         return _resolve_file(spec)
     if data_root is not None:
         return _resolve_root(spec, Path(data_root))
-    revision = source.revision or "newest revision"
-    if not _offline():
-        return Located("hub", f"{source.name} {source.split}, {revision}, from the hub")
-    if not any(folder.is_dir() for folder in _cache_folders(source.name)):
-        looked = " and ".join(str(folder) for folder in _cache_folders(source.name))
+    if not hub.is_off():
+        return Located("hub", f"{source.name} {source.split}, from the hub")
+    if not in_cache(source):
         raise VrbenchError(
-            f"task {spec.id!r}: data set {source.name} is not in the hub's cache (looked for {looked}) and "
-            f"HF_HUB_OFFLINE forbids to fetch it; give --data-root DIR, or run once online with HF_HUB_OFFLINE=0"
+            f"task {spec.id!r}: data set {source.name} is not whole in the hub's cache (looked at "
+            f"{_prepared(source.name)}) and HF_HUB_OFFLINE forbids to fetch it; give --data-root DIR, or run once "
+            f"online with HF_HUB_OFFLINE=0"
         )
-    return Located("cache", f"{source.name} {source.split}, {revision}, from the hub's cache")
+    return Located("cache", f"{source.name} {source.split}, from the hub's cache")
+
+
+def in_cache(source: DataSource) -> bool:
+    """Whether `datasets` has prepared a set on this machine: all its configs, of the pinned commit if one is pinned."""
+    commit = source.revision if COMMIT.fullmatch(source.revision) else "*"
+    return all(any(_prepared(source.name).glob(f"{config}/*/{commit}")) for config in source.config or ("*",))
+
+
+def revision(spec: TaskSpec, located: Located, loaded: Mapping[str, Mapping[str, Dataset]]) -> str:
+    """The commits of the hub's set that a task's loaded samples are of; empty where nobody recorded them.
+
+    `datasets` keeps what it prepares in a folder that the commit names, and offline it takes the newest that it has,
+    whatever commit it is asked for; so it is read off what was loaded.
+    """
+    if located.root is not None:
+        return dataroot.revision_of(spec.data, dataroot.read(located.root))
+    commits = [commit for parts in loaded.values() for rows in parts.values() for commit in _commits(rows)]
+    return ", ".join(dict.fromkeys(commits))
+
+
+def _commits(rows: Dataset) -> Iterator[str]:
+    for file in rows.cache_files:
+        folder = Path(file["filename"]).parent.name
+        if COMMIT.fullmatch(folder):
+            yield folder
+
+
+def file_faults(spec: TaskSpec, located: Located) -> Iterator[str]:
+    """What is wrong with a task's parquet files as their ends tell it, one sentence each; no row is read.
+
+    Truncated files, files without rows, with fewer examples than the prompt needs, without a column that the task
+    names, and files of another revision than the one that the task pins.
+    """
+    if located.root is not None:
+        others = dataroot.other_revisions(spec.data, dataroot.read(located.root))
+        if others:
+            yield (
+                f"task {spec.id!r} is for revision {spec.data.revision} of {spec.data.name}, but in the data root "
+                f"{', '.join(others)}; fetch it again with `vrbench data fetch {spec.id} --to {located.root}`"
+            )
+    for (config, split), file in located.files.items():
+        if file.suffix != ".parquet":
+            continue
+        try:
+            about = dataroot.footer(file)
+        except VrbenchError as error:
+            yield f"task {spec.id!r}: {error}"
+            continue
+        yield from _row_count_faults(spec, str(file), split, about.num_rows)
+        names = about.schema.to_arrow_schema().names
+        absent = _absent_as_stored(spec, config, names)
+        if absent:
+            yield _without_columns(spec, str(file), absent, names)
 
 
 def load(spec: TaskSpec, data_root: str | Path | None = None) -> dict[str, DatasetDict]:
@@ -83,51 +142,29 @@ def load(spec: TaskSpec, data_root: str | Path | None = None) -> dict[str, Datas
     The config is "default" for a set that has none; the splits are those that the task names.
 
     Raises:
-        VrbenchError: as `resolve`; or the samples cannot be read, lack a column that the task needs, or the examples
-            are fewer than a prompt has.
+        VrbenchError: as `resolve`; or samples cannot be read, are none, or lack a column that the task needs: all
+            files' faults at once.
     """
     from datasets import DatasetDict
 
     located = resolve(spec, data_root)
-    loaded = {}
+    loaded: dict[str, DatasetDict] = {}
+    faults: list[str] = []
     for config in spec.data.configs:
-        parts = {split: _checked(spec, _shaped(spec, located, config, split)) for split in spec.data.splits}
-        examples = len(parts[spec.data.fewshot_split]) if spec.data.fewshot_split else spec.fewshot
-        if examples < spec.fewshot:
-            raise VrbenchError(
-                f"task {spec.id!r}: a prompt needs {spec.fewshot} examples, but split {spec.data.fewshot_split!r} of "
-                f"config {config!r} has {examples} rows"
-            )
+        parts = {}
+        for split in spec.data.splits:
+            try:
+                rows = _shaped(spec, located, config, split)
+                place = located.place(spec, config, split)
+                raise_all(_row_count_faults(spec, place, split, len(rows)))
+                parts[split] = _checked(spec, rows, place)
+            except hub.Unreachable:
+                raise
+            except VrbenchError as error:
+                faults += sentences(error)
         loaded[config] = DatasetDict(parts)
+    raise_all(faults)
     return loaded
-
-
-def select(
-    loaded: Mapping[str, Mapping[str, Dataset]], spec: TaskSpec, limit: int | None = None, seed: int = 0
-) -> dict[str, list[int]]:
-    """Which items are used under a limit: config -> ascending positions in the scored split; configs may be left out.
-
-    Units (an MME pair, an MMBench question in all rotations) are taken whole, one from each group in turn, in an
-    order that the seed decides; the taking stops before the unit that would exceed the limit. So a smaller limit's
-    items are among a larger one's, and there are never more than `limit`, except when the first unit alone is larger.
-
-    Args:
-        limit: items of the whole task, all configs together; None for all.
-
-    Raises:
-        VrbenchError: the limit is below 1.
-    """
-    if limit is None:
-        return {config: list(range(len(parts[spec.data.split]))) for config, parts in loaded.items()}
-    if limit < 1:
-        raise VrbenchError(f"limit is {limit}; it must be at least 1")
-    taken: list[tuple[str, int]] = []
-    for unit in _in_turn(_units(loaded, spec), random.Random(f"{seed} {spec.id}")):
-        if taken and len(taken) + len(unit) > limit:
-            break
-        taken += unit
-    chosen = {config: sorted(p for c, p in taken if c == config) for config in loaded}
-    return {config: positions for config, positions in chosen.items() if positions}
 
 
 def identify(spec: TaskSpec, row: Mapping[str, Any], config: str, position: int) -> Identity:
@@ -144,17 +181,6 @@ def identify(spec: TaskSpec, row: Mapping[str, Any], config: str, position: int)
     unit = identity if spec.unit is None else keys.evaluate(spec.unit, row)
     group = prefix.rstrip("/") if spec.group is None else keys.evaluate(spec.group, row)
     return Identity(id=identity, cluster=cluster, group=group, unit=unit)
-
-
-def digest(rows: Iterable[Mapping[str, Any]]) -> str:
-    """sha256 over items in their order, all columns, pictures included: by their stored bytes, else by their pixels.
-
-    Give it a `Dataset` rather than a list of its rows: its pictures are then not decoded.
-    """
-    total = hashlib.sha256()
-    for row in _undecoded(rows):
-        total.update(canonical_json(_plain(row)).encode() + b"\n")
-    return total.hexdigest()
 
 
 def _resolve_file(spec: TaskSpec) -> Located:
@@ -180,20 +206,23 @@ def _resolve_root(spec: TaskSpec, root: Path) -> Located:
             f"task {spec.id!r}: data set {name} is not whole under the data root {root} ({looked}); put each split at "
             f"{root / name}/CONFIG/SPLIT.parquet, or leave --data-root out to take the set from the hub"
         )
-    return Located("root", f"{name} {spec.data.split}, from the data root", files)
+    return Located("root", f"{name} {spec.data.split}, from the data root", files, root)
 
 
-def _offline() -> bool:
-    return any(os.environ.get(name, "").upper() in TRUE_WORDS for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"))
+@lru_cache(maxsize=64)
+def _commit(name: str, revision: str) -> str:
+    """The hub's answer, the same for a whole run: what is loaded is what the record names."""
+    return hub.commit(name, revision)
 
 
-def _cache_folders(name: str) -> tuple[Path, Path]:
-    """Where huggingface_hub keeps a set's files and where `datasets` keeps it prepared."""
+def _prepared(name: str) -> Path:
+    """Where `datasets` keeps a set prepared: the set's own name in snake case, behind its owner's."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     home = Path(os.environ.get("HF_HOME", cache / "huggingface"))
-    hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
-    prepared = Path(os.environ.get("HF_DATASETS_CACHE", home / "datasets"))
-    return hub / f"datasets--{name.replace('/', '--')}", prepared / name.replace("/", "___").lower()
+    folder = Path(os.environ.get("HF_DATASETS_CACHE", home / "datasets"))
+    owner, _, own = name.rpartition("/")
+    snake = WORD_BORDER.sub("_", own).lower()
+    return folder / (f"{owner}___{snake}" if owner else snake)
 
 
 def _shaped(spec: TaskSpec, located: Located, config: str, split: str) -> Dataset:
@@ -210,7 +239,7 @@ def _split(spec: TaskSpec, located: Located, config: str, split: str) -> Dataset
         return _generated(spec.data.name, split)
     if located.files:
         return tables.from_file(located.files[config, split], spec.data.images)
-    return _from_hub(spec, config, split)
+    return _from_hub(spec, located, config, split)
 
 
 @lru_cache(maxsize=16)
@@ -220,30 +249,61 @@ def _generated(name: str, split: str) -> Dataset:
     return tables.from_rows(pocket.generate(name, split))
 
 
-def _from_hub(spec: TaskSpec, config: str, split: str) -> Dataset:
+def _from_hub(spec: TaskSpec, located: Located, config: str, split: str) -> Dataset:
     from datasets import load_dataset
 
-    name, revision = spec.data.name, spec.data.revision or None
+    name, asked = spec.data.name, spec.data.revision
+    sha = _commit(name, asked) if located.kind == "hub" else asked
     try:
-        return load_dataset(name, None if config == "default" else config, split=split, revision=revision)
+        rows = load_dataset(name, None if config == "default" else config, split=split, revision=sha or None)
     except Exception as error:  # `datasets` raises many kinds; none of them is ours
         raise VrbenchError(
             f"task {spec.id!r}: data set {name} (config {config}, split {split}) could not be had from the hub: "
             f"{error}; give --data-root DIR with {name}/{config}/{split}.parquet in it"
         ) from error
-
-
-def _checked(spec: TaskSpec, rows: Dataset) -> Dataset:
-    """Rename columns as the task says, and see that those it needs are there."""
-    given = {theirs: ours for ours, theirs in spec.data.columns.items()}
-    absent = [name for name in given if name not in rows.column_names]
-    rows = rows.rename_columns({name: ours for name, ours in given.items() if name not in absent})
-    absent += sorted(_needed(spec) - set(rows.column_names) - set(spec.data.columns) - {"config"})
-    if absent:
+    other = next((commit for commit in _commits(rows) if COMMIT.fullmatch(sha) and commit != sha), "")
+    if other:
         raise VrbenchError(
-            f"task {spec.id!r}: the data have no column {', '.join(absent)}; they have {', '.join(rows.column_names)}"
+            f"task {spec.id!r}: revision {sha} of data set {name} was asked for, but the hub's cache gave {other}; "
+            f"run once online, or make a data root with `vrbench data fetch`"
         )
     return rows
+
+
+def _checked(spec: TaskSpec, rows: Dataset, place: str) -> Dataset:
+    """Rename columns as the task says, and see that those it needs are there."""
+    absent = _absent(spec, rows.column_names)
+    if absent:
+        raise VrbenchError(_without_columns(spec, place, absent, rows.column_names))
+    return rows.rename_columns({theirs: ours for ours, theirs in spec.data.columns.items()})
+
+
+def _absent(spec: TaskSpec, names: Sequence[str]) -> list[str]:
+    """Columns that a task needs and the data have not, as the data should call them."""
+    renamed = spec.data.columns
+    needed = [*renamed.values(), *sorted(_needed(spec) - set(renamed) - {"config"})]
+    return [name for name in dict.fromkeys(needed) if name not in names]
+
+
+def _absent_as_stored(spec: TaskSpec, config: str, names: Sequence[str]) -> list[str]:
+    """Columns that a file lacks, before anything is joined to it or taken out of its lists."""
+    join, unnest = spec.data.join, spec.data.unnest
+    if join is None:
+        needed = [*unnest, *_absent(spec, (*names, *unnest))]
+    else:  # the other columns may be in either config; they are looked for when the two are joined
+        needed = [join.key if config == join.config else join.column, *unnest]
+    return [name for name in needed if name not in names]
+
+
+def _without_columns(spec: TaskSpec, place: str, absent: Sequence[str], names: Sequence[str]) -> str:
+    return f"task {spec.id!r}: {place} has no column {', '.join(absent)}; it has {', '.join(names)}"
+
+
+def _row_count_faults(spec: TaskSpec, place: str, split: str, rows: int) -> Iterator[str]:
+    if not rows:
+        yield f"task {spec.id!r}: {place} has 0 rows"
+    elif split == spec.data.fewshot_split and rows < spec.fewshot:
+        yield f"task {spec.id!r}: {place} has {rows} rows, but the prompt needs {spec.fewshot} examples"
 
 
 def _needed(spec: TaskSpec) -> set[str]:
@@ -251,54 +311,3 @@ def _needed(spec: TaskSpec) -> set[str]:
     columns = [spec.id_column, spec.cluster, spec.group, spec.unit, spec.target, spec.choices]
     templates = [text for text in (spec.prompt, spec.description) if text]
     return keys.columns([key for key in columns if isinstance(key, str)]).union(*map(keys.variables, templates))
-
-
-def _units(loaded: Mapping[str, Mapping[str, Dataset]], spec: TaskSpec) -> list[list[list[tuple[str, int]]]]:
-    """Group -> unit -> (config, position) of its items."""
-    named = [key for key in (spec.group, spec.unit) if key is not None]
-    columns = sorted(keys.columns(named))
-    groups: dict[str, dict[str, list[tuple[str, int]]]] = {}
-    for config, parts in loaded.items():
-        rows = parts[spec.data.split]
-        here = [name for name in columns if name in rows.column_names]
-        values = rows.select_columns(here) if here else ({} for _ in range(len(rows)))
-        for position, value in enumerate(values):
-            row = {"config": config, **value}
-            unit = f"{config} {position if spec.unit is None else keys.evaluate(spec.unit, row)}"
-            group = config if spec.group is None else keys.evaluate(spec.group, row)
-            groups.setdefault(group, {}).setdefault(unit, []).append((config, position))
-    return [list(units.values()) for units in groups.values()]
-
-
-def _in_turn(groups: list[list[list[tuple[str, int]]]], draw: random.Random) -> Iterator[list[tuple[str, int]]]:
-    """One unit from each group in turn, until all are used up."""
-    for units in groups:
-        draw.shuffle(units)
-    draw.shuffle(groups)
-    for turn in range(max((len(units) for units in groups), default=0)):
-        yield from (units[turn] for units in groups if turn < len(units))
-
-
-def _undecoded(rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    if not hasattr(rows, "with_format"):
-        yield from rows
-        return
-    for batch in rows.with_format("arrow").iter(batch_size=256):
-        yield from batch.to_pylist()
-
-
-def _plain(value: Any) -> Any:
-    """A value as canonical JSON can hold it: bytes and pictures as their sha256, other odd things as text."""
-    if isinstance(value, Mapping):
-        if set(value) == {"bytes", "path"} and value["bytes"] is not None:
-            return _plain(value["bytes"])  # where a mirror keeps the file is no part of the picture
-        return {str(name): _plain(part) for name, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(part) for part in value]
-    if isinstance(value, bytes):
-        return f"sha256 {hashlib.sha256(value).hexdigest()}"
-    if hasattr(value, "tobytes") and hasattr(value, "convert"):
-        return f"{value.mode} {value.size} {hashlib.sha256(value.tobytes()).hexdigest()}"
-    if value is None or isinstance(value, (str, bool, int)) or (isinstance(value, float) and math.isfinite(value)):
-        return value
-    return str(value)

@@ -28,3 +28,8 @@ def raise_all(faults: Iterable[str]) -> None:
         raise VrbenchError(found[0])
     if found:
         raise ManyFaults(found)
+
+
+def sentences(error: VrbenchError) -> list[str]:
+    """The single sentences of an error, one for each fault in it."""
+    return list(error.faults) if isinstance(error, ManyFaults) else [str(error)]

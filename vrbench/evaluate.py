@@ -15,7 +15,16 @@ from vrbench.checkpoint import Checkpoint
 from vrbench.errors import VrbenchError
 from vrbench.plan import Job, Options, Plan, plan
 from vrbench.provenance import installed, provenance
-from vrbench.records import Run, RunRecord, Sample, TaskResult, load_run, samples_text, save_run
+from vrbench.records import (
+    Run,
+    RunRecord,
+    Sample,
+    TaskResult,
+    load_run,
+    samples_text,
+    save_run,
+    unscored_note,
+)
 from vrbench.registry import TaskSpec
 
 if TYPE_CHECKING:
@@ -149,6 +158,7 @@ def _task(job: Job, answerer: Answerer, options: Options, name: str) -> tuple[Ta
         "fewshot": spec.fewshot,
         "data": job.origin,
         "data_digest": job.digest,
+        "definition_digest": job.definition_digest,
     }
     try:
         outcome = harness.run(spec, job.parts, answerer, f"{name} {spec.id}")
@@ -174,15 +184,15 @@ def _scores(job: Job, outcome: Outcome, seed: int) -> dict[str, Any]:
         "score": score,
         "groups": metrics.score_groups(spec.metric, samples, seed) if len(groups) > 1 else {},
         "complete": complete,
-        "note": _note(job, len(samples), missing),
+        "note": _note(job, len(samples), len(samples) - score.n, missing),
         "official": _official(spec, outcome, complete),
         "samples_digest": hashlib.sha256(samples_text(samples).encode()).hexdigest(),
     }
 
 
-def _note(job: Job, n: int, missing: Sequence[str]) -> str:
+def _note(job: Job, n: int, unscored: int, missing: Sequence[str]) -> str:
     spec = job.spec
-    said = []
+    said = [told] if (told := unscored_note(unscored, n)) else []
     if n != job.available:
         said.append(f"{n} of {job.available} items, by --limit")
     if job.available != spec.n:

@@ -67,6 +67,8 @@ def _task_faults(task: str, candidate: Run, baseline: Run) -> Iterator[str]:
             yield f"{field} {a!r} against the baseline's {b!r}"
     if "error" in (ours.status, theirs.status):
         return
+    if ours.definition_digest != theirs.definition_digest and ours.definition_digest and theirs.definition_digest:
+        yield "its prompt, generation settings or scoring differ from the baseline's"
     if ours.data_digest != theirs.data_digest:
         yield f"data {ours.data_digest[:12]!r} against the baseline's {theirs.data_digest[:12]!r}; the items differ"
         return

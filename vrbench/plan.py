@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import re
 import tempfile
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from vrbench import checkpoint, data, registry
 from vrbench.device import chosen_device, device_faults
-from vrbench.errors import ManyFaults, VrbenchError, raise_all
+from vrbench.errors import VrbenchError, raise_all, sentences
 from vrbench.provenance import installed
 from vrbench.records import SCHEMA_VERSION, Settings, digest_of
 from vrbench.registry import TaskSpec
@@ -20,9 +22,17 @@ from vrbench.registry import TaskSpec
 if TYPE_CHECKING:
     from vrbench.engine.harness import Part
 
+_log = logging.getLogger(__name__)
+
 DTYPES = ("auto", "float32", "bfloat16")
-PROSE = {"title", "licence", "citation", "url", "note", "suites", "n", "chance", "groups"}
+PROSE = {"title", "licence", "citation", "url", "note", "suites", "n", "chance", "groups", "judge", "column"}
 """Fields of a task that decide neither an answer nor a score."""
+
+ASKED = (
+    "harness", "harness_task", "scorer", "fewshot", "description", "prompt", "choices", "target", "delimiter",
+    "generation", "ocr_tokens",
+)  # fmt: skip
+"""Fields of a task that say what is asked over given data, and how answers are generated and scored."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,7 @@ class Job:
         available: items that are there.
         origin: data set, revision and where it came from.
         digest: sha256 over the items used, those of the examples among them.
+        located: where they are.
     """
 
     spec: TaskSpec
@@ -71,6 +82,12 @@ class Job:
     available: int
     origin: str
     digest: str
+    located: data.Located
+
+    @property
+    def definition_digest(self) -> str:
+        """sha256 over what the task's definition says of prompt, examples, generation and scoring; not over data."""
+        return digest_of(self.spec.model_dump(mode="json", include=set(ASKED)))
 
 
 @dataclass(frozen=True)
@@ -114,7 +131,11 @@ class Plan:
 
 
 def plan(names: Sequence[str], tasks: str | Sequence[str], options: Options) -> Plan:
-    """Resolve checkpoints, tasks and options, and load the items.
+    """Resolve checkpoints, tasks and options, load the items and look at them.
+
+    There are two looks: at what is told without reading an item (names, options, folders, the ends of data files), and
+    then at the items. Each tells all that it finds; neither loads a weight. Tasks that need a judge model are refused
+    when they were named, and left out with a warning when a suite or a glob brought them in.
 
     Args:
         names: checkpoints, each once.
@@ -126,20 +147,38 @@ def plan(names: Sequence[str], tasks: str | Sequence[str], options: Options) -> 
     offline = options.data_root is not None
     faults = list(_option_faults(options))
     faults += [fault for name in names for fault in checkpoint.faults(name, offline=offline)]
-    specs: list[TaskSpec] = []
-    try:
-        specs = registry.resolve(tasks, registry.load(options.include_path))
-    except VrbenchError as error:
-        faults += _sentences(error)
+    specs, judged = _runnable(tasks, options, faults)
     for spec in specs:
         try:
-            data.resolve(spec, options.data_root)
+            faults += data.file_faults(spec, data.resolve(spec, options.data_root))
         except VrbenchError as error:
-            faults += _sentences(error)
+            faults += sentences(error)
     raise_all(faults)
+    if judged:
+        _log.warning("vrbench: left out, since they need a judge model: %s", ", ".join(spec.id for spec in judged))
     made = Plan(tuple(checkpoint.resolve(name, offline=offline) for name in names), (), _chosen(options))
     raise_all(_store_faults(made))
-    return Plan(made.checkpoints, _jobs(specs, options), made.options)
+    made = Plan(made.checkpoints, _jobs(specs, options), made.options)
+    raise_all(_item_faults(made))
+    return made
+
+
+def _runnable(tasks: str | Sequence[str], options: Options, faults: list[str]) -> tuple[list[TaskSpec], list[TaskSpec]]:
+    """`registry.runnable`; with a fault in one name the tasks of the others are given, so that theirs are told too."""
+    try:
+        known = registry.load(options.include_path)
+    except VrbenchError as error:
+        faults += sentences(error)
+        return [], []
+    try:
+        return registry.runnable(tasks, known)
+    except VrbenchError as error:
+        faults += sentences(error)
+    found: dict[str, TaskSpec] = {}
+    for name in (tasks if isinstance(tasks, str) else ",".join(tasks)).split(","):
+        with contextlib.suppress(VrbenchError):
+            found.update((spec.id, spec) for spec in registry.runnable(name, known)[0])
+    return list(found.values()), []
 
 
 def _option_faults(options: Options) -> Iterator[str]:
@@ -175,13 +214,23 @@ def _store_faults(made: Plan) -> Iterator[str]:
                 yield str(error)
 
 
+def _item_faults(made: Plan) -> Iterator[str]:
+    """What is wrong with the items; not looked for where every checkpoint has a run of the same inputs."""
+    if all((made.folder(of) / "run.json").is_file() for of in made.checkpoints):
+        return
+    from vrbench.engine import inspection
+
+    for job in made.jobs:
+        yield from inspection.faults(job.spec, job.parts, job.located)
+
+
 def _jobs(specs: Sequence[TaskSpec], options: Options) -> tuple[Job, ...]:
     jobs, faults = [], []
     for spec in specs:
         try:
             jobs.append(_job(spec, options))
         except VrbenchError as error:
-            faults += _sentences(error)
+            faults += sentences(error)
     raise_all(faults)
     return tuple(jobs)
 
@@ -191,12 +240,13 @@ def _job(spec: TaskSpec, options: Options) -> Job:
 
     loaded = data.load(spec, options.data_root)
     available = sum(len(rows[spec.data.split]) for rows in loaded.values())
-    if not available:
-        raise VrbenchError(f"task {spec.id!r}: its data set is empty")
     parts = tuple(used(spec, loaded, options.limit, options.seed))
     digests = {part.config: {split: data.digest(rows) for split, rows in part.rows.items()} for part in parts}
-    origin = data.resolve(spec, options.data_root).origin
-    return Job(spec, parts, available, origin, digest_of(digests))
+    located = data.resolve(spec, options.data_root)
+    origin = located.origin
+    if spec.data.kind == "hub":
+        origin += f", revision {data.revision(spec, located, loaded) or 'not recorded'}"
+    return Job(spec, parts, available, origin, digest_of(digests), located)
 
 
 def _definition(job: Job) -> dict[str, Any]:
@@ -215,7 +265,3 @@ def _chosen(options: Options) -> Options:
     if dtype == "auto":
         dtype = "bfloat16" if device == "cuda" else "float32"
     return Options(**{**vars(options), "device": device, "dtype": dtype})
-
-
-def _sentences(error: VrbenchError) -> list[str]:
-    return list(error.faults) if isinstance(error, ManyFaults) else [str(error)]

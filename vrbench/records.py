@@ -19,6 +19,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from vrbench.errors import VrbenchError
 
 SCHEMA_VERSION = 1
+MOST_UNSCORED = 0.01
+"""Share of a task's items above which unscored ones are told beside the score."""
+
+UNSCORED_MARK = "(!)"
+"""What stands behind the name of such a task in a table."""
 
 
 class Record(BaseModel):
@@ -119,9 +124,17 @@ class TaskResult(Record):
     fewshot: int = Field(default=0, description="Examples in the prompt.")
     data: str = Field(default="", description="Data set, revision and where it came from.")
     data_digest: str = Field(default="", description="sha256 over the items used.")
+    definition_digest: str = Field(
+        default="", description="sha256 over the definition's prompt, examples, generation and scoring; not over data."
+    )
     samples_digest: str = Field(default="", description="sha256 of samples/<task>.jsonl.")
     seconds: float = Field(default=0.0, description="Wall time of answering and scoring.")
     asked: int = Field(default=0, description="Requests that were computed now; the others were already stored.")
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether so many items could not be scored that a reader must be told beside the score."""
+        return self.n_unscored > MOST_UNSCORED * (self.n + self.n_unscored)
 
 
 class Settings(Record):
@@ -202,6 +215,13 @@ class Run(BaseModel):
             if result.task == task:
                 return result
         raise VrbenchError(f"the run of {self.record.checkpoint.id} has no task {task!r}")
+
+
+def unscored_note(unscored: int, n: int) -> str:
+    """What a reader is told of unscored items, if they are more than `MOST_UNSCORED` of `n`; else nothing."""
+    if unscored <= MOST_UNSCORED * n:
+        return ""
+    return f"{unscored:,} of {n:,} items ({100 * unscored / n:.1f} %) could not be scored and are left out"
 
 
 def source_of(record: RunRecord, tasks: tuple[str, ...]) -> Source:

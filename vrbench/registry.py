@@ -11,7 +11,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from vrbench.errors import VrbenchError, raise_all
+from vrbench.errors import VrbenchError, raise_all, sentences
 
 VisualScorer = Literal[
     "mme", "mmbench", "seed", "textvqa", "anls", "chartqa", "pope", "mmmu", "hallusionbench", "tabmwp"
@@ -220,6 +220,28 @@ def resolve(names: str | Sequence[str], specs: Mapping[str, TaskSpec]) -> list[T
             unknown.append(name)
     raise_all(_unknown(name, [*specs, *suites]) for name in unknown)
     return list(chosen.values())
+
+
+def runnable(names: str | Sequence[str], specs: Mapping[str, TaskSpec]) -> tuple[list[TaskSpec], list[TaskSpec]]:
+    """`resolve`, parted into the tasks that can be run and those that are left out because they need a judge model.
+
+    Raises:
+        VrbenchError: as `resolve`; or a task that needs a judge was named by its id, or nothing is left.
+    """
+    text = names if isinstance(names, str) else ",".join(names)
+    named = [specs[name.strip()] for name in text.split(",") if name.strip() in specs]
+    faults = [f"task {spec.id!r} needs a judge model and is not run: {spec.judge}" for spec in named if spec.judge]
+    chosen: list[TaskSpec] = []
+    try:
+        chosen = resolve(names, specs)
+    except VrbenchError as error:
+        faults += sentences(error)
+    raise_all(faults)
+    judged = [spec for spec in chosen if spec.judge]
+    if len(judged) == len(chosen):
+        ids = ", ".join(spec.id for spec in judged)
+        raise VrbenchError(f"{text!r} names only tasks that need a judge model, which are not run: {ids}")
+    return [spec for spec in chosen if not spec.judge], judged
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # chosen at run time, for speed

@@ -38,7 +38,7 @@ def from_file(file: Path, images: Sequence[str]) -> Dataset:
     else:
         try:
             table = pq.read_table(file)
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, OSError) as error:
             raise VrbenchError(f"{file} cannot be read as parquet: {error}") from error
     for name in [name for name in images if name in table.schema.names]:
         kind = table.schema.field(name).type

@@ -78,8 +78,8 @@ def run(spec: TaskSpec, parts: Sequence[Part], answerer: Answerer, title: str = 
         RuntimeError: our figure over the samples is not the harness's aggregate.
     """
     adapter = _adapter(spec)
-    with _quiet():
-        tasks = [adapter.Task(config_of(spec, part.config), part.rows, spec.fewshot) for part in parts]
+    with quiet():
+        tasks = [task_of(spec, part) for part in parts]
         for task in tasks:
             task.build_all_requests()
     model = adapter.Model(answerer, title or spec.id)
@@ -88,7 +88,7 @@ def run(spec: TaskSpec, parts: Sequence[Part], answerer: Answerer, title: str = 
     samples: list[Sample] = []
     aggregates: list[tuple[int, dict[str, float]]] = []
     shown: list[tuple[int, dict[str, float]]] = []
-    with _quiet():
+    with quiet():
         for task, part in zip(tasks, parts, strict=True):
             by_filter = _score(task, _identities(spec, part, task))
             primary = _primary(spec, list(by_filter))
@@ -102,6 +102,11 @@ def run(spec: TaskSpec, parts: Sequence[Part], answerer: Answerer, title: str = 
         aggregates[0][1]["subtasks"] = len({sample.group for sample in samples})
     _check(spec, outcome, aggregates)
     return outcome
+
+
+def task_of(spec: TaskSpec, part: Part) -> Any:
+    """The harness's task object over one config's items."""
+    return _adapter(spec).Task(config_of(spec, part.config), part.rows, spec.fewshot)
 
 
 def config_of(spec: TaskSpec, config: str) -> dict[str, Any]:
@@ -306,7 +311,7 @@ def _adapter(spec: TaskSpec) -> Any:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """The harnesses print, log and draw progress bars; only what they raise is wanted."""
     from loguru import logger
 

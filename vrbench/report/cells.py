@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vrbench.claims import Verdict
 from vrbench.compare import Candidate, Comparison, Row
-from vrbench.records import Source
+from vrbench.records import UNSCORED_MARK, Source
 
 HEADERS = ("task", "n", "baseline", "candidate", "difference", "retention %", "p (Holm)")
 MINUS = "\N{MINUS SIGN}"
@@ -42,15 +42,25 @@ def lines(candidate: Candidate) -> list[Line]:
     return found + [_line(row) for name, row in means.items() if name not in homes]
 
 
+def count(n: int, unscored: int) -> str:
+    """Items scored, and how many could not be, if any."""
+    return f"{n:,}" + (f" ({unscored:,} unscored)" if unscored else "")
+
+
+def marked(name: str, is_marked: bool) -> str:
+    """A task's name, with a mark behind it where many of its items could not be scored."""
+    return f"{name} {UNSCORED_MARK}" if is_marked else name
+
+
 def _line(row: Row) -> Line:
-    count = f"{row.n:,}" + (f" ({row.n_unscored} unscored)" if row.n_unscored else "")
-    name = f"mean of {len(row.tasks)}: {row.name}" if row.kind == "suite" else row.name
+    items = count(row.n, row.n_unscored)
+    name = marked(f"mean of {len(row.tasks)}: {row.name}" if row.kind == "suite" else row.name, row.is_marked)
     if row.status == "error":
-        return Line((name, count, "-", "-", "-", "error", "-"), row.kind == "suite", True, row.error)
+        return Line((name, items, "-", "-", "-", "error", "-"), row.kind == "suite", True, row.error)
     digits = 2 if row.unit == "perplexity" else 1
     cells = (
         name,
-        count,
+        items,
         number(row.baseline, digits),
         number(row.candidate, digits),
         interval(row.difference, row.difference_low, row.difference_high, digits, signed=True),

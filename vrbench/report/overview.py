@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from vrbench.compare import Candidate, Comparison, Row
-from vrbench.report.cells import MARKS, Line, interval, number
+from vrbench.report.cells import MARKS, Line, count, interval, marked, number
 
 
 def names(candidates: Sequence[Candidate]) -> list[tuple[str, bool]]:
@@ -41,8 +41,9 @@ def overview(comparison: Comparison) -> list[Line]:
         title = f"mean: {name}" if is_suite else name
         if any(row.unit == "perplexity" for row in known):
             title += " (perplexity)"
+        title = marked(title, any(row is not None and row.is_marked for row in rows))
         scores = (number(row.baseline, 2 if row.unit == "perplexity" else 1) for row in known)
-        cells = (title, _each(f"{row.n:,}" for row in known), _each(scores), *map(_kept, rows))
+        cells = (title, _each(count(row.n, row.n_unscored) for row in known), _each(scores), *map(_kept, rows))
         found.append(Line(cells, is_suite, not known, ""))
     for claim in comparison.claims:
         said = [next((v for v in c.verdicts if v.claim == claim), None) for c in comparison.candidates]

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 from vrbench.compare import Comparison
-from vrbench.records import Run, TaskResult
+from vrbench.records import Run, TaskResult, unscored_note
 from vrbench.report import cells
 
 WIDTH = 110
@@ -38,16 +38,18 @@ def scores(runs: Sequence[Run]) -> str:
     """Each run's score on each task, with its 95 % interval: what is shown without a baseline."""
     from tabulate import tabulate
 
-    rows = [
-        (run.record.checkpoint.id, r.task, r.metric, _count(r), _score(r)) for run in runs for r in run.record.results
-    ]
+    rows = [(run.record.checkpoint.id, *_cells(r)) for run in runs for r in run.record.results]
     headers = ("checkpoint", "task", "metric", "n", "score [95 %]")
     aligned = ("left", "left", "left", "right", "right")
-    return tabulate(rows, headers, "simple", colalign=aligned, disable_numparse=True)
+    table = tabulate(rows, headers, "simple", colalign=aligned, disable_numparse=True)
+    marked = [(run.record.checkpoint.id, r) for run in runs for r in run.record.results if r.is_marked]
+    notes = [f"  {name}, {r.task}: {unscored_note(r.n_unscored, r.n + r.n_unscored)}" for name, r in marked]
+    return "\n".join([table, *map(_wrapped, notes)])
 
 
-def _count(result: TaskResult) -> str:
-    return f"{result.n:,}" + (f" ({result.n_unscored} unscored)" if result.n_unscored else "")
+def _cells(result: TaskResult) -> tuple[str, str, str, str]:
+    name, items = cells.marked(result.task, result.is_marked), cells.count(result.n, result.n_unscored)
+    return name, result.metric, items, _score(result)
 
 
 def _score(result: TaskResult) -> str:

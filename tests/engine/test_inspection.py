@@ -1,0 +1,187 @@
+"""Faults of items are told by file and row, whatever the harness, and sound items pass."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engine import made
+from tests.fakehub import parquet
+from vrbench import data, registry
+from vrbench.engine import harness, inspection
+from vrbench.registry import TaskSpec
+
+SPECS = registry.load()
+FILES = {
+    "piqa": "baber/piqa/default/validation.parquet",
+    "arc_easy": "allenai/ai2_arc/ARC-Easy/test.parquet",
+    "mme": "lmms-lab-encoder/MME/default/test.parquet",
+}
+
+
+def told(spec: TaskSpec, root: Path | None, limit: int | None = None) -> list[str]:
+    parts = harness.used(spec, data.load(spec, root), limit, 0)
+    return list(inspection.faults(spec, parts, data.resolve(spec, root)))
+
+
+def faults(root: Path, task: str, rows: list[dict[str, Any]], limit: int | None = None) -> list[str]:
+    """What is said of rows in place of a task's file."""
+    file = root / FILES[task]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(parquet(rows))
+    return [fault.removeprefix(f"task {task!r}: {file}, ") for fault in told(SPECS[task], root, limit)]
+
+
+def own(folder: Path, rows: list[dict[str, Any]], **keys: Any) -> TaskSpec:
+    """A task of a user's own, over JSON lines."""
+    text = {
+        "id": "mine", "suites": ["mine"], "title": "made", "harness": "lm-eval", "scorer": "multiple_choice",
+        "prompt": "{{q}}", "choices": "options", "target": "right", "metric": "mean", "chance": None, "n": 3,
+        "version": "1", "data": {"kind": "file", "name": "mine.jsonl"}, **keys,
+    }  # fmt: skip
+    (folder / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "mine.yaml").write_text(json.dumps(text))
+    return registry.load(folder)["mine"]
+
+
+def test_sound_items_pass(tmp_path: Path) -> None:
+    rows = {"piqa": made.piqa(), "arc_easy": made.arc(), "mme": made.mme()}
+    assert {task: faults(tmp_path, task, items) for task, items in rows.items()} == {task: [] for task in rows}
+
+
+def test_a_label_that_is_no_option_is_told_with_its_row(tmp_path: Path) -> None:
+    rows = made.piqa()
+    rows[3]["label"], rows[7]["label"], rows[9]["label"] = 2, 2, -1
+    assert faults(tmp_path, "piqa", rows) == [
+        "rows 3, 7: the right answer, 2, is none of the 2 options",
+        "row 9: the right answer, -1, is none of the 2 options",
+    ]
+    arc = made.arc()
+    arc[5]["answerKey"] = "Z"
+    (fault,) = faults(tmp_path, "arc_easy", arc)
+    assert fault.startswith("row 5: no answer can be made of it")
+
+
+def test_a_row_without_an_answer_is_told(tmp_path: Path) -> None:
+    rows = made.piqa()
+    rows[2]["label"] = None
+    assert faults(tmp_path, "piqa", rows) == ["row 2: it has no answer (empty: label)"]
+    mme = made.mme()
+    mme[4]["answer"], mme[6]["answer"], mme[8]["answer"] = "", None, "Maybe"
+    assert faults(tmp_path, "mme", mme) == [
+        "rows 4, 6: it has no answer (empty: answer)",
+        "row 8: the right answer, 'Maybe', is neither yes nor no",
+    ]
+
+
+def wrong(readable: int, **change: Any) -> list[dict[str, Any]]:
+    """Rows that are wrong but for one; that one can be read, so that the harness makes a task of them."""
+    return [row if i == readable else {**row, **change} for i, row in enumerate(made.piqa())]
+
+
+def test_rows_are_those_of_the_file_also_under_a_limit(tmp_path: Path) -> None:
+    assert faults(tmp_path, "piqa", made.piqa(), limit=4) == []
+    (part,) = harness.used(SPECS["piqa"], data.load(SPECS["piqa"], tmp_path), 4, 0)
+    first, *others = part.positions
+    rows = wrong(others[1], label=5)
+    others.remove(others[1])
+    assert faults(tmp_path, "piqa", rows, limit=4) == [
+        f"rows {first}, {others[0]}, {others[1]}: the right answer, 5, is none of the 2 options"
+    ]
+
+
+def test_many_rows_are_counted_and_not_listed(tmp_path: Path) -> None:
+    assert faults(tmp_path, "piqa", wrong(2, label=5)) == [
+        "rows 0, 1, 3, 4, 5 and 7 more: the right answer, 5, is none of the 2 options"
+    ]
+    rows = [{**row, "label": 5 + i if i != 2 else 0} for i, row in enumerate(made.piqa())]
+    told = faults(tmp_path, "piqa", rows)
+    assert len(told) == 6 and told[-1] == "rows 6, 7, 8, 9, 10 and 2 more: these have faults too"
+
+
+def test_columns_that_only_the_harness_asks_for_are_missed(tmp_path: Path) -> None:
+    rows = [{"aim": row["goal"], "sol1": "a", "sol2": "b", "label": 0} for row in made.piqa()]
+    (fault,) = faults(tmp_path, "piqa", rows)
+    assert fault.startswith("row 0: the harness cannot read it") and "'goal' is undefined" in fault
+    assert fault.endswith("the columns are aim, sol1, sol2, label")
+    mme = [{name: value for name, value in row.items() if name != "question"} for row in made.mme()]
+    (fault,) = faults(tmp_path, "mme", mme)
+    assert fault.startswith("row 0: the harness cannot read it") and "'question'" in fault
+    assert "question_id, answer, category, image" in fault
+
+
+def cut(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def stored(form: str) -> bytes:
+    stream = io.BytesIO()
+    made.noise("a picture").save(stream, format=form)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"])
+def test_a_broken_picture_is_told_in_any_format(form: str, tmp_path: Path) -> None:
+    rows = made.mme()[:8]
+    rows[2]["image"] = {"bytes": stored(form), "path": None}
+    assert faults(tmp_path, "mme", rows) == []
+    rows[2]["image"] = {"bytes": cut(stored(form)), "path": None}
+    (fault,) = faults(tmp_path, "mme", rows)
+    assert fault.startswith("row 2: the picture in column image is broken: ")
+
+
+def test_what_is_no_picture_at_all_is_told(tmp_path: Path) -> None:
+    rows = made.mme()[:8]
+    rows[0]["image"] = {"bytes": b"no picture", "path": None}
+    rows[1]["image"] = {"bytes": b"another", "path": None}
+    rows[5]["image"] = {"bytes": b"", "path": None}
+    assert faults(tmp_path, "mme", rows) == [
+        "rows 0, 1: the picture in column image is broken: UnidentifiedImageError: cannot identify image file",
+        "row 5: the picture in column image is broken: it has no bytes",
+    ]
+
+
+def test_a_jpeg_with_bytes_behind_its_end_is_sound(tmp_path: Path) -> None:
+    rows = made.mme()[:8]
+    rows[2]["image"] = {"bytes": stored("JPEG") + b"\0" * 200, "path": None}
+    assert faults(tmp_path, "mme", rows) == []
+
+
+def test_letters_of_the_visual_tasks_must_be_options() -> None:
+    mmbench, seed = made.mmbench()[0], made.seed()[0]
+    check = inspection.GOLD
+    assert check["mmbench"](mmbench["answer"], mmbench) == check["seed"](seed["answer"], seed) == ""
+    assert check["mmbench"]("C", mmbench) == "the right answer, 'C', is none of the options A, B"
+    assert check["seed"]("E", seed) == "the right answer, 'E', is none of A, B, C, D"
+
+
+@pytest.mark.parametrize(
+    ("target", "sound"),
+    [(1, True), (2, False), (-1, False), ("B", True), ("C", False), ("yes", True), ("x", True)],
+)
+def test_other_answers_are_held_against_a_list_of_options(target: Any, sound: bool) -> None:
+    assert (inspection._any(target, {"choices": ["x", "y"]}) == "") is sound
+    assert inspection._any(target, {"question": "?"}) == ""
+
+
+def test_a_users_own_file_is_looked_at(tmp_path: Path) -> None:
+    rows = [{"q": f"{i}?", "options": ["x", "y"], "right": i} for i in range(3)]
+    assert told(own(tmp_path, rows[:2]), None) == []
+    assert told(own(tmp_path, rows), None) == [
+        f"task 'mine': {tmp_path / 'mine.jsonl'}, row 2: the right answer, 2, is none of the 2 options"
+    ]
+    named = [{**row, "right": "y"} for row in rows]
+    assert told(own(tmp_path, named), None) == []
+    named[1]["right"] = "z"
+    assert "row 1: the right answer, 'z', is none of the 2 options" in told(own(tmp_path, named), None)[0]
+
+
+def test_generated_items_are_not_looked_at() -> None:
+    spec = SPECS["pocket_facts"]
+    parts = harness.used(spec, data.load(spec), 4, 0)
+    parts[0].rows["test"] = parts[0].rows["test"].remove_columns(["choices"])
+    assert list(inspection.faults(spec, parts, data.resolve(spec))) == []

@@ -1,0 +1,323 @@
+"""`vrbench data fetch` and `data check`: a data root from a hub that the tests serve, resumed, and its faults."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import datasets  # noqa: F401  # it reads HF_HUB_OFFLINE once, now, before a test says otherwise
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner, Result
+
+from tests.engine import made
+from tests.fakehub import FakeHub, parquet, served
+from vrbench import cli, data, dataroot, hub, registry
+from vrbench.errors import ManyFaults, VrbenchError
+from vrbench.fetch import fetch, wanted
+from vrbench.registry import TaskSpec
+
+OLD, NEW = "0" * 39 + "1", "0" * 39 + "2"
+ARC = "allenai/ai2_arc/ARC-Easy/test.parquet"
+PIQA = "baber/piqa/default/validation.parquet"
+MME = "lmms-lab-encoder/MME/default/test.parquet"
+
+
+@pytest.fixture(scope="module")
+def specs() -> dict[str, TaskSpec]:
+    return registry.load()
+
+
+class HubInMemory:
+    """In place of `vrbench.hub.commit` and `download`: rows by set, config and split."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.rows: dict[tuple[str, str, str], list[dict[str, Any]]] = {
+            ("baber/piqa", "default", "validation"): made.piqa(),
+            ("allenai/ai2_arc", "ARC-Easy", "test"): made.arc(),
+        }
+        self.newest = NEW
+        self.dies_at = ""
+        self.downloads: list[tuple[str, str]] = []
+        monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+        monkeypatch.setattr(hub, "commit", self.commit)
+        monkeypatch.setattr(hub, "download", self.download)
+
+    def commit(self, name: str, revision: str = "") -> str:
+        if name not in {place[0] for place in self.rows}:
+            raise VrbenchError(f"there is no data set {name}")
+        return {"": self.newest, "v1": OLD}.get(revision, revision)
+
+    def download(self, name: str, config: str, split: str, sha: str, to: Path) -> None:
+        to.write_bytes(b"half of it")
+        if name == self.dies_at:
+            raise KeyboardInterrupt
+        pq.write_table(pa.Table.from_pylist(self.rows[name, config, split]), to)
+        self.downloads.append((name, sha))
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> HubInMemory:
+    return HubInMemory(monkeypatch)
+
+
+def get(specs: dict[str, TaskSpec], names: str, root: Path) -> list[str]:
+    return fetch(registry.resolve(names, specs), root, show_progress=False)
+
+
+def states(root: Path) -> dict[str, str]:
+    return {found.file: found.state for found in dataroot.check(root)}
+
+
+def pinned(spec: TaskSpec, revision: str) -> TaskSpec:
+    return spec.model_copy(update={"data": spec.data.model_copy(update={"revision": revision})})
+
+
+class TestFetch:
+    def test_what_is_made_is_a_data_root_with_a_digest_of_each_file(
+        self, specs: dict[str, TaskSpec], fake: HubInMemory, tmp_path: Path
+    ) -> None:
+        assert get(specs, "piqa,arc_easy,pocket_mme", tmp_path) == [PIQA, ARC]
+        entry = dataroot.read(tmp_path).files[PIQA]
+        assert (entry.rows, entry.revision, entry.asked) == (13, NEW, "")
+        assert entry.columns == {"goal": "string", "sol1": "string", "sol2": "string", "label": "int64"}
+        assert entry.bytes == (tmp_path / PIQA).stat().st_size
+        assert states(tmp_path) == {ARC: "whole", PIQA: "whole"}
+        loaded = data.load(specs["piqa"], tmp_path)
+        assert data.revision(specs["piqa"], data.resolve(specs["piqa"], tmp_path), loaded) == NEW
+        assert loaded["default"]["validation"].to_list() == made.piqa()
+
+    def test_whole_files_are_left_alone_and_others_fetched_again(
+        self, specs: dict[str, TaskSpec], fake: HubInMemory, tmp_path: Path
+    ) -> None:
+        get(specs, "piqa,arc_easy", tmp_path)
+        fake.newest = "3" * 40  # a newer commit is no reason to fetch
+        assert get(specs, "piqa,arc_easy", tmp_path) == []
+        for spoil in (lambda f: f.write_bytes(f.read_bytes()[:-9]), lambda f: f.write_bytes(b"x"), Path.unlink):
+            spoil(tmp_path / PIQA)
+            assert get(specs, "piqa,arc_easy", tmp_path) == [PIQA]
+        (tmp_path / dataroot.DIGEST_FILE).unlink()  # nobody knows then whether they are whole
+        assert get(specs, "piqa,arc_easy", tmp_path) == [PIQA, ARC]
+
+    def test_stopped_it_leaves_no_half_file_and_goes_on(
+        self, specs: dict[str, TaskSpec], fake: HubInMemory, tmp_path: Path
+    ) -> None:
+        fake.dies_at = "allenai/ai2_arc"
+        with pytest.raises(KeyboardInterrupt):
+            get(specs, "piqa,arc_easy", tmp_path)
+        assert states(tmp_path) == {PIQA: "whole"}
+        assert not list((tmp_path / ARC).parent.iterdir())
+        (tmp_path / ARC).with_name(".test.parquet.killed").write_bytes(b"left by a kill")
+        fake.dies_at = ""
+        assert get(specs, "piqa,arc_easy", tmp_path) == [ARC]
+        assert [p.name for p in (tmp_path / ARC).parent.iterdir()] == ["test.parquet"]
+
+    def test_a_pinned_revision_is_what_is_fetched(
+        self, specs: dict[str, TaskSpec], fake: HubInMemory, tmp_path: Path
+    ) -> None:
+        get(specs, "piqa", tmp_path)
+        spec = pinned(specs["piqa"], "v1")
+        (told,) = data.file_faults(spec, data.resolve(spec, tmp_path))
+        assert "is for revision v1 of baber/piqa" in told and f"{PIQA} is of {NEW}" in told
+        assert fetch([spec], tmp_path, show_progress=False) == [PIQA]
+        assert fetch([pinned(spec, OLD)], tmp_path, show_progress=False) == []  # the same by its commit
+        assert dataroot.read(tmp_path).files[PIQA].revision == OLD and fake.downloads[-1] == ("baber/piqa", OLD)
+        assert not list(data.file_faults(spec, data.resolve(spec, tmp_path)))
+        with pytest.raises(VrbenchError, match=r"wanted at revisions 'v1' and 'the newest'"):
+            wanted([spec, specs["piqa"]])
+
+    def test_every_fault_is_told_and_what_can_be_had_is_kept(
+        self, specs: dict[str, TaskSpec], fake: HubInMemory, tmp_path: Path
+    ) -> None:
+        with pytest.raises(ManyFaults) as told:
+            get(specs, "mme,mmlu,piqa", tmp_path)
+        assert told.value.faults == (
+            "there is no data set lmms-lab-encoder/MME",
+            "there is no data set cais/mmlu",
+        )
+        assert states(tmp_path) == {PIQA: "whole"}
+
+    def test_a_hub_that_does_not_answer_is_not_asked_again(
+        self, specs: dict[str, TaskSpec], fake: HubInMemory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = []
+
+        def silent(name: str, revision: str = "") -> str:
+            asked.append(name)
+            raise hub.Unreachable("the hub cannot be reached")
+
+        monkeypatch.setattr(hub, "commit", silent)
+        with pytest.raises(
+            VrbenchError, match=r"cannot be reached; 0 of 116 files were fetched, run it again to go on"
+        ):
+            get(specs, "mme,mmlu,piqa", tmp_path)
+        assert len(asked) == 1
+
+    def test_offline_it_says_what_forbids_it(
+        self, specs: dict[str, TaskSpec], fake: HubInMemory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        with pytest.raises(VrbenchError, match="1 files are to be fetched, but HF_HUB_OFFLINE forbids it"):
+            get(specs, "piqa", tmp_path)
+        with pytest.raises(VrbenchError, match="the data of pocket_mme are not on the hub"):
+            get(specs, "pocket_mme", tmp_path)
+
+    def test_a_folder_that_cannot_be_filled_is_told(
+        self, specs: dict[str, TaskSpec], fake: HubInMemory, tmp_path: Path
+    ) -> None:
+        from filelock import FileLock
+
+        with pytest.raises(VrbenchError, match="cannot be written to"):
+            get(specs, "piqa", Path("/proc/nowhere"))
+        with FileLock(tmp_path / ".vrbench-data.json.lock"), pytest.raises(VrbenchError, match="another process"):
+            get(specs, "piqa", tmp_path)
+        (tmp_path / dataroot.DIGEST_FILE).write_text("{")
+        with pytest.raises(VrbenchError, match=r"vrbench-data\.json is no digest file"):
+            get(specs, "piqa", tmp_path)
+
+
+class TestCheck:
+    def called(self, *command: str) -> Result:
+        return CliRunner().invoke(cli.app, ["data", "check", *command])
+
+    def test_it_exits_with_0_only_when_all_is_whole(
+        self, specs: dict[str, TaskSpec], fake: HubInMemory, tmp_path: Path
+    ) -> None:
+        get(specs, "piqa,arc_easy", tmp_path)
+        done = self.called(str(tmp_path))
+        assert done.exit_code == 0 and "2 whole" in done.stdout and f"revision {NEW[:12]}" in done.stdout
+        done = self.called(str(tmp_path), "--tasks", "piqa,mme,pocket_mme")
+        assert done.exit_code == 2 and "1 whole, 1 missing" in done.stdout and ARC not in done.stdout
+
+    def test_it_tells_every_state(self, specs: dict[str, TaskSpec], fake: HubInMemory, tmp_path: Path) -> None:
+        fake.rows |= {("o/changed", "c", "s"): made.piqa(), ("o/short", "c", "s"): made.piqa()}
+        fake.rows |= {("o/gone", "c", "s"): made.piqa()}
+        more = [
+            specs["piqa"].model_copy(
+                update={"data": specs["piqa"].data.model_copy(update={"name": name, "config": ("c",), "split": "s"})}
+            )
+            for name in ("o/changed", "o/short", "o/gone")
+        ]
+        fetch([specs["piqa"], *more], tmp_path, show_progress=False)
+        content = bytearray((tmp_path / "o/changed/c/s.parquet").read_bytes())
+        content[20] ^= 1
+        (tmp_path / "o/changed/c/s.parquet").write_bytes(content)
+        (tmp_path / "o/short/c/s.parquet").write_bytes(content[:-30])
+        (tmp_path / "o/gone/c/s.parquet").unlink()
+        for name, rows in (("own", parquet(made.piqa())), ("part", parquet(made.piqa())[:-10])):
+            (tmp_path / f"o/{name}.parquet").write_bytes(rows)
+        assert states(tmp_path) == {
+            PIQA: "whole",
+            "o/changed/c/s.parquet": "changed",
+            "o/gone/c/s.parquet": "missing",
+            "o/own.parquet": "unrecorded",
+            "o/part.parquet": "truncated",
+            "o/short/c/s.parquet": "truncated",
+        }
+        assert self.called(str(tmp_path)).exit_code == 2
+        assert self.called(str(tmp_path / "o")).exit_code == 2  # nothing there is recorded
+
+    def test_an_empty_folder_is_not_whole(self, tmp_path: Path) -> None:
+        done = self.called(str(tmp_path))
+        assert done.exit_code == 2 and "no data file" in done.stdout
+
+
+CARD = """---
+configs:
+- config_name: default
+  data_files:
+  - {split: validation, path: data/validation-*}
+  - {split: train, path: data/train-*}
+---
+"""
+
+
+def call(url: str, home: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """`vrbench data fetch` in a process of its own, with a hub of ours for the real one."""
+    code = "from vrbench.cli import main; main()"
+    settings = {"HF_ENDPOINT": url, "HF_HOME": str(home / "hf"), "HF_HUB_OFFLINE": "0", "HF_HUB_ETAG_TIMEOUT": "2"}
+    return subprocess.run(
+        [sys.executable, "-c", code, "data", "fetch", *command, "--to", str(home / "root")],
+        capture_output=True, text=True, env={**os.environ, **settings},
+    )  # fmt: skip
+
+
+class TestOverHttp:
+    """The real client against a hub that this machine serves."""
+
+    @pytest.fixture
+    def served_hub(self) -> FakeHub:
+        rows = made.piqa()
+        parts = {
+            "README.md": CARD.encode(),
+            "data/validation-00000-of-00002.parquet": parquet(rows[:8]),
+            "data/validation-00001-of-00002.parquet": parquet(rows[8:]),
+            "data/train-00000-of-00001.parquet": parquet(rows),
+        }
+        arc = "".join(json.dumps(row) + "\n" for row in made.arc()).encode()
+        lines = {"README.md": CARD.replace("default", "ARC-Easy").replace("validation", "test").encode()}
+        lines |= {"data/test-0.jsonl": arc, "data/train-0.jsonl": arc}
+        mme = {"data/test-00000.parquet": parquet(made.mme())}
+        return FakeHub(
+            {
+                "baber/piqa": {OLD: {}, NEW: parts},
+                "allenai/ai2_arc": {OLD: lines},
+                "lmms-lab-encoder/MME": {NEW: mme},
+                "cais/mmlu": {NEW: mme},
+            },
+            gated=("cais/mmlu",),
+        )
+
+    def test_sets_of_any_layout_become_a_data_root_once(
+        self, served_hub: FakeHub, tmp_path: Path, specs: dict[str, TaskSpec]
+    ) -> None:
+        with served(served_hub):
+            done = call(served_hub.url, tmp_path, "piqa,arc_easy,mme")
+            assert done.returncode == 0, done.stderr
+            assert "3 files fetched" in done.stdout and "3/3" in done.stderr  # the progress bar
+            fetched = [path.split("/", 1)[1] for path in served_hub.downloads()]
+            assert sorted(fetched) == [
+                "data/test-00000.parquet",
+                "data/validation-00000-of-00002.parquet",
+                "data/validation-00001-of-00002.parquet",
+            ]  # and not the training split
+            asked = len(served_hub.asked)
+            again = call(served_hub.url, tmp_path, "piqa,arc_easy,mme")
+            assert again.returncode == 0 and "0 files fetched" in again.stdout
+            assert not [line for line in served_hub.asked[asked:] if "/datasets/" in line]
+        root = tmp_path / "root"
+        assert states(root) == {PIQA: "whole", ARC: "whole", MME: "whole"}
+        revisions = {file: entry.revision for file, entry in dataroot.read(root).files.items()}
+        assert revisions == {PIQA: NEW, ARC: OLD, MME: NEW}
+        assert data.load(specs["piqa"], root)["default"]["validation"].to_list() == made.piqa()
+        assert data.load(specs["arc_easy"], root)["ARC-Easy"]["test"].to_list() == made.arc()
+        picture = pq.read_schema(root / MME).field("image").type
+        assert {picture.field(i).name for i in range(picture.num_fields)} == {"bytes", "path"}
+        assert data.digest(data.load(specs["mme"], root)["default"]["test"]) == data.digest(made.mme())
+
+    def test_faults_are_told_in_one_sentence_each(self, served_hub: FakeHub, tmp_path: Path) -> None:
+        del served_hub.sets["allenai/ai2_arc"], served_hub.sets["lmms-lab-encoder/MME"]
+        served_hub.sets["baber/piqa"][NEW] = {"data/train-00000.parquet": parquet(made.piqa())}
+        with served(served_hub):
+            done = call(served_hub.url, tmp_path, "piqa,arc_easy,mme,mmlu")
+        assert done.returncode == 2
+        told = [line for line in done.stderr.splitlines() if line.startswith("vrbench: ")]
+        assert len(told) == 4, done.stderr
+        assert told[0] == "vrbench: data set baber/piqa (config default) has no split 'validation'; it has train"
+        assert (
+            told[1] == f"vrbench: there is no data set allenai/ai2_arc on the hub at {served_hub.url}, or it is private"
+        )
+        assert "lmms-lab-encoder/MME" in told[2]
+        assert told[3].startswith("vrbench: data set cais/mmlu is gated: ask for access on its page")
+
+    def test_no_hub_at_all(self, tmp_path: Path) -> None:
+        done = call("http://127.0.0.1:9", tmp_path, "piqa")
+        assert done.returncode == 2
+        (told,) = [line for line in done.stderr.splitlines() if line.startswith("vrbench: ")]
+        assert "the hub at http://127.0.0.1:9 cannot be reached for data set baber/piqa" in told
+        assert "0 of 1 files were fetched" in told

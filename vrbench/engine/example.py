@@ -1,0 +1,81 @@
+"""One item of a task as its harness puts it to a model, for a reader who wants to see what is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vrbench import data
+from vrbench.engine import harness
+from vrbench.registry import TaskSpec
+
+
+@dataclass(frozen=True)
+class Example:
+    """An item as it is asked.
+
+    Attributes:
+        prompt: the text with its examples, without a chat template; empty where a whole text's likelihood is asked.
+        answers: the options whose likelihood is compared, or the whole text whose likelihood is asked; none where an
+            answer is generated.
+        target: the right answer; one of the options where there are some.
+        generation: how an answer is generated, as the harness is told; empty where none is.
+        pictures: width and height of each picture, in pixels.
+        place: set, config, split and row.
+    """
+
+    prompt: str
+    answers: tuple[str, ...]
+    target: str
+    generation: str
+    pictures: tuple[tuple[int, int], ...]
+    place: str
+
+
+def example(spec: TaskSpec, data_root: str | Path | None = None) -> Example:
+    """The item that a limit of 1 chooses, from the first config.
+
+    Raises:
+        VrbenchError: the data are not there, or cannot be read.
+    """
+    first = spec.data.model_copy(update={"config": spec.data.config[:1]})
+    one = spec.model_copy(update={"data": first})
+    (part,) = harness.used(one, data.load(one, data_root), limit=1, seed=0)
+    with harness.quiet():
+        task = harness.task_of(one, part)
+        task.build_all_requests(limit=1, rank=0, world_size=1)
+    asked = sorted(task.instances, key=lambda instance: (instance.doc_id, instance.idx))
+    asked = [instance for instance in asked if instance.doc_id == asked[0].doc_id]
+    row = (getattr(task, "eval_docs_no_media", None) or task.eval_docs)[asked[0].doc_id]
+    prompt, answers, generation = _texts(asked)
+    return Example(
+        prompt=prompt,
+        answers=answers,
+        target="" if one.scorer == "perplexity" else _target(task, row, answers),
+        generation=generation,
+        pictures=_sizes(task, asked[0]) if one.harness == "lmms-eval" else (),
+        place=f"{first.name}, config {part.config}, split {first.split}, row {part.positions[0]}",
+    )
+
+
+def _texts(asked: list[Any]) -> tuple[str, tuple[str, ...], str]:
+    """Prompt, options and generation settings of the requests of one item."""
+    kind, args = asked[0].request_type, asked[0].args
+    if kind == "loglikelihood":
+        return args[0], tuple(instance.args[1] for instance in asked), ""
+    if kind == "loglikelihood_rolling":
+        return "", (args[0],), ""
+    settings = ", ".join(f"{name} {value!r}" for name, value in sorted(args[1].items()))
+    return args[0], (), settings or "the harness's own settings"
+
+
+def _target(task: Any, row: Any, answers: tuple[str, ...]) -> str:
+    gold = task.doc_to_target(row)
+    named_by_number = isinstance(gold, int) and 0 <= gold < len(answers) and not task.multiple_input
+    return repr(answers[gold]) if named_by_number else str(gold)
+
+
+def _sizes(task: Any, request: Any) -> tuple[tuple[int, int], ...]:
+    _, _, doc_to_visual, doc_id, _, split = request.args
+    return tuple(picture.size for picture in doc_to_visual(task.dataset[split][doc_id]) or ())
