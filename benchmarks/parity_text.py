@@ -42,6 +42,7 @@ class TextLine:
         generations: generated texts that differ before filtering; none where nothing is generated.
         figures: aggregated metrics compared, those of subtasks and groups among them.
         unequal: names of those that differ.
+        unscored: items without a usable right answer, which lm-eval counts as wrong.
         seconds: of vrbench and of lm-eval; vrbench's is 0 where some answers were there from a run that was killed.
     """
 
@@ -55,6 +56,7 @@ class TextLine:
     generations: int | None
     figures: int
     unequal: tuple[str, ...]
+    unscored: int
     seconds: tuple[float, float]
 
     @property
@@ -104,6 +106,7 @@ def compare(
         generations=sum(texts) if tasks and _generates(tasks) else None,
         figures=len(theirs),
         unequal=tuple(sorted(n for n in theirs | outcome.official if not _same(spec, n, outcome.official, theirs))),
+        unscored=sum(bool(sample.unscored) for sample in outcome.samples),
         seconds=(ours_seconds if fresh else 0.0, theirs_seconds),
     )
 

@@ -17,7 +17,7 @@ from tests.engine.made_text import part_of, put
 from vrbench import checkpoint, registry
 from vrbench.models.load import load_vlm
 
-LINE = TextLine("mmlu", 40, 2, 0.25, 0.25, 3e-5, 0, None, 3, (), (10.0, 15.0))
+LINE = TextLine("mmlu", 40, 2, 0.25, 0.25, 3e-5, 0, None, 3, (), 0, (10.0, 15.0))
 
 
 def given(root: Path, *more: str) -> Namespace:

@@ -57,6 +57,7 @@ def test_each_text_task_is_lm_evals_to_the_item(vlm: VLM, reference: Any, tmp_pa
     line = parity_text.compare(spec, parts, an_answerer(vlm, tmp_path), reference)
     assert line.unequal == ()
     assert line.equal, line
+    assert line.unscored == 0
     assert line.items == 5 * len(spec.data.configs)
     assert (line.generations is None) == (spec.scorer != "exact_match")
     assert (line.difference is None) == (spec.scorer == "exact_match")
@@ -80,9 +81,9 @@ def test_a_difference_is_found(vlm: VLM, reference: Any, tmp_path: Path, monkeyp
 
 
 class Scripted:
-    """Stands in for the engine: each generated answer is laid down."""
+    """Stands in for the engine: each answer is laid down."""
 
-    def __init__(self, vlm: VLM, said: Sequence[str]) -> None:
+    def __init__(self, vlm: VLM, said: Sequence[Any]) -> None:
         self.vlm = vlm
         self.said = said
         self.asked: list[Any] = []
@@ -134,6 +135,32 @@ def test_gsm8k_is_scored_strictly_and_shows_the_flexible_figure_too(vlm: VLM, tm
     assert [s.score for s in again.samples] == [1, 1, 1, 1, 0]
     with pytest.raises(VrbenchError, match="no filter 'loose'; there are strict-match, flexible-extract"):
         harness.run(spec.model_copy(update={"filter": "loose"}), parts_of(spec, tmp_path), scripted)
+
+
+def test_the_answer_is_the_likeliest_option_a_character(vlm: VLM, tmp_path: Path) -> None:
+    spec = SPECS["openbookqa"]
+    parts = parts_of(spec, tmp_path)
+    options = {"text": ["tea", "a long and winding road", "cup", "dog"], "label": list("ABCD")}
+    rows = parts[0].rows["test"].map(lambda row: {**row, "choices": options, "answerKey": "B"})
+    parts[0].rows["test"] = rows
+    scripted: Any = Scripted(vlm, [(-5.0, False), (-9.0, False), (-6.0, False), (-7.0, False)])
+    outcome = harness.run(spec, parts, scripted)
+    assert outcome.official == {"acc": 0, "acc_norm": 1}
+    assert {(s.answer, s.target, s.score) for s in outcome.samples} == {("a long and winding road",) * 2 + (1.0,)}
+
+
+def test_winogrande_scores_what_follows_the_gap(vlm: VLM, tmp_path: Path) -> None:
+    scripted: Any = Scripted(vlm, [(-1.0, False), (-2.0, False)])
+    parts = parts_of(SPECS["winogrande"], tmp_path)
+    outcome = harness.run(SPECS["winogrande"], parts, scripted)
+    first, second = scripted.asked[:2]
+    assert first.continuation == second.continuation and first.context != second.context
+    rows = parts[0].rows["validation"]
+    for sample, row in zip(outcome.samples, rows, strict=True):
+        before = row["sentence"].split("_")[0]
+        assert (sample.unscored, sample.answer) == ("", before + row["option1"])
+        assert sample.target == before + row[f"option{row['answer']}"]
+        assert sample.score == (row["answer"] == "1")
 
 
 def test_bbh_asks_as_the_harness_does(vlm: VLM, tmp_path: Path) -> None:
