@@ -1,8 +1,8 @@
 """What bfloat16 and the batch size do to answers: how many differ from float32's, on one checkpoint.
 
-    python benchmarks/dtypes.py --ckpt pocket/region --tasks pocket_mme,pocket_facts --items 200
+    python benchmarks/dtypes.py --ckpt pocket/region --tasks pocket_mme,pocket_facts --items 200 [--device cuda]
 
-Writes benchmarks/results/dtypes.md.
+Writes benchmarks/results/dtypes.md, or the file that --report names.
 """
 
 from __future__ import annotations
@@ -25,11 +25,14 @@ REFERENCE = ("float32", 1)
 OTHERS = (("float32", 7), ("float32", 64), ("bfloat16", 1), ("bfloat16", 7), ("bfloat16", 64))
 
 
-def measure(ckpt: str, tasks: str, items: int, dtype: str, batch_size: int) -> Run:
+def measure(given: argparse.Namespace, dtype: str, batch_size: int) -> Run:
     """One run in a folder of its own, so that no stored answer is taken for a new one."""
     with tempfile.TemporaryDirectory() as out:
-        options = Options(limit=items, dtype=dtype, batch_size=batch_size, out=Path(out))
-        (run,) = run_all([ckpt], tasks, options=options)
+        options = Options(
+            limit=given.items, dtype=dtype, batch_size=batch_size, out=Path(out), device=given.device,
+            data_root=given.data_root,
+        )  # fmt: skip
+        (run,) = run_all([given.ckpt], given.tasks, options=options)
     return run
 
 
@@ -52,10 +55,13 @@ def main() -> None:
     parser.add_argument("--ckpt", default="pocket/region")
     parser.add_argument("--tasks", default="pocket_mme,pocket_facts")
     parser.add_argument("--items", type=int, default=200)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--data-root", type=Path)
+    parser.add_argument("--report", type=Path, default=RESULT)
     given = parser.parse_args()
-    reference = measure(given.ckpt, given.tasks, given.items, *REFERENCE)
+    reference = measure(given, *REFERENCE)
     table = [row for other in OTHERS
-             for row in rows(reference, measure(given.ckpt, given.tasks, given.items, *other), other)]  # fmt: skip
+             for row in rows(reference, measure(given, *other), other)]  # fmt: skip
     head = ["dtype", "batch size", "task", "items", "answers that differ", "greatest difference, nats",
             f"score at {REFERENCE[0]}, {REFERENCE[1]}", "score here"]  # fmt: skip
     made = reference.record.provenance
@@ -66,8 +72,8 @@ def main() -> None:
         + tabulate(table, head, tablefmt="github", floatfmt=".2g", missingval="")
         + f"\n\n`{shlex.join(['python', *sys.argv])}`\n"
     )
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(text)
+    given.report.parent.mkdir(parents=True, exist_ok=True)
+    given.report.write_text(text)
     print(text)
 
 
