@@ -98,7 +98,11 @@ class TestFetch:
         get(specs, "piqa,arc_easy", tmp_path)
         fake.newest = "3" * 40  # a newer commit is no reason to fetch
         assert get(specs, "piqa,arc_easy", tmp_path) == []
-        for spoil in (lambda f: f.write_bytes(f.read_bytes()[:-9]), lambda f: f.write_bytes(b"x"), Path.unlink):
+        for spoil in (
+            lambda f: f.write_bytes(f.read_bytes()[:-9]),
+            lambda f: f.write_bytes(f.read_bytes()[::-1]),
+            Path.unlink,
+        ):
             spoil(tmp_path / PIQA)
             assert get(specs, "piqa,arc_easy", tmp_path) == [PIQA]
         (tmp_path / dataroot.DIGEST_FILE).unlink()  # nobody knows then whether they are whole

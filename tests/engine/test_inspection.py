@@ -134,6 +134,16 @@ def test_a_broken_picture_is_told_in_any_format(form: str, tmp_path: Path) -> No
     assert fault.startswith("row 2: the picture in column image is broken: ")
 
 
+def test_a_broken_pictures_row_is_that_of_the_file_also_under_a_limit(tmp_path: Path) -> None:
+    rows = made.mme()
+    assert faults(tmp_path, "mme", rows, limit=4) == []
+    (part,) = harness.used(SPECS["mme"], data.load(SPECS["mme"], tmp_path), 4, 0)
+    assert list(part.positions) != list(range(4))
+    rows[part.positions[2]]["image"] = {"bytes": b"no picture", "path": None}
+    (fault,) = faults(tmp_path, "mme", rows, limit=4)
+    assert fault.startswith(f"row {part.positions[2]}: the picture")
+
+
 def test_what_is_no_picture_at_all_is_told(tmp_path: Path) -> None:
     rows = made.mme()[:8]
     rows[0]["image"] = {"bytes": b"no picture", "path": None}
