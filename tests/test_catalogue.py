@@ -40,8 +40,8 @@ def test_without_a_data_root_the_hubs_cache_is_looked_at(
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", offline)
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
-    (tmp_path / "lmms-lab-encoder___mme" / "default" / "0.0.0" / ("a" * 40)).mkdir(parents=True)
-    (tmp_path / "cais___mmlu" / "anatomy" / "0.0.0" / ("a" * 40)).mkdir(parents=True)
+    for name, folder in (("mme", "lmms-lab-encoder___mme/default"), ("mmlu", "cais___mmlu/anatomy")):
+        (tmp_path / folder / "0.0.0" / SPECS[name].data.revision).mkdir(parents=True)
     found = where(None)
     assert (found["mme"], found["mmlu"], found["piqa"]) == ("hub cache", "missing", "missing")
 

@@ -166,7 +166,8 @@ def test_offline_only_the_hubs_cache_is_used(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(VrbenchError, match=r"lmms-lab-encoder/MME is not whole in the hub's cache.*HF_HUB_OFFLINE"):
         data.load(specs["mme"])
-    (tmp_path / "datasets/lmms-lab-encoder___mme/default/0.0.0" / ("a" * 40)).mkdir(parents=True)
+    commit = specs["mme"].data.revision
+    (tmp_path / "datasets/lmms-lab-encoder___mme/default/0.0.0" / commit).mkdir(parents=True)
     assert data.resolve(specs["mme"]).kind == "cache"
     with pytest.raises(VrbenchError, match=r"could not be had from the hub.*--data-root DIR"):
         data.load(specs["mme"])  # the folder is empty, and nothing may be fetched

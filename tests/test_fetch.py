@@ -28,9 +28,14 @@ PIQA = "baber/piqa/default/validation.parquet"
 MME = "lmms-lab-encoder/MME/default/test.parquet"
 
 
+SHIPPED = registry.load()
+PIN = {name: SHIPPED[name].data.revision for name in ("piqa", "arc_easy", "mme", "mmlu")}
+
+
 @pytest.fixture(scope="module")
 def specs() -> dict[str, TaskSpec]:
-    return registry.load()
+    """The shipped tasks, for the newest revision of their sets."""
+    return {name: pinned(spec, "") if spec.data.kind == "hub" else spec for name, spec in SHIPPED.items()}
 
 
 class HubInMemory:
@@ -189,12 +194,10 @@ class TestCheck:
     def called(self, *command: str) -> Result:
         return CliRunner().invoke(cli.app, ["data", "check", *command])
 
-    def test_it_exits_with_0_only_when_all_is_whole(
-        self, specs: dict[str, TaskSpec], fake: HubInMemory, tmp_path: Path
-    ) -> None:
-        get(specs, "piqa,arc_easy", tmp_path)
+    def test_it_exits_with_0_only_when_all_is_whole(self, fake: HubInMemory, tmp_path: Path) -> None:
+        get(SHIPPED, "piqa,arc_easy", tmp_path)
         done = self.called(str(tmp_path))
-        assert done.exit_code == 0 and "2 whole" in done.stdout and f"revision {NEW[:12]}" in done.stdout
+        assert done.exit_code == 0 and "2 whole" in done.stdout and f"revision {PIN['piqa'][:12]}" in done.stdout
         done = self.called(str(tmp_path), "--tasks", "piqa,mme,pocket_mme")
         assert done.exit_code == 2 and "1 whole, 1 missing" in done.stdout and ARC not in done.stdout
 
@@ -269,10 +272,10 @@ class TestOverHttp:
         mme = {"data/test-00000.parquet": parquet(made.mme())}
         return FakeHub(
             {
-                "baber/piqa": {OLD: {}, NEW: parts},
-                "allenai/ai2_arc": {OLD: lines},
-                "lmms-lab-encoder/MME": {NEW: mme},
-                "cais/mmlu": {NEW: mme},
+                "baber/piqa": {PIN["piqa"]: parts, NEW: {}},
+                "allenai/ai2_arc": {PIN["arc_easy"]: lines},
+                "lmms-lab-encoder/MME": {PIN["mme"]: mme},
+                "cais/mmlu": {PIN["mmlu"]: mme},
             },
             gated=("cais/mmlu",),
         )
@@ -297,7 +300,7 @@ class TestOverHttp:
         root = tmp_path / "root"
         assert states(root) == {PIQA: "whole", ARC: "whole", MME: "whole"}
         revisions = {file: entry.revision for file, entry in dataroot.read(root).files.items()}
-        assert revisions == {PIQA: NEW, ARC: OLD, MME: NEW}
+        assert revisions == {PIQA: PIN["piqa"], ARC: PIN["arc_easy"], MME: PIN["mme"]}
         assert data.load(specs["piqa"], root)["default"]["validation"].to_list() == made.piqa()
         assert data.load(specs["arc_easy"], root)["ARC-Easy"]["test"].to_list() == made.arc()
         picture = pq.read_schema(root / MME).field("image").type
@@ -306,7 +309,7 @@ class TestOverHttp:
 
     def test_faults_are_told_in_one_sentence_each(self, served_hub: FakeHub, tmp_path: Path) -> None:
         del served_hub.sets["allenai/ai2_arc"], served_hub.sets["lmms-lab-encoder/MME"]
-        served_hub.sets["baber/piqa"][NEW] = {"data/train-00000.parquet": parquet(made.piqa())}
+        served_hub.sets["baber/piqa"][PIN["piqa"]] = {"data/train-00000.parquet": parquet(made.piqa())}
         with served(served_hub):
             done = call(served_hub.url, tmp_path, "piqa,arc_easy,mme,mmlu")
         assert done.returncode == 2

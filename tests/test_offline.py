@@ -12,6 +12,7 @@ import pytest
 from tests import cutoff
 from tests.engine import made
 from tests.fakehub import FakeHub, parquet, served
+from vrbench import registry
 from vrbench.records import Run, load_run
 
 WHY_NOT = cutoff.why_not()
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
 
 MAIN = "from vrbench.cli import main; main()"
 OPENS = "import socket; socket.socket(socket.AF_{family}); print('opened')"
-COMMIT = "c" * 40
+COMMIT = registry.load()["piqa"].data.revision
 OLDER, NEWER = "a" * 40, "b" * 40
 
 LOAD = f"""
