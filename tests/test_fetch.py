@@ -19,7 +19,7 @@ from tests.engine import made
 from tests.fakehub import FakeHub, parquet, served
 from vrbench import cli, data, dataroot, hub, registry
 from vrbench.errors import ManyFaults, VrbenchError
-from vrbench.fetch import fetch, wanted
+from vrbench.fetch import LOCK, fetch, wanted
 from vrbench.registry import TaskSpec
 
 OLD, NEW = "0" * 39 + "1", "0" * 39 + "2"
@@ -36,6 +36,11 @@ PIN = {name: SHIPPED[name].data.revision for name in ("piqa", "arc_easy", "mme",
 def specs() -> dict[str, TaskSpec]:
     """The shipped tasks, for the newest revision of their sets."""
     return {name: pinned(spec, "") if spec.data.kind == "hub" else spec for name, spec in SHIPPED.items()}
+
+
+HOLDS = (
+    "import filelock, sys; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print('held', flush=True); input()"
+)
 
 
 class HubInMemory:
@@ -179,12 +184,14 @@ class TestFetch:
     def test_a_folder_that_cannot_be_filled_is_told(
         self, specs: dict[str, TaskSpec], fake: HubInMemory, tmp_path: Path
     ) -> None:
-        from filelock import FileLock
-
         with pytest.raises(VrbenchError, match="cannot be written to"):
             get(specs, "piqa", Path("/proc/nowhere"))
-        with FileLock(tmp_path / ".vrbench-data.json.lock"), pytest.raises(VrbenchError, match="another process"):
-            get(specs, "piqa", tmp_path)
+        command = [sys.executable, "-c", HOLDS, str(tmp_path / LOCK)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+            assert other.stdout is not None and other.stdout.readline() == "held\n"
+            with pytest.raises(VrbenchError, match="is being filled by another process"):
+                get(specs, "piqa", tmp_path)
+            other.communicate("go on")
         (tmp_path / dataroot.DIGEST_FILE).write_text("{")
         with pytest.raises(VrbenchError, match=r"vrbench-data\.json is no digest file"):
             get(specs, "piqa", tmp_path)
