@@ -149,7 +149,7 @@ class TestJudges:
         assert judged == "task 'judged' needs a judge model and is not run: answers are rated by a large model"
         assert unknown.startswith("task 'plian' is unknown; did you mean plain")
 
-    @pytest.mark.parametrize("names", ["mine", "mine,plain", "*l*n*,mi*"])
+    @pytest.mark.parametrize("names", ["mine", "mine,plain", "pl*n,mi*"])
     def test_a_suite_leaves_it_out_and_says_so_once(
         self, planned: Callable[..., Plan], mine: Path, names: str, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -17,7 +17,11 @@ Loaded = dict[str, dict[str, list[dict[str, Any]]]]
 
 
 class Rows(list[dict[str, Any]]):
-    """Rows in memory, with the one method of a `Dataset` that choosing needs."""
+    """Rows in memory, with what choosing needs of a `Dataset`."""
+
+    @property
+    def column_names(self) -> list[str]:
+        return list(self[0]) if self else []
 
     def select_columns(self, names: list[str]) -> Rows:
         return Rows({name: row[name] for name in names} for row in self)
