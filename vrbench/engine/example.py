@@ -47,7 +47,7 @@ def example(spec: TaskSpec, data_root: str | Path | None = None) -> Example:
         task.build_all_requests(limit=1, rank=0, world_size=1)
     asked = sorted(task.instances, key=lambda instance: (instance.doc_id, instance.idx))
     asked = [instance for instance in asked if instance.doc_id == asked[0].doc_id]
-    row = (getattr(task, "eval_docs_no_media", None) or task.eval_docs)[asked[0].doc_id]
+    row = harness.documents_of(task)[asked[0].doc_id]
     prompt, answers, generation = _texts(asked)
     return Example(
         prompt=prompt,

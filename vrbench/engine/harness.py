@@ -158,7 +158,7 @@ def _say_ocr(spec: TaskSpec, told: Mapping[str, Any]) -> None:
     default["ocr"] = spec.ocr_tokens
 
 
-def _documents(task: Any) -> Any:
+def documents_of(task: Any) -> Any:
     """The rows of a task that are scored, without their pictures where the harness has them so."""
     return getattr(task, "eval_docs_no_media", None) or task.eval_docs
 
@@ -166,7 +166,7 @@ def _documents(task: Any) -> Any:
 def _identities(spec: TaskSpec, part: Part, task: Any) -> list[data.Identity]:
     return [
         data.identify(spec, doc, part.config, position)
-        for position, doc in zip(part.positions, _documents(task), strict=True)
+        for position, doc in zip(part.positions, documents_of(task), strict=True)
     ]
 
 
@@ -176,7 +176,7 @@ def _score(task: Any, identities: Sequence[data.Identity]) -> dict[str, list[Doc
     requests: dict[int, list[Any]] = {}
     for instance in task.instances:
         requests.setdefault(instance.doc_id, []).append(instance)
-    docs = list(zip(identities, _documents(task), strict=True))
+    docs = list(zip(identities, documents_of(task), strict=True))
     return {name: _filtered(task, docs, requests, name) for name in task.instances[0].filtered_resps}
 
 

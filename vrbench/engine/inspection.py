@@ -113,7 +113,7 @@ def _item_faults(spec: TaskSpec, part: Part) -> list[str]:
             return [f"row {part.positions[0]}: the harness cannot read it ({reason}); the columns are {columns}"]
         if spec.scorer == "perplexity":
             return []
-        documents = getattr(task, "eval_docs_no_media", None) or task.eval_docs
+        documents = harness.documents_of(task)
         found = [(number, fault) for number, row in enumerate(documents) if (fault := _answer_fault(spec, task, row))]
     if len(documents) != len(ordered):  # the harness's process_docs left some out; rows are counted behind it
         ordered = range(len(documents))
@@ -133,7 +133,7 @@ def _readable(spec: TaskSpec, part: Part) -> tuple[Any, Sequence[int], str]:
         turned.rows[spec.data.split] = rows.select(order) if first else rows
         try:
             task = harness.task_of(spec, turned)
-            task.doc_to_text((getattr(task, "eval_docs_no_media", None) or task.eval_docs)[0])
+            task.doc_to_text(harness.documents_of(task)[0])
             return task, turned.positions, ""
         except Exception as error:  # whatever a template or a function of the harness raises over rows that are not its
             reason = reason or _line(error)
