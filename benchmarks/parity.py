@@ -7,7 +7,7 @@
   log-likelihoods. In bfloat16 differences are counted, and none is called a fault.
 - mme and pocket_mme: scores against `lmms_eval.evaluator.simple_evaluate` over the same answers.
 
-Prints a line as each task is done, and writes a report at the end; exits with 1 where something differs by more than is
+Prints a line and writes the report as each task is done; exits with 1 where something differs by more than is
 allowed. With --work DIR a run that was killed goes on where it was.
 """
 
@@ -25,12 +25,11 @@ from typing import Any
 
 from vrbench import checkpoint, data, registry
 
-if __package__ in (None, ""):
-    sys.path.insert(
-        0, str(Path(__file__).resolve().parents[1])
-    )  # run as a file: the folder's own modules, by their name
+if __package__ in (None, ""):  # run as a file: the folder's own modules, by their name
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import parity_report, parity_text
+from vrbench.records import write_atomically
 
 REPORT = Path(__file__).parent / "results" / "parity.md"
 
@@ -164,10 +163,8 @@ def main() -> int:
             lines += found
             for line in found:
                 print(parity_report.row(line), flush=True)
-    written = parity_report.report(lines, of, given)
-    given.report.parent.mkdir(parents=True, exist_ok=True)
-    given.report.write_text(written, encoding="utf-8")
-    print(written)
+            write_atomically(given.report, parity_report.report(lines, of, given))
+    print(given.report.read_text(encoding="utf-8"))
     return 0 if given.dtype != "float32" or all(line.equal for line in lines) else 1
 
 
