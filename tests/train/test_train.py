@@ -125,6 +125,10 @@ class TestTuned:
         assert set(json.loads(step.note)) >= {"device", "torch", "seconds", "dev_right", "dev_ppl", "final_loss"}
         assert load(str(tuned / "recipe.yaml")).digest == step.recipe_digest
 
+    def test_the_adapter_names_its_base_as_the_recipe_does(self, base: Path, tuned: Path) -> None:
+        config = json.loads((tuned / "adapter_config.json").read_text())
+        assert config["base_model_name_or_path"] == str(base)
+
     def test_all_is_stored_in_bfloat16_and_nothing_else_lies_there(self, tuned: Path) -> None:
         names = {"adapter_config.json", "adapter_model.safetensors", "projector.safetensors"}
         assert {p.name for p in tuned.iterdir()} == names | {"recipe.yaml", "vrbench.json"}

@@ -93,6 +93,7 @@ def _tune(recipe: TrainRecipe, out: Path, device: torch.device, started: float) 
             parameter.data = parameter.data.bfloat16().float()
     dev_right = learner.right(dev)
     words = perplexity(learner, packer.tokenizer, _dev_passages())
+    model.peft_config["default"].base_model_name_or_path = recipe.base  # not the folder where it lies here
     model.save_pretrained(out)
     (out / "README.md").unlink(missing_ok=True)  # PEFT's model card, which says nothing of this model
     _store_as_bfloat16(out / "adapter_model.safetensors")
