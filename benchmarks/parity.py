@@ -102,7 +102,7 @@ def lines_of(spec: registry.TaskSpec, vlm: Any, of: checkpoint.Checkpoint, given
     from vrbench.engine.store import AnswerStore
 
     about = [of.digest, spec.id, given.items, given.items_per_part, given.max_gen_toks, given.batch_size]
-    key = parity_report.short_digest([*about, given.dtype, given.device])
+    key = parity_report.short_digest([*about, given.answers_at_once, given.dtype, given.device])
     done, answers = work / f"{spec.id}-{key}.json", work / f"{spec.id}-{key}.sqlite"
     if done.is_file():
         return parity_report.read(done.read_text(encoding="utf-8"), (parity_text.TextLine, VisualLine))
@@ -112,7 +112,8 @@ def lines_of(spec: registry.TaskSpec, vlm: Any, of: checkpoint.Checkpoint, given
         if spec.harness == "lm-eval":
             from lm_eval.models.huggingface import HFLM
 
-            model = HFLM(pretrained=vlm.model, tokenizer=vlm.tokenizer, batch_size=given.batch_size)
+            size = given.answers_at_once if parity_text.generates(spec) else given.batch_size
+            model = HFLM(pretrained=vlm.model, tokenizer=vlm.tokenizer, batch_size=size)
             spec = parity_text.limited(spec, given.max_gen_toks)
             parts = chosen(spec, given.data_root, given)
             lines: list[Line] = [parity_text.compare(spec, parts, answerer, model, fresh)]
@@ -136,6 +137,7 @@ def arguments(told: Sequence[str] | None = None) -> Namespace:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch-size", type=int, default=1, help="of lm-eval's model")
+    parser.add_argument("--answers-at-once", type=int, default=1, help="its batch size where texts are generated")
     parser.add_argument("--work", type=Path, help="folder of what is done, to go on from")
     parser.add_argument("--report", type=Path, default=REPORT)
     given = parser.parse_args(told)

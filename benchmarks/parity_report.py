@@ -75,8 +75,9 @@ def _about(of: Checkpoint, given: Namespace) -> str:
 
 
 def _about_text(lines: Sequence[TextLine], given: Namespace) -> str:
+    other = f", {given.answers_at_once} where texts are generated" if given.answers_at_once != given.batch_size else ""
     told = (
-        f"lm-eval's evaluator with `HFLM(pretrained=<the same model>, batch_size={given.batch_size})`. "
+        f"lm-eval's evaluator with `HFLM(pretrained=<the same model>, batch_size={given.batch_size})`{other}. "
         f"Log-likelihoods: difference in nats, {ALLOWED:g} allowed in float32. "
         "Answers: the option chosen, or the generated text as lm-eval's filter leaves it; texts: before the filter. "
         "Figures: each metric of each subject and of the group."

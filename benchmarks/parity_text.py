@@ -103,7 +103,7 @@ def compare(
         theirs=_whole(primary, spec, theirs, parts),
         difference=max(differences, default=None),
         flips=flips,
-        generations=sum(texts) if tasks and _generates(tasks) else None,
+        generations=sum(texts) if generates(spec) else None,
         figures=len(theirs),
         unequal=tuple(sorted(n for n in theirs | outcome.official if not _same(spec, n, outcome.official, theirs))),
         unscored=sum(bool(sample.unscored) for sample in outcome.samples),
@@ -111,12 +111,16 @@ def compare(
     )
 
 
+def generates(spec: TaskSpec) -> bool:
+    """Whether the answers to the task's items are generated texts."""
+    return harness.config_of(spec, spec.data.configs[0])["output_type"] == "generate_until"
+
+
 def limited(spec: TaskSpec, tokens: int | None) -> TaskSpec:
     """The task with shorter generated answers, the same for both sides; the texts that end them stay the harness's."""
-    settings = harness.config_of(spec, spec.data.configs[0]).get("generation_kwargs")
-    if tokens is None or not settings:
+    if tokens is None or not generates(spec):
         return spec
-    until = settings["until"]
+    until = harness.config_of(spec, spec.data.configs[0])["generation_kwargs"]["until"]
     ends = (until,) if isinstance(until, str) else tuple(until)
     return spec.model_copy(update={"generation": Generation(max_new_tokens=tokens, until=ends)})
 
@@ -168,10 +172,6 @@ def _texts(task: Any, model: Any) -> int:
         return 0
     ours = model.generate_until(instances)
     return sum(text != instance.resps[0] for text, instance in zip(ours, instances, strict=True))
-
-
-def _generates(tasks: Mapping[str, Any]) -> bool:
-    return any(i.request_type == "generate_until" for task in tasks.values() for i in task.instances)
 
 
 def _figures(spec: TaskSpec, tasks: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, float]:

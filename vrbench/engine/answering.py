@@ -105,13 +105,13 @@ class Answerer:
         self, rows: list[Row], prepared: list[Prepared], pictures: list[Picture]
     ) -> Iterator[dict[str, Any]]:
         while rows:
-            batch = rows[: self._fitting(rows)]
+            batch = rows[: self._fitting(rows, prepared)]
             try:
                 answers = self._batch(batch, prepared, pictures)
             except (MemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error) or len(batch) == 1:
                     raise
-                self._halve(batch)
+                self._halve(batch, prepared)
                 continue
             rows = rows[len(batch) :]
             yield answers
@@ -133,16 +133,25 @@ class Answerer:
             tokens = tokens[-room:]
         return Prepared(key, request, tuple(tokens))
 
-    def _fitting(self, rows: Sequence[Row]) -> int:
+    def _fitting(self, rows: Sequence[Row], prepared: Sequence[Prepared]) -> int:
         """How many of the rows, sorted by length, make the next batch."""
         if isinstance(self._batch_size, int):
             return self._batch_size
-        return max(1, self._tokens // len(rows[0]))
+        held = itertools.accumulate(self._tokens_held(row, len(rows[0]), prepared) for row in rows)
+        return max(1, sum(1 for _ in itertools.takewhile(lambda tokens: tokens <= self._tokens, held)))
 
-    def _halve(self, batch: Sequence[Row]) -> None:
+    def _tokens_held(self, row: Row, longest: int, prepared: Sequence[Prepared]) -> int:
+        """Tokens that a padded row takes; on a card, keys and values of each answer and its own prompt count too."""
+        if self.vlm.device.type == "cpu":
+            return longest
+        asked = [prepared[number].request for number in row.paths]
+        says = [request.max_new_tokens for request in asked if isinstance(request, Generation)]
+        return longest * (1 + len(says)) + sum(says)
+
+    def _halve(self, batch: Sequence[Row], prepared: Sequence[Prepared]) -> None:
         if isinstance(self._batch_size, int):
             self._batch_size = len(batch) // 2
-        self._tokens = len(batch) * len(batch[0]) // 2
+        self._tokens = sum(self._tokens_held(row, len(batch[0]), prepared) for row in batch) // 2
         if self.vlm.device.type == "cuda":
             import torch
 
@@ -230,10 +239,12 @@ def _token_budget(vlm: VLM) -> int:
 
     config = vlm.model.config.text_config
     free, _ = torch.cuda.mem_get_info(vlm.device)
-    kept = 2 * config.num_hidden_layers * config.hidden_size  # keys and values, were there no grouping of heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    kept = 2 * config.num_hidden_layers * heads * width  # keys and values
     passing = 8 * config.hidden_size + 4 * config.intermediate_size
     attention = 1024  # the mask, once for all heads, for each token of a long row
-    per_token = (3 * kept + passing + attention) * vlm.dtype.itemsize  # thrice: while they are gathered for each prompt
+    per_token = (kept + passing + attention) * vlm.dtype.itemsize
     return max(CPU_TOKENS, int(SHARE_OF_MEMORY * free) // per_token)
 
 

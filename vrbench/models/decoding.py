@@ -100,6 +100,9 @@ def _ended(vlm: VLM, tokens: list[int], limit: Limit) -> bool:
         return True
     if not limit.until:
         return False
+    said = vlm.spelled(tokens[-1])
+    if "\ufffd" not in said and not any(text[-1:].isspace() or text[-1:] in said for text in limit.until if text):
+        return False  # a stop text ends with the token that has its last character; a part of one may not show it
     # A token is at least one byte, so a stop text that has just been completed lies within this many of the last.
     window = max(len(text.encode()) for text in limit.until) + 4
     tail = vlm.tokenizer.decode(tokens[-window:], skip_special_tokens=True)

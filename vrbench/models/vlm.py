@@ -56,6 +56,7 @@ class VLM:
         weight = next(model.parameters())
         self.device: torch.device = weight.device
         self.dtype: torch.dtype = weight.dtype
+        self._spelled: dict[int, str] = {}
         self._refuse_settings_that_change_greedy_answers()
         self._refuse_other_attention()
 
@@ -166,6 +167,12 @@ class VLM:
             raise VrbenchError(f"a prompt has {found} image marks ({IMAGE}) for {len(slots)} pictures")
         parts = iter([-1 - (s * self.image_tokens + j) for s in slots for j in range(self.image_tokens)])
         return [next(parts) if i == mark else i for i in ids]
+
+    def spelled(self, token: int) -> str:
+        """The text of one token; U+FFFD stands where it is a part of a character."""
+        if token not in self._spelled:
+            self._spelled[token] = str(self.tokenizer.decode([token]))
+        return self._spelled[token]
 
     @torch.inference_mode()
     def hidden(
