@@ -8,7 +8,8 @@
 - mme and pocket_mme: scores against `lmms_eval.evaluator.simple_evaluate` over the same answers.
 
 Prints a line and writes the report as each task is done; exits with 1 where something differs by more than is
-allowed. With --work DIR a run that was killed goes on where it was.
+allowed. With --work DIR a run that was killed goes on where it was. A task of many subtasks is cut into shares with
+--shares N, which several runs with --share K and the same --work compute side by side; one without --share adds them.
 """
 
 from __future__ import annotations
@@ -85,24 +86,35 @@ def official(task: Any, model: Any) -> dict[str, float]:
     return {key.split(",")[0]: value for key, value in figures.items() if key.endswith(",none")}
 
 
-def chosen(spec: registry.TaskSpec, root: Path | None, given: Namespace) -> list[Any]:
-    """The items of a task: so many of each part where it has several, else so many in all."""
+def chosen(spec: registry.TaskSpec, given: Namespace, share: int = 1) -> list[Any]:
+    """The items of a task: so many of each part of this share of the parts, else so many in all."""
     from vrbench.engine.harness import used
 
-    loaded = data.load(spec, root)
+    loaded = data.load(spec, given.data_root)
     if len(loaded) == 1:
         return used(spec, loaded, given.items or None, seed=0)
-    each = given.items_per_part or None
-    return [part for config, rows in loaded.items() for part in used(spec, {config: rows}, each, seed=0)]
+    each, these = given.items_per_part or None, list(loaded.items())[share - 1 :: given.shares]
+    return [part for config, rows in these for part in used(spec, {config: rows}, each, seed=0)]
 
 
 def lines_of(spec: registry.TaskSpec, vlm: Any, of: checkpoint.Checkpoint, given: Namespace, work: Path) -> list[Line]:
-    """A task's outcome: from the file where it is done already, else computed and put there."""
+    """A task's outcome; that of all its shares together unless one is asked for."""
+    if len(spec.data.configs) == 1:
+        return share_of(spec, vlm, of, given, work)
+    shares = [given.share] if given.share else range(1, given.shares + 1)
+    lines: list[Any] = [line for share in shares for line in share_of(spec, vlm, of, given, work, share)]
+    return [parity_text.together(lines)]
+
+
+def share_of(
+    spec: registry.TaskSpec, vlm: Any, of: checkpoint.Checkpoint, given: Namespace, work: Path, share: int = 1
+) -> list[Line]:
+    """The outcome of one share of a task: from the file where it is done already, else computed and put there."""
     from vrbench.engine.answering import Answerer
     from vrbench.engine.store import AnswerStore
 
     about = [of.digest, spec.id, given.items, given.items_per_part, given.max_gen_toks, given.batch_size]
-    key = parity_report.short_digest([*about, given.answers_at_once, given.dtype, given.device])
+    key = parity_report.short_digest([*about, given.answers_at_once, given.dtype, given.device, given.shares, share])
     done, answers = work / f"{spec.id}-{key}.json", work / f"{spec.id}-{key}.sqlite"
     if done.is_file():
         return parity_report.read(done.read_text(encoding="utf-8"), (parity_text.TextLine, VisualLine))
@@ -115,12 +127,11 @@ def lines_of(spec: registry.TaskSpec, vlm: Any, of: checkpoint.Checkpoint, given
             size = given.answers_at_once if parity_text.generates(spec) else given.batch_size
             model = HFLM(pretrained=vlm.model, tokenizer=vlm.tokenizer, batch_size=size)
             spec = parity_text.limited(spec, given.max_gen_toks)
-            parts = chosen(spec, given.data_root, given)
-            lines: list[Line] = [parity_text.compare(spec, parts, answerer, model, fresh)]
+            lines: list[Line] = [parity_text.compare(spec, chosen(spec, given, share), answerer, model, fresh)]
         else:
-            lines = list(visual(spec.id, chosen(spec, given.data_root, given), answerer))
+            lines = list(visual(spec.id, chosen(spec, given), answerer))
     told = [{"kind": type(line).__name__, **asdict(line)} for line in lines]
-    done.write_text(json.dumps(told), encoding="utf-8")
+    write_atomically(done, json.dumps(told))
     return lines
 
 
@@ -130,10 +141,12 @@ def arguments(told: Sequence[str] | None = None) -> Namespace:
     parser.add_argument("--data-root", required=True, type=Path)
     parser.add_argument("--ckpt", default="pocket/region")
     parser.add_argument("--tasks", default=TASKS)
-    parser.add_argument("--quick", action="store_true", help="few items each, short generated answers")
+    parser.add_argument("--quick", action="store_true", help="few items each of half the subtasks, short answers")
     parser.add_argument("--items", type=int, help="of each task without parts; 0 for all (default 400; quick 10)")
     parser.add_argument("--items-per-part", type=int, help="of each subject; 0 for all (default 20; quick 1)")
-    parser.add_argument("--max-gen-toks", type=int, help="longest generated answer (default the task's own; quick 16)")
+    parser.add_argument("--max-gen-toks", type=int, help="longest generated answer (default the task's own; quick 48)")
+    parser.add_argument("--shares", type=int, help="into which a task's subtasks are cut (default 1; quick 2)")
+    parser.add_argument("--share", type=int, help="the only one to compute, 1 to --shares (default all; quick 1)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch-size", type=int, default=1, help="of lm-eval's model")
@@ -141,8 +154,8 @@ def arguments(told: Sequence[str] | None = None) -> Namespace:
     parser.add_argument("--work", type=Path, help="folder of what is done, to go on from")
     parser.add_argument("--report", type=Path, default=REPORT)
     given = parser.parse_args(told)
-    short = {"items": 10, "items_per_part": 1, "max_gen_toks": 16}
-    usual = {"items": 400, "items_per_part": 20, "max_gen_toks": None}
+    short = {"items": 10, "items_per_part": 1, "max_gen_toks": 48, "shares": 2, "share": 1}
+    usual = {"items": 400, "items_per_part": 20, "max_gen_toks": None, "shares": 1, "share": None}
     for name, value in (short if given.quick else usual).items():
         if getattr(given, name) is None:
             setattr(given, name, value)

@@ -111,6 +111,28 @@ def compare(
     )
 
 
+def together(lines: Sequence[TextLine]) -> TextLine:
+    """One line for shares of one task: figures weighted by items, the greatest difference, the rest added up."""
+    if len(lines) == 1:
+        return lines[0]
+    items = sum(line.items for line in lines)
+    texts = [line.generations for line in lines if line.generations is not None]
+    return TextLine(
+        task=lines[0].task,
+        items=items,
+        parts=sum(line.parts for line in lines),
+        ours=sum(line.ours * line.items for line in lines) / items,
+        theirs=sum(line.theirs * line.items for line in lines) / items,
+        difference=max((line.difference for line in lines if line.difference is not None), default=None),
+        flips=sum(line.flips for line in lines),
+        generations=sum(texts) if texts else None,
+        figures=sum(line.figures for line in lines),
+        unequal=tuple(name for line in lines for name in line.unequal),
+        unscored=sum(line.unscored for line in lines),
+        seconds=tuple(sum(s) if all(s) else 0.0 for s in zip(*(line.seconds for line in lines), strict=True)),
+    )
+
+
 def generates(spec: TaskSpec) -> bool:
     """Whether the answers to the task's items are generated texts."""
     return harness.config_of(spec, spec.data.configs[0])["output_type"] == "generate_until"

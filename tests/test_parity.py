@@ -26,19 +26,37 @@ def given(root: Path, *more: str) -> Namespace:
 
 def test_quick_is_few_items_and_short_answers_unless_told_otherwise(tmp_path: Path) -> None:
     usual, quick = given(tmp_path), given(tmp_path, "--quick", "--items", "7")
-    assert (usual.items, usual.items_per_part, usual.max_gen_toks) == (400, 20, None)
-    assert (quick.items, quick.items_per_part, quick.max_gen_toks) == (7, 1, 16)
+    assert (usual.items, usual.items_per_part, usual.max_gen_toks, usual.shares) == (400, 20, None, 1)
+    assert (quick.items, quick.items_per_part, quick.max_gen_toks, quick.shares, quick.share) == (7, 1, 48, 2, 1)
 
 
 def test_each_part_gives_as_many_items(tmp_path: Path) -> None:
     spec = part_of(registry.load()["ceval"], ["accountant", "logic"])
     put(tmp_path, spec, n=5)
     put(tmp_path, part_of(spec, ["logic"]), n=2)
-    sizes = [[len(p.positions) for p in parity.chosen(spec, tmp_path, given(tmp_path, *more))] for more in PER_PART]
+    sizes = [[len(p.positions) for p in parity.chosen(spec, given(tmp_path, *more))] for more in PER_PART]
     assert sizes == [[3, 2], [5, 2]]
 
 
 PER_PART = (["--items-per-part", "3"], ["--items-per-part", "0"])
+
+
+def test_shares_of_a_task_add_up_to_the_whole(tiny_llava: Path, tmp_path: Path) -> None:
+    spec = part_of(registry.load()["ceval"], ["accountant", "logic", "law"])
+    put(tmp_path, spec, n=5)
+    of = checkpoint.resolve(str(tiny_llava))
+    vlm, work = load_vlm(of, "cpu", "float32"), tmp_path / "work"
+    work.mkdir()
+    (whole,) = parity.lines_of(spec, vlm, of, given(tmp_path, "--items-per-part", "2"), work)
+    options = ["--items-per-part", "2", "--shares", "2"]
+    parts = [parity.lines_of(spec, vlm, of, given(tmp_path, *options, "--share", k), work)[0] for k in "12"]
+    assert isinstance(whole, TextLine)
+    assert [(line.items, line.parts) for line in parts] == [(4, 2), (2, 1)]
+    nothing: Any = None
+    (added,) = parity.lines_of(spec, nothing, of, given(tmp_path, *options), work)
+    assert (added.items, added.parts, added.flips) == (whole.items, whole.parts, whole.flips)
+    assert (added.ours, added.theirs) == (pytest.approx(whole.ours), pytest.approx(whole.theirs))
+    assert added.difference == pytest.approx(whole.difference, abs=1e-6)
 
 
 def test_a_finished_task_is_not_run_again(tiny_llava: Path, tmp_path: Path) -> None:
