@@ -8,14 +8,13 @@ Writes benchmarks/results/dtypes.md, or the file that --report names.
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
 import tempfile
 from datetime import datetime, timezone
 from pathlib import Path
 
 from tabulate import tabulate
 
+from benchmarks import made
 from vrbench.evaluate import run_all
 from vrbench.plan import Options
 from vrbench.records import Run
@@ -64,13 +63,11 @@ def main() -> None:
              for row in rows(reference, measure(given, *other), other)]  # fmt: skip
     head = ["dtype", "batch size", "task", "items", "answers that differ", "greatest difference, nats",
             f"score at {REFERENCE[0]}, {REFERENCE[1]}", "score here"]  # fmt: skip
-    made = reference.record.provenance
     text = (
         f"# Answers by compute type and batch size\n\n{given.ckpt}, against {REFERENCE[0]} with batch size "
-        f"{REFERENCE[1]}. {datetime.now(timezone.utc):%Y-%m-%d}, {made.device}, torch {made.packages.get('torch')}, "
-        f"transformers {made.packages.get('transformers')}.\n\n"
+        f"{REFERENCE[1]}. {datetime.now(timezone.utc):%Y-%m-%d}, {reference.record.provenance.device}.\n\n"
         + tabulate(table, head, tablefmt="github", floatfmt=".2g", missingval="")
-        + f"\n\n`{shlex.join(['python', *sys.argv])}`\n"
+        + f"\n\n`{made.command()}`\n\n{made.versions()}\n"
     )
     given.report.parent.mkdir(parents=True, exist_ok=True)
     given.report.write_text(text)

@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from benchmarks import made
 from vrbench import checkpoint, data, registry
 from vrbench.engine import answering, harness
 from vrbench.models import packing
 from vrbench.models.load import load_vlm
-from vrbench.provenance import PACKAGES, installed
 
 WAYS = ("unshared", "shared", "HFLM")
 REPORT = Path(__file__).parent / "results" / "engine.md"
@@ -94,13 +94,10 @@ def main() -> None:
         print(lines[-1], flush=True)
     import torch
 
-    versions = ", ".join(f"{name} {installed(name)}" for name in PACKAGES if installed(name))
     about = f"{of.id}, float32, {torch.get_num_threads()} of {os.cpu_count()} CPU threads, {date.today().isoformat()}."
-    command = f"python benchmarks/engine.py --data-root DATA --ckpt {given.ckpt} --items {given.items}"
-    command += f" --rounds {given.rounds}"
     table = [f"| task | items | items/s | {' | '.join(WAYS)} |", "|---" * (3 + len(WAYS)) + "|", *lines]
     table += ["", "Right of items/s: the time that each other way takes, over the engine's."]
-    written = ["# Engine", "", about, "", *table, "", f"`{command} --tasks {given.tasks}`", "", f"{versions}.", ""]
+    written = ["# Engine", "", about, "", *table, "", f"`{made.command()}`", "", made.versions(), ""]
     REPORT.parent.mkdir(exist_ok=True)
     REPORT.write_text("\n".join(written), encoding="utf-8")
 

@@ -18,8 +18,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from benchmarks import made
 from vrbench import checkpoint, data, registry
-from vrbench.provenance import PACKAGES, installed
 
 REPORT = Path(__file__).parent / "results" / "llava_hf.md"
 
@@ -107,9 +107,6 @@ def main() -> int:
             parts = used(spec, data.load(spec, given.data_root), given.items, seed=0)
             line, equal = compare(spec, parts, Answerer(vlm, store), reference)
             lines, all_equal = [*lines, line], all_equal and equal
-    versions = ", ".join(f"{name} {installed(name)}" for name in PACKAGES if installed(name))
-    items = f" --items {given.items}" if given.items else ""
-    command = f"python benchmarks/llava_hf.py --data-root DATA --ckpt {given.ckpt} --tasks {given.tasks}{items}"
     written = [
         "# The same answers as lmms-eval's llava_hf",
         "",
@@ -120,9 +117,9 @@ def main() -> int:
         "|---|---|---|---|---|---|",
         *lines,
         "",
-        f"`{command} --device {given.device}`",
+        f"`{made.command()}`",
         "",
-        f"{versions}.",
+        made.versions(),
         "",
     ]
     REPORT.write_text("\n".join(written), encoding="utf-8")

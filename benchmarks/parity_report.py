@@ -5,17 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import shlex
-import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import fields
 from datetime import date
 from typing import Any
 
+from benchmarks import made
 from benchmarks.parity_text import ALLOWED, TextLine
 from vrbench.checkpoint import Checkpoint
-from vrbench.provenance import PACKAGES, installed
 
 TEXT_HEAD = [
     "| task | items | parts | vrbench | lm-eval | greatest difference | answers that differ | texts that differ | "
@@ -60,14 +58,13 @@ def report(lines: Sequence[Any], of: Checkpoint, given: Namespace) -> str:
     """Markdown: what was compared, with versions and command."""
     text = [line for line in lines if isinstance(line, TextLine)]
     visual = [line for line in lines if not isinstance(line, TextLine)]
-    versions = ", ".join(f"{name} {installed(name)}" for name in PACKAGES if installed(name))
     told = ["# Parity with the reference harnesses", "", _about(of, given), ""]
     if text:
         told += ["## Text", "", _about_text(text, given), "", *TEXT_HEAD, *map(row, text), ""]
     if visual:
         told += ["## Vision", "", "Scores: lmms-eval's simple_evaluate over the same answers, to be equal exactly.", ""]
         told += [*VISUAL_HEAD, *map(row, visual), ""]
-    return "\n".join([*told, f"`{_command()}`", "", versions + ".", ""])
+    return "\n".join([*told, f"`{made.command()}`", "", made.versions(), ""])
 
 
 def _about(of: Checkpoint, given: Namespace) -> str:
@@ -101,18 +98,3 @@ def _device(name: str) -> str:
     import torch
 
     return torch.cuda.get_device_name()
-
-
-def _command() -> str:
-    """The command as it was typed, but for the folders, which are the machine's own."""
-    hidden, told = ("--data-root", "--work", "--report"), []
-    words = iter(sys.argv[1:])
-    for word in words:
-        name, _, value = word.partition("=")
-        if name in hidden:
-            if not value:
-                next(words, "")
-            told += ["--data-root", "DATA"] if name == "--data-root" else []
-        else:
-            told.append(word)
-    return shlex.join(["python", "benchmarks/parity.py", *told])

@@ -1,0 +1,33 @@
+"""How a result was made, as its report says it: the command and the versions."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+from vrbench.provenance import PACKAGES, commit_of, installed
+
+FOLDERS = {"--data-root": "DATA", "--work": "", "--report": ""}
+"""Options whose values are the machine's own -> what stands for them; nothing where the result is the same anyway."""
+
+
+def command() -> str:
+    """The command as it was typed, but for the folders."""
+    told, words = [], iter(sys.argv[1:])
+    for word in words:
+        name, given, _ = word.partition("=")
+        if name not in FOLDERS:
+            told.append(word)
+            continue
+        if not given:
+            next(words, "")
+        told += [name, FOLDERS[name]] if FOLDERS[name] else []
+    return shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *told])
+
+
+def versions() -> str:
+    """vrbench's commit, and the libraries that decide the numbers."""
+    commit, dirty = commit_of(Path(__file__).resolve().parents[1])
+    own = f"vrbench {commit[:12] or 'of no commit'}{' with changes' if dirty else ''}"
+    return ", ".join([own, *(f"{name} {installed(name)}" for name in PACKAGES if installed(name))]) + "."
