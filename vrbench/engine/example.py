@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from vrbench import data
-from vrbench.engine import harness
+from vrbench.engine import harness, inspection
+from vrbench.errors import raise_all
 from vrbench.registry import TaskSpec
 
 
@@ -37,11 +38,12 @@ def example(spec: TaskSpec, data_root: str | Path | None = None) -> Example:
     """The item that a limit of 1 chooses, from the first config.
 
     Raises:
-        VrbenchError: the data are not there, or cannot be read.
+        VrbenchError: the data are not there, cannot be read, or the item or an example in its prompt has a fault.
     """
     first = spec.data.model_copy(update={"config": spec.data.config[:1]})
     one = spec.model_copy(update={"data": first})
     (part,) = harness.used(one, data.load(one, data_root), limit=1, seed=0)
+    raise_all(inspection.faults(one, [part], data.resolve(one, data_root)))
     with harness.quiet():
         task = harness.task_of(one, part)
         task.build_all_requests(limit=1, rank=0, world_size=1)

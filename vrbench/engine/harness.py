@@ -189,7 +189,7 @@ def _filtered(
         asked = sorted(requests[number], key=lambda instance: instance.idx)
         responses = [instance.filtered_resps[name] for instance in asked]
         # A scorer may change the document it is given (TextVQA's does), so it gets a copy.
-        with _drawing(identity.id):
+        with drawing(identity.id):
             scored = task.process_results(copy.deepcopy(doc), list(responses))
         documents.append(Document(task, doc, responses, scored, identity))
     return documents
@@ -229,7 +229,7 @@ def _aggregate(task: Any, documents: Sequence[Document]) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def _drawing(seed: str) -> Iterator[None]:
+def drawing(seed: str) -> Iterator[None]:
     """What a scorer draws at random depends on the item alone: MMMU's guesses where no letter can be read."""
     state = random.getstate()
     random.seed(seed)
