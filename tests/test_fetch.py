@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -313,6 +314,20 @@ class TestOverHttp:
         picture = pq.read_schema(root / MME).field("image").type
         assert {picture.field(i).name for i in range(picture.num_fields)} == {"bytes", "path"}
         assert data.digest(data.load(specs["mme"], root)["default"]["test"]) == data.digest(made.mme())
+
+    def test_pictures_that_are_files_of_their_own_come_along(self, tmp_path: Path) -> None:
+        files, lines = {}, []
+        for number, row in enumerate(made.mme()[:4]):
+            files[f"test/{number}.bmp"] = row["image"]["bytes"]
+            about = {name: value for name, value in row.items() if name != "image"}
+            lines.append(json.dumps({"file_name": f"{number}.bmp", **about}) + "\n")
+        files["test/metadata.jsonl"] = "".join(lines).encode()
+        with served(FakeHub({"lmms-lab-encoder/MME": {PIN["mme"]: files}})) as hub_there:
+            done = call(hub_there.url, tmp_path, "mme")
+        assert done.returncode == 0, done.stderr
+        shutil.rmtree(tmp_path / "hf")  # as on a machine that the data root is copied to
+        stored = pq.read_table(tmp_path / "root" / MME)["image"].to_pylist()
+        assert [picture["bytes"] for picture in stored] == [row["image"]["bytes"] for row in made.mme()[:4]]
 
     def test_faults_are_told_in_one_sentence_each(self, served_hub: FakeHub, tmp_path: Path) -> None:
         del served_hub.sets["allenai/ai2_arc"], served_hub.sets["lmms-lab-encoder/MME"]

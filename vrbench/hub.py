@@ -15,6 +15,10 @@ from vrbench.errors import VrbenchError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from datasets import Dataset
+
+BATCH = 256
+"""Rows, with their pictures, that are in memory at a time."""
 
 TRUE_WORDS = ("1", "ON", "YES", "TRUE")
 
@@ -50,7 +54,8 @@ def commit(name: str, revision: str = "") -> str:
 def download(name: str, config: str, split: str, sha: str, to: Path) -> None:
     """Write one split of a set to a parquet file, with the columns and types that the hub has.
 
-    Files that the set holds as parquet are copied row group by row group; other layouts go through `datasets`.
+    Files that the set holds as parquet are copied row group by row group; other layouts go through `datasets`,
+    and pictures that are files of their own there are taken into the parquet file.
 
     Args:
         config: "default" for a set that has none.
@@ -76,7 +81,7 @@ def download(name: str, config: str, split: str, sha: str, to: Path) -> None:
         if files and all(url.endswith(".parquet") for url in files[split]):
             _copy([_downloaded(url, name, sha) for url in files[split]], to)
         else:
-            load_dataset(name, chosen, split=split, revision=sha).to_parquet(str(to))
+            _write(load_dataset(name, chosen, split=split, revision=sha), to)
     except VrbenchError:
         raise
     except Exception as error:
@@ -99,6 +104,17 @@ def _copy(parts: Sequence[Path], to: Path) -> None:
     with pq.ParquetWriter(to, schema) as writer:
         for table in _row_groups(parts, schema):
             writer.write_table(table)
+
+
+def _write(rows: Dataset, to: Path) -> None:
+    """Rows of any layout as parquet; pictures that are files of their own are taken into it."""
+    import pyarrow.parquet as pq
+    from datasets.table import embed_table_storage
+
+    schema = rows.features.arrow_schema
+    with pq.ParquetWriter(to, schema) as writer:
+        for table in rows.with_format("arrow").iter(batch_size=BATCH):
+            writer.write_table(embed_table_storage(table.cast(schema)))
 
 
 def _row_groups(parts: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
