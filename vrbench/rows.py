@@ -43,7 +43,7 @@ def select(
         limit: items of the whole task, all configs together; None for all.
 
     Raises:
-        VrbenchError: the limit is below 1.
+        VrbenchError: the limit is below 1; or the group or unit of an item cannot be computed, told with its row.
     """
     if limit is None:
         return {config: list(range(len(parts[spec.data.split]))) for config, parts in loaded.items()}
@@ -73,8 +73,12 @@ def _strata(loaded: Mapping[str, Mapping[str, Dataset]], spec: TaskSpec) -> list
         values = undecoded(rows.select_columns(here)) if here else ({} for _ in range(len(rows)))
         for position, value in enumerate(values):
             row = {"config": config, **value}
-            group = config if spec.group is None else keys.evaluate(spec.group, row)
-            unit = f"{config}/{position}" if spec.unit is None else keys.evaluate(spec.unit, row)
+            try:
+                group = config if spec.group is None else keys.evaluate(spec.group, row)
+                unit = f"{config}/{position}" if spec.unit is None else keys.evaluate(spec.unit, row)
+            except VrbenchError as error:
+                place = f"{spec.data.name} (config {config}, split {spec.data.split})"
+                raise VrbenchError(f"task {spec.id!r}: {place}, row {position}: {error}") from error
             if (group, unit) not in units:
                 units[group, unit] = []
                 strata.setdefault((config, group), []).append(units[group, unit])
