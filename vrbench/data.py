@@ -6,7 +6,6 @@ root, or with HF_HUB_OFFLINE=1, nothing touches the network.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
-WORD_BORDER = re.compile(r"(?<=[a-z\d])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ def resolve(spec: TaskSpec, data_root: str | Path | None = None) -> Located:
     if not in_cache(source):
         raise VrbenchError(
             f"task {spec.id!r}: data set {source.name} is not whole in the hub's cache (looked at "
-            f"{_prepared(source.name)}) and HF_HUB_OFFLINE forbids to fetch it; give --data-root DIR, or run once "
+            f"{hub.prepared(source.name)}) and HF_HUB_OFFLINE forbids to fetch it; give --data-root DIR, or run once "
             f"online with HF_HUB_OFFLINE=0"
         )
     return Located("cache", f"{source.name} {source.split}, from the hub's cache")
@@ -86,7 +84,7 @@ def resolve(spec: TaskSpec, data_root: str | Path | None = None) -> Located:
 def in_cache(source: DataSource) -> bool:
     """Whether `datasets` has prepared a set on this machine: all its configs, of the pinned commit if one is pinned."""
     commit = source.revision if COMMIT.fullmatch(source.revision) else "*"
-    return all(any(_prepared(source.name).glob(f"{config}/*/{commit}")) for config in source.config or ("*",))
+    return all(any(hub.prepared(source.name).glob(f"{config}/*/{commit}")) for config in source.config or ("*",))
 
 
 def revision(spec: TaskSpec, located: Located, loaded: Mapping[str, Mapping[str, Dataset]]) -> str:
@@ -131,8 +129,7 @@ def file_faults(spec: TaskSpec, located: Located) -> Iterator[str]:
             continue
         yield from _row_count_faults(spec, str(file), split, about.num_rows)
         names = about.schema.to_arrow_schema().names
-        absent = _absent_as_stored(spec, config, names)
-        if absent:
+        if absent := _absent_as_stored(spec, config, names):
             yield _without_columns(spec, str(file), absent, names)
 
 
@@ -213,16 +210,6 @@ def _resolve_root(spec: TaskSpec, root: Path) -> Located:
 def _commit(name: str, revision: str) -> str:
     """The hub's answer, the same for a whole run: what is loaded is what the record names."""
     return hub.commit(name, revision)
-
-
-def _prepared(name: str) -> Path:
-    """Where `datasets` keeps a set prepared: the set's own name in snake case, behind its owner's."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    home = Path(os.environ.get("HF_HOME", cache / "huggingface"))
-    folder = Path(os.environ.get("HF_DATASETS_CACHE", home / "datasets"))
-    owner, _, own = name.rpartition("/")
-    snake = WORD_BORDER.sub("_", own).lower()
-    return folder / (f"{owner}___{snake}" if owner else snake)
 
 
 def _shaped(spec: TaskSpec, located: Located, config: str, split: str) -> Dataset:

@@ -7,6 +7,7 @@ and `download`, or serve one that HF_ENDPOINT names.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 BATCH = 256
 """Rows, with their pictures, that are in memory at a time."""
 
+WORD_BORDER = re.compile(r"(?<=[a-z\d])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
 TRUE_WORDS = ("1", "ON", "YES", "TRUE")
 
 
@@ -30,6 +33,16 @@ class Unreachable(VrbenchError):
 def is_off() -> bool:
     """Whether HF_HUB_OFFLINE or HF_DATASETS_OFFLINE forbids the network."""
     return any(os.environ.get(name, "").upper() in TRUE_WORDS for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"))
+
+
+def prepared(name: str) -> Path:
+    """Where `datasets` keeps a set prepared: the set's own name in snake case, behind its owner's."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    home = Path(os.environ.get("HF_HOME", cache / "huggingface"))
+    folder = Path(os.environ.get("HF_DATASETS_CACHE", home / "datasets"))
+    owner, _, own = name.rpartition("/")
+    snake = WORD_BORDER.sub("_", own).lower()
+    return folder / (f"{owner}___{snake}" if owner else snake)
 
 
 def commit(name: str, revision: str = "") -> str:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from vrbench import keys
 from vrbench.errors import VrbenchError
-from vrbench.records import canonical_json
 from vrbench.registry import TaskSpec
+from vrbench.writing import canonical_json
 
 if TYPE_CHECKING:
     from datasets import Dataset
