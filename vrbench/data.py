@@ -11,12 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vrbench import dataroot, hub, keys, tables
 from vrbench.errors import VrbenchError, raise_all, sentences
 from vrbench.registry import DataSource, TaskSpec
+from vrbench.rows import Identity as Identity
 from vrbench.rows import digest as digest
+from vrbench.rows import identify as identify
 from vrbench.rows import select as select
 
 if TYPE_CHECKING:
@@ -45,16 +47,6 @@ class Located:
         """What a fault says of where a split is: its file, or its name in the hub's set."""
         named = f"{spec.data.name} (config {config}, split {split})"
         return str(self.files.get((config, split), named))
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What an item is within its task, as `records.Sample` has it."""
-
-    id: str
-    cluster: str
-    group: str
-    unit: str
 
 
 def resolve(spec: TaskSpec, data_root: str | Path | None = None) -> Located:
@@ -164,22 +156,6 @@ def load(spec: TaskSpec, data_root: str | Path | None = None) -> dict[str, Datas
     return loaded
 
 
-def identify(spec: TaskSpec, row: Mapping[str, Any], config: str, position: int) -> Identity:
-    """Id, cluster, group and unit of an item.
-
-    Args:
-        row: its columns; pictures may be left out.
-        position: its place in the whole split, which is its id where the task names no id column.
-    """
-    row = {"config": config, **row}
-    prefix = f"{config}/" if len(spec.data.configs) > 1 else ""
-    identity = prefix + (str(position) if spec.id_column is None else keys.evaluate(spec.id_column, row))
-    cluster = identity if spec.cluster is None else keys.evaluate(spec.cluster, row)
-    unit = identity if spec.unit is None else keys.evaluate(spec.unit, row)
-    group = prefix.rstrip("/") if spec.group is None else keys.evaluate(spec.group, row)
-    return Identity(id=identity, cluster=cluster, group=group, unit=unit)
-
-
 def _resolve_file(spec: TaskSpec) -> Located:
     file = Path(spec.data.name)
     if file.suffix not in (".parquet", ".jsonl"):
@@ -215,10 +191,13 @@ def _commit(name: str, revision: str) -> str:
 def _shaped(spec: TaskSpec, located: Located, config: str, split: str) -> Dataset:
     """A split with what is joined to it, one item a row."""
     rows, source = _split(spec, located, config, split), spec.data
-    if source.join is not None:
-        others = _split(spec, located, source.join.config, split)
-        rows = tables.joined(rows, others, source.join.column, source.join.key)
-    return tables.unnested(rows, source.unnest, source.images) if source.unnest else rows
+    others = _split(spec, located, source.join.config, split) if source.join else None
+    try:
+        if source.join is not None and others is not None:
+            rows = tables.joined(rows, others, source.join.column, source.join.key)
+        return tables.unnested(rows, source.unnest, source.images) if source.unnest else rows
+    except VrbenchError as error:
+        raise VrbenchError(f"task {spec.id!r}: {located.place(spec, config, split)}, {error}") from error
 
 
 def _split(spec: TaskSpec, located: Located, config: str, split: str) -> Dataset:

@@ -1,4 +1,4 @@
-"""Rows of a data set as they are stored: their digest, and which of them a limit chooses."""
+"""Rows of a data set as they are stored: their digest, what each is, and which of them a limit chooses."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import math
 import random
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vrbench import keys
@@ -17,6 +18,16 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
+@dataclass(frozen=True)
+class Identity:
+    """What an item is within its task, as `records.Sample` has it."""
+
+    id: str
+    cluster: str
+    group: str
+    unit: str
+
+
 def digest(rows: Iterable[Mapping[str, Any]]) -> str:
     """sha256 over items in their order, all columns, pictures included: by their stored bytes, else by their pixels.
 
@@ -26,6 +37,22 @@ def digest(rows: Iterable[Mapping[str, Any]]) -> str:
     for row in undecoded(rows):
         total.update(canonical_json(_plain(row)).encode() + b"\n")
     return total.hexdigest()
+
+
+def identify(spec: TaskSpec, row: Mapping[str, Any], config: str, position: int) -> Identity:
+    """Id, cluster, group and unit of an item.
+
+    Args:
+        row: its columns; pictures may be left out.
+        position: its place in the whole split, which is its id where the task names no id column.
+    """
+    row = {"config": config, **row}
+    prefix = f"{config}/" if len(spec.data.configs) > 1 else ""
+    identity = prefix + (str(position) if spec.id_column is None else keys.evaluate(spec.id_column, row))
+    cluster = identity if spec.cluster is None else keys.evaluate(spec.cluster, row)
+    unit = identity if spec.unit is None else keys.evaluate(spec.unit, row)
+    group = prefix.rstrip("/") if spec.group is None else keys.evaluate(spec.group, row)
+    return Identity(id=identity, cluster=cluster, group=group, unit=unit)
 
 
 def select(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.engine import made
 from tests.fakehub import parquet
 from vrbench import data, registry
 from vrbench.engine import gold, harness, inspection
+from vrbench.errors import VrbenchError
 from vrbench.registry import TaskSpec
 
 SPECS = registry.load()
@@ -242,6 +244,20 @@ def test_what_would_be_wrong_or_die_later_is_told_of_every_visual_task(
     documents.write(SPECS[task], tmp_path, 8)
     (found,) = told(SPECS[task], tmp_path)
     assert f".parquet, row 3: {fault}" in found
+
+
+def test_where_a_row_holds_several_items_these_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, columns = documents.SETS["ocrvqa"]
+    covers = make(random.Random(0), 9)
+    covers[2] |= {"image": None}  # the fourth to sixth question
+    monkeypatch.setitem(documents.SETS, "ocrvqa", (lambda draw, n: covers, columns))
+    documents.write(SPECS["ocrvqa"], tmp_path, 9)
+    (found,) = told(SPECS["ocrvqa"], tmp_path)
+    assert found.endswith("test.parquet, items 3, 4, 5: it has no picture")
+    covers[2] |= {"answers": ["one"]}
+    documents.write(SPECS["ocrvqa"], tmp_path, 9)
+    with pytest.raises(VrbenchError, match=r"^task 'ocrvqa': .*test\.parquet, row 2: questions and answers are lists"):
+        told(SPECS["ocrvqa"], tmp_path)
 
 
 def test_a_picture_that_the_question_names_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,8 @@ TRAILER = 64
 def faults(spec: TaskSpec, parts: Sequence[Part], located: Located) -> Iterator[str]:
     """Every fault of the items that are used and of the examples in their prompts, one sentence a file and fault.
 
-    Rows are counted from 0. What this package draws itself is not looked at.
+    Rows are counted from 0; where a row holds several items in lists, items are counted. What this package draws itself
+    is not looked at.
     """
     if located.kind == "generated":
         return
@@ -44,7 +45,7 @@ def faults(spec: TaskSpec, parts: Sequence[Part], located: Located) -> Iterator[
         for split, rows in part.rows.items():
             scored = split == spec.data.split
             place = located.place(spec, part.config, split)
-            broken = _told(_picture_faults(rows), part.positions if scored else range(len(rows)))
+            broken = _told(_picture_faults(rows), part.positions if scored else range(len(rows)), spec)
             yield from (f"task {spec.id!r}: {place}, {fault}" for fault in broken)
             if not broken:
                 asked = part if scored else _examples(spec, part)
@@ -58,8 +59,9 @@ def _examples(spec: TaskSpec, part: Part) -> Part:
     return Part(part.config, range(len(rows[spec.data.split])), rows)
 
 
-def _told(found: Iterable[tuple[int, str]], positions: Sequence[int]) -> list[str]:
+def _told(found: Iterable[tuple[int, str]], positions: Sequence[int], spec: TaskSpec) -> list[str]:
     """Faults of rows by their text: "rows 3, 8 and 2 more: no answer"."""
+    noun = _noun(spec)
     rows: dict[str, list[int]] = {}
     for number, text in found:
         rows.setdefault(text, []).append(positions[number] if number < len(positions) else number)
@@ -70,8 +72,13 @@ def _told(found: Iterable[tuple[int, str]], positions: Sequence[int]) -> list[st
     for text, numbers in rows.items():
         more = f" and {len(numbers) - SHOWN} more" if len(numbers) > SHOWN else ""
         shown = ", ".join(map(str, numbers[:SHOWN]))
-        told.append(f"row{'s' * (len(numbers) > 1)} {shown}{more}: {text}")
+        told.append(f"{noun}{'s' * (len(numbers) > 1)} {shown}{more}: {text}")
     return told
+
+
+def _noun(spec: TaskSpec) -> str:
+    """What is counted: rows, or items where a row of the file has several."""
+    return "item" if spec.data.unnest else "row"
 
 
 def _picture_columns(rows: Dataset) -> list[str]:
@@ -123,7 +130,7 @@ def _item_faults(spec: TaskSpec, part: Part) -> list[str]:
         task, ordered, reason = _readable(spec, part)
         if task is None:
             columns = ", ".join(part.rows[spec.data.split].column_names)
-            return [f"row {part.positions[0]}: the harness cannot read it ({reason}); the columns are {columns}"]
+            return _told([(0, f"the harness cannot read it ({reason}); the columns are {columns}")], ordered, spec)
         if spec.scorer == "perplexity":
             return []
         documents = list(harness.documents_of(task))
@@ -135,7 +142,7 @@ def _item_faults(spec: TaskSpec, part: Part) -> list[str]:
         found = list(gold.incomplete(spec.scorer, documents))
     if len(documents) != len(ordered):  # the harness's process_docs left some out; rows are counted behind it
         ordered = range(len(documents))
-    return _told(sorted(found, key=lambda fault: ordered[fault[0]]), ordered)
+    return _told(sorted(found, key=lambda fault: ordered[fault[0]]), ordered, spec)
 
 
 def _fault(spec: TaskSpec, task: Any, row: Mapping[str, Any], held: Mapping[str, Any] | None, read: set[Any]) -> str:
