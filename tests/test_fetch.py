@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,17 @@ def specs() -> dict[str, TaskSpec]:
 HOLDS = (
     "import filelock, sys; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print('held', flush=True); input()"
 )
+
+
+DIES = """
+import os, pathlib, signal, sys
+from vrbench import fetch, hub, registry
+def dies(name, config, split, sha, to):
+    to.write_bytes(b"half of it")
+    os.kill(os.getpid(), signal.SIGKILL)
+hub.commit, hub.download = (lambda name, revision: revision or "0" * 40), dies
+fetch.fetch(registry.resolve("piqa", registry.load()), pathlib.Path(sys.argv[1]), False)
+"""
 
 
 class HubInMemory:
@@ -131,6 +143,20 @@ class TestFetch:
         fake.dies_at = ""
         assert get(specs, "piqa,arc_easy", tmp_path) == [ARC]
         assert [p.name for p in (tmp_path / ARC).parent.iterdir()] == ["test.parquet"]
+
+    def test_killed_in_the_middle_it_goes_on(
+        self, specs: dict[str, TaskSpec], fake: HubInMemory, tmp_path: Path
+    ) -> None:
+        done = subprocess.run([sys.executable, "-c", DIES, str(tmp_path)], env={**os.environ, "HF_HUB_OFFLINE": "0"})
+        assert done.returncode == -signal.SIGKILL
+        (left,) = (path for path in (tmp_path / PIQA).parent.iterdir() if path.stat().st_size)
+        assert left.name.startswith(".validation.parquet.")  # and nothing has the name of a whole file
+        assert states(tmp_path) == {}
+        with pytest.raises(VrbenchError, match=r"not there: default/validation|not whole under the data root"):
+            data.resolve(specs["piqa"], tmp_path)
+        assert get(specs, "piqa", tmp_path) == [PIQA]
+        assert [path.name for path in (tmp_path / PIQA).parent.iterdir()] == ["validation.parquet"]
+        assert states(tmp_path) == {PIQA: "whole"}
 
     def test_a_pinned_revision_is_what_is_fetched(
         self, specs: dict[str, TaskSpec], fake: HubInMemory, tmp_path: Path
