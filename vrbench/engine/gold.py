@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from vrbench.engine import tabmwp
@@ -26,8 +26,12 @@ def fault(scorer: str, target: Any, row: Row) -> str:
     return GOLD.get(scorer, _any)(target, row)
 
 
-def incomplete(scorer: str, rows: Sequence[Row]) -> Iterator[tuple[int, str]]:
-    """Items that the harness counts together with others that are not there: their numbers, and what is missing."""
+def incomplete(scorer: str, rows: Iterable[Row]) -> Iterator[tuple[int, str]]:
+    """Items that the harness counts together with others that are not there: their numbers, and what is missing.
+
+    Args:
+        rows: they are gone through up to twice.
+    """
     if scorer == "mme":
         pairs = [(row["category"], row["question_id"]) for row in rows]
         size = Counter(pairs)

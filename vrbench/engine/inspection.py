@@ -133,7 +133,7 @@ def _item_faults(spec: TaskSpec, part: Part) -> list[str]:
             return _told([(0, f"the harness cannot read it ({reason}); the columns are {columns}")], ordered, spec)
         if spec.scorer == "perplexity":
             return []
-        documents = list(harness.documents_of(task))
+        documents = harness.documents_of(task)
         shown = _stand_ins(task) if spec.harness == "lmms-eval" else [None] * len(documents)
         read: set[Any] = set()
         told = [_fault(spec, task, row, held, read) for row, held in zip(documents, shown, strict=True)]
