@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.engine import made
+from tests.fakehub import parquet
 from vrbench import catalogue, cli, registry
 from vrbench.registry import TaskSpec
 
@@ -112,6 +113,16 @@ def test_data_that_cannot_be_read_are_told_and_the_rest_is_shown(tmp_path: Path)
     (root / "baber/piqa/default/validation.parquet").write_bytes(b"PAR1")
     told = catalogue.in_full(SPECS["piqa"], root)
     assert "licence of the data:" in told and "no example can be shown: " in told
+
+
+def test_an_item_that_the_harness_cannot_read_is_told(tmp_path: Path) -> None:
+    root = made.hub(tmp_path)
+    rows = [{"aim": "?", "sol1": "a", "sol2": "b", "label": 0}]
+    (root / "baber/piqa/default/validation.parquet").write_bytes(parquet(rows))
+    assert "validation.parquet, row 0: the harness cannot read it" in catalogue.in_full(SPECS["piqa"], root)
+    pair = [{**row, "image": {"bytes": b"no", "path": None}} for row in made.mme()[:2]]
+    (root / "lmms-lab-encoder/MME/default/test.parquet").write_bytes(parquet(pair))
+    assert "the picture in column image is broken" in catalogue.in_full(SPECS["mme"], root)
 
 
 def called(*command: str) -> str:

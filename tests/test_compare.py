@@ -13,7 +13,8 @@ from tests.simulated import changed, flipped, run, samples, saved
 from vrbench import report
 from vrbench.compare import Comparison, Row, compare, compare_paths
 from vrbench.errors import ManyFaults, VrbenchError
-from vrbench.records import Run, digest_of
+from vrbench.records import Run
+from vrbench.writing import digest_of
 
 BASE = (np.arange(400) % 10 < 8).astype(float)
 TEXTS = -np.random.default_rng(0).uniform(50, 100, 60)

@@ -202,6 +202,22 @@ def test_a_local_file_that_will_not_do_is_told(tmp_path: Path) -> None:
         data.load(own(tmp_path, "mine.jsonl", columns={"question": "frage"}))
 
 
+def test_lines_of_json_are_parted_at_line_feeds_alone_and_their_faults_told(tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text('{"question": "one\u2028two", "answer": "\x85"}\n', encoding="utf-8")
+    (row,) = data.load(own(tmp_path, "mine.jsonl"))["default"]["test"]
+    assert row == {"question": "one\u2028two", "answer": "\x85"}
+    file.write_text('{"question": "?", "answer": "a"}\n{"question": ["?"], "answer": "a"}', encoding="utf-8")
+    with pytest.raises(VrbenchError, match=r"mine\.jsonl: its values do not make columns of one type"):
+        data.load(own(tmp_path, "mine.jsonl"))
+    file.write_text('{"question": "\\ud800", "answer": "a"}', encoding="utf-8")
+    with pytest.raises(VrbenchError, match=r"mine\.jsonl: its values do not make columns"):
+        data.load(own(tmp_path, "mine.jsonl"))
+    file.write_bytes(b'{"question": "\xe9", "answer": "a"}')
+    with pytest.raises(VrbenchError, match=r"mine\.jsonl is not UTF-8"):
+        data.load(own(tmp_path, "mine.jsonl"))
+
+
 def test_a_limit_keeps_pairs_whole_and_spreads_them_over_subtasks(specs: dict[str, TaskSpec], root: Path) -> None:
     mme, rows = specs["mme"], mme_rows()
     loaded = data.load(mme, root)

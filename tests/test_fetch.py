@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +43,17 @@ def specs() -> dict[str, TaskSpec]:
 HOLDS = (
     "import filelock, sys; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print('held', flush=True); input()"
 )
+
+
+DIES = """
+import os, pathlib, signal, sys
+from vrbench import fetch, hub, registry
+def dies(name, config, split, sha, to):
+    to.write_bytes(b"half of it")
+    os.kill(os.getpid(), signal.SIGKILL)
+hub.commit, hub.download = (lambda name, revision: revision or "0" * 40), dies
+fetch.fetch(registry.resolve("piqa", registry.load()), pathlib.Path(sys.argv[1]), False)
+"""
 
 
 class HubInMemory:
@@ -130,6 +143,20 @@ class TestFetch:
         fake.dies_at = ""
         assert get(specs, "piqa,arc_easy", tmp_path) == [ARC]
         assert [p.name for p in (tmp_path / ARC).parent.iterdir()] == ["test.parquet"]
+
+    def test_killed_in_the_middle_it_goes_on(
+        self, specs: dict[str, TaskSpec], fake: HubInMemory, tmp_path: Path
+    ) -> None:
+        done = subprocess.run([sys.executable, "-c", DIES, str(tmp_path)], env={**os.environ, "HF_HUB_OFFLINE": "0"})
+        assert done.returncode == -signal.SIGKILL
+        (left,) = (path for path in (tmp_path / PIQA).parent.iterdir() if path.stat().st_size)
+        assert left.name.startswith(".validation.parquet.")  # and nothing has the name of a whole file
+        assert states(tmp_path) == {}
+        with pytest.raises(VrbenchError, match=r"not there: default/validation|not whole under the data root"):
+            data.resolve(specs["piqa"], tmp_path)
+        assert get(specs, "piqa", tmp_path) == [PIQA]
+        assert [path.name for path in (tmp_path / PIQA).parent.iterdir()] == ["validation.parquet"]
+        assert states(tmp_path) == {PIQA: "whole"}
 
     def test_a_pinned_revision_is_what_is_fetched(
         self, specs: dict[str, TaskSpec], fake: HubInMemory, tmp_path: Path
@@ -313,6 +340,20 @@ class TestOverHttp:
         picture = pq.read_schema(root / MME).field("image").type
         assert {picture.field(i).name for i in range(picture.num_fields)} == {"bytes", "path"}
         assert data.digest(data.load(specs["mme"], root)["default"]["test"]) == data.digest(made.mme())
+
+    def test_pictures_that_are_files_of_their_own_come_along(self, tmp_path: Path) -> None:
+        files, lines = {}, []
+        for number, row in enumerate(made.mme()[:4]):
+            files[f"test/{number}.bmp"] = row["image"]["bytes"]
+            about = {name: value for name, value in row.items() if name != "image"}
+            lines.append(json.dumps({"file_name": f"{number}.bmp", **about}) + "\n")
+        files["test/metadata.jsonl"] = "".join(lines).encode()
+        with served(FakeHub({"lmms-lab-encoder/MME": {PIN["mme"]: files}})) as hub_there:
+            done = call(hub_there.url, tmp_path, "mme")
+        assert done.returncode == 0, done.stderr
+        shutil.rmtree(tmp_path / "hf")  # as on a machine that the data root is copied to
+        stored = pq.read_table(tmp_path / "root" / MME)["image"].to_pylist()
+        assert [picture["bytes"] for picture in stored] == [row["image"]["bytes"] for row in made.mme()[:4]]
 
     def test_faults_are_told_in_one_sentence_each(self, served_hub: FakeHub, tmp_path: Path) -> None:
         del served_hub.sets["allenai/ai2_arc"], served_hub.sets["lmms-lab-encoder/MME"]

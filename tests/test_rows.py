@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vrbench import data, registry
+from vrbench.errors import VrbenchError
 from vrbench.registry import DataSource, TaskSpec
 from vrbench.rows import select
 
@@ -119,3 +120,9 @@ def test_strata_differ_by_one_unit_unless_one_is_used_up(made: tuple[Any, TaskSp
         taken[stratum] += places[0] in chosen
     most = max(taken.values())
     assert all(taken[stratum] >= min(most - 1, number) for stratum, number in all_.items())
+
+
+def test_an_item_whose_group_cannot_be_computed_is_told_with_its_row() -> None:
+    rows = loaded({"one": [{"types": {"kind": "a"}}, {"types": None}]})
+    with pytest.raises(VrbenchError, match=r"task 'made': o/n \(config one, split test\), row 1: key .* cannot be"):
+        select(rows, task(("one",), group="{{types.kind}}"), 2)

@@ -188,7 +188,10 @@ def test_what_counts_together_stays_together_under_a_limit(specs: dict[str, Task
     [
         ("seedbench", {"answer": "E"}),
         ("mmbench_en", {"answer": "G"}),
+        ("mmbench_en", {"answer": ""}),
+        ("mmbench_en", {"answer": "AB"}),
         ("hallusionbench", {"gt_answer": "2"}),
+        ("hallusionbench", {"gt_answer": "01"}),
         ("mmmu_val", {"answer": "J"}),
     ],
 )
@@ -198,8 +201,19 @@ def test_a_right_answer_that_is_no_option_is_an_error(
     make, columns = documents.SETS[name]
     monkeypatch.setitem(documents.SETS, name, (lambda draw, n: [{**row, **wrong} for row in make(draw, n)], columns))
     documents.write(specs[name], tmp_path, 4)
-    with pytest.raises(VrbenchError, match=r"item .*: the right answer, '.', is none of the options"):
+    with pytest.raises(VrbenchError, match=r"item .*: the right answer, '.*', is none of the options"):
         asked(specs[name], tmp_path)
+
+
+def test_seedbenchs_right_answer_is_read_as_the_harness_reads_it(
+    specs: dict[str, TaskSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, columns = documents.SETS["seedbench"]
+    rows = lambda draw, n: [{**row, "answer": " b"} for row in make(draw, n)]  # noqa: E731
+    monkeypatch.setitem(documents.SETS, "seedbench", (rows, columns))
+    documents.write(specs["seedbench"], tmp_path, 4)
+    outcome, _ = asked(specs["seedbench"], tmp_path, "B")
+    assert [(sample.score, sample.target) for sample in outcome.samples] == [(1.0, "B")] * 4
 
 
 def test_mmmus_guess_is_the_items_and_leaves_the_callers_chance_alone(

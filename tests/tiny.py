@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from vrbench.cache import file_digest
-from vrbench.records import Base, Lineage, Step, write_atomically
+from vrbench.records import Base, Lineage, Step
+from vrbench.writing import write_atomically
 
 DEPTH = 4
 HIDDEN = 48

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from vrbench.records import digest_of, write_atomically
+from vrbench.writing import digest_of, write_atomically
 
 # A file changed less than this long ago may change again within one tick of the file system's clock, so that its
 # identity would not show it; its digest is not remembered yet.

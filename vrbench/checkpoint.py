@@ -17,7 +17,8 @@ from vrbench.headers import INDEX, header_faults, read_header, read_headers, wei
 from vrbench.layers import LayerSet
 from vrbench.lineage import MARKER, follow_steps, read_lineage
 from vrbench.models.families import FAMILIES
-from vrbench.records import Base, CheckpointRef, Lineage, digest_of
+from vrbench.records import Base, CheckpointRef, Lineage
+from vrbench.writing import digest_of
 
 PIECES = (structure.ADAPTER, structure.PROJECTOR, structure.TOWER)
 # Beside the weights, what decides a model's answers.

@@ -23,8 +23,10 @@ def read_config(file: Path, known: Sequence[str]) -> dict[str, Any]:
     """
     import yaml
 
+    from vrbench import strict_yaml
+
     try:
-        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+        raw = strict_yaml.load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise VrbenchError(f"config {str(file)!r} cannot be read: {error}") from error
     except yaml.YAMLError as error:

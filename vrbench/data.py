@@ -6,25 +6,25 @@ root, or with HF_HUB_OFFLINE=1, nothing touches the network.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vrbench import dataroot, hub, keys, tables
 from vrbench.errors import VrbenchError, raise_all, sentences
 from vrbench.registry import DataSource, TaskSpec
+from vrbench.rows import Identity as Identity
 from vrbench.rows import digest as digest
+from vrbench.rows import identify as identify
 from vrbench.rows import select as select
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
-WORD_BORDER = re.compile(r"(?<=[a-z\d])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,6 @@ class Located:
         return str(self.files.get((config, split), named))
 
 
-@dataclass(frozen=True)
-class Identity:
-    """What an item is within its task, as `records.Sample` has it."""
-
-    id: str
-    cluster: str
-    group: str
-    unit: str
-
-
 def resolve(spec: TaskSpec, data_root: str | Path | None = None) -> Located:
     """Find out where a task's samples are, without loading any.
 
@@ -77,7 +67,7 @@ def resolve(spec: TaskSpec, data_root: str | Path | None = None) -> Located:
     if not in_cache(source):
         raise VrbenchError(
             f"task {spec.id!r}: data set {source.name} is not whole in the hub's cache (looked at "
-            f"{_prepared(source.name)}) and HF_HUB_OFFLINE forbids to fetch it; give --data-root DIR, or run once "
+            f"{hub.prepared(source.name)}) and HF_HUB_OFFLINE forbids to fetch it; give --data-root DIR, or run once "
             f"online with HF_HUB_OFFLINE=0"
         )
     return Located("cache", f"{source.name} {source.split}, from the hub's cache")
@@ -86,7 +76,7 @@ def resolve(spec: TaskSpec, data_root: str | Path | None = None) -> Located:
 def in_cache(source: DataSource) -> bool:
     """Whether `datasets` has prepared a set on this machine: all its configs, of the pinned commit if one is pinned."""
     commit = source.revision if COMMIT.fullmatch(source.revision) else "*"
-    return all(any(_prepared(source.name).glob(f"{config}/*/{commit}")) for config in source.config or ("*",))
+    return all(any(hub.prepared(source.name).glob(f"{config}/*/{commit}")) for config in source.config or ("*",))
 
 
 def revision(spec: TaskSpec, located: Located, loaded: Mapping[str, Mapping[str, Dataset]]) -> str:
@@ -131,8 +121,7 @@ def file_faults(spec: TaskSpec, located: Located) -> Iterator[str]:
             continue
         yield from _row_count_faults(spec, str(file), split, about.num_rows)
         names = about.schema.to_arrow_schema().names
-        absent = _absent_as_stored(spec, config, names)
-        if absent:
+        if absent := _absent_as_stored(spec, config, names):
             yield _without_columns(spec, str(file), absent, names)
 
 
@@ -167,22 +156,6 @@ def load(spec: TaskSpec, data_root: str | Path | None = None) -> dict[str, Datas
     return loaded
 
 
-def identify(spec: TaskSpec, row: Mapping[str, Any], config: str, position: int) -> Identity:
-    """Id, cluster, group and unit of an item.
-
-    Args:
-        row: its columns; pictures may be left out.
-        position: its place in the whole split, which is its id where the task names no id column.
-    """
-    row = {"config": config, **row}
-    prefix = f"{config}/" if len(spec.data.configs) > 1 else ""
-    identity = prefix + (str(position) if spec.id_column is None else keys.evaluate(spec.id_column, row))
-    cluster = identity if spec.cluster is None else keys.evaluate(spec.cluster, row)
-    unit = identity if spec.unit is None else keys.evaluate(spec.unit, row)
-    group = prefix.rstrip("/") if spec.group is None else keys.evaluate(spec.group, row)
-    return Identity(id=identity, cluster=cluster, group=group, unit=unit)
-
-
 def _resolve_file(spec: TaskSpec) -> Located:
     file = Path(spec.data.name)
     if file.suffix not in (".parquet", ".jsonl"):
@@ -215,23 +188,16 @@ def _commit(name: str, revision: str) -> str:
     return hub.commit(name, revision)
 
 
-def _prepared(name: str) -> Path:
-    """Where `datasets` keeps a set prepared: the set's own name in snake case, behind its owner's."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    home = Path(os.environ.get("HF_HOME", cache / "huggingface"))
-    folder = Path(os.environ.get("HF_DATASETS_CACHE", home / "datasets"))
-    owner, _, own = name.rpartition("/")
-    snake = WORD_BORDER.sub("_", own).lower()
-    return folder / (f"{owner}___{snake}" if owner else snake)
-
-
 def _shaped(spec: TaskSpec, located: Located, config: str, split: str) -> Dataset:
     """A split with what is joined to it, one item a row."""
     rows, source = _split(spec, located, config, split), spec.data
-    if source.join is not None:
-        others = _split(spec, located, source.join.config, split)
-        rows = tables.joined(rows, others, source.join.column, source.join.key)
-    return tables.unnested(rows, source.unnest, source.images) if source.unnest else rows
+    others = _split(spec, located, source.join.config, split) if source.join else None
+    try:
+        if source.join is not None and others is not None:
+            rows = tables.joined(rows, others, source.join.column, source.join.key)
+        return tables.unnested(rows, source.unnest, source.images) if source.unnest else rows
+    except VrbenchError as error:
+        raise VrbenchError(f"task {spec.id!r}: {located.place(spec, config, split)}, {error}") from error
 
 
 def _split(spec: TaskSpec, located: Located, config: str, split: str) -> Dataset:

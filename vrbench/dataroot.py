@@ -16,8 +16,9 @@ from pydantic import Field, ValidationError
 
 from vrbench.cache import file_digest
 from vrbench.errors import VrbenchError
-from vrbench.records import Record, write_atomically
+from vrbench.records import Record
 from vrbench.registry import DataSource, TaskSpec
+from vrbench.writing import write_atomically
 
 DIGEST_FILE = "vrbench-data.json"
 LAYOUT_VERSION = 1

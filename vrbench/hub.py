@@ -7,6 +7,7 @@ and `download`, or serve one that HF_ENDPOINT names.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,12 @@ from vrbench.errors import VrbenchError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from datasets import Dataset
+
+BATCH = 256
+"""Rows, with their pictures, that are in memory at a time."""
+
+WORD_BORDER = re.compile(r"(?<=[a-z\d])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 TRUE_WORDS = ("1", "ON", "YES", "TRUE")
 
@@ -26,6 +33,16 @@ class Unreachable(VrbenchError):
 def is_off() -> bool:
     """Whether HF_HUB_OFFLINE or HF_DATASETS_OFFLINE forbids the network."""
     return any(os.environ.get(name, "").upper() in TRUE_WORDS for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"))
+
+
+def prepared(name: str) -> Path:
+    """Where `datasets` keeps a set prepared: the set's own name in snake case, behind its owner's."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    home = Path(os.environ.get("HF_HOME", cache / "huggingface"))
+    folder = Path(os.environ.get("HF_DATASETS_CACHE", home / "datasets"))
+    owner, _, own = name.rpartition("/")
+    snake = WORD_BORDER.sub("_", own).lower()
+    return folder / (f"{owner}___{snake}" if owner else snake)
 
 
 def commit(name: str, revision: str = "") -> str:
@@ -50,7 +67,8 @@ def commit(name: str, revision: str = "") -> str:
 def download(name: str, config: str, split: str, sha: str, to: Path) -> None:
     """Write one split of a set to a parquet file, with the columns and types that the hub has.
 
-    Files that the set holds as parquet are copied row group by row group; other layouts go through `datasets`.
+    Files that the set holds as parquet are copied row group by row group; other layouts go through `datasets`,
+    and pictures that are files of their own there are taken into the parquet file.
 
     Args:
         config: "default" for a set that has none.
@@ -76,7 +94,7 @@ def download(name: str, config: str, split: str, sha: str, to: Path) -> None:
         if files and all(url.endswith(".parquet") for url in files[split]):
             _copy([_downloaded(url, name, sha) for url in files[split]], to)
         else:
-            load_dataset(name, chosen, split=split, revision=sha).to_parquet(str(to))
+            _write(load_dataset(name, chosen, split=split, revision=sha), to)
     except VrbenchError:
         raise
     except Exception as error:
@@ -99,6 +117,17 @@ def _copy(parts: Sequence[Path], to: Path) -> None:
     with pq.ParquetWriter(to, schema) as writer:
         for table in _row_groups(parts, schema):
             writer.write_table(table)
+
+
+def _write(rows: Dataset, to: Path) -> None:
+    """Rows of any layout as parquet; pictures that are files of their own are taken into it."""
+    import pyarrow.parquet as pq
+    from datasets.table import embed_table_storage
+
+    schema = rows.features.arrow_schema
+    with pq.ParquetWriter(to, schema) as writer:
+        for table in rows.with_format("arrow").iter(batch_size=BATCH):
+            writer.write_table(embed_table_storage(table.cast(schema)))
 
 
 def _row_groups(parts: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:

@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 
 from vrbench.errors import raise_all
-from vrbench.records import Run, TaskResult, digest_of, source_of
+from vrbench.records import Run, TaskResult, source_of
+from vrbench.writing import digest_of
 
 
 def join(runs: Sequence[Run]) -> list[Run]:

@@ -10,9 +10,18 @@ from vrbench.errors import VrbenchError
 
 
 def evaluate(key: str, row: Mapping[str, Any]) -> str:
-    """The value of a key for an item, as text."""
+    """The value of a key for an item, as text.
+
+    Raises:
+        VrbenchError: the expression cannot be computed over the item, such as a part of a column that is empty.
+    """
     if "{{" in key:
-        return str(_template(key).render(**row))
+        from jinja2 import TemplateError
+
+        try:
+            return str(_template(key).render(**row))
+        except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
+            raise VrbenchError(f"key {key!r} cannot be computed: {error}") from error
     return str(row[key])
 
 

@@ -16,8 +16,9 @@ from vrbench import checkpoint, data, registry
 from vrbench.device import chosen_device, device_faults
 from vrbench.errors import VrbenchError, raise_all, sentences
 from vrbench.provenance import installed
-from vrbench.records import SCHEMA_VERSION, Settings, digest_of
+from vrbench.records import SCHEMA_VERSION, Settings
 from vrbench.registry import TaskSpec
+from vrbench.writing import digest_of
 
 if TYPE_CHECKING:
     from vrbench.engine.harness import Part

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vrbench.errors import VrbenchError
+from vrbench.writing import canonical_json, write_atomically
+from vrbench.writing import digest_of as digest_of
 
 SCHEMA_VERSION = 1
 MOST_UNSCORED = 0.01
@@ -227,32 +227,6 @@ def unscored_note(unscored: int, n: int) -> str:
 def source_of(record: RunRecord, tasks: tuple[str, ...]) -> Source:
     """A run as the source of some of its tasks."""
     return Source(tasks=tasks, dtype=record.settings.dtype, provenance=record.provenance)
-
-
-def canonical_json(value: Any) -> str:
-    """The one text of a JSON value: sorted keys, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
-def digest_of(value: Any) -> str:
-    """sha256 of `canonical_json(value)`, in hex."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old one or the new one, never a part of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def samples_text(samples: Iterable[Sample]) -> str:

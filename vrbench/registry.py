@@ -11,6 +11,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from vrbench import strict_yaml
 from vrbench.errors import VrbenchError, raise_all, sentences
 
 VisualScorer = Literal[
@@ -183,7 +184,7 @@ def read(file: Path) -> TaskSpec:
         VrbenchError: not YAML, a key twice, an unknown or missing key, an id that is not the file's stem.
     """
     try:
-        raw = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
+        raw = strict_yaml.load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise VrbenchError(f"{file}: cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
@@ -242,17 +243,6 @@ def runnable(names: str | Sequence[str], specs: Mapping[str, TaskSpec]) -> tuple
         ids = ", ".join(spec.id for spec in judged)
         raise VrbenchError(f"{text!r} names only tasks that need a judge model, which are not run: {ids}")
     return [spec for spec in chosen if not spec.judge], judged
-
-
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # chosen at run time, for speed
-    """A safe loader (no tags that run code) that refuses a key given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
-        if twice:
-            raise yaml.constructor.ConstructorError(None, None, f"given twice: {', '.join(twice)}", node.start_mark)
-        return dict(super().construct_mapping(node, deep))
 
 
 def _contradictions(spec: TaskSpec) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Rows of a data set as they are stored: their digest, and which of them a limit chooses."""
+"""Rows of a data set as they are stored: their digest, what each is, and which of them a limit chooses."""
 
 from __future__ import annotations
 
@@ -6,15 +6,26 @@ import hashlib
 import math
 import random
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vrbench import keys
 from vrbench.errors import VrbenchError
-from vrbench.records import canonical_json
 from vrbench.registry import TaskSpec
+from vrbench.writing import canonical_json
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What an item is within its task, as `records.Sample` has it."""
+
+    id: str
+    cluster: str
+    group: str
+    unit: str
 
 
 def digest(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -26,6 +37,22 @@ def digest(rows: Iterable[Mapping[str, Any]]) -> str:
     for row in undecoded(rows):
         total.update(canonical_json(_plain(row)).encode() + b"\n")
     return total.hexdigest()
+
+
+def identify(spec: TaskSpec, row: Mapping[str, Any], config: str, position: int) -> Identity:
+    """Id, cluster, group and unit of an item.
+
+    Args:
+        row: its columns; pictures may be left out.
+        position: its place in the whole split, which is its id where the task names no id column.
+    """
+    row = {"config": config, **row}
+    prefix = f"{config}/" if len(spec.data.configs) > 1 else ""
+    identity = prefix + (str(position) if spec.id_column is None else keys.evaluate(spec.id_column, row))
+    cluster = identity if spec.cluster is None else keys.evaluate(spec.cluster, row)
+    unit = identity if spec.unit is None else keys.evaluate(spec.unit, row)
+    group = prefix.rstrip("/") if spec.group is None else keys.evaluate(spec.group, row)
+    return Identity(id=identity, cluster=cluster, group=group, unit=unit)
 
 
 def select(
@@ -43,7 +70,7 @@ def select(
         limit: items of the whole task, all configs together; None for all.
 
     Raises:
-        VrbenchError: the limit is below 1.
+        VrbenchError: the limit is below 1; or the group or unit of an item cannot be computed, told with its row.
     """
     if limit is None:
         return {config: list(range(len(parts[spec.data.split]))) for config, parts in loaded.items()}
@@ -73,8 +100,12 @@ def _strata(loaded: Mapping[str, Mapping[str, Dataset]], spec: TaskSpec) -> list
         values = undecoded(rows.select_columns(here)) if here else ({} for _ in range(len(rows)))
         for position, value in enumerate(values):
             row = {"config": config, **value}
-            group = config if spec.group is None else keys.evaluate(spec.group, row)
-            unit = f"{config}/{position}" if spec.unit is None else keys.evaluate(spec.unit, row)
+            try:
+                group = config if spec.group is None else keys.evaluate(spec.group, row)
+                unit = f"{config}/{position}" if spec.unit is None else keys.evaluate(spec.unit, row)
+            except VrbenchError as error:
+                place = f"{spec.data.name} (config {config}, split {spec.data.split})"
+                raise VrbenchError(f"task {spec.id!r}: {place}, row {position}: {error}") from error
             if (group, unit) not in units:
                 units[group, unit] = []
                 strata.setdefault((config, group), []).append(units[group, unit])

@@ -34,7 +34,11 @@ def from_file(file: Path, images: Sequence[str]) -> Dataset:
     import pyarrow.parquet as pq
 
     if file.suffix == ".jsonl":
-        table = pa.Table.from_pylist(_json_lines(file))
+        rows = _json_lines(file)
+        try:
+            table = pa.Table.from_pylist(rows)
+        except (pa.ArrowException, UnicodeEncodeError) as error:
+            raise VrbenchError(f"{file}: its values do not make columns of one type each: {error}") from error
     else:
         try:
             table = pq.read_table(file)
@@ -153,7 +157,11 @@ def _picture(value: bytes | str | None, folder: Path) -> dict[str, Any]:
 
 def _json_lines(file: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise VrbenchError(f"{file} is not UTF-8: {error}") from error
+    for number, line in enumerate(text.split("\n"), start=1):  # splitlines would part at U+2028 too, which JSON allows
         if not line.strip():
             continue
         try:

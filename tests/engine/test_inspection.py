@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks import documents
 from tests.engine import made
 from tests.fakehub import parquet
 from vrbench import data, registry
-from vrbench.engine import harness, inspection
+from vrbench.engine import gold, harness, inspection
+from vrbench.errors import VrbenchError
 from vrbench.registry import TaskSpec
 
 SPECS = registry.load()
@@ -163,7 +166,7 @@ def test_a_jpeg_with_bytes_behind_its_end_is_sound(tmp_path: Path) -> None:
 
 def test_letters_of_the_visual_tasks_must_be_options() -> None:
     mmbench, seed = made.mmbench()[0], made.seed()[0]
-    check = inspection.GOLD
+    check = gold.GOLD
     assert check["mmbench"](mmbench["answer"], mmbench) == check["seed"](seed["answer"], seed) == ""
     assert check["mmbench"]("C", mmbench) == "the right answer, 'C', is none of the options A, B"
     assert check["seed"]("E", seed) == "the right answer, 'E', is none of A, B, C, D"
@@ -174,8 +177,8 @@ def test_letters_of_the_visual_tasks_must_be_options() -> None:
     [(1, True), (2, False), (-1, False), ("B", True), ("C", False), ("yes", True), ("x", True)],
 )
 def test_other_answers_are_held_against_a_list_of_options(target: Any, sound: bool) -> None:
-    assert (inspection._any(target, {"choices": ["x", "y"]}) == "") is sound
-    assert inspection._any(target, {"question": "?"}) == ""
+    assert (gold.fault("exact_match", target, {"choices": ["x", "y"]}) == "") is sound
+    assert gold.fault("exact_match", target, {"question": "?"}) == ""
 
 
 def test_a_users_own_file_is_looked_at(tmp_path: Path) -> None:
@@ -195,3 +198,105 @@ def test_generated_items_are_not_looked_at() -> None:
     parts = harness.used(spec, data.load(spec), 4, 0)
     parts[0].rows["test"] = parts[0].rows["test"].remove_columns(["choices"])
     assert list(inspection.faults(spec, parts, data.resolve(spec))) == []
+
+
+NO_PICTURE = "it has no picture"
+NO_ANSWERS = "it has no answer (empty: answers)"
+
+
+@pytest.mark.parametrize(
+    ("task", "change", "fault"),
+    [
+        ("mme", {"image": None}, NO_PICTURE),
+        ("seedbench", {"image": []}, NO_PICTURE),
+        ("seedbench", {"image": [None]}, NO_PICTURE),
+        ("tabmwp", {"image": None}, NO_PICTURE),  # its prompt is ours, and would be asked without a picture
+        ("mmmu_val", {"image_1": None}, NO_PICTURE),
+        ("mme", {"question": None}, "it has no question"),
+        ("mmbench_en", {"question": None}, "it has no question"),  # else "None" is asked
+        ("tabmwp", {"question": ""}, "it has no question"),
+        ("tabmwp", {"choices": ["x", None], "answer": "x"}, "one of its choices is empty"),
+        ("textvqa", {"answers": None}, NO_ANSWERS),
+        ("vizwiz", {"answers": []}, NO_ANSWERS),
+        ("docvqa_val", {"answers": [""]}, NO_ANSWERS),
+        ("docvqa_val", {"answers": ["a", None]}, "1 of its answers are empty"),
+        ("scienceqa_img", {"answer": -1}, "the right answer, -1, is none of the 5 options"),
+        ("ai2d", {"answer": "-1"}, "the right answer, '-1', is none of the 4 options"),
+        ("mmmu_val", {"answer": "J"}, "the right answer, 'J', is none of the 5 options"),
+        ("mmmu_val", {"question_type": None}, "the question's type, None, is neither multiple-choice nor open"),
+        ("pope", {"answer": "maybe"}, "the right answer, 'maybe', is neither yes nor no"),
+        ("hallusionbench", {"gt_answer": "01"}, "the right answer, '01', is neither '0' (no) nor '1' (yes)"),
+        ("tabmwp", {"answer": "another"}, "the right answer, 'another', is none of the 4 options"),
+        ("mmbench_en", {"index": 3_000_077}, "the first rotation of its question, index 77, is not there"),
+        ("textvqa_ocr", {"ocr_tokens": None}, "the harness cannot read it (TypeError: can only join an iterable)"),
+        ("gqa", {"types": None}, "the harness cannot read it (VrbenchError: key '{{types.structural}}' cannot be comp"),
+        ("mmmu_val", {"id": "x"}, "the harness cannot "),
+    ],
+)
+def test_what_would_be_wrong_or_die_later_is_told_of_every_visual_task(
+    task: str, change: dict[str, Any], fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, columns = documents.SETS[task]
+    documents.write(SPECS[task], tmp_path, 8)
+    assert told(SPECS[task], tmp_path) == []
+    rows = lambda draw, n: [{**row, **change} if i == 3 else row for i, row in enumerate(make(draw, n))]  # noqa: E731
+    monkeypatch.setitem(documents.SETS, task, (rows, columns))
+    documents.write(SPECS[task], tmp_path, 8)
+    (found,) = told(SPECS[task], tmp_path)
+    assert f".parquet, row 3: {fault}" in found
+
+
+def test_where_a_row_holds_several_items_these_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, columns = documents.SETS["ocrvqa"]
+    covers = make(random.Random(0), 9)
+    covers[2] |= {"image": None}  # the fourth to sixth question
+    monkeypatch.setitem(documents.SETS, "ocrvqa", (lambda draw, n: covers, columns))
+    documents.write(SPECS["ocrvqa"], tmp_path, 9)
+    (found,) = told(SPECS["ocrvqa"], tmp_path)
+    assert found.endswith("test.parquet, items 3, 4, 5: it has no picture")
+    covers[2] |= {"answers": ["one"]}
+    documents.write(SPECS["ocrvqa"], tmp_path, 9)
+    with pytest.raises(VrbenchError, match=r"^task 'ocrvqa': .*test\.parquet, row 2: questions and answers are lists"):
+        told(SPECS["ocrvqa"], tmp_path)
+
+
+def test_a_picture_that_the_question_names_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, columns = documents.SETS["mmmu_val"]
+    rows = lambda draw, n: [{**row, "image_2": None} for row in make(draw, n)]  # noqa: E731
+    monkeypatch.setitem(documents.SETS, "mmmu_val", (rows, columns))
+    documents.write(SPECS["mmmu_val"], tmp_path, 6)
+    (found,) = told(SPECS["mmmu_val"], tmp_path)
+    assert "rows 1, 2, 4, 5: a picture that belongs to it is not there" in found
+
+
+def test_a_pair_of_mme_with_one_question_is_told(tmp_path: Path) -> None:
+    rows = made.mme()
+    named = rows[3]["question_id"], rows[3]["category"]
+    assert faults(tmp_path, "mme", rows[:3] + rows[4:]) == [
+        f"row 2: MME counts pairs, but picture {named[0]!r} of subtask {named[1]} has 1 questions"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"answer": None}, "it has no answer (empty: answer)"),
+        ({"answer": 7}, "the right answer, 7, is none of the 4 options"),
+        ({"question": None}, "it has no question"),
+        ({"choices": ["w", "x"]}, "the harness cannot read it (UndefinedError: list object has no element 2)"),
+        ({"choices": ["w", None, "y", "z"]}, "one of its choices is empty"),
+    ],
+)
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_items_and_examples_of_a_text_task_are_looked_at_alike(
+    split: str, change: dict[str, Any], fault: str, tmp_path: Path
+) -> None:
+    source = SPECS["mmlu"].data.model_copy(update={"config": ("anatomy",)})
+    spec = SPECS["mmlu"].model_copy(update={"data": source})
+    folder = tmp_path / "cais/mmlu/anatomy"
+    folder.mkdir(parents=True)
+    for name in ("dev", "test"):
+        rows = [{"question": f"{i}?", "subject": "anatomy", "choices": list("wxyz"), "answer": i % 4} for i in range(6)]
+        rows[2] |= change if name == split else {}
+        (folder / f"{name}.parquet").write_bytes(parquet(rows))
+    assert told(spec, tmp_path) == [f"task 'mmlu': {folder / split}.parquet, row 2: {fault}"]

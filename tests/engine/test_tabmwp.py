@@ -18,6 +18,8 @@ FOUR = ["a red cup", "12", "two old dogs", "7:25 P.M."]
         ("C.", "two old dogs"),
         ("B. two old dogs", "12"),  # the letter counts, not the text
         ("B) two old dogs", "12"),
+        ("B\n two old dogs", "two old dogs"),  # a letter at the end of a line is none
+        ("(Z) 1. The answer is (B) a.", "12"),  # what is no option's letter does not count
         ("(C) 12", "two old dogs"),
         ("The answer is B", "12"),
         ("The answer is (C) 12.", "two old dogs"),
@@ -97,6 +99,7 @@ def test_a_number_is_normalised(text: str, unit: str, number: str) -> None:
         ("linear", "", ["linear", "nonlinear"], "LINEAR", 1),  # by being the first: no word is the same
         ("nonlinear", "", ["linear", "nonlinear"], "NONLINEAR", 0),
         ("nonlinear", None, ["linear", "nonlinear"], "nonlinear.", 1),
+        ("nonlinear", "", ["linear", "nonlinear"], " B\n", 1),
     ],
 )
 def test_an_answer_is_right_or_wrong(answer: str, unit: str | None, choices: list[str], said: str, score: int) -> None:

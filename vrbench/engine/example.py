@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from vrbench import data
-from vrbench.engine import harness
+from vrbench.engine import harness, inspection
+from vrbench.errors import VrbenchError, raise_all
 from vrbench.registry import TaskSpec
 
 
@@ -37,25 +38,34 @@ def example(spec: TaskSpec, data_root: str | Path | None = None) -> Example:
     """The item that a limit of 1 chooses, from the first config.
 
     Raises:
-        VrbenchError: the data are not there, or cannot be read.
+        VrbenchError: the data are not there, cannot be read, or the item cannot be shown: what is wrong with it.
     """
     first = spec.data.model_copy(update={"config": spec.data.config[:1]})
     one = spec.model_copy(update={"data": first})
     (part,) = harness.used(one, data.load(one, data_root), limit=1, seed=0)
+    try:
+        return _made(one, part)
+    except Exception as error:  # whatever the harness raises over rows that are not its
+        raise_all(inspection.faults(one, [part], data.resolve(one, data_root)))
+        raise VrbenchError(f"the harness cannot ask it: {type(error).__name__}: {error}") from error
+
+
+def _made(spec: TaskSpec, part: harness.Part) -> Example:
     with harness.quiet():
-        task = harness.task_of(one, part)
+        task = harness.task_of(spec, part)
         task.build_all_requests(limit=1, rank=0, world_size=1)
     asked = sorted(task.instances, key=lambda instance: (instance.doc_id, instance.idx))
     asked = [instance for instance in asked if instance.doc_id == asked[0].doc_id]
     row = harness.documents_of(task)[asked[0].doc_id]
     prompt, answers, generation = _texts(asked)
+    source = spec.data
     return Example(
         prompt=prompt,
         answers=answers,
-        target="" if one.scorer == "perplexity" else _target(task, row, answers),
+        target="" if spec.scorer == "perplexity" else _target(task, row, answers),
         generation=generation,
-        pictures=_sizes(task, asked[0]) if one.harness == "lmms-eval" else (),
-        place=f"{first.name}, config {part.config}, split {first.split}, row {part.positions[0]}",
+        pictures=_sizes(task, asked[0]) if spec.harness == "lmms-eval" else (),
+        place=f"{source.name}, config {part.config}, split {source.split}, row {part.positions[0]}",
     )
 
 

@@ -22,6 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 from vrbench import data, metrics
 from vrbench.engine.answering import Answerer
+from vrbench.engine.harness_tasks import adapter_of
+from vrbench.engine.harness_tasks import config_of as config_of
+from vrbench.engine.harness_tasks import task_of as task_of
 from vrbench.engine.scorers import SCORERS
 from vrbench.engine.scoring import Document
 from vrbench.errors import VrbenchError
@@ -77,7 +80,7 @@ def run(spec: TaskSpec, parts: Sequence[Part], answerer: Answerer, title: str = 
     Raises:
         RuntimeError: our figure over the samples is not the harness's aggregate.
     """
-    adapter = _adapter(spec)
+    adapter = adapter_of(spec)
     with quiet():
         tasks = [task_of(spec, part) for part in parts]
         for task in tasks:
@@ -104,42 +107,6 @@ def run(spec: TaskSpec, parts: Sequence[Part], answerer: Answerer, title: str = 
     return outcome
 
 
-def task_of(spec: TaskSpec, part: Part) -> Any:
-    """The harness's task object over one config's items."""
-    return _adapter(spec).Task(config_of(spec, part.config), part.rows, spec.fewshot)
-
-
-def config_of(spec: TaskSpec, config: str) -> dict[str, Any]:
-    """What the harness is told of one config of a task, as one of its YAML files would say it."""
-    adapter, scorer = _adapter(spec), SCORERS[spec.scorer]
-    files = spec.harness_files()
-    if files:
-        told = adapter.read_config(files[config])
-    elif scorer.template:
-        told = adapter.read_config(scorer.template)
-    else:
-        told = copy.deepcopy(dict(scorer.config or {}))
-    if scorer.instead is not None:
-        told |= scorer.instead()
-    if spec.ocr_tokens is not None:
-        _say_ocr(spec, told)
-    if spec.data.join is not None:
-        told["process_docs"] = None  # it would fetch from the hub what is joined already
-    if spec.prompt is not None:
-        told |= {"doc_to_text": spec.prompt, "doc_to_target": spec.target, "description": spec.description}
-        told |= {"target_delimiter": spec.delimiter}
-    if spec.choices is not None:
-        told["doc_to_choice"] = spec.choices if isinstance(spec.choices, str) else list(spec.choices)
-    if spec.prompt is not None and spec.harness == "lmms-eval" and "doc_to_visual" not in told:
-        told["doc_to_visual"] = _Pictures(spec.data.images)
-    if spec.generation is not None:
-        until = list(spec.generation.until)
-        told["generation_kwargs"] = {"max_new_tokens": spec.generation.max_new_tokens, "until": until}
-    name = spec.id if len(spec.data.configs) == 1 else f"{spec.id}_{config}"
-    splits = {"test_split": spec.data.split, "fewshot_split": spec.data.fewshot_split or None}
-    return {**told, **splits, "task": name, "dataset_path": spec.data.name, "dataset_name": None}
-
-
 def answer_all(model: Any, instances: Sequence[Any]) -> None:
     """Ask a harness's model all requests, those of one type together, and hand each its answer."""
     by_type: dict[str, list[Any]] = {}
@@ -148,14 +115,6 @@ def answer_all(model: Any, instances: Sequence[Any]) -> None:
     for kind, asked in by_type.items():
         for instance, answer in zip(asked, getattr(model, kind)(asked), strict=True):
             instance.resps.append(answer)
-
-
-def _say_ocr(spec: TaskSpec, told: Mapping[str, Any]) -> None:
-    """Put OCR tokens into the prompt or leave them out, as the task says."""
-    default = (told.get("lmms_eval_specific_kwargs") or {}).get("default", {})
-    if "ocr" not in default:
-        raise VrbenchError(f"task {spec.id!r}: ocr_tokens is given, but its prompt knows no OCR tokens; leave it out")
-    default["ocr"] = spec.ocr_tokens
 
 
 def documents_of(task: Any) -> Any:
@@ -189,7 +148,7 @@ def _filtered(
         asked = sorted(requests[number], key=lambda instance: instance.idx)
         responses = [instance.filtered_resps[name] for instance in asked]
         # A scorer may change the document it is given (TextVQA's does), so it gets a copy.
-        with _drawing(identity.id):
+        with drawing(identity.id):
             scored = task.process_results(copy.deepcopy(doc), list(responses))
         documents.append(Document(task, doc, responses, scored, identity))
     return documents
@@ -229,7 +188,7 @@ def _aggregate(task: Any, documents: Sequence[Document]) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def _drawing(seed: str) -> Iterator[None]:
+def drawing(seed: str) -> Iterator[None]:
     """What a scorer draws at random depends on the item alone: MMMU's guesses where no letter can be read."""
     state = random.getstate()
     random.seed(seed)
@@ -285,29 +244,6 @@ def _check(spec: TaskSpec, outcome: Outcome, aggregates: Sequence[tuple[int, Map
         ours = 100 * round(ours / 100, scorer.decimals)
     if not math.isclose(ours, theirs, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
         raise RuntimeError(f"task {spec.id}: {scorer.check} is {ours!r}, but {spec.harness} says {theirs!r}")
-
-
-class _Pictures:
-    """The pictures of a document, for a task with its own prompt."""
-
-    def __init__(self, columns: Sequence[str]) -> None:
-        self._columns = columns
-
-    def __call__(self, doc: Mapping[str, Any]) -> list[Any]:
-        found = [doc[name] for name in self._columns if doc.get(name) is not None]
-        flat = [p for value in found for p in (value if isinstance(value, list) else [value])]
-        return [picture.convert("RGB") for picture in flat]
-
-
-def _adapter(spec: TaskSpec) -> Any:
-    """The adapter module of the task's harness, imported only now, since lmms-eval takes seconds."""
-    if spec.harness == "lm-eval":
-        from vrbench.engine import lm_eval_adapter
-
-        return lm_eval_adapter
-    from vrbench.engine import lmms_eval_adapter
-
-    return lmms_eval_adapter
 
 
 @contextlib.contextmanager

@@ -9,12 +9,12 @@ from __future__ import annotations
 import copy
 import io
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vrbench import keys
+from vrbench import data, keys
 from vrbench.data import Located
-from vrbench.engine import harness
+from vrbench.engine import gold, harness
 from vrbench.engine.harness import Part
 from vrbench.errors import VrbenchError
 from vrbench.registry import TaskSpec
@@ -36,7 +36,8 @@ TRAILER = 64
 def faults(spec: TaskSpec, parts: Sequence[Part], located: Located) -> Iterator[str]:
     """Every fault of the items that are used and of the examples in their prompts, one sentence a file and fault.
 
-    Rows are counted from 0. What this package draws itself is not looked at.
+    Rows are counted from 0; where a row holds several items in lists, items are counted. What this package draws itself
+    is not looked at.
     """
     if located.kind == "generated":
         return
@@ -44,14 +45,23 @@ def faults(spec: TaskSpec, parts: Sequence[Part], located: Located) -> Iterator[
         for split, rows in part.rows.items():
             scored = split == spec.data.split
             place = located.place(spec, part.config, split)
-            broken = _told(_picture_faults(rows), part.positions if scored else range(len(rows)))
+            broken = _told(_picture_faults(rows), part.positions if scored else range(len(rows)), spec)
             yield from (f"task {spec.id!r}: {place}, {fault}" for fault in broken)
-            if scored and not broken:
-                yield from (f"task {spec.id!r}: {place}, {fault}" for fault in _item_faults(spec, part))
+            if not broken:
+                asked = part if scored else _examples(spec, part)
+                yield from (f"task {spec.id!r}: {place}, {fault}" for fault in _item_faults(spec, asked))
 
 
-def _told(found: Iterable[tuple[int, str]], positions: Sequence[int]) -> list[str]:
+def _examples(spec: TaskSpec, part: Part) -> Part:
+    """The examples as if they were what is scored: the harness makes prompts of them in the same way."""
+    rows = copy.copy(part.rows)
+    rows[spec.data.split] = rows[spec.data.fewshot_split]
+    return Part(part.config, range(len(rows[spec.data.split])), rows)
+
+
+def _told(found: Iterable[tuple[int, str]], positions: Sequence[int], spec: TaskSpec) -> list[str]:
     """Faults of rows by their text: "rows 3, 8 and 2 more: no answer"."""
+    noun = _noun(spec)
     rows: dict[str, list[int]] = {}
     for number, text in found:
         rows.setdefault(text, []).append(positions[number] if number < len(positions) else number)
@@ -62,14 +72,24 @@ def _told(found: Iterable[tuple[int, str]], positions: Sequence[int]) -> list[st
     for text, numbers in rows.items():
         more = f" and {len(numbers) - SHOWN} more" if len(numbers) > SHOWN else ""
         shown = ", ".join(map(str, numbers[:SHOWN]))
-        told.append(f"row{'s' * (len(numbers) > 1)} {shown}{more}: {text}")
+        told.append(f"{noun}{'s' * (len(numbers) > 1)} {shown}{more}: {text}")
     return told
 
 
-def _picture_faults(rows: Dataset) -> Iterator[tuple[int, str]]:
+def _noun(spec: TaskSpec) -> str:
+    """What is counted: rows, or items where a row of the file has several."""
+    return "item" if spec.data.unnest else "row"
+
+
+def _picture_columns(rows: Dataset) -> list[str]:
+    """Columns with pictures or lists of pictures."""
     from datasets import Image
 
-    columns = [name for name, kind in rows.features.items() if isinstance(getattr(kind, "feature", kind), Image)]
+    return [name for name, kind in rows.features.items() if isinstance(getattr(kind, "feature", kind), Image)]
+
+
+def _picture_faults(rows: Dataset) -> Iterator[tuple[int, str]]:
+    columns = _picture_columns(rows)
     if not columns:
         return
     stored = rows.select_columns(columns).with_format("arrow")
@@ -105,19 +125,110 @@ def _broken(content: bytes | None) -> str:
 
 
 def _item_faults(spec: TaskSpec, part: Part) -> list[str]:
-    """Faults of the scored items: what the harness cannot read, and answers that are none."""
+    """Faults of the scored items: what the harness cannot read, show or score, and answers that are none."""
     with harness.quiet():
         task, ordered, reason = _readable(spec, part)
         if task is None:
             columns = ", ".join(part.rows[spec.data.split].column_names)
-            return [f"row {part.positions[0]}: the harness cannot read it ({reason}); the columns are {columns}"]
+            return _told([(0, f"the harness cannot read it ({reason}); the columns are {columns}")], ordered, spec)
         if spec.scorer == "perplexity":
             return []
         documents = harness.documents_of(task)
-        found = [(number, fault) for number, row in enumerate(documents) if (fault := _answer_fault(spec, task, row))]
+        shown = _stand_ins(task) if spec.harness == "lmms-eval" else [None] * len(documents)
+        read: set[Any] = set()
+        told = [_fault(spec, task, row, held, read) for row, held in zip(documents, shown, strict=True)]
+        found = [(number, fault) for number, fault in enumerate(told) if fault]
+    if not found:
+        found = list(gold.incomplete(spec.scorer, documents))
     if len(documents) != len(ordered):  # the harness's process_docs left some out; rows are counted behind it
         ordered = range(len(documents))
-    return _told(sorted(found, key=lambda fault: ordered[fault[0]]), ordered)
+    return _told(sorted(found, key=lambda fault: ordered[fault[0]]), ordered, spec)
+
+
+def _fault(spec: TaskSpec, task: Any, row: Mapping[str, Any], held: Mapping[str, Any] | None, read: set[Any]) -> str:
+    """The first fault of an item; empty if it has none.
+
+    Args:
+        held: stand-ins for its pictures, none where it is of a task that knows no pictures.
+        read: shapes of the items whose prompt could be made; this one's is added.
+    """
+    return (
+        _empty_fault(row)
+        or _answer_fault(spec, task, row)
+        or _prompt_fault(spec, task, row, read)
+        or (_picture_fault(task, row, held) if held else "")
+        or (_scoring_fault(task, row) if spec.harness == "lmms-eval" else "")
+    )
+
+
+def _empty_fault(row: Mapping[str, Any]) -> str:
+    if "question" in row and gold.is_empty(row["question"]):
+        return "it has no question"
+    for name in gold.OPTIONS:
+        if isinstance(row.get(name), list) and None in row[name]:
+            return f"one of its {name} is empty"
+    return ""
+
+
+def _prompt_fault(spec: TaskSpec, task: Any, row: Mapping[str, Any], read: set[Any]) -> str:
+    shape = _shape(row)
+    try:
+        data.identify(spec, row, "", 0)
+        if spec.harness == "lmms-eval" or shape not in read:  # lm-eval compiles its template anew for each row
+            task.doc_to_text(row)
+            read.add(shape)
+    except Exception as error:  # whatever a template or a function of the harness raises over rows that are not its
+        return f"the harness cannot read it ({_line(error)})"
+    return ""
+
+
+def _shape(value: Any) -> Any:
+    """What of an item decides whether a template can read it: which values are there, and how long its lists are."""
+    if isinstance(value, Mapping):
+        return tuple(map(_shape, value.values()))
+    return tuple(map(_shape, value)) if isinstance(value, list) else value is None
+
+
+def _picture_fault(task: Any, row: Mapping[str, Any], held: Mapping[str, Any]) -> str:
+    if all(gold.is_empty(value) for value in held.values()):
+        return "it has no picture"
+    try:
+        return "" if task.doc_to_visual({**row, **held}) else "it has no picture"
+    except Exception as error:  # as above
+        return f"a picture that belongs to it is not there ({_line(error)})"
+
+
+def _scoring_fault(task: Any, row: Mapping[str, Any]) -> str:
+    """Whether the harness can score an answer to an item at all; tried with an empty one."""
+    try:
+        with harness.drawing(""):
+            task.process_results(copy.deepcopy(row), [""])
+    except Exception as error:  # as above
+        return f"the harness cannot score an answer to it ({_line(error)})"
+    return ""
+
+
+def _stand_ins(task: Any) -> list[dict[str, Any]]:
+    """For each item its picture columns with one pixel for each picture that is there; no picture is decoded."""
+    from PIL import Image
+
+    rows = task.dataset[task.config.test_split]
+    columns = _picture_columns(rows)
+    if not columns:
+        return [{} for _ in range(len(rows))]
+    pixel = Image.new("RGB", (1, 1))
+    found = []
+    for batch in rows.select_columns(columns).with_format("arrow").iter(batch_size=32):
+        values = [[one for chunk in batch[name].chunks for one in _held(chunk, pixel)] for name in columns]
+        found += [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
+    return found
+
+
+def _held(column: Any, pixel: Any) -> list[Any]:
+    """A pixel for each picture of an Arrow array, or for each in its lists; none where there is no picture."""
+    if hasattr(column, "flatten") and hasattr(column, "offsets"):
+        return [_held(value.values, pixel) if value.is_valid else None for value in column]
+    return [pixel if there else None for there in column.is_valid().to_pylist()]
 
 
 def _readable(spec: TaskSpec, part: Part) -> tuple[Any, Sequence[int], str]:
@@ -146,16 +257,16 @@ def _answer_fault(spec: TaskSpec, task: Any, row: Mapping[str, Any]) -> str:
         return ""
     try:
         named = _columns(task.config.doc_to_target)
-        if named and all(name in row and _is_empty(row[name]) for name in named):
+        if named and all(name in row and gold.is_empty(row[name]) for name in named):
             return f"it has no answer (empty: {', '.join(sorted(named))})"
         target = task.doc_to_target(row)
-        if _is_empty(target):
+        if gold.is_empty(target):
             return "it has no answer"
         if task.OUTPUT_TYPE == "multiple_choice":
             if task.multiple_input:
                 target = task.doc_to_text(row)
-            return _outside(target, task.doc_to_choice(row))
-        return GOLD.get(spec.scorer, _any)(target, row)
+            return gold.outside(target, task.doc_to_choice(row))
+        return gold.fault(spec.scorer, target, row)
     except Exception as error:  # as above
         return f"no answer can be made of it ({_line(error)})"
 
@@ -170,57 +281,6 @@ def _columns(target: Any) -> set[str]:
         return keys.variables(target)
     except VrbenchError:  # it uses a filter that only the harness knows
         return set()
-
-
-def _is_empty(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and not value.strip()) or (isinstance(value, list) and not value)
-
-
-def _outside(target: Any, options: Sequence[Any]) -> str:
-    """Whether a right answer, or one of several, is no option: by number from 0, or by its text."""
-    for gold in target if isinstance(target, list) else [target]:
-        known = 0 <= gold < len(options) if isinstance(gold, int) else gold in options
-        if not known:
-            return f"the right answer, {gold!r}, is none of the {len(options)} options"
-    return ""
-
-
-def _yes_or_no(target: Any, row: Mapping[str, Any]) -> str:
-    known = str(target).strip().lower() in ("yes", "no")
-    return "" if known else f"the right answer, {target!r}, is neither yes nor no"
-
-
-def _letter_column(target: Any, row: Mapping[str, Any]) -> str:
-    """MMBench: each option in a column that its letter names."""
-    here = [letter for letter in "ABCDEFGH" if str(row.get(letter) or "").strip() not in ("", "nan")]
-    return "" if target in here else f"the right answer, {target!r}, is none of the options {', '.join(here)}"
-
-
-def _letter_choice(target: Any, row: Mapping[str, Any]) -> str:
-    """SEED-Bench: options in the columns choice_a to choice_d."""
-    here = [letter for letter in "ABCD" if not _is_empty(row.get(f"choice_{letter.lower()}"))]
-    return "" if str(target).strip().upper() in here else f"the right answer, {target!r}, is none of {', '.join(here)}"
-
-
-def _any(target: Any, row: Mapping[str, Any]) -> str:
-    """Any answer will do, unless the row has a list of options and the answer is a number or a letter of them."""
-    options: list[Any] = next((row[name] for name in ("options", "choices") if isinstance(row.get(name), list)), [])
-    if not options:
-        return ""
-    if isinstance(target, int):
-        return _outside(target, options)
-    if isinstance(target, str) and len(target.strip()) == 1 and "A" <= target.strip() <= "Z":
-        known = ord(target.strip()) - ord("A") < len(options) or target in options
-        return "" if known else f"the right answer, {target!r}, is none of the {len(options)} options"
-    return ""
-
-
-GOLD: dict[str, Callable[[Any, Mapping[str, Any]], str]] = {
-    "mme": _yes_or_no,
-    "mmbench": _letter_column,
-    "seed": _letter_choice,
-}
-"""Scorer -> what a right answer of its data may be; the others take `_any`."""
 
 
 def _line(error: Exception) -> str:

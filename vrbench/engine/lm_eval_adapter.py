@@ -21,7 +21,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from vrbench.engine.answering import Answerer
 from vrbench.engine.requests import Generation, LogLikelihood
 from vrbench.engine.settings import generation
-from vrbench.records import digest_of
+from vrbench.writing import digest_of
 
 if TYPE_CHECKING:
     from datasets import DatasetDict

@@ -21,7 +21,7 @@ from vrbench.engine.answering import Answerer
 from vrbench.engine.requests import Generation, Picture, picture
 from vrbench.engine.settings import generation
 from vrbench.errors import VrbenchError
-from vrbench.records import digest_of
+from vrbench.writing import digest_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from vrbench.records import digest_of
+from vrbench.writing import digest_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -12,17 +12,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 LETTERS = "ABCDEF"
-SAID = "The answer is "
+SAID = "[Th]he answer is "  # as published
 FIGURES = r"[\d$.,/:]+"
 NUMBER = r"[-\d$.,/:]*\d"
 
 LETTER_FORMS = tuple(
-    re.compile(form, re.DOTALL)
-    for form in (
-        r"^(\([A-Za-z]\)|[A-Za-z])$",  # "(b)", "B"
-        r"^([A-Za-z]). ",  # "B. a dog", "B) a dog"
-        rf"{SAID}([A-Z])",
-        rf"(?:^|{SAID})(\([A-Za-z]\)) .+$",  # "(B) a dog", "The answer is (B) a dog"
+    map(
+        re.compile,
+        (
+            r"^\(([A-Za-z])\)$",  # "(b)"
+            r"^([A-Za-z])$",  # "B"
+            r"^([A-Za-z]). ",  # "B. a dog", "B) a dog"
+            rf"{SAID}([A-Z])",
+            r"^\(([A-Za-z])\) [\s\S]",  # "(B) a dog"
+            rf"{SAID}\(([A-Za-z])\) [\s\S]",  # "The answer is (B) a dog"
+        ),
     )
 )
 """How an option's letter may be given; the first form that names an option counts."""
@@ -46,7 +50,7 @@ NUMBER_FORMS = tuple(
 def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
     """1 for a right answer, else 0, as lmms-eval wants it; `doc` has answer, choices and unit."""
     unit = doc["unit"] or ""
-    said = normalised(read_answer(results[0], doc["choices"] or ()), unit)
+    said = normalised(read_answer(results[0].strip(), doc["choices"] or ()), unit)
     return {"accuracy": float(said.lower() == normalised(doc["answer"], unit).lower())}
 
 
@@ -80,7 +84,7 @@ def normalised(text: str, unit: str) -> str:
 def _option(text: str, options: Sequence[str]) -> str:
     for form in LETTER_FORMS:
         found = form.search(text)
-        letter = found.group(1).strip("()").upper() if found else ""
+        letter = found.group(1).upper() if found else ""
         if letter and letter in LETTERS:
             place = LETTERS.index(letter)
             return options[place] if place < len(options) else ""

@@ -11,7 +11,7 @@ from vrbench.engine import tabmwp
 from vrbench.engine.scoring import Aggregates, Document, Mark, Scorer, mean_of
 from vrbench.errors import VrbenchError
 
-LETTERS = "ABCD"
+LETTERS = tuple("ABCD")
 
 
 def _checked(document: Document, gold: str, options: Sequence[str]) -> str:
@@ -60,8 +60,8 @@ def _mmbench_static() -> Mapping[str, Any]:
 
 def _seed(document: Document) -> Mark:
     result = document.metrics["seed_all"]
-    gold = _checked(document, result["answer"], LETTERS)
-    right = result["pred"].lower().strip() == gold.lower()
+    gold = _checked(document, result["answer"].strip().upper(), LETTERS)
+    right = result["pred"].strip().upper() == gold
     return Mark(float(right), document.responses[0], gold)
 
 
@@ -97,7 +97,7 @@ def _hallusionbench(document: Document) -> Mark:
     """Right or wrong by the harness's own rule without a judge, of one item."""
     from lmms_eval.tasks.hallusion_bench.evaluate_hb import hb_aggregation_result_aAcc_intern
 
-    gold = _checked(document, document.doc["gt_answer"], "01")
+    gold = _checked(document, document.doc["gt_answer"], ("0", "1"))
     right = hb_aggregation_result_aAcc_intern([dict(document.metrics["aAcc"])])
     return Mark(float(right), document.responses[0], "yes" if gold == "1" else "no")
 

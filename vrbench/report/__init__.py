@@ -7,10 +7,10 @@ from pathlib import Path
 
 from vrbench.compare import Comparison
 from vrbench.errors import VrbenchError
-from vrbench.records import write_atomically
 from vrbench.report import terminal
 from vrbench.report.pages import html, latex, markdown
 from vrbench.report.terminal import scores
+from vrbench.writing import write_atomically
 
 __all__ = ["FORMATS", "render", "scores", "write"]
 

@@ -21,8 +21,9 @@ from vrbench.models.packing import Row, pack
 from vrbench.models.vlm import VLM
 from vrbench.pocket.turns import turns
 from vrbench.pocket.world import draw, scene
-from vrbench.records import Base, Lineage, Step, write_atomically
+from vrbench.records import Base, Lineage, Step
 from vrbench.surgery.recipe import PruneRecipe
+from vrbench.writing import write_atomically
 
 PICTURES_AT_ONCE = 32
 

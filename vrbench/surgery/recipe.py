@@ -8,7 +8,8 @@ import yaml
 from pydantic import Field, ValidationError
 
 from vrbench.errors import raise_all
-from vrbench.records import Record, digest_of
+from vrbench.records import Record
+from vrbench.writing import digest_of
 
 
 class PruneRecipe(Record):

@@ -14,10 +14,10 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 from vrbench.cache import cache_folder, file_digest
-from vrbench.records import digest_of
 from vrbench.train.packing import Packer, Row
 from vrbench.train.pictures import Pictures
 from vrbench.train.tower import encode
+from vrbench.writing import digest_of
 
 FORMAT = 1  # of the cached file; raise it when what is written changes
 FIELDS = ("tokens", "turn", "position", "target")

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from vrbench.cache import file_digest
 from vrbench.lineage import MARKER
-from vrbench.records import Lineage, write_atomically
+from vrbench.records import Lineage
 from vrbench.train.recipe import TrainRecipe
+from vrbench.writing import write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,8 +9,10 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
+from vrbench import strict_yaml
 from vrbench.errors import VrbenchError, raise_all
-from vrbench.records import Record, digest_of
+from vrbench.records import Record
+from vrbench.writing import digest_of
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -96,7 +98,7 @@ def load(name: str, overrides: dict[str, str] | None = None) -> TrainRecipe:
         hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(names())}"
         raise VrbenchError(f"no recipe {name!r}; {hint}")
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = strict_yaml.load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise VrbenchError(f"recipe {path} is not YAML: {error}") from error
     if not isinstance(raw, dict):
@@ -112,7 +114,7 @@ def _set(raw: dict[str, Any], key: str, value: str) -> None:
         raw = raw.setdefault(part, {})
         if not isinstance(raw, dict):
             raise VrbenchError(f"{key!r} cannot be set: {part!r} holds a value, not keys")
-    raw[last] = yaml.safe_load(value)
+    raw[last] = strict_yaml.load(value)
 
 
 def _validated(raw: dict[str, Any], where: str) -> TrainRecipe:
