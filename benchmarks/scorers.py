@@ -1,10 +1,13 @@
-"""Is every visual task scored as its harness scores it? Made-up answers in all dresses, item by item.
+"""Is every visual task scored as its harness scores it? Made-up and recorded answers, item by item.
 
     python benchmarks/scorers.py [--items 320]
+    python benchmarks/scorers.py --record [--ckpt pocket/region,...] [--tasks mme,...]
 
-The documents are made up in the form of the hub's sets (`documents.py`). The answers go through vrbench on one side; on
-the other through a task object of lmms-eval's own, made from its own YAML: its filters, `process_results` and
-aggregations, called directly. Writes benchmarks/results/scorers.md; exits with 1 where anything differs.
+The documents are made up in the form of the hub's sets (`documents.py`), and so are answers in all dresses
+(`dresses.py`); others were given to such documents by the pocket checkpoints (`recorded.py`; --record asks them anew).
+The answers go through vrbench on one side; on the other through a task object of lmms-eval's own, made from its own
+YAML: its filters, `process_results` and aggregations, called directly. Writes benchmarks/results/scorers.md; exits with
+1 where anything differs.
 """
 
 from __future__ import annotations
@@ -17,15 +20,20 @@ import sys
 import tempfile
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import date
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from benchmarks import documents, dresses
+if __package__ in (None, ""):  # run as a file: the folder's own modules, by their name
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import documents, dresses, recorded
 from vrbench import data, metrics, registry
 from vrbench.engine import harness
 from vrbench.engine.scorers import SCORERS
+from vrbench.errors import VrbenchError
 from vrbench.provenance import PACKAGES, installed
 from vrbench.records import Sample
 from vrbench.registry import TaskSpec
@@ -36,10 +44,10 @@ OWN = {"tabmwp": "own rule, see tests/engine/test_tabmwp.py", "ocrvqa": "lmms-ev
 
 @dataclass(frozen=True)
 class Line:
-    """One task's outcome.
+    """The outcome of answers to one task.
 
     Attributes:
-        answers: made-up answers, one an item.
+        answers: one an item.
         right: points that vrbench gave them.
         items: items whose score is the harness's (MME: pairs; MMBench: questions; then all items of them).
         figures: aggregates of the harness that vrbench has, and how many of them are the same.
@@ -56,6 +64,11 @@ class Line:
     def equal(self) -> bool:
         """Whether everything is the same."""
         return self.items == self.answers and self.figures == self.same_figures > 0
+
+    def __add__(self, other: Line) -> Line:
+        """Both outcomes of one task together."""
+        sums = [getattr(self, x.name) + getattr(other, x.name) for x in fields(self) if x.name != "task"]
+        return Line(self.task, *sums)
 
 
 class Prompts:
@@ -87,14 +100,40 @@ def check(spec: TaskSpec, items: int, root: Path) -> Line:
         items: documents at least.
         root: empty folder for the documents.
     """
-    documents.write(spec, root, items)
-    parts = harness.used(spec, data.load(spec, root), None, 0)
-    rows = parts[0].rows[spec.data.split]
+    part = _documents(spec, items, root)
+    rows = part.rows[spec.data.split]
     plain = rows.remove_columns([name for name in spec.data.images if name in rows.column_names])
-    said = dresses.answers(spec.id, list(plain))
+    return _compare(spec, part, dresses.answers(spec.id, list(plain)))
+
+
+def check_recorded(spec: TaskSpec, recordings: Sequence[recorded.Recording], root: Path) -> Line:
+    """Score the recorded answers of one task both ways, those of each checkpoint as one run.
+
+    Args:
+        recordings: of this task.
+        root: empty folder for the documents.
+
+    Raises:
+        VrbenchError: there are no answers, or they were given to other documents.
+    """
+    if not recordings:
+        raise VrbenchError(f"task {spec.id!r} has no recorded answers; make them with --record")
+    part = _documents(spec, recorded.DOCUMENTS, root)
+    ids = recorded.ids(spec, part)
+    return reduce(Line.__add__, [_compare(spec, part, recording.to(ids)) for recording in recordings])
+
+
+def _documents(spec: TaskSpec, items: int, root: Path) -> harness.Part:
+    documents.write(spec, root, items)
+    (part,) = harness.used(spec, data.load(spec, root), None, 0)
+    return part
+
+
+def _compare(spec: TaskSpec, part: harness.Part, said: Sequence[str]) -> Line:
+    """Score answers both ways, one a document."""
     answerer: Any = Says(said)
-    outcome = harness.run(spec, parts, answerer)
-    theirs = Reference(spec, parts[0], said, [sample.id for sample in outcome.samples])
+    outcome = harness.run(spec, [part], answerer)
+    theirs = Reference(spec, part, said, [sample.id for sample in outcome.samples])
     units: dict[tuple[str, str], list[int]] = {}
     for number, sample in enumerate(outcome.samples):
         whole = metrics.METRICS[SCORERS[spec.scorer].check].whole_units
@@ -177,24 +216,37 @@ def _config(spec: TaskSpec) -> dict[str, Any]:
     return told
 
 
-def report(lines: Sequence[Line], command: str) -> str:
-    """Markdown: tasks, answers, and how many are scored the same."""
+def report(lines: Sequence[tuple[Line, Line]], recordings: Sequence[recorded.Recording], command: str) -> str:
+    """Markdown: tasks, answers, and how many are scored the same.
+
+    Args:
+        lines: of each task, what came of the made-up answers and of the recorded ones.
+    """
     rows = [
-        f"| {x.task} | {x.answers} | {x.right:.1f} | {OWN.get(x.task, 'lmms-eval')} | {x.items} | "
-        f"{x.same_figures} of {x.figures} | {'yes' if x.equal else '**no**'} |"
-        for x in lines
+        f"| {made.task} | {made.answers} | {made.right:.1f} | {said.answers} | {said.right:.1f} | "
+        f"{OWN.get(made.task, 'lmms-eval')} | {made.items} + {said.items} | "
+        f"{made.same_figures + said.same_figures} of {made.figures + said.figures} | "
+        f"{'yes' if made.equal and said.equal else '**no**'} |"
+        for made, said in lines
     ]
+    digests = dict(sorted({(one.checkpoint, one.digest) for one in recordings}))
+    asked = ", ".join(f"{name} ({digest[:16]})" for name, digest in digests.items())
     versions = ", ".join(f"{name} {installed(name)}" for name in PACKAGES if installed(name))
     return "\n".join(
         [
             "# The scorers against the harness's own",
             "",
-            f"{date.today().isoformat()}. Made-up answers to made-up documents, one an item, scored by vrbench and by "
+            f"{date.today().isoformat()}. Answers to made-up documents, one an item, scored by vrbench and by "
             "lmms-eval's own task objects: filters, process_results and aggregations. MME's pairs and MMBench's "
             "questions in all rotations are compared as wholes, since lmms-eval has no score of a part of them.",
             "",
-            "| task | answers | points | scored against | the same, item by item | the same aggregates | equal |",
-            "|---|---|---|---|---|---|---|",
+            f"Made up: answers in all dresses. Recorded: what {asked} said to {recorded.DOCUMENTS} documents a task "
+            "and a few more where questions belong together, through vrbench's engine, in float32, with each task's "
+            f"own prompt and settings, {recorded.LONGEST} tokens at most; those of each checkpoint are one run.",
+            "",
+            "| task | made up | points | recorded | points | scored against | the same, item by item | "
+            "the same aggregates | equal |",
+            "|---|---|---|---|---|---|---|---|---|",
             *rows,
             "",
             f"`{command}`",
@@ -205,21 +257,30 @@ def report(lines: Sequence[Line], command: str) -> str:
     )
 
 
-def main() -> int:
+def main(told: Sequence[str] | None = None) -> int:
     """Compare, print and write; returns 1 where something differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--items", type=int, default=320)
-    given = parser.parse_args()
+    parser.add_argument("--items", type=int, default=320, help="made-up answers a task")
+    parser.add_argument("--record", action="store_true", help="ask the checkpoints instead of comparing")
+    parser.add_argument("--ckpt", default=recorded.CHECKPOINTS, help="to be recorded")
+    parser.add_argument("--tasks", default=",".join(documents.SETS), help="to be recorded")
+    given = parser.parse_args(told)
     specs = registry.load()
+    if given.record:
+        recorded.record_all(given.ckpt.split(","), registry.resolve(given.tasks, specs))
+        return 0
+    recordings = recorded.read()
     lines = []
     for name in documents.SETS:
-        with tempfile.TemporaryDirectory() as folder, harness._quiet():
-            lines.append(check(specs[name], given.items, Path(folder)))
-    written = report(lines, f"python benchmarks/scorers.py --items {given.items}")
+        mine = [one for one in recordings if one.task == name]
+        with tempfile.TemporaryDirectory() as folder, harness.quiet():
+            made = check(specs[name], given.items, Path(folder) / "made")
+            lines.append((made, check_recorded(specs[name], mine, Path(folder) / "recorded")))
+    written = report(lines, recordings, f"python benchmarks/scorers.py --items {given.items}")
     REPORT.parent.mkdir(exist_ok=True)
     REPORT.write_text(written, encoding="utf-8")
     print(written)
-    return 0 if all(line.equal for line in lines) else 1
+    return 0 if all(made.equal and said.equal for made, said in lines) else 1
 
 
 if __name__ == "__main__":
