@@ -30,11 +30,11 @@ if __package__ in (None, ""):  # run as a file: the folder's own modules, by the
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import documents, dresses, recorded
+from benchmarks.made import versions
 from vrbench import data, metrics, registry
 from vrbench.engine import harness
 from vrbench.engine.scorers import SCORERS
 from vrbench.errors import VrbenchError
-from vrbench.provenance import PACKAGES, installed
 from vrbench.records import Sample
 from vrbench.registry import TaskSpec
 
@@ -231,7 +231,6 @@ def report(lines: Sequence[tuple[Line, Line]], recordings: Sequence[recorded.Rec
     ]
     digests = dict(sorted({(one.checkpoint, one.digest) for one in recordings}))
     asked = ", ".join(f"{name} ({digest[:16]})" for name, digest in digests.items())
-    versions = ", ".join(f"{name} {installed(name)}" for name in PACKAGES if installed(name))
     return "\n".join(
         [
             "# The scorers against the harness's own",
@@ -251,7 +250,7 @@ def report(lines: Sequence[tuple[Line, Line]], recordings: Sequence[recorded.Rec
             "",
             f"`{command}`",
             "",
-            versions + ".",
+            versions(),
             "",
         ]
     )
