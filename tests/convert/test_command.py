@@ -1,0 +1,41 @@
+"""`vrbench convert` on the command line: what it prints, how it fails, and what it says of itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.convert import made as tiny
+
+
+def vrbench(*command: str) -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, "-m", "vrbench", *command]
+    return subprocess.run(program, capture_output=True, text=True, env=dict(os.environ), check=False)
+
+
+def test_it_makes_a_checkpoint_and_shows_how_far_it_is(tmp_path: Path) -> None:
+    made = tiny.make("llava")
+    source, tower = tiny.save_merged(made, tmp_path / "src", "bin"), tiny.save_tower(made, tmp_path / "tower")
+    done = vrbench("convert", str(source), str(tmp_path / "out"), "--vision-tower", str(tower))
+    assert (done.returncode, done.stdout) == (0, f"checkpoint: {tmp_path / 'out'}\n")
+    assert "converting: 100%" in done.stderr
+
+
+def test_every_fault_is_a_line_and_the_user_s(tmp_path: Path) -> None:
+    source = tiny.save_projector(tiny.make("llava"), tmp_path / "src")
+    done = vrbench("convert", str(source), str(tmp_path / "out"))
+    lines = done.stderr.splitlines()
+    assert (done.returncode, done.stdout, len(lines)) == (2, "", 2)
+    assert all(line.startswith("vrbench: ") for line in lines)
+    assert "--base" in lines[0] and "--vision-tower" in lines[1]
+
+
+def test_its_help_has_an_example_and_imports_nothing_heavy() -> None:
+    code = "import sys; from vrbench.cli import app; app(standalone_mode=False); print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "convert", "--help"], capture_output=True, text=True, check=False
+    )
+    assert "Example: vrbench convert" in done.stdout
+    assert done.stdout.endswith("False\n")
