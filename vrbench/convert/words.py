@@ -97,7 +97,9 @@ def _load(folder: Path) -> Any:
         return _from_pieces(folder)
     try:
         # Said, since the folder's config.json may name a model that transformers does not know.
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, config=_plain_config())
+        return AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, config=_plain_config()
+        )
     except Exception as error:  # whatever the many readers behind it raise
         raise VrbenchError(f"the tokenizer of {folder} cannot be read: {error}") from error
 
