@@ -235,14 +235,14 @@ def sentencepiece_model() -> bytes:
     """The bytes of a `tokenizer.model` (a protocol buffer) with the tiny vocabulary."""
 
     def counted(field_number: int, content: bytes) -> bytes:
-        assert len(content) < 128
-        return bytes([field_number << 3 | 2, len(content)]) + content
+        low, high = len(content) & 127, len(content) >> 7
+        return bytes([field_number << 3 | 2, *([low | 128, high] if high else [low])]) + content
 
     entries = []
     for text, kind in pieces():
         score = b"\x15" + np.float32(-1.5).tobytes()  # field 2, four bytes
         entries.append(counted(1, counted(1, text.encode()) + score + bytes([3 << 3, kind])))
-    return b"".join(entries) + counted(2, counted(7, b"m_model_type"))
+    return counted(3, b"n" * 300) + b"".join(entries) + counted(2, counted(7, b"m" * 400))
 
 
 def llama_words() -> Any:

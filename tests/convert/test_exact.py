@@ -11,10 +11,11 @@ import pytest
 import torch
 from safetensors import safe_open
 from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from tests.convert import made as tiny
 from vrbench import checkpoint
-from vrbench.convert import convert
+from vrbench.convert import convert, stream
 from vrbench.models.load import load_vlm
 
 QUESTION = "What is on the picture? Is it a cat?"
@@ -24,6 +25,7 @@ def run_alone(folder: Path) -> tuple[list[int], torch.Tensor, torch.Tensor]:
     """Token ids without the picture's, pixel values and logits, with transformers and nothing of ours."""
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
     processor = AutoProcessor.from_pretrained(folder)
+    processor.image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil")  # torchvision's differs
     turn = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]}]
     prompt = processor.apply_chat_template(turn, add_generation_prompt=True)
     inputs = processor(images=[tiny.picture()], text=prompt, return_tensors="pt")
@@ -105,6 +107,34 @@ def test_what_a_lora_training_also_changed_takes_the_base_s_place(tmp_path: Path
     torch.save(torch.load(file, weights_only=True) | tower, file)
     base, folder = tiny.save_base(made, tmp_path / "base"), tiny.save_tower(made, tmp_path / "tower")
     same_as_reference(convert(str(tmp_path / "lora"), tmp_path / "out", str(base), str(folder)), expected)
+
+
+def test_a_norm_that_a_lora_training_also_changed_takes_the_base_s_place(tmp_path: Path) -> None:
+    made = tiny.make("llava")
+    expected = tiny.save_lora(made, tmp_path / "lora")
+    file = tmp_path / "lora" / "non_lora_trainables.bin"
+    expected.llm["model.norm.weight"] = made.llm["model.norm.weight"] * 1.5
+    norm = {"base_model.model.model.norm.weight": expected.llm["model.norm.weight"]}
+    torch.save(torch.load(file, weights_only=True) | norm, file)
+    base, tower = tiny.save_base(made, tmp_path / "base"), tiny.save_tower(made, tmp_path / "tower")
+    same_as_reference(convert(str(tmp_path / "lora"), tmp_path / "out", str(base), str(tower)), expected)
+
+
+def test_of_a_tower_that_the_source_holds_only_the_settings_are_wanted(tmp_path: Path) -> None:
+    made = tiny.make("llava")
+    source, tower = tiny.save_merged(made, tmp_path / "src"), tiny.save_tower(made, tmp_path / "tower")
+    (tower / "model.safetensors").unlink()
+    same_as_reference(convert(str(source), tmp_path / "out", vision_tower=str(tower)), made)
+
+
+def test_matrices_that_are_merged_in_many_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "NUMBERS_AT_ONCE", 5 * tiny.HIDDEN)  # 5 rows, or 3, and a rest
+    made = tiny.make("llava")
+    expected = tiny.save_lora(made, tmp_path / "lora")
+    base, tower = tiny.save_base(made, tmp_path / "base"), tiny.save_tower(made, tmp_path / "tower")
+    found = stored(convert(str(tmp_path / "lora"), tmp_path / "out", str(base), str(tower)))
+    for name, value in expected.llm.items():
+        torch.testing.assert_close(found[f"language_model.{name}"][: len(value)], value, atol=1e-6, rtol=0)
 
 
 def test_a_source_that_was_not_trained_on_padded_pictures(tmp_path: Path) -> None:
@@ -232,6 +262,16 @@ def test_the_lineage_of_an_adapter_names_its_base_and_layers(tmp_path: Path) -> 
     assert found["base"]["id"] == "base"
     assert len(found["base"]["digest"]) == 64
     assert [(step["kind"], step["layers"]) for step in found["steps"]] == [("converted", "none"), ("trained", "0,2")]
+
+
+def test_a_tokenizer_that_says_nothing_of_its_first_token_has_one(tmp_path: Path) -> None:
+    made = tiny.make("llava")
+    source, tower = tiny.save_merged(made, tmp_path / "src"), tiny.save_tower(made, tmp_path / "tower")
+    (source / "tokenizer_config.json").unlink()
+    (source / "added_tokens.json").write_text(json.dumps({"[PAD]": 307}))
+    tokenizer = AutoTokenizer.from_pretrained(convert(str(source), tmp_path / "out", vision_tower=str(tower)))
+    assert tokenizer("a [PAD]<image>")["input_ids"][0] == 1
+    assert tokenizer.convert_tokens_to_ids(["[PAD]", "<image>"]) == [307, 308]
 
 
 def test_a_sentencepiece_model_is_read_as_transformers_reads_one(tmp_path: Path) -> None:

@@ -171,6 +171,10 @@ class TestSettings:
         monkeypatch.setattr(tokenizers.Tokenizer, "add_special_tokens", lambda *_: 0)
         told(at, "merged", "does not keep the image token <image> as one token")
 
+    def test_added_tokens_with_a_gap(self, at: Path) -> None:
+        (at / "merged" / "added_tokens.json").write_text(json.dumps({"[PAD]": 400}))
+        told(at, "merged", "leaves gaps between ids: [PAD]")
+
     @pytest.mark.parametrize("content", [b"", b"\x00\x01\x02", b"\n\x7fabc", b"#version: 0.2\nthe quick\n"])
     def test_a_tokenizer_model_that_is_something_else(self, content: bytes, at: Path) -> None:
         (at / "merged" / "tokenizer.model").write_bytes(content)
