@@ -1,4 +1,4 @@
-"""Tiny checkpoints in the original layouts of LLaVA-1.5 and Bunny, and a plain forward pass to hold conversions to."""
+"""Tiny checkpoints in the original layouts of LLaVA-1.5 and Bunny."""
 
 from __future__ import annotations
 
@@ -7,19 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from safetensors.torch import save_file
+
+from tests.convert.words import pieces, save_tokenizer
 
 State = dict[str, torch.Tensor]
 DEPTH, HIDDEN, SIDE, PATCH = 3, 32, 28, 14
-SYSTEM = (
-    "A chat between a curious user and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the user's questions."
-)
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-WORDS = [*"▁AQSUER:theisanordlcufgmvypbwkxqz.,'?INT", "▁a", "▁t", "US", "ER", "USER", "▁USER", "th", "he"]
 FAMILIES = ("llava", "bunny-llama", "bunny-phi3")
 
 
@@ -212,139 +207,3 @@ def save_lora(
     torch.save(trained, folder / "non_lora_trainables.bin")
     (folder / "config.json").write_text(json.dumps(made.settings))
     return Made(made.family, made.text, llm, made.tower, made.projector, made.settings)
-
-
-def pieces() -> list[tuple[str, int]]:
-    """Text and kind of the pieces of a tiny SentencePiece vocabulary: special ones, bytes, then words."""
-    return [("<unk>", 2), ("<s>", 3), ("</s>", 3), *((f"<0x{i:02X}>", 6) for i in range(256)), *((w, 1) for w in WORDS)]
-
-
-def save_tokenizer(family: str, folder: Path) -> None:
-    """The tokenizer of a family, in the files in which it is published."""
-    if family == "llava":
-        (folder / "tokenizer.model").write_bytes(sentencepiece_model())
-        config = {"tokenizer_class": "LlamaTokenizer", "legacy": False, "add_bos_token": True, "model_max_length": 2048}
-        (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    elif family == "bunny-llama":
-        byte_level().save_pretrained(folder)
-    else:
-        phi3_words().save_pretrained(folder)
-
-
-def sentencepiece_model() -> bytes:
-    """The bytes of a `tokenizer.model` (a protocol buffer) with the tiny vocabulary."""
-
-    def counted(field_number: int, content: bytes) -> bytes:
-        low, high = len(content) & 127, len(content) >> 7
-        return bytes([field_number << 3 | 2, *([low | 128, high] if high else [low])]) + content
-
-    entries = []
-    for text, kind in pieces():
-        score = b"\x15" + np.float32(-1.5).tobytes()  # field 2, four bytes
-        entries.append(counted(1, counted(1, text.encode()) + score + bytes([3 << 3, kind])))
-    return counted(3, b"n" * 300) + b"".join(entries) + counted(2, counted(7, b"m" * 400))
-
-
-def llama_words() -> Any:
-    """The tokenizer of the original LLaVA: every text that it is given starts with a space."""
-    from transformers import LlamaTokenizer
-    from transformers.tokenization_utils_base import generate_merges
-
-    vocabulary = {text: i for i, (text, _) in enumerate(pieces())}
-    merges = generate_merges(vocabulary, skip_tokens=["<unk>", "<s>", "</s>"])
-    return LlamaTokenizer(vocabulary, merges, legacy=True, add_bos_token=True)
-
-
-def phi3_words() -> Any:
-    """A Llama tokenizer, in tokenizer.json, with Phi 3's added tokens."""
-    from transformers import LlamaTokenizer
-    from transformers.tokenization_utils_base import generate_merges
-
-    vocabulary = {text: i for i, (text, _) in enumerate(pieces())}
-    merges = generate_merges(vocabulary, skip_tokens=["<unk>", "<s>", "</s>"])
-    words = LlamaTokenizer(vocabulary, merges, legacy=False, add_bos_token=True, pad_token="<unk>")
-    words.add_special_tokens({"additional_special_tokens": ["<|endoftext|>", "<|assistant|>", "<|end|>"]})
-    return words
-
-
-def byte_level() -> Any:
-    """Llama 3's kind of tokenizer: bytes, special tokens at the end of the vocabulary, a reserved one among them."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    inner = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
-    inner.add_special_tokens(
-        ["<|begin_of_text|>", "<|end_of_text|>", "<|reserved_special_token_0|>", "<|reserved_special_token_1|>",
-         "<|eot_id|>"]
-    )  # fmt: skip
-    inner.post_processor = processors.TemplateProcessing(
-        single="<|begin_of_text|> $A", special_tokens=[("<|begin_of_text|>", 256)]
-    )
-    return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<|begin_of_text|>", eos_token="<|eot_id|>")
-
-
-def original_words(family: str) -> Any:
-    """The tokenizer as the original code has it, for texts without pictures."""
-    if family == "bunny-llama":
-        return byte_level()
-    words = llama_words()
-    if family == "bunny-phi3":
-        words.add_special_tokens({"additional_special_tokens": ["<|endoftext|>", "<|assistant|>", "<|end|>"]})
-    return words
-
-
-def chunks(family: str, question: str) -> tuple[list[int], list[int]]:
-    """Token ids before and after the picture, each tokenized on its own, as the original code does it."""
-    words = original_words(family)
-    before, after = f"{SYSTEM} USER: <image>\n{question} ASSISTANT:".split("<image>")
-    ids = words(after)["input_ids"]
-    return list(words(before)["input_ids"]), list(ids[1:] if ids[0] == words.bos_token_id else ids)
-
-
-def picture() -> Image.Image:
-    """A picture that is no square."""
-    noise = np.random.default_rng(3).integers(0, 256, (40, 61, 3), dtype=np.uint8)
-    return Image.fromarray(noise)
-
-
-def pixels(made: Made, image: Image.Image, pad: bool = True) -> torch.Tensor:
-    """Pixel values as the original code makes them, with PIL and numpy alone: [1, 3, SIDE, SIDE]."""
-    mean, std = (CLIP_MEAN, CLIP_STD) if made.is_clip else ((0.5,) * 3, (0.5,) * 3)
-    if pad:
-        side = max(image.size)
-        square = Image.new("RGB", (side, side), tuple(int(x * 255) for x in mean))
-        square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
-        image = square
-    if made.is_clip:  # the shorter edge, then the middle
-        factor = SIDE / min(image.size)
-        image = image.resize((int(image.width * factor), int(image.height * factor)), Image.Resampling.BICUBIC)
-        left, top = (image.width - SIDE) // 2, (image.height - SIDE) // 2
-        image = image.crop((left, top, left + SIDE, top + SIDE))
-    else:
-        image = image.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-    values = np.asarray(image, dtype=np.float32) / 255
-    return torch.from_numpy(((values - np.float32(mean)) / np.float32(std)).transpose(2, 0, 1).copy())[None]
-
-
-@torch.inference_mode()
-def reference_logits(made: Made, before: list[int], after: list[int], pixel_values: torch.Tensor) -> torch.Tensor:
-    """The model written out: tower, projector, splice, decoder, head; [tokens, vocabulary] in float32."""
-    from transformers import LlamaModel, Phi3Model
-
-    tower = vision_tower(made.family)
-    tower.load_state_dict(made.tower, strict=True)
-    features = tower(pixel_values, output_hidden_states=True).hidden_states[-2]
-    if made.is_clip:
-        features = features[:, 1:]
-    hidden = torch.nn.functional.gelu(features @ made.projector["0.weight"].T + made.projector["0.bias"])
-    image = hidden @ made.projector["2.weight"].T + made.projector["2.bias"]
-    embedding = made.llm["model.embed_tokens.weight"]
-    spliced = torch.cat([embedding[before], image[0], embedding[after]])[None]
-    decoder = (Phi3Model if made.family == "bunny-phi3" else LlamaModel)(text_config(made.family, made.text)).eval()
-    inner = {n.removeprefix("model."): v for n, v in made.llm.items() if n.startswith("model.")}
-    decoder.load_state_dict(inner, strict=True)
-    states = decoder(inputs_embeds=spliced, use_cache=False).last_hidden_state[0]
-    return states @ made.llm["lm_head.weight"].T

@@ -14,6 +14,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokeniz
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from tests.convert import made as tiny
+from tests.convert import plain, words
 from vrbench import checkpoint
 from vrbench.convert import convert, stream
 from vrbench.models.load import load_vlm
@@ -28,7 +29,7 @@ def run_alone(folder: Path) -> tuple[list[int], torch.Tensor, torch.Tensor]:
     processor.image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil")  # torchvision's differs
     turn = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]}]
     prompt = processor.apply_chat_template(turn, add_generation_prompt=True)
-    inputs = processor(images=[tiny.picture()], text=prompt, return_tensors="pt")
+    inputs = processor(images=[plain.picture()], text=prompt, return_tensors="pt")
     with torch.inference_mode():
         logits = model(**inputs).logits[0]
     return inputs["input_ids"][0].tolist(), inputs["pixel_values"], logits
@@ -37,12 +38,12 @@ def run_alone(folder: Path) -> tuple[list[int], torch.Tensor, torch.Tensor]:
 def same_as_reference(folder: Path, expected: tiny.Made, pad: bool = True) -> None:
     """The folder's model, loaded by transformers alone, is the expected one on a picture and a question."""
     ids, pixel_values, logits = run_alone(folder)
-    before, after = tiny.chunks(expected.family, QUESTION)
+    before, after = plain.chunks(expected.family, QUESTION)
     image = json.loads((folder / "config.json").read_text())["image_token_index"]
     assert ids == [*before, *[image] * 4, *after]
-    reference_pixels = tiny.pixels(expected, tiny.picture(), pad)
+    reference_pixels = plain.pixels(expected, plain.picture(), pad)
     torch.testing.assert_close(pixel_values, reference_pixels, atol=1e-6, rtol=0)
-    reference = tiny.reference_logits(expected, before, after, reference_pixels)
+    reference = plain.reference_logits(expected, before, after, reference_pixels)
     assert reference.std() > 0.5  # so that equality says something
     torch.testing.assert_close(logits[:, : reference.shape[1]], reference, atol=1e-5, rtol=1e-5)
 
@@ -207,16 +208,16 @@ def test_vrbench_takes_it(family: str, tmp_path: Path) -> None:
     made = tiny.make(family)
     found = checkpoint.resolve(str(converted(family, tmp_path)))
     vlm = load_vlm(found)
-    before, after = tiny.chunks(family, QUESTION)
+    before, after = plain.chunks(family, QUESTION)
     assert (found.family, vlm.depth, vlm.image_tokens) == ("llava", tiny.DEPTH, 4)
     assert vlm.encode(vlm.prompt(QUESTION, 1), [0]) == [*before, -1, -2, -3, -4, *after]
     end = {"llava": "</s>", "bunny-llama": "<|end_of_text|>", "bunny-phi3": "<|endoftext|>"}[family]
     assert vlm.tokenizer.convert_ids_to_tokens(vlm.end_of_text) == end
-    features = vlm.encode_images([tiny.picture()])
+    features = vlm.encode_images([plain.picture()])
     tower = tiny.vision_tower(family)
     tower.load_state_dict(made.tower)
     with torch.inference_mode():
-        states = tower(tiny.pixels(made, tiny.picture()), output_hidden_states=True).hidden_states[-2]
+        states = tower(plain.pixels(made, plain.picture()), output_hidden_states=True).hidden_states[-2]
     torch.testing.assert_close(features, states[:, 1:] if family == "llava" else states, atol=1e-5, rtol=1e-5)
 
 
@@ -228,7 +229,7 @@ def test_several_turns_are_written_as_the_original_writes_them(tmp_path: Path) -
         {"role": "user", "content": [{"type": "text", "text": "Two?"}]},
     ]
     said = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-    assert said == f"{tiny.SYSTEM} USER: <image>\nOne? ASSISTANT: Yes.</s>USER: Two? ASSISTANT:"
+    assert said == f"{plain.SYSTEM} USER: <image>\nOne? ASSISTANT: Yes.</s>USER: Two? ASSISTANT:"
     with_system = [{"role": "system", "content": "Be brief."}, *turns[:1]]
     said = tokenizer.apply_chat_template(with_system, tokenize=False, add_generation_prompt=True)
     assert said == "Be brief. USER: <image>\nOne? ASSISTANT:"
@@ -276,7 +277,7 @@ def test_a_tokenizer_that_says_nothing_of_its_first_token_has_one(tmp_path: Path
 
 def test_a_sentencepiece_model_is_read_as_transformers_reads_one(tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(converted("llava", tmp_path))
-    original: Callable[[str], Any] = tiny.llama_words()
+    original: Callable[[str], Any] = words.llama_words()
     for text in ("USER: the other", "Ü, 猫?", "a\n\nb", "THE USER", "  two  spaces"):
         assert tokenizer(text)["input_ids"] == original(text)["input_ids"]
     assert tokenizer.model_max_length == 2048

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,28 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.convert import made as tiny
+from tests.convert.refusal import refused, told
+from tests.convert.words import save_tokenizer
 from vrbench.convert import convert, stream
-from vrbench.errors import VrbenchError, sentences
-
-
-@pytest.fixture(scope="module")
-def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sound example of everything, not to be written to."""
-    folder = tmp_path_factory.mktemp("ground")
-    made = tiny.make("llava")
-    tiny.save_merged(made, folder / "merged")
-    tiny.save_merged(made, folder / "merged-bin", "bin")
-    tiny.save_projector(made, folder / "projector")
-    tiny.save_lora(made, folder / "lora")
-    tiny.save_base(made, folder / "base")
-    tiny.save_tower(made, folder / "tower")
-    return folder
-
-
-@pytest.fixture
-def at(ground: Path, tmp_path: Path) -> Path:
-    """A copy of it that may be damaged."""
-    return Path(shutil.copytree(ground, tmp_path / "at"))
+from vrbench.errors import VrbenchError
 
 
 @pytest.fixture
@@ -45,24 +26,6 @@ def no_weight_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("a weight was read")
 
     monkeypatch.setattr(stream, "opened", refuse)
-
-
-def refused(at: Path, source: str, *args: Any, **kwargs: Any) -> list[str]:
-    """Every sentence of the refusal; nothing is left beside the source."""
-    before = sorted(os.listdir(at))
-    with pytest.raises(VrbenchError) as caught:
-        convert(str(at / source), at / "out", *args, **kwargs)
-    assert sorted(os.listdir(at)) == before
-    return sentences(caught.value)
-
-
-def told(at: Path, source: str, *words: str, base: bool = False, tower: bool = True) -> str:
-    """There is exactly one sentence, and it has these words."""
-    found = refused(at, source, str(at / "base") if base else None, str(at / "tower") if tower else None)
-    assert len(found) == 1, found
-    for word in words:
-        assert word in found[0], found
-    return found[0]
 
 
 def edit(file: Path, **changes: Any) -> None:
@@ -162,7 +125,7 @@ class TestSettings:
         told(at, "merged", "no tokenizer (tokenizer.json or tokenizer.model)")
 
     def test_a_tokenizer_of_another_model(self, at: Path) -> None:
-        tiny.save_tokenizer("bunny-llama", at / "merged")
+        save_tokenizer("bunny-llama", at / "merged")
         told(at, "merged", "has no '</s>'")
 
     def test_a_tokenizer_that_cannot_hold_the_image_token(self, at: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,54 +254,6 @@ class TestAdapters:
         assert len(found) == 2, found
         assert found[0].count("layers.4.") == 4
         assert found[1].count("layers.1.") == 2
-
-
-class Bomb:
-    """What runs code when it is unpickled."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.file),)
-
-
-@pytest.mark.parametrize("name", ["merged-bin/pytorch_model-00001-of-00002.bin", "projector/mm_projector.bin",
-                                  "lora/non_lora_trainables.bin", "lora/adapter_model.bin"])  # fmt: skip
-@pytest.mark.parametrize("zipped", [True, False])
-def test_a_pickle_that_would_run_code_is_refused(name: str, zipped: bool, at: Path) -> None:
-    file, mark = at / name, at.parent / "executed"
-    content = {"model.norm.weight": Bomb(mark)}
-    if name.endswith("adapter_model.bin"):
-        (at / "lora" / "adapter_model.safetensors").unlink()
-    torch.save(content, file, _use_new_zipfile_serialization=zipped)
-    source = name.split("/")[0]
-    base = None if source == "merged-bin" else str(at / "base")
-    found = refused(at, source, base, str(at / "tower"))
-    assert sum(file.name in sentence for sentence in found) == 1, found
-    if zipped:
-        assert any(f"{file.name} is refused" in sentence for sentence in found), found
-    assert not mark.exists()
-    with file.open("rb") as stream_of_bytes, pytest.raises(FileExistsError):  # and it does run code
-        mark.mkdir()
-        torch.load(stream_of_bytes, weights_only=False)
-
-
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", pickle.dumps({"a": 1}), b"version https://git-lfs"])
-def test_a_bin_file_that_is_none(content: bytes, at: Path) -> None:
-    (at / "projector" / "mm_projector.bin").write_bytes(content)
-    told(at, "projector", "mm_projector.bin", base=True)
-
-
-def test_a_truncated_bin_file(at: Path) -> None:
-    file = at / "merged-bin" / "pytorch_model-00001-of-00002.bin"
-    file.write_bytes(file.read_bytes()[:-2000])
-    assert any("cannot be read" in sentence for sentence in refused(at, "merged-bin", None, str(at / "tower")))
-
-
-def test_a_table_of_other_things_than_tensors(at: Path) -> None:
-    torch.save({"state": {"a": torch.ones(1)}}, at / "projector" / "mm_projector.bin")
-    told(at, "projector", "is no table of tensors by name", base=True)
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt(), VrbenchError("not finite")])

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.convert import made as tiny
+from tests.convert.words import save_tokenizer
 from vrbench.convert.layout import target_config
 from vrbench.convert.original import read_original
 from vrbench.convert.plan import plan
@@ -103,7 +103,7 @@ def test_every_published_weight_has_its_place(name: str, tmp_path: Path) -> None
         "tie_word_embeddings": False, "torch_dtype": "float16", "max_position_embeddings": 4096,
     }  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps(settings))
-    tiny.save_tokenizer(settings["model_type"], tmp_path)
+    save_tokenizer(settings["model_type"], tmp_path)
     wide, from_tower = settings["hidden_size"], 1024 if clip else 1152
     projector = {"0.weight": [wide, from_tower], "0.bias": [wide], "2.weight": [wide, wide], "2.bias": [wide]}
     llm, tower_of = llm_shapes(settings), tower_shapes(clip)
