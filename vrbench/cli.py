@@ -277,6 +277,24 @@ def prune(
     print(f"checkpoint: {prune_layers(recipe, out, device)}")
 
 
+@app.command(
+    epilog="Example: vrbench convert llava-lora checkpoints/llava --base vicuna-7b-v1.5 --vision-tower clip-336"
+)
+def convert(
+    source: Annotated[str, typer.Argument(help="Folder in the original layout of LLaVA-1.5 or Bunny.", metavar="SRC")],
+    out: Annotated[Path, typer.Argument(help="Checkpoint folder to make.", metavar="DST")],
+    base: Annotated[str | None, typer.Option(help="Language model that a projector or LoRA folder is put on.")] = None,
+    vision_tower: Annotated[str | None, typer.Option(help="CLIP or SigLIP folder, if SRC does not hold it.")] = None,
+) -> None:
+    """Write a checkpoint in transformers' own layout, so that no other code is needed to load it.
+
+    SRC is a merged model, a projector (mm_projector.bin) or a LoRA folder (adapter_model, non_lora_trainables.bin).
+    """
+    from vrbench.convert import convert as convert_folder
+
+    print(f"checkpoint: {convert_folder(source, out, base, vision_tower)}")
+
+
 @app.command(epilog="Example: vrbench schema > run.schema.json")
 def schema() -> None:
     """Print the JSON schema of run.json."""

@@ -35,10 +35,10 @@ class Record(BaseModel):
 class Step(Record):
     """One thing that was done to a checkpoint's weights."""
 
-    kind: Literal["trained", "pruned", "restored"] = Field(description="What was done.")
+    kind: Literal["trained", "pruned", "restored", "converted"] = Field(description="What was done.")
     layers: str = Field(description="The layers concerned, as `LayerSet` text: '0-3,8', 'all', 'none'.")
     depth: int = Field(description="How many decoder layers there were when it was done.")
-    method: str = Field(default="", description="'lora', 'weights', 'projector', or how removed layers were chosen.")
+    method: str = Field(default="", description="'lora', 'weights', 'projector', how layers were chosen, or 'merged'.")
     stage: str = Field(default="", description="Stage of the recipe: 'tower', 'align', 'tune', 'heal'.")
     recipe: str = Field(default="", description="Name of the recipe.")
     recipe_digest: str = Field(default="", description="sha256 of the recipe as it was run.")
