@@ -19,7 +19,8 @@ from vrbench.errors import VrbenchError, raise_all
 from vrbench.layers import LayerSet
 from vrbench.lineage import MARKER
 from vrbench.models import llava
-from vrbench.records import Base, Lineage, Step, digest_of, write_atomically
+from vrbench.records import Base, Lineage, Step, digest_of
+from vrbench.writing import write_atomically
 
 if TYPE_CHECKING:
     from transformers import LlavaConfig
