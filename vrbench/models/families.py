@@ -1,13 +1,30 @@
-"""The model families that can be loaded: one file each, one line here (no torch until one is used)."""
+"""The model families that can be loaded: one file each where needed, one entry here (no torch until one is used)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vrbench.models import llava
+from vrbench.models import folders, llava, prompts
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a family is asked the plain way.
+
+    Attributes:
+        prompt: (processor, text, number of pictures) -> the whole prompt of a question.
+        special_tokens: whether the tokenizer adds its own to a prompt with pictures; if the prompt has none, by default.
+        pictures: settings of the image processor, as lmms-eval's model class gives them.
+        alone: why prompts with pictures are answered one by one; empty where a batch gives the same answers.
+    """
+
+    prompt: Callable[[Any, str, int], str]
+    special_tokens: bool | None = None
+    pictures: Mapping[str, Any] = field(default_factory=dict)
+    alone: str = ""
 
 
 @dataclass(frozen=True)
@@ -16,13 +33,61 @@ class Family:
 
     Attributes:
         faults: folder -> why its weights are not those of the model that its config.json describes; loads none.
-        load: (folder, torch dtype) -> (model, tokenizer, image processor), every weight read from the folder.
+        load: (folder, torch dtype) -> (model, tokenizer, and image processor or whole processor), every weight read
+            from the folder.
+        manner: how it is asked the plain way; none for a family whose prompts are packed (`VLM`).
+        fixed: (setting of the decoder's config that lists layers which may not be removed, why); none is fixed if empty.
     """
 
     faults: Callable[[Path], list[str]]
     load: Callable[[Path, Any], tuple[Any, Any, Any]]
+    manner: Manner | None = None
+    fixed: tuple[str, str] | None = None
+
+
+QWEN_PIXELS = {"size": {"shortest_edge": 256 * 28 * 28, "longest_edge": 1605632}}
+"""Fewest and most pixels of a picture, as lmms-eval's classes for Qwen2.5-VL and Qwen3-VL set them."""
+
+
+def _plain(manner: Manner, fixed: tuple[str, str] | None = None) -> Family:
+    return Family(folders.faults, folders.load, manner, fixed)
 
 
 FAMILIES: dict[str, Family] = {
     "llava": Family(llava.faults, llava.load),
+    "llava_next": _plain(Manner(prompts.llava, special_tokens=True)),
+    "llava_onevision": _plain(Manner(prompts.llava, special_tokens=True)),
+    "qwen2_5_vl": _plain(Manner(prompts.qwen, pictures=QWEN_PIXELS)),
+    "qwen3_vl": _plain(Manner(prompts.qwen, pictures=QWEN_PIXELS)),
+    "smolvlm": _plain(Manner(prompts.chat)),
+    "idefics3": _plain(Manner(prompts.chat)),
+    "internvl": _plain(Manner(prompts.chat, pictures={"min_patches": 1, "max_patches": 12})),
+    "gemma3": _plain(Manner(prompts.gemma)),
+    "paligemma": _plain(Manner(prompts.paligemma)),
+    "mistral3": _plain(Manner(prompts.mistral, special_tokens=True)),
+    "mllama": _plain(
+        Manner(prompts.mllama, special_tokens=False),
+        ("cross_attention_layers", "pictures reach the decoder through its cross-attention layers alone"),
+    ),
 }
+"""Model type, as config.json says it -> family."""
+
+REFUSED: dict[str, str] = {
+    "qwen3_vl_moe": "its layers choose among experts, so that tuned and removed layers would not be what they say",
+    "gemma3n": "its decoder layers share keys and values, so that a layer cannot be removed without others",
+}
+"""Model types that are known and cannot be loaded, and why."""
+
+
+def fixed_layers(family: str, config: Any) -> dict[int, str]:
+    """Decoder layers that may not be removed -> why.
+
+    Args:
+        family: a key of FAMILIES.
+        config: of the whole model.
+    """
+    fixed = FAMILIES[family].fixed
+    if fixed is None:
+        return {}
+    name, why = fixed
+    return dict.fromkeys(getattr(config.get_text_config(), name), why)

@@ -10,6 +10,8 @@ from vrbench.checkpoint import Checkpoint
 from vrbench.errors import VrbenchError
 from vrbench.models.adapter import merge_adapter, replace_projector
 from vrbench.models.families import FAMILIES
+from vrbench.models.loaded import LoadedModel
+from vrbench.models.plain import PlainVLM
 from vrbench.models.pocket import assemble
 from vrbench.models.prune import remove_layers
 from vrbench.models.vlm import VLM
@@ -18,7 +20,9 @@ from vrbench.structure import ADAPTER, PROJECTOR, TOWER
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def load_vlm(checkpoint: Checkpoint, device: str | torch.device = "cpu", dtype: str | torch.dtype = "float32") -> VLM:
+def load_vlm(
+    checkpoint: Checkpoint, device: str | torch.device = "cpu", dtype: str | torch.dtype = "float32"
+) -> LoadedModel:
     """The model of a checkpoint, ready to answer.
 
     Layered checkpoints are put together in float32 and converted once, at the end, so that merging costs no precision.
@@ -35,29 +39,45 @@ def load_vlm(checkpoint: Checkpoint, device: str | torch.device = "cpu", dtype: 
         if dtype not in DTYPES:
             raise VrbenchError(f"dtype {dtype!r} is unknown; there are {', '.join(DTYPES)}")
         dtype = DTYPES[dtype]
-    model, tokenizer, image_processor = _build(checkpoint, torch.float32 if checkpoint.base else dtype)
+    model, tokenizer, processor = _build(checkpoint, torch.float32 if checkpoint.base else dtype)
     _convert(model, dtype)
-    vlm = VLM(model.to(device), tokenizer, image_processor, checkpoint.family)
+    manner = FAMILIES[checkpoint.family].manner
+    parts = model.to(device), tokenizer, processor, checkpoint.family
+    vlm: LoadedModel = VLM(*parts) if manner is None else PlainVLM(*parts, manner)
     if vlm.depth != checkpoint.depth:
         raise VrbenchError(f"{checkpoint.id} has {vlm.depth} decoder layers; its lineage says {checkpoint.depth}")
     return vlm
 
 
+def load_packed(checkpoint: Checkpoint, device: str | torch.device, dtype: str | torch.dtype) -> VLM:
+    """As `load_vlm`, for what needs packed rows: training and the choice of layers by their loss.
+
+    Raises:
+        VrbenchError: as `load_vlm`, or the family's prompts cannot be packed.
+    """
+    if FAMILIES[checkpoint.family].manner is not None:
+        able = ", ".join(name for name, family in FAMILIES.items() if family.manner is None)
+        raise VrbenchError(f"{checkpoint.id} is of family {checkpoint.family!r}; this can be done with {able} only")
+    vlm = load_vlm(checkpoint, device, dtype)
+    assert isinstance(vlm, VLM)  # as its family says
+    return vlm
+
+
 def _build(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[Any, Any, Any]:
-    """(model, tokenizer, image processor): the base, then removed layers, then the adapter, then the projector."""
+    """(model, tokenizer, image processor or processor): the base, then removed layers, then the adapter, then the projector."""
     load = FAMILIES[checkpoint.family].load
     if checkpoint.base is None:
         return load(checkpoint.path, dtype)
     if checkpoint.has(TOWER):
         return load(assemble(checkpoint.path), dtype)
-    model, tokenizer, image_processor = _build(checkpoint.base, dtype)
+    model, tokenizer, processor = _build(checkpoint.base, dtype)
     for layers in checkpoint.removed:
         remove_layers(model, layers)
     if checkpoint.has(ADAPTER):
         model = merge_adapter(model, checkpoint.path)
     if checkpoint.has(PROJECTOR):
         replace_projector(model, checkpoint.path / PROJECTOR)
-    return model, tokenizer, image_processor
+    return model, tokenizer, processor
 
 
 def _convert(model: torch.nn.Module, dtype: torch.dtype) -> None:
