@@ -16,7 +16,8 @@ from vrbench.errors import VrbenchError, raise_all
 from vrbench.headers import INDEX, header_faults, read_header, read_headers, weight_files
 from vrbench.layers import LayerSet
 from vrbench.lineage import MARKER, follow_steps, read_lineage
-from vrbench.models.families import FAMILIES
+from vrbench.models.families import FAMILIES, REFUSED
+from vrbench.models.folders import default_depth
 from vrbench.records import Base, CheckpointRef, Lineage, digest_of
 
 PIECES = (structure.ADAPTER, structure.PROJECTOR, structure.TOWER)
@@ -167,11 +168,13 @@ def _read_config(folder: Path) -> tuple[str, int]:
         raise VrbenchError(f"{path} is missing") from error
     except (ValueError, KeyError, AttributeError) as error:
         raise VrbenchError(f"{path} cannot be read: it is not JSON with a model_type") from error
-    return str(family), int(depth or 0)
+    return str(family), int(depth or 0) or default_depth(folder)
 
 
 def _foreign_faults(folder: Path, family: str) -> list[str]:
     """Whether the family is known, and the weights are those of the model that config.json describes."""
+    if family in REFUSED:
+        return [f"{folder / 'config.json'} is of model_type {family!r}: {REFUSED[family]}"]
     if family not in FAMILIES:
         known = ", ".join(FAMILIES)
         return [f"{folder / 'config.json'} is of model_type {family!r}; the families known are {known}"]

@@ -40,13 +40,15 @@ class Plain:
 
     def __init__(self, vlm: PlainVLM, requests: Mapping[str, Request]) -> None:
         self._vlm = vlm
+        self._kind = type(next(iter(requests.values()), None))
         self._questions = [self._question(key, request) for key, request in requests.items()]
 
     def groups(self) -> Iterator[list[Question]]:
         """Questions that may come into one batch, one list after the other, each with its longest first."""
         ordered = sorted(self._questions, key=self._group, reverse=True)
         for _, group in itertools.groupby(ordered, key=lambda question: self._group(question)[0]):
-            yield from self._batchable(list(group))
+            alone = self._vlm.alone if self._kind is Generation else ""
+            yield from ([one] for one in group) if alone else [list(group)]
 
     def tokens_held(self, question: Question, longest: int) -> int:
         """Tokens that a padded prompt takes, and on a card those of its answer."""
@@ -80,13 +82,11 @@ class Plain:
         return Question(key, request, tuple(fitting), len(fitting))
 
     def _group(self, question: Question) -> tuple[int, int]:
-        """(what a batch has to agree in, length): log-likelihoods in the length, so that there is no padding."""
-        request = question.request
-        return question.length if isinstance(request, LogLikelihood) else len(request.pictures) > 0, question.length
+        """(what a batch has to agree in, length).
 
-    def _batchable(self, group: list[Question]) -> Iterator[list[Question]]:
-        generates = isinstance(group[0].request, Generation)
-        if generates and self._vlm.alone(pictured=not group[0].tokens):
-            yield from ([question] for question in group)
-        else:
-            yield group
+        Log-likelihoods agree in the length, so that there is no padding; prompts in the number of pictures, since
+        Mllama's answers change with pictures that are padding.
+        """
+        request = question.request
+        agreed = question.length if isinstance(request, LogLikelihood) else len(request.pictures)
+        return agreed, question.length

@@ -18,13 +18,13 @@ class Manner:
         prompt: (processor, text, number of pictures) -> the whole prompt of a question.
         special_tokens: whether the tokenizer adds its own to a prompt with pictures; if the prompt has none, by default.
         pictures: settings of the image processor, as lmms-eval's model class gives them.
-        alone: why prompts with pictures are answered one by one; empty where a batch gives the same answers.
+        prefix: whether the decoder reads a prompt both ways, and has to be told by token types what follows it.
     """
 
     prompt: Callable[[Any, str, int], str]
     special_tokens: bool | None = None
     pictures: Mapping[str, Any] = field(default_factory=dict)
-    alone: str = ""
+    prefix: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ FAMILIES: dict[str, Family] = {
     "idefics3": _plain(Manner(prompts.chat)),
     "internvl": _plain(Manner(prompts.chat, pictures={"min_patches": 1, "max_patches": 12})),
     "gemma3": _plain(Manner(prompts.gemma)),
-    "paligemma": _plain(Manner(prompts.paligemma)),
+    "paligemma": _plain(Manner(prompts.paligemma, prefix=True)),
     "mistral3": _plain(Manner(prompts.mistral, special_tokens=True)),
     "mllama": _plain(
         Manner(prompts.mllama, special_tokens=False),
@@ -73,8 +73,8 @@ FAMILIES: dict[str, Family] = {
 """Model type, as config.json says it -> family."""
 
 REFUSED: dict[str, str] = {
-    "qwen3_vl_moe": "its layers choose among experts, so that tuned and removed layers would not be what they say",
-    "gemma3n": "its decoder layers share keys and values, so that a layer cannot be removed without others",
+    "qwen3_vl_moe": "its layers choose among experts (MoE), so that a layer is not one thing to tune or remove",
+    "gemma3n": "its decoder layers share keys and values, so that none can be removed without others",
 }
 """Model types that are known and cannot be loaded, and why."""
 

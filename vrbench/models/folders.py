@@ -13,6 +13,9 @@ from vrbench.structure import Shape, canonical, difference_faults, shapes_of
 Idle = Callable[[str], bool]
 """Whether a tensor of a canonical name decides no answer."""
 
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+"""Settings of a decoder whose layers have experts."""
+
 
 def buffers(name: str) -> bool:
     """Rotary frequencies and positions: buffers that older files carry, computed anew by the model."""
@@ -25,13 +28,37 @@ def faults(folder: Path, idle: Idle = buffers) -> list[str]:
 
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        expected = expected_shapes(config, idle)
+        refused = refusal(config)
+        expected = {} if refused else expected_shapes(config, idle)
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         return [f"{folder / 'config.json'} describes no model that can be built: {error}"]
+    if refused:
+        return [f"{folder / 'config.json'}: {refused}"]
     found = {n: s for n, s in shapes_of(read_headers(folder)).items() if not idle(n)}
-    if config.tie_word_embeddings or config.get_text_config().tie_word_embeddings:
+    if any(getattr(part, "tie_word_embeddings", False) for part in (config, config.get_text_config())):
         found.setdefault("lm_head.weight", expected["lm_head.weight"])  # it is the embedding, stored once
     return difference_faults(folder, found, expected)
+
+
+def refusal(config: Any) -> str:
+    """Why a model of a known family cannot be tuned and pruned layer by layer; empty when it can."""
+    text = config.get_text_config()
+    if any(getattr(text, name, None) for name in EXPERTS):
+        return "its layers choose among experts (MoE), so that a layer is not one thing to tune or remove"
+    if getattr(text, "num_kv_shared_layers", None):
+        return "its decoder layers share keys and values, so that none can be removed without others"
+    return ""
+
+
+def default_depth(folder: Path) -> int:
+    """Decoder layers of a config.json that leaves their number to its family's default; 0 if it tells no family."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        return int(config.get_text_config().num_hidden_layers)
+    except (ValueError, KeyError, TypeError, AttributeError, OSError):
+        return 0
 
 
 def expected_shapes(config: Any, idle: Idle = buffers) -> dict[str, Shape]:

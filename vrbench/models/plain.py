@@ -49,12 +49,11 @@ class PlainVLM(LoadedModel):
         told = self.model.generation_config.eos_token_id
         return frozenset({self.end_of_text, *([told] if isinstance(told, int) else told or ())})
 
-    def alone(self, pictured: bool) -> str:
+    @property
+    def alone(self) -> str:
         """Why prompts cannot share a batch and be answered exactly as each by itself; empty when they can."""
         odd = self.odd_generation_settings()
-        if odd:
-            return f"the model's generation config asks for {odd}, which counts padding as said"
-        return self.manner.alone if pictured else ""
+        return f"the model's generation config asks for {odd}, which takes padding for what was said" if odd else ""
 
     def prompt(self, text: str, n_images: int = 0) -> str:
         """The whole prompt of one question about some pictures.
@@ -104,7 +103,10 @@ class PlainVLM(LoadedModel):
         longest = max(len(tokens) for tokens in prompts)
         ids = [[self._padding] * (longest - len(tokens)) + list(tokens) for tokens in prompts]
         mask = [[0] * (longest - len(tokens)) + [1] * len(tokens) for tokens in prompts]
-        return self._placed({"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)})
+        inputs = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
+        if self.manner.prefix:
+            inputs["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
+        return self._placed(inputs)
 
     @torch.inference_mode()
     def answers(self, inputs: Mapping[str, Any], limits: Sequence[Limit]) -> list[str]:
@@ -144,9 +146,13 @@ class PlainVLM(LoadedModel):
         Returns:
             (sum of log-probabilities in nats, is greedy) of each.
         """
-        inputs = self._placed({"input_ids": torch.tensor([list(sequence) for sequence in sequences])})
+        inputs = {"input_ids": torch.tensor([list(sequence) for sequence in sequences])}
+        if self.manner.prefix:  # else what follows would be seen before it is asked for
+            follows = [len(target) - 1 for target in targets]
+            types = [[0] * (len(s) - n) + [1] * n for s, n in zip(sequences, follows, strict=True)]
+            inputs["token_type_ids"] = torch.tensor(types)
         kept = max(len(target) for target in targets)
-        logits = self.model(**inputs, use_cache=False, logits_to_keep=kept).logits
+        logits = self.model(**self._placed(inputs), use_cache=False, logits_to_keep=kept).logits
         found = []
         for row, target in zip(logits, targets, strict=True):
             asked = row[-len(target) :].float()
