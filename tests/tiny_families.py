@@ -106,7 +106,8 @@ def _llava_onevision(folder: Path) -> None:
 
     words = tokenizer(mark="<image>\n", bos=False, image_token="<image>", video_token="<video>")
     config = LlavaOnevisionConfig(
-        vision_config={"model_type": "siglip_vision_model", **SIGLIP}, text_config={"model_type": "qwen2", **text(words)},
+        vision_config={"model_type": "siglip_vision_model", **SIGLIP},
+        text_config={"model_type": "qwen2", **text(words)},
         image_token_index=words.image_token_id, video_token_index=words.video_token_id, image_grid_pinpoints=PINPOINTS,
     )  # fmt: skip
     pixels = LlavaOnevisionImageProcessorPil(size={"height": 32, "width": 32}, image_grid_pinpoints=PINPOINTS)
@@ -146,8 +147,8 @@ def _idefics(folder: Path, kind: str) -> None:
     from transformers import AutoConfig, Idefics3ImageProcessorPil, SmolVLMImageProcessorPil
 
     places = [f"<row_{i + 1}_col_{j + 1}>" for i in range(6) for j in range(6)]
-    named = {"image_token": "<image>", "fake_image_token": "<fake_token_around_image>", "global_image_token": "<global-img>",
-             "end_of_utterance_token": "<end_of_utterance>"}  # fmt: skip
+    named = {"image_token": "<image>", "fake_image_token": "<fake_token_around_image>",
+             "global_image_token": "<global-img>", "end_of_utterance_token": "<end_of_utterance>"}  # fmt: skip
     words = tokenizer(*places, mark="<image>", bos=False, **named)
     config = AutoConfig.for_model(
         kind, vision_config={k: v for k, v in SIGLIP.items() if k != "vision_use_head"},
@@ -184,7 +185,8 @@ def _gemma3(folder: Path) -> None:
     kinds = ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"]
     config = Gemma3Config(
         vision_config=SIGLIP,
-        text_config=text(words, sliding_window=12, layer_types=kinds, query_pre_attn_scalar=16, tie_word_embeddings=True),
+        text_config=text(words, sliding_window=12, layer_types=kinds, query_pre_attn_scalar=16,
+                         tie_word_embeddings=True),
         mm_tokens_per_image=4, boi_token_index=words.boi_token_id, eoi_token_index=words.eoi_token_id,
         image_token_index=words.image_token_id,
     )  # fmt: skip
@@ -229,7 +231,8 @@ def _mllama(folder: Path) -> None:
     ratios = [[1, 1], [1, 2], [2, 1]]
     vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_global_layers": 1,
               "attention_heads": 2, "image_size": 32, "patch_size": 8, "max_num_tiles": 2, "vision_output_dim": 64,
-              "intermediate_layers_indices": [1], "supported_aspect_ratios": ratios, "initializer_range": 0.2}  # fmt: skip
+              "intermediate_layers_indices": [1], "supported_aspect_ratios": ratios,
+              "initializer_range": 0.2}  # fmt: skip
     settings = text(words, cross_attention_layers=[1, 3], vocab_size=words.image_token_id)
     config = MllamaConfig(vision_config=vision, text_config=settings, image_token_index=words.image_token_id)
     write(folder, config, words, MllamaImageProcessorPil(size={"height": 32, "width": 32}, max_image_tiles=2))

@@ -74,9 +74,9 @@ def said(vlm: PlainVLM, theirs: Any, asked: Generation) -> list[int]:
     """Token ids that transformers' own `generate` says to one prompt alone."""
     bos = vlm.tokenizer.bos_token
     if asked.pictures:
-        added = vlm.manner.special_tokens
+        added, shown = vlm.manner.special_tokens, [picture.load() for picture in asked.pictures]
         inputs = vlm.processor(
-            text=[asked.prompt], images=[[p.load() for p in asked.pictures]], return_tensors="pt",
+            text=[asked.prompt], images=shown if vlm.manner.flat else [shown], return_tensors="pt",
             add_special_tokens=not asked.prompt.startswith(bos) if added is None else added,
             images_kwargs=dict(vlm.manner.pictures),
         )  # fmt: skip
@@ -143,7 +143,7 @@ def test_saved_and_loaded_again_it_is_the_same_model(vlm: PlainVLM, folder: Path
 
 
 def test_its_length_is_known_before_it_is_asked(vlm: PlainVLM) -> None:
-    for text, sizes in QUESTIONS + [("Another question on pictures of known sizes?", [(40, 24)])]:
+    for text, sizes in [*QUESTIONS, ("Another question on pictures of known sizes?", [(40, 24)])]:
         prompt, pictures = vlm.prompt(text, len(sizes)), [noise(size) for size in sizes]
         assert vlm.length(prompt, pictures) == vlm.pictured([prompt], [pictures])["input_ids"].shape[1]
 

@@ -47,8 +47,9 @@ class Plain:
         """Questions that may come into one batch, one list after the other, each with its longest first."""
         ordered = sorted(self._questions, key=self._group, reverse=True)
         for _, group in itertools.groupby(ordered, key=lambda question: self._group(question)[0]):
-            alone = self._vlm.alone if self._kind is Generation else ""
-            yield from ([one] for one in group) if alone else [list(group)]
+            together = list(group)
+            alone = self._kind is Generation and self._vlm.alone
+            yield from ([one] for one in together) if alone else [together]
 
     def tokens_held(self, question: Question, longest: int) -> int:
         """Tokens that a padded prompt takes, and on a card those of its answer."""

@@ -16,14 +16,17 @@ class Manner:
 
     Attributes:
         prompt: (processor, text, number of pictures) -> the whole prompt of a question.
-        special_tokens: whether the tokenizer adds its own to a prompt with pictures; if the prompt has none, by default.
+        special_tokens: whether the tokenizer adds its own to a prompt with pictures; by default if the prompt does not
+            begin with one.
         pictures: settings of the image processor, as lmms-eval's model class gives them.
+        flat: whether pictures are given to the processor without saying which of them belong together.
         prefix: whether the decoder reads a prompt both ways, and has to be told by token types what follows it.
     """
 
     prompt: Callable[[Any, str, int], str]
     special_tokens: bool | None = None
     pictures: Mapping[str, Any] = field(default_factory=dict)
+    flat: bool = False
     prefix: bool = False
 
 
@@ -36,7 +39,7 @@ class Family:
         load: (folder, torch dtype) -> (model, tokenizer, and image processor or whole processor), every weight read
             from the folder.
         manner: how it is asked the plain way; none for a family whose prompts are packed (`VLM`).
-        fixed: (setting of the decoder's config that lists layers which may not be removed, why); none is fixed if empty.
+        fixed: (setting of the decoder's config that lists layers which may not be removed, why); none where all may.
     """
 
     faults: Callable[[Path], list[str]]
@@ -56,7 +59,7 @@ def _plain(manner: Manner, fixed: tuple[str, str] | None = None) -> Family:
 FAMILIES: dict[str, Family] = {
     "llava": Family(llava.faults, llava.load),
     "llava_next": _plain(Manner(prompts.llava, special_tokens=True)),
-    "llava_onevision": _plain(Manner(prompts.llava, special_tokens=True)),
+    "llava_onevision": _plain(Manner(prompts.llava, special_tokens=True, flat=True)),
     "qwen2_5_vl": _plain(Manner(prompts.qwen, pictures=QWEN_PIXELS)),
     "qwen3_vl": _plain(Manner(prompts.qwen, pictures=QWEN_PIXELS)),
     "smolvlm": _plain(Manner(prompts.chat)),

@@ -64,7 +64,7 @@ def load_packed(checkpoint: Checkpoint, device: str | torch.device, dtype: str |
 
 
 def _build(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[Any, Any, Any]:
-    """(model, tokenizer, image processor or processor): the base, then removed layers, then the adapter, then the projector."""
+    """(model, tokenizer, processor), as a family's `load`: the base, then what was removed, adapted and replaced."""
     load = FAMILIES[checkpoint.family].load
     if checkpoint.base is None:
         return load(checkpoint.path, dtype)

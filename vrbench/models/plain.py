@@ -1,4 +1,4 @@
-"""A vision-language model of any family, asked the plain way: its own processor, whole prompts, transformers' `generate`.
+"""A vision-language model of any family, asked the plain way: whole prompts, its own processor, `generate`.
 
 For families whose token positions, masks or image tokens are their own, so that their prompts cannot be packed into
 shared rows as `VLM` does it.
@@ -83,11 +83,11 @@ class PlainVLM(LoadedModel):
             VrbenchError: a prompt does not have a mark for each of its pictures.
         """
         given = self.manner.special_tokens
-        shown = [[picture.convert("RGB") for picture in of] for of in pictures]
+        shown: list[Any] = [[picture.convert("RGB") for picture in of] for of in pictures]
         try:
             inputs = self.processor(
                 text=list(prompts),
-                images=shown,
+                images=[picture for of in shown for picture in of] if self.manner.flat else shown,
                 padding=True,
                 padding_side="left",
                 return_tensors="pt",

@@ -59,7 +59,10 @@ def mllama(processor: Any, text: str, n_images: int) -> str:
 
 
 def mistral(processor: Any, text: str, n_images: int) -> str:
-    """Mistral 3 and Pixtral, as lmms-eval's `mistral3_vl`: its own frame, and the template where there is no picture."""
+    """Mistral 3 and Pixtral, as lmms-eval's `mistral3_vl`: its own frame; the template where there is no picture.
+
+    The beginning of text is there twice, written and put in front by the tokenizer, since that class has it so.
+    """
     if not n_images and _template(processor) is not None:
         return _templated(processor, [{"role": "user", "content": text}])
     mark = processor.image_token
