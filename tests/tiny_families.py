@@ -144,7 +144,9 @@ def _qwen3_vl(folder: Path) -> None:
 
 
 def _idefics(folder: Path, kind: str) -> None:
-    from transformers import AutoConfig, Idefics3ImageProcessorPil, SmolVLMImageProcessorPil
+    from transformers import AutoConfig
+    from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+    from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
     places = [f"<row_{i + 1}_col_{j + 1}>" for i in range(6) for j in range(6)]
     named = {"image_token": "<image>", "fake_image_token": "<fake_token_around_image>",

@@ -17,7 +17,6 @@ from vrbench.headers import INDEX, header_faults, read_header, read_headers, wei
 from vrbench.layers import LayerSet
 from vrbench.lineage import MARKER, follow_steps, read_lineage
 from vrbench.models.families import FAMILIES, REFUSED
-from vrbench.models.folders import default_depth
 from vrbench.records import Base, CheckpointRef, Lineage, digest_of
 
 PIECES = (structure.ADAPTER, structure.PROJECTOR, structure.TOWER)
@@ -168,7 +167,7 @@ def _read_config(folder: Path) -> tuple[str, int]:
         raise VrbenchError(f"{path} is missing") from error
     except (ValueError, KeyError, AttributeError) as error:
         raise VrbenchError(f"{path} cannot be read: it is not JSON with a model_type") from error
-    return str(family), int(depth or 0) or default_depth(folder)
+    return str(family), int(depth or 0)
 
 
 def _foreign_faults(folder: Path, family: str) -> list[str]:

@@ -16,7 +16,7 @@ from vrbench.engine.answering import Answerer
 from vrbench.engine.requests import Generation, LogLikelihood, Picture, Request
 from vrbench.engine.store import AnswerStore
 from vrbench.errors import VrbenchError
-from vrbench.models.families import FAMILIES, REFUSED, fixed_layers
+from vrbench.models.families import FAMILIES, REFUSED
 from vrbench.models.load import load_packed, load_vlm
 from vrbench.models.plain import PlainVLM
 
@@ -171,6 +171,14 @@ def test_weights_that_are_not_the_model_s_are_told(folder: Path, tmp_path: Path)
     assert "'surplus'" in told
 
 
+@pytest.mark.parametrize("gone", ["preprocessor_config.json", "tokenizer.json"])
+def test_a_folder_without_processor_or_tokenizer_is_told(gone: str, tmp_path: Path) -> None:
+    folder = tiny_families.save("internvl", tmp_path / "internvl")
+    (folder / gone).unlink()
+    with pytest.raises(VrbenchError, match="internvl has no tokenizer and processor that can be read"):
+        load_vlm(checkpoint.resolve(str(folder)))
+
+
 def test_every_family_but_llava_is_made_here() -> None:
     assert set(FAMILIES) == {"llava", *tiny_families.MAKERS}
 
@@ -199,22 +207,3 @@ def test_experts_are_refused_whatever_the_family_is_called(tmp_path: Path) -> No
     tiny.edit_json(folder / "config.json", text_config={**text, **experts})
     (told,) = checkpoint.faults(str(folder))
     assert "experts (MoE)" in told
-
-
-def test_the_depth_may_be_left_to_the_family_s_default(tmp_path: Path) -> None:
-    import json
-
-    folder = tiny_families.save("smolvlm", tmp_path / "short")
-    text = json.loads((folder / "config.json").read_text())["text_config"]
-    del text["num_hidden_layers"]
-    tiny.edit_json(folder / "config.json", text_config=text)
-    (told,) = checkpoint.faults(str(folder))
-    assert "lacks" in told and "layers.10." in told  # a Llama has 32 unless it says so
-
-
-def test_layers_that_pictures_come_through_are_fixed(tmp_path: Path) -> None:
-    from transformers import AutoConfig
-
-    for name, expected in (("mllama", {1, 3}), ("smolvlm", set())):
-        config = AutoConfig.from_pretrained(tiny_families.save(name, tmp_path / name))
-        assert set(fixed_layers(name, config)) == expected

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vrbench.models import folders, llava, prompts
+
+if TYPE_CHECKING:
+    from vrbench.models.loaded import LoadedModel
 
 
 @dataclass(frozen=True)
@@ -39,21 +42,19 @@ class Family:
         load: (folder, torch dtype) -> (model, tokenizer, and image processor or whole processor), every weight read
             from the folder.
         manner: how it is asked the plain way; none for a family whose prompts are packed (`VLM`).
-        fixed: (setting of the decoder's config that lists layers which may not be removed, why); none where all may.
     """
 
     faults: Callable[[Path], list[str]]
     load: Callable[[Path, Any], tuple[Any, Any, Any]]
     manner: Manner | None = None
-    fixed: tuple[str, str] | None = None
 
 
 QWEN_PIXELS = {"size": {"shortest_edge": 256 * 28 * 28, "longest_edge": 1605632}}
 """Fewest and most pixels of a picture, as lmms-eval's classes for Qwen2.5-VL and Qwen3-VL set them."""
 
 
-def _plain(manner: Manner, fixed: tuple[str, str] | None = None) -> Family:
-    return Family(folders.faults, folders.load, manner, fixed)
+def _plain(manner: Manner) -> Family:
+    return Family(folders.faults, folders.load, manner)
 
 
 FAMILIES: dict[str, Family] = {
@@ -68,10 +69,7 @@ FAMILIES: dict[str, Family] = {
     "gemma3": _plain(Manner(prompts.gemma)),
     "paligemma": _plain(Manner(prompts.paligemma, prefix=True)),
     "mistral3": _plain(Manner(prompts.mistral, special_tokens=True)),
-    "mllama": _plain(
-        Manner(prompts.mllama, special_tokens=False),
-        ("cross_attention_layers", "pictures reach the decoder through its cross-attention layers alone"),
-    ),
+    "mllama": _plain(Manner(prompts.mllama, special_tokens=False)),
 }
 """Model type, as config.json says it -> family."""
 
@@ -82,15 +80,17 @@ REFUSED: dict[str, str] = {
 """Model types that are known and cannot be loaded, and why."""
 
 
-def fixed_layers(family: str, config: Any) -> dict[int, str]:
-    """Decoder layers that may not be removed -> why.
+def ready(family: str, model: Any, tokenizer: Any, processor: Any) -> LoadedModel:
+    """A model of a family, ready to answer in the way in which its family is asked.
 
     Args:
         family: a key of FAMILIES.
-        config: of the whole model.
+        model, tokenizer, processor: as its `load` gives them.
     """
-    fixed = FAMILIES[family].fixed
-    if fixed is None:
-        return {}
-    name, why = fixed
-    return dict.fromkeys(getattr(config.get_text_config(), name), why)
+    from vrbench.models.plain import PlainVLM
+    from vrbench.models.vlm import VLM
+
+    manner = FAMILIES[family].manner
+    if manner is None:
+        return VLM(model, tokenizer, processor, family)
+    return PlainVLM(model, tokenizer, processor, family, manner)

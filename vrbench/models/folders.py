@@ -50,17 +50,6 @@ def refusal(config: Any) -> str:
     return ""
 
 
-def default_depth(folder: Path) -> int:
-    """Decoder layers of a config.json that leaves their number to its family's default; 0 if it tells no family."""
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        return int(config.get_text_config().num_hidden_layers)
-    except (ValueError, KeyError, TypeError, AttributeError, OSError):
-        return 0
-
-
 def expected_shapes(config: Any, idle: Idle = buffers) -> dict[str, Shape]:
     """Canonical name -> shape of every weight that decides an answer, from an empty model built after its config."""
     import torch
@@ -76,14 +65,21 @@ def load(folder: Path, dtype: Any) -> tuple[Any, Any, Any]:
     """The model, tokenizer and processor of a folder, on the CPU; arguments and errors are those of `load_model`.
 
     The tokenizer is not the processor's: some processors change theirs.
+
+    Raises:
+        VrbenchError: as `load_model`, or the settings of tokenizer or processor cannot be read.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     from vrbench.models.processors import load_processor
 
-    model = load_model(folder, dtype)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    return model, tokenizer, load_processor(folder, model.config.model_type)
+    try:
+        family = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        processor = load_processor(folder, family)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise VrbenchError(f"{folder} has no tokenizer and processor that can be read: {error}") from error
+    return load_model(folder, dtype), tokenizer, processor
 
 
 def load_model(folder: Path, dtype: Any, idle: Idle = buffers) -> Any:

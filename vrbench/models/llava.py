@@ -26,13 +26,11 @@ def load(folder: Path, dtype: Any) -> tuple[Any, Any, Any]:
     """
     from transformers import AutoTokenizer
 
-    # From its own module: transformers 5.17 withholds the name without torchvision, even for the PIL processors.
-    from transformers.models.auto.image_processing_auto import AutoImageProcessor
+    from vrbench.models.processors import load_image_processor
 
     model = folders.load_model(folder, dtype, _idle)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    image_processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
-    return model, tokenizer, image_processor
+    return model, tokenizer, load_image_processor(folder, "llava")
 
 
 def expected_shapes(config: Any) -> dict[str, Shape]:

@@ -9,9 +9,8 @@ import torch
 from vrbench.checkpoint import Checkpoint
 from vrbench.errors import VrbenchError
 from vrbench.models.adapter import merge_adapter, replace_projector
-from vrbench.models.families import FAMILIES
+from vrbench.models.families import FAMILIES, ready
 from vrbench.models.loaded import LoadedModel
-from vrbench.models.plain import PlainVLM
 from vrbench.models.pocket import assemble
 from vrbench.models.prune import remove_layers
 from vrbench.models.vlm import VLM
@@ -39,14 +38,35 @@ def load_vlm(
         if dtype not in DTYPES:
             raise VrbenchError(f"dtype {dtype!r} is unknown; there are {', '.join(DTYPES)}")
         dtype = DTYPES[dtype]
-    model, tokenizer, processor = _build(checkpoint, torch.float32 if checkpoint.base else dtype)
+    model, tokenizer, image_processor = _build(checkpoint, torch.float32 if checkpoint.base else dtype)
     _convert(model, dtype)
-    manner = FAMILIES[checkpoint.family].manner
-    parts = model.to(device), tokenizer, processor, checkpoint.family
-    vlm: LoadedModel = VLM(*parts) if manner is None else PlainVLM(*parts, manner)
+    vlm = ready(checkpoint.family, model.to(device), tokenizer, image_processor)
     if vlm.depth != checkpoint.depth:
         raise VrbenchError(f"{checkpoint.id} has {vlm.depth} decoder layers; its lineage says {checkpoint.depth}")
     return vlm
+
+
+def _build(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[Any, Any, Any]:
+    """(model, tokenizer, image processor): the base, then removed layers, then the adapter, then the projector."""
+    load = FAMILIES[checkpoint.family].load
+    if checkpoint.base is None:
+        return load(checkpoint.path, dtype)
+    if checkpoint.has(TOWER):
+        return load(assemble(checkpoint.path), dtype)
+    model, tokenizer, image_processor = _build(checkpoint.base, dtype)
+    for layers in checkpoint.removed:
+        remove_layers(model, layers)
+    if checkpoint.has(ADAPTER):
+        model = merge_adapter(model, checkpoint.path)
+    if checkpoint.has(PROJECTOR):
+        replace_projector(model, checkpoint.path / PROJECTOR)
+    return model, tokenizer, image_processor
+
+
+def _convert(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Convert every parameter, and no buffer: rotary frequencies stay in float32, as transformers loads them."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
 
 
 def load_packed(checkpoint: Checkpoint, device: str | torch.device, dtype: str | torch.dtype) -> VLM:
@@ -61,26 +81,3 @@ def load_packed(checkpoint: Checkpoint, device: str | torch.device, dtype: str |
     vlm = load_vlm(checkpoint, device, dtype)
     assert isinstance(vlm, VLM)  # as its family says
     return vlm
-
-
-def _build(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[Any, Any, Any]:
-    """(model, tokenizer, processor), as a family's `load`: the base, then what was removed, adapted and replaced."""
-    load = FAMILIES[checkpoint.family].load
-    if checkpoint.base is None:
-        return load(checkpoint.path, dtype)
-    if checkpoint.has(TOWER):
-        return load(assemble(checkpoint.path), dtype)
-    model, tokenizer, processor = _build(checkpoint.base, dtype)
-    for layers in checkpoint.removed:
-        remove_layers(model, layers)
-    if checkpoint.has(ADAPTER):
-        model = merge_adapter(model, checkpoint.path)
-    if checkpoint.has(PROJECTOR):
-        replace_projector(model, checkpoint.path / PROJECTOR)
-    return model, tokenizer, processor
-
-
-def _convert(model: torch.nn.Module, dtype: torch.dtype) -> None:
-    """Convert every parameter, and no buffer: rotary frequencies stay in float32, as transformers loads them."""
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)
