@@ -129,6 +129,10 @@ def logits(vlm: PlainVLM, model: Any, seed: int = 0) -> torch.Tensor:
         return model(**inputs).logits
 
 
+def test_its_image_processor_is_that_of_every_machine(vlm: PlainVLM) -> None:
+    assert vlm.image_processor_name.endswith("Pil")
+
+
 def test_pictures_are_seen(vlm: PlainVLM) -> None:
     assert not torch.allclose(logits(vlm, vlm.model), logits(vlm, vlm.model, seed=1), atol=1e-2)
 

@@ -168,6 +168,14 @@ def test_what_follows_is_not_seen_by_a_prefix(tmp_path: Path) -> None:
     assert sum(math.exp(log) for log, _ in both) == pytest.approx(math.exp(alone), rel=1e-4)
 
 
+def test_what_follows_may_be_of_any_length_in_a_batch(vlm: PlainVLM) -> None:
+    ids = vlm.encode("One, two, three, four")
+    targets = [ids[-1:], ids[-5:], ids[-3:]]
+    together = vlm.loglikelihood([ids[:-1]] * 3, targets)
+    assert together == [vlm.loglikelihood([ids[:-1]], [target])[0] for target in targets]
+    assert together[0][0] > together[2][0] > together[1][0]
+
+
 def test_pixtral_s_marks_are_rows_of_patches(tmp_path: Path) -> None:
     vlm = load(tiny_families.save("mistral3", tmp_path / "mistral3"))
     ids = vlm.pictured([vlm.prompt("?", 1)], [[noise("a").resize((48, 32))]])["input_ids"][0]
