@@ -27,7 +27,7 @@ from unittest import mock
 
 from benchmarks import made
 from vrbench import checkpoint, data, registry
-from vrbench.engine import answering, harness
+from vrbench.engine import answering, harness, packed
 from vrbench.models import packing
 from vrbench.models.load import load_vlm
 
@@ -36,12 +36,12 @@ REPORT = Path(__file__).parent / "results" / "engine.md"
 
 
 def seconds(spec: registry.TaskSpec, parts: Sequence[harness.Part], vlm: Any, **patched: Any) -> float:
-    """Wall time of a task with an empty answer store and no features kept, with other functions in `answering`."""
+    """Wall time of a task with an empty answer store and no features kept, with other functions in `packed`."""
     from vrbench.engine.store import AnswerStore
 
     with tempfile.TemporaryDirectory() as folder, AnswerStore(Path(folder) / "a.sqlite", "benchmark") as store:
         answerer = answering.Answerer(vlm, store, show_progress=False)
-        with mock.patch.multiple(answering, **patched) if patched else contextlib.nullcontext():
+        with mock.patch.multiple(packed, **patched) if patched else contextlib.nullcontext():
             return timed(lambda: harness.run(spec, parts, answerer))
 
 
@@ -82,7 +82,7 @@ def main() -> None:
         n = sum(len(part.positions) for part in parts)
         ways: dict[str, Callable[[], float]] = {"engine": partial(seconds, spec, parts, vlm)}
         if spec.harness == "lm-eval":
-            ways["shared"] = partial(seconds, spec, parts, vlm, unpadded=answering.shared)
+            ways["shared"] = partial(seconds, spec, parts, vlm, unpadded=packed.shared)
             ways["HFLM"] = partial(reference, spec, parts, vlm)
         else:
             ways["unshared"] = partial(seconds, spec, parts, vlm, pack=partial(packing.pack, room=0))

@@ -16,7 +16,7 @@ from vrbench.errors import VrbenchError, raise_all
 from vrbench.headers import INDEX, header_faults, read_header, read_headers, weight_files
 from vrbench.layers import LayerSet
 from vrbench.lineage import MARKER, follow_steps, read_lineage
-from vrbench.models.families import FAMILIES
+from vrbench.models.families import FAMILIES, REFUSED
 from vrbench.records import Base, CheckpointRef, Lineage
 from vrbench.writing import digest_of
 
@@ -173,6 +173,8 @@ def _read_config(folder: Path) -> tuple[str, int]:
 
 def _foreign_faults(folder: Path, family: str) -> list[str]:
     """Whether the family is known, and the weights are those of the model that config.json describes."""
+    if family in REFUSED:
+        return [f"{folder / 'config.json'} is of model_type {family!r}: {REFUSED[family]}"]
     if family not in FAMILIES:
         known = ", ".join(FAMILIES)
         return [f"{folder / 'config.json'} is of model_type {family!r}; the families known are {known}"]

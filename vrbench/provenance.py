@@ -13,7 +13,7 @@ from vrbench import __version__
 from vrbench.records import Provenance
 
 if TYPE_CHECKING:
-    from vrbench.models.vlm import VLM
+    from vrbench.models.loaded import LoadedModel
 
 PACKAGES = (
     "torch", "transformers", "tokenizers", "safetensors", "peft", "lm_eval", "lmms_eval", "datasets", "pillow",
@@ -22,7 +22,7 @@ PACKAGES = (
 """Libraries that decide the numbers."""
 
 
-def provenance(vlm: VLM, *, command: str, started: str, seconds: float) -> Provenance:
+def provenance(vlm: LoadedModel, *, command: str, started: str, seconds: float) -> Provenance:
     """What a record says of how it was made.
 
     Args:
@@ -76,7 +76,7 @@ def _archived(file: Path) -> str:
     return found if re.fullmatch(r"[0-9a-f]{40}", found) else ""
 
 
-def device_name(vlm: VLM) -> str:
+def device_name(vlm: LoadedModel) -> str:
     """The card, or the processor with the threads in use."""
     import torch
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vrbench.engine.features import FeatureCache
-from vrbench.engine.requests import Generation, LogLikelihood, Picture, Request
+from vrbench.engine.packed import Packed
+from vrbench.engine.plain import Plain
+from vrbench.engine.requests import Generation, LogLikelihood, Request
 from vrbench.engine.store import AnswerStore
-from vrbench.errors import VrbenchError
-from vrbench.models.decoding import Limit, greedy
-from vrbench.models.packing import Row, apart, pack
 
 if TYPE_CHECKING:
-    from vrbench.models.vlm import VLM
+    from vrbench.models.loaded import LoadedModel
 
 CPU_TOKENS = 1024
 """Padded tokens in one pass on a CPU; more gain nothing there and make what a kill loses bigger."""
@@ -24,17 +22,17 @@ SHARE_OF_MEMORY = 0.5
 """Share of a card's free memory that a batch is planned to take; it is halved whenever that was too much."""
 
 
-InRows = Callable[[Sequence[Sequence[int]]], Iterator[list[Row]]]
-"""Token sequences -> rows that may come into one batch, one list after the other."""
+class Way(Protocol):
+    """Requests of one kind, made ready for one kind of model: `Packed` for a `VLM`, `Plain` for a `PlainVLM`."""
 
+    def groups(self) -> Iterator[list[Any]]:
+        """What may come into one batch, one list after the other, each with its longest first; each has a length."""
 
-@dataclass(frozen=True)
-class Prepared:
-    """One request to be computed: its key, its tokens, and the slots of its pictures."""
+    def tokens_held(self, one: Any, longest: int, /) -> int:
+        """Tokens that one takes in memory in a batch padded to the longest."""
 
-    key: str
-    request: Request
-    tokens: tuple[int, ...]
+    def answers(self, batch: Sequence[Any], /) -> dict[str, Any]:
+        """Answers by key: (log-likelihood, is greedy) or a text."""
 
 
 class Answerer:
@@ -46,7 +44,7 @@ class Answerer:
 
     def __init__(
         self,
-        vlm: VLM,
+        vlm: LoadedModel,
         store: AnswerStore,
         batch_size: int | str = "auto",
         features: FeatureCache | None = None,
@@ -55,8 +53,8 @@ class Answerer:
         """Make it.
 
         Args:
-            batch_size: rows in one pass (a row is a prompt with all continuations, or a picture with all questions,
-                that share it), or "auto" for as many as fit.
+            batch_size: rows in one pass (in the packed way a row is a prompt with all continuations, or a picture with
+                all questions, that share it; in the plain way it is one prompt), or "auto" for as many as fit.
             features: to be shared by the checkpoints of a run.
         """
         self.vlm = vlm
@@ -84,122 +82,54 @@ class Answerer:
         self.asked += len(missing)
         settings = {"desc": title, "unit": " items", "disable": not self._show_progress, "mininterval": 0.5}
         with tqdm(total=progress.total, initial=progress.done, **settings) as bar:
-            exactly = unpadded if str(self.vlm.dtype) == "torch.float32" else shared
-            for kind, in_rows in ((LogLikelihood, exactly), (Generation, shared)):
+            for kind in (LogLikelihood, Generation):
                 part = {key: request for key, request in missing.items() if isinstance(request, kind)}
-                for answers in self._compute(part, in_rows):
+                for answers in self._compute(part):
                     self.store.put(answers)
                     known.update(answers)
                     bar.update(progress.answered(answers))
         return [_as_answer(known[key]) for key in keys]
 
-    def _compute(self, requests: dict[str, Request], in_rows: InRows) -> Iterator[dict[str, Any]]:
-        """Answers batch by batch, longest rows first, so that memory runs out at the start or not at all."""
-        slots: dict[str, int] = {}
-        pictures: list[Picture] = []
-        prepared = [self._prepare(key, request, slots, pictures) for key, request in requests.items()]
-        for rows in in_rows([one.tokens for one in prepared]):
-            yield from self._in_batches(rows, prepared, pictures)
+    def _compute(self, requests: Mapping[str, Request]) -> Iterator[dict[str, Any]]:
+        """Answers batch by batch, longest first, so that memory runs out at the start or not at all."""
+        way = self._way(requests)
+        for group in way.groups():
+            while group:
+                batch = group[: self._fitting(way, group)]
+                try:
+                    answers = way.answers(batch)
+                except (MemoryError, RuntimeError) as error:
+                    if not _is_out_of_memory(error) or len(batch) == 1:
+                        raise
+                    self._halve(way, batch)
+                    continue
+                group = group[len(batch) :]
+                yield answers
 
-    def _in_batches(
-        self, rows: list[Row], prepared: list[Prepared], pictures: list[Picture]
-    ) -> Iterator[dict[str, Any]]:
-        while rows:
-            batch = rows[: self._fitting(rows, prepared)]
-            try:
-                answers = self._batch(batch, prepared, pictures)
-            except (MemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error) or len(batch) == 1:
-                    raise
-                self._halve(batch, prepared)
-                continue
-            rows = rows[len(batch) :]
-            yield answers
+    def _way(self, requests: Mapping[str, Request]) -> Way:
+        from vrbench.models.plain import PlainVLM
+        from vrbench.models.vlm import VLM
 
-    def _prepare(self, key: str, request: Request, slots: dict[str, int], pictures: list[Picture]) -> Prepared:
-        if isinstance(request, LogLikelihood):
-            return Prepared(key, request, (request.context + request.continuation)[:-1])
-        for picture in request.pictures:
-            if slots.setdefault(picture.digest, len(slots)) == len(pictures):
-                pictures.append(picture)
-        tokens = self.vlm.encode(request.prompt, [slots[picture.digest] for picture in request.pictures])
-        if not request.pictures:  # as lm-eval does it: what does not fit is cut off in front
-            room = self.vlm.context_length - request.max_new_tokens
-            if room < 1:
-                raise VrbenchError(
-                    f"{request.max_new_tokens} tokens for an answer leave no room for a prompt in a context of "
-                    f"{self.vlm.context_length}"
-                )
-            tokens = tokens[-room:]
-        return Prepared(key, request, tuple(tokens))
+        if isinstance(self.vlm, PlainVLM):
+            return Plain(self.vlm, requests)
+        assert isinstance(self.vlm, VLM)  # there are no others
+        return Packed(self.vlm, self._features, requests)
 
-    def _fitting(self, rows: Sequence[Row], prepared: Sequence[Prepared]) -> int:
-        """How many of the rows, sorted by length, make the next batch."""
+    def _fitting(self, way: Way, group: Sequence[Any]) -> int:
+        """How many of a group, sorted by length, make the next batch."""
         if isinstance(self._batch_size, int):
             return self._batch_size
-        held = itertools.accumulate(self._tokens_held(row, len(rows[0]), prepared) for row in rows)
+        held = itertools.accumulate(way.tokens_held(one, len(group[0])) for one in group)
         return max(1, sum(1 for _ in itertools.takewhile(lambda tokens: tokens <= self._tokens, held)))
 
-    def _tokens_held(self, row: Row, longest: int, prepared: Sequence[Prepared]) -> int:
-        """Tokens that a padded row takes; on a card, keys and values of each answer and its own prompt count too."""
-        if self.vlm.device.type == "cpu":
-            return longest
-        asked = [prepared[number].request for number in row.paths]
-        says = [request.max_new_tokens for request in asked if isinstance(request, Generation)]
-        return longest * (1 + len(says)) + sum(says)
-
-    def _halve(self, batch: Sequence[Row], prepared: Sequence[Prepared]) -> None:
+    def _halve(self, way: Way, batch: Sequence[Any]) -> None:
         if isinstance(self._batch_size, int):
             self._batch_size = len(batch) // 2
-        self._tokens = sum(self._tokens_held(row, len(batch[0]), prepared) for row in batch) // 2
+        self._tokens = sum(way.tokens_held(one, len(batch[0])) for one in batch) // 2
         if self.vlm.device.type == "cuda":
             import torch
 
             torch.cuda.empty_cache()
-
-    def _batch(self, rows: list[Row], prepared: list[Prepared], pictures: list[Picture]) -> dict[str, Any]:
-        """Answers of all sequences in some rows, by key; all are of one kind."""
-        numbers = [number for row in rows for number in row.paths]
-        requests = {number: prepared[number].request for number in numbers}
-        shown = self._projected({_slot(t, self.vlm) for row in rows for t in row.tokens if t < 0}, pictures)
-        found: dict[int, Any]
-        if isinstance(requests[numbers[0]], LogLikelihood):
-            targets = {n: r.continuation for n, r in requests.items() if isinstance(r, LogLikelihood)}
-            found = dict(self.vlm.loglikelihood(rows, targets, shown))
-        else:
-            limits = {n: Limit(r.max_new_tokens, r.until) for n, r in requests.items() if isinstance(r, Generation)}
-            found = dict(greedy(self.vlm, rows, limits, shown))
-        return {prepared[number].key: answer for number, answer in found.items()}
-
-    def _projected(self, slots: set[int], pictures: list[Picture]) -> dict[int, Any]:
-        """Slot -> what the decoder reads of its picture, [tokens, hidden]."""
-        import torch
-
-        if not slots:
-            return {}
-        order = sorted(slots)
-        features = self._features.features(self.vlm, [pictures[slot] for slot in order])
-        projected = self.vlm.project(torch.stack([features[pictures[slot].digest] for slot in order]))
-        return dict(zip(order, projected, strict=True))
-
-
-def shared(sequences: Sequence[Sequence[int]]) -> Iterator[list[Row]]:
-    """Rows that hold shared beginnings once, the longest first; all may come into one batch."""
-    yield sorted(pack(sequences), key=len, reverse=True)
-
-
-def unpadded(sequences: Sequence[Sequence[int]]) -> Iterator[list[Row]]:
-    """Rows of one sequence each, those of one length together, the longest first: a batch has no padding.
-
-    Attention then adds in the order in which it does for a prompt alone, so that float32 log-likelihoods are those of
-    lm-eval's HFLM to 5e-5 nats. What shares its beginnings is faster (benchmarks/engine.py), and up to 3e-4 off.
-    """
-    for _, rows in itertools.groupby(sorted(apart(sequences), key=len, reverse=True), key=len):
-        yield list(rows)
-
-
-def _slot(token: int, vlm: VLM) -> int:
-    return (-1 - token) // vlm.image_tokens
 
 
 def _as_answer(stored: Any) -> Any:
@@ -231,13 +161,13 @@ class _Progress:
         return done
 
 
-def _token_budget(vlm: VLM) -> int:
+def _token_budget(vlm: LoadedModel) -> int:
     """Padded tokens in one pass that should fit: weights are in place, what grows is activations, keys and values."""
     if vlm.device.type != "cuda":
         return CPU_TOKENS
     import torch
 
-    config = vlm.model.config.text_config
+    config = vlm.text_config
     free, _ = torch.cuda.mem_get_info(vlm.device)
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads

@@ -13,6 +13,7 @@ from vrbench.models.packing import Row
 if TYPE_CHECKING:
     from transformers.cache_utils import DynamicCache
 
+    from vrbench.models.loaded import LoadedModel
     from vrbench.models.vlm import VLM
 
 
@@ -57,9 +58,9 @@ def greedy(
         tokens = vlm.model.lm_head(last).argmax(-1)
         for number, token in zip(alive, tokens.tolist(), strict=True):
             said[number].append(token)
-        going = [i for i, number in enumerate(alive) if not _ended(vlm, said[number], limits[number])]
+        going = [i for i, number in enumerate(alive) if not ended(vlm, said[number], limits[number])]
         if not going:
-            return {number: _text(vlm, tokens, limits[number]) for number, tokens in said.items()}
+            return {number: text_of(vlm, tokens, limits[number]) for number, tokens in said.items()}
         if len(going) < len(alive):
             keep = torch.tensor(going, device=vlm.device)
             cache.batch_select_indices(keep)
@@ -95,8 +96,9 @@ def _one_row_each(
     return own, mask
 
 
-def _ended(vlm: VLM, tokens: list[int], limit: Limit) -> bool:
-    if tokens[-1] == vlm.end_of_text or len(tokens) >= limit.max_new_tokens:
+def ended(vlm: LoadedModel, tokens: list[int], limit: Limit) -> bool:
+    """Whether an answer of these tokens, the last of them new, is over."""
+    if tokens[-1] in vlm.ends or len(tokens) >= limit.max_new_tokens:
         return True
     if not limit.until:
         return False
@@ -109,7 +111,8 @@ def _ended(vlm: VLM, tokens: list[int], limit: Limit) -> bool:
     return any(text in tail for text in limit.until if text)
 
 
-def _text(vlm: VLM, tokens: list[int], limit: Limit) -> str:
+def text_of(vlm: LoadedModel, tokens: list[int], limit: Limit) -> str:
+    """An answer's text: without special tokens, cut before the first stop text."""
     answer = str(vlm.tokenizer.decode(tokens, skip_special_tokens=True))
     for text in limit.until:
         if text:

@@ -9,7 +9,8 @@ import torch
 from vrbench.checkpoint import Checkpoint
 from vrbench.errors import VrbenchError
 from vrbench.models.adapter import merge_adapter, replace_projector
-from vrbench.models.families import FAMILIES
+from vrbench.models.families import FAMILIES, ready
+from vrbench.models.loaded import LoadedModel
 from vrbench.models.pocket import assemble
 from vrbench.models.prune import remove_layers
 from vrbench.models.vlm import VLM
@@ -18,7 +19,9 @@ from vrbench.structure import ADAPTER, PROJECTOR, TOWER
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def load_vlm(checkpoint: Checkpoint, device: str | torch.device = "cpu", dtype: str | torch.dtype = "float32") -> VLM:
+def load_vlm(
+    checkpoint: Checkpoint, device: str | torch.device = "cpu", dtype: str | torch.dtype = "float32"
+) -> LoadedModel:
     """The model of a checkpoint, ready to answer.
 
     Layered checkpoints are put together in float32 and converted once, at the end, so that merging costs no precision.
@@ -37,7 +40,7 @@ def load_vlm(checkpoint: Checkpoint, device: str | torch.device = "cpu", dtype: 
         dtype = DTYPES[dtype]
     model, tokenizer, image_processor = _build(checkpoint, torch.float32 if checkpoint.base else dtype)
     _convert(model, dtype)
-    vlm = VLM(model.to(device), tokenizer, image_processor, checkpoint.family)
+    vlm = ready(checkpoint.family, model.to(device), tokenizer, image_processor)
     if vlm.depth != checkpoint.depth:
         raise VrbenchError(f"{checkpoint.id} has {vlm.depth} decoder layers; its lineage says {checkpoint.depth}")
     return vlm
@@ -64,3 +67,17 @@ def _convert(model: torch.nn.Module, dtype: torch.dtype) -> None:
     """Convert every parameter, and no buffer: rotary frequencies stay in float32, as transformers loads them."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
+
+
+def load_packed(checkpoint: Checkpoint, device: str | torch.device, dtype: str | torch.dtype) -> VLM:
+    """As `load_vlm`, for what needs packed rows: training and the choice of layers by their loss.
+
+    Raises:
+        VrbenchError: as `load_vlm`, or the family's prompts cannot be packed.
+    """
+    if FAMILIES[checkpoint.family].manner is not None:
+        able = ", ".join(name for name, family in FAMILIES.items() if family.manner is None)
+        raise VrbenchError(f"{checkpoint.id} is of family {checkpoint.family!r}; this can be done with {able} only")
+    vlm = load_vlm(checkpoint, device, dtype)
+    assert isinstance(vlm, VLM)  # as its family says
+    return vlm

@@ -15,32 +15,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vrbench.errors import VrbenchError
+from vrbench.models.loaded import LoadedModel
 from vrbench.models.packing import Row
+from vrbench.models.prompts import IMAGE, LLAVA_SYSTEM
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerBase
     from transformers.cache_utils import DynamicCache
 
-IMAGE = "<image>"
-LLAVA_SYSTEM = (
-    "A chat between a curious user and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the user's questions."
-)
-"""What LLaVA-1.5 was trained with; the prompt of a tokenizer that has no chat template (Liu et al. 2023)."""
-
 POSITIONS_AT_ONCE = 256
 """Positions whose logits are held at a time: a vocabulary of 50,000 in float32 is 50 MB for them."""
 
 
-class VLM:
-    """A loaded model, ready to answer.
-
-    Attributes:
-        model, tokenizer, image_processor: from transformers; the image processor is a PIL one on every machine.
-        family: model family, such as "llava".
-        device, dtype: where and in what type the weights are.
-    """
+class VLM(LoadedModel):
+    """A loaded LLaVA, ready to answer packed rows."""
 
     def __init__(
         self,
@@ -49,46 +38,9 @@ class VLM:
         image_processor: Any,
         family: str = "llava",
     ) -> None:
-        self.model = model.eval()
-        self.tokenizer = tokenizer
-        self.image_processor = image_processor
-        self.family = family
-        weight = next(model.parameters())
-        self.device: torch.device = weight.device
-        self.dtype: torch.dtype = weight.dtype
-        self._spelled: dict[int, str] = {}
+        super().__init__(model, tokenizer, image_processor, family)
         self._refuse_settings_that_change_greedy_answers()
         self._refuse_other_attention()
-
-    @property
-    def language_model(self) -> Any:
-        """The decoder without its head."""
-        return self.model.model.language_model
-
-    @property
-    def decoder_layers(self) -> torch.nn.ModuleList:
-        """The decoder's layers: the module list itself."""
-        return self.language_model.layers
-
-    @property
-    def projector(self) -> torch.nn.Module:
-        """Vision features to the decoder's width."""
-        return self.model.model.multi_modal_projector
-
-    @property
-    def vision_tower(self) -> torch.nn.Module:
-        """Pixels to vision features."""
-        return self.model.model.vision_tower
-
-    @property
-    def depth(self) -> int:
-        """Number of decoder layers."""
-        return len(self.decoder_layers)
-
-    @property
-    def image_processor_name(self) -> str:
-        """Class of the image processor, for the record."""
-        return type(self.image_processor).__name__
 
     @cached_property
     def tower_digest(self) -> str:
@@ -110,16 +62,6 @@ class VLM:
         from PIL import Image
 
         return self.encode_images([Image.new("RGB", (32, 32))]).shape[1]
-
-    @property
-    def context_length(self) -> int:
-        """Most tokens that the decoder was made for."""
-        return int(getattr(self.model.config.text_config, "max_position_embeddings", None) or 2048)
-
-    @cached_property
-    def end_of_text(self) -> int:
-        """Id of the token that ends an answer."""
-        return int(self.tokenizer.eos_token_id)
 
     @torch.inference_mode()
     def encode_images(self, images: Sequence[Image]) -> torch.Tensor:
@@ -167,12 +109,6 @@ class VLM:
             raise VrbenchError(f"a prompt has {found} image marks ({IMAGE}) for {len(slots)} pictures")
         parts = iter([-1 - (s * self.image_tokens + j) for s in slots for j in range(self.image_tokens)])
         return [next(parts) if i == mark else i for i in ids]
-
-    def spelled(self, token: int) -> str:
-        """The text of one token; U+FFFD stands where it is a part of a character."""
-        if token not in self._spelled:
-            self._spelled[token] = str(self.tokenizer.decode([token]))
-        return self._spelled[token]
 
     @torch.inference_mode()
     def hidden(
@@ -263,26 +199,13 @@ class VLM:
 
     def _refuse_settings_that_change_greedy_answers(self) -> None:
         """Greedy answers here are argmax of the logits; a model that asks for more would be answered wrongly."""
-        neutral = {
-            "repetition_penalty": 1.0,
-            "no_repeat_ngram_size": 0,
-            "encoder_no_repeat_ngram_size": 0,
-            "suppress_tokens": None,
-            "begin_suppress_tokens": None,
-            "forced_bos_token_id": None,
-            "bad_words_ids": None,
-            "sequence_bias": None,
-            "min_new_tokens": None,
-        }
-        config = self.model.generation_config
-        asked = {name: getattr(config, name, None) for name in neutral}
-        odd = {name: value for name, value in asked.items() if value not in (None, neutral[name], [], {})}
+        odd = self.odd_generation_settings()
         if odd:
             raise VrbenchError(f"the model's generation config asks for {odd}; only plain greedy decoding is supported")
 
     def _refuse_other_attention(self) -> None:
         """A packed row says itself what each token sees: everything before it. A window would be ignored."""
-        config = self.model.config.text_config
+        config = self.text_config
         kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
         window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
         if kinds != {"full_attention"} or (window is not None and window < self.context_length):

@@ -16,7 +16,7 @@ from vrbench.device import chosen_device
 from vrbench.errors import VrbenchError
 from vrbench.layers import LayerSet
 from vrbench.lineage import MARKER
-from vrbench.models.load import load_vlm
+from vrbench.models.load import load_packed
 from vrbench.models.packing import Row, pack
 from vrbench.models.vlm import VLM
 from vrbench.pocket.turns import turns
@@ -98,7 +98,7 @@ def prune_by_loss(recipe: PruneRecipe, out: Path, device: str) -> Path:
     most = min(len(candidates), base.depth - 1)  # one layer must stay
     if recipe.remove > most:
         raise VrbenchError(f"{recipe.remove} layers are to go, but of {base.depth} only {most} may")
-    vlm = load_vlm(base, where, "float32")
+    vlm = load_packed(base, where, "float32")
     removed, losses = choose(DevLoss(vlm, recipe.pictures, recipe.turns), candidates, recipe.remove)
     return _write(recipe, out, base, removed, losses)
 

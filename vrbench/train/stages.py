@@ -17,7 +17,7 @@ from vrbench.errors import VrbenchError
 from vrbench.layers import LayerSet, select
 from vrbench.lineage import MARKER
 from vrbench.models import pocket, smollm2
-from vrbench.models.load import load_vlm
+from vrbench.models.load import load_packed
 from vrbench.models.vlm import VLM
 from vrbench.pocket import pydoc
 from vrbench.records import Base, Lineage, Step
@@ -79,7 +79,7 @@ def _tune(recipe: TrainRecipe, out: Path, device: torch.device, started: float) 
     assert settings is not None
     base = resolve(recipe.base)
     layers = select(settings.layers, base.depth)
-    vlm = load_vlm(base, device, "float32")
+    vlm = load_packed(base, device, "float32")
     torch.manual_seed(recipe.seed)
     model = with_lora(vlm.model, layers, settings)
     learner, packer = _learner(model, recipe)

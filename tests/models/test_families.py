@@ -1,0 +1,213 @@
+"""Every family of today, as a tiny model read from its folder, answers as transformers does with the same inputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from tests import tiny, tiny_families
+from vrbench import checkpoint
+from vrbench.engine.answering import Answerer
+from vrbench.engine.requests import Generation, LogLikelihood, Picture, Request
+from vrbench.engine.store import AnswerStore
+from vrbench.errors import VrbenchError
+from vrbench.models.families import FAMILIES, REFUSED
+from vrbench.models.load import load_packed, load_vlm
+from vrbench.models.plain import PlainVLM
+
+QUESTIONS = [
+    ("Is it red?", [(40, 24)]),
+    ("Is it a very big and not so red thing?", [(24, 56)]),
+    ("What is it?", [(64, 64)]),
+    ("Which of the two?", [(64, 40), (30, 20)]),
+]
+TEXTS = ("Once upon a time", "One, two, three, four, five, six, seven, eight", "Why")
+
+
+def noise(size: tuple[int, int], seed: int = 0) -> Image.Image:
+    torch.manual_seed(seed + size[0])
+    return Image.fromarray((torch.rand(size[1], size[0], 3) * 255).to(torch.uint8).numpy())
+
+
+def requests(vlm: Any) -> list[Request]:
+    """Questions with and without pictures, whose answers have unequal lengths, and texts with what follows."""
+    asked: list[Request] = []
+    for number, (text, sizes) in enumerate(QUESTIONS):
+        pictures = tuple(Picture(f"{size}", lambda size=size: noise(size)) for size in sizes)
+        asked.append(Generation(vlm.prompt(text, len(sizes)), pictures, 4 + number, ()))
+    asked += [Generation(vlm.prompt(text), (), 3 + number, ()) for number, text in enumerate(TEXTS)]
+    encode = vlm.tokenizer.encode
+    asked += [
+        LogLikelihood(tuple(encode(text)), tuple(encode(more, add_special_tokens=False)))
+        for text in TEXTS
+        for more in (" a", " b", " something longer")
+    ]
+    return asked
+
+
+@pytest.fixture(scope="module", params=list(tiny_families.MAKERS))
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_families.save(request.param, tmp_path_factory.mktemp("families") / request.param)
+
+
+@pytest.fixture(scope="module")
+def vlm(folder: Path) -> PlainVLM:
+    found = load_vlm(checkpoint.resolve(str(folder)))
+    assert isinstance(found, PlainVLM)
+    return found
+
+
+@pytest.fixture(scope="module")
+def theirs(folder: Path) -> Any:
+    """The model as transformers alone reads it."""
+    from transformers import AutoModelForImageTextToText
+
+    return AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def said(vlm: PlainVLM, theirs: Any, asked: Generation) -> list[int]:
+    """Token ids that transformers' own `generate` says to one prompt alone."""
+    bos = vlm.tokenizer.bos_token
+    if asked.pictures:
+        added, shown = vlm.manner.special_tokens, [picture.load() for picture in asked.pictures]
+        inputs = vlm.processor(
+            text=[asked.prompt], images=shown if vlm.manner.flat else [shown], return_tensors="pt",
+            add_special_tokens=not asked.prompt.startswith(bos) if added is None else added,
+            images_kwargs=dict(vlm.manner.pictures),
+        )  # fmt: skip
+        inputs.pop("labels", None)
+    else:
+        inputs = vlm.tokenizer(asked.prompt, return_tensors="pt", add_special_tokens=not asked.prompt.startswith(bos))
+        inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+        if vlm.family == "paligemma":
+            inputs["token_type_ids"] = torch.zeros_like(inputs["input_ids"])  # all of it is prefix
+    with torch.inference_mode():
+        whole = theirs.generate(**inputs, do_sample=False, max_new_tokens=asked.max_new_tokens)
+    return whole[0, inputs["input_ids"].shape[1] :].tolist()
+
+
+@pytest.mark.parametrize("batch_size", [1, "auto"])
+def test_the_engine_says_what_transformers_says(
+    vlm: PlainVLM, theirs: Any, tmp_path: Path, batch_size: int | str
+) -> None:
+    asked = requests(vlm)
+    with AnswerStore(tmp_path / "a.sqlite", "c") as store:
+        found = Answerer(vlm, store, batch_size, show_progress=False).answer(asked)
+        again = Answerer(vlm, store, batch_size, show_progress=False)
+        assert again.answer(asked) == found
+    assert again.asked == 0
+    generations = [(r, a) for r, a in zip(asked, found, strict=True) if isinstance(r, Generation)]
+    expected = [vlm.tokenizer.decode(said(vlm, theirs, r), skip_special_tokens=True) for r, _ in generations]
+    assert [answer for _, answer in generations] == expected
+    assert len({answer[:3] for answer in expected}) >= 4
+    for request, answer in zip(asked, found, strict=True):
+        if isinstance(request, LogLikelihood):
+            log, greedy = answer
+            assert (pytest.approx(log, abs=1e-5), greedy) == likelihood(theirs, request)
+
+
+def likelihood(theirs: Any, asked: LogLikelihood) -> tuple[float, bool]:
+    """From one plain pass over context and continuation."""
+    inputs = {"input_ids": torch.tensor([asked.context + asked.continuation])}
+    if theirs.config.model_type == "paligemma":  # reads its context both ways, and what follows in order
+        inputs["token_type_ids"] = torch.tensor([[0] * len(asked.context) + [1] * len(asked.continuation)])
+    with torch.inference_mode():
+        logits = theirs(**inputs).logits[0].float()
+    logs = logits.log_softmax(-1)[len(asked.context) - 1 : -1]
+    of = torch.tensor(asked.continuation)
+    return float(logs[torch.arange(len(of)), of].double().sum()), bool((logs.argmax(-1) == of).all())
+
+
+def logits(vlm: PlainVLM, model: Any, seed: int = 0) -> torch.Tensor:
+    inputs = vlm.pictured([vlm.prompt("Is it red?", 1)], [[noise((40, 24), seed)]])
+    with torch.inference_mode():
+        return model(**inputs).logits
+
+
+def test_its_image_processor_is_that_of_every_machine(vlm: PlainVLM) -> None:
+    assert vlm.image_processor_name.endswith("Pil")
+
+
+def test_pictures_are_seen(vlm: PlainVLM) -> None:
+    assert not torch.allclose(logits(vlm, vlm.model), logits(vlm, vlm.model, seed=1), atol=1e-2)
+
+
+def test_saved_and_loaded_again_it_is_the_same_model(vlm: PlainVLM, folder: Path, tmp_path: Path) -> None:
+    for file in folder.iterdir():
+        if file.suffix != ".safetensors":
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    vlm.model.save_pretrained(tmp_path)
+    again = load_vlm(checkpoint.resolve(str(tmp_path)))
+    assert torch.equal(logits(vlm, again.model), logits(vlm, vlm.model))
+
+
+def test_its_length_is_known_before_it_is_asked(vlm: PlainVLM) -> None:
+    for text, sizes in [*QUESTIONS, ("Another question on pictures of known sizes?", [(40, 24)])]:
+        prompt, pictures = vlm.prompt(text, len(sizes)), [noise(size) for size in sizes]
+        assert vlm.length(prompt, pictures) == vlm.pictured([prompt], [pictures])["input_ids"].shape[1]
+
+
+def test_bfloat16_gives_answers_too(folder: Path) -> None:
+    vlm = load_vlm(checkpoint.resolve(str(folder)), dtype="bfloat16")
+    assert {p.dtype for p in vlm.model.parameters()} == {torch.bfloat16}
+    assert isinstance(vlm, PlainVLM)
+    assert torch.allclose(logits(vlm, vlm.model).float().log_softmax(-1).exp().sum(-1), torch.tensor(1.0), atol=1e-3)
+
+
+def test_weights_that_are_not_the_model_s_are_told(folder: Path, tmp_path: Path) -> None:
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    tensors = load_file(tmp_path / "model.safetensors")
+    gone = next(name for name in tensors if "layers.2" in name and "mlp.up_proj" in name and "vision" not in name)
+    wide = next(name for name in tensors if "layers.1" in name and "mlp.down_proj" in name and "vision" not in name)
+    tensors.pop(gone)
+    tensors[wide] = torch.cat([tensors[wide], tensors[wide]])
+    tensors["surplus"] = torch.zeros(3)
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    told = "\n".join(checkpoint.faults(str(tmp_path)))
+    assert "lacks" in told and "mlp.up_proj" in told
+    assert "another shape" in told and "mlp.down_proj" in told
+    assert "'surplus'" in told
+
+
+@pytest.mark.parametrize("gone", ["preprocessor_config.json", "tokenizer.json"])
+def test_a_folder_without_processor_or_tokenizer_is_told(gone: str, tmp_path: Path) -> None:
+    folder = tiny_families.save("internvl", tmp_path / "internvl")
+    (folder / gone).unlink()
+    with pytest.raises(VrbenchError, match="internvl has no tokenizer and processor that can be read"):
+        load_vlm(checkpoint.resolve(str(folder)))
+
+
+def test_every_family_but_llava_is_made_here() -> None:
+    assert set(FAMILIES) == {"llava", *tiny_families.MAKERS}
+
+
+def test_what_needs_packed_rows_is_refused_for_the_others(tmp_path: Path, tiny_llava: Path) -> None:
+    other = tiny_families.save("smolvlm", tmp_path / "smolvlm")
+    with pytest.raises(VrbenchError, match="smolvlm is of family 'smolvlm'; this can be done with llava only"):
+        load_packed(checkpoint.resolve(str(other)), "cpu", "float32")
+    assert load_packed(checkpoint.resolve(str(tiny_llava)), "cpu", "float32").depth == tiny.DEPTH
+
+
+@pytest.mark.parametrize("model_type", list(REFUSED))
+def test_known_families_that_cannot_be_loaded_are_refused_with_the_reason(model_type: str, tmp_path: Path) -> None:
+    folder = tiny_families.save("smolvlm", tmp_path / "odd")
+    tiny.edit_json(folder / "config.json", model_type=model_type)
+    (told,) = checkpoint.faults(str(folder))
+    assert model_type in told and REFUSED[model_type] in told
+
+
+def test_experts_are_refused_whatever_the_family_is_called(tmp_path: Path) -> None:
+    import json
+
+    folder = tiny_families.save("internvl", tmp_path / "odd")
+    text = json.loads((folder / "config.json").read_text())["text_config"]
+    experts = {"model_type": "qwen3_moe", "num_experts": 4, "moe_intermediate_size": 8}
+    tiny.edit_json(folder / "config.json", text_config={**text, **experts})
+    (told,) = checkpoint.faults(str(folder))
+    assert "experts (MoE)" in told

@@ -1,0 +1,223 @@
+"""The plain way of answering: when answers end, what may share a batch, and folders in the layouts that exist."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import tiny_families
+from tests.engine.made import hub, noise
+from vrbench import checkpoint, evaluate, records
+from vrbench.engine.answering import Answerer
+from vrbench.engine.requests import Generation, picture
+from vrbench.engine.store import AnswerStore
+from vrbench.errors import VrbenchError
+from vrbench.models.decoding import Limit
+from vrbench.models.load import load_vlm
+from vrbench.models.plain import PlainVLM
+
+
+def load(folder: Path) -> PlainVLM:
+    found = load_vlm(checkpoint.resolve(str(folder)))
+    assert isinstance(found, PlainVLM)
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_families.save("smolvlm", tmp_path_factory.mktemp("plain") / "smolvlm")
+
+
+@pytest.fixture(scope="module")
+def vlm(folder: Path) -> PlainVLM:
+    return load(folder)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[AnswerStore]:
+    with AnswerStore(tmp_path / "a.sqlite", "c") as opened:
+        yield opened
+
+
+def asked(vlm: PlainVLM, until: tuple[str, ...] = ()) -> list[Generation]:
+    texts = [f"Is it {'very ' * i}red?" for i in range(4)]
+    shown = [picture(noise(f"{i}"), lambda i=i: noise(f"{i}")) for i in range(4)]
+    return [Generation(vlm.prompt(texts[i], 1), (shown[i],), 6 + i, until) for i in range(4)]
+
+
+def answers(vlm: PlainVLM, requests: list[Generation], limits: list[Limit]) -> list[str]:
+    pictures = [[p.load() for p in request.pictures] for request in requests]
+    return vlm.answers(vlm.pictured([request.prompt for request in requests], pictures), limits)
+
+
+def test_each_answer_ends_at_its_own_limit_or_stop_text(folder: Path) -> None:
+    vlm = load(folder)
+    letters = set(vlm.tokenizer("".join(map(chr, range(33, 127))))["input_ids"])
+    vlm.model.generation_config.suppress_tokens = [i for i in range(len(vlm.tokenizer)) if i not in letters]
+    requests = asked(vlm)
+    whole = answers(vlm, requests, [Limit(8)] * 4)
+    assert [len(text) for text in whole] == [8, 8, 8, 8]  # a letter a token
+    limits = [Limit(3), Limit(8, (whole[1][2:4], "never")), Limit(7, ("never", "")), Limit(5, (whole[3][4:8],))]
+    expected = [whole[0][:3], whole[1].split(whole[1][2:4])[0], whole[2][:7], whole[3][:5]]
+    assert answers(vlm, requests, limits) == expected
+
+
+def test_no_token_is_computed_after_the_last_stop(vlm: PlainVLM) -> None:
+    (request,) = asked(vlm)[:1]
+    inputs = vlm.pictured([request.prompt], [[p.load() for p in request.pictures]])
+    first = vlm.model.generate(**inputs, do_sample=False, max_new_tokens=1)[0, -1:]
+    calls: list[int] = []
+    hook = vlm.model.register_forward_hook(lambda *_: calls.append(1))
+    assert vlm.answers(inputs, [Limit(50, (vlm.tokenizer.decode(first),))]) == [""]
+    hook.remove()
+    assert len(calls) == 1
+
+
+def test_every_end_of_the_generation_config_ends_an_answer(folder: Path) -> None:
+    vlm = load(folder)
+    (request,) = asked(vlm)[:1]
+    whole = answers(vlm, [request], [Limit(8)])[0]
+    inputs = vlm.pictured([request.prompt], [[p.load() for p in request.pictures]])
+    said = vlm.model.generate(**inputs, do_sample=False, max_new_tokens=8)[0, -8:].tolist()
+    vlm = load(folder)
+    vlm.model.generation_config.eos_token_id = [vlm.end_of_text, said[3]]
+    assert vlm.ends == {vlm.end_of_text, said[3]}
+    ended = answers(vlm, [request], [Limit(8)])[0]
+    assert ended == vlm.tokenizer.decode(said[: said.index(said[3]) + 1], skip_special_tokens=True) != whole
+
+
+def test_settings_that_see_padding_are_answered_one_by_one(folder: Path, store: AnswerStore) -> None:
+    vlm, sizes = load(folder), []
+    assert vlm.alone == ""
+    vlm.model.generation_config.repetition_penalty = 1.5
+    assert "repetition_penalty" in vlm.alone
+    plain = vlm.answers
+
+    def counted(inputs: Any, limits: Any) -> list[str]:
+        sizes.append(len(limits))
+        return plain(inputs, limits)
+
+    vlm.answers = counted  # type: ignore[method-assign]
+    requests = asked(vlm)
+    found = Answerer(vlm, store, show_progress=False).answer(requests)
+    assert sizes == [1, 1, 1, 1]
+    expected = []
+    for request in requests:
+        inputs = vlm.pictured([request.prompt], [[p.load() for p in request.pictures]])
+        said = vlm.model.generate(**inputs, do_sample=False, max_new_tokens=request.max_new_tokens)
+        expected.append(vlm.tokenizer.decode(said[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+    assert found == expected
+
+
+def test_batches_are_halved_until_they_fit(vlm: PlainVLM, store: AnswerStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, plain = [], PlainVLM.answers
+
+    def holds_two(self: PlainVLM, inputs: Any, limits: Any) -> list[str]:
+        sizes.append(len(limits))
+        if len(limits) > 2:
+            raise RuntimeError("CUDA out of memory. Tried to allocate")
+        return plain(self, inputs, limits)
+
+    expected = [answers(vlm, [request], [Limit(request.max_new_tokens)])[0] for request in asked(vlm)]
+    monkeypatch.setattr(PlainVLM, "answers", holds_two)
+    assert Answerer(vlm, store, 64, show_progress=False).answer(asked(vlm)) == expected
+    assert sizes == [4, 2, 2]
+
+
+def test_a_long_prompt_is_cut_off_in_front(vlm: PlainVLM, store: AnswerStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vlm.text_config, "max_position_embeddings", 40)
+    long, short = Generation("x" * 200 + "What is it?", (), 6, ()), Generation("x" * 23 + "What is it?", (), 6, ())
+    answerer = Answerer(vlm, store, show_progress=False)
+    one, other = answerer.answer([long, short])
+    assert one == other != ""
+    with pytest.raises(VrbenchError, match="40 tokens for an answer leave no room"):
+        answerer.answer([Generation("What?", (), 40, ())])
+
+
+def test_a_prompt_without_marks_for_its_pictures_is_told(vlm: PlainVLM) -> None:
+    with pytest.raises(VrbenchError, match="smolvlm refuses a prompt"):
+        vlm.pictured(["Is it red?"], [[noise("a")]])
+
+
+def test_a_beginning_of_text_is_put_in_front_once(tmp_path: Path) -> None:
+    vlm = load(tiny_families.save("gemma3", tmp_path / "gemma3"))
+    first = vlm.tokenizer.bos_token_id
+    for prompt in ("Is it red?", "<s>Is it red?", vlm.prompt("Is it red?")):
+        assert vlm.encode(prompt).count(first) == 1
+    shown = vlm.pictured([vlm.prompt("Is it red?", 1)], [[noise("a")]])
+    assert (shown["input_ids"] == first).sum() == 1
+
+
+def test_a_processor_that_changes_its_tokenizer_changes_no_other(tmp_path: Path) -> None:
+    vlm = load(tiny_families.save("paligemma", tmp_path / "paligemma"))
+    assert len(vlm.processor.tokenizer) == len(vlm.tokenizer) + 1024 + 128  # places and masks
+    assert vlm.encode("Is it red?")[0] == vlm.tokenizer.bos_token_id
+
+
+def test_what_follows_is_not_seen_by_a_prefix(tmp_path: Path) -> None:
+    vlm = load(tiny_families.save("paligemma", tmp_path / "paligemma"))
+    context, first = vlm.encode("Once upon"), 70
+    vocabulary = range(vlm.text_config.vocab_size)
+    both = vlm.loglikelihood([[*context, first]] * len(vocabulary), [[first, second] for second in vocabulary])
+    ((alone, _),) = vlm.loglikelihood([context], [[first]])
+    assert sum(math.exp(log) for log, _ in both) == pytest.approx(math.exp(alone), rel=1e-4)
+
+
+def test_what_follows_may_be_of_any_length_in_a_batch(vlm: PlainVLM) -> None:
+    ids = vlm.encode("One, two, three, four")
+    targets = [ids[-1:], ids[-5:], ids[-3:]]
+    together = vlm.loglikelihood([ids[:-1]] * 3, targets)
+    assert together == [vlm.loglikelihood([ids[:-1]], [target])[0] for target in targets]
+    assert together[0][0] > together[2][0] > together[1][0]
+
+
+def test_pixtral_s_marks_are_rows_of_patches(tmp_path: Path) -> None:
+    vlm = load(tiny_families.save("mistral3", tmp_path / "mistral3"))
+    ids = vlm.pictured([vlm.prompt("?", 1)], [[noise("a").resize((48, 32))]])["input_ids"][0]
+    marks = [t for t in vlm.tokenizer.convert_ids_to_tokens(ids) if t.startswith("[IMG")]
+    row = ["[IMG]"] * 3  # 48 pixels, a mark for each 2 x 2 patches of 8
+    assert marks == [*row, "[IMG_BREAK]", *row, "[IMG_END]"]
+
+
+@pytest.mark.parametrize("family", ["llava_next", "gemma3", "idefics3"])
+def test_processors_saved_in_one_file_give_the_same_answers(family: str, tmp_path: Path) -> None:
+    vlm = load(tiny_families.save(family, tmp_path / "apart"))
+    folder = tiny_families.save(family, tmp_path / "whole")
+    for name in ("preprocessor_config.json", "processor_config.json", "chat_template.jinja"):
+        (folder / name).unlink()
+    type(vlm.processor).__mro__[1](  # transformers' own class
+        **{n: getattr(vlm.processor, n) for n in _settings(vlm.processor)}
+    ).save_pretrained(folder)
+    assert "image_processor" in json.loads((folder / "processor_config.json").read_text())
+    again = load(folder)
+    requests = asked(vlm)
+    assert again.prompt("Is it red?", 1) == vlm.prompt("Is it red?", 1)
+    limits = [Limit(5)] * 4
+    assert answers(again, requests, limits) == answers(vlm, requests, limits)
+
+
+def _settings(processor: Any) -> list[str]:
+    import inspect
+
+    kept = inspect.signature(type(processor).__init__).parameters
+    return [name for name in kept if hasattr(processor, name)]
+
+
+@pytest.mark.parametrize("family", ["smolvlm", "paligemma"])
+def test_a_run_of_both_harnesses(family: str, tmp_path: Path) -> None:
+    folder = tiny_families.save(family, tmp_path / family)
+    made = evaluate(
+        str(folder), "piqa,mme", data_root=hub(tmp_path / "hub"), out=tmp_path / "runs", device="cpu",
+        show_progress=False,
+    )  # fmt: skip
+    assert (made.status, made.checkpoint.family) == ("ok", family)
+    assert [(result.task, result.n) for result in made.results] == [("piqa", 13), ("mme", 24)]
+    (file,) = (tmp_path / "runs").glob("*/*/run.json")
+    samples = records.load_run(file).samples
+    assert all(sample.loglikelihoods for sample in samples["piqa"])
+    assert len({sample.answer for sample in samples["mme"]}) > 3

@@ -1,0 +1,93 @@
+"""Requests to a `PlainVLM`: each prompt on its own, through the family's own processor, in left-padded batches."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vrbench.engine.packed import with_room
+from vrbench.engine.requests import Generation, LogLikelihood, Request
+from vrbench.models.decoding import Limit
+
+if TYPE_CHECKING:
+    from vrbench.models.plain import PlainVLM
+
+
+@dataclass(frozen=True)
+class Question:
+    """One request to be computed.
+
+    Attributes:
+        key: its key.
+        request: the request.
+        tokens: of a prompt without pictures; none where there are some, since the processor expands the prompt.
+        length: tokens of the whole prompt, pictures included.
+    """
+
+    key: str
+    request: Request
+    tokens: tuple[int, ...]
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+
+class Plain:
+    """Requests of one kind, and the answers to some of them; see `answering.Way`."""
+
+    def __init__(self, vlm: PlainVLM, requests: Mapping[str, Request]) -> None:
+        self._vlm = vlm
+        self._kind = type(next(iter(requests.values()), None))
+        self._questions = [self._question(key, request) for key, request in requests.items()]
+
+    def groups(self) -> Iterator[list[Question]]:
+        """Questions that may come into one batch, one list after the other, each with its longest first."""
+        ordered = sorted(self._questions, key=self._group, reverse=True)
+        for _, group in itertools.groupby(ordered, key=lambda question: self._group(question)[0]):
+            together = list(group)
+            alone = self._kind is Generation and self._vlm.alone
+            yield from ([one] for one in together) if alone else [together]
+
+    def tokens_held(self, question: Question, longest: int) -> int:
+        """Tokens that a padded prompt takes, and on a card those of its answer."""
+        says = question.request.max_new_tokens if isinstance(question.request, Generation) else 0
+        return longest if self._vlm.device.type == "cpu" else longest + says
+
+    def answers(self, questions: Sequence[Question]) -> dict[str, Any]:
+        """Answers by key."""
+        keys = [question.key for question in questions]
+        likely = [q.request for q in questions if isinstance(q.request, LogLikelihood)]
+        if likely:
+            said = self._vlm.loglikelihood([q.tokens for q in questions], [r.continuation for r in likely])
+            return dict(zip(keys, said, strict=True))
+        asked = [q.request for q in questions if isinstance(q.request, Generation)]
+        limits = [Limit(request.max_new_tokens, request.until) for request in asked]
+        if asked[0].pictures:
+            pictures = [[picture.load() for picture in request.pictures] for request in asked]
+            inputs = self._vlm.pictured([request.prompt for request in asked], pictures)
+        else:
+            inputs = self._vlm.worded([question.tokens for question in questions])
+        return dict(zip(keys, self._vlm.answers(inputs, limits), strict=True))
+
+    def _question(self, key: str, request: Request) -> Question:
+        if isinstance(request, LogLikelihood):
+            tokens = (request.context + request.continuation)[:-1]
+            return Question(key, request, tokens, len(tokens))
+        if request.pictures:
+            length = self._vlm.length(request.prompt, [picture.load() for picture in request.pictures])
+            return Question(key, request, (), length)
+        fitting = with_room(self._vlm.encode(request.prompt), request.max_new_tokens, self._vlm.context_length)
+        return Question(key, request, tuple(fitting), len(fitting))
+
+    def _group(self, question: Question) -> tuple[int, int]:
+        """(what a batch has to agree in, length).
+
+        Log-likelihoods agree in the length, so that there is no padding; prompts in the number of pictures, since
+        Mllama's answers change with pictures that are padding.
+        """
+        request = question.request
+        agreed = question.length if isinstance(request, LogLikelihood) else len(request.pictures)
+        return agreed, question.length

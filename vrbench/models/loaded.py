@@ -1,0 +1,111 @@
+"""A loaded model of any family: its parts, and what every way of answering asks of it."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vrbench.models import anatomy
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class LoadedModel:
+    """A model with its tokenizer and image processor; `VLM` and `PlainVLM` answer with it.
+
+    Attributes:
+        model, tokenizer, image_processor: from transformers; the image processor is a PIL one on every machine.
+        family: model family, such as "llava".
+        device, dtype: where and in what type the weights are.
+    """
+
+    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, image_processor: Any, family: str) -> None:
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.image_processor = image_processor
+        self.family = family
+        weight = next(model.parameters())
+        self.device: torch.device = weight.device
+        self.dtype: torch.dtype = weight.dtype
+        self._spelled: dict[int, str] = {}
+
+    @property
+    def language_model(self) -> Any:
+        """The decoder without its head."""
+        return anatomy.decoder(self.model)
+
+    @property
+    def decoder_layers(self) -> torch.nn.ModuleList:
+        """The decoder's layers: the module list itself."""
+        return anatomy.decoder_layers(self.model)
+
+    @property
+    def projector(self) -> torch.nn.Module:
+        """Vision features to the decoder's width; a list of modules where a family has several (Qwen3-VL)."""
+        parts = anatomy.projector(self.model)
+        return parts[0] if len(parts) == 1 else torch.nn.ModuleList(parts)
+
+    @property
+    def vision_tower(self) -> torch.nn.Module:
+        """Pixels to vision features."""
+        return anatomy.vision_tower(self.model)
+
+    @property
+    def depth(self) -> int:
+        """Number of decoder layers."""
+        return len(self.decoder_layers)
+
+    @property
+    def image_processor_name(self) -> str:
+        """Class of the image processor, for the record."""
+        return type(self.image_processor).__name__
+
+    @property
+    def text_config(self) -> Any:
+        """The decoder's part of the config."""
+        return self.model.config.get_text_config()
+
+    @property
+    def context_length(self) -> int:
+        """Most tokens that the decoder was made for."""
+        return int(getattr(self.text_config, "max_position_embeddings", None) or 2048)
+
+    @cached_property
+    def end_of_text(self) -> int:
+        """Id of the token that ends a text."""
+        return int(self.tokenizer.eos_token_id)
+
+    @cached_property
+    def ends(self) -> frozenset[int]:
+        """Ids of the tokens that end an answer."""
+        return frozenset({self.end_of_text})
+
+    def prompt(self, text: str, n_images: int = 0) -> str:
+        """The whole prompt of one question about some pictures."""
+        raise NotImplementedError
+
+    def spelled(self, token: int) -> str:
+        """The text of one token; U+FFFD stands where it is a part of a character."""
+        if token not in self._spelled:
+            self._spelled[token] = str(self.tokenizer.decode([token]))
+        return self._spelled[token]
+
+    def odd_generation_settings(self) -> dict[str, Any]:
+        """What the model's generation config asks for beyond the best token at each step."""
+        neutral = {
+            "repetition_penalty": 1.0,
+            "no_repeat_ngram_size": 0,
+            "encoder_no_repeat_ngram_size": 0,
+            "suppress_tokens": None,
+            "begin_suppress_tokens": None,
+            "forced_bos_token_id": None,
+            "bad_words_ids": None,
+            "sequence_bias": None,
+            "min_new_tokens": None,
+        }
+        config = self.model.generation_config
+        asked = {name: getattr(config, name, None) for name in neutral}
+        return {name: value for name, value in asked.items() if value not in (None, neutral[name], [], {})}

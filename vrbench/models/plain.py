@@ -1,0 +1,204 @@
+"""A vision-language model of any family, asked the plain way: whole prompts, its own processor, `generate`.
+
+For families whose token positions, masks or image tokens are their own, so that their prompts cannot be packed into
+shared rows as `VLM` does it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import StoppingCriteria, StoppingCriteriaList
+
+from vrbench.errors import VrbenchError
+from vrbench.models.decoding import Limit, ended, text_of
+from vrbench.models.loaded import LoadedModel
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from transformers import PreTrainedTokenizerBase
+
+    from vrbench.models.families import Manner
+
+NO_INPUT = ("labels", "num_crops")
+"""What processors give beside a model's inputs."""
+
+
+class PlainVLM(LoadedModel):
+    """A loaded model that is asked one whole prompt after the other, several of them in a batch padded on the left.
+
+    Attributes:
+        processor: of the family, from transformers; its tokenizer is its own, since some processors change theirs.
+        manner: how the family is asked.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: PreTrainedTokenizerBase, processor: Any, family: str, manner: Manner
+    ) -> None:
+        super().__init__(model, tokenizer, processor.image_processor, family)
+        self.processor = processor
+        self.manner = manner
+        self._for_pictures: dict[tuple[tuple[int, int], ...], int] = {}
+
+    @cached_property
+    def ends(self) -> frozenset[int]:
+        """Ids of the tokens that end an answer: those of the generation config, and the tokenizer's end of text."""
+        told = self.model.generation_config.eos_token_id
+        return frozenset({self.end_of_text, *([told] if isinstance(told, int) else told or ())})
+
+    @property
+    def alone(self) -> str:
+        """Why prompts cannot share a batch and be answered exactly as each by itself; empty when they can."""
+        odd = self.odd_generation_settings()
+        return f"the model's generation config asks for {odd}, which takes padding for what was said" if odd else ""
+
+    def prompt(self, text: str, n_images: int = 0) -> str:
+        """The whole prompt of one question about some pictures.
+
+        Raises:
+            VrbenchError: the text has more or fewer image marks than there are pictures.
+        """
+        return self.manner.prompt(self.processor, text, n_images)
+
+    def encode(self, prompt: str) -> list[int]:
+        """Token ids of a prompt without pictures; what the tokenizer puts in front is put there once."""
+        return list(self.tokenizer(prompt, add_special_tokens=not self._begun(prompt))["input_ids"])
+
+    def length(self, prompt: str, pictures: Sequence[Image]) -> int:
+        """Tokens of a prompt with its pictures; what pictures add depends on their sizes, which are remembered."""
+        words = len(self.tokenizer(prompt)["input_ids"])
+        sizes = tuple(picture.size for picture in pictures)
+        if sizes not in self._for_pictures:
+            whole = self.pictured([prompt], [pictures])["input_ids"].shape[1]
+            self._for_pictures[sizes] = whole - words
+        return words + self._for_pictures[sizes]
+
+    def pictured(self, prompts: Sequence[str], pictures: Sequence[Sequence[Image]]) -> dict[str, Any]:
+        """The model's inputs for prompts that each have pictures, padded on the left: [prompts, longest] and pixels.
+
+        Raises:
+            VrbenchError: a prompt does not have a mark for each of its pictures.
+        """
+        given = self.manner.special_tokens
+        shown: list[Any] = [[picture.convert("RGB") for picture in of] for of in pictures]
+        try:
+            inputs = self.processor(
+                text=list(prompts),
+                images=[picture for of in shown for picture in of] if self.manner.flat else shown,
+                padding=True,
+                padding_side="left",
+                return_tensors="pt",
+                add_special_tokens=not self._begun(prompts[0]) if given is None else given,
+                images_kwargs=dict(self.manner.pictures),
+            )
+        except ValueError as error:
+            raise VrbenchError(f"the processor of {self.family} refuses a prompt: {error}") from error
+        return self._placed({name: value for name, value in inputs.items() if name not in NO_INPUT})
+
+    def worded(self, prompts: Sequence[Sequence[int]]) -> dict[str, Any]:
+        """The model's inputs for prompts without pictures, as token ids, padded on the left: [prompts, longest]."""
+        longest = max(len(tokens) for tokens in prompts)
+        ids = [[self._padding] * (longest - len(tokens)) + list(tokens) for tokens in prompts]
+        mask = [[0] * (longest - len(tokens)) + [1] * len(tokens) for tokens in prompts]
+        inputs = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
+        if self.manner.prefix:
+            inputs["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
+        return self._placed(inputs)
+
+    @torch.inference_mode()
+    def answers(self, inputs: Mapping[str, Any], limits: Sequence[Limit]) -> list[str]:
+        """Answers of greedy decoding, without special tokens, each cut before its first stop text.
+
+        Args:
+            inputs: as `pictured` or `worded` give them.
+            limits: when each answer ends.
+        """
+        stop = _Stop(self, inputs["input_ids"].shape[1], limits)
+        with torch.backends.cudnn.flags(allow_tf32=False):  # else float32 means less on a card than on a CPU
+            said = self.model.generate(
+                **inputs,
+                do_sample=False,
+                num_beams=1,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                max_new_tokens=max(limit.max_new_tokens for limit in limits),
+                eos_token_id=sorted(self.ends),
+                pad_token_id=self._padding,
+                stopping_criteria=StoppingCriteriaList([stop]),
+            )
+        rows = said[:, stop.start :].tolist()
+        return [text_of(self, row[:n], limit) for row, n, limit in zip(rows, stop.lengths, limits, strict=True)]
+
+    @torch.inference_mode()
+    def loglikelihood(
+        self, sequences: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
+    ) -> list[tuple[float, bool]]:
+        """Log-likelihood of what follows a text, and whether greedy decoding would have said it.
+
+        Args:
+            sequences: token ids of context and continuation, without the continuation's last; all of one length.
+            targets: token ids of each continuation.
+
+        Returns:
+            (sum of log-probabilities in nats, is greedy) of each.
+        """
+        inputs = {"input_ids": torch.tensor([list(sequence) for sequence in sequences])}
+        if self.manner.prefix:  # else what follows would be seen before it is asked for
+            follows = [len(target) - 1 for target in targets]
+            types = [[0] * (len(s) - n) + [1] * n for s, n in zip(sequences, follows, strict=True)]
+            inputs["token_type_ids"] = torch.tensor(types)
+        kept = max(len(target) for target in targets)
+        logits = self.model(**self._placed(inputs), use_cache=False, logits_to_keep=kept).logits
+        found = []
+        for row, target in zip(logits, targets, strict=True):
+            asked = row[-len(target) :].float()
+            tokens = torch.tensor(list(target), device=asked.device)
+            logs = asked.log_softmax(-1).gather(-1, tokens[:, None]).double().sum()
+            found.append((float(logs), bool((asked.argmax(-1) == tokens).all())))
+        return found
+
+    @cached_property
+    def _padding(self) -> int:
+        """Id of a token to pad with; which one is of no account, since it is masked."""
+        given = self.tokenizer.pad_token_id
+        return self.end_of_text if given is None else int(given)
+
+    def _begun(self, prompt: str) -> bool:
+        """Whether a prompt has its beginning-of-text token already, as chat templates write it."""
+        first = self.tokenizer.bos_token
+        return bool(first) and prompt.startswith(first)
+
+    def _placed(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Inputs on the model's device, numbers with a fraction in its type."""
+        return {
+            name: value.to(self.device, self.dtype if value.is_floating_point() else value.dtype)
+            for name, value in inputs.items()
+        }
+
+
+class _Stop(StoppingCriteria):
+    """Ends each row of `generate` at its own limit.
+
+    Attributes:
+        start: tokens in front of the answers.
+        lengths: tokens of each answer so far, its end included.
+    """
+
+    def __init__(self, vlm: PlainVLM, start: int, limits: Sequence[Limit]) -> None:
+        self.start = start
+        self.lengths = [0] * len(limits)
+        self._vlm = vlm
+        self._limits = limits
+        self._over = [False] * len(limits)
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        """Which rows are over, after one more token in each."""
+        for i, row in enumerate(input_ids[:, self.start :].tolist()):
+            if not self._over[i]:
+                self.lengths[i] = len(row)
+                self._over[i] = ended(self._vlm, row, self._limits[i])
+        return torch.tensor(self._over, device=input_ids.device)

@@ -1,0 +1,84 @@
+"""Processors of today's families, put together from their parts without torchvision.
+
+transformers' `AutoProcessor` needs torchvision for several families, though no video is ever shown here and the PIL
+image processors, which all machines have, do without.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+CLASSES = {
+    "smolvlm": "transformers:Idefics3Processor",  # SmolVLM's own differs in videos alone, and wants num2words for them
+    "mistral3": "vrbench.models.pixtral:PixtralProcessor",  # transformers' own cannot be imported without torchvision
+}
+"""Model type -> processor class where it is not the one that transformers names."""
+
+
+PIL_CLASSES = {
+    "smolvlm": "transformers.models.smolvlm.image_processing_pil_smolvlm:SmolVLMImageProcessorPil",
+    "idefics3": "transformers.models.idefics3.image_processing_pil_idefics3:Idefics3ImageProcessorPil",
+}
+"""Model type -> PIL image processor that transformers 5.17 withholds without torchvision, though it needs none."""
+
+
+def load_processor(folder: Path, model_type: str) -> Any:
+    """The processor of a folder, with a PIL image processor and no video processor.
+
+    Args:
+        folder: Hugging Face layout.
+        model_type: as config.json says it.
+
+    Raises:
+        OSError, ValueError: the folder lacks the settings of a part.
+    """
+    from transformers import AutoTokenizer
+
+    kind = _pictures_only(_class(model_type))
+    local: dict[str, Any] = {"local_files_only": True}
+    parts = {
+        "image_processor": lambda: load_image_processor(folder, model_type),
+        "tokenizer": lambda: AutoTokenizer.from_pretrained(folder, **local),
+        "video_processor": lambda: None,
+    }
+    settings, _ = kind.get_processor_dict(folder, **local)
+    return kind.from_args_and_dict([parts[name]() for name in kind.get_attributes()], settings)
+
+
+def load_image_processor(folder: Path, model_type: str) -> Any:
+    """The PIL image processor of a folder.
+
+    Raises:
+        OSError, ValueError: the folder lacks its settings.
+    """
+    # From its own module: transformers 5.17 withholds the name without torchvision, even for the PIL processors.
+    from transformers.models.auto.image_processing_auto import AutoImageProcessor
+
+    if model_type in PIL_CLASSES:
+        return _named(PIL_CLASSES[model_type]).from_pretrained(folder, local_files_only=True)
+    return AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
+
+
+def _class(model_type: str) -> Any:
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+
+    return _named(CLASSES.get(model_type) or f"transformers:{PROCESSOR_MAPPING_NAMES[model_type]}")
+
+
+def _named(place: str) -> Any:
+    """The class of "module:name"."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
+
+
+def _pictures_only(kind: Any) -> Any:
+    """The processor class, content without a video processor."""
+
+    class PicturesOnly(kind):
+        def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
+            return argument and super().check_argument_for_proper_class(argument_name, argument)
+
+    PicturesOnly.__name__ = kind.__name__
+    return PicturesOnly
