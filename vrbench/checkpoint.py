@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vrbench import sources, structure
-from vrbench.cache import file_digest
+from vrbench.cache import file_digests
 from vrbench.errors import VrbenchError, raise_all
 from vrbench.headers import INDEX, header_faults, read_header, read_headers, weight_files
 from vrbench.layers import LayerSet
@@ -254,13 +254,14 @@ def _digest_faults(folder: Path, lineage: Lineage | None, files: list[str]) -> l
     absent = [name for name in lineage.weights if not (folder / name).is_file()]
     found = [f"{folder / name} is missing; {MARKER} lists it" for name in absent]
     found += [f"{folder / name} is not listed in {MARKER}" for name in files if name not in lineage.weights]
-    for name, digest in lineage.weights.items():
-        if name not in absent and file_digest(folder / name) != digest:
-            found.append(f"{folder / name} is not what {MARKER} says: its sha256 differs")
+    present = {folder / name: digest for name, digest in lineage.weights.items() if name not in absent}
+    here = file_digests(present)
+    found += [f"{path} is not what {MARKER} says: its sha256 differs" for path in present if here[path] != present[path]]
     return found
 
 
 def _digest(folder: Path, weights: list[str], extra: dict[str, Any] | None = None) -> str:
     """sha256 over a folder's weights and settings and what lies below it; not over its name or its lineage's prose."""
     present = [name for name in (*weights, *SETTINGS) if (folder / name).is_file()]
-    return digest_of({"files": {name: file_digest(folder / name) for name in present}, **(extra or {})})
+    digests = file_digests(folder / name for name in present)
+    return digest_of({"files": {name: digests[folder / name] for name in present}, **(extra or {})})
