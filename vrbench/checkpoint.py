@@ -17,6 +17,7 @@ from vrbench.headers import INDEX, header_faults, read_header, read_headers, wei
 from vrbench.layers import LayerSet
 from vrbench.lineage import MARKER, follow_steps, read_lineage
 from vrbench.models.families import FAMILIES
+from vrbench.models.random_shapes import RECIPE
 from vrbench.records import Base, CheckpointRef, Lineage, digest_of
 
 PIECES = (structure.ADAPTER, structure.PROJECTOR, structure.TOWER)
@@ -79,7 +80,7 @@ def resolve(name: str, *, offline: bool = False) -> Checkpoint:
     """The checkpoint of a name, with everything checked that can be checked before weights are loaded.
 
     Args:
-        name: "pocket/full", a folder, or a hub id.
+        name: "pocket/full", "random/llava-1.5-7b", a folder, or a hub id.
         offline: never ask a hub.
 
     Raises:
@@ -110,6 +111,8 @@ def _inspect(
         source = sources.find(name, near=near, offline=offline)
         if source.folder in above:
             raise VrbenchError(f"{source.folder} is made, step by step, from itself; mend its {MARKER}")
+        if (source.folder / RECIPE).is_file():
+            return _random(source), []
         lineage = read_lineage(source.folder)
         if _is_whole(source.folder):
             return _whole(source, lineage)
@@ -154,6 +157,12 @@ def _whole(source: sources.Source, lineage: Lineage | None) -> tuple[Checkpoint 
     digest = source.digest or _digest(folder, [p.name for p in weight_files(folder)])
     chain = (lineage,) if lineage else ()
     return Checkpoint(source.id, folder, source.revision, digest, family, depth, chain), []
+
+
+def _random(source: sources.Source) -> Checkpoint:
+    """A folder with a recipe instead of weights, which are made when it is loaded."""
+    family, depth = _read_config(source.folder)
+    return Checkpoint(source.id, source.folder, source.revision, _digest(source.folder, [RECIPE]), family, depth)
 
 
 def _read_config(folder: Path) -> tuple[str, int]:
@@ -225,6 +234,10 @@ def _piece_faults(folder: Path, base: Checkpoint, removed: list[LayerSet], depth
 
 def _shapes(checkpoint: Checkpoint) -> dict[str, structure.Shape]:
     """Canonical name -> shape of a checkpoint without faults."""
+    if checkpoint.has(RECIPE):
+        from vrbench.models.random_weights import expected_shapes
+
+        return expected_shapes(checkpoint.path)
     if checkpoint.base is None:
         return structure.shapes_of(read_headers(checkpoint.path))
     shapes = _shapes(checkpoint.base)
@@ -255,8 +268,8 @@ def _digest_faults(folder: Path, lineage: Lineage | None, files: list[str]) -> l
     found = [f"{folder / name} is missing; {MARKER} lists it" for name in absent]
     found += [f"{folder / name} is not listed in {MARKER}" for name in files if name not in lineage.weights]
     present = {folder / name: digest for name, digest in lineage.weights.items() if name not in absent}
-    here = file_digests(present)
-    found += [f"{path} is not what {MARKER} says: its sha256 differs" for path in present if here[path] != present[path]]
+    differ = [path for path, digest in file_digests(present).items() if digest != present[path]]
+    found += [f"{path} is not what {MARKER} says: its sha256 differs" for path in differ]
     return found
 
 

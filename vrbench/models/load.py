@@ -8,10 +8,12 @@ import torch
 
 from vrbench.checkpoint import Checkpoint
 from vrbench.errors import VrbenchError
+from vrbench.models import random_weights
 from vrbench.models.adapter import merge_adapter, replace_projector
 from vrbench.models.families import FAMILIES
 from vrbench.models.pocket import assemble
 from vrbench.models.prune import remove_layers
+from vrbench.models.random_shapes import RECIPE
 from vrbench.models.vlm import VLM
 from vrbench.structure import ADAPTER, PROJECTOR, TOWER
 
@@ -35,7 +37,7 @@ def load_vlm(checkpoint: Checkpoint, device: str | torch.device = "cpu", dtype: 
         if dtype not in DTYPES:
             raise VrbenchError(f"dtype {dtype!r} is unknown; there are {', '.join(DTYPES)}")
         dtype = DTYPES[dtype]
-    model, tokenizer, image_processor = _build(checkpoint, torch.float32 if checkpoint.base else dtype)
+    model, tokenizer, image_processor = _build(checkpoint, torch.float32 if checkpoint.base else dtype, device)
     _convert(model, dtype)
     vlm = VLM(model.to(device), tokenizer, image_processor, checkpoint.family)
     if vlm.depth != checkpoint.depth:
@@ -43,14 +45,16 @@ def load_vlm(checkpoint: Checkpoint, device: str | torch.device = "cpu", dtype: 
     return vlm
 
 
-def _build(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[Any, Any, Any]:
+def _build(checkpoint: Checkpoint, dtype: torch.dtype, device: str | torch.device) -> tuple[Any, Any, Any]:
     """(model, tokenizer, image processor): the base, then removed layers, then the adapter, then the projector."""
     load = FAMILIES[checkpoint.family].load
+    if checkpoint.has(RECIPE):
+        return random_weights.load(checkpoint.path, dtype, device)
     if checkpoint.base is None:
         return load(checkpoint.path, dtype)
     if checkpoint.has(TOWER):
         return load(assemble(checkpoint.path), dtype)
-    model, tokenizer, image_processor = _build(checkpoint.base, dtype)
+    model, tokenizer, image_processor = _build(checkpoint.base, dtype, device)
     for layers in checkpoint.removed:
         remove_layers(model, layers)
     if checkpoint.has(ADAPTER):
