@@ -108,7 +108,8 @@ def report(rows: list[dict[str, Any]]) -> str:
         f"{first.get('n_mmlu')} of mmlu (5 examples in the prompt). Loading makes the weights on the device and reads "
         f"none from a disk; with removed layers or an adapter the model is put together in float32 and converted at "
         f"the end. Memory is {first.get('memory')}. The tokenizer is not the models' own, and a random model seldom "
-        "ends an answer before its limit, so items/s say how fast a shape is and not how fast a real checkpoint's answers end."
+        "ends an answer before its limit, so items/s say how fast a shape is and not how fast a real "
+        "checkpoint's answers end."
     )
     cells = [[_cell(row.get(key)) for key in HEAD] for row in rows]
     table = tabulate(cells, list(HEAD.values()), tablefmt="github", disable_numparse=True)

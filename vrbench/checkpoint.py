@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vrbench import sources, structure
+from vrbench import folder_faults, sources, structure
 from vrbench.cache import file_digests
 from vrbench.errors import VrbenchError, raise_all
 from vrbench.headers import INDEX, header_faults, read_header, read_headers, weight_files
@@ -76,17 +76,23 @@ class Checkpoint:
         return (self.path / piece).is_file()
 
 
-def resolve(name: str, *, offline: bool = False) -> Checkpoint:
+def resolve(name: str, *, offline: bool = False, near: Path | None = None, fitted: bool = True) -> Checkpoint:
     """The checkpoint of a name, with everything checked that can be checked before weights are loaded.
 
     Args:
         name: "pocket/full", "random/llava-1.5-7b", a folder, or a hub id.
         offline: never ask a hub.
+        near: a folder that relative paths are tried against first.
+        fitted: also whether the family is known and the weights are those of the model that config.json describes,
+            which imports torch; without it a language model alone is a checkpoint too.
 
     Raises:
         VrbenchError: every fault that was found, at once.
     """
-    checkpoint, found = _inspect_whole_model(name, offline)
+    if fitted:
+        checkpoint, found = _inspect_whole_model(name, offline, near)
+    else:
+        checkpoint, found = _inspect(name, offline=offline, near=near, fitted=False)
     raise_all(found)
     assert checkpoint is not None  # or there would have been a fault
     return checkpoint
@@ -97,15 +103,15 @@ def faults(name: str, *, offline: bool = False) -> list[str]:
     return _inspect_whole_model(name, offline)[1]
 
 
-def _inspect_whole_model(name: str, offline: bool) -> tuple[Checkpoint | None, list[str]]:
-    checkpoint, found = _inspect(name, offline=offline)
+def _inspect_whole_model(name: str, offline: bool, near: Path | None = None) -> tuple[Checkpoint | None, list[str]]:
+    checkpoint, found = _inspect(name, offline=offline, near=near)
     if checkpoint and checkpoint.family not in FAMILIES:
         found.append(f"{name} is of family {checkpoint.family!r}; those that see are {', '.join(FAMILIES)}")
     return checkpoint, found
 
 
 def _inspect(
-    name: str, *, offline: bool, near: Path | None = None, above: tuple[Path, ...] = ()
+    name: str, *, offline: bool, near: Path | None = None, above: tuple[Path, ...] = (), fitted: bool = True
 ) -> tuple[Checkpoint | None, list[str]]:
     try:
         source = sources.find(name, near=near, offline=offline)
@@ -115,8 +121,8 @@ def _inspect(
             return _random(source), []
         lineage = read_lineage(source.folder)
         if _is_whole(source.folder):
-            return _whole(source, lineage)
-        return _layered(source, lineage or _plain_adapter(source), offline, (*above, source.folder))
+            return _whole(source, lineage, fitted)
+        return _layered(source, lineage or _plain_adapter(source), offline, (*above, source.folder), fitted)
     except VrbenchError as fault:
         return None, [str(fault)]
 
@@ -142,13 +148,13 @@ def _plain_adapter(source: sources.Source) -> Lineage:
     return Lineage(id=source.id, family="", depth=0, base=Base(id=base, digest=""))
 
 
-def _whole(source: sources.Source, lineage: Lineage | None) -> tuple[Checkpoint | None, list[str]]:
+def _whole(source: sources.Source, lineage: Lineage | None, fitted: bool) -> tuple[Checkpoint | None, list[str]]:
     folder = source.folder
-    found = header_faults(folder)
+    found = folder_faults.faults(folder) + header_faults(folder)
     family, depth = _read_config(folder)
     if not found:
         found += _digest_faults(folder, lineage, [p.name for p in weight_files(folder)])
-    if not found and source.id not in sources.BACKBONES:
+    if not found and fitted and source.id not in sources.BACKBONES:
         found += _foreign_faults(folder, family)
     if lineage and lineage.depth != depth:
         found.append(f"{folder / MARKER} says depth {lineage.depth}, config.json {depth}")
@@ -188,13 +194,13 @@ def _foreign_faults(folder: Path, family: str) -> list[str]:
 
 
 def _layered(
-    source: sources.Source, own: Lineage, offline: bool, above: tuple[Path, ...]
+    source: sources.Source, own: Lineage, offline: bool, above: tuple[Path, ...], fitted: bool
 ) -> tuple[Checkpoint | None, list[str]]:
     """A folder that changes another checkpoint: adapter, projector, tower, removed layers."""
     folder = source.folder
     if own.base is None:
         raise VrbenchError(f"{folder / MARKER} names no base, and the folder has no whole model")
-    base, found = _inspect(own.base.id, offline=offline, near=folder, above=above)
+    base, found = _inspect(own.base.id, offline=offline, near=folder, above=above, fitted=fitted)
     pieces = [p for p in PIECES if (folder / p).is_file()]
     if base and own.base.digest and base.digest != own.base.digest:
         made, here = own.base.digest[:12], base.digest[:12]
@@ -206,13 +212,18 @@ def _layered(
     removed, depth, step_faults = follow_steps(own, base.depth)
     found += step_faults
     if not found:
-        found += _piece_faults(folder, base, removed, depth)
+        found += _piece_faults(folder, base, removed, depth) if fitted or _is_light(folder, base) else []
     if found:
         return None, found
     family = own.family or base.family
     digest = _digest(folder, pieces, {"base": base.digest, "removed": [str(layers) for layers in removed]})
     chain = (own.model_copy(update={"family": family, "depth": depth}), *base.lineage)
     return Checkpoint(source.id, folder, source.revision, digest, family, depth, chain, base), []
+
+
+def _is_light(folder: Path, base: Checkpoint) -> bool:
+    """Whether the pieces can be judged from files alone, with no empty model built."""
+    return not ((folder / structure.TOWER).is_file() or base.root.has(RECIPE) or base.family not in FAMILIES)
 
 
 def _piece_faults(folder: Path, base: Checkpoint, removed: list[LayerSet], depth: int) -> list[str]:

@@ -277,6 +277,24 @@ def prune(
     print(f"checkpoint: {prune_layers(recipe, out, device)}")
 
 
+@app.command(
+    epilog="Example: vrbench inspect pocket/region-pruned-2 --base pocket/base; vrbench inspect MODEL --base B --json"
+)
+def inspect(
+    ckpt: Annotated[str, typer.Argument(help="Checkpoint: pocket/NAME, a folder, or a hub id.", show_default=False)],
+    base: Annotated[str | None, typer.Option(help="What it is compared with; else what it was made from.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON record instead of text.")] = False,
+) -> None:
+    """Say what a checkpoint is: size, layers tuned or removed against its base, adapters, digest, lineage, licence.
+
+    Weights are compared with the base's tensor by tensor where it is at hand; no model is built.
+    """
+    from vrbench.description import as_text, describe
+
+    told = describe(ckpt, base)
+    print(told.model_dump_json(indent=1) if as_json else as_text(told))
+
+
 @app.command(epilog="Example: vrbench schema > run.schema.json")
 def schema() -> None:
     """Print the JSON schema of run.json."""
