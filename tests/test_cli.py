@@ -131,6 +131,8 @@ class TestRun:
 
         return called
 
+    @pytest.mark.supports("llava", "run")
+    @pytest.mark.supports("llava", "adapter")
     def test_a_candidate_is_measured_and_compared(
         self, call: Callable[..., tuple[int, str, str]], tiny_llava: Path, tmp_path: Path
     ) -> None:

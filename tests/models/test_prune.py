@@ -25,6 +25,7 @@ def greedy(model: torch.nn.Module, use_cache: bool) -> list[int]:
     return model.generate(input_ids=PROMPT, generation_config=settings, pad_token_id=0)[0].tolist()
 
 
+@pytest.mark.supports("llava", "pruned")
 def test_it_equals_a_model_built_small_from_the_weights_that_stay() -> None:
     whole, small = tiny.llava(), tiny.llava(seed=1, depth=2)
     names = "model.language_model.layers.{}."
@@ -42,6 +43,7 @@ def test_it_equals_a_model_built_small_from_the_weights_that_stay() -> None:
         assert not torch.allclose(whole(input_ids=PROMPT).logits, small(input_ids=PROMPT).logits, atol=0.1)
 
 
+@pytest.mark.supports("llava", "pruned")
 @pytest.mark.parametrize("layers", [(0,), (1, 2), (3,), (0, 1, 3)])
 def test_generation_with_the_cache_equals_generation_without(layers: tuple[int, ...]) -> None:
     model = pruned(*layers)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
 
+from vrbench import evaluate
 from vrbench.checkpoint import resolve
 from vrbench.sources import PUBLISHED, published
 from vrbench.surgery import PruneRecipe
@@ -46,3 +48,14 @@ def test_the_pruned_one_says_how_it_was_pruned() -> None:
     (step,) = json.loads((folder / "vrbench.json").read_text())["steps"]
     assert step["recipe_digest"] == recipe.digest
     assert recipe.outside_region and len(step["layers"].split(",")) == recipe.remove == 2
+
+
+@pytest.mark.supports("pocket", "run")
+@pytest.mark.supports("pocket", "adapter")
+@pytest.mark.supports("pocket", "pruned")
+def test_the_pruned_one_sees(tmp_path: Path) -> None:
+    """The whole chain in float32: LLM, tower and projector, adapter merged, two layers removed."""
+    record = evaluate("pocket/region-pruned-2", "pocket_mme", limit=16, device="cpu", out=tmp_path, show_progress=False)
+    (result,) = record.results
+    assert record.checkpoint.depth == 28 and result.score is not None and result.chance is not None
+    assert result.score.value > result.chance + 10

@@ -112,6 +112,7 @@ class TestPrune:
         tiny.save_adapter(folder, base, LayerSet.parse(layers, tiny.DEPTH))
         return tiny.mark(folder, str(base), resolve(str(base)).digest, [step])
 
+    @pytest.mark.supports("llava", "pruned")
     def test_the_folder_loads_as_the_smaller_model(self, tiny_llava: Path, tmp_path: Path) -> None:
         out = prune(self.recipe(tiny_llava), tmp_path / "out", "cpu")
         made = resolve(str(out))
