@@ -87,8 +87,9 @@ def table(shown: Iterable[Shown]) -> str:
         lines.append(f"| {family} | {' | '.join(cell(found.get(form, [])) for form in forms)} |")
     meanings = [f"- **{form}**: {FORMS[form]}" for form in forms]
     about = (
-        "Behind a yes stands the number of tests that passed (with all their parameters), on small models with random weights (the pocket family's "
-        "are its own); their names are in [support.json](support.json). `-`: no test, so nothing is claimed."
+        "Behind a yes stands the number of tests that passed (with all their parameters), on small models with random "
+        "weights (the pocket family's are its own); their names are in [support.json](support.json). `-`: no test, so "
+        "nothing is claimed."
     )
     return "\n".join(["# What works", "", *lines, "", about, "", *meanings, "", "`python benchmarks/support.py`", ""])
 
