@@ -87,9 +87,7 @@ def adapter_layers(folder: Path, depth: int) -> LayerSet:
     return LayerSet(tuple(sorted(n for n in layers if n is not None)), depth, allow_empty=True)
 
 
-def adapter_faults(
-    folder: Path, shapes: Mapping[str, Shape], depth: int, projector: Collection[str] = ()
-) -> list[str]:
+def adapter_faults(folder: Path, shapes: Mapping[str, Shape], depth: int, projector: Collection[str] = ()) -> list[str]:
     """Why the LoRA adapter in a folder cannot be put on a model of these shapes; empty when it can.
 
     Args:

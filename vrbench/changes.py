@@ -53,7 +53,7 @@ def changes_of(
             continue
         if backbone.digest != step.backbone.digest:
             made, here = step.backbone.digest[:12], backbone.digest[:12]
-            found.append(f"layers {layers} are from another {step.backbone.id}: its digest was {made}, here it is {here}")
+            found.append(f"layers {layers} are from another {step.backbone.id}: its digest was {made}, now {here}")
             continue
         change, unfit = restoring(base, tuple(changes), layers, backbone)
         changes.append(change)
@@ -80,8 +80,9 @@ def restoring(
             numbers = [number for i, number in enumerate(numbers) if i not in change.layers]
     theirs = backbone.origins
     if theirs.first_depth != base.origins.first_depth:
-        have = f"{backbone.id} was made with {theirs.first_depth} decoder layers, {base.id} with"
-        return Change("restored", layers, backbone), [f"{have} {base.origins.first_depth}; they have no layers in common"]
+        depths = f"{backbone.id} was made with {theirs.first_depth} decoder layers, {base.id} with"
+        fault = f"{depths} {base.origins.first_depth}; which of them belong together cannot be told"
+        return Change("restored", layers, backbone), [fault]
     absent = [i for i in layers if numbers[i] not in theirs.numbers]
     if absent:
         was = ", ".join(f"{i} (once {numbers[i]})" for i in absent)

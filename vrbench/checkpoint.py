@@ -161,9 +161,7 @@ def _plain_adapter(source: sources.Source) -> Lineage:
     return Lineage(id=source.id, family="", depth=0, base=Base(id=base, digest=""))
 
 
-def _whole(
-    source: sources.Source, lineage: Lineage | None, seeing: bool
-) -> tuple[Checkpoint | None, list[str]]:
+def _whole(source: sources.Source, lineage: Lineage | None, seeing: bool) -> tuple[Checkpoint | None, list[str]]:
     folder = source.folder
     found = header_faults(folder)
     family, depth, decoder = _read_config(folder)

@@ -125,7 +125,7 @@ def origins(lineages: Sequence[Lineage], depth: int) -> Origins:
     tuned: set[int] = set()
     for is_latest, step in steps:
         if step.depth != len(numbers):
-            raise VrbenchError(f"a step ({step.kind}) is for {step.depth} decoder layers; {len(numbers)} are there then")
+            raise VrbenchError(f"a step ({step.kind}) is for {step.depth} decoder layers; {len(numbers)} are left")
         layers = LayerSet.parse(step.layers, step.depth)
         if step.kind == "trained" and is_latest:
             tuned |= {numbers[i] for i in layers}

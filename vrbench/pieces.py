@@ -11,10 +11,11 @@ from vrbench import adapters, structure
 from vrbench.headers import read_header, read_headers
 from vrbench.models.families import FAMILIES
 from vrbench.records import Lineage
-from vrbench.structure import ADAPTER, ADAPTER_CONFIG, DELTA, PROJECTOR, TOWER, Shape
+from vrbench.structure import ADAPTER, ADAPTER_CONFIG, DELTA, PROJECTOR, TOWER, Shape, layer_of
 
 if TYPE_CHECKING:
-    from vrbench.checkpoint import Change, Checkpoint
+    from vrbench.changes import Change
+    from vrbench.checkpoint import Checkpoint
 
 PIECES = (ADAPTER, DELTA, PROJECTOR, TOWER)
 QUANTISED = {"F8_E4M3", "F8_E5M2", "U8", "I8"}
@@ -49,12 +50,12 @@ def quantised(checkpoint: Checkpoint) -> str:
         kinds = [str(config["quantization_config"].get("quant_method", "a quantisation"))]
     if not kinds:
         return ""
-    return f"{folder} is quantised ({', '.join(kinds)}); its layers cannot be changed, use the model that it was made of"
+    return (
+        f"{folder} is quantised ({', '.join(kinds)}), so that its layers cannot be changed; use what it was made from"
+    )
 
 
-def piece_faults(
-    folder: Path, base: Checkpoint, own: Lineage, changes: tuple[Change, ...], depth: int
-) -> list[str]:
+def piece_faults(folder: Path, base: Checkpoint, own: Lineage, changes: tuple[Change, ...], depth: int) -> list[str]:
     """Why the pieces of a layered folder do not fit what is left of the base.
 
     Args:
@@ -92,15 +93,13 @@ def restored_faults(base: Checkpoint, before: tuple[Change, ...], change: Change
     found: list[str] = []
     for layer, source in zip(change.layers, change.sources, strict=True):
         where = f"layers.{layer}."
-        have = {n.replace(f"layers.{source}.", where, 1): s for n, s in theirs.items() if structure.layer_of(n) == source}
-        want = {name: shape for name, shape in below.items() if structure.layer_of(name) == layer}
+        have = {n.replace(f"layers.{source}.", where, 1): s for n, s in theirs.items() if layer_of(n) == source}
+        want = {name: shape for name, shape in below.items() if layer_of(name) == layer}
         found += structure.difference_faults(f"layer {source} of {change.backbone.id}", have, want, every=True)
     return found
 
 
-def _adapter_faults(
-    folder: Path, base: Checkpoint, own: Lineage, below: dict[str, Shape], depth: int
-) -> list[str]:
+def _adapter_faults(folder: Path, base: Checkpoint, own: Lineage, below: dict[str, Shape], depth: int) -> list[str]:
     saves = (folder / ADAPTER_CONFIG).is_file() and adapters.read_adapter_config(folder).get("modules_to_save")
     found = adapters.adapter_faults(folder, below, depth, projector_of(base)[1] if saves else ())
     told = _trained(own, depth, ("lora", "dora", "rslora", "dora+rslora"))
@@ -130,7 +129,7 @@ def _delta_faults(folder: Path, base: Checkpoint, own: Lineage, below: dict[str,
 def delta_shapes(base: Checkpoint, below: dict[str, Shape], layers: set[int]) -> dict[str, Shape]:
     """Canonical name -> shape of what a delta of some layers holds: these layers and the projector."""
     projector = projector_of(base)[1]
-    return {n: s for n, s in below.items() if n in projector or structure.layer_of(n) in layers}
+    return {n: s for n, s in below.items() if n in projector or layer_of(n) in layers}
 
 
 def _trained(own: Lineage, depth: int, methods: tuple[str, ...]) -> set[int]:

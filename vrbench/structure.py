@@ -21,7 +21,7 @@ TOWER_PREFIX = "vision_tower."
 
 # Wrappers that come and go between model classes, library versions and PEFT; without them names can be compared.
 WRAPPERS = {"base_model", "model", "language_model", "text_model"}
-TOWER_WRAPPER = "vision_model"  # one inside of a vision tower only: elsewhere it is the tower, whose layers have numbers
+TOWER_WRAPPER = "vision_model"  # inside of a vision tower; elsewhere it is the tower, whose layers have numbers
 # A buffer that older files carry in each layer; it decides no answer.
 WITHOUT_EFFECT = ("rotary_emb.inv_freq",)
 

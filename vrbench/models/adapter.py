@@ -20,7 +20,7 @@ def merge_adapter(model: Any, folder: Path) -> Any:
 
 
 def put_adapter(model: Any, folder: Path, merge: bool = True) -> Any:
-    """Put the LoRA adapter of a PEFT folder (DoRA and rsLoRA too) on the decoder layers, and its projector if it has one.
+    """Put the LoRA adapter of a PEFT folder (DoRA, rsLoRA too) on the decoder layers, and its projector if it has one.
 
     Which modules are meant is read from the adapter's own tensors: the config's patterns (`target_modules`,
     `layers_to_transform`) could also match the vision tower, or, when empty, everything.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from os.path import commonprefix
 from typing import TYPE_CHECKING, Any
 
 from vrbench.errors import raise_all
@@ -25,7 +24,12 @@ def projector_prefix(model: Any) -> str:
     """What the canonical names of all the projector's parameters begin with, such as "multi_modal_projector."."""
     names = {id(module): name for name, module in model.named_modules()}
     paths = [canonical(names[id(module)]).split(".") for module in anatomy.projector(model)]
-    return "".join(f"{part}." for part in commonprefix(paths))
+    shared = []
+    for parts in zip(*paths, strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared.append(f"{parts[0]}.")
+    return "".join(shared)
 
 
 def layer_parameters(model: Any, layers: Iterable[int]) -> dict[str, Parameter]:
