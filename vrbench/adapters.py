@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,14 +87,16 @@ def adapter_layers(folder: Path, depth: int) -> LayerSet:
     return LayerSet(tuple(sorted(n for n in layers if n is not None)), depth, allow_empty=True)
 
 
-def adapter_faults(folder: Path, shapes: Mapping[str, Shape], depth: int, projector: Collection[str] = ()) -> list[str]:
+def adapter_faults(
+    folder: Path, shapes: Mapping[str, Shape], depth: int, projector: Callable[[], Collection[str]]
+) -> list[str]:
     """Why the LoRA adapter in a folder cannot be put on a model of these shapes; empty when it can.
 
     Args:
         folder: of PEFT's layout.
         shapes: canonical name -> shape of the model that the adapter goes on, pruning done.
         depth: its decoder layers.
-        projector: canonical names of the projector's parameters, which modules_to_save may replace.
+        projector: gives the canonical names of the projector's parameters, which modules_to_save may replace.
     """
     try:
         config = read_adapter_config(folder)
@@ -116,7 +118,9 @@ def adapter_faults(folder: Path, shapes: Mapping[str, Shape], depth: int, projec
         faults.append(f"{path} tunes layers {beyond}; a model of depth {depth} has layers 0 to {depth - 1}")
     inside = {m: p for m, p in parts.modules.items() if (layer_of(f"{m}.") or 0) < depth}
     faults += _module_faults(path, inside, shapes, bool(config.get("use_dora")))
-    return faults + _saved_faults(path, parts.saved, config, shapes, projector)
+    if parts.saved or config.get("modules_to_save"):
+        faults += _saved_faults(path, parts.saved, config, shapes, projector())
+    return faults
 
 
 def _config_faults(path: Path, config: Mapping[str, Any], depth: int) -> list[str]:

@@ -100,8 +100,7 @@ def restored_faults(base: Checkpoint, before: tuple[Change, ...], change: Change
 
 
 def _adapter_faults(folder: Path, base: Checkpoint, own: Lineage, below: dict[str, Shape], depth: int) -> list[str]:
-    saves = (folder / ADAPTER_CONFIG).is_file() and adapters.read_adapter_config(folder).get("modules_to_save")
-    found = adapters.adapter_faults(folder, below, depth, projector_of(base)[1] if saves else ())
+    found = adapters.adapter_faults(folder, below, depth, lambda: projector_of(base)[1])
     told = _trained(own, depth, ("lora", "dora", "rslora", "dora+rslora"))
     if found or not told:
         return found

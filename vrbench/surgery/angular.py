@@ -25,7 +25,8 @@ def angular_distances(vlm: VLM, dev: DevRows) -> list[float]:
 
     This is the distance of Gromov et al. 2024, "The Unreasonable Ineffectiveness of the Deeper Layers"
     (arXiv:2403.17887), for a block of one layer, averaged over all tokens of a sample where they take the last one.
-    A sample is a picture with one question and its answer. Nothing but the sums is kept from pass to pass.
+    A sample is a picture with one question and its answer. A state of zeros, as a padding token's embedding may be, has
+    no direction; its distance to any other is 1/2. Nothing but the sums is kept from pass to pass.
 
     Args:
         vlm: in float32; cosines near 1 are told apart in float64.

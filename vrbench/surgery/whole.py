@@ -87,7 +87,13 @@ def compare_saved(model: Any, folder: Path, depth: int, dtype: torch.dtype) -> N
 
 @torch.inference_mode()
 def _said(model: Any) -> list[int]:
-    """What a model says greedily, with its cache, after a few tokens."""
+    """What a model says greedily, with its cache, after a few tokens.
+
+    Its weights are copied first: tensors that lie in a mapped file are aligned otherwise than tensors in memory, and a
+    product's last bits follow.
+    """
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
     words = anatomy.decoder(model).get_input_embeddings().weight.shape[0]
     prompt = torch.arange(1, 9)[None] * (words // 16) % words
     settings = {"max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS, "do_sample": False, "use_cache": True}
