@@ -21,6 +21,7 @@ from vrbench.errors import VrbenchError
 from vrbench.layers import LayerSet
 from vrbench.models.prune import remove_layers
 from vrbench.records import Base, Lineage, Step, write_atomically
+from vrbench.stored import parameters, stored
 
 
 @pytest.fixture(autouse=True)
@@ -191,9 +192,9 @@ class TestWeightsCompared:
         assert (found.tuned, found.others, found.added) == ("0", (), ())
 
     def test_blocks_do_not_hide_a_change(self, whole: Path, tiny_llava: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from vrbench import stored
+        from vrbench.stored import _blocks
 
-        monkeypatch.setattr(stored._blocks, "__defaults__", (7,))
+        monkeypatch.setattr(_blocks, "__defaults__", (7,))
         rewrite(whole, nudge("language_model.model.layers.2.mlp.down_proj"))
         assert against(whole, tiny_llava).tuned == "2"
 
@@ -282,6 +283,26 @@ class TestAdapters:
         save_file(tensors, folder / "adapter_model.safetensors")
         assert against(folder).tuned == "1"
 
+    @pytest.mark.parametrize("name", ["weight", "magnitude_vector"])
+    def test_dora_s_lengths_may_change_what_zeros_do_not(self, tiny_llava: Path, tmp_path: Path, name: str) -> None:
+        found = checkpoint.resolve(str(tiny.save_adapter(tmp_path / "a", tiny_llava, layers=(1, 2))))
+        file = found.path / "adapter_model.safetensors"
+        tensors = {n: torch.zeros_like(v) if "lora_B" in n else v for n, v in load_file(file).items()}
+        if name == "magnitude_vector":
+            first = next(n for n in tensors if "layers.2" in n and "up_proj.lora_B" in n)
+            tensors[first.replace("lora_B.weight", "lora_magnitude_vector")] = torch.ones(96)
+        save_file(tensors, file)
+        assert sorted(stored(found).adapted) == ([] if name == "weight" else ["layers.2.mlp.up_proj.weight"])
+
+    def test_a_projector_in_the_adapter_is_another_projector(self, tiny_llava: Path, tmp_path: Path) -> None:
+        found = checkpoint.resolve(str(tiny.save_adapter(tmp_path / "a", tiny_llava)))
+        file = found.path / "adapter_model.safetensors"
+        name = "base_model.model.model.multi_modal_projector.linear_1.modules_to_save.weight"
+        save_file(load_file(file) | {name: torch.ones(48, 32)}, file)
+        own = stored(found)
+        assert own.tensors["multi_modal_projector.linear_1.weight"].file == file
+        assert parameters(own) == parameters(stored(checkpoint.resolve(str(tiny_llava))))
+
     def test_what_is_merged_here_cannot_be_compared(self, tiny_llava: Path, tmp_path: Path) -> None:
         from vrbench.models.load import load_vlm
 
@@ -350,3 +371,34 @@ def test_faults_of_the_checkpoint_are_told(whole: Path) -> None:
     (whole / "model.safetensors").write_bytes((whole / "model.safetensors").read_bytes()[:-8])
     with pytest.raises(VrbenchError, match="is truncated"):
         describe(str(whole))
+
+
+class TestSurgery:
+    def test_a_delta_s_layers(self, tiny_llava: Path, tmp_path: Path) -> None:
+        from vrbench.surgery import write_delta
+
+        model = tiny.llava()
+        with torch.no_grad():
+            model.model.language_model.layers[2].mlp.up_proj.weight += 1
+            model.model.multi_modal_projector.linear_2.bias += 1
+        made = write_delta(model, LayerSet.of((1, 2), 4), str(tiny_llava), tmp_path / "d")
+        found = against(made)
+        assert (found.tuned, found.others) == ("2", ("projector",))  # layer 1 is stored too, and is the base's
+        assert describe(str(made)).parameters == describe(str(tiny_llava)).parameters
+
+    def test_layers_put_back_to_the_backbone_s(self, tiny_llava: Path, tmp_path: Path) -> None:
+        from vrbench.surgery import restore
+
+        shutil.copytree(tiny_llava, tmp_path / "tuned")
+        rewrite(tmp_path / "tuned", nudge(*(f"language_model.model.layers.{i}.mlp.up_proj" for i in (1, 2, 3))))
+        made = restore(str(tmp_path / "tuned"), "1,3", str(tiny_llava), tmp_path / "out")
+        assert against(made).tuned == "1,3"
+        assert against(made, tiny_llava).tuned == "2"
+
+    def test_adapters_are_gone_from_what_was_put_back(self, tiny_llava: Path, tmp_path: Path) -> None:
+        from vrbench.surgery import restore
+
+        tuned = tiny.save_adapter(tmp_path / "tuned", tiny_llava, layers=(1, 2))
+        made = restore(str(tuned), "2-3", str(tiny_llava), tmp_path / "out")
+        assert against(made, tiny_llava).tuned == "1"
+        assert against(made).tuned == "2"

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vrbench import structure
+from vrbench.changes import Change
 from vrbench.checkpoint import Checkpoint
 from vrbench.errors import VrbenchError
 from vrbench.headers import Tensor, read_places, weight_files
@@ -111,8 +112,8 @@ def stored(checkpoint: Checkpoint) -> Stored:
         places = _random(checkpoint) if checkpoint.has(RECIPE) else _whole(checkpoint.path)
         return Stored(places, [(checkpoint.digest, layer) for layer in range(checkpoint.depth)])
     found = stored(checkpoint.base)
-    for layers in checkpoint.removed:
-        found = _without(found, layers)
+    for change in checkpoint.changes:
+        found = _restored(found, change) if change.backbone else _without(found, change.layers)
     for file in sorted(checkpoint.path.glob("*.safetensors")):
         if file.name == structure.ADAPTER:
             _adapt(found, checkpoint)
@@ -181,36 +182,60 @@ def _without(found: Stored, removed: LayerSet) -> Stored:
     )
 
 
+def _restored(found: Stored, change: Change) -> Stored:
+    """Some decoder layers as the backbone has them, with its adapters and without those below."""
+    assert change.backbone is not None
+    theirs = stored(change.backbone)
+    now = dict(zip(change.layers, change.sources, strict=True))
+    lengthened = {_llm_key(name): name for name in found.tensors if _llm_layer(found, name) in now}
+    tensors, adapted = dict(found.tensors), {n: f for n, f in found.adapted.items() if layer_of(n) not in now}
+    back = {source: layer for layer, source in now.items()}
+    for name, place in theirs.tensors.items():
+        source = layer_of(name) if place.part == "LLM" else None
+        if source in back:
+            key = _llm_key(in_layer(name, back[source]))
+            tensors[lengthened.get(key, key)] = place
+            if name in theirs.adapted:
+                adapted[lengthened.get(key, key)] = theirs.adapted[name]
+    return Stored(tensors, found.origins, adapted, found.adapters)
+
+
+def _llm_key(name: str) -> str:
+    """A layer's tensor without what stands before its number, which families write differently."""
+    return name[name.find("layers.") :]
+
+
 def _llm_layer(found: Stored, name: str) -> int | None:
     place = found.tensors.get(name)
     return layer_of(name) if place is None or place.part == "LLM" else None
 
 
 def _adapt(found: Stored, checkpoint: Checkpoint) -> None:
-    """Put a folder's adapter on what is below it."""
+    """Put a folder's adapter on what is below it; a tensor that is no LoRA matrix replaces the one of its name."""
     file = checkpoint.path / structure.ADAPTER
-    ranks: dict[int, dict[str, int]] = {}
-    idle = set()
-    weights = {name[name.find("layers.") :]: name for name in found.tensors if _llm_layer(found, name) is not None}
     places = _in_file(file)
+    ranks: dict[int, dict[str, int]] = {}
+    idle, scaled = set(), set()  # modules without effect; modules with DoRA's lengths, which may have one of their own
     for name, place in places.items():
-        module, _, end = name.partition(".lora_")
+        module, matrix, end = name.partition(".lora_")
         layer = layer_of(f"{module}.")
-        if layer is None:
-            continue
-        if end.startswith("A"):
+        if not matrix:
+            found.tensors[re.sub(r"\.modules_to_save(\.default)?\.", ".", name)] = place
+        elif layer is not None and end.startswith("A"):
             ranks.setdefault(layer, {})[module.partition(f"layers.{layer}.")[2]] = place.tensor.shape[0]
         elif end.startswith("B") and is_zero(place):
             idle.add(module)
-    for layer, modules in ranks.items():
-        for module in (f"layers.{layer}.{name}" for name in modules):
-            if module not in idle:
-                weight = weights.get(f"{module}.weight", f"{module}.weight")
-                found.adapted[weight] = (*found.adapted.get(weight, ()), file)
+        elif end.startswith("magnitude"):
+            scaled.add(module)
+    idle -= scaled
+    weights = {name[name.find("layers.") :]: name for name in found.tensors if _llm_layer(found, name) is not None}
+    for module in (f"layers.{layer}.{name}" for layer, modules in ranks.items() for name in modules):
+        if module not in idle:
+            weight = weights.get(f"{module}.weight", f"{module}.weight")
+            found.adapted[weight] = (*found.adapted.get(weight, ()), file)
     parameters = sum(place.parameters for place in places.values())
-    found.adapters = [
-        *found.adapters, Adapter(checkpoint.id, file, ranks, frozenset(idle), parameters, checkpoint.depth)
-    ]  # fmt: skip
+    added = Adapter(checkpoint.id, file, ranks, frozenset(idle), parameters, checkpoint.depth)
+    found.adapters = [*found.adapters, added]
 
 
 def same(first: Place, second: Place) -> bool:

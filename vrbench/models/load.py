@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,18 +10,22 @@ import torch
 from vrbench.checkpoint import Checkpoint
 from vrbench.errors import VrbenchError
 from vrbench.models import random_weights
-from vrbench.models.adapter import merge_adapter, replace_projector
 from vrbench.models.families import FAMILIES
+from vrbench.models.layering import put_on
 from vrbench.models.pocket import assemble
-from vrbench.models.prune import remove_layers
 from vrbench.models.random_shapes import RECIPE
 from vrbench.models.vlm import VLM
-from vrbench.structure import ADAPTER, PROJECTOR, TOWER
+from vrbench.structure import ADAPTER, TOWER
 
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def load_vlm(checkpoint: Checkpoint, device: str | torch.device = "cpu", dtype: str | torch.dtype = "float32") -> VLM:
+def load_vlm(
+    checkpoint: Checkpoint,
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype = "float32",
+    merge: bool = True,
+) -> VLM:
     """The model of a checkpoint, ready to answer.
 
     Layered checkpoints are put together in float32 and converted once, at the end, so that merging costs no precision.
@@ -29,6 +34,7 @@ def load_vlm(checkpoint: Checkpoint, device: str | torch.device = "cpu", dtype: 
         checkpoint: from `vrbench.checkpoint.resolve`, which has checked it.
         device: where it shall be.
         dtype: of every weight, whatever the files hold.
+        merge: add an adapter's matrices to the weights; else they stay beside them, slower and with the same answers.
 
     Raises:
         VrbenchError: unknown dtype, or weights that do not fit after all.
@@ -37,7 +43,7 @@ def load_vlm(checkpoint: Checkpoint, device: str | torch.device = "cpu", dtype: 
         if dtype not in DTYPES:
             raise VrbenchError(f"dtype {dtype!r} is unknown; there are {', '.join(DTYPES)}")
         dtype = DTYPES[dtype]
-    model, tokenizer, image_processor = _build(checkpoint, torch.float32 if checkpoint.base else dtype, device)
+    model, tokenizer, image_processor = _build(checkpoint, torch.float32 if checkpoint.base else dtype, device, merge)
     _convert(model, dtype)
     vlm = VLM(model.to(device), tokenizer, image_processor, checkpoint.family)
     if vlm.depth != checkpoint.depth:
@@ -45,23 +51,32 @@ def load_vlm(checkpoint: Checkpoint, device: str | torch.device = "cpu", dtype: 
     return vlm
 
 
-def _build(checkpoint: Checkpoint, dtype: torch.dtype, device: str | torch.device) -> tuple[Any, Any, Any]:
-    """(model, tokenizer, image processor): the base, then removed layers, then the adapter, then the projector."""
-    load = FAMILIES[checkpoint.family].load
+def load_model(checkpoint: Checkpoint, dtype: torch.dtype) -> Any:
+    """The bare model of a checkpoint, on the CPU, every weight in a type; as in `load_vlm` otherwise."""
+    model = _build(checkpoint, torch.float32 if checkpoint.base else dtype, "cpu")[0]
+    _convert(model, dtype)
+    return model.eval()
+
+
+def _build(
+    checkpoint: Checkpoint, dtype: torch.dtype, device: str | torch.device, merge: bool = True
+) -> tuple[Any, Any, Any]:
+    """(model, tokenizer, image processor): the base, then all that the checkpoint does to it."""
     if checkpoint.has(RECIPE):
         return random_weights.load(checkpoint.path, dtype, device)
-    if checkpoint.base is None:
-        return load(checkpoint.path, dtype)
-    if checkpoint.has(TOWER):
-        return load(assemble(checkpoint.path), dtype)
-    model, tokenizer, image_processor = _build(checkpoint.base, dtype, device)
-    for layers in checkpoint.removed:
-        remove_layers(model, layers)
-    if checkpoint.has(ADAPTER):
-        model = merge_adapter(model, checkpoint.path)
-    if checkpoint.has(PROJECTOR):
-        replace_projector(model, checkpoint.path / PROJECTOR)
+    if checkpoint.base is None or checkpoint.has(TOWER):
+        return FAMILIES[checkpoint.family].load(first_folder(checkpoint), dtype)
+    merge_below = merge or checkpoint.has(ADAPTER)  # PEFT's linears carry one adapter
+    model, tokenizer, image_processor = _build(checkpoint.base, dtype, device, merge_below)
+    model = put_on(model, checkpoint, merge, lambda backbone: _build(backbone, dtype, device)[0])
     return model, tokenizer, image_processor
+
+
+def first_folder(checkpoint: Checkpoint) -> Path:
+    """The folder of the whole model that is loaded first, with tokenizer and image processor."""
+    if checkpoint.base is None:
+        return checkpoint.path
+    return assemble(checkpoint.path) if checkpoint.has(TOWER) else first_folder(checkpoint.base)
 
 
 def _convert(model: torch.nn.Module, dtype: torch.dtype) -> None:

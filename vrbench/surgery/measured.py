@@ -1,34 +1,32 @@
-"""Layers removed one by one where the measured loss on dev pictures grows least: greedy, and honest about it."""
+"""Layers chosen one by one where the measured loss on dev pictures grows least: greedy, and honest about it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from tqdm import tqdm
 
-from vrbench.checkpoint import Checkpoint, resolve
-from vrbench.device import chosen_device
-from vrbench.errors import VrbenchError
-from vrbench.layers import LayerSet
-from vrbench.lineage import MARKER
-from vrbench.models.load import load_vlm
+from vrbench.models import anatomy
 from vrbench.models.packing import Row, pack
 from vrbench.models.vlm import VLM
 from vrbench.pocket.turns import turns
 from vrbench.pocket.world import draw, scene
-from vrbench.records import Base, Lineage, Step, write_atomically
-from vrbench.surgery.recipe import PruneRecipe
 
 PICTURES_AT_ONCE = 32
 
 
-class DevLoss:
-    """The mean loss of right answers on dev pictures, in nats an answer, for a model with some layers left out."""
+class DevRows:
+    """Dev pictures with questions and their right answers, as a model reads them.
+
+    Attributes:
+        vlm: the model.
+        batches: (packed rows, sequence number -> token ids of its answer, slot -> the picture's projected features),
+            the arguments of `VLM.loglikelihood`.
+    """
 
     def __init__(self, vlm: VLM, pictures: int, per_picture: int) -> None:
         self.vlm = vlm
@@ -49,6 +47,10 @@ class DevLoss:
                 sequences.append([*asked, *said[:-1]])
         self.batches.append((pack(sequences), targets, dict(enumerate(projected))))
 
+
+class DevLoss(DevRows):
+    """The mean loss of right answers on dev pictures, in nats an answer, for a model with some layers left out."""
+
     def without(self, removed: Sequence[int]) -> float:
         """The loss with these layers left out."""
         with left_out(self.vlm, removed):
@@ -59,7 +61,7 @@ class DevLoss:
 @contextmanager
 def left_out(vlm: VLM, removed: Sequence[int]) -> Iterator[None]:
     """The model without some layers, for passes that keep no cache; whole again afterwards."""
-    decoder = vlm.language_model
+    decoder = anatomy.decoder(vlm.model)
     whole = decoder.layers
     decoder.layers = torch.nn.ModuleList(layer for i, layer in enumerate(whole) if i not in removed)
     try:
@@ -85,42 +87,3 @@ def choose(loss: DevLoss, candidates: Sequence[int], count: int) -> tuple[list[i
         removed.append(best)
         losses.append(tried[best])
     return removed, losses
-
-
-def prune_by_loss(recipe: PruneRecipe, out: Path, device: str) -> Path:
-    """See `vrbench.surgery.prune`."""
-    where = chosen_device(device)
-    if (out / MARKER).exists():
-        raise VrbenchError(f"{out} already holds a checkpoint; name another folder, or remove it")
-    base = resolve(recipe.base)
-    candidates = _candidates(base, recipe.outside_region)
-    most = min(len(candidates), base.depth - 1)  # one layer must stay
-    if recipe.remove > most:
-        raise VrbenchError(f"{recipe.remove} layers are to go, but of {base.depth} only {most} may")
-    vlm = load_vlm(base, where, "float32")
-    removed, losses = choose(DevLoss(vlm, recipe.pictures, recipe.turns), candidates, recipe.remove)
-    return _write(recipe, out, base, removed, losses)
-
-
-def _candidates(base: Checkpoint, outside_region: bool) -> list[int]:
-    """All layers, or those that no training step of the checkpoint's own touched."""
-    steps = base.lineage[0].steps if base.lineage and outside_region else ()
-    trained = [LayerSet.parse(step.layers, step.depth) for step in steps if step.kind == "trained"]
-    tuned = {layer for layers in trained for layer in layers}
-    return [layer for layer in range(base.depth) if layer not in tuned]
-
-
-def _write(recipe: PruneRecipe, out: Path, base: Checkpoint, removed: list[int], losses: list[float]) -> Path:
-    measured = ", ".join(f"{value:.4f}" for value in losses)
-    step = Step(
-        kind="pruned", layers=str(LayerSet.of(removed, base.depth)), depth=base.depth, method=recipe.by,
-        recipe_digest=recipe.digest,
-        note=f"removed in the order {removed}; dev loss with 0, 1, ... removed: {measured} nats an answer; not healed",
-    )  # fmt: skip
-    lineage = Lineage(
-        id=recipe.makes, family=base.family, depth=base.depth - len(removed), steps=(step,),
-        base=Base(id=recipe.base, digest=base.digest), licence=base.lineage[0].licence if base.lineage else "",
-    )  # fmt: skip
-    write_atomically(out / "recipe.yaml", recipe.text())
-    write_atomically(out / MARKER, lineage.model_dump_json(indent=1) + "\n")
-    return out
