@@ -21,6 +21,7 @@ from vrbench.errors import VrbenchError
 from vrbench.layers import LayerSet
 from vrbench.models.prune import remove_layers
 from vrbench.records import Base, Lineage, Step, write_atomically
+from vrbench.stored import parameters, stored
 
 
 @pytest.fixture(autouse=True)
@@ -191,9 +192,9 @@ class TestWeightsCompared:
         assert (found.tuned, found.others, found.added) == ("0", (), ())
 
     def test_blocks_do_not_hide_a_change(self, whole: Path, tiny_llava: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from vrbench import stored
+        from vrbench.stored import _blocks
 
-        monkeypatch.setattr(stored._blocks, "__defaults__", (7,))
+        monkeypatch.setattr(_blocks, "__defaults__", (7,))
         rewrite(whole, nudge("language_model.model.layers.2.mlp.down_proj"))
         assert against(whole, tiny_llava).tuned == "2"
 
@@ -281,6 +282,26 @@ class TestAdapters:
             tensors[name].zero_()
         save_file(tensors, folder / "adapter_model.safetensors")
         assert against(folder).tuned == "1"
+
+    @pytest.mark.parametrize("name", ["weight", "magnitude_vector"])
+    def test_dora_s_lengths_may_change_what_zeros_do_not(self, tiny_llava: Path, tmp_path: Path, name: str) -> None:
+        found = checkpoint.resolve(str(tiny.save_adapter(tmp_path / "a", tiny_llava, layers=(1, 2))))
+        file = found.path / "adapter_model.safetensors"
+        tensors = {n: torch.zeros_like(v) if "lora_B" in n else v for n, v in load_file(file).items()}
+        if name == "magnitude_vector":
+            first = next(n for n in tensors if "layers.2" in n and "up_proj.lora_B" in n)
+            tensors[first.replace("lora_B.weight", "lora_magnitude_vector")] = torch.ones(96)
+        save_file(tensors, file)
+        assert sorted(stored(found).adapted) == ([] if name == "weight" else ["layers.2.mlp.up_proj.weight"])
+
+    def test_a_projector_in_the_adapter_is_another_projector(self, tiny_llava: Path, tmp_path: Path) -> None:
+        found = checkpoint.resolve(str(tiny.save_adapter(tmp_path / "a", tiny_llava)))
+        file = found.path / "adapter_model.safetensors"
+        name = "base_model.model.model.multi_modal_projector.linear_1.modules_to_save.weight"
+        save_file(load_file(file) | {name: torch.ones(48, 32)}, file)
+        own = stored(found)
+        assert own.tensors["multi_modal_projector.linear_1.weight"].file == file
+        assert parameters(own) == parameters(stored(checkpoint.resolve(str(tiny_llava))))
 
     def test_what_is_merged_here_cannot_be_compared(self, tiny_llava: Path, tmp_path: Path) -> None:
         from vrbench.models.load import load_vlm

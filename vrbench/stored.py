@@ -187,30 +187,31 @@ def _llm_layer(found: Stored, name: str) -> int | None:
 
 
 def _adapt(found: Stored, checkpoint: Checkpoint) -> None:
-    """Put a folder's adapter on what is below it."""
+    """Put a folder's adapter on what is below it; a tensor that is no LoRA matrix replaces the one of its name."""
     file = checkpoint.path / structure.ADAPTER
-    ranks: dict[int, dict[str, int]] = {}
-    idle = set()
-    weights = {name[name.find("layers.") :]: name for name in found.tensors if _llm_layer(found, name) is not None}
     places = _in_file(file)
+    ranks: dict[int, dict[str, int]] = {}
+    idle, scaled = set(), set()  # modules without effect; modules with DoRA's lengths, which may have one of their own
     for name, place in places.items():
-        module, _, end = name.partition(".lora_")
+        module, matrix, end = name.partition(".lora_")
         layer = layer_of(f"{module}.")
-        if layer is None:
-            continue
-        if end.startswith("A"):
+        if not matrix:
+            found.tensors[re.sub(r"\.modules_to_save(\.default)?\.", ".", name)] = place
+        elif layer is not None and end.startswith("A"):
             ranks.setdefault(layer, {})[module.partition(f"layers.{layer}.")[2]] = place.tensor.shape[0]
         elif end.startswith("B") and is_zero(place):
             idle.add(module)
-    for layer, modules in ranks.items():
-        for module in (f"layers.{layer}.{name}" for name in modules):
-            if module not in idle:
-                weight = weights.get(f"{module}.weight", f"{module}.weight")
-                found.adapted[weight] = (*found.adapted.get(weight, ()), file)
+        elif end.startswith("magnitude"):
+            scaled.add(module)
+    idle -= scaled
+    weights = {name[name.find("layers.") :]: name for name in found.tensors if _llm_layer(found, name) is not None}
+    for module in (f"layers.{layer}.{name}" for layer, modules in ranks.items() for name in modules):
+        if module not in idle:
+            weight = weights.get(f"{module}.weight", f"{module}.weight")
+            found.adapted[weight] = (*found.adapted.get(weight, ()), file)
     parameters = sum(place.parameters for place in places.values())
-    found.adapters = [
-        *found.adapters, Adapter(checkpoint.id, file, ranks, frozenset(idle), parameters, checkpoint.depth)
-    ]  # fmt: skip
+    added = Adapter(checkpoint.id, file, ranks, frozenset(idle), parameters, checkpoint.depth)
+    found.adapters = [*found.adapters, added]
 
 
 def same(first: Place, second: Place) -> bool:
