@@ -59,7 +59,7 @@ def piece_faults(folder: Path, base: Checkpoint, own: Lineage, changes: tuple[Ch
         more = sorted(has & {ADAPTER, DELTA}) + [change.kind for change in changes]
         found = [f"{folder} has {TOWER} and also {', '.join(more)}; that needs a folder of its own"] if more else []
         return found + _pocket_faults(folder)
-    found: list[str] = []
+    found = []
     if base.family not in FAMILIES:
         return [f"{folder} has no {TOWER}, and its base {base.id} is a language model that sees nothing"]
     if DELTA in has and len(has) > 1:
