@@ -42,7 +42,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 class TestLightness:
     @pytest.mark.parametrize(
-        "command", ["--help", "run --help", "prune --help", "tasks", "data fetch --help", "version", "schema"]
+        "command",
+        ["--help", "run --help", "prune --help", "inspect --help", "tasks", "data fetch --help", "version", "schema"],
     )
     def test_light_commands_import_nothing_heavy(self, command: str) -> None:
         done = vrbench(*command.split(), code=TELL_HEAVY + MAIN)

@@ -73,7 +73,9 @@ DataRoot = Annotated[Path | None, typer.Option(help="Folder with the hub's data 
 
 @app.command(epilog="Example: vrbench run --ckpt pocket/region --baseline pocket/full --tasks pocket --limit 100")
 def run(
-    ckpt: Annotated[list[str], typer.Option(help="Checkpoint: pocket/NAME, a folder, or a hub id. May be repeated.")],
+    ckpt: Annotated[
+        list[str], typer.Option(help="Checkpoint: pocket/NAME, random/NAME, a folder, or a hub id. May be repeated.")
+    ],
     tasks: Annotated[str, typer.Option(help="Task ids, suites and globs, comma-separated; see `vrbench tasks`.")],
     baseline: Annotated[str | None, typer.Option(help="Checkpoint that the others are compared with.")] = None,
     limit: Annotated[int | None, typer.Option(help="Items a task at most; pairs and rotations stay whole.")] = None,

@@ -153,6 +153,22 @@ class TestWeights:
         random_weights.load(found.path, torch.bfloat16, "meta")  # stands for a card: memory that is not the CPU's
         assert seen == ["meta"]
 
+    def test_nothing_is_left_as_memory_was(self) -> None:
+        """Transformers' own initialisation is left out: what it would have set has to be set all the same."""
+        from transformers import AutoConfig, LlavaForConditionalGeneration
+
+        found = checkpoint.resolve("random/tiny")
+        whole = LlavaForConditionalGeneration(AutoConfig.from_pretrained(found.path))
+        made = load_vlm(found).model
+        assert [name for name, _ in made.named_buffers()] == [name for name, _ in whole.named_buffers()]
+        assert all(torch.equal(value, made.get_buffer(name)) for name, value in whole.named_buffers())
+        filled = LlavaForConditionalGeneration(AutoConfig.from_pretrained(found.path))
+        with torch.no_grad():
+            for parameter in filled.parameters():
+                parameter.fill_(float("nan"))
+        random_weights.fill(filled, 0, 0.02)
+        assert all(torch.equal(value, made.get_parameter(name)) for name, value in filled.named_parameters())
+
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="no card")
     def test_a_card_gives_the_same_bits(self) -> None:
         found = checkpoint.resolve("random/tiny")
@@ -192,6 +208,21 @@ class TestVariants:
     def test_digests_tell_them_apart(self) -> None:
         names = ("random/tiny", "random/tiny?adapter=2", "random/tiny?removed=1", "random/tiny?adapter=2&removed=1")
         assert len({checkpoint.resolve(name).digest for name in names}) == 4
+
+
+def test_bunny_s_parts_go_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Phi-3's joined linears and a SigLIP tower, small."""
+    text = random_shapes.SHAPES["bunny-phi3-mini"][0] | {
+        "num_hidden_layers": 3, "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 4,
+        "intermediate_size": 96, "vocab_size": 1024,
+    }  # fmt: skip
+    tower = random_shapes.SIGLIP_SO400M | {
+        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "image_size": 28,
+    }  # fmt: skip
+    monkeypatch.setitem(random_shapes.SHAPES, "little-bunny", (text, tower))
+    vlm = load_vlm(checkpoint.resolve("random/little-bunny?adapter=1&removed=1"), dtype="bfloat16")
+    assert (vlm.depth, vlm.image_tokens, vlm.image_processor_name) == (2, 4, "SiglipImageProcessorPil")
+    assert torch.isfinite(vlm.model(input_ids=IDS).logits).all()
 
 
 class TestTokenizer:

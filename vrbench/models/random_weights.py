@@ -36,11 +36,12 @@ def load(folder: Path, dtype: torch.dtype, device: str | torch.device) -> tuple[
         device: where they are made.
     """
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
+    from transformers.initialization import no_init_weights
     from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
     recipe = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    with torch.device(device):
+    with torch.device(device), no_init_weights():
         model = AutoModelForImageTextToText.from_config(config, dtype=dtype)
     fill(model, recipe["seed"], recipe["std"])
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
