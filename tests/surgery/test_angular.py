@@ -33,13 +33,13 @@ def distances(vlm: VLM) -> list[float]:
     return angular_distances(DevLoss(vlm, PICTURES, TURNS))
 
 
-def direct(vlm: VLM) -> list[float]:
+def direct(vlm: VLM, per_picture: int = TURNS) -> list[float]:
     """One sample after the other through the whole model from the pixels, all hidden states kept."""
     samples = []
     for index in range(PICTURES):
         of = scene("dev", index)
         pixels = vlm.image_processor(images=[Image.fromarray(draw(of))], return_tensors="pt")["pixel_values"]
-        for turn in turns(of, TURNS):
+        for turn in turns(of, per_picture):
             prompt = vlm.prompt(turn.prompt, 1).replace("<image>", "<image>" * vlm.image_tokens)
             said = vlm.tokenizer(turn.answer, add_special_tokens=False)["input_ids"]
             ids = torch.tensor([vlm.tokenizer(prompt)["input_ids"] + said])
@@ -79,6 +79,12 @@ def test_streamed_distances_are_those_of_each_sample_alone(vlm: VLM, distances: 
 def test_rows_may_pass_in_any_number_at_once(vlm: VLM, distances: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vrbench.surgery.measured.ROWS_AT_ONCE", 1)
     assert angular_distances(DevLoss(vlm, PICTURES, TURNS)) == pytest.approx(distances, abs=1e-6)
+
+
+def test_tokens_that_samples_share_count_for_each_of_them(vlm: VLM) -> None:
+    dev = DevLoss(vlm, PICTURES, 12)
+    assert not all(row.is_plain for rows, _, _ in dev.batches for row in rows)
+    assert angular_distances(dev) == pytest.approx(direct(vlm, 12), abs=1e-5)
 
 
 def test_a_layer_that_does_nothing_has_distance_0_and_goes_first(vlm: VLM) -> None:
