@@ -65,3 +65,44 @@ def inputs(model: Any) -> dict[str, torch.Tensor]:
 def logits(model: Any) -> torch.Tensor:
     """[1, tokens, vocabulary] of `inputs`; of a copy, since how a mapped file is aligned decides the last bits."""
     return copy.deepcopy(model)(**inputs(model)).logits
+
+
+def gemma(depth: int = 6) -> Any:
+    """A `Gemma3ForConditionalGeneration` whose layers attend by turns to a window of 8 tokens and to everything."""
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+
+    text = {
+        "vocab_size": 300, "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": depth,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 12, "sliding_window": 8, "pad_token_id": 0,
+        "layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * (depth // 3),
+        "initializer_range": 0.2,
+    }  # fmt: skip
+    vision = {
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "image_size": tiny.SIDE, "patch_size": tiny.SIDE // 4,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    config = Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4, image_token_index=299)
+    return Gemma3ForConditionalGeneration(config).eval()
+
+
+def mllama() -> Any:
+    """A `MllamaForConditionalGeneration` that sees in layers 1 and 4 of 6."""
+    from transformers import MllamaConfig, MllamaForConditionalGeneration
+
+    text = {
+        "vocab_size": 300, "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 6,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "cross_attention_layers": [1, 4], "pad_token_id": 0,
+        "initializer_range": 0.2,
+    }  # fmt: skip
+    vision = {
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_global_layers": 1,
+        "attention_heads": 2, "image_size": tiny.SIDE, "patch_size": tiny.SIDE // 2, "vision_output_dim": 64,
+        "intermediate_layers_indices": [0], "max_num_tiles": 1, "supported_aspect_ratios": [[1, 1]],
+    }  # fmt: skip
+    torch.manual_seed(0)
+    model = MllamaForConditionalGeneration(MllamaConfig(text_config=text, vision_config=vision)).eval()
+    for name, parameter in model.named_parameters():
+        if "gate" in name and parameter.numel() == 1:
+            parameter.data.fill_(1)  # a new model's gates are shut
+    return model

@@ -18,7 +18,7 @@ from vrbench.pocket.turns import turns
 from vrbench.pocket.world import draw, scene
 from vrbench.surgery import prune, recipe_of
 from vrbench.surgery.angular import angular_distances
-from vrbench.surgery.measured import DevRows
+from vrbench.surgery.measured import DevLoss
 
 PICTURES, TURNS = 3, 2
 
@@ -30,30 +30,35 @@ def vlm(tiny_llava: Path) -> VLM:
 
 @pytest.fixture(scope="module")
 def distances(vlm: VLM) -> list[float]:
-    return angular_distances(vlm, DevRows(vlm, PICTURES, TURNS))
+    return angular_distances(DevLoss(vlm, PICTURES, TURNS))
 
 
-def direct(vlm: VLM) -> list[float]:
+def direct(vlm: VLM, per_picture: int = TURNS) -> list[float]:
     """One sample after the other through the whole model from the pixels, all hidden states kept."""
     samples = []
     for index in range(PICTURES):
         of = scene("dev", index)
         pixels = vlm.image_processor(images=[Image.fromarray(draw(of))], return_tensors="pt")["pixel_values"]
-        for turn in turns(of, TURNS):
+        for turn in turns(of, per_picture):
             prompt = vlm.prompt(turn.prompt, 1).replace("<image>", "<image>" * vlm.image_tokens)
             said = vlm.tokenizer(turn.answer, add_special_tokens=False)["input_ids"]
             ids = torch.tensor([vlm.tokenizer(prompt)["input_ids"] + said])
-            states: list[np.ndarray] = []
-            handles = [
-                layer.register_forward_hook(lambda _, args, out: states.extend((args[0][0].numpy(), out[0].numpy())))
-                for layer in vlm.decoder_layers
-            ]
-            with torch.inference_mode():
-                vlm.model(input_ids=ids, pixel_values=pixels, use_cache=False)
-            for handle in handles:
-                handle.remove()
-            samples.append([mean_angle(x, y) for x, y in zip(states[::2], states[1::2], strict=True)])
+            samples.append([mean_angle(x, y) for x, y in states(vlm, ids, pixels)])
     return [sum(column) / len(samples) for column in zip(*samples, strict=True)]
+
+
+def states(vlm: VLM, ids: torch.Tensor, pixels: torch.Tensor) -> list[tuple[np.ndarray, np.ndarray]]:
+    """What enters and what leaves each layer, [tokens, hidden] each."""
+    found: list[tuple[np.ndarray, np.ndarray]] = []
+    handles = [
+        layer.register_forward_hook(lambda _, args, output: found.append((args[0][0].numpy(), output[0].numpy())))
+        for layer in vlm.decoder_layers
+    ]
+    with torch.inference_mode():
+        vlm.model(input_ids=ids, pixel_values=pixels, use_cache=False)
+    for handle in handles:
+        handle.remove()
+    return found
 
 
 def mean_angle(entering: np.ndarray, leaving: np.ndarray) -> float:
@@ -72,8 +77,14 @@ def test_streamed_distances_are_those_of_each_sample_alone(vlm: VLM, distances: 
 
 
 def test_rows_may_pass_in_any_number_at_once(vlm: VLM, distances: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vrbench.surgery.angular.ROWS_AT_ONCE", 1)
-    assert angular_distances(vlm, DevRows(vlm, PICTURES, TURNS)) == pytest.approx(distances, abs=1e-6)
+    monkeypatch.setattr("vrbench.surgery.measured.ROWS_AT_ONCE", 1)
+    assert angular_distances(DevLoss(vlm, PICTURES, TURNS)) == pytest.approx(distances, abs=1e-6)
+
+
+def test_tokens_that_samples_share_count_for_each_of_them(vlm: VLM) -> None:
+    dev = DevLoss(vlm, PICTURES, 12)
+    assert not all(row.is_plain for rows, _, _ in dev.batches for row in rows)
+    assert angular_distances(dev) == pytest.approx(direct(vlm, 12), abs=1e-5)
 
 
 def test_a_layer_that_does_nothing_has_distance_0_and_goes_first(vlm: VLM) -> None:
@@ -81,7 +92,7 @@ def test_a_layer_that_does_nothing_has_distance_0_and_goes_first(vlm: VLM) -> No
     kept = {n: p.data.clone() for n, p in layer.named_parameters()}
     layer.self_attn.o_proj.weight.data.zero_()
     layer.mlp.down_proj.weight.data.zero_()
-    found = angular_distances(vlm, DevRows(vlm, PICTURES, TURNS))
+    found = angular_distances(DevLoss(vlm, PICTURES, TURNS))
     for name, parameter in layer.named_parameters():
         parameter.data = kept[name]
     assert found[2] == pytest.approx(0, abs=1e-6)
@@ -92,7 +103,7 @@ def test_prune_removes_the_layers_that_turn_least(vlm: VLM, tiny_llava: Path, tm
     recipe = recipe_of(makes="small", base=str(tiny_llava), remove=2, by="angular", pictures=PICTURES, turns=TURNS)
     found = resolve(str(prune(recipe, tmp_path / "out", "cpu")))
     (step,) = found.lineage[0].steps
-    least = sorted(np.argsort(angular_distances(vlm, DevRows(vlm, PICTURES, TURNS)))[:2].tolist())
+    least = sorted(np.argsort(angular_distances(DevLoss(vlm, PICTURES, TURNS)))[:2].tolist())
     assert list(found.removed[0]) == least
     assert step.method == "angular"
     assert step.note.startswith("angular distance of layers 0, 1, ...: 0.")

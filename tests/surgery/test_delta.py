@@ -80,7 +80,7 @@ def test_a_model_of_other_shapes_is_refused_with_all_of_them(tiny_llava: Path, t
     with pytest.raises(ManyFaults) as fault:
         write_delta(tiny.llava(hidden=64), LayerSet.of((1,), 4), str(tiny_llava), tmp_path / "d")
     assert len(fault.value.faults) > 9 * 4
-    with pytest.raises(VrbenchError, match="out of 5; .* has 4 decoder layers"):
+    with pytest.raises(VrbenchError, match=r"out of 5; .* has 4 decoder layers"):
         write_delta(tiny.llava(), LayerSet.of((1,), 5), str(tiny_llava), tmp_path / "d")
 
 

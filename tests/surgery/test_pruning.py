@@ -100,9 +100,9 @@ class TestWhole:
         seen: list[bool] = []
         compare = whole.compare_saved
 
-        def watched(model: Any, folder: Path, *rest: Any) -> None:
+        def watched(kept: Any, folder: Path, *rest: Any) -> None:
             seen.append((folder / "vrbench.json").exists())
-            compare(model, folder, *rest)
+            compare(kept, folder, *rest)
 
         monkeypatch.setattr(whole, "compare_saved", watched)
         prune(recipe(tiny_llava), tmp_path / "out", "cpu", whole=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tests import tiny
 from tests.surgery import others
@@ -114,6 +114,34 @@ def test_an_adapter_merged_or_beside_the_weights_gives_what_peft_gives(
     assert not torch.allclose(theirs, others.logits(made.model), atol=0.1)
 
 
+def test_an_adapter_that_was_trained_on_the_language_model_alone(made: Made, tmp_path: Path) -> None:
+    folder = save_adapter(made, tmp_path / "a", layers=(1,))
+    file = folder / "adapter_model.safetensors"
+    tensors = {name.replace("language_model.layers", "layers"): t for name, t in load_file(file).items()}
+    save_file(tensors, file)
+    tiny.edit_json(folder / "adapter_config.json", alpha_pattern={"model.layers.1.mlp.up_proj": 3})
+    model, before = dict(loaded(folder).named_parameters()), dict(made.model.named_parameters())
+    for module, scale in (("mlp.up_proj", 3 / 2), ("self_attn.q_proj", 8 / 2)):
+        name = f"model.language_model.layers.1.{module}.weight"
+        a, b = (tensors[f"base_model.model.model.layers.1.{module}.lora_{x}.weight"] for x in "AB")
+        assert torch.allclose(model[name], before[name] + scale * b @ a, atol=1e-6)
+
+
+def test_an_adapter_on_an_adapter(made: Made, tmp_path: Path) -> None:
+    below = save_adapter(made, tmp_path / "a", layers=(0, 1))
+    above = save_adapter(made, tmp_path / "b", layers=(1, 2), lora_alpha=2)
+    tiny.edit_json(above / "adapter_config.json", base_model_name_or_path="../a")
+    merged, beside = load_vlm(resolve(str(above))).model, load_vlm(resolve(str(above)), merge=False).model
+    assert torch.allclose(others.logits(merged), others.logits(beside), atol=1e-5, rtol=1e-5)
+    changed = dict(merged.named_parameters())
+    lower, base = dict(loaded(below).named_parameters()), dict(made.model.named_parameters())
+    one = "model.language_model.layers.1.mlp.up_proj.weight"
+    tensors = load_file(above / "adapter_model.safetensors")
+    a, b = (tensors[f"base_model.model.{one.replace('.weight', f'.lora_{x}.weight')}"] for x in "AB")
+    assert torch.allclose(changed[one], lower[one] + b @ a, atol=1e-6)
+    assert not torch.allclose(lower[one], base[one], atol=1e-3)
+
+
 def test_an_adapter_s_own_projector_replaces_the_base_s(made: Made, tmp_path: Path) -> None:
     from peft import PeftModel
 
@@ -163,6 +191,17 @@ def test_a_delta_on_a_pruned_base(made: Made, tmp_path: Path) -> None:
         parameter.data += 1
     folder = write_delta(model, LayerSet.of((1,), 3), str(pruned), tmp_path / "delta")
     assert same(loaded(folder), model)
+
+
+def test_a_delta_on_an_adapter_that_is_not_merged(made: Made, tmp_path: Path) -> None:
+    adapter = save_adapter(made, tmp_path / "a", layers=(0, 1))
+    model = loaded(adapter)
+    for parameter in layer_parameters(model, [1]).values():
+        parameter.data += 0.1
+    found = resolve(str(write_delta(model, LayerSet.of((1,), 4), str(adapter), tmp_path / "d")))
+    beside = load_vlm(found, merge=False).model
+    assert torch.allclose(others.logits(beside), others.logits(model), atol=1e-4)
+    assert same(load_model(found, torch.float32), model)
 
 
 def test_a_light_pruned_folder_is_the_smaller_model(made: Made, tmp_path: Path) -> None:

@@ -37,12 +37,26 @@ def remove_layers(model: Any, layers: LayerSet) -> None:
         for module in layer.modules():
             if hasattr(module, "layer_idx"):  # where attention keeps its keys and values in the cache
                 module.layer_idx = place
-    owners = [model.config.get_text_config(), *(m.config for m in decoder.modules() if hasattr(m, "config"))]
-    for config in {id(c): c for c in owners}.values():
+    for owner, name, value in setting_changes(model, kept):
+        setattr(owner, name, value)
+
+
+def setting_changes(model: Any, kept: LayerSet) -> list[tuple[Any, str, Any]]:
+    """(owner, name, new value) of every setting that counts decoder layers, in configs and in the decoder itself.
+
+    Args:
+        model: as its configs still describe it.
+        kept: the layers that stay.
+    """
+    decoder = anatomy.decoder(model)
+    configs = [model.config.get_text_config(), *(m.config for m in decoder.modules() if hasattr(m, "config"))]
+    found = []
+    for config in {id(c): c for c in configs}.values():
         for name, value in shortened(vars(config), kept).items():
-            setattr(config, name, value)
+            found.append((config, name, value))
             if name in NUMBERS and hasattr(decoder, name):  # a decoder may keep a copy of such a list
-                setattr(decoder, name, value)
+                found.append((decoder, name, value))
+    return found
 
 
 def refuse_fixed(config: dict[str, Any], layers: Collection[int]) -> None:

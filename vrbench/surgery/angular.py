@@ -8,14 +8,11 @@ from typing import Any
 
 import torch
 
-from vrbench.models.packing import Row
-from vrbench.models.vlm import VLM
-from vrbench.surgery.measured import DevRows
-
-ROWS_AT_ONCE = 8
+from vrbench.models import anatomy
+from vrbench.surgery.measured import Dev
 
 
-def angular_distances(vlm: VLM, dev: DevRows) -> list[float]:
+def angular_distances(dev: Dev) -> list[float]:
     """The angular distance of each decoder layer over dev pictures; 0 for a layer that turns nothing, at most 1.
 
     With x_t and y_t the hidden states that enter and leave a layer at token t of a sample of T tokens, it is the mean
@@ -29,35 +26,22 @@ def angular_distances(vlm: VLM, dev: DevRows) -> list[float]:
     no direction; its distance to any other is 1/2. Nothing but the sums is kept from pass to pass.
 
     Args:
-        vlm: in float32; cosines near 1 are told apart in float64.
-        dev: pictures with questions and answers.
+        dev: pictures with questions and answers, for a model in float32; cosines near 1 are told apart in float64.
 
     Returns:
         One number a layer.
     """
-    sums = torch.zeros(vlm.depth, dtype=torch.float64)
-    samples = 0
-    for rows, targets, pictures in dev.batches:
-        samples += len(targets)
-        for start in range(0, len(rows), ROWS_AT_ONCE):
-            some = rows[start : start + ROWS_AT_ONCE]
-            with _adding(vlm, some, sums):
-                vlm.hidden(some, pictures)
-    return [float(total) / samples for total in sums]
-
-
-def _shares(row: Row) -> torch.Tensor:
-    """[tokens] what each token of a row counts: for each sample that passes through it, 1 / tokens of the sample."""
-    shares = torch.zeros(len(row), dtype=torch.float64)
-    for path in row.paths.values():
-        shares[path] += 1 / len(path)
-    return shares
+    layers = anatomy.decoder_layers(dev.vlm.model)
+    sums = torch.zeros(len(layers), dtype=torch.float64)
+    for shares, run in dev.passes():
+        with _adding(layers, shares, sums):
+            run()
+    return [float(total) / dev.samples for total in sums]
 
 
 @contextmanager
-def _adding(vlm: VLM, rows: Sequence[Row], sums: torch.Tensor) -> Iterator[None]:
-    """Add every layer's distances to the sums while the rows pass through the model."""
-    shares = [_shares(row) for row in rows]
+def _adding(layers: torch.nn.ModuleList, shares: Sequence[torch.Tensor], sums: torch.Tensor) -> Iterator[None]:
+    """Add every layer's distances to the sums while a pass goes on; shares[i] is what the tokens of row i count."""
 
     def hook(layer: int) -> Any:
         def add(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
@@ -69,9 +53,7 @@ def _adding(vlm: VLM, rows: Sequence[Row], sums: torch.Tensor) -> Iterator[None]
 
         return add
 
-    handles = [
-        module.register_forward_hook(hook(layer), with_kwargs=True) for layer, module in enumerate(vlm.decoder_layers)
-    ]
+    handles = [module.register_forward_hook(hook(layer), with_kwargs=True) for layer, module in enumerate(layers)]
     try:
         yield
     finally:

@@ -41,6 +41,8 @@ def made_folder(out: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o755)
+        for file in temporary.iterdir():
+            file.chmod(0o644)
         os.replace(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from vrbench.checkpoint import Checkpoint, resolve
 from vrbench.device import chosen_device
@@ -11,11 +13,10 @@ from vrbench.errors import VrbenchError
 from vrbench.layers import LayerSet
 from vrbench.models.fixed import fixed_layers
 from vrbench.models.load import first_folder, load_vlm
-from vrbench.models.vlm import VLM
 from vrbench.records import Base, Lineage, Step, write_atomically
 from vrbench.surgery.angular import angular_distances
 from vrbench.surgery.folder import made_folder, name_beside, refuse_taken, write_lineage
-from vrbench.surgery.measured import DevLoss, DevRows, choose
+from vrbench.surgery.measured import choose, dev_of, loss_without
 from vrbench.surgery.recipe import PruneRecipe
 from vrbench.surgery.whole import write_whole
 
@@ -63,14 +64,15 @@ def _candidates(base: Checkpoint, outside_region: bool, fixed: dict[int, str]) -
     return [layer for layer in range(base.depth) if layer not in stays]
 
 
-def _choose(vlm: VLM, recipe: PruneRecipe, candidates: list[int]) -> tuple[list[int], str]:
+def _choose(vlm: Any, recipe: PruneRecipe, candidates: list[int]) -> tuple[list[int], str]:
     """The layers that go, the least missed first, and how they were found."""
+    dev = dev_of(vlm, recipe.pictures, recipe.turns)
     if recipe.by == "angular":
-        distances = angular_distances(vlm, DevRows(vlm, recipe.pictures, recipe.turns))
+        distances = angular_distances(dev)
         removed = sorted(candidates, key=distances.__getitem__)[: recipe.remove]
         measured = ", ".join(f"{value:.4f}" for value in distances)
         return removed, f"angular distance of layers 0, 1, ...: {measured}; not healed"
-    removed, losses = choose(DevLoss(vlm, recipe.pictures, recipe.turns), candidates, recipe.remove)
+    removed, losses = choose(partial(loss_without, dev), candidates, recipe.remove)
     measured = ", ".join(f"{value:.4f}" for value in losses)
     order = f"removed in the order {removed}"
     return removed, f"{order}; dev loss with 0, 1, ... removed: {measured} nats an answer; not healed"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from vrbench.lineage import MARKER
 from vrbench.models import anatomy
 from vrbench.models.load import DTYPES, first_folder, load_model
 from vrbench.records import Lineage
-from vrbench.structure import ADAPTER
+from vrbench.structure import ADAPTER, first_of
 from vrbench.surgery.folder import write_lineage
 
 OF_THE_MODEL = ("config.json", "generation_config.json", "adapter_config.json")
@@ -49,7 +51,9 @@ def write_whole(made: Checkpoint, folder: Path, lineage: Lineage, base: Checkpoi
     for name in (*SETTINGS, *MORE_SETTINGS):
         if name not in OF_THE_MODEL and (first / name).is_file():
             shutil.copyfile(first / name, folder / name)
-    compare_saved(model, folder, made.depth, dtype)
+    kept = _kept(model)
+    del model  # so that two of them are never in memory
+    compare_saved(kept, folder, made.depth, dtype)
     write_lineage(folder, lineage.model_copy(update={"history": base.lineage}))
 
 
@@ -66,8 +70,16 @@ def exact_dtype(made: Checkpoint) -> torch.dtype:
     return DTYPES["bfloat16"] if kinds == {"BF16"} else DTYPES["float32"]
 
 
-def compare_saved(model: Any, folder: Path, depth: int, dtype: torch.dtype) -> None:
-    """Load a saved folder again and hold it against the model in memory.
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of a model in memory to hold a saved one against: sha256 of each parameter, and what it says."""
+
+    weights: dict[str, str]
+    said: list[int]
+
+
+def compare_saved(kept: Kept, folder: Path, depth: int, dtype: torch.dtype) -> None:
+    """Load a saved folder again and hold it against what was in memory.
 
     Raises:
         VrbenchError: the folder has faults, another number of layers, another weight, or says something else.
@@ -77,12 +89,17 @@ def compare_saved(model: Any, folder: Path, depth: int, dtype: torch.dtype) -> N
     layers = len(anatomy.decoder_layers(again))
     if not layers == saved.depth == depth:
         raise VrbenchError(f"the saved model has {layers} decoder layers, its config says {saved.depth}, not {depth}")
-    there = dict(again.named_parameters())
-    for name, parameter in model.named_parameters():
-        if name not in there or not torch.equal(parameter, there[name]):
-            raise VrbenchError(f"the saved model has another {name!r} than the one in memory")
-    if _said(model) != _said(again):
+    there = _kept(again)
+    other = sorted(name for name, digest in kept.weights.items() if there.weights.get(name) != digest)
+    if other:
+        raise VrbenchError(f"the saved model has another {first_of(other)} than the one in memory")
+    if there.said != kept.said:
         raise VrbenchError("the saved model, loaded again, does not say what the one in memory says")
+
+
+def _kept(model: Any) -> Kept:
+    bits = {name: p.detach().contiguous().view(torch.uint8) for name, p in model.named_parameters()}
+    return Kept({name: hashlib.sha256(value.numpy()).hexdigest() for name, value in bits.items()}, _said(model))
 
 
 @torch.inference_mode()
