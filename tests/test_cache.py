@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -27,6 +28,33 @@ def written(path: Path, content: bytes) -> Path:
 def test_it_is_the_sha256(tmp_path: Path) -> None:
     file = written(tmp_path / "x", b"abc" * 1_000_000)
     assert cache.file_digest(file) == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4097, 8192, 8193, 40_000])
+def test_it_is_the_sha256_whatever_the_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr(cache, "BLOCK", 4096)
+    file = written(tmp_path / "x", os.urandom(size))
+    assert cache.file_digest(file) == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_several_files_are_hashed_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [written(tmp_path / str(i), bytes([i])) for i in range(3)]
+    expected = {file: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    together = threading.Barrier(3, timeout=20)  # breaks unless all three are under way at once
+    real = cache._sha256
+
+    def met(path: Path) -> str:
+        together.wait()
+        return real(path)
+
+    monkeypatch.setattr(cache, "_sha256", met)
+    monkeypatch.setattr(cache, "_cores", lambda: 3)
+    assert cache.file_digests([*files, files[0]]) == expected
+
+
+def test_a_file_that_is_gone_is_told(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        cache.file_digests([written(tmp_path / "x", b"abc"), tmp_path / "gone"])
 
 
 def test_a_settled_file_is_read_once(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

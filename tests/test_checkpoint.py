@@ -12,10 +12,12 @@ import huggingface_hub
 import pytest
 import safetensors
 import safetensors.torch
+import torch
 from safetensors.torch import load_file, save_file
 
 from tests import tiny
 from vrbench import checkpoint, sources
+from vrbench.cache import file_digest
 from vrbench.errors import ManyFaults, VrbenchError
 from vrbench.records import Step
 
@@ -312,19 +314,101 @@ class TestAdapters:
         save_file(tensors, folder / "adapter_model.safetensors")
         told(folder, "only one of the two matrices")
 
-    @pytest.mark.parametrize("change", [{"peft_type": "IA3"}, {"use_dora": True}, {"modules_to_save": ["lm_head"]}])
-    def test_an_adapter_that_is_not_plain_lora(self, tiny_llava: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"peft_type": "IA3"}, {"use_dora": True}, {"modules_to_save": ["lm_head"]}, {"bias": "all"},
+            {"use_qalora": True}, {"modules_to_save": ["multi_modal_projector"]}, {"modules_to_save": ["fc1"]},
+        ],
+    )  # fmt: skip
+    def test_what_cannot_be_had(self, tiny_llava: Path, tmp_path: Path, change: dict[str, Any]) -> None:
         folder = tiny.save_adapter(tmp_path / "a", tiny_llava)
         tiny.edit_json(folder / "adapter_config.json", **change)
         told(folder, next(iter(change)))
+
+    def test_tensors_that_replace_more_than_the_projector(self, tiny_llava: Path, tmp_path: Path) -> None:
+        folder = tiny.save_adapter(tmp_path / "a", tiny_llava)
+        add(folder / "adapter_model.safetensors", "base_model.model.lm_head.weight", (261, 48))
+        told(folder, "'lm_head.weight'", "decoder layers is all that is allowed")
+
+    def test_a_projector_in_an_adapter_for_another_base(self, tiny_llava: Path, tmp_path: Path) -> None:
+        folder = tiny.save_adapter(tmp_path / "a", tiny_llava)
+        tiny.edit_json(folder / "adapter_config.json", modules_to_save=["linear_2"])
+        for name, shape in (("weight", (48, 47)), ("bias", (48,))):
+            file = folder / "adapter_model.safetensors"
+            add(file, f"base_model.model.model.multi_modal_projector.linear_2.{name}", shape)
+        told(folder, "is for another base: 'multi_modal_projector.linear_2.weight' is [48, 48] there", "[48, 47]")
+
+    def test_a_magnitude_vector_of_another_length_or_without_dora(self, tiny_llava: Path, tmp_path: Path) -> None:
+        for name, size, words in (("up_proj", 95, "is for another base"), ("q_proj", 48, "has no magnitude vector")):
+            folder = tiny.save_adapter(tmp_path / name, tiny_llava, layers=(1,))
+            tiny.edit_json(folder / "adapter_config.json", use_dora=True)
+            module = "base_model.model.model.language_model.layers.1."
+            other = {"up_proj": ("self_attn.q_proj", 48), "q_proj": ("self_attn.q_proj", size)}[name]
+            add(folder / "adapter_model.safetensors", f"{module}{other[0]}.lora_magnitude_vector", (other[1],))
+            if name == "up_proj":
+                add(folder / "adapter_model.safetensors", f"{module}mlp.up_proj.lora_magnitude_vector", (size,))
+            told(folder, words, "up_proj")
+
+    def test_layers_that_are_not_those_of_the_lineage(self, tiny_llava: Path, tmp_path: Path) -> None:
+        folder = tiny.save_adapter(tmp_path / "a", tiny_llava, layers=(1, 3))
+        marked(folder, tiny_llava, Step(kind="trained", layers="1-2", depth=4, method="lora"))
+        told(folder, "tunes layers 1,3", "its lineage says 1-2")
+
+    def test_a_layer_of_the_vision_tower_alone_is_no_layer_of_the_llm(self, tiny_llava: Path, tmp_path: Path) -> None:
+        folder = tiny.save_adapter(tmp_path / "a", tiny_llava)
+        old = "base_model.model.model.language_model.layers.1"
+        rename(folder / "adapter_model.safetensors", old, "base_model.model.vision_model.layers.1")
+        told(folder, "vision_model.layers.1", "decoder layers is all that is allowed")
 
     def test_a_projector_of_another_width(self, tiny_llava: Path, tmp_path: Path) -> None:
         tiny.save_projector(tmp_path / "p", hidden=64)
         told(marked(tmp_path / "p", tiny_llava), "projector.safetensors has another shape")
 
 
+def add(file: Path, name: str, shape: tuple[int, ...]) -> None:
+    save_file(load_file(file) | {name: torch.zeros(shape)}, file, {"format": "pt"})
+
+
 def rename(file: Path, old: str, new: str) -> None:
     save_file({name.replace(old, new): value for name, value in load_file(file).items()}, file, {"format": "pt"})
+
+
+class TestFewerLayers:
+    """Folders that others pruned: config.json says fewer layers, and that is all that says so."""
+
+    @pytest.fixture
+    def shallow(self, tmp_path: Path) -> Path:
+        return tiny.save_llava(tmp_path / "shallow", depth=3)
+
+    def text(self, folder: Path, **changes: Any) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        tiny.edit_json(folder / "config.json", text_config=config["text_config"] | changes)
+
+    def test_they_are_what_they_say(self, shallow: Path) -> None:
+        found = checkpoint.resolve(str(shallow))
+        assert (found.depth, found.origins.first_depth, found.lineage) == (3, 3, ())
+
+    def test_lists_that_still_have_an_entry_for_every_old_layer_are_told(self, shallow: Path) -> None:
+        self.text(shallow, layer_types=["full_attention"] * 4)
+        assert any("layer_types has 4 entries for 3 decoder layers" in f for f in checkpoint.faults(str(shallow)))
+
+    def test_layers_that_are_gone_are_told_where_a_list_names_them(self, shallow: Path) -> None:
+        self.text(shallow, mlp_only_layers=[0, 3])
+        assert any("mlp_only_layers names layers [3]" in fault for fault in checkpoint.faults(str(shallow)))
+
+    def test_a_depth_that_is_left_out_is_the_usual_one(self, tmp_path: Path) -> None:
+        folder = tiny.save_llava(tmp_path / "usual", depth=32)  # as LlamaConfig has it when nothing is said
+        config = json.loads((folder / "config.json").read_text())
+        del config["text_config"]["num_hidden_layers"]
+        (folder / "config.json").write_text(json.dumps(config))
+        assert checkpoint.resolve(str(folder)).depth == 32
+
+    def test_a_history_that_does_not_lead_to_the_depth(self, shallow: Path) -> None:
+        line = {"id": "x", "family": "llava", "depth": 3, "steps": [{"kind": "pruned", "layers": "0", "depth": 5}]}
+        weights = {"model.safetensors": file_digest(shallow / "model.safetensors")}
+        (shallow / "vrbench.json").write_text(json.dumps({**line, "weights": weights}))
+        told(shallow, "lead to 4 decoder layers; the model has 3")
 
 
 class TestDigest:

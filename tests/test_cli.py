@@ -42,7 +42,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 class TestLightness:
     @pytest.mark.parametrize(
-        "command", ["--help", "run --help", "prune --help", "tasks", "data fetch --help", "version", "schema"]
+        "command",
+        "command",
+        [
+            "--help", "run --help", "prune --help", "restore --help", "inspect --help", "tasks", "data fetch --help",
+            "version", "schema",
+        ],
     )
     def test_light_commands_import_nothing_heavy(self, command: str) -> None:
         done = vrbench(*command.split(), code=TELL_HEAVY + MAIN)
@@ -131,6 +136,8 @@ class TestRun:
 
         return called
 
+    @pytest.mark.supports("llava", "run")
+    @pytest.mark.supports("llava", "adapter")
     def test_a_candidate_is_measured_and_compared(
         self, call: Callable[..., tuple[int, str, str]], tiny_llava: Path, tmp_path: Path
     ) -> None:
@@ -173,8 +180,10 @@ class TestRun:
 class TestPrune:
     """`vrbench prune` on a tiny model, in this process."""
 
-    def called(self, monkeypatch: pytest.MonkeyPatch, *command: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["vrbench", "prune", *command])
+    command = "prune"
+
+    def called(self, monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["vrbench", self.command, *options])
         with pytest.raises(SystemExit) as exit_:
             cli.main()
         return int(exit_.value.code or 0)
@@ -189,6 +198,14 @@ class TestPrune:
         made = resolve(str(out))
         assert (made.depth, made.lineage[0].id) == (tiny.DEPTH - 1, "small")
 
+    def test_a_whole_model_by_angular_distance(
+        self, monkeypatch: pytest.MonkeyPatch, tiny_llava: Path, tmp_path: Path
+    ) -> None:
+        options = ("--by", "angular", "--outside-region", "--whole", "--remove", "1", "--pictures", "2")
+        assert self.called(monkeypatch, str(tiny_llava), *options, "-o", str(tmp_path / "small")) == 0
+        made = resolve(str(tmp_path / "small"))
+        assert (made.depth, made.base, made.lineage[0].steps[0].method) == (tiny.DEPTH - 1, None, "angular")
+
     def test_faults_are_the_user_s(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_llava: Path, tmp_path: Path
     ) -> None:
@@ -200,6 +217,30 @@ class TestPrune:
         for words in ("remove is 0", "by is 'size'", "torch sees no CUDA card"):
             assert words in said
         assert not (tmp_path / "small").exists()
+
+
+class TestRestore:
+    """`vrbench restore` on a tiny model, in this process."""
+
+    command = "restore"
+    called = TestPrune.called
+
+    def test_it_makes_a_checkpoint(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_llava: Path, tmp_path: Path
+    ) -> None:
+        adapter, out = tiny.save_adapter(tmp_path / "a", tiny_llava), tmp_path / "restored"
+        options = ("--layers", "1", "--from", str(tiny_llava), "-o", str(out), "--id", "mine")
+        assert self.called(monkeypatch, str(adapter), *options) == 0
+        assert capsys.readouterr().out == f"checkpoint: {out}\n"
+        made = resolve(str(out))
+        assert (made.lineage[0].id, made.lineage[0].steps[0].layers, made.origins.tuned) == ("mine", "1", (2,))
+
+    def test_faults_are_the_user_s(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_llava: Path, tmp_path: Path
+    ) -> None:
+        options = ("--layers", "9", "--from", str(tiny_llava), "-o", str(tmp_path / "r"))
+        assert self.called(monkeypatch, str(tiny_llava), *options) == 2
+        assert capsys.readouterr().err == "vrbench: layer 9 does not exist; a model of depth 4 has layers 0 to 3\n"
 
 
 class TestConfig:
@@ -235,7 +276,8 @@ def test_compare_prints_each_candidate_and_the_verdict_on_a_claim(runs: tuple[st
 
 
 def test_every_command_has_an_example() -> None:
-    for command in ("run", "compare", "tasks", "data fetch", "data check", "train", "prune", "schema", "version"):
+    commands = ("run", "compare", "tasks", "data fetch", "data check", "train", "prune", "restore", "schema", "version")
+    for command in commands:
         assert f"Example: vrbench {command}" in vrbench(*command.split(), "--help").stdout
 
 

@@ -73,7 +73,9 @@ DataRoot = Annotated[Path | None, typer.Option(help="Folder with the hub's data 
 
 @app.command(epilog="Example: vrbench run --ckpt pocket/region --baseline pocket/full --tasks pocket --limit 100")
 def run(
-    ckpt: Annotated[list[str], typer.Option(help="Checkpoint: pocket/NAME, a folder, or a hub id. May be repeated.")],
+    ckpt: Annotated[
+        list[str], typer.Option(help="Checkpoint: pocket/NAME, random/NAME, a folder, or a hub id. May be repeated.")
+    ],
     tasks: Annotated[str, typer.Option(help="Task ids, suites and globs, comma-separated; see `vrbench tasks`.")],
     baseline: Annotated[str | None, typer.Option(help="Checkpoint that the others are compared with.")] = None,
     limit: Annotated[int | None, typer.Option(help="Items a task at most; pairs and rotations stay whole.")] = None,
@@ -257,13 +259,18 @@ def train(
 def prune(
     ckpt: Annotated[str, typer.Argument(help="Checkpoint: pocket/NAME, a folder, or a hub id.", show_default=False)],
     remove: Annotated[int, typer.Option(help="How many decoder layers go.")],
-    out: Annotated[Path, typer.Option(help="Checkpoint folder to make.")],
-    by: Annotated[str, typer.Option(help="What chooses them: loss (of right answers on dev pictures).")] = "loss",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Checkpoint folder to make.")],
+    by: Annotated[
+        str, typer.Option(help="loss (of right answers on dev pictures), or angular (distance of output from input).")
+    ] = "loss",
     outside_region: Annotated[
         bool, typer.Option("--outside-region/--all-layers", help="Whether the layers that were tuned stay.")
     ] = True,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Write the whole smaller model; else only what is removed from the base.")
+    ] = False,
     id_: Annotated[str | None, typer.Option("--id", help="Id of the new checkpoint; else the folder's name.")] = None,
-    pictures: Annotated[int, typer.Option(help="Dev pictures on which the loss is measured.")] = 200,
+    pictures: Annotated[int, typer.Option(help="Dev pictures on which layers are measured.")] = 200,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Remove the decoder layers that a checkpoint misses least."""
@@ -274,7 +281,39 @@ def prune(
         makes=id_ or out.resolve().name, base=ckpt, remove=remove, by=by, outside_region=outside_region,
         pictures=pictures,
     )  # fmt: skip
-    print(f"checkpoint: {prune_layers(recipe, out, device)}")
+    print(f"checkpoint: {prune_layers(recipe, out, device, whole)}")
+
+
+@app.command(epilog="Example: vrbench restore pocket/full --layers 3-7 --from smollm2-135m-instruct --out full-3-7")
+def restore(
+    ckpt: Annotated[str, typer.Argument(help="Checkpoint: pocket/NAME, a folder, or a hub id.", show_default=False)],
+    layers: Annotated[str, typer.Option(help="Decoder layers, such as '3-7,12', 'all' or 'middle:5'.")],
+    backbone: Annotated[str, typer.Option("--from", help="Language model (or checkpoint) whose weights they get.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Checkpoint folder to make.")],
+    id_: Annotated[str | None, typer.Option("--id", help="Id of the new checkpoint; else the folder's name.")] = None,
+) -> None:
+    """Put decoder layers back to the weights of the language model that they were tuned from."""
+    from vrbench.surgery import restore as restore_layers
+
+    print(f"checkpoint: {restore_layers(ckpt, layers, backbone, out, id_ or '')}")
+
+
+@app.command(
+    epilog="Example: vrbench inspect pocket/region-pruned-2 --base pocket/base; vrbench inspect MODEL --base B --json"
+)
+def inspect(
+    ckpt: Annotated[str, typer.Argument(help="Checkpoint: pocket/NAME, a folder, or a hub id.", show_default=False)],
+    base: Annotated[str | None, typer.Option(help="What it is compared with; else what it was made from.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON record instead of text.")] = False,
+) -> None:
+    """Say what a checkpoint is: size, layers tuned or removed against its base, adapters, digest, lineage, licence.
+
+    Weights are compared with the base's tensor by tensor where it is at hand; no model is built.
+    """
+    from vrbench.description import as_text, describe
+
+    told = describe(ckpt, base)
+    print(told.model_dump_json(indent=1) if as_json else as_text(told))
 
 
 @app.command(

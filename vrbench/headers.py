@@ -19,7 +19,8 @@ LENGTH_BYTES = 8
 LONGEST_HEADER = 100_000_000
 DTYPE_BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64,
-    "F8_E4M3": 8, "F8_E5M2": 8, "F16": 16, "BF16": 16, "F32": 32, "F64": 64,
+    "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8,
+    "C64": 64, "F16": 16, "BF16": 16, "F32": 32, "F64": 64,
 }  # fmt: skip
 INDEX = "model.safetensors.index.json"
 
@@ -38,19 +39,25 @@ def read_header(path: Path) -> dict[str, Tensor]:
     Raises:
         VrbenchError: the file is missing, is no safetensors file, or is shorter or longer than its header says.
     """
+    return {name: tensor for name, (tensor, _) in read_places(path).items()}
+
+
+def read_places(path: Path) -> dict[str, tuple[Tensor, int]]:
+    """As `read_header`, with the byte of the file at which each tensor begins."""
     if not path.is_file():
         raise VrbenchError(f"{path} is missing")
     raw, data_bytes = _raw_header(path)
-    tensors: dict[str, Tensor] = {}
+    start = path.stat().st_size - data_bytes
+    places: dict[str, tuple[Tensor, int]] = {}
     spans: list[tuple[int, int]] = []
     for name, entry in raw.items():
         if name == "__metadata__":
             continue
         tensor, span = _entry(path, name, entry)
-        tensors[name] = tensor
+        places[name] = (tensor, start + span[0])
         spans.append(span)
     _check_spans(path, sorted(spans), data_bytes)
-    return tensors
+    return places
 
 
 def _raw_header(path: Path) -> tuple[dict[str, Any], int]:
@@ -112,7 +119,7 @@ def weight_files(folder: Path) -> list[Path]:
         return [single]
     if not index.is_file():
         others = sorted(p.name for p in folder.glob("*.bin"))
-        hint = f"; {', '.join(others)} would have to be converted first" if others else ""
+        hint = f"; {', '.join(others)} would have to be converted first: `vrbench convert`" if others else ""
         raise VrbenchError(f"{folder} has no weights: neither model.safetensors nor {INDEX}{hint}")
     return [folder / name for name in sorted(set(_weight_map(index).values()))]
 

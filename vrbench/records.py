@@ -32,6 +32,13 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class Base(Record):
+    """What a checkpoint was made from."""
+
+    id: str = Field(description="Checkpoint id or model name.")
+    digest: str = Field(description="Its digest, checked when the checkpoint is loaded.")
+
+
 class Step(Record):
     """One thing that was done to a checkpoint's weights."""
 
@@ -42,14 +49,8 @@ class Step(Record):
     stage: str = Field(default="", description="Stage of the recipe: 'tower', 'align', 'tune', 'heal'.")
     recipe: str = Field(default="", description="Name of the recipe.")
     recipe_digest: str = Field(default="", description="sha256 of the recipe as it was run.")
+    backbone: Base | None = Field(default=None, description="Whose weights the restored layers have.")
     note: str = Field(default="", description="Card, library versions, seconds: how it was made.")
-
-
-class Base(Record):
-    """What a checkpoint was made from."""
-
-    id: str = Field(description="Checkpoint id or model name.")
-    digest: str = Field(description="Its digest, checked when the checkpoint is loaded.")
 
 
 class Lineage(Record):
@@ -63,6 +64,9 @@ class Lineage(Record):
     steps: tuple[Step, ...] = Field(default=(), description="What was done to the base, in order.")
     weights: dict[str, str] = Field(default={}, description="Weight file in this folder -> its sha256.")
     licence: str = Field(default="", description="SPDX name.")
+    history: tuple[Lineage, ...] = Field(
+        default=(), description="Lineages of its bases, nearest first, in the folder of a whole model made from them."
+    )
 
 
 class CheckpointRef(Record):

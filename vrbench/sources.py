@@ -11,6 +11,7 @@ from pathlib import Path
 
 from vrbench.errors import VrbenchError
 from vrbench.headers import header_faults
+from vrbench.models import random_shapes
 
 PUBLISHED = Path(__file__).parent / "pocket" / "weights"
 PREFIX = "pocket/"
@@ -45,7 +46,8 @@ def find(name: str, *, near: Path | None = None, offline: bool = False) -> Sourc
     """The folder that a name stands for.
 
     Args:
-        name: "pocket/full", a backbone's name, a folder, or a hub id such as "org/model" or "org/model@revision".
+        name: "pocket/full", "random/llava-1.5-7b", a backbone's name, a folder, or a hub id such as "org/model" or
+            "org/model@revision".
         near: a folder that relative paths are tried against first: that of the checkpoint whose base is looked for.
         offline: look for hub ids in the local cache only; HF_HUB_OFFLINE=1 says the same.
 
@@ -56,6 +58,8 @@ def find(name: str, *, near: Path | None = None, offline: bool = False) -> Sourc
         return Source(name, PUBLISHED / name.removeprefix(PREFIX))
     if name in BACKBONES:
         return BACKBONES[name]()
+    if name.startswith(random_shapes.PREFIX):
+        return Source(name, random_shapes.folder_of(name))
     for folder in ([near / name] if near else []) + [Path(name).expanduser()]:
         if name and folder.is_dir():
             return Source(folder.resolve().name, folder.resolve())

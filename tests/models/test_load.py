@@ -62,6 +62,7 @@ def test_bfloat16_converts_weights_and_leaves_rotary_frequencies(tiny_llava: Pat
         assert vlm.model.model.language_model.rotary_emb.inv_freq.dtype == torch.float32
 
 
+@pytest.mark.supports("llava", "adapter")
 def test_a_merged_adapter_equals_low_rank_matrices_added_by_hand(tiny_llava: Path, tmp_path: Path) -> None:
     tiny.save_adapter(tmp_path / "a", tiny_llava, layers=(1, 3))
     expected = tiny.llava()
@@ -103,6 +104,8 @@ def test_another_projector_replaces_the_base_s(tiny_llava: Path, tmp_path: Path)
     assert all(torch.equal(found[name], value) for name, value in load_file(file).items())
 
 
+@pytest.mark.supports("llava", "pruned")
+@pytest.mark.supports("llava", "adapter")
 def test_layers_are_removed_before_the_adapter_that_was_trained_without_them(tiny_llava: Path, tmp_path: Path) -> None:
     tiny.save_adapter(tmp_path / "p", tiny_llava, layers=(1,), depth=3)
     steps = (
@@ -122,6 +125,7 @@ def test_layers_are_removed_before_the_adapter_that_was_trained_without_them(tin
     assert torch.allclose(logits(vlm.model), logits(expected), atol=1e-4)
 
 
+@pytest.mark.supports("llava", "pruned")
 def test_a_chain_of_bases_is_followed_to_its_end(tiny_llava: Path, tmp_path: Path) -> None:
     tiny.save_adapter(tmp_path / "tuned", tiny_llava)
     layered(tmp_path / "tuned", tiny_llava, Step(kind="trained", layers="1-2", depth=4))

@@ -96,6 +96,7 @@ def test_too_few_pictures_are_refused(vlm: VLM) -> None:
         vlm.encode("<image> and <image>", [0])
 
 
+@pytest.mark.supports("llava", "run")
 @pytest.mark.parametrize("at_once", [1, 3, 7])
 def test_greedy_answers_are_those_of_transformers(vlm: VLM, at_once: int) -> None:
     texts = ["How many dogs are there?", "How many dogs are here, and why?", "Why?", "How many dogs are there? Say it."]

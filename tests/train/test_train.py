@@ -104,11 +104,13 @@ class TestBase:
 
 
 class TestTuned:
+    @pytest.mark.supports("pocket", "tuned")
     def test_lora_is_on_the_recipe_s_layers_alone(self, tuned: Path) -> None:
         names = list(load_file(tuned / "adapter_model.safetensors"))
         assert names and all(".language_model.layers." in name for name in names)
         assert {int(name.split(".layers.")[1].split(".")[0]) for name in names} == set(TUNED)
 
+    @pytest.mark.supports("pocket", "tuned")
     def test_nothing_else_of_the_model_has_changed(self, base: Path, tuned: Path) -> None:
         before, after = (load_vlm(resolve(str(folder))).model.state_dict() for folder in (base, tuned))
         changed = {name for name in before if not torch.equal(before[name], after[name])}

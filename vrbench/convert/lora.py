@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vrbench import structure
+from vrbench import adapters, structure
 from vrbench.convert import names
 from vrbench.convert.stored import odd_dtypes, opened, tensors_in
 from vrbench.errors import VrbenchError, raise_all
@@ -75,7 +75,7 @@ def read_adapter(folder: Path) -> Adapter:
         VrbenchError: every reason why it cannot be merged into a language model's layers, in one sentence each.
     """
     file = adapter_file(folder)
-    config = structure.read_adapter_config(folder)
+    config = adapters.read_adapter_config(folder)
     tensors = tensors_in(file)
     found: dict[str, dict[str, str]] = {}
     strange = []

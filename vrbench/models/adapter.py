@@ -1,53 +1,104 @@
-"""What is put on a loaded base: a LoRA adapter merged into the decoder layers, or another projector."""
+"""What is put on a loaded base: a LoRA adapter on the decoder layers, or another projector."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from vrbench.adapters import PART, saved_name
 from vrbench.errors import VrbenchError
+from vrbench.models import anatomy
+from vrbench.models.parts import fill, projector_parameters, projector_prefix
 from vrbench.structure import ADAPTER, canonical
 
 
 def merge_adapter(model: Any, folder: Path) -> Any:
-    """Merge the plain LoRA adapter of a PEFT folder into the decoder layers; returns the model without PEFT's wrappers.
+    """Merge the adapter of a PEFT folder into the decoder layers; see `put_adapter`."""
+    return put_adapter(model, folder, merge=True)
+
+
+def put_adapter(model: Any, folder: Path, merge: bool = True) -> Any:
+    """Put the LoRA adapter of a PEFT folder (DoRA, rsLoRA too) on the decoder layers, and its projector if it has one.
 
     Which modules are meant is read from the adapter's own tensors: the config's patterns (`target_modules`,
     `layers_to_transform`) could also match the vision tower, or, when empty, everything.
 
+    Args:
+        model: any family's.
+        folder: of PEFT's layout, checked by `vrbench.adapters.adapter_faults`.
+        merge: add the matrices to the weights; else they stay beside them, as in training. The answers are the same.
+
+    Returns:
+        The model without PEFT's outer wrappers; with merge=False its tuned linears are PEFT's.
+
     Raises:
         VrbenchError: a tensor of the adapter has no decoder layer to go to, or a layer's matrix stayed unfilled.
     """
-    from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+    from peft import get_peft_model, set_peft_model_state_dict
     from safetensors.torch import load_file
 
     tensors = load_file(folder / ADAPTER)
+    saved = {saved_name(name): tensors.pop(name) for name in list(tensors) if "lora_" not in name}
+    if saved:
+        projector = projector_parameters(model)
+        fill({name: p for name, p in projector.items() if name in saved}, saved, str(folder / ADAPTER))
     targets = _targets(model, tensors)
-    config = LoraConfig.from_pretrained(folder)
-    config.target_modules = sorted({full for full, _ in targets.values()})
-    config.layers_to_transform = config.layers_pattern = config.exclude_modules = None
-    config.base_model_name_or_path = None  # the base is the model at hand, whatever it was called when this was trained
-    config.inference_mode = True
-    wrapped = get_peft_model(model, config)
+    wrapped = get_peft_model(model, _config(folder, tensors, targets))
     state = {f"base_model.model.{full}.{end}": tensors[name] for name, (full, end) in targets.items()}
     outcome = set_peft_model_state_dict(wrapped, state)
     unfilled = [name for name in outcome.missing_keys if ".lora_" in name]
     if unfilled or outcome.unexpected_keys:
         raise VrbenchError(f"{folder / ADAPTER} does not fit: {(unfilled + list(outcome.unexpected_keys))[0]!r}")
-    return wrapped.merge_and_unload(safe_merge=True)
+    return wrapped.merge_and_unload(safe_merge=True) if merge else wrapped.eval().get_base_model()
+
+
+def _config(folder: Path, tensors: dict[str, Any], targets: dict[str, tuple[str, str]]) -> Any:
+    """The adapter's config with every pattern replaced by the modules that it has tensors for."""
+    from peft import LoraConfig
+    from peft.utils.other import get_pattern_key
+
+    config = LoraConfig.from_pretrained(folder)
+    alphas = config.alpha_pattern or {}
+    ranks, chosen = {}, {}
+    for name, (full, end) in targets.items():
+        if end == "lora_A.weight":
+            theirs = name.partition(".lora_")[0].removeprefix("base_model.model.")
+            chosen[re.escape(full)] = alphas.get(get_pattern_key(list(alphas), theirs), config.lora_alpha)
+            ranks[re.escape(full)] = len(tensors[name])
+    config.rank_pattern, config.alpha_pattern = ranks, chosen
+    config.target_modules = sorted({full for full, _ in targets.values()})
+    config.layers_to_transform = config.layers_pattern = config.exclude_modules = config.modules_to_save = None
+    config.base_model_name_or_path = None  # the base is the model at hand, whatever it was called when this was trained
+    config.inference_mode = True
+    return config
 
 
 def _targets(model: Any, tensors: dict[str, Any]) -> dict[str, tuple[str, str]]:
-    """Tensor's name -> (full name of the module in the model, 'lora_A.weight' or 'lora_B.weight')."""
-    inside = {id(module) for layer in model.model.language_model.layers for module in layer.modules()}
+    """Tensor's name -> (full name of the module in the model, such as 'lora_A.weight')."""
+    inside = {id(module) for layer in anatomy.decoder_layers(model) for module in layer.modules()}
     modules = {canonical(name): name for name, module in model.named_modules() if id(module) in inside}
     found: dict[str, tuple[str, str]] = {}
     for name in tensors:
-        module, _, end = canonical(name).partition(".lora_")
-        if module not in modules:
+        part = PART.fullmatch(canonical(name))
+        if part is None or part[1] not in modules:
+            module = canonical(name).partition(".lora_")[0]
             raise VrbenchError(f"the adapter tunes {module!r}, which is in no decoder layer of the model")
-        found[name] = (modules[module], f"lora_{end}")
+        found[name] = (modules[part[1]], f"lora_{part[2]}.weight" if part[2] else "lora_magnitude_vector")
     return found
+
+
+def without_adapter(model: Any, layers: Iterable[int]) -> None:
+    """Take an adapter that was not merged out of some decoder layers, in place."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for layer in layers:
+        module = anatomy.decoder_layers(model)[layer]
+        for name, inner in list(module.named_modules()):
+            if isinstance(inner, BaseTunerLayer):
+                parent, _, last = name.rpartition(".")
+                setattr(module.get_submodule(parent), last, inner.get_base_layer())
 
 
 def replace_projector(model: Any, file: Path) -> None:
@@ -58,7 +109,5 @@ def replace_projector(model: Any, file: Path) -> None:
     """
     from safetensors.torch import load_file
 
-    try:
-        model.model.multi_modal_projector.load_state_dict(load_file(file), strict=True)
-    except RuntimeError as error:
-        raise VrbenchError(f"{file} is not the projector of this model: {error}") from error
+    prefix = projector_prefix(model)
+    fill(projector_parameters(model), {canonical(prefix + n): t for n, t in load_file(file).items()}, str(file))

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from vrbench.checkpoint import Checkpoint
 from vrbench.errors import VrbenchError
-from vrbench.models.adapter import merge_adapter, replace_projector
+from vrbench.models import random_weights
 from vrbench.models.families import FAMILIES, ready
+from vrbench.models.layering import put_on
 from vrbench.models.loaded import LoadedModel
 from vrbench.models.pocket import assemble
-from vrbench.models.prune import remove_layers
+from vrbench.models.random_shapes import RECIPE
 from vrbench.models.vlm import VLM
-from vrbench.structure import ADAPTER, PROJECTOR, TOWER
+from vrbench.structure import ADAPTER, TOWER
 
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def load_vlm(
-    checkpoint: Checkpoint, device: str | torch.device = "cpu", dtype: str | torch.dtype = "float32"
+    checkpoint: Checkpoint,
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype = "float32",
+    merge: bool = True,
 ) -> LoadedModel:
     """The model of a checkpoint, ready to answer.
 
@@ -30,6 +35,7 @@ def load_vlm(
         checkpoint: from `vrbench.checkpoint.resolve`, which has checked it.
         device: where it shall be.
         dtype: of every weight, whatever the files hold.
+        merge: add an adapter's matrices to the weights; else they stay beside them, slower and with the same answers.
 
     Raises:
         VrbenchError: unknown dtype, or weights that do not fit after all.
@@ -38,7 +44,7 @@ def load_vlm(
         if dtype not in DTYPES:
             raise VrbenchError(f"dtype {dtype!r} is unknown; there are {', '.join(DTYPES)}")
         dtype = DTYPES[dtype]
-    model, tokenizer, image_processor = _build(checkpoint, torch.float32 if checkpoint.base else dtype)
+    model, tokenizer, image_processor = _build(checkpoint, torch.float32 if checkpoint.base else dtype, device, merge)
     _convert(model, dtype)
     vlm = ready(checkpoint.family, model.to(device), tokenizer, image_processor)
     if vlm.depth != checkpoint.depth:
@@ -46,21 +52,32 @@ def load_vlm(
     return vlm
 
 
-def _build(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[Any, Any, Any]:
-    """(model, tokenizer, image processor): the base, then removed layers, then the adapter, then the projector."""
-    load = FAMILIES[checkpoint.family].load
-    if checkpoint.base is None:
-        return load(checkpoint.path, dtype)
-    if checkpoint.has(TOWER):
-        return load(assemble(checkpoint.path), dtype)
-    model, tokenizer, image_processor = _build(checkpoint.base, dtype)
-    for layers in checkpoint.removed:
-        remove_layers(model, layers)
-    if checkpoint.has(ADAPTER):
-        model = merge_adapter(model, checkpoint.path)
-    if checkpoint.has(PROJECTOR):
-        replace_projector(model, checkpoint.path / PROJECTOR)
+def load_model(checkpoint: Checkpoint, dtype: torch.dtype) -> Any:
+    """The bare model of a checkpoint, on the CPU, every weight in a type; as in `load_vlm` otherwise."""
+    model = _build(checkpoint, torch.float32 if checkpoint.base else dtype, "cpu")[0]
+    _convert(model, dtype)
+    return model.eval()
+
+
+def _build(
+    checkpoint: Checkpoint, dtype: torch.dtype, device: str | torch.device, merge: bool = True
+) -> tuple[Any, Any, Any]:
+    """(model, tokenizer, image processor): the base, then all that the checkpoint does to it."""
+    if checkpoint.has(RECIPE):
+        return random_weights.load(checkpoint.path, dtype, device)
+    if checkpoint.base is None or checkpoint.has(TOWER):
+        return FAMILIES[checkpoint.family].load(first_folder(checkpoint), dtype)
+    merge_below = merge or checkpoint.has(ADAPTER)  # PEFT's linears carry one adapter
+    model, tokenizer, image_processor = _build(checkpoint.base, dtype, device, merge_below)
+    model = put_on(model, checkpoint, merge, lambda backbone: _build(backbone, dtype, device)[0])
     return model, tokenizer, image_processor
+
+
+def first_folder(checkpoint: Checkpoint) -> Path:
+    """The folder of the whole model that is loaded first, with tokenizer and image processor."""
+    if checkpoint.base is None:
+        return checkpoint.path
+    return assemble(checkpoint.path) if checkpoint.has(TOWER) else first_folder(checkpoint.base)
 
 
 def _convert(model: torch.nn.Module, dtype: torch.dtype) -> None:

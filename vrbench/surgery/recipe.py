@@ -18,7 +18,10 @@ class PruneRecipe(Record):
     makes: str = Field(description="Id of the checkpoint that it makes.")
     base: str = Field(description="Checkpoint whose layers go.")
     remove: int = Field(gt=0, description="How many layers go.")
-    by: Literal["loss"] = Field(default="loss", description="'loss': the answers' measured loss on dev pictures.")
+    by: Literal["loss", "angular"] = Field(
+        default="loss",
+        description="'loss': the answers' measured loss on dev pictures; 'angular': how little a layer turns.",
+    )
     outside_region: bool = Field(default=True, description="Whether the layers that were tuned stay.")
     pictures: int = Field(default=200, gt=0, description="Dev pictures on which the loss is measured.")
     turns: int = Field(default=6, gt=0, description="Questions on each.")

@@ -1,0 +1,108 @@
+"""The table of what works: family x form, made from the results of the tests that are marked with it.
+
+    python benchmarks/support.py
+
+Runs the tests marked `supports` and writes what they showed to benchmarks/results/support.json, and the table to
+benchmarks/results/support.md. A pair is there only if a test is; it works only if all its tests passed.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results" / "support.json"
+TABLE = RESULTS.with_suffix(".md")
+ROOT = Path(__file__).parents[1]
+
+FORMS = {
+    "run": "answers to pictures and text are transformers' own, or a task is measured",
+    "original layout": "the layout of the authors' code, by `vrbench convert`",
+    "adapter": "a LoRA adapter on decoder layers, merged when it is loaded",
+    "delta": "full weights of chosen layers on a base",
+    "tuned": "chosen layers are tuned here",
+    "pruned": "decoder layers are removed",
+    "restored": "layers are put back to a backbone's weights",
+    "saved": "written as a folder and loaded again",
+    "random weights": "`random/...`, at true shape",
+}
+"""Form -> what it means; the columns of the table."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What one test shows.
+
+    Attributes:
+        family: such as "llava".
+        form: key of `FORMS`.
+        test: its id in pytest.
+        refused: why the form is refused, if that is what the test shows.
+        outcome: passed, skipped or failed; empty before it ran.
+    """
+
+    family: str
+    form: str
+    test: str
+    refused: str = ""
+    outcome: str = ""
+
+
+def order(one: Shown) -> tuple[str, int, str]:
+    """By family, form and test."""
+    return one.family, list(FORMS).index(one.form), one.test
+
+
+def read(file: Path = RESULTS) -> list[Shown]:
+    """What `pytest --supports` wrote."""
+    return [Shown(**row) for row in json.loads(file.read_text(encoding="utf-8"))]
+
+
+def cell(shown: Sequence[Shown]) -> str:
+    """What is said of one pair: how many tests show it, or why it is refused, or that it does not work."""
+    if not shown:
+        return "-"
+    if any(one.outcome == "failed" for one in shown):
+        return "fails"
+    passed = [one for one in shown if one.outcome == "passed"]
+    if not passed:
+        return "not tested here"
+    if all(one.refused for one in passed):
+        return f"refused: {'; '.join(sorted({one.refused for one in passed}))}"
+    return f"yes ({len({one.test.partition('[')[0] for one in passed if not one.refused})})"
+
+
+def table(shown: Iterable[Shown]) -> str:
+    """The table in Markdown, with what its columns mean."""
+    rows: dict[str, dict[str, list[Shown]]] = {}
+    for one in shown:
+        rows.setdefault(one.family, {}).setdefault(one.form, []).append(one)
+    forms = [form for form in FORMS if any(form in found for found in rows.values())]
+    lines = [f"| family | {' | '.join(forms)} |", "|---" * (1 + len(forms)) + "|"]
+    for family, found in sorted(rows.items()):
+        lines.append(f"| {family} | {' | '.join(cell(found.get(form, [])) for form in forms)} |")
+    meanings = [f"- **{form}**: {FORMS[form]}" for form in forms]
+    about = (
+        "Behind a yes stands the number of tests that passed (with all their parameters), on small models with random "
+        "weights (the pocket family's are its own); their names are in [support.json](support.json). `-`: no test, so "
+        "nothing is claimed."
+    )
+    return "\n".join(["# What works", "", *lines, "", about, "", *meanings, "", "`python benchmarks/support.py`", ""])
+
+
+def main() -> None:
+    """Run the marked tests, and write what they showed."""
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "supports", "--supports", str(RESULTS), "tests"]
+    code = subprocess.run(command, cwd=ROOT, check=False).returncode
+    if code not in (0, 1):  # 1: some failed, which the table says
+        sys.exit(code)
+    TABLE.write_text(table(read()), encoding="utf-8")
+    print(TABLE.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

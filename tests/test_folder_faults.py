@@ -1,0 +1,202 @@
+"""Folders that cannot be run or operated on say why in one sentence, before a weight is loaded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests import tiny
+from vrbench import checkpoint, folder_faults
+
+
+@pytest.fixture(autouse=True)
+def ground(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VRBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def whole(tiny_llava: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_llava, tmp_path / "whole"))
+
+
+def told(folder: Path | str, *words: str) -> None:
+    """The folder has exactly one fault, and its sentence has these words; no weight is loaded to find it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(safetensors.torch, "load_file", lambda *_: pytest.fail("a weight was loaded"))
+        found = checkpoint.faults(str(folder))
+    assert len(found) == 1, found
+    for word in words:
+        assert word in found[0], found
+
+
+def test_a_good_folder_has_none(tiny_llava: Path) -> None:
+    assert folder_faults.faults(tiny_llava) == []
+
+
+class TestQuantised:
+    @pytest.mark.parametrize(
+        ("said", "words"),
+        [
+            ({"quant_method": "gptq", "bits": 4}, "gptq, 4 bits"),
+            ({"quant_method": "awq", "bits": 4, "group_size": 128}, "awq, 4 bits"),
+            ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes, 4 bits"),
+            ({"quant_method": "fp8"}, "(fp8)"),
+        ],
+    )
+    def test_a_config_that_says_so(self, whole: Path, said: dict[str, Any], words: str) -> None:
+        tiny.edit_json(whole / "config.json", quantization_config=said)
+        told(whole, "quantised", words, "neither run, pruned nor tuned", "bfloat16")
+
+    def test_the_llm_s_part_of_the_config(self, whole: Path) -> None:
+        text = json.loads((whole / "config.json").read_text())["text_config"]
+        tiny.edit_json(whole / "config.json", text_config=text | {"quantization_config": {"quant_method": "gptq"}})
+        told(whole, "config.json, text_config, says", "gptq")
+
+    def test_a_file_beside_it(self, whole: Path) -> None:
+        (whole / "quantize_config.json").write_text('{"bits": 8}')
+        told(whole, "quantize_config.json", "8 bits")
+
+    @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.uint8, torch.int32, torch.int8])
+    def test_packed_weights_that_nobody_told_of(self, whole: Path, dtype: torch.dtype) -> None:
+        def pack(tensors: dict[str, torch.Tensor]) -> None:
+            for name in [n for n in tensors if n.endswith("q_proj.weight") and "language_model" in n]:
+                tensors[name] = tensors[name].to(dtype)
+
+        rewrite(whole, pack)
+        stored = {torch.float8_e4m3fn: "F8_E4M3", torch.uint8: "U8", torch.int32: "I32", torch.int8: "I8"}[dtype]
+        told(whole, "has quantised weights", "q_proj.weight", f"stored as {stored} and 3 more")
+
+    def test_gptq_s_names(self, whole: Path) -> None:
+        def pack(tensors: dict[str, torch.Tensor]) -> None:
+            name = next(n for n in tensors if n.endswith("q_proj.weight"))
+            tensors[name.replace("weight", "qweight")] = tensors.pop(name).to(torch.int32)
+
+        rewrite(whole, pack)
+        told(whole, "has quantised weights", "q_proj.qweight")
+
+    def test_whole_numbers_that_are_no_weights_are_left_alone(self, whole: Path) -> None:
+        def add(tensors: dict[str, torch.Tensor]) -> None:
+            tensors["model.vision_tower.embeddings.position_ids"] = torch.arange(4)[None]
+
+        rewrite(whole, add)
+        assert checkpoint.faults(str(whole)) == []
+
+    def test_a_quantised_base_is_told_for_its_adapter(self, whole: Path, tmp_path: Path) -> None:
+        folder = tiny.save_adapter(tmp_path / "adapter", whole)
+        tiny.edit_json(whole / "config.json", quantization_config={"quant_method": "gptq"})
+        told(folder, "quantised")
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+class TestFormats:
+    def test_both_whole(self, whole: Path) -> None:
+        (whole / "pytorch_model.bin").write_bytes(b"x")
+        told(whole, "whole weights twice", "model.safetensors and pytorch_model.bin", "may differ")
+
+    def test_both_whole_and_sharded(self, whole: Path) -> None:
+        index(whole, "pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin")
+        for number in (1, 2):
+            (whole / f"pytorch_model-0000{number}-of-00002.bin").write_bytes(b"x")
+        told(whole, "whole weights twice", "pytorch_model.bin.index.json")
+
+    def test_what_is_left_of_the_other_format_is_not_used(self, whole: Path) -> None:
+        index(whole, "pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin")
+        (whole / "pytorch_model-00001-of-00002.bin").write_bytes(b"x")
+        assert checkpoint.faults(str(whole)) == []
+        assert folder_faults.unused_weights(whole) == ["pytorch_model-00001-of-00002.bin"]
+
+    def test_other_pickles_are_no_weights(self, whole: Path) -> None:
+        (whole / "training_args.bin").write_bytes(b"x")
+        assert checkpoint.faults(str(whole)) == []
+        assert folder_faults.unused_weights(whole) == []
+
+    def test_pickles_only(self, whole: Path) -> None:
+        (whole / "model.safetensors").rename(whole / "pytorch_model.bin")
+        told(whole, "has no weights", "pytorch_model.bin would have to be converted first: `vrbench convert`")
+
+
+def index(folder: Path, *files: str) -> None:
+    text = json.dumps({"weight_map": {str(number): file for number, file in enumerate(files)}})
+    (folder / "pytorch_model.bin.index.json").write_text(text)
+
+
+class TestImageToken:
+    def test_a_tokenizer_without_it(self, whole: Path) -> None:
+        wanted = json.loads((whole / "config.json").read_text())["image_token_index"]
+        fast = json.loads((whole / "tokenizer.json").read_text())
+        fast["added_tokens"] = [t for t in fast["added_tokens"] if t["id"] != wanted]
+        fast["model"]["vocab"] = {w: i for w, i in fast["model"]["vocab"].items() if i != wanted}
+        (whole / "tokenizer.json").write_text(json.dumps(fast))
+        settings = json.loads((whole / "tokenizer_config.json").read_text())
+        settings.get("added_tokens_decoder", {}).pop(str(wanted), None)
+        (whole / "tokenizer_config.json").write_text(json.dumps(settings))
+        told(whole, "tokenizer.json has no token", str(wanted), "image token")
+
+    def test_a_config_that_means_another(self, whole: Path) -> None:
+        tiny.edit_json(whole / "config.json", image_token_index=32000)
+        told(whole, "has no token 32000")
+
+    def test_one_that_is_only_in_the_settings_counts(self, whole: Path) -> None:
+        tiny.edit_json(whole / "config.json", image_token_index=32000)
+        tiny.edit_json(whole / "tokenizer_config.json", added_tokens_decoder={"32000": {"content": "<image>"}})
+        assert folder_faults.faults(whole) == []
+
+    def test_no_tokenizer_at_all(self, whole: Path) -> None:
+        for name in folder_faults.TOKENIZERS:
+            (whole / name).unlink(missing_ok=True)
+        told(whole, "has no tokenizer")
+
+
+class TestOwnCode:
+    MAP: dict[str, Any] = {  # noqa: RUF012
+        "AutoConfig": "configuration_seer.SeerConfig", "AutoModel": "someone/seer--modeling_seer.SeerModel",
+    }  # fmt: skip
+
+    def test_it_is_refused_with_what_would_be_run(self, whole: Path) -> None:
+        tiny.edit_json(whole / "config.json", model_type="seer", auto_map=self.MAP)
+        tiny.edit_json(whole / "tokenizer_config.json", auto_map={"AutoTokenizer": ["tokenization_seer.Words", None]})
+        told(
+            whole, "model_type 'seer'", "SeerConfig in configuration_seer.py", "Words in tokenization_seer.py",
+            "SeerModel in modeling_seer.py of someone/seer", "runs no code that comes with a checkpoint",
+        )  # fmt: skip
+
+    @pytest.mark.parametrize("where", ["config.json", "tokenizer_config.json"])
+    def test_what_transformers_knows_needs_none_and_runs_none(self, whole: Path, where: str) -> None:
+        from vrbench.models.load import load_vlm
+
+        (whole / "configuration_seer.py").write_text("raise SystemExit('it was run')\n")
+        (whole / "modeling_seer.py").write_text("raise SystemExit('it was run')\n")
+        (whole / "tokenization_seer.py").write_text("raise SystemExit('it was run')\n")
+        local = {
+            "AutoConfig": "configuration_seer.SeerConfig", "AutoModelForImageTextToText": "modeling_seer.SeerModel",
+            "AutoTokenizer": ["tokenization_seer.Words", None],
+        }  # fmt: skip
+        tiny.edit_json(whole / where, auto_map=local)
+        assert load_vlm(checkpoint.resolve(str(whole))).depth == tiny.DEPTH
+
+
+def test_every_fault_comes_at_once(whole: Path) -> None:
+    tiny.edit_json(whole / "config.json", quantization_config={"quant_method": "gptq"}, image_token_index=32000)
+    (whole / "pytorch_model.bin").write_bytes(b"x")
+    content = (whole / "model.safetensors").read_bytes()
+    assert len(checkpoint.faults(str(whole))) == 3
+    (whole / "model.safetensors").write_bytes(content[:-4])
+    found = checkpoint.faults(str(whole))
+    assert ["truncated" in fault for fault in found].count(True) == 1
+
+
+def test_a_hub_id_offline_says_that_the_network_is_off() -> None:
+    told("someone/seer-7b", "no checkpoint 'someone/seer-7b'", "not in the hub's cache", "the network is off")

@@ -1,0 +1,199 @@
+"""Whether a PEFT adapter fits the model below it, judged from its config, its tensors' names and their shapes alone."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vrbench.errors import VrbenchError
+from vrbench.headers import Tensor, read_header
+from vrbench.layers import LayerSet
+from vrbench.structure import ADAPTER, ADAPTER_CONFIG, Shape, canonical, first_of, layer_of
+
+# Adapter options that change the weights beyond low-rank matrices, with the value that leaves them off.
+PLAIN = {
+    "bias": "none", "fan_in_fan_out": False, "lora_bias": False, "trainable_token_indices": None,
+    "target_parameters": None, "alora_invocation_tokens": None, "layer_replication": None, "use_bdlora": None,
+    "arrow_config": None, "use_qalora": False, "velora_config": None, "kasa_config": None, "monteclora_config": None,
+}  # fmt: skip
+PART = re.compile(r"(layers\.\d+\..+)\.lora_(?:([AB])\.weight|(magnitude_vector)(?:\.weight)?)")
+"""A tensor of LoRA on a decoder layer: the module, then which matrix, or DoRA's vector."""
+
+
+@dataclass
+class Parts:
+    """An adapter's tensors, sorted by what they are.
+
+    Attributes:
+        modules: module in a decoder layer, such as 'layers.3.mlp.up_proj' -> shapes of "A", "B" and, with DoRA,
+            "magnitude_vector".
+        saved: canonical name -> shape of the tensors that replace a parameter of the model (modules_to_save).
+        strange: names of all others.
+    """
+
+    modules: dict[str, dict[str, Shape]] = field(default_factory=dict)
+    saved: dict[str, Shape] = field(default_factory=dict)
+    strange: list[str] = field(default_factory=list)
+
+
+def parts_of(tensors: Mapping[str, Tensor]) -> Parts:
+    """An adapter's tensors, sorted by what they are."""
+    found = Parts()
+    for name, tensor in tensors.items():
+        part = PART.fullmatch(canonical(name))
+        if part:
+            found.modules.setdefault(part[1], {})[part[2] or part[3]] = tensor.shape
+        elif "lora_" in name:
+            found.strange.append(name)
+        else:
+            found.saved[saved_name(name)] = tensor.shape
+    return found
+
+
+def saved_name(name: str) -> str:
+    """The canonical name of the parameter that a tensor of modules_to_save replaces."""
+    return canonical(re.sub(r"\.modules_to_save(\.default)?\.", ".", name))
+
+
+def read_adapter_config(folder: Path) -> dict[str, Any]:
+    """`adapter_config.json` of a PEFT folder.
+
+    Raises:
+        VrbenchError: it is not a JSON object.
+    """
+    path = folder / ADAPTER_CONFIG
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise VrbenchError(f"{path} cannot be read as JSON") from error
+    if not isinstance(found, dict):
+        raise VrbenchError(f"{path} is not a JSON object")
+    return found
+
+
+def method_of(config: Mapping[str, Any]) -> str:
+    """What an adapter's lineage calls it: 'lora', or 'dora' and 'rslora' where PEFT's options say so."""
+    names = [name for name, option in (("dora", "use_dora"), ("rslora", "use_rslora")) if config.get(option)]
+    return "+".join(names) or "lora"
+
+
+def adapter_layers(folder: Path, depth: int) -> LayerSet:
+    """The decoder layers that an adapter without faults tunes, read from its own tensors and not from its patterns."""
+    layers = {layer_of(f"{module}.") for module in parts_of(read_header(folder / ADAPTER)).modules}
+    return LayerSet(tuple(sorted(n for n in layers if n is not None)), depth, allow_empty=True)
+
+
+def adapter_faults(
+    folder: Path, shapes: Mapping[str, Shape], depth: int, projector: Callable[[], Collection[str]]
+) -> list[str]:
+    """Why the LoRA adapter in a folder cannot be put on a model of these shapes; empty when it can.
+
+    Args:
+        folder: of PEFT's layout.
+        shapes: canonical name -> shape of the model that the adapter goes on, pruning done.
+        depth: its decoder layers.
+        projector: gives the canonical names of the projector's parameters, which modules_to_save may replace.
+    """
+    try:
+        config = read_adapter_config(folder)
+        tensors = read_header(folder / ADAPTER)
+    except VrbenchError as fault:
+        return [str(fault)]
+    path = folder / ADAPTER
+    parts = parts_of(tensors)
+    faults = _config_faults(folder / ADAPTER_CONFIG, config, depth)
+    if parts.strange:
+        faults.append(
+            f"{path} has {first_of(parts.strange)}; LoRA on the LLM's decoder layers is all that is allowed, beside a "
+            "projector in modules_to_save"
+        )
+    if not tensors:
+        faults.append(f"{path} has no tensors")
+    beyond = sorted({n for n in map(layer_of, (f"{m}." for m in parts.modules)) if n is not None and n >= depth})
+    if beyond:
+        faults.append(f"{path} tunes layers {beyond}; a model of depth {depth} has layers 0 to {depth - 1}")
+    inside = {m: p for m, p in parts.modules.items() if (layer_of(f"{m}.") or 0) < depth}
+    faults += _module_faults(path, inside, shapes, bool(config.get("use_dora")))
+    if parts.saved or config.get("modules_to_save"):
+        faults += _saved_faults(path, parts.saved, config, shapes, projector())
+    return faults
+
+
+def _config_faults(path: Path, config: Mapping[str, Any], depth: int) -> list[str]:
+    faults = []
+    if config.get("peft_type") != "LORA":
+        faults.append(f"{path} is of peft_type {config.get('peft_type')!r}; only 'LORA' can be loaded")
+    for option, off in PLAIN.items():
+        if config.get(option) not in (off, None, False, []):
+            faults.append(f"{path} sets {option} to {config[option]!r}; only LoRA, DoRA and rsLoRA can be loaded")
+    chosen = config.get("layers_to_transform") or []
+    beyond = [n for n in ([chosen] if isinstance(chosen, int) else chosen) if not 0 <= n < depth]
+    if beyond:
+        faults.append(f"{path} names layers {beyond}; a model of depth {depth} has layers 0 to {depth - 1}")
+    return faults
+
+
+def _module_faults(
+    path: Path, modules: Mapping[str, dict[str, Shape]], shapes: Mapping[str, Shape], dora: bool
+) -> list[str]:
+    """Whether every module has all its tensors, is there in the model, and fits it."""
+    single = sorted(m for m, p in modules.items() if not {"A", "B"} <= set(p))
+    absent = sorted(m for m in modules if f"{m}.weight" not in shapes)
+    whole = [m for m in sorted(modules) if m not in single and m not in absent]
+    unfit = [m for m in whole if not _fits(modules[m], shapes[f"{m}.weight"])]
+    other = sorted(m for m, p in modules.items() if ("magnitude_vector" in p) != dora)
+    faults = []
+    if single:
+        faults.append(f"{path} has only one of the two matrices of {first_of(single)}")
+    if absent:
+        faults.append(f"{path} is for another base: it tunes {first_of(absent)}, which the base has not")
+    if unfit:
+        a, b, have = modules[unfit[0]]["A"], modules[unfit[0]]["B"], list(shapes[f"{unfit[0]}.weight"])
+        faults.append(
+            f"{path} is for another base: {first_of(unfit)} is {have} there, the adapter is for {[b[0], a[-1]]}"
+        )
+    if other:
+        has = "no magnitude vector" if dora else "a magnitude vector"
+        faults.append(f"{path} has {has} for {first_of(other)}, and its config sets use_dora to {str(dora).lower()}")
+    return faults
+
+
+def _fits(parts: Mapping[str, Shape], weight: Shape) -> bool:
+    a, b = parts["A"], parts["B"]
+    fits = len(a) == len(b) == len(weight) == 2 and a[0] == b[1] and (b[0], a[1]) == weight
+    return fits and parts.get("magnitude_vector", weight[:1]) in (weight[:1], (weight[0], 1))
+
+
+def _saved_faults(
+    path: Path, saved: Mapping[str, Shape], config: Mapping[str, Any], shapes: Mapping[str, Shape],
+    projector: Collection[str],
+) -> list[str]:  # fmt: skip
+    """Whether what an adapter replaces as a whole (modules_to_save) is the projector, and all of what it names."""
+    chosen = config.get("modules_to_save") or []
+    named = {name: [n for n in shapes if f".{name}." in f".{n}."] for name in chosen}
+    foreign = sorted({name for name, of in named.items() if not of or not set(of) <= set(projector)})
+    faults = []
+    if foreign:
+        faults.append(
+            f"{path.parent / ADAPTER_CONFIG} has {first_of(foreign)} in modules_to_save; only the projector may be "
+            "tuned beside the LLM's layers"
+        )
+    expected = {n for name, of in named.items() if name not in foreign for n in of}
+    missing = sorted(expected - set(saved))
+    others = sorted(n for n in set(saved) - expected if not any(f".{name}." in f".{n}." for name in foreign))
+    unfit = sorted(n for n in expected & set(saved) if saved[n] != shapes[n])
+    if missing:
+        faults.append(f"{path} lacks {first_of(missing)}, which its config has in modules_to_save")
+    if others:
+        faults.append(
+            f"{path} has {first_of(others)}; LoRA on the LLM's decoder layers is all that is allowed, beside a "
+            "projector in modules_to_save"
+        )
+    if unfit:
+        have, want = list(saved[unfit[0]]), list(shapes[unfit[0]])
+        faults.append(f"{path} is for another base: {first_of(unfit)} is {want} there, in the adapter {have}")
+    return faults

@@ -1,0 +1,170 @@
+"""Why the whole model in a folder cannot be run or operated on, judged from its JSON files and headers (no torch).
+
+Quantised weights, weights in two formats, a tokenizer without the image token, code of its own: each is told in one
+sentence, before a weight is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vrbench.errors import VrbenchError
+from vrbench.headers import INDEX, Tensor, read_headers
+
+Json = dict[str, Any]
+
+READABLE = ("F64", "F32", "F16", "BF16")
+"""What a weight may be stored as; anything else was packed."""
+
+PACKED = ("qweight", "qzeros", "weight_packed", "absmax", "quant_map", "weight_scale", "weight_scale_inv", "g_idx")
+"""Last parts of the names that GPTQ, AWQ, bitsandbytes, compressed-tensors and FP8 folders have."""
+
+QUANTISED_FILES = ("quantize_config.json", "quant_config.json", "quantization_config.json")
+BIN, BIN_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+CODE_FILES = ("config.json", "tokenizer_config.json", "processor_config.json", "preprocessor_config.json")
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+
+
+def faults(folder: Path) -> list[str]:
+    """One sentence for each reason; empty when none was found. Broken weight files are `headers.header_faults`'s."""
+    config = read_json(folder / "config.json")
+    return [
+        *_quantised(folder, config),
+        *_two_formats(folder),
+        *_own_code(folder, config),
+        *_image_token(folder, config),
+    ]
+
+
+def _quantised(folder: Path, config: Json) -> Iterator[str]:
+    """Quantised weights: the config says so, a file beside it does, or the weights themselves are packed."""
+    for name, part in ((n, p) for n, p in (("", config), *config.items()) if isinstance(p, dict)):
+        said = part.get("quantization_config")
+        if isinstance(said, dict):
+            where = f"{folder / 'config.json'}{f', {name},' if name else ''}"
+            yield f"{where} says that the weights are quantised ({_method(said)}); {MEND}"
+            return
+    for file in QUANTISED_FILES:
+        if (folder / file).is_file():
+            yield f"{folder / file} says that the weights are quantised ({_method(read_json(folder / file))}); {MEND}"
+            return
+    packed = {name: tensor for name, tensor in _tensors(folder).items() if _is_packed(name, tensor)}
+    if packed:
+        name, tensor = next(iter(packed.items()))
+        more = f" and {len(packed) - 1} more" if len(packed) > 1 else ""
+        yield f"{folder} has quantised weights: {name!r} is stored as {tensor.dtype}{more}; {MEND}"
+
+
+MEND = "they can be neither run, pruned nor tuned here: give a checkpoint in float32, float16 or bfloat16"
+
+
+def _method(said: Json) -> str:
+    bits = said.get("bits", said.get("w_bit"))
+    if bits is None:
+        bits = 4 if said.get("load_in_4bit") else 8 if said.get("load_in_8bit") else None
+    return f"{said.get('quant_method', 'method not named')}{f', {bits} bits' if bits else ''}"
+
+
+def _is_packed(name: str, tensor: Tensor) -> bool:
+    last = name.rsplit(".", 1)[-1]
+    return last in PACKED or (last == "weight" and tensor.dtype not in READABLE)
+
+
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    try:
+        return read_headers(folder)
+    except VrbenchError:  # told by header_faults
+        return {}
+
+
+def _two_formats(folder: Path) -> Iterator[str]:
+    """Both formats whole: nobody can tell which one is meant, and they may differ."""
+    ours = "model.safetensors" if (folder / "model.safetensors").is_file() else INDEX
+    theirs = BIN if (folder / BIN).is_file() else BIN_INDEX
+    if _tensors(folder) and _bin_is_whole(folder):
+        yield (
+            f"{folder} has whole weights twice, {ours} and {theirs}, which may differ; move the ones away that are not "
+            "meant"
+        )
+
+
+def _bin_is_whole(folder: Path) -> bool:
+    if (folder / BIN).is_file():
+        return True
+    files = read_json(folder / BIN_INDEX).get("weight_map", {})
+    return bool(files) and all((folder / str(name)).is_file() for name in set(files.values()))
+
+
+def unused_weights(folder: Path) -> list[str]:
+    """Pickled weight files that lie beside the safetensors ones and are not read."""
+    return sorted(p.name for p in folder.glob("pytorch_model*.bin")) if _tensors(folder) else []
+
+
+def _own_code(folder: Path, config: Json) -> Iterator[str]:
+    """A model that transformers does not know, so that Python files of the folder (or of a hub) would have to run."""
+    family = config.get("model_type")
+    wanted = {file: read_json(folder / file).get("auto_map") for file in CODE_FILES}
+    targets = [target for said in wanted.values() if isinstance(said, dict) for target in _targets(said)]
+    if not targets or _known_to_transformers(str(family)):
+        return  # what transformers has itself is used, and no code of the folder is run
+    told = "; ".join(dict.fromkeys(_told(target) for target in targets))
+    yield (
+        f"{folder} is of model_type {family!r}, which transformers does not know: it would run the folder's own code "
+        f"({told}); vrbench runs no code that comes with a checkpoint: give it in a layout of transformers' own, as "
+        "`vrbench convert` makes it of LLaVA-1.5 and Bunny"
+    )
+
+
+def _targets(auto_map: Json) -> Iterator[str]:
+    for value in auto_map.values():
+        yield from (v for v in (value if isinstance(value, list) else [value]) if isinstance(v, str))
+
+
+def _told(target: str) -> str:
+    """Of "org/name--modeling_x.Model": which class in which file."""
+    place, _, name = target.rpartition("--")
+    file, _, kind = name.rpartition(".")
+    return f"{kind} in {file.replace('.', '/')}.py{f' of {place}' if place else ''}"
+
+
+def _known_to_transformers(family: str) -> bool:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    return family in CONFIG_MAPPING_NAMES
+
+
+def _image_token(folder: Path, config: Json) -> Iterator[str]:
+    """A config that names an image token which the tokenizer has not: its pictures would never reach the model."""
+    wanted = next((config[k] for k in ("image_token_index", "image_token_id") if isinstance(config.get(k), int)), None)
+    if wanted is None:
+        return
+    present = [name for name in TOKENIZERS if (folder / name).is_file()]
+    if not present:
+        yield f"{folder} has no tokenizer; it needs one with token {wanted}, the image token of config.json"
+    elif wanted not in _token_ids(folder):
+        yield f"{folder / present[0]} has no token {wanted}, which config.json names as the image token"
+
+
+def _token_ids(folder: Path) -> set[int]:
+    """The ids of all tokens that are written in JSON: those of the vocabulary, and those added to it."""
+    fast, settings = read_json(folder / "tokenizer.json"), read_json(folder / "tokenizer_config.json")
+    model = fast.get("model")
+    vocabulary = model.get("vocab", {}) if isinstance(model, dict) else {}
+    ids = set(vocabulary.values()) if isinstance(vocabulary, dict) else set(range(len(vocabulary)))
+    ids |= {token["id"] for token in fast.get("added_tokens", []) if "id" in token}
+    ids |= {int(number) for number in settings.get("added_tokens_decoder", {})}
+    for file in ("added_tokens.json", "vocab.json"):
+        ids |= {number for number in read_json(folder / file).values() if isinstance(number, int)}
+    return ids
+
+
+def read_json(path: Path) -> Json:
+    """The object in a JSON file; empty when there is none (who needs it tells that)."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,100 @@
+"""Random weights made where the model shall be: a 13B model never lies in the machine's own memory.
+
+Each value is a function of the seed, its tensor's name and its place alone, in whole numbers up to one last product:
+every device gives the same bits, and another dtype gives the same values rounded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vrbench.models.random_shapes import RECIPE
+from vrbench.structure import Shape
+
+AT_ONCE = 1 << 24
+"""Values made at a time: 128 MiB for each whole number that is held."""
+
+# The finalizer of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): a whole number -> 64 bits that look random.
+GOLDEN, FIRST, SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+LANES = (0, 16, 32, 48)
+LANE = 0xFFFF
+SPREAD = ((2**32 - 1) / 3) ** 0.5
+"""Standard deviation of the sum of four independent whole numbers from 0 to 65,535."""
+
+
+def load(folder: Path, dtype: torch.dtype, device: str | torch.device) -> tuple[Any, Any, Any]:
+    """The model, tokenizer and image processor of a folder that has a recipe instead of weights, on the device.
+
+    Args:
+        folder: from `random_shapes.folder_of`.
+        dtype: of every weight.
+        device: where they are made.
+    """
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
+    from transformers.initialization import no_init_weights
+    from transformers.models.auto.image_processing_auto import AutoImageProcessor
+
+    recipe = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    with torch.device(device), no_init_weights():
+        model = AutoModelForImageTextToText.from_config(config, dtype=dtype)
+    fill(model, recipe["seed"], recipe["std"])
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    image_processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
+    return model, tokenizer, image_processor
+
+
+def expected_shapes(folder: Path) -> dict[str, Shape]:
+    """Canonical name -> shape of every weight that `load` makes."""
+    from transformers import AutoConfig
+
+    from vrbench.models.llava import expected_shapes as of_config
+
+    return of_config(AutoConfig.from_pretrained(folder, local_files_only=True))
+
+
+@torch.no_grad()
+def fill(model: torch.nn.Module, seed: int, std: float) -> None:
+    """Give every parameter its value: weights about 0, scales of norms 1, biases 0."""
+    for name, parameter in model.named_parameters():
+        if name.endswith(".bias"):
+            parameter.zero_()
+        elif parameter.dim() == 1 and name.endswith(".weight"):
+            parameter.fill_(1)
+        else:
+            _fill(parameter, f"{seed} {name}", std)
+
+
+def _fill(parameter: torch.Tensor, key: str, std: float) -> None:
+    start = int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "big")
+    values = parameter.view(-1)
+    for begin in range(0, len(values), AT_ONCE):
+        part = values[begin : begin + AT_ONCE]
+        part.copy_(_normal(start + begin, len(part), parameter.device) * (std / SPREAD))
+
+
+def _normal(start: int, count: int, device: torch.device) -> torch.Tensor:
+    """[count] float32 whole numbers, bell-shaped about 0 with the deviation `SPREAD`: those of start, start + 1, ..."""
+    bits = torch.arange(start, start + count, dtype=torch.int64, device=device)
+    bits = bits * _signed(GOLDEN)
+    bits = (bits ^ _shifted(bits, 30)) * _signed(FIRST)
+    bits = (bits ^ _shifted(bits, 27)) * _signed(SECOND)
+    bits ^= _shifted(bits, 31)
+    total = torch.zeros_like(bits)
+    for lane in LANES:
+        total += (bits >> lane) & LANE
+    return (total - 2 * LANE).float()
+
+
+def _shifted(bits: torch.Tensor, by: int) -> torch.Tensor:
+    """Shifted to the right with zeros coming in, as unsigned numbers are."""
+    return (bits >> by) & ((1 << (64 - by)) - 1)
+
+
+def _signed(number: int) -> int:
+    return number - (1 << 64) if number >= 1 << 63 else number
