@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from vrbench.checkpoint import Checkpoint
 
 PIECES = (ADAPTER, DELTA, PROJECTOR, TOWER)
-QUANTISED = {"F8_E4M3", "F8_E5M2", "U8", "I8"}
 
 
 def shapes(checkpoint: Checkpoint) -> dict[str, Shape]:
@@ -40,21 +39,6 @@ def changed_shapes(below: dict[str, Shape], changes: tuple[Change, ...]) -> dict
     return below
 
 
-def quantised(checkpoint: Checkpoint) -> str:
-    """Why layers of a checkpoint cannot be changed, if its weights are quantised; else nothing."""
-    folder = checkpoint.root.path
-    kinds = sorted({tensor.dtype for tensor in read_headers(folder).values()} & QUANTISED)
-    file = folder / "config.json"
-    config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    if config.get("quantization_config"):
-        kinds = [str(config["quantization_config"].get("quant_method", "a quantisation"))]
-    if not kinds:
-        return ""
-    return (
-        f"{folder} is quantised ({', '.join(kinds)}), so that its layers cannot be changed; use what it was made from"
-    )
-
-
 def piece_faults(folder: Path, base: Checkpoint, own: Lineage, changes: tuple[Change, ...], depth: int) -> list[str]:
     """Why the pieces of a layered folder do not fit what is left of the base.
 
@@ -70,9 +54,9 @@ def piece_faults(folder: Path, base: Checkpoint, own: Lineage, changes: tuple[Ch
         more = sorted(has & {ADAPTER, DELTA}) + [change.kind for change in changes]
         found = [f"{folder} has {TOWER} and also {', '.join(more)}; that needs a folder of its own"] if more else []
         return found + _pocket_faults(folder)
-    found = [quantised(base)] if quantised(base) else []
     if base.family not in FAMILIES:
         return [f"{folder} has no {TOWER}, and its base {base.id} is a language model that sees nothing"]
+    found: list[str] = []
     if DELTA in has and len(has) > 1:
         others = ", ".join(sorted(has - {DELTA}))
         found.append(f"{folder} has {DELTA} and also {others}; which goes on last cannot be told, make two folders")

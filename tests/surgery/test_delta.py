@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -133,9 +132,3 @@ class TestFaults:
         (fault,) = checkpoint.faults(str(delta))
         assert "is half made" in fault
         assert "delta.safetensors" in fault
-
-    def test_a_quantised_base(self, tiny_llava: Path, tmp_path: Path) -> None:
-        base = Path(shutil.copytree(tiny_llava, tmp_path / "base"))
-        tiny.edit_json(base / "config.json", quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
-        folder = tiny.save_adapter(tmp_path / "a", base)
-        assert any("is quantised (bitsandbytes)" in fault for fault in checkpoint.faults(str(folder)))

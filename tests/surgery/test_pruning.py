@@ -148,9 +148,3 @@ class TestWhichMayGo:
                   depth=4)], 3)  # fmt: skip
         out = prune(recipe(tmp_path / "p", remove=1), tmp_path / "again", "cpu")
         assert resolve(str(out)).removed[0].indices == (2,)  # once layer 3
-
-    def test_a_quantised_base_is_refused(self, tmp_path: Path) -> None:
-        base = tiny.save_llava(tmp_path / "q")
-        tiny.edit_json(base / "config.json", quantization_config={"quant_method": "gptq"})
-        with pytest.raises(VrbenchError, match=r"is quantised \(gptq\)"):
-            prune(recipe(base), tmp_path / "out", "cpu")

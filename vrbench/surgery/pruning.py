@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vrbench import pieces
 from vrbench.checkpoint import Checkpoint, resolve
 from vrbench.device import chosen_device
 from vrbench.errors import VrbenchError
@@ -27,8 +26,6 @@ def prune(recipe: PruneRecipe, out: Path, device: str, whole: bool) -> Path:
     where = chosen_device(device)
     refuse_taken(out)
     base = resolve(recipe.base)
-    if pieces.quantised(base):
-        raise VrbenchError(pieces.quantised(base))
     fixed = _fixed(base)
     candidates = _candidates(base, recipe.outside_region, fixed)
     most = min(len(candidates), base.depth - 1)  # one layer must stay
