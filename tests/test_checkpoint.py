@@ -361,6 +361,12 @@ class TestAdapters:
         rename(folder / "adapter_model.safetensors", old, "base_model.model.vision_model.layers.1")
         told(folder, "vision_model.layers.1", "decoder layers is all that is allowed")
 
+    def test_an_adapter_beside_a_tower(self, tiny_llava: Path, tmp_path: Path) -> None:
+        folder = tiny.save_adapter(tmp_path / "a", tiny_llava)
+        save_file({"x": torch.zeros(1)}, folder / "tower.safetensors")
+        found = checkpoint.faults(str(marked(folder, tiny_llava)))
+        assert "has tower.safetensors and also adapter_model.safetensors; that needs a folder of its own" in found[0]
+
     def test_a_projector_of_another_width(self, tiny_llava: Path, tmp_path: Path) -> None:
         tiny.save_projector(tmp_path / "p", hidden=64)
         told(marked(tmp_path / "p", tiny_llava), "projector.safetensors has another shape")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,11 +58,11 @@ def piece_faults(folder: Path, base: Checkpoint, own: Lineage, changes: tuple[Ch
     has = {piece for piece in PIECES if (folder / piece).is_file()}
     if TOWER in has:
         more = sorted(has & {ADAPTER, DELTA}) + [change.kind for change in changes]
-        found = [f"{folder} has {TOWER} and also {', '.join(more)}; that needs a folder of its own"] if more else []
-        return found + _pocket_faults(folder)
-    found = []
+        fault = f"{folder} has {TOWER} and also {', '.join(more)}; that needs a folder of its own"
+        return [fault] * bool(more) + _pocket_faults(folder)
     if base.family not in FAMILIES:
         return [f"{folder} has no {TOWER}, and its base {base.id} is a language model that sees nothing"]
+    found: list[str] = []
     if DELTA in has and len(has) > 1:
         others = ", ".join(sorted(has - {DELTA}))
         found.append(f"{folder} has {DELTA} and also {others}; which goes on last cannot be told, make two folders")
@@ -71,7 +72,7 @@ def piece_faults(folder: Path, base: Checkpoint, own: Lineage, changes: tuple[Ch
     if DELTA in has:
         found += _delta_faults(folder, base, own, below, depth)
     if PROJECTOR in has:
-        found += structure.part_faults(folder / PROJECTOR, below, projector_of(base)[0])
+        found += structure.part_faults(folder / PROJECTOR, below, projector_of(base, below)[0])
     return found
 
 
@@ -89,7 +90,7 @@ def restored_faults(base: Checkpoint, before: tuple[Change, ...], change: Change
 
 
 def _adapter_faults(folder: Path, base: Checkpoint, own: Lineage, below: dict[str, Shape], depth: int) -> list[str]:
-    found = adapters.adapter_faults(folder, below, depth, lambda: projector_of(base)[1])
+    found = adapters.adapter_faults(folder, below, depth, lambda: projector_of(base, below)[1])
     told = _trained(own, depth, ("lora", "dora", "rslora", "dora+rslora"))
     if found or not told:
         return found
@@ -116,7 +117,7 @@ def _delta_faults(folder: Path, base: Checkpoint, own: Lineage, below: dict[str,
 
 def delta_shapes(base: Checkpoint, below: dict[str, Shape], layers: set[int]) -> dict[str, Shape]:
     """Canonical name -> shape of what a delta of some layers holds: these layers and the projector."""
-    projector = projector_of(base)[1]
+    projector = projector_of(base, below)[1]
     return {n: s for n, s in below.items() if n in projector or layer_of(n) in layers}
 
 
@@ -128,18 +129,19 @@ def _trained(own: Lineage, depth: int, methods: tuple[str, ...]) -> set[int]:
     return {layer for step in steps for layer in LayerSet.parse(step.layers, depth)}
 
 
-def projector_of(checkpoint: Checkpoint) -> tuple[str, frozenset[str]]:
-    """The canonical prefix and names of a model's projector, found by structure in an empty model."""
-    if checkpoint.base is not None and checkpoint.has(TOWER):
-        from vrbench.models.pocket import llava_config
+def projector_of(base: Checkpoint, below: Mapping[str, Shape]) -> tuple[str, frozenset[str]]:
+    """The canonical prefix and names of a model's projector: by name in a LLaVA, else by structure in an empty model.
 
-        return _projector_of(llava_config().to_json_string())
-    if checkpoint.base is not None:
-        return projector_of(checkpoint.base)
+    Args:
+        base: whose family it is.
+        below: canonical name -> shape of the model.
+    """
+    if base.family == "llava":  # so that no torch is needed where names tell it
+        prefix = structure.PROJECTOR_PREFIX
+        return prefix, frozenset(name for name in below if name.startswith(prefix))
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(checkpoint.path, local_files_only=True)
-    return _projector_of(config.to_json_string())
+    return _projector_of(AutoConfig.from_pretrained(base.root.path, local_files_only=True).to_json_string())
 
 
 @lru_cache(maxsize=8)

@@ -117,8 +117,6 @@ class TestOtherFamilies:
     def test_layers_behind_which_vision_features_are_added_may_not_go(self) -> None:
         config = {"model_type": "qwen3_vl", "vision_config": {"deepstack_visual_indexes": [8, 16, 24]}}
         assert sorted(fixed_layers(config)) == [0, 1, 2]
-        config = {"model_type": "gemma3n", "text_config": {"num_hidden_layers": 2}}
-        assert sorted(fixed_layers(config)) == [0, 1]
         assert fixed_layers({"model_type": "llava"}) == {}
 
 

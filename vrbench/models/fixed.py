@@ -16,16 +16,9 @@ def _deepstack(config: Mapping[str, Any]) -> dict[int, str]:
     return {i: "vision features are added behind it" for i in range(len(features))}
 
 
-def _shared_keys(config: Mapping[str, Any]) -> dict[int, str]:
-    depth = int(_text(config).get("num_hidden_layers") or 0)
-    return {i: "layers of this model share keys and values, and each has embeddings of its own" for i in range(depth)}
-
-
 FIXED: dict[str, Callable[[Mapping[str, Any]], dict[int, str]]] = {
     "mllama": _mllama,
     "qwen3_vl": _deepstack,
-    "qwen3_vl_moe": _deepstack,
-    "gemma3n": _shared_keys,
 }
 
 
