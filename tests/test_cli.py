@@ -43,9 +43,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 class TestLightness:
     @pytest.mark.parametrize(
         "command",
-        "command",
         [
-            "--help", "run --help", "prune --help", "restore --help", "inspect --help", "tasks", "data fetch --help",
+            "--help", "run --help", "prune --help", "restore --help", "inspect --help", "convert --help", "tasks", "data fetch --help",
             "version", "schema",
         ],
     )

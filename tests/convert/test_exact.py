@@ -48,6 +48,7 @@ def same_as_reference(folder: Path, expected: tiny.Made, pad: bool = True) -> No
     torch.testing.assert_close(logits[:, : reference.shape[1]], reference, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.supports("{family}", "original layout")
 @pytest.mark.parametrize("form", ["safetensors", "bin"])
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_merged(family: str, form: str, tmp_path: Path) -> None:
@@ -71,6 +72,7 @@ def test_weights_in_the_source_go_before_the_tower_s_folder(tmp_path: Path) -> N
     same_as_reference(convert(str(source), tmp_path / "out", vision_tower=str(tower)), made)
 
 
+@pytest.mark.supports("llava", "original layout")
 @pytest.mark.parametrize("form", ["safetensors", "bin"])
 def test_projector_alone(form: str, tmp_path: Path) -> None:
     made = tiny.make("llava")

@@ -91,6 +91,7 @@ def said(vlm: PlainVLM, theirs: Any, asked: Generation) -> list[int]:
     return whole[0, inputs["input_ids"].shape[1] :].tolist()
 
 
+@pytest.mark.supports("{folder}", "run")
 @pytest.mark.parametrize("batch_size", [1, "auto"])
 def test_the_engine_says_what_transformers_says(
     vlm: PlainVLM, theirs: Any, tmp_path: Path, batch_size: int | str
@@ -137,6 +138,7 @@ def test_pictures_are_seen(vlm: PlainVLM) -> None:
     assert not torch.allclose(logits(vlm, vlm.model), logits(vlm, vlm.model, seed=1), atol=1e-2)
 
 
+@pytest.mark.supports("{folder}", "saved")
 def test_saved_and_loaded_again_it_is_the_same_model(vlm: PlainVLM, folder: Path, tmp_path: Path) -> None:
     for file in folder.iterdir():
         if file.suffix != ".safetensors":

@@ -44,6 +44,7 @@ def test_layers_are_chosen_by_loss_where_answers_are_not_seen_with_the_prompt(tm
         prune(both_ways, tmp_path / "none", "cpu")
 
 
+@pytest.mark.supports("{base}", "pruned")
 def test_prune_light_and_whole(base: Path, tmp_path: Path) -> None:
     recipe = recipe_of(makes="small", base=str(base), remove=1, by="angular", pictures=1, turns=1)
     light, whole = prune(recipe, tmp_path / "light", "cpu"), prune(recipe, tmp_path / "whole", "cpu", whole=True)
@@ -51,6 +52,8 @@ def test_prune_light_and_whole(base: Path, tmp_path: Path) -> None:
     assert load_vlm(resolve(str(whole))).depth == tiny_families.DEPTH - 1
 
 
+@pytest.mark.supports("{base}", "delta")
+@pytest.mark.supports("{base}", "restored")
 def test_delta_and_restore(base: Path, tmp_path: Path) -> None:
     model, before = loaded(base), loaded(base)
     for parameter in (*layer_parameters(model, [1]).values(), *projector_parameters(model).values()):
@@ -63,6 +66,7 @@ def test_delta_and_restore(base: Path, tmp_path: Path) -> None:
     assert not same(restored, before)  # its projector is still the tuned one
 
 
+@pytest.mark.supports("{base}", "adapter")
 def test_an_adapter_reaches_the_llm_s_layers_and_no_others(base: Path, tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
 

@@ -170,6 +170,7 @@ def test_only_layers_of_the_llm_are_tuned(made: Made, tmp_path: Path) -> None:
     assert changed == {f"model.language_model.layers.1.{m}.weight" for m in ("self_attn.q_proj", "mlp.up_proj")}
 
 
+@pytest.mark.supports("llava", "delta")
 def test_a_delta_is_the_tuned_model(made: Made, tmp_path: Path) -> None:
     model = tuned(made, (0, 2))
     folder = write_delta(model, LayerSet.of((0, 2), 4), str(made.folder), tmp_path / "delta")
@@ -210,6 +211,7 @@ def test_a_light_pruned_folder_is_the_smaller_model(made: Made, tmp_path: Path) 
     assert same(loaded(folder), expected)
 
 
+@pytest.mark.supports("llava", "saved")
 def test_a_whole_folder_is_the_light_one_and_needs_no_base(made: Made, tmp_path: Path) -> None:
     adapter = save_adapter(made, tmp_path / "a")
     light = layered(tmp_path / "light", adapter, Step(kind="pruned", layers="0", depth=4), depth=3)
@@ -229,6 +231,7 @@ def test_a_whole_folder_is_the_light_one_and_needs_no_base(made: Made, tmp_path:
     assert whole.origins.numbers == (1, 2, 3)
 
 
+@pytest.mark.supports("llava", "restored")
 def test_restored_layers_are_the_backbone_s_whatever_was_trained(made: Made, tmp_path: Path) -> None:
     adapter = save_adapter(made, tmp_path / "a", layers=(0, 1, 2))
     folder = restore(str(adapter), "1-2", str(made.folder), tmp_path / "r")
