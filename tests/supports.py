@@ -1,6 +1,7 @@
 """What passing tests show to work: `@pytest.mark.supports(FAMILY, FORM)`, written down by `pytest --supports FILE`.
 
-A family such as "{base}" is the value of the test's parameter `base`. A test that shows that something is refused says why: `@pytest.mark.supports("mllama", "pruned", refused="...")`.
+A family such as "{base}" is the value of the test's parameter `base`. A test that shows that something is refused says
+why: `@pytest.mark.supports("mllama", "pruned", refused="...")`.
 `python benchmarks/support.py` makes the README's table of it.
 """
 
@@ -35,7 +36,8 @@ def _shown(item: pytest.Item) -> Iterator[Shown]:
                 f"{item.nodeid}: supports{mark.args} is not (family, form) with a form of {', '.join(FORMS)}"
             )
         family, form = mark.args
-        family = family.format(**item.callspec.params) if isinstance(item, pytest.Function) and "{" in family else family
+        if isinstance(item, pytest.Function) and "{" in family:
+            family = family.format(**item.callspec.params)
         yield Shown(family=family, form=form, test=item.nodeid, refused=mark.kwargs.get("refused", ""))
 
 
