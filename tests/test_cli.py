@@ -44,8 +44,16 @@ class TestLightness:
     @pytest.mark.parametrize(
         "command",
         [
-            "--help", "run --help", "prune --help", "restore --help", "inspect --help", "convert --help", "tasks",
-            "data fetch --help", "version", "schema",
+            "--help",
+            "run --help",
+            "prune --help",
+            "restore --help",
+            "inspect --help",
+            "convert --help",
+            "tasks",
+            "data fetch --help",
+            "version",
+            "schema",
         ],
     )
     def test_light_commands_import_nothing_heavy(self, command: str) -> None:
