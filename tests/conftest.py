@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,3 +26,9 @@ def tiny_llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.tiny import save_llava
 
     return save_llava(tmp_path_factory.mktemp("tiny") / "llava")
+
+
+@pytest.fixture
+def whole(tiny_llava: Path, tmp_path: Path) -> Path:
+    """A folder of the tiny LLaVA that a test may change."""
+    return Path(shutil.copytree(tiny_llava, tmp_path / "whole"))

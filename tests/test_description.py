@@ -30,11 +30,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("VRBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
-@pytest.fixture
-def whole(tiny_llava: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(tiny_llava, tmp_path / "whole"))
-
-
 Tensors = dict[str, torch.Tensor]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,6 @@ from vrbench import checkpoint, folder_faults
 @pytest.fixture(autouse=True)
 def ground(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VRBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
-@pytest.fixture
-def whole(tiny_llava: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(tiny_llava, tmp_path / "whole"))
 
 
 def told(folder: Path | str, *words: str) -> None:
