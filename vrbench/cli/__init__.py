@@ -1,0 +1,78 @@
+"""The commands: parse, one call, print. The only package that prints or exits."""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections.abc import Callable
+
+import typer
+
+from vrbench.cache import cache_folder
+from vrbench.cli.checkpoints import convert, inspect, prune, restore
+from vrbench.cli.data import check, fetch
+from vrbench.cli.measuring import compare, run, schema, tasks, version
+from vrbench.cli.options import OURS, USERS
+from vrbench.cli.training import train
+from vrbench.errors import ManyFaults, VrbenchError
+
+COMMANDS: dict[Callable[..., None], str] = {
+    run: "vrbench run --ckpt pocket/region --baseline pocket/full --tasks pocket --limit 100",
+    compare: "vrbench compare runs/region/* --baseline runs/full/fedcba9876543210",
+    tasks: "vrbench tasks 'pocket_visual,text'; vrbench tasks mme --data-root DATA",
+    train: "vrbench train pocket-region --out checkpoints/region --set tune.layers=sparse-uniform:4",
+    inspect: "vrbench inspect pocket/region-pruned-2 --base pocket/base; vrbench inspect MODEL --base B --json",
+    convert: "vrbench convert llava-lora checkpoints/llava --base vicuna-7b-v1.5 --vision-tower clip-336",
+    prune: "vrbench prune pocket/region --remove 2 --out checkpoints/region-pruned-2",
+    restore: "vrbench restore pocket/full --layers 3-7 --from smollm2-135m-instruct --out full-3-7",
+    schema: "vrbench schema > run.schema.json",
+    version: "vrbench version",
+}
+"""Command -> the example that its help ends with."""
+
+DATA_COMMANDS: dict[Callable[..., None], str] = {
+    fetch: "vrbench data fetch mme,paper_text --to DATA",
+    check: "vrbench data check DATA --tasks mme,mmlu",
+}
+"""Those of `vrbench data`."""
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+    help="What does a vision-language model whose LLM was made cheaper still see, and what can it still read?",
+    epilog="Example: vrbench run --ckpt pocket/region --baseline pocket/full --tasks pocket --limit 40",
+)  # fmt: skip
+data_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Make a data root of the hub's sets, and see if it is whole.",
+    epilog="Example: vrbench data fetch mme,text --to DATA && vrbench run --data-root DATA ...",
+)  # fmt: skip
+app.add_typer(data_app, name="data")
+for group, commands in ((app, COMMANDS), (data_app, DATA_COMMANDS)):
+    for command, example in commands.items():
+        group.command(epilog=f"Example: {example}")(command)
+
+
+def main() -> None:
+    """The program: runs a command, tells faults in one line each, and exits with 0, 1 or 2."""
+    try:
+        app()
+    except VrbenchError as error:
+        for fault in error.faults if isinstance(error, ManyFaults) else (str(error),):
+            print(f"vrbench: {fault}", file=sys.stderr)
+        sys.exit(USERS)
+    except Exception as error:
+        print(f"vrbench: {type(error).__name__}: {error}".rstrip(": "), file=sys.stderr)
+        print(f"vrbench: this is a fault of vrbench; {_keep_traceback()}", file=sys.stderr)
+        sys.exit(OURS)
+
+
+def _keep_traceback() -> str:
+    """Write the traceback to a file; says where it is, or gives it whole when no file can be written."""
+    text = traceback.format_exc()
+    file = cache_folder() / "errors" / f"{time.strftime('%Y%m%dT%H%M%S')}-{time.time_ns() % 10**6:06d}.txt"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{' '.join(sys.argv)}\n{text}", encoding="utf-8")
+    except OSError:
+        return f"its traceback:\n{text}"
+    return f"its traceback is in {file}"

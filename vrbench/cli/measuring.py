@@ -1,0 +1,141 @@
+"""Commands that measure, compare and list."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vrbench import __version__
+from vrbench.cli.options import OURS, Config, DataRoot, Device, IncludePath
+
+if TYPE_CHECKING:
+    from vrbench.compare import Comparison
+    from vrbench.records import Run
+
+
+def run(
+    ckpt: Annotated[
+        list[str], typer.Option(help="Checkpoint: pocket/NAME, random/NAME, a folder, or a hub id. May be repeated.")
+    ],
+    tasks: Annotated[str, typer.Option(help="Task ids, suites and globs, comma-separated; see `vrbench tasks`.")],
+    baseline: Annotated[str | None, typer.Option(help="Checkpoint that the others are compared with.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Items a task at most; pairs and rotations stay whole.")] = None,
+    batch_size: Annotated[str, typer.Option(help="'auto', or rows in one pass.")] = "auto",
+    device: Device = "auto",
+    dtype: Annotated[str, typer.Option(help="auto (bfloat16 on a card, else float32), float32 or bfloat16.")] = "auto",
+    data_root: DataRoot = None,
+    include_path: IncludePath = None,
+    out: Annotated[Path, typer.Option(help="Folder of the runs; the same inputs go on there.")] = Path("runs"),
+    seed: Annotated[int, typer.Option(help="Of the choice under a limit, and of intervals.")] = 0,
+    config: Config = None,
+) -> None:
+    """Measure checkpoints on tasks, and compare them with a baseline."""
+    from transformers.utils.logging import disable_progress_bar
+
+    from vrbench.evaluate import run_all
+    from vrbench.plan import Options
+
+    disable_progress_bar()  # of loading weights: it is over before it can be read
+    size = int(batch_size) if batch_size.isdigit() else batch_size  # a wrong text is told with the other faults
+    options = Options(
+        limit=limit, batch_size=size, device=device, dtype=dtype,
+        data_root=data_root, include_path=include_path, out=out, seed=seed,
+        command=shlex.join(["vrbench", *sys.argv[1:]]),
+    )  # fmt: skip
+    runs = run_all(ckpt, tasks, baseline, options)
+    _print_runs(runs, compared=baseline is not None, out=out, seed=seed)
+    for done in runs:
+        for result in done.record.results:
+            if result.status == "error":
+                print(f"vrbench: {done.record.checkpoint.id} {result.task} died: {result.error}", file=sys.stderr)
+    if any(done.record.status == "error" for done in runs):
+        raise typer.Exit(OURS)
+
+
+def _write_report(comparison: Comparison, folder: Path) -> None:
+    from vrbench import report
+
+    for file in report.write(comparison, folder):
+        print(f"report: {file}", file=sys.stderr)
+
+
+def _print_runs(runs: list[Run], compared: bool, out: Path, seed: int) -> None:
+    from vrbench import report
+
+    if compared:
+        from vrbench.compare import compare
+
+        comparison = compare(runs[1:], runs[0], seed=seed)
+        print(report.render(comparison, "table"))
+        _write_report(comparison, out)
+    else:
+        print(report.scores(runs))
+    for done in runs:
+        print(f"run: {done.path}")
+
+
+def compare(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN...", help="Folders of runs; those of one checkpoint are joined.", show_default=False
+        ),
+    ],
+    baseline: Annotated[
+        list[Path],
+        typer.Option(help="Folder of the run that the others are compared with; repeat it to join several."),
+    ],
+    form: Annotated[str, typer.Option("--format", help="table, markdown, latex, html or json.")] = "table",
+    claim: Annotated[list[str] | None, typer.Option(help="Such as 'visual>=99%', 'text>=-1'; may be repeated.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap's draws.")] = 0,
+    to: Annotated[Path | None, typer.Option("--report", help="Folder for Markdown, HTML, JSON and the plots.")] = None,
+) -> None:
+    """Compare runs with a baseline: retention with intervals, and verdicts on claims.
+
+    Tasks of a checkpoint that were measured on other days or machines may lie in several runs, all with the same limit,
+    seed and dtype; of two versions of a task the higher is used.
+    """
+    from vrbench import report
+    from vrbench.compare import compare_paths
+
+    comparison = compare_paths(runs, baseline, claim or None, seed)
+    print(report.render(comparison, form))
+    if to:
+        _write_report(comparison, to)
+
+
+def tasks(
+    names: Annotated[
+        str, typer.Argument(help="Only these ids, suites or globs; one id shows that task in full.", show_default=False)
+    ] = "*",
+    data_root: DataRoot = None,
+    include_path: IncludePath = None,
+) -> None:
+    """List the tasks, and whether their data are at hand; or show one with an example of its prompt."""
+    from tabulate import tabulate
+
+    from vrbench import catalogue, registry
+
+    specs = registry.resolve(names, registry.load(include_path))
+    if [spec.id for spec in specs] == [names.strip()]:
+        print(catalogue.in_full(specs[0], data_root))
+        return
+    print(tabulate(catalogue.describe(specs, data_root), headers="keys", tablefmt="simple", disable_numparse=True))
+
+
+def schema() -> None:
+    """Print the JSON schema of run.json."""
+    import json
+
+    from vrbench.records import RunRecord
+
+    print(json.dumps(RunRecord.model_json_schema(), indent=1))
+
+
+def version() -> None:
+    """Print the version."""
+    print(f"vrbench {__version__}")

@@ -1,0 +1,32 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+OURS, USERS = 1, 2
+"""Exit codes: our fault, the user's fault."""
+
+
+def from_config(context: typer.Context, file: Path | None) -> Path | None:
+    """Make a YAML file's options the defaults of a command; what the command line says still wins."""
+    if file is None or context.resilient_parsing:
+        return file
+    from vrbench.config import read_config
+
+    known = [p.name for p in context.command.params if p.name and p.name not in ("config", "help")]
+    context.default_map = {**(context.default_map or {}), **read_config(file, known)}
+    return file
+
+
+CONFIG_HELP = "YAML file that gives any of these options; the command line wins."
+Config = Annotated[Path | None, typer.Option(help=CONFIG_HELP, callback=from_config, is_eager=True)]
+IncludePath = Annotated[Path | None, typer.Option(help="Folder with your own task files.")]
+DataRoot = Annotated[Path | None, typer.Option(help="Folder with the hub's data sets; the network is left alone then.")]
+Checkpoint = Annotated[str, typer.Argument(help="Checkpoint: pocket/NAME, a folder, or a hub id.", show_default=False)]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Checkpoint folder to make.")]
+Id = Annotated[str | None, typer.Option("--id", help="Id of the new checkpoint; else the folder's name.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
