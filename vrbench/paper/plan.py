@@ -24,7 +24,7 @@ class Entry(Record):
     """One measured cell: which run stands in which row of which table, and what it is compared with."""
 
     table: str = Field(description="Key of `vrbench.paper.tables.TABLES`, such as 'strategies' or 'pruning'.")
-    row: str = Field(description="Label of the row, such as 'sparse-uniform', '8 layers', 'region, by loss, 2 removed'.")
+    row: str = Field(description="Label of the row, such as 'sparse-uniform' or '8 layers'.")
     series: str = Field(default="", description="Line that the row is a point of, such as 'region, by loss'.")
     x: float | None = Field(default=None, description="Where on the line: layers tuned, layers removed, % of the data.")
     seed: int = Field(description="Seed of the training that the run rests on.")
