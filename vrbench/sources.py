@@ -16,6 +16,7 @@ from vrbench.models import random_shapes
 PUBLISHED = Path(__file__).parent / "pocket" / "weights"
 PREFIX = "pocket/"
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+PICKLES = ["*.bin"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def published() -> list[str]:
     return sorted(PREFIX + marker.parent.name for marker in PUBLISHED.glob("*/vrbench.json"))
 
 
-def find(name: str, *, near: Path | None = None, offline: bool = False) -> Source:
+def find(name: str, *, near: Path | None = None, offline: bool = False, pickles: bool = False) -> Source:
     """The folder that a name stands for.
 
     Args:
@@ -50,6 +51,7 @@ def find(name: str, *, near: Path | None = None, offline: bool = False) -> Sourc
             "org/model@revision".
         near: a folder that relative paths are tried against first: that of the checkpoint whose base is looked for.
         offline: look for hub ids in the local cache only; HF_HUB_OFFLINE=1 says the same.
+        pickles: take a hub's *.bin files too; only `vrbench.convert` reads them, as tensors.
 
     Raises:
         VrbenchError: there is no such checkpoint; the sentence offers near names.
@@ -65,7 +67,7 @@ def find(name: str, *, near: Path | None = None, offline: bool = False) -> Sourc
             return Source(folder.resolve().name, folder.resolve())
     hub_id = re.fullmatch(r"([\w-][\w.-]*/[\w.-]+)(?:@([\w./-]+))?", name)
     if hub_id and not name.startswith(PREFIX):
-        return _from_hub(hub_id[1], hub_id[2], name, offline or _hub_is_off())
+        return _from_hub(hub_id[1], hub_id[2], name, offline or _hub_is_off(), HUB_FILES + PICKLES * pickles)
     raise VrbenchError(f"no checkpoint {name!r}: {_hint(name)}")
 
 
@@ -85,16 +87,15 @@ def _hub_is_off() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
 
 
-def _from_hub(repository: str, revision: str | None, name: str, offline: bool) -> Source:
+def _from_hub(repository: str, revision: str | None, name: str, offline: bool, files: list[str]) -> Source:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     def snapshot(local_files_only: bool) -> Source:
-        folder = Path(
-            snapshot_download(
-                repository, revision=revision, allow_patterns=HUB_FILES, local_files_only=local_files_only
-            )
+        place = snapshot_download(
+            repository, revision=revision, allow_patterns=files, local_files_only=local_files_only
         )
+        folder = Path(place)
         return Source(name, folder, folder.name)
 
     try:
