@@ -5,7 +5,8 @@
 
 Both train the same model on the same rows in the same order with the same rates, AdamW and clipping; the plain loop is
 forward, backward, clip, step and nothing else. Each is timed over several rounds of steps after a round that is not
-counted, on a CPU in processor time; the losses of the two have to be the same. Writes benchmarks/results/trainer.md, a section for each device.
+counted, on a CPU in processor time; the losses of the two have to be the same. Writes benchmarks/results/trainer.md, a
+section for each device.
 """
 
 from __future__ import annotations

@@ -226,6 +226,17 @@ class TestRates:
         assert norms == pytest.approx([0.5] * 4)
 
 
+def test_every_part_learns_in_training_mode_and_is_left_in_evaluation_mode() -> None:
+    """Whatever mode it came in, such as PEFT's wrapper around a model that was evaluated."""
+    modes: list[tuple[bool, bool]] = []
+    line = Line(lambda model, batch: modes.append((model.training, model[0].training)) or model(batch["x"]).sum())
+    line.model = nn.Sequential(line.model.eval())  # type: ignore[assignment]
+    line.model.weight = line.model[0].weight  # type: ignore[index]
+    line.fit()
+    assert modes == [(True, True)] * 4
+    assert not line.model.training and not line.model[0].training  # type: ignore[index]
+
+
 def test_passes_take_each_sample_once_before_any_twice() -> None:
     found = passes(25, 10, (3, 1))
     assert len(found) == 25

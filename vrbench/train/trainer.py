@@ -96,6 +96,7 @@ class Objective(nn.Module):
         self.config = getattr(model, "config", None)  # DeepSpeed's "auto" values are read from it
         self._no_split_modules = getattr(model, "_no_split_modules", None)  # what FSDP wraps one by one
         self.learning = [p for group in groups for p in group.parameters]
+        self.mode: bool | None = None  # the last that was said; the parts may have come in several modes
         self.is_sharded = False  # FSDP and DeepSpeed put other parameters in the place of those
         self.register_state_dict_post_hook(_keep_trained)
         self.register_load_state_dict_post_hook(_miss_nothing_frozen)
@@ -105,8 +106,11 @@ class Objective(nn.Module):
         return {"loss": self.loss(self.model, batch).float() / num_items_in_batch}
 
     def train(self, mode: bool = True) -> Objective:
-        """As every module's, but free where nothing changes: the Trainer calls it in every step."""
-        return self if self.training == mode == self.model.training else super().train(mode)
+        """As every module's, but free where it was said before: the Trainer says it in every step."""
+        if self.mode != mode:
+            self.mode = mode
+            super().train(mode)
+        return self
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """As every module's, without looking through the thousands of modules that LoRA makes of a model."""
