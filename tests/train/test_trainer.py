@@ -106,9 +106,7 @@ class TestSplit:
         return weights(model), losses
 
     def test_parts_change_nothing(self, whole: Any, tmp_path: Path) -> None:
-        model, losses = small_training.train(
-            tmp_path, small_training.recipe(dropout=0, save_every=0, accumulate=4), []
-        )
+        model, losses = small_training.train(tmp_path, small_training.recipe(dropout=0, save_every=0, accumulate=4), [])
         self.same(whole, weights(model), losses)
 
     def test_nor_do_two_processes_of_which_one_writes(self, whole: Any, tmp_path: Path) -> None:
