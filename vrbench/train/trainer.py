@@ -147,6 +147,9 @@ class _Drawn(Dataset[Any]):
 class _Trainer(Trainer):
     """The Trainer with our order, groups, rates and counting of items."""
 
+    optimizer: Any
+    lr_scheduler: Any
+
     def __init__(self, groups: Sequence[Group], course: Course, watch: Watch, **given: Any) -> None:
         self.groups, self.course, self.watch = groups, course, watch
         super().__init__(**given)
