@@ -114,17 +114,16 @@ def mllama(processor: Any, text: str, n_images: int, before: Sequence[Turn] = ()
 
 
 def mistral(processor: Any, text: str, n_images: int, before: Sequence[Turn] = (), answer: str | None = None) -> str:
-    """Mistral 3 and Pixtral, as lmms-eval's `mistral3_vl`: its own frame; the template where there is no picture.
+    """Mistral 3 and Pixtral, as lmms-eval's `mistral3_vl`: its own frame; the template where no picture comes first.
 
     The beginning of text is there twice, written and put in front by the tokenizer, since that class has it so.
     """
     turns = [*before, Turn(text, "", n_images)]
-    if not any(turn.pictures for turn in turns) and _template(processor) is not None:
-        return _templated(processor, _messages(turns, answer, lambda text, _: text))
+    if not turns[0].pictures and _template(processor) is not None:
+        return _templated(processor, _messages(turns, answer, lambda text, n: _content(text, n) if n else text))
     asked = [f"[INST]{_mistral_marks(processor, turn.pictures)}{turn.question}[/INST]" for turn in turns]
     said = [turn.answer for turn in turns[:-1]] + ([] if answer is None else [answer])
-    end = processor.tokenizer.eos_token
-    closed = "".join(f"{question}{told}{end}" for question, told in zip(asked, said, strict=False))
+    closed = "".join(f"{q}{a}{processor.tokenizer.eos_token}" for q, a in zip(asked, said, strict=False))
     return f"<s>{closed}" + (asked[-1] if answer is None else "")
 
 
