@@ -64,8 +64,8 @@ def _filled(tensor: Tensor, sizes: Sequence[int], fill: int) -> Tensor:
 def answer_loss(model: Any, batch: Mapping[str, Tensor], tokens: int | None = None) -> Tensor:
     """Cross-entropy of the answers' tokens, in nats: their mean, or their sum divided by `tokens`.
 
-    It is what `model(**batch).loss` is (for Mllama: of each part of `alike`), with logits where a sample of the batch has an answer and nowhere else: at a
-    vocabulary of 128,000, logits of all tokens are most of the memory of a step.
+    It is what `model(**batch).loss` is (for Mllama: of each part of `alike`), with logits where a sample of the batch
+    has an answer and nowhere else: at a vocabulary of 128,000, logits of all tokens are most of the memory of a step.
 
     Args:
         model: takes `logits_to_keep`, as transformers' models do.

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vrbench.errors import VrbenchError
 from vrbench.models.prompts import IMAGE, Turn
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 SPEAKERS = {"human": "human", "gpt": "gpt", "user": "human", "assistant": "gpt"}
 """Names of who speaks -> which of the two it is."""
+
+ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
+"""Kind of file -> what stands at its end."""
 
 MARKS_IN_FRONT, MARKS_BEHIND = re.compile(rf"^(?:{IMAGE}\s*)+"), re.compile(rf"(?:\s*{IMAGE})+$")
 
@@ -39,18 +42,38 @@ class Unusable(Exception):
 
 
 @dataclass(frozen=True)
+class Cell:
+    """A picture's place in a table of `datasets`, which stays on disk.
+
+    Attributes:
+        rows: the table; the column gives files' bytes, not decoded.
+        row, column: where in it.
+        number: which of the pictures there, if there are several.
+    """
+
+    rows: Any
+    row: int
+    column: str
+    number: int
+
+    def read(self) -> bytes:
+        """The file's bytes."""
+        there = self.rows[self.row][self.column]
+        found = (there if isinstance(there, list) else [there])[self.number]
+        return bytes(found["bytes"] if isinstance(found, dict) else found)
+
+
+@dataclass(frozen=True)
 class Picture:
-    """A picture in a file, or in the bytes of one.
+    """A picture in a file, in the bytes of one, or in a table.
 
     Attributes:
         name: as the data set has it.
-        file: where it is; none for one that is in `content`.
-        content: of the file.
+        where: its file, its bytes, or its place in a table.
     """
 
     name: str
-    file: Path | None = None
-    content: bytes = b""
+    where: Path | bytes | Cell
 
     def open(self) -> Image:
         """The picture in RGB, decoded.
@@ -60,19 +83,44 @@ class Picture:
         """
         from PIL import Image
 
-        with Image.open(self.file or BytesIO(self.content)) as picture:
+        with Image.open(self._stream()) as picture:
             return picture.convert("RGB")
 
-    def size(self) -> tuple[int, int]:
-        """Width and height, from the file's beginning.
+    def fault(self) -> tuple[str, str]:
+        """Why it cannot be used, as kind and reason; empty when it can.
 
-        Raises:
-            As `open`.
+        A JPEG or PNG file whose beginning is a picture's and whose end is where it should be is taken to be whole; any
+        other is decoded.
         """
         from PIL import Image
 
-        with Image.open(self.file or BytesIO(self.content)) as picture:
-            return picture.size
+        if isinstance(self.where, Path) and not self.where.is_file():
+            return "picture missing", f"there is no file {self.where}"
+        try:
+            stream = self._stream()
+            with Image.open(stream) as picture, stream:
+                if not _ends(stream, str(picture.format)):
+                    picture.load()
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            reason = " ".join(str(error).split())
+            return "picture broken", f"picture {self.name} cannot be opened: {reason}"
+        return "", ""
+
+    def _stream(self) -> BinaryIO:
+        if isinstance(self.where, Path):
+            return self.where.open("rb")
+        return BytesIO(self.where if isinstance(self.where, bytes) else self.where.read())
+
+
+def _ends(stream: BinaryIO, kind: str) -> bool:
+    """Whether the mark of a picture's end is among the last bytes of its file."""
+    if kind not in ENDS:
+        return False
+    at = stream.tell()
+    stream.seek(max(0, stream.seek(0, 2) - 64))
+    found = ENDS[kind] in stream.read()
+    stream.seek(at)
+    return found
 
 
 @dataclass(frozen=True)
@@ -195,6 +243,17 @@ def _part(message: Any) -> tuple[str, str]:
     speaker, text = message.get("from", message.get("role")), message.get("value", message.get("content"))
     if speaker not in SPEAKERS:
         raise Unusable("turns out of order", f"{speaker!r} speaks; there are {', '.join(SPEAKERS)}")
+    if isinstance(text, list):  # OpenAI's parts: texts and pictures in their order
+        text = "".join(_text_of(part) for part in text)
     if not isinstance(text, str):
         raise Unusable("not a conversation", f"what {speaker} says is no text")
     return SPEAKERS[speaker], text.strip()
+
+
+def _text_of(part: Any) -> str:
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if kind in ("image", "image_url"):
+        return IMAGE
+    if kind != "text" or not isinstance(part.get("text"), str):
+        raise Unusable("not a conversation", f"a message has a part of type {kind!r}; known are text and image")
+    return str(part["text"])
