@@ -83,8 +83,15 @@ class Picture:
         """
         from PIL import Image
 
-        with Image.open(self._stream()) as picture:
+        with self._stream() as stream, Image.open(stream) as picture:
             return picture.convert("RGB")
+
+    def size(self) -> tuple[int, int]:
+        """Width and height, from the file's beginning; errors as those of `open`."""
+        from PIL import Image
+
+        with self._stream() as stream, Image.open(stream) as picture:
+            return picture.size
 
     def fault(self) -> tuple[str, str]:
         """Why it cannot be used, as kind and reason; empty when it can.
@@ -97,8 +104,7 @@ class Picture:
         if isinstance(self.where, Path) and not self.where.is_file():
             return "picture missing", f"there is no file {self.where}"
         try:
-            stream = self._stream()
-            with Image.open(stream) as picture, stream:
+            with self._stream() as stream, Image.open(stream) as picture:
                 if not _ends(stream, str(picture.format)):
                     picture.load()
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

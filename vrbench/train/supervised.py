@@ -19,7 +19,7 @@ from vrbench.models.families import FAMILIES
 from vrbench.models.inputs import begun, pictured
 from vrbench.models.prompts import IMAGE, Turn, llava_text
 from vrbench.train.batches import IGNORED, joined
-from vrbench.train.conversations import Conversation
+from vrbench.train.conversations import Conversation, Picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -74,6 +74,7 @@ class Supervised:
         self.image_id = int(vlm.model.config.image_token_id)
         self.one_question = self.manner is not None and self.manner.prefix
         self._added = tuple(str(token) for token in vlm.tokenizer.added_tokens_decoder.values())
+        self._for_sizes: dict[tuple[tuple[int, int], ...], int] = {}
         self._try_template()
 
     def rows(self, sample: Conversation) -> list[Conversation]:
@@ -115,6 +116,37 @@ class Supervised:
             turns = turns[:last]
             pictures = pictures[: sum(turn.pictures for turn in turns)]
         return None
+
+    def fits(self, sample: Conversation) -> bool:
+        """Whether the beginning of its first answer lies within the length; pictures count by their sizes alone.
+
+        Raises:
+            VrbenchError: a picture cannot be opened.
+        """
+        first = sample.turns[0]
+        shown = sample.pictures[: first.pictures]
+        if self.one_question:
+            text = self._written([first], answered=False)
+        else:
+            script = self.script([first])
+            text = script.text[: script.spans[0][0]]
+        words = len(self.tokenizer(text, add_special_tokens=self._special(text, bool(shown)))["input_ids"])
+        return words + self._more_for(text, shown) < self.length
+
+    def _more_for(self, text: str, pictures: Sequence[Picture]) -> int:
+        """Tokens of pictures beyond one mark each, as their sizes decide them; remembered."""
+        if not pictures:
+            return 0
+        if self.manner is None:
+            return len(pictures) * (self.image_tokens - 1)
+        sizes = tuple((max(size),) * 2 if self.pad_square else size for size in (p.size() for p in pictures))
+        if sizes not in self._for_sizes:
+            from PIL import Image as pil
+
+            blank = [pil.new("RGB", size) for size in sizes]
+            words = len(self.tokenizer(text, add_special_tokens=self._special(text, True))["input_ids"])
+            self._for_sizes[sizes] = self._inputs(text, blank)["input_ids"].shape[1] - words
+        return self._for_sizes[sizes]
 
     def collate(self, rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         """One batch of encoded samples, padded on the right; samples with and without pictures may be mixed."""
