@@ -121,7 +121,6 @@ def test_a_mixed_batch_is_the_mean_over_its_tokens_of_single_samples(family: str
     assert single.keys() == together.keys() and len(single) > 20
     largest = max(float(g.abs().max()) for g in single.values())
     assert all(torch.allclose(single[n], together[n], atol=1e-5 * largest, rtol=1e-4) for n in single)
-    assert torch.allclose(answer_loss(vlm.model, batch, 2 * count), expected / 2, atol=1e-5)
 
 
 @FAMILY

@@ -61,19 +61,23 @@ def _filled(tensor: Tensor, sizes: Sequence[int], fill: int) -> Tensor:
     return whole
 
 
-def answer_loss(model: Any, batch: Mapping[str, Tensor], tokens: int | None = None) -> Tensor:
-    """Cross-entropy of the answers' tokens, in nats: their mean, or their sum divided by `tokens`.
+def answer_loss(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
+    """Mean cross-entropy of the answers' tokens, in nats: `model(**batch).loss`, for Mllama of each part of `alike`."""
+    return answer_sum(model, batch) / max(1, answer_tokens(batch))
 
-    It is what `model(**batch).loss` is (for Mllama: of each part of `alike`), with logits where a sample of the batch
-    has an answer and nowhere else: at a vocabulary of 128,000, logits of all tokens are most of the memory of a step.
+
+def answer_sum(model: Any, batch: Mapping[str, Any]) -> Tensor:
+    """Cross-entropy of the answers' tokens, in nats, summed.
+
+    Logits are computed where a sample of the batch has an answer and nowhere else: at a vocabulary of 128,000, those of
+    all tokens are most of the memory of a step.
 
     Args:
         model: takes `logits_to_keep`, as transformers' models do.
-        batch: of `Supervised.collate`, on the model's device.
-        tokens: answer tokens of the whole step, when it is made of several batches.
+        batch: of `Supervised.collate`, on the model's device; what is no tensor is left alone.
     """
-    total = torch.stack([_sum(model, part) for part in alike(batch)]).sum()
-    return total / (tokens or max(1, answer_tokens(batch)))
+    tensors = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
+    return torch.stack([_sum(model, part) for part in alike(tensors)]).sum()
 
 
 def _sum(model: Any, batch: Mapping[str, Tensor]) -> Tensor:

@@ -13,21 +13,24 @@ import torch
 from torch import nn
 
 from vrbench.checkpoint import Checkpoint, resolve
-from vrbench.errors import VrbenchError
+from vrbench.errors import VrbenchError, raise_all, sentences
 from vrbench.layers import LayerSet, select
 from vrbench.models import pocket, smollm2
-from vrbench.models.load import load_packed
+from vrbench.models.load import load_packed, load_vlm
 from vrbench.models.vlm import VLM
 from vrbench.pocket import pydoc
 from vrbench.records import Base, Lineage, Step
+from vrbench.sources import name_beside
 from vrbench.train.features import Encoded, cached
 from vrbench.train.learner import Learner
+from vrbench.train.lessons import conversation_lessons, read, refuse_unset
 from vrbench.train.lora import with_lora
 from vrbench.train.packing import Packer
 from vrbench.train.pictures import Pictures, easy, generated
 from vrbench.train.publish import publish, save_tensors, save_tuned
 from vrbench.train.recipe import Data, TrainRecipe
 from vrbench.train.sampling import refuse_too_many
+from vrbench.train.sets import Samples
 from vrbench.train.tower import encode, train_tower
 from vrbench.train.tune import Lessons, align, extras_of, pocket_lessons, steps_of, tune, used
 
@@ -96,15 +99,41 @@ def chosen_layers(recipe: TrainRecipe, base: Checkpoint) -> LayerSet:
     return layers
 
 
+def _checked(recipe: TrainRecipe) -> tuple[Checkpoint, LayerSet, Samples | None]:
+    """The base, the layers that are tuned, and the conversations, if these are the data; no weight is loaded.
+
+    Raises:
+        VrbenchError: all that is wrong with them.
+    """
+    refuse_unset(recipe)
+    faults: list[str] = []
+    base, layers, found = None, None, None
+    try:
+        base = resolve(recipe.base)
+        layers = chosen_layers(recipe, base)
+    except VrbenchError as error:
+        faults += sentences(error)
+    try:
+        found = None if isinstance(recipe.data, Data) else read(recipe.data)
+    except VrbenchError as error:
+        faults += sentences(error)
+    raise_all(faults)
+    assert base is not None and layers is not None  # or there would have been a fault
+    return base, layers, found
+
+
 def _tune(recipe: TrainRecipe, out: Path, device: torch.device, state: Path, started: float) -> Path:
     settings = recipe.tune
     assert settings is not None
-    base = resolve(recipe.base)
-    layers = chosen_layers(recipe, base)
-    vlm = load_packed(base, device, "float32")
+    base, layers, found = _checked(recipe)
+    vlm = load_packed(base, device, "float32") if found is None else load_vlm(base, device, recipe.dtype)
     torch.manual_seed(recipe.seed)
     model = with_lora(vlm.model, layers, settings) if len(layers) and settings.tuning == "lora" else vlm.model
-    lessons = _pocket_lessons(recipe, vlm, model, device)
+    if found is None:
+        assert isinstance(vlm, VLM)  # as load_packed says
+        lessons = _pocket_lessons(recipe, vlm, model, device)
+    else:
+        lessons = conversation_lessons(recipe, found, vlm)
     losses = tune(model, layers, lessons, recipe, device, state / recipe.stage)
     _round_to_bfloat16(model, trained_only=True)
     last = losses[-LAST:]
@@ -114,7 +143,8 @@ def _tune(recipe: TrainRecipe, out: Path, device: torch.device, state: Path, sta
                 recipe=recipe.name, recipe_digest=recipe.digest, note=note)  # fmt: skip
     lineage = Lineage(
         id=recipe.makes, family=base.family, depth=base.depth, steps=(step,),
-        licence=base.lineage[0].licence if base.lineage else "", base=Base(id=recipe.base, digest=base.digest),
+        licence=base.lineage[0].licence if base.lineage else "",
+        base=Base(id=name_beside(recipe.base, out), digest=base.digest),
     )  # fmt: skip
     return publish(out, lineage, recipe)
 

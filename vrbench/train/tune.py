@@ -36,6 +36,7 @@ class Lessons:
         order: numbers of samples, steps * batch of them.
         tokens: of the longest row.
         measure: what the lineage tells of the trained model, such as the share of dev turns that are right.
+        workers: processes that read samples while a card computes.
     """
 
     samples: Any
@@ -44,6 +45,7 @@ class Lessons:
     order: NDArray[np.int64]
     tokens: int
     measure: Callable[[], Mapping[str, Any]] = dict
+    workers: int = 0
 
 
 def steps_of(settings: Tune, samples: int, extras: int = 0) -> int:
@@ -139,7 +141,7 @@ def tune(
     course = Course(
         recipe.stage, len(lessons.order) // settings.batch, settings.batch, settings.accumulate, settings.schedule,
         recipe.warmup, recipe.clip, recipe.seed, recipe.dtype, settings.save_every, state, lessons.tokens,
-        changing=settings.sampling is not None,
+        changing=settings.sampling is not None, workers=lessons.workers,
     )  # fmt: skip
     callbacks = []
     if settings.sampling is not None:
