@@ -15,6 +15,7 @@ from PIL import Image
 from tests import tiny
 from tests.train.asked import FAMILY, LATER, ONE, SEVERAL, TWO, WORDS, loaded, sample
 from vrbench.checkpoint import resolve
+from vrbench.convert.words import SYSTEM, TEMPLATE
 from vrbench.errors import VrbenchError
 from vrbench.models.load import load_vlm
 from vrbench.train.batches import IGNORED, alike, answer_loss, answer_tokens
@@ -178,6 +179,18 @@ def test_vicuna_where_there_is_no_template() -> None:
     text = vlm.tokenizer.decode(row["input_ids"][0])
     assert text.endswith("</s>USER: Which colour? ASSISTANT: It is red, or so.</s>USER: Old? ASSISTANT: No</s>")
     assert "user's questions. USER: <image><image><image><image>\nWhat is it? ASSISTANT: A dog.</s>" in text
+    assert [vlm.tokenizer.decode(said) for said in runs(row)] == [f" {turn.answer}</s>" for turn in SEVERAL.turns]
+
+
+def test_converted_checkpoints_are_trained_as_llava_s_code_writes_conversations() -> None:
+    vlm = with_template(TEMPLATE.replace("SYSTEM", SYSTEM).replace("END", "</s>"))
+    row = encoded(vlm, SEVERAL)[0]
+    shown = "<image>" * vlm.image_tokens
+    assert vlm.tokenizer.decode(row["input_ids"][0]) == (
+        "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed,"
+        f" and polite answers to the user's questions. USER: {shown}\nWhat is it? ASSISTANT: A dog.</s>"
+        "USER: Which colour? ASSISTANT: It is red, or so.</s>USER: Old? ASSISTANT: No</s>"
+    )
     assert [vlm.tokenizer.decode(said) for said in runs(row)] == [f" {turn.answer}</s>" for turn in SEVERAL.turns]
 
 

@@ -53,6 +53,9 @@ def conversation_lessons(recipe: TrainRecipe, found: Samples, vlm: LoadedModel) 
     part = share_of(found.samples, settings.share, recipe.seed, settings.subset == "stratified")
     data = SupervisedSet(part, Supervised(vlm, settings.length, settings.pad_square))
     steps = steps_of(tune, len(data))
+    workers = min(WORKERS, os.cpu_count() or 1) if vlm.device.type == "cuda" else 0
+    if workers:
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # which would be told of in each process
     lost = {**found.left_out, **({"longer than data.length": data.dropped} if data.dropped else {})}
 
     def measure() -> dict[str, Any]:
@@ -60,7 +63,7 @@ def conversation_lessons(recipe: TrainRecipe, found: Samples, vlm: LoadedModel) 
 
     return Lessons(
         data, data.collate, answer_sum, data.order(tune.batch, steps, recipe.seed), settings.length, measure,
-        workers=min(WORKERS, os.cpu_count() or 1) if vlm.device.type == "cuda" else 0,
+        workers,
     )  # fmt: skip
 
 

@@ -33,6 +33,10 @@ TYPED = ("gemma3", "paligemma")
 """Families that are told of each token what it is, without pictures too."""
 
 
+MARK = 64
+"""Bytes that are more than the mark of a picture takes, and than the frame of a question without a template."""
+
+
 @dataclass(frozen=True)
 class Script:
     """A conversation as text, with what the model has to say.
@@ -75,6 +79,7 @@ class Supervised:
         self.one_question = self.manner is not None and self.manner.prefix
         self._added = tuple(str(token) for token in vlm.tokenizer.added_tokens_decoder.values())
         self._for_sizes: dict[tuple[tuple[int, int], ...], int] = {}
+        self._frame = MARK
         self._try_template()
 
     def rows(self, sample: Conversation) -> list[Conversation]:
@@ -125,6 +130,9 @@ class Supervised:
         """
         first = sample.turns[0]
         shown = sample.pictures[: first.pictures]
+        if self.manner is None or not shown:  # no text has more tokens than bytes, and the frame was measured
+            if self._frame + len(first.question.encode()) + len(shown) * (self.image_tokens + MARK) < self.length:
+                return True
         if self.one_question:
             text = self._written([first], answered=False)
         else:
@@ -186,6 +194,7 @@ class Supervised:
         if self.one_question:
             return
         text = self.script(turns).text
+        self._frame = len(text.encode())
         if any(said not in text for turn in turns for said in (turn.question, turn.answer)):
             raise VrbenchError(f"the chat template of this {self.family} model leaves out what is said: {text[:200]!r}")
         self._encoded(turns, [], "a conversation to try the chat template with")
