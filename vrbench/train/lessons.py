@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from vrbench.train.tune import Lessons, steps_of
 
 if TYPE_CHECKING:
     from vrbench.models.loaded import LoadedModel
+
+_log = logging.getLogger(__name__)
 
 WORKERS = 8
 """Processes that read pictures for a card."""
@@ -56,6 +59,8 @@ def conversation_lessons(recipe: TrainRecipe, found: Samples, vlm: LoadedModel) 
     workers = min(WORKERS, os.cpu_count() or 1) if vlm.device.type == "cuda" else 0
     if workers:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # which would be told of in each process
+    if data.dropped:
+        _log.warning("vrbench: %d samples have no answer within %d tokens", data.dropped, settings.length)
     lost = {**found.left_out, **({"longer than data.length": data.dropped} if data.dropped else {})}
 
     def measure() -> dict[str, Any]:
@@ -63,7 +68,7 @@ def conversation_lessons(recipe: TrainRecipe, found: Samples, vlm: LoadedModel) 
 
     return Lessons(
         data, data.collate, answer_sum, data.order(tune.batch, steps, recipe.seed), settings.length, measure,
-        workers,
+        workers, uneven=not all(sample.pictures for sample in data.samples),
     )  # fmt: skip
 
 
