@@ -16,6 +16,7 @@ from vrbench.layers import select
 from vrbench.structure import ADAPTER
 from vrbench.train import load, names, train
 from vrbench.train.recipe import Conversations
+from vrbench.train.starting import outline
 
 DEPTH_AND_TUNED = {
     "llava-1.5-7b": (32, 8), "llava-1.5-13b": (40, 9), "bunny-llama-3-8b": (32, 8), "bunny-phi3-mini": (32, 8),
@@ -63,6 +64,8 @@ def test_a_rehearsal_of_three_steps(tmp_path: Path) -> None:
         "base": str(base), "data.conversations": str(file), "data.images": str(images), "tune.layers": "1,3",
         "tune.steps": "3", "tune.batch": "8", "tune.accumulate": "4",
     }  # fmt: skip
+    told = outline(load("llava-1.5-7b-region", given | {"tune.steps": "null", "tune.epochs": "2"}), tmp_path / "out")
+    assert "mix.json: 5 of 5 samples" in told and "# steps: about 2, of 8 samples each" in told
     out = train("llava-1.5-7b-region", tmp_path / "out", given, device="cpu")
     made = resolve(str(out))
     step = made.lineage[0].steps[-1]
