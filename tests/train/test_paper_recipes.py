@@ -6,17 +6,22 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 from tests import tiny
+from tests.train.asked import ONE
 from tests.train.test_families_tuned import conversations
 from vrbench.checkpoint import resolve
 from vrbench.errors import VrbenchError, sentences
 from vrbench.headers import read_header
 from vrbench.layers import select
+from vrbench.models.load import load_vlm
 from vrbench.structure import ADAPTER
 from vrbench.train import load, names, train
 from vrbench.train.recipe import Conversations
-from vrbench.train.starting import outline
+from vrbench.train.starting import outline, unpadded
+from vrbench.train.supervised import Supervised
 
 DEPTH_AND_TUNED = {
     "llava-1.5-7b": (32, 8), "llava-1.5-13b": (40, 9), "bunny-llama-3-8b": (32, 8), "bunny-phi3-mini": (32, 8),
@@ -57,8 +62,31 @@ def test_what_is_left_to_be_set_is_told(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_rehearsal_of_three_steps(tmp_path: Path) -> None:
-    base = tiny.save_llava(tmp_path / "base")
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """A tiny LLaVA that is shown pictures padded to squares, as converted LLaVA-1.5 and Bunny are."""
+    folder = tiny.save_llava(tmp_path / "base")
+    side = {"height": tiny.SIDE, "width": tiny.SIDE}
+    LlavaImageProcessorPil(do_pad=True, size=side, crop_size=side).save_pretrained(folder)
+    return folder
+
+
+def test_pictures_are_padded_in_training_as_when_the_model_is_measured(tmp_path: Path, base: Path) -> None:
+    vlm = load_vlm(resolve(str(base)))
+    row = Supervised(vlm, pad_square=True).encode(ONE)
+    assert row is not None
+    shown = vlm.image_processor(images=ONE.opened(), return_tensors="pt")["pixel_values"]
+    assert torch.equal(row["pixel_values"], shown)
+    plain = tiny.save_llava(tmp_path / "plain")
+    assert unpadded(resolve(str(base))) == unpadded(resolve("random/tiny")) == []
+    assert "is measured on pictures as SiglipImageProcessorPil takes them" in unpadded(resolve(str(plain)))[0]
+    file, images = conversations(tmp_path)
+    given = {"base": str(plain), "data.conversations": str(file), "data.images": str(images), "tune.layers": "1"}
+    with pytest.raises(VrbenchError, match=r"or data\.pad_square to false"):
+        train("llava-1.5-7b-region", tmp_path / "out", given, device="cpu")
+
+
+def test_a_rehearsal_of_three_steps(tmp_path: Path, base: Path) -> None:
     file, images = conversations(tmp_path)
     given = {
         "base": str(base), "data.conversations": str(file), "data.images": str(images), "tune.layers": "1,3",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from vrbench.records import Record
 
@@ -155,6 +155,11 @@ class Tune(Section):
     weight_decay: float = Field(default=0.0, ge=0, description="AdamW's weight decay, of matrices only.")
     checkpointing: bool = Field(default=False, description="Compute activations twice instead of keeping them.")
     save_every: int = Field(default=200, ge=0, description="Steps between saved states; 0 saves none.")
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _one_layer(cls, given: Any) -> Any:
+        return str(given) if type(given) is int else given  # as YAML reads `layers: 5`
 
     @model_validator(mode="after")
     def _goes_together(self) -> Tune:

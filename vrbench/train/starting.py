@@ -9,6 +9,7 @@ from vrbench.checkpoint import Checkpoint, resolve
 from vrbench.errors import VrbenchError, raise_all, sentences
 from vrbench.layers import LayerSet, select
 from vrbench.lineage import MARKER
+from vrbench.models.random_shapes import RECIPE
 from vrbench.train.reading import read, unset
 from vrbench.train.recipe import Data, TrainRecipe, Tune
 from vrbench.train.sets import Samples, share_of
@@ -48,6 +49,7 @@ def start_of(recipe: TrainRecipe, out: Path) -> Start | None:
             base = resolve(recipe.base)
             start = Start(base, select(recipe.tune.layers, base.depth))
             found += too_many(start.layers, recipe.tune.sampling)
+            found += unpadded(base) if getattr(recipe.data, "pad_square", False) else []
         except VrbenchError as fault:
             found += sentences(fault)
     if not isinstance(recipe.data, Data) and not unset(recipe):
@@ -57,6 +59,28 @@ def start_of(recipe: TrainRecipe, out: Path) -> Start | None:
             found += sentences(fault)
     raise_all(found)
     return replace(start, samples=samples) if start else None
+
+
+def unpadded(base: Checkpoint) -> list[str]:
+    """Why pictures padded to a square may not be learned from: the base, and so what is made of it, is shown others.
+
+    A base with random weights may, since nothing is measured with it.
+    """
+    from vrbench.models.load import first_folder
+    from vrbench.models.processors import load_image_processor
+
+    if base.root.has(RECIPE):
+        return []
+    folder = first_folder(base)
+    processor = load_image_processor(folder, base.family)
+    if type(processor).__name__.startswith("LlavaImageProcessor") and processor.do_pad:
+        return []
+    kind = type(processor).__name__
+    return [
+        f"data.pad_square pads pictures to squares, but {base.id} is measured on pictures as {kind} takes them; "
+        f'set image_processor_type to "LlavaImageProcessor" and do_pad to true in the picture settings of '
+        f"{folder}, or data.pad_square to false"
+    ]
 
 
 def too_many(layers: LayerSet, count: int | None) -> list[str]:
