@@ -138,7 +138,7 @@ def from_parquet(file: Path, columns: Columns, origin: str, most_left_out: float
 
 def _as_bytes(rows: Any, image: str) -> Any:
     """The rows with pictures as files' bytes instead of decoded."""
-    from datasets import Image, List
+    from datasets import Image, Sequence
 
     if image not in rows.column_names:
         return rows
@@ -146,7 +146,7 @@ def _as_bytes(rows: Any, image: str) -> Any:
     if isinstance(kind, Image):
         return rows.cast_column(image, Image(decode=False))
     if isinstance(getattr(kind, "feature", None), Image):
-        return rows.cast_column(image, List(Image(decode=False)))
+        return rows.cast_column(image, Sequence(Image(decode=False)))
     return rows
 
 
