@@ -101,7 +101,7 @@ def _backwards(samples: Samples) -> Iterator[Callable[[], None]]:
 
 
 def _rows_at_once(vlm: Any) -> int:
-    """Samples in a pass forth and back, which keeps states of all layers: 8 of a small model, 2 of one with 7 billion."""
+    """Samples in a pass forth and back, which keeps the states of all layers: 8 of a small model, 2 of a 7B one."""
     return max(1, min(ROWS_AT_ONCE, ROOM // (len(vlm.decoder_layers) * vlm.text_config.hidden_size)))
 
 
