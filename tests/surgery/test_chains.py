@@ -100,7 +100,7 @@ def test_healing_leaves_the_region_known(chain: Any) -> None:
 
 def test_a_healed_checkpoint_is_pruned_again_outside_its_region(chain: Any, tmp_path: Path) -> None:
     folders, models = chain
-    with pytest.raises(VrbenchError, match="layers 0 are to go, but lie in the region 0-1"):
+    with pytest.raises(VrbenchError, match="what is to go includes 0 of the region 0-1"):
         pruned(tmp_path / "no", folders["healed"], "0")
     with pytest.raises(VrbenchError, match=r"of 3 only 1 may; 1 lie outside the tuned layers \(0-1\)"):
         prune(recipe_of(makes="x", base=str(folders["healed"]), remove=2), tmp_path / "no", "cpu")
@@ -163,7 +163,7 @@ def test_pruned_first_and_then_tuned(tiny_llava: Path, tmp_path: Path) -> None:
     last = pruned(tmp_path / "last", tuned, "0")
     remove_layers(expected, LayerSet.of((0,), 3))
     assert same(last, expected)
-    with pytest.raises(VrbenchError, match="layers 2 are to go, but lie in the region 1-2"):
+    with pytest.raises(VrbenchError, match="what is to go includes 2 of the region 1-2"):
         pruned(tmp_path / "no", tuned, "2")
 
 

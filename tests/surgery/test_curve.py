@@ -137,7 +137,7 @@ class TestFile:
         with pytest.raises(VrbenchError, match=r"3 layers are to go; order '.*' has 2"):
             prune(recipe(tiny_llava, remove=3, order=str(file)), tmp_path / "out", "cpu")
         file.write_text(json.dumps(order.model_dump() | {"digest": resolve(str(tuned)).digest}))
-        with pytest.raises(VrbenchError, match="layers 2 are to go, but lie in the region 0,2"):
+        with pytest.raises(VrbenchError, match="what is to go includes 2 of the region 0,2"):
             prune(recipe(tuned, remove=1, order=str(file)), tmp_path / "out", "cpu")
         assert not (tmp_path / "out").exists()
 
@@ -156,7 +156,7 @@ class TestNamed:
         assert (step.method, step.note) == ("named", "named; not healed")
 
     def test_layers_of_the_region_go_only_when_asked_for(self, tuned: Path, tmp_path: Path) -> None:
-        with pytest.raises(VrbenchError, match="layers 0,2 are to go, but lie in the region 0,2, which stays"):
+        with pytest.raises(VrbenchError, match="what is to go includes 0,2 of the region 0,2, which stays"):
             prune(recipe(tuned, layers="0-2"), tmp_path / "out", "cpu")
         found = resolve(str(prune(recipe(tuned, layers="0-2", outside_region=False), tmp_path / "out", "cpu")))
         assert (found.depth, found.origins.numbers, found.origins.tuned) == (1, (3,), ())

@@ -57,7 +57,7 @@ class Candidates:
         both = [i for i in named if i in self.region]
         if both:
             overlap, region = LayerSet.of(both, self.depth), LayerSet.of(self.region, self.depth)
-            yield f"layers {overlap} are to go, but lie in the region {region}, which stays without --all-layers"
+            yield f"what is to go includes {overlap} of the region {region}, which stays without --all-layers"
         yield from (f"layer {i} may not be removed: {self.fixed[i]}" for i in named if i in self.fixed)
         if named.is_all:
             yield f"all {self.depth} layers are to go; at least one must stay"
