@@ -61,7 +61,8 @@ def test_prune_takes_the_block_that_turns_least(vlm: VLM, tiny_llava: Path, tmp_
     assert found.removed[0].indices == (first, first + 1)
     (step,) = found.lineage[0].steps
     assert step.method == "angular-block"
-    assert step.note.startswith("angular distance over 2 layers from layer 0, 1, ... on: 0.")
+    told = step.note.removeprefix("angular distance over 2 layers from layer 0, 1, ... on: ").partition(";")[0]
+    assert [float(value) for value in told.split(", ")] == pytest.approx(direct(vlm, 2), abs=1e-4)
 
 
 def test_a_block_keeps_out_of_the_region(tiny_llava: Path, tmp_path: Path) -> None:
