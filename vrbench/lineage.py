@@ -14,6 +14,8 @@ from vrbench.layers import LayerSet
 from vrbench.records import SCHEMA_VERSION, Lineage, Step
 
 MARKER = "vrbench.json"
+UNFINISHED = "state"
+"""Folder of a training's saved states; a checkpoint folder that has it and no marker is not made yet."""
 
 
 def read_lineage(folder: Path) -> Lineage | None:

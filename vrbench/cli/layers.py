@@ -47,6 +47,9 @@ def layers(
     seed: Annotated[int | None, typer.Option(help="Of random, and of the draw from --images; else 0.")] = None,
     device: Device = "auto",
     dtype: Annotated[str, typer.Option(help="Of the model at work on pictures: float32 or bfloat16.")] = "float32",
+    blocks: Annotated[
+        int, typer.Option(help="With angular: also the distance over blocks of 1 to so many consecutive layers.")
+    ] = 0,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File (.json) for the set, for tune.layers=.")] = None,
     plot: Annotated[Path | None, typer.Option(help="File (.png or .svg) for a plot of the scores.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON record instead of text.")] = False,
@@ -60,7 +63,7 @@ def layers(
 
     found = choose(
         strategy, n, ckpt=ckpt, base=base, depth=depth, pictures=pictures, turns=turns, images=images, prompt=prompt,
-        seed=seed, device=device, dtype=dtype, out=out, plot=plot,
+        seed=seed, device=device, dtype=dtype, blocks=blocks, out=out, plot=plot,
     )  # fmt: skip
     print(found.model_dump_json(indent=1) if as_json else as_text(found))
     for file in (out, plot):

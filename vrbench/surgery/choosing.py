@@ -33,6 +33,9 @@ class ChosenLayers(Record):
     scores: tuple[float, ...] = Field(default=(), description="Of each layer of a score, larger for what matters more.")
     ckpt: Base | None = Field(default=None, description="The tuned checkpoint that was measured.")
     base: Base | None = Field(default=None, description="What its weights were compared with.")
+    blocks: tuple[tuple[float, ...], ...] = Field(
+        default=(), description="Angular distance over the block of n layers from layer l on, at [n - 1][l]."
+    )
     note: str = Field(default="", description="On what it was measured, or the seed of a draw.")
 
     def save(self, file: Path) -> None:
@@ -54,6 +57,7 @@ def choose(
     seed: int | None = None,
     device: str = "auto",
     dtype: str = "float32",
+    blocks: int = 0,
     out: Path | None = None,
     plot: Path | None = None,
 ) -> ChosenLayers:
@@ -67,6 +71,7 @@ def choose(
         depth: decoder layers, for a heuristic without a checkpoint.
         seed: of "random", and of the draw among a folder's pictures; else 0.
         pictures, turns, images, prompt, device, dtype: as in `vrbench.surgery.importance.importance`.
+        blocks: with "angular", also the distance over every block of 1 to so many consecutive layers.
         out: file to save them in.
         plot: file for a plot of the scores.
 
@@ -77,6 +82,7 @@ def choose(
         raise VrbenchError(f"strategy {strategy!r} is unknown; {nearest(strategy, [*STRATEGIES, *SCORES])}")
     tuned, found = _checkpoint(ckpt, fitted=strategy in SCORES)
     found += _depth_faults(strategy, n, tuned, depth, named=ckpt is not None) + _file_faults(strategy, out, plot)
+    found += _block_faults(strategy, blocks, tuned)
     if strategy in STRATEGIES:
         raise_all(found)
         made = _heuristic(strategy, n, tuned.depth if tuned else depth or 0, tuned, seed)
@@ -87,7 +93,7 @@ def choose(
         subject = subject_of(tuned, theirs, questions, device, dtype) if tuned else None
         raise_all([*found, *(subject.faults(strategy, SCORES[strategy]) if subject and not more else ())])
         assert subject is not None  # or there would have been a fault
-        made = _by_score(strategy, n, subject)
+        made = _by_score(strategy, n, subject, blocks)
     if out is not None:
         made.save(out)
     if plot is not None:
@@ -95,13 +101,16 @@ def choose(
     return made
 
 
-def _by_score(strategy: str, n: int, subject: Subject) -> ChosenLayers:
+def _by_score(strategy: str, n: int, subject: Subject, blocks: int) -> ChosenLayers:
     found = measured(strategy, subject)
     best = sorted(range(subject.ckpt.depth), key=lambda layer: -found.values[layer])[:n]
     against = subject.tuned_from if SCORES[strategy].needs_base else None
-    return _chosen(
-        strategy, LayerSet.of(best, subject.ckpt.depth), found.note, found.values, subject.ckpt, against
-    )  # fmt: skip
+    made = _chosen(strategy, LayerSet.of(best, subject.ckpt.depth), found.note, found.values, subject.ckpt, against)
+    if not blocks:
+        return made
+    from vrbench.surgery.angular import block_distances
+
+    return made.model_copy(update={"blocks": tuple(map(tuple, block_distances(subject.samples, blocks)))})
 
 
 def _heuristic(strategy: str, n: int, depth: int, ckpt: Checkpoint | None, seed: int | None) -> ChosenLayers:
@@ -150,6 +159,16 @@ def _file_faults(strategy: str, out: Path | None, plot: Path | None) -> list[str
     if plot is not None and strategy in STRATEGIES:
         found.append(f"{strategy} has no scores to plot; leave --plot away")
     return found
+
+
+def _block_faults(strategy: str, blocks: int, ckpt: Checkpoint | None) -> list[str]:
+    """Why there are no blocks of so many layers."""
+    if blocks and strategy != "angular":
+        return [f"blocks are measured by angular, not by {strategy}; leave --blocks away"]
+    if blocks < 0 or (ckpt and blocks > ckpt.depth):
+        most = f"; {ckpt.id} has {ckpt.depth}" if ckpt else ""
+        return [f"blocks of {blocks} layers were asked for{most}"]
+    return []
 
 
 def _depth_faults(strategy: str, n: int, ckpt: Checkpoint | None, depth: int | None, named: bool) -> list[str]:

@@ -15,6 +15,9 @@ from vrbench.models.vlm import VLM
 from vrbench.surgery.samples import ROWS_AT_ONCE, Samples, groups, whole_inputs
 from vrbench.surgery.states import watched
 
+ROOM = 1 << 18
+"""Values of the hidden states at one token of all layers of all samples in one pass."""
+
 
 def fisher(samples: Samples) -> list[float]:
     """The empirical Fisher information of each decoder layer: its trace over the layer's linears.
@@ -41,6 +44,7 @@ def fisher(samples: Samples) -> list[float]:
     sums = torch.zeros(len(layers), dtype=torch.float64)
 
     def add(layer: int, inputs: torch.Tensor, gradient: torch.Tensor) -> None:
+        inputs, gradient = inputs.float(), gradient.float()
         alike = (inputs @ inputs.mT) * (gradient @ gradient.mT)
         sums[layer] += float(alike.double().sum())
 
@@ -71,7 +75,7 @@ def gate_gradients(samples: Samples) -> list[float]:
         added = (leaving - entering).detach()
 
         def add(gradient: torch.Tensor) -> None:
-            sums[layer] += float((gradient * added).double().sum((1, 2)).abs().sum())
+            sums[layer] += float((gradient.double() * added).sum((1, 2)).abs().sum())
 
         leaving.register_hook(add)
 
@@ -88,12 +92,17 @@ def _backwards(samples: Samples) -> Iterator[Callable[[], None]]:
         raise VrbenchError(f"a {vlm.family} model sees the answer with the prompt; choose a score that needs none")
     samples.samples = 0
     with _frozen(vlm.model):
-        for some in groups(chain.from_iterable(samples.questions), ROWS_AT_ONCE):
+        for some in groups(chain.from_iterable(samples.questions), _rows_at_once(vlm)):
             if not all(question.answer for question in some):
                 raise VrbenchError("a question has no answer; a gradient of the loss needs one")
             inputs, said = whole_inputs(vlm, some)
             samples.samples += len(some)
             yield lambda inputs=inputs, said=said: answer_losses(vlm.model, inputs, said).sum().backward()  # type: ignore[misc]
+
+
+def _rows_at_once(vlm: Any) -> int:
+    """Samples in a pass forth and back, which keeps the states of all layers: 8 of a small model, 2 of a 7B one."""
+    return max(1, min(ROWS_AT_ONCE, ROOM // (len(vlm.decoder_layers) * vlm.text_config.hidden_size)))
 
 
 def answer_losses(model: Any, inputs: dict[str, Any], said: list[int]) -> torch.Tensor:
@@ -141,6 +150,8 @@ def _linears_watched(layers: Any, add: Callable[[int, torch.Tensor, torch.Tensor
     def hook(layer: int) -> Any:
         def call(_: Any, args: tuple[Any, ...], output: torch.Tensor) -> None:
             inputs = args[0].detach()
+            if not output.requires_grad:  # of a picture, in a layer that looks at it by cross attention
+                output.requires_grad_()
             output.register_hook(lambda gradient: add(layer, inputs, gradient))
 
         return call

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,20 @@ def as_text(chosen: ChosenLayers) -> str:
             for layer, score in enumerate(chosen.scores)
         ]
         lines += ["", tabulate(rows, ("layer", "score", "rank", "chosen"), "simple")]
+    if chosen.blocks:
+        lines += [
+            "",
+            tabulate(list(_block_rows(chosen)), ("block of", "turns least", "by", "turns most", "by"), "simple"),
+        ]
     return "\n".join(lines)
+
+
+def _block_rows(chosen: ChosenLayers) -> Iterator[tuple[int, str, str, str, str]]:
+    """For each length, the block that turns states least and most at the last token, with the angular distance."""
+    for n, distances in enumerate(chosen.blocks, 1):
+        least, most = (find(range(len(distances)), key=distances.__getitem__) for find in (min, max))
+        names = [str(start) if n == 1 else f"{start}-{start + n - 1}" for start in (least, most)]
+        yield n, names[0], f"{distances[least]:.6g}", names[1], f"{distances[most]:.6g}"
 
 
 def write_plot(chosen: ChosenLayers, file: Path) -> None:
