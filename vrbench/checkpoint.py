@@ -171,9 +171,12 @@ def _plain_adapter(source: sources.Source) -> Lineage:
         if pieces:
             raise VrbenchError(f"{source.folder} is half made: it has {', '.join(pieces)} but no {MARKER}")
         raise VrbenchError(f"{source.folder} is no checkpoint: it has neither config.json, {MARKER} nor an adapter")
-    base = adapters.read_adapter_config(source.folder).get("base_model_name_or_path")
+    config = adapters.read_adapter_config(source.folder)
+    base, revision = config.get("base_model_name_or_path"), config.get("revision")
     if not isinstance(base, str) or not base:
         raise VrbenchError(f"{source.folder / structure.ADAPTER_CONFIG} names no base_model_name_or_path")
+    if isinstance(revision, str) and revision and sources.is_hub_id(base, near=source.folder):
+        base = f"{base}@{revision}"  # the base that it was trained on, and not what the hub has by now
     return Lineage(id=source.id, family="", depth=0, base=Base(id=base, digest=""))
 
 
@@ -223,9 +226,11 @@ def _read_config(folder: Path) -> tuple[str, int, dict[str, Any]]:
         family = config["model_type"]
     except FileNotFoundError as error:
         raise VrbenchError(f"{path} is missing") from error
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise VrbenchError(f"{path} cannot be read: it is not JSON with a model_type") from error
-    return str(family), int(depth or _usual_depth(folder)), decoder
+    if depth is not None and (type(depth) is not int or depth < 1):
+        raise VrbenchError(f"{path} has num_hidden_layers {depth!r}; it has to be a whole number above 0")
+    return str(family), depth or _usual_depth(folder), decoder
 
 
 def _usual_depth(folder: Path) -> int:
@@ -235,7 +240,7 @@ def _usual_depth(folder: Path) -> int:
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
         return int(config.num_hidden_layers)
-    except (ValueError, KeyError, TypeError, AttributeError, OSError):
+    except Exception:  # transformers' strict configs raise classes of their own
         return 0  # what is wrong with it is told by its family
 
 

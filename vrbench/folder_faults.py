@@ -13,6 +13,7 @@ from typing import Any
 
 from vrbench.errors import VrbenchError
 from vrbench.headers import INDEX, Tensor, read_headers
+from vrbench.structure import ADAPTER_CONFIG
 
 Json = dict[str, Any]
 
@@ -25,18 +26,33 @@ PACKED = ("qweight", "qzeros", "weight_packed", "absmax", "quant_map", "weight_s
 QUANTISED_FILES = ("quantize_config.json", "quant_config.json", "quantization_config.json")
 BIN, BIN_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 CODE_FILES = ("config.json", "tokenizer_config.json", "processor_config.json", "preprocessor_config.json")
+SETTINGS_FILES = (
+    "generation_config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json",
+    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "chat_template.json",
+)  # fmt: skip
+"""What is read beside config.json, each a JSON object."""
+
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 
 
 def faults(folder: Path) -> list[str]:
     """One sentence for each reason; empty when none was found. Broken weight files are `headers.header_faults`'s."""
     config = read_json(folder / "config.json")
+    broken = list(_broken_settings(folder))
     return [
+        *broken,
         *_quantised(folder, config),
         *_two_formats(folder),
+        *_other_weights(folder, config),
         *_own_code(folder, config),
-        *_image_token(folder, config),
+        *(_image_token(folder, config) if not broken else ()),
     ]
+
+
+def _broken_settings(folder: Path) -> Iterator[str]:
+    for file in SETTINGS_FILES:
+        if (folder / file).is_file() and _object_in(folder / file) is None:
+            yield f"{folder / file} cannot be read as a JSON object"
 
 
 def _quantised(folder: Path, config: Json) -> Iterator[str]:
@@ -94,8 +110,23 @@ def _two_formats(folder: Path) -> Iterator[str]:
 def _bin_is_whole(folder: Path) -> bool:
     if (folder / BIN).is_file():
         return True
-    files = read_json(folder / BIN_INDEX).get("weight_map", {})
-    return bool(files) and all((folder / str(name)).is_file() for name in set(files.values()))
+    files = read_json(folder / BIN_INDEX).get("weight_map")
+    return isinstance(files, dict) and bool(files) and all((folder / str(name)).is_file() for name in files.values())
+
+
+def _other_weights(folder: Path, config: Json) -> Iterator[str]:
+    """What transformers would load without being asked, beside or instead of the weights that were judged here."""
+    if (folder / ADAPTER_CONFIG).is_file():
+        yield (
+            f"{folder} holds a whole model and an adapter ({ADAPTER_CONFIG}), which transformers would put on it; move "
+            "the adapter to a folder of its own, or away if it is merged already"
+        )
+    if config.get("transformers_weights"):
+        named = config["transformers_weights"]
+        yield (
+            f"{folder / 'config.json'} has transformers_weights {named!r}: other weights than model.safetensors or "
+            f"{INDEX} cannot be loaded; name them so, and remove that key"
+        )
 
 
 def unused_weights(folder: Path) -> list[str]:
@@ -153,18 +184,22 @@ def _token_ids(folder: Path) -> set[int]:
     fast, settings = read_json(folder / "tokenizer.json"), read_json(folder / "tokenizer_config.json")
     model = fast.get("model")
     vocabulary = model.get("vocab", {}) if isinstance(model, dict) else {}
-    ids = set(vocabulary.values()) if isinstance(vocabulary, dict) else set(range(len(vocabulary)))
-    ids |= {token["id"] for token in fast.get("added_tokens", []) if "id" in token}
-    ids |= {int(number) for number in settings.get("added_tokens_decoder", {})}
+    found = list(vocabulary.values()) if isinstance(vocabulary, dict) else list(range(len(vocabulary or ())))
+    found += [token.get("id") for token in fast.get("added_tokens") or () if isinstance(token, dict)]
+    found += [int(number) for number in settings.get("added_tokens_decoder") or () if number.isdigit()]
     for file in ("added_tokens.json", "vocab.json"):
-        ids |= {number for number in read_json(folder / file).values() if isinstance(number, int)}
-    return ids
+        found += read_json(folder / file).values()
+    return {number for number in found if isinstance(number, int)}
 
 
 def read_json(path: Path) -> Json:
     """The object in a JSON file; empty when there is none (who needs it tells that)."""
+    return _object_in(path) or {}
+
+
+def _object_in(path: Path) -> Json | None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    except (OSError, ValueError, RecursionError):  # the last: brackets in brackets, too deep to be read
+        return None
+    return found if isinstance(found, dict) else None

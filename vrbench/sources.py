@@ -15,6 +15,9 @@ from vrbench.models import random_shapes
 
 PUBLISHED = Path(__file__).parent / "pocket" / "weights"
 PREFIX = "pocket/"
+HUB_ID = re.compile(r"([\w-][\w.-]*/[\w.-]+)(?:@([\w./-]+))?")
+"""Owner and name of a repository, and the revision that may follow."""
+
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
 
@@ -63,10 +66,18 @@ def find(name: str, *, near: Path | None = None, offline: bool = False) -> Sourc
     for folder in ([near / name] if near else []) + [Path(name).expanduser()]:
         if name and folder.is_dir():
             return Source(folder.resolve().name, folder.resolve())
-    hub_id = re.fullmatch(r"([\w-][\w.-]*/[\w.-]+)(?:@([\w./-]+))?", name)
+    hub_id = HUB_ID.fullmatch(name)
     if hub_id and not name.startswith(PREFIX):
         return _from_hub(hub_id[1], hub_id[2], name, offline or _hub_is_off())
     raise VrbenchError(f"no checkpoint {name!r}: {_hint(name)}")
+
+
+def is_hub_id(name: str, *, near: Path | None = None) -> bool:
+    """Whether a name without a revision can only stand for a repository of a hub."""
+    found = HUB_ID.fullmatch(name)
+    ours = name.startswith((PREFIX, random_shapes.PREFIX))
+    folders = [Path(name).expanduser(), *([near / name] if near else [])]
+    return bool(found and not found[2] and not ours and not any(folder.is_dir() for folder in folders))
 
 
 def _hint(name: str) -> str:
