@@ -8,6 +8,7 @@ from typing import Any
 
 from vrbench.errors import VrbenchError
 from vrbench.headers import read_headers
+from vrbench.own_code import LOCAL
 from vrbench.structure import Shape, canonical, difference_faults, shapes_of
 
 Idle = Callable[[str], bool]
@@ -27,7 +28,7 @@ def faults(folder: Path, idle: Idle = buffers) -> list[str]:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, **LOCAL)
         refused = refusal(config)
         expected = {} if refused else expected_shapes(config, idle)
     except Exception as error:  # transformers' strict configs raise classes of their own
@@ -73,7 +74,7 @@ def load(folder: Path, dtype: Any) -> tuple[Any, Any, Any]:
 
     from vrbench.models.processors import load_processor
 
-    family = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
+    family = AutoConfig.from_pretrained(folder, **LOCAL).model_type
     tokenizer, processor = load_readers(folder, lambda: load_processor(folder, family))
     return load_model(folder, dtype), tokenizer, processor
 
@@ -87,7 +88,7 @@ def load_readers(folder: Path, load_processor: Callable[[], Any]) -> tuple[Any, 
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True), load_processor()
+        return AutoTokenizer.from_pretrained(folder, **LOCAL), load_processor()
     except Exception as error:  # whatever the many readers behind it raise
         reason = " ".join(str(error).split())
         raise VrbenchError(f"{folder} has no tokenizer and processor that can be read: {reason}") from error
@@ -107,7 +108,7 @@ def load_model(folder: Path, dtype: Any, idle: Idle = buffers) -> Any:
     from transformers import AutoModelForImageTextToText
 
     model, info = AutoModelForImageTextToText.from_pretrained(
-        folder, dtype=dtype, local_files_only=True, output_loading_info=True
+        folder, dtype=dtype, output_loading_info=True, **LOCAL
     )
     wrong = [n for n in (*info["missing_keys"], *info["mismatched_keys"]) if not idle(canonical(str(n)))]
     if wrong:
