@@ -16,13 +16,15 @@ from vrbench.folder_digest import digest_faults, folder_digest
 from vrbench.headers import INDEX, header_faults, weight_files
 from vrbench.layers import LayerSet
 from vrbench.lineage import MARKER, Origins, follow_steps, origins, read_lineage
-from vrbench.model_config import read_config, stored_depth
+from vrbench.model_config import is_original, read_config, stored_depth
 from vrbench.models.families import FAMILIES, REFUSED
 from vrbench.models.random_shapes import RECIPE
 from vrbench.own_code import code_files, needed_code
 from vrbench.perlayer import length_faults
 from vrbench.pieces import PIECES
 from vrbench.records import Base, CheckpointRef, Lineage, Step
+
+CONVERT = "`vrbench convert SRC DST`"
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,9 @@ def _plain_adapter(source: sources.Source) -> Lineage:
         if pieces:
             raise VrbenchError(f"{source.folder} is half made: it has {', '.join(pieces)} but no {MARKER}")
         raise VrbenchError(f"{source.folder} is no checkpoint: it has neither config.json, {MARKER} nor an adapter")
+    if (source.folder / "non_lora_trainables.bin").is_file():
+        whose = "the layout of LLaVA's or Bunny's authors"
+        raise VrbenchError(f"{source.folder} is an adapter in {whose}; make it a whole model: {CONVERT} --base LLM")
     config = adapters.read_adapter_config(source.folder)
     base, revision = config.get("base_model_name_or_path"), config.get("revision")
     if not isinstance(base, str) or not base:
@@ -229,6 +234,8 @@ def _history_faults(folder: Path, chain: tuple[Lineage, ...], depth: int) -> lis
 
 def _foreign_faults(folder: Path, family: str) -> list[str]:
     """Whether the family is known, and the weights are those of the model that config.json describes."""
+    if is_original(folder):
+        return [f"{folder} is in the layout of LLaVA's or Bunny's authors; make it one of transformers' own: {CONVERT}"]
     if family in REFUSED:
         return [f"{folder / 'config.json'} is of model_type {family!r}: {REFUSED[family]}"]
     if family not in FAMILIES:

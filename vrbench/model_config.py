@@ -8,6 +8,7 @@ from typing import Any
 
 from vrbench.errors import VrbenchError
 from vrbench.headers import read_headers
+from vrbench.json_files import read_json
 from vrbench.own_code import LOCAL
 from vrbench.structure import canonical, layer_of
 
@@ -27,6 +28,12 @@ def read_config(folder: Path) -> tuple[str, int, dict[str, Any]]:
     if depth is not None and (type(depth) is not int or depth < 1):
         raise VrbenchError(f"{path} has num_hidden_layers {depth!r}; it has to be a whole number above 0")
     return str(family), depth or _usual_depth(folder), decoder
+
+
+def is_original(folder: Path) -> bool:
+    """Whether a config.json is that of LLaVA's or Bunny's own code, which names the parts beside the decoder's keys."""
+    config = read_json(folder / "config.json")
+    return "text_config" not in config and not {"mm_projector_type", "mm_vision_tower"}.isdisjoint(config)
 
 
 def stored_depth(folder: Path) -> int:

@@ -16,7 +16,9 @@ from safetensors.torch import load_file, save_file
 from tests.convert import made as tiny
 from tests.convert.refusal import refused, told
 from tests.convert.words import save_tokenizer
+from vrbench import checkpoint
 from vrbench.convert import convert, stream
+from vrbench.convert.original import read_original
 from vrbench.errors import VrbenchError
 
 
@@ -110,11 +112,27 @@ class TestSettings:
             ({"model_type": "llava_mpt"}, "'llava_mpt'"),
             ({"text_config": {}}, "already"),
             ({"hidden_size": "wide"}, "describes no llama"),
+            ({"mm_vision_select_layer": "last"}, "mm_vision_select_layer is 'last'"),
         ],
     )
     def test_what_is_not_known_is_refused(self, change: dict[str, Any], word: str, at: Path) -> None:
         edit(at / "merged" / "config.json", **change)
         told(at, "merged", word)
+
+    @pytest.mark.parametrize("key", ["unfreeze_mm_vision_tower", "unfreeze_vision_tower"])
+    def test_a_tower_that_was_trained_and_is_not_there(self, key: str, at: Path) -> None:
+        edit(at / "projector" / "config.json", **{key: True})
+        told(at, "projector", f"{key} True", "no weights of its vision tower", base=True)
+        edit(at / "merged" / "config.json", **{key: True})
+        assert read_original(str(at / "merged"), None, str(at / "tower")).tower_folder is None  # it holds them
+        edit(at / "projector" / "config.json", **{key: False})
+        assert read_original(str(at / "projector"), str(at / "base"), str(at / "tower")).tower_folder
+
+    @pytest.mark.parametrize("form", ["merged", "merged-bin", "projector", "lora"])
+    def test_given_to_a_run_it_is_answered_with_how_to_convert_it(self, form: str, at: Path) -> None:
+        found = checkpoint.faults(str(at / form))
+        assert [f for f in found if "vrbench convert" in f], found
+        assert len(found) == 1
 
     def test_another_kind_of_tower(self, at: Path) -> None:
         edit(at / "tower" / "config.json", model_type="dinov2")

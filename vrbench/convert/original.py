@@ -48,6 +48,9 @@ EXPECTED: dict[str, tuple[Any, ...]] = {
 }
 """Settings of the original config.json that change the model -> the values that can be converted."""
 
+TOWER_TRAINED = ("unfreeze_mm_vision_tower", "unfreeze_vision_tower")
+"""Settings of the original config.json that say that the vision tower's weights were trained too."""
+
 
 @dataclass(frozen=True)
 class Original:
@@ -201,6 +204,12 @@ def _tower(
             f"{folder} holds no weights of its vision tower {asked!r}; name its folder by --vision-tower"
         )
         return False, None
+    trained = next((key for key in TOWER_TRAINED if settings.get(key)), None)
+    if not holds and trained:
+        faults.found.append(
+            f"{folder / 'config.json'} has {trained} {settings[trained]!r}, and {folder} holds no weights of its "
+            f"vision tower; those that it was trained to are needed"
+        )
     if not holds and tower_folder:
         faults.attempt(model_files, tower_folder)
     return holds, faults.attempt(tower_of, settings, tower_folder)
