@@ -169,6 +169,23 @@ class TestBrokenWeights:
         (whole / "model.safetensors.index.json").write_text(json.dumps(index))
         told(whole, f"holds {first!r} twice", "a.safetensors and b.safetensors")
 
+    def test_one_weight_under_two_names(self, whole: Path) -> None:
+        tensors = load_file(whole / "model.safetensors")
+        old = "language_model.model.layers.0.self_attn.q_proj.weight"
+        new = "model.language_model.layers.0.self_attn.q_proj.weight"
+        save_file({**tensors, new: tensors[old] * 0}, whole / "model.safetensors", {"format": "pt"})
+        told(whole, "one weight under two names", repr(old), repr(new))
+
+    @pytest.mark.parametrize("layer", [-4, 3, 99])
+    def test_a_state_that_the_tower_has_not(self, layer: int, whole: Path) -> None:
+        tiny.edit_json(whole / "config.json", vision_feature_layer=layer)
+        told(whole, f"vision_feature_layer {layer}", "has states -3 to 2")
+
+    @pytest.mark.parametrize("layer", [-3, 2])
+    def test_the_first_and_the_last_state(self, layer: int, whole: Path) -> None:
+        tiny.edit_json(whole / "config.json", vision_feature_layer=layer)
+        assert checkpoint.faults(str(whole)) == []
+
     def test_a_git_lfs_pointer(self, whole: Path) -> None:
         (whole / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
         told(whole, "Git LFS pointer", "git lfs pull")

@@ -231,6 +231,13 @@ class TestBrokenSettings:
             patch.setattr(folders, "load_model", lambda *_: pytest.fail("a weight was loaded"))
             load_vlm(found)
 
+    def test_a_tokenizer_that_ends_nothing(self, whole: Path) -> None:
+        from vrbench.models.load import load_vlm
+
+        tiny.edit_json(whole / "tokenizer_config.json", eos_token=None)
+        with pytest.raises(VrbenchError, match="has no eos_token, which ends an answer"):
+            load_vlm(checkpoint.resolve(str(whole)))
+
     @pytest.mark.parametrize("depth", ["abc", {"a": 1}, [3], 2.5, -1, True])
     def test_a_depth_that_is_none(self, whole: Path, depth: Any) -> None:
         text = json.loads((whole / "config.json").read_text())["text_config"]

@@ -320,3 +320,11 @@ def test_an_empty_folder_may_be_the_goal(at: Path) -> None:
     convert(str(at / "merged"), at / "out", None, str(at / "tower"))
     assert (at / "out" / "vrbench.json").is_file()
     assert (at / "out").stat().st_mode & 0o777 == 0o755
+
+
+def test_a_link_to_a_folder_elsewhere_may_be_the_goal(at: Path) -> None:
+    (at / "elsewhere").mkdir()
+    (at / "out").symlink_to(at / "elsewhere")
+    convert(str(at / "merged"), at / "out", None, str(at / "tower"))
+    assert (at / "out").is_symlink()
+    assert (at / "elsewhere" / "vrbench.json").is_file()

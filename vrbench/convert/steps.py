@@ -33,7 +33,7 @@ def run(source: str, out: Path, base: str | None, vision_tower: str | None) -> P
     original = read_original(source, base, vision_tower)
     config = target_config(original)
     moves = plan(original, config)
-    out = out.absolute()
+    out = out.resolve()  # what a link leads to can be replaced, the link cannot
     out.parent.mkdir(parents=True, exist_ok=True)
     _require_room(out.parent, moves)
     part = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.part-"))

@@ -9,7 +9,7 @@ from typing import Any
 from vrbench.errors import VrbenchError
 from vrbench.headers import read_headers
 from vrbench.own_code import LOCAL
-from vrbench.structure import Shape, canonical, difference_faults, shapes_of
+from vrbench.structure import Shape, canonical, difference_faults, shapes_of, twin_faults
 
 Idle = Callable[[str], bool]
 """Whether a tensor of a canonical name decides no answer."""
@@ -35,10 +35,11 @@ def faults(folder: Path, idle: Idle = buffers) -> list[str]:
         return [f"{folder / 'config.json'} describes no model that can be built: {' '.join(str(error).split())}"]
     if refused:
         return [f"{folder / 'config.json'}: {refused}"]
-    found = {n: s for n, s in shapes_of(read_headers(folder)).items() if not idle(n)}
+    tensors = read_headers(folder)
+    found = {n: s for n, s in shapes_of(tensors).items() if not idle(n)}
     if any(getattr(part, "tie_word_embeddings", False) for part in (config, config.get_text_config())):
         found.setdefault("lm_head.weight", expected["lm_head.weight"])  # it is the embedding, stored once
-    return difference_faults(folder, found, expected)
+    return twin_faults(folder, tensors) + difference_faults(folder, found, expected)
 
 
 def refusal(config: Any) -> str:
@@ -88,10 +89,15 @@ def load_readers(folder: Path, load_processor: Callable[[], Any]) -> tuple[Any, 
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(folder, **LOCAL), load_processor()
+        tokenizer, processor = AutoTokenizer.from_pretrained(folder, **LOCAL), load_processor()
     except Exception as error:  # whatever the many readers behind it raise
         reason = " ".join(str(error).split())
         raise VrbenchError(f"{folder} has no tokenizer and processor that can be read: {reason}") from error
+    if tokenizer.eos_token_id is None:
+        raise VrbenchError(
+            f"the tokenizer of {folder} has no eos_token, which ends an answer; tokenizer_config.json names it"
+        )
+    return tokenizer, processor
 
 
 def load_model(folder: Path, dtype: Any, idle: Idle = buffers) -> Any:
@@ -107,9 +113,7 @@ def load_model(folder: Path, dtype: Any, idle: Idle = buffers) -> Any:
     """
     from transformers import AutoModelForImageTextToText
 
-    model, info = AutoModelForImageTextToText.from_pretrained(
-        folder, dtype=dtype, output_loading_info=True, **LOCAL
-    )
+    model, info = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, output_loading_info=True, **LOCAL)
     wrong = [n for n in (*info["missing_keys"], *info["mismatched_keys"]) if not idle(canonical(str(n)))]
     if wrong:
         raise VrbenchError(f"{folder} gave no weights for {wrong[0]!r} ({len(wrong)} in all)")

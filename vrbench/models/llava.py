@@ -6,12 +6,26 @@ from pathlib import Path
 from typing import Any
 
 from vrbench.models import folders
+from vrbench.own_code import LOCAL
 from vrbench.structure import Shape
 
 
 def faults(folder: Path) -> list[str]:
     """Why the weights in a folder are not those of the model that its config.json describes; no weight is loaded."""
-    return folders.faults(folder, _idle)
+    return folders.faults(folder, _idle) or _feature_faults(folder)
+
+
+def _feature_faults(folder: Path) -> list[str]:
+    """Whether the vision tower has the states that the projector reads."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, **LOCAL)
+    chosen, depth = config.vision_feature_layer, config.vision_config.num_hidden_layers
+    beyond = [n for n in ([chosen] if isinstance(chosen, int) else chosen) if not -depth - 1 <= n <= depth]
+    if not beyond:
+        return []
+    said = f"{folder / 'config.json'} has vision_feature_layer {chosen}"
+    return [f"{said}; a vision tower of {depth} layers has states {-depth - 1} to {depth}"]
 
 
 def load(folder: Path, dtype: Any) -> tuple[Any, Any, Any]:
