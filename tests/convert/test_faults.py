@@ -265,6 +265,13 @@ class TestAdapters:
         resave(at / "lora" / self.FILE, lambda state: state.pop(next(n for n in state if "lora_B" in n), None) is None)
         told(at, "lora", "has only one matrix of", base=True)
 
+    @pytest.mark.parametrize("form", ["lora", "projector"])
+    @pytest.mark.parametrize("key", ["rms_norm_eps", "hidden_act", "num_attention_heads"])
+    def test_a_base_that_computes_otherwise_in_the_same_shapes(self, key: str, form: str, at: Path) -> None:
+        value = {"rms_norm_eps": 1e-6, "hidden_act": "gelu", "num_attention_heads": 2}[key]
+        edit(at / "base" / "config.json", **{key: value})
+        told(at, form, "another base than", f"{key} {value!r}", base=True)
+
     def test_an_adapter_for_a_deeper_and_wider_base(self, at: Path) -> None:
         deeper = tiny.make("llava", num_hidden_layers=5, intermediate_size=64)
         tiny.save_lora(deeper, at / "lora", layers=(1, 4))

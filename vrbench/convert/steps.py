@@ -16,6 +16,7 @@ from vrbench.convert.plan import Move, plan
 from vrbench.convert.stored import model_files
 from vrbench.convert.stream import write_shards
 from vrbench.errors import VrbenchError, raise_all
+from vrbench.json_files import read_json
 from vrbench.layers import LayerSet
 from vrbench.lineage import MARKER
 from vrbench.models import llava
@@ -79,10 +80,14 @@ def _write_processor(folder: Path, original: Original) -> None:
 
 
 def _write_generation(folder: Path, original: Original) -> None:
+    """Greedy decoding, which ends where the original's does: at its end token, and at all that its settings name."""
     tokenizer = original.words.tokenizer
+    stated = read_json((original.base or original.folder) / "generation_config.json").get("eos_token_id")
+    named = [token for token in (stated if isinstance(stated, list) else [stated]) if type(token) is int]
+    ends = list(dict.fromkeys([tokenizer.eos_token_id, *named]))
     settings = {
         "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
+        "eos_token_id": ends if len(ends) > 1 else ends[0],
         "pad_token_id": tokenizer.pad_token_id,
         "do_sample": False,
     }
