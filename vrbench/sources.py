@@ -20,6 +20,8 @@ HUB_ID = re.compile(r"([\w-][\w.-]*/[\w.-]+)(?:@([\w./-]+))?")
 """Owner and name of a repository, and the revision that may follow."""
 
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+CODE = ["*.py"]
+PICKLES = ["*.bin"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,9 @@ def published() -> list[str]:
     return sorted(PREFIX + marker.parent.name for marker in PUBLISHED.glob("*/vrbench.json"))
 
 
-def find(name: str, *, near: Path | None = None, offline: bool = False, with_code: bool = False) -> Source:
+def find(
+    name: str, *, near: Path | None = None, offline: bool = False, with_code: bool = False, pickles: bool = False
+) -> Source:
     """The folder that a name stands for.
 
     Args:
@@ -54,7 +58,8 @@ def find(name: str, *, near: Path | None = None, offline: bool = False, with_cod
             "org/model@revision".
         near: a folder that relative paths are tried against first: that of the checkpoint whose base is looked for.
         offline: look for hub ids in the local cache only; HF_HUB_OFFLINE=1 says the same.
-        with_code: fetch a hub id's Python files too, which are else left there.
+        with_code: take a hub's Python files too, which are else left there.
+        pickles: take a hub's *.bin files too; only `vrbench.convert` reads them, as tensors.
 
     Raises:
         VrbenchError: there is no such checkpoint; the sentence offers near names.
@@ -70,7 +75,8 @@ def find(name: str, *, near: Path | None = None, offline: bool = False, with_cod
             return Source(folder.resolve().name, folder.resolve())
     hub_id = HUB_ID.fullmatch(name)
     if hub_id and not name.startswith(PREFIX):
-        return _from_hub(hub_id[1], hub_id[2], name, offline or _hub_is_off(), with_code)
+        files = HUB_FILES + CODE * with_code + PICKLES * pickles
+        return _from_hub(hub_id[1], hub_id[2], name, offline or _hub_is_off(), files)
     raise VrbenchError(f"no checkpoint {name!r}: {_hint(name)}")
 
 
@@ -103,21 +109,21 @@ def _hub_is_off() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
 
 
-def _from_hub(repository: str, revision: str | None, name: str, offline: bool, with_code: bool) -> Source:
+def _from_hub(repository: str, revision: str | None, name: str, offline: bool, files: list[str]) -> Source:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    files = [*HUB_FILES, "*.py"] if with_code else HUB_FILES
-
     def snapshot(local_files_only: bool) -> Source:
-        folder = Path(
-            snapshot_download(repository, revision=revision, allow_patterns=files, local_files_only=local_files_only)
+        place = snapshot_download(
+            repository, revision=revision, allow_patterns=files, local_files_only=local_files_only
         )
+        folder = Path(place)
         return Source(name, folder, folder.name)
 
     try:
         cached = snapshot(local_files_only=True)
-        if offline or not (header_faults(cached.folder) or (with_code and _lacks_code(cached.folder))):
+        lacks_code = set(CODE) <= set(files) and _lacks_code(cached.folder)
+        if offline or not (header_faults(cached.folder) or lacks_code):
             return cached
     except LocalEntryNotFoundError:
         if offline:

@@ -65,6 +65,30 @@ def test_merged_without_its_tower_takes_the_tower_s_folder(tmp_path: Path) -> No
     same_as_reference(convert(str(source), tmp_path / "out", vision_tower=str(tower)), made)
 
 
+@pytest.mark.parametrize("form", ["bin", "safetensors"])
+def test_a_tower_that_the_config_names_by_its_hub_id_is_taken_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    made = tiny.make("llava")
+    source = tiny.save_merged(made, tmp_path / "src", tower=False)
+    name = in_hub_cache(made, tmp_path / "hub", form, monkeypatch)
+    settings = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(settings | {"mm_vision_tower": name}))
+    same_as_reference(convert(str(source), tmp_path / "out"), made)
+
+
+def in_hub_cache(made: tiny.Made, cache: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The tower as the hub's cache keeps it, with no network; its hub id."""
+    sha = 40 * "a"
+    place = cache / "models--someone--a-tower"
+    tiny.save_tower(made, place / "snapshots" / sha, form)
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text(sha)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return "someone/a-tower"
+
+
 def test_weights_in_the_source_go_before_the_tower_s_folder(tmp_path: Path) -> None:
     made, other = tiny.make("llava"), tiny.make("llava", seed=1)
     source = tiny.save_merged(made, tmp_path / "src")

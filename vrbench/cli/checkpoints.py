@@ -32,7 +32,9 @@ def convert(
     source: Annotated[str, typer.Argument(help="Folder in the original layout of LLaVA-1.5 or Bunny.", metavar="SRC")],
     out: Annotated[Path, typer.Argument(help="Checkpoint folder to make.", metavar="DST")],
     base: Annotated[str | None, typer.Option(help="Language model that a projector or LoRA folder is put on.")] = None,
-    vision_tower: Annotated[str | None, typer.Option(help="CLIP or SigLIP folder, if SRC does not hold it.")] = None,
+    vision_tower: Annotated[
+        str | None, typer.Option(help="CLIP or SigLIP folder or hub id, if SRC neither holds it nor names it.")
+    ] = None,
 ) -> None:
     """Write a checkpoint in transformers' own layout, so that no other code is needed to load it.
 

@@ -108,7 +108,7 @@ def read_original(source: str, base: str | None, vision_tower: str | None) -> Or
         VrbenchError: every fault at once.
     """
     faults = _Faults()
-    places = {name: faults.attempt(sources.find, name) for name in (source, base, vision_tower) if name}
+    places = {name: faults.attempt(find, name) for name in (source, base, vision_tower) if name}
     raise_all(faults.found)
     folder = places[source].folder
     settings, form = faults.attempt(_settings, folder), faults.attempt(_form, folder)
@@ -120,17 +120,30 @@ def read_original(source: str, base: str | None, vision_tower: str | None) -> Or
         faults.attempt(model_files, base_folder)
         faults.found += _other_base_faults(folder, settings, base_folder)
     adapter = faults.attempt(read_adapter, folder) if form == "lora" else None
-    tower_folder = places[vision_tower].folder if vision_tower else None
-    holds_tower, tower = _tower(folder, settings, files, tower_folder, faults)
+    given_tower = places[vision_tower].folder if vision_tower else None
+    tower_folder, tower = _tower(folder, settings, files, given_tower, faults)
     kind = KINDS[settings["model_type"]]
     words = _words(folder, base_folder, form, kind, faults)
     raise_all(faults.found)
     assert tower and words  # or there would have been a fault
     return Original(
         id=places[source].id, folder=folder, form=form, kind=kind, settings=settings, files=files, base=base_folder,
-        base_id=places[base].id if base else "", tower_folder=None if holds_tower else tower_folder, tower=tower,
+        base_id=places[base].id if base else "", tower_folder=tower_folder, tower=tower,
         words=words, adapter=adapter,
     )  # fmt: skip
+
+
+def find(name: str, near: Path | None = None) -> sources.Source:
+    """As `vrbench.sources.find`, with a hub's pickled files where weights may lie in these alone.
+
+    Raises:
+        VrbenchError: there is no such folder.
+    """
+    found = sources.find(name, near=near)
+    whole = any(found.folder.glob("*.safetensors")) and not (found.folder / ADAPTER_CONFIG).is_file()
+    if whole or not found.revision:
+        return found
+    return sources.find(name, near=near, pickles=True)
 
 
 def _settings(folder: Path) -> dict[str, Any]:
@@ -209,26 +222,36 @@ def _own_files(folder: Path, form: Form, faults: _Faults) -> tuple[Path, ...]:
 
 
 def _tower(
-    folder: Path, settings: dict[str, Any], files: tuple[Path, ...], tower_folder: Path | None, faults: _Faults
-) -> tuple[bool, Tower | None]:
-    """Whether the source holds its tower's weights, and the tower's settings."""
+    folder: Path, settings: dict[str, Any], files: tuple[Path, ...], given: Path | None, faults: _Faults
+) -> tuple[Path | None, Tower | None]:
+    """Where the tower's weights are read from, none for the source itself, and the tower's settings."""
     stored = [name for file in files for name in faults.attempt(tensors_in, file) or ()]
-    holds = any((names.target_of(name) or "").startswith(names.TOWER) for name in names.plain(stored).values())
-    if not holds and tower_folder is None:
-        asked = settings.get("mm_vision_tower")
-        faults.found.append(
-            f"{folder} holds no weights of its vision tower {asked!r}; name its folder by --vision-tower"
-        )
-        return False, None
+    if any((names.target_of(name) or "").startswith(names.TOWER) for name in names.plain(stored).values()):
+        return None, faults.attempt(tower_of, settings, given)
     trained = next((key for key in TOWER_TRAINED if settings.get(key)), None)
-    if not holds and trained:
+    if trained:
         faults.found.append(
             f"{folder / 'config.json'} has {trained} {settings[trained]!r}, and {folder} holds no weights of its "
             f"vision tower; those that it was trained to are needed"
         )
-    if not holds and tower_folder:
-        faults.attempt(model_files, tower_folder)
-    return holds, faults.attempt(tower_of, settings, tower_folder)
+        return None, None
+    place = given or _named_tower(folder, str(settings.get("mm_vision_tower")), faults)
+    if place is None:
+        return None, None
+    faults.attempt(model_files, place)
+    return place, faults.attempt(tower_of, settings, place)
+
+
+def _named_tower(folder: Path, name: str, faults: _Faults) -> Path | None:
+    """The tower that the source's config.json names: a folder, or a hub id."""
+    try:
+        return find(name, near=folder).folder
+    except VrbenchError as error:
+        faults.found.append(
+            f"{folder} holds no weights of its vision tower {name!r}, which is not to be had by this name "
+            f"({'; '.join(sentences(error))}); name its folder by --vision-tower"
+        )
+        return None
 
 
 def _words(folder: Path, base: Path | None, form: Form, kind: Kind, faults: _Faults) -> Words | None:
