@@ -366,6 +366,19 @@ class TestAdapters:
     def test_a_base_that_is_not_there(self, tmp_path: Path) -> None:
         told(tiny.save_adapter(tmp_path / "a", tmp_path / "gone"), "no checkpoint", "gone")
 
+    def test_a_pickled_adapter(self, tiny_llava: Path, tmp_path: Path) -> None:
+        folder = tiny.save_adapter(tmp_path / "a", tiny_llava)
+        (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+        told(folder, "adapter_model.bin", "save it with PEFT as adapter_model.safetensors")
+
+    def test_a_module_under_two_names(self, tiny_llava: Path, tmp_path: Path) -> None:
+        folder = tiny.save_adapter(tmp_path / "a", tiny_llava)
+        tensors = load_file(folder / "adapter_model.safetensors")
+        name = next(iter(tensors))
+        other = name.replace("model.model.language_model.", "model.language_model.model.")
+        save_file({**tensors, other: tensors[name] * 0}, folder / "adapter_model.safetensors", {"format": "pt"})
+        told(folder, "one weight under two names", repr(other))
+
     def test_an_adapter_on_the_vision_tower(self, tiny_llava: Path, tmp_path: Path) -> None:
         folder = tiny.save_adapter(tmp_path / "a", tiny_llava)
         rename(folder / "adapter_model.safetensors", "language_model.layers.1", "vision_tower.encoder.layers.1")

@@ -185,6 +185,13 @@ class TestWeightsCompared:
         rewrite(whole, lambda tensors: add(tensors, 2.0))  # transformers loads it as it is
         assert against(whole, tiny_llava).others == ("head",)
 
+    def test_a_file_that_is_no_piece_of_a_checkpoint_is_not_counted(self, tiny_llava: Path, tmp_path: Path) -> None:
+        folder = tiny.save_adapter(tmp_path / "adapter", tiny_llava)
+        save_file({"language_model.model.norm.weight": torch.zeros(tiny.HIDDEN)}, folder / "notes.safetensors")
+        told = describe(str(folder)).against
+        assert told is not None
+        assert (told.tuned, told.others) == ("1-2", ())
+
     def test_newer_names(self, whole: Path, tiny_llava: Path) -> None:
         def rename(tensors: Tensors) -> None:
             for name in list(tensors):

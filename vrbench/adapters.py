@@ -12,7 +12,7 @@ from typing import Any
 from vrbench.errors import VrbenchError
 from vrbench.headers import Tensor, read_header
 from vrbench.layers import LayerSet
-from vrbench.structure import ADAPTER, ADAPTER_CONFIG, Shape, canonical, first_of, layer_of
+from vrbench.structure import ADAPTER, ADAPTER_CONFIG, Shape, canonical, first_of, layer_of, twin_faults
 
 # Adapter options that change the weights beyond low-rank matrices, with the value that leaves them off.
 PLAIN = {
@@ -20,6 +20,7 @@ PLAIN = {
     "target_parameters": None, "alora_invocation_tokens": None, "layer_replication": None, "use_bdlora": None,
     "arrow_config": None, "use_qalora": False, "velora_config": None, "kasa_config": None, "monteclora_config": None,
 }  # fmt: skip
+PICKLED = "adapter_model.bin"
 UNREPEATABLE = re.compile(r"pissa_niter_\d+|loftq|corda")
 """Ways to begin a training (init_lora_weights) that change the base by what a saved adapter does not hold."""
 
@@ -102,6 +103,8 @@ def adapter_faults(
         depth: its decoder layers.
         projector: gives the canonical names of the projector's parameters, which modules_to_save may replace.
     """
+    if (folder / PICKLED).is_file() and not (folder / ADAPTER).is_file():
+        return [f"{folder} has its adapter as {PICKLED}; save it with PEFT as {ADAPTER} (safe_serialization=True)"]
     try:
         config = read_adapter_config(folder)
         tensors = read_header(folder / ADAPTER)
@@ -109,7 +112,7 @@ def adapter_faults(
         return [str(fault)]
     path = folder / ADAPTER
     parts = parts_of(tensors)
-    faults = _config_faults(folder / ADAPTER_CONFIG, config, depth)
+    faults = _config_faults(folder / ADAPTER_CONFIG, config, depth) + twin_faults(path, tensors)
     if parts.strange:
         faults.append(
             f"{path} has {first_of(parts.strange)}; LoRA on the LLM's decoder layers is all that is allowed, beside a "

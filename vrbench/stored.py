@@ -15,6 +15,7 @@ from vrbench.checkpoint import Checkpoint
 from vrbench.headers import Tensor, read_header, read_places, weight_files
 from vrbench.layers import LayerSet
 from vrbench.models.random_shapes import RECIPE
+from vrbench.pieces import PIECES
 from vrbench.places import PARTS, Place, is_zero, same
 from vrbench.structure import canonical
 
@@ -67,7 +68,7 @@ def stored(checkpoint: Checkpoint) -> Stored:
     found = stored(checkpoint.base)
     for change in checkpoint.changes:
         found = _restored(found, change) if change.backbone else _without(found, change.layers)
-    for file in sorted(checkpoint.path.glob("*.safetensors")):
+    for file in (checkpoint.path / piece for piece in PIECES if checkpoint.has(piece)):
         if file.name == structure.ADAPTER:
             _adapt(found, checkpoint)
         else:
@@ -82,7 +83,7 @@ def _prefix(file: Path, below: Collection[str]) -> str:
     if file.name != structure.PROJECTOR:
         return {structure.TOWER: structure.TOWER_PREFIX}.get(file.name, "")
     names = [canonical(name) for name in read_header(file)]
-    for name in below:
+    for name in below if names else ():
         prefix = name.removesuffix(f".{names[0]}") + "."
         if name.endswith(f".{names[0]}") and all(prefix + other in below for other in names):
             return prefix
