@@ -175,6 +175,23 @@ class TestWeightsCompared:
             rewrite(tmp_path / name, lambda t, to=dtype: t.update({n: v.half().to(to) for n, v in t.items()}))
         assert against(tmp_path / "bf16", tmp_path / "f16").tuned == "none"
 
+    def test_a_head_of_its_own_counts_though_the_config_ties_it(self, whole: Path, tiny_llava: Path) -> None:
+        def add(tensors: Tensors, factor: float) -> None:
+            embedding = next(name for name in tensors if "embed_tokens" in name)
+            tensors["language_model.lm_head.weight"] = tensors[embedding] * factor
+
+        rewrite(whole, lambda tensors: add(tensors, 1.0))
+        assert against(whole, tiny_llava).others == ()
+        rewrite(whole, lambda tensors: add(tensors, 2.0))  # transformers loads it as it is
+        assert against(whole, tiny_llava).others == ("head",)
+
+    def test_a_file_that_is_no_piece_of_a_checkpoint_is_not_counted(self, tiny_llava: Path, tmp_path: Path) -> None:
+        folder = tiny.save_adapter(tmp_path / "adapter", tiny_llava)
+        save_file({"language_model.model.norm.weight": torch.zeros(tiny.HIDDEN)}, folder / "notes.safetensors")
+        told = describe(str(folder)).against
+        assert told is not None
+        assert (told.tuned, told.others) == ("1-2", ())
+
     def test_newer_names(self, whole: Path, tiny_llava: Path) -> None:
         def rename(tensors: Tensors) -> None:
             for name in list(tensors):
@@ -188,7 +205,7 @@ class TestWeightsCompared:
         assert (found.tuned, found.others, found.added) == ("0", (), ())
 
     def test_blocks_do_not_hide_a_change(self, whole: Path, tiny_llava: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from vrbench.stored import _blocks
+        from vrbench.places import _blocks
 
         monkeypatch.setattr(_blocks, "__defaults__", (7,))
         rewrite(whole, nudge("language_model.model.layers.2.mlp.down_proj"))

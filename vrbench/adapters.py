@@ -12,7 +12,7 @@ from typing import Any
 from vrbench.errors import VrbenchError
 from vrbench.headers import Tensor, read_header
 from vrbench.layers import LayerSet
-from vrbench.structure import ADAPTER, ADAPTER_CONFIG, Shape, canonical, first_of, layer_of
+from vrbench.structure import ADAPTER, ADAPTER_CONFIG, Shape, canonical, first_of, layer_of, twin_faults
 
 # Adapter options that change the weights beyond low-rank matrices, with the value that leaves them off.
 PLAIN = {
@@ -20,6 +20,11 @@ PLAIN = {
     "target_parameters": None, "alora_invocation_tokens": None, "layer_replication": None, "use_bdlora": None,
     "arrow_config": None, "use_qalora": False, "velora_config": None, "kasa_config": None, "monteclora_config": None,
 }  # fmt: skip
+PICKLED = "adapter_model.bin"
+UNREPEATABLE = re.compile(r"pissa_niter_\d+|loftq|corda")
+"""Ways to begin a training (init_lora_weights) that change the base by what a saved adapter does not hold."""
+
+SAVE_PLAIN = "save the adapter with PEFT's `path_initial_model_for_weight_conversion`, or give the merged model"
 PART = re.compile(r"(layers\.\d+\..+)\.lora_(?:([AB])\.weight|(magnitude_vector)(?:\.weight)?)")
 """A tensor of LoRA on a decoder layer: the module, then which matrix, or DoRA's vector."""
 
@@ -98,6 +103,8 @@ def adapter_faults(
         depth: its decoder layers.
         projector: gives the canonical names of the projector's parameters, which modules_to_save may replace.
     """
+    if (folder / PICKLED).is_file() and not (folder / ADAPTER).is_file():
+        return [f"{folder} has its adapter as {PICKLED}; save it with PEFT as {ADAPTER} (safe_serialization=True)"]
     try:
         config = read_adapter_config(folder)
         tensors = read_header(folder / ADAPTER)
@@ -105,7 +112,7 @@ def adapter_faults(
         return [str(fault)]
     path = folder / ADAPTER
     parts = parts_of(tensors)
-    faults = _config_faults(folder / ADAPTER_CONFIG, config, depth)
+    faults = _config_faults(folder / ADAPTER_CONFIG, config, depth) + twin_faults(path, tensors)
     if parts.strange:
         faults.append(
             f"{path} has {first_of(parts.strange)}; LoRA on the LLM's decoder layers is all that is allowed, beside a "
@@ -130,6 +137,9 @@ def _config_faults(path: Path, config: Mapping[str, Any], depth: int) -> list[st
     for option, off in PLAIN.items():
         if config.get(option) not in (off, None, False, []):
             faults.append(f"{path} sets {option} to {config[option]!r}; only LoRA, DoRA and rsLoRA can be loaded")
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and UNREPEATABLE.fullmatch(start):
+        faults.append(f"{path} has init_lora_weights {start!r}, whose base cannot be made again; {SAVE_PLAIN}")
     chosen = config.get("layers_to_transform") or []
     beyond = [n for n in ([chosen] if isinstance(chosen, int) else chosen) if not 0 <= n < depth]
     if beyond:

@@ -8,7 +8,8 @@ from functools import cache
 from vrbench.checkpoint import Checkpoint
 from vrbench.errors import VrbenchError
 from vrbench.layers import LayerSet
-from vrbench.stored import Stored, beginning, in_layer, layer_of, same
+from vrbench.places import beginning, same
+from vrbench.stored import Stored, in_layer, layer_of
 
 OUTSIDE = {"embed_tokens": "embeddings", "lm_head": "head", "norm": "final norm"}
 

@@ -12,10 +12,15 @@ from pathlib import Path
 from vrbench.errors import VrbenchError
 from vrbench.headers import header_faults
 from vrbench.models import random_shapes
+from vrbench.own_code import code_faults
 
 PUBLISHED = Path(__file__).parent / "pocket" / "weights"
 PREFIX = "pocket/"
+HUB_ID = re.compile(r"([\w-][\w.-]*/[\w.-]+)(?:@([\w./-]+))?")
+"""Owner and name of a repository, and the revision that may follow."""
+
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+CODE = ["*.py"]
 PICKLES = ["*.bin"]
 
 
@@ -43,7 +48,9 @@ def published() -> list[str]:
     return sorted(PREFIX + marker.parent.name for marker in PUBLISHED.glob("*/vrbench.json"))
 
 
-def find(name: str, *, near: Path | None = None, offline: bool = False, pickles: bool = False) -> Source:
+def find(
+    name: str, *, near: Path | None = None, offline: bool = False, with_code: bool = False, pickles: bool = False
+) -> Source:
     """The folder that a name stands for.
 
     Args:
@@ -51,6 +58,7 @@ def find(name: str, *, near: Path | None = None, offline: bool = False, pickles:
             "org/model@revision".
         near: a folder that relative paths are tried against first: that of the checkpoint whose base is looked for.
         offline: look for hub ids in the local cache only; HF_HUB_OFFLINE=1 says the same.
+        with_code: take a hub's Python files too, which are else left there.
         pickles: take a hub's *.bin files too; only `vrbench.convert` reads them, as tensors.
 
     Raises:
@@ -65,10 +73,19 @@ def find(name: str, *, near: Path | None = None, offline: bool = False, pickles:
     for folder in ([near / name] if near else []) + [Path(name).expanduser()]:
         if name and folder.is_dir():
             return Source(folder.resolve().name, folder.resolve())
-    hub_id = re.fullmatch(r"([\w-][\w.-]*/[\w.-]+)(?:@([\w./-]+))?", name)
+    hub_id = HUB_ID.fullmatch(name)
     if hub_id and not name.startswith(PREFIX):
-        return _from_hub(hub_id[1], hub_id[2], name, offline or _hub_is_off(), HUB_FILES + PICKLES * pickles)
+        files = HUB_FILES + CODE * with_code + PICKLES * pickles
+        return _from_hub(hub_id[1], hub_id[2], name, offline or _hub_is_off(), files)
     raise VrbenchError(f"no checkpoint {name!r}: {_hint(name)}")
+
+
+def is_hub_id(name: str, *, near: Path | None = None) -> bool:
+    """Whether a name without a revision can only stand for a repository of a hub."""
+    found = HUB_ID.fullmatch(name)
+    ours = name.startswith((PREFIX, random_shapes.PREFIX))
+    folders = [Path(name).expanduser(), *([near / name] if near else [])]
+    return bool(found and not found[2] and not ours and not any(folder.is_dir() for folder in folders))
 
 
 def name_beside(name: str, out: Path) -> str:
@@ -90,6 +107,11 @@ def _hint(name: str) -> str:
     return f"it is no folder, and the published ones are {', '.join(known)}"
 
 
+def _lacks_code(folder: Path) -> bool:
+    """Whether code that the folder needs is not there, since it was fetched without."""
+    return any(True for _ in code_faults(folder, trusted=True))
+
+
 def _hub_is_off() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
 
@@ -107,7 +129,8 @@ def _from_hub(repository: str, revision: str | None, name: str, offline: bool, f
 
     try:
         cached = snapshot(local_files_only=True)
-        if offline or not header_faults(cached.folder):
+        lacks_code = set(CODE) <= set(files) and _lacks_code(cached.folder)
+        if offline or not (header_faults(cached.folder) or lacks_code):
             return cached
     except LocalEntryNotFoundError:
         if offline:

@@ -37,6 +37,19 @@ def shapes_of(tensors: Mapping[str, Tensor], prefix: str = "") -> dict[str, Shap
     return {canonical(prefix + name): tensor.shape for name, tensor in tensors.items()}
 
 
+def twin_faults(where: Path | str, names: Iterable[str]) -> list[str]:
+    """A sentence for tensors that are stored under two names for one parameter, so that one of them is lost."""
+    stored: dict[str, list[str]] = {}
+    for name in names:
+        stored.setdefault(canonical(name), []).append(name)
+    twins = sorted(name for name, of in stored.items() if len(of) > 1)
+    if not twins:
+        return []
+    both = " and ".join(repr(name) for name in stored[twins[0]])
+    more = f" (and so {len(twins) - 1} more)" if len(twins) > 1 else ""
+    return [f"{where} holds one weight under two names, {both}{more}; which one is meant cannot be told"]
+
+
 def layer_of(name: str) -> int | None:
     """The decoder layer that a canonical name belongs to; none outside the decoder (towers, projector, embeddings)."""
     found = re.match(r"layers\.(\d+)\.", name)

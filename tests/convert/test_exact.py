@@ -273,6 +273,19 @@ def lineage_of(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / "vrbench.json").read_text()))
 
 
+@pytest.mark.parametrize(
+    ("stated", "written"), [(None, 2), (2, 2), ([2], 2), ([5, 2], [2, 5]), (7, [2, 7]), ("x", 2), ([None, "a"], 2)]
+)
+def test_answers_end_at_every_token_that_ends_the_original_s(stated: Any, written: Any, tmp_path: Path) -> None:
+    made = tiny.make("llava")
+    source = tiny.save_merged(made, tmp_path / "source")
+    (source / "generation_config.json").write_text(json.dumps({"eos_token_id": stated, "temperature": 0.9}))
+    out = convert(str(source), tmp_path / "out", None, str(tiny.save_tower(made, tmp_path / "tower")))
+    settings = json.loads((out / "generation_config.json").read_text())
+    assert settings["eos_token_id"] == written
+    assert "temperature" not in settings
+
+
 def test_the_lineage_of_a_merged_source(tmp_path: Path) -> None:
     found = lineage_of(converted("llava", tmp_path))
     (step,) = found["steps"]

@@ -16,7 +16,9 @@ from safetensors.torch import load_file, save_file
 from tests.convert import made as tiny
 from tests.convert.refusal import refused, told
 from tests.convert.words import save_tokenizer
+from vrbench import checkpoint
 from vrbench.convert import convert, stream
+from vrbench.convert.original import read_original
 from vrbench.errors import VrbenchError
 
 
@@ -110,11 +112,27 @@ class TestSettings:
             ({"model_type": "llava_mpt"}, "'llava_mpt'"),
             ({"text_config": {}}, "already"),
             ({"hidden_size": "wide"}, "describes no llama"),
+            ({"mm_vision_select_layer": "last"}, "mm_vision_select_layer is 'last'"),
         ],
     )
     def test_what_is_not_known_is_refused(self, change: dict[str, Any], word: str, at: Path) -> None:
         edit(at / "merged" / "config.json", **change)
         told(at, "merged", word)
+
+    @pytest.mark.parametrize("key", ["unfreeze_mm_vision_tower", "unfreeze_vision_tower"])
+    def test_a_tower_that_was_trained_and_is_not_there(self, key: str, at: Path) -> None:
+        edit(at / "projector" / "config.json", **{key: True})
+        told(at, "projector", f"{key} True", "no weights of its vision tower", base=True)
+        edit(at / "merged" / "config.json", **{key: True})
+        assert read_original(str(at / "merged"), None, str(at / "tower")).tower_folder is None  # it holds them
+        edit(at / "projector" / "config.json", **{key: False})
+        assert read_original(str(at / "projector"), str(at / "base"), str(at / "tower")).tower_folder
+
+    @pytest.mark.parametrize("form", ["merged", "merged-bin", "projector", "lora"])
+    def test_given_to_a_run_it_is_answered_with_how_to_convert_it(self, form: str, at: Path) -> None:
+        found = checkpoint.faults(str(at / form))
+        assert [f for f in found if "vrbench convert" in f], found
+        assert len(found) == 1
 
     def test_another_kind_of_tower(self, at: Path) -> None:
         edit(at / "tower" / "config.json", model_type="dinov2")
@@ -232,7 +250,8 @@ class TestAdapters:
     @pytest.mark.parametrize(
         "change",
         [{"use_dora": True}, {"modules_to_save": ["lm_head"]}, {"bias": "all"}, {"rank_pattern": {"q_proj": 2}},
-         {"peft_type": "IA3"}, {"r": 0}],
+         {"peft_type": "IA3"}, {"r": 0}, {"init_lora_weights": "pissa"}, {"init_lora_weights": "olora"},
+         {"alora_invocation_tokens": [1, 2]}],
     )  # fmt: skip
     def test_what_is_no_plain_lora(self, change: dict[str, Any], at: Path) -> None:
         edit(at / "lora" / "adapter_config.json", **change)
@@ -245,6 +264,13 @@ class TestAdapters:
     def test_one_matrix_of_two(self, at: Path) -> None:
         resave(at / "lora" / self.FILE, lambda state: state.pop(next(n for n in state if "lora_B" in n), None) is None)
         told(at, "lora", "has only one matrix of", base=True)
+
+    @pytest.mark.parametrize("form", ["lora", "projector"])
+    @pytest.mark.parametrize("key", ["rms_norm_eps", "hidden_act", "num_attention_heads"])
+    def test_a_base_that_computes_otherwise_in_the_same_shapes(self, key: str, form: str, at: Path) -> None:
+        value = {"rms_norm_eps": 1e-6, "hidden_act": "gelu", "num_attention_heads": 2}[key]
+        edit(at / "base" / "config.json", **{key: value})
+        told(at, form, "another base than", f"{key} {value!r}", base=True)
 
     def test_an_adapter_for_a_deeper_and_wider_base(self, at: Path) -> None:
         deeper = tiny.make("llava", num_hidden_layers=5, intermediate_size=64)
@@ -301,3 +327,11 @@ def test_an_empty_folder_may_be_the_goal(at: Path) -> None:
     convert(str(at / "merged"), at / "out", None, str(at / "tower"))
     assert (at / "out" / "vrbench.json").is_file()
     assert (at / "out").stat().st_mode & 0o777 == 0o755
+
+
+def test_a_link_to_a_folder_elsewhere_may_be_the_goal(at: Path) -> None:
+    (at / "elsewhere").mkdir()
+    (at / "out").symlink_to(at / "elsewhere")
+    convert(str(at / "merged"), at / "out", None, str(at / "tower"))
+    assert (at / "out").is_symlink()
+    assert (at / "elsewhere" / "vrbench.json").is_file()

@@ -148,3 +148,13 @@ def test_weights_that_went_missing_after_the_check_are_not_made_up(tmp_path: Pat
 def test_an_unknown_dtype_is_refused(tiny_llava: Path) -> None:
     with pytest.raises(VrbenchError, match="'int3' is unknown; there are float32, bfloat16"):
         load(tiny_llava, "int3")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_adapter_that_diverged_is_refused(value: float, tiny_llava: Path, tmp_path: Path) -> None:
+    folder = tiny.save_adapter(tmp_path / "adapter", tiny_llava)
+    tensors = load_file(folder / "adapter_model.safetensors")
+    next(tensor for name, tensor in tensors.items() if "lora_B" in name)[0, 0] = value
+    save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
+    with pytest.raises(VrbenchError, match=r"adapter_model\.safetensors cannot be merged: NaNs detected"):
+        load_vlm(checkpoint.resolve(str(folder)))

@@ -76,6 +76,15 @@ def test_a_model_that_was_tuned_elsewhere_too_is_refused(tiny_llava: Path, tmp_p
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_training_that_diverged_is_refused(value: float, tiny_llava: Path, tmp_path: Path) -> None:
+    model = tiny.llava()
+    model.model.language_model.layers[1].mlp.up_proj.weight.data[3, 4] = value
+    with pytest.raises(VrbenchError, match=r"not finite in 'layers\.1\.mlp\.up_proj\.weight'"):
+        write_delta(model, LayerSet.of((1,), 4), str(tiny_llava), tmp_path / "d")
+    assert not (tmp_path / "d").exists()
+
+
 def test_a_model_of_other_shapes_is_refused_with_all_of_them(tiny_llava: Path, tmp_path: Path) -> None:
     with pytest.raises(ManyFaults) as fault:
         write_delta(tiny.llava(hidden=64), LayerSet.of((1,), 4), str(tiny_llava), tmp_path / "d")

@@ -153,3 +153,15 @@ class TestFaults:
         tiny.mark(folder, str(tiny_llava), digest, steps)
         (found,) = checkpoint.faults(str(folder))
         assert "step 2 (restored) of a comes after the training whose weights lie in the same folder" in found
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_link_to_a_folder_elsewhere_may_be_the_goal(is_there: bool, tiny_llava: Path, tmp_path: Path) -> None:
+    language_model(tmp_path / "llm")
+    elsewhere, out = tmp_path / "elsewhere", tmp_path / "out"
+    out.symlink_to(elsewhere)
+    if is_there:
+        elsewhere.mkdir()
+    restore(str(tiny_llava), "1", str(tmp_path / "llm"), out)
+    assert out.is_symlink()
+    assert checkpoint.faults(str(elsewhere)) == []

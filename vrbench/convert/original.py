@@ -14,6 +14,7 @@ from vrbench.convert.stored import has_model, model_files, tensors_in
 from vrbench.convert.towers import Tower, tower_of
 from vrbench.convert.words import Words, has_tokenizer, read_words
 from vrbench.errors import VrbenchError, raise_all, sentences
+from vrbench.json_files import read_json
 from vrbench.structure import ADAPTER_CONFIG
 
 PROJECTOR_FILE, NON_LORA_FILE = "mm_projector.bin", "non_lora_trainables.bin"
@@ -47,6 +48,12 @@ EXPECTED: dict[str, tuple[Any, ...]] = {
     "quantization_config": (None,),
 }
 """Settings of the original config.json that change the model -> the values that can be converted."""
+
+OF_THE_LLM = ("hidden_act", "num_attention_heads", "num_key_value_heads", "rms_norm_eps", "rope_theta", "rope_scaling")
+"""Settings that decide what a language model computes and show in no tensor's shape."""
+
+TOWER_TRAINED = ("unfreeze_mm_vision_tower", "unfreeze_vision_tower")
+"""Settings of the original config.json that say that the vision tower's weights were trained too."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +118,7 @@ def read_original(source: str, base: str | None, vision_tower: str | None) -> Or
     files = _own_files(folder, form, faults)
     if base_folder and form != "merged":
         faults.attempt(model_files, base_folder)
+        faults.found += _other_base_faults(folder, settings, base_folder)
     adapter = faults.attempt(read_adapter, folder) if form == "lora" else None
     given_tower = places[vision_tower].folder if vision_tower else None
     tower_folder, tower = _tower(folder, settings, files, given_tower, faults)
@@ -190,6 +198,17 @@ def _base_faults(folder: Path, form: Form, base: str | None) -> list[str]:
     return []
 
 
+def _other_base_faults(folder: Path, settings: dict[str, Any], base: Path) -> list[str]:
+    """Whether a base computes otherwise than the model that the source was trained on; its config.json says so."""
+    theirs = read_json(base / "config.json")
+    return [
+        f"{base} is another base than {folder} was trained on: its config.json has {key} {theirs[key]!r}, that of "
+        f"{folder} {settings[key]!r}"
+        for key in OF_THE_LLM
+        if key in settings and key in theirs and settings[key] != theirs[key]
+    ]
+
+
 def _own_files(folder: Path, form: Form, faults: _Faults) -> tuple[Path, ...]:
     if form == "merged":
         return tuple(faults.attempt(model_files, folder) or ())
@@ -209,6 +228,13 @@ def _tower(
     stored = [name for file in files for name in faults.attempt(tensors_in, file) or ()]
     if any((names.target_of(name) or "").startswith(names.TOWER) for name in names.plain(stored).values()):
         return None, faults.attempt(tower_of, settings, given)
+    trained = next((key for key in TOWER_TRAINED if settings.get(key)), None)
+    if trained:
+        faults.found.append(
+            f"{folder / 'config.json'} has {trained} {settings[trained]!r}, and {folder} holds no weights of its "
+            f"vision tower; those that it was trained to are needed"
+        )
+        return None, None
     place = given or _named_tower(folder, str(settings.get("mm_vision_tower")), faults)
     if place is None:
         return None, None

@@ -16,6 +16,7 @@ from vrbench.convert.plan import Move, plan
 from vrbench.convert.stored import model_files
 from vrbench.convert.stream import write_shards
 from vrbench.errors import VrbenchError, raise_all
+from vrbench.json_files import read_json
 from vrbench.layers import LayerSet
 from vrbench.lineage import MARKER
 from vrbench.models import llava
@@ -33,7 +34,7 @@ def run(source: str, out: Path, base: str | None, vision_tower: str | None) -> P
     original = read_original(source, base, vision_tower)
     config = target_config(original)
     moves = plan(original, config)
-    out = out.absolute()
+    out = out.resolve()  # what a link leads to can be replaced, the link cannot
     out.parent.mkdir(parents=True, exist_ok=True)
     _require_room(out.parent, moves)
     part = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.part-"))
@@ -79,10 +80,14 @@ def _write_processor(folder: Path, original: Original) -> None:
 
 
 def _write_generation(folder: Path, original: Original) -> None:
+    """Greedy decoding, which ends where the original's does: at its end token, and at all that its settings name."""
     tokenizer = original.words.tokenizer
+    stated = read_json((original.base or original.folder) / "generation_config.json").get("eos_token_id")
+    named = [token for token in (stated if isinstance(stated, list) else [stated]) if type(token) is int]
+    ends = list(dict.fromkeys([tokenizer.eos_token_id, *named]))
     settings = {
         "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
+        "eos_token_id": ends if len(ends) > 1 else ends[0],
         "pad_token_id": tokenizer.pad_token_id,
         "do_sample": False,
     }

@@ -74,7 +74,9 @@ def tower_of(settings: dict[str, Any], folder: Path | None) -> Tower:
     if feature not in FEATURES:
         raise VrbenchError(f"mm_vision_select_feature is {feature!r}; known are {', '.join(FEATURES)}")
     if config["model_type"] == "clip_vision_model":
-        layer, strategy = int(settings.get("mm_vision_select_layer", -2)), FEATURES[feature]
+        layer, strategy = settings.get("mm_vision_select_layer", -2), FEATURES[feature]
+        if type(layer) is not int:
+            raise VrbenchError(f"mm_vision_select_layer is {layer!r}; it has to be a whole number, such as -2")
     else:  # both code bases read this state of a SigLIP tower, whatever the config says; it has no class token
         layer, strategy = -2, "full"
     return Tower(config, layer, strategy, _pictures(config, folder, settings.get("image_aspect_ratio")))

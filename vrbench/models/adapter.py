@@ -34,7 +34,8 @@ def put_adapter(model: Any, folder: Path, merge: bool = True) -> Any:
         The model without PEFT's outer wrappers; with merge=False its tuned linears are PEFT's.
 
     Raises:
-        VrbenchError: a tensor of the adapter has no decoder layer to go to, or a layer's matrix stayed unfilled.
+        VrbenchError: a tensor of the adapter has no decoder layer to go to, a layer's matrix stayed unfilled, or a
+            merged weight is not finite.
     """
     from peft import get_peft_model, set_peft_model_state_dict
     from safetensors.torch import load_file
@@ -51,7 +52,12 @@ def put_adapter(model: Any, folder: Path, merge: bool = True) -> Any:
     unfilled = [name for name in outcome.missing_keys if ".lora_" in name]
     if unfilled or outcome.unexpected_keys:
         raise VrbenchError(f"{folder / ADAPTER} does not fit: {(unfilled + list(outcome.unexpected_keys))[0]!r}")
-    return wrapped.merge_and_unload(safe_merge=True) if merge else wrapped.eval().get_base_model()
+    if not merge:
+        return wrapped.eval().get_base_model()
+    try:
+        return wrapped.merge_and_unload(safe_merge=True)
+    except ValueError as error:  # what is merged is looked at before it takes the weights' place
+        raise VrbenchError(f"{folder / ADAPTER} cannot be merged: {error}") from error
 
 
 def _config(folder: Path, tensors: dict[str, Any], targets: dict[str, tuple[str, str]]) -> Any:

@@ -6,12 +6,26 @@ from pathlib import Path
 from typing import Any
 
 from vrbench.models import folders
+from vrbench.own_code import LOCAL
 from vrbench.structure import Shape
 
 
 def faults(folder: Path) -> list[str]:
     """Why the weights in a folder are not those of the model that its config.json describes; no weight is loaded."""
-    return folders.faults(folder, _idle)
+    return folders.faults(folder, _idle) or _feature_faults(folder)
+
+
+def _feature_faults(folder: Path) -> list[str]:
+    """Whether the vision tower has the states that the projector reads."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, **LOCAL)
+    chosen, depth = config.vision_feature_layer, config.vision_config.num_hidden_layers
+    beyond = [n for n in ([chosen] if isinstance(chosen, int) else chosen) if not -depth - 1 <= n <= depth]
+    if not beyond:
+        return []
+    said = f"{folder / 'config.json'} has vision_feature_layer {chosen}"
+    return [f"{said}; a vision tower of {depth} layers has states {-depth - 1} to {depth}"]
 
 
 def load(folder: Path, dtype: Any) -> tuple[Any, Any, Any]:
@@ -22,15 +36,13 @@ def load(folder: Path, dtype: Any) -> tuple[Any, Any, Any]:
         dtype: a torch.dtype; every weight is converted to it, whatever the files hold.
 
     Raises:
-        VrbenchError: a weight of the model is not in the files, or has another shape there.
+        VrbenchError: the settings of tokenizer or image processor cannot be read, a weight of the model is not in the
+            files, or has another shape there.
     """
-    from transformers import AutoTokenizer
-
     from vrbench.models.processors import load_image_processor
 
-    model = folders.load_model(folder, dtype, _idle)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    return model, tokenizer, load_image_processor(folder, "llava")
+    tokenizer, image_processor = folders.load_readers(folder, lambda: load_image_processor(folder, "llava"))
+    return folders.load_model(folder, dtype, _idle), tokenizer, image_processor
 
 
 def expected_shapes(config: Any) -> dict[str, Shape]:

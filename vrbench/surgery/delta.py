@@ -34,7 +34,8 @@ def write_delta(
         The folder.
 
     Raises:
-        VrbenchError: the folder is taken, the depths differ, or the model differs from its base elsewhere too.
+        VrbenchError: the folder is taken, the depths differ, a weight is not finite, or the model differs from its base
+            elsewhere too.
     """
     from safetensors.torch import save_file
 
@@ -45,6 +46,11 @@ def write_delta(
         raise VrbenchError(f"layers {layers} are out of {layers.depth}; {base} has {below.depth} decoder layers")
     _refuse_other_changes(model, layers, below)
     tensors = layer_parameters(model, layers) | projector_parameters(model)
+    broken = sorted(name for name, p in tensors.items() if not bool(p.isfinite().all()))
+    if broken:
+        raise VrbenchError(
+            f"the tuned model has values that are not finite in {first_of(broken)}; the training diverged"
+        )
     about = {"kind": "trained", "layers": str(layers), "depth": below.depth, "method": "weights"}
     lineage = Lineage(
         id=id_ or out.resolve().name, family=below.family, depth=below.depth,

@@ -37,6 +37,7 @@ def made_folder(out: Path) -> Iterator[Path]:
         VrbenchError: `out` holds something already.
     """
     refuse_taken(out)
+    out = out.resolve()  # what a link leads to can be replaced, the link cannot
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
     try:
