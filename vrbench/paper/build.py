@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from vrbench import registry
@@ -11,7 +11,7 @@ from vrbench.errors import VrbenchError, raise_all, sentences
 from vrbench.paper.contents import CONTENTS
 from vrbench.paper.draft import Draft
 from vrbench.paper.families import Family, Value, family
-from vrbench.paper.plan import Plan
+from vrbench.paper.plan import TRIAL, Plan
 
 N = 8
 """Layers of the region and of every other strategy."""
@@ -21,9 +21,6 @@ SHORT = {"steps": "tune.steps", "scenes": "data.scenes", "batch": "tune.batch"}
 
 SET_BY_TABLES = ("tune.layers", "tune.modules", "tune.sampling", "tune.every", "data.share", "seed", "stage", "makes")
 """Recipe keys that the tables decide."""
-
-TRIAL = 50
-"""Below so many steps a training learns nothing: it is a trial, and all else is made small too."""
 
 TRIAL_TRAINING: dict[str, Value] = {
     "tune.batch": 2, "data.turns": 2, "data.easy_vqa": 0.0, "data.dev": 8, "dtype": "float32",
@@ -92,7 +89,7 @@ def _tables(text: str, faults: list[str]) -> tuple[str, ...]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name not in (*CONTENTS, "all"):
-            near = difflib.get_close_matches(name, CONTENTS, n=1)
+            near = difflib.get_close_matches(name, (*CONTENTS, "all"), n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(CONTENTS)}, or all"
             faults.append(f"no table {name!r}; {hint}")
     if not names:
@@ -102,7 +99,7 @@ def _tables(text: str, faults: list[str]) -> tuple[str, ...]:
 
 def _draft(of: Family, asked: Asked, overrides: Mapping[str, str], specs: tuple[registry.TaskSpec, ...]) -> Draft:
     limit = of.limit if asked.limit is None else asked.limit or None
-    trial = is_trial(overrides)
+    trial = int(overrides.get("tune.steps", TRIAL)) < TRIAL
     training: dict[str, Value] = {**of.overrides, **_small(of, overrides, trial), **overrides}
     of_healing = ("tune.steps", "data.scenes")  # the recipe's own, since a healing is short
     healing = {key: value for key, value in training.items() if key not in of_healing}
@@ -113,11 +110,6 @@ def _draft(of: Family, asked: Asked, overrides: Mapping[str, str], specs: tuple[
         of=of, n=N, tasks=asked.tasks or of.tasks, specs=specs, limit=limit, training=training, healing=healing,
         pictures=TRIAL_PICTURES if trial else PICTURES, base=overrides.get("base", of.base),
     )  # fmt: skip
-
-
-def is_trial(overrides: Mapping[str, str]) -> bool:
-    """Whether so few steps were asked for that nothing can be learned."""
-    return int(overrides.get("tune.steps", TRIAL)) < TRIAL
 
 
 def _small(of: Family, overrides: Mapping[str, str], trial: bool) -> dict[str, Value]:

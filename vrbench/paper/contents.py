@@ -117,7 +117,7 @@ def pruning(draft: Draft, seed: int) -> None:
     baseline = draft.measured(models["full"])
     for series, model in models.items():
         for by in REMOVED_BY:
-            draft.enter("pruning", "0 removed", draft.measured(model), baseline, seed, f"{series}, by {by}", 0)
+            draft.enter("pruning", _row(0), draft.measured(model), baseline, seed, f"{series}, by {by}", 0)
             _curve(draft, seed, series, by, REMOVED, baseline, outside_region=series == "region")
         _healed(draft, seed, series, baseline, draft.measured(model))
         _blocks(draft, seed, series, model, baseline)
