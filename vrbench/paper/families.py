@@ -50,6 +50,7 @@ class Family:
         tasks: what is measured.
         text: those of the tasks that need no picture.
         limit: items a task, or None for all.
+        trial_tasks: what is measured in a trial.
         dtype: compute type of measuring.
         overrides: recipe keys that differ from the recipe's.
         batch: samples an optimizer step.
@@ -70,6 +71,7 @@ class Family:
     costs: Costs
     batch: int
     overrides: dict[str, Value] = field(default_factory=dict)
+    trial_tasks: str = ""
     samples: int = 0
     jobs_per_card: int = 1
 
@@ -101,6 +103,7 @@ FAMILIES: dict[str, Family] = {
         id="pocket", recipe="pocket-full", heal="pocket-heal", base="pocket/base", depth=30,
         tasks="pocket", text="pocket_text", limit=POCKET_LIMIT, dtype="float32", costs=POCKET_COSTS,
         batch=64, overrides={"tune.steps": POCKET_STEPS, "data.scenes": POCKET_SCENES}, jobs_per_card=4,
+        trial_tasks="pocket_mme,pocket_textvqa,pocket_grammar",
     ),
     "llava-1.5-7b": Family(
         id="llava-1.5-7b", recipe="llava-1.5-7b-full", heal="llava-1.5-7b-heal", base="checkpoints/llava-1.5-7b-base",
