@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tabulate import tabulate
@@ -105,7 +105,5 @@ def print_spent(plan: Plan, folder: Path, options: Options, events: list[Event],
     print(f"{now}{f'; {what} by card: {cards}' if options.cards and cards else ''}")
 
 
-def _print_table(
-    rows: list[tuple[str, int, int, str]] | list[tuple[str, int, str, str]], head: tuple[str, ...]
-) -> None:
+def _print_table(rows: Sequence[tuple[object, ...]], head: tuple[str, ...]) -> None:
     print(tabulate(rows, head, "simple", disable_numparse=True))

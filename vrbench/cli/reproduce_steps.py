@@ -6,8 +6,10 @@ killed process left whole, but for its mark, is not done again.
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from vrbench.errors import VrbenchError
 from vrbench.lineage import MARKER, read_lineage
@@ -52,9 +54,18 @@ def layers(job: Job) -> None:
         _measure_order(job)
         return
     from vrbench.checkpoint import resolve
-    from vrbench.surgery.choosing import choose_layers
+    from vrbench.layers import LayerSet
+    from vrbench.surgery.importance import importance
+    from vrbench.writing import write_atomically
 
     ckpt, base = resolve(str(arguments["ckpt"])), resolve(str(arguments["base"]))
+    found = importance(
+        str(arguments["by"]), ckpt, base, pictures=int(arguments["pictures"]), device=job.device
+    )
+    best = sorted(range(ckpt.depth), key=found.values.__getitem__, reverse=True)[: int(arguments["n"])]
+    told = {"by": found.by, "depth": ckpt.depth, "indices": list(LayerSet.of(best, ckpt.depth)),
+            "scores": list(found.values), "note": found.note}
+    write_atomically(job.target, json.dumps(told, indent=1) + "\n")
 
 
 def _measure_order(job: Job) -> None:
@@ -74,7 +85,7 @@ def prune(job: Job) -> None:
     from vrbench.surgery import prune as prune_layers
     from vrbench.surgery import recipe_of
 
-    keys = dict(job.arguments)
+    keys: dict[str, Any] = dict(job.arguments)
     recipe = recipe_of(makes=job.step, base=keys.pop("ckpt"), **keys)
     if not _is_whole(job.target, recipe.digest):
         prune_layers(recipe, job.target, job.device)

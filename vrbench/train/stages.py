@@ -67,7 +67,7 @@ def _make_base(recipe: TrainRecipe, out: Path, device: torch.device, state: Path
     dev_right = learner.right(_encoded(tower, packer, dev, device))
     save_tensors(tower.state_dict(), out / pocket.TOWER)
     save_tensors(model.model.multi_modal_projector.state_dict(), out / pocket.PROJECTOR)
-    words = learner.perplexity(packer.tokenizer, _dev_passages())
+    words = learner.perplexity(packer.tokenizer, _dev_passages(recipe.data))
     note = _note(device, started, tower_dev=seen, final_loss=losses[-1], dev_right=dev_right, dev_ppl=words)
     none = str(LayerSet.none(smollm2.LAYERS))
     steps = [
@@ -130,7 +130,7 @@ def _pocket_lessons(recipe: TrainRecipe, vlm: VLM, model: Any, device: torch.dev
     lessons = pocket_lessons(learner, data, extra, recipe, steps, recipe.tune.batch)
 
     def measure() -> dict[str, Any]:
-        words = learner.perplexity(packer.tokenizer, _dev_passages())
+        words = learner.perplexity(packer.tokenizer, _dev_passages(recipe.data))
         return {"dev_right": learner.right(dev), "dev_ppl": words}
 
     return Lessons(lessons.samples, lessons.collate, lessons.loss, lessons.order, lessons.tokens, measure)
@@ -163,8 +163,10 @@ def _encoded(tower: nn.Module, packer: Packer, data: Pictures, device: torch.dev
     return Encoded(encode(tower, data.pixels, device), packer.rows(data.turns))
 
 
-def _dev_passages() -> list[str]:
-    return [row["text"] for row in pydoc.rows("dev")][:DEV_PASSAGES]
+def _dev_passages(settings: Data) -> list[str]:
+    """As many passages as suit the dev pictures."""
+    share = (settings.dev or DEV_PICTURES) / DEV_PICTURES
+    return [row["text"] for row in pydoc.rows("dev")][: max(1, round(share * DEV_PASSAGES))]
 
 
 def _round_to_bfloat16(module: nn.Module, trained_only: bool = False) -> None:
