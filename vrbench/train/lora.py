@@ -12,10 +12,8 @@ from vrbench.errors import VrbenchError
 from vrbench.layers import LayerSet
 from vrbench.models import anatomy
 from vrbench.train.recipe import Tune
+from vrbench.train.starting import ATTENTION, is_attention
 from vrbench.train.trainer import Group
-
-ATTENTION = ("self_attn", "cross_attn", "attn", "attention")
-"""What the attention of a decoder layer is called."""
 
 
 def with_lora(model: Any, layers: LayerSet, settings: Tune) -> Any:
@@ -46,7 +44,7 @@ def _pattern(model: Any, layers: LayerSet, attention_only: bool) -> str:
         name
         for i in layers
         for name, module in modules[i].named_modules()
-        if isinstance(module, nn.Linear) and not (attention_only and name.split(".")[0] not in ATTENTION)
+        if isinstance(module, nn.Linear) and (is_attention(name) or not attention_only)
     }
     if not inside:
         raise VrbenchError(f"layers {layers} have no linear in {' or '.join(ATTENTION)} that LoRA could be put on")

@@ -13,7 +13,6 @@ import numpy as np
 from torch import nn
 from transformers import TrainerCallback
 
-from vrbench.errors import VrbenchError
 from vrbench.layers import LayerSet
 
 
@@ -21,16 +20,6 @@ def drawn(layers: LayerSet, count: int, seed: int, draw: int) -> LayerSet:
     """The layers of a draw, by its number alone: a training that goes on draws what an undisturbed one draws."""
     chosen = np.random.default_rng([seed, draw]).choice(list(layers), count, replace=False)
     return LayerSet.of([int(i) for i in chosen], layers.depth)
-
-
-def refuse_too_many(layers: LayerSet, count: int) -> None:
-    """Refuse to draw more layers than there are.
-
-    Raises:
-        VrbenchError: that.
-    """
-    if count > len(layers):
-        raise VrbenchError(f"tune.sampling is {count}; tune.layers = {layers} are {len(layers)} to draw from")
 
 
 class LayerSampling(TrainerCallback):

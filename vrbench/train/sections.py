@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -38,6 +39,15 @@ class Data(Section):
     easy_vqa: float = Field(default=0.0, ge=0, lt=1, description="Share of a batch from easy-VQA's train split.")
     share: float = Field(default=1.0, gt=0, le=1, description="Share of the pictures that is used.")
     dev: int | None = Field(default=None, gt=0, description="Dev pictures measured at the end; else the usual number.")
+
+    @property
+    def used(self) -> int:
+        """How many of the generated pictures are used."""
+        return max(1, round(self.scenes * self.share))
+
+    def extras(self, batch: int) -> int:
+        """How many of a step's pictures are easy-VQA's."""
+        return round(batch * self.easy_vqa)
 
 
 class Conversations(Section):
@@ -152,3 +162,15 @@ class Tune(Section):
         if found:
             raise ValueError("\n".join(found))
         return self
+
+    def steps_for(self, samples: int, extras: int = 0) -> int:
+        """Optimizer steps: as stated, or what the epochs come to.
+
+        Args:
+            samples: in the data, those of `extras` apart.
+            extras: samples of each step that are not among them.
+        """
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None  # as the check above says
+        return max(1, math.ceil(self.epochs * samples / (self.batch - extras)))

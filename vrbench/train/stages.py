@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from vrbench.checkpoint import Checkpoint, resolve
 from vrbench.errors import VrbenchError
-from vrbench.layers import LayerSet, select
+from vrbench.layers import LayerSet
 from vrbench.models import pocket, smollm2
 from vrbench.models.load import load_packed
 from vrbench.models.vlm import VLM
@@ -22,14 +22,15 @@ from vrbench.pocket import pydoc
 from vrbench.records import Base, Lineage, Step
 from vrbench.train.features import Encoded, cached
 from vrbench.train.learner import Learner
-from vrbench.train.lora import with_lora
+from vrbench.train.lora import groups_of, with_lora
 from vrbench.train.packing import Packer
 from vrbench.train.pictures import Pictures, easy, generated
+from vrbench.train.processes import is_first
 from vrbench.train.publish import publish, save_tensors, save_tuned
 from vrbench.train.recipe import Data, TrainRecipe
-from vrbench.train.sampling import refuse_too_many
+from vrbench.train.starting import Start
 from vrbench.train.tower import encode, train_tower
-from vrbench.train.tune import Lessons, align, extras_of, pocket_lessons, steps_of, tune, used
+from vrbench.train.tune import Lessons, align, pocket_lessons, tune
 
 DEV_PICTURES = 600
 DEV_PASSAGES = 60
@@ -37,33 +38,34 @@ LAST = 25
 """Steps at the end whose mean loss the lineage tells."""
 
 
-def run_recipe(recipe: TrainRecipe, out: Path, device: torch.device, state: Path) -> Path:
-    """Train as the recipe says and write the folder; see `vrbench.train.train`.
+def make_base(recipe: TrainRecipe, out: Path, device: torch.device, state: Path) -> Path:
+    """Train a tower and a projector, and write the folder.
 
     Args:
-        recipe: what to do.
+        recipe: with the sections `tower` and `align`.
         out: the folder, made and claimed for the recipe.
         device: where to train.
         state: folder of the saved states.
+
+    Raises:
+        VrbenchError: the base is not the pocket family's LLM, the loss is not finite, or memory ran out.
     """
     started = time.perf_counter()
-    return (_make_base if recipe.tower else _tune)(recipe, out, device, state, started)
-
-
-def _make_base(recipe: TrainRecipe, out: Path, device: torch.device, state: Path, started: float) -> Path:
     if recipe.base != smollm2.ID:
         raise VrbenchError(f"recipe {recipe.name} has base {recipe.base!r}; a new tower goes with {smollm2.ID!r} only")
     assert isinstance(recipe.data, Data) and recipe.align is not None  # as the recipe's check says
-    data = generated("train", used(recipe.data), 1, captions=True)
+    data = generated("train", recipe.data.used, 1, captions=True)
     dev = generated("dev", recipe.data.dev or DEV_PICTURES, 1, captions=True)
     extra = easy(1) if recipe.data.easy_vqa else None
     tower, seen = train_tower(recipe, data, extra, dev, device, state / "tower")
-    _round_to_bfloat16(tower)
+    _round_to_bfloat16(tower.parameters())
     torch.manual_seed(recipe.seed)
     model = pocket.new_llava()
     model.model.vision_tower.load_state_dict(tower.state_dict())
     learner, packer = _learner(model.to(device), recipe)
     losses = align(learner, _encoded(tower, packer, data, device), recipe, state / "align")
+    if not is_first():
+        return out
     dev_right = learner.right(_encoded(tower, packer, dev, device))
     save_tensors(tower.state_dict(), out / pocket.TOWER)
     save_tensors(model.model.multi_modal_projector.state_dict(), out / pocket.PROJECTOR)
@@ -83,30 +85,30 @@ def _make_base(recipe: TrainRecipe, out: Path, device: torch.device, state: Path
     return publish(out, lineage, recipe)
 
 
-def chosen_layers(recipe: TrainRecipe, base: Checkpoint) -> LayerSet:
-    """The layers that a recipe tunes of a checkpoint.
+def tune_base(recipe: TrainRecipe, start: Start, out: Path, device: torch.device, state: Path) -> Path:
+    """Tune layers and projector of a checkpoint, and write the folder.
+
+    Args:
+        recipe: with the section `tune`.
+        start: the checkpoint, and the layers.
+        out: the folder, made and claimed for the recipe.
+        device: where to train.
+        state: folder of the saved states.
 
     Raises:
-        VrbenchError: the strategy is unknown, or wants more layers than there are.
+        VrbenchError: the family cannot learn from the data, the loss is not finite, or memory ran out.
     """
-    assert recipe.tune is not None
-    layers = select(recipe.tune.layers, base.depth)
-    if recipe.tune.sampling is not None:
-        refuse_too_many(layers, recipe.tune.sampling)
-    return layers
-
-
-def _tune(recipe: TrainRecipe, out: Path, device: torch.device, state: Path, started: float) -> Path:
-    settings = recipe.tune
+    started = time.perf_counter()
+    settings, base, layers = recipe.tune, start.base, start.layers
     assert settings is not None
-    base = resolve(recipe.base)
-    layers = chosen_layers(recipe, base)
     vlm = load_packed(base, device, "float32")
     torch.manual_seed(recipe.seed)
     model = with_lora(vlm.model, layers, settings) if len(layers) and settings.tuning == "lora" else vlm.model
     lessons = _pocket_lessons(recipe, vlm, model, device)
     losses = tune(model, layers, lessons, recipe, device, state / recipe.stage)
-    _round_to_bfloat16(model, trained_only=True)
+    if not is_first():
+        return out
+    _round_to_bfloat16(p for group in groups_of(model, layers, settings) for p in group.parameters)
     last = losses[-LAST:]
     note = _note(device, started, steps=len(losses), final_loss=sum(last) / len(last), **lessons.measure())
     method = save_tuned(model, layers, settings, recipe.base, out)
@@ -126,14 +128,14 @@ def _pocket_lessons(recipe: TrainRecipe, vlm: VLM, model: Any, device: torch.dev
     data, extra, dev = _tuning_data(recipe.data, vlm, packer, device)
     if device.type == "cuda":
         learner.compile(data.rows)
-    steps = steps_of(recipe.tune, used(recipe.data), extras_of(recipe.data, recipe.tune.batch))
+    steps = recipe.tune.steps_for(recipe.data.used, recipe.data.extras(recipe.tune.batch))
     lessons = pocket_lessons(learner, data, extra, recipe, steps, recipe.tune.batch)
 
     def measure() -> dict[str, Any]:
         words = learner.perplexity(packer.tokenizer, _dev_passages(recipe.data))
         return {"dev_right": learner.right(dev), "dev_ppl": words}
 
-    return Lessons(lessons.samples, lessons.collate, lessons.loss, lessons.order, lessons.tokens, measure)
+    return replace(lessons, measure=measure)
 
 
 def _tuning_data(
@@ -169,11 +171,10 @@ def _dev_passages(settings: Data) -> list[str]:
     return [row["text"] for row in pydoc.rows("dev")][: max(1, round(share * DEV_PASSAGES))]
 
 
-def _round_to_bfloat16(module: nn.Module, trained_only: bool = False) -> None:
+def _round_to_bfloat16(parameters: Iterable[nn.Parameter]) -> None:
     """What is published is bfloat16: what follows must be trained on, and measured with, exactly that."""
-    for parameter in module.parameters():
-        if parameter.requires_grad or not trained_only:
-            parameter.data = parameter.data.bfloat16().float()
+    for parameter in parameters:
+        parameter.data = parameter.data.bfloat16().float()
 
 
 def _note(device: torch.device, started: float, **measured: Any) -> str:

@@ -63,6 +63,7 @@ class Course:
         state: folder of the saved states; a training that was killed goes on from the newest of them.
         tokens: of the longest row, for the message when memory runs out.
         changing: whether a callback changes which of the parameters learn.
+        workers: processes that get samples ready.
     """
 
     label: str
@@ -78,6 +79,7 @@ class Course:
     state: Path | None = None
     tokens: int = 0
     changing: bool = False
+    workers: int = 0
 
 
 class Objective(nn.Module):
@@ -245,7 +247,7 @@ def _arguments(course: Course, folder: Path, device: torch.device) -> TrainingAr
         max_grad_norm=course.clip, seed=course.seed, bf16=course.dtype == "bfloat16", use_cpu=not on_card,
         save_strategy="steps" if course.save_every and course.state else "no", save_steps=course.save_every or 1,
         logging_strategy="no", logging_nan_inf_filter=False, report_to="none", disable_tqdm=True,
-        remove_unused_columns=False, dataloader_num_workers=0, dataloader_pin_memory=on_card,
+        remove_unused_columns=False, dataloader_num_workers=course.workers, dataloader_pin_memory=on_card,
         accelerator_config={"non_blocking": on_card}, ddp_find_unused_parameters=course.changing,
         ddp_broadcast_buffers=False,
     )  # fmt: skip

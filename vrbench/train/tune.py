@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,8 @@ from vrbench.train.features import Encoded
 from vrbench.train.learner import Learner
 from vrbench.train.lora import core_of, groups_of, projector_of, thaw, trained_by_layer
 from vrbench.train.packed import PackedRows
-from vrbench.train.recipe import Data, TrainRecipe, Tune
-from vrbench.train.sampling import LayerSampling, refuse_too_many
+from vrbench.train.recipe import Data, TrainRecipe
+from vrbench.train.sampling import LayerSampling
 from vrbench.train.trainer import Collate, Course, Group, Loss, fit, passes
 
 EXTRA_SEED = 20_001  # of the choice of easy-VQA's pictures when a share of them is used
@@ -36,6 +35,7 @@ class Lessons:
         order: numbers of samples, steps * batch of them.
         tokens: of the longest row.
         measure: what the lineage tells of the trained model, such as the share of dev turns that are right.
+        workers: processes that get samples ready; 0 where there is nothing to do for them.
     """
 
     samples: Any
@@ -44,30 +44,7 @@ class Lessons:
     order: NDArray[np.int64]
     tokens: int
     measure: Callable[[], Mapping[str, Any]] = dict
-
-
-def steps_of(settings: Tune, samples: int, extras: int = 0) -> int:
-    """Optimizer steps: as the recipe says, or what its epochs come to.
-
-    Args:
-        settings: of the stage.
-        samples: in the data, those of `extras` apart.
-        extras: samples of each step that are not among them.
-    """
-    if settings.steps is not None:
-        return settings.steps
-    assert settings.epochs is not None  # as the recipe's check says
-    return max(1, math.ceil(settings.epochs * samples / (settings.batch - extras)))
-
-
-def used(data: Data) -> int:
-    """How many of the generated pictures are used."""
-    return max(1, round(data.scenes * data.share))
-
-
-def extras_of(data: Data, batch: int) -> int:
-    """How many of a step's pictures are easy-VQA's."""
-    return round(batch * data.easy_vqa)
+    workers: int = 0
 
 
 def pocket_lessons(
@@ -84,8 +61,8 @@ def pocket_lessons(
     """
     settings = recipe.data
     assert isinstance(settings, Data)
-    main = learner.fitting(data.rows[: used(settings)])
-    extras = extras_of(settings, batch) if extra else 0
+    main = learner.fitting(data.rows[: settings.used])
+    extras = settings.extras(batch) if extra else 0
     rows = PackedRows.of([data, *([extra] if extra and extras else [])], learner.pad, learner.device, learner.length)
     order = main[passes(steps * (batch - extras), len(main), (recipe.seed, 1))].reshape(steps, -1)
     if extra and extras:
@@ -139,11 +116,10 @@ def tune(
     course = Course(
         recipe.stage, len(lessons.order) // settings.batch, settings.batch, settings.accumulate, settings.schedule,
         recipe.warmup, recipe.clip, recipe.seed, recipe.dtype, settings.save_every, state, lessons.tokens,
-        changing=settings.sampling is not None,
+        changing=settings.sampling is not None, workers=lessons.workers,
     )  # fmt: skip
     callbacks = []
     if settings.sampling is not None:
-        refuse_too_many(layers, settings.sampling)
         by_layer = trained_by_layer(model, layers, settings)
         callbacks = [LayerSampling(by_layer, layers, settings.sampling, settings.every, recipe.seed)]
     return _fitted(model, lessons, groups, course, device, callbacks)
