@@ -44,7 +44,10 @@ class Candidates:
         if count <= self.most:
             return []
         outside = self.depth - len(self.region)
-        region = f"; {outside} lie outside the region {LayerSet.of(self.region, self.depth)}" if self.region else ""
+        region = ""
+        if self.region:
+            tuned = LayerSet.of(self.region, self.depth)
+            region = f"; {outside} lie outside the tuned layers ({tuned}), which stay without --all-layers"
         why = "".join(f"; layer {layer}: {reason}" for layer, reason in sorted(self.fixed.items())[:1])
         return [f"{count} layers are to go, but of {self.depth} only {self.most} may{region}{why}"]
 
@@ -54,7 +57,7 @@ class Candidates:
         both = [i for i in named if i in self.region]
         if both:
             overlap, region = LayerSet.of(both, self.depth), LayerSet.of(self.region, self.depth)
-            yield f"layers {overlap} are to go, but lie in the region {region}, which stays unless --all-layers is given"
+            yield f"layers {overlap} are to go, but lie in the region {region}, which stays without --all-layers"
         yield from (f"layer {i} may not be removed: {self.fixed[i]}" for i in named if i in self.fixed)
         if named.is_all:
             yield f"all {self.depth} layers are to go; at least one must stay"

@@ -20,6 +20,7 @@ from vrbench.surgery.skipped import left_out, resumed, watched
 
 PICTURES_AT_ONCE = 32
 ROWS_AT_ONCE = 8
+"""On a CPU; a card, which waits for small passes to be launched, gets `PICTURES_AT_ONCE`."""
 
 
 @dataclass(frozen=True)
@@ -132,10 +133,10 @@ class Packed(NamedTuple):
             found[sample] = (loss - log, right and is_best)
         return found
 
-    def parts(self) -> Iterator[Packed]:
-        """A few rows at a time."""
-        for start in range(0, len(self.rows), ROWS_AT_ONCE):
-            rows = self.rows[start : start + ROWS_AT_ONCE]
+    def parts(self, size: int) -> Iterator[Packed]:
+        """Some rows at a time."""
+        for start in range(0, len(self.rows), size):
+            rows = self.rows[start : start + size]
             yield Packed(rows, {number: self.targets[number] for row in rows for number in row.paths}, self.pictures)
 
 
@@ -243,7 +244,8 @@ class DevLoss:
         return torch.zeros(len(part.rows), device=losses.device).index_add(0, rows, losses)
 
     def _parts(self) -> Iterator[Packed]:
-        return (part for batch in self.batches for part in batch.parts())
+        size = ROWS_AT_ONCE if self.vlm.device.type == "cpu" else PICTURES_AT_ONCE
+        return (part for batch in self.batches for part in batch.parts(size))
 
 
 def gathered(parts: Iterable[Judged]) -> Answers:
