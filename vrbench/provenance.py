@@ -13,6 +13,8 @@ from vrbench import __version__
 from vrbench.records import Provenance
 
 if TYPE_CHECKING:
+    import torch
+
     from vrbench.models.loaded import LoadedModel
 
 PACKAGES = (
@@ -77,11 +79,16 @@ def _archived(file: Path) -> str:
 
 
 def device_name(vlm: LoadedModel) -> str:
+    """Where a model is computed."""
+    return name_of(vlm.device)
+
+
+def name_of(device: torch.device) -> str:
     """The card, or the processor with the threads in use."""
     import torch
 
-    if vlm.device.type == "cuda":
-        return torch.cuda.get_device_name(vlm.device)
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     return f"{_processor()}, {torch.get_num_threads()} threads"
 
 
