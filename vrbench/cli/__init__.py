@@ -15,6 +15,7 @@ from vrbench.cli.data import check, fetch
 from vrbench.cli.measuring import compare, run, schema, tasks, version
 from vrbench.cli.options import OURS, USERS
 from vrbench.cli.profile import profile
+from vrbench.cli.reproduce import reproduce
 from vrbench.cli.training import train
 from vrbench.errors import ManyFaults, VrbenchError
 
@@ -28,6 +29,7 @@ COMMANDS: dict[Callable[..., None], str] = {
     convert: "vrbench convert llava-lora checkpoints/llava --base vicuna-7b-v1.5 --vision-tower clip-336",
     prune: "vrbench prune pocket/region --remove 2 --out checkpoints/region-pruned-2",
     restore: "vrbench restore pocket/full --layers 3-7 --from smollm2-135m-instruct --out full-3-7",
+    reproduce: "vrbench reproduce all --dry-run; vrbench reproduce layers --seeds 1 --set steps=20 --limit 20",
     schema: "vrbench schema > run.schema.json",
     version: "vrbench version",
 }

@@ -19,6 +19,9 @@ from pydantic import Field
 
 from vrbench.records import SCHEMA_VERSION, Provenance, Record
 
+TRIAL = 50
+"""Below so many steps a training learns nothing: it is a trial, and batches and pictures are few too."""
+
 
 class Entry(Record):
     """One measured cell: which run stands in which row of which table, and what it is compared with."""
@@ -54,6 +57,11 @@ class Plan(Record):
     overrides: dict[str, str] = Field(default={}, description="Recipe keys that were set for all trainings.")
     steps: tuple[PlanStep, ...] = Field(description="In an order in which they can be done.")
     entries: tuple[Entry, ...] = Field(description="Where the runs belong.")
+
+    @property
+    def is_trial(self) -> bool:
+        """Whether so few steps were asked for that nothing can be learned."""
+        return int(self.overrides.get("tune.steps", TRIAL)) < TRIAL
 
 
 class Done(Record):
