@@ -156,8 +156,8 @@ def report(trials: int, processes: int) -> str:
         "*Scatter* is the standard deviation between seeds of each run's accuracy, in points. *Both* is what the "
         "report shows, over items and seeds. *Items alone* is the interval that takes the seeds for given, as a "
         "comparison of two single runs does; *seeds alone* is Student's interval of the seeds' figures. With one seed "
-        "there is only the items' interval: it holds the retention of *these seeds*, not that of another training, and the report "
-        "says so.",
+        "there is only the items' interval: it holds the retention of *these seeds*, not that of another training, and "
+        "the report says so.",
         "",
         "| seeds | items a cluster | retention | scatter | **both** | width | items alone | width | seeds alone "
         "| width | both, of these seeds |",

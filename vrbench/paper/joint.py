@@ -80,6 +80,23 @@ class JointBootstrap:
 
         None without a seed that has all tasks, or where a baseline is so near zero that a ratio has no meaning.
         """
+        found = self._kept(pairs, tasks)
+        if found is None:
+            return None
+        return self._estimate(found.pairs, found.values, found.draws[:, found.fine], found.parts, found.side)
+
+    def kept_more(self, ours: Pairs, others: Pairs, tasks: Sequence[str]) -> Estimate | None:
+        """Difference of two retentions in percent, over the seeds that have both; None where either is None."""
+        both = ours.keys() & others.keys()
+        ours, others = ({seed: pair for seed, pair in pairs.items() if seed in both} for pairs in (ours, others))
+        both = self.usable(ours, tasks).keys() & self.usable(others, tasks).keys()
+        a, b = (self._kept({s: p for s, p in pairs.items() if s in both}, tasks) for pairs in (ours, others))
+        if a is None or b is None:
+            return None
+        drawn = (a.draws - b.draws)[:, a.fine & b.fine]
+        return self._estimate(a.pairs, a.values - b.values, drawn, a.parts - b.parts, a.side)
+
+    def _kept(self, pairs: Pairs, tasks: Sequence[str]) -> _Kept | None:
         pairs = self.usable(pairs, tasks)
         if not pairs or not tasks:
             return None
@@ -89,11 +106,11 @@ class JointBootstrap:
         fine = (bases > 0).all(0)
         if (below.values.mean(1) <= 0).any() or fine.mean() < 0.995:
             return None
-        ratios = 100.0 * above.values.mean(1) / below.values.mean(1)
-        drawn = 100.0 * above.draws.mean(1)[:, fine] / bases[:, fine]
-        scale = ours.values.mean(1) / theirs.values.mean(1)
-        change = (ours.draws - scale[:, None, None] * theirs.draws) / theirs.values.mean(1)[:, None, None]
-        return self._estimate(pairs, ratios, drawn, change.mean(0), ours)
+        values = 100.0 * above.values.mean(1) / below.values.mean(1)
+        draws = 100.0 * above.draws.mean(1) / abs(bases).clip(1e-9)  # what is not fine is left out of them
+        base = theirs.values.mean(1)[:, None, None]
+        change = (ours.draws - ours.values.mean(1)[:, None, None] / base * theirs.draws) / base
+        return _Kept(pairs, values, draws, change.mean(0), fine, ours)
 
     def gained(self, pairs: Pairs, tasks: Sequence[str]) -> Estimate | None:
         """Candidate minus baseline in points of the mean over tasks; None without a seed that has all tasks."""
@@ -138,6 +155,18 @@ class JointBootstrap:
         """
         each = dict(zip(pairs, map(float, values), strict=True))
         return estimate(each, drawn, [float(part.var()) for part in parts], side.clusters, side.n)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Retentions: values [seeds], draws [seeds, draws], each task's part [tasks, draws]; which draws are fine."""
+
+    pairs: Pairs
+    values: Array
+    draws: Array
+    parts: Array
+    fine: NDArray[np.bool_]
+    side: _Side
 
 
 @dataclass(frozen=True)
