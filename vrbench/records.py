@@ -23,7 +23,7 @@ MOST_UNSCORED = 0.01
 """Share of a task's items above which unscored ones are told beside the score."""
 
 MOST_SAMPLE_BYTES = 256 * 2**20
-"""A compressed file of samples that holds more is not unpacked; the largest official task has some 30 MiB."""
+"""A compressed file of samples that holds more is not unpacked; 100,000 items with short answers take some 30 MiB."""
 
 UNSCORED_MARK = "(!)"
 """What stands behind the name of such a task in a table."""
