@@ -131,8 +131,10 @@ def _pocket_lessons(recipe: TrainRecipe, vlm: VLM, model: Any, device: torch.dev
     steps = recipe.tune.steps_for(recipe.data.used, recipe.data.extras(recipe.tune.batch))
     lessons = pocket_lessons(learner, data, extra, recipe, steps, recipe.tune.batch)
 
+    passages = _dev_passages(recipe.data)
+
     def measure() -> dict[str, Any]:
-        words = learner.perplexity(packer.tokenizer, _dev_passages(recipe.data))
+        words = learner.perplexity(packer.tokenizer, passages)
         return {"dev_right": learner.right(dev), "dev_ppl": words}
 
     return replace(lessons, measure=measure)
