@@ -6,7 +6,6 @@ killed process left whole, but for its mark, is not done again.
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -53,19 +52,12 @@ def layers(job: Job) -> None:
     if "most" in arguments:
         _measure_order(job)
         return
-    from vrbench.checkpoint import resolve
-    from vrbench.layers import LayerSet
-    from vrbench.surgery.importance import importance
-    from vrbench.writing import write_atomically
+    from vrbench.surgery.choosing import choose
 
-    ckpt, base = resolve(str(arguments["ckpt"])), resolve(str(arguments["base"]))
-    found = importance(
-        str(arguments["by"]), ckpt, base, pictures=int(arguments["pictures"]), device=job.device
-    )
-    best = sorted(range(ckpt.depth), key=found.values.__getitem__, reverse=True)[: int(arguments["n"])]
-    told = {"by": found.by, "depth": ckpt.depth, "indices": list(LayerSet.of(best, ckpt.depth)),
-            "scores": list(found.values), "note": found.note}
-    write_atomically(job.target, json.dumps(told, indent=1) + "\n")
+    choose(
+        str(arguments["by"]), int(arguments["n"]), ckpt=str(arguments["ckpt"]), base=str(arguments["base"]),
+        pictures=int(arguments["pictures"]), device=job.device, out=job.target,
+    )  # fmt: skip
 
 
 def _measure_order(job: Job) -> None:

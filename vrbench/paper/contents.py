@@ -20,12 +20,6 @@ POST_HOC = (
 )  # fmt: skip
 """Scores of layers, from the model that was tuned everywhere with the same seed."""
 
-BASELINES: dict[str, dict[str, Value]] = {
-    "lisa": {"tune__layers": "all", "tune__sampling": 8, "tune__every": 10},
-    "lora-attention": {"tune__layers": "all", "tune__modules": "attention"},
-}
-"""Other ways to tune less: layers drawn anew during the training, and LoRA on attention alone."""
-
 COUNTS = (1, 2, 4, 6, 8, 16)
 """Layers tuned, beside all."""
 
@@ -73,7 +67,7 @@ def strategies(draft: Draft, seed: int) -> None:
         )  # fmt: skip
         made = draft.trained(f"{by}-{n}", seed, tune__layers=f"{{{scored}}}")
         draft.enter("strategies", by, draft.measured(made), baseline, seed)
-    for name, keys in BASELINES.items():
+    for name, keys in draft.of.baselines.items():
         draft.enter("strategies", name, draft.measured(draft.trained(name, seed, **keys)), baseline, seed)
 
 
