@@ -108,15 +108,13 @@ def _draft(
 ) -> Draft:
     limit = of.limit if asked.limit is None else asked.limit or None
     trial = _is_trial(overrides)
-    training: dict[str, Value] = {**of.overrides, **_small(of, overrides, trial), **overrides}
-    of_healing = ("tune.steps", "data.scenes")  # the recipe's own, since a healing is short
-    healing = {key: value for key, value in training.items() if key not in of_healing}
-    if trial:
-        healing |= {key: training[key] for key in of_healing if key in training}
-    healing.pop("base", None)
+    base = overrides.get("base", of.base)
+    training: dict[str, Value] = {**of.overrides, **_small(of, overrides, trial), **overrides, "base": base}
+    own = () if trial else ("tune.steps", "data.scenes")  # a healing is short: its recipe says how much so
+    healing = {**{key: value for key, value in training.items() if key not in own}, **of.heal_keys}
     return Draft(
         of=of, n=N, tasks=tasks, specs=specs, limit=limit, training=training, healing=healing,
-        pictures=TRIAL_PICTURES if trial else PICTURES, base=overrides.get("base", of.base),
+        pictures=TRIAL_PICTURES if trial else PICTURES, base=base,
     )  # fmt: skip
 
 

@@ -44,8 +44,8 @@ class Family:
     Attributes:
         id: as --family names it.
         recipe: shipped recipe of the model tuned everywhere; all others are made of it with other layers.
-        heal: shipped recipe of the short training after a removal.
-        base: checkpoint that every training starts from; its layers are those of the backbone.
+        heal: shipped recipe of the short training after a removal, or the same recipe with `heal_keys`.
+        base: checkpoint that every training starts from, if no other is given; its layers are the backbone's.
         depth: decoder layers.
         tasks: what is measured.
         text: those of the tasks that need no picture.
@@ -55,6 +55,7 @@ class Family:
         overrides: recipe keys that differ from the recipe's.
         baselines: other ways to tune less, as rows of the strategies; recipe keys with "__" for the dot.
         batch: samples an optimizer step.
+        heal_keys: recipe keys of that training.
         samples: training samples in the recipe's data, if what is trained is an epoch.
         jobs_per_card: steps that one card works at together when nothing else is said.
         costs: what it all takes.
@@ -73,6 +74,7 @@ class Family:
     batch: int
     overrides: dict[str, Value] = field(default_factory=dict)
     trial_tasks: str = ""
+    heal_keys: dict[str, Value] = field(default_factory=dict)
     baselines: dict[str, dict[str, Value]] = field(default_factory=dict)
     samples: int = 0
     jobs_per_card: int = 1
@@ -114,6 +116,9 @@ BIG_BASELINES: dict[str, dict[str, Value]] = {
     "lora-attention": ATTENTION,
 }
 
+BIG_HEALING: dict[str, Value] = {"tune.layers": "all", "tune.lr": "6.0e-5", "data.share": 0.02}
+"""A fiftieth of the data at a lower rate, as the pocket family's recipe has it."""
+
 FAMILIES: dict[str, Family] = {
     "pocket": Family(
         id="pocket", recipe="pocket-full", heal="pocket-heal", base="pocket/base", depth=30,
@@ -122,16 +127,16 @@ FAMILIES: dict[str, Family] = {
         baselines=POCKET_BASELINES, trial_tasks="pocket_mme,pocket_textvqa,pocket_grammar",
     ),
     "llava-1.5-7b": Family(
-        id="llava-1.5-7b", recipe="llava-1.5-7b-full", heal="llava-1.5-7b-heal", base="checkpoints/llava-1.5-7b-base",
+        id="llava-1.5-7b", recipe="llava-1.5-7b-full", heal="llava-1.5-7b-full", base="checkpoints/llava-1.5-7b-base",
         depth=32, tasks="paper_visual,paper_text", text="paper_text", limit=None, dtype="bfloat16",
         costs=LLAVA_COSTS, batch=128, samples=665_298,
-        baselines=BIG_BASELINES,
+        baselines=BIG_BASELINES, heal_keys=BIG_HEALING,
     ),
     "bunny-llama-3-8b": Family(
-        id="bunny-llama-3-8b", recipe="bunny-llama-3-8b-full", heal="bunny-llama-3-8b-heal",
+        id="bunny-llama-3-8b", recipe="bunny-llama-3-8b-full", heal="bunny-llama-3-8b-full",
         base="checkpoints/bunny-llama-3-8b-base", depth=32, tasks="paper_visual,paper_text", text="paper_text",
         limit=None, dtype="bfloat16", costs=BUNNY_COSTS, batch=128, samples=695_000,
-        baselines=BIG_BASELINES,
+        baselines=BIG_BASELINES, heal_keys=BIG_HEALING,
     ),
 }  # fmt: skip
 
