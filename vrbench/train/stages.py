@@ -104,7 +104,7 @@ def tune_base(recipe: TrainRecipe, start: Start, out: Path, device: torch.device
     vlm = load_packed(base, device, "float32")
     torch.manual_seed(recipe.seed)
     model = with_lora(vlm.model, layers, settings) if len(layers) and settings.tuning == "lora" else vlm.model
-    lessons = _pocket_lessons(recipe, vlm, model, device)
+    lessons = pocket_lessons_of(recipe, vlm, model, device)
     losses = tune(model, layers, lessons, recipe, device, state / recipe.stage)
     if not is_first():
         return out
@@ -121,7 +121,7 @@ def tune_base(recipe: TrainRecipe, start: Start, out: Path, device: torch.device
     return publish(out, lineage, recipe)
 
 
-def _pocket_lessons(recipe: TrainRecipe, vlm: VLM, model: Any, device: torch.device) -> Lessons:
+def pocket_lessons_of(recipe: TrainRecipe, vlm: VLM, model: Any, device: torch.device) -> Lessons:
     """The pocket family's packed rows, with the dev split's right answers and perplexity as what is measured."""
     assert recipe.tune is not None and isinstance(recipe.data, Data)
     learner, packer = _learner(model, recipe)
