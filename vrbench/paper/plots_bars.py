@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def profile(results: Results, dark: bool) -> tuple[Figure, str] | None:
+def profile(results: Results) -> tuple[Figure, str] | None:
     """A group of bars for each shape and setting."""
     rows = [row for row in results.profile if row.kind == "train" and row.seconds_per_step is not None]
     groups = list(dict.fromkeys(map(_group, rows)))
@@ -27,7 +27,7 @@ def profile(results: Results, dark: bool) -> tuple[Figure, str] | None:
             place = kinds.index(_layers(row))
             height = groups.index(_group(row)) + (place - (len(kinds) - 1) / 2) * thick
             if value is not None:
-                one.barh(height, value, height=thick * 0.9, color=look_of(place, dark)["color"])
+                one.barh(height, value, height=thick * 0.9, color=look_of(place)["color"])
                 one.text(
                     value, height, f" {value:.{3 if field == 'seconds_per_step' else 1}f}", va="center", fontsize=7
                 )
@@ -37,7 +37,7 @@ def profile(results: Results, dark: bool) -> tuple[Figure, str] | None:
     axes[0].set_ylim(len(groups) - 0.5, -0.5)
     axes[0].set_yticks(range(len(groups)), groups)
     for place, kind in enumerate(kinds):
-        axes[0].barh([0], [0], color=look_of(place, dark)["color"], label=kind)
+        axes[0].barh([0], [0], color=look_of(place)["color"], label=kind)
     title = "A training step at true shapes"
     legend(figure, title, columns=4)
     told = (f"{_group(r)}, {_layers(r)}: {r.seconds_per_step:.3f} s, {_gib(r)}" for r in rows)
@@ -50,8 +50,11 @@ def _group(row: ProfileRow) -> str:
 
 
 def _layers(row: ProfileRow) -> str:
-    """What is tuned, alike for all depths."""
-    return "all layers" if row.indices == "all" else row.layers
+    """What is tuned, in words that hold for all depths."""
+    name, _, count = row.layers.partition(":")
+    if row.indices == "all" or not count.isdigit():
+        return "all layers" if row.indices == "all" else row.layers
+    return f"{name}, {100 * int(count) / row.depth:.0f} % of the layers"
 
 
 def _gib(row: ProfileRow) -> str:

@@ -19,16 +19,16 @@ Line = tuple[str, Estimate | None, Estimate | None]
 """Label, visual kept in percent, text in points."""
 
 
-def strategies(results: Results, dark: bool) -> tuple[Figure, str] | None:
+def strategies(results: Results) -> tuple[Figure, str] | None:
     """What each strategy keeps, the best on top; each seed as a small ring."""
     lines = _lines(results, "strategies")
     lines.sort(key=lambda line: -line[1].value if line[1] else 0.0)
-    return _drawn(lines, "Which layers: what is kept, with 95 % intervals; rings are seeds", dark)
+    return _drawn(lines, "Which layers: what is kept, with 95 % intervals; rings are seeds")
 
 
-def text(results: Results, dark: bool) -> tuple[Figure, str] | None:
+def text(results: Results) -> tuple[Figure, str] | None:
     """What the text has gained or lost."""
-    return _drawn(_lines(results, "text"), "What is left of the text, with 95 % intervals; rings are seeds", dark)
+    return _drawn(_lines(results, "text"), "What is left of the text, with 95 % intervals; rings are seeds")
 
 
 def _lines(results: Results, key: str) -> list[Line]:
@@ -38,7 +38,7 @@ def _lines(results: Results, key: str) -> list[Line]:
     return [line for line in found if line[1] or line[2]]
 
 
-def _drawn(lines: Sequence[Line], title: str, dark: bool) -> tuple[Figure, str] | None:
+def _drawn(lines: Sequence[Line], title: str) -> tuple[Figure, str] | None:
     sides = [(1, 100.0, "visual score kept, %"), (2, 0.0, "text against all layers, points")]
     sides = [side for side in sides if any(line[side[0]] for line in lines)]
     if not lines or not sides:
@@ -50,7 +50,7 @@ def _drawn(lines: Sequence[Line], title: str, dark: bool) -> tuple[Figure, str] 
             found = line[place]
             assert found is None or isinstance(found, Estimate)
             if found is not None:
-                _dot(one, found, height, look_of(1 if line[0] == REGION else 0, dark))
+                _dot(one, found, height, look_of(1 if line[0] == REGION else 0))
         one.grid(axis="x", linewidth=0.6)
         one.set_xlabel(label)
         one.tick_params(axis="y", length=0)
@@ -81,7 +81,7 @@ def _told(line: Line) -> str:
     return f"{name} {', '.join(parts)}"
 
 
-def layer_sets(results: Results, dark: bool) -> tuple[Figure, str] | None:
+def layer_sets(results: Results) -> tuple[Figure, str] | None:
     """Which layers each strategy tuned: the darker a field, the more seeds have it."""
     found = choices(results)
     if not found:
@@ -90,7 +90,7 @@ def layer_sets(results: Results, dark: bool) -> tuple[Figure, str] | None:
     figure, ((axes,),) = panels(8.6, 1.1 + 0.24 * len(found), 1, 1)
     for height, choice in enumerate(found):
         for layer, share in _shares(choice).items():
-            axes.barh(height, 0.9, left=layer - 0.45, height=0.8, color=look_of(0, dark)["color"], alpha=share)
+            axes.barh(height, 0.9, left=layer - 0.45, height=0.8, color=look_of(0)["color"], alpha=share)
     axes.set_xlim(-0.5, depth - 0.5)
     axes.set_ylim(len(found) - 0.5, -0.5)
     axes.set_yticks(range(len(found)), [choice.strategy for choice in found])
