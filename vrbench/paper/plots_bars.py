@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vrbench.layers import LayerSet
 from vrbench.paper.results import Results
 from vrbench.profiled import ProfileRow
 from vrbench.report.drawing import legend, look_of, panels
@@ -17,6 +18,7 @@ def profile(results: Results) -> tuple[Figure, str] | None:
     rows = [row for row in results.profile if row.kind == "train" and row.seconds_per_step is not None]
     groups = list(dict.fromkeys(map(_group, rows)))
     kinds = list(dict.fromkeys(map(_layers, rows)))
+    counts = {kind: dict.fromkeys(_count(row) for row in rows if _layers(row) == kind) for kind in kinds}
     if not rows:
         return None
     figure, ((*axes,),) = panels(9.2, 1.5 + 0.2 * len(groups) * max(2, len(kinds)), 1, 2, sharey=True)
@@ -37,7 +39,7 @@ def profile(results: Results) -> tuple[Figure, str] | None:
     axes[0].set_ylim(len(groups) - 0.5, -0.5)
     axes[0].set_yticks(range(len(groups)), groups)
     for place, kind in enumerate(kinds):
-        axes[0].barh([0], [0], color=look_of(place)["color"], label=kind)
+        axes[0].barh([0], [0], color=look_of(place)["color"], label=f"{kind} ({'; '.join(counts[kind])})")
     title = "A training step at true shapes"
     legend(figure, title, columns=4)
     told = (f"{_group(r)}, {_layers(r)}: {r.seconds_per_step:.3f} s, {_gib(r)}" for r in rows)
@@ -50,11 +52,13 @@ def _group(row: ProfileRow) -> str:
 
 
 def _layers(row: ProfileRow) -> str:
-    """What is tuned, in words that hold for all depths."""
-    name, _, count = row.layers.partition(":")
-    if row.indices == "all" or not count.isdigit():
-        return "all layers" if row.indices == "all" else row.layers
-    return f"{name}, {100 * int(count) / row.depth:.0f} % of the layers"
+    """What is tuned, alike for all depths: the strategy without its number."""
+    return "all layers" if row.indices == "all" else row.layers.partition(":")[0]
+
+
+def _count(row: ProfileRow) -> str:
+    """'8 of 32'."""
+    return f"{len(LayerSet.parse(row.indices, row.depth))} of {row.depth}"
 
 
 def _gib(row: ProfileRow) -> str:
