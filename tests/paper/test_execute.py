@@ -214,7 +214,7 @@ class TestResuming:
         events(SMALL, tmp_path)
         file = tmp_path / "done" / "run-b.json"
         file.write_text(json.dumps({**json.loads(file.read_text()), "digest": "0" * 64}))
-        with pytest.raises(VrbenchError, match="run-b.json was written for another plan"):
+        with pytest.raises(VrbenchError, match=r"run-b\.json was written for another plan"):
             events(SMALL, tmp_path)
 
 

@@ -19,8 +19,9 @@ from vrbench.models.vlm import VLM
 from vrbench.pocket.turns import turns
 from vrbench.pocket.world import scene
 from vrbench.surgery.angular import angular_distances
-from vrbench.surgery.measured import DevLoss, left_out, loss_without
+from vrbench.surgery.measured import DevLoss, loss_without
 from vrbench.surgery.plain import PlainLoss
+from vrbench.surgery.skipped import left_out
 
 PICTURES, TURNS = 2, 2
 

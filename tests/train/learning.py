@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from tests import tiny
 from vrbench.pocket.turns import Turn
+from vrbench.train.learner import Learner
 from vrbench.train.packing import Packer
 from vrbench.train.tower import encode, to_input
-from vrbench.train.tune import Learner
 
 CPU = torch.device("cpu")
 IMAGE_TOKENS = 4

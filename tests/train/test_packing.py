@@ -27,9 +27,9 @@ def model() -> Any:
 def test_a_packed_turn_s_logits_are_those_of_the_turn_alone(model: Any, length: int) -> None:
     pictures = learning.pixels()
     learner = learning.learner(model)
-    batch = collate(learning.packer().rows(TURNS), learner.pad, CPU, length)
     with torch.inference_mode():
-        found, targets = learner.answer_logits(learning.features(model, pictures), batch)
+        found, batch = learner.answer_logits(learning.features(model, pictures), learning.packer().rows(TURNS), length)
+    targets = batch.target[batch.target != IGNORED]
     parts = [learning.alone(model, picture, t) for picture, asked in zip(pictures, TURNS, strict=True) for t in asked]
     expected = torch.cat([logits for logits, _ in parts])
     assert targets.tolist() == [token for _, said in parts for token in said]

@@ -19,7 +19,7 @@ from vrbench.models import pocket, smollm2
 from vrbench.models.load import load_vlm
 from vrbench.pocket import easy_vqa
 from vrbench.records import Lineage
-from vrbench.train import load, stages, train
+from vrbench.train import load, publish, stages, train
 
 DEPTH = 4
 TUNED = (0, 2)
@@ -151,7 +151,7 @@ class TestRefused:
 
     def test_a_loss_that_is_not_finite_leaves_no_checkpoint(self, base: Path, tmp_path: Path) -> None:
         wild = {**TUNE, "base": str(base), "tune.lr": "1.0e+30", "tune.lr_projector": "1.0e+30", "tune.steps": "3"}
-        with pytest.raises(VrbenchError, match="tune: the loss is nan at step 2; lower the learning rate"):
+        with pytest.raises(VrbenchError, match=r"tune: the loss is nan at step [23]; lower the learning rate"):
             train("pocket-region", tmp_path / "out", wild, device="cpu")
         assert not (tmp_path / "out" / "vrbench.json").exists()
 
@@ -161,7 +161,7 @@ class TestRefused:
         def die(*_: object) -> None:
             raise OSError("disk full")
 
-        monkeypatch.setattr(stages, "save_tensors", die)
+        monkeypatch.setattr(publish, "save_tensors", die)
         with pytest.raises(OSError, match="disk full"):
             train("pocket-region", tmp_path / "out", {**TUNE, "base": str(base)}, device="cpu")
         assert not (tmp_path / "out" / "vrbench.json").exists()

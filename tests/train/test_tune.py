@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,15 +13,16 @@ from torch import nn
 
 from tests import tiny
 from tests.train import learning
-from tests.train.learning import TURNS
-from vrbench.errors import VrbenchError
-from vrbench.layers import LayerSet
+from tests.train.learning import CPU, TURNS
+from vrbench.layers import LayerSet, select
 from vrbench.train.features import Encoded
-from vrbench.train.loop import optimize
+from vrbench.train.learner import Learner
+from vrbench.train.lora import with_lora
 from vrbench.train.packing import IGNORED
 from vrbench.train.recipe import Align, Data, TrainRecipe, Tune
-from vrbench.train.tune import LINEARS, align, perplexity, tune, with_lora
+from vrbench.train.tune import align, pocket_lessons, tune
 
+LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 SETTINGS = Tune(layers="1,3", rank=2, alpha=4, steps=4, batch=2, lr=1e-2, lr_projector=1e-3)
 
 
@@ -34,6 +34,13 @@ def recipe(**changes: Any) -> TrainRecipe:
 @pytest.fixture
 def data() -> Encoded:
     return Encoded(learning.features(tiny.llava(), learning.pixels()), learning.packer().rows(TURNS))
+
+
+def tuned(learner: Learner, data: Encoded, recipe: TrainRecipe, extra: Encoded | None = None) -> list[float]:
+    """Tune a model on the data; the layers are the recipe's."""
+    assert recipe.tune is not None and recipe.tune.steps is not None
+    lessons = pocket_lessons(learner, data, extra, recipe, recipe.tune.steps, recipe.tune.batch)
+    return tune(learner.model, select(recipe.tune.layers, tiny.DEPTH), lessons, recipe, CPU)
 
 
 def parameters(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -72,7 +79,7 @@ class TestStages:
     def test_tuning_moves_lora_and_projector_alone(self, data: Encoded) -> None:
         model = with_lora(tiny.llava(), LayerSet.of([1, 3], tiny.DEPTH), SETTINGS)
         learner, before = learning.learner(model), parameters(model)
-        losses = tune(learner, data, None, recipe())
+        losses = tuned(learner, data, recipe())
         expected = {name for name in before if "lora_" in name or "multi_modal_projector" in name}
         assert moved(model, before) == expected
         assert len(losses) == SETTINGS.steps
@@ -85,37 +92,29 @@ class TestStages:
         assert moved(model, before) == {name for name in before if "multi_modal_projector" in name}
 
     def test_it_learns(self, data: Encoded) -> None:
-        settings = SETTINGS.model_copy(update={"steps": 40, "rank": 8, "batch": 3, "lr": 3e-3})
+        settings = SETTINGS.model_copy(update={"layers": "all", "steps": 40, "rank": 8, "batch": 3, "lr": 3e-3})
         model = with_lora(tiny.llava(), LayerSet.all(tiny.DEPTH), settings)
         learner = learning.learner(model)
-        losses = tune(learner, data, None, recipe(tune=settings))
+        losses = tuned(learner, data, recipe(tune=settings))
         assert np.mean(losses[-5:]) < np.mean(losses[:5]) / 2
 
     def test_the_seed_decides_the_losses(self, data: Encoded) -> None:
         def losses(seed: int) -> list[float]:
             torch.manual_seed(5)
             model = with_lora(tiny.llava(), LayerSet.of([1], tiny.DEPTH), SETTINGS)
-            settings = SETTINGS.model_copy(update={"batch": 1})
-            return tune(learning.learner(model), data, None, recipe(seed=seed, tune=settings))
+            settings = SETTINGS.model_copy(update={"layers": "1", "batch": 1})
+            return tuned(learning.learner(model), data, recipe(seed=seed, tune=settings))
 
-        assert losses(0) == losses(0) != losses(1)
+        assert losses(0) == losses(0) != losses(2)
 
-    def test_other_pictures_have_their_share_of_each_batch(
-        self, data: Encoded, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_other_pictures_have_their_share_of_each_batch(self, data: Encoded) -> None:
         extra = Encoded(data.features[:1], learning.packer().rows(TURNS[1:2]))
-        model = with_lora(tiny.llava(), LayerSet.of([1], tiny.DEPTH), SETTINGS)
-        learner = learning.learner(model)
-        real, seen = learner.loss, []
-
-        def loss(features: torch.Tensor, rows: Any) -> torch.Tensor:
-            seen.append([any(row is e for e in extra.rows) for row in rows])
-            return real(features, rows)
-
-        monkeypatch.setattr(learner, "loss", loss)
-        settings = SETTINGS.model_copy(update={"batch": 4})
-        tune(learner, data, extra, recipe(tune=settings, data=Data(scenes=3, easy_vqa=0.25)))
-        assert seen == [[False, False, False, True]] * SETTINGS.steps
+        lessons = pocket_lessons(
+            learning.learner(tiny.llava()), data, extra, recipe(data=Data(scenes=3, easy_vqa=0.25)), 6, 4
+        )
+        steps = lessons.order.reshape(6, 4)
+        assert (steps[:, :3] < 3).all() and (steps[:, 3] == 3).all()
+        assert lessons.collate([3])["items"] == len(lessons.collate([1])["answers"])
 
 
 class TestMeasures:
@@ -146,30 +145,4 @@ class TestMeasures:
             with torch.inference_mode():
                 logs = model(input_ids=ids).logits.log_softmax(-1)[0, :-1]
             nats -= float(logs.gather(1, ids[0, 1:, None]).sum())
-        assert perplexity(learning.learner(model), words, passages) == pytest.approx(math.exp(nats / 5), rel=1e-4)
-
-
-class TestLoop:
-    def run(self, loss: Any, steps: int = 10, warmup: float = 0.2) -> list[float]:
-        weight = nn.Parameter(torch.ones(2))
-        groups = [{"params": [weight], "lr": 0.1, "weight_decay": 0.0}]
-        self.weights: list[torch.Tensor] = []
-
-        def step(number: int) -> torch.Tensor:
-            self.weights.append(weight.detach().clone())
-            return loss(number, weight)
-
-        return optimize(groups, step, steps=steps, warmup=warmup, clip=1.0, label="test")
-
-    def test_a_loss_that_is_not_finite_is_refused(self) -> None:
-        for bad in (math.nan, math.inf):
-            with pytest.raises(VrbenchError, match=r"test: the loss is (nan|inf) at step 9; lower the learning rate"):
-                self.run(lambda number, w, bad=bad: w.sum() * (bad if number == 5 else 1.0))
-
-    def test_the_rate_rises_then_falls_to_nothing(self) -> None:
-        self.run(lambda number, w: w.sum(), steps=20, warmup=0.25)
-        sizes = [float((a - b).abs().max()) for a, b in pairwise(self.weights)]
-        top = int(np.argmax(sizes))
-        assert 4 <= top <= 6
-        assert sizes[:top] == sorted(sizes[:top]) and sizes[top:] == sorted(sizes[top:], reverse=True)
-        assert sizes[-1] < sizes[top] / 20
+        assert learning.learner(model).perplexity(words, passages) == pytest.approx(math.exp(nats / 5), rel=1e-4)

@@ -105,10 +105,11 @@ def _options(plan: Plan, jobs: int | None, device: str, only: str, discard: bool
 
 def _execute(plan: Plan, folder: Path, options: Options) -> bool:
     """Do the steps; says whether all went well."""
-    from vrbench.cli.reproduce_shown import print_spent, watch
+    from vrbench.cli.reproduce_shown import print_spent, print_trial, watch
     from vrbench.cli.reproduce_steps import FUNCTIONS
     from vrbench.paper.execute import execute
 
+    print_trial(plan)
     start = time.perf_counter()
     with closing(execute(plan, folder, FUNCTIONS, options)) as happening:
         events = watch(happening, plan, options)

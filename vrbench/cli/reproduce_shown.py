@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tabulate import tabulate
@@ -12,7 +12,7 @@ from vrbench.paper.estimate import elapsed
 from vrbench.paper.execute import Event, Options
 from vrbench.paper.families import family
 from vrbench.paper.order import chosen
-from vrbench.paper.plan import Plan, PlanStep
+from vrbench.paper.plan import TRIAL, Plan, PlanStep
 from vrbench.paper.plan_folder import finished, joined
 
 NAMES_SHOWN = 4
@@ -38,9 +38,17 @@ def print_plan(plan: Plan, folder: Path, only: str, jobs: int | None) -> None:
     print(f"\nBy the clock about {clock:,.0f} minutes of one card with {at_once} steps at once.")
     print(f"Estimated from: {of.costs.source}.")
     print(f"Measured: {plan.tasks}, {f'{plan.limit} items a task' if plan.limit else 'all items'}.")
-    if plan.is_trial:
-        print("So few steps are a trial: batches, pictures and questions are few too, and nothing is learned.")
+    print_trial(plan)
     print(f"Results go to {folder}.")
+
+
+def print_trial(plan: Plan) -> None:
+    """Say what else is small when so few steps are asked for that nothing is learned."""
+    if plan.is_trial:
+        print(
+            f"Fewer than {TRIAL} steps are a trial: batches, pictures, questions and tasks ({plan.tasks}) are few too, "
+            "and nothing is learned."
+        )
 
 
 def _needs(step: PlanStep) -> str:
@@ -97,7 +105,5 @@ def print_spent(plan: Plan, folder: Path, options: Options, events: list[Event],
     print(f"{now}{f'; {what} by card: {cards}' if options.cards and cards else ''}")
 
 
-def _print_table(
-    rows: list[tuple[str, int, int, str]] | list[tuple[str, int, str, str]], head: tuple[str, ...]
-) -> None:
+def _print_table(rows: Sequence[tuple[object, ...]], head: tuple[str, ...]) -> None:
     print(tabulate(rows, head, "simple", disable_numparse=True))

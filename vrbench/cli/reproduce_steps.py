@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from vrbench.errors import VrbenchError
 from vrbench.lineage import MARKER, read_lineage
@@ -45,6 +46,43 @@ def _is_whole(target: Path, recipe_digest: str) -> bool:
     return True
 
 
+def layers(job: Job) -> None:
+    """Choose layers to tune by a score, or measure the order in which layers go."""
+    arguments = job.arguments
+    if "most" in arguments:
+        _measure_order(job)
+        return
+    from vrbench.surgery.choosing import choose
+
+    choose(
+        str(arguments["by"]), int(arguments["n"]), ckpt=str(arguments["ckpt"]), base=str(arguments["base"]),
+        pictures=int(arguments["pictures"]), device=job.device, out=job.target,
+    )  # fmt: skip
+
+
+def _measure_order(job: Job) -> None:
+    from vrbench.checkpoint import resolve
+    from vrbench.surgery.curve import removal_order, save_order
+
+    arguments = job.arguments
+    found = removal_order(
+        resolve(str(arguments["ckpt"])), str(arguments["by"]), int(arguments["most"]),
+        outside_region=bool(arguments["outside_region"]), pictures=int(arguments["pictures"]), device=job.device,
+    )  # fmt: skip
+    save_order(found, job.target)
+
+
+def prune(job: Job) -> None:
+    """Remove the first layers of an order, or those that a score says; only the lineage is written."""
+    from vrbench.surgery import prune as prune_layers
+    from vrbench.surgery import recipe_of
+
+    keys: dict[str, Any] = dict(job.arguments)
+    recipe = recipe_of(makes=job.step, base=keys.pop("ckpt"), **keys)
+    if not _is_whole(job.target, recipe.digest):
+        prune_layers(recipe, job.target, job.device)
+
+
 def restore(job: Job) -> None:
     """Put layers back to the backbone's weights."""
     from vrbench.surgery import restore as restore_layers
@@ -77,9 +115,19 @@ def run(job: Job) -> None:
     save_run(job.target, done.record, done.samples, compressed=True)
 
 
+def profile(job: Job) -> None:
+    """Time and memory of training steps at the paper's shapes; rows that are there are not measured again."""
+    from vrbench.train.profile import profile as measure
+
+    measure(out=job.target, device=job.device)
+
+
 FUNCTIONS: dict[str, Function] = {
     "train": train,
+    "layers": layers,
+    "prune": prune,
     "restore": restore,
     "run": run,
+    "profile": profile,
 }
 """Kind of a step -> what does it."""

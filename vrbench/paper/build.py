@@ -71,11 +71,12 @@ def build(asked: Asked) -> Plan:
         faults.append(f"limit is {asked.limit}; it must be at least 1, or 0 for all items")
     try:
         of = family(asked.family)
-        specs = registry.runnable(asked.tasks or of.tasks, registry.load())[0]
+        tasks = asked.tasks or (of.trial_tasks if _is_trial(overrides) else "") or of.tasks
+        specs = registry.runnable(tasks, registry.load())[0]
     except VrbenchError as error:
         faults += sentences(error)
     raise_all(faults)
-    draft = _draft(of, asked, overrides, tuple(specs))
+    draft = _draft(of, asked, overrides, tasks, tuple(specs))
     for seed in range(asked.seeds):
         for table in tables:
             CONTENTS[table](draft, seed)
@@ -97,18 +98,23 @@ def _tables(text: str, faults: list[str]) -> tuple[str, ...]:
     return tuple(table for table in CONTENTS if table in names or "all" in names)
 
 
-def _draft(of: Family, asked: Asked, overrides: Mapping[str, str], specs: tuple[registry.TaskSpec, ...]) -> Draft:
+def _is_trial(overrides: Mapping[str, str]) -> bool:
+    steps = overrides.get("tune.steps", "")
+    return steps.isdigit() and int(steps) < TRIAL
+
+
+def _draft(
+    of: Family, asked: Asked, overrides: Mapping[str, str], tasks: str, specs: tuple[registry.TaskSpec, ...]
+) -> Draft:
     limit = of.limit if asked.limit is None else asked.limit or None
-    trial = int(overrides.get("tune.steps", TRIAL)) < TRIAL
-    training: dict[str, Value] = {**of.overrides, **_small(of, overrides, trial), **overrides}
-    of_healing = ("tune.steps", "data.scenes")  # the recipe's own, since a healing is short
-    healing = {key: value for key, value in training.items() if key not in of_healing}
-    if trial:
-        healing |= {key: training[key] for key in of_healing if key in training}
-    healing.pop("base", None)
+    trial = _is_trial(overrides)
+    base = overrides.get("base", of.base)
+    training: dict[str, Value] = {**of.overrides, **_small(of, overrides, trial), **overrides, "base": base}
+    own = () if trial else ("tune.steps", "data.scenes")  # a healing is short: its recipe says how much so
+    healing = {**{key: value for key, value in training.items() if key not in own}, **of.heal_keys}
     return Draft(
-        of=of, n=N, tasks=asked.tasks or of.tasks, specs=specs, limit=limit, training=training, healing=healing,
-        pictures=TRIAL_PICTURES if trial else PICTURES, base=overrides.get("base", of.base),
+        of=of, n=N, tasks=tasks, specs=specs, limit=limit, training=training, healing=healing,
+        pictures=TRIAL_PICTURES if trial else PICTURES, base=base,
     )  # fmt: skip
 
 

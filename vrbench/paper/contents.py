@@ -20,12 +20,6 @@ POST_HOC = (
 )  # fmt: skip
 """Scores of layers, from the model that was tuned everywhere with the same seed."""
 
-BASELINES: dict[str, dict[str, Value]] = {
-    "lisa": {"tune__layers": "all", "tune__sampling": 8, "tune__every": 10},
-    "lora-attention": {"tune__layers": "all", "tune__modules": "attention"},
-}
-"""Other ways to tune less: layers drawn anew during the training, and LoRA on attention alone."""
-
 COUNTS = (1, 2, 4, 6, 8, 16)
 """Layers tuned, beside all."""
 
@@ -35,8 +29,8 @@ SHARES = (100, 25, 10)
 REMOVED = (1, 2, 3, 4, 6, 8)
 """Layers removed."""
 
-REMOVED_BY = ("loss", "predicted", "angular", "block-influence")
-"""What chooses the layers that go; the first is tried layer by layer, and the ceiling for the others."""
+REMOVED_BY = ("loss", "divergence", "angular", "block-influence")
+"""What chooses the layers that go: the measured loss, which is the ceiling, what predicts it, and two of the field."""
 
 HEALED = (2, 4, 8)
 """Layers removed before a short training."""
@@ -73,7 +67,7 @@ def strategies(draft: Draft, seed: int) -> None:
         )  # fmt: skip
         made = draft.trained(f"{by}-{n}", seed, tune__layers=f"{{{scored}}}")
         draft.enter("strategies", by, draft.measured(made), baseline, seed)
-    for name, keys in BASELINES.items():
+    for name, keys in draft.of.baselines.items():
         draft.enter("strategies", name, draft.measured(draft.trained(name, seed, **keys)), baseline, seed)
 
 
@@ -133,15 +127,17 @@ def _row(count: int) -> str:
 
 
 def _pruned(draft: Draft, seed: int, series: str, by: str, count: int, outside_region: bool) -> str:
-    """A checkpoint without `count` layers; the longest removal is measured, shorter ones are its beginnings."""
+    """A checkpoint without `count` layers: the first of an order that is measured once."""
     model = _full(draft, seed) if series == "full" else _uniform(draft, seed, draft.n)
     what = f"{series}-any" if series == "region" and not outside_region else series
-    arguments: dict[str, Value] = {"ckpt": f"{{{model}}}", "remove": count, "by": by}
-    if count == REMOVED[-1]:
-        arguments |= {"outside_region": outside_region, "pictures": draft.pictures}
-    else:
-        longest = _pruned(draft, seed, series, by, REMOVED[-1], outside_region)
-        arguments |= {"order": f"{{{longest}}}"}
+    order = draft.step(
+        "layers", f"order-{what}-{by}-s{seed}",
+        {"by": by, "most": max(REMOVED), "ckpt": f"{{{model}}}", "outside_region": outside_region,
+         "pictures": draft.pictures},
+    )  # fmt: skip
+    arguments: dict[str, Value] = {
+        "ckpt": f"{{{model}}}", "remove": count, "order": f"{{{order}}}", "outside_region": outside_region,
+    }  # fmt: skip
     return draft.step("prune", f"prune-{what}-{by}-{count}-s{seed}", arguments)
 
 
@@ -169,7 +165,7 @@ def _blocks(draft: Draft, seed: int, series: str, model: str, baseline: str) -> 
     for count in HEALED:
         pruned = draft.step(
             "prune", f"prune-{series}-block-{count}-s{seed}",
-            {"ckpt": f"{{{model}}}", "remove": count, "by": "angular", "block": True, "outside_region": False,
+            {"ckpt": f"{{{model}}}", "remove": count, "by": "angular-block", "outside_region": False,
              "pictures": draft.pictures},
         )  # fmt: skip
         draft.enter("pruning", _row(count), draft.measured(pruned), baseline, seed, f"{told}, angular block", count)

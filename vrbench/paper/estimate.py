@@ -12,6 +12,9 @@ from vrbench.registry import TaskSpec
 GRADIENTS = ("fisher",)
 """Scores that take a backward pass on each dev picture: three looks' worth."""
 
+TRIED = ("loss", "divergence")
+"""What tries layers one by one, the first in as many rounds as layers go."""
+
 
 def minutes(kind: str, arguments: Mapping[str, Value], of: Family, items: int, n: int) -> float:
     """Minutes of one card that a step takes when it has the card to itself.
@@ -62,9 +65,9 @@ def _looks(kind: str, arguments: Mapping[str, Value], of: Family) -> float:
     by = str(arguments.get("by", ""))
     if kind == "restore" or "order" in arguments:
         return 0.0
-    if by == "loss":
-        count = int(arguments["remove"])
-        return 1.0 + sum(of.depth - i for i in range(count))
+    if by in TRIED:
+        rounds = int(arguments["most"]) if by == "loss" else 1
+        return 1.0 + sum(of.depth - i for i in range(rounds)) / 2  # layers below the one left out are not run again
     return 3.0 if by in GRADIENTS else 1.0
 
 

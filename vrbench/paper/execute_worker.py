@@ -169,7 +169,9 @@ def _forget() -> None:
     """Give back memory, and what was compiled for the last step's model."""
     gc.collect()
     torch = sys.modules.get("torch")
-    if torch is not None:
+    if torch is None:
+        return
+    if "torch._dynamo" in sys.modules:  # or nothing was compiled
         torch.compiler.reset()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

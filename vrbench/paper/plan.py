@@ -5,6 +5,8 @@ A plan and what came of it lie in one folder:
     plan.json              the `Plan`
     checkpoints/<step>/    what trainings, prunings and restorings made; not published
     layers/<step>.json     layer sets with their scores
+    orders/<step>.json     orders in which layers go; of kind "layers" too
+    logs/<step>.log        what steps printed; not published
     done/<step>.json       a `Done` for each finished step, written last
     runs/<step>/           a run's record and samples, as `vrbench.records.save_run` writes them
     profile.json           time and memory at true shapes

@@ -19,11 +19,11 @@ CHECKPOINTS = ("train", "prune", "restore")
 
 
 def made_by(step: PlanStep, folder: Path) -> Path:
-    """What a step makes: a checkpoint folder, a layer set's file, a run's folder, or the profile's file."""
+    """What a step makes: a checkpoint folder, a layer set's or an order's file, a run's folder, or the profile."""
     if step.kind in CHECKPOINTS:
         return folder / "checkpoints" / step.name
     if step.kind == "layers":
-        return folder / "layers" / f"{step.name}.json"
+        return folder / ("orders" if "most" in step.arguments else "layers") / f"{step.name}.json"
     return folder / "runs" / step.name if step.kind == "run" else folder / "profile.json"
 
 

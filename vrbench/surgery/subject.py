@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vrbench.checkpoint import Checkpoint, resolve_backbone
 from vrbench.device import chosen_device, device_faults
 from vrbench.errors import VrbenchError, sentences
+from vrbench.models.families import FAMILIES
+from vrbench.structure import ADAPTER
+from vrbench.surgery.questions import DevQuestions, FolderQuestions, Questions
 
 if TYPE_CHECKING:
     from vrbench.surgery.importance import Score
-    from vrbench.surgery.measured import Dev
+    from vrbench.surgery.samples import Samples
+
+DTYPES = ("float32", "bfloat16")
+BESIDE_THE_TEXT = ("mllama",)
+"""Families that show pictures by cross attention: none of the tokens that their decoder passes on is a picture's."""
 
 
 @dataclass
@@ -22,15 +29,16 @@ class Subject:
     Attributes:
         ckpt: the tuned checkpoint.
         base: as the user named it; none for the one that the latest training began with.
-        pictures, turns: dev pictures of the pocket world, and questions on each.
+        questions: what the model is asked about which pictures.
         device_name: auto, cpu or cuda.
+        dtype: of the model at work on pictures: float32 or bfloat16.
     """
 
     ckpt: Checkpoint
     base: Checkpoint | None = None
-    pictures: int = 200
-    turns: int = 6
+    questions: Questions = field(default_factory=lambda: DevQuestions(200, 6))
     device_name: str = "auto"
+    dtype: str = "float32"
 
     @cached_property
     def device(self) -> str:
@@ -43,35 +51,46 @@ class Subject:
         return self.base or before_tuning(self.ckpt)
 
     @cached_property
-    def vlm(self) -> Any:
-        """The tuned model, in float32."""
+    def samples(self) -> Samples:
+        """The questions, as the tuned model reads them."""
         from vrbench.models.load import load_vlm
+        from vrbench.surgery.samples import Samples
 
-        return load_vlm(self.ckpt, self.device, "float32")
+        return Samples(load_vlm(self.ckpt, self.device, self.dtype), self.questions)
 
-    @cached_property
-    def dev(self) -> Dev:
-        """Dev pictures, as the tuned model reads them."""
-        from vrbench.surgery.measured import dev_of
-
-        return dev_of(self.vlm, self.pictures, self.turns)
-
-    def faults(self, score: Score) -> list[str]:
+    def faults(self, by: str, score: Score) -> list[str]:
         """Why a score cannot be computed on it, one sentence each, before weights are loaded."""
         found = device_faults(self.device_name)
-        counts = {"pictures": self.pictures, "turns": self.turns}
-        found += [f"{name} is {value}; it must be at least 1" for name, value in counts.items() if value < 1]
+        if self.dtype not in DTYPES:
+            found.append(f"dtype is {self.dtype!r}; it is one of {', '.join(DTYPES)}")
+        if score.needs_pictures:
+            found += self.questions.faults()
+            found += self._picture_faults(by, score)
         if score.needs_base:
             try:
                 self.tuned_from  # noqa: B018  # looked for
             except VrbenchError as fault:
                 found += sentences(fault)
+        if score.needs_adapter and not _has_adapter(self.ckpt):
+            found.append(f"{by} needs a LoRA adapter, and {self.ckpt.id} has none; 'change' compares any weights")
+        return found
+
+    def _picture_faults(self, by: str, score: Score) -> list[str]:
+        found = []
+        family = self.ckpt.family
+        manner = FAMILIES[family].manner if family in FAMILIES else None
+        if score.needs_answers and isinstance(self.questions, FolderQuestions):
+            found.append(f"{by} needs right answers, which pictures of one's own do not have; leave --images away")
+        if score.needs_answers and manner is not None and manner.prefix:
+            found.append(f"{by} needs answers to come, but a {family} model sees the answer with the prompt")
+        if score.needs_image_tokens and family in BESIDE_THE_TEXT:
+            found.append(f"{by} needs image tokens; a {family} model sees by cross attention and has none in its text")
         return found
 
     def note(self, score: Score) -> str:
         """On what a score was measured."""
         of = f" against {self.tuned_from.id}" if score.needs_base else ""
-        on = f" on {self.pictures} dev pictures with {self.turns} questions each" if score.needs_pictures else ""
+        on = f" on {self.questions}" if score.needs_pictures else ""
         return f"of {self.ckpt.id}{of}{on}"
 
 
@@ -94,6 +113,9 @@ def _named(ckpt: Checkpoint, name: str, near: Checkpoint) -> Checkpoint:
     try:
         return resolve_backbone(name, near=near.path)
     except VrbenchError as fault:
-        raise VrbenchError(
-            f"{ckpt.id} was tuned from {name!r}, which is not at hand; name it with --base. {fault}"
-        ) from fault
+        told = f"{ckpt.id} was tuned from {name!r}, which is not at hand; name it with --base"
+        raise VrbenchError(f"{told} ({sentences(fault)[0]})") from fault
+
+
+def _has_adapter(ckpt: Checkpoint) -> bool:
+    return ckpt.has(ADAPTER) or (ckpt.base is not None and _has_adapter(ckpt.base))

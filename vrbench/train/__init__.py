@@ -14,6 +14,9 @@ def train(
 ) -> Path:
     """Run a recipe and write the checkpoint folder that it makes; `vrbench.json` is written last.
 
+    A run that was killed goes on where it was last saved, when it is given the same recipe and folder, and makes the
+    same weights on a CPU. Under `accelerate launch` it trains on all the devices that accelerate gives it.
+
     Args:
         recipe: a shipped recipe's name, a YAML file, or a recipe.
         out: the folder to make; it must not hold a finished checkpoint.
@@ -21,9 +24,10 @@ def train(
         device: "auto", "cpu" or "cuda".
 
     Raises:
-        VrbenchError: the recipe is faulty, its base cannot be had, the folder is taken, or the loss is not finite.
+        VrbenchError: the recipe is faulty, its base cannot be had, the folder is taken, the loss is not finite, or
+            memory ran out.
     """
-    from vrbench.train.stages import run_recipe
-
     wanted = recipe if isinstance(recipe, TrainRecipe) else load(recipe, overrides)
-    return run_recipe(wanted, Path(out), device)
+    from vrbench.train.running import run
+
+    return run(wanted, Path(out), device)

@@ -113,7 +113,12 @@ def collate(rows: Sequence[Row], pad: int, device: torch.device, length: int = 0
         return torch.from_numpy(out).to(device, non_blocking=True)
 
     turn = stack("turn", -1)
-    causal = torch.ones(longest, longest, dtype=torch.bool, device=device).tril()
+    mask = masked(turn, longest)
+    return Batch(stack("tokens", pad), stack("position", 0), stack("target", IGNORED), turn, mask)
+
+
+def masked(turn: Tensor, length: int) -> Tensor:
+    """Where attention is allowed: [n, 1, length, length], of the turn numbers [n, length] of rows."""
+    causal = torch.ones(length, length, dtype=torch.bool, device=turn.device).tril()
     same = turn[:, :, None] == turn[:, None, :]
-    mask = causal & (same | (turn[:, None, :] == 0))
-    return Batch(stack("tokens", pad), stack("position", 0), stack("target", IGNORED), turn, mask[:, None])
+    return (causal & (same | (turn[:, None, :] == 0)))[:, None]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vrbench.cache import file_digest
 from vrbench.lineage import MARKER
 from vrbench.records import Lineage
-from vrbench.train.recipe import TrainRecipe
+from vrbench.structure import ADAPTER, DELTA, PROJECTOR
+from vrbench.train.recipe import TrainRecipe, Tune
 from vrbench.writing import write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from vrbench.layers import LayerSet
 
 RECIPE_COPY = "recipe.yaml"
 
@@ -28,6 +31,47 @@ def save_tensors(tensors: dict[str, Tensor], file: Path) -> None:
     save_file(kept, temporary, metadata={"format": "pt"})
     os.chmod(temporary, 0o644)
     os.replace(temporary, file)
+
+
+def save_tuned(model: Any, layers: LayerSet, settings: Tune, base: str, out: Path) -> str:
+    """Write what was trained: an adapter and the projector, or a delta; returns the lineage's word for it.
+
+    Args:
+        model: transformers' model, with PEFT around it where it carries LoRA.
+        layers: that were tuned; may be none.
+        settings: how.
+        base: what the adapter's settings name as its base.
+        out: the folder.
+    """
+    from vrbench.models.parts import layer_parameters, projector_parameters
+
+    if len(layers) and settings.tuning == "weights":
+        save_tensors(layer_parameters(model, layers) | projector_parameters(model), out / DELTA)
+        return "weights"
+    if len(layers):
+        _save_adapter(model, base, out)
+    if settings.lr_projector:
+        save_tensors(_projector(model), out / PROJECTOR)
+    return "lora" if len(layers) else "projector"
+
+
+def _save_adapter(model: Any, base: str, out: Path) -> None:
+    from safetensors.torch import load_file
+
+    model.peft_config["default"].base_model_name_or_path = base  # not the folder where it lies here
+    model.save_pretrained(out, save_embedding_layers=False)
+    (out / "README.md").unlink(missing_ok=True)  # PEFT's model card, which says nothing of this model
+    save_tensors(load_file(out / ADAPTER), out / ADAPTER)
+
+
+def _projector(model: Any) -> dict[str, Tensor]:
+    """The projector's tensors under its own names."""
+    from vrbench.models.parts import projector_parameters, projector_prefix
+    from vrbench.train.lora import core_of
+
+    core = core_of(model)
+    prefix = projector_prefix(core)
+    return {name.removeprefix(prefix): value for name, value in projector_parameters(core).items()}
 
 
 def publish(folder: Path, lineage: Lineage, recipe: TrainRecipe) -> Path:

@@ -1,4 +1,7 @@
-"""Recipes: what a training run does, as a frozen, validated value that is copied into the folder it makes."""
+"""Recipes: what a training run does, as a frozen, validated value that is copied into the folder it makes (no torch).
+
+What a recipe holds is in `vrbench.train.sections`; here one is read, changed, and refused with the nearest key named.
+"""
 
 from __future__ import annotations
 
@@ -12,69 +15,50 @@ from pydantic import Field, ValidationError
 from vrbench import strict_yaml
 from vrbench.errors import VrbenchError, raise_all
 from vrbench.records import Record
+from vrbench.train.sections import (
+    KINDS_OF_DATA,
+    Align,
+    AnyData,
+    Conversations,
+    Data,
+    Hub,
+    Section,
+    Tower,
+    Tune,
+    kind_of_data,
+)  # fmt: skip
 from vrbench.writing import digest_of
 
+__all__ = ["Align", "Conversations", "Data", "Hub", "Tower", "TrainRecipe", "Tune", "load", "names"]
+
 RECIPES = Path(__file__).parent / "recipes"
+SECTIONS: dict[str, type[Record]] = {"tower": Tower, "align": Align, "tune": Tune}
 
 
-class Data(Record):
-    """Which pictures, and how many questions on each."""
-
-    scenes: int = Field(gt=0, description="Generated pictures, numbers 0 to scenes-1 of the split 'train'.")
-    turns: int = Field(default=6, gt=0, description="Questions a picture; they share its encoding.")
-    easy_vqa: float = Field(default=0.0, ge=0, lt=1, description="Share of a batch from easy-VQA's train split.")
-
-
-class Tower(Record):
-    """The vision tower, learned by direct supervision of what lies in each patch; no LLM."""
-
-    steps: int = Field(gt=0, description="Optimizer steps.")
-    batch: int = Field(gt=0, description="Pictures a step.")
-    lr: float = Field(gt=0, description="Peak learning rate of AdamW.")
-    weight_decay: float = Field(default=0.05, ge=0, description="AdamW's weight decay.")
-    noise: float = Field(default=0.05, ge=0, description="Standard deviation of noise added to inputs in [-1, 1].")
-
-
-class Align(Record):
-    """The projector on captions, tower and LLM frozen (the paper's stage 1)."""
-
-    steps: int = Field(gt=0, description="Optimizer steps.")
-    batch: int = Field(gt=0, description="Pictures a step.")
-    lr: float = Field(gt=0, description="Peak learning rate of AdamW.")
-
-
-class Tune(Record):
-    """Visual instruction tuning of chosen layers (LoRA) and the projector, tower frozen (the paper's stage 2)."""
-
-    layers: str = Field(description="'all', indices such as '0-3,8', or a strategy such as 'sparse-uniform:8'.")
-    rank: int = Field(gt=0, description="LoRA rank.")
-    alpha: float = Field(gt=0, description="LoRA alpha.")
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="LoRA dropout.")
-    steps: int = Field(gt=0, description="Optimizer steps.")
-    batch: int = Field(gt=0, description="Pictures a step.")
-    lr: float = Field(gt=0, description="Peak learning rate of the LoRA weights.")
-    lr_projector: float = Field(gt=0, description="Peak learning rate of the projector.")
-
-
-class TrainRecipe(Record):
+class TrainRecipe(Section):
     """One training run: either tower and projector of a new base, or the tuning of layers of an existing one."""
+
+    later = ("stage",)
 
     name: str = Field(description="Name of the recipe.")
     makes: str = Field(description="Id of the checkpoint that it makes.")
     base: str = Field(description="Checkpoint (or LLM) that it starts from.")
-    seed: int = Field(default=0, description="Seed of initial weights and of the order of the data.")
+    stage: Literal["tune", "heal"] = Field(
+        default="tune", description="What the lineage calls the tuning: 'heal' after layers were removed."
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of initial weights and of the order of the data.")
     dtype: Literal["bfloat16", "float32"] = Field(default="bfloat16", description="Compute type; masters are float32.")
     warmup: float = Field(default=0.04, ge=0, lt=1, description="Share of the steps with a rising learning rate.")
     clip: float = Field(default=1.0, gt=0, description="Largest gradient norm.")
-    data: Data = Field(description="The training data.")
+    data: AnyData = Field(description="The training data.")
     tower: Tower | None = Field(default=None, description="Stage 'tower'; goes with 'align'.")
     align: Align | None = Field(default=None, description="Stage 'align'.")
     tune: Tune | None = Field(default=None, description="Stage 'tune'; stands alone.")
 
     @property
     def digest(self) -> str:
-        """sha256 of the recipe's content."""
-        return digest_of(self.model_dump(mode="json"))
+        """sha256 of the recipe's content; keys that came later do not change it where they have their defaults."""
+        return digest_of(self.told())
 
     def text(self) -> str:
         """The recipe as YAML, as it is copied into the folder."""
@@ -89,8 +73,12 @@ def names() -> list[str]:
 def load(name: str, overrides: dict[str, str] | None = None) -> TrainRecipe:
     """Read a shipped recipe by name, or one from a YAML file, with overrides such as {"tune.steps": "20"}.
 
+    Setting `tune.steps` takes the place of `tune.epochs`, and the other way round; a key of another kind of data, such
+    as `data.conversations`, takes the place of the data that the recipe had.
+
     Raises:
-        VrbenchError: no such recipe, a key that does not exist (the nearest is named), or a value out of bounds.
+        VrbenchError: no such recipe, keys that do not exist (the nearest is named), values out of bounds, or keys that
+            do not go together; all faults at once.
     """
     path = RECIPES / f"{name}.yaml" if name in names() else Path(name)
     if not path.is_file():
@@ -103,9 +91,21 @@ def load(name: str, overrides: dict[str, str] | None = None) -> TrainRecipe:
         raise VrbenchError(f"recipe {path} is not YAML: {error}") from error
     if not isinstance(raw, dict):
         raise VrbenchError(f"recipe {path} holds no mapping of keys to values")
-    for key, value in (overrides or {}).items():
-        _set(raw, key, value)
+    _change(raw, overrides or {})
     return _validated(raw, str(path))
+
+
+def _change(raw: dict[str, Any], overrides: dict[str, str]) -> None:
+    """Set values in the raw recipe; what they take the place of goes."""
+    for this, other in (("steps", "epochs"), ("epochs", "steps")):
+        if f"tune.{this}" in overrides and f"tune.{other}" not in overrides and isinstance(raw.get("tune"), dict):
+            raw["tune"].pop(other, None)
+    before = raw.get("data")
+    for kind in KINDS_OF_DATA:
+        if f"data.{kind}" in overrides and isinstance(before, dict) and kind_of_data(before) != kind:
+            raw["data"] = {key: value for key, value in before.items() if key == "share"}
+    for key, value in overrides.items():
+        _set(raw, key, value)
 
 
 def _set(raw: dict[str, Any], key: str, value: str) -> None:
@@ -121,24 +121,43 @@ def _validated(raw: dict[str, Any], where: str) -> TrainRecipe:
     try:
         recipe = TrainRecipe.model_validate(raw)
     except ValidationError as error:
-        raise_all(_sentence(where, fault) for fault in error.errors())
+        raise_all(told for fault in error.errors() for told in _sentences(where, fault, raw))
         raise
-    if (recipe.tower is None) != (recipe.align is None) or (recipe.tower is None) == (recipe.tune is None):
-        raise VrbenchError(f"{where}: a recipe has either 'tower' and 'align', or 'tune'")
+    raise_all(f"{where}: {fault}" for fault in _together(recipe))
     return recipe
 
 
-def _sentence(where: str, fault: Any) -> str:
-    key = ".".join(str(part) for part in fault["loc"])
+def _together(recipe: TrainRecipe) -> list[str]:
+    """Why a recipe's sections do not go together."""
+    found = []
+    if (recipe.tower is None) != (recipe.align is None) or (recipe.tower is None) == (recipe.tune is None):
+        found.append("a recipe has either 'tower' and 'align', or 'tune'")
+    if recipe.tower is not None and recipe.stage != "tune":
+        found.append(f"stage is {recipe.stage!r}, which goes with the section 'tune' only")
+    if recipe.tower is not None and not isinstance(recipe.data, Data):
+        found.append("a new tower learns from generated pictures: data has to have 'scenes'")
+    return found
+
+
+def _sentences(where: str, fault: Any, raw: dict[str, Any]) -> list[str]:
+    """What is wrong, in one sentence for each key; a section may have several keys that do not go together."""
+    tagged = fault["loc"][0] == "data" if fault["loc"] else False  # pydantic names the kind of data after it
+    loc = [part for i, part in enumerate(fault["loc"]) if not (tagged and i == 1)]
+    key = ".".join(str(part) for part in loc)
+    if fault["type"] == "value_error":
+        return [f"{where}: {one}" for one in str(fault["ctx"]["error"]).splitlines()]
+    if fault["type"] == "missing":
+        return [f"{where}: {key} is missing"]
     if fault["type"] != "extra_forbidden":
-        return f"{where}: {key} is {fault.get('input')!r}: {fault['msg']}"
-    known = _keys_beside(fault["loc"])
-    near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
+        return [f"{where}: {key} is {fault.get('input')!r}: {fault['msg']}"]
+    known = _keys_beside(loc, raw)
+    near = difflib.get_close_matches(str(loc[-1]), known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-    return f"{where}: no key {key!r}; {hint}"
+    return [f"{where}: no key {key!r}; {hint}"]
 
 
-def _keys_beside(loc: tuple[Any, ...]) -> list[str]:
-    sections: dict[str, type[Record]] = {"data": Data, "tower": Tower, "align": Align, "tune": Tune}
-    inside = sections.get(str(loc[0])) if len(loc) > 1 else None
-    return list((inside or TrainRecipe).model_fields)
+def _keys_beside(loc: list[Any], raw: dict[str, Any]) -> list[str]:
+    if len(loc) == 1:
+        return list(TrainRecipe.model_fields)
+    inside = KINDS_OF_DATA[kind_of_data(raw["data"])] if loc[0] == "data" else SECTIONS[str(loc[0])]
+    return list(inside.model_fields)

@@ -2,63 +2,74 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from vrbench.checkpoint import resolve
-from vrbench.device import chosen_device
 from vrbench.errors import VrbenchError
-from vrbench.layers import LayerSet, select
-from vrbench.lineage import MARKER
+from vrbench.layers import LayerSet
 from vrbench.models import pocket, smollm2
 from vrbench.models.load import load_packed
 from vrbench.models.vlm import VLM
 from vrbench.pocket import pydoc
 from vrbench.records import Base, Lineage, Step
 from vrbench.train.features import Encoded, cached
+from vrbench.train.learner import Learner
+from vrbench.train.lora import groups_of, with_lora
 from vrbench.train.packing import Packer
 from vrbench.train.pictures import Pictures, easy, generated
-from vrbench.train.publish import publish, save_tensors
-from vrbench.train.recipe import TrainRecipe
+from vrbench.train.processes import is_first
+from vrbench.train.publish import publish, save_tensors, save_tuned
+from vrbench.train.recipe import Data, TrainRecipe
+from vrbench.train.starting import Start
 from vrbench.train.tower import encode, train_tower
-from vrbench.train.tune import Learner, align, log_line, perplexity, tune, with_lora
+from vrbench.train.tune import Lessons, align, pocket_lessons, tune
 
 DEV_PICTURES = 600
 DEV_PASSAGES = 60
+LAST = 25
+"""Steps at the end whose mean loss the lineage tells."""
 
 
-def run_recipe(recipe: TrainRecipe, out: Path, device: str) -> Path:
-    """Train as the recipe says and write the folder; see `vrbench.train.train`."""
-    if (out / MARKER).exists():
-        raise VrbenchError(f"{out} already holds a checkpoint; name another folder, or remove it")
-    where = torch.device(chosen_device(device))
-    out.mkdir(parents=True, exist_ok=True)
+def make_base(recipe: TrainRecipe, out: Path, device: torch.device, state: Path) -> Path:
+    """Train a tower and a projector, and write the folder.
+
+    Args:
+        recipe: with the sections `tower` and `align`.
+        out: the folder, made and claimed for the recipe.
+        device: where to train.
+        state: folder of the saved states.
+
+    Raises:
+        VrbenchError: the base is not the pocket family's LLM, the loss is not finite, or memory ran out.
+    """
     started = time.perf_counter()
-    return (_make_base if recipe.tower else _tune)(recipe, out, where, started)
-
-
-def _make_base(recipe: TrainRecipe, out: Path, device: torch.device, started: float) -> Path:
     if recipe.base != smollm2.ID:
         raise VrbenchError(f"recipe {recipe.name} has base {recipe.base!r}; a new tower goes with {smollm2.ID!r} only")
-    data = generated("train", recipe.data.scenes, 1, captions=True)
-    dev = generated("dev", DEV_PICTURES, 1, captions=True)
+    assert isinstance(recipe.data, Data) and recipe.align is not None  # as the recipe's check says
+    data = generated("train", recipe.data.used, 1, captions=True)
+    dev = generated("dev", recipe.data.dev or DEV_PICTURES, 1, captions=True)
     extra = easy(1) if recipe.data.easy_vqa else None
-    tower, seen = train_tower(recipe, data, extra, dev, device)
-    _round_to_bfloat16(tower)
+    tower, seen = train_tower(recipe, data, extra, dev, device, state / "tower")
+    _round_to_bfloat16(tower.parameters())
+    torch.manual_seed(recipe.seed)
     model = pocket.new_llava()
     model.model.vision_tower.load_state_dict(tower.state_dict())
     learner, packer = _learner(model.to(device), recipe)
-    losses = align(learner, _encoded(tower, packer, data, device), recipe)
+    losses = align(learner, _encoded(tower, packer, data, device), recipe, state / "align")
+    if not is_first():
+        return out
     dev_right = learner.right(_encoded(tower, packer, dev, device))
     save_tensors(tower.state_dict(), out / pocket.TOWER)
     save_tensors(model.model.multi_modal_projector.state_dict(), out / pocket.PROJECTOR)
-    words = perplexity(learner, packer.tokenizer, _dev_passages())
+    words = learner.perplexity(packer.tokenizer, _dev_passages(recipe.data))
     note = _note(device, started, tower_dev=seen, final_loss=losses[-1], dev_right=dev_right, dev_ppl=words)
     none = str(LayerSet.none(smollm2.LAYERS))
     steps = [
@@ -74,52 +85,73 @@ def _make_base(recipe: TrainRecipe, out: Path, device: torch.device, started: fl
     return publish(out, lineage, recipe)
 
 
-def _tune(recipe: TrainRecipe, out: Path, device: torch.device, started: float) -> Path:
-    settings = recipe.tune
+def tune_base(recipe: TrainRecipe, start: Start, out: Path, device: torch.device, state: Path) -> Path:
+    """Tune layers and projector of a checkpoint, and write the folder.
+
+    Args:
+        recipe: with the section `tune`.
+        start: the checkpoint, and the layers.
+        out: the folder, made and claimed for the recipe.
+        device: where to train.
+        state: folder of the saved states.
+
+    Raises:
+        VrbenchError: the family cannot learn from the data, the loss is not finite, or memory ran out.
+    """
+    started = time.perf_counter()
+    settings, base, layers = recipe.tune, start.base, start.layers
     assert settings is not None
-    base = resolve(recipe.base)
-    layers = select(settings.layers, base.depth)
     vlm = load_packed(base, device, "float32")
     torch.manual_seed(recipe.seed)
-    model = with_lora(vlm.model, layers, settings)
-    learner, packer = _learner(model, recipe)
-    data, extra, dev = _tuning_data(recipe, vlm, packer, device)
-    if device.type == "cuda":
-        learner.compile(data.rows)
-    losses = tune(learner, data, extra, recipe)
-    _round_to_bfloat16(learner.core.model.multi_modal_projector)
-    for name, parameter in model.named_parameters():
-        if "lora_" in name:
-            parameter.data = parameter.data.bfloat16().float()
-    dev_right = learner.right(dev)
-    words = perplexity(learner, packer.tokenizer, _dev_passages())
-    model.peft_config["default"].base_model_name_or_path = recipe.base  # not the folder where it lies here
-    model.save_pretrained(out)
-    (out / "README.md").unlink(missing_ok=True)  # PEFT's model card, which says nothing of this model
-    _store_as_bfloat16(out / "adapter_model.safetensors")
-    save_tensors(learner.core.model.multi_modal_projector.state_dict(), out / pocket.PROJECTOR)
-    note = _note(device, started, final_loss=sum(losses[-25:]) / len(losses[-25:]), dev_right=dev_right, dev_ppl=words)
-    step = Step(kind="trained", layers=str(layers), depth=base.depth, method="lora", stage="tune", recipe=recipe.name,
-                recipe_digest=recipe.digest, note=note)  # fmt: skip
+    model = with_lora(vlm.model, layers, settings) if len(layers) and settings.tuning == "lora" else vlm.model
+    lessons = _pocket_lessons(recipe, vlm, model, device)
+    losses = tune(model, layers, lessons, recipe, device, state / recipe.stage)
+    if not is_first():
+        return out
+    _round_to_bfloat16(p for group in groups_of(model, layers, settings) for p in group.parameters)
+    last = losses[-LAST:]
+    note = _note(device, started, steps=len(losses), final_loss=sum(last) / len(last), **lessons.measure())
+    method = save_tuned(model, layers, settings, recipe.base, out)
+    step = Step(kind="trained", layers=str(layers), depth=base.depth, method=method, stage=recipe.stage,
+                recipe=recipe.name, recipe_digest=recipe.digest, note=note)  # fmt: skip
     lineage = Lineage(
-        id=recipe.makes, family=base.family, depth=base.depth, steps=(step,), licence=smollm2.LICENCE,
-        base=Base(id=recipe.base, digest=base.digest),
+        id=recipe.makes, family=base.family, depth=base.depth, steps=(step,),
+        licence=base.lineage[0].licence if base.lineage else "", base=Base(id=recipe.base, digest=base.digest),
     )  # fmt: skip
     return publish(out, lineage, recipe)
 
 
+def _pocket_lessons(recipe: TrainRecipe, vlm: VLM, model: Any, device: torch.device) -> Lessons:
+    """The pocket family's packed rows, with the dev split's right answers and perplexity as what is measured."""
+    assert recipe.tune is not None and isinstance(recipe.data, Data)
+    learner, packer = _learner(model, recipe)
+    data, extra, dev = _tuning_data(recipe.data, vlm, packer, device)
+    if device.type == "cuda":
+        learner.compile(data.rows)
+    steps = recipe.tune.steps_for(recipe.data.used, recipe.data.extras(recipe.tune.batch))
+    lessons = pocket_lessons(learner, data, extra, recipe, steps, recipe.tune.batch)
+
+    passages = _dev_passages(recipe.data)
+
+    def measure() -> dict[str, Any]:
+        words = learner.perplexity(packer.tokenizer, passages)
+        return {"dev_right": learner.right(dev), "dev_ppl": words}
+
+    return replace(lessons, measure=measure)
+
+
 def _tuning_data(
-    recipe: TrainRecipe, vlm: VLM, packer: Packer, device: torch.device
+    settings: Data, vlm: VLM, packer: Packer, device: torch.device
 ) -> tuple[Encoded, Encoded | None, Encoded]:
     """Training pictures, easy-VQA's (if the recipe wants them) and dev pictures, as the tower sees them."""
 
     def encoded(what: list[str | int], make: Callable[[], Pictures]) -> Encoded:
         return cached(what, vlm.vision_tower, vlm.tower_digest, packer, device, make)
 
-    scenes, turns = recipe.data.scenes, recipe.data.turns
+    scenes, turns, few = settings.scenes, settings.turns, settings.dev or DEV_PICTURES
     data = encoded(["train", scenes, turns], lambda: generated("train", scenes, turns))
-    extra = encoded(["easy", turns], lambda: easy(turns)) if recipe.data.easy_vqa else None
-    return data, extra, encoded(["dev", DEV_PICTURES, turns], lambda: generated("dev", DEV_PICTURES, turns))
+    extra = encoded(["easy", turns], lambda: easy(turns)) if settings.easy_vqa else None
+    return data, extra, encoded(["dev", few, turns], lambda: generated("dev", few, turns))
 
 
 def _learner(model: Any, recipe: TrainRecipe) -> tuple[Learner, Packer]:
@@ -135,20 +167,16 @@ def _encoded(tower: nn.Module, packer: Packer, data: Pictures, device: torch.dev
     return Encoded(encode(tower, data.pixels, device), packer.rows(data.turns))
 
 
-def _dev_passages() -> list[str]:
-    return [row["text"] for row in pydoc.rows("dev")][:DEV_PASSAGES]
+def _dev_passages(settings: Data) -> list[str]:
+    """As many passages as suit the dev pictures."""
+    share = (settings.dev or DEV_PICTURES) / DEV_PICTURES
+    return [row["text"] for row in pydoc.rows("dev")][: max(1, round(share * DEV_PASSAGES))]
 
 
-def _round_to_bfloat16(module: nn.Module) -> None:
+def _round_to_bfloat16(parameters: Iterable[nn.Parameter]) -> None:
     """What is published is bfloat16: what follows must be trained on, and measured with, exactly that."""
-    for parameter in module.parameters():
+    for parameter in parameters:
         parameter.data = parameter.data.bfloat16().float()
-
-
-def _store_as_bfloat16(file: Path) -> None:
-    from safetensors.torch import load_file
-
-    save_tensors(load_file(file), file)
 
 
 def _note(device: torch.device, started: float, **measured: Any) -> str:
@@ -156,7 +184,12 @@ def _note(device: torch.device, started: float, **measured: Any) -> str:
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     import transformers
 
-    return log_line(
+    return _log_line(
         device=card, torch=torch.__version__, transformers=transformers.__version__,
         python=platform.python_version(), seconds=round(time.perf_counter() - started, 1), **measured,
     )  # fmt: skip
+
+
+def _log_line(**values: Any) -> str:
+    """One JSON line for a training log, figures rounded."""
+    return json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in values.items()})

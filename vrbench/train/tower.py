@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,9 +12,9 @@ from torch import Tensor, nn
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from vrbench.models import pocket
-from vrbench.train.loop import optimize
 from vrbench.train.pictures import HEADS, Pictures
-from vrbench.train.recipe import TrainRecipe
+from vrbench.train.recipe import Data, TrainRecipe
+from vrbench.train.trainer import Course, Group, fit, passes
 
 NOTHING_WEIGHT = 0.3  # most patches hold nothing: without it the heads would say so everywhere for long
 ENCODE_BATCH = 512
@@ -59,12 +62,47 @@ def patch_tokens(tower: nn.Module, pixels: Tensor) -> Tensor:
 
 def to_input(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
     """uint8 [n, side, side, 3] to float32 [n, 3, side, side] in [-1, 1], as the image processor does it."""
-    tensor = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float()
-    return (tensor / 255 - 0.5) / 0.5
+    return scaled(torch.from_numpy(pixels).to(device))
+
+
+def scaled(pixels: Tensor) -> Tensor:
+    """uint8 [n, side, side, 3] to float32 [n, 3, side, side] in [-1, 1]."""
+    return (pixels.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
+
+
+class LabelledPictures:
+    """Pictures with their labels, in memory; drawn by number, easy-VQA's after the generated ones."""
+
+    def __init__(self, parts: list[Pictures], device: torch.device) -> None:
+        self.parts, self.device = parts, device
+        self.starts = np.cumsum([0, *(len(part) for part in parts)])
+
+    def __getitem__(self, number: int) -> tuple[NDArray[np.uint8], NDArray[np.int8]]:
+        part = int(np.searchsorted(self.starts, number, side="right")) - 1
+        own = number - int(self.starts[part])
+        return self.parts[part].pixels[own], self.parts[part].labels[own]
+
+    def collate(self, samples: list[tuple[NDArray[np.uint8], NDArray[np.int8]]]) -> dict[str, Any]:
+        """Pixels [n, side, side, 3] and labels [n, patches, heads]; each picture is one item."""
+        pixels, labels = (torch.from_numpy(np.stack(part)) for part in zip(*samples, strict=True))
+        return {"pixels": pixels, "targets": labels, "items": len(samples)}
+
+
+class TowerWithHeads(nn.Module):
+    """What the stage trains: the tower, and the heads that say what it has seen."""
+
+    def __init__(self, tower: SiglipVisionModel, heads: PatchHeads) -> None:
+        super().__init__()
+        self.tower, self.heads = tower, heads
 
 
 def train_tower(
-    recipe: TrainRecipe, data: Pictures, extra: Pictures | None, dev: Pictures, device: torch.device
+    recipe: TrainRecipe,
+    data: Pictures,
+    extra: Pictures | None,
+    dev: Pictures,
+    device: torch.device,
+    state: Path | None = None,
 ) -> tuple[SiglipVisionModel, dict[str, float]]:
     """Train a tower; returns it with the dev accuracy of each head.
 
@@ -74,33 +112,36 @@ def train_tower(
         extra: labelled easy-VQA pictures, mixed in at the recipe's share.
         dev: labelled pictures of the dev split.
         device: where to train.
+        state: folder of the saved states.
     """
     settings = recipe.tower
-    assert settings is not None
+    assert settings is not None and isinstance(recipe.data, Data)
     torch.manual_seed(recipe.seed)
-    tower, heads = new_tower().to(device), PatchHeads(pocket.vision_config()["hidden_size"]).to(device)
-    order = np.random.default_rng(recipe.seed)
+    model = TowerWithHeads(new_tower(), PatchHeads(pocket.vision_config()["hidden_size"])).to(device)
     extras = round(settings.batch * recipe.data.easy_vqa) if extra else 0
     autocast = torch.autocast(device.type, dtype=getattr(torch, recipe.dtype), enabled=recipe.dtype != "float32")
 
-    def batch(of: Pictures, count: int) -> tuple[Tensor, Tensor]:
-        chosen = np.sort(order.choice(len(of), count, replace=count > len(of)))
-        return to_input(of.pixels[chosen], device), torch.from_numpy(of.labels[chosen]).to(device)
-
-    def loss(step: int) -> Tensor:
-        parts = [batch(data, settings.batch - extras)] + ([batch(extra, extras)] if extra and extras else [])
-        pixels, labels = (torch.cat(part) for part in zip(*parts, strict=True))
+    def loss(model: Any, batch: dict[str, Any]) -> Tensor:
+        pixels = scaled(batch["pixels"])
         pixels = pixels + settings.noise * torch.randn_like(pixels)
         with autocast:
-            return heads.loss(patch_tokens(tower, pixels), labels)
+            return model.heads.loss(patch_tokens(model.tower, pixels), batch["targets"]) * batch["items"]
 
-    parameters = [*tower.parameters(), *heads.parameters()]
-    groups = [{"params": parameters, "lr": settings.lr, "weight_decay": settings.weight_decay}]
-    optimize(groups, loss, steps=settings.steps, warmup=recipe.warmup, clip=recipe.clip, label="tower")
+    pictures = LabelledPictures([data, *([extra] if extra else [])], device)
+    order = passes(settings.steps * (settings.batch - extras), len(data), (recipe.seed, 3)).reshape(settings.steps, -1)
+    if extra and extras:
+        others = passes(settings.steps * extras, len(extra), (recipe.seed, 4)) + len(data)
+        order = np.concatenate([order, others.reshape(settings.steps, -1)], axis=1)
+    course = Course(
+        "tower", settings.steps, settings.batch, warmup=recipe.warmup, clip=recipe.clip, seed=recipe.seed,
+        dtype=recipe.dtype, save_every=settings.save_every, state=state,
+    )  # fmt: skip
+    groups = [Group(list(model.parameters()), settings.lr, settings.weight_decay)]
+    fit(model, loss, pictures, pictures.collate, groups, course, order.reshape(-1), device)
     with torch.inference_mode():
-        tokens = encode(tower, dev.pixels, device)
-        shares = heads.accuracy(tokens.float(), torch.from_numpy(dev.labels).to(device))
-    return tower, shares
+        tokens = encode(model.tower, dev.pixels, device)
+        shares = model.heads.accuracy(tokens.float(), torch.from_numpy(dev.labels).to(device))
+    return model.tower, shares
 
 
 def encode(tower: nn.Module, pixels: NDArray[np.uint8], device: torch.device) -> Tensor:

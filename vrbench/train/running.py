@@ -1,0 +1,34 @@
+"""A training from its recipe to a whole folder: the folder is claimed, states lie in it, faults leave nothing odd."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from vrbench.errors import VrbenchError
+from vrbench.train.processes import is_first, own_device
+from vrbench.train.recipe import TrainRecipe
+from vrbench.train.starting import start_of
+from vrbench.train.states import claim_states, is_empty
+
+
+def run(recipe: TrainRecipe, out: Path, device: str) -> Path:
+    """See `vrbench.train.train`."""
+    from vrbench.train.stages import make_base, tune_base
+
+    where = own_device(device)
+    start = start_of(recipe, out)
+    is_new = not out.exists()
+    state = claim_states(out, recipe.digest)
+    try:
+        if start:
+            tune_base(recipe, start, out, where, state)
+        else:
+            make_base(recipe, out, where, state)
+    except VrbenchError:
+        if is_first() and is_empty(state):  # nothing worth going on from
+            shutil.rmtree(out if is_new else state, ignore_errors=True)
+        raise
+    if is_first():
+        shutil.rmtree(state, ignore_errors=True)
+    return out

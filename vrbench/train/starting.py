@@ -1,0 +1,105 @@
+"""What a training begins with, judged before a weight is loaded, and what it would do, said without doing it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vrbench.checkpoint import Checkpoint, resolve
+from vrbench.errors import VrbenchError, raise_all, sentences
+from vrbench.layers import LayerSet, select
+from vrbench.lineage import MARKER
+from vrbench.train.recipe import Data, TrainRecipe, Tune
+
+ATTENTION = ("self_attn", "cross_attn", "attn", "attention")
+"""What the attention of a decoder layer is called."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a tuning begins with, found whole before a weight is loaded: its base, and the layers of it."""
+
+    base: Checkpoint
+    layers: LayerSet
+
+
+def start_of(recipe: TrainRecipe, out: Path) -> Start | None:
+    """The base and the layers of a recipe; none for one that makes a new base.
+
+    Raises:
+        VrbenchError: every fault that can be seen now, at once.
+    """
+    found: list[str] = []
+    if (out / MARKER).exists():
+        found.append(f"{out} already holds a checkpoint; name another folder, or remove it")
+    start = None
+    if recipe.tune is not None:
+        try:
+            base = resolve(recipe.base)
+            start = Start(base, select(recipe.tune.layers, base.depth))
+            found += too_many(start.layers, recipe.tune.sampling)
+        except VrbenchError as fault:
+            found += sentences(fault)
+    raise_all(found)
+    return start
+
+
+def too_many(layers: LayerSet, count: int | None) -> list[str]:
+    """Why so many layers cannot be drawn; empty when they can, or none shall be."""
+    if count is None or count <= len(layers):
+        return []
+    return [f"tune.sampling is {count}; tune.layers = {layers} are {len(layers)} to draw from"]
+
+
+def outline(recipe: TrainRecipe, out: Path) -> str:
+    """What a recipe would do: itself as it was resolved, its layers, what it trains, and its steps.
+
+    Raises:
+        VrbenchError: every fault that can be seen now, at once.
+    """
+    start = start_of(recipe, out)
+    lines = [recipe.text().rstrip(), f"# digest: {recipe.digest}"]
+    if start is None:
+        assert recipe.tower is not None and recipe.align is not None
+        lines.append(f"# steps: {recipe.tower.steps} (tower) and {recipe.align.steps} (align)")
+        return "\n".join(lines)
+    assert recipe.tune is not None
+    layers, projector = trainable(start, recipe.tune)
+    numbers = " ".join(str(i) for i in start.layers) or "none"
+    lines += [
+        f"# base: {start.base.id}, {start.base.family}, {start.base.depth} decoder layers",
+        f"# layers: {len(start.layers)} of {start.base.depth}: {numbers}",
+        f"# trainable parameters: {layers + projector:,} ({layers:,} in the layers, {projector:,} in the projector)",
+        f"# steps: {_steps(recipe)}, of {recipe.tune.batch} samples each",
+    ]
+    return "\n".join(lines)
+
+
+def _steps(recipe: TrainRecipe) -> str:
+    assert recipe.tune is not None
+    if isinstance(recipe.data, Data):
+        return f"{recipe.tune.steps_for(recipe.data.used, recipe.data.extras(recipe.tune.batch)):,}"
+    return f"{recipe.tune.steps:,}" if recipe.tune.steps else f"{recipe.tune.epochs:g} epoch(s)"
+
+
+def trainable(start: Start, settings: Tune) -> tuple[int, int]:
+    """Parameters that are trained: (in the layers, in the projector), from the shapes alone."""
+    import math
+
+    from vrbench import pieces
+    from vrbench.structure import layer_of
+
+    shapes = pieces.shapes(start.base)
+    inside = {name: shape for name, shape in shapes.items() if layer_of(name) in start.layers.indices}
+    if settings.tuning == "lora":
+        carriers = [s for n, s in inside.items() if len(s) == 2 and (settings.modules == "all" or is_attention(n))]
+        layers = (settings.rank or 0) * sum(sum(shape) for shape in carriers)
+    else:
+        layers = sum(math.prod(shape) for shape in inside.values())
+    names = pieces.projector_of(start.base, shapes)[1] if settings.lr_projector else ()
+    return layers, sum(math.prod(shapes[name]) for name in names)
+
+
+def is_attention(name: str) -> bool:
+    """Whether a parameter, such as 'layers.3.self_attn.q_proj.weight', is of a layer's attention."""
+    return any(part in ATTENTION for part in name.split("."))
