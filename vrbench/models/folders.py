@@ -107,9 +107,7 @@ def load_model(folder: Path, dtype: Any, idle: Idle = buffers) -> Any:
     """
     from transformers import AutoModelForImageTextToText
 
-    model, info = AutoModelForImageTextToText.from_pretrained(
-        folder, dtype=dtype, output_loading_info=True, **LOCAL
-    )
+    model, info = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, output_loading_info=True, **LOCAL)
     wrong = [n for n in (*info["missing_keys"], *info["mismatched_keys"]) if not idle(canonical(str(n)))]
     if wrong:
         raise VrbenchError(f"{folder} gave no weights for {wrong[0]!r} ({len(wrong)} in all)")

@@ -72,8 +72,9 @@ def _two(results: Results, key: str, title: str) -> tuple[Figure, str] | None:
         return None
     figure, ((visual, text),) = panels(8.6, 3.6, 1, 2)
     for place, curve in enumerate(found):
-        _curve(visual, curve, 1, look_of(place))
-        _curve(text, curve, 2, look_of(place))
+        shift = _shift(place, len(found), _ticks(found))
+        _curve(visual, curve, 1, look_of(place), shift=shift)
+        _curve(text, curve, 2, look_of(place), shift=shift)
     for axes, label, zero in ((visual, VISUAL, 100.0), (text, TEXT, 0.0)):
         _axes(axes, key, label, zero)
         axes.set_xticks(_ticks(found), [f"{x:g}" for x in _ticks(found)])
@@ -93,8 +94,10 @@ def pruning(results: Results) -> tuple[Figure, str] | None:
         for curve in found:
             if _way(curve.name) == way:
                 shown = Curve(_model(curve.name), curve.points)
+                place = models.index(shown.name)
+                shift = 2 * _shift(place, len(models), _ticks(found))
                 for row in (0, 1):
-                    _curve(grid[row][column], shown, row + 1, look_of(models.index(shown.name)), labelled=False)
+                    _curve(grid[row][column], shown, row + 1, look_of(place), labelled=False, shift=shift)
         grid[0][column].set_title(way, fontsize=9.5)
         grid[1][column].set_xticks([x for x in _ticks(found) if x % 2 == 0])
         _axes(grid[0][column], "", VISUAL if column == 0 else "", 100.0)
@@ -133,8 +136,11 @@ def curves(results: Results, key: str) -> list[Curve]:
     return [Curve(name, tuple(sorted(found, key=lambda p: p[0]))) for name, found in points.items()]
 
 
-def _curve(axes: Axes, curve: Curve, which: int, look: dict[str, Any], labelled: bool = True) -> None:
-    known = [(p[0], p[which]) for p in curve.points if p[which] is not None]
+def _curve(
+    axes: Axes, curve: Curve, which: int, look: dict[str, Any], labelled: bool = True, shift: float = 0.0
+) -> None:
+    """Draw a line: `which` is 1 for visual, 2 for text; `shift` moves it aside, so that intervals do not overlap."""
+    known = [(p[0] + shift, p[which]) for p in curve.points if p[which] is not None]
     shown = [(x, found) for x, found in known if isinstance(found, Estimate)]
     label: dict[str, Any] = {"label": curve.name or "measured here"} if labelled and which == 1 else {}
     axes.plot([x for x, _ in shown], [e.value for _, e in shown], markersize=4.5, linewidth=1.4, **label, **look)
@@ -152,6 +158,11 @@ def _axes(axes: Axes, key: str, label: str, zero: float) -> None:
     axes.set_ylabel(label)
     if key:
         axes.set_xlabel(TABLES[key].x + (", %" if TABLES[key].unit else ""))
+
+
+def _shift(place: int, count: int, ticks: Sequence[float]) -> float:
+    """How far one of several lines is moved aside: about 1 % of the axis between two of them."""
+    return (place - (count - 1) / 2) * 0.012 * (ticks[-1] - ticks[0])
 
 
 def _ticks(found: Sequence[Curve]) -> list[float]:
