@@ -91,6 +91,20 @@ class TestNames:
         assert (found.id, found.revision) == ("someone/tiny", revision)
         assert found.digest == checkpoint.resolve(str(tiny_llava)).digest
 
+    def test_an_adapter_s_base_is_the_revision_that_it_was_trained_on(self, tiny_llava: Path, tmp_path: Path) -> None:
+        folder = tiny.save_adapter(tmp_path / "adapter", tiny_llava)
+        told_base = {"base_model_name_or_path": "nobody/nothing-here", "revision": "v1.2"}
+        tiny.edit_json(folder / "adapter_config.json", **told_base)
+        told(folder, "no checkpoint 'nobody/nothing-here@v1.2'", "the network is off")
+        tiny.edit_json(folder / "adapter_config.json", base_model_name_or_path=str(tiny_llava))
+        assert checkpoint.faults(str(folder)) == []  # a folder has no revisions
+
+    @pytest.mark.parametrize("start", ["pissa_niter_16", "loftq", "corda"])
+    def test_an_adapter_whose_base_cannot_be_made_again(self, start: str, tiny_llava: Path, tmp_path: Path) -> None:
+        folder = tiny.save_adapter(tmp_path / "adapter", tiny_llava)
+        tiny.edit_json(folder / "adapter_config.json", init_lora_weights=start)
+        told(folder, f"init_lora_weights {start!r}", "path_initial_model_for_weight_conversion")
+
     def test_a_folder_with_nothing_in_it_is_no_checkpoint(self, tmp_path: Path) -> None:
         told(tmp_path, "is no checkpoint")
 
@@ -121,6 +135,39 @@ class TestBrokenWeights:
     def test_another_kind_of_file(self, whole: Path) -> None:
         (whole / "model.safetensors").write_bytes(b"\x80\x02}q\x00" * 100)
         told(whole, "is no safetensors file")
+
+    @pytest.mark.parametrize(
+        "header",
+        [
+            b'{"a": {"dtype": "F32", "shape": [Infinity], "data_offsets": [0, 4]}}',
+            b'{"a": {"dtype": "F32", "shape": [1e400], "data_offsets": [0, 4]}}',
+            b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [-Infinity, 4]}}',
+        ],
+    )
+    def test_numbers_that_are_none(self, whole: Path, header: bytes) -> None:
+        (whole / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"1234")
+        told(whole, "the header's entry for 'a' cannot be read")
+
+    def test_a_header_too_deep_to_be_read(self, whole: Path) -> None:
+        (whole / "model.safetensors").write_bytes((200_000).to_bytes(8, "little") + b"[" * 200_000)
+        told(whole, "its header is not JSON")
+
+    @pytest.mark.parametrize("name", ["../../other.safetensors", "..", "x\0", "a\\b", ""])
+    def test_an_index_that_leads_out_of_the_folder(self, whole: Path, name: str) -> None:
+        (whole / "model.safetensors").unlink()
+        (whole / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
+        told(whole, "no weight_map of file names")
+
+    def test_a_tensor_in_two_shards(self, whole: Path) -> None:
+        tensors = load_file(whole / "model.safetensors")
+        (whole / "model.safetensors").unlink()
+        first, *rest = sorted(tensors)
+        parts = {"a.safetensors": [first], "b.safetensors": [first, *rest]}
+        for file, names in parts.items():
+            save_file({name: tensors[name] for name in names}, whole / file, {"format": "pt"})
+        index = {"weight_map": dict.fromkeys(rest, "b.safetensors") | {first: "a.safetensors"}}
+        (whole / "model.safetensors.index.json").write_text(json.dumps(index))
+        told(whole, f"holds {first!r} twice", "a.safetensors and b.safetensors")
 
     def test_a_git_lfs_pointer(self, whole: Path) -> None:
         (whole / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")

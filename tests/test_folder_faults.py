@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from tests import tiny
 from vrbench import checkpoint, folder_faults
+from vrbench.errors import VrbenchError
+from vrbench.models import folders
 
 
 @pytest.fixture(autouse=True)
@@ -180,6 +182,74 @@ class TestOwnCode:
         }  # fmt: skip
         tiny.edit_json(whole / where, auto_map=local)
         assert load_vlm(checkpoint.resolve(str(whole))).depth == tiny.DEPTH
+
+
+class TestWhatTransformersWouldLoadUnasked:
+    def test_an_adapter_in_the_folder_of_a_whole_model(self, whole: Path, tmp_path: Path) -> None:
+        tiny.save_adapter(whole, tiny.save_llava(tmp_path / "other", seed=5))
+        told(whole, "holds a whole model and an adapter", "a folder of its own")
+
+    def test_other_weights_that_the_config_names(self, whole: Path) -> None:
+        def empty(tensors: dict[str, torch.Tensor]) -> None:
+            for tensor in tensors.values():
+                tensor.zero_()
+
+        kept = (whole / "model.safetensors").read_bytes()
+        rewrite(whole, empty)
+        (whole / "model.safetensors").rename(whole / "empty.safetensors")
+        (whole / "model.safetensors").write_bytes(kept)
+        tiny.edit_json(whole / "config.json", transformers_weights="empty.safetensors")
+        told(whole, "transformers_weights 'empty.safetensors'", "remove that key")
+
+
+class TestBrokenSettings:
+    @pytest.mark.parametrize("file", ["generation_config.json", "preprocessor_config.json", "tokenizer.json"])
+    @pytest.mark.parametrize("content", ["[]", "{", "\xff", "[" * 100_000])
+    def test_no_json_object(self, whole: Path, file: str, content: str) -> None:
+        (whole / file).write_text(content, encoding="latin-1")
+        told(whole, f"{file} cannot be read as a JSON object")
+
+    @pytest.mark.parametrize(
+        "said", [{"added_tokens": None}, {"added_tokens": [1]}, {"model": {"vocab": {"a": [1]}}}, {"model": None}]
+    )
+    def test_a_tokenizer_that_says_nonsense_is_told_and_no_fault_of_ours(
+        self, whole: Path, said: dict[str, Any]
+    ) -> None:
+        tiny.edit_json(whole / "tokenizer.json", **said)
+        tiny.edit_json(whole / "tokenizer_config.json", added_tokens_decoder={"x": 1})
+        for name in ("added_tokens.json", "vocab.json"):
+            (whole / name).unlink(missing_ok=True)
+        found = checkpoint.faults(str(whole))
+        assert not found or "has no token" in found[0]
+
+    def test_what_reads_prompts_is_looked_at_before_weights(self, whole: Path) -> None:
+        from vrbench.models.load import load_vlm
+
+        tiny.edit_json(whole / "tokenizer_config.json", added_tokens_decoder={"7": 1})
+        found = checkpoint.resolve(str(whole))
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(VrbenchError, match="no tokenizer and processor"):
+            patch.setattr(folders, "load_model", lambda *_: pytest.fail("a weight was loaded"))
+            load_vlm(found)
+
+    @pytest.mark.parametrize("depth", ["abc", {"a": 1}, [3], 2.5, -1, True])
+    def test_a_depth_that_is_none(self, whole: Path, depth: Any) -> None:
+        text = json.loads((whole / "config.json").read_text())["text_config"]
+        tiny.edit_json(whole / "config.json", text_config=text | {"num_hidden_layers": depth})
+        told(whole, "num_hidden_layers", repr(depth), "whole number above 0")
+
+    def test_a_setting_of_another_type(self, whole: Path) -> None:
+        text = json.loads((whole / "config.json").read_text())["text_config"]
+        tiny.edit_json(whole / "config.json", text_config=text | {"hidden_size": "wide"})
+        told(whole, "describes no model that can be built", "hidden_size")
+
+    def test_a_config_too_deep_to_be_read(self, whole: Path) -> None:
+        (whole / "config.json").write_text("[" * 100_000)
+        told(whole, "config.json cannot be read")
+
+    @pytest.mark.parametrize("index", [[], {"weight_map": []}, {"weight_map": {"a": 3}}, {"weight_map": None}])
+    def test_an_index_of_the_other_format(self, whole: Path, index: Any) -> None:
+        (whole / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+        assert checkpoint.faults(str(whole)) == []  # it is not read
 
 
 def test_every_fault_comes_at_once(whole: Path) -> None:

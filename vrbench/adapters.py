@@ -20,6 +20,10 @@ PLAIN = {
     "target_parameters": None, "alora_invocation_tokens": None, "layer_replication": None, "use_bdlora": None,
     "arrow_config": None, "use_qalora": False, "velora_config": None, "kasa_config": None, "monteclora_config": None,
 }  # fmt: skip
+UNREPEATABLE = re.compile(r"pissa_niter_\d+|loftq|corda")
+"""Ways to begin a training (init_lora_weights) that change the base by what a saved adapter does not hold."""
+
+SAVE_PLAIN = "save the adapter with PEFT's `path_initial_model_for_weight_conversion`, or give the merged model"
 PART = re.compile(r"(layers\.\d+\..+)\.lora_(?:([AB])\.weight|(magnitude_vector)(?:\.weight)?)")
 """A tensor of LoRA on a decoder layer: the module, then which matrix, or DoRA's vector."""
 
@@ -130,6 +134,9 @@ def _config_faults(path: Path, config: Mapping[str, Any], depth: int) -> list[st
     for option, off in PLAIN.items():
         if config.get(option) not in (off, None, False, []):
             faults.append(f"{path} sets {option} to {config[option]!r}; only LoRA, DoRA and rsLoRA can be loaded")
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and UNREPEATABLE.fullmatch(start):
+        faults.append(f"{path} has init_lora_weights {start!r}, whose base cannot be made again; {SAVE_PLAIN}")
     chosen = config.get("layers_to_transform") or []
     beyond = [n for n in ([chosen] if isinstance(chosen, int) else chosen) if not 0 <= n < depth]
     if beyond:

@@ -5,31 +5,24 @@ Nothing here loads a weight: faults are told from names, headers, digests and `v
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from vrbench import adapters, folder_faults, pieces, sources, structure
-from vrbench.cache import file_digests
 from vrbench.changes import Change, changes_of, what_lies_below
 from vrbench.errors import VrbenchError, raise_all, sentences
+from vrbench.folder_digest import SETTINGS as SETTINGS
+from vrbench.folder_digest import digest_faults, folder_digest
 from vrbench.headers import INDEX, header_faults, weight_files
 from vrbench.layers import LayerSet
 from vrbench.lineage import MARKER, Origins, follow_steps, origins, read_lineage
+from vrbench.model_config import read_config, stored_depth
 from vrbench.models.families import FAMILIES, REFUSED
 from vrbench.models.random_shapes import RECIPE
+from vrbench.own_code import code_files, needed_code
 from vrbench.perlayer import length_faults
 from vrbench.pieces import PIECES
 from vrbench.records import Base, CheckpointRef, Lineage, Step
-from vrbench.writing import digest_of
-
-# Beside the weights, what decides a model's answers.
-SETTINGS = (
-    "config.json", "generation_config.json", "adapter_config.json", "preprocessor_config.json",
-    "processor_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json",
-    "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,6 +39,7 @@ class Checkpoint:
         lineage: its own `vrbench.json` first, then those of its bases.
         base: what has to be loaded first; none for a folder that holds a whole model.
         changes: what is then done to the base's layers, in order, before the folder's own weights are put on.
+        code: Python file of its own that is run when it is loaded -> its sha256; empty for all that transformers knows.
     """
 
     id: str
@@ -57,12 +51,13 @@ class Checkpoint:
     lineage: tuple[Lineage, ...] = ()
     base: Checkpoint | None = None
     changes: tuple[Change, ...] = ()
+    code: dict[str, str] = field(default_factory=dict)
 
     def ref(self) -> CheckpointRef:
         """What a run's record says of it."""
         return CheckpointRef(
             id=self.id, revision=self.revision, digest=self.digest, family=self.family, depth=self.depth,
-            lineage=self.lineage,
+            lineage=self.lineage, code=self.code,
         )  # fmt: skip
 
     @property
@@ -85,7 +80,18 @@ class Checkpoint:
         return (self.path / piece).is_file()
 
 
-def resolve(name: str, *, offline: bool = False, near: Path | None = None, fitted: bool = True) -> Checkpoint:
+@dataclass(frozen=True)
+class _How:
+    """How names are looked at, all the way down to the last base; see `resolve`."""
+
+    offline: bool = False
+    fitted: bool = True
+    trusted: bool = False
+
+
+def resolve(
+    name: str, *, offline: bool = False, near: Path | None = None, fitted: bool = True, trusted: bool = False
+) -> Checkpoint:
     """The checkpoint of a name, with everything checked that can be checked before weights are loaded.
 
     Args:
@@ -94,27 +100,26 @@ def resolve(name: str, *, offline: bool = False, near: Path | None = None, fitte
         near: a folder that relative paths are tried against first.
         fitted: also whether the family is known and the weights are those of the model that config.json describes,
             which imports torch; without it a language model alone is a checkpoint too.
+        trusted: Python code that comes with the checkpoint may be run, and is when `fitted`.
 
     Raises:
         VrbenchError: every fault that was found, at once.
     """
-    if fitted:
-        checkpoint, found = _inspect_whole_model(name, offline, near)
-    else:
-        checkpoint, found = _inspect(name, offline=offline, near=near, fitted=False)
+    how = _How(offline, fitted, trusted)
+    checkpoint, found = (_inspect_whole_model if fitted else _inspect)(name, how, near)
     raise_all(found)
     assert checkpoint is not None  # or there would have been a fault
     return checkpoint
 
 
-def faults(name: str, *, offline: bool = False) -> list[str]:
+def faults(name: str, *, offline: bool = False, trusted: bool = False) -> list[str]:
     """Why `resolve(name)` would raise, one sentence each; empty when it would not."""
-    return _inspect_whole_model(name, offline)[1]
+    return _inspect_whole_model(name, _How(offline, trusted=trusted))[1]
 
 
-def _inspect_whole_model(name: str, offline: bool, near: Path | None = None) -> tuple[Checkpoint | None, list[str]]:
-    checkpoint, found = _inspect(name, offline=offline, near=near)
-    if checkpoint and checkpoint.family not in FAMILIES:
+def _inspect_whole_model(name: str, how: _How, near: Path | None = None) -> tuple[Checkpoint | None, list[str]]:
+    checkpoint, found = _inspect(name, how, near)
+    if checkpoint and not checkpoint.code and checkpoint.family not in FAMILIES:
         found.append(f"{name} is of family {checkpoint.family!r}; those that see are {', '.join(FAMILIES)}")
     return checkpoint, found
 
@@ -127,31 +132,25 @@ def resolve_backbone(name: str, *, near: Path | None = None, offline: bool = Fal
         near: a folder that relative paths are tried against first.
         offline: never ask a hub.
     """
-    checkpoint, found = _inspect(name, offline=offline, near=near, seeing=False)
+    checkpoint, found = _inspect(name, _How(offline), near, seeing=False)
     raise_all(found)
     assert checkpoint is not None  # or there would have been a fault
     return checkpoint
 
 
 def _inspect(
-    name: str,
-    *,
-    offline: bool,
-    near: Path | None = None,
-    above: tuple[Path, ...] = (),
-    seeing: bool = True,
-    fitted: bool = True,
+    name: str, how: _How, near: Path | None = None, above: tuple[Path, ...] = (), seeing: bool = True
 ) -> tuple[Checkpoint | None, list[str]]:
     try:
-        source = sources.find(name, near=near, offline=offline)
+        source = sources.find(name, near=near, offline=how.offline, with_code=how.trusted)
         if source.folder in above:
             raise VrbenchError(f"{source.folder} is made, step by step, from itself; mend its {MARKER}")
         if (source.folder / RECIPE).is_file():
             return _random(source), []
         lineage = read_lineage(source.folder)
         if _is_whole(source.folder):
-            return _whole(source, lineage, seeing, fitted)
-        return _layered(source, lineage or _plain_adapter(source), offline, (*above, source.folder), fitted)
+            return _whole(source, lineage, seeing, how)
+        return _layered(source, lineage or _plain_adapter(source), (*above, source.folder), how)
     except VrbenchError as fault:
         return None, list(sentences(fault))
 
@@ -171,22 +170,28 @@ def _plain_adapter(source: sources.Source) -> Lineage:
         if pieces:
             raise VrbenchError(f"{source.folder} is half made: it has {', '.join(pieces)} but no {MARKER}")
         raise VrbenchError(f"{source.folder} is no checkpoint: it has neither config.json, {MARKER} nor an adapter")
-    base = adapters.read_adapter_config(source.folder).get("base_model_name_or_path")
+    config = adapters.read_adapter_config(source.folder)
+    base, revision = config.get("base_model_name_or_path"), config.get("revision")
     if not isinstance(base, str) or not base:
         raise VrbenchError(f"{source.folder / structure.ADAPTER_CONFIG} names no base_model_name_or_path")
+    if isinstance(revision, str) and revision and sources.is_hub_id(base, near=source.folder):
+        base = f"{base}@{revision}"  # the base that it was trained on, and not what the hub has by now
     return Lineage(id=source.id, family="", depth=0, base=Base(id=base, digest=""))
 
 
 def _whole(
-    source: sources.Source, lineage: Lineage | None, seeing: bool, fitted: bool
+    source: sources.Source, lineage: Lineage | None, seeing: bool, how: _How
 ) -> tuple[Checkpoint | None, list[str]]:
     folder = source.folder
-    found = folder_faults.faults(folder) + header_faults(folder)
-    family, depth, decoder = _read_config(folder)
+    found = folder_faults.faults(folder, how.trusted) + header_faults(folder)
+    family, depth, decoder = read_config(folder)
     found += [f"{folder / 'config.json'}: {fault}" for fault in length_faults(decoder, depth)]
     if not found:
-        found += _digest_faults(folder, lineage, [p.name for p in weight_files(folder)])
-    if not found and fitted and source.id not in sources.BACKBONES and (seeing or family in FAMILIES):
+        found += digest_faults(folder, lineage, [p.name for p in weight_files(folder)])
+    has_code = bool(needed_code(folder))
+    if not found and has_code:
+        depth, found = _judged_by_its_code(folder) if how.fitted else (depth or stored_depth(folder), [])
+    elif not found and how.fitted and source.id not in sources.BACKBONES and (seeing or family in FAMILIES):
         found += _foreign_faults(folder, family)
     chain = (lineage.model_copy(update={"history": ()}), *lineage.history) if lineage else ()
     if lineage and lineage.depth != depth:
@@ -195,14 +200,23 @@ def _whole(
         found += _history_faults(folder, chain, depth)
     if found:
         return None, found
-    digest = source.digest or _digest(folder, [p.name for p in weight_files(folder)])
-    return Checkpoint(source.id, folder, source.revision, digest, family, depth, chain), []
+    code = code_files(folder) if has_code else {}
+    extra = {"code": code} if code else None
+    digest = source.digest or folder_digest(folder, [p.name for p in weight_files(folder)], extra)
+    return Checkpoint(source.id, folder, source.revision, digest, family, depth, chain, code=code), []
+
+
+def _judged_by_its_code(folder: Path) -> tuple[int, list[str]]:
+    """Depth and faults of a model whose own code was allowed to run."""
+    from vrbench.models.remote import judged
+
+    return judged(folder)
 
 
 def _random(source: sources.Source) -> Checkpoint:
     """A folder with a recipe instead of weights, which are made when it is loaded."""
-    family, depth, _ = _read_config(source.folder)
-    return Checkpoint(source.id, source.folder, source.revision, _digest(source.folder, [RECIPE]), family, depth)
+    family, depth, _ = read_config(source.folder)
+    return Checkpoint(source.id, source.folder, source.revision, folder_digest(source.folder, [RECIPE]), family, depth)
 
 
 def _history_faults(folder: Path, chain: tuple[Lineage, ...], depth: int) -> list[str]:
@@ -211,32 +225,6 @@ def _history_faults(folder: Path, chain: tuple[Lineage, ...], depth: int) -> lis
     except VrbenchError as fault:
         return [f"{folder / MARKER}: {fault}"]
     return []
-
-
-def _read_config(folder: Path) -> tuple[str, int, dict[str, Any]]:
-    """The family (model_type), the depth, and the decoder's settings that config.json states."""
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        decoder = config.get("text_config", config)
-        depth = decoder.get("num_hidden_layers")
-        family = config["model_type"]
-    except FileNotFoundError as error:
-        raise VrbenchError(f"{path} is missing") from error
-    except (ValueError, KeyError, AttributeError) as error:
-        raise VrbenchError(f"{path} cannot be read: it is not JSON with a model_type") from error
-    return str(family), int(depth or _usual_depth(folder)), decoder
-
-
-def _usual_depth(folder: Path) -> int:
-    """The depth of a config.json that leaves it out, as that of LLaVA-1.5 does, because it is the usual one."""
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
-        return int(config.num_hidden_layers)
-    except (ValueError, KeyError, TypeError, AttributeError, OSError):
-        return 0  # what is wrong with it is told by its family
 
 
 def _foreign_faults(folder: Path, family: str) -> list[str]:
@@ -250,35 +238,33 @@ def _foreign_faults(folder: Path, family: str) -> list[str]:
 
 
 def _layered(
-    source: sources.Source, own: Lineage, offline: bool, above: tuple[Path, ...], fitted: bool
+    source: sources.Source, own: Lineage, above: tuple[Path, ...], how: _How
 ) -> tuple[Checkpoint | None, list[str]]:
     """A folder that changes another checkpoint: adapter, delta, projector, tower, layers removed or restored."""
     folder = source.folder
     if own.base is None:
         raise VrbenchError(f"{folder / MARKER} names no base, and the folder has no whole model")
-    base, found = _inspect(own.base.id, offline=offline, near=folder, above=above, fitted=fitted)
+    base, found = _inspect(own.base.id, how, folder, above)
     present = [p for p in PIECES if (folder / p).is_file()]
     if base and own.base.digest and base.digest != own.base.digest:
         made, here = own.base.digest[:12], base.digest[:12]
         found.append(f"{source.id} was made on another {own.base.id}: its digest was {made}, the one here has {here}")
     is_marked = (folder / MARKER).is_file()
     if is_marked:
-        found += _digest_faults(folder, own, present)
+        found += digest_faults(folder, own, present)
     if base is None:
         return None, found
     steps = follow_steps(own, base.depth, has_pieces=bool(present))
     found += steps.faults
     changes: tuple[Change, ...] = ()
     if not found:
-        changes, found = changes_of(
-            steps, base, lambda name: _inspect(name, offline=offline, near=folder, seeing=False, fitted=fitted)
-        )
+        changes, found = changes_of(steps, base, lambda name: _inspect(name, how, folder, seeing=False))
     if not found:
-        judged = fitted or _is_light(folder, base)
+        judged = how.fitted or _is_light(folder, base)
         found += pieces.piece_faults(folder, base, own, changes, steps.depth) if judged else []
     if found:
         return None, found
-    digest = _digest(folder, present, what_lies_below(base, changes))
+    digest = folder_digest(folder, present, what_lies_below(base, changes))
     own = own if is_marked else own.model_copy(update={"steps": (_adapter_step(folder, steps.depth),)})
     own = own.model_copy(update={"family": own.family or base.family, "depth": steps.depth})
     chain = (own, *base.lineage)
@@ -297,23 +283,3 @@ def _adapter_step(folder: Path, depth: int) -> Step:
     note = "the projector too (modules_to_save)" if config.get("modules_to_save") else ""
     layers = str(adapters.adapter_layers(folder, depth))
     return Step(kind="trained", layers=layers, depth=depth, method=adapters.method_of(config), note=note)
-
-
-def _digest_faults(folder: Path, lineage: Lineage | None, files: list[str]) -> list[str]:
-    """Weight files that are missing, unlisted, or not those that vrbench.json lists."""
-    if lineage is None:
-        return []
-    absent = [name for name in lineage.weights if not (folder / name).is_file()]
-    found = [f"{folder / name} is missing; {MARKER} lists it" for name in absent]
-    found += [f"{folder / name} is not listed in {MARKER}" for name in files if name not in lineage.weights]
-    present = {folder / name: digest for name, digest in lineage.weights.items() if name not in absent}
-    differ = [path for path, digest in file_digests(present).items() if digest != present[path]]
-    found += [f"{path} is not what {MARKER} says: its sha256 differs" for path in differ]
-    return found
-
-
-def _digest(folder: Path, weights: list[str], extra: dict[str, Any] | None = None) -> str:
-    """sha256 over a folder's weights and settings and what lies below it; not over its name or its lineage's prose."""
-    present = [name for name in (*weights, *SETTINGS) if (folder / name).is_file()]
-    digests = file_digests(folder / name for name in present)
-    return digest_of({"files": {name: digests[folder / name] for name in present}, **(extra or {})})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -16,6 +17,7 @@ from vrbench import checkpoint, folder_faults
 from vrbench.checkpoint import Checkpoint
 from vrbench.differences import Difference, difference
 from vrbench.errors import VrbenchError
+from vrbench.json_files import read_json
 from vrbench.layers import LayerSet
 from vrbench.models.random_shapes import RECIPE
 from vrbench.records import SCHEMA_VERSION, Lineage, Record, Step
@@ -65,28 +67,30 @@ class Description(Record):
     lineage: tuple[Lineage, ...] = Field(default=(), description="Its own first, then its bases'.")
     licence: str = Field(default="", description="As the lineage or the model card states it; empty if neither does.")
     note: str = Field(default="", description="What a reader must know, such as files that are not read.")
+    code: dict[str, str] = Field(default={}, description="Python file of its own, run when it is loaded -> its sha256.")
 
 
-def describe(name: str, base: str | None = None, *, offline: bool = False) -> Description:
+def describe(name: str, base: str | None = None, *, offline: bool = False, trusted: bool = False) -> Description:
     """What a checkpoint is, and what differs from its base.
 
     Args:
         name: "pocket/full", a folder, a hub id, or a language model's folder.
         base: what it is compared with; else what it was made from, if that is recorded and at hand.
         offline: never ask a hub.
+        trusted: describe what has code of its own too; the code is named and not run.
 
     Raises:
         VrbenchError: every fault of the checkpoint or of a base that was named, at once.
     """
-    found = checkpoint.resolve(name, offline=offline, fitted=False)
-    named = checkpoint.resolve(base, offline=offline, fitted=False) if base else None
+    look = partial(checkpoint.resolve, offline=offline, fitted=False, trusted=trusted)
+    found, named = look(name), look(base) if base else None
     own = stored(found)
     return Description(
         id=found.id, folder=str(found.path), revision=found.revision, digest=found.digest, family=found.family,
         depth=found.depth, parameters=parameters(own), dtypes=dtypes(own), lineage=found.lineage,
         adapter_parameters=sum(adapter.parameters for adapter in own.adapters),
         ranks=tuple(r for adapter in own.adapters for r in _ranks(adapter)),
-        against=_against(found, own, named), licence=_licence(found), note=_note(found),
+        against=_against(found, own, named), licence=_licence(found), note=_note(found), code=found.code,
     )  # fmt: skip
 
 
@@ -171,7 +175,7 @@ def _of_card(card: Path) -> str:
 
 def _note(found: Checkpoint) -> str:
     if found.root.has(RECIPE):
-        return str(folder_faults.read_json(found.root.path / RECIPE).get("note", ""))
+        return str(read_json(found.root.path / RECIPE).get("note", ""))
     unused = folder_faults.unused_weights(found.path) if found.base is None else []
     return f"the safetensors files are read, and not {', '.join(unused)}" if unused else ""
 
@@ -201,6 +205,7 @@ def _facts(told: Description) -> Iterator[tuple[str, str]]:
         yield from _differences(told.against)
     yield "licence", told.licence or "not stated"
     yield "digest", told.digest
+    yield "code of its own", ", ".join(f"{file} ({digest[:12]})" for file, digest in told.code.items())
     yield "note", told.note
 
 

@@ -47,6 +47,7 @@ def evaluate(
     include_path: str | Path | None = None,
     out: str | Path = "runs",
     seed: int = 0,
+    trust_remote_code: bool = False,
     show_progress: bool = True,
 ) -> RunRecord:
     """Measure one checkpoint on some tasks; the options are those of `Options`.
@@ -70,6 +71,7 @@ def evaluate(
         include_path=include_path,
         out=out,
         seed=seed,
+        trust_remote_code=trust_remote_code,
         show_progress=show_progress,
     )
     return run_all([ckpt], tasks, options=options)[0].record

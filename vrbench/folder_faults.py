@@ -6,15 +6,14 @@ sentence, before a weight is loaded.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from vrbench.errors import VrbenchError
 from vrbench.headers import INDEX, Tensor, read_headers
-
-Json = dict[str, Any]
+from vrbench.json_files import Json, object_in, read_json
+from vrbench.own_code import code_faults
+from vrbench.structure import ADAPTER_CONFIG
 
 READABLE = ("F64", "F32", "F16", "BF16")
 """What a weight may be stored as; anything else was packed."""
@@ -24,19 +23,38 @@ PACKED = ("qweight", "qzeros", "weight_packed", "absmax", "quant_map", "weight_s
 
 QUANTISED_FILES = ("quantize_config.json", "quant_config.json", "quantization_config.json")
 BIN, BIN_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
-CODE_FILES = ("config.json", "tokenizer_config.json", "processor_config.json", "preprocessor_config.json")
+SETTINGS_FILES = (
+    "generation_config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json",
+    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "chat_template.json",
+)  # fmt: skip
+"""What is read beside config.json, each a JSON object."""
+
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 
 
-def faults(folder: Path) -> list[str]:
-    """One sentence for each reason; empty when none was found. Broken weight files are `headers.header_faults`'s."""
+def faults(folder: Path, trusted: bool = False) -> list[str]:
+    """One sentence for each reason; empty when none was found. Broken weight files are `headers.header_faults`'s.
+
+    Args:
+        folder: of a whole model.
+        trusted: whether code that comes with it may be run.
+    """
     config = read_json(folder / "config.json")
+    broken = list(_broken_settings(folder))
     return [
+        *broken,
         *_quantised(folder, config),
         *_two_formats(folder),
-        *_own_code(folder, config),
-        *_image_token(folder, config),
+        *_other_weights(folder, config),
+        *code_faults(folder, trusted),
+        *(_image_token(folder, config) if not broken else ()),
     ]
+
+
+def _broken_settings(folder: Path) -> Iterator[str]:
+    for file in SETTINGS_FILES:
+        if (folder / file).is_file() and object_in(folder / file) is None:
+            yield f"{folder / file} cannot be read as a JSON object"
 
 
 def _quantised(folder: Path, config: Json) -> Iterator[str]:
@@ -94,46 +112,28 @@ def _two_formats(folder: Path) -> Iterator[str]:
 def _bin_is_whole(folder: Path) -> bool:
     if (folder / BIN).is_file():
         return True
-    files = read_json(folder / BIN_INDEX).get("weight_map", {})
-    return bool(files) and all((folder / str(name)).is_file() for name in set(files.values()))
+    files = read_json(folder / BIN_INDEX).get("weight_map")
+    return isinstance(files, dict) and bool(files) and all((folder / str(name)).is_file() for name in files.values())
+
+
+def _other_weights(folder: Path, config: Json) -> Iterator[str]:
+    """What transformers would load without being asked, beside or instead of the weights that were judged here."""
+    if (folder / ADAPTER_CONFIG).is_file():
+        yield (
+            f"{folder} holds a whole model and an adapter ({ADAPTER_CONFIG}), which transformers would put on it; move "
+            "the adapter to a folder of its own, or away if it is merged already"
+        )
+    if config.get("transformers_weights"):
+        named = config["transformers_weights"]
+        yield (
+            f"{folder / 'config.json'} has transformers_weights {named!r}: other weights than model.safetensors or "
+            f"{INDEX} cannot be loaded; name them so, and remove that key"
+        )
 
 
 def unused_weights(folder: Path) -> list[str]:
     """Pickled weight files that lie beside the safetensors ones and are not read."""
     return sorted(p.name for p in folder.glob("pytorch_model*.bin")) if _tensors(folder) else []
-
-
-def _own_code(folder: Path, config: Json) -> Iterator[str]:
-    """A model that transformers does not know, so that Python files of the folder (or of a hub) would have to run."""
-    family = config.get("model_type")
-    wanted = {file: read_json(folder / file).get("auto_map") for file in CODE_FILES}
-    targets = [target for said in wanted.values() if isinstance(said, dict) for target in _targets(said)]
-    if not targets or _known_to_transformers(str(family)):
-        return  # what transformers has itself is used, and no code of the folder is run
-    told = "; ".join(dict.fromkeys(_told(target) for target in targets))
-    yield (
-        f"{folder} is of model_type {family!r}, which transformers does not know: it would run the folder's own code "
-        f"({told}); vrbench runs no code that comes with a checkpoint: give it in a layout of transformers' own, as "
-        "`vrbench convert` makes it of LLaVA-1.5 and Bunny"
-    )
-
-
-def _targets(auto_map: Json) -> Iterator[str]:
-    for value in auto_map.values():
-        yield from (v for v in (value if isinstance(value, list) else [value]) if isinstance(v, str))
-
-
-def _told(target: str) -> str:
-    """Of "org/name--modeling_x.Model": which class in which file."""
-    place, _, name = target.rpartition("--")
-    file, _, kind = name.rpartition(".")
-    return f"{kind} in {file.replace('.', '/')}.py{f' of {place}' if place else ''}"
-
-
-def _known_to_transformers(family: str) -> bool:
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-
-    return family in CONFIG_MAPPING_NAMES
 
 
 def _image_token(folder: Path, config: Json) -> Iterator[str]:
@@ -153,18 +153,9 @@ def _token_ids(folder: Path) -> set[int]:
     fast, settings = read_json(folder / "tokenizer.json"), read_json(folder / "tokenizer_config.json")
     model = fast.get("model")
     vocabulary = model.get("vocab", {}) if isinstance(model, dict) else {}
-    ids = set(vocabulary.values()) if isinstance(vocabulary, dict) else set(range(len(vocabulary)))
-    ids |= {token["id"] for token in fast.get("added_tokens", []) if "id" in token}
-    ids |= {int(number) for number in settings.get("added_tokens_decoder", {})}
+    found = list(vocabulary.values()) if isinstance(vocabulary, dict) else list(range(len(vocabulary or ())))
+    found += [token.get("id") for token in fast.get("added_tokens") or () if isinstance(token, dict)]
+    found += [int(number) for number in settings.get("added_tokens_decoder") or () if number.isdigit()]
     for file in ("added_tokens.json", "vocab.json"):
-        ids |= {number for number in read_json(folder / file).values() if isinstance(number, int)}
-    return ids
-
-
-def read_json(path: Path) -> Json:
-    """The object in a JSON file; empty when there is none (who needs it tells that)."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        found += read_json(folder / file).values()
+    return {number for number in found if isinstance(number, int)}

@@ -77,7 +77,7 @@ def _raw_header(path: Path) -> tuple[dict[str, Any], int]:
         text = stream.read(length)
     try:
         raw = json.loads(text)
-    except ValueError as error:  # not UTF-8, or not JSON
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or too deep to be read
         raise VrbenchError(f"{path} is no safetensors file: its header is not JSON") from error
     if not isinstance(raw, dict):
         raise VrbenchError(f"{path} is no safetensors file: its header is not a JSON object")
@@ -89,7 +89,7 @@ def _entry(path: Path, name: str, entry: Any) -> tuple[Tensor, tuple[int, int]]:
         dtype, shape = str(entry["dtype"]), tuple(int(n) for n in entry["shape"])
         begin, end = (int(n) for n in entry["data_offsets"])
         bits = DTYPE_BITS[dtype]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise VrbenchError(f"{path} is broken: the header's entry for {name!r} cannot be read") from error
     if (end - begin) * 8 != math.prod(shape) * bits or begin < 0 or min(shape, default=0) < 0:
         raise VrbenchError(f"{path} is broken: {name!r} is {dtype} {list(shape)} but has {end - begin} bytes")
@@ -142,7 +142,21 @@ def header_faults(folder: Path) -> list[str]:
     for name, file in _weight_map(folder / INDEX).items():
         if file in headers and name not in headers[file]:
             faults.append(f"{folder / file} lacks {name!r}, which {INDEX} says it has")
-    return faults
+    return faults + _twice(folder, headers)
+
+
+def _twice(folder: Path, headers: dict[str, dict[str, Tensor]]) -> list[str]:
+    """Tensors that lie in two shards, so that nobody can tell which one is meant; one sentence for all."""
+    holders: dict[str, list[str]] = {}
+    for file, tensors in headers.items():
+        for name in tensors:
+            holders.setdefault(name, []).append(file)
+    twice = {name: files for name, files in holders.items() if len(files) > 1}
+    if not twice:
+        return []
+    name, files = next(iter(twice.items()))
+    more = f" and {len(twice) - 1} more" if len(twice) > 1 else ""
+    return [f"{folder} holds {name!r}{more} twice, in {' and '.join(files)}; which one is meant cannot be told"]
 
 
 def read_headers(folder: Path) -> dict[str, Tensor]:
@@ -150,11 +164,16 @@ def read_headers(folder: Path) -> dict[str, Tensor]:
     return {name: tensor for path in weight_files(folder) for name, tensor in read_header(path).items()}
 
 
+def _is_file_name(value: object) -> bool:
+    """Whether it names a file beside the index: neither another folder nor what no file can be called."""
+    return isinstance(value, str) and value not in ("", ".", "..") and not set(value) & {"/", "\\", "\0"}
+
+
 def _weight_map(index: Path) -> dict[str, str]:
     try:
         found = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        if not (isinstance(found, dict) and all(isinstance(v, str) and "/" not in v for v in found.values())):
+        if not isinstance(found, dict) or not found or not all(_is_file_name(value) for value in found.values()):
             raise TypeError
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise VrbenchError(f"{index} cannot be read: it has no weight_map of file names") from error
     return found

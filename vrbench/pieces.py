@@ -12,6 +12,7 @@ from vrbench import adapters, structure
 from vrbench.headers import read_header, read_headers
 from vrbench.models.families import FAMILIES
 from vrbench.models.random_shapes import RECIPE
+from vrbench.own_code import LOCAL
 from vrbench.records import Lineage
 from vrbench.structure import ADAPTER, ADAPTER_CONFIG, DELTA, PROJECTOR, TOWER, Shape, layer_of
 
@@ -60,6 +61,8 @@ def piece_faults(folder: Path, base: Checkpoint, own: Lineage, changes: tuple[Ch
         more = sorted(has & {ADAPTER, DELTA}) + [change.kind for change in changes]
         fault = f"{folder} has {TOWER} and also {', '.join(more)}; that needs a folder of its own"
         return [fault] * bool(more) + _pocket_faults(folder)
+    if base.code:
+        return [f"{folder} is put on {base.id}, which runs code of its own; only the model as it lies there can be run"]
     if base.family not in FAMILIES:
         return [f"{folder} has no {TOWER}, and its base {base.id} is a language model that sees nothing"]
     found: list[str] = []
@@ -141,7 +144,7 @@ def projector_of(base: Checkpoint, below: Mapping[str, Shape]) -> tuple[str, fro
         return prefix, frozenset(name for name in below if name.startswith(prefix))
     from transformers import AutoConfig
 
-    return _projector_of(AutoConfig.from_pretrained(base.root.path, local_files_only=True).to_json_string())
+    return _projector_of(AutoConfig.from_pretrained(base.root.path, **LOCAL).to_json_string())
 
 
 @lru_cache(maxsize=8)

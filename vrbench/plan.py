@@ -49,6 +49,7 @@ class Options:
         include_path: folder with the user's own task files.
         out: folder of the runs.
         seed: of the choice of items under a limit, and of the intervals.
+        trust_remote_code: run Python code that comes with a checkpoint; the record says which.
         command: the command line, for the record.
         show_progress: whether to draw a progress bar for each task.
     """
@@ -61,6 +62,7 @@ class Options:
     include_path: str | Path | None = None
     out: str | Path = "runs"
     seed: int = 0
+    trust_remote_code: bool = False
     command: str = "python"
     show_progress: bool = True
 
@@ -147,7 +149,8 @@ def plan(names: Sequence[str], tasks: str | Sequence[str], options: Options) -> 
     """
     offline = options.data_root is not None
     faults = list(_option_faults(options))
-    faults += [fault for name in names for fault in checkpoint.faults(name, offline=offline)]
+    trusted = options.trust_remote_code
+    faults += [fault for name in names for fault in checkpoint.faults(name, offline=offline, trusted=trusted)]
     specs, judged = _runnable(tasks, options, faults)
     for spec in specs:
         try:
@@ -157,7 +160,8 @@ def plan(names: Sequence[str], tasks: str | Sequence[str], options: Options) -> 
     raise_all(faults)
     if judged:
         _log.warning("vrbench: left out, since they need a judge model: %s", ", ".join(spec.id for spec in judged))
-    made = Plan(tuple(checkpoint.resolve(name, offline=offline) for name in names), (), _chosen(options))
+    found = tuple(checkpoint.resolve(name, offline=offline, trusted=trusted) for name in names)
+    made = Plan(found, (), _chosen(options))
     raise_all(_store_faults(made))
     made = Plan(made.checkpoints, _jobs(specs, options), made.options)
     raise_all(_item_faults(made))

@@ -81,6 +81,9 @@ class CheckpointRef(Record):
     family: str = Field(description="Model family.")
     depth: int = Field(description="Decoder layers.")
     lineage: tuple[Lineage, ...] = Field(default=(), description="This checkpoint's lineage first, then its bases'.")
+    code: dict[str, str] = Field(
+        default={}, description="Python file that came with the checkpoint and was run -> its sha256, in the digest."
+    )
 
 
 class Sample(Record):

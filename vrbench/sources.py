@@ -12,9 +12,13 @@ from pathlib import Path
 from vrbench.errors import VrbenchError
 from vrbench.headers import header_faults
 from vrbench.models import random_shapes
+from vrbench.own_code import code_faults
 
 PUBLISHED = Path(__file__).parent / "pocket" / "weights"
 PREFIX = "pocket/"
+HUB_ID = re.compile(r"([\w-][\w.-]*/[\w.-]+)(?:@([\w./-]+))?")
+"""Owner and name of a repository, and the revision that may follow."""
+
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
 
@@ -42,7 +46,7 @@ def published() -> list[str]:
     return sorted(PREFIX + marker.parent.name for marker in PUBLISHED.glob("*/vrbench.json"))
 
 
-def find(name: str, *, near: Path | None = None, offline: bool = False) -> Source:
+def find(name: str, *, near: Path | None = None, offline: bool = False, with_code: bool = False) -> Source:
     """The folder that a name stands for.
 
     Args:
@@ -50,6 +54,7 @@ def find(name: str, *, near: Path | None = None, offline: bool = False) -> Sourc
             "org/model@revision".
         near: a folder that relative paths are tried against first: that of the checkpoint whose base is looked for.
         offline: look for hub ids in the local cache only; HF_HUB_OFFLINE=1 says the same.
+        with_code: fetch a hub id's Python files too, which are else left there.
 
     Raises:
         VrbenchError: there is no such checkpoint; the sentence offers near names.
@@ -63,10 +68,18 @@ def find(name: str, *, near: Path | None = None, offline: bool = False) -> Sourc
     for folder in ([near / name] if near else []) + [Path(name).expanduser()]:
         if name and folder.is_dir():
             return Source(folder.resolve().name, folder.resolve())
-    hub_id = re.fullmatch(r"([\w-][\w.-]*/[\w.-]+)(?:@([\w./-]+))?", name)
+    hub_id = HUB_ID.fullmatch(name)
     if hub_id and not name.startswith(PREFIX):
-        return _from_hub(hub_id[1], hub_id[2], name, offline or _hub_is_off())
+        return _from_hub(hub_id[1], hub_id[2], name, offline or _hub_is_off(), with_code)
     raise VrbenchError(f"no checkpoint {name!r}: {_hint(name)}")
+
+
+def is_hub_id(name: str, *, near: Path | None = None) -> bool:
+    """Whether a name without a revision can only stand for a repository of a hub."""
+    found = HUB_ID.fullmatch(name)
+    ours = name.startswith((PREFIX, random_shapes.PREFIX))
+    folders = [Path(name).expanduser(), *([near / name] if near else [])]
+    return bool(found and not found[2] and not ours and not any(folder.is_dir() for folder in folders))
 
 
 def _hint(name: str) -> str:
@@ -81,25 +94,30 @@ def _hint(name: str) -> str:
     return f"it is no folder, and the published ones are {', '.join(known)}"
 
 
+def _lacks_code(folder: Path) -> bool:
+    """Whether code that the folder needs is not there, since it was fetched without."""
+    return any(True for _ in code_faults(folder, trusted=True))
+
+
 def _hub_is_off() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
 
 
-def _from_hub(repository: str, revision: str | None, name: str, offline: bool) -> Source:
+def _from_hub(repository: str, revision: str | None, name: str, offline: bool, with_code: bool) -> Source:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    files = [*HUB_FILES, "*.py"] if with_code else HUB_FILES
+
     def snapshot(local_files_only: bool) -> Source:
         folder = Path(
-            snapshot_download(
-                repository, revision=revision, allow_patterns=HUB_FILES, local_files_only=local_files_only
-            )
+            snapshot_download(repository, revision=revision, allow_patterns=files, local_files_only=local_files_only)
         )
         return Source(name, folder, folder.name)
 
     try:
         cached = snapshot(local_files_only=True)
-        if offline or not header_faults(cached.folder):
+        if offline or not (header_faults(cached.folder) or (with_code and _lacks_code(cached.folder))):
             return cached
     except LocalEntryNotFoundError:
         if offline:

@@ -232,7 +232,8 @@ class TestAdapters:
     @pytest.mark.parametrize(
         "change",
         [{"use_dora": True}, {"modules_to_save": ["lm_head"]}, {"bias": "all"}, {"rank_pattern": {"q_proj": 2}},
-         {"peft_type": "IA3"}, {"r": 0}],
+         {"peft_type": "IA3"}, {"r": 0}, {"init_lora_weights": "pissa"}, {"init_lora_weights": "olora"},
+         {"alora_invocation_tokens": [1, 2]}],
     )  # fmt: skip
     def test_what_is_no_plain_lora(self, change: dict[str, Any], at: Path) -> None:
         edit(at / "lora" / "adapter_config.json", **change)

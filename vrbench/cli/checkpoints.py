@@ -15,6 +15,9 @@ def inspect(
     ckpt: Checkpoint,
     base: Annotated[str | None, typer.Option(help="What it is compared with; else what it was made from.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON record instead of text.")] = False,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Describe a checkpoint with code of its own; none is run here.")
+    ] = False,
 ) -> None:
     """Say what a checkpoint is: size, layers tuned or removed against its base, adapters, digest, lineage, licence.
 
@@ -22,7 +25,7 @@ def inspect(
     """
     from vrbench.description import as_text, describe
 
-    told = describe(ckpt, base)
+    told = describe(ckpt, base, trusted=trust_remote_code)
     print(told.model_dump_json(indent=1) if as_json else as_text(told))
 
 
@@ -35,6 +38,7 @@ def convert(
     """Write a checkpoint in transformers' own layout, so that no other code is needed to load it.
 
     SRC is a merged model, a projector (mm_projector.bin) or a LoRA folder (adapter_model, non_lora_trainables.bin).
+    Code that lies in SRC is not needed and never run.
     """
     from vrbench.convert import convert as convert_folder
 

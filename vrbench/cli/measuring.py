@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vrbench import __version__
-from vrbench.cli.options import OURS, Config, DataRoot, Device, IncludePath
+from vrbench.cli.options import OURS, Config, DataRoot, Device, IncludePath, TrustRemoteCode
 
 if TYPE_CHECKING:
     from vrbench.compare import Comparison
@@ -31,6 +31,7 @@ def run(
     include_path: IncludePath = None,
     out: Annotated[Path, typer.Option(help="Folder of the runs; the same inputs go on there.")] = Path("runs"),
     seed: Annotated[int, typer.Option(help="Of the choice under a limit, and of intervals.")] = 0,
+    trust_remote_code: TrustRemoteCode = False,
     config: Config = None,
 ) -> None:
     """Measure checkpoints on tasks, and compare them with a baseline."""
@@ -44,7 +45,7 @@ def run(
     options = Options(
         limit=limit, batch_size=size, device=device, dtype=dtype,
         data_root=data_root, include_path=include_path, out=out, seed=seed,
-        command=shlex.join(["vrbench", *sys.argv[1:]]),
+        trust_remote_code=trust_remote_code, command=shlex.join(["vrbench", *sys.argv[1:]]),
     )  # fmt: skip
     runs = run_all(ckpt, tasks, baseline, options)
     _print_runs(runs, compared=baseline is not None, out=out, seed=seed)

@@ -29,4 +29,7 @@ DataRoot = Annotated[Path | None, typer.Option(help="Folder with the hub's data 
 Checkpoint = Annotated[str, typer.Argument(help="Checkpoint: pocket/NAME, a folder, or a hub id.", show_default=False)]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Checkpoint folder to make.")]
 Id = Annotated[str | None, typer.Option("--id", help="Id of the new checkpoint; else the folder's name.")]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run Python code that comes with a checkpoint; the record names it.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]

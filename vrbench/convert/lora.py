@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     import torch
 
 FILES = ("adapter_model.safetensors", "adapter_model.bin")
-OFF: dict[str, Any] = {
-    "bias": "none", "modules_to_save": None, "use_dora": False, "fan_in_fan_out": False, "lora_bias": False,
-    "rank_pattern": {}, "alpha_pattern": {}, "layer_replication": None,
+OFF: dict[str, Any] = adapters.PLAIN | {
+    "modules_to_save": None, "use_dora": False, "rank_pattern": {}, "alpha_pattern": {},
 }  # fmt: skip
 """Options of an adapter that would merge in another way, with the value that leaves them off."""
+
+BESIDE_THE_BASE = (None, True, False, "gaussian", "orthogonal", "eva")
+"""Ways to begin a training (init_lora_weights) that leave the base's own weights alone; others take from them."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,9 @@ def _config_faults(path: Path, config: Mapping[str, Any]) -> list[str]:
     for option, off in OFF.items():
         if config.get(option) not in (off, None, False, [], {}):
             faults.append(f"{path} sets {option} to {config[option]!r}; only plain LoRA can be merged")
+    start = config.get("init_lora_weights")
+    if start not in BESIDE_THE_BASE:
+        faults.append(f"{path} has init_lora_weights {start!r}, which changes the base too; {adapters.SAVE_PLAIN}")
     for key in ("r", "lora_alpha"):
         if not isinstance(config.get(key), int | float) or config[key] <= 0:
             faults.append(f"{path} has {key} {config.get(key)!r}; it has to be a number above 0")

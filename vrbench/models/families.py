@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vrbench.models import folders, llava, prompts
+from vrbench.models import folders, llava, prompts, remote
 
 if TYPE_CHECKING:
+    from vrbench.checkpoint import Checkpoint
     from vrbench.models.loaded import LoadedModel
 
 
@@ -80,17 +81,26 @@ REFUSED: dict[str, str] = {
 """Model types that are known and cannot be loaded, and why."""
 
 
-def ready(family: str, model: Any, tokenizer: Any, processor: Any) -> LoadedModel:
-    """A model of a family, ready to answer in the way in which its family is asked.
+OWN_CODE = Family(lambda folder: remote.judged(folder)[1], remote.load, Manner(prompts.chat))
+"""Whatever the code in a folder makes, where the user allowed it to be run."""
+
+
+def family_of(checkpoint: Checkpoint) -> Family:
+    """How a checkpoint without faults is loaded and asked."""
+    return OWN_CODE if checkpoint.root.code else FAMILIES[checkpoint.family]
+
+
+def ready(checkpoint: Checkpoint, model: Any, tokenizer: Any, processor: Any) -> LoadedModel:
+    """A model, ready to answer in the way in which its family is asked.
 
     Args:
-        family: a key of FAMILIES.
-        model, tokenizer, processor: as its `load` gives them.
+        checkpoint: whose model it is.
+        model, tokenizer, processor: as its family's `load` gives them.
     """
     from vrbench.models.plain import PlainVLM
     from vrbench.models.vlm import VLM
 
-    manner = FAMILIES[family].manner
+    manner, family = family_of(checkpoint).manner, checkpoint.family
     if manner is None:
         return VLM(model, tokenizer, processor, family)
     return PlainVLM(model, tokenizer, processor, family, manner)

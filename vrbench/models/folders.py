@@ -8,6 +8,7 @@ from typing import Any
 
 from vrbench.errors import VrbenchError
 from vrbench.headers import read_headers
+from vrbench.own_code import LOCAL
 from vrbench.structure import Shape, canonical, difference_faults, shapes_of
 
 Idle = Callable[[str], bool]
@@ -27,11 +28,11 @@ def faults(folder: Path, idle: Idle = buffers) -> list[str]:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, **LOCAL)
         refused = refusal(config)
         expected = {} if refused else expected_shapes(config, idle)
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        return [f"{folder / 'config.json'} describes no model that can be built: {error}"]
+    except Exception as error:  # transformers' strict configs raise classes of their own
+        return [f"{folder / 'config.json'} describes no model that can be built: {' '.join(str(error).split())}"]
     if refused:
         return [f"{folder / 'config.json'}: {refused}"]
     found = {n: s for n, s in shapes_of(read_headers(folder)).items() if not idle(n)}
@@ -69,17 +70,28 @@ def load(folder: Path, dtype: Any) -> tuple[Any, Any, Any]:
     Raises:
         VrbenchError: as `load_model`, or the settings of tokenizer or processor cannot be read.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
 
     from vrbench.models.processors import load_processor
 
-    try:
-        family = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        processor = load_processor(folder, family)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise VrbenchError(f"{folder} has no tokenizer and processor that can be read: {error}") from error
+    family = AutoConfig.from_pretrained(folder, **LOCAL).model_type
+    tokenizer, processor = load_readers(folder, lambda: load_processor(folder, family))
     return load_model(folder, dtype), tokenizer, processor
+
+
+def load_readers(folder: Path, load_processor: Callable[[], Any]) -> tuple[Any, Any]:
+    """The tokenizer of a folder and what else reads prompts there; before the weights, which take long.
+
+    Raises:
+        VrbenchError: their settings cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, **LOCAL), load_processor()
+    except Exception as error:  # whatever the many readers behind it raise
+        reason = " ".join(str(error).split())
+        raise VrbenchError(f"{folder} has no tokenizer and processor that can be read: {reason}") from error
 
 
 def load_model(folder: Path, dtype: Any, idle: Idle = buffers) -> Any:
@@ -95,9 +107,7 @@ def load_model(folder: Path, dtype: Any, idle: Idle = buffers) -> Any:
     """
     from transformers import AutoModelForImageTextToText
 
-    model, info = AutoModelForImageTextToText.from_pretrained(
-        folder, dtype=dtype, local_files_only=True, output_loading_info=True
-    )
+    model, info = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, output_loading_info=True, **LOCAL)
     wrong = [n for n in (*info["missing_keys"], *info["mismatched_keys"]) if not idle(canonical(str(n)))]
     if wrong:
         raise VrbenchError(f"{folder} gave no weights for {wrong[0]!r} ({len(wrong)} in all)")

@@ -22,15 +22,13 @@ def load(folder: Path, dtype: Any) -> tuple[Any, Any, Any]:
         dtype: a torch.dtype; every weight is converted to it, whatever the files hold.
 
     Raises:
-        VrbenchError: a weight of the model is not in the files, or has another shape there.
+        VrbenchError: the settings of tokenizer or image processor cannot be read, a weight of the model is not in the
+            files, or has another shape there.
     """
-    from transformers import AutoTokenizer
-
     from vrbench.models.processors import load_image_processor
 
-    model = folders.load_model(folder, dtype, _idle)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    return model, tokenizer, load_image_processor(folder, "llava")
+    tokenizer, image_processor = folders.load_readers(folder, lambda: load_image_processor(folder, "llava"))
+    return folders.load_model(folder, dtype, _idle), tokenizer, image_processor
 
 
 def expected_shapes(config: Any) -> dict[str, Shape]:

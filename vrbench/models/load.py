@@ -10,7 +10,7 @@ import torch
 from vrbench.checkpoint import Checkpoint
 from vrbench.errors import VrbenchError
 from vrbench.models import random_weights
-from vrbench.models.families import FAMILIES, ready
+from vrbench.models.families import FAMILIES, family_of, ready
 from vrbench.models.layering import put_on
 from vrbench.models.loaded import LoadedModel
 from vrbench.models.pocket import assemble
@@ -46,7 +46,7 @@ def load_vlm(
         dtype = DTYPES[dtype]
     model, tokenizer, image_processor = _build(checkpoint, torch.float32 if checkpoint.base else dtype, device, merge)
     _convert(model, dtype)
-    vlm = ready(checkpoint.family, model.to(device), tokenizer, image_processor)
+    vlm = ready(checkpoint, model.to(device), tokenizer, image_processor)
     if vlm.depth != checkpoint.depth:
         raise VrbenchError(f"{checkpoint.id} has {vlm.depth} decoder layers; its lineage says {checkpoint.depth}")
     return vlm
@@ -66,7 +66,7 @@ def _build(
     if checkpoint.has(RECIPE):
         return random_weights.load(checkpoint.path, dtype, device)
     if checkpoint.base is None or checkpoint.has(TOWER):
-        return FAMILIES[checkpoint.family].load(first_folder(checkpoint), dtype)
+        return family_of(checkpoint).load(first_folder(checkpoint), dtype)
     merge_below = merge or checkpoint.has(ADAPTER)  # PEFT's linears carry one adapter
     model, tokenizer, image_processor = _build(checkpoint.base, dtype, device, merge_below)
     model = put_on(model, checkpoint, merge, lambda backbone: _build(backbone, dtype, device)[0])
@@ -92,7 +92,7 @@ def load_packed(checkpoint: Checkpoint, device: str | torch.device, dtype: str |
     Raises:
         VrbenchError: as `load_vlm`, or the family's prompts cannot be packed.
     """
-    if FAMILIES[checkpoint.family].manner is not None:
+    if family_of(checkpoint).manner is not None:
         able = ", ".join(name for name, family in FAMILIES.items() if family.manner is None)
         raise VrbenchError(f"{checkpoint.id} is of family {checkpoint.family!r}; this can be done with {able} only")
     vlm = load_vlm(checkpoint, device, dtype)

@@ -6,9 +6,12 @@ image processors, which all machines have, do without.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from vrbench.own_code import LOCAL
 
 CLASSES = {
     "smolvlm": "transformers:Idefics3Processor",  # SmolVLM's own differs in videos alone, and wants num2words for them
@@ -34,16 +37,27 @@ def load_processor(folder: Path, model_type: str) -> Any:
     Raises:
         OSError, ValueError: the folder lacks the settings of a part.
     """
+    return put_together(_class(model_type), folder, lambda: load_image_processor(folder, model_type), LOCAL)
+
+
+def put_together(kind: Any, folder: Path, image_processor: Callable[[], Any], how: Mapping[str, Any]) -> Any:
+    """A processor of a class with the parts that a folder holds; arguments and errors are those of `load_processor`.
+
+    Args:
+        kind: transformers' class.
+        folder: Hugging Face layout.
+        image_processor: gives that part.
+        how: what transformers' reader of the tokenizer is told, such as `own_code.LOCAL`.
+    """
     from transformers import AutoTokenizer
 
-    kind = _pictures_only(_class(model_type))
-    local: dict[str, Any] = {"local_files_only": True}
+    kind = _pictures_only(kind)
     parts = {
-        "image_processor": lambda: load_image_processor(folder, model_type),
-        "tokenizer": lambda: AutoTokenizer.from_pretrained(folder, **local),
+        "image_processor": image_processor,
+        "tokenizer": lambda: AutoTokenizer.from_pretrained(folder, **how),
         "video_processor": lambda: None,
     }
-    settings, _ = kind.get_processor_dict(folder, **local)
+    settings, _ = kind.get_processor_dict(folder, local_files_only=True)
     return kind.from_args_and_dict([parts[name]() for name in kind.get_attributes()], settings)
 
 
@@ -58,7 +72,7 @@ def load_image_processor(folder: Path, model_type: str) -> Any:
 
     if model_type in PIL_CLASSES:
         return _named(PIL_CLASSES[model_type]).from_pretrained(folder, local_files_only=True)
-    return AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
+    return AutoImageProcessor.from_pretrained(folder, backend="pil", **LOCAL)
 
 
 def _class(model_type: str) -> Any:

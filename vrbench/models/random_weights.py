@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from vrbench.models.random_shapes import RECIPE
+from vrbench.own_code import LOCAL
 from vrbench.structure import Shape
 
 AT_ONCE = 1 << 24
@@ -40,12 +41,12 @@ def load(folder: Path, dtype: torch.dtype, device: str | torch.device) -> tuple[
     from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
     recipe = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = AutoConfig.from_pretrained(folder, **LOCAL)
     with torch.device(device), no_init_weights():
         model = AutoModelForImageTextToText.from_config(config, dtype=dtype)
     fill(model, recipe["seed"], recipe["std"])
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    image_processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
+    tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
+    image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil", **LOCAL)
     return model, tokenizer, image_processor
 
 
@@ -55,7 +56,7 @@ def expected_shapes(folder: Path) -> dict[str, Shape]:
 
     from vrbench.models.llava import expected_shapes as of_config
 
-    return of_config(AutoConfig.from_pretrained(folder, local_files_only=True))
+    return of_config(AutoConfig.from_pretrained(folder, **LOCAL))
 
 
 @torch.no_grad()

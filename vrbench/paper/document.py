@@ -154,9 +154,9 @@ def _method(results: Results) -> Iterator[str]:
     )
     yield (
         f"Brackets are 95 % intervals over items and seeds: a cluster bootstrap ({stats.DRAWS:,} draws) that draws the "
-        "same items for all seeds and both runs, and the scatter between seeds with Student's t for so few, the "
-        "squares of both half widths added (vrbench/paper/seeds.py; benchmarks/results/seeds.md tells how often they "
-        "hold the truth). SD is the seeds' standard deviation beyond what their answers to so many items vary by chance."
+        "same items for all seeds and both runs, and the scatter between seeds with Student's t for so few (how: "
+        "vrbench/paper/seeds.py; how often they hold the truth: benchmarks/results/seeds.md). SD is the standard "
+        "deviation of the seeds' figures."
     )
     tasks = [("visual", results.pool("visual")), ("text", results.pool("text"))]
     yield " ".join(f"The {name} score is the mean of {', '.join(found)}." for name, found in tasks if found)

@@ -53,6 +53,13 @@ class Finding:
     parts: tuple[Part, ...]
     reason: str = ""
 
+    @property
+    def short(self) -> str:
+        """The verdict with its figure where one decides it, or with why there is none."""
+        judged = [part for part in self.parts if part.verdict is not None]
+        told = [self.reason] if self.reason else [judged[0].figure] if len(judged) == 1 else []
+        return ": ".join([self.verdict, *told])
+
 
 def findings(results: Results) -> tuple[Finding, ...]:
     """One a claim, in the paper's order."""
@@ -165,7 +172,7 @@ def _c4(results: Results) -> list[Part]:
     parts = []
     for by in _scores(results):
         series = f"region, by {by}"
-        note = "" if by == OFFICIAL_SCORE else "told beside it: not the paper's score"
+        note = "" if by == OFFICIAL_SCORE else "told beside it"
         for x in PRUNED:
             pairs = unpruned_pairs(results, series, x)
             found = results.bootstrap.kept(pairs, tasks) if pairs else None

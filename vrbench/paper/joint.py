@@ -154,7 +154,7 @@ class JointBootstrap:
             parts: what each task adds to the mean, [tasks, draws]; only the ratios of their variances matter.
         """
         each = dict(zip(pairs, map(float, values), strict=True))
-        return estimate(each, drawn, [float(part.var()) for part in parts], side.clusters, side.n)
+        return estimate(each, drawn.mean(0), [float(part.var()) for part in parts], side.clusters, side.n)
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from vrbench.paper import plots_bars, plots_lines, plots_rows
 from vrbench.paper.results import Results
-from vrbench.report.drawing import encoded, themed
+from vrbench.report.drawing import darkened, encoded, themed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Draw = Callable[[Results, bool], "tuple[Figure, str] | None"]
-"""Results and whether it is dark -> the figure and what it shows in words; None where the data do not allow it."""
+Draw = Callable[[Results], "tuple[Figure, str] | None"]
+"""Results -> the figure and what it shows in words; None where the data do not allow it."""
 
 PLOTS: dict[str, dict[str, Draw]] = {
     "strategies": {"strategies": plots_rows.strategies, "layer-sets": plots_rows.layer_sets},
@@ -55,12 +55,9 @@ def pictures(results: Results, key: str) -> tuple[Plot, ...]:
 
 def _picture(results: Results, name: str, draw: Draw) -> Plot | None:
     with themed():
-        made = draw(results, False)
+        made = draw(results)
         if made is None:
             return None
         figure, alt = made
-        light, png = encoded(figure, "svg"), encoded(figure, "png")
-    with themed(dark=True):
-        again = draw(results, True)
-        assert again is not None
-        return Plot(name, alt, png, light, encoded(again[0], "svg"))
+        light = encoded(figure, "svg")
+        return Plot(name, alt, encoded(figure, "png"), light, darkened(light))

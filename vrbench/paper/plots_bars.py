@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vrbench.layers import LayerSet
 from vrbench.paper.results import Results
 from vrbench.profiled import ProfileRow
 from vrbench.report.drawing import legend, look_of, panels
@@ -12,11 +13,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def profile(results: Results, dark: bool) -> tuple[Figure, str] | None:
+def profile(results: Results) -> tuple[Figure, str] | None:
     """A group of bars for each shape and setting."""
     rows = [row for row in results.profile if row.kind == "train" and row.seconds_per_step is not None]
     groups = list(dict.fromkeys(map(_group, rows)))
     kinds = list(dict.fromkeys(map(_layers, rows)))
+    counts = {kind: dict.fromkeys(_count(row) for row in rows if _layers(row) == kind) for kind in kinds}
     if not rows:
         return None
     figure, ((*axes,),) = panels(9.2, 1.5 + 0.2 * len(groups) * max(2, len(kinds)), 1, 2, sharey=True)
@@ -27,7 +29,7 @@ def profile(results: Results, dark: bool) -> tuple[Figure, str] | None:
             place = kinds.index(_layers(row))
             height = groups.index(_group(row)) + (place - (len(kinds) - 1) / 2) * thick
             if value is not None:
-                one.barh(height, value, height=thick * 0.9, color=look_of(place, dark)["color"])
+                one.barh(height, value, height=thick * 0.9, color=look_of(place)["color"])
                 one.text(
                     value, height, f" {value:.{3 if field == 'seconds_per_step' else 1}f}", va="center", fontsize=7
                 )
@@ -37,7 +39,7 @@ def profile(results: Results, dark: bool) -> tuple[Figure, str] | None:
     axes[0].set_ylim(len(groups) - 0.5, -0.5)
     axes[0].set_yticks(range(len(groups)), groups)
     for place, kind in enumerate(kinds):
-        axes[0].barh([0], [0], color=look_of(place, dark)["color"], label=kind)
+        axes[0].barh([0], [0], color=look_of(place)["color"], label=f"{kind} ({'; '.join(counts[kind])})")
     title = "A training step at true shapes"
     legend(figure, title, columns=4)
     told = (f"{_group(r)}, {_layers(r)}: {r.seconds_per_step:.3f} s, {_gib(r)}" for r in rows)
@@ -50,8 +52,13 @@ def _group(row: ProfileRow) -> str:
 
 
 def _layers(row: ProfileRow) -> str:
-    """What is tuned, alike for all depths."""
-    return "all layers" if row.indices == "all" else row.layers
+    """What is tuned, alike for all depths: the strategy without its number."""
+    return "all layers" if row.indices == "all" else row.layers.partition(":")[0]
+
+
+def _count(row: ProfileRow) -> str:
+    """'8 of 32'."""
+    return f"{len(LayerSet.parse(row.indices, row.depth))} of {row.depth}"
 
 
 def _gib(row: ProfileRow) -> str:

@@ -27,22 +27,23 @@ class Curve:
     points: tuple[tuple[float, Estimate | None, Estimate | None], ...]
 
 
-def layers(results: Results, dark: bool) -> tuple[Figure, str] | None:
+def layers(results: Results) -> tuple[Figure, str] | None:
     """What is kept over the number of layers tuned; what was published in a panel of its own."""
     found = curves(results, "layers")
     if not found:
         return None
-    figure, ((visual, text, theirs),) = panels(10.2, 3.6, 1, 3)
+    figure, ((visual, text, theirs),) = panels(10.2, 3.8, 1, 3)
+    theirs.sharey(visual)
     for axes in (visual, text, theirs):
         axes.set_xscale("log", base=2)
     for place, curve in enumerate(found):
-        _curve(visual, curve, 1, look_of(place, dark))
-        _curve(text, curve, 2, look_of(place, dark))
+        _curve(visual, curve, 1, look_of(place))
+        _curve(text, curve, 2, look_of(place))
     table = PUBLISHED["layers"]
     kept = [(float(row[0]), float(row[2])) for row in table.rows]
     grey: dict[str, Any] = {"color": "#808080", "marker": "o", "markerfacecolor": "none", "linestyle": (0, (4, 3))}
     theirs.plot([x for x, _ in kept], [y for _, y in kept], **grey)
-    theirs.set_title(f"published ({table.source}, second hand): {table.model}", fontsize=8.5, color="#808080")
+    theirs.set_title(f"published ({table.source}, second hand):\n{table.model}", fontsize=8.5, color="#808080")
     _axes(visual, "layers", VISUAL, 100.0)
     _axes(text, "layers", TEXT, 0.0)
     _axes(theirs, "layers", VISUAL, 100.0)
@@ -54,25 +55,26 @@ def layers(results: Results, dark: bool) -> tuple[Figure, str] | None:
     return figure, _alt(title, found)
 
 
-def data(results: Results, dark: bool) -> tuple[Figure, str] | None:
+def data(results: Results) -> tuple[Figure, str] | None:
     """What is kept over the share of the training data."""
-    return _two(results, "data", "How much data: what is kept, with 95 % intervals", dark)
+    return _two(results, "data", "How much data: what is kept, with 95 % intervals")
 
 
-def restoring(results: Results, dark: bool) -> tuple[Figure, str] | None:
+def restoring(results: Results) -> tuple[Figure, str] | None:
     """What is kept over the number of layers restored."""
-    return _two(results, "restoring", "Layers put back to the backbone's weights: what is kept", dark)
+    return _two(results, "restoring", "Layers put back to the backbone's weights: what is kept")
 
 
-def _two(results: Results, key: str, title: str, dark: bool) -> tuple[Figure, str] | None:
+def _two(results: Results, key: str, title: str) -> tuple[Figure, str] | None:
     """Visual and text side by side."""
     found = curves(results, key)
     if not found:
         return None
     figure, ((visual, text),) = panels(8.6, 3.6, 1, 2)
     for place, curve in enumerate(found):
-        _curve(visual, curve, 1, look_of(place, dark))
-        _curve(text, curve, 2, look_of(place, dark))
+        shift = _shift(place, len(found), _ticks(found))
+        _curve(visual, curve, 1, look_of(place), shift=shift)
+        _curve(text, curve, 2, look_of(place), shift=shift)
     for axes, label, zero in ((visual, VISUAL, 100.0), (text, TEXT, 0.0)):
         _axes(axes, key, label, zero)
         axes.set_xticks(_ticks(found), [f"{x:g}" for x in _ticks(found)])
@@ -80,7 +82,7 @@ def _two(results: Results, key: str, title: str, dark: bool) -> tuple[Figure, st
     return figure, _alt(title, found)
 
 
-def pruning(results: Results, dark: bool) -> tuple[Figure, str] | None:
+def pruning(results: Results) -> tuple[Figure, str] | None:
     """A column for each way of choosing what goes; all layers tuned against the region in each."""
     found = curves(results, "pruning")
     ways = list(dict.fromkeys(_way(curve.name) for curve in found))
@@ -92,13 +94,16 @@ def pruning(results: Results, dark: bool) -> tuple[Figure, str] | None:
         for curve in found:
             if _way(curve.name) == way:
                 shown = Curve(_model(curve.name), curve.points)
+                place = models.index(shown.name)
+                shift = 2 * _shift(place, len(models), _ticks(found))
                 for row in (0, 1):
-                    _curve(grid[row][column], shown, row + 1, look_of(models.index(shown.name), dark), labelled=False)
+                    _curve(grid[row][column], shown, row + 1, look_of(place), labelled=False, shift=shift)
         grid[0][column].set_title(way, fontsize=9.5)
+        grid[1][column].set_xticks([x for x in _ticks(found) if x % 2 == 0])
         _axes(grid[0][column], "", VISUAL if column == 0 else "", 100.0)
         _axes(grid[1][column], "pruning", TEXT if column == 0 else "", 0.0)
     for place, name in enumerate(models):
-        grid[0][0].plot([], [], label=name, **look_of(place, dark))
+        grid[0][0].plot([], [], label=name, **look_of(place))
     title = "Layers removed: what is kept of the model tuned everywhere, with 95 % intervals"
     legend(figure, title, columns=4)
     return figure, _alt(title, found)
@@ -131,8 +136,11 @@ def curves(results: Results, key: str) -> list[Curve]:
     return [Curve(name, tuple(sorted(found, key=lambda p: p[0]))) for name, found in points.items()]
 
 
-def _curve(axes: Axes, curve: Curve, which: int, look: dict[str, Any], labelled: bool = True) -> None:
-    known = [(p[0], p[which]) for p in curve.points if p[which] is not None]
+def _curve(
+    axes: Axes, curve: Curve, which: int, look: dict[str, Any], labelled: bool = True, shift: float = 0.0
+) -> None:
+    """Draw a line: `which` is 1 for visual, 2 for text; `shift` moves it aside, so that intervals do not overlap."""
+    known = [(p[0] + shift, p[which]) for p in curve.points if p[which] is not None]
     shown = [(x, found) for x, found in known if isinstance(found, Estimate)]
     label: dict[str, Any] = {"label": curve.name or "measured here"} if labelled and which == 1 else {}
     axes.plot([x for x, _ in shown], [e.value for _, e in shown], markersize=4.5, linewidth=1.4, **label, **look)
@@ -150,6 +158,11 @@ def _axes(axes: Axes, key: str, label: str, zero: float) -> None:
     axes.set_ylabel(label)
     if key:
         axes.set_xlabel(TABLES[key].x + (", %" if TABLES[key].unit else ""))
+
+
+def _shift(place: int, count: int, ticks: Sequence[float]) -> float:
+    """How far one of several lines is moved aside: about 1 % of the axis between two of them."""
+    return (place - (count - 1) / 2) * 0.012 * (ticks[-1] - ticks[0])
 
 
 def _ticks(found: Sequence[Curve]) -> list[float]:

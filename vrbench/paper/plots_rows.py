@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vrbench.paper.layersets import LayerChoice, choices
@@ -15,51 +16,63 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Line = tuple[str, Estimate | None, Estimate | None]
-"""Label, visual kept in percent, text in points."""
+
+@dataclass(frozen=True)
+class Side:
+    """One panel: its label, where nothing is changed, and a figure for each row that has one."""
+
+    label: str
+    zero: float
+    figures: Mapping[str, Estimate]
 
 
-def strategies(results: Results, dark: bool) -> tuple[Figure, str] | None:
+def strategies(results: Results) -> tuple[Figure, str] | None:
     """What each strategy keeps, the best on top; each seed as a small ring."""
-    lines = _lines(results, "strategies")
-    lines.sort(key=lambda line: -line[1].value if line[1] else 0.0)
-    return _drawn(lines, "Which layers: what is kept, with 95 % intervals; rings are seeds", dark)
+    sides = [_kept(results, "strategies", results.pool("visual"), "visual score"), _gained(results, "strategies")]
+    return _drawn(sides, "Which layers: what is kept, with 95 % intervals; rings are seeds")
 
 
-def text(results: Results, dark: bool) -> tuple[Figure, str] | None:
+def text(results: Results) -> tuple[Figure, str] | None:
     """What the text has gained or lost."""
-    return _drawn(_lines(results, "text"), "What is left of the text, with 95 % intervals; rings are seeds", dark)
+    ratios = [_kept(results, "text", [task], f"perplexity of {task}") for task in results.ratios()]
+    return _drawn([_gained(results, "text"), *ratios], "What is left of the text, with 95 % intervals; rings are seeds")
 
 
-def _lines(results: Results, key: str) -> list[Line]:
-    visual, words = results.pool("visual"), results.pool("text")
-    rows = [row for row in results.rows.get(key, ()) if not row.is_baseline]
-    found = [(row.label, results.kept(row, visual), results.gained(row, words)) for row in rows]
-    return [line for line in found if line[1] or line[2]]
+def _kept(results: Results, key: str, tasks: Sequence[str], what: str) -> Side:
+    found = {row.label: results.kept(row, tasks) for row in results.rows.get(key, ())}
+    return Side(f"{what} kept, %", 100.0, {label: e for label, e in found.items() if e is not None})
 
 
-def _drawn(lines: Sequence[Line], title: str, dark: bool) -> tuple[Figure, str] | None:
-    sides = [(1, 100.0, "visual score kept, %"), (2, 0.0, "text against all layers, points")]
-    sides = [side for side in sides if any(line[side[0]] for line in lines)]
-    if not lines or not sides:
+def _gained(results: Results, key: str) -> Side:
+    tasks = results.pool("text")
+    found = {row.label: results.gained(row, tasks) for row in results.rows.get(key, ())}
+    known = {label: e for label, e in found.items() if e is not None}
+    return Side("text against all layers, points", 0.0, known)
+
+
+def _drawn(asked: Sequence[Side], title: str) -> tuple[Figure, str] | None:
+    """Panels side by side, with a line of the page for each row; the first panel decides the order."""
+    sides = [side for side in asked if side.figures]
+    if not sides:
         return None
-    figure, ((*axes,),) = panels(8.6, 1.3 + 0.27 * len(lines), 1, len(sides), sharey=True)
-    for one, (place, zero, label) in zip(axes, sides, strict=True):
-        one.axvline(zero, color=one.xaxis.label.get_color(), linewidth=1)
-        for height, line in enumerate(lines):
-            found = line[place]
-            assert found is None or isinstance(found, Estimate)
-            if found is not None:
-                _dot(one, found, height, look_of(1 if line[0] == REGION else 0, dark))
+    first = sides[0].figures
+    labels = sorted(first, key=lambda label: -first[label].value)
+    labels += [label for label in dict.fromkeys(n for side in sides for n in side.figures) if label not in first]
+    figure, ((*axes,),) = panels(8.6, 1.3 + 0.27 * len(labels), 1, len(sides), sharey=True)
+    for one, side in zip(axes, sides, strict=True):
+        one.axvline(side.zero, color=one.xaxis.label.get_color(), linewidth=1)
+        for height, label in enumerate(labels):
+            if label in side.figures:
+                _dot(one, side.figures[label], height, look_of(1 if label == REGION else 0))
         one.grid(axis="x", linewidth=0.6)
-        one.set_xlabel(label)
+        one.set_xlabel(side.label)
         one.tick_params(axis="y", length=0)
-    axes[0].set_ylim(len(lines) - 0.5, -0.5)
-    axes[0].set_yticks(range(len(lines)), [line[0] for line in lines])
-    for tick, line in zip(axes[0].get_yticklabels(), lines, strict=True):
-        tick.set_fontweight("bold" if line[0] == REGION else "normal")
+    axes[0].set_ylim(len(labels) - 0.5, -0.5)
+    axes[0].set_yticks(range(len(labels)), labels)
+    for tick, label in zip(axes[0].get_yticklabels(), labels, strict=True):
+        tick.set_fontweight("bold" if label == REGION else "normal")
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=11)
-    return figure, f"{title}. {'; '.join(map(_told, lines))}."
+    return figure, f"{title}. {'; '.join(map(_told, sides))}."
 
 
 def _dot(axes: Axes, found: Estimate, height: float, look: dict[str, Any]) -> None:
@@ -74,14 +87,11 @@ def _dot(axes: Axes, found: Estimate, height: float, look: dict[str, Any]) -> No
         )  # fmt: skip
 
 
-def _told(line: Line) -> str:
-    name, visual, words = line
-    parts = [f"{visual.value:.1f} % of the visual score"] if visual else []
-    parts += [f"text {words.value:+.1f} points"] if words else []
-    return f"{name} {', '.join(parts)}"
+def _told(side: Side) -> str:
+    return f"{side.label}: {', '.join(f'{label} {e.value:.1f}' for label, e in side.figures.items())}"
 
 
-def layer_sets(results: Results, dark: bool) -> tuple[Figure, str] | None:
+def layer_sets(results: Results) -> tuple[Figure, str] | None:
     """Which layers each strategy tuned: the darker a field, the more seeds have it."""
     found = choices(results)
     if not found:
@@ -90,7 +100,7 @@ def layer_sets(results: Results, dark: bool) -> tuple[Figure, str] | None:
     figure, ((axes,),) = panels(8.6, 1.1 + 0.24 * len(found), 1, 1)
     for height, choice in enumerate(found):
         for layer, share in _shares(choice).items():
-            axes.barh(height, 0.9, left=layer - 0.45, height=0.8, color=look_of(0, dark)["color"], alpha=share)
+            axes.barh(height, 0.9, left=layer - 0.45, height=0.8, color=look_of(0)["color"], alpha=share)
     axes.set_xlim(-0.5, depth - 0.5)
     axes.set_ylim(len(found) - 0.5, -0.5)
     axes.set_yticks(range(len(found)), [choice.strategy for choice in found])

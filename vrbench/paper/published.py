@@ -31,7 +31,6 @@ class Published:
         source: key in `SOURCES`.
         headers: one a column.
         rows: figures as they were published.
-        twins: for each row, the label of our row that it stands beside; empty where there is none.
         note: what a reader must know.
     """
 
@@ -40,7 +39,6 @@ class Published:
     source: str
     headers: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
-    twins: tuple[str, ...] = ()
     note: str = ""
 
     @property
@@ -82,7 +80,6 @@ PUBLISHED: dict[str, Published] = {
             ("parameter change ratio", 63.94, 26.94, 73.54, 63.21, 78.68, 61.73, 42.0, 72.85, 61.45),
             ("angular distance", 60.95, 27.71, 73.88, 62.11, 77.14, 62.76, 39.9, 73.01, 60.77),
         ),
-        ("full", "sparse-uniform", "bottom", "top", "change", "angular"),
         "The average is over ten visual tasks, of which the note lists eight. It gives 61.82 for sparse & uniform "
         "here, and 61.78 for 8 layers in its table of how many layers.",
     ),
@@ -100,7 +97,6 @@ PUBLISHED: dict[str, Published] = {
             ("2", 60.00, 96.49),
             ("1", 57.14, 91.89),
         ),
-        ("all layers", "16 layers", "8 layers", "6 layers", "4 layers", "2 layers", "1 layer"),
     ),
     "text": Published(
         "Text",
@@ -115,7 +111,6 @@ PUBLISHED: dict[str, Published] = {
             ("LLaVA-1.5-7B, 8 layers", 50.74, 31.64, 39.08, 37.71),
             ("Vicuna-7B backbone", 49.78, 29.33, 38.78, 36.60),
         ),
-        ("full", "region", "base", "", "", ""),
     ),
     "savings": Published(
         "Training time saved by tuning 25 % of the layers",

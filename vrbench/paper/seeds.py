@@ -1,23 +1,27 @@
 """One figure from several seeds: the mean over seeds, with a 95 % interval over items and seeds (numpy, scipy).
 
 Every seed's candidate and baseline answer the same items: the crossed design, items x seeds, of generalizability
-theory (Brennan 2001, "Generalizability Theory"). The figures of S seeds then vary by three parts: the items that there
-are, a^2, which all seeds share; the seeds, b^2; and the answers of one seed to one item, c^2.
+theory (Brennan 2001, "Generalizability Theory"). The figures of S seeds differ by which items there are, shared by all
+seeds; by the seed; and by what is left, the answers of one seed to one item.
 
-- *Items*: a cluster bootstrap of the mean over seeds, with the same draw for all seeds and both runs, spreads by
-  a^2 + c^2/S. Its ends, with the wider tails of `vrbench.stats`, are the interval of a single seed.
-- *Seeds*: the variance s^2 of the seeds' own figures estimates b^2 + c^2. The bootstrap of each seed by itself spreads
-  by a^2 + c^2, so that what it spreads more than that of the mean gives c^2, which is taken off; less than nothing is
-  nothing. b^2/S has S - 1 degrees of freedom.
+**Two parts.** *Items*: a cluster bootstrap of the mean over seeds, with the same draw for all seeds and both runs; its
+ends, with the wider tails of `vrbench.stats`, are the interval of just these seeds, and their distance from the mean
+divided by their t is the items' standard error, on either side. *Seeds*: s / sqrt(S), with s the standard deviation of
+the seeds' own figures. The squares are added; what is left is then counted in both, once too often, as in the
+pigeonhole bootstrap (Owen 2007, Annals of Applied Statistics 1:2), which errs to the safe side.
 
-Half the interval's width is, on either side, sqrt(items^2 + (t(S - 1) b)^2 / S): the squares of both half widths added,
-each with its own t. That is exact where one of both parts is nothing. (One t for the sum, Satterthwaite's, was tried:
-where seeds matter most it covers 88 % with two seeds and 93 % with three. c^2 not taken off, as in the pigeonhole
-bootstrap of Owen 2007, Annals of Applied Statistics 1:2, it covers 99 % and is up to twice as wide.)
+**Their t.** The interval is the wider one of two:
 
-With two seeds that t is 12.7: two seeds say little about how seeds differ, and the interval shows it. With one seed
-nothing is known of the seeds' part; the interval is the items' alone and is shown with `ONE_SEED`.
-`benchmarks/seeds.py` tells by simulation how often these intervals hold the truth.
+- the mean +- t sqrt(items^2 + seeds^2), with Welch and Satterthwaite's degrees of freedom (Satterthwaite 1946,
+  Biometrics Bulletin 2:6): right where items matter as much as seeds do; where seeds matter most it covers 88 % with
+  two of them and 93 % with three;
+- the mean +- t(S - 1) seeds, Student's interval of the seeds' figures: right where the items' shared part is small, as
+  in paired differences.
+
+(To take what is left off the seeds' part, and to add the squares of two half widths, was tried too: 86 % with two seeds
+that scatter, 91 % with three.) With two seeds Student's t is 12.7: two seeds say little about how seeds differ, and the
+interval shows it. With one seed nothing is known of the seeds' part; the interval is the items' alone and is shown with
+`ONE_SEED`. `benchmarks/seeds.py` tells by simulation how often these intervals hold the truth.
 """
 
 from __future__ import annotations
@@ -48,7 +52,7 @@ class Estimate:
     Attributes:
         value: mean over seeds.
         items: the 95 % interval over items alone, of the mean over just these seeds; None where there is none.
-        scatter: standard deviation between seeds, b above; None with one seed.
+        scatter: standard deviation of the seeds' figures; None with one seed.
         each: seed -> its own figure.
         n: items that each seed answered.
         freedom: degrees of freedom of the items' part.
@@ -66,36 +70,34 @@ class Estimate:
         """The 95 % interval over items and seeds; with one seed over items alone; None where there is none."""
         if self.items is None:
             return None
-        seeds = self.seeds(len(self.each))
-        below, above = ((end - self.value) ** 2 for end in self.items)
-        return self.value - (below + seeds**2) ** 0.5, self.value + (above + seeds**2) ** 0.5
+        low, high = (self._reach(end, len(self.each)) for end in self.items)
+        return self.value - low, self.value + high
 
-    def seeds(self, count: int, level: float = 0.05) -> float:
-        """Half the width that the seeds alone would give the interval with so many of them; 0 if it is unknown."""
-        from scipy.special import stdtrit
+    def _reach(self, end: float, count: int) -> float:
+        """How far the interval reaches on the side of an end of the items' interval, with so many seeds."""
+        items, seeds = self._errors(end, count)
+        total = (items**2 + seeds**2) ** 0.5
+        return max(_t(_freedom(items, self.freedom, seeds, count)) * total, _t(count - 1) * seeds if seeds else 0.0)
 
-        if not self.scatter or count < 2:
-            return 0.0
-        return float(stdtrit(count - 1, 1 - level / 2)) * self.scatter / count**0.5
+    def _errors(self, end: float, count: int) -> tuple[float, float]:
+        """Standard errors of both parts; the seeds' is 0 where it is unknown."""
+        return abs(end - self.value) / _t(self.freedom), (self.scatter or 0.0) / count**0.5
 
     @property
     def p(self) -> float | None:
-        """Two-sided p of zero, for a difference: the level at which the interval's end meets zero."""
-        from scipy.optimize import brentq
-        from scipy.special import stdtrit
+        """Two-sided p of zero, for a difference: below 0.05 where the interval leaves zero out."""
+        from scipy.special import stdtr
 
         if self.items is None:
             return None
-        end = self.items[0] if self.value > 0 else self.items[1]
-        error = abs(end - self.value) / float(stdtrit(self.freedom, 0.975))
-
-        def beyond(level: float) -> float:
-            items = float(stdtrit(self.freedom, 1 - level / 2)) * error
-            return (items**2 + self.seeds(len(self.each), level) ** 2) ** 0.5 - abs(self.value)
-
-        if self.value == 0:
-            return 1.0
-        return LEAST_P if beyond(LEAST_P) <= 0 else float(brentq(beyond, LEAST_P, 1.0))
+        count = len(self.each)
+        items, seeds = self._errors(self.items[0] if self.value > 0 else self.items[1], count)
+        total, distance = (items**2 + seeds**2) ** 0.5, abs(self.value)
+        if distance == 0 or total == 0:
+            return 1.0 if distance == 0 else LEAST_P
+        found = stdtr(_freedom(items, self.freedom, seeds, count), -distance / total)
+        alone = stdtr(count - 1, -distance / seeds) if seeds else 0.0
+        return max(LEAST_P, 2.0 * float(max(found, alone)))
 
     def seeds_needed(self, threshold: float) -> int | None:
         """About how many seeds would move the interval off the threshold, if mean and scatter hold.
@@ -105,15 +107,26 @@ class Estimate:
         if self.items is None or self.scatter is None:
             return None
         end = self.items[0] if self.value > threshold else self.items[1]
-        for count in range(len(self.each) + 1, MOST_SEEDS + 1):
-            if ((end - self.value) ** 2 + self.seeds(count) ** 2) ** 0.5 < abs(self.value - threshold):
-                return count
-        return None
+        counts = range(len(self.each) + 1, MOST_SEEDS + 1)
+        return next((n for n in counts if self._reach(end, n) < abs(self.value - threshold)), None)
 
     @property
     def note(self) -> str:
         """What a reader must be told beside the interval."""
         return ONE_SEED if len(self.each) == 1 else ""
+
+
+def _freedom(items: float, freedom: float, seeds: float, count: int) -> float:
+    """Degrees of freedom of the sum of both parts, after Welch and Satterthwaite."""
+    if seeds == 0:
+        return freedom
+    return (items**2 + seeds**2) ** 2 / (items**4 / freedom + seeds**4 / (count - 1))
+
+
+def _t(freedom: float) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, 0.975))
 
 
 LEAST_P = 1e-9
@@ -127,7 +140,7 @@ def estimate(
 
     Args:
         each: seed -> figure.
-        drawn: each seed's figure on each bootstrap draw of the items, [seeds, draws].
+        drawn: the mean over seeds on each bootstrap draw of the items, [draws].
         variances: share of the items' variance that each task has, in any unit.
         clusters: clusters of each task.
         n: items.
@@ -136,14 +149,10 @@ def estimate(
 
     values = list(each.values())
     value = float(np.mean(values))
-    mean = drawn.mean(0)
-    scatter = None
-    if len(values) > 1:
-        answers = max(0.0, float(drawn.var(1).mean() - mean.var())) * len(values) / (len(values) - 1)
-        scatter = max(0.0, float(np.var(values, ddof=1)) - answers) ** 0.5
+    scatter = float(np.std(values, ddof=1)) if len(values) > 1 else None
     if min(clusters) < 2:
         return Estimate(value, None, scatter, dict(each), n)
     share = stats.tail(variances, clusters)
-    low, high = (float(np.quantile(mean, q)) for q in (share, 1.0 - share))
+    low, high = (float(np.quantile(drawn, q)) for q in (share, 1.0 - share))
     freedom = stats.spread(variances, clusters)[1]
     return Estimate(value, (min(low, value), max(high, value)), scatter, dict(each), n, freedom)

@@ -58,6 +58,15 @@ def encoded(figure: Figure, form: str) -> bytes:
     return stream.getvalue()
 
 
+def darkened(svg: bytes) -> bytes:
+    """An SVG that was drawn in the light theme, in the dark one: colour for colour."""
+    light = (*_LIGHT_INK, *COLOURS)
+    dark = (*_DARK_INK, *DARK_COLOURS)
+    for old, new in zip(light, dark, strict=True):
+        svg = svg.replace(old.encode(), new.encode())
+    return svg
+
+
 def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
     """A figure with one pair of axes, in inches."""
     figure, ((axes,),) = panels(width, height, 1, 1)
@@ -84,7 +93,7 @@ def legend(figure: Figure, title: str, columns: int) -> None:
     )  # fmt: skip
 
 
-def look_of(place: int, dark: bool) -> dict[str, Any]:
+def look_of(place: int, dark: bool = False) -> dict[str, Any]:
     """Colour and marker of the n-th of what is drawn."""
     colours = DARK_COLOURS if dark else COLOURS
     return {"color": colours[place % len(colours)], "marker": MARKERS[place % len(MARKERS)]}
