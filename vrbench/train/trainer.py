@@ -62,7 +62,7 @@ class Course:
         save_every: steps between saved states; 0 saves none.
         state: folder of the saved states; a training that was killed goes on from the newest of them.
         tokens: of the longest row, for the message when memory runs out.
-        changing: whether a callback changes which of the parameters learn.
+        changing: whether not all of the parameters learn in every step.
         workers: processes that get samples ready.
     """
 
