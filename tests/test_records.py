@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from vrbench import records
 from vrbench.errors import VrbenchError
 from vrbench.records import (
     CheckpointRef,
@@ -103,6 +107,58 @@ class TestRun:
         (saved / "run.json").write_text("{")
         with pytest.raises(VrbenchError, match="is not JSON"):
             load_run(saved)
+
+
+class TestCompressed:
+    @pytest.fixture
+    def packed(self, tmp_path: Path) -> Path:
+        save_run(tmp_path / "packed", record(), {"t": SAMPLES}, compressed=True)
+        return tmp_path / "packed" / "samples" / "t.jsonl.gz"
+
+    def test_it_is_read_back_whole(self, packed: Path) -> None:
+        assert [file.name for file in packed.parent.iterdir()] == ["t.jsonl.gz"]
+        assert load_run(packed.parent.parent).samples == {"t": SAMPLES}
+
+    def test_the_record_and_its_digest_are_those_of_plain_samples(self, packed: Path, saved: Path) -> None:
+        assert (packed.parent.parent / "run.json").read_bytes() == (saved / "run.json").read_bytes()
+        assert gzip.decompress(packed.read_bytes()) == (saved / "samples" / "t.jsonl").read_bytes()
+
+    def test_the_bytes_hold_no_time_and_no_name(self, packed: Path) -> None:
+        header = packed.read_bytes()[:10]
+        assert header[:2] == b"\x1f\x8b" and header[3] == 0  # no flags, so no name and no comment
+        assert header[4:8] == bytes(4)  # no time
+
+    def test_of_two_forms_the_one_written_last_is_left(self, packed: Path) -> None:
+        folder = packed.parent.parent
+        save_run(folder, record(SAMPLES[::-1]), {"t": SAMPLES[::-1]})
+        assert [file.name for file in packed.parent.iterdir()] == ["t.jsonl"]
+        assert load_run(folder).samples == {"t": SAMPLES[::-1]}
+        save_run(folder, record(), {"t": SAMPLES}, compressed=True)
+        assert [file.name for file in packed.parent.iterdir()] == ["t.jsonl.gz"]
+        assert load_run(folder).samples == {"t": SAMPLES}
+
+    def test_changed_samples_are_refused(self, packed: Path) -> None:
+        packed.write_bytes(gzip.compress(b"{}\n"))
+        with pytest.raises(VrbenchError, match="its sha256 differs"):
+            load_run(packed.parent.parent)
+
+    @pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b"no" + b, lambda b: b[:20] + b"x" + b[21:]])
+    def test_a_broken_file_is_told(self, packed: Path, damage: Callable[[bytes], bytes]) -> None:
+        packed.write_bytes(damage(packed.read_bytes()))
+        with pytest.raises(VrbenchError, match=r"t\.jsonl\.gz cannot be unpacked"):
+            load_run(packed.parent.parent)
+
+    def test_no_more_is_unpacked_than_allowed(self, packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(records, "MOST_SAMPLE_BYTES", 10_000)
+        packed.write_bytes(gzip.compress(bytes(50_000_000)))
+        tracemalloc.start()
+        with pytest.raises(VrbenchError, match="holds more than 10,000 bytes"):
+            load_run(packed.parent.parent)
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+        tracemalloc.stop()
+        monkeypatch.setattr(records, "MOST_SAMPLE_BYTES", len(samples_text(SAMPLES).encode()))
+        save_run(packed.parent.parent, record(), {"t": SAMPLES}, compressed=True)
+        assert load_run(packed.parent.parent).samples == {"t": SAMPLES}
 
 
 class TestValues:

@@ -94,14 +94,20 @@ def profile_tables(rows: Sequence[ProfileRow], form: str = "simple") -> str:
         rows: of one or more shapes.
         form: of `tabulate`.
     """
-    whole = {row.asked: row for row in rows}
-    trained = [_training_cells(r, whole.get(r.whole)) for r in rows if r.kind == "train"]
-    filled = [_prefill_cells(r, whole.get(r.whole)) for r in rows if r.kind == "prefill"]
     return "\n\n".join(
         tabulate(cells, "keys", form, disable_numparse=True, colalign=_aligned(cells[0]))
-        for cells in (trained, filled)
+        for cells in profile_cells(rows).values()
         if cells
     )
+
+
+def profile_cells(rows: Sequence[ProfileRow]) -> dict[str, list[dict[str, str]]]:
+    """Kind of row -> its rows as texts, header -> cell, each with what is saved against the whole."""
+    whole = {row.asked: row for row in rows}
+    return {
+        "train": [_training_cells(r, whole.get(r.whole)) for r in rows if r.kind == "train"],
+        "prefill": [_prefill_cells(r, whole.get(r.whole)) for r in rows if r.kind == "prefill"],
+    }
 
 
 def _training_cells(row: ProfileRow, whole: ProfileRow | None) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """What is written to disk: the records of a run, their schema and their reading back (pydantic, no torch).
 
 A run is a folder: `run.json` (a `RunRecord`, written last, so that its existence means that the run is whole) and
-`samples/<task>.jsonl`, one `Sample` a line.
+`samples/<task>.jsonl`, one `Sample` a line, or the same compressed, `samples/<task>.jsonl.gz`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vrbench.errors import VrbenchError
-from vrbench.writing import canonical_json, write_atomically
+from vrbench.writing import canonical_json, gunzipped, gzipped, write_atomically
 from vrbench.writing import digest_of as digest_of
 
 SCHEMA_VERSION = 1
 MOST_UNSCORED = 0.01
 """Share of a task's items above which unscored ones are told beside the score."""
+
+MOST_SAMPLE_BYTES = 256 * 2**20
+"""A compressed file of samples that holds more is not unpacked; 100,000 items with short answers take some 30 MiB."""
 
 UNSCORED_MARK = "(!)"
 """What stands behind the name of such a task in a table."""
@@ -134,7 +137,7 @@ class TaskResult(Record):
     definition_digest: str = Field(
         default="", description="sha256 over the definition's prompt, examples, generation and scoring; not over data."
     )
-    samples_digest: str = Field(default="", description="sha256 of samples/<task>.jsonl.")
+    samples_digest: str = Field(default="", description="sha256 of samples/<task>.jsonl, uncompressed.")
     seconds: float = Field(default=0.0, description="Wall time of answering and scoring.")
     asked: int = Field(default=0, description="Requests that were computed now; the others were already stored.")
 
@@ -241,10 +244,19 @@ def samples_text(samples: Iterable[Sample]) -> str:
     return "".join(canonical_json(s.model_dump(mode="json")) + "\n" for s in samples)
 
 
-def save_run(folder: Path, record: RunRecord, samples: dict[str, tuple[Sample, ...]]) -> Path:
-    """Write samples first and `run.json` last; returns the path of `run.json`."""
+def save_run(folder: Path, record: RunRecord, samples: dict[str, tuple[Sample, ...]], compressed: bool = False) -> Path:
+    """Write samples first and `run.json` last; returns the path of `run.json`.
+
+    Args:
+        compressed: whether samples are written as .jsonl.gz; the record, and its digests, are the same.
+    """
     for task, rows in samples.items():
-        write_atomically(folder / "samples" / f"{task}.jsonl", samples_text(rows))
+        plain = folder / "samples" / f"{task}.jsonl"
+        packed = plain.with_name(f"{plain.name}.gz")
+        kept, other = (packed, plain) if compressed else (plain, packed)
+        text = samples_text(rows)
+        write_atomically(kept, gzipped(text) if compressed else text)
+        other.unlink(missing_ok=True)
     path = folder / "run.json"
     write_atomically(path, record.model_dump_json(indent=1) + "\n")
     return path
@@ -278,9 +290,10 @@ def load_run(path: str | Path) -> Run:
 
 def _load_samples(folder: Path, result: TaskResult) -> Iterator[Sample]:
     file = folder / "samples" / f"{result.task}.jsonl"
-    if not file.is_file():
+    packed = file.with_name(f"{file.name}.gz")
+    if not file.is_file() and not packed.is_file():
         raise VrbenchError(f"{file} is missing; the record says it should be there")
-    content = file.read_bytes()
+    content = file.read_bytes() if file.is_file() else gunzipped(packed, MOST_SAMPLE_BYTES)
     if hashlib.sha256(content).hexdigest() != result.samples_digest:
         raise VrbenchError(f"{file} is not what the record says: its sha256 differs")
     for line in content.splitlines():

@@ -95,11 +95,11 @@ def resample(table: Array, draws: int, rng: np.random.Generator) -> Array:
     flat = table.reshape(len(table), -1)
     rows, counts = np.unique(flat, axis=0, return_counts=True)
     block = max(1, 4_000_000 // len(table))  # bounds memory to some 100 MB
-    sums = [_weights(counts, min(block, draws - first), rng) @ rows for first in range(0, draws, block)]
+    sums = [weights(counts, min(block, draws - first), rng) @ rows for first in range(0, draws, block)]
     return np.asarray(np.concatenate(sums).reshape(draws, *table.shape[1:]))
 
 
-def _weights(counts: NDArray[np.int64], draws: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def weights(counts: NDArray[np.int64], draws: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """How often each distinct row is drawn, [draws, distinct rows], when row i is there counts[i] times.
 
     Both ways give the same multinomial distribution; which is faster depends on how many rows are distinct.
@@ -121,7 +121,7 @@ def draw(pair: Paired, seed: Sequence[int] | int, draws: int = DRAWS) -> Drawn:
 
     table = np.stack([pair.baseline, pair.candidate], axis=1)
     if pair.metric.kind == "percent":
-        best, worst = _unseen(pair.baseline, pair.outcomes)
+        best, worst = unseen(pair.baseline, pair.outcomes)
         table = np.concatenate([table, [[best, worst]], [[worst, best]]])
     sums = resample(table, draws, np.random.default_rng(seed))
     return Drawn(pair.metric.value(sums[:, 0]), pair.metric.value(sums[:, 1]), len(pair.baseline))
@@ -139,13 +139,13 @@ def interval_of_one(metric: Metric, table: Array, outcomes: int, seed: Sequence[
     if len(table) < 2:
         return (0.0, 100.0) if metric.kind == "percent" else (value, value)
     if metric.kind == "percent":
-        table = np.concatenate([table, list(_unseen(table, outcomes))])
+        table = np.concatenate([table, list(unseen(table, outcomes))])
     values = metric.value(resample(table, DRAWS, np.random.default_rng(seed)))
     low, high = _ends(values, tail([1.0], [len(table)]))
     return min(low, value), max(high, value)
 
 
-def _unseen(table: Array, outcomes: int) -> tuple[Array, Array]:
+def unseen(table: Array, outcomes: int) -> tuple[Array, Array]:
     """`UNSEEN` of an average outcome, right and wrong, each [ratios, 2]."""
     import numpy as np
 
@@ -162,11 +162,21 @@ def tail(variances: Sequence[float], clusters: Sequence[int]) -> float:
     """
     from scipy.special import ndtr, stdtrit
 
+    widen, freedom = spread(variances, clusters)
+    return float(ndtr(-widen * stdtrit(freedom, 0.975)))
+
+
+def spread(variances: Sequence[float], clusters: Sequence[int]) -> tuple[float, float]:
+    """How much wider than its draws a mean over tasks spreads, and its degrees of freedom (Welch and Satterthwaite).
+
+    Args:
+        variances: each task's share of the variance, in any unit.
+        clusters: clusters of each task, at least 2.
+    """
     total = sum(variances)
     shares = [v / total for v in variances] if total > 0 else [1.0 / len(clusters)] * len(clusters)
     widen = sum(s * c / (c - 1) for s, c in zip(shares, clusters, strict=True)) ** 0.5
-    freedom = 1.0 / sum(s * s / (c - 1) for s, c in zip(shares, clusters, strict=True))
-    return float(ndtr(-widen * stdtrit(freedom, 0.975)))
+    return widen, 1.0 / sum(s * s / (c - 1) for s, c in zip(shares, clusters, strict=True))
 
 
 def difference_interval(drawn: Sequence[Drawn]) -> Ends | None:

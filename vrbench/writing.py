@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 import json
 import os
 import tempfile
+import zlib
 from pathlib import Path
 from typing import Any
+
+from vrbench.errors import VrbenchError
 
 
 def canonical_json(value: Any) -> str:
@@ -20,13 +25,40 @@ def digest_of(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old one or the new one, never a part of it."""
+def gzipped(text: str) -> bytes:
+    """The text as gzip, with neither a time nor a name in it: the same text gives the same bytes."""
+    stream = io.BytesIO()
+    with gzip.GzipFile(filename="", mode="wb", fileobj=stream, mtime=0) as file:
+        file.write(text.encode())
+    return stream.getvalue()
+
+
+def gunzipped(path: Path, most: int) -> bytes:
+    """What a gzip file holds.
+
+    Args:
+        most: bytes that it may hold; no more are ever unpacked, whatever the file says.
+
+    Raises:
+        VrbenchError: it is no whole gzip file, or holds more.
+    """
+    try:
+        with gzip.open(path) as file:
+            content = file.read(most + 1)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise VrbenchError(f"{path} cannot be unpacked: {error}") from error
+    if len(content) > most:
+        raise VrbenchError(f"{path} holds more than {most:,} bytes, more than is unpacked")
+    return content
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader sees the old one or the new one, never a part of it; text as UTF-8."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o644)

@@ -16,6 +16,7 @@ from vrbench.cli.layers import layers
 from vrbench.cli.measuring import compare, run, schema, tasks, version
 from vrbench.cli.options import OURS, USERS
 from vrbench.cli.profile import profile
+from vrbench.cli.reproduce import reproduce
 from vrbench.cli.training import train
 from vrbench.errors import ManyFaults, VrbenchError
 
@@ -24,12 +25,13 @@ COMMANDS: dict[Callable[..., None], str] = {
     compare: "vrbench compare runs/region/* --baseline runs/full/fedcba9876543210",
     tasks: "vrbench tasks 'pocket_visual,text'; vrbench tasks mme --data-root DATA",
     train: "vrbench train pocket-region --out checkpoints/region --set tune.layers=sparse-uniform:4",
-    profile: "vrbench profile --shape llava-1.5-7b --tuning lora --out profile.json",
     layers: "vrbench layers change --n 8 --ckpt pocket/full --out change-8.json; vrbench layers --list",
+    profile: "vrbench profile --shape llava-1.5-7b --tuning lora --out profile.json",
     inspect: "vrbench inspect pocket/region-pruned-2 --base pocket/base; vrbench inspect MODEL --base B --json",
     convert: "vrbench convert llava-lora checkpoints/llava --base vicuna-7b-v1.5 --vision-tower clip-336",
     prune: "vrbench prune pocket/region --remove 2 --out checkpoints/region-pruned-2",
     restore: "vrbench restore pocket/full --layers 3-7 --from smollm2-135m-instruct --out full-3-7",
+    reproduce: "vrbench reproduce all --dry-run; vrbench reproduce layers --seeds 1 --set steps=20 --limit 20",
     schema: "vrbench schema > run.schema.json",
     version: "vrbench version",
 }

@@ -5,6 +5,8 @@ A plan and what came of it lie in one folder:
     plan.json              the `Plan`
     checkpoints/<step>/    what trainings, prunings and restorings made; not published
     layers/<step>.json     layer sets with their scores
+    orders/<step>.json     orders in which layers go; of kind "layers" too
+    logs/<step>.log        what steps printed; not published
     done/<step>.json       a `Done` for each finished step, written last
     runs/<step>/           a run's record and samples, as `vrbench.records.save_run` writes them
     profile.json           time and memory at true shapes
@@ -18,6 +20,9 @@ from typing import Literal
 from pydantic import Field
 
 from vrbench.records import SCHEMA_VERSION, Provenance, Record
+
+TRIAL = 50
+"""Below so many steps a training learns nothing: it is a trial, and batches and pictures are few too."""
 
 
 class Entry(Record):
@@ -54,6 +59,11 @@ class Plan(Record):
     overrides: dict[str, str] = Field(default={}, description="Recipe keys that were set for all trainings.")
     steps: tuple[PlanStep, ...] = Field(description="In an order in which they can be done.")
     entries: tuple[Entry, ...] = Field(description="Where the runs belong.")
+
+    @property
+    def is_trial(self) -> bool:
+        """Whether so few steps were asked for that nothing can be learned."""
+        return int(self.overrides.get("tune.steps", TRIAL)) < TRIAL
 
 
 class Done(Record):

@@ -80,11 +80,12 @@ def html(comparison: Comparison) -> str:
     from vrbench.report import plots
 
     light, dark = plots.pictures(comparison, "svg"), plots.pictures(comparison, "svg", dark=True)
-    pictures = [(plots.TITLES[name], _data_uri(light[name]), _data_uri(dark[name])) for name in light]
+    pictures = [(plots.TITLES[name], data_uri(light[name]), data_uri(dark[name])) for name in light]
     return _template("comparison.html.j2").render(**_content(comparison), pictures=pictures)
 
 
-def _data_uri(svg: bytes) -> str:
+def data_uri(svg: bytes) -> str:
+    """A picture that a page carries in itself."""
     return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
 
 
@@ -111,16 +112,22 @@ def _content(comparison: Comparison) -> dict[str, Any]:
 
 
 def _template(name: str) -> Any:
-    return _environment(name.split(".")[1]).get_template(name)
+    return environment(name.split(".")[1]).get_template(name)
 
 
 @cache
-def _environment(kind: str) -> Environment:
+def environment(kind: str, package: str = "vrbench.report") -> Environment:
+    """What renders a package's templates, with filters that escape; HTML is escaped by itself.
+
+    Args:
+        kind: 'md', 'tex' (whose expressions stand in << >>) or 'html'.
+        package: with a folder of templates.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     braces: dict[str, Any] = {"variable_start_string": "<<", "variable_end_string": ">>"} if kind == "tex" else {}
     made = Environment(
-        loader=PackageLoader("vrbench.report"),
+        loader=PackageLoader(package),
         autoescape=kind == "html",
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from vrbench.compare import Candidate, Comparison, Row
 from vrbench.report import overview
+from vrbench.report.drawing import encoded, legend, look_of, new_figure, themed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,76 +18,14 @@ TITLES = {
     "visual-text": "Visual against text: what is kept of each, with 95 % intervals",
 }
 
-_COLOURS = (
-    "#0072b2",
-    "#d55e00",
-    "#009e73",
-    "#cc79a7",
-    "#e69f00",
-    "#56b4e9",
-)  # Okabe and Ito: safe for colour-blind eyes
-_DARK_COLOURS = ("#4aa8e0", "#ff8a3d", "#2fc79c", "#e59cc5", "#f5be3d", "#8fd0f5")
-_MARKERS = ("o", "s", "D", "^", "v", "P")
 _WIDEST = (0.0, 200.0)
-_LIGHT_INK, _DARK_INK = ("#1b1f24", "#ffffff", "#d1d9e0"), ("#e6e9ed", "#14181d", "#3a424b")
 
 
 def pictures(comparison: Comparison, form: Literal["png", "svg"], dark: bool = False) -> dict[str, bytes]:
     """Each plot that the data allow, by its key in `TITLES`; the same bytes for the same comparison."""
-    import matplotlib
-
-    ink, paper, line = _DARK_INK if dark else _LIGHT_INK
-    style: Any = {
-        "figure.facecolor": paper,
-        "axes.facecolor": paper,
-        "axes.edgecolor": line,
-        "text.color": ink,
-        "axes.labelcolor": ink,
-        "xtick.color": ink,
-        "ytick.color": ink,
-        "grid.color": line,
-        "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture on every machine
-        "font.size": 9.5,
-        "svg.hashsalt": "vrbench",
-        "text.parse_math": False,  # a name may hold dollar signs
-    }
-    with matplotlib.rc_context(style):
+    with themed(dark):
         made = {"retention": _retention(comparison, dark), "visual-text": _visual_text(comparison, dark)}
-        return {name: _bytes(figure, form) for name, figure in made.items() if figure is not None}
-
-
-def _bytes(figure: Figure, form: str) -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-
-    stream = io.BytesIO()
-    if form == "png":
-        FigureCanvasAgg(figure).print_png(stream, metadata={"Software": None})
-    else:
-        FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None, "Creator": None})
-    return stream.getvalue()
-
-
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_axisbelow(True)
-    return figure, axes
-
-
-def _legend(figure: Figure, title: str, columns: int) -> None:
-    figure.legend(
-        loc="outside upper left", ncols=columns, frameon=False, alignment="left", title=title,
-        title_fontproperties={"weight": "bold", "size": 11},
-    )  # fmt: skip
-
-
-def _look(place: int, dark: bool) -> dict[str, Any]:
-    colours = _DARK_COLOURS if dark else _COLOURS
-    return {"color": colours[place % len(colours)], "marker": _MARKERS[place % len(_MARKERS)]}
+        return {name: encoded(figure, form) for name, figure in made.items() if figure is not None}
 
 
 def _retention(comparison: Comparison, dark: bool) -> Figure | None:
@@ -97,11 +35,11 @@ def _retention(comparison: Comparison, dark: bool) -> Figure | None:
     if not any(r.retention is not None for found in rows for r in found.values()):
         return None
     count = len(rows)
-    figure, axes = _figure(8.2, 1.7 + len(names) * (0.2 + 0.13 * count))
+    figure, axes = new_figure(8.2, 1.7 + len(names) * (0.2 + 0.13 * count))
     low, high = _range([r for found in rows for r in found.values()])
     for place, (candidate, found) in enumerate(zip(comparison.candidates, rows, strict=True)):
         offset = (place - (count - 1) / 2) * 0.7 / count
-        look = _look(place, dark)
+        look = look_of(place, dark)
         axes.plot([], [], linestyle="", label=candidate.label, **look)
         for height, (name, _) in enumerate(names):
             if name in found:
@@ -119,7 +57,7 @@ def _retention(comparison: Comparison, dark: bool) -> Figure | None:
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", linewidth=0.6)
     axes.set_xlabel(f"kept of {comparison.baseline_label} (100 = as good), % with 95 % interval")
-    _legend(figure, TITLES["retention"], columns=4)
+    legend(figure, TITLES["retention"], columns=4)
     return figure
 
 
@@ -158,14 +96,14 @@ def _visual_text(comparison: Comparison, dark: bool) -> Figure | None:
     usable = [(i, n, v, t) for i, (n, v, t) in enumerate(points) if v is not None and t is not None]
     if not usable:
         return None
-    figure, axes = _figure(6.4, 5.2)
+    figure, axes = new_figure(6.4, 5.2)
     ink = axes.xaxis.label.get_color()
     axes.axvline(100, color=ink, linewidth=0.8)
     axes.axhline(100, color=ink, linewidth=0.8)
     name = f"{comparison.baseline_label} (baseline)"
     axes.plot([100], [100], marker="*", markersize=13, color=ink, linestyle="", label=name)
     for place, name, visual, text in usable:
-        look = _look(place, dark)
+        look = look_of(place, dark)
         axes.errorbar(
             text.retention or 0.0, visual.retention or 0.0, xerr=_reach(text), yerr=_reach(visual), markersize=7,
             linestyle="", linewidth=1.6, label=name, **look,
@@ -175,7 +113,7 @@ def _visual_text(comparison: Comparison, dark: bool) -> Figure | None:
     axes.grid(linewidth=0.6)
     axes.set_xlabel(f"text kept, % (mean of {len(usable[0][3].tasks)} tasks)")
     axes.set_ylabel(f"visual kept, % (mean of {len(usable[0][2].tasks)} tasks)")
-    _legend(figure, TITLES["visual-text"], columns=2)
+    legend(figure, TITLES["visual-text"], columns=2)
     return figure
 
 

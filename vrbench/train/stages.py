@@ -71,7 +71,7 @@ def make_base(recipe: TrainRecipe, out: Path, device: torch.device, state: Path)
     dev_right = learner.right(_encoded(tower, packer, dev, device))
     save_tensors(tower.state_dict(), out / pocket.TOWER)
     save_tensors(model.model.multi_modal_projector.state_dict(), out / pocket.PROJECTOR)
-    words = learner.perplexity(packer.tokenizer, _dev_passages())
+    words = learner.perplexity(packer.tokenizer, _dev_passages(recipe.data))
     note = _note(device, started, tower_dev=seen, final_loss=losses[-1], dev_right=dev_right, dev_ppl=words)
     none = str(LayerSet.none(smollm2.LAYERS))
     steps = [
@@ -138,8 +138,10 @@ def pocket_lessons_of(recipe: TrainRecipe, vlm: VLM, model: Any, device: torch.d
     steps = recipe.tune.steps_for(recipe.data.used, recipe.data.extras(recipe.tune.batch))
     lessons = pocket_lessons(learner, data, extra, recipe, steps, recipe.tune.batch)
 
+    passages = _dev_passages(recipe.data)
+
     def measure() -> dict[str, Any]:
-        words = learner.perplexity(packer.tokenizer, _dev_passages())
+        words = learner.perplexity(packer.tokenizer, passages)
         return {"dev_right": learner.right(dev), "dev_ppl": words}
 
     return replace(lessons, measure=measure)
@@ -172,8 +174,10 @@ def _encoded(tower: nn.Module, packer: Packer, data: Pictures, device: torch.dev
     return Encoded(encode(tower, data.pixels, device), packer.rows(data.turns))
 
 
-def _dev_passages() -> list[str]:
-    return [row["text"] for row in pydoc.rows("dev")][:DEV_PASSAGES]
+def _dev_passages(settings: Data) -> list[str]:
+    """As many passages as suit the dev pictures."""
+    share = (settings.dev or DEV_PICTURES) / DEV_PICTURES
+    return [row["text"] for row in pydoc.rows("dev")][: max(1, round(share * DEV_PASSAGES))]
 
 
 def _round_to_bfloat16(parameters: Iterable[nn.Parameter]) -> None:

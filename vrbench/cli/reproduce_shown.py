@@ -1,0 +1,109 @@
+"""What `vrbench reproduce` prints: the plan, what is happening, and what was spent."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tabulate import tabulate
+
+from vrbench.paper.estimate import elapsed
+from vrbench.paper.execute import Event, Options
+from vrbench.paper.families import family
+from vrbench.paper.order import chosen
+from vrbench.paper.plan import TRIAL, Plan, PlanStep
+from vrbench.paper.plan_folder import finished, joined
+
+NAMES_SHOWN = 4
+
+
+def print_plan(plan: Plan, folder: Path, only: str, jobs: int | None) -> None:
+    """Every step by kind, what is done of it, and how long the rest takes."""
+    there = finished(joined(plan, folder), folder)
+    wanted = chosen(plan, only)
+    steps = [step for step in plan.steps if step.name in wanted]
+    kinds = {kind: [step for step in steps if step.kind == kind] for kind in dict.fromkeys(s.kind for s in steps)}
+    for kind, alike in kinds.items():
+        print(f"{kind}:")
+        for step in alike:
+            print(f"  {step.name}{_needs(step)}{'  (done)' if step.name in there else ''}")
+    rows = [_row(kind, alike, set(there)) for kind, alike in kinds.items()]
+    print()
+    _print_table([*rows, _row("all", steps, set(there))], ("step", "all", "done", "GPU minutes left"))
+    of = family(plan.family)
+    at_once = jobs or of.jobs_per_card
+    left = sum(step.minutes for step in steps if step.name not in there)
+    clock = elapsed(left, of.costs, 1, at_once)
+    print(f"\nBy the clock about {clock:,.0f} minutes of one card with {at_once} steps at once.")
+    print(f"Estimated from: {of.costs.source}.")
+    print(f"Measured: {plan.tasks}, {f'{plan.limit} items a task' if plan.limit else 'all items'}.")
+    print_trial(plan)
+    print(f"Results go to {folder}.")
+
+
+def print_trial(plan: Plan) -> None:
+    """Say what else is small when so few steps are asked for that nothing is learned."""
+    if plan.is_trial:
+        print(
+            f"Fewer than {TRIAL} steps are a trial: batches, pictures, questions and tasks ({plan.tasks}) are few too, "
+            "and nothing is learned."
+        )
+
+
+def _needs(step: PlanStep) -> str:
+    return f"  after {', '.join(step.needs)}" if step.needs else ""
+
+
+def _row(kind: str, steps: list[PlanStep], there: set[str]) -> tuple[str, int, int, str]:
+    left = [step for step in steps if step.name not in there]
+    return kind, len(steps), len(steps) - len(left), f"{sum(step.minutes for step in left):,.1f}"
+
+
+def watch(happening: Iterable[Event], plan: Plan, options: Options) -> list[Event]:
+    """Draw a bar over the steps with the names of those that are going on; returns all that happened."""
+    from tqdm import tqdm
+
+    running: dict[str, None] = {}
+    events = []
+    with tqdm(total=len(chosen(plan, options.only)), unit="step", desc="reproduce", smoothing=0) as bar:
+        for event in happening:
+            events.append(event)
+            if event.kind == "started":
+                running[event.step] = None
+            else:
+                running.pop(event.step, None)
+                bar.update()
+            if event.kind == "failed":
+                bar.write(f"{event.step} failed: {event.error}")
+            bar.set_postfix_str(_shortened(list(running)))
+    return events
+
+
+def _shortened(names: list[str]) -> str:
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return ", ".join(names[:NAMES_SHOWN]) + more
+
+
+def print_spent(plan: Plan, folder: Path, options: Options, events: list[Event], seconds: float) -> None:
+    """Minutes of a card by kind of step, from all sessions, and by card, from this one."""
+    there = finished(joined(plan, folder), folder)
+    rows = []
+    for kind in dict.fromkeys(step.kind for step in plan.steps):
+        done = [there[step.name] for step in plan.steps if step.kind == kind and step.name in there]
+        peak = max((one.peak_gib or 0.0 for one in done), default=0.0)
+        spent = f"{sum(one.seconds for one in done) / 60:,.1f}"
+        rows.append((kind, len(done), spent, f"{peak:.1f}" if peak else "-"))
+    what = "GPU minutes" if options.device == "cuda" else "minutes"
+    _print_table(rows, ("step", "done", what, "most memory, GiB"))
+    by_card: dict[int, float] = defaultdict(float)
+    for event in events:
+        if event.kind in ("done", "failed"):
+            by_card[event.card] += event.seconds / 60
+    cards = ", ".join(f"card {card}: {spent:,.1f}" for card, spent in sorted(by_card.items()))
+    now = f"this time {seconds / 60:,.1f} minutes by the clock, {options.jobs} steps at once"
+    print(f"{now}{f'; {what} by card: {cards}' if options.cards and cards else ''}")
+
+
+def _print_table(rows: Sequence[tuple[object, ...]], head: tuple[str, ...]) -> None:
+    print(tabulate(rows, head, "simple", disable_numparse=True))

@@ -1,0 +1,65 @@
+"""Checkpoints whose weights were removed to save disk, and what has to be made again because of that."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from vrbench.paper.plan import Plan, PlanStep
+from vrbench.paper.plan_folder import CHECKPOINTS, done_file, made_by
+
+KEPT = ("vrbench.json", "recipe.yaml", "config.json", "adapter_config.json")
+"""What stays of a checkpoint: how it was made, and what it is."""
+
+MARK = "discarded"
+"""A file beside them: the weights were there."""
+
+
+def discard(plan: Plan, folder: Path, done: set[str]) -> list[str]:
+    """Remove the weights of checkpoints that no step of the plan needs any more; returns their steps' names."""
+    steps = {step.name: step for step in plan.steps}
+    needed = _needed(steps, [name for name in steps if name not in done])
+    removed = []
+    for name in done:
+        target = made_by(steps[name], folder)
+        if steps[name].kind in CHECKPOINTS and name not in needed and not (target / MARK).exists():
+            _strip(target)
+            removed.append(name)
+    return removed
+
+
+def gone(plan: Plan, folder: Path, wanted: Iterable[str], done: set[str]) -> list[str]:
+    """The done steps whose weights were removed and are needed again, by steps that came to the plan later."""
+    steps = {step.name: step for step in plan.steps}
+    needed = _needed(steps, [name for name in wanted if name not in done])
+    return [name for name in steps if name in needed & done and (made_by(steps[name], folder) / MARK).exists()]
+
+
+def forget(name: str, folder: Path) -> None:
+    """Make a checkpoint's step one that is to be done again."""
+    done_file(name, folder).unlink(missing_ok=True)
+    shutil.rmtree(folder / "checkpoints" / name, ignore_errors=True)
+
+
+def _needed(steps: dict[str, PlanStep], left: Iterable[str]) -> set[str]:
+    """Checkpoints that the steps left need: their own, and those that these are put on."""
+    found: set[str] = set()
+    open_ = [need for name in left for need in steps[name].needs]
+    while open_:
+        name = open_.pop()
+        if name not in found and steps[name].kind in CHECKPOINTS:
+            found.add(name)
+            open_ += steps[name].needs
+    return found
+
+
+def _strip(target: Path) -> None:
+    (target / MARK).touch()
+    for path in target.iterdir():
+        if path.name in (*KEPT, MARK):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

@@ -1,0 +1,154 @@
+"""At which scales the paper's tables can be repeated: what is trained and measured there, and what that costs."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field
+
+from vrbench.errors import VrbenchError
+
+Value = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds of one card, from which a plan's minutes are estimated.
+
+    Attributes:
+        source: how they were come by.
+        start: of loading a model, its data and compiling, once a step.
+        step: of an optimizer step with no layer tuned, at `batch` samples.
+        layer: what each tuned layer adds to it.
+        batch: samples of the step that was timed.
+        item: of an item that is measured, on the mean.
+        look: of one look at a model's dev pictures; scores of layers take one, trying layers takes many.
+        profile: of the whole profile at true shapes.
+        overlap: how much faster several steps are that share a card than one after the other.
+    """
+
+    source: str
+    start: float
+    step: float
+    layer: float
+    batch: int
+    item: float
+    look: float
+    profile: float = 900.0
+    overlap: float = 1.0
+
+
+@dataclass(frozen=True)
+class Family:
+    """One scale.
+
+    Attributes:
+        id: as --family names it.
+        recipe: shipped recipe of the model tuned everywhere; all others are made of it with other layers.
+        heal: shipped recipe of the short training after a removal, or the same recipe with `heal_keys`.
+        base: checkpoint that every training starts from, if no other is given; its layers are the backbone's.
+        depth: decoder layers.
+        tasks: what is measured.
+        text: those of the tasks that need no picture.
+        limit: items a task, or None for all.
+        trial_tasks: what is measured in a trial.
+        dtype: compute type of measuring.
+        overrides: recipe keys that differ from the recipe's.
+        baselines: other ways to tune less, as rows of the strategies; recipe keys with "__" for the dot.
+        batch: samples an optimizer step.
+        heal_keys: recipe keys of that training.
+        samples: training samples in the recipe's data, if what is trained is an epoch.
+        jobs_per_card: steps that one card works at together when nothing else is said.
+        costs: what it all takes.
+    """
+
+    id: str
+    recipe: str
+    heal: str
+    base: str
+    depth: int
+    tasks: str
+    text: str
+    limit: int | None
+    dtype: str
+    costs: Costs
+    batch: int
+    overrides: dict[str, Value] = field(default_factory=dict)
+    trial_tasks: str = ""
+    heal_keys: dict[str, Value] = field(default_factory=dict)
+    baselines: dict[str, dict[str, Value]] = field(default_factory=dict)
+    samples: int = 0
+    jobs_per_card: int = 1
+
+
+POCKET_STEPS, POCKET_SCENES, POCKET_LIMIT = 400, 25_600, 300
+"""Of a pocket plan whose one seed is to end within 25 minutes of one card; the published weights had 1,600 steps."""
+
+ATTENTION: dict[str, Value] = {"tune__layers": "all", "tune__modules": "attention"}
+"""LoRA on attention alone."""
+
+POCKET_BASELINES: dict[str, dict[str, Value]] = {
+    "lisa": {"recipe": "pocket-lisa", "tune__layers": "all"},
+    "lora-attention": ATTENTION,
+}
+"""Whole layers drawn anew during the training (LISA), at a rate of their own; and LoRA on attention alone."""
+
+POCKET_COSTS = Costs(
+    source="1,600 steps of pocket-full in 181 s on an NVIDIA H200, 8 layers 15-20 % less a step; all items of the "
+    "pocket tasks in 40 s",
+    start=12.0, step=0.070, layer=0.0008, batch=64, item=0.0022, look=0.4,
+    overlap=1.8,
+)  # fmt: skip
+
+LLAVA_COSTS = Costs(
+    source="steps of 8 x 768 tokens at the true shape, LoRA r128 with checkpointing, on an NVIDIA H200: 0.921 s with "
+    "32 layers, 0.623 s with 8; an item is taken as 0.06 s",
+    start=120.0, step=0.524, layer=0.0124, batch=8, item=0.06, look=60.0,
+)  # fmt: skip
+
+BUNNY_COSTS = Costs(
+    source="steps of 8 x 768 tokens at the true shape, LoRA r128 with checkpointing, on an NVIDIA H200: 0.939 s with "
+    "32 layers, 0.631 s with 8, times 1.2 for 729 image tokens; an item is taken as 0.07 s",
+    start=120.0, step=0.634, layer=0.0154, batch=8, item=0.07, look=70.0,
+)  # fmt: skip
+
+BIG_BASELINES: dict[str, dict[str, Value]] = {
+    "lisa": {"tune__layers": "all", "tune__tuning": "weights", "tune__lr": "2.0e-5"},
+    "lora-attention": ATTENTION,
+}
+
+BIG_HEALING: dict[str, Value] = {"tune.layers": "all", "tune.lr": "6.0e-5", "data.share": 0.02}
+"""A fiftieth of the data at a lower rate, as the pocket family's recipe has it."""
+
+FAMILIES: dict[str, Family] = {
+    "pocket": Family(
+        id="pocket", recipe="pocket-full", heal="pocket-heal", base="pocket/base", depth=30,
+        tasks="pocket", text="pocket_text", limit=POCKET_LIMIT, dtype="float32", costs=POCKET_COSTS,
+        batch=64, overrides={"tune.steps": POCKET_STEPS, "data.scenes": POCKET_SCENES}, jobs_per_card=4,
+        baselines=POCKET_BASELINES, trial_tasks="pocket_mme,pocket_textvqa,pocket_grammar",
+    ),
+    "llava-1.5-7b": Family(
+        id="llava-1.5-7b", recipe="llava-1.5-7b-full", heal="llava-1.5-7b-full", base="checkpoints/llava-1.5-7b-base",
+        depth=32, tasks="paper_visual,paper_text", text="paper_text", limit=None, dtype="bfloat16",
+        costs=LLAVA_COSTS, batch=128, samples=665_298,
+        baselines=BIG_BASELINES, heal_keys=BIG_HEALING,
+    ),
+    "bunny-llama-3-8b": Family(
+        id="bunny-llama-3-8b", recipe="bunny-llama-3-8b-full", heal="bunny-llama-3-8b-full",
+        base="checkpoints/bunny-llama-3-8b-base", depth=32, tasks="paper_visual,paper_text", text="paper_text",
+        limit=None, dtype="bfloat16", costs=BUNNY_COSTS, batch=128, samples=695_000,
+        baselines=BIG_BASELINES, heal_keys=BIG_HEALING,
+    ),
+}  # fmt: skip
+
+
+def family(name: str) -> Family:
+    """The family of a name.
+
+    Raises:
+        VrbenchError: there is none; the nearest is named.
+    """
+    if name in FAMILIES:
+        return FAMILIES[name]
+    near = difflib.get_close_matches(name, FAMILIES, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(FAMILIES)}"
+    raise VrbenchError(f"no family {name!r}; {hint}")

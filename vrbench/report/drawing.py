@@ -1,0 +1,99 @@
+"""What all plots have alike: ink and paper, light or dark, colours for colour-blind eyes too, the same bytes."""
+
+from __future__ import annotations
+
+import io
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+)  # Okabe and Ito: safe for colour-blind eyes
+DARK_COLOURS = ("#4aa8e0", "#ff8a3d", "#2fc79c", "#e59cc5", "#f5be3d", "#8fd0f5")
+MARKERS = ("o", "s", "D", "^", "v", "P")
+_LIGHT_INK, _DARK_INK = ("#1b1f24", "#ffffff", "#d1d9e0"), ("#e6e9ed", "#14181d", "#3a424b")
+
+
+def themed(dark: bool = False) -> AbstractContextManager[None]:
+    """Within it, figures are drawn and encoded in the light or the dark theme."""
+    import matplotlib
+
+    ink, paper, line = _DARK_INK if dark else _LIGHT_INK
+    style: Any = {
+        "figure.facecolor": paper,
+        "axes.facecolor": paper,
+        "axes.edgecolor": line,
+        "text.color": ink,
+        "axes.labelcolor": ink,
+        "xtick.color": ink,
+        "ytick.color": ink,
+        "grid.color": line,
+        "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture on every machine
+        "font.size": 9.5,
+        "svg.hashsalt": "vrbench",
+        "text.parse_math": False,  # a name may hold dollar signs
+    }
+    return matplotlib.rc_context(style)
+
+
+def encoded(figure: Figure, form: str) -> bytes:
+    """The figure as 'png' or 'svg', without a date: the same bytes for the same figure."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    stream = io.BytesIO()
+    if form == "png":
+        FigureCanvasAgg(figure).print_png(stream, metadata={"Software": None})
+    else:
+        FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None, "Creator": None})
+    return stream.getvalue()
+
+
+def darkened(svg: bytes) -> bytes:
+    """An SVG that was drawn in the light theme, in the dark one: colour for colour."""
+    light = (*_LIGHT_INK, *COLOURS)
+    dark = (*_DARK_INK, *DARK_COLOURS)
+    for old, new in zip(light, dark, strict=True):
+        svg = svg.replace(old.encode(), new.encode())
+    return svg
+
+
+def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure with one pair of axes, in inches."""
+    figure, ((axes,),) = panels(width, height, 1, 1)
+    return figure, axes
+
+
+def panels(width: float, height: float, rows: int, columns: int, **shared: Any) -> tuple[Figure, list[list[Axes]]]:
+    """A figure with rows of axes, in inches; `shared` is what `Figure.subplots` takes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, **shared)
+    for axes in grid.flat:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_axisbelow(True)
+    return figure, [list(row) for row in grid]
+
+
+def legend(figure: Figure, title: str, columns: int) -> None:
+    """A legend above the axes, with the figure's title."""
+    figure.legend(
+        loc="outside upper left", ncols=columns, frameon=False, alignment="left", title=title,
+        title_fontproperties={"weight": "bold", "size": 11},
+    )  # fmt: skip
+
+
+def look_of(place: int, dark: bool = False) -> dict[str, Any]:
+    """Colour and marker of the n-th of what is drawn."""
+    colours = DARK_COLOURS if dark else COLOURS
+    return {"color": colours[place % len(colours)], "marker": MARKERS[place % len(MARKERS)]}
