@@ -25,18 +25,20 @@ from vrbench.device import chosen_device
 from vrbench.models.load import load_vlm
 from vrbench.provenance import device_name, installed
 from vrbench.stats import resample
-from vrbench.surgery.block import block_distances
+from vrbench.surgery.angular import block_distances
 from vrbench.surgery.candidates import candidates_of
 from vrbench.surgery.curve import removal_order
 from vrbench.surgery.measured import Answers, Dev, answers_without, dev_of
 from vrbench.surgery.names import BLOCK, BY, MEASURED
+from vrbench.surgery.questions import DevQuestions
+from vrbench.surgery.samples import Samples
 from vrbench.writing import digest_of, write_atomically
 
 JUDGED_FROM = 10_000
 """Number of the first dev picture on which orders are judged; they are chosen on pictures from 0 on."""
 
 DRAWS = 2000
-SCORES = (*MEASURED, "angular", "block-influence", BLOCK)
+SCORES = (*MEASURED, "taylor", "angular", "block-influence", "multimodal-block-influence", BLOCK)
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -78,8 +80,8 @@ class Subject:
     def _removals(self, by: str) -> dict[str, Any]:
         most, pictures, turns = self.given.most, self.given.pictures, self.given.turns
         if by == BLOCK:
-            dev = dev_of(self.vlm, pictures, turns)
-            return {"sets": [[], *filter(None, (self._block(dev, n) for n in range(1, most + 1)))], "scores": {}}
+            distances = block_distances(Samples(self.vlm, DevQuestions(pictures, turns)), most)
+            return {"sets": [[], *filter(None, map(self._block, distances))], "scores": {}}
         order = removal_order(
             self.checkpoint, by, most, outside_region=self.outside, pictures=pictures, turns=turns,
             device=self.given.device,
@@ -87,15 +89,13 @@ class Subject:
         sets = [list(order.order[:n]) for n in range(len(order.order) + 1)]
         return {"sets": sets, "scores": {str(i): order.scores[i] for i in self.candidates.layers}}
 
-    def _block(self, dev: Dev, length: int) -> list[int]:
-        """The block of so many layers that turns states least; none when none may go."""
+    def _block(self, distances: Sequence[float]) -> list[int]:
+        """Of all blocks of some length, by first layer, the one that turns states least; none when none may go."""
+        length = self.checkpoint.depth - len(distances) + 1
         may_go = set(self.candidates.layers)
-        starts = [i for i in range(self.checkpoint.depth - length + 1) if {*range(i, i + length)} <= may_go]
-        if not starts:
-            return []
-        distances = block_distances(dev, length)
-        first = min(starts, key=distances.__getitem__)
-        return [*range(first, first + length)]
+        starts = [i for i in range(len(distances)) if {*range(i, i + length)} <= may_go]
+        first = min(starts, key=distances.__getitem__, default=None)
+        return [] if first is None else [*range(first, first + length)]
 
     def judged(self, removed: Sequence[int]) -> dict[str, list[float]]:
         """Loss and share of right answers, each with its interval, without some layers."""

@@ -30,7 +30,7 @@ def agreement(one: dict[str, Any], singles: dict[str, float]) -> tuple[float, fl
 def cost(by: str) -> str:
     """Passes over the dev pictures that an order of N of D candidates takes."""
     if by not in MEASURED:
-        return "1"
+        return "2" if by in ("taylor", "fisher") else "1"
     measure, way, _ = MEASURED[by]
     if measure.startswith("gate"):
         return "2" if way == "once" else "2 N"

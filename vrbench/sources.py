@@ -82,6 +82,13 @@ def is_hub_id(name: str, *, near: Path | None = None) -> bool:
     return bool(found and not found[2] and not ours and not any(folder.is_dir() for folder in folders))
 
 
+def name_beside(name: str, out: Path) -> str:
+    """How a lineage in the folder `out` names another checkpoint: a folder by its way from there."""
+    if name in published() or name in BACKBONES or not Path(name).expanduser().is_dir():
+        return name
+    return os.path.relpath(Path(name).expanduser().resolve(), out.resolve())
+
+
 def _hint(name: str) -> str:
     known = published()
     close = difflib.get_close_matches(name, known, n=3)

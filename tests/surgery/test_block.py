@@ -11,7 +11,6 @@ from PIL import Image
 
 from tests import tiny
 from tests.surgery.test_angular import mean_angle, states
-from tests.surgery.test_plain import Plain
 from vrbench.checkpoint import resolve
 from vrbench.errors import VrbenchError
 from vrbench.models.load import load_vlm
@@ -20,9 +19,9 @@ from vrbench.pocket.turns import turns
 from vrbench.pocket.world import draw, scene
 from vrbench.records import Step
 from vrbench.surgery import prune, recipe_of
-from vrbench.surgery.block import block_distances
-from vrbench.surgery.measured import DevLoss
-from vrbench.surgery.plain import PlainLoss
+from vrbench.surgery.angular import block_distances
+from vrbench.surgery.questions import DevQuestions
+from vrbench.surgery.samples import Samples
 
 PICTURES, TURNS = 2, 12
 
@@ -50,8 +49,8 @@ def direct(vlm: VLM, length: int) -> list[float]:
 @pytest.mark.parametrize("length", [1, 2, 4])
 def test_distances_are_those_of_each_sample_alone(vlm: VLM, length: int) -> None:
     expected = direct(vlm, length)
-    assert block_distances(DevLoss(vlm, PICTURES, TURNS), length) == pytest.approx(expected, abs=1e-5)
-    assert block_distances(PlainLoss(Plain(vlm), PICTURES, TURNS), length) == pytest.approx(expected, abs=1e-5)
+    found = block_distances(Samples(vlm, DevQuestions(PICTURES, TURNS)), length)[-1]
+    assert found == pytest.approx(expected, abs=1e-5)
     assert len(expected) == tiny.DEPTH - length + 1 and min(expected) > 0.01
 
 

@@ -20,6 +20,8 @@ from vrbench.surgery.curve import RemovalOrder, read_order, removal_order, save_
 from vrbench.surgery.measured import DevLoss, loss_without
 from vrbench.surgery.names import BLOCK, BY, MEASURED
 from vrbench.surgery.predict import MEASURES, divergence_each, loss_each
+from vrbench.surgery.questions import DevQuestions
+from vrbench.surgery.samples import Samples
 from vrbench.surgery.ways import WAYS
 
 SMALL: dict[str, Any] = {"pictures": 2, "turns": 2, "device": "cpu"}
@@ -77,7 +79,7 @@ class TestOrder:
 
     def test_by_a_score_of_importance_the_least_important_go_first(self, dev: DevLoss, tiny_llava: Path) -> None:
         found = removal_order(resolve(str(tiny_llava)), "angular", 2, **SMALL)
-        distances = angular_distances(dev)
+        distances = angular_distances(Samples(dev.vlm, DevQuestions(2, 2)).counting("all"))
         assert found.order == tuple(np.argsort(distances)[:2])
         assert list(found.scores.values()) == pytest.approx(distances, abs=1e-5)
 

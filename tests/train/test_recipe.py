@@ -48,7 +48,7 @@ def test_values_can_be_changed_and_change_the_digest() -> None:
 def test_a_misspelt_name_or_key_is_answered_with_the_nearest() -> None:
     with pytest.raises(VrbenchError, match="no recipe 'pocket-regoin'; did you mean pocket-region"):
         load("pocket-regoin")
-    with pytest.raises(VrbenchError, match="no recipe 'xyz'; there are pocket-attention, pocket-base, "):
+    with pytest.raises(VrbenchError, match=r"no recipe 'xyz'; there are .*pocket-attention, pocket-base, "):
         load("xyz")
     with pytest.raises(VrbenchError, match=r"no key 'tune\.stepps'; did you mean 'steps'\?"):
         load("pocket-full", {"tune.stepps": "3"})

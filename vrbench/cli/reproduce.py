@@ -46,7 +46,7 @@ def reproduce(
     jobs: Annotated[int | None, typer.Option(help="Steps at once. Else as many as suit the cards.")] = None,
     device: Device = "auto",
     data_root: DataRoot = None,
-    only: Annotated[str, typer.Option(help="Only steps whose names fit this glob, and what they need.")] = "*",
+    only: Annotated[str, typer.Option(help="Only steps whose names fit these globs, and what they need.")] = "*",
     discard: Annotated[bool, typer.Option("--discard", help="Remove weights that no step needs any more.")] = False,
 ) -> None:
     """Repeat the paper's tables: train, remove, measure, and set the results beside what was published.

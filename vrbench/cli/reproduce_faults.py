@@ -38,10 +38,13 @@ def _profile_faults(device: str) -> list[str]:
 def _recipe_faults(plan: Plan) -> Iterator[str]:
     """Every recipe, with what is not made yet left as the recipe has it; each kind of training is looked at once."""
     from vrbench.train import load
+    from vrbench.train.reading import unset
 
+    base = _base(plan)
     looked: set[tuple[tuple[str, Value], ...]] = set()
     for step in (step for step in plan.steps if step.kind == "train"):
         keys = {k: v for k, v in step.arguments.items() if k != "seed" and not REFERENCE.fullmatch(str(v))}
+        keys["base"] = base  # or what is made of it
         same = tuple(sorted(keys.items(), key=str))
         if same in looked:
             continue
@@ -51,21 +54,26 @@ def _recipe_faults(plan: Plan) -> Iterator[str]:
         except VrbenchError as error:
             yield from sentences(error)
         else:
+            yield from unset(recipe)
             yield from _missing_data(recipe.data)
 
 
 def _missing_data(section: Any) -> Iterator[str]:
-    """Files of conversations that are not there."""
+    """Files of conversations that are named and not there."""
     for key in ("conversations", "images"):
         path = getattr(section, key, None)
-        if path is not None and not Path(path).expanduser().exists():
+        if path and not Path(path).expanduser().exists():
             yield f"data.{key} is {path!r}, which is not there; give it with --set data.{key}=PATH"
+
+
+def _base(plan: Plan) -> str:
+    return plan.overrides.get("base", family(plan.family).base)
 
 
 def _base_faults(plan: Plan, offline: bool) -> Iterator[str]:
     from vrbench.checkpoint import faults as checkpoint_faults
 
-    base = plan.overrides.get("base", family(plan.family).base)
+    base = _base(plan)
     hint = "" if "base" in plan.overrides else "; give it with --set base=FOLDER"
     yield from (f"base: {fault}{hint}" for fault in checkpoint_faults(base, offline=offline))
 

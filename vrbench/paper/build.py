@@ -110,7 +110,7 @@ def _draft(
     trial = _is_trial(overrides)
     base = overrides.get("base", of.base)
     training: dict[str, Value] = {**of.overrides, **_small(of, overrides, trial), **overrides, "base": base}
-    own = () if trial else ("tune.steps", "data.scenes")  # a healing is short: its recipe says how much so
+    own = () if trial else ("tune.steps",)  # a healing is short: its recipe says how much so
     healing = {**{key: value for key, value in training.items() if key not in own}, **of.heal_keys}
     return Draft(
         of=of, n=N, tasks=tasks, specs=specs, limit=limit, training=training, healing=healing,

@@ -68,7 +68,8 @@ def strategies(draft: Draft, seed: int) -> None:
         made = draft.trained(f"{by}-{n}", seed, tune__layers=f"{{{scored}}}")
         draft.enter("strategies", by, draft.measured(made), baseline, seed)
     for name, keys in draft.of.baselines.items():
-        draft.enter("strategies", name, draft.measured(draft.trained(name, seed, **keys)), baseline, seed)
+        drawn: dict[str, Value] = {"tune__sampling": n} if name == "lisa" else {}
+        draft.enter("strategies", name, draft.measured(draft.trained(name, seed, **keys, **drawn)), baseline, seed)
 
 
 def layers(draft: Draft, seed: int) -> None:

@@ -31,7 +31,7 @@ class Options:
         device: "cpu" or "cuda".
         cards: names of the cards as CUDA_VISIBLE_DEVICES has them; empty on a CPU.
         jobs: processes; they take the cards in turn.
-        only: glob on names of steps; these, and what they need, are done.
+        only: globs on names of steps, comma-separated; these, and what they need, are done.
         discard: remove a checkpoint's weights once no step to come needs them.
         data_root: folder with the hub's data sets, or "".
         command: the command line, for the records.

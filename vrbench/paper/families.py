@@ -90,7 +90,7 @@ POCKET_BASELINES: dict[str, dict[str, Value]] = {
     "lisa": {"recipe": "pocket-lisa", "tune__layers": "all"},
     "lora-attention": ATTENTION,
 }
-"""Whole layers drawn anew during the training, at a rate of their own; and LoRA on attention alone."""
+"""Whole layers drawn anew during the training (LISA), at a rate of their own; and LoRA on attention alone."""
 
 POCKET_COSTS = Costs(
     source="1,600 steps of pocket-full in 181 s on an NVIDIA H200, 8 layers 15-20 % less a step; all items of the "
@@ -112,7 +112,7 @@ BUNNY_COSTS = Costs(
 )  # fmt: skip
 
 BIG_BASELINES: dict[str, dict[str, Value]] = {
-    "lisa": {"tune__layers": "all", "tune__tuning": "weights", "tune__sampling": 8, "tune__lr": "2.0e-5"},
+    "lisa": {"tune__layers": "all", "tune__tuning": "weights", "tune__lr": "2.0e-5"},
     "lora-attention": ATTENTION,
 }
 

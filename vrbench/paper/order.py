@@ -12,16 +12,19 @@ ALONE = ("profile",)
 """Kinds of steps that measure time and memory: nothing else may run meanwhile, so they come last."""
 
 
-def chosen(plan: Plan, glob: str) -> set[str]:
-    """The names of the steps that fit a glob, and of all steps below them.
+def chosen(plan: Plan, globs: str) -> set[str]:
+    """The names of the steps that fit one of some comma-separated globs, and of all steps below them.
 
     Raises:
-        VrbenchError: none fits.
+        VrbenchError: a glob that none fits.
     """
     steps = {step.name: step for step in plan.steps}
-    found = {name for name in steps if fnmatch(name, glob)}
-    if not found:
-        raise VrbenchError(f"no step fits {glob!r}; `--dry-run` shows what there is, such as {plan.steps[0].name}")
+    found: set[str] = set()
+    for glob in globs.split(","):
+        fitting = {name for name in steps if fnmatch(name, glob.strip())}
+        if not fitting:
+            raise VrbenchError(f"no step fits {glob!r}; `--dry-run` shows what there is, such as {plan.steps[0].name}")
+        found |= fitting
     return found | below(steps, found)
 
 

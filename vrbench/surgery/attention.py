@@ -76,8 +76,8 @@ def attention_watched(model: Any, see: Callable[[int, torch.Tensor], None]) -> I
 
         return call
 
-    layers = anatomy.decoder_layers(model)
-    handles = [layer.self_attn.register_forward_hook(hook(i)) for i, layer in enumerate(layers)]
+    attentions = [layer.get_submodule("self_attn") for layer in anatomy.decoder_layers(model)]
+    handles = [module.register_forward_hook(hook(layer)) for layer, module in enumerate(attentions)]
     try:
         yield
     finally:

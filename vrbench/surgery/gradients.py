@@ -141,6 +141,8 @@ def _linears_watched(layers: Any, add: Callable[[int, torch.Tensor, torch.Tensor
     def hook(layer: int) -> Any:
         def call(_: Any, args: tuple[Any, ...], output: torch.Tensor) -> None:
             inputs = args[0].detach()
+            if not output.requires_grad:  # of a picture, in a layer that looks at it by cross attention
+                output.requires_grad_()
             output.register_hook(lambda gradient: add(layer, inputs, gradient))
 
         return call

@@ -69,12 +69,6 @@ class Dev(Protocol):
         The sum over an answer's tokens of the Kullback-Leibler divergence KL(whole || without), mean over the answers.
         """
 
-    def passes(self) -> Iterator[tuple[list[torch.Tensor], Callable[[], object]]]:
-        """What each token of each row of a pass counts in a mean over samples, [tokens] a row; and the pass."""
-
-    def endings(self) -> Iterator[tuple[list[int], list[int], Callable[[], object]]]:
-        """The row and the position of the last token of each sample of a pass; and the pass."""
-
     def differentiable(self) -> Iterator[Callable[[], torch.Tensor]]:
         """Passes that give the summed loss of the right answers, in nats, of each of their rows: [rows]."""
 
@@ -221,18 +215,6 @@ class DevLoss:
         states = self.vlm.states(part.rows, part.pictures)[places[:, 0], places[:, 1]]
         return self.vlm.model.lm_head(states).float()
 
-    def passes(self) -> Iterator[tuple[list[torch.Tensor], Callable[[], object]]]:
-        """See `Dev`; a token that several samples share counts for each of them."""
-        for part in self._parts():
-            yield [_shares(row) for row in part.rows], partial(self.vlm.hidden, part.rows, part.pictures)
-
-    def endings(self) -> Iterator[tuple[list[int], list[int], Callable[[], object]]]:
-        """See `Dev`."""
-        for part in self._parts():
-            ends = [(row, path[-1]) for row, packed in enumerate(part.rows) for path in packed.paths.values()]
-            run = partial(self.vlm.hidden, part.rows, part.pictures)
-            yield [row for row, _ in ends], [position for _, position in ends], run
-
     def differentiable(self) -> Iterator[Callable[[], torch.Tensor]]:
         """See `Dev`; a row has the questions on one picture, as a rule all of them."""
         for part in self._parts():
@@ -258,14 +240,6 @@ def gathered(parts: Iterable[Judged]) -> Answers:
 def divergence(whole: torch.Tensor, without: torch.Tensor) -> float:
     """The sum over tokens of KL(whole || without), in nats, of log-probabilities [tokens, vocabulary]."""
     return float(torch.nn.functional.kl_div(without, whole, reduction="sum", log_target=True))
-
-
-def _shares(row: Row) -> torch.Tensor:
-    """[tokens] what each token of a row counts: for each sample that passes through it, 1 / tokens of the sample."""
-    shares = torch.zeros(len(row), dtype=torch.float64)
-    for path in row.paths.values():
-        shares[path] += 1 / len(path)
-    return shares
 
 
 def answers_without(dev: Dev, removed: Sequence[int]) -> Answers:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from vrbench.surgery.importance import SCORES
 
 BLOCK = "angular-block"
-"""Consecutive layers, as many as go: those over which hidden states turn least (`vrbench.surgery.block`)."""
+"""Consecutive layers, as many as go: those over which hidden states turn least (`angular.block_distances`)."""
 
 
 class Choice(NamedTuple):
@@ -33,7 +33,6 @@ MEASURED: dict[str, Choice] = {
     "divergence-lazy": Choice(
         "divergence", "lazily", "as divergence, layer after layer, trying again what may be best"
     ),
-    "gate-gradient": Choice("gate-gradient", "once", "first-order growth of the loss, one backward pass"),
     "gate-fisher": Choice("gate-fisher", "once", "Fisher information of a gate on it, one backward pass"),
     "gate-fisher-again": Choice("gate-fisher", "greedily", "as gate-fisher, again after each removal"),
 }

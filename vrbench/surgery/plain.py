@@ -85,12 +85,6 @@ class PlainLoss:
 
         return (partial(loss, sample) for sample in self.asked)
 
-    def endings(self) -> Iterator[tuple[list[int], list[int], Callable[[], object]]]:
-        """See `vrbench.surgery.measured.Dev`."""
-        for picture, text, _ in self.asked:
-            inputs = self.vlm.pictured([text], [[picture]])
-            yield [0], [inputs["input_ids"].shape[1] - 1], partial(self._pass, inputs)
-
     def _logs(self, picture: Picture, text: str, said: int) -> tuple[torch.Tensor, torch.Tensor]:
         """[answer tokens, vocabulary] log-probabilities, and [answer tokens] the answer's ids."""
         inputs = self.vlm.pictured([text], [[picture]])
@@ -100,15 +94,3 @@ class PlainLoss:
     def _refuse_reading_both_ways(self) -> None:
         if self.vlm.manner.prefix:
             raise VrbenchError(f"a {self.vlm.family} model sees the answer with the prompt; choose layers by angular")
-
-    def passes(self) -> Iterator[tuple[list[torch.Tensor], Callable[[], object]]]:
-        """See `vrbench.surgery.measured.Dev`; a row is a sample."""
-        for picture, text, _ in self.asked:
-            inputs = self.vlm.pictured([text], [[picture]])
-            tokens = inputs["input_ids"].shape[1]
-            shares = torch.full([tokens], 1 / tokens, dtype=torch.float64)
-            yield [shares], partial(self._pass, inputs)
-
-    @torch.inference_mode()
-    def _pass(self, inputs: dict[str, Any]) -> None:
-        self.vlm.model(**inputs, use_cache=False, logits_to_keep=1)

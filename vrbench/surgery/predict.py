@@ -54,22 +54,10 @@ def divergence_each(dev: Dev, removed: Sequence[int], layers: Iterable[int]) -> 
     return dev.divergence_each(removed, layers)
 
 
-def gate_gradient_each(dev: Dev, removed: Sequence[int], layers: Iterable[int]) -> dict[int, float]:
-    """By how much the loss would move to first order if each layer were removed, in nats an answer; 2 passes.
-
-    | (1 / S) * sum over samples s of dL_s / dg_l |  at g = 1, where layer l gives x + g_l * (f_l(x) - x)
-
-    This is Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning" (arXiv:1906.10771),
-    with gates on whole layers and without the square.
-    """
-    means = gate_gradients(dev, removed).sum(0) / dev.samples
-    return {layer: abs(float(means[layer])) for layer in layers}
-
-
 def gate_fisher_each(dev: Dev, removed: Sequence[int], layers: Iterable[int]) -> dict[int, float]:
     """The empirical Fisher information of each layer's gate, in squared nats; 2 passes.
 
-    (1 / R) * sum over rows r of (dL_r / dg_l)^2  at g = 1, gates as in `gate_gradient_each`
+    (1 / R) * sum over rows r of (dL_r / dg_l)^2  at g = 1, where layer l gives x + g_l * (f_l(x) - x)
 
     where a row is what a pass keeps apart: a picture with its questions, or one question. Half of it stands for the
     second-order term of the loss's growth (Theis et al. 2018, "Faster gaze prediction with dense networks and Fisher
@@ -82,7 +70,6 @@ def gate_fisher_each(dev: Dev, removed: Sequence[int], layers: Iterable[int]) ->
 MEASURES: dict[str, Measure] = {
     "loss": Measure(loss_each, lambda dev: dev.loss(), "nats an answer"),
     "divergence": Measure(divergence_each, lambda _: 0.0, "nats an answer"),
-    "gate-gradient": Measure(gate_gradient_each, lambda _: 0.0, "nats an answer"),
     "gate-fisher": Measure(gate_fisher_each, lambda _: 0.0, "squared nats"),
 }
 

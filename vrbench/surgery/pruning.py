@@ -75,14 +75,16 @@ def _from_file(recipe: PruneRecipe, base: Checkpoint, candidates: Candidates, de
 
 def _block(recipe: PruneRecipe, base: Checkpoint, candidates: Candidates, device: str) -> Removed:
     """The consecutive layers, all of which may go, over which the states turn least."""
-    from vrbench.surgery.block import block_distances
-    from vrbench.surgery.measured import dev_of
+    from vrbench.surgery.angular import block_distances
+    from vrbench.surgery.questions import DevQuestions
+    from vrbench.surgery.samples import Samples
 
     count = recipe.remove or 0
     free = [i for i in range(base.depth - count + 1) if {*range(i, i + count)} <= {*candidates.layers}]
     if not free:
         raise VrbenchError(f"no {count} consecutive layers may go; those that may are {_text(candidates)}")
-    distances = block_distances(dev_of(load_vlm(base, device, "float32"), recipe.pictures, recipe.turns), count)
+    samples = Samples(load_vlm(base, device, "float32"), DevQuestions(recipe.pictures, recipe.turns))
+    distances = block_distances(samples, count)[-1]
     first = min(free, key=distances.__getitem__)
     told = ", ".join(f"{value:.4f}" for value in distances)
     note = f"angular distance over {count} layers from layer 0, 1, ... on: {told}; not healed"

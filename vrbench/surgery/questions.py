@@ -81,10 +81,13 @@ class FolderQuestions:
     @cached_property
     def files(self) -> list[Path]:
         """The pictures used, in the order of their names."""
-        found = sorted(path for path in self.folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-        if len(found) <= self.pictures:
-            return found
-        return sorted(random.Random(self.seed).sample(found, self.pictures))
+        if len(self._found) <= self.pictures:
+            return self._found
+        return sorted(random.Random(self.seed).sample(self._found, self.pictures))
+
+    @cached_property
+    def _found(self) -> list[Path]:
+        return sorted(path for path in self.folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
 
     def faults(self) -> list[str]:
         """Why nothing can be asked, one sentence each."""
@@ -111,7 +114,7 @@ class FolderQuestions:
             yield [Question(picture, self.prompt)]
 
     def __str__(self) -> str:
-        drawn = f", drawn with seed {self.seed}" if len(self.files) == self.pictures else ""
+        drawn = f", drawn with seed {self.seed}" if len(self.files) < len(self._found) else ""
         return f"{len(self.files)} pictures of {self.folder}{drawn}, asked {self.prompt!r}"
 
 

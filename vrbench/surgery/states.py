@@ -59,12 +59,11 @@ def layer_means(of: Weighted, measure: Callable[[torch.Tensor, torch.Tensor], to
     sums: dict[int, torch.Tensor] = {}
     for shares, run in of.passes():
         padded = torch.nn.utils.rnn.pad_sequence([s if s.dim() > 1 else s[:, None] for s in shares], batch_first=True)
-        weights = padded.to(of.vlm.device)
 
-        def see(layer: int, entering: torch.Tensor, leaving: torch.Tensor, weights: torch.Tensor = weights) -> None:
+        def see(layer: int, entering: torch.Tensor, leaving: torch.Tensor, weights: torch.Tensor = padded) -> None:
             tokens = weights.shape[1]
             measured = measure(entering[:, :tokens], leaving[:, :tokens])
-            sums[layer] = sums.get(layer, 0) + (measured[..., None] * weights).sum((0, 1))
+            sums[layer] = sums.get(layer, 0) + (measured[..., None] * weights.to(measured.device)).sum((0, 1)).cpu()
 
         with watched(of.vlm.model, see):
             run()

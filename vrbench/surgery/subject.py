@@ -10,6 +10,7 @@ from vrbench.checkpoint import Checkpoint, resolve_backbone
 from vrbench.device import chosen_device, device_faults
 from vrbench.errors import VrbenchError, sentences
 from vrbench.models.families import FAMILIES
+from vrbench.records import Base
 from vrbench.structure import ADAPTER
 from vrbench.surgery.questions import DevQuestions, FolderQuestions, Questions
 
@@ -104,17 +105,22 @@ def before_tuning(ckpt: Checkpoint) -> Checkpoint:
     while here is not None:
         for line in here.lineage[:1] if here.base else here.lineage:
             if line.base and any(step.kind == "trained" and step.layers != "none" for step in line.steps):
-                return here.base or _named(ckpt, line.base.id, here)
+                return here.base or _named(ckpt, line.base, here)
         here = here.base
     raise VrbenchError(f"{ckpt.id} does not say what its layers were tuned from; name it with --base")
 
 
-def _named(ckpt: Checkpoint, name: str, near: Checkpoint) -> Checkpoint:
+def _named(ckpt: Checkpoint, base: Base, near: Checkpoint) -> Checkpoint:
+    told = f"{ckpt.id} was tuned from {base.id!r}, which is not at hand; name it with --base"
     try:
-        return resolve_backbone(name, near=near.path)
+        found = resolve_backbone(base.id, near=near.path)
     except VrbenchError as fault:
-        told = f"{ckpt.id} was tuned from {name!r}, which is not at hand; name it with --base"
         raise VrbenchError(f"{told} ({sentences(fault)[0]})") from fault
+    if base.digest and found.digest != base.digest:
+        raise VrbenchError(
+            f"{told} (its digest was {base.digest[:12]}, what has this name now has {found.digest[:12]})"
+        )
+    return found
 
 
 def _has_adapter(ckpt: Checkpoint) -> bool:

@@ -16,12 +16,14 @@ from torch import nn
 from vrbench.errors import VrbenchError
 from vrbench.layers import LayerSet
 from vrbench.models import pocket, smollm2
-from vrbench.models.load import load_packed
+from vrbench.models.load import load_packed, load_vlm
 from vrbench.models.vlm import VLM
 from vrbench.pocket import pydoc
 from vrbench.records import Base, Lineage, Step
+from vrbench.sources import name_beside
 from vrbench.train.features import Encoded, cached
 from vrbench.train.learner import Learner
+from vrbench.train.lessons import conversation_lessons
 from vrbench.train.lora import groups_of, with_lora
 from vrbench.train.packing import Packer
 from vrbench.train.pictures import Pictures, easy, generated
@@ -90,7 +92,7 @@ def tune_base(recipe: TrainRecipe, start: Start, out: Path, device: torch.device
 
     Args:
         recipe: with the section `tune`.
-        start: the checkpoint, and the layers.
+        start: the checkpoint, the layers, and conversations if these are the data.
         out: the folder, made and claimed for the recipe.
         device: where to train.
         state: folder of the saved states.
@@ -101,10 +103,14 @@ def tune_base(recipe: TrainRecipe, start: Start, out: Path, device: torch.device
     started = time.perf_counter()
     settings, base, layers = recipe.tune, start.base, start.layers
     assert settings is not None
-    vlm = load_packed(base, device, "float32")
+    vlm = load_packed(base, device, "float32") if start.samples is None else load_vlm(base, device, recipe.dtype)
     torch.manual_seed(recipe.seed)
     model = with_lora(vlm.model, layers, settings) if len(layers) and settings.tuning == "lora" else vlm.model
-    lessons = _pocket_lessons(recipe, vlm, model, device)
+    if start.samples is None:
+        assert isinstance(vlm, VLM)  # as load_packed says
+        lessons = pocket_lessons_of(recipe, vlm, model, device)
+    else:
+        lessons = conversation_lessons(recipe, start.samples, vlm)
     losses = tune(model, layers, lessons, recipe, device, state / recipe.stage)
     if not is_first():
         return out
@@ -116,12 +122,13 @@ def tune_base(recipe: TrainRecipe, start: Start, out: Path, device: torch.device
                 recipe=recipe.name, recipe_digest=recipe.digest, note=note)  # fmt: skip
     lineage = Lineage(
         id=recipe.makes, family=base.family, depth=base.depth, steps=(step,),
-        licence=base.lineage[0].licence if base.lineage else "", base=Base(id=recipe.base, digest=base.digest),
+        licence=base.lineage[0].licence if base.lineage else "",
+        base=Base(id=name_beside(recipe.base, out), digest=base.digest),
     )  # fmt: skip
     return publish(out, lineage, recipe)
 
 
-def _pocket_lessons(recipe: TrainRecipe, vlm: VLM, model: Any, device: torch.device) -> Lessons:
+def pocket_lessons_of(recipe: TrainRecipe, vlm: VLM, model: Any, device: torch.device) -> Lessons:
     """The pocket family's packed rows, with the dev split's right answers and perplexity as what is measured."""
     assert recipe.tune is not None and isinstance(recipe.data, Data)
     learner, packer = _learner(model, recipe)

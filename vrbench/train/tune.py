@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers import TrainerCallback
 
 from vrbench.layers import LayerSet
 from vrbench.models import anatomy
@@ -36,6 +37,7 @@ class Lessons:
         tokens: of the longest row.
         measure: what the lineage tells of the trained model, such as the share of dev turns that are right.
         workers: processes that get samples ready; 0 where there is nothing to do for them.
+        uneven: whether some batches leave parameters without a gradient, as those without pictures do.
     """
 
     samples: Any
@@ -45,6 +47,7 @@ class Lessons:
     tokens: int
     measure: Callable[[], Mapping[str, Any]] = dict
     workers: int = 0
+    uneven: bool = False
 
 
 def pocket_lessons(
@@ -96,6 +99,7 @@ def tune(
     recipe: TrainRecipe,
     device: torch.device,
     state: Path | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> list[float]:
     """Train the chosen layers and the projector of a model of any family; returns the losses.
 
@@ -106,6 +110,7 @@ def tune(
         recipe: with the section `tune`.
         device: where the model is.
         state: folder of the saved states.
+        callbacks: more to do at each step.
     """
     settings = recipe.tune
     assert settings is not None
@@ -116,17 +121,18 @@ def tune(
     course = Course(
         recipe.stage, len(lessons.order) // settings.batch, settings.batch, settings.accumulate, settings.schedule,
         recipe.warmup, recipe.clip, recipe.seed, recipe.dtype, settings.save_every, state, lessons.tokens,
-        changing=settings.sampling is not None, workers=lessons.workers,
+        changing=settings.sampling is not None or lessons.uneven, workers=lessons.workers,
     )  # fmt: skip
-    callbacks = []
     if settings.sampling is not None:
         by_layer = trained_by_layer(model, layers, settings)
-        callbacks = [LayerSampling(by_layer, layers, settings.sampling, settings.every, recipe.seed)]
+        sampling = LayerSampling(by_layer, layers, settings.sampling, settings.every, recipe.seed)
+        callbacks = [sampling, *callbacks]
     return _fitted(model, lessons, groups, course, device, callbacks)
 
 
 def _fitted(
-    model: Any, lessons: Lessons, groups: list[Group], course: Course, device: torch.device, callbacks: Any = ()
+    model: Any, lessons: Lessons, groups: list[Group], course: Course, device: torch.device,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> list[float]:
     return fit(
         model, lessons.loss, lessons.samples, lessons.collate, groups, course, lessons.order, device, callbacks
