@@ -102,7 +102,7 @@ def trial(rng: np.random.Generator, setting: Setting, number: int) -> tuple[Esti
 def counted(right: Array, size: int) -> Counted:
     """A run of one task, from how many items of each cluster were right."""
     table = np.stack([right, np.full(len(right), size)], -1)[:, None].astype(float)
-    return Counted(RunRecord.model_construct(), {"t": Counts(RESULT, table, ITEMS, "", frozenset())}, Path())
+    return Counted(RunRecord.model_construct(), {"t": Counts(RESULT, table, ITEMS, ITEMS, "", frozenset())}, Path())
 
 
 def holds(found: Estimate, target: float) -> dict[str, tuple[bool, float]]:

@@ -76,6 +76,13 @@ def test_pairs_cancel_what_they_share(joint: JointBootstrap) -> None:
     assert paired.ends[1] - paired.ends[0] < 0.9 * (alone.ends[1] - alone.ends[0])
 
 
+def test_the_same_answers_still_leave_room_for_items_not_seen(joint: JointBootstrap) -> None:
+    twin = JointBootstrap({"a": joint.runs["full0"], "b": joint.runs["full0"]})
+    found = twin.gained({0: ("a", "b")}, SEEN)
+    assert found is not None and found.ends is not None and found.value == 0
+    assert -2.0 < found.ends[0] < -0.2 and 0.2 < found.ends[1] < 2.0
+
+
 def test_less_perplexity_is_more_kept(runs: dict[str, Run], joint: JointBootstrap) -> None:
     found = joint.kept({0: ("top0", "full0")}, ["words"])
     base, ours = (score("perplexity", runs[n].samples["words"]).value for n in ("full0", "top0"))

@@ -95,6 +95,11 @@ def test_what_is_missing_is_told(folder: Path) -> None:
     assert f"\n- {MISSING}\n" in page(folder, "md")
 
 
+def test_where_nothing_published_is_at_hand_it_is_said(folder: Path) -> None:
+    said = [part.split("\n")[0] for part in page(folder, "md").split("\n## ") if "No published figures" in part]
+    assert said == ["Layers removed", "Layers restored"]
+
+
 def test_a_failed_step_is_named_and_pictures_without_data_are_removed(folder: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     (copy / "logs").mkdir()

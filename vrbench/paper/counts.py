@@ -26,21 +26,18 @@ class Counts:
     Attributes:
         result: its record.
         table: [clusters, ratios, 2], as `Metric.statistics` makes it, with a row for every cluster.
-        outcomes: items, or units that count together.
+        n: items scored.
+        outcomes: the same, or units where items count together.
         items: sha256 over what the items are; the same where two runs can be paired.
         unscored: ids of items without a score.
     """
 
     result: TaskResult
     table: Array
+    n: int
     outcomes: int
     items: str
     unscored: frozenset[str]
-
-    @property
-    def in_mean(self) -> bool:
-        """Whether it takes part in its suite's mean: a percentage of which more is better."""
-        return metrics.named(self.result.metric).kind == "percent" and self.result.higher_is_better
 
 
 @dataclass(frozen=True)
@@ -96,15 +93,16 @@ def _counts(run: Run, task: str) -> Counts:
     result, samples = run.result(task), run.samples[task]
     metric = metrics.named(result.metric)
     table = metric.statistics(samples)
-    scored = sorted({s.cluster for s in metric.scored(samples)})
+    scored = metric.scored(samples)
+    filled = sorted({s.cluster for s in scored})
     everyone = sorted({s.cluster for s in samples})
-    if len(scored) < len(everyone):
+    if len(filled) < len(everyone):
         place = {cluster: i for i, cluster in enumerate(everyone)}
         whole = np.zeros((len(everyone), *table.shape[1:]))
-        whole[[place[cluster] for cluster in scored]] = table
+        whole[[place[cluster] for cluster in filled]] = table
         table = whole
     unscored = frozenset(s.id for s in samples if s.unscored)
-    return Counts(result, table, metric.outcomes(samples), _items(samples), unscored)
+    return Counts(result, table, len(scored), metric.outcomes(samples), _items(samples), unscored)
 
 
 def _items(samples: Iterable[Sample]) -> str:

@@ -135,6 +135,8 @@ _MORE: dict[str, Callable[[Results], list[Sheet]]] = {"strategies": _strategies}
 
 def _notes(results: Results, key: str) -> Iterator[str]:
     rows = results.rows.get(key, ())
+    if not TABLES[key].published:
+        yield "No published figures of this table are at hand, beside what the claims say."
     if any(len(row.pairs) == 1 for row in rows):
         yield f"*: {ONE_SEED}; the interval is over items alone."
     for row in rows:

@@ -7,7 +7,7 @@ So any two runs, and any mean over seeds, are paired on every draw. Draws and al
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -187,36 +187,34 @@ def _drawn(known: Mapping[str, Counts], task: str, seed: int) -> dict[str, Drawn
     first = next(iter(known.values()))
     metric = metrics.named(first.result.metric)
     tables = np.stack([counts.table for counts in known.values()], axis=1)  # [clusters, runs, ratios, 2]
-    unseen = stats.unseen(first.table, first.outcomes) if metric.kind == "percent" else ()
-    sums, extra = _sums(tables, len(unseen), [seed, zlib.crc32(task.encode())])
-    roles = [sums, sums]
-    if unseen:
-        best, worst = (one * extra[:, [i], None, None] for one, i in ((unseen[0], 0), (unseen[1], 1)))
-        worse, better = (one * extra[:, [i], None, None] for one, i in ((unseen[1], 0), (unseen[0], 1)))
-        roles = [sums + best + worst, sums + worse + better]
-    baseline, candidate = (metric.value(role) for role in roles)
-    values = metric.value(tables.sum(0))
+    sides = _allowed(first) if metric.kind == "percent" else np.zeros((2, 0, *tables.shape[2:]))
+    values: list[list[Array]] = [[], []]
+    for weights in _weights(len(tables) + sides.shape[1], [seed, zlib.crc32(task.encode())]):
+        for part in np.array_split(weights, 1 + len(weights) * tables[0].size // _BLOCK):
+            sums = np.tensordot(part[:, : len(tables)], tables, 1)  # [draws, runs, ratios, 2]
+            for found, side in zip(values, sides, strict=True):
+                found.append(metric.value(sums + np.tensordot(part[:, len(tables) :], side, 1)[:, None]))
+    baseline, candidate = (np.concatenate(found) for found in values)
+    whole = metric.value(tables.sum(0))
     return {
-        name: Drawn(float(values[i]), baseline[:, i], candidate[:, i], len(tables), _n(counts))
+        name: Drawn(float(whole[i]), baseline[:, i], candidate[:, i], len(tables), counts.n)
         for i, (name, counts) in enumerate(known.items())
     }
 
 
-def _n(counts: Counts) -> int:
-    return counts.result.n + counts.result.n_unscored - len(counts.unscored)
+def _allowed(counts: Counts) -> Array:
+    """Clusters for the items not seen, as those of the baseline and of the candidate: [2, clusters, ratios, 2]."""
+    import numpy as np
+
+    best, worst = stats.unseen(counts.table, counts.outcomes)
+    return np.stack([np.stack([best, worst]), np.stack([worst, best])])
 
 
-def _sums(tables: Array, unseen: int, seed: Sequence[int]) -> tuple[Array, Array]:
-    """Sums over clusters drawn with replacement, [draws, runs, ratios, 2]; and how often each unseen one was drawn."""
+def _weights(clusters: int, seed: Sequence[int]) -> Iterator[Array]:
+    """How often each cluster is drawn, [draws, clusters], some draws at a time."""
     import numpy as np
 
     rng = np.random.default_rng(seed)
-    clusters, flat = len(tables), tables.reshape(len(tables), -1)
-    each = np.ones(clusters + unseen, np.int64)
-    block = max(1, _BLOCK // len(each))
-    sums, extra = [], []
+    block = max(1, _BLOCK // clusters)
     for first in range(0, stats.DRAWS, block):
-        weights = stats.weights(each, min(block, stats.DRAWS - first), rng).astype(float)
-        sums.append(weights[:, :clusters] @ flat)
-        extra.append(weights[:, clusters:])
-    return np.concatenate(sums).reshape(-1, *tables.shape[1:]), np.concatenate(extra)
+        yield stats.weights(np.ones(clusters, np.int64), min(block, stats.DRAWS - first), rng).astype(float)
