@@ -186,6 +186,8 @@ class _Execution:
     def _collect(self) -> Iterator[Event]:
         """Wait for at least one step to end, and say what came of it and of those that need it."""
         busy = {number: worker for number, worker in self.workers.items() if worker.step}
+        if not busy:
+            raise RuntimeError(f"{len(self.waiting)} steps wait for what nothing makes")
         ready = wait([worker.connection for worker in busy.values()])
         for number, worker in busy.items():
             if worker.connection not in ready:
