@@ -225,6 +225,37 @@ class TestPrune:
             assert words in said
         assert not (tmp_path / "small").exists()
 
+    def test_one_order_gives_every_number_of_layers(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_llava: Path, tmp_path: Path
+    ) -> None:
+        order = str(tmp_path / "order.json")
+        options = ("--remove", "2", "--by", "divergence", "--pictures", "2", "--save-order", order)
+        assert self.called(monkeypatch, str(tiny_llava), *options) == 0
+        assert capsys.readouterr().out == f"order: {order}\n"
+        kept = json.loads(Path(order).read_text())["order"]
+        for count in (1, 2):
+            out = tmp_path / f"small-{count}"
+            assert (
+                self.called(monkeypatch, str(tiny_llava), "--remove", str(count), "--order", order, "-o", str(out)) == 0
+            )
+            assert set(resolve(str(out)).removed[0]) == set(kept[:count])
+
+    def test_layers_by_name_and_as_a_block(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_llava: Path, tmp_path: Path
+    ) -> None:
+        named, block = tmp_path / "named", tmp_path / "block"
+        assert self.called(monkeypatch, str(tiny_llava), "--layers", "1,3", "-o", str(named)) == 0
+        assert resolve(str(named)).removed[0].indices == (1, 3)
+        options = ("--remove", "2", "--block", "--pictures", "1")
+        assert self.called(monkeypatch, str(tiny_llava), *options, "-o", str(block)) == 0
+        first, second = resolve(str(block)).removed[0]
+        assert second == first + 1
+        assert self.called(monkeypatch, str(tiny_llava), "--remove", "1") == 2
+        assert self.called(monkeypatch, str(tiny_llava), "--layers", "1", "--remove", "1", "-o", "x") == 2
+        said = capsys.readouterr().err
+        assert "name either the folder to make, with --out, or the file of an order" in said
+        assert "--remove would choose others" in said
+
 
 class TestRestore:
     """`vrbench restore` on a tiny model, in this process."""

@@ -45,6 +45,16 @@ def test_only_the_latest_training_counts_and_training_of_no_layer_does_not() -> 
     assert origins(lines, 4).tuned == (1,)
 
 
+def test_healing_makes_no_layer_part_of_the_region() -> None:
+    healed = Step(kind="trained", layers="all", depth=4, stage="heal")
+    lines = (line(4, healed), line(4, pruned("1", 5)), line(5, trained("1-2", 5)))
+    found = origins(lines, 4)
+    assert (found.tuned, found.healed) == ((1,), (0, 1, 2, 3))
+    found = origins((line(3, restored("1", 4), pruned("3", 4)), *lines), 3)
+    assert (found.tuned, found.healed) == ((), (0, 2))
+    assert origins((line(4, trained("3", 4)), *lines), 4).tuned == (3,)  # tuned again, after healing
+
+
 def test_steps_that_lead_elsewhere_are_refused() -> None:
     with pytest.raises(VrbenchError, match="lead to 3 decoder layers; the model has 4"):
         origins((line(4, pruned("1", 4)),), 4)

@@ -15,7 +15,7 @@ from vrbench.folder_digest import SETTINGS as SETTINGS
 from vrbench.folder_digest import digest_faults, folder_digest
 from vrbench.headers import INDEX, header_faults, weight_files
 from vrbench.layers import LayerSet
-from vrbench.lineage import MARKER, Origins, follow_steps, origins, read_lineage
+from vrbench.lineage import MARKER, UNFINISHED, Origins, follow_steps, origins, read_lineage
 from vrbench.model_config import is_original, read_config, stored_depth
 from vrbench.models.families import FAMILIES, REFUSED
 from vrbench.models.random_shapes import RECIPE
@@ -167,6 +167,8 @@ def _is_whole(folder: Path) -> bool:
 
 def _plain_adapter(source: sources.Source) -> Lineage:
     """The lineage of a PEFT folder that vrbench did not write: its base by name, with no digest to hold it to."""
+    if (source.folder / UNFINISHED).is_dir():
+        raise VrbenchError(f"{source.folder} is half made: its training was stopped; the same command goes on with it")
     if not (source.folder / structure.ADAPTER_CONFIG).is_file():
         pieces = [p for p in PIECES if (source.folder / p).is_file()]
         if pieces:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
+import json
+import random
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from vrbench.errors import VrbenchError
 
@@ -133,8 +137,20 @@ def top(n: int, depth: int) -> LayerSet:
 
 def middle(n: int, depth: int) -> LayerSet:
     """n consecutive layers around the middle."""
-    start = (depth - _checked(n, depth)) // 2
-    return LayerSet(tuple(range(start, start + n)), depth)
+    return _run((depth - _checked(n, depth)) // 2, n, depth)
+
+
+def middle_low(n: int, depth: int) -> LayerSet:
+    """n consecutive layers from the second quarter on: 8-15 for 8 of 32, as Visual-Region compares them.
+
+    Where so few layers follow that n do not fit, the last n.
+    """
+    return _run(depth // 4, _checked(n, depth), depth)
+
+
+def middle_high(n: int, depth: int) -> LayerSet:
+    """n consecutive layers from the third quarter on: 16-23 for 8 of 32; else as `middle_low`."""
+    return _run(depth // 2, _checked(n, depth), depth)
 
 
 def hybrid(n: int, depth: int) -> LayerSet:
@@ -143,29 +159,94 @@ def hybrid(n: int, depth: int) -> LayerSet:
     return LayerSet(tuple(range(low)) + tuple(range(depth - (n - low), depth)), depth)
 
 
+def drawn(n: int, depth: int, seed: int = 0) -> LayerSet:
+    """n layers drawn without replacement by Python's `random.Random(seed).sample`, every set as likely as another."""
+    return LayerSet(tuple(random.Random(seed).sample(range(depth), _checked(n, depth))), depth)
+
+
+RANDOM = "random"
+"""The one strategy that has a seed."""
+
 STRATEGIES: dict[str, Callable[[int, int], LayerSet]] = {
     "sparse-uniform": sparse_uniform,
     "bottom": bottom,
+    "middle-low": middle_low,
     "middle": middle,
+    "middle-high": middle_high,
     "top": top,
     "hybrid": hybrid,
+    RANDOM: drawn,
 }
+"""Name -> (n, depth) -> the layers, known before anything is trained."""
 
 
 def select(text: str, depth: int) -> LayerSet:
-    """A LayerSet from text: indices ("0-3,8"), "all", "none", or "STRATEGY:N" such as "sparse-uniform:8".
+    """A LayerSet from text: indices ("0-3,8"), "all", "none", a strategy, or a file of `vrbench layers`.
+
+    Strategies are written "sparse-uniform:8", and "random:8@3" with a seed (else 0).
 
     Raises:
-        VrbenchError: unknown strategy, n below 1 or above the depth, or unreadable indices.
+        VrbenchError: unknown strategy, n below 1 or above the depth, unreadable indices, or a file that is missing, of
+            another depth, or no layer set.
     """
-    name, colon, count = text.strip().partition(":")
+    word = text.strip()
+    if word.endswith(".json"):
+        return read(Path(word).expanduser(), depth)
+    name, colon, count = word.partition(":")
     if not colon:
         return LayerSet.parse(text, depth)
     if name not in STRATEGIES:
-        raise VrbenchError(f"strategy {name!r} is unknown; there are {', '.join(STRATEGIES)}")
-    if not count.isdigit():
-        raise VrbenchError(f"layers {text!r} cannot be read; write for instance '{name}:8'")
-    return STRATEGIES[name](int(count), depth)
+        raise VrbenchError(f"strategy {name!r} is unknown; {nearest(name, STRATEGIES)}. {BY_SCORE}")
+    count, at, seed = count.partition("@")
+    if not count.isdigit() or (at and not seed.isdigit()):
+        example = f"{name}:8@3" if name == RANDOM else f"{name}:8"
+        raise VrbenchError(f"layers {text!r} cannot be read; write for instance '{example}'")
+    if at and name != RANDOM:
+        raise VrbenchError(f"layers {text!r} cannot be read; {name} has no seed, only {RANDOM} has one")
+    return drawn(int(count), depth, int(seed or 0)) if name == RANDOM else STRATEGIES[name](int(count), depth)
+
+
+BY_SCORE = "Layers by the scores of a tuned model are given as the file that `vrbench layers` saves"
+
+
+def read(file: Path, depth: int) -> LayerSet:
+    """The layers in a file that `vrbench layers --out` wrote: a JSON object with "depth" and "indices".
+
+    Raises:
+        VrbenchError: it cannot be read, is no layer set, or is for a model of another depth.
+    """
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise VrbenchError(f"layer set {str(file)!r} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise VrbenchError(f"layer set {str(file)!r} is not JSON: {error}") from error
+    stated = found.get("depth") if isinstance(found, dict) else None
+    indices = found.get("indices") if isinstance(found, dict) else None
+    if type(stated) is not int or not isinstance(indices, list) or not all(type(i) is int for i in indices):
+        raise VrbenchError(
+            f"layer set {str(file)!r} states no depth and list of indices, as `vrbench layers` saves them"
+        )
+    if stated != depth:
+        raise VrbenchError(f"layer set {str(file)!r} is for a model of depth {stated}; this one has depth {depth}")
+    if not indices:
+        raise VrbenchError(f"layer set {str(file)!r} has no layers; write 'none' where none are meant")
+    return LayerSet.of(indices, depth)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What to write instead of an unknown name: the names like it, or all that there are."""
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=2)
+    if close:
+        return f"did you mean {' or '.join(repr(c) for c in close)}?"
+    return f"there are {', '.join(names)}"
+
+
+def _run(start: int, n: int, depth: int) -> LayerSet:
+    """n consecutive layers from a start on, or the last n where they would not fit."""
+    first = min(start, depth - n)
+    return LayerSet(tuple(range(first, first + n)), depth)
 
 
 def _checked(n: int, depth: int) -> int:

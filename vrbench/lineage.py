@@ -14,6 +14,8 @@ from vrbench.layers import LayerSet
 from vrbench.records import SCHEMA_VERSION, Lineage, Step
 
 MARKER = "vrbench.json"
+UNFINISHED = "state"
+"""Folder of a training's saved states; a checkpoint folder that has it and no marker is not made yet."""
 
 
 def read_lineage(folder: Path) -> Lineage | None:
@@ -100,12 +102,15 @@ class Origins:
     Attributes:
         first_depth: decoder layers before any was removed.
         numbers: for each layer that is left, its number among those.
-        tuned: the layers, as they are counted now, whose weights the latest training changed and no restoring undid.
+        tuned: the region: the layers, as they are counted now, whose weights the latest training changed that was no
+            healing, and no restoring undid.
+        healed: those that healing trained after layers had been removed; it makes no layer part of the region.
     """
 
     first_depth: int
     numbers: tuple[int, ...]
     tuned: tuple[int, ...]
+    healed: tuple[int, ...] = ()
 
 
 def origins(lineages: Sequence[Lineage], depth: int) -> Origins:
@@ -118,25 +123,30 @@ def origins(lineages: Sequence[Lineage], depth: int) -> Origins:
     Raises:
         VrbenchError: the steps do not lead to that depth.
     """
-    latest = next((line for line in lineages if any(_trains(step) for step in line.steps)), None)
+    latest = next((line for line in lineages if any(_tunes(step) for step in line.steps)), None)
     steps = [(line is latest, step) for line in reversed(lineages) for step in line.steps]
     first = steps[0][1].depth if steps else depth
     numbers = list(range(first))
     tuned: set[int] = set()
+    healed: set[int] = set()
     for is_latest, step in steps:
         if step.depth != len(numbers):
             raise VrbenchError(f"a step ({step.kind}) is for {step.depth} decoder layers; {len(numbers)} are left")
         layers = LayerSet.parse(step.layers, step.depth)
-        if step.kind == "trained" and is_latest:
+        if step.kind == "trained" and step.stage == "heal":
+            healed |= {numbers[i] for i in layers}
+        elif step.kind == "trained" and is_latest:
             tuned |= {numbers[i] for i in layers}
         elif step.kind == "restored":
             tuned -= {numbers[i] for i in layers}
+            healed -= {numbers[i] for i in layers}
         elif step.kind == "pruned":
             numbers = [number for i, number in enumerate(numbers) if i not in layers]
     if len(numbers) != depth:
         raise VrbenchError(f"the steps lead to {len(numbers)} decoder layers; the model has {depth}")
-    return Origins(first, tuple(numbers), tuple(i for i, number in enumerate(numbers) if number in tuned))
+    now = [tuple(i for i, number in enumerate(numbers) if number in these) for these in (tuned, healed)]
+    return Origins(first, tuple(numbers), *now)
 
 
-def _trains(step: Step) -> bool:
-    return step.kind == "trained" and step.layers != "none"
+def _tunes(step: Step) -> bool:
+    return step.kind == "trained" and step.layers != "none" and step.stage != "heal"

@@ -19,6 +19,8 @@ from vrbench.pocket.world import draw, scene
 from vrbench.surgery import prune, recipe_of
 from vrbench.surgery.angular import angular_distances
 from vrbench.surgery.measured import DevLoss
+from vrbench.surgery.questions import DevQuestions
+from vrbench.surgery.samples import Counted, Samples
 
 PICTURES, TURNS = 3, 2
 
@@ -30,7 +32,11 @@ def vlm(tiny_llava: Path) -> VLM:
 
 @pytest.fixture(scope="module")
 def distances(vlm: VLM) -> list[float]:
-    return angular_distances(DevLoss(vlm, PICTURES, TURNS))
+    return angular_distances(looked_at(vlm))
+
+
+def looked_at(vlm: VLM, per_picture: int = TURNS) -> Counted:
+    return Samples(vlm, DevQuestions(PICTURES, per_picture)).counting("all")
 
 
 def direct(vlm: VLM, per_picture: int = TURNS) -> list[float]:
@@ -77,14 +83,13 @@ def test_streamed_distances_are_those_of_each_sample_alone(vlm: VLM, distances: 
 
 
 def test_rows_may_pass_in_any_number_at_once(vlm: VLM, distances: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vrbench.surgery.measured.ROWS_AT_ONCE", 1)
-    assert angular_distances(DevLoss(vlm, PICTURES, TURNS)) == pytest.approx(distances, abs=1e-6)
+    monkeypatch.setattr("vrbench.surgery.samples.ROWS_AT_ONCE", 1)
+    assert angular_distances(looked_at(vlm)) == pytest.approx(distances, abs=1e-6)
 
 
 def test_tokens_that_samples_share_count_for_each_of_them(vlm: VLM) -> None:
-    dev = DevLoss(vlm, PICTURES, 12)
-    assert not all(row.is_plain for rows, _, _ in dev.batches for row in rows)
-    assert angular_distances(dev) == pytest.approx(direct(vlm, 12), abs=1e-5)
+    assert not all(row.is_plain for rows, _, _ in DevLoss(vlm, PICTURES, 12).batches for row in rows)
+    assert angular_distances(looked_at(vlm, 12)) == pytest.approx(direct(vlm, 12), abs=1e-5)
 
 
 def test_a_layer_that_does_nothing_has_distance_0_and_goes_first(vlm: VLM) -> None:
@@ -92,7 +97,7 @@ def test_a_layer_that_does_nothing_has_distance_0_and_goes_first(vlm: VLM) -> No
     kept = {n: p.data.clone() for n, p in layer.named_parameters()}
     layer.self_attn.o_proj.weight.data.zero_()
     layer.mlp.down_proj.weight.data.zero_()
-    found = angular_distances(DevLoss(vlm, PICTURES, TURNS))
+    found = angular_distances(looked_at(vlm))
     for name, parameter in layer.named_parameters():
         parameter.data = kept[name]
     assert found[2] == pytest.approx(0, abs=1e-6)
@@ -103,10 +108,10 @@ def test_prune_removes_the_layers_that_turn_least(vlm: VLM, tiny_llava: Path, tm
     recipe = recipe_of(makes="small", base=str(tiny_llava), remove=2, by="angular", pictures=PICTURES, turns=TURNS)
     found = resolve(str(prune(recipe, tmp_path / "out", "cpu")))
     (step,) = found.lineage[0].steps
-    least = sorted(np.argsort(angular_distances(DevLoss(vlm, PICTURES, TURNS)))[:2].tolist())
+    least = sorted(np.argsort(angular_distances(looked_at(vlm)))[:2].tolist())
     assert list(found.removed[0]) == least
     assert step.method == "angular"
-    assert step.note.startswith("angular distance of layers 0, 1, ...: 0.")
+    assert step.note.startswith("removed in the order [")
 
 
 def test_hooks_are_gone_afterwards(vlm: VLM, distances: list[float]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,10 @@ from vrbench.pocket.turns import turns
 from vrbench.pocket.world import draw, scene
 from vrbench.records import Step
 from vrbench.surgery import PruneRecipe, prune, recipe_of
-from vrbench.surgery.measured import DevLoss, choose, left_out, loss_without
+from vrbench.surgery.measured import DevLoss, loss_without
+from vrbench.surgery.predict import loss_each
+from vrbench.surgery.skipped import left_out
+from vrbench.surgery.ways import greedily
 
 PICTURES, TURNS = 3, 2
 
@@ -80,28 +82,11 @@ def test_the_first_choice_is_the_best_of_all_and_each_next_the_best_that_is_left
     first = min(single, key=single.__getitem__)
     pairs = {layer: loss_without(loss, [first, layer]) for layer in range(tiny.DEPTH) if layer != first}
     second = min(pairs, key=pairs.__getitem__)
-    removed, losses = choose(partial(loss_without, loss), range(tiny.DEPTH), 2)
-    assert removed == [first, second]
-    assert losses == pytest.approx([loss_without(loss, []), single[first], pairs[second]])
+    found = greedily(partial(loss_each, loss), loss.loss(), range(tiny.DEPTH), 2)
+    assert found.order == (first, second)
+    assert found.values == pytest.approx([loss_without(loss, []), single[first], pairs[second]], abs=1e-5)
+    assert found.singles == pytest.approx(single, abs=1e-5)
     assert len(set(single.values())) == tiny.DEPTH  # so that the best is one
-
-
-class Table:
-    """Losses by the set of layers that are removed, such that greedy choice and the best pair differ."""
-
-    def __init__(self) -> None:
-        self.losses = {frozenset(pair): 5.0 + sum(pair) for pair in itertools.combinations(range(4), 2)}
-        self.losses |= {frozenset([layer]): 3.0 + layer for layer in range(4)}
-        self.losses |= {frozenset(): 1.0, frozenset([2, 3]): 0.1}
-
-    def without(self, removed: list[int]) -> float:
-        return self.losses[frozenset(removed)]
-
-
-def test_only_candidates_go() -> None:
-    table: Any = Table()
-    assert choose(table.without, range(4), 2) == ([0, 1], [1.0, 3.0, 6.0])
-    assert choose(table.without, [3, 2], 2) == ([2, 3], [1.0, 5.0, 0.1])
 
 
 class TestPrune:

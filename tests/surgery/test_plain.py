@@ -18,9 +18,9 @@ from vrbench.models.prune import remove_layers
 from vrbench.models.vlm import VLM
 from vrbench.pocket.turns import turns
 from vrbench.pocket.world import scene
-from vrbench.surgery.angular import angular_distances
-from vrbench.surgery.measured import DevLoss, left_out, loss_without
+from vrbench.surgery.measured import DevLoss, loss_without
 from vrbench.surgery.plain import PlainLoss
+from vrbench.surgery.skipped import left_out
 
 PICTURES, TURNS = 2, 2
 
@@ -43,11 +43,6 @@ class Plain:
 @pytest.fixture(scope="module")
 def vlm(tiny_llava: Path) -> VLM:
     return load_vlm(resolve(str(tiny_llava)))
-
-
-def test_distances_are_those_of_packed_rows(vlm: VLM) -> None:
-    packed = angular_distances(DevLoss(vlm, PICTURES, TURNS))
-    assert angular_distances(PlainLoss(Plain(vlm), PICTURES, TURNS)) == pytest.approx(packed, abs=1e-5)
 
 
 @pytest.mark.parametrize("removed", [(), (1, 3)])

@@ -110,7 +110,8 @@ def test_the_written_folder_is_the_tuned_model(family: str, tuning: str, tmp_pat
     assert torch.allclose(ours, theirs, atol=2e-4) and not torch.allclose(ours, logits(before, batch), atol=0.05)
     assert changed(vlm.model, before) == ({1, 3}, True, False)
     told = describe(str(out))
-    assert told.against is not None and (told.against.tuned, told.against.others) == ("1,3", ("projector",))
+    assert told.against is not None and told.parameters == describe(str(base)).parameters
+    assert (told.against.tuned, told.against.others) == ("1,3", ("projector",))
 
 
 def test_a_base_that_is_pruned_and_tuned_itself(tmp_path: Path, trained: list[Any]) -> None:
@@ -133,6 +134,10 @@ def test_the_share_and_the_faults_are_told(tmp_path: Path) -> None:
     half = recipe(base, tmp_path, {"share": 0.4, "subset": "uniform", "length": 28}, epochs=1.0, steps=None)
     out = train(half, tmp_path / "out", device="cpu")
     told = json.loads(resolve(str(out)).lineage[0].steps[-1].note)
+    (tmp_path / "moved").mkdir()
+    for folder in (base, out):
+        folder.rename(tmp_path / "moved" / folder.name)
+    assert resolve(str(tmp_path / "moved" / "out")).depth == tiny.DEPTH  # its base is found beside it
     assert told["of"] == 5 and told["samples"] + told["left_out"].get("longer than data.length", 0) == 2
     (tmp_path / "images" / "0.png").unlink()
     wrong = half.model_copy(update={"base": str(tmp_path / "nowhere")})

@@ -59,6 +59,15 @@ def test_the_samples_of_a_step_are_of_one_kind_and_like_lengths() -> None:
     assert len(set(first.tolist())) == 3 and (np.diff(first) != 0).sum() > 5  # kinds are mixed over the steps
 
 
+@pytest.mark.parametrize(("family", "together"), [("llava", True), ("mllama", False)])
+def test_only_mllama_needs_the_same_number_of_pictures_in_a_step(family: str, together: bool) -> None:
+    made = SupervisedSet([WORDS, ONE, TWO] * 4, Supervised(loaded(family)))
+    pictures = np.array([len(sample.pictures) for sample in made.samples])
+    steps = [set(pictures[step].tolist()) for step in made.order(4, 3, seed=0).reshape(3, 4)]
+    assert all((0 in step) == (step == {0}) for step in steps)
+    assert any(step == {1, 2} for step in steps) == together
+
+
 @pytest.mark.parametrize(("count", "batch", "steps"), [(10, 4, 3), (10, 4, 8), (3, 8, 2), (7, 2, 30)])
 def test_every_sample_comes_as_often_as_any_other_within_two(count: int, batch: int, steps: int) -> None:
     order = grouped(np.arange(count) % 2, np.ones(count, dtype=int), batch, steps, seed=3)

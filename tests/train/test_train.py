@@ -14,12 +14,16 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from vrbench.cache import file_digest
 from vrbench.checkpoint import resolve
-from vrbench.errors import VrbenchError
+from vrbench.errors import ManyFaults, VrbenchError
+from vrbench.layers import LayerSet
 from vrbench.models import pocket, smollm2
 from vrbench.models.load import load_vlm
 from vrbench.pocket import easy_vqa
-from vrbench.records import Lineage
+from vrbench.records import Base, Lineage, Step
 from vrbench.train import load, publish, stages, train
+from vrbench.train.learner import Learner
+from vrbench.train.sampling import drawn
+from vrbench.train.starting import outline
 
 DEPTH = 4
 TUNED = (0, 2)
@@ -140,6 +144,124 @@ class TestTuned:
     def test_the_same_recipe_makes_the_same_weights(self, base: Path, tuned: Path, tmp_path: Path) -> None:
         again = train("pocket-region", tmp_path / "again", {**TUNE, "base": str(base)}, device="cpu")
         assert lineage(again).weights == lineage(tuned).weights
+
+
+class TestOtherTunings:
+    """What comes out loads, and differs from its base where it was tuned and nowhere else."""
+
+    @staticmethod
+    def made(base: Path, out: Path, **changes: str) -> tuple[Lineage, set[str]]:
+        """(the lineage, the parameters that differ from the base's)."""
+        keys = {f"tune.{key}": value for key, value in changes.items()}
+        folder = train("pocket-region", out, {**TUNE, "base": str(base), **keys}, device="cpu")
+        before, after = (load_vlm(resolve(str(one))).model.state_dict() for one in (base, folder))
+        return lineage(folder), {name for name in before if not torch.equal(before[name], after[name])}
+
+    def test_whole_weights_become_a_delta(self, base: Path, tmp_path: Path) -> None:
+        found, changed = self.made(base, tmp_path / "out", tuning="weights")
+        assert set(found.weights) == {"delta.safetensors"} and found.steps[0].method == "weights"
+        norms = {name for name in changed if "layernorm" in name}
+        assert len(norms) == 4  # both of both layers: all weights are tuned
+        places = {int(name.split(".layers.")[1].split(".")[0]) for name in changed if ".language_model." in name}
+        assert places == set(TUNED)
+        assert any(".multi_modal_projector." in name for name in changed)
+
+    def test_lisa_tunes_those_that_were_drawn(self, base: Path, tmp_path: Path) -> None:
+        asked = {"tuning": "weights", "sampling": "1", "every": "1", "layers": "all"}
+        found, changed = self.made(base, tmp_path / "out", **asked)
+        places = {int(name.split(".layers.")[1].split(".")[0]) for name in changed if ".language_model." in name}
+        expected = {layer for step in range(2) for layer in drawn(LayerSet.all(DEPTH), 1, 3, step)}
+        assert expected <= places  # rounding to bfloat16 changes the others
+        assert found.steps[0].layers == "all"
+
+    def test_the_projector_alone(self, base: Path, tmp_path: Path) -> None:
+        found, changed = self.made(base, tmp_path / "out", layers="none")
+        assert set(found.weights) == {"projector.safetensors"}
+        assert (found.steps[0].method, found.steps[0].layers) == ("projector", "none")
+        assert changed and all(".multi_modal_projector." in name for name in changed)
+
+    def test_the_layers_alone_with_lora_on_their_attention(self, base: Path, tmp_path: Path) -> None:
+        found, changed = self.made(base, tmp_path / "out", modules="attention", lr_projector="0")
+        assert set(found.weights) == {"adapter_model.safetensors"}
+        assert changed and all(".self_attn." in name for name in changed)
+
+    def test_a_pruned_checkpoint_is_healed(self, base: Path, tuned: Path, tmp_path: Path) -> None:
+        pruned = tmp_path / "pruned"
+        pruned.mkdir()
+        step = Step(kind="pruned", layers="1", depth=DEPTH)
+        below = Lineage(id="pruned", family="llava", depth=DEPTH - 1, steps=(step,),
+                        base=Base(id=str(tuned), digest=resolve(str(tuned)).digest))  # fmt: skip
+        (pruned / "vrbench.json").write_text(below.model_dump_json())
+        healed = train("pocket-heal", tmp_path / "healed", {**TUNE, "base": str(pruned), "tune.layers": "all"}, "cpu")
+        found = resolve(str(healed))
+        assert (found.depth, load_vlm(found).depth) == (DEPTH - 1, DEPTH - 1)
+        assert [(s.stage, s.kind, s.layers, s.depth) for s in found.lineage[0].steps] == [("heal", "trained", "all", 3)]
+
+    def test_an_epoch_of_a_share_in_bfloat16(self, base: Path, tmp_path: Path) -> None:
+        keys = {
+            "tune.epochs": "2",
+            "data.share": "0.5",
+            "dtype": "bfloat16",
+            "tune.schedule": "linear",
+            "data.dev": "3",
+        }
+        given = {key: value for key, value in TUNE.items() if key != "tune.steps"}
+        folder = train("pocket-region", tmp_path / "out", {**given, "base": str(base), **keys}, device="cpu")
+        assert json.loads(lineage(folder).steps[0].note)["steps"] == 2  # 2 x 3 pictures by 4 a step
+
+
+class TestGoneOn:
+    def test_a_run_that_stopped_goes_on_and_leaves_no_state(
+        self, base: Path, tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Stopped after its last step, while it was written; what `test_trainer` kills is stopped in between."""
+        out, asked = tmp_path / "out", {**TUNE, "base": str(base)}
+        with monkeypatch.context() as patch:
+            patch.setattr(publish, "save_tensors", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+            with pytest.raises(OSError, match="disk full"):
+                train("pocket-region", out, asked, device="cpu")
+        assert (out / "state" / "tune" / "checkpoint-2" / "whole").exists()
+        with pytest.raises(VrbenchError, match="holds the state of another recipe"):
+            train("pocket-region", out, {**asked, "seed": "4"}, device="cpu")
+        with pytest.raises(VrbenchError, match="is half made: its training was stopped"):
+            resolve(str(out))
+        train("pocket-region", out, asked, device="cpu")
+        assert lineage(out).weights == lineage(tuned).weights
+        assert not (out / "state").exists()
+
+    def test_a_run_that_ran_out_of_memory_before_it_saved_leaves_nothing(
+        self, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: object) -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        monkeypatch.setattr(Learner, "states", full)
+        with pytest.raises(VrbenchError, match=r"tune: memory ran out with 4 samples a step.*rows of up to \d+ tokens"):
+            train("pocket-region", tmp_path / "out", {**TUNE, "base": str(base)}, device="cpu")
+        assert not (tmp_path / "out").exists()
+
+
+class TestDryRun:
+    def test_it_says_layers_parameters_and_steps_and_makes_nothing(self, base: Path, tmp_path: Path) -> None:
+        asked = {**TUNE, "base": str(base), "tune.layers": "sparse-uniform:2", "tune.rank": "1"}
+        told = outline(load("pocket-region", asked), tmp_path / "out")
+        q, kv, ffn = 2 * 48, 48 + 16, 48 + 64
+        layers, projector = 2 * (2 * q + 2 * kv + 3 * ffn), (32 * 48 + 48) + (48 * 48 + 48)
+        parts = f"({layers:,} in the layers, {projector:,} in the projector)"
+        for line in (
+            "schedule: cosine", "# layers: 2 of 4: 0 2", "# steps: 2, of 4 samples each",
+            f"# trainable parameters: {layers + projector:,} {parts}",
+        ):  # fmt: skip
+            assert line in told
+        assert not (tmp_path / "out").exists()
+
+    def test_it_tells_the_faults_that_the_training_would_tell(self, base: Path, tmp_path: Path) -> None:
+        asked = {**TUNE, "base": str(base), "tune.sampling": "3"}
+        (tmp_path / "vrbench.json").write_text("{}")
+        with pytest.raises(ManyFaults) as told:
+            outline(load("pocket-region", asked), tmp_path)
+        assert "already holds a checkpoint" in told.value.faults[0]
+        assert told.value.faults[1] == "tune.sampling is 3; tune.layers = 0,2 are 2 to draw from"
 
 
 class TestRefused:

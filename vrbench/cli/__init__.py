@@ -12,6 +12,7 @@ import typer
 from vrbench.cache import cache_folder
 from vrbench.cli.checkpoints import convert, inspect, prune, restore
 from vrbench.cli.data import check, fetch
+from vrbench.cli.layers import layers
 from vrbench.cli.measuring import compare, run, schema, tasks, version
 from vrbench.cli.options import OURS, USERS
 from vrbench.cli.profile import profile
@@ -24,6 +25,7 @@ COMMANDS: dict[Callable[..., None], str] = {
     tasks: "vrbench tasks 'pocket_visual,text'; vrbench tasks mme --data-root DATA",
     train: "vrbench train pocket-region --out checkpoints/region --set tune.layers=sparse-uniform:4",
     profile: "vrbench profile --shape llava-1.5-7b --tuning lora --out profile.json",
+    layers: "vrbench layers change --n 8 --ckpt pocket/full --out change-8.json; vrbench layers --list",
     inspect: "vrbench inspect pocket/region-pruned-2 --base pocket/base; vrbench inspect MODEL --base B --json",
     convert: "vrbench convert llava-lora checkpoints/llava --base vicuna-7b-v1.5 --vision-tower clip-336",
     prune: "vrbench prune pocket/region --remove 2 --out checkpoints/region-pruned-2",

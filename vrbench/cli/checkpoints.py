@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from vrbench.cli.options import Checkpoint, Device, Id, Out
+from vrbench.errors import VrbenchError
 
 
 def inspect(
@@ -48,14 +49,26 @@ def convert(
 
 def prune(
     ckpt: Checkpoint,
-    remove: Annotated[int, typer.Option(help="How many decoder layers go.")],
-    out: Out,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Checkpoint folder to make.")] = None,
+    remove: Annotated[int | None, typer.Option(help="How many decoder layers go.")] = None,
+    layers: Annotated[str | None, typer.Option(help="Which go, such as '3,7'; instead of --remove.")] = None,
     by: Annotated[
-        str, typer.Option(help="loss (of right answers on dev pictures), or angular (distance of output from input).")
-    ] = "loss",
+        str | None,
+        typer.Option(
+            help="How they are chosen: loss (of right answers on dev pictures, the default), divergence, angular, "
+            "block-influence, ...; a wrong name lists all."
+        ),
+    ] = None,
+    block: Annotated[
+        bool, typer.Option("--block", help="Consecutive layers, over which the angular distance is least.")
+    ] = False,
     outside_region: Annotated[
         bool, typer.Option("--outside-region/--all-layers", help="Whether the layers that were tuned stay.")
     ] = True,
+    order: Annotated[Path | None, typer.Option(help="File of --save-order whose first layers go.")] = None,
+    save_order: Annotated[
+        Path | None, typer.Option(help="Write the order in which --remove layers go, instead of a folder.")
+    ] = None,
     whole: Annotated[
         bool, typer.Option("--whole", help="Write the whole smaller model; else only what is removed from the base.")
     ] = False,
@@ -63,15 +76,20 @@ def prune(
     pictures: Annotated[int, typer.Option(help="Dev pictures on which layers are measured.")] = 200,
     device: Device = "auto",
 ) -> None:
-    """Remove the decoder layers that a checkpoint misses least."""
+    """Remove the decoder layers that a checkpoint misses least, or measure once in which order they go."""
+    from vrbench.surgery import order_layers, recipe_of
     from vrbench.surgery import prune as prune_layers
-    from vrbench.surgery import recipe_of
 
+    if (out is None) == (save_order is None):
+        raise VrbenchError("name either the folder to make, with --out, or the file of an order, with --save-order")
     recipe = recipe_of(
-        makes=id_ or out.resolve().name, base=ckpt, remove=remove, by=by, outside_region=outside_region,
-        pictures=pictures,
+        makes=id_ or (out.resolve().name if out else ckpt), base=ckpt, remove=remove, layers=layers, by=by,
+        order=str(order) if order else None, block=block, outside_region=outside_region, pictures=pictures,
     )  # fmt: skip
-    print(f"checkpoint: {prune_layers(recipe, out, device, whole)}")
+    if save_order:
+        print(f"order: {order_layers(recipe, save_order, device)}")
+    elif out:
+        print(f"checkpoint: {prune_layers(recipe, out, device, whole)}")
 
 
 def restore(

@@ -109,6 +109,12 @@ class VLM(LoadedModel):
     def hidden(
         self, rows: Sequence[Row], pictures: Mapping[int, torch.Tensor], cache: DynamicCache | None = None
     ) -> torch.Tensor:
+        """As `states`, with no gradient."""
+        return self.states(rows, pictures, cache)
+
+    def states(
+        self, rows: Sequence[Row], pictures: Mapping[int, torch.Tensor], cache: DynamicCache | None = None
+    ) -> torch.Tensor:
         """The decoder's last hidden states, [rows, longest row, hidden]; rows are padded on the right.
 
         Args:
@@ -133,7 +139,7 @@ class VLM(LoadedModel):
         Args:
             rows: packed sequences: context and continuation, without the continuation's last token.
             targets: sequence number -> token ids of its continuation.
-            pictures: as in `hidden`.
+            pictures: as in `states`.
 
         Returns:
             sequence number -> (sum of log-probabilities in nats, is greedy).

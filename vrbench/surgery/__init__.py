@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from vrbench.layers import LayerSet
     from vrbench.records import Step
 
-__all__ = ["PruneRecipe", "prune", "recipe_of", "restore", "write_delta"]
+__all__ = ["PruneRecipe", "order_layers", "prune", "recipe_of", "restore", "write_delta"]
 
 
 def prune(recipe: PruneRecipe, out: str | Path, device: str = "auto", whole: bool = False) -> Path:
@@ -29,6 +29,22 @@ def prune(recipe: PruneRecipe, out: str | Path, device: str = "auto", whole: boo
     from vrbench.surgery.pruning import prune as prune_layers
 
     return prune_layers(recipe, Path(out), device, whole)
+
+
+def order_layers(recipe: PruneRecipe, file: str | Path, device: str = "auto") -> Path:
+    """Measure once in which order layers go, and write it; any number of its first ones can be removed afterwards.
+
+    Args:
+        recipe: whose `remove` is how many layers the order has at most; `order` of a later recipe names the file.
+        file: JSON file to write, a `vrbench.surgery.curve.RemovalOrder`.
+        device: where it is measured: auto, cpu or cuda.
+
+    Raises:
+        VrbenchError: the base cannot be had, more layers are to go than may, or the recipe names them already.
+    """
+    from vrbench.surgery.curve import order_layers as measure
+
+    return measure(recipe, Path(file), device)
 
 
 def restore(ckpt: str, layers: str, backbone: str, out: str | Path, id_: str = "") -> Path:

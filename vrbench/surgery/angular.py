@@ -1,19 +1,18 @@
-"""How far each decoder layer turns what passes through it: the angular distance between its input and its output."""
+"""How far decoder layers turn what passes through them: angular distances, of single layers and of blocks of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections import deque
 
 import torch
 
 from vrbench.models import anatomy
-from vrbench.surgery.measured import Dev
+from vrbench.surgery.samples import Samples, Tokens
+from vrbench.surgery.states import Weighted, angles, layer_means, watched
 
 
-def angular_distances(dev: Dev) -> list[float]:
-    """The angular distance of each decoder layer over dev pictures; 0 for a layer that turns nothing, at most 1.
+def angular_distances(of: Weighted) -> list[float]:
+    """The angular distance of each decoder layer; 0 for a layer that turns nothing, at most 1.
 
     With x_t and y_t the hidden states that enter and leave a layer at token t of a sample of T tokens, it is the mean
     over the samples of
@@ -26,42 +25,48 @@ def angular_distances(dev: Dev) -> list[float]:
     no direction; its distance to any other is 1/2. Nothing but the sums is kept from pass to pass.
 
     Args:
-        dev: pictures with questions and answers, for a model in float32; cosines near 1 are told apart in float64.
+        of: samples, for a model in float32; cosines near 1 are told apart in float64.
 
     Returns:
         One number a layer.
     """
-    layers = anatomy.decoder_layers(dev.vlm.model)
-    sums = torch.zeros(len(layers), dtype=torch.float64)
-    for shares, run in dev.passes():
-        with _adding(layers, shares, sums):
-            run()
-    return [float(total) / dev.samples for total in sums]
+    return layer_means(of, angles)[0]
 
 
-@contextmanager
-def _adding(layers: torch.nn.ModuleList, shares: Sequence[torch.Tensor], sums: torch.Tensor) -> Iterator[None]:
-    """Add every layer's distances to the sums while a pass goes on; shares[i] is what the tokens of row i count."""
+def block_distances(samples: Samples, longest: int, tokens: Tokens = "last") -> list[list[float]]:
+    """The angular distance over every block of 1, 2, ... consecutive layers.
 
-    def hook(layer: int) -> Any:
-        def add(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            entering = args[0] if args else kwargs["hidden_states"]
-            leaving = output[0] if isinstance(output, tuple) else output
-            for row, share in enumerate(shares):
-                turned = _angles(entering[row, : len(share)], leaving[row, : len(share)])
-                sums[layer] += (turned.cpu() * share).sum()
+    With x(l) what enters layer l, and y(l) what leaves it, at the last token T of a sample, the distance over the block
+    of layers l to l + n - 1 is the mean over the samples of
 
-        return add
+        d(l, n) = (1 / pi) * arccos(x(l)_T . y(l + n - 1)_T / (|x(l)_T| |y(l + n - 1)_T|))
 
-    handles = [module.register_forward_hook(hook(layer), with_kwargs=True) for layer, module in enumerate(layers)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    Source: Gromov et al. 2024 (arXiv:2403.17887), equation 7, where the block with the least distance is the one to
+    remove. The last token is that before the end of the answer, or of the prompt where there is none.
 
+    Args:
+        samples: what passes through the model; held at a time are the states of one pass that enter `longest` layers.
+        longest: layers of the longest block, at most the depth.
+        tokens: which tokens of a sample count; over several it is their mean.
 
-def _angles(entering: torch.Tensor, leaving: torch.Tensor) -> torch.Tensor:
-    """[tokens] (1 / pi) * arccos of the cosine between states [tokens, hidden]."""
-    cosines = torch.nn.functional.cosine_similarity(entering.double(), leaving.double(), dim=-1)
-    return cosines.clamp(-1, 1).arccos() / torch.pi
+    Returns:
+        Entry [n - 1][l] is d(l, n); there are depth - n + 1 blocks of n layers.
+    """
+    depth = len(anatomy.decoder_layers(samples.vlm.model))
+    sums = torch.zeros(longest, depth, dtype=torch.float64)
+    for each in samples.looks():
+        weights = each.shares(tokens)
+        rows, places = (index.to(samples.vlm.device) for index in weights.nonzero(as_tuple=True))
+        shares = weights[weights > 0].to(samples.vlm.device)
+        entered: deque[torch.Tensor] = deque(maxlen=longest)
+
+        def see(layer: int, entering: torch.Tensor, leaving: torch.Tensor) -> None:
+            entered.append(entering[rows, places])  # noqa: B023  # called within this turn of the loop
+            left = leaving[rows, places]  # noqa: B023
+            for n, before in enumerate(reversed(entered), 1):  # noqa: B023
+                sums[n - 1, layer - n + 1] += float((angles(before, left) * shares).sum())  # noqa: B023
+
+        with watched(samples.vlm.model, see):
+            each.run()
+    means = (sums / samples.samples).tolist()
+    return [means[n - 1][: depth - n + 1] for n in range(1, longest + 1)]

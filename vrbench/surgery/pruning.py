@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import json
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from vrbench.checkpoint import Checkpoint, resolve
 from vrbench.device import chosen_device
-from vrbench.errors import VrbenchError
-from vrbench.layers import LayerSet
-from vrbench.models.fixed import fixed_layers
-from vrbench.models.load import first_folder, load_vlm
+from vrbench.errors import VrbenchError, raise_all
+from vrbench.layers import LayerSet, select
+from vrbench.models.load import load_vlm
 from vrbench.records import Base, Lineage, Step
-from vrbench.surgery.angular import angular_distances
+from vrbench.surgery.candidates import Candidates, candidates_of
+from vrbench.surgery.curve import read_order, removal_order
 from vrbench.surgery.folder import made_folder, name_beside, refuse_taken, write_lineage
-from vrbench.surgery.measured import choose, dev_of, loss_without
+from vrbench.surgery.names import BLOCK
 from vrbench.surgery.recipe import PruneRecipe
 from vrbench.surgery.whole import write_whole
 from vrbench.writing import write_atomically
+
+Removed = tuple[LayerSet, str, str]
+"""The layers that go, how they were chosen, and what is known of the choice."""
 
 
 def prune(recipe: PruneRecipe, out: Path, device: str, whole: bool) -> Path:
@@ -27,14 +28,8 @@ def prune(recipe: PruneRecipe, out: Path, device: str, whole: bool) -> Path:
     where = chosen_device(device)
     refuse_taken(out)
     base = resolve(recipe.base)
-    fixed = _fixed(base)
-    candidates = _candidates(base, recipe.outside_region, fixed)
-    most = min(len(candidates), base.depth - 1)  # one layer must stay
-    if recipe.remove > most:
-        why = "".join(f"; layer {layer}: {reason}" for layer, reason in sorted(fixed.items())[:1])
-        raise VrbenchError(f"{recipe.remove} layers are to go, but of {base.depth} only {most} may{why}")
-    removed, note = _choose(load_vlm(base, where, "float32"), recipe, candidates)
-    lineage = _lineage(recipe, out, base, removed, note)
+    candidates = candidates_of(base, recipe.outside_region)
+    lineage = _lineage(recipe, out, base, _removed(recipe, base, candidates, where))
     with made_folder(out) as folder:
         write_atomically(folder / "recipe.yaml", recipe.text())
         write_lineage(folder, lineage)
@@ -44,48 +39,67 @@ def prune(recipe: PruneRecipe, out: Path, device: str, whole: bool) -> Path:
     return out
 
 
-def _fixed(base: Checkpoint) -> dict[int, str]:
-    """Layer as it is counted now -> why it may not go."""
-    file = first_folder(base) / "config.json"
-    fixed = fixed_layers(json.loads(file.read_text(encoding="utf-8")))
-    left = list(range(base.root.depth))
-    for change in _all_changes(base):
-        left = [number for i, number in enumerate(left) if i not in change]
-    return {i: fixed[number] for i, number in enumerate(left) if number in fixed}
+def _removed(recipe: PruneRecipe, base: Checkpoint, candidates: Candidates, device: str) -> Removed:
+    if recipe.layers:
+        layers = select(recipe.layers, base.depth)
+        raise_all(candidates.layer_faults(layers))
+        return layers, recipe.by, "named; not healed"
+    count = recipe.remove or 0
+    raise_all(candidates.number_faults(count))
+    choose: Callable[[PruneRecipe, Checkpoint, Candidates, str], Removed] = _ordered
+    if recipe.order:
+        choose = _from_file
+    elif recipe.by == BLOCK:
+        choose = _block
+    return choose(recipe, base, candidates, device)
 
 
-def _all_changes(checkpoint: Checkpoint) -> list[LayerSet]:
-    below = _all_changes(checkpoint.base) if checkpoint.base else []
-    return [*below, *checkpoint.removed]
-
-
-def _candidates(base: Checkpoint, outside_region: bool, fixed: dict[int, str]) -> list[int]:
-    """All layers that may go, or those of them that the latest training left alone."""
-    stays = {*fixed, *(base.origins.tuned if outside_region else ())}
-    return [layer for layer in range(base.depth) if layer not in stays]
-
-
-def _choose(vlm: Any, recipe: PruneRecipe, candidates: list[int]) -> tuple[list[int], str]:
-    """The layers that go, the least missed first, and how they were found."""
-    dev = dev_of(vlm, recipe.pictures, recipe.turns)
-    if recipe.by == "angular":
-        distances = angular_distances(dev)
-        removed = sorted(candidates, key=distances.__getitem__)[: recipe.remove]
-        measured = ", ".join(f"{value:.4f}" for value in distances)
-        return removed, f"angular distance of layers 0, 1, ...: {measured}; not healed"
-    removed, losses = choose(partial(loss_without, dev), candidates, recipe.remove)
-    measured = ", ".join(f"{value:.4f}" for value in losses)
-    order = f"removed in the order {removed}"
-    return removed, f"{order}; dev loss with 0, 1, ... removed: {measured} nats an answer; not healed"
-
-
-def _lineage(recipe: PruneRecipe, out: Path, base: Checkpoint, removed: list[int], note: str) -> Lineage:
-    step = Step(
-        kind="pruned", layers=str(LayerSet.of(removed, base.depth)), depth=base.depth, method=recipe.by,
-        recipe_digest=recipe.digest, note=note,
+def _ordered(recipe: PruneRecipe, base: Checkpoint, candidates: Candidates, device: str) -> Removed:
+    count = recipe.remove or 0
+    order = removal_order(
+        base, recipe.by, count, outside_region=recipe.outside_region, pictures=recipe.pictures, turns=recipe.turns,
+        device=device,
     )  # fmt: skip
+    return LayerSet.of(order.order, base.depth), order.by, order.told(count)
+
+
+def _from_file(recipe: PruneRecipe, base: Checkpoint, candidates: Candidates, device: str) -> Removed:
+    count = recipe.remove or 0
+    order = read_order(Path(recipe.order), base)
+    if count > len(order.order):
+        raise VrbenchError(f"{count} layers are to go; order {recipe.order!r} has {len(order.order)}")
+    layers = LayerSet.of(order.order[:count], base.depth)
+    raise_all(candidates.layer_faults(layers))
+    return layers, order.by, order.told(count)
+
+
+def _block(recipe: PruneRecipe, base: Checkpoint, candidates: Candidates, device: str) -> Removed:
+    """The consecutive layers, all of which may go, over which the states turn least."""
+    from vrbench.surgery.angular import block_distances
+    from vrbench.surgery.questions import DevQuestions
+    from vrbench.surgery.samples import Samples
+
+    count = recipe.remove or 0
+    free = [i for i in range(base.depth - count + 1) if {*range(i, i + count)} <= {*candidates.layers}]
+    if not free:
+        raise VrbenchError(f"no {count} consecutive layers may go; those that may are {_text(candidates)}")
+    samples = Samples(load_vlm(base, device, "float32"), DevQuestions(recipe.pictures, recipe.turns))
+    distances = block_distances(samples, count)[-1]
+    first = min(free, key=distances.__getitem__)
+    told = ", ".join(f"{value:.4f}" for value in distances)
+    note = f"angular distance over {count} layers from layer 0, 1, ... on: {told}; not healed"
+    return LayerSet.of(range(first, first + count), base.depth), BLOCK, note
+
+
+def _text(candidates: Candidates) -> str:
+    return str(LayerSet.of(candidates.layers, candidates.depth))
+
+
+def _lineage(recipe: PruneRecipe, out: Path, base: Checkpoint, removed: Removed) -> Lineage:
+    layers, by, note = removed
+    step = Step(kind="pruned", layers=str(layers), depth=base.depth, method=by, recipe_digest=recipe.digest, note=note)
     return Lineage(
-        id=recipe.makes, family=base.family, depth=base.depth - len(removed), steps=(step,),
+        id=recipe.makes, family=base.family, depth=base.depth - len(layers), steps=(step,),
         base=Base(id=name_beside(recipe.base, out), digest=base.digest),
         licence=base.lineage[0].licence if base.lineage else "",
     )  # fmt: skip

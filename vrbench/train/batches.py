@@ -17,9 +17,6 @@ PICTURES_OF_SAMPLE = "aspect_ratio_ids"
 ROW_A_SAMPLE = ("pixel_attention_mask", PICTURES_OF_SAMPLE)
 """Inputs that tell that pixels have a row for each sample (Idefics3, Mllama), and not for each picture."""
 
-FIRST_TILE = "aspect_ratio_mask"
-"""Mllama's: of a picture that is not there the first tile counts, as its image processor has it."""
-
 
 def joined(rows: Sequence[Mapping[str, Tensor]], by_token: Collection[str]) -> dict[str, Tensor]:
     """One batch of single samples' inputs.
@@ -34,22 +31,15 @@ def joined(rows: Sequence[Mapping[str, Tensor]], by_token: Collection[str]) -> d
     """
     batch = {}
     for name in dict.fromkeys(name for row in rows for name in row):
-        model = next(row[name] for row in rows if name in row)
+        like = next(row[name] for row in rows if name in row)
+        empty = like.new_zeros(1, *like.shape[1:])
         every = name in by_token or any(kind in row for row in rows for kind in ROW_A_SAMPLE)
-        tensors = [row[name] if name in row else _absent(name, model, row) for row in rows if every or name in row]
+        tensors = [row[name] if name in row else empty for row in rows if every or name in row]
         sizes = [max(sides) for sides in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
         if name in by_token:
             sizes[0] = max(row["input_ids"].shape[1] for row in rows)
         batch[name] = torch.cat([_filled(t, sizes, IGNORED if name == "labels" else 0) for t in tensors])
     return batch
-
-
-def _absent(name: str, model: Tensor, row: Mapping[str, Tensor]) -> Tensor:
-    """What a sample without pictures has in the place of an input that others have."""
-    empty = model.new_zeros(1, *model.shape[1:])
-    if name == FIRST_TILE:
-        empty[..., 0] = 1
-    return empty
 
 
 def _filled(tensor: Tensor, sizes: Sequence[int], fill: int) -> Tensor:
@@ -100,7 +90,7 @@ def alike(batch: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
     parts = []
     for number in shown.unique().tolist():
         part = {name: tensor[shown == number] for name, tensor in batch.items()}
-        for name in ("pixel_values", PICTURES_OF_SAMPLE, FIRST_TILE):
+        for name in ("pixel_values", PICTURES_OF_SAMPLE, "aspect_ratio_mask"):
             part[name] = part[name][:, :number]
         part["cross_attention_mask"] = part["cross_attention_mask"][:, :, :number]
         words = ("input_ids", "attention_mask", "labels")

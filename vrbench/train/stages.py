@@ -108,7 +108,7 @@ def tune_base(recipe: TrainRecipe, start: Start, out: Path, device: torch.device
     model = with_lora(vlm.model, layers, settings) if len(layers) and settings.tuning == "lora" else vlm.model
     if start.samples is None:
         assert isinstance(vlm, VLM)  # as load_packed says
-        lessons = _pocket_lessons(recipe, vlm, model, device)
+        lessons = pocket_lessons_of(recipe, vlm, model, device)
     else:
         lessons = conversation_lessons(recipe, start.samples, vlm)
     losses = tune(model, layers, lessons, recipe, device, state / recipe.stage)
@@ -128,7 +128,7 @@ def tune_base(recipe: TrainRecipe, start: Start, out: Path, device: torch.device
     return publish(out, lineage, recipe)
 
 
-def _pocket_lessons(recipe: TrainRecipe, vlm: VLM, model: Any, device: torch.device) -> Lessons:
+def pocket_lessons_of(recipe: TrainRecipe, vlm: VLM, model: Any, device: torch.device) -> Lessons:
     """The pocket family's packed rows, with the dev split's right answers and perplexity as what is measured."""
     assert recipe.tune is not None and isinstance(recipe.data, Data)
     learner, packer = _learner(model, recipe)

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vrbench.errors import VrbenchError
+from vrbench.lineage import UNFINISHED
 from vrbench.writing import write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-FOLDER = "state"
-"""In a checkpoint folder that is not finished."""
 
 OWNER = "recipe-digest"
 """File in it: sha256 of the recipe that the states are of."""
@@ -33,7 +31,7 @@ def claim_states(out: Path, digest: str) -> Path:
     Raises:
         VrbenchError: it holds the states of another recipe.
     """
-    folder = out / FOLDER
+    folder = out / UNFINISHED
     owner = folder / OWNER
     if owner.is_file() and owner.read_text(encoding="utf-8").strip() != digest:
         raise VrbenchError(

@@ -202,7 +202,7 @@ class Supervised:
     def _end(self, tail: str) -> str:
         """What closes an answer: white space and a token of its own, such as "<|im_end|>"; empty if there is none."""
         bare = tail.lstrip()
-        found = max((token for token in self._added if token and bare.startswith(token)), key=len, default="")
+        found = next((token for token in self._added if token and bare.startswith(token)), "")
         return tail[: len(tail) - len(bare)] + found if found else ""
 
     def _written(self, turns: Sequence[Turn], answered: bool) -> str:

@@ -95,6 +95,9 @@ class Objective(nn.Module):
         self.trained = frozenset(name for name, p in self.named_parameters() if id(p) in wanted)
         self.config = getattr(model, "config", None)  # DeepSpeed's "auto" values are read from it
         self._no_split_modules = getattr(model, "_no_split_modules", None)  # what FSDP wraps one by one
+        self.learning = [p for group in groups for p in group.parameters]
+        self.mode: bool | None = None  # the last that was said; the parts may have come in several modes
+        self.is_sharded = False  # FSDP and DeepSpeed put other parameters in the place of those
         self.register_state_dict_post_hook(_keep_trained)
         self.register_load_state_dict_post_hook(_miss_nothing_frozen)
 
@@ -103,8 +106,18 @@ class Objective(nn.Module):
         return {"loss": self.loss(self.model, batch).float() / num_items_in_batch}
 
     def train(self, mode: bool = True) -> Objective:
-        """As every module's, but free where nothing changes: the Trainer calls it in every step."""
-        return self if self.training == mode == self.model.training else super().train(mode)
+        """As every module's, but free where it was said before: the Trainer says it in every step."""
+        if self.mode != mode:
+            self.mode = mode
+            super().train(mode)
+        return self
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As every module's, without looking through the thousands of modules that LoRA makes of a model."""
+        if self.is_sharded:
+            super().zero_grad(set_to_none)
+        for parameter in self.learning:
+            parameter.grad = None
 
 
 def _keep_trained(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
@@ -134,9 +147,13 @@ class _Drawn(Dataset[Any]):
 class _Trainer(Trainer):
     """The Trainer with our order, groups, rates and counting of items."""
 
+    optimizer: Any
+    lr_scheduler: Any
+
     def __init__(self, groups: Sequence[Group], course: Course, watch: Watch, **given: Any) -> None:
         self.groups, self.course, self.watch = groups, course, watch
         super().__init__(**given)
+        self.model.is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(self.train_dataset)  # its order is the training's
@@ -160,6 +177,11 @@ class _Trainer(Trainer):
         if self.args.world_size == 1:
             return here  # a plain number: no card is waited for
         return self.accelerator.reduce(torch.tensor(here, device=device), reduction="sum")
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        if self.model.is_sharded:
+            return super()._clip_grad_norm(model)
+        return nn.utils.clip_grad_norm_(self.model.learning, self.args.max_grad_norm)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         loss = super().training_step(model, inputs, num_items_in_batch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers import TrainerCallback
 
 from vrbench.layers import LayerSet
 from vrbench.models import anatomy
@@ -98,6 +99,7 @@ def tune(
     recipe: TrainRecipe,
     device: torch.device,
     state: Path | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> list[float]:
     """Train the chosen layers and the projector of a model of any family; returns the losses.
 
@@ -108,6 +110,7 @@ def tune(
         recipe: with the section `tune`.
         device: where the model is.
         state: folder of the saved states.
+        callbacks: more to do at each step.
     """
     settings = recipe.tune
     assert settings is not None
@@ -120,15 +123,16 @@ def tune(
         recipe.warmup, recipe.clip, recipe.seed, recipe.dtype, settings.save_every, state, lessons.tokens,
         changing=settings.sampling is not None or lessons.uneven, workers=lessons.workers,
     )  # fmt: skip
-    callbacks = []
     if settings.sampling is not None:
         by_layer = trained_by_layer(model, layers, settings)
-        callbacks = [LayerSampling(by_layer, layers, settings.sampling, settings.every, recipe.seed)]
+        sampling = LayerSampling(by_layer, layers, settings.sampling, settings.every, recipe.seed)
+        callbacks = [sampling, *callbacks]
     return _fitted(model, lessons, groups, course, device, callbacks)
 
 
 def _fitted(
-    model: Any, lessons: Lessons, groups: list[Group], course: Course, device: torch.device, callbacks: Any = ()
+    model: Any, lessons: Lessons, groups: list[Group], course: Course, device: torch.device,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> list[float]:
     return fit(
         model, lessons.loss, lessons.samples, lessons.collate, groups, course, lessons.order, device, callbacks

@@ -1,0 +1,173 @@
+"""Which score says best what removing layers costs? Orders chosen on some dev pictures, judged on others.
+
+    python -m benchmarks.pruning --work DIR [--ckpt pocket/full pocket/region] [--pictures 400] [--device cuda]
+
+Layers are removed in each score's order, without healing: outside the region, or of all layers where all were tuned.
+What is finished in DIR is not measured again. Results go to benchmarks/results/pruning.md, .json and .png (--out NAME:
+another name); --report-only makes them of the JSON alone. No test item is looked at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.pruning_report import picture, report
+from vrbench.checkpoint import resolve
+from vrbench.device import chosen_device
+from vrbench.models.load import load_vlm
+from vrbench.provenance import device_name, installed
+from vrbench.stats import resample
+from vrbench.surgery.angular import block_distances
+from vrbench.surgery.candidates import candidates_of
+from vrbench.surgery.curve import removal_order
+from vrbench.surgery.measured import Answers, Dev, answers_without, dev_of
+from vrbench.surgery.names import BLOCK, BY, MEASURED
+from vrbench.surgery.questions import DevQuestions
+from vrbench.surgery.samples import Samples
+from vrbench.writing import digest_of, write_atomically
+
+JUDGED_FROM = 10_000
+"""Number of the first dev picture on which orders are judged; they are chosen on pictures from 0 on."""
+
+DRAWS = 2000
+SCORES = (*MEASURED, "taylor", "angular", "block-influence", "multimodal-block-influence", BLOCK)
+RESULTS = Path(__file__).parent / "results"
+
+
+class Subject:
+    """One checkpoint, with what was measured of it in the work folder."""
+
+    def __init__(self, name: str, given: argparse.Namespace) -> None:
+        self.checkpoint = resolve(name)
+        self.given = given
+        self.outside = len(self.checkpoint.origins.tuned) < self.checkpoint.depth  # else no layer might go
+        self.candidates = candidates_of(self.checkpoint, self.outside)
+
+    @cached_property
+    def vlm(self) -> Any:
+        return load_vlm(self.checkpoint, chosen_device(self.given.device), "float32")
+
+    @cached_property
+    def judge(self) -> Dev:
+        return dev_of(self.vlm, self.given.judged, self.given.turns, JUDGED_FROM)
+
+    def kept(self, what: list[Any], measure: Callable[[], Any]) -> Any:
+        """What was measured of it before, or is measured now; JSON."""
+        key = digest_of([self.checkpoint.digest, *what])[:24]
+        file = self.given.work / f"{key}.json"
+        if not file.is_file():
+            started = time.monotonic()
+            value = measure()
+            seconds = round(time.monotonic() - started, 1)
+            write_atomically(file, json.dumps({"of": [self.checkpoint.id, *what], "seconds": seconds, "value": value}))
+            print(f"{self.checkpoint.id}: {what} in {seconds} s", flush=True)
+        return json.loads(file.read_text())
+
+    def removals(self, by: str) -> dict[str, Any]:
+        """The sets that a score removes, [[], [layer], ...], what each candidate scored alone, and the seconds."""
+        pictures, turns = self.given.pictures, self.given.turns
+        found = self.kept(["order", by, pictures, turns, self.given.most], lambda: self._removals(by))
+        return {**found["value"], "seconds": found["seconds"]}
+
+    def _removals(self, by: str) -> dict[str, Any]:
+        most, pictures, turns = self.given.most, self.given.pictures, self.given.turns
+        if by == BLOCK:
+            distances = block_distances(Samples(self.vlm, DevQuestions(pictures, turns)), most)
+            return {"sets": [[], *filter(None, map(self._block, distances))], "scores": {}}
+        order = removal_order(
+            self.checkpoint, by, most, outside_region=self.outside, pictures=pictures, turns=turns,
+            device=self.given.device,
+        )  # fmt: skip
+        sets = [list(order.order[:n]) for n in range(len(order.order) + 1)]
+        return {"sets": sets, "scores": {str(i): order.scores[i] for i in self.candidates.layers}}
+
+    def _block(self, distances: Sequence[float]) -> list[int]:
+        """Of all blocks of some length, by first layer, the one that turns states least; none when none may go."""
+        length = self.checkpoint.depth - len(distances) + 1
+        may_go = set(self.candidates.layers)
+        starts = [i for i in range(len(distances)) if {*range(i, i + length)} <= may_go]
+        first = min(starts, key=distances.__getitem__, default=None)
+        return [] if first is None else [*range(first, first + length)]
+
+    def judged(self, removed: Sequence[int]) -> dict[str, list[float]]:
+        """Loss and share of right answers, each with its interval, without some layers."""
+        what = ["judged", sorted(removed), self.given.judged, self.given.turns]
+        return self.kept(what, lambda: intervals(answers_without(self.judge, sorted(removed)), self.judge))["value"]
+
+    def singles(self) -> dict[str, float]:
+        """Layer -> the loss without it alone, which scores are to predict."""
+
+        def measure() -> Any:
+            found = self.judge.without_each([], self.candidates.layers)
+            return {str(layer): answers.loss for layer, answers in found.items()}
+
+        return self.kept(["singles", self.given.judged, self.given.turns], measure)["value"]
+
+    def record(self) -> dict[str, Any]:
+        """All that the report needs of it."""
+        scores = {by: self.removals(by) for by in self.given.by}
+        for one in scores.values():
+            one["judged"] = [self.judged(removed) for removed in one["sets"]]
+        return {
+            "checkpoint": self.checkpoint.id, "digest": self.checkpoint.digest, "depth": self.checkpoint.depth,
+            "candidates": list(self.candidates.layers), "region": list(self.candidates.region),
+            "scores": scores, "singles": self.singles(),
+        }  # fmt: skip
+
+
+def intervals(answers: Answers, dev: Dev) -> dict[str, list[float]]:
+    """Mean over questions, and the ends of its 95 % interval: percentiles over pictures drawn with replacement."""
+    _, place = np.unique(dev.picture_of, return_inverse=True)
+    columns = [np.bincount(place, column) for column in (answers.losses, answers.right, np.ones(dev.samples))]
+    table = np.array(columns).T
+    drawn = resample(table, DRAWS, np.random.default_rng(0))
+    found = {}
+    for column, name in enumerate(("loss", "right")):
+        value = table[:, column].sum() / table[:, 2].sum()
+        found[name] = [float(value), *np.quantile(drawn[:, column] / drawn[:, 2], [0.025, 0.975]).tolist()]
+    return found
+
+
+def main() -> None:
+    """Measure what is not there, then write and print the report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, help="folder for what is finished")
+    parser.add_argument("--ckpt", nargs="+", default=["pocket/full", "pocket/region"])
+    parser.add_argument("--by", nargs="+", default=[by for by in SCORES if by in BY], choices=BY, metavar="NAME")
+    parser.add_argument("--pictures", type=int, default=400, help="dev pictures to choose on")
+    parser.add_argument("--judged", type=int, help="dev pictures to judge on; as many if not given")
+    parser.add_argument("--turns", type=int, default=6)
+    parser.add_argument("--most", type=int, default=8, help="layers removed at most")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path, default=RESULTS / "pruning", help="files to write, without their endings")
+    parser.add_argument("--report-only", action="store_true")
+    given = parser.parse_args()
+    stored = given.out.with_suffix(".json")
+    if not given.report_only:
+        if given.work is None:
+            parser.error("--work is needed, so that nothing is measured twice")
+        given.judged = given.judged or given.pictures
+        subjects = [Subject(name, given) for name in given.ckpt]
+        found = {
+            "pictures": given.pictures, "judged": given.judged, "turns": given.turns,
+            "device": device_name(subjects[0].vlm), "torch": installed("torch"),
+            "transformers": installed("transformers"), "checkpoints": [subject.record() for subject in subjects],
+        }  # fmt: skip
+        write_atomically(stored, json.dumps(found) + "\n")
+    found = json.loads(stored.read_text())
+    text = report(found, given.out.with_suffix(".png").name)
+    write_atomically(given.out.with_suffix(".md"), text)
+    given.out.with_suffix(".png").write_bytes(picture(found))
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
