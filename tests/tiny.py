@@ -18,7 +18,8 @@ DEPTH = 4
 HIDDEN = 48
 SIDE = 32
 CHAT = (
-    "{% for m in messages %}<|user|>{% if m['content'] is string %}{{ m['content'] }}{% else %}"
+    "{% for m in messages %}{{ '<|bot|>' if m['role'] == 'assistant' else '<|user|>' }}"
+    "{% if m['content'] is string %}{{ m['content'] }}{% else %}"
     "{% for p in m['content'] %}{% if p['type'] == 'image' %}<image>\n{% else %}{{ p['text'] }}{% endif %}{% endfor %}"
     "{% endif %}</s>{% endfor %}{% if add_generation_prompt %}<|bot|>{% endif %}"
 )

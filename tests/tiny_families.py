@@ -11,7 +11,8 @@ import torch
 
 DEPTH = 4
 CHAT = (
-    "{% for m in messages %}<|user|>{{ m['role'] }}: {% if m['content'] is string %}{{ m['content'] }}{% else %}"
+    "{% for m in messages %}{% if m['role'] == 'assistant' %}<|bot|>{% else %}<|user|>{{ m['role'] }}: {% endif %}"
+    "{% if m['content'] is string %}{{ m['content'] }}{% else %}"
     "{% for p in m['content'] %}{% if p['type'] == 'image' %}MARK{% else %}{{ p['text'] }}{% endif %}{% endfor %}"
     "{% endif %}<|end|>{% endfor %}{% if add_generation_prompt %}<|bot|>{% endif %}"
 )

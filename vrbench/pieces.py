@@ -72,7 +72,9 @@ def piece_faults(folder: Path, base: Checkpoint, own: Lineage, changes: tuple[Ch
     if DELTA in has:
         found += _delta_faults(folder, base, own, below, depth)
     if PROJECTOR in has:
-        found += structure.part_faults(folder / PROJECTOR, below, projector_of(base, below)[0])
+        prefix, names = projector_of(base, below)
+        theirs = {name: shape for name, shape in below.items() if name in names}  # a tower may have it inside of itself
+        found += structure.part_faults(folder / PROJECTOR, theirs, prefix)
     return found
 
 

@@ -69,6 +69,13 @@ def find(name: str, *, near: Path | None = None, offline: bool = False) -> Sourc
     raise VrbenchError(f"no checkpoint {name!r}: {_hint(name)}")
 
 
+def name_beside(name: str, out: Path) -> str:
+    """How a lineage in the folder `out` names another checkpoint: a folder by its way from there."""
+    if name in published() or name in BACKBONES or not Path(name).expanduser().is_dir():
+        return name
+    return os.path.relpath(Path(name).expanduser().resolve(), out.resolve())
+
+
 def _hint(name: str) -> str:
     known = published()
     close = difflib.get_close_matches(name, known, n=3)

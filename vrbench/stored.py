@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from vrbench import structure
 from vrbench.changes import Change
 from vrbench.checkpoint import Checkpoint
 from vrbench.errors import VrbenchError
-from vrbench.headers import Tensor, read_places, weight_files
+from vrbench.headers import Tensor, read_header, read_places, weight_files
 from vrbench.layers import LayerSet
 from vrbench.models.random_shapes import RECIPE
 from vrbench.structure import canonical
@@ -118,11 +118,22 @@ def stored(checkpoint: Checkpoint) -> Stored:
         if file.name == structure.ADAPTER:
             _adapt(found, checkpoint)
         else:
-            prefix = {structure.PROJECTOR: structure.PROJECTOR_PREFIX, structure.TOWER: structure.TOWER_PREFIX}
-            replaced = _in_file(file, prefix.get(file.name, ""))
+            replaced = _in_file(file, _prefix(file, found.tensors))
             found.tensors |= replaced
             found.adapted = {name: files for name, files in found.adapted.items() if name not in replaced}
     return found
+
+
+def _prefix(file: Path, below: Collection[str]) -> str:
+    """What the names in a file of a layered folder lack, told by the names of what it replaces; no model is built."""
+    if file.name != structure.PROJECTOR:
+        return {structure.TOWER: structure.TOWER_PREFIX}.get(file.name, "")
+    names = [canonical(name) for name in read_header(file)]
+    for name in below:
+        prefix = name.removesuffix(f".{names[0]}") + "."
+        if name.endswith(f".{names[0]}") and all(prefix + other in below for other in names):
+            return prefix
+    return structure.PROJECTOR_PREFIX
 
 
 def _whole(folder: Path) -> dict[str, Place]:

@@ -165,6 +165,12 @@ class TestChoose:
         found = sentences(told.value)
         assert [words for words, sentence in zip(expected, found, strict=True) if not sentence.startswith(words)] == []
 
+    def test_a_base_of_another_depth_is_told_with_the_other_faults(self, adapter: Path, tmp_path: Path) -> None:
+        deeper = tiny.save_llava(tmp_path / "deeper", depth=5)
+        with pytest.raises(VrbenchError) as told:
+            choose("change", 9, ckpt=str(adapter), base=str(deeper))
+        assert [sentence[:8] for sentence in sentences(told.value)] == ["9 layers", "adapter "]
+
     @pytest.mark.parametrize(
         ("given", "words"),
         [

@@ -18,7 +18,7 @@ class Manner:
     """How a family is asked the plain way.
 
     Attributes:
-        prompt: (processor, text, number of pictures) -> the whole prompt of a question.
+        prompt: (processor, text, number of pictures) -> the whole prompt of a question, or a conversation.
         special_tokens: whether the tokenizer adds its own to a prompt with pictures; by default if the prompt does not
             begin with one.
         pictures: settings of the image processor, as lmms-eval's model class gives them.
@@ -26,7 +26,7 @@ class Manner:
         prefix: whether the decoder reads a prompt both ways, and has to be told by token types what follows it.
     """
 
-    prompt: Callable[[Any, str, int], str]
+    prompt: prompts.Prompt
     special_tokens: bool | None = None
     pictures: Mapping[str, Any] = field(default_factory=dict)
     flat: bool = False

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from vrbench.errors import VrbenchError
 from vrbench.models.decoding import Limit, ended, text_of
+from vrbench.models.inputs import begun, pictured
 from vrbench.models.loaded import LoadedModel
 
 if TYPE_CHECKING:
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from vrbench.models.families import Manner
-
-NO_INPUT = ("labels", "num_crops")
-"""What processors give beside a model's inputs."""
-
 
 class PlainVLM(LoadedModel):
     """A loaded model that is asked one whole prompt after the other, several of them in a batch padded on the left.
@@ -65,7 +61,7 @@ class PlainVLM(LoadedModel):
 
     def encode(self, prompt: str) -> list[int]:
         """Token ids of a prompt without pictures; what the tokenizer puts in front is put there once."""
-        return list(self.tokenizer(prompt, add_special_tokens=not self._begun(prompt))["input_ids"])
+        return list(self.tokenizer(prompt, add_special_tokens=not begun(self.tokenizer, prompt))["input_ids"])
 
     def length(self, prompt: str, pictures: Sequence[Image]) -> int:
         """Tokens of a prompt with its pictures; what pictures add depends on their sizes, which are remembered."""
@@ -82,21 +78,7 @@ class PlainVLM(LoadedModel):
         Raises:
             VrbenchError: a prompt does not have a mark for each of its pictures.
         """
-        given = self.manner.special_tokens
-        shown: list[Any] = [[picture.convert("RGB") for picture in of] for of in pictures]
-        try:
-            inputs = self.processor(
-                text=list(prompts),
-                images=[picture for of in shown for picture in of] if self.manner.flat else shown,
-                padding=True,
-                padding_side="left",
-                return_tensors="pt",
-                add_special_tokens=not self._begun(prompts[0]) if given is None else given,
-                images_kwargs=dict(self.manner.pictures),
-            )
-        except ValueError as error:
-            raise VrbenchError(f"the processor of {self.family} refuses a prompt: {error}") from error
-        return self._placed({name: value for name, value in inputs.items() if name not in NO_INPUT})
+        return self._placed(pictured(self.processor, self.manner, prompts, pictures, self.family))
 
     def worded(self, prompts: Sequence[Sequence[int]]) -> dict[str, Any]:
         """The model's inputs for prompts without pictures, as token ids, padded on the left: [prompts, longest]."""
@@ -166,11 +148,6 @@ class PlainVLM(LoadedModel):
         """Id of a token to pad with; which one is of no account, since it is masked."""
         given = self.tokenizer.pad_token_id
         return self.end_of_text if given is None else int(given)
-
-    def _begun(self, prompt: str) -> bool:
-        """Whether a prompt has its beginning-of-text token already, as chat templates write it."""
-        first = self.tokenizer.bos_token
-        return bool(first) and prompt.startswith(first)
 
     def _placed(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Inputs on the model's device, numbers with a fraction in its type."""

@@ -80,5 +80,16 @@ def _pictures_only(kind: Any) -> Any:
         def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
             return argument and super().check_argument_for_proper_class(argument_name, argument)
 
+        def __reduce__(self) -> Any:
+            return _without_videos, (kind, self.__dict__)
+
     PicturesOnly.__name__ = kind.__name__
     return PicturesOnly
+
+
+def _without_videos(kind: Any, state: dict[str, Any]) -> Any:
+    """A processor that was sent from another process."""
+    made = _pictures_only(kind)
+    processor = made.__new__(made)
+    processor.__dict__.update(state)
+    return processor

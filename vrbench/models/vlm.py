@@ -17,7 +17,7 @@ import torch
 from vrbench.errors import VrbenchError
 from vrbench.models.loaded import LoadedModel
 from vrbench.models.packing import Row
-from vrbench.models.prompts import IMAGE, LLAVA_SYSTEM
+from vrbench.models.prompts import IMAGE, llava_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -83,12 +83,7 @@ class VLM(LoadedModel):
 
     def prompt(self, text: str, n_images: int = 0) -> str:
         """The whole prompt of one question: image marks in front where the text has none, then the chat template."""
-        if n_images and IMAGE not in text:
-            text = f"{' '.join([IMAGE] * n_images)}\n{text}"
-        if self.tokenizer.chat_template is None:
-            return f"{LLAVA_SYSTEM} USER: {text} ASSISTANT:"
-        turn = [{"role": "user", "content": text}]
-        return str(self.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
+        return llava_text(self.tokenizer, text, n_images)
 
     def encode(self, prompt: str, slots: Sequence[int] = ()) -> list[int]:
         """Token ids of a prompt; token j of the picture in slot s is -1 - (s * image_tokens + j).

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vrbench import sources
 from vrbench.cache import file_digest
 from vrbench.errors import VrbenchError
 from vrbench.lineage import MARKER
 from vrbench.records import Lineage
+from vrbench.sources import name_beside as name_beside
 from vrbench.writing import write_atomically
 
 
@@ -47,13 +47,6 @@ def made_folder(out: Path) -> Iterator[Path]:
         os.replace(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def name_beside(name: str, out: Path) -> str:
-    """How a lineage in the folder `out` names another checkpoint: a folder by its way from there."""
-    if name in sources.published() or name in sources.BACKBONES or not Path(name).expanduser().is_dir():
-        return name
-    return os.path.relpath(Path(name).expanduser().resolve(), out.resolve())
 
 
 def write_lineage(folder: Path, lineage: Lineage) -> None:

@@ -69,7 +69,7 @@ class Subject:
             found += self._picture_faults(by, score)
         if score.needs_base:
             try:
-                self.tuned_from  # noqa: B018  # looked for
+                paired(self.ckpt, self.tuned_from)
             except VrbenchError as fault:
                 found += sentences(fault)
         if score.needs_adapter and not _has_adapter(self.ckpt):
@@ -108,6 +108,22 @@ def before_tuning(ckpt: Checkpoint) -> Checkpoint:
                 return here.base or _named(ckpt, line.base, here)
         here = here.base
     raise VrbenchError(f"{ckpt.id} does not say what its layers were tuned from; name it with --base")
+
+
+def paired(ckpt: Checkpoint, base: Checkpoint) -> list[int]:
+    """For each layer of a checkpoint, which of the base's it is, layers that either lost accounted for.
+
+    Raises:
+        VrbenchError: they had different depths to begin with, or the base lacks some.
+    """
+    ours, theirs = ckpt.origins, base.origins
+    if ours.first_depth != theirs.first_depth:
+        depths = f"{ckpt.id} was made with {ours.first_depth} decoder layers, {base.id} with {theirs.first_depth}"
+        raise VrbenchError(f"{depths}; which of them belong together cannot be told")
+    absent = [layer for layer, number in enumerate(ours.numbers) if number not in theirs.numbers]
+    if absent:
+        raise VrbenchError(f"{base.id} lacks layers that {ckpt.id} has: {', '.join(map(str, absent))}")
+    return [theirs.numbers.index(number) for number in ours.numbers]
 
 
 def _named(ckpt: Checkpoint, base: Base, near: Checkpoint) -> Checkpoint:

@@ -14,6 +14,7 @@ from vrbench.models.load import load_model
 from vrbench.models.parts import layer_parameters
 from vrbench.models.random_shapes import RECIPE
 from vrbench.structure import TOWER, first_of
+from vrbench.surgery.subject import paired
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,27 +71,12 @@ def _angle(new: Tensor, old: Tensor) -> float:
 def _summed(ckpt: Checkpoint, base: Checkpoint, device: str, of: Callable[[Tensor, Tensor], float]) -> list[float]:
     """For each layer the sum of a distance over its matrices, which are given to it in float64."""
     sums = []
+    twins = paired(ckpt, base)
     ours, theirs = _reader(ckpt), _reader(base)
-    for layer, twin in enumerate(paired(ckpt, base)):
+    for layer, twin in enumerate(twins):
         pairs = _matched(ckpt, ours(layer), base, theirs(twin))
         sums.append(sum(of(new.to(device).double(), old.to(device).double()) for new, old in pairs))
     return sums
-
-
-def paired(ckpt: Checkpoint, base: Checkpoint) -> list[int]:
-    """For each layer of a checkpoint, which of the base's it is, layers that either lost accounted for.
-
-    Raises:
-        VrbenchError: they had different depths to begin with, or the base lacks some.
-    """
-    ours, theirs = ckpt.origins, base.origins
-    if ours.first_depth != theirs.first_depth:
-        depths = f"{ckpt.id} was made with {ours.first_depth} decoder layers, {base.id} with {theirs.first_depth}"
-        raise VrbenchError(f"{depths}; which of them belong together cannot be told")
-    absent = [layer for layer, number in enumerate(ours.numbers) if number not in theirs.numbers]
-    if absent:
-        raise VrbenchError(f"{base.id} lacks layers that {ckpt.id} has: {', '.join(map(str, absent))}")
-    return [theirs.numbers.index(number) for number in ours.numbers]
 
 
 def _reader(checkpoint: Checkpoint) -> Callable[[int], Tensors]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from vrbench.records import Record
 
 Schedule = Literal["cosine", "linear", "constant"]
+Subset = Literal["stratified", "uniform"]
 
 
 class Section(Record):
@@ -53,23 +54,34 @@ class Data(Section):
 class Conversations(Section):
     """A JSON file of conversations in LLaVA's format, and the folder of their pictures."""
 
-    conversations: str = Field(description="JSON file, such as llava_v1_5_mix665k.json.")
-    images: str = Field(description="Folder that the file's picture names are relative to.")
-    share: float = Field(default=1.0, gt=0, le=1, description="Share of the samples that is used.")
+    conversations: str = Field(
+        description="JSON or JSON lines file, such as llava_v1_5_mix665k.json; '' leaves it to be set."
+    )
+    images: str = Field(default="", description="Folder that the file's picture names are relative to.")
+    share: float = Field(default=1.0, gt=0, le=1, description="Share of the samples that is used; smaller ones nest.")
+    subset: Subset = Field(default="stratified", description="The share of each source, or of all alike.")
     length: int = Field(default=2048, gt=0, description="Most tokens a sample; longer ones are cut.")
+    pad_square: bool = Field(default=False, description="Pad pictures to a square with the mean colour.")
+    most_left_out: float = Field(default=0.01, ge=0, le=1, description="Share of the samples that may be faulty.")
 
 
 class Hub(Section):
-    """A data set of conversations on the hub."""
+    """A data set of conversations on the hub, or in a data root."""
 
     hub: str = Field(description="Name of the data set.")
     config: str | None = Field(default=None, description="Its configuration.")
-    split: str = Field(default="train", description="Its split.")
+    split: str = Field(default="train", description="Its split; not one that is measured with.")
     revision: str | None = Field(default=None, description="Its revision; pin it.")
+    data_root: str = Field(default="", description="Folder with NAME/CONFIG/SPLIT.parquet; else the hub is asked.")
     image: str = Field(default="image", description="Column with the picture, or pictures.")
-    turns: str = Field(default="conversations", description="Column with the turns.")
-    share: float = Field(default=1.0, gt=0, le=1, description="Share of the samples that is used.")
+    turns: str = Field(default="conversations", description="Column with the turns; else there are the next two.")
+    question: str = Field(default="question", description="Column with the question.")
+    answer: str = Field(default="answer", description="Column with the answer.")
+    share: float = Field(default=1.0, gt=0, le=1, description="Share of the samples that is used; smaller ones nest.")
+    subset: Subset = Field(default="uniform", description="The share of each source, or of all alike.")
     length: int = Field(default=2048, gt=0, description="Most tokens a sample; longer ones are cut.")
+    pad_square: bool = Field(default=False, description="Pad pictures to a square with the mean colour.")
+    most_left_out: float = Field(default=0.01, ge=0, le=1, description="Share of the samples that may be faulty.")
 
 
 KINDS_OF_DATA: dict[str, type[Section]] = {"scenes": Data, "conversations": Conversations, "hub": Hub}
@@ -143,6 +155,11 @@ class Tune(Section):
     weight_decay: float = Field(default=0.0, ge=0, description="AdamW's weight decay, of matrices only.")
     checkpointing: bool = Field(default=False, description="Compute activations twice instead of keeping them.")
     save_every: int = Field(default=200, ge=0, description="Steps between saved states; 0 saves none.")
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _one_layer(cls, given: Any) -> Any:
+        return str(given) if type(given) is int else given  # as YAML reads `layers: 5`
 
     @model_validator(mode="after")
     def _goes_together(self) -> Tune:

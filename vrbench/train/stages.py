@@ -16,13 +16,15 @@ from torch import nn
 from vrbench.errors import VrbenchError
 from vrbench.layers import LayerSet
 from vrbench.models import pocket, smollm2
-from vrbench.models.load import load_packed
+from vrbench.models.load import load_packed, load_vlm
 from vrbench.models.vlm import VLM
 from vrbench.pocket import pydoc
 from vrbench.records import Base, Lineage, Step
+from vrbench.sources import name_beside
 from vrbench.train.features import Encoded, cached
 from vrbench.train.learner import Learner
-from vrbench.train.lora import groups_of, with_lora
+from vrbench.train.lessons import conversation_lessons
+from vrbench.train.lora import groups_of, thaw, with_lora
 from vrbench.train.packing import Packer
 from vrbench.train.pictures import Pictures, easy, generated
 from vrbench.train.processes import is_first
@@ -30,6 +32,7 @@ from vrbench.train.publish import publish, save_tensors, save_tuned
 from vrbench.train.recipe import Data, TrainRecipe
 from vrbench.train.starting import Start
 from vrbench.train.tower import encode, train_tower
+from vrbench.train.trainer import weights_of_shards
 from vrbench.train.tune import Lessons, align, pocket_lessons, tune
 
 DEV_PICTURES = 600
@@ -90,7 +93,7 @@ def tune_base(recipe: TrainRecipe, start: Start, out: Path, device: torch.device
 
     Args:
         recipe: with the section `tune`.
-        start: the checkpoint, and the layers.
+        start: the checkpoint, the layers, and conversations if these are the data.
         out: the folder, made and claimed for the recipe.
         device: where to train.
         state: folder of the saved states.
@@ -101,13 +104,16 @@ def tune_base(recipe: TrainRecipe, start: Start, out: Path, device: torch.device
     started = time.perf_counter()
     settings, base, layers = recipe.tune, start.base, start.layers
     assert settings is not None
-    vlm = load_packed(base, device, "float32")
-    torch.manual_seed(recipe.seed)
-    model = with_lora(vlm.model, layers, settings) if len(layers) and settings.tuning == "lora" else vlm.model
-    lessons = pocket_lessons_of(recipe, vlm, model, device)
+    model, lessons = _prepared(recipe, start, device)
     losses = tune(model, layers, lessons, recipe, device, state / recipe.stage)
+    gathered = weights_of_shards(model)
     if not is_first():
         return out
+    if gathered is not None:  # one process alone can neither measure nor write what is spread over several
+        model, lessons = _prepared(recipe, start, device)
+        thaw(model, groups_of(model, layers, settings), getattr(torch, recipe.dtype))
+        model.load_state_dict(gathered, strict=False)
+        model.eval()
     _round_to_bfloat16(p for group in groups_of(model, layers, settings) for p in group.parameters)
     last = losses[-LAST:]
     note = _note(device, started, steps=len(losses), final_loss=sum(last) / len(last), **lessons.measure())
@@ -116,9 +122,24 @@ def tune_base(recipe: TrainRecipe, start: Start, out: Path, device: torch.device
                 recipe=recipe.name, recipe_digest=recipe.digest, note=note)  # fmt: skip
     lineage = Lineage(
         id=recipe.makes, family=base.family, depth=base.depth, steps=(step,),
-        licence=base.lineage[0].licence if base.lineage else "", base=Base(id=recipe.base, digest=base.digest),
+        licence=base.lineage[0].licence if base.lineage else "",
+        base=Base(id=name_beside(recipe.base, out), digest=base.digest),
     )  # fmt: skip
     return publish(out, lineage, recipe)
+
+
+def _prepared(recipe: TrainRecipe, start: Start, device: torch.device) -> tuple[Any, Lessons]:
+    """The model, with LoRA on it if the recipe wants that, and what it learns from."""
+    assert recipe.tune is not None
+    is_pocket = start.samples is None
+    vlm = load_packed(start.base, device, "float32") if is_pocket else load_vlm(start.base, device, recipe.dtype)
+    torch.manual_seed(recipe.seed)
+    has_lora = len(start.layers) and recipe.tune.tuning == "lora"
+    model = with_lora(vlm.model, start.layers, recipe.tune) if has_lora else vlm.model
+    if start.samples is not None:
+        return model, conversation_lessons(recipe, start.samples, vlm)
+    assert isinstance(vlm, VLM)  # as load_packed says
+    return model, pocket_lessons_of(recipe, vlm, model, device)
 
 
 def pocket_lessons_of(recipe: TrainRecipe, vlm: VLM, model: Any, device: torch.device) -> Lessons:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vrbench.checkpoint import Checkpoint, resolve
 from vrbench.errors import VrbenchError, raise_all, sentences
 from vrbench.layers import LayerSet, select
 from vrbench.lineage import MARKER
+from vrbench.models.random_shapes import RECIPE
+from vrbench.train.reading import read, unset
 from vrbench.train.recipe import Data, TrainRecipe, Tune
+from vrbench.train.sets import Samples, share_of
 
 ATTENTION = ("self_attn", "cross_attn", "attn", "attention")
 """What the attention of a decoder layer is called."""
@@ -17,10 +20,17 @@ ATTENTION = ("self_attn", "cross_attn", "attn", "attention")
 
 @dataclass(frozen=True)
 class Start:
-    """What a tuning begins with, found whole before a weight is loaded: its base, and the layers of it."""
+    """What a tuning begins with, found whole before a weight is loaded.
+
+    Attributes:
+        base: what is tuned.
+        layers: of it.
+        samples: conversations to learn from; none where pictures are generated.
+    """
 
     base: Checkpoint
     layers: LayerSet
+    samples: Samples | None = None
 
 
 def start_of(recipe: TrainRecipe, out: Path) -> Start | None:
@@ -32,16 +42,45 @@ def start_of(recipe: TrainRecipe, out: Path) -> Start | None:
     found: list[str] = []
     if (out / MARKER).exists():
         found.append(f"{out} already holds a checkpoint; name another folder, or remove it")
-    start = None
-    if recipe.tune is not None:
+    found += unset(recipe)
+    start, samples = None, None
+    if recipe.tune is not None and recipe.base:
         try:
             base = resolve(recipe.base)
             start = Start(base, select(recipe.tune.layers, base.depth))
             found += too_many(start.layers, recipe.tune.sampling)
+            found += unpadded(base) if getattr(recipe.data, "pad_square", False) else []
+        except VrbenchError as fault:
+            found += sentences(fault)
+    if not isinstance(recipe.data, Data) and not unset(recipe):
+        try:
+            samples = read(recipe.data)
         except VrbenchError as fault:
             found += sentences(fault)
     raise_all(found)
-    return start
+    return replace(start, samples=samples) if start else None
+
+
+def unpadded(base: Checkpoint) -> list[str]:
+    """Why pictures padded to a square may not be learned from: the base, and so what is made of it, is shown others.
+
+    A base with random weights may, since nothing is measured with it.
+    """
+    from vrbench.models.load import first_folder
+    from vrbench.models.processors import load_image_processor
+
+    if base.root.has(RECIPE):
+        return []
+    folder = first_folder(base)
+    processor = load_image_processor(folder, base.family)
+    if type(processor).__name__.startswith("LlavaImageProcessor") and processor.do_pad:
+        return []
+    kind = type(processor).__name__
+    return [
+        f"data.pad_square pads pictures to squares, but {base.id} is measured on pictures as {kind} takes them; "
+        f'set image_processor_type to "LlavaImageProcessor" and do_pad to true in the picture settings of '
+        f"{folder}, or data.pad_square to false"
+    ]
 
 
 def too_many(layers: LayerSet, count: int | None) -> list[str]:
@@ -70,16 +109,21 @@ def outline(recipe: TrainRecipe, out: Path) -> str:
         f"# base: {start.base.id}, {start.base.family}, {start.base.depth} decoder layers",
         f"# layers: {len(start.layers)} of {start.base.depth}: {numbers}",
         f"# trainable parameters: {layers + projector:,} ({layers:,} in the layers, {projector:,} in the projector)",
-        f"# steps: {_steps(recipe)}, of {recipe.tune.batch} samples each",
+        *([f"# data: {start.samples.told()}"] if start.samples else []),
+        f"# steps: {_steps(recipe, start)}, of {recipe.tune.batch} samples each",
     ]
     return "\n".join(lines)
 
 
-def _steps(recipe: TrainRecipe) -> str:
+def _steps(recipe: TrainRecipe, start: Start) -> str:
     assert recipe.tune is not None
     if isinstance(recipe.data, Data):
         return f"{recipe.tune.steps_for(recipe.data.used, recipe.data.extras(recipe.tune.batch)):,}"
-    return f"{recipe.tune.steps:,}" if recipe.tune.steps else f"{recipe.tune.epochs:g} epoch(s)"
+    if recipe.tune.steps:
+        return f"{recipe.tune.steps:,}"
+    assert start.samples is not None  # as `start_of` has it for conversations
+    used = len(share_of(start.samples.samples, recipe.data.share, recipe.seed, recipe.data.subset == "stratified"))
+    return f"about {recipe.tune.steps_for(used):,}"
 
 
 def trainable(start: Start, settings: Tune) -> tuple[int, int]:

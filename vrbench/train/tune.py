@@ -37,6 +37,7 @@ class Lessons:
         tokens: of the longest row.
         measure: what the lineage tells of the trained model, such as the share of dev turns that are right.
         workers: processes that get samples ready; 0 where there is nothing to do for them.
+        uneven: whether some batches leave parameters without a gradient, as those without pictures do.
     """
 
     samples: Any
@@ -46,6 +47,7 @@ class Lessons:
     tokens: int
     measure: Callable[[], Mapping[str, Any]] = dict
     workers: int = 0
+    uneven: bool = False
 
 
 def pocket_lessons(
@@ -119,7 +121,7 @@ def tune(
     course = Course(
         recipe.stage, len(lessons.order) // settings.batch, settings.batch, settings.accumulate, settings.schedule,
         recipe.warmup, recipe.clip, recipe.seed, recipe.dtype, settings.save_every, state, lessons.tokens,
-        changing=settings.sampling is not None, workers=lessons.workers,
+        changing=settings.sampling is not None or lessons.uneven, workers=lessons.workers,
     )  # fmt: skip
     if settings.sampling is not None:
         by_layer = trained_by_layer(model, layers, settings)
@@ -129,7 +131,11 @@ def tune(
 
 
 def _fitted(
-    model: Any, lessons: Lessons, groups: list[Group], course: Course, device: torch.device,
+    model: Any,
+    lessons: Lessons,
+    groups: list[Group],
+    course: Course,
+    device: torch.device,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> list[float]:
     return fit(

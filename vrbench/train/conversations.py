@@ -1,0 +1,265 @@
+"""Conversations about pictures, as LLaVA-665K and Bunny-695K have them, or as question and answer (no torch).
+
+A record of theirs is `{"id": ..., "image": "coco/train2017/1.jpg", "conversations": [{"from": "human", "value":
+"<image>\\nWhat is it?"}, {"from": "gpt", "value": "A dog."}, ...]}`; a text-only one has no `image`. The OpenAI names
+(`messages`, `role`, `content`; user, assistant) are read as well.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from vrbench.errors import VrbenchError
+from vrbench.models.prompts import IMAGE, Turn
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SPEAKERS = {"human": "human", "gpt": "gpt", "user": "human", "assistant": "gpt"}
+"""Names of who speaks -> which of the two it is."""
+
+ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
+"""Kind of file -> what stands at its end."""
+
+MARKS_IN_FRONT, MARKS_BEHIND = re.compile(rf"^(?:{IMAGE}\s*)+"), re.compile(rf"(?:\s*{IMAGE})+$")
+
+
+class Unusable(Exception):
+    """Why a sample cannot be trained on.
+
+    Attributes:
+        kind: what samples with the same fault are counted under.
+    """
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A picture's place in a table of `datasets`, which stays on disk.
+
+    Attributes:
+        rows: the table; the column gives files' bytes, not decoded.
+        row, column: where in it.
+        number: which of the pictures there, if there are several.
+    """
+
+    rows: Any
+    row: int
+    column: str
+    number: int
+
+    def read(self) -> bytes:
+        """The file's bytes."""
+        there = self.rows[self.row][self.column]
+        found = (there if isinstance(there, list) else [there])[self.number]
+        return bytes(found["bytes"] if isinstance(found, dict) else found)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture in a file, in the bytes of one, or in a table.
+
+    Attributes:
+        name: as the data set has it.
+        where: its file, its bytes, or its place in a table.
+    """
+
+    name: str
+    where: Path | bytes | Cell
+
+    def open(self) -> Image:
+        """The picture in RGB, decoded.
+
+        Raises:
+            OSError, ValueError, SyntaxError: it is not there, or cannot be decoded to its end.
+        """
+        from PIL import Image
+
+        with self._stream() as stream, Image.open(stream) as picture:
+            return picture.convert("RGB")
+
+    def size(self) -> tuple[int, int]:
+        """Width and height, from the file's beginning; errors as those of `open`."""
+        from PIL import Image
+
+        with self._stream() as stream, Image.open(stream) as picture:
+            return picture.size
+
+    def fault(self) -> tuple[str, str]:
+        """Why it cannot be used, as kind and reason; empty when it can.
+
+        A JPEG or PNG file whose beginning is a picture's and whose end is where it should be is taken to be whole; any
+        other is decoded.
+        """
+        from PIL import Image
+
+        if isinstance(self.where, Path) and not self.where.is_file():
+            return "picture missing", f"there is no file {self.where}"
+        try:
+            with self._stream() as stream, Image.open(stream) as picture:
+                if not _ends(stream, str(picture.format)):
+                    picture.load()
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            reason = " ".join(str(error).split())
+            return "picture broken", f"picture {self.name} cannot be opened: {reason}"
+        return "", ""
+
+    def _stream(self) -> BinaryIO:
+        if isinstance(self.where, Path):
+            return self.where.open("rb")
+        return BytesIO(self.where if isinstance(self.where, bytes) else self.where.read())
+
+
+def _ends(stream: BinaryIO, kind: str) -> bool:
+    """Whether the mark of a picture's end is among the last bytes of its file."""
+    if kind not in ENDS:
+        return False
+    at = stream.tell()
+    stream.seek(max(0, stream.seek(0, 2) - 64))
+    found = ENDS[kind] in stream.read()
+    stream.seek(at)
+    return found
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """One sample.
+
+    Attributes:
+        id: as the data set has it.
+        turns: questions with their answers, at least one; marks in them stand for pictures.
+        pictures: in the order in which the turns bring them.
+        place: which sample of which file it is, for what is told of it.
+    """
+
+    id: str
+    turns: tuple[Turn, ...]
+    pictures: tuple[Picture, ...] = ()
+    place: str = ""
+
+    @property
+    def source(self) -> str:
+        """What samples of one origin share: the first folder of their picture, or "text"."""
+        return self.pictures[0].name.replace("\\", "/").partition("/")[0] if self.pictures else "text"
+
+    @property
+    def words(self) -> int:
+        """Words in it, as a measure of its length."""
+        return sum(len(turn.question.split()) + len(turn.answer.split()) for turn in self.turns)
+
+    def opened(self) -> list[Image]:
+        """Its pictures.
+
+        Raises:
+            VrbenchError: one of them cannot be opened.
+        """
+        return [self._opened(picture) for picture in self.pictures]
+
+    def _opened(self, picture: Picture) -> Image:
+        try:
+            return picture.open()
+        except (OSError, ValueError, SyntaxError) as error:
+            reason = " ".join(str(error).split())
+            raise VrbenchError(f"{self.place}: picture {picture.name} cannot be opened: {reason}") from error
+
+
+def from_record(record: Any, images: Path | None, place: str) -> Conversation:
+    """The conversation of a record in LLaVA's layout.
+
+    Args:
+        record: as JSON has it.
+        images: folder of the pictures; none when there is none.
+        place: which record of which file it is.
+
+    Raises:
+        Unusable: why it cannot be trained on.
+    """
+    if not isinstance(record, Mapping):
+        raise Unusable("not a conversation", "it is no JSON object")
+    said = record.get("conversations", record.get("messages"))
+    if not isinstance(said, list) or not said:
+        raise Unusable("not a conversation", "it has no list 'conversations'")
+    id_ = str(record.get("id", ""))
+    named = record.get("image", record.get("images"))
+    names = [named] if isinstance(named, str) else [] if named is None else named
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise Unusable("not a conversation", f"its 'image' is {named!r}, neither a name nor a list of names")
+    if names and images is None:
+        raise Unusable("picture missing", f"it has a picture, {names[0]}, and no folder of pictures was given")
+    pictures = tuple(Picture(name, (images or Path()) / name) for name in names)
+    return Conversation(id_, turns_of(said, len(pictures)), pictures, f"{place} (id {id_})" if id_ else place)
+
+
+def turns_of(said: Sequence[Any], pictures: int) -> tuple[Turn, ...]:
+    """The turns of a list of messages, human first and gpt last, one after the other.
+
+    White space around what is said is left out, and so are the marks of pictures that stand at an end of a question:
+    where a picture stands then is for the family's template to say.
+
+    Args:
+        said: messages, as JSON has them.
+        pictures: how many the sample has.
+
+    Raises:
+        Unusable: another order, an empty question or answer, or another number of marks than of pictures.
+    """
+    parts = [_part(message) for message in said]
+    for number, (speaker, text) in enumerate(parts):
+        if speaker != ("human", "gpt")[number % 2]:
+            order = ", ".join(who for who, _ in parts[:6])
+            raise Unusable("turns out of order", f"human and gpt do not take turns: {order}")
+        what = "question" if speaker == "human" else "answer"
+        if not text:
+            raise Unusable(f"empty {what}", f"message {number + 1} of {len(parts)} is an empty {what}")
+        if speaker == "gpt" and IMAGE in text:
+            raise Unusable("picture marks", f"an answer has the mark of a picture, {IMAGE}")
+    if len(parts) % 2:
+        raise Unusable("turns out of order", f"the last of {len(parts)} messages is a question without an answer")
+    questions = [_question(text) for _, text in parts[::2]]
+    marks = sum(number for _, number in questions)
+    if marks not in (0, pictures):
+        raise Unusable("picture marks", f"{marks} marks ({IMAGE}) stand for {pictures} pictures")
+    if not marks:
+        questions[0] = (questions[0][0], pictures)
+    answers = [text for _, text in parts[1::2]]
+    return tuple(Turn(text, answer, number) for (text, number), answer in zip(questions, answers, strict=True))
+
+
+def _question(text: str) -> tuple[str, int]:
+    """A question without the marks of pictures if all stand at its beginning or all at its end; and their number."""
+    number = text.count(IMAGE)
+    for bare in (MARKS_IN_FRONT.sub("", text), MARKS_BEHIND.sub("", text)):
+        if IMAGE not in bare:
+            return bare, number
+    return text, number
+
+
+def _part(message: Any) -> tuple[str, str]:
+    """Who speaks, and what is said."""
+    if not isinstance(message, Mapping):
+        raise Unusable("not a conversation", "a message is no JSON object")
+    speaker, text = message.get("from", message.get("role")), message.get("value", message.get("content"))
+    if speaker not in SPEAKERS:
+        raise Unusable("turns out of order", f"{speaker!r} speaks; there are {', '.join(SPEAKERS)}")
+    if isinstance(text, list):  # OpenAI's parts: texts and pictures in their order
+        text = "".join(_text_of(part) for part in text)
+    if not isinstance(text, str):
+        raise Unusable("not a conversation", f"what {speaker} says is no text")
+    return SPEAKERS[speaker], text.strip()
+
+
+def _text_of(part: Any) -> str:
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if kind in ("image", "image_url"):
+        return IMAGE
+    if kind != "text" or not isinstance(part.get("text"), str):
+        raise Unusable("not a conversation", f"a message has a part of type {kind!r}; known are text and image")
+    return str(part["text"])
