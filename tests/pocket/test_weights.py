@@ -46,7 +46,7 @@ def test_the_shipped_recipe_is_the_one_that_made_it(name: str) -> None:
     steps = json.loads((PUBLISHED / name / "vrbench.json").read_text())["steps"]
     recipe = load(f"pocket-{name}")
     assert {step["recipe_digest"] for step in steps} == {recipe.digest}
-    assert (PUBLISHED / name / "recipe.yaml").read_text() == recipe.text()
+    assert load(str(PUBLISHED / name / "recipe.yaml")) == recipe  # with the defaults of the keys that came later
     assert recipe.makes == f"pocket/{name}"
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from vrbench import pocket as pocket_weights
 from vrbench.errors import ManyFaults, VrbenchError
 from vrbench.layers import select
 from vrbench.train import TrainRecipe, load, names
+from vrbench.train.recipe import Conversations
 
 
 @pytest.fixture
@@ -83,3 +88,53 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, text: str, message: str) ->
     (tmp_path / "x.yaml").write_text(text)
     with pytest.raises(VrbenchError, match=message):
         load(str(tmp_path / "x.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"tune.epochs": "1", "tune.steps": "2"}, "tune has either steps or epochs"),
+        ({"tune.accumulate": "5"}, "tune.batch is 64, which tune.accumulate = 5 does not divide"),
+        ({"tune.rank": "null"}, "tune.rank and tune.alpha are needed for tuning 'lora'"),
+        ({"tune.tuning": "weights", "tune.modules": "attention"}, "goes with tuning 'lora' only"),
+        ({"tune.layers": "none", "tune.lr_projector": "0"}, "nothing would be trained"),
+        ({"tune.layers": "none", "tune.sampling": "2"}, "nothing for tune.sampling to draw from"),
+        ({"tune.schedule": "cosin"}, "tune.schedule is 'cosin'"),
+        ({"data.shar": "0.5"}, r"no key 'data\.shar'; did you mean 'share'\?"),
+        ({"stage": "heel"}, "stage is 'heel'"),
+    ],
+)
+def test_keys_that_do_not_go_together_are_refused(changes: dict[str, str], fault: str) -> None:
+    with pytest.raises(VrbenchError, match=fault):
+        load("pocket-full", changes)
+
+
+def test_a_section_tells_all_its_faults() -> None:
+    with pytest.raises(ManyFaults) as told:
+        load("pocket-full", {"tune.accumulate": "5", "tune.rank": "null", "data.share": "2"})
+    assert len(told.value.faults) == 3
+
+
+def test_one_way_to_say_how_long_takes_the_place_of_the_other() -> None:
+    changed = load("pocket-full", {"tune.epochs": "0.5"}).tune
+    assert changed is not None and (changed.steps, changed.epochs) == (None, 0.5)
+    assert changed.steps_for(1000, extras=6) == 9  # half of 1000 pictures, 58 of them a step
+
+
+def test_another_kind_of_data_takes_the_place_of_the_pictures() -> None:
+    changed = load("pocket-full", {"data.conversations": "a.json", "data.images": "b", "data.length": "64"}).data
+    assert isinstance(changed, Conversations) and (changed.images, changed.length) == ("b", 64)
+
+
+def test_keys_that_came_later_leave_old_digests_as_they_were() -> None:
+    """The published weights' lineages hold the digests of the recipes that they were made by."""
+    for name in ("base", "full", "region", "top"):
+        folder = Path(pocket_weights.__file__).parent / "weights" / name
+        steps = json.loads((folder / "vrbench.json").read_text())["steps"]
+        assert {step["recipe_digest"] for step in steps} == {load(str(folder / "recipe.yaml")).digest}
+    assert load("pocket-full", {"tune.schedule": "linear"}).digest != load("pocket-full").digest
+
+
+def test_reading_one_needs_no_torch() -> None:
+    code = "import sys, vrbench.train.recipe as r; r.load('pocket-heal'); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
