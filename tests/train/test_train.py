@@ -240,6 +240,17 @@ class TestGoneOn:
             train("pocket-region", tmp_path / "out", {**TUNE, "base": str(base)}, device="cpu")
         assert not (tmp_path / "out").exists()
 
+    def test_nor_does_one_that_ran_out_before_its_steps(
+        self, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: object) -> None:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+        monkeypatch.setattr(stages, "load_packed", full)
+        with pytest.raises(VrbenchError, match="memory ran out before or after the steps"):
+            train("pocket-region", tmp_path / "out", {**TUNE, "base": str(base)}, device="cpu")
+        assert not (tmp_path / "out").exists()
+
 
 class TestDryRun:
     def test_it_says_layers_parameters_and_steps_and_makes_nothing(self, base: Path, tmp_path: Path) -> None:

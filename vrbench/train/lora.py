@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from typing import Any
 
 import torch
@@ -33,7 +34,9 @@ def with_lora(model: Any, layers: LayerSet, settings: Tune) -> Any:
         r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, bias="none",
         target_modules=_pattern(model, layers, settings.modules == "attention"),
     )  # fmt: skip
-    return get_peft_model(model, config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers for a name of older versions
+        return get_peft_model(model, config)
 
 
 def _pattern(model: Any, layers: LayerSet, attention_only: bool) -> str:

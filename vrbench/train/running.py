@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from vrbench.errors import VrbenchError
@@ -21,10 +23,11 @@ def run(recipe: TrainRecipe, out: Path, device: str) -> Path:
     is_new = not out.exists()
     state = claim_states(out, recipe.digest)
     try:
-        if start:
-            tune_base(recipe, start, out, where, state)
-        else:
-            make_base(recipe, out, where, state)
+        with _memory_told():
+            if start:
+                tune_base(recipe, start, out, where, state)
+            else:
+                make_base(recipe, out, where, state)
     except VrbenchError:
         if is_first() and is_empty(state):  # nothing worth going on from
             shutil.rmtree(out if is_new else state, ignore_errors=True)
@@ -32,3 +35,19 @@ def run(recipe: TrainRecipe, out: Path, device: str) -> Path:
     if is_first():
         shutil.rmtree(state, ignore_errors=True)
     return out
+
+
+@contextmanager
+def _memory_told() -> Iterator[None]:
+    """Turn running out of memory outside of the steps, which tell it themselves, into a fault."""
+    from vrbench.train.memory import is_out_of_memory
+
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise VrbenchError(
+            "memory ran out before or after the steps, while the model was loaded, pictures were encoded or it was "
+            "measured; use fewer scenes, a smaller base, or a device that is free"
+        ) from error
