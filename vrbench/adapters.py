@@ -73,7 +73,7 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     path = folder / ADAPTER_CONFIG
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise VrbenchError(f"{path} cannot be read as JSON") from error
     if not isinstance(found, dict):
         raise VrbenchError(f"{path} is not a JSON object")

@@ -29,7 +29,7 @@ def read_lineage(folder: Path) -> Lineage | None:
         return None
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise VrbenchError(f"{path} is not JSON: {error}") from error
     version = raw.get("schema_version", SCHEMA_VERSION) if isinstance(raw, dict) else None
     if version != SCHEMA_VERSION:

@@ -134,6 +134,17 @@ class TestSettings:
         assert [f for f in found if "vrbench convert" in f], found
         assert len(found) == 1
 
+    @pytest.mark.parametrize("said", ["x", [1], {"hidden_size": "wide"}, {"image_size": None}])
+    def test_a_tower_that_is_none(self, said: Any, at: Path) -> None:
+        edit(at / "tower" / "config.json", vision_config=said)
+        told(at, "projector", "describes no vision tower", base=True)
+
+    def test_what_is_usual_may_be_left_out(self, at: Path) -> None:
+        shape = json.loads((at / "tower" / "config.json").read_text())["vision_config"]
+        edit(at / "tower" / "config.json", vision_config={k: v for k, v in shape.items() if k != "image_size"})
+        found = read_original(str(at / "projector"), str(at / "base"), str(at / "tower"))
+        assert found.tower.config["image_size"] == 224  # CLIP's
+
     def test_another_kind_of_tower(self, at: Path) -> None:
         edit(at / "tower" / "config.json", model_type="dinov2")
         told(at, "merged", "'dinov2'", "CLIP and SigLIP")

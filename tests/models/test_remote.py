@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import dynamic_module_utils
 from typer.testing import CliRunner
 
@@ -226,6 +227,13 @@ class TestRefusedAllTheSame:
         (seer / "modeling_seer.py").write_text(MODELING.rstrip() + "\n" + more)
         found = checkpoint.resolve(str(seer), trusted=True)
         with pytest.raises(VrbenchError, match=r"gave no weights for 'extra\.bias' and 1 more"):
+            load_vlm(found)
+
+    def test_weights_that_the_model_has_no_place_for(self, seer: Path) -> None:
+        tensors = load_file(seer / "model.safetensors")
+        save_file({**tensors, "extra.weight": torch.ones(2)}, seer / "model.safetensors", {"format": "pt"})
+        found = checkpoint.resolve(str(seer), trusted=True)
+        with pytest.raises(VrbenchError, match=r"has weights for no 'extra\.weight'"):
             load_vlm(found)
 
     def test_an_adapter_on_it(self, seer: Path, tmp_path: Path) -> None:

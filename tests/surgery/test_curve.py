@@ -17,6 +17,7 @@ from vrbench.records import Step
 from vrbench.surgery import PruneRecipe, curve, order_layers, prune, recipe_of
 from vrbench.surgery.angular import angular_distances
 from vrbench.surgery.curve import RemovalOrder, read_order, removal_order, save_order
+from vrbench.surgery.importance import importance
 from vrbench.surgery.measured import DevLoss, loss_without
 from vrbench.surgery.names import BLOCK, BY, MEASURED
 from vrbench.surgery.predict import MEASURES, divergence_each, loss_each
@@ -82,6 +83,16 @@ class TestOrder:
         distances = angular_distances(Samples(dev.vlm, DevQuestions(2, 2)).counting("all"))
         assert found.order == tuple(np.argsort(distances)[:2])
         assert list(found.scores.values()) == pytest.approx(distances, abs=1e-5)
+
+    @pytest.mark.parametrize("by", ["block-influence", "taylor", "fisher"])
+    def test_every_score_of_importance_may_choose(self, tiny_llava: Path, by: str) -> None:
+        base = resolve(str(tiny_llava))
+        found = removal_order(base, by, 3, **SMALL)
+        assert found.order == tuple(np.argsort(importance(by, base, **SMALL).values)[:3])
+
+    def test_a_score_says_what_it_lacks(self, tiny_llava: Path) -> None:
+        with pytest.raises(VrbenchError, match="LoRA"):
+            removal_order(resolve(str(tiny_llava)), "lora-norm", 1, **SMALL)
 
     def test_tuned_layers_stay(self, tuned: Path) -> None:
         base = resolve(str(tuned))

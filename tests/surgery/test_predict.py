@@ -205,3 +205,12 @@ def test_other_pictures_of_the_dev_split(vlm: VLM) -> None:
     assert DevLoss(vlm, 2, 1, 7).picture_of.tolist() == PlainLoss(Plain(vlm), 2, 1, 7).picture_of.tolist() == [7, 8]
     both = DevLoss(vlm, 2, 1, 7).answers().losses
     assert both.tolist() == pytest.approx([DevLoss(vlm, 1, 1, first).answers().loss for first in (7, 8)], abs=1e-4)
+
+
+def test_large_models_get_fewer_rows_at_a_time(vlm: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    dev = DevLoss(vlm, PICTURES, 1)
+    whole = dev.without_each([], [1])[1].losses
+    assert len(list(dev.differentiable())) == 1
+    monkeypatch.setattr("vrbench.surgery.measured.ROOM", 1)
+    assert len(list(dev.differentiable())) == PICTURES
+    assert dev.without_each([], [1])[1].losses == pytest.approx(whole, abs=1e-4)

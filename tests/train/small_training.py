@@ -23,6 +23,7 @@ from vrbench.train.features import Encoded
 from vrbench.train.lora import with_lora
 from vrbench.train.processes import is_first
 from vrbench.train.recipe import Data, TrainRecipe, Tune
+from vrbench.train.trainer import weights_of_shards
 from vrbench.train.tune import pocket_lessons, tune
 
 
@@ -58,17 +59,34 @@ def train(out: Path, of: TrainRecipe, callbacks: list[TrainerCallback]) -> tuple
     return model, tune(model, layers, lessons, of, CPU, out / "state", callbacks)
 
 
+def shard_on_cpus() -> None:
+    """Let accelerate shard (FSDP2) without cards, where it would not: its processes are told to be on cards."""
+    from accelerate.state import PartialState
+    from accelerate.utils import DistributedType
+
+    begin = PartialState.__init__
+
+    def begun(self: Any, *args: Any, **given: Any) -> None:
+        begin(self, *args, **given)
+        if self._shared_state.get("distributed_type") == DistributedType.MULTI_CPU:
+            self._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+
+    PartialState.__init__ = begun  # type: ignore[method-assign]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--kill-at", type=int, default=0)
     parser.add_argument("--set", action="append", default=[])
     given = parser.parse_args()
+    if os.environ.get("ACCELERATE_USE_FSDP"):
+        shard_on_cpus()
     changes = dict(change.split("=") for change in given.set)
     of = recipe(**changes)
     model, losses = train(given.out, of, [Killing(given.kill_at)] if given.kill_at else [])
+    weights = weights_of_shards(model) or {name: p.detach().clone() for name, p in model.named_parameters()}
     if is_first():
-        weights = {name: p.detach().clone() for name, p in model.named_parameters()}
         save_file({"losses": torch.tensor(losses)}, given.out / "losses.safetensors")
         save_file(weights, given.out / "weights.safetensors")
 

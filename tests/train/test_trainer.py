@@ -111,24 +111,40 @@ class TestSplit:
 
     def test_nor_do_two_processes_of_which_one_writes(self, whole: Any, tmp_path: Path) -> None:
         """What `accelerate launch` starts on a CPU (gloo), with a state that both take part in."""
+        self.run_two(tmp_path, {})
+        self.same(whole, *self.written(tmp_path))
+        saved = newest_state(tmp_path / "state")
+        assert saved is not None and (saved / "rng_state_1.pth").exists()
+
+    def test_nor_do_weights_that_are_spread_over_two(self, whole: Any, tmp_path: Path) -> None:
+        """FSDP2 by accelerate's own configuration; only what is trained is put together and saved."""
+        sharding = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_RESHARD_AFTER_FORWARD": "true",
+                    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}  # fmt: skip
+        self.run_two(tmp_path, sharding)
+        weights, losses = self.written(tmp_path)
+        assert weights and all("lora_" in name or "multi_modal_projector" in name for name in weights)
+        self.same(whole, weights, losses)
+
+    @staticmethod
+    def run_two(out: Path, environment: dict[str, str]) -> None:
         shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port()),
-                  "CUDA_VISIBLE_DEVICES": ""}  # fmt: skip
-        command = [*program(sys.executable), str(tmp_path), "--set=dropout=0"]
+                  "CUDA_VISIBLE_DEVICES": "", **environment}  # fmt: skip
+        command = [*program(sys.executable), str(out), "--set=dropout=0"]
         running = [
             subprocess.Popen(command, cwd=ROOT, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)})
             for rank in range(2)
         ]
         assert [process.wait(120) for process in running] == [0, 0]
-        losses = load_file(tmp_path / "losses.safetensors")["losses"].tolist()
-        self.same(whole, load_file(tmp_path / "weights.safetensors"), losses)
-        saved = newest_state(tmp_path / "state")
-        assert saved is not None and (saved / "rng_state_1.pth").exists()
+
+    @staticmethod
+    def written(out: Path) -> tuple[dict[str, torch.Tensor], list[float]]:
+        return load_file(out / "weights.safetensors"), load_file(out / "losses.safetensors")["losses"].tolist()
 
     @staticmethod
     def same(whole: Any, ours: dict[str, torch.Tensor], losses: list[float]) -> None:
         assert losses == pytest.approx(whole[1], rel=1e-5)
-        for name, theirs in whole[0].items():
-            assert torch.allclose(ours[name], theirs, atol=2e-5), name
+        for name, tensor in ours.items():
+            assert torch.allclose(tensor, whole[0][name], atol=2e-5), name
 
     def test_a_batch_that_cannot_be_split_is_refused(self) -> None:
         with pytest.raises(VrbenchError, match="batch of 2 cannot be split evenly over 1 devices times 3 parts"):

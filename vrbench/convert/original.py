@@ -153,7 +153,7 @@ def _settings(folder: Path) -> dict[str, Any]:
         kind = settings["model_type"]
     except FileNotFoundError as error:
         raise VrbenchError(f"{path} is missing") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise VrbenchError(f"{path} cannot be read: it is not JSON with a model_type") from error
     if "text_config" in settings:
         raise VrbenchError(f"{folder} is in transformers' layout already; it needs no conversion")

@@ -53,7 +53,7 @@ def has_model(folder: Path) -> bool:
 def _shards(index: Path) -> list[str]:
     try:
         names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise VrbenchError(f"{index} cannot be read: it has no weight_map of file names") from error
     if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
         raise VrbenchError(f"{index} cannot be read: it has no weight_map of file names")

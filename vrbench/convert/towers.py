@@ -88,12 +88,25 @@ def _vision_config(folder: Path) -> dict[str, Any]:
         raw = json.loads(path.read_text(encoding="utf-8"))
         inner = raw.get("vision_config") or raw
         kind = {"clip": "clip_vision_model", "siglip": "siglip_vision_model"}.get(raw["model_type"], raw["model_type"])
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise VrbenchError(f"{path} is missing or cannot be read as a vision tower's config") from error
     if kind not in ("clip_vision_model", "siglip_vision_model"):
         raise VrbenchError(f"{path} is of model_type {raw['model_type']!r}; towers known are CLIP and SigLIP")
-    shape = {key: value for key, value in inner.items() if not key.startswith(("_", "torch_dtype", "dtype"))}
-    return shape | {"model_type": kind}
+    return _completed(path, inner, kind)
+
+
+def _completed(path: Path, stated: Any, kind: str) -> dict[str, Any]:
+    """What a tower's config.json states, and what it leaves out because it is usual."""
+    from transformers import CLIPVisionConfig, SiglipVisionConfig
+
+    try:
+        shape = {key: value for key, value in stated.items() if not key.startswith(("_", "torch_dtype", "dtype"))}
+        given = {key: value for key, value in shape.items() if key != "model_type"}
+        made = (CLIPVisionConfig if kind == "clip_vision_model" else SiglipVisionConfig)(**given)
+        sides = {key: int(getattr(made, key)) for key in ("image_size", "patch_size")}
+    except Exception as error:  # transformers' strict configs raise classes of their own
+        raise VrbenchError(f"{path} describes no vision tower: {' '.join(str(error).split())}") from error
+    return shape | sides | {"model_type": kind}
 
 
 def _pictures(config: dict[str, Any], folder: Path | None, aspect: str | None) -> dict[str, Any]:
@@ -114,7 +127,7 @@ def _stated(path: Path, defaults: dict[str, Any]) -> dict[str, Any]:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         stated = {key: raw[key] for key in (*defaults, "resample", "rescale_factor") if raw.get(key) is not None}
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise VrbenchError(f"{path} cannot be read as JSON") from error
     for key in ("size", "crop_size"):  # older files give one number
         if isinstance(stated.get(key), int):

@@ -133,7 +133,7 @@ def _from_pieces(folder: Path) -> Any:
 def _json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise VrbenchError(f"{path} is not JSON") from error
     if not isinstance(found, dict):
         raise VrbenchError(f"{path} is not a JSON object")

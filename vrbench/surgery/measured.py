@@ -22,6 +22,9 @@ PICTURES_AT_ONCE = 32
 ROWS_AT_ONCE = 8
 """On a CPU; a card, which waits for small passes to be launched, gets `PICTURES_AT_ONCE`."""
 
+ROOM = 600_000
+"""Rows times layers times hidden size of a pass, whose states are kept: 32 rows of a pocket model, 4 of a 7B one."""
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -226,8 +229,9 @@ class DevLoss:
         return torch.zeros(len(part.rows), device=losses.device).index_add(0, rows, losses)
 
     def _parts(self) -> Iterator[Packed]:
-        size = ROWS_AT_ONCE if self.vlm.device.type == "cpu" else PICTURES_AT_ONCE
-        return (part for batch in self.batches for part in batch.parts(size))
+        limit = ROWS_AT_ONCE if self.vlm.device.type == "cpu" else PICTURES_AT_ONCE
+        fitting = ROOM // (self.vlm.depth * self.vlm.text_config.hidden_size)
+        return (part for batch in self.batches for part in batch.parts(max(1, min(limit, fitting))))
 
 
 def gathered(parts: Iterable[Judged]) -> Answers:

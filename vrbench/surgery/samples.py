@@ -103,7 +103,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Counted:
-    """Samples with what each token counts, as `vrbench.surgery.measured.Dev` gives it."""
+    """Samples with what each token counts, as `vrbench.surgery.states.layer_means` reads it."""
 
     of: Samples
     tokens: Sequence[Tokens]

@@ -24,7 +24,7 @@ from vrbench.sources import name_beside
 from vrbench.train.features import Encoded, cached
 from vrbench.train.learner import Learner
 from vrbench.train.lessons import conversation_lessons
-from vrbench.train.lora import groups_of, with_lora
+from vrbench.train.lora import groups_of, thaw, with_lora
 from vrbench.train.packing import Packer
 from vrbench.train.pictures import Pictures, easy, generated
 from vrbench.train.processes import is_first
@@ -32,6 +32,7 @@ from vrbench.train.publish import publish, save_tensors, save_tuned
 from vrbench.train.recipe import Data, TrainRecipe
 from vrbench.train.starting import Start
 from vrbench.train.tower import encode, train_tower
+from vrbench.train.trainer import weights_of_shards
 from vrbench.train.tune import Lessons, align, pocket_lessons, tune
 
 DEV_PICTURES = 600
@@ -103,17 +104,16 @@ def tune_base(recipe: TrainRecipe, start: Start, out: Path, device: torch.device
     started = time.perf_counter()
     settings, base, layers = recipe.tune, start.base, start.layers
     assert settings is not None
-    vlm = load_packed(base, device, "float32") if start.samples is None else load_vlm(base, device, recipe.dtype)
-    torch.manual_seed(recipe.seed)
-    model = with_lora(vlm.model, layers, settings) if len(layers) and settings.tuning == "lora" else vlm.model
-    if start.samples is None:
-        assert isinstance(vlm, VLM)  # as load_packed says
-        lessons = pocket_lessons_of(recipe, vlm, model, device)
-    else:
-        lessons = conversation_lessons(recipe, start.samples, vlm)
+    model, lessons = _prepared(recipe, start, device)
     losses = tune(model, layers, lessons, recipe, device, state / recipe.stage)
+    gathered = weights_of_shards(model)
     if not is_first():
         return out
+    if gathered is not None:  # one process alone can neither measure nor write what is spread over several
+        model, lessons = _prepared(recipe, start, device)
+        thaw(model, groups_of(model, layers, settings), getattr(torch, recipe.dtype))
+        model.load_state_dict(gathered, strict=False)
+        model.eval()
     _round_to_bfloat16(p for group in groups_of(model, layers, settings) for p in group.parameters)
     last = losses[-LAST:]
     note = _note(device, started, steps=len(losses), final_loss=sum(last) / len(last), **lessons.measure())
@@ -126,6 +126,20 @@ def tune_base(recipe: TrainRecipe, start: Start, out: Path, device: torch.device
         base=Base(id=name_beside(recipe.base, out), digest=base.digest),
     )  # fmt: skip
     return publish(out, lineage, recipe)
+
+
+def _prepared(recipe: TrainRecipe, start: Start, device: torch.device) -> tuple[Any, Lessons]:
+    """The model, with LoRA on it if the recipe wants that, and what it learns from."""
+    assert recipe.tune is not None
+    is_pocket = start.samples is None
+    vlm = load_packed(start.base, device, "float32") if is_pocket else load_vlm(start.base, device, recipe.dtype)
+    torch.manual_seed(recipe.seed)
+    has_lora = len(start.layers) and recipe.tune.tuning == "lora"
+    model = with_lora(vlm.model, start.layers, recipe.tune) if has_lora else vlm.model
+    if start.samples is not None:
+        return model, conversation_lessons(recipe, start.samples, vlm)
+    assert isinstance(vlm, VLM)  # as load_packed says
+    return model, pocket_lessons_of(recipe, vlm, model, device)
 
 
 def pocket_lessons_of(recipe: TrainRecipe, vlm: VLM, model: Any, device: torch.device) -> Lessons:

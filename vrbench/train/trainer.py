@@ -94,7 +94,8 @@ class Objective(nn.Module):
         wanted = {id(p) for group in groups for p in group.parameters}
         self.trained = frozenset(name for name, p in self.named_parameters() if id(p) in wanted)
         self.config = getattr(model, "config", None)  # DeepSpeed's "auto" values are read from it
-        self._no_split_modules = getattr(model, "_no_split_modules", None)  # what FSDP wraps one by one
+        kinds = {type(module).__name__ for module in model.modules()}
+        self._no_split_modules = sorted(kinds & set(getattr(model, "_no_split_modules", None) or ()))  # FSDP's units
         self.learning = [p for group in groups for p in group.parameters]
         self.mode: bool | None = None  # the last that was said; the parts may have come in several modes
         self.is_sharded = False  # FSDP and DeepSpeed put other parameters in the place of those
@@ -255,11 +256,36 @@ def fit(
             train_dataset=_Drawn(samples, order), callbacks=[*callbacks, watch],
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
+        _refuse_partitions(trainer)
         watch.accelerator = trainer.accelerator
         with out_of_memory(course.label, course.batch, course.accumulate, course.tokens, watch):
             trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     model.eval()
     return watch.all_losses()
+
+
+def weights_of_shards(model: nn.Module) -> dict[str, Tensor] | None:
+    """Name -> whole tensor, on the CPU, of what was trained in shards (FSDP2); none for a model that is whole.
+
+    Every process has to call it.
+    """
+    from torch.distributed.tensor import DTensor
+
+    if not any(isinstance(p, DTensor) for p in model.parameters()):
+        return None
+    trained = [(name, p.detach()) for name, p in model.named_parameters() if p.requires_grad]
+    return {name: p.full_tensor().cpu() if isinstance(p, DTensor) else p.cpu() for name, p in trained}
+
+
+def _refuse_partitions(trainer: Trainer) -> None:
+    """Refuse DeepSpeed's stage 3, whose partitioned weights nothing here puts together again.
+
+    Raises:
+        VrbenchError: it is configured.
+    """
+    plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
+    if plugin is not None and plugin.zero_stage == 3:
+        raise VrbenchError("DeepSpeed's stage 3 is configured; weights are shared out by FSDP2, or by stages 1 and 2")
 
 
 def _arguments(course: Course, folder: Path, device: torch.device) -> TrainingArguments:

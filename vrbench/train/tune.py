@@ -131,7 +131,11 @@ def tune(
 
 
 def _fitted(
-    model: Any, lessons: Lessons, groups: list[Group], course: Course, device: torch.device,
+    model: Any,
+    lessons: Lessons,
+    groups: list[Group],
+    course: Course,
+    device: torch.device,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> list[float]:
     return fit(
