@@ -33,9 +33,11 @@ def print_plan(plan: Plan, folder: Path, only: str, jobs: int | None) -> None:
     _print_table([*rows, _row("all", steps, set(there))], ("step", "all", "done", "GPU minutes left"))
     of = family(plan.family)
     at_once = jobs or of.jobs_per_card
-    left = sum(step.minutes for step in steps if step.name not in there)
-    clock = elapsed(left, of.costs, 1, at_once)
-    print(f"\nBy the clock about {clock:,.0f} minutes of one card with {at_once} steps at once.")
+    left = {step.name: step.minutes for step in steps if step.name not in there}
+    alone = sum(minutes for name, minutes in left.items() if name in {s.name for s in kinds.get("profile", [])})
+    clock = alone + elapsed(sum(left.values()) - alone, of.costs, 1, at_once)
+    apart = f", {alone:,.0f} of them for the profile, which runs alone" if alone else ""
+    print(f"\nBy the clock about {clock:,.0f} minutes of one card with {at_once} steps at once{apart}.")
     print(f"Estimated from: {of.costs.source}.")
     print(f"Measured: {plan.tasks}, {f'{plan.limit} items a task' if plan.limit else 'all items'}.")
     print_trial(plan)
