@@ -23,6 +23,12 @@ from vrbench.records import load_run
 from vrbench.train import load, train
 
 TASKS = "pocket_mme,pocket_grammar"
+TUNED = {"full": "all", "sparse-uniform-1": "sparse-uniform:1", "sparse-uniform-2": "sparse-uniform:2"}
+OTHERS = (
+    "run-angular-2-s0", "run-lisa-s0", "run-base", "run-heal-region-loss-1-s0", "run-restore-top-2-s0",
+    "run-prune-full-angular-2-s0",
+)  # fmt: skip
+WANTED = ",".join((*(f"run-{name}-s0" for name in TUNED), *OTHERS))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -50,8 +56,8 @@ def plan(tables: str, base: Path) -> Plan:
     return build(Asked(tables, "pocket", 1, {"steps": "2", "base": str(base)}, TASKS, 4))
 
 
-def done(of: Plan, folder: Path, only: str = "*") -> list[Event]:
-    with closing(execute(of, folder, shrunk.FUNCTIONS, Options(only=only))) as happening:
+def done(of: Plan, folder: Path) -> list[Event]:
+    with closing(execute(of, folder, shrunk.FUNCTIONS, Options(only=WANTED))) as happening:
         events = list(happening)
     assert [(e.step, e.error, _log(folder, e.step)) for e in events if e.kind == "failed"] == []
     return events
@@ -64,17 +70,15 @@ def _log(folder: Path, step: str) -> str:
 @pytest.fixture(scope="module")
 def layers(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Path]:
     folder = tmp_path_factory.mktemp("layers")
-    made = plan("layers", tiny)
+    made = plan("layers,strategies,text,pruning,restoring", tiny)
     done(made, folder)
     return made, folder
 
 
 class TestLayers:
     def test_each_model_is_trained_on_its_layers_and_measured(self, layers: tuple[Plan, Path]) -> None:
-        made, folder = layers
-        tuned = {"full": "all", "sparse-uniform-1": "sparse-uniform:1", "sparse-uniform-2": "sparse-uniform:2"}
-        assert {step.name for step in made.steps if step.kind == "train"} == {f"train-{name}-s0" for name in tuned}
-        for name, text in tuned.items():
+        _, folder = layers
+        for name, text in TUNED.items():
             run = load_run(folder / "runs" / f"run-{name}-s0")
             (step,) = run.record.checkpoint.lineage[0].steps
             with shrunk.in_it():
@@ -93,7 +97,7 @@ class TestLayers:
     def test_nothing_is_left_of_what_was_in_the_making(self, layers: tuple[Plan, Path]) -> None:
         _, folder = layers
         assert {p.name for p in folder.iterdir()} == {
-            ".lock", "plan.json", "checkpoints", "runs", "done", "logs", "scratch",
+            ".lock", "plan.json", "checkpoints", "layers", "orders", "runs", "done", "logs", "scratch",
         }  # fmt: skip
         assert not list((folder / "scratch").iterdir())
 
@@ -114,14 +118,10 @@ class TestLayers:
         assert "1 layer" in told["report.md"]
 
 
-def test_every_kind_of_step(tiny: Path, layers: tuple[Plan, Path]) -> None:
-    """Scores, orders, removals, healing, restoring: those of one way each, in the same folder."""
+def test_every_kind_of_step(layers: tuple[Plan, Path]) -> None:
+    """Scores, orders, removals, healing and restoring: one way of each."""
     _, folder = layers
-    made = plan("strategies,text,pruning,restoring", tiny)
-    wanted = ("run-angular-2-s0", "run-lisa-s0", "run-base", "run-heal-region-loss-1-s0", "run-restore-top-2-s0",
-              "run-prune-full-angular-2-s0", "run-region-after-removal-1-s0")  # fmt: skip
-    done(made, folder, ",".join(wanted))
-    for name in wanted:
+    for name in OTHERS:
         assert load_run(folder / "runs" / name).record.status == "ok"
     chosen = select(str(folder / "layers" / "layers-angular-s0.json"), shrunk.DEPTH)
     tuned = load_run(folder / "runs" / "run-angular-2-s0").record.checkpoint.lineage[0].steps[0].layers

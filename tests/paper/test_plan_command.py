@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from typer.testing import CliRunner, Result
 
 from tests.paper import faked
 from vrbench.cli import app, reproduce_faults, reproduce_steps
+from vrbench.cli.reproduce_shown import print_spent
+from vrbench.paper.execute import Event, Options, execute
 from vrbench.paper.execute_worker import Job
 
 HEAVY = ("torch", "transformers", "datasets", "lm_eval", "pandas", "matplotlib", "scipy", "peft", "accelerate")
@@ -97,6 +100,7 @@ class TestExecution:
         assert done.exit_code == 0
         assert re.search(r"^train +7 +0\.\d +-$", done.stdout, re.MULTILINE)
         assert re.search(r"this time \d+\.\d minutes by the clock, 2 steps at once", done.stdout)
+        assert "GPU minutes" not in done.stdout
         assert done.stdout.rstrip().endswith(f"report: {tmp_path / 'report.md'}")
         assert "100%" in done.stderr and "14/14" in done.stderr
 
@@ -110,3 +114,15 @@ class TestExecution:
         assert "vrbench: 1 steps that need what failed were left out" in done.stderr
         assert "report: " in done.stdout
         assert (tmp_path / "done" / "run-full-s0.json").exists()
+
+
+def test_what_was_spent_is_told_by_kind_and_by_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    of = faked.plan(faked.step("train-a"), faked.step("run-a", "train-a"))
+    options = Options(jobs=4, cards=("0", "1"))
+    with closing(execute(of, tmp_path, faked.FUNCTIONS, options)) as happening:
+        list(happening)
+    events = [Event("done", "train-a", 90.0, 0), Event("failed", "run-a", 30.0, 1), Event("there", "x", 0.0, 0)]
+    print_spent(of, tmp_path, options, events, 120.0)
+    told = capsys.readouterr().out
+    assert "this time 2.0 minutes by the clock, 4 steps at once, 2 cards: 4.0 GPU minutes" in told
+    assert "minutes of steps by card, where several share one: 0: 1.5, 1: 0.5" in told

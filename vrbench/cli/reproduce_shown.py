@@ -33,9 +33,11 @@ def print_plan(plan: Plan, folder: Path, only: str, jobs: int | None) -> None:
     _print_table([*rows, _row("all", steps, set(there))], ("step", "all", "done", "GPU minutes left"))
     of = family(plan.family)
     at_once = jobs or of.jobs_per_card
-    left = sum(step.minutes for step in steps if step.name not in there)
-    clock = elapsed(left, of.costs, 1, at_once)
-    print(f"\nBy the clock about {clock:,.0f} minutes of one card with {at_once} steps at once.")
+    left = {step.name: step.minutes for step in steps if step.name not in there}
+    alone = sum(minutes for name, minutes in left.items() if name in {s.name for s in kinds.get("profile", [])})
+    clock = alone + elapsed(sum(left.values()) - alone, of.costs, 1, at_once)
+    apart = f", {alone:,.0f} of them for the profile, which runs alone" if alone else ""
+    print(f"\nBy the clock about {clock:,.0f} minutes of one card with {at_once} steps at once{apart}.")
     print(f"Estimated from: {of.costs.source}.")
     print(f"Measured: {plan.tasks}, {f'{plan.limit} items a task' if plan.limit else 'all items'}.")
     print_trial(plan)
@@ -86,7 +88,7 @@ def _shortened(names: list[str]) -> str:
 
 
 def print_spent(plan: Plan, folder: Path, options: Options, events: list[Event], seconds: float) -> None:
-    """Minutes of a card by kind of step, from all sessions, and by card, from this one."""
+    """Minutes of steps by kind, from all sessions; and by card, with what the cards were held, from this one."""
     there = finished(joined(plan, folder), folder)
     rows = []
     for kind in dict.fromkeys(step.kind for step in plan.steps):
@@ -94,15 +96,22 @@ def print_spent(plan: Plan, folder: Path, options: Options, events: list[Event],
         peak = max((one.peak_gib or 0.0 for one in done), default=0.0)
         spent = f"{sum(one.seconds for one in done) / 60:,.1f}"
         rows.append((kind, len(done), spent, f"{peak:.1f}" if peak else "-"))
-    what = "GPU minutes" if options.device == "cuda" else "minutes"
-    _print_table(rows, ("step", "done", what, "most memory, GiB"))
+    _print_table(rows, ("step", "done", "minutes of steps", "most memory of one, GiB"))
+    print(
+        f"this time {seconds / 60:,.1f} minutes by the clock, {options.jobs} steps at once{_of_cards(options, seconds)}"
+    )
     by_card: dict[int, float] = defaultdict(float)
     for event in events:
         if event.kind in ("done", "failed"):
             by_card[event.card] += event.seconds / 60
-    cards = ", ".join(f"card {card}: {spent:,.1f}" for card, spent in sorted(by_card.items()))
-    now = f"this time {seconds / 60:,.1f} minutes by the clock, {options.jobs} steps at once"
-    print(f"{now}{f'; {what} by card: {cards}' if options.cards and cards else ''}")
+    if options.cards and by_card:
+        spent = ", ".join(f"{options.cards[card]}: {minutes:,.1f}" for card, minutes in sorted(by_card.items()))
+        print(f"minutes of steps by card, where several share one: {spent}")
+
+
+def _of_cards(options: Options, seconds: float) -> str:
+    cards = min(len(options.cards), options.jobs)
+    return f", {cards} cards: {cards * seconds / 60:,.1f} GPU minutes" if cards else ""
 
 
 def _print_table(rows: Sequence[tuple[object, ...]], head: tuple[str, ...]) -> None:

@@ -18,7 +18,7 @@ from vrbench.errors import VrbenchError
 from vrbench.paper.discarding import discard, forget, gone
 from vrbench.paper.execute_worker import Answer, Function, Job, work
 from vrbench.paper.families import Value
-from vrbench.paper.order import Waiting, chosen
+from vrbench.paper.order import ALONE, Waiting, chosen
 from vrbench.paper.plan import Plan, PlanStep
 from vrbench.paper.plan_folder import digests, done_file, finished, joined, log_file, made_by, store
 
@@ -141,6 +141,10 @@ class _Execution:
             name = self.waiting.next()
             if name is None:
                 return
+            if self.steps[name].kind in ALONE:  # nothing runs now; what idle processes hold of the cards goes too
+                for worker in self.workers.values():
+                    _end(worker)
+                self.workers.clear()
             if number not in self.workers:
                 self.workers[number] = self._worker(number)
             worker = self.workers[number]

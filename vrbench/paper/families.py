@@ -33,7 +33,7 @@ class Costs:
     batch: int
     item: float
     look: float
-    profile: float = 900.0
+    profile: float = 480.0
     overlap: float = 1.0
 
 
