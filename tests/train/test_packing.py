@@ -37,6 +37,15 @@ def test_a_packed_turn_s_logits_are_those_of_the_turn_alone(model: Any, length: 
     assert float(expected.std()) > 0.1  # so that being near means something
 
 
+def test_features_as_a_card_keeps_them_meet_a_float32_projector(model: Any) -> None:
+    kept = learning.features(model, learning.pixels()).bfloat16()
+    learner, rows = learning.learner(model), learning.packer().rows(TURNS)
+    with torch.inference_mode():
+        rounded, _ = learner.answer_logits(kept, rows)
+        expected, _ = learner.answer_logits(kept.float(), rows)
+    assert rounded.dtype == torch.float32 and torch.equal(rounded, expected)
+
+
 def test_only_answers_are_learnt() -> None:
     words = tiny.tokenizer()
     for row, asked in zip(learning.packer().rows(TURNS), TURNS, strict=True):

@@ -29,7 +29,7 @@ SHARES = (100, 25, 10)
 REMOVED = (1, 2, 3, 4, 6, 8)
 """Layers removed."""
 
-REMOVED_BY = ("loss", "divergence", "angular", "block-influence")
+REMOVED_BY = ("loss", "divergence-lazy", "angular", "block-influence")
 """What chooses the layers that go: the measured loss, which is the ceiling, what predicts it, and two of the field."""
 
 HEALED = (2, 4, 8)

@@ -54,7 +54,8 @@ class Learner:
         """
         inner = self.core.model
         embedded = inner.get_input_embeddings()(batch.tokens)
-        pictures = inner.multi_modal_projector(features).to(embedded.dtype)
+        exact = features.to(next(inner.multi_modal_projector.parameters()).dtype)  # a card keeps them as bfloat16
+        pictures = inner.multi_modal_projector(exact).to(embedded.dtype)
         behind = first + pictures.shape[1]
         embedded = torch.cat([embedded[:, :first], pictures, embedded[:, behind:]], dim=1)
         return inner.language_model(
