@@ -49,7 +49,7 @@ class TestDryRun:
         assert re.search(r"^train +7 +0 +\d+\.\d$", told, re.MULTILINE)
         assert re.search(r"^all +15 +0 +\d+\.\d$", told, re.MULTILINE)
         assert re.search(r"By the clock about \d+ minutes of one card with 4 steps at once\.", told)
-        assert "Estimated from: 1,600 steps of pocket-full in 181 s on an NVIDIA H200" in told
+        assert "Estimated from: four trainings of 1,200 x 32 samples that shared an NVIDIA H200" in told
         assert told.rstrip().endswith("Results go to reproduce/pocket.")
 
     def test_a_trial_is_called_one(self) -> None:

@@ -16,7 +16,7 @@ from tests import tiny
 from tests.surgery import others
 from vrbench.checkpoint import resolve
 from vrbench.layers import LayerSet
-from vrbench.models import llava
+from vrbench.models import folders, llava
 from vrbench.models.anatomy import decoder_layers
 from vrbench.models.families import FAMILIES, Family
 from vrbench.models.load import load_model, load_vlm
@@ -39,7 +39,7 @@ class Made:
 
 @pytest.fixture(params=["llava", "qwen2_5_vl"])
 def made(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
-    monkeypatch.setitem(FAMILIES, "qwen2_5_vl", Family(llava.faults, llava.load))  # no processor is needed here
+    monkeypatch.setitem(FAMILIES, "qwen2_5_vl", Family(folders.faults, llava.load))  # no processor is needed here
     make = {"llava": tiny.llava, "qwen2_5_vl": others.qwen}[request.param]
     model = make()
     return Made(model, others.save(model, tmp_path / "base"), make)

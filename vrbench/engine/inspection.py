@@ -18,6 +18,7 @@ from vrbench.engine import gold, harness
 from vrbench.engine.harness import Part
 from vrbench.errors import VrbenchError
 from vrbench.registry import TaskSpec
+from vrbench.strict_pictures import strict_pictures
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -106,21 +107,18 @@ def _picture_faults(rows: Dataset) -> Iterator[tuple[int, str]]:
 
 def _broken(content: bytes | None) -> str:
     """Why a picture cannot be decoded; empty if it can."""
-    from PIL import Image, ImageFile
+    from PIL import Image
 
     if not content:
         return "it has no bytes"
-    lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False  # lmms-eval makes it lenient
     try:
-        with Image.open(io.BytesIO(content)) as picture:
+        with strict_pictures(), Image.open(io.BytesIO(content)) as picture:
             if picture.format == "PNG":
                 picture.verify()  # the checksums of all its chunks
             elif picture.format != "JPEG" or JPEG_END not in content[-TRAILER:]:
                 picture.load()
     except Exception as error:  # Pillow's decoders raise many kinds
         return re.sub(r" <_io\.BytesIO object at \w+>", "", _line(error))
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = lenient
     return ""
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from vrbench.models.families import Manner
 
+
 class PlainVLM(LoadedModel):
     """A loaded model that is asked one whole prompt after the other, several of them in a batch padded on the left.
 

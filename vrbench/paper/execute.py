@@ -82,12 +82,12 @@ def execute(
         VrbenchError: the folder holds another plan, another process works there, or no step fits `options.only`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(folder / ".lock", timeout=0)
     try:
-        lock.acquire(timeout=0)
+        held = lock.acquire()
     except Timeout:
         raise VrbenchError(f"another process is at work in {folder}; wait for it, or name another --out") from None
-    with lock:
+    with held:
         whole = joined(plan, folder)
         there = finished(whole, folder)
         wanted = chosen(plan, options.only)

@@ -83,7 +83,7 @@ class Family:
 POCKET_STEPS, POCKET_BATCH, POCKET_SCENES, POCKET_LIMIT = 650, 32, 20_800, 300
 """Of a pocket plan whose one seed is to end within 25 minutes of one card; the published weights had 1,600 steps of 64.
 
-More steps of half the batch learn more of the same pictures (benchmarks/results/rates.md).
+More steps of half the batch learn more of the same pictures (benchmarks/results/rates-short.md).
 """
 
 POCKET_TUNING: dict[str, Value] = {"tune.rank": 32, "tune.alpha": 64, "tune.lr": 7.0e-4}
@@ -100,7 +100,7 @@ POCKET_BASELINES: dict[str, dict[str, Value]] = {
 }
 """Whole layers drawn anew during the training (LISA), LoRA on attention alone, and whole layers, at rates of their own.
 
-The rates for weights are those of three that did best on the dev split (benchmarks/results/rates.md).
+The rates for weights are, of those tried, the ones that did best on the dev split (benchmarks/results/rates-short.md).
 """
 
 POCKET_COSTS = Costs(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vrbench.errors import VrbenchError
 from vrbench.models.prompts import IMAGE, Turn
+from vrbench.strict_pictures import strict_pictures
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -83,7 +84,7 @@ class Picture:
         """
         from PIL import Image
 
-        with self._stream() as stream, Image.open(stream) as picture:
+        with strict_pictures(), self._stream() as stream, Image.open(stream) as picture:
             return picture.convert("RGB")
 
     def size(self) -> tuple[int, int]:
@@ -104,7 +105,7 @@ class Picture:
         if isinstance(self.where, Path) and not self.where.is_file():
             return "picture missing", f"there is no file {self.where}"
         try:
-            with self._stream() as stream, Image.open(stream) as picture:
+            with strict_pictures(), self._stream() as stream, Image.open(stream) as picture:
                 if not _ends(stream, str(picture.format)):
                     picture.load()
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
