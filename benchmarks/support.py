@@ -3,7 +3,7 @@
     python benchmarks/support.py
 
 Runs the tests marked `supports` and writes what they showed to benchmarks/results/support.json, and the table to
-benchmarks/results/support.md. A pair is there only if a test is; it works only if all its tests passed.
+benchmarks/results/support.md and README.md. A pair is there only if a test is; it works only if all its tests passed.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from pathlib import Path
 RESULTS = Path(__file__).parent / "results" / "support.json"
 TABLE = RESULTS.with_suffix(".md")
 ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+BEGIN, END = "<!-- what works: made by benchmarks/support.py -->\n", "<!-- end of what works -->\n"
+"""What stands around the table in README.md."""
 
 FORMS = {
     "run": "answers to pictures and text are transformers' own, or a task is measured",
@@ -76,8 +79,8 @@ def cell(shown: Sequence[Shown]) -> str:
     return f"yes ({len({one.test.partition('[')[0] for one in passed if not one.refused})})"
 
 
-def table(shown: Iterable[Shown]) -> str:
-    """The table in Markdown, with what its columns mean."""
+def grid(shown: Iterable[Shown]) -> str:
+    """Families by forms, in Markdown."""
     rows: dict[str, dict[str, list[Shown]]] = {}
     for one in shown:
         rows.setdefault(one.family, {}).setdefault(one.form, []).append(one)
@@ -85,13 +88,25 @@ def table(shown: Iterable[Shown]) -> str:
     lines = [f"| family | {' | '.join(forms)} |", "|---" * (1 + len(forms)) + "|"]
     for family, found in sorted(rows.items()):
         lines.append(f"| {family} | {' | '.join(cell(found.get(form, [])) for form in forms)} |")
+    return "\n".join([*lines, ""])
+
+
+def table(shown: Sequence[Shown]) -> str:
+    """The table in Markdown, with what its columns mean."""
+    forms = [form for form in FORMS if any(one.form == form for one in shown)]
     meanings = [f"- **{form}**: {FORMS[form]}" for form in forms]
     about = (
         "Behind a yes stands the number of tests that passed (with all their parameters), on small models with random "
         "weights (the pocket family's are its own); their names are in [support.json](support.json). `-`: no test, so "
         "nothing is claimed."
     )
-    return "\n".join(["# What works", "", *lines, "", about, "", *meanings, "", "`python benchmarks/support.py`", ""])
+    return "\n".join(["# What works", "", grid(shown), about, "", *meanings, "", "`python benchmarks/support.py`", ""])
+
+
+def readme(shown: Sequence[Shown]) -> str:
+    """README.md with the table between its marks."""
+    before, rest = README.read_text(encoding="utf-8").split(BEGIN)
+    return before + BEGIN + grid(shown) + END + rest.split(END)[1]
 
 
 def main() -> None:
@@ -101,6 +116,7 @@ def main() -> None:
     if code not in (0, 1):  # 1: some failed, which the table says
         sys.exit(code)
     TABLE.write_text(table(read()), encoding="utf-8")
+    README.write_text(readme(read()), encoding="utf-8")
     print(TABLE.read_text(encoding="utf-8"))
 
 

@@ -27,7 +27,7 @@ from vrbench.models.load import load_packed
 from vrbench.train.lora import groups_of, thaw, with_lora
 from vrbench.train.recipe import TrainRecipe, load
 from vrbench.train.starting import Start, start_of
-from vrbench.train.trainer import BETAS, Course, fit, rate_of
+from vrbench.train.trainer import BETA1, Course, fit, rate_of
 from vrbench.train.tune import Lessons
 from vrbench.writing import write_atomically
 
@@ -41,7 +41,7 @@ def plain(model: nn.Module, lessons: Lessons, groups: list[Any], course: Course,
     parameters = [p for group in groups for p in group.parameters]
     optimizer = torch.optim.AdamW(
         [{"params": list(g.parameters), "lr": g.lr, "weight_decay": g.weight_decay} for g in groups],
-        betas=BETAS, fused=device.type == "cuda",
+        betas=(BETA1, course.beta2), fused=device.type == "cuda",
     )  # fmt: skip
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate_of(course))
     losses: list[torch.Tensor] = []

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def strict_pictures() -> Iterator[None]:
-    """Inside of it Pillow raises for a truncated picture; lmms-eval makes it lenient for the process that imports it."""
+    """Inside of it Pillow raises for a truncated picture; lmms-eval makes it lenient for the whole process."""
     from PIL import ImageFile
 
     lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -168,8 +170,9 @@ class TestResuming:
     def test_two_at_once_are_refused(self, tmp_path: Path) -> None:
         with closing(execute(SMALL, tmp_path, faked.FUNCTIONS, Options())) as happening:
             next(happening)
-            with pytest.raises(VrbenchError, match="another process is at work"):
-                events(SMALL, tmp_path)
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as other:
+                with pytest.raises(VrbenchError, match="another process is at work"):
+                    other.submit(events, SMALL, tmp_path).result()
 
     def test_closing_ends_the_processes(self, tmp_path: Path) -> None:
         happening = execute(plan(step("train-a", seconds=60)), tmp_path, faked.FUNCTIONS, Options())

@@ -166,6 +166,12 @@ class TestBeforeTuning:
         delta = write_delta(model, LayerSet.of((0,), tiny.DEPTH), str(adapter), tmp_path / "delta")
         assert before_tuning(resolve(str(delta))).id == "adapter"
 
+    def test_healing_does_not_count(self, adapter: Path, tiny_llava: Path, tmp_path: Path) -> None:
+        tiny.save_projector(tmp_path / "healed")
+        step = Step(kind="trained", layers="all", depth=tiny.DEPTH, method="lora", stage="heal")
+        folder = tiny.mark(tmp_path / "healed", str(adapter), resolve(str(adapter)).digest, [step])
+        assert before_tuning(resolve(str(folder))).digest == resolve(str(tiny_llava)).digest
+
     def test_training_that_left_the_layers_alone_does_not_count(
         self, adapter: Path, tiny_llava: Path, tmp_path: Path
     ) -> None:

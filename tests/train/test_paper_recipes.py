@@ -38,6 +38,7 @@ def test_they_agree_with_the_paper_s_figures(model: str) -> None:
         assert (settings.rank, settings.alpha, settings.dropout) == (128, 256, 0.05)
         assert (settings.lr, settings.lr_projector, settings.schedule, recipe.warmup) == (2e-4, 2e-5, "cosine", 0.03)
         assert (settings.batch, settings.epochs, settings.checkpointing) == (128, 1, True)
+        assert settings.beta2 == 0.999  # what transformers' Trainer takes where a script says nothing
         assert (settings.tuning, settings.modules, settings.sampling) == ("lora", "all", None)
         assert isinstance(recipe.data, Conversations) and recipe.dtype == "bfloat16"
         assert (recipe.data.length, recipe.data.pad_square, recipe.data.share) == (2048, True, 1)

@@ -10,7 +10,7 @@ from vrbench.checkpoint import Checkpoint, resolve_backbone
 from vrbench.device import chosen_device, device_faults
 from vrbench.errors import VrbenchError, sentences
 from vrbench.models.families import FAMILIES
-from vrbench.records import Base
+from vrbench.records import Base, Step
 from vrbench.structure import ADAPTER
 from vrbench.surgery.questions import DevQuestions, FolderQuestions, Questions
 
@@ -96,7 +96,7 @@ class Subject:
 
 
 def before_tuning(ckpt: Checkpoint) -> Checkpoint:
-    """The checkpoint that the latest training of decoder layers began with, as the lineage has it.
+    """The checkpoint that the latest training of decoder layers, healing apart, began with, as the lineage has it.
 
     Raises:
         VrbenchError: the lineage tells of no such training, or what it began with is not at hand.
@@ -104,10 +104,14 @@ def before_tuning(ckpt: Checkpoint) -> Checkpoint:
     here: Checkpoint | None = ckpt
     while here is not None:
         for line in here.lineage[:1] if here.base else here.lineage:
-            if line.base and any(step.kind == "trained" and step.layers != "none" for step in line.steps):
+            if line.base and any(map(_tunes, line.steps)):
                 return here.base or _named(ckpt, line.base, here)
         here = here.base
     raise VrbenchError(f"{ckpt.id} does not say what its layers were tuned from; name it with --base")
+
+
+def _tunes(step: Step) -> bool:
+    return step.kind == "trained" and step.layers != "none" and step.stage != "heal"
 
 
 def paired(ckpt: Checkpoint, base: Checkpoint) -> list[int]:

@@ -129,7 +129,7 @@ class Tune(Section):
 
     later = (
         "tuning", "modules", "sampling", "every", "epochs", "accumulate", "schedule", "weight_decay", "checkpointing",
-        "save_every",
+        "save_every", "beta2",
     )  # fmt: skip
 
     layers: str = Field(
@@ -153,6 +153,7 @@ class Tune(Section):
     lr_projector: float = Field(ge=0, description="Peak learning rate of the projector; 0 freezes it.")
     schedule: Schedule = Field(default="cosine", description="The rate after the warm-up: to 0, to 0, or as it is.")
     weight_decay: float = Field(default=0.0, ge=0, description="AdamW's weight decay, of matrices only.")
+    beta2: float = Field(default=0.98, gt=0, lt=1, description="AdamW's decay of the mean of squared gradients.")
     checkpointing: bool = Field(default=False, description="Compute activations twice instead of keeping them.")
     save_every: int = Field(default=200, ge=0, description="Steps between saved states; 0 saves none.")
 

@@ -26,7 +26,7 @@ from vrbench.train.memory import out_of_memory
 from vrbench.train.states import newest_state
 from vrbench.train.watching import Watch
 
-BETAS = (0.9, 0.98)
+BETA1 = 0.9
 """Of AdamW."""
 
 Loss = Callable[[Any, dict[str, Any]], Tensor]
@@ -64,6 +64,7 @@ class Course:
         tokens: of the longest row, for the message when memory runs out.
         changing: whether not all of the parameters learn in every step.
         workers: processes that get samples ready.
+        beta2: of AdamW.
     """
 
     label: str
@@ -80,6 +81,7 @@ class Course:
     tokens: int = 0
     changing: bool = False
     workers: int = 0
+    beta2: float = 0.98
 
 
 class Objective(nn.Module):
@@ -163,7 +165,7 @@ class _Trainer(Trainer):
         if self.optimizer is None:
             groups = [{"params": list(g.parameters), "lr": g.lr, "weight_decay": g.weight_decay} for g in self.groups]
             fused = self.groups[0].parameters[0].is_cuda
-            self.optimizer = torch.optim.AdamW(groups, betas=BETAS, fused=fused)
+            self.optimizer = torch.optim.AdamW(groups, betas=(BETA1, self.course.beta2), fused=fused)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:

@@ -121,7 +121,7 @@ def tune(
     course = Course(
         recipe.stage, len(lessons.order) // settings.batch, settings.batch, settings.accumulate, settings.schedule,
         recipe.warmup, recipe.clip, recipe.seed, recipe.dtype, settings.save_every, state, lessons.tokens,
-        changing=settings.sampling is not None or lessons.uneven, workers=lessons.workers,
+        changing=settings.sampling is not None or lessons.uneven, workers=lessons.workers, beta2=settings.beta2,
     )  # fmt: skip
     if settings.sampling is not None:
         by_layer = trained_by_layer(model, layers, settings)
