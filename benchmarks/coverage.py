@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import gc
 import platform
@@ -23,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import scipy
 
+from benchmarks import made
 from benchmarks.simulation import AGREEMENT, SHARED, Setting, pair_of, truth
 from vrbench import __version__, stats
 from vrbench.metrics import METRICS
@@ -184,17 +184,5 @@ def report(trials: int, processes: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    """Write the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=1000)
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/coverage.md"))
-    given = parser.parse_args()
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(report(given.trials, given.processes), encoding="utf-8")
-    print(given.out.read_text(encoding="utf-8"))
-
-
 if __name__ == "__main__":
-    main()
+    made.page(__doc__, report, Path("benchmarks/results/coverage.md"))

@@ -1,9 +1,11 @@
-"""How a result was made, as its report says it: the command and the versions."""
+"""How a result was made, as its report says it: the command and the versions; and the page of a simulation."""
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from vrbench.provenance import PACKAGES, commit_of, installed
@@ -31,3 +33,21 @@ def versions() -> str:
     commit, dirty = commit_of(Path(__file__).resolve().parents[1])
     own = f"vrbench {commit[:12] or 'of no commit'}{' with changes' if dirty else ''}"
     return ", ".join([own, *(f"{name} {installed(name)}" for name in PACKAGES if installed(name))]) + "."
+
+
+def page(about: str, report: Callable[[int, int], str], out: Path) -> None:
+    """Simulate as the command line says, and write and print the page.
+
+    Args:
+        about: what --help says.
+        report: (trials a setting, processes) -> Markdown.
+        out: where it goes if --out says nothing else.
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=out)
+    given = parser.parse_args()
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(report(given.trials, given.processes), encoding="utf-8")
+    print(given.out.read_text(encoding="utf-8"))

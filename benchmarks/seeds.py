@@ -9,7 +9,6 @@ An item's difficulty is felt alike by all runs (correlation `AGREEMENT` between 
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import platform
 import shlex
@@ -27,6 +26,7 @@ from numpy.polynomial.hermite_e import hermegauss
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri, stdtrit
 
+from benchmarks import made
 from benchmarks.simulation import AGREEMENT, SHARED
 from vrbench import __version__, stats
 from vrbench.paper.counts import Counted, Counts
@@ -178,17 +178,5 @@ def _line(row: Setting, found: Row) -> str:
     return f"{start}{kinds}| {found['these seeds'][0]:.1f} % |"
 
 
-def main() -> None:
-    """Write the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=1000)
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/seeds.md"))
-    given = parser.parse_args()
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(report(given.trials, given.processes), encoding="utf-8")
-    print(given.out.read_text(encoding="utf-8"))
-
-
 if __name__ == "__main__":
-    main()
+    made.page(__doc__, report, Path("benchmarks/results/seeds.md"))
