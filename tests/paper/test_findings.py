@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.paper.made_results import made_folder, made_profile
+from tests.paper.made_results import made_folder, made_plan, made_profile
 from vrbench.paper.findings import Finding, findings, judged
 from vrbench.paper.orderings import against, every_pair
+from vrbench.paper.plan_folder import store
 from vrbench.paper.results import read
 from vrbench.paper.seeds import ONE_SEED, Estimate
 
@@ -71,6 +72,16 @@ def test_one_family_cannot_tell(found: dict[str, Finding]) -> None:
 def test_restoring_is_judged_at_the_fewest_layers(found: dict[str, Finding]) -> None:
     (part,) = found["C6"].parts
     assert part.what == "visual score kept, 4 restored (middle)" and part.verdict == found["C6"].verdict
+
+
+@pytest.mark.parametrize("table", ["layers", "text", "strategies"])
+def test_any_table_that_has_the_region_tells_of_it(tmp_path: Path, table: str) -> None:
+    plan, folder = made_plan(), made_folder(tmp_path)
+    whole = [f.parts[0].figure for f in findings(read(folder))[:2]]
+    only = tuple(entry for entry in plan.entries if entry.table == table)
+    store(plan.model_copy(update={"tables": (table,), "entries": only}), folder)
+    assert [f.parts[0].figure for f in findings(read(folder))[:2]] == whole
+    assert whole[0].endswith("] %") and whole[1].endswith("] points")
 
 
 def test_nothing_measured_decides_nothing(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from vrbench.paper.joint import JointBootstrap, Pairs
 from vrbench.paper.plan import Done, Plan
 from vrbench.paper.plan_folder import finished, load_plan, log_file
 from vrbench.paper.seeds import Estimate
-from vrbench.paper.tables import REGION
+from vrbench.paper.tables import REGION, REGION_ROW
 from vrbench.profiled import ProfileRow, load_profile
 from vrbench.records import Lineage
 
@@ -131,7 +131,8 @@ class Results:
 
     def region(self) -> Row | None:
         """The region of the paper: the strategy `REGION`, wherever it stands."""
-        return self.row("strategies", REGION) or self.row("text", "region")
+        places = (("strategies", REGION), ("text", "region"), ("layers", REGION_ROW))
+        return next((row for place in places if (row := self.row(*place))), None)
 
     def kept(self, row: Row, tasks: Sequence[str]) -> Estimate | None:
         """What a row keeps of its baseline, %."""

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 REGION = "sparse-uniform"
 """The strategy that the paper is about."""
 
+REGION_ROW = "8 layers"
+"""Where it stands among the numbers of layers."""
+
 
 @dataclass(frozen=True)
 class Table:
