@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -67,7 +68,7 @@ def content(run: records.Run) -> tuple[Any, Any]:
     for result in record["results"]:
         for name in ("seconds", "asked", "samples_digest"):
             del result[name]
-    empty = {"loglikelihoods": ()}
+    empty = {"loglikelihoods": (), "responses": ()}
     return record, {task: [s.model_copy(update=empty) for s in rows] for task, rows in run.samples.items()}
 
 
@@ -134,6 +135,20 @@ class TestRecord:
         assert_same(again, first)
         assert again.record.results[0].asked == 0
 
+    def test_a_run_of_an_older_vrbench_without_responses_is_made_again_from_stored_answers(
+        self, tiny_llava: Path, root: Path, tmp_path: Path
+    ) -> None:
+        measure(tiny_llava, root, tmp_path, "piqa")
+        first = only_run(tmp_path)
+        assert first.path is not None
+        older = tuple(sample.model_copy(update={"responses": ()}) for sample in first.samples["piqa"])
+        digest = hashlib.sha256(records.samples_text(older).encode()).hexdigest()
+        result = first.record.results[0].model_copy(update={"samples_digest": digest})
+        records.save_run(first.path, first.record.model_copy(update={"results": (result,)}), {"piqa": older})
+        measure(tiny_llava, root, tmp_path, "piqa")
+        assert only_run(tmp_path).samples == first.samples
+        assert only_run(tmp_path).record.results[0].asked == 0
+
     def test_other_inputs_have_another_folder(self, undisturbed: Path, tiny_llava: Path, root: Path) -> None:
         digests = {only_run(undisturbed).record.inputs_digest}
         for options in ({"limit": 4}, {"limit": 4, "seed": 1}, {"dtype": "bfloat16"}):
@@ -187,9 +202,7 @@ class TestResuming:
         assert sum(result.asked for result in record.results) == whole - kept  # none was asked again
         assert_same(only_run(tmp_path), only_run(undisturbed))
 
-    def test_two_runs_at_once_do_no_harm(
-        self, undisturbed: Path, tiny_llava: Path, root: Path, tmp_path: Path
-    ) -> None:
+    def test_two_runs_at_once_do_no_harm(self, undisturbed: Path, tiny_llava: Path, root: Path, tmp_path: Path) -> None:
         runners = [start(tiny_llava, root, tmp_path, delay=0.01) for _ in range(2)]
         assert [runner.wait(timeout=120) for runner in runners] == [0, 0]
         assert_same(only_run(tmp_path), only_run(undisturbed))
@@ -240,9 +253,7 @@ class TestFaults:
         import vrbench.models.load
 
         monkeypatch.setattr(vrbench.models.load, "load_vlm", None)
-        options = Options(
-            limit=0, batch_size=0, device="cuda", dtype="float8", data_root=tmp_path, out="/proc/nowhere"
-        )
+        options = Options(limit=0, batch_size=0, device="cuda", dtype="float8", data_root=tmp_path, out="/proc/nowhere")
         with pytest.raises(ManyFaults) as told:
             run_all([str(tmp_path / "none"), str(tmp_path)], "piqa,mmme", options=options)
         faults = "\n".join(told.value.faults)

@@ -32,7 +32,14 @@ from vrbench.records import (
 )
 
 SAMPLES = (
-    Sample(id="1", cluster="a", score=1.0, answer="crêpe\nline\u2028end", loglikelihoods=(-1.25, -3.1)),
+    Sample(
+        id="1",
+        cluster="a",
+        score=1.0,
+        answer="crêpe\nline\u2028end",
+        loglikelihoods=(-1.25, -3.1),
+        responses=((-1.25, True), "crêpe", -3.0),
+    ),
     Sample(id="2", cluster="b", score=0.1 + 0.2, target="no"),
 )
 

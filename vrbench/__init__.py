@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vrbench.joining import join
     from vrbench.records import load_run
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["__version__", "compare", "evaluate", "join", "load_run", "run_all"]
 
 

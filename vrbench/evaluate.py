@@ -141,7 +141,8 @@ def _whole_run(made: Plan, checkpoint: Checkpoint) -> Run | None:
     except VrbenchError:
         return None
     same = found.record.inputs_digest == made.inputs_digest(checkpoint)
-    return found if same and found.record.status == "ok" else None
+    older = any(not sample.responses for rows in found.samples.values() for sample in rows)
+    return found if same and found.record.status == "ok" and not older else None
 
 
 def _task(job: Job, answerer: Answerer, options: Options, name: str) -> tuple[TaskResult, tuple[Sample, ...]]:

@@ -98,6 +98,11 @@ class Sample(Record):
     answer: str = Field(default="", description="The model's answer, or the option it found likeliest.")
     target: str = Field(default="", description="The reference answer.")
     loglikelihoods: tuple[float, ...] = Field(default=(), description="Log-likelihood of each option, in nats.")
+    responses: tuple[str | tuple[float, bool] | float, ...] = Field(
+        default=(),
+        description="What the model answered to each request of the item, before any filter: a text; (log-likelihood "
+        "in nats, is greedy) of an option; or the log-likelihood of a text. Empty in runs of vrbench before 0.2.",
+    )
     prompt_digest: str = Field(default="", description="sha256 of the prompt and its pictures.")
     unscored: str = Field(default="", description="Why the item could not be scored; empty when it was.")
 

@@ -66,6 +66,7 @@ def test_a_users_own_questions_on_pictures(vlm: VLM, tmp_path: Path) -> None:
     keen = Keen(vlm, ["red.", "3", "No"])
     outcome = run(spec, keen)
     assert [sample.score for sample in outcome.samples] == [1, 0, 1]  # case and punctuation do not count
+    assert [sample.responses for sample in outcome.samples] == [("red.",), ("3",), ("No",)]
     assert [sample.target for sample in outcome.samples] == ["Red", "2", "no"]
     assert keen.asked[0].prompt == vlm.prompt("Which a? One word.", 1)
     assert keen.asked[0].pictures == keen.asked[2].pictures
@@ -84,8 +85,9 @@ def test_a_users_own_multiple_choice(answerer: Answerer, tmp_path: Path) -> None
     assert all(len(sample.loglikelihoods) == 3 for sample in outcome.samples)
     encode = answerer.vlm.tokenizer.encode
     context, option = encode("Choose. Question 4:"), encode(" two")
-    ((log, _),) = answerer.answer([LogLikelihood(tuple(context), tuple(option))])
-    assert outcome.samples[4].loglikelihoods[1] == log
+    (answer,) = answerer.answer([LogLikelihood(tuple(context), tuple(option))])
+    assert outcome.samples[4].responses[1] == answer
+    assert outcome.samples[4].loglikelihoods == tuple(log for log, _ in outcome.samples[4].responses)
     assert answerer.asked == 15  # it was one of those asked
 
 
@@ -109,6 +111,7 @@ def test_a_users_own_texts(answerer: Answerer, tmp_path: Path) -> None:
     )  # fmt: skip
     outcome = run(spec, answerer)
     assert [sample.weight for sample in outcome.samples] == [3, 3, 1]
+    assert [sample.responses for sample in outcome.samples] == [(sample.score,) for sample in outcome.samples]
     total = sum(sample.score for sample in outcome.samples)
     assert outcome.official["word_perplexity"] == pytest.approx(math.exp(-total / 7))
     assert metrics.score("perplexity", outcome.samples).value == pytest.approx(math.exp(-total / 7))

@@ -117,6 +117,14 @@ def answer_all(model: Any, instances: Sequence[Any]) -> None:
             instance.resps.append(answer)
 
 
+def requests_of(task: Any) -> dict[int, list[Any]]:
+    """Document's number -> its requests, in the harness's order."""
+    requests: dict[int, list[Any]] = {}
+    for instance in task.instances:
+        requests.setdefault(instance.doc_id, []).append(instance)
+    return {number: sorted(asked, key=lambda instance: instance.idx) for number, asked in requests.items()}
+
+
 def documents_of(task: Any) -> Any:
     """The rows of a task that are scored, without their pictures where the harness has them so."""
     return getattr(task, "eval_docs_no_media", None) or task.eval_docs
@@ -132,9 +140,7 @@ def _identities(spec: TaskSpec, part: Part, task: Any) -> list[data.Identity]:
 def _score(task: Any, identities: Sequence[data.Identity]) -> dict[str, list[Document]]:
     """Filter the answers and score each document under each of the task's filters, as the harness's evaluator does."""
     task.apply_filters()
-    requests: dict[int, list[Any]] = {}
-    for instance in task.instances:
-        requests.setdefault(instance.doc_id, []).append(instance)
+    requests = requests_of(task)
     docs = list(zip(identities, documents_of(task), strict=True))
     return {name: _filtered(task, docs, requests, name) for name in task.instances[0].filtered_resps}
 
@@ -145,8 +151,7 @@ def _filtered(
     """The documents as they are scored under one filter."""
     documents = []
     for number, (identity, doc) in enumerate(docs):
-        asked = sorted(requests[number], key=lambda instance: instance.idx)
-        responses = [instance.filtered_resps[name] for instance in asked]
+        responses = [instance.filtered_resps[name] for instance in requests[number]]
         # A scorer may change the document it is given (TextVQA's does), so it gets a copy.
         with drawing(identity.id):
             scored = task.process_results(copy.deepcopy(doc), list(responses))
@@ -200,7 +205,7 @@ def drawing(seed: str) -> Iterator[None]:
 
 def _samples(spec: TaskSpec, documents: Sequence[Document], model: Any) -> Iterator[Sample]:
     scorer = SCORERS[spec.scorer]
-    first = {instance.doc_id: instance for instance in reversed(documents[0].task.instances)}
+    asked = requests_of(documents[0].task)
     for number, document in enumerate(documents):
         identity, mark = document.identity, scorer.mark(document)
         yield Sample(
@@ -213,7 +218,8 @@ def _samples(spec: TaskSpec, documents: Sequence[Document], model: Any) -> Itera
             answer=mark.answer,
             target=mark.target,
             loglikelihoods=mark.loglikelihoods,
-            prompt_digest=model.prompt_digest(first[number]),
+            responses=tuple(instance.resps[0] for instance in asked[number]),
+            prompt_digest=model.prompt_digest(asked[number][0]),
             unscored=mark.unscored,
         )
 
