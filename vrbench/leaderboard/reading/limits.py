@@ -1,0 +1,34 @@
+"""How much of a stranger's data is read; far above what a real run needs, far below what harms a small machine."""
+
+RECORD_BYTES = 4 * 2**20
+"""run.json, submission.json, reproduction.json; the largest real one has some 20 KiB."""
+
+YAML_BYTES = 256 * 2**10
+"""board.yaml, recipe.yaml; a recipe has some 2 KiB."""
+
+PACKED_BYTES = 32 * 2**20
+"""A file of samples as it lies there, compressed."""
+
+SAMPLE_BYTES = 64 * 2**20
+"""The same, unpacked; 14,000 questions with four options each take some 10 MiB."""
+
+LINE_BYTES = 2**20
+"""One sample."""
+
+ROWS = 100_000
+"""Samples of one task."""
+
+NUMBERS = 4_000_000
+"""Log-likelihoods of one task, over all its samples; each takes some 60 bytes of memory."""
+
+DEPTH = 64
+"""Lists and mappings in each other; a lineage whose bases have bases takes some 20."""
+
+INTEGER = 2**53
+"""Whole numbers beyond it are no longer exact as JSON's numbers are read elsewhere."""
+
+FILES = 512
+"""Files of one submission."""
+
+FOLDERS = 10_000
+"""Submissions of one board."""
