@@ -5,17 +5,16 @@ A board is a folder with `board.yaml`; its digests are written by `vrbench.leade
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from vrbench import strict_yaml
 from vrbench.claims import parse_all
 from vrbench.errors import VrbenchError, raise_all, sentences
-from vrbench.leaderboard.text import Digest, Line, Name, Paragraph, Reference
+from vrbench.leaderboard.reading import read_yaml
+from vrbench.leaderboard.text import Digest, Line, Name, Paragraph, Reference, Task
 from vrbench.records import Record, Sample
 from vrbench.writing import digest_of
 
@@ -36,8 +35,8 @@ class BoardTask(Record):
 class Means(Record):
     """Which tasks make the two means of a row; a task without a 0-100 score is in none of them, as in `compare`."""
 
-    visual: tuple[str, ...] = Field(min_length=1, description="Tasks of the visual mean.")
-    text: tuple[str, ...] = Field(min_length=1, description="Tasks of the text mean.")
+    visual: tuple[str, ...] = Field(default=(), description="Tasks of the visual mean.")
+    text: tuple[str, ...] = Field(default=(), description="Tasks of the text mean.")
 
 
 class BoardSettings(Record):
@@ -56,18 +55,18 @@ class BoardFamily(Record):
     baseline: Reference | None = Field(default=None, description="'org/name@revision' of the fully tuned one.")
     prompts: dict[str, Digest | None] = Field(
         default={},
-        description="Task id -> sha256 over its items' prompt digests, in order, as `prompts_digest` has it.",
+        description="Task id -> sha256 over its items' prompt digests, in order (`prompts_digest`).",
     )
 
 
 class Board(Record):
     """`board.yaml`: what is asked of every submission to one table."""
 
-    schema_version: Literal[1] = Field(description="Version of this layout.")
+    schema_version: int = Field(default=BOARD_SCHEMA_VERSION, description="Version of this layout.")
     id: Name = Field(description="The folder's name.")
     title: Line = Field(min_length=1, description="Name on the page.")
     description: Paragraph = Field(description="What is compared, in a few sentences.")
-    tasks: dict[str, BoardTask] = Field(min_length=1, description="Task id -> what it is held to.")
+    tasks: dict[Task, BoardTask] = Field(min_length=1, description="Task id -> what it is held to.")
     suites: Means = Field(description="Which tasks make the visual and the text mean.")
     settings: BoardSettings = Field(description="The options that a submission is run with.")
     averaging: Literal["mean of tasks"] = Field(description="How a suite's figure is made.")
@@ -87,12 +86,12 @@ class Board(Record):
     @model_validator(mode="after")
     def _names_its_own_tasks(self) -> Board:
         means = [*self.suites.visual, *self.suites.text]
-        odd = [f"suites: {task} is in them more than once" for task in sorted({t for t in means if means.count(t) > 1})]
-        odd += [f"tasks: {task} is in no suite" for task in self.tasks if task not in means]
         named = {"suites": means, "shown": [*self.shown]}
         named |= {f"families.{key}.prompts": [*family.prompts] for key, family in self.families.items()}
+        odd = [f"suites: {task} is in them more than once" for task in sorted({t for t in means if means.count(t) > 1})]
+        odd += [f"tasks: {task} is in no suite" for task in self.tasks if task not in means]
         odd += [
-            f"{where}: {t} is no task of the board" for where, ts in named.items() for t in ts if t not in self.tasks
+            f"{at}: {t} is no task of the board" for at, tasks in named.items() for t in tasks if t not in self.tasks
         ]
         odd += [f"shown: says nothing of {task}" for task in self.tasks if task not in self.shown]
         if odd:
@@ -130,24 +129,27 @@ def load_board(folder: str | Path) -> Board:
         VrbenchError: there is none, or it is no board; every fault at once.
     """
     file = Path(folder) / BOARD_FILE
-    try:
-        raw = strict_yaml.load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise VrbenchError(f"there is no board at {str(folder)!r}; a board is a folder with {BOARD_FILE}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise VrbenchError(f"{file}: cannot be read as YAML: {' '.join(str(error).split())}") from error
+    if not file.is_file():
+        raise VrbenchError(f"there is no board at {str(folder)!r}; a board is a folder with {BOARD_FILE}")
+    raw = read_yaml(file)
     version = raw.get("schema_version") if isinstance(raw, dict) else None
     if version != BOARD_SCHEMA_VERSION:
         raise VrbenchError(f"{file} has schema version {version!r}; this vrbench reads {BOARD_SCHEMA_VERSION}")
     try:
         board = Board.model_validate(raw)
     except ValidationError as error:
-        told = [("".join(f"{part}." for part in f["loc"])[:-1], str(f["msg"])) for f in error.errors()]
-        raise_all(f"{file}: {f'{where}: ' if where else ''}{m.removeprefix('Value error, ')}" for where, m in told)
+        raise_all(f"{file}: {fault}" for fault in _told(error))
         raise
     if board.id != file.parent.resolve().name:
         raise VrbenchError(f"{file}: id is {board.id!r}, but the folder is {file.parent.name!r}; make them equal")
     return board
+
+
+def _told(error: ValidationError) -> Iterator[str]:
+    for fault in error.errors():
+        place = ".".join(str(part) for part in fault["loc"])
+        message = str(fault["msg"]).removeprefix("Value error, ")
+        yield f"{place}: {message}" if place else message
 
 
 def boards(root: str | Path) -> dict[str, Board]:

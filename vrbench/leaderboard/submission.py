@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import PurePosixPath
-from typing import Literal
 
 from pydantic import Field
 
@@ -20,7 +19,7 @@ SUBMISSIONS = "submissions"
 class Submission(Record):
     """What a submission says of itself; every figure is in the run beside it, and is recomputed."""
 
-    schema_version: Literal[1] = Field(description="Version of this layout.")
+    schema_version: int = Field(default=SUBMISSION_SCHEMA_VERSION, description="Version of this layout.")
     board: Name = Field(description="The board's id.")
     org: Name = Field(description="Who submits.")
     name: Name = Field(description="What the checkpoint is called.")

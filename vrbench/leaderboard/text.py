@@ -1,79 +1,90 @@
-"""Kinds of text that the files of a board are made of: names, references, digests, prose and addresses."""
+"""Kinds of text that the files of a board are made of, as pydantic types: names, references, digests, prose."""
 
 from __future__ import annotations
 
-import re
-import unicodedata
+from collections.abc import Callable
 from datetime import date
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
-NAME = r"[a-z0-9]+([._-][a-z0-9]+)*"
-REVISION = r"[0-9a-f]{16}"
-MOST_NAME = 64
-"""Characters of an organisation's or a submission's name."""
+from vrbench.errors import VrbenchError
+from vrbench.leaderboard.reading.names import MOST_NAME, MOST_URL, safe_name, safe_revision, safe_task, safe_url
+from vrbench.leaderboard.reading.text import odd_characters
 
-_REFERENCE = re.compile(rf"(?P<org>{NAME})/(?P<name>(?:{NAME}))@(?P<revision>{REVISION})")
-_TURNED = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-"""Characters that turn the direction of what is written after them."""
+_NAME = r"[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?"
 
 
-def _plain(text: str) -> str:
-    for place, character in enumerate(text):
-        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or character in _TURNED:
-            raise ValueError(
-                f"character {place} is U+{ord(character):04X}, which does not print; write one line of text"
-            )
-    if text != text.strip():
-        raise ValueError("it begins or ends with a space")
-    return text
+def _checked(check: Callable[[str], object]) -> AfterValidator:
+    """A validator that tells a `VrbenchError` as pydantic wants it, so that all fields' faults are told together."""
 
-
-def _address(text: str) -> str:
-    if not text:
+    def checked(text: str) -> str:
+        try:
+            check(text)
+        except VrbenchError as error:
+            raise ValueError(str(error)) from error
         return text
-    allowed = "an address is http(s)://HOST/..., in ASCII, without spaces and without a password"
+
+    return AfterValidator(checked)
+
+
+def _plain(text: str) -> None:
+    odd = odd_characters(text) + [name for name, c in (("a line feed", "\n"), ("a tab", "\t")) if c in text]
+    if odd:
+        raise VrbenchError(f"it has {', '.join(odd[:5])}; write one line of plain text")
+    if text != text.strip():
+        raise VrbenchError("it begins or ends with a space")
+
+
+def _reference(text: str) -> None:
+    org, name, revision = parts_of(text)
+    safe_name(org, "organisation")
+    safe_name(name)
+    safe_revision(revision)
+
+
+def _day(text: str) -> None:
     try:
-        parts = urlsplit(text)
-        host, user = parts.hostname, parts.username
+        date.fromisoformat(text)
     except ValueError as error:
-        raise ValueError(f"it cannot be read as an address: {error}") from error
-    if parts.scheme not in ("http", "https") or not host or user is not None:
-        raise ValueError(f"given {text!r}; {allowed}")
-    if not re.fullmatch(r"[\x21-\x7e]+", text) or set(text) & set("\"'<>\\`{}|^"):
-        raise ValueError(f"given {text!r}; {allowed}")
-    return text
+        raise VrbenchError(f"{text} is no day of the calendar") from error
 
 
-def _day(text: str) -> str:
-    date.fromisoformat(text)
-    return text
+def parts_of(reference: str) -> tuple[str, str, str]:
+    """Organisation, name and revision of a reference such as 'lab/region@0123456789abcdef'.
+
+    Raises:
+        VrbenchError: it has other parts.
+    """
+    named, at, revision = reference.partition("@")
+    org, slash, name = named.partition("/")
+    if not at or not slash:
+        raise VrbenchError(f"a submission is named ORG/NAME@REVISION, such as 'lab/region@{'0' * 16}'")
+    return org, name, revision
 
 
-Name = Annotated[str, Field(pattern=f"^{NAME}$", max_length=MOST_NAME)]
-"""Lowercase letters and digits, parted by single dots, hyphens or underscores: 'lab-7', 'llava-1.5_sparse'."""
+Name = Annotated[str, Field(json_schema_extra={"pattern": f"^{_NAME}$"}), _checked(safe_name)]
+"""Of an organisation or a submission: what `reading.safe_name` allows, such as 'llava-1.5_sparse'."""
 
-Revision = Annotated[str, Field(pattern=f"^{REVISION}$")]
+Task = Annotated[str, Field(json_schema_extra={"pattern": "^[a-z0-9][a-z0-9_]{0,63}$"}), _checked(safe_task)]
+"""A task's id."""
+
+Revision = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
 """The first 16 hex digits of a checkpoint's digest."""
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 """sha256 in hex."""
 
-Reference = Annotated[str, Field(pattern=f"^{NAME}/{NAME}@{REVISION}$", max_length=2 * MOST_NAME + 18)]
+Reference = Annotated[
+    str, Field(max_length=2 * MOST_NAME + 18, json_schema_extra={"pattern": f"^{_NAME}/{_NAME}@[0-9a-f]{{16}}$"}),
+    _checked(_reference),
+]  # fmt: skip
 """A submission: 'org/name@revision'."""
 
-Day = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"), AfterValidator(_day)]
+Day = Annotated[str, Field(pattern="^[0-9]{4}-[0-9]{2}-[0-9]{2}$"), _checked(_day)]
 """A date, ISO 8601."""
 
-Line = Annotated[str, Field(max_length=100), AfterValidator(_plain)]
-Paragraph = Annotated[str, Field(max_length=1000), AfterValidator(_plain)]
-Address = Annotated[str, Field(max_length=300), AfterValidator(_address)]
-
-
-def parts_of(reference: str) -> tuple[str, str, str]:
-    """Organisation, name and revision of a valid `Reference`."""
-    match = _REFERENCE.fullmatch(reference)
-    assert match is not None, reference  # the type has looked at it
-    return match["org"], match["name"], match["revision"]
+Line = Annotated[str, Field(max_length=100), _checked(_plain)]
+Paragraph = Annotated[str, Field(max_length=1000), _checked(_plain)]
+Address = Annotated[str, Field(max_length=MOST_URL), _checked(safe_url)]
+"""http(s) only, or empty."""
