@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeVar
@@ -87,7 +87,7 @@ def parse_record(text: str, kind: type[Kind], name: str) -> Kind:
     try:
         record = kind.model_validate_json(text, strict=True)
     except ValidationError as error:
-        raise_all(f"{name}: {fault}" for fault in _told(error))
+        raise_all(f"{name}: {fault}" for fault in told(error))
         raise
     raise_all(f"{name} has {found} in its text, which would act or hide" for found in _odd(value))
     return record
@@ -130,7 +130,8 @@ def _version_faults(value: dict[str, Any], kind: type[BaseModel]) -> list[str]:
     return [f"has schema version {quoted(given)}; this vrbench reads {known}{advice}"]
 
 
-def _told(error: ValidationError) -> Iterable[str]:
+def told(error: ValidationError) -> Iterator[str]:
+    """The faults that pydantic found, each as "'field': what is expected", without the values."""
     faults = error.errors(include_url=False, include_context=False, include_input=False)
     for fault in faults[:MOST_FAULTS]:
         place = ".".join(str(part) for part in fault["loc"])
