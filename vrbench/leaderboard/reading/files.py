@@ -83,16 +83,16 @@ def submission_files(folder: Path, needed: Iterable[str] = NEEDED, allowed: Iter
         VrbenchError: all faults at once: a link, a device, a name that is not known, too many or too large files, names
             that differ only in case, or a file that is missing.
     """
-    names, faults = _listed(folder)
+    names, faults = _listed(folder), list[str]()
     found: dict[str, Path] = {}
     seen: dict[str, str] = {}
     for name in names:
         other = seen.setdefault(name.casefold(), name)
         if other != name:
             faults.append(f"{_named(folder)} has {quoted(other)} and {quoted(name)}, which differ only in case")
-        fault = _entry_fault(folder / name, name, tuple(allowed))
-        faults += fault
-        if not fault and name != SAMPLES:
+        wrong = _entry_faults(folder / name, name, tuple(allowed))
+        faults += wrong
+        if not wrong and name != SAMPLES:
             found[name] = folder / name
     faults += [f"{_named(folder)} has no {name}" for name in needed if name not in names]
     raise_all(faults)
@@ -167,7 +167,7 @@ def _entries(folder: Path, most: int) -> list[str]:
     return sorted(names)
 
 
-def _entry_fault(path: Path, name: str, allowed: tuple[str, ...]) -> list[str]:
+def _entry_faults(path: Path, name: str, allowed: tuple[str, ...]) -> list[str]:
     """What is wrong with one entry of a submission's folder; none is empty."""
     status = path.lstat()
     if name == SAMPLES:

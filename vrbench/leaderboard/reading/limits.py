@@ -6,17 +6,17 @@ RECORD_BYTES = 4 * 2**20
 YAML_BYTES = 256 * 2**10
 """board.yaml, recipe.yaml; a recipe has some 2 KiB."""
 
-PACKED_BYTES = 32 * 2**20
+PACKED_BYTES = 48 * 2**20
 """A file of samples as it lies there, compressed."""
 
-SAMPLE_BYTES = 64 * 2**20
+SAMPLE_BYTES = 128 * 2**20
 """The same, unpacked; 14,000 questions with four options each take some 10 MiB."""
 
 LINE_BYTES = 2**20
 """One sample."""
 
-ROWS = 100_000
-"""Samples of one task."""
+ROWS = 200_000
+"""Samples of one task; the largest known one has 100,424."""
 
 NUMBERS = 4_000_000
 """Log-likelihoods of one task, over all its samples; each takes some 60 bytes of memory."""
@@ -26,6 +26,12 @@ DEPTH = 64
 
 INTEGER = 2**53
 """Whole numbers beyond it are no longer exact as JSON's numbers are read elsewhere."""
+
+ALL_ROWS = 400_000
+"""Samples of one submission."""
+
+ALL_BYTES = 256 * 2**20
+"""Its samples, unpacked."""
 
 FILES = 512
 """Files of one submission."""

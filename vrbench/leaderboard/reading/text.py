@@ -29,13 +29,16 @@ _FORMULA = "=+-@＝＋－＠"
 
 _INNER = re.compile(rf"([;,\t\r\n|]\s*)(?=[{re.escape(_FORMULA)}])")
 _ODD = re.compile(r"[^\t\n\x20-\x7e]")
+_MARK = "[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]"
+_STACKED = re.compile(f"({_MARK}{{3}}){_MARK}+")
 
 
 def is_odd(character: str) -> bool:
     """Whether a character would act on a page or a terminal, or hide, rather than be seen; line feed and tab do not."""
     if character in "\t\n":
         return False
-    return unicodedata.category(character) in ("Cc", "Cs", "Cn", "Co") or ord(character) in _INVISIBLE
+    point = ord(character)
+    return unicodedata.category(character) in ("Cc", "Cs") or point in _INVISIBLE or point & 0xFFFE == 0xFFFE
 
 
 def odd_characters(text: str) -> list[str]:
@@ -51,6 +54,7 @@ def shown(text: str, most: int = SHOWN) -> str:
     """
     rest = len(text) - most
     head = _ODD.sub(lambda m: f"[{_named(m[0])}]" if is_odd(m[0]) else m[0], text[:most].replace("\r\n", "\n"))
+    head = _STACKED.sub(r"\1…", head)
     return f"{head} … ({rest:,} more characters)" if rest > 0 else head
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,8 @@ MOST_NUMBER = 40
 """Characters of a number or a date."""
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_RESOLVER = yaml.resolver.Resolver()
+_TEXT = "tag:yaml.org,2002:str"
 _STARTS = (yaml.MappingStartEvent, yaml.SequenceStartEvent)
 _ENDS = (yaml.MappingEndEvent, yaml.SequenceEndEvent)
 
@@ -72,7 +73,11 @@ def _check(text: str) -> None:
         if documents > 1:
             raise _Refused("holds several documents; one is read")
         for fault in _event_faults(event):
-            raise _Refused(f"{fault} in line {event.start_mark.line + 1}; write everything out where it stands")
+            raise _Refused(f"{fault}{_line(event)}; write everything out where it stands")
+
+
+def _line(event: yaml.Event) -> str:
+    return f" in line {event.start_mark.line + 1}" if event.start_mark else ""
 
 
 def _event_faults(event: yaml.Event) -> Iterator[str]:
@@ -85,8 +90,8 @@ def _event_faults(event: yaml.Event) -> Iterator[str]:
     elif isinstance(event, yaml.ScalarEvent) and event.implicit[0]:
         if event.value in ("<<", "="):
             yield f"has the key {event.value}"
-        elif len(event.value) > MOST_NUMBER and re.fullmatch(r"[-+.:_0-9a-fA-FxXtTzZoO ]+", event.value):
-            yield f"has a number of more than {MOST_NUMBER} digits"
+        elif len(event.value) > MOST_NUMBER and _RESOLVER.resolve(yaml.ScalarNode, event.value, (True, False)) != _TEXT:
+            yield f"has a number of more than {MOST_NUMBER} digits (text goes into quotes)"
 
 
 def _check_values(value: Any) -> None:
