@@ -37,7 +37,7 @@ def faults(
     family = board.families.get(submission.family)
     old = outdated(record, samples)
     if old:
-        found.append(f"an older vrbench made it, which kept no raw responses ({', '.join(old)}); run it again")
+        found.append(f"an older vrbench made it, which kept no raw responses of {', '.join(old)}; run it again")
     for task in board.tasks:
         if family is not None and task in results and results[task].status == "ok":
             found += [f"{task}: {fault}" for fault in _prompt_faults(family, task, samples.get(task, ()))]
