@@ -68,7 +68,7 @@ class Board(Record):
     description: Paragraph = Field(description="What is compared, in a few sentences.")
     tasks: dict[Task, BoardTask] = Field(min_length=1, description="Task id -> what it is held to.")
     suites: Means = Field(description="Which tasks make the visual and the text mean.")
-    settings: BoardSettings = Field(description="The options that a submission is run with.")
+    settings: BoardSettings = Field(description="Which options it may be run with.")
     averaging: Literal["mean of tasks"] = Field(description="How a suite's figure is made.")
     claims: tuple[str, ...] = Field(min_length=1, description="What is judged of each row: 'visual>=99%', 'text>=-1'.")
     families: dict[Name, BoardFamily] = Field(min_length=1, description="Key -> models with one baseline.")
