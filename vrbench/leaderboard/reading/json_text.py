@@ -8,9 +8,11 @@ import re
 from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
 from vrbench.errors import VrbenchError, raise_all
 from vrbench.leaderboard.reading import limits
@@ -122,7 +124,7 @@ def _version_faults(value: dict[str, Any], kind: type[BaseModel]) -> list[str]:
     field = kind.model_fields.get("schema_version")
     if field is None:
         return []
-    given, known = value.get("schema_version"), field.default
+    given, known = value.get("schema_version"), _newest(field)
     if type(given) is int and given == known:
         return []
     later = type(given) is int and given > known
@@ -130,12 +132,18 @@ def _version_faults(value: dict[str, Any], kind: type[BaseModel]) -> list[str]:
     return [f"has schema version {quoted(given)}; this vrbench reads {known}{advice}"]
 
 
+def _newest(field: FieldInfo) -> Any:
+    """The schema version that a record has: its field's default, or the largest of the literals that it may be."""
+    return field.default if field.default is not PydanticUndefined else max(get_args(field.annotation))
+
+
 def told(error: ValidationError) -> Iterator[str]:
     """The faults that pydantic found, each as "'field': what is expected", without the values."""
     faults = error.errors(include_url=False, include_context=False, include_input=False)
     for fault in faults[:MOST_FAULTS]:
         place = ".".join(str(part) for part in fault["loc"])
-        yield f"{quoted(place)}: {fault['msg']}" if place else str(fault["msg"])
+        message = str(fault["msg"]).removeprefix("Value error, ")
+        yield f"{quoted(place)}: {message}" if place else message
     if len(faults) > MOST_FAULTS:
         yield f"and {len(faults) - MOST_FAULTS:,} faults more"
 
