@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from vrbench.claims import parse_all
 from vrbench.errors import VrbenchError, raise_all, sentences
-from vrbench.leaderboard.reading import read_yaml
+from vrbench.leaderboard.reading import read_yaml_record
 from vrbench.leaderboard.text import Digest, Line, Name, Paragraph, Reference, Task
 from vrbench.records import Record, Sample
 from vrbench.writing import digest_of
@@ -131,15 +131,7 @@ def load_board(folder: str | Path) -> Board:
     file = Path(folder) / BOARD_FILE
     if not file.is_file():
         raise VrbenchError(f"there is no board at {str(folder)!r}; a board is a folder with {BOARD_FILE}")
-    raw = read_yaml(file)
-    version = raw.get("schema_version") if isinstance(raw, dict) else None
-    if version != BOARD_SCHEMA_VERSION:
-        raise VrbenchError(f"{file} has schema version {version!r}; this vrbench reads {BOARD_SCHEMA_VERSION}")
-    try:
-        board = Board.model_validate(raw)
-    except ValidationError as error:
-        raise_all(f"{file}: {fault}" for fault in told(error))
-        raise
+    board = read_yaml_record(file, Board)
     if board.id != file.parent.resolve().name:
         raise VrbenchError(f"{file}: id is {board.id!r}, but the folder is {file.parent.name!r}; make them equal")
     return board

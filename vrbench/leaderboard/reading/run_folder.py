@@ -48,7 +48,7 @@ def _faults(record: RunRecord, files: Mapping[str, Path]) -> Iterator[str]:
     for lineage in _lineages(record.checkpoint.lineage):
         if lineage.schema_version != SCHEMA_VERSION:
             yield f"has a lineage of schema version {lineage.schema_version}; this vrbench reads {SCHEMA_VERSION}"
-        yield from _depth_faults(lineage.depth)
+        yield from _depth_faults(lineage.depth or 1)  # 0 where it states none
         for step in lineage.steps:
             yield from _depth_faults(step.depth) or _layer_faults(step.layers, step.depth)
     yield from _depth_faults(record.checkpoint.depth)
