@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vrbench import results
-from vrbench.errors import VrbenchError, raise_all
+from vrbench.errors import raise_all
 from vrbench.plan import Job
 from vrbench.records import Sample, TaskResult
 
