@@ -50,6 +50,7 @@ class Validation:
         boards: id -> the board as it follows from what was taken; none of boards of which one submission was looked at.
         taken: paths of the submissions that were taken, relative to the root.
         rows: their rows, in the same order; with ranks in `boards` only.
+        known: 'org/name@revision' of the rows that `leaderboard.json` has already.
         notes: what a maintainer should know and is no fault.
     """
 
@@ -58,6 +59,7 @@ class Validation:
     boards: Mapping[str, Leaderboard] = field(default_factory=dict)
     taken: tuple[str, ...] = ()
     rows: tuple[Standing, ...] = ()
+    known: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
 
 
@@ -154,6 +156,7 @@ def _of_board(root: Path, board: Board, submission: Path | None, how: How) -> Va
     found = _refused(found, board, {look.folder: look.reasons for look in looks if look.row is None})
     rows = {look.folder: look.row for look in looks if look.row is not None}
     found = replace(found, taken=tuple(_relative(root, place) for place in rows), rows=tuple(rows.values()))
+    found = replace(found, known=history.known(folder))
     if submission is not None:
         return found
     again = reproduced(examiner, folder, {row.key: row for row in rows.values()})
@@ -181,7 +184,7 @@ def _joined(a: Validation, b: Validation) -> Validation:
         reasons[refusal.path] = replace(refusal, reasons=tuple(dict.fromkeys((*before, *refusal.reasons))))
     refusals = tuple(reasons[path] for path in sorted(reasons))
     taken, rows, notes = (*a.taken, *b.taken), (*a.rows, *b.rows), (*a.notes, *b.notes)
-    return Validation(a.root, refusals, {**a.boards, **b.boards}, taken, rows, notes)
+    return Validation(a.root, refusals, {**a.boards, **b.boards}, taken, rows, a.known | b.known, notes)
 
 
 def _relative(root: Path, place: Path) -> str:
