@@ -12,10 +12,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
 from tests.leaderboard.made import BOARD, Made
 from tests.leaderboard.test_pack import ABOUT, Desk, desk, set_results, set_samples, set_settings, tree
 from tests.test_cli import MAIN, TELL_HEAVY
+from vrbench import cli
+from vrbench.errors import VrbenchError, sentences
 from vrbench.leaderboard.pack import check, pack
 from vrbench.records import load_run
 
@@ -40,23 +43,27 @@ class TestSubmit:
         assert (done.returncode, done.stderr.strip()) == (0, "")
         (path,) = (desk.root / BOARD / "submissions" / "my-lab__region").glob("*")
         assert done.stdout.startswith(f"packed {path}: 6 files, 0.0 MiB\n")
-        for words in (f"vrbench leaderboard validate {path}", f"git add {path}", "git commit -m", "pull request"):
+        for words in (f"vrbench leaderboard validate {desk.root / BOARD} --write", f"git add {path}", "pull request"):
             assert words in done.stdout
 
-    def test_the_commands_that_it_prints_can_be_run(self, desk: Desk, tmp_path: Path) -> None:
+    def test_the_commands_that_it_prints_can_be_run(self, desk: Desk, made_board: Made) -> None:
         git = ["git", "-C", str(desk.root)]
-        subprocess.run([*git, "init", "-q"], check=True)
-        done = submit(desk)
-        printed = [shlex.split(line) for line in done.stdout.splitlines() if line.startswith("  git ")]
-        assert [words[1] for words in printed] == ["switch", "add", "commit", "push"]
         who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
-        for words in printed[:-1]:
-            subprocess.run([*git, *who, *words[1:]], check=True, capture_output=True)
-        shown = subprocess.run(
-            [*git, "show", "--stat=200", "--format=%s%n%D"], check=True, capture_output=True, text=True
-        )
-        assert shown.stdout.startswith("Submit my-lab/region to board made\nHEAD -> submit-my-lab-region-")
-        assert shown.stdout.count("submissions/my-lab__region/") == 6
+        subprocess.run([*git, "init", "-q"], check=True)
+        printed = [shlex.split(line) for line in submit(desk).stdout.splitlines() if line.startswith("  ")]
+        assert [words[:2] for words in printed] == [
+            ["git", "switch"], ["vrbench", "leaderboard"], ["git", "add"], ["git", "commit"], ["git", "push"],
+        ]  # fmt: skip
+        for program, *words in printed[:-1]:
+            if program == "git":
+                subprocess.run([*git, *who, *words], check=True, capture_output=True)
+            else:
+                assert vrbench(*words, "--include-path", made_board.tasks).returncode == 0
+        command = [*git, "show", "--stat=200", "--format=%s%n%D"]
+        shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        assert shown.startswith("Submit my-lab/region to board made\nHEAD -> submit-my-lab-region-")
+        assert shown.count("submissions/my-lab__region/") == 6
+        assert f"{BOARD}/leaderboard.json" in shown
 
     def test_twice_the_same_is_told(self, desk: Desk) -> None:
         submit(desk)
@@ -96,8 +103,8 @@ class TestCheck:
 
     def test_a_true_run_would_be_taken(self, desk: Desk, made_board: Made) -> None:
         assert self.told(desk, made_board) == []
-        done = submit(desk, "--check", "--include-path", str(made_board.tasks))
-        assert (done.returncode, done.stdout) == (0, "board made would take it; leave out --check to pack it\n")
+        done = self.command(desk, made_board)
+        assert (done.exit_code, done.stdout) == (0, "board made would take it; leave out --check to pack it\n")
 
     def test_a_changed_score_is_found_that_packing_does_not_see(self, desk: Desk, made_board: Made) -> None:
         old = load_run(desk.region).samples["made_mme"][0].score
@@ -127,11 +134,17 @@ class TestCheck:
         said = check(desk.region, desk.full, ABOUT, desk.root)
         assert "board made has the task made_mme, for which there is no task file here" in said
 
-    def test_faults_exit_with_2(self, desk: Desk, made_board: Made) -> None:
-        set_settings(desk.region, limit=3)
-        done = submit(desk, "--check", "--include-path", str(made_board.tasks))
-        assert done.returncode == 2
-        assert "vrbench: it was run with limit 3" in done.stderr
+    def test_the_command_tells_every_fault(self, desk: Desk, made_board: Made) -> None:
+        set_settings(desk.region, limit=3, dtype="bfloat16")
+        done = self.command(desk, made_board)
+        assert isinstance(done.exception, VrbenchError)  # which the program prints, and exits with 2
+        assert sentences(done.exception) == self.told(desk, made_board)
+        assert len(sentences(done.exception)) >= 2
+
+    def command(self, desk: Desk, made_board: Made) -> Result:
+        words = ["submit", desk.region, "--baseline", desk.full, "--name", ABOUT.name, "--board", BOARD, "--check"]
+        words += ["--boards", desk.root, "--include-path", made_board.tasks]
+        return CliRunner().invoke(cli.app, [str(word) for word in words])
 
 
 class TestPin:

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from vrbench.cli.options import USERS
 from vrbench.cli.submit import Boards
 
 
