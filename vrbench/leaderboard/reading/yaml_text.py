@@ -13,7 +13,10 @@ from vrbench import strict_yaml
 from vrbench.errors import VrbenchError
 from vrbench.leaderboard.reading import limits
 from vrbench.leaderboard.reading.files import read_text
-from vrbench.leaderboard.reading.text import odd_characters, quoted
+from vrbench.leaderboard.reading.text import odd_characters, quoted, shown
+
+MOST_TOLD = 300
+"""Characters of what the parser says, which quotes the text."""
 
 MOST_NUMBER = 40
 """Characters of a number or a date."""
@@ -47,7 +50,7 @@ def parse_yaml(text: str, name: str) -> Any:
     except _Refused as refused:
         raise VrbenchError(f"{name} {refused}") from refused
     except (yaml.YAMLError, ValueError, OverflowError, TypeError) as error:
-        raise VrbenchError(f"{name} is not YAML: {' '.join(str(error).split())}") from error
+        raise VrbenchError(f"{name} is not YAML: {shown(' '.join(str(error).split()), MOST_TOLD)}") from error
     return value
 
 
@@ -62,8 +65,7 @@ def read_yaml(path: Path, most_bytes: int = limits.YAML_BYTES) -> Any:
 
 def _check(text: str) -> None:
     """Refuse, from the stream of events and so without building anything, what a plain file has no use for."""
-    if odd := odd_characters(text):
-        raise _Refused(f"has {', '.join(odd[:5])} in its text, which would act or hide")
+    _check_text(text)
     depth = documents = 0
     for event in yaml.parse(text, Loader=_LOADER):
         depth += isinstance(event, _STARTS) - isinstance(event, _ENDS)
@@ -74,6 +76,11 @@ def _check(text: str) -> None:
             raise _Refused("holds several documents; one is read")
         for fault in _event_faults(event):
             raise _Refused(f"{fault}{_line(event)}; write everything out where it stands")
+
+
+def _check_text(text: str) -> None:
+    if odd := odd_characters(text):
+        raise _Refused(f"has {', '.join(odd[:5])} in its text, which would act or hide")
 
 
 def _line(event: yaml.Event) -> str:
@@ -99,10 +106,13 @@ def _check_values(value: Any) -> None:
         for key, inner in value.items():
             if not isinstance(key, str):
                 raise _Refused(f"has the key {quoted(key)}, which is no text; put it into quotes")
+            _check_text(key)
             _check_values(inner)
     elif isinstance(value, list):
         for inner in value:
             _check_values(inner)
+    elif isinstance(value, str):
+        _check_text(value)
     elif isinstance(value, float) and not math.isfinite(value):
         raise _Refused(f"has {value}, which is no number")
     elif isinstance(value, int) and abs(value) > limits.INTEGER:
