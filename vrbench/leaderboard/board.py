@@ -5,7 +5,7 @@ A board is a folder with `board.yaml`; its digests are written by `vrbench.leade
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -138,18 +138,21 @@ def load_board(folder: str | Path) -> Board:
     try:
         board = Board.model_validate(raw)
     except ValidationError as error:
-        raise_all(f"{file}: {fault}" for fault in _told(error))
+        raise_all(f"{file}: {fault}" for fault in told(error))
         raise
     if board.id != file.parent.resolve().name:
         raise VrbenchError(f"{file}: id is {board.id!r}, but the folder is {file.parent.name!r}; make them equal")
     return board
 
 
-def _told(error: ValidationError) -> Iterator[str]:
-    for fault in error.errors():
-        place = ".".join(str(part) for part in fault["loc"])
-        message = str(fault["msg"]).removeprefix("Value error, ")
-        yield f"{place}: {message}" if place else message
+def told(error: ValidationError) -> list[str]:
+    """What is wrong with the fields of a record, one sentence each."""
+    return [_sentence(fault["loc"], str(fault["msg"])) for fault in error.errors()]
+
+
+def _sentence(place: Iterable[str | int], message: str) -> str:
+    message = message.removeprefix("Value error, ")
+    return f"{'.'.join(map(str, place))}: {message}" if place else message
 
 
 def boards(root: str | Path) -> dict[str, Board]:

@@ -9,11 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from vrbench.errors import VrbenchError, sentences
 from vrbench.leaderboard.board import Board, BoardFamily, BoardTask, prompts_digest
+from vrbench.leaderboard.reading import quoted
 from vrbench.leaderboard.submission import Submission
 from vrbench.lineage import origins
 from vrbench.records import RunRecord, Sample, Settings, TaskResult
-
-AGAIN = "it was made by an older vrbench; run it again"
 
 
 def faults(
@@ -36,10 +35,21 @@ def faults(
         if task in results:
             found += [f"{task}: {fault}" for fault in _result_faults(held, results[task])]
     family = board.families.get(submission.family)
+    old = outdated(record, samples)
+    if old:
+        found.append(f"an older vrbench made it, which kept no raw responses ({', '.join(old)}); run it again")
     for task in board.tasks:
         if family is not None and task in results and results[task].status == "ok":
-            found += [f"{task}: {fault}" for fault in _sample_faults(family, task, samples.get(task, ()))]
+            found += [f"{task}: {fault}" for fault in _prompt_faults(family, task, samples.get(task, ()))]
+            found += [f"{task}: {fault}" for fault in _silent(samples.get(task, ())) if task not in old]
     return list(dict.fromkeys(found))
+
+
+def outdated(record: RunRecord, samples: Mapping[str, Sequence[Sample]]) -> list[str]:
+    """Tasks whose results are of a vrbench that kept neither raw responses nor a digest of the definition."""
+    whole = [result for result in record.results if result.status == "ok" and samples.get(result.task)]
+    silent = {r.task for r in whole if not any(sample.responses for sample in samples[r.task])}
+    return [r.task for r in whole if r.task in silent or not r.definition_digest]
 
 
 def _identity_faults(board: Board, submission: Submission, record: RunRecord) -> Iterator[str]:
@@ -118,19 +128,19 @@ def _result_faults(held: BoardTask, result: TaskResult) -> Iterator[str]:
     ):
         if theirs is None:
             yield f"the digest of its {what} is not pinned yet; a maintainer does so with `vrbench leaderboard pin`"
-        elif not ours:
-            yield f"its {what} has no digest: {AGAIN}"
-        elif ours != theirs:
+        elif (ours and ours != theirs) or (not ours and what == "data"):
             yield f"its {what} is not the board's: sha256 {ours[:12]} against {theirs[:12]}"
 
 
-def _sample_faults(family: BoardFamily, task: str, samples: Sequence[Sample]) -> Iterator[str]:
-    """Prompts and raw answers of one task's samples."""
+def _prompt_faults(family: BoardFamily, task: str, samples: Sequence[Sample]) -> Iterator[str]:
     held = family.prompts.get(task)
     if held is None:
         yield "the digest of its prompts is not pinned yet; a maintainer does so with `vrbench leaderboard pin`"
     elif prompts_digest(samples) != held:
         yield "its prompts are not the board's: their sha256 differs"
+
+
+def _silent(samples: Sequence[Sample]) -> Iterator[str]:
     silent = [sample.id for sample in samples if not sample.responses]
     if silent:
-        yield f"{len(silent):,} samples have no raw answers, such as {silent[0]!r}: {AGAIN}"
+        yield f"{len(silent):,} samples have no raw response, such as {quoted(silent[0])}"

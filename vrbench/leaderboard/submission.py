@@ -48,9 +48,14 @@ class Submission(Record):
     @property
     def path(self) -> PurePosixPath:
         """Its folder, relative to the folder of all boards; path and content must agree."""
-        return PurePosixPath(self.board, SUBMISSIONS, self.folder_name, self.revision)
+        return path_of(self.board, self.org, self.name, self.revision)
 
     @property
     def is_baseline(self) -> bool:
         """Whether it is compared with itself."""
         return self.baseline == self.reference
+
+
+def path_of(board: str, org: str, name: str, revision: str) -> PurePosixPath:
+    """The folder of a submission, relative to the folder of all boards."""
+    return PurePosixPath(board, SUBMISSIONS, f"{org}__{name}", revision)

@@ -8,13 +8,16 @@ from typing import Any
 from hypothesis import strategies as st
 
 TEXTS = (
-    "", " ", "\x00", "\x1b[31mred\x1b[0m", "\x07", "\r\n", "a\tb\nc", "\u202egnp.exe", "\u2066x\u2069", "\u200b", "\ufeff",
+    "", " ", "\x00", "\x1b[31mred\x1b[0m", "\x07", "\r\n", "a\tb\nc", "\u202egnp.exe", "\u2066x\u2069", "\u200b",
+    "\ufeff",
     "\u2028", "\ufffe", "\U000e0041", "e\u0301" + "\u0301" * 50, "شش\u200cماه", "<script>alert(1)</script>",
     "<img src=x onerror=alert(1)>", "\"><svg/onload=alert(1)>", "</title><b>", "{{ 7 * 7 }}", "{% raw %}", "${x}",
-    "[a](javascript:alert(1))", "![x](https://example.org/x.png)", "@someone", "#1", "| a | b |", "```\n# x", "`", "---",
+    "[a](javascript:alert(1))", "![x](https://example.org/x.png)", "@someone", "#1", "| a | b |", "```\n# x", "`",
+    "---",
     "=1+1", "+1", "-1", "@SUM(A1)", "=cmd|' /C calc'!A0", "\t=1", " =1", "a;=1", "a,=1", "a\n=1", "＝1", '"=1"', "%0A=1",
     "../../etc/passwd", "..", ".", "/etc/passwd", "C:\\x", "con", "nul.txt", "a__b", "Ab", "ａ", "x" * 65, "a\n", "-a",
-    "javascript:alert(1)", "https://a@b.example/", "https://example.org/\"onload=x", "file:///etc/passwd", "//x", "http://",
+    "javascript:alert(1)", "https://a@b.example/", "https://example.org/\"onload=x", "file:///etc/passwd", "//x",
+    "http://",
     "data:text/html,<script>", "https://example.org:99999/", "https://[x", "HTTPS://example.org/", "x" * 5000,
     "0-3,8", "all", "none", "1" * 400, "9" * 64, "2026-02-30", "2026-11-01\n", "NaN", "null", "true", "__proto__",
 )  # fmt: skip
@@ -32,7 +35,8 @@ RAW = (
 def values() -> st.SearchStrategy[Any]:
     """JSON values with hostile texts in them."""
     leaves = (
-        st.none() | st.booleans() | st.integers() | st.integers(-2, 2) | st.floats(allow_nan=False, allow_infinity=False)
+        st.none() | st.booleans() | st.integers() | st.integers(-2, 2)
+        | st.floats(allow_nan=False, allow_infinity=False)
         | st.sampled_from(TEXTS) | st.text(max_size=20)
     )  # fmt: skip
     keys = st.sampled_from(TEXTS) | st.text(max_size=5)
@@ -101,10 +105,13 @@ def yaml_texts(draw: st.DrawFn, right: str) -> bytes:
 
 YAML_PIECES = (
     "&a ", "*a", "x: &a 1\ny: *a", "<<: {a: 1}", "<<", "=", "!!python/object/apply:os.system ['true']", "!!binary aGk=",
-    "!x ", "!!str ", "%YAML 1.2\n---\n", "---\n", "...\n", "? [a, b]\n: 1", "? {a: 1}\n: 1", "[" * 100, "{" * 100, "- " * 100,
+    "!x ", "!!str ", "%YAML 1.2\n---\n", "---\n", "...\n", "? [a, b]\n: 1", "? {a: 1}\n: 1", "[" * 100, "{" * 100,
+    "- " * 100,
     "a: " * 100, ".nan", ".inf", "-.INF", "1e400", "9" * 5000, "1:1:1:1", "1:" * 5000 + "1", "0b1" + "01" * 3000,
-    "2026-13-45", "2026-11-01", "2026-11-01T99:00:00Z", "0x" + "f" * 64, "1_000", "yes", "~", "null: 1", "1: 1", "1.5: 1",
-    "true: x", "2026-11-01: x", "|\n  a", ">\n  a", "\"\\x00\"", "\"\\ud800\"", "\"\\u202e\"", "'", '"', "\t", "#", "@", "`",
+    "2026-13-45", "2026-11-01", "2026-11-01T99:00:00Z", "0x" + "f" * 64, "1_000", "yes", "~", "null: 1", "1: 1",
+    "1.5: 1",
+    "true: x", "2026-11-01: x", "|\n  a", ">\n  a", "\"\\x00\"", "\"\\ud800\"", "\"\\u202e\"", "'", '"', "\t", "#",
+    "@", "`",
     "\x85", "\u2028", "a: 1\n", ": ", "- x",
 )  # fmt: skip
 

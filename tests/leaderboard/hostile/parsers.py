@@ -101,9 +101,7 @@ def samples_are_what_the_lines_say(content: bytes) -> str:
         assert all(oracle.json_is_allowed(line) for line in lines), content
         assert len(rows) == len(lines) <= 50
         assert len({row.id for row in rows}) == len(rows)
-        assert all(
-            _holds(row.model_dump(mode="json"), json.loads(line)) for row, line in zip(rows, lines, strict=True)
-        )
+        assert all(_holds(row.model_dump(mode="json"), json.loads(line)) for row, line in zip(rows, lines, strict=True))
         samples_text(rows).encode()
     return said
 

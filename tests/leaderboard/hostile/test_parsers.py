@@ -19,7 +19,9 @@ def test_each_case_is_read_as_it_says_or_refused(name: str) -> None:
     parser = PARSERS[name]
     seen: set[str] = set()
 
-    @settings(max_examples=EXAMPLES, deadline=None, database=None, derandomize=True, suppress_health_check=[*HealthCheck])
+    @settings(
+        max_examples=EXAMPLES, deadline=None, database=None, derandomize=True, suppress_health_check=[*HealthCheck]
+    )
     @given(st.data())
     def each(data: st.DataObject) -> None:
         seen.add(parser.check(data.draw(parser.cases)))

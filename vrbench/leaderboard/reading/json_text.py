@@ -40,9 +40,10 @@ def parse_json(text: str, name: str) -> Any:
 
     Raises:
         VrbenchError: it is not JSON, gives a key twice, has NaN, infinity or a number beyond them, whole numbers
-            beyond 2^53, lists and mappings nested more than `limits.DEPTH` deep, or half of a surrogate pair.
+            beyond 2^53, lists and mappings nested more than `limits.DEPTH` deep, more than `limits.VALUES` values, or
+            half of a surrogate pair.
     """
-    raise_all(f"{name} {fault}" for fault in nesting_faults(text))
+    raise_all(f"{name} {fault}" for fault in (*nesting_faults(text), *_size_faults(text)))
     try:
         value = _DECODER.decode(text)
     except _Refused as refused:
@@ -105,6 +106,11 @@ def nesting_faults(text: str) -> list[str]:
         if depth > limits.DEPTH:
             return [f"is nested more than {limits.DEPTH} deep"]
     return []
+
+
+def _size_faults(text: str) -> list[str]:
+    many = text.count(",") >= limits.VALUES
+    return [f"has more than {limits.VALUES:,} values, by its commas"] if many else []
 
 
 def texts(value: Any) -> Iterator[str]:

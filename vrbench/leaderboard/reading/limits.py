@@ -24,6 +24,15 @@ NUMBERS = 4_000_000
 DEPTH = 64
 """Lists and mappings in each other; a lineage whose bases have bases takes some 20."""
 
+VALUES = 50_000
+"""Values of one JSON text, by its commas: a fault of each takes a kilobyte to tell."""
+
+LAYERS = 1_024
+"""Decoder layers of a model; the deepest known one has 126."""
+
+LAYERS_TEXT = 4_000
+"""Characters that name some of them."""
+
 INTEGER = 2**53
 """Whole numbers beyond it are no longer exact as JSON's numbers are read elsewhere."""
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from vrbench.errors import VrbenchError, raise_all, sentences
+from vrbench.layers import LayerSet
 from vrbench.leaderboard.reading import limits
 from vrbench.leaderboard.reading.files import SAMPLES, SUFFIX, read_bytes
 from vrbench.leaderboard.reading.json_text import read_record
@@ -47,10 +48,29 @@ def _faults(record: RunRecord, files: Mapping[str, Path]) -> Iterator[str]:
     for lineage in _lineages(record.checkpoint.lineage):
         if lineage.schema_version != SCHEMA_VERSION:
             yield f"has a lineage of schema version {lineage.schema_version}; this vrbench reads {SCHEMA_VERSION}"
+        yield from _depth_faults(lineage.depth)
+        for step in lineage.steps:
+            yield from _depth_faults(step.depth) or _layer_faults(step.layers, step.depth)
+    yield from _depth_faults(record.checkpoint.depth)
     wanted = {_file_of(result) for result in record.results if result.status == "ok"}
     there = {file for file in files if file.startswith(f"{SAMPLES}/")}
     yield from (f"says that there is {quoted(file)}, which is missing" for file in sorted(wanted - there))
     yield from (f"has no result to which {quoted(file)} belongs" for file in sorted(there - wanted))
+
+
+def _depth_faults(depth: int) -> list[str]:
+    return [] if 1 <= depth <= limits.LAYERS else [f"has a depth of {depth:,} layers; 1 to {limits.LAYERS:,} are read"]
+
+
+def _layer_faults(text: str, depth: int) -> list[str]:
+    """Whether a step's layers can be read; a long text or a great depth would become a longer list."""
+    try:
+        if len(text) <= limits.LAYERS_TEXT and text.isascii():
+            LayerSet.parse(text, depth)
+            return []
+    except VrbenchError:
+        pass
+    return [f"has the layers {quoted(text)}, which are not layers of a model of depth {depth}"]
 
 
 def _samples(record: RunRecord, files: Mapping[str, Path], rows: Mapping[str, int]) -> dict[str, tuple[Sample, ...]]:
