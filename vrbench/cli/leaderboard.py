@@ -31,3 +31,19 @@ def pin(
         print(f"{change.place}: {change.old or 'not pinned'} -> {change.new}")
     left = load_board(boards / board).unpinned()
     print("\n".join(left) or f"board {board}: everything is pinned")
+
+
+def changes(
+    before: Annotated[Path, typer.Argument(help="Folder of all boards as they were.", show_default=False)],
+    after: Annotated[Path, typer.Argument(help="Folder of all boards as they are to be.")] = Path("leaderboards"),
+) -> None:
+    """Print which rows differ between two states of the boards, as Markdown; a submission may not change.
+
+    Exits with 2 if one that was handed in before was changed or removed.
+    """
+    from vrbench.leaderboard.changed import markdown, moved
+
+    gone = moved(before, after)
+    print(markdown(before, after, gone), end="")
+    if gone:
+        raise typer.Exit(USERS)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vrbench.cli.options import DataRoot
+from vrbench.cli.options import DataRoot, IncludePath
 
 if TYPE_CHECKING:
     from vrbench.leaderboard.pack import Packed
@@ -30,6 +30,7 @@ def submit(
     ckpt: Annotated[Path | None, typer.Option(help="Folder of the checkpoint, whose recipe is handed in too.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Say all that would be refused, and write nothing.")] = False,
     data_root: DataRoot = None,
+    include_path: IncludePath = None,
     boards: Boards = Path("leaderboards"),
 ) -> None:
     """Pack a run as a submission to a board, whole or not at all, and say what to do next.
@@ -43,7 +44,7 @@ def submit(
     if check:
         from vrbench.errors import raise_all
 
-        raise_all(packing.check(run, baseline, about, boards, data_root))
+        raise_all(packing.check(run, baseline, about, boards, data_root, include_path))
         print(f"board {board} would take it; leave out --check to pack it")
         return
     _tell(packing.pack(run, baseline, about, boards), about)

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from vrbench.claims import parse_all
 from vrbench.errors import VrbenchError, raise_all, sentences
-from vrbench.leaderboard.reading import read_yaml
+from vrbench.leaderboard.reading import read_yaml_record
 from vrbench.leaderboard.text import Digest, Line, Name, Paragraph, Reference, Task
 from vrbench.records import Record, Sample
 from vrbench.writing import digest_of
@@ -68,7 +68,7 @@ class Board(Record):
     description: Paragraph = Field(description="What is compared, in a few sentences.")
     tasks: dict[Task, BoardTask] = Field(min_length=1, description="Task id -> what it is held to.")
     suites: Means = Field(description="Which tasks make the visual and the text mean.")
-    settings: BoardSettings = Field(description="The options that a submission is run with.")
+    settings: BoardSettings = Field(description="Which options it may be run with.")
     averaging: Literal["mean of tasks"] = Field(description="How a suite's figure is made.")
     claims: tuple[str, ...] = Field(min_length=1, description="What is judged of each row: 'visual>=99%', 'text>=-1'.")
     families: dict[Name, BoardFamily] = Field(min_length=1, description="Key -> models with one baseline.")
@@ -131,15 +131,7 @@ def load_board(folder: str | Path) -> Board:
     file = Path(folder) / BOARD_FILE
     if not file.is_file():
         raise VrbenchError(f"there is no board at {str(folder)!r}; a board is a folder with {BOARD_FILE}")
-    raw = read_yaml(file)
-    version = raw.get("schema_version") if isinstance(raw, dict) else None
-    if version != BOARD_SCHEMA_VERSION:
-        raise VrbenchError(f"{file} has schema version {version!r}; this vrbench reads {BOARD_SCHEMA_VERSION}")
-    try:
-        board = Board.model_validate(raw)
-    except ValidationError as error:
-        raise_all(f"{file}: {fault}" for fault in told(error))
-        raise
+    board = read_yaml_record(file, Board)
     if board.id != file.parent.resolve().name:
         raise VrbenchError(f"{file}: id is {board.id!r}, but the folder is {file.parent.name!r}; make them equal")
     return board

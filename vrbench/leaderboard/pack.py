@@ -6,12 +6,11 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vrbench.errors import VrbenchError, raise_all
-from vrbench.leaderboard.board import BOARD_FILE
+from vrbench.errors import raise_all
+from vrbench.leaderboard.board import load_board
 from vrbench.leaderboard.prepare import About as About
 from vrbench.leaderboard.prepare import Prepared, look, tried
 from vrbench.leaderboard.reading import read_bytes, read_record, submission_files
@@ -122,11 +121,13 @@ def check(
     about: About,
     root: str | Path = "leaderboards",
     data_root: str | Path | None = None,
+    include_path: str | Path | None = None,
 ) -> list[str]:
     """All that would be refused, without writing anything: what `pack` tells, and what scoring the answers again does.
 
     Args:
         data_root: folder with the hub's data sets, for boards whose tasks are not generated.
+        include_path: folder with task files of one's own, for boards that have such tasks.
 
     Returns:
         One sentence for each fault; empty for a submission that would be taken.
@@ -135,32 +136,27 @@ def check(
     if found.prepared is None:
         return found.faults
     faults = [*found.faults, *differences(found.prepared)]
-    with tempfile.TemporaryDirectory(prefix="vrbench-submit-") as folder:
-        alone = Path(folder) / "leaderboards"
-        faults += (fault.replace(folder, "") for fault in _validated(found.prepared, alone, data_root))
+    with tempfile.TemporaryDirectory(prefix="vrbench-submit-") as alone:
+        scored = _scored(found.prepared, Path(alone), data_root, include_path)
+        faults += (fault.replace(alone, str(root)) for fault in scored)
     return list(dict.fromkeys(faults))
 
 
-def _validated(prepared: Prepared, alone: Path, data_root: str | Path | None) -> Iterator[str]:
-    """What `vrbench leaderboard validate` says of a submission, on a copy of its board that has only its baseline."""
-    from vrbench.leaderboard.validate import validate  # imports the harnesses
+def _scored(
+    prepared: Prepared, alone: Path, data_root: str | Path | None, include_path: str | Path | None
+) -> list[str]:
+    """What is said of a submission when its answers are scored again, packed into an empty folder."""
+    from vrbench.leaderboard.examine import Examiner  # imports the harnesses
 
-    try:
-        place = stage(prepared, alone)
-    except VrbenchError as error:
-        yield str(error)
-        return
-    for refusal in validate(place, data_root):
-        yield from refusal.reasons
-
-
-def stage(prepared: Prepared, root: Path) -> Path:
-    """Copy a board with one submission and its baseline below another folder; returns the submission's folder there."""
     submission = prepared.submission
-    board = root / submission.board
-    board.mkdir(parents=True)
-    shutil.copyfile(prepared.root / submission.board / BOARD_FILE, board / BOARD_FILE)
-    inner = path_of(submission.board, *parts_of(submission.baseline))
-    if not submission.is_baseline and (prepared.root / inner).is_dir():
-        shutil.copytree(prepared.root / inner, root / inner, symlinks=True)
-    return write(replace(prepared, root=root)).path
+    board = load_board(prepared.root / submission.board)
+    (alone / submission.board).mkdir()
+    faults: list[str] = []
+    packed = tried(lambda: write(replace(prepared, root=alone)), faults)
+    examiner = tried(lambda: Examiner(board, data_root, include_path), faults)
+    if packed is None or examiner is None:
+        return faults
+    place = prepared.root / path_of(board.id, *parts_of(submission.baseline))
+    there = not submission.is_baseline and place.is_dir()
+    baseline = tried(lambda: read_submission(place, prepared.rows).run, faults) if there else None
+    return faults + list(examiner.examine(packed.path, baseline).reasons)

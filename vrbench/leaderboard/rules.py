@@ -25,7 +25,7 @@ def faults(
     """Why the board would refuse a submission, one sentence each.
 
     Args:
-        samples: task -> its samples.
+        samples: task -> its samples; nothing is said of the prompts of tasks that are left out.
         baseline: the record of the baseline on the board; its own for a baseline, none if it is not there.
     """
     found = [*_identity_faults(board, submission, record), *_settings_faults(board, record, baseline)]
@@ -37,11 +37,11 @@ def faults(
     family = board.families.get(submission.family)
     old = outdated(record, samples)
     if old:
-        found.append(f"an older vrbench made it, which kept no raw responses ({', '.join(old)}); run it again")
+        found.append(f"an older vrbench made it, which kept no raw responses of {', '.join(old)}; run it again")
     for task in board.tasks:
-        if family is not None and task in results and results[task].status == "ok":
-            found += [f"{task}: {fault}" for fault in _prompt_faults(family, task, samples.get(task, ()))]
-            found += [f"{task}: {fault}" for fault in _silent(samples.get(task, ())) if task not in old]
+        if family is not None and task in results and task in samples:
+            found += [f"{task}: {fault}" for fault in _prompt_faults(family, task, samples[task])]
+            found += [f"{task}: {fault}" for fault in _silent(samples[task]) if task not in old]
     return list(dict.fromkeys(found))
 
 
@@ -93,6 +93,8 @@ def _settings_faults(board: Board, record: RunRecord, baseline: RunRecord | None
     if baseline is not None and settings.dtype != baseline.settings.dtype:
         theirs = baseline.settings.dtype
         yield f"it was computed in {settings.dtype}, its baseline in {theirs}; run it with --dtype {theirs}"
+    if settings.seed:
+        yield f"its seed is {settings.seed}; intervals on a board are drawn with seed 0"
     if record.provenance.dirty:
         yield "it was run from a checkout with uncommitted changes; commit them and run it again"
 

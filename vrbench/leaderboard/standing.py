@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import Field
 
@@ -123,6 +123,9 @@ class BoardTask(Record):
     version: str = Field(description="Version of the task's definition.")
 
 
+Ranked = TypeVar("Ranked", Mean, TaskStanding)
+
+
 class Leaderboard(Record):
     """`leaderboard.json`: generated, never written by hand; the same submissions give the same bytes."""
 
@@ -161,6 +164,43 @@ def _ends(figure: Figure, sign: float) -> tuple[float, float] | None:
         return None
     low, high = sorted((sign * figure.low, sign * figure.high))
     return low, high
+
+
+def ranked(rows: Sequence[Standing], tasks: Sequence[BoardTask]) -> tuple[Standing, ...]:
+    """The rows with every figure's rank, by visual score, best first, then by what names them."""
+    found = list(rows)
+    for suite in ("visual", "text"):
+        for name in ("score", "retention"):
+            _rank_means(found, suite, name)
+    for place, task in enumerate(tasks):
+        _rank_tasks(found, place, "score", task.higher_is_better)
+        _rank_tasks(found, place, "retention", True)
+    return tuple(sorted(found, key=_order))
+
+
+def _order(row: Standing) -> tuple[float, float, str]:
+    scores = (mean.score.value if mean is not None else None for mean in (row.visual, row.text))
+    visual, text = (float("-inf") if score is None else score for score in scores)
+    return -visual, -text, row.key
+
+
+def _rank_means(rows: list[Standing], suite: str, name: str) -> None:
+    means = {i: mean for i, row in enumerate(rows) if (mean := getattr(row, suite)) is not None}
+    places = ranks([getattr(mean, name) for mean in means.values()])
+    for (i, mean), place in zip(means.items(), places, strict=True):
+        rows[i] = rows[i].model_copy(update={suite: _with_rank(mean, name, place)})
+
+
+def _rank_tasks(rows: list[Standing], task: int, name: str, higher_is_better: bool) -> None:
+    places = ranks([getattr(row.tasks[task], name) for row in rows], higher_is_better)
+    for i, place in enumerate(places):
+        tasks = list(rows[i].tasks)
+        tasks[task] = _with_rank(tasks[task], name, place)
+        rows[i] = rows[i].model_copy(update={"tasks": tuple(tasks)})
+
+
+def _with_rank(record: Ranked, name: str, rank: Rank | None) -> Ranked:
+    return record.model_copy(update={name: getattr(record, name).model_copy(update={"rank": rank})})
 
 
 def text_of(board: Leaderboard) -> str:

@@ -50,18 +50,32 @@ def read_submission(folder: Path, rows: Mapping[str, int] | None = None) -> Subm
         VrbenchError: all faults of all its files at once, as `submission_files`, `read_record`, `read_run` and
             `parse_yaml` tell them; or a run.json that is not the one that submission.json names.
     """
-    files = submission_files(folder)
+    found, faults = read_what_can_be(folder, rows)
+    raise_all(faults)
+    assert found is not None  # else there were faults
+    return found
+
+
+def read_what_can_be(folder: Path, rows: Mapping[str, int] | None = None) -> tuple[Submitted | None, list[str]]:
+    """`read_submission`, with its faults given instead of raised.
+
+    Returns:
+        What could be read, which may lack samples; none without its two records. And every fault.
+    """
     faults: list[str] = []
+    files = _told(faults, lambda: submission_files(folder))
+    if files is None:
+        return None, faults
     submission = _told(faults, lambda: read_record(files[SUBMISSION_FILE], Submission))
-    run = _told(faults, lambda: read_run(files, rows))
+    run = _told(faults, lambda: read_run(files, rows, faults))
     recipe = _told(faults, lambda: _recipe(files[RECIPE_FILE]) if RECIPE_FILE in files else "")
     if submission and hashlib.sha256(read_bytes(files["run.json"])).hexdigest() != submission.run_digest:
         faults.append(
             f"{quoted(str(files['run.json']), 200)} is not the one that {SUBMISSION_FILE} names: its sha256 differs"
         )
-    raise_all(faults)
-    assert submission is not None and run is not None and recipe is not None  # else there were faults
-    return Submitted(folder=folder, submission=submission, run=run, recipe=recipe)
+    if submission is None or run is None:
+        return None, faults
+    return Submitted(folder=folder, submission=submission, run=run, recipe=recipe or ""), faults
 
 
 def _told(faults: list[str], read: Callable[[], T]) -> T | None:

@@ -29,3 +29,15 @@ def test_each_case_is_read_as_it_says_or_refused(name: str) -> None:
     each()
     assert READ in seen, "nothing was read: the cases show nothing"
     assert REFUSED in seen or name in ("shown", "cells")
+
+
+def kept() -> list[Path]:
+    """Cases that a parser once took wrongly: corpus/<parser>/<what was wrong>."""
+    return sorted(path for path in CORPUS.glob("*/*") if path.is_file())
+
+
+@pytest.mark.parametrize("file", kept(), ids=lambda file: f"{file.parent.name}/{file.name}")
+def test_what_ever_failed_does_not_fail_again(file: Path) -> None:
+    content = file.read_bytes()
+    case = content.decode("utf-8", "surrogatepass") if file.suffix == ".txt" else content
+    PARSERS[file.parent.name].check(case)

@@ -13,10 +13,10 @@ from vrbench.leaderboard.reading.names import safe_name, safe_revision, safe_tas
 from vrbench.leaderboard.reading.run_folder import read_run
 from vrbench.leaderboard.reading.sample_rows import read_samples
 from vrbench.leaderboard.reading.text import csv_cell, markdown_code, quoted, shown
-from vrbench.leaderboard.reading.yaml_text import parse_yaml, read_yaml
+from vrbench.leaderboard.reading.yaml_text import parse_yaml, read_yaml, read_yaml_record
 
 __all__ = [
     "csv_cell", "markdown_code", "parse_json", "parse_yaml", "quoted", "read_bytes", "read_json", "read_record",
-    "read_run", "read_samples", "read_text", "read_yaml", "safe_name", "safe_revision", "safe_task", "safe_url",
-    "shown", "submission_files", "submission_folders",
+    "read_run", "read_samples", "read_text", "read_yaml", "read_yaml_record", "safe_name", "safe_revision",
+    "safe_task", "safe_url", "shown", "submission_files", "submission_folders",
 ]  # fmt: skip

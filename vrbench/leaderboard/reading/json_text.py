@@ -17,10 +17,13 @@ from pydantic_core import PydanticUndefined
 from vrbench.errors import VrbenchError, raise_all
 from vrbench.leaderboard.reading import limits
 from vrbench.leaderboard.reading.files import read_text
-from vrbench.leaderboard.reading.text import odd_characters, quoted
+from vrbench.leaderboard.reading.text import odd_characters, quoted, shown
 
 MOST_FAULTS = 20
 """Faults of one file that are told; a file with more is another kind of file."""
+
+MOST_TOLD = 600
+"""Characters of one of them."""
 
 Kind = TypeVar("Kind", bound=BaseModel)
 _INTEGER_DIGITS = len(str(limits.INTEGER)) + 1
@@ -83,7 +86,11 @@ def parse_record(text: str, kind: type[Kind], name: str) -> Kind:
     Args:
         name: what it is, for the sentences.
     """
-    value = parse_json(text, name)
+    return record_of(parse_json(text, name), text, kind, name)
+
+
+def record_of(value: Any, text: str, kind: type[Kind], name: str) -> Kind:
+    """A record from a value that was looked at, and the JSON text of the same value; see `read_record`."""
     if not isinstance(value, dict):
         raise VrbenchError(f"{name} is {_type_of(value)}, not a record with named fields")
     raise_all(f"{name} {fault}" for fault in _version_faults(value, kind))
@@ -148,7 +155,7 @@ def told(error: ValidationError) -> Iterator[str]:
     faults = error.errors(include_url=False, include_context=False, include_input=False)
     for fault in faults[:MOST_FAULTS]:
         place = ".".join(str(part) for part in fault["loc"])
-        message = str(fault["msg"]).removeprefix("Value error, ")
+        message = shown(str(fault["msg"]).removeprefix("Value error, "), MOST_TOLD)
         yield f"{quoted(place)}: {message}" if place else message
     if len(faults) > MOST_FAULTS:
         yield f"and {len(faults) - MOST_FAULTS:,} faults more"

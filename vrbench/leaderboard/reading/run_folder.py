@@ -18,13 +18,15 @@ from vrbench.leaderboard.reading.text import quoted
 from vrbench.records import SCHEMA_VERSION, Lineage, Run, RunRecord, Sample, TaskResult
 
 
-def read_run(files: Mapping[str, Path], rows: Mapping[str, int] | None = None) -> Run:
+def read_run(files: Mapping[str, Path], rows: Mapping[str, int] | None = None, faults: list[str] | None = None) -> Run:
     """The strict and bounded reading of a run that `load_run` reads as one's own.
 
     Args:
         files: the folder's files, as `submission_files` gives them.
         rows: task -> samples that there may be, such as a board's number of items; a task that is not named may have
             `limits.ROWS`.
+        faults: what is told of single files of samples is put here, if given, instead of being raised; the run then
+            has the samples that could be read.
 
     Raises:
         VrbenchError: all faults at once: run.json or a file of samples that cannot be read, a task twice, samples that
@@ -34,7 +36,13 @@ def read_run(files: Mapping[str, Path], rows: Mapping[str, int] | None = None) -
     record = read_record(file, RunRecord)
     name = quoted(str(file), 200)
     raise_all(f"{name} {fault}" for fault in _faults(record, files))
-    return Run(record=record, samples=_samples(record, files, rows or {}), path=file.parent)
+    found: list[str] = []
+    samples = _samples(record, files, rows or {}, found)
+    if faults is None:
+        raise_all(found)
+    else:
+        faults += found
+    return Run(record=record, samples=samples, path=file.parent)
 
 
 def _faults(record: RunRecord, files: Mapping[str, Path]) -> Iterator[str]:
@@ -48,7 +56,7 @@ def _faults(record: RunRecord, files: Mapping[str, Path]) -> Iterator[str]:
     for lineage in _lineages(record.checkpoint.lineage):
         if lineage.schema_version != SCHEMA_VERSION:
             yield f"has a lineage of schema version {lineage.schema_version}; this vrbench reads {SCHEMA_VERSION}"
-        yield from _depth_faults(lineage.depth)
+        yield from _depth_faults(lineage.depth or 1)  # 0 where it states none
         for step in lineage.steps:
             yield from _depth_faults(step.depth) or _layer_faults(step.layers, step.depth)
     yield from _depth_faults(record.checkpoint.depth)
@@ -73,10 +81,11 @@ def _layer_faults(text: str, depth: int) -> list[str]:
     return [f"has the layers {quoted(text)}, which are not layers of a model of depth {depth}"]
 
 
-def _samples(record: RunRecord, files: Mapping[str, Path], rows: Mapping[str, int]) -> dict[str, tuple[Sample, ...]]:
-    """The samples of every task that ran through; all together they are bounded too."""
+def _samples(
+    record: RunRecord, files: Mapping[str, Path], rows: Mapping[str, int], faults: list[str]
+) -> dict[str, tuple[Sample, ...]]:
+    """The samples of every task that ran through, as far as they can be read; all together they are bounded too."""
     samples: dict[str, tuple[Sample, ...]] = {}
-    faults: list[str] = []
     bytes_left, rows_left = limits.ALL_BYTES, limits.ALL_ROWS
     for result in record.results:
         if result.status != "ok":
@@ -93,7 +102,6 @@ def _samples(record: RunRecord, files: Mapping[str, Path], rows: Mapping[str, in
             rows_left -= len(samples[result.task])
         except VrbenchError as error:
             faults += sentences(error)
-    raise_all(faults)
     return samples
 
 

@@ -27,7 +27,7 @@ Persian (U+200C, U+200D) are not among them."""
 _FORMULA = "=+-@＝＋－＠"
 """What a spreadsheet takes for the beginning of a formula (OWASP, "CSV Injection")."""
 
-_INNER = re.compile(rf"([;,\t\r\n|]\s*)(?=[{re.escape(_FORMULA)}])")
+_INNER = re.compile(rf"([;,\t\r\n|][\s\"]*)(?=[{re.escape(_FORMULA)}])")
 _ODD = re.compile(r"[^\t\n\x20-\x7e]")
 _MARK = "[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]"
 _STACKED = re.compile(f"({_MARK}{{3}}){_MARK}+")
@@ -70,7 +70,8 @@ def csv_cell(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float)):
         return value
     text = _INNER.sub(r"\1'", shown(str(value)))
-    return f"'{text}" if text.lstrip()[:1] in tuple(_FORMULA) or text[:1] in ("\t", "\n", "\r") else text
+    head = text.lstrip()
+    return f"'{text}" if head.lstrip('" \t\n').startswith(tuple(_FORMULA)) or head != text else text
 
 
 def markdown_code(text: str, most: int = QUOTED) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from vrbench import strict_yaml
 from vrbench.errors import VrbenchError
 from vrbench.leaderboard.reading import limits
 from vrbench.leaderboard.reading.files import read_text
+from vrbench.leaderboard.reading.json_text import Kind, record_of
 from vrbench.leaderboard.reading.text import odd_characters, quoted, shown
 
 MOST_TOLD = 300
@@ -61,6 +63,24 @@ def read_yaml(path: Path, most_bytes: int = limits.YAML_BYTES) -> Any:
         VrbenchError: as `read_bytes` of the file and `parse_yaml` of its text.
     """
     return parse_yaml(read_text(path, most_bytes), quoted(str(path), 200))
+
+
+def read_yaml_record(path: Path, kind: type[Kind], most_bytes: int = limits.YAML_BYTES) -> Kind:
+    """A record from its YAML file, with exactly the types that it declares.
+
+    Args:
+        kind: the record's class; if it has a `schema_version`, the file's has to be the same.
+
+    Raises:
+        VrbenchError: as `read_yaml`; another schema version; or unknown, missing or wrong fields, all at once.
+    """
+    name = quoted(str(path), 200)
+    value = read_yaml(path, most_bytes)
+    return record_of(value, json.dumps(value, default=_no_json), kind, name)
+
+
+def _no_json(value: object) -> str:
+    return f"{value} (a date; put it into quotes)"
 
 
 def _check(text: str) -> None:
