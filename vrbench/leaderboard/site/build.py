@@ -6,10 +6,11 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 
+from vrbench import registry
 from vrbench.errors import VrbenchError
 from vrbench.leaderboard.site import board_page, layout, submission_page, task_page, vendored
 from vrbench.leaderboard.site.content import BoardContent, load_content
@@ -20,7 +21,7 @@ Page = tuple[str, str]
 """Path within the site, and what it holds."""
 
 
-def build(root: str | Path, out: str | Path) -> Path:
+def build(root: str | Path, out: str | Path, include_path: str | Path | None = None) -> Path:
     """Make the site of all boards under a folder; the same boards give the same bytes.
 
     What was at `out` is replaced, if it is such a site or an empty folder. Stopped at any time, `out` is the old site
@@ -29,6 +30,7 @@ def build(root: str | Path, out: str | Path) -> Path:
     Args:
         root: folder of boards, such as leaderboards/.
         out: folder of the site; index.html in it is opened by a browser from there, without a server.
+        include_path: folder of the task files of boards whose tasks are not this package's own.
 
     Returns:
         The path of its index.html.
@@ -39,11 +41,12 @@ def build(root: str | Path, out: str | Path) -> Path:
     """
     place = Path(out).absolute()
     _must_be_free(place)
-    content = load_content(Path(root))
+    specs = registry.load(include_path)
+    content = load_content(Path(root), specs)
     place.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}."))
     try:
-        write_site(content, made)
+        write_site(content, specs, made)
         _put(made, place)
     except BaseException:
         shutil.rmtree(made, ignore_errors=True)
@@ -51,11 +54,11 @@ def build(root: str | Path, out: str | Path) -> Path:
     return place / layout.HOME
 
 
-def write_site(content: tuple[BoardContent, ...], folder: Path) -> None:
+def write_site(content: tuple[BoardContent, ...], specs: Mapping[str, TaskSpec], folder: Path) -> None:
     """Every file of the site into a folder, and last the list of them."""
     frame = Frame(tuple(Place(each.board.title, layout.board_page(each.board.id)) for each in content))
     written: dict[str, str] = {}
-    for name, text in _files(content, frame):
+    for name, text in _files(content, specs, frame):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(text.encode())
@@ -66,14 +69,15 @@ def write_site(content: tuple[BoardContent, ...], folder: Path) -> None:
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def _files(content: tuple[BoardContent, ...], frame: Frame) -> Iterator[Page]:
+def _files(content: tuple[BoardContent, ...], specs: Mapping[str, TaskSpec], frame: Frame) -> Iterator[Page]:
     yield from _assets()
     yield layout.HOME, board_page.page(content[0], frame, layout.HOME)
     for each in content:
         yield layout.board_page(each.board.id), board_page.page(each, frame, layout.board_page(each.board.id))
         yield from board_page.tables(each)
-        yield from task_page.pages(each, frame)
-        yield from submission_page.pages(each, frame)
+        browsers: dict[str, dict[str, str]] = {}
+        yield from task_page.pages(each, frame, specs, browsers)
+        yield from submission_page.pages(each, frame, browsers)
 
 
 def _assets() -> Iterator[Page]:

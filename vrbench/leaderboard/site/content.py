@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from vrbench.claims import parse_all
 from vrbench.errors import VrbenchError, raise_all, sentences
 from vrbench.leaderboard.board import Board, boards
 from vrbench.leaderboard.reading import (
@@ -22,7 +22,9 @@ from vrbench.leaderboard.reading import (
 from vrbench.leaderboard.reading.limits import YAML_BYTES
 from vrbench.leaderboard.standing import Leaderboard, Standing
 from vrbench.leaderboard.submission import RECIPE_FILE, SUBMISSION_FILE, SUBMISSIONS, Submission
+from vrbench.leaderboard.validate import leaderboard_of
 from vrbench.records import RunRecord
+from vrbench.registry import TaskSpec
 
 LEADERBOARD_FILE = "leaderboard.json"
 MOST_BYTES = 256 * 2**20
@@ -66,8 +68,11 @@ class BoardContent:
         return next((other for other in self.entries if other.row.key == entry.row.baseline), None)
 
 
-def load_content(root: Path) -> tuple[BoardContent, ...]:
+def load_content(root: Path, specs: Mapping[str, TaskSpec]) -> tuple[BoardContent, ...]:
     """All boards under a folder, those with most submissions first.
+
+    Args:
+        specs: task -> its definition, for boards without submissions.
 
     Raises:
         VrbenchError: a board, a submission or a leaderboard.json that cannot be read, or rows that are not those of
@@ -77,16 +82,16 @@ def load_content(root: Path) -> tuple[BoardContent, ...]:
     faults: list[str] = []
     for board in boards(root).values():
         try:
-            found.append(_board(board, root / board.id))
+            found.append(_board(board, root / board.id, specs))
         except VrbenchError as error:
             faults += sentences(error)
     raise_all(faults)
     return tuple(sorted(found, key=lambda content: (-len(content.entries), content.board.id)))
 
 
-def _board(board: Board, folder: Path) -> BoardContent:
+def _board(board: Board, folder: Path, specs: Mapping[str, TaskSpec]) -> BoardContent:
     places, faults = submission_folders(folder / SUBMISSIONS)
-    table = _table(board, folder / LEADERBOARD_FILE, bool(places))
+    table = _table(board, folder / LEADERBOARD_FILE, specs, bool(places))
     rows = {(f"{row.org}__{row.name}", row.revision): row for row in table.rows}
     entries: dict[str, Entry] = {}
     for place in places:
@@ -104,9 +109,9 @@ def _board(board: Board, folder: Path) -> BoardContent:
     return BoardContent(board, table, tuple(entries[row.key] for row in table.rows), folder)
 
 
-def _table(board: Board, file: Path, needed: bool) -> Leaderboard:
+def _table(board: Board, file: Path, specs: Mapping[str, TaskSpec], needed: bool) -> Leaderboard:
     if not file.exists() and not needed:
-        return Leaderboard(board=board.id, title=board.title, claims=parse_all(board.claims), tasks=(), rows=())
+        return leaderboard_of(board, {task: specs[task] for task in board.tasks if task in specs}, [])
     if not file.exists():
         raise VrbenchError(f"board {board.id} has submissions and no {LEADERBOARD_FILE}; {ADVICE}")
     try:

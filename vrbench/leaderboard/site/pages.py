@@ -13,7 +13,7 @@ from jinja2 import Environment
 from vrbench import __version__
 from vrbench.leaderboard.reading import safe_url, shown
 from vrbench.leaderboard.site import drawn, layout, wording
-from vrbench.report import environment as report_environment
+from vrbench.report.pages import environment as report_environment
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'"
