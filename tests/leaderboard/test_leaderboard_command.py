@@ -1,4 +1,4 @@
-"""`vrbench leaderboard build` and `serve`: the pages are made, shown to this machine, and the program ends when told."""
+"""`vrbench leaderboard build` and `serve`: pages are made, shown to this machine, and the program ends when told."""
 
 from __future__ import annotations
 
