@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from benchmarks import parity_text
+from tests.engine.made_text import part_of, put
 from tests.engine.test_harness import write_task
 from tests.leaderboard.made import KINDS, answered, rescorers_of, write_tasks
-from vrbench import plan, results
+from vrbench import plan, registry, results
 from vrbench.engine import harness
 from vrbench.engine.answering import Answerer
 from vrbench.engine.store import AnswerStore
@@ -160,3 +162,21 @@ def test_samples_that_are_not_the_tasks(rescorers: dict[str, Rescorer]) -> None:
     for said, samples in cases.items():
         with pytest.raises(VrbenchError, match=said):
             rescorer.score(samples)
+
+
+TEXT = {name: spec for name, spec in registry.load().items() if "text" in spec.suites}
+
+
+@pytest.mark.parametrize("name", ["mmlu", "bbh", "gsm8k", "truthfulqa_mc2"])
+def test_tasks_of_the_hub_with_configs_filters_and_examples(name: str, vlm: VLM, tmp_path: Path) -> None:
+    spec = TEXT[name]
+    spec = part_of(spec, spec.data.configs[:2]) if len(spec.data.configs) > 1 else spec
+    spec = parity_text.limited(spec, 3)
+    put(tmp_path, spec)
+    rescorer = Rescorer(plan.job_of(spec, plan.Options(data_root=tmp_path)))
+    answerer = Answerer(vlm, AnswerStore(tmp_path / "a.sqlite", "c"), show_progress=False)
+    outcome = harness.run(spec, rescorer.job.parts, answerer)
+    result, samples = rescorer.score(bare(outcome.samples))
+    assert samples == outcome.samples
+    assert result.official == outcome.official
+    assert len(result.official) > 1 or name == "truthfulqa_mc2"
