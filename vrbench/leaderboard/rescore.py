@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from vrbench import results
@@ -28,9 +29,9 @@ MOST_KEPT = 2_000_000
 """Scored answers that a `Rescorer` keeps for submissions that give the same ones."""
 
 _KINDS = {
-    "generate_until": "a text",
-    "loglikelihood": "(log-likelihood, is greedy)",
-    "loglikelihood_rolling": "a log-likelihood",
+    "generate_until": f"a text of at most {LONGEST_RESPONSE:,} characters",
+    "loglikelihood": "(log-likelihood of at most 0, is greedy)",
+    "loglikelihood_rolling": "a log-likelihood of at most 0",
 }
 
 
@@ -64,7 +65,9 @@ class Rescorer:
         """Ids of the task's items, in order."""
         return tuple(self._asked)
 
-    def score(self, samples: Sequence[Sample], seed: int = 0) -> tuple[TaskResult, tuple[Sample, ...]]:
+    def score(
+        self, samples: Sequence[Sample], seed: int = 0, samples_digest: str = ""
+    ) -> tuple[TaskResult, tuple[Sample, ...]]:
         """The result and the samples that follow from what a submission's samples say the model answered.
 
         Of each sample its id, its responses and, where only the checkpoint's tokenizer could tell it, the digest of its
@@ -73,6 +76,7 @@ class Rescorer:
         Args:
             samples: one an item, in the task's order.
             seed: of the intervals.
+            samples_digest: sha256 of the samples as they lie there, which stands for them if they are what follows.
 
         Raises:
             VrbenchError: samples that are missing, added or in another order, or responses that are not such as the
@@ -80,7 +84,8 @@ class Rescorer:
         """
         raise_all([*self.order_faults([sample.id for sample in samples]), *self._response_faults(samples)])
         outcome = self._outcome({sample.id: sample for sample in samples})
-        result = TaskResult(**results.of_task(self.job), **results.of_outcome(self.job, outcome, seed))
+        digest = samples_digest if outcome.samples == tuple(samples) else ""
+        result = TaskResult(**results.of_task(self.job), **results.of_outcome(self.job, outcome, seed, digest))
         return result, outcome.samples
 
     def order_faults(self, given: Sequence[str]) -> Iterator[str]:
@@ -113,7 +118,15 @@ class Rescorer:
             digests[id(asked[0])] = self._prompts[item] or by_id[item].prompt_digest
             for instance, response in zip(asked, by_id[item].responses, strict=True):
                 instance.resps, instance.filtered_resps = [copy.copy(response)], {}
-        return self._harness.score(self._prepared, lambda instance: digests[id(instance)], self._marking)
+        with _plain_strings():
+            return self._harness.score(self._prepared, lambda instance: digests[id(instance)], self._marking)
+
+
+def _plain_strings() -> AbstractContextManager[None]:
+    """Texts in pandas are Python's own: some harnesses read tables cell by cell, which is half as fast with Arrow's."""
+    import pandas as pd
+
+    return pd.option_context("future.infer_string", False)
 
 
 def _shape_fault(responses: Sequence[Response], asked: Sequence[Any]) -> str:

@@ -7,7 +7,7 @@ processes.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -147,7 +147,7 @@ def _of_board(root: Path, board: Board, submission: Path | None, how: How) -> Va
     if odd and submission is None:
         found = _refused(found, board, {folder / SUBMISSIONS: odd})
     if not lying:
-        return replace(found, notes=(*board.unpinned(), f"board {board.id}: there is no submission yet"))
+        return replace(found, notes=tuple(_notes_of_empty(board)))
     try:
         examiner = Examiner(board, how.data_root, how.include_path)
     except VrbenchError as error:
@@ -165,6 +165,14 @@ def _of_board(root: Path, board: Board, submission: Path | None, how: How) -> Va
     before = {root / path: why for path, why in history.moved(folder, made, lying).items()}
     stale = f"{board.id}/{history.LEADERBOARD_FILE} is not what its submissions give; make it anew with --write"
     return replace(_refused(found, board, before), notes=(stale,) if history.is_stale(folder, made) else ())
+
+
+def _notes_of_empty(board: Board) -> Iterator[str]:
+    open_ones = board.unpinned()
+    if open_ones:
+        more = f", and {len(open_ones) - 1:,} more like it" if len(open_ones) > 1 else ""
+        yield f"{open_ones[0]}{more}"
+    yield f"board {board.id}: there is no submission yet"
 
 
 def _refused(found: Validation, board: Board, faults: Mapping[Path, Sequence[str]]) -> Validation:
