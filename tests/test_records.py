@@ -71,6 +71,14 @@ class TestRun:
             assert run.record == record()
             assert run.samples == {"t": SAMPLES}
 
+    def test_scores_alone_are_a_whole_run_without_what_was_said(self, tmp_path: Path) -> None:
+        kept = records.scores_alone(record(), {"t": SAMPLES})
+        save_run(tmp_path, kept.record, kept.samples, compressed=True)
+        rows = load_run(tmp_path).samples["t"]
+        assert [(s.id, s.cluster, s.score) for s in rows] == [(s.id, s.cluster, s.score) for s in SAMPLES]
+        assert rows == (Sample(id="1", cluster="a", score=1.0), Sample(id="2", cluster="b", score=0.1 + 0.2))
+        assert kept.record.results[0].score == record().results[0].score
+
     def test_a_task_is_found_by_name(self, saved: Path) -> None:
         assert load_run(saved).result("d").error == "it died"
         with pytest.raises(VrbenchError, match="the run of c has no task 'x'"):

@@ -101,21 +101,21 @@ def _run(made: Plan, checkpoint: Checkpoint, features: FeatureCache) -> Run:
     started, start = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.perf_counter()
     options = made.options
     vlm = load_vlm(checkpoint, options.device, options.dtype)
-    found: list[TaskResult] = []
+    answered: list[TaskResult] = []
     samples: dict[str, tuple[Sample, ...]] = {}
     with AnswerStore(made.store(checkpoint), checkpoint.digest) as store:
         answerer = Answerer(vlm, store, options.batch_size, features, options.show_progress)
         for job in made.jobs:
             result, rows = _task(job, answerer, options, checkpoint.id)
-            found.append(result)
+            answered.append(result)
             if result.status == "ok":
                 samples[job.spec.id] = rows
     record = RunRecord(
-        status="error" if any(result.status == "error" for result in found) else "ok",
+        status="error" if any(result.status == "error" for result in answered) else "ok",
         checkpoint=checkpoint.ref(),
         settings=made.settings,
         inputs_digest=made.inputs_digest(checkpoint),
-        results=tuple(found),
+        results=tuple(answered),
         provenance=provenance(vlm, command=options.command, started=started, seconds=time.perf_counter() - start),
     )
     save_run(folder, record, samples)

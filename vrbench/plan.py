@@ -180,7 +180,7 @@ def inputs_digest(checkpoint_digest: str, tasks: Mapping[str, Mapping[str, Any]]
         tasks: id -> `Job.decides`.
         settings: of which limit, seed and dtype count.
     """
-    decides = {"checkpoint": checkpoint_digest, "tasks": tasks}
+    decides: dict[str, Any] = {"checkpoint": checkpoint_digest, "tasks": tasks}
     decides |= {"limit": settings.limit, "seed": settings.seed, "dtype": settings.dtype}
     return digest_of({"schema": SCHEMA_VERSION, **decides})
 

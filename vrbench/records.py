@@ -267,6 +267,18 @@ def save_run(folder: Path, record: RunRecord, samples: dict[str, tuple[Sample, .
     return path
 
 
+def scores_alone(record: RunRecord, samples: dict[str, tuple[Sample, ...]]) -> Run:
+    """A run without what was asked and answered: what statistics need, in a tenth of the room."""
+    said = {"answer": "", "target": "", "loglikelihoods": (), "responses": (), "prompt_digest": ""}
+    kept = {task: tuple(sample.model_copy(update=said) for sample in rows) for task, rows in samples.items()}
+    digests = {task: hashlib.sha256(samples_text(rows).encode()).hexdigest() for task, rows in kept.items()}
+    results = tuple(
+        result.model_copy(update={"samples_digest": digests.get(result.task, result.samples_digest)})
+        for result in record.results
+    )
+    return Run(record=record.model_copy(update={"results": results}), samples=kept)
+
+
 def load_run(path: str | Path) -> Run:
     """Read a run from its folder or its `run.json`, checking the samples against their digests.
 

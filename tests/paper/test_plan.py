@@ -144,7 +144,7 @@ class TestTables:
         for entry in whole.entries:
             if entry.table == "pruning":
                 lines[entry.series].append(entry.x)
-        assert lines["region, by loss"] == [0, 1, 2, 3, 4, 6, 8]
+        assert lines["region, by loss"] == [0, 1, 2, 4, 6, 8]
         assert lines["full, by loss, healed"] == [0, 2, 4, 8]
 
     def test_healing_starts_from_the_pruned_checkpoint(self, whole: Plan) -> None:

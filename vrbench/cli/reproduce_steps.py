@@ -94,12 +94,12 @@ def restore(job: Job) -> None:
 
 
 def run(job: Job) -> None:
-    """Measure a checkpoint, and keep its record and samples."""
+    """Measure a checkpoint, and keep its record and its items' scores."""
     from transformers.utils.logging import disable_progress_bar
 
     from vrbench.evaluate import run_all
     from vrbench.plan import Options
-    from vrbench.records import save_run
+    from vrbench.records import save_run, scores_alone
 
     disable_progress_bar()
     limit = job.arguments.get("limit")
@@ -112,7 +112,8 @@ def run(job: Job) -> None:
     if died:
         raise VrbenchError(f"tasks died: {'; '.join(died)}")
     shutil.rmtree(job.target, ignore_errors=True)
-    save_run(job.target, done.record, done.samples, compressed=True)
+    kept = scores_alone(done.record, done.samples)
+    save_run(job.target, kept.record, kept.samples, compressed=True)
 
 
 def profile(job: Job) -> None:

@@ -15,6 +15,9 @@ TOLERANCE = 1e-9
 MOST_FIGURES = 6
 """Figures of one task of which it is said what they should be."""
 
+ABSENT = "not there"
+"""What is told of a value that one of the two does not have."""
+
 _ELSEWHERE = {"data", "seconds", "asked", "version", "data_digest", "definition_digest", "samples_digest"}
 """Fields of a result that do not follow from answers, or that are held against the board."""
 
@@ -23,12 +26,19 @@ _FIELDS = ("score", "weight", "answer", "target", "loglikelihoods", "cluster", "
 
 def result_faults(stored: TaskResult, rebuilt: TaskResult) -> Iterator[str]:
     """Figures and fields of a result that are not what the answers give, one sentence each."""
-    ours, theirs = (dict(_flat(result.model_dump(exclude=_ELSEWHERE))) for result in (rebuilt, stored))
-    odd = [name for name in (*ours, *(set(theirs) - set(ours))) if not _same(ours.get(name), theirs.get(name))]
-    for name in odd[:MOST_FIGURES]:
-        yield f"{quoted(name)} is {_told(theirs, name)} in run.json; from the answers it is {_told(ours, name)}"
+    odd = differences(*(result.model_dump(exclude=_ELSEWHERE) for result in (stored, rebuilt)))
+    for name, old, new in odd[:MOST_FIGURES]:
+        yield f"{quoted(name)} is {quoted(old)} in run.json; from the answers it is {quoted(new)}"
     if len(odd) > MOST_FIGURES:
         yield f"{len(odd) - MOST_FIGURES:,} more of its figures are not what follows from the answers"
+
+
+def differences(stored: Any, rebuilt: Any) -> list[tuple[str, Any, Any]]:
+    """Where two values of the same shape differ: 'score.low', what is stored, and what was made anew."""
+    theirs, ours = dict(_flat(stored)), dict(_flat(rebuilt))
+    names = [*ours, *(name for name in theirs if name not in ours)]
+    pairs = [(name, theirs.get(name, ABSENT), ours.get(name, ABSENT)) for name in names]
+    return [(name, old, new) for name, old, new in pairs if not _same(old, new)]
 
 
 def sample_faults(stored: Sequence[Sample], rebuilt: Sequence[Sample]) -> Iterator[str]:
@@ -58,10 +68,10 @@ def _samples(count: int) -> str:
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """'score.low' -> its value, and so on for everything within."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _flat(inner, f"{name}.{key}" if name else str(key))
-    else:
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
+    for key, inner in inside:
+        yield from _flat(inner, f"{name}.{key}" if name else str(key))
+    if not inside:
         yield name, value
 
 
@@ -71,7 +81,3 @@ def _same(a: Any, b: Any) -> bool:
     if isinstance(a, tuple) and isinstance(b, tuple):
         return len(a) == len(b) and all(map(_same, a, b))
     return type(a) is type(b) and bool(a == b)
-
-
-def _told(values: dict[str, Any], name: str) -> str:
-    return quoted(values[name]) if name in values else "not there"

@@ -44,6 +44,7 @@ class Rescorer:
             job: the task with all its items.
         """
         from vrbench.engine import harness
+        from vrbench.engine.harness_tasks import adapter_of
         from vrbench.engine.recalling import Recalling
 
         self.job = job
@@ -55,7 +56,7 @@ class Rescorer:
             for documents, requests in zip(self._prepared.documents, self._prepared.requests, strict=True)
             for row, (identity, _) in enumerate(documents)
         }
-        digest_of = harness.adapter_of(job.spec).prompt_digest_of
+        digest_of = adapter_of(job.spec).prompt_digest_of
         self._prompts: dict[str, str | None] = {item: digest_of(asked[0]) for item, asked in self._asked.items()}
 
     @property

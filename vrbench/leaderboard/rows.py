@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 from vrbench import __version__, pairing, stats
@@ -172,5 +171,5 @@ def _noted(note: str) -> tuple[float | None, str]:
     if not isinstance(told, dict):
         return None, ""
     seconds, device = told.get("seconds"), told.get("device")
-    usable = isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and seconds >= 0
-    return float(seconds) if usable and math.isfinite(seconds) else None, device if isinstance(device, str) else ""
+    usable = isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and 0 <= seconds < float("inf")
+    return float(told["seconds"]) if usable else None, device if isinstance(device, str) else ""

@@ -26,7 +26,7 @@ COUNTS = (1, 2, 4, 6, 8, 16)
 SHARES = (100, 25, 10)
 """% of the training data."""
 
-REMOVED = (1, 2, 3, 4, 6, 8)
+REMOVED = (1, 2, 4, 6, 8)
 """Layers removed."""
 
 REMOVED_BY = ("loss", "divergence-lazy", "angular", "block-influence")

@@ -80,7 +80,7 @@ class Family:
     jobs_per_card: int = 1
 
 
-POCKET_STEPS, POCKET_BATCH, POCKET_SCENES, POCKET_LIMIT = 650, 32, 20_800, 300
+POCKET_STEPS, POCKET_BATCH, POCKET_SCENES, POCKET_LIMIT = 600, 32, 19_200, 300
 """Of a pocket plan whose one seed is to end within 25 minutes of one card; the published weights had 1,600 steps of 64.
 
 More steps of half the batch learn more of the same pictures (benchmarks/results/rates-short.md).
