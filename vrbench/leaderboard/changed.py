@@ -9,7 +9,7 @@ from tabulate import tabulate
 
 from vrbench.errors import VrbenchError, raise_all, sentences
 from vrbench.leaderboard.board import BOARD_FILE
-from vrbench.leaderboard.reading import markdown_code, read_bytes, read_record, submission_files
+from vrbench.leaderboard.reading import limits, markdown_code, read_bytes, read_record, submission_files
 from vrbench.leaderboard.reading.files import submission_folders
 from vrbench.leaderboard.standing import Figure, Leaderboard, Mean, Standing
 from vrbench.leaderboard.submission import SUBMISSIONS
@@ -94,7 +94,7 @@ def _rows(file: Path, faults: list[str]) -> dict[str, Standing]:
     if not file.is_file():
         return {}
     try:
-        return {row.key: row for row in read_record(file, Leaderboard, MOST_BYTES).rows}
+        return {row.key: row for row in read_record(file, Leaderboard, limits.BOARD_BYTES, limits.BOARD_VALUES).rows}
     except VrbenchError as error:
         faults += sentences(error)
         return {}

@@ -8,15 +8,12 @@ from pathlib import Path, PurePosixPath
 
 from vrbench.errors import VrbenchError, sentences
 from vrbench.leaderboard.contradictions import differences
-from vrbench.leaderboard.reading import quoted, read_record
+from vrbench.leaderboard.reading import limits, quoted, read_bytes, read_record
 from vrbench.leaderboard.standing import Leaderboard, Standing, text_of
 from vrbench.leaderboard.submission import SUBMISSIONS, path_of
 from vrbench.writing import write_atomically
 
 LEADERBOARD_FILE = "leaderboard.json"
-MOST_BYTES = 64 * 2**20
-"""Of a `leaderboard.json`; 200 rows of 10 tasks take some 2 MiB."""
-
 _MOVING = {"description": True, "status": True, "submitted": True}
 """Fields of a row that are no figures."""
 
@@ -33,7 +30,7 @@ def moved(folder: Path, made: Leaderboard, there: Sequence[Path]) -> dict[str, l
     if not file.exists():
         return {}
     try:
-        before = read_record(file, Leaderboard, MOST_BYTES)
+        before = read_record(file, Leaderboard, limits.BOARD_BYTES, limits.BOARD_VALUES)
     except VrbenchError as error:
         return {f"{folder.name}/{LEADERBOARD_FILE}": sentences(error)}
     rows = {row.key: row for row in made.rows}
@@ -70,7 +67,7 @@ def _without_ranks(value: object) -> object:
 def is_stale(folder: Path, made: Leaderboard) -> bool:
     """Whether `leaderboard.json` is not the one that was made anew."""
     file = folder / LEADERBOARD_FILE
-    return not file.is_file() or file.read_bytes() != text_of(made).encode()
+    return not file.is_file() or read_bytes(file, limits.BOARD_BYTES) != text_of(made).encode()
 
 
 def write(folder: Path, made: Leaderboard) -> Path:
