@@ -20,6 +20,7 @@ from vrbench.cli.profile import profile
 from vrbench.cli.reproduce import reproduce
 from vrbench.cli.submit import submit
 from vrbench.cli.training import train
+from vrbench.cli.validating import validate
 from vrbench.errors import ManyFaults, VrbenchError
 
 COMMANDS: dict[Callable[..., None], str] = {
@@ -47,6 +48,7 @@ DATA_COMMANDS: dict[Callable[..., None], str] = {
 """Those of `vrbench data`."""
 
 LEADERBOARD_COMMANDS: dict[Callable[..., None], str] = {
+    validate: "vrbench leaderboard validate; vrbench leaderboard validate --against origin/main --format markdown",
     pin: "vrbench leaderboard pin pocket --run runs/full/0123456789abcdef --baseline vrbench/pocket-full",
     changes: "git worktree add ../before main && vrbench leaderboard changes ../before/leaderboards",
 }

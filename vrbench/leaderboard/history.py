@@ -18,6 +18,14 @@ _MOVING = {"description": True, "status": True, "submitted": True}
 """Fields of a row that are no figures."""
 
 
+def known(folder: Path) -> frozenset[str]:
+    """'org/name@revision' of the rows of a board's `leaderboard.json`; none where it is not there or unreadable."""
+    try:
+        return frozenset(row.key for row in read_record(folder / LEADERBOARD_FILE, Leaderboard, MOST_BYTES).rows)
+    except VrbenchError:  # `moved` tells it
+        return frozenset()
+
+
 def moved(folder: Path, made: Leaderboard, there: Sequence[Path]) -> dict[str, list[str]]:
     """What `leaderboard.json` says otherwise than the board that was made anew: path -> why, one sentence each.
 

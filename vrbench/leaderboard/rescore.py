@@ -28,9 +28,9 @@ MOST_KEPT = 2_000_000
 """Scored answers that a `Rescorer` keeps for submissions that give the same ones."""
 
 _KINDS = {
-    "generate_until": "a text",
-    "loglikelihood": "(log-likelihood, is greedy)",
-    "loglikelihood_rolling": "a log-likelihood",
+    "generate_until": f"a text of at most {LONGEST_RESPONSE:,} characters",
+    "loglikelihood": "(log-likelihood of at most 0, is greedy)",
+    "loglikelihood_rolling": "a log-likelihood of at most 0",
 }
 
 
