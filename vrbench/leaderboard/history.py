@@ -21,7 +21,7 @@ _MOVING = {"description": True, "status": True, "submitted": True}
 def known(folder: Path) -> frozenset[str]:
     """'org/name@revision' of the rows of a board's `leaderboard.json`; none where it is not there or unreadable."""
     try:
-        return frozenset(row.key for row in read_record(folder / LEADERBOARD_FILE, Leaderboard, MOST_BYTES).rows)
+        return frozenset(row.key for row in _before(folder).rows)
     except VrbenchError:  # `moved` tells it
         return frozenset()
 
@@ -38,7 +38,7 @@ def moved(folder: Path, made: Leaderboard, there: Sequence[Path]) -> dict[str, l
     if not file.exists():
         return {}
     try:
-        before = read_record(file, Leaderboard, limits.BOARD_BYTES, limits.BOARD_VALUES)
+        before = _before(folder)
     except VrbenchError as error:
         return {f"{folder.name}/{LEADERBOARD_FILE}": sentences(error)}
     rows = {row.key: row for row in made.rows}
