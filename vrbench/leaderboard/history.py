@@ -14,6 +14,7 @@ from vrbench.leaderboard.submission import SUBMISSIONS, path_of
 from vrbench.writing import write_atomically
 
 LEADERBOARD_FILE = "leaderboard.json"
+
 _MOVING = {"description": True, "status": True, "submitted": True}
 """Fields of a row that are no figures."""
 
@@ -51,6 +52,10 @@ def moved(folder: Path, made: Leaderboard, there: Sequence[Path]) -> dict[str, l
         elif path not in lying:
             found[path] = [f"{row.key} is in {LEADERBOARD_FILE}, but its submission is gone"]
     return {path: faults for path, faults in found.items() if faults}
+
+
+def _before(folder: Path) -> Leaderboard:
+    return read_record(folder / LEADERBOARD_FILE, Leaderboard, limits.BOARD_BYTES, limits.BOARD_VALUES)
 
 
 def _moved(before: Standing, now: Standing) -> Iterator[str]:

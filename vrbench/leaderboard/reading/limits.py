@@ -31,7 +31,7 @@ TEXT = 20_000
 """Characters of one text of a record, such as a command or a note."""
 
 BOARD_BYTES = 64 * 2**20
-"""leaderboard.json, which is generated; 200 rows of 10 tasks take some 2 MiB."""
+"""leaderboard.json, which is generated; a row of 10 tasks has some 10 KiB."""
 
 BOARD_VALUES = 1_000_000
 """Its values; a row of 10 tasks has some 300."""
