@@ -8,7 +8,6 @@ import time, bootstrap and files; `benchmarks/parity.py` and the tests hold it a
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import logging
 import random
@@ -23,7 +22,7 @@ from vrbench.engine.harness_tasks import adapter_of
 from vrbench.engine.harness_tasks import config_of as config_of
 from vrbench.engine.harness_tasks import task_of as task_of
 from vrbench.engine.scorers import SCORERS
-from vrbench.engine.scoring import Document, Mark
+from vrbench.engine.scoring import Document, Mark, copied
 from vrbench.errors import VrbenchError
 from vrbench.records import Sample
 from vrbench.registry import TaskSpec
@@ -88,9 +87,9 @@ class Marking:
 
     def metrics(self, task: Any, identity: data.Identity, doc: Any, responses: Sequence[Any]) -> Mapping[str, Any]:
         """What the harness's `process_results` gives for filtered responses."""
+        random.seed(identity.id)  # what is drawn depends on the item alone: MMMU's guesses where no letter can be read
         # A scorer may change the document it is given (TextVQA's does), so it gets a copy.
-        with drawing(identity.id):
-            scored: Mapping[str, Any] = task.process_results(copy.deepcopy(doc), list(responses))
+        scored: Mapping[str, Any] = task.process_results(copied(doc), list(responses))
         return scored
 
     def mark(self, spec: TaskSpec, document: Document) -> Mark:
@@ -143,7 +142,7 @@ def score(prepared: Prepared, prompt_digest: Callable[[Any], str], marking: Mark
     samples: list[Sample] = []
     scored: list[tuple[int, dict[str, float]]] = []
     shown: list[tuple[int, dict[str, float]]] = []
-    with quiet():
+    with quiet(), undrawn():
         for number, task in enumerate(prepared.tasks):
             by_filter = _score(prepared, number, marking)
             primary = _primary(spec, list(by_filter))
@@ -214,10 +213,9 @@ def _primary(spec: TaskSpec, filters: Sequence[str]) -> str:
 
 
 @contextlib.contextmanager
-def drawing(seed: str) -> Iterator[None]:
-    """What a scorer draws at random depends on the item alone: MMMU's guesses where no letter can be read."""
+def undrawn() -> Iterator[None]:
+    """What is drawn at random within changes nothing of what is drawn afterwards."""
     state = random.getstate()
-    random.seed(seed)
     try:
         yield
     finally:

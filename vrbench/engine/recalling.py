@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vrbench.data import Identity
 from vrbench.engine.harness import Marking
-from vrbench.engine.scoring import Document, Mark
+from vrbench.engine.scoring import Document, Mark, copied
 from vrbench.registry import TaskSpec
-
-_PLAIN = (bool, int, float, str, type(None))
 
 
 class Recalling(Marking):
@@ -36,7 +33,7 @@ class Recalling(Marking):
             if len(self._metrics) >= self._most:
                 self._metrics.clear()
             self._metrics[key] = super().metrics(task, identity, doc, responses)
-        return _fresh(self._metrics[key])
+        return copied(self._metrics[key])  # an aggregation may change what it is given
 
     def mark(self, spec: TaskSpec, document: Document) -> Mark:
         """What a sample keeps of a scored document."""
@@ -55,8 +52,3 @@ def _key(task: Any, identity: Identity, responses: Sequence[Any]) -> tuple[int, 
     if not all(isinstance(response, str) for response in responses):
         return None
     return id(task), identity.id, tuple(responses)
-
-
-def _fresh(metrics: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The metrics with nothing in them that an aggregation could change for the next submission."""
-    return {name: value if isinstance(value, _PLAIN) else copy.deepcopy(value) for name, value in metrics.items()}

@@ -8,17 +8,23 @@ from pathlib import Path, PurePosixPath
 
 from vrbench.errors import VrbenchError, sentences
 from vrbench.leaderboard.contradictions import differences
-from vrbench.leaderboard.reading import quoted, read_record
+from vrbench.leaderboard.reading import limits, quoted, read_bytes, read_record
 from vrbench.leaderboard.standing import Leaderboard, Standing, text_of
 from vrbench.leaderboard.submission import SUBMISSIONS, path_of
 from vrbench.writing import write_atomically
 
 LEADERBOARD_FILE = "leaderboard.json"
-MOST_BYTES = 64 * 2**20
-"""Of a `leaderboard.json`; 200 rows of 10 tasks take some 2 MiB."""
 
 _MOVING = {"description": True, "status": True, "submitted": True}
 """Fields of a row that are no figures."""
+
+
+def known(folder: Path) -> frozenset[str]:
+    """'org/name@revision' of the rows of a board's `leaderboard.json`; none where it is not there or unreadable."""
+    try:
+        return frozenset(row.key for row in _before(folder).rows)
+    except VrbenchError:  # `moved` tells it
+        return frozenset()
 
 
 def moved(folder: Path, made: Leaderboard, there: Sequence[Path]) -> dict[str, list[str]]:
@@ -33,7 +39,7 @@ def moved(folder: Path, made: Leaderboard, there: Sequence[Path]) -> dict[str, l
     if not file.exists():
         return {}
     try:
-        before = read_record(file, Leaderboard, MOST_BYTES)
+        before = _before(folder)
     except VrbenchError as error:
         return {f"{folder.name}/{LEADERBOARD_FILE}": sentences(error)}
     rows = {row.key: row for row in made.rows}
@@ -46,6 +52,10 @@ def moved(folder: Path, made: Leaderboard, there: Sequence[Path]) -> dict[str, l
         elif path not in lying:
             found[path] = [f"{row.key} is in {LEADERBOARD_FILE}, but its submission is gone"]
     return {path: faults for path, faults in found.items() if faults}
+
+
+def _before(folder: Path) -> Leaderboard:
+    return read_record(folder / LEADERBOARD_FILE, Leaderboard, limits.BOARD_BYTES, limits.BOARD_VALUES)
 
 
 def _moved(before: Standing, now: Standing) -> Iterator[str]:
@@ -70,7 +80,7 @@ def _without_ranks(value: object) -> object:
 def is_stale(folder: Path, made: Leaderboard) -> bool:
     """Whether `leaderboard.json` is not the one that was made anew."""
     file = folder / LEADERBOARD_FILE
-    return not file.is_file() or file.read_bytes() != text_of(made).encode()
+    return not file.is_file() or read_bytes(file, limits.BOARD_BYTES) != text_of(made).encode()
 
 
 def write(folder: Path, made: Leaderboard) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import sys
 from collections.abc import Mapping, Sequence
@@ -100,7 +101,7 @@ def _in_processes(state: _State, folders: Sequence[Path], jobs: int) -> list[Loo
         return [state.look(folder) for folder in folders]
     _state = state
     try:
-        with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as pool:
+        with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork"), _settle) as pool:
             return list(pool.map(_look, folders, chunksize=2))
     except BrokenProcessPool as error:
         raise VrbenchError(
@@ -108,6 +109,12 @@ def _in_processes(state: _State, folders: Sequence[Path], jobs: int) -> list[Loo
         ) from error
     finally:
         _state = None
+
+
+def _settle() -> None:
+    """Leave what was built before the fork out of the collecting of garbage, which would walk through it for ever."""
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 1000)
 
 
 def _look(folder: Path) -> Looked:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from vrbench import results
@@ -28,9 +29,9 @@ MOST_KEPT = 2_000_000
 """Scored answers that a `Rescorer` keeps for submissions that give the same ones."""
 
 _KINDS = {
-    "generate_until": "a text",
-    "loglikelihood": "(log-likelihood, is greedy)",
-    "loglikelihood_rolling": "a log-likelihood",
+    "generate_until": f"a text of at most {LONGEST_RESPONSE:,} characters",
+    "loglikelihood": "(log-likelihood of at most 0, is greedy)",
+    "loglikelihood_rolling": "a log-likelihood of at most 0",
 }
 
 
@@ -113,7 +114,15 @@ class Rescorer:
             digests[id(asked[0])] = self._prompts[item] or by_id[item].prompt_digest
             for instance, response in zip(asked, by_id[item].responses, strict=True):
                 instance.resps, instance.filtered_resps = [copy.copy(response)], {}
-        return self._harness.score(self._prepared, lambda instance: digests[id(instance)], self._marking)
+        with _plain_strings():
+            return self._harness.score(self._prepared, lambda instance: digests[id(instance)], self._marking)
+
+
+def _plain_strings() -> AbstractContextManager[None]:
+    """Texts in pandas are Python's own: some harnesses read tables cell by cell, which is half as fast with Arrow's."""
+    import pandas as pd
+
+    return pd.option_context("future.infer_string", False)
 
 
 def _shape_fault(responses: Sequence[Response], asked: Sequence[Any]) -> str:

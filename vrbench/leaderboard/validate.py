@@ -7,7 +7,7 @@ processes.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -50,6 +50,7 @@ class Validation:
         boards: id -> the board as it follows from what was taken; none of boards of which one submission was looked at.
         taken: paths of the submissions that were taken, relative to the root.
         rows: their rows, in the same order; with ranks in `boards` only.
+        known: 'org/name@revision' of the rows that `leaderboard.json` has already.
         notes: what a maintainer should know and is no fault.
     """
 
@@ -58,6 +59,7 @@ class Validation:
     boards: Mapping[str, Leaderboard] = field(default_factory=dict)
     taken: tuple[str, ...] = ()
     rows: tuple[Standing, ...] = ()
+    known: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
 
 
@@ -145,7 +147,7 @@ def _of_board(root: Path, board: Board, submission: Path | None, how: How) -> Va
     if odd and submission is None:
         found = _refused(found, board, {folder / SUBMISSIONS: odd})
     if not lying:
-        return replace(found, notes=(*board.unpinned(), f"board {board.id}: there is no submission yet"))
+        return replace(found, notes=tuple(_notes_of_empty(board)))
     try:
         examiner = Examiner(board, how.data_root, how.include_path)
     except VrbenchError as error:
@@ -154,6 +156,7 @@ def _of_board(root: Path, board: Board, submission: Path | None, how: How) -> Va
     found = _refused(found, board, {look.folder: look.reasons for look in looks if look.row is None})
     rows = {look.folder: look.row for look in looks if look.row is not None}
     found = replace(found, taken=tuple(_relative(root, place) for place in rows), rows=tuple(rows.values()))
+    found = replace(found, known=history.known(folder))
     if submission is not None:
         return found
     again = reproduced(examiner, folder, {row.key: row for row in rows.values()})
@@ -162,6 +165,14 @@ def _of_board(root: Path, board: Board, submission: Path | None, how: How) -> Va
     before = {root / path: why for path, why in history.moved(folder, made, lying).items()}
     stale = f"{board.id}/{history.LEADERBOARD_FILE} is not what its submissions give; make it anew with --write"
     return replace(_refused(found, board, before), notes=(stale,) if history.is_stale(folder, made) else ())
+
+
+def _notes_of_empty(board: Board) -> Iterator[str]:
+    open_ones = board.unpinned()
+    if open_ones:
+        more = f", and {len(open_ones) - 1:,} more like it" if len(open_ones) > 1 else ""
+        yield f"{open_ones[0]}{more}"
+    yield f"board {board.id}: there is no submission yet"
 
 
 def _refused(found: Validation, board: Board, faults: Mapping[Path, Sequence[str]]) -> Validation:
@@ -181,7 +192,7 @@ def _joined(a: Validation, b: Validation) -> Validation:
         reasons[refusal.path] = replace(refusal, reasons=tuple(dict.fromkeys((*before, *refusal.reasons))))
     refusals = tuple(reasons[path] for path in sorted(reasons))
     taken, rows, notes = (*a.taken, *b.taken), (*a.rows, *b.rows), (*a.notes, *b.notes)
-    return Validation(a.root, refusals, {**a.boards, **b.boards}, taken, rows, notes)
+    return Validation(a.root, refusals, {**a.boards, **b.boards}, taken, rows, a.known | b.known, notes)
 
 
 def _relative(root: Path, place: Path) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from vrbench.errors import VrbenchError
 from vrbench.layers import LayerSet
-from vrbench.leaderboard.reading import limits, shown
+from vrbench.leaderboard.reading import limits, parse_json, shown
 from vrbench.leaderboard.site import drawn, layout
 from vrbench.leaderboard.site.again import commands
 from vrbench.leaderboard.site.board_page import verdict_on
@@ -160,8 +159,8 @@ def _drawn_step(step: Step) -> DrawnStep:
 def _note(text: str) -> dict[str, str]:
     """A note as fields: those of a training's JSON, figures rounded, else the text itself."""
     try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError):
+        fields = parse_json(text, "the note")
+    except VrbenchError:
         fields = None
     if not isinstance(fields, dict):
         return {"note": shown(text, 600)} if text else {}
