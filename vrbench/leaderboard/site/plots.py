@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -199,8 +199,23 @@ def _link_rows(root: ElementTree.Element, prefix: str, points: Sequence[Point]) 
                 links[number] = _link(points[number])
                 parent.insert(list(parent).index(child), links[number])
             parent.remove(child)
-            child.attrib.pop("id")
-            links[number].append(child)
+            links[number].extend(_shapes(child))
+
+
+def _shapes(group: ElementTree.Element) -> Iterator[ElementTree.Element]:
+    """The paths of a group without what is around them: markers where they stand, and nothing that clips."""
+    markers = {path.get("id"): path for defs in group.iter(f"{{{_SVG}}}defs") for path in defs}
+    for element in group.iter():
+        name = element.get("href", "#")[1:]
+        if element.tag == f"{{{_SVG}}}use" and name in markers:
+            look = {key: value for key, value in markers[name].attrib.items() if key != "id"} | element.attrib
+            place = f"translate({float(look.pop('x')):.2f} {float(look.pop('y')):.2f})"
+            look.pop("href")
+            yield ElementTree.Element(f"{{{_SVG}}}path", look | {"transform": place})
+        elif element.tag == f"{{{_SVG}}}path" and "id" not in element.attrib:
+            element.attrib.pop("clip-path", None)
+            element.tail = None
+            yield element
 
 
 def _link(point: Point) -> ElementTree.Element:
