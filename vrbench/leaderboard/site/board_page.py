@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from vrbench.claims import Verdict
@@ -13,7 +14,21 @@ from vrbench.leaderboard.reading import csv_cell
 from vrbench.leaderboard.site import drawn, layout, plots
 from vrbench.leaderboard.site.content import BoardContent
 from vrbench.leaderboard.site.pages import Frame
-from vrbench.leaderboard.standing import Figure, Leaderboard, Mean, Standing
+from vrbench.leaderboard.standing import BoardTask, Figure, Leaderboard, Mean, Standing
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of one mean."""
+
+    name: str
+    """'visual' or 'text'."""
+    of: Callable[[Standing], Mean | None]
+    """A row's figures."""
+    scale: drawn.Scale
+    """Of the bars of what is kept."""
+    tasks: tuple[BoardTask, ...]
+    """The board's tasks of that suite."""
 
 
 def page(content: BoardContent, frame: Frame, path: str) -> str:
@@ -37,14 +52,14 @@ def page(content: BoardContent, frame: Frame, path: str) -> str:
     )  # fmt: skip
 
 
-def _means(table: Leaderboard) -> list[dict[str, Any]]:
+def _means(table: Leaderboard) -> list[Columns]:
     """The means that the board has, each with the scale of its column of bars."""
-    found: list[dict[str, Any]] = []
-    for name, get in _MEANS.items():
-        kept = [mean.retention for row in table.rows if (mean := get(row)) is not None]
-        if kept or any(task.suite == name for task in table.tasks):
-            tasks = [task for task in table.tasks if task.suite == name]
-            found.append({"name": name, "get": get, "scale": drawn.scale_of(kept, 100.0), "tasks": tasks})
+    found: list[Columns] = []
+    for name, of in _MEANS.items():
+        kept = [mean.retention for row in table.rows if (mean := of(row)) is not None]
+        tasks = tuple(task for task in table.tasks if task.suite == name)
+        if kept or tasks:
+            found.append(Columns(name, of, drawn.scale_of(kept, 100.0), tasks))
     return found
 
 

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from vrbench.errors import VrbenchError, raise_all, sentences
 from vrbench.leaderboard.board import Board, boards
 from vrbench.leaderboard.reading import (
@@ -19,7 +17,7 @@ from vrbench.leaderboard.reading import (
     submission_files,
     submission_folders,
 )
-from vrbench.leaderboard.reading.limits import YAML_BYTES
+from vrbench.leaderboard.reading.limits import BOARD_BYTES, BOARD_VALUES, YAML_BYTES
 from vrbench.leaderboard.standing import Leaderboard, Standing
 from vrbench.leaderboard.submission import RECIPE_FILE, SUBMISSION_FILE, SUBMISSIONS, Submission
 from vrbench.leaderboard.validate import leaderboard_of
@@ -27,8 +25,6 @@ from vrbench.records import RunRecord
 from vrbench.registry import TaskSpec
 
 LEADERBOARD_FILE = "leaderboard.json"
-MOST_BYTES = 256 * 2**20
-"""Of leaderboard.json; 10,000 submissions over ten tasks take some 100 MiB."""
 ADVICE = "`vrbench leaderboard validate --write` writes it anew"
 
 
@@ -115,11 +111,9 @@ def _table(board: Board, file: Path, specs: Mapping[str, TaskSpec], needed: bool
     if not file.exists():
         raise VrbenchError(f"board {board.id} has submissions and no {LEADERBOARD_FILE}; {ADVICE}")
     try:
-        return Leaderboard.model_validate_json(read_bytes(file, MOST_BYTES))
-    except ValidationError as error:
-        fault = error.errors()[0]
-        where = ".".join(str(part) for part in fault["loc"])
-        raise VrbenchError(f"{file} cannot be read: {where}: {fault['msg']}; {ADVICE}") from error
+        return read_record(file, Leaderboard, BOARD_BYTES, BOARD_VALUES)
+    except VrbenchError as error:
+        raise VrbenchError(f"{error}; {ADVICE}") from error
 
 
 def _entry(row: Standing, folder: Path) -> Entry:

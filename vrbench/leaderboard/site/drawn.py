@@ -13,10 +13,17 @@ from markupsafe import Markup
 from vrbench.layers import LayerSet
 from vrbench.leaderboard.standing import Figure, Region
 
-WIDTH, HEIGHT = 96, 14
+WIDTH, HEIGHT = 128, 14
 _INSET = 4
-CELL, GAP = 4, 1
+CELL, GAP = 3, 1
 STRIP_HEIGHT = 12
+
+
+MARKERS = (
+    "M2 6a4 4 0 1 0 8 0a4 4 0 1 0 -8 0z", "M2 2h8v8h-8z", "M6 1l5 5l-5 5l-5 -5z",
+    "M6 1l5 10h-10z", "M1 1h10l-5 10z", "M4 1h4v3h3v4h-3v3h-4v-3h-3v-4h3z",
+)  # fmt: skip
+"""Those of `vrbench.report.drawing.MARKERS`: disc, square, diamond, triangles up and down, plus."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,12 @@ def region_strip(region: Region) -> Markup:
     return layer_strip(LayerSet.parse(region.tuned, region.depth), LayerSet.parse(region.removed, region.depth))
 
 
+def marker(place: int) -> Markup:
+    """The marker of the n-th kind of point in the plots, for their key."""
+    shape = MARKERS[place % len(MARKERS)]
+    return _svg("key-dot", 12, 12, [f'<path class="c{place % len(MARKERS)}" d="{shape}"/>'])
+
+
 def _svg(name: str, width: int, height: int, parts: Iterable[str]) -> Markup:
     return Markup(
         f'<svg class="{name}" viewBox="0 0 {width} {height}" width="{width}" height="{height}" aria-hidden="true" '
@@ -87,5 +100,8 @@ def _svg(name: str, width: int, height: int, parts: Iterable[str]) -> Markup:
     )
 
 
-DRAWINGS = {"interval_bar": interval_bar, "region_strip": region_strip, "layer_strip": layer_strip}
+DRAWINGS = {
+    "interval_bar": interval_bar, "region_strip": region_strip, "layer_strip": layer_strip,
+    "marker": marker,
+}  # fmt: skip
 """Name in a template -> what draws it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -59,6 +59,8 @@ class Plot:
     """Label of the y axis."""
     marks: tuple[float | None, float | None]
     """Where lines stand, across and up: 100 % of the baseline."""
+    share: bool = False
+    """Whether what is across is a share, from 0 to 100."""
 
     def draw(self, points: Sequence[Point], kinds: Sequence[str]) -> Markup:
         """The plot as an element of a page; every point links to its submission.
@@ -66,6 +68,8 @@ class Plot:
         Args:
             kinds: of all points, in the order of their colours.
         """
+        from matplotlib.ticker import MaxNLocator
+
         with drawing.themed(), _text_as_text():
             figure, axes = drawing.new_figure(4.3, 3.5)
             axes.set_xlabel(self.across)
@@ -77,6 +81,10 @@ class Plot:
             for number, point in enumerate(points):
                 _draw_point(axes, point, number, kinds.index(point.kind))
             axes.margins(0.09)
+            if self.share:
+                axes.set_xlim(-4, 106)
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
             if 0 < len(points) <= MOST_NAMED:
                 _name_points(axes, points)
             svg = drawing.encoded(figure, "svg")
@@ -115,25 +123,23 @@ def _reach(figure: Figure) -> list[list[float]] | None:
 
 def _name_points(axes: Axes, points: Sequence[Point]) -> None:
     """Names beside the points, each at the first of four places where it covers no other name and no point."""
-    figure = axes.figure
-    figure.canvas.draw() if hasattr(figure.canvas, "draw") else None
-    to_pixels = axes.transData.transform
-    known = [(p, to_pixels((p.x.value, p.y.value))) for p in points if p.x.value is not None and p.y.value is not None]
-    inside = axes.get_window_extent()
-    taken = [(x - 6, y - 6, x + 6, y + 6) for _, (x, y) in known]
-    for point, (x, y) in known:
-        name = shown(point.row.name, 28)
-        width, height = 6.6 * len(name) * figure.dpi / 100, 12 * figure.dpi / 100
-        places = [(9, -height / 2), (-9 - width, -height / 2), (-width / 2, 9), (-width / 2, -9 - height)]
-        boxes = [(x + dx, y + dy, x + dx + width, y + dy + height) for dx, dy in places]
-        free = [
-            box for box in boxes
-            if inside.x0 <= box[0] and box[2] <= inside.x1 and inside.y0 <= box[1] and box[3] <= inside.y1
-            and not any(_overlap(box, other) for other in taken)
-        ]  # fmt: skip
-        if free:
-            taken.append(free[0])
-            axes.annotate(name, (free[0][0], free[0][1] + height * 0.25), xycoords="figure pixels", fontsize=8.5)
+    axes.figure.draw_without_rendering()  # type: ignore[union-attr]
+    scale = 72 / axes.figure.dpi  # all lengths in points from here on
+    known = [(p.row.name, (p.x.value or 0.0, p.y.value or 0.0)) for p in points]
+    places = [axes.transData.transform(at) * scale for _, at in known]
+    left, low, right, high = axes.get_window_extent().extents * scale
+    taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in places]
+    for (text, at), (x, y) in zip(known, places, strict=True):
+        name = shown(text, 28)
+        width, height = 4.7 * len(name), 10.0
+        for dx, dy in ((8, 5), (-8 - width, 5), (8, -15), (-8 - width, -15), (-width / 2, 9), (-width / 2, -19)):
+            box = (x + dx, y + dy, x + dx + width, y + dy + height)
+            inside = left <= box[0] and box[2] <= right and low <= box[1] and box[3] <= high
+            if inside and not any(_overlap(box, other) for other in taken):
+                taken.append(box)
+                axes.annotate(name, at, (dx, dy + 2), xycoords="data",
+                              textcoords="offset points", fontsize=8.5, annotation_clip=False)  # fmt: skip
+                break
 
 
 def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
@@ -193,8 +199,23 @@ def _link_rows(root: ElementTree.Element, prefix: str, points: Sequence[Point]) 
                 links[number] = _link(points[number])
                 parent.insert(list(parent).index(child), links[number])
             parent.remove(child)
-            child.attrib.pop("id")
-            links[number].append(child)
+            links[number].extend(_shapes(child))
+
+
+def _shapes(group: ElementTree.Element) -> Iterator[ElementTree.Element]:
+    """The paths of a group without what is around them: markers where they stand, and nothing that clips."""
+    markers = {path.get("id"): path for defs in group.iter(f"{{{_SVG}}}defs") for path in defs}
+    for element in group.iter():
+        name = element.get("href", "#")[1:]
+        if element.tag == f"{{{_SVG}}}use" and name in markers:
+            look = {key: value for key, value in markers[name].attrib.items() if key != "id"} | element.attrib
+            place = f"translate({float(look.pop('x')):.2f} {float(look.pop('y')):.2f})"
+            look.pop("href")
+            yield ElementTree.Element(f"{{{_SVG}}}path", look | {"transform": place})
+        elif element.tag == f"{{{_SVG}}}path" and "id" not in element.attrib:
+            element.attrib.pop("clip-path", None)
+            element.tail = None
+            yield element
 
 
 def _link(point: Point) -> ElementTree.Element:
@@ -257,12 +278,12 @@ _PLOTS: tuple[tuple[Plot, _Get, _Get], ...] = (
     ),
     (
         Plot("plot-visual", "What is still seen, against the share of layers tuned",
-             "layers tuned, %", "visual score kept, %", (None, 100.0)),
+             "layers tuned, %", "visual score kept, %", (None, 100.0), share=True),
         _share, _visual,
     ),
     (
         Plot("plot-text", "What can still be read, against the share of layers tuned",
-             "layers tuned, %", "text score kept, %", (None, 100.0)),
+             "layers tuned, %", "text score kept, %", (None, 100.0), share=True),
         _share, _text,
     ),
 )  # fmt: skip

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from vrbench.errors import VrbenchError
 from vrbench.layers import LayerSet
-from vrbench.leaderboard.reading import limits, shown
+from vrbench.leaderboard.reading import limits, parse_json, shown
 from vrbench.leaderboard.site import drawn, layout
+from vrbench.leaderboard.site.again import commands
 from vrbench.leaderboard.site.board_page import verdict_on
 from vrbench.leaderboard.site.content import BoardContent, Entry
 from vrbench.leaderboard.site.pages import Frame, Place
@@ -160,8 +159,8 @@ def _drawn_step(step: Step) -> DrawnStep:
 def _note(text: str) -> dict[str, str]:
     """A note as fields: those of a training's JSON, figures rounded, else the text itself."""
     try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError):
+        fields = parse_json(text, "the note")
+    except VrbenchError:
         fields = None
     if not isinstance(fields, dict):
         return {"note": shown(text, 600)} if text else {}
@@ -170,30 +169,3 @@ def _note(text: str) -> dict[str, str]:
         for name, value in list(fields.items())[:40]
         if isinstance(value, (str, int, float)) and not isinstance(value, bool)
     }
-
-
-def commands(content: BoardContent, entry: Entry) -> list[tuple[str, str]]:
-    """What each command does, and the command: measuring again, comparing, handing in, scoring without a model."""
-    record, row = entry.record, entry.row
-    settings, by = record.settings, record.provenance
-    checkpoint = shlex.quote(shown(record.checkpoint.id, 200))
-    tasks = ",".join(content.board.tasks)
-    data = " --data-root DATA" if settings.data_root else ""
-    folder = shlex.quote(f"leaderboards/{entry.submission.path}")
-    found = []
-    if by.commit:
-        found.append(("The code as it was", f"git checkout {shlex.quote(shown(by.commit, 60))}"))
-    if entry.recipe:
-        found.append(("Train it again by its recipe", f"vrbench train {folder}/recipe.yaml --out CHECKPOINT"))
-    found += [
-        ("Answer every item again (a GPU for large models)",
-         f"vrbench run --ckpt {checkpoint} --tasks {tasks} --dtype {shlex.quote(settings.dtype)}{data} --out runs"),
-        ("Score the answers that were handed in again (no GPU, no weights)", f"vrbench leaderboard validate {folder}"),
-    ]  # fmt: skip
-    if not row.is_baseline and (base := content.baseline_of(entry)) is not None:
-        other = shlex.quote(f"leaderboards/{base.submission.path}")
-        claims = " ".join(f"--claim {shlex.quote(claim.text)}" for claim in content.table.claims)
-        found.append(
-            ("Compare it with its baseline again", f"vrbench compare {folder} --baseline {other} {claims}")
-        )
-    return found

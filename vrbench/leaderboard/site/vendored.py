@@ -45,7 +45,9 @@ def classic_script(module: str, source: str) -> str:
     names = dict(reversed(pair.split(" as ")) for pair in exports[0].split(",") if " as " in pair) if exports else {}
     names = {name.strip(): local.strip() for name, local in names.items()}
     if len(exports) != 1 or WANTED not in names:
-        raise VrbenchError(f"{source} has no {BUNDLE} that exports it as {WANTED!r} once; another version of it is needed")
+        raise VrbenchError(
+            f"{source} has no {BUNDLE} that exports it as {WANTED!r} once; another version of it is needed"
+        )
     body = _EXPORT.sub(lambda _: f"window.DataTable={names[WANTED]};", module)
     return f'(function(){{"use strict";\n{body}\n}})();\n'
 

@@ -95,8 +95,8 @@ def layers_of(text: str, depth: int) -> int:
 
 
 def tuned(region: Region) -> str:
-    """'8 of 30 layers (27 %)'."""
-    return f"{layers_of(region.tuned, region.depth)} of {region.depth} layers ({share(region.tuned_share)})"
+    """'8 of 30 layers, 27 %'."""
+    return f"{layers_of(region.tuned, region.depth)} of {region.depth} layers, {share(region.tuned_share)}"
 
 
 FILTERS = {

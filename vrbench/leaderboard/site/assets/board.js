@@ -6,7 +6,7 @@ document.addEventListener("DOMContentLoaded", () => {
   const form = document.getElementById("filters");
   const rows = element.tBodies[0].rows.length;
   const table = new window.DataTable(element, {
-    paging: false, info: false, autoWidth: false, order: [],
+    paging: false, info: false, autoWidth: false, order: [], orderClasses: false,
     layout: { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null },
     language: { zeroRecords: "No submission matches", emptyTable: "No submission" },
   });
