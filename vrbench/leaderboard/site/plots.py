@@ -22,6 +22,7 @@ MOST_NAMED = 9
 """Points of a plot up to which each carries its name; of more, the name shows under the pointer."""
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "{http://www.w3.org/1999/xlink}href"
+_LONG = re.compile(r"-?\d+\.\d{3,}")
 _ATTRIBUTES = frozenset({
     "fill", "fill-opacity", "stroke", "stroke-width", "stroke-linecap", "stroke-linejoin", "stroke-dasharray",
     "stroke-dashoffset", "stroke-opacity", "opacity", "text-anchor", "font-size", "font-weight",
@@ -106,7 +107,7 @@ def _draw_point(axes: Axes, point: Point, number: int, place: int) -> None:
     hollow = point.row.region.removed_share > 0
     drawn = axes.errorbar(
         [x], [y], xerr=_reach(point.x), yerr=_reach(point.y), color=look["color"], marker=look["marker"],
-        markersize=6.5, markerfacecolor="#ffffff" if hollow else look["color"], markeredgewidth=1.4,
+        markersize=6.5, markerfacecolor="#ffffff" if hollow else look["color"], markeredgewidth=1.4, linestyle="none",
         elinewidth=1.1, zorder=3,
     )  # fmt: skip
     line, _, bars = drawn.lines
@@ -215,6 +216,7 @@ def _shapes(group: ElementTree.Element) -> Iterator[ElementTree.Element]:
         elif element.tag == f"{{{_SVG}}}path" and "id" not in element.attrib:
             element.attrib.pop("clip-path", None)
             element.tail = None
+            element.set("d", _LONG.sub(lambda match: f"{float(match[0]):.2f}", element.get("d", "").strip()))
             yield element
 
 
