@@ -90,7 +90,7 @@ class Job:
     @property
     def definition_digest(self) -> str:
         """sha256 over what the task's definition says of prompt, examples, generation and scoring; not over data."""
-        return digest_of(self.spec.model_dump(mode="json", include=set(ASKED)))
+        return definition_digest(self.spec)
 
     @property
     def decides(self) -> dict[str, Any]:
@@ -171,6 +171,11 @@ def plan(names: Sequence[str], tasks: str | Sequence[str], options: Options) -> 
     made = Plan(made.checkpoints, _jobs(specs, options), made.options)
     raise_all(_item_faults(made))
     return made
+
+
+def definition_digest(spec: TaskSpec) -> str:
+    """sha256 over what a task's definition says of prompt, examples, generation and scoring; needs no data."""
+    return digest_of(spec.model_dump(mode="json", include=set(ASKED)))
 
 
 def inputs_digest(checkpoint_digest: str, tasks: Mapping[str, Mapping[str, Any]], settings: Settings) -> str:

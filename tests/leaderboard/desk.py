@@ -1,4 +1,4 @@
-"""A copy of the made-up board with its baseline only, two runs as `vrbench run` writes them, and ways to falsify them."""
+"""A copy of the made-up board with its baseline only, two runs as `vrbench run` makes them, and how to falsify them."""
 
 from __future__ import annotations
 
