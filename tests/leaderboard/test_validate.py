@@ -470,7 +470,7 @@ class TestCommand:
         assert said.count("\n| ` lab") + said.count("\n| ` maker") == 1
         assert "<img src=x>" in said
         for line in said.splitlines():
-            assert "<img" not in line or line.startswith("- `` ") and line.endswith(" ``"), line
+            assert "<img" not in line or (line.startswith("- `` ") and line.endswith(" ``")), line
 
     def test_its_help_imports_nothing_heavy(self) -> None:
         code = (
