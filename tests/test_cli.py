@@ -64,6 +64,9 @@ class TestLightness:
             "schema board",
             "submit --help",
             "leaderboard --help",
+            "leaderboard validate --help",
+            "leaderboard build --help",
+            "leaderboard serve --help",
             "leaderboard pin --help",
         ],
     )

@@ -13,7 +13,6 @@ from vrbench import registry
 from vrbench.errors import VrbenchError, sentences
 from vrbench.leaderboard.board import Board, boards, load_board, prompts_digest
 from vrbench.leaderboard.pin import definition_digest, pin
-from vrbench.leaderboard.submission import Submission
 from vrbench.records import load_run
 
 ROOT = Path(__file__).parents[2] / "leaderboards"
@@ -79,9 +78,10 @@ class TestCommitted:
         found = boards(ROOT)
         assert found["pocket"].unpinned() == []
         said = found["paper"].unpinned()
-        assert "board paper: the data of gqa is not pinned yet" in said
+        tasks = ", ".join(found["paper"].tasks)
+        assert f"board paper: the data of {tasks} are not pinned yet" in said
         assert "board paper: family llava-1.5-7b has no baseline yet" in said
-        assert "board paper: the prompts of mmlu for family bunny-llama-3-8b are not pinned yet" in said
+        assert f"board paper: the prompts of family bunny-llama-3-8b for {tasks} are not pinned yet" in said
         assert not any("definition" in sentence for sentence in said)
 
     def test_samples_of_the_paper_s_benchmarks_are_not_shown(self) -> None:
@@ -95,8 +95,8 @@ class TestRefused:
             settings={"limit": 100, "dtypes": ["float16"]},
         )  # fmt: skip
         said = "\n".join(refused(board))
-        for words in ("claims: claim 'visual is fine' cannot be read", "maintainers:", "extra:", "averaging:",
-                      "settings.limit:", "settings.dtypes.0:"):  # fmt: skip
+        for words in ("claim 'visual is fine' cannot be read", "'maintainers'", "'extra'", "'averaging'",
+                      "'settings.limit'", "'settings.dtypes.0'"):  # fmt: skip
             assert words in said, words
 
     def test_suites_families_and_shown_name_the_board_s_own_tasks(self, board: Path) -> None:
@@ -124,7 +124,8 @@ class TestRefused:
         raw = load_board(board).model_dump(mode="json")
         raw["families"]["pocket"]["baseline"] = baseline
         change(board, families=raw["families"])
-        assert any(sentence.startswith(f"{board}/board.yaml: families.pocket.baseline:") for sentence in refused(board))
+        (said,) = refused(board)
+        assert said.startswith(f"'{board}/board.yaml': 'families.pocket.baseline': ")
 
     def test_a_folder_is_named_as_its_board(self, board: Path) -> None:
         moved = board.rename(board.parent / "other")
@@ -132,7 +133,7 @@ class TestRefused:
 
     def test_a_board_of_a_later_vrbench_is_not_read(self, board: Path) -> None:
         change(board, schema_version=2)
-        assert "schema version 2; this vrbench reads 1" in refused(board)[0]
+        assert "schema version '2'; this vrbench reads 1" in refused(board)[0]
 
     def test_a_key_given_twice_is_refused(self, board: Path) -> None:
         with (board / "board.yaml").open("a") as file:
@@ -171,7 +172,7 @@ class TestPin:
         self.emptied(board)
         changes = pin(board)
         assert {change.place.split(".")[-1] for change in changes} == {"definition_digest"}
-        assert "board pocket: the data of easy_vqa is not pinned yet" in load_board(board).unpinned()
+        assert any("easy_vqa, pocket_mmbench" in sentence for sentence in load_board(board).unpinned())
 
     def test_what_is_pinned_moves_only_when_told_to(self, board: Path) -> None:
         raw = load_board(board).model_dump(mode="json")
@@ -210,42 +211,6 @@ class TestPin:
     def test_a_baseline_without_its_run_is_refused(self, board: Path) -> None:
         with pytest.raises(VrbenchError, match="a baseline needs its run"):
             pin(board, baseline="vrbench/pocket-full")
-
-
-SAID: dict[str, Any] = {
-    "board": "pocket", "org": "my-lab", "name": "region.8_a", "revision": "0" * 16, "family": "pocket",
-    "baseline": "vrbench/pocket-full@" + "1" * 16, "submitted": "2026-11-23", "vrbench": "0.2.0",
-    "run_digest": "a" * 64,
-}  # fmt: skip
-
-
-class TestSubmission:
-    def test_its_path_follows_from_its_fields(self) -> None:
-        made = Submission(**SAID)
-        assert str(made.path) == f"pocket/submissions/my-lab__region.8_a/{'0' * 16}"
-        assert made.reference == f"my-lab/region.8_a@{'0' * 16}"
-        assert not made.is_baseline
-        assert Submission(**SAID | {"baseline": made.reference}).is_baseline
-
-    @pytest.mark.parametrize(
-        ("field", "value"),
-        [
-            ("org", "My-Lab"), ("org", ".."), ("org", "a__b"), ("org", "a/b"), ("org", ""), ("org", "a" * 65),
-            ("name", "con"), ("name", "-a"), ("revision", "0" * 15), ("revision", "G" * 16), ("family", "../.."),
-            ("baseline", "vrbench/pocket-full"), ("submitted", "2026-02-30"), ("submitted", "20260203"),
-            ("url", "javascript:alert(1)"), ("url", "https://user:word@host/"), ("paper", "ftp://host/a"),
-            ("code", "https://ho st/"), ("description", "two\nlines"), ("description", "\x1b[31m"),
-            ("description", "a\u202eb"), ("description", "a" * 1001), ("licence", "x" * 101), ("run_digest", "a" * 63),
-            ("vrbench", ""), ("schema_version", "1"), ("extra", "x"),
-        ],
-    )  # fmt: skip
-    def test_a_wrong_field_is_refused(self, field: str, value: str) -> None:
-        with pytest.raises(ValueError, match=field):
-            Submission.model_validate(SAID | {field: value}, strict=True)
-
-    @pytest.mark.parametrize("value", ["https://example.org/a?b=c&d=%20#e", "http://[::1]:8000/", ""])
-    def test_addresses_of_the_web_are_taken(self, value: str) -> None:
-        assert Submission(**SAID | {"url": value}).url == value
 
 
 def test_prompts_are_pinned_in_their_order() -> None:

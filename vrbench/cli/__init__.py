@@ -13,7 +13,7 @@ from vrbench.cache import cache_folder
 from vrbench.cli.checkpoints import convert, inspect, prune, restore
 from vrbench.cli.data import check, fetch
 from vrbench.cli.layers import layers
-from vrbench.cli.leaderboard import changes, pin
+from vrbench.cli.leaderboard import build, pin, serve
 from vrbench.cli.measuring import compare, run, schema, tasks, version
 from vrbench.cli.options import OURS, USERS
 from vrbench.cli.profile import profile
@@ -49,8 +49,9 @@ DATA_COMMANDS: dict[Callable[..., None], str] = {
 
 LEADERBOARD_COMMANDS: dict[Callable[..., None], str] = {
     validate: "vrbench leaderboard validate; vrbench leaderboard validate --against origin/main --format markdown",
+    build: "vrbench leaderboard build --out site",
+    serve: "vrbench leaderboard serve --port 8000",
     pin: "vrbench leaderboard pin pocket --run runs/full/0123456789abcdef --baseline vrbench/pocket-full",
-    changes: "git worktree add ../before main && vrbench leaderboard changes ../before/leaderboards",
 }
 """Those of `vrbench leaderboard`."""
 

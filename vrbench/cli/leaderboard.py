@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vrbench.cli.options import USERS
+from vrbench.cli.options import IncludePath
 from vrbench.cli.submit import Boards
 
 
@@ -34,17 +34,23 @@ def pin(
     print("\n".join(left) or f"board {board}: everything is pinned")
 
 
-def changes(
-    before: Annotated[Path, typer.Argument(help="Folder of all boards as they were.", show_default=False)],
-    after: Annotated[Path, typer.Argument(help="Folder of all boards as they are to be.")] = Path("leaderboards"),
+def build(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the site, replaced if it is one.")] = Path("site"),
+    include_path: IncludePath = None,
+    boards: Boards = Path("leaderboards"),
 ) -> None:
-    """Print which rows differ between two states of the boards, as Markdown; a submission may not change.
+    """Make the pages of all boards as a folder that a browser opens without a server or a network."""
+    from vrbench.leaderboard.site.build import build as write
 
-    Exits with 2 if one that was handed in before was changed or removed.
-    """
-    from vrbench.leaderboard.changed import markdown, moved
+    print(f"open {write(boards, out, include_path)}")
 
-    gone = moved(before, after)
-    print(markdown(before, after, gone), end="")
-    if gone:
-        raise typer.Exit(USERS)
+
+def serve(
+    port: Annotated[int, typer.Option(help="Of this machine; 0 for any that is free.")] = 0,
+    browser: Annotated[bool, typer.Option(help="Open the pages in the browser.")] = True,
+    boards: Boards = Path("leaderboards"),
+) -> None:
+    """Build the pages in a temporary folder, show them to this machine alone, and end at Ctrl-C."""
+    from vrbench.leaderboard.site.serve import serve as show
+
+    show(boards, port, browser, lambda address: print(f"serving {address}; Ctrl-C ends it", flush=True))

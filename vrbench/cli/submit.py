@@ -58,11 +58,12 @@ def _tell(packed: Packed, about: About) -> None:
     sizes = [file.stat().st_size for file in packed.path.rglob("*") if file.is_file()]
     print(f"packed {packed.path}: {len(sizes)} files, {sum(sizes) / 2**20:.1f} MiB")
     branch = f"submit-{about.name.replace('/', '-')}-{packed.path.name}"
+    board = packed.path.parents[2]
     print(
-        f"""next, score its answers again and open a pull request:
-  vrbench leaderboard validate {packed.path}
+        f"""next, score every answer of the board again, add the row to it, and open a pull request:
   git switch -c {branch}
-  git add {packed.path}
+  vrbench leaderboard validate {board} --write
+  git add {packed.path} {board / "leaderboard.json"}
   git commit -m "Submit {about.name} to board {about.board}"
   git push -u origin {branch}"""
     )

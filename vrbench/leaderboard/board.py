@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from vrbench.claims import parse_all
 from vrbench.errors import VrbenchError, raise_all, sentences
-from vrbench.leaderboard.reading import read_yaml_record
+from vrbench.leaderboard.reading import quoted, read_yaml_record
 from vrbench.leaderboard.text import Digest, Line, Name, Paragraph, Reference, Task
 from vrbench.records import Record, Sample
 from vrbench.writing import digest_of
@@ -100,21 +100,15 @@ class Board(Record):
 
     def unpinned(self) -> list[str]:
         """What is not pinned yet, one sentence each; submissions can be validated when there is none."""
-        said = [
-            f"board {self.id}: {what} of {task} is not pinned yet"
-            for task, held in self.tasks.items()
-            for what, digest in (("the data", held.data_digest), ("the definition", held.definition_digest))
-            if digest is None
-        ]
+        open_data = [task for task, held in self.tasks.items() if held.data_digest is None]
+        open_definitions = [task for task, held in self.tasks.items() if held.definition_digest is None]
+        said = [f"the data of {', '.join(open_data)} are not pinned yet"] if open_data else []
+        said += [f"the definitions of {', '.join(open_definitions)} are not pinned yet"] if open_definitions else []
         for key, family in self.families.items():
-            if family.baseline is None:
-                said.append(f"board {self.id}: family {key} has no baseline yet")
-            said += [
-                f"board {self.id}: the prompts of {task} for family {key} are not pinned yet"
-                for task in self.tasks
-                if family.prompts.get(task) is None
-            ]
-        return said
+            said += [f"family {key} has no baseline yet"] if family.baseline is None else []
+            silent = [task for task in self.tasks if family.prompts.get(task) is None]
+            said += [f"the prompts of family {key} for {', '.join(silent)} are not pinned yet"] if silent else []
+        return [f"board {self.id}: {sentence}" for sentence in said]
 
 
 def prompts_digest(samples: Iterable[Sample]) -> str:
@@ -129,22 +123,14 @@ def load_board(folder: str | Path) -> Board:
         VrbenchError: there is none, or it is no board; every fault at once.
     """
     file = Path(folder) / BOARD_FILE
+    if file.parent.is_symlink():
+        raise VrbenchError(f"{quoted(str(folder), 200)} is a link; a board is a folder of its own")
     if not file.is_file():
         raise VrbenchError(f"there is no board at {str(folder)!r}; a board is a folder with {BOARD_FILE}")
     board = read_yaml_record(file, Board)
     if board.id != file.parent.resolve().name:
         raise VrbenchError(f"{file}: id is {board.id!r}, but the folder is {file.parent.name!r}; make them equal")
     return board
-
-
-def told(error: ValidationError) -> list[str]:
-    """What is wrong with the fields of a record, one sentence each."""
-    return [_sentence(fault["loc"], str(fault["msg"])) for fault in error.errors()]
-
-
-def _sentence(place: Iterable[str | int], message: str) -> str:
-    message = message.removeprefix("Value error, ")
-    return f"{'.'.join(map(str, place))}: {message}" if place else message
 
 
 def boards(root: str | Path) -> dict[str, Board]:

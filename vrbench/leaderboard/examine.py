@@ -15,6 +15,7 @@ from vrbench.errors import VrbenchError, raise_all, sentences
 from vrbench.leaderboard import rules
 from vrbench.leaderboard.board import Board
 from vrbench.leaderboard.contradictions import result_faults, sample_faults
+from vrbench.leaderboard.reading import quoted
 from vrbench.leaderboard.rescore import Rescorer
 from vrbench.leaderboard.submission import Submission
 from vrbench.leaderboard.submitted import read_what_can_be
@@ -119,7 +120,7 @@ class Examiner:
         except VrbenchError as error:
             return None, sentences(error)
         except Exception as error:  # a harness may raise anything over a stranger's answer
-            return None, [f"its answers cannot be scored: {type(error).__name__}: {str(error)[:200]}"]
+            return None, [f"its answers cannot be scored: {type(error).__name__} {quoted(str(error), 200)}"]
         faults = list(result_faults(stored, result))
         if result.samples_digest != stored.samples_digest:
             faults += sample_faults(samples, rows)

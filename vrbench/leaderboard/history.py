@@ -8,14 +8,12 @@ from pathlib import Path, PurePosixPath
 
 from vrbench.errors import VrbenchError, sentences
 from vrbench.leaderboard.contradictions import differences
-from vrbench.leaderboard.reading import quoted, read_record
+from vrbench.leaderboard.reading import limits, quoted, read_bytes, read_record
 from vrbench.leaderboard.standing import Leaderboard, Standing, text_of
 from vrbench.leaderboard.submission import SUBMISSIONS, path_of
 from vrbench.writing import write_atomically
 
 LEADERBOARD_FILE = "leaderboard.json"
-MOST_BYTES = 64 * 2**20
-"""Of a `leaderboard.json`; 200 rows of 10 tasks take some 2 MiB."""
 
 _MOVING = {"description": True, "status": True, "submitted": True}
 """Fields of a row that are no figures."""
@@ -24,7 +22,7 @@ _MOVING = {"description": True, "status": True, "submitted": True}
 def known(folder: Path) -> frozenset[str]:
     """'org/name@revision' of the rows of a board's `leaderboard.json`; none where it is not there or unreadable."""
     try:
-        return frozenset(row.key for row in read_record(folder / LEADERBOARD_FILE, Leaderboard, MOST_BYTES).rows)
+        return frozenset(row.key for row in _before(folder).rows)
     except VrbenchError:  # `moved` tells it
         return frozenset()
 
@@ -41,7 +39,7 @@ def moved(folder: Path, made: Leaderboard, there: Sequence[Path]) -> dict[str, l
     if not file.exists():
         return {}
     try:
-        before = read_record(file, Leaderboard, MOST_BYTES)
+        before = _before(folder)
     except VrbenchError as error:
         return {f"{folder.name}/{LEADERBOARD_FILE}": sentences(error)}
     rows = {row.key: row for row in made.rows}
@@ -54,6 +52,10 @@ def moved(folder: Path, made: Leaderboard, there: Sequence[Path]) -> dict[str, l
         elif path not in lying:
             found[path] = [f"{row.key} is in {LEADERBOARD_FILE}, but its submission is gone"]
     return {path: faults for path, faults in found.items() if faults}
+
+
+def _before(folder: Path) -> Leaderboard:
+    return read_record(folder / LEADERBOARD_FILE, Leaderboard, limits.BOARD_BYTES, limits.BOARD_VALUES)
 
 
 def _moved(before: Standing, now: Standing) -> Iterator[str]:
@@ -77,8 +79,10 @@ def _without_ranks(value: object) -> object:
 
 def is_stale(folder: Path, made: Leaderboard) -> bool:
     """Whether `leaderboard.json` is not the one that was made anew."""
-    file = folder / LEADERBOARD_FILE
-    return not file.is_file() or file.read_bytes() != text_of(made).encode()
+    try:
+        return read_bytes(folder / LEADERBOARD_FILE, limits.BOARD_BYTES) != text_of(made).encode()
+    except VrbenchError:  # not there, or `moved` tells why
+        return True
 
 
 def write(folder: Path, made: Leaderboard) -> Path:
@@ -122,7 +126,10 @@ _NEVER = "what was handed in is never changed: hand in a new revision"
 
 def _git(root: Path, *words: str) -> str:
     try:
-        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, check=True, encoding="utf-8",
+            errors="backslashreplace",  # a name in a stranger's commit may be any bytes
+        )  # fmt: skip
     except OSError as error:
         raise VrbenchError(f"git cannot be run: {error.strerror}; leave --against out") from error
     except subprocess.CalledProcessError as error:

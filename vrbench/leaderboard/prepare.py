@@ -14,8 +14,9 @@ from pydantic import ValidationError
 from vrbench import __version__
 from vrbench.errors import VrbenchError, sentences
 from vrbench.leaderboard import rules
-from vrbench.leaderboard.board import Board, load_board, told
+from vrbench.leaderboard.board import Board, load_board
 from vrbench.leaderboard.reading import limits, parse_yaml, quoted, read_record, read_text
+from vrbench.leaderboard.reading.json_text import told
 from vrbench.leaderboard.submission import RECIPE_FILE, Submission, path_of
 from vrbench.leaderboard.text import parts_of
 from vrbench.lineage import origins, read_lineage

@@ -54,7 +54,7 @@ def json_texts(draw: st.DrawFn, right: Any) -> bytes:
     if kind == 0:
         return draw(st.binary(max_size=60))
     document = draw(values()) if kind == 1 else draw(changed(right))
-    text = _written(document, draw(st.booleans()))
+    text = written(document, draw(st.booleans()))
     if kind == 2:
         text = _inserted(text, draw(st.sampled_from((*RAW, *TEXTS))), draw(st.integers(0, len(text))))
     content = text.encode("utf-8", "surrogatepass")
@@ -142,20 +142,20 @@ class _Twice:
         self.value = value
 
 
-def _written(value: Any, ascii_only: bool) -> str:
+def written(value: Any, ascii_only: bool = True) -> str:
     """JSON with the raw pieces and the doubled keys."""
     if isinstance(value, _Raw):
         return str(value)
     if isinstance(value, _Twice):
-        return _written(value.value, ascii_only)
+        return written(value.value, ascii_only)
     if isinstance(value, dict):
         pairs: list[str] = []
         for key, inner in value.items():
-            pair = f"{json.dumps(key, ensure_ascii=ascii_only)}:{_written(inner, ascii_only)}"
+            pair = f"{json.dumps(key, ensure_ascii=ascii_only)}:{written(inner, ascii_only)}"
             pairs += [pair, pair] if isinstance(inner, _Twice) else [pair]
         return "{" + ",".join(pairs) + "}"
     if isinstance(value, (list, tuple)):
-        return "[" + ",".join(_written(inner, ascii_only) for inner in value) + "]"
+        return "[" + ",".join(written(inner, ascii_only) for inner in value) + "]"
     return json.dumps(value, ensure_ascii=ascii_only)
 
 

@@ -22,6 +22,9 @@ from vrbench.leaderboard.reading.text import odd_characters, quoted, shown
 MOST_FAULTS = 20
 """Faults of one file that are told; a file with more is another kind of file."""
 
+MOST_SAID = 1_000
+"""Faults of which the first ones are told; each takes a kilobyte to put into words."""
+
 MOST_TOLD = 600
 """Characters of one of them."""
 
@@ -35,18 +38,19 @@ class _Refused(ValueError):
     """What a hook of the parser found; the text of it follows 'NAME ' in the sentence."""
 
 
-def parse_json(text: str, name: str) -> Any:
+def parse_json(text: str, name: str, most_values: int = limits.VALUES) -> Any:
     """What a JSON text says.
 
     Args:
         name: what it is, for the sentences.
+        most_values: values that it may have.
 
     Raises:
         VrbenchError: it is not JSON, gives a key twice, has NaN, infinity or a number beyond them, whole numbers
-            beyond 2^53, lists and mappings nested more than `limits.DEPTH` deep, more than `limits.VALUES` values, or
-            half of a surrogate pair.
+            beyond 2^53, lists and mappings nested more than `limits.DEPTH` deep, more values, or half of a
+            surrogate pair.
     """
-    raise_all(f"{name} {fault}" for fault in (*nesting_faults(text), *_size_faults(text)))
+    raise_all(f"{name} {fault}" for fault in (*nesting_faults(text), *_size_faults(text, most_values)))
     try:
         value = _DECODER.decode(text)
     except _Refused as refused:
@@ -67,7 +71,9 @@ def read_json(path: Path, most_bytes: int = limits.RECORD_BYTES) -> Any:
     return parse_json(read_text(path, most_bytes), quoted(str(path), 200))
 
 
-def read_record(path: Path, kind: type[Kind], most_bytes: int = limits.RECORD_BYTES) -> Kind:
+def read_record(
+    path: Path, kind: type[Kind], most_bytes: int = limits.RECORD_BYTES, most_values: int = limits.VALUES
+) -> Kind:
     """A record from its JSON file, with exactly the types that it declares.
 
     Args:
@@ -77,16 +83,16 @@ def read_record(path: Path, kind: type[Kind], most_bytes: int = limits.RECORD_BY
         VrbenchError: as `read_json`; another schema version; unknown, missing or wrong fields, all at once; or odd
             characters in its text.
     """
-    return parse_record(read_text(path, most_bytes), kind, quoted(str(path), 200))
+    return parse_record(read_text(path, most_bytes), kind, quoted(str(path), 200), most_values)
 
 
-def parse_record(text: str, kind: type[Kind], name: str) -> Kind:
+def parse_record(text: str, kind: type[Kind], name: str, most_values: int = limits.VALUES) -> Kind:
     """A record from its JSON text; see `read_record`.
 
     Args:
         name: what it is, for the sentences.
     """
-    return record_of(parse_json(text, name), text, kind, name)
+    return record_of(parse_json(text, name, most_values), text, kind, name)
 
 
 def record_of(value: Any, text: str, kind: type[Kind], name: str) -> Kind:
@@ -99,7 +105,7 @@ def record_of(value: Any, text: str, kind: type[Kind], name: str) -> Kind:
     except ValidationError as error:
         raise_all(f"{name}: {fault}" for fault in told(error))
         raise
-    raise_all(f"{name} has {found} in its text, which would act or hide" for found in _odd(value))
+    raise_all(f"{name} has {found}" for found in _odd(value))
     return record
 
 
@@ -115,9 +121,9 @@ def nesting_faults(text: str) -> list[str]:
     return []
 
 
-def _size_faults(text: str) -> list[str]:
-    many = text.count(",") >= limits.VALUES
-    return [f"has more than {limits.VALUES:,} values, by its commas"] if many else []
+def _size_faults(text: str, most_values: int) -> list[str]:
+    many = text.count(",") >= most_values
+    return [f"has more than {most_values:,} values, by its commas"] if many else []
 
 
 def texts(value: Any) -> Iterator[str]:
@@ -152,6 +158,9 @@ def _newest(field: FieldInfo) -> Any:
 
 def told(error: ValidationError) -> Iterator[str]:
     """The faults that pydantic found, each as "'field': what is expected", without the values."""
+    if error.error_count() > MOST_SAID:
+        yield f"has {error.error_count():,} values that are not what is expected there"
+        return
     faults = error.errors(include_url=False, include_context=False, include_input=False)
     for fault in faults[:MOST_FAULTS]:
         place = ".".join(str(part) for part in fault["loc"])
@@ -162,10 +171,13 @@ def told(error: ValidationError) -> Iterator[str]:
 
 
 def _odd(value: Any) -> list[str]:
+    """What a record's texts may not have, a few words each."""
     found: dict[str, None] = {}
     for words in texts(value):
-        if not words.isascii() or not words.isprintable():
-            found.update(dict.fromkeys(odd_characters(words)))
+        if len(words) > limits.TEXT:
+            found[f"a text of {len(words):,} characters; at most {limits.TEXT:,} are read"] = None
+        elif not words.isascii() or not words.isprintable():
+            found.update((f"{c} in its text, which would act or hide", None) for c in odd_characters(words))
         if len(found) > MOST_FAULTS:
             break
     return list(found)[:MOST_FAULTS]

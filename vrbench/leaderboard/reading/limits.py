@@ -27,6 +27,15 @@ DEPTH = 64
 VALUES = 50_000
 """Values of one JSON text, by its commas: a fault of each takes a kilobyte to tell."""
 
+TEXT = 20_000
+"""Characters of one text of a record, such as a command or a note."""
+
+BOARD_BYTES = 64 * 2**20
+"""leaderboard.json, which is generated; a row of 10 tasks has some 10 KiB."""
+
+BOARD_VALUES = 1_000_000
+"""Its values; a row of 10 tasks has some 300."""
+
 LAYERS = 1_024
 """Decoder layers of a model; the deepest known one has 126."""
 
