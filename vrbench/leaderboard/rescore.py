@@ -25,8 +25,8 @@ Response = str | tuple[float, bool] | float
 LONGEST_RESPONSE = 20_000
 """Characters of one answer; 1,024 tokens, the most that a task asks for, have some 6,000."""
 
-MOST_KEPT = 2_000_000
-"""Scored answers that a `Rescorer` keeps for submissions that give the same ones."""
+MOST_KEPT = 100_000
+"""Scored answers that a `Rescorer` keeps for submissions that give the same ones; each takes some 1 KiB."""
 
 _KINDS = {
     "generate_until": f"a text of at most {LONGEST_RESPONSE:,} characters",
