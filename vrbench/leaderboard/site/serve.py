@@ -49,7 +49,11 @@ def served(folder: Path, port: int = 0) -> Iterator[tuple[str, ThreadingHTTPServ
 
 
 def serve(
-    root: str | Path, port: int = 0, open_browser: bool = True, started: Callable[[str], object] | None = None
+    root: str | Path,
+    port: int = 0,
+    open_browser: bool = True,
+    started: Callable[[str], object] | None = None,
+    include_path: str | Path | None = None,
 ) -> None:
     """Build the site in a temporary folder and serve it until it is interrupted (Ctrl-C).
 
@@ -58,12 +62,13 @@ def serve(
         port: 0 takes any that is free.
         open_browser: whether to open it in the user's browser.
         started: told the address once it can be opened.
+        include_path: as for `build`.
 
     Raises:
         VrbenchError: as `build`; or the port cannot be had.
     """
     with tempfile.TemporaryDirectory(prefix="vrbench-site-") as folder:
-        home = build(root, Path(folder) / "site")
+        home = build(root, Path(folder) / "site", include_path)
         with served(home.parent, port) as (address, server):
             if started is not None:
                 started(address)
