@@ -17,7 +17,7 @@ from vrbench.leaderboard.site.content import BoardContent, load_content
 from vrbench.leaderboard.site.pages import Frame, Place
 from vrbench.registry import TaskSpec
 
-Page = tuple[str, str]
+Page = tuple[str, "str | bytes"]
 """Path within the site, and what it holds."""
 
 
@@ -58,10 +58,10 @@ def write_site(content: tuple[BoardContent, ...], specs: Mapping[str, TaskSpec],
     """Every file of the site into a folder, and last the list of them."""
     frame = Frame(tuple(Place(each.board.title, layout.board_page(each.board.id)) for each in content))
     written: dict[str, str] = {}
-    for name, text in _files(content, specs, frame):
+    for name, held in _files(content, specs, frame):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(text.encode())
+        path.write_bytes(held.encode() if isinstance(held, str) else held)
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         written[path.relative_to(folder).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
     (folder / layout.MANIFEST).write_text(json.dumps(written, indent=1, sort_keys=True) + "\n", encoding="utf-8")
