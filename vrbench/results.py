@@ -34,8 +34,13 @@ def of_task(job: Job) -> dict[str, Any]:
     }
 
 
-def of_outcome(job: Job, outcome: Outcome, seed: int) -> dict[str, Any]:
-    """What a result says of the scores: figures, counts, and what a reader must know of them."""
+def of_outcome(job: Job, outcome: Outcome, seed: int, samples_digest: str = "") -> dict[str, Any]:
+    """What a result says of the scores: figures, counts, and what a reader must know of them.
+
+    Args:
+        seed: of the intervals.
+        samples_digest: sha256 of the samples as text, if it is known.
+    """
     spec, samples = job.spec, outcome.samples
     score = metrics.score(spec.metric, samples, seed)
     groups = sorted({sample.group for sample in samples})
@@ -50,7 +55,7 @@ def of_outcome(job: Job, outcome: Outcome, seed: int) -> dict[str, Any]:
         "complete": complete,
         "note": _note(job, len(samples), len(samples) - score.n, missing),
         "official": _official(spec, outcome, complete),
-        "samples_digest": hashlib.sha256(samples_text(samples).encode()).hexdigest(),
+        "samples_digest": samples_digest or hashlib.sha256(samples_text(samples).encode()).hexdigest(),
     }
 
 

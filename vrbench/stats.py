@@ -224,7 +224,8 @@ def retention_interval(drawn: Sequence[Drawn], higher_is_better: bool = True) ->
 def _ends(values: Array, share: float) -> Ends:
     import numpy as np
 
-    return float(np.quantile(values, share)), float(np.quantile(values, 1.0 - share))
+    low, high = np.quantile(values, [share, 1.0 - share])
+    return float(low), float(high)
 
 
 def contributions(pair: Paired) -> Array:

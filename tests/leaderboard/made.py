@@ -167,20 +167,46 @@ def make_board(
         families: how many families; each has its own baseline.
         seed: of the answers.
     """
+    started = start_board(folder, items, tasks, families, seed)
+    others = [(family, number) for family in started.board.families for number in range(1, submissions)]
+    placed = [started.add(family, number) for family, number in others]
+    return Made(started.root, folder / "tasks", (*started.baselines, *placed))
+
+
+@dataclass(frozen=True)
+class Started:
+    """A board that has its baselines only, and what makes more submissions to it.
+
+    Attributes:
+        root: folder of the boards.
+        board: the board.
+        rescorers: task id -> what scores answers to it.
+        baselines: folders of the baselines' submissions, family by family.
+        seed: of the answers.
+    """
+
+    root: Path
+    board: Board
+    rescorers: Mapping[str, Rescorer]
+    baselines: tuple[Path, ...]
+    seed: int
+
+    def add(self, family: str, number: int) -> Path:
+        """Make one more submission; returns its folder."""
+        record, samples = made_run(self.rescorers, family, number, self.seed)
+        return place(self.root, record, samples, family, number, self.board.families[family].baseline or "")
+
+
+def start_board(folder: Path, items: int, tasks: Sequence[str], families: int = 1, seed: int = 0) -> Started:
+    """Make a board that has its baselines only; the arguments are those of `make_board`."""
     write_tasks(folder / "tasks", tasks, items)
     rescorers = rescorers_of(folder / "tasks", tasks)
     root = folder / "boards"
-    known = [family_name(number) for number in range(families)]
-    runs = {name: [made_run(rescorers, name, i, seed) for i in range(submissions)] for name in known}
-    board = board_of(rescorers, {name: found[0] for name, found in runs.items()})
-    text = yaml.safe_dump(board.model_dump(mode="json"), sort_keys=False)
-    write_atomically(root / BOARD / "board.yaml", text)
-    placed = [
-        place(root, record, samples, family, number, board.families[family].baseline or "")
-        for family, found in runs.items()
-        for number, (record, samples) in enumerate(found)
-    ]
-    return Made(root, folder / "tasks", tuple(placed))
+    runs = {name: made_run(rescorers, name, 0, seed) for name in map(family_name, range(families))}
+    board = board_of(rescorers, runs)
+    write_atomically(root / BOARD / "board.yaml", yaml.safe_dump(board.model_dump(mode="json"), sort_keys=False))
+    placed = [place(root, *run, family, 0, board.families[family].baseline or "") for family, run in runs.items()]
+    return Started(root, board, rescorers, tuple(placed), seed)
 
 
 def write_tasks(folder: Path, tasks: Sequence[str], items: int) -> None:

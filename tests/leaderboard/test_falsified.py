@@ -437,7 +437,7 @@ def test_a_candidate_whose_baseline_was_refused_is_refused(
 def test_a_scorer_that_fails_over_an_answer_is_a_reason(
     made_board: Made, examiner: Examiner, baseline: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(samples: list[Sample], seed: int) -> None:
+    def fail(samples: list[Sample], seed: int, digest: str) -> None:
         raise ZeroDivisionError("by an answer")
 
     monkeypatch.setattr(examiner.rescorers["made_words"], "score", fail)
@@ -451,7 +451,7 @@ def test_scoring_that_does_not_end_is_stopped(
     import time
 
     monkeypatch.setattr("vrbench.leaderboard.examine.MOST_SECONDS", 0.2)
-    monkeypatch.setattr(examiner.rescorers["made_words"], "score", lambda samples, seed: time.sleep(30))
+    monkeypatch.setattr(examiner.rescorers["made_words"], "score", lambda samples, seed, digest: time.sleep(30))
     start = time.monotonic()
     reasons = examined(examiner, Forged(made_board, 1, tmp_path), baseline)
     assert reasons == ("made_words: scoring its answers takes more than 0 seconds",)

@@ -201,3 +201,14 @@ def test_what_it_cost_is_told(folder: Path) -> None:
     assert "Spent on a card: 21.5 min of steps in all" in text
     assert "vrbench 0.1 (0123456), torch 2.11.0, Python 3.12.3, Linux" in text
     assert "Most memory that a step held: 2.0 GiB." in text
+
+
+def test_the_points_of_a_line_rest_on_the_same_seeds(tmp_path: Path) -> None:
+    rows = read(made_folder(tmp_path, without=["run-pruned-s1"])).rows["pruning"]
+    region = [row for row in rows if row.series == "region, by angular"]
+    assert [row.x for row in region] == [0, 3]
+    assert [tuple(row.pairs) for row in region] == [(0,), (0,)]  # the region itself was measured with both seeds
+    assert {row.missing[1] for row in region} == {"run-pruned-s1"}
+    assert {tuple(row.pairs) for row in rows if row.series == "full, by angular"} == {(0, 1)}
+    none_whole = read(made_folder(tmp_path / "b", without=["run-pruned-s0", "run-pruned-s1"])).rows["pruning"]
+    assert [tuple(r.pairs) for r in none_whole if r.series == "region, by angular"] == [(0, 1), ()]

@@ -116,7 +116,7 @@ class Examiner:
         """One task scored again, and what of it was stored otherwise."""
         try:
             with within(MOST_SECONDS):
-                result, rows = self.rescorers[stored.task].score(samples, seed)
+                result, rows = self.rescorers[stored.task].score(samples, seed, stored.samples_digest)
         except VrbenchError as error:
             return None, sentences(error)
         except Exception as error:  # a harness may raise anything over a stranger's answer

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vrbench.errors import VrbenchError
 from vrbench.leaderboard.examine import Examined, Examiner
-from vrbench.leaderboard.reading import read_record
+from vrbench.leaderboard.reading import quoted, read_record
 from vrbench.leaderboard.rows import standing_of
 from vrbench.leaderboard.standing import Standing
 from vrbench.leaderboard.submission import SUBMISSION_FILE, Submission, path_of
@@ -86,7 +86,10 @@ class _State:
 def _looked(examiner: Examiner, look: Examined, baseline: Run | None) -> Looked:
     if look.reasons or look.submission is None or look.run is None or baseline is None:
         return Looked(look.folder, None, look.reasons)
-    return Looked(look.folder, standing_of(examiner.board, look.submission, look.run, baseline), ())
+    try:
+        return Looked(look.folder, standing_of(examiner.board, look.submission, look.run, baseline), ())
+    except Exception as error:  # one submission never stops the others from being looked at
+        return Looked(look.folder, None, (f"its row cannot be made: {type(error).__name__} {quoted(str(error), 200)}",))
 
 
 _state: _State | None = None

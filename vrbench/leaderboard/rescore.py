@@ -65,7 +65,9 @@ class Rescorer:
         """Ids of the task's items, in order."""
         return tuple(self._asked)
 
-    def score(self, samples: Sequence[Sample], seed: int = 0) -> tuple[TaskResult, tuple[Sample, ...]]:
+    def score(
+        self, samples: Sequence[Sample], seed: int = 0, samples_digest: str = ""
+    ) -> tuple[TaskResult, tuple[Sample, ...]]:
         """The result and the samples that follow from what a submission's samples say the model answered.
 
         Of each sample its id, its responses and, where only the checkpoint's tokenizer could tell it, the digest of its
@@ -74,6 +76,7 @@ class Rescorer:
         Args:
             samples: one an item, in the task's order.
             seed: of the intervals.
+            samples_digest: sha256 of the samples as they lie there, which stands for them if they are what follows.
 
         Raises:
             VrbenchError: samples that are missing, added or in another order, or responses that are not such as the
@@ -81,7 +84,8 @@ class Rescorer:
         """
         raise_all([*self.order_faults([sample.id for sample in samples]), *self._response_faults(samples)])
         outcome = self._outcome({sample.id: sample for sample in samples})
-        result = TaskResult(**results.of_task(self.job), **results.of_outcome(self.job, outcome, seed))
+        digest = samples_digest if outcome.samples == tuple(samples) else ""
+        result = TaskResult(**results.of_task(self.job), **results.of_outcome(self.job, outcome, seed, digest))
         return result, outcome.samples
 
     def order_faults(self, given: Sequence[str]) -> Iterator[str]:

@@ -21,6 +21,10 @@ _SAME = Figure(value=100.0, low=100.0, high=100.0)
 _NO_CHANGE = Figure(value=0.0, low=0.0, high=0.0)
 
 
+SHORTEST, LONGEST = 1e-3, 1e12
+"""Seconds that answering or training may have taken; what a submission says beyond them is no figure."""
+
+
 def standing_of(board: Board, submission: Submission, run: Run, baseline: Run) -> Standing:
     """The row of a submission whose every figure was rebuilt; its ranks are made when all rows are there.
 
@@ -142,9 +146,9 @@ def cost_of(record: RunRecord) -> Cost:
     fresh = all(result.asked for result in asked)  # else answers were in the store already
     took = sum(result.seconds for result in asked)
     return Cost(
-        seconds=seconds,
+        seconds=seconds if seconds is not None and seconds <= LONGEST else None,
         device=", ".join(devices),
-        items_per_second=sum(r.n for r in asked) / took if fresh and took > 0 else None,
+        items_per_second=sum(r.n for r in asked) / took if fresh and SHORTEST <= took <= LONGEST else None,
         measured_on=record.provenance.device,
     )
 

@@ -81,13 +81,34 @@ class Results:
         found: dict[tuple[str, str, str, float | None], dict[int, tuple[str, str]]] = {}
         for e in self.plan.entries:
             found.setdefault((e.table, e.series, e.row, e.x), {})[e.seed] = (e.run, e.baseline)
+        lacking = self._lacking()
         tables: dict[str, list[Row]] = {}
         for (table, series, label, x), pairs in found.items():
-            gone = {seed: self._gone(pair) for seed, pair in sorted(pairs.items())}
+            gone = {
+                seed: self._gone(pair) or lacking.get((table, series, seed), "") for seed, pair in sorted(pairs.items())
+            }
             there = {seed: pairs[seed] for seed, why in gone.items() if not why}
             missing = {seed: why for seed, why in gone.items() if why}
             tables.setdefault(table, []).append(Row(table, label, series, x, there, missing))
         return {table: tuple(rows) for table, rows in tables.items()}
+
+    def _lacking(self) -> dict[tuple[str, str, int], str]:
+        """(table, line, seed) -> a step that is not done there, for seeds that not all points of a line have.
+
+        The points of a line rest on the same seeds, lest one be told from the next by a seed; a line of which no seed
+        is whole keeps what it has.
+        """
+        gone: dict[tuple[str, str], dict[int, str]] = {}
+        for e in self.plan.entries:
+            if e.series:
+                found = gone.setdefault((e.table, e.series), {})
+                found[e.seed] = found.get(e.seed) or self._gone((e.run, e.baseline))
+        return {
+            (table, series, seed): why
+            for (table, series), found in gone.items()
+            if not all(found.values())
+            for seed, why in found.items()
+        }
 
     def _gone(self, pair: tuple[str, str]) -> str:
         """Which step is in the way of a cell; empty if it is there."""

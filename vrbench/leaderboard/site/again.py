@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator
 
@@ -29,7 +30,7 @@ def commands(content: BoardContent, entry: Entry) -> list[Command]:
 
 
 def _code(entry: Entry) -> Iterator[Command]:
-    if entry.record.provenance.commit:
+    if re.fullmatch("[0-9a-f]{7,64}", entry.record.provenance.commit):
         yield "The code as it was", f"git checkout {_word(entry.record.provenance.commit)}"
 
 
@@ -39,7 +40,8 @@ def _checkpoint(entry: Entry, folder: str) -> Iterator[Command]:
     for line in reversed(lineages):
         recipe = f"{folder}/recipe.yaml" if line is lineages[0] and entry.recipe else ""
         for command in _steps(line, recipe):
-            yield f"Make {shown(line.id, 100)}", f"{command} --out {_word('checkpoints/' + line.id.replace('/', '-'))}"
+            name, place = " ".join(shown(line.id, 100).split()), f"checkpoints/{line.id.replace('/', '-')}"
+            yield f"Make {name}", f"{command} --out {_word(place)}"
 
 
 def _steps(line: Lineage, recipe: str) -> Iterator[str]:
@@ -65,5 +67,6 @@ def _answers(content: BoardContent, entry: Entry) -> Command:
 
 
 def _word(text: str) -> str:
-    """A stranger's text as one word of a command line."""
-    return shlex.quote(shown(text, 300))
+    """A stranger's text as one word of a command line, on that line, and no option."""
+    word = " ".join(shown(text, 300).split())
+    return shlex.quote(f"./{word}" if word.startswith("-") else word)
