@@ -180,3 +180,21 @@ def test_tasks_of_the_hub_with_configs_filters_and_examples(name: str, vlm: VLM,
     assert samples == outcome.samples
     assert result.official == outcome.official
     assert len(result.official) > 1 or name == "truthfulqa_mc2"
+
+
+def test_only_short_answers_are_kept_and_not_too_many(rescorers: dict[str, Rescorer]) -> None:
+    from vrbench.engine.recalling import LONGEST_KEPT, Recalling
+
+    rescorer = Rescorer(rescorers["made_words"].job)
+    kept = Recalling(20)
+    rescorer._marking = kept
+    given = answers(rescorer, "made_words", 1)
+    first = rescorer.score(given)
+    assert (len(kept._metrics), len(kept._marks)) == (16, 16)
+    long = tuple(sample.model_copy(update={"responses": ("x" * (LONGEST_KEPT + 1),)}) for sample in given)
+    rescorer.score(long)
+    assert len(kept._metrics) == 16
+    other = tuple(sample.model_copy(update={"responses": ("no",)}) for sample in given)
+    assert rescorer.score(other)[0].score != first[0].score
+    assert len(kept._metrics) <= 20
+    assert rescorer.score(given) == first

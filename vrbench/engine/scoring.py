@@ -75,7 +75,9 @@ def copied(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _copy(value: Any) -> Any:
-    if type(value) is list and all(type(part) in _UNCHANGING for part in value):
+    """`copy.deepcopy`; of a list or dict of plain values a copy of the outside is all that it takes."""
+    parts = value if type(value) is list else value.values() if type(value) is dict else None
+    if parts is not None and all(type(part) in _UNCHANGING for part in parts):
         return value.copy()
     return copy.deepcopy(value)
 

@@ -130,7 +130,7 @@ class Examiner:
         """Whether the digest that names the run's folder is that of its checkpoint, tasks and settings."""
         if {result.task for result in record.results} != self.rescorers.keys():
             return
-        tasks = {task: rescorer.job.decides for task, rescorer in self.rescorers.items()}
+        tasks = {task: rescorer.decides for task, rescorer in self.rescorers.items()}
         expected = plan.inputs_digest(record.checkpoint.digest, tasks, record.settings)
         if record.inputs_digest != expected:
             yield (

@@ -25,8 +25,8 @@ Response = str | tuple[float, bool] | float
 LONGEST_RESPONSE = 20_000
 """Characters of one answer; 1,024 tokens, the most that a task asks for, have some 6,000."""
 
-MOST_KEPT = 2_000_000
-"""Scored answers that a `Rescorer` keeps for submissions that give the same ones."""
+MOST_KEPT = 100_000
+"""Scored answers that a `Rescorer` keeps for submissions that give the same ones; each takes some 1 KiB."""
 
 _KINDS = {
     "generate_until": f"a text of at most {LONGEST_RESPONSE:,} characters",
@@ -36,7 +36,12 @@ _KINDS = {
 
 
 class Rescorer:
-    """Scores the responses of any number of submissions to one task."""
+    """Scores the responses of any number of submissions to one task.
+
+    Attributes:
+        job: the task with all its items.
+        decides: what of it decides answers and scores, as `plan.inputs_digest` takes it.
+    """
 
     def __init__(self, job: Job) -> None:
         """Build the harness's task and its requests, once.
@@ -49,6 +54,8 @@ class Rescorer:
         from vrbench.engine.recalling import Recalling
 
         self.job = job
+        self.decides = job.decides
+        self._about = results.of_task(job)
         self._harness = harness
         self._marking = Recalling(MOST_KEPT)
         self._prepared = harness.prepare(job.spec, job.parts)
@@ -85,7 +92,7 @@ class Rescorer:
         raise_all([*self.order_faults([sample.id for sample in samples]), *self._response_faults(samples)])
         outcome = self._outcome({sample.id: sample for sample in samples})
         digest = samples_digest if outcome.samples == tuple(samples) else ""
-        result = TaskResult(**results.of_task(self.job), **results.of_outcome(self.job, outcome, seed, digest))
+        result = TaskResult(**self._about, **results.of_outcome(self.job, outcome, seed, digest))
         return result, outcome.samples
 
     def order_faults(self, given: Sequence[str]) -> Iterator[str]:

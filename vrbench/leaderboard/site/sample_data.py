@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -136,7 +137,8 @@ def _score(sample: Sample) -> float | None:
     """None where the item could not be scored, or where its score has no weight to be divided by."""
     if sample.unscored or not sample.weight:
         return None
-    return round(sample.score / sample.weight, 4)
+    score = round(sample.score / sample.weight, 4)
+    return score if math.isfinite(score) else None
 
 
 def picture_name(pixels: Pixels) -> str:
