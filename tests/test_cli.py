@@ -60,6 +60,14 @@ class TestLightness:
             "data fetch --help",
             "version",
             "schema",
+            "schema submission",
+            "schema board",
+            "submit --help",
+            "leaderboard --help",
+            "leaderboard validate --help",
+            "leaderboard build --help",
+            "leaderboard serve --help",
+            "leaderboard pin --help",
         ],
     )
     def test_light_commands_import_nothing_heavy(self, command: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,12 +15,14 @@ from vrbench.joining import join
 from vrbench.pairing import PairedTask
 from vrbench.records import MOST_UNSCORED, SCHEMA_VERSION, CheckpointRef, Record, Run, Source, load_run, unscored_note
 
+Kind = Literal["task", "suite"]
+
 
 class Row(Record):
     """Baseline against candidate on one task, or on the mean of a suite's tasks."""
 
     name: str = Field(description="Task or suite.")
-    kind: Literal["task", "suite"] = Field(description="Which of both.")
+    kind: Kind = Field(description="Which of both.")
     suite: str = Field(description="Suite of the task; the name itself for a suite.")
     tasks: tuple[str, ...] = Field(description="Tasks that the figure is a mean of.")
     metric: str = Field(description="Metric of the task; 'mean of tasks' for a suite.")
@@ -155,11 +157,11 @@ def compare(runs: Sequence[Run], baseline: Run, claims: Sequence[str] | None = N
 
 def _candidate(label: str, run: Run, baseline: Run, claims: Sequence[Claim], seed: int) -> Candidate:
     pairs = {t: pairing.pair_task(t, run, baseline, seed) for t in pairing.common_tasks(run, baseline)}
-    rows = {t: _row(t, "task", p.baseline.suite, {t: p}, seed) for t, p in pairs.items()}
+    rows = {t: row_of(t, "task", p.baseline.suite, {t: p}, seed) for t, p in pairs.items()}
     suites = dict.fromkeys(p.baseline.suite for p in pairs.values())
     spoken = {c.name: _members(c.name, baseline, list(pairs)) for c in claims}
     means = {
-        s: _row(s, "suite", s, {t: pairs[t] for t in _members(s, baseline, list(pairs))}, seed)
+        s: row_of(s, "suite", s, {t: pairs[t] for t in _members(s, baseline, list(pairs))}, seed)
         for s in dict.fromkeys([*suites, *spoken])
         if s not in rows and (s in suites or spoken[s])
     }
@@ -171,7 +173,7 @@ def _candidate(label: str, run: Run, baseline: Run, claims: Sequence[Claim], see
         tasks=_adjusted(list(rows.values())),
         suites=_adjusted([row for s, row in means.items() if s in suites or s in pools]),
         verdicts=tuple(
-            _verdict(c, (rows | means)[c.name], [pairs[t] for t in spoken[c.name]]) for c in claims if spoken[c.name]
+            verdict_of(c, (rows | means)[c.name], [pairs[t] for t in spoken[c.name]]) for c in claims if spoken[c.name]
         ),
     )
 
@@ -182,7 +184,18 @@ def _members(name: str, baseline: Run, tasks: Sequence[str]) -> list[str]:
     return [t for t in tasks if t == name or baseline.result(t).suite in suites]
 
 
-def _row(name: str, kind: Literal["task", "suite"], suite: str, pairs: dict[str, PairedTask], seed: int) -> Row:
+def row_of(
+    name: str, kind: Kind, suite: str, pairs: Mapping[str, PairedTask], seed: int = 0, tested: bool = True
+) -> Row:
+    """The figures of one task, or of the mean over several.
+
+    Args:
+        name: of the task or suite.
+        suite: of the task; the name itself for a suite.
+        pairs: task -> both runs on it, at least one.
+        seed: of the test.
+        tested: whether the hypothesis of no difference is tested; it takes longer than all else.
+    """
     used = {t: p for t, p in pairs.items() if (p.in_mean if kind == "suite" else p.counts is not None)}
     first = next(iter(pairs.values())).baseline
     known: dict[str, Any] = {
@@ -197,10 +210,16 @@ def _row(name: str, kind: Literal["task", "suite"], suite: str, pairs: dict[str,
     }
     if not used:
         return Row(status="error", error=_why_empty(pairs), **known)
-    return Row(**known, **_figures(list(used.values()), seed))
+    test = _test(list(used.values()), seed) if tested else {}
+    return Row(**known, **_figures(list(used.values())), **test)
 
 
-def _figures(pairs: Sequence[PairedTask], seed: int) -> dict[str, Any]:
+def _test(pairs: Sequence[PairedTask], seed: int) -> dict[str, Any]:
+    chance, test = stats.p_value([p.counts for p in pairs if p.counts is not None], seed)
+    return {"p": chance, "test": test}
+
+
+def _figures(pairs: Sequence[PairedTask]) -> dict[str, Any]:
     """The numbers of a row, from one task or from the mean over several."""
     counts = [p.counts for p in pairs if p.counts is not None]
     drawn = [p.drawn for p in pairs if p.drawn is not None]
@@ -209,7 +228,6 @@ def _figures(pairs: Sequence[PairedTask], seed: int) -> dict[str, Any]:
     below, above = (base, ours) if higher else (ours, base)
     retention = stats.retention_interval(drawn, higher) if below > 0 else None
     difference = stats.difference_interval(drawn)
-    chance, test = stats.p_value(counts, seed)
     return {
         "unit": counts[0].metric.kind,
         "n": sum(p.n for p in pairs),
@@ -222,12 +240,10 @@ def _figures(pairs: Sequence[PairedTask], seed: int) -> dict[str, Any]:
         "retention": 100.0 * above / below if below > 0 else None,
         "retention_low": retention[0] if retention else None,
         "retention_high": retention[1] if retention else None,
-        "p": chance,
-        "test": test,
     }
 
 
-def _row_note(kind: str, pairs: dict[str, PairedTask], used: dict[str, PairedTask]) -> str:
+def _row_note(kind: str, pairs: Mapping[str, PairedTask], used: Mapping[str, PairedTask]) -> str:
     if kind == "suite":
         ratio = [t for t, p in pairs.items() if p.counts is not None and t not in used]
         dead = [t for t, p in pairs.items() if p.counts is None]
@@ -245,7 +261,7 @@ def _row_note(kind: str, pairs: dict[str, PairedTask], used: dict[str, PairedTas
     return "; ".join(dict.fromkeys(said))
 
 
-def _why_empty(pairs: dict[str, PairedTask]) -> str:
+def _why_empty(pairs: Mapping[str, PairedTask]) -> str:
     said: list[str] = []
     for task, pair in pairs.items():
         for who, result in (("baseline", pair.baseline), ("candidate", pair.candidate)):
@@ -256,7 +272,8 @@ def _why_empty(pairs: dict[str, PairedTask]) -> str:
     return "; ".join(said) or "no task with a 0-100 score"
 
 
-def _verdict(claim: Claim, row: Row, pairs: Sequence[PairedTask]) -> Verdict:
+def verdict_of(claim: Claim, row: Row, pairs: Sequence[PairedTask]) -> Verdict:
+    """What a row says about a claim; `pairs` are the tasks that the claim speaks of."""
     dead = [p.baseline.task for p in pairs if p.counts is None]
     if dead or row.status == "error":
         reason = row.error or f"{', '.join(dead)} did not run through"

@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from vrbench import metrics
+from vrbench import results
 from vrbench.checkpoint import Checkpoint
 from vrbench.errors import VrbenchError
 from vrbench.plan import Job, Options, Plan, plan
-from vrbench.provenance import installed, provenance
-from vrbench.records import (
-    Run,
-    RunRecord,
-    Sample,
-    TaskResult,
-    load_run,
-    samples_text,
-    save_run,
-    unscored_note,
-)
-from vrbench.registry import TaskSpec
+from vrbench.provenance import provenance
+from vrbench.records import Run, RunRecord, Sample, TaskResult, load_run, save_run
 
 if TYPE_CHECKING:
     from vrbench.engine.answering import Answerer
     from vrbench.engine.features import FeatureCache
-    from vrbench.engine.harness import Outcome
 
 _log = logging.getLogger(__name__)
 
@@ -113,21 +101,21 @@ def _run(made: Plan, checkpoint: Checkpoint, features: FeatureCache) -> Run:
     started, start = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.perf_counter()
     options = made.options
     vlm = load_vlm(checkpoint, options.device, options.dtype)
-    results: list[TaskResult] = []
+    answered: list[TaskResult] = []
     samples: dict[str, tuple[Sample, ...]] = {}
     with AnswerStore(made.store(checkpoint), checkpoint.digest) as store:
         answerer = Answerer(vlm, store, options.batch_size, features, options.show_progress)
         for job in made.jobs:
             result, rows = _task(job, answerer, options, checkpoint.id)
-            results.append(result)
+            answered.append(result)
             if result.status == "ok":
                 samples[job.spec.id] = rows
     record = RunRecord(
-        status="error" if any(result.status == "error" for result in results) else "ok",
+        status="error" if any(result.status == "error" for result in answered) else "ok",
         checkpoint=checkpoint.ref(),
         settings=made.settings,
         inputs_digest=made.inputs_digest(checkpoint),
-        results=tuple(results),
+        results=tuple(answered),
         provenance=provenance(vlm, command=options.command, started=started, seconds=time.perf_counter() - start),
     )
     save_run(folder, record, samples)
@@ -150,73 +138,15 @@ def _task(job: Job, answerer: Answerer, options: Options, name: str) -> tuple[Ta
     from vrbench.engine import harness
 
     spec, before, start = job.spec, answerer.asked, time.perf_counter()
-    about: dict[str, Any] = {
-        "task": spec.id,
-        "suite": spec.suite,
-        "version": spec.version,
-        "metric": spec.metric,
-        "higher_is_better": spec.higher_is_better,
-        "chance": spec.chance,
-        "harness": f"{spec.harness} {installed(spec.harness)}",
-        "fewshot": spec.fewshot,
-        "data": job.origin,
-        "data_digest": job.digest,
-        "definition_digest": job.definition_digest,
-    }
+    about = results.of_task(job)
     try:
         outcome = harness.run(spec, job.parts, answerer, f"{name} {spec.id}")
-        about |= _scores(job, outcome, options.seed)
+        about |= results.of_outcome(job, outcome, options.seed)
     except Exception as error:
         _log.exception("task %s of %s died", spec.id, name)
         about |= {"status": "error", "error": f"{type(error).__name__}: {error}"}
         return TaskResult(**about, seconds=_since(start), asked=answerer.asked - before), ()
     return TaskResult(**about, seconds=_since(start), asked=answerer.asked - before), outcome.samples
-
-
-def _scores(job: Job, outcome: Outcome, seed: int) -> dict[str, Any]:
-    """What a result says of the scores: figures, counts, and what a reader must know of them."""
-    spec, samples = job.spec, outcome.samples
-    score = metrics.score(spec.metric, samples, seed)
-    groups = sorted({sample.group for sample in samples})
-    missing = spec.missing_groups(groups)
-    complete = len(samples) == job.available == spec.n and not missing
-    return {
-        "status": "ok",
-        "n": score.n,
-        "n_unscored": len(samples) - score.n,
-        "score": score,
-        "groups": metrics.score_groups(spec.metric, samples, seed) if len(groups) > 1 else {},
-        "complete": complete,
-        "note": _note(job, len(samples), len(samples) - score.n, missing),
-        "official": _official(spec, outcome, complete),
-        "samples_digest": hashlib.sha256(samples_text(samples).encode()).hexdigest(),
-    }
-
-
-def _note(job: Job, n: int, unscored: int, missing: Sequence[str]) -> str:
-    spec = job.spec
-    said = [told] if (told := unscored_note(unscored, n)) else []
-    if n != job.available:
-        said.append(f"{n} of {job.available} items, by --limit")
-    if job.available != spec.n:
-        said.append(f"{job.available} of the {spec.n} items of the full set are there")
-    if missing:
-        said.append(f"missing: {', '.join(missing)}, so there are no totals")
-    return "; ".join(said)
-
-
-def _official(spec: TaskSpec, outcome: Outcome, complete: bool) -> dict[str, float]:
-    """The harness's aggregates; MME's points of each subtask, and its totals only when nothing is missing.
-
-    Beside a circular figure stands the vanilla one, each rotation counted by itself.
-    """
-    if spec.metric == "circular":
-        vanilla = metrics.METRICS["vanilla"]
-        return {**outcome.official, "vanilla": float(vanilla.value(vanilla.statistics(outcome.samples).sum(0)))}
-    if spec.scorer != "mme":
-        return dict(outcome.official)
-    points = metrics.mme_points(outcome.samples)
-    return {**points, **outcome.official} if complete else points
 
 
 def _since(start: float) -> float:

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,6 +92,14 @@ class Job:
         """sha256 over what the task's definition says of prompt, examples, generation and scoring; not over data."""
         return digest_of(self.spec.model_dump(mode="json", include=set(ASKED)))
 
+    @property
+    def decides(self) -> dict[str, Any]:
+        """What of the task decides answers and scores: its definition, its items and its harness."""
+        told = self.spec.model_dump(mode="json", exclude=PROSE)
+        if self.spec.data.kind == "file":
+            del told["data"]["name"]  # where a file lies is no part of the task; its items are
+        return {"spec": told, "data": self.digest, "harness": f"{self.spec.harness} {installed(self.spec.harness)}"}
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -118,10 +126,7 @@ class Plan:
 
     def inputs_digest(self, of: checkpoint.Checkpoint) -> str:
         """sha256 over all that decides a checkpoint's answers and scores; not over batch size, device or folders."""
-        tasks = {job.spec.id: _definition(job) for job in self.jobs}
-        o = self.options
-        decides = {"checkpoint": of.digest, "tasks": tasks, "limit": o.limit, "seed": o.seed, "dtype": o.dtype}
-        return digest_of({"schema": SCHEMA_VERSION, **decides})
+        return inputs_digest(of.digest, {job.spec.id: job.decides for job in self.jobs}, self.settings)
 
     def folder(self, of: checkpoint.Checkpoint) -> Path:
         """Where a checkpoint's run is written."""
@@ -166,6 +171,18 @@ def plan(names: Sequence[str], tasks: str | Sequence[str], options: Options) -> 
     made = Plan(made.checkpoints, _jobs(specs, options), made.options)
     raise_all(_item_faults(made))
     return made
+
+
+def inputs_digest(checkpoint_digest: str, tasks: Mapping[str, Mapping[str, Any]], settings: Settings) -> str:
+    """sha256 over all that decides a checkpoint's answers and scores.
+
+    Args:
+        tasks: id -> `Job.decides`.
+        settings: of which limit, seed and dtype count.
+    """
+    decides: dict[str, Any] = {"checkpoint": checkpoint_digest, "tasks": tasks}
+    decides |= {"limit": settings.limit, "seed": settings.seed, "dtype": settings.dtype}
+    return digest_of({"schema": SCHEMA_VERSION, **decides})
 
 
 def _runnable(tasks: str | Sequence[str], options: Options, faults: list[str]) -> tuple[list[TaskSpec], list[TaskSpec]]:
@@ -233,14 +250,19 @@ def _jobs(specs: Sequence[TaskSpec], options: Options) -> tuple[Job, ...]:
     jobs, faults = [], []
     for spec in specs:
         try:
-            jobs.append(_job(spec, options))
+            jobs.append(job_of(spec, options))
         except VrbenchError as error:
             faults += sentences(error)
     raise_all(faults)
     return tuple(jobs)
 
 
-def _job(spec: TaskSpec, options: Options) -> Job:
+def job_of(spec: TaskSpec, options: Options) -> Job:
+    """One task with its items, loaded.
+
+    Raises:
+        VrbenchError: as `data.load`.
+    """
     from vrbench.engine.harness import used
 
     loaded = data.load(spec, options.data_root)
@@ -252,15 +274,6 @@ def _job(spec: TaskSpec, options: Options) -> Job:
     if spec.data.kind == "hub":
         origin += f", revision {data.revision(spec, located, loaded) or 'not recorded'}"
     return Job(spec, parts, available, origin, digest_of(digests), located)
-
-
-def _definition(job: Job) -> dict[str, Any]:
-    """What of a task decides answers and scores."""
-    told = job.spec.model_dump(mode="json", exclude=PROSE)
-    if job.spec.data.kind == "file":
-        del told["data"]["name"]  # where a file lies is no part of the task; its items are
-    harness = f"{job.spec.harness} {installed(job.spec.harness)}"
-    return {"spec": told, "data": job.digest, "harness": harness}
 
 
 def _chosen(options: Options) -> Options:

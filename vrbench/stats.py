@@ -188,6 +188,15 @@ def difference_interval(drawn: Sequence[Drawn]) -> Ends | None:
     return _ends(sum(parts[1:], parts[0]) / len(parts), share)
 
 
+def mean_interval(drawn: Sequence[Drawn]) -> Ends | None:
+    """95 % interval of the candidate's mean over tasks, by itself; none with a single cluster in a task."""
+    if min(d.clusters for d in drawn) < 2:
+        return None
+    parts = [d.candidate for d in drawn]
+    share = tail([float(p.var()) for p in parts], [d.clusters for d in drawn])
+    return _ends(sum(parts[1:], parts[0]) / len(parts), share)
+
+
 def retention_interval(drawn: Sequence[Drawn], higher_is_better: bool = True) -> Ends | None:
     """95 % interval of retention in percent: candidate's mean over tasks as a share of the baseline's.
 
@@ -215,7 +224,8 @@ def retention_interval(drawn: Sequence[Drawn], higher_is_better: bool = True) ->
 def _ends(values: Array, share: float) -> Ends:
     import numpy as np
 
-    return float(np.quantile(values, share)), float(np.quantile(values, 1.0 - share))
+    low, high = np.quantile(values, [share, 1.0 - share])
+    return float(low), float(high)
 
 
 def contributions(pair: Paired) -> Array:

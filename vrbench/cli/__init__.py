@@ -13,11 +13,14 @@ from vrbench.cache import cache_folder
 from vrbench.cli.checkpoints import convert, inspect, prune, restore
 from vrbench.cli.data import check, fetch
 from vrbench.cli.layers import layers
+from vrbench.cli.leaderboard import build, pin, serve
 from vrbench.cli.measuring import compare, run, schema, tasks, version
 from vrbench.cli.options import OURS, USERS
 from vrbench.cli.profile import profile
 from vrbench.cli.reproduce import reproduce
+from vrbench.cli.submit import submit
 from vrbench.cli.training import train
+from vrbench.cli.validating import validate
 from vrbench.errors import ManyFaults, VrbenchError
 
 COMMANDS: dict[Callable[..., None], str] = {
@@ -32,7 +35,8 @@ COMMANDS: dict[Callable[..., None], str] = {
     prune: "vrbench prune pocket/region --remove 2 --out checkpoints/region-pruned-2",
     restore: "vrbench restore pocket/full --layers 3-7 --from smollm2-135m-instruct --out full-3-7",
     reproduce: "vrbench reproduce all --dry-run; vrbench reproduce layers --seeds 1 --set steps=20 --limit 20",
-    schema: "vrbench schema > run.schema.json",
+    submit: "vrbench submit runs/region/fedcba9876543210 --baseline runs/full/0123456789abcdef --name my-lab/region",
+    schema: "vrbench schema submission > submission.schema.json",
     version: "vrbench version",
 }
 """Command -> the example that its help ends with."""
@@ -43,6 +47,14 @@ DATA_COMMANDS: dict[Callable[..., None], str] = {
 }
 """Those of `vrbench data`."""
 
+LEADERBOARD_COMMANDS: dict[Callable[..., None], str] = {
+    validate: "vrbench leaderboard validate; vrbench leaderboard validate --against origin/main --format markdown",
+    build: "vrbench leaderboard build --out site",
+    serve: "vrbench leaderboard serve --port 8000",
+    pin: "vrbench leaderboard pin pocket --run runs/full/0123456789abcdef --baseline vrbench/pocket-full",
+}
+"""Those of `vrbench leaderboard`."""
+
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
     help="What does a vision-language model whose LLM was made cheaper still see, and what can it still read?",
@@ -52,8 +64,13 @@ data_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Make a data root of the hub's sets, and see if it is whole.",
     epilog="Example: vrbench data fetch mme,text --to DATA && vrbench run --data-root DATA ...",
 )  # fmt: skip
+leaderboard_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Score submissions again, and make the board and its pages.",
+    epilog="Example: vrbench leaderboard validate && vrbench leaderboard build --out site",
+)  # fmt: skip
 app.add_typer(data_app, name="data")
-for group, commands in ((app, COMMANDS), (data_app, DATA_COMMANDS)):
+app.add_typer(leaderboard_app, name="leaderboard")
+for group, commands in ((app, COMMANDS), (data_app, DATA_COMMANDS), (leaderboard_app, LEADERBOARD_COMMANDS)):
     for command, example in commands.items():
         group.command(epilog=f"Example: {example}")(command)
 

@@ -128,13 +128,15 @@ def tasks(
     print(tabulate(catalogue.describe(specs, data_root), headers="keys", tablefmt="simple", disable_numparse=True))
 
 
-def schema() -> None:
-    """Print the JSON schema of run.json."""
-    import json
+def schema(
+    name: Annotated[
+        str, typer.Argument(help="run, sample, submission, board, leaderboard or comparison.", show_default=False)
+    ] = "run",
+) -> None:
+    """Print the JSON schema of a file: run.json, unless another is named."""
+    from vrbench.leaderboard.schemas import schema_text
 
-    from vrbench.records import RunRecord
-
-    print(json.dumps(RunRecord.model_json_schema(), indent=1))
+    print(schema_text(name), end="")
 
 
 def version() -> None:

@@ -8,34 +8,27 @@ import time, bootstrap and files; `benchmarks/parity.py` and the tests hold it a
 from __future__ import annotations
 
 import contextlib
-import copy
-import inspect
 import io
 import logging
-import math
 import random
-import tempfile
-from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vrbench import data, metrics
+from vrbench import data
+from vrbench.engine import aggregates
 from vrbench.engine.answering import Answerer
 from vrbench.engine.harness_tasks import adapter_of
 from vrbench.engine.harness_tasks import config_of as config_of
 from vrbench.engine.harness_tasks import task_of as task_of
 from vrbench.engine.scorers import SCORERS
-from vrbench.engine.scoring import Document
+from vrbench.engine.scoring import Document, Mark, copied
 from vrbench.errors import VrbenchError
 from vrbench.records import Sample
 from vrbench.registry import TaskSpec
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
-
-TOLERANCE = 1e-9
-"""Relative difference up to which our figure is the harness's."""
 
 TALKATIVE = ("lmms_eval", "utils", "en_utils")
 """Loggers of lmms-eval; the names of its tasks' modules are those that its YAML files give them."""
@@ -70,6 +63,54 @@ class Outcome:
     official: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A task with its requests, which can be answered and scored any number of times.
+
+    Attributes:
+        spec: the task.
+        parts: the items that are used.
+        tasks: the harness's task object of each part, its requests built.
+        documents: of each part, the rows that are scored and what each is within its task.
+        requests: of each part, the requests of each row.
+    """
+
+    spec: TaskSpec
+    parts: Sequence[Part]
+    tasks: Sequence[Any]
+    documents: Sequence[Sequence[tuple[data.Identity, Any]]]
+    requests: Sequence[Mapping[int, Sequence[Any]]]
+
+
+class Marking:
+    """How one document is scored: by the harness, every time anew."""
+
+    def metrics(self, task: Any, identity: data.Identity, doc: Any, responses: Sequence[Any]) -> Mapping[str, Any]:
+        """What the harness's `process_results` gives for filtered responses."""
+        random.seed(identity.id)  # what is drawn depends on the item alone: MMMU's guesses where no letter can be read
+        # A scorer may change the document it is given (TextVQA's does), so it gets a copy.
+        scored: Mapping[str, Any] = task.process_results(copied(doc), list(responses))
+        return scored
+
+    def mark(self, spec: TaskSpec, document: Document) -> Mark:
+        """What a sample keeps of a scored document."""
+        return SCORERS[spec.scorer].mark(document)
+
+
+def prepare(spec: TaskSpec, parts: Sequence[Part]) -> Prepared:
+    """Build a task's requests; nothing is asked.
+
+    Args:
+        parts: the items that are used, at least one.
+    """
+    with quiet():
+        tasks = [task_of(spec, part) for part in parts]
+        for task in tasks:
+            task.build_all_requests()
+        documents = [_documents(spec, part, task) for part, task in zip(parts, tasks, strict=True)]
+    return Prepared(spec, parts, tasks, documents, [requests_of(task) for task in tasks])
+
+
 def run(spec: TaskSpec, parts: Sequence[Part], answerer: Answerer, title: str = "") -> Outcome:
     """Run one task.
 
@@ -80,30 +121,42 @@ def run(spec: TaskSpec, parts: Sequence[Part], answerer: Answerer, title: str = 
     Raises:
         RuntimeError: our figure over the samples is not the harness's aggregate.
     """
-    adapter = adapter_of(spec)
-    with quiet():
-        tasks = [task_of(spec, part) for part in parts]
-        for task in tasks:
-            task.build_all_requests()
-    model = adapter.Model(answerer, title or spec.id)
-    model.task_dict = {task.config.task: task.dataset for task in tasks}
-    answer_all(model, [instance for task in tasks for instance in task.instances])
+    prepared = prepare(spec, parts)
+    model = adapter_of(spec).Model(answerer, title or spec.id)
+    model.task_dict = {task.config.task: task.dataset for task in prepared.tasks}
+    answer_all(model, [instance for task in prepared.tasks for instance in task.instances])
+    return score(prepared, model.prompt_digest)
+
+
+def score(prepared: Prepared, prompt_digest: Callable[[Any], str], marking: Marking | None = None) -> Outcome:
+    """Score a task whose requests are answered.
+
+    Args:
+        prompt_digest: request -> sha256 over what the model was shown.
+        marking: how each document is scored, if not plainly by the harness.
+
+    Raises:
+        RuntimeError: our figure over the samples is not the harness's aggregate.
+    """
+    spec, marking = prepared.spec, marking or Marking()
     samples: list[Sample] = []
-    aggregates: list[tuple[int, dict[str, float]]] = []
+    scored: list[tuple[int, dict[str, float]]] = []
     shown: list[tuple[int, dict[str, float]]] = []
-    with quiet():
-        for task, part in zip(tasks, parts, strict=True):
-            by_filter = _score(task, _identities(spec, part, task))
+    with quiet(), undrawn():
+        for number, task in enumerate(prepared.tasks):
+            by_filter = _score(prepared, number, marking)
             primary = _primary(spec, list(by_filter))
             documents = by_filter[primary]
-            samples += _samples(spec, documents, model)
-            figures = {name: _aggregate(task, scored) for name, scored in by_filter.items()}
-            aggregates.append((len(documents), figures[primary]))
-            shown.append((len(documents), _named(figures)))
-    outcome = Outcome(tuple(samples), _official(adapter, [part.config for part in parts], shown))
+            marks = [marking.mark(spec, document) for document in documents]
+            samples += _samples(documents, marks, prepared.requests[number], prompt_digest)
+            figures = {name: aggregates.aggregate(task, found) for name, found in by_filter.items()}
+            scored.append((len(documents), figures[primary]))
+            shown.append((len(documents), aggregates.named(figures)))
+    configs = [part.config for part in prepared.parts]
+    outcome = Outcome(tuple(samples), aggregates.official(adapter_of(spec), configs, shown))
     if SCORERS[spec.scorer].check == "mme":
-        aggregates[0][1]["subtasks"] = len({sample.group for sample in samples})
-    _check(spec, outcome, aggregates)
+        scored[0][1]["subtasks"] = len({sample.group for sample in samples})
+    aggregates.check(spec, samples, scored)
     return outcome
 
 
@@ -130,33 +183,26 @@ def documents_of(task: Any) -> Any:
     return getattr(task, "eval_docs_no_media", None) or task.eval_docs
 
 
-def _identities(spec: TaskSpec, part: Part, task: Any) -> list[data.Identity]:
+def _documents(spec: TaskSpec, part: Part, task: Any) -> list[tuple[data.Identity, Any]]:
     return [
-        data.identify(spec, doc, part.config, position)
+        (data.identify(spec, doc, part.config, position), doc)
         for position, doc in zip(part.positions, documents_of(task), strict=True)
     ]
 
 
-def _score(task: Any, identities: Sequence[data.Identity]) -> dict[str, list[Document]]:
+def _score(prepared: Prepared, number: int, marking: Marking) -> dict[str, list[Document]]:
     """Filter the answers and score each document under each of the task's filters, as the harness's evaluator does."""
+    task = prepared.tasks[number]
     task.apply_filters()
-    requests = requests_of(task)
-    docs = list(zip(identities, documents_of(task), strict=True))
-    return {name: _filtered(task, docs, requests, name) for name in task.instances[0].filtered_resps}
+    return {name: list(_filtered(prepared, number, name, marking)) for name in task.instances[0].filtered_resps}
 
 
-def _filtered(
-    task: Any, docs: Sequence[tuple[data.Identity, Any]], requests: Mapping[int, list[Any]], name: str
-) -> list[Document]:
-    """The documents as they are scored under one filter."""
-    documents = []
-    for number, (identity, doc) in enumerate(docs):
-        responses = [instance.filtered_resps[name] for instance in requests[number]]
-        # A scorer may change the document it is given (TextVQA's does), so it gets a copy.
-        with drawing(identity.id):
-            scored = task.process_results(copy.deepcopy(doc), list(responses))
-        documents.append(Document(task, doc, responses, scored, identity))
-    return documents
+def _filtered(prepared: Prepared, number: int, name: str, marking: Marking) -> Iterator[Document]:
+    """The documents of one part as they are scored under one filter."""
+    task, requests = prepared.tasks[number], prepared.requests[number]
+    for row, (identity, doc) in enumerate(prepared.documents[number]):
+        responses = [instance.filtered_resps[name] for instance in requests[row]]
+        yield Document(task, doc, responses, marking.metrics(task, identity, doc, responses), identity)
 
 
 def _primary(spec: TaskSpec, filters: Sequence[str]) -> str:
@@ -166,48 +212,24 @@ def _primary(spec: TaskSpec, filters: Sequence[str]) -> str:
     return spec.filter or filters[0]
 
 
-def _named(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Filter -> metric -> figure, as one mapping; named "metric,filter" as the harnesses do where filters are many."""
-    several = len(figures) > 1
-    return {
-        f"{metric},{name}" if several else metric: value
-        for name, found in figures.items()
-        for metric, value in found.items()
-    }
-
-
-def _aggregate(task: Any, documents: Sequence[Document]) -> dict[str, float]:
-    """The harness's aggregates by metric."""
-    values: dict[str, list[Any]] = {}
-    for document in documents:
-        for name, value in document.metrics.items():
-            values.setdefault(name, []).append(value)
-    found = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for name, function in task.aggregation().items():
-            if name in values:
-                takes_args = "args" in inspect.signature(function).parameters
-                more = {"args": Namespace(output_path=folder)} if takes_args else {}  # it may write a report there
-                found[name] = float(function(values[name], **more))
-    return found
-
-
 @contextlib.contextmanager
-def drawing(seed: str) -> Iterator[None]:
-    """What a scorer draws at random depends on the item alone: MMMU's guesses where no letter can be read."""
+def undrawn() -> Iterator[None]:
+    """What is drawn at random within changes nothing of what is drawn afterwards."""
     state = random.getstate()
-    random.seed(seed)
     try:
         yield
     finally:
         random.setstate(state)
 
 
-def _samples(spec: TaskSpec, documents: Sequence[Document], model: Any) -> Iterator[Sample]:
-    scorer = SCORERS[spec.scorer]
-    asked = requests_of(documents[0].task)
-    for number, document in enumerate(documents):
-        identity, mark = document.identity, scorer.mark(document)
+def _samples(
+    documents: Sequence[Document],
+    marks: Sequence[Mark],
+    requests: Mapping[int, Sequence[Any]],
+    prompt_digest: Callable[[Any], str],
+) -> Iterator[Sample]:
+    for row, (document, mark) in enumerate(zip(documents, marks, strict=True)):
+        identity, asked = document.identity, requests[row]
         yield Sample(
             id=identity.id,
             cluster=identity.cluster,
@@ -218,38 +240,10 @@ def _samples(spec: TaskSpec, documents: Sequence[Document], model: Any) -> Itera
             answer=mark.answer,
             target=mark.target,
             loglikelihoods=mark.loglikelihoods,
-            responses=tuple(instance.resps[0] for instance in asked[number]),
-            prompt_digest=model.prompt_digest(asked[number][0]),
+            responses=tuple(instance.resps[0] for instance in asked),
+            prompt_digest=prompt_digest(asked[0]),
             unscored=mark.unscored,
         )
-
-
-def _official(
-    adapter: Any, configs: Sequence[str], aggregates: Sequence[tuple[int, Mapping[str, float]]]
-) -> dict[str, float]:
-    """Each config's figures, and before them those of the whole where the harness has a group for it."""
-    if len(configs) == 1:
-        return dict(aggregates[0][1])
-    each = {
-        f"{config}/{name}": value
-        for config, (_, found) in zip(configs, aggregates, strict=True)
-        for name, value in found.items()
-    }
-    return {**adapter.group_figures(aggregates), **each}
-
-
-def _check(spec: TaskSpec, outcome: Outcome, aggregates: Sequence[tuple[int, Mapping[str, float]]]) -> None:
-    """Our figure must be the harness's own; with unscored items it cannot be, since the harness calls them wrong."""
-    if any(sample.unscored for sample in outcome.samples):
-        return
-    scorer = SCORERS[spec.scorer]
-    metric = metrics.METRICS[scorer.check]
-    ours = float(metric.value(metric.statistics(outcome.samples).sum(0)))
-    theirs = scorer.official(aggregates)
-    if scorer.decimals is not None:
-        ours = 100 * round(ours / 100, scorer.decimals)
-    if not math.isclose(ours, theirs, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
-        raise RuntimeError(f"task {spec.id}: {scorer.check} is {ours!r}, but {spec.harness} says {theirs!r}")
 
 
 @contextlib.contextmanager

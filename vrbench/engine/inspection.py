@@ -199,7 +199,7 @@ def _picture_fault(task: Any, row: Mapping[str, Any], held: Mapping[str, Any]) -
 def _scoring_fault(task: Any, row: Mapping[str, Any]) -> str:
     """Whether the harness can score an answer to an item at all; tried with an empty one."""
     try:
-        with harness.drawing(""):
+        with harness.undrawn():
             task.process_results(copy.deepcopy(row), [""])
     except Exception as error:  # as above
         return f"the harness cannot score an answer to it ({_line(error)})"

@@ -71,6 +71,11 @@ def group_figures(parts: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str,
     }
 
 
+def prompt_digest_of(instance: Instance) -> str:
+    """sha256 over what any model is shown: lm-eval's prompts are the same for all."""
+    return digest_of([arg for arg in instance.args if isinstance(arg, str)])
+
+
 class Model(TemplateLM):
     """A model for lm-eval. Contexts and continuations become tokens as in lm-eval's `HFLM`."""
 
@@ -138,7 +143,7 @@ class Model(TemplateLM):
 
     def prompt_digest(self, instance: Instance) -> str:
         """sha256 over what the model was shown."""
-        return digest_of([arg for arg in instance.args if isinstance(arg, str)])
+        return prompt_digest_of(instance)
 
     def _fitted(self, context: Sequence[int], continuation: Sequence[int]) -> LogLikelihood:
         """What does not fit into the context length is cut off in front."""

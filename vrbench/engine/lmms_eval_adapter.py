@@ -78,6 +78,10 @@ def group_figures(parts: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str,
     return {}
 
 
+def prompt_digest_of(instance: Instance) -> None:
+    """None: the text around question and pictures is the checkpoint's own chat template."""
+
+
 class Model(lmms):
     """A model for lmms-eval. Prompts are those of lmms-eval's `llava_hf`."""
 

@@ -41,7 +41,7 @@ NUMBER_FORMS = tuple(
         rf" (?:are|was) ({NUMBER})",
         rf" were ({NUMBER})",
         rf" ({FIGURES} [AP]\.M\.)",  # 7:25 P.M.
-        rf"({NUMBER})",
+        rf"(?<![-\d$.,/:])({NUMBER})",  # from where a run of such signs begins, so that a long one is read once
     )
 )
 """Where the answer of a question without options is looked for; of the first form that is there, the last place."""

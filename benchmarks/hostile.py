@@ -1,0 +1,123 @@
+"""How every parser that reads a stranger's file takes 10,000 hostile cases, and how small files that would grow large.
+
+    python -m benchmarks.hostile [--cases 10000] [--seed 0] [--only run,samples]
+
+The cases and what must hold of them are those of `tests/leaderboard/hostile/parsers.py`; the tests try a few of each.
+Each parser runs in a process of its own that may have 1 GiB of address space; the bombs run in one that may have less.
+A case that fails is told and put down nowhere: keep it in tests/leaderboard/hostile/corpus. Writes
+benchmarks/results/hostile.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, given, seed, settings
+from tabulate import tabulate
+
+from tests.leaderboard.hostile.bombs import MEMORY
+from tests.leaderboard.hostile.parsers import PARSERS, READ, REFUSED
+from vrbench.provenance import _processor
+
+REPORT = Path(__file__).parent / "results" / "hostile.md"
+SPACE = 2**30
+SECONDS = 1800
+
+
+def cases_of(name: str, cases: int, start: int) -> dict[str, Any]:
+    """Try so many cases of one parser in this process; raises at the first that fails, with the smallest like it."""
+    resource.setrlimit(resource.RLIMIT_AS, (SPACE, SPACE))
+    parser, seen = PARSERS[name], Counter[str]()
+    at_first = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    @seed(start)
+    @settings(max_examples=cases, deadline=None, database=None, suppress_health_check=[*HealthCheck])
+    @given(parser.cases)
+    def each(case: Any) -> None:
+        seen[parser.check(case)] += 1
+
+    began = time.perf_counter()
+    each()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "parser": name, "cases": seen.total(), "read": seen[READ], "refused": seen[REFUSED],
+        "seconds": round(time.perf_counter() - began, 1), "MiB at first": at_first // 1024, "MiB at peak": peak // 1024,
+    }  # fmt: skip
+
+
+def in_a_process(*arguments: str) -> list[dict[str, Any]]:
+    """The JSON lines that a module of this project prints in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments], capture_output=True, text=True, timeout=SECONDS, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    if done.returncode:
+        raise SystemExit(f"{' '.join(arguments)} failed:\n{done.stderr[-4000:]}")
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def report(parsers: list[dict[str, Any]], bombs: list[dict[str, Any]], command: str) -> str:
+    """The result file."""
+    table = [{**bomb, "told": (bomb["told"] or ["read"])[0].partition("' ")[2][:80] or "read"} for bomb in bombs]
+    rows = [[b["name"], b["told"], b["seconds"]] for b in table]
+    day = datetime.now(timezone.utc).date()
+    return "\n".join(
+        [
+            "# Hostile input",
+            "",
+            f"{_processor()}, one process each, {day}. Every case was read as it says, or refused in harmless words.",
+            "",
+            tabulate(parsers, headers="keys", tablefmt="github"),
+            "",
+            "MiB at first: what the process took before the first case (Python, the libraries and hypothesis).",
+            "",
+            f"## Small files that would grow large or slow ({len(bombs)})",
+            "",
+            f"In one process of at most {MEMORY // 2**20} MiB of address space; "
+            f"{max(b['mebibytes'] for b in bombs)} MiB of memory at the peak.",
+            "",
+            tabulate(rows, headers=["file", "what is said of it", "seconds"], tablefmt="github"),
+            "",
+            f"`{command}`",
+            "",
+        ]
+    )
+
+
+def main() -> None:
+    """Parse, run every parser's cases in a process of its own, write the report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default=",".join(PARSERS), help="parsers, separated by commas")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    given_ = parser.parse_args()
+    if given_.one:
+        print(json.dumps(cases_of(given_.one, given_.cases, given_.seed)))
+        return
+    rows = []
+    for name in given_.only.split(","):
+        rows += in_a_process(
+            "benchmarks.hostile", "--one", name, "--cases", str(given_.cases), "--seed", str(given_.seed)
+        )
+        print(rows[-1], flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        bombs = in_a_process("tests.leaderboard.hostile.bombs", folder)
+    if given_.only == ",".join(PARSERS):
+        command = f"python -m benchmarks.hostile --cases {given_.cases} --seed {given_.seed}"
+        REPORT.write_text(report(rows, bombs, command), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

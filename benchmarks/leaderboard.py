@@ -1,0 +1,156 @@
+"""How long a board of 200 made-up submissions over 10 tasks of 1,000 samples takes to be scored again, and how sure.
+
+    python -m benchmarks.leaderboard [--submissions 200] [--items 1000] [--jobs 2] [--folder DIR]
+
+The answers are drawn at random (tests/leaderboard/made.py); tasks, scoring, records and files are the real ones. The
+board is made first, which is not timed, or taken from --folder if it is there. Then `vrbench leaderboard validate` runs
+in a process of its own: once with a leaderboard.json to write, once more with that to be held to, and once with one
+score changed in one submission. Writes benchmarks/results/leaderboard.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import multiprocessing
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from datetime import datetime, timezone
+from pathlib import Path
+
+from tabulate import tabulate
+
+from tests.leaderboard.forging import Forged
+from tests.leaderboard.made import BOARD, KINDS, Made, Started, start_board
+from vrbench.provenance import _processor, commit_of
+
+REPORT = Path(__file__).parent / "results" / "leaderboard.md"
+TARGET = 120.0
+"""Seconds that validating may take on two cores."""
+
+_started: Started | None = None
+"""Set before processes are forked that make submissions."""
+
+
+def make(folder: Path, submissions: int, items: int, jobs: int) -> Made:
+    """The board in a folder, made unless it is there."""
+    global _started
+    if not (folder / "whole").exists():
+        _started = start_board(folder, items, tuple(KINDS))
+        with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as pool:
+            list(pool.map(_add, range(1, submissions)))
+        (folder / "whole").touch()
+    found = sorted((folder / "boards" / BOARD / "submissions").glob("*/*"))
+    return Made(folder / "boards", folder / "tasks", tuple(found))
+
+
+def _add(number: int) -> None:
+    assert _started is not None
+    _started.add("tiny", number)
+
+
+def validate(made: Made, jobs: int, *options: str) -> tuple[float, float, str, int]:
+    """Seconds of wall, seconds of processors, the last line printed, and the exit code."""
+    command = [sys.executable, "-m", "vrbench", "leaderboard", "validate", str(made.root), "--jobs", str(jobs)]
+    command += ["--include-path", str(made.tasks), *options]
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode not in (0, 2):
+        raise SystemExit(done.stderr)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return wall, spent, done.stdout.strip(), done.returncode
+
+
+def falsify(made: Made, folder: Path) -> None:
+    """Put a copy of the second submission, with one score changed, in the place of the first one."""
+    number = next(i for i, place in enumerate(made.submissions) if "full" not in str(place))
+    forged = Forged(made, number, folder)
+    place = forged.found("made_words", lambda sample: sample.score == 0)
+    forged.sample("made_words", place, score=1.0)
+    target = made.submissions[number]
+    for file in forged.folder.rglob("*"):
+        if file.is_file():
+            (target / file.relative_to(forged.folder)).write_bytes(file.read_bytes())
+
+
+def steps(made: Made, jobs: int) -> list[dict[str, object]]:
+    """What is validated, and what that takes and says."""
+    rows: list[dict[str, object]] = []
+    file = made.board / "leaderboard.json"
+    file.unlink(missing_ok=True)
+
+    def row(what: str, *options: str) -> None:
+        wall, spent, said, code = validate(made, jobs, *options)
+        lines = said.splitlines()
+        summary = next(line for line in reversed(lines) if "scored again" in line)
+        told = [line.strip() for line in lines if line.startswith("  - ")]
+        load = os.getloadavg()[0]
+        rows.append({"validating": what, "wall s": round(wall, 1), "processor s": round(spent, 1),
+                     "load after": round(load, 1), "exit": code, "said": " ".join([summary, *told])[:300]})  # fmt: skip
+
+    row("every submission, leaderboard.json written", "--write")
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    row("every submission, held to leaderboard.json", "--write")
+    if hashlib.sha256(file.read_bytes()).hexdigest() != digest:
+        raise SystemExit("leaderboard.json has other bytes the second time")
+    with tempfile.TemporaryDirectory() as folder:
+        kept = {path: path.read_bytes() for path in made.board.rglob("*") if path.is_file()}
+        try:
+            falsify(made, Path(folder))
+            row("one score changed in one submission")
+        finally:
+            for path, content in kept.items():
+                if path.read_bytes() != content:
+                    path.write_bytes(content)
+    return rows
+
+
+def report(made: Made, rows: Sequence[dict[str, object]], args: argparse.Namespace) -> str:
+    """The result file."""
+    commit, _ = commit_of(Path(__file__).resolve().parent.parent)
+    bytes_ = sum(path.stat().st_size for path in made.board.rglob("*.gz"))
+    first = float(str(rows[0]["wall s"]))
+    verdict = "within" if first < TARGET else "NOT within"
+    return f"""# Scoring a board again
+
+`python -m benchmarks.leaderboard --submissions {args.submissions} --items {args.items} --jobs {args.jobs}`,
+{datetime.now(timezone.utc).date()}, {_processor()}, {args.jobs} processes, Python {platform.python_version()}, commit
+{commit[:7]}. {len(made.submissions)} made-up submissions over {len(KINDS)} tasks of {args.items:,} samples each
+({len(made.submissions) * len(KINDS) * args.items:,} answers, {bytes_ / 2**20:.0f} MiB compressed), with the scorers of
+MME, MMBench, SEED, TextVQA, exact match, multiple choice and perplexity. The first takes {first:.0f} s, {verdict}
+{TARGET:.0f} s; leaderboard.json has the same bytes the second time. "load after" is the load average: above
+{args.jobs}, other work shared the processors.
+
+{tabulate(rows, headers="keys", tablefmt="github")}
+"""
+
+
+def main() -> None:
+    """Make the board, validate it, write the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--submissions", type=int, default=200)
+    parser.add_argument("--items", type=int, default=1000, help="samples a task, a multiple of 8")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--folder", type=Path, help="where the board is or shall be kept")
+    args = parser.parse_args()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    with tempfile.TemporaryDirectory() as temporary:
+        began = time.perf_counter()
+        made = make(args.folder or Path(temporary), args.submissions, args.items, args.jobs)
+        print(f"{len(made.submissions)} submissions, made in {time.perf_counter() - began:.0f} s", flush=True)
+        text = report(made, steps(made, args.jobs), args)
+    print(text)
+    if (args.submissions, args.items) == (200, 1000):
+        REPORT.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""`vrbench leaderboard build` and `serve`: pages are made, shown to this machine, and the program ends when told."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from urllib.request import urlopen
+
+from typer.testing import CliRunner
+
+from tests.test_cli import MAIN
+from vrbench import cli
+
+ROOT = Path(__file__).parents[2]
+BOARDS = ROOT / "leaderboards"
+
+
+def test_build_says_what_to_open(tmp_path: Path) -> None:
+    out = tmp_path / "site"
+    done = CliRunner().invoke(cli.app, ["leaderboard", "build", "--out", str(out), "--boards", str(BOARDS)])
+    assert (done.exit_code, done.stdout) == (0, f"open {out / 'index.html'}\n")
+    assert "Pocket" in (out / "index.html").read_text(encoding="utf-8")
+
+
+def test_serve_shows_the_pages_until_it_is_interrupted() -> None:
+    words = ["leaderboard", "serve", "--no-browser", "--boards", str(BOARDS)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    program = subprocess.Popen(
+        [sys.executable, "-c", MAIN, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    try:
+        assert program.stdout is not None
+        said = program.stdout.readline()
+        assert said.startswith("serving http://127.0.0.1:")
+        with urlopen(said.split()[1].rstrip(";"), timeout=20) as page:
+            assert b"Pocket" in page.read()
+        program.send_signal(signal.SIGINT)
+        assert program.wait(timeout=20) == 0
+        assert program.stderr is not None
+        assert program.stderr.read() == ""
+    finally:
+        program.kill()
+        program.communicate()

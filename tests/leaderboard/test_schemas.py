@@ -1,0 +1,78 @@
+"""The JSON Schemas that are published are those of the records as they are now."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from vrbench.errors import VrbenchError
+from vrbench.leaderboard.schemas import DIALECT, SCHEMAS, schema_text, write_schemas
+
+ROOT = Path(__file__).parents[2] / "leaderboards"
+PUBLISHED = ROOT / "schemas"
+
+
+def test_the_published_schemas_are_these(tmp_path: Path) -> None:
+    made = {file.name: file.read_text(encoding="utf-8") for file in write_schemas(tmp_path)}
+    published = {file.name: file.read_text(encoding="utf-8") for file in PUBLISHED.iterdir()}
+    assert made == published, "vrbench schema NAME > leaderboards/schemas/NAME.schema.json"
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_a_schema_says_what_every_field_means(name: str) -> None:
+    schema = json.loads(schema_text(name))
+    assert schema["$schema"] == DIALECT
+    kinds = [schema, *schema.get("$defs", {}).values()]
+    silent = [f"{kind['title']}.{field}" for kind in kinds for field, told in kind["properties"].items()
+              if not told.get("description")]  # fmt: skip
+    assert silent == []
+    assert all(kind["additionalProperties"] is False for kind in kinds)
+
+
+def test_an_unknown_schema_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(VrbenchError, match="there is no schema 'runs'; there are run, sample, submission"):
+        schema_text("runs")
+
+
+def command(*words: str) -> subprocess.CompletedProcess[str]:
+    code = "from vrbench.cli import main; main()"
+    return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+
+
+def test_the_command_prints_them_and_run_json_s_by_default() -> None:
+    assert command("schema").stdout == schema_text("run")
+    assert command("schema", "submission").stdout == schema_text("submission")
+    wrong = command("schema", "nothing")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+
+
+def instances(name: str) -> list[Any]:
+    """What lies in the repository of one kind."""
+    if name == "board":
+        return [yaml.safe_load(file.read_text()) for file in ROOT.glob("*/board.yaml")]
+    if name == "sample":
+        lines = [file.read_text().splitlines()[0] for file in ROOT.glob("pocket/runs/*/*/samples/*.jsonl")]
+        return [json.loads(line) for line in lines]
+    places = {
+        "run": "pocket/runs/*/*/run.json", "submission": "*/submissions/*/*/submission.json",
+        "leaderboard": "*/leaderboard.json", "comparison": "pocket/report/comparison.json",
+    }  # fmt: skip
+    return [json.loads(file.read_text()) for file in ROOT.glob(places[name])]
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_what_lies_in_the_repository_is_valid_by_them(name: str) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    validator = jsonschema.Draft202012Validator(json.loads(schema_text(name)))
+    validator.check_schema(validator.schema)
+    found = instances(name)
+    assert found or name in ("submission", "leaderboard")
+    for instance in found:
+        assert [error.message for error in validator.iter_errors(instance)] == []
+        assert not validator.is_valid(instance | {"no such field": 1})

@@ -1,0 +1,165 @@
+"""Words, small drawings, plots and vendored scripts of the site."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from vrbench.claims import parse
+from vrbench.errors import VrbenchError
+from vrbench.layers import LayerSet
+from vrbench.leaderboard.site import drawn, layout, plots, vendored, wording
+from vrbench.leaderboard.standing import Cost, Figure, Mean, Rank, Region, Standing, Status
+from vrbench.report import drawing
+
+
+def row(name: str, kept: tuple[float, float, float], tuned: str = "0-2", removed: str = "none") -> Standing:
+    value, low, high = kept
+    mean = Mean(tasks=("a",), n=10, score=Figure(value=value / 2), retention=Figure(value=value, low=low, high=high))
+    first, second = (LayerSet.parse(text, 12) for text in (tuned, removed))
+    region = Region(
+        depth=12, tuning="lora", tuned=tuned, tuned_share=first.share, removed=removed, removed_share=second.share,
+        healed=False,
+    )  # fmt: skip
+    return Standing(
+        org="lab", name=name, revision="0" * 16, family="f", baseline="lab/base@" + "1" * 16, is_baseline=False,
+        checkpoint=name, digest="0" * 64, dtype="float32", submitted="2026-01-01", region=region, cost=Cost(),
+        visual=mean, text=mean, verdicts=(), tasks=(), status=Status(kind="rescored", by="x", date="2026-01-01"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(None, "–"), (0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (208, "3 min 28 s"), (3599.7, "1 h 00 min"),
+     (3600, "1 h 00 min"), (7530, "2 h 06 min"), (3_600_000, "1,000 h 00 min")],
+)  # fmt: skip
+def test_durations(seconds: float | None, said: str) -> None:
+    assert wording.duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("rate", "said"), [(None, "–"), (0.123, "0.12"), (9.96, "10.0"), (488.2, "488"), (1e4, "10,000")]
+)
+def test_speeds(rate: float | None, said: str) -> None:
+    assert wording.speed(rate) == said
+
+
+def test_ranks_are_ranges_where_they_are_tied() -> None:
+    assert wording.span(Rank(best=2, worst=4)) == "2–4" and wording.span(Rank(best=3, worst=3)) == "3"
+    assert wording.span_words(Rank(best=2, worst=4)) == "rank 2 to 4, tied" and wording.span(None) == "–"
+
+
+def test_figures_and_their_ends() -> None:
+    figure = Figure(value=-0.04, low=-1.25, high=1.24)
+    assert wording.value(figure, signed=True) == "0.0" and wording.ends(figure, signed=True) == "[−1.2, +1.2]"
+    assert wording.value(Figure(value=355.591), "perplexity") == "355.59"
+    assert wording.value(Figure(value=None)) == "–" and wording.ends(Figure(value=1.0)) == ""
+
+
+def test_claims_are_said_with_their_unit() -> None:
+    assert wording.claim(parse("visual>=99%")) == "visual ≥ 99 %"
+    assert wording.claim(parse("text>=-1")) == "text ≥ −1 pt"
+
+
+def test_a_scale_holds_all_ends_and_its_mark() -> None:
+    scale = drawn.scale_of([Figure(value=50, low=40, high=60), None, Figure(value=None)], 100.0)
+    assert (scale.low, scale.high) == (40, 100)
+    assert scale.x(40) < scale.x(50) < scale.x(60) < scale.x(100)
+    assert 0 <= scale.x(-1e9) == scale.x(40) and scale.x(1e9) == scale.x(100) <= drawn.WIDTH
+    assert drawn.scale_of([]).x(0.5) == drawn.WIDTH / 2
+    one = drawn.scale_of([Figure(value=5.0)])
+    assert 0 <= one.x(5.0) <= drawn.WIDTH
+
+
+def test_a_bar_is_drawn_where_its_interval_lies() -> None:
+    scale = drawn.Scale(0, 100, 50.0)
+    bar = drawn.interval_bar(Figure(value=75, low=70, high=80), scale)
+    left, right = map(float, re.search(r'bar-ends" d="M([\d.]+) [\d.]+H([\d.]+)"', bar).groups())  # type: ignore[union-attr]
+    assert (left, right) == (scale.x(70), scale.x(80))
+    assert f'cx="{scale.x(75)}"' in bar and f"M{scale.x(50)} 0V" in bar
+    assert "bar-dot" not in drawn.interval_bar(None, scale) and "bar-ends" not in drawn.interval_bar(
+        Figure(value=1.0), scale
+    )
+
+
+def test_a_strip_has_a_cell_for_every_layer() -> None:
+    strip = drawn.layer_strip(LayerSet.parse("0-2,11", 12), LayerSet.parse("4,11", 12))
+    shapes = {name: re.findall(r"M(\d+) ", path) for name, path in re.findall(r'strip-(\w+)" d="([^"]*)"', strip)}
+    wide = drawn.CELL + drawn.GAP
+    assert shapes["tuned"] == [str(wide * i) for i in (0, 1, 2, 11)]
+    assert shapes["removed"] == [str(wide * i) for i in (4, 11)]
+    assert len(shapes["kept"]) == 12 - 5
+
+
+def test_the_key_has_a_marker_for_each_of_the_plots() -> None:
+    assert len(drawn.MARKERS) == len(drawing.MARKERS) == len(drawing.COLOURS)
+
+
+def test_a_plot_has_no_style_of_its_own_and_one_link_a_row() -> None:
+    rows = [row("one", (90, 80, 95)), row('<b>&"two', (70, 60, 75), removed="11"), row("three", (100, 99, 101), "all")]
+    found = plots.plots_of(rows, lambda r: f"{r.name}.html")
+    assert [plot.name for plot, _ in found] == ["plot-both", "plot-visual", "plot-text"]
+    ids: list[str] = []
+    for plot, picture in found:
+        root = ElementTree.fromstring(picture)
+        names = [element.tag.rpartition("}")[2] for element in root.iter()]
+        assert "style" not in names and "metadata" not in names and "image" not in names
+        assert not [e for e in root.iter() if "style" in e.attrib]
+        links = [e for e in root.iter() if e.tag.endswith("}a")]
+        assert [link.get("href") for link in links] == [f"{r.name}.html" for r in rows]
+        assert "visual 90.0 [80.0, 95.0] %" in (links[0][0].text or "") and "3 of 12 layers" in (links[0][0].text or "")
+        assert root.get("aria-labelledby") == f"{plot.name}-title"
+        used = {e.get("href", "")[1:] for e in root.iter() if e.tag.endswith("}use")}
+        mine = [e.get("id", "") for e in root.iter() if "id" in e.attrib]
+        assert used <= set(mine)
+        ids += mine
+    assert len(ids) == len(set(ids))
+
+
+def test_a_row_with_layers_removed_is_hollow() -> None:
+    (_, picture), *_ = plots.plots_of([row("whole", (90, 80, 95)), row("cut", (70, 60, 75), removed="11")], str)
+    whole, cut = (link for link in ElementTree.fromstring(picture).iter() if link.tag.endswith("}a"))
+    assert "#ffffff" in {path.get("fill") for path in cut} and "#ffffff" not in {path.get("fill") for path in whole}
+
+
+def test_a_board_without_text_tasks_has_the_plot_of_what_is_seen_alone() -> None:
+    seeing = [row("one", (90, 80, 95)).model_copy(update={"text": None})]
+    assert [plot.name for plot, _ in plots.plots_of(seeing, str)] == ["plot-visual"]
+
+
+def test_addresses_are_relative() -> None:
+    assert layout.relative("index.html", "b/index.html") == "b/index.html"
+    assert layout.relative("b/x__y/0/index.html", "_assets/style.css") == "../../../_assets/style.css"
+
+
+def test_datatables_comes_as_a_script_with_its_licences() -> None:
+    files = vendored.files()
+    script = files["datatables.js"]
+    assert "window.DataTable=" in script and not re.search(r"export\s*\{", script)
+    assert "datatables.net/license" in script and "MIT License" in files["datatables.LICENSE.txt"]
+
+
+def test_a_bundle_of_another_build_is_refused() -> None:
+    assert "window.DataTable=fe;" in vendored.classic_script("let fe=1;export{a as jQuery,fe as default};", "x 1")
+    for other in ("let a;", "export{a as b};", "export{a as default};export{b as c};"):
+        with pytest.raises(VrbenchError, match="another version"):
+            vendored.classic_script(other, "x 1")
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(vendored, "distribution", missing)
+    with pytest.raises(VrbenchError, match="pip install itables"):
+        vendored.files()
+
+
+def test_no_page_element_of_the_templates_bypasses_the_escaping() -> None:
+    templates = Path(layout.__file__).with_name("templates")
+    for file in sorted(templates.glob("*.j2")):
+        assert not re.search(r"\|\s*safe\b|autoescape|Markup", file.read_text()), file.name

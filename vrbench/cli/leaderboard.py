@@ -1,0 +1,56 @@
+"""`vrbench leaderboard`: boards validated, pinned, built as pages and looked at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vrbench.cli.options import IncludePath
+from vrbench.cli.submit import Boards
+
+
+def pin(
+    board: Annotated[str, typer.Argument(help="Id of the board.", show_default=False)],
+    run: Annotated[list[Path] | None, typer.Option(help="Run of whole tasks, for data and prompts.")] = None,
+    family: Annotated[str | None, typer.Option(help="Family of the runs, on a board of several.")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(metavar="ORG/NAME", help="Make the first run's checkpoint the family's baseline.")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Let what is pinned already change.")] = False,
+    boards: Boards = Path("leaderboards"),
+) -> None:
+    """Fill board.yaml from the task files and from runs: versions, numbers, digests and a family's baseline.
+
+    Submissions made before something pinned was replaced are refused from then on.
+    """
+    from vrbench.leaderboard.board import load_board
+    from vrbench.leaderboard.pin import pin as fill
+
+    for change in fill(boards / board, run or [], family, baseline, replace):
+        print(f"{change.place}: {change.old or 'not pinned'} -> {change.new}")
+    left = load_board(boards / board).unpinned()
+    print("\n".join(left) or f"board {board}: everything is pinned")
+
+
+def build(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the site, replaced if it is one.")] = Path("site"),
+    include_path: IncludePath = None,
+    boards: Boards = Path("leaderboards"),
+) -> None:
+    """Make the pages of all boards as a folder that a browser opens without a server or a network."""
+    from vrbench.leaderboard.site.build import build as write
+
+    print(f"open {write(boards, out, include_path)}")
+
+
+def serve(
+    port: Annotated[int, typer.Option(help="Of this machine; 0 for any that is free.")] = 0,
+    browser: Annotated[bool, typer.Option(help="Open the pages in the browser.")] = True,
+    boards: Boards = Path("leaderboards"),
+) -> None:
+    """Build the pages in a temporary folder, show them to this machine alone, and end at Ctrl-C."""
+    from vrbench.leaderboard.site.serve import serve as show
+
+    show(boards, port, browser, lambda address: print(f"serving {address}; Ctrl-C ends it", flush=True))

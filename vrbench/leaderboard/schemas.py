@@ -1,0 +1,47 @@
+"""JSON Schemas (draft 2020-12) of what is written to disk, as files under `leaderboards/schemas` have them."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from vrbench.errors import VrbenchError
+from vrbench.writing import write_atomically
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+SCHEMAS: dict[str, tuple[str, str]] = {
+    "run": ("vrbench.records", "RunRecord"),
+    "sample": ("vrbench.records", "Sample"),
+    "submission": ("vrbench.leaderboard.submission", "Submission"),
+    "board": ("vrbench.leaderboard.board", "Board"),
+    "leaderboard": ("vrbench.leaderboard.standing", "Leaderboard"),
+    "comparison": ("vrbench.compare", "Comparison"),
+}
+"""Name -> module and class of the record; a module is imported when its schema is asked for."""
+
+
+def schema_text(name: str) -> str:
+    """The schema of a kind of file.
+
+    Args:
+        name: key of `SCHEMAS`.
+
+    Raises:
+        VrbenchError: there is no such kind.
+    """
+    if name not in SCHEMAS:
+        raise VrbenchError(f"there is no schema {name!r}; there are {', '.join(SCHEMAS)}")
+    module, attribute = SCHEMAS[name]
+    kind: type[BaseModel] = getattr(import_module(module), attribute)
+    return json.dumps({"$schema": DIALECT, **kind.model_json_schema()}, indent=1, ensure_ascii=False) + "\n"
+
+
+def write_schemas(folder: Path) -> list[Path]:
+    """Write every schema as `<name>.schema.json`; returns the files."""
+    files = {folder / f"{name}.schema.json": schema_text(name) for name in SCHEMAS}
+    for file, text in files.items():
+        write_atomically(file, text)
+    return list(files)

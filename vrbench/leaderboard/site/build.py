@@ -1,0 +1,113 @@
+"""The site as a folder: made beside its place, and put there when it is whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from pathlib import Path
+
+from vrbench import registry
+from vrbench.errors import VrbenchError
+from vrbench.leaderboard.site import board_page, layout, submission_page, task_page, vendored
+from vrbench.leaderboard.site.content import BoardContent, load_content
+from vrbench.leaderboard.site.pages import Frame, Place
+from vrbench.registry import TaskSpec
+
+Page = tuple[str, str]
+"""Path within the site, and what it holds."""
+
+
+def build(root: str | Path, out: str | Path, include_path: str | Path | None = None) -> Path:
+    """Make the site of all boards under a folder; the same boards give the same bytes.
+
+    What was at `out` is replaced, if it is such a site or an empty folder. Stopped at any time, `out` is the old site
+    or the new one.
+
+    Args:
+        root: folder of boards, such as leaderboards/.
+        out: folder of the site; index.html in it is opened by a browser from there, without a server.
+        include_path: folder of the task files of boards whose tasks are not this package's own.
+
+    Returns:
+        The path of its index.html.
+
+    Raises:
+        VrbenchError: `out` is something else; a board, submission or leaderboard.json that cannot be read or that do
+            not belong together, every fault at once.
+    """
+    place = Path(out).absolute()
+    _must_be_free(place)
+    specs = registry.load(include_path)
+    content = load_content(Path(root), specs)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}."))
+    try:
+        write_site(content, specs, made)
+        _put(made, place)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
+    return place / layout.HOME
+
+
+def write_site(content: tuple[BoardContent, ...], specs: Mapping[str, TaskSpec], folder: Path) -> None:
+    """Every file of the site into a folder, and last the list of them."""
+    frame = Frame(tuple(Place(each.board.title, layout.board_page(each.board.id)) for each in content))
+    written: dict[str, str] = {}
+    for name, text in _files(content, specs, frame):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode())
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        written[path.relative_to(folder).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (folder / layout.MANIFEST).write_text(json.dumps(written, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def _files(content: tuple[BoardContent, ...], specs: Mapping[str, TaskSpec], frame: Frame) -> Iterator[Page]:
+    yield from _assets()
+    yield layout.HOME, board_page.page(content[0], frame, layout.HOME)
+    for each in content:
+        yield layout.board_page(each.board.id), board_page.page(each, frame, layout.board_page(each.board.id))
+        yield from board_page.tables(each)
+        browsers: dict[str, dict[str, str]] = {}
+        yield from task_page.pages(each, frame, specs, browsers)
+        yield from submission_page.pages(each, frame, browsers)
+
+
+def _assets() -> Iterator[Page]:
+    for file in sorted(files("vrbench.leaderboard.site").joinpath("assets").iterdir(), key=lambda file: file.name):
+        yield f"{layout.ASSETS}/{file.name}", file.read_text(encoding="utf-8")
+    for name, text in vendored.files().items():
+        yield f"{layout.ASSETS}/{name}", text
+
+
+def _must_be_free(place: Path) -> None:
+    if place.is_symlink() or (place.exists() and not place.is_dir()):
+        raise VrbenchError(f"{str(place)!r} is not a folder; give the site another place")
+    if place.is_dir() and any(place.iterdir()) and not (place / layout.MANIFEST).is_file():
+        raise VrbenchError(
+            f"{str(place)!r} holds other files ({layout.MANIFEST} of a site is not among them); give an empty folder, "
+            "a new one, or that of an older site"
+        )
+
+
+def _put(made: Path, place: Path) -> None:
+    """The new folder in place of the old one, which goes only when the new one is there."""
+    if not place.exists():
+        made.rename(place)
+        return
+    old = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}.old."))
+    place.rename(old / "site")
+    try:
+        made.rename(place)
+    except BaseException:
+        (old / "site").rename(place)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,131 @@
+"""What the pages are made from: boards, their `leaderboard.json`, and the record and recipe of every submission."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vrbench.errors import VrbenchError, raise_all, sentences
+from vrbench.leaderboard.board import Board, boards
+from vrbench.leaderboard.reading import (
+    quoted,
+    read_bytes,
+    read_record,
+    read_text,
+    submission_files,
+    submission_folders,
+)
+from vrbench.leaderboard.reading.limits import BOARD_BYTES, BOARD_VALUES, YAML_BYTES
+from vrbench.leaderboard.standing import Leaderboard, Standing
+from vrbench.leaderboard.submission import RECIPE_FILE, SUBMISSION_FILE, SUBMISSIONS, Submission
+from vrbench.leaderboard.validate import leaderboard_of
+from vrbench.records import RunRecord
+from vrbench.registry import TaskSpec
+
+LEADERBOARD_FILE = "leaderboard.json"
+ADVICE = "`vrbench leaderboard validate --write` writes it anew"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One submission: its row, and what it was made from."""
+
+    row: Standing
+    """Its figures, recomputed by `validate`."""
+    submission: Submission
+    """What it says of itself."""
+    record: RunRecord
+    """Its run."""
+    recipe: str
+    """Text of recipe.yaml; empty when there is none."""
+    folder: Path
+    """Where it lies."""
+
+
+@dataclass(frozen=True)
+class BoardContent:
+    """One board with its submissions."""
+
+    board: Board
+    """`board.yaml`."""
+    table: Leaderboard
+    """`leaderboard.json`."""
+    entries: tuple[Entry, ...]
+    """In the order of the table's rows."""
+    folder: Path
+    """The board's folder."""
+
+    def baseline_of(self, entry: Entry) -> Entry | None:
+        """What an entry is compared with; none for a baseline, or where it is not on the board."""
+        if entry.row.is_baseline:
+            return None
+        return next((other for other in self.entries if other.row.key == entry.row.baseline), None)
+
+
+def load_content(root: Path, specs: Mapping[str, TaskSpec]) -> tuple[BoardContent, ...]:
+    """All boards under a folder, those with most submissions first.
+
+    Args:
+        specs: task -> its definition, for boards without submissions.
+
+    Raises:
+        VrbenchError: a board, a submission or a leaderboard.json that cannot be read, or rows that are not those of
+            the submissions; every fault at once.
+    """
+    found: list[BoardContent] = []
+    faults: list[str] = []
+    for board in boards(root).values():
+        try:
+            found.append(_board(board, root / board.id, specs))
+        except VrbenchError as error:
+            faults += sentences(error)
+    raise_all(faults)
+    return tuple(sorted(found, key=lambda content: (-len(content.entries), content.board.id)))
+
+
+def _board(board: Board, folder: Path, specs: Mapping[str, TaskSpec]) -> BoardContent:
+    places, faults = submission_folders(folder / SUBMISSIONS)
+    table = _table(board, folder / LEADERBOARD_FILE, specs, bool(places))
+    rows = {(f"{row.org}__{row.name}", row.revision): row for row in table.rows}
+    entries: dict[str, Entry] = {}
+    for place in places:
+        row = rows.pop((place.parent.name, place.name), None)
+        if row is None:
+            faults.append(f"{quoted(str(place), 200)} has no row in {LEADERBOARD_FILE}; {ADVICE}")
+            continue
+        try:
+            entries[row.key] = _entry(row, place)
+        except VrbenchError as error:
+            faults += sentences(error)
+    faults += [f"{LEADERBOARD_FILE} of {board.id} has {row.key}, which was not submitted; {ADVICE}"
+               for row in rows.values()]  # fmt: skip
+    raise_all(faults)
+    return BoardContent(board, table, tuple(entries[row.key] for row in table.rows), folder)
+
+
+def _table(board: Board, file: Path, specs: Mapping[str, TaskSpec], needed: bool) -> Leaderboard:
+    if not file.exists() and not needed:
+        return leaderboard_of(board, {task: specs[task] for task in board.tasks if task in specs}, [])
+    if not file.exists():
+        raise VrbenchError(f"board {board.id} has submissions and no {LEADERBOARD_FILE}; {ADVICE}")
+    try:
+        return read_record(file, Leaderboard, BOARD_BYTES, BOARD_VALUES)
+    except VrbenchError as error:
+        raise VrbenchError(f"{error}; {ADVICE}") from error
+
+
+def _entry(row: Standing, folder: Path) -> Entry:
+    files = submission_files(folder)
+    submission = read_record(files[SUBMISSION_FILE], Submission)
+    record = read_record(files["run.json"], RunRecord)
+    name = quoted(str(folder), 200)
+    faults = []
+    if hashlib.sha256(read_bytes(files["run.json"])).hexdigest() != submission.run_digest:
+        faults.append(f"{name} has a run.json that is not the one {SUBMISSION_FILE} names: its sha256 differs")
+    if record.checkpoint.digest != row.digest or submission.reference != row.key:
+        faults.append(f"{name} is not what {LEADERBOARD_FILE} says of {row.key}; {ADVICE}")
+    raise_all(faults)
+    recipe = read_text(files[RECIPE_FILE], YAML_BYTES) if RECIPE_FILE in files else ""
+    return Entry(row, submission, record, recipe, folder)

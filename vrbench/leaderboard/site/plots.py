@@ -1,0 +1,291 @@
+"""The plots of a board: drawn by matplotlib, then stripped of every colour and style that a page's own sheet gives."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+from markupsafe import Markup
+
+from vrbench.leaderboard.reading import shown
+from vrbench.leaderboard.site import wording
+from vrbench.leaderboard.standing import Figure, Standing
+from vrbench.report import drawing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MOST_NAMED = 9
+"""Points of a plot up to which each carries its name; of more, the name shows under the pointer."""
+_SVG = "http://www.w3.org/2000/svg"
+_XLINK = "{http://www.w3.org/1999/xlink}href"
+_LONG = re.compile(r"-?\d+\.\d{3,}")
+_ATTRIBUTES = frozenset({
+    "fill", "fill-opacity", "stroke", "stroke-width", "stroke-linecap", "stroke-linejoin", "stroke-dasharray",
+    "stroke-dashoffset", "stroke-opacity", "opacity", "text-anchor", "font-size", "font-weight",
+})  # fmt: skip
+"""What of a style stays, as attributes, which a Content-Security-Policy lets be and a style sheet overrules."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One submission in a plot."""
+
+    row: Standing
+    """Whose it is."""
+    page: str
+    """Address of its page, as written in the page of the plot."""
+    kind: str
+    """Which colour and marker it has: its tuning, or 'baseline'."""
+    x: Figure
+    """Across."""
+    y: Figure
+    """Up."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One plot of a board's page."""
+
+    name: str
+    """Of its element, and of all ids within it."""
+    title: str
+    """What it shows."""
+    across: str
+    """Label of the x axis."""
+    up: str
+    """Label of the y axis."""
+    marks: tuple[float | None, float | None]
+    """Where lines stand, across and up: 100 % of the baseline."""
+    share: bool = False
+    """Whether what is across is a share, from 0 to 100."""
+
+    def draw(self, points: Sequence[Point], kinds: Sequence[str]) -> Markup:
+        """The plot as an element of a page; every point links to its submission.
+
+        Args:
+            kinds: of all points, in the order of their colours.
+        """
+        from matplotlib.ticker import MaxNLocator
+
+        with drawing.themed(), _text_as_text():
+            figure, axes = drawing.new_figure(4.3, 3.5)
+            axes.set_xlabel(self.across)
+            axes.set_ylabel(self.up)
+            axes.grid(True, linewidth=0.6)
+            for value, line in zip(self.marks, (axes.axvline, axes.axhline), strict=True):
+                if value is not None:
+                    line(value, linewidth=1.1, linestyle=(0, (4, 3)), color="#1b1f24", zorder=1)
+            for number, point in enumerate(points):
+                _draw_point(axes, point, number, kinds.index(point.kind))
+            axes.margins(0.09)
+            if self.share:
+                axes.set_xlim(-4, 106)
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+            if 0 < len(points) <= MOST_NAMED:
+                _name_points(axes, points)
+            svg = drawing.encoded(figure, "svg")
+        return _element(svg, self, points)
+
+
+def _text_as_text() -> Any:
+    import matplotlib
+
+    return matplotlib.rc_context({"svg.fonttype": "none"})
+
+
+def _draw_point(axes: Axes, point: Point, number: int, place: int) -> None:
+    """Marker and intervals of one row; hollow where layers were removed."""
+    look = drawing.look_of(place)
+    x, y = point.x.value, point.y.value
+    if x is None or y is None:
+        return
+    hollow = point.row.region.removed_share > 0
+    drawn = axes.errorbar(
+        [x], [y], xerr=_reach(point.x), yerr=_reach(point.y), color=look["color"], marker=look["marker"],
+        markersize=6.5, markerfacecolor="#ffffff" if hollow else look["color"], markeredgewidth=1.4, linestyle="none",
+        elinewidth=1.1, zorder=3,
+    )  # fmt: skip
+    line, _, bars = drawn.lines
+    for part, artist in enumerate([*bars, line]):
+        if artist is not None:
+            artist.set_gid(f"row-{number}-{part}")
+
+
+def _reach(figure: Figure) -> list[list[float]] | None:
+    if figure.value is None or figure.low is None or figure.high is None:
+        return None
+    return [[max(0.0, figure.value - figure.low)], [max(0.0, figure.high - figure.value)]]
+
+
+def _name_points(axes: Axes, points: Sequence[Point]) -> None:
+    """Names beside the points, each at the first of four places where it covers no other name and no point."""
+    axes.figure.draw_without_rendering()  # type: ignore[union-attr]
+    scale = 72 / axes.figure.dpi  # all lengths in points from here on
+    known = [(p.row.name, (p.x.value or 0.0, p.y.value or 0.0)) for p in points]
+    places = [axes.transData.transform(at) * scale for _, at in known]
+    left, low, right, high = axes.get_window_extent().extents * scale
+    taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in places]
+    for (text, at), (x, y) in zip(known, places, strict=True):
+        name = shown(text, 28)
+        width, height = 4.7 * len(name), 10.0
+        for dx, dy in ((8, 5), (-8 - width, 5), (8, -15), (-8 - width, -15), (-width / 2, 9), (-width / 2, -19)):
+            box = (x + dx, y + dy, x + dx + width, y + dy + height)
+            inside = left <= box[0] and box[2] <= right and low <= box[1] and box[3] <= high
+            if inside and not any(_overlap(box, other) for other in taken):
+                taken.append(box)
+                axes.annotate(name, at, (dx, dy + 2), xycoords="data",
+                              textcoords="offset points", fontsize=8.5, annotation_clip=False)  # fmt: skip
+                break
+
+
+def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def _element(svg: bytes, plot: Plot, points: Sequence[Point]) -> Markup:
+    """The picture as an element: ids of its own, no style, and one link around all that is drawn of a row."""
+    root = ElementTree.fromstring(svg)
+    for unwanted in ("metadata", f"{{{_SVG}}}metadata"):
+        for found in root.findall(unwanted):
+            root.remove(found)
+    _drop_styles(root)
+    _prefix_ids(root, plot.name)
+    _link_rows(root, plot.name, points)
+    for name in ("width", "height", "version"):
+        root.attrib.pop(name, None)
+    root.attrib |= {"class": "plot", "role": "img", "aria-labelledby": f"{plot.name}-title", "focusable": "false"}
+    ElementTree.register_namespace("", _SVG)
+    return Markup(ElementTree.tostring(root, encoding="unicode"))
+
+
+def _drop_styles(root: ElementTree.Element) -> None:
+    for parent in root.iter():
+        for child in [c for c in parent if c.tag in (f"{{{_SVG}}}style", f"{{{_SVG}}}metadata")]:
+            parent.remove(child)
+    for element in root.iter():
+        style = element.attrib.pop("style", "")
+        for part in filter(None, (p.strip() for p in style.split(";"))):
+            name, _, value = (word.strip() for word in part.partition(":"))
+            if name in _ATTRIBUTES:
+                element.set(name, value)
+
+
+def _prefix_ids(root: ElementTree.Element, prefix: str) -> None:
+    for element in root.iter():
+        if "id" in element.attrib:
+            element.set("id", f"{prefix}-{element.get('id')}")
+        if (target := element.attrib.pop(_XLINK, "")).startswith("#"):
+            element.set("href", f"#{prefix}-{target[1:]}")
+        for name, value in element.attrib.items():
+            if "url(#" in value:
+                element.set(name, value.replace("url(#", f"url(#{prefix}-"))
+
+
+def _link_rows(root: ElementTree.Element, prefix: str, points: Sequence[Point]) -> None:
+    """All groups of one row into one link, which a keyboard passes by: the table has the same links."""
+    links: dict[int, ElementTree.Element] = {}
+    pattern = re.compile(rf"{prefix}-row-(\d+)-\d+")
+    for parent in list(root.iter()):
+        for child in list(parent):
+            match = pattern.fullmatch(child.get("id", ""))
+            if match is None:
+                continue
+            number = int(match[1])
+            if number not in links:
+                links[number] = _link(points[number])
+                parent.insert(list(parent).index(child), links[number])
+            parent.remove(child)
+            links[number].extend(_shapes(child))
+
+
+def _shapes(group: ElementTree.Element) -> Iterator[ElementTree.Element]:
+    """The paths of a group without what is around them: markers where they stand, and nothing that clips."""
+    markers = {path.get("id"): path for defs in group.iter(f"{{{_SVG}}}defs") for path in defs}
+    for element in group.iter():
+        name = element.get("href", "#")[1:]
+        if element.tag == f"{{{_SVG}}}use" and name in markers:
+            look = {key: value for key, value in markers[name].attrib.items() if key != "id"} | element.attrib
+            place = f"translate({float(look.pop('x')):.2f} {float(look.pop('y')):.2f})"
+            look.pop("href")
+            yield ElementTree.Element(f"{{{_SVG}}}path", look | {"transform": place})
+        elif element.tag == f"{{{_SVG}}}path" and "id" not in element.attrib:
+            element.attrib.pop("clip-path", None)
+            element.tail = None
+            element.set("d", _LONG.sub(lambda match: f"{float(match[0]):.2f}", element.get("d", "").strip()))
+            yield element
+
+
+def _link(point: Point) -> ElementTree.Element:
+    link = ElementTree.Element(f"{{{_SVG}}}a")
+    link.attrib |= {"class": "point", "href": point.page, "tabindex": "-1", "data-key": point.row.key}
+    title = ElementTree.SubElement(link, f"{{{_SVG}}}title")
+    title.text = f"{point.row.org}/{point.row.name}: {_said(point)}"
+    return link
+
+
+def _said(point: Point) -> str:
+    means = [(name, mean.retention) for name, mean in (("visual", point.row.visual), ("text", point.row.text)) if mean]
+    kept = [f"{name} {wording.value(figure)} {wording.ends(figure)}".strip() + " %" for name, figure in means]
+    return f"{', '.join(kept)}; {wording.tuned(point.row.region)} tuned"
+
+
+def plots_of(rows: Sequence[Standing], page_of: Callable[[Standing], str]) -> list[tuple[Plot, Markup]]:
+    """The plots of a board; those for which it has no figures are left out.
+
+    Args:
+        page_of: address of a row's page.
+    """
+    kinds = list(dict.fromkeys(kind_of(row) for row in sorted(rows, key=lambda r: (not r.is_baseline, kind_of(r)))))
+    drawn = []
+    for plot, across, up in _PLOTS:
+        points = [
+            Point(row, page_of(row), kind_of(row), x, y)
+            for row in rows
+            if (x := across(row)) is not None and (y := up(row)) is not None
+            and x.value is not None and y.value is not None
+        ]  # fmt: skip
+        if points:
+            drawn.append((plot, plot.draw(points, kinds)))
+    return drawn
+
+
+def kind_of(row: Standing) -> str:
+    """What a row is in the plots: its tuning, or 'baseline'."""
+    return "baseline" if row.is_baseline else row.region.tuning
+
+
+def _visual(row: Standing) -> Figure | None:
+    return row.visual.retention if row.visual else None
+
+
+def _text(row: Standing) -> Figure | None:
+    return row.text.retention if row.text else None
+
+
+def _share(row: Standing) -> Figure | None:
+    return Figure(value=100 * row.region.tuned_share)
+
+
+_Get = Callable[[Standing], "Figure | None"]
+_PLOTS: tuple[tuple[Plot, _Get, _Get], ...] = (
+    (
+        Plot("plot-both", "What is still seen, against what can still be read",
+             "visual score kept, %", "text score kept, %", (100.0, 100.0)),
+        _visual, _text,
+    ),
+    (
+        Plot("plot-visual", "What is still seen, against the share of layers tuned",
+             "layers tuned, %", "visual score kept, %", (None, 100.0), share=True),
+        _share, _visual,
+    ),
+    (
+        Plot("plot-text", "What can still be read, against the share of layers tuned",
+             "layers tuned, %", "text score kept, %", (None, 100.0), share=True),
+        _share, _text,
+    ),
+)  # fmt: skip

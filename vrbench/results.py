@@ -1,0 +1,85 @@
+"""What a task's result says, from the task's definition and from what came out of it; no model is asked for it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from vrbench import metrics
+from vrbench.plan import Job
+from vrbench.provenance import installed
+from vrbench.records import samples_text, unscored_note
+from vrbench.registry import TaskSpec
+
+if TYPE_CHECKING:
+    from vrbench.engine.harness import Outcome
+
+
+def of_task(job: Job) -> dict[str, Any]:
+    """What a result says of the task itself, whatever becomes of it."""
+    spec = job.spec
+    return {
+        "task": spec.id,
+        "suite": spec.suite,
+        "version": spec.version,
+        "metric": spec.metric,
+        "higher_is_better": spec.higher_is_better,
+        "chance": spec.chance,
+        "harness": f"{spec.harness} {installed(spec.harness)}",
+        "fewshot": spec.fewshot,
+        "data": job.origin,
+        "data_digest": job.digest,
+        "definition_digest": job.definition_digest,
+    }
+
+
+def of_outcome(job: Job, outcome: Outcome, seed: int, samples_digest: str = "") -> dict[str, Any]:
+    """What a result says of the scores: figures, counts, and what a reader must know of them.
+
+    Args:
+        seed: of the intervals.
+        samples_digest: sha256 of the samples as text, if it is known.
+    """
+    spec, samples = job.spec, outcome.samples
+    score = metrics.score(spec.metric, samples, seed)
+    groups = sorted({sample.group for sample in samples})
+    missing = spec.missing_groups(groups)
+    complete = len(samples) == job.available == spec.n and not missing
+    return {
+        "status": "ok",
+        "n": score.n,
+        "n_unscored": len(samples) - score.n,
+        "score": score,
+        "groups": metrics.score_groups(spec.metric, samples, seed) if len(groups) > 1 else {},
+        "complete": complete,
+        "note": _note(job, len(samples), len(samples) - score.n, missing),
+        "official": _official(spec, outcome, complete),
+        "samples_digest": samples_digest or hashlib.sha256(samples_text(samples).encode()).hexdigest(),
+    }
+
+
+def _note(job: Job, n: int, unscored: int, missing: Sequence[str]) -> str:
+    spec = job.spec
+    said = [told] if (told := unscored_note(unscored, n)) else []
+    if n != job.available:
+        said.append(f"{n} of {job.available} items, by --limit")
+    if job.available != spec.n:
+        said.append(f"{job.available} of the {spec.n} items of the full set are there")
+    if missing:
+        said.append(f"missing: {', '.join(missing)}, so there are no totals")
+    return "; ".join(said)
+
+
+def _official(spec: TaskSpec, outcome: Outcome, complete: bool) -> dict[str, float]:
+    """The harness's aggregates; MME's points of each subtask, and its totals only when nothing is missing.
+
+    Beside a circular figure stands the vanilla one, each rotation counted by itself.
+    """
+    if spec.metric == "circular":
+        vanilla = metrics.METRICS["vanilla"]
+        return {**outcome.official, "vanilla": float(vanilla.value(vanilla.statistics(outcome.samples).sum(0)))}
+    if spec.scorer != "mme":
+        return dict(outcome.official)
+    points = metrics.mme_points(outcome.samples)
+    return {**points, **outcome.official} if complete else points
