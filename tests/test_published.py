@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vrbench.compare import compare_paths
+from vrbench.paper.report import write as write_report
 from vrbench.records import load_run
 from vrbench.report import render
 
@@ -28,6 +29,32 @@ def test_the_committed_runs_give_the_columns_of_the_region_in_the_readme() -> No
     table = {row[0]: [row[1], row[2], row[column]] for row in shown if row[0] in ours}
     assert table == ours
     assert len(table) == 13
+
+
+REPRODUCED = ROOT / "leaderboards" / "reproduce" / "pocket"
+MADE = {"plan.json", "profile.json", "done", "layers", "orders", "runs"}
+
+
+def test_the_published_report_is_what_its_records_give(tmp_path: Path) -> None:
+    for name in MADE:
+        (tmp_path / name).symlink_to(REPRODUCED / name)
+    write_report(tmp_path)
+    published = [f for f in REPRODUCED.rglob("*") if f.is_file() and f.relative_to(REPRODUCED).parts[0] not in MADE]
+    assert len(published) == 3 + 16
+    for file in published:
+        assert (tmp_path / file.relative_to(REPRODUCED)).read_bytes() == file.read_bytes(), file.name
+
+
+def test_the_reproduced_rows_of_the_readme_are_those_of_the_report() -> None:
+    report = [cells(line) for line in (REPRODUCED / "report.md").read_text().splitlines() if line.startswith("| ")]
+    shown = [cells(line) for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| ")]
+    start = next(number for number, row in enumerate(shown) if row[0] == "tuned")
+    rows = [row for row in shown[start + 1 :] if len(row) == 6 and row[2].endswith("]")]
+    assert len(rows) == 19 + 5
+    for name, *figures in rows:
+        label = name.split(", ")
+        found = [row for row in report if row[: len(label)] == label and all(figure in row for figure in figures)]
+        assert found, name
 
 
 def test_the_fully_tuned_one_sees_enough_and_not_all() -> None:

@@ -213,3 +213,21 @@ class TestWriting:
             write_atomically(file, "new")
         assert [p.name for p in tmp_path.iterdir()] == ["x"]
         assert file.read_text() == "old"
+
+
+class TestWhatCannotBeRead:
+    def test_a_line_that_is_no_sample_is_told_with_its_number(self, tmp_path: Path) -> None:
+        text = samples_text(SAMPLES) + '{"id": 3}\n'
+        save_run(tmp_path, record(), {"t": SAMPLES})
+        (tmp_path / "samples" / "t.jsonl").write_text(text, encoding="utf-8")
+        told = json.loads((tmp_path / "run.json").read_text())
+        told["results"][0]["samples_digest"] = hashlib.sha256(text.encode()).hexdigest()
+        (tmp_path / "run.json").write_text(json.dumps(told))
+        with pytest.raises(VrbenchError, match="line 3 is not a sample: "):
+            load_run(tmp_path)
+
+    @pytest.mark.parametrize("text", ["[" * 100_000, "9" * 5_000, '{"a": '])
+    def test_what_is_nested_or_long_beyond_reading_is_told(self, text: str, tmp_path: Path) -> None:
+        (tmp_path / "run.json").write_text(text)
+        with pytest.raises(VrbenchError, match="is not JSON"):
+            load_run(tmp_path)

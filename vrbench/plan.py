@@ -95,10 +95,7 @@ class Job:
     @property
     def decides(self) -> dict[str, Any]:
         """What of the task decides answers and scores: its definition, its items and its harness."""
-        told = self.spec.model_dump(mode="json", exclude=PROSE)
-        if self.spec.data.kind == "file":
-            del told["data"]["name"]  # where a file lies is no part of the task; its items are
-        return {"spec": told, "data": self.digest, "harness": f"{self.spec.harness} {installed(self.spec.harness)}"}
+        return decides(self.spec, self.digest, f"{self.spec.harness} {installed(self.spec.harness)}")
 
 
 @dataclass(frozen=True)
@@ -171,6 +168,19 @@ def plan(names: Sequence[str], tasks: str | Sequence[str], options: Options) -> 
     made = Plan(made.checkpoints, _jobs(specs, options), made.options)
     raise_all(_item_faults(made))
     return made
+
+
+def decides(spec: TaskSpec, data_digest: str, harness: str) -> dict[str, Any]:
+    """What of a task decides answers and scores.
+
+    Args:
+        data_digest: sha256 over the items used.
+        harness: name and version.
+    """
+    told = spec.model_dump(mode="json", exclude=PROSE)
+    if spec.data.kind == "file":
+        del told["data"]["name"]  # where a file lies is no part of the task; its items are
+    return {"spec": told, "data": data_digest, "harness": harness}
 
 
 def inputs_digest(checkpoint_digest: str, tasks: Mapping[str, Mapping[str, Any]], settings: Settings) -> str:

@@ -280,7 +280,9 @@ def scores_alone(record: RunRecord, samples: dict[str, tuple[Sample, ...]]) -> R
 
 
 def load_run(path: str | Path) -> Run:
-    """Read a run from its folder or its `run.json`, checking the samples against their digests.
+    """Read a run of one's own from its folder or its `run.json`, checking the samples against their digests.
+
+    A stranger's is read by `vrbench.leaderboard.submitted.read_submission`, within bounds.
 
     Raises:
         VrbenchError: no such run, a record of another schema, or samples that are not those of the record.
@@ -292,7 +294,7 @@ def load_run(path: str | Path) -> Run:
         raise VrbenchError(f"no run at {str(path)!r}; a run is a folder with run.json, as `vrbench run` writes it")
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise VrbenchError(f"{file} is not JSON: {error}") from error
     version = raw.get("schema_version") if isinstance(raw, dict) else None
     if version != SCHEMA_VERSION:
@@ -313,8 +315,11 @@ def _load_samples(folder: Path, result: TaskResult) -> Iterator[Sample]:
     content = file.read_bytes() if file.is_file() else gunzipped(packed, MOST_SAMPLE_BYTES)
     if hashlib.sha256(content).hexdigest() != result.samples_digest:
         raise VrbenchError(f"{file} is not what the record says: its sha256 differs")
-    for line in content.splitlines():
-        yield Sample.model_validate_json(line)
+    for number, line in enumerate(content.splitlines(), 1):
+        try:
+            yield Sample.model_validate_json(line)
+        except ValidationError as error:
+            raise VrbenchError(f"{file} line {number} is not a sample: {_first_fault(error)}") from error
 
 
 def _first_fault(error: ValidationError) -> str:

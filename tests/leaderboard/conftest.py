@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.engine.conftest import vlm  # noqa: F401  # a fixture
 from tests.leaderboard.made import Made, make_board
 
 

@@ -185,6 +185,15 @@ class TestAgain:
         (said,) = desk.refused()
         assert "with other samples/made_mme.jsonl.gz" in said
 
+    def test_one_that_came_there_in_the_meantime_is_not_written_over(self, desk: Desk) -> None:
+        prepared = look(desk.region, desk.full, ABOUT, desk.root).prepared
+        assert prepared is not None
+        packed = desk.pack(description="another was faster")
+        before = tree(packed.path)
+        with pytest.raises(VrbenchError, match="with other description"):
+            packing.write(prepared)
+        assert tree(packed.path) == before
+
     def test_the_same_run_under_another_name_is_another_submission(self, desk: Desk) -> None:
         assert desk.pack().path != desk.pack(name="my-lab/region-2").path
 
@@ -346,6 +355,29 @@ class TestRefused:
         assert f"it has mme, which board made has not; run it with {tasks}" in said
         assert "the tasks of its settings are not those of its results" in said
 
+    def test_a_run_of_an_older_vrbench_is_told_in_one_sentence(self, desk: Desk) -> None:
+        raw = json.loads((desk.region / "run.json").read_text())
+        for result in raw["results"]:
+            del result["definition_digest"]
+            file = desk.region / "samples" / f"{result['task']}.jsonl"
+            rows = [json.loads(line) for line in file.read_text().splitlines()]
+            told = [{name: value for name, value in row.items() if name != "responses"} for row in rows]
+            file.write_text("".join(json.dumps(row) + "\n" for row in told))
+            result["samples_digest"] = hashlib.sha256(file.read_bytes()).hexdigest()
+        (desk.region / "run.json").write_text(json.dumps(raw))
+        tasks = "made_mme, made_words, made_facts, made_pydoc"
+        assert desk.refused() == [f"an older vrbench made it, which kept no raw responses of {tasks}; run it again"]
+
+    def test_samples_written_in_another_way_are_told(self, desk: Desk) -> None:
+        file = desk.region / "samples" / "made_mme.jsonl"
+        before = hashlib.sha256(file.read_bytes()).hexdigest()
+        file.write_text(file.read_text().replace('":', '": '))
+        record = desk.region / "run.json"
+        record.write_text(record.read_text().replace(before, hashlib.sha256(file.read_bytes()).hexdigest()))
+        assert desk.refused() == [
+            "made_mme: its samples are written as another vrbench does; run it again with this one"
+        ]
+
     def test_all_faults_are_told_at_once(self, desk: Desk) -> None:
         set_settings(desk.region, limit=16, dtype="bfloat16")
         set_results(desk.region, "made_mme", version="0")
@@ -406,4 +438,6 @@ class TestRecipe:
     def test_a_recipe_with_aliases_is_refused(self, desk: Desk, tmp_path: Path) -> None:
         folder = self.checkpoint(desk, tmp_path / "ckpt")
         (folder / "recipe.yaml").write_text("a: &a [x]\nb: *a\n")
-        assert "anchor" in desk.refused(checkpoint=folder)[0]
+        found = look(desk.region, desk.full, dataclasses.replace(ABOUT, checkpoint=folder), desk.root)
+        assert ["anchor" in fault for fault in found.faults] == [True]
+        assert desk.refused(checkpoint=folder) == found.faults

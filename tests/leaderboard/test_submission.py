@@ -31,7 +31,8 @@ class TestSubmission:
             ("baseline", "vrbench/pocket-full"), ("submitted", "2026-02-30"), ("submitted", "20260203"),
             ("url", "javascript:alert(1)"), ("url", "https://user:word@host/"), ("paper", "ftp://host/a"),
             ("code", "https://ho st/"), ("description", "two\nlines"), ("description", "\x1b[31m"),
-            ("description", "a\u202eb"), ("description", "a" * 1001), ("licence", "x" * 101), ("run_digest", "a" * 63),
+            ("description", "a\u202eb"), ("description", "a" * 1001), ("description", " a"),
+            ("licence", "x" * 101), ("run_digest", "a" * 63),
             ("vrbench", ""), ("schema_version", "1"), ("extra", "x"),
         ],
     )  # fmt: skip

@@ -10,6 +10,9 @@ from vrbench.engine.harness import Marking
 from vrbench.engine.scoring import Document, Mark, copied
 from vrbench.registry import TaskSpec
 
+LONGEST_KEPT = 500
+"""Characters of an answer that is kept; longer ones seldom come again, and a stranger's would fill the memory."""
+
 
 class Recalling(Marking):
     """Keeps how each text was scored as the answer to each item; what a harness scores depends on nothing else."""
@@ -48,7 +51,7 @@ class Recalling(Marking):
 
 
 def _key(task: Any, identity: Identity, responses: Sequence[Any]) -> tuple[int, str, tuple[str, ...]] | None:
-    """What a scored answer is kept under; none for log-likelihoods, which never come again."""
-    if not all(isinstance(response, str) for response in responses):
+    """What a scored answer is kept under; none for log-likelihoods and long texts."""
+    if not all(isinstance(response, str) and len(response) <= LONGEST_KEPT for response in responses):
         return None
     return id(task), identity.id, tuple(responses)

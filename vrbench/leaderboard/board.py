@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from vrbench.claims import parse_all
 from vrbench.errors import VrbenchError, raise_all, sentences
-from vrbench.leaderboard.reading import read_yaml_record
+from vrbench.leaderboard.reading import quoted, read_yaml_record
 from vrbench.leaderboard.text import Digest, Line, Name, Paragraph, Reference, Task
 from vrbench.records import Record, Sample
 from vrbench.writing import digest_of
@@ -123,6 +123,8 @@ def load_board(folder: str | Path) -> Board:
         VrbenchError: there is none, or it is no board; every fault at once.
     """
     file = Path(folder) / BOARD_FILE
+    if file.parent.is_symlink():
+        raise VrbenchError(f"{quoted(str(folder), 200)} is a link; a board is a folder of its own")
     if not file.is_file():
         raise VrbenchError(f"there is no board at {str(folder)!r}; a board is a folder with {BOARD_FILE}")
     board = read_yaml_record(file, Board)

@@ -79,8 +79,10 @@ def _without_ranks(value: object) -> object:
 
 def is_stale(folder: Path, made: Leaderboard) -> bool:
     """Whether `leaderboard.json` is not the one that was made anew."""
-    file = folder / LEADERBOARD_FILE
-    return not file.is_file() or read_bytes(file, limits.BOARD_BYTES) != text_of(made).encode()
+    try:
+        return read_bytes(folder / LEADERBOARD_FILE, limits.BOARD_BYTES) != text_of(made).encode()
+    except VrbenchError:  # not there, or `moved` tells why
+        return True
 
 
 def write(folder: Path, made: Leaderboard) -> Path:
@@ -124,7 +126,10 @@ _NEVER = "what was handed in is never changed: hand in a new revision"
 
 def _git(root: Path, *words: str) -> str:
     try:
-        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, check=True, encoding="utf-8",
+            errors="backslashreplace",  # a name in a stranger's commit may be any bytes
+        )  # fmt: skip
     except OSError as error:
         raise VrbenchError(f"git cannot be run: {error.strerror}; leave --against out") from error
     except subprocess.CalledProcessError as error:

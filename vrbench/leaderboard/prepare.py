@@ -15,6 +15,7 @@ from vrbench import __version__
 from vrbench.errors import VrbenchError, sentences
 from vrbench.leaderboard import rules
 from vrbench.leaderboard.board import Board, load_board
+from vrbench.leaderboard.part import part_of
 from vrbench.leaderboard.reading import limits, parse_yaml, quoted, read_record, read_text
 from vrbench.leaderboard.reading.json_text import told
 from vrbench.leaderboard.submission import RECIPE_FILE, Submission, path_of
@@ -88,7 +89,7 @@ def look(run: str | Path, baseline: str | Path, about: About, root: str | Path =
     """Look at all that is seen of a submission without scoring.
 
     Args:
-        run: folder of the run that is handed in.
+        run: folder of the run that is handed in; of its tasks those of the board are.
         baseline: folder of a run of the baseline, whose checkpoint must be on the board; that of the same checkpoint
             hands in a baseline.
         about: names, and what is said of it.
@@ -96,12 +97,15 @@ def look(run: str | Path, baseline: str | Path, about: About, root: str | Path =
     """
     faults: list[str] = []
     board = tried(lambda: load_board(Path(root) / about.board), faults)
-    ours = tried(lambda: load_run(run), faults)
-    base = ours if Path(run).resolve() == Path(baseline).resolve() else tried(lambda: load_run(baseline), faults)
+    whole = tried(lambda: load_run(run), faults)
+    base = whole if Path(run).resolve() == Path(baseline).resolve() else tried(lambda: load_run(baseline), faults)
     named = about.name.count("/") == 1
     if not named:
         faults.append(f"name {about.name!r} is not ORG/NAME, such as 'my-lab/region-8'")
-    if board is None or ours is None or base is None or not named:
+    if board is None or whole is None or base is None or not named:
+        return Look(None, faults)
+    ours = tried(lambda: part_of(whole, board.tasks), faults)
+    if ours is None:
         return Look(None, faults)
     files = _files(ours, about, faults)
     key = _family(board, base, about.family, faults)

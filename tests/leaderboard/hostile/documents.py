@@ -7,6 +7,17 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from vrbench.claims import parse
+from vrbench.leaderboard.standing import (
+    Cost,
+    Figure,
+    Leaderboard,
+    Mean,
+    Region,
+    Standing,
+    Status,
+    TaskStanding,
+)
 from vrbench.leaderboard.submission import Submission
 from vrbench.records import (
     Base,
@@ -83,6 +94,22 @@ def submission(run_text: str = "", **changes: Any) -> Submission:
         vrbench="0.2.0", run_digest=hashlib.sha256(run_text.encode()).hexdigest(),
     )  # fmt: skip
     return said.model_copy(update=changes)
+
+
+def leaderboard() -> Leaderboard:
+    """A board of one row."""
+    figure = Figure(value=65.0, low=60.0, high=70.0)
+    mean = Mean(tasks=(TASK,), n=3, score=figure, retention=figure)
+    row = Standing(
+        org="lab", name="region", revision=HEX[:16], family="pocket", baseline=f"lab/region@{HEX[:16]}", digest=HEX,
+        is_baseline=True, checkpoint="pocket/region", dtype="float32", submitted="2026-11-01", cost=Cost(),
+        region=Region(
+            depth=30, tuning="lora", tuned="0,3", tuned_share=0.1, removed="none", removed_share=0, healed=False
+        ),
+        visual=mean, text=None, verdicts=(), status=Status(kind="rescored", by="vrbench", date="2026-11-01"),
+        tasks=(TaskStanding(task=TASK, n=3, clusters=2, score=figure, difference=figure, retention=figure),),
+    )  # fmt: skip
+    return Leaderboard(board="pocket", title="Pocket", claims=(parse("visual>=99%"),), tasks=(), rows=(row,))
 
 
 def write_submission(folder: Path, content: bytes | None = None) -> Path:

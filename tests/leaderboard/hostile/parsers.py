@@ -39,6 +39,8 @@ from vrbench.leaderboard.reading import (
     safe_url,
     shown,
 )
+from vrbench.leaderboard.reproductions import Reproduction
+from vrbench.leaderboard.standing import Leaderboard
 from vrbench.leaderboard.submission import Submission
 from vrbench.leaderboard.submitted import read_submission
 from vrbench.records import RunRecord, Sample, samples_text
@@ -217,6 +219,8 @@ _TEXTS = st.builds("".join, st.lists(st.sampled_from(hostile.TEXTS) | st.text(ma
 _CELLS = st.builds("".join, st.lists(st.sampled_from((*"=+-@;,\t\n\r |\"'a1＝", *hostile.TEXTS)), max_size=8)) | _TEXTS
 _RUN = json.loads(documents.run_record().model_dump_json())
 _SUBMISSION = json.loads(documents.submission().model_dump_json())
+_REPRODUCTION = {"schema_version": 1, "by": "someone", "date": "2026-11-01"}
+_TABLE = json.loads(documents.leaderboard().model_dump_json())
 _SAMPLE = [json.loads(line) for line in documents.samples_bytes().splitlines()]
 _LINES = st.builds(
     b"\n".join, st.lists(st.sampled_from(_SAMPLE).flatmap(hostile.json_texts), max_size=4).map(lambda x: [*x, b""])
@@ -237,6 +241,8 @@ PARSERS = {
     "json": Parser(hostile.json_texts(_RUN), json_is_read_as_it_says),
     "run": Parser(hostile.json_texts(_RUN), _record(RunRecord)),
     "submission": Parser(hostile.json_texts(_SUBMISSION), _record(Submission)),
+    "reproduction": Parser(hostile.json_texts(_REPRODUCTION), _record(Reproduction)),
+    "leaderboard": Parser(hostile.json_texts(_TABLE), _record(Leaderboard)),
     "samples": Parser(_LINES, samples_are_what_the_lines_say),
     "packed": Parser(_PACKED, packed_samples_are_whole),
     "recipe": Parser(hostile.yaml_texts(documents.RECIPE), yaml_is_plain),

@@ -12,9 +12,13 @@ from pathlib import Path
 import pytest
 
 from tests.leaderboard.hostile import documents
+from tests.leaderboard.hostile.oracle import is_harmless_line
 from vrbench.errors import VrbenchError, sentences
+from vrbench.leaderboard import history
+from vrbench.leaderboard.board import load_board
 from vrbench.leaderboard.reading import files as reading_files
 from vrbench.leaderboard.reading import limits, read_bytes, submission_files, submission_folders
+from vrbench.leaderboard.standing import Leaderboard
 from vrbench.leaderboard.submitted import read_submission
 
 SAMPLES = f"samples/{documents.TASK}.jsonl.gz"
@@ -224,3 +228,47 @@ def test_reading_a_submission_runs_none_of_it_and_needs_no_torch(folder: Path, t
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "has a tag (!)" in done.stdout and done.stdout.endswith("[]\n")
     assert not (tmp_path / "ran").exists()
+
+
+class TestCommits:
+    @pytest.fixture
+    def root(self, tmp_path: Path) -> Path:
+        """A checkout whose one commit has a whole submission; the folder of all boards."""
+        root = tmp_path / "checkout" / "leaderboards"
+        documents.write_submission(root / "pocket" / "submissions" / "lab__region" / documents.HEX[:16])
+        for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
+            _git(root.parent, *words)
+        return root
+
+    def test_a_name_that_is_not_utf8_is_told_and_breaks_nothing(self, root: Path) -> None:
+        folder = next(root.glob("*/submissions/*/*"))
+        with open(os.fsencode(folder) + b"/\xff\x1b[31m", "wb"):
+            pass
+        _git(root, "add", ".")
+        _git(root, "commit", "-qm", "two")
+        os.unlink(os.fsencode(folder) + b"/\xff\x1b[31m")
+        (told,) = history.changed(root, "HEAD").values()
+        assert len(told) == 1 and is_harmless_line(told[0]) and "was removed" in told[0]
+
+    @pytest.mark.parametrize("content", [b"", b"[" * 10**5, b"\xff", b"{}", b'{"schema_version":99}'])
+    def test_a_board_that_cannot_be_read_is_told_and_made_anew(self, root: Path, content: bytes) -> None:
+        made = Leaderboard(board="pocket", title="x", claims=(), tasks=(), rows=())
+        (root / "pocket" / "leaderboard.json").write_bytes(content)
+        (told,) = history.moved(root / "pocket", made, []).values()
+        assert len(told) >= 1 and all(is_harmless_line(sentence) for sentence in told)
+        assert history.is_stale(root / "pocket", made)
+
+    def test_a_board_that_is_a_link_is_none(self, root: Path) -> None:
+        (root / "pocket" / "board.yaml").write_text(documents.BOARD)
+        assert load_board(root / "pocket").id == "pocket"
+        (root / "pocket").rename(root / "elsewhere")
+        (root / "pocket").symlink_to(root / "elsewhere")
+        with pytest.raises(VrbenchError, match="is a link"):
+            load_board(root / "pocket")
+
+
+def _git(folder: Path, *words: str) -> None:
+    subprocess.run(
+        ["git", "-C", str(folder), "-c", "user.name=x", "-c", "user.email=x@example.org", *words], check=True,
+        capture_output=True,
+    )  # fmt: skip

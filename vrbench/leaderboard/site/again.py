@@ -40,7 +40,8 @@ def _checkpoint(entry: Entry, folder: str) -> Iterator[Command]:
     for line in reversed(lineages):
         recipe = f"{folder}/recipe.yaml" if line is lineages[0] and entry.recipe else ""
         for command in _steps(line, recipe):
-            yield f"Make {' '.join(shown(line.id, 100).split())}", f"{command} --out {_word('checkpoints/' + line.id.replace('/', '-'))}"
+            name, place = " ".join(shown(line.id, 100).split()), f"checkpoints/{line.id.replace('/', '-')}"
+            yield f"Make {name}", f"{command} --out {_word(place)}"
 
 
 def _steps(line: Lineage, recipe: str) -> Iterator[str]:

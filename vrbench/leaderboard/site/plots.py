@@ -122,28 +122,39 @@ def _reach(figure: Figure) -> list[list[float]] | None:
     return [[max(0.0, figure.value - figure.low)], [max(0.0, figure.high - figure.value)]]
 
 
+Box = tuple[float, float, float, float]
+"""Left, low, right and high end, in points."""
+
+
 def _name_points(axes: Axes, points: Sequence[Point]) -> None:
-    """Names beside the points, each at the first of four places where it covers no other name and no point."""
+    """Names beside the points, each at the first place where it covers no other name and no point."""
     axes.figure.draw_without_rendering()  # type: ignore[union-attr]
-    scale = 72 / axes.figure.dpi  # all lengths in points from here on
+    scale = 72 / axes.figure.dpi
+    left, low, right, high = (float(end) * scale for end in axes.get_window_extent().extents)
     known = [(p.row.name, (p.x.value or 0.0, p.y.value or 0.0)) for p in points]
-    places = [axes.transData.transform(at) * scale for _, at in known]
-    left, low, right, high = axes.get_window_extent().extents * scale
-    taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in places]
-    for (text, at), (x, y) in zip(known, places, strict=True):
+    places = [(float(x) * scale, float(y) * scale) for x, y in (axes.transData.transform(at) for _, at in known)]
+    taken: list[Box] = [(x - 5, y - 5, x + 5, y + 5) for x, y in places]
+    for (text, at), place in zip(known, places, strict=True):
         name = shown(text, 28)
-        width, height = 4.7 * len(name), 10.0
-        for dx, dy in ((8, 5), (-8 - width, 5), (8, -15), (-8 - width, -15), (-width / 2, 9), (-width / 2, -19)):
-            box = (x + dx, y + dy, x + dx + width, y + dy + height)
-            inside = left <= box[0] and box[2] <= right and low <= box[1] and box[3] <= high
-            if inside and not any(_overlap(box, other) for other in taken):
-                taken.append(box)
-                axes.annotate(name, at, (dx, dy + 2), xycoords="data",
-                              textcoords="offset points", fontsize=8.5, annotation_clip=False)  # fmt: skip
-                break
+        box = _free_box(4.7 * len(name), place, (left, low, right, high), taken)
+        if box is not None:
+            taken.append(box)
+            offset = (box[0] - place[0], box[1] - place[1] + 2)
+            axes.annotate(name, at, offset, textcoords="offset points", fontsize=8.5, annotation_clip=False)
 
 
-def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+def _free_box(width: float, place: tuple[float, float], inside: Box, taken: Sequence[Box]) -> Box | None:
+    """Where a name of some width can stand about a point."""
+    x, y = place
+    for dx, dy in ((8, 5), (-8 - width, 5), (8, -15), (-8 - width, -15), (-width / 2, 9), (-width / 2, -19)):
+        box = (x + dx, y + dy, x + dx + width, y + dy + 10)
+        fits = inside[0] <= box[0] and box[2] <= inside[2] and inside[1] <= box[1] and box[3] <= inside[3]
+        if fits and not any(_overlap(box, other) for other in taken):
+            return box
+    return None
+
+
+def _overlap(one: Box, other: Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
