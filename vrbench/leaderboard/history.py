@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from vrbench.errors import VrbenchError, sentences
 from vrbench.leaderboard.contradictions import differences
@@ -15,8 +16,13 @@ from vrbench.writing import write_atomically
 
 LEADERBOARD_FILE = "leaderboard.json"
 
-_MOVING = {"description": True, "status": True, "submitted": True}
-"""Fields of a row that are no figures."""
+_MOVING: Any = {
+    "description": True,
+    "status": True,
+    "submitted": True,
+    "verdicts": {"__all__": {"n_needed", "reason"}},
+}
+"""Fields of a row that are no figures, or that follow from an interval's last digits."""
 
 
 def known(folder: Path) -> frozenset[str]:
