@@ -267,7 +267,7 @@ CASES: dict[str, tuple[Change, list[str]]] = {
     "limit": (field("settings.limit", 16), [r"it was run with limit 16", r"inputs_digest is"]),
     "another seed": (
         field("settings.seed", 7),
-        [r"its seed is 7; intervals .* with seed 0", r"inputs_digest is", r"'(score|groups\..*)\.(low|high)' is"],
+        [r"its seed is 7; intervals .* with seed 0", r"inputs_digest is"],
     ),
     "dirty checkout": (field("provenance.dirty", True), [r"it was run from a checkout with uncommitted changes"]),
     "other data": (result("made_mme", "data_digest", "1" * 64), [r"made_mme: its data is not the board's"]),
@@ -442,7 +442,7 @@ def test_a_scorer_that_fails_over_an_answer_is_a_reason(
 
     monkeypatch.setattr(examiner.rescorers["made_words"], "score", fail)
     reasons = examined(examiner, Forged(made_board, 1, tmp_path), baseline)
-    assert reasons == ("made_words: its answers cannot be scored: ZeroDivisionError: by an answer",)
+    assert reasons == ("made_words: its answers cannot be scored: ZeroDivisionError 'by an answer'",)
 
 
 def test_scoring_that_does_not_end_is_stopped(

@@ -25,7 +25,9 @@ def part_of(run: Run, tasks: Collection[str]) -> Run:
     known = registry.load(record.settings.include_path or None)
     unknown = [result.task for result in record.results if result.task not in known]
     if unknown:
-        raise VrbenchError(f"there is no task file here for {', '.join(unknown)}; run it with --tasks {','.join(tasks)}")
+        raise VrbenchError(
+            f"there is no task file here for {', '.join(unknown)}; run it with --tasks {','.join(tasks)}"
+        )
     deciding = {r.task: decides(known[r.task], r.data_digest, r.harness) for r in record.results}
     if record.inputs_digest != inputs_digest(record.checkpoint.digest, deciding, record.settings):
         raise VrbenchError(
