@@ -90,7 +90,7 @@ class Job:
     @property
     def definition_digest(self) -> str:
         """sha256 over what the task's definition says of prompt, examples, generation and scoring; not over data."""
-        return digest_of(self.spec.model_dump(mode="json", include=set(ASKED)))
+        return definition_digest(self.spec)
 
     @property
     def decides(self) -> dict[str, Any]:
@@ -181,6 +181,11 @@ def decides(spec: TaskSpec, data_digest: str, harness: str) -> dict[str, Any]:
     if spec.data.kind == "file":
         del told["data"]["name"]  # where a file lies is no part of the task; its items are
     return {"spec": told, "data": data_digest, "harness": harness}
+
+
+def definition_digest(spec: TaskSpec) -> str:
+    """sha256 over what a task's definition says of prompt, examples, generation and scoring; needs no data."""
+    return digest_of(spec.model_dump(mode="json", include=set(ASKED)))
 
 
 def inputs_digest(checkpoint_digest: str, tasks: Mapping[str, Mapping[str, Any]], settings: Settings) -> str:

@@ -12,7 +12,8 @@ import yaml
 from vrbench import registry
 from vrbench.errors import VrbenchError, sentences
 from vrbench.leaderboard.board import Board, boards, load_board, prompts_digest
-from vrbench.leaderboard.pin import definition_digest, pin
+from vrbench.leaderboard.pin import pin
+from vrbench.plan import definition_digest
 from vrbench.records import load_run
 
 ROOT = Path(__file__).parents[2] / "leaderboards"

@@ -112,6 +112,7 @@ def test_a_plot_has_no_style_of_its_own_and_one_link_a_row() -> None:
         links = [e for e in root.iter() if e.tag.endswith("}a")]
         assert [link.get("href") for link in links] == [f"{r.name}.html" for r in rows]
         assert "visual 90.0 [80.0, 95.0] %" in (links[0][0].text or "") and "3 of 12 layers" in (links[0][0].text or "")
+        assert all(sum("transform" in shape.attrib for shape in link) == 1 for link in links), "a marker each"
         assert root.get("aria-labelledby") == f"{plot.name}-title"
         used = {e.get("href", "")[1:] for e in root.iter() if e.tag.endswith("}use")}
         mine = [e.get("id", "") for e in root.iter() if "id" in e.attrib]

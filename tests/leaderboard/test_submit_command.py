@@ -14,15 +14,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from tests.leaderboard.desk import ABOUT, Desk, set_results, set_samples, set_settings, tree
 from tests.leaderboard.made import BOARD, Made
-from tests.leaderboard.test_pack import ABOUT, Desk, desk, set_results, set_samples, set_settings, tree
 from tests.test_cli import MAIN, TELL_HEAVY
 from vrbench import cli
 from vrbench.errors import VrbenchError, sentences
 from vrbench.leaderboard.pack import check, pack
 from vrbench.records import load_run
 
-__all__ = ["desk"]  # the fixture
 ROOT = Path(__file__).parents[2]
 
 

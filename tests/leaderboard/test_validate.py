@@ -553,3 +553,30 @@ def test_the_examiner_refuses_to_begin_with_all_that_is_wrong(board: Made, tmp_p
 def test_made_runs_are_the_same_each_time(made_board: Made) -> None:
     rescorers = rescorers_of(made_board.tasks, ("made_words",))
     assert made_run(rescorers, "tiny", 1) == made_run(rescorers, "tiny", 1)
+
+
+class TestDrawsOfAnotherNumpy:
+    """Ends of intervals that differ as those of another draw do, and no more."""
+
+    @staticmethod
+    def shift(board: Made, share: float) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Move the lower end of a row's score by a share of its interval; the row before and after."""
+        file = board.board / "leaderboard.json"
+        raw = json.loads(file.read_text())
+        before = json.loads(json.dumps(raw["rows"][1]))
+        score = raw["rows"][1]["tasks"][0]["score"]
+        score["low"] -= share * (score["high"] - score["low"])
+        file.write_text(json.dumps(raw))
+        return before, raw["rows"][1]
+
+    def test_a_published_row_keeps_its_figures(self, written: Made) -> None:
+        _, stored = self.shift(written, 0.05)
+        seen = found(written)
+        assert seen.refusals == ()
+        row = next(row for row in seen.boards[BOARD].rows if row.revision == stored["revision"])
+        assert row.tasks[0].score.low == stored["tasks"][0]["score"]["low"]
+
+    def test_more_than_that_is_refused(self, written: Made) -> None:
+        self.shift(written, 0.2)
+        ((reason,),) = refused(written).values()
+        assert "stored 'tasks.0.score.low' moved" in reason

@@ -19,16 +19,18 @@ def pin(
         str | None, typer.Option(metavar="ORG/NAME", help="Make the first run's checkpoint the family's baseline.")
     ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Let what is pinned already change.")] = False,
+    include_path: IncludePath = None,
     boards: Boards = Path("leaderboards"),
 ) -> None:
     """Fill board.yaml from the task files and from runs: versions, numbers, digests and a family's baseline.
 
     Submissions made before something pinned was replaced are refused from then on.
     """
+    from vrbench import registry
     from vrbench.leaderboard.board import load_board
     from vrbench.leaderboard.pin import pin as fill
 
-    for change in fill(boards / board, run or [], family, baseline, replace):
+    for change in fill(boards / board, run or [], family, baseline, replace, registry.load(include_path)):
         print(f"{change.place}: {change.old or 'not pinned'} -> {change.new}")
     left = load_board(boards / board).unpinned()
     print("\n".join(left) or f"board {board}: everything is pinned")

@@ -57,7 +57,7 @@ def _made(spec: TaskSpec, part: harness.Part) -> Example:
     asked = sorted(task.instances, key=lambda instance: (instance.doc_id, instance.idx))
     asked = [instance for instance in asked if instance.doc_id == asked[0].doc_id]
     row = harness.documents_of(task)[asked[0].doc_id]
-    prompt, answers, generation = _texts(asked)
+    prompt, answers, generation = texts_of(asked)
     source = spec.data
     return Example(
         prompt=prompt,
@@ -69,7 +69,7 @@ def _made(spec: TaskSpec, part: harness.Part) -> Example:
     )
 
 
-def _texts(asked: list[Any]) -> tuple[str, tuple[str, ...], str]:
+def texts_of(asked: list[Any]) -> tuple[str, tuple[str, ...], str]:
     """Prompt, options and generation settings of the requests of one item."""
     kind, args = asked[0].request_type, asked[0].args
     if kind == "loglikelihood":

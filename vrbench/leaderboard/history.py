@@ -17,12 +17,9 @@ from vrbench.writing import write_atomically
 LEADERBOARD_FILE = "leaderboard.json"
 
 _MOVING: Any = {
-    "description": True,
-    "status": True,
-    "submitted": True,
-    "verdicts": {"__all__": {"n_needed", "reason"}},
-}
-"""Fields of a row that are no figures, or that follow from an interval's last digits."""
+    "description": True, "status": True, "submitted": True, "verdicts": {"__all__": {"n_needed": True, "reason": True}},
+}  # fmt: skip
+"""Fields of a row that are no figures, or guesses from an interval's width."""
 
 
 def known(folder: Path) -> frozenset[str]:
@@ -58,6 +55,23 @@ def moved(folder: Path, made: Leaderboard, there: Sequence[Path]) -> dict[str, l
         elif path not in lying:
             found[path] = [f"{row.key} is in {LEADERBOARD_FILE}, but its submission is gone"]
     return {path: faults for path, faults in found.items() if faults}
+
+
+def kept(folder: Path, rows: Sequence[Standing]) -> list[Standing]:
+    """The rows, those that did not move with the figures that `leaderboard.json` has.
+
+    Another version of numpy draws other intervals; what was published once stays to the last digit.
+    """
+    try:
+        before = {row.key: row for row in _before(folder).rows}
+    except VrbenchError:  # not there, or `moved` tells why
+        return list(rows)
+    return [
+        before[row.key].model_copy(update={name: getattr(row, name) for name in ("description", "status", "submitted")})
+        if row.key in before and not list(_moved(before[row.key], row))
+        else row
+        for row in rows
+    ]
 
 
 def _before(folder: Path) -> Leaderboard:

@@ -12,10 +12,10 @@ import yaml
 from vrbench import registry
 from vrbench.errors import VrbenchError, raise_all, sentences
 from vrbench.leaderboard.board import BOARD_FILE, Board, load_board, prompts_digest
-from vrbench.plan import ASKED
+from vrbench.plan import definition_digest
 from vrbench.records import Run, load_run
 from vrbench.registry import TaskSpec
-from vrbench.writing import digest_of, write_atomically
+from vrbench.writing import write_atomically
 
 Place = tuple[str, ...]
 """Keys that lead to an entry of board.yaml."""
@@ -111,11 +111,6 @@ def _run_faults(board: Board, run: Run, known: Mapping[str, TaskSpec]) -> list[s
                 f"the run of {label} has another definition of {result.task} than the task file; run it again"
             )
     return faults
-
-
-def definition_digest(spec: TaskSpec) -> str:
-    """What `plan.Job.definition_digest` says of a task, for which its data need not be at hand."""
-    return digest_of(spec.model_dump(mode="json", include=set(ASKED)))
 
 
 def _from_tasks(board: Board, known: Mapping[str, TaskSpec]) -> dict[Place, Any]:

@@ -160,7 +160,8 @@ def _of_board(root: Path, board: Board, submission: Path | None, how: How) -> Va
     if submission is not None:
         return found
     again = reproduced(examiner, folder, {row.key: row for row in rows.values()})
-    made = leaderboard_of(board, examiner.specs, [again.rows.get(row.key, row) for row in rows.values()])
+    now = history.kept(folder, [again.rows.get(row.key, row) for row in rows.values()])
+    made = leaderboard_of(board, examiner.specs, now)
     found = replace(_refused(found, board, again.faults), boards={board.id: made})
     before = {root / path: why for path, why in history.moved(folder, made, lying).items()}
     stale = f"{board.id}/{history.LEADERBOARD_FILE} is not what its submissions give; make it anew with --write"

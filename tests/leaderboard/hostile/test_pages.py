@@ -20,7 +20,9 @@ from vrbench.leaderboard.reading.text import odd_characters
 from vrbench.leaderboard.site.again import commands
 from vrbench.leaderboard.site.build import build
 from vrbench.leaderboard.site.content import load_content
+from vrbench.leaderboard.site.sample_data import answers_file
 from vrbench.leaderboard.validate import How, validation, write
+from vrbench.records import Sample
 
 FIELDS = (
     "checkpoint.id", "checkpoint.revision", "checkpoint.lineage.0.id", "checkpoint.lineage.0.family",
@@ -176,3 +178,15 @@ def test_what_is_to_be_typed_holds_nothing_of_a_stranger_that_acts(text: str, ma
         assert words[:2] != ["git", "checkout"] or re.fullmatch("[0-9a-f]{7,64}", words[2]), command
         assert not {text, *text.split()} & {w for w in words if w.startswith("-")}, command
         assert all(c not in shlex.join(words[:2]) for c in ";&`$")
+
+
+@pytest.mark.parametrize("text", [*hostile.TEXTS, "</script>", "\u2028", "__proto__", "\ud800"])
+def test_a_script_of_answers_holds_text_and_numbers_only(text: str, made: tuple[Path, Path]) -> None:
+    root, _ = made
+    (content,) = load_content(root, {})
+    said = Sample(id=text, cluster=text, score=1e308, weight=1e-308, answer=text, target=text, responses=(text,))
+    _, script = answers_file("made/samples/x", content.table.rows[0], [said, said])
+    head, _, value = script.partition("]=")
+    assert script.isascii() and script.count("\n") == 1 and head.startswith("(self.vrbenchSamples=")
+    told = json.loads(value.removesuffix(";\n"), parse_constant=lambda _: pytest.fail("no number"))
+    assert all(oracle.is_harmless(one) for one in told["texts"]) and told["score"] == [None, None]

@@ -12,16 +12,18 @@ from pathlib import Path
 
 from vrbench import registry
 from vrbench.errors import VrbenchError
-from vrbench.leaderboard.site import board_page, layout, submission_page, task_page, vendored
+from vrbench.leaderboard.site import board_page, layout, samples, submission_page, task_page, vendored
 from vrbench.leaderboard.site.content import BoardContent, load_content
 from vrbench.leaderboard.site.pages import Frame, Place
 from vrbench.registry import TaskSpec
 
-Page = tuple[str, str]
+Page = tuple[str, str | bytes]
 """Path within the site, and what it holds."""
 
 
-def build(root: str | Path, out: str | Path, include_path: str | Path | None = None) -> Path:
+def build(
+    root: str | Path, out: str | Path, include_path: str | Path | None = None, data_root: str | Path | None = None
+) -> Path:
     """Make the site of all boards under a folder; the same boards give the same bytes.
 
     What was at `out` is replaced, if it is such a site or an empty folder. Stopped at any time, `out` is the old site
@@ -31,6 +33,7 @@ def build(root: str | Path, out: str | Path, include_path: str | Path | None = N
         root: folder of boards, such as leaderboards/.
         out: folder of the site; index.html in it is opened by a browser from there, without a server.
         include_path: folder of the task files of boards whose tasks are not this package's own.
+        data_root: folder with the hub's data sets, for boards that show samples of such tasks.
 
     Returns:
         The path of its index.html.
@@ -46,7 +49,7 @@ def build(root: str | Path, out: str | Path, include_path: str | Path | None = N
     place.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}."))
     try:
-        write_site(content, specs, made)
+        write_site(content, specs, made, data_root)
         _put(made, place)
     except BaseException:
         shutil.rmtree(made, ignore_errors=True)
@@ -54,14 +57,16 @@ def build(root: str | Path, out: str | Path, include_path: str | Path | None = N
     return place / layout.HOME
 
 
-def write_site(content: tuple[BoardContent, ...], specs: Mapping[str, TaskSpec], folder: Path) -> None:
+def write_site(
+    content: tuple[BoardContent, ...], specs: Mapping[str, TaskSpec], folder: Path, data_root: str | Path | None = None
+) -> None:
     """Every file of the site into a folder, and last the list of them."""
     frame = Frame(tuple(Place(each.board.title, layout.board_page(each.board.id)) for each in content))
     written: dict[str, str] = {}
-    for name, text in _files(content, specs, frame):
+    for name, text in _files(content, specs, frame, data_root):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(text.encode())
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         written[path.relative_to(folder).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
     (folder / layout.MANIFEST).write_text(json.dumps(written, indent=1, sort_keys=True) + "\n", encoding="utf-8")
@@ -69,15 +74,18 @@ def write_site(content: tuple[BoardContent, ...], specs: Mapping[str, TaskSpec],
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def _files(content: tuple[BoardContent, ...], specs: Mapping[str, TaskSpec], frame: Frame) -> Iterator[Page]:
+def _files(
+    content: tuple[BoardContent, ...], specs: Mapping[str, TaskSpec], frame: Frame, data_root: str | Path | None
+) -> Iterator[Page]:
     yield from _assets()
     yield layout.HOME, board_page.page(content[0], frame, layout.HOME)
     for each in content:
         yield layout.board_page(each.board.id), board_page.page(each, frame, layout.board_page(each.board.id))
         yield from board_page.tables(each)
-        browsers: dict[str, dict[str, str]] = {}
+        browsers = samples.browsers(each)
         yield from task_page.pages(each, frame, specs, browsers)
         yield from submission_page.pages(each, frame, browsers)
+        yield from samples.files(each, frame, specs, data_root)
 
 
 def _assets() -> Iterator[Page]:

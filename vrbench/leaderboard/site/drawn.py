@@ -13,7 +13,7 @@ from markupsafe import Markup
 from vrbench.layers import LayerSet
 from vrbench.leaderboard.standing import Figure, Region
 
-WIDTH, HEIGHT = 128, 14
+WIDTH, HEIGHT = 116, 14
 _INSET = 4
 CELL, GAP = 3, 1
 STRIP_HEIGHT = 12

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -200,6 +200,7 @@ def _prefix_ids(root: ElementTree.Element, prefix: str) -> None:
 def _link_rows(root: ElementTree.Element, prefix: str, points: Sequence[Point]) -> None:
     """All groups of one row into one link, which a keyboard passes by: the table has the same links."""
     links: dict[int, ElementTree.Element] = {}
+    markers = {path.get("id", ""): path for defs in root.iter(f"{{{_SVG}}}defs") for path in defs}
     pattern = re.compile(rf"{prefix}-row-(\d+)-\d+")
     for parent in list(root.iter()):
         for child in list(parent):
@@ -211,12 +212,15 @@ def _link_rows(root: ElementTree.Element, prefix: str, points: Sequence[Point]) 
                 links[number] = _link(points[number])
                 parent.insert(list(parent).index(child), links[number])
             parent.remove(child)
-            links[number].extend(_shapes(child))
+            links[number].extend(_shapes(child, markers))
 
 
-def _shapes(group: ElementTree.Element) -> Iterator[ElementTree.Element]:
-    """The paths of a group without what is around them: markers where they stand, and nothing that clips."""
-    markers = {path.get("id"): path for defs in group.iter(f"{{{_SVG}}}defs") for path in defs}
+def _shapes(group: ElementTree.Element, markers: Mapping[str, ElementTree.Element]) -> Iterator[ElementTree.Element]:
+    """The paths of a group without what is around them: markers where they stand, and nothing that clips.
+
+    Args:
+        markers: id -> what is drawn where it is used, of the whole picture: one that is drawn alike is there once.
+    """
     for element in group.iter():
         name = element.get("href", "#")[1:]
         if element.tag == f"{{{_SVG}}}use" and name in markers:

@@ -1,0 +1,238 @@
+"""What is seen of a submission without scoring: every reason against it, told at once, and its recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.leaderboard.desk import (
+    ABOUT,
+    Desk,
+    rewrite,
+    set_board,
+    set_checkpoint,
+    set_results,
+    set_samples,
+    set_settings,
+)
+from tests.leaderboard.made import BOARD, RECIPE
+from vrbench.leaderboard.prepare import look
+from vrbench.leaderboard.submitted import read_submission
+from vrbench.records import Lineage, load_run, save_run
+
+FALSE: dict[str, tuple[Callable[[Desk], object], str]] = {
+    "limit": (lambda d: set_settings(d.region, limit=16), "it was run with limit 16; a board takes whole tasks only"),
+    "dtype": (
+        lambda d: set_settings(d.region, dtype="bfloat16"),
+        "it was computed in bfloat16, its baseline in float32; run it with --dtype float32",
+    ),
+    "dtype of no board": (
+        lambda d: set_settings(d.region, dtype="float16"),
+        "it was computed in float16; board made takes float32 or bfloat16",
+    ),
+    "dirty": (
+        lambda d: rewrite(
+            d.region, lambda r: r.model_copy(update={"provenance": r.provenance.model_copy(update={"dirty": True})})
+        ),
+        "it was run from a checkout with uncommitted changes; commit them and run it again",
+    ),
+    "version": (
+        lambda d: set_results(d.region, "made_mme", version="0"),
+        "made_mme: it was run at version 0; the board holds version 1",
+    ),
+    "data": (
+        lambda d: set_results(d.region, "made_mme", data_digest="0" * 64),
+        "made_mme: its data is not the board's: sha256 000000000000 against",
+    ),
+    "definition": (
+        lambda d: set_results(d.region, "made_mme", definition_digest="0" * 64),
+        "made_mme: its definition is not the board's: sha256 000000000000 against",
+    ),
+    "incomplete": (
+        lambda d: set_results(d.region, "made_mme", complete=False),
+        "made_mme: it has 16 of the task's 16 items; a board takes whole tasks only",
+    ),
+    "fewer": (lambda d: set_results(d.region, "made_mme", n=12), "made_mme: it has 12 of the task's 16 items"),
+    "died": (lambda d: set_results(d.region, "made_mme", status="error"), "made_mme did not run through"),
+    "prompts": (
+        lambda d: set_samples(d.region, "made_words", prompt_digest="0" * 64),
+        "made_words: its prompts are not the board's: their sha256 differs",
+    ),
+    "no responses": (
+        lambda d: set_samples(d.region, "made_words", responses=()),
+        "made_words: 1 samples have no raw response, such as",
+    ),
+    "older": (
+        lambda d: set_results(d.region, "made_words", definition_digest=""),
+        "an older vrbench made it, which kept no raw responses of made_words; run it again",
+    ),
+    "family": (
+        lambda d: set_checkpoint(d.region, family="mllama"),
+        "the checkpoint is of model family 'mllama'; family tiny is of 'llava'",
+    ),
+    "depth": (
+        lambda d: set_checkpoint(d.region, depth=32, lineage=()),
+        "the checkpoint had 32 decoder layers before any was removed; family tiny has 12",
+    ),
+    "lineage": (
+        lambda d: set_checkpoint(d.region, depth=11),
+        "the checkpoint's lineage cannot be followed: the steps lead to 12 decoder layers; the model has 11",
+    ),
+    "another baseline": (
+        lambda d: set_checkpoint(d.full, digest="e" * 64),
+        "the baseline given is tiny-full (eeeeeeeeeeeeeeee); family tiny of board made is compared with maker/",
+    ),
+    "baseline not there": (
+        lambda d: shutil.rmtree(d.root / BOARD / "submissions"),
+        "is not on board made yet; hand it in first, with its own run as --baseline",
+    ),
+    "no baseline pinned": (
+        lambda d: set_board(d.root, lambda raw: raw["families"]["tiny"].update(baseline=None)),
+        "family tiny of board made has no baseline yet; a maintainer pins it in board.yaml",
+    ),
+    "not pinned": (
+        lambda d: set_board(d.root, lambda raw: raw["tasks"]["made_mme"].update(data_digest=None)),
+        "made_mme: the digest of its data is not pinned yet",
+    ),
+    "prompts not pinned": (
+        lambda d: set_board(d.root, lambda raw: raw["families"]["tiny"].update(prompts={})),
+        "made_mme: the digest of its prompts is not pinned yet",
+    ),
+    "other samples": (
+        lambda d: (d.region / "samples" / "made_mme.jsonl").write_text("{}\n"),
+        "is not what the record says: its sha256 differs",
+    ),
+    "no run": (lambda d: shutil.rmtree(d.region), "no run at"),
+    "no baseline run": (lambda d: shutil.rmtree(d.full), "no run at"),
+    "no board": (lambda d: shutil.rmtree(d.root / BOARD), "there is no board at"),
+}  # fmt: skip
+
+
+class TestRefused:
+    @pytest.mark.parametrize("name", FALSE)
+    def test_a_false_one_is_refused_with_its_reason(self, desk: Desk, name: str) -> None:
+        falsify, reason = FALSE[name]
+        falsify(desk)
+        assert any(reason in said for said in desk.refused()), reason
+
+    @pytest.mark.parametrize(
+        ("said", "reason"),
+        [
+            ({"name": "region"}, "name 'region' is not ORG/NAME"),
+            ({"name": "a/b/c"}, "name 'a/b/c' is not ORG/NAME"),
+            ({"name": "../../x/y"}, "is not ORG/NAME"),
+            ({"name": "My Lab/y"}, "'org': name 'My Lab' is not allowed"),
+            ({"name": "lab/.."}, "'name': name '..' is not allowed"),
+            ({"url": "javascript:alert(1)"}, "'url': "),
+            ({"description": "two\nlines"}, "'description': it has a line feed"),
+            ({"family": "huge"}, "family 'huge' is not on board made; there are tiny"),
+            ({"board": "other"}, "there is no board at"),
+        ],
+    )
+    def test_what_is_said_is_held_to_the_record_s_types(self, desk: Desk, said: dict[str, Any], reason: str) -> None:
+        assert any(reason in sentence for sentence in desk.refused(**said)), desk.refused(**said)
+
+    def test_missing_and_added_tasks_are_told_with_the_command_that_helps(self, desk: Desk) -> None:
+        run = load_run(desk.region)
+        renamed = tuple(r.model_copy(update={"task": "mme"}) if r.task == "made_mme" else r for r in run.record.results)
+        samples = {"mme" if task == "made_mme" else task: rows for task, rows in run.samples.items()}
+        save_run(desk.region, run.record.model_copy(update={"results": renamed}), samples)
+        said = desk.refused()
+        tasks = "--tasks made_mme,made_words,made_facts,made_pydoc"
+        assert f"it lacks made_mme; run it with {tasks}" in said
+        assert f"it has mme, which board made has not; run it with {tasks}" in said
+        assert "the tasks of its settings are not those of its results" in said
+
+    def test_a_run_of_an_older_vrbench_is_told_in_one_sentence(self, desk: Desk) -> None:
+        raw = json.loads((desk.region / "run.json").read_text())
+        for result in raw["results"]:
+            del result["definition_digest"]
+            file = desk.region / "samples" / f"{result['task']}.jsonl"
+            rows = [json.loads(line) for line in file.read_text().splitlines()]
+            told = [{name: value for name, value in row.items() if name != "responses"} for row in rows]
+            file.write_text("".join(json.dumps(row) + "\n" for row in told))
+            result["samples_digest"] = hashlib.sha256(file.read_bytes()).hexdigest()
+        (desk.region / "run.json").write_text(json.dumps(raw))
+        tasks = "made_mme, made_words, made_facts, made_pydoc"
+        assert desk.refused() == [f"an older vrbench made it, which kept no raw responses of {tasks}; run it again"]
+
+    def test_samples_written_in_another_way_are_told(self, desk: Desk) -> None:
+        file = desk.region / "samples" / "made_mme.jsonl"
+        before = hashlib.sha256(file.read_bytes()).hexdigest()
+        file.write_text(file.read_text().replace('":', '": '))
+        record = desk.region / "run.json"
+        record.write_text(record.read_text().replace(before, hashlib.sha256(file.read_bytes()).hexdigest()))
+        assert desk.refused() == [
+            "made_mme: its samples are written as another vrbench does; run it again with this one"
+        ]
+
+    def test_all_faults_are_told_at_once(self, desk: Desk) -> None:
+        set_settings(desk.region, limit=16, dtype="bfloat16")
+        set_results(desk.region, "made_mme", version="0")
+        set_results(desk.region, "made_words", data_digest="0" * 64)
+        set_samples(desk.region, "made_facts", prompt_digest="")
+        assert len(desk.refused()) == 5
+
+    def test_all_that_is_wrong_with_the_inputs_is_told_at_once(self, desk: Desk) -> None:
+        said = desk.refused(board="other", name="x")
+        assert len(said) == 2
+
+    def test_two_families_of_one_architecture_need_the_name(self, desk: Desk) -> None:
+        def second(raw: dict[str, Any]) -> None:
+            raw["families"]["tiny"]["baseline"] = None
+            raw["families"]["other"] = dict(raw["families"]["tiny"], prompts={})
+
+        set_board(desk.root, second)
+        assert any("name it with --family, one of tiny, other" in text for text in desk.refused())
+        assert not any("name it with" in text for text in desk.refused(family="other"))
+
+
+class TestRecipe:
+    def checkpoint(self, desk: Desk, folder: Path) -> Path:
+        """A folder with the lineage that the run names."""
+        folder.mkdir()
+        lineage = load_run(desk.region).record.checkpoint.lineage[0]
+        (folder / "vrbench.json").write_text(lineage.model_dump_json())
+        (folder / "recipe.yaml").write_text(RECIPE)
+        return folder
+
+    def test_the_recipe_of_the_checkpoint_is_handed_in(self, desk: Desk, tmp_path: Path) -> None:
+        packed = desk.pack(checkpoint=self.checkpoint(desk, tmp_path / "ckpt"))
+        assert (packed.path / "recipe.yaml").read_text() == RECIPE
+        assert read_submission(packed.path).recipe == RECIPE
+
+    def test_a_published_checkpoint_s_is_found_by_its_id(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+        from vrbench.sources import PUBLISHED
+
+        lineage = Lineage.model_validate_json((PUBLISHED / "region" / "vrbench.json").read_text())
+        set_checkpoint(desk.region, id="pocket/region", lineage=(lineage,), depth=30)
+        found = look(desk.region, desk.full, ABOUT, desk.root).prepared
+        assert found is not None
+        assert found.files["recipe.yaml"] == (PUBLISHED / "region" / "recipe.yaml").read_bytes()
+        set_checkpoint(desk.region, id="pocket/top")  # whose folder has another lineage
+        found = look(desk.region, desk.full, ABOUT, desk.root).prepared
+        assert found is not None
+        assert "recipe.yaml" not in found.files
+
+    def test_another_checkpoint_s_folder_is_refused(self, desk: Desk, tmp_path: Path) -> None:
+        folder = self.checkpoint(desk, tmp_path / "ckpt")
+        raw = json.loads((folder / "vrbench.json").read_text())
+        raw["steps"][0]["layers"] = "1"
+        (folder / "vrbench.json").write_text(json.dumps(raw))
+        (said,) = desk.refused(checkpoint=folder)
+        assert "is not the checkpoint that was run, tiny-region-1; give its folder" in said
+        assert "is not a folder" in desk.refused(checkpoint=tmp_path / "nowhere")[0]
+
+    def test_a_recipe_with_aliases_is_refused(self, desk: Desk, tmp_path: Path) -> None:
+        folder = self.checkpoint(desk, tmp_path / "ckpt")
+        (folder / "recipe.yaml").write_text("a: &a [x]\nb: *a\n")
+        found = look(desk.region, desk.full, dataclasses.replace(ABOUT, checkpoint=folder), desk.root)
+        assert ["anchor" in fault for fault in found.faults] == [True]
+        assert desk.refused(checkpoint=folder) == found.faults
