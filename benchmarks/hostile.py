@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -67,9 +68,14 @@ def in_a_process(*arguments: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+def _short(told: list[str]) -> str:
+    """The first sentence without the file's name, which is a temporary one."""
+    return re.sub(r"^'?[^' ]*/[^' ]*'?:? ", "", told[0])[:80] if told else "read"
+
+
 def report(parsers: list[dict[str, Any]], bombs: list[dict[str, Any]], command: str) -> str:
     """The result file."""
-    table = [{**bomb, "told": (bomb["told"] or ["read"])[0].partition("' ")[2][:80] or "read"} for bomb in bombs]
+    table = [{**bomb, "told": _short(bomb["told"])} for bomb in bombs]
     rows = [[b["name"], b["told"], b["seconds"]] for b in table]
     day = datetime.now(timezone.utc).date()
     return "\n".join(
@@ -80,7 +86,8 @@ def report(parsers: list[dict[str, Any]], bombs: list[dict[str, Any]], command: 
             "",
             tabulate(parsers, headers="keys", tablefmt="github"),
             "",
-            "MiB at first: what the process took before the first case (Python, the libraries and hypothesis).",
+            "MiB at first: what the process took before the first case (Python, the libraries and hypothesis). "
+            "A parser is tried anew after a case that failed was mended; the others keep their line.",
             "",
             f"## Small files that would grow large or slow ({len(bombs)})",
             "",
