@@ -7,6 +7,10 @@ document.addEventListener("DOMContentLoaded", () => {
   const rows = element.tBodies[0].rows.length;
   const table = new window.DataTable(element, {
     paging: false, info: false, autoWidth: false, order: [], orderClasses: false,
+    columnDefs: [ // said here, so that not every cell is looked at to find out
+      { targets: ["num", "quiet"], type: "num", searchable: false },
+      { targets: "_all", type: "string" },
+    ],
     layout: { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null },
     language: { zeroRecords: "No submission matches", emptyTable: "No submission" },
   });
