@@ -101,17 +101,24 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default=",".join(PARSERS), help="parsers, separated by commas")
+    parser.add_argument(
+        "--rows", type=Path, help="JSON lines of what was run already, to go on after a case that failed"
+    )
     parser.add_argument("--one", help=argparse.SUPPRESS)
     given_ = parser.parse_args()
     if given_.one:
         print(json.dumps(cases_of(given_.one, given_.cases, given_.seed)))
         return
-    rows = []
+    told = given_.rows.read_text().splitlines() if given_.rows and given_.rows.exists() else []
+    known = {row["parser"]: row for row in map(json.loads, told)}
     for name in given_.only.split(","):
-        rows += in_a_process(
-            "benchmarks.hostile", "--one", name, "--cases", str(given_.cases), "--seed", str(given_.seed)
-        )
-        print(rows[-1], flush=True)
+        if name not in known:
+            arguments = ("--one", name, "--cases", str(given_.cases), "--seed", str(given_.seed))
+            (known[name],) = in_a_process("benchmarks.hostile", *arguments)
+        print(json.dumps(known[name]), flush=True)
+        if given_.rows:
+            given_.rows.write_text("".join(json.dumps(row) + "\n" for row in known.values()))
+    rows = [known[name] for name in given_.only.split(",")]
     with tempfile.TemporaryDirectory() as folder:
         bombs = in_a_process("tests.leaderboard.hostile.bombs", folder)
     if given_.only == ",".join(PARSERS):

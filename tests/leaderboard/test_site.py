@@ -105,6 +105,7 @@ def test_there_is_a_page_of_every_board_submission_and_task(made: Made, site: Pa
     wanted |= {layout.submission_page("made", row) for row in table.rows}
     wanted |= {layout.task_page("made", task.id) for task in table.tasks}
     assert len(table.rows) == 8 and len(table.tasks) == 4
+    wanted |= {layout.samples_page("made", row, task.id) for row in table.rows for task in table.tasks}
     assert {path.relative_to(site).as_posix() for path, _ in html(site)} == wanted
 
 
@@ -266,10 +267,12 @@ def spoil(root: Path, number: int = 1) -> Path:
 def test_markup_of_a_stranger_is_text_wherever_it_stands(copied: Path, made: Made, tmp_path: Path) -> None:
     folder = spoil(copied)
     site = build(copied, tmp_path / "site", made.tasks).parent
-    own = {"datatables.js", "theme.js", "board.js"}
+    own = {"datatables.js", "theme.js", "board.js", "samples.js"}
     for path, text in html(site):
         page = Page(text)
-        assert {Path(s["src"] or "").name for s in page.all("script")} <= own, path
+        for script in page.all("script"):
+            source = (path.parent / (script["src"] or "")).resolve().relative_to(site.resolve())
+            assert source.name in own or source.parts[:2] == ("made", "samples"), path
         assert not page.all("img"), path
         assert not [a for _, a in page.elements if any(name.startswith("on") for name in a)], path
     page = Page((site / "made" / folder.parent.name / folder.name / "index.html").read_text())

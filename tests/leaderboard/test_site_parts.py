@@ -75,6 +75,16 @@ def test_a_scale_holds_all_ends_and_its_mark() -> None:
     assert 0 <= one.x(5.0) <= drawn.WIDTH
 
 
+def test_one_figure_far_away_does_not_press_the_others_together() -> None:
+    near = [Figure(value=v, low=v - 2, high=v + 2) for v in (88.0, 86.0, 74.0, 77.0)]
+    far = Figure(value=3.9, low=3.1, high=5.0)
+    scale = drawn.scale_of([*near, far, Figure(value=100.0, low=100.0, high=100.0)], 100.0)
+    assert scale.low == 100 - drawn.REACH * 26 and scale.high == 100
+    assert scale.beyond(3.9) == -1 and scale.beyond(101) == 1 and scale.beyond(88.0) == 0
+    assert "circle" not in drawn.interval_bar(far, scale) and "circle" in drawn.interval_bar(near[0], scale)
+    assert drawn.scale_of([Figure(value=100.0)], 100.0).x(100.0) <= drawn.WIDTH
+
+
 def test_a_bar_is_drawn_where_its_interval_lies() -> None:
     scale = drawn.Scale(0, 100, 50.0)
     bar = drawn.interval_bar(Figure(value=75, low=70, high=80), scale)

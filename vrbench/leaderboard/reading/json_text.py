@@ -12,7 +12,6 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 from vrbench.errors import VrbenchError, raise_all
 from vrbench.leaderboard.reading import limits
@@ -153,7 +152,7 @@ def _version_faults(value: dict[str, Any], kind: type[BaseModel]) -> list[str]:
 
 def _newest(field: FieldInfo) -> Any:
     """The schema version that a record has: its field's default, or the largest of the literals that it may be."""
-    return field.default if field.default is not PydanticUndefined else max(get_args(field.annotation))
+    return max(get_args(field.annotation)) if field.is_required() else field.default
 
 
 def told(error: ValidationError) -> Iterator[str]:
@@ -164,7 +163,7 @@ def told(error: ValidationError) -> Iterator[str]:
     faults = error.errors(include_url=False, include_context=False, include_input=False)
     for fault in faults[:MOST_FAULTS]:
         place = ".".join(str(part) for part in fault["loc"])
-        message = shown(str(fault["msg"]).removeprefix("Value error, "), MOST_TOLD)
+        message = " ".join(shown(str(fault["msg"]).removeprefix("Value error, "), MOST_TOLD).split())
         yield f"{quoted(place)}: {message}" if place else message
     if len(faults) > MOST_FAULTS:
         yield f"and {len(faults) - MOST_FAULTS:,} faults more"

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import inf
+from statistics import quantiles
 
 from markupsafe import Markup
 
@@ -15,6 +17,8 @@ from vrbench.leaderboard.standing import Figure, Region
 
 WIDTH, HEIGHT = 116, 14
 _INSET = 4
+REACH = 1.5
+"""How many times the upper quartile of the distances from the mark a scale reaches."""
 CELL, GAP = 3, 1
 STRIP_HEIGHT = 12
 
@@ -43,15 +47,26 @@ class Scale:
         part = min(1.0, max(0.0, (value - self.low) / span))
         return round(_INSET + part * (WIDTH - 2 * _INSET), 1)
 
+    def beyond(self, value: float) -> int:
+        """-1 for what lies left of the scale, 1 for what lies right of it, else 0."""
+        return (value > self.high) - (value < self.low)
+
 
 def scale_of(figures: Iterable[Figure | None], mark: float | None = None) -> Scale:
-    """The range of some figures and their intervals, the mark within it."""
-    known = [
-        end for figure in figures if figure is not None
-        for end in (figure.value, figure.low, figure.high) if end is not None
-    ]  # fmt: skip
-    known += [] if mark is None else [mark]
-    return Scale(min(known, default=0.0), max(known, default=1.0), mark)
+    """The range of some figures and their intervals, the mark within it.
+
+    With a mark, the scale reaches no further from it than `REACH` times the upper quartile of the estimates' distances, so
+    that one far away does not press the others together; it is drawn as an arrow at the end.
+    """
+    known = [figure for figure in figures if figure is not None and figure.value is not None]
+    ends = [end for figure in known for end in (figure.value, figure.low, figure.high) if end is not None]
+    if mark is None:
+        return Scale(min(ends, default=0.0), max(ends, default=1.0), mark)
+    distances = (abs(figure.value - mark) for figure in known if figure.value is not None)
+    far = [distance for distance in distances if distance]
+    reach = REACH * quantiles(far, n=4, method="inclusive")[2] if len(far) > 1 else inf
+    low, high = (choose([*ends, mark]) for choose in (min, max))
+    return Scale(max(low, mark - reach), min(high, mark + reach), mark)
 
 
 def interval_bar(figure: Figure | None, scale: Scale) -> Markup:
@@ -62,7 +77,9 @@ def interval_bar(figure: Figure | None, scale: Scale) -> Markup:
         left, right = scale.x(figure.low), scale.x(figure.high)
         parts.append(f'<path class="bar-ends" d="M{left} {middle:g}H{right}"/>')
     if figure is not None and figure.value is not None:
-        parts.append(f'<circle class="bar-dot" cx="{scale.x(figure.value)}" cy="{middle:g}" r="3"/>')
+        x, way = scale.x(figure.value), scale.beyond(figure.value)
+        arrow = f'<path class="bar-dot" d="M{x + 4 * way:g} {middle:g}l{-7 * way} -4v8z"/>'
+        parts.append(arrow if way else f'<circle class="bar-dot" cx="{x}" cy="{middle:g}" r="3"/>')
     return _svg("bar", WIDTH, HEIGHT, parts)
 
 

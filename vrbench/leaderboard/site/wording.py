@@ -9,7 +9,6 @@ from vrbench.report import cells
 
 NONE = "–"
 """What stands where there is no figure."""
-POSSESSIVE = {"visual": "what it sees", "text": "what it can read"}
 
 
 def value(figure: Figure | None, unit: str = "percent", signed: bool = False) -> str:
@@ -99,8 +98,14 @@ def tuned(region: Region) -> str:
     return f"{layers_of(region.tuned, region.depth)} of {region.depth} layers, {share(region.tuned_share)}"
 
 
+def tuned_briefly(region: Region) -> str:
+    """'8 of 30, 27 %'."""
+    return f"{layers_of(region.tuned, region.depth)} of {region.depth}, {share(region.tuned_share)}"
+
+
 FILTERS = {
     "value": value, "ends": ends, "span": span, "span_words": span_words, "share": share, "duration": duration,
     "speed": speed, "count": count, "claim": claim, "mark": mark, "estimate": estimate, "tuned": tuned,
+    "tuned_briefly": tuned_briefly,
 }  # fmt: skip
 """Name in a template -> what writes it."""

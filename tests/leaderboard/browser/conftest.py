@@ -1,0 +1,117 @@
+"""A real Chromium without a window, and a site of made-up submissions for it; skipped where there is no Chromium."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.leaderboard.made import make_board
+from vrbench.leaderboard.site import build
+from vrbench.leaderboard.site.serve import served
+from vrbench.leaderboard.validate import How, validation, write
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+@dataclass(frozen=True)
+class Site:
+    """A built site and the address that its pages are opened at."""
+
+    folder: Path
+    address: str
+
+    def page(self, pattern: str) -> str:
+        """The address of the first page whose path matches a pattern."""
+        found = sorted(path.relative_to(self.folder).as_posix() for path in self.folder.glob(pattern))
+        assert found, f"no page {pattern}"
+        return self.address + found[0]
+
+
+@dataclass
+class Seen:
+    """What a page did besides being shown: messages, faults, and requests to anywhere else."""
+
+    address: str
+    messages: list[str] = field(default_factory=list)
+
+    def watch(self, page: Page) -> None:
+        page.on("console", lambda message: self.messages.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: self.messages.append(f"error: {error}"))
+        page.on("requestfailed", lambda request: self.messages.append(f"failed: {request.url}"))
+        page.on("response", lambda answer: answer.ok or self.messages.append(f"{answer.status}: {answer.url}"))
+        page.on("request", lambda request: self._elsewhere(request.url))
+
+    def _elsewhere(self, url: str) -> None:
+        ours, theirs = urlsplit(self.address), urlsplit(url)
+        if (theirs.scheme, theirs.netloc) != (ours.scheme, ours.netloc):
+            self.messages.append(f"elsewhere: {url}")
+
+
+def chromium() -> str:
+    """The Chromium of this machine, or that of CHROMIUM; empty where there is none."""
+    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), "")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    if not chromium():
+        pytest.skip(f"no Chromium here: none of {', '.join(NAMES)} is on the path; CHROMIUM=/path/to/it names one")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as driver:
+        # A container has no user namespaces for Chromium's sandbox; the pages are our own.
+        started = driver.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="session")
+def folder(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A site of two families of three submissions to tasks of pictures, options and whole texts; 256 items each."""
+    made = make_board(tmp_path_factory.mktemp("browser"), submissions=3, families=2, items=256)
+    write(validation(made.root, How(include_path=made.tasks, jobs=1)))
+    return build(made.root, tmp_path_factory.mktemp("out") / "site", made.tasks).parent
+
+
+@pytest.fixture(scope="session", params=["file", "http"])
+def site(folder: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
+    """The same site as files and over HTTP."""
+    if request.param == "file":
+        yield Site(folder, f"file://{folder}/")
+        return
+    with served(folder) as (address, server):
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield Site(folder, address)
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def opened(browser: Browser, site: Site) -> Iterator[Callable[..., Page]]:
+    """Opens pages; afterwards none of them may have complained or asked anybody else for anything."""
+    contexts, seen = [], Seen(site.address)
+
+    def open_page(address: str, **settings: Any) -> Page:
+        context = browser.new_context(**settings)
+        context.set_default_timeout(8_000)
+        contexts.append(context)
+        page = context.new_page()
+        seen.watch(page)
+        page.goto(address)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert seen.messages == []
