@@ -17,6 +17,7 @@ from vrbench import registry
 from vrbench.cli import app
 from vrbench.errors import VrbenchError
 from vrbench.layers import STRATEGIES
+from vrbench.leaderboard.schemas import schema_text
 from vrbench.models.random_shapes import SHAPES
 from vrbench.paper.families import FAMILIES
 from vrbench.paper.tables import TABLES
@@ -141,6 +142,11 @@ def odd_names(call: Call) -> Iterator[str]:
                 yield f"{field} {value!r} is none of {', '.join(names)}"
     if call.name == "reproduce" and isinstance(given.get("tables"), str):
         yield from (f"there is no table {t!r}" for t in given["tables"].split(",") if t not in {"all", *TABLES})
+    if call.name == "schema":
+        try:
+            schema_text(given["name"])
+        except VrbenchError as error:
+            yield str(error)
     if call.name == "prune" and given.get("by"):
         yield from by_faults(given["by"])
     for value in given.values():
@@ -215,7 +221,7 @@ def test_commands_are_found_at_all() -> None:
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         counts[page.name] = sum(bool(PROGRAM.match(line)) for line in [*fenced(text), *inline(text)])
-    assert counts["README.md"] > 30 and counts["CONTRIBUTING.md"] > 15
+    assert counts["README.md"] > 30 and counts["CONTRIBUTING.md"] > 10
 
 
 BROKEN = {
