@@ -51,7 +51,7 @@ class TestCommitted:
     def test_their_means_are_over_the_suites_of_the_task_files(self, name: str, visual: str, text: str) -> None:
         found, specs = boards(ROOT)[name], registry.load()
         assert set(found.suites.visual) == {spec.id for spec in registry.resolve(visual, specs)}
-        assert set(found.suites.text) == {spec.id for spec in registry.resolve(text, specs)}
+        assert set(found.suites.text) == {spec.id for spec in registry.resolve(text, specs)} - {"pocket_pydoc"}
 
     @pytest.mark.parametrize("name", ["pocket", "paper"])
     def test_versions_numbers_and_definitions_are_those_of_the_task_files(self, name: str) -> None:
@@ -63,10 +63,9 @@ class TestCommitted:
     def test_every_run_of_the_pocket_board_has_its_data_and_its_prompts(self) -> None:
         found = boards(ROOT)["pocket"]
         family = found.families["pocket"]
-        runs = [load_run(file.parent) for file in sorted((ROOT / "pocket").glob("runs/*/*/run.json"))]
-        seeing = [run for run in runs if len(run.record.results) == len(found.tasks)]
-        assert len(seeing) >= 4
-        for run in seeing:
+        runs = [load_run(file.parent) for file in sorted((ROOT / "pocket").glob("submissions/*/*/run.json"))]
+        assert len(runs) >= 8
+        for run in runs:
             for task, held in found.tasks.items():
                 assert run.result(task).data_digest == held.data_digest, task
                 assert prompts_digest(run.samples[task]) == family.prompts[task], task

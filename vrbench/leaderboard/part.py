@@ -20,8 +20,8 @@ def part_of(run: Run, tasks: Collection[str]) -> Run:
     """
     record = run.record
     kept = tuple(result for result in record.results if result.task in tasks)
-    if len(kept) in (0, len(record.results)):
-        return run
+    if {result.task for result in kept} != set(tasks) or len(kept) == len(record.results):
+        return run  # whole, or lacking some, which is told of the whole of it
     known = registry.load(record.settings.include_path or None)
     unknown = [result.task for result in record.results if result.task not in known]
     if unknown:

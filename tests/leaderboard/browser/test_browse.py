@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -107,7 +108,7 @@ def test_texts_are_ordered_by_what_was_lost(
     shown = ids(page)
     assert sorted(shown) == sorted(gap)
     gaps = [gap[i] for i in shown]
-    assert all(a <= b + 3e-4 for a, b in zip(gaps, gaps[1:], strict=False)) and gaps[0] < gaps[-1]
+    assert all(a <= b + 3e-4 for a, b in itertools.pairwise(gaps)) and gaps[0] < gaps[-1]
 
 
 def test_a_link_opens_its_sample_on_its_page(
