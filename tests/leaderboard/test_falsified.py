@@ -195,7 +195,10 @@ CASES: dict[str, tuple[Change, list[str]]] = {
         changed_answer,
         [r"made_words: the answer of 1 sample is not what follows", r"made_words: the score of 1 sample", *FIGURES],
     ),
-    "one changed answer with its score": (changed_answer_and_its_score, FIGURES),
+    "one changed answer with its score": (
+        changed_answer_and_its_score,
+        [*FIGURES, r"made_words: 'score.(low|high)' is"],
+    ),
     "one changed score": (changed_score, [r"made_words: the score of 1 sample is not what .*: '1.0' instead of '0.0'"]),
     "changed figure": (result("made_words", "score.value", 99.5), [r"made_words: 'score.value' is '99.5' in run.json"]),
     "changed interval": (result("made_words", "score.low", 1.25), [r"made_words: 'score.low' is '1.25' in run.json"]),
