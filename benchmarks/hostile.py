@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -67,9 +68,14 @@ def in_a_process(*arguments: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+def _short(told: list[str]) -> str:
+    """The first sentence without the file's name, which is a temporary one."""
+    return re.sub(r"^'?[^' ]*/[^' ]*'?:? ", "", told[0])[:80] if told else "read"
+
+
 def report(parsers: list[dict[str, Any]], bombs: list[dict[str, Any]], command: str) -> str:
     """The result file."""
-    table = [{**bomb, "told": (bomb["told"] or ["read"])[0].partition("' ")[2][:80] or "read"} for bomb in bombs]
+    table = [{**bomb, "told": _short(bomb["told"])} for bomb in bombs]
     rows = [[b["name"], b["told"], b["seconds"]] for b in table]
     day = datetime.now(timezone.utc).date()
     return "\n".join(
@@ -80,7 +86,8 @@ def report(parsers: list[dict[str, Any]], bombs: list[dict[str, Any]], command: 
             "",
             tabulate(parsers, headers="keys", tablefmt="github"),
             "",
-            "MiB at first: what the process took before the first case (Python, the libraries and hypothesis).",
+            "MiB at first: what the process took before the first case (Python, the libraries and hypothesis). "
+            "A parser is tried anew after a case that failed was mended; the others keep their line.",
             "",
             f"## Small files that would grow large or slow ({len(bombs)})",
             "",
@@ -101,17 +108,24 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default=",".join(PARSERS), help="parsers, separated by commas")
+    parser.add_argument(
+        "--rows", type=Path, help="JSON lines of what was run already, to go on after a case that failed"
+    )
     parser.add_argument("--one", help=argparse.SUPPRESS)
     given_ = parser.parse_args()
     if given_.one:
         print(json.dumps(cases_of(given_.one, given_.cases, given_.seed)))
         return
-    rows = []
+    told = given_.rows.read_text().splitlines() if given_.rows and given_.rows.exists() else []
+    known = {row["parser"]: row for row in map(json.loads, told)}
     for name in given_.only.split(","):
-        rows += in_a_process(
-            "benchmarks.hostile", "--one", name, "--cases", str(given_.cases), "--seed", str(given_.seed)
-        )
-        print(rows[-1], flush=True)
+        if name not in known:
+            arguments = ("--one", name, "--cases", str(given_.cases), "--seed", str(given_.seed))
+            (known[name],) = in_a_process("benchmarks.hostile", *arguments)
+        print(json.dumps(known[name]), flush=True)
+        if given_.rows:
+            given_.rows.write_text("".join(json.dumps(row) + "\n" for row in known.values()))
+    rows = [known[name] for name in given_.only.split(",")]
     with tempfile.TemporaryDirectory() as folder:
         bombs = in_a_process("tests.leaderboard.hostile.bombs", folder)
     if given_.only == ",".join(PARSERS):

@@ -87,8 +87,10 @@ def steps(made: Made, jobs: int) -> list[dict[str, object]]:
     file = made.board / "leaderboard.json"
     file.unlink(missing_ok=True)
 
-    def row(what: str, *options: str) -> None:
+    def row(what: str, expected: int, *options: str) -> None:
         wall, spent, said, code = validate(made, jobs, *options)
+        if code != expected:
+            raise SystemExit(f"{what}: exit code {code} after {wall:.0f} s\n{said[:5000]}")
         lines = said.splitlines()
         summary = next(line for line in reversed(lines) if "scored again" in line)
         told = [line.strip() for line in lines if line.startswith("  - ")]
@@ -96,16 +98,16 @@ def steps(made: Made, jobs: int) -> list[dict[str, object]]:
         rows.append({"validating": what, "wall s": round(wall, 1), "processor s": round(spent, 1),
                      "load after": round(load, 1), "exit": code, "said": " ".join([summary, *told])[:300]})  # fmt: skip
 
-    row("every submission, leaderboard.json written", "--write")
+    row("every submission, leaderboard.json written", 0, "--write")
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    row("every submission, held to leaderboard.json", "--write")
+    row("every submission, held to leaderboard.json", 0, "--write")
     if hashlib.sha256(file.read_bytes()).hexdigest() != digest:
         raise SystemExit("leaderboard.json has other bytes the second time")
     with tempfile.TemporaryDirectory() as folder:
         kept = {path: path.read_bytes() for path in made.board.rglob("*") if path.is_file()}
         try:
             falsify(made, Path(folder))
-            row("one score changed in one submission")
+            row("one score changed in one submission", 2)
         finally:
             for path, content in kept.items():
                 if path.read_bytes() != content:

@@ -409,6 +409,19 @@ def test_each_is_refused_with_its_own_reason(
         assert any(re.search(pattern, reason) for pattern in expected), reason
 
 
+@pytest.mark.parametrize(("share", "is_taken"), [(0.04, True), (-0.04, True), (0.3, False), (-0.3, False)])
+def test_an_interval_may_be_of_other_draws_but_not_of_other_answers(
+    share: float, is_taken: bool, made_board: Made, examiner: Examiner, baseline: Run, tmp_path: Path
+) -> None:
+    """Another numpy draws otherwise from the same seed."""
+    forged = Forged(made_board, 1, tmp_path)
+    score = forged.stored("made_words").score
+    assert score is not None
+    moved = score.low + share * (score.high - score.low)
+    forged.result("made_words", lambda told: told["score"].update(low=moved))
+    assert (examined(examiner, forged, baseline) == ()) == is_taken
+
+
 def test_there_are_many_kinds() -> None:
     assert len(CASES) >= 60
 

@@ -162,6 +162,10 @@ class TestPin:
         assert done.returncode == 2
         assert "there is no task file for made_mme" in done.stderr
 
+    def test_unless_its_task_files_are_given(self, desk: Desk, made_board: Made) -> None:
+        done = vrbench("leaderboard", "pin", BOARD, "--boards", desk.root, "--include-path", made_board.tasks)
+        assert (done.returncode, done.stderr) == (0, "")
+
 
 def test_the_schema_of_a_submission_fits_what_is_packed(desk: Desk) -> None:
     jsonschema = pytest.importorskip("jsonschema")

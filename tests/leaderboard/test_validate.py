@@ -577,6 +577,6 @@ class TestDrawsOfAnotherNumpy:
         assert row.tasks[0].score.low == stored["tasks"][0]["score"]["low"]
 
     def test_more_than_that_is_refused(self, written: Made) -> None:
-        self.shift(written, 0.2)
+        self.shift(written, 2.0)
         ((reason,),) = refused(written).values()
         assert "stored 'tasks.0.score.low' moved" in reason

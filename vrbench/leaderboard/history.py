@@ -17,9 +17,12 @@ from vrbench.writing import write_atomically
 LEADERBOARD_FILE = "leaderboard.json"
 
 _MOVING: Any = {
-    "description": True, "status": True, "submitted": True, "verdicts": {"__all__": {"n_needed": True, "reason": True}},
-}  # fmt: skip
-"""Fields of a row that are no figures, or guesses from an interval's width."""
+    "description": True,
+    "status": True,
+    "submitted": True,
+    "verdicts": {"__all__": {"n_needed", "reason"}},
+}
+"""Fields of a row that are no figures, or that follow from an interval's last digits."""
 
 
 def known(folder: Path) -> frozenset[str]:

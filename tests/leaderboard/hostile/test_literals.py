@@ -188,7 +188,7 @@ def test_tasks_and_revisions_that_are_refused(check: object, text: str) -> None:
      "https://x y/",
      'https://example.org/"', "https://example.org/'", "https://example.org/<", "https://example.org\\@a",
      "https://é.org",
-     "https://[x", "https://example.org:x/", "https://example.org/\n", " https://example.org",
+     "https://[x", "https://example.org?@x", "https://example.org:x/", "https://example.org/\n", " https://example.org",
      "https://x/" + "a" * 500, 1],
 )  # fmt: skip
 def test_addresses_that_are_refused(url: object) -> None:

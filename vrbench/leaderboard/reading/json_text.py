@@ -163,7 +163,7 @@ def told(error: ValidationError) -> Iterator[str]:
     faults = error.errors(include_url=False, include_context=False, include_input=False)
     for fault in faults[:MOST_FAULTS]:
         place = ".".join(str(part) for part in fault["loc"])
-        message = shown(str(fault["msg"]).removeprefix("Value error, "), MOST_TOLD)
+        message = " ".join(shown(str(fault["msg"]).removeprefix("Value error, "), MOST_TOLD).split())
         yield f"{quoted(place)}: {message}" if place else message
     if len(faults) > MOST_FAULTS:
         yield f"and {len(faults) - MOST_FAULTS:,} faults more"

@@ -79,7 +79,8 @@ def _is_web_address(text: str) -> bool:
         parts.port  # noqa: B018  # raises when it is no number
     except ValueError:
         return False
-    return parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
+    ends = text[len(parts.scheme) + len("://") + len(parts.netloc) :][:1] in ("", "/")  # as every program reads it
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc and ends
 
 
 def _free_of_devices(text: str, what: str) -> str:

@@ -85,8 +85,8 @@ def files(
             yield answers_file(folder(content.board.id, task.id), entry.row, samples)
             path = layout.samples_page(content.board.id, entry.row, task.id)
             yield path, page(content, entry, task, frame, path)
-    for task, agreed in known.items():
-        yield from _items(content, specs[task], agreed, data_root)
+    for name, agreed in known.items():
+        yield from _items(content, specs[name], agreed, data_root)
 
 
 def page(content: BoardContent, entry: Entry, task: BoardTask, frame: Frame, path: str) -> str:
@@ -135,7 +135,7 @@ def _must_agree(known: dict[str, _Known], task: str, samples: Sequence[Sample], 
 def _items(
     content: BoardContent, spec: TaskSpec, agreed: _Known, data_root: str | Path | None
 ) -> Iterator[tuple[str, str | bytes]]:
-    """What is asked, from the task's own data, which must be those of the board and have the items that were answered."""
+    """What is asked, from the task's own data, which must be those of the board and have the items answered."""
     from vrbench.engine.items import items_of
     from vrbench.plan import Options, job_of
 
