@@ -146,7 +146,7 @@ def test_pages_have_what_a_screen_reader_goes_by(site: Path) -> None:
             for name in ("aria-labelledby", "for"):
                 assert set((attributes.get(name) or "").split()) <= set(ids), path
         for svg in page.all("svg"):
-            assert svg.get("aria-hidden") == "true" or svg.get("role") == "img", path
+            assert svg.get("aria-hidden") == "true" or svg.get("role") == "group", path
         assert all(th.get("scope") for th in page.all("th")), path
         for div in page.all("div"):
             if div.get("class") == "scroll":

@@ -169,7 +169,7 @@ def _element(svg: bytes, plot: Plot, points: Sequence[Point]) -> Markup:
     _link_rows(root, plot.name, points)
     for name in ("width", "height", "version"):
         root.attrib.pop(name, None)
-    root.attrib |= {"class": "plot", "role": "img", "aria-labelledby": f"{plot.name}-title", "focusable": "false"}
+    root.attrib |= {"class": "plot", "role": "group", "aria-labelledby": f"{plot.name}-title", "focusable": "false"}
     ElementTree.register_namespace("", _SVG)
     return Markup(ElementTree.tostring(root, encoding="unicode"))
 
