@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.leaderboard.made import make_board
+from tests.leaderboard.made import Made, make_board
 from vrbench.leaderboard.site import build
 from vrbench.leaderboard.site.serve import served
 from vrbench.leaderboard.validate import How, validation, write
@@ -48,9 +48,13 @@ class Seen:
     def watch(self, page: Page) -> None:
         page.on("console", lambda message: self.messages.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: self.messages.append(f"error: {error}"))
-        page.on("requestfailed", lambda request: self.messages.append(f"failed: {request.url}"))
+        page.on("requestfailed", lambda request: self._failed(request.url, request.failure or ""))
         page.on("response", lambda answer: answer.ok or self.messages.append(f"{answer.status}: {answer.url}"))
         page.on("request", lambda request: self._elsewhere(request.url))
+
+    def _failed(self, url: str, reason: str) -> None:
+        if "ERR_ABORTED" not in reason:  # the page was left before it had its icon
+            self.messages.append(f"failed: {url}, {reason}")
 
     def _elsewhere(self, url: str) -> None:
         ours, theirs = urlsplit(self.address), urlsplit(url)
@@ -76,11 +80,17 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def folder(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A site of two families of three submissions to tasks of pictures, options and whole texts; 256 items each."""
+def board(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Two families of three submissions to tasks of pictures, options and whole texts; 256 items each."""
     made = make_board(tmp_path_factory.mktemp("browser"), submissions=3, families=2, items=256)
     write(validation(made.root, How(include_path=made.tasks, jobs=1)))
-    return build(made.root, tmp_path_factory.mktemp("out") / "site", made.tasks).parent
+    return made
+
+
+@pytest.fixture(scope="session")
+def folder(board: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site of that board."""
+    return build(board.root, tmp_path_factory.mktemp("out") / "site", board.tasks).parent
 
 
 @pytest.fixture(scope="session", params=["file", "http"])

@@ -30,9 +30,11 @@ def test_the_table_is_sorted_by_its_headings(opened: Open, site: Site) -> None:
     page = opened(site.address + "index.html")
     heading = page.locator("#board thead tr:nth-child(2) th", has_text="Score").first
     heading.click()
+    page.wait_for_selector("#board th[aria-sort=ascending]")
     once = numbers(page, 3)
     assert len(once) == 6 and once == sorted(once) and len(set(once)) > 1
     heading.click()
+    page.wait_for_selector("#board th[aria-sort=descending]")
     assert numbers(page, 3) == sorted(once, reverse=True)
 
 
@@ -52,6 +54,7 @@ def test_from_the_table_to_a_sample_and_back(opened: Open, site: Site) -> None:
     page.get_by_role("link", name="tiny-region-1", exact=True).first.click()
     assert page.locator("h1").inner_text().startswith("tiny-region-1")
     page.get_by_role("link", name="browse the samples of made_mme").click()
+    page.wait_for_selector(".sample")
     assert page.locator("#count").inner_text() == "All 256 samples"
     assert page.locator(".sample").count() == 24
     picture = page.locator(".sample img").first
@@ -76,13 +79,13 @@ def test_the_site_is_walked_with_the_keyboard_alone(opened: Open, site: Site) ->
     tab_to(page, "document.activeElement.id === 'show'")
     page.keyboard.press("b")  # 'baseline right, candidate wrong'
     page.keyboard.press("Enter")
-    page.wait_for_function("document.getElementById('count').textContent.includes(' of 256')")
+    page.wait_for_function("() => document.getElementById('count').textContent.includes(' of 256')")
     tab_to(page, "document.activeElement.className === 'sample'")
     page.keyboard.press("ArrowDown")
     assert page.evaluate("[...document.querySelectorAll('.sample')].indexOf(document.activeElement)") == 1
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("document.getElementById('where').textContent.startsWith('page 2')")
-    page.wait_for_function("document.activeElement === document.querySelector('.sample')")
+    page.wait_for_function("() => document.getElementById('where').textContent.startsWith('page 2')")
+    page.wait_for_function("() => document.activeElement === document.querySelector('.sample')")
 
 
 def tab_to(page: Page, there: str, most: int = 60) -> None:
