@@ -55,8 +55,8 @@ class Scale:
 def scale_of(figures: Iterable[Figure | None], mark: float | None = None) -> Scale:
     """The range of some figures and their intervals, the mark within it.
 
-    With a mark, the scale reaches no further from it than `REACH` times the upper quartile of the estimates' distances, so
-    that one far away does not press the others together; it is drawn as an arrow at the end.
+    With a mark, the scale reaches no further from it than `REACH` times the upper quartile of the estimates' distances,
+    so that one far away does not press the others together; it is drawn as an arrow at the end.
     """
     known = [figure for figure in figures if figure is not None and figure.value is not None]
     ends = [end for figure in known for end in (figure.value, figure.low, figure.high) if end is not None]
