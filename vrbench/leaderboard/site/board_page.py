@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,9 @@ from vrbench.leaderboard.site import drawn, layout, plots
 from vrbench.leaderboard.site.content import BoardContent
 from vrbench.leaderboard.site.pages import Frame
 from vrbench.leaderboard.standing import BoardTask, Figure, Leaderboard, Mean, Standing
+
+_BETWEEN_CELLS = re.compile(r"(?<=>)\n(?=</?t[dhr]\b)")
+"""Line ends that are no text of a page: a browser would keep a node for each of them."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ def page(content: BoardContent, frame: Frame, path: str) -> str:
     def address(row: Standing) -> str:
         return layout.relative(path, layout.submission_page(board.id, row))
 
-    return frame.render(
+    made = frame.render(
         "board.html.j2", path, board.title, board=board, table=table, means=_means(table),
         families={key: family.title for key, family in board.families.items()},
         tunings=sorted({row.region.tuning for row in table.rows}),
@@ -50,6 +54,7 @@ def page(content: BoardContent, frame: Frame, path: str) -> str:
         task_page=lambda task: layout.relative(path, layout.task_page(board.id, task)),
         unpinned=board.unpinned(),
     )  # fmt: skip
+    return _BETWEEN_CELLS.sub("", made)
 
 
 def _means(table: Leaderboard) -> list[Columns]:

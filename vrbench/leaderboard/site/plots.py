@@ -22,7 +22,7 @@ MOST_NAMED = 9
 """Points of a plot up to which each carries its name; of more, the name shows under the pointer."""
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "{http://www.w3.org/1999/xlink}href"
-_LONG = re.compile(r"-?\d+\.\d{3,}")
+_PAIR = re.compile(r"(-?[\d.]+(?:e-?\d+)?) (-?[\d.]+(?:e-?\d+)?)")
 _ATTRIBUTES = frozenset({
     "fill", "fill-opacity", "stroke", "stroke-width", "stroke-linecap", "stroke-linejoin", "stroke-dasharray",
     "stroke-dashoffset", "stroke-opacity", "opacity", "text-anchor", "font-size", "font-weight",
@@ -200,6 +200,7 @@ def _prefix_ids(root: ElementTree.Element, prefix: str) -> None:
 def _link_rows(root: ElementTree.Element, prefix: str, points: Sequence[Point]) -> None:
     """All groups of one row into one link, which a keyboard passes by: the table has the same links."""
     links: dict[int, ElementTree.Element] = {}
+    shapes: dict[int, list[ElementTree.Element]] = {}
     markers = {path.get("id", ""): path for defs in root.iter(f"{{{_SVG}}}defs") for path in defs}
     pattern = re.compile(rf"{prefix}-row-(\d+)-\d+")
     for parent in list(root.iter()):
@@ -212,11 +213,13 @@ def _link_rows(root: ElementTree.Element, prefix: str, points: Sequence[Point]) 
                 links[number] = _link(points[number])
                 parent.insert(list(parent).index(child), links[number])
             parent.remove(child)
-            links[number].extend(_shapes(child, markers))
+            shapes.setdefault(number, []).extend(_lines(child, markers))
+    for number, drawn in shapes.items():
+        links[number].append(_as_one(drawn))
 
 
-def _shapes(group: ElementTree.Element, markers: Mapping[str, ElementTree.Element]) -> Iterator[ElementTree.Element]:
-    """The paths of a group without what is around them: markers where they stand, and nothing that clips.
+def _lines(group: ElementTree.Element, markers: Mapping[str, ElementTree.Element]) -> Iterator[ElementTree.Element]:
+    """The paths of a group without what is around them, markers where they stand.
 
     Args:
         markers: id -> what is drawn where it is used, of the whole picture: one that is drawn alike is there once.
@@ -224,15 +227,22 @@ def _shapes(group: ElementTree.Element, markers: Mapping[str, ElementTree.Elemen
     for element in group.iter():
         name = element.get("href", "#")[1:]
         if element.tag == f"{{{_SVG}}}use" and name in markers:
+            x, y = (float(element.get(key, "0")) for key in "xy")
             look = {key: value for key, value in markers[name].attrib.items() if key != "id"} | element.attrib
-            place = f"translate({float(look.pop('x')):.2f} {float(look.pop('y')):.2f})"
-            look.pop("href")
-            yield ElementTree.Element(f"{{{_SVG}}}path", look | {"transform": place})
+            look["d"] = _PAIR.sub(
+                lambda pair, x=x, y=y: f"{float(pair[1]) + x:.1f} {float(pair[2]) + y:.1f}", look["d"]
+            )
+            yield ElementTree.Element(f"{{{_SVG}}}path", look)
         elif element.tag == f"{{{_SVG}}}path" and "id" not in element.attrib:
-            element.attrib.pop("clip-path", None)
-            element.tail = None
-            element.set("d", _LONG.sub(lambda match: f"{float(match[0]):.2f}", element.get("d", "").strip()))
+            element.set("d", _PAIR.sub(lambda pair: f"{float(pair[1]):.1f} {float(pair[2]):.1f}", element.get("d", "")))
             yield element
+
+
+def _as_one(shapes: Sequence[ElementTree.Element]) -> ElementTree.Element:
+    """Intervals and marker as one path in the marker's look: lines have no inside, so only the marker is filled."""
+    path = " ".join(" ".join(shape.get("d", "").split()) for shape in shapes)
+    look = {key: value for key, value in shapes[-1].attrib.items() if key in ("fill", "stroke", "stroke-width")}
+    return ElementTree.Element(f"{{{_SVG}}}path", look | {"d": path})
 
 
 def _link(point: Point) -> ElementTree.Element:

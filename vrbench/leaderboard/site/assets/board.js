@@ -59,7 +59,8 @@ document.addEventListener("DOMContentLoaded", () => {
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("reset", () => setTimeout(changed));
   window.addEventListener("hashchange", () => { recall(); apply(); });
-  form.hidden = false;
   recall();
-  apply();
+  if (search.value || choices.some((choice) => choice.value)) apply();
+  else count.textContent = `All ${rows} submissions`; // drawn already
+  form.hidden = false;
 });
