@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,6 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.leaderboard.browser.chromium import MISSING, chromium, started
 from tests.leaderboard.made import Made, make_board
 from vrbench.leaderboard.site import build
 from vrbench.leaderboard.site.serve import served
@@ -20,8 +19,6 @@ from vrbench.leaderboard.validate import How, validation, write
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
-
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 @dataclass(frozen=True)
@@ -62,21 +59,13 @@ class Seen:
             self.messages.append(f"elsewhere: {url}")
 
 
-def chromium() -> str:
-    """The Chromium of this machine, or that of CHROMIUM; empty where there is none."""
-    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), "")
-
-
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     if not chromium():
-        pytest.skip(f"no Chromium here: none of {', '.join(NAMES)} is on the path; CHROMIUM=/path/to/it names one")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as driver:
-        # A container has no user namespaces for Chromium's sandbox; the pages are our own.
-        started = driver.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-dev-shm-usage"])
-        yield started
-        started.close()
+        pytest.skip(MISSING)
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with started() as found:
+        yield found
 
 
 @pytest.fixture(scope="session")
