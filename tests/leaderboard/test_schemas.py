@@ -61,6 +61,7 @@ def instances(name: str) -> list[Any]:
         return [json.loads(line) for line in lines]
     places = {
         "run": "pocket/runs/*/*/run.json", "submission": "*/submissions/*/*/submission.json",
+            "reproduction": "*/reproductions/*/*/reproduction.json",
         "leaderboard": "*/leaderboard.json", "comparison": "pocket/report/comparison.json",
     }  # fmt: skip
     return [json.loads(file.read_text()) for file in ROOT.glob(places[name])]

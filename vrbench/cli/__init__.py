@@ -13,7 +13,7 @@ from vrbench.cache import cache_folder
 from vrbench.cli.checkpoints import convert, inspect, prune, restore
 from vrbench.cli.data import check, fetch
 from vrbench.cli.layers import layers
-from vrbench.cli.leaderboard import build, pin, serve
+from vrbench.cli.leaderboard import build, pin, reproduced, serve
 from vrbench.cli.measuring import compare, run, schema, tasks, version
 from vrbench.cli.options import OURS, USERS
 from vrbench.cli.profile import profile
@@ -51,6 +51,7 @@ LEADERBOARD_COMMANDS: dict[Callable[..., None], str] = {
     validate: "vrbench leaderboard validate; vrbench leaderboard validate --against origin/main --format markdown",
     build: "vrbench leaderboard build --out site",
     serve: "vrbench leaderboard serve --port 8000",
+    reproduced: "vrbench leaderboard reproduced runs/region/fedcba9876543210 --by vrbench",
     pin: "vrbench leaderboard pin pocket --run runs/full/0123456789abcdef --baseline vrbench/pocket-full",
 }
 """Those of `vrbench leaderboard`."""

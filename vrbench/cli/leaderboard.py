@@ -36,6 +36,20 @@ def pin(
     print("\n".join(left) or f"board {board}: everything is pinned")
 
 
+def reproduced(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the maintainer's run.", show_default=False)],
+    by: Annotated[str, typer.Option(help="The maintainer who ran it, one of the board's.")],
+    board: Annotated[str, typer.Option(help="Id of the board.")] = "pocket",
+    boards: Boards = Path("leaderboards"),
+) -> None:
+    """Pack a maintainer's own run of a submitted checkpoint; validating then says whether the two agree."""
+    from vrbench.leaderboard.own_run import pack_reproduction
+
+    for packed in pack_reproduction(run, by, board, boards):
+        print(f"packed {packed.path}" if packed.is_new else f"{packed.path} holds the same run already")
+    print(f"next: vrbench leaderboard validate {boards / board} --write")
+
+
 def build(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the site, replaced if it is one.")] = Path("site"),
     include_path: IncludePath = None,

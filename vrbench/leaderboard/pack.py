@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -69,13 +70,26 @@ def write(prepared: Prepared) -> Packed:
     if target.is_dir():
         raise_all(differences(prepared))
         return Packed(target, is_new=False)
-    half = Path(tempfile.mkdtemp(prefix=MARK, dir=prepared.root / prepared.submission.board))
+    files = {SUBMISSION_FILE: (prepared.submission.model_dump_json(indent=1) + "\n").encode(), **prepared.files}
+    board = prepared.root / prepared.submission.board
+    write_folder(target, files, board, lambda half: read_submission(half, prepared.rows))
+    return Packed(target, is_new=True)
+
+
+def write_folder(target: Path, files: Mapping[str, bytes], board: Path, check: Callable[[Path], object]) -> None:
+    """Write a folder that appears with all its files or not at all.
+
+    Args:
+        files: path within the folder -> content.
+        board: folder of the board, where the half-made one is kept.
+        check: reads the folder before it gets its name, and raises if it may not.
+    """
+    half = Path(tempfile.mkdtemp(prefix=MARK, dir=board))
     try:
-        for name, content in prepared.files.items():
+        for name, content in files.items():
             write_atomically(half / name, content)
-        write_atomically(half / SUBMISSION_FILE, prepared.submission.model_dump_json(indent=1) + "\n")
         os.chmod(half, 0o755)
-        read_submission(half, prepared.rows)
+        check(half)
         target.parent.mkdir(parents=True, exist_ok=True)
         os.rename(half, target)
     except BaseException:
@@ -83,7 +97,6 @@ def write(prepared: Prepared) -> Packed:
         with contextlib.suppress(OSError):
             target.parent.rmdir()  # which fails unless it is empty
         raise
-    return Packed(target, is_new=True)
 
 
 def differences(prepared: Prepared) -> list[str]:

@@ -107,7 +107,9 @@ def look(run: str | Path, baseline: str | Path, about: About, root: str | Path =
     ours = tried(lambda: part_of(whole, board.tasks), faults)
     if ours is None:
         return Look(None, faults)
-    files = _files(ours, about, faults)
+    files = run_files(ours, faults)
+    if recipe := tried(lambda: _recipe(ours.record.checkpoint, about.checkpoint), faults):
+        files[RECIPE_FILE] = recipe.encode()
     key = _family(board, base, about.family, faults)
     if key is None:
         return Look(None, faults)
@@ -129,8 +131,8 @@ def tried(make: Callable[[], Made], faults: list[str]) -> Made | None:
         return None
 
 
-def _files(run: Run, about: About, faults: list[str]) -> dict[str, bytes]:
-    """run.json, the compressed samples and the recipe, by name."""
+def run_files(run: Run, faults: list[str]) -> dict[str, bytes]:
+    """run.json and the compressed samples, by name."""
     files = {"run.json": (run.record.model_dump_json(indent=1) + "\n").encode()}
     old = rules.outdated(run.record, run.samples)
     for result in run.record.results:
@@ -140,8 +142,6 @@ def _files(run: Run, about: About, faults: list[str]) -> dict[str, bytes]:
         if hashlib.sha256(text.encode()).hexdigest() != result.samples_digest and result.task not in old:
             faults.append(f"{result.task}: its samples are written as another vrbench does; run it again with this one")
         files[f"samples/{result.task}.jsonl.gz"] = gzipped(text)
-    if recipe := tried(lambda: _recipe(run.record.checkpoint, about.checkpoint), faults):
-        files[RECIPE_FILE] = recipe.encode()
     return files
 
 

@@ -16,6 +16,7 @@ SCHEMAS: dict[str, tuple[str, str]] = {
     "run": ("vrbench.records", "RunRecord"),
     "sample": ("vrbench.records", "Sample"),
     "submission": ("vrbench.leaderboard.submission", "Submission"),
+    "reproduction": ("vrbench.leaderboard.own_run", "Reproduction"),
     "board": ("vrbench.leaderboard.board", "Board"),
     "leaderboard": ("vrbench.leaderboard.standing", "Leaderboard"),
     "comparison": ("vrbench.compare", "Comparison"),

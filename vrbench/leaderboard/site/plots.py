@@ -229,13 +229,16 @@ def _lines(group: ElementTree.Element, markers: Mapping[str, ElementTree.Element
         if element.tag == f"{{{_SVG}}}use" and name in markers:
             x, y = (float(element.get(key, "0")) for key in "xy")
             look = {key: value for key, value in markers[name].attrib.items() if key != "id"} | element.attrib
-            look["d"] = _PAIR.sub(
-                lambda pair, x=x, y=y: f"{float(pair[1]) + x:.1f} {float(pair[2]) + y:.1f}", look["d"]
-            )
+            look["d"] = _moved(look["d"], x, y)
             yield ElementTree.Element(f"{{{_SVG}}}path", look)
         elif element.tag == f"{{{_SVG}}}path" and "id" not in element.attrib:
-            element.set("d", _PAIR.sub(lambda pair: f"{float(pair[1]):.1f} {float(pair[2]):.1f}", element.get("d", "")))
+            element.set("d", _moved(element.get("d", ""), 0, 0))
             yield element
+
+
+def _moved(path: str, x: float, y: float) -> str:
+    """A path elsewhere, to a tenth of a unit."""
+    return _PAIR.sub(lambda pair: f"{float(pair[1]) + x:.1f} {float(pair[2]) + y:.1f}", path)
 
 
 def _as_one(shapes: Sequence[ElementTree.Element]) -> ElementTree.Element:
