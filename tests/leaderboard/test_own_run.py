@@ -62,7 +62,7 @@ def test_the_same_run_changes_nothing_and_another_is_refused(board: Made, run: R
     before = tree(board.root)
     assert [packed.is_new for packed in pack_reproduction(run.path, "maker", BOARD, board.root)] == [False]
     assert tree(board.root) == before
-    other = run.record.provenance.model_copy(update={"created": "2026-03-01T00:00:00+00:00"})
+    other = run.record.provenance.model_copy(update={"started": "2026-03-01T00:00:00+00:00"})
     save_run(run.path, run.record.model_copy(update={"provenance": other}), run.samples)
     (said,) = refused(run, board)
     assert "holds another run already" in said
