@@ -5,6 +5,7 @@ A board is a folder with `board.yaml`; its digests are written by `vrbench.leade
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
@@ -88,8 +89,9 @@ class Board(Record):
         means = [*self.suites.visual, *self.suites.text]
         named = {"suites": means, "shown": [*self.shown]}
         named |= {f"families.{key}.prompts": [*family.prompts] for key, family in self.families.items()}
-        odd = [f"suites: {task} is in them more than once" for task in sorted({t for t in means if means.count(t) > 1})]
-        odd += [f"tasks: {task} is in no suite" for task in self.tasks if task not in means]
+        times = Counter(means)
+        odd = [f"suites: {task} is in them more than once" for task in sorted(times) if times[task] > 1]
+        odd += [f"tasks: {task} is in no suite" for task in self.tasks if task not in times]
         odd += [
             f"{at}: {t} is no task of the board" for at, tasks in named.items() for t in tasks if t not in self.tasks
         ]
