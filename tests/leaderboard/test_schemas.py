@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -57,11 +58,11 @@ def instances(name: str) -> list[Any]:
     if name == "board":
         return [yaml.safe_load(file.read_text()) for file in ROOT.glob("*/board.yaml")]
     if name == "sample":
-        lines = [file.read_text().splitlines()[0] for file in ROOT.glob("pocket/runs/*/*/samples/*.jsonl")]
-        return [json.loads(line) for line in lines]
+        texts = [gzip.decompress(file.read_bytes()) for file in ROOT.glob("pocket/runs/*/*/samples/*.jsonl.gz")]
+        return [json.loads(text.splitlines()[0]) for text in texts]
     places = {
         "run": "pocket/runs/*/*/run.json", "submission": "*/submissions/*/*/submission.json",
-            "reproduction": "*/reproductions/*/*/reproduction.json",
+        "reproduction": "*/reproductions/*/*/reproduction.json",
         "leaderboard": "*/leaderboard.json", "comparison": "pocket/report/comparison.json",
     }  # fmt: skip
     return [json.loads(file.read_text()) for file in ROOT.glob(places[name])]
