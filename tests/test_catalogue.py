@@ -51,7 +51,7 @@ def test_figures_of_a_row() -> None:
     rows = {row["task"]: row for row in catalogue.describe(SPECS.values())}
     assert rows["pocket_pydoc"]["chance"] == "-"
     assert rows["pocket_mme"]["chance"] == "37.5"
-    assert rows["pocket_mme"]["suites"] == "pocket_visual, pocket"
+    assert rows["pocket_mme"]["suites"] == "pocket_visual, pocket, embedded"
     assert (rows["mmlu"]["n"], rows["mmlu"]["few-shot"], rows["mmlu"]["metric"]) == (
         "14,042",
         "5",

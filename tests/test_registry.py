@@ -67,6 +67,7 @@ def test_the_suites_hold_what_they_promise(specs: dict[str, registry.TaskSpec]) 
     assert members["pocket_visual"] == {"pocket_mme", "pocket_mmbench", "pocket_seed", "pocket_textvqa", "easy_vqa"}
     assert members["pocket_text"] == {"pocket_facts", "pocket_grammar", "pocket_pydoc"}
     assert members["pocket"] == members["pocket_visual"] | members["pocket_text"]
+    assert members["embedded"] == members["pocket"] - {"pocket_pydoc"} | {"pocket_docs"}
 
 
 def test_harness_files_are_in_the_harnesses(specs: dict[str, registry.TaskSpec]) -> None:

@@ -16,6 +16,7 @@ GENERATORS = {
     "pocket_facts": "vrbench.pocket.facts:rows",
     "pocket_grammar": "vrbench.pocket.grammar:rows",
     "pocket_pydoc": "vrbench.pocket.pydoc:rows",
+    "pocket_docs": "vrbench.pocket.passages:rows",
 }
 
 
