@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import multiprocessing
 import os
 import signal
@@ -239,6 +240,17 @@ class TestDiscarding:
         more = plan(*SMALL.steps, step("run-more", "train-a"))
         assert ended(events(more, tmp_path, discard=True))["run-more"] == "done"
         assert begun(tmp_path).count("train-a") == 2 and begun(tmp_path).count("run-a") == 1
+
+    @pytest.mark.parametrize("discard", [False, True])
+    def test_records_without_checkpoints_are_gone_on_from(self, tmp_path: Path, discard: bool) -> None:
+        """As they are committed: done, but without the weights."""
+        events(SMALL, tmp_path)
+        shutil.rmtree(tmp_path / "checkpoints")
+        assert set(ended(events(SMALL, tmp_path, discard=discard)).values()) == {"there"}
+        more = plan(*SMALL.steps, step("run-more", "train-a"))
+        assert ended(events(more, tmp_path, discard=discard))["run-more"] == "done"
+        assert begun(tmp_path).count("train-a") == 2 and begun(tmp_path).count("run-a") == 1
+        assert begun(tmp_path).count("train-b") == 1, "nothing that is left needs it"
 
 
 SLOW = plan(

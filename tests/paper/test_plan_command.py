@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from contextlib import closing
@@ -14,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from tests.paper import faked
 from vrbench.cli import app, reproduce_faults, reproduce_steps
-from vrbench.cli.reproduce_shown import print_spent
+from vrbench.cli.reproduce_shown import print_plan, print_spent
 from vrbench.paper.execute import Event, Options, execute
 from vrbench.paper.execute_worker import Job
 
@@ -55,6 +56,19 @@ class TestDryRun:
     def test_a_trial_is_called_one(self) -> None:
         told = vrbench("reproduce", "layers", "--set", "steps=20", "--limit", "20", "--dry-run").stdout
         assert "Fewer than 50 steps are a trial" in told and "20 items a task" in told
+
+    def test_what_is_made_again_for_want_of_weights_is_told_and_counted(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        of = faked.plan(faked.step("train-a"), faked.step("train-b"), faked.step("run-a", "train-a"))
+        with closing(execute(of, tmp_path, faked.FUNCTIONS, Options())) as happening:
+            list(happening)
+        shutil.rmtree(tmp_path / "checkpoints")
+        more = faked.plan(*of.steps, faked.step("run-more", "train-a"))
+        print_plan(more, tmp_path, "*", None)
+        told = capsys.readouterr().out
+        assert "  train-a  (again: its weights are not here)\n  train-b  (done)\n" in told
+        assert re.search(r"^train +2 +1 ", told, re.MULTILINE) and re.search(r"^run +2 +1 ", told, re.MULTILINE)
 
 
 class TestFaults:

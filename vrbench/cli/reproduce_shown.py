@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from vrbench.paper.discarding import gone
 from vrbench.paper.estimate import elapsed
 from vrbench.paper.execute import Event, Options
 from vrbench.paper.families import family
@@ -20,17 +21,20 @@ NAMES_SHOWN = 4
 
 def print_plan(plan: Plan, folder: Path, only: str, jobs: int | None) -> None:
     """Every step by kind, what is done of it, and how long the rest takes."""
-    there = finished(joined(plan, folder), folder)
-    wanted = chosen(plan, only)
+    whole = joined(plan, folder)
+    done, wanted = set(finished(whole, folder)), chosen(plan, only)
+    again = set(gone(whole, folder, wanted, done))
+    there = done - again
     steps = [step for step in plan.steps if step.name in wanted]
     kinds = {kind: [step for step in steps if step.kind == kind] for kind in dict.fromkeys(s.kind for s in steps)}
     for kind, alike in kinds.items():
         print(f"{kind}:")
         for step in alike:
-            print(f"  {step.name}{_needs(step)}{'  (done)' if step.name in there else ''}")
-    rows = [_row(kind, alike, set(there)) for kind, alike in kinds.items()]
+            state = "  (done)" if step.name in there else "  (again: its weights are not here)" * (step.name in again)
+            print(f"  {step.name}{_needs(step)}{state}")
+    rows = [_row(kind, alike, there) for kind, alike in kinds.items()]
     print()
-    _print_table([*rows, _row("all", steps, set(there))], ("step", "all", "done", "GPU minutes left"))
+    _print_table([*rows, _row("all", steps, there)], ("step", "all", "done", "GPU minutes left"))
     of = family(plan.family)
     at_once = jobs or of.jobs_per_card
     left = {step.name: step.minutes for step in steps if step.name not in there}

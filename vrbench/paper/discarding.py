@@ -23,23 +23,30 @@ def discard(plan: Plan, folder: Path, done: set[str]) -> list[str]:
     removed = []
     for name in done:
         target = made_by(steps[name], folder)
-        if steps[name].kind in CHECKPOINTS and name not in needed and not (target / MARK).exists():
+        if steps[name].kind in CHECKPOINTS and name not in needed and _has_weights(target):
             _strip(target)
             removed.append(name)
     return removed
 
 
 def gone(plan: Plan, folder: Path, wanted: Iterable[str], done: set[str]) -> list[str]:
-    """The done steps whose weights were removed and are needed again, by steps that came to the plan later."""
+    """The done steps whose weights are not there and are needed again, by steps that are left.
+
+    They were removed, or the folder holds committed records, which come without weights.
+    """
     steps = {step.name: step for step in plan.steps}
     needed = _needed(steps, [name for name in wanted if name not in done])
-    return [name for name in steps if name in needed & done and (made_by(steps[name], folder) / MARK).exists()]
+    return [name for name in steps if name in needed & done and not _has_weights(made_by(steps[name], folder))]
 
 
 def forget(name: str, folder: Path) -> None:
     """Make a checkpoint's step one that is to be done again."""
     done_file(name, folder).unlink(missing_ok=True)
     shutil.rmtree(folder / "checkpoints" / name, ignore_errors=True)
+
+
+def _has_weights(target: Path) -> bool:
+    return target.is_dir() and not (target / MARK).exists()
 
 
 def _needed(steps: dict[str, PlanStep], left: Iterable[str]) -> set[str]:
