@@ -18,6 +18,7 @@ test: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy vrbench
+	$(BIN)/zizmor --offline -q .github/workflows
 
 # Written last, so that its existence means that the environment is whole.
 $(READY): pyproject.toml constraints.txt $(wildcard requirements/*.txt)
