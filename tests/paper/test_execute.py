@@ -239,18 +239,40 @@ class TestDiscarding:
         events(SMALL, tmp_path, discard=True)
         more = plan(*SMALL.steps, step("run-more", "train-a"))
         assert ended(events(more, tmp_path, discard=True))["run-more"] == "done"
-        assert begun(tmp_path).count("train-a") == 2 and begun(tmp_path).count("run-a") == 1
+        assert begun(tmp_path).count("train-a") == 2
+        assert begun(tmp_path).count("run-b") == 2, "its checkpoint rests on the layers that were chosen from train-a"
 
     @pytest.mark.parametrize("discard", [False, True])
     def test_records_without_checkpoints_are_gone_on_from(self, tmp_path: Path, discard: bool) -> None:
         """As they are committed: done, but without the weights."""
-        events(SMALL, tmp_path)
+        of = plan(*SMALL.steps, step("train-c"), step("run-c", "train-c"))
+        events(of, tmp_path)
         shutil.rmtree(tmp_path / "checkpoints")
-        assert set(ended(events(SMALL, tmp_path, discard=discard)).values()) == {"there"}
-        more = plan(*SMALL.steps, step("run-more", "train-a"))
+        assert set(ended(events(of, tmp_path, discard=discard)).values()) == {"there"}
+        more = plan(*of.steps, step("run-more", "train-a"))
         assert ended(events(more, tmp_path, discard=discard))["run-more"] == "done"
-        assert begun(tmp_path).count("train-a") == 2 and begun(tmp_path).count("run-a") == 1
-        assert begun(tmp_path).count("train-b") == 1, "nothing that is left needs it"
+        assert begun(tmp_path).count("train-a") == 2
+        assert begun(tmp_path).count("train-c") == 1, "nothing that is left needs it"
+
+    def test_what_rests_on_a_checkpoint_that_is_made_again_is_made_again_too(self, tmp_path: Path) -> None:
+        """Else an order of layers, or a run, would be that of other weights under the same name."""
+        of = plan(
+            step("train-a"), step("layers-x", "train-a"), step("prune-a", "train-a", "layers-x"),
+            step("run-a", "train-a"), step("run-pruned", "prune-a"), step("train-b"), step("run-b", "train-b"),
+        )  # fmt: skip
+        events(of, tmp_path)
+        shutil.rmtree(tmp_path / "checkpoints")
+        more = plan(step("train-a"), step("run-more", "train-a"))
+        assert set(ended(events(more, tmp_path)).values()) == {"done"}
+        twice = {name for name in begun(tmp_path) if begun(tmp_path).count(name) == 2}
+        assert twice == {"train-a", "layers-x", "prune-a", "run-a", "run-pruned"}
+
+    def test_what_was_not_asked_for_pulls_in_what_it_needs(self, tmp_path: Path) -> None:
+        of = plan(step("train-a"), step("train-b"), step("run-both", "train-a", "train-b"))
+        events(of, tmp_path)
+        shutil.rmtree(tmp_path / "checkpoints")
+        assert ended(events(plan(step("train-a"), step("run-more", "train-a")), tmp_path))["run-both"] == "done"
+        assert begun(tmp_path).count("train-b") == 2
 
 
 SLOW = plan(

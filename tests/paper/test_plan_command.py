@@ -68,7 +68,8 @@ class TestDryRun:
         print_plan(more, tmp_path, "*", None)
         told = capsys.readouterr().out
         assert "  train-a  (again: its weights are not here)\n  train-b  (done)\n" in told
-        assert re.search(r"^train +2 +1 ", told, re.MULTILINE) and re.search(r"^run +2 +1 ", told, re.MULTILINE)
+        assert re.search(r"^train +2 +1 ", told, re.MULTILINE) and re.search(r"^run +2 +0 ", told, re.MULTILINE)
+        assert "  run-a  after train-a  (again: it rests on what is made again)\n" in told
 
 
 class TestFaults:

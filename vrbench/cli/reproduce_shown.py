@@ -8,13 +8,13 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from vrbench.paper.discarding import gone
+from vrbench.paper.discarding import again, has_weights
 from vrbench.paper.estimate import elapsed
 from vrbench.paper.execute import Event, Options
 from vrbench.paper.families import family
 from vrbench.paper.order import chosen
 from vrbench.paper.plan import TRIAL, Plan, PlanStep
-from vrbench.paper.plan_folder import finished, joined
+from vrbench.paper.plan_folder import CHECKPOINTS, finished, joined, made_by
 
 NAMES_SHOWN = 4
 
@@ -23,14 +23,14 @@ def print_plan(plan: Plan, folder: Path, only: str, jobs: int | None) -> None:
     """Every step by kind, what is done of it, and how long the rest takes."""
     whole = joined(plan, folder)
     done, wanted = set(finished(whole, folder)), chosen(plan, only)
-    again = set(gone(whole, folder, wanted, done))
-    there = done - again
-    steps = [step for step in plan.steps if step.name in wanted]
+    repeated = set(again(whole, folder, wanted, done))
+    there = done - repeated
+    steps = [step for step in whole.steps if step.name in wanted | repeated]
     kinds = {kind: [step for step in steps if step.kind == kind] for kind in dict.fromkeys(s.kind for s in steps)}
     for kind, alike in kinds.items():
         print(f"{kind}:")
         for step in alike:
-            state = "  (done)" if step.name in there else "  (again: its weights are not here)" * (step.name in again)
+            state = "  (done)" if step.name in there else _why_again(step, folder) if step.name in repeated else ""
             print(f"  {step.name}{_needs(step)}{state}")
     rows = [_row(kind, alike, there) for kind, alike in kinds.items()]
     print()
@@ -55,6 +55,11 @@ def print_trial(plan: Plan) -> None:
             f"Fewer than {TRIAL} steps are a trial: batches, pictures, questions and tasks ({plan.tasks}) are few too, "
             "and nothing is learned."
         )
+
+
+def _why_again(step: PlanStep, folder: Path) -> str:
+    missing = step.kind in CHECKPOINTS and not has_weights(made_by(step, folder))
+    return "  (again: its weights are not here)" if missing else "  (again: it rests on what is made again)"
 
 
 def _needs(step: PlanStep) -> str:

@@ -23,29 +23,45 @@ def discard(plan: Plan, folder: Path, done: set[str]) -> list[str]:
     removed = []
     for name in done:
         target = made_by(steps[name], folder)
-        if steps[name].kind in CHECKPOINTS and name not in needed and _has_weights(target):
+        if steps[name].kind in CHECKPOINTS and name not in needed and has_weights(target):
             _strip(target)
             removed.append(name)
     return removed
 
 
-def gone(plan: Plan, folder: Path, wanted: Iterable[str], done: set[str]) -> list[str]:
-    """The done steps whose weights are not there and are needed again, by steps that are left.
+def again(plan: Plan, folder: Path, wanted: Iterable[str], done: set[str]) -> list[str]:
+    """The done steps that have to be done again, in the plan's order, whether they are wanted or not.
 
-    They were removed, or the folder holds committed records, which come without weights.
+    They are checkpoints that the steps left need and whose weights are not there, as they were removed or the folder
+    holds committed records; and all that rests on those: trained again on a card, a checkpoint is not the same to the
+    last bit, and its runs and the orders of its layers would be another's.
     """
     steps = {step.name: step for step in plan.steps}
-    needed = _needed(steps, [name for name in wanted if name not in done])
-    return [name for name in steps if name in needed & done and not _has_weights(made_by(steps[name], folder))]
+    left = {name for name in wanted if name not in done}
+    found: set[str] = set()
+    while True:
+        needed = _needed(steps, left | found)
+        now = {name for name in needed & done if not has_weights(made_by(steps[name], folder))}
+        for name, step in steps.items():
+            if name in done and now.intersection(step.needs):
+                now.add(name)
+        if now == found:
+            return [name for name in steps if name in found]
+        found = now
 
 
-def forget(name: str, folder: Path) -> None:
-    """Make a checkpoint's step one that is to be done again."""
-    done_file(name, folder).unlink(missing_ok=True)
-    shutil.rmtree(folder / "checkpoints" / name, ignore_errors=True)
+def forget(step: PlanStep, folder: Path) -> None:
+    """Make a step one that is to be done again, without what it made."""
+    done_file(step.name, folder).unlink(missing_ok=True)
+    made = made_by(step, folder)
+    if made.is_dir():
+        shutil.rmtree(made)
+    else:
+        made.unlink(missing_ok=True)
 
 
-def _has_weights(target: Path) -> bool:
+def has_weights(target: Path) -> bool:
+    """Whether a checkpoint's folder is there with its weights."""
     return target.is_dir() and not (target / MARK).exists()
 
 

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from vrbench.cache import cache_folder
 from vrbench.errors import VrbenchError
-from vrbench.paper.discarding import discard, forget, gone
+from vrbench.paper.discarding import again, discard, forget
 from vrbench.paper.execute_worker import Answer, Function, Job, work
 from vrbench.paper.families import Value
 from vrbench.paper.order import ALONE, Waiting, chosen
@@ -91,9 +91,11 @@ def execute(
         whole = joined(plan, folder)
         there = finished(whole, folder)
         wanted = chosen(plan, options.only)
-        for name in gone(whole, folder, wanted, set(there)):
-            forget(name, folder)
+        steps = {step.name: step for step in whole.steps}
+        for name in again(whole, folder, wanted, set(there)):
+            forget(steps[name], folder)
             del there[name]
+            wanted.add(name)
         store(whole, folder)
         yield from _Execution(whole, folder, functions, options, wanted, set(there)).events()
 
