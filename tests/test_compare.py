@@ -72,6 +72,17 @@ def test_a_suite_is_the_mean_of_its_percentages(lossy: Comparison) -> None:
     assert text.note == "words not in the mean (not a 0-100 score)"
 
 
+def test_a_suite_of_perplexities_alone_has_no_mean() -> None:
+    def read(name: str, stretch: float) -> Run:
+        rows = samples(TEXTS * stretch, weight=25)
+        return run(name, {"facts": ("text", "mean", samples(BASE)), "docs": ("embedded", "perplexity", rows)})
+
+    found = compare([read("cut", 1.1)], read("base", 1.0), ["embedded>=99%"])
+    rows, (verdict,) = only(found), found.candidates[0].verdicts
+    assert set(rows) == {"facts", "docs", "text"}
+    assert verdict.verdict == "undecided" and verdict.reason == "no task with a 0-100 score"
+
+
 def test_p_values_are_adjusted_over_tasks(lossy: Comparison) -> None:
     from vrbench.stats import holm
 

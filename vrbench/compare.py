@@ -158,7 +158,7 @@ def compare(runs: Sequence[Run], baseline: Run, claims: Sequence[str] | None = N
 def _candidate(label: str, run: Run, baseline: Run, claims: Sequence[Claim], seed: int) -> Candidate:
     pairs = {t: pairing.pair_task(t, run, baseline, seed) for t in pairing.common_tasks(run, baseline)}
     rows = {t: row_of(t, "task", p.baseline.suite, {t: p}, seed) for t, p in pairs.items()}
-    suites = dict.fromkeys(p.baseline.suite for p in pairs.values())
+    suites = dict.fromkeys(p.baseline.suite for p in pairs.values() if p.in_mean or p.counts is None)
     spoken = {c.name: _members(c.name, baseline, list(pairs)) for c in claims}
     means = {
         s: row_of(s, "suite", s, {t: pairs[t] for t in _members(s, baseline, list(pairs))}, seed)
