@@ -304,7 +304,9 @@ def checkpoint(family: str, number: int) -> CheckpointRef:
     tuned = LayerSet.all(DEPTH) if number == 0 else LayerSet.of(range(0, DEPTH, 1 + number % 5), DEPTH)
     name = f"{family}-full" if number == 0 else f"{family}-region-{number}"
     note = '{"device": "Made-up card", "seconds": 120.5}'
-    step = Step(kind="trained", layers=str(tuned), depth=DEPTH, method="lora", stage="tune", note=note)
+    step = Step(
+        kind="trained", layers=str(tuned), depth=DEPTH, method="lora", stage="tune", recipe="made-region", note=note
+    )
     first = Lineage(id=name, family="llava", depth=DEPTH, base=base, steps=(step,), licence="Apache-2.0")
     lineage: tuple[Lineage, ...] = (first,)
     digest = digest_of([family, number])

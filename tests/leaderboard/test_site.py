@@ -288,12 +288,12 @@ def test_commands_keep_a_strangers_text_in_one_word(copied: Path, made: Made, tm
     (content,) = load_content(copied, registry.load(made.tasks))
     entry = next(e for e in content.entries if e.folder == folder)
     found = commands(content, entry)
-    assert [HOSTILE] == [
+    assert [f"checkpoints/{HOSTILE.replace('/', '-')}"] == [
         w for _, line in found if line.startswith("vrbench run") for w in shlex.split(line) if "(" in w
     ]
     for _, line in found:
         words = shlex.split(line, comments=False)
-        assert words[0] in ("git", "vrbench")
+        assert words[0] in ("cp", "git", "vrbench")
         assert not {"$(touch", "`id`", "gone)"} & set(words), line
 
 
@@ -301,15 +301,27 @@ def test_the_commands_follow_the_lineage(made: Made, site: Path) -> None:
     row = next(row for row in table_of(made.root).rows if row.region.removed_share and row.family == "tiny")
     text = Page((site / layout.submission_page("made", row)).read_text()).text
     folder = f"leaderboards/made/submissions/{row.org}__{row.name}/{row.revision}"
+    run = "vrbench run --ckpt checkpoints/tiny-region-3-pruned --tasks made_mme,made_words,made_facts,made_pydoc"
     steps = [
-        f"vrbench train {folder}/recipe.yaml" if not row.region.removed_share else "vrbench prune tiny-region-3",
-        "vrbench run --ckpt tiny-region-3-pruned --tasks made_mme,made_words,made_facts,made_pydoc --dtype float32",
+        "git checkout ",
+        "vrbench prune checkpoints/tiny-region-3 --layers 10-11 ",
+        f"{run} --dtype float32",
+        "git checkout -",
         f"vrbench leaderboard validate {folder}",
         f"vrbench compare {folder} --baseline leaderboards/made/submissions/maker__tiny-full/",
     ]
     places = [text.index(step) for step in steps]
     assert places == sorted(places)
-    assert "--layers 10-11 " in text
+    assert "cp leaderboards" not in text
+
+
+def test_a_recipe_is_kept_before_the_code_goes_back_to_where_it_is_not(made: Made, site: Path) -> None:
+    row = next(row for row in table_of(made.root).rows if not row.region.removed_share and not row.is_baseline)
+    text = Page((site / layout.submission_page("made", row)).read_text()).text
+    folder = f"leaderboards/made/submissions/{row.org}__{row.name}/{row.revision}"
+    steps = [f"cp {folder}/recipe.yaml recipe.yaml", "git checkout ", "vrbench train recipe.yaml", "git checkout -"]
+    places = [text.index(step) for step in steps]
+    assert places == sorted(places)
 
 
 def test_what_does_not_belong_together_is_told_at_once(copied: Path, made: Made, tmp_path: Path) -> None:

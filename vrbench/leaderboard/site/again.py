@@ -4,20 +4,36 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from vrbench.leaderboard.reading import shown
 from vrbench.leaderboard.site.content import BoardContent, Entry
 from vrbench.records import Lineage
+from vrbench.sources import published
 
 Command = tuple[str, str]
 """What it does, and the command line."""
 
 
 def commands(content: BoardContent, entry: Entry) -> list[Command]:
-    """Every command in order: nothing of a stranger's stands in one unquoted."""
+    """Every command in order: nothing of a stranger's stands in one unquoted.
+
+    The submission was committed after the commit that it was run with, so its recipe is kept before the code goes back.
+    """
     folder = f"leaderboards/{entry.submission.path}"
-    found = [*_code(entry), *_checkpoint(entry, folder), _answers(content, entry)]
+    recipe = f"{folder}/recipe.yaml" if entry.recipe and _is_trained(entry.record.checkpoint.lineage[:1]) else ""
+    commit = entry.record.provenance.commit
+    found: list[Command] = []
+    there = re.fullmatch("[0-9a-f]{7,64}", commit) is not None
+    if there and recipe:
+        found.append(("Keep its recipe, which is younger than the code", f"cp {recipe} recipe.yaml"))
+        recipe = "recipe.yaml"
+    if there:
+        found.append(("The code as it was", f"git checkout {commit}"))
+    made, checkpoint = _checkpoint(entry, recipe)
+    found += [*made, _answers(content, entry, checkpoint)]
+    if there:
+        found.append(("Back to the board", "git checkout -"))
     found.append(
         ("Score the answers that were handed in again: no GPU, no weights", f"vrbench leaderboard validate {folder}")
     )
@@ -29,26 +45,36 @@ def commands(content: BoardContent, entry: Entry) -> list[Command]:
     return found
 
 
-def _code(entry: Entry) -> Iterator[Command]:
-    if re.fullmatch("[0-9a-f]{7,64}", entry.record.provenance.commit):
-        yield "The code as it was", f"git checkout {_word(entry.record.provenance.commit)}"
+def _checkpoint(entry: Entry, recipe: str) -> tuple[list[Command], str]:
+    """One command for each checkpoint of the lineage that vrbench can make, the first base's first; and its place.
 
-
-def _checkpoint(entry: Entry, folder: str) -> Iterator[Command]:
-    """One command for each checkpoint of the lineage that vrbench can make, the first base's first."""
-    lineages = entry.record.checkpoint.lineage
+    What vrbench comes with is taken as it is, so that it answers with the very weights.
+    """
+    lineages, shipped = entry.record.checkpoint.lineage, published()
+    found: list[Command] = []
+    places: dict[str, str] = {}
     for line in reversed(lineages):
-        recipe = f"{folder}/recipe.yaml" if line is lineages[0] and entry.recipe else ""
-        for command in _steps(line, recipe):
-            name, place = " ".join(shown(line.id, 100).split()), f"checkpoints/{line.id.replace('/', '-')}"
-            yield f"Make {name}", f"{command} --out {_word(place)}"
+        name, place = " ".join(shown(line.id, 100).split()), f"checkpoints/{line.id.replace('/', '-')}"
+        own = recipe if line is lineages[0] else ""
+        steps = [f"{command} --out {_word(place)}" for command in _steps(line, own, places)]
+        known = ", which also comes with vrbench" if line.id in shipped else ""
+        found += [(f"Make {name}{known}", step) for step in steps]
+        if steps and not known:
+            places[line.id] = place
+    reference = entry.record.checkpoint.id
+    return found, places.get(lineages[0].id, reference) if lineages else reference
 
 
-def _steps(line: Lineage, recipe: str) -> Iterator[str]:
+def _is_trained(lines: Iterable[Lineage]) -> bool:
+    return any(step.kind == "trained" for line in lines for step in line.steps)
+
+
+def _steps(line: Lineage, recipe: str, places: Mapping[str, str]) -> Iterator[str]:
     trained = [step for step in line.steps if step.kind == "trained"]
+    made = places.get(line.base.id, "") if line.base else ""
     if trained and (recipe or trained[-1].recipe):
-        yield f"vrbench train {_word(recipe or trained[-1].recipe)}"
-    base = _word(line.base.id) if line.base else ""
+        yield f"vrbench train {_word(recipe or trained[-1].recipe)}" + (f" --set {_word(f'base={made}')}" if made else "")
+    base = _word(made or line.base.id) if line.base else ""
     for step in line.steps:
         if step.kind == "pruned" and base:
             yield f"vrbench prune {base} --layers {_word(step.layers)} --all-layers"
@@ -56,13 +82,13 @@ def _steps(line: Lineage, recipe: str) -> Iterator[str]:
             yield f"vrbench restore {base} --layers {_word(step.layers)} --from {_word(step.backbone.id)}"
 
 
-def _answers(content: BoardContent, entry: Entry) -> Command:
-    settings, reference = entry.record.settings, entry.record.checkpoint
+def _answers(content: BoardContent, entry: Entry, checkpoint: str) -> Command:
+    settings = entry.record.settings
     data = " --data-root DATA" if settings.data_root else ""
     tasks = ",".join(content.board.tasks)
     what = "Answer every item again" + (", with the data of the hub in DATA" if data else "")
     return what, (
-        f"vrbench run --ckpt {_word(reference.id)} --tasks {tasks} --dtype {_word(settings.dtype)}{data} --out runs"
+        f"vrbench run --ckpt {_word(checkpoint)} --tasks {tasks} --dtype {_word(settings.dtype)}{data} --out runs"
     )
 
 
