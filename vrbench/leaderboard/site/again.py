@@ -73,7 +73,8 @@ def _steps(line: Lineage, recipe: str, places: Mapping[str, str]) -> Iterator[st
     trained = [step for step in line.steps if step.kind == "trained"]
     made = places.get(line.base.id, "") if line.base else ""
     if trained and (recipe or trained[-1].recipe):
-        yield f"vrbench train {_word(recipe or trained[-1].recipe)}" + (f" --set {_word(f'base={made}')}" if made else "")
+        base_of_it = f" --set {_word(f'base={made}')}" if made else ""
+        yield f"vrbench train {_word(recipe or trained[-1].recipe)}{base_of_it}"
     base = _word(made or line.base.id) if line.base else ""
     for step in line.steps:
         if step.kind == "pruned" and base:
