@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ COLOURS = (
 )  # Okabe and Ito: safe for colour-blind eyes
 DARK_COLOURS = ("#4aa8e0", "#ff8a3d", "#2fc79c", "#e59cc5", "#f5be3d", "#8fd0f5")
 MARKERS = ("o", "s", "D", "^", "v", "P")
+_HASHED_ID = re.compile(rb"(?<=[\"#])[a-zA-Z][0-9a-f]{10}(?=[\")])")
 _LIGHT_INK, _DARK_INK = ("#1b1f24", "#ffffff", "#d1d9e0"), ("#e6e9ed", "#14181d", "#3a424b")
 
 
@@ -46,7 +48,7 @@ def themed(dark: bool = False) -> AbstractContextManager[None]:
 
 
 def encoded(figure: Figure, form: str) -> bytes:
-    """The figure as 'png' or 'svg', without a date: the same bytes for the same figure."""
+    """The figure as 'png' or 'svg', without a date: the same bytes for the same figure, whatever the processor."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
@@ -55,7 +57,13 @@ def encoded(figure: Figure, form: str) -> bytes:
         FigureCanvasAgg(figure).print_png(stream, metadata={"Software": None})
     else:
         FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None, "Creator": None})
-    return stream.getvalue()
+    return _numbered(stream.getvalue()) if form == "svg" else stream.getvalue()
+
+
+def _numbered(svg: bytes) -> bytes:
+    """Ids counted as they come: matplotlib hashes unrounded coordinates, whose last bit hangs on the processor."""
+    numbers: dict[bytes, bytes] = {}
+    return _HASHED_ID.sub(lambda found: numbers.setdefault(found[0], found[0][:1] + b"%d" % len(numbers)), svg)
 
 
 def darkened(svg: bytes) -> bytes:
