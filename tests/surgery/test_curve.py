@@ -116,8 +116,8 @@ class TestFile:
     ) -> None:
         file = order_layers(recipe(tuned, remove=2, by="divergence"), tmp_path / "order.json", "cpu")
         order = read_order(file, resolve(str(tuned)))
-        monkeypatch.setattr(curve, "removal_order", None)  # nothing is measured again
-        monkeypatch.setattr("vrbench.surgery.pruning.removal_order", None)
+        monkeypatch.setattr("vrbench.surgery.pruning.removal_order", None)  # nothing is measured again
+        monkeypatch.setattr(curve, "removal_order", None)
         for count in (1, 2):
             out = prune(recipe(tuned, remove=count, order=str(file)), tmp_path / f"out{count}", "cpu")
             found = resolve(str(out))
