@@ -13,7 +13,7 @@ demo: $(READY)
 		--baseline pocket/full --tasks pocket --limit $(DEMO_LIMIT)
 
 test: $(READY)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ import pytest
 from tests.supports import (  # noqa: F401  # hooks
     pytest_addoption,
     pytest_collection_modifyitems,
+    pytest_configure,
     pytest_terminal_summary,
 )
 

@@ -24,6 +24,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--supports", metavar="FILE", type=Path, help="write what the tests show to work to a JSON file")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--supports") and config.getoption("numprocesses", default=None):
+        raise pytest.UsageError("--supports collects in one process; leave -n away")
+
+
 @pytest.hookimpl(tryfirst=True)  # before any test is deselected
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     config.stash[SHOWN] = {item.nodeid: found for item in items if (found := list(_shown(item)))}

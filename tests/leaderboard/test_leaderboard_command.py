@@ -11,8 +11,10 @@ from urllib.request import urlopen
 
 from typer.testing import CliRunner
 
+from tests.leaderboard.made import make_board
 from tests.test_cli import MAIN
 from vrbench import cli
+from vrbench.leaderboard.validate import How, validation, write
 
 ROOT = Path(__file__).parents[2]
 BOARDS = ROOT / "leaderboards"
@@ -25,8 +27,10 @@ def test_build_says_what_to_open(tmp_path: Path) -> None:
     assert "Pocket" in (out / "index.html").read_text(encoding="utf-8")
 
 
-def test_serve_shows_the_pages_until_it_is_interrupted() -> None:
-    words = ["leaderboard", "serve", "--no-browser", "--boards", str(BOARDS)]
+def test_serve_shows_the_pages_until_it_is_interrupted(tmp_path: Path) -> None:
+    board = make_board(tmp_path, submissions=1)
+    write(validation(board.root, How(include_path=board.tasks, jobs=1)))
+    words = ["leaderboard", "serve", "--no-browser", "--boards", str(board.root), "--include-path", str(board.tasks)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     program = subprocess.Popen(
         [sys.executable, "-c", MAIN, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
@@ -36,7 +40,7 @@ def test_serve_shows_the_pages_until_it_is_interrupted() -> None:
         said = program.stdout.readline()
         assert said.startswith("serving http://127.0.0.1:")
         with urlopen(said.split()[1].rstrip(";"), timeout=20) as page:
-            assert b"Pocket" in page.read()
+            assert b"made" in page.read()
         program.send_signal(signal.SIGINT)
         assert program.wait(timeout=20) == 0
         assert program.stderr is not None

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vrbench.cli.options import IncludePath
+from vrbench.cli.options import DataRoot, IncludePath
 from vrbench.cli.submit import Boards
 
 
@@ -53,20 +53,26 @@ def reproduced(
 def build(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the site, replaced if it is one.")] = Path("site"),
     include_path: IncludePath = None,
+    data_root: DataRoot = None,
     boards: Boards = Path("leaderboards"),
 ) -> None:
     """Make the pages of all boards as a folder that a browser opens without a server or a network."""
     from vrbench.leaderboard.site.build import build as write
 
-    print(f"open {write(boards, out, include_path)}")
+    print(f"open {write(boards, out, include_path, data_root)}")
 
 
 def serve(
     port: Annotated[int, typer.Option(help="Of this machine; 0 for any that is free.")] = 0,
     browser: Annotated[bool, typer.Option(help="Open the pages in the browser.")] = True,
+    include_path: IncludePath = None,
+    data_root: DataRoot = None,
     boards: Boards = Path("leaderboards"),
 ) -> None:
     """Build the pages in a temporary folder, show them to this machine alone, and end at Ctrl-C."""
     from vrbench.leaderboard.site.serve import serve as show
 
-    show(boards, port, browser, lambda address: print(f"serving {address}; Ctrl-C ends it", flush=True))
+    def tell(address: str) -> None:
+        print(f"serving {address}; Ctrl-C ends it", flush=True)
+
+    show(boards, port, browser, tell, include_path, data_root)

@@ -54,6 +54,7 @@ def serve(
     open_browser: bool = True,
     started: Callable[[str], object] | None = None,
     include_path: str | Path | None = None,
+    data_root: str | Path | None = None,
 ) -> None:
     """Build the site in a temporary folder and serve it until it is interrupted (Ctrl-C).
 
@@ -63,12 +64,13 @@ def serve(
         open_browser: whether to open it in the user's browser.
         started: told the address once it can be opened.
         include_path: as for `build`.
+        data_root: as for `build`.
 
     Raises:
         VrbenchError: as `build`; or the port cannot be had.
     """
     with tempfile.TemporaryDirectory(prefix="vrbench-site-") as folder:
-        home = build(root, Path(folder) / "site", include_path)
+        home = build(root, Path(folder) / "site", include_path, data_root)
         with served(home.parent, port) as (address, server):
             if started is not None:
                 started(address)
