@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from urllib.request import urlopen
 
+import pytest
 from typer.testing import CliRunner
 
 from tests.leaderboard.made import make_board
@@ -19,6 +20,9 @@ from vrbench.leaderboard.validate import How, validation, write
 ROOT = Path(__file__).parents[2]
 BOARDS = ROOT / "leaderboards"
 
+LISTENS = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+"""Undoes a shell that starts the tests in the background, where Ctrl-C is not listened to."""
+
 
 def test_build_says_what_to_open(tmp_path: Path) -> None:
     out = tmp_path / "site"
@@ -27,13 +31,18 @@ def test_build_says_what_to_open(tmp_path: Path) -> None:
     assert "Pocket" in (out / "index.html").read_text(encoding="utf-8")
 
 
-def test_serve_shows_the_pages_until_it_is_interrupted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_serve_shows_the_pages_until_it_is_told_to_end(tmp_path: Path, end: signal.Signals) -> None:
     board = make_board(tmp_path, submissions=1)
     write(validation(board.root, How(include_path=board.tasks, jobs=1)))
     words = ["leaderboard", "serve", "--no-browser", "--boards", str(board.root), "--include-path", str(board.tasks)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
     program = subprocess.Popen(
-        [sys.executable, "-c", MAIN, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-c", LISTENS + MAIN, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
     )
     try:
         assert program.stdout is not None
@@ -41,10 +50,11 @@ def test_serve_shows_the_pages_until_it_is_interrupted(tmp_path: Path) -> None:
         assert said.startswith("serving http://127.0.0.1:")
         with urlopen(said.split()[1].rstrip(";"), timeout=20) as page:
             assert b"made" in page.read()
-        program.send_signal(signal.SIGINT)
+        program.send_signal(end)
         assert program.wait(timeout=20) == 0
         assert program.stderr is not None
         assert program.stderr.read() == ""
+        assert not list(tmp_path.glob("vrbench-site-*"))
     finally:
         program.kill()
         program.communicate()

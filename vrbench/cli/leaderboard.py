@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -71,6 +72,8 @@ def serve(
 ) -> None:
     """Build the pages in a temporary folder, show them to this machine alone, and end at Ctrl-C."""
     from vrbench.leaderboard.site.serve import serve as show
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that "kill", too, leaves no folder behind
 
     def tell(address: str) -> None:
         print(f"serving {address}; Ctrl-C ends it", flush=True)
