@@ -4,7 +4,8 @@
 
 Layers are removed in each score's order, without healing: outside the region, or of all layers where all were tuned.
 What is finished in DIR is not measured again. Results go to benchmarks/results/pruning.md, .json and .png (--out NAME:
-another name); --report-only makes them of the JSON alone. No test item is looked at.
+another name); --report-only makes them of the JSON alone. Processes with other scores or checkpoints may fill one DIR
+side by side; --beside tells the report how many shared the device. No test item is looked at.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from benchmarks.pruning_report import picture, report
 from vrbench.checkpoint import resolve
 from vrbench.device import chosen_device
 from vrbench.models.load import load_vlm
-from vrbench.provenance import device_name, installed
+from vrbench.provenance import commit_of, device_name, installed
 from vrbench.stats import resample
 from vrbench.surgery.angular import block_distances
 from vrbench.surgery.candidates import candidates_of
@@ -147,6 +148,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=6)
     parser.add_argument("--most", type=int, default=8, help="layers removed at most")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--beside", type=int, default=1, help="processes that shared the device while DIR was filled")
     parser.add_argument("--out", type=Path, default=RESULTS / "pruning", help="files to write, without their endings")
     parser.add_argument("--report-only", action="store_true")
     given = parser.parse_args()
@@ -158,8 +160,9 @@ def main() -> None:
         subjects = [Subject(name, given) for name in given.ckpt]
         found = {
             "pictures": given.pictures, "judged": given.judged, "turns": given.turns,
-            "device": device_name(subjects[0].vlm), "torch": installed("torch"),
-            "transformers": installed("transformers"), "checkpoints": [subject.record() for subject in subjects],
+            "beside": given.beside, "device": device_name(subjects[0].vlm), "torch": installed("torch"),
+            "transformers": installed("transformers"), "commit": commit_of(RESULTS.parents[1])[0],
+            "checkpoints": [subject.record() for subject in subjects],
         }  # fmt: skip
         write_atomically(stored, json.dumps(found) + "\n")
     found = json.loads(stored.read_text())

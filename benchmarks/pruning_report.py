@@ -57,8 +57,19 @@ def report(found: dict[str, Any], plot: str) -> str:
         lines += ["Loss of the right answers:", "", _table(one, "loss", 1, found), ""]
         lines += ["Questions answered rightly, %:", "", _table(one, "right", 100, found), ""]
     lines += ["## The scores", "", *(f"- `{by}`: {BY.get(by, '')}." for by in found["checkpoints"][0]["scores"])]
-    made = f"{found['device']}, float32, torch {found['torch']}, transformers {found['transformers']}"
-    return "\n".join([*lines, "", f"Measured by `python -m benchmarks.pruning` on {made}.", ""])
+    return "\n".join([*lines, "", _made(found), ""])
+
+
+def _made(found: dict[str, Any]) -> str:
+    sizes = f"--pictures {found['pictures']} --judged {found['judged']} --turns {found['turns']}"
+    names = " ".join(one["checkpoint"] for one in found["checkpoints"])
+    packages = f"torch {found['torch']}, transformers {found['transformers']}"
+    commit = found["commit"][:12] or "of no commit"
+    beside = f" The seconds are of {found['beside']} processes that shared it." if found["beside"] > 1 else ""
+    return (
+        f"`python -m benchmarks.pruning --ckpt {names} {sizes}` on {found['device']}, float32, vrbench {commit}, "
+        f"{packages}.{beside}"
+    )
 
 
 def _table(one: dict[str, Any], column: str, scale: int, found: dict[str, Any]) -> str:

@@ -68,6 +68,9 @@ def test_the_report_has_a_row_for_each_score(made: Path) -> None:
     assert "| -1 " in text and "| -2 " in text and "| -4 " not in text
     assert made.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert f"]({made.name}.png)" in text
+    assert "--pictures 2 --judged 3 --turns 2` on " in text and "shared it" not in text
+    found = json.loads(made.with_suffix(".json").read_text())
+    assert "The seconds are of 6 processes that shared it." in pruning_report.report(found | {"beside": 6}, "plot.png")
 
 
 def test_agreement_is_that_of_ranks() -> None:
