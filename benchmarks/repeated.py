@@ -89,6 +89,7 @@ def report(runs: Runs, command: str) -> str:
             continue
         cells = [_told(score), _told(kept), _each(kept), _told(gained, True), _told(ratio), _each(ratio)]
         lines.append(f"| {recipe} | {' | '.join(cells)} |")
+    lines += _left_out(joint, [recipe for recipe in recipes if recipe != BASELINE], seeds, visual)
     names = [*visual, *text, PERPLEXITY]
     lines += ["", "Scores, 0 to 100, and the perplexity:", "", f"| recipe | seed | {' | '.join(names)} |"]
     lines.append("|:--|--:" + "|--:" * len(names) + "|")
@@ -99,6 +100,17 @@ def report(runs: Runs, command: str) -> str:
     return "\n".join(
         [*lines, "", f"`{command}`, {_today()}. Seed 0: the runs on the pocket board.", "", *_origins(runs), ""]
     )
+
+
+def _left_out(joint: JointBootstrap, recipes: Sequence[str], seeds: Sequence[int], visual: Sequence[str]) -> list[str]:
+    """What each recipe keeps of the visual tasks but one, for each of them."""
+    lines = ["", "Does one task decide? Visual kept, %, with one task left out:", ""]
+    lines += [f"| recipe | {' | '.join(f'without {name}' for name in visual)} |", "|:--|" + "--:|" * len(visual)]
+    for recipe in recipes:
+        pairs = {seed: (f"{recipe} {seed}", f"{BASELINE} {seed}") for seed in seeds}
+        rests = ([name for name in visual if name != out] for out in visual)
+        lines.append(f"| {recipe} | {' | '.join(_told(joint.kept(pairs, rest)) for rest in rests)} |")
+    return lines
 
 
 def _told(found: Estimate | None, signed: bool = False) -> str:
