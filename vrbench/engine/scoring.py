@@ -58,6 +58,8 @@ class Scorer:
         config: what the harness is told, besides prompt and target, of a task with its own prompt.
         instead: what replaces keys of the harness's YAML; called late, since it imports the harness.
         decimals: decimals to which the harness rounds that figure (0 to 1); none where it does not round.
+        version: raised by one whenever some answer is scored otherwise than before (see `vrbench.versions`); older
+            runs are then not used again.
     """
 
     mark: Callable[[Document], Mark]
@@ -67,6 +69,7 @@ class Scorer:
     config: Mapping[str, Any] | None = None
     instead: Callable[[], Mapping[str, Any]] | None = None
     decimals: int | None = None
+    version: int = 1
 
 
 def copied(values: Mapping[str, Any]) -> dict[str, Any]:

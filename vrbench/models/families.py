@@ -43,19 +43,22 @@ class Family:
         load: (folder, torch dtype) -> (model, tokenizer, and image processor or whole processor), every weight read
             from the folder.
         manner: how it is asked the plain way; none for a family whose prompts are packed (`VLM`).
+        version: raised by one whenever its prompt, stop rule, image settings or way of answering change what it
+            answers to some question (see `vrbench.versions`); older answers and runs are then not used again.
     """
 
     faults: Callable[[Path], list[str]]
     load: Callable[[Path, Any], tuple[Any, Any, Any]]
     manner: Manner | None = None
+    version: int = 1
 
 
 QWEN_PIXELS = {"size": {"shortest_edge": 256 * 28 * 28, "longest_edge": 1605632}}
 """Fewest and most pixels of a picture, as lmms-eval's classes for Qwen2.5-VL and Qwen3-VL set them."""
 
 
-def _plain(manner: Manner) -> Family:
-    return Family(folders.faults, folders.load, manner)
+def _plain(manner: Manner, version: int = 1) -> Family:
+    return Family(folders.faults, folders.load, manner, version)
 
 
 FAMILIES: dict[str, Family] = {

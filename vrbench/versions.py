@@ -1,0 +1,37 @@
+"""Versions of the code that decides answers and scores: what has to be raised, and when.
+
+A stored answer and a finished run are used again only where the code that would make them now has the same versions.
+So whoever changes what such code gives raises its version by one, in the same commit:
+
+- `COMPONENTS` below, for code that all families and tasks share;
+- `vrbench.models.families.Family.version`, for what a family has of its own: prompt, stop rule, image settings, and
+  how it is loaded and answers;
+- `vrbench.engine.scoring.Scorer.version`, for a scorer with its matching rules.
+
+Raise it when some input now gives another answer or another score; not for speed, wording, or inputs that were refused
+and still are. Version 1 is the code of vrbench 0.2.0: it adds nothing to a digest, so that older runs keep theirs.
+"""
+
+from __future__ import annotations
+
+COMPONENTS: dict[str, int] = {
+    "requests": 1,
+    "context": 1,
+    "images": 1,
+    "layering": 1,
+    "loglikelihood": 1,
+    "decoding": 1,
+    "metrics": 1,
+}
+"""Version of each part of the answering and scoring code that tasks and families share.
+
+- `requests`: a task's items to prompts, options, images and limits (`engine/harness_tasks.py`, `engine/settings.py`,
+  the two adapters).
+- `context`: what is done with a prompt that is longer than the model's context (`engine/packed.py`).
+- `images`: an image file or column to the pixels that the image processor gets: orientation, modes, bit depths.
+- `layering`: a base and what was done to it to the weights that answer: adapters merged, deltas put on, layers removed
+  (`models/layering.py`, `models/adapter.py`, `models/prune.py`). Counts where a checkpoint has a base.
+- `loglikelihood`: tokens to log-likelihoods (`models/vlm.py`, `models/plain.py`).
+- `decoding`: prompt to text, and where the text ends (`models/decoding.py`, `models/plain.py`).
+- `metrics`: scores of items to a task's figure and its interval (`metrics.py`, `stats.py`).
+"""
