@@ -403,6 +403,46 @@ class TestAdapters:
         tiny.edit_json(folder / "adapter_config.json", **change)
         told(folder, next(iter(change)))
 
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            ({"r": 64}, ("says rank 64 (r) for", "and 3 more", "are of rank 2", "alpha / r would be wrong")),
+            ({"r": 0}, ("has r 0", "whole number above 0")),
+            ({"r": "2"}, ("has r '2'", "whole number above 0")),
+            ({"lora_alpha": 0}, ("has lora_alpha 0", "other than 0")),
+            ({"lora_alpha": None}, ("has lora_alpha None", "other than 0")),
+            ({"rank_pattern": {"layers.2.mlp.up_proj": 3}}, ("says rank 3 (rank_pattern or r) for", "layers.2.mlp")),
+            ({"rank_pattern": {"up_proj(": 3}}, ("has rank_pattern {'up_proj(': 3}", "regular expressions")),
+            ({"alpha_pattern": {"up_proj": 0}}, ("has alpha_pattern 'up_proj' 0", "other than 0")),
+            ({"init_lora_weights": "lora_ga"}, ("has init_lora_weights 'lora_ga', whose base cannot be made again",)),
+        ],
+    )
+    def test_a_rank_or_an_alpha_that_is_not_what_the_matrices_were_trained_with(
+        self, tiny_llava: Path, tmp_path: Path, change: dict[str, Any], words: tuple[str, ...]
+    ) -> None:
+        folder = tiny.save_adapter(tmp_path / "a", tiny_llava)
+        tiny.edit_json(folder / "adapter_config.json", **change)
+        told(folder, "adapter_config.json", *words)
+
+    def test_a_rank_that_is_left_out_is_peft_s(self, tiny_llava: Path, tmp_path: Path) -> None:
+        folder = tiny.save_adapter(tmp_path / "a", tiny_llava)
+        config = json.loads((folder / "adapter_config.json").read_text())
+        del config["r"]
+        (folder / "adapter_config.json").write_text(json.dumps(config))
+        told(folder, "says rank 8 (r)")
+
+    def test_an_adapter_saved_under_its_name(self, tiny_llava: Path, tmp_path: Path) -> None:
+        folder = tiny.save_adapter(tmp_path / "a", tiny_llava)
+        file = folder / "adapter_model.safetensors"
+        rename(file, ".weight", ".eyes.weight")
+        told(folder, "under the adapter's name, 'eyes'", "lora_A.eyes.weight", "save_pretrained")
+        rename(file, ".eyes.weight", ".default.weight")
+        assert checkpoint.faults(str(folder)) == []
+        tensors = load_file(file)
+        name = next(n for n in tensors if "lora_A" in n)
+        save_file(tensors | {name.replace(".default", ""): tensors[name] * 0}, file, {"format": "pt"})
+        told(folder, "one weight under two names", "lora_A.default.weight")
+
     def test_tensors_that_replace_more_than_the_projector(self, tiny_llava: Path, tmp_path: Path) -> None:
         folder = tiny.save_adapter(tmp_path / "a", tiny_llava)
         add(folder / "adapter_model.safetensors", "base_model.model.lm_head.weight", (261, 48))

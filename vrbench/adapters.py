@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -16,17 +17,28 @@ from vrbench.structure import ADAPTER, ADAPTER_CONFIG, Shape, canonical, first_o
 
 # Adapter options that change the weights beyond low-rank matrices, with the value that leaves them off.
 PLAIN = {
-    "bias": "none", "fan_in_fan_out": False, "lora_bias": False, "trainable_token_indices": None,
+    "bias": "none", "lora_bias": False, "trainable_token_indices": None,
     "target_parameters": None, "alora_invocation_tokens": None, "layer_replication": None, "use_bdlora": None,
     "arrow_config": None, "use_qalora": False, "velora_config": None, "kasa_config": None, "monteclora_config": None,
 }  # fmt: skip
 PICKLED = "adapter_model.bin"
-UNREPEATABLE = re.compile(r"pissa_niter_\d+|loftq|corda")
+UNREPEATABLE = re.compile(r"pissa_niter_\d+|loftq|corda|lora_ga")
 """Ways to begin a training (init_lora_weights) that change the base by what a saved adapter does not hold."""
 
 SAVE_PLAIN = "save the adapter with PEFT's `path_initial_model_for_weight_conversion`, or give the merged model"
-PART = re.compile(r"(layers\.\d+\..+)\.lora_(?:([AB])\.weight|(magnitude_vector)(?:\.weight)?)")
-"""A tensor of LoRA on a decoder layer: the module, then which matrix, or DoRA's vector."""
+PART = re.compile(
+    r"(layers\.\d+\..+)\.lora_(?:([AB])(?:\.default)?\.weight|(magnitude_vector)(?:\.default)?(?:\.weight)?)"
+)
+"""A tensor of LoRA on a decoder layer: the module, then which matrix, or DoRA's vector.
+
+PEFT leaves the adapter's name out when it saves; training scripts of others leave "default" in, which PEFT reads too.
+"""
+
+NAMED = re.compile(r"\.lora_(?:[AB]\.([^.]+)\.weight|magnitude_vector\.([^.]+)(?:\.weight)?)$")
+"""The same with an adapter's name in it."""
+
+USUAL = 8
+"""Rank (r) and lora_alpha where a config leaves them out, as in PEFT's LoraConfig."""
 
 
 @dataclass
@@ -36,11 +48,13 @@ class Parts:
     Attributes:
         modules: module in a decoder layer, such as 'layers.3.mlp.up_proj' -> shapes of "A", "B" and, with DoRA,
             "magnitude_vector".
+        names: the same module -> its name in the file, which is the one that the config's patterns are for.
         saved: canonical name -> shape of the tensors that replace a parameter of the model (modules_to_save).
         strange: names of all others.
     """
 
     modules: dict[str, dict[str, Shape]] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
     saved: dict[str, Shape] = field(default_factory=dict)
     strange: list[str] = field(default_factory=list)
 
@@ -52,6 +66,7 @@ def parts_of(tensors: Mapping[str, Tensor]) -> Parts:
         part = PART.fullmatch(canonical(name))
         if part:
             found.modules.setdefault(part[1], {})[part[2] or part[3]] = tensor.shape
+            found.names[part[1]] = module_name(name)
         elif "lora_" in name:
             found.strange.append(name)
         else:
@@ -62,6 +77,33 @@ def parts_of(tensors: Mapping[str, Tensor]) -> Parts:
 def saved_name(name: str) -> str:
     """The canonical name of the parameter that a tensor of modules_to_save replaces."""
     return canonical(re.sub(r"\.modules_to_save(\.default)?\.", ".", name))
+
+
+def module_name(name: str) -> str:
+    """The module that a LoRA tensor belongs to, as PEFT names it, such as 'model.layers.3.mlp.up_proj'."""
+    return name.partition(".lora_")[0].removeprefix("base_model.model.")
+
+
+def rank_of(config: Mapping[str, Any], module: str) -> int:
+    """The rank that a config states for a module, by PEFT's rules."""
+    return int(_value(config.get("rank_pattern"), module, config.get("r", USUAL)))
+
+
+def alpha_of(config: Mapping[str, Any], module: str) -> float:
+    """The alpha that a config states for a module, by PEFT's rules."""
+    return float(_value(config.get("alpha_pattern"), module, config.get("lora_alpha", USUAL)))
+
+
+def scale_of(config: Mapping[str, Any], module: str) -> float:
+    """What B A is multiplied with: alpha / r, or alpha / sqrt(r) with rsLoRA (Kalajdzievski 2023)."""
+    rank = rank_of(config, module)
+    return alpha_of(config, module) / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _value(patterns: Mapping[str, Any] | None, module: str, usual: Any) -> Any:
+    """The value of the first pattern that matches the end of a module's name, as PEFT's `get_pattern_key` looks."""
+    matching = (value for key, value in (patterns or {}).items() if re.match(rf"(.*\.)?({key})$", module))
+    return next(matching, usual)
 
 
 def read_adapter_config(folder: Path) -> dict[str, Any]:
@@ -112,8 +154,16 @@ def adapter_faults(
         return [str(fault)]
     path = folder / ADAPTER
     parts = parts_of(tensors)
-    faults = _config_faults(folder / ADAPTER_CONFIG, config, depth) + twin_faults(path, tensors)
-    if parts.strange:
+    faults = _config_faults(folder / ADAPTER_CONFIG, config, depth) + twin_faults(path, tensors, _unnamed)
+    faults += rank_faults(path, config, {parts.names[m]: p for m, p in parts.modules.items()})
+    other_names = {n for n in (a or b for name in parts.strange for a, b in NAMED.findall(name)) if n != "default"}
+    if other_names:
+        faults.append(
+            f"{path} holds its tensors under the adapter's name, {first_of(sorted(other_names))} (such as "
+            f"{parts.strange[0]!r}), and PEFT reads none of them so; load it under that name, and save it with PEFT's "
+            "save_pretrained, which leaves the name out"
+        )
+    elif parts.strange:
         faults.append(
             f"{path} has {first_of(parts.strange)}; LoRA on the LLM's decoder layers is all that is allowed, beside a "
             "projector in modules_to_save"
@@ -128,6 +178,61 @@ def adapter_faults(
     if parts.saved or config.get("modules_to_save"):
         faults += _saved_faults(path, parts.saved, config, shapes, projector())
     return faults
+
+
+def _unnamed(name: str) -> str:
+    """A tensor's name without PEFT's own words in it, so that two for one thing are seen."""
+    return re.sub(r"(\.lora_(?:[AB]|magnitude_vector))\.default\b", r"\1", saved_name(name))
+
+
+def scale_faults(path: Path, config: Mapping[str, Any]) -> list[str]:
+    """What a config says of rank and alpha that PEFT cannot use, or that would make the adapter nothing."""
+    faults = []
+    for key, pattern in (("r", "rank_pattern"), ("lora_alpha", "alpha_pattern")):
+        patterns = config.get(pattern) or {}
+        if not isinstance(patterns, dict) or not all(map(_is_expression, patterns)):
+            what = "a mapping of regular expressions for modules' names to numbers"
+            faults.append(f"{path} has {pattern} {patterns!r}; it has to be {what}")
+            continue
+        stated = {key: config.get(key, USUAL), **{f"{pattern} {name!r}": value for name, value in patterns.items()}}
+        for name, value in stated.items():
+            if key == "r" and (type(value) is not int or value < 1):
+                faults.append(f"{path} has {name} {value!r}; a rank has to be a whole number above 0")
+            elif type(value) not in (int, float) or not math.isfinite(value) or value == 0:
+                faults.append(f"{path} has {name} {value!r}; an alpha has to be a number other than 0")
+    return faults
+
+
+def _is_expression(text: str) -> bool:
+    try:
+        re.compile(text)
+    except re.error:
+        return False
+    return True
+
+
+def rank_faults(path: Path, config: Mapping[str, Any], modules: Mapping[str, Mapping[str, Shape]]) -> list[str]:
+    """Faults of rank and alpha in a config, else the modules whose matrices have another rank than it says.
+
+    Args:
+        path: the adapter's weights, beside its config.
+        config: as `read_adapter_config` gives it.
+        modules: module as PEFT names it -> shapes of its matrices "A" [r, in] and "B" [out, r].
+    """
+    faults = scale_faults(path.parent / ADAPTER_CONFIG, config)
+    if faults:
+        return faults
+    wrong: dict[tuple[int, int], list[str]] = {}
+    for module, of in modules.items():
+        said = rank_of(config, module)
+        for have in {n for shape, at in (("A", 0), ("B", 1)) for n in of.get(shape, ())[at : at + 1]} - {said}:
+            wrong.setdefault((said, have), []).append(module)
+    key = "rank_pattern or r" if config.get("rank_pattern") else "r"
+    return [
+        f"{path.parent / ADAPTER_CONFIG} says rank {said} ({key}) for {first_of(names)}, whose matrices in {path.name} "
+        f"are of rank {have}; alpha / r would be wrong, set {key} to the rank that it was trained with"
+        for (said, have), names in wrong.items()
+    ]
 
 
 def _config_faults(path: Path, config: Mapping[str, Any], depth: int) -> list[str]:

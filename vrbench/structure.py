@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from vrbench.errors import VrbenchError
@@ -37,11 +37,17 @@ def shapes_of(tensors: Mapping[str, Tensor], prefix: str = "") -> dict[str, Shap
     return {canonical(prefix + name): tensor.shape for name, tensor in tensors.items()}
 
 
-def twin_faults(where: Path | str, names: Iterable[str]) -> list[str]:
-    """A sentence for tensors that are stored under two names for one parameter, so that one of them is lost."""
+def twin_faults(where: Path | str, names: Iterable[str], same: Callable[[str], str] = canonical) -> list[str]:
+    """A sentence for tensors that are stored under two names for one parameter, so that one of them is lost.
+
+    Args:
+        where: what the sentence begins with.
+        names: as they are stored.
+        same: gives what two names for one parameter have in common.
+    """
     stored: dict[str, list[str]] = {}
     for name in names:
-        stored.setdefault(canonical(name), []).append(name)
+        stored.setdefault(same(name), []).append(name)
     twins = sorted(name for name, of in stored.items() if len(of) > 1)
     if not twins:
         return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +94,8 @@ OPTIONS: list[dict[str, Any]] = [
     {"use_rslora": True, "use_dora": True},
     {"use_rslora": True},
     {"rank_pattern": {"layers.2.self_attn.q_proj": 3}, "alpha_pattern": {"up_proj": 3}},
+    {"use_rslora": True, "rank_pattern": {r"layers\.[12]\..*_proj": 3}, "alpha_pattern": {"proj": 1, "l.+p_proj": -3}},
+    {"init_lora_weights": "olora", "fan_in_fan_out": True, "lora_dropout": 0.5},
 ]
 
 
@@ -111,6 +114,33 @@ def test_an_adapter_merged_or_beside_the_weights_gives_what_peft_gives(
     assert torch.allclose(others.logits(merged), theirs, atol=1e-5, rtol=1e-5)
     assert torch.allclose(others.logits(beside), theirs, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(theirs, others.logits(made.model), atol=0.1)
+
+
+def test_an_adapter_whose_keys_and_config_are_those_of_other_scripts_gives_what_peft_gives(
+    made: Made, tmp_path: Path
+) -> None:
+    from peft import PeftModel
+
+    folder = save_adapter(made, tmp_path / "a")
+    file = folder / "adapter_model.safetensors"
+    config = json.loads((folder / "adapter_config.json").read_text())
+    kept = {key: config[key] for key in ("peft_type", "r", "target_modules", "base_model_name_or_path")}
+    (folder / "adapter_config.json").write_text(json.dumps(kept))  # alpha is then PEFT's own
+    save_file({name.replace(".weight", ".default.weight"): t for name, t in load_file(file).items()}, file)
+    theirs = others.logits(PeftModel.from_pretrained(made.make(), folder).eval().get_base_model())
+    assert torch.allclose(others.logits(loaded(folder)), theirs, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(theirs, others.logits(made.model), atol=0.1)
+
+
+@pytest.mark.parametrize("key", ["up_proj", "l.+p_proj", "p_proj", "layers.1", "1.mlp.up_proj", "x|up_proj"])
+def test_patterns_are_matched_as_peft_matches_them(key: str) -> None:
+    from peft.utils.other import get_pattern_key
+
+    from vrbench.adapters import alpha_of
+
+    name = "model.language_model.layers.1.mlp.up_proj"
+    patterns = {key: 5, "up_proj": 6}
+    assert alpha_of({"alpha_pattern": patterns}, name) == patterns.get(get_pattern_key(list(patterns), name), 8)
 
 
 def test_an_adapter_that_was_trained_on_the_language_model_alone(made: Made, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,9 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 FILES = ("adapter_model.safetensors", "adapter_model.bin")
-OFF: dict[str, Any] = adapters.PLAIN | {
-    "modules_to_save": None, "use_dora": False, "rank_pattern": {}, "alpha_pattern": {},
-}  # fmt: skip
+OFF: dict[str, Any] = adapters.PLAIN | {"modules_to_save": None, "use_dora": False}
 """Options of an adapter that would merge in another way, with the value that leaves them off."""
 
 BESIDE_THE_BASE = (None, True, False, "gaussian", "orthogonal", "eva")
@@ -80,24 +77,28 @@ def read_adapter(folder: Path) -> Adapter:
     config = adapters.read_adapter_config(folder)
     tensors = tensors_in(file)
     found: dict[str, dict[str, str]] = {}
-    strange = []
+    strange, twice = [], []
     for name in tensors:
         match = re.fullmatch(r"base_model\.model\.(model\.layers\.\d+\..+)\.lora_([AB])(?:\.default)?\.weight", name)
         if match:
-            found.setdefault(f"{names.LLM}{match[1]}.weight", {})[match[2]] = name
+            ends = found.setdefault(f"{names.LLM}{match[1]}.weight", {})
+            if match[2] in ends:
+                twice.append(f"{ends[match[2]]!r} and {name!r}")
+            ends[match[2]] = name
         else:
             strange.append(name)
     faults = _config_faults(folder / structure.ADAPTER_CONFIG, config) + odd_dtypes(file, tensors)
     if strange or not tensors:
         what = f"other than LoRA on the language model's layers: {', '.join(strange)}" if strange else "no tensors"
         faults.append(f"{file} holds {what}")
+    faults += [f"{file} holds one matrix under two names, {both}; which one is meant cannot be told" for both in twice]
     faults += [f"{file} has only one matrix of {name}" for name, ends in found.items() if len(ends) < 2]
-    faults += _rank_faults(file, config, tensors, found)
-    if faults:
-        raise_all(faults)
-    rank, alpha = int(config["r"]), float(config["lora_alpha"])
-    scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-    return Adapter(file, {name: Pair(ends["A"], ends["B"], scale) for name, ends in found.items()})
+    faults += adapters.rank_faults(file, config, _shapes(tensors, found))
+    raise_all(faults)
+    return Adapter(
+        file,
+        {n: Pair(e["A"], e["B"], adapters.scale_of(config, adapters.module_name(e["A"]))) for n, e in found.items()},
+    )
 
 
 def _config_faults(path: Path, config: Mapping[str, Any]) -> list[str]:
@@ -110,19 +111,17 @@ def _config_faults(path: Path, config: Mapping[str, Any]) -> list[str]:
     start = config.get("init_lora_weights")
     if start not in BESIDE_THE_BASE:
         faults.append(f"{path} has init_lora_weights {start!r}, which changes the base too; {adapters.SAVE_PLAIN}")
-    for key in ("r", "lora_alpha"):
-        if not isinstance(config.get(key), int | float) or config[key] <= 0:
-            faults.append(f"{path} has {key} {config.get(key)!r}; it has to be a number above 0")
     return faults
 
 
-def _rank_faults(
-    file: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], found: Mapping[str, dict[str, str]]
-) -> list[str]:
-    """Matrices whose rank is not the config's, whose scale would be another."""
-    ranks = {n: (tensors[e["A"]].shape[:1], tensors[e["B"]].shape[1:]) for n, e in found.items() if len(e) == 2}
-    wrong = [name for name, (a, b) in ranks.items() if not a == b == (config.get("r"),)]
-    return [f"{file} has another rank than {config.get('r')} for {', '.join(wrong)}"] if wrong else []
+def _shapes(
+    tensors: Mapping[str, Tensor], found: Mapping[str, dict[str, str]]
+) -> dict[str, dict[str, structure.Shape]]:
+    """Module as PEFT names it -> shapes of its matrices."""
+    return {
+        adapters.module_name(name): {end: tensors[n].shape for end, n in ends.items()}
+        for ends in found.values() for name in list(ends.values())[:1]
+    }  # fmt: skip
 
 
 def shape_faults(adapter: Adapter, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:

@@ -7,11 +7,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from vrbench.adapters import PART, saved_name
+from vrbench.adapters import PART, alpha_of, module_name, rank_of, read_adapter_config, saved_name
 from vrbench.errors import VrbenchError
 from vrbench.models import anatomy
 from vrbench.models.parts import fill, projector_parameters, projector_prefix
 from vrbench.structure import ADAPTER, canonical
+
+CHANGE_THE_BASE = ("pissa", "olora")
+"""Ways to begin a training (init_lora_weights) that take from the base what PEFT takes again when it loads."""
 
 
 def merge_adapter(model: Any, folder: Path) -> Any:
@@ -46,7 +49,7 @@ def put_adapter(model: Any, folder: Path, merge: bool = True) -> Any:
         projector = projector_parameters(model)
         fill({name: p for name, p in projector.items() if name in saved}, saved, str(folder / ADAPTER))
     targets = _targets(model, tensors)
-    wrapped = get_peft_model(model, _config(folder, tensors, targets))
+    wrapped = get_peft_model(model, _config(folder, targets))
     state = {f"base_model.model.{full}.{end}": tensors[name] for name, (full, end) in targets.items()}
     outcome = set_peft_model_state_dict(wrapped, state)
     unfilled = [name for name in outcome.missing_keys if ".lora_" in name]
@@ -60,25 +63,25 @@ def put_adapter(model: Any, folder: Path, merge: bool = True) -> Any:
         raise VrbenchError(f"{folder / ADAPTER} cannot be merged: {error}") from error
 
 
-def _config(folder: Path, tensors: dict[str, Any], targets: dict[str, tuple[str, str]]) -> Any:
-    """The adapter's config with every pattern replaced by the modules that it has tensors for."""
-    from peft import LoraConfig
-    from peft.utils.other import get_pattern_key
+def _config(folder: Path, targets: dict[str, tuple[str, str]]) -> Any:
+    """PEFT's config with the modules that the adapter has tensors for, each with its rank and alpha, and no pattern.
 
-    config = LoraConfig.from_pretrained(folder)
-    alphas = config.alpha_pattern or {}
-    ranks, chosen = {}, {}
-    for name, (full, end) in targets.items():
-        if end == "lora_A.weight":
-            theirs = name.partition(".lora_")[0].removeprefix("base_model.model.")
-            chosen[re.escape(full)] = alphas.get(get_pattern_key(list(alphas), theirs), config.lora_alpha)
-            ranks[re.escape(full)] = len(tensors[name])
-    config.rank_pattern, config.alpha_pattern = ranks, chosen
-    config.target_modules = sorted({full for full, _ in targets.values()})
-    config.layers_to_transform = config.layers_pattern = config.exclude_modules = config.modules_to_save = None
-    config.base_model_name_or_path = None  # the base is the model at hand, whatever it was called when this was trained
-    config.inference_mode = True
-    return config
+    Only what decides the answers is taken over: `adapters.PLAIN` is refused before, and the rest is about training.
+    """
+    from peft import LoraConfig
+
+    said = read_adapter_config(folder)
+    named = {re.escape(full): module_name(name) for name, (full, _) in targets.items()}
+    start = said.get("init_lora_weights")
+    return LoraConfig(
+        target_modules=sorted({full for full, _ in targets.values()}),
+        rank_pattern={full: rank_of(said, name) for full, name in named.items()},
+        alpha_pattern={full: alpha_of(said, name) for full, name in named.items()},
+        use_rslora=bool(said.get("use_rslora")),
+        use_dora=bool(said.get("use_dora")),
+        init_lora_weights=start if start in CHANGE_THE_BASE else False,
+        inference_mode=True,
+    )
 
 
 def _targets(model: Any, tensors: dict[str, Any]) -> dict[str, tuple[str, str]]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from vrbench.adapters import PART, read_adapter_config
+from vrbench.adapters import PART, module_name, read_adapter_config, scale_of
 from vrbench.errors import VrbenchError
 from vrbench.structure import ADAPTER, canonical, layer_of
 
@@ -75,26 +75,11 @@ def _norms(folder: Path) -> dict[str, float]:
         part = PART.fullmatch(canonical(name))
         if part and part[2]:
             matrices.setdefault(part[1], {})[part[2]] = tensor.double()
-            names[part[1]] = name.partition(".lora_")[0].removeprefix("base_model.model.")
-    scale_of = _scales(folder)
+            names[part[1]] = module_name(name)
+    config = read_adapter_config(folder)
     norms = {}
     for module, of in matrices.items():
         a, b = of["A"], of["B"]
         squared = float(((a @ a.T) * (b.T @ b)).sum())
-        norms[module] = scale_of(names[module], len(a)) * math.sqrt(max(0.0, squared))
+        norms[module] = scale_of(config, names[module]) * math.sqrt(max(0.0, squared))
     return norms
-
-
-def _scales(folder: Path) -> Any:
-    """(module as the adapter names it, rank) -> scale, as PEFT computes it."""
-    from peft.utils.other import get_pattern_key
-
-    config = read_adapter_config(folder)
-    alphas: dict[str, float] = config.get("alpha_pattern") or {}
-    usual = config.get("lora_alpha", 8)
-
-    def scale(module: str, rank: int) -> float:
-        alpha = alphas.get(get_pattern_key(list(alphas), module), usual)
-        return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
-
-    return scale
