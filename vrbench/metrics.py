@@ -54,7 +54,8 @@ class Metric:
 
         clusters = _by_cluster(self.scored(samples), self.whole_units)
         if not clusters:
-            raise VrbenchError(f"no sample was scored, so there is no {self.name} to compute")
+            why = next((f"; the first: {s.unscored}" for s in samples if s.unscored), "")
+            raise VrbenchError(f"no sample was scored, so there is no {self.name} to compute{why}")
         rows = [list(self.contributions(clusters[c])) for c in sorted(clusters)]
         column = {name: i for i, name in enumerate(sorted({r[0] for row in rows for r in row}))}
         table = np.zeros((len(rows), len(column), 2))

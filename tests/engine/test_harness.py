@@ -16,8 +16,9 @@ from tests.tiny import llava
 from vrbench import data, metrics, registry
 from vrbench.engine import harness
 from vrbench.engine.answering import Answerer
-from vrbench.engine.requests import LogLikelihood
+from vrbench.engine.requests import LogLikelihood, NotAsked
 from vrbench.engine.store import AnswerStore
+from vrbench.errors import VrbenchError
 from vrbench.models.vlm import VLM
 from vrbench.registry import DataSource, TaskSpec
 
@@ -101,6 +102,24 @@ def test_an_item_whose_answer_is_no_option_is_not_scored(answerer: Answerer, tmp
     assert [sample.unscored for sample in outcome.samples[:3]] == ["", "", ""]
     assert outcome.samples[3].unscored == "the right answer, 3, is none of the 3 options"
     assert metrics.score("mean", outcome.samples).n == 3
+
+
+def test_an_item_that_was_not_asked_is_unscored_with_the_reason(vlm: VLM, tmp_path: Path) -> None:
+    made.noise("a").save(tmp_path / "a.png")
+    rows = [{"image": "a.png", "q": "Which?", "said": "red"} for _ in range(3)]
+    spec = write_task(
+        tmp_path, "mine", rows, harness="lmms-eval", scorer="exact_match", metric="mean", prompt="'{{q}}'",
+        target="said",
+    )  # fmt: skip
+    outcome = run(spec, Keen(vlm, ["red", NotAsked("too wide"), "blue"]))
+    assert [(s.unscored, s.responses, s.score) for s in outcome.samples] == [
+        ("", ("red",), 1.0), ("too wide", ("",), 0.0), ("", ("blue",), 0.0)
+    ]  # fmt: skip
+    assert len({sample.prompt_digest for sample in outcome.samples}) == 1  # the prompt is told all the same
+    assert (metrics.score("mean", outcome.samples).value, metrics.score("mean", outcome.samples).n) == (50.0, 2)
+    gone = run(spec, Keen(vlm, [NotAsked("too wide")] * 3)).samples
+    with pytest.raises(VrbenchError, match=r"no sample was scored.*the first: too wide"):
+        metrics.score("mean", gone)
 
 
 def test_a_users_own_texts(answerer: Answerer, tmp_path: Path) -> None:

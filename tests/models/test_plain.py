@@ -9,17 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests import tiny_families
 from tests.engine.made import hub, noise
 from vrbench import checkpoint, evaluate, records
 from vrbench.engine.answering import Answerer
-from vrbench.engine.requests import Generation, picture
+from vrbench.engine.requests import Generation, NotAsked, picture
 from vrbench.engine.store import AnswerStore
 from vrbench.errors import VrbenchError
 from vrbench.models.decoding import Limit
+from vrbench.models.families import FAMILIES
+from vrbench.models.inputs import ImagesRefused, pictured
 from vrbench.models.load import load_vlm
 from vrbench.models.plain import PlainVLM
+from vrbench.models.processors import load_processor
 
 
 def load(folder: Path) -> PlainVLM:
@@ -142,6 +146,36 @@ def test_a_long_prompt_is_cut_off_in_front(vlm: PlainVLM, store: AnswerStore, mo
 def test_a_prompt_without_marks_for_its_pictures_is_told(vlm: PlainVLM) -> None:
     with pytest.raises(VrbenchError, match="smolvlm refuses a prompt"):
         vlm.pictured(["Is it red?"], [[noise("a")]])
+
+
+def test_an_image_that_a_family_refuses_is_not_asked_and_the_others_are(tmp_path: Path, store: AnswerStore) -> None:
+    vlm = load(tiny_families.save("qwen2_5_vl", tmp_path / "qwen"))
+    strip = made(700, 3)
+    refused = Generation(vlm.prompt("Is it red?", 1), (picture(strip, lambda: strip),), 3, ())
+    whole = Generation(vlm.prompt("Is it red?", 1), (picture(noise("a"), lambda: noise("a")),), 3, ())
+    answerer = Answerer(vlm, store, show_progress=False)
+    said, none = answerer.answer([whole, refused])
+    assert isinstance(none, NotAsked) and none == "" and said != ""
+    told = "the image processor of qwen2_5_vl refuses an image of 700 x 3: absolute aspect ratio"
+    assert none.reason.startswith(told)
+    (again,) = answerer.answer([refused])
+    assert isinstance(again, NotAsked) and answerer.asked == 1  # neither counted nor stored
+
+
+@pytest.mark.parametrize(
+    ("family", "width", "height"), [("qwen3_vl", 3, 700), ("mistral3", 700, 3), ("mistral3", 1, 700)]
+)
+def test_each_family_s_refusals_name_the_image(family: str, width: int, height: int, tmp_path: Path) -> None:
+    processor = load_processor(tiny_families.save(family, tmp_path / family), family)
+    manner = FAMILIES[family].manner
+    assert manner is not None
+    prompts = [manner.prompt(processor, "?", 1)] * 2
+    with pytest.raises(ImagesRefused, match=f"processor of {family} refuses an image of {width} x {height}: "):
+        pictured(processor, manner, prompts, [[noise("a")], [made(width, height)]], family)
+
+
+def made(width: int, height: int) -> Image.Image:
+    return Image.new("RGB", (width, height))
 
 
 def test_a_beginning_of_text_is_put_in_front_once(tmp_path: Path) -> None:

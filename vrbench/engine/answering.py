@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from vrbench.engine.features import FeatureCache
 from vrbench.engine.packed import Packed
 from vrbench.engine.plain import Plain
-from vrbench.engine.requests import Generation, LogLikelihood, Request
+from vrbench.engine.requests import Generation, LogLikelihood, NotAsked, Request
 from vrbench.engine.store import AnswerStore
 
 if TYPE_CHECKING:
@@ -24,6 +24,10 @@ SHARE_OF_MEMORY = 0.5
 
 class Way(Protocol):
     """Requests of one kind, made ready for one kind of model: `Packed` for a `VLM`, `Plain` for a `PlainVLM`."""
+
+    @property
+    def not_asked(self) -> Mapping[str, NotAsked]:
+        """Key -> `NotAsked` of each request that cannot be put to the model; `groups` leaves them out."""
 
     def groups(self) -> Iterator[list[Any]]:
         """What may come into one batch, one list after the other, each with its longest first; each has a length."""
@@ -67,7 +71,9 @@ class Answerer:
         self._settings = {"dtype": str(vlm.dtype), "image_processor": vlm.image_processor_name}
 
     def answer(self, requests: Sequence[Request], items: Sequence[object] = (), title: str = "") -> list[Any]:
-        """Answers in the order of the requests: (log-likelihood, is greedy) or a text.
+        """Answers in the order of the requests: (log-likelihood, is greedy), a text, or `NotAsked`.
+
+        What is not asked is not stored: another version of the libraries may take it.
 
         Args:
             items: the item that each request belongs to, for progress in items; each request is one if left out.
@@ -79,20 +85,21 @@ class Answerer:
         known = self.store.get(keys)
         progress = _Progress(items or range(len(keys)), keys, known)
         missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in known}
-        self.asked += len(missing)
         settings = {"desc": title, "unit": " items", "disable": not self._show_progress, "mininterval": 0.5}
         with tqdm(total=progress.total, initial=progress.done, **settings) as bar:
             for kind in (LogLikelihood, Generation):
-                part = {key: request for key, request in missing.items() if isinstance(request, kind)}
-                for answers in self._compute(part):
+                way = self._way({key: request for key, request in missing.items() if isinstance(request, kind)})
+                known.update(way.not_asked)
+                bar.update(progress.answered(way.not_asked))
+                for answers in self._compute(way):
+                    self.asked += len(answers)
                     self.store.put(answers)
                     known.update(answers)
                     bar.update(progress.answered(answers))
         return [_as_answer(known[key]) for key in keys]
 
-    def _compute(self, requests: Mapping[str, Request]) -> Iterator[dict[str, Any]]:
+    def _compute(self, way: Way) -> Iterator[dict[str, Any]]:
         """Answers batch by batch, longest first, so that memory runs out at the start or not at all."""
-        way = self._way(requests)
         for group in way.groups():
             while group:
                 batch = group[: self._fitting(way, group)]

@@ -21,6 +21,7 @@ from vrbench.engine.answering import Answerer
 from vrbench.engine.harness_tasks import adapter_of
 from vrbench.engine.harness_tasks import config_of as config_of
 from vrbench.engine.harness_tasks import task_of as task_of
+from vrbench.engine.requests import NotAsked
 from vrbench.engine.scorers import SCORERS
 from vrbench.engine.scoring import Document, Mark, copied
 from vrbench.errors import VrbenchError
@@ -242,8 +243,14 @@ def _samples(
             loglikelihoods=mark.loglikelihoods,
             responses=tuple(instance.resps[0] for instance in asked),
             prompt_digest=prompt_digest(asked[0]),
-            unscored=mark.unscored,
+            unscored=_not_asked(asked) or mark.unscored,
         )
+
+
+def _not_asked(requests: Sequence[Any]) -> str:
+    """Why one of an item's requests was not put to the model; empty if all were."""
+    given = (instance.resps[0] for instance in requests)
+    return next((answer.reason for answer in given if isinstance(answer, NotAsked)), "")
 
 
 @contextlib.contextmanager

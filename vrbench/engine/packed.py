@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vrbench.engine.features import FeatureCache
-from vrbench.engine.requests import Generation, LogLikelihood, Picture, Request
+from vrbench.engine.requests import Generation, LogLikelihood, NotAsked, Picture, Request
 from vrbench.errors import VrbenchError
 from vrbench.models.decoding import Limit, greedy
 from vrbench.models.packing import Row, apart, pack
@@ -27,13 +27,18 @@ class Prepared:
 
 
 class Packed:
-    """Requests of one kind as rows, and the answers to some of the rows; see `answering.Way`."""
+    """Requests of one kind as rows, and the answers to some of the rows; see `answering.Way`.
+
+    Attributes:
+        not_asked: requests that cannot be put to the model; no image is refused here.
+    """
 
     def __init__(self, vlm: VLM, features: FeatureCache, requests: Mapping[str, Request]) -> None:
         self._vlm = vlm
         self._features = features
         self._slots: dict[str, int] = {}
         self._pictures: list[Picture] = []
+        self.not_asked: dict[str, NotAsked] = {}
         self._prepared = [self._prepare(key, request) for key, request in requests.items()]
 
     def groups(self) -> Iterator[list[Row]]:

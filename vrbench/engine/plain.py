@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vrbench.engine.packed import with_room
-from vrbench.engine.requests import Generation, LogLikelihood, Request
+from vrbench.engine.requests import Generation, LogLikelihood, NotAsked, Request
 from vrbench.models.decoding import Limit
+from vrbench.models.inputs import ImagesRefused
 
 if TYPE_CHECKING:
     from vrbench.models.plain import PlainVLM
@@ -36,12 +37,22 @@ class Question:
 
 
 class Plain:
-    """Requests of one kind, and the answers to some of them; see `answering.Way`."""
+    """Requests of one kind, and the answers to some of them; see `answering.Way`.
+
+    Attributes:
+        not_asked: requests with images that the family's image processor refuses.
+    """
 
     def __init__(self, vlm: PlainVLM, requests: Mapping[str, Request]) -> None:
         self._vlm = vlm
         self._kind = type(next(iter(requests.values()), None))
-        self._questions = [self._question(key, request) for key, request in requests.items()]
+        self.not_asked: dict[str, NotAsked] = {}
+        self._questions: list[Question] = []
+        for key, request in requests.items():
+            try:
+                self._questions.append(self._question(key, request))
+            except ImagesRefused as error:
+                self.not_asked[key] = NotAsked(str(error))
 
     def groups(self) -> Iterator[list[Question]]:
         """Questions that may come into one batch, one list after the other, each with its longest first."""

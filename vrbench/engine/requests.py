@@ -73,6 +73,21 @@ class Generation:
 Request = LogLikelihood | Generation
 
 
+class NotAsked(str):
+    """The empty answer to a request that was not put to the model; its item is unscored.
+
+    Attributes:
+        reason: why it was not asked.
+    """
+
+    reason: str
+
+    def __new__(cls, reason: str) -> NotAsked:
+        made = super().__new__(cls, "")
+        made.reason = reason
+        return made
+
+
 def picture(image: Image, load: Callable[[], Image]) -> Picture:
     """A picture from its pixels, which are not kept; `load` must give the same ones again."""
     about = f"{image.mode} {image.size[0]}x{image.size[1]} ".encode()

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
     from vrbench.models.families import Manner
 
+class ImagesRefused(VrbenchError):
+    """The family's image processor cannot take images of these sizes; every other image it can."""
+
+
 NO_INPUT = ("labels", "num_crops")
 """What processors give beside a model's inputs."""
 
@@ -36,6 +40,7 @@ def pictured(
         side: where shorter prompts are padded.
 
     Raises:
+        ImagesRefused: the image processor takes no images of these sizes.
         VrbenchError: a prompt does not have a mark for each of its pictures.
     """
     given = manner.special_tokens
@@ -50,9 +55,24 @@ def pictured(
             add_special_tokens=not begun(processor.tokenizer, prompts[0]) if given is None else given,
             images_kwargs=dict(manner.pictures),
         )
-    except ValueError as error:
+    except (ValueError, ArithmeticError) as error:
+        _raise_refused(processor.image_processor, manner, shown, family)
         raise VrbenchError(f"the processor of {family} refuses a prompt: {error}") from error
     return {name: value for name, value in inputs.items() if name not in NO_INPUT}
+
+
+def _raise_refused(image_processor: Any, manner: Manner, images: Sequence[Sequence[Image]], family: str) -> None:
+    """Raise `ImagesRefused` if an image is refused by the image processor alone, whatever the prompt.
+
+    Each limit is transformers' own: Qwen's image processors refuse an aspect ratio above 200, Pixtral's one that leaves
+    no pixel of the shorter side when the longer is scaled to the longest allowed.
+    """
+    for image in (image for of in images for image in of):
+        try:
+            image_processor(images=[image], return_tensors="pt", **manner.pictures)
+        except (ValueError, ArithmeticError) as error:
+            size, reason = f"{image.width} x {image.height}", " ".join(str(error).split())
+            raise ImagesRefused(f"the image processor of {family} refuses an image of {size}: {reason}") from error
 
 
 def begun(tokenizer: Any, prompt: str) -> bool:
