@@ -154,6 +154,7 @@ class TestSettings:
         told(at, "merged", "no tokenizer (tokenizer.json or tokenizer.model)")
 
     def test_a_tokenizer_of_another_model(self, at: Path) -> None:
+        (at / "merged" / "tokenizer.model").unlink()
         save_tokenizer("bunny-llama", at / "merged")
         told(at, "merged", "has no '</s>'")
 

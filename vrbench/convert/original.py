@@ -24,15 +24,23 @@ Form = Literal["merged", "projector", "lora"]
 
 @dataclass(frozen=True)
 class Kind:
-    """A model that is known: the language model's type in transformers, and the token that ends its answers."""
+    """A model that is known.
+
+    Attributes:
+        text: the language model's type in transformers.
+        end: the token that ends its answers.
+        from_pieces: whether its code takes the slow tokenizer (`use_fast=False`), which is read from tokenizer.model,
+            as haotian-liu/LLaVA's does; Bunny's takes tokenizer.json.
+    """
 
     text: str
     end: str
+    from_pieces: bool = False
 
 
 KINDS = {
-    "llava": Kind("llama", "</s>"),
-    "llava_llama": Kind("llama", "</s>"),
+    "llava": Kind("llama", "</s>", from_pieces=True),
+    "llava_llama": Kind("llama", "</s>", from_pieces=True),
     "bunny-llama": Kind("llama", "<|end_of_text|>"),
     "bunny-phi3": Kind("phi3", "<|endoftext|>"),
 }
@@ -259,7 +267,7 @@ def _words(folder: Path, base: Path | None, form: Form, kind: Kind, faults: _Fau
     places = [place for place in (base, folder) if place]
     for place in places:
         if has_tokenizer(place):
-            words: Words | None = faults.attempt(read_words, place, kind.end)
+            words: Words | None = faults.attempt(read_words, place, kind.end, kind.from_pieces)
             return words
     if base or form == "merged":  # else the base is missing, which has been told
         where = " nor ".join(str(place) for place in places)

@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vrbench.convert import sentencepiece
+from vrbench.convert import tokenizer_model
+from vrbench.convert.tokenizer_model import put_spaces_first
 from vrbench.errors import VrbenchError
 
 IMAGE = "<image>"
+PIECES = "tokenizer.model"
+FILES = ("tokenizer.json", PIECES)
 RESERVED = "<|reserved_special_token_0|>"
 """Llama 3's first reserved place: it was never trained or said, so "<image>" can have it and no weight changes."""
 
@@ -57,15 +60,16 @@ class Words:
 
 def has_tokenizer(folder: Path) -> bool:
     """Whether a folder holds a tokenizer of a kind that is known here."""
-    return any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model"))
+    return any((folder / name).is_file() for name in FILES)
 
 
-def read_words(folder: Path, end: str) -> Words:
+def read_words(folder: Path, end: str, from_pieces: bool) -> Words:
     """The tokenizer of a folder, with what a LLaVA needs.
 
     Args:
         folder: with tokenizer.json or tokenizer.model.
         end: the token that ends an answer, such as "</s>".
+        from_pieces: whether tokenizer.model is read where both are there.
 
     Raises:
         VrbenchError: it cannot be read, has not that token, or cannot hold "<image>" as one token.
@@ -73,8 +77,9 @@ def read_words(folder: Path, end: str) -> Words:
     from tokenizers import AddedToken, Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-    loaded = _load(folder)
-    inner = Tokenizer.from_str(json.dumps(_adapted(json.loads(loaded.backend_tokenizer.to_str()))))
+    loaded = _load(folder, from_pieces)
+    inner = Tokenizer.from_str(json.dumps(_with_image_place(json.loads(loaded.backend_tokenizer.to_str()))))
+    put_spaces_first(inner)
     if inner.token_to_id(end) is None:
         raise VrbenchError(f"the tokenizer of {folder} has no {end!r}, which ends an answer of this model")
     inner.add_special_tokens([AddedToken(IMAGE, special=True, normalized=False)])
@@ -90,39 +95,30 @@ def read_words(folder: Path, end: str) -> Words:
     return Words(made, image_id, None if loaded.unk_token is None else inner.token_to_id(loaded.unk_token))
 
 
-def _load(folder: Path) -> Any:
-    from transformers import AutoTokenizer
+def _load(folder: Path, from_pieces: bool) -> Any:
+    """The tokenizer of the file that the original code reads, or else of the other."""
+    from transformers import PreTrainedTokenizerFast
 
-    if not (folder / "tokenizer.json").is_file():
+    found = [name for name in FILES if (folder / name).is_file()]
+    if found[-1 if from_pieces else 0] == PIECES:
         return _from_pieces(folder)
     try:
-        # Said, since the folder's config.json may name a model that transformers does not know.
-        return AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, config=_plain_config()
-        )
+        # The file as it is: the class that tokenizer_config.json names would put its own parts in place of the file's.
+        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # whatever the many readers behind it raise
         raise VrbenchError(f"the tokenizer of {folder} cannot be read: {error}") from error
 
 
-def _plain_config() -> Any:
-    from transformers import LlamaConfig
-
-    return LlamaConfig()
-
-
 def _from_pieces(folder: Path) -> Any:
     """A Llama tokenizer from its SentencePiece model; its added tokens and settings from the files beside it."""
-    from transformers import AddedToken, LlamaTokenizer
-    from transformers.tokenization_utils_base import generate_merges
+    from transformers import AddedToken
 
-    pieces = sentencepiece.read_pieces(folder / "tokenizer.model")
-    vocabulary = {text: number for number, (text, _) in enumerate(pieces)}
-    special = [text for text, kind in pieces if kind in (sentencepiece.UNKNOWN, sentencepiece.CONTROL)]
     stated = _json(folder / "tokenizer_config.json")
     kept = {key: stated[key] for key in ("add_bos_token", "add_eos_token", "model_max_length") if key in stated}
     kept.setdefault("add_bos_token", True)  # as the original reader has it where nothing is said
-    made = LlamaTokenizer(vocabulary, generate_merges(vocabulary, skip_tokens=special), legacy=True, **kept)
-    added = {text: number for text, number in _json(folder / "added_tokens.json").items() if text not in vocabulary}
+    made = tokenizer_model.build(folder / PIECES, **kept)
+    known = made.get_vocab()
+    added = {text: number for text, number in _json(folder / "added_tokens.json").items() if text not in known}
     made.add_tokens([AddedToken(text, special=True, normalized=False) for text in sorted(added, key=added.__getitem__)])
     wrong = [text for text, number in added.items() if made.convert_tokens_to_ids(text) != number]
     if wrong:
@@ -140,8 +136,8 @@ def _json(path: Path) -> dict[str, Any]:
     return found
 
 
-def _adapted(raw: dict[str, Any]) -> dict[str, Any]:
-    """A tokenizer's JSON with the reserved place renamed, and a space marked at the start of every part."""
+def _with_image_place(raw: dict[str, Any]) -> dict[str, Any]:
+    """A tokenizer's JSON with Llama 3's reserved place renamed to "<image>"."""
     added = raw["added_tokens"]
     if not any(token["content"] == IMAGE for token in added):
         for token in added:
@@ -150,8 +146,4 @@ def _adapted(raw: dict[str, Any]) -> dict[str, Any]:
                 vocabulary = raw["model"].get("vocab")
                 if isinstance(vocabulary, dict) and RESERVED in vocabulary:
                     vocabulary[IMAGE] = vocabulary.pop(RESERVED)
-    splitter = raw.get("pre_tokenizer") or {}
-    for part in splitter.get("pretokenizers", [splitter]):
-        if part.get("type") == "Metaspace" and part.get("prepend_scheme") == "first":
-            part["prepend_scheme"] = "always"
     return raw
