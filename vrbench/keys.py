@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from typing import Any
 
 from vrbench.errors import VrbenchError
@@ -18,8 +17,10 @@ def evaluate(key: str, row: Mapping[str, Any]) -> str:
     if "{{" in key:
         from jinja2 import TemplateError
 
+        from vrbench import templates
+
         try:
-            return str(_template(key).render(**row))
+            return templates.own().from_string(key).render(**row)
         except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
             raise VrbenchError(f"key {key!r} cannot be computed: {error}") from error
     return str(row[key])
@@ -36,17 +37,11 @@ def variables(text: str) -> set[str]:
     Raises:
         VrbenchError: it is no jinja template.
     """
-    from jinja2 import Environment, TemplateSyntaxError, meta
+    from jinja2 import TemplateSyntaxError, meta
+
+    from vrbench import templates
 
     try:
-        return set(meta.find_undeclared_variables(Environment().parse(text)))
+        return set(meta.find_undeclared_variables(templates.own().parse(text)))
     except TemplateSyntaxError as error:
         raise VrbenchError(f"template {text!r} cannot be read: {error}") from error
-
-
-@lru_cache(maxsize=64)
-def _template(text: str) -> Any:
-    from jinja2 import StrictUndefined
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    return ImmutableSandboxedEnvironment(undefined=StrictUndefined).from_string(text)

@@ -133,7 +133,7 @@ class TaskSpec(Frozen):
         """Config -> the harness's own YAML relative to its tasks folder; empty when the prompt is our own."""
         if not self.harness_task:
             return {}
-        return {config: self.harness_task.format(config=config) for config in self.data.configs}
+        return {config: self.harness_task.replace("{config}", config) for config in self.data.configs}
 
     def missing_groups(self, present: Iterable[str]) -> tuple[str, ...]:
         """Groups of the full set that are not among those present; empty means that totals are complete."""
@@ -198,6 +198,10 @@ def read(file: Path) -> TaskSpec:
         raise VrbenchError(f"{file}: {'; '.join(_told(fault) for fault in error.errors())}") from error
     if spec.id != file.stem:
         raise VrbenchError(f"{file}: id is {spec.id!r}, but the file's stem is {file.stem!r}; make them equal")
+    if not file.resolve().is_relative_to(tasks_dir()):
+        from vrbench import outside
+
+        raise_all(f"{file}: {fault}" for fault in outside.faults(spec))
     return spec
 
 

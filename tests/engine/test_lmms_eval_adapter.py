@@ -7,14 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import lm_eval.utils
+import lmms_eval.utils
 import pytest
 from datasets import Dataset, DatasetDict, Image, List
+from jinja2 import StrictUndefined
+from jinja2.exceptions import SecurityError
 from lmms_eval.api.instance import Instance
 
 from benchmarks.parity import official
 from tests.engine import made
-from vrbench import data, registry
-from vrbench.engine import harness, lmms_eval_adapter
+from vrbench import data, registry, templates
+from vrbench.engine import harness, lm_eval_adapter, lmms_eval_adapter  # noqa: F401  # they replace the environment
 from vrbench.engine.answering import Answerer
 from vrbench.engine.store import AnswerStore
 from vrbench.errors import VrbenchError
@@ -177,3 +181,24 @@ def test_the_model_survives_its_task(vlm: VLM) -> None:
     model.module = vlm.model
     model.clean()
     assert model.module is vlm.model
+
+
+def test_the_harnesses_render_in_a_sandbox_with_their_own_options() -> None:
+    for theirs, newline in ((lm_eval.utils, True), (lmms_eval.utils, False)):
+        assert isinstance(theirs.env, templates.Sandbox) and theirs.env.undefined is StrictUndefined
+        assert theirs.env.keep_trailing_newline is newline
+        assert theirs.apply_template("{{q | regex_replace('a', 'b')}}\n", {"q": "a"}) == "b" + "\n" * newline
+        with pytest.raises(SecurityError):
+            theirs.apply_template("{{ cycler.__init__.__globals__ }}", {})
+
+
+def test_a_file_of_the_working_folder_is_not_taken_for_one_that_the_harness_includes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = lmms_eval_adapter.read_config("mmbench/mmbench_en_dev_static.yaml")
+    for file in (Path(lmms_eval.__file__).parent / "tasks" / "mmbench").glob("_default*"):
+        (tmp_path / file.name).write_text("dataset_path: !function evil.run\n")
+    (tmp_path / "evil.py").write_text("open('PWNED', 'w')\ndef run(): pass\n")
+    monkeypatch.chdir(tmp_path)
+    assert lmms_eval_adapter.read_config("mmbench/mmbench_en_dev_static.yaml").keys() == expected.keys()
+    assert not Path("PWNED").exists()

@@ -6,10 +6,9 @@ Importing this module imports lm-eval, torch and datasets: import it late.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import lm_eval
+import lm_eval.utils
 from lm_eval.api.instance import Instance
 from lm_eval.api.metrics import aggregate_subtask_metrics
 from lm_eval.api.model import TemplateLM
@@ -18,13 +17,17 @@ from lm_eval.models.utils import has_bos_prefix
 from lm_eval.tasks._yaml_loader import load_yaml
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
+from vrbench import templates
 from vrbench.engine.answering import Answerer
 from vrbench.engine.requests import Generation, LogLikelihood
 from vrbench.engine.settings import generation
+from vrbench.outside import harness_file
 from vrbench.writing import digest_of
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
+
+lm_eval.utils.env = templates.sandboxed(lm_eval.utils.env)  # it renders prompts, choices and targets
 
 FEWSHOT_SEED = 1234
 """lm-eval's own default."""
@@ -56,7 +59,7 @@ class Task(ConfigurableTask):
 
 def read_config(path: str) -> dict[str, Any]:
     """One of lm-eval's own YAML files, by its path under lm-eval's tasks folder."""
-    return dict(load_yaml(Path(lm_eval.__file__).parent / "tasks" / path))
+    return dict(load_yaml(harness_file("lm-eval", path)))
 
 
 def group_figures(parts: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:

@@ -6,21 +6,22 @@ Importing this module imports lmms-eval, which takes seconds: import it late.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import lmms_eval
 import lmms_eval.api.metrics  # registers exact_match and the like; the tasks look them up by name
+import lmms_eval.utils
+import yaml
 from datasets import DatasetDict, Image
 from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 from lmms_eval.api.task import ConfigurableTask
-from lmms_eval.utils import load_yaml_config
 
+from vrbench import templates
 from vrbench.engine.answering import Answerer
 from vrbench.engine.requests import Generation, Picture, picture
 from vrbench.engine.settings import generation
 from vrbench.errors import VrbenchError
+from vrbench.outside import harness_file, with_includes
 from vrbench.writing import digest_of
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 LONGEST_ANSWER = 1024
 """Tokens, where a task names no other: lmms-eval's default for LLaVA."""
+
+lmms_eval.utils.env = templates.sandboxed(lmms_eval.utils.env)  # it renders prompts, choices and targets
 
 FEWSHOT_SEED = 1234
 """lmms-eval's own default."""
@@ -63,12 +66,19 @@ class Task(ConfigurableTask):
         return dict(ConfigurableTask.process_results.__wrapped__(self, doc, results, full_docs))
 
 
+class _Yaml(yaml.FullLoader):
+    """lmms-eval's, which runs `!function`. Its own reader looks for included files in the working folder first."""
+
+
+_Yaml.add_constructor("!function", lmms_eval.utils.import_function)
+
+
 def read_config(path: str) -> dict[str, Any]:
     """One of lmms-eval's own YAML files, by its path under lmms-eval's tasks folder.
 
     Metrics that only write a file for a challenge server are left out.
     """
-    config = dict(load_yaml_config(str(Path(lmms_eval.__file__).parent / "tasks" / path)))
+    config = with_includes(harness_file("lmms-eval", path), _Yaml)
     config["metric_list"] = [metric for metric in config["metric_list"] if metric["metric"] != "submission"]
     return config
 
