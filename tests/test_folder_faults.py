@@ -37,6 +37,11 @@ def test_a_good_folder_has_none(tiny_llava: Path) -> None:
     assert folder_faults.faults(tiny_llava) == []
 
 
+def test_generation_settings_that_no_harness_can_follow(whole: Path) -> None:
+    (whole / "generation_config.json").write_text(json.dumps({"repetition_penalty": 1.2, "stop_strings": ["###"]}))
+    told(whole, str(whole / "generation_config.json"), "stop_strings is ['###']", "set it to null")
+
+
 class TestQuantised:
     @pytest.mark.parametrize(
         ("said", "words"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vrbench import adapters, folder_faults, pieces, sources, structure
+from vrbench import adapters, folder_faults, generation_faults, pieces, sources, structure
 from vrbench.changes import Change, changes_of, what_lies_below
 from vrbench.errors import VrbenchError, raise_all, sentences
 from vrbench.folder_digest import SETTINGS as SETTINGS
@@ -191,6 +191,7 @@ def _whole(
 ) -> tuple[Checkpoint | None, list[str]]:
     folder = source.folder
     found = folder_faults.faults(folder, how.trusted) + header_faults(folder)
+    found += generation_faults.faults(folder, how.trusted) if how.fitted else []
     family, depth, decoder = read_config(folder)
     found += [f"{folder / 'config.json'}: {fault}" for fault in length_faults(decoder, depth)]
     if not found:

@@ -95,29 +95,6 @@ def test_every_end_of_the_generation_config_ends_an_answer(folder: Path) -> None
     assert ended == vlm.tokenizer.decode(said[: said.index(said[3]) + 1], skip_special_tokens=True) != whole
 
 
-def test_settings_that_see_padding_are_answered_one_by_one(folder: Path, store: AnswerStore) -> None:
-    vlm, sizes = load(folder), []
-    assert vlm.alone == ""
-    vlm.model.generation_config.repetition_penalty = 1.5
-    assert "repetition_penalty" in vlm.alone
-    plain = vlm.answers
-
-    def counted(inputs: Any, limits: Any) -> list[str]:
-        sizes.append(len(limits))
-        return plain(inputs, limits)
-
-    vlm.answers = counted  # type: ignore[method-assign]
-    requests = asked(vlm)
-    found = Answerer(vlm, store, show_progress=False).answer(requests)
-    assert sizes == [1, 1, 1, 1]
-    expected = []
-    for request in requests:
-        inputs = vlm.pictured([request.prompt], [[p.load() for p in request.pictures]])
-        said = vlm.model.generate(**inputs, do_sample=False, max_new_tokens=request.max_new_tokens)
-        expected.append(vlm.tokenizer.decode(said[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
-    assert found == expected
-
-
 def test_batches_are_halved_until_they_fit(vlm: PlainVLM, store: AnswerStore, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes, plain = [], PlainVLM.answers
 

@@ -148,13 +148,6 @@ def test_greedy_continuations_are_known_as_such(vlm: VLM) -> None:
     assert (found[0][1], found[1][1]) == (True, False)
 
 
-def test_a_model_that_is_not_plainly_greedy_is_refused(vlm: VLM) -> None:
-    odd = llava()
-    odd.generation_config.repetition_penalty = 1.3
-    with pytest.raises(VrbenchError, match=r"repetition_penalty.*only plain greedy"):
-        VLM(odd, vlm.tokenizer, vlm.image_processor)
-
-
 def test_a_model_that_sees_a_window_is_refused(vlm: VLM) -> None:
     odd = llava()
     odd.config.text_config.sliding_window = 64

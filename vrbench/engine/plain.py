@@ -45,7 +45,6 @@ class Plain:
 
     def __init__(self, vlm: PlainVLM, requests: Mapping[str, Request]) -> None:
         self._vlm = vlm
-        self._kind = type(next(iter(requests.values()), None))
         self.not_asked: dict[str, NotAsked] = {}
         self._questions: list[Question] = []
         for key, request in requests.items():
@@ -58,9 +57,7 @@ class Plain:
         """Questions that may come into one batch, one list after the other, each with its longest first."""
         ordered = sorted(self._questions, key=self._group, reverse=True)
         for _, group in itertools.groupby(ordered, key=lambda question: self._group(question)[0]):
-            together = list(group)
-            alone = self._kind is Generation and self._vlm.alone
-            yield from ([one] for one in together) if alone else [together]
+            yield list(group)
 
     def tokens_held(self, question: Question, longest: int) -> int:
         """Tokens that a padded prompt takes, and on a card those of its answer."""

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from vrbench.models.packing import Row
+from vrbench.models.steering import is_steered, next_token, processors
 
 if TYPE_CHECKING:
+    from transformers import LogitsProcessorList
     from transformers.cache_utils import DynamicCache
 
     from vrbench.models.loaded import LoadedModel
@@ -34,7 +36,7 @@ class Limit:
 def greedy(
     vlm: VLM, rows: Sequence[Row], limits: Mapping[int, Limit], pictures: Mapping[int, torch.Tensor]
 ) -> dict[int, str]:
-    """Answers of greedy decoding.
+    """Answers of greedy decoding; what the model's generation config asks for beyond it is done as `generate` does it.
 
     Args:
         rows: packed prompts, as `packing.pack` gives them.
@@ -54,8 +56,9 @@ def greedy(
     positions = torch.tensor([len(path) for _, _, path in prompts], device=vlm.device)
     alive = [number for _, number, _ in prompts]
     said: dict[int, list[int]] = {number: [] for number in alive}
+    choose = _Choice(vlm, {number: [rows[row].tokens[i] for i in path] for row, number, path in prompts}, limits)
     while True:
-        tokens = vlm.model.lm_head(last).argmax(-1)
+        tokens = choose(vlm.model.lm_head(last), alive, said)
         for number, token in zip(alive, tokens.tolist(), strict=True):
             said[number].append(token)
         going = [i for i, number in enumerate(alive) if not ended(vlm, said[number], limits[number])]
@@ -75,6 +78,26 @@ def greedy(
             use_cache=True,
         )
         last, positions = outputs.last_hidden_state[:, -1], positions + 1
+
+
+class _Choice:
+    """Chooses the next token of each answer: the likeliest, after what the model's generation config does to them."""
+
+    def __init__(self, vlm: VLM, prompts: Mapping[int, Sequence[int]], limits: Mapping[int, Limit]) -> None:
+        self._prompts: dict[int, list[int]] = {}
+        self._steps: dict[int, LogitsProcessorList] = {}
+        if is_steered(vlm):
+            self._prompts = {n: [vlm.image_token if i < 0 else i for i in ids] for n, ids in prompts.items()}
+            self._steps = {n: processors(vlm, ids, limits[n].max_new_tokens) for n, ids in self._prompts.items()}
+
+    def __call__(self, logits: torch.Tensor, alive: Sequence[int], said: Mapping[int, Sequence[int]]) -> torch.Tensor:
+        """Tokens [answers] from logits [answers, vocabulary] of the answers of some numbers, given what they said."""
+        if not self._steps:
+            return logits.argmax(-1)
+        chosen = [
+            next_token(self._steps[n], self._prompts[n], said[n], row) for n, row in zip(alive, logits, strict=True)
+        ]
+        return torch.stack(chosen)
 
 
 def _one_row_each(

@@ -80,8 +80,9 @@ class LoadedModel:
 
     @cached_property
     def ends(self) -> frozenset[int]:
-        """Ids of the tokens that end an answer."""
-        return frozenset({self.end_of_text})
+        """Ids of the tokens that end an answer: those of the generation config, and the tokenizer's end of text."""
+        stated = self.model.generation_config.eos_token_id
+        return frozenset({self.end_of_text, *([stated] if isinstance(stated, int) else stated or ())})
 
     def prompt(self, text: str, n_images: int = 0) -> str:
         """The whole prompt of one question about some pictures."""
@@ -92,20 +93,3 @@ class LoadedModel:
         if token not in self._spelled:
             self._spelled[token] = str(self.tokenizer.decode([token]))
         return self._spelled[token]
-
-    def odd_generation_settings(self) -> dict[str, Any]:
-        """What the model's generation config asks for beyond the best token at each step."""
-        neutral = {
-            "repetition_penalty": 1.0,
-            "no_repeat_ngram_size": 0,
-            "encoder_no_repeat_ngram_size": 0,
-            "suppress_tokens": None,
-            "begin_suppress_tokens": None,
-            "forced_bos_token_id": None,
-            "bad_words_ids": None,
-            "sequence_bias": None,
-            "min_new_tokens": None,
-        }
-        config = self.model.generation_config
-        asked = {name: getattr(config, name, None) for name in neutral}
-        return {name: value for name, value in asked.items() if value not in (None, neutral[name], [], {})}

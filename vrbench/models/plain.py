@@ -11,11 +11,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from vrbench.models.decoding import Limit, ended, text_of
 from vrbench.models.inputs import begun, pictured
 from vrbench.models.loaded import LoadedModel
+from vrbench.models.steering import is_steered, processors, unsteered
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,18 +40,6 @@ class PlainVLM(LoadedModel):
         self.processor = processor
         self.manner = manner
         self._for_pictures: dict[tuple[tuple[int, int], ...], int] = {}
-
-    @cached_property
-    def ends(self) -> frozenset[int]:
-        """Ids of the tokens that end an answer: those of the generation config, and the tokenizer's end of text."""
-        told = self.model.generation_config.eos_token_id
-        return frozenset({self.end_of_text, *([told] if isinstance(told, int) else told or ())})
-
-    @property
-    def alone(self) -> str:
-        """Why prompts cannot share a batch and be answered exactly as each by itself; empty when they can."""
-        odd = self.odd_generation_settings()
-        return f"the model's generation config asks for {odd}, which takes padding for what was said" if odd else ""
 
     def prompt(self, text: str, n_images: int = 0) -> str:
         """The whole prompt of one question about some pictures.
@@ -95,22 +84,23 @@ class PlainVLM(LoadedModel):
     def answers(self, inputs: Mapping[str, Any], limits: Sequence[Limit]) -> list[str]:
         """Answers of greedy decoding, without special tokens, each cut before its first stop text.
 
+        What the generation config asks for beyond the likeliest token is done to each answer as to it alone; sampling
+        and beams that it asks for are not.
+
         Args:
             inputs: as `pictured` or `worded` give them.
             limits: when each answer ends.
         """
         stop = _Stop(self, inputs["input_ids"].shape[1], limits)
-        with torch.backends.cudnn.flags(allow_tf32=False):  # else float32 means less on a card than on a CPU
+        steered = [_Steered(self, inputs, limits, stop)] if is_steered(self) else []
+        # TF32 would make float32 mean less on a GPU than on a CPU.
+        with torch.backends.cudnn.flags(allow_tf32=False), unsteered(self.model):
             said = self.model.generate(
                 **inputs,
-                do_sample=False,
-                num_beams=1,
-                temperature=None,
-                top_p=None,
-                top_k=None,
                 max_new_tokens=max(limit.max_new_tokens for limit in limits),
                 eos_token_id=sorted(self.ends),
                 pad_token_id=self._padding,
+                logits_processor=LogitsProcessorList(steered),
                 stopping_criteria=StoppingCriteriaList([stop]),
             )
         rows = said[:, stop.start :].tolist()
@@ -164,6 +154,7 @@ class _Stop(StoppingCriteria):
     Attributes:
         start: tokens in front of the answers.
         lengths: tokens of each answer so far, its end included.
+        over: whether each answer is over.
     """
 
     def __init__(self, vlm: PlainVLM, start: int, limits: Sequence[Limit]) -> None:
@@ -171,12 +162,29 @@ class _Stop(StoppingCriteria):
         self.lengths = [0] * len(limits)
         self._vlm = vlm
         self._limits = limits
-        self._over = [False] * len(limits)
+        self.over = [False] * len(limits)
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
         """Which rows are over, after one more token in each."""
         for i, row in enumerate(input_ids[:, self.start :].tolist()):
-            if not self._over[i]:
+            if not self.over[i]:
                 self.lengths[i] = len(row)
-                self._over[i] = ended(self._vlm, row, self._limits[i])
-        return torch.tensor(self._over, device=input_ids.device)
+                self.over[i] = ended(self._vlm, row, self._limits[i])
+        return torch.tensor(self.over, device=input_ids.device)
+
+
+class _Steered(LogitsProcessor):
+    """Does to each row's scores what `generate` would do to them if the row were alone and had no padding."""
+
+    def __init__(self, vlm: PlainVLM, inputs: Mapping[str, Any], limits: Sequence[Limit], stop: _Stop) -> None:
+        self._stop = stop
+        self._starts = inputs["attention_mask"].argmax(1).tolist()  # the padding is on the left
+        prompts = [row[start:] for row, start in zip(inputs["input_ids"].tolist(), self._starts, strict=True)]
+        self._steps = [processors(vlm, prompt, one.max_new_tokens) for prompt, one in zip(prompts, limits, strict=True)]
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """The scores [rows, vocabulary] of the next tokens; those of rows that are over stay as they are."""
+        for i, (start, steps) in enumerate(zip(self._starts, self._steps, strict=True)):
+            if not self._stop.over[i]:
+                scores[i] = steps(input_ids[i : i + 1, start:], scores[i : i + 1])[0]
+        return scores

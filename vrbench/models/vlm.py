@@ -39,7 +39,6 @@ class VLM(LoadedModel):
         family: str = "llava",
     ) -> None:
         super().__init__(model, tokenizer, image_processor, family)
-        self._refuse_settings_that_change_greedy_answers()
         self._refuse_other_attention()
 
     @cached_property
@@ -62,6 +61,11 @@ class VLM(LoadedModel):
         from PIL import Image
 
         return self.encode_images([Image.new("RGB", (32, 32))]).shape[1]
+
+    @property
+    def image_token(self) -> int:
+        """Id of the token that stands in a prompt for each token of a picture."""
+        return int(self.tokenizer.convert_tokens_to_ids(IMAGE))
 
     @torch.inference_mode()
     def encode_images(self, images: Sequence[Image]) -> torch.Tensor:
@@ -98,7 +102,7 @@ class VLM(LoadedModel):
         if not slots:
             return list(self.tokenizer(prompt)["input_ids"])
         ids = self.tokenizer(prompt.replace(IMAGE, IMAGE * self.image_tokens))["input_ids"]
-        mark = self.tokenizer.convert_tokens_to_ids(IMAGE)
+        mark = self.image_token
         if ids.count(mark) != len(slots) * self.image_tokens:
             found = ids.count(mark) // self.image_tokens
             raise VrbenchError(f"a prompt has {found} image marks ({IMAGE}) for {len(slots)} pictures")
@@ -197,12 +201,6 @@ class VLM(LoadedModel):
                     visible[token] |= visible[parent]
         hidden = torch.zeros(seen.shape, dtype=self.dtype).masked_fill_(~seen, torch.finfo(self.dtype).min)
         return hidden[:, None].to(self.device)
-
-    def _refuse_settings_that_change_greedy_answers(self) -> None:
-        """Greedy answers here are argmax of the logits; a model that asks for more would be answered wrongly."""
-        odd = self.odd_generation_settings()
-        if odd:
-            raise VrbenchError(f"the model's generation config asks for {odd}; only plain greedy decoding is supported")
 
     def _refuse_other_attention(self) -> None:
         """A packed row says itself what each token sees: everything before it. A window would be ignored."""

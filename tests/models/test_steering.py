@@ -1,0 +1,147 @@
+"""Generation configs that change greedy answers: in every way of asking as `generate` does to each prompt alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from transformers import GenerationConfig
+
+from tests import tiny_families
+from tests.tiny import SIDE, llava, tokenizer
+from vrbench import checkpoint
+from vrbench.models.decoding import Limit, greedy
+from vrbench.models.load import load_vlm
+from vrbench.models.packing import pack
+from vrbench.models.plain import PlainVLM
+from vrbench.models.steering import is_steered
+from vrbench.models.vlm import VLM
+
+END = 257  # "</s>" of the tiny tokenizer
+LETTERS = list(range(64, 90))
+SETTINGS: dict[str, dict[str, Any]] = {
+    "repetition_penalty": {"repetition_penalty": 1.3},
+    "encoder_repetition_penalty": {"encoder_repetition_penalty": 0.4},
+    "no_repeat_ngram_size": {"no_repeat_ngram_size": 1},
+    "encoder_no_repeat_ngram_size": {"encoder_no_repeat_ngram_size": 1},
+    "bad_words_ids": {"bad_words_ids": [[i] for i in range(0, 256, 2)]},
+    "sequence_bias": {"sequence_bias": [[[i], 3.0] for i in LETTERS]},
+    "suppress_tokens": {"suppress_tokens": list(range(0, 256, 3))},
+    "begin_suppress_tokens": {"begin_suppress_tokens": list(range(0, 250))},
+    "min_new_tokens": {"min_new_tokens": 5, "sequence_bias": [[[END], 99.0]]},
+    "min_length": {"min_length": 30, "sequence_bias": [[[END], 99.0]]},
+    "forced_eos_token_id": {"forced_eos_token_id": 65},
+    "forced_bos_token_id": {"forced_bos_token_id": 66},
+    "exponential_decay_length_penalty": {"exponential_decay_length_penalty": (1, 60.0), "eos_token_id": [70, END]},
+    "no NaN, normalised": {"remove_invalid_values": True, "renormalize_logits": True},
+    "several ends": {"eos_token_id": [END, *range(0, 128)]},
+    "sampling": {"do_sample": True, "temperature": 3.0, "top_k": 3, "num_beams": 2, "min_p": 0.5},
+}
+TOGETHER: dict[str, dict[str, Any]] = {
+    "penalties": {"repetition_penalty": 1.3, "encoder_repetition_penalty": 0.4, "no_repeat_ngram_size": 1},
+    "tokens": SETTINGS["suppress_tokens"] | SETTINGS["begin_suppress_tokens"] | SETTINGS["sequence_bias"],
+    "lengths": SETTINGS["min_new_tokens"] | SETTINGS["forced_eos_token_id"],
+    "several ends": SETTINGS["several ends"],
+    "sampling": SETTINGS["sampling"],
+}
+SILENT = {"forced_bos_token_id", "no NaN, normalised", "sampling"}
+"""Settings that change nothing here: the first is for prompts of one token."""
+
+
+def noise(seed: int) -> Image.Image:
+    torch.manual_seed(seed)
+    return Image.fromarray((torch.rand(24, 40, 3) * 255).to(torch.uint8).numpy())
+
+
+@pytest.fixture(scope="module")
+def packed() -> VLM:
+    from transformers import SiglipImageProcessorPil
+
+    return VLM(llava(), tokenizer(), SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE}))
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> PlainVLM:
+    found = load_vlm(checkpoint.resolve(str(tiny_families.save("smolvlm", tmp_path_factory.mktemp("p") / "smolvlm"))))
+    assert isinstance(found, PlainVLM)
+    return found
+
+
+def with_settings(vlm: Any, settings: dict[str, Any]) -> Any:
+    """The model with a generation config; what it worked out of the one before is forgotten."""
+    vlm.model.generation_config = GenerationConfig(**{"eos_token_id": vlm.end_of_text, "pad_token_id": 1, **settings})
+    vlm.__dict__.pop("ends", None)
+    return vlm
+
+
+def alone(vlm: Any, inputs: Any, limit: Limit) -> str:
+    """What `generate` says to one prompt under the model's own generation config."""
+    said = vlm.model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=limit.max_new_tokens)
+    return str(vlm.tokenizer.decode(said[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+
+
+def asked_packed(vlm: VLM) -> tuple[list[str], list[str]]:
+    """(packed answers, transformers' own) to prompts of different lengths with and without images, all in one batch."""
+    from transformers import LlavaProcessor
+
+    processor = LlavaProcessor(vlm.image_processor, vlm.tokenizer, patch_size=SIDE // 2,
+                               vision_feature_select_strategy="full")  # fmt: skip
+    texts = ["How many dogs are there?", "How many dogs are there, and where?", "Why?"]
+    prompts = [vlm.prompt(text, 1) for text in texts] + ["Once upon a time"]
+    limits = {n: Limit(6 + n) for n in range(4)}
+    theirs = [alone(vlm, processor(text=p, images=noise(1), return_tensors="pt"), limits[n])
+              for n, p in enumerate(prompts[:3])]  # fmt: skip
+    theirs.append(alone(vlm, vlm.tokenizer(prompts[3], return_tensors="pt", return_token_type_ids=False), limits[3]))
+    rows = pack([vlm.encode(prompt, [0] if n < 3 else []) for n, prompt in enumerate(prompts)])
+    ours = greedy(vlm, rows, limits, {0: vlm.project(vlm.encode_images([noise(1)]))[0]})
+    return [ours[n] for n in range(4)], theirs
+
+
+def asked_plain(vlm: PlainVLM) -> tuple[list[str], list[str]]:
+    """As `asked_packed`, in a batch with padding."""
+    prompts = [vlm.prompt(text, 1) for text in ("Is it red?", "Is it a very big red thing?", "What?")]
+    limits = [Limit(5 + n) for n in range(3)]
+    ours = vlm.answers(vlm.pictured(prompts, [[noise(n)] for n in range(3)]), limits)
+    return ours, [alone(vlm, vlm.pictured([p], [[noise(n)]]), limits[n]) for n, p in enumerate(prompts)]
+
+
+@pytest.fixture(scope="module")
+def greedy_answers(packed: VLM, plain: PlainVLM) -> dict[str, list[str]]:
+    """Answers under a generation config that asks for nothing."""
+    assert not is_steered(with_settings(packed, {})) and not is_steered(with_settings(plain, {}))
+    return {"packed": asked_packed(packed)[0], "plain": asked_plain(plain)[0]}
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_packed_answers_are_those_of_generate_to_each_prompt(
+    settings: str, packed: VLM, greedy_answers: dict[str, list[str]]
+) -> None:
+    ours, theirs = asked_packed(with_settings(packed, SETTINGS[settings]))
+    assert ours == theirs
+    assert (ours == greedy_answers["packed"]) == (settings in SILENT)
+
+
+@pytest.mark.parametrize("settings", TOGETHER)
+def test_answers_in_a_padded_batch_are_those_of_generate_to_each_prompt(
+    settings: str, plain: PlainVLM, greedy_answers: dict[str, list[str]]
+) -> None:
+    ours, theirs = asked_plain(with_settings(plain, TOGETHER[settings]))
+    assert ours == theirs
+    assert (ours == greedy_answers["plain"]) == (settings in SILENT)
+
+
+def test_log_likelihoods_know_nothing_of_them(packed: VLM) -> None:
+    def likely(settings: dict[str, Any]) -> Any:
+        rows = pack([[*packed.encode("Which is it?"), 65, 66]])
+        return with_settings(packed, settings).loglikelihood(rows, {0: [65, 66, 67]}, {})
+
+    assert likely(SETTINGS["suppress_tokens"] | SETTINGS["repetition_penalty"]) == likely({})
+
+
+def test_a_model_keeps_its_own_generation_config(plain: PlainVLM) -> None:
+    own = with_settings(plain, {"repetition_penalty": 1.3, "do_sample": True}).model.generation_config
+    asked_plain(plain)
+    assert plain.model.generation_config is own
+    assert (own.repetition_penalty, own.do_sample) == (1.3, True)
