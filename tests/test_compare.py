@@ -238,6 +238,7 @@ def test_unscored_items_are_left_out_of_both() -> None:
     gap = (ours.samples["choice"][0].model_copy(update={"unscored": "no answer"}), *ours.samples["choice"][1:])
     row = only(compare([ours.model_copy(update={"samples": ours.samples | {"choice": gap}})], base))["choice"]
     assert (row.n, row.n_unscored) == (399, 1)
+    assert row.note == "left out of both runs: 0 items unscored in the baseline alone, 1 in the candidate alone"
     assert row.baseline == pytest.approx(100 * BASE[1:].mean())
     nothing = tuple(s.model_copy(update={"unscored": "no answer"}) for s in gap)
     row = only(compare([ours.model_copy(update={"samples": ours.samples | {"choice": nothing}})], base))["choice"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -255,10 +255,22 @@ def _row_note(kind: str, pairs: Mapping[str, PairedTask], used: Mapping[str, Pai
         said.append("not the whole task")
     if unscored := unscored_note(pair.unscored, pair.n + pair.unscored):
         said.append(f"of both runs, {unscored}")
+    said += _warnings(pair)
     score, chance = pair.baseline.score, pair.baseline.chance
     if score is not None and chance is not None and score.low <= chance:
         said.append("the baseline is not above chance")
     return "; ".join(dict.fromkeys(said))
+
+
+def _warnings(pair: PairedTask) -> Iterator[str]:
+    """What either run's result warns of, and which of the two left out items that the other one scored."""
+    if any(pair.alone):
+        base, own = pair.alone
+        yield f"left out of both runs: {base:,} items unscored in the baseline alone, {own:,} in the candidate alone"
+    theirs, ours = pair.baseline.warnings, pair.candidate.warnings
+    for text in dict.fromkeys((*theirs, *ours)):
+        who = "both runs" if text in theirs and text in ours else "baseline" if text in theirs else "candidate"
+        yield f"{who}: {text}"
 
 
 def _why_empty(pairs: Mapping[str, PairedTask]) -> str:

@@ -139,12 +139,15 @@ def _task(job: Job, answerer: Answerer, options: Options, name: str) -> tuple[Ta
 
     spec, before, start = job.spec, answerer.asked, time.perf_counter()
     about = results.of_task(job)
+    answerer.cut.clear()
     try:
         outcome = harness.run(spec, job.parts, answerer, f"{name} {spec.id}")
         about |= results.of_outcome(job, outcome, options.seed)
+        about |= results.of_answers(outcome.samples, answerer.cut, answerer.vlm.context_length)
     except Exception as error:
-        _log.exception("task %s of %s died", spec.id, name)
-        about |= {"status": "error", "error": f"{type(error).__name__}: {error}"}
+        foreseen = isinstance(error, VrbenchError)  # a sentence that says it all; else the traceback is wanted
+        _log.error("task %s of %s died", spec.id, name, exc_info=not foreseen)
+        about |= {"status": "error", "error": str(error) if foreseen else f"{type(error).__name__}: {error}"}
         return TaskResult(**about, seconds=_since(start), asked=answerer.asked - before), ()
     return TaskResult(**about, seconds=_since(start), asked=answerer.asked - before), outcome.samples
 

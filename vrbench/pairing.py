@@ -22,6 +22,7 @@ class PairedTask:
         drawn: the figures on each bootstrap draw; None with `counts`.
         n: items scored in both.
         unscored: items left out because one of the two could not be scored.
+        alone: of these, items unscored in the baseline alone, and in the candidate alone.
     """
 
     baseline: TaskResult
@@ -30,6 +31,7 @@ class PairedTask:
     drawn: stats.Drawn | None
     n: int = 0
     unscored: int = 0
+    alone: tuple[int, int] = (0, 0)
 
     @property
     def in_mean(self) -> bool:
@@ -102,14 +104,16 @@ def pair_task(task: str, candidate: Run, baseline: Run, seed: int = 0) -> Paired
         return PairedTask(theirs, ours, None, None)
     metric = metrics.named(theirs.metric)
     here, there = candidate.samples[task], baseline.samples[task]
+    lacking = [{s.id for s in samples if s.unscored} for samples in (there, here)]
+    alone = (len(lacking[0] - lacking[1]), len(lacking[1] - lacking[0]))
     unscored = {s.id: s.unscored for s in (*here, *there) if s.unscored}
     here, there = (_without(samples, unscored) for samples in (here, there))
     n = len(metric.scored(there))
     if not n:
-        return PairedTask(theirs, ours, None, None, unscored=len(there))
+        return PairedTask(theirs, ours, None, None, 0, len(there), alone)
     counts = stats.Paired(metric, metric.statistics(there), metric.statistics(here), metric.outcomes(there))
     drawn = stats.draw(counts, [seed, zlib.crc32(task.encode())])
-    return PairedTask(theirs, ours, counts, drawn, n, len(there) - n)
+    return PairedTask(theirs, ours, counts, drawn, n, len(there) - n, alone)
 
 
 def _without(samples: tuple[Sample, ...], unscored: dict[str, str]) -> tuple[Sample, ...]:

@@ -130,10 +130,15 @@ class TaskResult(Record):
     chance: float | None = Field(default=None, description="Score of guessing, on the same scale; none if undefined.")
     n: int = Field(default=0, description="Items scored.")
     n_unscored: int = Field(default=0, description="Items that could not be scored.")
+    n_cut: int = Field(default=0, description="Items of which a text was longer than the context and lost its front.")
+    requests_cut: int = Field(default=0, description="Requests, such as options, that lost their front.")
     score: Score | None = Field(default=None, description="The primary metric with its interval.")
     groups: dict[str, Score] = Field(default={}, description="The same metric per subtask or question type.")
     complete: bool = Field(default=True, description="Whether all items and subtasks of the task were there and used.")
     note: str = Field(default="", description="What a reader must know, such as missing subtasks.")
+    warnings: tuple[str, ...] = Field(
+        default=(), description="What a reader must know of this checkpoint's answers: cut, not asked, not understood."
+    )
     official: dict[str, float] = Field(default={}, description="The harness's own aggregates, as it printed them.")
     harness: str = Field(default="", description="Harness and version whose prompts, filters and scoring were used.")
     fewshot: int = Field(default=0, description="Examples in the prompt.")
@@ -150,6 +155,11 @@ class TaskResult(Record):
     def is_marked(self) -> bool:
         """Whether so many items could not be scored that a reader must be told beside the score."""
         return self.n_unscored > MOST_UNSCORED * (self.n + self.n_unscored)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """The warnings; of a run of an older vrbench, which has none, what can be told of unscored items."""
+        return self.warnings or tuple(filter(None, [unscored_note(self.n_unscored, self.n + self.n_unscored)]))
 
 
 class Settings(Record):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vrbench import metrics
 from vrbench.plan import Job
 from vrbench.provenance import installed
-from vrbench.records import samples_text, unscored_note
+from vrbench.records import Sample, samples_text, unscored_note
 from vrbench.registry import TaskSpec
 
 if TYPE_CHECKING:
@@ -57,6 +57,31 @@ def of_outcome(job: Job, outcome: Outcome, seed: int, samples_digest: str = "") 
         "official": _official(spec, outcome, complete),
         "samples_digest": samples_digest or hashlib.sha256(samples_text(samples).encode()).hexdigest(),
     }
+
+
+def of_answers(samples: Sequence[Sample], cut: Mapping[object, int], context: int) -> dict[str, Any]:
+    """What a result says of one checkpoint's answers beside their scores: what was cut, left out or not understood.
+
+    Args:
+        samples: of all items.
+        cut: item -> its requests whose text lost its front.
+        context: tokens of the model's context.
+    """
+    said = []
+    if cut:
+        asked = sum(len(sample.responses) for sample in samples)
+        said.append(
+            f"{sum(cut.values()):,} of {asked:,} requests, in {len(cut):,} of {len(samples):,} items, were longer than "
+            f"the model's context of {context:,} tokens and lost their front"
+        )
+    unscored = [sample for sample in samples if sample.unscored]
+    if unscored:
+        first = unscored[0]
+        said.append(
+            f"{len(unscored):,} of {len(samples):,} items could not be scored and are left out, such as "
+            f"{first.id!r}: {first.unscored}"
+        )
+    return {"n_cut": len(cut), "requests_cut": sum(cut.values()), "warnings": tuple(said)}
 
 
 def _note(job: Job, n: int, unscored: int, missing: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 COMPONENTS: dict[str, int] = {
     "requests": 1,
-    "context": 1,
+    "context": 2,
     "images": 1,
     "layering": 1,
     "loglikelihood": 1,
@@ -27,7 +27,8 @@ COMPONENTS: dict[str, int] = {
 
 - `requests`: a task's items to prompts, options, images and limits (`engine/harness_tasks.py`, `engine/settings.py`,
   the two adapters).
-- `context`: what is done with a prompt that is longer than the model's context (`engine/packed.py`).
+- `context`: what is done with a prompt that is longer than the model's context (`engine/fitting.py`,
+  `models/context.py`). 2: with images it is not asked.
 - `images`: an image file or column to the pixels that the image processor gets: orientation, modes, bit depths.
 - `layering`: a base and what was done to it to the weights that answer: adapters merged, deltas put on, layers removed
   (`models/layering.py`, `models/adapter.py`, `models/prune.py`). Counts where a checkpoint has a base.

@@ -122,6 +122,28 @@ def test_an_item_that_was_not_asked_is_unscored_with_the_reason(vlm: VLM, tmp_pa
         metrics.score("mean", gone)
 
 
+def test_a_pair_of_which_one_half_was_not_asked_is_left_out_by_the_harness_too(vlm: VLM, data_root: Path) -> None:
+    spec = registry.load()["mme"]
+    parts = harness.used(spec, data.load(spec, data_root), 8, 0)
+    said = ["Yes", *[NotAsked("too long")], *["Yes"] * 6]
+    outcome = harness.run(spec, parts, Keen(vlm, said))  # type: ignore[arg-type]
+    assert [bool(sample.unscored) for sample in outcome.samples] == [False, True, *[False] * 6]
+    assert outcome.official["mme_perception_score"] == 3 * (50 + 0)  # the pair's subtask has nothing left
+    assert metrics.score("mme", outcome.samples).value == pytest.approx(25.0)
+    assert metrics.score("mme", outcome.samples).n == 6
+
+
+def test_a_log_likelihood_that_was_not_asked_is_not_scored(vlm: VLM, tmp_path: Path) -> None:
+    rows = [{"q": "Which?", "right": 0}, {"q": "Who?", "right": 1}]
+    spec = write_task(
+        tmp_path, "mine", rows, harness="lm-eval", scorer="multiple_choice", metric="mean", prompt="'{{q}}'",
+        choices="[a, b]", target="right",
+    )  # fmt: skip
+    outcome = run(spec, Keen(vlm, [(-1.0, True), (-2.0, False), (-1.0, True), NotAsked("too long")]))
+    assert [(s.unscored, s.score) for s in outcome.samples] == [("", 1.0), ("too long", 0.0)]
+    assert outcome.official["acc"] == 1.0
+
+
 def test_a_users_own_texts(answerer: Answerer, tmp_path: Path) -> None:
     rows = [{"text": text} for text in ("one two three", "four  five\nsix", "seven")]
     spec = write_task(

@@ -17,6 +17,7 @@ from tests.tiny import tokenizer
 from vrbench import data, registry
 from vrbench.engine import harness, lm_eval_adapter
 from vrbench.engine.answering import Answerer
+from vrbench.engine.fitting import fitted
 from vrbench.engine.requests import LogLikelihood
 from vrbench.engine.store import AnswerStore
 from vrbench.errors import VrbenchError
@@ -144,8 +145,8 @@ def test_samples_are_those_of_lm_eval_with_hflm(
 
 
 def test_too_long_contexts_lose_their_beginning(model: lm_eval_adapter.Model) -> None:
-    fitted = model._fitted(list(range(5000)), [1, 2, 3])
-    assert fitted == LogLikelihood(tuple(range(5000 - 2046, 5000)), (1, 2, 3))
+    whole = LogLikelihood(tuple(range(5000)), (1, 2, 3))
+    assert fitted(model._answerer.vlm, whole) == (LogLikelihood(tuple(range(5000 - 2046, 5000)), (1, 2, 3)), True)
 
 
 def test_reading_the_harness_writes_and_prints_nothing(

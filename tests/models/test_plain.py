@@ -71,6 +71,17 @@ def test_each_answer_ends_at_its_own_limit_or_stop_text(folder: Path) -> None:
     assert answers(vlm, requests, limits) == expected
 
 
+def test_a_prompt_longer_than_the_context_is_not_asked(
+    vlm: PlainVLM, store: AnswerStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, *_, longest = asked(vlm)
+    length = vlm.length(one.prompt, [one.pictures[0].load()])
+    monkeypatch.setitem(vars(vlm), "full_context", length)
+    said, none = Answerer(vlm, store, show_progress=False).answer([one, longest])
+    assert not isinstance(said, NotAsked) and isinstance(none, NotAsked)
+    assert none.reason.endswith(f"tokens with 1 image, and the model's context is {length:,}")
+
+
 def test_no_token_is_computed_after_the_last_stop(vlm: PlainVLM) -> None:
     (request,) = asked(vlm)[:1]
     inputs = vlm.pictured([request.prompt], [[p.load() for p in request.pictures]])

@@ -46,15 +46,20 @@ def aggregate(task: Any, documents: Sequence[Document]) -> dict[str, float]:
 
 
 def official(adapter: Any, configs: Sequence[str], parts: Aggregates) -> dict[str, float]:
-    """Each config's figures, and before them those of the whole where the harness has a group for it."""
+    """Each config's figures, and before them those of the whole where the harness has a group for it.
+
+    A config without a scored document has none.
+    """
     if len(configs) == 1:
         return dict(parts[0][1])
+    configs = [config for config, (n, _) in zip(configs, parts, strict=True) if n]
+    parts = [part for part in parts if part[0]]
     each = {
         f"{config}/{name}": value
         for config, (_, found) in zip(configs, parts, strict=True)
         for name, value in found.items()
     }
-    return {**adapter.group_figures(parts), **each}
+    return {**(adapter.group_figures(parts) if parts else {}), **each}
 
 
 def check(spec: TaskSpec, samples: Sequence[Sample], parts: Aggregates) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vrbench.engine.features import FeatureCache
+from vrbench.engine.fitting import fitted
 from vrbench.engine.packed import Packed
 from vrbench.engine.plain import Plain
 from vrbench.engine.requests import Generation, LogLikelihood, NotAsked, Request
@@ -44,6 +46,7 @@ class Answerer:
 
     Attributes:
         asked: requests computed so far; the others were in the store, or asked twice.
+        cut: item -> its requests so far whose text was longer than the context and lost its front.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Answerer:
         self.vlm = vlm
         self.store = store
         self.asked = 0
+        self.cut: Counter[object] = Counter()
         self._batch_size = batch_size
         self._tokens = _token_budget(vlm)
         self._features = FeatureCache() if features is None else features
@@ -81,9 +85,11 @@ class Answerer:
         """
         from tqdm import tqdm
 
+        items = items or range(len(requests))
+        requests = [self._fitted(request, item) for request, item in zip(requests, items, strict=True)]
         keys = [request.key(self._settings) for request in requests]
         known = self.store.get(keys)
-        progress = _Progress(items or range(len(keys)), keys, known)
+        progress = _Progress(items, keys, known)
         missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in known}
         settings = {"desc": title, "unit": " items", "disable": not self._show_progress, "mininterval": 0.5}
         with tqdm(total=progress.total, initial=progress.done, **settings) as bar:
@@ -97,6 +103,12 @@ class Answerer:
                     known.update(answers)
                     bar.update(progress.answered(answers))
         return [_as_answer(known[key]) for key in keys]
+
+    def _fitted(self, request: Request, item: object) -> Request:
+        """A request as it is put to the model; that its text lost its front is noted, stored or not."""
+        fit, is_cut = fitted(self.vlm, request)
+        self.cut.update([item] * is_cut)
+        return fit
 
     def _compute(self, way: Way) -> Iterator[dict[str, Any]]:
         """Answers batch by batch, longest first, so that memory runs out at the start or not at all."""

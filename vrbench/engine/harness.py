@@ -11,7 +11,7 @@ import contextlib
 import io
 import logging
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -145,14 +145,17 @@ def score(prepared: Prepared, prompt_digest: Callable[[Any], str], marking: Mark
     shown: list[tuple[int, dict[str, float]]] = []
     with quiet(), undrawn():
         for number, task in enumerate(prepared.tasks):
-            by_filter = _score(prepared, number, marking)
+            not_asked = _not_asked(prepared.requests[number])
+            by_filter = _score(prepared, number, marking, not_asked)
             primary = _primary(spec, list(by_filter))
-            documents = by_filter[primary]
-            marks = [marking.mark(spec, document) for document in documents]
-            samples += _samples(documents, marks, prepared.requests[number], prompt_digest)
-            figures = {name: aggregates.aggregate(task, found) for name, found in by_filter.items()}
-            scored.append((len(documents), figures[primary]))
-            shown.append((len(documents), aggregates.named(figures)))
+            marks = {row: marking.mark(spec, document) for row, document in by_filter[primary].items()}
+            marks |= {row: Mark(0.0, "", "", unscored=reason) for row, reason in not_asked.items()}
+            samples += _samples(prepared, number, marks, prompt_digest)
+            whole = _in_whole_units(prepared.documents[number], not_asked)
+            kept = {name: [found[row] for row in whole] for name, found in by_filter.items()}
+            figures = {name: aggregates.aggregate(task, documents) for name, documents in kept.items()}
+            scored.append((len(whole), figures[primary]))
+            shown.append((len(whole), aggregates.named(figures)))
     configs = [part.config for part in prepared.parts]
     outcome = Outcome(tuple(samples), aggregates.official(adapter_of(spec), configs, shown))
     if SCORERS[spec.scorer].check == "mme":
@@ -191,19 +194,44 @@ def _documents(spec: TaskSpec, part: Part, task: Any) -> list[tuple[data.Identit
     ]
 
 
-def _score(prepared: Prepared, number: int, marking: Marking) -> dict[str, list[Document]]:
-    """Filter the answers and score each document under each of the task's filters, as the harness's evaluator does."""
+def _score(
+    prepared: Prepared, number: int, marking: Marking, not_asked: Container[int]
+) -> dict[str, dict[int, Document]]:
+    """Filter the answers and score each document under each of the task's filters, as the harness's evaluator does.
+
+    Returns:
+        Filter -> row -> document; rows that were not asked are left out.
+    """
     task = prepared.tasks[number]
     task.apply_filters()
-    return {name: list(_filtered(prepared, number, name, marking)) for name in task.instances[0].filtered_resps}
+    names = list(task.instances[0].filtered_resps)
+    rows = [row for row in range(len(prepared.documents[number])) if row not in not_asked]
+    return {name: {row: _filtered(prepared, number, row, name, marking) for row in rows} for name in names}
 
 
-def _filtered(prepared: Prepared, number: int, name: str, marking: Marking) -> Iterator[Document]:
-    """The documents of one part as they are scored under one filter."""
-    task, requests = prepared.tasks[number], prepared.requests[number]
-    for row, (identity, doc) in enumerate(prepared.documents[number]):
-        responses = [instance.filtered_resps[name] for instance in requests[row]]
-        yield Document(task, doc, responses, marking.metrics(task, identity, doc, responses), identity)
+def _filtered(prepared: Prepared, number: int, row: int, name: str, marking: Marking) -> Document:
+    """A document of one part as it is scored under one filter."""
+    task, (identity, doc) = prepared.tasks[number], prepared.documents[number][row]
+    responses = [instance.filtered_resps[name] for instance in prepared.requests[number][row]]
+    return Document(task, doc, responses, marking.metrics(task, identity, doc, responses), identity)
+
+
+def _not_asked(requests: Mapping[int, Sequence[Any]]) -> dict[int, str]:
+    """Row -> why one of its requests was not put to the model; of the rows that have such a request."""
+    found = {}
+    for row, asked in requests.items():
+        given = (instance.resps[0] for instance in asked)
+        reason = next((answer.reason for answer in given if isinstance(answer, NotAsked)), "")
+        if reason:
+            found[row] = reason
+    return found
+
+
+def _in_whole_units(documents: Sequence[tuple[data.Identity, Any]], not_asked: Container[int]) -> list[int]:
+    """Rows that the harness can put together: not those of a unit (pair, rotations) that was not asked as a whole."""
+    homes = [(identity.group, identity.unit or identity.id) for identity, _ in documents]
+    torn = {home for row, home in enumerate(homes) if row in not_asked}
+    return [row for row, home in enumerate(homes) if home not in torn]
 
 
 def _primary(spec: TaskSpec, filters: Sequence[str]) -> str:
@@ -224,13 +252,10 @@ def undrawn() -> Iterator[None]:
 
 
 def _samples(
-    documents: Sequence[Document],
-    marks: Sequence[Mark],
-    requests: Mapping[int, Sequence[Any]],
-    prompt_digest: Callable[[Any], str],
+    prepared: Prepared, number: int, marks: Mapping[int, Mark], prompt_digest: Callable[[Any], str]
 ) -> Iterator[Sample]:
-    for row, (document, mark) in enumerate(zip(documents, marks, strict=True)):
-        identity, asked = document.identity, requests[row]
+    for row, (identity, _) in enumerate(prepared.documents[number]):
+        mark, asked = marks[row], prepared.requests[number][row]
         yield Sample(
             id=identity.id,
             cluster=identity.cluster,
@@ -243,14 +268,8 @@ def _samples(
             loglikelihoods=mark.loglikelihoods,
             responses=tuple(instance.resps[0] for instance in asked),
             prompt_digest=prompt_digest(asked[0]),
-            unscored=_not_asked(asked) or mark.unscored,
+            unscored=mark.unscored,
         )
-
-
-def _not_asked(requests: Sequence[Any]) -> str:
-    """Why one of an item's requests was not put to the model; empty if all were."""
-    given = (instance.resps[0] for instance in requests)
-    return next((answer.reason for answer in given if isinstance(answer, NotAsked)), "")
 
 
 @contextlib.contextmanager

@@ -114,7 +114,7 @@ class Model(TemplateLM):
     def _loglikelihood_tokens(
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **kwargs: Any
     ) -> list[tuple[float, bool]]:
-        asked = [self._fitted(context, continuation) for _, context, continuation in requests]
+        asked = [LogLikelihood(tuple(context), tuple(continuation)) for _, context, continuation in requests]
         return self._answerer.answer(asked, self._items, self._title)
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> list[float]:
@@ -128,7 +128,8 @@ class Model(TemplateLM):
                 context_len=1,
             )
             for window in map(make_disjoint_window, windows):
-                asked.append(self._fitted(*window))
+                context, continuation = map(tuple, window)
+                asked.append(LogLikelihood(context, continuation))
                 items.append(number)
         totals = [0.0] * len(requests)
         for number, (log, _) in zip(items, self._answerer.answer(asked, items, self._title), strict=True):
@@ -147,11 +148,6 @@ class Model(TemplateLM):
     def prompt_digest(self, instance: Instance) -> str:
         """sha256 over what the model was shown."""
         return prompt_digest_of(instance)
-
-    def _fitted(self, context: Sequence[int], continuation: Sequence[int]) -> LogLikelihood:
-        """What does not fit into the context length is cut off in front."""
-        spare = max(1, self._answerer.vlm.context_length + 1 - len(continuation))
-        return LogLikelihood(tuple(context[-spare:]), tuple(continuation))
 
 
 def _items(requests: Sequence[Instance]) -> list[object]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vrbench.engine.features import FeatureCache
+from vrbench.engine.fitting import beyond
 from vrbench.engine.requests import Generation, LogLikelihood, NotAsked, Picture, Request
-from vrbench.errors import VrbenchError
 from vrbench.models.decoding import Limit, greedy
 from vrbench.models.packing import Row, apart, pack
 
@@ -39,7 +39,14 @@ class Packed:
         self._slots: dict[str, int] = {}
         self._pictures: list[Picture] = []
         self.not_asked: dict[str, NotAsked] = {}
-        self._prepared = [self._prepare(key, request) for key, request in requests.items()]
+        self._prepared: list[Prepared] = []
+        for key, request in requests.items():
+            one = self._prepare(key, request)
+            reason = beyond(vlm, request, len(one.tokens))
+            if reason is not None:
+                self.not_asked[key] = reason
+            else:
+                self._prepared.append(one)
 
     def groups(self) -> Iterator[list[Row]]:
         """Rows that may come into one batch, one list after the other, each with its longest first."""
@@ -76,9 +83,9 @@ class Packed:
         for picture in request.pictures:
             if self._slots.setdefault(picture.digest, len(self._slots)) == len(self._pictures):
                 self._pictures.append(picture)
-        tokens = self._vlm.encode(request.prompt, [self._slots[picture.digest] for picture in request.pictures])
         if not request.pictures:
-            tokens = with_room(tokens, request.max_new_tokens, self._vlm.context_length)
+            return Prepared(key, request, request.tokens)
+        tokens = self._vlm.encode(request.prompt, [self._slots[picture.digest] for picture in request.pictures])
         return Prepared(key, request, tuple(tokens))
 
     def _projected(self, slots: set[int]) -> dict[int, Any]:
@@ -106,15 +113,3 @@ def unpadded(sequences: Sequence[Sequence[int]]) -> Iterator[list[Row]]:
     """
     for _, rows in itertools.groupby(sorted(apart(sequences), key=len, reverse=True), key=len):
         yield list(rows)
-
-
-def with_room(tokens: Sequence[int], answer: int, context: int) -> list[int]:
-    """A prompt without pictures that leaves room for its answer: what does not fit is cut off in front, as in lm-eval.
-
-    Raises:
-        VrbenchError: the answer alone fills the context.
-    """
-    room = context - answer
-    if room < 1:
-        raise VrbenchError(f"{answer} tokens for an answer leave no room for a prompt in a context of {context}")
-    return list(tokens[-room:])

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vrbench.engine.packed import with_room
+from vrbench.engine.fitting import beyond
 from vrbench.engine.requests import Generation, LogLikelihood, NotAsked, Request
 from vrbench.models.decoding import Limit
 from vrbench.models.inputs import ImagesRefused
@@ -40,7 +40,7 @@ class Plain:
     """Requests of one kind, and the answers to some of them; see `answering.Way`.
 
     Attributes:
-        not_asked: requests with images that the family's image processor refuses.
+        not_asked: requests with images that the family's image processor refuses, or longer than the context.
     """
 
     def __init__(self, vlm: PlainVLM, requests: Mapping[str, Request]) -> None:
@@ -49,9 +49,15 @@ class Plain:
         self._questions: list[Question] = []
         for key, request in requests.items():
             try:
-                self._questions.append(self._question(key, request))
+                question = self._question(key, request)
             except ImagesRefused as error:
                 self.not_asked[key] = NotAsked(str(error))
+                continue
+            reason = beyond(vlm, request, question.length)
+            if reason is not None:
+                self.not_asked[key] = reason
+            else:
+                self._questions.append(question)
 
     def groups(self) -> Iterator[list[Question]]:
         """Questions that may come into one batch, one list after the other, each with its longest first."""
@@ -87,8 +93,7 @@ class Plain:
         if request.pictures:
             length = self._vlm.length(request.prompt, [picture.load() for picture in request.pictures])
             return Question(key, request, (), length)
-        fitting = with_room(self._vlm.encode(request.prompt), request.max_new_tokens, self._vlm.context_length)
-        return Question(key, request, tuple(fitting), len(fitting))
+        return Question(key, request, request.tokens, len(request.tokens))
 
     def _group(self, question: Question) -> tuple[int, int]:
         """(what a batch has to agree in, length).

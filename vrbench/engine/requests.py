@@ -51,12 +51,14 @@ class Generation:
         pictures: in the order of their marks.
         max_new_tokens: tokens of the answer, at most.
         until: texts that end the answer.
+        tokens: of a prompt without pictures, as much of its end as fits into the context; see `fitting.fitted`.
     """
 
     prompt: str
     pictures: tuple[Picture, ...]
     max_new_tokens: int
     until: tuple[str, ...]
+    tokens: tuple[int, ...] = field(default=(), compare=False, repr=False)
 
     def key(self, settings: Mapping[str, str]) -> str:
         """sha256 over all that decides the answer, the checkpoint aside."""

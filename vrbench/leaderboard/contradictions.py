@@ -27,6 +27,7 @@ ABSENT = "not there"
 """What is told of a value that one of the two does not have."""
 
 _ELSEWHERE = {"data", "seconds", "asked", "version", "data_digest", "definition_digest", "samples_digest"}
+_ELSEWHERE |= {"n_cut", "requests_cut", "warnings"}
 """Fields of a result that do not follow from answers, or that are held against the board."""
 
 _FIELDS = ("score", "weight", "answer", "target", "loglikelihoods", "cluster", "group", "unit", "unscored")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vrbench.models import anatomy
+from vrbench.models import anatomy, context
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -68,10 +68,15 @@ class LoadedModel:
         """The decoder's part of the config."""
         return self.model.config.get_text_config()
 
-    @property
+    @cached_property
     def context_length(self) -> int:
-        """Most tokens that the decoder was made for."""
-        return int(getattr(self.text_config, "max_position_embeddings", None) or 2048)
+        """Most tokens of a text, as lm-eval finds it; see `context.text_context`."""
+        return context.text_context(self.text_config, self.model.config, self.tokenizer)
+
+    @cached_property
+    def full_context(self) -> int:
+        """Most tokens of a prompt with images; see `context.full_context`."""
+        return context.full_context(self.text_config, self.model.config, self.tokenizer)
 
     @cached_property
     def end_of_text(self) -> int:
@@ -86,6 +91,10 @@ class LoadedModel:
 
     def prompt(self, text: str, n_images: int = 0) -> str:
         """The whole prompt of one question about some pictures."""
+        raise NotImplementedError
+
+    def encode(self, prompt: str) -> list[int]:
+        """Token ids of a prompt without images."""
         raise NotImplementedError
 
     def spelled(self, token: int) -> str:

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 from vrbench.compare import Comparison
-from vrbench.records import Run, TaskResult, unscored_note
+from vrbench.records import Run, TaskResult
 from vrbench.report import cells
 
 WIDTH = 110
@@ -42,8 +42,8 @@ def scores(runs: Sequence[Run]) -> str:
     headers = ("checkpoint", "task", "metric", "n", "score [95 %]")
     aligned = ("left", "left", "left", "right", "right")
     table = tabulate(rows, headers, "simple", colalign=aligned, disable_numparse=True)
-    marked = [(run.record.checkpoint.id, r) for run in runs for r in run.record.results if r.is_marked]
-    notes = [f"  {name}, {r.task}: {unscored_note(r.n_unscored, r.n + r.n_unscored)}" for name, r in marked]
+    results = [(run.record.checkpoint.id, r) for run in runs for r in run.record.results]
+    notes = [f"  {name}, {r.task}: {remark}" for name, r in results for remark in r.remarks]
     return "\n".join([table, *map(_wrapped, notes)])
 
 
