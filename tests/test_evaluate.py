@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -16,7 +17,7 @@ import pytest
 
 from tests.engine.made import hub
 from tests.tiny import save_llava
-from vrbench import evaluate, records
+from vrbench import evaluate, provenance, records
 from vrbench.engine.answering import Answerer
 from vrbench.engine.store import AnswerStore
 from vrbench.errors import ManyFaults, VrbenchError
@@ -62,11 +63,11 @@ def only_run(out: Path) -> records.Run:
 
 def content(run: records.Run) -> tuple[Any, Any]:
     """A record without times, and its samples without log-likelihoods, which are compared apart."""
-    when = {"started", "seconds", "commit", "dirty"}  # somebody may commit while the tests run
+    when = {"started", "seconds", "commit", "dirty", "answered"}  # somebody may commit while the tests run
     record = run.record.model_dump(mode="json", exclude={"provenance": when})
     record["settings"].pop("batch_size")
     for result in record["results"]:
-        for name in ("seconds", "asked", "samples_digest"):
+        for name in ("seconds", "asked", "reused", "samples_digest"):
             del result[name]
     empty = {"loglikelihoods": (), "responses": ()}
     return record, {task: [s.model_copy(update=empty) for s in rows] for task, rows in run.samples.items()}
@@ -88,7 +89,7 @@ def answered(out: Path) -> int:
     files = list((out / "answers").glob("*.sqlite"))
     if not files:
         return 0
-    with AnswerStore(files[0], files[0].stem) as store:
+    with AnswerStore(files[0], files[0].name.split(".")[0]) as store:
         return len(store)
 
 
@@ -181,7 +182,7 @@ class TestUnscored:
         assert result.note.startswith(note or "13 of the 1838")
         table = scores([only_run(tmp_path)])
         assert ("piqa (!)" in table) is bool(gone)
-        assert ("12 (1 unscored)" in table and f"  llava, piqa: {note}" in table) is bool(gone)
+        assert ("12 (1 unscored)" in table and "  llava, piqa: 1 of 13 items could not be" in table) is bool(gone)
 
 
 class TestResuming:
@@ -213,6 +214,106 @@ class TestResuming:
     ) -> None:
         measure(tiny_llava, root, tmp_path, batch_size=batch_size)
         assert_same(only_run(tmp_path), only_run(undisturbed))
+
+
+class TestReuse:
+    """Stored answers and finished runs are used again only where the same would come out now."""
+
+    def test_a_library_that_changed_has_everything_asked_anew(
+        self, tiny_llava: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first = measure(tiny_llava, root, tmp_path, "piqa", limit=8)
+        assert (first.results[0].asked, first.results[0].reused) == (16, 0)
+        upgraded(monkeypatch, transformers="999")
+        anew = measure(tiny_llava, root, tmp_path, "piqa", limit=5)
+        assert (anew.results[0].asked, anew.results[0].reused) == (10, 0)
+        assert anew.settings.environment["transformers"] == "999"
+        assert [(a.packages["transformers"], a.requests, a.reused) for a in anew.provenance.answered] == [
+            ("999", 10, False)
+        ]
+        assert measure(tiny_llava, root, tmp_path, "piqa", limit=8).results[0].asked == 6  # the five are there
+        monkeypatch.undo()
+        back = measure(tiny_llava, root, tmp_path, "piqa", limit=5)
+        assert (back.results[0].asked, back.results[0].reused) == (0, 10)
+        (by,) = back.provenance.answered
+        assert by.reused and by.packages["transformers"] == first.provenance.packages["transformers"]
+        assert len({run.inputs_digest for run in (first, anew, back)}) == 3
+
+    def test_a_run_that_goes_on_after_an_upgrade_says_what_answered_which_part(
+        self, tiny_llava: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from vrbench.models.vlm import VLM
+        from vrbench.report import scores
+
+        def killed(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        upgraded(monkeypatch, pillow="1.old")
+        monkeypatch.setattr(VLM, "project", killed)  # when the first answer to an image is to be computed
+        with pytest.raises(KeyboardInterrupt):
+            measure(tiny_llava, root, tmp_path, "piqa,mme", limit=6)
+        monkeypatch.undo()
+        record = measure(tiny_llava, root, tmp_path, "piqa,mme", limit=6)
+        piqa, mme = record.results
+        assert (piqa.asked, piqa.reused, mme.asked > 0, mme.reused) == (0, 12, True, 0)
+        pillow = record.provenance.packages["pillow"]
+        said = [(a.reused, a.requests, a.packages["pillow"]) for a in record.provenance.answered]
+        assert said == [(True, 12, "1.old"), (False, mme.asked, pillow)]
+        runs = [records.load_run(file) for file in tmp_path.glob("*/*/run.json")]
+        told = " ".join(scores(runs).split())
+        assert f"llava: 12 of {12 + mme.asked} answers were stored before this run: 12 computed 2" in told
+        assert "UTC with pillow 1.old" in told
+
+    def test_a_scorer_of_another_version_does_not_give_the_old_score(
+        self, tiny_llava: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from vrbench.engine.scorers import SCORERS
+
+        before = measure(tiny_llava, root, tmp_path, "piqa", limit=5)
+        old = SCORERS["multiple_choice"]
+
+        def always_right(document: Any) -> Any:
+            return dataclasses.replace(old.mark(document), score=1.0)
+
+        altered = dataclasses.replace(old, mark=always_right, official=lambda _: 100.0, version=old.version + 1)
+        monkeypatch.setitem(SCORERS, "multiple_choice", altered)
+        after = measure(tiny_llava, root, tmp_path, "piqa", limit=5)
+        assert before.results[0].score is not None and before.results[0].score.value < 100
+        assert after.results[0].score is not None and after.results[0].score.value == 100
+        assert (after.results[0].asked, after.results[0].reused) == (0, 10)
+        assert after.results[0].code == before.results[0].code | {"scorer": old.version + 1}
+        assert len(list(tmp_path.glob("*/*/run.json"))) == 2  # the old run is still there
+
+    def test_a_family_of_another_version_is_asked_anew(
+        self, tiny_llava: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from vrbench.models.families import FAMILIES
+
+        measure(tiny_llava, root, tmp_path, "mme", limit=4)
+        llava = FAMILIES["llava"]
+        monkeypatch.setitem(FAMILIES, "llava", dataclasses.replace(llava, version=llava.version + 1))
+        (after,) = measure(tiny_llava, root, tmp_path, "mme", limit=4).results
+        assert after.asked > 0 and after.reused == 0
+        assert after.code["family"] == llava.version + 1
+
+    def test_answers_of_an_older_layout_are_told_of_kept_and_not_used(
+        self, tiny_llava: Path, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        old = tmp_path / "answers" / f"{only_first(tiny_llava)}.sqlite"
+        old.parent.mkdir()
+        old.write_bytes(b"answers of vrbench 0.2.0")
+        record = measure(tiny_llava, root, tmp_path, "piqa", limit=4)
+        assert (record.results[0].asked, record.results[0].reused) == (8, 0)
+        measure(tiny_llava, root, tmp_path, "piqa", limit=5)
+        (told,) = [message for message in caplog.messages if str(old) in message]  # once
+        assert "computed anew; the file is kept" in told
+        assert old.read_bytes() == b"answers of vrbench 0.2.0"
+
+
+def upgraded(monkeypatch: pytest.MonkeyPatch, **packages: str) -> None:
+    """Have some packages installed in other versions."""
+    installed = provenance.installed
+    monkeypatch.setattr(provenance, "installed", lambda name: packages.get(name) or installed(name))
 
 
 class TestSeveral:

@@ -68,6 +68,12 @@ class Checkpoint:
         return self.base.root if self.base else self
 
     @property
+    def has_adapter(self) -> bool:
+        """Whether PEFT has a part in it: an adapter in its folder, in its base's, or in a backbone's."""
+        below = [self.base, *(change.backbone for change in self.changes)]
+        return self.has(structure.ADAPTER) or any(of.has_adapter for of in below if of is not None)
+
+    @property
     def removed(self) -> tuple[LayerSet, ...]:
         """The layers to remove from the base, step by step; each set counts in the depth left by the one before."""
         return tuple(change.layers for change in self.changes if change.kind == "pruned")

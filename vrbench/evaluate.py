@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vrbench import results
+from vrbench import results, versions
 from vrbench.checkpoint import Checkpoint
 from vrbench.errors import VrbenchError
 from vrbench.plan import Job, Options, Plan, plan
@@ -100,23 +100,26 @@ def _run(made: Plan, checkpoint: Checkpoint, features: FeatureCache) -> Run:
 
     started, start = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.perf_counter()
     options = made.options
+    _tell_of_unused_answers(made, checkpoint)
     vlm = load_vlm(checkpoint, options.device, options.dtype)
     answered: list[TaskResult] = []
     samples: dict[str, tuple[Sample, ...]] = {}
     with AnswerStore(made.store(checkpoint), checkpoint.digest) as store:
         answerer = Answerer(vlm, store, options.batch_size, features, options.show_progress)
         for job in made.jobs:
-            result, rows = _task(job, answerer, options, checkpoint.id)
+            result, rows = _task(job, answerer, options, checkpoint)
             answered.append(result)
             if result.status == "ok":
                 samples[job.spec.id] = rows
+        by = answerer.answered
+    seconds = time.perf_counter() - start
     record = RunRecord(
         status="error" if any(result.status == "error" for result in answered) else "ok",
         checkpoint=checkpoint.ref(),
-        settings=made.settings,
+        settings=made.settings(checkpoint),
         inputs_digest=made.inputs_digest(checkpoint),
         results=tuple(answered),
-        provenance=provenance(vlm, command=options.command, started=started, seconds=time.perf_counter() - start),
+        provenance=provenance(vlm, answered=by, command=options.command, started=started, seconds=seconds),
     )
     save_run(folder, record, samples)
     return Run(record=record, samples=samples, path=folder)
@@ -133,23 +136,41 @@ def _whole_run(made: Plan, checkpoint: Checkpoint) -> Run | None:
     return found if same and found.record.status == "ok" and not older else None
 
 
-def _task(job: Job, answerer: Answerer, options: Options, name: str) -> tuple[TaskResult, tuple[Sample, ...]]:
+def _tell_of_unused_answers(made: Plan, checkpoint: Checkpoint) -> None:
+    """Say once that answers of vrbench 0.2.0 lie beside the new ones and are not used."""
+    from vrbench.engine.store import older_file
+
+    older = older_file(made.answers, checkpoint.digest)
+    if older is not None and not made.store(checkpoint).exists():
+        _log.warning(
+            "vrbench: the answers in %s do not say which libraries and code computed them, so they are computed anew; "
+            "the file is kept, and may be deleted",
+            older,
+        )
+
+
+def _task(
+    job: Job, answerer: Answerer, options: Options, checkpoint: Checkpoint
+) -> tuple[TaskResult, tuple[Sample, ...]]:
     """One task's result; what kills it is recorded, so that the others go on."""
     from vrbench.engine import harness
 
-    spec, before, start = job.spec, answerer.asked, time.perf_counter()
-    about = results.of_task(job)
+    spec, name, start = job.spec, checkpoint.id, time.perf_counter()
+    asked, reused = answerer.asked, answerer.reused
+    about = {**results.of_task(job), "code": versions.of_task(checkpoint, spec)}
+    samples: tuple[Sample, ...] = ()
     answerer.cut.clear()
     try:
         outcome = harness.run(spec, job.parts, answerer, f"{name} {spec.id}")
         about |= results.of_outcome(job, outcome, options.seed)
         about |= results.of_answers(outcome.samples, answerer.cut, answerer.vlm.context_length)
+        samples = outcome.samples
     except Exception as error:
         foreseen = isinstance(error, VrbenchError)  # a sentence that says it all; else the traceback is wanted
         _log.error("task %s of %s died", spec.id, name, exc_info=not foreseen)
         about |= {"status": "error", "error": str(error) if foreseen else f"{type(error).__name__}: {error}"}
-        return TaskResult(**about, seconds=_since(start), asked=answerer.asked - before), ()
-    return TaskResult(**about, seconds=_since(start), asked=answerer.asked - before), outcome.samples
+    about |= {"seconds": _since(start), "asked": answerer.asked - asked, "reused": answerer.reused - reused}
+    return TaskResult(**about), samples
 
 
 def _since(start: float) -> float:

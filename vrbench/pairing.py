@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from vrbench import metrics, stats
@@ -39,8 +39,13 @@ class PairedTask:
         return self.counts is not None and self.counts.metric.kind == "percent" and self.baseline.higher_is_better
 
 
-def faults(candidate: Run, baseline: Run, label: str) -> Iterator[str]:
-    """Why the two runs may not be compared, one sentence each."""
+def faults(candidate: Run, baseline: Run, label: str, same_code: bool = True) -> Iterator[str]:
+    """Why the two runs may not be compared, one sentence each.
+
+    Args:
+        label: of the candidate.
+        same_code: whether both must have been answered and scored by the same versions of vrbench's code.
+    """
     ours, theirs = candidate.record.settings, baseline.record.settings
     if ours.limit != theirs.limit:
         yield f"{label}: limit {ours.limit} against the baseline's {theirs.limit}; run both over the same items"
@@ -53,6 +58,16 @@ def faults(candidate: Run, baseline: Run, label: str) -> Iterator[str]:
     for task in tasks:
         for fault in _task_faults(task, candidate, baseline):
             yield f"{label}: {task}: {fault}"
+        ours_by, theirs_by = candidate.result(task).code, baseline.result(task).code
+        if same_code and ours_by != theirs_by:
+            yield f"{label}: {task}: {_other_code(ours_by, theirs_by)}; run the older one again with this vrbench"
+
+
+def _other_code(ours: Mapping[str, int], theirs: Mapping[str, int]) -> str:
+    """Which parts of vrbench's code differ in version; what is not named has version 1."""
+    odd = [name for name in sorted({*ours, *theirs}) if ours.get(name, 1) != theirs.get(name, 1)]
+    parts = [f"{name} {ours.get(name, 1)} against the baseline's {theirs.get(name, 1)}" for name in odd]
+    return f"vrbench's code changed between the two ({', '.join(parts)})"
 
 
 def common_tasks(candidate: Run, baseline: Run) -> list[str]:

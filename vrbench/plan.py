@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vrbench import checkpoint, data, registry
+from vrbench import checkpoint, data, registry, versions
 from vrbench.device import chosen_device, device_faults
+from vrbench.engine import store
 from vrbench.errors import VrbenchError, raise_all, sentences
-from vrbench.provenance import installed
+from vrbench.provenance import environment, installed
 from vrbench.records import SCHEMA_VERSION, Settings
 from vrbench.registry import TaskSpec
 from vrbench.writing import digest_of
@@ -94,7 +95,7 @@ class Job:
 
     @property
     def decides(self) -> dict[str, Any]:
-        """What of the task decides answers and scores: its definition, its items and its harness."""
+        """What of the task decides answers and scores: its definition, its items and its harness; not our code."""
         return decides(self.spec, self.digest, f"{self.spec.harness} {installed(self.spec.harness)}")
 
 
@@ -106,9 +107,8 @@ class Plan:
     jobs: tuple[Job, ...]
     options: Options
 
-    @property
-    def settings(self) -> Settings:
-        """The options in force, for the record."""
+    def settings(self, of: checkpoint.Checkpoint) -> Settings:
+        """The options in force and the environment of a checkpoint's answers, for the record."""
         o = self.options
         return Settings(
             tasks=tuple(sorted(job.spec.id for job in self.jobs)),
@@ -119,11 +119,13 @@ class Plan:
             device=o.device,
             data_root=str(o.data_root or ""),
             include_path=str(o.include_path or ""),
+            environment=environment(o.device, of.has_adapter),
         )
 
     def inputs_digest(self, of: checkpoint.Checkpoint) -> str:
-        """sha256 over all that decides a checkpoint's answers and scores; not over batch size, device or folders."""
-        return inputs_digest(of.digest, {job.spec.id: job.decides for job in self.jobs}, self.settings)
+        """sha256 over all that decides a checkpoint's answers and scores; not over batch size or folders."""
+        tasks = {job.spec.id: with_code(job.decides, versions.of_task(of, job.spec)) for job in self.jobs}
+        return inputs_digest(of.digest, tasks, self.settings(of))
 
     def folder(self, of: checkpoint.Checkpoint) -> Path:
         """Where a checkpoint's run is written."""
@@ -132,7 +134,12 @@ class Plan:
 
     def store(self, of: checkpoint.Checkpoint) -> Path:
         """The file of a checkpoint's answers."""
-        return Path(self.options.out) / "answers" / f"{of.digest}.sqlite"
+        return store.file_of(self.answers, of.digest)
+
+    @property
+    def answers(self) -> Path:
+        """The folder of all answers."""
+        return Path(self.options.out) / "answers"
 
 
 def plan(names: Sequence[str], tasks: str | Sequence[str], options: Options) -> Plan:
@@ -183,6 +190,16 @@ def decides(spec: TaskSpec, data_digest: str, harness: str) -> dict[str, Any]:
     return {"spec": told, "data": data_digest, "harness": harness}
 
 
+def with_code(decides: Mapping[str, Any], code: Mapping[str, int]) -> dict[str, Any]:
+    """`decides` with the versions of our own code; those of 0.2.0 add nothing, so that older digests stay.
+
+    Args:
+        decides: of a task.
+        code: as `TaskResult.code` has it.
+    """
+    return {**decides, "code": dict(code)} if code else dict(decides)
+
+
 def definition_digest(spec: TaskSpec) -> str:
     """sha256 over what a task's definition says of prompt, examples, generation and scoring; needs no data."""
     return digest_of(spec.model_dump(mode="json", include=set(ASKED)))
@@ -192,11 +209,13 @@ def inputs_digest(checkpoint_digest: str, tasks: Mapping[str, Mapping[str, Any]]
     """sha256 over all that decides a checkpoint's answers and scores.
 
     Args:
-        tasks: id -> `Job.decides`.
-        settings: of which limit, seed and dtype count.
+        tasks: id -> `Job.decides` with its code's versions.
+        settings: of which limit, seed, dtype and environment count.
     """
     decides: dict[str, Any] = {"checkpoint": checkpoint_digest, "tasks": tasks}
     decides |= {"limit": settings.limit, "seed": settings.seed, "dtype": settings.dtype}
+    if settings.environment:  # runs of vrbench before 0.3 have none
+        decides["environment"] = settings.environment
     return digest_of({"schema": SCHEMA_VERSION, **decides})
 
 
@@ -241,12 +260,10 @@ def _folder_faults(out: Path) -> Iterator[str]:
 
 
 def _store_faults(made: Plan) -> Iterator[str]:
-    from vrbench.engine.store import AnswerStore
-
     for of in made.checkpoints:
         if made.store(of).exists():
             try:
-                AnswerStore(made.store(of), of.digest).close()
+                store.AnswerStore(made.store(of), of.digest).close()
             except VrbenchError as error:
                 yield str(error)
 

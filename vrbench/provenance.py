@@ -5,12 +5,13 @@ from __future__ import annotations
 import platform
 import re
 import subprocess
+from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vrbench import __version__
-from vrbench.records import Provenance
+from vrbench.records import Answered, Provenance
 
 if TYPE_CHECKING:
     import torch
@@ -23,11 +24,41 @@ PACKAGES = (
 )  # fmt: skip
 """Libraries that decide the numbers."""
 
+ANSWERING: dict[str, tuple[str, ...]] = {
+    "loglikelihood": ("torch", "transformers"),
+    "text": ("torch", "transformers", "tokenizers"),
+    "images": ("torch", "transformers", "tokenizers", "pillow", "numpy"),
+}
+"""Kind of request -> libraries that touch its answer. Token ids are in the request; what decodes them is not."""
 
-def provenance(vlm: LoadedModel, *, command: str, started: str, seconds: float) -> Provenance:
+PEFT = ("peft",)
+"""Touches every answer of a checkpoint with an adapter, which it merges."""
+
+
+def versions_of(packages: Iterable[str]) -> dict[str, str]:
+    """Package -> installed version, of those that are installed."""
+    return {name: found for name in packages if (found := installed(name))}
+
+
+def environment(device: str, has_adapter: bool) -> dict[str, str]:
+    """What decides the answers of a run besides checkpoint, tasks and settings: libraries and kind of device.
+
+    The harness is not in it: each task has its own.
+
+    Args:
+        device: "cpu" or "cuda".
+        has_adapter: whether the checkpoint is made with an adapter.
+    """
+    return {"device": device, **versions_of((*ANSWERING["images"], *(PEFT if has_adapter else ())))}
+
+
+def provenance(
+    vlm: LoadedModel, *, answered: Sequence[Answered], command: str, started: str, seconds: float
+) -> Provenance:
     """What a record says of how it was made.
 
     Args:
+        answered: when and with what its answers were computed.
         command: the command line, or "python".
         started: UTC, ISO 8601.
         seconds: wall time of the whole run of this checkpoint.
@@ -37,11 +68,12 @@ def provenance(vlm: LoadedModel, *, command: str, started: str, seconds: float) 
         vrbench=__version__,
         commit=commit,
         dirty=dirty,
-        packages={name: installed(name) for name in PACKAGES if installed(name)},
+        packages=versions_of(PACKAGES),
         python=platform.python_version(),
         platform=platform.platform(),
         device=device_name(vlm),
         image_processor=vlm.image_processor_name,
+        answered=tuple(answered),
         command=command,
         started=started,
         seconds=round(seconds, 3),

@@ -150,6 +150,10 @@ class TaskResult(Record):
     samples_digest: str = Field(default="", description="sha256 of samples/<task>.jsonl, uncompressed.")
     seconds: float = Field(default=0.0, description="Wall time of answering and scoring.")
     asked: int = Field(default=0, description="Requests that were computed now; the others were already stored.")
+    reused: int = Field(default=0, description="Requests whose answers were stored before this run began.")
+    code: dict[str, int] = Field(
+        default={}, description="Part of vrbench's code that decided answers and scores -> its version, if above 1."
+    )
 
     @property
     def is_marked(self) -> bool:
@@ -173,6 +177,22 @@ class Settings(Record):
     device: str = Field(default="cpu", description="'cpu' or 'cuda'; no input of the result's path.")
     data_root: str = Field(default="", description="Folder with the hub's data sets, if given.")
     include_path: str = Field(default="", description="Folder with the user's own task files, if given.")
+    environment: dict[str, str] = Field(
+        default={},
+        description="Libraries that decide answers -> version, and the kind of 'device'; empty before vrbench 0.3.",
+    )
+
+
+class Answered(Record):
+    """Some of a run's answers: when and with what they were computed."""
+
+    requests: int = Field(description="Requests that were answered so.")
+    reused: bool = Field(description="Whether they were stored before this run began.")
+    first: str = Field(description="When the first was stored, UTC, ISO 8601.")
+    last: str = Field(description="When the last was stored, UTC, ISO 8601.")
+    vrbench: str = Field(description="Version of vrbench.")
+    packages: dict[str, str] = Field(description="Versions of the libraries that decide answers.")
+    device: str = Field(description="GPU, or processor and threads.")
 
 
 class Provenance(Record):
@@ -181,7 +201,12 @@ class Provenance(Record):
     vrbench: str = Field(description="Version of vrbench.")
     commit: str = Field(default="", description="Commit of the checkout, if it ran from one.")
     dirty: bool | None = Field(default=None, description="Whether that checkout had uncommitted changes.")
-    packages: dict[str, str] = Field(default={}, description="Versions of the libraries that decide the numbers.")
+    packages: dict[str, str] = Field(
+        default={}, description="Versions of the libraries installed when it was scored; `answered` has its answers'."
+    )
+    answered: tuple[Answered, ...] = Field(
+        default=(), description="When and with what its answers were computed; empty in runs of vrbench before 0.3."
+    )
     python: str = Field(default="", description="Python version.")
     platform: str = Field(default="", description="Operating system and processor.")
     device: str = Field(default="", description="Card, or processor and threads.")

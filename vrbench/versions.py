@@ -14,6 +14,14 @@ and still are. Version 1 is the code of vrbench 0.2.0: it adds nothing to a dige
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from vrbench.models.families import family_of
+
+if TYPE_CHECKING:
+    from vrbench.checkpoint import Checkpoint
+    from vrbench.registry import TaskSpec
+
 COMPONENTS: dict[str, int] = {
     "requests": 1,
     "context": 2,
@@ -36,3 +44,26 @@ COMPONENTS: dict[str, int] = {
 - `decoding`: prompt to text, and where the text ends (`models/decoding.py`, `models/plain.py`).
 - `metrics`: scores of items to a task's figure and its interval (`metrics.py`, `stats.py`).
 """
+
+GENERATED = {"exact_match"}
+"""Scorers of lm-eval's tasks whose answers are generated; the others compare likelihoods."""
+
+
+def of_model(checkpoint: Checkpoint) -> dict[str, int]:
+    """Versions of the code that makes the weights of a checkpoint and asks them, whatever the task."""
+    layered = {"layering": COMPONENTS["layering"]} if checkpoint.base is not None else {}
+    return {"family": family_of(checkpoint).version, **layered}
+
+
+def of_task(checkpoint: Checkpoint, spec: TaskSpec) -> dict[str, int]:
+    """Versions above 1 of the code that decides a checkpoint's answers to a task and their scores, by name."""
+    from vrbench.engine.scorers import SCORERS
+
+    parts = ["requests", "context", "metrics"]
+    if spec.harness == "lmms-eval":
+        parts += ["images", "decoding"]
+    else:
+        parts.append("decoding" if spec.scorer in GENERATED else "loglikelihood")
+    found = {**of_model(checkpoint), "scorer": SCORERS[spec.scorer].version}
+    found |= {name: COMPONENTS[name] for name in parts}
+    return {name: version for name, version in sorted(found.items()) if version > 1}

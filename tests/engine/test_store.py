@@ -7,28 +7,30 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
-from vrbench.engine.store import AnswerStore
+from vrbench.engine.store import AnswerStore, file_of, older_file
 from vrbench.errors import VrbenchError
 
 CHECKPOINT = "c" * 64
+OLD, NEW = {"vrbench": "1", "device": "a"}, {"vrbench": "2", "device": "a"}
 WRITER = """
 import sys
 from pathlib import Path
 from vrbench.engine.store import AnswerStore
 store = AnswerStore(Path(sys.argv[1]), "c" * 64)
 for batch in range(int(sys.argv[3])):
-    store.put({f"{sys.argv[2]} {batch} {i}": [batch, i] for i in range(5)})
+    store.put({f"{sys.argv[2]} {batch} {i}": [batch, i] for i in range(5)}, {"by": sys.argv[2]})
     print(batch, flush=True)
 """
 
 
 def filled(path: Path, n: int = 400) -> Path:
     with AnswerStore(path, CHECKPOINT) as store:
-        store.put({f"key {i}": [float(i) / 7, True] if i % 2 else f"answer {i}" * 20 for i in range(n)})
+        store.put({f"key {i}": [float(i) / 7, True] if i % 2 else f"answer {i}" * 20 for i in range(n)}, OLD)
     return path
 
 
@@ -49,9 +51,40 @@ def test_answers_come_back_as_they_were(tmp_path: Path) -> None:
 
 def test_the_first_answer_stays(tmp_path: Path) -> None:
     with AnswerStore(tmp_path / "a.sqlite", CHECKPOINT) as store:
-        store.put({"key": "first"})
-        store.put({"key": "second"})
+        store.put({"key": "first"}, OLD)
+        store.put({"key": "second"}, NEW)
         assert store.get(["key"]) == {"key": "first"}
+        assert [origin.environment for origin in store.origins(["key"])] == [OLD]
+
+
+def test_every_answer_knows_when_and_with_what_it_was_computed(tmp_path: Path) -> None:
+    before = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    with AnswerStore(tmp_path / "a.sqlite", CHECKPOINT) as store:
+        store.put({f"old {i}": i for i in range(600)}, OLD)
+        store.put({"new 1": 1, "new 2": 2}, NEW)
+    with AnswerStore(tmp_path / "a.sqlite", CHECKPOINT) as store:
+        origins = store.origins([*(f"old {i}" for i in range(600)), "new 1", "none", "new 1"])
+    after = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    assert sorted((origin.answers, origin.environment) for origin in origins) == [(1, NEW), (600, OLD)]
+    assert all(before <= origin.first <= origin.last <= after for origin in origins)
+
+
+def test_a_changed_origin_is_refused(tmp_path: Path) -> None:
+    path = filled(tmp_path / "a.sqlite")
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE answers SET time = '2020-01-01T00:00:00+00:00' WHERE key = 'key 1'")
+    database.close()
+    with AnswerStore(path, CHECKPOINT) as store, pytest.raises(VrbenchError, match="does not fit its digest"):
+        store.get(["key 1"])
+
+
+def test_the_file_of_an_older_layout_has_another_name(tmp_path: Path) -> None:
+    assert older_file(tmp_path, CHECKPOINT) is None
+    old = tmp_path / f"{CHECKPOINT}.sqlite"
+    old.write_bytes(b"as it was")
+    with AnswerStore(file_of(tmp_path, CHECKPOINT), CHECKPOINT) as store:
+        store.put({"key": 1}, NEW)
+    assert older_file(tmp_path, CHECKPOINT) == old and old.read_bytes() == b"as it was"
 
 
 def test_every_write_is_synchronous(tmp_path: Path) -> None:

@@ -7,12 +7,16 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from vrbench import __version__
+from vrbench.engine.conditions import conditions_of
 from vrbench.engine.features import FeatureCache
 from vrbench.engine.fitting import fitted
 from vrbench.engine.packed import Packed
 from vrbench.engine.plain import Plain
 from vrbench.engine.requests import Generation, LogLikelihood, NotAsked, Request
 from vrbench.engine.store import AnswerStore
+from vrbench.provenance import ANSWERING, PEFT, device_name, versions_of
+from vrbench.records import Answered
 
 if TYPE_CHECKING:
     from vrbench.models.loaded import LoadedModel
@@ -46,6 +50,7 @@ class Answerer:
 
     Attributes:
         asked: requests computed so far; the others were in the store, or asked twice.
+        reused: requests of each call whose answers were stored before this answerer was made.
         cut: item -> its requests so far whose text was longer than the context and lost its front.
     """
 
@@ -66,13 +71,20 @@ class Answerer:
         """
         self.vlm = vlm
         self.store = store
-        self.asked = 0
+        self.asked = self.reused = 0
         self.cut: Counter[object] = Counter()
         self._batch_size = batch_size
         self._tokens = _token_budget(vlm)
         self._features = FeatureCache() if features is None else features
         self._show_progress = show_progress
-        self._settings = {"dtype": str(vlm.dtype), "image_processor": vlm.image_processor_name}
+        self._conditions = conditions_of(vlm)
+        self._environment = {
+            "vrbench": __version__,
+            "packages": versions_of((*ANSWERING["images"], *(PEFT if vlm.has_adapter else ()))),
+            "device": device_name(vlm),
+        }
+        self._computed: set[str] = set()
+        self._stored: set[str] = set()
 
     def answer(self, requests: Sequence[Request], items: Sequence[object] = (), title: str = "") -> list[Any]:
         """Answers in the order of the requests: (log-likelihood, is greedy), a text, or `NotAsked`.
@@ -87,8 +99,11 @@ class Answerer:
 
         items = items or range(len(requests))
         requests = [self._fitted(request, item) for request, item in zip(requests, items, strict=True)]
-        keys = [request.key(self._settings) for request in requests]
+        keys = [request.key(self._conditions) for request in requests]
         known = self.store.get(keys)
+        before = known.keys() - self._computed
+        self._stored |= before
+        self.reused += len(before)
         progress = _Progress(items, keys, known)
         missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in known}
         settings = {"desc": title, "unit": " items", "disable": not self._show_progress, "mininterval": 0.5}
@@ -99,10 +114,20 @@ class Answerer:
                 bar.update(progress.answered(way.not_asked))
                 for answers in self._compute(way):
                     self.asked += len(answers)
-                    self.store.put(answers)
+                    self.store.put(answers, self._environment)
+                    self._computed.update(answers)
                     known.update(answers)
                     bar.update(progress.answered(answers))
         return [_as_answer(known[key]) for key in keys]
+
+    @property
+    def answered(self) -> list[Answered]:
+        """When and with what all answers so far were computed: first those that were stored before, then the others."""
+        return [
+            Answered(requests=origin.answers, reused=reused, first=origin.first, last=origin.last, **origin.environment)
+            for reused, keys in ((True, self._stored), (False, self._computed))
+            for origin in self.store.origins(keys)
+        ]
 
     def _fitted(self, request: Request, item: object) -> Request:
         """A request as it is put to the model; that its text lost its front is noted, stored or not."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,8 @@ from vrbench.writing import digest_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from vrbench.engine.conditions import Conditions
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,10 @@ class LogLikelihood:
     context: tuple[int, ...]
     continuation: tuple[int, ...]
 
-    def key(self, settings: Mapping[str, str]) -> str:
+    def key(self, conditions: Conditions) -> str:
         """sha256 over all that decides the answer, the checkpoint aside."""
         content = {"kind": "loglikelihood", "context": self.context, "continuation": self.continuation}
-        return digest_of({**content, "dtype": settings["dtype"]})
+        return digest_of({**content, "conditions": conditions.loglikelihood})
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Generation:
     until: tuple[str, ...]
     tokens: tuple[int, ...] = field(default=(), compare=False, repr=False)
 
-    def key(self, settings: Mapping[str, str]) -> str:
+    def key(self, conditions: Conditions) -> str:
         """sha256 over all that decides the answer, the checkpoint aside."""
         content = {
             "kind": "generation",
@@ -69,7 +71,7 @@ class Generation:
             "max_new_tokens": self.max_new_tokens,
             "until": self.until,
         }
-        return digest_of({**content, **settings})
+        return digest_of({**content, "conditions": conditions.images if self.pictures else conditions.text})
 
 
 Request = LogLikelihood | Generation

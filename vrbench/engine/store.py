@@ -1,7 +1,7 @@
 """The answer store: every answer of one checkpoint, durable as soon as its batch is written.
 
 One SQLite file a checkpoint digest. Killed at any moment, it holds every batch that was written before; several
-processes may use it at once.
+processes may use it at once. Beside each answer stands when it was computed, and with what.
 """
 
 from __future__ import annotations
@@ -11,17 +11,60 @@ import json
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from vrbench.errors import VrbenchError
+from vrbench.writing import canonical_json
 
-LAYOUT = "1"
+LAYOUT = "2"
 WAIT_SECONDS = 60.0
 AT_ONCE = 500
 """Keys in one SELECT; SQLite takes at most 999 parameters in its oldest builds."""
+
+_TABLES = (
+    "CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE environments (id INTEGER PRIMARY KEY, content TEXT NOT NULL UNIQUE)",
+    "CREATE TABLE answers (key TEXT PRIMARY KEY, value TEXT NOT NULL, time TEXT NOT NULL, "
+    "environment INTEGER NOT NULL REFERENCES environments, digest TEXT NOT NULL) WITHOUT ROWID",
+)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where some answers come from.
+
+    Attributes:
+        environment: what computed them, as it was given to `AnswerStore.put`.
+        answers: how many.
+        first, last: when, UTC, ISO 8601.
+    """
+
+    environment: Mapping[str, Any]
+    answers: int
+    first: str
+    last: str
+
+
+def file_of(folder: Path, checkpoint: str) -> Path:
+    """The file of a checkpoint's answers in a folder.
+
+    The layout is in its name, so that a file of another vrbench lies beside it and neither is touched by the other.
+    """
+    return folder / f"{checkpoint}.{LAYOUT}.sqlite"
+
+
+def older_file(folder: Path, checkpoint: str) -> Path | None:
+    """The file that vrbench 0.2.0 kept a checkpoint's answers in, if there is one.
+
+    It does not say which libraries and which code computed them, so they are not used again.
+    """
+    path = folder / f"{checkpoint}.sqlite"
+    return path if path.exists() else None
 
 
 class AnswerStore:
@@ -66,28 +109,60 @@ class AnswerStore:
         Raises:
             VrbenchError: the file is damaged.
         """
-        wanted, found = list(dict.fromkeys(keys)), {}
-        for start in range(0, len(wanted), AT_ONCE):
-            part = wanted[start : start + AT_ONCE]
-            marks = ",".join("?" * len(part))
+        found = {}
+        for part, marks in _parts(keys):
             try:
-                rows = self._database.execute(f"SELECT key, value, digest FROM answers WHERE key IN ({marks})", part)
-                for key, value, digest in rows:
-                    if digest != _digest(key, value):
+                rows = self._database.execute(
+                    f"SELECT key, value, time, environment, digest FROM answers WHERE key IN ({marks})", part
+                )
+                for key, value, *made, digest in rows:
+                    if digest != _digest(key, value, *made):
                         raise self._damaged(f"answer {key[:16]} does not fit its digest")
                     found[key] = json.loads(value)
             except sqlite3.DatabaseError as error:
                 raise self._damaged(str(error)) from error
         return found
 
-    def put(self, answers: Mapping[str, Any]) -> None:
+    def put(self, answers: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
         """Write answers in one transaction; when this returns they outlive a crash of the machine.
 
         An answer that another process has written meanwhile stays as it is.
+
+        Args:
+            answers: by key.
+            environment: what computed them, as JSON.
         """
-        rows = [(key, value, _digest(key, value)) for key, value in ((k, json.dumps(v)) for k, v in answers.items())]
+        now, content = datetime.now(timezone.utc).isoformat(timespec="seconds"), canonical_json(environment)
+        written = [(key, json.dumps(value)) for key, value in answers.items()]
         with self._database:
-            self._database.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?)", rows)
+            self._database.execute("INSERT OR IGNORE INTO environments (content) VALUES (?)", (content,))
+            (number,) = self._database.execute("SELECT id FROM environments WHERE content = ?", (content,)).fetchone()
+            rows = [(key, value, now, number, _digest(key, value, now, number)) for key, value in written]
+            self._database.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", rows)
+
+    def origins(self, keys: Iterable[str]) -> list[Origin]:
+        """When and with what the answers that are there were computed, the earliest first.
+
+        Raises:
+            VrbenchError: the file is damaged.
+        """
+        found: dict[str, list[tuple[int, str, str]]] = {}
+        for part, marks in _parts(keys):
+            try:
+                rows = self._database.execute(
+                    "SELECT content, count(*), min(time), max(time) FROM answers JOIN environments ON id = environment "
+                    f"WHERE key IN ({marks}) GROUP BY content",
+                    part,
+                )
+                for content, *counted in rows:
+                    found.setdefault(content, []).append((counted[0], counted[1], counted[2]))
+            except sqlite3.DatabaseError as error:
+                raise self._damaged(str(error)) from error
+        origins = [
+            Origin(json.loads(content), sum(c[0] for c in of), min(c[1] for c in of), max(c[2] for c in of))
+            for content, of in found.items()
+        ]
+        return sorted(origins, key=lambda origin: (origin.first, origin.last))
 
     def __len__(self) -> int:
         return int(self._database.execute("SELECT count(*) FROM answers").fetchone()[0])
@@ -128,10 +203,8 @@ def _make(path: Path, checkpoint: str) -> None:
     try:
         database = _connect(temporary)
         with database:
-            database.execute("CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID")
-            database.execute(
-                "CREATE TABLE answers (key TEXT PRIMARY KEY, value TEXT NOT NULL, digest TEXT NOT NULL) WITHOUT ROWID"
-            )
+            for table in _TABLES:
+                database.execute(table)
             about = [("layout", LAYOUT), ("checkpoint", checkpoint)]
             database.executemany("INSERT INTO about VALUES (?, ?)", about)
         database.close()
@@ -151,5 +224,13 @@ def _connect(path: Path) -> sqlite3.Connection:
     return database
 
 
-def _digest(key: str, value: str) -> str:
-    return hashlib.sha256(f"{key} {value}".encode()).hexdigest()[:16]
+def _parts(keys: Iterable[str]) -> Iterator[tuple[list[str], str]]:
+    """Keys, each once, as many as go into one SELECT, with the marks that stand for them there."""
+    wanted = list(dict.fromkeys(keys))
+    for start in range(0, len(wanted), AT_ONCE):
+        part = wanted[start : start + AT_ONCE]
+        yield part, ",".join("?" * len(part))
+
+
+def _digest(key: str, value: str, time: str, environment: int) -> str:
+    return hashlib.sha256(f"{key} {value} {time} {environment}".encode()).hexdigest()[:16]

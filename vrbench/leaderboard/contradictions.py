@@ -26,8 +26,10 @@ MOST_FIGURES = 6
 ABSENT = "not there"
 """What is told of a value that one of the two does not have."""
 
-_ELSEWHERE = {"data", "seconds", "asked", "version", "data_digest", "definition_digest", "samples_digest"}
-_ELSEWHERE |= {"n_cut", "requests_cut", "warnings"}
+HOW_IT_RAN = ("data", "seconds", "asked", "reused", "code", "n_cut", "requests_cut", "warnings")
+"""Fields of a result that only the run could know."""
+
+_ELSEWHERE = {*HOW_IT_RAN, "version", "data_digest", "definition_digest", "samples_digest"}
 """Fields of a result that do not follow from answers, or that are held against the board."""
 
 _FIELDS = ("score", "weight", "answer", "target", "loglikelihoods", "cluster", "group", "unit", "unscored")

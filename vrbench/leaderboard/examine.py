@@ -14,7 +14,7 @@ from vrbench import plan, registry
 from vrbench.errors import VrbenchError, raise_all, sentences
 from vrbench.leaderboard import rules
 from vrbench.leaderboard.board import Board
-from vrbench.leaderboard.contradictions import result_faults, sample_faults
+from vrbench.leaderboard.contradictions import HOW_IT_RAN, result_faults, sample_faults
 from vrbench.leaderboard.reading import quoted
 from vrbench.leaderboard.rescore import Rescorer
 from vrbench.leaderboard.submission import Submission
@@ -127,10 +127,15 @@ class Examiner:
         return (result, rows), faults
 
     def _inputs_faults(self, record: RunRecord) -> Iterator[str]:
-        """Whether the digest that names the run's folder is that of its checkpoint, tasks and settings."""
+        """Whether the digest that names the run's folder is that of its checkpoint, tasks and settings.
+
+        The versions of vrbench's code are those that the record names: older answers are scored by today's code here,
+        and what they are worth is held against their scores.
+        """
         if {result.task for result in record.results} != self.rescorers.keys():
             return
-        tasks = {task: rescorer.decides for task, rescorer in self.rescorers.items()}
+        code = {result.task: result.code for result in record.results}
+        tasks = {task: plan.with_code(rescorer.decides, code[task]) for task, rescorer in self.rescorers.items()}
         expected = plan.inputs_digest(record.checkpoint.digest, tasks, record.settings)
         if record.inputs_digest != expected:
             yield (
@@ -141,7 +146,7 @@ class Examiner:
 
 def _kept(stored: TaskResult, rebuilt: TaskResult) -> TaskResult:
     """The rebuilt result, with what only the run could know."""
-    return rebuilt.model_copy(update={name: getattr(stored, name) for name in ("data", "seconds", "asked")})
+    return rebuilt.model_copy(update={name: getattr(stored, name) for name in HOW_IT_RAN})
 
 
 def _specs(board: Board, known: Mapping[str, TaskSpec]) -> dict[str, TaskSpec]:

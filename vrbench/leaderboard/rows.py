@@ -143,7 +143,7 @@ def cost_of(record: RunRecord) -> Cost:
     """What training cost, as the lineage notes it, and how many items a second were answered and scored."""
     seconds, devices = _training(record.checkpoint.lineage)
     asked = [result for result in record.results if result.status == "ok"]
-    fresh = all(result.asked for result in asked)  # else answers were in the store already
+    fresh = all(result.asked and not result.reused for result in asked)  # else answers were in the store already
     took = sum(result.seconds for result in asked)
     return Cost(
         seconds=seconds if seconds is not None and seconds <= LONGEST else None,

@@ -17,6 +17,7 @@ from vrbench.models.pocket import assemble
 from vrbench.models.random_shapes import RECIPE
 from vrbench.models.vlm import VLM
 from vrbench.structure import ADAPTER, TOWER
+from vrbench.versions import of_model
 
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -47,6 +48,7 @@ def load_vlm(
     model, tokenizer, image_processor = _build(checkpoint, torch.float32 if checkpoint.base else dtype, device, merge)
     _convert(model, dtype)
     vlm = ready(checkpoint, model.to(device), tokenizer, image_processor)
+    vlm.code, vlm.has_adapter = of_model(checkpoint), checkpoint.has_adapter
     if vlm.depth != checkpoint.depth:
         raise VrbenchError(f"{checkpoint.id} has {vlm.depth} decoder layers; its lineage says {checkpoint.depth}")
     return vlm

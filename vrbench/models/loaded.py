@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ class LoadedModel:
         model, tokenizer, image_processor: from transformers; the image processor is a PIL one on every machine.
         family: model family, such as "llava".
         device, dtype: where and in what type the weights are.
+        code: versions of the code that made its weights and asks it, as `vrbench.versions.of_model` has them.
+        has_adapter: whether PEFT had a part in its weights.
     """
 
     def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, image_processor: Any, family: str) -> None:
@@ -30,6 +33,8 @@ class LoadedModel:
         weight = next(model.parameters())
         self.device: torch.device = weight.device
         self.dtype: torch.dtype = weight.dtype
+        self.code: Mapping[str, int] = {}
+        self.has_adapter = False
         self._spelled: dict[int, str] = {}
 
     @property
@@ -62,6 +67,12 @@ class LoadedModel:
     def image_processor_name(self) -> str:
         """Class of the image processor, for the record."""
         return type(self.image_processor).__name__
+
+    @property
+    def image_settings(self) -> dict[str, Any]:
+        """What decides the pixels that the model gets of an image: class and settings of the image processor."""
+        settings = {k: v for k, v in self.image_processor.to_dict().items() if not k.startswith("_")}
+        return {"class": self.image_processor_name, **settings}
 
     @property
     def text_config(self) -> Any:

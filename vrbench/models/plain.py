@@ -41,6 +41,11 @@ class PlainVLM(LoadedModel):
         self.manner = manner
         self._for_pictures: dict[tuple[tuple[int, int], ...], int] = {}
 
+    @property
+    def image_settings(self) -> dict[str, Any]:
+        """As in `LoadedModel`, with what the family sets in place of the folder's settings."""
+        return {**super().image_settings, "family": dict(self.manner.pictures)}
+
     def prompt(self, text: str, n_images: int = 0) -> str:
         """The whole prompt of one question about some pictures.
 

@@ -113,10 +113,13 @@ def _items(samples: Iterable[Sample]) -> str:
 
 
 def faults(candidate: Counted, baseline: Counted, label: str) -> list[str]:
-    """Why two runs may not be compared, one sentence each, told by `vrbench.pairing` unless they are plainly alike."""
+    """Why two runs may not be compared, one sentence each, told by `vrbench.pairing` unless they are plainly alike.
+
+    Runs of other versions of vrbench's code may be: a folder that is gone on with has both, and its report says so.
+    """
     if _alike(candidate, baseline):
         return []
-    return list(pairing.faults(load_run(candidate.path), load_run(baseline.path), label))
+    return list(pairing.faults(load_run(candidate.path), load_run(baseline.path), label, same_code=False))
 
 
 def _alike(candidate: Counted, baseline: Counted) -> bool:

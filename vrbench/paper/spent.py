@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from vrbench.paper.results import Results
 from vrbench.records import Provenance
+from vrbench.report.cells import reused
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "lm_eval", "lmms_eval")
 
@@ -30,8 +31,20 @@ def spent(results: Results) -> Iterator[str]:
     peak = max((done.peak_gib for done in results.done.values() if done.peak_gib is not None), default=None)
     if peak is not None:
         yield f"Most memory that a step held: {peak:.1f} GiB."
+    yield from _mixed_code(results)
     yield from dict.fromkeys(f"Made with {_made(done.provenance)}." for done in results.done.values())
     yield from sorted({f"Command: {c}" for c in (d.provenance.command for d in results.done.values()) if c})
+
+
+def _mixed_code(results: Results) -> Iterator[str]:
+    """Tasks that some runs answered or scored by other versions of vrbench's code than others."""
+    found: dict[str, list[Mapping[str, int]]] = {}
+    for run in results.runs.values():
+        for result in run.record.results:
+            found.setdefault(result.task, []).append(result.code)
+    mixed = [task for task, codes in found.items() if any(code != codes[0] for code in codes)]
+    if mixed:
+        yield f"Not all runs were answered and scored by the same versions of vrbench's code: {', '.join(mixed)}."
 
 
 def _minutes(seconds: float) -> str:
@@ -41,5 +54,11 @@ def _minutes(seconds: float) -> str:
 def _made(by: Provenance) -> str:
     commit = f" ({by.commit[:7]}{' and changes' if by.dirty else ''})" if by.commit else ""
     versions = [f"{name} {by.packages[name]}" for name in LIBRARIES if name in by.packages]
-    parts = [f"vrbench {by.vrbench}{commit}", *versions, f"Python {by.python}" if by.python else "", by.platform]
+    parts = [
+        f"vrbench {by.vrbench}{commit}",
+        *versions,
+        f"Python {by.python}" if by.python else "",
+        by.platform,
+        reused(by),
+    ]
     return ", ".join(filter(None, parts))

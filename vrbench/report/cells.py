@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vrbench.claims import Verdict
 from vrbench.compare import Candidate, Comparison, Row
-from vrbench.records import UNSCORED_MARK, Source
+from vrbench.records import UNSCORED_MARK, Answered, Provenance, Source
 
 HEADERS = ("task", "n", "baseline", "candidate", "difference", "retention %", "p (Holm)")
 MINUS = "\N{MINUS SIGN}"
@@ -138,8 +138,32 @@ def _made(source: Source, whole: bool) -> str:
         " on ".join(filter(None, [source.dtype, by.device])),
         by.started[:16].replace("T", " ") + " UTC" if by.started else "",
         ", ".join([f"vrbench {by.vrbench}{commit}", *versions, *([f"Python {by.python}"] if by.python else [])]),
+        reused(by),
     ]
     return "; ".join(filter(None, parts))
+
+
+def reused(by: Provenance) -> str:
+    """How many of a run's answers were stored before it, and when and with what else they were computed; or ''."""
+    before = [some for some in by.answered if some.reused]
+    if not before:
+        return ""
+    total = sum(some.requests for some in by.answered)
+    said = "; ".join(f"{some.requests:,} {_when(some)}{_with_what_else(some, by)}" for some in before)
+    return f"{sum(some.requests for some in before):,} of {total:,} answers were stored before this run: {said}"
+
+
+def _when(some: Answered) -> str:
+    first, last = (time[:16].replace("T", " ") for time in (some.first, some.last))
+    return f"computed {first} UTC" if first == last else f"computed {first} to {last} UTC"
+
+
+def _with_what_else(some: Answered, by: Provenance) -> str:
+    """What computed some answers, as far as it is not what the run was scored with."""
+    other = [f"vrbench {some.vrbench}"] if some.vrbench != by.vrbench else []
+    other += [f"{name} {found}" for name, found in some.packages.items() if by.packages.get(name) != found]
+    where = f" on {some.device}" if some.device != by.device else ""
+    return f" with {', '.join(other)}{where}" if other else where
 
 
 def method(comparison: Comparison) -> str:

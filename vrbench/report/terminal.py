@@ -28,6 +28,9 @@ def table(comparison: Comparison) -> str:
         parts += [_wrapped(f"{cells.MARKS[v.verdict]} {cells.verdict(v)}") for v in candidate.verdicts]
         parts.append("")
     parts += [_wrapped(f"note: {note}") for note in comparison.notes]
+    sources = [(comparison.baseline_label, s) for s in comparison.baseline_sources]
+    sources += [(c.label, s) for c in comparison.candidates for s in c.sources]
+    parts += [_wrapped(f"{label}: {said}") for label, s in sources if (said := cells.reused(s.provenance))]
     joined = max(len(sources) for sources in (comparison.baseline_sources, *(c.sources for c in comparison.candidates)))
     if joined > 1:
         parts += [_wrapped(f"run: {origin.label}: {origin.made}") for origin in cells.origins(comparison)]
@@ -44,7 +47,8 @@ def scores(runs: Sequence[Run]) -> str:
     table = tabulate(rows, headers, "simple", colalign=aligned, disable_numparse=True)
     results = [(run.record.checkpoint.id, r) for run in runs for r in run.record.results]
     notes = [f"  {name}, {r.task}: {remark}" for name, r in results for remark in r.remarks]
-    return "\n".join([table, *map(_wrapped, notes)])
+    before = [f"{run.record.checkpoint.id}: {said}" for run in runs if (said := cells.reused(run.record.provenance))]
+    return "\n".join([table, *map(_wrapped, [*notes, *before])])
 
 
 def _cells(result: TaskResult) -> tuple[str, str, str, str]:
