@@ -42,7 +42,8 @@ class Family:
         faults: folder -> why its weights are not those of the model that its config.json describes; loads none.
         load: (folder, torch dtype) -> (model, tokenizer, and image processor or whole processor), every weight read
             from the folder.
-        manner: how it is asked the plain way; none for a family whose prompts are packed (`VLM`).
+        manner: how it is asked the plain way; none for a family whose prompts are packed (`VLM`) where its decoder
+            allows it (`vrbench.models.unpacked`).
         version: raised by one whenever its prompt, stop rule, image settings or way of answering change what it
             answers to some question (see `vrbench.versions`); older answers and runs are then not used again.
     """
@@ -101,9 +102,12 @@ def ready(checkpoint: Checkpoint, model: Any, tokenizer: Any, processor: Any) ->
         model, tokenizer, processor: as its family's `load` gives them.
     """
     from vrbench.models.plain import PlainVLM
+    from vrbench.models.unpacked import UnpackedLlava, can_pack
     from vrbench.models.vlm import VLM
 
     manner, family = family_of(checkpoint).manner, checkpoint.family
-    if manner is None:
-        return VLM(model, tokenizer, processor, family)
-    return PlainVLM(model, tokenizer, processor, family, manner)
+    if manner is not None:
+        return PlainVLM(model, tokenizer, processor, family, manner)
+    packed = VLM(model, tokenizer, processor, family)
+    longest = max(packed.context_length, packed.full_context)
+    return packed if can_pack(packed.text_config, longest) else UnpackedLlava(packed)
