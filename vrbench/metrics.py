@@ -34,6 +34,7 @@ class Metric:
         higher_is_better: direction.
         whole_units: whether items of one unit count together, so that an unscored item takes its unit with it.
         contributions: samples of one cluster -> what they add to each ratio.
+        rule: what the figure is, in a sentence; docs/tasks.md lists them.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Metric:
     higher_is_better: bool
     whole_units: bool
     contributions: Callable[[Sequence[Sample]], Iterable[Ratio]]
+    rule: str
 
     def statistics(self, samples: Sequence[Sample]) -> Array:
         """Counts of each cluster, [clusters, ratios, 2] (numerator, denominator); clusters and ratios sorted by name.
@@ -134,17 +136,20 @@ def _mme(samples: Sequence[Sample]) -> Iterable[Ratio]:
 
 
 METRICS: dict[str, Metric] = {
-    "mean": Metric("mean", "percent", True, False, _plain),
-    "macro": Metric("macro", "percent", True, False, _per_group),
-    "mme": Metric("mme", "percent", True, True, _mme),
-    "circular": Metric("circular", "percent", True, True, _circular),
-    "vanilla": Metric("vanilla", "percent", True, False, _plain),
-    "perplexity": Metric("perplexity", "perplexity", False, False, _plain),
-}
-"""mean and vanilla: 100 x sum of scores / sum of weights. macro: mean over groups of that. mme: acc (items) and acc+
-(units with all items right) of each group, averaged, which is MME's sum of acc + acc+ as a share of its maximum (Fu
-et al. 2023, arXiv:2306.13394). circular: share of units right in every rotation (MMBench, Liu et al. 2023,
-arXiv:2307.06281). perplexity: exp(-sum of log-likelihoods / sum of weights)."""
+    "mean": Metric("mean", "percent", True, False, _plain, "100 x sum of scores / sum of weights."),
+    "macro": Metric("macro", "percent", True, False, _per_group, "The mean over groups of each group's mean."),
+    "mme": Metric(
+        "mme", "percent", True, True, _mme,
+        "The sum over groups of acc (items) + acc+ (units with all items right), as a share of its maximum (Fu et al. "
+        "2023, arXiv:2306.13394).",
+    ),
+    "circular": Metric(
+        "circular", "percent", True, True, _circular,
+        "Share of units whose items, the rotations of a question, are all right (Liu et al. 2023, arXiv:2307.06281).",
+    ),
+    "vanilla": Metric("vanilla", "percent", True, False, _plain, "As mean: of MMBench, each rotation by itself."),
+    "perplexity": Metric("perplexity", "perplexity", False, False, _plain, "exp(-sum of scores / sum of words)."),
+}  # fmt: skip
 
 
 def named(name: str) -> Metric:

@@ -57,6 +57,8 @@ def instances(name: str) -> list[Any]:
     """What lies in the repository of one kind."""
     if name == "board":
         return [yaml.safe_load(file.read_text()) for file in ROOT.glob("*/board.yaml")]
+    if name == "task":
+        return [yaml.safe_load(file.read_text()) for file in ROOT.parent.glob("tasks/*/*.yaml")]
     if name == "sample":
         texts = [gzip.decompress(file.read_bytes()) for file in ROOT.glob("pocket/submissions/*/*/samples/*.jsonl.gz")]
         return [json.loads(text.splitlines()[0]) for text in texts]

@@ -130,7 +130,10 @@ def tasks(
 
 def schema(
     name: Annotated[
-        str, typer.Argument(help="run, sample, submission, board, leaderboard or comparison.", show_default=False)
+        str,
+        typer.Argument(
+            help="run, sample, task, submission, reproduction, board, leaderboard or comparison.", show_default=False
+        ),
     ] = "run",
 ) -> None:
     """Print the JSON schema of a file: run.json, unless another is named."""

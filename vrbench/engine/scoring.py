@@ -60,6 +60,8 @@ class Scorer:
         decimals: decimals to which the harness rounds that figure (0 to 1); none where it does not round.
         version: raised by one whenever some answer is scored otherwise than before (see `vrbench.versions`); older
             runs are then not used again.
+        rule: what an item's score is, in a sentence; docs/tasks.md lists them.
+        columns: columns of an item that the harness's scoring reads itself, beside prompt and target.
     """
 
     mark: Callable[[Document], Mark]
@@ -70,6 +72,8 @@ class Scorer:
     instead: Callable[[], Mapping[str, Any]] | None = None
     decimals: int | None = None
     version: int = 1
+    rule: str = ""
+    columns: tuple[str, ...] = ()
 
 
 def copied(values: Mapping[str, Any]) -> dict[str, Any]:

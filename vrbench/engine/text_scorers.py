@@ -98,21 +98,38 @@ TEXT: dict[str, Scorer] = {
             "output_type": "generate_until",
             "metric_list": [_mean("exact_match", ignore_case=True, ignore_punctuation=True)],
         },
+        rule="The generated text, as the harness's filter leaves it, must be the target; with a prompt of one's "
+        "own without regard to case and punctuation.",
     ),
     "multiple_choice": Scorer(
         _multiple_choice,
         "mean",
         mean_of("acc", 100),
         config={"output_type": "multiple_choice", "metric_list": [_mean("acc")]},
+        rule="The option with the highest log-likelihood, the first of equal ones, must be the target.",
     ),
     "multiple_choice_norm": Scorer(
         _multiple_choice_norm,
         "mean",
         mean_of("acc_norm", 100),
         config={"output_type": "multiple_choice", "metric_list": [_mean("acc"), _mean("acc_norm")]},
+        rule="As multiple_choice, each log-likelihood divided by the option's length in characters.",
     ),
-    "mc2": Scorer(_mc2, "mean", mean_of("acc", 100), template="truthfulqa/truthfulqa_mc2.yaml"),
-    "last_word": Scorer(_last_word, "mean", mean_of("acc", 100), template="lambada/lambada_openai.yaml"),
+    "mc2": Scorer(
+        _mc2,
+        "mean",
+        mean_of("acc", 100),
+        template="truthfulqa/truthfulqa_mc2.yaml",
+        rule="Share of the options' probability that lies on those that `mc2_targets` marks as true.",
+        columns=("mc2_targets",),
+    ),
+    "last_word": Scorer(
+        _last_word,
+        "mean",
+        mean_of("acc", 100),
+        template="lambada/lambada_openai.yaml",
+        rule="Greedy decoding after the prompt must give exactly the target.",
+    ),
     "perplexity": Scorer(
         _perplexity,
         "perplexity",
@@ -123,5 +140,6 @@ TEXT: dict[str, Scorer] = {
                 {"metric": "word_perplexity", "aggregation": "weighted_perplexity", "higher_is_better": False}
             ],
         },
+        rule="Log-likelihood of the whole text, and its number of words.",
     ),
 }

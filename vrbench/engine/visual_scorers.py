@@ -121,26 +121,86 @@ def _tabmwp(document: Document) -> Mark:
 
 
 VISUAL: dict[str, Scorer] = {
-    "mme": Scorer(_mme, "mme", _mme_official, template="mme/mme.yaml"),
+    "mme": Scorer(
+        _mme,
+        "mme",
+        _mme_official,
+        template="mme/mme.yaml",
+        rule="Lower-cased and without full stops, the answer is yes, no, y or n, or has yes (else no) in its "
+        "first four characters; that must be `answer`.",
+        columns=("answer", "category", "question_id"),
+    ),
     "mmbench": Scorer(
         _mmbench,
         "circular",
         mean_of("gpt_eval_score", 1),
         template="mmbench/mmbench_en_dev_static.yaml",
         instead=_mmbench_static,
+        rule="The one letter that stands by itself in the answer, else the one option whose text is in it, else "
+        "what lmms-eval's `extract_mcq_answer` finds; that must be `answer`.",
+        columns=("index", "question", "hint", *"ABCD", "answer", "source", "split", "category", "L2-category"),
     ),
-    "seed": Scorer(_seed, "mean", mean_of("seed_all", 100), template="seedbench/seedbench.yaml"),
-    "textvqa": Scorer(_textvqa, "mean", mean_of("exact_match", 100), template="textvqa/textvqa_val.yaml"),
-    "anls": Scorer(_anls, "mean", mean_of("anls", 100), template="docvqa/docvqa_val.yaml"),
-    "chartqa": Scorer(_chartqa, "mean", mean_of("relaxed_overall", 100), template="chartqa/chartqa.yaml"),
-    "pope": Scorer(_pope, "mean", mean_of("pope_accuracy", 100), template="pope/pope.yaml"),
-    "mmmu": Scorer(_mmmu, "mean", mean_of("mmmu_acc", 100), template="mmmu/mmmu_val.yaml", decimals=5),
+    "seed": Scorer(
+        _seed,
+        "mean",
+        mean_of("seed_all", 100),
+        template="seedbench/seedbench.yaml",
+        rule="The first character of the answer, in either case, must be the letter in `answer`.",
+        columns=("choice_a", "choice_b", "choice_c", "choice_d", "answer", "data_type", "question_id"),
+    ),
+    "textvqa": Scorer(
+        _textvqa,
+        "mean",
+        mean_of("exact_match", 100),
+        template="textvqa/textvqa_val.yaml",
+        rule="Mean over the `answers` of min(1, how many of the others are the answer / 3), all normalised as "
+        "EvalAI does (case, punctuation, articles, number words).",
+        columns=("answers", "question_id"),
+    ),
+    "anls": Scorer(
+        _anls,
+        "mean",
+        mean_of("anls", 100),
+        template="docvqa/docvqa_val.yaml",
+        rule="1 less the smallest edit distance to one of `answers`, by length, without regard to case and runs "
+        "of spaces; 0 where that is under 0.5.",
+        columns=("answers",),
+    ),
+    "chartqa": Scorer(
+        _chartqa,
+        "mean",
+        mean_of("relaxed_overall", 100),
+        template="chartqa/chartqa.yaml",
+        rule='A number within 5 % of `answer` ("%" stands for hundredths), else the same text in any case.',
+        columns=("answer", "type"),
+    ),
+    "pope": Scorer(
+        _pope,
+        "mean",
+        mean_of("pope_accuracy", 100),
+        template="pope/pope.yaml",
+        rule='The whole answer, in any case, must be `answer`, yes or no: "Yes." is wrong.',
+        columns=("answer", "question_id"),
+    ),
+    "mmmu": Scorer(
+        _mmmu,
+        "mean",
+        mean_of("mmmu_acc", 100),
+        template="mmmu/mmmu_val.yaml",
+        decimals=5,
+        rule="Options: the letter in brackets, by itself or before a full stop, else the option whose text is in"
+        " an answer of more than five words, the last of several; where there is none, lmms-eval draws one."
+        " Open questions: a number of the answer equals `answer`, or a key phrase of it contains `answer`.",
+        columns=("id", "question_type", "answer", "options"),
+    ),
     "hallusionbench": Scorer(
         _hallusionbench,
         "mean",
         mean_of("aAcc", 100),
         template="hallusion_bench/hallusion_bench_image.yaml",
         instead=_hallusionbench_rule,
+        rule="An answer with yes in it, in any case, says 1, every other 0; that must be `gt_answer`.",
+        columns=("gt_answer",),
     ),
     "tabmwp": Scorer(
         _tabmwp,
@@ -151,5 +211,8 @@ VISUAL: dict[str, Scorer] = {
             "process_results": tabmwp.process_results,
             "metric_list": [{"metric": "accuracy", "aggregation": "mean", "higher_is_better": True}],
         },
+        rule="The option or number that TabMWP's published rule reads out of the answer, to three places and "
+        "without `unit`, must be `answer` in any case.",
+        columns=("answer", "choices", "unit"),
     ),
 }

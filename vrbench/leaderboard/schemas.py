@@ -20,6 +20,7 @@ SCHEMAS: dict[str, tuple[str, str]] = {
     "board": ("vrbench.leaderboard.board", "Board"),
     "leaderboard": ("vrbench.leaderboard.standing", "Leaderboard"),
     "comparison": ("vrbench.compare", "Comparison"),
+    "task": ("vrbench.registry", "TaskSpec"),
 }
 """Name -> module and class of the record; a module is imported when its schema is asked for."""
 

@@ -1,0 +1,98 @@
+"""Writes the tables of docs/tasks.md from the code: every key of a task file, every scorer, every metric.
+
+    python -m benchmarks.task_reference
+
+tests/test_task_reference.py holds the page to what this makes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from vrbench import registry
+from vrbench.engine.scorers import SCORERS
+from vrbench.metrics import METRICS
+from vrbench.registry import TaskSpec
+
+PAGE = Path(__file__).parents[1] / "docs" / "tasks.md"
+START, END = "<!-- made by python -m benchmarks.task_reference -->", "<!-- end -->"
+PARTS = {"Generation": "generation", "DataSource": "data", "Join": "data.join"}
+"""Model of a part of a task file -> the key under which it stands."""
+KINDS = {
+    "string": "text", "integer": "whole number", "number": "number", "boolean": "`true`, `false`",
+    "array": "list of texts", "object": "text for text", "null": "null",
+}  # fmt: skip
+"""Type of a JSON schema -> what it is called here."""
+LISTED = {"scorer": "a [scorer](#scorers)", "metric": "a [metric](#metrics)"}
+"""Keys whose values have a table of their own."""
+
+
+def tables() -> str:
+    """The generated part of the page."""
+    schema = TaskSpec.model_json_schema()
+    lines = ["### Keys of a task file", "", *_keys(schema["properties"], set(schema["required"]))]
+    for name, key in PARTS.items():
+        part = schema["$defs"][name]
+        lines += ["", f"### Keys under `{key}`", "", *_keys(part["properties"], set(part.get("required", ())))]
+    lines += ["", "### Scorers", "", "| scorer | score of an item | metric | columns that it reads |"]
+    lines += ["|---|---|---|---|", *_scorers()]
+    lines += ["", "### Metrics", "", "| metric | figure |", "|---|---|"]
+    lines += [f"| `{name}` | {metric.rule} |" for name, metric in METRICS.items()]
+    return "\n".join(lines)
+
+
+def whole(page: str) -> str:
+    """A page with its generated part made anew."""
+    before, rest = page.split(START)
+    return f"{before}{START}\n\n{tables()}\n\n{END}{rest.split(END)[1]}"
+
+
+def _keys(properties: Mapping[str, Any], required: set[str]) -> Iterator[str]:
+    yield "| key | value | default | what it means |"
+    yield "|---|---|---|---|"
+    for name, told in properties.items():
+        default = "required" if name in required else _default(told.get("default"))
+        yield f"| `{name}` | {LISTED.get(name) or _kind(told)} | {default} | {told['description']} |"
+
+
+def _default(value: Any) -> str:
+    if value is None or value in ("", [], {}):
+        return "none"
+    return f"`{json.dumps(value)}`"
+
+
+def _kind(told: Mapping[str, Any]) -> str:
+    """What a value may be, in words, of a property of a JSON schema."""
+    if "anyOf" in told:
+        return " or ".join(_kind(one) for one in told["anyOf"])
+    if "$ref" in told:
+        key = PARTS[told["$ref"].rpartition("/")[2]]
+        return f"[keys](#keys-under-{key.replace('.', '')})"
+    if "enum" in told:
+        return ", ".join(f"`{one}`" for one in told["enum"])
+    kind = KINDS[told["type"]]
+    low, high = told.get("minimum"), told.get("maximum")
+    if low is not None or high is not None:
+        kind += f" from {low:g}" + (f" to {high:g}" if high is not None else "")
+    if "pattern" in told:
+        kind += f" of the form `{told['pattern']}`"
+    return kind
+
+
+def _scorers() -> Iterator[str]:
+    homes = {name: "lmms-eval" for name in get_args(registry.VisualScorer)}
+    for name, scorer in SCORERS.items():
+        columns = ", ".join(f"`{column}`" for column in scorer.columns) or "none"
+        where = f", as `{scorer.template}` of {homes.get(name, 'lm-eval')}" if scorer.template else ""
+        yield f"| `{name}` | {scorer.rule} | `{scorer.check}`{where} | {columns} |"
+
+
+def main() -> None:
+    PAGE.write_text(whole(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
