@@ -35,6 +35,7 @@ from vrbench import data, metrics, registry
 from vrbench.engine import harness
 from vrbench.engine.scorers import SCORERS
 from vrbench.errors import VrbenchError
+from vrbench.models.families import FAMILIES
 from vrbench.records import Sample
 from vrbench.registry import TaskSpec
 
@@ -73,6 +74,9 @@ class Line:
 
 class Prompts:
     """What an adapter asks of a model beside its answers: the whole prompt of a question."""
+
+    manner = FAMILIES["llava"].manner
+    context_length = 2048
 
     def prompt(self, text: str, n_images: int = 0) -> str:
         """The text after a mark for each picture."""

@@ -45,7 +45,7 @@ def record(root: Path, tiny_llava: Path, tmp_path_factory: pytest.TempPathFactor
     patch.setattr(
         lmms_eval_adapter,
         "generation",
-        lambda given, longest: settings.generation({**given, "max_gen_toks": 6}, longest),
+        lambda given, longest, stops: settings.generation({**given, "max_gen_toks": 6}, longest, stops),
     )
     out = tmp_path_factory.mktemp("runs")
     made = vrbench.evaluate(str(tiny_llava), "visual", data_root=root, out=out, device="cpu", show_progress=False)

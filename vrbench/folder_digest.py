@@ -10,6 +10,9 @@ from vrbench.lineage import MARKER
 from vrbench.records import Lineage
 from vrbench.writing import digest_of
 
+TEMPLATES = "additional_chat_templates"
+"""Folder with the chat templates beside the default one, each a file."""
+
 # Beside the weights, what decides a model's answers.
 SETTINGS = (
     "config.json", "generation_config.json", "adapter_config.json", "preprocessor_config.json",
@@ -31,8 +34,14 @@ def digest_faults(folder: Path, lineage: Lineage | None, files: list[str]) -> li
     return found
 
 
+def settings_of(folder: Path) -> list[str]:
+    """The files beside a folder's weights that decide answers and are there."""
+    named = [*SETTINGS, *sorted(f"{TEMPLATES}/{file.name}" for file in (folder / TEMPLATES).glob("*.jinja"))]
+    return [name for name in named if (folder / name).is_file()]
+
+
 def folder_digest(folder: Path, weights: list[str], extra: dict[str, Any] | None = None) -> str:
     """sha256 over a folder's weights and settings and what lies below it; not over its name or its lineage's prose."""
-    present = [name for name in (*weights, *SETTINGS) if (folder / name).is_file()]
+    present = [*(name for name in weights if (folder / name).is_file()), *settings_of(folder)]
     digests = file_digests(folder / name for name in present)
     return digest_of({"files": {name: digests[folder / name] for name in present}, **(extra or {})})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lm_eval.utils
@@ -22,6 +23,7 @@ from vrbench.engine import harness, lm_eval_adapter, lmms_eval_adapter  # noqa: 
 from vrbench.engine.answering import Answerer
 from vrbench.engine.store import AnswerStore
 from vrbench.errors import VrbenchError
+from vrbench.models.families import FAMILIES
 from vrbench.models.vlm import VLM
 from vrbench.registry import DataSource, TaskSpec
 
@@ -127,9 +129,16 @@ def test_answers_are_those_of_llava_hf(vlm: VLM, tiny_llava: Path, data_root: Pa
     reference.task_dict = {"mme": task.dataset}
     theirs = [reference.generate_until([_copy(instance)])[0] for instance in task.instances]
     with AnswerStore(tmp_path / "a.sqlite", "c") as store:
-        outcome = harness.run(spec, parts, Answerer(vlm, store, show_progress=False))
-    assert [sample.answer for sample in outcome.samples] == [said.split("\n\n")[0] for said in theirs]
-    assert len(set(theirs)) > 3
+        answerer = Answerer(vlm, store, show_progress=False)
+        outcome = harness.run(spec, parts, answerer)
+        context, _, *rest = task.instances[0].args
+        stopping = {"until": [theirs[0][2:4]], "max_new_tokens": 16}  # which llava_hf takes, and never uses
+        asked = _copy(Instance("generate_until", (context, stopping, *rest), 0, task.instances[0].metadata))
+        model = lmms_eval_adapter.Model(answerer)
+        model.task_dict = reference.task_dict
+        assert model.generate_until([asked]) == [theirs[0]]
+    assert [sample.answer for sample in outcome.samples] == theirs
+    assert len(set(theirs)) > 3 and theirs[0][2:4]
 
 
 def _reference(llava_hf: Any, folder: Path, vlm: VLM) -> Any:
@@ -155,6 +164,47 @@ def _copy(instance: Instance) -> Instance:
     context, settings, *rest = instance.args
     copied = Instance(instance.request_type, (context, dict(settings), *rest), instance.idx, instance.metadata)
     return copied
+
+
+def mmmu() -> DatasetDict:
+    """An item with two images, in the columns of MMMU."""
+    row = {"id": "validation_Art_1", "question": "Is <image 1> older than <image 2>?"}
+    row |= {
+        "question_type": "multiple-choice",
+        "options": "['yes', 'no']",
+        "answer": "A",
+        "image_1": made.noise("a"),
+        "image_2": made.noise("b"),
+    }
+    rows = Dataset.from_list([row])
+    return DatasetDict({"validation": rows.cast_column("image_1", Image()).cast_column("image_2", Image())})
+
+
+def asked_of(model_name: str, vlm: Any) -> str:
+    """The text of MMMU's item as a class of lmms-eval is given it."""
+    spec = registry.load()["mmmu_val"]
+    task = harness.task_of(spec, harness.Part("default", [0], mmmu()), model_name)
+    task.build_all_requests()
+    said: list[str] = []
+    prompt = SimpleNamespace(manner=vlm.manner, context_length=2048, prompt=lambda text, n: said.append(text) or text)
+    model = lmms_eval_adapter.Model(SimpleNamespace(vlm=prompt, answer=lambda *_: ["A"]))  # type: ignore[arg-type]
+    model.task_dict, model.tasks = {task.config.task: task.dataset}, {task.config.task: task}
+    model.generate_until(list(task.instances))
+    return said[0]
+
+
+def test_mmmu_is_asked_as_each_class_is_asked_it() -> None:
+    def asked(family: str) -> str:
+        manner = FAMILIES[family].manner
+        return asked_of(manner.model_name, SimpleNamespace(manner=manner))
+
+    options, letter = "A. yes\nB. no", "Answer with the option's letter from the given choices directly."
+    assert asked("llava") == f"Is <image 1> older than <image 2>?\n{options}\n\n{letter}"
+    own = "Answer with the option letter only."
+    assert asked("qwen3_vl") == f"Question: Is <image 1> older than <image 2>?\nOptions:\n{options}\n{own}"
+    shown = f"Is<image>older than<image>?\n{options}\n\n{letter}"
+    assert asked("internvl") == shown  # a chat class: what stands between images loses the white space around it
+    assert asked("gemma3") == asked("llava")  # whatever was asked before
 
 
 def test_a_task_of_loglikelihoods_with_pictures_is_refused() -> None:

@@ -1,126 +1,43 @@
-"""Prompts are those that lmms-eval's own model classes hand to the same processor."""
+"""Prompts, stop texts and answers are those of lmms-eval's own model classes over the same processor."""
 
 from __future__ import annotations
 
-import copy
-import importlib
-import sys
-from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import MagicMock
 
 import pytest
 import torch
 
-from tests import tiny_families
+from tests import lmms_classes, tiny_families
 from tests.engine.made import noise
+from tests.lmms_classes import Saying
 from vrbench import checkpoint
+from vrbench.engine.answering import Answerer
+from vrbench.engine.settings import OWN
+from vrbench.engine.store import AnswerStore
 from vrbench.errors import VrbenchError
 from vrbench.models import prompts
 from vrbench.models.load import load_vlm
 from vrbench.models.plain import PlainVLM
 
-FEWEST, MOST = 256 * 28 * 28, 1605632
-"""Pixels of a picture, as lmms-eval's Qwen classes have them by default."""
-
 QUESTION = "Is it red?\nAnswer yes or no."
-CLASSES = {
-    "llava_next": ("chat.llava_hf", "LlavaHf"),
-    "llava_onevision": ("chat.llava_hf", "LlavaHf"),
-    "qwen2_5_vl": ("simple.qwen2_5_vl", "Qwen2_5_VL"),
-    "qwen3_vl": ("simple.qwen3_vl", "Qwen3_VL"),
-    "internvl": ("chat.internvl_hf", "InternVLHf"),
-    "gemma3": ("simple.gemma3", "Gemma3"),
-    "mistral3": ("simple.mistral3_vl", "Mistral3_VL"),
-    "mllama": ("simple.llama_vision", "LlamaVision"),
-}
-FOR_VIDEOS = {
-    "gemma3": ("av",),
-    "mllama": ("decord", "torchvision", "torchvision.transforms", "torchvision.transforms.functional"),
-}
-"""What those modules import for videos, which none is shown here; a light installation is without it."""
+FOLLOWING = [family for family in tiny_families.MAKERS if family != "paligemma"]
+"""All that are asked the plain way but PaliGemma, which no class of lmms-eval can ask."""
+
+PARAGRAPHS = "Yes.\n\nIt is red."
+SAID: list[tuple[str, dict[str, Any]]] = [
+    (PARAGRAPHS, {"until": ["\n\n"]}),
+    (PARAGRAPHS, {"until": "\n\n", "max_new_tokens": 9}),
+    ("\n\nYes", {"until": ["\n\n", "s"]}),
+    (" yes ", {}),
+    ("A ASSISTANT: B\n\nC", {"until": ["ASSISTANT:"]}),
+    ("<think>x\n\ny</think>\n\\boxed{B}", {"until": ["\n\n"]}),
+]
+"""What a model says, and the generation settings of the task that it is asked for."""
 
 
-class Asked:
-    """Stands in for a model: keeps what it is given."""
-
-    device, dtype = torch.device("cpu"), torch.float32
-
-    def __init__(self) -> None:
-        self.given: dict[str, Any] = {}
-
-    def generate(self, **given: Any) -> torch.Tensor:
-        self.given = given
-        return given["input_ids"]
-
-
-def lmms_class(family: str) -> Any:
-    """A family's model class in lmms-eval, with stand-ins for what it imports for videos."""
-    from transformers import AutoProcessor, MllamaForConditionalGeneration  # noqa: F401  before the stand-ins
-
-    place, name = CLASSES[family]
-    with pytest.MonkeyPatch.context() as patch:
-        for module in FOR_VIDEOS.get(family, ()):
-            made = MagicMock()
-            made.__spec__ = ModuleSpec(module, None)
-            patch.setitem(sys.modules, module, made)
-        return getattr(importlib.import_module(f"lmms_eval.models.{place}"), name)
-
-
-def handed_over(vlm: PlainVLM, text: str, shown: list[Any], patch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the family's class in lmms-eval gives to the model for one question."""
-    from lmms_eval.api.instance import Instance
-
-    kind = lmms_class(vlm.family)
-    model = kind.__new__(kind)
-    asked = Asked()
-    accelerator = SimpleNamespace(is_main_process=False, is_local_main_process=False, unwrap_model=lambda m: m)
-    pixels = {"min_pixels": FEWEST, "max_pixels": MOST, "total_pixels": None, "enable_thinking": None}
-    settings = {
-        "_model": asked, "accelerator": accelerator, "_rank": 0, "_world_size": 1, "batch_size_per_gpu": 1,
-        "_device": torch.device("cpu"), "device_map": "cpu", "use_cache": True, "_tokenizer": vlm.tokenizer,
-        "processor": copy.deepcopy(vlm.processor), "_processor": vlm.processor, "_image_processor": vlm.processor,
-        "task_dict": {"t": {"s": [{}]}}, "_config": SimpleNamespace(), "fps": None, "max_num_frames": 32,
-        "system_prompt": "You are a helpful assistant.", "reasoning_prompt": None, "interleave_visuals": False,
-        "min_patches": 1, "max_patches": 12, "num_frames": 32, "temperature": 0.0, "disable_thinking": False,
-        "cache_hook": SimpleNamespace(add_partial=lambda *_: None), "max_frames_num": 32, "nframes": 32, **pixels,
-    }  # fmt: skip
-    for name, value in settings.items():
-        object.__setattr__(model, name, value)
-    module = sys.modules[kind.__module__]
-    if hasattr(module, "process_vision_info"):
-        _stand_in_for_qwen_vl_utils(module, settings["processor"], patch)
-    content = [*({"type": "image", "url": picture} for picture in shown), {"type": "text", "text": text}]
-    task = ({"max_new_tokens": 4}, lambda _: shown) if kind.is_simple else (
-        lambda _: [{"role": "user", "content": content}], {"max_new_tokens": 4})  # fmt: skip
-    arguments = (text, *task, 0, "t", "s")
-    where = {"task": "t", "doc_id": 0, "repeats": 1}
-    model.generate_until([Instance("generate_until", arguments, 0, where)])
-    return asked.given
-
-
-def _stand_in_for_qwen_vl_utils(module: Any, processor: Any, patch: pytest.MonkeyPatch) -> None:
-    """That package, which resizes pictures within the limits of the messages; the processor has the same limits."""
-    from transformers.image_utils import SizeDict
-    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
-
-    pixels = processor.image_processor
-    pixels.size = SizeDict(shortest_edge=FEWEST, longest_edge=MOST)
-    side = pixels.patch_size * pixels.merge_size
-
-    def process_vision_info(batch: Any, **more: Any) -> Any:
-        parts = [p for messages in batch for m in messages for p in m["content"] if isinstance(p, dict)]
-        shown = [p["image"] for p in parts if p["type"] == "image"]
-        sizes = [smart_resize(p.height, p.width, side, FEWEST, MOST) for p in shown]
-        resized = [p.resize((w, h)) for p, (h, w) in zip(shown, sizes, strict=True)]
-        return (resized, None, {}) if more else (resized, None)
-
-    patch.setattr(module, "process_vision_info", process_vision_info)
-    patch.setattr(module, "encode_image_to_data_url", lambda picture, **_: picture, raising=False)
-
-
-@pytest.fixture(scope="module", params=list(CLASSES))
+@pytest.fixture(scope="module", params=FOLLOWING)
 def vlm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PlainVLM:
     folder = tiny_families.save(request.param, tmp_path_factory.mktemp("prompts") / request.param)
     found = load_vlm(checkpoint.resolve(str(folder)))
@@ -129,16 +46,45 @@ def vlm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.mark.parametrize("pictures", [1, 2])
-def test_the_model_is_given_what_lmms_eval_gives_it(
-    vlm: PlainVLM, pictures: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shown = [noise(f"{i}") for i in range(pictures)]
-    theirs = handed_over(vlm, QUESTION, shown, monkeypatch)
-    ours = vlm.pictured([vlm.prompt(QUESTION, pictures)], [shown])
+def test_the_model_is_given_what_lmms_eval_gives_it(vlm: PlainVLM, pictures: int) -> None:
+    shown, model = [noise(f"{i}") for i in range(pictures)], Saying()
+    lmms_classes.answered(vlm, vlm.processor, model, QUESTION, shown, {"max_new_tokens": 4})
+    ours, theirs = vlm.pictured([vlm.prompt(QUESTION, pictures)], [shown]), model.given
     assert ours["input_ids"].tolist() == [theirs["input_ids"][theirs["attention_mask"] == 1].tolist()]
     assert ours["pixel_values"].shape == theirs["pixel_values"].shape
     if vlm.family != "gemma3":  # lmms-eval makes JPEGs of its pictures
         assert torch.equal(ours["pixel_values"], theirs["pixel_values"])
+
+
+def ours(vlm: Any, file: Path, settings: dict[str, Any]) -> str:
+    """What a task of lmms-eval is answered here."""
+    from lmms_eval.api.instance import Instance
+
+    from vrbench.engine.lmms_eval_adapter import Model
+
+    where = {"task": "t", "doc_id": 0, "repeats": 1}
+    arguments = (QUESTION, settings, lambda _: [noise("0")], 0, "t", "s")
+    with AnswerStore(file, "c") as store:
+        model = Model(Answerer(vlm, store, show_progress=False))
+        model.task_dict = {"t": {"s": [{}]}}
+        return model.generate_until([Instance("generate_until", arguments, 0, where)])[0]
+
+
+def test_answers_end_where_the_class_ends_them(vlm: PlainVLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, (said, settings) in enumerate(SAID):
+        model = Saying([*vlm.tokenizer.encode(said, add_special_tokens=False), vlm.end_of_text])
+        monkeypatch.setattr(vlm.model, "generate", model.generate)
+        expected = lmms_classes.answered(vlm, vlm.processor, model, QUESTION, [noise("0")], settings)
+        assert model.given["max_new_tokens"] == settings.get("max_new_tokens", vlm.manner.longest)
+        assert ours(vlm, tmp_path / f"{number}.sqlite", settings) == expected, (said, settings)
+
+
+def test_a_task_file_s_own_stop_texts_hold_for_every_family(
+    vlm: PlainVLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Saying([*vlm.tokenizer.encode(PARAGRAPHS, add_special_tokens=False), vlm.end_of_text])
+    monkeypatch.setattr(vlm.model, "generate", model.generate)
+    assert ours(vlm, tmp_path / "a.sqlite", {"until": ["\n\n"], "max_new_tokens": 16, OWN: True}) == "Yes."
 
 
 def test_texts_without_pictures_have_no_marks(vlm: PlainVLM) -> None:

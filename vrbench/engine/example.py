@@ -8,6 +8,7 @@ from typing import Any
 
 from vrbench import data
 from vrbench.engine import harness, inspection
+from vrbench.engine.settings import OWN
 from vrbench.errors import VrbenchError, raise_all
 from vrbench.registry import TaskSpec
 
@@ -76,7 +77,7 @@ def texts_of(asked: list[Any]) -> tuple[str, tuple[str, ...], str]:
         return args[0], tuple(instance.args[1] for instance in asked), ""
     if kind == "loglikelihood_rolling":
         return "", (args[0],), ""
-    settings = ", ".join(f"{name} {value!r}" for name, value in sorted(args[1].items()))
+    settings = ", ".join(f"{name} {value!r}" for name, value in sorted(args[1].items()) if name != OWN)
     return args[0], (), settings or "the harness's own settings"
 
 

@@ -98,14 +98,15 @@ class Marking:
         return SCORERS[spec.scorer].mark(document)
 
 
-def prepare(spec: TaskSpec, parts: Sequence[Part]) -> Prepared:
+def prepare(spec: TaskSpec, parts: Sequence[Part], model_name: str = "") -> Prepared:
     """Build a task's requests; nothing is asked.
 
     Args:
         parts: the items that are used, at least one.
+        model_name: as in `task_of`; it decides prompts, and no score of an answer.
     """
     with quiet():
-        tasks = [task_of(spec, part) for part in parts]
+        tasks = [task_of(spec, part, model_name) for part in parts]
         for task in tasks:
             task.build_all_requests()
         documents = [_documents(spec, part, task) for part, task in zip(parts, tasks, strict=True)]
@@ -122,8 +123,9 @@ def run(spec: TaskSpec, parts: Sequence[Part], answerer: Answerer, title: str = 
     Raises:
         RuntimeError: our figure over the samples is not the harness's aggregate.
     """
-    prepared = prepare(spec, parts)
+    prepared = prepare(spec, parts, answerer.vlm.manner.model_name)
     model = adapter_of(spec).Model(answerer, title or spec.id)
+    model.tasks = {task.config.task: task for task in prepared.tasks}
     model.task_dict = {task.config.task: task.dataset for task in prepared.tasks}
     answer_all(model, [instance for task in prepared.tasks for instance in task.instances])
     return score(prepared, model.prompt_digest)

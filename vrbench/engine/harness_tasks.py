@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vrbench.engine.scorers import SCORERS
+from vrbench.engine.settings import OWN
 from vrbench.errors import VrbenchError
 from vrbench.registry import TaskSpec
 
@@ -14,9 +15,14 @@ if TYPE_CHECKING:
     from vrbench.engine.harness import Part
 
 
-def task_of(spec: TaskSpec, part: Part) -> Any:
-    """The harness's task object over one config's items."""
-    return adapter_of(spec).Task(config_of(spec, part.config), part.rows, spec.fewshot)
+def task_of(spec: TaskSpec, part: Part, model_name: str = "") -> Any:
+    """The harness's task object over one config's items.
+
+    Args:
+        model_name: what lmms-eval calls the model class, for what its task says for that class alone (MMMU's prompt
+            for qwen3_vl); none where no model is asked.
+    """
+    return adapter_of(spec).Task(config_of(spec, part.config), part.rows, spec.fewshot, model_name)
 
 
 def config_of(spec: TaskSpec, config: str) -> dict[str, Any]:
@@ -45,17 +51,20 @@ def config_of(spec: TaskSpec, config: str) -> dict[str, Any]:
     if spec.generation is not None:
         until = list(spec.generation.until)
         told["generation_kwargs"] = {"max_new_tokens": spec.generation.max_new_tokens, "until": until}
+        if spec.harness == "lmms-eval":
+            told["generation_kwargs"][OWN] = True
     name = spec.id if len(spec.data.configs) == 1 else f"{spec.id}_{config}"
     splits = {"test_split": spec.data.split, "fewshot_split": spec.data.fewshot_split or None}
     return {**told, **splits, "task": name, "dataset_path": spec.data.name, "dataset_name": None}
 
 
 def _say_ocr(spec: TaskSpec, told: Mapping[str, Any]) -> None:
-    """Put OCR tokens into the prompt or leave them out, as the task says."""
-    default = (told.get("lmms_eval_specific_kwargs") or {}).get("default", {})
-    if "ocr" not in default:
+    """Put OCR tokens into the prompt or leave them out, as the task says, for every model class."""
+    by_class = told.get("lmms_eval_specific_kwargs") or {}
+    if "ocr" not in by_class.get("default", {}):
         raise VrbenchError(f"task {spec.id!r}: ocr_tokens is given, but its prompt knows no OCR tokens; leave it out")
-    default["ocr"] = spec.ocr_tokens
+    for settings in by_class.values():
+        settings["ocr"] = spec.ocr_tokens
 
 
 class _Pictures:

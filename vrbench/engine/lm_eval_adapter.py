@@ -39,13 +39,14 @@ LONGEST_ANSWER = 256
 class Task(ConfigurableTask):
     """lm-eval's task over rows that are already there; nothing is downloaded."""
 
-    def __init__(self, config: Mapping[str, Any], rows: DatasetDict, fewshot: int) -> None:
+    def __init__(self, config: Mapping[str, Any], rows: DatasetDict, fewshot: int, model_name: str = "") -> None:
         """Make it.
 
         Args:
             config: what lm-eval's YAML says, with `test_split` and `fewshot_split` naming splits of the rows.
             rows: split -> rows.
             fewshot: examples in the prompt.
+            model_name: not used: lm-eval's tasks are the same for all models.
         """
         self._rows = rows
         super().__init__(config={**config, "training_split": None, "validation_split": None})

@@ -5,6 +5,7 @@ Importing this module imports lmms-eval, which takes seconds: import it late.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +22,12 @@ from vrbench.engine.answering import Answerer
 from vrbench.engine.requests import Generation, Picture, picture
 from vrbench.engine.settings import generation
 from vrbench.errors import VrbenchError
+from vrbench.models.prompts import IMAGE
 from vrbench.outside import harness_file, with_includes
 from vrbench.writing import digest_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
-
-LONGEST_ANSWER = 1024
-"""Tokens, where a task names no other: lmms-eval's default for LLaVA."""
 
 lmms_eval.utils.env = templates.sandboxed(lmms_eval.utils.env)  # it renders prompts, choices and targets
 
@@ -39,8 +38,11 @@ FEWSHOT_SEED = 1234
 class Task(ConfigurableTask):
     """lmms-eval's task over rows that are already there; nothing is downloaded."""
 
-    def __init__(self, config: Mapping[str, Any], rows: DatasetDict, fewshot: int) -> None:
+    def __init__(self, config: Mapping[str, Any], rows: DatasetDict, fewshot: int, model_name: str = "") -> None:
         """Make it; the arguments are those of `lm_eval_adapter.Task`.
+
+        Args:
+            model_name: what lmms-eval calls the model class whose `lmms_eval_specific_kwargs` hold.
 
         Raises:
             VrbenchError: the task is none of generated answers.
@@ -49,7 +51,8 @@ class Task(ConfigurableTask):
         kind = config.get("output_type", "generate_until")
         if kind != "generate_until":
             raise VrbenchError(f"lmms-eval task {config['task']!r} is of type {kind}; only generate_until is supported")
-        super().__init__(config={**config, "training_split": None, "validation_split": None})
+        whole = {**config, "training_split": None, "validation_split": None}
+        super().__init__(config=whole, model_name=model_name)
         self.set_config("num_fewshot", fewshot)
         self.set_fewshot_seed(FEWSHOT_SEED)
 
@@ -93,24 +96,31 @@ def prompt_digest_of(instance: Instance) -> None:
 
 
 class Model(lmms):
-    """A model for lmms-eval. Prompts are those of lmms-eval's `llava_hf`."""
+    """A model for lmms-eval, which asks and answers as lmms-eval's own class for its family; see `models.manner`.
+
+    Attributes:
+        tasks: name -> task, for what a chat class is shown; without them it is shown the task's text.
+    """
 
     is_simple = True
 
     def __init__(self, answerer: Answerer, title: str = "") -> None:
         super().__init__()
+        self.tasks: Mapping[str, Task] = {}
         self._answerer = answerer
+        self._manner = answerer.vlm.manner
         self._title = title
         self._seen: dict[tuple[str, str, int], tuple[Picture, ...]] = {}
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        """Greedy answers."""
+        """Greedy answers, as the family's class gives them."""
         asked = []
+        longest = min(self._manner.longest, self._answerer.vlm.context_length // 2)
         for request in requests:
-            limit = generation(request.args[1], LONGEST_ANSWER)
+            limit = generation(request.args[1], longest, self._manner.stops)
             asked.append(Generation(*self._shown(request), limit.max_new_tokens, limit.until))
         items = [(request.task_name, request.doc_id) for request in requests]
-        return self._answerer.answer(asked, items, self._title)
+        return [self._manner.finish(said) for said in self._answerer.answer(asked, items, self._title)]
 
     def prompt_digest(self, instance: Instance) -> str:
         """sha256 over what the model was shown."""
@@ -139,6 +149,8 @@ class Model(lmms):
                 for number, pixels in enumerate(doc_to_visual(rows[doc_id]) or ())
             )
         pictures = self._seen[place]
+        if self._manner.by_messages and task in self.tasks and self.tasks[task].config.doc_to_messages is not None:
+            context = _as_text(self.tasks[task], self.task_dict[task][split][doc_id])
         return self._answerer.vlm.prompt(context, len(pictures)), pictures
 
 
@@ -152,6 +164,22 @@ class _Loader:
         rows, doc_id, doc_to_visual, number = self._place
         pixels: Pixels = doc_to_visual(rows[doc_id])[number]
         return pixels
+
+
+def _as_text(task: Task, doc: Mapping[str, Any]) -> str:
+    """The messages of a task as one text, a mark where each image stands.
+
+    MMMU's function for them (lmms_eval/tasks/mmmu/utils.py) changes a setting of its module for good, by which later
+    prompts of other families would be others; it is put back.
+    """
+    settings = getattr(task.config.doc_to_messages, "__globals__", {}).get("config")
+    before = copy.deepcopy(settings)
+    try:
+        (message,) = task.config.doc_to_messages(doc, task.lmms_eval_specific_kwargs)
+    finally:
+        if isinstance(settings, dict) and before is not None:
+            settings.update(before)
+    return "".join(IMAGE if part["type"] == "image" else part["text"] for part in message["content"])
 
 
 def _without_pictures(rows: Any) -> Any:

@@ -7,17 +7,22 @@ from typing import Any
 
 from vrbench.errors import VrbenchError
 from vrbench.models.decoding import Limit
+from vrbench.models.manner import StopRule
+
+OWN = "of_the_task_file"
+"""Setting that says that the others are a task file's own `generation`, which holds for every family."""
 
 LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens")
 """Names of the longest answer, the first that is there counts, as in lm-eval."""
 
 
-def generation(settings: Mapping[str, Any], longest: int) -> Limit:
+def generation(settings: Mapping[str, Any], longest: int, stops: StopRule = tuple) -> Limit:
     """The limit that some settings mean.
 
     Args:
         settings: `generation_kwargs` of a task.
         longest: tokens at most where the settings do not say.
+        stops: what of the harness's `until` ends an answer; all of it where the settings are a task file's own.
 
     Raises:
         VrbenchError: the settings ask for sampling or beams; answers here are greedy, so that they can be repeated.
@@ -28,4 +33,5 @@ def generation(settings: Mapping[str, Any], longest: int) -> Limit:
         raise VrbenchError(f"the task asks for {settings['num_beams']} beams; only greedy answers are supported")
     until = settings.get("until") or ()
     given = [settings[name] for name in LENGTHS if settings.get(name) is not None]
-    return Limit(int(given[0]) if given else longest, (until,) if isinstance(until, str) else tuple(until))
+    until = (until,) if isinstance(until, str) else tuple(until)
+    return Limit(int(given[0]) if given else longest, until if settings.get(OWN) else stops(until))

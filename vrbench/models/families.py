@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vrbench.models import folders, llava, prompts, remote
+from vrbench.models.image_settings import HARNESS, PAD, padded
+from vrbench.models.manner import Manner, but_blank_lines, final_answer
 
 if TYPE_CHECKING:
     from vrbench.checkpoint import Checkpoint
     from vrbench.models.loaded import LoadedModel
-
-
-@dataclass(frozen=True)
-class Manner:
-    """How a family is asked the plain way.
-
-    Attributes:
-        prompt: (processor, text, number of pictures) -> the whole prompt of a question, or a conversation.
-        special_tokens: whether the tokenizer adds its own to a prompt with pictures; by default if the prompt does not
-            begin with one.
-        pictures: settings of the image processor, as lmms-eval's model class gives them.
-        flat: whether pictures are given to the processor without saying which of them belong together.
-        prefix: whether the decoder reads a prompt both ways, and has to be told by token types what follows it.
-    """
-
-    prompt: prompts.Prompt
-    special_tokens: bool | None = None
-    pictures: Mapping[str, Any] = field(default_factory=dict)
-    flat: bool = False
-    prefix: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,39 +24,170 @@ class Family:
         faults: folder -> why its weights are not those of the model that its config.json describes; loads none.
         load: (folder, torch dtype) -> (model, tokenizer, and image processor or whole processor), every weight read
             from the folder.
-        manner: how it is asked the plain way; none for a family whose prompts are packed (`VLM`) where its decoder
-            allows it (`vrbench.models.unpacked`).
+        manner: how it is asked.
+        packed: whether its prompts share rows (`VLM`); else each is asked by itself, the plain way (`PlainVLM`).
         version: raised by one whenever its prompt, stop rule, image settings or way of answering change what it
             answers to some question (see `vrbench.versions`); older answers and runs are then not used again.
     """
 
     faults: Callable[[Path], list[str]]
     load: Callable[[Path, Any], tuple[Any, Any, Any]]
-    manner: Manner | None = None
+    manner: Manner
+    packed: bool = False
     version: int = 1
 
 
 QWEN_PIXELS = {"size": {"shortest_edge": 256 * 28 * 28, "longest_edge": 1605632}}
-"""Fewest and most pixels of a picture, as lmms-eval's classes for Qwen2.5-VL and Qwen3-VL set them."""
+"""Fewest and most pixels of an image, as lmms-eval's classes for Qwen2.5-VL and Qwen3-VL set them."""
+
+TEMPLATE = "the chat template"
+WITH_SYSTEM = 'the chat template, after the system message "You are a helpful assistant."'
+AT_MARKS = "where the text or the task's messages have them, else in front"
+IN_FRONT = "in front; marks in the text are taken out"
+
+ENDS = (
+    "an answer also ends at the end tokens of the generation config, not at the tokenizer's alone: what comes after "
+    "such a token is no part of an answer"
+)
+PNG = "images are not made JPEGs of quality 85 first, since that changes what is measured with every version of Pillow"
+PENALTY = (
+    "greedy, as every other family, and not sampled at a temperature of 0.6 where a task names none; without the "
+    "class's repetition penalty of 1.2, which is no setting of the checkpoint and holds back the question's own words"
+)
 
 
-def _plain(manner: Manner, version: int = 1) -> Family:
-    return Family(folders.faults, folders.load, manner, version)
+def _plain(manner: Manner, version: int = 2) -> Family:
+    return Family(folders.faults, folders.load, manner, version=version)
+
+
+def _generic(**more: Any) -> Manner:
+    """The family has no class of its own in lmms-eval: asked as its class for any model of transformers asks."""
+    about = {"follows": "chat.huggingface.Huggingface", "longest": 4096, "written": TEMPLATE, "placed": AT_MARKS}
+    return Manner(**{"prompt": prompts.chat, "differs": (ENDS,), **about, **more})
 
 
 FAMILIES: dict[str, Family] = {
-    "llava": Family(llava.faults, llava.load),
-    "llava_next": _plain(Manner(prompts.llava, special_tokens=True)),
-    "llava_onevision": _plain(Manner(prompts.llava, special_tokens=True, flat=True)),
-    "qwen2_5_vl": _plain(Manner(prompts.qwen, pictures=QWEN_PIXELS)),
-    "qwen3_vl": _plain(Manner(prompts.qwen, pictures=QWEN_PIXELS)),
-    "smolvlm": _plain(Manner(prompts.chat)),
-    "idefics3": _plain(Manner(prompts.chat)),
-    "internvl": _plain(Manner(prompts.chat, pictures={"min_patches": 1, "max_patches": 12})),
-    "gemma3": _plain(Manner(prompts.gemma)),
-    "paligemma": _plain(Manner(prompts.paligemma, prefix=True)),
-    "mistral3": _plain(Manner(prompts.mistral, special_tokens=True)),
-    "mllama": _plain(Manner(prompts.mllama, special_tokens=False)),
+    "llava": Family(
+        llava.faults,
+        llava.load,
+        Manner(
+            prompts.llava_text,
+            "simple.llava_hf.LlavaHf",
+            written="the tokenizer's chat template, else the processor's, else Vicuna's conversation",
+            placed="where the text has its marks, else in front, one space between, and a new line",
+            longest=1024,
+            differs=(
+                ENDS,
+                "a template that lies in the processor's settings alone is used, which the class leaves unread, as its "
+                "chat form does: it is the checkpoint's own",
+                "a template that reads messages in parts only is given parts, where the class would lose the question",
+            ),
+        ),
+        packed=True,
+        version=2,
+    ),
+    "llava_next": _plain(
+        Manner(
+            prompts.llava,
+            "chat.llava_hf.LlavaHf",
+            written="the chat template, else Vicuna's conversation",
+            placed=AT_MARKS,
+            longest=1024,
+            special_tokens=True,
+            differs=(ENDS,),
+        )
+    ),
+    "llava_onevision": _plain(
+        Manner(
+            prompts.llava,
+            "chat.llava_hf.LlavaHf",
+            written="the chat template, else Vicuna's conversation",
+            placed=AT_MARKS,
+            longest=1024,
+            special_tokens=True,
+            flat=True,
+            differs=(ENDS,),
+        )
+    ),
+    "qwen2_5_vl": _plain(
+        Manner(
+            prompts.qwen,
+            "simple.qwen2_5_vl.Qwen2_5_VL",
+            written=WITH_SYSTEM,
+            placed=IN_FRONT,
+            longest=32768,
+            stops=but_blank_lines,
+            pictures=QWEN_PIXELS,
+            differs=(ENDS, PNG),
+        )
+    ),
+    "qwen3_vl": _plain(
+        Manner(
+            prompts.qwen,
+            "simple.qwen3_vl.Qwen3_VL",
+            written=WITH_SYSTEM,
+            placed=IN_FRONT,
+            longest=128,
+            stops=but_blank_lines,
+            pictures=QWEN_PIXELS,
+            differs=(ENDS,),
+        )
+    ),
+    "smolvlm": _plain(_generic()),
+    "idefics3": _plain(_generic()),
+    "internvl": _plain(
+        Manner(
+            prompts.chat,
+            "chat.internvl_hf.InternVLHf",
+            written=TEMPLATE,
+            placed=AT_MARKS,
+            longest=1024,
+            pictures={"min_patches": 1, "max_patches": 12},
+            differs=(ENDS,),
+        )
+    ),
+    "gemma3": _plain(
+        Manner(
+            prompts.gemma,
+            "simple.gemma3.Gemma3",
+            written=WITH_SYSTEM,
+            placed="in front; marks in the text, numbered ones too, are taken out",
+            longest=128,
+            stops=but_blank_lines,
+            differs=(PNG,),
+        )
+    ),
+    "paligemma": _plain(
+        _generic(
+            prompt=prompts.paligemma,
+            written="images, text, end of line: it has no chat template",
+            placed=IN_FRONT,
+            prefix=True,
+            differs=("the class cannot ask it, since it has no chat template; stop texts and lengths are the class's",),
+        )
+    ),
+    "mistral3": _plain(
+        Manner(
+            prompts.mistral,
+            "simple.mistral3_vl.Mistral3_VL",
+            written="[INST] images, a new line, the text [/INST]; the chat template where there is no image",
+            placed='in front; several as "Image 1: ...", each on a line',
+            longest=512,
+            finish=final_answer,
+            special_tokens=True,
+            differs=(PENALTY,),
+        )
+    ),
+    "mllama": _plain(
+        Manner(
+            prompts.mllama,
+            "simple.llama_vision.LlamaVision",
+            written=TEMPLATE,
+            placed="in front of the text as it is",
+            longest=1024,
+            special_tokens=False,
+        )
+    ),
 }
 """Model type, as config.json says it -> family."""
 
@@ -85,7 +198,7 @@ REFUSED: dict[str, str] = {
 """Model types that are known and cannot be loaded, and why."""
 
 
-OWN_CODE = Family(lambda folder: remote.judged(folder)[1], remote.load, Manner(prompts.chat))
+OWN_CODE = Family(lambda folder: remote.judged(folder)[1], remote.load, _generic(), version=2)
 """Whatever the code in a folder makes, where the user allowed it to be run."""
 
 
@@ -94,20 +207,19 @@ def family_of(checkpoint: Checkpoint) -> Family:
     return OWN_CODE if checkpoint.root.code else FAMILIES[checkpoint.family]
 
 
-def ready(checkpoint: Checkpoint, model: Any, tokenizer: Any, processor: Any) -> LoadedModel:
+def ready(checkpoint: Checkpoint, model: Any, tokenizer: Any, processor: Any, images: str = HARNESS) -> LoadedModel:
     """A model, ready to answer in the way in which its family is asked.
 
     Args:
         checkpoint: whose model it is.
         model, tokenizer, processor: as its family's `load` gives them.
+        images: whose settings of the image processor hold, one of `image_settings.CHOICES`.
     """
     from vrbench.models.plain import PlainVLM
-    from vrbench.models.unpacked import UnpackedLlava, can_pack
     from vrbench.models.vlm import VLM
 
-    manner, family = family_of(checkpoint).manner, checkpoint.family
-    if manner is not None:
-        return PlainVLM(model, tokenizer, processor, family, manner)
-    packed = VLM(model, tokenizer, processor, family)
-    longest = max(packed.context_length, packed.full_context)
-    return packed if can_pack(packed.text_config, longest) else UnpackedLlava(packed)
+    family, name = family_of(checkpoint), checkpoint.family
+    manner = family.manner if images == HARNESS else replace(family.manner, pictures={})
+    if not family.packed:
+        return PlainVLM(model, tokenizer, processor, name, manner)
+    return VLM(model, tokenizer, padded(processor) if images == PAD else processor, name, manner)

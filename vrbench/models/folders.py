@@ -8,7 +8,6 @@ from typing import Any
 
 from vrbench.errors import VrbenchError
 from vrbench.headers import read_headers
-from vrbench.models import anatomy
 from vrbench.own_code import LOCAL
 from vrbench.structure import Shape, canonical, difference_faults, shapes_of, twin_faults
 
@@ -60,7 +59,6 @@ def expected_shapes(config: Any, idle: Idle = buffers) -> dict[str, Shape]:
 
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
-    anatomy.decoder(model)  # which says so where a model has no list of layers
     state = {canonical(name): tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     return {name: shape for name, shape in state.items() if not idle(name)}
 

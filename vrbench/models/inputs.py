@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from vrbench.models.families import Manner
+    from vrbench.models.manner import Manner
 
 
 class ImagesRefused(VrbenchError):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vrbench.models import folders
+from vrbench.models.prompts import default_template
 from vrbench.own_code import LOCAL
 from vrbench.structure import Shape
 
@@ -39,9 +40,13 @@ def load(folder: Path, dtype: Any) -> tuple[Any, Any, Any]:
         VrbenchError: the settings of tokenizer or image processor cannot be read, a weight of the model is not in the
             files, or has another shape there.
     """
-    from vrbench.models.processors import load_image_processor
+    from vrbench.models.processors import load_image_processor, processor_template
 
-    tokenizer, image_processor = folders.load_readers(folder, lambda: load_image_processor(folder, "llava"))
+    def read() -> tuple[Any, Any]:
+        return load_image_processor(folder, "llava"), processor_template(folder)
+
+    tokenizer, (image_processor, template) = folders.load_readers(folder, read)
+    tokenizer.chat_template = default_template(tokenizer.chat_template or template)
     return folders.load_model(folder, dtype, _idle), tokenizer, image_processor
 
 

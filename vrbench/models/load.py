@@ -11,6 +11,7 @@ from vrbench.checkpoint import Checkpoint
 from vrbench.errors import VrbenchError
 from vrbench.models import random_weights
 from vrbench.models.families import FAMILIES, family_of, ready
+from vrbench.models.image_settings import HARNESS
 from vrbench.models.layering import put_on
 from vrbench.models.loaded import LoadedModel
 from vrbench.models.pocket import assemble
@@ -27,6 +28,7 @@ def load_vlm(
     device: str | torch.device = "cpu",
     dtype: str | torch.dtype = "float32",
     merge: bool = True,
+    images: str = HARNESS,
 ) -> LoadedModel:
     """The model of a checkpoint, ready to answer.
 
@@ -37,6 +39,7 @@ def load_vlm(
         device: where it shall be.
         dtype: of every weight, whatever the files hold.
         merge: add an adapter's matrices to the weights; else they stay beside them, slower and with the same answers.
+        images: whose settings of the image processor hold, one of `image_settings.CHOICES`.
 
     Raises:
         VrbenchError: unknown dtype, or weights that do not fit after all.
@@ -47,7 +50,7 @@ def load_vlm(
         dtype = DTYPES[dtype]
     model, tokenizer, image_processor = _build(checkpoint, torch.float32 if checkpoint.base else dtype, device, merge)
     _convert(model, dtype)
-    vlm = ready(checkpoint, model.to(device), tokenizer, image_processor)
+    vlm = ready(checkpoint, model.to(device), tokenizer, image_processor, images)
     vlm.code, vlm.has_adapter = of_model(checkpoint), checkpoint.has_adapter
     if vlm.depth != checkpoint.depth:
         raise VrbenchError(f"{checkpoint.id} has {vlm.depth} decoder layers; its lineage says {checkpoint.depth}")
@@ -94,13 +97,9 @@ def load_packed(checkpoint: Checkpoint, device: str | torch.device, dtype: str |
     Raises:
         VrbenchError: as `load_vlm`, or the family's prompts cannot be packed.
     """
-    if family_of(checkpoint).manner is not None:
-        able = ", ".join(name for name, family in FAMILIES.items() if family.manner is None)
+    if not family_of(checkpoint).packed:
+        able = ", ".join(name for name, family in FAMILIES.items() if family.packed)
         raise VrbenchError(f"{checkpoint.id} is of family {checkpoint.family!r}; this can be done with {able} only")
     vlm = load_vlm(checkpoint, device, dtype)
-    if not isinstance(vlm, VLM):
-        kind = vlm.text_config.model_type
-        raise VrbenchError(
-            f"{checkpoint.id} has a decoder of type {kind!r} whose prompts cannot share rows, which this needs"
-        )
+    assert isinstance(vlm, VLM)  # as its family says
     return vlm

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,8 @@ from vrbench.models import anatomy, context
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from vrbench.models.manner import Manner
+
 
 class LoadedModel:
     """A model with its tokenizer and image processor; `VLM` and `PlainVLM` answer with it.
@@ -21,16 +22,20 @@ class LoadedModel:
     Attributes:
         model, tokenizer, image_processor: from transformers; the image processor is a PIL one on every machine.
         family: model family, such as "llava".
+        manner: how it is asked.
         device, dtype: where and in what type the weights are.
         code: versions of the code that made its weights and asks it, as `vrbench.versions.of_model` has them.
         has_adapter: whether PEFT had a part in its weights.
     """
 
-    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, image_processor: Any, family: str) -> None:
+    def __init__(
+        self, model: Any, tokenizer: PreTrainedTokenizerBase, image_processor: Any, family: str, manner: Manner
+    ) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.image_processor = image_processor
         self.family = family
+        self.manner = manner
         weight = next(model.parameters())
         self.device: torch.device = weight.device
         self.dtype: torch.dtype = weight.dtype
@@ -89,17 +94,6 @@ class LoadedModel:
     def full_context(self) -> int:
         """Most tokens of a prompt with images; see `context.full_context`."""
         return context.full_context(self.text_config, self.model.config, self.tokenizer)
-
-    @property
-    def shared_length(self) -> float:
-        """Tokens up to which the prompts of a batch leave each other's positions alone.
-
-        LongRoPE takes other rotary frequencies for all of a batch as soon as one of it is longer.
-        """
-        rope = getattr(self.text_config, "rope_parameters", None) or {}
-        if rope.get("rope_type") != "longrope":
-            return math.inf
-        return int(rope.get("original_max_position_embeddings") or self.context_length)
 
     @cached_property
     def end_of_text(self) -> int:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from transformers import PreTrainedTokenizerBase
 
-    from vrbench.models.families import Manner
+    from vrbench.models.manner import Manner
 
 
 class PlainVLM(LoadedModel):
@@ -30,17 +30,13 @@ class PlainVLM(LoadedModel):
 
     Attributes:
         processor: of the family, from transformers; its tokenizer is its own, since some processors change theirs.
-        manner: how the family is asked.
     """
 
     def __init__(
         self, model: Any, tokenizer: PreTrainedTokenizerBase, processor: Any, family: str, manner: Manner
     ) -> None:
-        super().__init__(model, tokenizer, processor.image_processor, family)
+        super().__init__(model, tokenizer, processor.image_processor, family, manner)
         self.processor = processor
-        if processor.tokenizer.pad_token is None:  # what it pads with is masked
-            processor.tokenizer.pad_token = tokenizer.eos_token
-        self.manner = manner
         self._for_pictures: dict[tuple[tuple[int, int], ...], int] = {}
 
     @property

@@ -75,6 +75,18 @@ def load_image_processor(folder: Path, model_type: str) -> Any:
     return AutoImageProcessor.from_pretrained(folder, backend="pil", **LOCAL)
 
 
+def processor_template(folder: Path) -> Any:
+    """The chat template, or templates by name, among the processor's settings; none where there is none.
+
+    It lies in chat_template.jinja, which tokenizers read too, in chat_template.json or processor_config.json, which
+    they do not, and in additional_chat_templates.
+    """
+    from transformers import LlavaProcessor
+
+    settings, _ = LlavaProcessor.get_processor_dict(folder, local_files_only=True)
+    return settings.get("chat_template")
+
+
 def _class(model_type: str) -> Any:
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 

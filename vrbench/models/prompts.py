@@ -7,7 +7,7 @@ that the reference gives. Texts of tasks show where a picture stands by "<image>
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -71,15 +71,31 @@ def llava(processor: Any, text: str, n_images: int, before: Sequence[Turn] = (),
     return vicuna([*before, Turn(text, "", n_images)], answer, processor.tokenizer)
 
 
-def llava_text(tokenizer: Any, text: str, n_images: int, before: Sequence[Turn] = (), answer: str | None = None) -> str:
-    """LLaVA: image marks in front where the text has none, then the tokenizer's chat template, or Vicuna's prompt."""
-    turns = [*before, Turn(text, "", n_images)]
+def llava_text(processor: Any, text: str, n_images: int, before: Sequence[Turn] = (), answer: str | None = None) -> str:
+    """LLaVA: image marks in front where the text has none, then the tokenizer's chat template, or Vicuna's prompt.
+
+    As lmms-eval's `llava_hf` (models/simple/llava_hf.py), messages are texts. A template that loses them, as that of
+    llava-hf does, is made for messages in parts and given these, as by the same class in its chat form. The tokenizer
+    stands in the processor's place.
+    """
+    tokenizer, turns = processor, [*before, Turn(text, "", n_images)]
     if tokenizer.chat_template is None:
         return vicuna(turns, answer, tokenizer)
-    messages = _messages(turns, answer, _marked)
-    for message in messages[1::2]:
+    texts, parts = _messages(turns, answer, _marked), _messages(turns, answer, _content)
+    for message in texts[1::2]:
         message["content"] = message["content"][0]["text"]
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer is None))
+    settings = {"chat_template": default_template(tokenizer.chat_template), "add_generation_prompt": answer is None}
+    written, fault = [], ""
+    for messages in (texts, parts):
+        try:
+            written.append(str(tokenizer.apply_chat_template(messages, tokenize=False, **settings)))
+        except Exception as error:  # whatever a template raises over messages that it is not made for
+            fault = fault or " ".join(f"{type(error).__name__}: {error}".split())
+        if written and text.strip() in written[-1]:
+            return written[-1]
+    if not written:
+        raise VrbenchError(f"the checkpoint's chat template cannot write a question ({fault})")
+    return written[0]
 
 
 def vicuna(turns: Sequence[Turn], answer: str | None, tokenizer: Any) -> str:
@@ -192,7 +208,21 @@ def _words(text: str) -> dict[str, str]:
 
 def _template(processor: Any) -> str | None:
     """The processor's chat template, or its tokenizer's."""
-    return processor.chat_template or processor.tokenizer.chat_template
+    return default_template(processor.chat_template or processor.tokenizer.chat_template)
+
+
+def default_template(templates: str | Mapping[str, str] | None) -> str | None:
+    """The chat template that is used where a checkpoint has several; none where it has none.
+
+    Raises:
+        VrbenchError: there are several, none of them called "default", so that transformers cannot choose either.
+    """
+    if templates is None or isinstance(templates, str):
+        return templates or None
+    if "default" not in templates:
+        named = ", ".join(templates)
+        raise VrbenchError(f"the checkpoint has chat templates {named} and none called default, which would be used")
+    return templates["default"]
 
 
 def _templated(processor: Any, messages: list[dict[str, Any]]) -> str:

@@ -15,21 +15,24 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vrbench.errors import VrbenchError
+from vrbench.models.families import FAMILIES
 from vrbench.models.loaded import LoadedModel
 from vrbench.models.packing import Row
-from vrbench.models.prompts import IMAGE, llava_text
+from vrbench.models.prompts import IMAGE
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerBase
     from transformers.cache_utils import DynamicCache
 
+    from vrbench.models.manner import Manner
+
 POSITIONS_AT_ONCE = 256
 """Positions whose logits are held at a time: a vocabulary of 50,000 in float32 is 50 MB for them."""
 
 
 class VLM(LoadedModel):
-    """A loaded LLaVA, ready to answer packed rows, as `vrbench.models.unpacked.can_pack` has to allow."""
+    """A loaded LLaVA, ready to answer packed rows."""
 
     def __init__(
         self,
@@ -37,8 +40,10 @@ class VLM(LoadedModel):
         tokenizer: PreTrainedTokenizerBase,
         image_processor: Any,
         family: str = "llava",
+        manner: Manner | None = None,
     ) -> None:
-        super().__init__(model, tokenizer, image_processor, family)
+        super().__init__(model, tokenizer, image_processor, family, manner or FAMILIES[family].manner)
+        self._refuse_other_attention()
 
     @cached_property
     def tower_digest(self) -> str:
@@ -86,7 +91,7 @@ class VLM(LoadedModel):
 
     def prompt(self, text: str, n_images: int = 0) -> str:
         """The whole prompt of one question: image marks in front where the text has none, then the chat template."""
-        return llava_text(self.tokenizer, text, n_images)
+        return self.manner.prompt(self.tokenizer, text, n_images)
 
     def encode(self, prompt: str, slots: Sequence[int] = ()) -> list[int]:
         """Token ids of a prompt; token j of the picture in slot s is -1 - (s * image_tokens + j).
@@ -200,3 +205,11 @@ class VLM(LoadedModel):
                     visible[token] |= visible[parent]
         hidden = torch.zeros(seen.shape, dtype=self.dtype).masked_fill_(~seen, torch.finfo(self.dtype).min)
         return hidden[:, None].to(self.device)
+
+    def _refuse_other_attention(self) -> None:
+        """A packed row says itself what each token sees: everything before it. A window would be ignored."""
+        config = self.text_config
+        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+        window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+        if kinds != {"full_attention"} or (window is not None and window < self.context_length):
+            raise VrbenchError("the model's decoder has sliding or other attention; only full attention is supported")

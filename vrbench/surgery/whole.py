@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from vrbench import checkpoint as checkpoints
-from vrbench.checkpoint import SETTINGS, Checkpoint
+from vrbench.checkpoint import Checkpoint
 from vrbench.errors import VrbenchError
+from vrbench.folder_digest import settings_of
 from vrbench.headers import read_header
 from vrbench.lineage import MARKER
 from vrbench.models import anatomy
@@ -48,8 +49,9 @@ def write_whole(made: Checkpoint, folder: Path, lineage: Lineage, base: Checkpoi
     first = first_folder(made)
     (folder / MARKER).unlink()
     model.save_pretrained(folder, max_shard_size="5GB")
-    for name in (*SETTINGS, *MORE_SETTINGS):
+    for name in (*settings_of(first), *MORE_SETTINGS):
         if name not in OF_THE_MODEL and (first / name).is_file():
+            (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(first / name, folder / name)
     kept = _kept(model)
     del model  # so that two of them are never in memory

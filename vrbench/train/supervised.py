@@ -72,7 +72,7 @@ class Supervised:
         """
         self.family, self.length, self.pad_square = vlm.family, length, pad_square
         self.tokenizer, self.image_processor = vlm.tokenizer, vlm.image_processor
-        self.manner = FAMILIES[vlm.family].manner
+        self.manner = None if FAMILIES[vlm.family].packed else vlm.manner
         self.processor = getattr(vlm, "processor", None)
         self.image_tokens = int(getattr(vlm, "image_tokens", 0))
         self.image_id = int(vlm.model.config.image_token_id)

@@ -1,0 +1,142 @@
+"""lmms-eval's own model classes, made without weights, over the processor of a loaded tiny model."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+import torch
+
+from vrbench.models.families import FAMILIES
+from vrbench.models.loaded import LoadedModel
+
+FEWEST, MOST = 256 * 28 * 28, 1605632
+"""Pixels of an image, as lmms-eval's Qwen classes have them by default."""
+
+FOR_VIDEOS = {
+    "gemma3": ("av",),
+    "mllama": ("decord", "torchvision", "torchvision.transforms", "torchvision.transforms.functional"),
+}
+"""What the classes' modules import for videos, which none is shown here; a light installation is without it."""
+
+
+class Saying:
+    """Stands in for a model: says the same tokens to everything, and keeps what it was given."""
+
+    device, dtype = torch.device("cpu"), torch.float32
+
+    def __init__(self, tokens: Sequence[int] = ()) -> None:
+        self.tokens = list(tokens)
+        self.given: dict[str, Any] = {}
+
+    def generate(self, **given: Any) -> torch.Tensor:
+        self.given = given
+        said, stop = given["input_ids"], given.get("stopping_criteria")
+        for token in self.tokens[: given["max_new_tokens"]]:
+            said = torch.cat([said, torch.full((len(said), 1), token)], dim=1)
+            if stop is not None and bool(stop(said, None).all()):
+                break
+        return said
+
+
+class ImagesAlone:
+    """A processor without what `huggingface` gives it for videos and audio, which transformers 5 refuses."""
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._processor, name)
+
+    def __call__(self, **given: Any) -> Any:
+        return self._processor(**{name: value for name, value in given.items() if name not in ("videos", "audios")})
+
+
+def lmms_class(family: str) -> Any:
+    """A family's model class in lmms-eval, with stand-ins for what it imports for videos."""
+    from transformers import AutoProcessor, MllamaForConditionalGeneration  # noqa: F401  before the stand-ins
+
+    form, module, name = FAMILIES[family].manner.follows.split(".")
+    with pytest.MonkeyPatch.context() as stand_ins:
+        for missing in FOR_VIDEOS.get(family, ()):
+            made = MagicMock()
+            made.__spec__ = ModuleSpec(missing, None)
+            stand_ins.setitem(sys.modules, missing, made)
+        return getattr(importlib.import_module(f"lmms_eval.models.{form}.{module}"), name)
+
+
+def answered(
+    vlm: LoadedModel, processor: Any, model: Any, text: str, shown: Sequence[Any], settings: Mapping[str, Any]
+) -> str:
+    """What the family's class in lmms-eval says to one question, whatever stands in for its model.
+
+    Args:
+        processor: of the family, which is copied.
+        model: has `generate`.
+        settings: `generation_kwargs` of a task.
+    """
+    from lmms_eval.api.instance import Instance
+
+    kind = lmms_class(vlm.family)
+    reference = kind.__new__(kind)
+    for name, value in _attributes(vlm, copy.deepcopy(processor), model).items():
+        object.__setattr__(reference, name, value)
+    content = [*({"type": "image", "url": image} for image in shown), {"type": "text", "text": text}]
+    asked = (dict(settings), lambda _: list(shown)) if kind.is_simple else (
+        lambda _: [{"role": "user", "content": content}], dict(settings))  # fmt: skip
+    where = {"task": "t", "doc_id": 0, "repeats": 1}
+    with _stand_in_for_qwen_vl_utils(sys.modules[kind.__module__], reference.processor):
+        (said,) = reference.generate_until([Instance("generate_until", (text, *asked, 0, "t", "s"), 0, where)])
+    return str(getattr(said, "text", said))
+
+
+def _attributes(vlm: LoadedModel, processor: Any, model: Any) -> dict[str, Any]:
+    """What the classes' constructors set, by their defaults."""
+    if "huggingface" in vlm.manner.follows:
+        processor = ImagesAlone(processor)
+    accelerator = SimpleNamespace(is_main_process=False, is_local_main_process=False, unwrap_model=lambda m: m)
+    pixels = {"min_pixels": FEWEST, "max_pixels": MOST, "total_pixels": None, "enable_thinking": None}
+    return {
+        "_model": model, "accelerator": accelerator, "_rank": 0, "_world_size": 1, "batch_size_per_gpu": 1,
+        "_device": torch.device("cpu"), "device_map": "cpu", "use_cache": True, "_tokenizer": vlm.tokenizer,
+        "processor": processor, "_processor": processor, "_image_processor": processor, "chat_template": None,
+        "task_dict": {"t": {"s": [{}]}}, "_config": SimpleNamespace(), "fps": None, "max_num_frames": 32,
+        "system_prompt": None if "huggingface" in vlm.manner.follows else "You are a helpful assistant.",
+        "reasoning_prompt": None, "interleave_visuals": False, "min_patches": 1, "max_patches": 12, "num_frames": 32,
+        "temperature": 0.0, "disable_thinking": False, "max_frames_num": 32, "nframes": 32,
+        "cache_hook": SimpleNamespace(add_partial=lambda *_: None), **pixels,
+    }  # fmt: skip
+
+
+@contextmanager
+def _stand_in_for_qwen_vl_utils(module: Any, processor: Any) -> Iterator[None]:
+    """That package, which resizes images within the limits of the messages; the processor has the same limits."""
+    if not hasattr(module, "process_vision_info") or not hasattr(processor.image_processor, "merge_size"):
+        yield
+        return
+    from transformers.image_utils import SizeDict
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+    pixels = processor.image_processor
+    pixels.size = SizeDict(shortest_edge=FEWEST, longest_edge=MOST)
+    side = pixels.patch_size * pixels.merge_size
+
+    def process_vision_info(batch: Any, **more: Any) -> Any:
+        parts = [p for messages in batch for m in messages for p in m["content"] if isinstance(p, dict)]
+        shown = [p["image"] for p in parts if p["type"] == "image"]
+        sizes = [smart_resize(p.height, p.width, side, FEWEST, MOST) for p in shown]
+        resized = [p.resize((w, h)) for p, (h, w) in zip(shown, sizes, strict=True)]
+        return (resized, None, {}) if more else (resized, None)
+
+    with pytest.MonkeyPatch.context() as stand_ins:
+        stand_ins.setattr(module, "process_vision_info", process_vision_info)
+        stand_ins.setattr(module, "encode_image_to_data_url", lambda image, **_: image, raising=False)
+        yield
