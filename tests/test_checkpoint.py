@@ -228,12 +228,12 @@ class TestForeignWeights:
     def test_weights_of_a_deeper_model(self, whole: Path) -> None:
         tiny.llava(depth=5).save_pretrained(whole / "other")
         shutil.copy(whole / "other" / "model.safetensors", whole)
-        told(whole, "layers.4.", "which the model that it should be has not")
+        told(whole, "config.json has num_hidden_layers 4", "have decoder layers beyond it: 4; set it to 5")
 
     def test_weights_of_a_shallower_model(self, whole: Path) -> None:
         tiny.llava(depth=3).save_pretrained(whole / "other")
         shutil.copy(whole / "other" / "model.safetensors", whole)
-        told(whole, "lacks 'layers.3.")
+        told(whole, "config.json has num_hidden_layers 4", "lack decoder layers 3; fetch them again")
 
     def test_weights_of_a_wider_model(self, whole: Path) -> None:
         tiny.llava(hidden=64).save_pretrained(whole / "other")

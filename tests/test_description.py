@@ -153,11 +153,13 @@ class TestWeightsCompared:
         assert against(whole, tiny_llava).others == ("embeddings", "final norm")
 
     def test_another_vocabulary_is_a_change(self, whole: Path, tiny_llava: Path) -> None:
-        def shorten(tensors: Tensors) -> None:
+        def lengthen(tensors: Tensors) -> None:
             name = next(n for n in tensors if "embed_tokens" in n)
-            tensors[name] = tensors[name][:-1].clone()
+            tensors[name] = torch.cat([tensors[name], tensors[name][:1]])
 
-        rewrite(whole, shorten)
+        rewrite(whole, lengthen)
+        text = json.loads((whole / "config.json").read_text())["text_config"]
+        tiny.edit_json(whole / "config.json", text_config=text | {"vocab_size": text["vocab_size"] + 1})
         assert against(whole, tiny_llava).others == ("embeddings",)
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -280,6 +282,7 @@ class TestAdapters:
         tensors = load_file(folder / "adapter_model.safetensors")
         widen(tensors)
         save_file(tensors, folder / "adapter_model.safetensors")
+        tiny.edit_json(folder / "adapter_config.json", rank_pattern={"2.mlp.up_proj": 4})
         found = describe(str(folder))
         ranks = {(r.rank, r.layers, r.modules) for r in found.ranks}
         assert ranks == {
@@ -358,7 +361,9 @@ def test_a_licence_from_the_model_card(whole: Path) -> None:
 
 def test_files_that_are_not_read_are_named(whole: Path) -> None:
     (whole / "pytorch_model-00001-of-00002.bin").write_bytes(b"x")
-    assert "pytorch_model-00001-of-00002.bin" in describe(str(whole)).note
+    shutil.copy(whole / "model.safetensors", whole / "model-00001-of-00002.safetensors")
+    note = describe(str(whole)).note
+    assert "not model-00001-of-00002.safetensors, pytorch_model-00001-of-00002.bin" in note
 
 
 def test_random_weights() -> None:
@@ -378,6 +383,13 @@ def test_a_language_model_alone_can_be_looked_at(whole: Path) -> None:
     rewrite(whole, lambda t: [t.pop(n) for n in list(t) if "vision" in n or "projector" in n])
     found = describe(str(whole))
     assert (found.family, found.parameters["vision tower"], found.depth) == ("llama", 0, 4)
+
+
+def test_what_a_run_would_refuse_is_told_here_too(whole: Path) -> None:
+    rewrite(whole, lambda tensors: [tensors.pop(name) for name in list(tensors) if "model.layers.3" in name])
+    with pytest.raises(VrbenchError, match="lack decoder layers 3") as caught:
+        describe(str(whole))
+    assert checkpoint.faults(str(whole)) == [str(caught.value)]
 
 
 def test_faults_of_the_checkpoint_are_told(whole: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,8 @@ import safetensors.torch
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests import tiny
+from tests import tiny, tiny_families
 from vrbench import checkpoint, folder_faults
-from vrbench.errors import VrbenchError
 from vrbench.models import folders
 
 
@@ -151,14 +151,132 @@ class TestImageToken:
         told(whole, "has no token 32000")
 
     def test_one_that_is_only_in_the_settings_counts(self, whole: Path) -> None:
-        tiny.edit_json(whole / "config.json", image_token_index=32000)
-        tiny.edit_json(whole / "tokenizer_config.json", added_tokens_decoder={"32000": {"content": "<image>"}})
+        image = json.loads((whole / "config.json").read_text())["image_token_index"]
+        fast = json.loads((whole / "tokenizer.json").read_text())
+        tiny.edit_json(whole / "tokenizer.json", added_tokens=[t for t in fast["added_tokens"] if t["id"] != image])
+        assert "has no token" in folder_faults.faults(whole)[0]
+        tiny.edit_json(whole / "tokenizer_config.json", added_tokens_decoder={str(image): {"content": "<image>"}})
         assert folder_faults.faults(whole) == []
 
     def test_no_tokenizer_at_all(self, whole: Path) -> None:
         for name in folder_faults.TOKENIZERS:
             (whole / name).unlink(missing_ok=True)
         told(whole, "has no tokenizer")
+
+
+class TestTokensBeyondTheEmbedding:
+    """The tiny LLaVA has tokens 0 to 260, and an embedding of 261 rows."""
+
+    def test_a_token_that_was_added_to_the_tokenizer_alone(self, whole: Path) -> None:
+        from transformers import AutoTokenizer
+
+        words = AutoTokenizer.from_pretrained(whole)
+        words.add_tokens(["the", "dog"])
+        words.save_pretrained(whole)
+        told(
+            whole, "tokenizer.json", "has token 'the' with id 261 (and 1 more, up to 262)",
+            "the embedding has 261 rows, for ids 0 to 260", "take the token out, or resize the embedding",
+        )  # fmt: skip
+
+    def test_one_in_a_file_of_its_own(self, whole: Path) -> None:
+        (whole / "added_tokens.json").write_text('{"<pad>": 300}')
+        told(whole, "added_tokens.json has token '<pad>' with id 300")
+
+    def test_one_that_is_only_named(self, whole: Path) -> None:
+        tiny.edit_json(whole / "tokenizer_config.json", pad_token="<pad>")
+        told(whole, "its tokenizer gives '<pad>' the id 261", "the embedding has 261 rows")
+
+    @pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+    @pytest.mark.parametrize(("key", "value"), [("pad_token_id", 261), ("eos_token_id", [257, 400])])
+    def test_an_id_in_the_settings(self, whole: Path, file: str, key: str, value: Any) -> None:
+        tiny.edit_json(whole / file, **{key: value})
+        told(whole, f"{file} has {key} {value!r}; the embedding has 261 rows", "set it to the id of a token")
+
+    def test_an_image_mark_that_is_another_token_than_the_config_s(self, whole: Path) -> None:
+        tiny.edit_json(whole / "config.json", image_token_index=259)
+        told(whole, "an image is written as '<image>', which is token 258", "config.json names token 259")
+
+
+class TestTiedWeights:
+    """Which of a head and an embedding may be missing is what transformers itself makes of the config's two flags."""
+
+    @pytest.fixture(scope="class", params=["llava", "mistral3", "mllama"])
+    def stored(self, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        folder = tmp_path_factory.mktemp("tied") / request.param
+        if request.param == "llava":
+            return tiny.save_llava(folder)
+        return tiny_families.save(request.param, folder)
+
+    @pytest.mark.parametrize(
+        ("top", "inner", "head"),
+        [
+            *((top, inner, False) for top in (True, False, None) for inner in (True, False)), (True, True, True),
+            (None, None, False), (False, False, True),
+        ],
+    )  # fmt: skip
+    def test_as_transformers_has_it(
+        self, stored: Path, tmp_path: Path, top: bool | None, inner: bool | None, head: bool
+    ) -> None:
+        from transformers import AutoModelForImageTextToText
+
+        folder = Path(shutil.copytree(stored, tmp_path / "whole"))
+        config = json.loads((folder / "config.json").read_text())
+        for part, said in ((config, top), (config["text_config"], inner)):
+            part.pop("tie_word_embeddings", None)
+            part |= {} if said is None else {"tie_word_embeddings": said}
+        (folder / "config.json").write_text(json.dumps(config))
+        rewrite(folder, lambda tensors: own_head(tensors, head))
+        _, info = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True)
+        found = folders.weight_faults(folder)
+        assert bool(found) == bool(info["missing_keys"]), (found, info)
+        assert all("lacks 'lm_head.weight'" in fault for fault in found)
+        assert all("at the top level" in fault or "a head of its own" in fault for fault in found)
+
+
+def own_head(tensors: dict[str, torch.Tensor], is_there: bool) -> None:
+    """See that a head is stored that is not the embedding, or none."""
+    heads = [name for name in tensors if "lm_head" in name]
+    for name in heads if not is_there else ():
+        del tensors[name]
+    if is_there and not heads:
+        first = next(name for name in tensors if name.endswith("embed_tokens.weight"))
+        prefix = first.partition("model.embed")[0] if first.startswith("language_model") else ""
+        tensors[f"{prefix}lm_head.weight"] = torch.ones_like(tensors[first])
+
+
+class TestFiles:
+    def test_shards_without_their_index(self, whole: Path) -> None:
+        (whole / "model.safetensors").rename(whole / "model-00001-of-00002.safetensors")
+        told(whole, "has shards (model-00001-of-00002.safetensors, ...) and no model.safetensors.index.json")
+
+    def test_an_index_beside_a_single_file(self, whole: Path) -> None:
+        (whole / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-00001-of-00002.safetensors"}}')
+        told(whole, "has model.safetensors and model.safetensors.index.json, which names other files")
+
+    def test_a_file_in_the_place_of_its_folder(self, whole: Path) -> None:
+        told(whole / "model.safetensors", "it is a file; name the folder that it lies in")
+
+    def test_weights_without_a_config_and_a_broken_setting_are_told_together(self, whole: Path) -> None:
+        (whole / "config.json").unlink()
+        (whole / "generation_config.json").write_text("[")
+        assert len(checkpoint.faults(str(whole))) == 2
+
+
+class TestProcessors:
+    @pytest.mark.parametrize(
+        ("family", "words"),
+        [
+            ("llava_next", ("processor_config.json lacks patch_size, vision_feature_select_strategy",)),
+            ("idefics3", ("its processor has image_seq_len 169", "image tokens 4")),
+            ("mistral3", ("its processor has patch_size 16", "vision_config.patch_size 8")),
+        ],
+    )
+    def test_settings_that_are_missing(self, family: str, words: tuple[str, ...], tmp_path: Path) -> None:
+        folder = tiny_families.save(family, tmp_path / family)
+        assert checkpoint.faults(str(folder)) == []
+        (folder / "processor_config.json").unlink()
+        found = checkpoint.faults(str(folder))
+        assert all(word in found[0] for word in words), found
 
 
 class TestOwnCode:
@@ -228,20 +346,32 @@ class TestBrokenSettings:
         assert not found or "has no token" in found[0]
 
     def test_what_reads_prompts_is_looked_at_before_weights(self, whole: Path) -> None:
-        from vrbench.models.load import load_vlm
-
         tiny.edit_json(whole / "tokenizer_config.json", added_tokens_decoder={"7": 1})
-        found = checkpoint.resolve(str(whole))
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(VrbenchError, match="no tokenizer and processor"):
-            patch.setattr(folders, "load_model", lambda *_: pytest.fail("a weight was loaded"))
-            load_vlm(found)
+        told(whole, "has no tokenizer that can be read")
 
     def test_a_tokenizer_that_ends_nothing(self, whole: Path) -> None:
-        from vrbench.models.load import load_vlm
-
         tiny.edit_json(whole / "tokenizer_config.json", eos_token=None)
-        with pytest.raises(VrbenchError, match="has no eos_token, which ends an answer"):
-            load_vlm(checkpoint.resolve(str(whole)))
+        told(whole, "has no eos_token, which ends an answer")
+
+    def test_no_settings_for_images(self, whole: Path) -> None:
+        (whole / "preprocessor_config.json").unlink()
+        told(whole, "has no preprocessor_config.json, which says how images are resized; copy it from the model")
+
+    @pytest.mark.parametrize(
+        ("section", "change"),
+        [
+            ("", {"image_token_index": "258"}), ("text_config", {"rms_norm_eps": "1e-5"}),
+            ("text_config", {"num_attention_heads": "4"}), ("text_config", {"vocab_size": "261"}),
+            ("text_config", {"rope_parameters": {"rope_type": "default", "rope_theta": "10000"}}),
+            ("text_config", {"num_hidden_layers": "4"}), ("vision_config", {"hidden_size": "32"}),
+            ("", {"vision_feature_layer": "-1"}), ("text_config", {"pad_token_id": "7"}),
+        ],
+    )  # fmt: skip
+    def test_text_for_a_number(self, whole: Path, section: str, change: dict[str, Any]) -> None:
+        config = json.loads((whole / "config.json").read_text())
+        changed = {section: config[section] | change} if section else change
+        tiny.edit_json(whole / "config.json", **changed)
+        told(whole, "config.json", next(iter(change)))
 
     @pytest.mark.parametrize("depth", ["abc", {"a": 1}, [3], 2.5, -1, True])
     def test_a_depth_that_is_none(self, whole: Path, depth: Any) -> None:

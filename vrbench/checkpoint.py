@@ -13,7 +13,7 @@ from vrbench.changes import Change, changes_of, what_lies_below
 from vrbench.errors import VrbenchError, raise_all, sentences
 from vrbench.folder_digest import SETTINGS as SETTINGS
 from vrbench.folder_digest import digest_faults, folder_digest
-from vrbench.headers import INDEX, header_faults, weight_files
+from vrbench.headers import INDEX, header_faults, read_headers, weight_files
 from vrbench.layers import LayerSet
 from vrbench.lineage import MARKER, UNFINISHED, Origins, follow_steps, origins, read_lineage
 from vrbench.model_config import is_original, read_config, stored_depth
@@ -106,8 +106,8 @@ def resolve(
         name: "pocket/full", "random/llava-1.5-7b", a folder, or a hub id.
         offline: never ask a hub.
         near: a folder that relative paths are tried against first.
-        fitted: also whether the family is known and the weights are those of the model that config.json describes,
-            which imports torch; without it a language model alone is a checkpoint too.
+        fitted: the family has to be known, and code of its own is run to judge the weights; without it a language model
+            alone is a checkpoint too, and nothing that is published with the package needs torch to be judged.
         trusted: Python code that comes with the checkpoint may be run, and is when `fitted`.
 
     Raises:
@@ -197,15 +197,21 @@ def _whole(
 ) -> tuple[Checkpoint | None, list[str]]:
     folder = source.folder
     found = folder_faults.faults(folder, how.trusted) + header_faults(folder)
-    found += generation_faults.faults(folder, how.trusted) if how.fitted else []
-    family, depth, decoder = read_config(folder)
+    try:
+        family, depth, decoder = read_config(folder)
+    except VrbenchError as fault:
+        return None, [*found, *sentences(fault)]
+    if how.fitted or family in FAMILIES:
+        found += generation_faults.faults(folder, how.trusted)
     found += [f"{folder / 'config.json'}: {fault}" for fault in length_faults(decoder, depth)]
     if not found:
         found += digest_faults(folder, lineage, [p.name for p in weight_files(folder)])
     has_code = bool(needed_code(folder))
+    if not found and not has_code and not is_original(folder):
+        found += structure.layer_faults(folder, map(structure.canonical, read_headers(folder)), depth)
     if not found and has_code:
         depth, found = _judged_by_its_code(folder) if how.fitted else (depth or stored_depth(folder), [])
-    elif not found and how.fitted and source.id not in sources.BACKBONES and (seeing or family in FAMILIES):
+    elif not found and source.id not in sources.BACKBONES and ((how.fitted and seeing) or family in FAMILIES):
         found += _foreign_faults(folder, family)
     chain = (lineage.model_copy(update={"history": ()}), *lineage.history) if lineage else ()
     if lineage and lineage.depth != depth:
@@ -276,7 +282,7 @@ def _layered(
     if not found:
         changes, found = changes_of(steps, base, lambda name: _inspect(name, how, folder, seeing=False))
     if not found:
-        judged = how.fitted or _is_light(folder, base)
+        judged = how.fitted or not _is_ours(folder, base)
         found += pieces.piece_faults(folder, base, own, changes, steps.depth) if judged else []
     if found:
         return None, found
@@ -287,10 +293,9 @@ def _layered(
     return Checkpoint(source.id, folder, source.revision, digest, own.family, own.depth, chain, base, changes), []
 
 
-def _is_light(folder: Path, base: Checkpoint) -> bool:
-    """Whether what lies in a folder can be judged from files alone, with no empty model built."""
-    heavy = (structure.TOWER, structure.PROJECTOR, structure.DELTA)
-    return not (any((folder / piece).is_file() for piece in heavy) or base.root.has(RECIPE))
+def _is_ours(folder: Path, base: Checkpoint) -> bool:
+    """Whether the pieces in a folder are published with the package, or of random shapes, and fit without a look."""
+    return folder.parent == sources.PUBLISHED or base.root.has(RECIPE)
 
 
 def _adapter_step(folder: Path, depth: int) -> Step:

@@ -1,6 +1,7 @@
 """What a checkpoint is, as `vrbench inspect` says it: a record, and the same as text.
 
-No model is built and torch is not imported, but for `random/...`, whose shapes are those of an empty model.
+No weight is loaded. torch is imported only for what an empty model has to judge: folders of a whole model, and
+`random/...`.
 """
 
 from __future__ import annotations

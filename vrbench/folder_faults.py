@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from vrbench.errors import VrbenchError
-from vrbench.headers import INDEX, Tensor, read_headers
+from vrbench.headers import INDEX, Tensor, read_headers, weight_files
 from vrbench.json_files import Json, object_in, read_json
 from vrbench.own_code import code_faults
-from vrbench.structure import ADAPTER_CONFIG
+from vrbench.structure import ADAPTER_CONFIG, canonical
 
 READABLE = ("F64", "F32", "F16", "BF16")
 """What a weight may be stored as; anything else was packed."""
@@ -29,7 +30,9 @@ SETTINGS_FILES = (
 )  # fmt: skip
 """What is read beside config.json, each a JSON object."""
 
-TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+TOKENIZERS = (*VOCABULARIES, "tokenizer_config.json")
+EMBEDDING = "embed_tokens.weight"
 
 
 def faults(folder: Path, trusted: bool = False) -> list[str]:
@@ -47,7 +50,7 @@ def faults(folder: Path, trusted: bool = False) -> list[str]:
         *_two_formats(folder),
         *_other_weights(folder, config),
         *code_faults(folder, trusted),
-        *(_image_token(folder, config) if not broken else ()),
+        *((*_image_token(folder, config), *_beyond_the_embedding(folder, config)) if not broken else ()),
     ]
 
 
@@ -99,7 +102,7 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def _two_formats(folder: Path) -> Iterator[str]:
-    """Both formats whole: nobody can tell which one is meant, and they may differ."""
+    """Whole weights twice: nobody can tell which ones are meant, and they may differ."""
     ours = "model.safetensors" if (folder / "model.safetensors").is_file() else INDEX
     theirs = BIN if (folder / BIN).is_file() else BIN_INDEX
     if _tensors(folder) and _bin_is_whole(folder):
@@ -107,6 +110,15 @@ def _two_formats(folder: Path) -> Iterator[str]:
             f"{folder} has whole weights twice, {ours} and {theirs}, which may differ; move the ones away that are not "
             "meant"
         )
+
+    if (folder / "model.safetensors").is_file() and (folder / INDEX).is_file():
+        named = read_json(folder / INDEX).get("weight_map")
+        shards = set(named.values()) if isinstance(named, dict) else set()
+        if shards - {"model.safetensors"}:
+            yield (
+                f"{folder} has model.safetensors and {INDEX}, which names other files; which ones are meant cannot be "
+                "told, move the ones away that are not meant"
+            )
 
 
 def _bin_is_whole(folder: Path) -> bool:
@@ -132,30 +144,83 @@ def _other_weights(folder: Path, config: Json) -> Iterator[str]:
 
 
 def unused_weights(folder: Path) -> list[str]:
-    """Pickled weight files that lie beside the safetensors ones and are not read."""
-    return sorted(p.name for p in folder.glob("pytorch_model*.bin")) if _tensors(folder) else []
+    """Weight files of a model that lie beside those that are read: pickled ones, and shards that no index names."""
+    if not _tensors(folder):
+        return []
+    read = {path.name for path in weight_files(folder)}
+    return sorted(
+        p.name for pattern in ("pytorch_model*.bin", "model*.safetensors") for p in folder.glob(pattern)
+        if p.name not in read
+    )  # fmt: skip
+
+
+def _image_token_id(config: Json) -> int | None:
+    return next((config[k] for k in ("image_token_index", "image_token_id") if isinstance(config.get(k), int)), None)
 
 
 def _image_token(folder: Path, config: Json) -> Iterator[str]:
     """A config that names an image token which the tokenizer has not: its pictures would never reach the model."""
-    wanted = next((config[k] for k in ("image_token_index", "image_token_id") if isinstance(config.get(k), int)), None)
+    wanted = _image_token_id(config)
     if wanted is None:
         return
     present = [name for name in TOKENIZERS if (folder / name).is_file()]
-    if not present:
-        yield f"{folder} has no tokenizer; it needs one with token {wanted}, the image token of config.json"
-    elif wanted not in _token_ids(folder):
+    if not set(present) & set(VOCABULARIES):
+        wants = f"it needs {', '.join(VOCABULARIES[:-1])} or {VOCABULARIES[-1]}"
+        yield f"{folder} has no tokenizer; {wants}, with token {wanted}, the image token of config.json"
+    elif wanted not in {number for _, number, _ in _tokens(folder)}:
         yield f"{folder / present[0]} has no token {wanted}, which config.json names as the image token"
 
 
-def _token_ids(folder: Path) -> set[int]:
-    """The ids of all tokens that are written in JSON: those of the vocabulary, and those added to it."""
+def _tokens(folder: Path) -> Iterator[tuple[str, int, str]]:
+    """(token, id, file) of all tokens that are written in JSON: those of the vocabulary, and those added to it."""
     fast, settings = read_json(folder / "tokenizer.json"), read_json(folder / "tokenizer_config.json")
     model = fast.get("model")
-    vocabulary = model.get("vocab", {}) if isinstance(model, dict) else {}
-    found = list(vocabulary.values()) if isinstance(vocabulary, dict) else list(range(len(vocabulary or ())))
-    found += [token.get("id") for token in fast.get("added_tokens") or () if isinstance(token, dict)]
-    found += [int(number) for number in settings.get("added_tokens_decoder") or () if number.isdigit()]
+    vocabulary = (model.get("vocab") if isinstance(model, dict) else None) or ()
+    listed = vocabulary.items() if isinstance(vocabulary, dict) else ((str(w), i) for i, w in enumerate(vocabulary))
+    added = [(t.get("content"), t.get("id")) for t in fast.get("added_tokens") or () if isinstance(t, dict)]
+    decoder = settings.get("added_tokens_decoder") or {}
+    named = [(t, int(n)) for n, t in decoder.items() if n.isdigit()] if isinstance(decoder, dict) else []
+    pairs: dict[str, list[tuple[Any, Any]]] = {"tokenizer.json": [*listed, *added], "tokenizer_config.json": named}
     for file in ("added_tokens.json", "vocab.json"):
-        found += read_json(folder / file).values()
-    return {number for number in found if isinstance(number, int)}
+        pairs[file] = list(read_json(folder / file).items())
+    for file, tokens in pairs.items():
+        for token, number in tokens:
+            if isinstance(number, int):
+                yield str(token.get("content") if isinstance(token, dict) else token), number, file
+
+
+REPLACED = ("gemma3", "paligemma")
+"""Families whose image token needs no row in the embedding: transformers replaces it before it looks there."""
+
+IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+def _beyond_the_embedding(folder: Path, config: Json) -> Iterator[str]:
+    """Tokens that the model has no embedding for; an embedding with more rows than tokens is as usual."""
+    rows = next((t.shape[0] for n, t in _tensors(folder).items() if canonical(n) == EMBEDDING and t.shape), None)
+    if rows is None:
+        return
+    has = f"the embedding has {rows} rows, for ids 0 to {rows - 1}"
+    unused = _image_token_id(config) if config.get("model_type") in REPLACED else None
+    found: dict[int, tuple[str, list[str]]] = {}
+    for token, number, file in _tokens(folder):
+        if number >= rows and number != unused:
+            files = found.setdefault(number, (token, []))[1]
+            files += [file] * (file not in files)
+    if found:
+        token, files = found[min(found)]
+        more = f" (and {len(found) - 1} more, up to {max(found)})" if len(found) > 1 else ""
+        yield (
+            f"{folder / files[0]}{''.join(f' and {file}' for file in files[1:])} has token {token!r} with id "
+            f"{min(found)}{more}; {has}: take the token out, or resize the embedding (resize_token_embeddings)"
+        )
+    text = config.get("text_config")
+    parts = {"config.json": config, "generation_config.json": read_json(folder / "generation_config.json")}
+    if isinstance(text, dict):
+        parts["config.json, text_config,"] = text
+    for where, part in parts.items():
+        for key in IDS:
+            value = part.get(key)
+            beyond = [n for n in (value if isinstance(value, list) else [value]) if isinstance(n, int) and n >= rows]
+            if beyond:
+                yield f"{folder}/{where} has {key} {value!r}; {has}: set it to the id of a token that is there"

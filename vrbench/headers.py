@@ -118,6 +118,9 @@ def weight_files(folder: Path) -> list[Path]:
     if single.is_file():
         return [single]
     if not index.is_file():
+        shards = sorted(p.name for p in folder.glob("model-*.safetensors"))
+        if shards:
+            raise VrbenchError(f"{folder} has shards ({shards[0]}, ...) and no {INDEX} that names them; fetch it too")
         others = sorted(p.name for p in folder.glob("*.bin"))
         hint = f"; {', '.join(others)} would have to be converted first: `vrbench convert`" if others else ""
         raise VrbenchError(f"{folder} has no weights: neither model.safetensors nor {INDEX}{hint}")

@@ -96,6 +96,8 @@ def name_beside(name: str, out: Path) -> str:
 
 
 def _hint(name: str) -> str:
+    if Path(name).expanduser().is_file():
+        return f"it is a file; name the folder that it lies in, {str(Path(name).parent)!r}"
     known = published()
     close = difflib.get_close_matches(name, known, n=3)
     if not close:

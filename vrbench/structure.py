@@ -62,6 +62,29 @@ def layer_of(name: str) -> int | None:
     return int(found[1]) if found else None
 
 
+def layer_faults(where: Path | str, names: Iterable[str], depth: int) -> list[str]:
+    """Decoder layers that a config counts and the weights lack, or that lie there beyond its count.
+
+    Args:
+        where: the folder, with its config.json.
+        names: of the weights, canonical.
+        depth: num_hidden_layers.
+    """
+    there = {n for n in map(layer_of, names) if n is not None}
+    if not there:  # named otherwise; whoever knows the family says what is missing
+        return []
+    missing, beyond = set(range(depth)) - there, {n for n in there if n >= depth}
+    faults = []
+    said = f"{where}/config.json has num_hidden_layers {depth}, and the weights"
+    if missing:
+        which = layer_text(missing, depth)
+        faults.append(f"{said} lack decoder layers {which}; fetch them again, or set it to the layers that are there")
+    if beyond:
+        which = f"{min(beyond)} to {max(beyond)}" if len(beyond) > 1 else str(*beyond)
+        faults.append(f"{said} have decoder layers beyond it: {which}; set it to {max(there) + 1}, or remove them")
+    return faults
+
+
 def without_layers(shapes: Mapping[str, Shape], removed: Iterable[int]) -> dict[str, Shape]:
     """The shapes of the model after some decoder layers were removed and the rest renumbered."""
     gone = set(removed)

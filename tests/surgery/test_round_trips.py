@@ -40,7 +40,8 @@ class Made:
 
 @pytest.fixture(params=["llava", "qwen2_5_vl"])
 def made(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
-    monkeypatch.setitem(FAMILIES, "qwen2_5_vl", Family(folders.faults, llava.load))  # no processor is needed here
+    without_processor = Family(folders.weight_faults, llava.load)  # none is needed here
+    monkeypatch.setitem(FAMILIES, "qwen2_5_vl", without_processor)
     make = {"llava": tiny.llava, "qwen2_5_vl": others.qwen}[request.param]
     model = make()
     return Made(model, others.save(model, tmp_path / "base"), make)

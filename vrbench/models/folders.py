@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from vrbench.errors import VrbenchError
 from vrbench.headers import read_headers
+from vrbench.json_files import read_json
+from vrbench.models.readers import load_readers, reader_faults
 from vrbench.own_code import LOCAL
 from vrbench.structure import Shape, canonical, difference_faults, shapes_of, twin_faults
 
 Idle = Callable[[str], bool]
 """Whether a tensor of a canonical name decides no answer."""
+
+HEAD = "lm_head.weight"
 
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 """Settings of a decoder whose layers have experts."""
@@ -23,23 +28,78 @@ def buffers(name: str) -> bool:
     return name.endswith(("rotary_emb.inv_freq", "position_ids"))
 
 
-def faults(folder: Path, idle: Idle = buffers) -> list[str]:
+def faults(folder: Path, idle: Idle = buffers, load_processor: Callable[[], Any] | None = None) -> list[str]:
+    """Why a folder cannot be loaded as the model that its config.json describes; no weight is loaded.
+
+    Args:
+        folder: Hugging Face layout.
+        idle: which weights may be missing.
+        load_processor: what reads images there, if not the whole processor that transformers has for the family.
+    """
+    from transformers import AutoConfig
+
+    from vrbench.models.processors import load_processor as load_whole
+
+    found = weight_faults(folder, idle)
+    if found:
+        return found
+    config = AutoConfig.from_pretrained(folder, **LOCAL)
+    rows = next(s[0] for n, s in shapes_of(read_headers(folder)).items() if n.endswith("embed_tokens.weight"))
+    return reader_faults(folder, load_processor or (lambda: load_whole(folder, config.model_type)), config, rows)
+
+
+def weight_faults(folder: Path, idle: Idle = buffers) -> list[str]:
     """Why the weights in a folder are not those of the model that its config.json describes; no weight is loaded."""
     from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(folder, **LOCAL)
         refused = refusal(config)
-        expected = {} if refused else expected_shapes(config, idle)
+        model = None if refused else _empty(config)
     except Exception as error:  # transformers' strict configs raise classes of their own
-        return [f"{folder / 'config.json'} describes no model that can be built: {' '.join(str(error).split())}"]
-    if refused:
+        reason = " ".join(str(error).split())
+        texts = "".join(f"; {key} is the text {value!r}, write a number" for key, value in _texts(folder))
+        return [f"{folder / 'config.json'} describes no model that can be built: {reason}{texts}"]
+    if model is None:
         return [f"{folder / 'config.json'}: {refused}"]
-    tensors = read_headers(folder)
+    tensors, expected = read_headers(folder), _shapes(model, idle)
     found = {n: s for n, s in shapes_of(tensors).items() if not idle(n)}
-    if any(getattr(part, "tie_word_embeddings", False) for part in (config, config.get_text_config())):
-        found.setdefault("lm_head.weight", expected["lm_head.weight"])  # it is the embedding, stored once
-    return twin_faults(folder, tensors) + difference_faults(folder, found, expected)
+    for pair in model.all_tied_weights_keys.items():  # one parameter under two names: either may be the one stored
+        first, second = map(canonical, pair)
+        for name, other in ((first, second), (second, first)):
+            if name in found:
+                found.setdefault(other, found[name])
+    head = _head_faults(folder, model, found)
+    if head:
+        del expected[HEAD]
+    return twin_faults(folder, tensors) + head + difference_faults(folder, found, expected)
+
+
+def _texts(folder: Path) -> Iterator[tuple[str, str]]:
+    """Settings of config.json that are a number written as text."""
+
+    def look(where: str, part: Any) -> Iterator[tuple[str, str]]:
+        for key, value in part.items() if isinstance(part, dict) else ():
+            if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?(e[-+]?\d+)?", value, re.IGNORECASE):
+                yield where + key, value
+            yield from look(f"{where}{key}.", value)
+
+    return look("", read_json(folder / "config.json"))
+
+
+def _head_faults(folder: Path, model: Any, found: dict[str, Shape]) -> list[str]:
+    """A head that is not stored, of a model that does not take its embedding for one."""
+    if HEAD in found:
+        return []
+    file, kind = folder / "config.json", model.config.model_type
+    if not model._tied_weights_keys:
+        return [f"{folder} lacks {HEAD!r}, and a model of type {kind!r} has a head of its own; fetch the weights again"]
+    inner = getattr(model.config.get_text_config(), "tie_word_embeddings", False)
+    where = " at the top level, where alone it counts for this family (text_config says true)" if inner else ""
+    return [
+        f"{folder} lacks {HEAD!r}, and {file} has tie_word_embeddings false{where}; if the embedding is the head, set "
+        "tie_word_embeddings to true at the top level, else fetch the weights again"
+    ]
 
 
 def refusal(config: Any) -> str:
@@ -54,11 +114,19 @@ def refusal(config: Any) -> str:
 
 def expected_shapes(config: Any, idle: Idle = buffers) -> dict[str, Shape]:
     """Canonical name -> shape of every weight that decides an answer, from an empty model built after its config."""
+    return _shapes(_empty(config), idle)
+
+
+def _empty(config: Any) -> Any:
+    """The model that a config describes, without weights."""
     import torch
     from transformers import AutoModelForImageTextToText
 
     with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(config)
+        return AutoModelForImageTextToText.from_config(config)
+
+
+def _shapes(model: Any, idle: Idle) -> dict[str, Shape]:
     state = {canonical(name): tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     return {name: shape for name, shape in state.items() if not idle(name)}
 
@@ -78,26 +146,6 @@ def load(folder: Path, dtype: Any) -> tuple[Any, Any, Any]:
     family = AutoConfig.from_pretrained(folder, **LOCAL).model_type
     tokenizer, processor = load_readers(folder, lambda: load_processor(folder, family))
     return load_model(folder, dtype), tokenizer, processor
-
-
-def load_readers(folder: Path, load_processor: Callable[[], Any]) -> tuple[Any, Any]:
-    """The tokenizer of a folder and what else reads prompts there; before the weights, which take long.
-
-    Raises:
-        VrbenchError: their settings cannot be read.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer, processor = AutoTokenizer.from_pretrained(folder, **LOCAL), load_processor()
-    except Exception as error:  # whatever the many readers behind it raise
-        reason = " ".join(str(error).split())
-        raise VrbenchError(f"{folder} has no tokenizer and processor that can be read: {reason}") from error
-    if tokenizer.eos_token_id is None:
-        raise VrbenchError(
-            f"the tokenizer of {folder} has no eos_token, which ends an answer; tokenizer_config.json names it"
-        )
-    return tokenizer, processor
 
 
 def load_model(folder: Path, dtype: Any, idle: Idle = buffers) -> Any:

@@ -7,13 +7,16 @@ from typing import Any
 
 from vrbench.models import folders
 from vrbench.models.prompts import default_template
+from vrbench.models.readers import load_readers
 from vrbench.own_code import LOCAL
 from vrbench.structure import Shape
 
 
 def faults(folder: Path) -> list[str]:
-    """Why the weights in a folder are not those of the model that its config.json describes; no weight is loaded."""
-    return folders.faults(folder, _idle) or _feature_faults(folder)
+    """Why a folder cannot be loaded as the model that its config.json describes; no weight is loaded."""
+    from vrbench.models.processors import load_image_processor
+
+    return folders.faults(folder, _idle, lambda: load_image_processor(folder, "llava")) or _feature_faults(folder)
 
 
 def _feature_faults(folder: Path) -> list[str]:
@@ -45,7 +48,7 @@ def load(folder: Path, dtype: Any) -> tuple[Any, Any, Any]:
     def read() -> tuple[Any, Any]:
         return load_image_processor(folder, "llava"), processor_template(folder)
 
-    tokenizer, (image_processor, template) = folders.load_readers(folder, read)
+    tokenizer, (image_processor, template) = load_readers(folder, read)
     tokenizer.chat_template = default_template(tokenizer.chat_template or template)
     return folders.load_model(folder, dtype, _idle), tokenizer, image_processor
 
