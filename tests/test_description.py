@@ -427,3 +427,19 @@ class TestSurgery:
         made = restore(str(tuned), "2-3", str(tiny_llava), tmp_path / "out")
         assert against(made, tiny_llava).tuned == "1"
         assert against(made).tuned == "2"
+
+    def test_a_restored_model_of_a_pruned_one_follows_the_whole_lineage(self, tiny_llava: Path, tmp_path: Path) -> None:
+        from vrbench.surgery import prune, recipe_of, restore
+
+        unlike = tiny.save_llava(tmp_path / "unlike", seed=3)  # no layer can be told from its content
+        recipe = recipe_of(makes="name/of-a-recipe", base=str(tiny_llava), layers="1", outside_region=False)
+        pruned = prune(recipe, tmp_path / "pruned", "cpu", whole=True)
+        made = restore(str(pruned), "1", str(tiny_llava), tmp_path / "out")
+        assert against(made, unlike).removed == "1"
+        text = as_text(describe(str(made)))
+        assert "  pruned: made from" in text and "name/of-a-recipe" not in text
+        digest = checkpoint.resolve(str(tiny_llava)).digest[:12]
+        assert f"2. restored: layers 1 of 3 from {os.path.relpath(tiny_llava, made)}, digest {digest} (weights)" in text
+        again = prune(recipe_of(makes="x", base=str(made), layers="0"), tmp_path / "again", "cpu")
+        found = against(again, pruned)
+        assert (found.removed, found.tuned) == ("0", "none")

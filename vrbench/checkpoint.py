@@ -276,7 +276,8 @@ def _layered(
         found += digest_faults(folder, own, present)
     if base is None:
         return None, found
-    steps = follow_steps(own, base.depth, has_pieces=bool(present))
+    named = own.model_copy(update={"id": source.id})  # in errors; a recipe may have called it otherwise
+    steps = follow_steps(named, base.depth, has_pieces=bool(present))
     found += steps.faults
     changes: tuple[Change, ...] = ()
     if not found:

@@ -88,11 +88,21 @@ def describe(name: str, base: str | None = None, *, offline: bool = False, trust
     own = stored(found)
     return Description(
         id=found.id, folder=str(found.path), revision=found.revision, digest=found.digest, family=found.family,
-        depth=found.depth, parameters=parameters(own), dtypes=dtypes(own), lineage=found.lineage,
+        depth=found.depth, parameters=parameters(own), dtypes=dtypes(own), lineage=_lineage(found),
         adapter_parameters=sum(adapter.parameters for adapter in own.adapters),
         ranks=tuple(r for adapter in own.adapters for r in _ranks(adapter)),
         against=_against(found, own, named), licence=_licence(found), note=_note(found), code=found.code,
     )  # fmt: skip
+
+
+def _lineage(found: Checkpoint) -> tuple[Lineage, ...]:
+    """The lineage under the names by which its checkpoints are found here; a recipe may have called them otherwise."""
+    here: Checkpoint | None = found
+    lines = []
+    for line in found.lineage:
+        lines.append(line.model_copy(update={"id": here.id}) if here else line)
+        here = here.base if here else None
+    return tuple(lines)
 
 
 def _ranks(adapter: Adapter) -> Iterator[Ranks]:
@@ -239,7 +249,8 @@ def _history(told: Description) -> Iterator[str]:
 def _step(step: Step) -> str:
     about = [step.method, f"stage {step.stage}" if step.stage else "", f"recipe {step.recipe}" if step.recipe else ""]
     how = ", ".join(part for part in about if part)
-    return f"{step.kind}: layers {step.layers} of {step.depth}{f' ({how})' if how else ''}"
+    source = f" from {step.backbone.id}, digest {step.backbone.digest[:12]}" if step.backbone else ""
+    return f"{step.kind}: layers {step.layers} of {step.depth}{source}{f' ({how})' if how else ''}"
 
 
 def _field(name: str, text: str) -> str:

@@ -90,13 +90,20 @@ def _pairs(ckpt: Checkpoint, own: Stored, base: Checkpoint, theirs: Stored) -> l
         return [numbers[origin] for origin in own.origins]
     if ckpt.depth == base.depth:
         return list(range(ckpt.depth))
-    return _by_lineage(ckpt, base.depth) or _by_content(ckpt, own, base, theirs)
+    return _by_lineage(ckpt, base) or _by_content(ckpt, own, base, theirs)
 
 
-def _by_lineage(ckpt: Checkpoint, depth: int) -> list[int] | None:
-    """As the checkpoint's own pruning steps say, if they begin at this depth."""
-    rest = list(range(depth))
-    for step in ckpt.lineage[0].steps if ckpt.lineage else ():
+def _by_lineage(ckpt: Checkpoint, base: Checkpoint) -> list[int] | None:
+    """As the pruning steps of the checkpoint and of all that it was made from say, if they lead from the base's depth.
+
+    Where the base was pruned from as many layers too, both are counted in the layers before any was removed.
+    """
+    mine, bases = ckpt.origins, base.origins
+    if mine.first_depth == bases.first_depth and bases.numbers != tuple(range(base.depth)):
+        inside = set(mine.numbers) <= set(bases.numbers)
+        return [bases.numbers.index(number) for number in mine.numbers] if inside else None
+    rest = list(range(base.depth))
+    for step in (step for line in reversed(ckpt.lineage) for step in line.steps):
         if step.kind == "pruned" and step.depth == len(rest):
             gone = LayerSet.parse(step.layers, step.depth)
             rest = [number for place, number in enumerate(rest) if place not in gone]

@@ -87,7 +87,7 @@ def _added_tokens(folder: Path, tokenizer: Any, config: Any, rows: int) -> Itera
 def _image_token(folder: Path, tokenizer: Any, processor: Any, config: Any) -> Iterator[str]:
     """Whether what the processor writes for an image is what the model looks for."""
     wanted = image_token_of(config)
-    mark, number = IMAGE, None
+    mark: str = IMAGE
     if hasattr(processor, "tokenizer"):
         mark = getattr(processor.tokenizer, "image_token", None) or getattr(processor, "image_token", IMAGE)
         number = processor.tokenizer.convert_tokens_to_ids(mark)
