@@ -178,8 +178,8 @@ def test_weights_that_are_not_the_model_s_are_told(folder: Path, tmp_path: Path)
 
 
 NO_TOOLS = {
-    "preprocessor_config.json": "internvl has no tokenizer and processor that can be read",
-    "tokenizer.json": "tokenizer_config.json has no token 264, which config.json names as the image token",
+    "preprocessor_config.json": "internvl has no preprocessor_config.json, which says how images are resized",
+    "tokenizer.json": "has no tokenizer; it needs tokenizer.json, .*, with token 264, the image token of config.json",
 }
 
 

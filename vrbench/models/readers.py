@@ -87,9 +87,9 @@ def _added_tokens(folder: Path, tokenizer: Any, config: Any, rows: int) -> Itera
 def _image_token(folder: Path, tokenizer: Any, processor: Any, config: Any) -> Iterator[str]:
     """Whether what the processor writes for an image is what the model looks for."""
     wanted = image_token_of(config)
-    mark: str = IMAGE
+    mark = IMAGE
     if hasattr(processor, "tokenizer"):
-        mark = getattr(processor.tokenizer, "image_token", None) or getattr(processor, "image_token", IMAGE)
+        mark = str(getattr(processor.tokenizer, "image_token", None) or getattr(processor, "image_token", IMAGE))
         number = processor.tokenizer.convert_tokens_to_ids(mark)
     else:
         number = tokenizer.get_vocab().get(mark)
@@ -97,7 +97,7 @@ def _image_token(folder: Path, tokenizer: Any, processor: Any, config: Any) -> I
         said = f"is token {number} of its tokenizer" if number is not None else "is no token of its tokenizer"
         yield (
             f"{folder}: an image is written as {mark!r}, which {said}; config.json names token {wanted} as the image "
-            f"token, so that no image would reach the model: make the two agree"
+            "token, so that no image would reach the model: make the two agree"
         )
 
 
