@@ -122,7 +122,7 @@ def test_an_item_that_the_harness_cannot_read_is_told(tmp_path: Path) -> None:
     assert "validation.parquet, row 0: the harness cannot read it" in catalogue.in_full(SPECS["piqa"], root)
     pair = [{**row, "image": {"bytes": b"no", "path": None}} for row in made.mme()[:2]]
     (root / "lmms-lab-encoder/MME/default/test.parquet").write_bytes(parquet(pair))
-    assert "the picture in column image is broken" in catalogue.in_full(SPECS["mme"], root)
+    assert "the image in column image cannot be used" in catalogue.in_full(SPECS["mme"], root)
 
 
 def called(*command: str) -> str:

@@ -102,7 +102,7 @@ class TestFaultsOfItems:
         label, answer, picture = told.value.faults
         assert label == f"task 'piqa': {root / PIQA}, row 1: the right answer, 7, is none of the 2 options"
         assert answer == f"task 'piqa': {root / PIQA}, row 2: it has no answer (empty: label)"
-        assert picture.startswith(f"task 'mme': {root / MME}, row 3: the picture in column image is broken: ")
+        assert picture.startswith(f"task 'mme': {root / MME}, row 3: the image in column image cannot be used: ")
 
     def test_items_of_a_whole_run_are_not_looked_at_again(
         self, planned: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch

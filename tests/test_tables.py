@@ -63,7 +63,7 @@ def test_a_column_of_bare_bytes_is_a_picture_when_it_is_named(tmp_path: Path) ->
         ('{"a": 1}\n\n{"b": 1}', "line 3: each line is an object, all with the same keys"),
         ("[1]", "line 1: each line is an object"),
         ("\n", "is empty"),
-        ('{"image": "nope.png"}', "there is no picture .*nope.png"),
+        ('{"image": "nope.png"}', "there is no image .*nope.png"),
     ],
 )
 def test_a_faulty_json_lines_file_is_told(tmp_path: Path, text: str, said: str) -> None:

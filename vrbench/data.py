@@ -204,8 +204,15 @@ def _split(spec: TaskSpec, located: Located, config: str, split: str) -> Dataset
     if located.kind == "generated":
         return _generated(spec.data.name, split)
     if located.files:
-        return tables.from_file(located.files[config, split], spec.data.images)
-    return _from_hub(spec, located, config, split)
+        return tables.from_file(located.files[config, split], _image_columns(spec))
+    place = located.place(spec, config, split)
+    return tables.from_hub(_from_hub(spec, located, config, split), _image_columns(spec), place)
+
+
+def _image_columns(spec: TaskSpec) -> list[str]:
+    """Image columns as the data call them."""
+    renamed = spec.data.columns
+    return list(dict.fromkeys([*spec.data.images, *(renamed[name] for name in spec.data.images if name in renamed)]))
 
 
 @lru_cache(maxsize=16)

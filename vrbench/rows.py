@@ -17,6 +17,9 @@ from vrbench.writing import canonical_json
 if TYPE_CHECKING:
     from datasets import Dataset
 
+SHOWN = 5
+"""Rows that are named of each fault of a file, and faults that are named of each file."""
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -120,6 +123,21 @@ def _in_turn(groups: list[list[list[tuple[str, int]]]], draw: random.Random) -> 
     draw.shuffle(groups)
     for turn in range(max((len(units) for units in groups), default=0)):
         yield from (units[turn] for units in groups if turn < len(units))
+
+
+def by_fault(found: Iterable[tuple[int, str]], noun: str = "row") -> list[str]:
+    """Rows and what is wrong with each, as one text a fault: "rows 3, 8 and 2 more: no answer"."""
+    rows: dict[str, list[int]] = {}
+    for number, text in found:
+        rows.setdefault(text, []).append(number)
+    if len(rows) > SHOWN:
+        rest = [number for text in list(rows)[SHOWN:] for number in rows.pop(text)]
+        rows["these have faults too"] = sorted(set(rest))
+    told = []
+    for text, numbers in rows.items():
+        more = f" and {len(numbers) - SHOWN} more" if len(numbers) > SHOWN else ""
+        told.append(f"{noun}{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers[:SHOWN]))}{more}: {text}")
+    return told
 
 
 def undecoded(rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:

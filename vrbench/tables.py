@@ -1,4 +1,4 @@
-"""Rows in memory as a `datasets.Dataset` whose pictures decode: from drawn rows, parquet or JSON lines."""
+"""Rows in memory as a `datasets.Dataset` whose images decode: from drawn rows, parquet or JSON lines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vrbench.errors import VrbenchError
+from vrbench import image_columns
+from vrbench.errors import VrbenchError, raise_all
+from vrbench.image_columns import stored_image
+from vrbench.images import ImageError
+from vrbench.rows import by_fault
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -22,19 +26,21 @@ def from_rows(rows: Iterable[Mapping[str, Any]]) -> Dataset:
 
 
 def from_file(file: Path, images: Sequence[str]) -> Dataset:
-    """Rows of a parquet or JSON lines file; picture columns may hold bytes, {bytes, path}, or paths beside the file.
+    """Rows of a parquet or JSON lines file; what an image column may hold is `image_values.ALLOWED`.
 
     Args:
-        images: names of picture columns, those that the file has not among them.
+        images: names of image columns, those that the file has not among them; columns of {bytes, path} are image
+            columns too.
 
     Raises:
-        VrbenchError: the file cannot be read, is empty, or names a picture that is not there.
+        VrbenchError: the file cannot be read or is empty; or an image column holds something else: all rows at once.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     if file.suffix == ".jsonl":
         rows = _json_lines(file)
+        _read_images(rows, images, file)
         try:
             table = pa.Table.from_pylist(rows)
         except (pa.ArrowException, UnicodeEncodeError) as error:
@@ -44,12 +50,27 @@ def from_file(file: Path, images: Sequence[str]) -> Dataset:
             table = pq.read_table(file)
         except (pa.ArrowException, OSError) as error:
             raise VrbenchError(f"{file} cannot be read as parquet: {error}") from error
-    for name in [name for name in images if name in table.schema.names]:
-        kind = table.schema.field(name).type
-        if pa.types.is_string(kind) or pa.types.is_binary(kind):
-            pictures = [_picture(value, file.parent) for value in table[name].to_pylist()]
-            table = table.set_column(table.schema.get_field_index(name), name, pa.array(pictures))
-    return _dataset(table)
+    return _dataset(image_columns.read(table, images, file, file.parent))
+
+
+def from_hub(rows: Dataset, images: Sequence[str], place: str) -> Dataset:
+    """Rows that `datasets` loaded, whose image columns decode as those of `from_file`, wherever they lie.
+
+    Args:
+        images: as in `from_file`.
+        place: name of the set, for errors.
+
+    Raises:
+        VrbenchError: as `from_file`.
+    """
+    from datasets import Image
+
+    from vrbench.image_feature import opening
+
+    kinds = [rows.features[name] for name in images if name in rows.features]
+    if all(isinstance(getattr(kind, "feature", kind), Image) for kind in kinds):
+        return opening(rows)
+    return _dataset(image_columns.read(rows.data.table, images, place, None))
 
 
 def joined(rows: Dataset, others: Dataset, column: str, key: str) -> Dataset:
@@ -112,7 +133,7 @@ def _repeated(column: Any, places: Sequence[int]) -> Any:
 
 
 def _dataset(table: Any) -> Dataset:
-    """A `Dataset` in memory, whose {bytes, path} structs, also in lists, are pictures with or without feature notes."""
+    """A `Dataset` in memory, whose {bytes, path} structs, also in lists, are images with or without feature notes."""
     from datasets import Dataset, DatasetInfo, Features
 
     features = Features({name: _feature(kind) for name, kind in Features.from_arrow_schema(table.schema).items()})
@@ -122,9 +143,13 @@ def _dataset(table: Any) -> Dataset:
 def _feature(kind: Any) -> Any:
     from datasets import Image, Value
 
+    from vrbench.image_feature import OpenedImage
+
+    if isinstance(kind, Image):
+        return OpenedImage()
     if isinstance(kind, dict):
         is_picture = set(kind) == {"bytes", "path"}
-        return Image() if is_picture else {name: _feature(part) for name, part in kind.items()}
+        return OpenedImage() if is_picture else {name: _feature(part) for name, part in kind.items()}
     if isinstance(kind, list):
         return [_feature(kind[0])]
     inner = getattr(kind, "feature", None)
@@ -146,13 +171,20 @@ def _stored(value: Any) -> Any:
     return value
 
 
-def _picture(value: bytes | str | None, folder: Path) -> dict[str, Any]:
-    if isinstance(value, str):
-        file = folder / value
-        if not file.is_file():
-            raise VrbenchError(f"there is no picture {file}; paths of pictures are relative to the data file")
-        value = file.read_bytes()
-    return {"bytes": value, "path": None}
+def _read_images(rows: Sequence[dict[str, Any]], images: Sequence[str], file: Path) -> None:
+    """Put stored images in the place of what JSON has in image columns, which may differ in form from row to row."""
+    faults: list[tuple[int, str]] = []
+    for name in [name for name in images if name in rows[0]]:
+        listed = any(isinstance(row[name], list) for row in rows)
+        for number, row in enumerate(rows):
+            value = row[name]
+            if isinstance(value, (bool, int, float)):
+                continue
+            try:
+                row[name] = stored_image([value] if listed and isinstance(value, (str, dict)) else value, file.parent)
+            except ImageError as error:
+                faults.append((number, f"column {name}: {error}"))
+    raise_all(f"{file}, {fault}" for fault in by_fault(faults))
 
 
 def _json_lines(file: Path) -> list[dict[str, Any]]:

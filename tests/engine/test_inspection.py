@@ -134,7 +134,7 @@ def test_a_broken_picture_is_told_in_any_format(form: str, tmp_path: Path) -> No
     assert faults(tmp_path, "mme", rows) == []
     rows[2]["image"] = {"bytes": cut(stored(form)), "path": None}
     (fault,) = faults(tmp_path, "mme", rows)
-    assert fault.startswith("row 2: the picture in column image is broken: ")
+    assert fault.startswith("row 2: the image in column image cannot be used: ")
 
 
 def test_a_broken_pictures_row_is_that_of_the_file_also_under_a_limit(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_broken_pictures_row_is_that_of_the_file_also_under_a_limit(tmp_path: 
     assert list(part.positions) != list(range(4))
     rows[part.positions[2]]["image"] = {"bytes": b"no picture", "path": None}
     (fault,) = faults(tmp_path, "mme", rows, limit=4)
-    assert fault.startswith(f"row {part.positions[2]}: the picture")
+    assert fault.startswith(f"row {part.positions[2]}: the image")
 
 
 def test_what_is_no_picture_at_all_is_told(tmp_path: Path) -> None:
@@ -153,8 +153,8 @@ def test_what_is_no_picture_at_all_is_told(tmp_path: Path) -> None:
     rows[1]["image"] = {"bytes": b"another", "path": None}
     rows[5]["image"] = {"bytes": b"", "path": None}
     assert faults(tmp_path, "mme", rows) == [
-        "rows 0, 1: the picture in column image is broken: UnidentifiedImageError: cannot identify image file",
-        "row 5: the picture in column image is broken: it has no bytes",
+        "rows 0, 1: the image in column image cannot be used: UnidentifiedImageError: cannot identify image file",
+        "row 5: the image in column image cannot be used: it has no bytes",
     ]
 
 

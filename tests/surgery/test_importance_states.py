@@ -177,3 +177,7 @@ class TestFolder:
         (folder / "broken.jpg").write_bytes(b"text")
         with pytest.raises(VrbenchError, match=r"broken\.jpg cannot be read as a picture"):
             list(FolderQuestions(folder, 10))
+        [fault] = FolderQuestions(folder, 10).faults()  # before a model is loaded
+        assert fault.endswith(
+            "broken.jpg cannot be read as a picture: UnidentifiedImageError: cannot identify image file"
+        )

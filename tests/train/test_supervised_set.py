@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from tests.train.asked import FAMILY, LATER, ONE, SEVERAL, TWO, WORDS, loaded
+from tests.train.asked import FAMILY, LATER, ONE, SEVERAL, TWO, WORDS, loaded, picture
 from vrbench.errors import VrbenchError
+from vrbench.train.conversations import Conversation
 from vrbench.train.supervised import Supervised
 from vrbench.train.supervised_set import SupervisedSet, grouped
 
@@ -35,6 +36,14 @@ def test_samples_that_do_not_fit_are_counted() -> None:
     with pytest.raises(VrbenchError, match="none of 1 samples has an answer in 25 tokens"):
         SupervisedSet([TWO], Supervised(vlm, 25))
     assert len(SupervisedSet([SEVERAL, WORDS], Supervised(loaded("paligemma"))).samples) == 5  # one a question
+
+
+def test_samples_whose_image_the_family_refuses_are_left_out_with_the_reason() -> None:
+    strip = Conversation("x", ONE.turns, (picture(0, 700, 3),), "x.json, sample 7")
+    made = SupervisedSet([strip, ONE, WORDS], Supervised(loaded("qwen3_vl")))
+    assert [sample.turns for sample in made.samples] == [ONE.turns, WORDS.turns] and made.dropped == 0
+    [why] = made.refused
+    assert why.startswith("x.json, sample 7: the image processor of qwen3_vl refuses an image of 700 x 3: ")
 
 
 @pytest.mark.parametrize("workers", [0, 1])

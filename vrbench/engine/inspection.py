@@ -7,9 +7,8 @@ Pictures are opened, and decoded only where their end does not show that they ar
 from __future__ import annotations
 
 import copy
-import io
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vrbench import data, keys
@@ -17,21 +16,15 @@ from vrbench.data import Located
 from vrbench.engine import gold, harness
 from vrbench.engine.harness import Part
 from vrbench.errors import VrbenchError
+from vrbench.images import image_fault
 from vrbench.registry import TaskSpec
-from vrbench.strict_pictures import strict_pictures
+from vrbench.rows import by_fault
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-SHOWN = 5
-"""Rows that are named of each fault of a file, and faults that are named of each file."""
-
 TRIED = 20
 """Items that may come first in a task before it is said that the harness cannot read them."""
-
-JPEG_END = b"\xff\xd9"
-TRAILER = 64
-"""Bytes at the end of a JPEG file in which its end mark is looked for; some cameras write a little behind it."""
 
 
 def faults(spec: TaskSpec, parts: Sequence[Part], located: Located) -> Iterator[str]:
@@ -61,20 +54,8 @@ def _examples(spec: TaskSpec, part: Part) -> Part:
 
 
 def _told(found: Iterable[tuple[int, str]], positions: Sequence[int], spec: TaskSpec) -> list[str]:
-    """Faults of rows by their text: "rows 3, 8 and 2 more: no answer"."""
-    noun = _noun(spec)
-    rows: dict[str, list[int]] = {}
-    for number, text in found:
-        rows.setdefault(text, []).append(positions[number] if number < len(positions) else number)
-    told = []
-    if len(rows) > SHOWN:
-        rest = [number for text in list(rows)[SHOWN:] for number in rows.pop(text)]
-        rows["these have faults too"] = sorted(set(rest))
-    for text, numbers in rows.items():
-        more = f" and {len(numbers) - SHOWN} more" if len(numbers) > SHOWN else ""
-        shown = ", ".join(map(str, numbers[:SHOWN]))
-        told.append(f"{noun}{'s' * (len(numbers) > 1)} {shown}{more}: {text}")
-    return told
+    """`by_fault` with the places of the rows in the whole split."""
+    return by_fault(((positions[n] if n < len(positions) else n, text) for n, text in found), _noun(spec))
 
 
 def _noun(spec: TaskSpec) -> str:
@@ -99,27 +80,15 @@ def _picture_faults(rows: Dataset) -> Iterator[tuple[int, str]]:
         for row in batch.to_pylist():
             for name, value in row.items():
                 for picture in value if isinstance(value, list) else [value]:
-                    reason = "" if picture is None else _broken(picture.get("bytes"))
+                    reason = "" if picture is None else _image_fault(picture)
                     if reason:
-                        yield number, f"the picture in column {name} is broken: {reason}"
+                        yield number, f"the image in column {name} cannot be used: {reason}"
             number += 1
 
 
-def _broken(content: bytes | None) -> str:
-    """Why a picture cannot be decoded; empty if it can."""
-    from PIL import Image
-
-    if not content:
-        return "it has no bytes"
-    try:
-        with strict_pictures(), Image.open(io.BytesIO(content)) as picture:
-            if picture.format == "PNG":
-                picture.verify()  # the checksums of all its chunks
-            elif picture.format != "JPEG" or JPEG_END not in content[-TRAILER:]:
-                picture.load()
-    except Exception as error:  # Pillow's decoders raise many kinds
-        return re.sub(r" <_io\.BytesIO object at \w+>", "", _line(error))
-    return ""
+def _image_fault(stored: Mapping[str, Any]) -> str:
+    path = stored.get("path")
+    return image_fault(Path(path) if path and stored["bytes"] is None else stored["bytes"] or b"")
 
 
 def _item_faults(spec: TaskSpec, part: Part) -> list[str]:

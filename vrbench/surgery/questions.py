@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vrbench.errors import VrbenchError
+from vrbench.images import ImageError, image_fault, open_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -95,7 +96,10 @@ class FolderQuestions:
             return [f"pictures is {self.pictures}; it must be at least 1"]
         if not self.folder.is_dir():
             return [f"images {str(self.folder)!r} is no folder"]
-        return [] if self.files else [f"images {str(self.folder)!r} holds no picture ({', '.join(SUFFIXES)})"]
+        if not self.files:
+            return [f"images {str(self.folder)!r} holds no picture ({', '.join(SUFFIXES)})"]
+        judged = ((file, image_fault(file)) for file in self.files)
+        return [f"{file} cannot be read as a picture: {fault}" for file, fault in judged if fault]
 
     def __iter__(self) -> Iterator[list[Question]]:
         """The one question of each picture.
@@ -103,13 +107,10 @@ class FolderQuestions:
         Raises:
             VrbenchError: a file is no picture.
         """
-        from PIL import Image, UnidentifiedImageError
-
         for file in self.files:
             try:
-                with Image.open(file) as opened:
-                    picture = opened.convert("RGB")
-            except (UnidentifiedImageError, OSError) as error:
+                picture = open_image(file).convert("RGB")
+            except ImageError as error:
                 raise VrbenchError(f"{file} cannot be read as a picture: {error}") from error
             yield [Question(picture, self.prompt)]
 

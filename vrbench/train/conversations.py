@@ -10,22 +10,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from vrbench.errors import VrbenchError
+from vrbench.image_values import image_bytes, inline
+from vrbench.images import ImageError, image_fault, image_size, open_image
 from vrbench.models.prompts import IMAGE, Turn
-from vrbench.strict_pictures import strict_pictures
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 SPEAKERS = {"human": "human", "gpt": "gpt", "user": "human", "assistant": "gpt"}
 """Names of who speaks -> which of the two it is."""
-
-ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
-"""Kind of file -> what stands at its end."""
 
 MARKS_IN_FRONT, MARKS_BEHIND = re.compile(rf"^(?:{IMAGE}\s*)+"), re.compile(rf"(?:\s*{IMAGE})+$")
 
@@ -47,21 +44,22 @@ class Cell:
     """A picture's place in a table of `datasets`, which stays on disk.
 
     Attributes:
-        rows: the table; the column gives files' bytes, not decoded.
+        rows: the table; the column gives files' bytes, not decoded, or what else `image_bytes` reads.
         row, column: where in it.
         number: which of the pictures there, if there are several.
+        folder: where paths in the column begin.
     """
 
     rows: Any
     row: int
     column: str
     number: int
+    folder: Path | None = None
 
     def read(self) -> bytes:
         """The file's bytes."""
         there = self.rows[self.row][self.column]
-        found = (there if isinstance(there, list) else [there])[self.number]
-        return bytes(found["bytes"] if isinstance(found, dict) else found)
+        return image_bytes((there if isinstance(there, list) else [there])[self.number], self.folder) or b""
 
 
 @dataclass(frozen=True)
@@ -77,57 +75,33 @@ class Picture:
     where: Path | bytes | Cell
 
     def open(self) -> Image:
-        """The picture in RGB, decoded.
+        """The picture in RGB, as `run` shows it: decoded, upright, 8 bits a channel.
 
         Raises:
-            OSError, ValueError, SyntaxError: it is not there, or cannot be decoded to its end.
+            ImageError: it is not there, or cannot be decoded to its end.
         """
-        from PIL import Image
-
-        with strict_pictures(), self._stream() as stream, Image.open(stream) as picture:
-            return picture.convert("RGB")
+        return open_image(self._content()).convert("RGB")
 
     def size(self) -> tuple[int, int]:
-        """Width and height, from the file's beginning; errors as those of `open`."""
-        from PIL import Image
-
-        with self._stream() as stream, Image.open(stream) as picture:
-            return picture.size
+        """Width and height of what `open` gives, from the file's beginning where they stand there; errors as those."""
+        return image_size(self._content())
 
     def fault(self) -> tuple[str, str]:
-        """Why it cannot be used, as kind and reason; empty when it can.
-
-        A JPEG or PNG file whose beginning is a picture's and whose end is where it should be is taken to be whole; any
-        other is decoded.
-        """
-        from PIL import Image
-
-        if isinstance(self.where, Path) and not self.where.is_file():
+        """Why it cannot be used, as kind and reason; empty when it can. See `image_fault`."""
+        if isinstance(self.where, Path) and not _is_file(self.where):
             return "picture missing", f"there is no file {self.where}"
-        try:
-            with strict_pictures(), self._stream() as stream, Image.open(stream) as picture:
-                if not _ends(stream, str(picture.format)):
-                    picture.load()
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            reason = " ".join(str(error).split())
-            return "picture broken", f"picture {self.name} cannot be opened: {reason}"
-        return "", ""
+        reason = image_fault(self._content())
+        return ("picture broken", f"picture {self.name} cannot be opened: {reason}") if reason else ("", "")
 
-    def _stream(self) -> BinaryIO:
-        if isinstance(self.where, Path):
-            return self.where.open("rb")
-        return BytesIO(self.where if isinstance(self.where, bytes) else self.where.read())
+    def _content(self) -> Path | bytes:
+        return self.where.read() if isinstance(self.where, Cell) else self.where
 
 
-def _ends(stream: BinaryIO, kind: str) -> bool:
-    """Whether the mark of a picture's end is among the last bytes of its file."""
-    if kind not in ENDS:
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that can be none: too long, or with a null character
         return False
-    at = stream.tell()
-    stream.seek(max(0, stream.seek(0, 2) - 64))
-    found = ENDS[kind] in stream.read()
-    stream.seek(at)
-    return found
 
 
 @dataclass(frozen=True)
@@ -167,9 +141,8 @@ class Conversation:
     def _opened(self, picture: Picture) -> Image:
         try:
             return picture.open()
-        except (OSError, ValueError, SyntaxError) as error:
-            reason = " ".join(str(error).split())
-            raise VrbenchError(f"{self.place}: picture {picture.name} cannot be opened: {reason}") from error
+        except ImageError as error:
+            raise VrbenchError(f"{self.place}: picture {picture.name} cannot be opened: {error}") from error
 
 
 def from_record(record: Any, images: Path | None, place: str) -> Conversation:
@@ -193,10 +166,21 @@ def from_record(record: Any, images: Path | None, place: str) -> Conversation:
     names = [named] if isinstance(named, str) else [] if named is None else named
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         raise Unusable("not a conversation", f"its 'image' is {named!r}, neither a name nor a list of names")
-    if names and images is None:
-        raise Unusable("picture missing", f"it has a picture, {names[0]}, and no folder of pictures was given")
-    pictures = tuple(Picture(name, (images or Path()) / name) for name in names)
+    pictures = tuple(_picture(name, images) for name in names)
     return Conversation(id_, turns_of(said, len(pictures)), pictures, f"{place} (id {id_})" if id_ else place)
+
+
+def _picture(name: str, images: Path | None) -> Picture:
+    """The picture of a name in the folder of pictures, or of base64 text or a data URL."""
+    try:
+        content = inline(name)
+    except ImageError as error:
+        raise Unusable("picture missing", f"its 'image' cannot be read: {error}") from error
+    if content is not None:
+        return Picture("base64", content)
+    if images is None:
+        raise Unusable("picture missing", f"it has a picture, {name}, and no folder of pictures was given")
+    return Picture(name, images / name)
 
 
 def turns_of(said: Sequence[Any], pictures: int) -> tuple[Turn, ...]:

@@ -8,12 +8,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from vrbench import dataroot, hub, registry
 from vrbench.cache import cache_folder, made_once
 from vrbench.errors import VrbenchError, raise_all
+from vrbench.image_values import image_bytes
+from vrbench.images import ImageError
 from vrbench.train.conversations import Cell, Conversation, Picture, Unusable, turns_of
 from vrbench.train.sets import Read, Samples, usable
 from vrbench.writing import digest_of
@@ -133,7 +136,7 @@ def from_parquet(file: Path, columns: Columns, origin: str, most_left_out: float
         )
     where = str(cache_folder() / "tables")
     rows = load_dataset("parquet", data_files={"train": str(file)}, split="train", cache_dir=where)
-    return usable(_readers(_as_bytes(rows, columns.image), columns, told, origin), origin, most_left_out)
+    return usable(_readers(_as_bytes(rows, columns.image), columns, told, origin, file.parent), origin, most_left_out)
 
 
 def _as_bytes(rows: Any, image: str) -> Any:
@@ -150,18 +153,18 @@ def _as_bytes(rows: Any, image: str) -> Any:
     return rows
 
 
-def _readers(rows: Any, columns: Columns, told: bool, origin: str) -> Iterator[tuple[str, Read]]:
+def _readers(rows: Any, columns: Columns, told: bool, origin: str, folder: Path) -> Iterator[tuple[str, Read]]:
     for number in range(len(rows)):
         place = f"{origin}, row {number}"
-        yield place, lambda number=number, place=place: _conversation(rows, number, columns, told, place)  # type: ignore[misc]
+        yield place, partial(_conversation, rows, number, columns, told, place, folder)
 
 
-def _conversation(rows: Any, number: int, columns: Columns, told: bool, place: str) -> Conversation:
+def _conversation(rows: Any, number: int, columns: Columns, told: bool, place: str, folder: Path) -> Conversation:
     row = rows[number]
     id_ = str(row.get(columns.id, number))
     there = row.get(columns.image)
     cells = there if isinstance(there, list) else [] if there is None else [there]
-    pictures = tuple(_picture(rows, number, columns.image, i, cell) for i, cell in enumerate(cells))
+    pictures = tuple(_picture(Cell(rows, number, columns.image, i, folder), cell) for i, cell in enumerate(cells))
     said = row[columns.messages] if told else _as_messages(row[columns.question], row[columns.answer])
     if not isinstance(said, list) or not said:
         raise Unusable("not a conversation", f"its {columns.messages} is no list of messages")
@@ -172,9 +175,12 @@ def _as_messages(question: Any, answer: Any) -> list[dict[str, Any]]:
     return [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
 
 
-def _picture(rows: Any, row: int, column: str, number: int, cell: Any) -> Picture:
-    content = cell.get("bytes") if isinstance(cell, dict) else cell
-    if not isinstance(content, bytes):
-        raise Unusable("picture missing", f"its {column} holds no bytes of a picture")
-    name = (cell.get("path") if isinstance(cell, dict) else None) or f"{column} of row {row}"
-    return Picture(str(name), Cell(rows, row, column, number))
+def _picture(at: Cell, value: Any) -> Picture:
+    try:
+        content = image_bytes(value, at.folder)
+    except ImageError as error:
+        raise Unusable("picture missing", f"column {at.column}: {error}") from error
+    if content is None:
+        raise Unusable("picture missing", f"its {at.column} holds no bytes of a picture")
+    name = (value.get("path") if isinstance(value, dict) else None) or f"{at.column} of row {at.row}"
+    return Picture(str(name), at)

@@ -43,7 +43,10 @@ def conversation_lessons(recipe: TrainRecipe, found: Samples, vlm: LoadedModel) 
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # which would be told of in each process
     if data.dropped:
         _log.warning("vrbench: %d samples have no answer within %d tokens", data.dropped, settings.length)
-    lost = {**found.left_out, **({"longer than data.length": data.dropped} if data.dropped else {})}
+    if data.refused:
+        _log.warning("vrbench: %d samples are left out, such as %s", len(data.refused), data.refused[0])
+    more = {"longer than data.length": data.dropped, "image refused": len(data.refused)}
+    lost = {**found.left_out, **{reason: number for reason, number in more.items() if number}}
 
     def measure() -> dict[str, Any]:
         return {"samples": len(data), "of": found.read, "left_out": lost}

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vrbench.errors import VrbenchError
+from vrbench.models.inputs import ImagesRefused
 from vrbench.train.batches import answer_tokens
 from vrbench.train.conversations import Conversation
 from vrbench.train.supervised import Supervised
@@ -22,6 +23,7 @@ class SupervisedSet(Dataset[dict[str, Tensor]]):
     Attributes:
         samples: those of which at least a token of an answer fits into the length.
         dropped: how many were left out since none does.
+        refused: of each that was left out since the family's image processor refuses its image, which and why.
     """
 
     def __init__(self, samples: Sequence[Conversation], made: Supervised) -> None:
@@ -31,10 +33,19 @@ class SupervisedSet(Dataset[dict[str, Tensor]]):
         """
         self.made = made
         rows = [row for sample in samples for row in made.rows(sample)]
-        self.samples = [row for row in rows if made.fits(row)]
-        self.dropped = len(rows) - len(self.samples)
+        self.samples: list[Conversation] = []
+        self.refused: list[str] = []
+        for row in rows:
+            try:
+                self.samples += [row] if made.fits(row) else []
+            except ImagesRefused as error:
+                self.refused.append(f"{row.place}: {error}")
+        self.dropped = len(rows) - len(self.samples) - len(self.refused)
         if not self.samples:
-            raise VrbenchError(f"none of {len(rows)} samples has an answer in {made.length} tokens; raise data.length")
+            refused = f" ({len(self.refused)} images are refused; {self.refused[0]})" if self.refused else ""
+            raise VrbenchError(
+                f"none of {len(rows)} samples has an answer in {made.length} tokens; raise data.length{refused}"
+            )
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -1,0 +1,99 @@
+"""Images open in one way wherever they are seen: upright, 8 bits a channel, whole or refused."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+from PIL import Image
+
+from vrbench import tables
+from vrbench.engine.requests import picture
+from vrbench.images import ImageError, has_sixteen_bits, image_fault, image_size, open_image
+from vrbench.surgery.questions import FolderQuestions
+from vrbench.train.conversations import Picture
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (20, 40, 3), dtype=np.uint8)
+RAMP = np.linspace(2000, 60000, 1200).reshape(30, 40)
+
+
+def file(image: Any, kind: str, **settings: Any) -> bytes:
+    content = BytesIO()
+    image.save(content, kind, **settings)
+    return content.getvalue()
+
+
+def turned(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_run_train_and_layers_see_the_same_upright_image(kind: str, orientation: int, tmp_path: Path) -> None:
+    content = file(Image.fromarray(PIXELS), kind, exif=turned(orientation))
+    (tmp_path / f"0.{kind.lower()}").write_bytes(content)
+    seen = datasets.Image().decode_example({"bytes": content, "path": None}).convert("RGB")  # as in lmms-eval
+    assert seen.size == ((20, 40) if orientation == 6 else (40, 20))
+    row = tables.from_rows([{"image": {"bytes": content, "path": None}}])[0]
+    [[asked]] = FolderQuestions(tmp_path, 1)
+    stored = tmp_path / f"0.{kind.lower()}"
+    trained = [Picture("x", where).open() for where in (content, stored)]
+    for image in (row["image"].convert("RGB"), asked.picture, *trained):
+        assert (image.size, image.tobytes()) == (seen.size, seen.tobytes())
+    assert {Picture("x", where).size() for where in (content, stored)} == {seen.size}
+    assert image_fault(content) == image_fault(stored) == ""
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr"])
+def test_images_of_8_bits_keep_mode_and_digest(mode: str) -> None:
+    grey = Image.fromarray(PIXELS).convert("L")
+    content = file(grey.convert(mode) if mode == "LA" else Image.fromarray(PIXELS).convert(mode), "TIFF")
+    before, now = datasets.Image().decode_example({"bytes": content, "path": None}), open_image(content)
+    assert picture(now, lambda: now) == picture(before, lambda: before)
+    assert now.convert("RGB").tobytes() == before.convert("RGB").tobytes()
+    assert not has_sixteen_bits(content)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+def test_16_bits_keep_the_high_byte(kind: str, tmp_path: Path) -> None:
+    values = RAMP.astype(np.uint16)
+    content = file(Image.fromarray(values), kind)
+    expected = (values >> 8).astype(np.uint8)
+    assert np.array_equal(np.asarray(open_image(content)), expected)
+    assert np.array_equal(np.asarray(Picture("x", content).open())[..., 1], expected)
+    row = tables.from_rows([{"image": {"bytes": content, "path": None}}])[0]
+    assert np.array_equal(np.asarray(row["image"]), expected)
+    assert has_sixteen_bits(content) and image_fault(content) == ""
+
+
+@pytest.mark.parametrize(("kind", "word"), [(np.float32, "a fraction of 32 bits"), (np.int32, "whole numbers of 32")])
+def test_32_bits_are_refused_since_nothing_says_what_is_white(kind: Any, word: str) -> None:
+    content = file(Image.fromarray(RAMP.astype(kind)), "TIFF")
+    assert word in image_fault(content) and "save it with 8 or 16 bits" in image_fault(content)
+    with pytest.raises(ImageError, match=word):
+        open_image(content)
+    assert Picture("deep.tif", content).fault()[0] == "picture broken"
+
+
+def test_what_is_no_whole_image_is_refused(tmp_path: Path) -> None:
+    jpeg, png = (file(Image.fromarray(PIXELS), kind) for kind in ("JPEG", "PNG"))
+    flipped = png[:60] + bytes([png[60] ^ 1]) + png[61:]
+    (tmp_path / "text.jpg").write_text("<html>")
+    for content in (b"", jpeg[:-200], png[:-30], flipped, tmp_path / "text.jpg", tmp_path / "none.jpg"):
+        assert image_fault(content)
+        with pytest.raises(ImageError):
+            open_image(content)
+    assert image_fault(tmp_path / "text.jpg") == "UnidentifiedImageError: cannot identify image file"
+    assert image_fault(jpeg + b"\0" * 200) == ""  # whole, with more behind its end
+
+
+def test_the_size_of_a_plain_file_is_told_without_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", None)  # calling it would fail
+    for kind in ("JPEG", "PNG", "WEBP", "BMP"):
+        assert image_size(file(Image.fromarray(PIXELS), kind)) == (40, 20)
