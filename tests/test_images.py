@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vrbench import tables
+from tests.engine.test_harness import write_task
+from vrbench import data, results, tables
+from vrbench.engine.harness import Outcome
 from vrbench.engine.requests import picture
 from vrbench.images import ImageError, has_sixteen_bits, image_fault, image_size, open_image
+from vrbench.plan import Options, job_of
+from vrbench.records import Sample
 from vrbench.surgery.questions import FolderQuestions
 from vrbench.train.conversations import Picture
+from vrbench.writing import digest_of
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 40, 3), dtype=np.uint8)
 RAMP = np.linspace(2000, 60000, 1200).reshape(30, 40)
@@ -70,6 +76,24 @@ def test_16_bits_keep_the_high_byte(kind: str, tmp_path: Path) -> None:
     row = tables.from_rows([{"image": {"bytes": content, "path": None}}])[0]
     assert np.array_equal(np.asarray(row["image"]), expected)
     assert has_sixteen_bits(content) and image_fault(content) == ""
+
+
+def test_16_bit_images_of_a_task_are_counted_in_its_note_and_its_digest(tmp_path: Path) -> None:
+    deep, plain = (file(Image.fromarray(RAMP.astype(kind)), "PNG") for kind in (np.uint16, np.uint8))
+    jobs = []
+    for images in ([plain, plain, deep], [plain, plain, plain]):
+        rows = [{"q": "Which?", "said": "red", "image": base64.b64encode(image).decode()} for image in images]
+        spec = write_task(
+            tmp_path, "mine", rows, harness="lmms-eval", scorer="exact_match", metric="mean", prompt="'{{q}}'",
+            target="said",
+        )  # fmt: skip
+        jobs.append(job_of(spec, Options()))
+    assert [job.sixteen_bits for job in jobs] == [1, 0]
+    digests = {"default": {"test": data.digest(jobs[1].parts[0].rows["test"])}}
+    assert jobs[1].digest == digest_of(digests)  # as it was before
+    outcome = Outcome(tuple(Sample(id=f"{i}", cluster=f"{i}", score=1.0) for i in range(3)), {})
+    notes = [results.of_outcome(job, outcome, 0)["note"] for job in jobs]
+    assert notes == ["16-bit images, shown by their high byte (lmms-eval clips them to white): 1", ""]
 
 
 @pytest.mark.parametrize(("kind", "word"), [(np.float32, "a fraction of 32 bits"), (np.int32, "whole numbers of 32")])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vrbench.errors import raise_all
 from vrbench.image_values import image_bytes
-from vrbench.images import ImageError
+from vrbench.images import ImageError, has_sixteen_bits
 from vrbench.rows import by_fault
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 AT_ONCE = 256
 """Rows that are converted at a time: an Arrow array of bytes ends at 2 GiB."""
@@ -41,6 +44,38 @@ def read(table: Any, images: Sequence[str], place: object, folder: Path | None) 
             table = table.set_column(table.schema.get_field_index(name), name, column)
     raise_all(faults)
     return table
+
+
+def columns_of(rows: Dataset) -> list[str]:
+    """Columns with images or lists of images."""
+    from datasets import Image
+
+    return [name for name, kind in rows.features.items() if isinstance(getattr(kind, "feature", kind), Image)]
+
+
+def stored_images(rows: Dataset) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
+    """(row, column, {bytes, path}) of each image, none decoded; a row is its number in the data set."""
+    columns = columns_of(rows)
+    if not columns:
+        return
+    number = 0
+    for batch in rows.select_columns(columns).with_format("arrow").iter(batch_size=32):
+        for row in batch.to_pylist():
+            for name, value in row.items():
+                images = value if isinstance(value, list) else [value]
+                yield from ((number, name, image) for image in images if image is not None)
+            number += 1
+
+
+def content_of(stored: Mapping[str, Any]) -> bytes | Path:
+    """The bytes of a stored image, or the file where `datasets` put them; empty where there are none."""
+    path = stored.get("path")
+    return Path(path) if path and stored["bytes"] is None else stored["bytes"] or b""
+
+
+def sixteen_bits(rows: Dataset) -> int:
+    """How many images have 16 bits a channel."""
+    return sum(has_sixteen_bits(content_of(stored)) for _, _, stored in stored_images(rows))
 
 
 def _converted(column: Any, folder: Path | None) -> tuple[Any, list[tuple[int, str]]]:

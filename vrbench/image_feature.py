@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, DatasetInfo, Features, Image
 
+from vrbench.image_columns import content_of
 from vrbench.images import open_image
 
 
@@ -18,7 +18,7 @@ class OpenedImage(Image):
         """The image of {bytes, path}; a path is of a file that `datasets` itself has put on this machine."""
         if not isinstance(value, Mapping):
             return super().decode_example(value, token_per_repo_id)
-        return open_image(Path(value["path"]) if value["bytes"] is None else value["bytes"])
+        return open_image(content_of(value))
 
 
 def opening(rows: Dataset) -> Dataset:

@@ -93,7 +93,7 @@ def image_fault(content: bytes | Path) -> str:
     return ""
 
 
-def has_sixteen_bits(content: bytes) -> bool:
+def has_sixteen_bits(content: bytes | Path) -> bool:
     """Whether an image is greyscale with 16 bits, of which `open_image` keeps 8; false for what is no image."""
     try:
         with _read(content) as image:

@@ -79,6 +79,7 @@ class Job:
         origin: data set, revision and where it came from.
         digest: sha256 over the items used, those of the examples among them.
         located: where they are.
+        sixteen_bits: images scored over that have 16 bits a channel, of which 8 are shown.
     """
 
     spec: TaskSpec
@@ -87,6 +88,7 @@ class Job:
     origin: str
     digest: str
     located: data.Located
+    sixteen_bits: int = 0
 
     @property
     def definition_digest(self) -> str:
@@ -296,16 +298,22 @@ def job_of(spec: TaskSpec, options: Options) -> Job:
         VrbenchError: as `data.load`.
     """
     from vrbench.engine.harness import used
+    from vrbench.image_columns import sixteen_bits
 
     loaded = data.load(spec, options.data_root)
     available = sum(len(rows[spec.data.split]) for rows in loaded.values())
     parts = tuple(used(spec, loaded, options.limit, options.seed))
-    digests = {part.config: {split: data.digest(rows) for split, rows in part.rows.items()} for part in parts}
+    digests: dict[str, Any] = {
+        part.config: {split: data.digest(rows) for split, rows in part.rows.items()} for part in parts
+    }
     located = data.resolve(spec, options.data_root)
+    deep = 0 if located.kind == "generated" else sum(sixteen_bits(part.rows[spec.data.split]) for part in parts)
+    if deep:  # older runs showed them as white
+        digests["sixteen bits"] = deep
     origin = located.origin
     if spec.data.kind == "hub":
         origin += f", revision {data.revision(spec, located, loaded) or 'not recorded'}"
-    return Job(spec, parts, available, origin, digest_of(digests), located)
+    return Job(spec, parts, available, origin, digest_of(digests), located, deep)
 
 
 def _chosen(options: Options) -> Options:

@@ -91,6 +91,8 @@ def _note(job: Job, n: int, unscored: int, missing: Sequence[str]) -> str:
         said.append(f"{n} of {job.available} items, by --limit")
     if job.available != spec.n:
         said.append(f"{job.available} of the {spec.n} items of the full set are there")
+    if job.sixteen_bits:
+        said.append(f"16-bit images, shown by their high byte (lmms-eval clips them to white): {job.sixteen_bits}")
     if missing:
         said.append(f"missing: {', '.join(missing)}, so there are no totals")
     return "; ".join(said)

@@ -23,6 +23,7 @@ FILES = {
     "piqa": "baber/piqa/default/validation.parquet",
     "arc_easy": "allenai/ai2_arc/ARC-Easy/test.parquet",
     "mme": "lmms-lab-encoder/MME/default/test.parquet",
+    "seedbench": "lmms-lab-encoder/SEED-Bench/default/test.parquet",
 }
 
 
@@ -191,6 +192,39 @@ def test_a_users_own_file_is_looked_at(tmp_path: Path) -> None:
     assert told(own(tmp_path, named), None) == []
     named[1]["right"] = "z"
     assert "row 1: the right answer, 'z', is none of the 2 options" in told(own(tmp_path, named), None)[0]
+
+
+@pytest.mark.parametrize("scorer", ["multiple_choice", "perplexity"])
+def test_ids_that_several_items_share_are_told_with_their_rows(scorer: str, tmp_path: Path) -> None:
+    names = ["a", "b", "a", "c", "c", "a"]
+    rows = [{"name": name, "q": f"Which {i}?", "options": ["x", "y"], "right": 0} for i, name in enumerate(names)]
+    texts = {"prompt": "", "target": "q", "metric": "perplexity", "higher_is_better": False}
+    keys = {"scorer": scorer, "id_column": "name", **(texts if scorer == "perplexity" else {})}
+    shared = "they share the id {!r} of id_column; give each its own, or leave id_column out to count rows"
+    assert [fault.partition(".jsonl, ")[2] for fault in told(own(tmp_path, rows, **keys), None)] == [
+        f"rows 0, 2, 5: {shared.format('a')}",
+        f"rows 3, 4: {shared.format('c')}",
+    ]
+    assert told(own(tmp_path, rows, **{**keys, "id_column": "{{name}} {{q}}"}), None) == []
+
+
+def test_ids_that_rows_of_the_hub_s_layout_share_are_told(tmp_path: Path) -> None:
+    rows = [{**row, "data_id": str(i)} for i, row in enumerate(made.seed())]
+    rows[5]["question_id"] = rows[1]["question_id"]
+    (fault,) = faults(tmp_path, "seedbench", rows)
+    assert fault.startswith("rows 1, 5: they share the id ")
+
+
+def test_a_list_of_images_where_the_harness_task_takes_one_is_told(tmp_path: Path) -> None:
+    rows = [{**row, "image": [row["image"]]} for row in made.mme()]
+    (fault,) = faults(tmp_path, "mme", rows)
+    assert "its harness task takes no list of images, which column image holds (AttributeError" in fault
+
+
+def test_an_image_column_of_numbers_is_told(tmp_path: Path) -> None:
+    rows = [{**row, "image": number} for number, row in enumerate(made.mme())]
+    (fault,) = faults(tmp_path, "mme", rows)
+    assert fault.startswith("column image holds int64 and no images; an image is given as bytes")
 
 
 def test_generated_items_are_not_looked_at() -> None:

@@ -6,9 +6,9 @@ Pictures are opened, and decoded only where their end does not show that they ar
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vrbench import data, keys
@@ -16,6 +16,8 @@ from vrbench.data import Located
 from vrbench.engine import gold, harness
 from vrbench.engine.harness import Part
 from vrbench.errors import VrbenchError
+from vrbench.image_columns import columns_of, content_of, stored_images
+from vrbench.image_values import ALLOWED
 from vrbench.images import image_fault
 from vrbench.registry import TaskSpec
 from vrbench.rows import by_fault
@@ -39,11 +41,12 @@ def faults(spec: TaskSpec, parts: Sequence[Part], located: Located) -> Iterator[
         for split, rows in part.rows.items():
             scored = split == spec.data.split
             place = located.place(spec, part.config, split)
-            broken = _told(_picture_faults(rows), part.positions if scored else range(len(rows)), spec)
+            broken = [*_column_faults(spec, rows)]
+            broken += _told(_picture_faults(rows), part.positions if scored else range(len(rows)), spec)
             yield from (f"task {spec.id!r}: {place}, {fault}" for fault in broken)
             if not broken:
                 asked = part if scored else _examples(spec, part)
-                yield from (f"task {spec.id!r}: {place}, {fault}" for fault in _item_faults(spec, asked))
+                yield from (f"task {spec.id!r}: {place}, {fault}" for fault in _item_faults(spec, asked, scored))
 
 
 def _examples(spec: TaskSpec, part: Part) -> Part:
@@ -63,53 +66,58 @@ def _noun(spec: TaskSpec) -> str:
     return "item" if spec.data.unnest else "row"
 
 
-def _picture_columns(rows: Dataset) -> list[str]:
-    """Columns with pictures or lists of pictures."""
-    from datasets import Image
-
-    return [name for name, kind in rows.features.items() if isinstance(getattr(kind, "feature", kind), Image)]
+def _column_faults(spec: TaskSpec, rows: Dataset) -> Iterator[str]:
+    """Image columns of a task with images that hold numbers, which are left as they are when a table is read."""
+    if spec.harness == "lmms-eval":
+        for name in spec.data.images:
+            if name in rows.features and name not in columns_of(rows):
+                yield f"column {name} holds {rows.features.arrow_schema.field(name).type} and no images; {ALLOWED}"
 
 
 def _picture_faults(rows: Dataset) -> Iterator[tuple[int, str]]:
-    columns = _picture_columns(rows)
-    if not columns:
-        return
-    stored = rows.select_columns(columns).with_format("arrow")
-    number = 0
-    for batch in stored.iter(batch_size=32):
-        for row in batch.to_pylist():
-            for name, value in row.items():
-                for picture in value if isinstance(value, list) else [value]:
-                    reason = "" if picture is None else _image_fault(picture)
-                    if reason:
-                        yield number, f"the image in column {name} cannot be used: {reason}"
-            number += 1
+    for number, name, stored in stored_images(rows):
+        if reason := image_fault(content_of(stored)):
+            yield number, f"the image in column {name} cannot be used: {reason}"
 
 
-def _image_fault(stored: Mapping[str, Any]) -> str:
-    path = stored.get("path")
-    return image_fault(Path(path) if path and stored["bytes"] is None else stored["bytes"] or b"")
+def _item_faults(spec: TaskSpec, part: Part, scored: bool) -> list[str]:
+    """Faults of the items: what the harness cannot read, show or score, answers that are none, and ids of several.
 
-
-def _item_faults(spec: TaskSpec, part: Part) -> list[str]:
-    """Faults of the scored items: what the harness cannot read, show or score, and answers that are none."""
+    Args:
+        scored: whether they are scored; else they are examples, whose ids are of no account.
+    """
     with harness.quiet():
         task, ordered, reason = _readable(spec, part)
         if task is None:
             columns = ", ".join(part.rows[spec.data.split].column_names)
             return _told([(0, f"the harness cannot read it ({reason}); the columns are {columns}")], ordered, spec)
-        if spec.scorer == "perplexity":
-            return []
         documents = harness.documents_of(task)
+        if len(documents) != len(ordered):  # the harness's process_docs left some out; rows are counted behind it
+            ordered = range(len(documents))
+        twice = list(_shared_ids(spec, part.config, documents)) if scored else []
+        if spec.scorer == "perplexity":
+            return _told(twice, ordered, spec)
         shown = _stand_ins(task) if spec.harness == "lmms-eval" else [None] * len(documents)
         read: set[Any] = set()
         told = [_fault(spec, task, row, held, read) for row, held in zip(documents, shown, strict=True)]
         found = [(number, fault) for number, fault in enumerate(told) if fault]
     if not found:
         found = list(gold.incomplete(spec.scorer, documents))
-    if len(documents) != len(ordered):  # the harness's process_docs left some out; rows are counted behind it
-        ordered = range(len(documents))
-    return _told(sorted(found, key=lambda fault: ordered[fault[0]]), ordered, spec)
+    return _told(sorted([*found, *twice], key=lambda fault: ordered[fault[0]]), ordered, spec)
+
+
+def _shared_ids(spec: TaskSpec, config: str, documents: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, str]]:
+    """Items whose id another item has too: two runs could not be compared item by item."""
+    if spec.id_column is None:  # the row's number is the id
+        return
+    ids: dict[str, list[int]] = {}
+    for number, row in enumerate(documents):
+        with contextlib.suppress(VrbenchError, KeyError):  # told by `_prompt_fault`
+            ids.setdefault(data.identify(spec, row, config, number).id, []).append(number)
+    for name, numbers in ids.items():
+        if len(numbers) > 1:
+            text = f"they share the id {name!r} of id_column; give each its own, or leave id_column out to count rows"
+            yield from ((number, text) for number in numbers)
 
 
 def _fault(spec: TaskSpec, task: Any, row: Mapping[str, Any], held: Mapping[str, Any] | None, read: set[Any]) -> str:
@@ -162,6 +170,12 @@ def _picture_fault(task: Any, row: Mapping[str, Any], held: Mapping[str, Any]) -
     try:
         return "" if task.doc_to_visual({**row, **held}) else "it has no picture"
     except Exception as error:  # as above
+        lists = [name for name, value in held.items() if isinstance(value, list)]
+        if lists and isinstance(error, AttributeError):
+            return (
+                f"its harness task takes no list of images, which column {lists[0]} holds ({_line(error)}); give one "
+                "image a row, or the task a prompt of its own, which shows all"
+            )
         return f"a picture that belongs to it is not there ({_line(error)})"
 
 
@@ -180,7 +194,7 @@ def _stand_ins(task: Any) -> list[dict[str, Any]]:
     from PIL import Image
 
     rows = task.dataset[task.config.test_split]
-    columns = _picture_columns(rows)
+    columns = columns_of(rows)
     if not columns:
         return [{} for _ in range(len(rows))]
     pixel = Image.new("RGB", (1, 1))

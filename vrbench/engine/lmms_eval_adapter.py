@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import lmms_eval.api.metrics  # registers exact_match and the like; the tasks look them up by name
 import lmms_eval.utils
 import yaml
-from datasets import DatasetDict, Image
+from datasets import DatasetDict
 from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 from lmms_eval.api.task import ConfigurableTask
@@ -22,6 +22,8 @@ from vrbench.engine.answering import Answerer
 from vrbench.engine.requests import Generation, Picture, picture
 from vrbench.engine.settings import generation
 from vrbench.errors import VrbenchError
+from vrbench.image_columns import columns_of
+from vrbench.image_feature import opening
 from vrbench.models.prompts import IMAGE
 from vrbench.outside import harness_file, with_includes
 from vrbench.writing import digest_of
@@ -59,7 +61,9 @@ class Task(ConfigurableTask):
     def download(self, dataset_kwargs: dict[str, Any] | None = None) -> None:
         """Take the rows as given; scoring sees them without their pictures, so that none is decoded for it."""
         process = self.config.process_docs
-        self.dataset = DatasetDict({k: v if process is None else process(v) for k, v in self._rows.items()})
+        # What is mapped has plain images of `datasets` again, which would open otherwise.
+        made = {k: v if process is None else opening(process(v)) for k, v in self._rows.items()}
+        self.dataset = DatasetDict(made)
         self.dataset_no_image = self.dataset
         if not self.config.process_results_use_image:
             self.dataset_no_image = DatasetDict({k: _without_pictures(v) for k, v in self.dataset.items()})
@@ -184,5 +188,4 @@ def _as_text(task: Task, doc: Mapping[str, Any]) -> str:
 
 def _without_pictures(rows: Any) -> Any:
     """Rows without the columns that are pictures or lists of pictures."""
-    kinds = {name: getattr(kind, "feature", kind) for name, kind in rows.features.items()}
-    return rows.remove_columns([name for name, kind in kinds.items() if isinstance(kind, Image)])
+    return rows.remove_columns(columns_of(rows))
