@@ -28,7 +28,7 @@ COMPONENTS: dict[str, int] = {
     "images": 1,
     "layering": 1,
     "loglikelihood": 1,
-    "decoding": 1,
+    "decoding": 2,
     "metrics": 1,
 }
 """Version of each part of the answering and scoring code that tasks and families share.
@@ -41,7 +41,8 @@ COMPONENTS: dict[str, int] = {
 - `layering`: a base and what was done to it to the weights that answer: adapters merged, deltas put on, layers removed
   (`models/layering.py`, `models/adapter.py`, `models/prune.py`). Counts where a checkpoint has a base.
 - `loglikelihood`: tokens to log-likelihoods (`models/vlm.py`, `models/plain.py`).
-- `decoding`: prompt to text, and where the text ends (`models/decoding.py`, `models/plain.py`).
+- `decoding`: prompt to text, and where the text ends (`models/decoding.py`, `models/steering.py`, `models/plain.py`).
+  2: a generation config that changes greedy answers, or names several ends, is followed as by `generate`.
 - `metrics`: scores of items to a task's figure and its interval (`metrics.py`, `stats.py`).
 """
 

@@ -63,12 +63,16 @@ class Plain:
         """Questions that may come into one batch, one list after the other, each with its longest first."""
         ordered = sorted(self._questions, key=self._group, reverse=True)
         for _, group in itertools.groupby(ordered, key=lambda question: self._group(question)[0]):
-            yield list(group)
+            together = list(group)
+            fitting = [one for one in together if len(one) + _answer(one) <= self._vlm.shared_length]
+            if fitting:
+                yield fitting
+            if len(fitting) < len(together):
+                yield from ([one] for one in together if len(one) + _answer(one) > self._vlm.shared_length)
 
     def tokens_held(self, question: Question, longest: int) -> int:
         """Tokens that a padded prompt takes, and on a card those of its answer."""
-        says = question.request.max_new_tokens if isinstance(question.request, Generation) else 0
-        return longest if self._vlm.device.type == "cpu" else longest + says
+        return longest if self._vlm.device.type == "cpu" else longest + _answer(question)
 
     def answers(self, questions: Sequence[Question]) -> dict[str, Any]:
         """Answers by key."""
@@ -104,3 +108,8 @@ class Plain:
         request = question.request
         agreed = question.length if isinstance(request, LogLikelihood) else len(request.pictures)
         return agreed, question.length
+
+
+def _answer(question: Question) -> int:
+    """Tokens of the answer at most."""
+    return question.request.max_new_tokens if isinstance(question.request, Generation) else 0

@@ -25,7 +25,8 @@ class Family:
         load: (folder, torch dtype) -> (model, tokenizer, and image processor or whole processor), every weight read
             from the folder.
         manner: how it is asked.
-        packed: whether its prompts share rows (`VLM`); else each is asked by itself, the plain way (`PlainVLM`).
+        packed: whether its prompts share rows (`VLM`) where the decoder allows it (`vrbench.models.unpacked`); else
+            each is asked by itself, the plain way (`PlainVLM`).
         version: raised by one whenever its prompt, stop rule, image settings or way of answering change what it
             answers to some question (see `vrbench.versions`); older answers and runs are then not used again.
     """
@@ -216,10 +217,12 @@ def ready(checkpoint: Checkpoint, model: Any, tokenizer: Any, processor: Any, im
         images: whose settings of the image processor hold, one of `image_settings.CHOICES`.
     """
     from vrbench.models.plain import PlainVLM
+    from vrbench.models.unpacked import UnpackedLlava, can_pack
     from vrbench.models.vlm import VLM
 
     family, name = family_of(checkpoint), checkpoint.family
     manner = family.manner if images == HARNESS else replace(family.manner, pictures={})
     if not family.packed:
         return PlainVLM(model, tokenizer, processor, name, manner)
-    return VLM(model, tokenizer, padded(processor) if images == PAD else processor, name, manner)
+    vlm = VLM(model, tokenizer, padded(processor) if images == PAD else processor, name, manner)
+    return vlm if can_pack(vlm.text_config, max(vlm.context_length, vlm.full_context)) else UnpackedLlava(vlm)

@@ -10,6 +10,7 @@ from typing import Any
 from vrbench.errors import VrbenchError
 from vrbench.headers import read_headers
 from vrbench.json_files import read_json
+from vrbench.models import anatomy
 from vrbench.models.readers import load_readers, reader_faults
 from vrbench.own_code import LOCAL
 from vrbench.structure import Shape, canonical, difference_faults, shapes_of, twin_faults
@@ -123,7 +124,9 @@ def _empty(config: Any) -> Any:
     from transformers import AutoModelForImageTextToText
 
     with torch.device("meta"):
-        return AutoModelForImageTextToText.from_config(config)
+        model = AutoModelForImageTextToText.from_config(config)
+    anatomy.decoder(model)  # which says so where a model has no list of layers
+    return model
 
 
 def _shapes(model: Any, idle: Idle) -> dict[str, Shape]:

@@ -101,5 +101,9 @@ def load_packed(checkpoint: Checkpoint, device: str | torch.device, dtype: str |
         able = ", ".join(name for name, family in FAMILIES.items() if family.packed)
         raise VrbenchError(f"{checkpoint.id} is of family {checkpoint.family!r}; this can be done with {able} only")
     vlm = load_vlm(checkpoint, device, dtype)
-    assert isinstance(vlm, VLM)  # as its family says
+    if not isinstance(vlm, VLM):
+        kind = vlm.text_config.model_type
+        raise VrbenchError(
+            f"{checkpoint.id} has a decoder of type {kind!r} whose prompts cannot share rows, which this needs"
+        )
     return vlm

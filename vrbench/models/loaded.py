@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -94,6 +95,17 @@ class LoadedModel:
     def full_context(self) -> int:
         """Most tokens of a prompt with images; see `context.full_context`."""
         return context.full_context(self.text_config, self.model.config, self.tokenizer)
+
+    @property
+    def shared_length(self) -> float:
+        """Tokens up to which the prompts of a batch leave each other's positions alone.
+
+        LongRoPE takes other rotary frequencies for all of a batch as soon as one of it is longer.
+        """
+        rope = getattr(self.text_config, "rope_parameters", None) or {}
+        if rope.get("rope_type") != "longrope":
+            return math.inf
+        return int(rope.get("original_max_position_embeddings") or self.context_length)
 
     @cached_property
     def end_of_text(self) -> int:

@@ -37,6 +37,8 @@ class PlainVLM(LoadedModel):
     ) -> None:
         super().__init__(model, tokenizer, processor.image_processor, family, manner)
         self.processor = processor
+        if processor.tokenizer.pad_token is None:  # what it pads with is masked
+            processor.tokenizer.pad_token = tokenizer.eos_token
         self._for_pictures: dict[tuple[tuple[int, int], ...], int] = {}
 
     @property

@@ -32,7 +32,7 @@ POSITIONS_AT_ONCE = 256
 
 
 class VLM(LoadedModel):
-    """A loaded LLaVA, ready to answer packed rows."""
+    """A loaded LLaVA, ready to answer packed rows, as `vrbench.models.unpacked.can_pack` has to allow."""
 
     def __init__(
         self,
@@ -43,7 +43,6 @@ class VLM(LoadedModel):
         manner: Manner | None = None,
     ) -> None:
         super().__init__(model, tokenizer, image_processor, family, manner or FAMILIES[family].manner)
-        self._refuse_other_attention()
 
     @cached_property
     def tower_digest(self) -> str:
@@ -205,11 +204,3 @@ class VLM(LoadedModel):
                     visible[token] |= visible[parent]
         hidden = torch.zeros(seen.shape, dtype=self.dtype).masked_fill_(~seen, torch.finfo(self.dtype).min)
         return hidden[:, None].to(self.device)
-
-    def _refuse_other_attention(self) -> None:
-        """A packed row says itself what each token sees: everything before it. A window would be ignored."""
-        config = self.text_config
-        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-        window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-        if kinds != {"full_attention"} or (window is not None and window < self.context_length):
-            raise VrbenchError("the model's decoder has sliding or other attention; only full attention is supported")
