@@ -61,11 +61,12 @@ class TestWhole:
         assert (out / "preprocessor_config.json").is_file()
         assert (out / "recipe.yaml").is_file()
 
-    def test_files_in_half_precision_stay_so_when_nothing_is_merged(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_files_in_half_precision_stay_so_when_nothing_is_merged(self, tmp_path: Path, dtype: torch.dtype) -> None:
         base = tiny.save_llava(tmp_path / "half")
-        tiny.llava().to(torch.bfloat16).save_pretrained(base)
+        tiny.llava().to(dtype).save_pretrained(base)
         out = prune(recipe(base), tmp_path / "whole", "cpu", whole=True)
-        assert whole.exact_dtype(resolve(str(out))) == torch.bfloat16
+        assert whole.exact_dtype(resolve(str(out))) == dtype
         adapter = tiny.save_adapter(tmp_path / "a", base)
         assert whole.exact_dtype(resolve(str(adapter))) == torch.float32
 

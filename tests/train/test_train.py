@@ -14,6 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from vrbench.cache import file_digest
 from vrbench.checkpoint import resolve
+from vrbench.cli.made import print_made
 from vrbench.errors import ManyFaults, VrbenchError
 from vrbench.layers import LayerSet
 from vrbench.models import pocket, smollm2
@@ -39,6 +40,11 @@ BASE = {
     "data.easy_vqa": "0.25",
 }
 TUNE = {**SMALL, "data.turns": "2", "tune.layers": "0,2", "tune.steps": "2", "tune.batch": "4", "tune.lr": "0.01"}
+
+
+def types(folder: Path) -> set[torch.dtype]:
+    """What the weights in a folder are stored as."""
+    return {tensor.dtype for file in folder.glob("*.safetensors") for tensor in load_file(file).values()}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -135,11 +141,11 @@ class TestTuned:
         config = json.loads((tuned / "adapter_config.json").read_text())
         assert config["base_model_name_or_path"] == str(base)
 
-    def test_all_is_stored_in_bfloat16_and_nothing_else_lies_there(self, tuned: Path) -> None:
+    def test_all_is_stored_in_the_recipes_type_and_nothing_else_lies_there(self, base: Path, tuned: Path) -> None:
         names = {"adapter_config.json", "adapter_model.safetensors", "projector.safetensors"}
         assert {p.name for p in tuned.iterdir()} == names | {"recipe.yaml", "vrbench.json"}
-        for file in tuned.glob("*.safetensors"):
-            assert {tensor.dtype for tensor in load_file(file).values()} == {torch.bfloat16}
+        assert types(tuned) == types(base) == {torch.float32}
+        assert json.loads(lineage(tuned).steps[0].note)["written"] == "float32"
 
     def test_the_same_recipe_makes_the_same_weights(self, base: Path, tuned: Path, tmp_path: Path) -> None:
         again = train("pocket-region", tmp_path / "again", {**TUNE, "base": str(base)}, device="cpu")
@@ -197,7 +203,9 @@ class TestOtherTunings:
         assert (found.depth, load_vlm(found).depth) == (DEPTH - 1, DEPTH - 1)
         assert [(s.stage, s.kind, s.layers, s.depth) for s in found.lineage[0].steps] == [("heal", "trained", "all", 3)]
 
-    def test_an_epoch_of_a_share_in_bfloat16(self, base: Path, tmp_path: Path) -> None:
+    def test_an_epoch_of_a_share_in_bfloat16(
+        self, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         keys = {
             "tune.epochs": "2",
             "data.share": "0.5",
@@ -208,6 +216,12 @@ class TestOtherTunings:
         given = {key: value for key, value in TUNE.items() if key != "tune.steps"}
         folder = train("pocket-region", tmp_path / "out", {**given, "base": str(base), **keys}, device="cpu")
         assert json.loads(lineage(folder).steps[0].note)["steps"] == 2  # 2 x 3 pictures by 4 a step
+        assert types(folder) == {torch.bfloat16}
+        capsys.readouterr()
+        print_made(folder)
+        assert capsys.readouterr().out.splitlines() == [
+            f"checkpoint: {folder}", "weights: adapter_model.safetensors, projector.safetensors in bfloat16",
+        ]  # fmt: skip
 
 
 class TestGoneOn:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vrbench.cli.made import print_made
 from vrbench.cli.options import Checkpoint, Device, Id, Out
 from vrbench.errors import VrbenchError
 
@@ -44,7 +45,7 @@ def convert(
     """
     from vrbench.convert import convert as convert_folder
 
-    print(f"checkpoint: {convert_folder(source, out, base, vision_tower)}")
+    print_made(convert_folder(source, out, base, vision_tower))
 
 
 def prune(
@@ -89,7 +90,7 @@ def prune(
     if save_order:
         print(f"order: {order_layers(recipe, save_order, device)}")
     elif out:
-        print(f"checkpoint: {prune_layers(recipe, out, device, whole)}")
+        print_made(prune_layers(recipe, out, device, whole))
 
 
 def restore(
@@ -102,4 +103,4 @@ def restore(
     """Put decoder layers back to the weights of the language model that they were tuned from."""
     from vrbench.surgery import restore as restore_layers
 
-    print(f"checkpoint: {restore_layers(ckpt, layers, backbone, out, id_ or '')}")
+    print_made(restore_layers(ckpt, layers, backbone, out, id_ or ""))

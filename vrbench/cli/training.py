@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from vrbench.cli.made import print_made
 from vrbench.cli.options import Device, Out
 
 
@@ -38,7 +39,8 @@ def train(
       tune.save_every          steps between saved states
       data.share               share of the data that is used
       data.conversations       a LLaVA JSON file, with data.images; or data.hub, a set on the hub
-      seed, dtype, clip        and more: --dry-run prints every key with its value
+      dtype                    bfloat16 (the default) or float32: computed and written in; masters are float32
+      seed, clip               and more: --dry-run prints every key with its value
 
     Stopped or killed, the same command goes on where it was last saved. On several cards: accelerate launch -m vrbench
     train ...; FSDP2 or DeepSpeed by accelerate's own configuration.
@@ -53,4 +55,4 @@ def train(
 
         print(outline(load(recipe, overrides), out))
         return
-    print(f"checkpoint: {train_recipe(recipe, out, overrides, device)}")
+    print_made(train_recipe(recipe, out, overrides, device))

@@ -100,12 +100,13 @@ class LoadedModel:
     def shared_length(self) -> float:
         """Tokens up to which the prompts of a batch leave each other's positions alone.
 
-        LongRoPE takes other rotary frequencies for all of a batch as soon as one of it is longer.
+        LongRoPE and dynamic scaling take other rotary frequencies for all of a batch as soon as one of it is longer.
         """
         rope = getattr(self.text_config, "rope_parameters", None) or {}
-        if rope.get("rope_type") != "longrope":
+        if rope.get("rope_type") not in ("longrope", "dynamic"):
             return math.inf
-        return int(rope.get("original_max_position_embeddings") or self.context_length)
+        trained = rope.get("original_max_position_embeddings") or self.text_config.max_position_embeddings
+        return int(trained)
 
     @cached_property
     def end_of_text(self) -> int:

@@ -17,7 +17,7 @@ from vrbench.folder_digest import settings_of
 from vrbench.headers import read_header
 from vrbench.lineage import MARKER
 from vrbench.models import anatomy
-from vrbench.models.load import DTYPES, first_folder, load_model
+from vrbench.models.load import first_folder, load_model
 from vrbench.records import Lineage
 from vrbench.structure import ADAPTER, first_of
 from vrbench.surgery.folder import write_lineage
@@ -27,6 +27,8 @@ OF_THE_MODEL = ("config.json", "generation_config.json", "adapter_config.json")
 
 MORE_SETTINGS = ("video_preprocessor_config.json",)
 NEW_TOKENS = 16
+HALVES = {"BF16": torch.bfloat16, "F16": torch.float16}
+"""safetensors' name of a type -> torch's, of those that float32 would only make bigger."""
 
 
 def write_whole(made: Checkpoint, folder: Path, lineage: Lineage, base: Checkpoint) -> None:
@@ -69,7 +71,7 @@ def exact_dtype(made: Checkpoint) -> torch.dtype:
         kinds |= {t.dtype for file in below.path.glob("*.safetensors") for t in read_header(file).values()}
         kinds |= {"F32" for change in below.changes if change.backbone}  # whose files may hold another type
         below = below.base
-    return DTYPES["bfloat16"] if kinds == {"BF16"} else DTYPES["float32"]
+    return HALVES.get(kinds.pop(), torch.float32) if len(kinds) == 1 else torch.float32
 
 
 @dataclass(frozen=True)

@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 RECIPE_COPY = "recipe.yaml"
 
 
-def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
-    """Write tensors as bfloat16 safetensors, in one step."""
+def save_tensors(tensors: Mapping[str, Tensor], file: Path, dtype: str) -> None:
+    """Write tensors as safetensors of one type, "float32" or "bfloat16", in one step."""
     import torch
     from safetensors.torch import save_file
 
     temporary = file.with_name(f".{file.name}.part")
-    kept = {name: value.detach().to("cpu", torch.bfloat16).contiguous() for name, value in tensors.items()}
+    kept = {name: value.detach().to("cpu", getattr(torch, dtype)).contiguous() for name, value in tensors.items()}
     save_file(kept, temporary, metadata={"format": "pt"})
     os.chmod(temporary, 0o644)
     os.replace(temporary, file)
 
 
-def save_tuned(model: Any, layers: LayerSet, settings: Tune, base: str, out: Path) -> str:
+def save_tuned(model: Any, layers: LayerSet, settings: Tune, base: str, out: Path, dtype: str) -> str:
     """Write what was trained: an adapter and the projector, or a delta; returns the lineage's word for it.
 
     Args:
@@ -43,26 +43,27 @@ def save_tuned(model: Any, layers: LayerSet, settings: Tune, base: str, out: Pat
         settings: how.
         base: what the adapter's settings name as its base.
         out: the folder.
+        dtype: of what is written: the recipe's.
     """
     from vrbench.models.parts import layer_parameters, projector_parameters
 
     if len(layers) and settings.tuning == "weights":
-        save_tensors(layer_parameters(model, layers) | projector_parameters(model), out / DELTA)
+        save_tensors(layer_parameters(model, layers) | projector_parameters(model), out / DELTA, dtype)
         return "weights"
     if len(layers):
-        _save_adapter(model, base, out)
+        _save_adapter(model, base, out, dtype)
     if settings.lr_projector:
-        save_tensors(_projector(model), out / PROJECTOR)
+        save_tensors(_projector(model), out / PROJECTOR, dtype)
     return "lora" if len(layers) else "projector"
 
 
-def _save_adapter(model: Any, base: str, out: Path) -> None:
+def _save_adapter(model: Any, base: str, out: Path, dtype: str) -> None:
     from safetensors.torch import load_file
 
     model.peft_config["default"].base_model_name_or_path = base  # not the folder where it lies here
     model.save_pretrained(out, save_embedding_layers=False)
     (out / "README.md").unlink(missing_ok=True)  # PEFT's model card, which says nothing of this model
-    save_tensors(load_file(out / ADAPTER), out / ADAPTER)
+    save_tensors(load_file(out / ADAPTER), out / ADAPTER, dtype)
 
 
 def _projector(model: Any) -> dict[str, Tensor]:

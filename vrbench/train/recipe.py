@@ -47,7 +47,9 @@ class TrainRecipe(Section):
         default="tune", description="What the lineage calls the tuning: 'heal' after layers were removed."
     )
     seed: int = Field(default=0, ge=0, description="Seed of initial weights and of the order of the data.")
-    dtype: Literal["bfloat16", "float32"] = Field(default="bfloat16", description="Compute type; masters are float32.")
+    dtype: Literal["bfloat16", "float32"] = Field(
+        default="bfloat16", description="Compute type, and type of the written weights; masters are float32."
+    )
     warmup: float = Field(default=0.04, ge=0, lt=1, description="Share of the steps with a rising learning rate.")
     clip: float = Field(default=1.0, gt=0, description="Largest gradient norm.")
     data: AnyData = Field(description="The training data.")

@@ -61,7 +61,7 @@ def make_base(recipe: TrainRecipe, out: Path, device: torch.device, state: Path)
     dev = generated("dev", recipe.data.dev or DEV_PICTURES, 1, captions=True)
     extra = easy(1) if recipe.data.easy_vqa else None
     tower, seen = train_tower(recipe, data, extra, dev, device, state / "tower")
-    _round_to_bfloat16(tower.parameters())
+    _round(tower.parameters(), recipe.dtype)
     torch.manual_seed(recipe.seed)
     model = pocket.new_llava()
     model.model.vision_tower.load_state_dict(tower.state_dict())
@@ -70,10 +70,12 @@ def make_base(recipe: TrainRecipe, out: Path, device: torch.device, state: Path)
     if not is_first():
         return out
     dev_right = learner.right(_encoded(tower, packer, dev, device))
-    save_tensors(tower.state_dict(), out / pocket.TOWER)
-    save_tensors(model.model.multi_modal_projector.state_dict(), out / pocket.PROJECTOR)
+    save_tensors(tower.state_dict(), out / pocket.TOWER, recipe.dtype)
+    save_tensors(model.model.multi_modal_projector.state_dict(), out / pocket.PROJECTOR, recipe.dtype)
     words = learner.perplexity(packer.tokenizer, _dev_passages(recipe.data))
-    note = _note(device, started, tower_dev=seen, final_loss=losses[-1], dev_right=dev_right, dev_ppl=words)
+    note = _note(
+        device, started, written=recipe.dtype, tower_dev=seen, final_loss=losses[-1], dev_right=dev_right, dev_ppl=words
+    )
     none = str(LayerSet.none(smollm2.LAYERS))
     steps = [
         Step(kind="trained", layers=none, depth=smollm2.LAYERS, method="weights", stage="tower", recipe=recipe.name,
@@ -114,10 +116,11 @@ def tune_base(recipe: TrainRecipe, start: Start, out: Path, device: torch.device
         thaw(model, groups_of(model, layers, settings), getattr(torch, recipe.dtype))
         model.load_state_dict(gathered, strict=False)
         model.eval()
-    _round_to_bfloat16(p for group in groups_of(model, layers, settings) for p in group.parameters)
+    _round((p for group in groups_of(model, layers, settings) for p in group.parameters), recipe.dtype)
     last = losses[-LAST:]
-    note = _note(device, started, steps=len(losses), final_loss=sum(last) / len(last), **lessons.measure())
-    method = save_tuned(model, layers, settings, recipe.base, out)
+    measured = {"steps": len(losses), "final_loss": sum(last) / len(last), **lessons.measure()}
+    note = _note(device, started, written=recipe.dtype, **measured)
+    method = save_tuned(model, layers, settings, recipe.base, out, recipe.dtype)
     step = Step(kind="trained", layers=str(layers), depth=base.depth, method=method, stage=recipe.stage,
                 recipe=recipe.name, recipe_digest=recipe.digest, note=note)  # fmt: skip
     lineage = Lineage(
@@ -194,10 +197,10 @@ def _dev_passages(settings: Data) -> list[str]:
     return [row["text"] for row in pydoc.rows("dev")][: max(1, round(share * DEV_PASSAGES))]
 
 
-def _round_to_bfloat16(parameters: Iterable[nn.Parameter]) -> None:
-    """What is published is bfloat16: what follows must be trained on, and measured with, exactly that."""
+def _round(parameters: Iterable[nn.Parameter], dtype: str) -> None:
+    """Round float32 masters to the type that is written: what follows is trained on, and measured with, that."""
     for parameter in parameters:
-        parameter.data = parameter.data.bfloat16().float()
+        parameter.data = parameter.data.to(getattr(torch, dtype)).float()
 
 
 def _note(device: torch.device, started: float, **measured: Any) -> str:
