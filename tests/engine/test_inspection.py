@@ -200,7 +200,7 @@ def test_ids_that_several_items_share_are_told_with_their_rows(scorer: str, tmp_
     rows = [{"name": name, "q": f"Which {i}?", "options": ["x", "y"], "right": 0} for i, name in enumerate(names)]
     texts = {"prompt": "", "target": "q", "metric": "perplexity", "higher_is_better": False}
     keys = {"scorer": scorer, "id_column": "name", **(texts if scorer == "perplexity" else {})}
-    shared = "they share the id {!r} of id_column; give each its own, or leave id_column out to count rows"
+    shared = "they share the id {!r} (id_column: name); give each its own, or leave id_column out"
     assert [fault.partition(".jsonl, ")[2] for fault in told(own(tmp_path, rows, **keys), None)] == [
         f"rows 0, 2, 5: {shared.format('a')}",
         f"rows 3, 4: {shared.format('c')}",

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from tests.train.asked import FAMILY, LATER, ONE, SEVERAL, TWO, WORDS, loaded, picture
 from vrbench.errors import VrbenchError
+from vrbench.surgery.questions import FolderQuestions
+from vrbench.surgery.samples import whole_inputs
 from vrbench.train.conversations import Conversation
 from vrbench.train.supervised import Supervised
 from vrbench.train.supervised_set import SupervisedSet, grouped
@@ -44,6 +48,16 @@ def test_samples_whose_image_the_family_refuses_are_left_out_with_the_reason() -
     assert [sample.turns for sample in made.samples] == [ONE.turns, WORDS.turns] and made.dropped == 0
     [why] = made.refused
     assert why.startswith("x.json, sample 7: the image processor of qwen3_vl refuses an image of 700 x 3: ")
+
+
+def test_a_refused_image_of_a_folder_is_named(tmp_path: Path) -> None:
+    for name, size in (("plain", (70, 40)), ("strip", (700, 3))):
+        Image.new("RGB", size).save(tmp_path / f"{name}.png")
+    asked = [question for of in FolderQuestions(tmp_path, 2) for question in of]
+    with pytest.raises(
+        VrbenchError, match=r"strip\.png: the image processor of qwen3_vl refuses an image of 700 x 3: "
+    ):
+        whole_inputs(loaded("qwen3_vl"), asked)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -116,7 +116,9 @@ def _shared_ids(spec: TaskSpec, config: str, documents: Iterable[Mapping[str, An
             ids.setdefault(data.identify(spec, row, config, number).id, []).append(number)
     for name, numbers in ids.items():
         if len(numbers) > 1:
-            text = f"they share the id {name!r} of id_column; give each its own, or leave id_column out to count rows"
+            text = (
+                f"they share the id {name!r} (id_column: {spec.id_column}); give each its own, or leave id_column out"
+            )
             yield from ((number, text) for number in numbers)
 
 

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from vrbench.models.manner import Manner
 
 
-
 class ImagesRefused(VrbenchError):
     """The family's image processor cannot take images of these sizes; every other image it can."""
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vrbench.errors import VrbenchError
+from vrbench.images import open_image
 from vrbench.pocket.turns import SHORT, Turn
 
 EXTRA_SHAPES = ("rectangle",)
@@ -50,10 +51,7 @@ def _questions(split: str) -> list[tuple[str, str, int]]:
 
 
 def _image(split: str, number: int) -> Any:
-    from PIL import Image
-
-    with Image.open(_folder(split) / "images" / f"{number}.png") as image:
-        return image.convert("RGB")
+    return open_image(_folder(split) / "images" / f"{number}.png").convert("RGB")
 
 
 def question_type(question: str, answer: str) -> str:

@@ -23,11 +23,12 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 @dataclass(frozen=True)
 class Question:
-    """One question about a picture, with its right answer where there is one."""
+    """One question about a picture, with its right answer and its file where there are any."""
 
     picture: Image
     text: str
     answer: str = ""
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class FolderQuestions:
                 picture = open_image(file).convert("RGB")
             except ImageError as error:
                 raise VrbenchError(f"{file} cannot be read as a picture: {error}") from error
-            yield [Question(picture, self.prompt)]
+            yield [Question(picture, self.prompt, file=str(file))]
 
     def __str__(self) -> str:
         drawn = f", drawn with seed {self.seed}" if len(self.files) < len(self._found) else ""

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 import torch
 
 from vrbench.errors import VrbenchError
+from vrbench.models.inputs import ImagesRefused
 from vrbench.models.packing import Row, pack
 from vrbench.models.vlm import VLM
 from vrbench.surgery.questions import Question
@@ -162,7 +163,11 @@ def whole_inputs(vlm: Any, questions: Sequence[Question]) -> tuple[dict[str, Any
     prompts = [vlm.prompt(question.text, 1) for question in questions]
     texts = [prompt + question.answer for prompt, question in zip(prompts, questions, strict=True)]
     lengths = [[len(vlm.tokenizer(text)["input_ids"]) for text in pair] for pair in zip(prompts, texts, strict=True)]
-    inputs = vlm.pictured(texts, [[question.picture] for question in questions])
+    try:
+        inputs = vlm.pictured(texts, [[question.picture] for question in questions])
+    except ImagesRefused as error:
+        sized = (q.file for q in questions if f" {q.picture.width} x {q.picture.height}:" in str(error))
+        raise ImagesRefused(f"{next(sized, '')}: {error}; leave it out") from error
     return inputs, [whole - asked for asked, whole in lengths]
 
 
