@@ -136,8 +136,8 @@ VISUAL: dict[str, Scorer] = {
         mean_of("gpt_eval_score", 1),
         template="mmbench/mmbench_en_dev_static.yaml",
         instead=_mmbench_static,
-        rule="The one letter that stands by itself in the answer, else the one option whose text is in it, else "
-        "what lmms-eval's `extract_mcq_answer` finds; that must be `answer`.",
+        rule="The one letter that is a word of the answer, bare or with . , : or brackets, else the one option whose "
+        "text is in it, else what lmms-eval's `extract_mcq_answer` finds; that must be `answer`.",
         columns=("index", "question", "hint", *"ABCD", "answer", "source", "split", "category", "L2-category"),
     ),
     "seed": Scorer(
