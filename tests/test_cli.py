@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -196,6 +198,58 @@ class TestRun:
         assert code == 1
         assert "llava pocket_mme died: RuntimeError: it died" in err
         assert "pocket_facts" in out
+
+    def test_a_checkpoint_that_cannot_be_loaded_does_not_keep_the_others_from_being_measured(
+        self,
+        call: Callable[..., tuple[int, str, str]],
+        tiny_llava: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        from vrbench.models import load
+
+        real, tuned = load.load_vlm, tiny.save_adapter(tmp_path / "tuned", tiny_llava)
+
+        def failing(checkpoint: Any, *rest: Any) -> Any:
+            if checkpoint.id == fails:
+                raise MemoryError("not enough")
+            return real(checkpoint, *rest)
+
+        monkeypatch.setattr(load, "load_vlm", failing)
+        fails = "tuned"
+        code, out, err = call("--ckpt", str(tuned), "--baseline", str(tiny_llava))
+        line = "vrbench: tuned could not be measured: it does not fit into memory (MemoryError: not enough)"
+        assert (code, err.splitlines()[-1]) == (2, line)
+        assert "pocket_mme" in out and out.count("run: ") == 1  # the baseline's scores
+        fails = "llava"
+        shutil.rmtree(tmp_path / "runs")
+        code, out, err = call("--ckpt", str(tuned), "--baseline", str(tiny_llava))
+        assert code == 2 and "vrbench: llava could not be measured" in err
+        assert "against" not in out and "tuned" in out
+
+    def test_ctrl_c_says_how_to_go_on(
+        self, call: Callable[..., tuple[int, str, str]], tiny_llava: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from vrbench.engine import harness
+
+        def stopped(*_: Any) -> Any:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(harness, "run", stopped)
+        code, _, err = call("--ckpt", str(tiny_llava))
+        assert code == 130 and "Traceback" not in err
+        assert err.splitlines()[-1].startswith("vrbench: stopped; the same command goes on: answers so far are kept")
+
+    def test_what_is_not_there_is_left_out_and_said_in_table_and_record(
+        self, call: Callable[..., tuple[int, str, str]], tiny_llava: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "hub").mkdir()
+        options = ("--tasks", "pocket_facts,mme", "--data-root", str(tmp_path / "hub"), "--skip-missing")
+        code, out, _ = call("--ckpt", str(tiny_llava), *options)
+        assert code == 0
+        assert re.search(r"left out by --skip-missing, since their data are not there: mme \(not\s+whole", out)
+        record = load_run(out.split("run: ")[1].strip()).record
+        assert record.skipped["mme"].endswith(f"MME is not whole under the data root {tmp_path / 'hub'}")
 
 
 class TestPrune:

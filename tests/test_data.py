@@ -191,7 +191,7 @@ def test_a_local_file_may_call_its_columns_and_pictures_as_it_likes(tmp_path: Pa
 
 
 def test_a_local_file_that_will_not_do_is_told(tmp_path: Path) -> None:
-    with pytest.raises(VrbenchError, match=r"there is no file .*mine\.jsonl; data\.name is relative"):
+    with pytest.raises(VrbenchError, match=r"there is no file .*mine\.jsonl\); data\.name is relative"):
         data.resolve(own(tmp_path, "mine.jsonl"))
     with pytest.raises(VrbenchError, match=r"neither \.parquet nor \.jsonl"):
         data.resolve(own(tmp_path, "mine.csv"))

@@ -12,6 +12,7 @@ from vrbench import __version__, pairing, stats
 from vrbench.claims import DEFAULT_CLAIMS, POOLS, Claim, Verdict, judge, parse_all
 from vrbench.errors import VrbenchError, raise_all
 from vrbench.joining import join
+from vrbench.missing import left_out
 from vrbench.pairing import PairedTask
 from vrbench.records import MOST_UNSCORED, SCHEMA_VERSION, CheckpointRef, Record, Run, Source, load_run, unscored_note
 
@@ -150,6 +151,7 @@ def compare(runs: Sequence[Run], baseline: Run, claims: Sequence[str] | None = N
         seed=seed,
         notes=(
             *(f"{base_label}: {note}" for note in baseline.notes),
+            *_skipped([baseline, *candidates]),
             *(note for label, run in labelled.items() for note in _notes(label, run, baseline)),
         ),
     )
@@ -305,6 +307,13 @@ def _adjusted(rows: Sequence[Row]) -> tuple[Row, ...]:
     tested = [row.p for row in rows if row.p is not None]
     adjusted = iter(stats.holm(tested))
     return tuple(r if r.p is None else r.model_copy(update={"p_holm": next(adjusted)}) for r in rows)
+
+
+def _skipped(runs: Sequence[Run]) -> list[str]:
+    """What was left out of all runs because its data were not there; `_notes` says what was left out of some."""
+    ran = {result.task for run in runs for result in run.record.results}
+    skipped = {t: why for run in runs for t, why in run.record.skipped.items() if t not in ran}
+    return [left_out(skipped)] if skipped else []
 
 
 def _notes(label: str, run: Run, baseline: Run) -> list[str]:

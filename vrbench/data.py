@@ -49,11 +49,27 @@ class Located:
         return str(self.files.get((config, split), named))
 
 
+class NotThere(VrbenchError):
+    """The data of one task are not on this machine; nothing is said of data that are there and broken.
+
+    Attributes:
+        task: its id.
+        data_set: name of the set, or the local file.
+        cause: what it "is not", the same text for all tasks with the same cause.
+        remedy: what to do about it, likewise.
+    """
+
+    def __init__(self, task: str, data_set: str, cause: str, looked: str, remedy: str) -> None:
+        self.task, self.data_set, self.cause, self.remedy = task, data_set, cause, remedy
+        super().__init__(f"task {task!r}: data set {data_set} is not {cause} ({looked}); {remedy}")
+
+
 def resolve(spec: TaskSpec, data_root: str | Path | None = None) -> Located:
     """Find out where a task's samples are, without loading any.
 
     Raises:
-        VrbenchError: they are not there: which set, where it was looked for, and how to get it.
+        NotThere: which set, where it was looked for, and how to get it.
+        VrbenchError: the data root is no folder, or a local file is named that cannot be one.
     """
     source = spec.data
     if source.kind == "generated":
@@ -65,11 +81,9 @@ def resolve(spec: TaskSpec, data_root: str | Path | None = None) -> Located:
     if not hub.is_off():
         return Located("hub", f"{source.name} {source.split}, from the hub")
     if not in_cache(source):
-        raise VrbenchError(
-            f"task {spec.id!r}: data set {source.name} is not whole in the hub's cache (looked at "
-            f"{hub.prepared(source.name)}) and HF_HUB_OFFLINE forbids to fetch it; give --data-root DIR, or run once "
-            f"online with HF_HUB_OFFLINE=0"
-        )
+        cause, looked = "whole in the hub's cache, and HF_HUB_OFFLINE forbids to fetch", hub.prepared(source.name)
+        remedy = "give --data-root DIR, or run once online with HF_HUB_OFFLINE=0"
+        raise NotThere(spec.id, source.name, cause, f"looked at {looked}", remedy)
     return Located("cache", f"{source.name} {source.split}, from the hub's cache")
 
 
@@ -161,7 +175,8 @@ def _resolve_file(spec: TaskSpec) -> Located:
     if file.suffix not in (".parquet", ".jsonl"):
         raise VrbenchError(f"task {spec.id!r}: {file} is neither .parquet nor .jsonl")
     if not file.is_file():
-        raise VrbenchError(f"task {spec.id!r}: there is no file {file}; data.name is relative to the task file")
+        remedy = "data.name is relative to the task file"
+        raise NotThere(spec.id, str(file), "there", f"there is no file {file}", remedy)
     if spec.data.fewshot_split:
         raise VrbenchError(f"task {spec.id!r}: a local file has one split; leave fewshot and fewshot_split out")
     return Located("file", f"{file.name}, a local file", {("default", spec.data.split): file})
@@ -175,10 +190,8 @@ def _resolve_root(spec: TaskSpec, root: Path) -> Located:
     missing = [str(file.relative_to(root)) for file in files.values() if not file.is_file()]
     if missing:
         looked = f"{root / name} is no folder" if not (root / name).is_dir() else f"not there: {', '.join(missing)}"
-        raise VrbenchError(
-            f"task {spec.id!r}: data set {name} is not whole under the data root {root} ({looked}); put each split at "
-            f"{root / name}/CONFIG/SPLIT.parquet, or leave --data-root out to take the set from the hub"
-        )
+        remedy = f"put each split at {root}/SET/CONFIG/SPLIT.parquet, or leave --data-root out to use the hub"
+        raise NotThere(spec.id, name, f"whole under the data root {root}", looked, remedy)
     return Located("root", f"{name} {spec.data.split}, from the data root", files, root)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+
+_QUOTED = re.compile(r"('[^']*')")
 
 
 class VrbenchError(Exception):
@@ -28,6 +31,15 @@ def raise_all(faults: Iterable[str]) -> None:
         raise VrbenchError(found[0])
     if found:
         raise ManyFaults(found)
+
+
+def gathered(faults: Iterable[str]) -> list[str]:
+    """Faults in one line a cause: those that differ in the first quoted name alone become one with all the names."""
+    causes: dict[tuple[str, str], list[str]] = {}
+    for fault in dict.fromkeys(faults):
+        before, name, after = _QUOTED.split(fault, maxsplit=1) if _QUOTED.search(fault) else (fault, "", "")
+        causes.setdefault((before, after), []).append(name)
+    return [f"{before}{', '.join(names)}{after}" for (before, after), names in causes.items()]
 
 
 def sentences(error: VrbenchError) -> list[str]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vrbench import results, versions
 from vrbench.checkpoint import Checkpoint
-from vrbench.errors import VrbenchError
+from vrbench.errors import ManyFaults, VrbenchError
 from vrbench.plan import Job, Options, Plan, plan
 from vrbench.provenance import provenance
 from vrbench.records import Run, RunRecord, Sample, TaskResult, load_run, save_run
@@ -37,6 +38,7 @@ def evaluate(
     seed: int = 0,
     trust_remote_code: bool = False,
     show_progress: bool = True,
+    skip_missing: bool = False,
 ) -> RunRecord:
     """Measure one checkpoint on some tasks; the options are those of `Options`.
 
@@ -61,8 +63,38 @@ def evaluate(
         seed=seed,
         trust_remote_code=trust_remote_code,
         show_progress=show_progress,
+        skip_missing=skip_missing,
     )
     return run_all([ckpt], tasks, options=options)[0].record
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A checkpoint that could not be loaded or measured.
+
+    Attributes:
+        checkpoint: its id.
+        reason: one sentence.
+        is_ours: whether vrbench is at fault, and not the checkpoint, the memory or the disk.
+    """
+
+    checkpoint: str
+    reason: str
+    is_ours: bool
+
+
+class SomeFailed(ManyFaults):
+    """Some of several checkpoints could not be measured; the others were, and their records are written.
+
+    Attributes:
+        runs: of the others, the baseline's first if it is there.
+        failed: of those that could not be measured.
+        baseline_failed: whether the baseline is among those, so that nothing can be compared.
+    """
+
+    def __init__(self, runs: Sequence[Run], failed: Sequence[Failure], baseline_failed: bool) -> None:
+        self.runs, self.failed, self.baseline_failed = list(runs), tuple(failed), baseline_failed
+        super().__init__(f"{one.checkpoint} could not be measured: {one.reason}" for one in failed)
 
 
 def run_all(
@@ -75,6 +107,7 @@ def run_all(
 
     Raises:
         VrbenchError: every fault of the input that was found, at once, before weights are loaded.
+        SomeFailed: a checkpoint could not be loaded or measured after all; the others were, and are in the error.
     """
     from vrbench.engine.features import FeatureCache
 
@@ -85,7 +118,44 @@ def run_all(
         raise VrbenchError(f"baseline {baseline!r} is the only checkpoint; name another one to compare with it")
     made = plan(names, tasks, options or Options())
     features = FeatureCache()
-    return [_run(made, checkpoint, features) for checkpoint in made.checkpoints]
+    runs: list[Run] = []
+    failed: list[Failure] = []
+    for checkpoint in made.checkpoints:
+        try:
+            runs.append(_run(made, checkpoint, features))
+        except Exception as error:
+            if len(made.checkpoints) == 1:
+                raise
+            failed.append(_failure(checkpoint.id, error))
+        if failed:
+            _free_memory()
+    if failed:
+        first = made.checkpoints[0].id
+        raise SomeFailed(runs, failed, baseline is not None and any(one.checkpoint == first for one in failed))
+    return runs
+
+
+def _failure(name: str, error: Exception) -> Failure:
+    """What is kept of an error: its text, since its traceback would hold the weights in memory."""
+    if isinstance(error, VrbenchError):
+        return Failure(name, str(error), is_ours=False)
+    from vrbench.engine.answering import is_out_of_memory
+
+    if is_out_of_memory(error):
+        return Failure(name, f"it does not fit into memory ({type(error).__name__}: {error})", is_ours=False)
+    _log.exception("checkpoint %s could not be measured", name)
+    return Failure(name, f"{type(error).__name__}: {error}", is_ours=True)
+
+
+def _free_memory() -> None:
+    """Let go of what a checkpoint that failed has left on the device."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _run(made: Plan, checkpoint: Checkpoint, features: FeatureCache) -> Run:
@@ -93,7 +163,7 @@ def _run(made: Plan, checkpoint: Checkpoint, features: FeatureCache) -> Run:
     folder = made.folder(checkpoint)
     found = _whole_run(made, checkpoint)
     if found is not None:
-        return found
+        return _with_skipped(found, made)
     from vrbench.engine.answering import Answerer
     from vrbench.engine.store import AnswerStore
     from vrbench.models.load import load_vlm
@@ -119,10 +189,20 @@ def _run(made: Plan, checkpoint: Checkpoint, features: FeatureCache) -> Run:
         settings=made.settings(checkpoint),
         inputs_digest=made.inputs_digest(checkpoint),
         results=tuple(answered),
+        skipped=dict(made.skipped),
         provenance=provenance(vlm, answered=by, command=options.command, started=started, seconds=seconds),
     )
     save_run(folder, record, samples)
     return Run(record=record, samples=samples, path=folder)
+
+
+def _with_skipped(found: Run, made: Plan) -> Run:
+    """A run that was read, whose record says of this call what was left out: that is no input of the run."""
+    if found.record.skipped == made.skipped or found.path is None:
+        return found
+    record = found.record.model_copy(update={"skipped": dict(made.skipped)})
+    save_run(found.path, record, found.samples)
+    return found.model_copy(update={"record": record})
 
 
 def _whole_run(made: Plan, checkpoint: Checkpoint) -> Run | None:

@@ -77,6 +77,7 @@ def _joined(group: Sequence[Run], kept: dict[str, Run], notes: Sequence[str]) ->
         "settings": first.settings.model_copy(update={"tasks": tuple(sorted(kept))}),
         "inputs_digest": inputs[0] if len(inputs) == 1 else digest_of(inputs),
         "results": results,
+        "skipped": {t: why for run in group for t, why in run.record.skipped.items() if t not in kept},
     }
     taken = [(run, tuple(task for task, source in kept.items() if source is run)) for run in group]
     return Run(

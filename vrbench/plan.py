@@ -8,14 +8,14 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vrbench import checkpoint, data, registry, versions
+from vrbench import checkpoint, data, missing, registry, versions
 from vrbench.device import chosen_device, device_faults
 from vrbench.engine import store
-from vrbench.errors import VrbenchError, raise_all, sentences
+from vrbench.errors import VrbenchError, gathered, raise_all, sentences
 from vrbench.provenance import environment, installed
 from vrbench.records import SCHEMA_VERSION, Settings
 from vrbench.registry import TaskSpec
@@ -53,6 +53,7 @@ class Options:
         trust_remote_code: run Python code that comes with a checkpoint; the record says which.
         command: the command line, for the record.
         show_progress: whether to draw a progress bar for each task.
+        skip_missing: leave out tasks whose data are not there; the record says which. Broken data are refused still.
     """
 
     limit: int | None = None
@@ -66,6 +67,7 @@ class Options:
     trust_remote_code: bool = False
     command: str = "python"
     show_progress: bool = True
+    skip_missing: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,11 +105,19 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that a run needs but the weights; `options` has a real device and dtype instead of "auto"."""
+    """Everything that a run needs but the weights.
+
+    Attributes:
+        checkpoints: resolved.
+        jobs: the tasks with their items.
+        options: with a real device and dtype instead of "auto".
+        skipped: task -> why it was left out.
+    """
 
     checkpoints: tuple[checkpoint.Checkpoint, ...]
     jobs: tuple[Job, ...]
     options: Options
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
     def settings(self, of: checkpoint.Checkpoint) -> Settings:
         """The options in force and the environment of a checkpoint's answers, for the record."""
@@ -161,20 +171,22 @@ def plan(names: Sequence[str], tasks: str | Sequence[str], options: Options) -> 
     offline = options.data_root is not None
     faults = list(_option_faults(options))
     trusted = options.trust_remote_code
-    faults += [fault for name in names for fault in checkpoint.faults(name, offline=offline, trusted=trusted)]
+    faults += gathered(fault for name in names for fault in checkpoint.faults(name, offline=offline, trusted=trusted))
     specs, judged = _runnable(tasks, options, faults)
-    for spec in specs:
-        try:
-            faults += data.file_faults(spec, data.resolve(spec, options.data_root))
-        except VrbenchError as error:
-            faults += sentences(error)
+    looked = missing.look(specs, options.data_root)
+    skipped = looked.skipped() if options.skip_missing and looked.there else {}
+    faults += looked.faults
+    if not skipped:
+        faults += missing.told(looked.missing, ", or leave them out with --skip-missing" * bool(looked.there))
     raise_all(faults)
     if judged:
         _log.warning("vrbench: left out, since they need a judge model: %s", ", ".join(spec.id for spec in judged))
+    if skipped:
+        _log.warning("vrbench: %s", missing.left_out(skipped))
     found = tuple(checkpoint.resolve(name, offline=offline, trusted=trusted) for name in names)
-    made = Plan(found, (), _chosen(options))
+    made = Plan(found, (), _chosen(options), skipped)
     raise_all(_store_faults(made))
-    made = Plan(made.checkpoints, _jobs(specs, options), made.options)
+    made = replace(made, jobs=_jobs(looked.there, options))
     raise_all(_item_faults(made))
     return made
 

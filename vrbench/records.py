@@ -225,6 +225,9 @@ class RunRecord(Record):
     settings: Settings = Field(description="The options in force.")
     inputs_digest: str = Field(description="sha256 over all that decides the answers; names the run's folder.")
     results: tuple[TaskResult, ...] = Field(description="One a task.")
+    skipped: dict[str, str] = Field(
+        default={}, description="Task that was asked for and left out -> why its data were not there."
+    )
     provenance: Provenance = Field(description="How it was made.")
 
 

@@ -12,6 +12,7 @@ import typer
 from vrbench.cache import cache_folder
 from vrbench.cli.checkpoints import convert, inspect, prune, restore
 from vrbench.cli.data import check, fetch
+from vrbench.cli.interrupting import stopping
 from vrbench.cli.layers import layers
 from vrbench.cli.leaderboard import build, pin, reproduced, serve
 from vrbench.cli.measuring import compare, run, schema, tasks, version
@@ -71,9 +72,18 @@ leaderboard_app = typer.Typer(
 )  # fmt: skip
 app.add_typer(data_app, name="data")
 app.add_typer(leaderboard_app, name="leaderboard")
+RESUMED: dict[Callable[..., None], str] = {
+    run: "the same command goes on: answers so far are kept under --out and are not asked for again",
+    train: "the same command goes on where it was last saved",
+    reproduce: "the same command goes on: what is done stays, the rest goes on where it was saved",
+    fetch: "the same command goes on: whole files are not fetched again",
+}
+"""Command -> what is said at Ctrl-C, where something is kept."""
+
 for group, commands in ((app, COMMANDS), (data_app, DATA_COMMANDS), (leaderboard_app, LEADERBOARD_COMMANDS)):
     for command, example in commands.items():
-        group.command(epilog=f"Example: {example}")(command)
+        how = RESUMED.get(command, "nothing that it makes is half written; call it again")
+        group.command(epilog=f"Example: {example}")(stopping(command, how))
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vrbench import __version__
-from vrbench.cli.options import OURS, Config, DataRoot, Device, IncludePath, TrustRemoteCode
+from vrbench.cli.options import OURS, USERS, Config, DataRoot, Device, IncludePath, TrustRemoteCode
 
 if TYPE_CHECKING:
     from vrbench.compare import Comparison
@@ -32,12 +32,15 @@ def run(
     out: Annotated[Path, typer.Option(help="Folder of the runs; the same inputs go on there.")] = Path("runs"),
     seed: Annotated[int, typer.Option(help="Of the choice under a limit, and of intervals.")] = 0,
     trust_remote_code: TrustRemoteCode = False,
+    skip_missing: Annotated[
+        bool, typer.Option("--skip-missing", help="Leave out tasks whose data are not there; table and record say so.")
+    ] = False,
     config: Config = None,
 ) -> None:
     """Measure checkpoints on tasks, and compare them with a baseline."""
     from transformers.utils.logging import disable_progress_bar
 
-    from vrbench.evaluate import run_all
+    from vrbench.evaluate import SomeFailed, run_all
     from vrbench.plan import Options
 
     disable_progress_bar()  # of loading weights: it is over before it can be read
@@ -45,16 +48,26 @@ def run(
     options = Options(
         limit=limit, batch_size=size, device=device, dtype=dtype,
         data_root=data_root, include_path=include_path, out=out, seed=seed,
-        trust_remote_code=trust_remote_code, command=shlex.join(["vrbench", *sys.argv[1:]]),
+        trust_remote_code=trust_remote_code, skip_missing=skip_missing, command=shlex.join(["vrbench", *sys.argv[1:]]),
     )  # fmt: skip
-    runs = run_all(ckpt, tasks, baseline, options)
-    _print_runs(runs, compared=baseline is not None, out=out, seed=seed)
+    failure: SomeFailed | None = None
+    try:
+        runs = run_all(ckpt, tasks, baseline, options)
+    except SomeFailed as error:
+        runs, failure = error.runs, error
+    if runs:
+        has_both = len(runs) > 1 and not (failure and failure.baseline_failed)
+        _print_runs(runs, compared=baseline is not None and has_both, out=out, seed=seed)
+    for fault in failure.faults if failure else ():
+        print(f"vrbench: {fault}", file=sys.stderr)
     for done in runs:
         for result in done.record.results:
             if result.status == "error":
                 print(f"vrbench: {done.record.checkpoint.id} {result.task} died: {result.error}", file=sys.stderr)
-    if any(done.record.status == "error" for done in runs):
+    if any(done.record.status == "error" for done in runs) or (failure and any(one.is_ours for one in failure.failed)):
         raise typer.Exit(OURS)
+    if failure:
+        raise typer.Exit(USERS)
 
 
 def _write_report(comparison: Comparison, folder: Path) -> None:

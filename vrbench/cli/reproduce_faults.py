@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vrbench import data, registry
+from vrbench import missing, registry
 from vrbench.cli.reproduce_steps import as_overrides
 from vrbench.errors import VrbenchError, sentences
 from vrbench.paper.draft import REFERENCE
@@ -79,9 +79,5 @@ def _base_faults(plan: Plan, offline: bool) -> Iterator[str]:
 
 
 def _task_faults(plan: Plan, data_root: str) -> Iterator[str]:
-    root = Path(data_root) if data_root else None
-    for spec in registry.runnable(plan.tasks, registry.load())[0]:
-        try:
-            yield from data.file_faults(spec, data.resolve(spec, root))
-        except VrbenchError as error:
-            yield from sentences(error)
+    looked = missing.look(registry.runnable(plan.tasks, registry.load())[0], data_root or None)
+    yield from (*looked.faults, *missing.told(looked.missing))

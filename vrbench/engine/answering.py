@@ -143,7 +143,7 @@ class Answerer:
                 try:
                     answers = way.answers(batch)
                 except (MemoryError, RuntimeError) as error:
-                    if not _is_out_of_memory(error) or len(batch) == 1:
+                    if not is_out_of_memory(error) or len(batch) == 1:
                         raise
                     self._halve(way, batch)
                     continue
@@ -222,6 +222,7 @@ def _token_budget(vlm: LoadedModel) -> int:
     return max(CPU_TOKENS, int(SHARE_OF_MEMORY * free) // per_token)
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory, the GPU's or the machine's, is full."""
     text = str(error)
     return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from vrbench import plan, registry
+from vrbench import missing, plan, registry
+from vrbench.data import NotThere
 from vrbench.errors import VrbenchError, raise_all, sentences
 from vrbench.leaderboard import rules
 from vrbench.leaderboard.board import Board
@@ -57,14 +58,17 @@ class Examiner:
         self.board = board
         self.specs = _specs(board, registry.load(include_path))
         faults: list[str] = []
+        absent: list[NotThere] = []
         jobs = {}
         for task, spec in self.specs.items():
             try:
                 jobs[task] = plan.job_of(spec, plan.Options(data_root=data_root))
                 faults += _job_faults(board, jobs[task])
+            except NotThere as error:
+                absent.append(error)
             except VrbenchError as error:
                 faults += sentences(error)
-        raise_all(faults)
+        raise_all([*faults, *missing.told(absent)])
         self.rescorers = {task: Rescorer(job) for task, job in jobs.items()}
 
     def examine(self, folder: Path, baseline: Run | None) -> Examined:

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 from vrbench.compare import Comparison
+from vrbench.missing import left_out
 from vrbench.records import Run, TaskResult
 from vrbench.report import cells
 
@@ -47,6 +48,8 @@ def scores(runs: Sequence[Run]) -> str:
     table = tabulate(rows, headers, "simple", colalign=aligned, disable_numparse=True)
     results = [(run.record.checkpoint.id, r) for run in runs for r in run.record.results]
     notes = [f"  {name}, {r.task}: {remark}" for name, r in results for remark in r.remarks]
+    skipped = {task: why for run in runs for task, why in run.record.skipped.items()}
+    notes += [left_out(skipped)] if skipped else []
     before = [f"{run.record.checkpoint.id}: {said}" for run in runs if (said := cells.reused(run.record.provenance))]
     return "\n".join([table, *map(_wrapped, [*notes, *before])])
 
