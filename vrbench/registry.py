@@ -6,7 +6,7 @@ import difflib
 import fnmatch
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -260,6 +260,15 @@ def _contradictions(spec: TaskSpec) -> Iterator[str]:
         yield "scorer perplexity and metric perplexity go together"
     if spec.metric == "perplexity" and (spec.higher_is_better or spec.chance is not None):
         yield "a perplexity has higher_is_better: false and chance: null"
+    if spec.harness == "lm-eval" and spec.scorer in get_args(VisualScorer):
+        yield f"scorer {spec.scorer} is lmms-eval's; harness lm-eval has {', '.join(get_args(TextScorer))}"
+    if spec.harness == "lmms-eval" and spec.scorer in set(get_args(TextScorer)) - {"exact_match"}:
+        able = ", ".join((*get_args(VisualScorer), "exact_match"))
+        yield f"scorer {spec.scorer} is lm-eval's; harness lmms-eval has {able}"
+    if spec.scorer in ("mme", "mmbench") and spec.unit is None:
+        yield f"scorer {spec.scorer} needs unit, the items that count together"
+    if spec.scorer == "mme" and spec.group is None:
+        yield "scorer mme needs group"
     if spec.metric in ("mme", "circular") and spec.unit is None:
         yield f"metric {spec.metric} needs unit, the items that count together"
     if spec.metric in ("mme", "macro") and spec.group is None:

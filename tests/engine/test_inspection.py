@@ -230,8 +230,11 @@ def test_an_image_column_of_numbers_is_told(tmp_path: Path) -> None:
 def test_generated_items_are_not_looked_at() -> None:
     spec = SPECS["pocket_facts"]
     parts = harness.used(spec, data.load(spec), 4, 0)
-    parts[0].rows["test"] = parts[0].rows["test"].remove_columns(["choices"])
+    parts[0].rows["test"] = parts[0].rows["test"].map(lambda row: {"question": ""})
     assert list(inspection.faults(spec, parts, data.resolve(spec))) == []
+    parts[0].rows["test"] = parts[0].rows["test"].remove_columns(["choices"])
+    (fault,) = inspection.faults(spec, parts, data.resolve(spec))  # its definition is
+    assert fault.startswith("task 'pocket_facts': the harness cannot make it (")
 
 
 NO_PICTURE = "it has no picture"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vrbench import data, keys
 from vrbench.data import Located
-from vrbench.engine import gold, harness
+from vrbench.engine import definition, gold, harness
 from vrbench.engine.harness import Part
 from vrbench.errors import VrbenchError
 from vrbench.image_columns import columns_of, content_of, stored_images
@@ -36,17 +36,20 @@ def faults(spec: TaskSpec, parts: Sequence[Part], located: Located) -> Iterator[
     is not looked at.
     """
     if located.kind == "generated":
+        yield from definition.faults(spec, parts[0])
         return
+    is_sound = True
     for part in parts:
         for split, rows in part.rows.items():
             scored = split == spec.data.split
             place = located.place(spec, part.config, split)
             broken = [*_column_faults(spec, rows)]
             broken += _told(_picture_faults(rows), part.positions if scored else range(len(rows)), spec)
+            broken = broken or _item_faults(spec, part if scored else _examples(spec, part), scored)
             yield from (f"task {spec.id!r}: {place}, {fault}" for fault in broken)
-            if not broken:
-                asked = part if scored else _examples(spec, part)
-                yield from (f"task {spec.id!r}: {place}, {fault}" for fault in _item_faults(spec, asked, scored))
+            is_sound = is_sound and not broken
+    if is_sound:
+        yield from definition.faults(spec, parts[0])
 
 
 def _examples(spec: TaskSpec, part: Part) -> Part:

@@ -20,6 +20,10 @@ GENERATORS = {
 }
 
 
+SPLITS = ("test", "dev")
+"""Of every generator; disjoint."""
+
+
 def generate(name: str, split: str = "test") -> list[dict[str, Any]]:
     """Rows of a generated data set, with the columns of the benchmark that it is modelled on.
 
@@ -32,8 +36,8 @@ def generate(name: str, split: str = "test") -> list[dict[str, Any]]:
     """
     if name not in GENERATORS:
         raise VrbenchError(f"generated data {name!r} are unknown; there are {', '.join(GENERATORS)}")
-    if split not in ("test", "dev"):
-        raise VrbenchError(f"split {split!r} is unknown; generated data have test and dev")
+    if split not in SPLITS:
+        raise VrbenchError(f"split {split!r} is unknown; generated data have {' and '.join(SPLITS)}")
     module, _, function = GENERATORS[name].partition(":")
     rows: list[dict[str, Any]] = getattr(importlib.import_module(module), function)(split)
     return rows
