@@ -8,6 +8,10 @@ So whoever changes what such code gives raises its version by one, in the same c
   how it is loaded and answers;
 - `vrbench.engine.scoring.Scorer.version`, for a scorer with its matching rules.
 
+tests/test_versions.py holds what each version gives over fixed inputs and fails where that changed and the version did
+not; `python -m tests.fingerprints` then writes the new fingerprint. Its inputs are few: a change that they do not show
+raises the version all the same.
+
 Raise it when some input now gives another answer or another score; not for speed, wording, or inputs that were refused
 and still are. Version 1 is the code of vrbench 0.2.0: it adds nothing to a digest, so that older runs keep theirs.
 """
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
 COMPONENTS: dict[str, int] = {
     "requests": 1,
     "context": 2,
-    "images": 1,
+    "images": 2,
     "layering": 1,
     "loglikelihood": 1,
     "decoding": 2,
@@ -37,7 +41,8 @@ COMPONENTS: dict[str, int] = {
   the two adapters).
 - `context`: what is done with a prompt that is longer than the model's context (`engine/fitting.py`,
   `models/context.py`). 2: with images it is not asked.
-- `images`: an image file or column to the pixels that the image processor gets: orientation, modes, bit depths.
+- `images`: an image file or column to the pixels that the image processor gets: orientation, modes, bit depths
+  (`images.py`). 2: of 16 bits a channel the upper 8 are taken, where all but black became white.
 - `layering`: a base and what was done to it to the weights that answer: adapters merged, deltas put on, layers removed
   (`models/layering.py`, `models/adapter.py`, `models/prune.py`). Counts where a checkpoint has a base.
 - `loglikelihood`: tokens to log-likelihoods (`models/vlm.py`, `models/plain.py`).

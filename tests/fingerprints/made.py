@@ -1,0 +1,74 @@
+"""What the fingerprints are made with: a stand-in for the engine, a tiny model, tasks over made-up items."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from benchmarks import documents
+from tests import tiny
+from tests.engine import made_text
+from vrbench import checkpoint, data, registry
+from vrbench.engine import harness
+from vrbench.engine.requests import LogLikelihood, Request
+from vrbench.models import load, vlm
+from vrbench.registry import TaskSpec
+
+ITEMS = 24
+
+
+class Says:
+    """Stands in for the engine: answers by what a function says, and keeps what it is asked."""
+
+    def __init__(self, model: Any, answer: Callable[[Any], Any]) -> None:
+        self.vlm = model
+        self.said = answer
+        self.asked: list[Any] = []
+
+    def answer(self, requests: Sequence[Any], items: Sequence[Any] = (), title: str = "") -> list[Any]:
+        """The answers in the order of the requests."""
+        self.asked += requests
+        return [self.said(request) for request in requests]
+
+
+@cache
+def scratch() -> Path:
+    """A folder that is there until the process ends."""
+    _FOLDERS.append(tempfile.TemporaryDirectory())
+    return Path(_FOLDERS[-1].name)
+
+
+_FOLDERS: list[Any] = []
+
+
+@cache
+def small_llava() -> vlm.VLM:
+    """A tiny LLaVA with random weights, which is asked for its prompts and tokens alone."""
+    folder = tiny.save_llava(scratch() / "llava")
+    found = load.load_vlm(checkpoint.resolve(str(folder)))
+    assert isinstance(found, vlm.VLM)
+    return found
+
+
+@cache
+def parts_of(task: str, n: int = ITEMS) -> tuple[TaskSpec, list[harness.Part]]:
+    """A task with some made-up items."""
+    spec, root = registry.load()[task], scratch() / f"{task} {n}"
+    limit = None
+    if task in documents.SETS:
+        documents.write(spec, root, n)
+    elif spec.data.kind == "hub":
+        made_text.put(root, spec)
+    else:
+        limit = n
+    return spec, harness.used(spec, data.load(spec, root), limit, 0)
+
+
+def written(request: Request) -> Any:
+    if isinstance(request, LogLikelihood):
+        return [list(request.context), list(request.continuation)]
+    sizes = [list(one.load().size) for one in request.pictures]
+    return [request.prompt, sizes, request.max_new_tokens, list(request.until)]
