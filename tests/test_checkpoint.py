@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import shutil
 from collections.abc import Callable
@@ -365,6 +366,34 @@ class TestAdapters:
 
     def test_a_base_that_is_not_there(self, tmp_path: Path) -> None:
         told(tiny.save_adapter(tmp_path / "a", tmp_path / "gone"), "no checkpoint", "gone")
+
+    def test_a_relative_base_names_the_file_that_names_it(self, tiny_llava: Path, tmp_path: Path) -> None:
+        folder = tiny.save_adapter(tmp_path / "a", Path("../bases/gone"))
+        told(
+            folder, f"{folder / 'adapter_config.json'} has base_model_name_or_path '../bases/gone'",
+            f"tried {folder}/../bases/gone and {Path.cwd()}/../bases/gone", "set base_model_name_or_path to a folder",
+        )  # fmt: skip
+        tiny.mark(folder, "../gone", "0" * 64)
+        told(folder, "vrbench.json has base.id '../gone'", f"tried {folder}/../gone")
+        marked(folder, tiny_llava, Step(kind="pruned", layers="0", depth=4), depth=3)
+        step = {"kind": "restored", "layers": "0", "depth": 4, "backbone": {"id": "../gone", "digest": "0"}}
+        tiny.edit_json(folder / "vrbench.json", steps=[step], depth=4)
+        told(folder, "vrbench.json has backbone.id '../gone'", f"tried {folder}/../gone")
+
+    @pytest.mark.parametrize("mark", [codecs.BOM_UTF8, codecs.BOM_UTF16_LE])
+    def test_settings_that_an_editor_put_a_byte_order_mark_in_front_of(
+        self, tiny_llava: Path, tmp_path: Path, mark: bytes
+    ) -> None:
+        folder = marked(tiny.save_adapter(tmp_path / "a", tiny_llava), tiny_llava)
+        encoding = "utf-8" if mark == codecs.BOM_UTF8 else "utf-16-le"
+        for name in ("adapter_config.json", "vrbench.json"):
+            before = (folder / name).read_bytes()
+            (folder / name).write_bytes(mark + before.decode().encode(encoding))
+            if mark == codecs.BOM_UTF8:
+                assert checkpoint.faults(str(folder)) == []
+            else:
+                told(folder, f"{name} is UTF-16; save it as UTF-8")
+                (folder / name).write_bytes(before)
 
     def test_a_pickled_adapter(self, tiny_llava: Path, tmp_path: Path) -> None:
         folder = tiny.save_adapter(tmp_path / "a", tiny_llava)

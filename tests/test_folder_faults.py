@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import shutil
 from collections.abc import Callable
@@ -331,6 +332,15 @@ class TestBrokenSettings:
     def test_no_json_object(self, whole: Path, file: str, content: str) -> None:
         (whole / file).write_text(content, encoding="latin-1")
         told(whole, f"{file} cannot be read as a JSON object")
+
+    @pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "chat_template.jinja"])
+    def test_a_byte_order_mark_that_transformers_does_not_read(self, whole: Path, file: str) -> None:
+        content = (whole / file).read_bytes()
+        (whole / file).write_bytes(codecs.BOM_UTF8 + content)
+        told(whole, f"{file} begins with a byte order mark, which transformers does not read")
+        if file == "tokenizer.json":
+            (whole / file).write_bytes(content.decode().encode("utf-16"))
+            told(whole, f"{file} is UTF-16, which transformers does not read; save it as UTF-8")
 
     @pytest.mark.parametrize(
         "said", [{"added_tokens": None}, {"added_tokens": [1]}, {"model": {"vocab": {"a": [1]}}}, {"model": None}]

@@ -14,6 +14,7 @@ from vrbench.errors import VrbenchError
 from vrbench.headers import Tensor, read_header
 from vrbench.layers import LayerSet
 from vrbench.structure import ADAPTER, ADAPTER_CONFIG, Shape, canonical, first_of, layer_of, twin_faults
+from vrbench.text_files import read_text
 
 # Adapter options that change the weights beyond low-rank matrices, with the value that leaves them off.
 PLAIN = {
@@ -114,7 +115,7 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / ADAPTER_CONFIG
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
         raise VrbenchError(f"{path} cannot be read as JSON") from error
     if not isinstance(found, dict):

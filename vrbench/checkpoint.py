@@ -6,6 +6,7 @@ Nothing here loads a weight: faults are told from names, headers, digests and `v
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from vrbench import adapters, folder_faults, generation_faults, pieces, sources, structure
@@ -23,6 +24,8 @@ from vrbench.own_code import code_files, needed_code
 from vrbench.perlayer import length_faults
 from vrbench.pieces import PIECES
 from vrbench.records import Base, CheckpointRef, Lineage, Step
+
+BASE_KEY, BACKBONE_KEY = "base_model_name_or_path", "backbone.id"
 
 CONVERT = "`vrbench convert SRC DST`"
 
@@ -147,10 +150,21 @@ def resolve_backbone(name: str, *, near: Path | None = None, offline: bool = Fal
 
 
 def _inspect(
-    name: str, how: _How, near: Path | None = None, above: tuple[Path, ...] = (), seeing: bool = True
+    name: str, how: _How, near: Path | None = None, above: tuple[Path, ...] = (), seeing: bool = True, key: str = ""
 ) -> tuple[Checkpoint | None, list[str]]:
+    """See `resolve`.
+
+    Args:
+        near: the folder whose file names this checkpoint, by the key `key`.
+        above: the folders that it is below.
+        seeing: whether a language model alone is none.
+    """
     try:
         source = sources.find(name, near=near, offline=how.offline, with_code=how.trusted)
+    except VrbenchError as fault:
+        return None, [_named_wrongly(near, key, name, sentence) if near and key else sentence
+                      for sentence in sentences(fault)]  # fmt: skip
+    try:
         if source.folder in above:
             raise VrbenchError(f"{source.folder} is made, step by step, from itself; mend its {MARKER}")
         if (source.folder / RECIPE).is_file():
@@ -161,6 +175,16 @@ def _inspect(
         return _layered(source, lineage or _plain_adapter(source), (*above, source.folder), how)
     except VrbenchError as fault:
         return None, list(sentences(fault))
+
+
+def _named_wrongly(near: Path, key: str, name: str, sentence: str) -> str:
+    """A base or backbone that is not found, with the file and key that name it and what was tried."""
+    file = near / (MARKER if (near / MARKER).is_file() else structure.ADAPTER_CONFIG)
+    tried = dict.fromkeys(str(place.absolute()) for place in (near / name, Path(name).expanduser()))
+    return (
+        f"{file} has {key} {name!r}: {sentence} (tried {' and '.join(tried)}); set {key} to a folder, absolute or "
+        "relative to that file, or to a hub id"
+    )
 
 
 def _is_whole(folder: Path) -> bool:
@@ -184,9 +208,9 @@ def _plain_adapter(source: sources.Source) -> Lineage:
         whose = "the layout of LLaVA's or Bunny's authors"
         raise VrbenchError(f"{source.folder} is an adapter in {whose}; make it a whole model: {CONVERT} --base LLM")
     config = adapters.read_adapter_config(source.folder)
-    base, revision = config.get("base_model_name_or_path"), config.get("revision")
+    base, revision = config.get(BASE_KEY), config.get("revision")
     if not isinstance(base, str) or not base:
-        raise VrbenchError(f"{source.folder / structure.ADAPTER_CONFIG} names no base_model_name_or_path")
+        raise VrbenchError(f"{source.folder / structure.ADAPTER_CONFIG} names no {BASE_KEY}")
     if isinstance(revision, str) and revision and sources.is_hub_id(base, near=source.folder):
         base = f"{base}@{revision}"  # the base that it was trained on, and not what the hub has by now
     return Lineage(id=source.id, family="", depth=0, base=Base(id=base, digest=""))
@@ -266,12 +290,12 @@ def _layered(
     folder = source.folder
     if own.base is None:
         raise VrbenchError(f"{folder / MARKER} names no base, and the folder has no whole model")
-    base, found = _inspect(own.base.id, how, folder, above)
+    is_marked = (folder / MARKER).is_file()
+    base, found = _inspect(own.base.id, how, folder, above, key="base.id" if is_marked else BASE_KEY)
     present = [p for p in PIECES if (folder / p).is_file()]
     if base and own.base.digest and base.digest != own.base.digest:
         made, here = own.base.digest[:12], base.digest[:12]
         found.append(f"{source.id} was made on another {own.base.id}: its digest was {made}, the one here has {here}")
-    is_marked = (folder / MARKER).is_file()
     if is_marked:
         found += digest_faults(folder, own, present)
     if base is None:
@@ -281,7 +305,8 @@ def _layered(
     found += steps.faults
     changes: tuple[Change, ...] = ()
     if not found:
-        changes, found = changes_of(steps, base, lambda name: _inspect(name, how, folder, seeing=False))
+        look = partial(_inspect, how=how, near=folder, seeing=False, key=BACKBONE_KEY)
+        changes, found = changes_of(steps, base, look)
     if not found:
         judged = how.fitted or not _is_ours(folder, base)
         found += pieces.piece_faults(folder, base, own, changes, steps.depth) if judged else []

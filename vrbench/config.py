@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vrbench.errors import VrbenchError, raise_all
+from vrbench.text_files import read_text
 
 
 def read_config(file: Path, known: Sequence[str]) -> dict[str, Any]:
@@ -26,7 +27,7 @@ def read_config(file: Path, known: Sequence[str]) -> dict[str, Any]:
     from vrbench import strict_yaml
 
     try:
-        raw = strict_yaml.load(file.read_text(encoding="utf-8"))
+        raw = strict_yaml.load(read_text(file))
     except (OSError, UnicodeDecodeError) as error:
         raise VrbenchError(f"config {str(file)!r} cannot be read: {error}") from error
     except yaml.YAMLError as error:

@@ -18,6 +18,7 @@ from vrbench.cache import file_digest
 from vrbench.errors import VrbenchError
 from vrbench.records import Record
 from vrbench.registry import DataSource, TaskSpec
+from vrbench.text_files import read_text
 from vrbench.writing import write_atomically
 
 DIGEST_FILE = "vrbench-data.json"
@@ -80,7 +81,7 @@ def read(root: Path) -> DigestFile:
     if not file.is_file():
         return DigestFile()
     try:
-        found = DigestFile.model_validate(json.loads(file.read_text(encoding="utf-8")))
+        found = DigestFile.model_validate(json.loads(read_text(file)))
     except (UnicodeDecodeError, json.JSONDecodeError, ValidationError) as error:
         reason = " ".join(str(error).split())[:200]
         raise VrbenchError(f"{file} is no digest file of a data root: {reason}; delete it and fetch again") from error

@@ -23,6 +23,7 @@ from vrbench.layers import LayerSet
 from vrbench.models.random_shapes import RECIPE
 from vrbench.records import SCHEMA_VERSION, Lineage, Record, Step
 from vrbench.stored import Adapter, Stored, dtypes, parameters, stored
+from vrbench.text_files import read_text
 
 WIDTH = 110
 
@@ -177,7 +178,7 @@ def _licence(found: Checkpoint) -> str:
 def _of_card(card: Path) -> str:
     """`license` in the YAML at the beginning of a model card; empty if there is none."""
     try:
-        text = card.read_text(encoding="utf-8")
+        text = read_text(card)
         head = yaml.safe_load(text.split("---")[1]) if text.startswith("---") else None
     except (OSError, ValueError, yaml.YAMLError, IndexError):
         return ""

@@ -15,6 +15,7 @@ from vrbench.headers import INDEX, Tensor, read_headers, weight_files
 from vrbench.json_files import Json, object_in, read_json
 from vrbench.own_code import code_faults
 from vrbench.structure import ADAPTER_CONFIG, canonical
+from vrbench.text_files import encoding_of
 
 READABLE = ("F64", "F32", "F16", "BF16")
 """What a weight may be stored as; anything else was packed."""
@@ -29,6 +30,9 @@ SETTINGS_FILES = (
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "chat_template.json",
 )  # fmt: skip
 """What is read beside config.json, each a JSON object."""
+
+TEMPLATES = ("chat_template.jinja", "merges.txt")
+"""Text that transformers reads beside them."""
 
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 TOKENIZERS = (*VOCABULARIES, "tokenizer_config.json")
@@ -55,9 +59,16 @@ def faults(folder: Path, trusted: bool = False) -> list[str]:
 
 
 def _broken_settings(folder: Path) -> Iterator[str]:
-    for file in SETTINGS_FILES:
-        if (folder / file).is_file() and object_in(folder / file) is None:
-            yield f"{folder / file} cannot be read as a JSON object"
+    for file in (folder / name for name in ("config.json", INDEX, *SETTINGS_FILES, *TEMPLATES)):
+        if not file.is_file():
+            continue
+        with file.open("rb") as stream:
+            other = encoding_of(stream.read(4))
+        if other:
+            with_mark = "begins with a byte order mark" if other == "UTF-8" else f"is {other}"
+            yield f"{file} {with_mark}, which transformers does not read; save it as UTF-8 without a byte order mark"
+        elif file.name in SETTINGS_FILES and object_in(file) is None:
+            yield f"{file} cannot be read as a JSON object"
 
 
 def _quantised(folder: Path, config: Json) -> Iterator[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vrbench.errors import VrbenchError
+from vrbench.text_files import read_text
 
 LENGTH_BYTES = 8
 LONGEST_HEADER = 100_000_000
@@ -174,7 +175,7 @@ def _is_file_name(value: object) -> bool:
 
 def _weight_map(index: Path) -> dict[str, str]:
     try:
-        found = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        found = json.loads(read_text(index))["weight_map"]
         if not isinstance(found, dict) or not found or not all(_is_file_name(value) for value in found.values()):
             raise TypeError
     except (ValueError, KeyError, TypeError, RecursionError) as error:

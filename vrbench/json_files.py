@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from vrbench.errors import VrbenchError
+from vrbench.text_files import read_text
+
 Json = dict[str, Any]
 
 
@@ -17,7 +20,7 @@ def read_json(path: Path) -> Json:
 def object_in(path: Path) -> Json | None:
     """The object in a JSON file; none when it is missing, broken, or holds something else."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):  # the last: brackets in brackets, too deep to be read
+        found = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError, VrbenchError):  # the last: brackets in brackets, too deep to be read
         return None
     return found if isinstance(found, dict) else None

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vrbench.errors import VrbenchError
+from vrbench.text_files import read_text
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,7 @@ def read(file: Path, depth: int) -> LayerSet:
         VrbenchError: it cannot be read, is no layer set, or is for a model of another depth.
     """
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(read_text(file))
     except OSError as error:
         raise VrbenchError(f"layer set {str(file)!r} cannot be read: {error.strerror or error}") from error
     except ValueError as error:

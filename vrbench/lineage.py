@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from vrbench.errors import VrbenchError
 from vrbench.layers import LayerSet
 from vrbench.records import SCHEMA_VERSION, Lineage, Step
+from vrbench.text_files import read_text
 
 MARKER = "vrbench.json"
 UNFINISHED = "state"
@@ -28,7 +29,7 @@ def read_lineage(folder: Path) -> Lineage | None:
     if not path.is_file():
         return None
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
         raise VrbenchError(f"{path} is not JSON: {error}") from error
     version = raw.get("schema_version", SCHEMA_VERSION) if isinstance(raw, dict) else None

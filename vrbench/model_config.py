@@ -11,13 +11,14 @@ from vrbench.headers import read_headers
 from vrbench.json_files import read_json
 from vrbench.own_code import LOCAL
 from vrbench.structure import canonical, layer_of
+from vrbench.text_files import read_text
 
 
 def read_config(folder: Path) -> tuple[str, int, dict[str, Any]]:
     """The family (model_type), the depth, and the decoder's settings that config.json states."""
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(read_text(path))
         decoder = config.get("text_config", config)
         depth = decoder.get("num_hidden_layers")
         family = config["model_type"]

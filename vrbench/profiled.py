@@ -12,6 +12,7 @@ from tabulate import tabulate
 
 from vrbench.errors import VrbenchError
 from vrbench.records import Record
+from vrbench.text_files import read_text
 from vrbench.writing import write_atomically
 
 MEASURED = ("status", "seconds_per_step", "tokens_per_second", "peak_gib", "trainable", "device", "versions")
@@ -72,7 +73,7 @@ def load_profile(file: Path) -> list[ProfileRow]:
         VrbenchError: no such file, or it holds something else.
     """
     try:
-        return ROWS.validate_json(file.read_bytes())
+        return ROWS.validate_json(read_text(file))
     except OSError as error:
         raise VrbenchError(f"no profile at {str(file)!r}; `vrbench profile --out {file}` writes one") from error
     except ValidationError as error:

@@ -15,6 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vrbench.errors import VrbenchError
+from vrbench.text_files import read_text
 from vrbench.writing import canonical_json, gunzipped, gzipped, write_atomically
 from vrbench.writing import digest_of as digest_of
 
@@ -331,7 +332,7 @@ def load_run(path: str | Path) -> Run:
     if not file.is_file():
         raise VrbenchError(f"no run at {str(path)!r}; a run is a folder with run.json, as `vrbench run` writes it")
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
+        raw = json.loads(read_text(file))
     except (ValueError, RecursionError) as error:
         raise VrbenchError(f"{file} is not JSON: {error}") from error
     version = raw.get("schema_version") if isinstance(raw, dict) else None

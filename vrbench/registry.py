@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from vrbench import strict_yaml
 from vrbench.errors import VrbenchError, raise_all, sentences
+from vrbench.text_files import read_text
 
 VisualScorer = Literal[
     "mme", "mmbench", "seed", "textvqa", "anls", "chartqa", "pope", "mmmu", "hallusionbench", "tabmwp"
@@ -184,7 +185,7 @@ def read(file: Path) -> TaskSpec:
         VrbenchError: not YAML, a key twice, an unknown or missing key, an id that is not the file's stem.
     """
     try:
-        raw = strict_yaml.load(file.read_text(encoding="utf-8"))
+        raw = strict_yaml.load(read_text(file))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise VrbenchError(f"{file}: cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):

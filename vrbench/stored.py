@@ -18,6 +18,7 @@ from vrbench.models.random_shapes import RECIPE
 from vrbench.pieces import PIECES
 from vrbench.places import PARTS, Place, is_zero, same
 from vrbench.structure import canonical
+from vrbench.text_files import read_text
 
 BUFFERS = ("rotary_emb.inv_freq", "position_ids")
 
@@ -114,7 +115,7 @@ def _random(checkpoint: Checkpoint) -> dict[str, Place]:
 
 
 def _is_tied(folder: Path) -> bool:
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = json.loads(read_text(folder / "config.json"))
     parts = (config, config.get("text_config") or {})
     return any(part.get("tie_word_embeddings") for part in parts)
 

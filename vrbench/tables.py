@@ -13,6 +13,7 @@ from vrbench.errors import VrbenchError, raise_all
 from vrbench.image_columns import stored_image
 from vrbench.images import ImageError
 from vrbench.rows import by_fault
+from vrbench.text_files import read_text
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -190,7 +191,7 @@ def _read_images(rows: Sequence[dict[str, Any]], images: Sequence[str], file: Pa
 def _json_lines(file: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_text(file)
     except UnicodeDecodeError as error:
         raise VrbenchError(f"{file} is not UTF-8: {error}") from error
     for number, line in enumerate(text.split("\n"), start=1):  # splitlines would part at U+2028 too, which JSON allows

@@ -16,6 +16,7 @@ from vrbench.convert.words import Words, has_tokenizer, read_words
 from vrbench.errors import VrbenchError, raise_all, sentences
 from vrbench.json_files import read_json
 from vrbench.structure import ADAPTER_CONFIG
+from vrbench.text_files import read_text
 
 PROJECTOR_FILE, NON_LORA_FILE = "mm_projector.bin", "non_lora_trainables.bin"
 FORMS = {"merged": "a whole model", "projector": "a projector alone", "lora": "a LoRA adapter"}
@@ -157,7 +158,7 @@ def find(name: str, near: Path | None = None) -> sources.Source:
 def _settings(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = json.loads(read_text(path))
         kind = settings["model_type"]
     except FileNotFoundError as error:
         raise VrbenchError(f"{path} is missing") from error

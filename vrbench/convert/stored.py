@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vrbench.errors import VrbenchError
 from vrbench.headers import Tensor, read_header
+from vrbench.text_files import read_text
 
 if TYPE_CHECKING:
     import torch
@@ -52,7 +53,7 @@ def has_model(folder: Path) -> bool:
 
 def _shards(index: Path) -> list[str]:
     try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        names = set(json.loads(read_text(index))["weight_map"].values())
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise VrbenchError(f"{index} cannot be read: it has no weight_map of file names") from error
     if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vrbench.errors import VrbenchError
+from vrbench.text_files import read_text
 
 CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 PUBLISHED: dict[str, dict[str, Any]] = {
@@ -85,7 +86,7 @@ def tower_of(settings: dict[str, Any], folder: Path | None) -> Tower:
 def _vision_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = json.loads(read_text(path))
         inner = raw.get("vision_config") or raw
         kind = {"clip": "clip_vision_model", "siglip": "siglip_vision_model"}.get(raw["model_type"], raw["model_type"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -125,7 +126,7 @@ def _pictures(config: dict[str, Any], folder: Path | None, aspect: str | None) -
 
 def _stated(path: Path, defaults: dict[str, Any]) -> dict[str, Any]:
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = json.loads(read_text(path))
         stated = {key: raw[key] for key in (*defaults, "resample", "rescale_factor") if raw.get(key) is not None}
     except (ValueError, AttributeError, RecursionError) as error:
         raise VrbenchError(f"{path} cannot be read as JSON") from error

@@ -14,6 +14,7 @@ from typing import Any
 from vrbench.convert import tokenizer_model
 from vrbench.convert.tokenizer_model import put_spaces_first
 from vrbench.errors import VrbenchError
+from vrbench.text_files import read_text
 
 IMAGE = "<image>"
 PIECES = "tokenizer.model"
@@ -128,7 +129,7 @@ def _from_pieces(folder: Path) -> Any:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        found = json.loads(read_text(path)) if path.is_file() else {}
     except (ValueError, RecursionError) as error:
         raise VrbenchError(f"{path} is not JSON") from error
     if not isinstance(found, dict):

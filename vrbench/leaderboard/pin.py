@@ -15,6 +15,7 @@ from vrbench.leaderboard.board import BOARD_FILE, Board, load_board, prompts_dig
 from vrbench.plan import definition_digest
 from vrbench.records import Run, load_run
 from vrbench.registry import TaskSpec
+from vrbench.text_files import read_text
 from vrbench.writing import write_atomically
 
 Place = tuple[str, ...]
@@ -149,7 +150,7 @@ def _write(folder: Path, board: Board, wanted: Mapping[Place, Any], replace: boo
         raise_all(f"{c.place} is pinned to {c.old}, and would become {c.new}; give --replace to move it" for c in moved)
     Board.model_validate(raw)
     file = folder / BOARD_FILE
-    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = read_text(file).splitlines(keepends=True)
     head = "".join(lines[: next((i for i, line in enumerate(lines) if not line.startswith("#")), 0)])
     body = yaml.safe_dump(raw, sort_keys=False, allow_unicode=True, width=110)
     write_atomically(file, head + body)

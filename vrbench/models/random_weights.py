@@ -16,6 +16,7 @@ import torch
 from vrbench.models.random_shapes import RECIPE
 from vrbench.own_code import LOCAL
 from vrbench.structure import Shape
+from vrbench.text_files import read_text
 
 AT_ONCE = 1 << 24
 """Values made at a time: 128 MiB for each whole number that is held."""
@@ -40,7 +41,7 @@ def load(folder: Path, dtype: torch.dtype, device: str | torch.device) -> tuple[
     from transformers.initialization import no_init_weights
     from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
-    recipe = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
+    recipe = json.loads(read_text(folder / RECIPE))
     config = AutoConfig.from_pretrained(folder, **LOCAL)
     with torch.device(device), no_init_weights():
         model = AutoModelForImageTextToText.from_config(config, dtype=dtype)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from vrbench.errors import VrbenchError, raise_all
 from vrbench.paper.plan import Done, Plan, PlanStep
 from vrbench.records import SCHEMA_VERSION
+from vrbench.text_files import read_text
 from vrbench.writing import digest_of, write_atomically
 
 PLAN = "plan.json"
@@ -53,7 +54,7 @@ def load_plan(folder: Path) -> Plan:
     """
     file = folder / PLAN
     try:
-        plan = Plan.model_validate_json(file.read_text(encoding="utf-8"))
+        plan = Plan.model_validate_json(read_text(file))
     except FileNotFoundError:
         raise VrbenchError(f"no plan in {folder}; `vrbench reproduce` makes one") from None
     except (UnicodeDecodeError, ValidationError) as error:
@@ -135,7 +136,7 @@ def finished(plan: Plan, folder: Path) -> dict[str, Done]:
         if not file.is_file():
             continue
         try:
-            done = Done.model_validate_json(file.read_text(encoding="utf-8"))
+            done = Done.model_validate_json(read_text(file))
         except (UnicodeDecodeError, ValidationError) as error:
             raise VrbenchError(f"{file} cannot be read: {error}; remove it to do the step again") from error
         if done.digest != digest:

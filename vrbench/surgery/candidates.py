@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from vrbench.checkpoint import Checkpoint
 from vrbench.layers import LayerSet
 from vrbench.models.fixed import fixed_layers
+from vrbench.text_files import read_text
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def _fixed(base: Checkpoint) -> dict[int, str]:
     from vrbench.models.load import first_folder
 
     file = first_folder(base) / "config.json"
-    fixed = fixed_layers(json.loads(file.read_text(encoding="utf-8")))
+    fixed = fixed_layers(json.loads(read_text(file)))
     left = list(range(base.root.depth))
     for removed in _all_removed(base):
         left = [number for i, number in enumerate(left) if i not in removed]

@@ -15,6 +15,7 @@ from vrbench.surgery.candidates import Candidates, candidates_of
 from vrbench.surgery.importance import importance
 from vrbench.surgery.names import BLOCK, MEASURED, by_faults
 from vrbench.surgery.recipe import PruneRecipe
+from vrbench.text_files import read_text
 from vrbench.writing import write_atomically
 
 
@@ -127,7 +128,7 @@ def read_order(file: Path, ckpt: Checkpoint) -> RemovalOrder:
         VrbenchError: it cannot be read, is no order, or is another checkpoint's.
     """
     try:
-        found = RemovalOrder.model_validate_json(file.read_text(encoding="utf-8"))
+        found = RemovalOrder.model_validate_json(read_text(file))
     except OSError as error:
         raise VrbenchError(f"order {str(file)!r} cannot be read: {error.strerror or error}") from error
     except ValidationError as error:

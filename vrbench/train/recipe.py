@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 from vrbench import strict_yaml
 from vrbench.errors import VrbenchError, raise_all
 from vrbench.records import Record
+from vrbench.text_files import read_text
 from vrbench.train.sections import (
     KINDS_OF_DATA,
     Align,
@@ -88,7 +89,7 @@ def load(name: str, overrides: dict[str, str] | None = None) -> TrainRecipe:
         hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(names())}"
         raise VrbenchError(f"no recipe {name!r}; {hint}")
     try:
-        raw = strict_yaml.load(path.read_text(encoding="utf-8"))
+        raw = strict_yaml.load(read_text(path))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise VrbenchError(f"recipe {path} is not YAML: {error}") from error
     if not isinstance(raw, dict):

@@ -84,7 +84,7 @@ def _reader(record: Any, images: Path | None, place: str) -> tuple[str, Read]:
 
 def _records(file: Path) -> Iterator[tuple[str, Any]]:
     """(place, record) of a JSON file; of JSON lines a line that is no JSON is a record that is none."""
-    with file.open(encoding="utf-8") as stream:
+    with file.open(encoding="utf-8-sig") as stream:
         try:
             if _first(file) != "{":
                 found = json.load(stream)
@@ -103,7 +103,7 @@ def _records(file: Path) -> Iterator[tuple[str, Any]]:
 
 def _first(file: Path) -> str:
     """The first character that is no white space."""
-    with file.open(encoding="utf-8") as stream:
+    with file.open(encoding="utf-8-sig") as stream:
         return stream.read(4096).lstrip()[:1]
 
 
