@@ -243,7 +243,7 @@ def _task(
     try:
         outcome = harness.run(spec, job.parts, answerer, f"{name} {spec.id}")
         about |= results.of_outcome(job, outcome, options.seed)
-        about |= results.of_answers(outcome.samples, answerer.cut, answerer.vlm.context_length)
+        about |= results.of_answers(spec.scorer, outcome.samples, answerer.cut, answerer.vlm.context_length)
         samples = outcome.samples
     except Exception as error:
         foreseen = isinstance(error, VrbenchError)  # a sentence that says it all; else the traceback is wanted

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vrbench import metrics
+from vrbench import hints, metrics
 from vrbench.plan import Job
 from vrbench.provenance import installed
 from vrbench.records import Sample, samples_text, unscored_note
@@ -59,10 +59,11 @@ def of_outcome(job: Job, outcome: Outcome, seed: int, samples_digest: str = "") 
     }
 
 
-def of_answers(samples: Sequence[Sample], cut: Mapping[object, int], context: int) -> dict[str, Any]:
+def of_answers(scorer: str, samples: Sequence[Sample], cut: Mapping[object, int], context: int) -> dict[str, Any]:
     """What a result says of one checkpoint's answers beside their scores: what was cut, left out or not understood.
 
     Args:
+        scorer: of the task, key of `SCORERS`.
         samples: of all items.
         cut: item -> its requests whose text lost its front.
         context: tokens of the model's context.
@@ -81,6 +82,7 @@ def of_answers(samples: Sequence[Sample], cut: Mapping[object, int], context: in
             f"{len(unscored):,} of {len(samples):,} items could not be scored and are left out, such as "
             f"{first.id!r}: {first.unscored}"
         )
+    said += filter(None, [hints.unlike(samples, scorer)])
     return {"n_cut": len(cut), "requests_cut": sum(cut.values()), "warnings": tuple(said)}
 
 

@@ -68,10 +68,10 @@ def test_a_prompt_with_images_fits_as_a_whole_or_is_not_asked(short: VLM, tmp_pa
 def test_the_result_says_what_was_cut_and_left_out() -> None:
     whole = Sample(id="a", cluster="a", score=1.0, responses=((-1.0, True), (-2.0, False)))
     gone = whole.model_copy(update={"id": "b", "unscored": "the prompt has 30 tokens"})
-    told = of_answers((whole, gone), {"a": 2}, 2048)
+    told = of_answers("mean", (whole, gone), {"a": 2}, 2048)
     assert (told["n_cut"], told["requests_cut"]) == (1, 2)
     assert told["warnings"] == (
         "2 of 4 requests, in 1 of 2 items, were longer than the model's context of 2,048 tokens and lost their front",
         "1 of 2 items could not be scored and are left out, such as 'b': the prompt has 30 tokens",
     )
-    assert of_answers((whole,), {}, 2048) == {"n_cut": 0, "requests_cut": 0, "warnings": ()}
+    assert of_answers("mean", (whole,), {}, 2048) == {"n_cut": 0, "requests_cut": 0, "warnings": ()}
