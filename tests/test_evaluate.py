@@ -44,7 +44,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return hub(tmp_path_factory.mktemp("hub"))
 
 
-def measure(ckpt: Path, root: Path, out: Path, tasks: str = TASKS, **options: Any) -> records.RunRecord:
+def measure(ckpt: Path, root: Path, out: Path, tasks: str = TASKS, **options: Any) -> records.Run:
     return evaluate(str(ckpt), tasks, data_root=root, out=out, device="cpu", show_progress=False, **options)
 
 
@@ -121,7 +121,7 @@ class TestRecord:
     ) -> None:
         before = only_run(undisturbed)
         monkeypatch.setattr(Answerer, "__init__", None)  # making one would fail
-        assert measure(tiny_llava, root, undisturbed, batch_size=3) == before.record
+        assert measure(tiny_llava, root, undisturbed, batch_size=3) == before
 
     def test_a_run_whose_files_are_damaged_is_measured_again(
         self, tiny_llava: Path, root: Path, tmp_path: Path
@@ -335,9 +335,10 @@ class TestSeveral:
 
     def test_each_is_measured_once_the_baseline_first(self, tiny_llava: Path, root: Path, tmp_path: Path) -> None:
         other = save_llava(tmp_path / "other", seed=1)
-        options = Options(data_root=root, out=tmp_path / "runs", device="cpu", show_progress=False, limit=4)
+        options = Options(data_root=root, out=tmp_path / "runs", device="cpu", show_progress=False)
         names = [str(other), str(tiny_llava), str(other)]
-        runs = run_all(names, "piqa", baseline=str(tiny_llava), options=options)
+        runs = run_all(names, "piqa", baseline=str(tiny_llava), options=options, limit=4)
+        assert [len(run.to_pandas("piqa")) for run in runs] == [4, 4]
         assert [run.record.checkpoint.digest for run in runs] == [only_first(tiny_llava), only_first(other)]
 
 

@@ -92,8 +92,17 @@ class TestRun:
         assert order == ["t.jsonl", "run.json"]
 
     def test_no_run_is_told(self, tmp_path: Path) -> None:
-        with pytest.raises(VrbenchError, match="no run at"):
+        with pytest.raises(VrbenchError, match=r"no run at .*; a run is a folder with run.json"):
             load_run(tmp_path)
+
+    def test_the_runs_below_a_folder_are_named(self, tmp_path: Path) -> None:
+        runs = [tmp_path / "full" / "12ab", tmp_path / "region" / "34cd"]
+        for folder in runs:
+            save_run(folder, record(), {"t": SAMPLES})
+        with pytest.raises(VrbenchError, match=f"name one of the runs below it: {runs[0]}, {runs[1]}$"):
+            load_run(tmp_path)
+        with pytest.raises(VrbenchError, match=f"below it: {runs[1]}$"):
+            load_run(tmp_path / "region")
 
     def test_changed_samples_are_refused(self, saved: Path) -> None:
         file = saved / "samples" / "t.jsonl"

@@ -1,11 +1,19 @@
 """vrbench: what does a vision-language model whose LLM was made cheaper still see, and what can it still read?
 
 From Python:
-    evaluate(ckpt, tasks, ...) -> RunRecord     one checkpoint on some tasks
-    run_all(ckpts, tasks, baseline, options)    several, vision features shared -> their runs, the baseline's first
+    evaluate(ckpt, tasks, ...) -> Run           one checkpoint on some tasks
+    run_all(ckpts, tasks, baseline, ...)        several, vision features shared -> their runs, the baseline's first
     load_run(path) -> Run                       a run that was written before
     join(runs) -> list[Run]                     runs of one checkpoint made into one, with the tasks of all
     compare(runs, baseline) -> Comparison       what the runs keep of the baseline's scores
+    Options                                     how to run: the keywords of evaluate and run_all as one value
+    Run.to_pandas() -> DataFrame                a run's samples, one row each
+    VrbenchError                                bad input: one sentence for each thing that is wrong
+
+Example:
+    >>> import vrbench
+    >>> baseline, region = vrbench.run_all(["pocket/region"], "pocket_mme", baseline="pocket/full", limit=80)
+    >>> print(vrbench.compare([region], baseline).model_dump_json(indent=1))
 """
 
 from __future__ import annotations
@@ -17,16 +25,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vrbench.compare import compare
+    from vrbench.errors import VrbenchError
     from vrbench.evaluate import evaluate, run_all
     from vrbench.joining import join
-    from vrbench.records import load_run
+    from vrbench.plan import Options
+    from vrbench.records import Run, load_run
 
 __version__ = "0.2.0"
-__all__ = ["__version__", "compare", "evaluate", "join", "load_run", "run_all"]
+__all__ = ["Options", "Run", "VrbenchError", "__version__", "compare", "evaluate", "join", "load_run", "run_all"]
 
 
-class _Function:
-    """A function of the API, imported when it is first used, so that `import vrbench` costs nothing."""
+class _Lazy:
+    """A name of the API, imported when it is first used, so that `import vrbench` costs nothing."""
 
     def __init__(self, module: str, name: str) -> None:
         self.module, self.name = module, name
@@ -39,11 +49,17 @@ class _Function:
 
 
 class _Package(ModuleType):
-    compare = _Function("vrbench.compare", "compare")
-    evaluate = _Function("vrbench.evaluate", "evaluate")
-    join = _Function("vrbench.joining", "join")
-    load_run = _Function("vrbench.records", "load_run")
-    run_all = _Function("vrbench.evaluate", "run_all")
+    Options = _Lazy("vrbench.plan", "Options")
+    Run = _Lazy("vrbench.records", "Run")
+    VrbenchError = _Lazy("vrbench.errors", "VrbenchError")
+    compare = _Lazy("vrbench.compare", "compare")
+    evaluate = _Lazy("vrbench.evaluate", "evaluate")
+    join = _Lazy("vrbench.joining", "join")
+    load_run = _Lazy("vrbench.records", "load_run")
+    run_all = _Lazy("vrbench.evaluate", "run_all")
+
+    def __dir__(self) -> list[str]:
+        return sorted({*__all__, *(name for name in self.__dict__ if name.startswith("__"))})
 
 
 sys.modules[__name__].__class__ = _Package

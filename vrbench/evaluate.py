@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 from vrbench import results, versions
 from vrbench.checkpoint import Checkpoint
 from vrbench.errors import ManyFaults, VrbenchError
-from vrbench.plan import Job, Options, Plan, plan
+from vrbench.plan import Job, OptionKeywords, Options, Plan, plan
 from vrbench.provenance import provenance
 from vrbench.records import Run, RunRecord, Sample, TaskResult, load_run, save_run
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from vrbench.engine.answering import Answerer
     from vrbench.engine.features import FeatureCache
 
@@ -39,18 +41,27 @@ def evaluate(
     trust_remote_code: bool = False,
     show_progress: bool = True,
     skip_missing: bool = False,
-) -> RunRecord:
-    """Measure one checkpoint on some tasks; the options are those of `Options`.
+) -> Run:
+    """Measure one checkpoint on some tasks.
 
     Args:
         ckpt: "pocket/full", a folder, or a hub id.
         tasks: ids, suites and globs, in one comma-separated text or a list.
+        limit, batch_size, ...: what `Options` says of them.
 
     Returns:
-        The record, which is also written to `out`; a task that died has status "error" in it.
+        The run, as it is also written to `out`: its record, whose fields are the run's too (`run.results`), and its
+        samples. `compare` takes it. A task that died has status "error" in it.
 
     Raises:
         VrbenchError: every fault of the input that was found, at once, before weights are loaded.
+
+    Example:
+        >>> run = vrbench.evaluate("pocket/region", "pocket_mme,pocket_facts", limit=80, device="cpu")
+        >>> [(result.task, result.score.value) for result in run.results]
+        >>> run.to_pandas("pocket_mme").groupby("group").score.mean()
+        >>> baseline = vrbench.evaluate("pocket/full", "pocket_mme,pocket_facts", limit=80, device="cpu")
+        >>> vrbench.compare([run], baseline)
     """
     options = Options(
         limit=limit,
@@ -65,7 +76,7 @@ def evaluate(
         show_progress=show_progress,
         skip_missing=skip_missing,
     )
-    return run_all([ckpt], tasks, options=options)[0].record
+    return run_all([ckpt], tasks, options=options)[0]
 
 
 @dataclass(frozen=True)
@@ -98,9 +109,20 @@ class SomeFailed(ManyFaults):
 
 
 def run_all(
-    ckpts: Sequence[str], tasks: str | Sequence[str], baseline: str | None = None, options: Options | None = None
+    ckpts: str | Sequence[str],
+    tasks: str | Sequence[str],
+    baseline: str | None = None,
+    options: Options | None = None,
+    **changes: Unpack[OptionKeywords],
 ) -> list[Run]:
     """Measure several checkpoints on the same items, each loaded once, with vision features shared.
+
+    Args:
+        ckpts: each as in `evaluate`; a text is one checkpoint.
+        tasks: as in `evaluate`.
+        baseline: a checkpoint that is measured first.
+        options: how to run.
+        changes: fields of `Options`, such as `limit=8`, in place of those of `options`.
 
     Returns:
         The baseline's run first, if one is named, then the others in the order of `ckpts`, each once.
@@ -108,15 +130,20 @@ def run_all(
     Raises:
         VrbenchError: every fault of the input that was found, at once, before weights are loaded.
         SomeFailed: a checkpoint could not be loaded or measured after all; the others were, and are in the error.
+
+    Example:
+        >>> baseline, region = vrbench.run_all(["pocket/region"], "pocket_mme", baseline="pocket/full", limit=8)
+        >>> vrbench.compare([region], baseline)
     """
     from vrbench.engine.features import FeatureCache
 
-    names = list(dict.fromkeys([baseline, *ckpts] if baseline else ckpts))
+    named = [ckpts] if isinstance(ckpts, str) else ckpts
+    names = list(dict.fromkeys([baseline, *named] if baseline else named))
     if not names:
         raise VrbenchError("no checkpoint was named")
     if baseline and len(names) == 1:
         raise VrbenchError(f"baseline {baseline!r} is the only checkpoint; name another one to compare with it")
-    made = plan(names, tasks, options or Options())
+    made = plan(names, tasks, replace(options or Options(), **changes))
     features = FeatureCache()
     runs: list[Run] = []
     failed: list[Failure] = []

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from vrbench import checkpoint, data, missing, registry, versions
 from vrbench.device import chosen_device, device_faults
@@ -68,6 +68,23 @@ class Options:
     command: str = "python"
     show_progress: bool = True
     skip_missing: bool = False
+
+
+class OptionKeywords(TypedDict, total=False):
+    """The fields of `Options` as keywords, any of which may be left out."""
+
+    limit: int | None
+    batch_size: int | str
+    device: str
+    dtype: str
+    data_root: str | Path | None
+    include_path: str | Path | None
+    out: str | Path
+    seed: int
+    trust_remote_code: bool
+    command: str
+    show_progress: bool
+    skip_missing: bool
 
 
 @dataclass(frozen=True)

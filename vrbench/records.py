@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -19,12 +19,18 @@ from vrbench.text_files import read_text
 from vrbench.writing import canonical_json, gunzipped, gzipped, write_atomically
 from vrbench.writing import digest_of as digest_of
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 SCHEMA_VERSION = 1
 MOST_UNSCORED = 0.01
 """Share of a task's items above which unscored ones are told beside the score."""
 
 MOST_SAMPLE_BYTES = 256 * 2**20
 """A compressed file of samples that holds more is not unpacked; 100,000 items with short answers take some 30 MiB."""
+
+RUNS_TOLD = 12
+"""Runs below a folder that are named where a run was asked for."""
 
 UNSCORED_MARK = "(!)"
 """What stands behind the name of such a task in a table."""
@@ -255,6 +261,56 @@ class Run(BaseModel):
     notes: tuple[str, ...] = ()
 
     @property
+    def status(self) -> Literal["ok", "error"]:
+        """The record's."""
+        return self.record.status
+
+    @property
+    def checkpoint(self) -> CheckpointRef:
+        """The record's."""
+        return self.record.checkpoint
+
+    @property
+    def settings(self) -> Settings:
+        """The record's."""
+        return self.record.settings
+
+    @property
+    def inputs_digest(self) -> str:
+        """The record's."""
+        return self.record.inputs_digest
+
+    @property
+    def results(self) -> tuple[TaskResult, ...]:
+        """The record's."""
+        return self.record.results
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """The record's."""
+        return self.record.skipped
+
+    @property
+    def provenance(self) -> Provenance:
+        """The record's."""
+        return self.record.provenance
+
+    def to_pandas(self, task: str | None = None) -> DataFrame:
+        """The samples, one row each: the task, then the fields of `Sample`.
+
+        Args:
+            task: of which task alone; else of all.
+
+        Raises:
+            VrbenchError: the run has no such task.
+        """
+        import pandas as pd
+
+        tasks = list(self.samples) if task is None else [self.result(task).task]
+        rows = [{"task": name, **dict(sample)} for name in tasks for sample in self.samples.get(name, ())]
+        return pd.DataFrame(rows, columns=["task", *Sample.model_fields])
+
+    @property
     def sources(self) -> tuple[Source, ...]:
         """The runs that its results come from: itself, unless it was joined."""
         return self.joined or (source_of(self.record, tuple(r.task for r in self.record.results)),)
@@ -330,7 +386,7 @@ def load_run(path: str | Path) -> Run:
     folder = folder.parent if folder.name == "run.json" else folder
     file = folder / "run.json"
     if not file.is_file():
-        raise VrbenchError(f"no run at {str(path)!r}; a run is a folder with run.json, as `vrbench run` writes it")
+        raise VrbenchError(f"no run at {str(path)!r}; {_below(folder)}")
     try:
         raw = json.loads(read_text(file))
     except (ValueError, RecursionError) as error:
@@ -344,6 +400,15 @@ def load_run(path: str | Path) -> Run:
         raise VrbenchError(f"{file} is not a run record: {_first_fault(error)}") from error
     samples = {r.task: tuple(_load_samples(folder, r)) for r in record.results if r.status == "ok"}
     return Run(record=record, samples=samples, path=folder)
+
+
+def _below(folder: Path) -> str:
+    """What to name in place of a folder that is no run: those that lie one or two folders below, if any do."""
+    found = sorted(file.parent for pattern in ("*/run.json", "*/*/run.json") for file in folder.glob(pattern))
+    if not found:
+        return "a run is a folder with run.json, as `vrbench run` writes it"
+    more = f", and {len(found) - RUNS_TOLD} more" if len(found) > RUNS_TOLD else ""
+    return f"name one of the runs below it: {', '.join(map(str, found[:RUNS_TOLD]))}{more}"
 
 
 def _load_samples(folder: Path, result: TaskResult) -> Iterator[Sample]:
