@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vrbench import machine
 from vrbench.errors import VrbenchError
 from vrbench.headers import Tensor, read_header
 from vrbench.layers import LayerSet
@@ -117,6 +118,7 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     try:
         found = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
+        machine.pass_on(error)
         raise VrbenchError(f"{path} cannot be read as JSON") from error
     if not isinstance(found, dict):
         raise VrbenchError(f"{path} is not a JSON object")

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vrbench import dataroot, hub, keys, tables
+from vrbench import dataroot, hub, keys, machine, tables
 from vrbench.errors import VrbenchError, raise_all, sentences
 from vrbench.registry import DataSource, TaskSpec
 from vrbench.rows import Identity as Identity
@@ -254,6 +254,7 @@ def _from_hub(spec: TaskSpec, located: Located, config: str, split: str) -> Data
     try:
         rows = load_dataset(name, None if config == "default" else config, split=split, revision=sha or None)
     except Exception as error:  # `datasets` raises many kinds; none of them is ours
+        machine.pass_on(error)
         raise VrbenchError(
             f"task {spec.id!r}: data set {name} (config {config}, split {split}) could not be had from the hub: "
             f"{error}; give --data-root DIR with {name}/{config}/{split}.parquet in it"

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
+from vrbench import machine
 from vrbench.cache import file_digest
 from vrbench.errors import VrbenchError
 from vrbench.records import Record
@@ -108,6 +109,7 @@ def footer(file: Path) -> Any:
     try:
         return pq.read_metadata(file)
     except (pa.ArrowException, OSError, ValueError) as error:
+        machine.pass_on(error)
         raise VrbenchError(
             f"{file} cannot be read as parquet, it may be truncated: {' '.join(str(error).split())}"
         ) from error

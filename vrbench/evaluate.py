@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vrbench import results, versions
+from vrbench import machine, results, versions
 from vrbench.checkpoint import Checkpoint
 from vrbench.errors import ManyFaults, VrbenchError
 from vrbench.plan import Job, OptionKeywords, Options, Plan, plan
@@ -273,6 +273,7 @@ def _task(
         about |= results.of_answers(spec.scorer, outcome.samples, answerer.cut, answerer.vlm.context_length)
         samples = outcome.samples
     except Exception as error:
+        machine.pass_on(error)
         foreseen = isinstance(error, VrbenchError)  # a sentence that says it all; else the traceback is wanted
         _log.error("task %s of %s died", spec.id, name, exc_info=not foreseen)
         about |= {"status": "error", "error": str(error) if foreseen else f"{type(error).__name__}: {error}"}

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vrbench import machine
 from vrbench.errors import VrbenchError
 
 if TYPE_CHECKING:
@@ -141,6 +142,7 @@ def _row_groups(parts: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
 
 def _told(error: Exception, name: str, revision: str, where: str = "") -> VrbenchError:
     """One sentence for what a library raised."""
+    machine.pass_on(error)
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     place = f"data set {name}" + (f" ({where})" if where else "")

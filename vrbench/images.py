@@ -15,6 +15,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from vrbench import machine
 from vrbench.errors import VrbenchError
 from vrbench.strict_pictures import strict_pictures
 
@@ -116,6 +117,7 @@ def _read(content: bytes | Path) -> Iterator[Any]:
     except ImageError:
         raise
     except Exception as error:  # Pillow's decoders raise many kinds
+        machine.pass_on(error)
         raise ImageError(_line(error)) from error
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from vrbench import machine
 from vrbench.errors import VrbenchError
 from vrbench.text_files import read_text
 
@@ -21,6 +22,7 @@ def object_in(path: Path) -> Json | None:
     """The object in a JSON file; none when it is missing, broken, or holds something else."""
     try:
         found = json.loads(read_text(path))
-    except (OSError, ValueError, RecursionError, VrbenchError):  # the last: brackets in brackets, too deep to be read
+    except (OSError, ValueError, RecursionError, VrbenchError) as error:  # brackets in brackets are too deep to be read
+        machine.pass_on(error)
         return None
     return found if isinstance(found, dict) else None

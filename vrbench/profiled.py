@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 from tabulate import tabulate
 
+from vrbench import machine
 from vrbench.errors import VrbenchError
 from vrbench.records import Record
 from vrbench.text_files import read_text
@@ -75,6 +76,7 @@ def load_profile(file: Path) -> list[ProfileRow]:
     try:
         return ROWS.validate_json(read_text(file))
     except OSError as error:
+        machine.pass_on(error)
         raise VrbenchError(f"no profile at {str(file)!r}; `vrbench profile --out {file}` writes one") from error
     except ValidationError as error:
         fault = error.errors()[0]

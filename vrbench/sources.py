@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from vrbench import machine
 from vrbench.errors import VrbenchError
 from vrbench.headers import header_faults
 from vrbench.models import random_shapes
@@ -142,5 +143,6 @@ def _from_hub(repository: str, revision: str | None, name: str, offline: bool, f
     try:
         return snapshot(local_files_only=False)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        machine.pass_on(error)
         reason = str(error).strip().splitlines()[0]
         raise VrbenchError(f"no checkpoint {name!r}: {_hint(name)}; the hub gave none either ({reason})") from error

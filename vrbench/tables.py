@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vrbench import image_columns
+from vrbench import image_columns, machine
 from vrbench.errors import VrbenchError, raise_all
 from vrbench.image_columns import stored_image
 from vrbench.images import ImageError
@@ -50,6 +50,7 @@ def from_file(file: Path, images: Sequence[str]) -> Dataset:
         try:
             table = pq.read_table(file)
         except (pa.ArrowException, OSError) as error:
+            machine.pass_on(error)
             raise VrbenchError(f"{file} cannot be read as parquet: {error}") from error
     return _dataset(image_columns.read(table, images, file, file.parent))
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import sys
 import time
 import traceback
@@ -9,6 +12,7 @@ from collections.abc import Callable
 
 import typer
 
+from vrbench import machine
 from vrbench.cache import cache_folder
 from vrbench.cli.checkpoints import convert, inspect, prune, restore
 from vrbench.cli.data import check, fetch
@@ -89,15 +93,46 @@ for group, commands in ((app, COMMANDS), (data_app, DATA_COMMANDS), (leaderboard
 def main() -> None:
     """The program: runs a command, tells faults in one line each, and exits with 0, 1 or 2."""
     try:
-        app()
+        sys.exit(_status())
     except VrbenchError as error:
-        for fault in error.faults if isinstance(error, ManyFaults) else (str(error),):
-            print(f"vrbench: {fault}", file=sys.stderr)
+        _tell(*(error.faults if isinstance(error, ManyFaults) else (str(error),)))
         sys.exit(USERS)
     except Exception as error:
-        print(f"vrbench: {type(error).__name__}: {error}".rstrip(": "), file=sys.stderr)
-        print(f"vrbench: this is a fault of vrbench; {_keep_traceback()}", file=sys.stderr)
+        said = machine.sentence(error, paths=True)
+        if said:
+            _tell(said)
+            sys.exit(USERS)
+        _tell(f"{type(error).__name__}: {error}".rstrip(": "), f"this is a fault of vrbench; {_keep_traceback()}")
         sys.exit(OURS)
+
+
+def _status() -> int | str | None:
+    """Run the command; what it printed is written to the end before it counts as done."""
+    output = sys.stdout
+    try:
+        app()
+    except SystemExit as left:
+        if sys.stdout is not output:  # typer puts a silent one there when nobody reads it any more
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from None
+        try:
+            output.flush()
+        except OSError as error:
+            _discard_output()
+            raise type(error)(error.errno, error.strerror, "the standard output") from None
+        return left.code
+    return 0
+
+
+def _discard_output() -> None:
+    """Let what cannot be written go, or Python tries once more when it ends, and says so."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _tell(*faults: str) -> None:
+    with contextlib.suppress(OSError):
+        for fault in faults:
+            print(f"vrbench: {fault}", file=sys.stderr)
 
 
 def _keep_traceback() -> str:

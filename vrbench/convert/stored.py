@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vrbench import machine
 from vrbench.errors import VrbenchError
 from vrbench.headers import Tensor, read_header
 from vrbench.text_files import read_text
@@ -106,6 +107,7 @@ def _unpickled(file: Path) -> dict[str, torch.Tensor]:
     except pickle.UnpicklingError as error:
         raise VrbenchError(f"{file} is refused: it holds more than tensors, and to read it could run code") from error
     except (RuntimeError, ValueError, EOFError, OSError) as error:
+        machine.pass_on(error)
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise VrbenchError(f"{file} cannot be read as weights saved by PyTorch 1.6 or later: {reason}") from error
     if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vrbench import machine
 from vrbench.errors import VrbenchError
 
 PROBE = (
@@ -62,6 +63,7 @@ def read_pieces(path: Path) -> Pieces:
     try:
         read = SentencePieceProcessor(model_file=str(path))
     except (RuntimeError, OSError) as error:
+        machine.pass_on(error)
         raise VrbenchError(f"{path} is no SentencePiece model: {error}") from error
     ids = range(read.get_piece_size())
     named = (read.unk_id(), read.bos_id(), read.eos_id())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vrbench import machine
 from vrbench.errors import VrbenchError
 from vrbench.text_files import read_text
 
@@ -90,6 +91,7 @@ def _vision_config(folder: Path) -> dict[str, Any]:
         inner = raw.get("vision_config") or raw
         kind = {"clip": "clip_vision_model", "siglip": "siglip_vision_model"}.get(raw["model_type"], raw["model_type"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        machine.pass_on(error)
         raise VrbenchError(f"{path} is missing or cannot be read as a vision tower's config") from error
     if kind not in ("clip_vision_model", "siglip_vision_model"):
         raise VrbenchError(f"{path} is of model_type {raw['model_type']!r}; towers known are CLIP and SigLIP")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vrbench import machine
 from vrbench.convert import tokenizer_model
 from vrbench.convert.tokenizer_model import put_spaces_first
 from vrbench.errors import VrbenchError
@@ -107,6 +108,7 @@ def _load(folder: Path, from_pieces: bool) -> Any:
         # The file as it is: the class that tokenizer_config.json names would put its own parts in place of the file's.
         return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # whatever the many readers behind it raise
+        machine.pass_on(error)
         raise VrbenchError(f"the tokenizer of {folder} cannot be read: {error}") from error
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vrbench import data
+from vrbench import data, machine
 from vrbench.engine import harness, inspection
 from vrbench.engine.settings import OWN
 from vrbench.errors import VrbenchError, raise_all
@@ -47,6 +47,7 @@ def example(spec: TaskSpec, data_root: str | Path | None = None) -> Example:
     try:
         return _made(one, part)
     except Exception as error:  # whatever the harness raises over rows that are not its
+        machine.pass_on(error)
         raise_all(inspection.faults(one, [part], data.resolve(one, data_root)))
         raise VrbenchError(f"the harness cannot ask it: {type(error).__name__}: {error}") from error
 

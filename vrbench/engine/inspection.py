@@ -11,7 +11,7 @@ import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vrbench import data, keys
+from vrbench import data, keys, machine
 from vrbench.data import Located
 from vrbench.engine import definition, gold, harness
 from vrbench.engine.harness import Part
@@ -270,4 +270,5 @@ def _columns(target: Any) -> set[str]:
 
 
 def _line(error: Exception) -> str:
+    machine.pass_on(error)
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -6,6 +6,7 @@ processes may use it at once. Beside each answer stands when it was computed, an
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -84,17 +85,13 @@ class AnswerStore:
             VrbenchError: the file is damaged, of another layout, or holds another checkpoint's answers.
         """
         self.path = path
-        if not path.exists():
-            _make(path, checkpoint)
-        try:
+        with self._in_use():
+            if not path.exists():
+                _make(path, checkpoint)
             self._check_header()
             self._database = _connect(path)
             fault = self._database.execute("PRAGMA quick_check(1)").fetchone()[0]
             about = dict(self._database.execute("SELECT name, value FROM about"))
-        except sqlite3.OperationalError as error:  # locked for long, not writable: nothing is wrong with the answers
-            raise VrbenchError(f"answer store {path} cannot be used: {error}") from error
-        except sqlite3.DatabaseError as error:
-            raise self._damaged(str(error)) from error
         if fault != "ok":
             raise self._damaged(fault)
         if about != {"layout": LAYOUT, "checkpoint": checkpoint}:
@@ -111,7 +108,7 @@ class AnswerStore:
         """
         found = {}
         for part, marks in _parts(keys):
-            try:
+            with self._in_use():
                 rows = self._database.execute(
                     f"SELECT key, value, time, environment, digest FROM answers WHERE key IN ({marks})", part
                 )
@@ -119,8 +116,6 @@ class AnswerStore:
                     if digest != _digest(key, value, *made):
                         raise self._damaged(f"answer {key[:16]} does not fit its digest")
                     found[key] = json.loads(value)
-            except sqlite3.DatabaseError as error:
-                raise self._damaged(str(error)) from error
         return found
 
     def put(self, answers: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
@@ -134,7 +129,7 @@ class AnswerStore:
         """
         now, content = datetime.now(timezone.utc).isoformat(timespec="seconds"), canonical_json(environment)
         written = [(key, json.dumps(value)) for key, value in answers.items()]
-        with self._database:
+        with self._in_use(), self._database:
             self._database.execute("INSERT OR IGNORE INTO environments (content) VALUES (?)", (content,))
             (number,) = self._database.execute("SELECT id FROM environments WHERE content = ?", (content,)).fetchone()
             rows = [(key, value, now, number, _digest(key, value, now, number)) for key, value in written]
@@ -148,7 +143,7 @@ class AnswerStore:
         """
         found: dict[str, list[tuple[int, str, str]]] = {}
         for part, marks in _parts(keys):
-            try:
+            with self._in_use():
                 rows = self._database.execute(
                     "SELECT content, count(*), min(time), max(time) FROM answers JOIN environments ON id = environment "
                     f"WHERE key IN ({marks}) GROUP BY content",
@@ -156,8 +151,6 @@ class AnswerStore:
                 )
                 for content, *counted in rows:
                     found.setdefault(content, []).append((counted[0], counted[1], counted[2]))
-            except sqlite3.DatabaseError as error:
-                raise self._damaged(str(error)) from error
         origins = [
             Origin(json.loads(content), sum(c[0] for c in of), min(c[1] for c in of), max(c[2] for c in of))
             for content, of in found.items()
@@ -185,6 +178,15 @@ class AnswerStore:
             header = stream.read(100)
         if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
             raise sqlite3.DatabaseError("file is empty, truncated or no database")
+
+    @contextlib.contextmanager
+    def _in_use(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:  # locked, not writable, disk full: nothing is wrong with the answers
+            raise VrbenchError(f"answer store {self.path} cannot be used: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise self._damaged(str(error)) from error
 
     def _damaged(self, how: str) -> VrbenchError:
         line = " ".join(how.split())

@@ -11,6 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
+from vrbench import machine
 from vrbench.errors import VrbenchError
 from vrbench.leaderboard.examine import Examined, Examiner
 from vrbench.leaderboard.reading import quoted, read_record
@@ -89,6 +90,7 @@ def _looked(examiner: Examiner, look: Examined, baseline: Run | None) -> Looked:
     try:
         return Looked(look.folder, standing_of(examiner.board, look.submission, look.run, baseline), ())
     except Exception as error:  # one submission never stops the others from being looked at
+        machine.pass_on(error)
         return Looked(look.folder, None, (f"its row cannot be made: {type(error).__name__} {quoted(str(error), 200)}",))
 
 

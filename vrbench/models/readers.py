@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from vrbench import machine
 from vrbench.errors import VrbenchError, sentences
 from vrbench.json_files import read_json
 from vrbench.models.prompts import IMAGE
@@ -28,6 +29,7 @@ def load_readers(folder: Path, load_processor: Callable[[], Any]) -> tuple[Any, 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
     except Exception as error:  # whatever the many readers behind it raise
+        machine.pass_on(error)
         raise VrbenchError(f"{folder} has no tokenizer that can be read: {' '.join(str(error).split())}") from error
     if not ((folder / PIXELS).is_file() or read_json(folder / "processor_config.json").get("image_processor")):
         raise VrbenchError(
@@ -37,6 +39,7 @@ def load_readers(folder: Path, load_processor: Callable[[], Any]) -> tuple[Any, 
     try:
         processor = load_processor()
     except Exception as error:
+        machine.pass_on(error)
         raise VrbenchError(f"{folder} has no processor that can be read: {' '.join(str(error).split())}") from error
     if tokenizer.eos_token_id is None:
         raise VrbenchError(
