@@ -20,6 +20,8 @@ from vrbench.differences import Difference, difference
 from vrbench.errors import VrbenchError
 from vrbench.json_files import read_json
 from vrbench.layers import LayerSet
+from vrbench.models import image_settings
+from vrbench.models.families import FAMILIES
 from vrbench.models.random_shapes import RECIPE
 from vrbench.records import SCHEMA_VERSION, Lineage, Record, Step
 from vrbench.stored import Adapter, Stored, dtypes, parameters, stored
@@ -69,6 +71,7 @@ class Description(Record):
     lineage: tuple[Lineage, ...] = Field(default=(), description="Its own first, then its bases'.")
     licence: str = Field(default="", description="As the lineage or the model card states it; empty if neither does.")
     note: str = Field(default="", description="What a reader must know, such as files that are not read.")
+    images: tuple[str, ...] = Field(default=(), description="What is not shown as its files say, or cut off.")
     code: dict[str, str] = Field(default={}, description="Python file of its own, run when it is loaded -> its sha256.")
 
 
@@ -93,6 +96,7 @@ def describe(name: str, base: str | None = None, *, offline: bool = False, trust
         adapter_parameters=sum(adapter.parameters for adapter in own.adapters),
         ranks=tuple(r for adapter in own.adapters for r in _ranks(adapter)),
         against=_against(found, own, named), licence=_licence(found), note=_note(found), code=found.code,
+        images=tuple(_images(found)),
     )  # fmt: skip
 
 
@@ -185,6 +189,13 @@ def _of_card(card: Path) -> str:
     return str(head.get("license") or head.get("license_name") or "") if isinstance(head, dict) else ""
 
 
+def _images(found: Checkpoint) -> Iterator[str]:
+    """What is told of its images before it is run; nothing of a language model alone, or a family that is not known."""
+    if found.family in FAMILIES or found.root.code:
+        other = image_settings.remedy(found)
+        yield from (note + (f" ({other})" if other else "") for note in image_settings.notes(found))
+
+
 def _note(found: Checkpoint) -> str:
     if found.root.has(RECIPE):
         return str(read_json(found.root.path / RECIPE).get("note", ""))
@@ -218,6 +229,7 @@ def _facts(told: Description) -> Iterator[tuple[str, str]]:
     yield "licence", told.licence or "not stated"
     yield "digest", told.digest
     yield "code of its own", ", ".join(f"{file} ({digest[:12]})" for file, digest in told.code.items())
+    yield "images", "; ".join(told.images)
     yield "note", told.note
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from vrbench import machine, results, versions
 from vrbench.checkpoint import Checkpoint
 from vrbench.errors import ManyFaults, VrbenchError
+from vrbench.models.image_settings import notes as image_notes
 from vrbench.plan import Job, OptionKeywords, Options, Plan, plan
 from vrbench.provenance import provenance
 from vrbench.records import Run, RunRecord, Sample, TaskResult, load_run, save_run
@@ -39,6 +40,7 @@ def evaluate(
     out: str | Path = "runs",
     seed: int = 0,
     trust_remote_code: bool = False,
+    image_settings: str = "harness",
     show_progress: bool = True,
     skip_missing: bool = False,
 ) -> Run:
@@ -73,6 +75,7 @@ def evaluate(
         out=out,
         seed=seed,
         trust_remote_code=trust_remote_code,
+        image_settings=image_settings,
         show_progress=show_progress,
         skip_missing=skip_missing,
     )
@@ -198,7 +201,7 @@ def _run(made: Plan, checkpoint: Checkpoint, features: FeatureCache) -> Run:
     started, start = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.perf_counter()
     options = made.options
     _tell_of_unused_answers(made, checkpoint)
-    vlm = load_vlm(checkpoint, options.device, options.dtype)
+    vlm = load_vlm(checkpoint, options.device, options.dtype, images=options.image_settings)
     answered: list[TaskResult] = []
     samples: dict[str, tuple[Sample, ...]] = {}
     with AnswerStore(made.store(checkpoint), checkpoint.digest) as store:
@@ -217,7 +220,14 @@ def _run(made: Plan, checkpoint: Checkpoint, features: FeatureCache) -> Run:
         inputs_digest=made.inputs_digest(checkpoint),
         results=tuple(answered),
         skipped=dict(made.skipped),
-        provenance=provenance(vlm, answered=by, command=options.command, started=started, seconds=seconds),
+        provenance=provenance(
+            vlm,
+            answered=by,
+            command=options.command,
+            started=started,
+            seconds=seconds,
+            images="; ".join(image_notes(checkpoint, options.image_settings)) if made.shows_images else "",
+        ),
     )
     save_run(folder, record, samples)
     return Run(record=record, samples=samples, path=folder)

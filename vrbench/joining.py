@@ -29,7 +29,8 @@ def join(runs: Sequence[Run]) -> list[Run]:
 
 
 def _settings_faults(group: Sequence[Run]) -> list[str]:
-    fields = {name: [getattr(run.record.settings, name) for run in group] for name in ("limit", "seed", "dtype")}
+    names = ("limit", "seed", "dtype", "image_settings")
+    fields = {name: [getattr(run.record.settings, name) for run in group] for name in names}
     unequal = [f"{name} {' and '.join(map(str, dict.fromkeys(v)))}" for name, v in fields.items() if len(set(v)) > 1]
     if not unequal:
         return []

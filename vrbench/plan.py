@@ -16,6 +16,8 @@ from vrbench import checkpoint, data, missing, registry, versions
 from vrbench.device import chosen_device, device_faults
 from vrbench.engine import store
 from vrbench.errors import VrbenchError, gathered, raise_all, sentences
+from vrbench.models import image_settings
+from vrbench.models.image_settings import HARNESS
 from vrbench.provenance import environment, installed
 from vrbench.records import SCHEMA_VERSION, Settings
 from vrbench.registry import TaskSpec
@@ -51,6 +53,8 @@ class Options:
         out: folder of the runs.
         seed: of the choice of items under a limit, and of the intervals.
         trust_remote_code: run Python code that comes with a checkpoint; the record says which.
+        image_settings: whose settings of the image processor hold: "harness" for those of lmms-eval's class for the
+            family, "checkpoint" for those of its files, "pad" to pad images where a LLaVA's files crop them.
         command: the command line, for the record.
         show_progress: whether to draw a progress bar for each task.
         skip_missing: leave out tasks whose data are not there; the record says which. Broken data are refused still.
@@ -65,6 +69,7 @@ class Options:
     out: str | Path = "runs"
     seed: int = 0
     trust_remote_code: bool = False
+    image_settings: str = HARNESS
     command: str = "python"
     show_progress: bool = True
     skip_missing: bool = False
@@ -82,6 +87,7 @@ class OptionKeywords(TypedDict, total=False):
     out: str | Path
     seed: int
     trust_remote_code: bool
+    image_settings: str
     command: str
     show_progress: bool
     skip_missing: bool
@@ -149,6 +155,7 @@ class Plan:
             data_root=str(o.data_root or ""),
             include_path=str(o.include_path or ""),
             environment=environment(o.device, of.has_adapter),
+            image_settings=o.image_settings,
         )
 
     def inputs_digest(self, of: checkpoint.Checkpoint) -> str:
@@ -164,6 +171,11 @@ class Plan:
     def store(self, of: checkpoint.Checkpoint) -> Path:
         """The file of a checkpoint's answers."""
         return store.file_of(self.answers, of.digest)
+
+    @property
+    def shows_images(self) -> bool:
+        """Whether any of the tasks has images."""
+        return any(job.spec.harness == "lmms-eval" for job in self.jobs)
 
     @property
     def answers(self) -> Path:
@@ -201,10 +213,13 @@ def plan(names: Sequence[str], tasks: str | Sequence[str], options: Options) -> 
     if skipped:
         _log.warning("vrbench: %s", missing.left_out(skipped))
     found = tuple(checkpoint.resolve(name, offline=offline, trusted=trusted) for name in names)
+    images = options.image_settings
     made = Plan(found, (), _chosen(options), skipped)
-    raise_all(_store_faults(made))
+    raise_all([*(fault for of in found for fault in image_settings.faults(of, images)), *_store_faults(made)])
     made = replace(made, jobs=_jobs(looked.there, options))
     raise_all(_item_faults(made))
+    for line in image_settings.lines(found, images) if made.shows_images else ():
+        _log.warning("vrbench: %s", line)
     return made
 
 
@@ -241,12 +256,14 @@ def inputs_digest(checkpoint_digest: str, tasks: Mapping[str, Mapping[str, Any]]
 
     Args:
         tasks: id -> `Job.decides` with its code's versions.
-        settings: of which limit, seed, dtype and environment count.
+        settings: of which limit, seed, dtype, environment and image settings count.
     """
     decides: dict[str, Any] = {"checkpoint": checkpoint_digest, "tasks": tasks}
     decides |= {"limit": settings.limit, "seed": settings.seed, "dtype": settings.dtype}
     if settings.environment:  # runs of vrbench before 0.3 have none
         decides["environment"] = settings.environment
+    if settings.image_settings != HARNESS:
+        decides["image_settings"] = settings.image_settings
     return digest_of({"schema": SCHEMA_VERSION, **decides})
 
 
@@ -276,6 +293,8 @@ def _option_faults(options: Options) -> Iterator[str]:
         yield f"batch size is {size!r}; it must be 'auto' or a number of at least 1"
     if options.dtype not in DTYPES:
         yield f"dtype {options.dtype!r} is unknown; there are {', '.join(DTYPES)}"
+    if options.image_settings not in image_settings.CHOICES:
+        yield f"image settings {options.image_settings!r} are unknown; there are {', '.join(image_settings.CHOICES)}"
     yield from device_faults(options.device)
     yield from _folder_faults(Path(options.out))
 

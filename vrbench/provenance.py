@@ -53,7 +53,7 @@ def environment(device: str, has_adapter: bool) -> dict[str, str]:
 
 
 def provenance(
-    vlm: LoadedModel, *, answered: Sequence[Answered], command: str, started: str, seconds: float
+    vlm: LoadedModel, *, answered: Sequence[Answered], command: str, started: str, seconds: float, images: str = ""
 ) -> Provenance:
     """What a record says of how it was made.
 
@@ -62,6 +62,7 @@ def provenance(
         command: the command line, or "python".
         started: UTC, ISO 8601.
         seconds: wall time of the whole run of this checkpoint.
+        images: what is said of how images are shown.
     """
     commit, dirty = commit_of(Path(__file__).resolve().parent.parent)
     return Provenance(
@@ -73,6 +74,7 @@ def provenance(
         platform=platform.platform(),
         device=device_name(vlm),
         image_processor=vlm.image_processor_name,
+        images=images,
         answered=tuple(answered),
         command=command,
         started=started,

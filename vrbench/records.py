@@ -184,6 +184,9 @@ class Settings(Record):
     device: str = Field(default="cpu", description="'cpu' or 'cuda'; no input of the result's path.")
     data_root: str = Field(default="", description="Folder with the hub's data sets, if given.")
     include_path: str = Field(default="", description="Folder with the user's own task files, if given.")
+    image_settings: str = Field(
+        default="harness", description="'harness', 'checkpoint' or 'pad': whose settings of the image processor held."
+    )
     environment: dict[str, str] = Field(
         default={},
         description="Libraries that decide answers -> version, and the kind of 'device'; empty before vrbench 0.3.",
@@ -218,6 +221,9 @@ class Provenance(Record):
     platform: str = Field(default="", description="Operating system and processor.")
     device: str = Field(default="", description="Card, or processor and threads.")
     image_processor: str = Field(default="", description="Class that resized the pictures.")
+    images: str = Field(
+        default="", description="What was not as the checkpoint's files have it, or cut off; empty for neither."
+    )
     command: str = Field(default="", description="The command line, or 'python' when called from Python.")
     started: str = Field(default="", description="Start, UTC, ISO 8601.")
     seconds: float = Field(default=0.0, description="Wall time of the whole run of this checkpoint.")

@@ -32,6 +32,13 @@ def run(
     out: Annotated[Path, typer.Option(help="Folder of the runs; the same inputs go on there.")] = Path("runs"),
     seed: Annotated[int, typer.Option(help="Of the choice under a limit, and of intervals.")] = 0,
     trust_remote_code: TrustRemoteCode = False,
+    image_settings: Annotated[
+        str,
+        typer.Option(
+            help="Pixel limits and the like: harness (lmms-eval's for the family), checkpoint (its own files'), or pad "
+            "(LLaVA's padding where its files crop)."
+        ),
+    ] = "harness",
     skip_missing: Annotated[
         bool, typer.Option("--skip-missing", help="Leave out tasks whose data are not there; table and record say so.")
     ] = False,
@@ -48,7 +55,8 @@ def run(
     options = Options(
         limit=limit, batch_size=size, device=device, dtype=dtype,
         data_root=data_root, include_path=include_path, out=out, seed=seed,
-        trust_remote_code=trust_remote_code, skip_missing=skip_missing, command=shlex.join(["vrbench", *sys.argv[1:]]),
+        trust_remote_code=trust_remote_code, image_settings=image_settings, skip_missing=skip_missing,
+        command=shlex.join(["vrbench", *sys.argv[1:]]),
     )  # fmt: skip
     failure: SomeFailed | None = None
     try:

@@ -93,6 +93,9 @@ def _settings_faults(board: Board, record: RunRecord, baseline: RunRecord | None
     if baseline is not None and settings.dtype != baseline.settings.dtype:
         theirs = baseline.settings.dtype
         yield f"it was computed in {settings.dtype}, its baseline in {theirs}; run it with --dtype {theirs}"
+    images = baseline.settings.image_settings if baseline else "harness"
+    if settings.image_settings != images:
+        yield f"its image settings are {settings.image_settings}, its baseline's {images}; run it with those"
     if settings.seed:
         yield f"its seed is {settings.seed}; intervals on a board are drawn with seed 0"
     if record.provenance.dirty:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,9 +56,7 @@ def lost(settings: Mapping[str, Any]) -> float:
 
 def faults(checkpoint: Checkpoint, choice: str) -> Iterator[str]:
     """Why a checkpoint cannot be asked with a choice of image settings."""
-    if choice not in CHOICES:
-        yield f"image settings {choice!r} are unknown; there are {', '.join(CHOICES)}"
-    elif choice == PAD and (checkpoint.family != "llava" or not lost(stored(checkpoint.root.path))):
+    if choice == PAD and (checkpoint.family != "llava" or not lost(stored(checkpoint.root.path))):
         what = "its image processor cuts nothing off" if checkpoint.family == "llava" else "its family has its own way"
         yield (
             f"{checkpoint.id} of family {checkpoint.family!r} cannot be shown padded images: {what}; "
@@ -84,6 +82,14 @@ def notes(checkpoint: Checkpoint, choice: str = HARNESS) -> Iterator[str]:
         yield "images are padded to a square with the mean colour, as LLaVA-1.5 was trained; the folder would crop them"
     elif share:
         yield f"images are cropped: {100 * share:.0f} % of one twice as wide as high is not shown"
+
+
+def lines(checkpoints: Iterable[Checkpoint], choice: str) -> Iterator[str]:
+    """What is told of checkpoints before they are asked: a line each for what is not as their files have it, or cut."""
+    for checkpoint in checkpoints:
+        other = remedy(checkpoint, choice)
+        for note in notes(checkpoint, choice):
+            yield f"{checkpoint.id}: {note}" + (f" ({other})" if other else "")
 
 
 def remedy(checkpoint: Checkpoint, choice: str = HARNESS) -> str:

@@ -88,8 +88,10 @@ def _answers(content: BoardContent, entry: Entry, checkpoint: str) -> Command:
     data = " --data-root DATA" if settings.data_root else ""
     tasks = ",".join(content.board.tasks)
     what = "Answer every item again" + (", with the data of the hub in DATA" if data else "")
+    images = settings.image_settings
+    more = ("" if images == "harness" else f" --image-settings {_word(images)}") + data
     return what, (
-        f"vrbench run --ckpt {_word(checkpoint)} --tasks {tasks} --dtype {_word(settings.dtype)}{data} --out runs"
+        f"vrbench run --ckpt {_word(checkpoint)} --tasks {tasks} --dtype {_word(settings.dtype)}{more} --out runs"
     )
 
 
