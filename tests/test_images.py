@@ -13,15 +13,16 @@ import pytest
 from PIL import Image
 
 from tests.engine.test_harness import write_task
-from vrbench import data, results, tables
+from vrbench import results, tables
 from vrbench.engine.harness import Outcome
 from vrbench.engine.requests import picture
+from vrbench.errors import VrbenchError
+from vrbench.image_feature import opening
 from vrbench.images import ImageError, has_sixteen_bits, image_fault, image_size, open_image
 from vrbench.plan import Options, job_of
 from vrbench.records import Sample
 from vrbench.surgery.questions import FolderQuestions
 from vrbench.train.conversations import Picture
-from vrbench.writing import digest_of
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 40, 3), dtype=np.uint8)
 RAMP = np.linspace(2000, 60000, 1200).reshape(30, 40)
@@ -78,7 +79,7 @@ def test_16_bits_keep_the_high_byte(kind: str, tmp_path: Path) -> None:
     assert has_sixteen_bits(content) and image_fault(content) == ""
 
 
-def test_16_bit_images_of_a_task_are_counted_in_its_note_and_its_digest(tmp_path: Path) -> None:
+def test_16_bit_images_of_a_task_are_counted_in_its_note(tmp_path: Path) -> None:
     deep, plain = (file(Image.fromarray(RAMP.astype(kind)), "PNG") for kind in (np.uint16, np.uint8))
     jobs = []
     for images in ([plain, plain, deep], [plain, plain, plain]):
@@ -89,8 +90,6 @@ def test_16_bit_images_of_a_task_are_counted_in_its_note_and_its_digest(tmp_path
         )  # fmt: skip
         jobs.append(job_of(spec, Options()))
     assert [job.sixteen_bits for job in jobs] == [1, 0]
-    digests = {"default": {"test": data.digest(jobs[1].parts[0].rows["test"])}}
-    assert jobs[1].digest == digest_of(digests)  # as it was before
     outcome = Outcome(tuple(Sample(id=f"{i}", cluster=f"{i}", score=1.0) for i in range(3)), {})
     notes = [results.of_outcome(job, outcome, 0)["note"] for job in jobs]
     assert notes == ["16-bit images, shown by their high byte (lmms-eval clips them to white): 1", ""]
@@ -115,6 +114,37 @@ def test_what_is_no_whole_image_is_refused(tmp_path: Path) -> None:
             open_image(content)
     assert image_fault(tmp_path / "text.jpg") == "UnidentifiedImageError: cannot identify image file"
     assert image_fault(jpeg + b"\0" * 200) == ""  # whole, with more behind its end
+
+
+def test_an_image_that_would_fill_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = file(Image.fromarray(PIXELS), "PNG")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)  # of its 800; twice as many is Pillow's limit
+    assert image_fault(content).startswith("DecompressionBombError: Image size (800 pixels) exceeds limit of 600")
+    with pytest.raises(ImageError, match="DecompressionBombError"):
+        image_size(content)
+
+
+def test_rows_that_datasets_made_open_in_the_same_way() -> None:
+    content = file(Image.fromarray(RAMP.astype(np.uint16)), "PNG")
+    expected = (RAMP.astype(np.uint16) >> 8).astype(np.uint8)
+    kinds = datasets.Features({"image": datasets.Image(), "more": [datasets.Image()], "n": datasets.Value("int64")})
+    stored = {"bytes": content, "path": None}
+    theirs = datasets.Dataset.from_list([{"image": stored, "more": [stored], "n": n} for n in range(3)], kinds)
+    mapped = theirs.select([2, 0]).map(lambda row: {"n": row["n"] + 10}, load_from_cache_file=False)
+    for rows in (tables.from_hub(theirs, ["image"], "org/set"), opening(theirs.select([2, 0])), opening(mapped)):
+        assert np.array_equal(np.asarray(rows[0]["image"]), expected)
+        assert np.array_equal(np.asarray(rows[0]["more"][0]), expected)
+    assert [row["n"] for row in opening(theirs.select([2, 0]))] == [2, 0] and opening(mapped)["n"][:] == [12, 10]
+
+
+def test_texts_of_a_hub_s_set_may_be_base64_and_no_paths(tmp_path: Path) -> None:
+    content = file(Image.fromarray(PIXELS), "PNG")
+    (tmp_path / "0.png").write_bytes(content)
+    texts = datasets.Dataset.from_list([{"image": base64.b64encode(content).decode()}])
+    assert tables.from_hub(texts, ["image"], "org/set")[0]["image"].size == (40, 20)
+    paths = datasets.Dataset.from_list([{"image": str(tmp_path / "0.png")}])
+    with pytest.raises(VrbenchError, match=r"org/set, row 0: column image: .* is a path, and this data set comes"):
+        tables.from_hub(paths, ["image"], "org/set")
 
 
 def test_the_size_of_a_plain_file_is_told_without_decoding(monkeypatch: pytest.MonkeyPatch) -> None:

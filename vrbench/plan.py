@@ -351,13 +351,9 @@ def job_of(spec: TaskSpec, options: Options) -> Job:
     loaded = data.load(spec, options.data_root)
     available = sum(len(rows[spec.data.split]) for rows in loaded.values())
     parts = tuple(used(spec, loaded, options.limit, options.seed))
-    digests: dict[str, Any] = {
-        part.config: {split: data.digest(rows) for split, rows in part.rows.items()} for part in parts
-    }
+    digests = {part.config: {split: data.digest(rows) for split, rows in part.rows.items()} for part in parts}
     located = data.resolve(spec, options.data_root)
     deep = 0 if located.kind == "generated" else sum(sixteen_bits(part.rows[spec.data.split]) for part in parts)
-    if deep:  # older runs showed them as white
-        digests["sixteen bits"] = deep
     origin = located.origin
     if spec.data.kind == "hub":
         origin += f", revision {data.revision(spec, located, loaded) or 'not recorded'}"
