@@ -236,6 +236,12 @@ class TestForeignWeights:
         shutil.copy(whole / "other" / "model.safetensors", whole)
         told(whole, "config.json has num_hidden_layers 4", "lack decoder layers 3; fetch them again")
 
+    def test_layers_with_a_gap_in_their_numbers(self, whole: Path) -> None:
+        old, new = "language_model.model.layers.3.", "language_model.model.layers.5."
+        rename(whole / "model.safetensors", old, new)
+        found = checkpoint.faults(str(whole))
+        assert len(found) == 2 and all("number them 0 to 3, without a gap" in fault for fault in found), found
+
     def test_weights_of_a_wider_model(self, whole: Path) -> None:
         tiny.llava(hidden=64).save_pretrained(whole / "other")
         shutil.copy(whole / "other" / "model.safetensors", whole)

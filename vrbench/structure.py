@@ -74,14 +74,16 @@ def layer_faults(where: Path | str, names: Iterable[str], depth: int) -> list[st
     if not there:  # named otherwise; whoever knows the family says what is missing
         return []
     missing, beyond = set(range(depth)) - there, {n for n in there if n >= depth}
-    faults = []
     said = f"{where}/config.json has num_hidden_layers {depth}, and the weights"
+    has_gap = len(there) <= max(there)
+    mend = f"number them 0 to {len(there) - 1}, without a gap" if has_gap else f"set it to {len(there)}"
+    faults = []
     if missing:
         which = layer_text(missing, depth)
-        faults.append(f"{said} lack decoder layers {which}; fetch them again, or set it to the layers that are there")
+        faults.append(f"{said} lack decoder layers {which}; fetch them again, or, of a model with fewer layers, {mend}")
     if beyond:
         which = f"{min(beyond)} to {max(beyond)}" if len(beyond) > 1 else str(*beyond)
-        faults.append(f"{said} have decoder layers beyond it: {which}; set it to {max(there) + 1}, or remove them")
+        faults.append(f"{said} have decoder layers beyond it: {which}; {mend}, or take those out that are not meant")
     return faults
 
 
