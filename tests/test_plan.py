@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests import tiny
 from tests.engine import made
 from tests.fakehub import parquet
 from vrbench import registry
@@ -103,6 +104,21 @@ class TestFaultsOfItems:
         assert label == f"task 'piqa': {root / PIQA}, row 1: the right answer, 7, is none of the 2 options"
         assert answer == f"task 'piqa': {root / PIQA}, row 2: it has no answer (empty: label)"
         assert picture.startswith(f"task 'mme': {root / MME}, row 3: the image in column image cannot be used: ")
+
+    def test_an_answer_that_fills_the_context_is_told_before_weights_load(self, root: Path, tmp_path: Path) -> None:
+        ckpt = tiny.save_llava(tmp_path / "short")
+        config = json.loads((ckpt / "config.json").read_text())
+        config["text_config"]["max_position_embeddings"] = 64
+        (ckpt / "config.json").write_text(json.dumps(config))
+        (tmp_path / "q.jsonl").write_text(json.dumps({"q": "Which?", "a": "red"}))
+        (tmp_path / "own.yaml").write_text(
+            "id: own\ntitle: own\nsuites: [own]\nversion: '1'\nn: 1\nchance: null\nharness: lm-eval\nmetric: mean\n"
+            "scorer: exact_match\nprompt: '{{q}}'\ntarget: a\ndata: {kind: file, name: q.jsonl}\n"
+            "generation: {max_new_tokens: 64}\n"
+        )
+        options = Options(data_root=root, include_path=tmp_path, out=tmp_path / "runs", device="cpu")
+        with pytest.raises(VrbenchError, match=r"^task 'own': 64 tokens for an answer leave no room .* 64 of short;"):
+            plan([str(ckpt)], "own,piqa", options)
 
     def test_items_of_a_whole_run_are_not_looked_at_again(
         self, planned: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch

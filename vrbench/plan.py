@@ -16,6 +16,7 @@ from vrbench import checkpoint, data, missing, registry, versions
 from vrbench.device import chosen_device, device_faults
 from vrbench.engine import store
 from vrbench.errors import VrbenchError, gathered, raise_all, sentences
+from vrbench.model_config import read_config
 from vrbench.models import image_settings
 from vrbench.models.image_settings import HARNESS
 from vrbench.provenance import environment, installed
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+CONFIG = "config.json"
 DTYPES = ("auto", "float32", "bfloat16")
 PROSE = {"title", "licence", "citation", "url", "note", "suites", "n", "chance", "groups", "judge", "column"}
 """Fields of a task that decide neither an answer nor a score."""
@@ -324,8 +326,18 @@ def _item_faults(made: Plan) -> Iterator[str]:
         return
     from vrbench.engine import inspection
 
+    found = [fault for job in made.jobs for fault in inspection.faults(job.spec, job.parts, job.located)]
+    yield from found or _answer_faults(made)
+
+
+def _answer_faults(made: Plan) -> Iterator[str]:
+    from vrbench.engine import definition
+    from vrbench.models.context import stated_context
+
+    decoders = {of.id: read_config(of.root.path)[2] for of in made.checkpoints if of.root.has(CONFIG)}
+    contexts = {name: length for name, decoder in decoders.items() if (length := stated_context(decoder))}
     for job in made.jobs:
-        yield from inspection.faults(job.spec, job.parts, job.located)
+        yield from definition.answer_faults(job.spec, contexts)
 
 
 def _jobs(specs: Sequence[TaskSpec], options: Options) -> tuple[Job, ...]:

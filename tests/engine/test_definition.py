@@ -55,3 +55,9 @@ def test_a_generator_or_split_that_there_is_not_is_told_with_the_task(tmp_path: 
     ):
         with pytest.raises(VrbenchError, match=f"^task 'pocket_facts': .*{said}"):
             data.resolve(spec.model_copy(update={"data": spec.data.model_copy(update=changes)}))
+
+
+def test_the_longest_answer_is_the_harness_s_or_the_task_s() -> None:
+    specs = registry.load()
+    found = {name: definition.longest_answer(specs[name]) for name in ("bbh", "gsm8k", "mmlu", "mme", "lambada")}
+    assert found == {"bbh": 1024, "gsm8k": 256, "mmlu": None, "mme": None, "lambada": None}

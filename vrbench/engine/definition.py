@@ -36,6 +36,38 @@ def faults(spec: TaskSpec, part: Part) -> Iterator[str]:
     yield from (f"task {spec.id!r}: {fault}" for fault in found)
 
 
+def answer_faults(spec: TaskSpec, contexts: Mapping[str, int]) -> Iterator[str]:
+    """Whether a task's longest answer alone fills a context, so that none of its questions can be asked.
+
+    Args:
+        contexts: checkpoint's id -> tokens of its context.
+    """
+    longest = longest_answer(spec)
+    for name, context in contexts.items():
+        if longest is not None and longest >= context:
+            yield (
+                f"task {spec.id!r}: {longest:,} tokens for an answer leave no room for a prompt in the context of "
+                f"{context:,} of {name}; leave the task out, or give it another generation.max_new_tokens"
+            )
+
+
+def longest_answer(spec: TaskSpec) -> int | None:
+    """Tokens of the longest answer to a text that a task allows; none where none is generated, or images are shown.
+
+    What the harness's own file says counts; its model class's default stands in where it says nothing.
+    """
+    from vrbench.engine.settings import generation
+
+    if spec.harness != "lm-eval":
+        return None
+    told = harness.config_of(spec, spec.data.configs[0])
+    if told.get("output_type", "generate_until") != "generate_until":
+        return None
+    from vrbench.engine.lm_eval_adapter import LONGEST_ANSWER
+
+    return generation(told.get("generation_kwargs") or {}, LONGEST_ANSWER).max_new_tokens
+
+
 def _filter_faults(spec: TaskSpec, task: Any) -> Iterator[str]:
     names = [ensemble.name for ensemble in task._filters]
     if spec.filter and spec.filter not in names:

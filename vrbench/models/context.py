@@ -34,6 +34,11 @@ def text_context(text_config: Any, config: Any, tokenizer: Any) -> int:
     return DEFAULT if said is None or said >= UNSET else int(said)
 
 
+def stated_context(decoder: Mapping[str, Any]) -> int | None:
+    """Tokens of a text that the decoder's part of a config.json states; none where it leaves them to a default."""
+    return next((int(decoder[name]) for name in LENGTHS if isinstance(decoder.get(name), int)), None)
+
+
 def full_context(text_config: Any, config: Any, tokenizer: Any) -> int:
     """Tokens that the decoder's positions reach: `text_context`, or more where rotary scaling stretches them.
 
