@@ -146,8 +146,15 @@ class TestRefused:
 
     def test_no_board(self, tmp_path: Path) -> None:
         assert "there is no board at" in refused(tmp_path)[0]
-        with pytest.raises(VrbenchError, match="there is no board under"):
+        with pytest.raises(VrbenchError, match=r"no board under .* with --boards FOLDER, such as `leaderb"):
             boards(tmp_path)
+
+    def test_a_board_that_is_not_there_names_those_beside_it(self, board: Path) -> None:
+        assert refused(board.parent / "pokcet") == [
+            f"there is no board at '{board.parent}/pokcet'; did you mean pocket?"
+        ]
+        assert refused(board.parent / "zzz")[0].endswith("/zzz'; there are pocket")
+        assert "with --boards FOLDER" in refused(board.parent / "deeper" / "pocket")[0]
 
     def test_every_broken_board_is_told(self, board: Path) -> None:
         shutil.copytree(board, board.parent / "other")

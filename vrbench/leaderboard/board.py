@@ -5,6 +5,7 @@ A board is a folder with `board.yaml`; its digests are written by `vrbench.leade
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -118,6 +119,13 @@ def prompts_digest(samples: Iterable[Sample]) -> str:
     return digest_of([sample.prompt_digest for sample in samples])
 
 
+HOW = (
+    f"a board is a folder with {BOARD_FILE}; name the folder of all boards with --boards FOLDER, such as "
+    "`leaderboards` in a checkout of vrbench"
+)
+"""How to point to a board."""
+
+
 def load_board(folder: str | Path) -> Board:
     """Read `board.yaml` of a board's folder.
 
@@ -128,7 +136,7 @@ def load_board(folder: str | Path) -> Board:
     if file.parent.is_symlink():
         raise VrbenchError(f"{quoted(str(folder), 200)} is a link; a board is a folder of its own")
     if not file.is_file():
-        raise VrbenchError(f"there is no board at {str(folder)!r}; a board is a folder with {BOARD_FILE}")
+        raise VrbenchError(f"there is no board at {str(folder)!r}; {_where(Path(folder))}")
     board = read_yaml_record(file, Board)
     if board.id != file.parent.resolve().name:
         raise VrbenchError(f"{file}: id is {board.id!r}, but the folder is {file.parent.name!r}; make them equal")
@@ -151,5 +159,14 @@ def boards(root: str | Path) -> dict[str, Board]:
             faults += sentences(error)
     raise_all(faults)
     if not found:
-        raise VrbenchError(f"there is no board under {str(root)!r}; a board is a folder with {BOARD_FILE}")
+        raise VrbenchError(f"there is no board under {str(root)!r}; {HOW}")
     return found
+
+
+def _where(folder: Path) -> str:
+    """What boards there are beside one that is not there, the nearest name first, or how to point to one."""
+    others = sorted(file.parent.name for file in folder.parent.glob(f"*/{BOARD_FILE}"))
+    near = difflib.get_close_matches(folder.name, others, n=1, cutoff=0.5)
+    if others:
+        return f"did you mean {near[0]}?" if near else f"there are {', '.join(others)}"
+    return HOW

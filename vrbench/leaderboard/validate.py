@@ -135,7 +135,10 @@ def _meant(path: Path) -> tuple[Path, dict[str, Board], Path | None]:
         board = load_board(path.parents[2])
         return path.parents[3], {board.id: board}, path
     if not path.is_dir():
-        raise VrbenchError(f"{str(path)!r} is not a folder; give that of all boards, of one board or of one submission")
+        raise VrbenchError(
+            f"{str(path)!r} is not a folder; give that of all boards (`leaderboards` in a checkout of vrbench), of one "
+            "board or of one submission"
+        )
     return path, boards(path), None
 
 
