@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +109,22 @@ def test_what_is_no_image_is_named_with_column_and_row(value: str, suffix: str, 
     assert str(told.value).startswith(f"{file}, rows 1, 2: column image: ")
     assert BAD[value] in str(told.value) and len(str(told.value)) < 700
     assert (ALLOWED in str(told.value)) is ("cannot be decoded" not in str(told.value))
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES])
+def test_no_path_is_blamed_for_an_error_of_the_machine(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside(tmp_path)
+    (tmp_path / "x.jsonl").write_text('{"image": "1.png"}\n')
+
+    def fails(path: Path) -> bool:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Path, "is_file", fails)
+    with pytest.raises(OSError) as told:
+        tables.from_file(tmp_path / "x.jsonl", ["image"])
+    assert told.value.errno == number
 
 
 def test_objects_of_other_keys_are_named(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -83,14 +84,30 @@ def _from_file(name: str, folder: Path | None) -> bytes:
     if folder is None:
         raise ImageError(f"{_short(name)} is a path, and this data set comes without files; {ALLOWED}")
     file = folder / name
+    if _leads_out(file, folder):
+        raise ImageError(f"the path {_short(name)} leads out of {folder}, the folder of the data file; {ALLOWED}")
+    if not is_file(file):
+        raise ImageError(f"there is no image {_short(name)} in {folder}; {ALLOWED}")
+    return file.read_bytes()
+
+
+def _leads_out(file: Path, folder: Path) -> bool:
     try:
-        if not file.resolve().is_relative_to(folder.resolve()):
-            raise ImageError(f"the path {_short(name)} leads out of {folder}, the folder of the data file; {ALLOWED}")
-        if file.is_file():
-            return file.read_bytes()
-    except (OSError, ValueError):  # a text that can be no path: too long, or with a null character
-        pass
-    raise ImageError(f"there is no image {_short(name)} in {folder}; {ALLOWED}")
+        return not file.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):  # it can be no file: too long, a circle of links, a null character
+        return False
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; false for a text that can be no path: too long, or with a null character."""
+    try:
+        return path.is_file()
+    except ValueError:
+        return False
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise
 
 
 def _short(text: str) -> str:

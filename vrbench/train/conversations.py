@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vrbench.errors import VrbenchError
-from vrbench.image_values import image_bytes, inline
+from vrbench.image_values import image_bytes, inline, is_file
 from vrbench.images import ImageError, image_fault, image_size, open_image
 from vrbench.models.prompts import IMAGE, Turn
 
@@ -88,20 +88,13 @@ class Picture:
 
     def fault(self) -> tuple[str, str]:
         """Why it cannot be used, as kind and reason; empty when it can. See `image_fault`."""
-        if isinstance(self.where, Path) and not _is_file(self.where):
+        if isinstance(self.where, Path) and not is_file(self.where):
             return "picture missing", f"there is no file {self.where}"
         reason = image_fault(self._content())
         return ("picture broken", f"picture {self.name} cannot be opened: {reason}") if reason else ("", "")
 
     def _content(self) -> Path | bytes:
         return self.where.read() if isinstance(self.where, Cell) else self.where
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that can be none: too long, or with a null character
-        return False
 
 
 @dataclass(frozen=True)
