@@ -300,3 +300,13 @@ def test_comparing_two_runs_is_light(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "lossy against base" in done.stdout
+
+
+def test_runs_of_other_versions_of_our_code_are_refused() -> None:
+    ours, base = changed(made("ours"), code={"decoding": 3, "family": 2}), changed(made("base"), code={"family": 2})
+    with pytest.raises(ManyFaults) as told:
+        compare([ours], base)
+    said = "vrbench's code changed between the two (decoding 3 against the baseline's 1)"
+    assert f"ours: pairs: {said}; run the older one again with this vrbench" in told.value.faults
+    assert len(told.value.faults) == 4
+    assert compare([changed(ours, code={"family": 2})], base).candidates

@@ -16,7 +16,7 @@ from vrbench import report
 from vrbench.compare import Comparison, compare
 from vrbench.errors import VrbenchError
 from vrbench.joining import join
-from vrbench.records import Run
+from vrbench.records import Answered, Provenance, Run
 from vrbench.report import cells, overview, plots
 from vrbench.report.pages import escape_latex, escape_markdown
 
@@ -232,3 +232,43 @@ def test_scores_without_a_baseline() -> None:
     assert cells.interval(score.value, score.low, score.high, 1) in text
     assert "300 (3 unscored)" in text
     assert "error" in report.scores([changed(ours, score=None)])
+
+
+class TestReusedAnswers:
+    """A line says how many answers were computed before the run, when, and with what else."""
+
+    @staticmethod
+    def by(*answered: tuple[int, bool, str, str]) -> Provenance:
+        made = {"vrbench": "1.0", "device": "CPU"}
+        return Provenance(
+            **made,
+            packages={"torch": "3.0", "pillow": "2.0"},
+            answered=tuple(
+                Answered(
+                    **made, requests=n, reused=reused, first=f"2026-01-0{n}T10:00:30+00:00",
+                    last=f"2026-01-0{n}T{last}:00+00:00", packages={"torch": "3.0", "pillow": pillow},
+                )
+                for n, reused, last, pillow in answered
+            ),
+        )  # fmt: skip
+
+    def test_nothing_is_said_where_there_are_none(self) -> None:
+        assert cells.reused(self.by((4, False, "11:00", "2.0"))) == cells.reused(self.by()) == ""
+
+    def test_each_origin_has_its_time_and_what_differs(self) -> None:
+        by = self.by((1, True, "10:00", "2.0"), (2, True, "11:15", "1.9"), (5, False, "11:00", "2.0"))
+        assert cells.reused(by) == (
+            "3 of 8 answers were stored before this run: 1 computed 2026-01-01 10:00 UTC; "
+            "2 computed 2026-01-02 10:00 to 2026-01-02 11:15 UTC with pillow 1.9"
+        )
+        moved = by.model_copy(update={"device": "GPU", "vrbench": "1.1"})
+        assert "1 computed 2026-01-01 10:00 UTC with vrbench 1.0 on CPU; " in cells.reused(moved)
+
+    def test_it_stands_under_the_table_and_in_every_report(self) -> None:
+        by = self.by((1, True, "10:00", "1.9"), (5, False, "11:00", "2.0"))
+        ours = made("cut", 0.2)
+        record = ours.record.model_copy(update={"provenance": by})
+        found = compare([ours.model_copy(update={"record": record})], made("base", 0))
+        said = "1 of 6 answers were stored before this run: 1 computed 2026-01-01 10:00 UTC with pillow 1.9"
+        for form in ("table", "markdown", "html", "latex"):
+            assert said in " ".join(report.render(found, form).split()), form

@@ -25,6 +25,7 @@ from vrbench.leaderboard.board import Board, BoardFamily, BoardSettings, BoardTa
 from vrbench.leaderboard.rescore import Rescorer
 from vrbench.leaderboard.submission import Submission
 from vrbench.records import (
+    Answered,
     Base,
     CheckpointRef,
     Lineage,
@@ -280,8 +281,14 @@ def made_run(
         results.append(result.model_copy(update={"seconds": 2.5, "asked": result.n}))
         samples[task] = rows
     ref = checkpoint(family, number)
-    settings = Settings(tasks=tuple(sorted(rescorers)), device="cuda", dtype="float32")
-    decides = {task: rescorer.job.decides for task, rescorer in rescorers.items()}
+    made = {"packages": {"torch": "2.9.0"}, "device": "Made-up card"}
+    when = {"first": "2026-01-04T09:00:00+00:00", "last": "2026-01-05T10:00:00+00:00"}
+    by = Answered(requests=3, reused=True, vrbench=__version__, **when, **made)
+    environment = {"device": "cuda", "torch": "2.9.0"} if number % 2 else {}  # runs of 0.2.0 name none
+    settings = Settings(tasks=tuple(sorted(rescorers)), device="cuda", dtype="float32", environment=environment)
+    code = {"decoding": 2} if number % 2 else {}
+    results = [result.model_copy(update={"code": code}) for result in results]
+    decides = {task: plan.with_code(rescorer.job.decides, code) for task, rescorer in rescorers.items()}
     record = RunRecord(
         status="ok",
         checkpoint=ref,
@@ -289,8 +296,8 @@ def made_run(
         inputs_digest=plan.inputs_digest(ref.digest, decides, settings),
         results=tuple(results),
         provenance=Provenance(
-            vrbench=__version__, commit=f"{number:040x}", dirty=False, packages={"torch": "2.9.0"}, python="3.11.9",
-            platform="Linux", device="Made-up card", image_processor="SiglipImageProcessorPil",
+            vrbench=__version__, commit=f"{number:040x}", dirty=False, python="3.11.9", platform="Linux",
+            answered=(by,) if number % 2 else (), **made, image_processor="SiglipImageProcessorPil",
             command=f"vrbench run --ckpt {ref.id} --tasks {','.join(rescorers)}", started="2026-01-05T10:00:00+00:00",
             seconds=2.5 * len(rescorers),
         ),

@@ -325,6 +325,11 @@ CASES: dict[str, tuple[Change, list[str]]] = {
         [r"made_words.jsonl.gz' is not what the record says: its sha256 differs"],
     ),
     "wrong run digest": (other_run, [r"run.json' is not the one that submission.json names"]),
+    "other libraries than it ran with": (
+        field("settings.environment", {"device": "cuda", "torch": "99"}),
+        [r"inputs_digest is"],
+    ),
+    "other code than it ran with": (result("made_words", "code", {"decoding": 9}), [r"inputs_digest is"]),
     "wrong inputs digest": (field("inputs_digest", "3" * 64), [r"inputs_digest is 333333333333; checkpoint, tasks,"]),
     "truncated samples": (cut_off, [r"made_words.jsonl.gz' is cut off"]),
     "NaN": (nan, [r"made_words.jsonl.gz' line 1 has NaN, which is no number", r"its sha256 differs"]),

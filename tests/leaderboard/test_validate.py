@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from tests.leaderboard.forging import Forged
 from tests.leaderboard.made import BOARD, Made, made_run, rescorers_of
+from vrbench import registry
 from vrbench.cli import app
 from vrbench.errors import VrbenchError
 from vrbench.leaderboard import validate as validating
@@ -23,6 +24,7 @@ from vrbench.leaderboard.examine import Examiner
 from vrbench.leaderboard.rows import cost_of, region_of
 from vrbench.leaderboard.standing import Leaderboard
 from vrbench.leaderboard.validate import How, Validation, validate, validation
+from vrbench.plan import decides, inputs_digest, with_code
 from vrbench.records import CheckpointRef, Lineage, RunRecord, Step, save_run
 
 
@@ -363,6 +365,22 @@ class TestReproductions:
         assert (status["tiny-region-1"].kind, status["tiny-region-1"].by) == ("reproduced", "maker")
         assert status["tiny-region-1"].date == "2026-02-01"
         assert status["tiny-region-2"].kind == "rescored"
+
+    def test_a_run_on_another_device_with_other_libraries_agrees(self, board: Made) -> None:
+        record, samples = self.read(place := self.put(board, 1))
+        elsewhere = {"device": "cpu", "torch": "3.0"}
+        assert record.settings.environment and record.settings.environment != elsewhere
+        settings = record.settings.model_copy(update={"environment": elsewhere, "device": "cpu"})
+        specs = registry.load(board.tasks)
+        decided = {r.task: decides(specs[r.task], r.data_digest, r.harness) for r in record.results}
+        tasks = {r.task: with_code(decided[r.task], r.code) for r in record.results}
+        digest = inputs_digest(record.checkpoint.digest, tasks, settings)
+        assert digest != record.inputs_digest
+        update = {"settings": settings, "inputs_digest": digest}
+        save_run(place, record.model_copy(update=update), samples, compressed=True)
+        made = found(board)
+        assert made.refusals == ()
+        assert {row.name: row.status.kind for row in made.boards[BOARD].rows}["tiny-region-1"] == "reproduced"
 
     def test_a_run_that_does_not_agree(self, board: Made) -> None:
         rescorers = rescorers_of(board.tasks, ("made_mme", "made_words", "made_facts", "made_pydoc"))
