@@ -14,7 +14,6 @@ from PIL import Image
 
 from tests.engine.test_harness import write_task
 from vrbench import results, tables
-from vrbench.engine.harness import Outcome
 from vrbench.engine.requests import picture
 from vrbench.errors import VrbenchError
 from vrbench.image_feature import opening
@@ -79,7 +78,7 @@ def test_16_bits_keep_the_high_byte(kind: str, tmp_path: Path) -> None:
     assert has_sixteen_bits(content) and image_fault(content) == ""
 
 
-def test_16_bit_images_of_a_task_are_counted_in_its_note(tmp_path: Path) -> None:
+def test_16_bit_images_of_a_task_are_counted_under_the_table(tmp_path: Path) -> None:
     deep, plain = (file(Image.fromarray(RAMP.astype(kind)), "PNG") for kind in (np.uint16, np.uint8))
     jobs = []
     for images in ([plain, plain, deep], [plain, plain, plain]):
@@ -90,9 +89,11 @@ def test_16_bit_images_of_a_task_are_counted_in_its_note(tmp_path: Path) -> None
         )  # fmt: skip
         jobs.append(job_of(spec, Options()))
     assert [job.sixteen_bits for job in jobs] == [1, 0]
-    outcome = Outcome(tuple(Sample(id=f"{i}", cluster=f"{i}", score=1.0) for i in range(3)), {})
-    notes = [results.of_outcome(job, outcome, 0)["note"] for job in jobs]
-    assert notes == ["16-bit images, shown by their high byte (lmms-eval clips them to white): 1", ""]
+    samples = [Sample(id=f"{i}", cluster=f"{i}", score=1.0, responses=("red",)) for i in range(3)]
+    told = [results.of_answers("exact_match", samples, {}, 100, job.sixteen_bits)["warnings"] for job in jobs]
+    assert told == [
+        ("1 image has 16 bits a channel, of which the high 8 are shown; lmms-eval clips such an image to white",), (),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("kind", "word"), [(np.float32, "a fraction of 32 bits"), (np.int32, "whole numbers of 32")])

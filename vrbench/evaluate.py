@@ -280,7 +280,8 @@ def _task(
     try:
         outcome = harness.run(spec, job.parts, answerer, f"{name} {spec.id}")
         about |= results.of_outcome(job, outcome, options.seed)
-        about |= results.of_answers(spec.scorer, outcome.samples, answerer.cut, answerer.vlm.context_length)
+        context = answerer.vlm.context_length
+        about |= results.of_answers(spec.scorer, outcome.samples, answerer.cut, context, job.sixteen_bits)
         samples = outcome.samples
     except Exception as error:
         machine.pass_on(error)

@@ -59,7 +59,9 @@ def of_outcome(job: Job, outcome: Outcome, seed: int, samples_digest: str = "") 
     }
 
 
-def of_answers(scorer: str, samples: Sequence[Sample], cut: Mapping[object, int], context: int) -> dict[str, Any]:
+def of_answers(
+    scorer: str, samples: Sequence[Sample], cut: Mapping[object, int], context: int, sixteen_bits: int = 0
+) -> dict[str, Any]:
     """What a result says of one checkpoint's answers beside their scores: what was cut, left out or not understood.
 
     Args:
@@ -67,6 +69,7 @@ def of_answers(scorer: str, samples: Sequence[Sample], cut: Mapping[object, int]
         samples: of all items.
         cut: item -> its requests whose text lost its front.
         context: tokens of the model's context.
+        sixteen_bits: images of 16 bits a channel.
     """
     said = []
     if cut:
@@ -74,6 +77,11 @@ def of_answers(scorer: str, samples: Sequence[Sample], cut: Mapping[object, int]
         said.append(
             f"{sum(cut.values()):,} of {asked:,} requests, in {len(cut):,} of {len(samples):,} items, were longer than "
             f"the model's context of {context:,} tokens and lost their front"
+        )
+    if sixteen_bits:
+        images = f"{sixteen_bits:,} image{'s have' if sixteen_bits > 1 else ' has'}"
+        said.append(
+            f"{images} 16 bits a channel, of which the high 8 are shown; lmms-eval clips such an image to white"
         )
     unscored = [sample for sample in samples if sample.unscored]
     if unscored:
@@ -93,8 +101,6 @@ def _note(job: Job, n: int, unscored: int, missing: Sequence[str]) -> str:
         said.append(f"{n} of {job.available} items, by --limit")
     if job.available != spec.n:
         said.append(f"{job.available} of the {spec.n} items of the full set are there")
-    if job.sixteen_bits:
-        said.append(f"16-bit images, shown by their high byte (lmms-eval clips them to white): {job.sixteen_bits}")
     if missing:
         said.append(f"missing: {', '.join(missing)}, so there are no totals")
     return "; ".join(said)

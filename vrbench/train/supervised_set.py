@@ -54,10 +54,13 @@ class SupervisedSet(Dataset[dict[str, Tensor]]):
         """A sample's inputs and labels.
 
         Raises:
-            VrbenchError: its picture cannot be opened any more.
+            VrbenchError: its picture cannot be opened any more, or the family refuses one of a later turn.
         """
         sample = self.samples[number]
-        row = self.made.encode(sample)
+        try:
+            row = self.made.encode(sample)
+        except ImagesRefused as error:  # of a later turn; those of the first are left out before
+            raise VrbenchError(f"{sample.place}: {error}; leave it out of the set") from error
         if row is None:
             raise VrbenchError(f"{sample.place}: no token of an answer fits into {self.made.length} tokens")
         return row
