@@ -16,6 +16,7 @@ from tests.convert import made as tiny
 from tests.convert import plain
 from vrbench import checkpoint
 from vrbench.convert import convert, stream
+from vrbench.convert.lora import read_adapter
 from vrbench.models.load import load_vlm
 
 QUESTION = "What is on the picture? Is it a cat?"
@@ -122,6 +123,14 @@ def test_lora(family: str, form: str, config: dict[str, Any], tmp_path: Path) ->
     same_as_reference(out, expected)
     with pytest.raises(AssertionError, match="not close"):
         same_as_reference(out, made)  # the adapter does something
+
+
+def test_each_matrix_has_the_alpha_of_its_pattern(tmp_path: Path) -> None:
+    tiny.save_lora(tiny.make("llava"), tmp_path / "lora", alpha_pattern={"0.self_attn.q_proj": -3}, lora_dropout=0.5)
+    pairs = read_adapter(tmp_path / "lora").pairs.items()
+    scales = {name.partition("layers.")[2].removesuffix(".weight"): pair.scale for name, pair in pairs}
+    assert scales.pop("0.self_attn.q_proj") == -3 / 4
+    assert set(scales.values()) == {10 / 4}
 
 
 def test_what_a_lora_training_also_changed_takes_the_base_s_place(tmp_path: Path) -> None:
