@@ -81,7 +81,8 @@ def test_one_task_in_full_has_everything_and_a_prompt(tmp_path: Path) -> None:
 
 def test_examples_pictures_and_generation_are_shown(tmp_path: Path) -> None:
     told = catalogue.in_full(SPECS["mme"], made.hub(tmp_path))
-    assert "  picture: 40 x 24 pixels\n  | Is there " in told
+    assert "  picture: 40 x 24 pixels\n  text of the task; no chat template is applied here, --ckpt" in told
+    assert ":\n  | Is there " in told
     assert "Answer the question using a single word or phrase." in told
     assert "generated with: do_sample False, max_new_tokens 16" in told
     import pyarrow as pa

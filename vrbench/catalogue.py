@@ -12,6 +12,7 @@ from vrbench.errors import VrbenchError
 from vrbench.registry import TaskSpec
 
 if TYPE_CHECKING:
+    from vrbench.checkpoint import Checkpoint
     from vrbench.engine.example import Example
 
 WIDTH = 110
@@ -54,15 +55,25 @@ def where(spec: TaskSpec, data_root: str | Path | None = None) -> str:
     return MISSING if kind == "hub" and not data.in_cache(spec.data) else WHERE[kind]
 
 
-def in_full(spec: TaskSpec, data_root: str | Path | None = None) -> str:
-    """All that is known of one task, with an example prompt where its data are at hand."""
+def in_full(spec: TaskSpec, data_root: str | Path | None = None, ckpt: str | None = None) -> str:
+    """All that is known of one task, with an example prompt where its data are at hand.
+
+    Args:
+        ckpt: a checkpoint, as which the example is asked; without one the prompt is the harness's.
+
+    Raises:
+        VrbenchError: the checkpoint has faults.
+    """
+    from vrbench import checkpoint
+
+    model = None if ckpt is None else checkpoint.resolve(ckpt, offline=data_root is not None)
     told = [f"{spec.id}: {spec.title}", "", *(_field(name, text) for name, text in _facts(spec, data_root) if text)]
     if where(spec, data_root) in (MISSING, JUDGED):
         return "\n".join(told)
     try:
         from vrbench.engine.example import example
 
-        return "\n".join([*told, "", *_shown(example(spec, data_root))])
+        return "\n".join([*told, "", *_shown(example(spec, data_root), spec, model)])
     except VrbenchError as error:
         return "\n".join([*told, "", f"no example can be shown: {error}"])
 
@@ -95,18 +106,38 @@ def _field(name: str, text: str) -> str:
     return textwrap.fill(f"{name + ':':24}{text.strip()}", WIDTH, subsequent_indent=" " * 24)
 
 
-def _shown(example: Example) -> Iterator[str]:
+def _shown(example: Example, spec: TaskSpec, model: Checkpoint | None) -> Iterator[str]:
     yield f"example ({example.place}):"
     for width, height in example.pictures:
         yield f"  picture: {width} x {height} pixels"
     if example.prompt:
-        yield textwrap.indent(cut(example.prompt), "  | ", lambda _: True)
+        yield from _prompt(example, spec, model)
     for answer in example.answers:
         yield f"  option: {cut(answer)!r}" if example.prompt else textwrap.indent(cut(answer), "  | ", lambda _: True)
     if example.generation:
         yield f"  generated with: {example.generation}"
     if example.target:
         yield f"  right answer: {cut(example.target)}"
+
+
+def _prompt(example: Example, spec: TaskSpec, model: Checkpoint | None) -> Iterator[str]:
+    """The prompt as the harness makes it, or as a checkpoint's model is given it."""
+    seeing = spec.harness == "lmms-eval"
+    prompt, front = example.prompt, ""
+    if model is not None:
+        from vrbench.models.asking import asked
+
+        found = asked(model, prompt, len(example.pictures) if seeing else None)
+        prompt, front = found.prompt, found.front
+    if not seeing:
+        yield "  text of the task; no chat template is applied to tasks of lm-eval:"
+    elif model is None:
+        yield "  text of the task; no chat template is applied here, --ckpt shows that of a checkpoint:"
+    else:
+        yield f"  prompt that {model.id} is given:"
+    if front:
+        yield f"  in front, put there by the tokenizer: {front}"
+    yield textwrap.indent(cut(prompt), "  | ", lambda _: True)
 
 
 def cut(text: str, longest: int = LONGEST_TEXT) -> str:

@@ -11,6 +11,7 @@ import typer
 
 from vrbench import __version__
 from vrbench.cli.options import OURS, USERS, Config, DataRoot, Device, IncludePath, TrustRemoteCode
+from vrbench.errors import VrbenchError
 
 if TYPE_CHECKING:
     from vrbench.compare import Comparison
@@ -136,6 +137,7 @@ def tasks(
     ] = "*",
     data_root: DataRoot = None,
     include_path: IncludePath = None,
+    ckpt: Annotated[str | None, typer.Option(help="Show the example of one task as this checkpoint is asked.")] = None,
 ) -> None:
     """List the tasks, and whether their data are at hand; or show one with an example of its prompt."""
     from tabulate import tabulate
@@ -144,8 +146,10 @@ def tasks(
 
     specs = registry.resolve(names, registry.load(include_path))
     if [spec.id for spec in specs] == [names.strip()]:
-        print(catalogue.in_full(specs[0], data_root))
+        print(catalogue.in_full(specs[0], data_root, ckpt))
         return
+    if ckpt is not None:
+        raise VrbenchError(f"--ckpt shows how one task is asked, but {names!r} is not the id of one")
     print(tabulate(catalogue.describe(specs, data_root), headers="keys", tablefmt="simple", disable_numparse=True))
 
 

@@ -142,13 +142,22 @@ def load(folder: Path, dtype: Any) -> tuple[Any, Any, Any]:
     Raises:
         VrbenchError: as `load_model`, or the settings of tokenizer or processor cannot be read.
     """
+    tokenizer, processor = readers(folder)
+    return load_model(folder, dtype), tokenizer, processor
+
+
+def readers(folder: Path) -> tuple[Any, Any]:
+    """The tokenizer and the processor of a folder; no weights.
+
+    Raises:
+        VrbenchError: the settings of one cannot be read.
+    """
     from transformers import AutoConfig
 
     from vrbench.models.processors import load_processor
 
     family = AutoConfig.from_pretrained(folder, **LOCAL).model_type
-    tokenizer, processor = load_readers(folder, lambda: load_processor(folder, family))
-    return load_model(folder, dtype), tokenizer, processor
+    return load_readers(folder, lambda: load_processor(folder, family))
 
 
 def load_model(folder: Path, dtype: Any, idle: Idle = buffers) -> Any:

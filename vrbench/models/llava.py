@@ -43,6 +43,16 @@ def load(folder: Path, dtype: Any) -> tuple[Any, Any, Any]:
         VrbenchError: the settings of tokenizer or image processor cannot be read, a weight of the model is not in the
             files, or has another shape there.
     """
+    tokenizer, image_processor = readers(folder)
+    return folders.load_model(folder, dtype, _idle), tokenizer, image_processor
+
+
+def readers(folder: Path) -> tuple[Any, Any]:
+    """The tokenizer of a LLaVA folder, with the chat template that is used, and its image processor; no weights.
+
+    Raises:
+        VrbenchError: the settings of one cannot be read.
+    """
     from vrbench.models.processors import load_image_processor, processor_template
 
     def read() -> tuple[Any, Any]:
@@ -50,7 +60,7 @@ def load(folder: Path, dtype: Any) -> tuple[Any, Any, Any]:
 
     tokenizer, (image_processor, template) = load_readers(folder, read)
     tokenizer.chat_template = default_template(tokenizer.chat_template or template)
-    return folders.load_model(folder, dtype, _idle), tokenizer, image_processor
+    return tokenizer, image_processor
 
 
 def expected_shapes(config: Any) -> dict[str, Shape]:
