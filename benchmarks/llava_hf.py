@@ -38,13 +38,17 @@ def theirs(model: Any, task: Any) -> list[str]:
     from lmms_eval.api.instance import Instance
     from tqdm import tqdm
 
+    from vrbench.engine.settings import OWN
+
     model.task_dict = {task.config.task: task.dataset}
     found = []
     for instance in tqdm(task.instances, desc="llava_hf", unit=" items"):
         context, settings, *rest = instance.args
         copied = Instance(instance.request_type, (context, dict(settings), *rest), instance.idx, instance.metadata)
         (answer,) = model.generate_until([copied])
-        found.append(answer.split("\n\n")[0])  # llava_hf does not stop there, though the evaluator asks for it
+        for stop in settings["until"] if settings.get(OWN) else ():  # a task file's own holds; llava_hf uses none
+            answer = answer.split(stop)[0]
+        found.append(answer)
     return found
 
 

@@ -93,7 +93,7 @@ def answered(
     asked = (dict(settings), lambda _: list(shown)) if kind.is_simple else (
         lambda _: [{"role": "user", "content": content}], dict(settings))  # fmt: skip
     where = {"task": "t", "doc_id": 0, "repeats": 1}
-    with _stand_in_for_qwen_vl_utils(sys.modules[kind.__module__], reference.processor):
+    with _stand_ins(sys.modules[kind.__module__], reference.processor):
         (said,) = reference.generate_until([Instance("generate_until", (text, *asked, 0, "t", "s"), 0, where)])
     return str(getattr(said, "text", said))
 
@@ -116,12 +116,33 @@ def _attributes(vlm: LoadedModel, processor: Any, model: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def of_llava(vlm: Any) -> Any:
+    """The whole processor of a loaded LLaVA."""
+    from transformers import LlavaProcessor
+
+    return LlavaProcessor(
+        vlm.image_processor, vlm.tokenizer, patch_size=1 << 30, vision_feature_select_strategy="full",
+        num_additional_image_tokens=vlm.image_tokens,
+    )  # fmt: skip
+
+
 @contextmanager
-def _stand_in_for_qwen_vl_utils(module: Any, processor: Any) -> Iterator[None]:
-    """That package, which resizes images within the limits of the messages; the processor has the same limits."""
-    if not hasattr(module, "process_vision_info") or not hasattr(processor.image_processor, "merge_size"):
+def _stand_ins(module: Any, processor: Any) -> Iterator[None]:
+    """qwen_vl_utils, which resizes images within the limits of the messages; and images that stay what they are.
+
+    The classes make JPEGs of some, which is named among what differs.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if hasattr(module, "encode_image_to_data_url"):
+            encode = module.encode_image_to_data_url
+            patch.setattr(module, "encode_image_to_data_url", lambda image, **_: encode(image, image_format="PNG"))
+        if hasattr(module, "process_vision_info") and hasattr(processor.image_processor, "merge_size"):
+            _resize_as_qwen_vl_utils(module, processor, patch)
         yield
-        return
+
+
+def _resize_as_qwen_vl_utils(module: Any, processor: Any, patch: pytest.MonkeyPatch) -> None:
+    """Put its function into the module; the processor gets the same limits."""
     from transformers.image_utils import SizeDict
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
@@ -136,7 +157,5 @@ def _stand_in_for_qwen_vl_utils(module: Any, processor: Any) -> Iterator[None]:
         resized = [p.resize((w, h)) for p, (h, w) in zip(shown, sizes, strict=True)]
         return (resized, None, {}) if more else (resized, None)
 
-    with pytest.MonkeyPatch.context() as stand_ins:
-        stand_ins.setattr(module, "process_vision_info", process_vision_info)
-        stand_ins.setattr(module, "encode_image_to_data_url", lambda image, **_: image, raising=False)
-        yield
+    patch.setattr(module, "process_vision_info", process_vision_info)
+    patch.setattr(module, "encode_image_to_data_url", lambda image, **_: image, raising=False)

@@ -53,7 +53,12 @@ def test_figures_are_those_of_one_run_with_all_tasks() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "said"),
-    [({"limit": 10}, "limit None and 10"), ({"seed": 1}, "seed 0 and 1"), ({"dtype": "x"}, "dtype float32 and x")],
+    [
+        ({"limit": 10}, "limit None and 10"),
+        ({"seed": 1}, "seed 0 and 1"),
+        ({"dtype": "x"}, "dtype float32 and x"),
+        ({"image_settings": "pad"}, "image_settings harness and pad"),
+    ],
 )
 def test_other_settings_are_refused(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(VrbenchError, match=f"runs of a cannot be joined, their settings differ: {said}"):

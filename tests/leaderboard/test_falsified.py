@@ -292,6 +292,10 @@ CASES: dict[str, tuple[Change, list[str]]] = {
         field("settings.dtype", "bfloat16"),
         [r"it was computed in bfloat16, its baseline in float32", r"inputs_digest is"],
     ),
+    "other image settings than its baseline": (
+        field("settings.image_settings", "pad"),
+        [r"its image settings are pad, its baseline's harness", r"inputs_digest is"],
+    ),
     "unknown dtype": (
         field("settings.dtype", "float16"),
         [r"it was computed in float16; board made takes", r"its baseline in float32", r"inputs_digest is"],

@@ -51,7 +51,6 @@ class Manner:
         special_tokens: whether the tokenizer adds its own to a prompt with images; by default if the prompt does not
             begin with one.
         pictures: settings of the image processor, as the class gives them.
-        limits: what those settings mean, for the documents; empty where the class leaves the checkpoint's.
         flat: whether images are given to the processor without saying which of them belong together.
         prefix: whether the decoder reads a prompt both ways, and has to be told by token types what follows it.
         differs: what is not as in the class, and why.
@@ -66,7 +65,6 @@ class Manner:
     finish: Callable[[str], str] = as_generated
     special_tokens: bool | None = None
     pictures: Mapping[str, Any] = field(default_factory=dict)
-    limits: str = ""
     flat: bool = False
     prefix: bool = False
     differs: tuple[str, ...] = ()
