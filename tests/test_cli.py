@@ -210,10 +210,10 @@ class TestRun:
 
         real, tuned = load.load_vlm, tiny.save_adapter(tmp_path / "tuned", tiny_llava)
 
-        def failing(checkpoint: Any, *rest: Any) -> Any:
+        def failing(checkpoint: Any, *rest: Any, **more: Any) -> Any:
             if checkpoint.id == fails:
                 raise MemoryError("not enough")
-            return real(checkpoint, *rest)
+            return real(checkpoint, *rest, **more)
 
         monkeypatch.setattr(load, "load_vlm", failing)
         fails = "tuned"
