@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import json
@@ -215,7 +216,7 @@ class TestWriting:
         write_atomically(file, "old")
 
         def fail(*_: object) -> None:
-            raise OSError("disk full")
+            raise OSError(errno.ENOSPC, "disk full")
 
         monkeypatch.setattr(os, "replace", fail)
         with pytest.raises(OSError, match="disk full"):
