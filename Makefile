@@ -20,11 +20,12 @@ lint: $(READY)
 	$(BIN)/mypy vrbench
 	$(BIN)/zizmor --offline -q .github/workflows
 
-# Written last, so that its existence means that the environment is whole.
+# Written last, so that its existence means that the environment is whole. Python compiles what is imported when it is;
+# pip would compile all of it, which takes a minute.
 $(READY): pyproject.toml constraints.txt $(wildcard requirements/*.txt)
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/pip install -q -r requirements/light.txt -r requirements/dev.txt -c constraints.txt
-	$(BIN)/pip install -q --no-deps -r requirements/no-deps.txt -c constraints.txt
+	$(BIN)/pip install -q --no-compile -r requirements/light.txt -r requirements/dev.txt -c constraints.txt
+	$(BIN)/pip install -q --no-compile --no-deps -r requirements/no-deps.txt -c constraints.txt
 	$(BIN)/pip install -q --no-deps -e .
 	touch $@
 

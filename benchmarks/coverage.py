@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import datetime
-import gc
 import platform
 import shlex
 import sys
@@ -153,8 +152,7 @@ def report(trials: int, processes: int) -> str:
     """Run everything; the Markdown page."""
     start = time.time()
     parts = [list(make()) for make in (main_settings, other_settings, hard_settings)]
-    # statsmodels collects garbage in every call of Holm's correction; freezing leaves it little to look through.
-    with Pool(processes, initializer=gc.freeze) as pool:
+    with Pool(processes) as pool:
         errors = pool.map_async(_family, [(i, trials) for i in range(len(FAMILIES))], chunksize=1)
         found = [pool.map(_cover, [(s, trials) for s in part], chunksize=1) for part in parts]
         family = errors.get()

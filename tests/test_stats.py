@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
-from scipy.stats import binomtest, multinomial
+from scipy.stats import binomtest, multinomial, permutation_test
 
 from benchmarks.coverage import coverage, family_error, official_test
 from benchmarks.simulation import Setting, counts, figure, right, truth
@@ -46,15 +43,17 @@ def test_intervals_cover(setting: Setting) -> None:
     assert 0.91 <= share <= 0.985  # 95 % and three standard errors of 300 trials
 
 
-@pytest.fixture
-def little_garbage() -> Iterator[None]:
-    """statsmodels collects garbage in every call of Holm's correction, slowly beside a test that imported torch."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
+@pytest.mark.parametrize("clusters", [2, 13, 14, 300])
+def test_sign_flips_give_the_p_value_of_scipys_permutation_test(clusters: int) -> None:
+    """All flips of up to 13 clusters, random ones of more."""
+    effects = np.random.default_rng(1).choice([-1.0, 0.5, 1.5], clusters) / 36
+    known = permutation_test(
+        (effects,), lambda x, axis: x.sum(axis=axis), permutation_type="samples", vectorized=True,
+        n_resamples=stats.FLIPS, batch=max(100, 2_000_000 // clusters), random_state=7,
+    )  # fmt: skip
+    assert stats.sign_flip(effects, 7) == known.pvalue
 
 
-@pytest.mark.usefixtures("little_garbage")
 def test_holm_keeps_the_family_wise_error() -> None:
     assert family_error(1, 200, 6, 2, 60, official_test) <= 0.12
     assert stats.holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])

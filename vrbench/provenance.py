@@ -6,6 +6,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Iterable, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 PACKAGES = (
     "torch", "transformers", "tokenizers", "safetensors", "peft", "lm_eval", "lmms_eval", "datasets", "pillow",
-    "numpy", "scipy", "statsmodels",
+    "numpy", "scipy",
 )  # fmt: skip
 """Libraries that decide the numbers."""
 
@@ -82,6 +83,7 @@ def provenance(
     )
 
 
+@cache
 def installed(package: str) -> str:
     """Version of an installed package; empty when there is none."""
     try:

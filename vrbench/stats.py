@@ -1,4 +1,4 @@
-"""Intervals and tests on paired per-cluster counts (numpy at once; scipy and statsmodels when they are called).
+"""Intervals and tests on paired per-cluster counts (numpy at once; scipy when it is called).
 
 **Interval.** A cluster bootstrap: clusters are drawn with replacement, the same draw for baseline and candidate, and
 the official figure is recomputed from the sums of each draw. Two things are added to the plain percentile interval,
@@ -21,13 +21,13 @@ then mostly wider than needed.
 
 **p value.** McNemar's exact test where each cluster is one 0/1 outcome. Where clusters are larger or scores are
 fractions, McNemar on items would count dependent items as if they were independent; there the sign of each cluster's
-whole contribution is flipped at random instead (`scipy.stats.permutation_test`), which is the same null hypothesis,
-that baseline and candidate are exchangeable, at the level of clusters. On 0/1 singletons both agree.
+whole contribution is flipped at random instead (with the draws of `scipy.stats.permutation_test`), which is the same
+null hypothesis, that baseline and candidate are exchangeable, at the level of clusters. On 0/1 singletons both agree.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -262,34 +262,51 @@ def _is_binary(pair: Paired) -> bool:
 
 def mcnemar(pair: Paired) -> float:
     """Exact two-sided p of McNemar's test; each cluster must be one 0/1 outcome."""
-    from statsmodels.stats.contingency_tables import mcnemar as test
+    from scipy.special import bdtr
 
     base, ours = pair.baseline[:, 0, 0] == 1, pair.candidate[:, 0, 0] == 1
-    counts = [[int((base & ours).sum()), int((base & ~ours).sum())], [int((~base & ours).sum()), 0]]
-    return float(test(counts, exact=True).pvalue)
+    lost, gained = int((base & ~ours).sum()), int((~base & ours).sum())
+    return min(1.0, 2.0 * float(bdtr(min(lost, gained), lost + gained, 0.5)))
 
 
 def sign_flip(effects: Array, seed: int = 0) -> float:
-    """Two-sided p of the sum of [clusters] effects under random signs; 1 when no cluster changed."""
-    from scipy.stats import permutation_test
+    """Two-sided p of the sum of [clusters] effects under random signs; 1 when no cluster changed.
+
+    It is `scipy.stats.permutation_test` of one sample, from the same draws, without the arrays of indices that take it
+    ten times as long.
+    """
+    import numpy as np
 
     changed = effects[effects != 0]
     if len(changed) < 2:
         return 1.0
-    test = permutation_test(
-        (changed,),
-        lambda x, axis: x.sum(axis=axis),
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=FLIPS,
-        batch=max(100, 2_000_000 // len(changed)),  # bounds memory to some 100 MB
-        random_state=seed,
-    )
-    return float(test.pvalue)
+    is_exact = 2 ** len(changed) <= FLIPS
+    total = changed.sum()
+    sums = np.concatenate([total - 2.0 * (flipped @ changed) for flipped in _flips(len(changed), is_exact, seed)])
+    slack = 1e-14 * abs(total)
+    ends = (np.count_nonzero(sums <= total + slack), np.count_nonzero(sums >= total - slack))
+    seen = 0 if is_exact else 1  # the sum as it was observed is one of those that chance gives
+    return min(1.0, 2.0 * (min(ends) + seen) / (len(sums) + seen))
+
+
+def _flips(clusters: int, is_exact: bool, seed: int) -> Iterator[NDArray[np.bool_]]:
+    """Which of the clusters change their sign, [flips, clusters] a block: all that there are, or `FLIPS` at random."""
+    import numpy as np
+
+    if is_exact:
+        yield (np.arange(2**clusters)[:, None] >> np.arange(clusters)) % 2 == 1
+        return
+    rng = np.random.RandomState(seed)
+    block = max(100, 2_000_000 // clusters)  # bounds memory to some 100 MB
+    for first in range(0, FLIPS, block):
+        keys = rng.random_sample((min(block, FLIPS - first), clusters, 2))
+        yield keys[..., 0] > keys[..., 1]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down adjustment, in the given order: family-wise error at most the level compared with."""
-    from statsmodels.stats.multitest import multipletests
-
-    return [float(p) for p in multipletests(list(p_values), method="holm")[1]] if p_values else []
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = highest
+    return adjusted
