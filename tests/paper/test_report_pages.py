@@ -19,7 +19,8 @@ from vrbench.metrics import score
 from vrbench.paper.published import PUBLISHED
 from vrbench.paper.report import write
 from vrbench.paper.results import read
-from vrbench.records import load_run, save_run
+from vrbench.paper.spent import spent
+from vrbench.records import Answered, load_run, save_run
 from vrbench.report.cells import interval
 
 MISSING = "train-top-s1"
@@ -212,3 +213,18 @@ def test_the_points_of_a_line_rest_on_the_same_seeds(tmp_path: Path) -> None:
     assert {tuple(row.pairs) for row in rows if row.series == "full, by angular"} == {(0, 1)}
     none_whole = read(made_folder(tmp_path / "b", without=["run-pruned-s0", "run-pruned-s1"])).rows["pruning"]
     assert [tuple(r.pairs) for r in none_whole if r.series == "region, by angular"] == [(0, 1), ()]
+
+
+def test_runs_of_other_code_and_stored_answers_are_told(folder: Path, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(folder, tmp_path / "mixed"))
+    assert not any("versions of vrbench's code" in text for text in spent(read(place)))
+    made = load_run(run := place / "runs/run-region-s0")
+    when = "2026-01-01T10:00:00+00:00"
+    by = Answered(requests=3, reused=True, first=when, last=when, vrbench="0.1", packages={}, device="a card")
+    changed = tuple(result.model_copy(update={"code": {"decoding": 2}}) for result in made.record.results)
+    provenance = made.record.provenance.model_copy(update={"answered": (by,)})
+    update = {"results": changed, "provenance": provenance}
+    save_run(run, made.record.model_copy(update=update), made.samples, compressed=True)
+    said = list(spent(read(place)))
+    assert "Not all runs were answered and scored by the same versions of vrbench's code: seen, read, words." in said
+    assert any(text.startswith("run-region-s0: 3 of 3 answers were stored before this run") for text in said)

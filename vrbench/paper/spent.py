@@ -32,6 +32,7 @@ def spent(results: Results) -> Iterator[str]:
     if peak is not None:
         yield f"Most memory that a step held: {peak:.1f} GiB."
     yield from _mixed_code(results)
+    yield from (f"{name}: {said}." for name, run in results.runs.items() if (said := reused(run.record.provenance)))
     yield from dict.fromkeys(f"Made with {_made(done.provenance)}." for done in results.done.values())
     yield from sorted({f"Command: {c}" for c in (d.provenance.command for d in results.done.values()) if c})
 
@@ -59,6 +60,5 @@ def _made(by: Provenance) -> str:
         *versions,
         f"Python {by.python}" if by.python else "",
         by.platform,
-        reused(by),
     ]
     return ", ".join(filter(None, parts))
