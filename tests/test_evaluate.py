@@ -7,14 +7,13 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import forked
 from tests.engine.made import hub
 from tests.tiny import save_llava
 from vrbench import evaluate, provenance, records
@@ -22,21 +21,10 @@ from vrbench.engine.answering import Answerer
 from vrbench.engine.store import AnswerStore
 from vrbench.errors import ManyFaults, VrbenchError
 from vrbench.evaluate import run_all
+from vrbench.models.vlm import VLM
 from vrbench.plan import Options
 
 TASKS = "piqa,arc_easy,mme"
-RUNNER = """
-import sys
-from vrbench import evaluate
-from vrbench.models.vlm import VLM
-hidden, delay = VLM.hidden, float(sys.argv[4])
-def slow(self, *args):
-    import time
-    time.sleep(delay)
-    return hidden(self, *args)
-VLM.hidden = slow
-evaluate(sys.argv[1], "piqa,arc_easy,mme", data_root=sys.argv[2], out=sys.argv[3], batch_size=1, device="cpu")
-"""
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +68,15 @@ def assert_same(ours: records.Run, theirs: records.Run) -> None:
             assert a.loglikelihoods == pytest.approx(b.loglikelihoods, abs=1e-4)
 
 
-def start(ckpt: Path, root: Path, out: Path, delay: float) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", RUNNER, str(ckpt), str(root), str(out), str(delay)]
-    return subprocess.Popen(command, stderr=subprocess.DEVNULL)
+def measure_slowly(ckpt: Path, root: Path, out: Path, delay: float) -> None:
+    hidden = VLM.hidden
+
+    def slow(self: VLM, *args: Any) -> Any:
+        time.sleep(delay)
+        return hidden(self, *args)
+
+    VLM.hidden = slow  # type: ignore[method-assign]
+    measure(ckpt, root, out, batch_size=1)
 
 
 def answered(out: Path) -> int:
@@ -189,12 +183,12 @@ class TestResuming:
     def test_killed_it_goes_on_and_the_record_is_the_same(
         self, undisturbed: Path, tiny_llava: Path, root: Path, tmp_path: Path
     ) -> None:
-        runner = start(tiny_llava, root, tmp_path, delay=0.05)
+        runner = forked.start(measure_slowly, tiny_llava, root, tmp_path, 0.05)
         while answered(tmp_path) < 30:
-            assert runner.poll() is None
+            assert runner.is_alive()
             time.sleep(0.05)
-        os.kill(runner.pid, signal.SIGKILL)
-        runner.wait()
+        runner.kill()
+        assert forked.ended(runner) == -signal.SIGKILL
         assert not list(tmp_path.glob("*/*/run.json"))
         kept = answered(tmp_path)
         record = measure(tiny_llava, root, tmp_path)
@@ -204,8 +198,8 @@ class TestResuming:
         assert_same(only_run(tmp_path), only_run(undisturbed))
 
     def test_two_runs_at_once_do_no_harm(self, undisturbed: Path, tiny_llava: Path, root: Path, tmp_path: Path) -> None:
-        runners = [start(tiny_llava, root, tmp_path, delay=0.01) for _ in range(2)]
-        assert [runner.wait(timeout=120) for runner in runners] == [0, 0]
+        runners = [forked.start(measure_slowly, tiny_llava, root, tmp_path, 0.01) for _ in range(2)]
+        assert [forked.ended(runner) for runner in runners] == [0, 0]
         assert_same(only_run(tmp_path), only_run(undisturbed))
 
     @pytest.mark.parametrize("batch_size", [1, 7, 64])

@@ -74,12 +74,12 @@ def shard_on_cpus() -> None:
     PartialState.__init__ = begun  # type: ignore[method-assign]
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--kill-at", type=int, default=0)
     parser.add_argument("--set", action="append", default=[])
-    given = parser.parse_args()
+    given = parser.parse_args(words)
     if os.environ.get("ACCELERATE_USE_FSDP"):
         shard_on_cpus()
     changes = dict(change.split("=") for change in given.set)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,23 +15,19 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import TrainerCallback
 
+from tests import forked
 from tests.train import small_training
 from tests.train.learning import CPU
 from vrbench.errors import VrbenchError
 from vrbench.train.states import WHOLE, claim_states, newest_state
 from vrbench.train.trainer import Course, Group, fit, passes, rate_of
 
-ROOT = Path(__file__).parents[2]
 HARD = {"accumulate": 2, "sampling": 2, "every": 2}
 """Beside dropout: what a training that goes on could get wrong."""
 
 
 def weights(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: p.detach().clone() for name, p in model.named_parameters()}
-
-
-def program(*arguments: str) -> list[str]:
-    return [*arguments, "-m", "tests.train.small_training"]
 
 
 class Line:
@@ -63,9 +56,8 @@ class TestKilled:
         """The folder of a training whose process was killed after 5 steps, the last of its states that of step 3."""
         out = tmp_path_factory.mktemp("killed")
         options = [f"--set={key}={value}" for key, value in HARD.items()]
-        command = [*program(sys.executable), str(out), "--kill-at=5", *options]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == -signal.SIGKILL, done.stderr
+        killed = forked.start(small_training.main, [str(out), "--kill-at=5", *options])
+        assert forked.ended(killed) == -signal.SIGKILL
         return out
 
     def test_gone_on_it_ends_with_the_weights_of_an_undisturbed_one(self, killed: Path, tmp_path: Path) -> None:
@@ -127,14 +119,12 @@ class TestSplit:
 
     @staticmethod
     def run_two(out: Path, environment: dict[str, str]) -> None:
-        shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port()),
+        shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port()),
                   "CUDA_VISIBLE_DEVICES": "", **environment}  # fmt: skip
-        command = [*program(sys.executable), str(out), "--set=dropout=0"]
-        running = [
-            subprocess.Popen(command, cwd=ROOT, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)})
-            for rank in range(2)
-        ]
-        assert [process.wait(120) for process in running] == [0, 0]
+        words = [str(out), "--set=dropout=0"]
+        ranks = [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+        running = [forked.start(small_training.main, words, environment=rank) for rank in ranks]
+        assert [forked.ended(process) for process in running] == [0, 0]
 
     @staticmethod
     def written(out: Path) -> tuple[dict[str, torch.Tensor], list[float]]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vrbench.cache import file_digest, made_once
+from vrbench.cache import DONE, file_digest, made_once
 from vrbench.models import smollm2
 from vrbench.records import digest_of
 
@@ -65,7 +66,7 @@ def assemble(weights: Path) -> Path:
         load_part(model.model.vision_tower, weights / TOWER)
         load_part(model.model.multi_modal_projector, weights / PROJECTOR)
         model.save_pretrained(folder)
-        save_processor(folder)
+        shutil.copytree(processor_folder(), folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(DONE))
 
     return made_once(f"pocket-base-{key[:16]}", make)
 
