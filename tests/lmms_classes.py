@@ -102,6 +102,8 @@ def _attributes(vlm: LoadedModel, processor: Any, model: Any) -> dict[str, Any]:
     """What the classes' constructors set, by their defaults."""
     if "huggingface" in vlm.manner.follows:
         processor = ImagesAlone(processor)
+    if vlm.family == "gemma3":
+        processor.tokenizer.padding_side = "left"  # as Gemma's own tokenizer has it; the class pads to eights
     accelerator = SimpleNamespace(is_main_process=False, is_local_main_process=False, unwrap_model=lambda m: m)
     pixels = {"min_pixels": FEWEST, "max_pixels": MOST, "total_pixels": None, "enable_thinking": None}
     return {
