@@ -44,7 +44,7 @@ def whole(page: str) -> str:
 
 
 def _ends(name: str, manner: Manner) -> str:
-    then = "as generated" if manner.finish is as_generated else "its last thought's answer, stripped"
+    then = "as generated" if manner.finish is as_generated else "by lmms-eval's `parse_reasoning_model_answer`"
     return f"| `{name}` | {_pixels(manner.pictures)} | {STOPS[manner.stops]} | {manner.longest:,} tokens | {then} |"
 
 

@@ -91,7 +91,7 @@ for group, commands in ((app, COMMANDS), (data_app, DATA_COMMANDS), (leaderboard
 
 
 def main() -> None:
-    """The program: runs a command, tells faults in one line each, and exits with 0, 1 or 2."""
+    """The program: runs a command, tells errors in one line each, and exits with 0, 1, 2 or, at Ctrl-C, 130."""
     try:
         sys.exit(_status())
     except VrbenchError as error:

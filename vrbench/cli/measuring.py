@@ -30,14 +30,14 @@ def run(
     dtype: Annotated[str, typer.Option(help="auto (bfloat16 on a card, else float32), float32 or bfloat16.")] = "auto",
     data_root: DataRoot = None,
     include_path: IncludePath = None,
-    out: Annotated[Path, typer.Option(help="Folder of the runs; the same inputs go on there.")] = Path("runs"),
+    out: Annotated[Path, typer.Option(help="Folder of runs and answers; the same command goes on.")] = Path("runs"),
     seed: Annotated[int, typer.Option(help="Of the choice under a limit, and of intervals.")] = 0,
     trust_remote_code: TrustRemoteCode = False,
     image_settings: Annotated[
         str,
         typer.Option(
-            help="Pixel limits and the like: harness (lmms-eval's for the family), checkpoint (its own files'), or pad "
-            "(LLaVA's padding where its files crop)."
+            help="Settings of the image processor: harness (lmms-eval's class for the family), checkpoint (its own "
+            "files), or pad (images are padded for a LLaVA whose files crop them)."
         ),
     ] = "harness",
     skip_missing: Annotated[

@@ -40,7 +40,7 @@ def train(
       data.share               share of the data that is used
       data.conversations       a LLaVA JSON file, with data.images; or data.hub, a set on the hub
       dtype                    bfloat16 (the default) or float32: computed and written in; masters are float32
-      seed, clip               and more: --dry-run prints every key with its value
+      seed, clip               and more: --dry-run prints every key that has a value
 
     Stopped or killed, the same command goes on where it was last saved. On several cards: accelerate launch -m vrbench
     train ...; FSDP2 or DeepSpeed by accelerate's own configuration.

@@ -50,11 +50,11 @@ ENDS = (
     "an answer also ends at the end tokens of the generation config, not at the tokenizer's alone: what comes after "
     "such a token is no part of an answer"
 )
-PNG = "images are not made JPEGs of quality 85 first, since that changes what is measured with every version of Pillow"
-AUDIO = "the class itself fails beside transformers 5, which refuses its audio settings; it is held to without them"
+PNG = "images are not converted to JPEG (quality 85) first, since the pixels would then depend on the version of Pillow"
+AUDIO = "the class itself fails with transformers 5, which refuses its audio settings; it is compared without them"
 PENALTY = (
     "greedy, as every other family, and not sampled at a temperature of 0.6 where a task names none; without the "
-    "class's repetition penalty of 1.2, which is no setting of the checkpoint and holds back the question's own words"
+    "class's repetition penalty of 1.2, which the checkpoint does not set and makes the question's words less likely"
 )
 
 

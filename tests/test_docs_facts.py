@@ -1,0 +1,198 @@
+"""Tables and sentences of the documents against the committed records and the code that they speak of."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from tests.test_docs import PAGES, ROOT
+from vrbench import registry
+from vrbench.cli import interrupting, options
+from vrbench.cli.training import train
+from vrbench.dataroot import State
+from vrbench.engine import store
+from vrbench.generation_faults import FOLLOWED, REFUSED
+from vrbench.models import context
+from vrbench.provenance import ANSWERING, PEFT
+from vrbench.train import recipe
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BOARD = ROOT / "leaderboards" / "pocket"
+REPRODUCED = ROOT / "leaderboards" / "reproduce" / "pocket"
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+def cells(line: str) -> list[str]:
+    """The cells of a line of a Markdown table, without emphasis; minus signs as in ASCII."""
+    plain = line.replace("*", "").replace("\u2212", "-").replace("\u00a0", " ")
+    return [cell.strip() for cell in plain.strip().strip("|").split("|")]
+
+
+def table(text: str, first: str) -> list[list[str]]:
+    """The rows, head included, of the table whose first cell is `first`."""
+    lines = text.splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith("|") and cells(line)[0] == first)
+    end = next((n for n in range(start, len(lines)) if not lines[n].startswith("|")), len(lines))
+    return [cells(line) for line in lines[start:end] if not set(line) <= set("|-: ")]
+
+
+def kept(figure: dict[str, Any]) -> str:
+    return f"{figure['value']:.1f} [{figure['low']:.1f}, {figure['high']:.1f}]"
+
+
+def test_readme_s_scores_are_those_of_the_pocket_board() -> None:
+    board = json.loads((BOARD / "leaderboard.json").read_text())
+    rows = {row["checkpoint"]: row for row in board["rows"]}
+    head, *body = table(README, "task")
+    suites, looked = {"pocket_text": "text", "pocket_visual": "visual"}, 0
+    for name, n, *figures in body:
+        for checkpoint, figure in zip(head[2:], figures, strict=True):
+            row = rows[checkpoint]
+            if name.startswith("claim"):
+                verdicts = [v for v in row["verdicts"] if name == f"claim {v['claim']['text']}"]
+                for verdict in verdicts:
+                    assert verdict["verdict"] in figure and f"{verdict['estimate']:.1f})" in figure, name
+                looked += len(verdicts)
+                continue
+            suite = suites.get(name.removeprefix("mean: "))
+            found = row[suite] if suite else next(t for t in row["tasks"] if t["task"] == name.split()[0])
+            assert n == f"{found['n']:,}"
+            if row["is_baseline"]:
+                assert figure in (f"{found['score']['value']:.1f}", f"{found['score']['value']:.2f}"), name
+            else:
+                assert figure == kept(found["retention"]), (name, checkpoint)
+            looked += 1
+    assert looked == 10 * 5 + 2 * 4
+
+
+def test_readme_s_strategies_and_steps_are_those_of_the_report() -> None:
+    report = (REPRODUCED / "report.md").read_text(encoding="utf-8")
+    strategies = {row[0]: row for row in table(report, "strategy")}
+    layers = {f"{row[0]}, {row[1]}": row[:1] + row[2:] for row in table(report, "series")}
+    _, full, *body = table(README, "tuned")
+    assert full[1] == strategies["full"][1]
+    for name, score, visual, each, text, perplexity in body:
+        found = (strategies | layers)[name]
+        assert [score, visual, each, text, perplexity] == [found[n] for n in (1, 2, 3, 6, 7)], name
+    assert len(body) == 24
+    profile = [row for row in json.loads((REPRODUCED / "profile.json").read_text()) if row["kind"] == "train"]
+    names = {"lora": "LoRA", "weights": "whole layers"}
+    measured: dict[tuple[str, ...], list[Any]] = {}
+    for row in profile:
+        key = row["shape"], names[row["tuning"]], "on" if row["checkpointing"] else "off"
+        measured.setdefault(key, []).append(row)
+    for *key, everywhere, region, time, memory in table(README, "shape")[1:]:
+        all_layers, some = sorted(measured[tuple(key)], key=lambda row: row["layers"] != "all")
+        said = [f"{row['seconds_per_step']:.3f}, {row['peak_gib']:.1f}" for row in (all_layers, some)]
+        for name in ("seconds_per_step", "peak_gib"):
+            said.append(f"{100 * (1 - some[name] / all_layers[name]):.0f} %")
+        assert [everywhere, region, time, memory] == said, key
+
+
+def test_tasks_and_suites_are_as_readme_counts_them() -> None:
+    specs = registry.load().values()
+    suites = [suite for spec in specs for suite in spec.suites]
+    listed = README.split("ids, suites (")[1].split(")")[0]
+    assert {*re.findall(r"`(\w+)`", listed)} == {*suites}
+    assert f"`visual` is {suites.count('visual')} tasks" in README and f"`text` {suites.count('text')} with" in README
+    unpinned = [f"`{spec.id}`" for spec in specs if spec.data.kind == "hub" and not spec.data.revision]
+    assert f"{' and '.join(unpinned)} apart, which take the newest" in " ".join(page("data.md").split())
+
+
+def test_readme_says_the_exit_codes_and_how_many_checkpoints_the_board_has() -> None:
+    said = " ".join(README.split("- Exit codes: ")[1].split("\n- ")[0].split())
+    assert f"{options.OURS} an error of vrbench" in said and f"{options.USERS} an error in what was given" in said
+    assert f"{interrupting.INTERRUPTED} stopped by Ctrl-C" in said
+    assert len(list((BOARD / "submissions").iterdir())) == 8 and "the eight checkpoints of this project" in README
+
+
+def test_every_page_is_linked_from_the_readme() -> None:
+    assert [file.name for file in (ROOT / "docs").glob("*.md") if f"(docs/{file.name}" not in README] == []
+
+
+def test_what_is_used_again_depends_on_what_the_page_says() -> None:
+    text = page("reuse.md")
+    assert f"`answers/{store.file_of(Path(), '<checkpoint digest>')}`" in text
+    column = {"loglikelihood": 1, "text": 2, "images": 3}
+    rows = table(text, "changed")[1:]
+    for package in {name for packages in ANSWERING.values() for name in packages} | {*PEFT}:
+        (row,) = [row for row in rows if re.search(rf"\b{package}\b", row[0])]
+        for kind, packages in ANSWERING.items():
+            assert row[column[kind]] == ("anew" if package in (*packages, *PEFT) else "kept"), (package, kind)
+
+
+def test_generation_settings_are_followed_or_refused_as_the_page_says() -> None:
+    rows = {row[1].split(",")[0].split(":")[0]: {*re.findall(r"`(\w+)`", row[0])} for row in table_of_settings()}
+    followed = next(names for what, names in rows.items() if what.startswith("followed"))
+    refused = next(names for what, names in rows.items() if what.startswith("refused"))
+    assert followed == {*FOLLOWED} - {"eos_token_id"} and {*REFUSED} <= refused
+    assert "eos_token_id" in page("decoding.md")
+
+
+def table_of_settings() -> list[list[str]]:
+    """The rows of the page's table; underscores of names are no emphasis."""
+    return table(page("decoding.md"), "setting of the generation config")[1:]
+
+
+def test_context_and_data_root_are_as_the_pages_say() -> None:
+    assert ", ".join(f"`{name}`" for name in context.LENGTHS[:2]) in page("context.md")
+    assert f"`{context.LENGTHS[2]}`" in page("context.md") and f"{context.DEFAULT:,}" in page("context.md")
+    assert tuple(row[0] for row in table(page("data.md"), "state")[1:]) == get_args(State)
+
+
+def test_help_of_train_names_keys_of_recipes() -> None:
+    known = recipe.TrainRecipe.model_json_schema()
+    sections = {"tune": recipe.Tune, "data": (recipe.Data, recipe.Conversations, recipe.Hub)}
+    lines = str(train.__doc__).split("Keys for --set:")[1].split("Stopped or killed")[0].splitlines()
+    keys = [key for line in lines if line.strip() for key in re.split(r",\s*| or ", line.strip().split("  ")[0])]
+    section = ""
+    for key in keys:
+        *outer, last = key.split(".")
+        section = outer[0] if outer and outer[0] else section if outer else ""
+        of = sections[section] if section else None
+        fields = {name for one in (of if isinstance(of, tuple) else (of,)) if one for name in one.model_fields}
+        assert last in (fields if section else known["properties"]), key
+    assert len(keys) > 20
+
+
+NAMED = re.compile(r"`([A-Z_]{4,})`[^`]{0,30}`((?:vrbench|tests|benchmarks)/[\w/]+\.py)`")
+
+
+@pytest.mark.parametrize("file", PAGES, ids=lambda file: file.name)
+def test_constants_that_are_named_with_their_file_are_there(file: Path) -> None:
+    for name, source in NAMED.findall(" ".join(file.read_text(encoding="utf-8").split())):
+        assert re.search(rf"^{name}\b", (ROOT / source).read_text(encoding="utf-8"), re.MULTILINE), (name, source)
+
+
+def test_only_the_command_line_prints_or_exits() -> None:
+    assert "Only `cli/` prints or exits" in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    found = []
+    for file in (ROOT / "vrbench").rglob("*.py"):
+        if "cli" in file.relative_to(ROOT).parts:
+            continue
+        body = [node for node in ast.parse(file.read_text(encoding="utf-8")).body if not is_script(node)]
+        calls = [node for top in body for node in ast.walk(top) if isinstance(node, ast.Call)]
+        found += [f"{file.name}: {name}" for name in (ast.unparse(call.func) for call in calls)
+                  if name in ("print", "exit", "sys.exit", "SystemExit")]  # fmt: skip
+    assert found == []
+
+
+def is_script(node: ast.stmt) -> bool:
+    """Whether it is what a file does when it is called as a script."""
+    return isinstance(node, ast.If) and "__main__" in ast.unparse(node.test)
+
+
+def test_the_line_that_adds_a_family_is_one_that_the_module_takes() -> None:
+    from vrbench.models import families
+
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r'^ +"vipllava": (.+),$', text, re.MULTILINE)
+    assert isinstance(eval(line, vars(families)), families.Family)
