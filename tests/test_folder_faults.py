@@ -188,10 +188,19 @@ class TestTokensBeyondTheEmbedding:
         told(whole, "its tokenizer gives '<pad>' the id 261", "the embedding has 261 rows")
 
     @pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
-    @pytest.mark.parametrize(("key", "value"), [("pad_token_id", 261), ("eos_token_id", [257, 400])])
+    @pytest.mark.parametrize(("key", "value"), [("bos_token_id", 261), ("eos_token_id", [257, 400])])
     def test_an_id_in_the_settings(self, whole: Path, file: str, key: str, value: Any) -> None:
         tiny.edit_json(whole / file, **{key: value})
         told(whole, f"{file} has {key} {value!r}; the embedding has 261 rows", "set it to the id of a token")
+
+    def test_a_padding_token_counts_for_the_decoder_alone(self, whole: Path) -> None:
+        for file in ("config.json", "generation_config.json"):  # as transformers wrote it for SmolVLM
+            tiny.edit_json(whole / file, pad_token_id=128002)
+        assert folder_faults.faults(whole) == []
+        text = json.loads((whole / "config.json").read_text())["text_config"] | {"pad_token_id": 261}
+        tiny.edit_json(whole / "config.json", text_config=text)
+        assert len(found := folder_faults.faults(whole)) == 1
+        assert "config.json, text_config, has pad_token_id 261; the embedding has 261 rows" in found[0]
 
     def test_an_image_mark_that_is_another_token_than_the_config_s(self, whole: Path) -> None:
         tiny.edit_json(whole / "config.json", image_token_index=259)
@@ -278,6 +287,22 @@ class TestProcessors:
         (folder / "processor_config.json").unlink()
         found = checkpoint.faults(str(folder))
         assert all(word in found[0] for word in words), found
+
+    def test_settings_that_older_versions_left_out(self, tmp_path: Path) -> None:
+        folder = tiny_families.save("llava_next", tmp_path / "llava_next")
+        settings: dict[str, Any] = {"patch_size": 8, "vision_feature_select_strategy": "default"}
+        for written, word in ((settings, "write num_additional_image_tokens 1"), ({}, "it has to say patch_size 8")):
+            (folder / "processor_config.json").write_text(json.dumps(written))
+            assert word in str(found := checkpoint.faults(str(folder))), found
+            assert len(found) == 1
+            assert "num_additional_image_tokens 1" in found[0]
+        (folder / "processor_config.json").write_text(json.dumps(settings | {"num_additional_image_tokens": 1}))
+        assert checkpoint.faults(str(folder)) == []
+
+    def test_a_llava_whose_tower_gives_no_fixed_number_of_tokens(self, whole: Path) -> None:
+        tower = json.loads((whole / "config.json").read_text())["vision_config"] | {"model_type": "pixtral"}
+        tiny.edit_json(whole / "config.json", vision_config=tower)
+        told(whole, "a vision tower of type 'pixtral'", "its own number of tokens")
 
 
 class TestOwnCode:

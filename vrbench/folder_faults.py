@@ -229,8 +229,11 @@ def _beyond_the_embedding(folder: Path, config: Json) -> Iterator[str]:
     parts = {"config.json": config, "generation_config.json": read_json(folder / "generation_config.json")}
     if isinstance(text, dict):
         parts["config.json, text_config,"] = text
+    decoder = "config.json, text_config," if isinstance(text, dict) else "config.json"
     for where, part in parts.items():
-        for key in IDS:
+        # What pads a prompt is masked. Only the decoder takes its pad_token_id for a row of the embedding; transformers
+        # wrote 128002 beside it for every SmolVLM and Idefics3.
+        for key in IDS if where == decoder else IDS[:2]:
             value = part.get(key)
             beyond = [n for n in (value if isinstance(value, list) else [value]) if isinstance(n, int) and n >= rows]
             if beyond:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from vrbench.json_files import read_json
 from vrbench.models import folders
 from vrbench.models.prompts import default_template
 from vrbench.models.readers import load_readers
@@ -16,7 +17,21 @@ def faults(folder: Path) -> list[str]:
     """Why a folder cannot be loaded as the model that its config.json describes; no weight is loaded."""
     from vrbench.models.processors import load_image_processor
 
-    return folders.faults(folder, _idle, lambda: load_image_processor(folder, "llava")) or _feature_faults(folder)
+    found = _tower_faults(folder) or folders.faults(folder, _idle, lambda: load_image_processor(folder, "llava"))
+    return found or _feature_faults(folder)
+
+
+def _tower_faults(folder: Path) -> list[str]:
+    """Whether all images have one number of tokens, as packed rows need it; Pixtral's tower keeps their shapes."""
+    vision = read_json(folder / "config.json").get("vision_config")
+    kind = vision.get("model_type") if isinstance(vision, dict) else None
+    if kind != "pixtral":
+        return []
+    return [
+        f"{folder / 'config.json'} has model_type 'llava' and a vision tower of type {kind!r}, which gives each image "
+        "its own number of tokens; such a tower is run in models of type 'mistral3' alone, and a LLaVA with one that "
+        "gives all images the same (CLIP, SigLIP)"
+    ]
 
 
 def _feature_faults(folder: Path) -> list[str]:

@@ -12,7 +12,7 @@ from vrbench.json_files import read_json
 from vrbench.models.prompts import IMAGE
 from vrbench.own_code import LOCAL
 
-PIXELS = "preprocessor_config.json"
+PIXELS, SETTINGS = "preprocessor_config.json", "processor_config.json"
 
 NEEDED = ("patch_size", "vision_feature_select_strategy", "num_image_tokens")
 """Settings of LLaVA-NeXT's and LLaVA-OneVision's processors without which no prompt with an image can be made."""
@@ -31,7 +31,7 @@ def load_readers(folder: Path, load_processor: Callable[[], Any]) -> tuple[Any, 
     except Exception as error:  # whatever the many readers behind it raise
         machine.pass_on(error)
         raise VrbenchError(f"{folder} has no tokenizer that can be read: {' '.join(str(error).split())}") from error
-    if not ((folder / PIXELS).is_file() or read_json(folder / "processor_config.json").get("image_processor")):
+    if not ((folder / PIXELS).is_file() or read_json(folder / SETTINGS).get("image_processor")):
         raise VrbenchError(
             f"{folder} has no {PIXELS}, which says how images are resized; copy it from the model that "
             "this one was made from"
@@ -106,19 +106,23 @@ def _image_token(folder: Path, tokenizer: Any, processor: Any, config: Any) -> I
 
 def _settings(folder: Path, processor: Any, config: Any) -> Iterator[str]:
     """Settings that decide how many tokens an image has, missing or unlike those of the model."""
+    of_model, place = list(_agreeing(config)), PIXELS if config.model_type == "paligemma" else SETTINGS
+    known = {name: value for name, _, value in of_model}
     missing = [name for name in NEEDED if hasattr(processor, name) and getattr(processor, name) is None]
     if missing:
+        wanted = ", ".join(f"{name} {value!r}" for name, value in known.items() if hasattr(processor, name))
         yield (
-            f"{folder / 'processor_config.json'} lacks {', '.join(missing)}, without which no prompt with an image can "
-            "be made; copy the file from the model that this one was made from"
+            f"{folder / SETTINGS} lacks {', '.join(missing)}, without which no prompt with an image can be made; "
+            f"after config.json it has to say {wanted}"
         )
-    for name, what, theirs in _agreeing(config):
+    for name, what, theirs in of_model:
         ours = getattr(processor, name, None)
-        if ours is not None and ours != theirs:
+        if ours is not None and ours != theirs and not missing:
             yield (
                 f"{folder}: its processor has {name} {ours!r} (from its files, or the family's usual one), the model "
                 f"that config.json describes has {what} {theirs!r}; an image would have another number of tokens than "
-                "features: copy the processor's files from the model that this one was made from"
+                f"features: write {name} {theirs!r} into {place}, or copy the processor's files from the model that "
+                "this one was made from"
             )
 
 
@@ -133,6 +137,8 @@ def _agreeing(config: Any) -> Iterator[tuple[str, str, int | str]]:
             yield name, name, getattr(config, name)
     if isinstance(getattr(config, "mm_tokens_per_image", None), int):
         yield "image_seq_length", "mm_tokens_per_image", config.mm_tokens_per_image
+    if config.model_type == "llava_next":  # CLIP's class token; transformers before 4.48 added it by itself
+        yield "num_additional_image_tokens", "class tokens", int(vision.model_type == "clip_vision_model")
     if not isinstance(side, int) or not isinstance(patch, int):
         return
     patches = (side // patch) ** 2
