@@ -18,6 +18,7 @@ from vrbench.dataroot import State
 from vrbench.engine import store
 from vrbench.generation_faults import FOLLOWED, REFUSED
 from vrbench.models import context
+from vrbench.models.unpacked import PACKED
 from vrbench.provenance import ANSWERING, PEFT
 from vrbench.train import recipe
 
@@ -196,3 +197,9 @@ def test_the_line_that_adds_a_family_is_one_that_the_module_takes() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     (line,) = re.findall(r'^ +"vipllava": (.+),$', text, re.MULTILINE)
     assert isinstance(eval(line, vars(families)), families.Family)
+
+
+def test_decoders_whose_prompts_share_rows_are_those_of_the_page() -> None:
+    said = " ".join(page("decoding.md").split()).split("plain rotary positions (")[1].split(")")[0]
+    names = {re.sub(r"\W", "", name).lower() for name in re.split(r", | and ", said.replace(" without a window", ""))}
+    assert names == {*PACKED}
