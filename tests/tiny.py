@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import save_file
 
@@ -23,6 +25,15 @@ CHAT = (
     "{% for p in m['content'] %}{% if p['type'] == 'image' %}<image>\n{% else %}{{ p['text'] }}{% endif %}{% endfor %}"
     "{% endif %}</s>{% endfor %}{% if add_generation_prompt %}<|bot|>{% endif %}"
 )
+
+
+def own_cache(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """A cache for some tests alone, with the pocket models' processor in it, which takes seconds to make."""
+    from vrbench.models import pocket
+
+    made = pocket.processor_folder()
+    shutil.copytree(made, folder / made.name)
+    patch.setenv("VRBENCH_CACHE", str(folder))
 
 
 def tokenizer() -> Any:

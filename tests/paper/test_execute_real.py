@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.paper import shrunk
+from tests.tiny import own_cache
 from vrbench.checkpoint import resolve
 from vrbench.layers import select
 from vrbench.paper import build as building
@@ -23,7 +24,7 @@ from vrbench.records import load_run
 from vrbench.train import load, train
 
 TASKS = "pocket_mme,pocket_grammar"
-TUNED = {"full": "all", "sparse-uniform-1": "sparse-uniform:1", "sparse-uniform-2": "sparse-uniform:2"}
+TUNED = {"full": "all", "sparse-uniform-1": "sparse-uniform:1"}
 OTHERS = (
     "run-angular-2-s0", "run-lisa-s0", "run-base", "run-heal-region-loss-1-s0", "run-restore-top-2-s0",
     "run-prune-full-angular-2-s0",
@@ -36,7 +37,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The base of a tiny pocket family, a cache of its own, and plans for its depth."""
     folder = tmp_path_factory.mktemp("tiny")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VRBENCH_CACHE", str(folder / "cache"))
+        own_cache(folder / "cache", patch)
         patch.setenv(shrunk.FOLDER, str(folder / "llm"))
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setitem(FAMILIES, "pocket", replace(FAMILIES["pocket"], depth=shrunk.DEPTH))

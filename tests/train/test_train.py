@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from tests.tiny import own_cache
 from vrbench.cache import file_digest
 from vrbench.checkpoint import resolve
 from vrbench.cli.made import print_made
@@ -53,7 +54,7 @@ def tiny_pocket(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("pocket")
     few = list(itertools.islice(easy_vqa.training_items(), 4))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VRBENCH_CACHE", str(folder / "cache"))
+        own_cache(folder / "cache", patch)
         for name, size in SIZES.items():
             patch.setattr(smollm2, name, size)
         vision = {**pocket.vision_config(), **VISION}
