@@ -5,21 +5,32 @@ from __future__ import annotations
 import ast
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import typer.main
 
 from tests.test_docs import PAGES, ROOT
 from vrbench import registry
-from vrbench.cli import interrupting, options
+from vrbench.cli import app, interrupting, options
 from vrbench.cli.training import train
 from vrbench.dataroot import State
+from vrbench.device import DEVICES
 from vrbench.engine import store
 from vrbench.generation_faults import FOLLOWED, REFUSED
+from vrbench.leaderboard.schemas import SCHEMAS
 from vrbench.models import context
+from vrbench.models.image_settings import CHOICES
+from vrbench.models.random_shapes import SHAPES
 from vrbench.models.unpacked import PACKED
+from vrbench.paper.families import FAMILIES
+from vrbench.paper.tables import TABLES
+from vrbench.plan import DTYPES
 from vrbench.provenance import ANSWERING, PEFT
+from vrbench.report import FORMATS
+from vrbench.surgery.questions import DESCRIBE
 from vrbench.train import recipe
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -203,3 +214,24 @@ def test_decoders_whose_prompts_share_rows_are_those_of_the_page() -> None:
     said = " ".join(page("decoding.md").split()).split("plain rotary positions (")[1].split(")")[0]
     names = {re.sub(r"\W", "", name).lower() for name in re.split(r", | and ", said.replace(" without a window", ""))}
     assert names == {*PACKED}
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "names"),
+    [
+        ("schema", "name", SCHEMAS),
+        ("profile", "shape", SHAPES),
+        ("reproduce", "tables", TABLES),
+        ("reproduce", "family", FAMILIES),
+        ("run", "image_settings", CHOICES),
+        ("run", "dtype", DTYPES),
+        ("run", "device", DEVICES),
+        ("compare", "form", FORMATS),
+        ("layers", "prompt", [DESCRIBE]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_help_lists_all_that_an_option_takes(command: str, option: str, names: Iterable[str]) -> None:
+    context = typer.main.get_command(app).commands[command]  # type: ignore[attr-defined]
+    (found,) = [parameter for parameter in context.params if parameter.name == option]
+    assert [name for name in names if name not in found.help] == []
