@@ -68,7 +68,7 @@ def in_full(spec: TaskSpec, data_root: str | Path | None = None, ckpt: str | Non
 
     model = None if ckpt is None else checkpoint.resolve(ckpt, offline=data_root is not None)
     told = [f"{spec.id}: {spec.title}", "", *(_field(name, text) for name, text in _facts(spec, data_root) if text)]
-    if where(spec, data_root) in (MISSING, JUDGED):
+    if spec.judge or (spec.data.kind == "hub" and where(spec, data_root) == MISSING):
         return "\n".join(told)
     try:
         from vrbench.engine.example import example

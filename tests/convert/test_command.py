@@ -27,7 +27,9 @@ def test_it_makes_a_checkpoint_and_shows_how_far_it_is(
     source, tower = tiny.save_merged(made, tmp_path / "src", "bin"), tiny.save_tower(made, tmp_path / "tower")
     code = vrbench(monkeypatch, "convert", str(source), str(tmp_path / "out"), "--vision-tower", str(tower))
     printed = capsys.readouterr()
-    assert (code, printed.out) == (0, f"checkpoint: {tmp_path / 'out'}\n")
+    checkpoint, weights = printed.out.splitlines()
+    assert (code, checkpoint) == (0, f"checkpoint: {tmp_path / 'out'}")
+    assert weights.startswith("weights: model-00001-of-") and weights.endswith(" in float32")
     assert "converting: 100%" in printed.err
 
 

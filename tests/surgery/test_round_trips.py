@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -40,7 +41,11 @@ class Made:
 
 @pytest.fixture(params=["llava", "qwen2_5_vl"])
 def made(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
-    without_processor = Family(folders.weight_faults, llava.load)  # none is needed here
+    def load(folder: Path, dtype: torch.dtype) -> tuple[Any, Any, Any]:
+        model, tokenizer, images = llava.load(folder, dtype)
+        return model, tokenizer, SimpleNamespace(image_processor=images, tokenizer=tokenizer)  # no image is shown here
+
+    without_processor = Family(folders.weight_faults, load, FAMILIES["qwen2_5_vl"].manner)
     monkeypatch.setitem(FAMILIES, "qwen2_5_vl", without_processor)
     make = {"llava": tiny.llava, "qwen2_5_vl": others.qwen}[request.param]
     model = make()

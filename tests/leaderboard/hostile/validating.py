@@ -135,6 +135,7 @@ def _tell(file: Path, change: Callable[[Any], None]) -> None:
 
 def faked(board: Board, said: Any) -> str:
     """Answers that are all the same, in a submission whose every stored figure follows from them."""
+    from vrbench.leaderboard.contradictions import HOW_IT_RAN
     from vrbench.leaderboard.submission import Submission
     from vrbench.records import load_run, save_run
 
@@ -151,7 +152,7 @@ def faked(board: Board, said: Any) -> str:
             for row in run.samples[result.task]
         ]
         rescored, samples[result.task] = board.examiner.rescorers[result.task].score(rows, run.record.settings.seed)
-        results.append(rescored.model_copy(update={n: getattr(result, n) for n in ("data", "seconds", "asked")}))
+        results.append(rescored.model_copy(update={n: getattr(result, n) for n in HOW_IT_RAN}))
     file = save_run(folder, run.record.model_copy(update={"results": tuple(results)}), samples, compressed=True)
     told = json.loads((folder / "submission.json").read_text())
     told["run_digest"] = hashlib.sha256(file.read_bytes()).hexdigest()
