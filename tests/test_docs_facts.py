@@ -109,6 +109,15 @@ def test_readme_s_strategies_and_steps_are_those_of_the_report() -> None:
         assert [everywhere, region, time, memory] == said, key
 
 
+def test_coverage_is_as_simulated() -> None:
+    lines = (ROOT / "benchmarks" / "results" / "coverage.md").read_text(encoding="utf-8").splitlines()
+    found = [re.findall(r"\d+ of \d+|[\d.]+(?= %)", line) for line in lines if "settings lie within" in line]
+    said = table(page("statistics.md"), "settings")[1:]
+    assert [[row[1], row[2]] for row in said] == [[of, f"{low}, {mean}, {high} %"] for of, _, mean, low, high in found]
+    within, all_ = (sum(int(of.split(" of ")[n]) for of, *_ in found[:2]) for n in (0, 1))
+    assert f"93-97 % in {within} of {all_} ordinary settings,\n  and in {found[2][0]} made to be hard" in README
+
+
 def test_tasks_and_suites_are_as_readme_counts_them() -> None:
     specs = registry.load().values()
     suites = [suite for spec in specs for suite in spec.suites]
