@@ -14,7 +14,7 @@ from vrbench.registry import TaskSpec
 
 TEXTS = {
     "exact_match": "gsm8k", "multiple_choice": "arc_easy", "multiple_choice_norm": "hellaswag",
-    "mc2": "truthfulqa_mc2", "last_word": "lambada", "perplexity": "pocket_pydoc",
+    "mc2": "truthfulqa_mc2", "last_word": "lambada", "perplexity": "pocket_docs",
 }  # fmt: skip
 """Scorer of lm-eval's tasks -> a task that it scores."""
 

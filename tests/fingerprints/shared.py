@@ -36,7 +36,7 @@ def requests() -> Any:
         says: Any = Says(scorers.Prompts(), lambda _: "A")
         harness.run(*parts_of(task, 4), says)
         found.append([written(request)[:2] for request in says.asked[:8]])  # when an answer ends, its family says
-    for task in ("arc_easy", "gsm8k", "lambada", "pocket_pydoc"):
+    for task in ("arc_easy", "gsm8k", "lambada", "pocket_docs"):
         says = Says(small_llava(), drawn)
         spec, parts = parts_of(task)
         harness.run(spec, parts[:1], says)
