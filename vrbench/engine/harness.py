@@ -281,7 +281,9 @@ def quiet() -> Iterator[None]:
 
     for name in TALKATIVE:
         logger.disable(name)
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    lm_eval = logging.getLogger("lm_eval")
+    if lm_eval.level != logging.ERROR:  # setting it anew empties the caches of all loggers, slow for every single item
+        lm_eval.setLevel(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield
 
