@@ -417,7 +417,7 @@ class TestAdapters:
     def test_an_adapter_on_the_vision_tower(self, tiny_llava: Path, tmp_path: Path) -> None:
         folder = tiny.save_adapter(tmp_path / "a", tiny_llava)
         rename(folder / "adapter_model.safetensors", "language_model.layers.1", "vision_tower.encoder.layers.1")
-        told(folder, "vision_tower", "decoder layers is all that is allowed")
+        told(folder, "vision_tower", "decoder layers is all that is allowed", "merge it into its base")
 
     def test_one_matrix_of_two(self, tiny_llava: Path, tmp_path: Path) -> None:
         folder = tiny.save_adapter(tmp_path / "a", tiny_llava)

@@ -162,7 +162,8 @@ class TestImageToken:
     def test_no_tokenizer_at_all(self, whole: Path) -> None:
         for name in folder_faults.TOKENIZERS:
             (whole / name).unlink(missing_ok=True)
-        told(whole, "has no tokenizer")
+        (whole / "tekken.json").write_text("{}")
+        told(whole, "has no tokenizer", "tekken.json is not read")
 
 
 class TestTokensBeyondTheEmbedding:

@@ -28,6 +28,7 @@ UNREPEATABLE = re.compile(r"pissa_niter_\d+|loftq|corda|lora_ga")
 """Ways to begin a training (init_lora_weights) that change the base by what a saved adapter does not hold."""
 
 SAVE_PLAIN = "save the adapter with PEFT's `path_initial_model_for_weight_conversion`, or give the merged model"
+MERGE = "what tunes more is run as a whole model: merge it into its base (PEFT's merge_and_unload) and save that"
 PART = re.compile(
     r"(layers\.\d+\..+)\.lora_(?:([AB])(?:\.default)?\.weight|(magnitude_vector)(?:\.default)?(?:\.weight)?)"
 )
@@ -169,7 +170,7 @@ def adapter_faults(
     elif parts.strange:
         faults.append(
             f"{path} has {first_of(parts.strange)}; LoRA on the LLM's decoder layers is all that is allowed, beside a "
-            "projector in modules_to_save"
+            f"projector in modules_to_save; {MERGE}"
         )
     if not tensors:
         faults.append(f"{path} has no tensors")
@@ -298,7 +299,7 @@ def _saved_faults(
     if foreign:
         faults.append(
             f"{path.parent / ADAPTER_CONFIG} has {first_of(foreign)} in modules_to_save; only the projector may be "
-            "tuned beside the LLM's layers"
+            f"tuned beside the LLM's layers; {MERGE}"
         )
     expected = {n for name, of in named.items() if name not in foreign for n in of}
     missing = sorted(expected - set(saved))
@@ -309,7 +310,7 @@ def _saved_faults(
     if others:
         faults.append(
             f"{path} has {first_of(others)}; LoRA on the LLM's decoder layers is all that is allowed, beside a "
-            "projector in modules_to_save"
+            f"projector in modules_to_save; {MERGE}"
         )
     if unfit:
         have, want = list(saved[unfit[0]]), list(shapes[unfit[0]])

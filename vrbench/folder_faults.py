@@ -177,7 +177,9 @@ def _image_token(folder: Path, config: Json) -> Iterator[str]:
     present = [name for name in TOKENIZERS if (folder / name).is_file()]
     if not set(present) & set(VOCABULARIES):
         wants = f"it needs {', '.join(VOCABULARIES[:-1])} or {VOCABULARIES[-1]}"
-        yield f"{folder} has no tokenizer; {wants}, with token {wanted}, the image token of config.json"
+        more = "; tekken.json is not read, copy the tokenizer's and processor's files from a model that has both forms"
+        tekken = more if (folder / "tekken.json").is_file() else ""
+        yield f"{folder} has no tokenizer; {wants}, with token {wanted}, the image token of config.json{tekken}"
     elif wanted not in {number for _, number, _ in _tokens(folder)}:
         yield f"{folder / present[0]} has no token {wanted}, which config.json names as the image token"
 
