@@ -37,8 +37,12 @@ def made(folder: Path, family: str, settings: Mapping[str, Any], nested: bool = 
 
 @pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize(
-    "limits", [{"size": {"shortest_edge": 3136, "longest_edge": 9}}, {"min_pixels": 3136, "max_pixels": 9}]
-)
+    "limits",
+    [
+        {"size": {"shortest_edge": 3136, "longest_edge": 9}}, {"min_pixels": 3136, "max_pixels": 9},
+        {"size": {"shortest_edge": 3136, "longest_edge": 9}, "min_pixels": None, "max_pixels": None},
+    ],
+)  # fmt: skip
 def test_limits_that_the_harness_replaces_are_told(limits: dict[str, Any], nested: bool, tmp_path: Path) -> None:
     found = made(tmp_path, "qwen3_vl", limits, nested)
     (said,) = image_settings.lines([found], "harness")

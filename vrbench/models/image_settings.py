@@ -35,7 +35,9 @@ def replaced(checkpoint: Checkpoint) -> dict[str, tuple[Any, Any]]:
     for name, value in family_of(checkpoint).manner.pictures.items():
         for key, inner in value.items() if isinstance(value, Mapping) else [(name, value)]:
             part = own.get(name) if isinstance(value, Mapping) else own
-            kept = own.get(EDGES.get(key, ""), part.get(key) if isinstance(part, Mapping) else None)
+            kept = own.get(EDGES.get(key, ""))  # it counts before `size`; newer folders write null beside that
+            if kept is None:
+                kept = part.get(key) if isinstance(part, Mapping) else None
             if kept != inner:
                 found[EDGES.get(key, key)] = (kept, inner)
     return found
