@@ -263,13 +263,17 @@ def _module_faults(
     single = sorted(m for m, p in modules.items() if not {"A", "B"} <= set(p))
     absent = sorted(m for m in modules if f"{m}.weight" not in shapes)
     whole = [m for m in sorted(modules) if m not in single and m not in absent]
-    unfit = [m for m in whole if not _fits(modules[m], shapes[f"{m}.weight"])]
+    uneven = [m for m in whole if modules[m]["A"][:1] != modules[m]["B"][-1:]]
+    unfit = [m for m in whole if m not in uneven and not _fits(modules[m], shapes[f"{m}.weight"])]
     other = sorted(m for m, p in modules.items() if ("magnitude_vector" in p) != dora)
     faults = []
     if single:
         faults.append(f"{path} has only one of the two matrices of {first_of(single)}")
     if absent:
         faults.append(f"{path} is for another base: it tunes {first_of(absent)}, which the base has not")
+    if uneven:
+        a, b = (list(modules[uneven[0]][matrix]) for matrix in "AB")
+        faults.append(f"{path} has two matrices of different ranks for {first_of(uneven)}: A is {a}, B {b}")
     if unfit:
         a, b, have = modules[unfit[0]]["A"], modules[unfit[0]]["B"], list(shapes[f"{unfit[0]}.weight"])
         faults.append(

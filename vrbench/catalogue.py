@@ -73,7 +73,7 @@ def in_full(spec: TaskSpec, data_root: str | Path | None = None, ckpt: str | Non
     try:
         from vrbench.engine.example import example
 
-        return "\n".join([*told, "", *_shown(example(spec, data_root), spec, model)])
+        return "\n".join([*told, "", *_shown(example(spec, data_root, model), spec, model)])
     except VrbenchError as error:
         return "\n".join([*told, "", f"no example can be shown: {error}"])
 

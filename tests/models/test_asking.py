@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import documents
 from tests import tiny_families
 from vrbench import catalogue, registry
 from vrbench.checkpoint import resolve
@@ -45,3 +46,19 @@ def test_a_task_is_shown_as_a_checkpoint_is_asked(tiny_llava: Path) -> None:
     assert f"prompt that {tiny_llava.name} is given:" in told and "<image>" in told
     text = registry.load()["pocket_facts"]
     assert "no chat template is applied to tasks of lm-eval" in catalogue.in_full(text, None, str(tiny_llava))
+
+
+def test_a_harness_task_is_shown_in_the_way_of_the_family(tiny_llava: Path, tmp_path: Path) -> None:
+    mmmu = registry.load()["mmmu_val"]
+    documents.write(mmmu, tmp_path, 2)
+    folders = {name: tiny_families.save(name, tmp_path / name) for name in ("qwen3_vl", "internvl")}
+    bare, llava, qwen, internvl = (
+        catalogue.in_full(mmmu, tmp_path, None if folder is None else str(folder))
+        for folder in (None, tiny_llava, *folders.values())
+    )
+    assert r"until ['\n\n']" in bare and "stop texts" not in bare
+    for told in (llava, qwen, internvl):
+        assert "generated with: greedy, at most 128 tokens, stop texts: none" in told
+    own = "Answer with the option letter only."
+    assert own in qwen and own not in bare + llava + internvl
+    assert "<image 1>" in bare and "<image 1>" in llava and "<image 1>" not in internvl  # a chat class places images

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vrbench import data, machine
+from vrbench.checkpoint import Checkpoint
 from vrbench.engine import harness, inspection
 from vrbench.engine.settings import OWN
+from vrbench.engine.settings import generation as limit_of
 from vrbench.errors import VrbenchError, raise_all
+from vrbench.model_config import read_config
+from vrbench.models.context import stated_context
+from vrbench.models.families import family_of
+from vrbench.models.manner import Manner
 from vrbench.registry import TaskSpec
 
 
@@ -35,8 +42,13 @@ class Example:
     place: str
 
 
-def example(spec: TaskSpec, data_root: str | Path | None = None) -> Example:
+def example(spec: TaskSpec, data_root: str | Path | None = None, model: Checkpoint | None = None) -> Example:
     """The item that a limit of 1 chooses, from the first config.
+
+    Args:
+        spec: the task.
+        data_root: folder with the hub's data sets.
+        model: a checkpoint, in whose family's way text and generation settings are; without one they are the task's.
 
     Raises:
         VrbenchError: the data are not there, cannot be read, or the item cannot be shown: what is wrong with it.
@@ -45,21 +57,28 @@ def example(spec: TaskSpec, data_root: str | Path | None = None) -> Example:
     one = spec.model_copy(update={"data": first})
     (part,) = harness.used(one, data.load(one, data_root), limit=1, seed=0)
     try:
-        return _made(one, part)
+        return _made(one, part, model)
     except Exception as error:  # whatever the harness raises over rows that are not its
         machine.pass_on(error)
         raise_all(inspection.faults(one, [part], data.resolve(one, data_root)))
         raise VrbenchError(f"the harness cannot ask it: {type(error).__name__}: {error}") from error
 
 
-def _made(spec: TaskSpec, part: harness.Part) -> Example:
+def _made(spec: TaskSpec, part: harness.Part, model: Checkpoint | None) -> Example:
+    manner = family_of(model).manner if model is not None and spec.harness == "lmms-eval" else None
     with harness.quiet():
-        task = harness.task_of(spec, part)
+        task = harness.task_of(spec, part, manner.model_name if manner else "")
         task.build_all_requests(limit=1, rank=0, world_size=1)
     asked = sorted(task.instances, key=lambda instance: (instance.doc_id, instance.idx))
     asked = [instance for instance in asked if instance.doc_id == asked[0].doc_id]
     row = harness.documents_of(task)[asked[0].doc_id]
     prompt, answers, generation = texts_of(asked)
+    if manner is not None and model is not None:
+        from vrbench.engine.lmms_eval_adapter import text_shown
+
+        _, settings, _, doc_id, _, split = asked[0].args
+        prompt = text_shown(manner, task, task.dataset[split][doc_id], prompt)  # `row` has no images
+        generation = _limit(settings, manner, model)
     source = spec.data
     return Example(
         prompt=prompt,
@@ -80,6 +99,14 @@ def texts_of(asked: list[Any]) -> tuple[str, tuple[str, ...], str]:
         return "", (args[0],), ""
     settings = ", ".join(f"{name} {value!r}" for name, value in sorted(args[1].items()) if name != OWN)
     return args[0], (), settings or "the harness's own settings"
+
+
+def _limit(settings: Mapping[str, Any], manner: Manner, model: Checkpoint) -> str:
+    """How an answer ends in a family's way."""
+    context = stated_context(read_config(model.root.path)[2]) if model.root.has("config.json") else None
+    limit = limit_of(settings, min(manner.longest, context // 2) if context else manner.longest, manner.stops)
+    stops = ", ".join(map(repr, limit.until)) or "none"
+    return f"greedy, at most {limit.max_new_tokens:,} tokens, stop texts: {stops}"
 
 
 def _target(task: Any, row: Any, answers: tuple[str, ...]) -> str:

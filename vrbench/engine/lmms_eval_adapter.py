@@ -24,6 +24,7 @@ from vrbench.engine.settings import generation
 from vrbench.errors import VrbenchError
 from vrbench.image_columns import columns_of
 from vrbench.image_feature import opening
+from vrbench.models.manner import Manner
 from vrbench.models.prompts import IMAGE
 from vrbench.outside import harness_file, with_includes
 from vrbench.writing import digest_of
@@ -153,8 +154,8 @@ class Model(lmms):
                 for number, pixels in enumerate(doc_to_visual(rows[doc_id]) or ())
             )
         pictures = self._seen[place]
-        if self._manner.by_messages and task in self.tasks and self.tasks[task].config.doc_to_messages is not None:
-            context = _as_text(self.tasks[task], self.task_dict[task][split][doc_id])
+        if task in self.tasks:
+            context = text_shown(self._manner, self.tasks[task], self.task_dict[task][split][doc_id], context)
         return self._answerer.vlm.prompt(context, len(pictures)), pictures
 
 
@@ -168,6 +169,12 @@ class _Loader:
         rows, doc_id, doc_to_visual, number = self._place
         pixels: Pixels = doc_to_visual(rows[doc_id])[number]
         return pixels
+
+
+def text_shown(manner: Manner, task: Task, doc: Mapping[str, Any], text: str) -> str:
+    """What of a document goes into a family's prompt: the task's messages for a chat class, else its text."""
+    has_messages = manner.by_messages and task.config.doc_to_messages is not None
+    return _as_text(task, doc) if has_messages else text
 
 
 def _as_text(task: Task, doc: Mapping[str, Any]) -> str:
