@@ -12,6 +12,7 @@ from vrbench.engine.answering import Answerer, _Progress
 from vrbench.engine.conditions import Conditions
 from vrbench.engine.requests import Generation, LogLikelihood, Request, picture
 from vrbench.engine.store import AnswerStore
+from vrbench.errors import VrbenchError
 from vrbench.models.vlm import VLM
 
 
@@ -162,3 +163,17 @@ def test_progress_is_told_in_items(vlm: VLM, tmp_path: Path, capsys: pytest.Capt
     told = capsys.readouterr().err.replace("\r", "\n")
     assert "begun: 100%" in told and "2/2" in told
     assert "whole:  25%" in told and "4/4" in told and "items/s" in told
+
+
+@pytest.mark.parametrize("number", [0, 12])
+def test_scores_that_are_no_numbers_are_refused_and_not_stored(vlm: VLM, tmp_path: Path, number: int) -> None:
+    norm = vlm.language_model.norm.weight
+    kept = norm.detach().clone()
+    with AnswerStore(tmp_path / "a.sqlite", "c") as store:
+        try:
+            norm.data.fill_(float("nan"))
+            with pytest.raises(VrbenchError, match="scores of tokens are NaN or infinite"):
+                Answerer(vlm, store, show_progress=False).answer(requests(vlm)[number : number + 1])
+        finally:
+            norm.data.copy_(kept)
+        assert len(store) == 0

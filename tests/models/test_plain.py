@@ -243,3 +243,15 @@ def test_a_run_of_both_harnesses(family: str, tmp_path: Path) -> None:
     samples = records.load_run(file).samples
     assert all(sample.loglikelihoods for sample in samples["piqa"])
     assert len({sample.answer for sample in samples["mme"]}) > 3
+
+
+def test_scores_that_are_no_numbers_are_refused(vlm: PlainVLM, store: AnswerStore) -> None:
+    head = vlm.model.get_output_embeddings().weight
+    kept = head.detach().clone()
+    try:
+        head.data.fill_(float("nan"))
+        with pytest.raises(VrbenchError, match="scores of tokens are NaN or infinite"):
+            Answerer(vlm, store, show_progress=False).answer(asked(vlm)[:1])
+    finally:
+        head.data.copy_(kept)
+    assert len(store) == 0

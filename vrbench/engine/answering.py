@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -97,6 +98,8 @@ class Answerer:
         """
         from tqdm import tqdm
 
+        from vrbench.models.steering import refuse_nan
+
         items = items or range(len(requests))
         requests = [self._fitted(request, item) for request, item in zip(requests, items, strict=True)]
         keys = [request.key(self._conditions) for request in requests]
@@ -113,6 +116,7 @@ class Answerer:
                 known.update(way.not_asked)
                 bar.update(progress.answered(way.not_asked))
                 for answers in self._compute(way):
+                    refuse_nan(any(isinstance(a, tuple) and not math.isfinite(a[0]) for a in answers.values()))
                     self.asked += len(answers)
                     self.store.put(answers, self._environment)
                     self._computed.update(answers)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from vrbench.models.packing import Row
-from vrbench.models.steering import is_steered, next_token, processors
+from vrbench.models.steering import is_steered, likeliest, next_token, processors
 
 if TYPE_CHECKING:
     from transformers import LogitsProcessorList
@@ -93,7 +93,7 @@ class _Choice:
     def __call__(self, logits: torch.Tensor, alive: Sequence[int], said: Mapping[int, Sequence[int]]) -> torch.Tensor:
         """Tokens [answers] from logits [answers, vocabulary] of the answers of some numbers, given what they said."""
         if not self._steps:
-            return logits.argmax(-1)
+            return likeliest(logits)
         chosen = [
             next_token(self._steps[n], self._prompts[n], said[n], row) for n, row in zip(alive, logits, strict=True)
         ]

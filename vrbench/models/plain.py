@@ -16,7 +16,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria,
 from vrbench.models.decoding import Limit, ended, text_of
 from vrbench.models.inputs import begun, pictured
 from vrbench.models.loaded import LoadedModel
-from vrbench.models.steering import is_steered, processors, unsteered
+from vrbench.models.steering import is_steered, processors, refuse_nan, unsteered
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -97,7 +97,7 @@ class PlainVLM(LoadedModel):
             limits: when each answer ends.
         """
         stop = _Stop(self, inputs["input_ids"].shape[1], limits)
-        steered = [_Steered(self, inputs, limits, stop)] if is_steered(self) else []
+        steered: list[LogitsProcessor] = [_Steered(self, inputs, limits, stop)] if is_steered(self) else []
         # TF32 would make float32 mean less on a GPU than on a CPU.
         with torch.backends.cudnn.flags(allow_tf32=False), unsteered(self.model):
             said = self.model.generate(
@@ -105,7 +105,7 @@ class PlainVLM(LoadedModel):
                 max_new_tokens=max(limit.max_new_tokens for limit in limits),
                 eos_token_id=sorted(self.ends),
                 pad_token_id=self._padding,
-                logits_processor=LogitsProcessorList(steered),
+                logits_processor=LogitsProcessorList([*steered, _Numbers()]),
                 stopping_criteria=StoppingCriteriaList([stop]),
             )
         rows = said[:, stop.start :].tolist()
@@ -176,6 +176,15 @@ class _Stop(StoppingCriteria):
                 self.lengths[i] = len(row)
                 self.over[i] = ended(self._vlm, row, self._limits[i])
         return torch.tensor(self.over, device=input_ids.device)
+
+
+class _Numbers(LogitsProcessor):
+    """Refuses scores that are no numbers; the largest of them would be any token."""
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """The scores as they are."""
+        refuse_nan(bool(scores.isnan().any()))
+        return scores
 
 
 class _Steered(LogitsProcessor):

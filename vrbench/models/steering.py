@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import GenerationConfig, LogitsProcessorList
 
+from vrbench.errors import VrbenchError
+
 if TYPE_CHECKING:
     from vrbench.models.loaded import LoadedModel
 
@@ -61,7 +63,26 @@ def next_token(
 ) -> torch.Tensor:
     """The next token of one answer, from its logits [vocabulary]."""
     ids = torch.tensor([[*prompt, *said]], device=logits.device)
-    return steps(ids, logits[None].float())[0].argmax(-1)
+    return likeliest(steps(ids, logits[None].float())[0])
+
+
+def likeliest(scores: torch.Tensor) -> torch.Tensor:
+    """The tokens with the largest scores [..., vocabulary].
+
+    Raises:
+        VrbenchError: a score is NaN, of which the largest would be any token.
+    """
+    refuse_nan(bool(scores.isnan().any()))
+    return scores.argmax(-1)
+
+
+def refuse_nan(found: bool) -> None:
+    """Raise a `VrbenchError` if the model's scores of tokens have NaN, or are infinite."""
+    if found:
+        raise VrbenchError(
+            "the model's scores of tokens are NaN or infinite: its weights hold such values, or numbers grow too large "
+            "in its dtype; look at the weights, or try --dtype float32"
+        )
 
 
 @contextmanager
