@@ -491,6 +491,14 @@ class TestAdapters:
             add(file, f"base_model.model.model.multi_modal_projector.linear_2.{name}", shape)
         told(folder, "is for another base: 'multi_modal_projector.linear_2.weight' is [48, 48] there", "[48, 47]")
 
+    def test_matrices_of_two_ranks_are_not_called_those_of_another_base(self, tiny_llava: Path, tmp_path: Path) -> None:
+        folder = tiny.save_adapter(tmp_path / "a", tiny_llava, layers=(1,))
+        module = "base_model.model.model.language_model.layers.1.self_attn.q_proj"
+        add(folder / "adapter_model.safetensors", f"{module}.lora_A.weight", (3, 48))
+        found = list(checkpoint.faults(str(folder)))
+        assert any("different ranks for 'layers.1.self_attn.q_proj': A is [3, 48], B [48, 2]" in f for f in found)
+        assert not any("another base" in fault for fault in found)
+
     def test_a_magnitude_vector_of_another_length_or_without_dora(self, tiny_llava: Path, tmp_path: Path) -> None:
         for name, size, words in (("up_proj", 95, "is for another base"), ("q_proj", 48, "has no magnitude vector")):
             folder = tiny.save_adapter(tmp_path / name, tiny_llava, layers=(1,))

@@ -77,7 +77,7 @@ def test_a_suite_of_perplexities_alone_has_no_mean() -> None:
         rows = samples(TEXTS * stretch, weight=25)
         return run(name, {"facts": ("text", "mean", samples(BASE)), "docs": ("embedded", "perplexity", rows)})
 
-    found = compare([read("cut", 1.1)], read("base", 1.0), ["embedded>=99%"])
+    found = compare(read("cut", 1.1), read("base", 1.0), ["embedded>=99%"])  # one run, not in a list
     rows, (verdict,) = only(found), found.candidates[0].verdicts
     assert set(rows) == {"facts", "docs", "text"}
     assert verdict.verdict == "undecided" and verdict.reason == "no task with a 0-100 score"

@@ -159,8 +159,8 @@ class TestJudges:
         self, planned: Callable[..., Plan], mine: Path
     ) -> None:
         with pytest.raises(ManyFaults) as told:
-            planned("judged,plian", include_path=mine, limit=0)
-        assert told.value.faults[0].startswith("limit is 0")
+            planned("judged,plian", include_path=mine, limit="0")
+        assert told.value.faults[0].startswith("limit is '0'; it must be at least 1")
         judged, unknown = told.value.faults[1:]
         assert judged == "task 'judged' needs a judge model and is not run: answers are rated by a large model"
         assert unknown.startswith("task 'plian' is unknown; did you mean plain")

@@ -272,8 +272,8 @@ def _module_faults(
     if absent:
         faults.append(f"{path} is for another base: it tunes {first_of(absent)}, which the base has not")
     if uneven:
-        a, b = (list(modules[uneven[0]][matrix]) for matrix in "AB")
-        faults.append(f"{path} has two matrices of different ranks for {first_of(uneven)}: A is {a}, B {b}")
+        first, second = (list(modules[uneven[0]][matrix]) for matrix in "AB")
+        faults.append(f"{path} has matrices of different ranks for {first_of(uneven)}: A is {first}, B {second}")
     if unfit:
         a, b, have = modules[unfit[0]]["A"], modules[unfit[0]]["B"], list(shapes[f"{unfit[0]}.weight"])
         faults.append(

@@ -114,11 +114,11 @@ def _loaded(paths: Sequence[str | Path], faults: list[str]) -> list[Run]:
     return runs
 
 
-def compare(runs: Sequence[Run], baseline: Run, claims: Sequence[str] | None = None, seed: int = 0) -> Comparison:
+def compare(runs: Run | Sequence[Run], baseline: Run, claims: Sequence[str] | None = None, seed: int = 0) -> Comparison:
     """Compare runs with a baseline run over the same items.
 
     Args:
-        runs: the candidates; the baseline among them is passed over.
+        runs: the candidates, or one of them; the baseline among them is passed over.
         claims: such as 'visual>=99%'; None for the default claims, as far as there are tasks for them.
         seed: of the bootstrap draws.
 
@@ -126,7 +126,7 @@ def compare(runs: Sequence[Run], baseline: Run, claims: Sequence[str] | None = N
         VrbenchError: nothing to compare, runs over other data, limits, seeds, task versions or prompts, or a claim
             that cannot be read or names nothing; all told at once.
     """
-    candidates = pairing.candidates_of(list(runs), baseline)
+    candidates = pairing.candidates_of([runs] if isinstance(runs, Run) else list(runs), baseline)
     base_label, *names = pairing.labels([baseline, *candidates])
     labelled = dict(zip(names, candidates, strict=True))
     parsed = parse_all(DEFAULT_CLAIMS if claims is None else claims)

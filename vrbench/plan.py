@@ -288,8 +288,9 @@ def _runnable(tasks: str | Sequence[str], options: Options, faults: list[str]) -
 
 
 def _option_faults(options: Options) -> Iterator[str]:
-    if options.limit is not None and options.limit < 1:
-        yield f"limit is {options.limit}; it must be at least 1, or left out for all items"
+    limit = options.limit
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
+        yield f"limit is {limit!r}; it must be at least 1, or left out for all items"
     size = options.batch_size
     if size != "auto" and (not isinstance(size, int) or size < 1):
         yield f"batch size is {size!r}; it must be 'auto' or a number of at least 1"
