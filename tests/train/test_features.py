@@ -12,6 +12,7 @@ import torch
 from tests import tiny
 from tests.train import learning
 from tests.train.learning import CPU, TURNS
+from vrbench import provenance
 from vrbench.train import features
 from vrbench.train.features import Encoded, cached
 from vrbench.train.pictures import Pictures
@@ -66,19 +67,22 @@ def test_another_tower_or_other_pictures_are_made_anew(tower: Any) -> None:
     assert maker.made == 3
 
 
-def test_other_code_makes_them_anew(tower: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_code_and_other_libraries_make_them_anew(tower: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     maker = Maker()
     made(tower, maker)
     monkeypatch.setattr(features, "file_digest", lambda path: f"changed {path.name}")
     made(tower, maker)
-    assert maker.made == 2
+    monkeypatch.setattr(provenance, "installed", lambda name: "9.9")
+    made(tower, maker)
+    made(tower, maker)
+    assert maker.made == 3
 
 
 def test_all_code_that_decides_the_rows_is_watched() -> None:
     """Every module of the package that pictures and packing import, but for those that decide no row."""
     root = Path(features.__file__).parents[1]
     assert all((root / name).is_file() for name in features.SOURCES)
-    assert "train/pictures.py" in features.SOURCES
+    assert {"train/pictures.py", "train/tower.py"} <= set(features.SOURCES)
     assert {p.name for p in (root / "pocket").glob("*.py")} - {Path(n).name for n in features.SOURCES} == {
         "__init__.py", "facts.py", "grammar.py", "passages.py", "pydoc.py", "visual.py",
     }  # fmt: skip

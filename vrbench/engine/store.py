@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from vrbench import machine
 from vrbench.errors import VrbenchError
 from vrbench.writing import canonical_json
 
@@ -184,7 +185,8 @@ class AnswerStore:
         try:
             yield
         except sqlite3.OperationalError as error:  # locked, not writable, disk full: nothing is wrong with the answers
-            raise VrbenchError(f"answer store {self.path} cannot be used: {error}") from error
+            said = machine.sentence(error) or f"{error}; end what else uses it, or choose another --out"
+            raise VrbenchError(f"answer store {self.path} cannot be used: {said}") from error
         except sqlite3.DatabaseError as error:
             raise self._damaged(str(error)) from error
 

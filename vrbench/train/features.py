@@ -14,6 +14,7 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 from vrbench.cache import cache_folder, file_digest
+from vrbench.provenance import versions_of
 from vrbench.train.packing import Packer, Row
 from vrbench.train.pictures import Pictures
 from vrbench.train.tower import encode
@@ -21,11 +22,13 @@ from vrbench.writing import digest_of
 
 FORMAT = 1  # of the cached file; raise it when what is written changes
 FIELDS = ("tokens", "turn", "position", "target")
-# The code that decides what is in a picture and what is asked: a change there must not meet old features.
+# The code that decides what is in a picture, what is asked and what the tower is shown: a change there must not meet
+# old features, and neither must another version of the libraries.
 SOURCES = (
     "pocket/world.py", "pocket/glyphs.py", "pocket/questions.py", "pocket/turns.py", "pocket/easy_vqa.py",
-    "train/pictures.py", "train/packing.py",
+    "train/pictures.py", "train/packing.py", "train/tower.py",
 )  # fmt: skip
+LIBRARIES = ("torch", "transformers", "numpy")
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def cached(
     """
     root = Path(__file__).parents[1]
     code = [file_digest(root / name) for name in SOURCES]
-    key = digest_of([FORMAT, *what, tower_digest, str(device.type), *code])
+    key = digest_of([FORMAT, *what, tower_digest, str(device.type), versions_of(LIBRARIES), *code])
     file = cache_folder() / "features" / f"{key[:20]}.safetensors"
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_suffix(".lock")):  # of several trainings that start together, one draws
