@@ -138,9 +138,13 @@ def _made(source: Source, whole: bool) -> str:
         " on ".join(filter(None, [source.dtype, by.device])),
         by.started[:16].replace("T", " ") + " UTC" if by.started else "",
         ", ".join([f"vrbench {by.vrbench}{commit}", *versions, *([f"Python {by.python}"] if by.python else [])]),
-        reused(by),
+        reused(by) if by.answered else UNRECORDED,
     ]
     return "; ".join(filter(None, parts))
+
+
+UNRECORDED = "which versions computed each answer is not recorded"
+"""Said of a run whose record does not say what its answers come from, as those of vrbench 0.2.0."""
 
 
 def reused(by: Provenance) -> str:
