@@ -129,6 +129,17 @@ def test_the_seed_and_other_tasks_leave_a_tasks_interval_alone() -> None:
     assert full["choice"].retention_low != only(compare([ours], base, seed=1))["choice"].retention_low
 
 
+def test_a_run_may_be_given_as_its_folder_and_anything_else_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    base, ours = made("base"), made("ours")
+    whole = compare([ours], base)
+    folders = str(saved(tmp_path / "ours", ours)), saved(tmp_path / "base", base)
+    for mixed in (compare(folders[0], base), compare([folders[0], ours], base), compare(ours, folders[1])):
+        assert only(mixed) == only(whole)
+    for wrong in (5, [None], [base.record]):
+        with pytest.raises(VrbenchError, match="is no run; give what `evaluate` or `load_run` returns, or its folder"):
+            compare(wrong, base)  # type: ignore[arg-type]
+
+
 def test_nothing_to_compare_is_refused() -> None:
     base = made("base")
     with pytest.raises(VrbenchError, match="the only run given is the baseline itself"):

@@ -381,6 +381,11 @@ class TestFaults:
         with pytest.raises(VrbenchError, match="is damaged"):
             measure(tiny_llava, root, tmp_path, "arc_easy")
 
+    def test_what_names_no_checkpoint_is_refused_in_one_sentence(self) -> None:
+        for wrong in (["pocket/full"], 5):
+            with pytest.raises(VrbenchError, match=r"names no checkpoint; give a text or a path \(one to `evaluate`"):
+                evaluate(wrong, "pocket_facts")  # type: ignore[arg-type]
+
     def test_a_baseline_alone_has_nothing_to_be_compared_with(self, tiny_llava: Path) -> None:
         with pytest.raises(VrbenchError, match="is the only checkpoint"):
             run_all([str(tiny_llava)], "piqa", baseline=str(tiny_llava))

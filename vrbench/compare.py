@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -104,21 +104,29 @@ def compare_paths(
     return compare(candidates or base[: len(runs)], base[0], claims, seed)
 
 
-def _loaded(paths: Sequence[str | Path], faults: list[str]) -> list[Run]:
+def _loaded(given: Sequence[Run | str | Path], faults: list[str]) -> list[Run]:
     runs: list[Run] = []
-    for path in paths:
+    for one in given:
         try:
-            runs.append(load_run(path))
+            if not isinstance(one, (Run, str, Path)):
+                raise VrbenchError(f"{one!r} is no run; give what `evaluate` or `load_run` returns, or its folder")
+            runs.append(one if isinstance(one, Run) else load_run(one))
         except VrbenchError as error:
             faults.append(str(error))
     return runs
 
 
-def compare(runs: Run | Sequence[Run], baseline: Run, claims: Sequence[str] | None = None, seed: int = 0) -> Comparison:
+def compare(
+    runs: Run | str | Path | Sequence[Run | str | Path],
+    baseline: Run | str | Path,
+    claims: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Comparison:
     """Compare runs with a baseline run over the same items.
 
     Args:
-        runs: the candidates, or one of them; the baseline among them is passed over.
+        runs: the candidates, or one of them, each a run or the folder of one; the baseline among them is passed over.
+        baseline: the run that they are compared with, or its folder.
         claims: such as 'visual>=99%'; None for the default claims, as far as there are tasks for them.
         seed: of the bootstrap draws.
 
@@ -126,7 +134,15 @@ def compare(runs: Run | Sequence[Run], baseline: Run, claims: Sequence[str] | No
         VrbenchError: nothing to compare, runs over other data, limits, seeds, task versions or prompts, or a claim
             that cannot be read or names nothing; all told at once.
     """
-    candidates = pairing.candidates_of([runs] if isinstance(runs, Run) else list(runs), baseline)
+    given = [runs] if isinstance(runs, (Run, str, Path)) or not isinstance(runs, Iterable) else list(runs)
+    faults: list[str] = []
+    loaded = _loaded([baseline, *given], faults)
+    raise_all(faults)
+    return _compare(loaded[1:], loaded[0], claims, seed)
+
+
+def _compare(runs: list[Run], baseline: Run, claims: Sequence[str] | None, seed: int) -> Comparison:
+    candidates = pairing.candidates_of(runs, baseline)
     base_label, *names = pairing.labels([baseline, *candidates])
     labelled = dict(zip(names, candidates, strict=True))
     parsed = parse_all(DEFAULT_CLAIMS if claims is None else claims)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from vrbench import machine, results, versions
 from vrbench.checkpoint import Checkpoint
-from vrbench.errors import ManyFaults, VrbenchError
+from vrbench.errors import ManyFaults, VrbenchError, raise_all
 from vrbench.models.image_settings import notes as image_notes
 from vrbench.plan import Job, OptionKeywords, Options, Plan, plan
 from vrbench.provenance import provenance
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 def evaluate(
-    ckpt: str,
+    ckpt: str | Path,
     tasks: str | Sequence[str],
     *,
     limit: int | None = None,
@@ -112,9 +112,9 @@ class SomeFailed(ManyFaults):
 
 
 def run_all(
-    ckpts: str | Sequence[str],
+    ckpts: str | Path | Sequence[str | Path],
     tasks: str | Sequence[str],
-    baseline: str | None = None,
+    baseline: str | Path | None = None,
     options: Options | None = None,
     **changes: Unpack[OptionKeywords],
 ) -> list[Run]:
@@ -140,8 +140,13 @@ def run_all(
     """
     from vrbench.engine.features import FeatureCache
 
-    named = [ckpts] if isinstance(ckpts, str) else ckpts
-    names = list(dict.fromkeys([baseline, *named] if baseline else named))
+    named = [ckpts] if isinstance(ckpts, (str, Path)) else list(ckpts)
+    raise_all(
+        f"{one!r} names no checkpoint; give a text or a path (one to `evaluate`, a list to `run_all`)"
+        for one in (*named, *([baseline] if baseline else []))
+        if not isinstance(one, (str, Path))
+    )
+    names = list(dict.fromkeys(map(str, [baseline, *named] if baseline else named)))
     if not names:
         raise VrbenchError("no checkpoint was named")
     if baseline and len(names) == 1:
