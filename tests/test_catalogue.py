@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from tests.engine import made
 from tests.fakehub import parquet
 from vrbench import catalogue, cli, registry
+from vrbench.errors import VrbenchError
 from vrbench.registry import TaskSpec
 
 SPECS = registry.load()
@@ -45,6 +46,12 @@ def test_without_a_data_root_the_hubs_cache_is_looked_at(
         (tmp_path / folder / "0.0.0" / SPECS[name].data.revision).mkdir(parents=True)
     found = where(None)
     assert (found["mme"], found["mmlu"], found["piqa"]) == ("hub cache", "missing", "missing")
+
+
+def test_a_data_root_that_is_no_folder_is_said_as_run_says_it(tmp_path: Path) -> None:
+    for names in ("mme", "visual"):
+        with pytest.raises(VrbenchError, match=r"data root '.*nowhere' is not a folder"):
+            cli.app(["tasks", names, "--data-root", str(tmp_path / "nowhere")], standalone_mode=False)
 
 
 def test_figures_of_a_row() -> None:

@@ -27,8 +27,12 @@ WHERE = {"generated": "generated", "file": "local file", "root": "data root", "c
 def describe(specs: Iterable[TaskSpec], data_root: str | Path | None = None) -> list[dict[str, str]]:
     """One row of text a task, in the given order; "data" says where its samples are, or that they are missing.
 
+    Raises:
+        VrbenchError: the data root is not a folder.
+
     Missing data are fetched when a task is run without a data root and HF_HUB_OFFLINE.
     """
+    data.require_folder(data_root)
     return [
         {
             "task": spec.id,
@@ -62,10 +66,11 @@ def in_full(spec: TaskSpec, data_root: str | Path | None = None, ckpt: str | Non
         ckpt: a checkpoint, as which the example is asked; without one the prompt is the harness's.
 
     Raises:
-        VrbenchError: the checkpoint has faults.
+        VrbenchError: the checkpoint has faults, or the data root is not a folder.
     """
     from vrbench import checkpoint
 
+    data.require_folder(data_root)
     model = None if ckpt is None else checkpoint.resolve(ckpt, offline=data_root is not None)
     told = [f"{spec.id}: {spec.title}", "", *(_field(name, text) for name, text in _facts(spec, data_root) if text)]
     if spec.judge or (spec.data.kind == "hub" and where(spec, data_root) == MISSING):

@@ -193,10 +193,19 @@ def _resolve_file(spec: TaskSpec) -> Located:
     return Located("file", f"{file.name}, a local file", {("default", spec.data.split): file})
 
 
+def require_folder(data_root: str | Path | None) -> None:
+    """Refuse a data root that is no folder.
+
+    Raises:
+        VrbenchError: it is none.
+    """
+    if data_root is not None and not Path(data_root).is_dir():
+        raise VrbenchError(f"data root {str(data_root)!r} is not a folder")
+
+
 def _resolve_root(spec: TaskSpec, root: Path) -> Located:
     name = spec.data.name
-    if not root.is_dir():
-        raise VrbenchError(f"data root {str(root)!r} is not a folder")
+    require_folder(root)
     files = {(c, s): root / name / c / f"{s}.parquet" for c, s in spec.data.parts}
     missing = [str(file.relative_to(root)) for file in files.values() if not file.is_file()]
     if missing:
