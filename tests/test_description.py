@@ -437,9 +437,10 @@ class TestSurgery:
         made = restore(str(pruned), "1", str(tiny_llava), tmp_path / "out")
         assert against(made, unlike).removed == "1"
         text = as_text(describe(str(made)))
-        assert "  pruned: made from" in text and "name/of-a-recipe" not in text
+        assert f"  out: made from pruned ({pruned.resolve()}), digest" in text and "name/of-a-recipe" not in text
+        assert f"  pruned: made from {tiny_llava.name} ({tiny_llava.resolve()}), digest" in text
         digest = checkpoint.resolve(str(tiny_llava)).digest[:12]
-        assert f"2. restored: layers 1 of 3 from {os.path.relpath(tiny_llava, made)}, digest {digest} (weights)" in text
+        assert f"2. restored: layers 1 of 3 from {tiny_llava.name} ({tiny_llava.resolve()}), digest {digest} (" in text
         again = prune(recipe_of(makes="x", base=str(made), layers="0"), tmp_path / "again", "cpu")
         found = against(again, pruned)
         assert (found.removed, found.tuned) == ("0", "none")

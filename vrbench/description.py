@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 from pydantic import Field
 
-from vrbench import checkpoint, folder_faults
+from vrbench import checkpoint, folder_faults, sources
 from vrbench.checkpoint import Checkpoint
 from vrbench.differences import Difference, difference
 from vrbench.errors import VrbenchError
@@ -130,7 +130,8 @@ def _against(found: Checkpoint, own: Stored, named: Checkpoint | None) -> Agains
         except VrbenchError as fault:
             why = f"the base is not at hand ({str(fault).splitlines()[0]})"
         if base and recorded.digest and base.digest != recorded.digest:
-            base, why = None, f"what {recorded.id} leads to now has another digest than the base had"
+            named_now = _shown(recorded.id, found.path)
+            base, why = None, f"what {named_now} leads to now has another digest than the base had"
     if base is None:
         return _recorded(found, why) if recorded else None
     try:
@@ -165,8 +166,8 @@ def _recorded(found: Checkpoint, why: str) -> Against:
         else:
             tuned |= set(touched)
     return Against(
-        base=own.base.id, digest=own.base.digest, known_by="lineage", depth=depth, tuned=_text(tuned, depth),
-        removed=_text(set(range(depth)) - set(rest), depth), note=why,
+        base=_shown(own.base.id, found.path), digest=own.base.digest, known_by="lineage", depth=depth,
+        tuned=_text(tuned, depth), removed=_text(set(range(depth)) - set(rest), depth), note=why,
     )  # fmt: skip
 
 
@@ -244,25 +245,45 @@ def _differences(told: Against) -> Iterator[tuple[str, str]]:
 
 
 def _history(told: Description) -> Iterator[str]:
-    """One line a step, the oldest first."""
+    """One line a step, the oldest first; bases are found from folder to folder, as their relative paths are stored."""
     number = 0
-    for line in reversed(told.lineage):
+    folders: list[Path | None] = [Path(told.folder)]
+    for line in told.lineage:
+        folders.append(_folder(line.base.id, folders[-1]) if line.base else None)
+    for line, folder in reversed(list(zip(told.lineage, folders, strict=False))):
         if line.base:
             digest = f", digest {line.base.digest[:12]}" if line.base.digest else ""
-            yield f"  {line.id}: made from {line.base.id}{digest}"
+            yield f"  {line.id}: made from {_shown(line.base.id, folder)}{digest}"
         else:
             yield f"  {line.id}: a whole model"
         for step in line.steps:
             number += 1
-            yield f"    {number}. {_step(step)}"
+            yield f"    {number}. {_step(step, folder)}"
     if not told.lineage:
         yield "  none is recorded"
 
 
-def _step(step: Step) -> str:
+def _folder(name: str, near: Path | None) -> Path | None:
+    """The folder that a lineage in `near` names, as `sources.find` looks for it; none if there is no such folder."""
+    if near is None or name in sources.published() or name in sources.BACKBONES:
+        return None
+    places = (near / name, Path(name).expanduser())
+    return next((place.resolve() for place in places if place.is_dir()), None)
+
+
+def _shown(name: str, near: Path | None) -> str:
+    """A checkpoint that a lineage in `near` names: of a path the folder's name, and where it leads to."""
+    folder = _folder(name, near)
+    if folder is not None:
+        return f"{folder.name} ({folder})"
+    is_path = name.startswith(("/", "./", "../"))
+    return f"{Path(name).name} ({name}, which is not there)" if is_path else name
+
+
+def _step(step: Step, near: Path | None = None) -> str:
     about = [step.method, f"stage {step.stage}" if step.stage else "", f"recipe {step.recipe}" if step.recipe else ""]
     how = ", ".join(part for part in about if part)
-    source = f" from {step.backbone.id}, digest {step.backbone.digest[:12]}" if step.backbone else ""
+    source = f" from {_shown(step.backbone.id, near)}, digest {step.backbone.digest[:12]}" if step.backbone else ""
     return f"{step.kind}: layers {step.layers} of {step.depth}{source}{f' ({how})' if how else ''}"
 
 
