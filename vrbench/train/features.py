@@ -26,9 +26,9 @@ FIELDS = ("tokens", "turn", "position", "target")
 # old features, and neither must another version of the libraries.
 SOURCES = (
     "pocket/world.py", "pocket/glyphs.py", "pocket/questions.py", "pocket/turns.py", "pocket/easy_vqa.py",
-    "train/pictures.py", "train/packing.py", "train/tower.py",
+    "train/pictures.py", "train/packing.py", "train/tower.py", "images.py",
 )  # fmt: skip
-LIBRARIES = ("torch", "transformers", "numpy")
+LIBRARIES = ("torch", "transformers", "tokenizers", "pillow", "numpy")
 
 
 @dataclass(frozen=True)
