@@ -6,6 +6,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -263,6 +264,17 @@ class TestReusedAnswers:
         )
         moved = by.model_copy(update={"device": "GPU", "vrbench": "1.1"})
         assert "1 computed 2026-01-01 10:00 UTC with vrbench 1.0 on CPU; " in cells.reused(moved)
+
+    def test_a_commit_is_named_where_it_is_another_and_changes_always(self) -> None:
+        by = self.by((1, True, "10:00", "2.0")).model_copy(update={"commit": "a" * 40, "dirty": False})
+
+        def said(**made: Any) -> str:
+            (some,) = by.answered
+            return cells.reused(by.model_copy(update={"answered": (some.model_copy(update=made),)}))
+
+        assert said().endswith("10:00 UTC") and said(commit="a" * 40, dirty=False) == said()  # "": not known to differ
+        assert said(commit="b" * 40).endswith(" with vrbench 1.0 (bbbbbbb)")
+        assert said(commit="a" * 40, dirty=True).endswith(" with vrbench 1.0 (aaaaaaa and changes)")
 
     def test_it_stands_under_the_table_and_in_every_report(self) -> None:
         by = self.by((1, True, "10:00", "1.9"), (5, False, "11:00", "2.0"))

@@ -15,7 +15,7 @@ from vrbench.checkpoint import Checkpoint
 from vrbench.errors import ManyFaults, VrbenchError, raise_all
 from vrbench.models.image_settings import notes as image_notes
 from vrbench.plan import Job, OptionKeywords, Options, Plan, plan
-from vrbench.provenance import provenance
+from vrbench.provenance import own_commit, provenance
 from vrbench.records import Run, RunRecord, Sample, TaskResult, load_run, save_run
 
 if TYPE_CHECKING:
@@ -206,6 +206,7 @@ def _run(made: Plan, checkpoint: Checkpoint, features: FeatureCache) -> Run:
     started, start = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.perf_counter()
     options = made.options
     _tell_of_unused_answers(made, checkpoint)
+    own_commit()  # before the weights are loaded: what is committed while it runs did not compute the answers
     vlm = load_vlm(checkpoint, options.device, options.dtype, images=options.image_settings)
     answered: list[TaskResult] = []
     samples: dict[str, tuple[Sample, ...]] = {}
@@ -217,7 +218,6 @@ def _run(made: Plan, checkpoint: Checkpoint, features: FeatureCache) -> Run:
             if result.status == "ok":
                 samples[job.spec.id] = rows
         by = answerer.answered
-    seconds = time.perf_counter() - start
     record = RunRecord(
         status="error" if any(result.status == "error" for result in answered) else "ok",
         checkpoint=checkpoint.ref(),
@@ -230,7 +230,7 @@ def _run(made: Plan, checkpoint: Checkpoint, features: FeatureCache) -> Run:
             answered=by,
             command=options.command,
             started=started,
-            seconds=seconds,
+            seconds=time.perf_counter() - start,
             images="; ".join(image_notes(checkpoint, options.image_settings)) if made.shows_images else "",
         ),
     )

@@ -65,7 +65,7 @@ def provenance(
         seconds: wall time of the whole run of this checkpoint.
         images: what is said of how images are shown.
     """
-    commit, dirty = commit_of(Path(__file__).resolve().parent.parent)
+    commit, dirty = own_commit()
     return Provenance(
         vrbench=__version__,
         commit=commit,
@@ -90,6 +90,15 @@ def installed(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return ""
+
+
+@cache
+def own_commit() -> tuple[str, bool | None]:
+    """The `commit_of` of the checkout that this process runs from, as it was when first asked.
+
+    Ask before the work begins: what is committed later is not what this process runs.
+    """
+    return commit_of(Path(__file__).resolve().parent.parent)
 
 
 def commit_of(root: Path) -> tuple[str, bool | None]:

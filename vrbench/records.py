@@ -201,6 +201,8 @@ class Answered(Record):
     first: str = Field(description="When the first was stored, UTC, ISO 8601.")
     last: str = Field(description="When the last was stored, UTC, ISO 8601.")
     vrbench: str = Field(description="Version of vrbench.")
+    commit: str = Field(default="", description="Commit of the checkout that computed them, if it was known and kept.")
+    dirty: bool | None = Field(default=None, description="Whether that checkout had uncommitted changes.")
     packages: dict[str, str] = Field(description="Versions of the libraries that decide answers.")
     device: str = Field(description="GPU, or processor and threads.")
 

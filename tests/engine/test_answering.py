@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from tests.engine.made import noise
+from vrbench import provenance
 from vrbench.engine.answering import Answerer, _Progress
-from vrbench.engine.conditions import Conditions
+from vrbench.engine.conditions import Conditions, conditions_of
 from vrbench.engine.requests import Generation, LogLikelihood, Request, picture
 from vrbench.engine.store import AnswerStore
 from vrbench.errors import VrbenchError
@@ -68,6 +69,28 @@ def test_nothing_is_asked_again(vlm: VLM, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(VLM, "hidden", None)  # calling it would fail
     again, asked = answers(vlm, tmp_path / "a.sqlite")
     assert (again, asked) == (first, 0)
+
+
+def test_stored_answers_keep_the_commit_that_computed_them(
+    vlm: VLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answered(requests: list[Request], code: tuple[str, bool | None]) -> list[tuple[bool, int, str, bool | None]]:
+        monkeypatch.setattr(provenance, "commit_of", lambda _: code)
+        provenance.own_commit.cache_clear()
+        with AnswerStore(tmp_path / "a.sqlite", "c") as store:
+            answerer = Answerer(vlm, store, show_progress=False)
+            answerer.answer(requests)
+            return sorted((a.reused, a.requests, a.commit, a.dirty) for a in answerer.answered)
+
+    one, two, three = (LogLikelihood((5,), (6 + i,)) for i in range(3))
+    with AnswerStore(tmp_path / "a.sqlite", "c") as store:  # as it was kept before commits were
+        store.put({one.key(conditions_of(vlm)): [-1.0, False]}, {"vrbench": "0.3", "packages": {}, "device": "CPU"})
+    try:
+        assert answered([one, two], ("a" * 40, True)) == [(False, 1, "a" * 40, True), (True, 1, "", None)]
+        now = [(False, 1, "b" * 40, False), (True, 1, "", None), (True, 1, "a" * 40, True)]
+        assert answered([one, two, three], ("b" * 40, False)) == now
+    finally:
+        provenance.own_commit.cache_clear()
 
 
 def test_each_batch_is_stored_before_the_next(vlm: VLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -273,6 +273,10 @@ CASES: dict[str, tuple[Change, list[str]]] = {
         [r"its seed is 7; intervals .* with seed 0", r"inputs_digest is"],
     ),
     "dirty checkout": (field("provenance.dirty", True), [r"it was run from a checkout with uncommitted changes"]),
+    "answers of a dirty checkout": (
+        field("provenance.answered.0.dirty", True),
+        [r"3 of its 3 answers were computed from a checkout with uncommitted changes \('2026-.*another --out"],
+    ),
     "other data": (result("made_mme", "data_digest", "1" * 64), [r"made_mme: its data is not the board's"]),
     "other definition": (
         result("made_mme", "definition_digest", "1" * 64),

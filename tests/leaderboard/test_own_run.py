@@ -75,6 +75,14 @@ def test_a_checkpoint_submitted_under_two_names_is_reproduced_under_both(board: 
     assert {place.path.parent.name for place in packed} == {first.parent.name, "lab9__same"}
 
 
+def test_reused_answers_of_changed_code_are_refused(board: Made, run: Run) -> None:
+    (by,) = run.record.provenance.answered
+    provenance = run.record.provenance.model_copy(update={"answered": (by.model_copy(update={"dirty": True}),)})
+    save_run(run.path, run.record.model_copy(update={"provenance": provenance}), run.samples)
+    (said,) = refused(run, board)
+    assert said.startswith("3 of its 3 answers were computed from a checkout with uncommitted changes")
+
+
 def test_all_that_stands_against_it_is_told_at_once(board: Made, run: Run) -> None:
     record = run.record
     ref = record.checkpoint.model_copy(update={"digest": hashlib.sha256(b"other").hexdigest()})

@@ -25,7 +25,15 @@ from tests.leaderboard.desk import (
 from tests.leaderboard.made import BOARD, RECIPE
 from vrbench.leaderboard.prepare import look
 from vrbench.leaderboard.submitted import read_submission
-from vrbench.records import Lineage, load_run, save_run
+from vrbench.records import Lineage, RunRecord, load_run, save_run
+
+
+def answered_by_changed_code(record: RunRecord) -> RunRecord:
+    """A run of committed code that reused the answers of code that was not."""
+    by = record.provenance
+    some = tuple(answers.model_copy(update={"dirty": True}) for answers in by.answered)
+    return record.model_copy(update={"provenance": by.model_copy(update={"answered": some})})
+
 
 FALSE: dict[str, tuple[Callable[[Desk], object], str]] = {
     "limit": (lambda d: set_settings(d.region, limit=16), "it was run with limit 16; a board takes whole tasks only"),
@@ -41,7 +49,12 @@ FALSE: dict[str, tuple[Callable[[Desk], object], str]] = {
         lambda d: rewrite(
             d.region, lambda r: r.model_copy(update={"provenance": r.provenance.model_copy(update={"dirty": True})})
         ),
-        "it was run from a checkout with uncommitted changes; commit them and run it again",
+        "it was run from a checkout with uncommitted changes; commit them and run it again with another --out",
+    ),
+    "dirty answers": (
+        lambda d: rewrite(d.region, answered_by_changed_code),
+        "3 of its 3 answers were computed from a checkout with uncommitted changes ('2026-01-04T09:00:00+00:00' to "
+        "'2026-01-05T10:00:00+00:00'); commit them and run it again with another --out",
     ),
     "version": (
         lambda d: set_results(d.region, "made_mme", version="0"),

@@ -16,7 +16,7 @@ from vrbench.engine.packed import Packed
 from vrbench.engine.plain import Plain
 from vrbench.engine.requests import Generation, LogLikelihood, NotAsked, Request
 from vrbench.engine.store import AnswerStore
-from vrbench.provenance import ANSWERING, PEFT, device_name, versions_of
+from vrbench.provenance import ANSWERING, PEFT, device_name, own_commit, versions_of
 from vrbench.records import Answered
 
 if TYPE_CHECKING:
@@ -79,8 +79,11 @@ class Answerer:
         self._features = FeatureCache() if features is None else features
         self._show_progress = show_progress
         self._conditions = conditions_of(vlm)
+        commit, dirty = own_commit()
         self._environment = {
             "vrbench": __version__,
+            "commit": commit,
+            "dirty": dirty,
             "packages": versions_of((*ANSWERING["images"], *(PEFT if vlm.has_adapter else ()))),
             "device": device_name(vlm),
         }

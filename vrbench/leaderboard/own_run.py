@@ -14,6 +14,7 @@ from vrbench.leaderboard.pack import Packed, write_folder
 from vrbench.leaderboard.part import part_of
 from vrbench.leaderboard.prepare import run_files
 from vrbench.leaderboard.reading import quoted, read_bytes, read_record, read_run, submission_files, submission_folders
+from vrbench.leaderboard.rules import checkout_faults
 from vrbench.leaderboard.submission import SUBMISSIONS
 from vrbench.leaderboard.text import Day, Line
 from vrbench.records import Record, Run, RunRecord, load_run
@@ -39,8 +40,7 @@ def faults(told: Reproduction, board: Board, record: RunRecord) -> Iterator[str]
         yield f"{quoted(told.by)} is no maintainer of board {board.id}; those are {', '.join(board.maintainers)}"
     if record.settings.limit is not None:
         yield f"it was run with limit {record.settings.limit}"
-    if record.provenance.dirty:
-        yield "it was run from a checkout with uncommitted changes"
+    yield from checkout_faults(record)
     if lacking := sorted(set(board.tasks) - {result.task for result in record.results if result.status == "ok"}):
         yield f"it lacks {', '.join(lacking)}"
 

@@ -98,8 +98,22 @@ def _settings_faults(board: Board, record: RunRecord, baseline: RunRecord | None
         yield f"its image settings are {settings.image_settings}, its baseline's {images}; run it with those"
     if settings.seed:
         yield f"its seed is {settings.seed}; intervals on a board are drawn with seed 0"
-    if record.provenance.dirty:
-        yield "it was run from a checkout with uncommitted changes; commit them and run it again"
+    yield from checkout_faults(record)
+
+
+def checkout_faults(record: RunRecord) -> Iterator[str]:
+    """Whether the run, or what computed its answers before, was code that nobody else has."""
+    remedy = "commit them and run it again with another --out, so that nothing stored is reused"
+    by = record.provenance
+    changed = [some for some in by.answered if some.dirty]
+    if by.dirty:
+        yield f"it was run from a checkout with uncommitted changes; {remedy}"
+    elif changed:
+        count, total = (sum(some.requests for some in which) for which in (changed, by.answered))
+        first, last = min(some.first for some in changed), max(some.last for some in changed)
+        when = quoted(first) if first == last else f"{quoted(first)} to {quoted(last)}"
+        computed = f"{count:,} of its {total:,} answers were computed from a checkout with uncommitted changes"
+        yield f"{computed} ({when}); {remedy}"
 
 
 def _task_faults(board: Board, record: RunRecord) -> Iterator[str]:

@@ -83,6 +83,7 @@ def work(connection: Connection, functions: Mapping[str, Function], environment:
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends this process
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    provenance.own_commit()  # before the first step: what is committed while it runs did not do it
     while True:
         try:
             job = connection.recv()
@@ -137,7 +138,7 @@ def _logged(file: Path) -> Iterator[None]:
 
 def _write_done(job: Job, started: str, seconds: float) -> None:
     packages = {name: found for name in provenance.PACKAGES if (found := provenance.installed(name))}
-    commit, dirty = provenance.commit_of(Path(__file__).resolve().parents[2])
+    commit, dirty = provenance.own_commit()
     device, peak = _card(job.device)
     how = Provenance(
         vrbench=__version__, commit=commit, dirty=dirty, packages=packages, python=platform.python_version(),

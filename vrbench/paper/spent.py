@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from vrbench.paper.results import Results
 from vrbench.records import Provenance
-from vrbench.report.cells import reused
+from vrbench.report.cells import code, reused
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "lm_eval", "lmms_eval")
 
@@ -53,10 +53,9 @@ def _minutes(seconds: float) -> str:
 
 
 def _made(by: Provenance) -> str:
-    commit = f" ({by.commit[:7]}{' and changes' if by.dirty else ''})" if by.commit else ""
     versions = [f"{name} {by.packages[name]}" for name in LIBRARIES if name in by.packages]
     parts = [
-        f"vrbench {by.vrbench}{commit}",
+        code(by),
         *versions,
         f"Python {by.python}" if by.python else "",
         by.platform,

@@ -131,13 +131,12 @@ def origins(comparison: Comparison) -> list[Origin]:
 def _made(source: Source, whole: bool) -> str:
     """How a run was made; `whole` when all of the checkpoint's tasks are from it, so that they need no names."""
     by, count = source.provenance, len(source.tasks)
-    commit = f" ({by.commit[:7]}{' and changes' if by.dirty else ''})" if by.commit else ""
     versions = [f"{name} {by.packages[name]}" for name in ("torch", "transformers") if name in by.packages]
     parts = [
         f"{count} task{'s' * (count != 1)}" if whole else ", ".join(source.tasks),
         " on ".join(filter(None, [source.dtype, by.device])),
         by.started[:16].replace("T", " ") + " UTC" if by.started else "",
-        ", ".join([f"vrbench {by.vrbench}{commit}", *versions, *([f"Python {by.python}"] if by.python else [])]),
+        ", ".join([code(by), *versions, *([f"Python {by.python}"] if by.python else [])]),
         reused(by) if by.answered else UNRECORDED,
     ]
     return "; ".join(filter(None, parts))
@@ -145,6 +144,12 @@ def _made(source: Source, whole: bool) -> str:
 
 UNRECORDED = "which versions computed each answer is not recorded"
 """Said of a run whose record does not say what its answers come from, as those of vrbench 0.2.0."""
+
+
+def code(by: Provenance | Answered) -> str:
+    """Version of vrbench, with the start of the commit and whether it was changed, where they are known."""
+    commit = f" ({by.commit[:7]}{' and changes' if by.dirty else ''})" if by.commit else ""
+    return f"vrbench {by.vrbench}{commit}"
 
 
 def reused(by: Provenance) -> str:
@@ -163,8 +168,9 @@ def _when(some: Answered) -> str:
 
 
 def _with_what_else(some: Answered, by: Provenance) -> str:
-    """What computed some answers, as far as it is not what the run was scored with."""
-    other = [f"vrbench {some.vrbench}"] if some.vrbench != by.vrbench else []
+    """What computed some answers, as far as it is not what the run was scored with; uncommitted changes always."""
+    differs = some.vrbench != by.vrbench or (some.commit and some.commit != by.commit) or some.dirty
+    other = [code(some)] if differs else []
     other += [f"{name} {found}" for name, found in some.packages.items() if by.packages.get(name) != found]
     where = f" on {some.device}" if some.device != by.device else ""
     return f" with {', '.join(other)}{where}" if other else where
