@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from vrbench import machine
+from vrbench import cli, machine
 from vrbench.errors import VrbenchError
 from vrbench.json_files import object_in
-from vrbench.writing import write_atomically
+from vrbench.writing import output_faults, write_atomically
 
 PROGRAM = [sys.executable, "-m", "vrbench"]
 
@@ -68,6 +68,42 @@ def test_a_path_that_is_no_folder_is_told_by_the_program_and_is_no_file_to_a_rea
     assert (
         machine.sentence(error, paths=True) == "x: a part of the path is a file and not a folder; choose another path"
     )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["restore", "pocket/full", "--layers", "3", "--from", "smollm2-135m-instruct", "--out", "{}"],
+        ["prune", "pocket/full", "--layers", "3", "--out", "{}"],
+        ["prune", "pocket/full", "--remove", "1", "--save-order", "{}.json"],
+        ["train", "pocket-region", "--out", "{}"],
+        ["layers", "change", "--n", "1", "--ckpt", "pocket/full", "--plot", "{}.png"],
+        ["layers", "middle", "--n", "1", "--depth", "9", "--out", "{}.json"],
+        ["compare", "nowhere", "--baseline", "nowhere", "--report", "{}"],
+        ["convert", "nowhere", "{}"],
+        ["leaderboard", "build", "--out", "{}"],
+        ["reproduce", "layers", "--seeds", "1", "--out", "{}"],
+        ["profile", "--shape", "tiny", "--out", "{}"],
+        ["run", "--ckpt", "pocket/full", "--tasks", "pocket_facts", "--out", "{}"],
+    ],
+    ids=lambda command: " ".join(command[:2]),
+)
+def test_what_cannot_be_written_is_said_before_the_work_in_every_command(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    place = str(tmp_path / "file" / "below")
+    with pytest.raises(VrbenchError) as told:
+        cli.app([part.format(place) for part in command], standalone_mode=False)
+    assert f"{place}" in str(told.value) and "cannot be written to: Not a directory" in str(told.value)
+
+
+def test_a_look_at_an_output_makes_nothing(tmp_path: Path) -> None:
+    assert not output_faults(tmp_path / "a" / "b") and not output_faults(tmp_path / "a" / "b.json", "file")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "a.json").mkdir()
+    assert "Is a directory" in output_faults(tmp_path / "a.json", "file")[0]
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    assert len(output_faults(tmp_path / "circle" / "b")) == 1
+    assert len(output_faults(tmp_path / ("n" * 300))) == 1
 
 
 def test_output_that_cannot_be_written_is_told_and_exits_with_2() -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +20,7 @@ from vrbench.models.image_settings import HARNESS
 from vrbench.provenance import environment, installed
 from vrbench.records import SCHEMA_VERSION, Settings
 from vrbench.registry import TaskSpec
-from vrbench.writing import digest_of
+from vrbench.writing import digest_of, output_faults
 
 if TYPE_CHECKING:
     from vrbench.engine.harness import Part
@@ -299,17 +297,7 @@ def _option_faults(options: Options) -> Iterator[str]:
     if options.image_settings not in image_settings.CHOICES:
         yield f"image settings {options.image_settings!r} are unknown; there are {', '.join(image_settings.CHOICES)}"
     yield from device_faults(options.device)
-    yield from _folder_faults(Path(options.out))
-
-
-def _folder_faults(out: Path) -> Iterator[str]:
-    """Whether files can be made in a folder; tried, since permission bits do not tell all."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        yield f"output folder {str(out)!r} cannot be written to: {os.strerror(error.errno or 0)}"
+    yield from output_faults(options.out)
 
 
 def _store_faults(made: Plan) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import io
@@ -10,7 +11,7 @@ import os
 import tempfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from vrbench.errors import VrbenchError
 
@@ -50,6 +51,43 @@ def gunzipped(path: Path, most: int) -> bytes:
     if len(content) > most:
         raise VrbenchError(f"{path} holds more than {most:,} bytes, more than is unpacked")
     return content
+
+
+Kind = Literal["folder", "checkpoint", "file"]
+"""What a command makes: a folder that is filled; or a checkpoint folder or a file, written beside its place first."""
+
+
+def output_faults(path: str | Path, kind: Kind = "folder") -> list[str]:
+    """Why a command cannot write what it makes, for a look before the work; a missing folder is not made.
+
+    A file is made, and removed, in the nearest folder above that there is, since permission bits do not tell all.
+
+    Args:
+        path: where it is to be written.
+        kind: what it is.
+    """
+    place = Path(path).absolute()
+    try:
+        place = place if kind == "folder" else place.resolve().parent
+        if kind == "file" and Path(path).is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        while not _is_there(place):
+            place = place.parent
+        with tempfile.NamedTemporaryFile(dir=place):
+            return []
+    except (OSError, RuntimeError) as error:  # pathlib tells a circle of links as a RuntimeError
+        number = getattr(error, "errno", None) or errno.ELOOP
+        why = "no file can be made there" if number == errno.ENOENT else os.strerror(number)
+        what = {"folder": "output folder", "checkpoint": "checkpoint folder", "file": "output file"}[kind]
+        return [f"{what} {str(path)!r} cannot be written to: {why}"]
+
+
+def _is_there(place: Path) -> bool:
+    try:
+        place.stat()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from vrbench import __version__
 from vrbench.cli.options import OURS, USERS, Config, DataRoot, Device, IncludePath, TrustRemoteCode
-from vrbench.errors import VrbenchError
+from vrbench.errors import VrbenchError, raise_all
 
 if TYPE_CHECKING:
     from vrbench.compare import Comparison
@@ -124,7 +124,9 @@ def compare(
     """
     from vrbench import report
     from vrbench.compare import compare_paths
+    from vrbench.writing import output_faults
 
+    raise_all(output_faults(to) if to else ())
     comparison = compare_paths(runs, baseline, claim or None, seed)
     print(report.render(comparison, form))
     if to:

@@ -67,7 +67,7 @@ def reproduce(
 
         print_plan(plan, folder, only, jobs)
         return
-    went_well = _execute(plan, folder, _options(plan, jobs, device, only, discard, data_root))
+    went_well = _execute(plan, folder, _options(plan, folder, jobs, device, only, discard, data_root))
     _report(folder)
     if not went_well:
         raise typer.Exit(OURS)
@@ -80,15 +80,18 @@ def _report(folder: Path) -> None:
         print(f"report: {file}")
 
 
-def _options(plan: Plan, jobs: int | None, device: str, only: str, discard: bool, data_root: Path | None) -> Options:
+def _options(
+    plan: Plan, folder: Path, jobs: int | None, device: str, only: str, discard: bool, data_root: Path | None
+) -> Options:
     """How to execute, with what "auto" means here; every fault is told before anything is done."""
     from vrbench.cli.reproduce_faults import faults
     from vrbench.device import chosen_device
     from vrbench.errors import raise_all
     from vrbench.paper.execute import Options, cards_of
     from vrbench.paper.families import family
+    from vrbench.writing import output_faults
 
-    found = faults(plan, device, str(data_root or ""))
+    found = [*output_faults(folder), *faults(plan, device, str(data_root or ""))]
     if jobs is not None and jobs < 1:
         found.append(f"jobs is {jobs}; it must be at least 1")
     raise_all(found)

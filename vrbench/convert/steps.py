@@ -21,7 +21,7 @@ from vrbench.layers import LayerSet
 from vrbench.lineage import MARKER
 from vrbench.models import llava
 from vrbench.records import Base, Lineage, Step, digest_of
-from vrbench.writing import write_atomically
+from vrbench.writing import output_faults, write_atomically
 
 if TYPE_CHECKING:
     from transformers import LlavaConfig
@@ -31,6 +31,7 @@ def run(source: str, out: Path, base: str | None, vision_tower: str | None) -> P
     """See `vrbench.convert.convert`."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise VrbenchError(f"{out} is there already and not empty; name another folder, or remove it")
+    raise_all(output_faults(out, "checkpoint"))
     original = read_original(source, base, vision_tower)
     config = target_config(original)
     moves = plan(original, config)

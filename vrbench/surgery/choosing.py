@@ -14,7 +14,7 @@ from vrbench.records import Base, Record
 from vrbench.surgery.importance import SCORES, measured, questions_of, subject_of
 from vrbench.surgery.questions import DESCRIBE
 from vrbench.surgery.showing import FORMS, write_plot
-from vrbench.writing import write_atomically
+from vrbench.writing import output_faults, write_atomically
 
 if TYPE_CHECKING:
     from vrbench.surgery.subject import Subject
@@ -158,7 +158,7 @@ def _file_faults(strategy: str, out: Path | None, plot: Path | None) -> list[str
         found.append(f"plot is {str(plot)!r}; a plot ends in {' or '.join(FORMS)}")
     if plot is not None and strategy in STRATEGIES:
         found.append(f"{strategy} has no scores to plot; leave --plot away")
-    return found
+    return found + [fault for file in (out, plot) if file is not None for fault in output_faults(file, "file")]
 
 
 def _block_faults(strategy: str, blocks: int, ckpt: Checkpoint | None) -> list[str]:

@@ -16,7 +16,7 @@ from vrbench.surgery.importance import importance
 from vrbench.surgery.names import BLOCK, MEASURED, by_faults
 from vrbench.surgery.recipe import PruneRecipe
 from vrbench.text_files import read_text
-from vrbench.writing import write_atomically
+from vrbench.writing import output_faults, write_atomically
 
 
 class RemovalOrder(Record):
@@ -105,6 +105,7 @@ def order_layers(recipe: PruneRecipe, file: Path, device: str) -> Path:
     """See `vrbench.surgery.order_layers`."""
     if recipe.layers or recipe.order:
         raise VrbenchError("an order is to be measured; --layers and --order name the layers already")
+    raise_all(output_faults(file, "file"))
     base = resolve(recipe.base)
     count = recipe.remove or 0
     raise_all(candidates_of(base, recipe.outside_region).number_faults(count))

@@ -10,23 +10,24 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vrbench.cache import file_digest
-from vrbench.errors import VrbenchError
+from vrbench.errors import VrbenchError, raise_all
 from vrbench.lineage import MARKER
 from vrbench.records import Lineage
 from vrbench.sources import name_beside as name_beside
-from vrbench.writing import write_atomically
+from vrbench.writing import output_faults, write_atomically
 
 
 def refuse_taken(out: Path) -> None:
-    """Refuse a folder that holds something.
+    """Refuse a folder that holds something, or that cannot be made.
 
     Raises:
-        VrbenchError: it does.
+        VrbenchError: it does, or cannot.
     """
     if (out / MARKER).exists():
         raise VrbenchError(f"{out} already holds a checkpoint; name another folder, or remove it")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise VrbenchError(f"{out} is not an empty folder; name another, or remove it")
+    raise_all(output_faults(out, "checkpoint"))
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from vrbench.profiled import ProfileRow, load_profile, save_profile
 from vrbench.provenance import installed, name_of
 from vrbench.train.profile_asked import PAPER, Options, asked_rows
 from vrbench.train.shape_model import ShapeModel, Tuning, tuned
+from vrbench.writing import output_faults
 
 WARM_UP = 2
 """Steps before the first timed one; the optimizer makes its states in them."""
@@ -56,7 +57,7 @@ def profile(
     Raises:
         VrbenchError: wrong options, all faults at once, or a file with rows of another device.
     """
-    raise_all(device_faults(device))
+    raise_all([*device_faults(device), *(output_faults(out, "file") if out else ())])
     asked = asked_rows(shapes, options or Options())
     where = torch.device(chosen_device(device))
     kept = {row.asked: row for row in _kept(out, name_of(where))}

@@ -13,6 +13,7 @@ from vrbench.models.random_shapes import RECIPE
 from vrbench.train.reading import read, unset
 from vrbench.train.recipe import Data, TrainRecipe, Tune
 from vrbench.train.sets import Samples, share_of
+from vrbench.writing import output_faults
 
 ATTENTION = ("self_attn", "cross_attn", "attn", "attention")
 """What the attention of a decoder layer is called."""
@@ -42,6 +43,7 @@ def start_of(recipe: TrainRecipe, out: Path) -> Start | None:
     found: list[str] = []
     if (out / MARKER).exists():
         found.append(f"{out} already holds a checkpoint; name another folder, or remove it")
+    found += output_faults(out)
     found += unset(recipe)
     start, samples = None, None
     if recipe.tune is not None and recipe.base:

@@ -11,11 +11,12 @@ from importlib.resources import files
 from pathlib import Path
 
 from vrbench import registry
-from vrbench.errors import VrbenchError
+from vrbench.errors import VrbenchError, raise_all
 from vrbench.leaderboard.site import board_page, layout, samples, submission_page, task_page, vendored
 from vrbench.leaderboard.site.content import BoardContent, load_content
 from vrbench.leaderboard.site.pages import Frame, Place
 from vrbench.registry import TaskSpec
+from vrbench.writing import output_faults
 
 Page = tuple[str, str | bytes]
 """Path within the site, and what it holds."""
@@ -103,6 +104,7 @@ def _must_be_free(place: Path) -> None:
             f"{str(place)!r} holds other files ({layout.MANIFEST} of a site is not among them); give an empty folder, "
             "a new one, or that of an older site"
         )
+    raise_all(output_faults(place, "checkpoint"))
 
 
 def _put(made: Path, place: Path) -> None:
