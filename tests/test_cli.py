@@ -372,6 +372,12 @@ class TestConfig:
         assert code == 2
         assert "did you mean 'ckpt'?" in said and "did you mean 'limit'?" in said
 
+    def test_values_that_an_option_cannot_have_are_told_with_them(self, tmp_path: Path) -> None:
+        code, said = self.told(tmp_path, "ckpt: pocket/a\ntasks: [mme, mmlu]\nlimmit: 3\nlimit: two\nseed: [1, x]\n")
+        assert code == 2 and len(said.splitlines()) == 3
+        for words in ("did you mean 'limit'?", "limit is 'two': ", "seed is [1, 'x']: "):
+            assert words in said
+
 
 def test_compare_prints_each_candidate_and_the_verdict_on_a_claim(runs: tuple[str, str]) -> None:
     done = vrbench("compare", runs[0], "--baseline", runs[1], "--claim", "visual>=50%", "--format", "json")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,20 @@ from vrbench.errors import VrbenchError, raise_all
 from vrbench.text_files import read_text
 
 
-def read_config(file: Path, known: Sequence[str]) -> dict[str, Any]:
+def read_config(
+    file: Path, known: Sequence[str], judge: Callable[[str, Any], str] = lambda name, value: ""
+) -> dict[str, Any]:
     """The options in a YAML file, by their names with underscores ("batch-size" and "batch_size" are the same).
 
     A list of tasks becomes the comma-separated text that the command line has; one checkpoint becomes a list.
 
     Args:
         known: the options that there are.
+        judge: why an option cannot have a value; empty when it can.
 
     Raises:
-        VrbenchError: the file cannot be read, or names options that do not exist; the nearest is offered for each.
+        VrbenchError: the file cannot be read, or names options that do not exist (the nearest is offered for each) or
+            values that they cannot have; all at once.
     """
     import yaml
 
@@ -35,12 +39,14 @@ def read_config(file: Path, known: Sequence[str]) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise VrbenchError(f"config {str(file)!r} holds no mapping of options to values")
     given = {str(key).replace("-", "_"): value for key, value in raw.items()}
-    raise_all(f"config {str(file)!r}: {_unknown(name, known)}" for name in given if name not in known)
     if isinstance(given.get("ckpt"), str):
         given["ckpt"] = [given["ckpt"]]
     if isinstance(given.get("tasks"), list):
         given["tasks"] = ",".join(str(name) for name in given["tasks"])
-    return {name: value for name, value in given.items() if value is not None}
+    given = {name: value for name, value in given.items() if value is not None}
+    found = [judge(name, value) if name in known else _unknown(name, known) for name, value in given.items()]
+    raise_all(f"config {str(file)!r}: {fault}" for fault in found if fault)
+    return given
 
 
 def read_overrides(pairs: Iterable[str]) -> dict[str, str]:

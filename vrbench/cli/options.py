@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,8 +17,16 @@ def from_config(context: typer.Context, file: Path | None) -> Path | None:
         return file
     from vrbench.config import read_config
 
-    known = [p.name for p in context.command.params if p.name and p.name not in ("config", "help")]
-    context.default_map = {**(context.default_map or {}), **read_config(file, known)}
+    known = {p.name: p for p in context.command.params if p.name and p.name not in ("config", "help")}
+
+    def judge(name: str, value: Any) -> str:
+        try:
+            known[name].process_value(context, value)
+        except typer.BadParameter as error:
+            return f"{name} is {value!r}: {error.message}"
+        return ""
+
+    context.default_map = {**(context.default_map or {}), **read_config(file, list(known), judge)}
     return file
 
 
