@@ -10,9 +10,10 @@ from typing import get_args
 
 import pytest
 
-from vrbench import metrics, registry
+from vrbench import asked_tasks, metrics, registry
 from vrbench.engine.scorers import SCORERS
 from vrbench.errors import ManyFaults, VrbenchError
+from vrbench.plan import Options, plan
 
 TASK = """\
 id: mine
@@ -188,6 +189,50 @@ def test_a_users_task_does_not_take_the_place_of_another(tmp_path: Path) -> None
     own(tmp_path, TASK.replace("id: mine", "id: piqa"), "piqa")
     with pytest.raises(VrbenchError, match=r"'piqa' is taken by .*piqa\.yaml"):
         registry.load(tmp_path)
+
+
+class TestBrokenFiles:
+    """Own task files that cannot be used, beside sound ones."""
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        own(tmp_path)
+        own(
+            tmp_path,
+            TASK.replace("chance: 25", "chanse: 25").replace("[own]", "[other]").replace("id: mine", "id: broken"),
+            "broken",
+        )
+        own(tmp_path, "id: [", "unread")
+        return tmp_path
+
+    @pytest.mark.parametrize(
+        ("names", "files", "left"),
+        [
+            ("mine", "", "mine"),
+            ("mine,broken", "broken", "mine"),
+            ("mine, unread", "unread", "mine"),
+            ("own", "unread", "own"),  # a suite that the file that cannot be read may name
+            ("other", "broken", ""),
+            ("brok*,pocket_facts", "broken", "pocket_facts"),
+            ("*", "broken unread", "*"),
+            ("misspelt", "unread", "misspelt"),
+        ],
+    )
+    def test_those_that_a_name_may_mean_are_faults_and_the_others_are_warned_of(
+        self, names: str, files: str, left: str, folder: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        asked = asked_tasks.load(names, folder)
+        assert [Path(fault.partition(": ")[0]).stem for fault in asked.faults] == files.split()
+        warned = [record.getMessage() for record in caplog.records]
+        assert len(warned) == 2 - len(files.split()) and all(str(folder) in line for line in warned)
+        assert "mine" in asked.specs and ",".join(asked.names) == left
+
+    def test_they_are_told_with_the_faults_of_the_other_tasks(self, folder: Path) -> None:
+        with pytest.raises(ManyFaults) as told:
+            plan(["pocket/full"], "mine,broken,pocket_fact", Options(include_path=folder, out=folder, device="cpu"))
+        for words in ("broken.yaml: ", "mine.jsonl", "'pocket_fact' is unknown"):
+            assert words in str(told.value)
+        assert "'broken' is unknown" not in str(told.value)
 
 
 def test_an_include_path_that_holds_nothing_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from vrbench import checkpoint, data, missing, registry, versions
+from vrbench import asked_tasks, checkpoint, data, missing, registry, versions
 from vrbench.device import chosen_device, device_faults
 from vrbench.engine import store
 from vrbench.errors import VrbenchError, gathered, raise_all, sentences
@@ -270,16 +270,20 @@ def inputs_digest(checkpoint_digest: str, tasks: Mapping[str, Mapping[str, Any]]
 def _runnable(tasks: str | Sequence[str], options: Options, faults: list[str]) -> tuple[list[TaskSpec], list[TaskSpec]]:
     """`registry.runnable`; with a fault in one name the tasks of the others are given, so that theirs are told too."""
     try:
-        known = registry.load(options.include_path)
+        asked = asked_tasks.load(tasks, options.include_path)
     except VrbenchError as error:
         faults += sentences(error)
         return [], []
+    faults += asked.faults
+    if asked.faults and not asked.names:
+        return [], []
+    known = asked.specs
     try:
-        return registry.runnable(tasks, known)
+        return registry.runnable(asked.names, known)
     except VrbenchError as error:
         faults += sentences(error)
     found: dict[str, TaskSpec] = {}
-    for name in (tasks if isinstance(tasks, str) else ",".join(tasks)).split(","):
+    for name in asked.names:
         with contextlib.suppress(VrbenchError):
             found.update((spec.id, spec) for spec in registry.runnable(name, known)[0])
     return list(found.values()), []

@@ -158,24 +158,31 @@ def load(include_path: str | Path | None = None) -> dict[str, TaskSpec]:
     Raises:
         VrbenchError: all faults of all files at once, each with its file.
     """
+    specs, broken = read_all(include_path)
+    raise_all(broken.values())
+    return specs
+
+
+def read_all(include_path: str | Path | None = None) -> tuple[dict[str, TaskSpec], dict[Path, str]]:
+    """As `load`: the sound tasks, and of each broken file what is wrong with it."""
     files = sorted(tasks_dir().glob("*/*.yaml"))
     if include_path is not None:
         files += _own_files(Path(include_path))
     specs: dict[str, TaskSpec] = {}
     origin: dict[str, Path] = {}
-    faults: list[str] = []
+    broken: dict[Path, str] = {}
     for file in files:
         try:
             spec = read(file)
         except VrbenchError as error:
-            faults.append(str(error))
+            broken[file] = str(error)
             continue
         if spec.id in origin:
-            faults.append(f"{file}: task id {spec.id!r} is taken by {origin[spec.id]}; choose another file name and id")
+            taken = origin[spec.id]
+            broken[file] = f"{file}: task id {spec.id!r} is taken by {taken}; choose another file name and id"
             continue
         specs[spec.id], origin[spec.id] = spec, file
-    raise_all(faults)
-    return specs
+    return specs, broken
 
 
 def read(file: Path) -> TaskSpec:
@@ -220,7 +227,7 @@ def resolve(names: str | Sequence[str], specs: Mapping[str, TaskSpec]) -> list[T
     chosen: dict[str, TaskSpec] = {}
     unknown = []
     for name in wanted:
-        found = [s for s in specs.values() if fnmatch.fnmatchcase(s.id, name) or _in_suite(s, name)]
+        found = matching(name, specs)
         chosen.update((spec.id, spec) for spec in found)
         if not found:
             unknown.append(name)
@@ -289,6 +296,11 @@ def _own_files(folder: Path) -> list[Path]:
     if not files:
         raise VrbenchError(f"--include-path {str(folder)!r} has no .yaml file")
     return files
+
+
+def matching(name: str, specs: Mapping[str, TaskSpec]) -> list[TaskSpec]:
+    """The tasks that one id, suite or glob means."""
+    return [s for s in specs.values() if fnmatch.fnmatchcase(s.id, name) or _in_suite(s, name)]
 
 
 def _in_suite(spec: TaskSpec, name: str) -> bool:

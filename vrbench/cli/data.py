@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vrbench.cli.options import USERS, IncludePath
+
+if TYPE_CHECKING:
+    from vrbench.registry import TaskSpec
 
 
 def fetch(
@@ -24,7 +27,7 @@ def fetch(
     from vrbench import registry
     from vrbench.fetch import fetch as fetch_sets
 
-    specs, judged = registry.runnable(names, registry.load(include_path))
+    specs, judged = registry.runnable(names, _specs(names, include_path))
     if judged:
         print(f"vrbench: left out, since they need a judge model: {', '.join(s.id for s in judged)}", file=sys.stderr)
     made = fetch_sets(specs, to)
@@ -47,7 +50,7 @@ def check(
 
     from vrbench import dataroot, registry
 
-    specs = None if tasks is None else registry.resolve(tasks, registry.load(include_path))
+    specs = None if tasks is None else registry.resolve(tasks, _specs(tasks, include_path))
     found = dataroot.check(root, specs)
     rows = [(one.file, one.state, one.detail) for one in found]
     print(tabulate(rows, ("file", "state", "what was found"), "simple", disable_numparse=True))
@@ -55,3 +58,12 @@ def check(
     print(", ".join(f"{number:,} {state}" for state, number in counts.items()) or f"no data file under {root}")
     if set(counts) != {"whole"}:
         raise typer.Exit(USERS)
+
+
+def _specs(names: str, include_path: Path | None) -> dict[str, TaskSpec]:
+    from vrbench import asked_tasks
+    from vrbench.errors import raise_all
+
+    asked = asked_tasks.load(names, include_path)
+    raise_all(asked.faults)
+    return asked.specs

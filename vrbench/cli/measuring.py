@@ -144,9 +144,11 @@ def tasks(
     """List the tasks, and whether their data are at hand; or show one with an example of its prompt."""
     from tabulate import tabulate
 
-    from vrbench import catalogue, registry
+    from vrbench import asked_tasks, catalogue, registry
 
-    specs = registry.resolve(names, registry.load(include_path))
+    asked = asked_tasks.load(names, include_path)
+    raise_all(asked.faults)
+    specs = registry.resolve(names, asked.specs)
     if [spec.id for spec in specs] == [names.strip()]:
         print(catalogue.in_full(specs[0], data_root, ckpt))
         return
