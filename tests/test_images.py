@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import warnings
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.engine.test_harness import write_task
-from vrbench import results, tables
+from vrbench import cli, results, tables
 from vrbench.engine.requests import picture
 from vrbench.errors import VrbenchError
 from vrbench.image_feature import opening
@@ -77,6 +78,22 @@ def test_16_bits_keep_the_high_byte(kind: str, tmp_path: Path) -> None:
     row = tables.from_rows([{"image": {"bytes": content, "path": None}}])[0]
     assert np.array_equal(np.asarray(row["image"]), expected)
     assert has_sixteen_bits(content) and image_fault(content) == ""
+
+
+def test_the_program_shows_no_advice_of_pillow_on_palettes(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = Image.fromarray(PIXELS).convert("P")
+    image.info["transparency"] = bytes(range(256))
+    content = file(image, "PNG")
+    monkeypatch.setattr("sys.argv", ["vrbench", "version"])
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        open_image(content).convert("RGB")
+        assert "Palette images with Transparency" in str(shown[0].message)
+        shown.clear()
+        with pytest.raises(SystemExit):
+            cli.main()
+        open_image(content).convert("RGB")
+        assert not shown
 
 
 def test_16_bit_images_of_a_task_are_counted_under_the_table(tmp_path: Path) -> None:

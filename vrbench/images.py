@@ -75,23 +75,29 @@ def image_size(content: bytes | Path) -> tuple[int, int]:
 
 
 def image_fault(content: bytes | Path) -> str:
-    """Why an image cannot be used; empty if it can.
+    """Why an image cannot be used; empty if it can. See `image_look`."""
+    return image_look(content)[0]
+
+
+def image_look(content: bytes | Path) -> tuple[str, bool]:
+    """Why an image cannot be used, empty if it can, and whether it has 16 bits a channel (see `has_sixteen_bits`).
 
     A JPEG file that has its end mark, and a PNG file whose checksums are right, are taken to be whole; any other image
     is decoded.
     """
+    is_deep = False
     try:
         with _read(content) as image:
-            _is_deep(image)
+            is_deep = _is_deep(image)
             if image.format == "PNG":
                 image.verify()  # the checksums of all its chunks
-                return ""
+                return "", is_deep
             if image.format == "JPEG" and _orientation(image) in (None, 1) and JPEG_END in _trailer(content):
-                return ""
+                return "", is_deep
         open_image(content)
     except ImageError as error:
-        return str(error)
-    return ""
+        return str(error), False
+    return "", is_deep
 
 
 def has_sixteen_bits(content: bytes | Path) -> bool:

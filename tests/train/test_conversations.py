@@ -123,6 +123,16 @@ def test_what_cannot_be_used_is_counted_and_told_by_file_and_sample(
     assert found.told() in caplog.text and all(reason in caplog.text for reason in BAD)
 
 
+def test_images_of_16_bits_are_counted(images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Image.fromarray(np.full((4, 4), 40000, np.uint16)).save(images / "deep.png")
+    record = {"id": "d", "image": ["deep.png", "vg/3.gif"], "conversations": said("Is <image> as <image>?", "No")}
+    with caplog.at_level(logging.WARNING):
+        found = from_json(write(tmp_path, [record, *GOOD]), images)
+    assert found.sixteen_bits == 1 and found.left_out == {}
+    assert "samples; images of 16 bits a channel, of which the high 8 are shown: 1" in found.told()
+    assert found.told() in caplog.text
+
+
 def test_only_the_first_faults_are_told_one_by_one(tmp_path: Path) -> None:
     file = write(tmp_path, [{"id": i, "conversations": said("a", "")} for i in range(50)])
     with pytest.raises(VrbenchError) as told:

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 
 import typer
@@ -92,6 +93,8 @@ for group, commands in ((app, COMMANDS), (data_app, DATA_COMMANDS), (leaderboard
 
 def main() -> None:
     """The program: runs a command, tells errors in one line each, and exits with 0, 1, 2 or, at Ctrl-C, 130."""
+    # Pillow's advice to whoever makes such an image RGB, which the harnesses do
+    warnings.filterwarnings("ignore", "Palette images with Transparency", UserWarning)
     try:
         sys.exit(_status())
     except VrbenchError as error:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vrbench.errors import VrbenchError
 from vrbench.image_values import image_bytes, inline, is_file
-from vrbench.images import ImageError, image_fault, image_size, open_image
+from vrbench.images import ImageError, image_look, image_size, open_image
 from vrbench.models.prompts import IMAGE, Turn
 
 if TYPE_CHECKING:
@@ -86,12 +86,17 @@ class Picture:
         """Width and height of what `open` gives, from the file's beginning where they stand there; errors as those."""
         return image_size(self._content())
 
-    def fault(self) -> tuple[str, str]:
-        """Why it cannot be used, as kind and reason; empty when it can. See `image_fault`."""
+    def fault(self) -> tuple[str, str, bool]:
+        """Why it cannot be used, as kind and reason, empty when it can; and whether it has 16 bits a channel.
+
+        See `image_look`.
+        """
         if isinstance(self.where, Path) and not is_file(self.where):
-            return "picture missing", f"there is no file {self.where}"
-        reason = image_fault(self._content())
-        return ("picture broken", f"picture {self.name} cannot be opened: {reason}") if reason else ("", "")
+            return "picture missing", f"there is no file {self.where}", False
+        reason, is_deep = image_look(self._content())
+        if reason:
+            return "picture broken", f"picture {self.name} cannot be opened: {reason}", False
+        return "", "", is_deep
 
     def _content(self) -> Path | bytes:
         return self.where.read() if isinstance(self.where, Cell) else self.where

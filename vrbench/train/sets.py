@@ -39,11 +39,13 @@ class Samples:
         samples: those that can be trained on, in the set's order.
         origin: the set, for what is told of it.
         left_out: kind of fault -> samples that were left out for it.
+        sixteen_bits: images of the samples that have 16 bits a channel.
     """
 
     samples: tuple[Conversation, ...]
     origin: str
     left_out: dict[str, int]
+    sixteen_bits: int = 0
 
     @property
     def read(self) -> int:
@@ -51,10 +53,11 @@ class Samples:
         return len(self.samples) + sum(self.left_out.values())
 
     def told(self) -> str:
-        """One line: how many samples there are, and how many were left out for what."""
+        """One line: how many samples there are, how many were left out for what, and images not shown as they are."""
         lost = ", ".join(f"{number:,} {kind}" for kind, number in self.left_out.items())
         count = f"{self.origin}: {len(self.samples):,} of {self.read:,} samples"
-        return f"{count}; left out: {lost}" if lost else count
+        deep = f"images of 16 bits a channel, of which the high 8 are shown: {self.sixteen_bits:,}"
+        return "; ".join([count, *([f"left out: {lost}"] if lost else []), *([deep] if self.sixteen_bits else [])])
 
 
 def from_json(file: Path, images: Path | None, most_left_out: float = 0.01) -> Samples:
@@ -126,32 +129,36 @@ def usable(read: Iterable[tuple[str, Read]], origin: str, most_left_out: float) 
         VrbenchError: more cannot be used, or none is left.
     """
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        judged = list(pool.map(_judged, read))
+        looked = list(pool.map(_judged, read))
+    judged = [one for one, _ in looked]
     faults = [one for one in judged if not isinstance(one, Conversation)]
     samples = tuple(one for one in judged if isinstance(one, Conversation))
-    found = Samples(samples, origin, dict(sorted(Counter(kind for kind, _ in faults).items())))
+    left_out = dict(sorted(Counter(kind for kind, _ in faults).items()))
+    found = Samples(samples, origin, left_out, sum(deep for _, deep in looked))
     told = [sentence for _, sentence in faults[:TOLD]]
     more = [f"... and {len(faults) - TOLD:,} more of {origin}"] if len(faults) > TOLD else []
     if not samples or len(faults) > most_left_out * len(judged):
         allowed = math.floor(most_left_out * len(judged))
         raise ManyFaults([f"{found.told()}; at most {allowed:,} may be left out ({most_left_out:.1%})", *told, *more])
-    if faults:
+    if faults or found.sixteen_bits:
         _log.warning("vrbench: %s", "\n".join([found.told(), *told, *more]))
     return found
 
 
-def _judged(read: tuple[str, Read]) -> Conversation | tuple[str, str]:
-    """A sample, or (kind, sentence) of what is wrong with it."""
+def _judged(read: tuple[str, Read]) -> tuple[Conversation | tuple[str, str], int]:
+    """A sample, or (kind, sentence) of what is wrong with it; and how many images it has of 16 bits a channel."""
     place, make = read
     try:
         sample = make()
     except Unusable as fault:
-        return fault.kind, f"{place}: {fault}"
+        return (fault.kind, f"{place}: {fault}"), 0
+    deep = 0
     for picture in sample.pictures:
-        kind, reason = picture.fault()
+        kind, reason, is_deep = picture.fault()
         if kind:
-            return kind, f"{sample.place}: {reason}"
-    return sample
+            return (kind, f"{sample.place}: {reason}"), 0
+        deep += is_deep
+    return sample, deep
 
 
 def share_of(samples: Sequence[Conversation], share: float, seed: int, by_source: bool = True) -> list[Conversation]:
