@@ -61,6 +61,23 @@ class TestFaultsOfFiles:
         assert arc == f"task 'arc_easy': {root / ARC} has no column id; it has question, choices"
         assert "lmms-lab-encoder/MME is not whole under the data root" in mme and MME.split("/")[-1] in mme
 
+    def test_items_are_told_together_with_folders(self, tiny_llava: Path, root: Path, tmp_path: Path) -> None:
+        broken = Path(shutil.copytree(tiny_llava, tmp_path / "broken"))
+        (broken / "model.safetensors").unlink()
+        write(root, PIQA, [{"goal": "g", "sol1": "a", "sol2": "b", "label": 5}] * 2)
+        known = Options(data_root=root, out=tmp_path / "runs", device="cpu")
+
+        def told(*names: str) -> list[str]:
+            with pytest.raises(VrbenchError) as error:
+                plan([str(tiny_llava), *names], "piqa", known)
+            return sentences(error.value)
+
+        items = [fault for fault in told() if "piqa" in fault]
+        assert items and [fault for fault in told(str(broken)) if "piqa" in fault] == items
+        assert any(str(broken) in fault for fault in told(str(broken)))
+        (name,) = told(str(tmp_path / "brokn"))  # a name that leads nowhere is told at once
+        assert "did you mean" in name
+
     def test_0_rows_and_too_few_examples(self, planned: Callable[..., Plan], root: Path) -> None:
         rows = [{"question": "?", "subject": "s", "choices": ["a", "b", "c", "d"], "answer": 1}] * 5
         for subject in registry.load()["mmlu"].data.config:

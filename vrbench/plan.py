@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from vrbench import asked_tasks, checkpoint, data, missing, registry, versions
+from vrbench import asked_tasks, checkpoint, data, missing, registry, sources, versions
 from vrbench.device import chosen_device, device_faults
 from vrbench.engine import store
 from vrbench.errors import VrbenchError, gathered, raise_all, sentences
@@ -186,9 +186,10 @@ class Plan:
 def plan(names: Sequence[str], tasks: str | Sequence[str], options: Options) -> Plan:
     """Resolve checkpoints, tasks and options, load the items and look at them.
 
-    There are two looks: at what is told without reading an item (names, options, folders, the ends of data files), and
-    then at the items. Each tells all that it finds; neither loads a weight. Tasks that need a judge model are refused
-    when they were named, and left out with a warning when a suite or a glob brought them in.
+    Names, options, folders and the ends of data files are looked at first, then the items; no weight is loaded. All
+    that is wrong is reported together; only where an option or a name is wrong are items not looked at, so that a
+    typing error is reported within a second. Tasks that need a judge model are refused when they were named, and left
+    out with a warning when a suite or a glob brought them in.
 
     Args:
         names: checkpoints, each once.
@@ -199,14 +200,19 @@ def plan(names: Sequence[str], tasks: str | Sequence[str], options: Options) -> 
     """
     offline = options.data_root is not None
     faults = list(_option_faults(options))
+    task_faults: list[str] = []
+    specs, judged = _runnable(tasks, options, task_faults)
+    has_typing_error = bool(faults or task_faults) or not all(map(sources.is_here, names))
     trusted = options.trust_remote_code
     faults += gathered(fault for name in names for fault in checkpoint.faults(name, offline=offline, trusted=trusted))
-    specs, judged = _runnable(tasks, options, faults)
+    faults += task_faults
     looked = missing.look(specs, options.data_root)
     skipped = looked.skipped() if options.skip_missing and looked.there else {}
     faults += looked.faults
     if not skipped:
         faults += missing.told(looked.missing, ", or leave them out with --skip-missing" * bool(looked.there))
+    if faults and not has_typing_error:
+        faults += _faults_of_items_at_hand(looked.there, options)
     raise_all(faults)
     if judged:
         _log.warning("vrbench: left out, since they need a judge model: %s", ", ".join(spec.id for spec in judged))
@@ -215,7 +221,9 @@ def plan(names: Sequence[str], tasks: str | Sequence[str], options: Options) -> 
     found = tuple(checkpoint.resolve(name, offline=offline, trusted=trusted) for name in names)
     images = options.image_settings
     made = Plan(found, (), _chosen(options), skipped)
-    raise_all([*(fault for of in found for fault in image_settings.faults(of, images)), *_store_faults(made)])
+    faults += (fault for of in found for fault in image_settings.faults(of, images))
+    faults += _store_faults(made)
+    raise_all([*faults, *_faults_of_items_at_hand(looked.there, options)] if faults else [])
     made = replace(made, jobs=_jobs(looked.there, options))
     raise_all(_item_faults(made))
     for line in image_settings.lines(found, images) if made.shows_images else ():
@@ -321,6 +329,20 @@ def _item_faults(made: Plan) -> Iterator[str]:
 
     found = [fault for job in made.jobs for fault in inspection.faults(job.spec, job.parts, job.located)]
     yield from found or _answer_faults(made)
+
+
+def _faults_of_items_at_hand(specs: Sequence[TaskSpec], options: Options) -> Iterator[str]:
+    """What is wrong with the items of tasks whose data need not be fetched."""
+    from vrbench.engine import inspection
+
+    for spec in specs:
+        if data.resolve(spec, options.data_root).kind == "hub" and not data.in_cache(spec.data):
+            continue
+        try:
+            job = job_of(spec, options)
+            yield from inspection.faults(job.spec, job.parts, job.located)
+        except VrbenchError as error:
+            yield from sentences(error)
 
 
 def _answer_faults(made: Plan) -> Iterator[str]:

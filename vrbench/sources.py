@@ -81,6 +81,12 @@ def find(
     raise VrbenchError(f"no checkpoint {name!r}: {_hint(name)}")
 
 
+def is_here(name: str) -> bool:
+    """Whether a name stands for a checkpoint without asking a hub: a published or random one, or a folder."""
+    ours = name in published() or name in BACKBONES or name.startswith(random_shapes.PREFIX)
+    return ours or (bool(name) and Path(name).expanduser().is_dir())
+
+
 def is_hub_id(name: str, *, near: Path | None = None) -> bool:
     """Whether a name without a revision can only stand for a repository of a hub."""
     found = HUB_ID.fullmatch(name)
