@@ -125,7 +125,7 @@ class TestFaults:
         assert "--ckpt" in done.stderr
 
     def test_our_own_fault_is_short_and_says_where_the_traceback_is(self, tmp_path: Path) -> None:
-        code = "import vrbench.registry as r; r.load = lambda *a: 1 / 0; from vrbench.cli import main; main()"
+        code = "import vrbench.catalogue as c; c.describe = lambda *a: 1 / 0; from vrbench.cli import main; main()"
         done = vrbench("tasks", code=code, VRBENCH_CACHE=str(tmp_path))
         assert done.returncode == 1
         assert "ZeroDivisionError" in done.stderr and "Traceback" not in done.stderr
@@ -135,7 +135,7 @@ class TestFaults:
 
     def test_where_no_traceback_can_be_kept_it_is_printed(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
-        code = "import vrbench.registry as r; r.load = lambda *a: 1 / 0; from vrbench.cli import main; main()"
+        code = "import vrbench.catalogue as c; c.describe = lambda *a: 1 / 0; from vrbench.cli import main; main()"
         done = vrbench("tasks", code=code, VRBENCH_CACHE=str(tmp_path / "file"))
         assert done.returncode == 1
         assert "Traceback" in done.stderr
