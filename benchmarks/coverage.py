@@ -1,4 +1,4 @@
-"""Proof of `vrbench.stats`: how often its 95 % intervals hold the truth, and how often Holm's correction errs.
+"""Proof of `bootstrap`: how often its 95 % intervals hold the truth, and how often Holm's correction errs.
 
     python -m benchmarks.coverage [--trials 1000] [--processes 2] [--out benchmarks/results/coverage.md]
 
@@ -23,8 +23,9 @@ import scipy
 
 from benchmarks import made
 from benchmarks.simulation import AGREEMENT, SHARED, Setting, pair_of, truth
-from vrbench import __version__, stats
-from vrbench.metrics import METRICS
+from vrbench import __version__
+from vrbench.statistics import bootstrap
+from vrbench.statistics.metrics import METRICS
 
 
 def coverage(setting: Setting, trials: int) -> tuple[float, float]:
@@ -32,8 +33,8 @@ def coverage(setting: Setting, trials: int) -> tuple[float, float]:
     rng = np.random.default_rng(zlib.crc32(repr(setting).encode()))
     target, held, widths = truth(setting), 0, []
     for trial in range(trials):
-        drawn = [stats.draw(pair_of(rng, setting), [trial, task]) for task in range(setting.tasks)]
-        ends = stats.retention_interval(drawn, METRICS[setting.metric].higher_is_better)
+        drawn = [bootstrap.draw(pair_of(rng, setting), [trial, task]) for task in range(setting.tasks)]
+        ends = bootstrap.retention_interval(drawn, METRICS[setting.metric].higher_is_better)
         if ends is not None:
             held += ends[0] <= target <= ends[1]
             widths.append(ends[1] - ends[0])
@@ -46,7 +47,7 @@ def family_error(size: int, n: int, tasks: int, changed: int, trials: int, test:
     errors = 0
     for _ in range(trials):
         settings = [Setting("mean", n, size, 0.8, 0.85 if t < changed else 1.0) for t in range(tasks)]
-        adjusted = stats.holm([test(pair_of(rng, s)) for s in settings])
+        adjusted = bootstrap.holm([test(pair_of(rng, s)) for s in settings])
         errors += any(p < 0.05 for p in adjusted[changed:])
     return errors / trials
 
@@ -57,22 +58,22 @@ def mcnemar(lost: int, gained: int) -> float:
     table = np.ones((lost + gained + 1, 2, 2))
     table[:lost, 1, 0] = 0
     table[lost : lost + gained, 0, 0] = 0
-    return stats.mcnemar(stats.Paired(METRICS["mean"], table[:, :1], table[:, 1:], len(table)))
+    return bootstrap.mcnemar(bootstrap.Paired(METRICS["mean"], table[:, :1], table[:, 1:], len(table)))
 
 
-def changes(pair: stats.Paired) -> tuple[int, int]:
+def changes(pair: bootstrap.Paired) -> tuple[int, int]:
     """Items that the candidate lost and gained (net within a cluster)."""
     change = (pair.candidate - pair.baseline)[:, 0, 0]
     return -int(change[change < 0].sum()), int(change[change > 0].sum())
 
 
-def official_test(pair: stats.Paired) -> float:
+def official_test(pair: bootstrap.Paired) -> float:
     """What `compare` does."""
     alone = len(pair.baseline) == pair.outcomes
-    return mcnemar(*changes(pair)) if alone else stats.p_value([pair])[0]
+    return mcnemar(*changes(pair)) if alone else bootstrap.p_value([pair])[0]
 
 
-def mcnemar_on_items(pair: stats.Paired) -> float:
+def mcnemar_on_items(pair: bootstrap.Paired) -> float:
     """What it does not do where clusters are larger: McNemar as if their items were independent."""
     return mcnemar(*changes(pair))
 
@@ -163,7 +164,7 @@ def report(trials: int, processes: int) -> str:
         "# Coverage of the 95 % intervals, and Holm's family-wise error",
         "",
         f"`{command}`, {datetime.date.today()}, {versions}, {processes} processes, {time.time() - start:.0f} s. "
-        f"{trials:,} trials a setting, {stats.DRAWS:,} draws a trial, agreement {AGREEMENT}, shared within clusters "
+        f"{trials:,} trials a setting, {bootstrap.DRAWS:,} draws a trial, agreement {AGREEMENT}, shared within clusters "  # noqa: E501
         f"{SHARED}. A coverage of exactly 95 % would be seen here with a standard error of "
         f"{100 * (0.95 * 0.05 / trials) ** 0.5:.1f} points.",
     ]

@@ -21,8 +21,8 @@ from unittest import mock
 from tabulate import tabulate
 
 from benchmarks import made
-from vrbench import cache
-from vrbench.provenance import _processor
+from vrbench.core import cache
+from vrbench.core.provenance import _processor
 
 REPORT = Path(__file__).parent / "results" / "digest.md"
 

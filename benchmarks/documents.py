@@ -15,7 +15,7 @@ from datasets import Dataset, Features
 from PIL import Image
 
 from benchmarks import columns
-from vrbench.registry import TaskSpec
+from vrbench.tasks.registry import TaskSpec
 
 Row = dict[str, Any]
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from tabulate import tabulate
 
 from benchmarks import made
-from vrbench.evaluate import run_all
-from vrbench.plan import Options
-from vrbench.records import Run
+from vrbench.core.schemas import Run
+from vrbench.evaluation.evaluate import run_all
+from vrbench.evaluation.run_plan import Options
 
 RESULT = Path(__file__).parent / "results" / "dtypes.md"
 REFERENCE = ("float32", 1)

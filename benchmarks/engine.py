@@ -26,10 +26,12 @@ from typing import Any
 from unittest import mock
 
 from benchmarks import made
-from vrbench import checkpoint, data, registry
-from vrbench.engine import answering, harness, packed
+from vrbench.checkpoints import resolve
+from vrbench.data import loading
+from vrbench.evaluation import answering, harness, packed
 from vrbench.models import packing
 from vrbench.models.load import load_vlm
+from vrbench.tasks import registry
 
 WAYS = ("unshared", "shared", "HFLM")
 REPORT = Path(__file__).parent / "results" / "engine.md"
@@ -37,7 +39,7 @@ REPORT = Path(__file__).parent / "results" / "engine.md"
 
 def seconds(spec: registry.TaskSpec, parts: Sequence[harness.Part], vlm: Any, **patched: Any) -> float:
     """Wall time of a task with an empty answer store and no features kept, with other functions in `packed`."""
-    from vrbench.engine.store import AnswerStore
+    from vrbench.evaluation.store import AnswerStore
 
     with tempfile.TemporaryDirectory() as folder, AnswerStore(Path(folder) / "a.sqlite", "benchmark") as store:
         answerer = answering.Answerer(vlm, store, show_progress=False)
@@ -50,7 +52,7 @@ def reference(spec: registry.TaskSpec, parts: Sequence[harness.Part], vlm: Any) 
     from lm_eval.evaluator import evaluate
     from lm_eval.models.huggingface import HFLM
 
-    from vrbench.engine import lm_eval_adapter
+    from vrbench.evaluation import lm_eval_adapter
 
     model = HFLM(pretrained=vlm.model, tokenizer=vlm.tokenizer, batch_size=16)
     names = {p.config: lm_eval_adapter.Task(harness.config_of(spec, p.config), p.rows, spec.fewshot) for p in parts}
@@ -74,11 +76,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--tasks", default="arc_easy,piqa,pocket_mme")
     given = parser.parse_args()
-    of = checkpoint.resolve(given.ckpt)
+    of = resolve.resolve(given.ckpt)
     vlm = load_vlm(of, "cpu", "float32")
     lines = []
     for spec in registry.resolve(given.tasks, registry.load()):
-        parts = harness.used(spec, data.load(spec, given.data_root), given.items, seed=0)
+        parts = harness.used(spec, loading.load(spec, given.data_root), given.items, seed=0)
         n = sum(len(part.positions) for part in parts)
         ways: dict[str, Callable[[], float]] = {"engine": partial(seconds, spec, parts, vlm)}
         if spec.harness == "lm-eval":

@@ -26,9 +26,9 @@ if __package__ in (None, ""):  # run as a file: the folder's own modules, by the
 
 from benchmarks import made
 from tests import lmms_classes, tiny, tiny_families
-from tests.engine.made import noise
+from tests.evaluation.made import noise
 from tests.lmms_classes import Saying
-from vrbench import checkpoint
+from vrbench.checkpoints import resolve
 from vrbench.models.families import FAMILIES
 from vrbench.models.load import load_vlm
 
@@ -81,7 +81,7 @@ class Asked:
 
     def __init__(self, family: str, folder: Path) -> None:
         made_folder = tiny.save_llava(folder) if family == "llava" else tiny_families.save(family, folder)
-        self.vlm: Any = load_vlm(checkpoint.resolve(str(made_folder)), "cpu", DTYPES.get(family, "float32"))
+        self.vlm: Any = load_vlm(resolve.resolve(str(made_folder)), "cpu", DTYPES.get(family, "float32"))
         self.processor = lmms_classes.of_llava(self.vlm) if family == "llava" else self.vlm.processor
         self.folder, self.asked = folder, 0
 
@@ -93,9 +93,9 @@ class Asked:
         """vrbench's answer to the same request of lmms-eval, from no store."""
         from lmms_eval.api.instance import Instance
 
-        from vrbench.engine.answering import Answerer
-        from vrbench.engine.lmms_eval_adapter import Model
-        from vrbench.engine.store import AnswerStore
+        from vrbench.evaluation.answering import Answerer
+        from vrbench.evaluation.lmms_eval_adapter import Model
+        from vrbench.evaluation.store import AnswerStore
 
         self.asked += 1
         with AnswerStore(self.folder / f"{self.asked}.sqlite", "c") as store:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.family_reference
 
-tests/test_family_reference.py holds the page to what this makes.
+tests/models/test_family_reference.py holds the page to what this makes.
 """
 
 from __future__ import annotations

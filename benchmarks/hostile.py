@@ -29,7 +29,7 @@ from tabulate import tabulate
 
 from tests.leaderboard.hostile.bombs import MEMORY
 from tests.leaderboard.hostile.parsers import PARSERS, READ, REFUSED
-from vrbench.provenance import _processor
+from vrbench.core.provenance import _processor
 
 REPORT = Path(__file__).parent / "results" / "hostile.md"
 SPACE = 2**30

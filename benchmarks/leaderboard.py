@@ -30,7 +30,7 @@ from tabulate import tabulate
 
 from tests.leaderboard.forging import Forged
 from tests.leaderboard.made import BOARD, KINDS, Made, Started, start_board
-from vrbench.provenance import _processor, commit_of
+from vrbench.core.provenance import _processor, commit_of
 
 REPORT = Path(__file__).parent / "results" / "leaderboard.md"
 TARGET = 120.0

@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import made
-from vrbench import checkpoint, data, registry
+from vrbench.checkpoints import resolve
+from vrbench.data import loading
+from vrbench.tasks import registry
 
 REPORT = Path(__file__).parent / "results" / "llava_hf.md"
 
@@ -38,7 +40,7 @@ def theirs(model: Any, task: Any) -> list[str]:
     from lmms_eval.api.instance import Instance
     from tqdm import tqdm
 
-    from vrbench.engine.settings import OWN
+    from vrbench.evaluation.settings import OWN
 
     model.task_dict = {task.config.task: task.dataset}
     found = []
@@ -54,7 +56,7 @@ def theirs(model: Any, task: Any) -> list[str]:
 
 def compare(spec: registry.TaskSpec, parts: Sequence[Any], answerer: Any, reference: Any) -> tuple[str, bool]:
     """One line of the report, and whether answers and scores are equal."""
-    from vrbench.engine import harness, lmms_eval_adapter
+    from vrbench.evaluation import harness, lmms_eval_adapter
 
     start = time.perf_counter()
     outcome = harness.run(spec, parts, answerer)
@@ -95,20 +97,20 @@ def main() -> int:
     given = parser.parse_args()
     from lmms_eval.models.simple.llava_hf import LlavaHf
 
-    from vrbench.engine.answering import Answerer
-    from vrbench.engine.harness import used
-    from vrbench.engine.store import AnswerStore
+    from vrbench.core.provenance import device_name
+    from vrbench.evaluation.answering import Answerer
+    from vrbench.evaluation.harness import used
+    from vrbench.evaluation.store import AnswerStore
     from vrbench.models.load import load_vlm
-    from vrbench.provenance import device_name
 
-    of = checkpoint.resolve(given.ckpt)
+    of = resolve.resolve(given.ckpt)
     vlm = load_vlm(of, given.device, "float32")
     lines, all_equal = [], True
     with tempfile.TemporaryDirectory() as folder, AnswerStore(Path(folder) / "a.sqlite", of.digest) as store:
         plain = exported(vlm, Path(folder) / "plain")
         reference = LlavaHf(pretrained=str(plain), device=given.device, dtype="float32", device_map=given.device)
         for spec in registry.resolve(given.tasks, registry.load()):
-            parts = used(spec, data.load(spec, given.data_root), given.items, seed=0)
+            parts = used(spec, loading.load(spec, given.data_root), given.items, seed=0)
             line, equal = compare(spec, parts, Answerer(vlm, store), reference)
             lines, all_equal = [*lines, line], all_equal and equal
     written = [

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from vrbench.provenance import PACKAGES, commit_of, installed
+from vrbench.core.provenance import PACKAGES, commit_of, installed
 
 FOLDERS = {"--data-root": "DATA", "--work": "", "--report": "", "--folder": ""}
 """Options whose values are the machine's own -> what stands for them; nothing where the result is the same anyway."""

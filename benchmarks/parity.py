@@ -24,13 +24,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vrbench import checkpoint, data, registry
+from vrbench.checkpoints import resolve
+from vrbench.data import loading
+from vrbench.tasks import registry
 
 if __package__ in (None, ""):  # run as a file: the folder's own modules, by their name
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import parity_report, parity_text
-from vrbench.records import write_atomically
+from vrbench.core.schemas import write_atomically
 
 REPORT = Path(__file__).parent / "results" / "parity.md"
 
@@ -58,7 +60,7 @@ Line = parity_text.TextLine | VisualLine
 
 def visual(name: str, parts: Sequence[Any], answerer: Any) -> list[VisualLine]:
     """A visual task's aggregates against lmms-eval's evaluator, which is given the same answers from the store."""
-    from vrbench.engine import harness, lmms_eval_adapter
+    from vrbench.evaluation import harness, lmms_eval_adapter
 
     spec = registry.load()[name]
     outcome = harness.run(spec, parts, answerer)
@@ -88,16 +90,16 @@ def official(task: Any, model: Any) -> dict[str, float]:
 
 def chosen(spec: registry.TaskSpec, given: Namespace, share: int = 1) -> list[Any]:
     """The items of a task: so many of each part of this share of the parts, else so many in all."""
-    from vrbench.engine.harness import used
+    from vrbench.evaluation.harness import used
 
-    loaded = data.load(spec, given.data_root)
+    loaded = loading.load(spec, given.data_root)
     if len(loaded) == 1:
         return used(spec, loaded, given.items or None, seed=0)
     each, these = given.items_per_part or None, list(loaded.items())[share - 1 :: given.shares]
     return [part for config, rows in these for part in used(spec, {config: rows}, each, seed=0)]
 
 
-def lines_of(spec: registry.TaskSpec, vlm: Any, of: checkpoint.Checkpoint, given: Namespace, work: Path) -> list[Line]:
+def lines_of(spec: registry.TaskSpec, vlm: Any, of: resolve.Checkpoint, given: Namespace, work: Path) -> list[Line]:
     """A task's outcome; that of all its shares together unless one is asked for."""
     if len(spec.data.configs) == 1:
         return share_of(spec, vlm, of, given, work)
@@ -107,11 +109,11 @@ def lines_of(spec: registry.TaskSpec, vlm: Any, of: checkpoint.Checkpoint, given
 
 
 def share_of(
-    spec: registry.TaskSpec, vlm: Any, of: checkpoint.Checkpoint, given: Namespace, work: Path, share: int = 1
+    spec: registry.TaskSpec, vlm: Any, of: resolve.Checkpoint, given: Namespace, work: Path, share: int = 1
 ) -> list[Line]:
     """The outcome of one share of a task: from the file where it is done already, else computed and put there."""
-    from vrbench.engine.answering import Answerer
-    from vrbench.engine.store import AnswerStore
+    from vrbench.evaluation.answering import Answerer
+    from vrbench.evaluation.store import AnswerStore
 
     about = [of.digest, spec.id, given.items, given.items_per_part, given.max_gen_toks, given.batch_size]
     key = parity_report.short_digest([*about, given.answers_at_once, given.dtype, given.device, given.shares, share])
@@ -167,7 +169,7 @@ def main() -> int:
     given = arguments()
     from vrbench.models.load import load_vlm
 
-    of = checkpoint.resolve(given.ckpt)
+    of = resolve.resolve(given.ckpt)
     vlm = load_vlm(of, given.device, given.dtype)
     lines: list[Line] = []
     with tempfile.TemporaryDirectory() as folder:

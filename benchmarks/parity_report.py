@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks import made
 from benchmarks.parity_text import ALLOWED, TextLine
-from vrbench.checkpoint import Checkpoint
+from vrbench.checkpoints.resolve import Checkpoint
 
 TEXT_HEAD = [
     "| task | items | parts | vrbench | lm-eval | greatest difference | answers that differ | texts that differ | "

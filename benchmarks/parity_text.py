@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vrbench.data import Identity
-from vrbench.engine import harness
-from vrbench.engine.scorers import SCORERS
-from vrbench.engine.scoring import Document
-from vrbench.registry import Generation, TaskSpec
+from vrbench.data.loading import Identity
+from vrbench.evaluation import harness
+from vrbench.evaluation.scorers import SCORERS
+from vrbench.evaluation.scoring import Document
+from vrbench.tasks.registry import Generation, TaskSpec
 
 ALLOWED = 1e-4
 """Nats by which a log-likelihood in float32 may differ, and the share by which a figure made of them may."""
@@ -79,7 +79,7 @@ def compare(
     Raises:
         RuntimeError: lm-eval's prompts are not those that vrbench answered.
     """
-    from vrbench.engine import lm_eval_adapter
+    from vrbench.evaluation import lm_eval_adapter
 
     start = time.perf_counter()
     outcome = harness.run(spec, parts, answerer)
@@ -152,7 +152,7 @@ def evaluated(spec: TaskSpec, tasks: Mapping[str, Any], model: Any) -> dict[str,
     from lm_eval.api.group import Group
     from lm_eval.evaluator import evaluate
 
-    from vrbench.engine.lm_eval_adapter import read_config
+    from vrbench.evaluation.lm_eval_adapter import read_config
 
     groups = {}
     if len(tasks) > 1 and spec.id in GROUPS:

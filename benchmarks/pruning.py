@@ -21,19 +21,19 @@ from typing import Any
 import numpy as np
 
 from benchmarks.pruning_report import picture, report
-from vrbench.checkpoint import resolve
-from vrbench.device import chosen_device
+from vrbench.checkpoints.resolve import resolve
+from vrbench.core.device import chosen_device
+from vrbench.core.io import digest_of, write_atomically
+from vrbench.core.provenance import commit_of, device_name, installed
 from vrbench.models.load import load_vlm
-from vrbench.provenance import commit_of, device_name, installed
-from vrbench.stats import resample
-from vrbench.surgery.angular import block_distances
-from vrbench.surgery.candidates import candidates_of
-from vrbench.surgery.curve import removal_order
-from vrbench.surgery.measured import Answers, Dev, answers_without, dev_of
-from vrbench.surgery.names import BLOCK, BY, MEASURED
-from vrbench.surgery.questions import DevQuestions
-from vrbench.surgery.samples import Samples
-from vrbench.writing import digest_of, write_atomically
+from vrbench.pruning.angular import block_distances
+from vrbench.pruning.candidates import candidates_of
+from vrbench.pruning.curve import removal_order
+from vrbench.pruning.measured import Answers, Dev, answers_without, dev_of
+from vrbench.pruning.names import BLOCK, BY, MEASURED
+from vrbench.pruning.questions import DevQuestions
+from vrbench.pruning.samples import Samples
+from vrbench.statistics.bootstrap import resample
 
 JUDGED_FROM = 10_000
 """Number of the first dev picture on which orders are judged; they are chosen on pictures from 0 on."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau, spearmanr
 from tabulate import tabulate
 
-from vrbench.surgery.names import BY, MEASURED
+from vrbench.pruning.names import BY, MEASURED
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
 DASHES = ("-", "--", ":")

@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from vrbench.writing import write_atomically
+from vrbench.core.io import write_atomically
 
 ENOUGH = 85.0
 """Percent of dev turns answered rightly that a setting must reach."""

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from benchmarks import documents
-from vrbench import checkpoint, data
-from vrbench.errors import VrbenchError
-from vrbench.records import write_atomically
-from vrbench.registry import TaskSpec
+from vrbench.checkpoints import resolve
+from vrbench.core.errors import VrbenchError
+from vrbench.core.schemas import write_atomically
+from vrbench.data import loading
+from vrbench.tasks.registry import TaskSpec
 
 if TYPE_CHECKING:
-    from vrbench.engine.answering import Answerer
+    from vrbench.evaluation.answering import Answerer
 
 FILE = Path(__file__).parent / "recorded.jsonl"
 DOCUMENTS = 40
@@ -97,19 +98,19 @@ def ids(spec: TaskSpec, part: Any) -> list[str]:
     rows = part.rows[spec.data.split]
     plain = rows.remove_columns([name for name in spec.data.images if name in rows.column_names])
     numbered = zip(part.positions, plain, strict=True)
-    return [data.identify(spec, row, part.config, position).id for position, row in numbered]
+    return [loading.identify(spec, row, part.config, position).id for position, row in numbered]
 
 
-def record(spec: TaskSpec, of: checkpoint.Checkpoint, answerer: Answerer, root: Path) -> Recording:
+def record(spec: TaskSpec, of: resolve.Checkpoint, answerer: Answerer, root: Path) -> Recording:
     """Ask one checkpoint all documents of one task, with the task's own prompt and settings.
 
     Args:
         root: empty folder for the documents.
     """
-    from vrbench.engine import harness
+    from vrbench.evaluation import harness
 
     documents.write(spec, root, DOCUMENTS)
-    (part,) = harness.used(spec, data.load(spec, root), None, 0)
+    (part,) = harness.used(spec, loading.load(spec, root), None, 0)
     listener: Any = Listener(answerer)
     harness.run(spec, [part], listener)
     answers = dict(zip(ids(spec, part), listener.said, strict=True))
@@ -118,11 +119,11 @@ def record(spec: TaskSpec, of: checkpoint.Checkpoint, answerer: Answerer, root: 
 
 def record_all(checkpoints: Sequence[str], specs: Sequence[TaskSpec], file: Path = FILE) -> None:
     """Ask checkpoints all documents of some tasks on the CPU, in float32; written as each task is done."""
-    from vrbench.engine.answering import Answerer
-    from vrbench.engine.store import AnswerStore
+    from vrbench.evaluation.answering import Answerer
+    from vrbench.evaluation.store import AnswerStore
     from vrbench.models.load import load_vlm
 
-    for of in [checkpoint.resolve(name) for name in checkpoints]:
+    for of in [resolve.resolve(name) for name in checkpoints]:
         vlm = load_vlm(of, "cpu", "float32")
         for spec in specs:
             with tempfile.TemporaryDirectory() as folder, AnswerStore(Path(folder) / "a.sqlite", of.digest) as store:

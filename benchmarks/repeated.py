@@ -19,11 +19,11 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from vrbench.paper.counts import Counted, read
-from vrbench.paper.joint import JointBootstrap
-from vrbench.paper.seeds import Estimate
-from vrbench.report.cells import interval, number
-from vrbench.writing import write_atomically
+from vrbench.core.io import write_atomically
+from vrbench.reporting.cells import interval, number
+from vrbench.reproduce.counts import Counted, read
+from vrbench.reproduce.joint import JointBootstrap
+from vrbench.reproduce.seeds import Estimate
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks/results/repeated.md"

@@ -31,16 +31,18 @@ if __package__ in (None, ""):  # run as a file: the folder's own modules, by the
 
 from benchmarks import documents, dresses, recorded
 from benchmarks.made import versions
-from vrbench import data, metrics, registry
-from vrbench.engine import harness
-from vrbench.engine.scorers import SCORERS
-from vrbench.errors import VrbenchError
+from vrbench.core.errors import VrbenchError
+from vrbench.core.schemas import Sample
+from vrbench.data import loading
+from vrbench.evaluation import harness
+from vrbench.evaluation.scorers import SCORERS
 from vrbench.models.families import FAMILIES
-from vrbench.records import Sample
-from vrbench.registry import TaskSpec
+from vrbench.statistics import metrics
+from vrbench.tasks import registry
+from vrbench.tasks.registry import TaskSpec
 
 REPORT = Path(__file__).parent / "results" / "scorers.md"
-OWN = {"tabmwp": "own rule, see tests/engine/test_tabmwp.py", "ocrvqa": "lmms-eval's exact_match as GQA calls it"}
+OWN = {"tabmwp": "own rule, see tests/evaluation/test_tabmwp.py", "ocrvqa": "lmms-eval's exact_match as GQA calls it"}
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def check_recorded(spec: TaskSpec, recordings: Sequence[recorded.Recording], roo
 
 def _documents(spec: TaskSpec, items: int, root: Path) -> harness.Part:
     documents.write(spec, root, items)
-    (part,) = harness.used(spec, data.load(spec, root), None, 0)
+    (part,) = harness.used(spec, loading.load(spec, root), None, 0)
     return part
 
 
@@ -200,7 +202,7 @@ def _config(spec: TaskSpec) -> dict[str, Any]:
     from lmms_eval.tasks.mmbench.en_utils import mmbench_aggregate_dev_results_static
     from lmms_eval.utils import load_yaml_config
 
-    from vrbench.engine import tabmwp
+    from vrbench.evaluation import tabmwp
 
     folder = Path(lmms_eval.__file__).parent / "tasks"
     file = spec.harness_files().get(spec.data.configs[0]) or "gqa/gqa.yaml"

@@ -1,4 +1,4 @@
-"""Proof of `vrbench.paper.seeds`: how often its 95 % intervals over items and seeds hold the truth.
+"""Proof of `vrbench.reproduce.seeds`: how often its 95 % intervals over items and seeds hold the truth.
 
     python -m benchmarks.seeds [--trials 1000] [--processes 2] [--out benchmarks/results/seeds.md]
 
@@ -28,11 +28,12 @@ from scipy.special import ndtr, ndtri, stdtrit
 
 from benchmarks import made
 from benchmarks.simulation import AGREEMENT, SHARED
-from vrbench import __version__, stats
-from vrbench.paper.counts import Counted, Counts
-from vrbench.paper.joint import JointBootstrap
-from vrbench.paper.seeds import Estimate
-from vrbench.records import RunRecord, TaskResult
+from vrbench import __version__
+from vrbench.core.schemas import RunRecord, TaskResult
+from vrbench.reproduce.counts import Counted, Counts
+from vrbench.reproduce.joint import JointBootstrap
+from vrbench.reproduce.seeds import Estimate
+from vrbench.statistics import bootstrap
 
 ITEMS = 400
 BASELINE = 0.8
@@ -148,7 +149,7 @@ def report(trials: int, processes: int) -> str:
         "# Coverage of the 95 % intervals over items and seeds",
         "",
         f"`{command}`, {datetime.date.today()}, {versions}, Python {platform.python_version()}, {processes} processes, "
-        f"{time.time() - start:.0f} s. {trials:,} trials a setting, {stats.DRAWS:,} draws a trial, {ITEMS} items, "
+        f"{time.time() - start:.0f} s. {trials:,} trials a setting, {bootstrap.DRAWS:,} draws a trial, {ITEMS} items, "
         f"baseline {100 * BASELINE:.0f}, agreement {AGREEMENT}, shared within clusters {SHARED}. A coverage of exactly "
         f"95 % would be seen here with a standard error of {100 * (0.95 * 0.05 / trials) ** 0.5:.1f} points.",
         "",

@@ -23,10 +23,10 @@ from unittest import mock
 from tabulate import tabulate
 
 from benchmarks import made
-from vrbench.evaluate import run_all
+from vrbench.core.schemas import write_atomically
+from vrbench.evaluation.evaluate import run_all
+from vrbench.evaluation.run_plan import Options
 from vrbench.models import load as loading
-from vrbench.plan import Options
-from vrbench.records import write_atomically
 
 REPORT = Path(__file__).parent / "results" / "shapes.md"
 QUARTER = {"llava-1.5-7b": 8, "llava-1.5-13b": 9, "bunny-llama-3-8b": 8, "bunny-phi3-mini": 8}

@@ -27,8 +27,8 @@ from tabulate import tabulate
 
 from benchmarks.leaderboard import make
 from tests.leaderboard.browser.chromium import MISSING, chromium, started
+from vrbench.core.provenance import _processor, commit_of
 from vrbench.leaderboard.site.serve import served
-from vrbench.provenance import _processor, commit_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -18,7 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from vrbench.records import (
+from vrbench.core.schemas import (
     CheckpointRef,
     Provenance,
     RunRecord,

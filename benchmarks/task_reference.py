@@ -2,7 +2,7 @@
 
     python -m benchmarks.task_reference
 
-tests/test_task_reference.py holds the page to what this makes.
+tests/tasks/test_task_reference.py holds the page to what this makes.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from vrbench import registry
-from vrbench.engine.scorers import SCORERS
-from vrbench.metrics import METRICS
-from vrbench.registry import TaskSpec
+from vrbench.evaluation.scorers import SCORERS
+from vrbench.statistics.metrics import METRICS
+from vrbench.tasks import registry
+from vrbench.tasks.registry import TaskSpec
 
 PAGE = Path(__file__).parents[1] / "docs" / "tasks.md"
 START, END = "<!-- made by python -m benchmarks.task_reference -->", "<!-- end -->"

@@ -22,14 +22,14 @@ import torch
 from made import command, versions
 from torch import nn
 
-from vrbench.config import read_overrides
+from vrbench.cli.config_file import read_overrides
+from vrbench.core.io import write_atomically
 from vrbench.models.load import load_packed
-from vrbench.train.lora import groups_of, thaw, with_lora
-from vrbench.train.recipe import TrainRecipe, load
-from vrbench.train.starting import Start, start_of
-from vrbench.train.trainer import BETA1, Course, fit, rate_of
-from vrbench.train.tune import Lessons
-from vrbench.writing import write_atomically
+from vrbench.training.lora import groups_of, thaw, with_lora
+from vrbench.training.recipe import TrainRecipe, load
+from vrbench.training.starting import Start, start_of
+from vrbench.training.trainer import BETA1, Course, fit, rate_of
+from vrbench.training.tune import Lessons
 
 RESULTS = Path(__file__).parent / "results" / "trainer.md"
 ENOUGH = 1.10
@@ -77,7 +77,7 @@ WAYS: dict[str, Callable[..., Any]] = {"plain loop": plain, "Trainer": by_traine
 
 def prepared(recipe: TrainRecipe, start: Start, device: torch.device) -> tuple[Any, Lessons, Course, list[Any]]:
     """The model with its rows on the device, compiled on a card, and what is trained of it."""
-    from vrbench.train.stages import pocket_lessons_of
+    from vrbench.training.stages import pocket_lessons_of
 
     assert recipe.tune is not None and recipe.tune.steps is not None
     vlm = load_packed(start.base, device, "float32")

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
-SLOW = ["tests.train.small_training", "vrbench.evaluate", "vrbench.engine.lm_eval_adapter",
-        "vrbench.engine.lmms_eval_adapter", "vrbench.models.load", "vrbench.engine.answering"]  # fmt: skip
+SLOW = ["tests.training.small_training", "vrbench.evaluation.evaluate", "vrbench.evaluation.lm_eval_adapter",
+        "vrbench.evaluation.lmms_eval_adapter", "vrbench.models.load", "vrbench.evaluation.answering"]  # fmt: skip
 
 
 def start(work: Callable[..., None], *arguments: Any, environment: dict[str, str] | None = None) -> ForkServerProcess:

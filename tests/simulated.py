@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vrbench import metrics
-from vrbench.records import (
+from vrbench.core.schemas import (
     CheckpointRef,
     Provenance,
     Run,
@@ -21,6 +20,7 @@ from vrbench.records import (
     samples_text,
     save_run,
 )
+from vrbench.statistics import metrics
 
 
 def samples(

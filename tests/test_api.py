@@ -12,9 +12,9 @@ import pytest
 
 import vrbench
 from tests import simulated
-from vrbench.errors import VrbenchError
-from vrbench.plan import OptionKeywords, Options
-from vrbench.records import RunRecord
+from vrbench.core.errors import VrbenchError
+from vrbench.core.schemas import RunRecord
+from vrbench.evaluation.run_plan import OptionKeywords, Options
 
 
 def test_the_public_names_are_listed_and_cost_nothing_until_they_are_used() -> None:

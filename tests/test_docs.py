@@ -14,17 +14,17 @@ from typing import Any
 import pytest
 import typer.main
 
-from vrbench import registry
+from vrbench.checkpoints.locate import published
+from vrbench.checkpoints.random_shapes import SHAPES
 from vrbench.cli import app
-from vrbench.errors import VrbenchError
-from vrbench.layers import STRATEGIES
+from vrbench.core.errors import VrbenchError
+from vrbench.core.layers import STRATEGIES
 from vrbench.leaderboard.schemas import schema_text
-from vrbench.models.random_shapes import SHAPES
-from vrbench.paper.families import FAMILIES
-from vrbench.paper.tables import TABLES
-from vrbench.sources import published
-from vrbench.surgery.names import by_faults
-from vrbench.train import recipe
+from vrbench.pruning.names import by_faults
+from vrbench.reproduce.families import FAMILIES
+from vrbench.reproduce.tables import TABLES
+from vrbench.tasks import registry
+from vrbench.training import recipe
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -255,7 +255,7 @@ def test_a_broken_link_is_told(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
         "# Head\n[a](other.md) [b](other.md#one--two) [c](#head) [d](https://example.org/no) [e](other.md#formula-x)\n"
-        "[f](nowhere.md) ![g](no.png) [h](other.md#three) [i](#tail) `vrbench/nothing.py` `vrbench/stats.py`\n"
+        "[f](nowhere.md) ![g](no.png) [h](other.md#three) [i](#tail) `vrbench/nothing.py` `vrbench/statistics/bootstrap.py`\n"  # noqa: E501
         "`python benchmarks/nothing.py`, `python -m benchmarks.coverage`\n"
     )
     told = " ".join(link_faults(page))

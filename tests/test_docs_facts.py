@@ -16,25 +16,25 @@ import pytest
 import typer.main
 
 from tests.test_docs import PAGES, ROOT
-from vrbench import registry
+from vrbench.checkpoints.generation_config import FOLLOWED, REFUSED
+from vrbench.checkpoints.random_shapes import SHAPES
 from vrbench.cli import app, interrupting, options
 from vrbench.cli.training import train
-from vrbench.dataroot import State
-from vrbench.device import DEVICES
-from vrbench.engine import store
-from vrbench.generation_faults import FOLLOWED, REFUSED
+from vrbench.core.device import DEVICES
+from vrbench.core.provenance import ANSWERING, PEFT
+from vrbench.data.local_mirror import State
+from vrbench.evaluation import store
+from vrbench.evaluation.run_plan import DTYPES
 from vrbench.leaderboard.schemas import SCHEMAS
 from vrbench.models import context
 from vrbench.models.image_settings import CHOICES
-from vrbench.models.random_shapes import SHAPES
 from vrbench.models.unpacked import PACKED
-from vrbench.paper.families import FAMILIES
-from vrbench.paper.tables import TABLES
-from vrbench.plan import DTYPES
-from vrbench.provenance import ANSWERING, PEFT
-from vrbench.report import FORMATS
-from vrbench.surgery.questions import DESCRIBE
-from vrbench.train import recipe
+from vrbench.pruning.questions import DESCRIBE
+from vrbench.reporting import FORMATS
+from vrbench.reproduce.families import FAMILIES
+from vrbench.reproduce.tables import TABLES
+from vrbench.tasks import registry
+from vrbench.training import recipe
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BOARD = ROOT / "leaderboards" / "pocket"

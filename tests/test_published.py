@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vrbench.compare import compare_paths
-from vrbench.paper.report import write as write_report
-from vrbench.records import load_run
-from vrbench.report import render
+from vrbench.core.schemas import load_run
+from vrbench.reporting import render
+from vrbench.reproduce.report import write as write_report
+from vrbench.statistics.comparison import compare_paths
 
 ROOT = Path(__file__).parents[1]
 SUBMISSIONS = ROOT / "leaderboards" / "pocket" / "submissions"

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from vrbench import strict_yaml
+from vrbench.core import strict_yaml
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / ".github" / "workflows"

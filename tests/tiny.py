@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from vrbench.cache import file_digest
-from vrbench.records import Base, Lineage, Step
-from vrbench.writing import write_atomically
+from vrbench.core.cache import file_digest
+from vrbench.core.io import write_atomically
+from vrbench.core.schemas import Base, Lineage, Step
 
 DEPTH = 4
 HIDDEN = 48

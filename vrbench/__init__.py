@@ -24,12 +24,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vrbench.compare import compare
-    from vrbench.errors import VrbenchError
-    from vrbench.evaluate import evaluate, run_all
-    from vrbench.joining import join
-    from vrbench.plan import Options
-    from vrbench.records import Run, load_run
+    from vrbench.core.errors import VrbenchError
+    from vrbench.core.schemas import Run, load_run
+    from vrbench.evaluation.evaluate import evaluate, run_all
+    from vrbench.evaluation.run_plan import Options
+    from vrbench.statistics.comparison import compare
+    from vrbench.statistics.merge_runs import join
 
 __version__ = "0.2.0"
 __all__ = ["Options", "Run", "VrbenchError", "__version__", "compare", "evaluate", "join", "load_run", "run_all"]
@@ -49,14 +49,14 @@ class _Lazy:
 
 
 class _Package(ModuleType):
-    Options = _Lazy("vrbench.plan", "Options")
-    Run = _Lazy("vrbench.records", "Run")
-    VrbenchError = _Lazy("vrbench.errors", "VrbenchError")
-    compare = _Lazy("vrbench.compare", "compare")
-    evaluate = _Lazy("vrbench.evaluate", "evaluate")
-    join = _Lazy("vrbench.joining", "join")
-    load_run = _Lazy("vrbench.records", "load_run")
-    run_all = _Lazy("vrbench.evaluate", "run_all")
+    Options = _Lazy("vrbench.evaluation.run_plan", "Options")
+    Run = _Lazy("vrbench.core.schemas", "Run")
+    VrbenchError = _Lazy("vrbench.core.errors", "VrbenchError")
+    compare = _Lazy("vrbench.statistics.comparison", "compare")
+    evaluate = _Lazy("vrbench.evaluation.evaluate", "evaluate")
+    join = _Lazy("vrbench.statistics.merge_runs", "join")
+    load_run = _Lazy("vrbench.core.schemas", "load_run")
+    run_all = _Lazy("vrbench.evaluation.evaluate", "run_all")
 
     def __dir__(self) -> list[str]:
         return sorted({*__all__, *(name for name in self.__dict__ if name.startswith("__"))})

@@ -11,8 +11,8 @@ import torch
 
 from tests import tiny_families
 from tests.fingerprints.made import Says, parts_of, scratch, small_llava, written
-from vrbench.engine import harness
-from vrbench.engine.requests import Generation
+from vrbench.evaluation import harness
+from vrbench.evaluation.requests import Generation
 from vrbench.models import plain
 from vrbench.models.families import FAMILIES
 from vrbench.models.processors import load_processor

@@ -10,12 +10,14 @@ from typing import Any
 
 from benchmarks import documents
 from tests import tiny
-from tests.engine import made_text
-from vrbench import checkpoint, data, registry
-from vrbench.engine import harness
-from vrbench.engine.requests import LogLikelihood, Request
+from tests.evaluation import made_text
+from vrbench.checkpoints import resolve
+from vrbench.data import loading
+from vrbench.evaluation import harness
+from vrbench.evaluation.requests import LogLikelihood, Request
 from vrbench.models import load, vlm
-from vrbench.registry import TaskSpec
+from vrbench.tasks import registry
+from vrbench.tasks.registry import TaskSpec
 
 ITEMS = 24
 
@@ -48,7 +50,7 @@ _FOLDERS: list[Any] = []
 def small_llava() -> vlm.VLM:
     """A tiny LLaVA with random weights, which is asked for its prompts and tokens alone."""
     folder = tiny.save_llava(scratch() / "llava")
-    found = load.load_vlm(checkpoint.resolve(str(folder)))
+    found = load.load_vlm(resolve.resolve(str(folder)))
     assert isinstance(found, vlm.VLM)
     return found
 
@@ -64,7 +66,7 @@ def parts_of(task: str, n: int = ITEMS) -> tuple[TaskSpec, list[harness.Part]]:
         made_text.put(root, spec)
     else:
         limit = n
-    return spec, harness.used(spec, data.load(spec, root), limit, 0)
+    return spec, harness.used(spec, loading.load(spec, root), limit, 0)
 
 
 def written(request: Request) -> Any:

@@ -7,10 +7,10 @@ from zlib import crc32
 
 from benchmarks import documents, dresses, scorers
 from tests.fingerprints.made import Says, parts_of, small_llava
-from vrbench import registry
-from vrbench.engine import harness
-from vrbench.engine.requests import Generation, Request
-from vrbench.registry import TaskSpec
+from vrbench.evaluation import harness
+from vrbench.evaluation.requests import Generation, Request
+from vrbench.tasks import registry
+from vrbench.tasks.registry import TaskSpec
 
 TEXTS = {
     "exact_match": "gsm8k", "multiple_choice": "arc_easy", "multiple_choice_norm": "hellaswag",

@@ -15,18 +15,21 @@ import torch
 
 from benchmarks import scorers
 from tests import tiny
-from tests.engine import made
+from tests.evaluation import made
 from tests.fingerprints.made import Says, parts_of, scratch, small_llava, written
 from tests.fingerprints.odd_images import ODD
 from tests.fingerprints.scorers import drawn
-from vrbench import checkpoint, data, metrics, registry
-from vrbench.engine import harness
-from vrbench.engine.answering import Answerer
-from vrbench.engine.requests import Generation, LogLikelihood, Request, picture
-from vrbench.engine.store import AnswerStore
+from vrbench.checkpoints import resolve
+from vrbench.core.schemas import Sample
+from vrbench.data import loading
+from vrbench.evaluation import harness
+from vrbench.evaluation.answering import Answerer
+from vrbench.evaluation.requests import Generation, LogLikelihood, Request, picture
+from vrbench.evaluation.store import AnswerStore
 from vrbench.models import load, plain, vlm
 from vrbench.models.families import FAMILIES
-from vrbench.records import Sample
+from vrbench.statistics import metrics
+from vrbench.tasks import registry
 
 
 def requests() -> Any:
@@ -55,7 +58,7 @@ def images() -> Any:
     file.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist([r | a for r in rows for a in ({}, {"answer": "No"})]), file)
     model, says = small_llava(), Says(small_llava(), lambda _: "Yes")
-    harness.run(spec, harness.used(spec, data.load(spec, scratch() / "images"), None, 0), says)  # type: ignore[arg-type]
+    harness.run(spec, harness.used(spec, loading.load(spec, scratch() / "images"), None, 0), says)  # type: ignore[arg-type]
     seen: list[Any] = []
     pixels = torch.zeros(1, 3, tiny.SIDE, tiny.SIDE)
     with patch.object(model, "image_processor", lambda images, **_: seen.extend(images) or {"pixel_values": pixels}):
@@ -137,7 +140,7 @@ def context() -> Any:
     with (
         tempfile.TemporaryDirectory() as folder,
         AnswerStore(Path(folder) / "a.sqlite", "c") as store,
-        patch("vrbench.engine.packed.Packed.answers", answers),
+        patch("vrbench.evaluation.packed.Packed.answers", answers),
     ):
         said = Answerer(model, store, show_progress=False).answer(asked)
     return [seen, [str(answer) for answer in said]]
@@ -145,16 +148,16 @@ def context() -> Any:
 
 def layering() -> Any:
     """Weights of a pruned adapter's checkpoint, made of round numbers."""
-    from vrbench.records import Step
+    from vrbench.core.schemas import Step
 
     base = scratch() / "round"
     tiny.save_llava(base)
     _made_round(base / "model.safetensors")
     lora = tiny.save_adapter(scratch() / "lora", base)
     _made_round(lora / "adapter_model.safetensors")
-    of = checkpoint.resolve(str(lora))
+    of = resolve.resolve(str(lora))
     pruned = tiny.mark(scratch() / "pruned", str(lora), of.digest, [Step(kind="pruned", layers="2", depth=4)], depth=3)
-    model = load.load_model(checkpoint.resolve(str(pruned)), torch.float32)
+    model = load.load_model(resolve.resolve(str(pruned)), torch.float32)
     return {name: _weighed(value) for name, value in sorted(model.state_dict().items())}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.conftest import vlm  # noqa: F401  # a fixture
+from tests.evaluation.conftest import vlm  # noqa: F401  # a fixture
 from tests.leaderboard.desk import Desk, make_desk
 from tests.leaderboard.made import Made, make_board
 

@@ -14,10 +14,10 @@ import pytest
 import yaml
 
 from tests.leaderboard.made import BOARD, Made
-from vrbench.errors import VrbenchError, sentences
+from vrbench.core.errors import VrbenchError, sentences
+from vrbench.core.schemas import RunRecord, load_run, samples_text, save_run
 from vrbench.leaderboard.pack import Packed, pack
 from vrbench.leaderboard.prepare import About
-from vrbench.records import RunRecord, load_run, samples_text, save_run
 
 ABOUT = About("my-lab/region", BOARD)
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.leaderboard.made import BOARD, Made
+from vrbench.core.io import write_atomically
+from vrbench.core.schemas import Run, Sample, TaskResult, load_run, samples_text, save_run
 from vrbench.leaderboard.submission import Submission
-from vrbench.records import Run, Sample, TaskResult, load_run, samples_text, save_run
-from vrbench.writing import write_atomically
 
 
 class Forged:

@@ -19,12 +19,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
-from vrbench import __version__, plan, registry, tables
-from vrbench.layers import LayerSet
-from vrbench.leaderboard.board import Board, BoardFamily, BoardSettings, BoardTask, Means, prompts_digest
-from vrbench.leaderboard.rescore import Rescorer
-from vrbench.leaderboard.submission import Submission
-from vrbench.records import (
+from vrbench import __version__
+from vrbench.core.io import write_atomically
+from vrbench.core.layers import LayerSet
+from vrbench.core.schemas import (
     Answered,
     Base,
     CheckpointRef,
@@ -38,7 +36,12 @@ from vrbench.records import (
     digest_of,
     save_run,
 )
-from vrbench.writing import write_atomically
+from vrbench.data import tables
+from vrbench.evaluation import run_plan
+from vrbench.leaderboard.board import Board, BoardFamily, BoardSettings, BoardTask, Means, prompts_digest
+from vrbench.leaderboard.rescore import Rescorer
+from vrbench.leaderboard.submission import Submission
+from vrbench.tasks import registry
 
 BOARD = "made"
 DEPTH = 12
@@ -225,7 +228,7 @@ def write_tasks(folder: Path, tasks: Sequence[str], items: int) -> None:
 def rescorers_of(folder: Path, tasks: Sequence[str]) -> dict[str, Rescorer]:
     """Task id -> what scores its answers."""
     specs = registry.load(folder)
-    return {task: Rescorer(plan.job_of(specs[task], plan.Options())) for task in tasks}
+    return {task: Rescorer(run_plan.job_of(specs[task], run_plan.Options())) for task in tasks}
 
 
 def family_name(number: int) -> str:
@@ -288,12 +291,12 @@ def made_run(
     settings = Settings(tasks=tuple(sorted(rescorers)), device="cuda", dtype="float32", environment=environment)
     code = {"decoding": 2} if number % 2 else {}
     results = [result.model_copy(update={"code": code}) for result in results]
-    decides = {task: plan.with_code(rescorer.job.decides, code) for task, rescorer in rescorers.items()}
+    decides = {task: run_plan.with_code(rescorer.job.decides, code) for task, rescorer in rescorers.items()}
     record = RunRecord(
         status="ok",
         checkpoint=ref,
         settings=settings,
-        inputs_digest=plan.inputs_digest(ref.digest, decides, settings),
+        inputs_digest=run_plan.inputs_digest(ref.digest, decides, settings),
         results=tuple(results),
         provenance=Provenance(
             vrbench=__version__, commit=f"{number:040x}", dirty=False, python="3.11.9", platform="Linux",
@@ -379,7 +382,7 @@ def place(
 
 def read_back(folder: Path) -> tuple[RunRecord, dict[str, tuple[Sample, ...]], Submission]:
     """A submission's record, samples and what it says of itself, to be changed and written again."""
-    from vrbench.records import load_run
+    from vrbench.core.schemas import load_run
 
     run = load_run(folder)
     submission = Submission.model_validate_json((folder / "submission.json").read_text(encoding="utf-8"))

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
-from vrbench import registry
-from vrbench.errors import VrbenchError, sentences
+from vrbench.core.errors import VrbenchError, sentences
+from vrbench.core.schemas import load_run
+from vrbench.evaluation.run_plan import definition_digest
 from vrbench.leaderboard.board import Board, boards, load_board, prompts_digest
 from vrbench.leaderboard.pin import pin
-from vrbench.plan import definition_digest
-from vrbench.records import load_run
+from vrbench.tasks import registry
 
 ROOT = Path(__file__).parents[2] / "leaderboards"
 FULL = next((ROOT / "pocket" / "submissions" / "vrbench__pocket-full").glob("*"))

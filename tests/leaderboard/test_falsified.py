@@ -13,8 +13,8 @@ import pytest
 
 from tests.leaderboard.forging import Forged
 from tests.leaderboard.made import Made
+from vrbench.core.schemas import Run, Sample
 from vrbench.leaderboard.examine import Examiner
-from vrbench.records import Run, Sample
 
 Change = Callable[[Forged], None]
 RIGHT, WRONG = (lambda sample: sample.score == 1), (lambda sample: sample.score == 0)

@@ -12,8 +12,8 @@ from urllib.request import urlopen
 import pytest
 from typer.testing import CliRunner
 
+from tests.cli.test_cli import MAIN
 from tests.leaderboard.made import make_board
-from tests.test_cli import MAIN
 from vrbench import cli
 from vrbench.leaderboard.validate import How, validation, write
 

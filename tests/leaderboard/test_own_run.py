@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 from tests.leaderboard.desk import tree
 from tests.leaderboard.made import BOARD, Made
 from vrbench.cli import app
-from vrbench.errors import VrbenchError, sentences
+from vrbench.core.errors import VrbenchError, sentences
+from vrbench.core.schemas import Run, load_run, save_run
 from vrbench.leaderboard.board import load_board
 from vrbench.leaderboard.own_run import pack_reproduction, read_reproduction
 from vrbench.leaderboard.validate import How, validation
-from vrbench.records import Run, load_run, save_run
 
 
 @pytest.fixture

@@ -18,12 +18,12 @@ from tests.leaderboard.desk import (
     tree,
 )
 from tests.leaderboard.made import BOARD
-from vrbench.errors import VrbenchError
+from vrbench.core.errors import VrbenchError
+from vrbench.core.schemas import load_run
 from vrbench.leaderboard import pack as packing
 from vrbench.leaderboard.pack import MARK, Packed, pack
 from vrbench.leaderboard.prepare import About, look
 from vrbench.leaderboard.submitted import read_submission
-from vrbench.records import load_run
 
 
 class TestPacked:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from vrbench.errors import VrbenchError
+from vrbench.core.errors import VrbenchError
+from vrbench.core.schemas import Run, load_run
 from vrbench.leaderboard.board import load_board
 from vrbench.leaderboard.part import part_of
-from vrbench.records import Run, load_run
 
 POCKET = Path(__file__).parents[2] / "leaderboards" / "pocket"
 

@@ -23,9 +23,9 @@ from tests.leaderboard.desk import (
     set_settings,
 )
 from tests.leaderboard.made import BOARD, RECIPE
+from vrbench.core.schemas import Lineage, RunRecord, load_run, save_run
 from vrbench.leaderboard.prepare import look
 from vrbench.leaderboard.submitted import read_submission
-from vrbench.records import Lineage, RunRecord, load_run, save_run
 
 
 def answered_by_changed_code(record: RunRecord) -> RunRecord:
@@ -222,7 +222,7 @@ class TestRecipe:
         assert read_submission(packed.path).recipe == RECIPE
 
     def test_a_published_checkpoint_s_is_found_by_its_id(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-        from vrbench.sources import PUBLISHED
+        from vrbench.checkpoints.locate import PUBLISHED
 
         lineage = Lineage.model_validate_json((PUBLISHED / "region" / "vrbench.json").read_text())
         set_checkpoint(desk.region, id="pocket/region", lineage=(lineage,), depth=30)

@@ -10,18 +10,18 @@ from typing import Any
 import pytest
 
 from benchmarks import parity_text
-from tests.engine.made_text import part_of, put
-from tests.engine.test_harness import write_task
+from tests.evaluation.made_text import part_of, put
+from tests.evaluation.test_harness import write_task
 from tests.leaderboard.made import KINDS, answered, rescorers_of, write_tasks
-from vrbench import plan, registry, results
-from vrbench.engine import harness
-from vrbench.engine.answering import Answerer
-from vrbench.engine.store import AnswerStore
-from vrbench.errors import VrbenchError
+from vrbench.core.errors import VrbenchError
+from vrbench.core.schemas import Sample, TaskResult
+from vrbench.evaluation import harness, run_plan, task_result
+from vrbench.evaluation.answering import Answerer
+from vrbench.evaluation.store import AnswerStore
 from vrbench.leaderboard.rescore import LONGEST_RESPONSE, Rescorer
 from vrbench.models.vlm import VLM
-from vrbench.records import Sample, TaskResult
-from vrbench.registry import TaskSpec
+from vrbench.tasks import registry
+from vrbench.tasks.registry import TaskSpec
 
 BARE = {"cluster": "", "score": 0.0}
 
@@ -64,7 +64,7 @@ def test_the_same_as_a_run_of_the_same_answers(task: str, rescorers: dict[str, R
     if KINDS[task].like == "pocket_pydoc":
         said = [(log, False) for log in said]  # one window each
     outcome = harness.run(rescorer.job.spec, rescorer.job.parts, Says(vlm, said))  # type: ignore[arg-type]
-    expected = TaskResult(**results.of_task(rescorer.job), **results.of_outcome(rescorer.job, outcome, 0))
+    expected = TaskResult(**task_result.of_task(rescorer.job), **task_result.of_outcome(rescorer.job, outcome, 0))
     result, samples = rescorer.score(bare(outcome.samples))
     assert result == expected
     assert samples == outcome.samples
@@ -85,7 +85,7 @@ def test_a_models_own_answers(vlm: VLM, tmp_path: Path) -> None:
 
 
 def rescorer_of(spec: TaskSpec) -> Rescorer:
-    return Rescorer(plan.job_of(spec, plan.Options()))
+    return Rescorer(run_plan.job_of(spec, run_plan.Options()))
 
 
 @pytest.mark.parametrize("task", KINDS)
@@ -173,7 +173,7 @@ def test_tasks_of_the_hub_with_configs_filters_and_examples(name: str, vlm: VLM,
     spec = part_of(spec, spec.data.configs[:2]) if len(spec.data.configs) > 1 else spec
     spec = parity_text.limited(spec, 3)
     put(tmp_path, spec)
-    rescorer = Rescorer(plan.job_of(spec, plan.Options(data_root=tmp_path)))
+    rescorer = Rescorer(run_plan.job_of(spec, run_plan.Options(data_root=tmp_path)))
     answerer = Answerer(vlm, AnswerStore(tmp_path / "a.sqlite", "c"), show_progress=False)
     outcome = harness.run(spec, rescorer.job.parts, answerer)
     result, samples = rescorer.score(bare(outcome.samples))
@@ -183,7 +183,7 @@ def test_tasks_of_the_hub_with_configs_filters_and_examples(name: str, vlm: VLM,
 
 
 def test_only_short_answers_are_kept_and_not_too_many(rescorers: dict[str, Rescorer]) -> None:
-    from vrbench.engine.recalling import LONGEST_KEPT, Recalling
+    from vrbench.evaluation.recalling import LONGEST_KEPT, Recalling
 
     rescorer = Rescorer(rescorers["made_words"].job)
     kept = Recalling(20)

@@ -14,14 +14,14 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from tests.leaderboard.made import Made, read_back
-from vrbench import registry
-from vrbench.engine.items import Item
-from vrbench.errors import VrbenchError
+from vrbench.core.errors import VrbenchError
+from vrbench.core.schemas import Sample
+from vrbench.evaluation.items import Item
 from vrbench.leaderboard.site import sample_data, samples
 from vrbench.leaderboard.site.content import BoardContent, load_content
 from vrbench.leaderboard.site.pages import Frame
 from vrbench.leaderboard.validate import How, validation, write
-from vrbench.records import Sample
+from vrbench.tasks import registry
 
 
 @pytest.fixture(scope="module")

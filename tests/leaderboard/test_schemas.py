@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from vrbench.errors import VrbenchError
+from vrbench.core.errors import VrbenchError
 from vrbench.leaderboard.schemas import DIALECT, SCHEMAS, schema_text, write_schemas
 
 ROOT = Path(__file__).parents[2] / "leaderboards"

@@ -19,7 +19,7 @@ from urllib.request import urlopen
 import pytest
 
 from tests.leaderboard.made import Made, make_board
-from vrbench.errors import ManyFaults, VrbenchError
+from vrbench.core.errors import ManyFaults, VrbenchError
 from vrbench.leaderboard.site import board_page, build, layout, pages
 from vrbench.leaderboard.site.serve import serve, served
 from vrbench.leaderboard.standing import Leaderboard
@@ -280,9 +280,9 @@ def test_markup_of_a_stranger_is_text_wherever_it_stands(copied: Path, made: Mad
 
 
 def test_commands_keep_a_strangers_text_in_one_word(copied: Path, made: Made, tmp_path: Path) -> None:
-    from vrbench import registry
     from vrbench.leaderboard.site.again import commands
     from vrbench.leaderboard.site.content import load_content
+    from vrbench.tasks import registry
 
     folder = spoil(copied)
     (content,) = load_content(copied, registry.load(made.tasks))

@@ -9,12 +9,12 @@ from xml.etree import ElementTree
 
 import pytest
 
-from vrbench.claims import parse
-from vrbench.errors import VrbenchError
-from vrbench.layers import LayerSet
+from vrbench.core.errors import VrbenchError
+from vrbench.core.layers import LayerSet
 from vrbench.leaderboard.site import drawn, layout, plots, vendored, wording
 from vrbench.leaderboard.standing import Cost, Figure, Mean, Rank, Region, Standing, Status
-from vrbench.report import drawing
+from vrbench.reporting import drawing
+from vrbench.statistics.claims import parse
 
 
 def row(name: str, kept: tuple[float, float, float], tuned: str = "0-2", removed: str = "none") -> Standing:

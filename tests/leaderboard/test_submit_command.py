@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from tests.cli.test_cli import MAIN, TELL_HEAVY
 from tests.leaderboard.desk import ABOUT, Desk, set_results, set_samples, set_settings, tree
 from tests.leaderboard.made import BOARD, Made
-from tests.test_cli import MAIN, TELL_HEAVY
 from vrbench import cli
-from vrbench.errors import VrbenchError, sentences
+from vrbench.core.errors import VrbenchError, sentences
+from vrbench.core.schemas import load_run
 from vrbench.leaderboard.pack import check, pack
-from vrbench.records import load_run
 
 ROOT = Path(__file__).parents[2]
 

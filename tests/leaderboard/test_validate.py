@@ -16,17 +16,17 @@ from typer.testing import CliRunner
 
 from tests.leaderboard.forging import Forged
 from tests.leaderboard.made import BOARD, Made, made_run, rescorers_of
-from vrbench import registry
 from vrbench.cli import app
-from vrbench.compare import compare
-from vrbench.errors import VrbenchError
+from vrbench.core.errors import VrbenchError
+from vrbench.core.schemas import CheckpointRef, Lineage, Run, RunRecord, Step, load_run, save_run
+from vrbench.evaluation.run_plan import decides, inputs_digest, with_code
 from vrbench.leaderboard import validate as validating
 from vrbench.leaderboard.examine import Examiner
 from vrbench.leaderboard.rows import cost_of, region_of
 from vrbench.leaderboard.standing import Leaderboard
 from vrbench.leaderboard.validate import How, Validation, validate, validation
-from vrbench.plan import decides, inputs_digest, with_code
-from vrbench.records import CheckpointRef, Lineage, Run, RunRecord, Step, load_run, save_run
+from vrbench.statistics.comparison import compare
+from vrbench.tasks import registry
 
 
 @pytest.fixture
@@ -440,7 +440,7 @@ class TestReproductions:
 
     @staticmethod
     def read(place: Path) -> tuple[RunRecord, dict[str, Any]]:
-        from vrbench.records import load_run
+        from vrbench.core.schemas import load_run
 
         run = load_run(place)
         return run.record, run.samples
@@ -554,7 +554,7 @@ class TestRegion:
         assert cost_of(stored).items_per_second is None
 
     def record(self, steps: tuple[Step, ...]) -> RunRecord:
-        from vrbench.records import Provenance, Settings, TaskResult
+        from vrbench.core.schemas import Provenance, Settings, TaskResult
 
         result = TaskResult(
             task="a", suite="s", version="1", status="ok", metric="mean", n=16, seconds=2.5, asked=16

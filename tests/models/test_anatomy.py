@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from tests import tiny, tiny_families
-from vrbench.errors import VrbenchError
+from vrbench.core.errors import VrbenchError
 from vrbench.models import anatomy
 
 # Under `model.model`: the decoder, the tower, the projector's parts.

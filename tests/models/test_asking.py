@@ -8,11 +8,12 @@ import pytest
 
 from benchmarks import documents
 from tests import tiny_families
-from vrbench import catalogue, registry
-from vrbench.checkpoint import resolve
+from vrbench.checkpoints.resolve import resolve
+from vrbench.cli import task_listing
 from vrbench.models import folders
 from vrbench.models.asking import asked
 from vrbench.models.load import load_vlm
+from vrbench.tasks import registry
 
 TEXT = "Is there a cup?\nAnswer yes or no."
 
@@ -41,11 +42,11 @@ def test_the_prompt_is_that_of_the_loaded_model_and_no_weight_is_read(
 
 def test_a_task_is_shown_as_a_checkpoint_is_asked(tiny_llava: Path) -> None:
     spec = registry.load()["pocket_mme"]
-    bare, told = catalogue.in_full(spec), catalogue.in_full(spec, None, str(tiny_llava))
+    bare, told = task_listing.in_full(spec), task_listing.in_full(spec, None, str(tiny_llava))
     assert "no chat template is applied here, --ckpt shows that of a checkpoint" in bare and "<image>" not in bare
     assert f"prompt that {tiny_llava.name} is given:" in told and "<image>" in told
     text = registry.load()["pocket_facts"]
-    assert "no chat template is applied to tasks of lm-eval" in catalogue.in_full(text, None, str(tiny_llava))
+    assert "no chat template is applied to tasks of lm-eval" in task_listing.in_full(text, None, str(tiny_llava))
 
 
 def test_a_harness_task_is_shown_in_the_way_of_the_family(tiny_llava: Path, tmp_path: Path) -> None:
@@ -53,7 +54,7 @@ def test_a_harness_task_is_shown_in_the_way_of_the_family(tiny_llava: Path, tmp_
     documents.write(mmmu, tmp_path, 2)
     folders = {name: tiny_families.save(name, tmp_path / name) for name in ("qwen3_vl", "internvl")}
     bare, llava, qwen, internvl = (
-        catalogue.in_full(mmmu, tmp_path, None if folder is None else str(folder))
+        task_listing.in_full(mmmu, tmp_path, None if folder is None else str(folder))
         for folder in (None, tiny_llava, *folders.values())
     )
     assert r"until ['\n\n']" in bare and "stop texts" not in bare

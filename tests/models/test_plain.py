@@ -12,12 +12,14 @@ import pytest
 from PIL import Image
 
 from tests import tiny_families
-from tests.engine.made import hub, noise
-from vrbench import checkpoint, evaluate, records
-from vrbench.engine.answering import Answerer
-from vrbench.engine.requests import Generation, NotAsked, picture
-from vrbench.engine.store import AnswerStore
-from vrbench.errors import VrbenchError
+from tests.evaluation.made import hub, noise
+from vrbench.checkpoints import resolve
+from vrbench.core import schemas
+from vrbench.core.errors import VrbenchError
+from vrbench.evaluation import evaluate
+from vrbench.evaluation.answering import Answerer
+from vrbench.evaluation.requests import Generation, NotAsked, picture
+from vrbench.evaluation.store import AnswerStore
 from vrbench.models.decoding import Limit
 from vrbench.models.families import FAMILIES
 from vrbench.models.inputs import ImagesRefused, pictured
@@ -27,7 +29,7 @@ from vrbench.models.processors import load_processor
 
 
 def load(folder: Path) -> PlainVLM:
-    found = load_vlm(checkpoint.resolve(str(folder)))
+    found = load_vlm(resolve.resolve(str(folder)))
     assert isinstance(found, PlainVLM)
     return found
 
@@ -240,7 +242,7 @@ def test_a_run_of_both_harnesses(family: str, tmp_path: Path) -> None:
     assert (made.status, made.checkpoint.family) == ("ok", family)
     assert [(result.task, result.n) for result in made.results] == [("piqa", 13), ("mme", 24)]
     (file,) = (tmp_path / "runs").glob("*/*/run.json")
-    samples = records.load_run(file).samples
+    samples = schemas.load_run(file).samples
     assert all(sample.loglikelihoods for sample in samples["piqa"])
     assert len({sample.answer for sample in samples["mme"]}) > 3
 

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoTokenizer
 
-from vrbench.models import pocket, smollm2
+from vrbench.checkpoints import smollm2
+from vrbench.models import pocket
 
 
 @pytest.fixture
@@ -103,7 +104,7 @@ def test_the_processor_resizes_as_the_tower_was_trained(monkeypatch: pytest.Monk
     from PIL import Image
 
     from vrbench.pocket.world import draw, scene
-    from vrbench.train.tower import to_input
+    from vrbench.training.tower import to_input
 
     picture = draw(scene("dev", 1))
     seen: Any = pocket._image_processor()(images=[Image.fromarray(picture)], return_tensors="pt")["pixel_values"]

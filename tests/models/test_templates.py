@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from tests import tiny, tiny_families
-from vrbench.errors import VrbenchError
-from vrbench.folder_digest import folder_digest
+from vrbench.checkpoints.digest import folder_digest
+from vrbench.core.errors import VrbenchError
 from vrbench.models import llava, prompts
 from vrbench.models.processors import load_processor
 

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from tests.tiny import SIDE, llava, tokenizer
-from vrbench import checkpoint
-from vrbench.engine.answering import Answerer
-from vrbench.engine.requests import Generation, LogLikelihood, Picture
-from vrbench.engine.store import AnswerStore
-from vrbench.errors import VrbenchError
+from vrbench.checkpoints import resolve
+from vrbench.core.errors import VrbenchError
+from vrbench.evaluation.answering import Answerer
+from vrbench.evaluation.requests import Generation, LogLikelihood, Picture
+from vrbench.evaluation.store import AnswerStore
 from vrbench.models.load import load_packed, load_vlm
 from vrbench.models.packing import pack
 from vrbench.models.unpacked import PACKED, UnpackedLlava, can_pack
@@ -78,7 +78,7 @@ def test_others_are_asked_the_plain_way_and_answer_as_transformers_does(kind: st
     parts = processor()
     for part in (theirs, parts.tokenizer, parts.image_processor):
         part.save_pretrained(tmp_path / "llava")
-    vlm = load_vlm(checkpoint.resolve(str(tmp_path / "llava")))
+    vlm = load_vlm(resolve.resolve(str(tmp_path / "llava")))
     assert isinstance(vlm, UnpackedLlava)
     shown = [Picture(f"{n}", lambda n=n: noise(n)) for n in range(2)]
     asked = [Generation(vlm.prompt(text, 1), (shown[n % 2],), 5 + n, ())
@@ -136,7 +136,7 @@ def test_a_decoder_without_a_list_of_layers_is_refused_before_its_weights_are_re
     parts = processor()
     for part in (on("bloom"), parts.tokenizer, parts.image_processor):
         part.save_pretrained(tmp_path)
-    (fault,) = checkpoint.faults(str(tmp_path))
+    (fault,) = resolve.faults(str(tmp_path))
     assert "BloomModel, which is no decoder with a list of layers" in fault
 
 
@@ -145,4 +145,4 @@ def test_what_needs_packed_rows_says_which_decoder_has_none(tmp_path: Path) -> N
     for part in (on("mistral", sliding_window=12), parts.tokenizer, parts.image_processor):
         part.save_pretrained(tmp_path)
     with pytest.raises(VrbenchError, match="decoder of type 'mistral' whose prompts cannot share rows"):
-        load_packed(checkpoint.resolve(str(tmp_path)), "cpu", "float32")
+        load_packed(resolve.resolve(str(tmp_path)), "cpu", "float32")

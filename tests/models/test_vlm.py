@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from tests.tiny import SIDE, llava, tokenizer
-from vrbench.errors import VrbenchError
+from vrbench.core.errors import VrbenchError
 from vrbench.models.decoding import Limit, greedy
 from vrbench.models.packing import pack
 from vrbench.models.vlm import VLM

@@ -10,9 +10,9 @@ import jinja2
 import pytest
 from PIL import Image
 
-from vrbench import registry
-from vrbench.errors import VrbenchError
+from vrbench.core.errors import VrbenchError
 from vrbench.pocket import easy_vqa
+from vrbench.tasks import registry
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from vrbench import pocket, registry
-from vrbench.errors import VrbenchError
+from vrbench import pocket
+from vrbench.core.errors import VrbenchError
+from vrbench.tasks import registry
 
 
 def test_every_generated_task_has_its_generator() -> None:

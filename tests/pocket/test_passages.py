@@ -11,7 +11,7 @@ from pydoc_data import topics
 
 import pytest
 
-from vrbench.errors import VrbenchError
+from vrbench.core.errors import VrbenchError
 from vrbench.pocket import passages, pydoc
 
 

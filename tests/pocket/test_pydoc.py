@@ -6,7 +6,7 @@ from pydoc_data import topics
 
 import pytest
 
-from vrbench.errors import VrbenchError
+from vrbench.core.errors import VrbenchError
 from vrbench.pocket import pydoc
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vrbench import evaluate
-from vrbench.checkpoint import resolve
-from vrbench.sources import PUBLISHED, published
-from vrbench.surgery import PruneRecipe
-from vrbench.train import load
+from vrbench.checkpoints.locate import PUBLISHED, published
+from vrbench.checkpoints.resolve import resolve
+from vrbench.evaluation import evaluate
+from vrbench.pruning import PruneRecipe
+from vrbench.training import load
 
 LARGEST = 25_000_000
 

@@ -13,8 +13,6 @@ from collections.abc import Callable
 
 import typer
 
-from vrbench import machine
-from vrbench.cache import cache_folder
 from vrbench.cli.checkpoints import convert, inspect, prune, restore
 from vrbench.cli.data import check, fetch
 from vrbench.cli.interrupting import stopping
@@ -27,7 +25,9 @@ from vrbench.cli.reproduce import reproduce
 from vrbench.cli.submit import submit
 from vrbench.cli.training import train
 from vrbench.cli.validating import validate
-from vrbench.errors import ManyFaults, VrbenchError
+from vrbench.core import os_errors
+from vrbench.core.cache import cache_folder
+from vrbench.core.errors import ManyFaults, VrbenchError
 
 COMMANDS: dict[Callable[..., None], str] = {
     run: "vrbench run --ckpt pocket/region --baseline pocket/full --tasks pocket --limit 100",
@@ -101,7 +101,7 @@ def main() -> None:
         _tell(*(error.faults if isinstance(error, ManyFaults) else (str(error),)))
         sys.exit(USERS)
     except Exception as error:
-        said = machine.sentence(error, paths=True)
+        said = os_errors.sentence(error, paths=True)
         if said:
             _tell(said)
             sys.exit(USERS)

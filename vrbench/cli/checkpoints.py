@@ -9,7 +9,7 @@ import typer
 
 from vrbench.cli.made import print_made
 from vrbench.cli.options import Checkpoint, Device, Id, Out
-from vrbench.errors import VrbenchError
+from vrbench.core.errors import VrbenchError
 
 
 def inspect(
@@ -24,7 +24,7 @@ def inspect(
 
     Weights are compared with the base's tensor by tensor where it is at hand; no model is built.
     """
-    from vrbench.description import as_text, describe
+    from vrbench.checkpoints.inspect import as_text, describe
 
     told = describe(ckpt, base, trusted=trust_remote_code)
     print(told.model_dump_json(indent=1) if as_json else as_text(told))
@@ -43,7 +43,7 @@ def convert(
     SRC is a merged model, a projector (mm_projector.bin) or a LoRA folder (adapter_model, non_lora_trainables.bin).
     Code that lies in SRC is not needed and never run.
     """
-    from vrbench.convert import convert as convert_folder
+    from vrbench.conversion import convert as convert_folder
 
     print_made(convert_folder(source, out, base, vision_tower))
 
@@ -78,8 +78,8 @@ def prune(
     device: Device = "auto",
 ) -> None:
     """Remove the decoder layers that a checkpoint misses least, or measure once in which order they go."""
-    from vrbench.surgery import order_layers, recipe_of
-    from vrbench.surgery import prune as prune_layers
+    from vrbench.pruning import order_layers, recipe_of
+    from vrbench.pruning import prune as prune_layers
 
     if (out is None) == (save_order is None):
         raise VrbenchError("name either the folder to make, with --out, or the file of an order, with --save-order")
@@ -101,6 +101,6 @@ def restore(
     id_: Id = None,
 ) -> None:
     """Put decoder layers back to the weights of the language model that they were tuned from."""
-    from vrbench.surgery import restore as restore_layers
+    from vrbench.pruning import restore as restore_layers
 
     print_made(restore_layers(ckpt, layers, backbone, out, id_ or ""))

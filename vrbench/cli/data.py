@@ -11,7 +11,7 @@ import typer
 from vrbench.cli.options import USERS, IncludePath
 
 if TYPE_CHECKING:
-    from vrbench.registry import TaskSpec
+    from vrbench.tasks.registry import TaskSpec
 
 
 def fetch(
@@ -24,8 +24,8 @@ def fetch(
     Stopped, it goes on where it was; whole files are not fetched again. HF_HOME says where downloads are kept, and
     HF_ENDPOINT names another hub.
     """
-    from vrbench import registry
-    from vrbench.fetch import fetch as fetch_sets
+    from vrbench.data.download import fetch as fetch_sets
+    from vrbench.tasks import registry
 
     specs, judged = registry.runnable(names, _specs(names, include_path))
     if judged:
@@ -48,10 +48,11 @@ def check(
 
     from tabulate import tabulate
 
-    from vrbench import dataroot, registry
+    from vrbench.data import local_mirror
+    from vrbench.tasks import registry
 
     specs = None if tasks is None else registry.resolve(tasks, _specs(tasks, include_path))
-    found = dataroot.check(root, specs)
+    found = local_mirror.check(root, specs)
     rows = [(one.file, one.state, one.detail) for one in found]
     print(tabulate(rows, ("file", "state", "what was found"), "simple", disable_numparse=True))
     counts = Counter(one.state for one in found)
@@ -61,9 +62,9 @@ def check(
 
 
 def _specs(names: str, include_path: Path | None) -> dict[str, TaskSpec]:
-    from vrbench import asked_tasks
-    from vrbench.errors import raise_all
+    from vrbench.core.errors import raise_all
+    from vrbench.tasks import requested
 
-    asked = asked_tasks.load(names, include_path)
+    asked = requested.load(names, include_path)
     raise_all(asked.faults)
     return asked.specs

@@ -17,8 +17,8 @@ def _list(context: typer.Context, asked: bool) -> None:
         return
     from tabulate import tabulate
 
-    from vrbench.layers import STRATEGIES
-    from vrbench.surgery.importance import SCORES
+    from vrbench.core.layers import STRATEGIES
+    from vrbench.pruning.importance import SCORES
 
     rows = [(name, "", str(STRATEGIES[name].__doc__).partition("\n")[0]) for name in STRATEGIES]
     rows += [(name, score.needs, score.what) for name, score in SCORES.items()]
@@ -58,8 +58,8 @@ def layers(
     ] = False,
 ) -> None:
     """Choose layers to tune: by a heuristic, or by what a score says of each layer of a tuned model."""
-    from vrbench.surgery.choosing import choose
-    from vrbench.surgery.showing import as_text
+    from vrbench.pruning.choosing import choose
+    from vrbench.pruning.showing import as_text
 
     found = choose(
         strategy, n, ckpt=ckpt, base=base, depth=depth, pictures=pictures, turns=turns, images=images, prompt=prompt,

@@ -27,9 +27,9 @@ def pin(
 
     Submissions made before something pinned was replaced are refused from then on.
     """
-    from vrbench import registry
     from vrbench.leaderboard.board import load_board
     from vrbench.leaderboard.pin import pin as fill
+    from vrbench.tasks import registry
 
     for change in fill(boards / board, run or [], family, baseline, replace, registry.load(include_path)):
         print(f"{change.place}: {change.old or 'not pinned'} -> {change.new}")

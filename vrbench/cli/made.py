@@ -9,7 +9,7 @@ TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 def print_made(folder: Path) -> None:
     """Print the folder, and the weight files in it with the types that they are written in, if it has any."""
-    from vrbench.headers import read_header
+    from vrbench.checkpoints.safetensors_index import read_header
 
     print(f"checkpoint: {folder}")
     files = sorted(folder.glob("*.safetensors"))

@@ -11,11 +11,11 @@ import typer
 
 from vrbench import __version__
 from vrbench.cli.options import OURS, USERS, Config, DataRoot, Device, IncludePath, TrustRemoteCode
-from vrbench.errors import VrbenchError, raise_all
+from vrbench.core.errors import VrbenchError, raise_all
 
 if TYPE_CHECKING:
-    from vrbench.compare import Comparison
-    from vrbench.records import Run
+    from vrbench.core.schemas import Run
+    from vrbench.statistics.comparison import Comparison
 
 
 def run(
@@ -48,8 +48,8 @@ def run(
     """Measure checkpoints on tasks, and compare them with a baseline."""
     from transformers.utils.logging import disable_progress_bar
 
-    from vrbench.evaluate import SomeFailed, run_all
-    from vrbench.plan import Options
+    from vrbench.evaluation.evaluate import SomeFailed, run_all
+    from vrbench.evaluation.run_plan import Options
 
     disable_progress_bar()  # of loading weights: it is over before it can be read
     size = int(batch_size) if batch_size.isdigit() else batch_size  # a wrong text is told with the other faults
@@ -80,23 +80,23 @@ def run(
 
 
 def _write_report(comparison: Comparison, folder: Path) -> None:
-    from vrbench import report
+    from vrbench import reporting
 
-    for file in report.write(comparison, folder):
+    for file in reporting.write(comparison, folder):
         print(f"report: {file}", file=sys.stderr)
 
 
 def _print_runs(runs: list[Run], compared: bool, out: Path, seed: int) -> None:
-    from vrbench import report
+    from vrbench import reporting
 
     if compared:
-        from vrbench.compare import compare
+        from vrbench.statistics.comparison import compare
 
         comparison = compare(runs[1:], runs[0], seed=seed)
-        print(report.render(comparison, "table"))
+        print(reporting.render(comparison, "table"))
         _write_report(comparison, out)
     else:
-        print(report.scores(runs))
+        print(reporting.scores(runs))
     for done in runs:
         print(f"run: {done.path}")
 
@@ -122,13 +122,13 @@ def compare(
     Tasks of a checkpoint that were measured on other days or machines may lie in several runs, all with the same limit,
     seed and dtype; of two versions of a task the higher is used.
     """
-    from vrbench import report
-    from vrbench.compare import compare_paths
-    from vrbench.writing import output_faults
+    from vrbench import reporting
+    from vrbench.core.io import output_faults
+    from vrbench.statistics.comparison import compare_paths
 
     raise_all(output_faults(to) if to else ())
     comparison = compare_paths(runs, baseline, claim or None, seed)
-    print(report.render(comparison, form))
+    print(reporting.render(comparison, form))
     if to:
         _write_report(comparison, to)
 
@@ -144,17 +144,18 @@ def tasks(
     """List the tasks, and whether their data are at hand; or show one with an example of its prompt."""
     from tabulate import tabulate
 
-    from vrbench import asked_tasks, catalogue, registry
+    from vrbench.cli import task_listing
+    from vrbench.tasks import registry, requested
 
-    asked = asked_tasks.load(names, include_path)
+    asked = requested.load(names, include_path)
     raise_all(asked.faults)
     specs = registry.resolve(names, asked.specs)
     if [spec.id for spec in specs] == [names.strip()]:
-        print(catalogue.in_full(specs[0], data_root, ckpt))
+        print(task_listing.in_full(specs[0], data_root, ckpt))
         return
     if ckpt is not None:
         raise VrbenchError(f"--ckpt shows how one task is asked, but {names!r} is not the id of one")
-    print(tabulate(catalogue.describe(specs, data_root), headers="keys", tablefmt="simple", disable_numparse=True))
+    print(tabulate(task_listing.describe(specs, data_root), headers="keys", tablefmt="simple", disable_numparse=True))
 
 
 def schema(

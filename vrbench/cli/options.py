@@ -15,7 +15,7 @@ def from_config(context: typer.Context, file: Path | None) -> Path | None:
     """Make a YAML file's options the defaults of a command; what the command line says still wins."""
     if file is None or context.resilient_parsing:
         return file
-    from vrbench.config import read_config
+    from vrbench.cli.config_file import read_config
 
     known = {p.name: p for p in context.command.params if p.name and p.name not in ("config", "help")}
 

@@ -47,9 +47,9 @@ def profile(
     Language model and projector are trained as in the paper's second stage, on features that are random; LoRA has rank
     128 and alpha 256 on every linear of the layers. The LM head sees answer tokens only.
     """
-    from vrbench.profiled import ProfileRow, profile_tables
-    from vrbench.train.profile import profile as measure
-    from vrbench.train.profile_asked import PAPER, TUNINGS, Options
+    from vrbench.training.profile import profile as measure
+    from vrbench.training.profile_asked import PAPER, TUNINGS, Options
+    from vrbench.training.profiled import ProfileRow, profile_tables
 
     def tell(row: ProfileRow) -> None:
         took = row.status if row.seconds_per_step is None else f"{row.seconds_per_step:.3f} s"

@@ -15,8 +15,8 @@ import typer
 from vrbench.cli.options import OURS, DataRoot, Device
 
 if TYPE_CHECKING:
-    from vrbench.paper.execute import Options
-    from vrbench.paper.plan import Plan
+    from vrbench.reproduce.execute import Options
+    from vrbench.reproduce.plan import Plan
 
 PUBLISHED = Path("leaderboards") / "reproduce"
 
@@ -53,8 +53,8 @@ def reproduce(
 
     Stopped, it goes on where it was. What several tables need is made once; a table added later uses what is there.
     """
-    from vrbench.config import read_overrides
-    from vrbench.paper.build import Asked, build
+    from vrbench.cli.config_file import read_overrides
+    from vrbench.reproduce.build import Asked, build
 
     overrides = read_overrides(changes or [])
     plan = build(Asked(tables, family, seeds, overrides, tasks, limit))
@@ -74,7 +74,7 @@ def reproduce(
 
 
 def _report(folder: Path) -> None:
-    from vrbench.paper.report import write
+    from vrbench.reproduce.report import write
 
     for file in write(folder):
         print(f"report: {file}")
@@ -85,11 +85,11 @@ def _options(
 ) -> Options:
     """How to execute, with what "auto" means here; every fault is told before anything is done."""
     from vrbench.cli.reproduce_faults import faults
-    from vrbench.device import chosen_device
-    from vrbench.errors import raise_all
-    from vrbench.paper.execute import Options, cards_of
-    from vrbench.paper.families import family
-    from vrbench.writing import output_faults
+    from vrbench.core.device import chosen_device
+    from vrbench.core.errors import raise_all
+    from vrbench.core.io import output_faults
+    from vrbench.reproduce.execute import Options, cards_of
+    from vrbench.reproduce.families import family
 
     found = [*output_faults(folder), *faults(plan, device, str(data_root or ""))]
     if jobs is not None and jobs < 1:
@@ -110,7 +110,7 @@ def _execute(plan: Plan, folder: Path, options: Options) -> bool:
     """Do the steps; says whether all went well."""
     from vrbench.cli.reproduce_shown import print_spent, print_trial, watch
     from vrbench.cli.reproduce_steps import FUNCTIONS
-    from vrbench.paper.execute import execute
+    from vrbench.reproduce.execute import execute
 
     print_trial(plan)
     start = time.perf_counter()

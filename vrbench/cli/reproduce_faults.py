@@ -6,17 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vrbench import missing, registry
 from vrbench.cli.reproduce_steps import as_overrides
-from vrbench.errors import VrbenchError, sentences
-from vrbench.paper.draft import REFERENCE
-from vrbench.paper.families import Value, family
-from vrbench.paper.plan import Plan
+from vrbench.core.errors import VrbenchError, sentences
+from vrbench.data import missing
+from vrbench.reproduce.draft import REFERENCE
+from vrbench.reproduce.families import Value, family
+from vrbench.reproduce.plan import Plan
+from vrbench.tasks import registry
 
 
 def faults(plan: Plan, device: str, data_root: str) -> list[str]:
     """What is wrong with recipes, training data, base, measured data and device, one sentence each."""
-    from vrbench.device import device_faults
+    from vrbench.core.device import device_faults
 
     found = device_faults(device)
     if not found and any(step.kind == "profile" for step in plan.steps):
@@ -28,7 +29,7 @@ def faults(plan: Plan, device: str, data_root: str) -> list[str]:
 
 
 def _profile_faults(device: str) -> list[str]:
-    from vrbench.device import chosen_device
+    from vrbench.core.device import chosen_device
 
     if chosen_device(device) == "cuda":
         return []
@@ -37,8 +38,8 @@ def _profile_faults(device: str) -> list[str]:
 
 def _recipe_faults(plan: Plan) -> Iterator[str]:
     """Every recipe, with what is not made yet left as the recipe has it; each kind of training is looked at once."""
-    from vrbench.train import load
-    from vrbench.train.reading import unset
+    from vrbench.training import load
+    from vrbench.training.reading import unset
 
     base = _base(plan)
     looked: set[tuple[tuple[str, Value], ...]] = set()
@@ -71,7 +72,7 @@ def _base(plan: Plan) -> str:
 
 
 def _base_faults(plan: Plan, offline: bool) -> Iterator[str]:
-    from vrbench.checkpoint import faults as checkpoint_faults
+    from vrbench.checkpoints.resolve import faults as checkpoint_faults
 
     base = _base(plan)
     hint = "" if "base" in plan.overrides else "; give it with --set base=FOLDER"

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from vrbench.paper.discarding import again, has_weights
-from vrbench.paper.estimate import elapsed
-from vrbench.paper.execute import Event, Options
-from vrbench.paper.families import family
-from vrbench.paper.order import chosen
-from vrbench.paper.plan import TRIAL, Plan, PlanStep
-from vrbench.paper.plan_folder import CHECKPOINTS, finished, joined, made_by
+from vrbench.reproduce.discarding import again, has_weights
+from vrbench.reproduce.estimate import elapsed
+from vrbench.reproduce.execute import Event, Options
+from vrbench.reproduce.families import family
+from vrbench.reproduce.order import chosen
+from vrbench.reproduce.plan import TRIAL, Plan, PlanStep
+from vrbench.reproduce.plan_folder import CHECKPOINTS, finished, joined, made_by
 
 NAMES_SHOWN = 4
 

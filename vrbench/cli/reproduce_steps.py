@@ -1,6 +1,7 @@
 """What each kind of step of a plan is: one call of what the other commands call.
 
-`vrbench.paper` plans and executes, and knows neither training nor surgery nor evaluation; here they meet. A step that a
+`vrbench.reproduce` plans and executes, and knows neither training nor surgery nor evaluation; here they meet. A step
+that a
 killed process left whole, but for its mark, is not done again.
 """
 
@@ -10,15 +11,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from vrbench.errors import VrbenchError
-from vrbench.lineage import MARKER, read_lineage
-from vrbench.paper.execute_worker import Function, Job
-from vrbench.paper.families import Value
+from vrbench.checkpoints.lineage import MARKER, read_lineage
+from vrbench.core.errors import VrbenchError
+from vrbench.reproduce.execute_worker import Function, Job
+from vrbench.reproduce.families import Value
 
 
 def train(job: Job) -> None:
     """Train after a recipe; all other arguments are keys of it."""
-    from vrbench import train as training
+    from vrbench import training
 
     keys = dict(job.arguments)
     recipe = training.load(str(keys.pop("recipe")), {**as_overrides(keys), "makes": job.step})
@@ -52,7 +53,7 @@ def layers(job: Job) -> None:
     if "most" in arguments:
         _measure_order(job)
         return
-    from vrbench.surgery.choosing import choose
+    from vrbench.pruning.choosing import choose
 
     choose(
         str(arguments["by"]), int(arguments["n"]), ckpt=str(arguments["ckpt"]), base=str(arguments["base"]),
@@ -61,8 +62,8 @@ def layers(job: Job) -> None:
 
 
 def _measure_order(job: Job) -> None:
-    from vrbench.checkpoint import resolve
-    from vrbench.surgery.curve import removal_order, save_order
+    from vrbench.checkpoints.resolve import resolve
+    from vrbench.pruning.curve import removal_order, save_order
 
     arguments = job.arguments
     found = removal_order(
@@ -74,8 +75,8 @@ def _measure_order(job: Job) -> None:
 
 def prune(job: Job) -> None:
     """Remove the first layers of an order, or those that a score says; only the lineage is written."""
-    from vrbench.surgery import prune as prune_layers
-    from vrbench.surgery import recipe_of
+    from vrbench.pruning import prune as prune_layers
+    from vrbench.pruning import recipe_of
 
     keys: dict[str, Any] = dict(job.arguments)
     recipe = recipe_of(makes=job.step, base=keys.pop("ckpt"), **keys)
@@ -85,7 +86,7 @@ def prune(job: Job) -> None:
 
 def restore(job: Job) -> None:
     """Put layers back to the backbone's weights."""
-    from vrbench.surgery import restore as restore_layers
+    from vrbench.pruning import restore as restore_layers
 
     if _is_whole(job.target, ""):
         return
@@ -97,9 +98,9 @@ def run(job: Job) -> None:
     """Measure a checkpoint, and keep its record and its items' scores."""
     from transformers.utils.logging import disable_progress_bar
 
-    from vrbench.evaluate import run_all
-    from vrbench.plan import Options
-    from vrbench.records import save_run, scores_alone
+    from vrbench.core.schemas import save_run, scores_alone
+    from vrbench.evaluation.evaluate import run_all
+    from vrbench.evaluation.run_plan import Options
 
     disable_progress_bar()
     limit = job.arguments.get("limit")
@@ -118,7 +119,7 @@ def run(job: Job) -> None:
 
 def profile(job: Job) -> None:
     """Time and memory of training steps at the paper's shapes; rows that are there are not measured again."""
-    from vrbench.train.profile import profile as measure
+    from vrbench.training.profile import profile as measure
 
     measure(out=job.target, device=job.device)
 

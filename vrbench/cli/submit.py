@@ -42,7 +42,7 @@ def submit(
 
     about = About(name, board, family, description, url, paper, code, licence, ckpt)
     if check:
-        from vrbench.errors import raise_all
+        from vrbench.core.errors import raise_all
 
         raise_all(packing.check(run, baseline, about, boards, data_root, include_path))
         print(f"board {board} would take it; leave out --check to pack it")

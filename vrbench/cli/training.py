@@ -45,13 +45,13 @@ def train(
     Stopped or killed, the same command goes on where it was last saved. On several cards: accelerate launch -m vrbench
     train ...; FSDP2 or DeepSpeed by accelerate's own configuration.
     """
-    from vrbench.config import read_overrides
-    from vrbench.train import load
-    from vrbench.train import train as train_recipe
+    from vrbench.cli.config_file import read_overrides
+    from vrbench.training import load
+    from vrbench.training import train as train_recipe
 
     overrides = read_overrides(changes or [])
     if dry_run:
-        from vrbench.train.starting import outline
+        from vrbench.training.starting import outline
 
         print(outline(load(recipe, overrides), out))
         return

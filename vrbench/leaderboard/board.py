@@ -13,12 +13,12 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from vrbench.claims import parse_all
-from vrbench.errors import VrbenchError, raise_all, sentences
-from vrbench.leaderboard.reading import quoted, read_yaml_record
+from vrbench.core.errors import VrbenchError, raise_all, sentences
+from vrbench.core.io import digest_of
+from vrbench.core.schemas import Record, Sample
 from vrbench.leaderboard.text import Digest, Line, Name, Paragraph, Reference, Task
-from vrbench.records import Record, Sample
-from vrbench.writing import digest_of
+from vrbench.leaderboard.untrusted_input import quoted, read_yaml_record
+from vrbench.statistics.claims import parse_all
 
 BOARD_SCHEMA_VERSION = 1
 BOARD_FILE = "board.yaml"

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from vrbench.leaderboard.reading import quoted
-from vrbench.records import Sample, TaskResult
+from vrbench.core.schemas import Sample, TaskResult
+from vrbench.leaderboard.untrusted_input import quoted
 
 TOLERANCE = 1e-9
 """Relative difference up to which two figures are the same: processors differ in the last digit of an exponential."""

@@ -10,18 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from vrbench import machine, missing, plan, registry
-from vrbench.data import NotThere
-from vrbench.errors import VrbenchError, raise_all, sentences
+from vrbench.core import os_errors
+from vrbench.core.errors import VrbenchError, raise_all, sentences
+from vrbench.core.schemas import Run, RunRecord, Sample, TaskResult
+from vrbench.data import missing
+from vrbench.data.loading import NotThere
+from vrbench.evaluation import run_plan
 from vrbench.leaderboard import rules
 from vrbench.leaderboard.board import Board
 from vrbench.leaderboard.contradictions import HOW_IT_RAN, result_faults, sample_faults
-from vrbench.leaderboard.reading import quoted
 from vrbench.leaderboard.rescore import Rescorer
 from vrbench.leaderboard.submission import Submission
 from vrbench.leaderboard.submitted import read_what_can_be
-from vrbench.records import Run, RunRecord, Sample, TaskResult
-from vrbench.registry import TaskSpec
+from vrbench.leaderboard.untrusted_input import quoted
+from vrbench.tasks import registry
+from vrbench.tasks.registry import TaskSpec
 
 MOST_SECONDS = 600.0
 """Longest time that scoring one submission's answers to one task may take."""
@@ -62,7 +65,7 @@ class Examiner:
         jobs = {}
         for task, spec in self.specs.items():
             try:
-                jobs[task] = plan.job_of(spec, plan.Options(data_root=data_root))
+                jobs[task] = run_plan.job_of(spec, run_plan.Options(data_root=data_root))
                 faults += _job_faults(board, jobs[task])
             except NotThere as error:
                 absent.append(error)
@@ -124,7 +127,7 @@ class Examiner:
         except VrbenchError as error:
             return None, sentences(error)
         except Exception as error:  # a harness may raise anything over a stranger's answer
-            machine.pass_on(error)
+            os_errors.pass_on(error)
             return None, [f"its answers cannot be scored: {type(error).__name__} {quoted(str(error), 200)}"]
         faults = list(result_faults(stored, result))
         if result.samples_digest != stored.samples_digest:
@@ -140,8 +143,8 @@ class Examiner:
         if {result.task for result in record.results} != self.rescorers.keys():
             return
         code = {result.task: result.code for result in record.results}
-        tasks = {task: plan.with_code(rescorer.decides, code[task]) for task, rescorer in self.rescorers.items()}
-        expected = plan.inputs_digest(record.checkpoint.digest, tasks, record.settings)
+        tasks = {task: run_plan.with_code(rescorer.decides, code[task]) for task, rescorer in self.rescorers.items()}
+        expected = run_plan.inputs_digest(record.checkpoint.digest, tasks, record.settings)
         if record.inputs_digest != expected:
             yield (
                 f"inputs_digest is {record.inputs_digest[:12]}; checkpoint, tasks, harnesses and settings give "
@@ -175,7 +178,7 @@ def _specs(board: Board, known: Mapping[str, TaskSpec]) -> dict[str, TaskSpec]:
     return {task: known[task] for task in board.tasks}
 
 
-def _job_faults(board: Board, job: plan.Job) -> Iterator[str]:
+def _job_faults(board: Board, job: run_plan.Job) -> Iterator[str]:
     """Whether a task's definition and data here are those of the board."""
     task, held = job.spec.id, board.tasks[job.spec.id]
     if held.definition_digest not in (None, job.definition_digest):

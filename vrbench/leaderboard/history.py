@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vrbench.errors import VrbenchError, sentences
+from vrbench.core.errors import VrbenchError, sentences
+from vrbench.core.io import write_atomically
 from vrbench.leaderboard.contradictions import differences
-from vrbench.leaderboard.reading import limits, quoted, read_bytes, read_record
 from vrbench.leaderboard.standing import Leaderboard, Standing, text_of
 from vrbench.leaderboard.submission import SUBMISSIONS, path_of
-from vrbench.writing import write_atomically
+from vrbench.leaderboard.untrusted_input import limits, quoted, read_bytes, read_record
 
 LEADERBOARD_FILE = "leaderboard.json"
 

@@ -11,15 +11,15 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
-from vrbench import machine
-from vrbench.errors import VrbenchError
+from vrbench.core import os_errors
+from vrbench.core.errors import VrbenchError
+from vrbench.core.schemas import Run
 from vrbench.leaderboard.examine import Examined, Examiner
-from vrbench.leaderboard.reading import quoted, read_record
 from vrbench.leaderboard.rows import standing_of
 from vrbench.leaderboard.standing import Standing
 from vrbench.leaderboard.submission import SUBMISSION_FILE, Submission, path_of
 from vrbench.leaderboard.text import parts_of
-from vrbench.records import Run
+from vrbench.leaderboard.untrusted_input import quoted, read_record
 
 FEWEST_SHARED = 8
 """Submissions from which on further processes are worth their start."""
@@ -90,7 +90,7 @@ def _looked(examiner: Examiner, look: Examined, baseline: Run | None) -> Looked:
     try:
         return Looked(look.folder, standing_of(examiner.board, look.submission, look.run, baseline), ())
     except Exception as error:  # one submission never stops the others from being looked at
-        machine.pass_on(error)
+        os_errors.pass_on(error)
         return Looked(look.folder, None, (f"its row cannot be made: {type(error).__name__} {quoted(str(error), 200)}",))
 
 

@@ -8,16 +8,23 @@ from pathlib import Path
 
 from pydantic import Field
 
-from vrbench.errors import VrbenchError, raise_all
+from vrbench.core.errors import VrbenchError, raise_all
+from vrbench.core.schemas import Record, Run, RunRecord, load_run
 from vrbench.leaderboard.board import Board, load_board
 from vrbench.leaderboard.pack import Packed, write_folder
 from vrbench.leaderboard.part import part_of
 from vrbench.leaderboard.prepare import run_files
-from vrbench.leaderboard.reading import quoted, read_bytes, read_record, read_run, submission_files, submission_folders
 from vrbench.leaderboard.rules import checkout_faults
 from vrbench.leaderboard.submission import SUBMISSIONS
 from vrbench.leaderboard.text import Day, Line
-from vrbench.records import Record, Run, RunRecord, load_run
+from vrbench.leaderboard.untrusted_input import (
+    quoted,
+    read_bytes,
+    read_record,
+    read_run,
+    submission_files,
+    submission_folders,
+)
 
 REPRODUCTIONS = "reproductions"
 REPRODUCTION_FILE = "reproduction.json"

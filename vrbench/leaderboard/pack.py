@@ -10,15 +10,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vrbench.errors import raise_all
+from vrbench.core.errors import raise_all
+from vrbench.core.io import write_atomically
 from vrbench.leaderboard.board import load_board
 from vrbench.leaderboard.prepare import About as About
 from vrbench.leaderboard.prepare import Prepared, look, tried
-from vrbench.leaderboard.reading import read_bytes, read_record, submission_files
 from vrbench.leaderboard.submission import SUBMISSION_FILE, Submission, path_of
 from vrbench.leaderboard.submitted import read_submission
 from vrbench.leaderboard.text import parts_of
-from vrbench.writing import write_atomically
+from vrbench.leaderboard.untrusted_input import read_bytes, read_record, submission_files
 
 MARK = ".packing-"
 """What the name of a half-made submission begins with; its folder is beside `submissions`."""

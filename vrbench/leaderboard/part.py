@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from vrbench import registry
-from vrbench.errors import VrbenchError
-from vrbench.plan import decides, inputs_digest, with_code
-from vrbench.records import Run
+from vrbench.core.errors import VrbenchError
+from vrbench.core.schemas import Run
+from vrbench.evaluation.run_plan import decides, inputs_digest, with_code
+from vrbench.tasks import registry
 
 
 def part_of(run: Run, tasks: Collection[str]) -> Run:

@@ -9,14 +9,14 @@ from typing import Any
 
 import yaml
 
-from vrbench import registry
-from vrbench.errors import VrbenchError, raise_all, sentences
+from vrbench.core.errors import VrbenchError, raise_all, sentences
+from vrbench.core.io import write_atomically
+from vrbench.core.schemas import Run, load_run
+from vrbench.core.text_files import read_text
+from vrbench.evaluation.run_plan import definition_digest
 from vrbench.leaderboard.board import BOARD_FILE, Board, load_board, prompts_digest
-from vrbench.plan import definition_digest
-from vrbench.records import Run, load_run
-from vrbench.registry import TaskSpec
-from vrbench.text_files import read_text
-from vrbench.writing import write_atomically
+from vrbench.tasks import registry
+from vrbench.tasks.registry import TaskSpec
 
 Place = tuple[str, ...]
 """Keys that lead to an entry of board.yaml."""

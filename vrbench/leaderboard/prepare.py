@@ -12,18 +12,18 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from vrbench import __version__
-from vrbench.errors import VrbenchError, sentences
+from vrbench.checkpoints.lineage import origins, read_lineage
+from vrbench.checkpoints.locate import PREFIX, find
+from vrbench.core.errors import VrbenchError, sentences
+from vrbench.core.io import gzipped
+from vrbench.core.schemas import CheckpointRef, Lineage, Run, RunRecord, load_run, samples_text
 from vrbench.leaderboard import rules
 from vrbench.leaderboard.board import Board, load_board
 from vrbench.leaderboard.part import part_of
-from vrbench.leaderboard.reading import limits, parse_yaml, quoted, read_record, read_text
-from vrbench.leaderboard.reading.json_text import told
 from vrbench.leaderboard.submission import RECIPE_FILE, Submission, path_of
 from vrbench.leaderboard.text import parts_of
-from vrbench.lineage import origins, read_lineage
-from vrbench.records import CheckpointRef, Lineage, Run, RunRecord, load_run, samples_text
-from vrbench.sources import PREFIX, find
-from vrbench.writing import gzipped
+from vrbench.leaderboard.untrusted_input import limits, parse_yaml, quoted, read_record, read_text
+from vrbench.leaderboard.untrusted_input.json_text import told
 
 Made = TypeVar("Made")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vrbench.leaderboard.reading import markdown_code, shown
 from vrbench.leaderboard.standing import Figure, Standing
+from vrbench.leaderboard.untrusted_input import markdown_code, shown
 from vrbench.leaderboard.validate import Validation
 
 MOST_TOLD = 20

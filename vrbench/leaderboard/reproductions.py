@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vrbench.errors import VrbenchError, sentences
+from vrbench.core.errors import VrbenchError, sentences
+from vrbench.core.schemas import Run
 from vrbench.leaderboard.board import Board
 from vrbench.leaderboard.examine import Examiner
 from vrbench.leaderboard.own_run import REPRODUCTIONS, Reproduction, faults, read_reproduction
-from vrbench.leaderboard.reading import submission_folders
 from vrbench.leaderboard.standing import Standing, Status
-from vrbench.records import Run
+from vrbench.leaderboard.untrusted_input import submission_folders
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from vrbench import results
-from vrbench.errors import raise_all
-from vrbench.plan import Job
-from vrbench.records import Sample, TaskResult
+from vrbench.core.errors import raise_all
+from vrbench.core.schemas import Sample, TaskResult
+from vrbench.evaluation import task_result
+from vrbench.evaluation.run_plan import Job
 
 if TYPE_CHECKING:
-    from vrbench.engine.harness import Outcome
+    from vrbench.evaluation.harness import Outcome
 
 Response = str | tuple[float, bool] | float
 
@@ -49,13 +49,13 @@ class Rescorer:
         Args:
             job: the task with all its items.
         """
-        from vrbench.engine import harness
-        from vrbench.engine.harness_tasks import adapter_of
-        from vrbench.engine.recalling import Recalling
+        from vrbench.evaluation import harness
+        from vrbench.evaluation.harness_tasks import adapter_of
+        from vrbench.evaluation.recalling import Recalling
 
         self.job = job
         self.decides = job.decides
-        self._about = results.of_task(job)
+        self._about = task_result.of_task(job)
         self._harness = harness
         self._marking = Recalling(MOST_KEPT)
         self._prepared = harness.prepare(job.spec, job.parts)
@@ -92,7 +92,7 @@ class Rescorer:
         raise_all([*self.order_faults([sample.id for sample in samples]), *self._response_faults(samples)])
         outcome = self._outcome({sample.id: sample for sample in samples})
         digest = samples_digest if outcome.samples == tuple(samples) else ""
-        result = TaskResult(**self._about, **results.of_outcome(self.job, outcome, seed, digest))
+        result = TaskResult(**self._about, **task_result.of_outcome(self.job, outcome, seed, digest))
         return result, outcome.samples
 
     def order_faults(self, given: Sequence[str]) -> Iterator[str]:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from vrbench import __version__, pairing, stats
-from vrbench.claims import POOLS, Claim, Verdict, parse
-from vrbench.compare import Row, row_of, verdict_of
-from vrbench.errors import VrbenchError
-from vrbench.layers import LayerSet
+from vrbench import __version__
+from vrbench.checkpoints.lineage import origins
+from vrbench.core.errors import VrbenchError
+from vrbench.core.layers import LayerSet
+from vrbench.core.schemas import CheckpointRef, Lineage, Run, RunRecord
 from vrbench.leaderboard.board import Board
-from vrbench.leaderboard.reading import parse_json
 from vrbench.leaderboard.standing import Cost, Figure, Mean, Region, Standing, Status, TaskStanding
 from vrbench.leaderboard.submission import Submission
-from vrbench.lineage import origins
-from vrbench.pairing import PairedTask
-from vrbench.records import CheckpointRef, Lineage, Run, RunRecord
+from vrbench.leaderboard.untrusted_input import parse_json
+from vrbench.statistics import bootstrap, pairing
+from vrbench.statistics.claims import POOLS, Claim, Verdict, parse
+from vrbench.statistics.comparison import Row, row_of, verdict_of
+from vrbench.statistics.pairing import PairedTask
 
 _SAME = Figure(value=100.0, low=100.0, high=100.0)
 _NO_CHANGE = Figure(value=0.0, low=0.0, high=0.0)
@@ -78,7 +79,7 @@ def _mean(name: str, tasks: Sequence[str], run: Run, pairs: Mapping[str, PairedT
         return None
     scores = [run.result(task).score for task in used]
     values = [score.value for score in scores if score is not None]
-    ends = stats.mean_interval([pair.drawn for pair in used.values() if pair.drawn is not None])
+    ends = bootstrap.mean_interval([pair.drawn for pair in used.values() if pair.drawn is not None])
     low, high = ends if ends is not None else (None, None)
     return Mean(
         tasks=tuple(used),

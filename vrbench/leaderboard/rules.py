@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from vrbench.errors import VrbenchError, sentences
+from vrbench.checkpoints.lineage import origins
+from vrbench.core.errors import VrbenchError, sentences
+from vrbench.core.schemas import RunRecord, Sample, Settings, TaskResult
 from vrbench.leaderboard.board import Board, BoardFamily, BoardTask, prompts_digest
-from vrbench.leaderboard.reading import quoted
 from vrbench.leaderboard.submission import Submission
-from vrbench.lineage import origins
-from vrbench.records import RunRecord, Sample, Settings, TaskResult
+from vrbench.leaderboard.untrusted_input import quoted
 
 
 def faults(

@@ -8,19 +8,19 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from vrbench.errors import VrbenchError
-from vrbench.writing import write_atomically
+from vrbench.core.errors import VrbenchError
+from vrbench.core.io import write_atomically
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 SCHEMAS: dict[str, tuple[str, str]] = {
-    "run": ("vrbench.records", "RunRecord"),
-    "sample": ("vrbench.records", "Sample"),
+    "run": ("vrbench.core.schemas", "RunRecord"),
+    "sample": ("vrbench.core.schemas", "Sample"),
     "submission": ("vrbench.leaderboard.submission", "Submission"),
     "reproduction": ("vrbench.leaderboard.own_run", "Reproduction"),
     "board": ("vrbench.leaderboard.board", "Board"),
     "leaderboard": ("vrbench.leaderboard.standing", "Leaderboard"),
-    "comparison": ("vrbench.compare", "Comparison"),
-    "task": ("vrbench.registry", "TaskSpec"),
+    "comparison": ("vrbench.statistics.comparison", "Comparison"),
+    "task": ("vrbench.tasks.registry", "TaskSpec"),
 }
 """Name -> module and class of the record; a module is imported when its schema is asked for."""
 

@@ -7,9 +7,9 @@ from typing import Literal, TypeVar
 
 from pydantic import Field
 
-from vrbench import stats
-from vrbench.claims import Claim, Verdict
-from vrbench.records import SCHEMA_VERSION, Record
+from vrbench.core.schemas import SCHEMA_VERSION, Record
+from vrbench.statistics import bootstrap
+from vrbench.statistics.claims import Claim, Verdict
 
 
 class Rank(Record):
@@ -115,7 +115,7 @@ class BoardTask(Record):
     id: str = Field(description="Task id.")
     suite: str = Field(description="'visual' or 'text'; empty for one in no mean.")
     title: str = Field(description="What is asked.")
-    metric: str = Field(description="Key of `vrbench.metrics.METRICS`.")
+    metric: str = Field(description="Key of `vrbench.statistics.metrics.METRICS`.")
     unit: Literal["percent", "perplexity"] = Field(description="Scale of its score.")
     higher_is_better: bool = Field(description="Direction of the metric.")
     chance: float | None = Field(description="Score of guessing.")
@@ -133,7 +133,7 @@ class Leaderboard(Record):
     board: str = Field(description="Board id.")
     title: str = Field(description="Its title.")
     claims: tuple[Claim, ...] = Field(description="What the verdicts are on.")
-    draws: int = Field(default=stats.DRAWS, description="Bootstrap draws of every interval.")
+    draws: int = Field(default=bootstrap.DRAWS, description="Bootstrap draws of every interval.")
     seed: int = Field(default=0, description="Seed of the draws.")
     tasks: tuple[BoardTask, ...] = Field(description="In the board's order.")
     rows: tuple[Standing, ...] = Field(description="By visual score, best first; then by name.")

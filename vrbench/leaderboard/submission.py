@@ -6,8 +6,8 @@ from pathlib import PurePosixPath
 
 from pydantic import Field
 
+from vrbench.core.schemas import Record
 from vrbench.leaderboard.text import Address, Day, Digest, Line, Name, Paragraph, Reference, Revision
-from vrbench.records import Record
 
 SUBMISSION_SCHEMA_VERSION = 1
 SUBMISSION_FILE = "submission.json"

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from vrbench.errors import VrbenchError, raise_all, sentences
-from vrbench.leaderboard.reading import (
+from vrbench.core.errors import VrbenchError, raise_all, sentences
+from vrbench.core.schemas import Run
+from vrbench.leaderboard.submission import RECIPE_FILE, SUBMISSION_FILE, Submission
+from vrbench.leaderboard.untrusted_input import (
     parse_yaml,
     quoted,
     read_bytes,
@@ -18,9 +20,7 @@ from vrbench.leaderboard.reading import (
     read_text,
     submission_files,
 )
-from vrbench.leaderboard.reading.limits import YAML_BYTES
-from vrbench.leaderboard.submission import RECIPE_FILE, SUBMISSION_FILE, Submission
-from vrbench.records import Run
+from vrbench.leaderboard.untrusted_input.limits import YAML_BYTES
 
 T = TypeVar("T")
 

@@ -8,9 +8,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from vrbench.errors import VrbenchError
-from vrbench.leaderboard.reading.names import MOST_NAME, MOST_URL, safe_name, safe_revision, safe_task, safe_url
-from vrbench.leaderboard.reading.text import odd_characters
+from vrbench.core.errors import VrbenchError
+from vrbench.leaderboard.untrusted_input.names import MOST_NAME, MOST_URL, safe_name, safe_revision, safe_task, safe_url
+from vrbench.leaderboard.untrusted_input.text import odd_characters
 
 _NAME = r"[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?"
 

@@ -11,18 +11,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from vrbench.claims import parse_all
-from vrbench.errors import VrbenchError, raise_all, sentences
+from vrbench.core.errors import VrbenchError, raise_all, sentences
 from vrbench.leaderboard import history
 from vrbench.leaderboard.board import BOARD_FILE, Board, boards, load_board
 from vrbench.leaderboard.examine import Examiner
 from vrbench.leaderboard.looking import look_at
-from vrbench.leaderboard.reading import submission_folders
 from vrbench.leaderboard.reproductions import reproduced
 from vrbench.leaderboard.standing import BoardTask, Leaderboard, Standing, ranked
 from vrbench.leaderboard.submission import SUBMISSIONS
-from vrbench.metrics import METRICS
-from vrbench.registry import TaskSpec
+from vrbench.leaderboard.untrusted_input import submission_folders
+from vrbench.statistics.claims import parse_all
+from vrbench.statistics.metrics import METRICS
+from vrbench.tasks.registry import TaskSpec
 
 
 @dataclass(frozen=True)

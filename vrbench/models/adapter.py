@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from vrbench.adapters import PART, alpha_of, module_name, rank_of, read_adapter_config, saved_name
-from vrbench.errors import VrbenchError
+from vrbench.checkpoints.lora_adapter import PART, alpha_of, module_name, rank_of, read_adapter_config, saved_name
+from vrbench.checkpoints.parameter_names import ADAPTER, canonical
+from vrbench.core.errors import VrbenchError
 from vrbench.models import anatomy
 from vrbench.models.parts import fill, projector_parameters, projector_prefix
-from vrbench.structure import ADAPTER, canonical
 
 CHANGE_THE_BASE = ("pissa", "olora")
 """Ways to begin a training (init_lora_weights) that take from the base what PEFT takes again when it loads."""
@@ -30,7 +30,7 @@ def put_adapter(model: Any, folder: Path, merge: bool = True) -> Any:
 
     Args:
         model: any family's.
-        folder: of PEFT's layout, checked by `vrbench.adapters.adapter_faults`.
+        folder: of PEFT's layout, checked by `vrbench.checkpoints.lora_adapter.adapter_faults`.
         merge: add the matrices to the weights; else they stay beside them, as in training. The answers are the same.
 
     Returns:

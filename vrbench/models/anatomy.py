@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vrbench.errors import VrbenchError
+from vrbench.core.errors import VrbenchError
 
 if TYPE_CHECKING:
     import torch

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from vrbench.checkpoint import Checkpoint
-from vrbench.errors import VrbenchError
+from vrbench.checkpoints.resolve import Checkpoint
+from vrbench.core.errors import VrbenchError
 from vrbench.models import folders, llava
 from vrbench.models.families import family_of
 from vrbench.models.inputs import begun
@@ -32,7 +32,7 @@ def asked(checkpoint: Checkpoint, text: str, images: int | None) -> Asked:
     """What a task's text becomes.
 
     Args:
-        checkpoint: from `vrbench.checkpoint.resolve`.
+        checkpoint: from `vrbench.checkpoints.resolve.resolve`.
         text: prompt of the task, as its harness makes it.
         images: their number; none for a task of lm-eval, whose text is given without a chat template.
 

@@ -12,7 +12,7 @@ from vrbench.models.image_settings import HARNESS, PAD, padded
 from vrbench.models.manner import Manner, but_blank_lines, final_answer
 
 if TYPE_CHECKING:
-    from vrbench.checkpoint import Checkpoint
+    from vrbench.checkpoints.resolve import Checkpoint
     from vrbench.models.loaded import LoadedModel
 
 
@@ -28,7 +28,7 @@ class Family:
         packed: whether its prompts share rows (`VLM`) where the decoder allows it (`vrbench.models.unpacked`); else
             each is asked by itself, the plain way (`PlainVLM`).
         version: raised by one whenever its prompt, stop rule, image settings or way of answering change what it
-            answers to some question (see `vrbench.versions`); older answers and runs are then not used again.
+            answers to some question (see `vrbench.core.versions`); older answers and runs are then not used again.
     """
 
     faults: Callable[[Path], list[str]]

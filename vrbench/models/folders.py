@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from vrbench.errors import VrbenchError
-from vrbench.headers import read_headers
-from vrbench.json_files import read_json
+from vrbench.checkpoints.parameter_names import Shape, canonical, difference_faults, shapes_of, twin_faults
+from vrbench.checkpoints.remote_code import LOCAL
+from vrbench.checkpoints.safetensors_index import read_headers
+from vrbench.core.errors import VrbenchError
+from vrbench.core.json_files import read_json
 from vrbench.models import anatomy
 from vrbench.models.readers import load_readers, reader_faults
-from vrbench.own_code import LOCAL
-from vrbench.structure import Shape, canonical, difference_faults, shapes_of, twin_faults
 
 Idle = Callable[[str], bool]
 """Whether a tensor of a canonical name decides no answer."""

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vrbench.json_files import read_json
+from vrbench.core.json_files import read_json
 
 if TYPE_CHECKING:
-    from vrbench.checkpoint import Checkpoint
+    from vrbench.checkpoints.resolve import Checkpoint
 
 HARNESS, AS_STORED, PAD = CHOICES = ("harness", "checkpoint", "pad")
 """As lmms-eval's class for the family has them; as the checkpoint has them; padded to a square as LLaVA-1.5 does."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from vrbench.errors import VrbenchError
+from vrbench.core.errors import VrbenchError
 
 if TYPE_CHECKING:
     from PIL.Image import Image

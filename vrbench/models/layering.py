@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from vrbench.changes import Change
-from vrbench.checkpoint import Checkpoint
-from vrbench.headers import read_header, weight_files
+from vrbench.checkpoints.layer_edits import Change
+from vrbench.checkpoints.parameter_names import ADAPTER, DELTA, PROJECTOR, TOWER, WITHOUT_EFFECT, canonical, layer_of
+from vrbench.checkpoints.resolve import Checkpoint
+from vrbench.checkpoints.safetensors_index import read_header, weight_files
 from vrbench.models.adapter import put_adapter, replace_projector, without_adapter
 from vrbench.models.parts import fill, layer_parameters, projector_parameters
 from vrbench.models.prune import remove_layers
-from vrbench.structure import ADAPTER, DELTA, PROJECTOR, TOWER, WITHOUT_EFFECT, canonical, layer_of
 
 
 def put_on(model: Any, checkpoint: Checkpoint, merge: bool, build: Callable[[Checkpoint], Any]) -> Any:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vrbench.json_files import read_json
+from vrbench.checkpoints.parameter_names import Shape
+from vrbench.checkpoints.remote_code import LOCAL
+from vrbench.core.json_files import read_json
 from vrbench.models import folders
 from vrbench.models.prompts import default_template
 from vrbench.models.readers import load_readers
-from vrbench.own_code import LOCAL
-from vrbench.structure import Shape
 
 
 def faults(folder: Path) -> list[str]:

@@ -7,18 +7,18 @@ from typing import Any
 
 import torch
 
-from vrbench.checkpoint import Checkpoint
-from vrbench.errors import VrbenchError
+from vrbench.checkpoints.parameter_names import ADAPTER, TOWER
+from vrbench.checkpoints.random_shapes import RECIPE
+from vrbench.checkpoints.resolve import Checkpoint
+from vrbench.core.errors import VrbenchError
+from vrbench.core.versions import of_model
 from vrbench.models import random_weights
 from vrbench.models.families import FAMILIES, family_of, ready
 from vrbench.models.image_settings import HARNESS
 from vrbench.models.layering import put_on
 from vrbench.models.loaded import LoadedModel
 from vrbench.models.pocket import assemble
-from vrbench.models.random_shapes import RECIPE
 from vrbench.models.vlm import VLM
-from vrbench.structure import ADAPTER, TOWER
-from vrbench.versions import of_model
 
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -35,7 +35,7 @@ def load_vlm(
     Layered checkpoints are put together in float32 and converted once, at the end, so that merging costs no precision.
 
     Args:
-        checkpoint: from `vrbench.checkpoint.resolve`, which has checked it.
+        checkpoint: from `vrbench.checkpoints.resolve.resolve`, which has checked it.
         device: where it shall be.
         dtype: of every weight, whatever the files hold.
         merge: add an adapter's matrices to the weights; else they stay beside them, slower and with the same answers.

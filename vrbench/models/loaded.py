@@ -25,7 +25,7 @@ class LoadedModel:
         family: model family, such as "llava".
         manner: how it is asked.
         device, dtype: where and in what type the weights are.
-        code: versions of the code that made its weights and asks it, as `vrbench.versions.of_model` has them.
+        code: versions of the code that made its weights and asks it, as `vrbench.core.versions.of_model` has them.
         has_adapter: whether PEFT had a part in its weights.
     """
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from vrbench.errors import raise_all
+from vrbench.checkpoints.parameter_names import canonical, difference_faults
+from vrbench.core.errors import raise_all
 from vrbench.models import anatomy
-from vrbench.structure import canonical, difference_faults
 
 if TYPE_CHECKING:
     from torch import Tensor

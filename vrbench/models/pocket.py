@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vrbench.cache import DONE, file_digest, made_once
-from vrbench.models import smollm2
-from vrbench.records import digest_of
+from vrbench.checkpoints import smollm2
+from vrbench.core.cache import DONE, file_digest, made_once
+from vrbench.core.schemas import digest_of
 
 if TYPE_CHECKING:
     from transformers import LlavaConfig, LlavaForConditionalGeneration

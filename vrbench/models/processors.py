@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from vrbench.own_code import LOCAL
+from vrbench.checkpoints.remote_code import LOCAL
 
 CLASSES = {
     "smolvlm": "transformers:Idefics3Processor",  # SmolVLM's own differs in videos alone, and wants num2words for them

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from vrbench.errors import VrbenchError
+from vrbench.core.errors import VrbenchError
 
 IMAGE = "<image>"
 LLAVA_SYSTEM = (

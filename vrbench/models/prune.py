@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from vrbench.errors import VrbenchError
-from vrbench.layers import LayerSet
+from vrbench.checkpoints.fixed_layers import fixed_layers
+from vrbench.checkpoints.per_layer_config import NUMBERS, shortened
+from vrbench.core.errors import VrbenchError
+from vrbench.core.layers import LayerSet
 from vrbench.models import anatomy
-from vrbench.models.fixed import fixed_layers
-from vrbench.perlayer import NUMBERS, shortened
 
 
 def remove_layers(model: Any, layers: LayerSet) -> None:

@@ -10,7 +10,7 @@ import json
 from functools import cache
 from pathlib import Path
 
-from vrbench.models.smollm2 import check_gguf
+from vrbench.checkpoints.smollm2 import check_gguf
 
 SPECIAL = ("<unk>", "<s>", "</s>", "<image>")
 

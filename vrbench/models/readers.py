@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from vrbench import machine
-from vrbench.errors import VrbenchError, sentences
-from vrbench.json_files import read_json
+from vrbench.checkpoints.remote_code import LOCAL
+from vrbench.core import os_errors
+from vrbench.core.errors import VrbenchError, sentences
+from vrbench.core.json_files import read_json
 from vrbench.models.prompts import IMAGE
-from vrbench.own_code import LOCAL
 
 PIXELS, SETTINGS = "preprocessor_config.json", "processor_config.json"
 
@@ -29,7 +29,7 @@ def load_readers(folder: Path, load_processor: Callable[[], Any]) -> tuple[Any, 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
     except Exception as error:  # whatever the many readers behind it raise
-        machine.pass_on(error)
+        os_errors.pass_on(error)
         raise VrbenchError(f"{folder} has no tokenizer that can be read: {' '.join(str(error).split())}") from error
     if not ((folder / PIXELS).is_file() or read_json(folder / SETTINGS).get("image_processor")):
         raise VrbenchError(
@@ -39,7 +39,7 @@ def load_readers(folder: Path, load_processor: Callable[[], Any]) -> tuple[Any, 
     try:
         processor = load_processor()
     except Exception as error:
-        machine.pass_on(error)
+        os_errors.pass_on(error)
         raise VrbenchError(f"{folder} has no processor that can be read: {' '.join(str(error).split())}") from error
     if tokenizer.eos_token_id is None:
         raise VrbenchError(

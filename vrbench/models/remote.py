@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vrbench.errors import VrbenchError
-from vrbench.json_files import read_json
+from vrbench.checkpoints.parameter_names import canonical, first_of
+from vrbench.checkpoints.remote_code import SETTINGS_FILES
+from vrbench.core.errors import VrbenchError
+from vrbench.core.json_files import read_json
 from vrbench.models import anatomy, prompts
 from vrbench.models.folders import buffers, refusal
-from vrbench.own_code import SETTINGS_FILES
-from vrbench.structure import canonical, first_of
 
 TRUSTED: dict[str, Any] = {"local_files_only": True, "trust_remote_code": True}
 HEADS = ("AutoModelForImageTextToText", "AutoModelForCausalLM")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import GenerationConfig, LogitsProcessorList
 
-from vrbench.errors import VrbenchError
+from vrbench.core.errors import VrbenchError
 
 if TYPE_CHECKING:
     from vrbench.models.loaded import LoadedModel

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vrbench.errors import VrbenchError
+from vrbench.core.errors import VrbenchError
 from vrbench.models.families import FAMILIES
 from vrbench.models.loaded import LoadedModel
 from vrbench.models.packing import Row

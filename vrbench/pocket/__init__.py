@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from vrbench.errors import VrbenchError
+from vrbench.core.errors import VrbenchError
 
 GENERATORS = {
     "pocket_mme": "vrbench.pocket.visual:pocket_mme",

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vrbench.errors import VrbenchError
-from vrbench.images import open_image
+from vrbench.core.errors import VrbenchError
+from vrbench.data.images import open_image
 from vrbench.pocket.turns import SHORT, Turn
 
 EXTRA_SHAPES = ("rectangle",)

@@ -23,7 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from vrbench.errors import VrbenchError
+from vrbench.core.errors import VrbenchError
 from vrbench.pocket.pydoc import LONGEST
 from vrbench.pocket.pydoc import rows as pydoc_rows
 

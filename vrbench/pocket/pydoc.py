@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from vrbench.errors import VrbenchError
+from vrbench.core.errors import VrbenchError
 
 WORDS = 50  # a passage ends with the paragraph that reaches this many
 LONGEST = 200  # a paragraph with more is a table, and left out

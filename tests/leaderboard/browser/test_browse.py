@@ -10,8 +10,8 @@ from urllib.parse import quote
 import pytest
 
 from tests.leaderboard.made import Made
-from vrbench.leaderboard.reading import read_samples
-from vrbench.records import Sample
+from vrbench.core.schemas import Sample
+from vrbench.leaderboard.untrusted_input import read_samples
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -17,10 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.leaderboard.hostile import documents
-from vrbench.errors import VrbenchError, sentences
+from vrbench.core.errors import VrbenchError, sentences
 from vrbench.leaderboard.board import load_board
-from vrbench.leaderboard.reading import limits, parse_yaml, shown
 from vrbench.leaderboard.submitted import read_submission
+from vrbench.leaderboard.untrusted_input import limits, parse_yaml, shown
 
 MEMORY = 768 * 2**20
 """Address space of the process; Python with the project's light libraries takes some 250 MiB of it."""

@@ -7,19 +7,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from vrbench.claims import parse
-from vrbench.leaderboard.standing import (
-    Cost,
-    Figure,
-    Leaderboard,
-    Mean,
-    Region,
-    Standing,
-    Status,
-    TaskStanding,
-)
-from vrbench.leaderboard.submission import Submission
-from vrbench.records import (
+from vrbench.core.schemas import (
     Base,
     CheckpointRef,
     Lineage,
@@ -32,6 +20,18 @@ from vrbench.records import (
     TaskResult,
     samples_text,
 )
+from vrbench.leaderboard.standing import (
+    Cost,
+    Figure,
+    Leaderboard,
+    Mean,
+    Region,
+    Standing,
+    Status,
+    TaskStanding,
+)
+from vrbench.leaderboard.submission import Submission
+from vrbench.statistics.claims import parse
 
 TASK = "pocket_mme"
 HEX = "0123456789abcdef" * 4

@@ -23,8 +23,13 @@ from markdown_it import MarkdownIt
 from pydantic import BaseModel
 
 from tests.leaderboard.hostile import documents, hostile, oracle
-from vrbench.errors import VrbenchError, sentences
-from vrbench.leaderboard.reading import (
+from vrbench.core.errors import VrbenchError, sentences
+from vrbench.core.schemas import RunRecord, Sample, samples_text
+from vrbench.leaderboard.reproductions import Reproduction
+from vrbench.leaderboard.standing import Leaderboard
+from vrbench.leaderboard.submission import Submission
+from vrbench.leaderboard.submitted import read_submission
+from vrbench.leaderboard.untrusted_input import (
     csv_cell,
     markdown_code,
     parse_json,
@@ -39,11 +44,6 @@ from vrbench.leaderboard.reading import (
     safe_url,
     shown,
 )
-from vrbench.leaderboard.reproductions import Reproduction
-from vrbench.leaderboard.standing import Leaderboard
-from vrbench.leaderboard.submission import Submission
-from vrbench.leaderboard.submitted import read_submission
-from vrbench.records import RunRecord, Sample, samples_text
 
 MOST_SENTENCE = 1_000
 READ, REFUSED = "read", "refused"

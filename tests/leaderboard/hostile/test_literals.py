@@ -10,8 +10,9 @@ import pytest
 
 from tests.leaderboard.hostile import documents
 from tests.leaderboard.hostile.oracle import is_harmless
-from vrbench.errors import VrbenchError, sentences
-from vrbench.leaderboard.reading import (
+from vrbench.core.errors import VrbenchError, sentences
+from vrbench.core.schemas import RunRecord, Sample
+from vrbench.leaderboard.untrusted_input import (
     csv_cell,
     markdown_code,
     parse_json,
@@ -23,10 +24,9 @@ from vrbench.leaderboard.reading import (
     safe_url,
     shown,
 )
-from vrbench.leaderboard.reading.files import decoded
-from vrbench.leaderboard.reading.json_text import parse_record
-from vrbench.leaderboard.reading.sample_rows import parse_samples
-from vrbench.records import RunRecord, Sample
+from vrbench.leaderboard.untrusted_input.files import decoded
+from vrbench.leaderboard.untrusted_input.json_text import parse_record
+from vrbench.leaderboard.untrusted_input.sample_rows import parse_samples
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,13 @@ import pytest
 
 from tests.leaderboard.hostile import hostile, oracle
 from tests.leaderboard.made import make_board
-from vrbench.leaderboard.reading.text import odd_characters
+from vrbench.core.schemas import Sample
 from vrbench.leaderboard.site.again import commands
 from vrbench.leaderboard.site.build import build
 from vrbench.leaderboard.site.content import load_content
 from vrbench.leaderboard.site.sample_data import answers_file
+from vrbench.leaderboard.untrusted_input.text import odd_characters
 from vrbench.leaderboard.validate import How, validation, write
-from vrbench.records import Sample
 
 FIELDS = (
     "checkpoint.id", "checkpoint.revision", "checkpoint.lineage.0.id", "checkpoint.lineage.0.family",

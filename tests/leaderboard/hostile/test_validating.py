@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.leaderboard.hostile.validating import ANSWERS, NUMBERS, READ, REFUSED, Board, faked
 from tests.leaderboard.made import make_board
-from vrbench.errors import VrbenchError
+from vrbench.core.errors import VrbenchError
 
 EXAMPLES = 40
 

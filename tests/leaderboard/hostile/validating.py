@@ -135,9 +135,9 @@ def _tell(file: Path, change: Callable[[Any], None]) -> None:
 
 def faked(board: Board, said: Any) -> str:
     """Answers that are all the same, in a submission whose every stored figure follows from them."""
+    from vrbench.core.schemas import load_run, save_run
     from vrbench.leaderboard.contradictions import HOW_IT_RAN
     from vrbench.leaderboard.submission import Submission
-    from vrbench.records import load_run, save_run
 
     shutil.rmtree(board.scratch, ignore_errors=True)
     shutil.copytree(board.made.root, board.scratch)

@@ -6,10 +6,10 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 
-from vrbench.leaderboard.reading import shown
+from vrbench.checkpoints.locate import published
+from vrbench.core.schemas import Lineage
 from vrbench.leaderboard.site.content import BoardContent, Entry
-from vrbench.records import Lineage
-from vrbench.sources import published
+from vrbench.leaderboard.untrusted_input import shown
 
 Command = tuple[str, str]
 """What it does, and the command line."""

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from vrbench.claims import Verdict
 from vrbench.leaderboard import standing
-from vrbench.leaderboard.reading import csv_cell
 from vrbench.leaderboard.site import drawn, layout, plots
 from vrbench.leaderboard.site.content import BoardContent
 from vrbench.leaderboard.site.pages import Frame
 from vrbench.leaderboard.standing import BoardTask, Figure, Leaderboard, Mean, Standing
+from vrbench.leaderboard.untrusted_input import csv_cell
+from vrbench.statistics.claims import Verdict
 
 _BETWEEN_CELLS = re.compile(r"(?<=>)\n(?=</?t[dhr]\b)")
 """Line ends that are no text of a page: a browser would keep a node for each of them."""

@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 
-from vrbench import registry
-from vrbench.errors import VrbenchError, raise_all
+from vrbench.core.errors import VrbenchError, raise_all
+from vrbench.core.io import output_faults
 from vrbench.leaderboard.site import board_page, layout, samples, submission_page, task_page, vendored
 from vrbench.leaderboard.site.content import BoardContent, load_content
 from vrbench.leaderboard.site.pages import Frame, Place
-from vrbench.registry import TaskSpec
-from vrbench.writing import output_faults
+from vrbench.tasks import registry
+from vrbench.tasks.registry import TaskSpec
 
 Page = tuple[str, str | bytes]
 """Path within the site, and what it holds."""

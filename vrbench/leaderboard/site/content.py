@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vrbench.errors import VrbenchError, raise_all, sentences
+from vrbench.core.errors import VrbenchError, raise_all, sentences
+from vrbench.core.schemas import RunRecord
 from vrbench.leaderboard.board import Board, boards
-from vrbench.leaderboard.reading import (
+from vrbench.leaderboard.standing import Leaderboard, Standing
+from vrbench.leaderboard.submission import RECIPE_FILE, SUBMISSION_FILE, SUBMISSIONS, Submission
+from vrbench.leaderboard.untrusted_input import (
     quoted,
     read_bytes,
     read_record,
@@ -17,12 +20,9 @@ from vrbench.leaderboard.reading import (
     submission_files,
     submission_folders,
 )
-from vrbench.leaderboard.reading.limits import BOARD_BYTES, BOARD_VALUES, YAML_BYTES
-from vrbench.leaderboard.standing import Leaderboard, Standing
-from vrbench.leaderboard.submission import RECIPE_FILE, SUBMISSION_FILE, SUBMISSIONS, Submission
+from vrbench.leaderboard.untrusted_input.limits import BOARD_BYTES, BOARD_VALUES, YAML_BYTES
 from vrbench.leaderboard.validate import leaderboard_of
-from vrbench.records import RunRecord
-from vrbench.registry import TaskSpec
+from vrbench.tasks.registry import TaskSpec
 
 LEADERBOARD_FILE = "leaderboard.json"
 ADVICE = "`vrbench leaderboard validate --write` writes it anew"

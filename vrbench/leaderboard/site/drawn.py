@@ -12,7 +12,7 @@ from statistics import quantiles
 
 from markupsafe import Markup
 
-from vrbench.layers import LayerSet
+from vrbench.core.layers import LayerSet
 from vrbench.leaderboard.standing import Figure, Region
 
 WIDTH, HEIGHT = 116, 14
@@ -27,7 +27,7 @@ MARKERS = (
     "M2 6a4 4 0 1 0 8 0a4 4 0 1 0 -8 0z", "M2 2h8v8h-8z", "M6 1l5 5l-5 5l-5 -5z",
     "M6 1l5 10h-10z", "M1 1h10l-5 10z", "M4 1h4v3h3v4h-3v3h-4v-3h-3v-4h3z",
 )  # fmt: skip
-"""Those of `vrbench.report.drawing.MARKERS`: disc, square, diamond, triangles up and down, plus."""
+"""Those of `vrbench.reporting.drawing.MARKERS`: disc, square, diamond, triangles up and down, plus."""
 
 
 @dataclass(frozen=True)

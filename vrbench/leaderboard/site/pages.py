@@ -11,9 +11,9 @@ from typing import Any
 from jinja2 import Environment
 
 from vrbench import __version__
-from vrbench.leaderboard.reading import safe_url, shown
 from vrbench.leaderboard.site import drawn, layout, wording
-from vrbench.report.pages import environment as report_environment
+from vrbench.leaderboard.untrusted_input import safe_url, shown
+from vrbench.reporting.pages import environment as report_environment
 
 POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'"
 """The Content-Security-Policy of every page: nothing but its own files, no script or style within a page."""

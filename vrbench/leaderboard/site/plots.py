@@ -10,10 +10,10 @@ from xml.etree import ElementTree
 
 from markupsafe import Markup
 
-from vrbench.leaderboard.reading import shown
 from vrbench.leaderboard.site import wording
 from vrbench.leaderboard.standing import Figure, Standing
-from vrbench.report import drawing
+from vrbench.leaderboard.untrusted_input import shown
+from vrbench.reporting import drawing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,15 +14,15 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vrbench.errors import VrbenchError
-from vrbench.leaderboard.reading import shown
+from vrbench.core.errors import VrbenchError
+from vrbench.core.schemas import Sample
 from vrbench.leaderboard.standing import Standing
-from vrbench.records import Sample
+from vrbench.leaderboard.untrusted_input import shown
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
 
-    from vrbench.engine.items import Item
+    from vrbench.evaluation.items import Item
 
 CHUNK = 200
 """Items in one script: some 40 KiB of short questions."""

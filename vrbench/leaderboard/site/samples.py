@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vrbench.errors import VrbenchError, raise_all
-from vrbench.leaderboard.reading import quoted, read_run, submission_files
+from vrbench.core.errors import VrbenchError, raise_all
+from vrbench.core.schemas import Sample
 from vrbench.leaderboard.site import layout
 from vrbench.leaderboard.site.content import BoardContent, Entry
 from vrbench.leaderboard.site.pages import Frame, Place
@@ -25,8 +25,8 @@ from vrbench.leaderboard.site.sample_data import (
     task_files,
 )
 from vrbench.leaderboard.standing import BoardTask
-from vrbench.records import Sample
-from vrbench.registry import TaskSpec
+from vrbench.leaderboard.untrusted_input import quoted, read_run, submission_files
+from vrbench.tasks.registry import TaskSpec
 
 Browsers = Mapping[str, Mapping[str, str]]
 """Row key -> task -> path of its sample browser within the site."""
@@ -136,8 +136,8 @@ def _items(
     content: BoardContent, spec: TaskSpec, agreed: _Known, data_root: str | Path | None
 ) -> Iterator[tuple[str, str | bytes]]:
     """What is asked, from the task's own data, which must be those of the board and have the items answered."""
-    from vrbench.engine.items import items_of
-    from vrbench.plan import Options, job_of
+    from vrbench.evaluation.items import items_of
+    from vrbench.evaluation.run_plan import Options, job_of
 
     job = job_of(spec, Options(data_root=data_root))
     pinned = content.board.tasks[spec.id].data_digest

@@ -11,7 +11,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from vrbench.errors import VrbenchError
+from vrbench.core.errors import VrbenchError
 from vrbench.leaderboard.site.build import build
 
 HOST = "127.0.0.1"

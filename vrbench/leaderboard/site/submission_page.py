@@ -6,16 +6,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vrbench.errors import VrbenchError
-from vrbench.layers import LayerSet
-from vrbench.leaderboard.reading import limits, parse_json, shown
+from vrbench.core.errors import VrbenchError
+from vrbench.core.layers import LayerSet
+from vrbench.core.schemas import Lineage, Score, Step
 from vrbench.leaderboard.site import drawn, layout
 from vrbench.leaderboard.site.again import commands
 from vrbench.leaderboard.site.board_page import verdict_on
 from vrbench.leaderboard.site.content import BoardContent, Entry
 from vrbench.leaderboard.site.pages import Frame, Place
 from vrbench.leaderboard.standing import BoardTask, Figure, TaskStanding
-from vrbench.records import Lineage, Score, Step
+from vrbench.leaderboard.untrusted_input import limits, parse_json, shown
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from vrbench.leaderboard.site import drawn, layout
 from vrbench.leaderboard.site.content import BoardContent
 from vrbench.leaderboard.site.pages import Frame, Place
 from vrbench.leaderboard.standing import BoardTask, Standing, TaskStanding
-from vrbench.registry import TaskSpec
+from vrbench.tasks.registry import TaskSpec
 
 
 def pages(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 
-from vrbench.errors import VrbenchError
+from vrbench.core.errors import VrbenchError
 
 PACKAGE = "itables"
 BUNDLE = "itables/html/dt_bundle.js"

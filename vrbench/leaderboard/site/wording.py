@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from vrbench.claims import Claim, Verdict
-from vrbench.layers import LayerSet
+from vrbench.core.layers import LayerSet
 from vrbench.leaderboard.standing import Figure, Rank, Region
-from vrbench.report import cells
+from vrbench.reporting import cells
+from vrbench.statistics.claims import Claim, Verdict
 
 NONE = "–"
 """What stands where there is no figure."""

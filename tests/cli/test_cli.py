@@ -1,0 +1,410 @@
+"""The commands: what they print, what they exit with, and how little they import."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.startup import write_run
+from tests import tiny
+from vrbench import cli
+from vrbench.checkpoints.resolve import resolve
+from vrbench.core.schemas import load_run
+from vrbench.tasks.registry import TaskSpec
+
+HEAVY = ("torch", "transformers", "datasets", "lm_eval", "lmms_eval", "pandas", "matplotlib", "peft", "accelerate")
+MAIN = "from vrbench.cli import main; main()"
+TELL_HEAVY = f"""
+import atexit, sys
+atexit.register(lambda: print(*[m for m in {HEAVY} if m in sys.modules], file=sys.stderr))
+"""
+
+
+def vrbench(*command: str, code: str = MAIN, **environment: str) -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, "-c", code, *command]
+    return subprocess.run(program, capture_output=True, text=True, env={**os.environ, **environment}, check=False)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """Folders of two made-up runs: a candidate, and its baseline."""
+    folder = tmp_path_factory.mktemp("runs")
+    return str(write_run(folder, "candidate", 0.85)), str(write_run(folder, "baseline", 0.9))
+
+
+class TestLightness:
+    @pytest.mark.parametrize(
+        "command",
+        [
+            "--help",
+            "run --help",
+            "prune --help",
+            "restore --help",
+            "inspect --help",
+            "convert --help",
+            "train --help",
+            "layers --help",
+            "layers --list",
+            "layers sparse-uniform --n 8 --depth 32",
+            "profile --help",
+            "reproduce all --dry-run",
+            "tasks",
+            "data fetch --help",
+            "version",
+            "schema",
+            "schema submission",
+            "schema board",
+            "submit --help",
+            "leaderboard --help",
+            "leaderboard validate --help",
+            "leaderboard build --help",
+            "leaderboard serve --help",
+            "leaderboard pin --help",
+        ],
+    )
+    def test_light_commands_import_nothing_heavy(self, command: str) -> None:
+        done = vrbench(*command.split(), code=TELL_HEAVY + MAIN)
+        assert (done.returncode, done.stderr.strip()) == (0, "")
+
+    @pytest.mark.parametrize("form", ["table", "markdown", "latex", "json"])
+    def test_compare_imports_nothing_heavy(self, runs: tuple[str, str], form: str) -> None:
+        done = vrbench("compare", runs[0], "--baseline", runs[1], "--format", form, code=TELL_HEAVY + MAIN)
+        assert (done.returncode, done.stderr.strip()) == (0, "")
+
+    def test_compare_writes_a_report_where_it_is_told_to(self, runs: tuple[str, str], tmp_path: Path) -> None:
+        done = vrbench("compare", runs[0], "--baseline", runs[1], "--format", "json", "--report", str(tmp_path / "r"))
+        assert done.returncode == 0
+        assert json.loads(done.stdout)["candidates"]
+        names = {path.name for path in (tmp_path / "r").iterdir()}
+        assert {"comparison.md", "comparison.html", "comparison.json", "retention.png"} <= names
+
+    def test_the_package_itself_imports_nothing_heavy(self) -> None:
+        done = vrbench(code=TELL_HEAVY + "import vrbench; vrbench.compare, vrbench.load_run")
+        assert (done.returncode, done.stderr.strip()) == (0, "")
+
+
+class TestFaults:
+    def test_all_faults_of_a_run_are_told_at_once_one_a_line(self, tmp_path: Path) -> None:
+        done = vrbench(
+            "run", "--ckpt", "pocket/fulll", "--ckpt", "pocket/nope", "--tasks", "pocket_mmme", "--limit", "0",
+            "--batch-size", "none", "--out", "/proc/nowhere", "--data-root", str(tmp_path),
+        )  # fmt: skip
+        lines = done.stderr.strip().splitlines()
+        assert done.returncode == 2
+        assert all(line.startswith("vrbench: ") for line in lines)
+        expected = ("limit is 0", "size is 'none'", "/proc/nowhere", "'pocket/fulll'", "'pocket/nope'", "'pocket_mmme'")
+        for words in expected:
+            assert sum(words in line for line in lines) == 1, (words, lines)
+
+    def test_an_unknown_task_is_answered_with_the_nearest(self) -> None:
+        done = vrbench("tasks", "pocket_mne")
+        assert done.returncode == 2
+        assert "pocket_mme" in done.stderr
+
+    def test_no_such_run(self, runs: tuple[str, str]) -> None:
+        done = vrbench("compare", "nowhere", "--baseline", runs[1])
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+    def test_an_unknown_format_is_the_user_s_fault(self, runs: tuple[str, str]) -> None:
+        done = vrbench("compare", runs[0], "--baseline", runs[1], "--format", "docx")
+        assert done.returncode == 2
+        assert "docx" in done.stderr
+
+    def test_a_missing_option_is_the_user_s_fault(self) -> None:
+        done = vrbench("run", "--tasks", "mme")
+        assert done.returncode == 2
+        assert "--ckpt" in done.stderr
+
+    def test_our_own_fault_is_short_and_says_where_the_traceback_is(self, tmp_path: Path) -> None:
+        code = (
+            "import vrbench.cli.task_listing as c; c.describe = lambda *a: 1 / 0; from vrbench.cli import main; main()"
+        )
+        done = vrbench("tasks", code=code, VRBENCH_CACHE=str(tmp_path))
+        assert done.returncode == 1
+        assert "ZeroDivisionError" in done.stderr and "Traceback" not in done.stderr
+        (kept,) = (tmp_path / "errors").iterdir()
+        assert str(kept) in done.stderr
+        assert "Traceback" in kept.read_text()
+
+    def test_where_no_traceback_can_be_kept_it_is_printed(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        code = (
+            "import vrbench.cli.task_listing as c; c.describe = lambda *a: 1 / 0; from vrbench.cli import main; main()"
+        )
+        done = vrbench("tasks", code=code, VRBENCH_CACHE=str(tmp_path / "file"))
+        assert done.returncode == 1
+        assert "Traceback" in done.stderr
+
+
+class TestRun:
+    """`vrbench run` on tiny models, in this process."""
+
+    @pytest.fixture
+    def call(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> Callable[..., tuple[int, str, str]]:
+        def called(*command: str) -> tuple[int, str, str]:
+            common = ["--tasks", "pocket_mme,pocket_facts", "--limit", "4", "--out", str(tmp_path / "runs")]
+            monkeypatch.setattr(sys, "argv", ["vrbench", "run", *common, *command])
+            with pytest.raises(SystemExit) as exit_:
+                cli.main()
+            said = capsys.readouterr()
+            return int(exit_.value.code or 0), said.out, said.err
+
+        return called
+
+    @pytest.mark.supports("llava", "run")
+    @pytest.mark.supports("llava", "adapter")
+    def test_a_candidate_is_measured_and_compared(
+        self, call: Callable[..., tuple[int, str, str]], tiny_llava: Path, tmp_path: Path
+    ) -> None:
+        tuned = tiny.save_adapter(tmp_path / "tuned", tiny_llava)
+        code, out, _ = call("--ckpt", str(tuned), "--baseline", str(tiny_llava))
+        assert code == 0
+        assert "tuned against llava" in out
+        assert {p.name for p in (tmp_path / "runs").glob("comparison.*")} >= {"comparison.md", "comparison.html"}
+        folders = [line.removeprefix("run: ") for line in out.splitlines() if line.startswith("run: ")]
+        assert [load_run(f).record.checkpoint.id for f in folders] == ["llava", "tuned"]
+        assert load_run(folders[0]).record.provenance.command.startswith("vrbench run --tasks")
+
+    def test_without_a_baseline_the_scores_are_printed(
+        self, call: Callable[..., tuple[int, str, str]], tiny_llava: Path, tmp_path: Path
+    ) -> None:
+        code, out, _ = call("--ckpt", str(tiny_llava))
+        assert code == 0
+        assert "pocket_mme" in out and "pocket_facts" in out
+        assert not list((tmp_path / "runs").glob("comparison.*"))
+
+    def test_a_task_that_dies_is_our_fault_and_the_others_go_on(
+        self, call: Callable[..., tuple[int, str, str]], tiny_llava: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from vrbench.evaluation import harness
+
+        real = harness.run
+
+        def run(spec: TaskSpec, *rest: Any) -> Any:
+            if spec.id == "pocket_mme":
+                raise RuntimeError("it died")
+            return real(spec, *rest)
+
+        monkeypatch.setattr(harness, "run", run)
+        code, out, err = call("--ckpt", str(tiny_llava))
+        assert code == 1
+        assert "llava pocket_mme died: RuntimeError: it died" in err
+        assert "pocket_facts" in out
+
+    def test_a_checkpoint_that_cannot_be_loaded_does_not_keep_the_others_from_being_measured(
+        self,
+        call: Callable[..., tuple[int, str, str]],
+        tiny_llava: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        from vrbench.models import load
+
+        real, tuned = load.load_vlm, tiny.save_adapter(tmp_path / "tuned", tiny_llava)
+
+        def failing(checkpoint: Any, *rest: Any, **more: Any) -> Any:
+            if checkpoint.id == fails:
+                raise MemoryError("not enough")
+            return real(checkpoint, *rest, **more)
+
+        monkeypatch.setattr(load, "load_vlm", failing)
+        fails = "tuned"
+        code, out, err = call("--ckpt", str(tuned), "--baseline", str(tiny_llava))
+        line = "vrbench: tuned could not be measured: it does not fit into memory (MemoryError: not enough)"
+        assert (code, err.splitlines()[-1]) == (2, line)
+        assert "pocket_mme" in out and out.count("run: ") == 1  # the baseline's scores
+        fails = "llava"
+        shutil.rmtree(tmp_path / "runs")
+        code, out, err = call("--ckpt", str(tuned), "--baseline", str(tiny_llava))
+        assert code == 2 and "vrbench: llava could not be measured" in err
+        assert "against" not in out and "tuned" in out
+
+    def test_ctrl_c_says_how_to_go_on(
+        self, call: Callable[..., tuple[int, str, str]], tiny_llava: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from vrbench.evaluation import harness
+
+        def stopped(*_: Any) -> Any:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(harness, "run", stopped)
+        code, _, err = call("--ckpt", str(tiny_llava))
+        assert code == 130 and "Traceback" not in err
+        assert err.splitlines()[-1].startswith("vrbench: stopped; the same command goes on: answers so far are kept")
+
+    def test_what_is_not_there_is_left_out_and_said_in_table_and_record(
+        self, call: Callable[..., tuple[int, str, str]], tiny_llava: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "hub").mkdir()
+        options = ("--tasks", "pocket_facts,mme", "--data-root", str(tmp_path / "hub"), "--skip-missing")
+        code, out, _ = call("--ckpt", str(tiny_llava), *options)
+        assert code == 0
+        assert re.search(r"left out by --skip-missing, since their data are not there: mme \(not\s+whole", out)
+        record = load_run(out.split("run: ")[1].strip()).record
+        assert record.skipped["mme"].endswith(f"MME is not whole under the data root {tmp_path / 'hub'}")
+
+
+class TestPrune:
+    """`vrbench prune` on a tiny model, in this process."""
+
+    command = "prune"
+
+    def called(self, monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["vrbench", self.command, *options])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        return int(exit_.value.code or 0)
+
+    def test_it_makes_a_checkpoint_with_the_folder_s_name(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_llava: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "small"
+        code = self.called(monkeypatch, str(tiny_llava), "--remove", "1", "--pictures", "2", "--out", str(out))
+        assert code == 0
+        assert capsys.readouterr().out == f"checkpoint: {out}\n"
+        made = resolve(str(out))
+        assert (made.depth, made.lineage[0].id) == (tiny.DEPTH - 1, "small")
+
+    def test_a_whole_model_by_angular_distance(
+        self, monkeypatch: pytest.MonkeyPatch, tiny_llava: Path, tmp_path: Path
+    ) -> None:
+        options = ("--by", "angular", "--outside-region", "--whole", "--remove", "1", "--pictures", "2")
+        assert self.called(monkeypatch, str(tiny_llava), *options, "-o", str(tmp_path / "small")) == 0
+        made = resolve(str(tmp_path / "small"))
+        assert (made.depth, made.base, made.lineage[0].steps[0].method) == (tiny.DEPTH - 1, None, "angular")
+
+    def test_faults_are_the_user_s(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_llava: Path, tmp_path: Path
+    ) -> None:
+        common = (str(tiny_llava), "--out", str(tmp_path / "small"))
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+        assert self.called(monkeypatch, *common, "--remove", "0", "--by", "size") == 2
+        assert self.called(monkeypatch, *common, "--remove", "1", "--device", "cuda") == 2
+        said = capsys.readouterr().err
+        for words in ("remove is 0", "by is 'size'", "torch sees no CUDA card"):
+            assert words in said
+        assert not (tmp_path / "small").exists()
+
+    def test_one_order_gives_every_number_of_layers(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_llava: Path, tmp_path: Path
+    ) -> None:
+        order = str(tmp_path / "order.json")
+        options = ("--remove", "2", "--by", "divergence", "--pictures", "2", "--save-order", order)
+        assert self.called(monkeypatch, str(tiny_llava), *options) == 0
+        assert capsys.readouterr().out == f"order: {order}\n"
+        kept = json.loads(Path(order).read_text())["order"]
+        for count in (1, 2):
+            out = tmp_path / f"small-{count}"
+            assert (
+                self.called(monkeypatch, str(tiny_llava), "--remove", str(count), "--order", order, "-o", str(out)) == 0
+            )
+            assert set(resolve(str(out)).removed[0]) == set(kept[:count])
+
+    def test_layers_by_name_and_as_a_block(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_llava: Path, tmp_path: Path
+    ) -> None:
+        named, block = tmp_path / "named", tmp_path / "block"
+        assert self.called(monkeypatch, str(tiny_llava), "--layers", "1,3", "-o", str(named)) == 0
+        assert resolve(str(named)).removed[0].indices == (1, 3)
+        options = ("--remove", "2", "--block", "--pictures", "1")
+        assert self.called(monkeypatch, str(tiny_llava), *options, "-o", str(block)) == 0
+        first, second = resolve(str(block)).removed[0]
+        assert second == first + 1
+        assert self.called(monkeypatch, str(tiny_llava), "--remove", "1") == 2
+        assert self.called(monkeypatch, str(tiny_llava), "--layers", "1", "--remove", "1", "-o", "x") == 2
+        said = capsys.readouterr().err
+        assert "name either the folder to make, with --out, or the file of an order" in said
+        assert "--remove would choose others" in said
+
+
+class TestRestore:
+    """`vrbench restore` on a tiny model, in this process."""
+
+    command = "restore"
+    called = TestPrune.called
+
+    def test_it_makes_a_checkpoint(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_llava: Path, tmp_path: Path
+    ) -> None:
+        adapter, out = tiny.save_adapter(tmp_path / "a", tiny_llava), tmp_path / "restored"
+        options = ("--layers", "1", "--from", str(tiny_llava), "-o", str(out), "--id", "mine")
+        assert self.called(monkeypatch, str(adapter), *options) == 0
+        assert capsys.readouterr().out == f"checkpoint: {out}\n"
+        made = resolve(str(out))
+        assert (made.lineage[0].id, made.lineage[0].steps[0].layers, made.origins.tuned) == ("mine", "1", (2,))
+
+    def test_faults_are_the_user_s(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_llava: Path, tmp_path: Path
+    ) -> None:
+        options = ("--layers", "9", "--from", str(tiny_llava), "-o", str(tmp_path / "r"))
+        assert self.called(monkeypatch, str(tiny_llava), *options) == 2
+        assert capsys.readouterr().err == "vrbench: layer 9 does not exist; a model of depth 4 has layers 0 to 3\n"
+
+
+class TestConfig:
+    """`--config`, seen through `run` refusing what it was told."""
+
+    def told(self, tmp_path: Path, text: str, *command: str) -> tuple[int, str]:
+        (tmp_path / "run.yaml").write_text(text)
+        done = vrbench("run", "--config", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "runs"), *command)
+        return done.returncode, done.stderr
+
+    def test_it_gives_any_option(self, tmp_path: Path) -> None:
+        code, said = self.told(tmp_path, "ckpt: [pocket/a, pocket/b]\ntasks: [mne]\nlimit: -3\nbatch-size: 0\n")
+        assert code == 2
+        for words in ("pocket/a", "pocket/b", "'mne'", "limit is -3", "batch size is 0"):
+            assert words in said
+
+    def test_the_command_line_wins(self, tmp_path: Path) -> None:
+        _, said = self.told(tmp_path, "ckpt: pocket/a\ntasks: mne\nlimit: -3\n", "--limit", "-4", "--ckpt", "pocket/c")
+        assert "limit is -4" in said and "pocket/c" in said
+        assert "limit is -3" not in said and "pocket/a" not in said
+
+    def test_unknown_keys_are_refused_with_the_nearest(self, tmp_path: Path) -> None:
+        code, said = self.told(tmp_path, "ckpts: pocket/a\nlimt: 3\n")
+        assert code == 2
+        assert "did you mean 'ckpt'?" in said and "did you mean 'limit'?" in said
+
+    def test_values_that_an_option_cannot_have_are_told_with_them(self, tmp_path: Path) -> None:
+        code, said = self.told(tmp_path, "ckpt: pocket/a\ntasks: [mme, mmlu]\nlimmit: 3\nlimit: two\nseed: [1, x]\n")
+        assert code == 2 and len(said.splitlines()) == 3
+        for words in ("did you mean 'limit'?", "limit is 'two': ", "seed is [1, 'x']: "):
+            assert words in said
+
+
+def test_compare_prints_each_candidate_and_the_verdict_on_a_claim(runs: tuple[str, str]) -> None:
+    done = vrbench("compare", runs[0], "--baseline", runs[1], "--claim", "visual>=50%", "--format", "json")
+    found = json.loads(done.stdout)
+    assert [c["label"] for c in found["candidates"]] == ["candidate"]
+    assert [v["verdict"] for v in found["candidates"][0]["verdicts"]] == ["supported"]
+
+
+def test_every_command_has_an_example() -> None:
+    commands = ("run", "compare", "tasks", "data fetch", "data check", "train", "prune", "restore", "schema", "version")
+    for command in commands:
+        assert f"Example: vrbench {command}" in vrbench(*command.split(), "--help").stdout
+
+
+def test_the_schema_is_that_of_run_json(runs: tuple[str, str]) -> None:
+    schema = json.loads(vrbench("schema").stdout)
+    record = json.loads((Path(runs[0]) / "run.json").read_text())
+    assert set(schema["required"]) <= set(record) <= set(schema["properties"])
+
+
+def test_functions_of_the_api_stay_functions_when_their_modules_are_imported() -> None:
+    code = (
+        "import vrbench.statistics.comparison, vrbench.evaluation.evaluate, vrbench as v;"
+        "assert callable(v.compare) and callable(v.evaluate)"
+    )
+    assert vrbench(code=code).returncode == 0

@@ -1,0 +1,86 @@
+"""A conversion takes little more memory than its largest shard, whatever the whole model takes.
+
+What is measured: the resident set of a process of its own, as the kernel counts it (VmHWM), over what it was just
+before the conversion. That includes the pages of files that torch and safetensors have mapped, although the kernel may
+drop them at any time. Everything was imported before, by the conversion of a tiny model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conversion import made as tiny
+from tests.conversion.words import save_tokenizer
+
+SHARDS = 4
+PROGRAM = """
+import json, sys
+from pathlib import Path
+from vrbench.conversion import convert
+
+def status(key):
+    line = next(l for l in Path("/proc/self/status").read_text().splitlines() if l.startswith(key))
+    return int(line.split()[1]) * 1024
+
+def grown(source, out, base, tower):
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted anew
+    before = status("VmRSS")
+    convert(source, out, base, tower)
+    return status("VmHWM") - before
+
+big, out = map(Path, sys.argv[1:])
+base, tower = big / "base", big / "small" / "tower"
+convert(str(big / "small" / "lora"), out / "small", str(big / "small" / "base"), str(tower))
+forms = {"safetensors": None, "bin": None, "lora": str(base)}
+print(json.dumps({form: grown(str(big / form), out / form, named, str(tower)) for form, named in forms.items()}))
+"""
+
+
+@pytest.fixture(scope="module")
+def big(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model to warm up with, and one of 230 MB in four shards, merged in both formats and as a base."""
+    folder = tmp_path_factory.mktemp("big")
+    small = tiny.make("llava")
+    tiny.save_lora(small, folder / "small" / "lora")
+    tiny.save_base(small, folder / "small" / "base")
+    tiny.save_tower(small, folder / "small" / "tower")
+    wide = tiny.make("llava", intermediate_size=100_000, num_hidden_layers=6, initializer_range=0.02)
+    tiny.save_state(wide.own_state(), folder / "safetensors", "safetensors", SHARDS)
+    tiny.save_state(wide.own_state(), folder / "bin", "bin", SHARDS)
+    tiny.save_state(wide.llm, folder / "base", "bin", SHARDS)
+    tiny.save_lora(wide, folder / "lora", layers=tuple(range(6)))
+    for name in ("safetensors", "bin", "base"):
+        (folder / name / "config.json").write_text(json.dumps(wide.settings))
+        save_tokenizer("llava", folder / name)
+    return folder
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux to count memory")
+def test_the_peak_is_less_than_1_3_of_the_largest_shard(big: Path, tmp_path: Path) -> None:
+    sizes = {form: [f.stat().st_size for f in (big / form).glob("*-of-*")] for form in ("safetensors", "bin", "base")}
+    sizes["lora"] = sizes.pop("base")
+    environment = {**os.environ, "VRBENCH_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, "-c", PROGRAM, str(big), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    for form, peak in json.loads(done.stdout).items():
+        largest, total = max(sizes[form]), sum(sizes[form])
+        print(f"{form}: peak {peak / 1e6:.0f} MB, largest shard {largest / 1e6:.0f} MB, all {total / 1e6:.0f} MB")
+        assert largest > 50e6 and total > 3 * largest  # else it could not be told from a model that is held whole
+        assert peak < 1.3 * largest, form
+        assert (tmp_path / form / "vrbench.json").is_file()
+        shutil.rmtree(tmp_path / form)
+
+
+def test_the_shards_of_the_big_model_differ_in_content(big: Path) -> None:
+    """So that no test above passes because its files are empty."""
+    state = torch.load(sorted((big / "bin").glob("*-of-*"))[0], weights_only=True, mmap=True)
+    assert max(float(value.std()) for value in state.values()) > 0

@@ -1,0 +1,99 @@
+"""A byte order mark changes nothing for any reader of text that users write; another encoding is told in a sentence."""
+
+from __future__ import annotations
+
+import codecs
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import vrbench
+from vrbench.cli import config_file
+from vrbench.core import layers
+from vrbench.core.errors import VrbenchError
+from vrbench.core.schemas import load_run
+from vrbench.core.text_files import read_text
+from vrbench.data import local_mirror, tables
+from vrbench.tasks import registry
+from vrbench.training import profiled, recipe, sets
+
+PACKAGE = Path(vrbench.__file__).parent
+SUBMITTED = PACKAGE.parent / "leaderboards/pocket/submissions/vrbench__pocket-base/7c6e5c0ac4f97959"
+TASK = """id: sounds
+suites: [text]
+title: t
+harness: lm-eval
+scorer: multiple_choice
+prompt: "{{question}}"
+choices: options
+target: answer
+data: {kind: file, name: sounds.jsonl}
+metric: mean
+chance: 25
+id_column: id
+n: 2
+version: "1"
+licence: Apache-2.0
+citation: c
+"""
+SAID = '{"id": "a", "conversations": [{"from": "human", "value": "é?"}, {"from": "gpt", "value": "é"}]}'
+
+Reader = Callable[[Path], Any]
+READERS: dict[str, tuple[str, str, Reader]] = {
+    "options": ("o.yaml", "tasks: é", lambda file: config_file.read_config(file, ["tasks"])),
+    "recipe": (
+        "r.yaml",
+        read_text(PACKAGE / "training/recipes/pocket-region.yaml"),
+        lambda file: recipe.load(str(file)),
+    ),
+    "task": ("sounds.yaml", TASK, registry.read),
+    "layer set": ("l.json", '{"depth": 4, "indices": [1]}', lambda file: layers.read(file, 4)),
+    "rows": ("rows.jsonl", '{"a": "é"}\n{"a": "b"}\n', lambda file: tables.from_file(file, ())["a"][:]),
+    "conversations": ("c.json", f"[{SAID}]", lambda file: sets.from_json(file, None).samples),
+    "lines of them": ("c.jsonl", f"{SAID}\n{SAID}", lambda file: len(sets.from_json(file, None).samples)),
+    "data root": (local_mirror.DIGEST_FILE, '{"schema_version": 1}', lambda file: local_mirror.read(file.parent)),
+    "profile": ("profile.json", "[]", profiled.load_profile),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_byte_order_mark_is_read_and_another_encoding_is_told(name: str, tmp_path: Path) -> None:
+    file_name, text, read = READERS[name]
+    file = tmp_path / file_name
+    file.write_bytes(text.encode())
+    expected = read(file)
+    file.write_bytes(codecs.BOM_UTF8 + text.encode())
+    assert read(file) == expected
+    for content in (text.encode("utf-16"), text.encode("utf-16-be")):
+        file.write_bytes(content)
+        with pytest.raises(VrbenchError, match=f"{re.escape(file_name)}.* is (UTF-16; save it as UTF-8|not UTF-8)"):
+            read(file)
+
+
+def test_a_run_of_one_s_own(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(SUBMITTED, tmp_path / "run"))
+    content = (folder / "run.json").read_bytes()
+    (folder / "run.json").write_bytes(codecs.BOM_UTF8 + content)
+    assert load_run(folder).record == load_run(SUBMITTED).record
+
+
+def test_line_ends_are_those_of_unix(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(codecs.BOM_UTF8 + b"a\r\nb\rc\n")
+    assert read_text(tmp_path / "a") == "a\nb\nc\n"
+
+
+def test_every_module_reads_others_text_so() -> None:
+    """What the package wrote itself, or ships, has no mark."""
+    own = {
+        "pocket", "leaderboard/site/build.py", "training/states.py", "training/hub_sets.py", "core/cache.py",
+        "core/provenance.py",
+    }  # fmt: skip
+    found = [
+        name for file in PACKAGE.rglob("*.py") if "read_text(encoding" in file.read_text(encoding="utf-8")
+        if not any((name := file.relative_to(PACKAGE).as_posix()).startswith(place) for place in own)
+    ]  # fmt: skip
+    assert found == []

@@ -1,0 +1,202 @@
+"""Each request is computed once, the answers do not depend on the batches, and memory may run out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.evaluation.made import noise
+from vrbench.core import provenance
+from vrbench.core.errors import VrbenchError
+from vrbench.evaluation.answering import Answerer, _Progress
+from vrbench.evaluation.conditions import Conditions, conditions_of
+from vrbench.evaluation.requests import Generation, LogLikelihood, Request, picture
+from vrbench.evaluation.store import AnswerStore
+from vrbench.models.vlm import VLM
+
+
+def requests(vlm: VLM) -> list[Request]:
+    """Both kinds, with and without pictures, some with common beginnings, some twice."""
+    encode = vlm.tokenizer.encode
+    asked: list[Request] = []
+    for context in ("Question: what is it? Answer:", "Question: where is it? Answer:", "Why", "One, two, three, four"):
+        for option in (" a", " b", " something longer"):
+            asked.append(LogLikelihood(tuple(encode(context)), tuple(encode(option))))
+    for seed in ("a", "b", "c"):
+        shown = picture(noise(seed), lambda seed=seed: noise(seed))
+        for text in ("Is it red?", "Is it a very big and very old dog?", "Is it?"):
+            asked.append(Generation(vlm.prompt(text, 1), (shown,), 6, ("\n\n",)))
+    two = tuple(picture(noise(s), lambda s=s: noise(s)) for s in ("b", "a"))
+    asked.append(Generation(vlm.prompt("Which of the two?", 2), two, 6, ()))
+    asked.append(Generation(vlm.prompt("No picture?"), (), 6, ()))
+    return asked + asked[:3] + asked[12:14]
+
+
+def answers(vlm: VLM, store: Path, batch_size: int | str = "auto") -> tuple[list[Any], int]:
+    with AnswerStore(store, "c") as opened:
+        answerer = Answerer(vlm, opened, batch_size, show_progress=False)
+        return answerer.answer(requests(vlm)), answerer.asked
+
+
+@pytest.fixture(scope="module")
+def expected(vlm: VLM, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    return answers(vlm, tmp_path_factory.mktemp("expected") / "a.sqlite", 1)[0]
+
+
+def same(ours: list[Any], theirs: list[Any]) -> bool:
+    logs = [(a, b) for a, b in zip(ours, theirs, strict=True) if isinstance(a, tuple)]
+    texts = [(a, b) for a, b in zip(ours, theirs, strict=True) if isinstance(a, str)]
+    assert len(logs) == 15 and len(texts) == 13
+    return all(a[0] == pytest.approx(b[0], abs=1e-4) and a[1] == b[1] for a, b in logs) and all(
+        a == b for a, b in texts
+    )
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 7, 64, "auto"])
+def test_answers_do_not_depend_on_the_batches(
+    vlm: VLM, tmp_path: Path, expected: list[Any], batch_size: int | str
+) -> None:
+    found, asked = answers(vlm, tmp_path / "a.sqlite", batch_size)
+    assert same(found, expected)
+    assert asked == 12 + 11  # those asked twice count once
+    assert len({a for a in found if isinstance(a, str)}) > 5
+
+
+def test_nothing_is_asked_again(vlm: VLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _ = answers(vlm, tmp_path / "a.sqlite")
+    monkeypatch.setattr(VLM, "hidden", None)  # calling it would fail
+    again, asked = answers(vlm, tmp_path / "a.sqlite")
+    assert (again, asked) == (first, 0)
+
+
+def test_stored_answers_keep_the_commit_that_computed_them(
+    vlm: VLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answered(requests: list[Request], code: tuple[str, bool | None]) -> list[tuple[bool, int, str, bool | None]]:
+        monkeypatch.setattr(provenance, "commit_of", lambda _: code)
+        provenance.own_commit.cache_clear()
+        with AnswerStore(tmp_path / "a.sqlite", "c") as store:
+            answerer = Answerer(vlm, store, show_progress=False)
+            answerer.answer(requests)
+            return sorted((a.reused, a.requests, a.commit, a.dirty) for a in answerer.answered)
+
+    one, two, three = (LogLikelihood((5,), (6 + i,)) for i in range(3))
+    with AnswerStore(tmp_path / "a.sqlite", "c") as store:  # as it was kept before commits were
+        store.put({one.key(conditions_of(vlm)): [-1.0, False]}, {"vrbench": "0.3", "packages": {}, "device": "CPU"})
+    try:
+        assert answered([one, two], ("a" * 40, True)) == [(False, 1, "a" * 40, True), (True, 1, "", None)]
+        now = [(False, 1, "b" * 40, False), (True, 1, "", None), (True, 1, "a" * 40, True)]
+        assert answered([one, two, three], ("b" * 40, False)) == now
+    finally:
+        provenance.own_commit.cache_clear()
+
+
+def test_each_batch_is_stored_before_the_next(vlm: VLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, hidden = [], VLM.hidden
+
+    def dies_at_the_fourth(self: VLM, *args: Any) -> Any:
+        calls.append(len(args[0]))
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return hidden(self, *args)
+
+    monkeypatch.setattr(VLM, "hidden", dies_at_the_fourth)
+    with pytest.raises(KeyboardInterrupt):
+        answers(vlm, tmp_path / "a.sqlite", 1)
+    with AnswerStore(tmp_path / "a.sqlite", "c") as store:
+        written = len(store)
+    assert written >= 3
+    monkeypatch.setattr(VLM, "hidden", hidden)
+    assert answers(vlm, tmp_path / "a.sqlite", 1)[1] == 23 - written
+
+
+@pytest.mark.parametrize("error", [RuntimeError("CUDA out of memory. Tried to allocate"), MemoryError()])
+@pytest.mark.parametrize("batch_size", ["auto", 64])
+def test_batches_are_halved_until_they_fit(
+    vlm: VLM,
+    tmp_path: Path,
+    expected: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    batch_size: int | str,
+) -> None:
+    sizes, hidden = [], VLM.hidden
+
+    def holds_two(self: VLM, rows: Any, *args: Any) -> Any:
+        sizes.append(len(rows))
+        if len(rows) > 2:
+            raise error
+        return hidden(self, rows, *args)
+
+    monkeypatch.setattr(VLM, "hidden", holds_two)
+    assert same(answers(vlm, tmp_path / "a.sqlite", batch_size)[0], expected)
+    assert max(sizes) > 2
+
+
+def test_other_faults_are_not_taken_for_a_lack_of_memory(
+    vlm: VLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def broken(*_: Any) -> None:
+        calls.append(1)
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(VLM, "hidden", broken)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        answers(vlm, tmp_path / "a.sqlite")
+    assert len(calls) == 1
+
+
+def test_the_key_knows_all_that_decides_an_answer() -> None:
+    settings = Conditions("likely", "text", "images")
+    a, b = (picture(noise(s), lambda: noise("a")) for s in ("a", "b"))
+    different = [
+        Generation("p", (), 5, ()),
+        Generation("q", (), 5, ()),
+        Generation("p", (a,), 5, ()),
+        Generation("p", (b,), 5, ()),
+        Generation("p", (a, b), 5, ()),
+        Generation("p", (b, a), 5, ()),
+        Generation("p", (), 6, ()),
+        Generation("p", (), 5, ("\n",)),
+        LogLikelihood((1, 2), (3,)),
+        LogLikelihood((1,), (2, 3)),
+    ]
+    keys = [request.key(settings) for request in different]
+    keys += [request.key(Conditions("other", "other", "other")) for request in (*different[:3], different[8])]
+    assert len(set(keys)) == len(keys)
+    assert Generation("p", (a,), 5, ()).key(settings) == different[2].key(settings)
+
+
+def test_an_item_is_done_with_its_last_request() -> None:
+    progress = _Progress(["x", "x", "y", "z", "z"], ["a", "b", "a", "c", "c"], {"c": 1})
+    assert (progress.total, progress.done) == (3, 1)
+    assert [progress.answered([key]) for key in ("a", "b")] == [1, 1]
+
+
+def test_progress_is_told_in_items(vlm: VLM, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = requests(vlm)[:12]
+    with AnswerStore(tmp_path / "a.sqlite", "c") as store:
+        answerer = Answerer(vlm, store)
+        answerer.answer(asked[:5], [0, 0, 0, 1, 1], "begun")
+        answerer.answer(asked, [i // 3 for i in range(12)], "whole")
+    told = capsys.readouterr().err.replace("\r", "\n")
+    assert "begun: 100%" in told and "2/2" in told
+    assert "whole:  25%" in told and "4/4" in told and "items/s" in told
+
+
+@pytest.mark.parametrize("number", [0, 12])
+def test_scores_that_are_no_numbers_are_refused_and_not_stored(vlm: VLM, tmp_path: Path, number: int) -> None:
+    norm = vlm.language_model.norm.weight
+    kept = norm.detach().clone()
+    with AnswerStore(tmp_path / "a.sqlite", "c") as store:
+        try:
+            norm.data.fill_(float("nan"))
+            with pytest.raises(VrbenchError, match="scores of tokens are NaN or infinite"):
+                Answerer(vlm, store, show_progress=False).answer(requests(vlm)[number : number + 1])
+        finally:
+            norm.data.copy_(kept)
+        assert len(store) == 0

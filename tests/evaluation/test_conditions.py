@@ -1,0 +1,95 @@
+"""The key of a stored answer: what decides an answer is in it, and what does not is not."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from vrbench.core import provenance, versions
+from vrbench.evaluation.conditions import Conditions, conditions_of
+from vrbench.models.vlm import VLM
+
+KINDS = ("loglikelihood", "text", "images")
+
+
+def changed(before: Conditions, after: Conditions) -> set[str]:
+    return {kind for kind in KINDS if getattr(before, kind) != getattr(after, kind)}
+
+
+@pytest.mark.parametrize(
+    ("package", "kinds"),
+    [
+        ("torch", {*KINDS}),
+        ("transformers", {*KINDS}),
+        ("tokenizers", {"text", "images"}),
+        ("pillow", {"images"}),
+        ("numpy", {"images"}),
+        ("peft", set()),
+        ("datasets", set()),
+    ],
+)
+def test_libraries_count_for_the_answers_that_they_touch(
+    vlm: VLM, monkeypatch: pytest.MonkeyPatch, package: str, kinds: set[str]
+) -> None:
+    before, installed = conditions_of(vlm), provenance.installed
+    monkeypatch.setattr(provenance, "installed", lambda name: "999" if name == package else installed(name))
+    assert changed(before, conditions_of(vlm)) == kinds
+    if package == "peft":
+        vlm = with_(vlm, has_adapter=True)
+        adapted = conditions_of(vlm)
+        monkeypatch.undo()
+        assert changed(adapted, conditions_of(vlm)) == {*KINDS}
+
+
+@pytest.mark.parametrize(
+    ("component", "kinds"),
+    [
+        ("loglikelihood", {"loglikelihood"}),
+        ("decoding", {"text", "images"}),
+        ("context", {"text", "images"}),
+        ("images", {"images"}),
+        ("requests", set()),  # what they are is in the key
+        ("metrics", set()),
+    ],
+)
+def test_our_code_counts_for_the_answers_that_it_makes(
+    vlm: VLM, monkeypatch: pytest.MonkeyPatch, component: str, kinds: set[str]
+) -> None:
+    before = conditions_of(vlm)
+    monkeypatch.setitem(versions.COMPONENTS, component, versions.COMPONENTS[component] + 1)
+    assert changed(before, conditions_of(vlm)) == kinds
+
+
+@pytest.mark.parametrize(
+    ("change", "kinds"),
+    [
+        (lambda vlm: with_(vlm, device=torch.device("cuda")), {*KINDS}),
+        (lambda vlm: with_(vlm, dtype=torch.bfloat16), {*KINDS}),
+        (lambda vlm: with_(vlm, code={"family": 2}), {*KINDS}),
+        (lambda vlm: with_(vlm, code={"family": 1, "layering": 2}), {*KINDS}),
+        (lambda vlm: with_pixels(vlm, size={"height": 31, "width": 32}), {"images"}),
+        (lambda vlm: with_pixels(vlm, image_mean=[0.4, 0.5, 0.5]), {"images"}),
+        (lambda vlm: with_pixels(vlm, do_rescale=False), {"images"}),
+    ],
+)
+def test_device_type_and_image_settings_count(vlm: VLM, change: Callable[[VLM], Any], kinds: set[str]) -> None:
+    base = with_(vlm, code={"family": 1})
+    assert changed(conditions_of(base), conditions_of(change(base))) == kinds
+
+
+def with_(vlm: VLM, **attributes: Any) -> VLM:
+    other = copy.copy(vlm)
+    vars(other).update(attributes)
+    return other
+
+
+def with_pixels(vlm: VLM, **settings: Any) -> VLM:
+    processor = copy.copy(vlm.image_processor)
+    for name, value in settings.items():
+        assert getattr(processor, name) != value
+        setattr(processor, name, value)
+    return with_(vlm, image_processor=processor)

@@ -1,0 +1,60 @@
+"""A picture goes through the tower once, whatever asks for it, as long as there is room."""
+
+from __future__ import annotations
+
+import torch
+from PIL import Image
+
+from tests.evaluation.made import noise
+from tests.tiny import llava
+from vrbench.evaluation.features import FeatureCache
+from vrbench.evaluation.requests import Picture, picture
+from vrbench.models.vlm import VLM
+
+
+def shown(seed: str) -> Picture:
+    return picture(noise(seed), lambda: noise(seed))
+
+
+def test_pictures_are_computed_once_for_checkpoints_with_one_tower(vlm: VLM) -> None:
+    other = llava(depth=2)
+    other.model.vision_tower.load_state_dict(vlm.vision_tower.state_dict())
+    cache = FeatureCache()
+    first = cache.features(vlm, [shown("a"), shown("b"), shown("a")])
+    again = cache.features(VLM(other, vlm.tokenizer, vlm.image_processor), [shown("b"), shown("a")])
+    assert cache.computed == 2
+    assert set(first) == set(again) == {shown("a").digest, shown("b").digest}
+    assert all(torch.equal(first[d], again[d]) for d in first)
+    alone = vlm.encode_images([noise("a")])[0]
+    assert torch.allclose(first[shown("a").digest], alone, atol=1e-6)
+
+
+def test_another_tower_has_features_of_its_own(vlm: VLM) -> None:
+    cache = FeatureCache()
+    ours = cache.features(vlm, [shown("a")])
+    theirs = cache.features(VLM(llava(seed=1), vlm.tokenizer, vlm.image_processor), [shown("a")])
+    assert cache.computed == 2
+    assert not torch.equal(ours[shown("a").digest], theirs[shown("a").digest])
+
+
+def test_the_least_recently_used_goes_first(vlm: VLM) -> None:
+    size = vlm.encode_images([noise("a")])[0].nbytes
+    cache = FeatureCache(budget=2 * size)
+    for seed in ("a", "b", "a", "c", "a"):
+        cache.features(vlm, [shown(seed)])
+    assert cache.computed == 3
+    cache.features(vlm, [shown("b")])
+    assert cache.computed == 4
+
+
+def test_a_cache_without_room_still_answers(vlm: VLM) -> None:
+    assert len(FeatureCache(budget=0).features(vlm, [shown("a"), shown("b")])) == 2
+
+
+def test_a_picture_is_known_by_its_pixels() -> None:
+    same, other = noise("a"), noise("a").copy()
+    other.putpixel((0, 0), (1, 2, 3))
+    assert shown("a").digest == picture(same, lambda: same).digest
+    assert shown("a").digest != picture(other, lambda: other).digest
+    flat = Image.frombytes("RGB", (24, 40), same.tobytes())
+    assert picture(flat, lambda: flat).digest != shown("a").digest

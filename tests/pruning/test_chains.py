@@ -1,0 +1,204 @@
+"""Tuned, pruned, healed, restored: each folder on the one before, and all of it equal to the same done by hand."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests import tiny
+from tests.pruning import others
+from vrbench.checkpoints.resolve import resolve
+from vrbench.core.errors import VrbenchError
+from vrbench.core.layers import LayerSet
+from vrbench.core.schemas import Step
+from vrbench.models.load import load_model, load_vlm
+from vrbench.models.parts import layer_parameters, projector_parameters
+from vrbench.models.prune import remove_layers
+from vrbench.pruning import prune, recipe_of, restore, write_delta
+
+pytestmark = pytest.mark.filterwarnings("ignore:Could not find a config file")  # of a base that is layered itself
+
+SCALE = 8 / 2  # alpha / rank of `tiny.save_adapter`
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VRBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def adapter(folder: Path, base: Path, layers: str, stage: str, seed: int = 7) -> Path:
+    """A LoRA folder on a checkpoint, as `vrbench train` writes it."""
+    found = resolve(str(base))
+    chosen = LayerSet.parse(layers, found.depth)
+    tiny.save_adapter(folder, base, chosen, found.depth, seed=seed)
+    step = Step(kind="trained", layers=layers, depth=found.depth, method="lora", stage=stage)
+    return tiny.mark(folder, str(base), found.digest, [step], found.depth)
+
+
+def pruned(folder: Path, base: Path, layers: str, **options: Any) -> Path:
+    return prune(recipe_of(makes=folder.name, base=str(base), layers=layers, **options), folder, "cpu")
+
+
+def add(model: Any, folder: Path) -> None:
+    """What a LoRA folder adds to the weights, computed from its file."""
+    tensors = load_file(folder / "adapter_model.safetensors")
+    parameters = dict(model.named_parameters())
+    for name in [n for n in tensors if n.endswith("lora_A.weight")]:
+        change = tensors[name.replace("lora_A", "lora_B")] @ tensors[name]
+        target = name.removeprefix("base_model.model.").replace("lora_A.weight", "weight")
+        parameters[target].data += SCALE * change
+
+
+def same(folder: Path, expected: Any) -> bool:
+    return torch.allclose(
+        others.logits(load_model(resolve(str(folder)), torch.float32)), others.logits(expected), atol=1e-4
+    )
+
+
+@pytest.fixture
+def chain(tiny_llava: Path, tmp_path: Path) -> tuple[dict[str, Path], dict[str, Any]]:
+    """Folders and models by hand: layers 0 and 2 tuned; layer 1 removed; all three that are left healed."""
+    folders = {"tuned": adapter(tmp_path / "tuned", tiny_llava, "0,2", "tune")}
+    folders["pruned"] = pruned(tmp_path / "pruned", folders["tuned"], "1")
+    folders["healed"] = adapter(tmp_path / "healed", folders["pruned"], "all", "heal", seed=8)
+    models = {"tuned": tiny.llava()}
+    add(models["tuned"], folders["tuned"])
+    models["pruned"] = copy.deepcopy(models["tuned"])
+    remove_layers(models["pruned"], LayerSet.of((1,), 4))
+    models["healed"] = copy.deepcopy(models["pruned"])
+    add(models["healed"], folders["healed"])
+    return folders, models
+
+
+@pytest.mark.parametrize("stage", ["tuned", "pruned", "healed"])
+def test_each_folder_is_what_was_done_by_hand(chain: Any, stage: str) -> None:
+    folders, models = chain
+    assert same(folders[stage], models[stage])
+    for other in {"tuned", "pruned", "healed"} - {stage}:
+        assert not same(folders[stage], models[other])
+
+
+def test_adapters_beside_the_weights_give_the_same(chain: Any) -> None:
+    folders, models = chain
+    beside = load_vlm(resolve(str(folders["healed"])), merge=False).model
+    assert torch.allclose(others.logits(beside), others.logits(models["healed"]), atol=1e-4)
+
+
+def test_healing_leaves_the_region_known(chain: Any) -> None:
+    folders, _ = chain
+    found = resolve(str(folders["healed"]))
+    assert [step.kind for line in found.lineage for step in line.steps] == ["trained", "pruned", "trained"]
+    assert (found.depth, found.origins.numbers) == (3, (0, 2, 3))
+    assert (found.origins.tuned, found.origins.healed) == ((0, 1), (0, 1, 2))
+    assert resolve(str(folders["pruned"])).origins.healed == ()
+
+
+def test_a_healed_checkpoint_is_pruned_again_outside_its_region(chain: Any, tmp_path: Path) -> None:
+    folders, models = chain
+    with pytest.raises(VrbenchError, match="what is to go includes 0 of the region 0-1"):
+        pruned(tmp_path / "no", folders["healed"], "0")
+    with pytest.raises(VrbenchError, match=r"of 3 only 1 may; 1 lie outside the tuned layers \(0-1\)"):
+        prune(recipe_of(makes="x", base=str(folders["healed"]), remove=2), tmp_path / "no", "cpu")
+    again = prune(
+        recipe_of(makes="again", base=str(folders["healed"]), remove=1, by="divergence", pictures=1, turns=2),
+        tmp_path / "again", "cpu",
+    )  # fmt: skip
+    remove_layers(models["healed"], LayerSet.of((2,), 3))
+    assert same(again, models["healed"])
+    assert resolve(str(again)).origins.healed == (0, 1)
+
+
+def test_a_healed_checkpoint_s_layers_are_restored(chain: Any, tiny_llava: Path, tmp_path: Path) -> None:
+    folders, models = chain
+    restored = restore(str(folders["healed"]), "1", str(tiny_llava), tmp_path / "restored")
+    for name, parameter in layer_parameters(models["healed"], (1,)).items():  # once layer 2
+        parameter.data.copy_(layer_parameters(tiny.llava(), (2,))[name.replace("1", "2", 1)])
+    assert same(restored, models["healed"])
+    found = resolve(str(restored)).origins
+    assert (found.tuned, found.healed) == ((0,), (0, 2))
+
+
+def test_a_healed_checkpoint_as_one_whole_model(chain: Any, tmp_path: Path) -> None:
+    folders, models = chain
+    remove_layers(models["healed"], LayerSet.of((2,), 3))
+    whole = prune(
+        recipe_of(makes="whole", base=str(folders["healed"]), layers="2"), tmp_path / "whole", "cpu", whole=True
+    )
+    for folder in folders.values():
+        folder.rename(folder.with_name(f"{folder.name}-gone"))
+    assert same(whole, models["healed"])
+    found = resolve(str(whole))
+    assert (found.base, found.origins.tuned, found.origins.healed) == (None, (0, 1), (0, 1))
+    again = adapter(tmp_path / "again", whole, "1", "heal", seed=9)
+    add(models["healed"], again)
+    assert same(again, models["healed"])
+    assert resolve(str(again)).origins.tuned == (0, 1)
+
+
+def test_whole_layers_and_the_projector_heal_as_a_delta(chain: Any, tmp_path: Path) -> None:
+    folders, models = chain
+    model = copy.deepcopy(models["pruned"])
+    for parameter in (*layer_parameters(model, (2,)).values(), *projector_parameters(model).values()):
+        parameter.data += 0.1
+    step = Step(kind="trained", layers="2", depth=3, method="weights", stage="heal")
+    delta = write_delta(model, LayerSet.of((2,), 3), str(folders["pruned"]), tmp_path / "delta", step=step)
+    assert same(delta, model)
+    assert (resolve(str(delta)).origins.tuned, resolve(str(delta)).origins.healed) == ((0, 1), (2,))
+
+
+def test_pruned_first_and_then_tuned(tiny_llava: Path, tmp_path: Path) -> None:
+    small = pruned(tmp_path / "small", tiny_llava, "1")
+    tuned = adapter(tmp_path / "tuned", small, "1-2", "tune")  # counted in the three that are left
+    expected = tiny.llava()
+    remove_layers(expected, LayerSet.of((1,), 4))
+    add(expected, tuned)
+    assert same(tuned, expected)
+    found = resolve(str(tuned)).origins
+    assert (found.numbers, found.tuned) == ((0, 2, 3), (1, 2))
+    last = pruned(tmp_path / "last", tuned, "0")
+    remove_layers(expected, LayerSet.of((0,), 3))
+    assert same(last, expected)
+    with pytest.raises(VrbenchError, match="what is to go includes 2 of the region 1-2"):
+        pruned(tmp_path / "no", tuned, "2")
+
+
+def test_tuning_counts_only_layers_that_are_left(tiny_llava: Path, tmp_path: Path) -> None:
+    small = pruned(tmp_path / "small", tiny_llava, "1")
+    tiny.save_adapter(tmp_path / "tuned", small, (3,))
+    with pytest.raises(VrbenchError, match="3"):
+        resolve(str(tmp_path / "tuned"))
+
+
+@pytest.mark.parametrize("layers", ["none-of-them", "0", "1,3", "0-2", "all"])
+def test_sets_of_layers_of_a_model_tuned_everywhere_go_back_to_the_backbone(
+    tiny_llava: Path, tmp_path: Path, layers: str
+) -> None:
+    full = adapter(tmp_path / "full", tiny_llava, "all", "tune")
+    expected = tiny.llava()
+    add(expected, full)
+    if layers == "none-of-them":
+        assert same(full, expected)
+        return
+    restored = restore(str(full), layers, str(tiny_llava), tmp_path / "restored")
+    chosen = LayerSet.parse(layers, 4)
+    for name, parameter in layer_parameters(expected, chosen).items():
+        parameter.data.copy_(layer_parameters(tiny.llava(), chosen)[name])
+    assert same(restored, expected)
+    assert resolve(str(restored)).origins.tuned == tuple(chosen.complement())
+
+
+def test_layers_are_restored_one_set_after_the_other(tiny_llava: Path, tmp_path: Path) -> None:
+    full = adapter(tmp_path / "full", tiny_llava, "all", "tune")
+    first = restore(str(full), "0", str(tiny_llava), tmp_path / "first")
+    second = restore(str(first), "2-3", str(tiny_llava), tmp_path / "second")
+    at_once = load_model(resolve(str(restore(str(full), "0,2-3", str(tiny_llava), tmp_path / "once"))), torch.float32)
+    assert same(second, at_once)
+    assert resolve(str(second)).origins.tuned == (1,)
+    small = pruned(tmp_path / "small", second, "0,2")  # restored layers are no longer of the region
+    remove_layers(at_once, LayerSet.of((0, 2), 4))
+    assert same(small, at_once)

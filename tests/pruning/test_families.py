@@ -1,0 +1,87 @@
+"""Every family's tiny model is pruned, restored, tuned and adapted, and comes back from disk as it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests import tiny, tiny_families
+from vrbench.checkpoints.resolve import resolve
+from vrbench.core.errors import VrbenchError
+from vrbench.core.layers import LayerSet
+from vrbench.models.anatomy import decoder_layers
+from vrbench.models.families import FAMILIES
+from vrbench.models.load import load_model, load_vlm
+from vrbench.models.parts import layer_parameters, projector_parameters
+from vrbench.pruning import prune, recipe_of, restore, write_delta
+
+OTHERS = sorted(set(FAMILIES) - {"llava"})
+
+
+@pytest.fixture(params=OTHERS)
+def base(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return Path(tiny_families.save(request.param, tmp_path / "base"))
+
+
+def loaded(folder: Path) -> Any:
+    return load_model(resolve(str(folder)), torch.float32)
+
+
+def same(model: Any, expected: Any) -> bool:
+    ours, theirs = model.state_dict(), expected.state_dict()
+    return set(ours) == set(theirs) and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_layers_are_chosen_by_loss_where_answers_are_not_seen_with_the_prompt(tmp_path: Path) -> None:
+    makes = {"makes": "small", "remove": 1, "by": "loss", "pictures": 1, "turns": 2}
+    gemma = recipe_of(base=str(tiny_families.save("gemma3", tmp_path / "gemma")), **makes)
+    assert resolve(str(prune(gemma, tmp_path / "out", "cpu"))).depth == tiny_families.DEPTH - 1
+    both_ways = recipe_of(base=str(tiny_families.save("paligemma", tmp_path / "pali")), **makes)
+    with pytest.raises(VrbenchError, match="choose layers by angular"):
+        prune(both_ways, tmp_path / "none", "cpu")
+
+
+@pytest.mark.supports("{base}", "pruned")
+def test_prune_light_and_whole(base: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(makes="small", base=str(base), remove=1, by="angular", pictures=1, turns=1)
+    light, whole = prune(recipe, tmp_path / "light", "cpu"), prune(recipe, tmp_path / "whole", "cpu", whole=True)
+    assert same(loaded(whole), loaded(light))
+    assert load_vlm(resolve(str(whole))).depth == tiny_families.DEPTH - 1
+
+
+@pytest.mark.supports("{base}", "delta")
+@pytest.mark.supports("{base}", "restored")
+def test_delta_and_restore(base: Path, tmp_path: Path) -> None:
+    model, before = loaded(base), loaded(base)
+    for parameter in (*layer_parameters(model, [1]).values(), *projector_parameters(model).values()):
+        parameter.data += 0.1
+    delta = write_delta(model, LayerSet.of((1,), tiny_families.DEPTH), str(base), tmp_path / "delta")
+    assert same(loaded(delta), model)
+    restored = loaded(restore(str(delta), "1", str(base), tmp_path / "restored"))
+    expected = layer_parameters(before, range(tiny_families.DEPTH))
+    assert all(torch.equal(p, expected[n]) for n, p in layer_parameters(restored, range(tiny_families.DEPTH)).items())
+    assert not same(restored, before)  # its projector is still the tuned one
+
+
+@pytest.mark.supports("{base}", "adapter")
+def test_an_adapter_reaches_the_llm_s_layers_and_no_others(base: Path, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    model = loaded(base)
+    inside = {id(m) for m in decoder_layers(model)[2].modules()}
+    wanted = [n for n, m in model.named_modules() if id(m) in inside and n.endswith(("q_proj", "up_proj"))]
+    wrapped = get_peft_model(model, LoraConfig(r=2, lora_alpha=4, target_modules=wanted, init_lora_weights=False))
+    wrapped.save_pretrained(tmp_path / "a")
+    tiny.edit_json(tmp_path / "a" / "adapter_config.json", base_model_name_or_path=str(base))
+    merged, beside = loaded(tmp_path / "a"), load_vlm(resolve(str(tmp_path / "a")), merge=False).model
+    before = dict(loaded(base).named_parameters())
+    changed = {name for name, p in merged.named_parameters() if not torch.equal(p, before[name])}
+    assert changed == {f"{name}.weight" for name in wanted} and len(changed) == 2
+    ids = {"input_ids": torch.arange(10, 20)[None]}
+    if resolve(str(base)).family == "paligemma":
+        ids["token_type_ids"] = torch.zeros(1, 10, dtype=torch.long)
+    with torch.inference_mode():
+        assert torch.allclose(merged(**ids).logits, beside(**ids).logits, atol=1e-4)

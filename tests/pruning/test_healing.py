@@ -1,0 +1,73 @@
+"""Pruned and then trained, by the commands' own functions: a base before it is tuned, a tuned checkpoint to heal it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.training.test_train import SMALL, TUNE, base, tiny_pocket  # noqa: F401  # fixtures
+from vrbench.checkpoints.resolve import resolve
+from vrbench.models.load import load_model
+from vrbench.models.parts import layer_parameters
+from vrbench.pruning import prune, recipe_of, restore
+from vrbench.training import train
+
+HEAL = {**SMALL, "data.turns": "2", "tune.steps": "2", "tune.batch": "4", "tune.lr": "0.01"}
+
+
+def without(folder: Path, base: Path, layers: str) -> Path:  # noqa: F811
+    return prune(recipe_of(makes=folder.name, base=str(base), layers=layers), folder, "cpu")
+
+
+def layers_of(folder: Path) -> list[dict[str, torch.Tensor]]:
+    """Each layer's weights, without its number."""
+    found = resolve(str(folder))
+    model = load_model(found, torch.float32)
+    named = [layer_parameters(model, [i]) for i in range(found.depth)]
+    return [{n.split(".", 2)[2]: p.detach() for n, p in of.items()} for of in named]
+
+
+def equal(first: Any, second: Any) -> bool:
+    return all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+@pytest.fixture(scope="module")
+def tuned(base: Path) -> Path:  # noqa: F811
+    """Layers 0 and 2 of 4."""
+    return train("pocket-region", base.parent / "region", {**TUNE, "base": str(base)}, device="cpu")
+
+
+def test_tuned_then_pruned_then_healed(base: Path, tuned: Path, tmp_path: Path) -> None:  # noqa: F811
+    small = without(tmp_path / "small", tuned, "1")
+    healed = train("pocket-heal", tmp_path / "healed", {**HEAL, "base": str(small)}, device="cpu")
+    found = resolve(str(healed))
+    (step,) = found.lineage[0].steps
+    assert (step.stage, step.layers, step.depth) == ("heal", "all", 3)
+    assert (found.origins.numbers, found.origins.tuned, found.origins.healed) == ((0, 2, 3), (0, 1), (0, 1, 2))
+    before, after = layers_of(small), layers_of(healed)
+    assert not any(equal(b, a) for b, a in zip(before, after, strict=True))
+    restored = layers_of(restore(str(healed), "1", str(base), tmp_path / "restored"))
+    assert equal(restored[1], layers_of(base)[2])
+    assert equal(restored[0], after[0])
+
+
+def test_pruned_then_tuned(base: Path, tmp_path: Path) -> None:  # noqa: F811
+    small = without(tmp_path / "small", base, "1")
+    tuned = train("pocket-region", tmp_path / "tuned", {**TUNE, "base": str(small)}, device="cpu")
+    found = resolve(str(tuned))
+    assert (found.depth, found.origins.numbers, found.origins.tuned) == (3, (0, 2, 3), (0, 2))
+    before, after = layers_of(base), layers_of(tuned)
+    assert equal(before[2], after[1])  # the one that is left alone
+    assert not equal(before[0], after[0]) and not equal(before[3], after[2])
+
+
+def test_healing_some_layers_alone(tuned: Path, tmp_path: Path) -> None:
+    small = without(tmp_path / "small", tuned, "1")
+    changes = {**HEAL, "base": str(small), "tune.layers": "2-2", "tune.tuning": "weights"}
+    healed = train("pocket-heal", tmp_path / "healed", changes, device="cpu")
+    assert resolve(str(healed)).origins.healed == (2,)
+    before, after = layers_of(small), layers_of(healed)
+    assert [equal(b, a) for b, a in zip(before, after, strict=True)] == [True, True, False]

@@ -1,0 +1,183 @@
+"""Scores from hidden states and attention, streamed, are those of each sample alone with everything kept."""
+
+from __future__ import annotations
+
+import gc
+import math
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.pruning import slow
+from tests.pruning.slow import Seen, cosine
+from vrbench.checkpoints.resolve import resolve
+from vrbench.core.errors import VrbenchError
+from vrbench.models.load import load_vlm
+from vrbench.models.vlm import VLM
+from vrbench.pruning import samples as streaming
+from vrbench.pruning.angular import angular_distances, block_distances
+from vrbench.pruning.attention import image_attention
+from vrbench.pruning.influence import block_influence, multimodal_block_influence
+from vrbench.pruning.questions import DevQuestions, FolderQuestions, Question
+from vrbench.pruning.samples import Samples
+
+QUESTIONS = DevQuestions(3, 6)
+DEPTH = 4
+
+
+@pytest.fixture(scope="module")
+def vlm(tiny_llava: Path) -> VLM:
+    loaded = load_vlm(resolve(str(tiny_llava)))
+    assert isinstance(loaded, VLM)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def seen(vlm: VLM) -> list[Seen]:
+    return slow.seen(vlm, list(QUESTIONS))
+
+
+@pytest.fixture
+def stream(vlm: VLM) -> Samples:
+    return Samples(vlm, QUESTIONS)
+
+
+def influence(one: Seen, layer: int, chosen: torch.Tensor) -> float:
+    """1 less the mean cosine over some tokens, token by token."""
+    pairs = zip(one.entering[layer][chosen], one.leaving[layer][chosen], strict=True)
+    return 1 - sum(cosine(x, y) for x, y in pairs) / int(chosen.sum())
+
+
+def test_samples_share_tokens_in_what_is_streamed(stream: Samples) -> None:
+    shared = [each for each in stream.looks() if len(each.paths) > len(each.images)]
+    assert shared  # or the tests below would not see how such tokens count
+    assert stream.samples == 18
+
+
+def test_block_influence(stream: Samples, seen: list[Seen]) -> None:
+    direct = slow.mean([[influence(s, i, s.ids >= 0) for i in range(DEPTH)] for s in seen])
+    assert block_influence(stream) == pytest.approx(direct, abs=1e-5)
+    assert len({round(value, 3) for value in direct}) == DEPTH
+
+
+def test_multimodal_block_influence(stream: Samples, seen: list[Seen]) -> None:
+    def of(one: Seen, layer: int) -> float:
+        return (influence(one, layer, one.is_image) + influence(one, layer, ~one.is_image)) / 2
+
+    direct = slow.mean([[of(s, i) for i in range(DEPTH)] for s in seen])
+    found = multimodal_block_influence(stream)
+    assert found == pytest.approx(direct, abs=1e-5)
+    assert found != pytest.approx(block_influence(stream), abs=1e-3)  # text and picture count alike, not each token
+
+
+def test_angular_distance_is_that_of_every_token(stream: Samples, seen: list[Seen]) -> None:
+    def of(one: Seen, layer: int) -> float:
+        pairs = zip(one.entering[layer], one.leaving[layer], strict=True)
+        return sum(math.acos(cosine(x, y)) / math.pi for x, y in pairs) / len(one.ids)
+
+    direct = slow.mean([[of(s, i) for i in range(DEPTH)] for s in seen])
+    assert angular_distances(stream.counting("all")) == pytest.approx(direct, abs=1e-5)
+
+
+def test_block_distances_are_of_the_last_token_over_every_block(stream: Samples, seen: list[Seen]) -> None:
+    found = block_distances(stream, 3)
+    assert [len(of) for of in found] == [4, 3, 2]
+    for n, of in enumerate(found, 1):
+        for start, value in enumerate(of):
+            each = [cosine(s.entering[start][-1], s.leaving[start + n - 1][-1]) for s in seen]
+            direct = sum(math.acos(max(-1.0, min(1.0, c))) / math.pi for c in each) / len(seen)
+            assert value == pytest.approx(direct, abs=1e-5), (n, start)
+
+
+def test_block_distances_over_all_tokens_are_the_layers_own(stream: Samples) -> None:
+    assert block_distances(stream, 1, "all")[0] == pytest.approx(angular_distances(stream.counting("all")), abs=1e-9)
+
+
+def attended(one: Seen, layer: int) -> float:
+    """What each text token after the picture's first gives to the picture, head by head."""
+    begins = int(one.is_image.nonzero()[0])
+    queries = [t for t in range(len(one.ids)) if t > begins and not one.is_image[t]]
+    heads = one.attention[layer].double()
+    given = [float(head[query][one.is_image].sum()) for head in heads for query in queries]
+    return sum(given) / len(given)
+
+
+def test_image_attention(stream: Samples, seen: list[Seen]) -> None:
+    direct = slow.mean([[attended(s, i) for i in range(DEPTH)] for s in seen])
+    assert image_attention(stream) == pytest.approx(direct, abs=1e-5)
+    assert all(0 < value < 1 for value in direct) and len({round(value, 4) for value in direct}) == DEPTH
+
+
+def test_the_model_is_left_as_it_was(vlm: VLM, stream: Samples) -> None:
+    def hooks() -> int:
+        return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in vlm.model.modules())
+
+    before = hooks(), vlm.language_model.config._attn_implementation
+    image_attention(stream)
+    block_influence(stream)
+    assert (hooks(), vlm.language_model.config._attn_implementation) == before
+    assert before[1] == "sdpa"
+
+
+def test_a_text_without_image_tokens_has_no_attention_to_them(vlm: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    def blind(of: list[Question]) -> streaming.Pass:
+        paths = [(i, torch.arange(3)) for i in range(len(of))]
+        return streaming.Pass(paths, torch.zeros(len(of), 3, dtype=torch.bool), lambda: None)
+
+    monkeypatch.setattr(Samples, "looks", lambda self: iter([blind(of) for of in QUESTIONS]))
+    with pytest.raises(VrbenchError, match="a llava model has no image tokens in its text"):
+        image_attention(Samples(vlm, QUESTIONS))
+
+
+def test_what_is_held_does_not_grow_with_the_samples(vlm: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "PICTURES_AT_ONCE", 2)
+    pictures: list[weakref.ref[object]] = []
+    most = []
+
+    class Watched:
+        def __iter__(self) -> Iterator[list[Question]]:
+            for of in DevQuestions(12, 1):
+                pictures.append(weakref.ref(of[0].picture))
+                yield of
+
+    stream = Samples(vlm, Watched())
+    for each in stream.looks():
+        each.run()
+        gc.collect()
+        most.append(sum(picture() is not None for picture in pictures))
+    assert len(pictures) == 12 and max(most) <= 3
+
+
+class TestFolder:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        for i, of in enumerate(DevQuestions(5, 1)):
+            (tmp_path / "in").mkdir(exist_ok=True)
+            of[0].picture.save(tmp_path / "in" / f"{i}.png")
+        (tmp_path / "notes.txt").write_text("no picture")
+        return tmp_path
+
+    def test_a_folder_s_pictures_are_asked_the_prompt(self, vlm: VLM, folder: Path) -> None:
+        questions = FolderQuestions(folder, 10, "Say what is there.")
+        assert [q.text for of in questions for q in of] == ["Say what is there."] * 5
+        seen = slow.seen(vlm, list(questions))
+        direct = slow.mean([[influence(s, i, s.ids >= 0) for i in range(DEPTH)] for s in seen])
+        assert block_influence(Samples(vlm, questions)) == pytest.approx(direct, abs=1e-5)
+
+    def test_some_of_them_are_drawn(self, folder: Path) -> None:
+        some, same, other = (FolderQuestions(folder, 2, seed=seed).files for seed in (1, 1, 2))
+        assert len(some) == 2 and some == same != other
+        assert "drawn with seed 1" in str(FolderQuestions(folder, 2, seed=1))
+        assert ", drawn" not in str(FolderQuestions(folder, 5))
+
+    def test_what_is_no_picture_is_named(self, folder: Path) -> None:
+        (folder / "broken.jpg").write_bytes(b"text")
+        with pytest.raises(VrbenchError, match=r"broken\.jpg cannot be read as a picture"):
+            list(FolderQuestions(folder, 10))
+        [fault] = FolderQuestions(folder, 10).faults()  # before a model is loaded
+        assert fault.endswith(
+            "broken.jpg cannot be read as a picture: UnidentifiedImageError: cannot identify image file"
+        )

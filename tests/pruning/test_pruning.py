@@ -1,0 +1,159 @@
+"""`prune` end to end: which layers may go, and the whole smaller model that was read back before it got its name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests import tiny
+from vrbench.checkpoints.resolve import resolve
+from vrbench.core.errors import VrbenchError
+from vrbench.core.schemas import Base, Step
+from vrbench.models import anatomy
+from vrbench.models.load import load_model, load_vlm
+from vrbench.pruning import PruneRecipe, prune, recipe_of, whole
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VRBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def adapter(tiny_llava: Path, tmp_path: Path) -> Path:
+    """Layer 1 is tuned; a foreign folder, whose layers are read from its tensors."""
+    return tiny.save_adapter(tmp_path / "adapter", tiny_llava, layers=(1,))
+
+
+def recipe(base: Path, **changes: Any) -> PruneRecipe:
+    return recipe_of(**{"makes": "small", "base": str(base), "remove": 2, "pictures": 2, "turns": 2, **changes})
+
+
+def generated(vlm: Any) -> list[int]:
+    pixels = torch.linspace(-1, 1, 3 * tiny.SIDE**2).reshape(1, 3, tiny.SIDE, tiny.SIDE)
+    image = vlm.tokenizer.convert_tokens_to_ids("<image>")
+    ids = torch.tensor([[5, 60, *[image] * 4, 71, 33, 90]])
+    return vlm.model.generate(input_ids=ids, pixel_values=pixels, max_new_tokens=12, do_sample=False)[0].tolist()
+
+
+class TestWhole:
+    def test_it_says_what_the_light_one_says_without_its_base(self, adapter: Path, tmp_path: Path) -> None:
+        light = resolve(str(prune(recipe(adapter), tmp_path / "light", "cpu")))
+        prune(recipe(adapter), tmp_path / "whole", "cpu", whole=True)
+        said = generated(load_vlm(light))
+        adapter.rename(tmp_path / "gone")
+        made = resolve(str(tmp_path / "whole"))
+        assert generated(load_vlm(made)) == said
+        assert (made.depth, made.base, made.lineage[0].id) == (2, None, "small")
+        assert [line.steps for line in made.lineage] == [line.steps for line in light.lineage]
+        assert made.origins.tuned == light.origins.tuned != ()
+        assert made.digest != light.digest
+
+    def test_it_has_all_that_a_model_folder_has(self, tiny_llava: Path, tmp_path: Path) -> None:
+        out = prune(recipe(tiny_llava), tmp_path / "whole", "cpu", whole=True)
+        text = json.loads((out / "config.json").read_text())["text_config"]
+        assert text["num_hidden_layers"] == len(text["layer_types"] if "layer_types" in text else [0, 0]) == 2
+        assert (out / "tokenizer.json").read_bytes() == (tiny_llava / "tokenizer.json").read_bytes()
+        assert (out / "preprocessor_config.json").is_file()
+        assert (out / "recipe.yaml").is_file()
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_files_in_half_precision_stay_so_when_nothing_is_merged(self, tmp_path: Path, dtype: torch.dtype) -> None:
+        base = tiny.save_llava(tmp_path / "half")
+        tiny.llava().to(dtype).save_pretrained(base)
+        out = prune(recipe(base), tmp_path / "whole", "cpu", whole=True)
+        assert whole.exact_dtype(resolve(str(out))) == dtype
+        adapter = tiny.save_adapter(tmp_path / "a", base)
+        assert whole.exact_dtype(resolve(str(adapter))) == torch.float32
+
+    @pytest.mark.parametrize("fault", ["layers", "weights", "cache"])
+    def test_what_comes_back_otherwise_from_disk_gets_no_name(
+        self, tiny_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+    ) -> None:
+        calls: list[Any] = []
+
+        def load_otherwise(*arguments: Any) -> Any:
+            model = load_model(*arguments)
+            calls.append(model)
+            if len(calls) == 2:  # the one that was saved
+                layers = anatomy.decoder_layers(model)
+                if fault == "layers":
+                    del layers[1]
+                elif fault == "weights":
+                    layers[1].mlp.up_proj.weight.data[0, 0] += 1
+                else:
+                    layers[1].self_attn.layer_idx = 0
+            return model
+
+        monkeypatch.setattr(whole, "load_model", load_otherwise)
+        sentence = {"layers": "has 1 decoder layers", "weights": "has another", "cache": "does not say what"}[fault]
+        with pytest.raises(VrbenchError, match=sentence):
+            prune(recipe(tiny_llava), tmp_path / "out", "cpu", whole=True)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_the_lineage_is_written_last(
+        self, tiny_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen: list[bool] = []
+        compare = whole.compare_saved
+
+        def watched(kept: Any, folder: Path, *rest: Any) -> None:
+            seen.append((folder / "vrbench.json").exists())
+            compare(kept, folder, *rest)
+
+        monkeypatch.setattr(whole, "compare_saved", watched)
+        prune(recipe(tiny_llava), tmp_path / "out", "cpu", whole=True)
+        assert seen == [False]
+
+    def test_an_adapter_goes_on_a_whole_pruned_model(self, tiny_llava: Path, tmp_path: Path) -> None:
+        base = prune(recipe(tiny_llava), tmp_path / "whole", "cpu", whole=True)
+        folder = tiny.save_adapter(tmp_path / "healed", base, layers=(1,), depth=2)
+        found = resolve(str(folder))
+        assert (found.depth, found.origins.first_depth, found.origins.tuned) == (2, 4, (1,))
+        load_vlm(found)
+
+
+class TestWhichMayGo:
+    def test_a_foreign_adapter_s_layers_stay(self, adapter: Path, tmp_path: Path) -> None:
+        with pytest.raises(VrbenchError, match="4 layers are to go, but of 4 only 3 may"):
+            prune(recipe(adapter, remove=4), tmp_path / "out", "cpu")
+
+    def test_tuned_layers_of_a_pruned_checkpoint_stay(self, adapter: Path, tmp_path: Path) -> None:
+        step = Step(kind="pruned", layers="0", depth=4)
+        tiny.mark(tmp_path / "p", str(adapter), resolve(str(adapter)).digest, [step], 3)
+        found = resolve(str(prune(recipe(tmp_path / "p", remove=2), tmp_path / "out", "cpu")))
+        assert found.removed[-1].indices == (1, 2)  # layer 0 was layer 1, the tuned one
+        assert found.origins.numbers == (1,)
+
+    def test_restored_layers_may_go(self, adapter: Path, tiny_llava: Path, tmp_path: Path) -> None:
+        backbone = Base(id=str(tiny_llava), digest=resolve(str(tiny_llava)).digest)
+        step = Step(kind="restored", layers="1", depth=4, backbone=backbone)
+        tiny.mark(tmp_path / "r", str(adapter), resolve(str(adapter)).digest, [step])
+        assert resolve(str(tmp_path / "r")).origins.tuned == ()
+        with pytest.raises(VrbenchError, match="4 layers are to go, but of 4 only 3 may"):
+            prune(recipe(tmp_path / "r", remove=4), tmp_path / "out", "cpu")
+
+    def test_layers_that_may_not_go_stay_and_the_reason_is_told(
+        self, tiny_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(
+            "vrbench.checkpoints.fixed_layers.FIXED", {"llava": lambda _: {0: "it is the first", 2: "it is even"}}
+        )
+        out = prune(recipe(tiny_llava), tmp_path / "out", "cpu")
+        assert resolve(str(out)).removed[0].indices == (1, 3)
+        with pytest.raises(VrbenchError, match="of 4 only 2 may; layer 0: it is the first"):
+            prune(recipe(tiny_llava, remove=3), tmp_path / "more", "cpu")
+        tiny.mark(tmp_path / "p", str(tiny_llava), resolve(str(tiny_llava)).digest, [Step(kind="pruned", layers="1",
+                  depth=4)], 3)  # fmt: skip
+        out = prune(recipe(tmp_path / "p", remove=1), tmp_path / "again", "cpu")
+        assert resolve(str(out)).removed[0].indices == (2,)  # once layer 3
+
+    def test_a_quantised_base_is_refused(self, tmp_path: Path) -> None:
+        base = tiny.save_llava(tmp_path / "q")
+        tiny.edit_json(base / "config.json", quantization_config={"quant_method": "gptq"})
+        with pytest.raises(VrbenchError, match=r"are quantised \(gptq\)"):
+            prune(recipe(base), tmp_path / "out", "cpu")

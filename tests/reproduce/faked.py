@@ -1,0 +1,89 @@
+"""Steps that only write what they did, so that execution can be seen without a model."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from vrbench.core.errors import VrbenchError
+from vrbench.reproduce.execute_worker import Function, Job
+from vrbench.reproduce.plan import Plan, PlanStep
+
+Value = str | int | float | bool
+
+
+def note(job: Job, what: str) -> None:
+    """Add a line to the folder's diary: what was done, by which process, and with which card and threads."""
+    folder = job.done.parents[1]
+    names = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+    told = " ".join(os.environ.get(name, "-") for name in names)
+    with (folder / "diary").open("a") as stream:
+        stream.write(f"{what} {job.step} {os.getpid()} {told}\n")
+
+
+def train(job: Job) -> None:
+    """Write a checkpoint; `seconds`, `fault` and `die` say how it goes."""
+    note(job, "begin")
+    time.sleep(float(job.arguments.get("seconds", 0)))
+    if "fault" in job.arguments:
+        raise VrbenchError(str(job.arguments["fault"]))
+    if "die" in job.arguments:
+        os._exit(3)
+    print("the step's own words")
+    job.target.mkdir(parents=True, exist_ok=True)
+    (job.target / "vrbench.json").write_text("{}")
+    (job.target / "model.safetensors").write_text(str(job.arguments))
+    note(job, "end")
+
+
+def layers(job: Job) -> None:
+    """Write a file."""
+    note(job, "begin")
+    job.target.parent.mkdir(parents=True, exist_ok=True)
+    job.target.write_text(str(job.arguments["ckpt"]))
+    note(job, "end")
+
+
+def run(job: Job) -> None:
+    """Read the checkpoint's weights, as a measurement would."""
+    note(job, "begin")
+    time.sleep(float(job.arguments.get("seconds", 0)))
+    (Path(str(job.arguments["ckpt"])) / "model.safetensors").read_text()
+    job.target.mkdir(parents=True, exist_ok=True)
+    note(job, "end")
+
+
+def profile(job: Job) -> None:
+    """Take a while."""
+    note(job, "begin")
+    time.sleep(0.2)
+    note(job, "end")
+
+
+FUNCTIONS: dict[str, Function] = {"train": train, "layers": layers, "prune": train, "run": run, "profile": profile}
+
+
+def step(name: str, *needs: str, minutes: float = 1.0, **arguments: Value) -> PlanStep:
+    """A step whose kind is the first part of its name."""
+    kind = name.partition("-")[0]
+    if kind in ("run", "layers", "prune") and "ckpt" not in arguments:
+        arguments = {"ckpt": f"{{{needs[0]}}}", **arguments}
+    return PlanStep(name=name, kind=kind, needs=needs, arguments=arguments, minutes=minutes)  # type: ignore[arg-type]
+
+
+def plan(*steps: PlanStep, **changes: object) -> Plan:
+    """A plan of some steps."""
+    told = {"family": "pocket", "tables": ("layers",), "seeds": (0,), "tasks": "pocket", "limit": 4, "entries": ()}
+    return Plan.model_validate({**told, **changes, "steps": steps})
+
+
+def diary(folder: Path) -> list[list[str]]:
+    """The lines of the diary, in words."""
+    file = folder / "diary"
+    return [line.split() for line in file.read_text().splitlines()] if file.is_file() else []
+
+
+def begun(folder: Path) -> list[str]:
+    """Names of the steps that were begun, in order."""
+    return [line[1] for line in diary(folder) if line[0] == "begin"]

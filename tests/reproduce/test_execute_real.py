@@ -1,0 +1,141 @@
+"""A plan with the real steps: training, scores, surgery, measuring and the report, on a pocket family made tiny."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.reproduce import shrunk
+from tests.tiny import own_cache
+from vrbench.checkpoints.resolve import resolve
+from vrbench.core.layers import select
+from vrbench.core.schemas import load_run
+from vrbench.reproduce import build as building
+from vrbench.reproduce import contents
+from vrbench.reproduce.build import Asked, build
+from vrbench.reproduce.execute import Event, Options, execute
+from vrbench.reproduce.families import FAMILIES
+from vrbench.reproduce.plan import Done, Plan
+from vrbench.training import load, train
+
+TASKS = "pocket_mme,pocket_grammar"
+TUNED = {"full": "all", "sparse-uniform-1": "sparse-uniform:1"}
+OTHERS = (
+    "run-angular-2-s0", "run-lisa-s0", "run-base", "run-heal-region-loss-1-s0", "run-restore-top-2-s0",
+    "run-prune-full-angular-2-s0",
+)  # fmt: skip
+WANTED = ",".join((*(f"run-{name}-s0" for name in TUNED), *OTHERS))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The base of a tiny pocket family, a cache of its own, and plans for its depth."""
+    folder = tmp_path_factory.mktemp("tiny")
+    with pytest.MonkeyPatch.context() as patch:
+        own_cache(folder / "cache", patch)
+        patch.setenv(shrunk.FOLDER, str(folder / "llm"))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setitem(FAMILIES, "pocket", replace(FAMILIES["pocket"], depth=shrunk.DEPTH))
+        patch.setattr(building, "N", 2)
+        patch.setattr(contents, "COUNTS", (1, 2))
+        patch.setattr(contents, "REMOVED", (1, 2))
+        patch.setattr(contents, "HEALED", (1,))
+        patch.setattr(contents, "BEFORE", 1)
+        patch.setattr(contents, "RESTORED_COUNTS", (2,))
+        shrunk.write_llm(folder / "llm")
+        with shrunk.in_it():
+            train(load("pocket-base", shrunk.BASE), folder / "base", device="cpu")
+        yield folder / "base"
+
+
+def plan(tables: str, base: Path) -> Plan:
+    return build(Asked(tables, "pocket", 1, {"steps": "2", "base": str(base)}, TASKS, 4))
+
+
+def done(of: Plan, folder: Path) -> list[Event]:
+    with closing(execute(of, folder, shrunk.FUNCTIONS, Options(only=WANTED))) as happening:
+        events = list(happening)
+    assert [(e.step, e.error, _log(folder, e.step)) for e in events if e.kind == "failed"] == []
+    return events
+
+
+def _log(folder: Path, step: str) -> str:
+    return (folder / "logs" / f"{step}.log").read_text()
+
+
+@pytest.fixture(scope="module")
+def layers(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Path]:
+    folder = tmp_path_factory.mktemp("layers")
+    made = plan("layers,strategies,text,pruning,restoring", tiny)
+    done(made, folder)
+    return made, folder
+
+
+class TestLayers:
+    def test_each_model_is_trained_on_its_layers_and_measured(self, layers: tuple[Plan, Path]) -> None:
+        _, folder = layers
+        for name, text in TUNED.items():
+            run = load_run(folder / "runs" / f"run-{name}-s0")
+            (step,) = run.record.checkpoint.lineage[0].steps
+            with shrunk.in_it():
+                assert select(step.layers, shrunk.DEPTH) == select(text, shrunk.DEPTH)
+                assert run.record.checkpoint.digest == resolve(str(folder / "checkpoints" / f"train-{name}-s0")).digest
+            assert {r.task for r in run.record.results} == set(TASKS.split(",")) and run.record.settings.limit == 4
+            assert list((folder / "runs" / f"run-{name}-s0" / "samples").glob("*.jsonl.gz"))
+
+    def test_the_lineage_has_the_dev_results_and_the_recipe(self, layers: tuple[Plan, Path]) -> None:
+        _, folder = layers
+        lineage = json.loads((folder / "checkpoints" / "train-full-s0" / "vrbench.json").read_text())
+        note = json.loads(lineage["steps"][0]["note"])
+        assert {"dev_right", "dev_ppl", "steps"} <= set(note) and note["steps"] == 2
+        assert load(str(folder / "checkpoints" / "train-full-s0" / "recipe.yaml")).makes == "train-full-s0"
+
+    def test_nothing_is_left_of_what_was_in_the_making(self, layers: tuple[Plan, Path]) -> None:
+        _, folder = layers
+        assert {p.name for p in folder.iterdir()} == {
+            ".lock", "plan.json", "checkpoints", "layers", "orders", "runs", "done", "logs", "scratch",
+        }  # fmt: skip
+        assert not list((folder / "scratch").iterdir())
+
+    def test_a_step_that_was_whole_but_not_marked_is_marked(self, layers: tuple[Plan, Path]) -> None:
+        made, folder = layers
+        weights = folder / "checkpoints" / "train-full-s0" / "adapter_model.safetensors"
+        before = weights.stat().st_mtime_ns
+        (folder / "done" / "train-full-s0.json").unlink()
+        happened = done(made, folder)
+        assert {e.step for e in happened if e.kind == "done"} == {"train-full-s0"}
+        assert weights.stat().st_mtime_ns == before
+
+    def test_the_report_is_written(self, layers: tuple[Plan, Path]) -> None:
+        from vrbench.reproduce.report import write
+
+        _, folder = layers
+        told = {path.name: path.read_text() for path in write(folder) if path.suffix == ".md"}
+        assert "1 layer" in told["report.md"]
+
+
+def test_every_kind_of_step(layers: tuple[Plan, Path]) -> None:
+    """Scores, orders, removals, healing and restoring: one way of each."""
+    _, folder = layers
+    for name in OTHERS:
+        assert load_run(folder / "runs" / name).record.status == "ok"
+    chosen = select(str(folder / "layers" / "layers-angular-s0.json"), shrunk.DEPTH)
+    tuned = load_run(folder / "runs" / "run-angular-2-s0").record.checkpoint.lineage[0].steps[0].layers
+    assert tuned == str(chosen) and len(chosen) == 2
+    healed = load_run(folder / "runs" / "run-heal-region-loss-1-s0").record.checkpoint
+    assert healed.depth == shrunk.DEPTH - 1
+    assert [step.kind for line in healed.lineage[:3] for step in line.steps] == ["trained", "pruned", "trained"]
+    order = json.loads((folder / "orders" / "order-full-angular-s0.json").read_text())["order"]
+    removed = load_run(folder / "runs" / "run-prune-full-angular-2-s0").record.checkpoint.lineage[0].steps[0]
+    assert select(removed.layers, shrunk.DEPTH).indices == tuple(sorted(order[:2]))
+    restored = load_run(folder / "runs" / "run-restore-top-2-s0").record.checkpoint.lineage[0].steps[0]
+    assert restored.kind == "restored" and select(restored.layers, shrunk.DEPTH) == select("top:2", shrunk.DEPTH)
+    base = load_run(folder / "runs" / "run-base").record
+    assert {result.task for result in base.results} == {"pocket_grammar"}
+    marks = [Done.model_validate_json(p.read_text()) for p in (folder / "done").iterdir()]
+    assert all(mark.seconds > 0 and mark.device for mark in marks)

@@ -1,0 +1,165 @@
+"""Intervals and tests: a small version of benchmarks/coverage.py, and the edges."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest, multinomial, permutation_test
+
+from benchmarks.coverage import coverage, family_error, official_test
+from benchmarks.simulation import Setting, counts, figure, right, truth
+from tests.simulated import samples
+from vrbench.statistics import bootstrap
+from vrbench.statistics.metrics import METRICS
+
+
+def paired(base: list[float], ours: list[float], metric: str = "mean", cluster: int = 1) -> bootstrap.Paired:
+    kind = METRICS[metric]
+    first, second = samples(base, cluster), samples(ours, cluster)
+    return bootstrap.Paired(kind, kind.statistics(first), kind.statistics(second), kind.outcomes(first))
+
+
+def retention(pair: bootstrap.Paired) -> tuple[float, float]:
+    found = bootstrap.retention_interval([bootstrap.draw(pair, 0)], pair.metric.higher_is_better)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        Setting("mean", 100, 1, 0.8, 1.0),
+        Setting("mean", 100, 4, 0.8, 0.9),
+        Setting("mean", 500, 4, 0.65, 0.7),
+        Setting("mme", 200, 2, 0.8, 0.9),
+        Setting("circular", 200, 4, 0.9, 0.9),
+        Setting("perplexity", 100, 1, 0.8, 0.9),
+        Setting("mean", 100, 4, 0.8, 0.9, tasks=3),
+    ],
+    ids=str,
+)
+def test_intervals_cover(setting: Setting) -> None:
+    share, _ = coverage(setting, trials=300)
+    assert 0.91 <= share <= 0.985  # 95 % and three standard errors of 300 trials
+
+
+@pytest.mark.parametrize("clusters", [2, 13, 14, 300])
+def test_sign_flips_give_the_p_value_of_scipys_permutation_test(clusters: int) -> None:
+    """All flips of up to 13 clusters, random ones of more."""
+    effects = np.random.default_rng(1).choice([-1.0, 0.5, 1.5], clusters) / 36
+    known = permutation_test(
+        (effects,), lambda x, axis: x.sum(axis=axis), permutation_type="samples", vectorized=True,
+        n_resamples=bootstrap.FLIPS, batch=max(100, 2_000_000 // clusters), random_state=7,
+    )  # fmt: skip
+    assert bootstrap.sign_flip(effects, 7) == known.pvalue
+
+
+def test_holm_keeps_the_family_wise_error() -> None:
+    assert family_error(1, 200, 6, 2, 60, official_test) <= 0.12
+    assert bootstrap.holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert bootstrap.holm([]) == []
+
+
+def test_the_simulation_counts_as_the_metrics_do() -> None:
+    hits = right(np.random.default_rng(0), Setting("mme", 64, 2, 0.8, 0.9))[0]
+    rows = samples(hits.ravel(), cluster=2, groups=("a", "b", "c", "d"))
+    for name in ("mean", "macro", "mme", "circular"):
+        made, official = counts(name, hits), METRICS[name].statistics(rows)
+        assert METRICS[name].value(made.sum(0)) == pytest.approx(METRICS[name].value(official.sum(0)))
+        assert sorted(made.sum((1, 2))) == sorted(official.sum((1, 2)))
+
+
+@pytest.mark.parametrize("metric", ["macro", "mme", "circular"])
+def test_the_simulated_truth_is_true(metric: str) -> None:
+    setting = Setting(metric, 400_000, 4, 0.8, 0.9)
+    base, ours = (counts(metric, hits).sum(0) for hits in right(np.random.default_rng(0), setting))
+    value = METRICS[metric].value
+    assert value(base) == pytest.approx(100 * figure(metric, 4, 0.8), abs=0.4)
+    assert 100 * value(ours) / value(base) == pytest.approx(truth(setting), abs=0.5)
+
+
+def test_an_unchanged_candidate_has_an_interval_that_shrinks_with_n() -> None:
+    widths = []
+    for n in (100, 1000):
+        scores = [1.0] * (8 * n // 10) + [0.0] * (2 * n // 10)
+        low, high = retention(paired(scores, scores))
+        assert low < 100 < high
+        widths.append(high - low)
+    assert 2 < widths[0] < 7
+    assert widths[1] < widths[0] / 5
+
+
+def test_circular_allows_for_unseen_units_not_items() -> None:
+    hits = [1.0] * 320 + [0.0] * 80
+    whole = retention(paired(hits, hits, "circular", cluster=4))
+    alone = retention(paired([1.0] * 80 + [0.0] * 20, [1.0] * 80 + [0.0] * 20))
+    assert whole == pytest.approx(alone, abs=0.6)
+
+
+def test_few_clusters_widen_the_tails() -> None:
+    from scipy.stats import norm, t
+
+    assert bootstrap.tail([1.0], [25]) == pytest.approx(norm.cdf(-((25 / 24) ** 0.5) * t.ppf(0.975, 24)))
+    assert bootstrap.tail([1.0], [100_000]) == pytest.approx(0.025, abs=1e-5)
+    assert bootstrap.tail([1.0, 1.0], [25, 25]) == pytest.approx(norm.cdf(-((25 / 24) ** 0.5) * t.ppf(0.975, 48)))
+    assert bootstrap.tail([0.0, 0.0], [25, 25]) == bootstrap.tail([1.0, 1.0], [25, 25])
+
+
+@pytest.mark.parametrize("distinct", [3, 200])
+def test_draws_are_multinomial_whichever_way_they_are_made(distinct: int) -> None:
+    table = np.resize(np.arange(distinct, dtype=float), 200)[:, None, None]
+    sums = bootstrap.resample(table, 20_000, np.random.default_rng(0))[:, 0, 0]
+    shares = np.full(distinct, 1 / distinct) if distinct == 200 else np.bincount(table[:, 0, 0].astype(int)) / 200
+    kinds = np.arange(distinct)
+    variance = kinds @ multinomial(200, shares).cov() @ kinds
+    assert sums.mean() == pytest.approx(table.sum(), rel=0.01)
+    assert sums.var() == pytest.approx(variance, rel=0.05)
+
+
+def test_draws_repeat_with_the_seed_and_pair_both_runs() -> None:
+    pair = paired([1.0, 0.0] * 50, [1.0, 0.0] * 50)
+    first, again, other = (bootstrap.draw(pair, seed) for seed in ([0, 1], [0, 1], [0, 2]))
+    assert (first.baseline == again.baseline).all()
+    assert (first.baseline != other.baseline).any()
+    assert np.corrcoef(first.baseline, first.candidate)[0, 1] > 0.9
+
+
+def test_retention_of_perplexity_is_baseline_over_candidate() -> None:
+    rng = np.random.default_rng(0)
+    base = -rng.uniform(100, 200, 80)
+    low, high = retention(paired(list(base), list(base * 1.02), "perplexity"))
+    assert low < 100 * np.exp(0.02 * base.mean()) < high
+
+
+def test_no_ratio_to_a_baseline_of_nothing_and_no_interval_from_one_cluster() -> None:
+    zero = paired([0.0] * 50, [1.0] * 10 + [0.0] * 40)
+    assert bootstrap.retention_interval([bootstrap.draw(zero, 0)]) is None
+    assert bootstrap.difference_interval([bootstrap.draw(zero, 0)]) is not None
+    single = bootstrap.draw(paired([1.0, 0.0], [1.0, 1.0], cluster=2), 0)
+    assert bootstrap.retention_interval([single]) is None
+    assert bootstrap.difference_interval([single]) is None
+
+
+def test_mcnemar_is_exact_and_needs_single_outcomes() -> None:
+    base, ours = [1.0] * 30 + [0.0] * 20, [1.0] * 18 + [0.0] * 12 + [1.0] * 3 + [0.0] * 17
+    p, test = bootstrap.p_value([paired(base, ours)])
+    assert test == "McNemar, exact"
+    assert p == pytest.approx(binomtest(3, 15).pvalue)
+    assert bootstrap.p_value([paired(base, ours, cluster=2)])[1] == "sign flips of clusters"
+    assert bootstrap.p_value([paired([0.5, 1.0], [1.0, 0.3])])[1] == "sign flips of clusters"
+
+
+def test_sign_flips_agree_with_mcnemar_where_both_apply() -> None:
+    pair = paired([1.0] * 30 + [0.0] * 20, [1.0] * 20 + [0.0] * 10 + [1.0] * 3 + [0.0] * 17)
+    assert bootstrap.sign_flip(bootstrap.contributions(pair)) == pytest.approx(binomtest(3, 13).pvalue, rel=1e-6)
+    assert bootstrap.sign_flip(np.zeros(20)) == 1
+    assert bootstrap.sign_flip(np.array([0.0, 3.0])) == 1  # one changed cluster proves nothing
+
+
+def test_contributions_add_up_to_the_difference() -> None:
+    rng = np.random.default_rng(0)
+    for metric in ("mean", "macro", "mme", "circular"):
+        kind = METRICS[metric]
+        first, second = (samples(rng.integers(0, 2, 60), 4, ("a", "b"), unit=2) for _ in range(2))
+        pair = bootstrap.Paired(kind, kind.statistics(first), kind.statistics(second), 60)
+        assert bootstrap.contributions(pair).sum() == pytest.approx(pair.values[1] - pair.values[0])

@@ -1,0 +1,175 @@
+"""What a training costs: no backward and nothing kept where nothing learns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tests import tiny
+from tests.training import learning
+from tests.training.learning import CPU, TURNS
+from vrbench.core.layers import LayerSet
+from vrbench.training.features import Encoded
+from vrbench.training.lora import groups_of, thaw, with_lora
+from vrbench.training.recipe import Data, TrainRecipe, Tune
+from vrbench.training.sampling import LayerSampling, drawn
+from vrbench.training.starting import Start, trainable
+from vrbench.training.tune import pocket_lessons, tune
+
+DEPTH = 6
+
+
+def settings(**changes: Any) -> Tune:
+    given = {"layers": "3,5", "rank": 2, "alpha": 4.0, "steps": 3, "batch": 2, "lr": 1e-2, "lr_projector": 0.0}
+    return Tune(**{**given, **changes})
+
+
+def recipe(of: Tune) -> TrainRecipe:
+    return TrainRecipe(name="t", makes="t", base="t", dtype="float32", data=Data(scenes=3), tune=of)
+
+
+class Study:
+    """A tiny model about to be tuned, and what each of its layers does in one step."""
+
+    def __init__(self, of: Tune, layers: LayerSet | None = None) -> None:
+        self.recipe, self.settings = recipe(of), of
+        self.layers = layers or LayerSet.of([3, 5], DEPTH)
+        torch.manual_seed(0)
+        self.whole = tiny.llava(depth=DEPTH)
+        self.data = Encoded(learning.features(self.whole, learning.pixels()), learning.packer().rows(TURNS))
+        lora = of.tuning == "lora"
+        self.model = with_lora(self.whole, self.layers, of) if lora else self.whole
+        learner = learning.learner(self.model)
+        self.lessons = pocket_lessons(learner, self.data, None, self.recipe, of.steps or 1, of.batch)
+
+    def step(self) -> tuple[list[int], dict[int, int]]:
+        """(layers that a gradient reached, bytes kept by each layer for the backward pass) of one step."""
+        thaw(self.model, groups_of(self.model, self.layers, self.settings), torch.float32)
+        reached: set[int] = set()
+        kept = dict.fromkeys(range(DEPTH), 0)
+        weights = {p.data_ptr() for p in self.model.parameters()}
+        for i, layer in enumerate(self.whole.model.language_model.layers):
+            self._watch(layer, i, reached, kept, weights)
+        batch = self.lessons.collate([0, 1])
+        self.model.train()
+        self.lessons.loss(self.model, batch).backward()
+        return sorted(reached), kept
+
+    @staticmethod
+    def _watch(layer: nn.Module, i: int, reached: set[int], kept: dict[int, int], weights: set[int]) -> None:
+        forward = layer.forward
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            if tensor.data_ptr() not in weights:
+                kept[i] += tensor.numel() * tensor.element_size()
+            return tensor
+
+        def watched(*args: Any, **given: Any) -> Any:
+            with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+                out = forward(*args, **given)
+            hidden = out if isinstance(out, torch.Tensor) else out[0]
+            if hidden.requires_grad:
+                hidden.register_hook(lambda grad: reached.add(i))
+            return out
+
+        layer.forward = watched  # type: ignore[method-assign]
+
+
+class TestBackward:
+    @pytest.mark.parametrize("tuning", ["lora", "weights"])
+    def test_none_below_the_first_tuned_layer_when_the_projector_is_frozen(self, tuning: str) -> None:
+        reached, kept = Study(settings(tuning=tuning)).step()
+        assert reached == [3, 4, 5]
+        assert kept[0] == kept[1] == kept[2] == 0 and min(kept[3], kept[4], kept[5]) > 0
+
+    def test_through_all_layers_when_the_projector_learns(self) -> None:
+        reached, kept = Study(settings(lr_projector=1e-3)).step()
+        assert reached == list(range(DEPTH)) and min(kept.values()) > 0
+
+    def test_a_frozen_layer_keeps_less_than_a_tuned_one(self) -> None:
+        kept = Study(settings(lr_projector=1e-3)).step()[1]
+        assert max(kept[i] for i in (0, 1, 2, 4)) < min(kept[3], kept[5])
+
+    def test_the_tower_has_no_part_in_a_step(self) -> None:
+        study = Study(settings(lr_projector=1e-3))
+        calls: list[int] = []
+        study.whole.model.vision_tower.register_forward_hook(lambda *_: calls.append(1))
+        study.step()
+        assert not calls
+
+    def test_layers_that_are_not_drawn_have_none(self) -> None:
+        of = settings(tuning="weights", sampling=1, every=2)
+        study = Study(of)
+        moved: list[set[int]] = []
+        layers = study.whole.model.language_model.layers
+
+        class Note(LayerSampling):
+            def on_step_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+                self.before = [layer.mlp.up_proj.weight.detach().clone() for layer in layers]
+
+            def on_step_end(self, *_: Any, **given: Any) -> None:
+                pairs = zip(layers, self.before, strict=True)
+                moved.append({i for i, (ly, old) in enumerate(pairs) if not torch.equal(ly.mlp.up_proj.weight, old)})
+
+        note = Note({}, study.layers, 1, 2, 0)
+        study.recipe = recipe(of.model_copy(update={"steps": 12}))
+        study.lessons = pocket_lessons(learning.learner(study.model), study.data, None, study.recipe, 12, 2)
+        tune(study.model, study.layers, study.lessons, study.recipe, CPU, callbacks=[note])
+        assert moved == [set(drawn(study.layers, 1, study.recipe.seed, step // 2)) for step in range(12)]
+        assert set.union(*moved) == {3, 5}
+
+
+class TestCheckpointing:
+    def test_it_keeps_less_and_changes_nothing(self) -> None:
+        plain, kept = (Study(settings(lr_projector=1e-3, checkpointing=value)) for value in (False, True))
+        peaks = [self.peak(study) for study in (plain, kept)]
+        assert peaks[1] < peaks[0] / 2
+        for (name, ours), theirs in zip(kept.model.named_parameters(), plain.model.parameters(), strict=True):
+            assert torch.allclose(ours, theirs, atol=1e-6), name
+
+    @staticmethod
+    def peak(study: Study) -> int:
+        """Bytes kept for the backward pass in all steps."""
+        total = 0
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal total
+            total += tensor.numel() * tensor.element_size()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            tune(study.model, study.layers, study.lessons, study.recipe, CPU)
+        return total
+
+
+class TestDraws:
+    LAYERS = LayerSet.of([1, 2, 4, 5, 7], 8)
+
+    def test_they_are_of_the_layers_and_known_by_their_number(self) -> None:
+        draws = [drawn(self.LAYERS, 2, 0, number) for number in range(200)]
+        assert all(len(one) == 2 and set(one) <= set(self.LAYERS) for one in draws)
+        assert draws == [drawn(self.LAYERS, 2, 0, number) for number in range(200)]
+        assert draws[:20] != [drawn(self.LAYERS, 2, 1, number) for number in range(20)]
+        counts = {layer: sum(layer in one for one in draws) for layer in self.LAYERS}
+        assert all(55 < count < 105 for count in counts.values())  # 80 are expected, with a deviation of 7
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"modules": "attention"}, {"tuning": "weights", "lr_projector": 1e-3}, {"lr_projector": 1e-3, "rank": 3}],
+)
+def test_the_parameters_that_are_told_beforehand_are_those_that_learn(changes: dict[str, Any], tiny_llava: Any) -> None:
+    from vrbench.checkpoints.resolve import resolve
+
+    of = settings(layers="1,3", **changes)
+    layers = LayerSet.of([1, 3], tiny.DEPTH)
+    model = tiny.llava()
+    model = with_lora(model, layers, of) if of.tuning == "lora" else model
+    groups = groups_of(model, layers, of)
+    thaw(model, groups, torch.float32)
+    learning_ones = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert sum(trainable(Start(resolve(str(tiny_llava)), layers), of)) == learning_ones
+    assert learning_ones == sum(p.numel() for group in groups for p in group.parameters)

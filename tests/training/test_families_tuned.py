@@ -1,0 +1,159 @@
+"""Chosen layers of every family are tuned on conversations, and the folder that is written is the tuned model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests import tiny, tiny_families
+from tests.training.asked import LATER, ONE, SEVERAL, TWO, WORDS
+from vrbench.checkpoints.inspect import describe
+from vrbench.checkpoints.resolve import resolve
+from vrbench.core.errors import VrbenchError, sentences
+from vrbench.models import anatomy
+from vrbench.models.families import FAMILIES
+from vrbench.models.load import load_model, load_vlm
+from vrbench.training import stages, train
+from vrbench.training.lora import core_of
+from vrbench.training.recipe import TrainRecipe
+from vrbench.training.supervised import Supervised
+
+LAYERS = "1,3"
+ASKED = (ONE, SEVERAL, TWO, WORDS, LATER)
+
+
+def base_of(family: str, folder: Path) -> Path:
+    return tiny.save_llava(folder) if family == "llava" else tiny_families.save(family, folder)
+
+
+def conversations(folder: Path) -> tuple[Path, Path]:
+    """The conversations as LLaVA's JSON, and the folder of their pictures."""
+    images, records = folder / "images", []
+    images.mkdir()
+    for sample in ASKED:
+        said = []
+        for turn in sample.turns:
+            marks = "" if "<image>" in turn.question else "<image>\n" * turn.pictures
+            said += [{"from": "human", "value": marks + turn.question}, {"from": "gpt", "value": turn.answer}]
+        names = [picture.name for picture in sample.pictures]
+        for picture in sample.pictures:
+            (images / picture.name).write_bytes(picture.where)  # type: ignore[arg-type]
+        records.append({"id": sample.id, "conversations": said, **({"image": names} if names else {})})
+    file = folder / "mix.json"
+    file.write_text(json.dumps(records))
+    return file, images
+
+
+def recipe(base: Path, folder: Path, data: dict[str, Any] | None = None, **tune: Any) -> TrainRecipe:
+    file, images = conversations(folder)
+    settings = {
+        "layers": LAYERS, "rank": 4, "alpha": 8, "steps": 2, "batch": 4, "accumulate": 2, "lr": 1e-2,
+        "lr_projector": 1e-2, **tune,
+    }  # fmt: skip
+    given = {"conversations": str(file), "images": str(images), "length": 4000, **(data or {})}
+    return TrainRecipe.model_validate(
+        {"name": "r", "makes": "tuned", "base": str(base), "dtype": "float32", "data": given, "tune": settings}
+    )
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What a training has in memory when it writes its folder."""
+    kept: list[Any] = []
+    save = stages.save_tuned
+
+    def keep(model: Any, *others: Any) -> str:
+        kept.append(model)
+        return save(model, *others)
+
+    monkeypatch.setattr(stages, "save_tuned", keep)
+    return kept
+
+
+def logits(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    with torch.inference_mode():
+        return core_of(model).eval()(**inputs, use_cache=False).logits[batch["attention_mask"] == 1]
+
+
+def changed(model: Any, base: Any) -> tuple[set[int], bool, bool]:
+    """(layers, whether all of the projector, whether anything else) that differ from the base."""
+    differ = {n for (n, p), q in zip(model.named_parameters(), base.parameters(), strict=True) if not torch.equal(p, q)}
+    names = {id(p): name for name, p in model.named_parameters()}
+    by_layer = [{names[id(p)] for p in layer.parameters()} for layer in anatomy.decoder_layers(model)]
+    projector = {names[id(p)] for part in anatomy.projector(model) for p in part.parameters()}
+    layers = {i for i, inside in enumerate(by_layer) if inside & differ}
+    return layers, projector <= differ, bool(differ - projector - set().union(*by_layer))
+
+
+WAYS = [*((family, "lora") for family in sorted(FAMILIES)), *((f, "weights") for f in ("llava", "qwen3_vl", "mllama"))]
+
+
+@pytest.mark.parametrize(("family", "tuning"), WAYS)
+@pytest.mark.supports("{family}", "tuned")
+def test_the_written_folder_is_the_tuned_model(family: str, tuning: str, tmp_path: Path, trained: list[Any]) -> None:
+    base = base_of(family, tmp_path / "base")
+    out = train(recipe(base, tmp_path, tuning=tuning, checkpointing=True), tmp_path / "tuned", device="cpu")
+    checkpoint = resolve(str(out))
+    assert checkpoint.lineage[0].steps[-1].layers == LAYERS and checkpoint.lineage[0].steps[-1].method == tuning
+    told = json.loads(checkpoint.lineage[0].steps[-1].note)
+    assert told["samples"] == (10 if family == "paligemma" else 5) and told["of"] == 5 and told["left_out"] == {}
+    vlm = load_vlm(checkpoint)
+    made = Supervised(vlm, 4000)
+    batch = made.collate([row for row in (made.encode(made.rows(s)[0]) for s in (ONE, SEVERAL)) if row])
+    ours, theirs = logits(vlm.model, batch), logits(trained[0], batch)
+    before = load_model(resolve(str(base)), torch.float32)
+    assert torch.allclose(ours, theirs, atol=2e-4) and not torch.allclose(ours, logits(before, batch), atol=0.05)
+    assert changed(vlm.model, before) == ({1, 3}, True, False)
+    told = describe(str(out))
+    assert told.against is not None and told.parameters == describe(str(base)).parameters
+    assert (told.against.tuned, told.against.others) == ("1,3", ("projector",))
+
+
+def test_a_base_that_is_pruned_and_tuned_itself(tmp_path: Path, trained: list[Any]) -> None:
+    from vrbench.pruning import prune, recipe_of
+
+    base = base_of("llava", tmp_path / "base")
+    first = train(recipe(base, tmp_path), tmp_path / "first", device="cpu")
+    angular = recipe_of(makes="small", base=str(first), remove=1, by="angular", pictures=1, turns=1)
+    small = prune(angular, tmp_path / "small", "cpu")
+    (tmp_path / "more").mkdir()
+    healed = train(recipe(small, tmp_path / "more", layers="0"), tmp_path / "healed", device="cpu")
+    vlm = load_vlm(resolve(str(healed)))
+    made = Supervised(vlm)
+    batch = made.collate([row for row in [made.encode(ONE)] if row])
+    assert vlm.depth == 3 and torch.allclose(logits(vlm.model, batch), logits(trained[-1], batch), atol=2e-4)
+
+
+def test_the_share_and_the_faults_are_told(tmp_path: Path) -> None:
+    base = base_of("llava", tmp_path / "base")
+    half = recipe(base, tmp_path, {"share": 0.4, "subset": "uniform", "length": 28}, epochs=1.0, steps=None)
+    out = train(half, tmp_path / "out", device="cpu")
+    told = json.loads(resolve(str(out)).lineage[0].steps[-1].note)
+    (tmp_path / "moved").mkdir()
+    for folder in (base, out):
+        folder.rename(tmp_path / "moved" / folder.name)
+    assert resolve(str(tmp_path / "moved" / "out")).depth == tiny.DEPTH  # its base is found beside it
+    assert told["of"] == 5 and told["samples"] + told["left_out"].get("longer than data.length", 0) == 2
+    (tmp_path / "images" / "0.png").unlink()
+    wrong = half.model_copy(update={"base": str(tmp_path / "nowhere")})
+    with pytest.raises(VrbenchError) as found:
+        train(wrong, tmp_path / "none", device="cpu")
+    told = sentences(found.value)
+    assert "no checkpoint" in told[0] and "2 picture missing" in told[1] and "sample 1 (id x)" in told[2]
+    assert not (tmp_path / "none").exists()
+
+
+def test_what_is_frozen_stays_in_the_recipe_s_type(tmp_path: Path, trained: list[Any]) -> None:
+    base = base_of("qwen2_5_vl", tmp_path / "base")
+    half = recipe(base, tmp_path).model_copy(update={"dtype": "bfloat16"})
+    train(half, tmp_path / "out", device="cpu")
+    for name, parameter in trained[0].named_parameters():
+        expected = torch.float32 if parameter.requires_grad else torch.bfloat16
+        assert parameter.dtype == expected, name
+    learned = {name for name, p in trained[0].named_parameters() if p.requires_grad}
+    assert all("lora_" in name or "merger" in name for name in learned) and len(learned) > 20

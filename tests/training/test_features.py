@@ -1,0 +1,100 @@
+"""What the frozen tower sees is made once, and never met by another tower, other pictures or other code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests import tiny
+from tests.training import learning
+from tests.training.learning import CPU, TURNS
+from vrbench.core import provenance
+from vrbench.training import features
+from vrbench.training.features import Encoded, cached
+from vrbench.training.pictures import Pictures
+
+LABELS = np.zeros((len(TURNS), 0, 0), dtype=np.int8)
+
+
+class Maker:
+    """Draws pictures and counts how often."""
+
+    def __init__(self) -> None:
+        self.made = 0
+
+    def __call__(self) -> Pictures:
+        self.made += 1
+        return Pictures(learning.pixels(), LABELS, TURNS)
+
+
+@pytest.fixture(autouse=True)
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("VRBENCH_CACHE", str(tmp_path))
+    return tmp_path / "features"
+
+
+@pytest.fixture(scope="module")
+def tower() -> Any:
+    return tiny.llava().model.vision_tower
+
+
+def made(tower: Any, maker: Maker, what: list[str | int] | None = None, digest: str = "a") -> Encoded:
+    return cached(what or ["train", 3, 6], tower, digest, learning.packer(), CPU, maker)
+
+
+def test_what_comes_from_the_cache_is_what_was_made(tower: Any) -> None:
+    maker = Maker()
+    first, again = made(tower, maker), made(tower, maker)
+    assert maker.made == 1
+    expected = learning.packer().rows(TURNS)
+    for found in (first, again):
+        assert torch.equal(found.features, learning.features(tiny.llava(), learning.pixels()))
+        for row, wanted in zip(found.rows, expected, strict=True):
+            assert row.kinds == wanted.kinds
+            for name in features.FIELDS:
+                assert np.array_equal(getattr(row, name), getattr(wanted, name)), name
+
+
+def test_another_tower_or_other_pictures_are_made_anew(tower: Any) -> None:
+    maker = Maker()
+    made(tower, maker)
+    made(tower, maker, digest="b")
+    made(tower, maker, what=["train", 4, 6])
+    assert maker.made == 3
+
+
+def test_other_code_and_other_libraries_make_them_anew(tower: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    maker = Maker()
+    made(tower, maker)
+    monkeypatch.setattr(features, "file_digest", lambda path: f"changed {path.name}")
+    made(tower, maker)
+    monkeypatch.setattr(provenance, "installed", lambda name: "9.9")
+    made(tower, maker)
+    made(tower, maker)
+    assert maker.made == 3
+
+
+def test_all_code_that_decides_the_rows_is_watched() -> None:
+    """Every module of the package that pictures and packing import, but for those that decide no row."""
+    root = Path(features.__file__).parents[1]
+    assert all((root / name).is_file() for name in features.SOURCES)
+    assert {"training/pictures.py", "training/tower.py", "data/images.py"} <= set(features.SOURCES)
+    assert {"tokenizers", "pillow"} <= set(features.LIBRARIES)  # they make the tokens, and open easy_vqa's images
+    assert {p.name for p in (root / "pocket").glob("*.py")} - {Path(n).name for n in features.SOURCES} == {
+        "__init__.py", "facts.py", "grammar.py", "passages.py", "pydoc.py", "visual.py",
+    }  # fmt: skip
+
+
+def test_a_killed_write_leaves_no_file_that_counts(tower: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    maker = Maker()
+    monkeypatch.setattr("os.replace", die)
+    with pytest.raises(KeyboardInterrupt):
+        made(tower, maker)
+    assert not list(folder.glob("[!.]*"))

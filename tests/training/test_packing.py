@@ -1,0 +1,95 @@
+"""All questions of a picture in one row give what each gives alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from tests import tiny
+from tests.training import learning
+from tests.training.learning import CPU, TURNS
+from vrbench.models import pocket
+from vrbench.pocket.turns import turns
+from vrbench.pocket.world import scene
+from vrbench.training.packing import IGNORED, Packer, collate
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return tiny.llava()
+
+
+@pytest.mark.parametrize("length", [0, 150])
+def test_a_packed_turn_s_logits_are_those_of_the_turn_alone(model: Any, length: int) -> None:
+    pictures = learning.pixels()
+    learner = learning.learner(model)
+    with torch.inference_mode():
+        found, batch = learner.answer_logits(learning.features(model, pictures), learning.packer().rows(TURNS), length)
+    targets = batch.target[batch.target != IGNORED]
+    parts = [learning.alone(model, picture, t) for picture, asked in zip(pictures, TURNS, strict=True) for t in asked]
+    expected = torch.cat([logits for logits, _ in parts])
+    assert targets.tolist() == [token for _, said in parts for token in said]
+    assert float((found - expected).abs().max()) < 1e-5
+    assert float(expected.std()) > 0.1  # so that being near means something
+
+
+def test_features_as_a_card_keeps_them_meet_a_float32_projector(model: Any) -> None:
+    kept = learning.features(model, learning.pixels()).bfloat16()
+    learner, rows = learning.learner(model), learning.packer().rows(TURNS)
+    with torch.inference_mode():
+        rounded, _ = learner.answer_logits(kept, rows)
+        expected, _ = learner.answer_logits(kept.float(), rows)
+    assert rounded.dtype == torch.float32 and torch.equal(rounded, expected)
+
+
+def test_only_answers_are_learnt() -> None:
+    words = tiny.tokenizer()
+    for row, asked in zip(learning.packer().rows(TURNS), TURNS, strict=True):
+        for number, turn in enumerate(asked, start=1):
+            said = row.target[(row.turn == number) & (row.target != IGNORED)]
+            assert words.decode(said) == f"{turn.answer}</s>"
+        assert (row.target[row.turn == 0] == IGNORED).all()
+        assert row.kinds == tuple(t.kind for t in asked)
+
+
+def test_a_target_is_the_token_that_follows() -> None:
+    for row in learning.packer().rows(TURNS):
+        for i in np.flatnonzero(row.target != IGNORED)[:-1]:
+            if row.turn[i + 1] == row.turn[i]:
+                assert row.tokens[i + 1] == row.target[i]
+                assert row.position[i + 1] == row.position[i] + 1
+
+
+def test_turns_see_the_picture_and_themselves_alone() -> None:
+    (row,) = learning.packer().rows(TURNS[:1])
+    mask = collate([row], 0, CPU).mask[0, 0]
+    for i, j in np.ndindex(*mask.shape):
+        assert bool(mask[i, j]) == (j <= i and row.turn[j] in (0, row.turn[i]))
+
+
+def test_padding_is_seen_by_no_token_and_is_no_target() -> None:
+    rows = learning.packer().rows(TURNS)
+    batch = collate(rows, 7, CPU, 200)
+    for i, row in enumerate(rows):
+        used = len(row.tokens)
+        assert batch.tokens[i, used:].unique().tolist() == [7]
+        assert (batch.target[i, used:] == IGNORED).all()
+        assert not batch.mask[i, 0, :used, used:].any()
+        assert batch.mask[i, 0].any(-1).all()  # a row of nothing would be NaN
+
+
+def test_the_tokens_of_training_are_those_of_the_evaluation() -> None:
+    """Question by question in the real chat, whatever is tokenised together."""
+    words = PreTrainedTokenizerFast.from_pretrained(pocket.processor_folder())
+    asked = [turn for i in range(40) for turn in turns(scene("train", i), 6)]
+    for turn, row in zip(asked, Packer(words, pocket.IMAGE_TOKENS).rows([[t] for t in asked]), strict=True):
+        message = [{"role": "user", "content": f"<image>\n{turn.prompt}"}]
+        text = words.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+        prompt = words(text.replace("<image>", "<image>" * pocket.IMAGE_TOKENS))["input_ids"]
+        said = words(turn.answer)["input_ids"] + [words.eos_token_id]
+        assert row.tokens.tolist() == prompt + said[:-1]
+        assert row.target[row.target != IGNORED].tolist() == said

@@ -1,0 +1,105 @@
+"""The recipes of the paper's four models: its figures, and a rehearsal on a tiny model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+
+from tests import tiny
+from tests.training.asked import ONE
+from tests.training.test_families_tuned import conversations
+from vrbench.checkpoints.parameter_names import ADAPTER
+from vrbench.checkpoints.resolve import resolve
+from vrbench.checkpoints.safetensors_index import read_header
+from vrbench.core.errors import VrbenchError, sentences
+from vrbench.core.layers import select
+from vrbench.models.load import load_vlm
+from vrbench.training import load, names, train
+from vrbench.training.recipe import Conversations
+from vrbench.training.starting import outline, unpadded
+from vrbench.training.supervised import Supervised
+
+DEPTH_AND_TUNED = {
+    "llava-1.5-7b": (32, 8), "llava-1.5-13b": (40, 9), "bunny-llama-3-8b": (32, 8), "bunny-phi3-mini": (32, 8),
+}  # fmt: skip
+KNOWN = {"bunny-llama-3-8b": (0, 4, 8, 12, 18, 22, 26, 30), "llava-1.5-7b": (1, 5, 9, 13, 19, 23, 27, 31)}
+
+
+@pytest.mark.parametrize("model", DEPTH_AND_TUNED)
+def test_they_agree_with_the_paper_s_figures(model: str) -> None:
+    depth, tuned = DEPTH_AND_TUNED[model]
+    full, region = load(f"{model}-full"), load(f"{model}-region")
+    assert full.tune is not None and region.tune is not None
+    for recipe, settings in ((full, full.tune), (region, region.tune)):
+        assert (settings.rank, settings.alpha, settings.dropout) == (128, 256, 0.05)
+        assert (settings.lr, settings.lr_projector, settings.schedule, recipe.warmup) == (2e-4, 2e-5, "cosine", 0.03)
+        assert (settings.batch, settings.epochs, settings.checkpointing) == (128, 1, True)
+        assert settings.beta2 == 0.999  # what transformers' Trainer takes where a script says nothing
+        assert (settings.tuning, settings.modules, settings.sampling) == ("lora", "all", None)
+        assert isinstance(recipe.data, Conversations) and recipe.dtype == "bfloat16"
+        assert (recipe.data.length, recipe.data.pad_square, recipe.data.share) == (2048, True, 1)
+    assert select(full.tune.layers, depth).is_all
+    layers = select(region.tune.layers, depth)
+    assert len(layers) == tuned and layers.indices == KNOWN.get(model, layers.indices)
+    assert max(b - a for a, b in zip(layers.indices, layers.indices[1:], strict=False)) <= 6  # sparse and uniform
+    same = {"name": "", "makes": "", "tune": full.tune.model_copy(update={"layers": ""})}
+    both = full.model_copy(update=same), region.model_copy(update=same)
+    assert both[0] == both[1] and region.tune.model_copy(update={"layers": "all"}) == full.tune
+
+
+def test_what_is_left_to_be_set_is_told(tmp_path: Path) -> None:
+    recipes = [name for name in names() if name.startswith(("llava", "bunny"))]
+    assert len(recipes) == 8
+    for name in recipes:
+        with pytest.raises(VrbenchError) as found:
+            train(name, tmp_path / "out", device="cpu")
+        told = sentences(found.value)
+        assert told[0].startswith(f"recipe {name} leaves base to you") and told[0].endswith("give --set base=PATH")
+        assert "leaves data.conversations to you" in told[1] and len(told) == 2
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """A tiny LLaVA that is shown pictures padded to squares, as converted LLaVA-1.5 and Bunny are."""
+    folder = tiny.save_llava(tmp_path / "base")
+    side = {"height": tiny.SIDE, "width": tiny.SIDE}
+    LlavaImageProcessorPil(do_pad=True, size=side, crop_size=side).save_pretrained(folder)
+    return folder
+
+
+def test_pictures_are_padded_in_training_as_when_the_model_is_measured(tmp_path: Path, base: Path) -> None:
+    vlm = load_vlm(resolve(str(base)))
+    row = Supervised(vlm, pad_square=True).encode(ONE)
+    assert row is not None
+    shown = vlm.image_processor(images=ONE.opened(), return_tensors="pt")["pixel_values"]
+    assert torch.equal(row["pixel_values"], shown)
+    plain = tiny.save_llava(tmp_path / "plain")
+    assert unpadded(resolve(str(base))) == unpadded(resolve("random/tiny")) == []
+    assert "is measured on pictures as SiglipImageProcessorPil takes them" in unpadded(resolve(str(plain)))[0]
+    file, images = conversations(tmp_path)
+    given = {"base": str(plain), "data.conversations": str(file), "data.images": str(images), "tune.layers": "1"}
+    with pytest.raises(VrbenchError, match=r"or data\.pad_square to false"):
+        train("llava-1.5-7b-region", tmp_path / "out", given, device="cpu")
+
+
+def test_a_rehearsal_of_three_steps(tmp_path: Path, base: Path) -> None:
+    file, images = conversations(tmp_path)
+    given = {
+        "base": str(base), "data.conversations": str(file), "data.images": str(images), "tune.layers": "1,3",
+        "tune.steps": "3", "tune.batch": "8", "tune.accumulate": "4",
+    }  # fmt: skip
+    told = outline(load("llava-1.5-7b-region", given | {"tune.steps": "null", "tune.epochs": "2"}), tmp_path / "out")
+    assert "mix.json: 5 of 5 samples" in told and "# steps: about 2, of 8 samples each" in told
+    out = train("llava-1.5-7b-region", tmp_path / "out", given, device="cpu")
+    made = resolve(str(out))
+    step = made.lineage[0].steps[-1]
+    assert (step.layers, step.method, step.recipe, made.depth) == ("1,3", "lora", "llava-1.5-7b-region", 4)
+    assert json.loads(step.note)["steps"] == 3 and json.loads(step.note)["samples"] == 5
+    tuned = read_header(out / ADAPTER)
+    assert len(tuned) == 2 * 7 * 2 and all(128 in tensor.shape for tensor in tuned.values())  # seven linears a layer
+    assert all(".layers.1." in name or ".layers.3." in name for name in tuned)

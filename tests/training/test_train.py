@@ -1,0 +1,337 @@
+"""`vrbench.training` from a recipe to a checkpoint that loads, on a pocket model made tiny."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from tests.tiny import own_cache
+from vrbench.checkpoints import smollm2
+from vrbench.checkpoints.resolve import resolve
+from vrbench.cli.made import print_made
+from vrbench.core.cache import file_digest
+from vrbench.core.errors import ManyFaults, VrbenchError
+from vrbench.core.layers import LayerSet
+from vrbench.core.schemas import Base, Lineage, Step
+from vrbench.models import pocket
+from vrbench.models.load import load_vlm
+from vrbench.pocket import easy_vqa
+from vrbench.training import load, publish, stages, train
+from vrbench.training.learner import Learner
+from vrbench.training.sampling import drawn
+from vrbench.training.starting import outline
+
+DEPTH = 4
+TUNED = (0, 2)
+SIZES = {"LAYERS": DEPTH, "HIDDEN": 48, "HEADS": 3, "KV_HEADS": 1, "FFN": 64}
+VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+SMALL = {"data.scenes": "6", "seed": "3", "dtype": "float32"}
+BASE = {
+    **SMALL,
+    "tower.steps": "2",
+    "tower.batch": "4",
+    "align.steps": "2",
+    "align.batch": "4",
+    "data.easy_vqa": "0.25",
+}
+TUNE = {**SMALL, "data.turns": "2", "tune.layers": "0,2", "tune.steps": "2", "tune.batch": "4", "tune.lr": "0.01"}
+
+
+def types(folder: Path) -> set[torch.dtype]:
+    """What the weights in a folder are stored as."""
+    return {tensor.dtype for file in folder.glob("*.safetensors") for tensor in load_file(file).values()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_pocket(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The pocket family with a small random LLM and tower, few dev pictures, and a cache of its own."""
+    folder = tmp_path_factory.mktemp("pocket")
+    few = list(itertools.islice(easy_vqa.training_items(), 4))
+    with pytest.MonkeyPatch.context() as patch:
+        own_cache(folder / "cache", patch)
+        for name, size in SIZES.items():
+            patch.setattr(smollm2, name, size)
+        vision = {**pocket.vision_config(), **VISION}
+        patch.setattr(pocket, "vision_config", lambda: vision)
+        patch.setattr(smollm2, "backbone_folder", lambda: folder / "llm")
+        patch.setattr(stages, "DEV_PICTURES", 4)
+        patch.setattr(stages, "DEV_PASSAGES", 1)
+        patch.setattr(easy_vqa, "training_items", lambda: iter(few))
+        torch.manual_seed(1)
+        config = LlamaConfig(**smollm2.text_config(), initializer_range=0.2)
+        llm = LlamaForCausalLM(config)
+        (folder / "llm").mkdir()
+        weights = {name: p.detach().clone() for name, p in llm.named_parameters()}
+        save_file(weights, folder / "llm" / "model.safetensors")
+        (folder / "llm" / "config.json").write_text(json.dumps({"num_hidden_layers": DEPTH, "model_type": "llama"}))
+        yield
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(load("pocket-base", BASE), tmp_path_factory.mktemp("made") / "base", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def tuned(base: Path) -> Path:
+    return train("pocket-region", base.parent / "tuned", {**TUNE, "base": str(base)}, device="cpu")
+
+
+def lineage(folder: Path) -> Lineage:
+    return Lineage.model_validate_json((folder / "vrbench.json").read_text())
+
+
+class TestBase:
+    def test_it_is_a_checkpoint_that_loads(self, base: Path) -> None:
+        found = resolve(str(base))
+        assert (found.depth, found.family) == (DEPTH, "llava")
+        assert load_vlm(found).depth == DEPTH
+
+    def test_the_llm_is_that_of_the_package_unchanged(self, base: Path) -> None:
+        expected = load_file(smollm2.backbone_folder() / "model.safetensors")
+        state = load_vlm(resolve(str(base))).language_model.state_dict()
+        assert {f"model.{name}" for name in state} == set(expected)
+        assert all(torch.equal(value, expected[f"model.{name}"]) for name, value in state.items())
+
+    def test_its_lineage_tells_both_stages(self, base: Path) -> None:
+        found = lineage(base)
+        assert [(s.stage, s.method, s.layers) for s in found.steps] == [
+            ("tower", "weights", "none"), ("align", "projector", "none"),
+        ]  # fmt: skip
+        assert found.id == "pocket/base" and found.base is not None and found.base.id == smollm2.ID
+        assert found.weights == {p.name: file_digest(p) for p in base.glob("*.safetensors")}
+        assert set(found.weights) == {"tower.safetensors", "projector.safetensors"}
+
+    def test_the_recipe_lies_beside_it(self, base: Path) -> None:
+        copied = load(str(base / "recipe.yaml"))
+        assert copied == load("pocket-base", BASE)
+        assert {s.recipe_digest for s in lineage(base).steps} == {copied.digest}
+
+
+class TestTuned:
+    @pytest.mark.supports("pocket", "tuned")
+    def test_lora_is_on_the_recipe_s_layers_alone(self, tuned: Path) -> None:
+        names = list(load_file(tuned / "adapter_model.safetensors"))
+        assert names and all(".language_model.layers." in name for name in names)
+        assert {int(name.split(".layers.")[1].split(".")[0]) for name in names} == set(TUNED)
+
+    @pytest.mark.supports("pocket", "tuned")
+    def test_nothing_else_of_the_model_has_changed(self, base: Path, tuned: Path) -> None:
+        before, after = (load_vlm(resolve(str(folder))).model.state_dict() for folder in (base, tuned))
+        changed = {name for name in before if not torch.equal(before[name], after[name])}
+        layers = {name for name in changed if ".language_model.layers." in name}
+        assert {int(name.split(".layers.")[1].split(".")[0]) for name in layers} == set(TUNED)
+        assert changed - layers == {name for name in before if ".multi_modal_projector." in name}
+        assert before.keys() == after.keys()
+
+    def test_its_lineage_tells_the_layers_and_the_base(self, base: Path, tuned: Path) -> None:
+        found = lineage(tuned)
+        (step,) = found.steps
+        assert (step.stage, step.method, step.layers, step.depth) == ("tune", "lora", "0,2", DEPTH)
+        assert found.base is not None and found.base.digest == resolve(str(base)).digest
+        assert set(json.loads(step.note)) >= {"device", "torch", "seconds", "dev_right", "dev_ppl", "final_loss"}
+        assert load(str(tuned / "recipe.yaml")).digest == step.recipe_digest
+
+    def test_the_adapter_names_its_base_as_the_recipe_does(self, base: Path, tuned: Path) -> None:
+        config = json.loads((tuned / "adapter_config.json").read_text())
+        assert config["base_model_name_or_path"] == str(base)
+
+    def test_all_is_stored_in_the_recipes_type_and_nothing_else_lies_there(self, base: Path, tuned: Path) -> None:
+        names = {"adapter_config.json", "adapter_model.safetensors", "projector.safetensors"}
+        assert {p.name for p in tuned.iterdir()} == names | {"recipe.yaml", "vrbench.json"}
+        assert types(tuned) == types(base) == {torch.float32}
+        assert json.loads(lineage(tuned).steps[0].note)["written"] == "float32"
+
+    def test_the_same_recipe_makes_the_same_weights(self, base: Path, tuned: Path, tmp_path: Path) -> None:
+        again = train("pocket-region", tmp_path / "again", {**TUNE, "base": str(base)}, device="cpu")
+        assert lineage(again).weights == lineage(tuned).weights
+
+
+class TestOtherTunings:
+    """What comes out loads, and differs from its base where it was tuned and nowhere else."""
+
+    @staticmethod
+    def made(base: Path, out: Path, **changes: str) -> tuple[Lineage, set[str]]:
+        """(the lineage, the parameters that differ from the base's)."""
+        keys = {f"tune.{key}": value for key, value in changes.items()}
+        folder = train("pocket-region", out, {**TUNE, "base": str(base), **keys}, device="cpu")
+        before, after = (load_vlm(resolve(str(one))).model.state_dict() for one in (base, folder))
+        return lineage(folder), {name for name in before if not torch.equal(before[name], after[name])}
+
+    def test_whole_weights_become_a_delta(self, base: Path, tmp_path: Path) -> None:
+        found, changed = self.made(base, tmp_path / "out", tuning="weights")
+        assert set(found.weights) == {"delta.safetensors"} and found.steps[0].method == "weights"
+        norms = {name for name in changed if "layernorm" in name}
+        assert len(norms) == 4  # both of both layers: all weights are tuned
+        places = {int(name.split(".layers.")[1].split(".")[0]) for name in changed if ".language_model." in name}
+        assert places == set(TUNED)
+        assert any(".multi_modal_projector." in name for name in changed)
+
+    def test_lisa_tunes_those_that_were_drawn(self, base: Path, tmp_path: Path) -> None:
+        asked = {"tuning": "weights", "sampling": "1", "every": "1", "layers": "all"}
+        found, changed = self.made(base, tmp_path / "out", **asked)
+        places = {int(name.split(".layers.")[1].split(".")[0]) for name in changed if ".language_model." in name}
+        expected = {layer for step in range(2) for layer in drawn(LayerSet.all(DEPTH), 1, 3, step)}
+        assert expected <= places  # rounding to bfloat16 changes the others
+        assert found.steps[0].layers == "all"
+
+    def test_the_projector_alone(self, base: Path, tmp_path: Path) -> None:
+        found, changed = self.made(base, tmp_path / "out", layers="none")
+        assert set(found.weights) == {"projector.safetensors"}
+        assert (found.steps[0].method, found.steps[0].layers) == ("projector", "none")
+        assert changed and all(".multi_modal_projector." in name for name in changed)
+
+    def test_the_layers_alone_with_lora_on_their_attention(self, base: Path, tmp_path: Path) -> None:
+        found, changed = self.made(base, tmp_path / "out", modules="attention", lr_projector="0")
+        assert set(found.weights) == {"adapter_model.safetensors"}
+        assert changed and all(".self_attn." in name for name in changed)
+
+    def test_a_pruned_checkpoint_is_healed(self, base: Path, tuned: Path, tmp_path: Path) -> None:
+        pruned = tmp_path / "pruned"
+        pruned.mkdir()
+        step = Step(kind="pruned", layers="1", depth=DEPTH)
+        below = Lineage(id="pruned", family="llava", depth=DEPTH - 1, steps=(step,),
+                        base=Base(id=str(tuned), digest=resolve(str(tuned)).digest))  # fmt: skip
+        (pruned / "vrbench.json").write_text(below.model_dump_json())
+        healed = train("pocket-heal", tmp_path / "healed", {**TUNE, "base": str(pruned), "tune.layers": "all"}, "cpu")
+        found = resolve(str(healed))
+        assert (found.depth, load_vlm(found).depth) == (DEPTH - 1, DEPTH - 1)
+        assert [(s.stage, s.kind, s.layers, s.depth) for s in found.lineage[0].steps] == [("heal", "trained", "all", 3)]
+
+    def test_an_epoch_of_a_share_in_bfloat16(
+        self, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        keys = {
+            "tune.epochs": "2",
+            "data.share": "0.5",
+            "dtype": "bfloat16",
+            "tune.schedule": "linear",
+            "data.dev": "3",
+        }
+        given = {key: value for key, value in TUNE.items() if key != "tune.steps"}
+        folder = train("pocket-region", tmp_path / "out", {**given, "base": str(base), **keys}, device="cpu")
+        assert json.loads(lineage(folder).steps[0].note)["steps"] == 2  # 2 x 3 pictures by 4 a step
+        assert types(folder) == {torch.bfloat16}
+        capsys.readouterr()
+        print_made(folder)
+        assert capsys.readouterr().out.splitlines() == [
+            f"checkpoint: {folder}", "weights: adapter_model.safetensors, projector.safetensors in bfloat16",
+        ]  # fmt: skip
+
+
+class TestGoneOn:
+    def test_a_run_that_stopped_goes_on_and_leaves_no_state(
+        self, base: Path, tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Stopped after its last step, while it was written; what `test_trainer` kills is stopped in between."""
+        out, asked = tmp_path / "out", {**TUNE, "base": str(base)}
+        with monkeypatch.context() as patch:
+            patch.setattr(publish, "save_tensors", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+            with pytest.raises(OSError, match="disk full"):
+                train("pocket-region", out, asked, device="cpu")
+        assert (out / "state" / "tune" / "checkpoint-2" / "whole").exists()
+        with pytest.raises(VrbenchError, match="holds the state of another recipe"):
+            train("pocket-region", out, {**asked, "seed": "4"}, device="cpu")
+        with pytest.raises(VrbenchError, match="is half made: its training was stopped"):
+            resolve(str(out))
+        train("pocket-region", out, asked, device="cpu")
+        assert lineage(out).weights == lineage(tuned).weights
+        assert not (out / "state").exists()
+
+    def test_a_run_that_ran_out_of_memory_before_it_saved_leaves_nothing(
+        self, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: object) -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        monkeypatch.setattr(Learner, "states", full)
+        with pytest.raises(VrbenchError, match=r"tune: memory ran out with 4 samples a step.*rows of up to \d+ tokens"):
+            train("pocket-region", tmp_path / "out", {**TUNE, "base": str(base)}, device="cpu")
+        assert not (tmp_path / "out").exists()
+
+    def test_nor_does_one_that_ran_out_before_its_steps(
+        self, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: object) -> None:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+        monkeypatch.setattr(stages, "load_packed", full)
+        with pytest.raises(VrbenchError, match="memory ran out before or after the steps"):
+            train("pocket-region", tmp_path / "out", {**TUNE, "base": str(base)}, device="cpu")
+        assert not (tmp_path / "out").exists()
+
+
+class TestDryRun:
+    def test_it_says_layers_parameters_and_steps_and_makes_nothing(self, base: Path, tmp_path: Path) -> None:
+        asked = {**TUNE, "base": str(base), "tune.layers": "sparse-uniform:2", "tune.rank": "1"}
+        told = outline(load("pocket-region", asked), tmp_path / "out")
+        q, kv, ffn = 2 * 48, 48 + 16, 48 + 64
+        layers, projector = 2 * (2 * q + 2 * kv + 3 * ffn), (32 * 48 + 48) + (48 * 48 + 48)
+        parts = f"({layers:,} in the layers, {projector:,} in the projector)"
+        for line in (
+            "schedule: cosine", "# layers: 2 of 4: 0 2", "# steps: 2, of 4 samples each",
+            f"# trainable parameters: {layers + projector:,} {parts}",
+        ):  # fmt: skip
+            assert line in told
+        assert not (tmp_path / "out").exists()
+
+    def test_it_tells_the_faults_that_the_training_would_tell(self, base: Path, tmp_path: Path) -> None:
+        asked = {**TUNE, "base": str(base), "tune.sampling": "3"}
+        (tmp_path / "vrbench.json").write_text("{}")
+        with pytest.raises(ManyFaults) as told:
+            outline(load("pocket-region", asked), tmp_path)
+        assert "already holds a checkpoint" in told.value.faults[0]
+        assert told.value.faults[1] == "tune.sampling is 3; tune.layers = 0,2 are 2 to draw from"
+
+
+class TestRefused:
+    def test_a_taken_folder(self, base: Path, tuned: Path) -> None:
+        before = lineage(tuned)
+        with pytest.raises(VrbenchError, match="already holds a checkpoint"):
+            train("pocket-region", tuned, {**TUNE, "base": str(base)}, device="cpu")
+        assert lineage(tuned) == before
+
+    def test_a_loss_that_is_not_finite_leaves_no_checkpoint(self, base: Path, tmp_path: Path) -> None:
+        wild = {**TUNE, "base": str(base), "tune.lr": "1.0e+30", "tune.lr_projector": "1.0e+30", "tune.steps": "3"}
+        with pytest.raises(VrbenchError, match=r"tune: the loss is nan at step [23]; lower the learning rate"):
+            train("pocket-region", tmp_path / "out", wild, device="cpu")
+        assert not (tmp_path / "out" / "vrbench.json").exists()
+
+    def test_a_death_while_writing_leaves_no_checkpoint(
+        self, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def die(*_: object) -> None:
+            raise OSError("disk full")
+
+        monkeypatch.setattr(publish, "save_tensors", die)
+        with pytest.raises(OSError, match="disk full"):
+            train("pocket-region", tmp_path / "out", {**TUNE, "base": str(base)}, device="cpu")
+        assert not (tmp_path / "out" / "vrbench.json").exists()
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"tune.layers": "0,4"}, "layer 4 does not exist; a model of depth 4"),
+            ({"base": "pocket/nope"}, "no checkpoint 'pocket/nope'"),
+        ],
+    )
+    def test_what_cannot_be_trained(self, base: Path, tmp_path: Path, changes: dict[str, str], message: str) -> None:
+        with pytest.raises(VrbenchError, match=message):
+            train("pocket-region", tmp_path / "out", {**TUNE, "base": str(base), **changes}, device="cpu")
+
+    def test_a_new_tower_before_another_llm(self, tmp_path: Path) -> None:
+        with pytest.raises(VrbenchError, match="a new tower goes with 'smollm2-135m-instruct' only"):
+            train("pocket-base", tmp_path / "out", {**BASE, "base": "pocket/full"}, device="cpu")
+
+    def test_a_card_that_is_not_there(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+        with pytest.raises(VrbenchError, match="torch sees no CUDA card"):
+            train("pocket-region", tmp_path / "out", device="cuda")
+        assert not (tmp_path / "out").exists()

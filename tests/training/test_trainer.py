@@ -1,0 +1,258 @@
+"""The loop itself: killed and gone on, split into parts and processes, stopped by faults, and at its rates."""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from transformers import TrainerCallback
+
+from tests import forked
+from tests.training import small_training
+from tests.training.learning import CPU
+from vrbench.core.errors import VrbenchError
+from vrbench.training.states import WHOLE, claim_states, newest_state
+from vrbench.training.trainer import Course, Group, fit, passes, rate_of
+
+HARD = {"accumulate": 2, "sampling": 2, "every": 2}
+"""Beside dropout: what a training that goes on could get wrong."""
+
+
+def weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+class Line:
+    """One weight under training: the loss of a sample is weight * sample."""
+
+    def __init__(self, loss: Callable[[nn.Module, dict[str, Any]], torch.Tensor] | None = None) -> None:
+        self.model = nn.Linear(1, 1, bias=False)
+        nn.init.ones_(self.model.weight)
+        self.loss = loss or (lambda model, batch: model(batch["x"]).sum())
+        self.seen: list[float] = []
+
+    @staticmethod
+    def collate(samples: list[float]) -> dict[str, Any]:
+        return {"x": torch.tensor(samples)[:, None], "items": len(samples)}
+
+    def fit(self, steps: int = 4, callbacks: tuple[TrainerCallback, ...] = (), **course: Any) -> list[float]:
+        order = np.arange(steps * 2) % 3
+        groups = [Group([self.model.weight], 0.1)]
+        made = Course("line", steps, 2, **course)
+        return fit(self.model, self.loss, [1.0, 2.0, 3.0], self.collate, groups, made, order, CPU, callbacks)
+
+
+class TestKilled:
+    @pytest.fixture(scope="class")
+    def killed(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        """The folder of a training whose process was killed after 5 steps, the last of its states that of step 3."""
+        out = tmp_path_factory.mktemp("killed")
+        options = [f"--set={key}={value}" for key, value in HARD.items()]
+        killed = forked.start(small_training.main, [str(out), "--kill-at=5", *options])
+        assert forked.ended(killed) == -signal.SIGKILL
+        return out
+
+    def test_gone_on_it_ends_with_the_weights_of_an_undisturbed_one(self, killed: Path, tmp_path: Path) -> None:
+        state = killed / "state"
+        saved = newest_state(state)
+        assert saved is not None and saved.name == "checkpoint-3"
+        (state / "checkpoint-4").mkdir()  # as if it had been killed while it saved
+        (state / "checkpoint-4" / "model.safetensors").write_bytes(b"half")
+        of = small_training.recipe(**HARD)
+        (undisturbed, expected), (resumed, losses) = (
+            small_training.train(folder, of, []) for folder in (tmp_path, killed)
+        )
+        assert losses == expected and len(set(losses)) == 8
+        ours, theirs = weights(resumed), weights(undisturbed)
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+        assert [p.name for p in state.iterdir()] == ["checkpoint-8"]
+
+    def test_a_state_holds_what_is_trained_and_nothing_else(self, killed: Path) -> None:
+        saved = newest_state(killed / "state")
+        assert saved is not None
+        names = load_file(saved / "model.safetensors")
+        assert names and all("lora_" in name or "multi_modal_projector" in name for name in names)
+        assert (saved / WHOLE).exists()
+
+    def test_another_recipe_does_not_go_on_there(self, tmp_path: Path) -> None:
+        claim_states(tmp_path, "one")
+        claim_states(tmp_path, "one")
+        with pytest.raises(VrbenchError, match="holds the state of another recipe"):
+            claim_states(tmp_path, "two")
+
+
+class TestSplit:
+    @pytest.fixture(scope="class")
+    def whole(self, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, torch.Tensor], list[float]]:
+        model, losses = small_training.train(
+            tmp_path_factory.mktemp("whole"), small_training.recipe(dropout=0, save_every=0), []
+        )
+        return weights(model), losses
+
+    def test_parts_change_nothing(self, whole: Any, tmp_path: Path) -> None:
+        model, losses = small_training.train(tmp_path, small_training.recipe(dropout=0, save_every=0, accumulate=4), [])
+        self.same(whole, weights(model), losses)
+
+    def test_nor_do_two_processes_of_which_one_writes(self, whole: Any, tmp_path: Path) -> None:
+        """What `accelerate launch` starts on a CPU (gloo), with a state that both take part in."""
+        self.run_two(tmp_path, {})
+        self.same(whole, *self.written(tmp_path))
+        saved = newest_state(tmp_path / "state")
+        assert saved is not None and (saved / "rng_state_1.pth").exists()
+
+    def test_nor_do_weights_that_are_spread_over_two(self, whole: Any, tmp_path: Path) -> None:
+        """FSDP2 by accelerate's own configuration; only what is trained is put together and saved."""
+        sharding = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_RESHARD_AFTER_FORWARD": "true",
+                    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}  # fmt: skip
+        self.run_two(tmp_path, sharding)
+        weights, losses = self.written(tmp_path)
+        assert weights and all("lora_" in name or "multi_modal_projector" in name for name in weights)
+        self.same(whole, weights, losses)
+
+    @staticmethod
+    def run_two(out: Path, environment: dict[str, str]) -> None:
+        shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port()),
+                  "CUDA_VISIBLE_DEVICES": "", **environment}  # fmt: skip
+        words = [str(out), "--set=dropout=0"]
+        ranks = [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+        running = [forked.start(small_training.main, words, environment=rank) for rank in ranks]
+        assert [forked.ended(process) for process in running] == [0, 0]
+
+    @staticmethod
+    def written(out: Path) -> tuple[dict[str, torch.Tensor], list[float]]:
+        return load_file(out / "weights.safetensors"), load_file(out / "losses.safetensors")["losses"].tolist()
+
+    @staticmethod
+    def same(whole: Any, ours: dict[str, torch.Tensor], losses: list[float]) -> None:
+        assert losses == pytest.approx(whole[1], rel=1e-5)
+        for name, tensor in ours.items():
+            assert torch.allclose(tensor, whole[0][name], atol=2e-5), name
+
+    def test_a_batch_that_cannot_be_split_is_refused(self) -> None:
+        with pytest.raises(VrbenchError, match="batch of 2 cannot be split evenly over 1 devices times 3 parts"):
+            Line().fit(accumulate=3)
+
+
+class TestStopped:
+    def test_a_loss_that_is_not_finite_keeps_the_state_before_it(self, tmp_path: Path) -> None:
+        for bad in (math.nan, math.inf):
+            steps: list[int] = []
+
+            def loss(model: nn.Module, batch: dict[str, Any], bad: float = bad, steps: list[int] = steps) -> Any:
+                steps.append(1)
+                return model(batch["x"]).sum() * (bad if len(steps) == 5 else 1.0)
+
+            state = tmp_path / str(bad)
+            with pytest.raises(
+                VrbenchError,
+                match=rf"line: the loss is {bad} at step 5; lower the learning rate; .* kept in .*checkpoint-4",
+            ):
+                Line(loss).fit(steps=8, save_every=2, state=state)
+            kept = newest_state(state)
+            assert kept is not None
+            assert torch.isfinite(load_file(kept / "model.safetensors")["model.weight"]).all()
+
+    def test_weights_that_are_not_finite_are_not_saved(self, tmp_path: Path) -> None:
+        class Spoil(TrainerCallback):
+            def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+                if state.global_step == 4:
+                    next(model.parameters()).data.fill_(math.nan)
+
+        with pytest.raises(VrbenchError, match="weights are not finite after step 4"):
+            Line().fit(steps=6, callbacks=(Spoil(),), save_every=2, state=tmp_path)
+        kept = newest_state(tmp_path)
+        assert kept is not None and kept.name == "checkpoint-2"
+
+    @pytest.mark.parametrize(
+        "error",
+        [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(),
+         RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory: you tried")],
+    )  # fmt: skip
+    def test_memory_that_ran_out_says_what_to_lower(self, error: Exception) -> None:
+        def loss(model: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
+            raise error
+
+        words = r"memory ran out with 2 samples a step, computed in 1 part\(s\), rows of up to 9 tokens; raise accumul"
+        with pytest.raises(VrbenchError, match=words):
+            Line(loss).fit(tokens=9)
+
+    def test_other_errors_stay_what_they_are(self) -> None:
+        def loss(model: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
+            raise RuntimeError("shapes differ")
+
+        with pytest.raises(RuntimeError, match="shapes differ"):
+            Line(loss).fit()
+
+
+class TestRates:
+    def test_it_rises_then_follows_the_schedule(self) -> None:
+        rates = {
+            schedule: [rate_of(Course("r", 20, 1, schedule=schedule, warmup=0.25))(step) for step in range(21)]
+            for schedule in ("cosine", "linear", "constant")
+        }
+        for found in rates.values():
+            assert found[:5] == [0.2, 0.4, 0.6, 0.8, 1.0]
+        assert rates["constant"][5:] == [1.0] * 16
+        assert rates["linear"][5:] == pytest.approx([1 - k / 15 for k in range(16)])
+        assert rates["cosine"][5:] == pytest.approx([0.5 * (1 + math.cos(math.pi * k / 15)) for k in range(16)])
+
+    def test_the_optimizer_follows_them(self) -> None:
+        """AdamW with one constant gradient moves the weight by the rate in every step."""
+        places: list[float] = []
+
+        class Note(TrainerCallback):
+            def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+                places.append(next(model.parameters()).item())
+
+        line = Line(lambda model, batch: model(torch.ones(2, 1)).sum())
+        losses = line.fit(steps=10, callbacks=(Note(),), schedule="linear", warmup=0.2)
+        moves = -np.diff([1.0, *places])
+        rate = rate_of(Course("r", 10, 2, schedule="linear", warmup=0.2))
+        assert moves == pytest.approx([0.1 * rate(step) for step in range(10)], rel=1e-3)
+        assert losses == pytest.approx([1.0, *places[:-1]])
+
+    def test_the_gradient_is_clipped(self) -> None:
+        norms: list[float] = []
+
+        class Note(TrainerCallback):
+            def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+                norms.append(float(next(model.parameters()).grad.norm()))
+
+        Line(lambda model, batch: 100 * model(batch["x"]).sum()).fit(callbacks=(Note(),), clip=0.5)
+        assert norms == pytest.approx([0.5] * 4)
+
+
+def test_every_part_learns_in_training_mode_and_is_left_in_evaluation_mode() -> None:
+    """Whatever mode it came in, such as PEFT's wrapper around a model that was evaluated."""
+    modes: list[tuple[bool, bool]] = []
+    line = Line(lambda model, batch: modes.append((model.training, model[0].training)) or model(batch["x"]).sum())
+    line.model = nn.Sequential(line.model.eval())  # type: ignore[assignment]
+    line.model.weight = line.model[0].weight  # type: ignore[index]
+    line.fit()
+    assert modes == [(True, True)] * 4
+    assert not line.model.training and not line.model[0].training  # type: ignore[index]
+
+
+def test_passes_take_each_sample_once_before_any_twice() -> None:
+    found = passes(25, 10, (3, 1))
+    assert len(found) == 25
+    assert sorted(found[:10]) == sorted(found[10:20]) == list(range(10))
+    assert list(found[:10]) != list(found[10:20])
+    assert np.array_equal(found, passes(25, 10, (3, 1))) and not np.array_equal(found, passes(25, 10, (4, 1)))
+
+
+def port() -> int:
+    """A port that nobody listens on."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

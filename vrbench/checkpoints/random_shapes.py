@@ -1,0 +1,255 @@
+"""Checkpoints of true shape with random weights: `random/llava-1.5-7b` and others, for speed and memory (no torch).
+
+    random/NAME[?seed=0][&adapter=8][&removed=4]
+
+`adapter=N` tunes N layers, spread evenly, with a random LoRA of rank 128; `removed=N` leaves out the last N layers
+outside of that region. Both are folders in the cache like any other checkpoint's, on `random/NAME`; the weights of that
+one are never stored but made when it is loaded (`vrbench.models.random_weights`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vrbench.checkpoints.lineage import MARKER
+from vrbench.core.cache import file_digest, made_once
+from vrbench.core.errors import VrbenchError
+from vrbench.core.io import digest_of, write_atomically
+from vrbench.core.layers import LayerSet, sparse_uniform
+from vrbench.core.schemas import Base, Lineage, Step
+
+PREFIX = "random/"
+RECIPE = "random.json"
+"""What stands in a folder instead of weights."""
+
+VERSION = 1  # of the weights and of what is written here; raise it when either changes
+STD = 0.02
+RANK, ALPHA = 128, 256  # of the adapter; Visual-Region's
+OPTIONS = ("seed", "adapter", "removed")
+
+Config = dict[str, Any]
+
+
+def _llm(kind: str, layers: int, hidden: int, heads: int, kv_heads: int, ffn: int, vocab: int, **more: Any) -> Config:
+    return {
+        "model_type": kind, "num_hidden_layers": layers, "hidden_size": hidden, "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads, "intermediate_size": ffn, "vocab_size": vocab, "hidden_act": "silu",
+        "rms_norm_eps": 1e-5, "max_position_embeddings": 4096, "rope_theta": 10000.0, "tie_word_embeddings": False,
+        "initializer_range": STD, **more,
+    }  # fmt: skip
+
+
+def _clip(hidden: int, layers: int, heads: int, ffn: int, side: int) -> Config:
+    return {
+        "model_type": "clip_vision_model", "hidden_size": hidden, "num_hidden_layers": layers,
+        "num_attention_heads": heads, "intermediate_size": ffn, "image_size": side, "patch_size": 14,
+        "projection_dim": hidden * 3 // 4, "hidden_act": "quick_gelu",
+    }  # fmt: skip
+
+
+CLIP_LARGE = _clip(1024, 24, 16, 4096, 336)
+"""openai/clip-vit-large-patch14-336: 576 tokens, taken at the last layer but one without the class token."""
+
+SIGLIP_SO400M: Config = {
+    "model_type": "siglip_vision_model", "hidden_size": 1152, "num_hidden_layers": 27, "num_attention_heads": 16,
+    "intermediate_size": 4304, "image_size": 384, "patch_size": 14, "hidden_act": "gelu_pytorch_tanh",
+    "vision_use_head": False,
+}  # fmt: skip
+"""google/siglip-so400m-patch14-384: 729 tokens, taken at the last layer but one."""
+
+SHAPES: dict[str, tuple[Config, Config]] = {
+    # LLaVA-1.5 in the Hugging Face layout: Vicuna's 32,000 tokens, the image token and padding to a multiple of 64.
+    "llava-1.5-7b": (_llm("llama", 32, 4096, 32, 32, 11008, 32064), CLIP_LARGE),
+    "llava-1.5-13b": (_llm("llama", 40, 5120, 40, 40, 13824, 32064), CLIP_LARGE),
+    "bunny-llama-3-8b": (
+        _llm("llama", 32, 4096, 32, 8, 14336, 128256, max_position_embeddings=8192, rope_theta=500000.0),
+        SIGLIP_SO400M,
+    ),
+    # Its attention window of 2,047 tokens is left out: what is computed for shorter prompts is the same.
+    "bunny-phi3-mini": (_llm("phi3", 32, 3072, 32, 32, 8192, 32064, sliding_window=None), SIGLIP_SO400M),
+    "tiny": (_llm("llama", 4, 64, 4, 2, 96, 1024), _clip(32, 3, 2, 64, 28)),
+}
+"""Name -> shape of the LLM and of the vision tower, as transformers' configs name them (arXiv:2412.12785, table 1)."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a name asks for.
+
+    Attributes:
+        name: key of `SHAPES`.
+        seed: of every weight.
+        adapter: how many layers have a LoRA adapter.
+        removed: how many layers are left out.
+    """
+
+    name: str
+    seed: int = 0
+    adapter: int = 0
+    removed: int = 0
+
+    def __str__(self) -> str:
+        """The shortest text that `read_name` reads back."""
+        given = [f"{o}={getattr(self, o)}" for o in OPTIONS if getattr(self, o)]
+        return PREFIX + self.name + (f"?{'&'.join(given)}" if given else "")
+
+    @property
+    def depth(self) -> int:
+        """Decoder layers before any is removed."""
+        return int(SHAPES[self.name][0]["num_hidden_layers"])
+
+    @property
+    def region(self) -> LayerSet:
+        """The layers that the adapter tunes."""
+        return sparse_uniform(self.adapter, self.depth) if self.adapter else LayerSet.none(self.depth)
+
+    @property
+    def gone(self) -> LayerSet:
+        """The layers that are left out."""
+        outside = self.region.complement().indices
+        return LayerSet.of(outside[len(outside) - self.removed :], self.depth)
+
+
+def names() -> list[str]:
+    """Names of the checkpoints, without options."""
+    return [PREFIX + name for name in SHAPES]
+
+
+def read_name(text: str) -> Recipe:
+    """What a name such as "random/llava-1.5-7b?removed=4" asks for.
+
+    Raises:
+        VrbenchError: another shape, another option, or more layers than there are.
+    """
+    name, _, options = text.removeprefix(PREFIX).partition("?")
+    if name not in SHAPES:
+        raise VrbenchError(f"no checkpoint {text!r}: of random weights there are {', '.join(names())}")
+    given: dict[str, int] = {}
+    for option in options.split("&") if options else []:
+        found = re.fullmatch(r"(\w+)=(\d+)", option)
+        if not found or found[1] not in OPTIONS:
+            raise VrbenchError(f"{text!r}: {option!r} cannot be read; options are {', '.join(OPTIONS)}, such as seed=1")
+        given[found[1]] = int(found[2])
+    recipe = Recipe(name, **given)
+    if recipe.adapter > recipe.depth:
+        raise VrbenchError(f"{text!r}: an adapter on {recipe.adapter} of {recipe.depth} layers cannot be")
+    most = min(recipe.depth - recipe.adapter, recipe.depth - 1)
+    if recipe.removed > most:
+        raise VrbenchError(f"{text!r}: of {recipe.depth} layers only {most} outside of the region can be removed")
+    return recipe
+
+
+def folder_of(text: str) -> Path:
+    """The checkpoint folder of a name, made in the cache on first use.
+
+    Raises:
+        VrbenchError: the name cannot be read, or the package that carries the tokenizer is not installed.
+    """
+    recipe = read_name(text)
+    if recipe.removed:
+        return _made(recipe, lambda folder: _write_pruned(recipe, folder))
+    if recipe.adapter:
+        return _made(recipe, lambda folder: _write_adapter(recipe, folder))
+    return _made(recipe, lambda folder: _write_base(recipe, folder))
+
+
+def _made(recipe: Recipe, make: Any) -> Path:
+    content = [VERSION, str(recipe), *SHAPES[recipe.name]]
+    return made_once(f"random-{recipe.name}-{digest_of(content)[:16]}", make)
+
+
+def _write_base(recipe: Recipe, folder: Path) -> None:
+    """Everything of the model's folder but the weights."""
+    from vrbench.models.random_tokenizer import write_tokenizer
+
+    text, vision = SHAPES[recipe.name]
+    ids = write_tokenizer(folder, vocabulary=text["vocab_size"], longest=text["max_position_embeddings"])
+    special = {"bos_token_id": ids["<s>"], "eos_token_id": ids["</s>"], "pad_token_id": ids["</s>"]}
+    is_clip = vision["model_type"] == "clip_vision_model"
+    patches = (vision["image_size"] // vision["patch_size"]) ** 2
+    config = {
+        "architectures": ["LlavaForConditionalGeneration"], "model_type": "llava", "text_config": text | special,
+        "vision_config": vision, "image_token_index": ids["<image>"], "image_seq_length": patches,
+        "vision_feature_layer": -2, "vision_feature_select_strategy": "default" if is_clip else "full",
+        "projector_hidden_act": "gelu", "tie_word_embeddings": False,
+    }  # fmt: skip
+    _write(folder / "config.json", config)
+    _write(folder / "generation_config.json", special)
+    _write(folder / "preprocessor_config.json", _processor(vision["image_size"], is_clip))
+    note = (
+        f"random weights (normal, standard deviation {STD}; norms 1, biases 0) made when loaded; the tokenizer is that "
+        f"of SmolLM2 cut to {len(ids):,} tokens, not the model's own"
+    )
+    _write(folder / RECIPE, {"name": recipe.name, "seed": recipe.seed, "version": VERSION, "std": STD, "note": note})
+
+
+def _processor(side: int, is_clip: bool) -> Config:
+    common = {"do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "resample": 3}
+    if not is_clip:
+        about = {"image_processor_type": "SiglipImageProcessor", "size": {"height": side, "width": side}}
+        return {**about, **common, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    crop = {"do_center_crop": True, "crop_size": {"height": side, "width": side}, "do_convert_rgb": True}
+    colours = {
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+    }
+    return {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": side}} | common | crop | colours
+
+
+def _write_adapter(recipe: Recipe, folder: Path) -> None:
+    """A PEFT folder: LoRA on every linear of the region, both matrices random."""
+    from safetensors.numpy import save_file
+
+    draw = np.random.default_rng(recipe.seed + 1)
+    tensors = {}
+    linears = _linears(SHAPES[recipe.name][0])
+    for layer in recipe.region:
+        for module, (rows, columns) in linears.items():
+            place = f"base_model.model.model.language_model.layers.{layer}.{module}"
+            for end, shape, std in (("lora_A", (RANK, columns), STD), ("lora_B", (rows, RANK), STD / 16)):
+                values = draw.standard_normal(shape, np.float32) * np.float32(std)
+                tensors[f"{place}.{end}.weight"] = values.astype(np.float16)
+    save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
+    base = replace(recipe, adapter=0)
+    config = {
+        "peft_type": "LORA", "task_type": None, "base_model_name_or_path": str(base), "r": RANK, "lora_alpha": ALPHA,
+        "lora_dropout": 0.0, "bias": "none", "target_modules": sorted({m.split(".")[-1] for m in linears}),
+        "layers_to_transform": list(recipe.region), "inference_mode": True,
+    }  # fmt: skip
+    _write(folder / "adapter_config.json", config)
+    _mark(recipe, base, folder, Step(kind="trained", layers=str(recipe.region), depth=recipe.depth, method="lora"))
+
+
+def _linears(text: Config) -> dict[str, tuple[int, int]]:
+    """Linear of a decoder layer -> its rows (outputs) and columns (inputs)."""
+    hidden, ffn = text["hidden_size"], text["intermediate_size"]
+    keys = hidden * text["num_key_value_heads"] // text["num_attention_heads"]
+    if text["model_type"] == "phi3":
+        joined = {"self_attn.qkv_proj": (hidden + 2 * keys, hidden), "mlp.gate_up_proj": (2 * ffn, hidden)}
+    else:
+        joined = {f"self_attn.{k}_proj": (hidden if k == "q" else keys, hidden) for k in "qkv"}
+        joined |= {f"mlp.{k}_proj": (ffn, hidden) for k in ("gate", "up")}
+    return {**joined, "self_attn.o_proj": (hidden, hidden), "mlp.down_proj": (hidden, ffn)}
+
+
+def _write_pruned(recipe: Recipe, folder: Path) -> None:
+    step = Step(kind="pruned", layers=str(recipe.gone), depth=recipe.depth, method="the last outside of the region")
+    _mark(recipe, replace(recipe, removed=0), folder, step)
+
+
+def _mark(recipe: Recipe, base: Recipe, folder: Path, step: Step) -> None:
+    lineage = Lineage(
+        id=str(recipe), family="llava", depth=recipe.depth - recipe.removed, base=Base(id=str(base), digest=""),
+        steps=(step,), weights={path.name: file_digest(path) for path in folder.glob("*.safetensors")},
+    )  # fmt: skip
+    write_atomically(folder / MARKER, lineage.model_dump_json(indent=1) + "\n")
+
+
+def _write(path: Path, value: Config) -> None:
+    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")

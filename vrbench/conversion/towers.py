@@ -1,0 +1,138 @@
+"""The vision tower of a source: its shape, its picture settings, and which of its states the projector reads."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vrbench.core import os_errors
+from vrbench.core.errors import VrbenchError
+from vrbench.core.text_files import read_text
+
+CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "clip-vit-large-patch14-336": {
+        "model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
+        "num_attention_heads": 16, "image_size": 336, "patch_size": 14, "projection_dim": 768,
+    },
+    "siglip-so400m-patch14-384": {
+        "model_type": "siglip_vision_model", "hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27,
+        "num_attention_heads": 16, "image_size": 384, "patch_size": 14,
+    },
+}  # fmt: skip
+"""The towers of the paper's models, by the last part of their name: heads cannot be told from weights."""
+
+FEATURES = {"patch": "default", "cls_patch": "full"}
+"""LLaVA's mm_vision_select_feature -> transformers' vision_feature_select_strategy."""
+
+
+@dataclass(frozen=True)
+class Tower:
+    """A tower's settings.
+
+    Attributes:
+        config: as transformers' CLIPVisionConfig or SiglipVisionConfig names them, with `model_type`.
+        layer: which hidden state is used, counted as in a Python list.
+        strategy: "default" leaves the class token out, "full" takes every token.
+        pictures: settings of the image processor.
+    """
+
+    config: dict[str, Any]
+    layer: int
+    strategy: str
+    pictures: dict[str, Any]
+
+    @property
+    def is_clip(self) -> bool:
+        """Whether the first of its tokens is a class token."""
+        return bool(self.config["model_type"] == "clip_vision_model")
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that a picture takes in a prompt."""
+        patches = (self.config["image_size"] // self.config["patch_size"]) ** 2
+        return int(patches + (self.is_clip and self.strategy == "full"))
+
+
+def tower_of(settings: dict[str, Any], folder: Path | None) -> Tower:
+    """The tower of a source.
+
+    Args:
+        settings: the source's config.json.
+        folder: the tower's own folder, where there is one.
+
+    Raises:
+        VrbenchError: neither the folder nor the name in config.json tells its shape, or a setting is not known.
+    """
+    config = _vision_config(folder) if folder else PUBLISHED.get(Path(str(settings.get("mm_vision_tower"))).name)
+    if config is None:
+        raise VrbenchError(
+            f"the vision tower {settings.get('mm_vision_tower')!r} is not one of {', '.join(PUBLISHED)}; "
+            "name a folder with its config.json by --vision-tower"
+        )
+    feature = settings.get("mm_vision_select_feature", "patch")
+    if feature not in FEATURES:
+        raise VrbenchError(f"mm_vision_select_feature is {feature!r}; known are {', '.join(FEATURES)}")
+    if config["model_type"] == "clip_vision_model":
+        layer, strategy = settings.get("mm_vision_select_layer", -2), FEATURES[feature]
+        if type(layer) is not int:
+            raise VrbenchError(f"mm_vision_select_layer is {layer!r}; it has to be a whole number, such as -2")
+    else:  # both code bases read this state of a SigLIP tower, whatever the config says; it has no class token
+        layer, strategy = -2, "full"
+    return Tower(config, layer, strategy, _pictures(config, folder, settings.get("image_aspect_ratio")))
+
+
+def _vision_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        raw = json.loads(read_text(path))
+        inner = raw.get("vision_config") or raw
+        kind = {"clip": "clip_vision_model", "siglip": "siglip_vision_model"}.get(raw["model_type"], raw["model_type"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        os_errors.pass_on(error)
+        raise VrbenchError(f"{path} is missing or cannot be read as a vision tower's config") from error
+    if kind not in ("clip_vision_model", "siglip_vision_model"):
+        raise VrbenchError(f"{path} is of model_type {raw['model_type']!r}; towers known are CLIP and SigLIP")
+    return _completed(path, inner, kind)
+
+
+def _completed(path: Path, stated: Any, kind: str) -> dict[str, Any]:
+    """What a tower's config.json states, and what it leaves out because it is usual."""
+    from transformers import CLIPVisionConfig, SiglipVisionConfig
+
+    try:
+        shape = {key: value for key, value in stated.items() if not key.startswith(("_", "torch_dtype", "dtype"))}
+        given = {key: value for key, value in shape.items() if key != "model_type"}
+        made = (CLIPVisionConfig if kind == "clip_vision_model" else SiglipVisionConfig)(**given)
+        sides = {key: int(getattr(made, key)) for key in ("image_size", "patch_size")}
+    except Exception as error:  # transformers' strict configs raise classes of their own
+        raise VrbenchError(f"{path} describes no vision tower: {' '.join(str(error).split())}") from error
+    return shape | sides | {"model_type": kind}
+
+
+def _pictures(config: dict[str, Any], folder: Path | None, aspect: str | None) -> dict[str, Any]:
+    """Settings of `LlavaImageProcessor`: as the tower was trained, on pictures padded to a square where they were."""
+    side = config["image_size"]
+    square = {"height": side, "width": side}
+    if config["model_type"] == "clip_vision_model":
+        found: dict[str, Any] = {"size": {"shortest_edge": side}, "crop_size": square, "do_center_crop": True,
+                                 "image_mean": CLIP_MEAN, "image_std": CLIP_STD}  # fmt: skip
+    else:
+        found = {"size": square, "do_center_crop": False, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    if folder and (folder / "preprocessor_config.json").is_file():
+        found |= _stated(folder / "preprocessor_config.json", found)
+    return found | {"resample": found.get("resample", 3), "do_pad": aspect == "pad"}
+
+
+def _stated(path: Path, defaults: dict[str, Any]) -> dict[str, Any]:
+    try:
+        raw = json.loads(read_text(path))
+        stated = {key: raw[key] for key in (*defaults, "resample", "rescale_factor") if raw.get(key) is not None}
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise VrbenchError(f"{path} cannot be read as JSON") from error
+    for key in ("size", "crop_size"):  # older files give one number
+        if isinstance(stated.get(key), int):
+            stated[key] = dict.fromkeys(defaults[key], stated[key])
+    return stated

@@ -1,0 +1,166 @@
+"""Rows of a data set as they are stored: their digest, what each is, and which of them a limit chooses."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vrbench.core.errors import VrbenchError
+from vrbench.core.io import canonical_json
+from vrbench.tasks import item_keys
+from vrbench.tasks.registry import TaskSpec
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+SHOWN = 5
+"""Rows that are named of each fault of a file, and faults that are named of each file."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What an item is within its task, as `records.Sample` has it."""
+
+    id: str
+    cluster: str
+    group: str
+    unit: str
+
+
+def digest(rows: Iterable[Mapping[str, Any]]) -> str:
+    """sha256 over items in their order, all columns, pictures included: by their stored bytes, else by their pixels.
+
+    Give it a `Dataset` rather than a list of its rows: its pictures are then not decoded.
+    """
+    total = hashlib.sha256()
+    for row in undecoded(rows):
+        total.update(canonical_json(_plain(row)).encode() + b"\n")
+    return total.hexdigest()
+
+
+def identify(spec: TaskSpec, row: Mapping[str, Any], config: str, position: int) -> Identity:
+    """Id, cluster, group and unit of an item.
+
+    Args:
+        row: its columns; pictures may be left out.
+        position: its place in the whole split, which is its id where the task names no id column.
+    """
+    row = {"config": config, **row}
+    prefix = f"{config}/" if len(spec.data.configs) > 1 else ""
+    identity = prefix + (str(position) if spec.id_column is None else item_keys.evaluate(spec.id_column, row))
+    cluster = identity if spec.cluster is None else item_keys.evaluate(spec.cluster, row)
+    unit = identity if spec.unit is None else item_keys.evaluate(spec.unit, row)
+    group = prefix.rstrip("/") if spec.group is None else item_keys.evaluate(spec.group, row)
+    return Identity(id=identity, cluster=cluster, group=group, unit=unit)
+
+
+def select(
+    loaded: Mapping[str, Mapping[str, Dataset]], spec: TaskSpec, limit: int | None = None, seed: int = 0
+) -> dict[str, list[int]]:
+    """Which items are used under a limit: config -> ascending positions in the scored split; configs may be left out.
+
+    Units (an MME pair, an MMBench question in all rotations) are taken whole, one from each stratum in turn, in an
+    order that the seed decides; the taking stops before the unit that would exceed the limit. A stratum is a group of
+    a config, so that subtasks, subjects and configs get the same number of units as far as they have so many. A
+    smaller limit's items are among a larger one's, and there are never more than `limit`, except when the first unit
+    alone is larger.
+
+    Args:
+        limit: items of the whole task, all configs together; None for all.
+
+    Raises:
+        VrbenchError: the limit is below 1; or the group or unit of an item cannot be computed, told with its row.
+    """
+    if limit is None:
+        return {config: list(range(len(parts[spec.data.split]))) for config, parts in loaded.items()}
+    if limit < 1:
+        raise VrbenchError(f"limit is {limit}; it must be at least 1")
+    taken: list[tuple[str, int]] = []
+    for unit in _in_turn(_strata(loaded, spec), random.Random(f"{seed} {spec.id}")):
+        if taken and len(taken) + len(unit) > limit:
+            break
+        taken += unit
+    chosen = {config: sorted(p for c, p in taken if c == config) for config in loaded}
+    return {config: positions for config, positions in chosen.items() if positions}
+
+
+def _strata(loaded: Mapping[str, Mapping[str, Dataset]], spec: TaskSpec) -> list[list[list[tuple[str, int]]]]:
+    """Stratum -> unit -> (config, position) of its items.
+
+    A unit is what the metrics hold together, the items of one group with one value of `spec.unit`; it belongs to the
+    stratum of its first item.
+    """
+    columns = sorted(item_keys.columns([key for key in (spec.group, spec.unit) if key is not None]))
+    strata: dict[tuple[str, str], list[list[tuple[str, int]]]] = {}
+    units: dict[tuple[str, str], list[tuple[str, int]]] = {}
+    for config, parts in loaded.items():
+        rows = parts[spec.data.split]
+        here = [name for name in columns if name in rows.column_names]
+        values = undecoded(rows.select_columns(here)) if here else ({} for _ in range(len(rows)))
+        for position, value in enumerate(values):
+            row = {"config": config, **value}
+            try:
+                group = config if spec.group is None else item_keys.evaluate(spec.group, row)
+                unit = f"{config}/{position}" if spec.unit is None else item_keys.evaluate(spec.unit, row)
+            except VrbenchError as error:
+                place = f"{spec.data.name} (config {config}, split {spec.data.split})"
+                raise VrbenchError(f"task {spec.id!r}: {place}, row {position}: {error}") from error
+            if (group, unit) not in units:
+                units[group, unit] = []
+                strata.setdefault((config, group), []).append(units[group, unit])
+            units[group, unit].append((config, position))
+    return list(strata.values())
+
+
+def _in_turn(groups: list[list[list[tuple[str, int]]]], draw: random.Random) -> Iterator[list[tuple[str, int]]]:
+    """One unit from each group in turn, until all are used up."""
+    for units in groups:
+        draw.shuffle(units)
+    draw.shuffle(groups)
+    for turn in range(max((len(units) for units in groups), default=0)):
+        yield from (units[turn] for units in groups if turn < len(units))
+
+
+def by_fault(found: Iterable[tuple[int, str]], noun: str = "row") -> list[str]:
+    """Rows and what is wrong with each, as one text a fault: "rows 3, 8 and 2 more: no answer"."""
+    rows: dict[str, list[int]] = {}
+    for number, text in found:
+        rows.setdefault(text, []).append(number)
+    if len(rows) > SHOWN:
+        rest = [number for text in list(rows)[SHOWN:] for number in rows.pop(text)]
+        rows["these have faults too"] = sorted(set(rest))
+    told = []
+    for text, numbers in rows.items():
+        more = f" and {len(numbers) - SHOWN} more" if len(numbers) > SHOWN else ""
+        told.append(f"{noun}{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers[:SHOWN]))}{more}: {text}")
+    return told
+
+
+def undecoded(rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Rows with their pictures as stored bytes, whether they are a `Dataset` or a list."""
+    if not hasattr(rows, "with_format"):
+        yield from rows
+        return
+    for batch in rows.with_format("arrow").iter(batch_size=256):
+        yield from batch.to_pylist()
+
+
+def _plain(value: Any) -> Any:
+    """A value as canonical JSON can hold it: bytes and pictures as their sha256, other odd things as text."""
+    if isinstance(value, Mapping):
+        if set(value) == {"bytes", "path"} and value["bytes"] is not None:
+            return _plain(value["bytes"])  # where a mirror keeps the file is no part of the picture
+        return {str(name): _plain(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    if isinstance(value, bytes):
+        return f"sha256 {hashlib.sha256(value).hexdigest()}"
+    if hasattr(value, "tobytes") and hasattr(value, "convert"):
+        return f"{value.mode} {value.size} {hashlib.sha256(value.tobytes()).hexdigest()}"
+    if value is None or isinstance(value, (str, bool, int)) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return str(value)

@@ -1,0 +1,211 @@
+"""Rows in memory as a `datasets.Dataset` whose images decode: from drawn rows, parquet or JSON lines."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vrbench.core import os_errors
+from vrbench.core.errors import VrbenchError, raise_all
+from vrbench.core.text_files import read_text
+from vrbench.data import image_columns
+from vrbench.data.image_columns import stored_image
+from vrbench.data.images import ImageError
+from vrbench.data.sampling import by_fault
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def from_rows(rows: Iterable[Mapping[str, Any]]) -> Dataset:
+    """Rows with the same columns; PIL pictures, also in lists, are stored uncompressed."""
+    import pyarrow as pa
+
+    return _dataset(pa.Table.from_pylist([_stored(row) for row in rows]))
+
+
+def from_file(file: Path, images: Sequence[str]) -> Dataset:
+    """Rows of a parquet or JSON lines file; what an image column may hold is `image_values.ALLOWED`.
+
+    Args:
+        images: names of image columns, those that the file has not among them; columns of {bytes, path} are image
+            columns too.
+
+    Raises:
+        VrbenchError: the file cannot be read or is empty; or an image column holds something else: all rows at once.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if file.suffix == ".jsonl":
+        rows = _json_lines(file)
+        _read_images(rows, images, file)
+        try:
+            table = pa.Table.from_pylist(rows)
+        except (pa.ArrowException, UnicodeEncodeError) as error:
+            raise VrbenchError(f"{file}: its values do not make columns of one type each: {error}") from error
+    else:
+        try:
+            table = pq.read_table(file)
+        except (pa.ArrowException, OSError) as error:
+            os_errors.pass_on(error)
+            raise VrbenchError(f"{file} cannot be read as parquet: {error}") from error
+    return _dataset(image_columns.read(table, images, file, file.parent))
+
+
+def from_hub(rows: Dataset, images: Sequence[str], place: str) -> Dataset:
+    """Rows that `datasets` loaded, whose image columns decode as those of `from_file`, wherever they lie.
+
+    Args:
+        images: as in `from_file`.
+        place: name of the set, for errors.
+
+    Raises:
+        VrbenchError: as `from_file`.
+    """
+    from datasets import Image
+
+    from vrbench.data.image_feature import opening
+
+    kinds = [rows.features[name] for name in images if name in rows.features]
+    if all(isinstance(getattr(kind, "feature", kind), Image) for kind in kinds):
+        return opening(rows)
+    return _dataset(image_columns.read(rows.data.table, images, place, None))
+
+
+def joined(rows: Dataset, others: Dataset, column: str, key: str) -> Dataset:
+    """Rows with the columns of those other rows that they name; what rows share is held in memory once.
+
+    Args:
+        column: column of the rows that names another row.
+        key: column of the other rows that holds the name.
+
+    Raises:
+        VrbenchError: a column is missing, or rows name others that are not there.
+    """
+    for name, where in ((column, rows), (key, others)):
+        if name not in where.column_names:
+            raise VrbenchError(f"the data have no column {name} to join by; they have {', '.join(where.column_names)}")
+    place = {name: i for i, name in enumerate(others[key])}
+    named = list(rows[column])
+    absent = [name for name in named if name not in place]
+    if absent:
+        raise VrbenchError(f"{len(absent)} of {len(named)} rows name a {key} that is not there, such as {absent[0]!r}")
+    table, found = rows.data.table, others.data.table
+    for name in found.column_names:
+        if name != key and name not in table.column_names:
+            table = table.append_column(name, _repeated(found[name], [place[other] for other in named]))
+    return _dataset(table)
+
+
+def unnested(rows: Dataset, columns: Sequence[str], images: Sequence[str] = ()) -> Dataset:
+    """One row for each entry of the lists in some columns; the other columns are repeated, pictures without a copy.
+
+    Raises:
+        VrbenchError: a column is missing, or the lists of a row differ in length.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    table = rows.data.table
+    absent = [name for name in columns if name not in table.column_names]
+    if absent:
+        raise VrbenchError(f"the data have no column {', '.join(absent)}; they have {', '.join(table.column_names)}")
+    lengths = list(zip(*(pc.fill_null(pc.list_value_length(table[c]), 0).to_pylist() for c in columns), strict=True))
+    uneven = [i for i, found in enumerate(lengths) if len(set(found)) > 1]
+    if uneven:
+        raise VrbenchError(f"row {uneven[0]}: {' and '.join(columns)} are lists of different lengths")
+    places = [i for i, found in enumerate(lengths) for _ in range(found[0])]
+    made = {}
+    for name in table.column_names:
+        if name in columns:
+            made[name] = pc.list_flatten(table[name])
+        else:
+            made[name] = _repeated(table[name], places) if name in images else table[name].take(pa.array(places))
+    return _dataset(pa.table(made))
+
+
+def _repeated(column: Any, places: Sequence[int]) -> Any:
+    """The values at some places, one after another; each is a view of the column, not a copy."""
+    import pyarrow as pa
+
+    return pa.chunked_array([column.slice(place, 1).chunk(0) for place in places], type=column.type)
+
+
+def _dataset(table: Any) -> Dataset:
+    """A `Dataset` in memory, whose {bytes, path} structs, also in lists, are images with or without feature notes."""
+    from datasets import Dataset, DatasetInfo, Features
+
+    features = Features({name: _feature(kind) for name, kind in Features.from_arrow_schema(table.schema).items()})
+    return Dataset(table.cast(features.arrow_schema), info=DatasetInfo(features=features))
+
+
+def _feature(kind: Any) -> Any:
+    from datasets import Image, Value
+
+    from vrbench.data.image_feature import OpenedImage
+
+    if isinstance(kind, Image):
+        return OpenedImage()
+    if isinstance(kind, dict):
+        is_picture = set(kind) == {"bytes", "path"}
+        return OpenedImage() if is_picture else {name: _feature(part) for name, part in kind.items()}
+    if isinstance(kind, list):
+        return [_feature(kind[0])]
+    inner = getattr(kind, "feature", None)
+    if isinstance(kind, Value) or inner is None:
+        return kind
+    return type(kind)(_feature(inner))
+
+
+def _stored(value: Any) -> Any:
+    """A drawn picture as an uncompressed file: its bytes follow from its pixels, whatever Pillow's version."""
+    if isinstance(value, dict):
+        return {name: _stored(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_stored(part) for part in value]
+    if hasattr(value, "tobytes") and hasattr(value, "convert"):
+        stream = io.BytesIO()
+        value.convert("RGB").save(stream, format="BMP")
+        return {"bytes": stream.getvalue(), "path": None}
+    return value
+
+
+def _read_images(rows: Sequence[dict[str, Any]], images: Sequence[str], file: Path) -> None:
+    """Put stored images in the place of what JSON has in image columns, which may differ in form from row to row."""
+    faults: list[tuple[int, str]] = []
+    for name in [name for name in images if name in rows[0]]:
+        listed = any(isinstance(row[name], list) for row in rows)
+        for number, row in enumerate(rows):
+            value = row[name]
+            if isinstance(value, (bool, int, float)):
+                continue
+            try:
+                row[name] = stored_image([value] if listed and isinstance(value, (str, dict)) else value, file.parent)
+            except ImageError as error:
+                faults.append((number, f"column {name}: {error}"))
+    raise_all(f"{file}, {fault}" for fault in by_fault(faults))
+
+
+def _json_lines(file: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    try:
+        text = read_text(file)
+    except UnicodeDecodeError as error:
+        raise VrbenchError(f"{file} is not UTF-8: {error}") from error
+    for number, line in enumerate(text.split("\n"), start=1):  # splitlines would part at U+2028 too, which JSON allows
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise VrbenchError(f"{file}, line {number}: not JSON: {error}") from error
+        if not isinstance(row, dict) or (rows and set(row) != set(rows[0])):
+            raise VrbenchError(f"{file}, line {number}: each line is an object, all with the same keys")
+        rows.append(row)
+    if not rows:
+        raise VrbenchError(f"{file} is empty")
+    return rows

@@ -1,0 +1,65 @@
+"""What becomes of a prompt that is longer than the model's context.
+
+Texts lose their front, as lm-eval's `HFLM` cuts them (`lm_eval/models/huggingface.py`): a log-likelihood keeps the last
+tokens that fit with its continuation, and a question keeps those that leave room for the longest answer that its task
+allows. A prompt with images is never cut, since its image tokens belong together: it has to fit as a whole, else it is
+not asked. Its answer may then run on behind the context, as transformers' `generate` lets it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from vrbench.core.errors import VrbenchError
+from vrbench.evaluation.requests import Generation, LogLikelihood, NotAsked, Request
+
+if TYPE_CHECKING:
+    from vrbench.models.loaded import LoadedModel
+
+
+def fitted(vlm: LoadedModel, request: Request) -> tuple[Request, bool]:
+    """A request as it is put to the model, and whether its text lost its front.
+
+    Raises:
+        VrbenchError: the longest answer alone fills the context.
+    """
+    if isinstance(request, LogLikelihood):
+        spare = max(1, vlm.context_length + 1 - len(request.continuation))
+        if len(request.context) <= spare:
+            return request, False
+        return LogLikelihood(request.context[-spare:], request.continuation), True
+    if request.pictures:
+        return request, False
+    tokens = vlm.encode(request.prompt)
+    kept = with_room(tokens, request.max_new_tokens, vlm.context_length)
+    return dataclasses.replace(request, tokens=tuple(kept)), len(kept) < len(tokens)
+
+
+def with_room(tokens: Sequence[int], answer: int, context: int) -> list[int]:
+    """The end of a prompt, as much of it as leaves room for an answer of so many tokens.
+
+    Raises:
+        VrbenchError: the answer alone fills the context.
+    """
+    room = context - answer
+    if room < 1:
+        raise VrbenchError(f"{answer} tokens for an answer leave no room for a prompt in a context of {context}")
+    return list(tokens[-room:])
+
+
+def beyond(vlm: LoadedModel, request: Request, length: int) -> NotAsked | None:
+    """Why a request cannot be asked, if it has more tokens than the model's context.
+
+    Args:
+        request: as `fitted` gives it.
+        length: tokens that the model would read, those of images among them.
+    """
+    images = len(request.pictures) if isinstance(request, Generation) else 0
+    context = vlm.full_context if images else vlm.context_length
+    if length <= context:
+        return None
+    what = f"the prompt has {length:,} tokens" if images else f"the text to be judged has {length:,} tokens"
+    shown = f" with {images} image{'s' * (images > 1)}" * bool(images)
+    return NotAsked(f"{what}{shown}, and the model's context is {context:,}")

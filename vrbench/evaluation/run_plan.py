@@ -1,0 +1,399 @@
+"""What shall be run, with every fault in it told before a weight is loaded."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from vrbench.checkpoints import locate, resolve
+from vrbench.checkpoints.model_config import read_config
+from vrbench.core import versions
+from vrbench.core.device import chosen_device, device_faults
+from vrbench.core.errors import VrbenchError, gathered, raise_all, sentences
+from vrbench.core.io import digest_of, output_faults
+from vrbench.core.provenance import environment, installed
+from vrbench.core.schemas import SCHEMA_VERSION, Settings
+from vrbench.data import loading, missing
+from vrbench.evaluation import store
+from vrbench.models import image_settings
+from vrbench.models.image_settings import HARNESS
+from vrbench.tasks import registry, requested
+from vrbench.tasks.registry import TaskSpec
+
+if TYPE_CHECKING:
+    from vrbench.evaluation.harness import Part
+
+_log = logging.getLogger(__name__)
+
+CONFIG = "config.json"
+DTYPES = ("auto", "float32", "bfloat16")
+PROSE = {"title", "licence", "citation", "url", "note", "suites", "n", "chance", "groups", "judge", "column"}
+"""Fields of a task that decide neither an answer nor a score."""
+
+ASKED = (
+    "harness", "harness_task", "scorer", "fewshot", "description", "prompt", "choices", "target", "delimiter",
+    "generation", "ocr_tokens",
+)  # fmt: skip
+"""Fields of a task that say what is asked over given data, and how answers are generated and scored."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run; the defaults are those of the command line.
+
+    Attributes:
+        limit: items a task at most; None for all.
+        batch_size: rows in one pass, or "auto" for as many as fit.
+        device: "auto" takes a card when there is one.
+        dtype: "auto" is bfloat16 on a card and float32 on a CPU.
+        data_root: folder with the hub's data sets; nothing touches the network then.
+        include_path: folder with the user's own task files.
+        out: folder of the runs.
+        seed: of the choice of items under a limit, and of the intervals.
+        trust_remote_code: run Python code that comes with a checkpoint; the record says which.
+        image_settings: whose settings of the image processor hold: "harness" for those of lmms-eval's class for the
+            family, "checkpoint" for those of its files, "pad" to pad images where a LLaVA's files crop them.
+        command: the command line, for the record.
+        show_progress: whether to draw a progress bar for each task.
+        skip_missing: leave out tasks whose data are not there; the record says which. Broken data are refused still.
+    """
+
+    limit: int | None = None
+    batch_size: int | str = "auto"
+    device: str = "auto"
+    dtype: str = "auto"
+    data_root: str | Path | None = None
+    include_path: str | Path | None = None
+    out: str | Path = "runs"
+    seed: int = 0
+    trust_remote_code: bool = False
+    image_settings: str = HARNESS
+    command: str = "python"
+    show_progress: bool = True
+    skip_missing: bool = False
+
+
+class OptionKeywords(TypedDict, total=False):
+    """The fields of `Options` as keywords, any of which may be left out."""
+
+    limit: int | None
+    batch_size: int | str
+    device: str
+    dtype: str
+    data_root: str | Path | None
+    include_path: str | Path | None
+    out: str | Path
+    seed: int
+    trust_remote_code: bool
+    image_settings: str
+    command: str
+    show_progress: bool
+    skip_missing: bool
+
+
+@dataclass(frozen=True)
+class Job:
+    """One task with its items.
+
+    Attributes:
+        spec: the task.
+        parts: the items that are used.
+        available: items that are there.
+        origin: data set, revision and where it came from.
+        digest: sha256 over the items used, those of the examples among them.
+        located: where they are.
+        sixteen_bits: images scored over that have 16 bits a channel, of which 8 are shown.
+    """
+
+    spec: TaskSpec
+    parts: tuple[Part, ...]
+    available: int
+    origin: str
+    digest: str
+    located: loading.Located
+    sixteen_bits: int = 0
+
+    @property
+    def definition_digest(self) -> str:
+        """sha256 over what the task's definition says of prompt, examples, generation and scoring; not over data."""
+        return definition_digest(self.spec)
+
+    @property
+    def decides(self) -> dict[str, Any]:
+        """What of the task decides answers and scores: its definition, its items and its harness; not our code."""
+        return decides(self.spec, self.digest, f"{self.spec.harness} {installed(self.spec.harness)}")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a run needs but the weights.
+
+    Attributes:
+        checkpoints: resolved.
+        jobs: the tasks with their items.
+        options: with a real device and dtype instead of "auto".
+        skipped: task -> why it was left out.
+    """
+
+    checkpoints: tuple[resolve.Checkpoint, ...]
+    jobs: tuple[Job, ...]
+    options: Options
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+    def settings(self, of: resolve.Checkpoint) -> Settings:
+        """The options in force and the environment of a checkpoint's answers, for the record."""
+        o = self.options
+        return Settings(
+            tasks=tuple(sorted(job.spec.id for job in self.jobs)),
+            limit=o.limit,
+            seed=o.seed,
+            dtype=o.dtype,
+            batch_size=str(o.batch_size),
+            device=o.device,
+            data_root=str(o.data_root or ""),
+            include_path=str(o.include_path or ""),
+            environment=environment(o.device, of.has_adapter),
+            image_settings=o.image_settings,
+        )
+
+    def inputs_digest(self, of: resolve.Checkpoint) -> str:
+        """sha256 over all that decides a checkpoint's answers and scores; not over batch size or folders."""
+        tasks = {job.spec.id: with_code(job.decides, versions.of_task(of, job.spec)) for job in self.jobs}
+        return inputs_digest(of.digest, tasks, self.settings(of))
+
+    def folder(self, of: resolve.Checkpoint) -> Path:
+        """Where a checkpoint's run is written."""
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", of.id).strip("-.") or "checkpoint"
+        return Path(self.options.out) / name / self.inputs_digest(of)[:16]
+
+    def store(self, of: resolve.Checkpoint) -> Path:
+        """The file of a checkpoint's answers."""
+        return store.file_of(self.answers, of.digest)
+
+    @property
+    def shows_images(self) -> bool:
+        """Whether any of the tasks has images."""
+        return any(job.spec.harness == "lmms-eval" for job in self.jobs)
+
+    @property
+    def answers(self) -> Path:
+        """The folder of all answers."""
+        return Path(self.options.out) / "answers"
+
+
+def plan(names: Sequence[str], tasks: str | Sequence[str], options: Options) -> Plan:
+    """Resolve checkpoints, tasks and options, load the items and look at them.
+
+    Names, options, folders and the ends of data files are looked at first, then the items; no weight is loaded. All
+    that is wrong is reported together; only where an option or a name is wrong are items not looked at, so that a
+    typing error is reported within a second. Tasks that need a judge model are refused when they were named, and left
+    out with a warning when a suite or a glob brought them in.
+
+    Args:
+        names: checkpoints, each once.
+        tasks: ids, suites and globs.
+
+    Raises:
+        VrbenchError: every fault that was found, at once.
+    """
+    offline = options.data_root is not None
+    faults = list(_option_faults(options))
+    task_faults: list[str] = []
+    specs, judged = _runnable(tasks, options, task_faults)
+    has_typing_error = bool(faults or task_faults) or not all(map(locate.is_here, names))
+    trusted = options.trust_remote_code
+    faults += gathered(fault for name in names for fault in resolve.faults(name, offline=offline, trusted=trusted))
+    faults += task_faults
+    looked = missing.look(specs, options.data_root)
+    skipped = looked.skipped() if options.skip_missing and looked.there else {}
+    faults += looked.faults
+    if not skipped:
+        faults += missing.told(looked.missing, ", or leave them out with --skip-missing" * bool(looked.there))
+    if faults and not has_typing_error:
+        faults += _faults_of_items_at_hand(looked.there, options)
+    raise_all(faults)
+    if judged:
+        _log.warning("vrbench: left out, since they need a judge model: %s", ", ".join(spec.id for spec in judged))
+    if skipped:
+        _log.warning("vrbench: %s", missing.left_out(skipped))
+    found = tuple(resolve.resolve(name, offline=offline, trusted=trusted) for name in names)
+    images = options.image_settings
+    made = Plan(found, (), _chosen(options), skipped)
+    faults += (fault for of in found for fault in image_settings.faults(of, images))
+    faults += _store_faults(made)
+    raise_all([*faults, *_faults_of_items_at_hand(looked.there, options)] if faults else [])
+    made = replace(made, jobs=_jobs(looked.there, options))
+    raise_all(_item_faults(made))
+    for line in image_settings.lines(found, images) if made.shows_images else ():
+        _log.warning("vrbench: %s", line)
+    return made
+
+
+def decides(spec: TaskSpec, data_digest: str, harness: str) -> dict[str, Any]:
+    """What of a task decides answers and scores.
+
+    Args:
+        data_digest: sha256 over the items used.
+        harness: name and version.
+    """
+    told = spec.model_dump(mode="json", exclude=PROSE)
+    if spec.data.kind == "file":
+        del told["data"]["name"]  # where a file lies is no part of the task; its items are
+    return {"spec": told, "data": data_digest, "harness": harness}
+
+
+def with_code(decides: Mapping[str, Any], code: Mapping[str, int]) -> dict[str, Any]:
+    """`decides` with the versions of our own code; those of 0.2.0 add nothing, so that older digests stay.
+
+    Args:
+        decides: of a task.
+        code: as `TaskResult.code` has it.
+    """
+    return {**decides, "code": dict(code)} if code else dict(decides)
+
+
+def definition_digest(spec: TaskSpec) -> str:
+    """sha256 over what a task's definition says of prompt, examples, generation and scoring; needs no data."""
+    return digest_of(spec.model_dump(mode="json", include=set(ASKED)))
+
+
+def inputs_digest(checkpoint_digest: str, tasks: Mapping[str, Mapping[str, Any]], settings: Settings) -> str:
+    """sha256 over all that decides a checkpoint's answers and scores.
+
+    Args:
+        tasks: id -> `Job.decides` with its code's versions.
+        settings: of which limit, seed, dtype, environment and image settings count.
+    """
+    decides: dict[str, Any] = {"checkpoint": checkpoint_digest, "tasks": tasks}
+    decides |= {"limit": settings.limit, "seed": settings.seed, "dtype": settings.dtype}
+    if settings.environment:  # runs of vrbench before 0.3 have none
+        decides["environment"] = settings.environment
+    if settings.image_settings != HARNESS:
+        decides["image_settings"] = settings.image_settings
+    return digest_of({"schema": SCHEMA_VERSION, **decides})
+
+
+def _runnable(tasks: str | Sequence[str], options: Options, faults: list[str]) -> tuple[list[TaskSpec], list[TaskSpec]]:
+    """`registry.runnable`; with a fault in one name the tasks of the others are given, so that theirs are told too."""
+    try:
+        asked = requested.load(tasks, options.include_path)
+    except VrbenchError as error:
+        faults += sentences(error)
+        return [], []
+    faults += asked.faults
+    if asked.faults and not asked.names:
+        return [], []
+    known = asked.specs
+    try:
+        return registry.runnable(asked.names, known)
+    except VrbenchError as error:
+        faults += sentences(error)
+    found: dict[str, TaskSpec] = {}
+    for name in asked.names:
+        with contextlib.suppress(VrbenchError):
+            found.update((spec.id, spec) for spec in registry.runnable(name, known)[0])
+    return list(found.values()), []
+
+
+def _option_faults(options: Options) -> Iterator[str]:
+    limit = options.limit
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
+        yield f"limit is {limit!r}; it must be at least 1, or left out for all items"
+    size = options.batch_size
+    if size != "auto" and (not isinstance(size, int) or size < 1):
+        yield f"batch size is {size!r}; it must be 'auto' or a number of at least 1"
+    if options.dtype not in DTYPES:
+        yield f"dtype {options.dtype!r} is unknown; there are {', '.join(DTYPES)}"
+    if options.image_settings not in image_settings.CHOICES:
+        yield f"image settings {options.image_settings!r} are unknown; there are {', '.join(image_settings.CHOICES)}"
+    yield from device_faults(options.device)
+    yield from output_faults(options.out)
+
+
+def _store_faults(made: Plan) -> Iterator[str]:
+    for of in made.checkpoints:
+        if made.store(of).exists():
+            try:
+                store.AnswerStore(made.store(of), of.digest).close()
+            except VrbenchError as error:
+                yield str(error)
+
+
+def _item_faults(made: Plan) -> Iterator[str]:
+    """What is wrong with the items; not looked for where every checkpoint has a run of the same inputs."""
+    if all((made.folder(of) / "run.json").is_file() for of in made.checkpoints):
+        return
+    from vrbench.evaluation import inspection
+
+    found = [fault for job in made.jobs for fault in inspection.faults(job.spec, job.parts, job.located)]
+    yield from found or _answer_faults(made)
+
+
+def _faults_of_items_at_hand(specs: Sequence[TaskSpec], options: Options) -> Iterator[str]:
+    """What is wrong with the items of tasks whose data need not be fetched."""
+    from vrbench.evaluation import inspection
+
+    for spec in specs:
+        if loading.resolve(spec, options.data_root).kind == "hub" and not loading.in_cache(spec.data):
+            continue
+        try:
+            job = job_of(spec, options)
+            yield from inspection.faults(job.spec, job.parts, job.located)
+        except VrbenchError as error:
+            yield from sentences(error)
+
+
+def _answer_faults(made: Plan) -> Iterator[str]:
+    from vrbench.evaluation import definition
+    from vrbench.models.context import stated_context
+
+    decoders = {of.id: read_config(of.root.path)[2] for of in made.checkpoints if of.root.has(CONFIG)}
+    contexts = {name: length for name, decoder in decoders.items() if (length := stated_context(decoder))}
+    for job in made.jobs:
+        yield from definition.answer_faults(job.spec, contexts)
+
+
+def _jobs(specs: Sequence[TaskSpec], options: Options) -> tuple[Job, ...]:
+    jobs, faults = [], []
+    for spec in specs:
+        try:
+            jobs.append(job_of(spec, options))
+        except VrbenchError as error:
+            faults += sentences(error)
+    raise_all(faults)
+    return tuple(jobs)
+
+
+def job_of(spec: TaskSpec, options: Options) -> Job:
+    """One task with its items, loaded.
+
+    Raises:
+        VrbenchError: as `data.load`.
+    """
+    from vrbench.data.image_columns import sixteen_bits
+    from vrbench.evaluation.harness import used
+
+    loaded = loading.load(spec, options.data_root)
+    available = sum(len(rows[spec.data.split]) for rows in loaded.values())
+    parts = tuple(used(spec, loaded, options.limit, options.seed))
+    digests = {part.config: {split: loading.digest(rows) for split, rows in part.rows.items()} for part in parts}
+    located = loading.resolve(spec, options.data_root)
+    deep = 0 if located.kind == "generated" else sum(sixteen_bits(part.rows[spec.data.split]) for part in parts)
+    origin = located.origin
+    if spec.data.kind == "hub":
+        origin += f", revision {loading.revision(spec, located, loaded) or 'not recorded'}"
+    return Job(spec, parts, available, origin, digest_of(digests), located, deep)
+
+
+def _chosen(options: Options) -> Options:
+    """The options with what "auto" means here."""
+    device = chosen_device(options.device)
+    dtype = options.dtype
+    if dtype == "auto":
+        dtype = "bfloat16" if device == "cuda" else "float32"
+    return Options(**{**vars(options), "device": device, "dtype": dtype})

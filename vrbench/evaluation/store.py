@@ -1,0 +1,240 @@
+"""The answer store: every answer of one checkpoint, durable as soon as its batch is written.
+
+One SQLite file a checkpoint digest. Killed at any moment, it holds every batch that was written before; several
+processes may use it at once. Beside each answer stands when it was computed, and with what.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from vrbench.core import os_errors
+from vrbench.core.errors import VrbenchError
+from vrbench.core.io import canonical_json
+
+LAYOUT = "2"
+WAIT_SECONDS = 60.0
+AT_ONCE = 500
+"""Keys in one SELECT; SQLite takes at most 999 parameters in its oldest builds."""
+
+_TABLES = (
+    "CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE environments (id INTEGER PRIMARY KEY, content TEXT NOT NULL UNIQUE)",
+    "CREATE TABLE answers (key TEXT PRIMARY KEY, value TEXT NOT NULL, time TEXT NOT NULL, "
+    "environment INTEGER NOT NULL REFERENCES environments, digest TEXT NOT NULL) WITHOUT ROWID",
+)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where some answers come from.
+
+    Attributes:
+        environment: what computed them, as it was given to `AnswerStore.put`.
+        answers: how many.
+        first, last: when, UTC, ISO 8601.
+    """
+
+    environment: Mapping[str, Any]
+    answers: int
+    first: str
+    last: str
+
+
+def file_of(folder: Path, checkpoint: str) -> Path:
+    """The file of a checkpoint's answers in a folder.
+
+    The layout is in its name, so that a file of another vrbench lies beside it and neither is touched by the other.
+    """
+    return folder / f"{checkpoint}.{LAYOUT}.sqlite"
+
+
+def older_file(folder: Path, checkpoint: str) -> Path | None:
+    """The file that vrbench 0.2.0 kept a checkpoint's answers in, if there is one.
+
+    It does not say which libraries and which code computed them, so they are not used again.
+    """
+    path = folder / f"{checkpoint}.sqlite"
+    return path if path.exists() else None
+
+
+class AnswerStore:
+    """Answers by request key, on disk.
+
+    Use as a context manager, or `close` it.
+    """
+
+    def __init__(self, path: Path, checkpoint: str) -> None:
+        """Open the store, or make it.
+
+        Args:
+            path: the SQLite file.
+            checkpoint: digest of the checkpoint whose answers it holds.
+
+        Raises:
+            VrbenchError: the file is damaged, of another layout, or holds another checkpoint's answers.
+        """
+        self.path = path
+        with self._in_use():
+            if not path.exists():
+                _make(path, checkpoint)
+            self._check_header()
+            self._database = _connect(path)
+            fault = self._database.execute("PRAGMA quick_check(1)").fetchone()[0]
+            about = dict(self._database.execute("SELECT name, value FROM about"))
+        if fault != "ok":
+            raise self._damaged(fault)
+        if about != {"layout": LAYOUT, "checkpoint": checkpoint}:
+            raise VrbenchError(
+                f"answer store {path} holds answers of checkpoint {about.get('checkpoint', '?')[:16]} in layout "
+                f"{about.get('layout', '?')}; needed is {checkpoint[:16]} in layout {LAYOUT}; move it away"
+            )
+
+    def get(self, keys: Iterable[str]) -> dict[str, Any]:
+        """The answers that are there.
+
+        Raises:
+            VrbenchError: the file is damaged.
+        """
+        found = {}
+        for part, marks in _parts(keys):
+            with self._in_use():
+                rows = self._database.execute(
+                    f"SELECT key, value, time, environment, digest FROM answers WHERE key IN ({marks})", part
+                )
+                for key, value, *made, digest in rows:
+                    if digest != _digest(key, value, *made):
+                        raise self._damaged(f"answer {key[:16]} does not fit its digest")
+                    found[key] = json.loads(value)
+        return found
+
+    def put(self, answers: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
+        """Write answers in one transaction; when this returns they outlive a crash of the machine.
+
+        An answer that another process has written meanwhile stays as it is.
+
+        Args:
+            answers: by key.
+            environment: what computed them, as JSON.
+        """
+        now, content = datetime.now(timezone.utc).isoformat(timespec="seconds"), canonical_json(environment)
+        written = [(key, json.dumps(value)) for key, value in answers.items()]
+        with self._in_use(), self._database:
+            self._database.execute("INSERT OR IGNORE INTO environments (content) VALUES (?)", (content,))
+            (number,) = self._database.execute("SELECT id FROM environments WHERE content = ?", (content,)).fetchone()
+            rows = [(key, value, now, number, _digest(key, value, now, number)) for key, value in written]
+            self._database.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", rows)
+
+    def origins(self, keys: Iterable[str]) -> list[Origin]:
+        """When and with what the answers that are there were computed, the earliest first.
+
+        Raises:
+            VrbenchError: the file is damaged.
+        """
+        found: dict[str, list[tuple[int, str, str]]] = {}
+        for part, marks in _parts(keys):
+            with self._in_use():
+                rows = self._database.execute(
+                    "SELECT content, count(*), min(time), max(time) FROM answers JOIN environments ON id = environment "
+                    f"WHERE key IN ({marks}) GROUP BY content",
+                    part,
+                )
+                for content, *counted in rows:
+                    found.setdefault(content, []).append((counted[0], counted[1], counted[2]))
+        origins = [
+            Origin(json.loads(content), sum(c[0] for c in of), min(c[1] for c in of), max(c[2] for c in of))
+            for content, of in found.items()
+        ]
+        return sorted(origins, key=lambda origin: (origin.first, origin.last))
+
+    def __len__(self) -> int:
+        return int(self._database.execute("SELECT count(*) FROM answers").fetchone()[0])
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._database.close()
+
+    def __enter__(self) -> AnswerStore:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check_header(self) -> None:
+        """SQLite takes an empty file for a new database; here it is one whose answers are lost."""
+        with self.path.open("rb") as stream:
+            header = stream.read(100)
+        if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
+            raise sqlite3.DatabaseError("file is empty, truncated or no database")
+
+    @contextlib.contextmanager
+    def _in_use(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:  # locked, not writable, disk full: nothing is wrong with the answers
+            said = os_errors.sentence(error) or f"{error}; end what else uses it, or choose another --out"
+            raise VrbenchError(f"answer store {self.path} cannot be used: {said}") from error
+        except sqlite3.DatabaseError as error:
+            raise self._damaged(str(error)) from error
+
+    def _damaged(self, how: str) -> VrbenchError:
+        line = " ".join(how.split())
+        return VrbenchError(
+            f"answer store {self.path} is damaged ({line}); restore it, or delete it with its -wal and -shm files and "
+            f"its answers are computed anew"
+        )
+
+
+def _make(path: Path, checkpoint: str) -> None:
+    """Make a store whole or not at all, so that a file of that name is never half made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        database = _connect(temporary)
+        with database:
+            for table in _TABLES:
+                database.execute(table)
+            about = [("layout", LAYOUT), ("checkpoint", checkpoint)]
+            database.executemany("INSERT INTO about VALUES (?, ?)", about)
+        database.close()
+        os.chmod(temporary, 0o644)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            pass  # another process was quicker; its file is as good
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path, timeout=WAIT_SECONDS)
+    database.execute("PRAGMA journal_mode=WAL")
+    database.execute("PRAGMA synchronous=FULL")
+    return database
+
+
+def _parts(keys: Iterable[str]) -> Iterator[tuple[list[str], str]]:
+    """Keys, each once, as many as go into one SELECT, with the marks that stand for them there."""
+    wanted = list(dict.fromkeys(keys))
+    for start in range(0, len(wanted), AT_ONCE):
+        part = wanted[start : start + AT_ONCE]
+        yield part, ",".join("?" * len(part))
+
+
+def _digest(key: str, value: str, time: str, environment: int) -> str:
+    return hashlib.sha256(f"{key} {value} {time} {environment}".encode()).hexdigest()[:16]

@@ -1,0 +1,139 @@
+"""The comparison as Markdown, LaTeX and one self-contained HTML page, from the templates beside this file."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from vrbench.reporting import cells, overview
+from vrbench.statistics.comparison import Comparison
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    cells.MINUS: r"$-$",
+}
+
+
+def escape_latex(text: str) -> str:
+    """Text that LaTeX prints as it is."""
+    return "".join(_LATEX.get(letter, letter) for letter in text)
+
+
+def escape_markdown(text: str) -> str:
+    """Text that Markdown prints as it is, also in a table's cell; what can mean nothing else stays readable."""
+    return re.sub(r"([\\`*~|<$]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])|&(?=#?\w+;)|^[>#])", r"\\\1", _line(text))
+
+
+def _line(text: str) -> str:
+    return " ".join(text.splitlines())
+
+
+def _pipe_table(lines: Sequence[cells.Line], headers: Sequence[str]) -> str:
+    """An aligned Markdown table; suites in bold, and no line break within the brackets of an interval."""
+    from tabulate import tabulate
+
+    def cell(text: str, bold: bool) -> str:
+        shown = escape_markdown(text).replace(", ", ",\N{NO-BREAK SPACE}")
+        return f"**{shown}**" if bold and text else shown
+
+    rows = [[cell(text, line.suite) for text in line.cells] for line in lines]
+    aligned = ("left", *["right"] * (len(headers) - 1))
+    return tabulate(rows, [escape_markdown(h) for h in headers], "pipe", colalign=aligned, disable_numparse=True)
+
+
+def _code(text: str) -> str:
+    """Text as Markdown code, whatever backticks are in it."""
+    line = _line(text)
+    fence = "`" * (1 + max((len(ticks) for ticks in re.findall("`+", line)), default=0))
+    return f"{fence} {line} {fence}" if "`" in line else f"`{line}`"
+
+
+def markdown(comparison: Comparison, pictures: tuple[str, ...] = ()) -> str:
+    """A Markdown page; `pictures` are file names beside it."""
+    return _template("comparison.md.j2").render(**_content(comparison), pictures=pictures)
+
+
+def latex(comparison: Comparison) -> str:
+    """A booktabs table a candidate."""
+    return _template("comparison.tex.j2").render(**_content(comparison))
+
+
+def html(comparison: Comparison) -> str:
+    """One page with its plots in it, light or dark as the reader's system is."""
+    from vrbench.reporting import plots
+
+    light, dark = plots.pictures(comparison, "svg"), plots.pictures(comparison, "svg", dark=True)
+    pictures = [(plots.TITLES[name], data_uri(light[name]), data_uri(dark[name])) for name in light]
+    return _template("comparison.html.j2").render(**_content(comparison), pictures=pictures)
+
+
+def data_uri(svg: bytes) -> str:
+    """A picture that a page carries in itself."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+
+
+def _content(comparison: Comparison) -> dict[str, Any]:
+    return {
+        "baseline": comparison.baseline_label,
+        "headers": cells.HEADERS,
+        "overview": overview.overview(comparison),
+        "overview_headers": overview.headers(comparison),
+        "caption": overview.caption(comparison),
+        "origins": cells.origins(comparison),
+        "candidates": [
+            {
+                "label": c.label,
+                "lines": cells.lines(c),
+                "verdicts": [(v.verdict, cells.MARKS[v.verdict], cells.verdict(v)) for v in c.verdicts],
+            }
+            for c in comparison.candidates
+        ],
+        "notes": comparison.notes,
+        "method": cells.method(comparison),
+        "version": comparison.vrbench,
+    }
+
+
+def _template(name: str) -> Any:
+    return environment(name.split(".")[1]).get_template(name)
+
+
+@cache
+def environment(kind: str, package: str = "vrbench.reporting") -> Environment:
+    """What renders a package's templates, with filters that escape; HTML is escaped by itself.
+
+    Args:
+        kind: 'md', 'tex' (whose expressions stand in << >>) or 'html'.
+        package: with a folder of templates.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    braces: dict[str, Any] = {"variable_start_string": "<<", "variable_end_string": ">>"} if kind == "tex" else {}
+    made = Environment(
+        loader=PackageLoader(package),
+        autoescape=kind == "html",
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        **braces,
+    )
+    made.filters |= {"tex": escape_latex, "md": escape_markdown, "line": _line, "code": _code, "table": _pipe_table}
+    return made

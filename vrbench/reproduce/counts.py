@@ -1,0 +1,145 @@
+"""Runs reduced to what statistics need: counts of each cluster, read one run at a time so that memory stays small."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vrbench.core.schemas import Run, RunRecord, Sample, TaskResult, load_run
+from vrbench.statistics import metrics, pairing
+from vrbench.statistics.claims import POOLS
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """One task in one run.
+
+    Attributes:
+        result: its record.
+        table: [clusters, ratios, 2], as `Metric.statistics` makes it, with a row for every cluster.
+        n: items scored.
+        outcomes: the same, or units where items count together.
+        items: sha256 over what the items are; the same where two runs can be paired.
+        unscored: ids of items without a score.
+    """
+
+    result: TaskResult
+    table: Array
+    n: int
+    outcomes: int
+    items: str
+    unscored: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """One run.
+
+    Attributes:
+        record: its record.
+        tasks: counts of each task that ran through and of which an item was scored.
+        path: where the run lies.
+    """
+
+    record: RunRecord
+    tasks: Mapping[str, Counts]
+    path: Path
+
+    @property
+    def dead(self) -> tuple[str, ...]:
+        """Tasks without a figure."""
+        return tuple(r.task for r in self.record.results if r.task not in self.tasks)
+
+    def pool(self, name: str) -> tuple[str, ...]:
+        """Tasks, dead ones too, whose suites a claim's name such as 'visual' speaks of, percentages only."""
+        suites = {name, *POOLS.get(name, ())}
+        named = (r for r in self.record.results if r.suite in suites and r.higher_is_better)
+        return tuple(r.task for r in named if metrics.named(r.metric).kind == "percent")
+
+
+def read(folder: Path) -> Counted:
+    """A run from disk as counts.
+
+    Raises:
+        VrbenchError: as `load_run`, or an unknown metric.
+    """
+    run = load_run(folder)
+    return Counted(run.record, {task: _counts(run, task) for task in run.samples if _scored(run, task)}, folder)
+
+
+def without(counted: Counted, task: str, unscored: frozenset[str]) -> Counts:
+    """A task's counts with more items left out, those that another run could not score."""
+    run = load_run(counted.path)
+    left = tuple(s.model_copy(update={"unscored": "left out"}) if s.id in unscored else s for s in run.samples[task])
+    return _counts(run.model_copy(update={"samples": {task: left}}), task)
+
+
+def _scored(run: Run, task: str) -> bool:
+    return bool(metrics.named(run.result(task).metric).scored(run.samples[task]))
+
+
+def _counts(run: Run, task: str) -> Counts:
+    import numpy as np
+
+    result, samples = run.result(task), run.samples[task]
+    metric = metrics.named(result.metric)
+    table = metric.statistics(samples)
+    scored = metric.scored(samples)
+    filled = sorted({s.cluster for s in scored})
+    everyone = sorted({s.cluster for s in samples})
+    if len(filled) < len(everyone):
+        place = {cluster: i for i, cluster in enumerate(everyone)}
+        whole = np.zeros((len(everyone), *table.shape[1:]))
+        whole[[place[cluster] for cluster in filled]] = table
+        table = whole
+    unscored = frozenset(s.id for s in samples if s.unscored)
+    return Counts(result, table, len(scored), metric.outcomes(samples), _items(samples), unscored)
+
+
+def _items(samples: Iterable[Sample]) -> str:
+    total = hashlib.sha256()
+    for s in sorted(samples, key=lambda s: s.id):
+        total.update(f"{s.id}\x1f{s.cluster}\x1f{s.group}\x1f{s.unit}\x1f{s.weight!r}\x1f{s.prompt_digest}\n".encode())
+    return total.hexdigest()
+
+
+def faults(candidate: Counted, baseline: Counted, label: str) -> list[str]:
+    """Why two runs may not be compared, one sentence each, told by `pairing` unless they are plainly alike.
+
+    Runs of other versions of vrbench's code may be: a folder that is gone on with has both, and its report says so.
+    """
+    if _alike(candidate, baseline):
+        return []
+    return list(pairing.faults(load_run(candidate.path), load_run(baseline.path), label, same_code=False))
+
+
+def _alike(candidate: Counted, baseline: Counted) -> bool:
+    ours, theirs = candidate.record, baseline.record
+    if (ours.settings.limit, ours.settings.seed) != (theirs.settings.limit, theirs.settings.seed):
+        return False
+    here, there = ({r.task: r for r in record.results} for record in (ours, theirs))
+    fields = (
+        "version",
+        "suite",
+        "metric",
+        "higher_is_better",
+        "fewshot",
+        "harness",
+        "definition_digest",
+        "data_digest",
+    )
+    return here.keys() == there.keys() and all(
+        candidate.tasks.keys() == baseline.tasks.keys()
+        and all(getattr(here[task], f) == getattr(there[task], f) for f in fields)
+        and (task not in candidate.tasks or candidate.tasks[task].items == baseline.tasks[task].items)
+        for task in here
+    )

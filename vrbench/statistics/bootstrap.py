@@ -1,0 +1,312 @@
+"""Intervals and tests on paired per-cluster counts (numpy at once; scipy when it is called).
+
+**Interval.** A cluster bootstrap: clusters are drawn with replacement, the same draw for baseline and candidate, and
+the official figure is recomputed from the sums of each draw. Two things are added to the plain percentile interval,
+each because a simulation with known retention asked for it (`benchmarks/coverage.py`):
+
+- *Wider tails.* A percentile interval is too narrow with few clusters: its spread lacks the factor C/(C-1) and its
+  tails are normal, not t. The percentiles are therefore taken further out, at Phi(-sqrt(C/(C-1)) t(C-1)), which is
+  Hesterberg's expanded percentile interval (2015, "What Teachers Should Know About the Bootstrap", The American
+  Statistician 69:4, section 4.3). For a mean over tasks the factor and, by Welch and Satterthwaite, the degrees of
+  freedom come from each task's share of the variance.
+- *Items not seen.* Where few items changed, their number is itself uncertain, and a draw can only repeat what was
+  seen: a candidate that answered all of 100 items as the baseline did would get the interval [100, 100]. So the draws
+  include `UNSEEN` of an average item that the candidate loses and as much that it gains (for one run: that is wrong,
+  and that is right). The idea is Bonett and Price's for paired proportions (2012, Journal of Educational and
+  Behavioral Statistics 37:4), who add one item each; measured, one is too much (above 97 % where few items change),
+  a half too little, and nothing down to 76 % where the candidate only ever loses. The estimate itself is untouched.
+
+Where fewer than about three items are expected to change, counts are so coarse that no interval has 95 %; this one is
+then mostly wider than needed.
+
+**p value.** McNemar's exact test where each cluster is one 0/1 outcome. Where clusters are larger or scores are
+fractions, McNemar on items would count dependent items as if they were independent; there the sign of each cluster's
+whole contribution is flipped at random instead (with the draws of `scipy.stats.permutation_test`), which is the same
+null hypothesis, that baseline and candidate are exchangeable, at the level of clusters. On 0/1 singletons both agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from vrbench.statistics.metrics import Metric
+
+    Array = NDArray[np.float64]
+
+DRAWS = 4000
+"""Bootstrap draws: the share of draws beyond an end is then known to about 0.25 % of all draws."""
+
+UNSEEN = 0.75
+"""Items of each kind (lost, gained) that are allowed for beyond those seen; chosen in `benchmarks/coverage.py`."""
+
+FLIPS = 9999
+"""Random sign flips of a permutation test; with 13 clusters or fewer all flips are tried."""
+
+Ends = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Paired:
+    """One task's counts for two runs over the same items.
+
+    Attributes:
+        metric: turns sums into the figure.
+        baseline: [clusters, ratios, 2], from `Metric.statistics`.
+        candidate: the same rows and columns.
+        outcomes: number of items (or units that count together) in all clusters, from `Metric.outcomes`.
+    """
+
+    metric: Metric
+    baseline: Array
+    candidate: Array
+    outcomes: int
+
+    @property
+    def values(self) -> tuple[float, float]:
+        """The figures of baseline and candidate."""
+        return float(self.metric.value(self.baseline.sum(0))), float(self.metric.value(self.candidate.sum(0)))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The figures of one task on each bootstrap draw.
+
+    Attributes:
+        baseline: [draws].
+        candidate: [draws].
+        clusters: number of clusters drawn from.
+    """
+
+    baseline: Array
+    candidate: Array
+    clusters: int
+
+
+def resample(table: Array, draws: int, rng: np.random.Generator) -> Array:
+    """Sums over rows drawn with replacement: [rows, ...] -> [draws, ...]; equal rows are drawn together."""
+    import numpy as np
+
+    flat = table.reshape(len(table), -1)
+    rows, counts = np.unique(flat, axis=0, return_counts=True)
+    block = max(1, 4_000_000 // len(table))  # bounds memory to some 100 MB
+    sums = [weights(counts, min(block, draws - first), rng) @ rows for first in range(0, draws, block)]
+    return np.asarray(np.concatenate(sums).reshape(draws, *table.shape[1:]))
+
+
+def weights(counts: NDArray[np.int64], draws: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """How often each distinct row is drawn, [draws, distinct rows], when row i is there counts[i] times.
+
+    Both ways give the same multinomial distribution; which is faster depends on how many rows are distinct.
+    """
+    import numpy as np
+
+    total, distinct = int(counts.sum()), len(counts)
+    if 20 * distinct < total:
+        return np.asarray(rng.multinomial(total, counts / total, size=draws))
+    row_of = np.repeat(np.arange(distinct), counts)
+    picks = row_of[rng.integers(total, size=(draws, total), dtype=np.uint32)]
+    picks += distinct * np.arange(draws)[:, None]
+    return np.bincount(picks.ravel(), minlength=draws * distinct).reshape(draws, distinct)
+
+
+def draw(pair: Paired, seed: Sequence[int] | int, draws: int = DRAWS) -> Drawn:
+    """Recompute both figures on the same draws of clusters."""
+    import numpy as np
+
+    table = np.stack([pair.baseline, pair.candidate], axis=1)
+    if pair.metric.kind == "percent":
+        best, worst = unseen(pair.baseline, pair.outcomes)
+        table = np.concatenate([table, [[best, worst]], [[worst, best]]])
+    sums = resample(table, draws, np.random.default_rng(seed))
+    return Drawn(pair.metric.value(sums[:, 0]), pair.metric.value(sums[:, 1]), len(pair.baseline))
+
+
+def interval_of_one(metric: Metric, table: Array, outcomes: int, seed: Sequence[int] | int = 0) -> Ends:
+    """95 % interval of one run's figure.
+
+    One cluster says nothing about spread: the interval is then all of 0 to 100, and for a perplexity, which has no
+    upper bound, only the value itself.
+    """
+    import numpy as np
+
+    value = float(metric.value(table.sum(0)))
+    if len(table) < 2:
+        return (0.0, 100.0) if metric.kind == "percent" else (value, value)
+    if metric.kind == "percent":
+        table = np.concatenate([table, list(unseen(table, outcomes))])
+    values = metric.value(resample(table, DRAWS, np.random.default_rng(seed)))
+    low, high = _ends(values, tail([1.0], [len(table)]))
+    return min(low, value), max(high, value)
+
+
+def unseen(table: Array, outcomes: int) -> tuple[Array, Array]:
+    """`UNSEEN` of an average outcome, right and wrong, each [ratios, 2]."""
+    import numpy as np
+
+    size = UNSEEN * table[..., 1].sum(0) / outcomes
+    return np.stack([size, size], -1), np.stack([np.zeros_like(size), size], -1)
+
+
+def tail(variances: Sequence[float], clusters: Sequence[int]) -> float:
+    """Share of the draws to leave out at each end, for a 95 % interval of a mean over tasks.
+
+    Args:
+        variances: each task's share of the variance, in any unit.
+        clusters: clusters of each task, at least 2.
+    """
+    from scipy.special import ndtr, stdtrit
+
+    widen, freedom = spread(variances, clusters)
+    return float(ndtr(-widen * stdtrit(freedom, 0.975)))
+
+
+def spread(variances: Sequence[float], clusters: Sequence[int]) -> tuple[float, float]:
+    """How much wider than its draws a mean over tasks spreads, and its degrees of freedom (Welch and Satterthwaite).
+
+    Args:
+        variances: each task's share of the variance, in any unit.
+        clusters: clusters of each task, at least 2.
+    """
+    total = sum(variances)
+    shares = [v / total for v in variances] if total > 0 else [1.0 / len(clusters)] * len(clusters)
+    widen = sum(s * c / (c - 1) for s, c in zip(shares, clusters, strict=True)) ** 0.5
+    return widen, 1.0 / sum(s * s / (c - 1) for s, c in zip(shares, clusters, strict=True))
+
+
+def difference_interval(drawn: Sequence[Drawn]) -> Ends | None:
+    """95 % interval of candidate minus baseline, each the mean over tasks; none with a single cluster in a task."""
+    if min(d.clusters for d in drawn) < 2:
+        return None
+    parts = [d.candidate - d.baseline for d in drawn]
+    share = tail([float(p.var()) for p in parts], [d.clusters for d in drawn])
+    return _ends(sum(parts[1:], parts[0]) / len(parts), share)
+
+
+def mean_interval(drawn: Sequence[Drawn]) -> Ends | None:
+    """95 % interval of the candidate's mean over tasks, by itself; none with a single cluster in a task."""
+    if min(d.clusters for d in drawn) < 2:
+        return None
+    parts = [d.candidate for d in drawn]
+    share = tail([float(p.var()) for p in parts], [d.clusters for d in drawn])
+    return _ends(sum(parts[1:], parts[0]) / len(parts), share)
+
+
+def retention_interval(drawn: Sequence[Drawn], higher_is_better: bool = True) -> Ends | None:
+    """95 % interval of retention in percent: candidate's mean over tasks as a share of the baseline's.
+
+    Where lower is better (perplexity) retention is baseline over candidate, so that below 100 is a loss everywhere.
+
+    Returns:
+        None with a single cluster in a task, or where the baseline is so near zero that a ratio has no meaning.
+    """
+    import numpy as np
+
+    if min(d.clusters for d in drawn) < 2:
+        return None
+    base = np.mean([d.baseline for d in drawn], axis=0)
+    ours = np.mean([d.candidate for d in drawn], axis=0)
+    below, above = (base, ours) if higher_is_better else (ours, base)
+    usable = below > 0
+    if usable.mean() < 0.995:
+        return None
+    ratio = 100.0 * above[usable] / below[usable]
+    centre = ours.mean() / base.mean()
+    parts = [float((d.candidate - centre * d.baseline).var()) for d in drawn]
+    return _ends(ratio, tail(parts, [d.clusters for d in drawn]))
+
+
+def _ends(values: Array, share: float) -> Ends:
+    import numpy as np
+
+    low, high = np.quantile(values, [share, 1.0 - share])
+    return float(low), float(high)
+
+
+def contributions(pair: Paired) -> Array:
+    """What each cluster adds to candidate minus baseline, [clusters]; in points, or in nats for a perplexity.
+
+    The two runs share their items and so their denominators, which makes the difference a plain sum over clusters.
+    """
+    import numpy as np
+
+    gained = (pair.candidate - pair.baseline)[..., 0] / pair.baseline[..., 1].sum(0)
+    scale = 100.0 if pair.metric.kind == "percent" else -1.0
+    return np.asarray(scale * gained.mean(-1))
+
+
+def p_value(pairs: Sequence[Paired], seed: int = 0) -> tuple[float, str]:
+    """Two-sided p that baseline and candidate are exchangeable, and the test's name.
+
+    Several pairs are tested on the mean of their differences.
+    """
+    import numpy as np
+
+    if len(pairs) == 1 and _is_binary(pairs[0]):
+        return mcnemar(pairs[0]), "McNemar, exact"
+    effects = np.concatenate([contributions(p) for p in pairs])
+    return sign_flip(effects, seed), "sign flips of clusters"
+
+
+def _is_binary(pair: Paired) -> bool:
+    import numpy as np
+
+    both = np.concatenate([pair.baseline, pair.candidate])
+    return both.shape[1] == 1 and bool((both[..., 1] == 1).all() and np.isin(both[..., 0], (0, 1)).all())
+
+
+def mcnemar(pair: Paired) -> float:
+    """Exact two-sided p of McNemar's test; each cluster must be one 0/1 outcome."""
+    from scipy.special import bdtr
+
+    base, ours = pair.baseline[:, 0, 0] == 1, pair.candidate[:, 0, 0] == 1
+    lost, gained = int((base & ~ours).sum()), int((~base & ours).sum())
+    return min(1.0, 2.0 * float(bdtr(min(lost, gained), lost + gained, 0.5)))
+
+
+def sign_flip(effects: Array, seed: int = 0) -> float:
+    """Two-sided p of the sum of [clusters] effects under random signs; 1 when no cluster changed.
+
+    It is `scipy.stats.permutation_test` of one sample, from the same draws, without the arrays of indices that take it
+    ten times as long.
+    """
+    import numpy as np
+
+    changed = effects[effects != 0]
+    if len(changed) < 2:
+        return 1.0
+    is_exact = 2 ** len(changed) <= FLIPS
+    total = changed.sum()
+    sums = np.concatenate([total - 2.0 * (flipped @ changed) for flipped in _flips(len(changed), is_exact, seed)])
+    slack = 1e-14 * abs(total)
+    ends = (np.count_nonzero(sums <= total + slack), np.count_nonzero(sums >= total - slack))
+    seen = 0 if is_exact else 1  # the sum as it was observed is one of those that chance gives
+    return min(1.0, 2.0 * (min(ends) + seen) / (len(sums) + seen))
+
+
+def _flips(clusters: int, is_exact: bool, seed: int) -> Iterator[NDArray[np.bool_]]:
+    """Which of the clusters change their sign, [flips, clusters] a block: all that there are, or `FLIPS` at random."""
+    import numpy as np
+
+    if is_exact:
+        yield (np.arange(2**clusters)[:, None] >> np.arange(clusters)) % 2 == 1
+        return
+    rng = np.random.RandomState(seed)
+    block = max(100, 2_000_000 // clusters)  # bounds memory to some 100 MB
+    for first in range(0, FLIPS, block):
+        keys = rng.random_sample((min(block, FLIPS - first), clusters, 2))
+        yield keys[..., 0] > keys[..., 1]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment, in the given order: family-wise error at most the level compared with."""
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = highest
+    return adjusted

@@ -1,0 +1,94 @@
+"""Runs of one checkpoint, made on other days or machines, joined into one run with the tasks of all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from vrbench.core.errors import raise_all
+from vrbench.core.io import digest_of
+from vrbench.core.schemas import Run, TaskResult, source_of
+
+
+def join(runs: Sequence[Run]) -> list[Run]:
+    """One run a checkpoint (the same digest), in the order in which the checkpoints first come.
+
+    Of a task in several runs the highest version is kept, and one that died gives way to one that did not; the joined
+    run's `notes` say so. Its `sources` say which tasks come from where; its own provenance is that of the first run.
+
+    Raises:
+        VrbenchError: joined runs have other settings, or one version of a task with other data or scores; all at once.
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.record.checkpoint.digest, []).append(run)
+    faults = [fault for group in groups.values() for fault in _settings_faults(group)]
+    kept = {digest: _kept(group, faults) for digest, group in groups.items()}
+    raise_all(faults)
+    return [group[0] if len(group) == 1 else _joined(group, *kept[digest]) for digest, group in groups.items()]
+
+
+def _settings_faults(group: Sequence[Run]) -> list[str]:
+    names = ("limit", "seed", "dtype", "image_settings")
+    fields = {name: [getattr(run.record.settings, name) for run in group] for name in names}
+    unequal = [f"{name} {' and '.join(map(str, dict.fromkeys(v)))}" for name, v in fields.items() if len(set(v)) > 1]
+    if not unequal:
+        return []
+    return [f"runs of {_id(group)} cannot be joined, their settings differ: {', '.join(unequal)}"]
+
+
+def _kept(group: Sequence[Run], faults: list[str]) -> tuple[dict[str, Run], list[str]]:
+    """Task -> the run that it is taken from; and notes on what was not taken."""
+    kept: dict[str, Run] = {}
+    notes: list[str] = []
+    for run in group:
+        for new in run.record.results:
+            before = kept.setdefault(new.task, run)
+            old = before.result(new.task)
+            if _rank(new) > _rank(old):
+                kept[new.task] = run
+            if _rank(new) != _rank(old):
+                notes.append(_superseded(*sorted((old, new), key=_rank)))
+            elif before is not run and _content(run, new) != _content(before, old):
+                what = f"{new.task} is in two of them in version {old.version!r} with other data or scores"
+                faults.append(f"runs of {_id(group)} cannot be joined: {what}; leave out one")
+    return kept, list(dict.fromkeys(notes))
+
+
+def _rank(result: TaskResult) -> tuple[bool, list[int]]:
+    return result.status == "ok", [int(number) for number in re.findall(r"\d+", result.version)]
+
+
+def _superseded(lower: TaskResult, higher: TaskResult) -> str:
+    if lower.status != higher.status:
+        return f"{lower.task} died in one run and is taken from another"
+    return f"{lower.task} version {lower.version} is superseded by version {higher.version}"
+
+
+def _content(run: Run, result: TaskResult) -> tuple[str, str, dict[str, tuple[float, str]]]:
+    scores = {s.id: (s.score, s.unscored) for s in run.samples.get(result.task, ())}
+    return result.version, result.data_digest, scores
+
+
+def _joined(group: Sequence[Run], kept: dict[str, Run], notes: Sequence[str]) -> Run:
+    first, inputs = group[0].record, sorted({run.record.inputs_digest for run in group})
+    results = tuple(run.result(task) for task, run in kept.items())
+    changes = {
+        "status": "error" if any(r.status == "error" for r in results) else "ok",
+        "settings": first.settings.model_copy(update={"tasks": tuple(sorted(kept))}),
+        "inputs_digest": inputs[0] if len(inputs) == 1 else digest_of(inputs),
+        "results": results,
+        "skipped": {t: why for run in group for t, why in run.record.skipped.items() if t not in kept},
+    }
+    taken = [(run, tuple(task for task, source in kept.items() if source is run)) for run in group]
+    return Run(
+        record=first.model_copy(update=changes),
+        samples={task: run.samples[task] for task, run in kept.items() if task in run.samples},
+        path=group[0].path,
+        joined=tuple(source_of(run.record, tasks) for run, tasks in taken if tasks),
+        notes=tuple(notes),
+    )
+
+
+def _id(group: Sequence[Run]) -> str:
+    return group[0].record.checkpoint.id

@@ -1,0 +1,168 @@
+"""Two runs over the same items, side by side: whether they may be compared, and their paired counts."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from vrbench.core.errors import VrbenchError
+from vrbench.core.schemas import Run, Sample, TaskResult
+from vrbench.statistics import bootstrap, metrics
+
+
+@dataclass(frozen=True)
+class PairedTask:
+    """One task in both runs.
+
+    Attributes:
+        baseline: the baseline's result.
+        candidate: the candidate's result.
+        counts: paired counts; None if the task died in one of them or no item was scored in both.
+        drawn: the figures on each bootstrap draw; None with `counts`.
+        n: items scored in both.
+        unscored: items left out because one of the two could not be scored.
+        alone: of these, items unscored in the baseline alone, and in the candidate alone.
+    """
+
+    baseline: TaskResult
+    candidate: TaskResult
+    counts: bootstrap.Paired | None
+    drawn: bootstrap.Drawn | None
+    n: int = 0
+    unscored: int = 0
+    alone: tuple[int, int] = (0, 0)
+
+    @property
+    def in_mean(self) -> bool:
+        """Whether it takes part in its suite's mean: a percentage of which more is better."""
+        return self.counts is not None and self.counts.metric.kind == "percent" and self.baseline.higher_is_better
+
+
+def faults(candidate: Run, baseline: Run, label: str, same_code: bool = True) -> Iterator[str]:
+    """Why the two runs may not be compared, one sentence each.
+
+    Args:
+        label: of the candidate.
+        same_code: whether both must have been answered and scored by the same versions of vrbench's code.
+    """
+    ours, theirs = candidate.record.settings, baseline.record.settings
+    if ours.limit != theirs.limit:
+        yield f"{label}: limit {ours.limit} against the baseline's {theirs.limit}; run both over the same items"
+    elif ours.limit is not None and ours.seed != theirs.seed:
+        yield f"{label}: seed {ours.seed} against the baseline's {theirs.seed}; both chose other items"
+    tasks = common_tasks(candidate, baseline)
+    if not tasks:
+        names = " against ".join(", ".join(r.task for r in run.record.results) for run in (candidate, baseline))
+        yield f"{label}: no task in common with the baseline ({names})"
+    for task in tasks:
+        for fault in _task_faults(task, candidate, baseline):
+            yield f"{label}: {task}: {fault}"
+        ours_by, theirs_by = candidate.result(task).code, baseline.result(task).code
+        if same_code and ours_by != theirs_by:
+            yield f"{label}: {task}: {_other_code(ours_by, theirs_by)}; run the older one again with this vrbench"
+
+
+def _other_code(ours: Mapping[str, int], theirs: Mapping[str, int]) -> str:
+    """Which parts of vrbench's code differ in version; what is not named has version 1."""
+    odd = [name for name in sorted({*ours, *theirs}) if ours.get(name, 1) != theirs.get(name, 1)]
+    parts = [f"{name} {ours.get(name, 1)} against the baseline's {theirs.get(name, 1)}" for name in odd]
+    return f"vrbench's code changed between the two ({', '.join(parts)})"
+
+
+def common_tasks(candidate: Run, baseline: Run) -> list[str]:
+    """Tasks that both runs have, in the baseline's order, whatever became of them."""
+    ours = {r.task for r in candidate.record.results}
+    return [r.task for r in baseline.record.results if r.task in ours]
+
+
+def _task_faults(task: str, candidate: Run, baseline: Run) -> Iterator[str]:
+    ours, theirs = candidate.result(task), baseline.result(task)
+    for field in ("version", "suite", "metric", "higher_is_better", "fewshot", "harness"):
+        a, b = getattr(ours, field), getattr(theirs, field)
+        if a != b and "error" not in (ours.status, theirs.status):
+            yield f"{field} {a!r} against the baseline's {b!r}"
+    if "error" in (ours.status, theirs.status):
+        return
+    if ours.definition_digest != theirs.definition_digest and ours.definition_digest and theirs.definition_digest:
+        yield "its prompt, generation settings or scoring differ from the baseline's"
+    if ours.data_digest != theirs.data_digest:
+        yield f"data {ours.data_digest[:12]!r} against the baseline's {theirs.data_digest[:12]!r}; the items differ"
+        return
+    yield from _sample_faults(candidate.samples[task], baseline.samples[task])
+
+
+def _sample_faults(ours: tuple[Sample, ...], theirs: tuple[Sample, ...]) -> Iterator[str]:
+    here, there = ({s.id: s for s in samples} for samples in (ours, theirs))
+    if len(here) < len(ours) or len(there) < len(theirs):
+        yield "an item id occurs twice, so items cannot be paired"
+    elif here.keys() != there.keys():
+        odd = sorted(here.keys() ^ there.keys())
+        yield f"{len(odd)} items are in one run only, such as {odd[0]!r}"
+    else:
+        for what, fields in (("prompt", ("prompt_digest",)), ("place", ("cluster", "group", "unit", "weight"))):
+            odd = [i for i, s in here.items() if any(getattr(s, f) != getattr(there[i], f) for f in fields)]
+            if odd:
+                yield f"the {what} of {len(odd)} items differs, such as {odd[0]!r}"
+
+
+def pair_task(task: str, candidate: Run, baseline: Run, seed: int = 0) -> PairedTask:
+    """Pair the items of one task by id and draw its bootstrap.
+
+    A task's draws depend on the seed and its name, so they are the same whatever other tasks there are.
+
+    Raises:
+        VrbenchError: unknown metric.
+    """
+    ours, theirs = candidate.result(task), baseline.result(task)
+    if "error" in (ours.status, theirs.status):
+        return PairedTask(theirs, ours, None, None)
+    metric = metrics.named(theirs.metric)
+    here, there = candidate.samples[task], baseline.samples[task]
+    lacking = [{s.id for s in samples if s.unscored} for samples in (there, here)]
+    alone = (len(lacking[0] - lacking[1]), len(lacking[1] - lacking[0]))
+    unscored = {s.id: s.unscored for s in (*here, *there) if s.unscored}
+    here, there = (_without(samples, unscored) for samples in (here, there))
+    n = len(metric.scored(there))
+    if not n:
+        return PairedTask(theirs, ours, None, None, 0, len(there), alone)
+    counts = bootstrap.Paired(metric, metric.statistics(there), metric.statistics(here), metric.outcomes(there))
+    drawn = bootstrap.draw(counts, [seed, zlib.crc32(task.encode())])
+    return PairedTask(theirs, ours, counts, drawn, n, len(there) - n, alone)
+
+
+def _without(samples: tuple[Sample, ...], unscored: dict[str, str]) -> tuple[Sample, ...]:
+    if not unscored:
+        return samples
+    return tuple(s.model_copy(update={"unscored": unscored.get(s.id, "")}) for s in samples)
+
+
+def check_all(candidates: dict[str, Run], baseline: Run) -> list[str]:
+    """Every fault of every candidate, by label."""
+    return [fault for label, run in candidates.items() for fault in faults(run, baseline, label)]
+
+
+def candidates_of(runs: list[Run], baseline: Run) -> list[Run]:
+    """The runs without the baseline itself and without repetitions.
+
+    Raises:
+        VrbenchError: nothing is left.
+    """
+    seen = {baseline.record.inputs_digest}
+    left: list[Run] = []
+    for run in runs:
+        if run.record.inputs_digest not in seen:
+            seen.add(run.record.inputs_digest)
+            left.append(run)
+    if not left:
+        given = "none was given" if not runs else "the only run given is the baseline itself"
+        raise VrbenchError(f"there is nothing to compare with the baseline {baseline.record.checkpoint.id}: {given}")
+    return left
+
+
+def labels(runs: list[Run]) -> list[str]:
+    """A different name for each run: its checkpoint's id, with digest and number where ids repeat."""
+    ids = [r.record.checkpoint.id for r in runs]
+    long = [f"{r.record.checkpoint.id}@{r.record.checkpoint.digest[:8]}" for r in runs]
+    names = [short if ids.count(short) == 1 else full for short, full in zip(ids, long, strict=True)]
+    return [f"{n}#{names[: i + 1].count(n)}" if names.count(n) > 1 else n for i, n in enumerate(names)]
