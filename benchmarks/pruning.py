@@ -27,11 +27,11 @@ from vrbench.core.io import digest_of, write_atomically
 from vrbench.core.provenance import commit_of, device_name, installed
 from vrbench.models.load import load_vlm
 from vrbench.pruning.angular import block_distances
-from vrbench.pruning.candidates import candidates_of
-from vrbench.pruning.curve import removal_order
-from vrbench.pruning.measured import Answers, Dev, answers_without, dev_of
+from vrbench.pruning.loss_evaluator import Answers, Dev, answers_without, dev_of
 from vrbench.pruning.names import BLOCK, BY, MEASURED
 from vrbench.pruning.questions import DevQuestions
+from vrbench.pruning.removable_layers import candidates_of
+from vrbench.pruning.removal_order import removal_order
 from vrbench.pruning.samples import Samples
 from vrbench.statistics.bootstrap import resample
 

@@ -18,7 +18,7 @@ from vrbench.pocket.turns import turns
 from vrbench.pocket.world import draw, scene
 from vrbench.pruning import prune, recipe_of
 from vrbench.pruning.angular import angular_distances
-from vrbench.pruning.measured import DevLoss
+from vrbench.pruning.loss_evaluator import DevLoss
 from vrbench.pruning.questions import DevQuestions
 from vrbench.pruning.samples import Counted, Samples
 

@@ -12,7 +12,7 @@ from benchmarks import pruning, pruning_report
 from tests import tiny
 from vrbench.checkpoints.resolve import resolve
 from vrbench.models.load import load_vlm
-from vrbench.pruning.measured import Answers, DevLoss, answers_without
+from vrbench.pruning.loss_evaluator import Answers, DevLoss, answers_without
 
 BY = ("divergence", "loss-lazy", "gate-fisher", "angular", "angular-block")
 

@@ -14,16 +14,17 @@ from vrbench.checkpoints.resolve import resolve
 from vrbench.core.errors import ManyFaults, VrbenchError
 from vrbench.core.schemas import Step
 from vrbench.models.load import load_vlm
-from vrbench.pruning import PruneRecipe, curve, order_layers, prune, recipe_of
+from vrbench.pruning import PruneRecipe, order_layers, prune, recipe_of
+from vrbench.pruning import removal_order as curve
 from vrbench.pruning.angular import angular_distances
-from vrbench.pruning.curve import RemovalOrder, read_order, removal_order, save_order
 from vrbench.pruning.importance import importance
-from vrbench.pruning.measured import DevLoss, loss_without
+from vrbench.pruning.loss_evaluator import DevLoss, loss_without
 from vrbench.pruning.names import BLOCK, BY, MEASURED
 from vrbench.pruning.predict import MEASURES, divergence_each, loss_each
 from vrbench.pruning.questions import DevQuestions
+from vrbench.pruning.removal_methods import WAYS
+from vrbench.pruning.removal_order import RemovalOrder, read_order, removal_order, save_order
 from vrbench.pruning.samples import Samples
-from vrbench.pruning.ways import WAYS
 
 SMALL: dict[str, Any] = {"pictures": 2, "turns": 2, "device": "cpu"}
 

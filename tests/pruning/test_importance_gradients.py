@@ -14,7 +14,7 @@ from vrbench.core.errors import VrbenchError
 from vrbench.models.load import load_vlm
 from vrbench.models.vlm import VLM
 from vrbench.pruning.gradients import answer_losses, fisher, gate_gradients
-from vrbench.pruning.measured import DevLoss
+from vrbench.pruning.loss_evaluator import DevLoss
 from vrbench.pruning.questions import DevQuestions, Question
 from vrbench.pruning.samples import Samples, whole_inputs
 

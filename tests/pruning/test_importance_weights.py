@@ -21,8 +21,8 @@ from vrbench.models.load import load_model
 from vrbench.models.parts import layer_parameters
 from vrbench.pruning import prune, recipe_of, restore, write_delta
 from vrbench.pruning.lora_norm import lora_norms
-from vrbench.pruning.subject import before_tuning
-from vrbench.pruning.weights import change_ratios, weight_angles
+from vrbench.pruning.scoring_context import before_tuning
+from vrbench.pruning.weight_distances import change_ratios, weight_angles
 
 Matrix = NDArray[np.float64]
 SCALE = 8 / 2  # alpha / r of `tiny.save_adapter`

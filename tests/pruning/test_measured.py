@@ -20,10 +20,10 @@ from vrbench.models.vlm import VLM
 from vrbench.pocket.turns import turns
 from vrbench.pocket.world import draw, scene
 from vrbench.pruning import PruneRecipe, prune, recipe_of
-from vrbench.pruning.measured import DevLoss, loss_without
+from vrbench.pruning.layer_hooks import left_out
+from vrbench.pruning.loss_evaluator import DevLoss, loss_without
 from vrbench.pruning.predict import loss_each
-from vrbench.pruning.skipped import left_out
-from vrbench.pruning.ways import greedily
+from vrbench.pruning.removal_methods import greedily
 
 PICTURES, TURNS = 3, 2
 

@@ -18,9 +18,9 @@ from vrbench.models.prune import remove_layers
 from vrbench.models.vlm import VLM
 from vrbench.pocket.turns import turns
 from vrbench.pocket.world import scene
-from vrbench.pruning.measured import DevLoss, loss_without
+from vrbench.pruning.layer_hooks import left_out
+from vrbench.pruning.loss_evaluator import DevLoss, loss_without
 from vrbench.pruning.plain import PlainLoss
-from vrbench.pruning.skipped import left_out
 
 PICTURES, TURNS = 2, 2
 

@@ -25,10 +25,10 @@ from vrbench.models.prune import remove_layers
 from vrbench.models.vlm import VLM
 from vrbench.pocket.turns import turns
 from vrbench.pocket.world import draw, scene
-from vrbench.pruning.measured import DevLoss, Packed, gathered, loss_without
+from vrbench.pruning.layer_hooks import left_out
+from vrbench.pruning.loss_evaluator import DevLoss, Packed, gathered, loss_without
 from vrbench.pruning.plain import PlainLoss
 from vrbench.pruning.predict import MEASURES, divergence_each, gate_fisher_each, gate_gradients
-from vrbench.pruning.skipped import left_out
 
 PICTURES, TURNS, FIRST = 3, 2, 5
 LAYERS = range(tiny.DEPTH)
@@ -211,6 +211,6 @@ def test_large_models_get_fewer_rows_at_a_time(vlm: VLM, monkeypatch: pytest.Mon
     dev = DevLoss(vlm, PICTURES, 1)
     whole = dev.without_each([], [1])[1].losses
     assert len(list(dev.differentiable())) == 1
-    monkeypatch.setattr("vrbench.pruning.measured.ROOM", 1)
+    monkeypatch.setattr("vrbench.pruning.loss_evaluator.ROOM", 1)
     assert len(list(dev.differentiable())) == PICTURES
     assert dev.without_each([], [1])[1].losses == pytest.approx(whole, abs=1e-4)

@@ -15,7 +15,7 @@ from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import Base, Step
 from vrbench.models import anatomy
 from vrbench.models.load import load_model, load_vlm
-from vrbench.pruning import PruneRecipe, prune, recipe_of, whole
+from vrbench.pruning import PruneRecipe, export, prune, recipe_of
 
 
 @pytest.fixture(autouse=True)
@@ -66,9 +66,9 @@ class TestWhole:
         base = tiny.save_llava(tmp_path / "half")
         tiny.llava().to(dtype).save_pretrained(base)
         out = prune(recipe(base), tmp_path / "whole", "cpu", whole=True)
-        assert whole.exact_dtype(resolve(str(out))) == dtype
+        assert export.exact_dtype(resolve(str(out))) == dtype
         adapter = tiny.save_adapter(tmp_path / "a", base)
-        assert whole.exact_dtype(resolve(str(adapter))) == torch.float32
+        assert export.exact_dtype(resolve(str(adapter))) == torch.float32
 
     @pytest.mark.parametrize("fault", ["layers", "weights", "cache"])
     def test_what_comes_back_otherwise_from_disk_gets_no_name(
@@ -89,7 +89,7 @@ class TestWhole:
                     layers[1].self_attn.layer_idx = 0
             return model
 
-        monkeypatch.setattr(whole, "load_model", load_otherwise)
+        monkeypatch.setattr(export, "load_model", load_otherwise)
         sentence = {"layers": "has 1 decoder layers", "weights": "has another", "cache": "does not say what"}[fault]
         with pytest.raises(VrbenchError, match=sentence):
             prune(recipe(tiny_llava), tmp_path / "out", "cpu", whole=True)
@@ -99,13 +99,13 @@ class TestWhole:
         self, tiny_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         seen: list[bool] = []
-        compare = whole.compare_saved
+        compare = export.compare_saved
 
         def watched(kept: Any, folder: Path, *rest: Any) -> None:
             seen.append((folder / "vrbench.json").exists())
             compare(kept, folder, *rest)
 
-        monkeypatch.setattr(whole, "compare_saved", watched)
+        monkeypatch.setattr(export, "compare_saved", watched)
         prune(recipe(tiny_llava), tmp_path / "out", "cpu", whole=True)
         assert seen == [False]
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from tests import tiny
 from tests.pruning import others
+from vrbench.checkpoints.new_folder import made_folder
 from vrbench.checkpoints.resolve import resolve
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import Step
@@ -26,8 +27,7 @@ from vrbench.models.load import load_model, load_vlm
 from vrbench.models.parts import layer_parameters, projector_parameters
 from vrbench.models.prune import remove_layers
 from vrbench.pruning import restore, write_delta
-from vrbench.pruning.folder import made_folder
-from vrbench.pruning.whole import write_whole
+from vrbench.pruning.export import write_whole
 
 
 @dataclass

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
-from vrbench.pruning.ways import greedily, lazily, once
+from vrbench.pruning.removal_methods import greedily, lazily, once
 
 
 class Table:

@@ -15,10 +15,10 @@ import typer
 
 from vrbench.cli.checkpoints import convert, inspect, prune, restore
 from vrbench.cli.data import check, fetch
+from vrbench.cli.evaluation import compare, run, schema, tasks, version
 from vrbench.cli.interrupting import stopping
 from vrbench.cli.layers import layers
 from vrbench.cli.leaderboard import build, pin, reproduced, serve
-from vrbench.cli.measuring import compare, run, schema, tasks, version
 from vrbench.cli.options import OURS, USERS
 from vrbench.cli.profile import profile
 from vrbench.cli.reproduce import reproduce

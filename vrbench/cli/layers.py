@@ -58,7 +58,7 @@ def layers(
     ] = False,
 ) -> None:
     """Choose layers to tune: by a heuristic, or by what a score says of each layer of a tuned model."""
-    from vrbench.pruning.choosing import choose
+    from vrbench.pruning.choose import choose
     from vrbench.pruning.showing import as_text
 
     found = choose(

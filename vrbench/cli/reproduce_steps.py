@@ -53,7 +53,7 @@ def layers(job: Job) -> None:
     if "most" in arguments:
         _measure_order(job)
         return
-    from vrbench.pruning.choosing import choose
+    from vrbench.pruning.choose import choose
 
     choose(
         str(arguments["by"]), int(arguments["n"]), ckpt=str(arguments["ckpt"]), base=str(arguments["base"]),
@@ -63,7 +63,7 @@ def layers(job: Job) -> None:
 
 def _measure_order(job: Job) -> None:
     from vrbench.checkpoints.resolve import resolve
-    from vrbench.pruning.curve import removal_order, save_order
+    from vrbench.pruning.removal_order import removal_order, save_order
 
     arguments = job.arguments
     found = removal_order(

@@ -36,13 +36,13 @@ def order_layers(recipe: PruneRecipe, file: str | Path, device: str = "auto") ->
 
     Args:
         recipe: whose `remove` is how many layers the order has at most; `order` of a later recipe names the file.
-        file: JSON file to write, a `vrbench.pruning.curve.RemovalOrder`.
+        file: JSON file to write, a `vrbench.pruning.removal_order.RemovalOrder`.
         device: where it is measured: auto, cpu or cuda.
 
     Raises:
         VrbenchError: the base cannot be had, more layers are to go than may, or the recipe names them already.
     """
-    from vrbench.pruning.curve import order_layers as measure
+    from vrbench.pruning.removal_order import order_layers as measure
 
     return measure(recipe, Path(file), device)
 

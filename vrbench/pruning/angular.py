@@ -7,8 +7,8 @@ from collections import deque
 import torch
 
 from vrbench.models import anatomy
+from vrbench.pruning.hidden_states import Weighted, angles, layer_means, watched
 from vrbench.pruning.samples import Samples, Tokens
-from vrbench.pruning.states import Weighted, angles, layer_means, watched
 
 
 def angular_distances(of: Weighted) -> list[float]:

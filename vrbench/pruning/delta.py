@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from vrbench.checkpoints.new_folder import made_folder, name_beside, refuse_taken, write_lineage
 from vrbench.checkpoints.parameter_names import DELTA, difference_faults, first_of
 from vrbench.checkpoints.resolve import Checkpoint, resolve
 from vrbench.core.errors import VrbenchError, raise_all
@@ -14,7 +15,6 @@ from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import Base, Lineage, Step
 from vrbench.models.load import load_model
 from vrbench.models.parts import layer_parameters, projector_parameters
-from vrbench.pruning.folder import made_folder, name_beside, refuse_taken, write_lineage
 
 
 def write_delta(

@@ -12,8 +12,8 @@ import torch
 from vrbench.core.errors import VrbenchError
 from vrbench.models import anatomy
 from vrbench.models.vlm import VLM
+from vrbench.pruning.hidden_states import watched
 from vrbench.pruning.samples import ROWS_AT_ONCE, Samples, groups, whole_inputs
-from vrbench.pruning.states import watched
 
 ROOM = 1 << 18
 """Values of the hidden states at one token of all layers of all samples in one pass."""

@@ -17,7 +17,7 @@ from vrbench.pruning.questions import DESCRIBE, DevQuestions, FolderQuestions, Q
 
 if TYPE_CHECKING:
     from vrbench.checkpoints.resolve import Checkpoint
-    from vrbench.pruning.subject import Subject
+    from vrbench.pruning.scoring_context import Subject
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def _attention(subject: Subject) -> Sequence[float]:
 
 
 def _change(subject: Subject) -> Sequence[float]:
-    from vrbench.pruning.weights import change_ratios
+    from vrbench.pruning.weight_distances import change_ratios
 
     return change_ratios(subject.ckpt, subject.tuned_from, subject.device)
 
@@ -101,7 +101,7 @@ def _angular(subject: Subject) -> Sequence[float]:
 
 
 def _angular_weights(subject: Subject) -> Sequence[float]:
-    from vrbench.pruning.weights import weight_angles
+    from vrbench.pruning.weight_distances import weight_angles
 
     return weight_angles(subject.ckpt, subject.tuned_from, subject.device)
 
@@ -203,7 +203,7 @@ def subject_of(
     ckpt: Checkpoint, base: Checkpoint | None, questions: Questions, device: str = "auto", dtype: str = "float32"
 ) -> Subject:
     """What scores are computed on; nothing is loaded yet, and several scores may share it."""
-    from vrbench.pruning.subject import Subject
+    from vrbench.pruning.scoring_context import Subject
 
     return Subject(ckpt, base, questions, device, dtype)
 

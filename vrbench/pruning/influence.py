@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from vrbench.pruning.hidden_states import cosines, layer_means
 from vrbench.pruning.samples import Samples
-from vrbench.pruning.states import cosines, layer_means
 
 
 def block_influence(samples: Samples) -> list[float]:

@@ -16,7 +16,7 @@ class Choice(NamedTuple):
 
     Attributes:
         measure: key of `vrbench.pruning.predict.MEASURES`.
-        way: key of `vrbench.pruning.ways.WAYS`.
+        way: key of `vrbench.pruning.removal_methods.WAYS`.
         what: one line for a list.
     """
 

@@ -14,12 +14,12 @@ from PIL.Image import Image as Picture
 from vrbench.core.errors import VrbenchError
 from vrbench.pocket.turns import turns
 from vrbench.pocket.world import draw, scene
-from vrbench.pruning.measured import Answers, answers_without, divergence
-from vrbench.pruning.skipped import left_out
+from vrbench.pruning.layer_hooks import left_out
+from vrbench.pruning.loss_evaluator import Answers, answers_without, divergence
 
 
 class PlainLoss:
-    """`vrbench.pruning.measured.Dev`, each sample a pass of its own.
+    """`vrbench.pruning.loss_evaluator.Dev`, each sample a pass of its own.
 
     Attributes:
         asked: (picture, whole prompt with its answer, tokens of the answer) of each sample.
@@ -45,7 +45,7 @@ class PlainLoss:
         return self.answers().loss
 
     def answers(self) -> Answers:
-        """See `vrbench.pruning.measured.Dev`; an answer's end counts neither for its loss nor for whether it is right.
+        """See `Dev`; an answer's end counts neither for its loss nor for whether it is right.
 
         Raises:
             VrbenchError: the family reads a prompt both ways, and would see the answer that it is to give.
@@ -60,12 +60,12 @@ class PlainLoss:
         return Answers(np.array(losses), np.array(right))
 
     def without_each(self, removed: Sequence[int], layers: Iterable[int]) -> dict[int, Answers]:
-        """See `vrbench.pruning.measured.Dev`; each is computed whole, since families add things between layers."""
+        """See `Dev`; each is computed whole, since families add things between layers."""
         return {layer: answers_without(self, [*removed, layer]) for layer in layers}
 
     @torch.inference_mode()
     def divergence_each(self, removed: Sequence[int], layers: Iterable[int]) -> dict[int, float]:
-        """See `vrbench.pruning.measured.Dev`. Raises as `answers`."""
+        """See `Dev`. Raises as `answers`."""
         self._refuse_reading_both_ways()
         sums = dict.fromkeys(layers, 0.0)
         for sample in self.asked:
@@ -76,7 +76,7 @@ class PlainLoss:
         return {layer: total / self.samples for layer, total in sums.items()}
 
     def differentiable(self) -> Iterator[Callable[[], torch.Tensor]]:
-        """See `vrbench.pruning.measured.Dev`; a row is a sample. Raises as `answers`."""
+        """See `Dev`; a row is a sample. Raises as `answers`."""
         self._refuse_reading_both_ways()
 
         def loss(sample: tuple[Picture, str, int]) -> torch.Tensor:

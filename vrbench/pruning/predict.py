@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from vrbench.models import anatomy
-from vrbench.pruning.measured import Dev
-from vrbench.pruning.skipped import left_out
+from vrbench.pruning.layer_hooks import left_out
+from vrbench.pruning.loss_evaluator import Dev
 
 
 @dataclass(frozen=True)

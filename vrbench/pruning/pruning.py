@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from vrbench.checkpoints.new_folder import made_folder, name_beside, refuse_taken, write_lineage
 from vrbench.checkpoints.resolve import Checkpoint, resolve
 from vrbench.core.device import chosen_device
 from vrbench.core.errors import VrbenchError, raise_all
@@ -12,12 +13,11 @@ from vrbench.core.io import write_atomically
 from vrbench.core.layers import LayerSet, select
 from vrbench.core.schemas import Base, Lineage, Step
 from vrbench.models.load import load_vlm
-from vrbench.pruning.candidates import Candidates, candidates_of
-from vrbench.pruning.curve import read_order, removal_order
-from vrbench.pruning.folder import made_folder, name_beside, refuse_taken, write_lineage
+from vrbench.pruning.export import write_whole
 from vrbench.pruning.names import BLOCK
 from vrbench.pruning.recipe import PruneRecipe
-from vrbench.pruning.whole import write_whole
+from vrbench.pruning.removable_layers import Candidates, candidates_of
+from vrbench.pruning.removal_order import read_order, removal_order
 
 Removed = tuple[LayerSet, str, str]
 """The layers that go, how they were chosen, and what is known of the choice."""

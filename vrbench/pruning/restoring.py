@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from vrbench.checkpoints.layer_edits import restoring
+from vrbench.checkpoints.new_folder import made_folder, name_beside, refuse_taken, write_lineage
 from vrbench.checkpoints.resolve import resolve, resolve_backbone
 from vrbench.core.errors import raise_all
 from vrbench.core.layers import select
 from vrbench.core.schemas import Base, Lineage, Step
-from vrbench.pruning.folder import made_folder, name_beside, refuse_taken, write_lineage
 
 
 def restore(ckpt: str, layers: str, backbone: str, out: Path, id_: str = "") -> Path:

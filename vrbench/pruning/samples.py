@@ -104,7 +104,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Counted:
-    """Samples with what each token counts, as `vrbench.pruning.states.layer_means` reads it."""
+    """Samples with what each token counts, as `vrbench.pruning.hidden_states.layer_means` reads it."""
 
     of: Samples
     tokens: Sequence[Tokens]
@@ -155,7 +155,7 @@ def whole_inputs(vlm: Any, questions: Sequence[Question]) -> tuple[dict[str, Any
     """A model's inputs for questions with their answers, padded on the left; and the tokens of each answer.
 
     Args:
-        vlm: of any family; a `VLM` gets its answers' ends too, as `vrbench.pruning.measured.DevLoss` has them.
+        vlm: of any family; a `VLM` gets its answers' ends too, as `vrbench.pruning.loss_evaluator.DevLoss` has them.
         questions: the samples, one a row.
     """
     if isinstance(vlm, VLM):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vrbench.pruning.choosing import ChosenLayers
+    from vrbench.pruning.choose import ChosenLayers
 
 FORMS = (".png", ".svg")
 """Endings of a plot's file."""

@@ -13,10 +13,10 @@ from vrbench.core.errors import VrbenchError, raise_all
 from vrbench.core.io import output_faults, write_atomically
 from vrbench.core.schemas import SCHEMA_VERSION, Record
 from vrbench.core.text_files import read_text
-from vrbench.pruning.candidates import Candidates, candidates_of
 from vrbench.pruning.importance import importance
 from vrbench.pruning.names import BLOCK, MEASURED, by_faults
 from vrbench.pruning.recipe import PruneRecipe
+from vrbench.pruning.removable_layers import Candidates, candidates_of
 
 
 class RemovalOrder(Record):
@@ -89,9 +89,9 @@ def removal_order(
 def _measured(head: RemovalOrder, ckpt: Checkpoint, candidates: Candidates, count: int, device: str) -> RemovalOrder:
     """The order by trying layers on dev pictures."""
     from vrbench.models.load import load_vlm
-    from vrbench.pruning.measured import dev_of
+    from vrbench.pruning.loss_evaluator import dev_of
     from vrbench.pruning.predict import MEASURES
-    from vrbench.pruning.ways import WAYS
+    from vrbench.pruning.removal_methods import WAYS
 
     choice = MEASURED[head.by]
     measure = MEASURES[choice.measure]

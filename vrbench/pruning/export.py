@@ -13,6 +13,7 @@ import torch
 from vrbench.checkpoints import resolve as checkpoints
 from vrbench.checkpoints.digest import settings_of
 from vrbench.checkpoints.lineage import MARKER
+from vrbench.checkpoints.new_folder import write_lineage
 from vrbench.checkpoints.parameter_names import ADAPTER, first_of
 from vrbench.checkpoints.resolve import Checkpoint
 from vrbench.checkpoints.safetensors_index import read_header
@@ -20,7 +21,6 @@ from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import Lineage
 from vrbench.models import anatomy
 from vrbench.models.load import first_folder, load_model
-from vrbench.pruning.folder import write_lineage
 
 OF_THE_MODEL = ("config.json", "generation_config.json", "adapter_config.json")
 """Settings that the saved model writes itself."""

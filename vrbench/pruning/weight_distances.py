@@ -14,7 +14,7 @@ from vrbench.core.errors import VrbenchError
 from vrbench.models.layering import backbone_layers
 from vrbench.models.load import load_model
 from vrbench.models.parts import layer_parameters
-from vrbench.pruning.subject import paired
+from vrbench.pruning.scoring_context import paired
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -17,7 +17,7 @@ from vrbench.pruning.questions import DESCRIBE
 from vrbench.pruning.showing import FORMS, write_plot
 
 if TYPE_CHECKING:
-    from vrbench.pruning.subject import Subject
+    from vrbench.pruning.scoring_context import Subject
 
 LAYERS_VERSION = 1
 

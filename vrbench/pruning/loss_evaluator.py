@@ -16,7 +16,7 @@ from vrbench.models.packing import Row, pack
 from vrbench.models.vlm import VLM
 from vrbench.pocket.turns import Turn, turns
 from vrbench.pocket.world import draw, scene
-from vrbench.pruning.skipped import left_out, resumed, watched
+from vrbench.pruning.layer_hooks import left_out, resumed, watched
 
 PICTURES_AT_ONCE = 32
 ROWS_AT_ONCE = 8
