@@ -25,7 +25,7 @@ from benchmarks import made
 from benchmarks.simulation import AGREEMENT, SHARED, Setting, pair_of, truth
 from vrbench import __version__
 from vrbench.statistics import bootstrap
-from vrbench.statistics.metrics import METRICS
+from vrbench.tasks.metrics import METRICS
 
 
 def coverage(setting: Setting, trials: int) -> tuple[float, float]:
@@ -58,22 +58,22 @@ def mcnemar(lost: int, gained: int) -> float:
     table = np.ones((lost + gained + 1, 2, 2))
     table[:lost, 1, 0] = 0
     table[lost : lost + gained, 0, 0] = 0
-    return bootstrap.mcnemar(bootstrap.Paired(METRICS["mean"], table[:, :1], table[:, 1:], len(table)))
+    return bootstrap.mcnemar(bootstrap.PairedCounts(METRICS["mean"], table[:, :1], table[:, 1:], len(table)))
 
 
-def changes(pair: bootstrap.Paired) -> tuple[int, int]:
+def changes(pair: bootstrap.PairedCounts) -> tuple[int, int]:
     """Items that the candidate lost and gained (net within a cluster)."""
     change = (pair.candidate - pair.baseline)[:, 0, 0]
     return -int(change[change < 0].sum()), int(change[change > 0].sum())
 
 
-def official_test(pair: bootstrap.Paired) -> float:
+def official_test(pair: bootstrap.PairedCounts) -> float:
     """What `compare` does."""
     alone = len(pair.baseline) == pair.outcomes
     return mcnemar(*changes(pair)) if alone else bootstrap.p_value([pair])[0]
 
 
-def mcnemar_on_items(pair: bootstrap.Paired) -> float:
+def mcnemar_on_items(pair: bootstrap.PairedCounts) -> float:
     """What it does not do where clusters are larger: McNemar as if their items were independent."""
     return mcnemar(*changes(pair))
 

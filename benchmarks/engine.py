@@ -79,7 +79,7 @@ def main() -> None:
     of = resolve.resolve(given.ckpt)
     vlm = load_vlm(of, "cpu", "float32")
     lines = []
-    for spec in registry.resolve(given.tasks, registry.load()):
+    for spec in registry.select(given.tasks, registry.load()):
         parts = harness.used(spec, loading.load(spec, given.data_root), given.items, seed=0)
         n = sum(len(part.positions) for part in parts)
         ways: dict[str, Callable[[], float]] = {"engine": partial(seconds, spec, parts, vlm)}

@@ -109,7 +109,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, AnswerStore(Path(folder) / "a.sqlite", of.digest) as store:
         plain = exported(vlm, Path(folder) / "plain")
         reference = LlavaHf(pretrained=str(plain), device=given.device, dtype="float32", device_map=given.device)
-        for spec in registry.resolve(given.tasks, registry.load()):
+        for spec in registry.select(given.tasks, registry.load()):
             parts = used(spec, loading.load(spec, given.data_root), given.items, seed=0)
             line, equal = compare(spec, parts, Answerer(vlm, store), reference)
             lines, all_equal = [*lines, line], all_equal and equal

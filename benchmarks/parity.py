@@ -175,7 +175,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         work = given.work or Path(folder)
         work.mkdir(parents=True, exist_ok=True)
-        for spec in registry.resolve(given.tasks, registry.load()):
+        for spec in registry.select(given.tasks, registry.load()):
             found = lines_of(spec, vlm, of, given, work)
             lines += found
             for line in found:

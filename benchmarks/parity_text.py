@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vrbench.data.loading import Identity
+from vrbench.data.loading import ItemKey
 from vrbench.evaluation import harness
-from vrbench.evaluation.scorers import SCORERS
-from vrbench.evaluation.scoring import Document
-from vrbench.tasks.registry import Generation, TaskSpec
+from vrbench.tasks.registry import GenerationSettings, TaskSpec
+from vrbench.tasks.scorers import SCORERS
+from vrbench.tasks.scoring import ScoredDocument
 
 ALLOWED = 1e-4
 """Nats by which a log-likelihood in float32 may differ, and the share by which a figure made of them may."""
@@ -144,7 +144,7 @@ def limited(spec: TaskSpec, tokens: int | None) -> TaskSpec:
         return spec
     until = harness.config_of(spec, spec.data.configs[0])["generation_kwargs"]["until"]
     ends = (until,) if isinstance(until, str) else tuple(until)
-    return spec.model_copy(update={"generation": Generation(max_new_tokens=tokens, until=ends)})
+    return spec.model_copy(update={"generation": GenerationSettings(max_new_tokens=tokens, until=ends)})
 
 
 def evaluated(spec: TaskSpec, tasks: Mapping[str, Any], model: Any) -> dict[str, Any]:
@@ -175,8 +175,8 @@ def _items(
         name = spec.filter or filters[0]
         for said in (s for s in found["samples"][task.config.task] if s["filter"] == name):
             metrics = {metric: said[metric] for metric in said["metrics"]}
-            identity = Identity(str(said["doc_id"]), "", "", "")
-            scored = Document(task, said["doc"], said["filtered_resps"], metrics, identity)
+            identity = ItemKey(str(said["doc_id"]), "", "", "")
+            scored = ScoredDocument(task, said["doc"], said["filtered_resps"], metrics, identity)
             marks.append(SCORERS[spec.scorer].mark(scored))
     pairs = list(zip(outcome.samples, marks, strict=True))
     differences = [

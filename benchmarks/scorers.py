@@ -35,11 +35,10 @@ from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import Sample
 from vrbench.data import loading
 from vrbench.evaluation import harness
-from vrbench.evaluation.scorers import SCORERS
 from vrbench.models.families import FAMILIES
-from vrbench.statistics import metrics
-from vrbench.tasks import registry
+from vrbench.tasks import metrics, registry
 from vrbench.tasks.registry import TaskSpec
+from vrbench.tasks.scorers import SCORERS
 
 REPORT = Path(__file__).parent / "results" / "scorers.md"
 OWN = {"tabmwp": "own rule, see tests/evaluation/test_tabmwp.py", "ocrvqa": "lmms-eval's exact_match as GQA calls it"}
@@ -202,7 +201,7 @@ def _config(spec: TaskSpec) -> dict[str, Any]:
     from lmms_eval.tasks.mmbench.en_utils import mmbench_aggregate_dev_results_static
     from lmms_eval.utils import load_yaml_config
 
-    from vrbench.evaluation import tabmwp
+    from vrbench.tasks import tabmwp
 
     folder = Path(lmms_eval.__file__).parent / "tasks"
     file = spec.harness_files().get(spec.data.configs[0]) or "gqa/gqa.yaml"
@@ -272,7 +271,7 @@ def main(told: Sequence[str] | None = None) -> int:
     given = parser.parse_args(told)
     specs = registry.load()
     if given.record:
-        recorded.record_all(given.ckpt.split(","), registry.resolve(given.tasks, specs))
+        recorded.record_all(given.ckpt.split(","), registry.select(given.tasks, specs))
         return 0
     recordings = recorded.read()
     lines = []

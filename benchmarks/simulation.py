@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from vrbench.statistics import bootstrap
-from vrbench.statistics.metrics import METRICS
+from vrbench.tasks.metrics import METRICS
 
 AGREEMENT = 0.8
 SHARED = 0.3
@@ -113,10 +113,10 @@ def figure(metric: str, size: int, accuracy: float) -> float:
     return float(np.mean(values))
 
 
-def pair_of(rng: np.random.Generator, setting: Setting) -> bootstrap.Paired:
+def pair_of(rng: np.random.Generator, setting: Setting) -> bootstrap.PairedCounts:
     """One simulated task."""
     metric = METRICS[setting.metric]
     if metric.kind == "perplexity":
-        return bootstrap.Paired(metric, *texts(rng, setting), setting.n)
+        return bootstrap.PairedCounts(metric, *texts(rng, setting), setting.n)
     base, ours = (counts(setting.metric, hits) for hits in right(rng, setting))
-    return bootstrap.Paired(metric, base, ours, setting.n // setting.size if metric.whole_units else setting.n)
+    return bootstrap.PairedCounts(metric, base, ours, setting.n // setting.size if metric.whole_units else setting.n)

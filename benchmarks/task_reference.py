@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from vrbench.evaluation.scorers import SCORERS
-from vrbench.statistics.metrics import METRICS
 from vrbench.tasks import registry
+from vrbench.tasks.metrics import METRICS
 from vrbench.tasks.registry import TaskSpec
+from vrbench.tasks.scorers import SCORERS
 
 PAGE = Path(__file__).parents[1] / "docs" / "tasks.md"
 START, END = "<!-- made by python -m benchmarks.task_reference -->", "<!-- end -->"

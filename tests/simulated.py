@@ -20,7 +20,7 @@ from vrbench.core.schemas import (
     samples_text,
     save_run,
 )
-from vrbench.statistics import metrics
+from vrbench.tasks import metrics
 
 
 def samples(

@@ -127,7 +127,7 @@ def odd_names(call: Call) -> Iterator[str]:
     tasks = given.get("names") or given.get("tasks")
     if isinstance(tasks, str) and not OPEN.search(tasks.replace("*", "")) and not given.get("include_path"):
         try:
-            registry.resolve(tasks, specs())
+            registry.select(tasks, specs())
         except VrbenchError as error:
             yield str(error)
     known = {

@@ -11,9 +11,9 @@ import pytest
 from tests import fingerprints
 from vrbench.checkpoints.resolve import Checkpoint
 from vrbench.core import versions
-from vrbench.evaluation.scorers import SCORERS
 from vrbench.models import families
 from vrbench.tasks import registry
+from vrbench.tasks.scorers import SCORERS
 
 HELD: dict[str, Any] = json.loads(fingerprints.FILE.read_text())
 

@@ -22,7 +22,8 @@ from tests.fakehub import FakeHub, parquet, served
 from vrbench import cli
 from vrbench.core.errors import ManyFaults, VrbenchError
 from vrbench.data import hub, loading, local_mirror
-from vrbench.data.download import LOCK, fetch, wanted
+from vrbench.data.download import LOCK, requests_of
+from vrbench.data.download import download as fetch
 from vrbench.tasks import registry
 from vrbench.tasks.registry import TaskSpec
 
@@ -93,7 +94,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> HubInMemory:
 
 
 def get(specs: dict[str, TaskSpec], names: str, root: Path) -> list[str]:
-    return fetch(registry.resolve(names, specs), root, show_progress=False)
+    return fetch(registry.select(names, specs), root, show_progress=False)
 
 
 def states(root: Path) -> dict[str, str]:
@@ -115,7 +116,7 @@ class TestFetch:
         assert entry.bytes == (tmp_path / PIQA).stat().st_size
         assert states(tmp_path) == {ARC: "whole", PIQA: "whole"}
         loaded = loading.load(specs["piqa"], tmp_path)
-        assert loading.revision(specs["piqa"], loading.resolve(specs["piqa"], tmp_path), loaded) == NEW
+        assert loading.revision(specs["piqa"], loading.locate(specs["piqa"], tmp_path), loaded) == NEW
         assert loaded["default"]["validation"].to_list() == made.piqa()
 
     def test_whole_files_are_left_alone_and_others_fetched_again(
@@ -156,7 +157,7 @@ class TestFetch:
         assert left.name.startswith(".validation.parquet.")  # and nothing has the name of a whole file
         assert states(tmp_path) == {}
         with pytest.raises(VrbenchError, match=r"not there: default/validation|not whole under the data root"):
-            loading.resolve(specs["piqa"], tmp_path)
+            loading.locate(specs["piqa"], tmp_path)
         assert get(specs, "piqa", tmp_path) == [PIQA]
         assert [path.name for path in (tmp_path / PIQA).parent.iterdir()] == ["validation.parquet"]
         assert states(tmp_path) == {PIQA: "whole"}
@@ -166,14 +167,14 @@ class TestFetch:
     ) -> None:
         get(specs, "piqa", tmp_path)
         spec = pinned(specs["piqa"], "v1")
-        (told,) = loading.file_faults(spec, loading.resolve(spec, tmp_path))
+        (told,) = loading.file_faults(spec, loading.locate(spec, tmp_path))
         assert "is for revision v1 of baber/piqa" in told and f"{PIQA} is of {NEW}" in told
         assert fetch([spec], tmp_path, show_progress=False) == [PIQA]
         assert fetch([pinned(spec, OLD)], tmp_path, show_progress=False) == []  # the same by its commit
         assert local_mirror.read(tmp_path).files[PIQA].revision == OLD and fake.downloads[-1] == ("baber/piqa", OLD)
-        assert not list(loading.file_faults(spec, loading.resolve(spec, tmp_path)))
+        assert not list(loading.file_faults(spec, loading.locate(spec, tmp_path)))
         with pytest.raises(VrbenchError, match=r"wanted at revisions 'v1' and 'the newest'"):
-            wanted([spec, specs["piqa"]])
+            requests_of([spec, specs["piqa"]])
 
     def test_every_fault_is_told_and_what_can_be_had_is_kept(
         self, specs: dict[str, TaskSpec], fake: HubInMemory, tmp_path: Path
@@ -193,7 +194,7 @@ class TestFetch:
 
         def silent(name: str, revision: str = "") -> str:
             asked.append(name)
-            raise hub.Unreachable("the hub cannot be reached")
+            raise hub.UnreachableError("the hub cannot be reached")
 
         monkeypatch.setattr(hub, "commit", silent)
         with pytest.raises(

@@ -19,7 +19,7 @@ from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import Sample
 from vrbench.data import tables
 from vrbench.data.image_feature import opening
-from vrbench.data.images import ImageError, has_sixteen_bits, image_fault, image_size, open_image
+from vrbench.data.images import ImageError, has_16_bits, image_fault, image_size, open_image
 from vrbench.evaluation import task_result
 from vrbench.evaluation.requests import picture
 from vrbench.evaluation.run_plan import Options, job_of
@@ -67,7 +67,7 @@ def test_images_of_8_bits_keep_mode_and_digest(mode: str) -> None:
     before, now = datasets.Image().decode_example({"bytes": content, "path": None}), open_image(content)
     assert picture(now, lambda: now) == picture(before, lambda: before)
     assert now.convert("RGB").tobytes() == before.convert("RGB").tobytes()
-    assert not has_sixteen_bits(content)
+    assert not has_16_bits(content)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
@@ -79,7 +79,7 @@ def test_16_bits_keep_the_high_byte(kind: str, tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(Picture("x", content).open())[..., 1], expected)
     row = tables.from_rows([{"image": {"bytes": content, "path": None}}])[0]
     assert np.array_equal(np.asarray(row["image"]), expected)
-    assert has_sixteen_bits(content) and image_fault(content) == ""
+    assert has_16_bits(content) and image_fault(content) == ""
 
 
 def test_the_program_shows_no_advice_of_pillow_on_palettes(monkeypatch: pytest.MonkeyPatch) -> None:

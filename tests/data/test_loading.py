@@ -103,7 +103,7 @@ def test_a_data_root_gives_all_configs_and_splits(specs: dict[str, TaskSpec], ro
     assert loading.load(specs["arc_easy"], root)["ARC-Easy"]["test"][0]["choices"]["label"] == ["A", "B", "C"]
     mme = loading.load(specs["mme"], root)["default"]["test"]
     assert mme[2]["image"].size == (5, 4) and mme[2]["image"].getpixel((0, 0)) == (1, 0, 0)
-    assert loading.resolve(specs["piqa"], root).origin == "baber/piqa validation, from the data root"
+    assert loading.locate(specs["piqa"], root).origin == "baber/piqa validation, from the data root"
 
 
 CUT_OFF = """
@@ -142,7 +142,7 @@ def test_all_missing_files_of_a_set_are_told_at_once(specs: dict[str, TaskSpec],
             (tmp_path / part).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / part).symlink_to(file)
     with pytest.raises(VrbenchError) as caught:
-        loading.resolve(specs["mmlu"], tmp_path)
+        loading.locate(specs["mmlu"], tmp_path)
     for said in ("'mmlu'", "cais/mmlu", str(tmp_path), "--data-root", "CONFIG/SPLIT.parquet"):
         assert said in str(caught.value)
     for lost in ("anatomy/test", "anatomy/dev", "virology/test", "virology/dev", "marketing/dev"):
@@ -154,7 +154,7 @@ def test_a_set_that_is_not_there_is_told_with_where_it_was_looked_for(
     specs: dict[str, TaskSpec], tmp_path: Path
 ) -> None:
     with pytest.raises(VrbenchError, match=f"{tmp_path}/lmms-lab-encoder/MME is no folder"):
-        loading.resolve(specs["mme"], tmp_path)
+        loading.locate(specs["mme"], tmp_path)
     with pytest.raises(VrbenchError, match=r"'.*/nowhere' is not a folder"):
         loading.load(specs["mme"], tmp_path / "nowhere")
 
@@ -170,11 +170,11 @@ def test_offline_only_the_hubs_cache_is_used(
         loading.load(specs["mme"])
     commit = specs["mme"].data.revision
     (tmp_path / "datasets/lmms-lab-encoder___mme/default/0.0.0" / commit).mkdir(parents=True)
-    assert loading.resolve(specs["mme"]).kind == "cache"
+    assert loading.locate(specs["mme"]).kind == "cache"
     with pytest.raises(VrbenchError, match=r"could not be had from the hub.*--data-root DIR"):
         loading.load(specs["mme"])  # the folder is empty, and nothing may be fetched
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    assert loading.resolve(specs["mme"]).kind == "hub"
+    assert loading.locate(specs["mme"]).kind == "hub"
 
 
 def test_a_local_file_may_call_its_columns_and_pictures_as_it_likes(tmp_path: Path) -> None:
@@ -189,14 +189,14 @@ def test_a_local_file_may_call_its_columns_and_pictures_as_it_likes(tmp_path: Pa
     rows = loading.load(spec)["default"]["test"]
     assert [row["question"] for row in rows] == ["which 0?", "which 1?"]
     assert [row["image"].getpixel((0, 0)) for row in rows] == [(0, 0, 0), (1, 0, 0)]
-    assert loading.resolve(spec).origin == "mine.jsonl, a local file"
+    assert loading.locate(spec).origin == "mine.jsonl, a local file"
 
 
 def test_a_local_file_that_will_not_do_is_told(tmp_path: Path) -> None:
     with pytest.raises(VrbenchError, match=r"there is no file .*mine\.jsonl\); data\.name is relative"):
-        loading.resolve(own(tmp_path, "mine.jsonl"))
+        loading.locate(own(tmp_path, "mine.jsonl"))
     with pytest.raises(VrbenchError, match=r"neither \.parquet nor \.jsonl"):
-        loading.resolve(own(tmp_path, "mine.csv"))
+        loading.locate(own(tmp_path, "mine.csv"))
     (tmp_path / "mine.jsonl").write_text('{"question": "?", "text": "x"}', encoding="utf-8")
     with pytest.raises(VrbenchError, match=r"mine\.jsonl has no column answer; it has question, text"):
         loading.load(own(tmp_path, "mine.jsonl"))
@@ -266,12 +266,12 @@ def test_a_limit_below_one_is_refused(specs: dict[str, TaskSpec], root: Path, li
 def test_an_item_knows_what_it_shares(specs: dict[str, TaskSpec]) -> None:
     row = {"index": 3_000_017, "category": "color"}
     found = loading.identify(specs["pocket_mmbench"], row, "default", 5)
-    assert found == loading.Identity(id="3000017", cluster="17", group="color", unit="17")
+    assert found == loading.ItemKey(id="3000017", cluster="17", group="color", unit="17")
     found = loading.identify(specs["mmlu"], {"subject": "anatomy"}, "anatomy", 5)
-    assert found == loading.Identity(id="anatomy/5", cluster="anatomy", group="anatomy", unit="anatomy/5")
+    assert found == loading.ItemKey(id="anatomy/5", cluster="anatomy", group="anatomy", unit="anatomy/5")
     found = loading.identify(specs["mme"], {"category": "OCR", "question_id": "OCR/1.png"}, "default", 3)
-    assert found == loading.Identity(id="3", cluster="OCR/1.png", group="OCR", unit="OCR OCR/1.png")
-    assert loading.identify(specs["piqa"], {}, "default", 8) == loading.Identity("8", "8", "", "8")
+    assert found == loading.ItemKey(id="3", cluster="OCR/1.png", group="OCR", unit="OCR OCR/1.png")
+    assert loading.identify(specs["piqa"], {}, "default", 8) == loading.ItemKey("8", "8", "", "8")
 
 
 def test_the_digest_tells_every_difference_but_where_a_picture_was_kept() -> None:

@@ -20,7 +20,7 @@ ARC = {"harness": "lm-eval", "harness_task": "arc/arc_easy.yaml", "metric": "mea
 
 def told(spec: TaskSpec, root: Path | None = None) -> list[str]:
     parts = harness.used(spec, loading.load(spec, root), 3, 0)
-    return list(inspection.faults(spec, parts, loading.resolve(spec, root)))
+    return list(inspection.faults(spec, parts, loading.locate(spec, root)))
 
 
 def test_a_scorer_that_reads_no_metric_of_the_harness_s_task(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_a_generator_or_split_that_there_is_not_is_told_with_the_task(tmp_path: 
         ({"split": "val"}, "test and"),
     ):
         with pytest.raises(VrbenchError, match=f"^task 'pocket_facts': .*{said}"):
-            loading.resolve(spec.model_copy(update={"data": spec.data.model_copy(update=changes)}))
+            loading.locate(spec.model_copy(update={"data": spec.data.model_copy(update=changes)}))
 
 
 def test_the_longest_answer_is_the_harness_s_or_the_task_s() -> None:

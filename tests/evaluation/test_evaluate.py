@@ -262,7 +262,7 @@ class TestReuse:
     def test_a_scorer_of_another_version_does_not_give_the_old_score(
         self, tiny_llava: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from vrbench.evaluation.scorers import SCORERS
+        from vrbench.tasks.scorers import SCORERS
 
         before = measure(tiny_llava, root, tmp_path, "piqa", limit=5)
         old = SCORERS["multiple_choice"]

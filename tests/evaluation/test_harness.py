@@ -20,8 +20,7 @@ from vrbench.evaluation.answering import Answerer
 from vrbench.evaluation.requests import LogLikelihood, NotAsked
 from vrbench.evaluation.store import AnswerStore
 from vrbench.models.vlm import VLM
-from vrbench.statistics import metrics
-from vrbench.tasks import registry
+from vrbench.tasks import metrics, registry
 from vrbench.tasks.registry import DataSource, TaskSpec
 
 OWN = {"version": "'1'", "title": "made", "suites": "[mine]", "n": "3", "chance": "null"}

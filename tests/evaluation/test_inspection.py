@@ -15,8 +15,8 @@ from tests.evaluation import made
 from tests.fakehub import parquet
 from vrbench.core.errors import VrbenchError
 from vrbench.data import loading
-from vrbench.evaluation import gold, harness, inspection
-from vrbench.tasks import registry
+from vrbench.evaluation import harness, inspection
+from vrbench.tasks import gold, registry
 from vrbench.tasks.registry import TaskSpec
 
 SPECS = registry.load()
@@ -30,7 +30,7 @@ FILES = {
 
 def told(spec: TaskSpec, root: Path | None, limit: int | None = None) -> list[str]:
     parts = harness.used(spec, loading.load(spec, root), limit, 0)
-    return list(inspection.faults(spec, parts, loading.resolve(spec, root)))
+    return list(inspection.faults(spec, parts, loading.locate(spec, root)))
 
 
 def faults(root: Path, task: str, rows: list[dict[str, Any]], limit: int | None = None) -> list[str]:
@@ -232,9 +232,9 @@ def test_generated_items_are_not_looked_at() -> None:
     spec = SPECS["pocket_facts"]
     parts = harness.used(spec, loading.load(spec), 4, 0)
     parts[0].rows["test"] = parts[0].rows["test"].map(lambda row: {"question": ""})
-    assert list(inspection.faults(spec, parts, loading.resolve(spec))) == []
+    assert list(inspection.faults(spec, parts, loading.locate(spec))) == []
     parts[0].rows["test"] = parts[0].rows["test"].remove_columns(["choices"])
-    (fault,) = inspection.faults(spec, parts, loading.resolve(spec))  # its definition is
+    (fault,) = inspection.faults(spec, parts, loading.locate(spec))  # its definition is
     assert fault.startswith("task 'pocket_facts': the harness cannot make it (")
 
 

@@ -113,4 +113,4 @@ def test_the_report_tells_made_up_from_recorded(
 
 
 def visual() -> list[registry.TaskSpec]:
-    return registry.resolve("visual", registry.load())
+    return registry.select("visual", registry.load())

@@ -165,7 +165,7 @@ def test_without_its_pictures_gqa_is_not_whole(specs: dict[str, TaskSpec], tmp_p
     documents.write(specs["gqa"], tmp_path, 3)
     (tmp_path / "lmms-lab-encoder/GQA/testdev_balanced_images/testdev.parquet").unlink()
     with pytest.raises(VrbenchError, match=r"not there: .*testdev_balanced_images/testdev\.parquet"):
-        loading.resolve(specs["gqa"], tmp_path)
+        loading.locate(specs["gqa"], tmp_path)
 
 
 def test_each_question_about_a_cover_is_an_item(specs: dict[str, TaskSpec], root: Path) -> None:
@@ -258,7 +258,7 @@ def test_every_task_says_all_that_is_known_of_it(specs: dict[str, TaskSpec]) -> 
         assert spec.url.startswith("https://"), spec.id
         assert (registry.tasks_dir() / "visual" / f"{spec.id}.yaml").read_text().startswith("# Example"), spec.id
     columns = "OCRVQA DocVQA MMBench GQA SciQA TextVQA MMMU SEED".split()
-    assert sorted(spec.column for spec in registry.resolve("paper_visual", specs)) == sorted(columns)
+    assert sorted(spec.column for spec in registry.select("paper_visual", specs)) == sorted(columns)
 
 
 def test_what_needs_a_judge_says_so_and_is_no_part_of_the_suite(specs: dict[str, TaskSpec]) -> None:

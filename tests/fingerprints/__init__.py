@@ -22,8 +22,8 @@ from tests.fingerprints.families import family
 from tests.fingerprints.scorers import scorer
 from vrbench.core.io import digest_of, write_atomically
 from vrbench.core.versions import COMPONENTS
-from vrbench.evaluation.scorers import SCORERS
 from vrbench.models.families import FAMILIES
+from vrbench.tasks.scorers import SCORERS
 
 FILE = Path(__file__).parents[1] / "versions.json"
 

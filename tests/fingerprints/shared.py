@@ -28,8 +28,7 @@ from vrbench.evaluation.requests import Generation, LogLikelihood, Request, pict
 from vrbench.evaluation.store import AnswerStore
 from vrbench.models import load, plain, vlm
 from vrbench.models.families import FAMILIES
-from vrbench.statistics import metrics
-from vrbench.tasks import registry
+from vrbench.tasks import metrics, registry
 
 
 def requests() -> Any:

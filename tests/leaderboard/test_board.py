@@ -50,12 +50,12 @@ class TestCommitted:
     )
     def test_their_means_are_over_the_suites_of_the_task_files(self, name: str, visual: str, text: str) -> None:
         found, specs = boards(ROOT)[name], registry.load()
-        assert set(found.suites.visual) == {spec.id for spec in registry.resolve(visual, specs)}
+        assert set(found.suites.visual) == {spec.id for spec in registry.select(visual, specs)}
         further = {"pocket_pydoc", "pocket_docs"} if name == "pocket" else set()
-        assert set(found.suites.text) ^ further == {spec.id for spec in registry.resolve(text, specs)}
+        assert set(found.suites.text) ^ further == {spec.id for spec in registry.select(text, specs)}
 
     def test_the_pocket_board_holds_all_embedded_tasks(self) -> None:
-        assert set(boards(ROOT)["pocket"].tasks) == {spec.id for spec in registry.resolve("embedded", registry.load())}
+        assert set(boards(ROOT)["pocket"].tasks) == {spec.id for spec in registry.select("embedded", registry.load())}
 
     @pytest.mark.parametrize("name", ["pocket", "paper"])
     def test_versions_numbers_and_definitions_are_those_of_the_task_files(self, name: str) -> None:

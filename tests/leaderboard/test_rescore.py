@@ -183,10 +183,10 @@ def test_tasks_of_the_hub_with_configs_filters_and_examples(name: str, vlm: VLM,
 
 
 def test_only_short_answers_are_kept_and_not_too_many(rescorers: dict[str, Rescorer]) -> None:
-    from vrbench.evaluation.recalling import LONGEST_KEPT, Recalling
+    from vrbench.tasks.document_scorer import LONGEST_KEPT, CachedDocumentScorer
 
     rescorer = Rescorer(rescorers["made_words"].job)
-    kept = Recalling(20)
+    kept = CachedDocumentScorer(20)
     rescorer._marking = kept
     given = answers(rescorer, "made_words", 1)
     first = rescorer.score(given)

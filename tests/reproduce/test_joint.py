@@ -14,7 +14,7 @@ from vrbench.core.schemas import Run, samples_text
 from vrbench.reproduce import counts
 from vrbench.reproduce.joint import JointBootstrap
 from vrbench.statistics.comparison import compare
-from vrbench.statistics.metrics import score
+from vrbench.tasks.metrics import score
 
 
 @pytest.fixture(scope="module")

@@ -10,16 +10,16 @@ from benchmarks.coverage import coverage, family_error, official_test
 from benchmarks.simulation import Setting, counts, figure, right, truth
 from tests.simulated import samples
 from vrbench.statistics import bootstrap
-from vrbench.statistics.metrics import METRICS
+from vrbench.tasks.metrics import METRICS
 
 
-def paired(base: list[float], ours: list[float], metric: str = "mean", cluster: int = 1) -> bootstrap.Paired:
+def paired(base: list[float], ours: list[float], metric: str = "mean", cluster: int = 1) -> bootstrap.PairedCounts:
     kind = METRICS[metric]
     first, second = samples(base, cluster), samples(ours, cluster)
-    return bootstrap.Paired(kind, kind.statistics(first), kind.statistics(second), kind.outcomes(first))
+    return bootstrap.PairedCounts(kind, kind.statistics(first), kind.statistics(second), kind.outcomes(first))
 
 
-def retention(pair: bootstrap.Paired) -> tuple[float, float]:
+def retention(pair: bootstrap.PairedCounts) -> tuple[float, float]:
     found = bootstrap.retention_interval([bootstrap.draw(pair, 0)], pair.metric.higher_is_better)
     assert found is not None
     return found
@@ -161,5 +161,5 @@ def test_contributions_add_up_to_the_difference() -> None:
     for metric in ("mean", "macro", "mme", "circular"):
         kind = METRICS[metric]
         first, second = (samples(rng.integers(0, 2, 60), 4, ("a", "b"), unit=2) for _ in range(2))
-        pair = bootstrap.Paired(kind, kind.statistics(first), kind.statistics(second), 60)
+        pair = bootstrap.PairedCounts(kind, kind.statistics(first), kind.statistics(second), 60)
         assert bootstrap.contributions(pair).sum() == pytest.approx(pair.values[1] - pair.values[0])

@@ -14,7 +14,7 @@ from vrbench import reporting
 from vrbench.core.errors import ManyFaults, VrbenchError
 from vrbench.core.io import digest_of
 from vrbench.core.schemas import Run
-from vrbench.statistics.comparison import Comparison, Row, compare, compare_paths
+from vrbench.statistics.comparison import Comparison, ComparisonRow, compare, compare_paths
 
 BASE = (np.arange(400) % 10 < 8).astype(float)
 TEXTS = -np.random.default_rng(0).uniform(50, 100, 60)
@@ -35,7 +35,7 @@ def made(name: str, visual_loss: float = 0.0, text_loss: float = 0.0, stretch: f
     )
 
 
-def only(comparison: Comparison) -> dict[str, Row]:
+def only(comparison: Comparison) -> dict[str, ComparisonRow]:
     (candidate,) = comparison.candidates
     return {row.name: row for row in (*candidate.tasks, *candidate.suites)}
 

@@ -12,9 +12,8 @@ import pytest
 
 from vrbench.core.errors import ManyFaults, VrbenchError
 from vrbench.evaluation.run_plan import Options, plan
-from vrbench.evaluation.scorers import SCORERS
-from vrbench.statistics import metrics
-from vrbench.tasks import registry, requested
+from vrbench.tasks import metrics, registry, requested
+from vrbench.tasks.scorers import SCORERS
 
 TASK = """\
 id: mine
@@ -111,12 +110,12 @@ def test_missing_groups_are_those_of_the_full_set(specs: dict[str, registry.Task
 def test_names_mean_ids_suites_and_globs_once_each(
     specs: dict[str, registry.TaskSpec], names: str | list[str], ids: list[str]
 ) -> None:
-    assert [spec.id for spec in registry.resolve(names, specs)] == ids
+    assert [spec.id for spec in registry.select(names, specs)] == ids
 
 
 def test_unknown_names_are_told_all_at_once_with_the_nearest(specs: dict[str, registry.TaskSpec]) -> None:
     with pytest.raises(ManyFaults) as caught:
-        registry.resolve("mmluu,mme,pockets,qqqqqq,zz*", specs)
+        registry.select("mmluu,mme,pockets,qqqqqq,zz*", specs)
     first, second, third, fourth = caught.value.faults
     assert "'mmluu'" in first and "did you mean mmlu" in first
     assert "'pockets'" in second and "pocket" in second.split("mean")[1]
@@ -127,7 +126,7 @@ def test_unknown_names_are_told_all_at_once_with_the_nearest(specs: dict[str, re
 @pytest.mark.parametrize("names", ["", " , ", []])
 def test_no_name_is_not_all_names(specs: dict[str, registry.TaskSpec], names: str | list[str]) -> None:
     with pytest.raises(VrbenchError, match="no task was named"):
-        registry.resolve(names, specs)
+        registry.select(names, specs)
 
 
 def test_a_users_task_is_added_with_its_data_beside_it(tmp_path: Path) -> None:
@@ -136,7 +135,7 @@ def test_a_users_task_is_added_with_its_data_beside_it(tmp_path: Path) -> None:
     own(folder)
     spec = registry.load(tmp_path)["mine"]
     assert spec.data.name == str(folder / "mine.jsonl")
-    assert [s.id for s in registry.resolve("own", registry.load(tmp_path))] == ["mine"]
+    assert [s.id for s in registry.select("own", registry.load(tmp_path))] == ["mine"]
 
 
 @pytest.mark.parametrize(
@@ -222,7 +221,7 @@ class TestBrokenFiles:
     def test_those_that_a_name_may_mean_are_faults_and_the_others_are_warned_of(
         self, names: str, files: str, left: str, folder: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        asked = requested.load(names, folder)
+        asked = requested.load_for(names, folder)
         assert [Path(fault.partition(": ")[0]).stem for fault in asked.faults] == files.split()
         warned = [record.getMessage() for record in caplog.records]
         assert len(warned) == 2 - len(files.split()) and all(str(folder) in line for line in warned)

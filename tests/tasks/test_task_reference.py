@@ -13,10 +13,10 @@ from benchmarks import task_reference
 from vrbench.cli import task_listing
 from vrbench.data import loading
 from vrbench.evaluation import harness, lmms_eval_adapter
-from vrbench.evaluation.scorers import SCORERS
-from vrbench.evaluation.scoring import Document
-from vrbench.statistics.metrics import METRICS
 from vrbench.tasks import registry
+from vrbench.tasks.metrics import METRICS
+from vrbench.tasks.scorers import SCORERS
+from vrbench.tasks.scoring import ScoredDocument
 
 ROOT = Path(__file__).parents[2]
 NAMED = re.compile(r"`(my_tasks/\w+\.\w+)`:\n\n( *)```(?:json|yaml)\n(.*?)\n\2```", re.DOTALL)
@@ -85,7 +85,7 @@ def test_answers_are_scored_as_the_page_says(name: str, scores: dict[str, float]
         row = next(iter(harness.documents_of(task)))
         identity = loading.identify(spec, row, part.config, part.positions[0])
         for answer, score in scores.items():
-            document = Document(task, row, [answer], task.process_results(row, [answer]), identity)
+            document = ScoredDocument(task, row, [answer], task.process_results(row, [answer]), identity)
             assert SCORERS[spec.scorer].mark(document).score == score, answer
 
 

@@ -24,10 +24,10 @@ def fetch(
     Stopped, it goes on where it was; whole files are not fetched again. HF_HOME says where downloads are kept, and
     HF_ENDPOINT names another hub.
     """
-    from vrbench.data.download import fetch as fetch_sets
+    from vrbench.data.download import download as fetch_sets
     from vrbench.tasks import registry
 
-    specs, judged = registry.runnable(names, _specs(names, include_path))
+    specs, judged = registry.select_runnable(names, _specs(names, include_path))
     if judged:
         print(f"vrbench: left out, since they need a judge model: {', '.join(s.id for s in judged)}", file=sys.stderr)
     made = fetch_sets(specs, to)
@@ -51,7 +51,7 @@ def check(
     from vrbench.data import local_mirror
     from vrbench.tasks import registry
 
-    specs = None if tasks is None else registry.resolve(tasks, _specs(tasks, include_path))
+    specs = None if tasks is None else registry.select(tasks, _specs(tasks, include_path))
     found = local_mirror.check(root, specs)
     rows = [(one.file, one.state, one.detail) for one in found]
     print(tabulate(rows, ("file", "state", "what was found"), "simple", disable_numparse=True))
@@ -65,6 +65,6 @@ def _specs(names: str, include_path: Path | None) -> dict[str, TaskSpec]:
     from vrbench.core.errors import raise_all
     from vrbench.tasks import requested
 
-    asked = requested.load(names, include_path)
+    asked = requested.load_for(names, include_path)
     raise_all(asked.faults)
     return asked.specs

@@ -147,9 +147,9 @@ def tasks(
     from vrbench.cli import task_listing
     from vrbench.tasks import registry, requested
 
-    asked = requested.load(names, include_path)
+    asked = requested.load_for(names, include_path)
     raise_all(asked.faults)
-    specs = registry.resolve(names, asked.specs)
+    specs = registry.select(names, asked.specs)
     if [spec.id for spec in specs] == [names.strip()]:
         print(task_listing.in_full(specs[0], data_root, ckpt))
         return

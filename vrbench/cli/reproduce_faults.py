@@ -80,5 +80,5 @@ def _base_faults(plan: Plan, offline: bool) -> Iterator[str]:
 
 
 def _task_faults(plan: Plan, data_root: str) -> Iterator[str]:
-    looked = missing.look(registry.runnable(plan.tasks, registry.load())[0], data_root or None)
+    looked = missing.locate_all(registry.select_runnable(plan.tasks, registry.load())[0], data_root or None)
     yield from (*looked.faults, *missing.told(looked.missing))

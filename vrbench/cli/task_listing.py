@@ -53,7 +53,7 @@ def where(spec: TaskSpec, data_root: str | Path | None = None) -> str:
     if spec.judge:
         return JUDGED
     try:
-        kind = loading.resolve(spec, data_root).kind
+        kind = loading.locate(spec, data_root).kind
     except VrbenchError:
         return MISSING
     return MISSING if kind == "hub" and not loading.in_cache(spec.data) else WHERE[kind]

@@ -132,7 +132,7 @@ class TaskResult(Record):
     version: str = Field(description="Version of the task's definition.")
     status: Literal["ok", "error"] = Field(description="Whether the task ran through.")
     error: str = Field(default="", description="What killed it.")
-    metric: str = Field(description="Name in `vrbench.statistics.metrics.METRICS`.")
+    metric: str = Field(description="Name in `vrbench.tasks.metrics.METRICS`.")
     higher_is_better: bool = Field(default=True, description="Direction of the metric.")
     chance: float | None = Field(default=None, description="Score of guessing, on the same scale; none if undefined.")
     n: int = Field(default=0, description="Items scored.")

@@ -6,7 +6,7 @@ So whoever changes what such code gives raises its version by one, in the same c
 - `COMPONENTS` below, for code that all families and tasks share;
 - `vrbench.models.families.Family.version`, for what a family has of its own: prompt, stop rule, image settings, and
   how it is loaded and answers;
-- `vrbench.evaluation.scoring.Scorer.version`, for a scorer with its matching rules.
+- `vrbench.tasks.scoring.Scorer.version`, for a scorer with its matching rules.
 
 tests/core/test_versions.py holds what each version gives over fixed inputs and fails where that changed and the
 version did
@@ -65,7 +65,7 @@ def of_model(checkpoint: Checkpoint) -> dict[str, int]:
 
 def of_task(checkpoint: Checkpoint, spec: TaskSpec) -> dict[str, int]:
     """Versions above 1 of the code that decides a checkpoint's answers to a task and their scores, by name."""
-    from vrbench.evaluation.scorers import SCORERS
+    from vrbench.tasks.scorers import SCORERS
 
     parts = ["requests", "context", "metrics"]
     if spec.harness == "lmms-eval":

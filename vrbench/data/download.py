@@ -12,14 +12,14 @@ from pathlib import Path
 from vrbench.core.cache import file_digest
 from vrbench.core.errors import VrbenchError, raise_all
 from vrbench.data import hub, local_mirror
-from vrbench.data.local_mirror import DIGEST_FILE, Entry
+from vrbench.data.local_mirror import DIGEST_FILE, MirrorFile
 from vrbench.tasks.registry import TaskSpec
 
 LOCK = f".{DIGEST_FILE}.lock"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DownloadRequest:
     """One file of a data root that is to be: a split of a config of a set, at a revision (empty for the newest)."""
 
     name: str
@@ -33,20 +33,20 @@ class Wanted:
         return local_mirror.key(self.name, self.config, self.split)
 
 
-def wanted(specs: Iterable[TaskSpec]) -> list[Wanted]:
+def requests_of(specs: Iterable[TaskSpec]) -> list[DownloadRequest]:
     """The files that some tasks need from the hub, each once, in the order of the tasks.
 
     Raises:
         VrbenchError: two tasks pin different revisions of one file.
     """
-    found: dict[str, Wanted] = {}
+    found: dict[str, DownloadRequest] = {}
     faults = []
     for spec in specs:
         source = spec.data
         if source.kind != "hub":
             continue
         for config, split in source.parts:
-            one = Wanted(source.name, config, split, source.revision)
+            one = DownloadRequest(source.name, config, split, source.revision)
             other = found.setdefault(one.key, one)
             if other.revision != one.revision:
                 pins = " and ".join(repr(w.revision or "the newest") for w in (other, one))
@@ -55,7 +55,7 @@ def wanted(specs: Iterable[TaskSpec]) -> list[Wanted]:
     return list(found.values())
 
 
-def fetch(specs: Sequence[TaskSpec], to: Path, show_progress: bool = True) -> list[str]:
+def download(specs: Sequence[TaskSpec], to: Path, show_progress: bool = True) -> list[str]:
     """Make or complete a data root with the hub's sets of some tasks.
 
     A file is written under another name and renamed when it is whole, then recorded in the digest file, so that a
@@ -70,7 +70,7 @@ def fetch(specs: Sequence[TaskSpec], to: Path, show_progress: bool = True) -> li
     """
     from filelock import FileLock, Timeout
 
-    files = wanted(specs)
+    files = requests_of(specs)
     if not files:
         names = ", ".join(spec.id for spec in specs)
         raise VrbenchError(f"there is nothing to fetch: the data of {names} are not on the hub")
@@ -84,23 +84,23 @@ def fetch(specs: Sequence[TaskSpec], to: Path, show_progress: bool = True) -> li
         raise VrbenchError(f"data root {str(to)!r} cannot be written to: {error.strerror or error}") from error
 
 
-def _to_do(files: Iterable[Wanted], root: Path) -> list[Wanted]:
+def _to_do(files: Iterable[DownloadRequest], root: Path) -> list[DownloadRequest]:
     """The files that are not there whole, in the revision that is wanted."""
     digests = local_mirror.read(root)
     return [file for file in files if not _is_whole(file, root, digests.files.get(file.key))]
 
 
-def _is_whole(file: Wanted, root: Path, entry: Entry | None) -> bool:
+def _is_whole(file: DownloadRequest, root: Path, entry: MirrorFile | None) -> bool:
     if entry is None or (file.revision and file.revision not in (entry.asked, entry.revision)):
         return False
     path = root / file.key
     return path.is_file() and path.stat().st_size == entry.bytes and file_digest(path) == entry.sha256
 
 
-def _fetch(files: Sequence[Wanted], root: Path, show_progress: bool) -> list[str]:
+def _fetch(files: Sequence[DownloadRequest], root: Path, show_progress: bool) -> list[str]:
     from tqdm import tqdm
 
-    if files and hub.is_off():
+    if files and hub.is_offline():
         raise VrbenchError(f"{len(files)} files are to be fetched, but HF_HUB_OFFLINE forbids it; set it to 0")
     commits: dict[tuple[str, str], str | None] = {}
     faults: list[str] = []
@@ -113,7 +113,7 @@ def _fetch(files: Sequence[Wanted], root: Path, show_progress: bool) -> list[str
                 if sha is not None:
                     _make(file, sha, root)
                     made.append(file.key)
-            except hub.Unreachable as error:
+            except hub.UnreachableError as error:
                 faults.append(f"{error}; {len(made)} of {len(files)} files were fetched, run it again to go on")
                 break
             except VrbenchError as error:
@@ -122,7 +122,7 @@ def _fetch(files: Sequence[Wanted], root: Path, show_progress: bool) -> list[str
     return made
 
 
-def _commit(file: Wanted, commits: dict[tuple[str, str], str | None]) -> str | None:
+def _commit(file: DownloadRequest, commits: dict[tuple[str, str], str | None]) -> str | None:
     """The commit of a file's set, asked for once a set; None for a set that was told already not to be had."""
     place = file.name, file.revision
     if place not in commits:
@@ -131,7 +131,7 @@ def _commit(file: Wanted, commits: dict[tuple[str, str], str | None]) -> str | N
     return commits[place]
 
 
-def _make(file: Wanted, sha: str, root: Path) -> None:
+def _make(file: DownloadRequest, sha: str, root: Path) -> None:
     path = root / file.key
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{path.name}.*"):  # of a fetch that was killed; the lock is ours
@@ -152,10 +152,10 @@ def _make(file: Wanted, sha: str, root: Path) -> None:
     local_mirror.write(root, digests.model_copy(update={"files": {**digests.files, file.key: entry}}))
 
 
-def _entry(file: Path, sha: str, asked: str) -> Entry:
+def _entry(file: Path, sha: str, asked: str) -> MirrorFile:
     about = local_mirror.footer(file)
     schema = about.schema.to_arrow_schema()
-    return Entry(
+    return MirrorFile(
         sha256=file_digest(file),
         bytes=file.stat().st_size,
         rows=about.num_rows,

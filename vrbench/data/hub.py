@@ -27,16 +27,16 @@ WORD_BORDER = re.compile(r"(?<=[a-z\d])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 TRUE_WORDS = ("1", "ON", "YES", "TRUE")
 
 
-class Unreachable(VrbenchError):
+class UnreachableError(VrbenchError):
     """The hub does not answer, so that asking it for anything else is in vain."""
 
 
-def is_off() -> bool:
+def is_offline() -> bool:
     """Whether HF_HUB_OFFLINE or HF_DATASETS_OFFLINE forbids the network."""
     return any(os.environ.get(name, "").upper() in TRUE_WORDS for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"))
 
 
-def prepared(name: str) -> Path:
+def cache_folder(name: str) -> Path:
     """Where `datasets` keeps a set prepared: the set's own name in snake case, behind its owner's."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     home = Path(os.environ.get("HF_HOME", cache / "huggingface"))
@@ -88,7 +88,7 @@ def download(name: str, config: str, split: str, sha: str, to: Path) -> None:
     except Exception as error:
         raise _told(error, name, sha, f"config {config}") from error
     if builder.hash != sha:  # when the hub does not answer, `datasets` takes what it has of any commit
-        raise Unreachable(f"the hub at {_endpoint()} cannot be reached for data set {name} (config {config})")
+        raise UnreachableError(f"the hub at {_endpoint()} cannot be reached for data set {name} (config {config})")
     if files and split not in files:
         raise VrbenchError(f"data set {name} (config {config}) has no split {split!r}; it has {', '.join(files)}")
     try:
@@ -155,7 +155,7 @@ def _told(error: Exception, name: str, revision: str, where: str = "") -> Vrbenc
         return VrbenchError(f"data set {name} has no revision {revision!r}")
     reason = " ".join((str(error).strip() or type(error).__name__).split())[:300]
     if _is_network(error):
-        return Unreachable(f"the hub at {_endpoint()} cannot be reached for {place}: {reason}")
+        return UnreachableError(f"the hub at {_endpoint()} cannot be reached for {place}: {reason}")
     if "scripts are no longer supported" in reason:
         return VrbenchError(
             f"{place} is made by a script, which `datasets` does not run any more; name a revision that has data "

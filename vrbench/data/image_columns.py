@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from vrbench.core.errors import raise_all
 from vrbench.data.image_values import image_bytes
-from vrbench.data.images import ImageError, has_sixteen_bits
-from vrbench.data.sampling import by_fault
+from vrbench.data.images import ImageError, has_16_bits
+from vrbench.data.sampling import by_error
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -39,7 +39,7 @@ def read(table: Any, images: Sequence[str], place: object, folder: Path | None) 
             continue
         if not _has_bytes(column):
             column, found = _converted(column, folder)
-            told = by_fault((row, f"column {name}: {text}") for row, text in found)
+            told = by_error((row, f"column {name}: {text}") for row, text in found)
             faults += (f"{place}, {fault}" for fault in told)
             table = table.set_column(table.schema.get_field_index(name), name, column)
     raise_all(faults)
@@ -75,7 +75,7 @@ def content_of(stored: Mapping[str, Any]) -> bytes | Path:
 
 def sixteen_bits(rows: Dataset) -> int:
     """How many images have 16 bits a channel."""
-    return sum(has_sixteen_bits(content_of(stored)) for _, _, stored in stored_images(rows))
+    return sum(has_16_bits(content_of(stored)) for _, _, stored in stored_images(rows))
 
 
 def _converted(column: Any, folder: Path | None) -> tuple[Any, list[tuple[int, str]]]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vrbench.core import os_errors
 from vrbench.core.errors import VrbenchError
-from vrbench.data.strict_images import strict_pictures
+from vrbench.data.strict_pillow import strict_pillow
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -75,12 +75,12 @@ def image_size(content: bytes | Path) -> tuple[int, int]:
 
 
 def image_fault(content: bytes | Path) -> str:
-    """Why an image cannot be used; empty if it can. See `image_look`."""
-    return image_look(content)[0]
+    """Why an image cannot be used; empty if it can. See `inspect_image`."""
+    return inspect_image(content)[0]
 
 
-def image_look(content: bytes | Path) -> tuple[str, bool]:
-    """Why an image cannot be used, empty if it can, and whether it has 16 bits a channel (see `has_sixteen_bits`).
+def inspect_image(content: bytes | Path) -> tuple[str, bool]:
+    """Why an image cannot be used, empty if it can, and whether it has 16 bits a channel (see `has_16_bits`).
 
     A JPEG file that has its end mark, and a PNG file whose checksums are right, are taken to be whole; any other image
     is decoded.
@@ -100,7 +100,7 @@ def image_look(content: bytes | Path) -> tuple[str, bool]:
     return "", is_deep
 
 
-def has_sixteen_bits(content: bytes | Path) -> bool:
+def has_16_bits(content: bytes | Path) -> bool:
     """Whether an image is greyscale with 16 bits, of which `open_image` keeps 8; false for what is no image."""
     try:
         with _read(content) as image:
@@ -118,7 +118,7 @@ def _read(content: bytes | Path) -> Iterator[Any]:
         raise ImageError("it has no bytes")
     stream: BinaryIO | Path = content if isinstance(content, Path) else BytesIO(content)
     try:
-        with strict_pictures(), Image.open(stream) as image:
+        with strict_pillow(), Image.open(stream) as image:
             yield image
     except ImageError:
         raise

@@ -28,7 +28,7 @@ LAYOUT_VERSION = 1
 State = Literal["whole", "changed", "truncated", "missing", "unrecorded"]
 
 
-class Entry(Record):
+class MirrorFile(Record):
     """What is known of one parquet file of a data root."""
 
     sha256: str = Field(description="Of the file.")
@@ -44,11 +44,11 @@ class DigestFile(Record):
     """`vrbench-data.json` at the top of a data root."""
 
     schema_version: int = Field(default=LAYOUT_VERSION, description="Version of this layout.")
-    files: dict[str, Entry] = Field(default={}, description="Path relative to the data root -> what it is.")
+    files: dict[str, MirrorFile] = Field(default={}, description="Path relative to the data root -> what it is.")
 
 
 @dataclass(frozen=True)
-class Found:
+class FileState:
     """What was found of one file.
 
     Attributes:
@@ -129,7 +129,7 @@ def other_revisions(source: DataSource, digests: DigestFile) -> list[str]:
     return [f"{name} is of {e.revision}" for name, e in entries if source.revision not in (e.revision, e.asked)]
 
 
-def check(root: Path, specs: Sequence[TaskSpec] | None = None) -> list[Found]:
+def check(root: Path, specs: Sequence[TaskSpec] | None = None) -> list[FileState]:
     """The state of every file that is recorded, is there, or is needed by some tasks; sorted by path.
 
     Args:
@@ -155,19 +155,19 @@ def _needed(specs: Iterable[TaskSpec]) -> Iterator[str]:
             yield from keys(spec.data)
 
 
-def _found(root: Path, name: str, entry: Entry | None) -> Found:
+def _found(root: Path, name: str, entry: MirrorFile | None) -> FileState:
     file = root / name
     if not file.is_file():
-        return Found(name, "missing", "recorded, but not there" if entry else "not there; fetch it")
+        return FileState(name, "missing", "recorded, but not there" if entry else "not there; fetch it")
     size = file.stat().st_size
     if entry is None:
         try:
             rows = footer(file).num_rows
         except VrbenchError:
-            return Found(name, "truncated", f"{size:,} bytes that do not end as a parquet file does")
-        return Found(name, "unrecorded", f"{rows:,} rows; {DIGEST_FILE} does not name it")
+            return FileState(name, "truncated", f"{size:,} bytes that do not end as a parquet file does")
+        return FileState(name, "unrecorded", f"{rows:,} rows; {DIGEST_FILE} does not name it")
     if size < entry.bytes:
-        return Found(name, "truncated", f"{size:,} bytes of {entry.bytes:,}")
+        return FileState(name, "truncated", f"{size:,} bytes of {entry.bytes:,}")
     if size != entry.bytes or file_digest(file) != entry.sha256:
-        return Found(name, "changed", "its sha256 is not the recorded one")
-    return Found(name, "whole", f"{entry.rows:,} rows, revision {entry.revision[:12]}")
+        return FileState(name, "changed", "its sha256 is not the recorded one")
+    return FileState(name, "whole", f"{entry.rows:,} rows, revision {entry.revision[:12]}")

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from vrbench.core.errors import VrbenchError, sentences
 from vrbench.data import loading
-from vrbench.data.loading import NotThere
+from vrbench.data.loading import MissingDataError
 from vrbench.tasks.registry import TaskSpec
 
 
 @dataclass(frozen=True)
-class Looked:
+class LocatedData:
     """What was found of some tasks' data; no row was read.
 
     Attributes:
@@ -23,7 +23,7 @@ class Looked:
     """
 
     there: tuple[TaskSpec, ...]
-    missing: tuple[NotThere, ...]
+    missing: tuple[MissingDataError, ...]
     faults: tuple[str, ...]
 
     def skipped(self) -> dict[str, str]:
@@ -31,29 +31,29 @@ class Looked:
         return {one.task: f"data set {one.data_set} is not {one.cause}" for one in self.missing}
 
 
-def look(specs: Iterable[TaskSpec], data_root: str | Path | None) -> Looked:
+def locate_all(specs: Iterable[TaskSpec], data_root: str | Path | None) -> LocatedData:
     """Look where tasks' data are and what the ends of their files tell."""
     there: list[TaskSpec] = []
-    missing: list[NotThere] = []
+    missing: list[MissingDataError] = []
     faults: list[str] = []
     for spec in specs:
         try:
-            faults += loading.file_faults(spec, loading.resolve(spec, data_root))
+            faults += loading.file_faults(spec, loading.locate(spec, data_root))
             there.append(spec)
-        except NotThere as error:
+        except MissingDataError as error:
             missing.append(error)
         except VrbenchError as error:
             faults += sentences(error)
-    return Looked(tuple(there), tuple(missing), tuple(faults))
+    return LocatedData(tuple(there), tuple(missing), tuple(faults))
 
 
-def told(missing: Sequence[NotThere], advice: str = "") -> list[str]:
+def told(missing: Sequence[MissingDataError], advice: str = "") -> list[str]:
     """One sentence a cause, with the tasks that it concerns.
 
     Args:
         advice: what else can be done about it; put behind the remedy.
     """
-    causes: dict[tuple[str, str], list[NotThere]] = {}
+    causes: dict[tuple[str, str], list[MissingDataError]] = {}
     for one in missing:
         causes.setdefault((one.cause, one.remedy), []).append(one)
     said = []
@@ -66,7 +66,7 @@ def told(missing: Sequence[NotThere], advice: str = "") -> list[str]:
     return said
 
 
-def left_out(skipped: dict[str, str]) -> str:
+def skipped_note(skipped: dict[str, str]) -> str:
     """What a reader is told of tasks that were left out: all of them, and why."""
     reasons: dict[str, list[str]] = {}
     for task, reason in skipped.items():

@@ -22,7 +22,7 @@ SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Identity:
+class ItemKey:
     """What an item is within its task, as `records.Sample` has it."""
 
     id: str
@@ -42,7 +42,7 @@ def digest(rows: Iterable[Mapping[str, Any]]) -> str:
     return total.hexdigest()
 
 
-def identify(spec: TaskSpec, row: Mapping[str, Any], config: str, position: int) -> Identity:
+def identify(spec: TaskSpec, row: Mapping[str, Any], config: str, position: int) -> ItemKey:
     """Id, cluster, group and unit of an item.
 
     Args:
@@ -55,7 +55,7 @@ def identify(spec: TaskSpec, row: Mapping[str, Any], config: str, position: int)
     cluster = identity if spec.cluster is None else item_keys.evaluate(spec.cluster, row)
     unit = identity if spec.unit is None else item_keys.evaluate(spec.unit, row)
     group = prefix.rstrip("/") if spec.group is None else item_keys.evaluate(spec.group, row)
-    return Identity(id=identity, cluster=cluster, group=group, unit=unit)
+    return ItemKey(id=identity, cluster=cluster, group=group, unit=unit)
 
 
 def select(
@@ -125,7 +125,7 @@ def _in_turn(groups: list[list[list[tuple[str, int]]]], draw: random.Random) -> 
         yield from (units[turn] for units in groups if turn < len(units))
 
 
-def by_fault(found: Iterable[tuple[int, str]], noun: str = "row") -> list[str]:
+def by_error(found: Iterable[tuple[int, str]], noun: str = "row") -> list[str]:
     """Rows and what is wrong with each, as one text a fault: "rows 3, 8 and 2 more: no answer"."""
     rows: dict[str, list[int]] = {}
     for number, text in found:

@@ -14,7 +14,7 @@ from vrbench.core.text_files import read_text
 from vrbench.data import image_columns
 from vrbench.data.image_columns import stored_image
 from vrbench.data.images import ImageError
-from vrbench.data.sampling import by_fault
+from vrbench.data.sampling import by_error
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -187,7 +187,7 @@ def _read_images(rows: Sequence[dict[str, Any]], images: Sequence[str], file: Pa
                 row[name] = stored_image([value] if listed and isinstance(value, (str, dict)) else value, file.parent)
             except ImageError as error:
                 faults.append((number, f"column {name}: {error}"))
-    raise_all(f"{file}, {fault}" for fault in by_fault(faults))
+    raise_all(f"{file}, {fault}" for fault in by_error(faults))
 
 
 def _json_lines(file: Path) -> list[dict[str, Any]]:

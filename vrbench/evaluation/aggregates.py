@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vrbench.core.schemas import Sample
-from vrbench.evaluation.scorers import SCORERS
-from vrbench.evaluation.scoring import Aggregates, Document
-from vrbench.statistics import metrics
+from vrbench.tasks import metrics
 from vrbench.tasks.registry import TaskSpec
+from vrbench.tasks.scorers import SCORERS
+from vrbench.tasks.scoring import Aggregates, ScoredDocument
 
 TOLERANCE = 1e-9
 """Relative difference up to which our figure is the harness's."""
@@ -29,7 +29,7 @@ def named(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     }
 
 
-def aggregate(task: Any, documents: Sequence[Document]) -> dict[str, float]:
+def aggregate(task: Any, documents: Sequence[ScoredDocument]) -> dict[str, float]:
     """The harness's aggregates by metric."""
     values: dict[str, list[Any]] = {}
     for document in documents:

@@ -13,9 +13,9 @@ from vrbench.core.errors import VrbenchError
 from vrbench.data import loading
 from vrbench.evaluation import harness
 from vrbench.evaluation.harness import Part
-from vrbench.evaluation.scorers import SCORERS
-from vrbench.evaluation.scoring import Document, copied
 from vrbench.tasks.registry import TaskSpec
+from vrbench.tasks.scorers import SCORERS
+from vrbench.tasks.scoring import ScoredDocument, copied
 
 
 def faults(spec: TaskSpec, part: Part) -> Iterator[str]:
@@ -94,7 +94,7 @@ def _scorer_faults(spec: TaskSpec, part: Part, task: Any, row: Mapping[str, Any]
     except Exception as error:  # whatever a function of the harness raises over a definition that is not its
         yield f"the harness cannot score an answer ({type(error).__name__}: {error})"
         return
-    document = Document(task, row, responses, metrics, identity)
+    document = ScoredDocument(task, row, responses, metrics, identity)
     if _reads(spec.scorer, document):
         return
     able = ", ".join(name for name in SCORERS if _reads(name, document)) or "none of vrbench's"
@@ -112,7 +112,7 @@ def _made_up(task: Any, row: Mapping[str, Any]) -> list[Any]:
     return [one[task.OUTPUT_TYPE]]
 
 
-def _reads(scorer: str, document: Document) -> bool:
+def _reads(scorer: str, document: ScoredDocument) -> bool:
     try:
         SCORERS[scorer].mark(document)
     except VrbenchError:  # it has read all, and found something wrong with the item

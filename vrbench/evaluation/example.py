@@ -61,7 +61,7 @@ def example(spec: TaskSpec, data_root: str | Path | None = None, model: Checkpoi
         return _made(one, part, model)
     except Exception as error:  # whatever the harness raises over rows that are not its
         os_errors.pass_on(error)
-        raise_all(inspection.faults(one, [part], loading.resolve(one, data_root)))
+        raise_all(inspection.faults(one, [part], loading.locate(one, data_root)))
         raise VrbenchError(f"the harness cannot ask it: {type(error).__name__}: {error}") from error
 
 

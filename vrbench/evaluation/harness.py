@@ -24,9 +24,9 @@ from vrbench.evaluation.harness_tasks import adapter_of
 from vrbench.evaluation.harness_tasks import config_of as config_of
 from vrbench.evaluation.harness_tasks import task_of as task_of
 from vrbench.evaluation.requests import NotAsked
-from vrbench.evaluation.scorers import SCORERS
-from vrbench.evaluation.scoring import Document, Mark, copied
 from vrbench.tasks.registry import TaskSpec
+from vrbench.tasks.scorers import SCORERS
+from vrbench.tasks.scoring import ItemScore, ScoredDocument, copied
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -79,21 +79,21 @@ class Prepared:
     spec: TaskSpec
     parts: Sequence[Part]
     tasks: Sequence[Any]
-    documents: Sequence[Sequence[tuple[loading.Identity, Any]]]
+    documents: Sequence[Sequence[tuple[loading.ItemKey, Any]]]
     requests: Sequence[Mapping[int, Sequence[Any]]]
 
 
 class Marking:
     """How one document is scored: by the harness, every time anew."""
 
-    def metrics(self, task: Any, identity: loading.Identity, doc: Any, responses: Sequence[Any]) -> Mapping[str, Any]:
+    def metrics(self, task: Any, identity: loading.ItemKey, doc: Any, responses: Sequence[Any]) -> Mapping[str, Any]:
         """What the harness's `process_results` gives for filtered responses."""
         random.seed(identity.id)  # what is drawn depends on the item alone: MMMU's guesses where no letter can be read
         # A scorer may change the document it is given (TextVQA's does), so it gets a copy.
         scored: Mapping[str, Any] = task.process_results(copied(doc), list(responses))
         return scored
 
-    def mark(self, spec: TaskSpec, document: Document) -> Mark:
+    def mark(self, spec: TaskSpec, document: ScoredDocument) -> ItemScore:
         """What a sample keeps of a scored document."""
         return SCORERS[spec.scorer].mark(document)
 
@@ -151,7 +151,7 @@ def score(prepared: Prepared, prompt_digest: Callable[[Any], str], marking: Mark
             by_filter = _score(prepared, number, marking, not_asked)
             primary = _primary(spec, list(by_filter))
             marks = {row: marking.mark(spec, document) for row, document in by_filter[primary].items()}
-            marks |= {row: Mark(0.0, "", "", unscored=reason) for row, reason in not_asked.items()}
+            marks |= {row: ItemScore(0.0, "", "", unscored=reason) for row, reason in not_asked.items()}
             samples += _samples(prepared, number, marks, prompt_digest)
             whole = _in_whole_units(prepared.documents[number], not_asked)
             kept = {name: [found[row] for row in whole] for name, found in by_filter.items()}
@@ -189,7 +189,7 @@ def documents_of(task: Any) -> Any:
     return getattr(task, "eval_docs_no_media", None) or task.eval_docs
 
 
-def _documents(spec: TaskSpec, part: Part, task: Any) -> list[tuple[loading.Identity, Any]]:
+def _documents(spec: TaskSpec, part: Part, task: Any) -> list[tuple[loading.ItemKey, Any]]:
     return [
         (loading.identify(spec, doc, part.config, position), doc)
         for position, doc in zip(part.positions, documents_of(task), strict=True)
@@ -198,7 +198,7 @@ def _documents(spec: TaskSpec, part: Part, task: Any) -> list[tuple[loading.Iden
 
 def _score(
     prepared: Prepared, number: int, marking: Marking, not_asked: Container[int]
-) -> dict[str, dict[int, Document]]:
+) -> dict[str, dict[int, ScoredDocument]]:
     """Filter the answers and score each document under each of the task's filters, as the harness's evaluator does.
 
     Returns:
@@ -211,11 +211,11 @@ def _score(
     return {name: {row: _filtered(prepared, number, row, name, marking) for row in rows} for name in names}
 
 
-def _filtered(prepared: Prepared, number: int, row: int, name: str, marking: Marking) -> Document:
+def _filtered(prepared: Prepared, number: int, row: int, name: str, marking: Marking) -> ScoredDocument:
     """A document of one part as it is scored under one filter."""
     task, (identity, doc) = prepared.tasks[number], prepared.documents[number][row]
     responses = [instance.filtered_resps[name] for instance in prepared.requests[number][row]]
-    return Document(task, doc, responses, marking.metrics(task, identity, doc, responses), identity)
+    return ScoredDocument(task, doc, responses, marking.metrics(task, identity, doc, responses), identity)
 
 
 def _not_asked(requests: Mapping[int, Sequence[Any]]) -> dict[int, str]:
@@ -229,7 +229,7 @@ def _not_asked(requests: Mapping[int, Sequence[Any]]) -> dict[int, str]:
     return found
 
 
-def _in_whole_units(documents: Sequence[tuple[loading.Identity, Any]], not_asked: Container[int]) -> list[int]:
+def _in_whole_units(documents: Sequence[tuple[loading.ItemKey, Any]], not_asked: Container[int]) -> list[int]:
     """Rows that the harness can put together: not those of a unit (pair, rotations) that was not asked as a whole."""
     homes = [(identity.group, identity.unit or identity.id) for identity, _ in documents]
     torn = {home for row, home in enumerate(homes) if row in not_asked}
@@ -254,7 +254,7 @@ def undrawn() -> Iterator[None]:
 
 
 def _samples(
-    prepared: Prepared, number: int, marks: Mapping[int, Mark], prompt_digest: Callable[[Any], str]
+    prepared: Prepared, number: int, marks: Mapping[int, ItemScore], prompt_digest: Callable[[Any], str]
 ) -> Iterator[Sample]:
     for row, (identity, _) in enumerate(prepared.documents[number]):
         mark, asked = marks[row], prepared.requests[number][row]

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vrbench.core.errors import VrbenchError
-from vrbench.evaluation.scorers import SCORERS
 from vrbench.evaluation.settings import OWN
 from vrbench.tasks.registry import TaskSpec
+from vrbench.tasks.scorers import SCORERS
 
 if TYPE_CHECKING:
     from vrbench.evaluation.harness import Part

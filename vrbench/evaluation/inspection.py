@@ -17,11 +17,11 @@ from vrbench.data import loading
 from vrbench.data.image_columns import columns_of, content_of, stored_images
 from vrbench.data.image_values import ALLOWED
 from vrbench.data.images import image_fault
-from vrbench.data.loading import Located
-from vrbench.data.sampling import by_fault
-from vrbench.evaluation import definition, gold, harness
+from vrbench.data.loading import DataLocation
+from vrbench.data.sampling import by_error
+from vrbench.evaluation import definition, harness
 from vrbench.evaluation.harness import Part
-from vrbench.tasks import item_keys
+from vrbench.tasks import gold, item_keys
 from vrbench.tasks.registry import TaskSpec
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ TRIED = 20
 """Items that may come first in a task before it is said that the harness cannot read them."""
 
 
-def faults(spec: TaskSpec, parts: Sequence[Part], located: Located) -> Iterator[str]:
+def faults(spec: TaskSpec, parts: Sequence[Part], located: DataLocation) -> Iterator[str]:
     """Every fault of the items that are used and of the examples in their prompts, one sentence a file and fault.
 
     Rows are counted from 0; where a row holds several items in lists, items are counted. What this package draws itself
@@ -62,8 +62,8 @@ def _examples(spec: TaskSpec, part: Part) -> Part:
 
 
 def _told(found: Iterable[tuple[int, str]], positions: Sequence[int], spec: TaskSpec) -> list[str]:
-    """`by_fault` with the places of the rows in the whole split."""
-    return by_fault(((positions[n] if n < len(positions) else n, text) for n, text in found), _noun(spec))
+    """`by_error` with the places of the rows in the whole split."""
+    return by_error(((positions[n] if n < len(positions) else n, text) for n, text in found), _noun(spec))
 
 
 def _noun(spec: TaskSpec) -> str:

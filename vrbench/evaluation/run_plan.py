@@ -115,7 +115,7 @@ class Job:
     available: int
     origin: str
     digest: str
-    located: loading.Located
+    located: loading.DataLocation
     sixteen_bits: int = 0
 
     @property
@@ -209,7 +209,7 @@ def plan(names: Sequence[str], tasks: str | Sequence[str], options: Options) -> 
     trusted = options.trust_remote_code
     faults += gathered(fault for name in names for fault in resolve.faults(name, offline=offline, trusted=trusted))
     faults += task_faults
-    looked = missing.look(specs, options.data_root)
+    looked = missing.locate_all(specs, options.data_root)
     skipped = looked.skipped() if options.skip_missing and looked.there else {}
     faults += looked.faults
     if not skipped:
@@ -220,7 +220,7 @@ def plan(names: Sequence[str], tasks: str | Sequence[str], options: Options) -> 
     if judged:
         _log.warning("vrbench: left out, since they need a judge model: %s", ", ".join(spec.id for spec in judged))
     if skipped:
-        _log.warning("vrbench: %s", missing.left_out(skipped))
+        _log.warning("vrbench: %s", missing.skipped_note(skipped))
     found = tuple(resolve.resolve(name, offline=offline, trusted=trusted) for name in names)
     images = options.image_settings
     made = Plan(found, (), _chosen(options), skipped)
@@ -281,7 +281,7 @@ def inputs_digest(checkpoint_digest: str, tasks: Mapping[str, Mapping[str, Any]]
 def _runnable(tasks: str | Sequence[str], options: Options, faults: list[str]) -> tuple[list[TaskSpec], list[TaskSpec]]:
     """`registry.runnable`; with a fault in one name the tasks of the others are given, so that theirs are told too."""
     try:
-        asked = requested.load(tasks, options.include_path)
+        asked = requested.load_for(tasks, options.include_path)
     except VrbenchError as error:
         faults += sentences(error)
         return [], []
@@ -290,13 +290,13 @@ def _runnable(tasks: str | Sequence[str], options: Options, faults: list[str]) -
         return [], []
     known = asked.specs
     try:
-        return registry.runnable(asked.names, known)
+        return registry.select_runnable(asked.names, known)
     except VrbenchError as error:
         faults += sentences(error)
     found: dict[str, TaskSpec] = {}
     for name in asked.names:
         with contextlib.suppress(VrbenchError):
-            found.update((spec.id, spec) for spec in registry.runnable(name, known)[0])
+            found.update((spec.id, spec) for spec in registry.select_runnable(name, known)[0])
     return list(found.values()), []
 
 
@@ -339,7 +339,7 @@ def _faults_of_items_at_hand(specs: Sequence[TaskSpec], options: Options) -> Ite
     from vrbench.evaluation import inspection
 
     for spec in specs:
-        if loading.resolve(spec, options.data_root).kind == "hub" and not loading.in_cache(spec.data):
+        if loading.locate(spec, options.data_root).kind == "hub" and not loading.in_cache(spec.data):
             continue
         try:
             job = job_of(spec, options)
@@ -382,7 +382,7 @@ def job_of(spec: TaskSpec, options: Options) -> Job:
     available = sum(len(rows[spec.data.split]) for rows in loaded.values())
     parts = tuple(used(spec, loaded, options.limit, options.seed))
     digests = {part.config: {split: loading.digest(rows) for split, rows in part.rows.items()} for part in parts}
-    located = loading.resolve(spec, options.data_root)
+    located = loading.locate(spec, options.data_root)
     deep = 0 if located.kind == "generated" else sum(sixteen_bits(part.rows[spec.data.split]) for part in parts)
     origin = located.origin
     if spec.data.kind == "hub":

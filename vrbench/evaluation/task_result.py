@@ -10,7 +10,7 @@ from vrbench.core.provenance import installed
 from vrbench.core.schemas import Sample, samples_text, unscored_note
 from vrbench.evaluation import hints
 from vrbench.evaluation.run_plan import Job
-from vrbench.statistics import metrics
+from vrbench.tasks import metrics
 from vrbench.tasks.registry import TaskSpec
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from vrbench.core import os_errors
 from vrbench.core.errors import VrbenchError, raise_all, sentences
 from vrbench.core.schemas import Run, RunRecord, Sample, TaskResult
 from vrbench.data import missing
-from vrbench.data.loading import NotThere
+from vrbench.data.loading import MissingDataError
 from vrbench.evaluation import run_plan
 from vrbench.leaderboard import rules
 from vrbench.leaderboard.board import Board
@@ -61,13 +61,13 @@ class Examiner:
         self.board = board
         self.specs = _specs(board, registry.load(include_path))
         faults: list[str] = []
-        absent: list[NotThere] = []
+        absent: list[MissingDataError] = []
         jobs = {}
         for task, spec in self.specs.items():
             try:
                 jobs[task] = run_plan.job_of(spec, run_plan.Options(data_root=data_root))
                 faults += _job_faults(board, jobs[task])
-            except NotThere as error:
+            except MissingDataError as error:
                 absent.append(error)
             except VrbenchError as error:
                 faults += sentences(error)

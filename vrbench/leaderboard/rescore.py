@@ -51,13 +51,13 @@ class Rescorer:
         """
         from vrbench.evaluation import harness
         from vrbench.evaluation.harness_tasks import adapter_of
-        from vrbench.evaluation.recalling import Recalling
+        from vrbench.tasks.document_scorer import CachedDocumentScorer
 
         self.job = job
         self.decides = job.decides
         self._about = task_result.of_task(job)
         self._harness = harness
-        self._marking = Recalling(MOST_KEPT)
+        self._marking = CachedDocumentScorer(MOST_KEPT)
         self._prepared = harness.prepare(job.spec, job.parts)
         self._asked: dict[str, Sequence[Any]] = {
             identity.id: requests[row]

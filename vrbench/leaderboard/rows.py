@@ -15,7 +15,7 @@ from vrbench.leaderboard.submission import Submission
 from vrbench.leaderboard.untrusted_input import parse_json
 from vrbench.statistics import bootstrap, pairing
 from vrbench.statistics.claims import POOLS, Claim, Verdict, parse
-from vrbench.statistics.comparison import Row, row_of, verdict_of
+from vrbench.statistics.comparison import ComparisonRow, row_of, verdict_of
 from vrbench.statistics.pairing import PairedTask
 
 _SAME = Figure(value=100.0, low=100.0, high=100.0)
@@ -58,7 +58,7 @@ def standing_of(board: Board, submission: Submission, run: Run, baseline: Run) -
     )
 
 
-def _task(task: str, run: Run, row: Row, is_baseline: bool) -> TaskStanding:
+def _task(task: str, run: Run, row: ComparisonRow, is_baseline: bool) -> TaskStanding:
     result = run.result(task)
     assert result.score is not None  # else the submission was refused
     return TaskStanding(
@@ -89,7 +89,7 @@ def _mean(name: str, tasks: Sequence[str], run: Run, pairs: Mapping[str, PairedT
     )
 
 
-def _verdict(claim: Claim, board: Board, rows: Mapping[str, Row], pairs: Mapping[str, PairedTask]) -> Verdict:
+def _verdict(claim: Claim, board: Board, rows: Mapping[str, ComparisonRow], pairs: Mapping[str, PairedTask]) -> Verdict:
     """What a claim's tasks say of it: a task, one of the board's two means, or a suite."""
     if claim.name in rows:
         return verdict_of(claim, rows[claim.name], [pairs[claim.name]])
@@ -109,11 +109,11 @@ def members(name: str, board: Board, pairs: Mapping[str, PairedTask]) -> tuple[s
     return tuple(task for task, pair in pairs.items() if pair.baseline.suite in suites)
 
 
-def _difference(row: Row) -> Figure:
+def _difference(row: ComparisonRow) -> Figure:
     return Figure(value=row.difference, low=row.difference_low, high=row.difference_high)
 
 
-def _retention(row: Row) -> Figure:
+def _retention(row: ComparisonRow) -> Figure:
     return Figure(value=row.retention, low=row.retention_low, high=row.retention_high)
 
 

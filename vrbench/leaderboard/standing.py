@@ -115,7 +115,7 @@ class BoardTask(Record):
     id: str = Field(description="Task id.")
     suite: str = Field(description="'visual' or 'text'; empty for one in no mean.")
     title: str = Field(description="What is asked.")
-    metric: str = Field(description="Key of `vrbench.statistics.metrics.METRICS`.")
+    metric: str = Field(description="Key of `vrbench.tasks.metrics.METRICS`.")
     unit: Literal["percent", "perplexity"] = Field(description="Scale of its score.")
     higher_is_better: bool = Field(description="Direction of the metric.")
     chance: float | None = Field(description="Score of guessing.")

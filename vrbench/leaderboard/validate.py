@@ -21,7 +21,7 @@ from vrbench.leaderboard.standing import BoardTask, Leaderboard, Standing, ranke
 from vrbench.leaderboard.submission import SUBMISSIONS
 from vrbench.leaderboard.untrusted_input import submission_folders
 from vrbench.statistics.claims import parse_all
-from vrbench.statistics.metrics import METRICS
+from vrbench.tasks.metrics import METRICS
 from vrbench.tasks.registry import TaskSpec
 
 

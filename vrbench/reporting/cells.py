@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vrbench.core.schemas import UNSCORED_MARK, Answered, Provenance, Source
 from vrbench.statistics.claims import Verdict
-from vrbench.statistics.comparison import Candidate, Comparison, Row
+from vrbench.statistics.comparison import CandidateComparison, Comparison, ComparisonRow
 
 HEADERS = ("task", "n", "baseline", "candidate", "difference", "retention %", "p (Holm)")
 MINUS = "\N{MINUS SIGN}"
@@ -14,7 +14,7 @@ MARKS = {"supported": "\N{CHECK MARK}", "refuted": "\N{MULTIPLICATION X}", "unde
 
 
 @dataclass(frozen=True)
-class Line:
+class TableLine:
     """One row as text.
 
     Attributes:
@@ -30,11 +30,11 @@ class Line:
     note: str
 
 
-def lines(candidate: Candidate) -> list[Line]:
+def lines(candidate: CandidateComparison) -> list[TableLine]:
     """Tasks by suite, each suite's mean after its tasks, means over several suites last."""
     homes = dict.fromkeys(row.suite for row in candidate.tasks)
     means = {row.name: row for row in candidate.suites}
-    found: list[Line] = []
+    found: list[TableLine] = []
     for suite in homes:
         found += [_line(row) for row in candidate.tasks if row.suite == suite]
         if suite in means:
@@ -52,11 +52,11 @@ def marked(name: str, is_marked: bool) -> str:
     return f"{name} {UNSCORED_MARK}" if is_marked else name
 
 
-def _line(row: Row) -> Line:
+def _line(row: ComparisonRow) -> TableLine:
     items = count(row.n, row.n_unscored)
     name = marked(f"mean of {len(row.tasks)}: {row.name}" if row.kind == "suite" else row.name, row.is_marked)
     if row.status == "error":
-        return Line((name, items, "-", "-", "-", "error", "-"), row.kind == "suite", True, row.error)
+        return TableLine((name, items, "-", "-", "-", "error", "-"), row.kind == "suite", True, row.error)
     digits = 2 if row.unit == "perplexity" else 1
     cells = (
         name,
@@ -68,7 +68,7 @@ def _line(row: Row) -> Line:
         p_value(row.p_holm),
     )
     note = "; ".join(filter(None, ["perplexity, lower is better" if row.unit == "perplexity" else "", row.note]))
-    return Line(cells, row.kind == "suite", False, note)
+    return TableLine(cells, row.kind == "suite", False, note)
 
 
 def number(value: float | None, digits: int, signed: bool = False) -> str:
@@ -103,7 +103,7 @@ def verdict(found: Verdict) -> str:
 
 
 @dataclass(frozen=True)
-class Origin:
+class RunOrigin:
     """One of the runs that a checkpoint's figures come from.
 
     Attributes:
@@ -117,12 +117,12 @@ class Origin:
     command: str
 
 
-def origins(comparison: Comparison) -> list[Origin]:
+def origins(comparison: Comparison) -> list[RunOrigin]:
     """Where every figure comes from: a line a run, the baseline's first."""
     named = [(comparison.baseline_label, comparison.baseline, comparison.baseline_sources)]
     named += [(c.label, c.checkpoint, c.sources) for c in comparison.candidates]
     return [
-        Origin(f"{label} (sha256 {ref.digest[:12]})", _made(source, len(sources) == 1), source.provenance.command)
+        RunOrigin(f"{label} (sha256 {ref.digest[:12]})", _made(source, len(sources) == 1), source.provenance.command)
         for label, ref, sources in named
         for source in sources
     ]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from vrbench.reporting.cells import MARKS, Line, count, interval, marked, number
-from vrbench.statistics.comparison import Candidate, Comparison, Row
+from vrbench.reporting.cells import MARKS, TableLine, count, interval, marked, number
+from vrbench.statistics.comparison import CandidateComparison, Comparison, ComparisonRow
 
 
-def names(candidates: Sequence[Candidate]) -> list[tuple[str, bool]]:
+def names(candidates: Sequence[CandidateComparison]) -> list[tuple[str, bool]]:
     """Every row's name and whether it is a suite, tasks by suite and each suite's mean after its tasks."""
     tasks = {r.name: r.suite for c in candidates for r in c.tasks}
     suites = dict.fromkeys(r.name for c in candidates for r in c.suites)
@@ -32,9 +32,9 @@ def caption(comparison: Comparison) -> str:
     )
 
 
-def overview(comparison: Comparison) -> list[Line]:
+def overview(comparison: Comparison) -> list[TableLine]:
     """A line a task and suite with n, the baseline's score and each candidate's retention; then one a claim."""
-    found: list[Line] = []
+    found: list[TableLine] = []
     for name, is_suite in names(comparison.candidates):
         rows = [_row(c, name, is_suite) for c in comparison.candidates]
         known = [row for row in rows if row is not None and row.status == "ok"]
@@ -44,16 +44,16 @@ def overview(comparison: Comparison) -> list[Line]:
         title = marked(title, any(row is not None and row.is_marked for row in rows))
         scores = (number(row.baseline, 2 if row.unit == "perplexity" else 1) for row in known)
         cells = (title, _each(count(row.n, row.n_unscored) for row in known), _each(scores), *map(_kept, rows))
-        found.append(Line(cells, is_suite, not known, ""))
+        found.append(TableLine(cells, is_suite, not known, ""))
     for claim in comparison.claims:
         said = [next((v for v in c.verdicts if v.claim == claim), None) for c in comparison.candidates]
         signed = claim.unit == "points"
         shown = (f"{MARKS[v.verdict]} {v.verdict} ({number(v.estimate, 1, signed)})" if v else "-" for v in said)
-        found.append(Line((f"claim {claim.text}", "", "", *shown), False, False, ""))
+        found.append(TableLine((f"claim {claim.text}", "", "", *shown), False, False, ""))
     return found
 
 
-def _row(candidate: Candidate, name: str, is_suite: bool) -> Row | None:
+def _row(candidate: CandidateComparison, name: str, is_suite: bool) -> ComparisonRow | None:
     return next((r for r in (candidate.suites if is_suite else candidate.tasks) if r.name == name), None)
 
 
@@ -62,7 +62,7 @@ def _each(texts: Iterable[str]) -> str:
     return " / ".join(dict.fromkeys(texts)) or "-"
 
 
-def _kept(row: Row | None) -> str:
+def _kept(row: ComparisonRow | None) -> str:
     if row is None:
         return "-"
     return "error" if row.status == "error" else interval(row.retention, row.retention_low, row.retention_high, 1)

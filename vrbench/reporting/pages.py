@@ -45,7 +45,7 @@ def _line(text: str) -> str:
     return " ".join(text.splitlines())
 
 
-def _pipe_table(lines: Sequence[cells.Line], headers: Sequence[str]) -> str:
+def _pipe_table(lines: Sequence[cells.TableLine], headers: Sequence[str]) -> str:
     """An aligned Markdown table; suites in bold, and no line break within the brackets of an interval."""
     from tabulate import tabulate
 

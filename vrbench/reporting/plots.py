@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from vrbench.reporting import overview
 from vrbench.reporting.drawing import encoded, legend, look_of, new_figure, themed
-from vrbench.statistics.comparison import Candidate, Comparison, Row
+from vrbench.statistics.comparison import CandidateComparison, Comparison, ComparisonRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,7 +61,7 @@ def _retention(comparison: Comparison, dark: bool) -> Figure | None:
     return figure
 
 
-def _bar(axes: Axes, row: Row, height: float, limits: tuple[float, float], look: dict[str, Any]) -> None:
+def _bar(axes: Axes, row: ComparisonRow, height: float, limits: tuple[float, float], look: dict[str, Any]) -> None:
     """A point with its interval, or a word where there is none."""
     if row.retention is None:
         axes.text(limits[0], height, " no figure", va="center", fontsize=8, color=look["color"])
@@ -76,7 +76,7 @@ def _bar(axes: Axes, row: Row, height: float, limits: tuple[float, float], look:
         axes.text(end, height, f"{row.retention:.1f}  ", color=look["color"], **text)
 
 
-def _range(rows: Sequence[Row]) -> tuple[float, float]:
+def _range(rows: Sequence[ComparisonRow]) -> tuple[float, float]:
     ends = [e for r in rows for e in (r.retention, r.retention_low, r.retention_high) if e is not None]
     low, high = min([*ends, 98.0]), max([*ends, 102.0])
     room = 0.04 * (high - low)
@@ -117,13 +117,13 @@ def _visual_text(comparison: Comparison, dark: bool) -> Figure | None:
     return figure
 
 
-def _suite(candidate: Candidate, sense: str) -> Row | None:
+def _suite(candidate: CandidateComparison, sense: str) -> ComparisonRow | None:
     """The mean over visual (or textual) tasks; the pool if there is one, else the only suite of that sense."""
     found = {row.name: row for row in candidate.suites if row.retention is not None}
     return found.get(sense) or found.get(f"pocket_{sense}")
 
 
-def _reach(row: Row) -> list[list[float]] | None:
+def _reach(row: ComparisonRow) -> list[list[float]] | None:
     if row.retention is None or row.retention_low is None or row.retention_high is None:
         return None
     return [[max(0.0, row.retention - row.retention_low)], [max(0.0, row.retention_high - row.retention)]]

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 from vrbench.core.schemas import Run, TaskResult
-from vrbench.data.missing import left_out
+from vrbench.data.missing import skipped_note
 from vrbench.reporting import cells
 from vrbench.statistics.comparison import Comparison
 
@@ -49,7 +49,7 @@ def scores(runs: Sequence[Run]) -> str:
     results = [(run.record.checkpoint.id, r) for run in runs for r in run.record.results]
     notes = [f"  {name}, {r.task}: {remark}" for name, r in results for remark in r.remarks]
     skipped = {task: why for run in runs for task, why in run.record.skipped.items()}
-    notes += [left_out(skipped)] if skipped else []
+    notes += [skipped_note(skipped)] if skipped else []
     before = [f"{run.record.checkpoint.id}: {said}" for run in runs if (said := cells.reused(run.record.provenance))]
     return "\n".join([table, *map(_wrapped, [*notes, *before])])
 

@@ -72,7 +72,7 @@ def build(asked: Asked) -> Plan:
     try:
         of = family(asked.family)
         tasks = asked.tasks or (of.trial_tasks if _is_trial(overrides) else "") or of.tasks
-        specs = registry.runnable(tasks, registry.load())[0]
+        specs = registry.select_runnable(tasks, registry.load())[0]
     except VrbenchError as error:
         faults += sentences(error)
     raise_all(faults)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vrbench.core.schemas import Run, RunRecord, Sample, TaskResult, load_run
-from vrbench.statistics import metrics, pairing
+from vrbench.statistics import pairing
 from vrbench.statistics.claims import POOLS
+from vrbench.tasks import metrics
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from vrbench.reproduce.counts import Counted, Counts, without
 from vrbench.reproduce.seeds import Estimate, estimate
-from vrbench.statistics import bootstrap, metrics
+from vrbench.statistics import bootstrap
+from vrbench.tasks import metrics
 
 if TYPE_CHECKING:
     import numpy as np

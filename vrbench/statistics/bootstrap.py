@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from vrbench.statistics.metrics import Metric
+    from vrbench.tasks.metrics import Metric
 
     Array = NDArray[np.float64]
 
@@ -52,7 +52,7 @@ Ends = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedCounts:
     """One task's counts for two runs over the same items.
 
     Attributes:
@@ -74,7 +74,7 @@ class Paired:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class BootstrapDraws:
     """The figures of one task on each bootstrap draw.
 
     Attributes:
@@ -115,7 +115,7 @@ def weights(counts: NDArray[np.int64], draws: int, rng: np.random.Generator) -> 
     return np.bincount(picks.ravel(), minlength=draws * distinct).reshape(draws, distinct)
 
 
-def draw(pair: Paired, seed: Sequence[int] | int, draws: int = DRAWS) -> Drawn:
+def draw(pair: PairedCounts, seed: Sequence[int] | int, draws: int = DRAWS) -> BootstrapDraws:
     """Recompute both figures on the same draws of clusters."""
     import numpy as np
 
@@ -124,7 +124,7 @@ def draw(pair: Paired, seed: Sequence[int] | int, draws: int = DRAWS) -> Drawn:
         best, worst = unseen(pair.baseline, pair.outcomes)
         table = np.concatenate([table, [[best, worst]], [[worst, best]]])
     sums = resample(table, draws, np.random.default_rng(seed))
-    return Drawn(pair.metric.value(sums[:, 0]), pair.metric.value(sums[:, 1]), len(pair.baseline))
+    return BootstrapDraws(pair.metric.value(sums[:, 0]), pair.metric.value(sums[:, 1]), len(pair.baseline))
 
 
 def interval_of_one(metric: Metric, table: Array, outcomes: int, seed: Sequence[int] | int = 0) -> Ends:
@@ -179,7 +179,7 @@ def spread(variances: Sequence[float], clusters: Sequence[int]) -> tuple[float, 
     return widen, 1.0 / sum(s * s / (c - 1) for s, c in zip(shares, clusters, strict=True))
 
 
-def difference_interval(drawn: Sequence[Drawn]) -> Ends | None:
+def difference_interval(drawn: Sequence[BootstrapDraws]) -> Ends | None:
     """95 % interval of candidate minus baseline, each the mean over tasks; none with a single cluster in a task."""
     if min(d.clusters for d in drawn) < 2:
         return None
@@ -188,7 +188,7 @@ def difference_interval(drawn: Sequence[Drawn]) -> Ends | None:
     return _ends(sum(parts[1:], parts[0]) / len(parts), share)
 
 
-def mean_interval(drawn: Sequence[Drawn]) -> Ends | None:
+def mean_interval(drawn: Sequence[BootstrapDraws]) -> Ends | None:
     """95 % interval of the candidate's mean over tasks, by itself; none with a single cluster in a task."""
     if min(d.clusters for d in drawn) < 2:
         return None
@@ -197,7 +197,7 @@ def mean_interval(drawn: Sequence[Drawn]) -> Ends | None:
     return _ends(sum(parts[1:], parts[0]) / len(parts), share)
 
 
-def retention_interval(drawn: Sequence[Drawn], higher_is_better: bool = True) -> Ends | None:
+def retention_interval(drawn: Sequence[BootstrapDraws], higher_is_better: bool = True) -> Ends | None:
     """95 % interval of retention in percent: candidate's mean over tasks as a share of the baseline's.
 
     Where lower is better (perplexity) retention is baseline over candidate, so that below 100 is a loss everywhere.
@@ -228,7 +228,7 @@ def _ends(values: Array, share: float) -> Ends:
     return float(low), float(high)
 
 
-def contributions(pair: Paired) -> Array:
+def contributions(pair: PairedCounts) -> Array:
     """What each cluster adds to candidate minus baseline, [clusters]; in points, or in nats for a perplexity.
 
     The two runs share their items and so their denominators, which makes the difference a plain sum over clusters.
@@ -240,7 +240,7 @@ def contributions(pair: Paired) -> Array:
     return np.asarray(scale * gained.mean(-1))
 
 
-def p_value(pairs: Sequence[Paired], seed: int = 0) -> tuple[float, str]:
+def p_value(pairs: Sequence[PairedCounts], seed: int = 0) -> tuple[float, str]:
     """Two-sided p that baseline and candidate are exchangeable, and the test's name.
 
     Several pairs are tested on the mean of their differences.
@@ -253,14 +253,14 @@ def p_value(pairs: Sequence[Paired], seed: int = 0) -> tuple[float, str]:
     return sign_flip(effects, seed), "sign flips of clusters"
 
 
-def _is_binary(pair: Paired) -> bool:
+def _is_binary(pair: PairedCounts) -> bool:
     import numpy as np
 
     both = np.concatenate([pair.baseline, pair.candidate])
     return both.shape[1] == 1 and bool((both[..., 1] == 1).all() and np.isin(both[..., 0], (0, 1)).all())
 
 
-def mcnemar(pair: Paired) -> float:
+def mcnemar(pair: PairedCounts) -> float:
     """Exact two-sided p of McNemar's test; each cluster must be one 0/1 outcome."""
     from scipy.special import bdtr
 

@@ -20,7 +20,7 @@ from vrbench.core.schemas import (
     load_run,
     unscored_note,
 )
-from vrbench.data.missing import left_out
+from vrbench.data.missing import skipped_note
 from vrbench.statistics import bootstrap, pairing
 from vrbench.statistics.claims import DEFAULT_CLAIMS, POOLS, Claim, Verdict, judge, parse_all
 from vrbench.statistics.merge_runs import join
@@ -29,7 +29,7 @@ from vrbench.statistics.pairing import PairedTask
 Kind = Literal["task", "suite"]
 
 
-class Row(Record):
+class ComparisonRow(Record):
     """Baseline against candidate on one task, or on the mean of a suite's tasks."""
 
     name: str = Field(description="Task or suite.")
@@ -63,14 +63,14 @@ class Row(Record):
         return self.n_unscored > MOST_UNSCORED * (self.n + self.n_unscored)
 
 
-class Candidate(Record):
+class CandidateComparison(Record):
     """One candidate against the baseline."""
 
     label: str = Field(description="Its name in this comparison.")
     checkpoint: CheckpointRef = Field(description="What was measured.")
     sources: tuple[Source, ...] = Field(description="The runs that its results come from.")
-    tasks: tuple[Row, ...] = Field(description="One a task that both runs have.")
-    suites: tuple[Row, ...] = Field(description="One a suite.")
+    tasks: tuple[ComparisonRow, ...] = Field(description="One a task that both runs have.")
+    suites: tuple[ComparisonRow, ...] = Field(description="One a suite.")
     verdicts: tuple[Verdict, ...] = Field(description="One a claim.")
 
 
@@ -82,7 +82,7 @@ class Comparison(Record):
     baseline_label: str = Field(description="The baseline's name in this comparison.")
     baseline: CheckpointRef = Field(description="What the candidates are compared with.")
     baseline_sources: tuple[Source, ...] = Field(description="The runs that the baseline's results come from.")
-    candidates: tuple[Candidate, ...] = Field(description="In the order given.")
+    candidates: tuple[CandidateComparison, ...] = Field(description="In the order given.")
     claims: tuple[Claim, ...] = Field(description="What verdicts were asked for.")
     limit: int | None = Field(default=None, description="Items a task, if limited.")
     draws: int = Field(default=bootstrap.DRAWS, description="Bootstrap draws.")
@@ -183,7 +183,7 @@ def _compare(runs: list[Run], baseline: Run, claims: Sequence[str] | None, seed:
     )
 
 
-def _candidate(label: str, run: Run, baseline: Run, claims: Sequence[Claim], seed: int) -> Candidate:
+def _candidate(label: str, run: Run, baseline: Run, claims: Sequence[Claim], seed: int) -> CandidateComparison:
     pairs = {t: pairing.pair_task(t, run, baseline, seed) for t in pairing.common_tasks(run, baseline)}
     rows = {t: row_of(t, "task", p.baseline.suite, {t: p}, seed) for t, p in pairs.items()}
     suites = dict.fromkeys(p.baseline.suite for p in pairs.values() if p.in_mean or p.counts is None)
@@ -194,7 +194,7 @@ def _candidate(label: str, run: Run, baseline: Run, claims: Sequence[Claim], see
         if s not in rows and (s in suites or spoken[s])
     }
     pools = {s for s in means if s not in suites and len({pairs[t].baseline.suite for t in spoken[s]}) > 1}
-    return Candidate(
+    return CandidateComparison(
         label=label,
         checkpoint=run.record.checkpoint,
         sources=run.sources,
@@ -214,7 +214,7 @@ def _members(name: str, baseline: Run, tasks: Sequence[str]) -> list[str]:
 
 def row_of(
     name: str, kind: Kind, suite: str, pairs: Mapping[str, PairedTask], seed: int = 0, tested: bool = True
-) -> Row:
+) -> ComparisonRow:
     """The figures of one task, or of the mean over several.
 
     Args:
@@ -237,9 +237,9 @@ def row_of(
         "n_unscored": sum(p.unscored for p in pairs.values()),
     }
     if not used:
-        return Row(status="error", error=_why_empty(pairs), **known)
+        return ComparisonRow(status="error", error=_why_empty(pairs), **known)
     test = _test(list(used.values()), seed) if tested else {}
-    return Row(**known, **_figures(list(used.values())), **test)
+    return ComparisonRow(**known, **_figures(list(used.values())), **test)
 
 
 def _test(pairs: Sequence[PairedTask], seed: int) -> dict[str, Any]:
@@ -312,7 +312,7 @@ def _why_empty(pairs: Mapping[str, PairedTask]) -> str:
     return "; ".join(said) or "no task with a 0-100 score"
 
 
-def verdict_of(claim: Claim, row: Row, pairs: Sequence[PairedTask]) -> Verdict:
+def verdict_of(claim: Claim, row: ComparisonRow, pairs: Sequence[PairedTask]) -> Verdict:
     """What a row says about a claim; `pairs` are the tasks that the claim speaks of."""
     dead = [p.baseline.task for p in pairs if p.counts is None]
     if dead or row.status == "error":
@@ -329,7 +329,7 @@ def _ends(low: float | None, high: float | None) -> tuple[float, float] | None:
     return None if low is None or high is None else (low, high)
 
 
-def _adjusted(rows: Sequence[Row]) -> tuple[Row, ...]:
+def _adjusted(rows: Sequence[ComparisonRow]) -> tuple[ComparisonRow, ...]:
     tested = [row.p for row in rows if row.p is not None]
     adjusted = iter(bootstrap.holm(tested))
     return tuple(r if r.p is None else r.model_copy(update={"p_holm": next(adjusted)}) for r in rows)
@@ -339,7 +339,7 @@ def _skipped(runs: Sequence[Run]) -> list[str]:
     """What was left out of all runs because its data were not there; `_notes` says what was left out of some."""
     ran = {result.task for run in runs for result in run.record.results}
     skipped = {t: why for run in runs for t, why in run.record.skipped.items() if t not in ran}
-    return [left_out(skipped)] if skipped else []
+    return [skipped_note(skipped)] if skipped else []
 
 
 def _notes(label: str, run: Run, baseline: Run) -> list[str]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import Run, Sample, TaskResult
-from vrbench.statistics import bootstrap, metrics
+from vrbench.statistics import bootstrap
+from vrbench.tasks import metrics
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ class PairedTask:
 
     baseline: TaskResult
     candidate: TaskResult
-    counts: bootstrap.Paired | None
-    drawn: bootstrap.Drawn | None
+    counts: bootstrap.PairedCounts | None
+    drawn: bootstrap.BootstrapDraws | None
     n: int = 0
     unscored: int = 0
     alone: tuple[int, int] = (0, 0)
@@ -126,7 +127,7 @@ def pair_task(task: str, candidate: Run, baseline: Run, seed: int = 0) -> Paired
     n = len(metric.scored(there))
     if not n:
         return PairedTask(theirs, ours, None, None, 0, len(there), alone)
-    counts = bootstrap.Paired(metric, metric.statistics(there), metric.statistics(here), metric.outcomes(there))
+    counts = bootstrap.PairedCounts(metric, metric.statistics(there), metric.statistics(here), metric.outcomes(there))
     drawn = bootstrap.draw(counts, [seed, zlib.crc32(task.encode())])
     return PairedTask(theirs, ours, counts, drawn, n, len(there) - n, alone)
 

@@ -68,7 +68,7 @@ class DataSource(Frozen):
         return (self.split, self.fewshot_split) if self.fewshot_split else (self.split,)
 
 
-class Generation(Frozen):
+class GenerationSettings(Frozen):
     """How an answer is generated: greedily, up to a length or a stop text."""
 
     max_new_tokens: int = Field(ge=1, description="Longest answer, in tokens.")
@@ -89,13 +89,13 @@ class TaskSpec(Frozen):
     harness_task: str = Field(
         default="", description="The harness's own YAML under its tasks folder; {config} stands for each config."
     )
-    scorer: Scorer = Field(description="Key of `vrbench.evaluation.scorers.SCORERS`.")
+    scorer: Scorer = Field(description="Key of `vrbench.tasks.scorers.SCORERS`.")
     description: str = Field(default="", description="Text before the prompt (own prompts only).")
     prompt: str | None = Field(default=None, description="Prompt, a jinja template over the columns.")
     choices: str | tuple[str, ...] | None = Field(default=None, description="Options: a list, or jinja giving one.")
     target: str | None = Field(default=None, description="Right answer: a column, or jinja giving text or index.")
     delimiter: str = Field(default=" ", description="What stands between prompt and answer (own prompts only).")
-    generation: Generation | None = Field(default=None, description="In place of the harness's settings.")
+    generation: GenerationSettings | None = Field(default=None, description="In place of the harness's settings.")
     judge: str = Field(default="", description="Why a judge model is needed: such a task is listed and refused.")
     ocr_tokens: bool | None = Field(default=None, description="OCR tokens in the prompt; none where there are none.")
     column: str = Field(default="", description="Its column in the tables of arXiv:2412.12785, where it has one.")
@@ -103,7 +103,7 @@ class TaskSpec(Frozen):
     harness_examples: bool = Field(default=False, description="The harness's own YAML holds the examples.")
     filter: str = Field(default="", description="Which of the harness's filters scores; empty for its first.")
     data: DataSource = Field(description="Where the samples come from.")
-    metric: Metric = Field(description="Key of `vrbench.statistics.metrics.METRICS`.")
+    metric: Metric = Field(description="Key of `vrbench.tasks.metrics.METRICS`.")
     higher_is_better: bool = Field(default=True, description="Direction of the metric.")
     chance: float | None = Field(ge=0, le=100, description="Score of guessing on the 0-100 scale; none if undefined.")
     id_column: str | None = Field(default=None, description="Stable id of an item; none takes its position.")
@@ -213,7 +213,7 @@ def read(file: Path) -> TaskSpec:
     return spec
 
 
-def resolve(names: str | Sequence[str], specs: Mapping[str, TaskSpec]) -> list[TaskSpec]:
+def select(names: str | Sequence[str], specs: Mapping[str, TaskSpec]) -> list[TaskSpec]:
     """The tasks meant by ids, suites and globs, comma-separated; each once, in the order in which it is first named.
 
     Raises:
@@ -235,18 +235,18 @@ def resolve(names: str | Sequence[str], specs: Mapping[str, TaskSpec]) -> list[T
     return list(chosen.values())
 
 
-def runnable(names: str | Sequence[str], specs: Mapping[str, TaskSpec]) -> tuple[list[TaskSpec], list[TaskSpec]]:
-    """`resolve`, parted into the tasks that can be run and those that are left out because they need a judge model.
+def select_runnable(names: str | Sequence[str], specs: Mapping[str, TaskSpec]) -> tuple[list[TaskSpec], list[TaskSpec]]:
+    """`select`, parted into the tasks that can be run and those that are left out because they need a judge model.
 
     Raises:
-        VrbenchError: as `resolve`; or a task that needs a judge was named by its id, or nothing is left.
+        VrbenchError: as `select`; or a task that needs a judge was named by its id, or nothing is left.
     """
     text = names if isinstance(names, str) else ",".join(names)
     named = [specs[name.strip()] for name in text.split(",") if name.strip() in specs]
     faults = [f"task {spec.id!r} needs a judge model and is not run: {spec.judge}" for spec in named if spec.judge]
     chosen: list[TaskSpec] = []
     try:
-        chosen = resolve(names, specs)
+        chosen = select(names, specs)
     except VrbenchError as error:
         faults += sentences(error)
     raise_all(faults)

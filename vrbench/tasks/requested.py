@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Asked:
+class RequestedTasks:
     """What there is for some names of tasks.
 
     Attributes:
@@ -33,7 +33,7 @@ class Asked:
     names: tuple[str, ...]
 
 
-def load(names: str | Sequence[str], include_path: str | Path | None) -> Asked:
+def load_for(names: str | Sequence[str], include_path: str | Path | None) -> RequestedTasks:
     """Read all task files for some names; broken files that none of them could mean are warned of, a line each.
 
     A name means a broken file if it matches its stem, its id or one of its suites. Where suites cannot be read, a name
@@ -53,7 +53,7 @@ def load(names: str | Sequence[str], include_path: str | Path | None) -> Asked:
         if file not in told:
             _log.warning("vrbench: left out, as no task that was asked for: %s", "; ".join(fault.splitlines()))
     left = tuple(name for name in wanted if not meant[name] or registry.matching(name, specs))
-    return Asked(specs, tuple(broken[file] for file in broken if file in told), left)
+    return RequestedTasks(specs, tuple(broken[file] for file in broken if file in told), left)
 
 
 def _means(name: str, file: Path) -> bool:

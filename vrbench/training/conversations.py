@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vrbench.core.errors import VrbenchError
 from vrbench.data.image_values import image_bytes, inline, is_file
-from vrbench.data.images import ImageError, image_look, image_size, open_image
+from vrbench.data.images import ImageError, image_size, inspect_image, open_image
 from vrbench.models.prompts import IMAGE, Turn
 
 if TYPE_CHECKING:
@@ -89,11 +89,11 @@ class Picture:
     def fault(self) -> tuple[str, str, bool]:
         """Why it cannot be used, as kind and reason, empty when it can; and whether it has 16 bits a channel.
 
-        See `image_look`.
+        See `inspect_image`.
         """
         if isinstance(self.where, Path) and not is_file(self.where):
             return "picture missing", f"there is no file {self.where}", False
-        reason, is_deep = image_look(self._content())
+        reason, is_deep = inspect_image(self._content())
         if reason:
             return "picture broken", f"picture {self.name} cannot be opened: {reason}", False
         return "", "", is_deep

@@ -105,7 +105,7 @@ def _fetched(name: str, config: str, split: str, revision: str) -> Path:
     key = f"set-{digest_of([name, config, split, revision])[:20]}"
 
     def fetch(folder: Path) -> None:
-        if hub.is_off():
+        if hub.is_offline():
             raise VrbenchError(
                 f"data set {name} (config {config}, split {split}) is not in the cache {cache_folder()}, and "
                 f"HF_HUB_OFFLINE forbids to fetch it; name a folder with {local_mirror.key(name, config, split)} as "

@@ -10,7 +10,7 @@ import pytest
 from tests.simulated import samples
 from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import Sample
-from vrbench.statistics import metrics
+from vrbench.tasks import metrics
 
 
 def item(number: int, score: float, group: str = "", unit: str = "", cluster: str = "", weight: float = 1.0) -> Sample:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vrbench.data.loading import Identity
+from vrbench.data.loading import ItemKey
 
 _UNCHANGING = (bool, int, float, str, type(None))
 
@@ -16,7 +16,7 @@ Aggregates = Sequence[tuple[int, Mapping[str, float]]]
 
 
 @dataclass(frozen=True)
-class Document:
+class ScoredDocument:
     """One document after the harness scored it.
 
     Attributes:
@@ -31,11 +31,11 @@ class Document:
     doc: Mapping[str, Any]
     responses: Sequence[Any]
     metrics: Mapping[str, Any]
-    identity: Identity
+    identity: ItemKey
 
 
 @dataclass(frozen=True)
-class Mark:
+class ItemScore:
     """What `records.Sample` keeps of a document."""
 
     score: float
@@ -52,7 +52,7 @@ class Scorer:
 
     Attributes:
         mark: document -> its mark.
-        check: key of `vrbench.statistics.metrics.METRICS` whose figure over the marks is the harness's own figure.
+        check: key of `vrbench.tasks.metrics.METRICS` whose figure over the marks is the harness's own figure.
         official: that figure, from the harness's aggregates, on the scale of the metric.
         template: the harness's YAML whose scoring a task with its own prompt takes; none where `config` says it all.
         config: what the harness is told, besides prompt and target, of a task with its own prompt.
@@ -64,7 +64,7 @@ class Scorer:
         columns: columns of an item that the harness's scoring reads itself, beside prompt and target.
     """
 
-    mark: Callable[[Document], Mark]
+    mark: Callable[[ScoredDocument], ItemScore]
     check: str
     official: Callable[[Aggregates], float]
     template: str = ""

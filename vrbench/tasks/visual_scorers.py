@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vrbench.core.errors import VrbenchError
-from vrbench.evaluation import tabmwp
-from vrbench.evaluation.scoring import Aggregates, Document, Mark, Scorer, mean_of
+from vrbench.tasks import tabmwp
+from vrbench.tasks.scoring import Aggregates, ItemScore, ScoredDocument, Scorer, mean_of
 
 LETTERS = tuple("ABCD")
 
 
-def _checked(document: Document, gold: str, options: Sequence[str]) -> str:
+def _checked(document: ScoredDocument, gold: str, options: Sequence[str]) -> str:
     """The right answer, seen to be one of the options."""
     if gold not in options:
         allowed = ", ".join(options)
@@ -27,9 +27,9 @@ def _most(answers: Sequence[str] | None) -> str:
     return Counter(answers or [""]).most_common(1)[0][0]
 
 
-def _mme(document: Document) -> Mark:
+def _mme(document: ScoredDocument) -> ItemScore:
     (result,) = document.metrics.values()
-    return Mark(result["score"], document.responses[0], document.doc["answer"])
+    return ItemScore(result["score"], document.responses[0], document.doc["answer"])
 
 
 def _mme_official(parts: Aggregates) -> float:
@@ -39,7 +39,7 @@ def _mme_official(parts: Aggregates) -> float:
     return points / (200 * aggregates["subtasks"]) * 100
 
 
-def _mmbench(document: Document) -> Mark:
+def _mmbench(document: ScoredDocument) -> ItemScore:
     """Right or wrong of one rotation, by the harness's own static matching; the harness only tells whole questions."""
     import pandas as pd
     from lmms_eval.tasks.mmbench.mmbench_evals import MMBench_Evaluator
@@ -48,7 +48,7 @@ def _mmbench(document: Document) -> Mark:
     gold = _checked(document, row["answer"], LETTERS)
     rows = pd.DataFrame([{**row, "prediction": str(row["prediction"])}])
     right = MMBench_Evaluator().eval_sub_data(rows, {row["index"]: gold}, static_only=True)
-    return Mark(float(right), document.responses[0], gold)
+    return ItemScore(float(right), document.responses[0], gold)
 
 
 def _mmbench_static() -> Mapping[str, Any]:
@@ -58,30 +58,30 @@ def _mmbench_static() -> Mapping[str, Any]:
     return {"metric_list": read_config("mmbench/mmbench_en_dev_static.yaml")["metric_list"]}
 
 
-def _seed(document: Document) -> Mark:
+def _seed(document: ScoredDocument) -> ItemScore:
     result = document.metrics["seed_all"]
     gold = _checked(document, result["answer"].strip().upper(), LETTERS)
     right = result["pred"].strip().upper() == gold
-    return Mark(float(right), document.responses[0], gold)
+    return ItemScore(float(right), document.responses[0], gold)
 
 
-def _textvqa(document: Document) -> Mark:
-    return Mark(document.metrics["exact_match"], document.responses[0], _most(document.doc.get("answers")))
+def _textvqa(document: ScoredDocument) -> ItemScore:
+    return ItemScore(document.metrics["exact_match"], document.responses[0], _most(document.doc.get("answers")))
 
 
-def _anls(document: Document) -> Mark:
-    return Mark(float(document.metrics["anls"]), document.responses[0], _most(document.doc["answers"]))
+def _anls(document: ScoredDocument) -> ItemScore:
+    return ItemScore(float(document.metrics["anls"]), document.responses[0], _most(document.doc["answers"]))
 
 
-def _chartqa(document: Document) -> Mark:
-    return Mark(document.metrics["relaxed_overall"], document.responses[0], document.doc["answer"])
+def _chartqa(document: ScoredDocument) -> ItemScore:
+    return ItemScore(document.metrics["relaxed_overall"], document.responses[0], document.doc["answer"])
 
 
-def _pope(document: Document) -> Mark:
-    return Mark(document.metrics["pope_accuracy"]["score"], document.responses[0], document.doc["answer"])
+def _pope(document: ScoredDocument) -> ItemScore:
+    return ItemScore(document.metrics["pope_accuracy"]["score"], document.responses[0], document.doc["answer"])
 
 
-def _mmmu(document: Document) -> Mark:
+def _mmmu(document: ScoredDocument) -> ItemScore:
     """Right or wrong by the harness's own evaluation of one item."""
     from lmms_eval.tasks.mmmu.utils import evaluate_mmmu
 
@@ -90,16 +90,16 @@ def _mmmu(document: Document) -> Mark:
         options = ast.literal_eval(doc["options"])
         _checked(document, doc["answer"], [chr(ord("A") + i) for i in range(len(options))])
     _, found = evaluate_mmmu([document.metrics["mmmu_acc"]])
-    return Mark(float(found["acc"]), document.responses[0], str(doc["answer"]))
+    return ItemScore(float(found["acc"]), document.responses[0], str(doc["answer"]))
 
 
-def _hallusionbench(document: Document) -> Mark:
+def _hallusionbench(document: ScoredDocument) -> ItemScore:
     """Right or wrong by the harness's own rule without a judge, of one item."""
     from lmms_eval.tasks.hallusion_bench.evaluate_hb import hb_aggregation_result_aAcc_intern
 
     gold = _checked(document, document.doc["gt_answer"], ("0", "1"))
     right = hb_aggregation_result_aAcc_intern([dict(document.metrics["aAcc"])])
-    return Mark(float(right), document.responses[0], "yes" if gold == "1" else "no")
+    return ItemScore(float(right), document.responses[0], "yes" if gold == "1" else "no")
 
 
 def _hallusionbench_rule() -> Mapping[str, Any]:
@@ -116,8 +116,8 @@ def _hallusionbench_rule() -> Mapping[str, Any]:
     }
 
 
-def _tabmwp(document: Document) -> Mark:
-    return Mark(document.metrics["accuracy"], document.responses[0], document.doc["answer"])
+def _tabmwp(document: ScoredDocument) -> ItemScore:
+    return ItemScore(document.metrics["accuracy"], document.responses[0], document.doc["answer"])
 
 
 VISUAL: dict[str, Scorer] = {

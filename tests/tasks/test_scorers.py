@@ -11,8 +11,7 @@ from datasets import Dataset, DatasetDict
 
 from benchmarks import documents, dresses, scorers
 from vrbench.evaluation import harness
-from vrbench.statistics import metrics
-from vrbench.tasks import registry
+from vrbench.tasks import metrics, registry
 
 ITEMS = 60
 

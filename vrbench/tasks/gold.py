@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from vrbench.evaluation import tabmwp
+from vrbench.tasks import tabmwp
 
 Row = Mapping[str, Any]
 

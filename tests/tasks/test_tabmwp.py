@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vrbench.evaluation import tabmwp
+from vrbench.tasks import tabmwp
 
 FOUR = ["a red cup", "12", "two old dogs", "7:25 P.M."]
 

@@ -6,22 +6,22 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from vrbench.evaluation.scoring import Document, Mark, Scorer, mean_of
+from vrbench.tasks.scoring import ItemScore, ScoredDocument, Scorer, mean_of
 
 
-def _exact_match(document: Document) -> Mark:
+def _exact_match(document: ScoredDocument) -> ItemScore:
     """Generated text: the answer that is shown is what the filter left of it."""
     target = document.task.doc_to_target(document.doc)
-    return Mark(float(document.metrics["exact_match"]), document.responses[0], str(target))
+    return ItemScore(float(document.metrics["exact_match"]), document.responses[0], str(target))
 
 
-def _multiple_choice(document: Document) -> Mark:
+def _multiple_choice(document: ScoredDocument) -> ItemScore:
     """The likeliest option is the answer, the first of several equally likely ones, as lm-eval takes it."""
     options, logs = _options(document), _logs(document)
     return _chosen(document, "acc", options, logs.index(max(logs)))
 
 
-def _multiple_choice_norm(document: Document) -> Mark:
+def _multiple_choice_norm(document: ScoredDocument) -> ItemScore:
     """The option with the highest log-likelihood a character is the answer."""
     import numpy as np
 
@@ -31,13 +31,13 @@ def _multiple_choice_norm(document: Document) -> Mark:
     return _chosen(document, "acc_norm", options, index)
 
 
-def _chosen(document: Document, metric: str, options: Sequence[str], index: int) -> Mark:
+def _chosen(document: ScoredDocument, metric: str, options: Sequence[str], index: int) -> ItemScore:
     """A mark whose right answer is one option; where it names none, the item is unscored (lm-eval calls it wrong)."""
     task = document.task
     gold = task.doc_to_text(document.doc) if task.multiple_input else task.doc_to_target(document.doc)
     right = options.index(gold) if isinstance(gold, str) and gold in options else gold
     known = isinstance(right, int) and 0 <= right < len(options)
-    return Mark(
+    return ItemScore(
         score=float(document.metrics[metric]),
         answer=options[index],
         target=options[right] if known else str(gold),
@@ -46,7 +46,7 @@ def _chosen(document: Document, metric: str, options: Sequence[str], index: int)
     )
 
 
-def _mc2(document: Document) -> Mark:
+def _mc2(document: ScoredDocument) -> ItemScore:
     """Share of the probability that lies on the true options; the target that is shown is the first of them."""
     options, logs = _options(document), _logs(document)
     labels = list(document.doc["mc2_targets"]["labels"])
@@ -56,7 +56,7 @@ def _mc2(document: Document) -> Mark:
         fault = "no option is marked as true"
     elif not math.isfinite(score):
         fault = "the probabilities of all options are too small to be told apart"
-    return Mark(
+    return ItemScore(
         score=0.0 if fault else score,
         answer=options[logs.index(max(logs))],
         target=options[labels.index(1)] if 1 in labels else "",
@@ -65,23 +65,23 @@ def _mc2(document: Document) -> Mark:
     )
 
 
-def _last_word(document: Document) -> Mark:
+def _last_word(document: ScoredDocument) -> ItemScore:
     """Whether greedy decoding says the last word; the harness does not tell what it says instead."""
     target = str(document.task.doc_to_target(document.doc)).strip()
     right = float(document.metrics["acc"])
-    return Mark(right, target if right else "", target, loglikelihoods=_logs(document))
+    return ItemScore(right, target if right else "", target, loglikelihoods=_logs(document))
 
 
-def _perplexity(document: Document) -> Mark:
+def _perplexity(document: ScoredDocument) -> ItemScore:
     log, words = document.metrics["word_perplexity"]
-    return Mark(log, "", "", weight=float(words))
+    return ItemScore(log, "", "", weight=float(words))
 
 
-def _options(document: Document) -> list[str]:
+def _options(document: ScoredDocument) -> list[str]:
     return [str(option) for option in document.task.doc_to_choice(document.doc)]
 
 
-def _logs(document: Document) -> tuple[float, ...]:
+def _logs(document: ScoredDocument) -> tuple[float, ...]:
     return tuple(log for log, _ in document.responses)
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vrbench.data.loading import Identity
+from vrbench.data.loading import ItemKey
 from vrbench.evaluation.harness import Marking
-from vrbench.evaluation.scoring import Document, Mark, copied
 from vrbench.tasks.registry import TaskSpec
+from vrbench.tasks.scoring import ItemScore, ScoredDocument, copied
 
 LONGEST_KEPT = 500
 """Characters of an answer that is kept; longer ones seldom come again, and a stranger's would fill the memory."""
 
 
-class Recalling(Marking):
+class CachedDocumentScorer(Marking):
     """Keeps how each text was scored as the answer to each item; what a harness scores depends on nothing else."""
 
     def __init__(self, most: int) -> None:
@@ -25,9 +25,9 @@ class Recalling(Marking):
         """
         self._most = most
         self._metrics: dict[tuple[int, str, tuple[str, ...]], Mapping[str, Any]] = {}
-        self._marks: dict[tuple[int, str, tuple[str, ...]], Mark] = {}
+        self._marks: dict[tuple[int, str, tuple[str, ...]], ItemScore] = {}
 
-    def metrics(self, task: Any, identity: Identity, doc: Any, responses: Sequence[Any]) -> Mapping[str, Any]:
+    def metrics(self, task: Any, identity: ItemKey, doc: Any, responses: Sequence[Any]) -> Mapping[str, Any]:
         """What the harness's `process_results` gives for filtered responses."""
         key = _key(task, identity, responses)
         if key is None:
@@ -38,7 +38,7 @@ class Recalling(Marking):
             self._metrics[key] = super().metrics(task, identity, doc, responses)
         return copied(self._metrics[key])  # an aggregation may change what it is given
 
-    def mark(self, spec: TaskSpec, document: Document) -> Mark:
+    def mark(self, spec: TaskSpec, document: ScoredDocument) -> ItemScore:
         """What a sample keeps of a scored document."""
         key = _key(document.task, document.identity, document.responses)
         if key is None:
@@ -50,7 +50,7 @@ class Recalling(Marking):
         return self._marks[key]
 
 
-def _key(task: Any, identity: Identity, responses: Sequence[Any]) -> tuple[int, str, tuple[str, ...]] | None:
+def _key(task: Any, identity: ItemKey, responses: Sequence[Any]) -> tuple[int, str, tuple[str, ...]] | None:
     """What a scored answer is kept under; none for log-likelihoods and long texts."""
     if not all(isinstance(response, str) and len(response) <= LONGEST_KEPT for response in responses):
         return None

@@ -6,8 +6,8 @@ aggregate of the harness our figure must equal.
 
 from __future__ import annotations
 
-from vrbench.evaluation.scoring import Scorer
-from vrbench.evaluation.text_scorers import TEXT
-from vrbench.evaluation.visual_scorers import VISUAL
+from vrbench.tasks.scoring import Scorer
+from vrbench.tasks.text_scorers import TEXT
+from vrbench.tasks.visual_scorers import VISUAL
 
 SCORERS: dict[str, Scorer] = {**VISUAL, **TEXT}

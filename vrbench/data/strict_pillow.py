@@ -12,7 +12,7 @@ _inside: list[bool] = []
 
 
 @contextmanager
-def strict_pictures() -> Iterator[None]:
+def strict_pillow() -> Iterator[None]:
     """Inside of it Pillow raises for a truncated picture; lmms-eval makes it lenient for the whole process.
 
     Threads may be inside at the same time: Pillow stays strict until the last of them has left.
