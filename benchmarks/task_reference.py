@@ -19,7 +19,7 @@ from vrbench.tasks.scorers import SCORERS
 
 PAGE = Path(__file__).parents[1] / "docs" / "tasks.md"
 START, END = "<!-- made by python -m benchmarks.task_reference -->", "<!-- end -->"
-PARTS = {"Generation": "generation", "DataSource": "data", "Join": "data.join"}
+PARTS = {"GenerationSettings": "generation", "DataSource": "data", "Join": "data.join"}
 """Model of a part of a task file -> the key under which it stands."""
 KINDS = {
     "string": "text", "integer": "whole number", "number": "number", "boolean": "`true`, `false`",
