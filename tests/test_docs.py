@@ -19,7 +19,7 @@ from vrbench.checkpoints.random_shapes import SHAPES
 from vrbench.cli import app
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import STRATEGIES
-from vrbench.leaderboard.schemas import schema_text
+from vrbench.leaderboard.json_schemas import schema_text
 from vrbench.pruning.names import by_faults
 from vrbench.reproduce.families import FAMILIES
 from vrbench.reproduce.tables import TABLES

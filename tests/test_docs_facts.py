@@ -25,7 +25,7 @@ from vrbench.core.provenance import ANSWERING, PEFT
 from vrbench.data.local_mirror import State
 from vrbench.evaluation import store
 from vrbench.evaluation.run_plan import DTYPES
-from vrbench.leaderboard.schemas import SCHEMAS
+from vrbench.leaderboard.json_schemas import SCHEMAS
 from vrbench.models import context
 from vrbench.models.image_settings import CHOICES
 from vrbench.models.unpacked import PACKED

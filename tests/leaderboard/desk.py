@@ -17,7 +17,7 @@ from tests.leaderboard.made import BOARD, Made
 from vrbench.core.errors import VrbenchError, sentences
 from vrbench.core.schemas import RunRecord, load_run, samples_text, save_run
 from vrbench.leaderboard.pack import Packed, pack
-from vrbench.leaderboard.prepare import About
+from vrbench.leaderboard.publish import About
 
 ABOUT = About("my-lab/region", BOARD)
 

@@ -14,7 +14,7 @@ import pytest
 from tests.leaderboard.forging import Forged
 from tests.leaderboard.made import Made
 from vrbench.core.schemas import Run, Sample
-from vrbench.leaderboard.examine import Examiner
+from vrbench.leaderboard.check import Examiner
 
 Change = Callable[[Forged], None]
 RIGHT, WRONG = (lambda sample: sample.score == 1), (lambda sample: sample.score == 0)
@@ -479,7 +479,7 @@ def test_scoring_that_does_not_end_is_stopped(
 ) -> None:
     import time
 
-    monkeypatch.setattr("vrbench.leaderboard.examine.MOST_SECONDS", 0.2)
+    monkeypatch.setattr("vrbench.leaderboard.check.MOST_SECONDS", 0.2)
     monkeypatch.setattr(examiner.rescorers["made_words"], "score", lambda samples, seed, digest: time.sleep(30))
     start = time.monotonic()
     reasons = examined(examiner, Forged(made_board, 1, tmp_path), baseline)

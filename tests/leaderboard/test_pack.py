@@ -22,7 +22,7 @@ from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import load_run
 from vrbench.leaderboard import pack as packing
 from vrbench.leaderboard.pack import MARK, Packed, pack
-from vrbench.leaderboard.prepare import About, look
+from vrbench.leaderboard.publish import About, look
 from vrbench.leaderboard.submitted import read_submission
 
 
@@ -79,7 +79,7 @@ class TestAgain:
     ) -> None:
         first = desk.pack()
         before = tree(desk.root)
-        monkeypatch.setattr("vrbench.leaderboard.prepare.__version__", "9.9.9")  # packed later, by a later vrbench
+        monkeypatch.setattr("vrbench.leaderboard.publish.__version__", "9.9.9")  # packed later, by a later vrbench
         assert desk.pack() == Packed(first.path, is_new=False)
         assert tree(desk.root) == before
 

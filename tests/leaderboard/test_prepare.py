@@ -24,7 +24,7 @@ from tests.leaderboard.desk import (
 )
 from tests.leaderboard.made import BOARD, RECIPE
 from vrbench.core.schemas import Lineage, RunRecord, load_run, save_run
-from vrbench.leaderboard.prepare import look
+from vrbench.leaderboard.publish import look
 from vrbench.leaderboard.submitted import read_submission
 
 

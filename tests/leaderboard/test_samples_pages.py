@@ -17,7 +17,7 @@ from tests.leaderboard.made import Made, read_back
 from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import Sample
 from vrbench.evaluation.items import Item
-from vrbench.leaderboard.site import sample_data, samples
+from vrbench.leaderboard.site import sample_pages, sample_scripts
 from vrbench.leaderboard.site.content import BoardContent, load_content
 from vrbench.leaderboard.site.pages import Frame
 from vrbench.leaderboard.validate import How, validation, write
@@ -37,7 +37,7 @@ def content(made_board: Made, tmp_path_factory: pytest.TempPathFactory) -> tuple
 
 @pytest.fixture(scope="module")
 def written(content: tuple[BoardContent, Any]) -> dict[str, str | bytes]:
-    return dict(samples.files(content[0], Frame(()), content[1]))
+    return dict(sample_pages.files(content[0], Frame(()), content[1]))
 
 
 def value(text: str | bytes) -> Any:
@@ -59,14 +59,14 @@ def test_items_and_pictures_are_written_once_and_answers_once_a_submission(
     assert len(pictures) == 2  # 16 questions, eight of each picture
     assert len([name for name in written if "/made_mme/items-" in name]) == 1
     assert len([name for name in written if "/made_mme/answers/" in name]) == len(board.entries) == 4
-    pages = {page for tasks in samples.browsers(board).values() for page in tasks.values()}
+    pages = {page for tasks in sample_pages.browsers(board).values() for page in tasks.values()}
     assert pages == {name for name in written if name.endswith(".html")} and len(pages) == 16
 
 
 def test_the_same_board_gives_the_same_bytes(
     content: tuple[BoardContent, Any], written: dict[str, str | bytes]
 ) -> None:
-    assert dict(samples.files(content[0], Frame(()), content[1])) == written
+    assert dict(sample_pages.files(content[0], Frame(()), content[1])) == written
 
 
 def test_answers_and_scores_are_those_that_were_handed_in(
@@ -75,7 +75,7 @@ def test_answers_and_scores_are_those_that_were_handed_in(
     for entry in content[0].entries:
         _, handed_in, _ = read_back(entry.folder)
         for task, rows in handed_in.items():
-            told = value(written[f"made/samples/{task}/{sample_data.answers_name(entry.row)}.js"])
+            told = value(written[f"made/samples/{task}/{sample_scripts.answers_name(entry.row)}.js"])
             assert [told["texts"][i] for i in told["answer"]] == [row.answer for row in rows]
             assert told["score"] == [round(row.score / row.weight, 4) for row in rows]
             assert value(written[f"made/samples/{task}/index.js"])["ids"] == [row.id for row in rows]
@@ -87,10 +87,10 @@ def test_what_may_not_be_shown_is_not_written(content: tuple[BoardContent, Any])
     board = content[0].board
     hidden = board.model_copy(update={"shown": {task: task == "made_facts" for task in board.tasks}})
     kept = dataclasses.replace(content[0], board=hidden)
-    names = [name for name, _ in samples.files(kept, Frame(()), content[1])]
+    names = [name for name, _ in sample_pages.files(kept, Frame(()), content[1])]
     assert any("made_facts" in name for name in names)
     assert not [name for name in names if "made_mme" in name or "made_words" in name or "made_pydoc" in name]
-    assert all([*tasks] == ["made_facts"] for tasks in samples.browsers(kept).values())
+    assert all([*tasks] == ["made_facts"] for tasks in sample_pages.browsers(kept).values())
 
 
 def test_other_data_than_the_board_s_are_refused(content: tuple[BoardContent, Any]) -> None:
@@ -98,28 +98,28 @@ def test_other_data_than_the_board_s_are_refused(content: tuple[BoardContent, An
     pinned = {task: held.model_copy(update={"data_digest": "0" * 64}) for task, held in board.tasks.items()}
     other = dataclasses.replace(content[0], board=board.model_copy(update={"tasks": pinned}))
     with pytest.raises(VrbenchError, match="the data of made_mme are not those of board made"):
-        dict(samples.files(other, Frame(()), content[1]))
+        dict(sample_pages.files(other, Frame(()), content[1]))
 
 
 def test_a_task_without_its_file_is_named(content: tuple[BoardContent, Any]) -> None:
     with pytest.raises(VrbenchError, match="no task file of it; give --include-path"):
-        dict(samples.files(content[0], Frame(()), {}))
+        dict(sample_pages.files(content[0], Frame(()), {}))
 
 
 @pytest.mark.parametrize("answered", [["0", "1"], ["0", "2", "1"], ["0", "1", "2", "3"]])
 def test_answers_to_other_items_are_refused(answered: list[str]) -> None:
     items = [item(number) for number in range(3)]
     with pytest.raises(VrbenchError, match="are not those of the task"):
-        list(sample_data.task_files("made/samples/t", items, [""] * len(answered), answered))
+        list(sample_scripts.task_files("made/samples/t", items, [""] * len(answered), answered))
 
 
 @pytest.mark.parametrize("n", [1, 199, 200, 201, 400])
 def test_items_come_in_scripts_of_a_chunk_each(n: int) -> None:
     ids = [str(number) for number in range(n)]
-    found = dict(sample_data.task_files("t", map(item, range(n)), ids, ids))
-    scripts = [value(found[f"t/items-{number}.js"]) for number in range(-(-n // sample_data.CHUNK))]
+    found = dict(sample_scripts.task_files("t", map(item, range(n)), ids, ids))
+    scripts = [value(found[f"t/items-{number}.js"]) for number in range(-(-n // sample_scripts.CHUNK))]
     assert [one[0] for script in scripts for one in script] == [f"Question {number}" for number in range(n)]
-    assert all(len(script) == sample_data.CHUNK for script in scripts[:-1]) and len(found) == len(scripts) + 1
+    assert all(len(script) == sample_scripts.CHUNK for script in scripts[:-1]) and len(found) == len(scripts) + 1
 
 
 def test_a_picture_is_lossless_bare_and_the_same_each_time(tmp_path: Path) -> None:
@@ -129,18 +129,18 @@ def test_a_picture_is_lossless_bare_and_the_same_each_time(tmp_path: Path) -> No
     noted.add_text("Author", "somebody")
     picture.save(tmp_path / "noted.png", pnginfo=noted)
     again = Image.open(tmp_path / "noted.png").convert("RGB")
-    assert sample_data.picture_name(picture) == sample_data.picture_name(again)
-    content = sample_data.png(again)
-    assert content == sample_data.png(picture) and b"somebody" not in content
+    assert sample_scripts.picture_name(picture) == sample_scripts.picture_name(again)
+    content = sample_scripts.png(again)
+    assert content == sample_scripts.png(picture) and b"somebody" not in content
     assert Image.open(io.BytesIO(content)).tobytes() == picture.tobytes()
-    assert sample_data.picture_name(picture) != sample_data.picture_name(picture.resize((17, 31)))
+    assert sample_scripts.picture_name(picture) != sample_scripts.picture_name(picture.resize((17, 31)))
 
 
 def test_a_stranger_s_answer_can_neither_end_the_script_nor_hide(content: tuple[BoardContent, Any]) -> None:
     row = content[0].entries[0].row
     hostile = "</script><b>\u2028\u202e\x00" + "x" * 5_000
     sample = Sample(id="1", cluster="1", score=0, answer=hostile, unscored=hostile)
-    name, text = sample_data.answers_file("t", row, [sample])
+    name, text = sample_scripts.answers_file("t", row, [sample])
     told = value(text)
     assert name == f"t/answers/{row.org}__{row.name}.{row.revision}.js"
     assert told["texts"][0].startswith("</script><b>[U+2028][U+202E][U+0000]xxx") and len(told["texts"][0]) < 2_100

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from vrbench.core.errors import VrbenchError
-from vrbench.leaderboard.schemas import DIALECT, SCHEMAS, schema_text, write_schemas
+from vrbench.leaderboard.json_schemas import DIALECT, SCHEMAS, schema_text, write_schemas
 
 ROOT = Path(__file__).parents[2] / "leaderboards"
 PUBLISHED = ROOT / "schemas"

@@ -20,9 +20,10 @@ import pytest
 
 from tests.leaderboard.made import Made, make_board
 from vrbench.core.errors import ManyFaults, VrbenchError
-from vrbench.leaderboard.site import board_page, build, layout, pages
+from vrbench.leaderboard.schema import Leaderboard
+from vrbench.leaderboard.site import board as board_page
+from vrbench.leaderboard.site import build, layout, pages
 from vrbench.leaderboard.site.serve import serve, served
-from vrbench.leaderboard.standing import Leaderboard
 from vrbench.leaderboard.submission import SUBMISSIONS
 from vrbench.leaderboard.validate import How, validation, write
 
@@ -280,7 +281,7 @@ def test_markup_of_a_stranger_is_text_wherever_it_stands(copied: Path, made: Mad
 
 
 def test_commands_keep_a_strangers_text_in_one_word(copied: Path, made: Made, tmp_path: Path) -> None:
-    from vrbench.leaderboard.site.again import commands
+    from vrbench.leaderboard.site.commands import commands
     from vrbench.leaderboard.site.content import load_content
     from vrbench.tasks import registry
 

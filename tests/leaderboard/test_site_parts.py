@@ -11,8 +11,8 @@ import pytest
 
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
-from vrbench.leaderboard.site import drawn, layout, plots, vendored, wording
-from vrbench.leaderboard.standing import Cost, Figure, Mean, Rank, Region, Standing, Status
+from vrbench.leaderboard.schema import Cost, Figure, Mean, Rank, Region, Standing, Status
+from vrbench.leaderboard.site import drawings, layout, plots, vendored, wording
 from vrbench.reporting import drawing
 from vrbench.statistics.claims import parse
 
@@ -66,47 +66,47 @@ def test_claims_are_said_with_their_unit() -> None:
 
 
 def test_a_scale_holds_all_ends_and_its_mark() -> None:
-    scale = drawn.scale_of([Figure(value=50, low=40, high=60), None, Figure(value=None)], 100.0)
+    scale = drawings.scale_of([Figure(value=50, low=40, high=60), None, Figure(value=None)], 100.0)
     assert (scale.low, scale.high) == (40, 100)
     assert scale.x(40) < scale.x(50) < scale.x(60) < scale.x(100)
-    assert 0 <= scale.x(-1e9) == scale.x(40) and scale.x(1e9) == scale.x(100) <= drawn.WIDTH
-    assert drawn.scale_of([]).x(0.5) == drawn.WIDTH / 2
-    one = drawn.scale_of([Figure(value=5.0)])
-    assert 0 <= one.x(5.0) <= drawn.WIDTH
+    assert 0 <= scale.x(-1e9) == scale.x(40) and scale.x(1e9) == scale.x(100) <= drawings.WIDTH
+    assert drawings.scale_of([]).x(0.5) == drawings.WIDTH / 2
+    one = drawings.scale_of([Figure(value=5.0)])
+    assert 0 <= one.x(5.0) <= drawings.WIDTH
 
 
 def test_one_figure_far_away_does_not_press_the_others_together() -> None:
     near = [Figure(value=v, low=v - 2, high=v + 2) for v in (88.0, 86.0, 74.0, 77.0)]
     far = Figure(value=3.9, low=3.1, high=5.0)
-    scale = drawn.scale_of([*near, far, Figure(value=100.0, low=100.0, high=100.0)], 100.0)
-    assert scale.low == 100 - drawn.REACH * 26 and scale.high == 100
+    scale = drawings.scale_of([*near, far, Figure(value=100.0, low=100.0, high=100.0)], 100.0)
+    assert scale.low == 100 - drawings.REACH * 26 and scale.high == 100
     assert scale.beyond(3.9) == -1 and scale.beyond(101) == 1 and scale.beyond(88.0) == 0
-    assert "circle" not in drawn.interval_bar(far, scale) and "circle" in drawn.interval_bar(near[0], scale)
-    assert drawn.scale_of([Figure(value=100.0)], 100.0).x(100.0) <= drawn.WIDTH
+    assert "circle" not in drawings.interval_bar(far, scale) and "circle" in drawings.interval_bar(near[0], scale)
+    assert drawings.scale_of([Figure(value=100.0)], 100.0).x(100.0) <= drawings.WIDTH
 
 
 def test_a_bar_is_drawn_where_its_interval_lies() -> None:
-    scale = drawn.Scale(0, 100, 50.0)
-    bar = drawn.interval_bar(Figure(value=75, low=70, high=80), scale)
+    scale = drawings.Scale(0, 100, 50.0)
+    bar = drawings.interval_bar(Figure(value=75, low=70, high=80), scale)
     left, right = map(float, re.search(r'bar-ends" d="M([\d.]+) [\d.]+H([\d.]+)"', bar).groups())  # type: ignore[union-attr]
     assert (left, right) == (scale.x(70), scale.x(80))
     assert f'cx="{scale.x(75)}"' in bar and f"M{scale.x(50)} 0V" in bar
-    assert "bar-dot" not in drawn.interval_bar(None, scale) and "bar-ends" not in drawn.interval_bar(
+    assert "bar-dot" not in drawings.interval_bar(None, scale) and "bar-ends" not in drawings.interval_bar(
         Figure(value=1.0), scale
     )
 
 
 def test_a_strip_has_a_cell_for_every_layer() -> None:
-    strip = drawn.layer_strip(LayerSet.parse("0-2,11", 12), LayerSet.parse("4,11", 12))
+    strip = drawings.layer_strip(LayerSet.parse("0-2,11", 12), LayerSet.parse("4,11", 12))
     shapes = {name: re.findall(r"M(\d+) ", path) for name, path in re.findall(r'strip-(\w+)" d="([^"]*)"', strip)}
-    wide = drawn.CELL + drawn.GAP
+    wide = drawings.CELL + drawings.GAP
     assert shapes["tuned"] == [str(wide * i) for i in (0, 1, 2, 11)]
     assert shapes["removed"] == [str(wide * i) for i in (4, 11)]
     assert len(shapes["kept"]) == 12 - 5
 
 
 def test_the_key_has_a_marker_for_each_of_the_plots() -> None:
-    assert len(drawn.MARKERS) == len(drawing.MARKERS) == len(drawing.COLOURS)
+    assert len(drawings.MARKERS) == len(drawing.MARKERS) == len(drawing.COLOURS)
 
 
 def test_a_plot_has_no_style_of_its_own_and_one_link_a_row() -> None:

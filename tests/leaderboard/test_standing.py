@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vrbench.leaderboard.standing import Figure, Rank, ranks
+from vrbench.leaderboard.schema import Figure, Rank, ranks
 
 
 def figure(low: float, high: float) -> Figure:

@@ -21,9 +21,9 @@ from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import CheckpointRef, Lineage, Run, RunRecord, Step, load_run, save_run
 from vrbench.evaluation.run_plan import decides, inputs_digest, with_code
 from vrbench.leaderboard import validate as validating
-from vrbench.leaderboard.examine import Examiner
+from vrbench.leaderboard.check import Examiner
 from vrbench.leaderboard.rows import cost_of, region_of
-from vrbench.leaderboard.standing import Leaderboard
+from vrbench.leaderboard.schema import Leaderboard
 from vrbench.leaderboard.validate import How, Validation, validate, validation
 from vrbench.statistics.comparison import compare
 from vrbench.tasks import registry

@@ -167,7 +167,7 @@ def schema(
     ] = "run",
 ) -> None:
     """Print the JSON schema of a file: run.json, unless another is named."""
-    from vrbench.leaderboard.schemas import schema_text
+    from vrbench.leaderboard.json_schemas import schema_text
 
     print(schema_text(name), end="")
 

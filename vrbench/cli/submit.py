@@ -11,7 +11,7 @@ from vrbench.cli.options import DataRoot, IncludePath
 
 if TYPE_CHECKING:
     from vrbench.leaderboard.pack import Packed
-    from vrbench.leaderboard.prepare import About
+    from vrbench.leaderboard.publish import About
 
 Boards = Annotated[Path, typer.Option("--boards", help="Folder of all boards.")]
 
@@ -38,7 +38,7 @@ def submit(
     Nothing is scored; --check also scores the answers again from the tasks' data, as the board does.
     """
     from vrbench.leaderboard import pack as packing
-    from vrbench.leaderboard.prepare import About
+    from vrbench.leaderboard.publish import About
 
     about = About(name, board, family, description, url, paper, code, licence, ckpt)
     if check:

@@ -9,8 +9,8 @@ from typing import Any
 
 from vrbench.core.errors import VrbenchError, sentences
 from vrbench.core.io import write_atomically
-from vrbench.leaderboard.contradictions import differences
-from vrbench.leaderboard.standing import Leaderboard, Standing, text_of
+from vrbench.leaderboard.mismatches import differences
+from vrbench.leaderboard.schema import Leaderboard, Standing, text_of
 from vrbench.leaderboard.submission import SUBMISSIONS, path_of
 from vrbench.leaderboard.untrusted_input import limits, quoted, read_bytes, read_record
 

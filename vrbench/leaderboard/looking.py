@@ -14,9 +14,9 @@ from pathlib import Path
 from vrbench.core import os_errors
 from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import Run
-from vrbench.leaderboard.examine import Examined, Examiner
+from vrbench.leaderboard.check import Examined, Examiner
 from vrbench.leaderboard.rows import standing_of
-from vrbench.leaderboard.standing import Standing
+from vrbench.leaderboard.schema import Standing
 from vrbench.leaderboard.submission import SUBMISSION_FILE, Submission, path_of
 from vrbench.leaderboard.text import parts_of
 from vrbench.leaderboard.untrusted_input import quoted, read_record

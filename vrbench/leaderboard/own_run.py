@@ -13,8 +13,8 @@ from vrbench.core.schemas import Record, Run, RunRecord, load_run
 from vrbench.leaderboard.board import Board, load_board
 from vrbench.leaderboard.pack import Packed, write_folder
 from vrbench.leaderboard.part import part_of
-from vrbench.leaderboard.prepare import run_files
-from vrbench.leaderboard.rules import checkout_faults
+from vrbench.leaderboard.publish import run_files
+from vrbench.leaderboard.requirements import checkout_faults
 from vrbench.leaderboard.submission import SUBMISSIONS
 from vrbench.leaderboard.text import Day, Line
 from vrbench.leaderboard.untrusted_input import (

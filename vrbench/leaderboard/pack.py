@@ -13,8 +13,8 @@ from pathlib import Path
 from vrbench.core.errors import raise_all
 from vrbench.core.io import write_atomically
 from vrbench.leaderboard.board import load_board
-from vrbench.leaderboard.prepare import About as About
-from vrbench.leaderboard.prepare import Prepared, look, tried
+from vrbench.leaderboard.publish import About as About
+from vrbench.leaderboard.publish import Prepared, look, tried
 from vrbench.leaderboard.submission import SUBMISSION_FILE, Submission, path_of
 from vrbench.leaderboard.submitted import read_submission
 from vrbench.leaderboard.text import parts_of
@@ -159,7 +159,7 @@ def _scored(
     prepared: Prepared, alone: Path, data_root: str | Path | None, include_path: str | Path | None
 ) -> list[str]:
     """What is said of a submission when its answers are scored again, packed into an empty folder."""
-    from vrbench.leaderboard.examine import Examiner  # imports the harnesses
+    from vrbench.leaderboard.check import Examiner  # imports the harnesses
 
     submission = prepared.submission
     board = load_board(prepared.root / submission.board)

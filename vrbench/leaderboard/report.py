@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vrbench.leaderboard.standing import Figure, Standing
+from vrbench.leaderboard.schema import Figure, Standing
 from vrbench.leaderboard.untrusted_input import markdown_code, shown
 from vrbench.leaderboard.validate import Validation
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from vrbench.core.errors import VrbenchError, sentences
 from vrbench.core.schemas import Run
 from vrbench.leaderboard.board import Board
-from vrbench.leaderboard.examine import Examiner
+from vrbench.leaderboard.check import Examiner
 from vrbench.leaderboard.own_run import REPRODUCTIONS, Reproduction, faults, read_reproduction
-from vrbench.leaderboard.standing import Standing, Status
+from vrbench.leaderboard.schema import Standing, Status
 from vrbench.leaderboard.untrusted_input import submission_folders
 
 

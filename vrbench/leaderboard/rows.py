@@ -10,7 +10,7 @@ from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import CheckpointRef, Lineage, Run, RunRecord
 from vrbench.leaderboard.board import Board
-from vrbench.leaderboard.standing import Cost, Figure, Mean, Region, Standing, Status, TaskStanding
+from vrbench.leaderboard.schema import Cost, Figure, Mean, Region, Standing, Status, TaskStanding
 from vrbench.leaderboard.submission import Submission
 from vrbench.leaderboard.untrusted_input import parse_json
 from vrbench.statistics import bootstrap, pairing

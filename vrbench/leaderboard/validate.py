@@ -14,10 +14,10 @@ from pathlib import Path
 from vrbench.core.errors import VrbenchError, raise_all, sentences
 from vrbench.leaderboard import history
 from vrbench.leaderboard.board import BOARD_FILE, Board, boards, load_board
-from vrbench.leaderboard.examine import Examiner
+from vrbench.leaderboard.check import Examiner
 from vrbench.leaderboard.looking import look_at
 from vrbench.leaderboard.reproductions import reproduced
-from vrbench.leaderboard.standing import BoardTask, Leaderboard, Standing, ranked
+from vrbench.leaderboard.schema import BoardTask, Leaderboard, Standing, ranked
 from vrbench.leaderboard.submission import SUBMISSIONS
 from vrbench.leaderboard.untrusted_input import submission_folders
 from vrbench.statistics.claims import parse_all

@@ -20,16 +20,7 @@ from vrbench.core.schemas import (
     TaskResult,
     samples_text,
 )
-from vrbench.leaderboard.standing import (
-    Cost,
-    Figure,
-    Leaderboard,
-    Mean,
-    Region,
-    Standing,
-    Status,
-    TaskStanding,
-)
+from vrbench.leaderboard.schema import Cost, Figure, Leaderboard, Mean, Region, Standing, Status, TaskStanding
 from vrbench.leaderboard.submission import Submission
 from vrbench.statistics.claims import parse
 

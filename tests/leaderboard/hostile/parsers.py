@@ -26,7 +26,7 @@ from tests.leaderboard.hostile import documents, hostile, oracle
 from vrbench.core.errors import VrbenchError, sentences
 from vrbench.core.schemas import RunRecord, Sample, samples_text
 from vrbench.leaderboard.reproductions import Reproduction
-from vrbench.leaderboard.standing import Leaderboard
+from vrbench.leaderboard.schema import Leaderboard
 from vrbench.leaderboard.submission import Submission
 from vrbench.leaderboard.submitted import read_submission
 from vrbench.leaderboard.untrusted_input import (

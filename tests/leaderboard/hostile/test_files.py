@@ -16,7 +16,7 @@ from tests.leaderboard.hostile.oracle import is_harmless_line
 from vrbench.core.errors import VrbenchError, sentences
 from vrbench.leaderboard import history
 from vrbench.leaderboard.board import load_board
-from vrbench.leaderboard.standing import Leaderboard
+from vrbench.leaderboard.schema import Leaderboard
 from vrbench.leaderboard.submitted import read_submission
 from vrbench.leaderboard.untrusted_input import files as reading_files
 from vrbench.leaderboard.untrusted_input import limits, read_bytes, submission_files, submission_folders

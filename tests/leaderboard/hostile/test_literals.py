@@ -25,7 +25,7 @@ from vrbench.leaderboard.untrusted_input import (
     shown,
 )
 from vrbench.leaderboard.untrusted_input.files import decoded
-from vrbench.leaderboard.untrusted_input.json_text import parse_record
+from vrbench.leaderboard.untrusted_input.parsing import parse_record
 from vrbench.leaderboard.untrusted_input.sample_rows import parse_samples
 
 

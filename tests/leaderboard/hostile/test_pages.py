@@ -17,10 +17,10 @@ import pytest
 from tests.leaderboard.hostile import hostile, oracle
 from tests.leaderboard.made import make_board
 from vrbench.core.schemas import Sample
-from vrbench.leaderboard.site.again import commands
 from vrbench.leaderboard.site.build import build
+from vrbench.leaderboard.site.commands import commands
 from vrbench.leaderboard.site.content import load_content
-from vrbench.leaderboard.site.sample_data import answers_file
+from vrbench.leaderboard.site.sample_scripts import answers_file
 from vrbench.leaderboard.untrusted_input.text import odd_characters
 from vrbench.leaderboard.validate import How, validation, write
 
@@ -152,7 +152,7 @@ def test_a_text_is_a_text_wherever_it_stands(
 
 @pytest.mark.parametrize("text", [text for text in TEXTS if text.strip()[:1] in "=+-@＝" or ";" in text])
 def test_no_cell_of_the_table_is_a_formula(text: str, made: tuple[Path, Path]) -> None:
-    from vrbench.leaderboard.site.board_page import csv_text
+    from vrbench.leaderboard.site.board import csv_text
 
     root, _ = made
     told(root, text)

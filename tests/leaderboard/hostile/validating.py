@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from tests.leaderboard.hostile import hostile, oracle
 from tests.leaderboard.made import Made
 from vrbench.leaderboard.board import load_board
-from vrbench.leaderboard.examine import Examiner
+from vrbench.leaderboard.check import Examiner
 from vrbench.leaderboard.looking import look_at
-from vrbench.leaderboard.standing import Leaderboard, text_of
+from vrbench.leaderboard.schema import Leaderboard, text_of
 from vrbench.leaderboard.validate import leaderboard_of
 
 READ, REFUSED = "read", "refused"
@@ -136,7 +136,7 @@ def _tell(file: Path, change: Callable[[Any], None]) -> None:
 def faked(board: Board, said: Any) -> str:
     """Answers that are all the same, in a submission whose every stored figure follows from them."""
     from vrbench.core.schemas import load_run, save_run
-    from vrbench.leaderboard.contradictions import HOW_IT_RAN
+    from vrbench.leaderboard.mismatches import HOW_IT_RAN
     from vrbench.leaderboard.submission import Submission
 
     shutil.rmtree(board.scratch, ignore_errors=True)

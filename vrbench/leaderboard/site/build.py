@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vrbench.core.errors import VrbenchError, raise_all
 from vrbench.core.io import output_faults
-from vrbench.leaderboard.site import board_page, layout, samples, submission_page, task_page, vendored
+from vrbench.leaderboard.site import board, layout, sample_pages, submission_page, task_page, vendored
 from vrbench.leaderboard.site.content import BoardContent, load_content
 from vrbench.leaderboard.site.pages import Frame, Place
 from vrbench.tasks import registry
@@ -79,14 +79,14 @@ def _files(
     content: tuple[BoardContent, ...], specs: Mapping[str, TaskSpec], frame: Frame, data_root: str | Path | None
 ) -> Iterator[Page]:
     yield from _assets()
-    yield layout.HOME, board_page.page(content[0], frame, layout.HOME)
+    yield layout.HOME, board.page(content[0], frame, layout.HOME)
     for each in content:
-        yield layout.board_page(each.board.id), board_page.page(each, frame, layout.board_page(each.board.id))
-        yield from board_page.tables(each)
-        browsers = samples.browsers(each)
+        yield layout.board_page(each.board.id), board.page(each, frame, layout.board_page(each.board.id))
+        yield from board.tables(each)
+        browsers = sample_pages.browsers(each)
         yield from task_page.pages(each, frame, specs, browsers)
         yield from submission_page.pages(each, frame, browsers)
-        yield from samples.files(each, frame, specs, data_root)
+        yield from sample_pages.files(each, frame, specs, data_root)
 
 
 def _assets() -> Iterator[Page]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from vrbench.core.errors import VrbenchError, raise_all, sentences
 from vrbench.core.schemas import RunRecord
 from vrbench.leaderboard.board import Board, boards
-from vrbench.leaderboard.standing import Leaderboard, Standing
+from vrbench.leaderboard.schema import Leaderboard, Standing
 from vrbench.leaderboard.submission import RECIPE_FILE, SUBMISSION_FILE, SUBMISSIONS, Submission
 from vrbench.leaderboard.untrusted_input import (
     quoted,

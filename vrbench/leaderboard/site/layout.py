@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 
-from vrbench.leaderboard.standing import Standing
+from vrbench.leaderboard.schema import Standing
 
 ASSETS = "_assets"
 """Folder of style sheets and scripts; no board can have this name, since theirs begin with a letter or digit."""

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment
 
 from vrbench import __version__
-from vrbench.leaderboard.site import drawn, layout, wording
+from vrbench.leaderboard.site import drawings, layout, wording
 from vrbench.leaderboard.untrusted_input import safe_url, shown
 from vrbench.reporting.pages import environment as report_environment
 
@@ -60,5 +60,5 @@ def environment() -> Environment:
     """What renders the templates, with the filters and drawings that they use."""
     made = report_environment("html", "vrbench.leaderboard.site")
     made.filters |= {"shown": shown, "url": safe_url, **wording.FILTERS}
-    made.globals |= {"layout": layout, **drawn.DRAWINGS}
+    made.globals |= {"layout": layout, **drawings.DRAWINGS}
     return made

@@ -10,8 +10,8 @@ from xml.etree import ElementTree
 
 from markupsafe import Markup
 
+from vrbench.leaderboard.schema import Figure, Standing
 from vrbench.leaderboard.site import wording
-from vrbench.leaderboard.standing import Figure, Standing
 from vrbench.leaderboard.untrusted_input import shown
 from vrbench.reporting import drawing
 

@@ -9,12 +9,12 @@ from typing import Any
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import Lineage, Score, Step
-from vrbench.leaderboard.site import drawn, layout
-from vrbench.leaderboard.site.again import commands
-from vrbench.leaderboard.site.board_page import verdict_on
+from vrbench.leaderboard.schema import BoardTask, Figure, TaskStanding
+from vrbench.leaderboard.site import drawings, layout
+from vrbench.leaderboard.site.board import verdict_on
+from vrbench.leaderboard.site.commands import commands
 from vrbench.leaderboard.site.content import BoardContent, Entry
 from vrbench.leaderboard.site.pages import Frame, Place
-from vrbench.leaderboard.standing import BoardTask, Figure, TaskStanding
 from vrbench.leaderboard.untrusted_input import limits, parse_json, shown
 
 
@@ -109,13 +109,13 @@ def _task_rows(content: BoardContent, entry: Entry, baseline: Entry | None) -> I
             yield TaskRow(known[task.task], task, theirs.get(task.task))
 
 
-def _scales(tasks: list[TaskRow]) -> dict[str, drawn.Scale]:
+def _scales(tasks: list[TaskRow]) -> dict[str, drawings.Scale]:
     """One scale a column of bars: differences of percentages, differences of perplexities, retention."""
     found = {
-        unit: drawn.scale_of((t.ours.difference for t in tasks if t.task.unit == unit), 0.0)
+        unit: drawings.scale_of((t.ours.difference for t in tasks if t.task.unit == unit), 0.0)
         for unit in ("percent", "perplexity")
     }
-    return found | {"retention": drawn.scale_of((t.ours.retention for t in tasks), 100.0)}
+    return found | {"retention": drawings.scale_of((t.ours.retention for t in tasks), 100.0)}
 
 
 def _breakdown(entry: Entry, baseline: Entry | None, content: BoardContent) -> Iterator[dict[str, Any]]:
@@ -130,7 +130,7 @@ def _breakdown(entry: Entry, baseline: Entry | None, content: BoardContent) -> I
             GroupRow(name, score.n, _figure(score), _figure(other[name]) if name in other else None)
             for name, score in result.groups.items()
         ]
-        scale = drawn.scale_of((f for r in rows for f in (r.ours, r.theirs)), result.chance)
+        scale = drawings.scale_of((f for r in rows for f in (r.ours, r.theirs)), result.chance)
         yield {"task": titles[result.task], "rows": rows, "scale": scale, "chance": result.chance}
 
 
@@ -152,7 +152,7 @@ def _drawn_step(step: Step) -> DrawnStep:
     except VrbenchError:
         return DrawnStep(step, "", None, note)
     none = LayerSet.none(step.depth)
-    strip = drawn.layer_strip(none, layers) if step.kind == "pruned" else drawn.layer_strip(layers, none)
+    strip = drawings.layer_strip(none, layers) if step.kind == "pruned" else drawings.layer_strip(layers, none)
     return DrawnStep(step, strip, len(layers), note)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from vrbench.leaderboard.site import drawn, layout
+from vrbench.leaderboard.schema import BoardTask, Standing, TaskStanding
+from vrbench.leaderboard.site import drawings, layout
 from vrbench.leaderboard.site.content import BoardContent
 from vrbench.leaderboard.site.pages import Frame, Place
-from vrbench.leaderboard.standing import BoardTask, Standing, TaskStanding
 from vrbench.tasks.registry import TaskSpec
 
 
@@ -39,8 +39,8 @@ def _page(
     return frame.render(
         "task.html.j2", path, task.id, (Place(board.title, layout.board_page(board.id)),), board=board, task=task,
         spec=spec, pinned=board.tasks.get(task.id), lines=lines, browsers=browsers,
-        score_scale=drawn.scale_of((line.score for _, line in lines), task.chance),
-        kept_scale=drawn.scale_of((line.retention for _, line in lines), 100.0),
+        score_scale=drawings.scale_of((line.score for _, line in lines), task.chance),
+        kept_scale=drawings.scale_of((line.retention for _, line in lines), 100.0),
         address=lambda row: layout.relative(path, layout.submission_page(board.id, row)),
     )  # fmt: skip
 

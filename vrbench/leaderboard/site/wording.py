@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vrbench.core.layers import LayerSet
-from vrbench.leaderboard.standing import Figure, Rank, Region
+from vrbench.leaderboard.schema import Figure, Rank, Region
 from vrbench.reporting import cells
 from vrbench.statistics.claims import Claim, Verdict
 

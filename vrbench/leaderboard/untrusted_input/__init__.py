@@ -8,10 +8,10 @@ What is free text (answers, descriptions) is kept as it is and made harmless whe
 """
 
 from vrbench.leaderboard.untrusted_input.files import read_bytes, read_text, submission_files, submission_folders
-from vrbench.leaderboard.untrusted_input.json_text import parse_json, read_json, read_record
 from vrbench.leaderboard.untrusted_input.names import safe_name, safe_revision, safe_task, safe_url
-from vrbench.leaderboard.untrusted_input.run_folder import read_run
+from vrbench.leaderboard.untrusted_input.parsing import parse_json, read_json, read_record
 from vrbench.leaderboard.untrusted_input.sample_rows import read_samples
+from vrbench.leaderboard.untrusted_input.submission import read_run
 from vrbench.leaderboard.untrusted_input.text import csv_cell, markdown_code, quoted, shown
 from vrbench.leaderboard.untrusted_input.yaml_text import parse_yaml, read_yaml, read_yaml_record
 

@@ -13,7 +13,7 @@ from vrbench.core.errors import VrbenchError, raise_all, sentences
 from vrbench.core.schemas import Sample
 from vrbench.leaderboard.untrusted_input import limits
 from vrbench.leaderboard.untrusted_input.files import decoded, read_bytes
-from vrbench.leaderboard.untrusted_input.json_text import parse_json, told
+from vrbench.leaderboard.untrusted_input.parsing import parse_json, told
 from vrbench.leaderboard.untrusted_input.text import quoted
 
 MOST_LINES_TOLD = 5

@@ -14,7 +14,7 @@ from vrbench.core import strict_yaml
 from vrbench.core.errors import VrbenchError
 from vrbench.leaderboard.untrusted_input import limits
 from vrbench.leaderboard.untrusted_input.files import read_text
-from vrbench.leaderboard.untrusted_input.json_text import Kind, record_of
+from vrbench.leaderboard.untrusted_input.parsing import Kind, record_of
 from vrbench.leaderboard.untrusted_input.text import odd_characters, quoted, shown
 
 MOST_TOLD = 300

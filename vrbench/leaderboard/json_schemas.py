@@ -18,7 +18,7 @@ SCHEMAS: dict[str, tuple[str, str]] = {
     "submission": ("vrbench.leaderboard.submission", "Submission"),
     "reproduction": ("vrbench.leaderboard.own_run", "Reproduction"),
     "board": ("vrbench.leaderboard.board", "Board"),
-    "leaderboard": ("vrbench.leaderboard.standing", "Leaderboard"),
+    "leaderboard": ("vrbench.leaderboard.schema", "Leaderboard"),
     "comparison": ("vrbench.statistics.comparison", "Comparison"),
     "task": ("vrbench.tasks.registry", "TaskSpec"),
 }

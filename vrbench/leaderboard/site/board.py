@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from vrbench.leaderboard import standing
-from vrbench.leaderboard.site import drawn, layout, plots
+from vrbench.leaderboard import schema
+from vrbench.leaderboard.schema import BoardTask, Figure, Leaderboard, Mean, Standing
+from vrbench.leaderboard.site import drawings, layout, plots
 from vrbench.leaderboard.site.content import BoardContent
 from vrbench.leaderboard.site.pages import Frame
-from vrbench.leaderboard.standing import BoardTask, Figure, Leaderboard, Mean, Standing
 from vrbench.leaderboard.untrusted_input import csv_cell
 from vrbench.statistics.claims import Verdict
 
@@ -29,7 +29,7 @@ class Columns:
     """'visual' or 'text'."""
     of: Callable[[Standing], Mean | None]
     """A row's figures."""
-    scale: drawn.Scale
+    scale: drawings.Scale
     """Of the bars of what is kept."""
     tasks: tuple[BoardTask, ...]
     """The board's tasks of that suite."""
@@ -64,7 +64,7 @@ def _means(table: Leaderboard) -> list[Columns]:
         kept = [mean.retention for row in table.rows if (mean := of(row)) is not None]
         tasks = tuple(task for task in table.tasks if task.suite == name)
         if kept or tasks:
-            found.append(Columns(name, of, drawn.scale_of(kept, 100.0), tasks))
+            found.append(Columns(name, of, drawings.scale_of(kept, 100.0), tasks))
     return found
 
 
@@ -83,7 +83,7 @@ _MEANS: dict[str, Callable[[Standing], Mean | None]] = {"visual": lambda row: ro
 def tables(content: BoardContent) -> Iterator[tuple[str, str]]:
     """The table as files: CSV, a line a submission, and leaderboard.json."""
     yield layout.csv_file(content.board.id), csv_text(content.table)
-    yield layout.json_file(content.board.id), standing.text_of(content.table)
+    yield layout.json_file(content.board.id), schema.text_of(content.table)
 
 
 def csv_text(table: Leaderboard) -> str:

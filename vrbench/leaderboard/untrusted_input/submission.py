@@ -12,8 +12,8 @@ from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import SCHEMA_VERSION, Lineage, Run, RunRecord, Sample, TaskResult
 from vrbench.leaderboard.untrusted_input import limits
 from vrbench.leaderboard.untrusted_input.files import SAMPLES, SUFFIX, read_bytes
-from vrbench.leaderboard.untrusted_input.json_text import read_record
 from vrbench.leaderboard.untrusted_input.names import safe_task
+from vrbench.leaderboard.untrusted_input.parsing import read_record
 from vrbench.leaderboard.untrusted_input.sample_rows import parse_samples, unpacked
 from vrbench.leaderboard.untrusted_input.text import quoted
 

@@ -16,9 +16,9 @@ from vrbench.core.schemas import Run, RunRecord, Sample, TaskResult
 from vrbench.data import missing
 from vrbench.data.loading import MissingDataError
 from vrbench.evaluation import run_plan
-from vrbench.leaderboard import rules
+from vrbench.leaderboard import requirements
 from vrbench.leaderboard.board import Board
-from vrbench.leaderboard.contradictions import HOW_IT_RAN, result_faults, sample_faults
+from vrbench.leaderboard.mismatches import HOW_IT_RAN, result_faults, sample_faults
 from vrbench.leaderboard.rescore import Rescorer
 from vrbench.leaderboard.submission import Submission
 from vrbench.leaderboard.submitted import read_what_can_be
@@ -90,7 +90,7 @@ class Examiner:
         if not submission.is_baseline and baseline is None:
             faults.append(f"its baseline {submission.baseline} is not on the board, or was refused")
         known = run.record if submission.is_baseline else baseline.record if baseline else None
-        faults += rules.faults(self.board, submission, run.record, run.samples, known)
+        faults += requirements.faults(self.board, submission, run.record, run.samples, known)
         rebuilt, more = self.rescored(run)
         faults += more
         return Examined(folder, submission, rebuilt if not faults else None, tuple(dict.fromkeys(faults)))

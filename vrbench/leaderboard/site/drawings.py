@@ -13,7 +13,7 @@ from statistics import quantiles
 from markupsafe import Markup
 
 from vrbench.core.layers import LayerSet
-from vrbench.leaderboard.standing import Figure, Region
+from vrbench.leaderboard.schema import Figure, Region
 
 WIDTH, HEIGHT = 116, 14
 _INSET = 4

@@ -17,13 +17,13 @@ from vrbench.checkpoints.locate import PREFIX, find
 from vrbench.core.errors import VrbenchError, sentences
 from vrbench.core.io import gzipped
 from vrbench.core.schemas import CheckpointRef, Lineage, Run, RunRecord, load_run, samples_text
-from vrbench.leaderboard import rules
+from vrbench.leaderboard import requirements
 from vrbench.leaderboard.board import Board, load_board
 from vrbench.leaderboard.part import part_of
 from vrbench.leaderboard.submission import RECIPE_FILE, Submission, path_of
 from vrbench.leaderboard.text import parts_of
 from vrbench.leaderboard.untrusted_input import limits, parse_yaml, quoted, read_record, read_text
-from vrbench.leaderboard.untrusted_input.json_text import told
+from vrbench.leaderboard.untrusted_input.parsing import told
 
 Made = TypeVar("Made")
 
@@ -117,7 +117,7 @@ def look(run: str | Path, baseline: str | Path, about: About, root: str | Path =
     submission = _submission(ours, about, key, reference, files, faults)
     if submission is None:
         return Look(None, faults)
-    faults += rules.faults(board, submission, ours.record, ours.samples, record)
+    faults += requirements.faults(board, submission, ours.record, ours.samples, record)
     rows = {task: held.n for task, held in board.tasks.items()}
     return Look(Prepared(submission, files, Path(root), rows), list(dict.fromkeys(faults)))
 
@@ -134,7 +134,7 @@ def tried(make: Callable[[], Made], faults: list[str]) -> Made | None:
 def run_files(run: Run, faults: list[str]) -> dict[str, bytes]:
     """run.json and the compressed samples, by name."""
     files = {"run.json": (run.record.model_dump_json(indent=1) + "\n").encode()}
-    old = rules.outdated(run.record, run.samples)
+    old = requirements.outdated(run.record, run.samples)
     for result in run.record.results:
         text = samples_text(run.samples.get(result.task, ()))
         if result.status != "ok":

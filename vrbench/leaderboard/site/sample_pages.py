@@ -13,18 +13,11 @@ from pathlib import Path
 
 from vrbench.core.errors import VrbenchError, raise_all
 from vrbench.core.schemas import Sample
+from vrbench.leaderboard.schema import BoardTask
 from vrbench.leaderboard.site import layout
 from vrbench.leaderboard.site.content import BoardContent, Entry
 from vrbench.leaderboard.site.pages import Frame, Place
-from vrbench.leaderboard.site.sample_data import (
-    NAMESPACE,
-    VALIDATE,
-    answers_file,
-    answers_name,
-    folder,
-    task_files,
-)
-from vrbench.leaderboard.standing import BoardTask
+from vrbench.leaderboard.site.sample_scripts import NAMESPACE, VALIDATE, answers_file, answers_name, folder, task_files
 from vrbench.leaderboard.untrusted_input import quoted, read_run, submission_files
 from vrbench.tasks.registry import TaskSpec
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import Sample
-from vrbench.leaderboard.standing import Standing
+from vrbench.leaderboard.schema import Standing
 from vrbench.leaderboard.untrusted_input import shown
 
 if TYPE_CHECKING:
