@@ -34,6 +34,10 @@ def reproduce(
     seeds: Annotated[int, typer.Option(help="Trainings with seeds 0, 1, ...")] = 3,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and for how long.")] = False,
     report_only: Annotated[bool, typer.Option("--report-only", help="Write the report of what is there.")] = False,
+    pack: Annotated[
+        bool,
+        typer.Option("--pack", help="Pack the records that are there into two parquet files, which are then read."),
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the plan; reproduce/FAMILY, or the published one to report on.")
     ] = None,
@@ -62,6 +66,9 @@ def reproduce(
         _report(out or PUBLISHED / plan.family)
         return
     folder = out or Path("reproduce") / plan.family
+    if pack:
+        _pack(folder)
+        return
     if dry_run:
         from vrbench.cli.reproduce_shown import print_plan
 
@@ -71,6 +78,13 @@ def reproduce(
     _report(folder)
     if not went_well:
         raise typer.Exit(OURS)
+
+
+def _pack(folder: Path) -> None:
+    from vrbench.reproduce.packing import pack
+
+    for file in pack(folder):
+        print(f"packed: {file}")
 
 
 def _report(folder: Path) -> None:

@@ -13,6 +13,7 @@ from vrbench.reproduce.estimate import elapsed
 from vrbench.reproduce.execute import Event, Options
 from vrbench.reproduce.families import family
 from vrbench.reproduce.order import chosen
+from vrbench.reproduce.packing import RecordFolder
 from vrbench.reproduce.plan import TRIAL, Plan, PlanStep
 from vrbench.reproduce.plan_folder import CHECKPOINTS, finished, joined, made_by
 
@@ -22,7 +23,7 @@ NAMES_SHOWN = 4
 def print_plan(plan: Plan, folder: Path, only: str, jobs: int | None) -> None:
     """Every step by kind, what is done of it, and how long the rest takes."""
     whole = joined(plan, folder)
-    done, wanted = set(finished(whole, folder)), chosen(plan, only)
+    done, wanted = set(finished(whole, RecordFolder(folder))), chosen(plan, only)
     repeated = set(again(whole, folder, wanted, done))
     there = done - repeated
     steps = [step for step in whole.steps if step.name in wanted | repeated]
@@ -98,7 +99,7 @@ def _shortened(names: list[str]) -> str:
 
 def print_spent(plan: Plan, folder: Path, options: Options, events: list[Event], seconds: float) -> None:
     """Minutes of steps by kind, from all sessions; and by card, with what the cards were held, from this one."""
-    there = finished(joined(plan, folder), folder)
+    there = finished(joined(plan, folder), RecordFolder(folder))
     rows = []
     for kind in dict.fromkeys(step.kind for step in plan.steps):
         done = [there[step.name] for step in plan.steps if step.kind == kind and step.name in there]

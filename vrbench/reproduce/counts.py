@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,12 +49,12 @@ class Counted:
     Attributes:
         record: its record.
         tasks: counts of each task that ran through and of which an item was scored.
-        path: where the run lies.
+        load: reads the whole run again.
     """
 
     record: RunRecord
     tasks: Mapping[str, Counts]
-    path: Path
+    load: Callable[[], Run]
 
     @property
     def dead(self) -> tuple[str, ...]:
@@ -68,18 +69,26 @@ class Counted:
 
 
 def read(folder: Path) -> Counted:
-    """A run from disk as counts.
+    """A run from disk as counts; see `count_run`."""
+    return count_run(partial(load_run, folder))
+
+
+def count_run(load: Callable[[], Run]) -> Counted:
+    """A run as counts.
+
+    Args:
+        load: reads the run.
 
     Raises:
-        VrbenchError: as `load_run`, or an unknown metric.
+        VrbenchError: as `load`, or an unknown metric.
     """
-    run = load_run(folder)
-    return Counted(run.record, {task: _counts(run, task) for task in run.samples if _scored(run, task)}, folder)
+    run = load()
+    return Counted(run.record, {task: _counts(run, task) for task in run.samples if _scored(run, task)}, load)
 
 
 def without(counted: Counted, task: str, unscored: frozenset[str]) -> Counts:
     """A task's counts with more items left out, those that another run could not score."""
-    run = load_run(counted.path)
+    run = counted.load()
     left = tuple(s.model_copy(update={"unscored": "left out"}) if s.id in unscored else s for s in run.samples[task])
     return _counts(run.model_copy(update={"samples": {task: left}}), task)
 
@@ -120,7 +129,7 @@ def faults(candidate: Counted, baseline: Counted, label: str) -> list[str]:
     """
     if _alike(candidate, baseline):
         return []
-    return list(pairing.faults(load_run(candidate.path), load_run(baseline.path), label, same_code=False))
+    return list(pairing.faults(candidate.load(), baseline.load(), label, same_code=False))
 
 
 def _alike(candidate: Counted, baseline: Counted) -> bool:

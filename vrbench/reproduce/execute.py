@@ -19,6 +19,7 @@ from vrbench.reproduce.discarding import again, discard, forget
 from vrbench.reproduce.execute_worker import Answer, Function, Job, work
 from vrbench.reproduce.families import Value
 from vrbench.reproduce.order import ALONE, Waiting, chosen
+from vrbench.reproduce.packing import RecordFolder, unpack
 from vrbench.reproduce.plan import Plan, PlanStep
 from vrbench.reproduce.plan_folder import digests, done_file, finished, joined, log_file, made_by, store
 
@@ -89,7 +90,8 @@ def execute(
         raise VrbenchError(f"another process is at work in {folder}; wait for it, or name another --out") from None
     with held:
         whole = joined(plan, folder)
-        there = finished(whole, folder)
+        unpack(folder)
+        there = finished(whole, RecordFolder(folder))
         wanted = chosen(plan, options.only)
         steps = {step.name: step for step in whole.steps}
         for name in again(whole, folder, wanted, set(there)):

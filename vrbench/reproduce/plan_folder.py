@@ -12,6 +12,7 @@ from vrbench.core.errors import VrbenchError, raise_all
 from vrbench.core.io import digest_of, write_atomically
 from vrbench.core.schemas import SCHEMA_VERSION
 from vrbench.core.text_files import read_text
+from vrbench.reproduce.packing import RecordFolder
 from vrbench.reproduce.plan import Done, Plan, PlanStep
 
 PLAN = "plan.json"
@@ -123,7 +124,7 @@ def store(plan: Plan, folder: Path) -> None:
     write_atomically(folder / PLAN, plan.model_dump_json(indent=1) + "\n")
 
 
-def finished(plan: Plan, folder: Path) -> dict[str, Done]:
+def finished(plan: Plan, records: RecordFolder) -> dict[str, Done]:
     """The steps that are done.
 
     Raises:
@@ -132,11 +133,12 @@ def finished(plan: Plan, folder: Path) -> dict[str, Done]:
     found: dict[str, Done] = {}
     wanted = digests(plan)
     for name, digest in wanted.items():
-        file = done_file(name, folder)
-        if not file.is_file():
-            continue
+        file = done_file(name, records.folder)
         try:
-            done = Done.model_validate_json(read_text(file))
+            text = records.text(str(file.relative_to(records.folder)))
+            if text is None:
+                continue
+            done = Done.model_validate_json(text)
         except (UnicodeDecodeError, ValidationError) as error:
             raise VrbenchError(f"{file} cannot be read: {error}; remove it to do the step again") from error
         if done.digest != digest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from vrbench.core.schemas import Lineage
 from vrbench.reproduce import counts
 from vrbench.reproduce.counts import Counted
 from vrbench.reproduce.joint import JointBootstrap, Pairs
+from vrbench.reproduce.packing import RecordFolder
 from vrbench.reproduce.plan import Done, Plan
 from vrbench.reproduce.plan_folder import finished, load_plan, log_file
 from vrbench.reproduce.seeds import Estimate
@@ -197,7 +198,8 @@ def read(folder: Path) -> Results:
             be compared; all at once.
     """
     plan = load_plan(folder)
-    done = finished(plan, folder)
+    records = RecordFolder(folder)
+    done = finished(plan, records)
     wanted = dict.fromkeys(name for e in plan.entries for name in (e.run, e.baseline))
     runs: dict[str, Counted] = {}
     faults: list[str] = []
@@ -205,7 +207,7 @@ def read(folder: Path) -> Results:
         if name not in done:
             continue
         try:
-            runs[name] = counts.read(folder / "runs" / name)
+            runs[name] = counts.count_run(partial(records.run, name))
         except VrbenchError as error:
             faults.append(str(error))
     raise_all(faults)
