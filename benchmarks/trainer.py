@@ -25,11 +25,11 @@ from torch import nn
 from vrbench.cli.config_file import read_overrides
 from vrbench.core.io import write_atomically
 from vrbench.models.load import load_packed
-from vrbench.training.lora import groups_of, thaw, with_lora
-from vrbench.training.recipe import TrainRecipe, load
-from vrbench.training.starting import Start, start_of
+from vrbench.training.pocket_data import Lessons
+from vrbench.training.recipe_files import TrainRecipe, load
+from vrbench.training.run import Start, start_of
+from vrbench.training.trainable import groups_of, thaw, with_lora
 from vrbench.training.trainer import BETA1, Course, fit, rate_of
-from vrbench.training.tune import Lessons
 
 RESULTS = Path(__file__).parent / "results" / "trainer.md"
 ENOUGH = 1.10

@@ -24,7 +24,7 @@ from vrbench.pruning.names import by_faults
 from vrbench.reproduce.families import FAMILIES
 from vrbench.reproduce.tables import TABLES
 from vrbench.tasks import registry
-from vrbench.training import recipe
+from vrbench.training import recipe_files
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -131,7 +131,7 @@ def odd_names(call: Call) -> Iterator[str]:
         except VrbenchError as error:
             yield str(error)
     known = {
-        "train": ("recipe", recipe.names()),
+        "train": ("recipe", recipe_files.names()),
         "profile": ("shape", SHAPES),
         "reproduce": ("family", FAMILIES),
     }

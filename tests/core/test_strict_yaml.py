@@ -10,7 +10,7 @@ import yaml
 from vrbench.cli.config_file import read_config
 from vrbench.core import strict_yaml
 from vrbench.core.errors import VrbenchError
-from vrbench.training import recipe
+from vrbench.training import recipe_files
 
 
 def test_a_text_says_what_safe_yaml_says() -> None:
@@ -30,4 +30,4 @@ def test_options_and_recipes_are_read_so(tmp_path: Path) -> None:
     with pytest.raises(VrbenchError, match="given twice: limit"):
         read_config(file, ["limit", "seed"])
     with pytest.raises(VrbenchError, match="given twice: limit"):
-        recipe.load(str(file))
+        recipe_files.load(str(file))

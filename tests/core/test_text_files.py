@@ -19,7 +19,7 @@ from vrbench.core.schemas import load_run
 from vrbench.core.text_files import read_text
 from vrbench.data import local_mirror, tables
 from vrbench.tasks import registry
-from vrbench.training import profiled, recipe, sets
+from vrbench.training import conversation_sets, profile_results, recipe_files
 
 PACKAGE = Path(vrbench.__file__).parent
 SUBMITTED = PACKAGE.parent / "leaderboards/pocket/submissions/vrbench__pocket-base/7c6e5c0ac4f97959"
@@ -48,15 +48,15 @@ READERS: dict[str, tuple[str, str, Reader]] = {
     "recipe": (
         "r.yaml",
         read_text(PACKAGE / "training/recipes/pocket-region.yaml"),
-        lambda file: recipe.load(str(file)),
+        lambda file: recipe_files.load(str(file)),
     ),
     "task": ("sounds.yaml", TASK, registry.read),
     "layer set": ("l.json", '{"depth": 4, "indices": [1]}', lambda file: layers.read(file, 4)),
     "rows": ("rows.jsonl", '{"a": "é"}\n{"a": "b"}\n', lambda file: tables.from_file(file, ())["a"][:]),
-    "conversations": ("c.json", f"[{SAID}]", lambda file: sets.from_json(file, None).samples),
-    "lines of them": ("c.jsonl", f"{SAID}\n{SAID}", lambda file: len(sets.from_json(file, None).samples)),
+    "conversations": ("c.json", f"[{SAID}]", lambda file: conversation_sets.from_json(file, None).samples),
+    "lines of them": ("c.jsonl", f"{SAID}\n{SAID}", lambda file: len(conversation_sets.from_json(file, None).samples)),
     "data root": (local_mirror.DIGEST_FILE, '{"schema_version": 1}', lambda file: local_mirror.read(file.parent)),
-    "profile": ("profile.json", "[]", profiled.load_profile),
+    "profile": ("profile.json", "[]", profile_results.load_profile),
 }
 
 

@@ -17,8 +17,8 @@ from tests.data.test_loading import png
 from vrbench.core.errors import VrbenchError
 from vrbench.data import loading, tables
 from vrbench.data.image_values import ALLOWED
+from vrbench.training.conversation_sets import from_json
 from vrbench.training.hub_sets import Columns, from_parquet
-from vrbench.training.sets import from_json
 
 BINARY, LARGE, STRUCT = pa.binary(), pa.large_binary(), pa.struct({"bytes": pa.binary(), "path": pa.string()})
 TEXT = base64.b64encode(png(2)).decode()

@@ -11,7 +11,7 @@ from tests.simulated import flipped, run, samples
 from vrbench.core.schemas import Lineage, Provenance, Run, Step, save_run
 from vrbench.reproduce.plan import Done, Entry, Plan, PlanStep
 from vrbench.reproduce.plan_folder import digests, store
-from vrbench.training.profiled import ProfileRow, save_profile
+from vrbench.training.profile_results import ProfileRow, save_profile
 
 ODD = "<b>50%_of $x^$ & {y}|z</b>"
 """A row's label with what must be escaped."""

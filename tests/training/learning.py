@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tests import tiny
 from vrbench.pocket.turns import Turn
-from vrbench.training.learner import Learner
+from vrbench.training.packed_llava import Learner
 from vrbench.training.packing import Packer
 from vrbench.training.tower import encode, to_input
 

@@ -20,11 +20,11 @@ from tests.training import learning
 from tests.training.learning import CPU, TURNS
 from vrbench.core.layers import select
 from vrbench.training.features import Encoded
-from vrbench.training.lora import with_lora
+from vrbench.training.pocket_data import pocket_lessons, tune
 from vrbench.training.processes import is_first
-from vrbench.training.recipe import Data, TrainRecipe, Tune
+from vrbench.training.recipe_files import Data, TrainRecipe, Tune
+from vrbench.training.trainable import with_lora
 from vrbench.training.trainer import weights_of_shards
-from vrbench.training.tune import pocket_lessons, tune
 
 
 class Killing(TrainerCallback):

@@ -18,9 +18,9 @@ from tests.fakehub import parquet
 from vrbench.core.errors import VrbenchError, sentences
 from vrbench.data import hub
 from vrbench.models.prompts import Turn
+from vrbench.training.conversation_sets import TOLD, from_json, share_of
 from vrbench.training.conversations import Conversation, Picture, Unusable, turns_of
 from vrbench.training.hub_sets import Columns, from_hub, from_parquet, held_out
-from vrbench.training.sets import TOLD, from_json, share_of
 
 
 def picture(seed: int, kind: str = "JPEG") -> bytes:

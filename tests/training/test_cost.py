@@ -13,11 +13,11 @@ from tests.training import learning
 from tests.training.learning import CPU, TURNS
 from vrbench.core.layers import LayerSet
 from vrbench.training.features import Encoded
-from vrbench.training.lora import groups_of, thaw, with_lora
-from vrbench.training.recipe import Data, TrainRecipe, Tune
+from vrbench.training.pocket_data import pocket_lessons, tune
+from vrbench.training.recipe_files import Data, TrainRecipe, Tune
+from vrbench.training.run import Start, trainable
 from vrbench.training.sampling import LayerSampling, drawn
-from vrbench.training.starting import Start, trainable
-from vrbench.training.tune import pocket_lessons, tune
+from vrbench.training.trainable import groups_of, thaw, with_lora
 
 DEPTH = 6
 

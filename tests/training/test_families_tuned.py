@@ -18,9 +18,9 @@ from vrbench.models import anatomy
 from vrbench.models.families import FAMILIES
 from vrbench.models.load import load_model, load_vlm
 from vrbench.training import stages, train
-from vrbench.training.lora import core_of
-from vrbench.training.recipe import TrainRecipe
-from vrbench.training.supervised import Supervised
+from vrbench.training.conversation_encoder import Supervised
+from vrbench.training.recipe_files import TrainRecipe
+from vrbench.training.trainable import core_of
 
 LAYERS = "1,3"
 ASKED = (ONE, SEVERAL, TWO, WORDS, LATER)

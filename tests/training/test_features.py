@@ -15,7 +15,7 @@ from tests.training.learning import CPU, TURNS
 from vrbench.core import provenance
 from vrbench.training import features
 from vrbench.training.features import Encoded, cached
-from vrbench.training.pictures import Pictures
+from vrbench.training.pocket_images import Pictures
 
 LABELS = np.zeros((len(TURNS), 0, 0), dtype=np.int8)
 
@@ -82,7 +82,7 @@ def test_all_code_that_decides_the_rows_is_watched() -> None:
     """Every module of the package that pictures and packing import, but for those that decide no row."""
     root = Path(features.__file__).parents[1]
     assert all((root / name).is_file() for name in features.SOURCES)
-    assert {"training/pictures.py", "training/tower.py", "data/images.py"} <= set(features.SOURCES)
+    assert {"training/pocket_images.py", "training/tower.py", "data/images.py"} <= set(features.SOURCES)
     assert {"tokenizers", "pillow"} <= set(features.LIBRARIES)  # they make the tokens, and open easy_vqa's images
     assert {p.name for p in (root / "pocket").glob("*.py")} - {Path(n).name for n in features.SOURCES} == {
         "__init__.py", "facts.py", "grammar.py", "passages.py", "pydoc.py", "visual.py",

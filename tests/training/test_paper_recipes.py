@@ -19,9 +19,9 @@ from vrbench.core.errors import VrbenchError, sentences
 from vrbench.core.layers import select
 from vrbench.models.load import load_vlm
 from vrbench.training import load, names, train
-from vrbench.training.recipe import Conversations
-from vrbench.training.starting import outline, unpadded
-from vrbench.training.supervised import Supervised
+from vrbench.training.conversation_encoder import Supervised
+from vrbench.training.recipe_files import Conversations
+from vrbench.training.run import outline, unpadded
 
 DEPTH_AND_TUNED = {
     "llava-1.5-7b": (32, 8), "llava-1.5-13b": (40, 9), "bunny-llama-3-8b": (32, 8), "bunny-phi3-mini": (32, 8),

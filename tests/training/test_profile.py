@@ -17,7 +17,7 @@ from vrbench.core.layers import LayerSet
 from vrbench.training import profile as profiling
 from vrbench.training.profile import PAPER, Options, asked_rows, loss_of, profile
 from vrbench.training.profile_asked import region
-from vrbench.training.profiled import ProfileRow, load_profile, profile_tables, save_profile
+from vrbench.training.profile_results import ProfileRow, load_profile, profile_tables, save_profile
 from vrbench.training.shape_model import ShapeModel, Tuning, tuned
 
 CPU = torch.device("cpu")

@@ -14,7 +14,7 @@ from vrbench import pocket as pocket_weights
 from vrbench.core.errors import ManyFaults, VrbenchError
 from vrbench.core.layers import select
 from vrbench.training import TrainRecipe, load, names
-from vrbench.training.recipe import Conversations
+from vrbench.training.recipe_files import Conversations
 
 
 @pytest.fixture
@@ -136,5 +136,5 @@ def test_keys_that_came_later_leave_old_digests_as_they_were() -> None:
 
 
 def test_reading_one_needs_no_torch() -> None:
-    code = "import sys, vrbench.training.recipe as r; r.load('pocket-heal'); sys.exit('torch' in sys.modules)"
+    code = "import sys, vrbench.training.recipe_files as r; r.load('pocket-heal'); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

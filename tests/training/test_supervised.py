@@ -19,8 +19,8 @@ from vrbench.conversion.words import SYSTEM, TEMPLATE
 from vrbench.core.errors import VrbenchError
 from vrbench.models.load import load_vlm
 from vrbench.training.batches import IGNORED, alike, answer_loss, answer_tokens
+from vrbench.training.conversation_encoder import Supervised, padded
 from vrbench.training.conversations import Conversation
-from vrbench.training.supervised import Supervised, padded
 
 LONG = 8000
 

@@ -14,9 +14,9 @@ from tests.training.asked import FAMILY, LATER, ONE, SEVERAL, TWO, WORDS, loaded
 from vrbench.core.errors import VrbenchError
 from vrbench.pruning.questions import FolderQuestions
 from vrbench.pruning.samples import whole_inputs
+from vrbench.training.conversation_batches import SupervisedSet, grouped
+from vrbench.training.conversation_encoder import Supervised
 from vrbench.training.conversations import Conversation
-from vrbench.training.supervised import Supervised
-from vrbench.training.supervised_set import SupervisedSet, grouped
 
 
 @FAMILY

@@ -24,9 +24,9 @@ from vrbench.models import pocket
 from vrbench.models.load import load_vlm
 from vrbench.pocket import easy_vqa
 from vrbench.training import load, publish, stages, train
-from vrbench.training.learner import Learner
+from vrbench.training.packed_llava import Learner
+from vrbench.training.run import outline
 from vrbench.training.sampling import drawn
-from vrbench.training.starting import outline
 
 DEPTH = 4
 TUNED = (0, 2)

@@ -19,7 +19,7 @@ from tests import forked
 from tests.training import small_training
 from tests.training.learning import CPU
 from vrbench.core.errors import VrbenchError
-from vrbench.training.states import WHOLE, claim_states, newest_state
+from vrbench.training.checkpoint_folder import WHOLE, claim_states, newest_state
 from vrbench.training.trainer import Course, Group, fit, passes, rate_of
 
 HARD = {"accumulate": 2, "sampling": 2, "every": 2}

@@ -16,11 +16,11 @@ from tests.training import learning
 from tests.training.learning import CPU, TURNS
 from vrbench.core.layers import LayerSet, select
 from vrbench.training.features import Encoded
-from vrbench.training.learner import Learner
-from vrbench.training.lora import with_lora
+from vrbench.training.packed_llava import Learner
 from vrbench.training.packing import IGNORED
-from vrbench.training.recipe import Align, Data, TrainRecipe, Tune
-from vrbench.training.tune import align, pocket_lessons, tune
+from vrbench.training.pocket_data import align, pocket_lessons, tune
+from vrbench.training.recipe_files import Align, Data, TrainRecipe, Tune
+from vrbench.training.trainable import with_lora
 
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 SETTINGS = Tune(layers="1,3", rank=2, alpha=4, steps=4, batch=2, lr=1e-2, lr_projector=1e-3)

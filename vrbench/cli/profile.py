@@ -49,7 +49,7 @@ def profile(
     """
     from vrbench.training.profile import profile as measure
     from vrbench.training.profile_asked import PAPER, TUNINGS, Options
-    from vrbench.training.profiled import ProfileRow, profile_tables
+    from vrbench.training.profile_results import ProfileRow, profile_tables
 
     def tell(row: ProfileRow) -> None:
         took = row.status if row.seconds_per_step is None else f"{row.seconds_per_step:.3f} s"

@@ -51,7 +51,7 @@ def train(
 
     overrides = read_overrides(changes or [])
     if dry_run:
-        from vrbench.training.starting import outline
+        from vrbench.training.run import outline
 
         print(outline(load(recipe, overrides), out))
         return

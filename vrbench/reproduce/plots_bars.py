@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from vrbench.core.layers import LayerSet
 from vrbench.reporting.drawing import legend, look_of, panels
 from vrbench.reproduce.results import Results
-from vrbench.training.profiled import ProfileRow
+from vrbench.training.profile_results import ProfileRow
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

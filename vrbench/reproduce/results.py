@@ -19,7 +19,7 @@ from vrbench.reproduce.plan import Done, Plan
 from vrbench.reproduce.plan_folder import finished, load_plan, log_file
 from vrbench.reproduce.seeds import Estimate
 from vrbench.reproduce.tables import REGION, REGION_ROW
-from vrbench.training.profiled import ProfileRow, load_profile
+from vrbench.training.profile_results import ProfileRow, load_profile
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from vrbench.reproduce.published import Published
 from vrbench.reproduce.results import Results, Row
 from vrbench.reproduce.seeds import Estimate
 from vrbench.reproduce.tables import TABLES
-from vrbench.training.profiled import ProfileRow
+from vrbench.training.profile_results import ProfileRow
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def _alike(share: float | None) -> str:
 
 def profile(rows: Sequence[ProfileRow]) -> list[Sheet]:
     """Training steps and prefills, each with what is saved against the whole."""
-    from vrbench.training.profiled import profile_cells
+    from vrbench.training.profile_results import profile_cells
 
     titles = {"train": "Measured here: a training step", "prefill": "Measured here: prefill"}
     found = [(titles[kind], cells) for kind, cells in profile_cells(rows).items() if cells]

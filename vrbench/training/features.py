@@ -17,7 +17,7 @@ from vrbench.core.cache import cache_folder, file_digest
 from vrbench.core.io import digest_of
 from vrbench.core.provenance import versions_of
 from vrbench.training.packing import Packer, Row
-from vrbench.training.pictures import Pictures
+from vrbench.training.pocket_images import Pictures
 from vrbench.training.tower import encode
 
 FORMAT = 1  # of the cached file; raise it when what is written changes
@@ -26,7 +26,7 @@ FIELDS = ("tokens", "turn", "position", "target")
 # old features, and neither must another version of the libraries.
 SOURCES = (
     "pocket/world.py", "pocket/glyphs.py", "pocket/questions.py", "pocket/turns.py", "pocket/easy_vqa.py",
-    "training/pictures.py", "training/packing.py", "training/tower.py", "data/images.py",
+    "training/pocket_images.py", "training/packing.py", "training/tower.py", "data/images.py",
 )  # fmt: skip
 LIBRARIES = ("torch", "transformers", "tokenizers", "pillow", "numpy")
 

@@ -19,8 +19,8 @@ from vrbench.data import hub, local_mirror
 from vrbench.data.image_values import image_bytes
 from vrbench.data.images import ImageError
 from vrbench.tasks import registry
+from vrbench.training.conversation_sets import Read, Samples, usable
 from vrbench.training.conversations import Cell, Conversation, Picture, Unusable, turns_of
-from vrbench.training.sets import Read, Samples, usable
 
 HELD_OUT = re.compile(r"^(test|val|dev|eval)|[^a-z](test|val|valid|validation|dev|eval)(?![a-z])", re.IGNORECASE)
 """Names of splits that sets are tested on."""

@@ -7,11 +7,11 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from vrbench.training.batches import answer_sum
-from vrbench.training.recipe import Conversations, Hub, TrainRecipe
-from vrbench.training.sets import Samples, share_of
-from vrbench.training.supervised import Supervised
-from vrbench.training.supervised_set import SupervisedSet
-from vrbench.training.tune import Lessons
+from vrbench.training.conversation_batches import SupervisedSet
+from vrbench.training.conversation_encoder import Supervised
+from vrbench.training.conversation_sets import Samples, share_of
+from vrbench.training.pocket_data import Lessons
+from vrbench.training.recipe_files import Conversations, Hub, TrainRecipe
 
 if TYPE_CHECKING:
     from vrbench.models.loaded import LoadedModel

@@ -26,7 +26,7 @@ from vrbench.core.io import output_faults
 from vrbench.core.layers import LayerSet
 from vrbench.core.provenance import installed, name_of
 from vrbench.training.profile_asked import PAPER, Options, asked_rows
-from vrbench.training.profiled import ProfileRow, load_profile, save_profile
+from vrbench.training.profile_results import ProfileRow, load_profile, save_profile
 from vrbench.training.shape_model import ShapeModel, Tuning, tuned
 
 WARM_UP = 2

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from vrbench.checkpoints.random_shapes import ALPHA, RANK, SHAPES
 from vrbench.core.errors import VrbenchError, raise_all, sentences
 from vrbench.core.layers import select
-from vrbench.training.profiled import ProfileRow
+from vrbench.training.profile_results import ProfileRow
 
 PAPER = ("llava-1.5-7b", "llava-1.5-13b", "bunny-llama-3-8b", "bunny-phi3-mini")
 REGION = {"llava-1.5-13b": 9}

@@ -12,7 +12,7 @@ from vrbench.checkpoints.parameter_names import ADAPTER, DELTA, PROJECTOR
 from vrbench.core.cache import file_digest
 from vrbench.core.io import write_atomically
 from vrbench.core.schemas import Lineage
-from vrbench.training.recipe import TrainRecipe, Tune
+from vrbench.training.recipe_files import TrainRecipe, Tune
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,7 +69,7 @@ def _save_adapter(model: Any, base: str, out: Path, dtype: str) -> None:
 def _projector(model: Any) -> dict[str, Tensor]:
     """The projector's tensors under its own names."""
     from vrbench.models.parts import projector_parameters, projector_prefix
-    from vrbench.training.lora import core_of
+    from vrbench.training.trainable import core_of
 
     core = core_of(model)
     prefix = projector_prefix(core)

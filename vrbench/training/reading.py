@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vrbench.training.conversation_sets import Samples, from_json
 from vrbench.training.hub_sets import Columns, from_hub
-from vrbench.training.recipe import Conversations, Hub, TrainRecipe
-from vrbench.training.sets import Samples, from_json
+from vrbench.training.recipe_files import Conversations, Hub, TrainRecipe
 
 
 def read(settings: Conversations | Hub) -> Samples:
     """The conversations that a recipe's section `data` means.
 
     Raises:
-        VrbenchError: they are not there or faulty; see `vrbench.training.sets` and `vrbench.training.hub_sets`.
+        VrbenchError: they are not there or faulty.
     """
     if isinstance(settings, Conversations):
         images = Path(settings.images).expanduser() if settings.images else None

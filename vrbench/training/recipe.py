@@ -1,167 +1,194 @@
-"""Recipes: what a training run does, as a frozen, validated value that is copied into the folder it makes (no torch).
-
-What a recipe holds is in `vrbench.training.sections`; here one is read, changed, and refused with the nearest key
-named.
-"""
+"""The sections of a recipe: which data, and what each stage does with them (no torch)."""
 
 from __future__ import annotations
 
-import difflib
-from pathlib import Path
-from typing import Any, Literal
+import math
+from typing import Annotated, Any, ClassVar, Literal
 
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from vrbench.core import strict_yaml
-from vrbench.core.errors import VrbenchError, raise_all
-from vrbench.core.io import digest_of
 from vrbench.core.schemas import Record
-from vrbench.core.text_files import read_text
-from vrbench.training.sections import (
-    KINDS_OF_DATA,
-    Align,
-    AnyData,
-    Conversations,
-    Data,
-    Hub,
-    Section,
-    Tower,
-    Tune,
-    kind_of_data,
-)  # fmt: skip
 
-__all__ = ["Align", "Conversations", "Data", "Hub", "Tower", "TrainRecipe", "Tune", "load", "names"]
-
-RECIPES = Path(__file__).parent / "recipes"
-SECTIONS: dict[str, type[Record]] = {"tower": Tower, "align": Align, "tune": Tune}
+Schedule = Literal["cosine", "linear", "constant"]
+Subset = Literal["stratified", "uniform"]
 
 
-class TrainRecipe(Section):
-    """One training run: either tower and projector of a new base, or the tuning of layers of an existing one."""
+class Section(Record):
+    """A part of a recipe."""
 
-    later = ("stage",)
+    later: ClassVar[tuple[str, ...]] = ()
+    """Keys that older recipes do not have."""
 
-    name: str = Field(description="Name of the recipe.")
-    makes: str = Field(description="Id of the checkpoint that it makes.")
-    base: str = Field(description="Checkpoint (or LLM) that it starts from.")
-    stage: Literal["tune", "heal"] = Field(
-        default="tune", description="What the lineage calls the tuning: 'heal' after layers were removed."
-    )
-    seed: int = Field(default=0, ge=0, description="Seed of initial weights and of the order of the data.")
-    dtype: Literal["bfloat16", "float32"] = Field(
-        default="bfloat16", description="Compute type, and type of the written weights; masters are float32."
-    )
-    warmup: float = Field(default=0.04, ge=0, lt=1, description="Share of the steps with a rising learning rate.")
-    clip: float = Field(default=1.0, gt=0, description="Largest gradient norm.")
-    data: AnyData = Field(description="The training data.")
-    tower: Tower | None = Field(default=None, description="Stage 'tower'; goes with 'align'.")
-    align: Align | None = Field(default=None, description="Stage 'align'.")
-    tune: Tune | None = Field(default=None, description="Stage 'tune'; stands alone.")
+    def told(self) -> dict[str, Any]:
+        """The values that identify it as JSON: all of them, but for later keys with their defaults."""
+        values: dict[str, Any] = {}
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if name in self.later and value == field.default:
+                continue
+            values[name] = value.told() if isinstance(value, Section) else value
+        return values
+
+
+class Data(Section):
+    """Generated pictures, and how many questions on each."""
+
+    later = ("share", "dev")
+
+    scenes: int = Field(gt=0, description="Generated pictures, numbers 0 to scenes-1 of the split 'train'.")
+    turns: int = Field(default=6, gt=0, description="Questions a picture; they share its encoding.")
+    easy_vqa: float = Field(default=0.0, ge=0, lt=1, description="Share of a batch from easy-VQA's train split.")
+    share: float = Field(default=1.0, gt=0, le=1, description="Share of the pictures that is used.")
+    dev: int | None = Field(default=None, gt=0, description="Dev pictures measured at the end; else the usual number.")
 
     @property
-    def digest(self) -> str:
-        """sha256 of the recipe's content; keys that came later do not change it where they have their defaults."""
-        return digest_of(self.told())
+    def used(self) -> int:
+        """How many of the generated pictures are used."""
+        return max(1, round(self.scenes * self.share))
 
-    def text(self) -> str:
-        """The recipe as YAML, as it is copied into the folder."""
-        return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False)
-
-
-def names() -> list[str]:
-    """The recipes that the package ships."""
-    return sorted(p.stem for p in RECIPES.glob("*.yaml"))
+    def extras(self, batch: int) -> int:
+        """How many of a step's pictures are easy-VQA's."""
+        return round(batch * self.easy_vqa)
 
 
-def load(name: str, overrides: dict[str, str] | None = None) -> TrainRecipe:
-    """Read a shipped recipe by name, or one from a YAML file, with overrides such as {"tune.steps": "20"}.
+class Conversations(Section):
+    """A JSON file of conversations in LLaVA's format, and the folder of their pictures."""
 
-    Setting `tune.steps` takes the place of `tune.epochs`, and the other way round; a key of another kind of data, such
-    as `data.conversations`, takes the place of the data that the recipe had.
-
-    Raises:
-        VrbenchError: no such recipe, keys that do not exist (the nearest is named), values out of bounds, or keys that
-            do not go together; all faults at once.
-    """
-    path = RECIPES / f"{name}.yaml" if name in names() else Path(name)
-    if not path.is_file():
-        near = difflib.get_close_matches(name, names(), n=3)
-        hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(names())}"
-        raise VrbenchError(f"no recipe {name!r}; {hint}")
-    try:
-        raw = strict_yaml.load(read_text(path))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise VrbenchError(f"recipe {path} is not YAML: {error}") from error
-    if not isinstance(raw, dict):
-        raise VrbenchError(f"recipe {path} holds no mapping of keys to values")
-    _change(raw, overrides or {})
-    return _validated(raw, str(path))
+    conversations: str = Field(
+        description="JSON or JSON lines file, such as llava_v1_5_mix665k.json; '' leaves it to be set."
+    )
+    images: str = Field(default="", description="Folder that the file's picture names are relative to.")
+    share: float = Field(default=1.0, gt=0, le=1, description="Share of the samples that is used; smaller ones nest.")
+    subset: Subset = Field(default="stratified", description="The share of each source, or of all alike.")
+    length: int = Field(default=2048, gt=0, description="Most tokens a sample; longer ones are cut.")
+    pad_square: bool = Field(default=False, description="Pad pictures to a square with the mean colour.")
+    most_left_out: float = Field(default=0.01, ge=0, le=1, description="Share of the samples that may be faulty.")
 
 
-def _change(raw: dict[str, Any], overrides: dict[str, str]) -> None:
-    """Set values in the raw recipe; what they take the place of goes."""
-    for this, other in (("steps", "epochs"), ("epochs", "steps")):
-        if f"tune.{this}" in overrides and f"tune.{other}" not in overrides and isinstance(raw.get("tune"), dict):
-            raw["tune"].pop(other, None)
-    before = raw.get("data")
-    for kind in KINDS_OF_DATA:
-        if f"data.{kind}" in overrides and isinstance(before, dict) and kind_of_data(before) != kind:
-            raw["data"] = {key: value for key, value in before.items() if key == "share"}
-    for key, value in overrides.items():
-        _set(raw, key, value)
+class Hub(Section):
+    """A data set of conversations on the hub, or in a data root."""
+
+    hub: str = Field(description="Name of the data set.")
+    config: str | None = Field(default=None, description="Its configuration.")
+    split: str = Field(default="train", description="Its split; not one that is measured with.")
+    revision: str | None = Field(default=None, description="Its revision; pin it.")
+    data_root: str = Field(default="", description="Folder with NAME/CONFIG/SPLIT.parquet; else the hub is asked.")
+    image: str = Field(default="image", description="Column with the picture, or pictures.")
+    turns: str = Field(default="conversations", description="Column with the turns; else there are the next two.")
+    question: str = Field(default="question", description="Column with the question.")
+    answer: str = Field(default="answer", description="Column with the answer.")
+    share: float = Field(default=1.0, gt=0, le=1, description="Share of the samples that is used; smaller ones nest.")
+    subset: Subset = Field(default="uniform", description="The share of each source, or of all alike.")
+    length: int = Field(default=2048, gt=0, description="Most tokens a sample; longer ones are cut.")
+    pad_square: bool = Field(default=False, description="Pad pictures to a square with the mean colour.")
+    most_left_out: float = Field(default=0.01, ge=0, le=1, description="Share of the samples that may be faulty.")
 
 
-def _set(raw: dict[str, Any], key: str, value: str) -> None:
-    *outer, last = key.split(".")
-    for part in outer:
-        raw = raw.setdefault(part, {})
-        if not isinstance(raw, dict):
-            raise VrbenchError(f"{key!r} cannot be set: {part!r} holds a value, not keys")
-    raw[last] = strict_yaml.load(value)
+KINDS_OF_DATA: dict[str, type[Section]] = {"scenes": Data, "conversations": Conversations, "hub": Hub}
+"""The key that a kind of data has and no other -> the kind."""
 
 
-def _validated(raw: dict[str, Any], where: str) -> TrainRecipe:
-    try:
-        recipe = TrainRecipe.model_validate(raw)
-    except ValidationError as error:
-        raise_all(told for fault in error.errors() for told in _sentences(where, fault, raw))
-        raise
-    raise_all(f"{where}: {fault}" for fault in _together(recipe))
-    return recipe
+def kind_of_data(raw: Any) -> str:
+    """Which kind of data a section is, by the key that it has."""
+    given = raw if isinstance(raw, dict) else raw.model_dump() if isinstance(raw, Record) else {}
+    return next((key for key in ("hub", "conversations") if key in given), "scenes")
 
 
-def _together(recipe: TrainRecipe) -> list[str]:
-    """Why a recipe's sections do not go together."""
-    found = []
-    if (recipe.tower is None) != (recipe.align is None) or (recipe.tower is None) == (recipe.tune is None):
-        found.append("a recipe has either 'tower' and 'align', or 'tune'")
-    if recipe.tower is not None and recipe.stage != "tune":
-        found.append(f"stage is {recipe.stage!r}, which goes with the section 'tune' only")
-    if recipe.tower is not None and not isinstance(recipe.data, Data):
-        found.append("a new tower learns from generated pictures: data has to have 'scenes'")
-    return found
+AnyData = Annotated[
+    Annotated[Data, Tag("scenes")] | Annotated[Conversations, Tag("conversations")] | Annotated[Hub, Tag("hub")],
+    Discriminator(kind_of_data),
+]
 
 
-def _sentences(where: str, fault: Any, raw: dict[str, Any]) -> list[str]:
-    """What is wrong, in one sentence for each key; a section may have several keys that do not go together."""
-    tagged = fault["loc"][0] == "data" if fault["loc"] else False  # pydantic names the kind of data after it
-    loc = [part for i, part in enumerate(fault["loc"]) if not (tagged and i == 1)]
-    key = ".".join(str(part) for part in loc)
-    if fault["type"] == "value_error":
-        return [f"{where}: {one}" for one in str(fault["ctx"]["error"]).splitlines()]
-    if fault["type"] == "missing":
-        return [f"{where}: {key} is missing"]
-    if fault["type"] != "extra_forbidden":
-        return [f"{where}: {key} is {fault.get('input')!r}: {fault['msg']}"]
-    known = _keys_beside(loc, raw)
-    near = difflib.get_close_matches(str(loc[-1]), known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-    return [f"{where}: no key {key!r}; {hint}"]
+class Tower(Section):
+    """The vision tower, learned by direct supervision of what lies in each patch; no LLM."""
+
+    later = ("save_every",)
+
+    steps: int = Field(gt=0, description="Optimizer steps.")
+    batch: int = Field(gt=0, description="Pictures a step.")
+    lr: float = Field(gt=0, description="Peak learning rate of AdamW.")
+    weight_decay: float = Field(default=0.05, ge=0, description="AdamW's weight decay.")
+    noise: float = Field(default=0.05, ge=0, description="Standard deviation of noise added to inputs in [-1, 1].")
+    save_every: int = Field(default=500, ge=0, description="Steps between saved states; 0 saves none.")
 
 
-def _keys_beside(loc: list[Any], raw: dict[str, Any]) -> list[str]:
-    if len(loc) == 1:
-        return list(TrainRecipe.model_fields)
-    inside = KINDS_OF_DATA[kind_of_data(raw["data"])] if loc[0] == "data" else SECTIONS[str(loc[0])]
-    return list(inside.model_fields)
+class Align(Section):
+    """The projector on captions, tower and LLM frozen (the paper's stage 1)."""
+
+    later = ("save_every",)
+
+    steps: int = Field(gt=0, description="Optimizer steps.")
+    batch: int = Field(gt=0, description="Pictures a step.")
+    lr: float = Field(gt=0, description="Peak learning rate of AdamW.")
+    save_every: int = Field(default=500, ge=0, description="Steps between saved states; 0 saves none.")
+
+
+class Tune(Section):
+    """Visual instruction tuning of chosen layers and the projector, tower frozen (the paper's stage 2)."""
+
+    later = (
+        "tuning", "modules", "sampling", "every", "epochs", "accumulate", "schedule", "weight_decay", "checkpointing",
+        "save_every", "beta2",
+    )  # fmt: skip
+
+    layers: str = Field(
+        description="'all', 'none' (the projector alone), indices such as '0-3,8', a strategy such as "
+        "'sparse-uniform:8', or a saved set, FILE.json."
+    )
+    tuning: Literal["lora", "weights"] = Field(default="lora", description="LoRA on the layers, or all their weights.")
+    modules: Literal["all", "attention"] = Field(default="all", description="Which linears of a layer carry LoRA.")
+    rank: int | None = Field(default=None, gt=0, description="LoRA rank.")
+    alpha: float | None = Field(default=None, gt=0, description="LoRA alpha.")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="LoRA dropout.")
+    sampling: int | None = Field(
+        default=None, gt=0, description="Train so many of the layers at a time, drawn anew every `every` steps (LISA)."
+    )
+    every: int = Field(default=20, gt=0, description="Steps between two draws of layers.")
+    steps: int | None = Field(default=None, gt=0, description="Optimizer steps; either this or `epochs`.")
+    epochs: float | None = Field(default=None, gt=0, description="Passes over the data.")
+    batch: int = Field(gt=0, description="Samples (pictures with their questions) an optimizer step, all devices.")
+    accumulate: int = Field(default=1, gt=0, description="Parts that a step's samples are computed in, one by one.")
+    lr: float = Field(gt=0, description="Peak learning rate of the layers.")
+    lr_projector: float = Field(ge=0, description="Peak learning rate of the projector; 0 freezes it.")
+    schedule: Schedule = Field(default="cosine", description="The rate after the warm-up: to 0, to 0, or as it is.")
+    weight_decay: float = Field(default=0.0, ge=0, description="AdamW's weight decay, of matrices only.")
+    beta2: float = Field(default=0.98, gt=0, lt=1, description="AdamW's decay of the mean of squared gradients.")
+    checkpointing: bool = Field(default=False, description="Compute activations twice instead of keeping them.")
+    save_every: int = Field(default=200, ge=0, description="Steps between saved states; 0 saves none.")
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _one_layer(cls, given: Any) -> Any:
+        return str(given) if type(given) is int else given  # as YAML reads `layers: 5`
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Tune:
+        found = []
+        if (self.steps is None) == (self.epochs is None):
+            found.append("tune has either steps or epochs")
+        if self.batch % self.accumulate:
+            found.append(f"tune.batch is {self.batch}, which tune.accumulate = {self.accumulate} does not divide")
+        if self.tuning == "lora" and self.layers.strip() != "none" and (self.rank is None or self.alpha is None):
+            found.append("tune.rank and tune.alpha are needed for tuning 'lora'")
+        if self.tuning == "weights" and self.modules != "all":
+            found.append(f"tune.modules is {self.modules!r}, which goes with tuning 'lora' only")
+        if self.layers.strip() == "none" and self.lr_projector == 0:
+            found.append("tune.layers is 'none' and tune.lr_projector 0: nothing would be trained")
+        if self.layers.strip() == "none" and self.sampling is not None:
+            found.append("tune.layers is 'none': there is nothing for tune.sampling to draw from")
+        if found:
+            raise ValueError("\n".join(found))
+        return self
+
+    def steps_for(self, samples: int, extras: int = 0) -> int:
+        """Optimizer steps: as stated, or what the epochs come to.
+
+        Args:
+            samples: in the data, those of `extras` apart.
+            extras: samples of each step that are not among them.
+        """
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None  # as the check above says
+        return max(1, math.ceil(self.epochs * samples / (self.batch - extras)))

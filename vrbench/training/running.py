@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vrbench.core.errors import VrbenchError
+from vrbench.training.checkpoint_folder import claim_states, is_empty
 from vrbench.training.processes import is_first, own_device
-from vrbench.training.recipe import TrainRecipe
-from vrbench.training.starting import start_of
-from vrbench.training.states import claim_states, is_empty
+from vrbench.training.recipe_files import TrainRecipe
+from vrbench.training.run import start_of
 
 
 def run(recipe: TrainRecipe, out: Path, device: str) -> Path:

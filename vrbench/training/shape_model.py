@@ -81,7 +81,7 @@ class ShapeModel:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What is trained, and how: see `vrbench.training.profiled.ProfileRow` for each.
+    """What is trained, and how: see `vrbench.training.profile_results.ProfileRow` for each.
 
     Attributes:
         method: "lora" or "weights".

@@ -23,18 +23,18 @@ from vrbench.models.load import load_packed, load_vlm
 from vrbench.models.vlm import VLM
 from vrbench.pocket import pydoc
 from vrbench.training.features import Encoded, cached
-from vrbench.training.learner import Learner
 from vrbench.training.lessons import conversation_lessons
-from vrbench.training.lora import groups_of, thaw, with_lora
+from vrbench.training.packed_llava import Learner
 from vrbench.training.packing import Packer
-from vrbench.training.pictures import Pictures, easy, generated
+from vrbench.training.pocket_data import Lessons, align, pocket_lessons, tune
+from vrbench.training.pocket_images import Pictures, easy, generated
 from vrbench.training.processes import is_first
 from vrbench.training.publish import publish, save_tensors, save_tuned
-from vrbench.training.recipe import Data, TrainRecipe
-from vrbench.training.starting import Start
+from vrbench.training.recipe_files import Data, TrainRecipe
+from vrbench.training.run import Start
 from vrbench.training.tower import encode, train_tower
+from vrbench.training.trainable import groups_of, thaw, with_lora
 from vrbench.training.trainer import weights_of_shards
-from vrbench.training.tune import Lessons, align, pocket_lessons, tune
 
 DEV_PICTURES = 600
 DEV_PASSAGES = 60

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from vrbench.models import pocket
-from vrbench.training.pictures import HEADS, Pictures
-from vrbench.training.recipe import Data, TrainRecipe
+from vrbench.training.pocket_images import HEADS, Pictures
+from vrbench.training.recipe_files import Data, TrainRecipe
 from vrbench.training.trainer import Course, Group, fit, passes
 
 NOTHING_WEIGHT = 0.3  # most patches hold nothing: without it the heads would say so everywhere for long

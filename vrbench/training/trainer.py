@@ -22,9 +22,9 @@ from torch.utils.data import Dataset, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from vrbench.core.errors import VrbenchError
+from vrbench.training.checkpoint_folder import newest_state
 from vrbench.training.memory import out_of_memory
-from vrbench.training.states import newest_state
-from vrbench.training.watching import Watch
+from vrbench.training.monitor import Watch
 
 BETA1 = 0.9
 """Of AdamW."""

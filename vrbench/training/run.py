@@ -11,9 +11,9 @@ from vrbench.checkpoints.resolve import Checkpoint, resolve
 from vrbench.core.errors import VrbenchError, raise_all, sentences
 from vrbench.core.io import output_faults
 from vrbench.core.layers import LayerSet, select
+from vrbench.training.conversation_sets import Samples, share_of
 from vrbench.training.reading import read, unset
-from vrbench.training.recipe import Data, TrainRecipe, Tune
-from vrbench.training.sets import Samples, share_of
+from vrbench.training.recipe_files import Data, TrainRecipe, Tune
 
 ATTENTION = ("self_attn", "cross_attn", "attn", "attention")
 """What the attention of a decoder layer is called."""

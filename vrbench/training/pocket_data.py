@@ -15,11 +15,11 @@ from transformers import TrainerCallback
 from vrbench.core.layers import LayerSet
 from vrbench.models import anatomy
 from vrbench.training.features import Encoded
-from vrbench.training.learner import Learner
-from vrbench.training.lora import core_of, groups_of, projector_of, thaw, trained_by_layer
 from vrbench.training.packed import PackedRows
-from vrbench.training.recipe import Data, TrainRecipe
+from vrbench.training.packed_llava import Learner
+from vrbench.training.recipe_files import Data, TrainRecipe
 from vrbench.training.sampling import LayerSampling
+from vrbench.training.trainable import core_of, groups_of, projector_of, thaw, trained_by_layer
 from vrbench.training.trainer import Collate, Course, Group, Loss, fit, passes
 
 EXTRA_SEED = 20_001  # of the choice of easy-VQA's pictures when a share of them is used

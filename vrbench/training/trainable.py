@@ -12,8 +12,8 @@ from torch import nn
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
 from vrbench.models import anatomy
-from vrbench.training.recipe import Tune
-from vrbench.training.starting import ATTENTION, is_attention
+from vrbench.training.recipe_files import Tune
+from vrbench.training.run import ATTENTION, is_attention
 from vrbench.training.trainer import Group
 
 

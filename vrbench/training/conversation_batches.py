@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 from vrbench.core.errors import VrbenchError
 from vrbench.models.inputs import ImagesRefused
 from vrbench.training.batches import answer_tokens
+from vrbench.training.conversation_encoder import Supervised
 from vrbench.training.conversations import Conversation
-from vrbench.training.supervised import Supervised
 
 
 class SupervisedSet(Dataset[dict[str, Tensor]]):

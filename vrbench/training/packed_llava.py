@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vrbench.training.features import Encoded
-from vrbench.training.lora import core_of
 from vrbench.training.packed import PackedRows
 from vrbench.training.packing import IGNORED, Batch, Row, collate
+from vrbench.training.trainable import core_of
 from vrbench.training.trainer import Loss
 
 DEV_BATCH = 64

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback
 
 from vrbench.core.errors import VrbenchError
-from vrbench.training.states import LOSSES, finish_state, newest_state
+from vrbench.training.checkpoint_folder import LOSSES, finish_state, newest_state
 
 LOOK_EVERY = 25
 """Steps between two looks at the loss; each look waits for the card once."""
