@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-from vrbench.core.device import chosen_device, device_faults
+from vrbench.core.device import chosen_device, device_faults, is_out_of_memory
 from vrbench.core.errors import VrbenchError
 
 
@@ -22,3 +23,22 @@ def test_what_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         chosen_device("cuda")
     with pytest.raises(VrbenchError, match="device 'gpu' is unknown; there are auto, cpu, cuda"):
         chosen_device("gpu")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True), (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory: you tried"), True),
+        (RuntimeError("shapes cannot be multiplied"), False), (OSError("disk full"), False),
+    ],
+)  # fmt: skip
+def test_out_of_memory_errors_are_recognized(error: Exception, expected: bool) -> None:
+    assert is_out_of_memory(error) == expected
+
+
+def test_a_real_failed_allocation_is_out_of_memory() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 56)
+    assert is_out_of_memory(caught.value)

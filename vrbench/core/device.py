@@ -32,3 +32,10 @@ def _has_card() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error says that the memory of the GPU or of the machine is exhausted."""
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    return isinstance(error, MemoryError) or should_reduce_batch_size(error) or "out of memory" in str(error)

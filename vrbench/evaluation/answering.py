@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vrbench import __version__
+from vrbench.core.device import is_out_of_memory
 from vrbench.core.provenance import ANSWERING, PEFT, device_name, own_commit, versions_of
 from vrbench.core.schemas import Answered
 from vrbench.evaluation.conditions import conditions_of
@@ -227,9 +228,3 @@ def _token_budget(vlm: LoadedModel) -> int:
     attention = 1024  # the mask, once for all heads, for each token of a long row
     per_token = (kept + passing + attention) * vlm.dtype.itemsize
     return max(CPU_TOKENS, int(SHARE_OF_MEMORY * free) // per_token)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory, the GPU's or the machine's, is full."""
-    text = str(error)
-    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text

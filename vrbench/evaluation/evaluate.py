@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from vrbench.checkpoints.resolve import Checkpoint
 from vrbench.core import os_errors, versions
+from vrbench.core.device import is_out_of_memory
 from vrbench.core.errors import ManyFaults, VrbenchError, raise_all
 from vrbench.core.provenance import own_commit, provenance
 from vrbench.core.schemas import Run, RunRecord, Sample, TaskResult, load_run, save_run
@@ -175,8 +176,6 @@ def _failure(name: str, error: Exception) -> Failure:
     """What is kept of an error: its text, since its traceback would hold the weights in memory."""
     if isinstance(error, VrbenchError):
         return Failure(name, str(error), is_ours=False)
-    from vrbench.evaluation.answering import is_out_of_memory
-
     if is_out_of_memory(error):
         return Failure(name, f"it does not fit into memory ({type(error).__name__}: {error})", is_ours=False)
     _log.exception("checkpoint %s could not be measured", name)

@@ -6,12 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-
+from vrbench.core.device import is_out_of_memory
 from vrbench.core.errors import VrbenchError
-
-HOST = ("can't allocate memory", "not enough memory")
-"""What torch says on a CPU, where it has no exception of its own."""
 
 
 @contextmanager
@@ -30,7 +26,7 @@ def out_of_memory(label: str, batch: int, accumulate: int, tokens: int, watch: A
     """
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         rows = f", rows of up to {tokens} tokens" if tokens else ""
@@ -40,10 +36,3 @@ def out_of_memory(label: str, batch: int, accumulate: int, tokens: int, watch: A
         ) from error
     finally:
         watch.close()
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception of torch or Python says that memory ran out, on a card or off it."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in HOST)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from vrbench import __version__
-from vrbench.core.device import chosen_device, device_faults
+from vrbench.core.device import chosen_device, device_faults, is_out_of_memory
 from vrbench.core.errors import VrbenchError, raise_all
 from vrbench.core.io import output_faults
 from vrbench.core.layers import LayerSet
@@ -194,11 +194,6 @@ def loss_of(model: ShapeModel, row: ProfileRow, batch: _Batch) -> Tensor:
         states = model.states(batch.features, batch.words, use_cache=False).last_hidden_state
         logits = model.llm.lm_head(states[:, -row.answer_tokens - 1 : -1])
     return nn.functional.cross_entropy(logits.flatten(0, 1).float(), batch.answers.flatten())
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on a card or on a CPU."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def _free(device: torch.device) -> None:

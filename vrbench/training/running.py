@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vrbench.core.device import is_out_of_memory
 from vrbench.core.errors import VrbenchError
 from vrbench.training.checkpoint_folder import claim_states, is_empty
 from vrbench.training.processes import is_first, own_device
@@ -40,8 +41,6 @@ def run(recipe: TrainRecipe, out: Path, device: str) -> Path:
 @contextmanager
 def _memory_told() -> Iterator[None]:
     """Turn running out of memory outside of the steps, which tell it themselves, into a fault."""
-    from vrbench.training.memory import is_out_of_memory
-
     try:
         yield
     except (MemoryError, RuntimeError) as error:
