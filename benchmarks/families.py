@@ -9,7 +9,7 @@ Each family is a tiny model with random weights, asked here and by the class's o
 - answers: what the model itself says, with a stop text that comes in them.
 
 Writes benchmarks/results/families.md; exits with 1 where something differs for which the family's entry in
-vrbench/models/families.py has no reason.
+vrbench/checkpoints/families.py has no reason.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests import lmms_classes, tiny, tiny_families
 from tests.evaluation.made import noise
 from tests.lmms_classes import Saying
 from vrbench.checkpoints import resolve
-from vrbench.models.families import FAMILIES
+from vrbench.checkpoints.families import FAMILIES
 from vrbench.models.load import load_vlm
 
 REPORT = Path(__file__).parent / "results" / "families.md"
@@ -180,7 +180,7 @@ def report(lines: list[Line]) -> str:
             "",
             "Tiny models with random weights, asked by vrbench and by the class's own code over the same processor:",
             "how many differ. qwen_vl_utils and JPEG have stand-ins. What is meant to differ is said in each family's",
-            "entry in vrbench/models/families.py; docs/families.md says how each is asked.",
+            "entry in vrbench/checkpoints/families.py; docs/families.md says how each is asked.",
             "",
             *rows,
             "",

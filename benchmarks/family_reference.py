@@ -11,17 +11,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vrbench.models.families import FAMILIES, OWN_CODE
-from vrbench.models.image_settings import EDGES
-from vrbench.models.manner import Manner, as_generated, but_blank_lines, no_stop_text
+from vrbench.checkpoints.families import FAMILIES, REMOTE_CODE
+from vrbench.checkpoints.image_settings import OLD_NAMES
+from vrbench.models.manner import PromptFormat, all_but_blank_lines, as_generated, no_stop_text
 
 PAGE = Path(__file__).parents[1] / "docs" / "families.md"
 START, END = "<!-- made by python -m benchmarks.family_reference -->", "<!-- end -->"
 STOPS = {
     no_stop_text: "none: the class takes them and uses none",
-    but_blank_lines: "all but a blank line",
+    all_but_blank_lines: "all but a blank line",
 }
-ENTRIES = {**{name: family.manner for name, family in FAMILIES.items()}, "own code": OWN_CODE.manner}
+ENTRIES = {**{name: family.manner for name, family in FAMILIES.items()}, "own code": REMOTE_CODE.manner}
 
 
 def tables() -> str:
@@ -43,7 +43,7 @@ def whole(page: str) -> str:
     return f"{before}{START}\n\n{tables()}\n\n{END}{rest.split(END)[1]}"
 
 
-def _ends(name: str, manner: Manner) -> str:
+def _ends(name: str, manner: PromptFormat) -> str:
     then = "as generated" if manner.finish is as_generated else "by lmms-eval's `parse_reasoning_model_answer`"
     return f"| `{name}` | {_pixels(manner.pictures)} | {STOPS[manner.stops]} | {manner.longest:,} tokens | {then} |"
 
@@ -56,7 +56,7 @@ def _pixels(pictures: Mapping[str, Any]) -> str:
         for name, value in pictures.items()
         for k, v in (value if isinstance(value, dict) else {name: value}).items()
     }
-    return ", ".join(f"`{EDGES.get(key, key)}` {value:,}" for key, value in flat.items())
+    return ", ".join(f"`{OLD_NAMES.get(key, key)}` {value:,}" for key, value in flat.items())
 
 
 if __name__ == "__main__":

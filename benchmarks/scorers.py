@@ -31,11 +31,11 @@ if __package__ in (None, ""):  # run as a file: the folder's own modules, by the
 
 from benchmarks import documents, dresses, recorded
 from benchmarks.made import versions
+from vrbench.checkpoints.families import FAMILIES
 from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import Sample
 from vrbench.data import loading
 from vrbench.evaluation import harness
-from vrbench.models.families import FAMILIES
 from vrbench.tasks import metrics, registry
 from vrbench.tasks.registry import TaskSpec
 from vrbench.tasks.scorers import SCORERS

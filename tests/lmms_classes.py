@@ -15,8 +15,8 @@ from unittest.mock import MagicMock
 import pytest
 import torch
 
-from vrbench.models.families import FAMILIES
-from vrbench.models.loaded import LoadedModel
+from vrbench.checkpoints.families import FAMILIES
+from vrbench.models.base_vlm import BaseVLM
 
 FEWEST, MOST = 256 * 28 * 28, 1605632
 """Pixels of an image, as lmms-eval's Qwen classes have them by default."""
@@ -74,7 +74,7 @@ def lmms_class(family: str) -> Any:
 
 
 def answered(
-    vlm: LoadedModel, processor: Any, model: Any, text: str, shown: Sequence[Any], settings: Mapping[str, Any]
+    vlm: BaseVLM, processor: Any, model: Any, text: str, shown: Sequence[Any], settings: Mapping[str, Any]
 ) -> str:
     """What the family's class in lmms-eval says to one question, whatever stands in for its model.
 
@@ -98,7 +98,7 @@ def answered(
     return str(getattr(said, "text", said))
 
 
-def _attributes(vlm: LoadedModel, processor: Any, model: Any) -> dict[str, Any]:
+def _attributes(vlm: BaseVLM, processor: Any, model: Any) -> dict[str, Any]:
     """What the classes' constructors set, by their defaults."""
     if "huggingface" in vlm.manner.follows:
         processor = ImagesAlone(processor)

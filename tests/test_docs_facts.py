@@ -17,6 +17,7 @@ import typer.main
 
 from tests.test_docs import PAGES, ROOT
 from vrbench.checkpoints.generation_config import FOLLOWED, REFUSED
+from vrbench.checkpoints.image_settings import CHOICES
 from vrbench.checkpoints.random_shapes import SHAPES
 from vrbench.cli import app, interrupting, options
 from vrbench.cli.training import train
@@ -26,9 +27,8 @@ from vrbench.data.local_mirror import State
 from vrbench.evaluation import store
 from vrbench.evaluation.run_plan import DTYPES
 from vrbench.leaderboard.json_schemas import SCHEMAS
-from vrbench.models import context
-from vrbench.models.image_settings import CHOICES
-from vrbench.models.unpacked import PACKED
+from vrbench.models import context_length
+from vrbench.models.unpacked import PREFIX_SHARING_DECODERS
 from vrbench.pruning.questions import DESCRIBE
 from vrbench.reporting import FORMATS
 from vrbench.reproduce.families import FAMILIES
@@ -140,8 +140,10 @@ def table_of_settings() -> list[list[str]]:
 
 
 def test_context_and_data_root_are_as_the_pages_say() -> None:
-    assert ", ".join(f"`{name}`" for name in context.LENGTHS[:2]) in page("context.md")
-    assert f"`{context.LENGTHS[2]}`" in page("context.md") and f"{context.DEFAULT:,}" in page("context.md")
+    assert ", ".join(f"`{name}`" for name in context_length.CONFIG_KEYS[:2]) in page("context.md")
+    assert f"`{context_length.CONFIG_KEYS[2]}`" in page("context.md") and f"{context_length.DEFAULT:,}" in page(
+        "context.md"
+    )
     assert tuple(row[0] for row in table(page("data.md"), "state")[1:]) == get_args(State)
 
 
@@ -188,7 +190,7 @@ def is_script(node: ast.stmt) -> bool:
 
 
 def test_the_line_that_adds_a_family_is_one_that_the_module_takes() -> None:
-    from vrbench.models import families
+    from vrbench.checkpoints import families
 
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     (line,) = re.findall(r'^ +"vipllava": (.+),$', text, re.MULTILINE)
@@ -198,7 +200,7 @@ def test_the_line_that_adds_a_family_is_one_that_the_module_takes() -> None:
 def test_decoders_whose_prompts_share_rows_are_those_of_the_page() -> None:
     said = " ".join(page("decoding.md").split()).split("plain rotary positions (")[1].split(")")[0]
     names = {re.sub(r"\W", "", name).lower() for name in re.split(r", | and ", said.replace(" without a window", ""))}
-    assert names == {*PACKED}
+    assert names == {*PREFIX_SHARING_DECODERS}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from tests import tiny_families
 from vrbench.checkpoints.inspect import describe
-from vrbench.models import anatomy
+from vrbench.models import components
 
 
 @pytest.mark.parametrize("family", tiny_families.MAKERS)
@@ -19,11 +19,11 @@ def test_parts_and_layers(family: str, tmp_path: Path) -> None:
 
     base = tiny_families.save(family, tmp_path / "base")
     model = AutoModelForImageTextToText.from_pretrained(base)
-    projector = {id(p): p.numel() for module in anatomy.projector(model) for p in module.parameters()}
-    tower = {id(p): p.numel() for p in anatomy.vision_tower(model).parameters() if id(p) not in projector}
+    projector = {id(p): p.numel() for module in components.projector(model) for p in module.parameters()}
+    tower = {id(p): p.numel() for p in components.vision_tower(model).parameters() if id(p) not in projector}
     newline = {id(p): p.numel() for name, p in model.named_parameters() if name.endswith("image_newline")}
     found = describe(str(base))
-    assert found.depth == len(anatomy.decoder_layers(model))
+    assert found.depth == len(components.decoder_layers(model))
     assert found.parameters["vision tower"] == sum(tower.values())
     assert found.parameters["projector"] == sum((projector | newline).values())
     assert found.parameters["total"] == sum(p.numel() for p in model.parameters())

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from tests import tiny, tiny_families
 from vrbench.checkpoints import resolve, validation
-from vrbench.models import folders
+from vrbench.models import hf_folder
 
 
 @pytest.fixture(autouse=True)
@@ -238,7 +238,7 @@ class TestTiedWeights:
         (folder / "config.json").write_text(json.dumps(config))
         rewrite(folder, lambda tensors: own_head(tensors, head))
         _, info = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True)
-        found = folders.weight_faults(folder)
+        found = hf_folder.validate_weights(folder)
         assert bool(found) == bool(info["missing_keys"]), (found, info)
         assert all("lacks 'lm_head.weight'" in fault for fault in found)
         assert all("at the top level" in fault or "a head of its own" in fault for fault in found)

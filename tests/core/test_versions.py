@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests import fingerprints
+from vrbench.checkpoints import families
 from vrbench.checkpoints.resolve import Checkpoint
 from vrbench.core import versions
-from vrbench.models import families
 from vrbench.tasks import registry
 from vrbench.tasks.scorers import SCORERS
 
@@ -66,7 +66,7 @@ def test_another_prompt_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_another_stop_rule_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     from vrbench.models import decoding
 
-    monkeypatch.setattr(decoding, "text_of", lambda vlm, tokens, limit: vlm.tokenizer.decode(tokens))
+    monkeypatch.setattr(decoding, "decode_answer", lambda vlm, tokens, limit: vlm.tokenizer.decode(tokens))
     assert "decoding gives something else than in version" in told("decoding")
 
 

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from vrbench.models.vlm import VLM
+    from vrbench.models.llava_model import LlavaModel
 
 
 @pytest.fixture(scope="session")
-def vlm() -> VLM:
+def vlm() -> LlavaModel:
     """A tiny LLaVA with random weights."""
     from transformers import SiglipImageProcessorPil
 
     from tests.tiny import SIDE, llava, tokenizer
-    from vrbench.models.vlm import VLM
+    from vrbench.models.llava_model import LlavaModel
 
-    return VLM(llava(), tokenizer(), SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE}))
+    return LlavaModel(llava(), tokenizer(), SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE}))
 
 
 @pytest.fixture(scope="session")

@@ -14,10 +14,10 @@ from vrbench.evaluation.answering import Answerer, _Progress
 from vrbench.evaluation.conditions import Conditions, conditions_of
 from vrbench.evaluation.requests import Generation, LogLikelihood, Request, picture
 from vrbench.evaluation.store import AnswerStore
-from vrbench.models.vlm import VLM
+from vrbench.models.llava_model import LlavaModel
 
 
-def requests(vlm: VLM) -> list[Request]:
+def requests(vlm: LlavaModel) -> list[Request]:
     """Both kinds, with and without pictures, some with common beginnings, some twice."""
     encode = vlm.tokenizer.encode
     asked: list[Request] = []
@@ -34,14 +34,14 @@ def requests(vlm: VLM) -> list[Request]:
     return asked + asked[:3] + asked[12:14]
 
 
-def answers(vlm: VLM, store: Path, batch_size: int | str = "auto") -> tuple[list[Any], int]:
+def answers(vlm: LlavaModel, store: Path, batch_size: int | str = "auto") -> tuple[list[Any], int]:
     with AnswerStore(store, "c") as opened:
         answerer = Answerer(vlm, opened, batch_size, show_progress=False)
         return answerer.answer(requests(vlm)), answerer.asked
 
 
 @pytest.fixture(scope="module")
-def expected(vlm: VLM, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+def expected(vlm: LlavaModel, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     return answers(vlm, tmp_path_factory.mktemp("expected") / "a.sqlite", 1)[0]
 
 
@@ -56,7 +56,7 @@ def same(ours: list[Any], theirs: list[Any]) -> bool:
 
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 64, "auto"])
 def test_answers_do_not_depend_on_the_batches(
-    vlm: VLM, tmp_path: Path, expected: list[Any], batch_size: int | str
+    vlm: LlavaModel, tmp_path: Path, expected: list[Any], batch_size: int | str
 ) -> None:
     found, asked = answers(vlm, tmp_path / "a.sqlite", batch_size)
     assert same(found, expected)
@@ -64,15 +64,15 @@ def test_answers_do_not_depend_on_the_batches(
     assert len({a for a in found if isinstance(a, str)}) > 5
 
 
-def test_nothing_is_asked_again(vlm: VLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_asked_again(vlm: LlavaModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, _ = answers(vlm, tmp_path / "a.sqlite")
-    monkeypatch.setattr(VLM, "hidden", None)  # calling it would fail
+    monkeypatch.setattr(LlavaModel, "hidden", None)  # calling it would fail
     again, asked = answers(vlm, tmp_path / "a.sqlite")
     assert (again, asked) == (first, 0)
 
 
 def test_stored_answers_keep_the_commit_that_computed_them(
-    vlm: VLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    vlm: LlavaModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def answered(requests: list[Request], code: tuple[str, bool | None]) -> list[tuple[bool, int, str, bool | None]]:
         monkeypatch.setattr(provenance, "commit_of", lambda _: code)
@@ -93,50 +93,50 @@ def test_stored_answers_keep_the_commit_that_computed_them(
         provenance.own_commit.cache_clear()
 
 
-def test_each_batch_is_stored_before_the_next(vlm: VLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls, hidden = [], VLM.hidden
+def test_each_batch_is_stored_before_the_next(vlm: LlavaModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, hidden = [], LlavaModel.hidden
 
-    def dies_at_the_fourth(self: VLM, *args: Any) -> Any:
+    def dies_at_the_fourth(self: LlavaModel, *args: Any) -> Any:
         calls.append(len(args[0]))
         if len(calls) == 4:
             raise KeyboardInterrupt
         return hidden(self, *args)
 
-    monkeypatch.setattr(VLM, "hidden", dies_at_the_fourth)
+    monkeypatch.setattr(LlavaModel, "hidden", dies_at_the_fourth)
     with pytest.raises(KeyboardInterrupt):
         answers(vlm, tmp_path / "a.sqlite", 1)
     with AnswerStore(tmp_path / "a.sqlite", "c") as store:
         written = len(store)
     assert written >= 3
-    monkeypatch.setattr(VLM, "hidden", hidden)
+    monkeypatch.setattr(LlavaModel, "hidden", hidden)
     assert answers(vlm, tmp_path / "a.sqlite", 1)[1] == 23 - written
 
 
 @pytest.mark.parametrize("error", [RuntimeError("CUDA out of memory. Tried to allocate"), MemoryError()])
 @pytest.mark.parametrize("batch_size", ["auto", 64])
 def test_batches_are_halved_until_they_fit(
-    vlm: VLM,
+    vlm: LlavaModel,
     tmp_path: Path,
     expected: list[Any],
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
     batch_size: int | str,
 ) -> None:
-    sizes, hidden = [], VLM.hidden
+    sizes, hidden = [], LlavaModel.hidden
 
-    def holds_two(self: VLM, rows: Any, *args: Any) -> Any:
+    def holds_two(self: LlavaModel, rows: Any, *args: Any) -> Any:
         sizes.append(len(rows))
         if len(rows) > 2:
             raise error
         return hidden(self, rows, *args)
 
-    monkeypatch.setattr(VLM, "hidden", holds_two)
+    monkeypatch.setattr(LlavaModel, "hidden", holds_two)
     assert same(answers(vlm, tmp_path / "a.sqlite", batch_size)[0], expected)
     assert max(sizes) > 2
 
 
 def test_other_faults_are_not_taken_for_a_lack_of_memory(
-    vlm: VLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    vlm: LlavaModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
 
@@ -144,7 +144,7 @@ def test_other_faults_are_not_taken_for_a_lack_of_memory(
         calls.append(1)
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(VLM, "hidden", broken)
+    monkeypatch.setattr(LlavaModel, "hidden", broken)
     with pytest.raises(RuntimeError, match="shapes do not match"):
         answers(vlm, tmp_path / "a.sqlite")
     assert len(calls) == 1
@@ -177,7 +177,7 @@ def test_an_item_is_done_with_its_last_request() -> None:
     assert [progress.answered([key]) for key in ("a", "b")] == [1, 1]
 
 
-def test_progress_is_told_in_items(vlm: VLM, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_told_in_items(vlm: LlavaModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = requests(vlm)[:12]
     with AnswerStore(tmp_path / "a.sqlite", "c") as store:
         answerer = Answerer(vlm, store)
@@ -189,7 +189,7 @@ def test_progress_is_told_in_items(vlm: VLM, tmp_path: Path, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize("number", [0, 12])
-def test_scores_that_are_no_numbers_are_refused_and_not_stored(vlm: VLM, tmp_path: Path, number: int) -> None:
+def test_scores_that_are_no_numbers_are_refused_and_not_stored(vlm: LlavaModel, tmp_path: Path, number: int) -> None:
     norm = vlm.language_model.norm.weight
     kept = norm.detach().clone()
     with AnswerStore(tmp_path / "a.sqlite", "c") as store:

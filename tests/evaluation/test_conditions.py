@@ -11,7 +11,7 @@ import torch
 
 from vrbench.core import provenance, versions
 from vrbench.evaluation.conditions import Conditions, conditions_of
-from vrbench.models.vlm import VLM
+from vrbench.models.llava_model import LlavaModel
 
 KINDS = ("loglikelihood", "text", "images")
 
@@ -33,7 +33,7 @@ def changed(before: Conditions, after: Conditions) -> set[str]:
     ],
 )
 def test_libraries_count_for_the_answers_that_they_touch(
-    vlm: VLM, monkeypatch: pytest.MonkeyPatch, package: str, kinds: set[str]
+    vlm: LlavaModel, monkeypatch: pytest.MonkeyPatch, package: str, kinds: set[str]
 ) -> None:
     before, installed = conditions_of(vlm), provenance.installed
     monkeypatch.setattr(provenance, "installed", lambda name: "999" if name == package else installed(name))
@@ -57,7 +57,7 @@ def test_libraries_count_for_the_answers_that_they_touch(
     ],
 )
 def test_our_code_counts_for_the_answers_that_it_makes(
-    vlm: VLM, monkeypatch: pytest.MonkeyPatch, component: str, kinds: set[str]
+    vlm: LlavaModel, monkeypatch: pytest.MonkeyPatch, component: str, kinds: set[str]
 ) -> None:
     before = conditions_of(vlm)
     monkeypatch.setitem(versions.COMPONENTS, component, versions.COMPONENTS[component] + 1)
@@ -76,18 +76,20 @@ def test_our_code_counts_for_the_answers_that_it_makes(
         (lambda vlm: with_pixels(vlm, do_rescale=False), {"images"}),
     ],
 )
-def test_device_type_and_image_settings_count(vlm: VLM, change: Callable[[VLM], Any], kinds: set[str]) -> None:
+def test_device_type_and_image_settings_count(
+    vlm: LlavaModel, change: Callable[[LlavaModel], Any], kinds: set[str]
+) -> None:
     base = with_(vlm, code={"family": 1})
     assert changed(conditions_of(base), conditions_of(change(base))) == kinds
 
 
-def with_(vlm: VLM, **attributes: Any) -> VLM:
+def with_(vlm: LlavaModel, **attributes: Any) -> LlavaModel:
     other = copy.copy(vlm)
     vars(other).update(attributes)
     return other
 
 
-def with_pixels(vlm: VLM, **settings: Any) -> VLM:
+def with_pixels(vlm: LlavaModel, **settings: Any) -> LlavaModel:
     processor = copy.copy(vlm.image_processor)
     for name, value in settings.items():
         assert getattr(processor, name) != value

@@ -23,7 +23,7 @@ from vrbench.evaluation.answering import Answerer
 from vrbench.evaluation.evaluate import run_all
 from vrbench.evaluation.run_plan import Options
 from vrbench.evaluation.store import AnswerStore
-from vrbench.models.vlm import VLM
+from vrbench.models.llava_model import LlavaModel
 
 TASKS = "piqa,arc_easy,mme"
 
@@ -70,13 +70,13 @@ def assert_same(ours: schemas.Run, theirs: schemas.Run) -> None:
 
 
 def measure_slowly(ckpt: Path, root: Path, out: Path, delay: float) -> None:
-    hidden = VLM.hidden
+    hidden = LlavaModel.hidden
 
-    def slow(self: VLM, *args: Any) -> Any:
+    def slow(self: LlavaModel, *args: Any) -> Any:
         time.sleep(delay)
         return hidden(self, *args)
 
-    VLM.hidden = slow  # type: ignore[method-assign]
+    LlavaModel.hidden = slow  # type: ignore[method-assign]
     measure(ckpt, root, out, batch_size=1)
 
 
@@ -237,14 +237,14 @@ class TestReuse:
     def test_a_run_that_goes_on_after_an_upgrade_says_what_answered_which_part(
         self, tiny_llava: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from vrbench.models.vlm import VLM
+        from vrbench.models.llava_model import LlavaModel
         from vrbench.reporting import scores
 
         def killed(*_: Any) -> None:
             raise KeyboardInterrupt
 
         upgraded(monkeypatch, pillow="1.old")
-        monkeypatch.setattr(VLM, "project", killed)  # when the first answer to an image is to be computed
+        monkeypatch.setattr(LlavaModel, "project", killed)  # when the first answer to an image is to be computed
         with pytest.raises(KeyboardInterrupt):
             measure(tiny_llava, root, tmp_path, "piqa,mme", limit=6)
         monkeypatch.undo()
@@ -282,7 +282,7 @@ class TestReuse:
     def test_a_family_of_another_version_is_asked_anew(
         self, tiny_llava: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from vrbench.models.families import FAMILIES
+        from vrbench.checkpoints.families import FAMILIES
 
         measure(tiny_llava, root, tmp_path, "mme", limit=4)
         llava = FAMILIES["llava"]
@@ -315,10 +315,12 @@ class TestSeveral:
     def test_pictures_are_computed_once_for_all(
         self, tiny_llava: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from vrbench.models.vlm import VLM
+        from vrbench.models.llava_model import LlavaModel
 
-        seen, encode = [], VLM.encode_images
-        monkeypatch.setattr(VLM, "encode_images", lambda self, images: seen.append(len(images)) or encode(self, images))
+        seen, encode = [], LlavaModel.encode_images
+        monkeypatch.setattr(
+            LlavaModel, "encode_images", lambda self, images: seen.append(len(images)) or encode(self, images)
+        )
         other = save_llava(tmp_path / "other", seed=0)
         weights = other / "config.json"  # another checkpoint with the same tower
         weights.write_text(json.dumps({**json.loads(weights.read_text()), "made_by": "test"}))
@@ -394,16 +396,16 @@ class TestFaults:
     def test_a_task_that_dies_is_recorded_and_the_others_go_on(
         self, tiny_llava: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from vrbench.models.vlm import VLM
+        from vrbench.models.llava_model import LlavaModel
 
-        encode = VLM.encode_images
-        monkeypatch.setattr(VLM, "encode_images", lambda *_: 1 / 0)
+        encode = LlavaModel.encode_images
+        monkeypatch.setattr(LlavaModel, "encode_images", lambda *_: 1 / 0)
         record = measure(tiny_llava, root, tmp_path, "mme,piqa")
         assert record.status == "error"
         assert [r.status for r in record.results] == ["error", "ok"]
         assert record.results[0].error == "ZeroDivisionError: division by zero"
         assert only_run(tmp_path).samples.keys() == {"piqa"}
-        monkeypatch.setattr(VLM, "encode_images", encode)
+        monkeypatch.setattr(LlavaModel, "encode_images", encode)
         mended = measure(tiny_llava, root, tmp_path, "mme,piqa")  # a run with an error is not taken for whole
         assert mended.status == "ok"
         assert mended.results[1].asked == 0
@@ -411,12 +413,12 @@ class TestFaults:
     def test_an_interrupt_is_no_error_of_a_task(
         self, tiny_llava: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from vrbench.models.vlm import VLM
+        from vrbench.models.llava_model import LlavaModel
 
         def interrupted(*_: Any) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(VLM, "hidden", interrupted)
+        monkeypatch.setattr(LlavaModel, "hidden", interrupted)
         with pytest.raises(KeyboardInterrupt):
             measure(tiny_llava, root, tmp_path, "piqa")
         assert not list(tmp_path.glob("*/*/run.json"))

@@ -9,19 +9,19 @@ from tests.evaluation.made import noise
 from tests.tiny import llava
 from vrbench.evaluation.features import FeatureCache
 from vrbench.evaluation.requests import Picture, picture
-from vrbench.models.vlm import VLM
+from vrbench.models.llava_model import LlavaModel
 
 
 def shown(seed: str) -> Picture:
     return picture(noise(seed), lambda: noise(seed))
 
 
-def test_pictures_are_computed_once_for_checkpoints_with_one_tower(vlm: VLM) -> None:
+def test_pictures_are_computed_once_for_checkpoints_with_one_tower(vlm: LlavaModel) -> None:
     other = llava(depth=2)
     other.model.vision_tower.load_state_dict(vlm.vision_tower.state_dict())
     cache = FeatureCache()
     first = cache.features(vlm, [shown("a"), shown("b"), shown("a")])
-    again = cache.features(VLM(other, vlm.tokenizer, vlm.image_processor), [shown("b"), shown("a")])
+    again = cache.features(LlavaModel(other, vlm.tokenizer, vlm.image_processor), [shown("b"), shown("a")])
     assert cache.computed == 2
     assert set(first) == set(again) == {shown("a").digest, shown("b").digest}
     assert all(torch.equal(first[d], again[d]) for d in first)
@@ -29,15 +29,15 @@ def test_pictures_are_computed_once_for_checkpoints_with_one_tower(vlm: VLM) -> 
     assert torch.allclose(first[shown("a").digest], alone, atol=1e-6)
 
 
-def test_another_tower_has_features_of_its_own(vlm: VLM) -> None:
+def test_another_tower_has_features_of_its_own(vlm: LlavaModel) -> None:
     cache = FeatureCache()
     ours = cache.features(vlm, [shown("a")])
-    theirs = cache.features(VLM(llava(seed=1), vlm.tokenizer, vlm.image_processor), [shown("a")])
+    theirs = cache.features(LlavaModel(llava(seed=1), vlm.tokenizer, vlm.image_processor), [shown("a")])
     assert cache.computed == 2
     assert not torch.equal(ours[shown("a").digest], theirs[shown("a").digest])
 
 
-def test_the_least_recently_used_goes_first(vlm: VLM) -> None:
+def test_the_least_recently_used_goes_first(vlm: LlavaModel) -> None:
     size = vlm.encode_images([noise("a")])[0].nbytes
     cache = FeatureCache(budget=2 * size)
     for seed in ("a", "b", "a", "c", "a"):
@@ -47,7 +47,7 @@ def test_the_least_recently_used_goes_first(vlm: VLM) -> None:
     assert cache.computed == 4
 
 
-def test_a_cache_without_room_still_answers(vlm: VLM) -> None:
+def test_a_cache_without_room_still_answers(vlm: LlavaModel) -> None:
     assert len(FeatureCache(budget=0).features(vlm, [shown("a"), shown("b")])) == 2
 
 

@@ -14,20 +14,20 @@ from vrbench.evaluation.fitting import fitted
 from vrbench.evaluation.requests import Generation, LogLikelihood, NotAsked, picture
 from vrbench.evaluation.store import AnswerStore
 from vrbench.evaluation.task_result import of_answers
-from vrbench.models.vlm import VLM
+from vrbench.models.llava_model import LlavaModel
 
 SHOWN = picture(noise("a"), lambda: noise("a"))
 
 
 @pytest.fixture
-def short(vlm: VLM, monkeypatch: pytest.MonkeyPatch) -> VLM:
+def short(vlm: LlavaModel, monkeypatch: pytest.MonkeyPatch) -> LlavaModel:
     """The tiny model with a context of 20 tokens."""
     for name in ("context_length", "full_context"):
         monkeypatch.setitem(vars(vlm), name, 20)
     return vlm
 
 
-def test_a_cut_is_counted_whether_the_answer_is_stored_or_not(short: VLM, tmp_path: Path) -> None:
+def test_a_cut_is_counted_whether_the_answer_is_stored_or_not(short: LlavaModel, tmp_path: Path) -> None:
     long = LogLikelihood(tuple(range(65, 95)), (66, 67))
     fits = LogLikelihood(tuple(range(65, 84)), (66, 67))  # 19 and 2 tokens: the last one is not read
     words = Generation("It is a very long question.", (), 4, ())
@@ -41,7 +41,7 @@ def test_a_cut_is_counted_whether_the_answer_is_stored_or_not(short: VLM, tmp_pa
         assert not any(isinstance(answer, NotAsked) for answer in said)
 
 
-def test_what_is_kept_is_the_end(short: VLM) -> None:
+def test_what_is_kept_is_the_end(short: LlavaModel) -> None:
     kept, is_cut = fitted(short, Generation("It is a very long question.", (), 4, ()))
     assert isinstance(kept, Generation) and is_cut
     assert kept.tokens == tuple(short.encode("It is a very long question.")[-16:])
@@ -49,7 +49,7 @@ def test_what_is_kept_is_the_end(short: VLM) -> None:
         fitted(short, Generation("?", (), 20, ()))
 
 
-def test_a_prompt_with_images_fits_as_a_whole_or_is_not_asked(short: VLM, tmp_path: Path) -> None:
+def test_a_prompt_with_images_fits_as_a_whole_or_is_not_asked(short: LlavaModel, tmp_path: Path) -> None:
     text = short.prompt("Is it?", 1)
     length = len(short.encode(text, [0]))
     with AnswerStore(tmp_path / "a.sqlite", "c") as store:

@@ -19,7 +19,7 @@ from vrbench.evaluation import harness
 from vrbench.evaluation.answering import Answerer
 from vrbench.evaluation.requests import LogLikelihood, NotAsked
 from vrbench.evaluation.store import AnswerStore
-from vrbench.models.vlm import VLM
+from vrbench.models.llava_model import LlavaModel
 from vrbench.tasks import metrics, registry
 from vrbench.tasks.registry import DataSource, TaskSpec
 
@@ -27,7 +27,7 @@ OWN = {"version": "'1'", "title": "made", "suites": "[mine]", "n": "3", "chance"
 
 
 @pytest.fixture
-def answerer(vlm: VLM, tmp_path: Path) -> Answerer:
+def answerer(vlm: LlavaModel, tmp_path: Path) -> Answerer:
     return Answerer(vlm, AnswerStore(tmp_path / "a.sqlite", "c"), show_progress=False)
 
 
@@ -46,7 +46,7 @@ def run(spec: TaskSpec, answerer: Any) -> harness.Outcome:
 class Keen:
     """Stands in for the engine: keeps what is asked and says what was laid down."""
 
-    def __init__(self, vlm: VLM, said: Sequence[Any]) -> None:
+    def __init__(self, vlm: LlavaModel, said: Sequence[Any]) -> None:
         self.vlm = vlm
         self.said = said
         self.asked: list[Any] = []
@@ -56,7 +56,7 @@ class Keen:
         return list(self.said[: len(requests)])
 
 
-def test_a_users_own_questions_on_pictures(vlm: VLM, tmp_path: Path) -> None:
+def test_a_users_own_questions_on_pictures(vlm: LlavaModel, tmp_path: Path) -> None:
     for name in ("a", "b"):
         made.noise(name).save(tmp_path / f"{name}.png")
     items = (("a", "Red"), ("b", "2"), ("a", "no"))
@@ -105,7 +105,7 @@ def test_an_item_whose_answer_is_no_option_is_not_scored(answerer: Answerer, tmp
     assert metrics.score("mean", outcome.samples).n == 3
 
 
-def test_an_item_that_was_not_asked_is_unscored_with_the_reason(vlm: VLM, tmp_path: Path) -> None:
+def test_an_item_that_was_not_asked_is_unscored_with_the_reason(vlm: LlavaModel, tmp_path: Path) -> None:
     made.noise("a").save(tmp_path / "a.png")
     rows = [{"image": "a.png", "q": "Which?", "said": "red"} for _ in range(3)]
     spec = write_task(
@@ -123,7 +123,9 @@ def test_an_item_that_was_not_asked_is_unscored_with_the_reason(vlm: VLM, tmp_pa
         metrics.score("mean", gone)
 
 
-def test_a_pair_of_which_one_half_was_not_asked_is_left_out_by_the_harness_too(vlm: VLM, data_root: Path) -> None:
+def test_a_pair_of_which_one_half_was_not_asked_is_left_out_by_the_harness_too(
+    vlm: LlavaModel, data_root: Path
+) -> None:
     spec = registry.load()["mme"]
     parts = harness.used(spec, loading.load(spec, data_root), 8, 0)
     said = ["Yes", *[NotAsked("too long")], *["Yes"] * 6]
@@ -134,7 +136,7 @@ def test_a_pair_of_which_one_half_was_not_asked_is_left_out_by_the_harness_too(v
     assert metrics.score("mme", outcome.samples).n == 6
 
 
-def test_a_log_likelihood_that_was_not_asked_is_not_scored(vlm: VLM, tmp_path: Path) -> None:
+def test_a_log_likelihood_that_was_not_asked_is_not_scored(vlm: LlavaModel, tmp_path: Path) -> None:
     rows = [{"q": "Which?", "right": 0}, {"q": "Who?", "right": 1}]
     spec = write_task(
         tmp_path, "mine", rows, harness="lm-eval", scorer="multiple_choice", metric="mean", prompt="'{{q}}'",
@@ -182,7 +184,7 @@ def mmlu() -> tuple[TaskSpec, list[harness.Part]]:
     return spec, parts
 
 
-def test_subjects_are_answered_together_and_scored_apart(vlm: VLM) -> None:
+def test_subjects_are_answered_together_and_scored_apart(vlm: LlavaModel) -> None:
     spec, parts = mmlu()
     likely, unlikely = (-1.0, True), (-2.0, False)
     keen = Keen(vlm, [likely, unlikely, unlikely, unlikely] * 8)
@@ -196,7 +198,7 @@ def test_subjects_are_answered_together_and_scored_apart(vlm: VLM) -> None:
     assert metrics.score("mean", outcome.samples).value == pytest.approx(100 * 3 / 8)
 
 
-def test_the_first_examples_of_the_subject_come_first(vlm: VLM) -> None:
+def test_the_first_examples_of_the_subject_come_first(vlm: LlavaModel) -> None:
     spec, parts = mmlu()
     keen = Keen(vlm, [(-1.0, True)] * 32)
     harness.run(spec, parts, keen)  # type: ignore[arg-type]
@@ -211,17 +213,19 @@ def test_the_first_examples_of_the_subject_come_first(vlm: VLM) -> None:
 def watched(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     """Lengths of the rows of every batch that is computed from now on."""
     batches: list[list[int]] = []
-    hidden = VLM.hidden
+    hidden = LlavaModel.hidden
     monkeypatch.setattr(
-        VLM, "hidden", lambda self, rows, *more: batches.append([len(r) for r in rows]) or hidden(self, rows, *more)
+        LlavaModel,
+        "hidden",
+        lambda self, rows, *more: batches.append([len(r) for r in rows]) or hidden(self, rows, *more),
     )
     return batches
 
 
 def test_examples_are_computed_once_a_subject_in_bfloat16(
-    vlm: VLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    vlm: LlavaModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    short = VLM(llava().bfloat16(), vlm.tokenizer, vlm.image_processor)
+    short = LlavaModel(llava().bfloat16(), vlm.tokenizer, vlm.image_processor)
     batches = watched(monkeypatch)
     spec, parts = mmlu()
     harness.run(spec, parts, Answerer(short, AnswerStore(tmp_path / "b.sqlite", "c"), show_progress=False))
@@ -231,7 +235,7 @@ def test_examples_are_computed_once_a_subject_in_bfloat16(
 
 
 def test_in_float32_each_prompt_is_computed_alone_and_without_padding(
-    vlm: VLM, answerer: Answerer, monkeypatch: pytest.MonkeyPatch
+    vlm: LlavaModel, answerer: Answerer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches = watched(monkeypatch)
     spec, parts = mmlu()

@@ -21,7 +21,7 @@ from vrbench.evaluation.answering import Answerer
 from vrbench.evaluation.fitting import fitted
 from vrbench.evaluation.requests import LogLikelihood
 from vrbench.evaluation.store import AnswerStore
-from vrbench.models.vlm import VLM
+from vrbench.models.llava_model import LlavaModel
 from vrbench.tasks import registry
 
 LONG = " ".join(map(str, range(600)))  # longer than the model's context, and nowhere the same
@@ -32,22 +32,22 @@ TEXTS = [
 ]
 
 
-def adapter(vlm: VLM, folder: Path) -> lm_eval_adapter.Model:
+def adapter(vlm: LlavaModel, folder: Path) -> lm_eval_adapter.Model:
     return lm_eval_adapter.Model(Answerer(vlm, AnswerStore(folder / "a.sqlite", "c"), show_progress=False))
 
 
 @pytest.fixture
-def model(vlm: VLM, tmp_path: Path) -> lm_eval_adapter.Model:
+def model(vlm: LlavaModel, tmp_path: Path) -> lm_eval_adapter.Model:
     return adapter(vlm, tmp_path)
 
 
 @pytest.fixture(scope="module")
-def reference(vlm: VLM) -> Any:
+def reference(vlm: LlavaModel) -> Any:
     return HFLM(pretrained=vlm.model, tokenizer=vlm.tokenizer, batch_size=3)
 
 
 @pytest.fixture(scope="module")
-def beginning(vlm: VLM) -> VLM:
+def beginning(vlm: LlavaModel) -> LlavaModel:
     """The same model with a tokenizer that puts a token in front, as Llama's does."""
     from tokenizers.processors import TemplateProcessing
 
@@ -55,7 +55,7 @@ def beginning(vlm: VLM) -> VLM:
     first = [("<s>", words.bos_token_id)]
     words.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=first)
     assert words.encode("a")[0] == words.bos_token_id
-    return VLM(vlm.model, words, vlm.image_processor)
+    return LlavaModel(vlm.model, words, vlm.image_processor)
 
 
 def asked(kind: str, *arguments: tuple[Any, ...]) -> list[Instance]:
@@ -64,7 +64,7 @@ def asked(kind: str, *arguments: tuple[Any, ...]) -> list[Instance]:
 
 @pytest.mark.parametrize("which", ["vlm", "beginning"])
 def test_loglikelihoods_are_those_of_hflm(which: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    asking: VLM = request.getfixturevalue(which)
+    asking: LlavaModel = request.getfixturevalue(which)
     model = adapter(asking, tmp_path)
     reference = HFLM(pretrained=asking.model, tokenizer=asking.tokenizer, batch_size=3)
     contexts = ["", "Question: which?", "Trailing space ", "<s>Begins with a beginning", LONG]
@@ -87,7 +87,7 @@ def test_rolling_loglikelihoods_are_those_of_hflm(model: lm_eval_adapter.Model, 
 
 @pytest.mark.parametrize("which", ["vlm", "beginning"])
 def test_generated_answers_are_those_of_hflm(which: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    asking: VLM = request.getfixturevalue(which)
+    asking: LlavaModel = request.getfixturevalue(which)
     model = adapter(asking, tmp_path)
     reference = HFLM(pretrained=asking.model, tokenizer=asking.tokenizer, batch_size=3)
     free = model.generate_until(asked("generate_until", ("Once", {"until": [], "max_gen_toks": 20})))[0]
@@ -130,7 +130,7 @@ def real_root() -> list[Any]:
 @pytest.mark.parametrize("name", ["piqa", "arc_easy"])
 @pytest.mark.parametrize("where", ["made", *real_root()])
 def test_samples_are_those_of_lm_eval_with_hflm(
-    vlm: VLM, reference: Any, data_root: Path, tmp_path: Path, name: str, where: Any
+    vlm: LlavaModel, reference: Any, data_root: Path, tmp_path: Path, name: str, where: Any
 ) -> None:
     answerer = Answerer(vlm, AnswerStore(tmp_path / "a.sqlite", "c"), show_progress=False)
     outcome, task = run(name, data_root if where == "made" else where, answerer, limit=None if where == "made" else 40)
@@ -151,7 +151,7 @@ def test_too_long_contexts_lose_their_beginning(model: lm_eval_adapter.Model) ->
 
 
 def test_reading_the_harness_writes_and_prints_nothing(
-    vlm: VLM, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    vlm: LlavaModel, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     here: Callable[[], list[Path]] = lambda: list(tmp_path.rglob("*"))  # noqa: E731
     monkeypatch.chdir(tmp_path)
@@ -161,7 +161,7 @@ def test_reading_the_harness_writes_and_prints_nothing(
     assert capfd.readouterr() == ("", "")
 
 
-def test_float64_sums_hold_long_texts(model: lm_eval_adapter.Model, vlm: VLM) -> None:
+def test_float64_sums_hold_long_texts(model: lm_eval_adapter.Model, vlm: LlavaModel) -> None:
     tokens = vlm.tokenizer.encode(TEXTS[2])[:1500]
     with torch.inference_mode():
         logits = vlm.model(input_ids=torch.tensor([tokens])).logits[0, :-1].double().log_softmax(-1)

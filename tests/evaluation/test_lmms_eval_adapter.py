@@ -18,14 +18,14 @@ from lmms_eval.api.instance import Instance
 
 from benchmarks.parity import official
 from tests.evaluation import made
+from vrbench.checkpoints.families import FAMILIES
 from vrbench.core import jinja_sandbox
 from vrbench.core.errors import VrbenchError
 from vrbench.data import loading
 from vrbench.evaluation import harness, lm_eval_adapter, lmms_eval_adapter  # noqa: F401  # they replace the environment
 from vrbench.evaluation.answering import Answerer
 from vrbench.evaluation.store import AnswerStore
-from vrbench.models.families import FAMILIES
-from vrbench.models.vlm import VLM
+from vrbench.models.llava_model import LlavaModel
 from vrbench.tasks import registry
 from vrbench.tasks.registry import DataSource, TaskSpec
 
@@ -54,7 +54,7 @@ TOTALS = {
 class Recorded:
     """Stands in for the engine: says what was laid down for each request, whatever it is."""
 
-    def __init__(self, vlm: VLM, said: Sequence[str]) -> None:
+    def __init__(self, vlm: LlavaModel, said: Sequence[str]) -> None:
         self.vlm = vlm
         self.said = list(said)
 
@@ -85,7 +85,7 @@ def answers(name: str, n: int) -> list[str]:
 
 @pytest.mark.parametrize("name", list(FILES))
 def test_scores_are_those_of_the_evaluator_over_the_same_answers(
-    vlm: VLM, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    vlm: LlavaModel, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     spec, part = spec_of(name), part_of(name)
@@ -101,7 +101,7 @@ def test_scores_are_those_of_the_evaluator_over_the_same_answers(
     assert 0 < sum(sample.score for sample in outcome.samples) < len(outcome.samples)
 
 
-def test_scoring_leaves_the_rows_as_they_are(vlm: VLM) -> None:
+def test_scoring_leaves_the_rows_as_they_are(vlm: LlavaModel) -> None:
     spec, part = spec_of("textvqa"), part_of("textvqa")
     recorded: Any = Recorded(vlm, answers("textvqa", len(part.positions)))
     twice = [harness.run(spec, [part], recorded).samples for _ in range(2)]
@@ -109,7 +109,7 @@ def test_scoring_leaves_the_rows_as_they_are(vlm: VLM) -> None:
     assert twice[0][0].target == made.textvqa()[0]["answers"][0]  # as people wrote it, not as it was normalised
 
 
-def test_a_figure_that_is_not_the_harnesss_is_an_error(vlm: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_figure_that_is_not_the_harnesss_is_an_error(vlm: LlavaModel, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
     scorer = harness.SCORERS["seed"]
@@ -121,7 +121,7 @@ def test_a_figure_that_is_not_the_harnesss_is_an_error(vlm: VLM, monkeypatch: py
         harness.run(spec_of("seed"), [part], recorded)
 
 
-def test_answers_are_those_of_llava_hf(vlm: VLM, tiny_llava: Path, data_root: Path, tmp_path: Path) -> None:
+def test_answers_are_those_of_llava_hf(vlm: LlavaModel, tiny_llava: Path, data_root: Path, tmp_path: Path) -> None:
     llava_hf = pytest.importorskip("lmms_eval.models.simple.llava_hf", reason="needs decord")
     reference = _reference(llava_hf, tiny_llava, vlm)
     spec = registry.load()["mme"]
@@ -143,7 +143,7 @@ def test_answers_are_those_of_llava_hf(vlm: VLM, tiny_llava: Path, data_root: Pa
     assert len(set(theirs)) > 3 and theirs[0][2:4]
 
 
-def _reference(llava_hf: Any, folder: Path, vlm: VLM) -> Any:
+def _reference(llava_hf: Any, folder: Path, vlm: LlavaModel) -> Any:
     """lmms-eval's LLaVA with the same weights; its processor is put together here, since the light folder has none."""
     from transformers import LlavaProcessor
 
@@ -228,7 +228,7 @@ def test_pictures_are_not_decoded_for_scoring() -> None:
         assert "image" in task.eval_docs.column_names
 
 
-def test_the_model_survives_its_task(vlm: VLM) -> None:
+def test_the_model_survives_its_task(vlm: LlavaModel) -> None:
     model = lmms_eval_adapter.Model(Recorded(vlm, []))  # type: ignore[arg-type]
     model.module = vlm.model
     model.clean()

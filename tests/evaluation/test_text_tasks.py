@@ -21,7 +21,7 @@ from vrbench.data import loading
 from vrbench.evaluation import harness, lm_eval_adapter
 from vrbench.evaluation.answering import Answerer
 from vrbench.evaluation.store import AnswerStore
-from vrbench.models.vlm import VLM
+from vrbench.models.llava_model import LlavaModel
 from vrbench.tasks import registry
 from vrbench.tasks.registry import TaskSpec
 
@@ -42,17 +42,17 @@ def parts_of(spec: TaskSpec, root: Path) -> list[harness.Part]:
     return harness.used(spec, loading.load(spec, root), None, seed=0)
 
 
-def an_answerer(vlm: VLM, folder: Path) -> Answerer:
+def an_answerer(vlm: LlavaModel, folder: Path) -> Answerer:
     return Answerer(vlm, AnswerStore(folder / "a.sqlite", "c"), show_progress=False)
 
 
 @pytest.fixture(scope="module")
-def reference(vlm: VLM) -> Any:
+def reference(vlm: LlavaModel) -> Any:
     return HFLM(pretrained=vlm.model, tokenizer=vlm.tokenizer, batch_size=1)
 
 
 @pytest.mark.parametrize("name", [name for name in SPECS if name not in ("piqa", "arc_easy")])
-def test_each_text_task_is_lm_evals_to_the_item(vlm: VLM, reference: Any, tmp_path: Path, name: str) -> None:
+def test_each_text_task_is_lm_evals_to_the_item(vlm: LlavaModel, reference: Any, tmp_path: Path, name: str) -> None:
     spec = parity_text.limited(small(name), 12)
     parts = parts_of(spec, tmp_path)
     line = parity_text.compare(spec, parts, an_answerer(vlm, tmp_path), reference)
@@ -66,7 +66,9 @@ def test_each_text_task_is_lm_evals_to_the_item(vlm: VLM, reference: Any, tmp_pa
     assert line.ours == pytest.approx(line.theirs, rel=1e-4)
 
 
-def test_a_difference_is_found(vlm: VLM, reference: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_difference_is_found(
+    vlm: LlavaModel, reference: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = SPECS["openbookqa"]
     parts = parts_of(spec, tmp_path)
     asked = lm_eval_adapter.Model._loglikelihood_tokens
@@ -84,7 +86,7 @@ def test_a_difference_is_found(vlm: VLM, reference: Any, tmp_path: Path, monkeyp
 class Scripted:
     """Stands in for the engine: each answer is laid down."""
 
-    def __init__(self, vlm: VLM, said: Sequence[Any]) -> None:
+    def __init__(self, vlm: LlavaModel, said: Sequence[Any]) -> None:
         self.vlm = vlm
         self.said = said
         self.asked: list[Any] = []
@@ -108,7 +110,7 @@ SAID = {
 
 
 @pytest.mark.parametrize("name", ["bbh", "gsm8k"])
-def test_generated_answers_are_filtered_and_scored_as_lm_eval_does(vlm: VLM, tmp_path: Path, name: str) -> None:
+def test_generated_answers_are_filtered_and_scored_as_lm_eval_does(vlm: LlavaModel, tmp_path: Path, name: str) -> None:
     spec = small(name)
     put(tmp_path, spec, n=len(SAID[name]))
     parts = harness.used(spec, loading.load(spec, tmp_path), None, seed=0)
@@ -124,7 +126,7 @@ def test_generated_answers_are_filtered_and_scored_as_lm_eval_does(vlm: VLM, tmp
     assert len({s.answer for s in outcome.samples}) > 3
 
 
-def test_gsm8k_is_scored_strictly_and_shows_the_flexible_figure_too(vlm: VLM, tmp_path: Path) -> None:
+def test_gsm8k_is_scored_strictly_and_shows_the_flexible_figure_too(vlm: LlavaModel, tmp_path: Path) -> None:
     spec = SPECS["gsm8k"]
     scripted: Any = Scripted(vlm, ["so 1,000", "#### 1001", "it is 1002", "#### 1003", "3"])
     outcome = harness.run(spec, parts_of(spec, tmp_path), scripted)
@@ -138,7 +140,7 @@ def test_gsm8k_is_scored_strictly_and_shows_the_flexible_figure_too(vlm: VLM, tm
         harness.run(spec.model_copy(update={"filter": "loose"}), parts_of(spec, tmp_path), scripted)
 
 
-def test_the_answer_is_the_likeliest_option_a_character(vlm: VLM, tmp_path: Path) -> None:
+def test_the_answer_is_the_likeliest_option_a_character(vlm: LlavaModel, tmp_path: Path) -> None:
     spec = SPECS["openbookqa"]
     parts = parts_of(spec, tmp_path)
     options = {"text": ["tea", "a long and winding road", "cup", "dog"], "label": list("ABCD")}
@@ -150,7 +152,7 @@ def test_the_answer_is_the_likeliest_option_a_character(vlm: VLM, tmp_path: Path
     assert {(s.answer, s.target, s.score) for s in outcome.samples} == {("a long and winding road",) * 2 + (1.0,)}
 
 
-def test_winogrande_scores_what_follows_the_gap(vlm: VLM, tmp_path: Path) -> None:
+def test_winogrande_scores_what_follows_the_gap(vlm: LlavaModel, tmp_path: Path) -> None:
     scripted: Any = Scripted(vlm, [(-1.0, False), (-2.0, False)])
     parts = parts_of(SPECS["winogrande"], tmp_path)
     outcome = harness.run(SPECS["winogrande"], parts, scripted)
@@ -164,7 +166,7 @@ def test_winogrande_scores_what_follows_the_gap(vlm: VLM, tmp_path: Path) -> Non
         assert sample.score == (row["answer"] == "1")
 
 
-def test_bbh_asks_as_the_harness_does(vlm: VLM, tmp_path: Path) -> None:
+def test_bbh_asks_as_the_harness_does(vlm: LlavaModel, tmp_path: Path) -> None:
     spec = small("bbh")
     scripted: Any = Scripted(vlm, [""])
     outcome = harness.run(spec, parts_of(spec, tmp_path), scripted)
@@ -176,7 +178,7 @@ def test_bbh_asks_as_the_harness_does(vlm: VLM, tmp_path: Path) -> None:
     assert {s.group for s in outcome.samples} == {s.cluster for s in outcome.samples} == set(spec.data.configs)
 
 
-def test_subjects_of_different_sizes_weigh_by_their_items(vlm: VLM, reference: Any, tmp_path: Path) -> None:
+def test_subjects_of_different_sizes_weigh_by_their_items(vlm: LlavaModel, reference: Any, tmp_path: Path) -> None:
     spec = small("ceval")
     loaded = loading.load(spec, tmp_path) if put(tmp_path, spec, n=9) is None else {}
     first, second = harness.used(spec, loaded, None, seed=0)
@@ -185,7 +187,7 @@ def test_subjects_of_different_sizes_weigh_by_their_items(vlm: VLM, reference: A
     assert (line.items, line.parts, line.unequal) == (11, 2, ())
 
 
-def test_unusable_truthfulqa_items_are_not_scored(vlm: VLM, tmp_path: Path) -> None:
+def test_unusable_truthfulqa_items_are_not_scored(vlm: LlavaModel, tmp_path: Path) -> None:
     spec = SPECS["truthfulqa_mc2"]
     parts = parts_of(spec, tmp_path)
     rows = parts[0].rows["validation"].map(lambda row, i: unmarked(row) if i == 2 else row, with_indices=True)

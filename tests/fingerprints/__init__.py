@@ -20,9 +20,9 @@ from typing import Any
 from tests.fingerprints import shared
 from tests.fingerprints.families import family
 from tests.fingerprints.scorers import scorer
+from vrbench.checkpoints.families import FAMILIES
 from vrbench.core.io import digest_of, write_atomically
 from vrbench.core.versions import COMPONENTS
-from vrbench.models.families import FAMILIES
 from vrbench.tasks.scorers import SCORERS
 
 FILE = Path(__file__).parents[1] / "versions.json"

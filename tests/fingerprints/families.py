@@ -11,10 +11,10 @@ import torch
 
 from tests import tiny_families
 from tests.fingerprints.made import Says, parts_of, scratch, small_llava, written
+from vrbench.checkpoints.families import FAMILIES
 from vrbench.evaluation import harness
 from vrbench.evaluation.requests import Generation
-from vrbench.models import plain
-from vrbench.models.families import FAMILIES
+from vrbench.models import hf_model
 from vrbench.models.processors import load_processor
 
 SAID = "Yes.\n\nIt is red. ASSISTANT: B"
@@ -33,7 +33,7 @@ def family(name: str) -> Any:
     return found
 
 
-def _without_weights(name: str) -> plain.PlainVLM:
+def _without_weights(name: str) -> hf_model.HFModel:
     """A family's tokenizer and processor around a model that is never asked."""
     folder = scratch() / name
 
@@ -47,7 +47,7 @@ def _without_weights(name: str) -> plain.PlainVLM:
     processor = load_processor(folder, name)
     manner = FAMILIES[name].manner
     assert manner is not None
-    return plain.PlainVLM(_Nobody(), processor.tokenizer, processor, name, manner)
+    return hf_model.HFModel(_Nobody(), processor.tokenizer, processor, name, manner)
 
 
 class _Nobody(torch.nn.Linear):
@@ -63,7 +63,7 @@ class _Nobody(torch.nn.Linear):
 def _inputs(model: Any, request: Generation) -> Any:
     """Token ids, and shape and mean of the pixels."""
     shown = [one.load() for one in request.pictures]
-    if isinstance(model, plain.PlainVLM):
+    if isinstance(model, hf_model.HFModel):
         inputs = model.pictured([request.prompt], [shown])
         return [inputs["input_ids"].tolist(), list(inputs["pixel_values"].shape), _mean(inputs["pixel_values"])]
     seen: list[torch.Tensor] = []

@@ -15,7 +15,7 @@ from vrbench.checkpoints import resolve
 from vrbench.data import loading
 from vrbench.evaluation import harness
 from vrbench.evaluation.requests import LogLikelihood, Request
-from vrbench.models import load, vlm
+from vrbench.models import llava_model, load
 from vrbench.tasks import registry
 from vrbench.tasks.registry import TaskSpec
 
@@ -47,11 +47,11 @@ _FOLDERS: list[Any] = []
 
 
 @cache
-def small_llava() -> vlm.VLM:
+def small_llava() -> llava_model.LlavaModel:
     """A tiny LLaVA with random weights, which is asked for its prompts and tokens alone."""
     folder = tiny.save_llava(scratch() / "llava")
     found = load.load_vlm(resolve.resolve(str(folder)))
-    assert isinstance(found, vlm.VLM)
+    assert isinstance(found, llava_model.LlavaModel)
     return found
 
 

@@ -20,14 +20,14 @@ from tests.fingerprints.made import Says, parts_of, scratch, small_llava, writte
 from tests.fingerprints.odd_images import ODD
 from tests.fingerprints.scorers import drawn
 from vrbench.checkpoints import resolve
+from vrbench.checkpoints.families import FAMILIES
 from vrbench.core.schemas import Sample
 from vrbench.data import loading
 from vrbench.evaluation import harness
 from vrbench.evaluation.answering import Answerer
 from vrbench.evaluation.requests import Generation, LogLikelihood, Request, picture
 from vrbench.evaluation.store import AnswerStore
-from vrbench.models import load, plain, vlm
-from vrbench.models.families import FAMILIES
+from vrbench.models import hf_model, llava_model, load
 from vrbench.tasks import metrics, registry
 
 
@@ -67,24 +67,24 @@ def images() -> Any:
 
 
 @cache
-def _packed() -> vlm.VLM:
+def _packed() -> llava_model.LlavaModel:
     """A tiny LLaVA whose weights hang on no library's random numbers, and which is sure of what it says."""
     model, draw = tiny.llava(), random.Random(0)
     for name, parameter in model.named_parameters():
         drawn = torch.tensor([round(draw.gauss(0, 0.2), 4) for _ in range(parameter.numel())])
         parameter.data.copy_(drawn.reshape(parameter.shape) + ("norm" in name and name.endswith("weight")))
-    return vlm.VLM(model, tiny.tokenizer(), small_llava().image_processor)
+    return llava_model.LlavaModel(model, tiny.tokenizer(), small_llava().image_processor)
 
 
 @cache
-def _plainly() -> plain.PlainVLM:
+def _plainly() -> hf_model.HFModel:
     """The same weights, asked the plain way."""
     from transformers import LlavaProcessor
 
     of, manner = _packed(), FAMILIES["llava_next"].manner
     assert manner is not None
     processor = LlavaProcessor(of.image_processor, of.tokenizer, chat_template=of.tokenizer.chat_template)
-    return plain.PlainVLM(of.model, of.tokenizer, processor, "llava", manner)
+    return hf_model.HFModel(of.model, of.tokenizer, processor, "llava", manner)
 
 
 def _answers(asked: Callable[[Any], Sequence[Request]]) -> list[Any]:
@@ -103,7 +103,7 @@ def decoding() -> Any:
         text = "The cat and the dog"
         ends: list[tuple[int, tuple[str, ...]]] = [(12, ()), (3, ()), (12, ("ErS", "E1")), (12, ("4", "\n"))]
         found: list[Request] = [Generation(text, (), n, until) for n, until in ends]
-        if isinstance(model, vlm.VLM):
+        if isinstance(model, llava_model.LlavaModel):
             found += [Generation(model.prompt("What color is it?", 1), (shown,), n, until) for n, until in ends]
         return found
 

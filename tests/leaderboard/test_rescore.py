@@ -19,7 +19,7 @@ from vrbench.evaluation import harness, run_plan, task_result
 from vrbench.evaluation.answering import Answerer
 from vrbench.evaluation.store import AnswerStore
 from vrbench.leaderboard.rescore import LONGEST_RESPONSE, Rescorer
-from vrbench.models.vlm import VLM
+from vrbench.models.llava_model import LlavaModel
 from vrbench.tasks import registry
 from vrbench.tasks.registry import TaskSpec
 
@@ -46,7 +46,7 @@ def answers(rescorer: Rescorer, task: str, seed: int) -> tuple[Sample, ...]:
 class Says:
     """Stands in for the engine: gives the responses that were laid down, in the order in which they are asked for."""
 
-    def __init__(self, vlm: VLM, said: Sequence[Any]) -> None:
+    def __init__(self, vlm: LlavaModel, said: Sequence[Any]) -> None:
         self.vlm = vlm
         self.said = said
 
@@ -56,7 +56,7 @@ class Says:
 
 
 @pytest.mark.parametrize("task", KINDS)
-def test_the_same_as_a_run_of_the_same_answers(task: str, rescorers: dict[str, Rescorer], vlm: VLM) -> None:
+def test_the_same_as_a_run_of_the_same_answers(task: str, rescorers: dict[str, Rescorer], vlm: LlavaModel) -> None:
     """A harness task that was never answered before, answered through the engine's own path, is the reference."""
     rescorer = rescorers[task]
     given = answers(rescorer, task, 1)
@@ -70,7 +70,7 @@ def test_the_same_as_a_run_of_the_same_answers(task: str, rescorers: dict[str, R
     assert samples == outcome.samples
 
 
-def test_a_models_own_answers(vlm: VLM, tmp_path: Path) -> None:
+def test_a_models_own_answers(vlm: LlavaModel, tmp_path: Path) -> None:
     """The walk from a model to the samples, and from the samples back to the same result."""
     rows = [{"q": f"Question {i}", "options": ["one", "two", "three"], "right": i % 3} for i in range(6)]
     spec = write_task(
@@ -168,7 +168,7 @@ TEXT = {name: spec for name, spec in registry.load().items() if "text" in spec.s
 
 
 @pytest.mark.parametrize("name", ["mmlu", "bbh", "gsm8k", "truthfulqa_mc2"])
-def test_tasks_of_the_hub_with_configs_filters_and_examples(name: str, vlm: VLM, tmp_path: Path) -> None:
+def test_tasks_of_the_hub_with_configs_filters_and_examples(name: str, vlm: LlavaModel, tmp_path: Path) -> None:
     spec = TEXT[name]
     spec = part_of(spec, spec.data.configs[:2]) if len(spec.data.configs) > 1 else spec
     spec = parity_text.limited(spec, 3)

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 from tests import tiny, tiny_families
 from vrbench.core.errors import VrbenchError
-from vrbench.models import anatomy
+from vrbench.models import components
 
 # Under `model.model`: the decoder, the tower, the projector's parts.
 PARTS = {
@@ -40,29 +40,29 @@ def test_parts_are_found(family: str, folders: Any) -> None:
         model = AutoModelForImageTextToText.from_config(config)
     decoder, tower, projector = PARTS[family]
     inner = model.model
-    assert anatomy.decoder(model) is inner.get_submodule(decoder)
-    assert anatomy.decoder_layers(model) is inner.get_submodule(decoder).layers
-    assert len(anatomy.decoder_layers(model)) == tiny_families.DEPTH
-    assert anatomy.vision_tower(model) is inner.get_submodule(tower)
-    found = anatomy.projector(model)
+    assert components.decoder(model) is inner.get_submodule(decoder)
+    assert components.decoder_layers(model) is inner.get_submodule(decoder).layers
+    assert len(components.decoder_layers(model)) == tiny_families.DEPTH
+    assert components.vision_tower(model) is inner.get_submodule(tower)
+    found = components.projector(model)
     assert [id(part) for part in found] == [id(inner.get_submodule(name)) for name in projector]
 
 
 def test_parts_of_a_llava() -> None:
     model = tiny.llava()
-    assert anatomy.decoder(model) is model.model.language_model
-    assert anatomy.vision_tower(model) is model.model.vision_tower
-    assert anatomy.projector(model) == [model.model.multi_modal_projector]
+    assert components.decoder(model) is model.model.language_model
+    assert components.vision_tower(model) is model.model.vision_tower
+    assert components.projector(model) == [model.model.multi_modal_projector]
 
 
 def test_a_model_without_a_part_is_told() -> None:
     model = tiny.llava()
     del model.model.multi_modal_projector
     with pytest.raises(VrbenchError, match="LlavaForConditionalGeneration has no projector"):
-        anatomy.projector(model)
+        components.projector(model)
     del model.model.vision_tower
     with pytest.raises(VrbenchError, match="has no vision tower"):
-        anatomy.vision_tower(model)
+        components.vision_tower(model)
     del model.model.language_model.layers
     with pytest.raises(VrbenchError, match="no decoder with a list of layers"):
-        anatomy.decoder(model)
+        components.decoder(model)

@@ -10,9 +10,9 @@ from benchmarks import documents
 from tests import tiny_families
 from vrbench.checkpoints.resolve import resolve
 from vrbench.cli import task_listing
-from vrbench.models import folders
-from vrbench.models.asking import asked
+from vrbench.models import hf_folder
 from vrbench.models.load import load_vlm
+from vrbench.models.prompt_preview import preview_prompt
 from vrbench.tasks import registry
 
 TEXT = "Is there a cup?\nAnswer yes or no."
@@ -32,11 +32,11 @@ def test_the_prompt_is_that_of_the_loaded_model_and_no_weight_is_read(
     vlm = load_vlm(checkpoint)
     expected = [vlm.prompt(TEXT, n) for n in (0, 1, 2)]
     ids = vlm.tokenizer(expected[1])["input_ids"]
-    monkeypatch.setattr(folders, "load_model", None)
-    assert [asked(checkpoint, TEXT, n).prompt for n in (0, 1, 2)] == expected
-    plain = asked(checkpoint, TEXT, None)
+    monkeypatch.setattr(hf_folder, "load_model", None)
+    assert [preview_prompt(checkpoint, TEXT, n).prompt for n in (0, 1, 2)] == expected
+    plain = preview_prompt(checkpoint, TEXT, None)
     assert plain.prompt == TEXT and plain.front in ("", vlm.tokenizer.bos_token)
-    front = asked(checkpoint, TEXT, 1).front
+    front = preview_prompt(checkpoint, TEXT, 1).front
     assert front in ("", *vlm.tokenizer.convert_ids_to_tokens(ids[:1]))
 
 

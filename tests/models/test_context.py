@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from vrbench.models.context import full_context, text_context
+from vrbench.models.context_length import full_context, text_context
 
 TOKENIZER = SimpleNamespace(model_max_length=2048)
 UNSET = SimpleNamespace(model_max_length=10**30)

@@ -12,13 +12,13 @@ from safetensors.torch import load_file, save_file
 
 from tests import tiny, tiny_families
 from vrbench.checkpoints import resolve
+from vrbench.checkpoints.families import FAMILIES, UNSUPPORTED
 from vrbench.core.errors import VrbenchError
 from vrbench.evaluation.answering import Answerer
 from vrbench.evaluation.requests import Generation, LogLikelihood, Picture, Request
 from vrbench.evaluation.store import AnswerStore
-from vrbench.models.families import FAMILIES, REFUSED
+from vrbench.models.hf_model import HFModel
 from vrbench.models.load import load_packed, load_vlm
-from vrbench.models.plain import PlainVLM
 
 QUESTIONS = [
     ("Is it red?", [(40, 24)]),
@@ -56,9 +56,9 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="module")
-def vlm(folder: Path) -> PlainVLM:
+def vlm(folder: Path) -> HFModel:
     found = load_vlm(resolve.resolve(str(folder)))
-    assert isinstance(found, PlainVLM)
+    assert isinstance(found, HFModel)
     return found
 
 
@@ -70,7 +70,7 @@ def theirs(folder: Path) -> Any:
     return AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
 
 
-def said(vlm: PlainVLM, theirs: Any, asked: Generation) -> list[int]:
+def said(vlm: HFModel, theirs: Any, asked: Generation) -> list[int]:
     """Token ids that transformers' own `generate` says to one prompt alone."""
     bos = vlm.tokenizer.bos_token
     if asked.pictures:
@@ -94,7 +94,7 @@ def said(vlm: PlainVLM, theirs: Any, asked: Generation) -> list[int]:
 @pytest.mark.supports("{folder}", "run")
 @pytest.mark.parametrize("batch_size", [1, "auto"])
 def test_the_engine_says_what_transformers_says(
-    vlm: PlainVLM, theirs: Any, tmp_path: Path, batch_size: int | str
+    vlm: HFModel, theirs: Any, tmp_path: Path, batch_size: int | str
 ) -> None:
     asked = requests(vlm)
     with AnswerStore(tmp_path / "a.sqlite", "c") as store:
@@ -124,22 +124,22 @@ def likelihood(theirs: Any, asked: LogLikelihood) -> tuple[float, bool]:
     return float(logs[torch.arange(len(of)), of].double().sum()), bool((logs.argmax(-1) == of).all())
 
 
-def logits(vlm: PlainVLM, model: Any, seed: int = 0) -> torch.Tensor:
+def logits(vlm: HFModel, model: Any, seed: int = 0) -> torch.Tensor:
     inputs = vlm.pictured([vlm.prompt("Is it red?", 1)], [[noise((40, 24), seed)]])
     with torch.inference_mode():
         return model(**inputs).logits
 
 
-def test_its_image_processor_is_that_of_every_machine(vlm: PlainVLM) -> None:
+def test_its_image_processor_is_that_of_every_machine(vlm: HFModel) -> None:
     assert vlm.image_processor_name.endswith("Pil")
 
 
-def test_pictures_are_seen(vlm: PlainVLM) -> None:
+def test_pictures_are_seen(vlm: HFModel) -> None:
     assert not torch.allclose(logits(vlm, vlm.model), logits(vlm, vlm.model, seed=1), atol=1e-2)
 
 
 @pytest.mark.supports("{folder}", "saved")
-def test_saved_and_loaded_again_it_is_the_same_model(vlm: PlainVLM, folder: Path, tmp_path: Path) -> None:
+def test_saved_and_loaded_again_it_is_the_same_model(vlm: HFModel, folder: Path, tmp_path: Path) -> None:
     for file in folder.iterdir():
         if file.suffix != ".safetensors":
             (tmp_path / file.name).write_bytes(file.read_bytes())
@@ -148,7 +148,7 @@ def test_saved_and_loaded_again_it_is_the_same_model(vlm: PlainVLM, folder: Path
     assert torch.equal(logits(vlm, again.model), logits(vlm, vlm.model))
 
 
-def test_its_length_is_known_before_it_is_asked(vlm: PlainVLM) -> None:
+def test_its_length_is_known_before_it_is_asked(vlm: HFModel) -> None:
     for text, sizes in [*QUESTIONS, ("Another question on pictures of known sizes?", [(40, 24)])]:
         prompt, pictures = vlm.prompt(text, len(sizes)), [noise(size) for size in sizes]
         assert vlm.length(prompt, pictures) == vlm.pictured([prompt], [pictures])["input_ids"].shape[1]
@@ -157,7 +157,7 @@ def test_its_length_is_known_before_it_is_asked(vlm: PlainVLM) -> None:
 def test_bfloat16_gives_answers_too(folder: Path) -> None:
     vlm = load_vlm(resolve.resolve(str(folder)), dtype="bfloat16")
     assert {p.dtype for p in vlm.model.parameters()} == {torch.bfloat16}
-    assert isinstance(vlm, PlainVLM)
+    assert isinstance(vlm, HFModel)
     assert torch.allclose(logits(vlm, vlm.model).float().log_softmax(-1).exp().sum(-1), torch.tensor(1.0), atol=1e-3)
 
 
@@ -202,12 +202,12 @@ def test_what_needs_packed_rows_is_refused_for_the_others(tmp_path: Path, tiny_l
     assert load_packed(resolve.resolve(str(tiny_llava)), "cpu", "float32").depth == tiny.DEPTH
 
 
-@pytest.mark.parametrize("model_type", list(REFUSED))
+@pytest.mark.parametrize("model_type", list(UNSUPPORTED))
 def test_known_families_that_cannot_be_loaded_are_refused_with_the_reason(model_type: str, tmp_path: Path) -> None:
     folder = tiny_families.save("smolvlm", tmp_path / "odd")
     tiny.edit_json(folder / "config.json", model_type=model_type)
     (told,) = resolve.faults(str(folder))
-    assert model_type in told and REFUSED[model_type] in told
+    assert model_type in told and UNSUPPORTED[model_type] in told
 
 
 def test_experts_are_refused_whatever_the_family_is_called(tmp_path: Path) -> None:

@@ -14,13 +14,12 @@ from transformers import CLIPImageProcessorPil
 
 from tests import tiny, tiny_families
 from tests.evaluation.made import noise
-from vrbench.checkpoints import resolve
+from vrbench.checkpoints import image_settings, resolve
 from vrbench.checkpoints.resolve import Checkpoint
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import digest_of
 from vrbench.core.schemas import Settings
 from vrbench.evaluation.run_plan import Options, inputs_digest, plan
-from vrbench.models import image_settings
 from vrbench.models.load import load_vlm
 
 CROPS = {"do_center_crop": True, "size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}}
@@ -50,15 +49,15 @@ def test_limits_that_the_harness_replaces_are_told(limits: dict[str, Any], neste
         "mine: images are shown with min_pixels 200,704, max_pixels 1,605,632, as lmms-eval's qwen3_vl has it; the "
         "checkpoint has min_pixels 3,136, max_pixels 9 (--image-settings checkpoint)"
     )
-    (kept,) = image_settings.notes(found, "checkpoint")
+    (kept,) = image_settings.image_notes(found, "checkpoint")
     assert kept.startswith("images are shown with the checkpoint's min_pixels 3,136, max_pixels 9; lmms-eval's")
     same = made(tmp_path, "qwen3_vl", {"size": {"shortest_edge": 200704, "longest_edge": 1605632}}, nested)
-    assert not list(image_settings.notes(same))
+    assert not list(image_settings.image_notes(same))
 
 
 def test_tiles_are_limits_too(tmp_path: Path) -> None:
     found = made(tmp_path, "internvl", {"max_patches": 6, "min_patches": 1})
-    assert image_settings.replaced(found) == {"max_patches": (6, 12)}
+    assert image_settings.overridden_settings(found) == {"max_patches": (6, 12)}
 
 
 @pytest.mark.parametrize(
@@ -74,14 +73,14 @@ def test_tiles_are_limits_too(tmp_path: Path) -> None:
     ],
 )
 def test_what_a_crop_cuts_off(settings: dict[str, Any], share: float) -> None:
-    assert image_settings.lost(settings) == pytest.approx(share)
+    assert image_settings.cropped_share(settings) == pytest.approx(share)
 
 
 def test_a_llava_that_crops_is_told_and_may_be_padded(tmp_path: Path) -> None:
     found = made(tmp_path, "llava", CROPS)
     (said,) = image_settings.lines([found], "harness")
     assert said.endswith("50 % of one twice as wide as high is not shown (--image-settings pad)")
-    assert not list(image_settings.faults(found, "pad"))
+    assert not list(image_settings.validate_choice(found, "pad"))
     (padded,) = image_settings.lines([found], "pad")
     assert "images are padded to a square with the mean colour" in padded
 
@@ -89,7 +88,7 @@ def test_a_llava_that_crops_is_told_and_may_be_padded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("family", "why"), [("llava", "cuts nothing off"), ("llava_next", "family has its own way")])
 def test_padding_is_refused_where_it_makes_no_sense(family: str, why: str, tmp_path: Path) -> None:
     found = made(tmp_path, family, CROPS if family == "llava_next" else {})
-    (told,) = image_settings.faults(found, "pad")
+    (told,) = image_settings.validate_choice(found, "pad")
     assert why in told and "leave out --image-settings pad" in told
 
 

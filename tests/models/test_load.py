@@ -13,9 +13,9 @@ from vrbench.checkpoints import resolve
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import Step
+from vrbench.models.llava_model import LlavaModel
 from vrbench.models.load import load_vlm
 from vrbench.models.prune import remove_layers
-from vrbench.models.vlm import VLM
 
 IDS = torch.tensor([[5, 60, 71, 33, 90, 12, 44]])
 
@@ -25,7 +25,7 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
         return model(input_ids=IDS).logits
 
 
-def load(folder: Path, dtype: str | torch.dtype = "float32") -> VLM:
+def load(folder: Path, dtype: str | torch.dtype = "float32") -> LlavaModel:
     return load_vlm(resolve.resolve(str(folder)), dtype=dtype)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vrbench.models.packing import ROOM, apart, pack
+from vrbench.models.packing import MAX_ROW_TOKENS, one_row_per_sequence, pack
 
 # Few tokens and common beginnings, so that sequences do share something.
 BEGINNINGS = [[1] * 20, [1] * 10 + [2] * 10, [3] * 9, []]
@@ -17,7 +17,7 @@ SEQUENCES = st.lists(
 
 
 @settings(max_examples=60, deadline=None)
-@given(SEQUENCES, st.sampled_from([16, 64, ROOM]))
+@given(SEQUENCES, st.sampled_from([16, 64, MAX_ROW_TOKENS]))
 def test_each_sequence_is_a_path_from_a_root(drawn: list[tuple[list[int], list[int]]], room: int) -> None:
     sequences = [beginning + rest for beginning, rest in drawn]
     rows = pack(sequences, room)
@@ -50,7 +50,7 @@ def test_a_short_common_beginning_is_not_worth_a_row() -> None:
 @given(SEQUENCES)
 def test_rows_apart_are_one_chain_for_each_distinct_sequence(drawn: list[tuple[list[int], list[int]]]) -> None:
     sequences = [beginning + rest for beginning, rest in drawn]
-    rows = apart(sequences)
+    rows = one_row_per_sequence(sequences)
     assert sorted(number for row in rows for number in row.paths) == list(range(len(sequences)))
     assert len(rows) == len(set(map(tuple, sequences)))
     for row in rows:

@@ -14,23 +14,23 @@ from PIL import Image
 from tests import tiny_families
 from tests.evaluation.made import hub, noise
 from vrbench.checkpoints import resolve
+from vrbench.checkpoints.families import FAMILIES
 from vrbench.core import schemas
 from vrbench.core.errors import VrbenchError
 from vrbench.evaluation import evaluate
 from vrbench.evaluation.answering import Answerer
 from vrbench.evaluation.requests import Generation, NotAsked, picture
 from vrbench.evaluation.store import AnswerStore
-from vrbench.models.decoding import Limit
-from vrbench.models.families import FAMILIES
-from vrbench.models.inputs import ImagesRefused, pictured
+from vrbench.models.decoding import StopCriteria
+from vrbench.models.hf_model import HFModel
+from vrbench.models.inputs import ImagesRefused, encode_with_images
 from vrbench.models.load import load_vlm
-from vrbench.models.plain import PlainVLM
 from vrbench.models.processors import load_processor
 
 
-def load(folder: Path) -> PlainVLM:
+def load(folder: Path) -> HFModel:
     found = load_vlm(resolve.resolve(str(folder)))
-    assert isinstance(found, PlainVLM)
+    assert isinstance(found, HFModel)
     return found
 
 
@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def vlm(folder: Path) -> PlainVLM:
+def vlm(folder: Path) -> HFModel:
     return load(folder)
 
 
@@ -50,13 +50,13 @@ def store(tmp_path: Path) -> Iterator[AnswerStore]:
         yield opened
 
 
-def asked(vlm: PlainVLM, until: tuple[str, ...] = ()) -> list[Generation]:
+def asked(vlm: HFModel, until: tuple[str, ...] = ()) -> list[Generation]:
     texts = [f"Is it {'very ' * i}red?" for i in range(4)]
     shown = [picture(noise(f"{i}"), lambda i=i: noise(f"{i}")) for i in range(4)]
     return [Generation(vlm.prompt(texts[i], 1), (shown[i],), 6 + i, until) for i in range(4)]
 
 
-def answers(vlm: PlainVLM, requests: list[Generation], limits: list[Limit]) -> list[str]:
+def answers(vlm: HFModel, requests: list[Generation], limits: list[StopCriteria]) -> list[str]:
     pictures = [[p.load() for p in request.pictures] for request in requests]
     return vlm.answers(vlm.pictured([request.prompt for request in requests], pictures), limits)
 
@@ -66,15 +66,20 @@ def test_each_answer_ends_at_its_own_limit_or_stop_text(folder: Path) -> None:
     letters = set(vlm.tokenizer("".join(map(chr, range(33, 127))))["input_ids"])
     vlm.model.generation_config.suppress_tokens = [i for i in range(len(vlm.tokenizer)) if i not in letters]
     requests = asked(vlm)
-    whole = answers(vlm, requests, [Limit(8)] * 4)
+    whole = answers(vlm, requests, [StopCriteria(8)] * 4)
     assert [len(text) for text in whole] == [8, 8, 8, 8]  # a letter a token
-    limits = [Limit(3), Limit(8, (whole[1][2:4], "never")), Limit(7, ("never", "")), Limit(5, (whole[3][4:8],))]
+    limits = [
+        StopCriteria(3),
+        StopCriteria(8, (whole[1][2:4], "never")),
+        StopCriteria(7, ("never", "")),
+        StopCriteria(5, (whole[3][4:8],)),
+    ]
     expected = [whole[0][:3], whole[1].split(whole[1][2:4])[0], whole[2][:7], whole[3][:5]]
     assert answers(vlm, requests, limits) == expected
 
 
 def test_a_prompt_longer_than_the_context_is_not_asked(
-    vlm: PlainVLM, store: AnswerStore, monkeypatch: pytest.MonkeyPatch
+    vlm: HFModel, store: AnswerStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, *_, longest = asked(vlm)
     length = vlm.length(one.prompt, [one.pictures[0].load()])
@@ -84,13 +89,13 @@ def test_a_prompt_longer_than_the_context_is_not_asked(
     assert none.reason.endswith(f"tokens with 1 image, and the model's context is {length:,}")
 
 
-def test_no_token_is_computed_after_the_last_stop(vlm: PlainVLM) -> None:
+def test_no_token_is_computed_after_the_last_stop(vlm: HFModel) -> None:
     (request,) = asked(vlm)[:1]
     inputs = vlm.pictured([request.prompt], [[p.load() for p in request.pictures]])
     first = vlm.model.generate(**inputs, do_sample=False, max_new_tokens=1)[0, -1:]
     calls: list[int] = []
     hook = vlm.model.register_forward_hook(lambda *_: calls.append(1))
-    assert vlm.answers(inputs, [Limit(50, (vlm.tokenizer.decode(first),))]) == [""]
+    assert vlm.answers(inputs, [StopCriteria(50, (vlm.tokenizer.decode(first),))]) == [""]
     hook.remove()
     assert len(calls) == 1
 
@@ -98,32 +103,32 @@ def test_no_token_is_computed_after_the_last_stop(vlm: PlainVLM) -> None:
 def test_every_end_of_the_generation_config_ends_an_answer(folder: Path) -> None:
     vlm = load(folder)
     (request,) = asked(vlm)[:1]
-    whole = answers(vlm, [request], [Limit(8)])[0]
+    whole = answers(vlm, [request], [StopCriteria(8)])[0]
     inputs = vlm.pictured([request.prompt], [[p.load() for p in request.pictures]])
     said = vlm.model.generate(**inputs, do_sample=False, max_new_tokens=8)[0, -8:].tolist()
     vlm = load(folder)
     vlm.model.generation_config.eos_token_id = [vlm.end_of_text, said[3]]
     assert vlm.ends == {vlm.end_of_text, said[3]}
-    ended = answers(vlm, [request], [Limit(8)])[0]
+    ended = answers(vlm, [request], [StopCriteria(8)])[0]
     assert ended == vlm.tokenizer.decode(said[: said.index(said[3]) + 1], skip_special_tokens=True) != whole
 
 
-def test_batches_are_halved_until_they_fit(vlm: PlainVLM, store: AnswerStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes, plain = [], PlainVLM.answers
+def test_batches_are_halved_until_they_fit(vlm: HFModel, store: AnswerStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, plain = [], HFModel.answers
 
-    def holds_two(self: PlainVLM, inputs: Any, limits: Any) -> list[str]:
+    def holds_two(self: HFModel, inputs: Any, limits: Any) -> list[str]:
         sizes.append(len(limits))
         if len(limits) > 2:
             raise RuntimeError("CUDA out of memory. Tried to allocate")
         return plain(self, inputs, limits)
 
-    expected = [answers(vlm, [request], [Limit(request.max_new_tokens)])[0] for request in asked(vlm)]
-    monkeypatch.setattr(PlainVLM, "answers", holds_two)
+    expected = [answers(vlm, [request], [StopCriteria(request.max_new_tokens)])[0] for request in asked(vlm)]
+    monkeypatch.setattr(HFModel, "answers", holds_two)
     assert Answerer(vlm, store, 64, show_progress=False).answer(asked(vlm)) == expected
     assert sizes == [4, 2, 2]
 
 
-def test_a_long_prompt_is_cut_off_in_front(vlm: PlainVLM, store: AnswerStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_prompt_is_cut_off_in_front(vlm: HFModel, store: AnswerStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vlm.text_config, "max_position_embeddings", 40)
     long, short = Generation("x" * 200 + "What is it?", (), 6, ()), Generation("x" * 23 + "What is it?", (), 6, ())
     answerer = Answerer(vlm, store, show_progress=False)
@@ -133,7 +138,7 @@ def test_a_long_prompt_is_cut_off_in_front(vlm: PlainVLM, store: AnswerStore, mo
         answerer.answer([Generation("What?", (), 40, ())])
 
 
-def test_a_prompt_without_marks_for_its_pictures_is_told(vlm: PlainVLM) -> None:
+def test_a_prompt_without_marks_for_its_pictures_is_told(vlm: HFModel) -> None:
     with pytest.raises(VrbenchError, match="smolvlm refuses a prompt"):
         vlm.pictured(["Is it red?"], [[noise("a")]])
 
@@ -161,7 +166,7 @@ def test_each_family_s_refusals_name_the_image(family: str, width: int, height: 
     assert manner is not None
     prompts = [manner.prompt(processor, "?", 1)] * 2
     with pytest.raises(ImagesRefused, match=f"processor of {family} refuses an image of {width} x {height}: "):
-        pictured(processor, manner, prompts, [[noise("a")], [made(width, height)]], family)
+        encode_with_images(processor, manner, prompts, [[noise("a")], [made(width, height)]], family)
 
 
 def made(width: int, height: int) -> Image.Image:
@@ -192,7 +197,7 @@ def test_what_follows_is_not_seen_by_a_prefix(tmp_path: Path) -> None:
     assert sum(math.exp(log) for log, _ in both) == pytest.approx(math.exp(alone), rel=1e-4)
 
 
-def test_what_follows_may_be_of_any_length_in_a_batch(vlm: PlainVLM) -> None:
+def test_what_follows_may_be_of_any_length_in_a_batch(vlm: HFModel) -> None:
     ids = vlm.encode("One, two, three, four")
     targets = [ids[-1:], ids[-5:], ids[-3:]]
     together = vlm.loglikelihood([ids[:-1]] * 3, targets)
@@ -221,7 +226,7 @@ def test_processors_saved_in_one_file_give_the_same_answers(family: str, tmp_pat
     again = load(folder)
     requests = asked(vlm)
     assert again.prompt("Is it red?", 1) == vlm.prompt("Is it red?", 1)
-    limits = [Limit(5)] * 4
+    limits = [StopCriteria(5)] * 4
     assert answers(again, requests, limits) == answers(vlm, requests, limits)
 
 
@@ -247,7 +252,7 @@ def test_a_run_of_both_harnesses(family: str, tmp_path: Path) -> None:
     assert len({sample.answer for sample in samples["mme"]}) > 3
 
 
-def test_scores_that_are_no_numbers_are_refused(vlm: PlainVLM, store: AnswerStore) -> None:
+def test_scores_that_are_no_numbers_are_refused(vlm: HFModel, store: AnswerStore) -> None:
     head = vlm.model.get_output_embeddings().weight
     kept = head.detach().clone()
     try:

@@ -12,14 +12,13 @@ import torch
 from tests import lmms_classes, tiny_families
 from tests.evaluation.made import noise
 from tests.lmms_classes import Saying
-from vrbench.checkpoints import resolve
+from vrbench.checkpoints import prompts, resolve
 from vrbench.core.errors import VrbenchError
 from vrbench.evaluation.answering import Answerer
 from vrbench.evaluation.settings import OWN
 from vrbench.evaluation.store import AnswerStore
-from vrbench.models import prompts
+from vrbench.models.hf_model import HFModel
 from vrbench.models.load import load_vlm
-from vrbench.models.plain import PlainVLM
 
 QUESTION = "Is it red?\nAnswer yes or no."
 FOLLOWING = [family for family in tiny_families.MAKERS if family != "paligemma"]
@@ -38,15 +37,15 @@ SAID: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.fixture(scope="module", params=FOLLOWING)
-def vlm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PlainVLM:
+def vlm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> HFModel:
     folder = tiny_families.save(request.param, tmp_path_factory.mktemp("prompts") / request.param)
     found = load_vlm(resolve.resolve(str(folder)))
-    assert isinstance(found, PlainVLM)
+    assert isinstance(found, HFModel)
     return found
 
 
 @pytest.mark.parametrize("pictures", [1, 2])
-def test_the_model_is_given_what_lmms_eval_gives_it(vlm: PlainVLM, pictures: int) -> None:
+def test_the_model_is_given_what_lmms_eval_gives_it(vlm: HFModel, pictures: int) -> None:
     shown, model = [noise(f"{i}") for i in range(pictures)], Saying()
     lmms_classes.answered(vlm, vlm.processor, model, QUESTION, shown, {"max_new_tokens": 4})
     ours, theirs = vlm.pictured([vlm.prompt(QUESTION, pictures)], [shown]), model.given
@@ -69,7 +68,7 @@ def ours(vlm: Any, file: Path, settings: dict[str, Any]) -> str:
         return model.generate_until([Instance("generate_until", arguments, 0, where)])[0]
 
 
-def test_answers_end_where_the_class_ends_them(vlm: PlainVLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_end_where_the_class_ends_them(vlm: HFModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number, (said, settings) in enumerate(SAID):
         model = Saying([*vlm.tokenizer.encode(said, add_special_tokens=False), vlm.end_of_text])
         monkeypatch.setattr(vlm.model, "generate", model.generate)
@@ -79,14 +78,14 @@ def test_answers_end_where_the_class_ends_them(vlm: PlainVLM, tmp_path: Path, mo
 
 
 def test_a_task_file_s_own_stop_texts_hold_for_every_family(
-    vlm: PlainVLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    vlm: HFModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = Saying([*vlm.tokenizer.encode(PARAGRAPHS, add_special_tokens=False), vlm.end_of_text])
     monkeypatch.setattr(vlm.model, "generate", model.generate)
     assert ours(vlm, tmp_path / "a.sqlite", {"until": ["\n\n"], "max_new_tokens": 16, OWN: True}) == "Yes."
 
 
-def test_texts_without_pictures_have_no_marks(vlm: PlainVLM) -> None:
+def test_texts_without_pictures_have_no_marks(vlm: HFModel) -> None:
     ids = vlm.encode(vlm.prompt(QUESTION))
     assert QUESTION in vlm.tokenizer.decode(ids)
     assert vlm.processor.tokenizer.convert_tokens_to_ids(vlm.processor.image_token) not in ids

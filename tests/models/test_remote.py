@@ -19,8 +19,8 @@ from tests import tiny
 from vrbench.checkpoints import resolve
 from vrbench.cli import app
 from vrbench.core.errors import VrbenchError
+from vrbench.models.hf_model import HFModel
 from vrbench.models.load import load_vlm
-from vrbench.models.plain import PlainVLM
 
 CONFIGURATION = """
 import os
@@ -147,7 +147,7 @@ class TestAllowed:
         assert ran.exists()
         assert found.depth == tiny.DEPTH
         vlm = load_vlm(found)
-        assert isinstance(vlm, PlainVLM)
+        assert isinstance(vlm, HFModel)
         assert type(vlm.model).__name__ == "SeerModel"
         tokens = torch.arange(5, 15)[None]
         with torch.inference_mode():

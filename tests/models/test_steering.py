@@ -12,12 +12,12 @@ from transformers import GenerationConfig
 from tests import tiny_families
 from tests.tiny import SIDE, llava, tokenizer
 from vrbench.checkpoints import resolve
-from vrbench.models.decoding import Limit, greedy
+from vrbench.models.decoding import StopCriteria, generate_packed
+from vrbench.models.hf_model import HFModel
+from vrbench.models.llava_model import LlavaModel
 from vrbench.models.load import load_vlm
+from vrbench.models.logits_processing import needs_logits_processors
 from vrbench.models.packing import pack
-from vrbench.models.plain import PlainVLM
-from vrbench.models.steering import is_steered
-from vrbench.models.vlm import VLM
 
 END = 257  # "</s>" of the tiny tokenizer
 LETTERS = list(range(64, 90))
@@ -56,16 +56,16 @@ def noise(seed: int) -> Image.Image:
 
 
 @pytest.fixture(scope="module")
-def packed() -> VLM:
+def packed() -> LlavaModel:
     from transformers import SiglipImageProcessorPil
 
-    return VLM(llava(), tokenizer(), SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE}))
+    return LlavaModel(llava(), tokenizer(), SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE}))
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> PlainVLM:
+def plain(tmp_path_factory: pytest.TempPathFactory) -> HFModel:
     found = load_vlm(resolve.resolve(str(tiny_families.save("smolvlm", tmp_path_factory.mktemp("p") / "smolvlm"))))
-    assert isinstance(found, PlainVLM)
+    assert isinstance(found, HFModel)
     return found
 
 
@@ -76,13 +76,13 @@ def with_settings(vlm: Any, settings: dict[str, Any]) -> Any:
     return vlm
 
 
-def alone(vlm: Any, inputs: Any, limit: Limit) -> str:
+def alone(vlm: Any, inputs: Any, limit: StopCriteria) -> str:
     """What `generate` says to one prompt under the model's own generation config."""
     said = vlm.model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=limit.max_new_tokens)
     return str(vlm.tokenizer.decode(said[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
 
 
-def asked_packed(vlm: VLM) -> tuple[list[str], list[str]]:
+def asked_packed(vlm: LlavaModel) -> tuple[list[str], list[str]]:
     """(packed answers, transformers' own) to prompts of different lengths with and without images, all in one batch."""
     from transformers import LlavaProcessor
 
@@ -90,33 +90,35 @@ def asked_packed(vlm: VLM) -> tuple[list[str], list[str]]:
                                vision_feature_select_strategy="full")  # fmt: skip
     texts = ["How many dogs are there?", "How many dogs are there, and where?", "Why?"]
     prompts = [vlm.prompt(text, 1) for text in texts] + ["Once upon a time"]
-    limits = {n: Limit(6 + n) for n in range(4)}
+    limits = {n: StopCriteria(6 + n) for n in range(4)}
     theirs = [alone(vlm, processor(text=p, images=noise(1), return_tensors="pt"), limits[n])
               for n, p in enumerate(prompts[:3])]  # fmt: skip
     theirs.append(alone(vlm, vlm.tokenizer(prompts[3], return_tensors="pt", return_token_type_ids=False), limits[3]))
     rows = pack([vlm.encode(prompt, [0] if n < 3 else []) for n, prompt in enumerate(prompts)])
-    ours = greedy(vlm, rows, limits, {0: vlm.project(vlm.encode_images([noise(1)]))[0]})
+    ours = generate_packed(vlm, rows, limits, {0: vlm.project(vlm.encode_images([noise(1)]))[0]})
     return [ours[n] for n in range(4)], theirs
 
 
-def asked_plain(vlm: PlainVLM) -> tuple[list[str], list[str]]:
+def asked_plain(vlm: HFModel) -> tuple[list[str], list[str]]:
     """As `asked_packed`, in a batch with padding."""
     prompts = [vlm.prompt(text, 1) for text in ("Is it red?", "Is it a very big red thing?", "What?")]
-    limits = [Limit(5 + n) for n in range(3)]
+    limits = [StopCriteria(5 + n) for n in range(3)]
     ours = vlm.answers(vlm.pictured(prompts, [[noise(n)] for n in range(3)]), limits)
     return ours, [alone(vlm, vlm.pictured([p], [[noise(n)]]), limits[n]) for n, p in enumerate(prompts)]
 
 
 @pytest.fixture(scope="module")
-def greedy_answers(packed: VLM, plain: PlainVLM) -> dict[str, list[str]]:
+def greedy_answers(packed: LlavaModel, plain: HFModel) -> dict[str, list[str]]:
     """Answers under a generation config that asks for nothing."""
-    assert not is_steered(with_settings(packed, {})) and not is_steered(with_settings(plain, {}))
+    assert not needs_logits_processors(with_settings(packed, {})) and not needs_logits_processors(
+        with_settings(plain, {})
+    )
     return {"packed": asked_packed(packed)[0], "plain": asked_plain(plain)[0]}
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_packed_answers_are_those_of_generate_to_each_prompt(
-    settings: str, packed: VLM, greedy_answers: dict[str, list[str]]
+    settings: str, packed: LlavaModel, greedy_answers: dict[str, list[str]]
 ) -> None:
     ours, theirs = asked_packed(with_settings(packed, SETTINGS[settings]))
     assert ours == theirs
@@ -125,14 +127,14 @@ def test_packed_answers_are_those_of_generate_to_each_prompt(
 
 @pytest.mark.parametrize("settings", TOGETHER)
 def test_answers_in_a_padded_batch_are_those_of_generate_to_each_prompt(
-    settings: str, plain: PlainVLM, greedy_answers: dict[str, list[str]]
+    settings: str, plain: HFModel, greedy_answers: dict[str, list[str]]
 ) -> None:
     ours, theirs = asked_plain(with_settings(plain, TOGETHER[settings]))
     assert ours == theirs
     assert (ours == greedy_answers["plain"]) == (settings in SILENT)
 
 
-def test_log_likelihoods_know_nothing_of_them(packed: VLM) -> None:
+def test_log_likelihoods_know_nothing_of_them(packed: LlavaModel) -> None:
     def likely(settings: dict[str, Any]) -> Any:
         rows = pack([[*packed.encode("Which is it?"), 65, 66]])
         return with_settings(packed, settings).loglikelihood(rows, {0: [65, 66, 67]}, {})
@@ -140,7 +142,7 @@ def test_log_likelihoods_know_nothing_of_them(packed: VLM) -> None:
     assert likely(SETTINGS["suppress_tokens"] | SETTINGS["repetition_penalty"]) == likely({})
 
 
-def test_a_model_keeps_its_own_generation_config(plain: PlainVLM) -> None:
+def test_a_model_keeps_its_own_generation_config(plain: HFModel) -> None:
     own = with_settings(plain, {"repetition_penalty": 1.3, "do_sample": True}).model.generation_config
     asked_plain(plain)
     assert plain.model.generation_config is own

@@ -9,9 +9,10 @@ from types import SimpleNamespace
 import pytest
 
 from tests import tiny, tiny_families
+from vrbench.checkpoints import prompts
 from vrbench.checkpoints.digest import folder_digest
 from vrbench.core.errors import VrbenchError
-from vrbench.models import llava, prompts
+from vrbench.models import llava
 from vrbench.models.processors import load_processor
 
 PARTS_ALONE = (

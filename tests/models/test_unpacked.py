@@ -15,10 +15,10 @@ from vrbench.core.errors import VrbenchError
 from vrbench.evaluation.answering import Answerer
 from vrbench.evaluation.requests import Generation, LogLikelihood, Picture
 from vrbench.evaluation.store import AnswerStore
+from vrbench.models.llava_model import LlavaModel
 from vrbench.models.load import load_packed, load_vlm
 from vrbench.models.packing import pack
-from vrbench.models.unpacked import PACKED, UnpackedLlava, can_pack
-from vrbench.models.vlm import VLM
+from vrbench.models.unpacked import PREFIX_SHARING_DECODERS, PaddedLlava, allows_prefix_sharing
 
 WINDOWED = ["sliding_attention", "full_attention"]
 OTHERS: dict[str, dict[str, Any]] = {
@@ -74,12 +74,12 @@ def processor() -> Any:
 @pytest.mark.parametrize("kind", OTHERS)
 def test_others_are_asked_the_plain_way_and_answer_as_transformers_does(kind: str, tmp_path: Path) -> None:
     theirs = on(kind, **OTHERS[kind])
-    assert not can_pack(theirs.config.get_text_config(), 2048)
+    assert not allows_prefix_sharing(theirs.config.get_text_config(), 2048)
     parts = processor()
     for part in (theirs, parts.tokenizer, parts.image_processor):
         part.save_pretrained(tmp_path / "llava")
     vlm = load_vlm(resolve.resolve(str(tmp_path / "llava")))
-    assert isinstance(vlm, UnpackedLlava)
+    assert isinstance(vlm, PaddedLlava)
     shown = [Picture(f"{n}", lambda n=n: noise(n)) for n in range(2)]
     asked = [Generation(vlm.prompt(text, 1), (shown[n % 2],), 5 + n, ())
              for n, text in enumerate(["Is it red?", "Is it a very big red thing, or what?", "Is it?"])]  # fmt: skip
@@ -99,10 +99,10 @@ def test_others_are_asked_the_plain_way_and_answer_as_transformers_does(kind: st
         assert answer == expected
 
 
-@pytest.mark.parametrize("kind", PACKED)
+@pytest.mark.parametrize("kind", PREFIX_SHARING_DECODERS)
 def test_packed_rows_give_each_sequence_its_own_states(kind: str) -> None:
-    vlm = VLM(on(kind), tokenizer(), processor().image_processor)
-    assert can_pack(vlm.text_config, vlm.context_length)
+    vlm = LlavaModel(on(kind), tokenizer(), processor().image_processor)
+    assert allows_prefix_sharing(vlm.text_config, vlm.context_length)
     start = vlm.encode("Once upon a time there was a")
     sequences = [start + vlm.encode(end) for end in (" king", " queen, and a", " k")]
     rows = pack(sequences)
@@ -129,7 +129,7 @@ def test_packed_rows_give_each_sequence_its_own_states(kind: str) -> None:
 def test_which_decoders_pack(kind: str, settings: dict[str, Any], packs: bool) -> None:
     from transformers import AutoConfig
 
-    assert can_pack(AutoConfig.for_model(kind, **settings), 2048) == packs
+    assert allows_prefix_sharing(AutoConfig.for_model(kind, **settings), 2048) == packs
 
 
 def test_a_decoder_without_a_list_of_layers_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from PIL import Image
 
 from tests.tiny import SIDE, llava, tokenizer
 from vrbench.core.errors import VrbenchError
-from vrbench.models.decoding import Limit, greedy
+from vrbench.models.decoding import StopCriteria, generate_packed
+from vrbench.models.llava_model import LlavaModel
 from vrbench.models.packing import pack
-from vrbench.models.vlm import VLM
 
 
 def picture(seed: int, size: tuple[int, int] = (40, 24)) -> Image.Image:
@@ -22,13 +22,13 @@ def picture(seed: int, size: tuple[int, int] = (40, 24)) -> Image.Image:
 
 
 @pytest.fixture(scope="module")
-def vlm() -> VLM:
+def vlm() -> LlavaModel:
     from transformers import SiglipImageProcessorPil
 
-    return VLM(llava(), tokenizer(), SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE}))
+    return LlavaModel(llava(), tokenizer(), SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE}))
 
 
-def processor(vlm: VLM) -> Any:
+def processor(vlm: LlavaModel) -> Any:
     from transformers import LlavaProcessor
 
     return LlavaProcessor(
@@ -36,7 +36,7 @@ def processor(vlm: VLM) -> Any:
     )
 
 
-def test_features_are_those_of_transformers(vlm: VLM) -> None:
+def test_features_are_those_of_transformers(vlm: LlavaModel) -> None:
     pictures = [picture(1), picture(2)]
     pixels = vlm.image_processor(images=pictures, return_tensors="pt")["pixel_values"]
     with torch.inference_mode():
@@ -47,31 +47,31 @@ def test_features_are_those_of_transformers(vlm: VLM) -> None:
 
 
 @pytest.mark.parametrize("strategy, layer, tokens", [("default", -2, 3), ("full", [0, -1], 4)])
-def test_the_config_chooses_the_layer(vlm: VLM, strategy: str, layer: Any, tokens: int) -> None:
+def test_the_config_chooses_the_layer(vlm: LlavaModel, strategy: str, layer: Any, tokens: int) -> None:
     config, digest = vlm.model.config, vlm.tower_digest
     before = config.vision_feature_select_strategy, config.vision_feature_layer
     try:
         config.vision_feature_select_strategy, config.vision_feature_layer = strategy, layer
-        fresh = VLM(vlm.model, vlm.tokenizer, vlm.image_processor)
+        fresh = LlavaModel(vlm.model, vlm.tokenizer, vlm.image_processor)
         assert fresh.encode_images([picture(1)]).shape == (1, tokens, 64 if isinstance(layer, list) else 32)
         assert fresh.tower_digest != digest
     finally:
         config.vision_feature_select_strategy, config.vision_feature_layer = before
 
 
-def test_the_tower_digest_knows_the_weights_but_not_the_decoder(vlm: VLM) -> None:
+def test_the_tower_digest_knows_the_weights_but_not_the_decoder(vlm: LlavaModel) -> None:
     from transformers import SiglipImageProcessorPil
 
     same = llava(depth=2)
     same.model.vision_tower.load_state_dict(vlm.vision_tower.state_dict())
     other = llava(seed=1)
-    assert VLM(same, vlm.tokenizer, vlm.image_processor).tower_digest == vlm.tower_digest
-    assert VLM(other, vlm.tokenizer, vlm.image_processor).tower_digest != vlm.tower_digest
+    assert LlavaModel(same, vlm.tokenizer, vlm.image_processor).tower_digest == vlm.tower_digest
+    assert LlavaModel(other, vlm.tokenizer, vlm.image_processor).tower_digest != vlm.tower_digest
     bigger = SiglipImageProcessorPil(size={"height": 2 * SIDE, "width": SIDE})
-    assert VLM(same, vlm.tokenizer, bigger).tower_digest != vlm.tower_digest
+    assert LlavaModel(same, vlm.tokenizer, bigger).tower_digest != vlm.tower_digest
 
 
-def test_prompts_are_those_of_llava(vlm: VLM) -> None:
+def test_prompts_are_those_of_llava(vlm: LlavaModel) -> None:
     assert vlm.prompt("How many?", 2) == "<|user|><image> <image>\nHow many?</s><|bot|>"
     assert vlm.prompt("See <image>: how many?", 1) == "<|user|>See <image>: how many?</s><|bot|>"
     assert vlm.prompt("Two and two?") == "<|user|>Two and two?</s><|bot|>"
@@ -82,7 +82,7 @@ def test_prompts_are_those_of_llava(vlm: VLM) -> None:
         vlm.tokenizer.chat_template = template
 
 
-def test_tokens_are_those_of_the_processor(vlm: VLM) -> None:
+def test_tokens_are_those_of_the_processor(vlm: LlavaModel) -> None:
     prompt = vlm.prompt("How many dogs?", 2)
     theirs = processor(vlm)(text=prompt, images=[picture(1), picture(2)], return_tensors="pt")["input_ids"][0]
     ours = vlm.encode(prompt, [5, 0])
@@ -91,14 +91,14 @@ def test_tokens_are_those_of_the_processor(vlm: VLM) -> None:
     assert [-1 - i for i in ours if i < 0] == [20, 21, 22, 23, 0, 1, 2, 3]
 
 
-def test_too_few_pictures_are_refused(vlm: VLM) -> None:
+def test_too_few_pictures_are_refused(vlm: LlavaModel) -> None:
     with pytest.raises(VrbenchError, match=r"2 image marks .* for 1 pictures"):
         vlm.encode("<image> and <image>", [0])
 
 
 @pytest.mark.supports("llava", "run")
 @pytest.mark.parametrize("at_once", [1, 3, 7])
-def test_greedy_answers_are_those_of_transformers(vlm: VLM, at_once: int) -> None:
+def test_greedy_answers_are_those_of_transformers(vlm: LlavaModel, at_once: int) -> None:
     texts = ["How many dogs are there?", "How many dogs are here, and why?", "Why?", "How many dogs are there? Say it."]
     prompts = [vlm.prompt(text, 1) for text in texts] * 2
     pictures = [picture(3)] * 4 + [picture(4)] * 4
@@ -113,21 +113,21 @@ def test_greedy_answers_are_those_of_transformers(vlm: VLM, at_once: int) -> Non
     ours: dict[int, str] = {}
     for start in range(0, len(rows), at_once):
         part = rows[start : start + at_once]
-        ours |= greedy(vlm, part, {n: Limit(12) for row in part for n in row.paths}, shown)
+        ours |= generate_packed(vlm, part, {n: StopCriteria(12) for row in part for n in row.paths}, shown)
     assert [ours[number] for number in range(len(prompts))] == theirs
     assert len(set(theirs)) > 4
 
 
-def test_an_answer_ends_before_its_stop_text(vlm: VLM) -> None:
+def test_an_answer_ends_before_its_stop_text(vlm: LlavaModel) -> None:
     rows = pack([vlm.encode(vlm.prompt("Tell me a story."))])
-    whole = greedy(vlm, rows, {0: Limit(24)}, {})[0]
+    whole = generate_packed(vlm, rows, {0: StopCriteria(24)}, {})[0]
     stop = whole[5:7]
-    cut = greedy(vlm, rows, {0: Limit(24, (stop, "never said"))}, {})[0]
+    cut = generate_packed(vlm, rows, {0: StopCriteria(24, (stop, "never said"))}, {})[0]
     assert cut == whole.split(stop)[0]
     assert len(cut) < len(whole)
 
 
-def test_loglikelihoods_are_those_of_each_sequence_alone(vlm: VLM) -> None:
+def test_loglikelihoods_are_those_of_each_sequence_alone(vlm: LlavaModel) -> None:
     encode = vlm.tokenizer.encode
     pairs = [(encode(c), encode(o)) for c in ("Question: which is it?", "Why") for o in (" a", " no", " never mind")]
     rows = pack([(context + option)[:-1] for context, option in pairs])
@@ -140,7 +140,7 @@ def test_loglikelihoods_are_those_of_each_sequence_alone(vlm: VLM) -> None:
         assert ours[number][1] == bool((said.argmax(-1) == torch.tensor(option)).all())
 
 
-def test_greedy_continuations_are_known_as_such(vlm: VLM) -> None:
+def test_greedy_continuations_are_known_as_such(vlm: LlavaModel) -> None:
     context = vlm.encode("Once upon a time")
     said = vlm.model.generate(torch.tensor([context]), do_sample=False, max_new_tokens=3)[0, len(context) :].tolist()
     other = [*said[:2], (said[2] + 1) % 200]
@@ -148,7 +148,7 @@ def test_greedy_continuations_are_known_as_such(vlm: VLM) -> None:
     assert (found[0][1], found[1][1]) == (True, False)
 
 
-def test_what_the_rooms_above_need(vlm: VLM, tiny_llava: Path) -> None:
+def test_what_the_rooms_above_need(vlm: LlavaModel, tiny_llava: Path) -> None:
     assert vlm.depth == 4 == len(vlm.decoder_layers)
     assert vlm.decoder_layers is vlm.model.model.language_model.layers
     assert vlm.image_processor_name == "SiglipImageProcessorPil"

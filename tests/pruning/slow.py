@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from vrbench.models.vlm import VLM
+from vrbench.models.llava_model import LlavaModel
 from vrbench.pruning.questions import Question
 
 IMAGE_TOKENS = 4
@@ -33,7 +33,7 @@ class Seen:
     attention: torch.Tensor
 
 
-def inputs_of(vlm: VLM, question: Question, end: bool = False) -> tuple[dict[str, torch.Tensor], int]:
+def inputs_of(vlm: LlavaModel, question: Question, end: bool = False) -> tuple[dict[str, torch.Tensor], int]:
     """A model's inputs for one sample alone, and how many tokens its answer has."""
     prompt = vlm.prompt(question.text, 1).replace("<image>", "<image>" * IMAGE_TOKENS)
     asked = vlm.tokenizer(prompt)["input_ids"]
@@ -43,13 +43,13 @@ def inputs_of(vlm: VLM, question: Question, end: bool = False) -> tuple[dict[str
     return {"input_ids": torch.tensor([asked + said]), "pixel_values": pixels}, len(said)
 
 
-def seen(vlm: VLM, questions: Sequence[list[Question]]) -> list[Seen]:
+def seen(vlm: LlavaModel, questions: Sequence[list[Question]]) -> list[Seen]:
     """Every sample through the model, one after the other."""
     return [_seen(vlm, question) for of in questions for question in of]
 
 
 @torch.inference_mode()
-def _seen(vlm: VLM, question: Question) -> Seen:
+def _seen(vlm: LlavaModel, question: Question) -> Seen:
     inputs, _ = inputs_of(vlm, question)
     entering: list[torch.Tensor] = []
     leaving: list[torch.Tensor] = []

@@ -12,8 +12,8 @@ from PIL import Image
 
 from tests import tiny
 from vrbench.checkpoints.resolve import resolve
+from vrbench.models.llava_model import LlavaModel
 from vrbench.models.load import load_vlm
-from vrbench.models.vlm import VLM
 from vrbench.pocket.turns import turns
 from vrbench.pocket.world import draw, scene
 from vrbench.pruning import prune, recipe_of
@@ -26,20 +26,20 @@ PICTURES, TURNS = 3, 2
 
 
 @pytest.fixture(scope="module")
-def vlm(tiny_llava: Path) -> VLM:
+def vlm(tiny_llava: Path) -> LlavaModel:
     return load_vlm(resolve(str(tiny_llava)))
 
 
 @pytest.fixture(scope="module")
-def distances(vlm: VLM) -> list[float]:
+def distances(vlm: LlavaModel) -> list[float]:
     return angular_distances(looked_at(vlm))
 
 
-def looked_at(vlm: VLM, per_picture: int = TURNS) -> Counted:
+def looked_at(vlm: LlavaModel, per_picture: int = TURNS) -> Counted:
     return Samples(vlm, DevQuestions(PICTURES, per_picture)).counting("all")
 
 
-def direct(vlm: VLM, per_picture: int = TURNS) -> list[float]:
+def direct(vlm: LlavaModel, per_picture: int = TURNS) -> list[float]:
     """One sample after the other through the whole model from the pixels, all hidden states kept."""
     samples = []
     for index in range(PICTURES):
@@ -53,7 +53,7 @@ def direct(vlm: VLM, per_picture: int = TURNS) -> list[float]:
     return [sum(column) / len(samples) for column in zip(*samples, strict=True)]
 
 
-def states(vlm: VLM, ids: torch.Tensor, pixels: torch.Tensor) -> list[tuple[np.ndarray, np.ndarray]]:
+def states(vlm: LlavaModel, ids: torch.Tensor, pixels: torch.Tensor) -> list[tuple[np.ndarray, np.ndarray]]:
     """What enters and what leaves each layer, [tokens, hidden] each."""
     found: list[tuple[np.ndarray, np.ndarray]] = []
     handles = [
@@ -76,23 +76,25 @@ def mean_angle(entering: np.ndarray, leaving: np.ndarray) -> float:
     return sum(angles) / len(angles)
 
 
-def test_streamed_distances_are_those_of_each_sample_alone(vlm: VLM, distances: list[float]) -> None:
+def test_streamed_distances_are_those_of_each_sample_alone(vlm: LlavaModel, distances: list[float]) -> None:
     assert distances == pytest.approx(direct(vlm), abs=1e-5)
     assert len({round(value, 3) for value in distances}) == tiny.DEPTH
     assert all(0.01 < value < 1 for value in distances)
 
 
-def test_rows_may_pass_in_any_number_at_once(vlm: VLM, distances: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_may_pass_in_any_number_at_once(
+    vlm: LlavaModel, distances: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("vrbench.pruning.samples.ROWS_AT_ONCE", 1)
     assert angular_distances(looked_at(vlm)) == pytest.approx(distances, abs=1e-6)
 
 
-def test_tokens_that_samples_share_count_for_each_of_them(vlm: VLM) -> None:
+def test_tokens_that_samples_share_count_for_each_of_them(vlm: LlavaModel) -> None:
     assert not all(row.is_plain for rows, _, _ in DevLoss(vlm, PICTURES, 12).batches for row in rows)
     assert angular_distances(looked_at(vlm, 12)) == pytest.approx(direct(vlm, 12), abs=1e-5)
 
 
-def test_a_layer_that_does_nothing_has_distance_0_and_goes_first(vlm: VLM) -> None:
+def test_a_layer_that_does_nothing_has_distance_0_and_goes_first(vlm: LlavaModel) -> None:
     layer = vlm.decoder_layers[2]
     kept = {n: p.data.clone() for n, p in layer.named_parameters()}
     layer.self_attn.o_proj.weight.data.zero_()
@@ -104,7 +106,7 @@ def test_a_layer_that_does_nothing_has_distance_0_and_goes_first(vlm: VLM) -> No
     assert min(found[:2] + found[3:]) > 0.01
 
 
-def test_prune_removes_the_layers_that_turn_least(vlm: VLM, tiny_llava: Path, tmp_path: Path) -> None:
+def test_prune_removes_the_layers_that_turn_least(vlm: LlavaModel, tiny_llava: Path, tmp_path: Path) -> None:
     recipe = recipe_of(makes="small", base=str(tiny_llava), remove=2, by="angular", pictures=PICTURES, turns=TURNS)
     found = resolve(str(prune(recipe, tmp_path / "out", "cpu")))
     (step,) = found.lineage[0].steps
@@ -114,6 +116,6 @@ def test_prune_removes_the_layers_that_turn_least(vlm: VLM, tiny_llava: Path, tm
     assert step.note.startswith("removed in the order [")
 
 
-def test_hooks_are_gone_afterwards(vlm: VLM, distances: list[float]) -> None:
+def test_hooks_are_gone_afterwards(vlm: LlavaModel, distances: list[float]) -> None:
     assert distances
     assert not any(layer._forward_hooks for layer in vlm.decoder_layers)

@@ -14,8 +14,8 @@ from tests.pruning.test_angular import mean_angle, states
 from vrbench.checkpoints.resolve import resolve
 from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import Step
+from vrbench.models.llava_model import LlavaModel
 from vrbench.models.load import load_vlm
-from vrbench.models.vlm import VLM
 from vrbench.pocket.turns import turns
 from vrbench.pocket.world import draw, scene
 from vrbench.pruning import prune, recipe_of
@@ -27,11 +27,11 @@ PICTURES, TURNS = 2, 12
 
 
 @pytest.fixture(scope="module")
-def vlm(tiny_llava: Path) -> VLM:
+def vlm(tiny_llava: Path) -> LlavaModel:
     return load_vlm(resolve(str(tiny_llava)))
 
 
-def direct(vlm: VLM, length: int) -> list[float]:
+def direct(vlm: LlavaModel, length: int) -> list[float]:
     """One sample after the other, all hidden states kept."""
     samples = []
     for index in range(PICTURES):
@@ -47,14 +47,14 @@ def direct(vlm: VLM, length: int) -> list[float]:
 
 
 @pytest.mark.parametrize("length", [1, 2, 4])
-def test_distances_are_those_of_each_sample_alone(vlm: VLM, length: int) -> None:
+def test_distances_are_those_of_each_sample_alone(vlm: LlavaModel, length: int) -> None:
     expected = direct(vlm, length)
     found = block_distances(Samples(vlm, DevQuestions(PICTURES, TURNS)), length)[-1]
     assert found == pytest.approx(expected, abs=1e-5)
     assert len(expected) == tiny.DEPTH - length + 1 and min(expected) > 0.01
 
 
-def test_prune_takes_the_block_that_turns_least(vlm: VLM, tiny_llava: Path, tmp_path: Path) -> None:
+def test_prune_takes_the_block_that_turns_least(vlm: LlavaModel, tiny_llava: Path, tmp_path: Path) -> None:
     recipe = recipe_of(makes="x", base=str(tiny_llava), remove=2, block=True, pictures=PICTURES, turns=TURNS)
     found = resolve(str(prune(recipe, tmp_path / "out", "cpu")))
     first = int(np.argmin(direct(vlm, 2)))

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from tests import tiny, tiny_families
+from vrbench.checkpoints.families import FAMILIES
 from vrbench.checkpoints.resolve import resolve
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
-from vrbench.models.anatomy import decoder_layers
-from vrbench.models.families import FAMILIES
+from vrbench.models.components import decoder_layers
 from vrbench.models.load import load_model, load_vlm
 from vrbench.models.parts import layer_parameters, projector_parameters
 from vrbench.pruning import prune, recipe_of, restore, write_delta

@@ -13,10 +13,10 @@ import pytest
 
 from tests import tiny, tiny_families
 from vrbench import cli
+from vrbench.checkpoints.families import FAMILIES
 from vrbench.checkpoints.resolve import resolve
 from vrbench.core.errors import VrbenchError, sentences
 from vrbench.core.layers import STRATEGIES, LayerSet, select
-from vrbench.models.families import FAMILIES
 from vrbench.pruning.choose import ChosenLayers, choose
 from vrbench.pruning.importance import SCORES, importance, measured, subject_of
 from vrbench.pruning.questions import DevQuestions

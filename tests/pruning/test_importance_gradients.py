@@ -11,8 +11,8 @@ import torch
 from tests.pruning import slow
 from vrbench.checkpoints.resolve import resolve
 from vrbench.core.errors import VrbenchError
+from vrbench.models.llava_model import LlavaModel
 from vrbench.models.load import load_vlm
-from vrbench.models.vlm import VLM
 from vrbench.pruning.gradients import answer_losses, fisher, gate_gradients
 from vrbench.pruning.loss_evaluator import DevLoss
 from vrbench.pruning.questions import DevQuestions, Question
@@ -24,9 +24,9 @@ STEP = 2e-3
 
 
 @pytest.fixture(scope="module")
-def vlm(tiny_llava: Path) -> VLM:
+def vlm(tiny_llava: Path) -> LlavaModel:
     loaded = load_vlm(resolve(str(tiny_llava)))
-    assert isinstance(loaded, VLM)
+    assert isinstance(loaded, LlavaModel)
     return loaded
 
 
@@ -34,7 +34,7 @@ def each() -> list[Question]:
     return [question for of in QUESTIONS for question in of]
 
 
-def test_losses_of_a_padded_batch_are_those_of_each_answer_alone(vlm: VLM) -> None:
+def test_losses_of_a_padded_batch_are_those_of_each_answer_alone(vlm: LlavaModel) -> None:
     inputs, said = whole_inputs(vlm, each())
     assert len(set(said)) > 1 and (inputs["attention_mask"] == 0).any()
     with torch.inference_mode():
@@ -44,7 +44,7 @@ def test_losses_of_a_padded_batch_are_those_of_each_answer_alone(vlm: VLM) -> No
     assert float(found.mean()) == pytest.approx(DevLoss(vlm, 3, 2).loss(), abs=1e-4)  # the loss that prune measures
 
 
-def test_fisher_is_the_squared_gradient_of_each_sample(vlm: VLM) -> None:
+def test_fisher_is_the_squared_gradient_of_each_sample(vlm: LlavaModel) -> None:
     model = copy.deepcopy(vlm.model)
     direct = torch.zeros(DEPTH)
     for question in each():
@@ -57,7 +57,7 @@ def test_fisher_is_the_squared_gradient_of_each_sample(vlm: VLM) -> None:
     assert fisher(Samples(vlm, QUESTIONS)) == pytest.approx((direct / len(each())).tolist(), rel=1e-4)
 
 
-def test_gate_gradient_is_what_a_gate_moved_by_hand_gives(vlm: VLM) -> None:
+def test_gate_gradient_is_what_a_gate_moved_by_hand_gives(vlm: LlavaModel) -> None:
     model = copy.deepcopy(vlm.model).double()
     direct = []
     for layer in model.model.language_model.layers:
@@ -74,7 +74,7 @@ def test_gate_gradient_is_what_a_gate_moved_by_hand_gives(vlm: VLM) -> None:
     assert gate_gradients(Samples(vlm, QUESTIONS)) == pytest.approx(direct, rel=1e-3)
 
 
-def test_the_model_is_left_as_it_was(vlm: VLM) -> None:
+def test_the_model_is_left_as_it_was(vlm: LlavaModel) -> None:
     def hooks() -> int:
         return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in vlm.model.modules())
 
@@ -87,7 +87,7 @@ def test_the_model_is_left_as_it_was(vlm: VLM) -> None:
     assert hooks() == before
 
 
-def test_questions_without_answers_have_no_loss(vlm: VLM) -> None:
+def test_questions_without_answers_have_no_loss(vlm: LlavaModel) -> None:
     asked = [[Question(question.picture, question.text)] for question in each()]
     with pytest.raises(VrbenchError, match="a question has no answer"):
         fisher(Samples(vlm, asked))

@@ -15,8 +15,8 @@ from tests.pruning import slow
 from tests.pruning.slow import Seen, cosine
 from vrbench.checkpoints.resolve import resolve
 from vrbench.core.errors import VrbenchError
+from vrbench.models.llava_model import LlavaModel
 from vrbench.models.load import load_vlm
-from vrbench.models.vlm import VLM
 from vrbench.pruning import samples as streaming
 from vrbench.pruning.angular import angular_distances, block_distances
 from vrbench.pruning.attention import image_attention
@@ -29,19 +29,19 @@ DEPTH = 4
 
 
 @pytest.fixture(scope="module")
-def vlm(tiny_llava: Path) -> VLM:
+def vlm(tiny_llava: Path) -> LlavaModel:
     loaded = load_vlm(resolve(str(tiny_llava)))
-    assert isinstance(loaded, VLM)
+    assert isinstance(loaded, LlavaModel)
     return loaded
 
 
 @pytest.fixture(scope="module")
-def seen(vlm: VLM) -> list[Seen]:
+def seen(vlm: LlavaModel) -> list[Seen]:
     return slow.seen(vlm, list(QUESTIONS))
 
 
 @pytest.fixture
-def stream(vlm: VLM) -> Samples:
+def stream(vlm: LlavaModel) -> Samples:
     return Samples(vlm, QUESTIONS)
 
 
@@ -111,7 +111,7 @@ def test_image_attention(stream: Samples, seen: list[Seen]) -> None:
     assert all(0 < value < 1 for value in direct) and len({round(value, 4) for value in direct}) == DEPTH
 
 
-def test_the_model_is_left_as_it_was(vlm: VLM, stream: Samples) -> None:
+def test_the_model_is_left_as_it_was(vlm: LlavaModel, stream: Samples) -> None:
     def hooks() -> int:
         return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in vlm.model.modules())
 
@@ -122,7 +122,7 @@ def test_the_model_is_left_as_it_was(vlm: VLM, stream: Samples) -> None:
     assert before[1] == "sdpa"
 
 
-def test_a_text_without_image_tokens_has_no_attention_to_them(vlm: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_without_image_tokens_has_no_attention_to_them(vlm: LlavaModel, monkeypatch: pytest.MonkeyPatch) -> None:
     def blind(of: list[Question]) -> streaming.Pass:
         paths = [(i, torch.arange(3)) for i in range(len(of))]
         return streaming.Pass(paths, torch.zeros(len(of), 3, dtype=torch.bool), lambda: None)
@@ -132,7 +132,7 @@ def test_a_text_without_image_tokens_has_no_attention_to_them(vlm: VLM, monkeypa
         image_attention(Samples(vlm, QUESTIONS))
 
 
-def test_what_is_held_does_not_grow_with_the_samples(vlm: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_held_does_not_grow_with_the_samples(vlm: LlavaModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "PICTURES_AT_ONCE", 2)
     pictures: list[weakref.ref[object]] = []
     most = []
@@ -160,7 +160,7 @@ class TestFolder:
         (tmp_path / "notes.txt").write_text("no picture")
         return tmp_path
 
-    def test_a_folder_s_pictures_are_asked_the_prompt(self, vlm: VLM, folder: Path) -> None:
+    def test_a_folder_s_pictures_are_asked_the_prompt(self, vlm: LlavaModel, folder: Path) -> None:
         questions = FolderQuestions(folder, 10, "Say what is there.")
         assert [q.text for of in questions for q in of] == ["Say what is there."] * 5
         seen = slow.seen(vlm, list(questions))

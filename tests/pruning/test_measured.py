@@ -14,9 +14,9 @@ from vrbench.checkpoints.resolve import resolve
 from vrbench.core.errors import ManyFaults, VrbenchError
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import Step
+from vrbench.models.llava_model import LlavaModel
 from vrbench.models.load import load_vlm
 from vrbench.models.prune import remove_layers
-from vrbench.models.vlm import VLM
 from vrbench.pocket.turns import turns
 from vrbench.pocket.world import draw, scene
 from vrbench.pruning import PruneRecipe, prune, recipe_of
@@ -29,16 +29,16 @@ PICTURES, TURNS = 3, 2
 
 
 @pytest.fixture(scope="module")
-def vlm(tiny_llava: Path) -> VLM:
+def vlm(tiny_llava: Path) -> LlavaModel:
     return load_vlm(resolve(str(tiny_llava)))
 
 
 @pytest.fixture(scope="module")
-def loss(vlm: VLM) -> DevLoss:
+def loss(vlm: LlavaModel) -> DevLoss:
     return DevLoss(vlm, PICTURES, TURNS)
 
 
-def direct(model: Any, vlm: VLM) -> float:
+def direct(model: Any, vlm: LlavaModel) -> float:
     """Mean loss of the right answers, question by question, through the whole model from the pixels."""
     from PIL import Image
 
@@ -59,7 +59,7 @@ def direct(model: Any, vlm: VLM) -> float:
 
 @pytest.mark.parametrize("removed", [(), (0,), (1, 3), (3, 0)])
 def test_the_loss_without_layers_is_that_of_a_really_smaller_model(
-    vlm: VLM, loss: DevLoss, removed: tuple[int, ...]
+    vlm: LlavaModel, loss: DevLoss, removed: tuple[int, ...]
 ) -> None:
     smaller = tiny.llava()
     if removed:
@@ -67,7 +67,7 @@ def test_the_loss_without_layers_is_that_of_a_really_smaller_model(
     assert loss_without(loss, removed) == pytest.approx(direct(smaller, vlm), abs=1e-4)
 
 
-def test_layers_left_out_are_back_afterwards(vlm: VLM) -> None:
+def test_layers_left_out_are_back_afterwards(vlm: LlavaModel) -> None:
     before = list(vlm.decoder_layers)
     with left_out(vlm.model, [1, 2]):
         assert list(vlm.decoder_layers) == [before[0], before[3]]

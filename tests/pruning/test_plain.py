@@ -13,9 +13,9 @@ from tests.pruning import others
 from vrbench.checkpoints.resolve import resolve
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
+from vrbench.models.llava_model import LlavaModel
 from vrbench.models.load import load_vlm
 from vrbench.models.prune import remove_layers
-from vrbench.models.vlm import VLM
 from vrbench.pocket.turns import turns
 from vrbench.pocket.world import scene
 from vrbench.pruning.layer_hooks import left_out
@@ -28,7 +28,7 @@ PICTURES, TURNS = 2, 2
 class Plain:
     """A tiny LLaVA that is asked whole prompts."""
 
-    def __init__(self, vlm: VLM, prefix: bool = False) -> None:
+    def __init__(self, vlm: LlavaModel, prefix: bool = False) -> None:
         self.vlm, self.model, self.tokenizer, self.prompt = vlm, vlm.model, vlm.tokenizer, vlm.prompt
         self.family, self.manner = "llava", SimpleNamespace(prefix=prefix)
 
@@ -41,13 +41,13 @@ class Plain:
 
 
 @pytest.fixture(scope="module")
-def vlm(tiny_llava: Path) -> VLM:
+def vlm(tiny_llava: Path) -> LlavaModel:
     return load_vlm(resolve(str(tiny_llava)))
 
 
 @pytest.mark.parametrize("removed", [(), (1, 3)])
 @torch.inference_mode()
-def test_the_loss_is_that_of_the_answers_without_their_ends(vlm: VLM, removed: tuple[int, ...]) -> None:
+def test_the_loss_is_that_of_the_answers_without_their_ends(vlm: LlavaModel, removed: tuple[int, ...]) -> None:
     dev = DevLoss(vlm, PICTURES, TURNS)
     ends: list[torch.Tensor] = []
     for rows, targets, pictures in dev.batches:  # the loss of the ends alone, to be taken off
@@ -61,12 +61,12 @@ def test_the_loss_is_that_of_the_answers_without_their_ends(vlm: VLM, removed: t
     assert loss_without(PlainLoss(Plain(vlm), PICTURES, TURNS), removed) == pytest.approx(expected, abs=1e-4)
 
 
-def test_the_number_of_samples(vlm: VLM) -> None:
+def test_the_number_of_samples(vlm: LlavaModel) -> None:
     expected = sum(len(list(turns(scene("dev", i), TURNS))) for i in range(PICTURES))
     assert PlainLoss(Plain(vlm), PICTURES, TURNS).samples == DevLoss(vlm, PICTURES, TURNS).samples == expected
 
 
-def test_a_model_that_reads_both_ways_has_no_loss(vlm: VLM) -> None:
+def test_a_model_that_reads_both_ways_has_no_loss(vlm: LlavaModel) -> None:
     with pytest.raises(VrbenchError, match="sees the answer with the prompt; choose layers by angular"):
         PlainLoss(Plain(vlm, prefix=True), 1, 1).loss()
 

@@ -18,11 +18,11 @@ from tests.pruning.test_plain import Plain
 from vrbench.checkpoints.resolve import resolve
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
-from vrbench.models.anatomy import decoder_layers
+from vrbench.models.components import decoder_layers
+from vrbench.models.llava_model import LlavaModel
 from vrbench.models.load import load_vlm
-from vrbench.models.packing import Row
+from vrbench.models.packing import PackedSequence
 from vrbench.models.prune import remove_layers
-from vrbench.models.vlm import VLM
 from vrbench.pocket.turns import turns
 from vrbench.pocket.world import draw, scene
 from vrbench.pruning.layer_hooks import left_out
@@ -35,16 +35,16 @@ LAYERS = range(tiny.DEPTH)
 
 
 @pytest.fixture(scope="module")
-def vlm(tiny_llava: Path) -> VLM:
+def vlm(tiny_llava: Path) -> LlavaModel:
     return load_vlm(resolve(str(tiny_llava)))
 
 
 @pytest.fixture(scope="module")
-def dev(vlm: VLM) -> DevLoss:
+def dev(vlm: LlavaModel) -> DevLoss:
     return DevLoss(vlm, PICTURES, TURNS, FIRST)
 
 
-def said(vlm: VLM, removed: tuple[int, ...], ends: bool = True) -> list[torch.Tensor]:
+def said(vlm: LlavaModel, removed: tuple[int, ...], ends: bool = True) -> list[torch.Tensor]:
     """Log-probabilities at each answer's tokens, question by question, of a really smaller model from the pixels."""
     model = tiny.llava()
     if removed:
@@ -63,7 +63,7 @@ def said(vlm: VLM, removed: tuple[int, ...], ends: bool = True) -> list[torch.Te
     return found
 
 
-def divergences(vlm: VLM, removed: tuple[int, ...], ends: bool = True) -> float:
+def divergences(vlm: LlavaModel, removed: tuple[int, ...], ends: bool = True) -> float:
     whole, without = said(vlm, (), ends), said(vlm, removed, ends)
     each = [float((p.exp() * (p - q)).sum()) for p, q in zip(whole, without, strict=True)]
     return sum(each) / len(each)
@@ -90,7 +90,7 @@ def slopes(dev: Any, layer: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("removed", [(), (2,), (3, 0)])
-def test_work_that_is_shared_changes_no_answer(vlm: VLM, dev: DevLoss, removed: tuple[int, ...]) -> None:
+def test_work_that_is_shared_changes_no_answer(vlm: LlavaModel, dev: DevLoss, removed: tuple[int, ...]) -> None:
     rest = [layer for layer in LAYERS if layer not in removed]
     found = dev.without_each(removed, rest)
     assert list(found) == rest
@@ -102,7 +102,7 @@ def test_work_that_is_shared_changes_no_answer(vlm: VLM, dev: DevLoss, removed: 
     assert len({round(answers.loss, 3) for answers in found.values()}) == len(rest)
 
 
-def test_nothing_below_the_layer_that_is_tried_is_computed_again(vlm: VLM, dev: DevLoss) -> None:
+def test_nothing_below_the_layer_that_is_tried_is_computed_again(vlm: LlavaModel, dev: DevLoss) -> None:
     runs = [0] * tiny.DEPTH
 
     def count(layer: int) -> Any:
@@ -116,7 +116,9 @@ def test_nothing_below_the_layer_that_is_tried_is_computed_again(vlm: VLM, dev: 
 
 
 def test_an_answer_is_right_when_all_of_its_tokens_are_likeliest() -> None:
-    row = Row(tokens=[9, 8, 1, 2], parents=[-1, 0, 1, 0], depths=[0, 1, 2, 1], paths={5: [0, 3], 4: [0, 1, 2]})
+    row = PackedSequence(
+        tokens=[9, 8, 1, 2], parents=[-1, 0, 1, 0], depths=[0, 1, 2, 1], paths={5: [0, 3], 4: [0, 1, 2]}
+    )
     part = Packed([row], {4: [1, 7], 5: [2, 2]}, {})
     assert part.places == [(0, 0, 5, 2), (0, 3, 5, 2), (0, 1, 4, 1), (0, 2, 4, 7)]
     chances = torch.full((4, 10), 0.01)
@@ -129,14 +131,16 @@ def test_an_answer_is_right_when_all_of_its_tokens_are_likeliest() -> None:
 
 
 @pytest.mark.parametrize("removed", [(), (2,)])
-def test_the_divergence_is_that_of_really_smaller_models(vlm: VLM, dev: DevLoss, removed: tuple[int, ...]) -> None:
+def test_the_divergence_is_that_of_really_smaller_models(
+    vlm: LlavaModel, dev: DevLoss, removed: tuple[int, ...]
+) -> None:
     rest = [layer for layer in LAYERS if layer not in removed]
     expected = {layer: divergences(vlm, (*removed, layer)) for layer in rest}
     assert divergence_each(dev, removed, rest) == pytest.approx(expected, abs=1e-3, rel=1e-3)
     assert min(expected.values()) > 0.1
 
 
-def test_the_divergence_of_whole_prompts(vlm: VLM) -> None:
+def test_the_divergence_of_whole_prompts(vlm: LlavaModel) -> None:
     plain = PlainLoss(Plain(vlm), PICTURES, TURNS, FIRST)
     expected = {layer: divergences(vlm, (1, layer), ends=False) for layer in (0, 3)}
     assert plain.divergence_each([1], [0, 3]) == pytest.approx(expected, abs=1e-3, rel=1e-3)
@@ -147,13 +151,13 @@ def gradients(dev: DevLoss, removed: list[int], layers: Any) -> dict[int, float]
     return {layer: abs(float(means[layer])) for layer in layers}
 
 
-def test_gate_gradients_are_the_slopes_of_the_loss(vlm: VLM, dev: DevLoss) -> None:
+def test_gate_gradients_are_the_slopes_of_the_loss(vlm: LlavaModel, dev: DevLoss) -> None:
     expected = {layer: abs(slopes(dev, layer).mean()) for layer in LAYERS}
     assert gradients(dev, [], LAYERS) == pytest.approx(expected, rel=2e-2, abs=2e-3)
     assert min(expected.values()) > 0.02
 
 
-def test_gate_gradients_without_some_layers(vlm: VLM, dev: DevLoss) -> None:
+def test_gate_gradients_without_some_layers(vlm: LlavaModel, dev: DevLoss) -> None:
     with left_out(vlm.model, [1]):
         expected = {layer: abs(slopes_in_smaller(dev, layer).mean()) for layer in (0, 2, 3)}
     assert gradients(dev, [1], [0, 2, 3]) == pytest.approx(expected, rel=2e-2, abs=2e-3)
@@ -166,13 +170,13 @@ def slopes_in_smaller(dev: DevLoss, layer: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["packed", "plain"])
-def test_the_fisher_information_of_gates_is_the_mean_of_squared_slopes(vlm: VLM, kind: str) -> None:
+def test_the_fisher_information_of_gates_is_the_mean_of_squared_slopes(vlm: LlavaModel, kind: str) -> None:
     one: Any = DevLoss(vlm, PICTURES, 1) if kind == "packed" else PlainLoss(Plain(vlm), PICTURES, 1)
     expected = {layer: (slopes(one, layer) ** 2).mean() for layer in LAYERS}
     assert gate_fisher_each(one, [], LAYERS) == pytest.approx(expected, rel=4e-2, abs=2e-3)
 
 
-def test_a_row_s_questions_share_a_gate(vlm: VLM) -> None:
+def test_a_row_s_questions_share_a_gate(vlm: LlavaModel) -> None:
     dev = DevLoss(vlm, PICTURES, 12)
     rows = sum(len(batch.rows) for batch in dev.batches)
     assert rows < dev.samples
@@ -182,7 +186,7 @@ def test_a_row_s_questions_share_a_gate(vlm: VLM) -> None:
     assert found.sum(0).tolist() == pytest.approx(total, rel=3e-2, abs=2e-2)
 
 
-def test_the_model_is_as_it_was_afterwards(vlm: VLM, dev: DevLoss) -> None:
+def test_the_model_is_as_it_was_afterwards(vlm: LlavaModel, dev: DevLoss) -> None:
     layers, wants = list(vlm.decoder_layers), [p.requires_grad for p in vlm.model.parameters()]
     before = dev.loss()
     for measure in MEASURES.values():
@@ -194,20 +198,20 @@ def test_the_model_is_as_it_was_afterwards(vlm: VLM, dev: DevLoss) -> None:
     assert dev.loss() == before == MEASURES["loss"].whole(dev) == loss_without(dev, [])
 
 
-def test_a_model_that_reads_both_ways_has_neither(vlm: VLM) -> None:
+def test_a_model_that_reads_both_ways_has_neither(vlm: LlavaModel) -> None:
     dev = PlainLoss(Plain(vlm, prefix=True), 1, 1)
     for measure in MEASURES.values():
         with pytest.raises(VrbenchError, match="sees the answer with the prompt"):
             measure.each(dev, [], [0])
 
 
-def test_other_pictures_of_the_dev_split(vlm: VLM) -> None:
+def test_other_pictures_of_the_dev_split(vlm: LlavaModel) -> None:
     assert DevLoss(vlm, 2, 1, 7).picture_of.tolist() == PlainLoss(Plain(vlm), 2, 1, 7).picture_of.tolist() == [7, 8]
     both = DevLoss(vlm, 2, 1, 7).answers().losses
     assert both.tolist() == pytest.approx([DevLoss(vlm, 1, 1, first).answers().loss for first in (7, 8)], abs=1e-4)
 
 
-def test_large_models_get_fewer_rows_at_a_time(vlm: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_models_get_fewer_rows_at_a_time(vlm: LlavaModel, monkeypatch: pytest.MonkeyPatch) -> None:
     dev = DevLoss(vlm, PICTURES, 1)
     whole = dev.without_each([], [1])[1].losses
     assert len(list(dev.differentiable())) == 1

@@ -13,7 +13,7 @@ from tests import tiny
 from vrbench.checkpoints.resolve import resolve
 from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import Base, Step
-from vrbench.models import anatomy
+from vrbench.models import components
 from vrbench.models.load import load_model, load_vlm
 from vrbench.pruning import PruneRecipe, export, prune, recipe_of
 
@@ -80,7 +80,7 @@ class TestWhole:
             model = load_model(*arguments)
             calls.append(model)
             if len(calls) == 2:  # the one that was saved
-                layers = anatomy.decoder_layers(model)
+                layers = components.decoder_layers(model)
                 if fault == "layers":
                     del layers[1]
                 elif fault == "weights":

@@ -14,7 +14,7 @@ from vrbench.checkpoints.resolve import resolve
 from vrbench.core.errors import ManyFaults, VrbenchError
 from vrbench.core.schemas import Base, Step
 from vrbench.models import load
-from vrbench.models.anatomy import decoder_layers
+from vrbench.models.components import decoder_layers
 from vrbench.models.load import load_model
 from vrbench.pruning import restore
 

@@ -16,13 +16,13 @@ from safetensors.torch import load_file, save_file
 
 from tests import tiny
 from tests.pruning import others
+from vrbench.checkpoints.families import FAMILIES, Family
 from vrbench.checkpoints.new_folder import made_folder
 from vrbench.checkpoints.resolve import resolve
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import Step
-from vrbench.models import folders, llava
-from vrbench.models.anatomy import decoder_layers
-from vrbench.models.families import FAMILIES, Family
+from vrbench.models import hf_folder, llava
+from vrbench.models.components import decoder_layers
 from vrbench.models.load import load_model, load_vlm
 from vrbench.models.parts import layer_parameters, projector_parameters
 from vrbench.models.prune import remove_layers
@@ -45,7 +45,7 @@ def made(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         model, tokenizer, images = llava.load(folder, dtype)
         return model, tokenizer, SimpleNamespace(image_processor=images, tokenizer=tokenizer)  # no image is shown here
 
-    without_processor = Family(folders.weight_faults, load, FAMILIES["qwen2_5_vl"].manner)
+    without_processor = Family(hf_folder.validate_weights, load, FAMILIES["qwen2_5_vl"].manner)
     monkeypatch.setitem(FAMILIES, "qwen2_5_vl", without_processor)
     make = {"llava": tiny.llava, "qwen2_5_vl": others.qwen}[request.param]
     model = make()

@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from tests import tiny, tiny_families
+from vrbench.checkpoints.families import FAMILIES
+from vrbench.checkpoints.prompts import Turn
 from vrbench.checkpoints.resolve import resolve
-from vrbench.models.families import FAMILIES
 from vrbench.models.load import load_vlm
-from vrbench.models.prompts import Turn
 from vrbench.training.conversations import Conversation, Picture
 
 FAMILY = pytest.mark.parametrize("family", sorted(FAMILIES))

@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from tests.fakehub import parquet
+from vrbench.checkpoints.prompts import Turn
 from vrbench.core.errors import VrbenchError, sentences
 from vrbench.data import hub
-from vrbench.models.prompts import Turn
 from vrbench.training.conversation_sets import TOLD, from_json, share_of
 from vrbench.training.conversations import Conversation, Picture, Unusable, turns_of
 from vrbench.training.hub_sets import Columns, from_hub, from_parquet, held_out

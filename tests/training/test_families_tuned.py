@@ -11,11 +11,11 @@ import torch
 
 from tests import tiny, tiny_families
 from tests.training.asked import LATER, ONE, SEVERAL, TWO, WORDS
+from vrbench.checkpoints.families import FAMILIES
 from vrbench.checkpoints.inspect import describe
 from vrbench.checkpoints.resolve import resolve
 from vrbench.core.errors import VrbenchError, sentences
-from vrbench.models import anatomy
-from vrbench.models.families import FAMILIES
+from vrbench.models import components
 from vrbench.models.load import load_model, load_vlm
 from vrbench.training import stages, train
 from vrbench.training.conversation_encoder import Supervised
@@ -84,8 +84,8 @@ def changed(model: Any, base: Any) -> tuple[set[int], bool, bool]:
     """(layers, whether all of the projector, whether anything else) that differ from the base."""
     differ = {n for (n, p), q in zip(model.named_parameters(), base.parameters(), strict=True) if not torch.equal(p, q)}
     names = {id(p): name for name, p in model.named_parameters()}
-    by_layer = [{names[id(p)] for p in layer.parameters()} for layer in anatomy.decoder_layers(model)]
-    projector = {names[id(p)] for part in anatomy.projector(model) for p in part.parameters()}
+    by_layer = [{names[id(p)] for p in layer.parameters()} for layer in components.decoder_layers(model)]
+    projector = {names[id(p)] for part in components.projector(model) for p in part.parameters()}
     layers = {i for i, inside in enumerate(by_layer) if inside & differ}
     return layers, projector <= differ, bool(differ - projector - set().union(*by_layer))
 

@@ -1,6 +1,7 @@
 """Why a folder's generation settings cannot be followed, judged from its JSON files (no torch).
 
-Settings that change greedy answers are followed as transformers' `generate` follows them (`vrbench.models.steering`).
+Settings that change greedy answers are followed as transformers' `generate` follows them
+(`vrbench.models.logits_processing`).
 Sampling and beams that a generation config asks for are not, as in lm-eval and lmms-eval, whose tasks ask for greedy
 answers. What is left decides the answer in ways that neither harness can carry out: it is refused here, and so are
 values that transformers would refuse in the midst of a run.

@@ -14,8 +14,9 @@ from pathlib import Path
 import yaml
 from pydantic import Field
 
-from vrbench.checkpoints import locate, resolve, validation
+from vrbench.checkpoints import image_settings, locate, resolve, validation
 from vrbench.checkpoints.diff import Difference, difference
+from vrbench.checkpoints.families import FAMILIES
 from vrbench.checkpoints.random_shapes import RECIPE
 from vrbench.checkpoints.resolve import Checkpoint
 from vrbench.checkpoints.tensor_index import Adapter, Stored, dtypes, parameters, stored
@@ -24,8 +25,6 @@ from vrbench.core.json_files import read_json
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import SCHEMA_VERSION, Lineage, Record, Step
 from vrbench.core.text_files import read_text
-from vrbench.models import image_settings
-from vrbench.models.families import FAMILIES
 
 WIDTH = 110
 
@@ -194,7 +193,7 @@ def _images(found: Checkpoint) -> Iterator[str]:
     """What is told of its images before it is run; nothing of a language model alone, or a family that is not known."""
     if found.family in FAMILIES or found.root.code:
         other = image_settings.remedy(found)
-        yield from (note + (f" ({other})" if other else "") for note in image_settings.notes(found))
+        yield from (note + (f" ({other})" if other else "") for note in image_settings.image_notes(found))
 
 
 def _note(found: Checkpoint) -> str:

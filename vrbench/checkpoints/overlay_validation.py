@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vrbench.checkpoints import lora_adapter, parameter_names
+from vrbench.checkpoints.families import FAMILIES
 from vrbench.checkpoints.parameter_names import ADAPTER, ADAPTER_CONFIG, DELTA, PROJECTOR, TOWER, Shape, layer_of
 from vrbench.checkpoints.random_shapes import RECIPE
 from vrbench.checkpoints.remote_code import LOCAL
 from vrbench.checkpoints.safetensors_index import read_header, read_headers
 from vrbench.core.schemas import Lineage
-from vrbench.models.families import FAMILIES
 
 if TYPE_CHECKING:
     from vrbench.checkpoints.layer_edits import Change

@@ -166,7 +166,7 @@ def _made(recipe: Recipe, make: Any) -> Path:
 
 def _write_base(recipe: Recipe, folder: Path) -> None:
     """Everything of the model's folder but the weights."""
-    from vrbench.models.random_tokenizer import write_tokenizer
+    from vrbench.checkpoints.random_tokenizer import write_tokenizer
 
     text, vision = SHAPES[recipe.name]
     ids = write_tokenizer(folder, vocabulary=text["vocab_size"], longest=text["max_position_embeddings"])

@@ -12,6 +12,7 @@ from pathlib import Path
 from vrbench.checkpoints import generation_config, locate, lora_adapter, overlay_validation, parameter_names, validation
 from vrbench.checkpoints.digest import SETTINGS as SETTINGS
 from vrbench.checkpoints.digest import digest_faults, folder_digest
+from vrbench.checkpoints.families import FAMILIES, UNSUPPORTED
 from vrbench.checkpoints.layer_edits import Change, changes_of, what_lies_below
 from vrbench.checkpoints.lineage import MARKER, UNFINISHED, Origins, follow_steps, origins, read_lineage
 from vrbench.checkpoints.model_config import is_original, read_config, stored_depth
@@ -23,7 +24,6 @@ from vrbench.checkpoints.safetensors_index import INDEX, header_faults, read_hea
 from vrbench.core.errors import VrbenchError, raise_all, sentences
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import Base, CheckpointRef, Lineage, Step
-from vrbench.models.families import FAMILIES, REFUSED
 
 BASE_KEY, BACKBONE_KEY = "base_model_name_or_path", "backbone.id"
 
@@ -39,7 +39,7 @@ class Checkpoint:
         path: the folder.
         revision: the hub's revision, if it came from there.
         digest: sha256 over all that decides its answers: weights, settings, tokenizer, base, removed layers.
-        family: model family, a key of `vrbench.models.families.FAMILIES`.
+        family: model family, a key of `vrbench.checkpoints.families.FAMILIES`.
         depth: decoder layers that the loaded model has.
         lineage: its own `vrbench.json` first, then those of its bases.
         base: what has to be loaded first; none for a folder that holds a whole model.
@@ -252,9 +252,9 @@ def _whole(
 
 def _judged_by_its_code(folder: Path) -> tuple[int, list[str]]:
     """Depth and faults of a model whose own code was allowed to run."""
-    from vrbench.models.remote import judged
+    from vrbench.models.remote_model import validate
 
-    return judged(folder)
+    return validate(folder)
 
 
 def _random(source: locate.Source) -> Checkpoint:
@@ -275,8 +275,8 @@ def _foreign_faults(folder: Path, family: str) -> list[str]:
     """Whether the family is known, and the weights are those of the model that config.json describes."""
     if is_original(folder):
         return [f"{folder} is in the layout of LLaVA's or Bunny's authors; make it one of transformers' own: {CONVERT}"]
-    if family in REFUSED:
-        return [f"{folder / 'config.json'} is of model_type {family!r}: {REFUSED[family]}"]
+    if family in UNSUPPORTED:
+        return [f"{folder / 'config.json'} is of model_type {family!r}: {UNSUPPORTED[family]}"]
     if family not in FAMILIES:
         known = ", ".join(FAMILIES)
         return [f"{folder / 'config.json'} is of model_type {family!r}; the families known are {known}"]

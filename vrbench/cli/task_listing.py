@@ -130,9 +130,9 @@ def _prompt(example: Example, spec: TaskSpec, model: Checkpoint | None) -> Itera
     seeing = spec.harness == "lmms-eval"
     prompt, front = example.prompt, ""
     if model is not None:
-        from vrbench.models.asking import asked
+        from vrbench.models.prompt_preview import preview_prompt
 
-        found = asked(model, prompt, len(example.pictures) if seeing else None)
+        found = preview_prompt(model, prompt, len(example.pictures) if seeing else None)
         prompt, front = found.prompt, found.front
     if not seeing:
         yield "  text of the task; no chat template is applied to tasks of lm-eval:"

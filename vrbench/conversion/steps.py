@@ -62,7 +62,7 @@ def _fill(folder: Path, name: str, original: Original, config: LlavaConfig, move
     config.save_pretrained(folder)
     _write_processor(folder, original)
     _write_generation(folder, original)
-    raise_all(llava.faults(folder))  # what was written, judged by what will read it
+    raise_all(llava.validate(folder))  # what was written, judged by what will read it
     lineage = _lineage(name, original, config, weights)
     write_atomically(folder / MARKER, lineage.model_dump_json(indent=1) + "\n")
 

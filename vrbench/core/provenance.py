@@ -17,7 +17,7 @@ from vrbench.core.schemas import Answered, Provenance
 if TYPE_CHECKING:
     import torch
 
-    from vrbench.models.loaded import LoadedModel
+    from vrbench.models.base_vlm import BaseVLM
 
 PACKAGES = (
     "torch", "transformers", "tokenizers", "safetensors", "peft", "lm_eval", "lmms_eval", "datasets", "pillow",
@@ -54,7 +54,7 @@ def environment(device: str, has_adapter: bool) -> dict[str, str]:
 
 
 def provenance(
-    vlm: LoadedModel, *, answered: Sequence[Answered], command: str, started: str, seconds: float, images: str = ""
+    vlm: BaseVLM, *, answered: Sequence[Answered], command: str, started: str, seconds: float, images: str = ""
 ) -> Provenance:
     """What a record says of how it was made.
 
@@ -123,7 +123,7 @@ def _archived(file: Path) -> str:
     return found if re.fullmatch(r"[0-9a-f]{40}", found) else ""
 
 
-def device_name(vlm: LoadedModel) -> str:
+def device_name(vlm: BaseVLM) -> str:
     """Where a model is computed."""
     return name_of(vlm.device)
 

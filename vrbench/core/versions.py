@@ -4,8 +4,8 @@ A stored answer and a finished run are used again only where the code that would
 So whoever changes what such code gives raises its version by one, in the same commit:
 
 - `COMPONENTS` below, for code that all families and tasks share;
-- `vrbench.models.families.Family.version`, for what a family has of its own: prompt, stop rule, image settings, and
-  how it is loaded and answers;
+- `vrbench.checkpoints.families.Family.version`, for what a family has of its own: prompt, stop rule, image
+  settings, and how it is loaded and answers;
 - `vrbench.tasks.scoring.Scorer.version`, for a scorer with its matching rules.
 
 tests/core/test_versions.py holds what each version gives over fixed inputs and fails where that changed and the
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vrbench.models.families import family_of
+from vrbench.checkpoints.families import family_of
 
 if TYPE_CHECKING:
     from vrbench.checkpoints.resolve import Checkpoint

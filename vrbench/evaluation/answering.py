@@ -21,7 +21,7 @@ from vrbench.evaluation.requests import Generation, LogLikelihood, NotAsked, Req
 from vrbench.evaluation.store import AnswerStore
 
 if TYPE_CHECKING:
-    from vrbench.models.loaded import LoadedModel
+    from vrbench.models.base_vlm import BaseVLM
 
 CPU_TOKENS = 1024
 """Padded tokens in one pass on a CPU; more gain nothing there and make what a kill loses bigger."""
@@ -31,7 +31,7 @@ SHARE_OF_MEMORY = 0.5
 
 
 class Way(Protocol):
-    """Requests of one kind, made ready for one kind of model: `Packed` for a `VLM`, `Plain` for a `PlainVLM`."""
+    """Requests of one kind, made ready for one kind of model: `Packed` for a `LlavaModel`, `Plain` for a `HFModel`."""
 
     @property
     def not_asked(self) -> Mapping[str, NotAsked]:
@@ -58,7 +58,7 @@ class Answerer:
 
     def __init__(
         self,
-        vlm: LoadedModel,
+        vlm: BaseVLM,
         store: AnswerStore,
         batch_size: int | str = "auto",
         features: FeatureCache | None = None,
@@ -102,7 +102,7 @@ class Answerer:
         """
         from tqdm import tqdm
 
-        from vrbench.models.steering import refuse_nan
+        from vrbench.models.logits_processing import refuse_nan
 
         items = items or range(len(requests))
         requests = [self._fitted(request, item) for request, item in zip(requests, items, strict=True)]
@@ -159,12 +159,12 @@ class Answerer:
                 yield answers
 
     def _way(self, requests: Mapping[str, Request]) -> Way:
-        from vrbench.models.plain import PlainVLM
-        from vrbench.models.vlm import VLM
+        from vrbench.models.hf_model import HFModel
+        from vrbench.models.llava_model import LlavaModel
 
-        if isinstance(self.vlm, PlainVLM):
+        if isinstance(self.vlm, HFModel):
             return Plain(self.vlm, requests)
-        assert isinstance(self.vlm, VLM)  # there are no others
+        assert isinstance(self.vlm, LlavaModel)  # there are no others
         return Packed(self.vlm, self._features, requests)
 
     def _fitting(self, way: Way, group: Sequence[Any]) -> int:
@@ -213,7 +213,7 @@ class _Progress:
         return done
 
 
-def _token_budget(vlm: LoadedModel) -> int:
+def _token_budget(vlm: BaseVLM) -> int:
     """Padded tokens in one pass that should fit: weights are in place, what grows is activations, keys and values."""
     if vlm.device.type != "cuda":
         return CPU_TOKENS

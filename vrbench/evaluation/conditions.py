@@ -11,7 +11,7 @@ from vrbench.core.provenance import ANSWERING, PEFT, versions_of
 from vrbench.core.versions import COMPONENTS
 
 if TYPE_CHECKING:
-    from vrbench.models.loaded import LoadedModel
+    from vrbench.models.base_vlm import BaseVLM
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Conditions:
 # generation config, and the image settings in its folder. Image settings are here nevertheless, since our own code
 # may override those of the folder. The family's version is here although prompt and stop texts are in the request: it
 # stands for what a family's code does besides, such as how it is loaded.
-def conditions_of(vlm: LoadedModel) -> Conditions:
+def conditions_of(vlm: BaseVLM) -> Conditions:
     """What a loaded model's answers depend on, as it is now."""
     code, adapter = dict(vlm.code), (PEFT if vlm.has_adapter else ())
     always = {"dtype": str(vlm.dtype), "device": vlm.device.type}

@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vrbench.checkpoints.image_settings import image_notes
 from vrbench.checkpoints.resolve import Checkpoint
 from vrbench.core import os_errors, versions
 from vrbench.core.device import is_out_of_memory
@@ -18,7 +19,6 @@ from vrbench.core.provenance import own_commit, provenance
 from vrbench.core.schemas import Run, RunRecord, Sample, TaskResult, load_run, save_run
 from vrbench.evaluation import task_result
 from vrbench.evaluation.run_plan import Job, OptionKeywords, Options, Plan, plan
-from vrbench.models.image_settings import notes as image_notes
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

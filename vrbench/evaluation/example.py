@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vrbench.checkpoints.families import family_of
 from vrbench.checkpoints.model_config import read_config
 from vrbench.checkpoints.resolve import Checkpoint
 from vrbench.core import os_errors
@@ -15,9 +16,8 @@ from vrbench.data import loading
 from vrbench.evaluation import harness, inspection
 from vrbench.evaluation.settings import OWN
 from vrbench.evaluation.settings import generation as limit_of
-from vrbench.models.context import stated_context
-from vrbench.models.families import family_of
-from vrbench.models.manner import Manner
+from vrbench.models.context_length import stated_context
+from vrbench.models.manner import PromptFormat
 from vrbench.tasks.registry import TaskSpec
 
 
@@ -102,7 +102,7 @@ def texts_of(asked: list[Any]) -> tuple[str, tuple[str, ...], str]:
     return args[0], (), settings or "the harness's own settings"
 
 
-def _limit(settings: Mapping[str, Any], manner: Manner, model: Checkpoint) -> str:
+def _limit(settings: Mapping[str, Any], manner: PromptFormat, model: Checkpoint) -> str:
     """How an answer ends in a family's way."""
     context = stated_context(read_config(model.root.path)[2]) if model.root.has("config.json") else None
     limit = limit_of(settings, min(manner.longest, context // 2) if context else manner.longest, manner.stops)

@@ -11,7 +11,7 @@ from vrbench.evaluation.requests import Picture
 if TYPE_CHECKING:
     import torch
 
-    from vrbench.models.vlm import VLM
+    from vrbench.models.llava_model import LlavaModel
 
 BUDGET = 2 * 1024**3
 AT_ONCE = 32
@@ -32,7 +32,7 @@ class FeatureCache:
         self._kept: OrderedDict[tuple[str, str], torch.Tensor] = OrderedDict()
         self._bytes = 0
 
-    def features(self, vlm: VLM, pictures: Sequence[Picture]) -> dict[str, torch.Tensor]:
+    def features(self, vlm: LlavaModel, pictures: Sequence[Picture]) -> dict[str, torch.Tensor]:
         """Picture digest -> features [tokens, width of the tower], on the CPU."""
         tower = vlm.tower_digest
         found: dict[str, torch.Tensor] = {}

@@ -16,10 +16,10 @@ from vrbench.core.errors import VrbenchError
 from vrbench.evaluation.requests import Generation, LogLikelihood, NotAsked, Request
 
 if TYPE_CHECKING:
-    from vrbench.models.loaded import LoadedModel
+    from vrbench.models.base_vlm import BaseVLM
 
 
-def fitted(vlm: LoadedModel, request: Request) -> tuple[Request, bool]:
+def fitted(vlm: BaseVLM, request: Request) -> tuple[Request, bool]:
     """A request as it is put to the model, and whether its text lost its front.
 
     Raises:
@@ -49,7 +49,7 @@ def with_room(tokens: Sequence[int], answer: int, context: int) -> list[int]:
     return list(tokens[-room:])
 
 
-def beyond(vlm: LoadedModel, request: Request, length: int) -> NotAsked | None:
+def beyond(vlm: BaseVLM, request: Request, length: int) -> NotAsked | None:
     """Why a request cannot be asked, if it has more tokens than the model's context.
 
     Args:

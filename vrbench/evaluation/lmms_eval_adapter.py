@@ -17,6 +17,7 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 from lmms_eval.api.task import ConfigurableTask
 
+from vrbench.checkpoints.prompts import IMAGE
 from vrbench.core import jinja_sandbox
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import digest_of
@@ -25,8 +26,7 @@ from vrbench.data.image_feature import opening
 from vrbench.evaluation.answering import Answerer
 from vrbench.evaluation.requests import Generation, Picture, picture
 from vrbench.evaluation.settings import generation
-from vrbench.models.manner import Manner
-from vrbench.models.prompts import IMAGE
+from vrbench.models.manner import PromptFormat
 from vrbench.tasks.untrusted import harness_file, with_includes
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ class _Loader:
         return pixels
 
 
-def text_shown(manner: Manner, task: Task, doc: Mapping[str, Any], text: str) -> str:
+def text_shown(manner: PromptFormat, task: Task, doc: Mapping[str, Any], text: str) -> str:
     """What of a document goes into a family's prompt: the task's messages for a chat class, else its text."""
     has_messages = manner.by_messages and task.config.doc_to_messages is not None
     return _as_text(task, doc) if has_messages else text

@@ -1,4 +1,4 @@
-"""Requests to a `VLM`, in packed rows: shared beginnings once, pictures through the tower once."""
+"""Requests to a `LlavaModel`, in packed rows: shared beginnings once, pictures through the tower once."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from vrbench.evaluation.features import FeatureCache
 from vrbench.evaluation.fitting import beyond
 from vrbench.evaluation.requests import Generation, LogLikelihood, NotAsked, Picture, Request
-from vrbench.models.decoding import Limit, greedy
-from vrbench.models.packing import Row, apart, pack
+from vrbench.models.decoding import StopCriteria, generate_packed
+from vrbench.models.packing import PackedSequence, one_row_per_sequence, pack
 
 if TYPE_CHECKING:
-    from vrbench.models.vlm import VLM
+    from vrbench.models.llava_model import LlavaModel
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Packed:
         not_asked: requests that cannot be put to the model; no image is refused here.
     """
 
-    def __init__(self, vlm: VLM, features: FeatureCache, requests: Mapping[str, Request]) -> None:
+    def __init__(self, vlm: LlavaModel, features: FeatureCache, requests: Mapping[str, Request]) -> None:
         self._vlm = vlm
         self._features = features
         self._slots: dict[str, int] = {}
@@ -48,14 +48,14 @@ class Packed:
             else:
                 self._prepared.append(one)
 
-    def groups(self) -> Iterator[list[Row]]:
+    def groups(self) -> Iterator[list[PackedSequence]]:
         """Rows that may come into one batch, one list after the other, each with its longest first."""
         sequences = [one.tokens for one in self._prepared]
         likely = bool(self._prepared) and isinstance(self._prepared[0].request, LogLikelihood)
         exactly = likely and str(self._vlm.dtype) == "torch.float32"
         return unpadded(sequences) if exactly else shared(sequences)
 
-    def tokens_held(self, row: Row, longest: int) -> int:
+    def tokens_held(self, row: PackedSequence, longest: int) -> int:
         """Tokens that a padded row takes; on a card, keys and values of each answer and its own prompt count too."""
         if self._vlm.device.type == "cpu":
             return longest
@@ -63,7 +63,7 @@ class Packed:
         says = [request.max_new_tokens for request in asked if isinstance(request, Generation)]
         return longest * (1 + len(says)) + sum(says)
 
-    def answers(self, rows: Sequence[Row]) -> dict[str, Any]:
+    def answers(self, rows: Sequence[PackedSequence]) -> dict[str, Any]:
         """Answers of all sequences in some rows, by key."""
         numbers = [number for row in rows for number in row.paths]
         requests = {number: self._prepared[number].request for number in numbers}
@@ -73,8 +73,10 @@ class Packed:
             targets = {n: r.continuation for n, r in requests.items() if isinstance(r, LogLikelihood)}
             found = dict(self._vlm.loglikelihood(rows, targets, shown))
         else:
-            limits = {n: Limit(r.max_new_tokens, r.until) for n, r in requests.items() if isinstance(r, Generation)}
-            found = dict(greedy(self._vlm, rows, limits, shown))
+            limits = {
+                n: StopCriteria(r.max_new_tokens, r.until) for n, r in requests.items() if isinstance(r, Generation)
+            }
+            found = dict(generate_packed(self._vlm, rows, limits, shown))
         return {self._prepared[number].key: answer for number, answer in found.items()}
 
     def _prepare(self, key: str, request: Request) -> Prepared:
@@ -100,16 +102,16 @@ class Packed:
         return dict(zip(order, projected, strict=True))
 
 
-def shared(sequences: Sequence[Sequence[int]]) -> Iterator[list[Row]]:
+def shared(sequences: Sequence[Sequence[int]]) -> Iterator[list[PackedSequence]]:
     """Rows that hold shared beginnings once, the longest first; all may come into one batch."""
     yield sorted(pack(sequences), key=len, reverse=True)
 
 
-def unpadded(sequences: Sequence[Sequence[int]]) -> Iterator[list[Row]]:
+def unpadded(sequences: Sequence[Sequence[int]]) -> Iterator[list[PackedSequence]]:
     """Rows of one sequence each, those of one length together, the longest first: a batch has no padding.
 
     Attention then adds in the order in which it does for a prompt alone, so that float32 log-likelihoods are those of
     lm-eval's HFLM to 5e-5 nats. What shares its beginnings is faster (benchmarks/engine.py), and up to 3e-4 off.
     """
-    for _, rows in itertools.groupby(sorted(apart(sequences), key=len, reverse=True), key=len):
+    for _, rows in itertools.groupby(sorted(one_row_per_sequence(sequences), key=len, reverse=True), key=len):
         yield list(rows)

@@ -1,4 +1,4 @@
-"""Requests to a `PlainVLM`: each prompt on its own, through the family's own processor, in left-padded batches."""
+"""Requests to a `HFModel`: each prompt on its own, through the family's own processor, in left-padded batches."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from vrbench.evaluation.fitting import beyond
 from vrbench.evaluation.requests import Generation, LogLikelihood, NotAsked, Request
-from vrbench.models.decoding import Limit
+from vrbench.models.decoding import StopCriteria
 from vrbench.models.inputs import ImagesRefused
 
 if TYPE_CHECKING:
-    from vrbench.models.plain import PlainVLM
+    from vrbench.models.hf_model import HFModel
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Plain:
         not_asked: requests with images that the family's image processor refuses, or longer than the context.
     """
 
-    def __init__(self, vlm: PlainVLM, requests: Mapping[str, Request]) -> None:
+    def __init__(self, vlm: HFModel, requests: Mapping[str, Request]) -> None:
         self._vlm = vlm
         self.not_asked: dict[str, NotAsked] = {}
         self._questions: list[Question] = []
@@ -82,7 +82,7 @@ class Plain:
             said = self._vlm.loglikelihood([q.tokens for q in questions], [r.continuation for r in likely])
             return dict(zip(keys, said, strict=True))
         asked = [q.request for q in questions if isinstance(q.request, Generation)]
-        limits = [Limit(request.max_new_tokens, request.until) for request in asked]
+        limits = [StopCriteria(request.max_new_tokens, request.until) for request in asked]
         if asked[0].pictures:
             pictures = [[picture.load() for picture in request.pictures] for request in asked]
             inputs = self._vlm.pictured([request.prompt for request in asked], pictures)

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from vrbench.checkpoints import locate, resolve
+from vrbench.checkpoints import image_settings, locate, resolve
+from vrbench.checkpoints.image_settings import HARNESS
 from vrbench.checkpoints.model_config import read_config
 from vrbench.core import versions
 from vrbench.core.device import chosen_device, device_faults
@@ -20,8 +21,6 @@ from vrbench.core.provenance import environment, installed
 from vrbench.core.schemas import SCHEMA_VERSION, Settings
 from vrbench.data import loading, missing
 from vrbench.evaluation import store
-from vrbench.models import image_settings
-from vrbench.models.image_settings import HARNESS
 from vrbench.tasks import registry, requested
 from vrbench.tasks.registry import TaskSpec
 
@@ -224,7 +223,7 @@ def plan(names: Sequence[str], tasks: str | Sequence[str], options: Options) -> 
     found = tuple(resolve.resolve(name, offline=offline, trusted=trusted) for name in names)
     images = options.image_settings
     made = Plan(found, (), _chosen(options), skipped)
-    faults += (fault for of in found for fault in image_settings.faults(of, images))
+    faults += (fault for of in found for fault in image_settings.validate_choice(of, images))
     faults += _store_faults(made)
     raise_all([*faults, *_faults_of_items_at_hand(looked.there, options)] if faults else [])
     made = replace(made, jobs=_jobs(looked.there, options))
@@ -350,7 +349,7 @@ def _faults_of_items_at_hand(specs: Sequence[TaskSpec], options: Options) -> Ite
 
 def _answer_faults(made: Plan) -> Iterator[str]:
     from vrbench.evaluation import definition
-    from vrbench.models.context import stated_context
+    from vrbench.models.context_length import stated_context
 
     decoders = {of.id: read_config(of.root.path)[2] for of in made.checkpoints if of.root.has(CONFIG)}
     contexts = {name: length for name, decoder in decoders.items() if (length := stated_context(decoder))}

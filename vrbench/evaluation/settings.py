@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vrbench.core.errors import VrbenchError
-from vrbench.models.decoding import Limit
+from vrbench.models.decoding import StopCriteria
 from vrbench.models.manner import StopRule
 
 OWN = "of_the_task_file"
@@ -16,7 +16,7 @@ LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens")
 """Names of the longest answer, the first that is there counts, as in lm-eval."""
 
 
-def generation(settings: Mapping[str, Any], longest: int, stops: StopRule = tuple) -> Limit:
+def generation(settings: Mapping[str, Any], longest: int, stops: StopRule = tuple) -> StopCriteria:
     """The limit that some settings mean.
 
     Args:
@@ -34,4 +34,4 @@ def generation(settings: Mapping[str, Any], longest: int, stops: StopRule = tupl
     until = settings.get("until") or ()
     given = [settings[name] for name in LENGTHS if settings.get(name) is not None]
     until = (until,) if isinstance(until, str) else tuple(until)
-    return Limit(int(given[0]) if given else longest, until if settings.get(OWN) else stops(until))
+    return StopCriteria(int(given[0]) if given else longest, until if settings.get(OWN) else stops(until))

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from vrbench.models.packing import Row
-from vrbench.models.steering import is_steered, likeliest, next_token, processors
+from vrbench.models.logits_processing import argmax_token, logits_processors, needs_logits_processors, next_token
+from vrbench.models.packing import PackedSequence
 
 if TYPE_CHECKING:
     from transformers import LogitsProcessorList
     from transformers.cache_utils import DynamicCache
 
-    from vrbench.models.loaded import LoadedModel
-    from vrbench.models.vlm import VLM
+    from vrbench.models.base_vlm import BaseVLM
+    from vrbench.models.llava_model import LlavaModel
 
 
 @dataclass(frozen=True)
-class Limit:
+class StopCriteria:
     """When an answer ends, besides the model's own end-of-text token.
 
     Attributes:
@@ -33,8 +33,11 @@ class Limit:
 
 
 @torch.inference_mode()
-def greedy(
-    vlm: VLM, rows: Sequence[Row], limits: Mapping[int, Limit], pictures: Mapping[int, torch.Tensor]
+def generate_packed(
+    vlm: LlavaModel,
+    rows: Sequence[PackedSequence],
+    limits: Mapping[int, StopCriteria],
+    pictures: Mapping[int, torch.Tensor],
 ) -> dict[int, str]:
     """Answers of greedy decoding; what the model's generation config asks for beyond it is done as `generate` does it.
 
@@ -61,9 +64,9 @@ def greedy(
         tokens = choose(vlm.model.lm_head(last), alive, said)
         for number, token in zip(alive, tokens.tolist(), strict=True):
             said[number].append(token)
-        going = [i for i, number in enumerate(alive) if not ended(vlm, said[number], limits[number])]
+        going = [i for i, number in enumerate(alive) if not is_finished(vlm, said[number], limits[number])]
         if not going:
-            return {number: text_of(vlm, tokens, limits[number]) for number, tokens in said.items()}
+            return {number: decode_answer(vlm, tokens, limits[number]) for number, tokens in said.items()}
         if len(going) < len(alive):
             keep = torch.tensor(going, device=vlm.device)
             cache.batch_select_indices(keep)
@@ -83,17 +86,19 @@ def greedy(
 class _Choice:
     """Chooses the next token of each answer: the likeliest, after what the model's generation config does to them."""
 
-    def __init__(self, vlm: VLM, prompts: Mapping[int, Sequence[int]], limits: Mapping[int, Limit]) -> None:
+    def __init__(
+        self, vlm: LlavaModel, prompts: Mapping[int, Sequence[int]], limits: Mapping[int, StopCriteria]
+    ) -> None:
         self._prompts: dict[int, list[int]] = {}
         self._steps: dict[int, LogitsProcessorList] = {}
-        if is_steered(vlm):
+        if needs_logits_processors(vlm):
             self._prompts = {n: [vlm.image_token if i < 0 else i for i in ids] for n, ids in prompts.items()}
-            self._steps = {n: processors(vlm, ids, limits[n].max_new_tokens) for n, ids in self._prompts.items()}
+            self._steps = {n: logits_processors(vlm, ids, limits[n].max_new_tokens) for n, ids in self._prompts.items()}
 
     def __call__(self, logits: torch.Tensor, alive: Sequence[int], said: Mapping[int, Sequence[int]]) -> torch.Tensor:
         """Tokens [answers] from logits [answers, vocabulary] of the answers of some numbers, given what they said."""
         if not self._steps:
-            return likeliest(logits)
+            return argmax_token(logits)
         chosen = [
             next_token(self._steps[n], self._prompts[n], said[n], row) for n, row in zip(alive, logits, strict=True)
         ]
@@ -119,7 +124,7 @@ def _one_row_each(
     return own, mask
 
 
-def ended(vlm: LoadedModel, tokens: list[int], limit: Limit) -> bool:
+def is_finished(vlm: BaseVLM, tokens: list[int], limit: StopCriteria) -> bool:
     """Whether an answer of these tokens, the last of them new, is over."""
     if tokens[-1] in vlm.ends or len(tokens) >= limit.max_new_tokens:
         return True
@@ -134,7 +139,7 @@ def ended(vlm: LoadedModel, tokens: list[int], limit: Limit) -> bool:
     return any(text in tail for text in limit.until if text)
 
 
-def text_of(vlm: LoadedModel, tokens: list[int], limit: Limit) -> str:
+def decode_answer(vlm: BaseVLM, tokens: list[int], limit: StopCriteria) -> str:
     """An answer's text: without special tokens, cut before the first stop text."""
     answer = str(vlm.tokenizer.decode(tokens, skip_special_tokens=True))
     for text in limit.until:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from vrbench.models.manner import Manner
+    from vrbench.models.manner import PromptFormat
 
 
 class ImagesRefused(VrbenchError):
@@ -22,9 +22,9 @@ NO_INPUT = ("labels", "num_crops")
 """What processors give beside a model's inputs."""
 
 
-def pictured(
+def encode_with_images(
     processor: Any,
-    manner: Manner,
+    manner: PromptFormat,
     prompts: Sequence[str],
     pictures: Sequence[Sequence[Image]],
     family: str,
@@ -53,7 +53,7 @@ def pictured(
             padding=True,
             padding_side=side,
             return_tensors="pt",
-            add_special_tokens=not begun(processor.tokenizer, prompts[0]) if given is None else given,
+            add_special_tokens=not starts_with_bos(processor.tokenizer, prompts[0]) if given is None else given,
             images_kwargs=dict(manner.pictures),
         )
     except (ValueError, ArithmeticError) as error:
@@ -62,7 +62,7 @@ def pictured(
     return {name: value for name, value in inputs.items() if name not in NO_INPUT}
 
 
-def _raise_refused(image_processor: Any, manner: Manner, images: Sequence[Sequence[Image]], family: str) -> None:
+def _raise_refused(image_processor: Any, manner: PromptFormat, images: Sequence[Sequence[Image]], family: str) -> None:
     """Raise `ImagesRefused` if an image is refused by the image processor alone, whatever the prompt.
 
     Each limit is transformers' own: Qwen's image processors refuse an aspect ratio above 200, Pixtral's one that leaves
@@ -76,7 +76,7 @@ def _raise_refused(image_processor: Any, manner: Manner, images: Sequence[Sequen
             raise ImagesRefused(f"the image processor of {family} refuses an image of {size}: {reason}") from error
 
 
-def begun(tokenizer: Any, prompt: str) -> bool:
+def starts_with_bos(tokenizer: Any, prompt: str) -> bool:
     """Whether a prompt has its beginning-of-text token already, as chat templates write it."""
     first = tokenizer.bos_token
     return bool(first) and prompt.startswith(first)

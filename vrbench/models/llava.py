@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from vrbench.checkpoints.parameter_names import Shape
+from vrbench.checkpoints.prompts import default_template
 from vrbench.checkpoints.remote_code import LOCAL
 from vrbench.core.json_files import read_json
-from vrbench.models import folders
-from vrbench.models.prompts import default_template
-from vrbench.models.readers import load_readers
+from vrbench.models import hf_folder
+from vrbench.models.processor_validation import load_tokenizer_and_processor
 
 
-def faults(folder: Path) -> list[str]:
+def validate(folder: Path) -> list[str]:
     """Why a folder cannot be loaded as the model that its config.json describes; no weight is loaded."""
     from vrbench.models.processors import load_image_processor
 
-    found = _tower_faults(folder) or folders.faults(folder, _idle, lambda: load_image_processor(folder, "llava"))
+    found = _tower_faults(folder) or hf_folder.validate(folder, _idle, lambda: load_image_processor(folder, "llava"))
     return found or _feature_faults(folder)
 
 
@@ -58,11 +58,11 @@ def load(folder: Path, dtype: Any) -> tuple[Any, Any, Any]:
         VrbenchError: the settings of tokenizer or image processor cannot be read, a weight of the model is not in the
             files, or has another shape there.
     """
-    tokenizer, image_processor = readers(folder)
-    return folders.load_model(folder, dtype, _idle), tokenizer, image_processor
+    tokenizer, image_processor = load_tokenizer(folder)
+    return hf_folder.load_model(folder, dtype, _idle), tokenizer, image_processor
 
 
-def readers(folder: Path) -> tuple[Any, Any]:
+def load_tokenizer(folder: Path) -> tuple[Any, Any]:
     """The tokenizer of a LLaVA folder, with the chat template that is used, and its image processor; no weights.
 
     Raises:
@@ -73,16 +73,16 @@ def readers(folder: Path) -> tuple[Any, Any]:
     def read() -> tuple[Any, Any]:
         return load_image_processor(folder, "llava"), processor_template(folder)
 
-    tokenizer, (image_processor, template) = load_readers(folder, read)
+    tokenizer, (image_processor, template) = load_tokenizer_and_processor(folder, read)
     tokenizer.chat_template = default_template(tokenizer.chat_template or template)
     return tokenizer, image_processor
 
 
 def expected_shapes(config: Any) -> dict[str, Shape]:
     """Canonical name -> shape of every weight that decides an answer, from an empty model built after its config."""
-    return folders.expected_shapes(config, _idle)
+    return hf_folder.expected_shapes(config, _idle)
 
 
 def _idle(name: str) -> bool:
     """Beside buffers, what older files carry of later LLaVAs, and a pooling head that a LLaVA never calls."""
-    return folders.buffers(name) or name.endswith("image_newline") or name.startswith("vision_tower.head.")
+    return hf_folder.is_buffer(name) or name.endswith("image_newline") or name.startswith("vision_tower.head.")

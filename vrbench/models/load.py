@@ -7,18 +7,18 @@ from typing import Any
 
 import torch
 
+from vrbench.checkpoints.families import FAMILIES, family_of, ready
+from vrbench.checkpoints.image_settings import HARNESS
 from vrbench.checkpoints.parameter_names import ADAPTER, TOWER
 from vrbench.checkpoints.random_shapes import RECIPE
 from vrbench.checkpoints.resolve import Checkpoint
 from vrbench.core.errors import VrbenchError
 from vrbench.core.versions import of_model
 from vrbench.models import random_weights
-from vrbench.models.families import FAMILIES, family_of, ready
-from vrbench.models.image_settings import HARNESS
-from vrbench.models.layering import put_on
-from vrbench.models.loaded import LoadedModel
+from vrbench.models.base_vlm import BaseVLM
+from vrbench.models.llava_model import LlavaModel
+from vrbench.models.overlay import apply_overlay
 from vrbench.models.pocket import assemble
-from vrbench.models.vlm import VLM
 
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -29,7 +29,7 @@ def load_vlm(
     dtype: str | torch.dtype = "float32",
     merge: bool = True,
     images: str = HARNESS,
-) -> LoadedModel:
+) -> BaseVLM:
     """The model of a checkpoint, ready to answer.
 
     Layered checkpoints are put together in float32 and converted once, at the end, so that merging costs no precision.
@@ -74,7 +74,7 @@ def _build(
         return family_of(checkpoint).load(first_folder(checkpoint), dtype)
     merge_below = merge or checkpoint.has(ADAPTER)  # PEFT's linears carry one adapter
     model, tokenizer, image_processor = _build(checkpoint.base, dtype, device, merge_below)
-    model = put_on(model, checkpoint, merge, lambda backbone: _build(backbone, dtype, device)[0])
+    model = apply_overlay(model, checkpoint, merge, lambda backbone: _build(backbone, dtype, device)[0])
     return model, tokenizer, image_processor
 
 
@@ -91,7 +91,7 @@ def _convert(model: torch.nn.Module, dtype: torch.dtype) -> None:
         parameter.data = parameter.data.to(dtype)
 
 
-def load_packed(checkpoint: Checkpoint, device: str | torch.device, dtype: str | torch.dtype) -> VLM:
+def load_packed(checkpoint: Checkpoint, device: str | torch.device, dtype: str | torch.dtype) -> LlavaModel:
     """As `load_vlm`, for what needs packed rows: training and the choice of layers by their loss.
 
     Raises:
@@ -101,7 +101,7 @@ def load_packed(checkpoint: Checkpoint, device: str | torch.device, dtype: str |
         able = ", ".join(name for name, family in FAMILIES.items() if family.packed)
         raise VrbenchError(f"{checkpoint.id} is of family {checkpoint.family!r}; this can be done with {able} only")
     vlm = load_vlm(checkpoint, device, dtype)
-    if not isinstance(vlm, VLM):
+    if not isinstance(vlm, LlavaModel):
         kind = vlm.text_config.model_type
         raise VrbenchError(
             f"{checkpoint.id} has a decoder of type {kind!r} whose prompts cannot share rows, which this needs"

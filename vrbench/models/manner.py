@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vrbench.models import prompts
+from vrbench.checkpoints import prompts
 
 StopRule = Callable[[Sequence[str]], tuple[str, ...]]
 """`until` of a harness's task -> the texts that end an answer."""
@@ -17,7 +17,7 @@ def no_stop_text(until: Sequence[str]) -> tuple[str, ...]:
     return ()
 
 
-def but_blank_lines(until: Sequence[str]) -> tuple[str, ...]:
+def all_but_blank_lines(until: Sequence[str]) -> tuple[str, ...]:
     """All but a blank line, which the class takes out, since an answer of two paragraphs would be cut."""
     return tuple(text for text in until if text != "\n\n")
 
@@ -35,8 +35,8 @@ def final_answer(answer: str) -> str:
 
 
 @dataclass(frozen=True)
-class Manner:
-    """How a family is asked; one entry of `vrbench.models.families.FAMILIES` holds all of it.
+class PromptFormat:
+    """How a family is asked; one entry of `vrbench.checkpoints.families.FAMILIES` holds all of it.
 
     Attributes:
         prompt: (processor, text, number of images) -> the whole prompt of a question, or a conversation; a packed
@@ -56,7 +56,7 @@ class Manner:
         differs: what is not as in the class, and why.
     """
 
-    prompt: prompts.Prompt
+    prompt: prompts.BuildPrompt
     follows: str
     written: str
     placed: str

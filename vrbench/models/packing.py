@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-ROOM = 1024
+MAX_ROW_TOKENS = 1024
 """Tokens of a row beyond which no further sequence joins: attention over a row grows with its square."""
 
-FEWEST_SHARED = 8
+MIN_SHARED = 8
 """Sharing fewer tokens than this, or less than a third of the sequence, costs more in attention than it saves."""
 
 
 @dataclass
-class Row:
+class PackedSequence:
     """Some sequences, with what they share held once.
 
     Attributes:
@@ -52,7 +52,7 @@ class Row:
         self.paths[number] = path
 
 
-def pack(sequences: Sequence[Sequence[int]], room: int = ROOM) -> list[Row]:
+def pack(sequences: Sequence[Sequence[int]], room: int = MAX_ROW_TOKENS) -> list[PackedSequence]:
     """Rows that hold all sequences, which are numbered by their place in the argument.
 
     Sequences that share a beginning worth sharing come into one row as long as there is room; a sequence longer than
@@ -62,26 +62,26 @@ def pack(sequences: Sequence[Sequence[int]], room: int = ROOM) -> list[Row]:
         sequences: token ids of each, none empty.
         room: most tokens of a row that holds more than one sequence.
     """
-    rows: list[Row] = []
+    rows: list[PackedSequence] = []
     last: Sequence[int] = ()
     path: list[int] = []
     for number in sorted(range(len(sequences)), key=lambda i: tuple(sequences[i])):
         sequence = sequences[number]
         shared = _common(last, sequence)
         fits = bool(rows) and len(rows[-1]) + len(sequence) - shared <= room
-        if not fits or shared < FEWEST_SHARED or 3 * shared < len(sequence):
-            rows.append(Row())
+        if not fits or shared < MIN_SHARED or 3 * shared < len(sequence):
+            rows.append(PackedSequence())
             shared = 0
         rows[-1].add(number, sequence, path[:shared])
         last, path = sequence, rows[-1].paths[number]
     return rows
 
 
-def apart(sequences: Sequence[Sequence[int]]) -> list[Row]:
+def one_row_per_sequence(sequences: Sequence[Sequence[int]]) -> list[PackedSequence]:
     """One row for each distinct sequence, with nothing shared; else as `pack`."""
-    rows: dict[tuple[int, ...], Row] = {}
+    rows: dict[tuple[int, ...], PackedSequence] = {}
     for number, sequence in enumerate(sequences):
-        row = rows.setdefault(tuple(sequence), Row())
+        row = rows.setdefault(tuple(sequence), PackedSequence())
         row.add(number, sequence, range(len(row)))
     return list(rows.values())
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vrbench.checkpoints.parameter_names import canonical, difference_faults
 from vrbench.core.errors import raise_all
-from vrbench.models import anatomy
+from vrbench.models import components
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 def projector_parameters(model: Any) -> dict[str, Parameter]:
     """Canonical name -> parameter of the projector, wherever the family has it."""
-    inside = {id(p) for module in anatomy.projector(model) for p in module.parameters()}
+    inside = {id(p) for module in components.projector(model) for p in module.parameters()}
     return {canonical(name): p for name, p in model.named_parameters() if id(p) in inside}
 
 
 def projector_prefix(model: Any) -> str:
     """What the canonical names of all the projector's parameters begin with, such as "multi_modal_projector."."""
     names = {id(module): name for name, module in model.named_modules()}
-    paths = [canonical(names[id(module)]).split(".") for module in anatomy.projector(model)]
+    paths = [canonical(names[id(module)]).split(".") for module in components.projector(model)]
     shared = []
     for parts in zip(*paths, strict=False):
         if len(set(parts)) > 1:
@@ -34,11 +34,11 @@ def projector_prefix(model: Any) -> str:
 
 def layer_parameters(model: Any, layers: Iterable[int]) -> dict[str, Parameter]:
     """Canonical name, such as 'layers.3.mlp.up_proj.weight' -> parameter of some decoder layers."""
-    modules = anatomy.decoder_layers(model)
+    modules = components.decoder_layers(model)
     return {canonical(f"layers.{i}.{name}"): p for i in layers for name, p in modules[i].named_parameters()}
 
 
-def fill(targets: Mapping[str, Parameter], tensors: Mapping[str, Tensor], where: str) -> None:
+def fill_parameters(targets: Mapping[str, Parameter], tensors: Mapping[str, Tensor], where: str) -> None:
     """Copy tensors into the parameters of the same names, in the parameters' own type; all of them, or an error.
 
     Raises:

@@ -37,10 +37,10 @@ def load_processor(folder: Path, model_type: str) -> Any:
     Raises:
         OSError, ValueError: the folder lacks the settings of a part.
     """
-    return put_together(_class(model_type), folder, lambda: load_image_processor(folder, model_type), LOCAL)
+    return build_processor(_class(model_type), folder, lambda: load_image_processor(folder, model_type), LOCAL)
 
 
-def put_together(kind: Any, folder: Path, image_processor: Callable[[], Any], how: Mapping[str, Any]) -> Any:
+def build_processor(kind: Any, folder: Path, image_processor: Callable[[], Any], how: Mapping[str, Any]) -> Any:
     """A processor of a class with the parts that a folder holds; arguments and errors are those of `load_processor`.
 
     Args:

@@ -9,7 +9,7 @@ from vrbench.checkpoints.fixed_layers import fixed_layers
 from vrbench.checkpoints.per_layer_config import NUMBERS, shortened
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
-from vrbench.models import anatomy
+from vrbench.models import components
 
 
 def remove_layers(model: Any, layers: LayerSet) -> None:
@@ -24,7 +24,7 @@ def remove_layers(model: Any, layers: LayerSet) -> None:
     """
     import torch
 
-    decoder = anatomy.decoder(model)
+    decoder = components.decoder(model)
     depth = len(decoder.layers)
     if layers.depth != depth:
         raise VrbenchError(f"layers {layers} are out of {layers.depth}; the model has {depth} decoder layers")
@@ -37,18 +37,18 @@ def remove_layers(model: Any, layers: LayerSet) -> None:
         for module in layer.modules():
             if hasattr(module, "layer_idx"):  # where attention keeps its keys and values in the cache
                 module.layer_idx = place
-    for owner, name, value in setting_changes(model, kept):
+    for owner, name, value in per_layer_settings(model, kept):
         setattr(owner, name, value)
 
 
-def setting_changes(model: Any, kept: LayerSet) -> list[tuple[Any, str, Any]]:
+def per_layer_settings(model: Any, kept: LayerSet) -> list[tuple[Any, str, Any]]:
     """(owner, name, new value) of every setting that counts decoder layers, in configs and in the decoder itself.
 
     Args:
         model: as its configs still describe it.
         kept: the layers that stay.
     """
-    decoder = anatomy.decoder(model)
+    decoder = components.decoder(model)
     configs = [model.config.get_text_config(), *(m.config for m in decoder.modules() if hasattr(m, "config"))]
     found = []
     for config in {id(c): c for c in configs}.values():

@@ -6,19 +6,19 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from vrbench.models.plain import PlainVLM
+from vrbench.models.hf_model import HFModel
 
 if TYPE_CHECKING:
-    from vrbench.models.prompts import Prompt
-    from vrbench.models.vlm import VLM
+    from vrbench.checkpoints.prompts import BuildPrompt
+    from vrbench.models.llava_model import LlavaModel
 
-PACKED = (
+PREFIX_SHARING_DECODERS = (
     "cohere", "gemma", "glm", "granite", "llama", "mistral", "olmo2", "phi", "phi3", "qwen2", "qwen3", "stablelm",
 )  # fmt: skip
 """Model types of decoders whose tokens see exactly what a packed row's mask says, at the positions that it says."""
 
 
-def can_pack(text_config: Any, context: int) -> bool:
+def allows_prefix_sharing(text_config: Any, context: int) -> bool:
     """Whether a decoder computes for a prompt in a packed row what it computes for the prompt alone.
 
     A packed row brings its own dense mask and positions. A window of attention, attention in chunks or states that
@@ -33,26 +33,26 @@ def can_pack(text_config: Any, context: int) -> bool:
     window = getattr(text_config, "sliding_window", None) if getattr(text_config, "use_sliding_window", True) else None
     rope = getattr(text_config, "rope_parameters", None) or {}
     return (
-        text_config.model_type in PACKED
+        text_config.model_type in PREFIX_SHARING_DECODERS
         and kinds == {"full_attention"}
         and (window is None or window >= context)
         and rope.get("rope_type", "default") not in ("longrope", "dynamic")
     )
 
 
-def _by_tokenizer(prompt: Prompt, processor: Any, *asked: Any, **more: Any) -> str:
+def _by_tokenizer(prompt: BuildPrompt, processor: Any, *asked: Any, **more: Any) -> str:
     """A packed family's prompt, which is made by the tokenizer alone."""
     return prompt(processor.tokenizer, *asked, **more)
 
 
-class UnpackedLlava(PlainVLM):
+class PaddedLlava(HFModel):
     """A LLaVA asked the plain way, with the prompts of the packed one.
 
     Attributes:
         image_tokens: tokens that a picture takes in a prompt.
     """
 
-    def __init__(self, packed: VLM) -> None:
+    def __init__(self, packed: LlavaModel) -> None:
         from transformers import LlavaProcessor
 
         self.image_tokens = packed.image_tokens

@@ -6,7 +6,7 @@ from collections import deque
 
 import torch
 
-from vrbench.models import anatomy
+from vrbench.models import components
 from vrbench.pruning.hidden_states import Weighted, angles, layer_means, watched
 from vrbench.pruning.samples import Samples, Tokens
 
@@ -52,7 +52,7 @@ def block_distances(samples: Samples, longest: int, tokens: Tokens = "last") -> 
     Returns:
         Entry [n - 1][l] is d(l, n); there are depth - n + 1 blocks of n layers.
     """
-    depth = len(anatomy.decoder_layers(samples.vlm.model))
+    depth = len(components.decoder_layers(samples.vlm.model))
     sums = torch.zeros(longest, depth, dtype=torch.float64)
     for each in samples.looks():
         weights = each.shares(tokens)

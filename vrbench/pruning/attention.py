@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from vrbench.core.errors import VrbenchError
-from vrbench.models import anatomy
+from vrbench.models import components
 from vrbench.pruning.samples import Samples
 
 
@@ -33,9 +33,9 @@ def image_attention(samples: Samples) -> list[float]:
         VrbenchError: a layer's attention gives no weights, or no token is an image's.
     """
     model = samples.vlm.model
-    sums = torch.zeros(len(anatomy.decoder_layers(model)), dtype=torch.float64)
+    sums = torch.zeros(len(components.decoder_layers(model)), dtype=torch.float64)
     seen = 0
-    with eager(anatomy.decoder(model)):
+    with eager(components.decoder(model)):
         for each in samples.looks():
             seen += int(each.images.sum())
             queries, keys = (x.to(samples.vlm.device) for x in (each.shares("after"), each.images))
@@ -76,7 +76,7 @@ def attention_watched(model: Any, see: Callable[[int, torch.Tensor], None]) -> I
 
         return call
 
-    attentions = [layer.get_submodule("self_attn") for layer in anatomy.decoder_layers(model)]
+    attentions = [layer.get_submodule("self_attn") for layer in components.decoder_layers(model)]
     handles = [module.register_forward_hook(hook(layer)) for layer, module in enumerate(attentions)]
     try:
         yield

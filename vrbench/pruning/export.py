@@ -19,7 +19,7 @@ from vrbench.checkpoints.resolve import Checkpoint
 from vrbench.checkpoints.safetensors_index import read_header
 from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import Lineage
-from vrbench.models import anatomy
+from vrbench.models import components
 from vrbench.models.load import first_folder, load_model
 
 OF_THE_MODEL = ("config.json", "generation_config.json", "adapter_config.json")
@@ -90,7 +90,7 @@ def compare_saved(kept: Kept, folder: Path, depth: int, dtype: torch.dtype) -> N
     """
     saved = checkpoints.resolve(str(folder))
     again = load_model(saved, dtype)
-    layers = len(anatomy.decoder_layers(again))
+    layers = len(components.decoder_layers(again))
     if not layers == saved.depth == depth:
         raise VrbenchError(f"the saved model has {layers} decoder layers, its config says {saved.depth}, not {depth}")
     there = _kept(again)
@@ -115,7 +115,7 @@ def _said(model: Any) -> list[int]:
     """
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()
-    words = anatomy.decoder(model).get_input_embeddings().weight.shape[0]
+    words = components.decoder(model).get_input_embeddings().weight.shape[0]
     prompt = torch.arange(1, 9)[None] * (words // 16) % words
     settings = {"max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS, "do_sample": False, "use_cache": True}
     return [int(token) for token in model.generate(input_ids=prompt, attention_mask=prompt * 0 + 1, **settings)[0]]

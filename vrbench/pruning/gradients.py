@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from vrbench.core.errors import VrbenchError
-from vrbench.models import anatomy
-from vrbench.models.vlm import VLM
+from vrbench.models import components
+from vrbench.models.llava_model import LlavaModel
 from vrbench.pruning.hidden_states import watched
 from vrbench.pruning.samples import ROWS_AT_ONCE, Samples, groups, whole_inputs
 
@@ -40,7 +40,7 @@ def fisher(samples: Samples) -> list[float]:
     Raises:
         VrbenchError: a sample has no answer, or the family reads a prompt both ways and would see the answer.
     """
-    layers = anatomy.decoder_layers(samples.vlm.model)
+    layers = components.decoder_layers(samples.vlm.model)
     sums = torch.zeros(len(layers), dtype=torch.float64)
 
     def add(layer: int, inputs: torch.Tensor, gradient: torch.Tensor) -> None:
@@ -69,7 +69,7 @@ def gate_gradients(samples: Samples) -> list[float]:
     Args and errors: as `fisher`.
     """
     model = samples.vlm.model
-    sums = torch.zeros(len(anatomy.decoder_layers(model)), dtype=torch.float64)
+    sums = torch.zeros(len(components.decoder_layers(model)), dtype=torch.float64)
 
     def see(layer: int, entering: torch.Tensor, leaving: torch.Tensor) -> None:
         added = (leaving - entering).detach()
@@ -88,7 +88,7 @@ def gate_gradients(samples: Samples) -> list[float]:
 def _backwards(samples: Samples) -> Iterator[Callable[[], None]]:
     """Passes forth and back, a few samples at a time; gradients reach the layers' states and no weight."""
     vlm = samples.vlm
-    if not isinstance(vlm, VLM) and vlm.manner.prefix:
+    if not isinstance(vlm, LlavaModel) and vlm.manner.prefix:
         raise VrbenchError(f"a {vlm.family} model sees the answer with the prompt; choose a score that needs none")
     samples.samples = 0
     with _frozen(vlm.model):
@@ -130,7 +130,7 @@ def _frozen(model: Any) -> Iterator[None]:
             return (args[0].detach().requires_grad_(), *args[1:]), kwargs
         return args, {**kwargs, "hidden_states": kwargs["hidden_states"].detach().requires_grad_()}
 
-    first = anatomy.decoder_layers(model)[0]
+    first = components.decoder_layers(model)[0]
     handle = first.register_forward_pre_hook(enter, with_kwargs=True)
     for parameter in wanted:
         parameter.requires_grad_(False)

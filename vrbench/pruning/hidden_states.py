@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
-from vrbench.models import anatomy
+from vrbench.models import components
 
 
 class Weighted(Protocol):
@@ -40,7 +40,7 @@ def watched(model: Any, see: Callable[[int, torch.Tensor, torch.Tensor], None]) 
 
         return call
 
-    layers = anatomy.decoder_layers(model)
+    layers = components.decoder_layers(model)
     handles = [module.register_forward_hook(hook(layer), with_kwargs=True) for layer, module in enumerate(layers)]
     try:
         yield

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 
 from vrbench.core.layers import LayerSet
-from vrbench.models import anatomy
-from vrbench.models.prune import setting_changes
+from vrbench.models import components
+from vrbench.models.prune import per_layer_settings
 
 
 @contextmanager
 def left_out(model: Any, removed: Sequence[int]) -> Iterator[None]:
     """The model without some layers."""
-    depth = len(anatomy.decoder_layers(model))
+    depth = len(components.decoder_layers(model))
     with _only(model, LayerSet(tuple(i for i in range(depth) if i not in removed), depth), {}):
         yield
 
@@ -31,9 +31,9 @@ def resumed(model: Any, removed: Sequence[int], layer: int, outputs: Mapping[int
         layer: the one more.
         outputs: what each layer gave in a pass over the same tokens without the removed ones, as `watched` keeps it.
     """
-    kept = [i for i in range(len(anatomy.decoder_layers(model))) if i not in removed and i != layer]
+    kept = [i for i in range(len(components.decoder_layers(model))) if i not in removed and i != layer]
     below = [i for i in kept if i < layer]
-    run = LayerSet(tuple(i for i in kept if i not in below[:-1]), len(anatomy.decoder_layers(model)))
+    run = LayerSet(tuple(i for i in kept if i not in below[:-1]), len(components.decoder_layers(model)))
     with _only(model, run, {i: outputs[i] for i in below[-1:]}):
         yield
 
@@ -46,7 +46,7 @@ def watched(model: Any) -> Iterator[dict[int, Any]]:
     def keep(layer: int) -> Any:
         return lambda _, __, output: outputs.__setitem__(layer, output)
 
-    handles = [m.register_forward_hook(keep(i)) for i, m in enumerate(anatomy.decoder_layers(model))]
+    handles = [m.register_forward_hook(keep(i)) for i, m in enumerate(components.decoder_layers(model))]
     try:
         yield outputs
     finally:
@@ -57,9 +57,9 @@ def watched(model: Any) -> Iterator[dict[int, Any]]:
 @contextmanager
 def _only(model: Any, kept: LayerSet, replayed: Mapping[int, Any]) -> Iterator[None]:
     """The model with some of its layers, those in `replayed` giving what they are known to give."""
-    decoder = anatomy.decoder(model)
+    decoder = components.decoder(model)
     whole = decoder.layers
-    changes = setting_changes(model, kept)
+    changes = per_layer_settings(model, kept)
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
     try:
         modules = (_Replay(whole[i], replayed[i]) if i in replayed else whole[i] for i in kept)

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from vrbench.models.packing import Row, pack
-from vrbench.models.vlm import VLM
+from vrbench.models.llava_model import LlavaModel
+from vrbench.models.packing import PackedSequence, pack
 from vrbench.pocket.turns import Turn, turns
 from vrbench.pocket.world import draw, scene
 from vrbench.pruning.layer_hooks import left_out, resumed, watched
@@ -85,7 +85,7 @@ def dev_of(vlm: Any, pictures: int, per_picture: int, first: int = 0) -> Dev:
         per_picture: questions on each.
         first: number of the first picture.
     """
-    if isinstance(vlm, VLM):
+    if isinstance(vlm, LlavaModel):
         return DevLoss(vlm, pictures, per_picture, first)
     from vrbench.pruning.plain import PlainLoss
 
@@ -105,7 +105,7 @@ class Packed(NamedTuple):
         pictures: slot -> the picture's projected features, [tokens, hidden].
     """
 
-    rows: list[Row]
+    rows: list[PackedSequence]
     targets: dict[int, list[int]]
     pictures: dict[int, torch.Tensor]
 
@@ -144,7 +144,7 @@ class DevLoss:
         batches: of some pictures each.
     """
 
-    def __init__(self, vlm: VLM, pictures: int, per_picture: int, first: int = 0) -> None:
+    def __init__(self, vlm: LlavaModel, pictures: int, per_picture: int, first: int = 0) -> None:
         self.vlm = vlm
         self.batches: list[Packed] = []
         self.samples = 0

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from vrbench.models import anatomy
+from vrbench.models import components
 from vrbench.pruning.layer_hooks import left_out
 from vrbench.pruning.loss_evaluator import Dev
 
@@ -82,7 +82,7 @@ def gate_gradients(dev: Dev, removed: Sequence[int] = ()) -> torch.Tensor:
         removed: layers that are left out.
     """
     model = dev.vlm.model
-    layers = anatomy.decoder_layers(model)
+    layers = components.decoder_layers(model)
     found = []
     with _weights_frozen(model), left_out(model, removed):
         for run in dev.differentiable():

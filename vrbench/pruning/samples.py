@@ -12,8 +12,8 @@ import torch
 
 from vrbench.core.errors import VrbenchError
 from vrbench.models.inputs import ImagesRefused
-from vrbench.models.packing import Row, pack
-from vrbench.models.vlm import VLM
+from vrbench.models.llava_model import LlavaModel
+from vrbench.models.packing import PackedSequence, pack
 from vrbench.pruning.questions import Question
 
 Tokens = Literal["all", "text", "image", "after", "last"]
@@ -71,7 +71,7 @@ class Samples:
     def looks(self) -> Iterator[Pass]:
         """Pass after pass; packed where the family's prompts can be."""
         self.samples = 0
-        made = self._packed() if isinstance(self.vlm, VLM) else self._whole()
+        made = self._packed() if isinstance(self.vlm, LlavaModel) else self._whole()
         for each in made:
             self.samples += len(each.paths)
             yield each
@@ -81,7 +81,7 @@ class Samples:
         return Counted(self, tokens)
 
     def _packed(self) -> Iterator[Pass]:
-        vlm: VLM = self.vlm
+        vlm: LlavaModel = self.vlm
         for some in groups(self.questions, PICTURES_AT_ONCE):
             projected = vlm.project(vlm.encode_images([of[0].picture for of in some]))
             pictures = dict(enumerate(projected))
@@ -135,14 +135,14 @@ def groups(things: Iterable[T], size: int) -> Iterator[list[T]]:
         yield some
 
 
-def _packed_pass(vlm: VLM, rows: list[Row], pictures: dict[int, torch.Tensor]) -> Pass:
+def _packed_pass(vlm: LlavaModel, rows: list[PackedSequence], pictures: dict[int, torch.Tensor]) -> Pass:
     longest = max(len(row) for row in rows)
     images = torch.tensor([[token < 0 for token in row.tokens] + [False] * (longest - len(row)) for row in rows])
     paths = [(i, torch.tensor(path)) for i, row in enumerate(rows) for path in row.paths.values()]
     return Pass(paths, images, partial(vlm.hidden, rows, pictures))
 
 
-def sequence_of(vlm: VLM, question: Question, slot: int) -> tuple[list[int], int]:
+def sequence_of(vlm: LlavaModel, question: Question, slot: int) -> tuple[list[int], int]:
     """Token ids of a question with its answer and the end, tokens of its picture below 0; and how many are answer."""
     asked = vlm.encode(vlm.prompt(question.text, 1), [slot])
     if not question.answer:
@@ -155,10 +155,10 @@ def whole_inputs(vlm: Any, questions: Sequence[Question]) -> tuple[dict[str, Any
     """A model's inputs for questions with their answers, padded on the left; and the tokens of each answer.
 
     Args:
-        vlm: of any family; a `VLM` gets its answers' ends too, as `vrbench.pruning.loss_evaluator.DevLoss` has them.
+        vlm: of any family; a `LlavaModel` gets its answers' ends too, as `loss_evaluator.DevLoss` has them.
         questions: the samples, one a row.
     """
-    if isinstance(vlm, VLM):
+    if isinstance(vlm, LlavaModel):
         return _llava_inputs(vlm, questions)
     prompts = [vlm.prompt(question.text, 1) for question in questions]
     texts = [prompt + question.answer for prompt, question in zip(prompts, questions, strict=True)]
@@ -171,7 +171,7 @@ def whole_inputs(vlm: Any, questions: Sequence[Question]) -> tuple[dict[str, Any
     return inputs, [whole - asked for asked, whole in lengths]
 
 
-def _llava_inputs(vlm: VLM, questions: Sequence[Question]) -> tuple[dict[str, Any], list[int]]:
+def _llava_inputs(vlm: LlavaModel, questions: Sequence[Question]) -> tuple[dict[str, Any], list[int]]:
     sequences, said = zip(*[sequence_of(vlm, question, 0) for question in questions], strict=True)
     longest = max(len(sequence) for sequence in sequences)
     mark = image_token(vlm.model)

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from vrbench.checkpoints.families import FAMILIES
 from vrbench.checkpoints.parameter_names import ADAPTER
 from vrbench.checkpoints.resolve import Checkpoint, resolve_backbone
 from vrbench.core.device import chosen_device, device_faults
 from vrbench.core.errors import VrbenchError, sentences
 from vrbench.core.schemas import Base, Step
-from vrbench.models.families import FAMILIES
 from vrbench.pruning.questions import DevQuestions, FolderQuestions, Questions
 
 if TYPE_CHECKING:

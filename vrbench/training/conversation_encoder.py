@@ -1,8 +1,8 @@
 """Conversations as what a model is trained on: its family's own inputs, and labels on what it has to say alone.
 
-A conversation is written as its family is asked when it is measured (`vrbench.models.prompts`), so that a question is
-put in training as it is put in a task. Labels are found by writing and tokenizing the conversation up to each answer's
-beginning and end; where what is longer does not begin with what is shorter, that is told.
+A conversation is written as its family is asked when it is measured (`vrbench.checkpoints.prompts`), so that a question
+is put in training as it is put in a task. Labels are found by writing and tokenizing the conversation up to each
+answer's beginning and end; where what is longer does not begin with what is shorter, that is told.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from vrbench.checkpoints.families import FAMILIES
+from vrbench.checkpoints.prompts import IMAGE, Turn, llava_text
 from vrbench.core.errors import VrbenchError
-from vrbench.models.families import FAMILIES
-from vrbench.models.inputs import begun, pictured
-from vrbench.models.prompts import IMAGE, Turn, llava_text
+from vrbench.models.inputs import encode_with_images, starts_with_bos
 from vrbench.training.batches import IGNORED, joined
 from vrbench.training.conversations import Conversation, Picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from vrbench.models.loaded import LoadedModel
+    from vrbench.models.base_vlm import BaseVLM
 
 BY_TOKEN = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "cross_attention_mask", "labels")
 """Inputs whose second dimension is the tokens."""
@@ -54,12 +54,12 @@ class Supervised:
     """Makes a family's inputs and labels of conversations; it holds no weights and can be sent to other processes.
 
     Attributes:
-        family: a key of `vrbench.models.families.FAMILIES`.
+        family: a key of `vrbench.checkpoints.families.FAMILIES`.
         length: most tokens of a sample.
         pad_square: whether pictures are padded to a square with the mean colour, as LLaVA-1.5 and Bunny do.
     """
 
-    def __init__(self, vlm: LoadedModel, length: int = 2048, pad_square: bool = False) -> None:
+    def __init__(self, vlm: BaseVLM, length: int = 2048, pad_square: bool = False) -> None:
         """
         Args:
             vlm: the model to be trained; its tokenizer and processor are kept, its weights are not.
@@ -254,12 +254,12 @@ class Supervised:
             return True
         if has_pictures and self.manner.special_tokens is not None:
             return self.manner.special_tokens
-        return not begun(self.tokenizer, text)
+        return not starts_with_bos(self.tokenizer, text)
 
     def _inputs(self, text: str, pictures: Sequence[Image], special: bool | None = None) -> dict[str, Tensor]:
         """The family's inputs for a text with one mark a picture."""
         if pictures and self.manner is not None:
-            return pictured(self.processor, self.manner, [text], [pictures], self.family)
+            return encode_with_images(self.processor, self.manner, [text], [pictures], self.family)
         if special is None:
             special = self._special(text, bool(pictures))
         text = text.replace(IMAGE, IMAGE * self.image_tokens) if pictures else text

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vrbench.checkpoints.prompts import IMAGE, Turn
 from vrbench.core.errors import VrbenchError
 from vrbench.data.image_values import image_bytes, inline, is_file
 from vrbench.data.images import ImageError, image_size, inspect_image, open_image
-from vrbench.models.prompts import IMAGE, Turn
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -14,7 +14,7 @@ from vrbench.training.pocket_data import Lessons
 from vrbench.training.recipe_files import Conversations, Hub, TrainRecipe
 
 if TYPE_CHECKING:
-    from vrbench.models.loaded import LoadedModel
+    from vrbench.models.base_vlm import BaseVLM
 
 _log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ WORKERS = 8
 """Processes that read pictures for a card."""
 
 
-def conversation_lessons(recipe: TrainRecipe, found: Samples, vlm: LoadedModel) -> Lessons:
+def conversation_lessons(recipe: TrainRecipe, found: Samples, vlm: BaseVLM) -> Lessons:
     """What a recipe's conversations teach a model.
 
     Args:

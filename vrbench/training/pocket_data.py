@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from transformers import TrainerCallback
 
 from vrbench.core.layers import LayerSet
-from vrbench.models import anatomy
+from vrbench.models import components
 from vrbench.training.features import Encoded
 from vrbench.training.packed import PackedRows
 from vrbench.training.packed_llava import Learner
@@ -148,4 +148,4 @@ def _checkpoint_activations(model: Any) -> None:
     core = core_of(model)
     enable = getattr(core, "activation_checkpointing_enable", None) or core.gradient_checkpointing_enable
     enable({"use_reentrant": False})
-    assert any(getattr(layer, "gradient_checkpointing", True) for layer in anatomy.decoder_layers(core))
+    assert any(getattr(layer, "gradient_checkpointing", True) for layer in components.decoder_layers(core))

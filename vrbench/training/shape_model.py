@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from vrbench.checkpoints.random_shapes import SHAPES, STD
 from vrbench.core.layers import LayerSet
-from vrbench.models import anatomy
-from vrbench.models.adapter import without_adapter
+from vrbench.models import components
+from vrbench.models.lora import remove_adapter
 
 ATTENTION = "sdpa"
 
@@ -48,7 +48,7 @@ class ShapeModel:
     @property
     def decoder(self) -> Any:
         """The LLM without its head."""
-        return anatomy.decoder(self.llm)
+        return components.decoder(self.llm)
 
     def states(self, features: Tensor, words: Tensor, **more: Any) -> Any:
         """What the decoder gives for rows that begin with a picture.
@@ -129,7 +129,7 @@ def tuned(model: ShapeModel, how: Tuning) -> Iterator[list[nn.Parameter]]:
             parameter.requires_grad_(False)
             parameter.data = parameter.data.to(torch.bfloat16)
         if how.method == "lora":
-            without_adapter(model.llm, how.layers)
+            remove_adapter(model.llm, how.layers)
             del model.llm.peft_config
 
 

@@ -19,8 +19,8 @@ from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import Base, Lineage, Step
 from vrbench.models import pocket
+from vrbench.models.llava_model import LlavaModel
 from vrbench.models.load import load_packed, load_vlm
-from vrbench.models.vlm import VLM
 from vrbench.pocket import pydoc
 from vrbench.training.features import Encoded, cached
 from vrbench.training.lessons import conversation_lessons
@@ -142,11 +142,11 @@ def _prepared(recipe: TrainRecipe, start: Start, device: torch.device) -> tuple[
     model = with_lora(vlm.model, start.layers, recipe.tune) if has_lora else vlm.model
     if start.samples is not None:
         return model, conversation_lessons(recipe, start.samples, vlm)
-    assert isinstance(vlm, VLM)  # as load_packed says
+    assert isinstance(vlm, LlavaModel)  # as load_packed says
     return model, pocket_lessons_of(recipe, vlm, model, device)
 
 
-def pocket_lessons_of(recipe: TrainRecipe, vlm: VLM, model: Any, device: torch.device) -> Lessons:
+def pocket_lessons_of(recipe: TrainRecipe, vlm: LlavaModel, model: Any, device: torch.device) -> Lessons:
     """The pocket family's packed rows, with the dev split's right answers and perplexity as what is measured."""
     assert recipe.tune is not None and isinstance(recipe.data, Data)
     learner, packer = _learner(model, recipe)
@@ -166,7 +166,7 @@ def pocket_lessons_of(recipe: TrainRecipe, vlm: VLM, model: Any, device: torch.d
 
 
 def _tuning_data(
-    settings: Data, vlm: VLM, packer: Packer, device: torch.device
+    settings: Data, vlm: LlavaModel, packer: Packer, device: torch.device
 ) -> tuple[Encoded, Encoded | None, Encoded]:
     """Training pictures, easy-VQA's (if the recipe wants them) and dev pictures, as the tower sees them."""
 

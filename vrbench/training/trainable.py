@@ -11,7 +11,7 @@ from torch import nn
 
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
-from vrbench.models import anatomy
+from vrbench.models import components
 from vrbench.training.recipe_files import Tune
 from vrbench.training.run import ATTENTION, is_attention
 from vrbench.training.trainer import Group
@@ -41,7 +41,7 @@ def with_lora(model: Any, layers: LayerSet, settings: Tune) -> Any:
 
 def _pattern(model: Any, layers: LayerSet, attention_only: bool) -> str:
     """A regular expression of the linears' full names: a vision tower's layers have numbers too."""
-    modules = anatomy.decoder_layers(model)
+    modules = components.decoder_layers(model)
     path = next(name for name, module in model.named_modules() if module is modules)
     inside = {
         name
@@ -62,7 +62,7 @@ def core_of(model: Any) -> Any:
 
 def trained_by_layer(model: Any, layers: LayerSet, settings: Tune) -> dict[int, list[nn.Parameter]]:
     """Layer -> its parameters that are trained: LoRA's, or all of them."""
-    modules = anatomy.decoder_layers(core_of(model))
+    modules = components.decoder_layers(core_of(model))
     return {
         i: [p for name, p in modules[i].named_parameters() if settings.tuning == "weights" or "lora_" in name]
         for i in layers
@@ -71,7 +71,7 @@ def trained_by_layer(model: Any, layers: LayerSet, settings: Tune) -> dict[int, 
 
 def projector_of(model: Any) -> list[nn.Parameter]:
     """The projector's parameters."""
-    return [p for module in anatomy.projector(core_of(model)) for p in module.parameters()]
+    return [p for module in components.projector(core_of(model)) for p in module.parameters()]
 
 
 def thaw(model: nn.Module, groups: list[Group], dtype: torch.dtype) -> None:
@@ -80,7 +80,7 @@ def thaw(model: nn.Module, groups: list[Group], dtype: torch.dtype) -> None:
     Frozen weights need no masters, and cost half the traffic. The tower and a frozen projector stay as they are.
     """
     wanted = {id(p) for group in groups for p in group.parameters}
-    inside = {id(p) for p in anatomy.decoder(core_of(model)).parameters()}
+    inside = {id(p) for p in components.decoder(core_of(model)).parameters()}
     inside |= {id(p) for p in core_of(model).get_output_embeddings().parameters()}
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) in wanted)

@@ -18,18 +18,18 @@ from transformers import GenerationConfig, LogitsProcessorList
 from vrbench.core.errors import VrbenchError
 
 if TYPE_CHECKING:
-    from vrbench.models.loaded import LoadedModel
+    from vrbench.models.base_vlm import BaseVLM
 
 KEPT = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "transformers_version")
 """Settings that stay where all else is taken out: which tokens there are, not what is done with them."""
 
 
-def is_steered(vlm: LoadedModel) -> bool:
+def needs_logits_processors(vlm: BaseVLM) -> bool:
     """Whether the model's generation config asks for more than the likeliest token at each step."""
-    return bool(processors(vlm, [vlm.end_of_text], 1))
+    return bool(logits_processors(vlm, [vlm.end_of_text], 1))
 
 
-def processors(vlm: LoadedModel, prompt: Sequence[int], max_new_tokens: int) -> LogitsProcessorList:
+def logits_processors(vlm: BaseVLM, prompt: Sequence[int], max_new_tokens: int) -> LogitsProcessorList:
     """What changes the scores of one answer's next token; empty when its generation config asks for nothing.
 
     They are those that `generate` makes for this prompt alone with `do_sample=False, num_beams=1`, which is why its own
@@ -63,10 +63,10 @@ def next_token(
 ) -> torch.Tensor:
     """The next token of one answer, from its logits [vocabulary]."""
     ids = torch.tensor([[*prompt, *said]], device=logits.device)
-    return likeliest(steps(ids, logits[None].float())[0])
+    return argmax_token(steps(ids, logits[None].float())[0])
 
 
-def likeliest(scores: torch.Tensor) -> torch.Tensor:
+def argmax_token(scores: torch.Tensor) -> torch.Tensor:
     """The tokens with the largest scores [..., vocabulary].
 
     Raises:
@@ -86,7 +86,7 @@ def refuse_nan(found: bool) -> None:
 
 
 @contextmanager
-def unsteered(model: Any) -> Iterator[None]:
+def plain_generation_config(model: Any) -> Iterator[None]:
     """Take everything but token ids out of a model's generation config for a while.
 
     `generate` fills from there whatever it is not told, sampling and speculation included.

@@ -14,36 +14,36 @@ if TYPE_CHECKING:
 HARNESS, AS_STORED, PAD = CHOICES = ("harness", "checkpoint", "pad")
 """As lmms-eval's class for the family has them; as the checkpoint has them; padded to a square as LLaVA-1.5 does."""
 
-EDGES = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
+OLD_NAMES = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
 """Pixels of an image at least and at most: how `size` calls them -> how older folders do."""
 
 
-def stored(folder: Path) -> dict[str, Any]:
+def stored_settings(folder: Path) -> dict[str, Any]:
     """The settings of a folder's image processor, from where transformers takes them; empty where there are none."""
     nested = read_json(folder / "processor_config.json").get("image_processor")
     return nested if isinstance(nested, dict) else read_json(folder / "preprocessor_config.json")
 
 
-def replaced(checkpoint: Checkpoint) -> dict[str, tuple[Any, Any]]:
+def overridden_settings(checkpoint: Checkpoint) -> dict[str, tuple[Any, Any]]:
     """Setting -> (the checkpoint's value, none where it names none; the value that the family's class puts there).
 
     Settings that are the same in both are left out.
     """
-    from vrbench.models.families import family_of
+    from vrbench.checkpoints.families import family_of
 
-    own, found = stored(checkpoint.root.path), {}
+    own, found = stored_settings(checkpoint.root.path), {}
     for name, value in family_of(checkpoint).manner.pictures.items():
         for key, inner in value.items() if isinstance(value, Mapping) else [(name, value)]:
             part = own.get(name) if isinstance(value, Mapping) else own
-            kept = own.get(EDGES.get(key, ""))  # it counts before `size`; newer folders write null beside that
+            kept = own.get(OLD_NAMES.get(key, ""))  # it counts before `size`; newer folders write null beside that
             if kept is None:
                 kept = part.get(key) if isinstance(part, Mapping) else None
             if kept != inner:
-                found[EDGES.get(key, key)] = (kept, inner)
+                found[OLD_NAMES.get(key, key)] = (kept, inner)
     return found
 
 
-def lost(settings: Mapping[str, Any]) -> float:
+def cropped_share(settings: Mapping[str, Any]) -> float:
     """The share of an image twice as wide as high that an image processor cuts off; 0 where it cuts nothing."""
     if not settings.get("do_center_crop") or settings.get("do_pad"):
         return 0.0
@@ -56,9 +56,9 @@ def lost(settings: Mapping[str, Any]) -> float:
     return 1 - min(height, edge) * min(width, 2 * edge) / (2 * edge * edge)
 
 
-def faults(checkpoint: Checkpoint, choice: str) -> Iterator[str]:
+def validate_choice(checkpoint: Checkpoint, choice: str) -> Iterator[str]:
     """Why a checkpoint cannot be asked with a choice of image settings."""
-    if choice == PAD and (checkpoint.family != "llava" or not lost(stored(checkpoint.root.path))):
+    if choice == PAD and (checkpoint.family != "llava" or not cropped_share(stored_settings(checkpoint.root.path))):
         what = "its image processor cuts nothing off" if checkpoint.family == "llava" else "its family has its own way"
         yield (
             f"{checkpoint.id} of family {checkpoint.family!r} cannot be shown padded images: {what}; "
@@ -66,11 +66,11 @@ def faults(checkpoint: Checkpoint, choice: str) -> Iterator[str]:
         )
 
 
-def notes(checkpoint: Checkpoint, choice: str = HARNESS) -> Iterator[str]:
+def image_notes(checkpoint: Checkpoint, choice: str = HARNESS) -> Iterator[str]:
     """What a reader must know of how a checkpoint is shown images, one sentence each."""
-    from vrbench.models.families import family_of
+    from vrbench.checkpoints.families import family_of
 
-    changed = replaced(checkpoint)
+    changed = overridden_settings(checkpoint)
     if changed:
         name = family_of(checkpoint).manner.model_name
         own = ", ".join(f"{setting} {_said(kept)}" for setting, (kept, _) in changed.items())
@@ -79,7 +79,7 @@ def notes(checkpoint: Checkpoint, choice: str = HARNESS) -> Iterator[str]:
             yield f"images are shown with {theirs}, as lmms-eval's {name} has it; the checkpoint has {own}"
         else:
             yield f"images are shown with the checkpoint's {own}; lmms-eval's {name} has {theirs}"
-    share = lost(stored(checkpoint.root.path))
+    share = cropped_share(stored_settings(checkpoint.root.path))
     if share and choice == PAD:
         yield "images are padded to a square with the mean colour, as LLaVA-1.5 was trained; the folder would crop them"
     elif share:
@@ -90,14 +90,14 @@ def lines(checkpoints: Iterable[Checkpoint], choice: str) -> Iterator[str]:
     """What is told of checkpoints before they are asked: a line each for what is not as their files have it, or cut."""
     for checkpoint in checkpoints:
         other = remedy(checkpoint, choice)
-        for note in notes(checkpoint, choice):
+        for note in image_notes(checkpoint, choice):
             yield f"{checkpoint.id}: {note}" + (f" ({other})" if other else "")
 
 
 def remedy(checkpoint: Checkpoint, choice: str = HARNESS) -> str:
     """Which other choice there is; empty where it would change nothing."""
-    other = [AS_STORED] if choice == HARNESS and replaced(checkpoint) else []
-    crops = checkpoint.family == "llava" and choice != PAD and lost(stored(checkpoint.root.path))
+    other = [AS_STORED] if choice == HARNESS and overridden_settings(checkpoint) else []
+    crops = checkpoint.family == "llava" and choice != PAD and cropped_share(stored_settings(checkpoint.root.path))
     return " or ".join(f"--image-settings {name}" for name in [*other, *([PAD] if crops else [])])
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from vrbench.checkpoints.families import family_of
 from vrbench.checkpoints.resolve import Checkpoint
 from vrbench.core.errors import VrbenchError
-from vrbench.models import folders, llava
-from vrbench.models.families import family_of
-from vrbench.models.inputs import begun
+from vrbench.models import hf_folder, llava
+from vrbench.models.inputs import starts_with_bos
 from vrbench.models.load import first_folder
 
 
 @dataclass(frozen=True)
-class Asked:
+class PromptPreview:
     """A whole prompt.
 
     Attributes:
@@ -28,7 +28,7 @@ class Asked:
     templated: bool
 
 
-def asked(checkpoint: Checkpoint, text: str, images: int | None) -> Asked:
+def preview_prompt(checkpoint: Checkpoint, text: str, images: int | None) -> PromptPreview:
     """What a task's text becomes.
 
     Args:
@@ -42,13 +42,15 @@ def asked(checkpoint: Checkpoint, text: str, images: int | None) -> Asked:
     if checkpoint.root.code:
         raise VrbenchError(f"{checkpoint.id} brings code of its own; how it is asked is known only when it is loaded")
     family, folder = family_of(checkpoint), first_folder(checkpoint)
-    tokenizer, processor = (llava if family.packed else folders).readers(folder)
+    tokenizer, processor = (llava if family.packed else hf_folder).readers(folder)
     if images is None:
-        return Asked(text, _front(tokenizer, text, not begun(tokenizer, text)), False)
+        return PromptPreview(text, _front(tokenizer, text, not starts_with_bos(tokenizer, text)), False)
     manner = family.manner
     prompt = manner.prompt(tokenizer if family.packed else processor, text, images)
     adds = True if family.packed else manner.special_tokens
-    return Asked(prompt, _front(tokenizer, prompt, not begun(tokenizer, prompt) if adds is None else adds), True)
+    return PromptPreview(
+        prompt, _front(tokenizer, prompt, not starts_with_bos(tokenizer, prompt) if adds is None else adds), True
+    )
 
 
 def _front(tokenizer: Any, prompt: str, adds: bool) -> str:

@@ -13,19 +13,24 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
-from vrbench.models.decoding import Limit, ended, text_of
-from vrbench.models.inputs import begun, pictured
-from vrbench.models.loaded import LoadedModel
-from vrbench.models.steering import is_steered, processors, refuse_nan, unsteered
+from vrbench.models.base_vlm import BaseVLM
+from vrbench.models.decoding import StopCriteria, decode_answer, is_finished
+from vrbench.models.inputs import encode_with_images, starts_with_bos
+from vrbench.models.logits_processing import (
+    logits_processors,
+    needs_logits_processors,
+    plain_generation_config,
+    refuse_nan,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from transformers import PreTrainedTokenizerBase
 
-    from vrbench.models.manner import Manner
+    from vrbench.models.manner import PromptFormat
 
 
-class PlainVLM(LoadedModel):
+class HFModel(BaseVLM):
     """A loaded model that is asked one whole prompt after the other, several of them in a batch padded on the left.
 
     Attributes:
@@ -33,7 +38,7 @@ class PlainVLM(LoadedModel):
     """
 
     def __init__(
-        self, model: Any, tokenizer: PreTrainedTokenizerBase, processor: Any, family: str, manner: Manner
+        self, model: Any, tokenizer: PreTrainedTokenizerBase, processor: Any, family: str, manner: PromptFormat
     ) -> None:
         super().__init__(model, tokenizer, processor.image_processor, family, manner)
         self.processor = processor
@@ -43,7 +48,7 @@ class PlainVLM(LoadedModel):
 
     @property
     def image_settings(self) -> dict[str, Any]:
-        """As in `LoadedModel`, with what the family sets in place of the folder's settings."""
+        """As in `BaseVLM`, with what the family sets in place of the folder's settings."""
         return {**super().image_settings, "family": dict(self.manner.pictures)}
 
     def prompt(self, text: str, n_images: int = 0) -> str:
@@ -56,7 +61,7 @@ class PlainVLM(LoadedModel):
 
     def encode(self, prompt: str) -> list[int]:
         """Token ids of a prompt without pictures; what the tokenizer puts in front is put there once."""
-        return list(self.tokenizer(prompt, add_special_tokens=not begun(self.tokenizer, prompt))["input_ids"])
+        return list(self.tokenizer(prompt, add_special_tokens=not starts_with_bos(self.tokenizer, prompt))["input_ids"])
 
     def length(self, prompt: str, pictures: Sequence[Image]) -> int:
         """Tokens of a prompt with its pictures; what pictures add depends on their sizes, which are remembered."""
@@ -73,7 +78,7 @@ class PlainVLM(LoadedModel):
         Raises:
             VrbenchError: a prompt does not have a mark for each of its pictures.
         """
-        return self._placed(pictured(self.processor, self.manner, prompts, pictures, self.family))
+        return self._placed(encode_with_images(self.processor, self.manner, prompts, pictures, self.family))
 
     def worded(self, prompts: Sequence[Sequence[int]]) -> dict[str, Any]:
         """The model's inputs for prompts without pictures, as token ids, padded on the left: [prompts, longest]."""
@@ -86,20 +91,20 @@ class PlainVLM(LoadedModel):
         return self._placed(inputs)
 
     @torch.inference_mode()
-    def answers(self, inputs: Mapping[str, Any], limits: Sequence[Limit]) -> list[str]:
+    def answers(self, inputs: Mapping[str, Any], limits: Sequence[StopCriteria]) -> list[str]:
         """Answers of greedy decoding, without special tokens, each cut before its first stop text.
 
         What the generation config asks for beyond the likeliest token is done to each answer as to it alone; sampling
         and beams that it asks for are not.
 
         Args:
-            inputs: as `pictured` or `worded` give them.
+            inputs: as `encode_with_images` or `worded` give them.
             limits: when each answer ends.
         """
         stop = _Stop(self, inputs["input_ids"].shape[1], limits)
-        steered: list[LogitsProcessor] = [_Steered(self, inputs, limits, stop)] if is_steered(self) else []
+        steered: list[LogitsProcessor] = [_Steered(self, inputs, limits, stop)] if needs_logits_processors(self) else []
         # TF32 would make float32 mean less on a GPU than on a CPU.
-        with torch.backends.cudnn.flags(allow_tf32=False), unsteered(self.model):
+        with torch.backends.cudnn.flags(allow_tf32=False), plain_generation_config(self.model):
             said = self.model.generate(
                 **inputs,
                 max_new_tokens=max(limit.max_new_tokens for limit in limits),
@@ -109,7 +114,7 @@ class PlainVLM(LoadedModel):
                 stopping_criteria=StoppingCriteriaList([stop]),
             )
         rows = said[:, stop.start :].tolist()
-        return [text_of(self, row[:n], limit) for row, n, limit in zip(rows, stop.lengths, limits, strict=True)]
+        return [decode_answer(self, row[:n], limit) for row, n, limit in zip(rows, stop.lengths, limits, strict=True)]
 
     @torch.inference_mode()
     def loglikelihood(
@@ -162,7 +167,7 @@ class _Stop(StoppingCriteria):
         over: whether each answer is over.
     """
 
-    def __init__(self, vlm: PlainVLM, start: int, limits: Sequence[Limit]) -> None:
+    def __init__(self, vlm: HFModel, start: int, limits: Sequence[StopCriteria]) -> None:
         self.start = start
         self.lengths = [0] * len(limits)
         self._vlm = vlm
@@ -174,7 +179,7 @@ class _Stop(StoppingCriteria):
         for i, row in enumerate(input_ids[:, self.start :].tolist()):
             if not self.over[i]:
                 self.lengths[i] = len(row)
-                self.over[i] = ended(self._vlm, row, self._limits[i])
+                self.over[i] = is_finished(self._vlm, row, self._limits[i])
         return torch.tensor(self.over, device=input_ids.device)
 
 
@@ -190,11 +195,13 @@ class _Numbers(LogitsProcessor):
 class _Steered(LogitsProcessor):
     """Does to each row's scores what `generate` would do to them if the row were alone and had no padding."""
 
-    def __init__(self, vlm: PlainVLM, inputs: Mapping[str, Any], limits: Sequence[Limit], stop: _Stop) -> None:
+    def __init__(self, vlm: HFModel, inputs: Mapping[str, Any], limits: Sequence[StopCriteria], stop: _Stop) -> None:
         self._stop = stop
         self._starts = inputs["attention_mask"].argmax(1).tolist()  # the padding is on the left
         prompts = [row[start:] for row, start in zip(inputs["input_ids"].tolist(), self._starts, strict=True)]
-        self._steps = [processors(vlm, prompt, one.max_new_tokens) for prompt, one in zip(prompts, limits, strict=True)]
+        self._steps = [
+            logits_processors(vlm, prompt, one.max_new_tokens) for prompt, one in zip(prompts, limits, strict=True)
+        ]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """The scores [rows, vocabulary] of the next tokens; those of rows that are over stay as they are."""

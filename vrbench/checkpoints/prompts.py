@@ -39,7 +39,7 @@ class Turn:
     pictures: int = 0
 
 
-class Prompt(Protocol):
+class BuildPrompt(Protocol):
     """How a family writes a conversation.
 
     Args:

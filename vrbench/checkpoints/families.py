@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vrbench.models import folders, llava, prompts, remote
-from vrbench.models.image_settings import HARNESS, PAD, padded
-from vrbench.models.manner import Manner, but_blank_lines, final_answer
+from vrbench.checkpoints import prompts
+from vrbench.checkpoints.image_settings import HARNESS, PAD, padded
+from vrbench.models import hf_folder, llava, remote_model
+from vrbench.models.manner import PromptFormat, all_but_blank_lines, final_answer
 
 if TYPE_CHECKING:
     from vrbench.checkpoints.resolve import Checkpoint
-    from vrbench.models.loaded import LoadedModel
+    from vrbench.models.base_vlm import BaseVLM
 
 
 @dataclass(frozen=True)
@@ -25,15 +26,15 @@ class Family:
         load: (folder, torch dtype) -> (model, tokenizer, and image processor or whole processor), every weight read
             from the folder.
         manner: how it is asked.
-        packed: whether its prompts share rows (`VLM`) where the decoder allows it (`vrbench.models.unpacked`); else
-            each is asked by itself, the plain way (`PlainVLM`).
+        packed: whether its prompts share rows (`LlavaModel`) where the decoder allows it
+            (`vrbench.models.unpacked`); else each is asked by itself, the plain way (`HFModel`).
         version: raised by one whenever its prompt, stop rule, image settings or way of answering change what it
             answers to some question (see `vrbench.core.versions`); older answers and runs are then not used again.
     """
 
     faults: Callable[[Path], list[str]]
     load: Callable[[Path, Any], tuple[Any, Any, Any]]
-    manner: Manner
+    manner: PromptFormat
     packed: bool = False
     version: int = 1
 
@@ -58,21 +59,21 @@ PENALTY = (
 )
 
 
-def _plain(manner: Manner, version: int = 2) -> Family:
-    return Family(folders.faults, folders.load, manner, version=version)
+def _plain(manner: PromptFormat, version: int = 2) -> Family:
+    return Family(hf_folder.validate, hf_folder.load, manner, version=version)
 
 
-def _generic(**more: Any) -> Manner:
+def _generic(**more: Any) -> PromptFormat:
     """The family has no class of its own in lmms-eval: asked as its class for any model of transformers asks."""
     about = {"follows": "chat.huggingface.Huggingface", "longest": 4096, "written": TEMPLATE, "placed": AT_MARKS}
-    return Manner(**{"prompt": prompts.chat, "differs": (ENDS, AUDIO), **about, **more})
+    return PromptFormat(**{"prompt": prompts.chat, "differs": (ENDS, AUDIO), **about, **more})
 
 
 FAMILIES: dict[str, Family] = {
     "llava": Family(
-        llava.faults,
+        llava.validate,
         llava.load,
-        Manner(
+        PromptFormat(
             prompts.llava_text,
             "simple.llava_hf.LlavaHf",
             written="the tokenizer's chat template, else the processor's, else Vicuna's conversation",
@@ -89,7 +90,7 @@ FAMILIES: dict[str, Family] = {
         version=2,
     ),
     "llava_next": _plain(
-        Manner(
+        PromptFormat(
             prompts.llava,
             "chat.llava_hf.LlavaHf",
             written="the chat template, else Vicuna's conversation",
@@ -100,7 +101,7 @@ FAMILIES: dict[str, Family] = {
         )
     ),
     "llava_onevision": _plain(
-        Manner(
+        PromptFormat(
             prompts.llava,
             "chat.llava_hf.LlavaHf",
             written="the chat template, else Vicuna's conversation",
@@ -112,25 +113,25 @@ FAMILIES: dict[str, Family] = {
         )
     ),
     "qwen2_5_vl": _plain(
-        Manner(
+        PromptFormat(
             prompts.qwen,
             "simple.qwen2_5_vl.Qwen2_5_VL",
             written=WITH_SYSTEM,
             placed=IN_FRONT,
             longest=32768,
-            stops=but_blank_lines,
+            stops=all_but_blank_lines,
             pictures=QWEN_PIXELS,
             differs=(ENDS, PNG),
         )
     ),
     "qwen3_vl": _plain(
-        Manner(
+        PromptFormat(
             prompts.qwen,
             "simple.qwen3_vl.Qwen3_VL",
             written=WITH_SYSTEM,
             placed=IN_FRONT,
             longest=128,
-            stops=but_blank_lines,
+            stops=all_but_blank_lines,
             pictures=QWEN_PIXELS,
             differs=(ENDS,),
         )
@@ -138,7 +139,7 @@ FAMILIES: dict[str, Family] = {
     "smolvlm": _plain(_generic()),
     "idefics3": _plain(_generic()),
     "internvl": _plain(
-        Manner(
+        PromptFormat(
             prompts.chat,
             "chat.internvl_hf.InternVLHf",
             written=TEMPLATE,
@@ -149,13 +150,13 @@ FAMILIES: dict[str, Family] = {
         )
     ),
     "gemma3": _plain(
-        Manner(
+        PromptFormat(
             prompts.gemma,
             "simple.gemma3.Gemma3",
             written=WITH_SYSTEM,
             placed="in front; marks in the text, numbered ones too, are taken out",
             longest=128,
-            stops=but_blank_lines,
+            stops=all_but_blank_lines,
             differs=(PNG,),
         )
     ),
@@ -169,7 +170,7 @@ FAMILIES: dict[str, Family] = {
         )
     ),
     "mistral3": _plain(
-        Manner(
+        PromptFormat(
             prompts.mistral,
             "simple.mistral3_vl.Mistral3_VL",
             written="[INST] images, a new line, the text [/INST]; the chat template where there is no image",
@@ -181,7 +182,7 @@ FAMILIES: dict[str, Family] = {
         )
     ),
     "mllama": _plain(
-        Manner(
+        PromptFormat(
             prompts.mllama,
             "simple.llama_vision.LlamaVision",
             written=TEMPLATE,
@@ -193,23 +194,23 @@ FAMILIES: dict[str, Family] = {
 }
 """Model type, as config.json says it -> family."""
 
-REFUSED: dict[str, str] = {
+UNSUPPORTED: dict[str, str] = {
     "qwen3_vl_moe": "its layers choose among experts (MoE), so that a layer is not one thing to tune or remove",
     "gemma3n": "its decoder layers share keys and values, so that none can be removed without others",
 }
 """Model types that are known and cannot be loaded, and why."""
 
 
-OWN_CODE = Family(lambda folder: remote.judged(folder)[1], remote.load, _generic(), version=2)
+REMOTE_CODE = Family(lambda folder: remote_model.validate(folder)[1], remote_model.load, _generic(), version=2)
 """Whatever the code in a folder makes, where the user allowed it to be run."""
 
 
 def family_of(checkpoint: Checkpoint) -> Family:
     """How a checkpoint without faults is loaded and asked."""
-    return OWN_CODE if checkpoint.root.code else FAMILIES[checkpoint.family]
+    return REMOTE_CODE if checkpoint.root.code else FAMILIES[checkpoint.family]
 
 
-def ready(checkpoint: Checkpoint, model: Any, tokenizer: Any, processor: Any, images: str = HARNESS) -> LoadedModel:
+def ready(checkpoint: Checkpoint, model: Any, tokenizer: Any, processor: Any, images: str = HARNESS) -> BaseVLM:
     """A model, ready to answer in the way in which its family is asked.
 
     Args:
@@ -217,13 +218,15 @@ def ready(checkpoint: Checkpoint, model: Any, tokenizer: Any, processor: Any, im
         model, tokenizer, processor: as its family's `load` gives them.
         images: whose settings of the image processor hold, one of `image_settings.CHOICES`.
     """
-    from vrbench.models.plain import PlainVLM
-    from vrbench.models.unpacked import UnpackedLlava, can_pack
-    from vrbench.models.vlm import VLM
+    from vrbench.models.hf_model import HFModel
+    from vrbench.models.llava_model import LlavaModel
+    from vrbench.models.unpacked import PaddedLlava, allows_prefix_sharing
 
     family, name = family_of(checkpoint), checkpoint.family
     manner = family.manner if images == HARNESS else replace(family.manner, pictures={})
     if not family.packed:
-        return PlainVLM(model, tokenizer, processor, name, manner)
-    vlm = VLM(model, tokenizer, padded(processor) if images == PAD else processor, name, manner)
-    return vlm if can_pack(vlm.text_config, max(vlm.context_length, vlm.full_context)) else UnpackedLlava(vlm)
+        return HFModel(model, tokenizer, processor, name, manner)
+    vlm = LlavaModel(model, tokenizer, padded(processor) if images == PAD else processor, name, manner)
+    return (
+        vlm if allows_prefix_sharing(vlm.text_config, max(vlm.context_length, vlm.full_context)) else PaddedLlava(vlm)
+    )

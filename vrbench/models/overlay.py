@@ -11,12 +11,12 @@ from vrbench.checkpoints.layer_edits import Change
 from vrbench.checkpoints.parameter_names import ADAPTER, DELTA, PROJECTOR, TOWER, WITHOUT_EFFECT, canonical, layer_of
 from vrbench.checkpoints.resolve import Checkpoint
 from vrbench.checkpoints.safetensors_index import read_header, weight_files
-from vrbench.models.adapter import put_adapter, replace_projector, without_adapter
-from vrbench.models.parts import fill, layer_parameters, projector_parameters
+from vrbench.models.lora import apply_adapter, remove_adapter, replace_projector
+from vrbench.models.parts import fill_parameters, layer_parameters, projector_parameters
 from vrbench.models.prune import remove_layers
 
 
-def put_on(model: Any, checkpoint: Checkpoint, merge: bool, build: Callable[[Checkpoint], Any]) -> Any:
+def apply_overlay(model: Any, checkpoint: Checkpoint, merge: bool, build: Callable[[Checkpoint], Any]) -> Any:
     """The base with all that a layered checkpoint's folder says done to it, in place as far as that goes.
 
     Args:
@@ -34,7 +34,7 @@ def put_on(model: Any, checkpoint: Checkpoint, merge: bool, build: Callable[[Che
         else:
             restore_layers(model, change, build)
     if checkpoint.has(ADAPTER):
-        model = put_adapter(model, checkpoint.path, merge)
+        model = apply_adapter(model, checkpoint.path, merge)
     if checkpoint.has(DELTA):
         put_delta(model, checkpoint)
     if checkpoint.has(PROJECTOR):
@@ -49,14 +49,14 @@ def put_delta(model: Any, checkpoint: Checkpoint) -> None:
     file = checkpoint.path / DELTA
     tensors = load_file(file)
     layers = sorted({layer for layer in map(layer_of, tensors) if layer is not None})
-    without_adapter(model, layers)
-    fill(layer_parameters(model, layers) | projector_parameters(model), tensors, str(file))
+    remove_adapter(model, layers)
+    fill_parameters(layer_parameters(model, layers) | projector_parameters(model), tensors, str(file))
 
 
 def restore_layers(model: Any, change: Change, build: Callable[[Checkpoint], Any]) -> None:
     """Give decoder layers a backbone's weights; whatever was trained into them is gone."""
     assert change.backbone is not None
-    without_adapter(model, change.layers)
+    remove_adapter(model, change.layers)
     places = dict(zip(change.sources, change.layers, strict=True))
     theirs = backbone_layers(change.backbone, change.sources, build)
     tensors = {}
@@ -64,7 +64,7 @@ def restore_layers(model: Any, change: Change, build: Callable[[Checkpoint], Any
         source = layer_of(name)
         assert source is not None
         tensors[name.replace(f"layers.{source}.", f"layers.{places[source]}.", 1)] = tensor
-    fill(layer_parameters(model, change.layers), tensors, f"{change.backbone.id}, restored,")
+    fill_parameters(layer_parameters(model, change.layers), tensors, f"{change.backbone.id}, restored,")
 
 
 def backbone_layers(

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vrbench.models import anatomy, context
+from vrbench.models import components
+from vrbench.models import context_length as context
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from vrbench.models.manner import Manner
+    from vrbench.models.manner import PromptFormat
 
 
-class LoadedModel:
+class BaseVLM:
     """A model with its tokenizer and image processor; `VLM` and `PlainVLM` answer with it.
 
     Attributes:
@@ -30,7 +31,7 @@ class LoadedModel:
     """
 
     def __init__(
-        self, model: Any, tokenizer: PreTrainedTokenizerBase, image_processor: Any, family: str, manner: Manner
+        self, model: Any, tokenizer: PreTrainedTokenizerBase, image_processor: Any, family: str, manner: PromptFormat
     ) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
@@ -47,23 +48,23 @@ class LoadedModel:
     @property
     def language_model(self) -> Any:
         """The decoder without its head."""
-        return anatomy.decoder(self.model)
+        return components.decoder(self.model)
 
     @property
     def decoder_layers(self) -> torch.nn.ModuleList:
         """The decoder's layers: the module list itself."""
-        return anatomy.decoder_layers(self.model)
+        return components.decoder_layers(self.model)
 
     @property
     def projector(self) -> torch.nn.Module:
         """Vision features to the decoder's width; a list of modules where a family has several (Qwen3-VL)."""
-        parts = anatomy.projector(self.model)
+        parts = components.projector(self.model)
         return parts[0] if len(parts) == 1 else torch.nn.ModuleList(parts)
 
     @property
     def vision_tower(self) -> torch.nn.Module:
         """Pixels to vision features."""
-        return anatomy.vision_tower(self.model)
+        return components.vision_tower(self.model)
 
     @property
     def depth(self) -> int:

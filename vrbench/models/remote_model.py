@@ -7,19 +7,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vrbench.checkpoints import prompts
 from vrbench.checkpoints.parameter_names import canonical, first_of
 from vrbench.checkpoints.remote_code import SETTINGS_FILES
 from vrbench.core.errors import VrbenchError
 from vrbench.core.json_files import read_json
-from vrbench.models import anatomy, prompts
-from vrbench.models.folders import buffers, refusal
+from vrbench.models import components
+from vrbench.models.hf_folder import is_buffer, unsupported_reason
 
 TRUSTED: dict[str, Any] = {"local_files_only": True, "trust_remote_code": True}
 HEADS = ("AutoModelForImageTextToText", "AutoModelForCausalLM")
 """Classes of transformers that give a model with a head, as `auto_map` of config.json names them."""
 
 
-def judged(folder: Path) -> tuple[int, list[str]]:
+def validate(folder: Path) -> tuple[int, list[str]]:
     """Decoder layers of the model that a folder's code makes, and why it cannot be asked; loads no weight.
 
     Args:
@@ -50,7 +51,7 @@ def load(folder: Path, dtype: Any) -> tuple[Any, Any, Any]:
     except Exception as error:  # whatever the folder's code raises
         raise VrbenchError(f"{folder}: its own code fails to load it: {_reason(error)}") from error
     for what, told in (("missing_keys", "gave no weights for"), ("unexpected_keys", "has weights for no")):
-        wrong = [name for name in sorted(map(str, info[what])) if not buffers(canonical(name))]
+        wrong = [name for name in sorted(map(str, info[what])) if not is_buffer(canonical(name))]
         if wrong:
             raise VrbenchError(f"{folder} {told} {first_of(wrong)}")
     if info["mismatched_keys"]:
@@ -84,7 +85,7 @@ def _empty(folder: Path) -> Any:
 
 def _depth(model: Any) -> int:
     try:
-        layers = len(anatomy.decoder_layers(model))
+        layers = len(components.decoder_layers(model))
     except (AttributeError, NotImplementedError, TypeError) as error:
         raise VrbenchError(f"the decoder of its {type(model).__name__} cannot be found: {_reason(error)}") from error
     if not layers:
@@ -94,7 +95,7 @@ def _depth(model: Any) -> int:
 
 def _model_faults(model: Any) -> list[str]:
     """Why a model cannot be asked as the others are."""
-    name, refused = type(model).__name__, refusal(model.config)
+    name, refused = type(model).__name__, unsupported_reason(model.config)
     found = [refused] if refused else []
     if not callable(getattr(model, "generate", None)):
         found.append(f"its {name} has no generate, so that it cannot answer")
@@ -134,7 +135,7 @@ def _processor(folder: Path) -> Any:
     from transformers import AutoProcessor
     from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
-    from vrbench.models.processors import put_together
+    from vrbench.models.processors import build_processor
 
     settings = [read_json(folder / file) for file in SETTINGS_FILES]
     own = any("AutoProcessor" in said["auto_map"] for said in settings if isinstance(said.get("auto_map"), dict))
@@ -147,7 +148,7 @@ def _processor(folder: Path) -> Any:
         else:
             kind = getattr(transformers, str(name))
             pictures = partial(AutoImageProcessor.from_pretrained, folder, backend="pil", **TRUSTED)
-            processor = put_together(kind, folder, pictures, TRUSTED)
+            processor = build_processor(kind, folder, pictures, TRUSTED)
         parts = processor.tokenizer, processor.image_processor
     except Exception as error:  # whatever the folder's code raises
         raise VrbenchError(f"its processor cannot be read: {_reason(error)}") from error

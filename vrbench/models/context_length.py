@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-LENGTHS = ("n_positions", "max_position_embeddings", "n_ctx")
+CONFIG_KEYS = ("n_positions", "max_position_embeddings", "n_ctx")
 """Names that configs give it, in the order in which lm-eval looks for them (`lm_eval/models/utils.py`)."""
 
 DEFAULT = 2048
@@ -26,7 +26,7 @@ def text_context(text_config: Any, config: Any, tokenizer: Any) -> int:
         config: the whole config.
         tokenizer: of the model.
     """
-    found = (getattr(part, name, None) for part in (text_config, config) for name in LENGTHS)
+    found = (getattr(part, name, None) for part in (text_config, config) for name in CONFIG_KEYS)
     stated = next((int(value) for value in found if value is not None), None)
     if stated is not None:
         return stated
@@ -36,7 +36,7 @@ def text_context(text_config: Any, config: Any, tokenizer: Any) -> int:
 
 def stated_context(decoder: Mapping[str, Any]) -> int | None:
     """Tokens of a text that the decoder's part of a config.json states; none where it leaves them to a default."""
-    return next((int(decoder[name]) for name in LENGTHS if isinstance(decoder.get(name), int)), None)
+    return next((int(decoder[name]) for name in CONFIG_KEYS if isinstance(decoder.get(name), int)), None)
 
 
 def full_context(text_config: Any, config: Any, tokenizer: Any) -> int:

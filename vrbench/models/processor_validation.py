@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from vrbench.checkpoints.prompts import IMAGE
 from vrbench.checkpoints.remote_code import LOCAL
 from vrbench.core import os_errors
 from vrbench.core.errors import VrbenchError, sentences
 from vrbench.core.json_files import read_json
-from vrbench.models.prompts import IMAGE
 
 PIXELS, SETTINGS = "preprocessor_config.json", "processor_config.json"
 
@@ -18,7 +18,7 @@ NEEDED = ("patch_size", "vision_feature_select_strategy", "num_image_tokens")
 """Settings of LLaVA-NeXT's and LLaVA-OneVision's processors without which no prompt with an image can be made."""
 
 
-def load_readers(folder: Path, load_processor: Callable[[], Any]) -> tuple[Any, Any]:
+def load_tokenizer_and_processor(folder: Path, load_processor: Callable[[], Any]) -> tuple[Any, Any]:
     """The tokenizer of a folder and what else reads prompts there; before the weights, which take long.
 
     Raises:
@@ -48,7 +48,7 @@ def load_readers(folder: Path, load_processor: Callable[[], Any]) -> tuple[Any, 
     return tokenizer, processor
 
 
-def reader_faults(folder: Path, load_processor: Callable[[], Any], config: Any, rows: int) -> list[str]:
+def validate_processor(folder: Path, load_processor: Callable[[], Any], config: Any, rows: int) -> list[str]:
     """Why the tokenizer and the processor of a folder cannot serve its model; empty when they can.
 
     Args:
@@ -58,7 +58,7 @@ def reader_faults(folder: Path, load_processor: Callable[[], Any], config: Any, 
         rows: of the embedding.
     """
     try:
-        tokenizer, processor = load_readers(folder, load_processor)
+        tokenizer, processor = load_tokenizer_and_processor(folder, load_processor)
     except VrbenchError as fault:
         return sentences(fault)
     return [

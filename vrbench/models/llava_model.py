@@ -14,25 +14,25 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from vrbench.checkpoints.families import FAMILIES
+from vrbench.checkpoints.prompts import IMAGE
 from vrbench.core.errors import VrbenchError
-from vrbench.models.families import FAMILIES
-from vrbench.models.loaded import LoadedModel
-from vrbench.models.packing import Row
-from vrbench.models.prompts import IMAGE
+from vrbench.models.base_vlm import BaseVLM
+from vrbench.models.packing import PackedSequence
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerBase
     from transformers.cache_utils import DynamicCache
 
-    from vrbench.models.manner import Manner
+    from vrbench.models.manner import PromptFormat
 
-POSITIONS_AT_ONCE = 256
+LOGITS_BATCH = 256
 """Positions whose logits are held at a time: a vocabulary of 50,000 in float32 is 50 MB for them."""
 
 
-class VLM(LoadedModel):
-    """A loaded LLaVA, ready to answer packed rows, as `vrbench.models.unpacked.can_pack` has to allow."""
+class LlavaModel(BaseVLM):
+    """A loaded LLaVA, ready to answer packed rows, as `vrbench.models.unpacked.allows_prefix_sharing` has to allow."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class VLM(LoadedModel):
         tokenizer: PreTrainedTokenizerBase,
         image_processor: Any,
         family: str = "llava",
-        manner: Manner | None = None,
+        manner: PromptFormat | None = None,
     ) -> None:
         super().__init__(model, tokenizer, image_processor, family, manner or FAMILIES[family].manner)
 
@@ -114,13 +114,13 @@ class VLM(LoadedModel):
 
     @torch.inference_mode()
     def hidden(
-        self, rows: Sequence[Row], pictures: Mapping[int, torch.Tensor], cache: DynamicCache | None = None
+        self, rows: Sequence[PackedSequence], pictures: Mapping[int, torch.Tensor], cache: DynamicCache | None = None
     ) -> torch.Tensor:
         """As `states`, with no gradient."""
         return self.states(rows, pictures, cache)
 
     def states(
-        self, rows: Sequence[Row], pictures: Mapping[int, torch.Tensor], cache: DynamicCache | None = None
+        self, rows: Sequence[PackedSequence], pictures: Mapping[int, torch.Tensor], cache: DynamicCache | None = None
     ) -> torch.Tensor:
         """The decoder's last hidden states, [rows, longest row, hidden]; rows are padded on the right.
 
@@ -139,7 +139,7 @@ class VLM(LoadedModel):
 
     @torch.inference_mode()
     def loglikelihood(
-        self, rows: Sequence[Row], targets: Mapping[int, Sequence[int]], pictures: Mapping[int, torch.Tensor]
+        self, rows: Sequence[PackedSequence], targets: Mapping[int, Sequence[int]], pictures: Mapping[int, torch.Tensor]
     ) -> dict[int, tuple[float, bool]]:
         """Log-likelihood of what follows, and whether greedy decoding would have said it.
 
@@ -175,9 +175,9 @@ class VLM(LoadedModel):
         """Log-probability of each token at its position `where` in states [positions, hidden], and the best token."""
         logs = torch.empty(len(tokens), dtype=torch.float64)
         greedy = torch.empty(len(tokens), dtype=torch.long)
-        for start in range(0, len(states), POSITIONS_AT_ONCE):
-            logits = self.model.lm_head(states[start : start + POSITIONS_AT_ONCE]).float()
-            here = ((where >= start) & (where < start + POSITIONS_AT_ONCE)).nonzero()[:, 0]
+        for start in range(0, len(states), LOGITS_BATCH):
+            logits = self.model.lm_head(states[start : start + LOGITS_BATCH]).float()
+            here = ((where >= start) & (where < start + LOGITS_BATCH)).nonzero()[:, 0]
             line = (where[here] - start).to(self.device)
             # log_softmax, since lm-eval's reference takes it: on a CPU it is 1e-5 nats a token off what logsumexp
             # gives (nearer the truth), which adds up to 1e-3 over a long answer.
@@ -185,7 +185,9 @@ class VLM(LoadedModel):
             greedy[here] = logits.argmax(-1)[line].cpu()
         return logs, greedy
 
-    def _embeddings(self, rows: Sequence[Row], longest: int, pictures: Mapping[int, torch.Tensor]) -> torch.Tensor:
+    def _embeddings(
+        self, rows: Sequence[PackedSequence], longest: int, pictures: Mapping[int, torch.Tensor]
+    ) -> torch.Tensor:
         ids = torch.tensor([row.tokens + [0] * (longest - len(row)) for row in rows], device=self.device)
         embeddings = self.model.get_input_embeddings()(ids.clamp_min(0))
         if pictures:
@@ -195,7 +197,7 @@ class VLM(LoadedModel):
             embeddings[ids < 0] = patches[[first[slot] + j for slot, j in parts]]
         return embeddings
 
-    def _mask(self, rows: Sequence[Row], longest: int) -> torch.Tensor:
+    def _mask(self, rows: Sequence[PackedSequence], longest: int) -> torch.Tensor:
         """What is added to attention scores, [rows, 1, longest, longest]: 0 on a token's own path, else -huge."""
         seen = torch.eye(longest, dtype=torch.bool).repeat(len(rows), 1, 1)
         for visible, row in zip(seen.numpy(), rows, strict=True):

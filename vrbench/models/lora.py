@@ -10,19 +10,19 @@ from typing import Any
 from vrbench.checkpoints.lora_adapter import PART, alpha_of, module_name, rank_of, read_adapter_config, saved_name
 from vrbench.checkpoints.parameter_names import ADAPTER, canonical
 from vrbench.core.errors import VrbenchError
-from vrbench.models import anatomy
-from vrbench.models.parts import fill, projector_parameters, projector_prefix
+from vrbench.models import components
+from vrbench.models.parts import fill_parameters, projector_parameters, projector_prefix
 
 CHANGE_THE_BASE = ("pissa", "olora")
 """Ways to begin a training (init_lora_weights) that take from the base what PEFT takes again when it loads."""
 
 
 def merge_adapter(model: Any, folder: Path) -> Any:
-    """Merge the adapter of a PEFT folder into the decoder layers; see `put_adapter`."""
-    return put_adapter(model, folder, merge=True)
+    """Merge the adapter of a PEFT folder into the decoder layers; see `apply_adapter`."""
+    return apply_adapter(model, folder, merge=True)
 
 
-def put_adapter(model: Any, folder: Path, merge: bool = True) -> Any:
+def apply_adapter(model: Any, folder: Path, merge: bool = True) -> Any:
     """Put the LoRA adapter of a PEFT folder (DoRA, rsLoRA too) on the decoder layers, and its projector if it has one.
 
     Which modules are meant is read from the adapter's own tensors: the config's patterns (`target_modules`,
@@ -47,7 +47,7 @@ def put_adapter(model: Any, folder: Path, merge: bool = True) -> Any:
     saved = {saved_name(name): tensors.pop(name) for name in list(tensors) if "lora_" not in name}
     if saved:
         projector = projector_parameters(model)
-        fill({name: p for name, p in projector.items() if name in saved}, saved, str(folder / ADAPTER))
+        fill_parameters({name: p for name, p in projector.items() if name in saved}, saved, str(folder / ADAPTER))
     targets = _targets(model, tensors)
     wrapped = get_peft_model(model, _config(folder, targets))
     state = {f"base_model.model.{full}.{end}": tensors[name] for name, (full, end) in targets.items()}
@@ -86,7 +86,7 @@ def _config(folder: Path, targets: dict[str, tuple[str, str]]) -> Any:
 
 def _targets(model: Any, tensors: dict[str, Any]) -> dict[str, tuple[str, str]]:
     """Tensor's name -> (full name of the module in the model, such as 'lora_A.weight')."""
-    inside = {id(module) for layer in anatomy.decoder_layers(model) for module in layer.modules()}
+    inside = {id(module) for layer in components.decoder_layers(model) for module in layer.modules()}
     modules = {canonical(name): name for name, module in model.named_modules() if id(module) in inside}
     found: dict[str, tuple[str, str]] = {}
     for name in tensors:
@@ -98,12 +98,12 @@ def _targets(model: Any, tensors: dict[str, Any]) -> dict[str, tuple[str, str]]:
     return found
 
 
-def without_adapter(model: Any, layers: Iterable[int]) -> None:
+def remove_adapter(model: Any, layers: Iterable[int]) -> None:
     """Take an adapter that was not merged out of some decoder layers, in place."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for layer in layers:
-        module = anatomy.decoder_layers(model)[layer]
+        module = components.decoder_layers(model)[layer]
         for name, inner in list(module.named_modules()):
             if isinstance(inner, BaseTunerLayer):
                 parent, _, last = name.rpartition(".")
@@ -119,4 +119,6 @@ def replace_projector(model: Any, file: Path) -> None:
     from safetensors.torch import load_file
 
     prefix = projector_prefix(model)
-    fill(projector_parameters(model), {canonical(prefix + n): t for n, t in load_file(file).items()}, str(file))
+    fill_parameters(
+        projector_parameters(model), {canonical(prefix + n): t for n, t in load_file(file).items()}, str(file)
+    )

@@ -12,8 +12,8 @@ from vrbench.checkpoints.remote_code import LOCAL
 from vrbench.checkpoints.safetensors_index import read_headers
 from vrbench.core.errors import VrbenchError
 from vrbench.core.json_files import read_json
-from vrbench.models import anatomy
-from vrbench.models.readers import load_readers, reader_faults
+from vrbench.models import components
+from vrbench.models.processor_validation import load_tokenizer_and_processor, validate_processor
 
 Idle = Callable[[str], bool]
 """Whether a tensor of a canonical name decides no answer."""
@@ -24,12 +24,12 @@ EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 """Settings of a decoder whose layers have experts."""
 
 
-def buffers(name: str) -> bool:
+def is_buffer(name: str) -> bool:
     """Rotary frequencies and positions: buffers that older files carry, computed anew by the model."""
     return name.endswith(("rotary_emb.inv_freq", "position_ids"))
 
 
-def faults(folder: Path, idle: Idle = buffers, load_processor: Callable[[], Any] | None = None) -> list[str]:
+def validate(folder: Path, idle: Idle = is_buffer, load_processor: Callable[[], Any] | None = None) -> list[str]:
     """Why a folder cannot be loaded as the model that its config.json describes; no weight is loaded.
 
     Args:
@@ -41,21 +41,21 @@ def faults(folder: Path, idle: Idle = buffers, load_processor: Callable[[], Any]
 
     from vrbench.models.processors import load_processor as load_whole
 
-    found = weight_faults(folder, idle)
+    found = validate_weights(folder, idle)
     if found:
         return found
     config = AutoConfig.from_pretrained(folder, **LOCAL)
     rows = next(s[0] for n, s in shapes_of(read_headers(folder)).items() if n.endswith("embed_tokens.weight"))
-    return reader_faults(folder, load_processor or (lambda: load_whole(folder, config.model_type)), config, rows)
+    return validate_processor(folder, load_processor or (lambda: load_whole(folder, config.model_type)), config, rows)
 
 
-def weight_faults(folder: Path, idle: Idle = buffers) -> list[str]:
+def validate_weights(folder: Path, idle: Idle = is_buffer) -> list[str]:
     """Why the weights in a folder are not those of the model that its config.json describes; no weight is loaded."""
     from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(folder, **LOCAL)
-        refused = refusal(config)
+        refused = unsupported_reason(config)
         model = None if refused else _empty(config)
     except Exception as error:  # transformers' strict configs raise classes of their own
         reason = " ".join(str(error).split())
@@ -103,7 +103,7 @@ def _head_faults(folder: Path, model: Any, found: dict[str, Shape]) -> list[str]
     ]
 
 
-def refusal(config: Any) -> str:
+def unsupported_reason(config: Any) -> str:
     """Why a model of a known family cannot be tuned and pruned layer by layer; empty when it can."""
     text = config.get_text_config()
     if any(getattr(text, name, None) for name in EXPERTS):
@@ -113,7 +113,7 @@ def refusal(config: Any) -> str:
     return ""
 
 
-def expected_shapes(config: Any, idle: Idle = buffers) -> dict[str, Shape]:
+def expected_shapes(config: Any, idle: Idle = is_buffer) -> dict[str, Shape]:
     """Canonical name -> shape of every weight that decides an answer, from an empty model built after its config."""
     return _shapes(_empty(config), idle)
 
@@ -125,7 +125,7 @@ def _empty(config: Any) -> Any:
 
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
-    anatomy.decoder(model)  # which says so where a model has no list of layers
+    components.decoder(model)  # which says so where a model has no list of layers
     return model
 
 
@@ -142,11 +142,11 @@ def load(folder: Path, dtype: Any) -> tuple[Any, Any, Any]:
     Raises:
         VrbenchError: as `load_model`, or the settings of tokenizer or processor cannot be read.
     """
-    tokenizer, processor = readers(folder)
+    tokenizer, processor = load_tokenizer(folder)
     return load_model(folder, dtype), tokenizer, processor
 
 
-def readers(folder: Path) -> tuple[Any, Any]:
+def load_tokenizer(folder: Path) -> tuple[Any, Any]:
     """The tokenizer and the processor of a folder; no weights.
 
     Raises:
@@ -157,10 +157,10 @@ def readers(folder: Path) -> tuple[Any, Any]:
     from vrbench.models.processors import load_processor
 
     family = AutoConfig.from_pretrained(folder, **LOCAL).model_type
-    return load_readers(folder, lambda: load_processor(folder, family))
+    return load_tokenizer_and_processor(folder, lambda: load_processor(folder, family))
 
 
-def load_model(folder: Path, dtype: Any, idle: Idle = buffers) -> Any:
+def load_model(folder: Path, dtype: Any, idle: Idle = is_buffer) -> Any:
     """The model of a folder, on the CPU.
 
     Args:
