@@ -17,7 +17,7 @@ from tabulate import tabulate
 from benchmarks import made
 from vrbench.core.schemas import Run
 from vrbench.evaluation.evaluate import run_all
-from vrbench.evaluation.run_plan import Options
+from vrbench.evaluation.run_plan import RunConfig
 
 RESULT = Path(__file__).parent / "results" / "dtypes.md"
 REFERENCE = ("float32", 1)
@@ -27,7 +27,7 @@ OTHERS = (("float32", 7), ("float32", 64), ("bfloat16", 1), ("bfloat16", 7), ("b
 def measure(given: argparse.Namespace, dtype: str, batch_size: int) -> Run:
     """One run in a folder of its own, so that no stored answer is taken for a new one."""
     with tempfile.TemporaryDirectory() as out:
-        options = Options(
+        options = RunConfig(
             limit=given.items, dtype=dtype, batch_size=batch_size, out=Path(out), device=given.device,
             data_root=given.data_root,
         )  # fmt: skip

@@ -93,13 +93,13 @@ class Asked:
         """vrbench's answer to the same request of lmms-eval, from no store."""
         from lmms_eval.api.instance import Instance
 
-        from vrbench.evaluation.answering import Answerer
-        from vrbench.evaluation.lmms_eval_adapter import Model
-        from vrbench.evaluation.store import AnswerStore
+        from vrbench.evaluation.answer_store import AnswerStore
+        from vrbench.evaluation.engine import InferenceEngine
+        from vrbench.evaluation.lmms_eval_adapter import LmmsEvalModel
 
         self.asked += 1
         with AnswerStore(self.folder / f"{self.asked}.sqlite", "c") as store:
-            model = Model(Answerer(self.vlm, store, show_progress=False))
+            model = LmmsEvalModel(InferenceEngine(self.vlm, store, show_progress=False))
             model.task_dict = {"t": {"s": [{}]}}
             arguments = (text, dict(settings), lambda _: list(shown), 0, "t", "s")
             where = {"task": "t", "doc_id": 0, "repeats": 1}

@@ -40,7 +40,7 @@ def theirs(model: Any, task: Any) -> list[str]:
     from lmms_eval.api.instance import Instance
     from tqdm import tqdm
 
-    from vrbench.evaluation.settings import OWN
+    from vrbench.evaluation.settings import OWN_SETTINGS
 
     model.task_dict = {task.config.task: task.dataset}
     found = []
@@ -48,7 +48,9 @@ def theirs(model: Any, task: Any) -> list[str]:
         context, settings, *rest = instance.args
         copied = Instance(instance.request_type, (context, dict(settings), *rest), instance.idx, instance.metadata)
         (answer,) = model.generate_until([copied])
-        for stop in settings["until"] if settings.get(OWN) else ():  # a task file's own holds; llava_hf uses none
+        for stop in (
+            settings["until"] if settings.get(OWN_SETTINGS) else ()
+        ):  # a task file's own holds; llava_hf uses none
             answer = answer.split(stop)[0]
         found.append(answer)
     return found
@@ -56,18 +58,20 @@ def theirs(model: Any, task: Any) -> list[str]:
 
 def compare(spec: registry.TaskSpec, parts: Sequence[Any], answerer: Any, reference: Any) -> tuple[str, bool]:
     """One line of the report, and whether answers and scores are equal."""
-    from vrbench.evaluation import harness, lmms_eval_adapter
+    from vrbench.evaluation import lmms_eval_adapter, task_scores
 
     start = time.perf_counter()
-    outcome = harness.run(spec, parts, answerer)
+    outcome = task_scores.evaluate_task(spec, parts, answerer)
     ours_took = time.perf_counter() - start
-    task = lmms_eval_adapter.Task(harness.config_of(spec, parts[0].config), parts[0].rows, spec.fewshot)
+    task = lmms_eval_adapter.LmmsEvalTask(
+        task_scores.harness_config(spec, parts[0].config), parts[0].rows, spec.fewshot
+    )
     task.build_all_requests()
     start = time.perf_counter()
     answers = theirs(reference, task)
     took = time.perf_counter() - start
     differ = sum(a.answer != b for a, b in zip(outcome.samples, answers, strict=True))
-    scored = harness.run(spec, parts, _Said(answerer.vlm, answers))
+    scored = task_scores.evaluate_task(spec, parts, _Said(answerer.vlm, answers))
     equal = not differ and scored.official == outcome.official
     figures = ", ".join(f"{name} {value:.4f}" for name, value in outcome.official.items())
     figures += "" if scored.official == outcome.official else f" (llava_hf: {scored.official})"
@@ -98,9 +102,9 @@ def main() -> int:
     from lmms_eval.models.simple.llava_hf import LlavaHf
 
     from vrbench.core.provenance import device_name
-    from vrbench.evaluation.answering import Answerer
-    from vrbench.evaluation.harness import used
-    from vrbench.evaluation.store import AnswerStore
+    from vrbench.evaluation.answer_store import AnswerStore
+    from vrbench.evaluation.engine import InferenceEngine
+    from vrbench.evaluation.task_scores import select_items
     from vrbench.models.load import load_vlm
 
     of = resolve.resolve(given.ckpt)
@@ -110,8 +114,8 @@ def main() -> int:
         plain = exported(vlm, Path(folder) / "plain")
         reference = LlavaHf(pretrained=str(plain), device=given.device, dtype="float32", device_map=given.device)
         for spec in registry.select(given.tasks, registry.load()):
-            parts = used(spec, loading.load(spec, given.data_root), given.items, seed=0)
-            line, equal = compare(spec, parts, Answerer(vlm, store), reference)
+            parts = select_items(spec, loading.load(spec, given.data_root), given.items, seed=0)
+            line, equal = compare(spec, parts, InferenceEngine(vlm, store), reference)
             lines, all_equal = [*lines, line], all_equal and equal
     written = [
         "# The same answers as lmms-eval's llava_hf",

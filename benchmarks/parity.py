@@ -60,13 +60,15 @@ Line = parity_text.TextLine | VisualLine
 
 def visual(name: str, parts: Sequence[Any], answerer: Any) -> list[VisualLine]:
     """A visual task's aggregates against lmms-eval's evaluator, which is given the same answers from the store."""
-    from vrbench.evaluation import harness, lmms_eval_adapter
+    from vrbench.evaluation import lmms_eval_adapter, task_scores
 
     spec = registry.load()[name]
-    outcome = harness.run(spec, parts, answerer)
+    outcome = task_scores.evaluate_task(spec, parts, answerer)
     asked = answerer.asked
-    task = lmms_eval_adapter.Task(harness.config_of(spec, parts[0].config), parts[0].rows, spec.fewshot)
-    theirs = official(task, lmms_eval_adapter.Model(answerer))
+    task = lmms_eval_adapter.LmmsEvalTask(
+        task_scores.harness_config(spec, parts[0].config), parts[0].rows, spec.fewshot
+    )
+    theirs = official(task, lmms_eval_adapter.LmmsEvalModel(answerer))
     if answerer.asked != asked:
         raise RuntimeError(f"{name}: lmms-eval asked {answerer.asked - asked} other requests")
     n = len(outcome.samples)
@@ -90,13 +92,13 @@ def official(task: Any, model: Any) -> dict[str, float]:
 
 def chosen(spec: registry.TaskSpec, given: Namespace, share: int = 1) -> list[Any]:
     """The items of a task: so many of each part of this share of the parts, else so many in all."""
-    from vrbench.evaluation.harness import used
+    from vrbench.evaluation.task_scores import select_items
 
     loaded = loading.load(spec, given.data_root)
     if len(loaded) == 1:
-        return used(spec, loaded, given.items or None, seed=0)
+        return select_items(spec, loaded, given.items or None, seed=0)
     each, these = given.items_per_part or None, list(loaded.items())[share - 1 :: given.shares]
-    return [part for config, rows in these for part in used(spec, {config: rows}, each, seed=0)]
+    return [part for config, rows in these for part in select_items(spec, {config: rows}, each, seed=0)]
 
 
 def lines_of(spec: registry.TaskSpec, vlm: Any, of: resolve.Checkpoint, given: Namespace, work: Path) -> list[Line]:
@@ -112,8 +114,8 @@ def share_of(
     spec: registry.TaskSpec, vlm: Any, of: resolve.Checkpoint, given: Namespace, work: Path, share: int = 1
 ) -> list[Line]:
     """The outcome of one share of a task: from the file where it is done already, else computed and put there."""
-    from vrbench.evaluation.answering import Answerer
-    from vrbench.evaluation.store import AnswerStore
+    from vrbench.evaluation.answer_store import AnswerStore
+    from vrbench.evaluation.engine import InferenceEngine
 
     about = [of.digest, spec.id, given.items, given.items_per_part, given.max_gen_toks, given.batch_size]
     key = parity_report.short_digest([*about, given.answers_at_once, given.dtype, given.device, given.shares, share])
@@ -122,7 +124,7 @@ def share_of(
         return parity_report.read(done.read_text(encoding="utf-8"), (parity_text.TextLine, VisualLine))
     fresh = not answers.exists()
     with AnswerStore(answers, of.digest) as store:
-        answerer = Answerer(vlm, store)
+        answerer = InferenceEngine(vlm, store)
         if spec.harness == "lm-eval":
             from lm_eval.models.huggingface import HFLM
 

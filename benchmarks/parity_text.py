@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vrbench.data.loading import ItemKey
-from vrbench.evaluation import harness
+from vrbench.evaluation import task_scores
 from vrbench.tasks.registry import GenerationSettings, TaskSpec
 from vrbench.tasks.scorers import SCORERS
 from vrbench.tasks.scoring import ScoredDocument
@@ -67,7 +67,7 @@ class TextLine:
 
 
 def compare(
-    spec: TaskSpec, parts: Sequence[harness.Part], answerer: Any, reference: Any, fresh: bool = True
+    spec: TaskSpec, parts: Sequence[task_scores.SubtaskData], answerer: Any, reference: Any, fresh: bool = True
 ) -> TextLine:
     """Run the items both ways.
 
@@ -82,14 +82,17 @@ def compare(
     from vrbench.evaluation import lm_eval_adapter
 
     start = time.perf_counter()
-    outcome = harness.run(spec, parts, answerer)
+    outcome = task_scores.evaluate_task(spec, parts, answerer)
     ours_seconds = time.perf_counter() - start
-    tasks = {p.config: lm_eval_adapter.Task(harness.config_of(spec, p.config), p.rows, spec.fewshot) for p in parts}
+    tasks = {
+        p.config: lm_eval_adapter.LmEvalTask(task_scores.harness_config(spec, p.config), p.rows, spec.fewshot)
+        for p in parts
+    }
     start = time.perf_counter()
     found = evaluated(spec, tasks, reference)
     theirs_seconds = time.perf_counter() - start
     asked = answerer.asked
-    texts = [_texts(task, lm_eval_adapter.Model(answerer)) for task in tasks.values()]
+    texts = [_texts(task, lm_eval_adapter.LmEvalModel(answerer)) for task in tasks.values()]
     if answerer.asked != asked:
         raise RuntimeError(f"{spec.id}: lm-eval asked {answerer.asked - asked} other requests")
     theirs = _figures(spec, tasks, found)
@@ -135,14 +138,14 @@ def together(lines: Sequence[TextLine]) -> TextLine:
 
 def generates(spec: TaskSpec) -> bool:
     """Whether the answers to the task's items are generated texts."""
-    return harness.config_of(spec, spec.data.configs[0])["output_type"] == "generate_until"
+    return task_scores.harness_config(spec, spec.data.configs[0])["output_type"] == "generate_until"
 
 
 def limited(spec: TaskSpec, tokens: int | None) -> TaskSpec:
     """The task with shorter generated answers, the same for both sides; the texts that end them stay the harness's."""
     if tokens is None or not generates(spec):
         return spec
-    until = harness.config_of(spec, spec.data.configs[0])["generation_kwargs"]["until"]
+    until = task_scores.harness_config(spec, spec.data.configs[0])["generation_kwargs"]["until"]
     ends = (until,) if isinstance(until, str) else tuple(until)
     return spec.model_copy(update={"generation": GenerationSettings(max_new_tokens=tokens, until=ends)})
 
@@ -166,7 +169,7 @@ def evaluated(spec: TaskSpec, tasks: Mapping[str, Any], model: Any) -> dict[str,
 
 
 def _items(
-    spec: TaskSpec, tasks: Mapping[str, Any], found: Mapping[str, Any], outcome: harness.Outcome
+    spec: TaskSpec, tasks: Mapping[str, Any], found: Mapping[str, Any], outcome: task_scores.TaskScores
 ) -> tuple[list[float], int]:
     """Differences of all log-likelihoods, and items whose answers differ; both sides' answers are read alike."""
     marks = []
@@ -210,14 +213,14 @@ def _figures(spec: TaskSpec, tasks: Mapping[str, Any], found: Mapping[str, Any])
     return figures
 
 
-def _primary(spec: TaskSpec, outcome: harness.Outcome) -> str:
+def _primary(spec: TaskSpec, outcome: task_scores.TaskScores) -> str:
     metric = {"exact_match": "exact_match", "multiple_choice_norm": "acc_norm", "perplexity": "word_perplexity"}
     name = metric.get(spec.scorer, "acc")
     several = f"{name},{spec.filter}"
     return several if any(key.endswith(several) for key in outcome.official) else name
 
 
-def _whole(name: str, spec: TaskSpec, figures: Mapping[str, float], parts: Sequence[harness.Part]) -> float:
+def _whole(name: str, spec: TaskSpec, figures: Mapping[str, float], parts: Sequence[task_scores.SubtaskData]) -> float:
     """The figure of all parts together; weighted here where lm-eval has no group."""
     if name in figures:
         return figures[name]

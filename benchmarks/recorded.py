@@ -23,7 +23,7 @@ from vrbench.data import loading
 from vrbench.tasks.registry import TaskSpec
 
 if TYPE_CHECKING:
-    from vrbench.evaluation.answering import Answerer
+    from vrbench.evaluation.engine import InferenceEngine
 
 FILE = Path(__file__).parent / "recorded.jsonl"
 DOCUMENTS = 40
@@ -61,7 +61,7 @@ class Recording(BaseModel):
 class Listener:
     """Passes requests on to the engine, for answers of `LONGEST` tokens at most, and keeps what it said."""
 
-    def __init__(self, answerer: Answerer) -> None:
+    def __init__(self, answerer: InferenceEngine) -> None:
         self.vlm = answerer.vlm
         self.said: list[str] = []
         self._answerer = answerer
@@ -101,31 +101,31 @@ def ids(spec: TaskSpec, part: Any) -> list[str]:
     return [loading.identify(spec, row, part.config, position).id for position, row in numbered]
 
 
-def record(spec: TaskSpec, of: resolve.Checkpoint, answerer: Answerer, root: Path) -> Recording:
+def record(spec: TaskSpec, of: resolve.Checkpoint, answerer: InferenceEngine, root: Path) -> Recording:
     """Ask one checkpoint all documents of one task, with the task's own prompt and settings.
 
     Args:
         root: empty folder for the documents.
     """
-    from vrbench.evaluation import harness
+    from vrbench.evaluation import task_scores
 
     documents.write(spec, root, DOCUMENTS)
-    (part,) = harness.used(spec, loading.load(spec, root), None, 0)
+    (part,) = task_scores.select_items(spec, loading.load(spec, root), None, 0)
     listener: Any = Listener(answerer)
-    harness.run(spec, [part], listener)
+    task_scores.evaluate_task(spec, [part], listener)
     answers = dict(zip(ids(spec, part), listener.said, strict=True))
     return Recording(task=spec.id, checkpoint=of.id, digest=of.digest, answers=answers)
 
 
 def record_all(checkpoints: Sequence[str], specs: Sequence[TaskSpec], file: Path = FILE) -> None:
     """Ask checkpoints all documents of some tasks on the CPU, in float32; written as each task is done."""
-    from vrbench.evaluation.answering import Answerer
-    from vrbench.evaluation.store import AnswerStore
+    from vrbench.evaluation.answer_store import AnswerStore
+    from vrbench.evaluation.engine import InferenceEngine
     from vrbench.models.load import load_vlm
 
     for of in [resolve.resolve(name) for name in checkpoints]:
         vlm = load_vlm(of, "cpu", "float32")
         for spec in specs:
             with tempfile.TemporaryDirectory() as folder, AnswerStore(Path(folder) / "a.sqlite", of.digest) as store:
-                recording = record(spec, of, Answerer(vlm, store), Path(folder) / "documents")
+                recording = record(spec, of, InferenceEngine(vlm, store), Path(folder) / "documents")
             write([recording], file)

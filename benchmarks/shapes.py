@@ -25,7 +25,7 @@ from tabulate import tabulate
 from benchmarks import made
 from vrbench.core.schemas import write_atomically
 from vrbench.evaluation.evaluate import run_all
-from vrbench.evaluation.run_plan import Options
+from vrbench.evaluation.run_plan import RunConfig
 from vrbench.models import load as loading
 
 REPORT = Path(__file__).parent / "results" / "shapes.md"
@@ -88,7 +88,7 @@ def measure(ckpt: str, given: argparse.Namespace) -> dict[str, Any]:
     peaks = []
     for task, limit in (("mme", given.mme), ("mmlu", given.mmlu)):
         with tempfile.TemporaryDirectory() as out, mock.patch.object(loading, "load_vlm", timed):
-            options = Options(limit=limit, device=given.device, dtype=given.dtype, data_root=given.data_root, out=out)
+            options = RunConfig(limit=limit, device=given.device, dtype=given.dtype, data_root=given.data_root, out=out)
             (run,) = run_all([ckpt], task, options=options)
         peaks.append(memory.peak())
         result = run.result(task)

@@ -12,7 +12,7 @@ from multiprocessing.context import ForkServerProcess
 from typing import Any
 
 SLOW = ["tests.training.small_training", "vrbench.evaluation.evaluate", "vrbench.evaluation.lm_eval_adapter",
-        "vrbench.evaluation.lmms_eval_adapter", "vrbench.models.load", "vrbench.evaluation.answering"]  # fmt: skip
+        "vrbench.evaluation.lmms_eval_adapter", "vrbench.models.load", "vrbench.evaluation.engine"]  # fmt: skip
 
 
 def start(work: Callable[..., None], *arguments: Any, environment: dict[str, str] | None = None) -> ForkServerProcess:

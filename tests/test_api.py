@@ -14,7 +14,7 @@ import vrbench
 from tests import simulated
 from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import RunRecord
-from vrbench.evaluation.run_plan import OptionKeywords, Options
+from vrbench.evaluation.run_plan import RunConfig, RunOptions
 
 
 def test_the_public_names_are_listed_and_cost_nothing_until_they_are_used() -> None:
@@ -31,8 +31,8 @@ def test_the_public_names_are_listed_and_cost_nothing_until_they_are_used() -> N
 
 
 def test_every_option_is_a_keyword_of_both() -> None:
-    fields = {field.name: field.type for field in dataclasses.fields(Options)}
-    assert get_type_hints(OptionKeywords) == get_type_hints(Options)
+    fields = {field.name: field.type for field in dataclasses.fields(RunConfig)}
+    assert get_type_hints(RunOptions) == get_type_hints(RunConfig)
     keywords = inspect.signature(vrbench.evaluate).parameters
     assert {*keywords} - {"ckpt", "tasks"} == {*fields} - {"command"}
     assert {name: keywords[name].annotation for name in keywords if name in fields} == {

@@ -24,7 +24,7 @@ from vrbench.cli.training import train
 from vrbench.core.device import DEVICES
 from vrbench.core.provenance import ANSWERING, PEFT
 from vrbench.data.local_mirror import State
-from vrbench.evaluation import store
+from vrbench.evaluation import answer_store
 from vrbench.evaluation.run_plan import DTYPES
 from vrbench.leaderboard.json_schemas import SCHEMAS
 from vrbench.models import context_length
@@ -117,7 +117,7 @@ def test_every_page_is_linked_from_the_readme() -> None:
 
 def test_what_is_used_again_depends_on_what_the_page_says() -> None:
     text = page("reuse.md")
-    assert f"`answers/{store.file_of(Path(), '<checkpoint digest>')}`" in text
+    assert f"`answers/{answer_store.store_file(Path(), '<checkpoint digest>')}`" in text
     column = {"loglikelihood": 1, "text": 2, "images": 3}
     rows = table(text, "changed")[1:]
     for package in {name for packages in ANSWERING.values() for name in packages} | {*PEFT}:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from vrbench.core.errors import VrbenchError
     from vrbench.core.schemas import Run, load_run
     from vrbench.evaluation.evaluate import evaluate, run_all
-    from vrbench.evaluation.run_plan import Options
+    from vrbench.evaluation.run_plan import RunConfig as Options
     from vrbench.statistics.comparison import compare
     from vrbench.statistics.merge_runs import join
 
@@ -49,7 +49,7 @@ class _Lazy:
 
 
 class _Package(ModuleType):
-    Options = _Lazy("vrbench.evaluation.run_plan", "Options")
+    Options = _Lazy("vrbench.evaluation.run_plan", "RunConfig")
     Run = _Lazy("vrbench.core.schemas", "Run")
     VrbenchError = _Lazy("vrbench.core.errors", "VrbenchError")
     compare = _Lazy("vrbench.statistics.comparison", "compare")

@@ -141,7 +141,7 @@ def test_a_file_that_does_not_fit_is_named_and_nothing_of_it_is_left(tmp_path: P
 
 
 def test_a_store_that_cannot_be_written_is_not_called_damaged(tmp_path: Path) -> None:
-    from vrbench.evaluation.store import AnswerStore
+    from vrbench.evaluation.answer_store import AnswerStore
 
     with AnswerStore(tmp_path / "a.sqlite", "c" * 64) as store:
         store._database.execute("PRAGMA max_page_count = 8")

@@ -116,9 +116,9 @@ class TestWhatCounts:
         assert versions.of_task(of, registry.load()["piqa"]) == {"family": 2}
 
     def test_generated_text_tasks_are_those_of_the_scorers_named(self) -> None:
-        from vrbench.evaluation.harness_tasks import config_of
+        from vrbench.evaluation.built_task import harness_config
 
         for spec in registry.load().values():
             if spec.harness == "lm-eval" and spec.scorer not in ("perplexity", "last_word"):
-                kind = config_of(spec, spec.data.configs[0])["output_type"]
+                kind = harness_config(spec, spec.data.configs[0])["output_type"]
                 assert (kind == "generate_until") == (spec.scorer in versions.GENERATED), spec.id

@@ -21,8 +21,8 @@ from vrbench.data import tables
 from vrbench.data.image_feature import opening
 from vrbench.data.images import ImageError, has_16_bits, image_fault, image_size, open_image
 from vrbench.evaluation import task_result
-from vrbench.evaluation.requests import picture
-from vrbench.evaluation.run_plan import Options, job_of
+from vrbench.evaluation.requests import request_image
+from vrbench.evaluation.run_plan import RunConfig, plan_task
 from vrbench.pruning.questions import FolderQuestions
 from vrbench.training.conversations import Picture
 
@@ -65,7 +65,7 @@ def test_images_of_8_bits_keep_mode_and_digest(mode: str) -> None:
     image = grey.convert(mode) if mode == "LA" else Image.fromarray(PIXELS).convert(mode)
     content = file(image, "JPEG" if mode == "YCbCr" else "TIFF")  # no Pillow reads each TIFF of YCbCr that it writes
     before, now = datasets.Image().decode_example({"bytes": content, "path": None}), open_image(content)
-    assert picture(now, lambda: now) == picture(before, lambda: before)
+    assert request_image(now, lambda: now) == request_image(before, lambda: before)
     assert now.convert("RGB").tobytes() == before.convert("RGB").tobytes()
     assert not has_16_bits(content)
 
@@ -107,10 +107,10 @@ def test_16_bit_images_of_a_task_are_counted_under_the_table(tmp_path: Path) -> 
             tmp_path, "mine", rows, harness="lmms-eval", scorer="exact_match", metric="mean", prompt="'{{q}}'",
             target="said",
         )  # fmt: skip
-        jobs.append(job_of(spec, Options()))
+        jobs.append(plan_task(spec, RunConfig()))
     assert [job.sixteen_bits for job in jobs] == [1, 0]
     samples = [Sample(id=f"{i}", cluster=f"{i}", score=1.0, responses=("red",)) for i in range(3)]
-    told = [task_result.of_answers("exact_match", samples, {}, 100, job.sixteen_bits)["warnings"] for job in jobs]
+    told = [task_result.answer_fields("exact_match", samples, {}, 100, job.sixteen_bits)["warnings"] for job in jobs]
     assert told == [
         ("1 image has 16 bits a channel, of which the high 8 are shown; lmms-eval clips such an image to white",), (),
     ]  # fmt: skip

@@ -9,7 +9,7 @@ import pytest
 from tests.evaluation import made
 from vrbench.core.errors import VrbenchError, gathered
 from vrbench.data import missing
-from vrbench.evaluation.run_plan import Options, Plan, plan
+from vrbench.evaluation.run_plan import RunConfig, RunPlan, plan
 from vrbench.tasks import registry
 
 MME = "lmms-lab-encoder/MME/default/test.parquet"
@@ -22,8 +22,8 @@ def root(tmp_path: Path) -> Path:
     return folder
 
 
-def planned(ckpt: Path, root: Path, tasks: str, **more: bool) -> Plan:
-    return plan([str(ckpt)], tasks, Options(data_root=root, out=root.parent / "runs", device="cpu", **more))
+def planned(ckpt: Path, root: Path, tasks: str, **more: bool) -> RunPlan:
+    return plan([str(ckpt)], tasks, RunConfig(data_root=root, out=root.parent / "runs", device="cpu", **more))
 
 
 def test_one_cause_is_one_line_with_the_tasks(tiny_llava: Path, root: Path) -> None:

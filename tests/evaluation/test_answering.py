@@ -10,10 +10,10 @@ import pytest
 from tests.evaluation.made import noise
 from vrbench.core import provenance
 from vrbench.core.errors import VrbenchError
-from vrbench.evaluation.answering import Answerer, _Progress
-from vrbench.evaluation.conditions import Conditions, conditions_of
-from vrbench.evaluation.requests import Generation, LogLikelihood, Request, picture
-from vrbench.evaluation.store import AnswerStore
+from vrbench.evaluation.answer_store import AnswerStore
+from vrbench.evaluation.conditions import AnswerConditions, conditions_of
+from vrbench.evaluation.engine import InferenceEngine, _ItemProgress
+from vrbench.evaluation.requests import GenerationRequest, LogLikelihoodRequest, Request, request_image
 from vrbench.models.llava_model import LlavaModel
 
 
@@ -23,20 +23,20 @@ def requests(vlm: LlavaModel) -> list[Request]:
     asked: list[Request] = []
     for context in ("Question: what is it? Answer:", "Question: where is it? Answer:", "Why", "One, two, three, four"):
         for option in (" a", " b", " something longer"):
-            asked.append(LogLikelihood(tuple(encode(context)), tuple(encode(option))))
+            asked.append(LogLikelihoodRequest(tuple(encode(context)), tuple(encode(option))))
     for seed in ("a", "b", "c"):
-        shown = picture(noise(seed), lambda seed=seed: noise(seed))
+        shown = request_image(noise(seed), lambda seed=seed: noise(seed))
         for text in ("Is it red?", "Is it a very big and very old dog?", "Is it?"):
-            asked.append(Generation(vlm.prompt(text, 1), (shown,), 6, ("\n\n",)))
-    two = tuple(picture(noise(s), lambda s=s: noise(s)) for s in ("b", "a"))
-    asked.append(Generation(vlm.prompt("Which of the two?", 2), two, 6, ()))
-    asked.append(Generation(vlm.prompt("No picture?"), (), 6, ()))
+            asked.append(GenerationRequest(vlm.prompt(text, 1), (shown,), 6, ("\n\n",)))
+    two = tuple(request_image(noise(s), lambda s=s: noise(s)) for s in ("b", "a"))
+    asked.append(GenerationRequest(vlm.prompt("Which of the two?", 2), two, 6, ()))
+    asked.append(GenerationRequest(vlm.prompt("No picture?"), (), 6, ()))
     return asked + asked[:3] + asked[12:14]
 
 
 def answers(vlm: LlavaModel, store: Path, batch_size: int | str = "auto") -> tuple[list[Any], int]:
     with AnswerStore(store, "c") as opened:
-        answerer = Answerer(vlm, opened, batch_size, show_progress=False)
+        answerer = InferenceEngine(vlm, opened, batch_size, show_progress=False)
         return answerer.answer(requests(vlm)), answerer.asked
 
 
@@ -78,11 +78,11 @@ def test_stored_answers_keep_the_commit_that_computed_them(
         monkeypatch.setattr(provenance, "commit_of", lambda _: code)
         provenance.own_commit.cache_clear()
         with AnswerStore(tmp_path / "a.sqlite", "c") as store:
-            answerer = Answerer(vlm, store, show_progress=False)
+            answerer = InferenceEngine(vlm, store, show_progress=False)
             answerer.answer(requests)
             return sorted((a.reused, a.requests, a.commit, a.dirty) for a in answerer.answered)
 
-    one, two, three = (LogLikelihood((5,), (6 + i,)) for i in range(3))
+    one, two, three = (LogLikelihoodRequest((5,), (6 + i,)) for i in range(3))
     with AnswerStore(tmp_path / "a.sqlite", "c") as store:  # as it was kept before commits were
         store.put({one.key(conditions_of(vlm)): [-1.0, False]}, {"vrbench": "0.3", "packages": {}, "device": "CPU"})
     try:
@@ -151,28 +151,28 @@ def test_other_faults_are_not_taken_for_a_lack_of_memory(
 
 
 def test_the_key_knows_all_that_decides_an_answer() -> None:
-    settings = Conditions("likely", "text", "images")
-    a, b = (picture(noise(s), lambda: noise("a")) for s in ("a", "b"))
+    settings = AnswerConditions("likely", "text", "images")
+    a, b = (request_image(noise(s), lambda: noise("a")) for s in ("a", "b"))
     different = [
-        Generation("p", (), 5, ()),
-        Generation("q", (), 5, ()),
-        Generation("p", (a,), 5, ()),
-        Generation("p", (b,), 5, ()),
-        Generation("p", (a, b), 5, ()),
-        Generation("p", (b, a), 5, ()),
-        Generation("p", (), 6, ()),
-        Generation("p", (), 5, ("\n",)),
-        LogLikelihood((1, 2), (3,)),
-        LogLikelihood((1,), (2, 3)),
+        GenerationRequest("p", (), 5, ()),
+        GenerationRequest("q", (), 5, ()),
+        GenerationRequest("p", (a,), 5, ()),
+        GenerationRequest("p", (b,), 5, ()),
+        GenerationRequest("p", (a, b), 5, ()),
+        GenerationRequest("p", (b, a), 5, ()),
+        GenerationRequest("p", (), 6, ()),
+        GenerationRequest("p", (), 5, ("\n",)),
+        LogLikelihoodRequest((1, 2), (3,)),
+        LogLikelihoodRequest((1,), (2, 3)),
     ]
     keys = [request.key(settings) for request in different]
-    keys += [request.key(Conditions("other", "other", "other")) for request in (*different[:3], different[8])]
+    keys += [request.key(AnswerConditions("other", "other", "other")) for request in (*different[:3], different[8])]
     assert len(set(keys)) == len(keys)
-    assert Generation("p", (a,), 5, ()).key(settings) == different[2].key(settings)
+    assert GenerationRequest("p", (a,), 5, ()).key(settings) == different[2].key(settings)
 
 
 def test_an_item_is_done_with_its_last_request() -> None:
-    progress = _Progress(["x", "x", "y", "z", "z"], ["a", "b", "a", "c", "c"], {"c": 1})
+    progress = _ItemProgress(["x", "x", "y", "z", "z"], ["a", "b", "a", "c", "c"], {"c": 1})
     assert (progress.total, progress.done) == (3, 1)
     assert [progress.answered([key]) for key in ("a", "b")] == [1, 1]
 
@@ -180,7 +180,7 @@ def test_an_item_is_done_with_its_last_request() -> None:
 def test_progress_is_told_in_items(vlm: LlavaModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = requests(vlm)[:12]
     with AnswerStore(tmp_path / "a.sqlite", "c") as store:
-        answerer = Answerer(vlm, store)
+        answerer = InferenceEngine(vlm, store)
         answerer.answer(asked[:5], [0, 0, 0, 1, 1], "begun")
         answerer.answer(asked, [i // 3 for i in range(12)], "whole")
     told = capsys.readouterr().err.replace("\r", "\n")
@@ -196,7 +196,7 @@ def test_scores_that_are_no_numbers_are_refused_and_not_stored(vlm: LlavaModel, 
         try:
             norm.data.fill_(float("nan"))
             with pytest.raises(VrbenchError, match="scores of tokens are NaN or infinite"):
-                Answerer(vlm, store, show_progress=False).answer(requests(vlm)[number : number + 1])
+                InferenceEngine(vlm, store, show_progress=False).answer(requests(vlm)[number : number + 1])
         finally:
             norm.data.copy_(kept)
         assert len(store) == 0

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from vrbench.core import provenance, versions
-from vrbench.evaluation.conditions import Conditions, conditions_of
+from vrbench.evaluation.conditions import AnswerConditions, conditions_of
 from vrbench.models.llava_model import LlavaModel
 
 KINDS = ("loglikelihood", "text", "images")
 
 
-def changed(before: Conditions, after: Conditions) -> set[str]:
+def changed(before: AnswerConditions, after: AnswerConditions) -> set[str]:
     return {kind for kind in KINDS if getattr(before, kind) != getattr(after, kind)}
 
 

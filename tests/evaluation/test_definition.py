@@ -11,7 +11,7 @@ from tests.evaluation import made
 from tests.evaluation.test_harness import write_task
 from vrbench.core.errors import VrbenchError
 from vrbench.data import loading
-from vrbench.evaluation import definition, harness, inspection
+from vrbench.evaluation import definition_validation, item_validation, task_scores
 from vrbench.tasks import registry
 from vrbench.tasks.registry import TaskSpec
 
@@ -19,8 +19,8 @@ ARC = {"harness": "lm-eval", "harness_task": "arc/arc_easy.yaml", "metric": "mea
 
 
 def told(spec: TaskSpec, root: Path | None = None) -> list[str]:
-    parts = harness.used(spec, loading.load(spec, root), 3, 0)
-    return list(inspection.faults(spec, parts, loading.locate(spec, root)))
+    parts = task_scores.select_items(spec, loading.load(spec, root), 3, 0)
+    return list(item_validation.validate_items(spec, parts, loading.locate(spec, root)))
 
 
 def test_a_scorer_that_reads_no_metric_of_the_harness_s_task(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_a_filter_that_there_is_not(tmp_path: Path) -> None:
 
 def test_generation_settings_that_are_not_greedy() -> None:
     task = SimpleNamespace(OUTPUT_TYPE="generate_until", config=SimpleNamespace(generation_kwargs={"do_sample": True}))
-    assert list(definition._generation_faults(task)) == [
+    assert list(definition_validation._generation_faults(task)) == [
         "the task asks for sampled answers; only greedy ones are supported"
     ]
 
@@ -60,5 +60,7 @@ def test_a_generator_or_split_that_there_is_not_is_told_with_the_task(tmp_path: 
 
 def test_the_longest_answer_is_the_harness_s_or_the_task_s() -> None:
     specs = registry.load()
-    found = {name: definition.longest_answer(specs[name]) for name in ("bbh", "gsm8k", "mmlu", "mme", "lambada")}
+    found = {
+        name: definition_validation.longest_answer(specs[name]) for name in ("bbh", "gsm8k", "mmlu", "mme", "lambada")
+    }
     assert found == {"bbh": 1024, "gsm8k": 256, "mmlu": None, "mme": None, "lambada": None}

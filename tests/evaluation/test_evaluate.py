@@ -19,10 +19,10 @@ from tests.tiny import save_llava
 from vrbench.core import provenance, schemas
 from vrbench.core.errors import ManyFaults, VrbenchError
 from vrbench.evaluation import evaluate
-from vrbench.evaluation.answering import Answerer
+from vrbench.evaluation.answer_store import AnswerStore
+from vrbench.evaluation.engine import InferenceEngine
 from vrbench.evaluation.evaluate import run_all
-from vrbench.evaluation.run_plan import Options
-from vrbench.evaluation.store import AnswerStore
+from vrbench.evaluation.run_plan import RunConfig
 from vrbench.models.llava_model import LlavaModel
 
 TASKS = "piqa,arc_easy,mme"
@@ -115,7 +115,7 @@ class TestRecord:
         self, undisturbed: Path, tiny_llava: Path, root: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         before = only_run(undisturbed)
-        monkeypatch.setattr(Answerer, "__init__", None)  # making one would fail
+        monkeypatch.setattr(InferenceEngine, "__init__", None)  # making one would fail
         assert measure(tiny_llava, root, undisturbed, batch_size=3) == before
 
     def test_a_run_whose_files_are_damaged_is_measured_again(
@@ -161,17 +161,17 @@ class TestUnscored:
     def test_they_are_in_the_record_and_the_table(
         self, tiny_llava: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: int, note: str
     ) -> None:
-        from vrbench.evaluation import harness
+        from vrbench.evaluation import task_scores
         from vrbench.reporting import scores
 
-        whole = harness.run
+        whole = task_scores.evaluate_task
 
-        def run(*args: Any) -> harness.Outcome:
+        def run(*args: Any) -> task_scores.TaskScores:
             found = whole(*args)
             lost = (s.model_copy(update={"unscored": "made so"}) for s in found.samples[:gone])
-            return harness.Outcome((*lost, *found.samples[gone:]), found.official)
+            return task_scores.TaskScores((*lost, *found.samples[gone:]), found.official)
 
-        monkeypatch.setattr(harness, "run", run)
+        monkeypatch.setattr(task_scores, "evaluate_task", run)
         result = measure(tiny_llava, root, tmp_path, "piqa").results[0]
         assert (result.n, result.n_unscored, result.is_marked) == (13 - gone, gone, bool(gone))
         assert result.note.startswith(note or "13 of the 1838")
@@ -324,7 +324,7 @@ class TestSeveral:
         other = save_llava(tmp_path / "other", seed=0)
         weights = other / "config.json"  # another checkpoint with the same tower
         weights.write_text(json.dumps({**json.loads(weights.read_text()), "made_by": "test"}))
-        options = Options(data_root=root, out=tmp_path / "runs", device="cpu", show_progress=False)
+        options = RunConfig(data_root=root, out=tmp_path / "runs", device="cpu", show_progress=False)
         runs = run_all([str(other)], "mme", baseline=str(tiny_llava), options=options)
         assert runs[0].record.checkpoint.digest == only_first(tiny_llava)
         assert runs[0].record.checkpoint.digest != runs[1].record.checkpoint.digest
@@ -332,7 +332,7 @@ class TestSeveral:
 
     def test_each_is_measured_once_the_baseline_first(self, tiny_llava: Path, root: Path, tmp_path: Path) -> None:
         other = save_llava(tmp_path / "other", seed=1)
-        options = Options(data_root=root, out=tmp_path / "runs", device="cpu", show_progress=False)
+        options = RunConfig(data_root=root, out=tmp_path / "runs", device="cpu", show_progress=False)
         names = [str(other), str(tiny_llava), str(other)]
         runs = run_all(names, "piqa", baseline=str(tiny_llava), options=options, limit=4)
         assert [len(run.to_pandas("piqa")) for run in runs] == [4, 4]
@@ -352,7 +352,9 @@ class TestFaults:
         import vrbench.models.load
 
         monkeypatch.setattr(vrbench.models.load, "load_vlm", None)
-        options = Options(limit=0, batch_size=0, device="cuda", dtype="float8", data_root=tmp_path, out="/proc/nowhere")
+        options = RunConfig(
+            limit=0, batch_size=0, device="cuda", dtype="float8", data_root=tmp_path, out="/proc/nowhere"
+        )
         with pytest.raises(ManyFaults) as told:
             run_all([str(tmp_path / "none"), str(tmp_path)], "piqa,mmme", options=options)
         faults = "\n".join(told.value.faults)

@@ -7,19 +7,19 @@ from PIL import Image
 
 from tests.evaluation.made import noise
 from tests.tiny import llava
-from vrbench.evaluation.features import FeatureCache
-from vrbench.evaluation.requests import Picture, picture
+from vrbench.evaluation.features import VisionFeatureCache
+from vrbench.evaluation.requests import RequestImage, request_image
 from vrbench.models.llava_model import LlavaModel
 
 
-def shown(seed: str) -> Picture:
-    return picture(noise(seed), lambda: noise(seed))
+def shown(seed: str) -> RequestImage:
+    return request_image(noise(seed), lambda: noise(seed))
 
 
 def test_pictures_are_computed_once_for_checkpoints_with_one_tower(vlm: LlavaModel) -> None:
     other = llava(depth=2)
     other.model.vision_tower.load_state_dict(vlm.vision_tower.state_dict())
-    cache = FeatureCache()
+    cache = VisionFeatureCache()
     first = cache.features(vlm, [shown("a"), shown("b"), shown("a")])
     again = cache.features(LlavaModel(other, vlm.tokenizer, vlm.image_processor), [shown("b"), shown("a")])
     assert cache.computed == 2
@@ -30,7 +30,7 @@ def test_pictures_are_computed_once_for_checkpoints_with_one_tower(vlm: LlavaMod
 
 
 def test_another_tower_has_features_of_its_own(vlm: LlavaModel) -> None:
-    cache = FeatureCache()
+    cache = VisionFeatureCache()
     ours = cache.features(vlm, [shown("a")])
     theirs = cache.features(LlavaModel(llava(seed=1), vlm.tokenizer, vlm.image_processor), [shown("a")])
     assert cache.computed == 2
@@ -39,7 +39,7 @@ def test_another_tower_has_features_of_its_own(vlm: LlavaModel) -> None:
 
 def test_the_least_recently_used_goes_first(vlm: LlavaModel) -> None:
     size = vlm.encode_images([noise("a")])[0].nbytes
-    cache = FeatureCache(budget=2 * size)
+    cache = VisionFeatureCache(budget=2 * size)
     for seed in ("a", "b", "a", "c", "a"):
         cache.features(vlm, [shown(seed)])
     assert cache.computed == 3
@@ -48,13 +48,13 @@ def test_the_least_recently_used_goes_first(vlm: LlavaModel) -> None:
 
 
 def test_a_cache_without_room_still_answers(vlm: LlavaModel) -> None:
-    assert len(FeatureCache(budget=0).features(vlm, [shown("a"), shown("b")])) == 2
+    assert len(VisionFeatureCache(budget=0).features(vlm, [shown("a"), shown("b")])) == 2
 
 
 def test_a_picture_is_known_by_its_pixels() -> None:
     same, other = noise("a"), noise("a").copy()
     other.putpixel((0, 0), (1, 2, 3))
-    assert shown("a").digest == picture(same, lambda: same).digest
-    assert shown("a").digest != picture(other, lambda: other).digest
+    assert shown("a").digest == request_image(same, lambda: same).digest
+    assert shown("a").digest != request_image(other, lambda: other).digest
     flat = Image.frombytes("RGB", (24, 40), same.tobytes())
-    assert picture(flat, lambda: flat).digest != shown("a").digest
+    assert request_image(flat, lambda: flat).digest != shown("a").digest

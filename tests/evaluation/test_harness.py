@@ -15,10 +15,10 @@ from tests.evaluation import made
 from tests.tiny import llava
 from vrbench.core.errors import VrbenchError
 from vrbench.data import loading
-from vrbench.evaluation import harness
-from vrbench.evaluation.answering import Answerer
-from vrbench.evaluation.requests import LogLikelihood, NotAsked
-from vrbench.evaluation.store import AnswerStore
+from vrbench.evaluation import task_scores
+from vrbench.evaluation.answer_store import AnswerStore
+from vrbench.evaluation.engine import InferenceEngine
+from vrbench.evaluation.requests import LogLikelihoodRequest, Unanswered
 from vrbench.models.llava_model import LlavaModel
 from vrbench.tasks import metrics, registry
 from vrbench.tasks.registry import DataSource, TaskSpec
@@ -27,8 +27,8 @@ OWN = {"version": "'1'", "title": "made", "suites": "[mine]", "n": "3", "chance"
 
 
 @pytest.fixture
-def answerer(vlm: LlavaModel, tmp_path: Path) -> Answerer:
-    return Answerer(vlm, AnswerStore(tmp_path / "a.sqlite", "c"), show_progress=False)
+def answerer(vlm: LlavaModel, tmp_path: Path) -> InferenceEngine:
+    return InferenceEngine(vlm, AnswerStore(tmp_path / "a.sqlite", "c"), show_progress=False)
 
 
 def write_task(folder: Path, name: str, rows: Sequence[dict[str, Any]], **keys: str) -> TaskSpec:
@@ -39,8 +39,8 @@ def write_task(folder: Path, name: str, rows: Sequence[dict[str, Any]], **keys: 
     return registry.load(folder)[name]
 
 
-def run(spec: TaskSpec, answerer: Any) -> harness.Outcome:
-    return harness.run(spec, harness.used(spec, loading.load(spec), None, 0), answerer)
+def run(spec: TaskSpec, answerer: Any) -> task_scores.TaskScores:
+    return task_scores.evaluate_task(spec, task_scores.select_items(spec, loading.load(spec), None, 0), answerer)
 
 
 class Keen:
@@ -76,7 +76,7 @@ def test_a_users_own_questions_on_pictures(vlm: LlavaModel, tmp_path: Path) -> N
     assert outcome.official == {"exact_match": pytest.approx(2 / 3)}
 
 
-def test_a_users_own_multiple_choice(answerer: Answerer, tmp_path: Path) -> None:
+def test_a_users_own_multiple_choice(answerer: InferenceEngine, tmp_path: Path) -> None:
     rows = [{"q": f"Question {i}", "options": ["one", "two", "three"], "right": i % 3} for i in range(5)]
     spec = write_task(
         tmp_path, "mine", rows, harness="lm-eval", scorer="multiple_choice", metric="mean",
@@ -87,13 +87,13 @@ def test_a_users_own_multiple_choice(answerer: Answerer, tmp_path: Path) -> None
     assert all(len(sample.loglikelihoods) == 3 for sample in outcome.samples)
     encode = answerer.vlm.tokenizer.encode
     context, option = encode("Choose. Question 4:"), encode(" two")
-    (answer,) = answerer.answer([LogLikelihood(tuple(context), tuple(option))])
+    (answer,) = answerer.answer([LogLikelihoodRequest(tuple(context), tuple(option))])
     assert outcome.samples[4].responses[1] == answer
     assert outcome.samples[4].loglikelihoods == tuple(log for log, _ in outcome.samples[4].responses)
     assert answerer.asked == 15  # it was one of those asked
 
 
-def test_an_item_whose_answer_is_no_option_is_not_scored(answerer: Answerer, tmp_path: Path) -> None:
+def test_an_item_whose_answer_is_no_option_is_not_scored(answerer: InferenceEngine, tmp_path: Path) -> None:
     rows = [{"q": f"Question {i}", "right": i} for i in range(4)]
     spec = write_task(
         tmp_path, "mine", rows, harness="lm-eval", scorer="multiple_choice", metric="mean",
@@ -112,13 +112,13 @@ def test_an_item_that_was_not_asked_is_unscored_with_the_reason(vlm: LlavaModel,
         tmp_path, "mine", rows, harness="lmms-eval", scorer="exact_match", metric="mean", prompt="'{{q}}'",
         target="said",
     )  # fmt: skip
-    outcome = run(spec, Keen(vlm, ["red", NotAsked("too wide"), "blue"]))
+    outcome = run(spec, Keen(vlm, ["red", Unanswered("too wide"), "blue"]))
     assert [(s.unscored, s.responses, s.score) for s in outcome.samples] == [
         ("", ("red",), 1.0), ("too wide", ("",), 0.0), ("", ("blue",), 0.0)
     ]  # fmt: skip
     assert len({sample.prompt_digest for sample in outcome.samples}) == 1  # the prompt is told all the same
     assert (metrics.score("mean", outcome.samples).value, metrics.score("mean", outcome.samples).n) == (50.0, 2)
-    gone = run(spec, Keen(vlm, [NotAsked("too wide")] * 3)).samples
+    gone = run(spec, Keen(vlm, [Unanswered("too wide")] * 3)).samples
     with pytest.raises(VrbenchError, match=r"no sample was scored.*the first: too wide"):
         metrics.score("mean", gone)
 
@@ -127,9 +127,9 @@ def test_a_pair_of_which_one_half_was_not_asked_is_left_out_by_the_harness_too(
     vlm: LlavaModel, data_root: Path
 ) -> None:
     spec = registry.load()["mme"]
-    parts = harness.used(spec, loading.load(spec, data_root), 8, 0)
-    said = ["Yes", *[NotAsked("too long")], *["Yes"] * 6]
-    outcome = harness.run(spec, parts, Keen(vlm, said))  # type: ignore[arg-type]
+    parts = task_scores.select_items(spec, loading.load(spec, data_root), 8, 0)
+    said = ["Yes", *[Unanswered("too long")], *["Yes"] * 6]
+    outcome = task_scores.evaluate_task(spec, parts, Keen(vlm, said))  # type: ignore[arg-type]
     assert [bool(sample.unscored) for sample in outcome.samples] == [False, True, *[False] * 6]
     assert outcome.official["mme_perception_score"] == 3 * (50 + 0)  # the pair's subtask has nothing left
     assert metrics.score("mme", outcome.samples).value == pytest.approx(25.0)
@@ -142,12 +142,12 @@ def test_a_log_likelihood_that_was_not_asked_is_not_scored(vlm: LlavaModel, tmp_
         tmp_path, "mine", rows, harness="lm-eval", scorer="multiple_choice", metric="mean", prompt="'{{q}}'",
         choices="[a, b]", target="right",
     )  # fmt: skip
-    outcome = run(spec, Keen(vlm, [(-1.0, True), (-2.0, False), (-1.0, True), NotAsked("too long")]))
+    outcome = run(spec, Keen(vlm, [(-1.0, True), (-2.0, False), (-1.0, True), Unanswered("too long")]))
     assert [(s.unscored, s.score) for s in outcome.samples] == [("", 1.0), ("too long", 0.0)]
     assert outcome.official["acc"] == 1.0
 
 
-def test_a_users_own_texts(answerer: Answerer, tmp_path: Path) -> None:
+def test_a_users_own_texts(answerer: InferenceEngine, tmp_path: Path) -> None:
     rows = [{"text": text} for text in ("one two three", "four  five\nsix", "seven")]
     spec = write_task(
         tmp_path, "mine", rows, harness="lm-eval", scorer="perplexity", metric="perplexity",
@@ -164,7 +164,7 @@ def test_a_users_own_texts(answerer: Answerer, tmp_path: Path) -> None:
 SUBJECTS = ("anatomy", "virology")
 
 
-def mmlu() -> tuple[TaskSpec, list[harness.Part]]:
+def mmlu() -> tuple[TaskSpec, list[task_scores.SubtaskData]]:
     """Two of MMLU's subjects with made questions, two examples in the prompt."""
     about: Any = {"id": "two", "suites": ("made",), "title": "", "harness": "lm-eval", "scorer": "multiple_choice"}
     about |= {"harness_task": "mmlu/default/mmlu_{config}.yaml", "fewshot": 2, "metric": "mean", "chance": 25, "n": 8}
@@ -178,7 +178,9 @@ def mmlu() -> tuple[TaskSpec, list[harness.Part]]:
         )
 
     parts = [
-        harness.Part(s, tuple(range(n)), DatasetDict(test=rows(s, n, f"{s} item"), dev=rows(s, 5, f"{s} example")))
+        task_scores.SubtaskData(
+            s, tuple(range(n)), DatasetDict(test=rows(s, n, f"{s} item"), dev=rows(s, 5, f"{s} example"))
+        )
         for s, n in zip(SUBJECTS, (6, 2), strict=True)
     ]
     return spec, parts
@@ -188,7 +190,7 @@ def test_subjects_are_answered_together_and_scored_apart(vlm: LlavaModel) -> Non
     spec, parts = mmlu()
     likely, unlikely = (-1.0, True), (-2.0, False)
     keen = Keen(vlm, [likely, unlikely, unlikely, unlikely] * 8)
-    outcome = harness.run(spec, parts, keen)  # type: ignore[arg-type]
+    outcome = task_scores.evaluate_task(spec, parts, keen)  # type: ignore[arg-type]
     assert len(keen.asked) == 32
     subjects = {"anatomy/acc": pytest.approx(2 / 6), "virology/acc": pytest.approx(1 / 2)}
     assert outcome.official == {"acc": pytest.approx(3 / 8), **subjects}
@@ -201,7 +203,7 @@ def test_subjects_are_answered_together_and_scored_apart(vlm: LlavaModel) -> Non
 def test_the_first_examples_of_the_subject_come_first(vlm: LlavaModel) -> None:
     spec, parts = mmlu()
     keen = Keen(vlm, [(-1.0, True)] * 32)
-    harness.run(spec, parts, keen)  # type: ignore[arg-type]
+    task_scores.evaluate_task(spec, parts, keen)  # type: ignore[arg-type]
     prompt = vlm.tokenizer.decode(keen.asked[-1].context)
     options = "\nA. first\nB. second\nC. third\nD. fourth\nAnswer:"
     assert prompt == (
@@ -228,20 +230,22 @@ def test_examples_are_computed_once_a_subject_in_bfloat16(
     short = LlavaModel(llava().bfloat16(), vlm.tokenizer, vlm.image_processor)
     batches = watched(monkeypatch)
     spec, parts = mmlu()
-    harness.run(spec, parts, Answerer(short, AnswerStore(tmp_path / "b.sqlite", "c"), show_progress=False))
+    task_scores.evaluate_task(
+        spec, parts, InferenceEngine(short, AnswerStore(tmp_path / "b.sqlite", "c"), show_progress=False)
+    )
     keen = Keen(vlm, [(-1.0, True)] * 32)
-    harness.run(spec, parts, keen)  # type: ignore[arg-type]
+    task_scores.evaluate_task(spec, parts, keen)  # type: ignore[arg-type]
     assert 10 * sum(map(sum, batches)) < sum(len(request.context) for request in keen.asked)
 
 
 def test_in_float32_each_prompt_is_computed_alone_and_without_padding(
-    vlm: LlavaModel, answerer: Answerer, monkeypatch: pytest.MonkeyPatch
+    vlm: LlavaModel, answerer: InferenceEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches = watched(monkeypatch)
     spec, parts = mmlu()
-    harness.run(spec, parts, answerer)
+    task_scores.evaluate_task(spec, parts, answerer)
     keen = Keen(vlm, [(-1.0, True)] * 32)
-    harness.run(spec, parts, keen)  # type: ignore[arg-type]
+    task_scores.evaluate_task(spec, parts, keen)  # type: ignore[arg-type]
     prompts = {(*request.context, *request.continuation[:-1]) for request in keen.asked}
     assert sorted(length for batch in batches for length in batch) == sorted(map(len, prompts))
     assert all(len(set(batch)) == 1 for batch in batches)

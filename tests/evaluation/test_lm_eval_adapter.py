@@ -16,11 +16,11 @@ from lm_eval.models.huggingface import HFLM
 from tests.tiny import tokenizer
 from vrbench.core.errors import VrbenchError
 from vrbench.data import loading
-from vrbench.evaluation import harness, lm_eval_adapter
-from vrbench.evaluation.answering import Answerer
-from vrbench.evaluation.fitting import fitted
-from vrbench.evaluation.requests import LogLikelihood
-from vrbench.evaluation.store import AnswerStore
+from vrbench.evaluation import lm_eval_adapter, task_scores
+from vrbench.evaluation.answer_store import AnswerStore
+from vrbench.evaluation.engine import InferenceEngine
+from vrbench.evaluation.requests import LogLikelihoodRequest
+from vrbench.evaluation.truncation import truncated
 from vrbench.models.llava_model import LlavaModel
 from vrbench.tasks import registry
 
@@ -32,12 +32,12 @@ TEXTS = [
 ]
 
 
-def adapter(vlm: LlavaModel, folder: Path) -> lm_eval_adapter.Model:
-    return lm_eval_adapter.Model(Answerer(vlm, AnswerStore(folder / "a.sqlite", "c"), show_progress=False))
+def adapter(vlm: LlavaModel, folder: Path) -> lm_eval_adapter.LmEvalModel:
+    return lm_eval_adapter.LmEvalModel(InferenceEngine(vlm, AnswerStore(folder / "a.sqlite", "c"), show_progress=False))
 
 
 @pytest.fixture
-def model(vlm: LlavaModel, tmp_path: Path) -> lm_eval_adapter.Model:
+def model(vlm: LlavaModel, tmp_path: Path) -> lm_eval_adapter.LmEvalModel:
     return adapter(vlm, tmp_path)
 
 
@@ -76,7 +76,7 @@ def test_loglikelihoods_are_those_of_hflm(which: str, request: pytest.FixtureReq
         assert our[1] == their[1], pair
 
 
-def test_rolling_loglikelihoods_are_those_of_hflm(model: lm_eval_adapter.Model, reference: Any) -> None:
+def test_rolling_loglikelihoods_are_those_of_hflm(model: lm_eval_adapter.LmEvalModel, reference: Any) -> None:
     requests = asked("loglikelihood_rolling", *((text,) for text in TEXTS))
     ours = model.loglikelihood_rolling(requests)
     theirs = reference.loglikelihood_rolling(requests, disable_tqdm=True)
@@ -103,23 +103,27 @@ def test_generated_answers_are_those_of_hflm(which: str, request: pytest.Fixture
     assert len(set(ours)) > 4
 
 
-def test_answers_that_leave_no_room_for_the_prompt_are_refused(model: lm_eval_adapter.Model) -> None:
+def test_answers_that_leave_no_room_for_the_prompt_are_refused(model: lm_eval_adapter.LmEvalModel) -> None:
     with pytest.raises(VrbenchError, match="2048 tokens for an answer leave no room for a prompt in a context of 2048"):
         model.generate_until(asked("generate_until", ("Once", {"until": [], "max_gen_toks": 2048})))
 
 
 @pytest.mark.parametrize("settings", [{"do_sample": True}, {"temperature": 0.7}, {"num_beams": 4}])
-def test_answers_that_are_not_greedy_are_refused(model: lm_eval_adapter.Model, settings: dict[str, Any]) -> None:
+def test_answers_that_are_not_greedy_are_refused(model: lm_eval_adapter.LmEvalModel, settings: dict[str, Any]) -> None:
     with pytest.raises(VrbenchError, match="only greedy"):
         model.generate_until(asked("generate_until", ("Once", settings)))
 
 
-def run(name: str, root: Path, answerer: Answerer, limit: int | None = None) -> tuple[harness.Outcome, Any]:
+def run(
+    name: str, root: Path, answerer: InferenceEngine, limit: int | None = None
+) -> tuple[task_scores.TaskScores, Any]:
     """A task through the engine, and a fresh task object of the same items for the reference."""
     spec = registry.load()[name]
-    parts = harness.used(spec, loading.load(spec, root), limit, seed=0)
-    outcome = harness.run(spec, parts, answerer)
-    return outcome, lm_eval_adapter.Task(harness.config_of(spec, parts[0].config), parts[0].rows, spec.fewshot)
+    parts = task_scores.select_items(spec, loading.load(spec, root), limit, seed=0)
+    outcome = task_scores.evaluate_task(spec, parts, answerer)
+    return outcome, lm_eval_adapter.LmEvalTask(
+        task_scores.harness_config(spec, parts[0].config), parts[0].rows, spec.fewshot
+    )
 
 
 def real_root() -> list[Any]:
@@ -132,7 +136,7 @@ def real_root() -> list[Any]:
 def test_samples_are_those_of_lm_eval_with_hflm(
     vlm: LlavaModel, reference: Any, data_root: Path, tmp_path: Path, name: str, where: Any
 ) -> None:
-    answerer = Answerer(vlm, AnswerStore(tmp_path / "a.sqlite", "c"), show_progress=False)
+    answerer = InferenceEngine(vlm, AnswerStore(tmp_path / "a.sqlite", "c"), show_progress=False)
     outcome, task = run(name, data_root if where == "made" else where, answerer, limit=None if where == "made" else 40)
     theirs = evaluate(reference, {name: task}, bootstrap_iters=0)
     assert outcome.official["acc"] == theirs["results"][name]["acc,none"]
@@ -145,9 +149,12 @@ def test_samples_are_those_of_lm_eval_with_hflm(
         assert ours.answer == task.doc_to_choice(their["doc"])[logs.index(max(logs))]
 
 
-def test_too_long_contexts_lose_their_beginning(model: lm_eval_adapter.Model) -> None:
-    whole = LogLikelihood(tuple(range(5000)), (1, 2, 3))
-    assert fitted(model._answerer.vlm, whole) == (LogLikelihood(tuple(range(5000 - 2046, 5000)), (1, 2, 3)), True)
+def test_too_long_contexts_lose_their_beginning(model: lm_eval_adapter.LmEvalModel) -> None:
+    whole = LogLikelihoodRequest(tuple(range(5000)), (1, 2, 3))
+    assert truncated(model._answerer.vlm, whole) == (
+        LogLikelihoodRequest(tuple(range(5000 - 2046, 5000)), (1, 2, 3)),
+        True,
+    )
 
 
 def test_reading_the_harness_writes_and_prints_nothing(
@@ -156,15 +163,15 @@ def test_reading_the_harness_writes_and_prints_nothing(
     here: Callable[[], list[Path]] = lambda: list(tmp_path.rglob("*"))  # noqa: E731
     monkeypatch.chdir(tmp_path)
     with AnswerStore(data_root.parent / "quiet.sqlite", "c") as store:
-        run("piqa", data_root, Answerer(vlm, store, show_progress=False))
+        run("piqa", data_root, InferenceEngine(vlm, store, show_progress=False))
     assert here() == []
     assert capfd.readouterr() == ("", "")
 
 
-def test_float64_sums_hold_long_texts(model: lm_eval_adapter.Model, vlm: LlavaModel) -> None:
+def test_float64_sums_hold_long_texts(model: lm_eval_adapter.LmEvalModel, vlm: LlavaModel) -> None:
     tokens = vlm.tokenizer.encode(TEXTS[2])[:1500]
     with torch.inference_mode():
         logits = vlm.model(input_ids=torch.tensor([tokens])).logits[0, :-1].double().log_softmax(-1)
     exact = float(logits.gather(1, torch.tensor(tokens[1:])[:, None]).sum())
-    ((log, _),) = model._answerer.answer([LogLikelihood(tuple(tokens[:1]), tuple(tokens[1:]))])
+    ((log, _),) = model._answerer.answer([LogLikelihoodRequest(tuple(tokens[:1]), tuple(tokens[1:]))])
     assert log == pytest.approx(exact, abs=2e-3)

@@ -12,8 +12,8 @@ import pytest
 from benchmarks import documents, recorded, scorers
 from vrbench.checkpoints import resolve
 from vrbench.core.errors import VrbenchError
-from vrbench.evaluation.answering import Answerer
-from vrbench.evaluation.store import AnswerStore
+from vrbench.evaluation.answer_store import AnswerStore
+from vrbench.evaluation.engine import InferenceEngine
 from vrbench.models.load import load_vlm
 from vrbench.tasks import registry
 
@@ -62,7 +62,7 @@ def test_what_a_checkpoint_says_is_kept_in_place_of_what_it_said(
     monkeypatch.setattr(recorded, "DOCUMENTS", 6)
     spec, of, file = registry.load()["ocrvqa"], resolve.resolve(str(tiny_llava)), tmp_path / "recorded.jsonl"
     with AnswerStore(tmp_path / "answers.sqlite", of.digest) as store:
-        answerer = Answerer(load_vlm(of, "cpu", "float32"), store, show_progress=False)
+        answerer = InferenceEngine(load_vlm(of, "cpu", "float32"), store, show_progress=False)
         made = recorded.record(spec, of, answerer, tmp_path / "documents")
         assert answerer.asked == 6
     assert list(made.answers) == list("012345")

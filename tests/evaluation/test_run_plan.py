@@ -14,7 +14,7 @@ from tests import tiny
 from tests.evaluation import made
 from tests.fakehub import parquet
 from vrbench.core.errors import ManyFaults, VrbenchError, sentences
-from vrbench.evaluation.run_plan import Options, Plan, plan
+from vrbench.evaluation.run_plan import RunConfig, RunPlan, plan
 from vrbench.tasks import registry
 
 PIQA = "baber/piqa/default/validation.parquet"
@@ -34,10 +34,10 @@ def root(sound: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def planned(tiny_llava: Path, root: Path, tmp_path: Path) -> Callable[..., Plan]:
-    def made_of(tasks: str, **options: Any) -> Plan:
+def planned(tiny_llava: Path, root: Path, tmp_path: Path) -> Callable[..., RunPlan]:
+    def made_of(tasks: str, **options: Any) -> RunPlan:
         known: dict[str, Any] = {"data_root": root, "out": tmp_path / "runs", "device": "cpu"}
-        return plan([str(tiny_llava)], tasks, Options(**(known | options)))
+        return plan([str(tiny_llava)], tasks, RunConfig(**(known | options)))
 
     return made_of
 
@@ -49,7 +49,7 @@ def write(root: Path, file: str, rows: list[dict[str, Any]]) -> None:
 class TestFaultsOfFiles:
     """Told without reading an item, all at once."""
 
-    def test_every_fault_of_every_file_is_told_at_once(self, planned: Callable[..., Plan], root: Path) -> None:
+    def test_every_fault_of_every_file_is_told_at_once(self, planned: Callable[..., RunPlan], root: Path) -> None:
         (root / PIQA).write_bytes((root / PIQA).read_bytes()[:-40])
         write(root, ARC, [{"question": "?", "choices": {"text": ["a"], "label": ["A"]}}])
         (root / MME).unlink()
@@ -65,7 +65,7 @@ class TestFaultsOfFiles:
         broken = Path(shutil.copytree(tiny_llava, tmp_path / "broken"))
         (broken / "model.safetensors").unlink()
         write(root, PIQA, [{"goal": "g", "sol1": "a", "sol2": "b", "label": 5}] * 2)
-        known = Options(data_root=root, out=tmp_path / "runs", device="cpu")
+        known = RunConfig(data_root=root, out=tmp_path / "runs", device="cpu")
 
         def told(*names: str) -> list[str]:
             with pytest.raises(VrbenchError) as error:
@@ -78,7 +78,7 @@ class TestFaultsOfFiles:
         (name,) = told(str(tmp_path / "brokn"))  # a name that leads nowhere is told at once
         assert "did you mean" in name
 
-    def test_0_rows_and_too_few_examples(self, planned: Callable[..., Plan], root: Path) -> None:
+    def test_0_rows_and_too_few_examples(self, planned: Callable[..., RunPlan], root: Path) -> None:
         rows = [{"question": "?", "subject": "s", "choices": ["a", "b", "c", "d"], "answer": 1}] * 5
         for subject in registry.load()["mmlu"].data.config:
             for split in ("test", "dev"):
@@ -98,7 +98,7 @@ class TestFaultsOfFiles:
             f"task 'mmlu': {empty} has 0 rows",
         )
 
-    def test_a_file_that_is_damaged_inside_is_told_too(self, planned: Callable[..., Plan], root: Path) -> None:
+    def test_a_file_that_is_damaged_inside_is_told_too(self, planned: Callable[..., RunPlan], root: Path) -> None:
         content = bytearray((root / PIQA).read_bytes())
         content[4:400] = b"\xff" * 396
         (root / PIQA).write_bytes(content)
@@ -108,7 +108,7 @@ class TestFaultsOfFiles:
 
 class TestFaultsOfItems:
     def test_every_fault_of_every_item_is_told_at_once_and_no_weight_is_loaded(
-        self, planned: Callable[..., Plan], root: Path
+        self, planned: Callable[..., RunPlan], root: Path
     ) -> None:
         piqa, mme = made.piqa(), made.mme()
         piqa[1]["label"], piqa[2]["label"] = 7, None
@@ -133,17 +133,17 @@ class TestFaultsOfItems:
             "scorer: exact_match\nprompt: '{{q}}'\ntarget: a\ndata: {kind: file, name: q.jsonl}\n"
             "generation: {max_new_tokens: 64}\n"
         )
-        options = Options(data_root=root, include_path=tmp_path, out=tmp_path / "runs", device="cpu")
+        options = RunConfig(data_root=root, include_path=tmp_path, out=tmp_path / "runs", device="cpu")
         with pytest.raises(VrbenchError, match=r"^task 'own': 64 tokens for an answer leave no room .* 64 of short;"):
             plan([str(ckpt)], "own,piqa", options)
 
     def test_items_of_a_whole_run_are_not_looked_at_again(
-        self, planned: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+        self, planned: Callable[..., RunPlan], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from vrbench.evaluation import inspection
+        from vrbench.evaluation import item_validation
 
         ready = planned("piqa")
-        monkeypatch.setattr(inspection, "faults", lambda *_: iter(["looked at"]))
+        monkeypatch.setattr(item_validation, "validate_items", lambda *_: iter(["looked at"]))
         with pytest.raises(VrbenchError, match="looked at"):
             planned("piqa")
         folder = ready.folder(ready.checkpoints[0])
@@ -173,7 +173,7 @@ class TestJudges:
         return tmp_path / "mine"
 
     def test_one_that_is_named_is_refused_with_the_reason_and_the_other_faults(
-        self, planned: Callable[..., Plan], mine: Path
+        self, planned: Callable[..., RunPlan], mine: Path
     ) -> None:
         with pytest.raises(ManyFaults) as told:
             planned("judged,plian", include_path=mine, limit="0")
@@ -184,14 +184,14 @@ class TestJudges:
 
     @pytest.mark.parametrize("names", ["mine", "mine,plain", "pl*n,mi*"])
     def test_a_suite_leaves_it_out_and_says_so_once(
-        self, planned: Callable[..., Plan], mine: Path, names: str, caplog: pytest.LogCaptureFixture
+        self, planned: Callable[..., RunPlan], mine: Path, names: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         assert "judged" not in {job.spec.id for job in planned(names, include_path=mine, limit=1).jobs}
         assert [r.getMessage() for r in caplog.records if "left out" in r.getMessage()] == [
             "vrbench: left out, since they need a judge model: judged"
         ]
 
-    def test_nothing_else_is_left(self, planned: Callable[..., Plan], mine: Path) -> None:
+    def test_nothing_else_is_left(self, planned: Callable[..., RunPlan], mine: Path) -> None:
         with pytest.raises(VrbenchError, match=r"'jud\*' names only tasks that need a judge model"):
             planned("jud*", include_path=mine)
 
@@ -199,12 +199,12 @@ class TestJudges:
 class TestInputs:
     """All that decides an answer is in the digest that names a run's folder."""
 
-    def digests(self, made_plan: Plan) -> tuple[str, str, str]:
+    def digests(self, made_plan: RunPlan) -> tuple[str, str, str]:
         (job,) = made_plan.jobs
         return made_plan.inputs_digest(made_plan.checkpoints[0]), job.digest, job.definition_digest
 
     @pytest.fixture
-    def first(self, planned: Callable[..., Plan], tmp_path: Path) -> tuple[str, str, str]:
+    def first(self, planned: Callable[..., RunPlan], tmp_path: Path) -> tuple[str, str, str]:
         own(tmp_path / "mine", "mine")
         return self.digests(planned("mine", include_path=tmp_path / "mine"))
 
@@ -221,20 +221,20 @@ class TestInputs:
         ],
     )
     def test_a_changed_prompt_or_generation_is_another_input_over_the_same_data(
-        self, planned: Callable[..., Plan], tmp_path: Path, first: tuple[str, str, str], change: dict[str, Any]
+        self, planned: Callable[..., RunPlan], tmp_path: Path, first: tuple[str, str, str], change: dict[str, Any]
     ) -> None:
         own(tmp_path / "mine", "mine", **change)
         inputs, of_data, definition = self.digests(planned("mine", include_path=tmp_path / "mine"))
         assert inputs != first[0] and of_data == first[1] and definition != first[2]
 
     def test_words_for_the_reader_change_nothing(
-        self, planned: Callable[..., Plan], tmp_path: Path, first: tuple[str, str, str]
+        self, planned: Callable[..., RunPlan], tmp_path: Path, first: tuple[str, str, str]
     ) -> None:
         own(tmp_path / "mine", "mine", title="another", note="a note", licence="MIT", column="A")
         assert self.digests(planned("mine", include_path=tmp_path / "mine")) == first
 
     def test_other_items_are_another_input_of_the_same_definition(
-        self, planned: Callable[..., Plan], tmp_path: Path, first: tuple[str, str, str]
+        self, planned: Callable[..., RunPlan], tmp_path: Path, first: tuple[str, str, str]
     ) -> None:
         file = tmp_path / "mine" / "mine.jsonl"
         file.write_text(file.read_text().replace("2?", "two?"))
@@ -242,7 +242,7 @@ class TestInputs:
         assert inputs != first[0] and of_data != first[1] and definition == first[2]
 
     def test_the_examples_in_the_prompt_and_their_number_count(
-        self, planned: Callable[..., Plan], root: Path, tmp_path: Path
+        self, planned: Callable[..., RunPlan], root: Path, tmp_path: Path
     ) -> None:
         spec = {"kind": "hub", "name": "o/n", "split": "test", "fewshot_split": "dev"}
 

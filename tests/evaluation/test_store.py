@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from vrbench.core.errors import VrbenchError
-from vrbench.evaluation.store import AnswerStore, file_of, older_file
+from vrbench.evaluation.answer_store import AnswerStore, older_store_file, store_file
 
 CHECKPOINT = "c" * 64
 OLD, NEW = {"vrbench": "1", "device": "a"}, {"vrbench": "2", "device": "a"}
 WRITER = """
 import sys
 from pathlib import Path
-from vrbench.evaluation.store import AnswerStore
+from vrbench.evaluation.answer_store import AnswerStore
 store = AnswerStore(Path(sys.argv[1]), "c" * 64)
 for batch in range(int(sys.argv[3])):
     store.put({f"{sys.argv[2]} {batch} {i}": [batch, i] for i in range(5)}, {"by": sys.argv[2]})
@@ -79,12 +79,12 @@ def test_a_changed_origin_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_file_of_an_older_layout_has_another_name(tmp_path: Path) -> None:
-    assert older_file(tmp_path, CHECKPOINT) is None
+    assert older_store_file(tmp_path, CHECKPOINT) is None
     old = tmp_path / f"{CHECKPOINT}.sqlite"
     old.write_bytes(b"as it was")
-    with AnswerStore(file_of(tmp_path, CHECKPOINT), CHECKPOINT) as store:
+    with AnswerStore(store_file(tmp_path, CHECKPOINT), CHECKPOINT) as store:
         store.put({"key": 1}, NEW)
-    assert older_file(tmp_path, CHECKPOINT) == old and old.read_bytes() == b"as it was"
+    assert older_store_file(tmp_path, CHECKPOINT) == old and old.read_bytes() == b"as it was"
 
 
 def test_every_write_is_synchronous(tmp_path: Path) -> None:

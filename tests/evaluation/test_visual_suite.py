@@ -15,7 +15,7 @@ from benchmarks.scorers import Says
 from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import RunRecord
 from vrbench.data import loading
-from vrbench.evaluation import harness, lmms_eval_adapter, settings
+from vrbench.evaluation import lmms_eval_adapter, settings, task_scores
 from vrbench.tasks import registry
 from vrbench.tasks.registry import TaskSpec
 
@@ -46,7 +46,7 @@ def record(root: Path, tiny_llava: Path, tmp_path_factory: pytest.TempPathFactor
     patch.setattr(
         lmms_eval_adapter,
         "generation",
-        lambda given, longest, stops: settings.generation({**given, "max_gen_toks": 6}, longest, stops),
+        lambda given, longest, stops: settings.stop_criteria({**given, "max_gen_toks": 6}, longest, stops),
     )
     out = tmp_path_factory.mktemp("runs")
     made = vrbench.evaluate(str(tiny_llava), "visual", data_root=root, out=out, device="cpu", show_progress=False)
@@ -77,11 +77,11 @@ def test_mmbench_shows_circular_and_vanilla(record: RunRecord) -> None:
         assert result.official["gpt_eval_score"] == pytest.approx(result.score.value)
 
 
-def asked(spec: TaskSpec, root: Path, said: str = "A") -> tuple[harness.Outcome, list[Any]]:
+def asked(spec: TaskSpec, root: Path, said: str = "A") -> tuple[task_scores.TaskScores, list[Any]]:
     """The outcome of one answer to everything, and the requests."""
-    parts = harness.used(spec, loading.load(spec, root), None, 0)
+    parts = task_scores.select_items(spec, loading.load(spec, root), None, 0)
     answerer: Any = Says([said] * 100)
-    return harness.run(spec, parts, answerer), answerer.asked
+    return task_scores.evaluate_task(spec, parts, answerer), answerer.asked
 
 
 def first(name: str, n: int = ITEMS) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def test_ocr_tokens_are_in_the_prompt_of_one_task_and_not_of_the_other(specs: di
 def test_ocr_tokens_of_a_prompt_that_knows_none_are_an_error(specs: dict[str, TaskSpec]) -> None:
     spec = specs["docvqa_val"].model_copy(update={"ocr_tokens": True})
     with pytest.raises(VrbenchError, match="'docvqa_val': ocr_tokens is given, but its prompt knows no OCR tokens"):
-        harness.config_of(spec, "DocVQA")
+        task_scores.harness_config(spec, "DocVQA")
 
 
 def test_a_question_of_tabmwp_shows_its_unit_or_its_options(specs: dict[str, TaskSpec], root: Path) -> None:
@@ -178,9 +178,9 @@ def test_each_question_about_a_cover_is_an_item(specs: dict[str, TaskSpec], root
 def test_what_counts_together_stays_together_under_a_limit(specs: dict[str, TaskSpec], tmp_path: Path) -> None:
     for name in ("mme", "mmbench_en"):
         documents.write(specs[name], tmp_path, 40)
-        (part,) = harness.used(specs[name], loading.load(specs[name], tmp_path), 13, 0)
+        (part,) = task_scores.select_items(specs[name], loading.load(specs[name], tmp_path), 13, 0)
         answerer: Any = Says(["A"] * 40)
-        outcome = harness.run(specs[name], [part], answerer)  # would fail on a pair that is torn
+        outcome = task_scores.evaluate_task(specs[name], [part], answerer)  # would fail on a pair that is torn
         assert 9 <= len(outcome.samples) <= 13
 
 

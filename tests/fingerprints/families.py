@@ -12,8 +12,8 @@ import torch
 from tests import tiny_families
 from tests.fingerprints.made import Says, parts_of, scratch, small_llava, written
 from vrbench.checkpoints.families import FAMILIES
-from vrbench.evaluation import harness
-from vrbench.evaluation.requests import Generation
+from vrbench.evaluation import task_scores
+from vrbench.evaluation.requests import GenerationRequest
 from vrbench.models import hf_model
 from vrbench.models.processors import load_processor
 
@@ -26,7 +26,7 @@ def family(name: str) -> Any:
     found = []
     for task in ("mme", "mmmu_val"):
         says: Any = Says(model, lambda _: SAID)
-        outcome = harness.run(*parts_of(task, 4), says)
+        outcome = task_scores.evaluate_task(*parts_of(task, 4), says)
         responses = [sample.responses for sample in outcome.samples]
         found.append([[written(request) for request in says.asked], responses])
         found.append(_inputs(model, says.asked[0]))
@@ -60,7 +60,7 @@ class _Nobody(torch.nn.Linear):
         self.config, self.generation_config = LlamaConfig(max_position_embeddings=2048), GenerationConfig()
 
 
-def _inputs(model: Any, request: Generation) -> Any:
+def _inputs(model: Any, request: GenerationRequest) -> Any:
     """Token ids, and shape and mean of the pixels."""
     shown = [one.load() for one in request.pictures]
     if isinstance(model, hf_model.HFModel):

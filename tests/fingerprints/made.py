@@ -13,8 +13,8 @@ from tests import tiny
 from tests.evaluation import made_text
 from vrbench.checkpoints import resolve
 from vrbench.data import loading
-from vrbench.evaluation import harness
-from vrbench.evaluation.requests import LogLikelihood, Request
+from vrbench.evaluation import task_scores
+from vrbench.evaluation.requests import LogLikelihoodRequest, Request
 from vrbench.models import llava_model, load
 from vrbench.tasks import registry
 from vrbench.tasks.registry import TaskSpec
@@ -56,7 +56,7 @@ def small_llava() -> llava_model.LlavaModel:
 
 
 @cache
-def parts_of(task: str, n: int = ITEMS) -> tuple[TaskSpec, list[harness.Part]]:
+def parts_of(task: str, n: int = ITEMS) -> tuple[TaskSpec, list[task_scores.SubtaskData]]:
     """A task with some made-up items."""
     spec, root = registry.load()[task], scratch() / f"{task} {n}"
     limit = None
@@ -66,11 +66,11 @@ def parts_of(task: str, n: int = ITEMS) -> tuple[TaskSpec, list[harness.Part]]:
         made_text.put(root, spec)
     else:
         limit = n
-    return spec, harness.used(spec, loading.load(spec, root), limit, 0)
+    return spec, task_scores.select_items(spec, loading.load(spec, root), limit, 0)
 
 
 def written(request: Request) -> Any:
-    if isinstance(request, LogLikelihood):
+    if isinstance(request, LogLikelihoodRequest):
         return [list(request.context), list(request.continuation)]
     sizes = [list(one.load().size) for one in request.pictures]
     return [request.prompt, sizes, request.max_new_tokens, list(request.until)]

@@ -7,8 +7,8 @@ from zlib import crc32
 
 from benchmarks import documents, dresses, scorers
 from tests.fingerprints.made import Says, parts_of, small_llava
-from vrbench.evaluation import harness
-from vrbench.evaluation.requests import Generation, Request
+from vrbench.evaluation import task_scores
+from vrbench.evaluation.requests import GenerationRequest, Request
 from vrbench.tasks import registry
 from vrbench.tasks.registry import TaskSpec
 
@@ -34,8 +34,8 @@ def scorer(name: str) -> Any:
     return found
 
 
-def _marks(spec: TaskSpec, parts: list[harness.Part], says: Any) -> Any:
-    outcome = harness.run(spec, parts, says)
+def _marks(spec: TaskSpec, parts: list[task_scores.SubtaskData], says: Any) -> Any:
+    outcome = task_scores.evaluate_task(spec, parts, says)
     marks = [[s.id, s.cluster, s.group, s.unit, round(s.score, 6), s.weight, s.answer, s.target, s.unscored]
              for s in outcome.samples]  # fmt: skip
     return [marks, {name: round(value, 6) for name, value in outcome.official.items()}]
@@ -43,7 +43,7 @@ def _marks(spec: TaskSpec, parts: list[harness.Part], says: Any) -> Any:
 
 def drawn(request: Request) -> Any:
     """A text or a log-likelihood that depends on the request alone."""
-    if isinstance(request, Generation):
+    if isinstance(request, GenerationRequest):
         place = crc32(request.prompt.encode())
         return ("#### 1,000", "So 1000.\n#### 1001.", "It costs $1,002.", "none", "")[place % 5]
     place = crc32(repr((request.context, request.continuation)).encode())

@@ -23,10 +23,10 @@ from vrbench.checkpoints import resolve
 from vrbench.checkpoints.families import FAMILIES
 from vrbench.core.schemas import Sample
 from vrbench.data import loading
-from vrbench.evaluation import harness
-from vrbench.evaluation.answering import Answerer
-from vrbench.evaluation.requests import Generation, LogLikelihood, Request, picture
-from vrbench.evaluation.store import AnswerStore
+from vrbench.evaluation import task_scores
+from vrbench.evaluation.answer_store import AnswerStore
+from vrbench.evaluation.engine import InferenceEngine
+from vrbench.evaluation.requests import GenerationRequest, LogLikelihoodRequest, Request, request_image
 from vrbench.models import hf_model, llava_model, load
 from vrbench.tasks import metrics, registry
 
@@ -36,12 +36,12 @@ def requests() -> Any:
     found = []
     for task in ("mme", "mmmu_val", "textvqa_ocr", "seedbench"):
         says: Any = Says(scorers.Prompts(), lambda _: "A")
-        harness.run(*parts_of(task, 4), says)
+        task_scores.evaluate_task(*parts_of(task, 4), says)
         found.append([written(request)[:2] for request in says.asked[:8]])  # when an answer ends, its family says
     for task in ("arc_easy", "gsm8k", "lambada", "pocket_docs"):
         says = Says(small_llava(), drawn)
         spec, parts = parts_of(task)
-        harness.run(spec, parts[:1], says)
+        task_scores.evaluate_task(spec, parts[:1], says)
         found.append([written(request) for request in says.asked[:8]])
     return found
 
@@ -57,7 +57,9 @@ def images() -> Any:
     file.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist([r | a for r in rows for a in ({}, {"answer": "No"})]), file)
     model, says = small_llava(), Says(small_llava(), lambda _: "Yes")
-    harness.run(spec, harness.used(spec, loading.load(spec, scratch() / "images"), None, 0), says)  # type: ignore[arg-type]
+    task_scores.evaluate_task(
+        spec, task_scores.select_items(spec, loading.load(spec, scratch() / "images"), None, 0), says
+    )  # type: ignore[arg-type]
     seen: list[Any] = []
     pixels = torch.zeros(1, 3, tiny.SIDE, tiny.SIDE)
     with patch.object(model, "image_processor", lambda images, **_: seen.extend(images) or {"pixel_values": pixels}):
@@ -91,20 +93,20 @@ def _answers(asked: Callable[[Any], Sequence[Request]]) -> list[Any]:
     found = []
     for model in (_packed(), _plainly()):
         with tempfile.TemporaryDirectory() as folder, AnswerStore(Path(folder) / "a.sqlite", "c") as store:
-            found += Answerer(model, store, show_progress=False).answer(asked(model))
+            found += InferenceEngine(model, store, show_progress=False).answer(asked(model))
     return found
 
 
 def decoding() -> Any:
     """Texts with several ends, in both ways of answering."""
-    shown = picture(made.noise("a"), lambda: made.noise("a"))
+    shown = request_image(made.noise("a"), lambda: made.noise("a"))
 
     def asked(model: Any) -> list[Request]:
         text = "The cat and the dog"
         ends: list[tuple[int, tuple[str, ...]]] = [(12, ()), (3, ()), (12, ("ErS", "E1")), (12, ("4", "\n"))]
-        found: list[Request] = [Generation(text, (), n, until) for n, until in ends]
+        found: list[Request] = [GenerationRequest(text, (), n, until) for n, until in ends]
         if isinstance(model, llava_model.LlavaModel):
-            found += [Generation(model.prompt("What color is it?", 1), (shown,), n, until) for n, until in ends]
+            found += [GenerationRequest(model.prompt("What color is it?", 1), (shown,), n, until) for n, until in ends]
         return found
 
     return _answers(asked)
@@ -116,19 +118,19 @@ def loglikelihood() -> Any:
     def asked(model: Any) -> list[Request]:
         encode = partial(model.tokenizer.encode, add_special_tokens=False)
         pairs = [("The capital of France is", " Paris"), ("The dog", " was big."), ("One, two,", " three")]
-        return [LogLikelihood(tuple(encode(a)), tuple(encode(b))) for a, b in pairs]
+        return [LogLikelihoodRequest(tuple(encode(a)), tuple(encode(b))) for a, b in pairs]
 
     return [[round(log, 1), greedy] for log, greedy in _answers(asked)]
 
 
 def context() -> Any:
     """What is asked of prompts that are longer than the context, with and without an image."""
-    model, shown = small_llava(), picture(made.noise("a"), lambda: made.noise("a"))
+    model, shown = small_llava(), request_image(made.noise("a"), lambda: made.noise("a"))
     long = "abc " * 600
     asked: list[Request] = [
-        LogLikelihood(tuple(model.encode(long)), (1, 2, 3)),
-        Generation(long, (), 4, ()),
-        Generation(model.prompt(long, 1), (shown,), 1, ()),
+        LogLikelihoodRequest(tuple(model.encode(long)), (1, 2, 3)),
+        GenerationRequest(long, (), 4, ()),
+        GenerationRequest(model.prompt(long, 1), (shown,), 1, ()),
     ]
     seen: list[Any] = []
 
@@ -139,9 +141,9 @@ def context() -> Any:
     with (
         tempfile.TemporaryDirectory() as folder,
         AnswerStore(Path(folder) / "a.sqlite", "c") as store,
-        patch("vrbench.evaluation.packed.Packed.answers", answers),
+        patch("vrbench.evaluation.backends.PrefixSharedBatches.answers", answers),
     ):
-        said = Answerer(model, store, show_progress=False).answer(asked)
+        said = InferenceEngine(model, store, show_progress=False).answer(asked)
     return [seen, [str(answer) for answer in said]]
 
 

@@ -228,7 +228,7 @@ def write_tasks(folder: Path, tasks: Sequence[str], items: int) -> None:
 def rescorers_of(folder: Path, tasks: Sequence[str]) -> dict[str, Rescorer]:
     """Task id -> what scores its answers."""
     specs = registry.load(folder)
-    return {task: Rescorer(run_plan.job_of(specs[task], run_plan.Options())) for task in tasks}
+    return {task: Rescorer(run_plan.plan_task(specs[task], run_plan.RunConfig())) for task in tasks}
 
 
 def family_name(number: int) -> str:

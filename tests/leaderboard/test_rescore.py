@@ -15,9 +15,9 @@ from tests.evaluation.test_harness import write_task
 from tests.leaderboard.made import KINDS, answered, rescorers_of, write_tasks
 from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import Sample, TaskResult
-from vrbench.evaluation import harness, run_plan, task_result
-from vrbench.evaluation.answering import Answerer
-from vrbench.evaluation.store import AnswerStore
+from vrbench.evaluation import run_plan, task_result, task_scores
+from vrbench.evaluation.answer_store import AnswerStore
+from vrbench.evaluation.engine import InferenceEngine
 from vrbench.leaderboard.rescore import LONGEST_RESPONSE, Rescorer
 from vrbench.models.llava_model import LlavaModel
 from vrbench.tasks import registry
@@ -63,8 +63,8 @@ def test_the_same_as_a_run_of_the_same_answers(task: str, rescorers: dict[str, R
     said = [response for sample in given for response in sample.responses]
     if KINDS[task].like == "pocket_pydoc":
         said = [(log, False) for log in said]  # one window each
-    outcome = harness.run(rescorer.job.spec, rescorer.job.parts, Says(vlm, said))  # type: ignore[arg-type]
-    expected = TaskResult(**task_result.of_task(rescorer.job), **task_result.of_outcome(rescorer.job, outcome, 0))
+    outcome = task_scores.evaluate_task(rescorer.job.spec, rescorer.job.parts, Says(vlm, said))  # type: ignore[arg-type]
+    expected = TaskResult(**task_result.task_fields(rescorer.job), **task_result.score_fields(rescorer.job, outcome, 0))
     result, samples = rescorer.score(bare(outcome.samples))
     assert result == expected
     assert samples == outcome.samples
@@ -78,14 +78,14 @@ def test_a_models_own_answers(vlm: LlavaModel, tmp_path: Path) -> None:
         prompt="'{{q}}:'", choices="options", target="right",
     )  # fmt: skip
     rescorer = rescorer_of(spec)
-    answerer = Answerer(vlm, AnswerStore(tmp_path / "a.sqlite", "c"), show_progress=False)
-    outcome = harness.run(spec, rescorer.job.parts, answerer)
+    answerer = InferenceEngine(vlm, AnswerStore(tmp_path / "a.sqlite", "c"), show_progress=False)
+    outcome = task_scores.evaluate_task(spec, rescorer.job.parts, answerer)
     assert len({sample.responses for sample in outcome.samples}) == 6
     assert rescorer.score(bare(outcome.samples))[1] == outcome.samples
 
 
 def rescorer_of(spec: TaskSpec) -> Rescorer:
-    return Rescorer(run_plan.job_of(spec, run_plan.Options()))
+    return Rescorer(run_plan.plan_task(spec, run_plan.RunConfig()))
 
 
 @pytest.mark.parametrize("task", KINDS)
@@ -173,9 +173,9 @@ def test_tasks_of_the_hub_with_configs_filters_and_examples(name: str, vlm: Llav
     spec = part_of(spec, spec.data.configs[:2]) if len(spec.data.configs) > 1 else spec
     spec = parity_text.limited(spec, 3)
     put(tmp_path, spec)
-    rescorer = Rescorer(run_plan.job_of(spec, run_plan.Options(data_root=tmp_path)))
-    answerer = Answerer(vlm, AnswerStore(tmp_path / "a.sqlite", "c"), show_progress=False)
-    outcome = harness.run(spec, rescorer.job.parts, answerer)
+    rescorer = Rescorer(run_plan.plan_task(spec, run_plan.RunConfig(data_root=tmp_path)))
+    answerer = InferenceEngine(vlm, AnswerStore(tmp_path / "a.sqlite", "c"), show_progress=False)
+    outcome = task_scores.evaluate_task(spec, rescorer.job.parts, answerer)
     result, samples = rescorer.score(bare(outcome.samples))
     assert samples == outcome.samples
     assert result.official == outcome.official

@@ -16,7 +16,7 @@ from PIL import Image, PngImagePlugin
 from tests.leaderboard.made import Made, read_back
 from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import Sample
-from vrbench.evaluation.items import Item
+from vrbench.evaluation.item_preview import ItemPreview
 from vrbench.leaderboard.site import sample_pages, sample_scripts
 from vrbench.leaderboard.site.content import BoardContent, load_content
 from vrbench.leaderboard.site.pages import Frame
@@ -46,9 +46,9 @@ def value(text: str | bytes) -> Any:
     return json.loads(text.partition("]=")[2].removesuffix(";\n"))
 
 
-def item(number: int, **changed: Any) -> Item:
+def item(number: int, **changed: Any) -> ItemPreview:
     known: dict[str, Any] = {"id": str(number), "group": "", "prompt": f"Question {number}", "options": ()}
-    return Item(**known | {"pictures": ()} | changed)
+    return ItemPreview(**known | {"pictures": ()} | changed)
 
 
 def test_items_and_pictures_are_written_once_and_answers_once_a_submission(

@@ -19,7 +19,7 @@ from tests.leaderboard.made import BOARD, Made, made_run, rescorers_of
 from vrbench.cli import app
 from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import CheckpointRef, Lineage, Run, RunRecord, Step, load_run, save_run
-from vrbench.evaluation.run_plan import decides, inputs_digest, with_code
+from vrbench.evaluation.run_plan import inputs_digest, task_inputs, with_code
 from vrbench.leaderboard import validate as validating
 from vrbench.leaderboard.check import Examiner
 from vrbench.leaderboard.rows import cost_of, region_of
@@ -379,7 +379,7 @@ class TestReproductions:
         assert record.settings.environment and record.settings.environment != elsewhere
         settings = record.settings.model_copy(update={"environment": elsewhere, "device": "cpu"})
         specs = registry.load(board.tasks)
-        decided = {r.task: decides(specs[r.task], r.data_digest, r.harness) for r in record.results}
+        decided = {r.task: task_inputs(specs[r.task], r.data_digest, r.harness) for r in record.results}
         tasks = {r.task: with_code(decided[r.task], r.code) for r in record.results}
         digest = inputs_digest(record.checkpoint.digest, tasks, settings)
         assert digest != record.inputs_digest

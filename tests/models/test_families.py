@@ -14,9 +14,9 @@ from tests import tiny, tiny_families
 from vrbench.checkpoints import resolve
 from vrbench.checkpoints.families import FAMILIES, UNSUPPORTED
 from vrbench.core.errors import VrbenchError
-from vrbench.evaluation.answering import Answerer
-from vrbench.evaluation.requests import Generation, LogLikelihood, Picture, Request
-from vrbench.evaluation.store import AnswerStore
+from vrbench.evaluation.answer_store import AnswerStore
+from vrbench.evaluation.engine import InferenceEngine
+from vrbench.evaluation.requests import GenerationRequest, LogLikelihoodRequest, Request, RequestImage
 from vrbench.models.hf_model import HFModel
 from vrbench.models.load import load_packed, load_vlm
 
@@ -38,12 +38,12 @@ def requests(vlm: Any) -> list[Request]:
     """Questions with and without pictures, whose answers have unequal lengths, and texts with what follows."""
     asked: list[Request] = []
     for number, (text, sizes) in enumerate(QUESTIONS):
-        pictures = tuple(Picture(f"{size}", lambda size=size: noise(size)) for size in sizes)
-        asked.append(Generation(vlm.prompt(text, len(sizes)), pictures, 4 + number, ()))
-    asked += [Generation(vlm.prompt(text), (), 3 + number, ()) for number, text in enumerate(TEXTS)]
+        pictures = tuple(RequestImage(f"{size}", lambda size=size: noise(size)) for size in sizes)
+        asked.append(GenerationRequest(vlm.prompt(text, len(sizes)), pictures, 4 + number, ()))
+    asked += [GenerationRequest(vlm.prompt(text), (), 3 + number, ()) for number, text in enumerate(TEXTS)]
     encode = vlm.tokenizer.encode
     asked += [
-        LogLikelihood(tuple(encode(text)), tuple(encode(more, add_special_tokens=False)))
+        LogLikelihoodRequest(tuple(encode(text)), tuple(encode(more, add_special_tokens=False)))
         for text in TEXTS
         for more in (" a", " b", " something longer")
     ]
@@ -70,7 +70,7 @@ def theirs(folder: Path) -> Any:
     return AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
 
 
-def said(vlm: HFModel, theirs: Any, asked: Generation) -> list[int]:
+def said(vlm: HFModel, theirs: Any, asked: GenerationRequest) -> list[int]:
     """Token ids that transformers' own `generate` says to one prompt alone."""
     bos = vlm.tokenizer.bos_token
     if asked.pictures:
@@ -98,21 +98,21 @@ def test_the_engine_says_what_transformers_says(
 ) -> None:
     asked = requests(vlm)
     with AnswerStore(tmp_path / "a.sqlite", "c") as store:
-        found = Answerer(vlm, store, batch_size, show_progress=False).answer(asked)
-        again = Answerer(vlm, store, batch_size, show_progress=False)
+        found = InferenceEngine(vlm, store, batch_size, show_progress=False).answer(asked)
+        again = InferenceEngine(vlm, store, batch_size, show_progress=False)
         assert again.answer(asked) == found
     assert again.asked == 0
-    generations = [(r, a) for r, a in zip(asked, found, strict=True) if isinstance(r, Generation)]
+    generations = [(r, a) for r, a in zip(asked, found, strict=True) if isinstance(r, GenerationRequest)]
     expected = [vlm.tokenizer.decode(said(vlm, theirs, r), skip_special_tokens=True) for r, _ in generations]
     assert [answer for _, answer in generations] == expected
     assert len({answer[:3] for answer in expected}) >= 4
     for request, answer in zip(asked, found, strict=True):
-        if isinstance(request, LogLikelihood):
+        if isinstance(request, LogLikelihoodRequest):
             log, greedy = answer
             assert (pytest.approx(log, abs=1e-5), greedy) == likelihood(theirs, request)
 
 
-def likelihood(theirs: Any, asked: LogLikelihood) -> tuple[float, bool]:
+def likelihood(theirs: Any, asked: LogLikelihoodRequest) -> tuple[float, bool]:
     """From one plain pass over context and continuation."""
     inputs = {"input_ids": torch.tensor([asked.context + asked.continuation])}
     if theirs.config.model_type == "paligemma":  # reads its context both ways, and what follows in order

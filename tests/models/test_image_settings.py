@@ -19,7 +19,7 @@ from vrbench.checkpoints.resolve import Checkpoint
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import digest_of
 from vrbench.core.schemas import Settings
-from vrbench.evaluation.run_plan import Options, inputs_digest, plan
+from vrbench.evaluation.run_plan import RunConfig, inputs_digest, plan
 from vrbench.models.load import load_vlm
 
 CROPS = {"do_center_crop": True, "size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}}
@@ -124,10 +124,10 @@ def test_the_choice_enters_the_digest_and_the_default_does_not() -> None:
 
 
 def test_a_plan_tells_and_records_the_choice(tiny_llava: Path, tmp_path: Path) -> None:
-    options = Options(limit=1, out=tmp_path, image_settings="pad")
+    options = RunConfig(limit=1, out=tmp_path, image_settings="pad")
     with pytest.raises(VrbenchError, match="its image processor cuts nothing off"):
         plan([str(tiny_llava)], "pocket_mme", options)
     with pytest.raises(VrbenchError, match="image settings 'mine' are unknown; there are harness, checkpoint, pad"):
-        plan([str(tiny_llava)], "pocket_mme", Options(out=tmp_path, image_settings="mine"))
-    made_plan = plan([str(tiny_llava)], "pocket_mme", Options(limit=1, out=tmp_path))
+        plan([str(tiny_llava)], "pocket_mme", RunConfig(out=tmp_path, image_settings="mine"))
+    made_plan = plan([str(tiny_llava)], "pocket_mme", RunConfig(limit=1, out=tmp_path))
     assert made_plan.settings(made_plan.checkpoints[0]).image_settings == "harness"

@@ -18,9 +18,9 @@ from vrbench.checkpoints.families import FAMILIES
 from vrbench.core import schemas
 from vrbench.core.errors import VrbenchError
 from vrbench.evaluation import evaluate
-from vrbench.evaluation.answering import Answerer
-from vrbench.evaluation.requests import Generation, NotAsked, picture
-from vrbench.evaluation.store import AnswerStore
+from vrbench.evaluation.answer_store import AnswerStore
+from vrbench.evaluation.engine import InferenceEngine
+from vrbench.evaluation.requests import GenerationRequest, Unanswered, request_image
 from vrbench.models.decoding import StopCriteria
 from vrbench.models.hf_model import HFModel
 from vrbench.models.inputs import ImagesRefused, encode_with_images
@@ -50,13 +50,13 @@ def store(tmp_path: Path) -> Iterator[AnswerStore]:
         yield opened
 
 
-def asked(vlm: HFModel, until: tuple[str, ...] = ()) -> list[Generation]:
+def asked(vlm: HFModel, until: tuple[str, ...] = ()) -> list[GenerationRequest]:
     texts = [f"Is it {'very ' * i}red?" for i in range(4)]
-    shown = [picture(noise(f"{i}"), lambda i=i: noise(f"{i}")) for i in range(4)]
-    return [Generation(vlm.prompt(texts[i], 1), (shown[i],), 6 + i, until) for i in range(4)]
+    shown = [request_image(noise(f"{i}"), lambda i=i: noise(f"{i}")) for i in range(4)]
+    return [GenerationRequest(vlm.prompt(texts[i], 1), (shown[i],), 6 + i, until) for i in range(4)]
 
 
-def answers(vlm: HFModel, requests: list[Generation], limits: list[StopCriteria]) -> list[str]:
+def answers(vlm: HFModel, requests: list[GenerationRequest], limits: list[StopCriteria]) -> list[str]:
     pictures = [[p.load() for p in request.pictures] for request in requests]
     return vlm.answers(vlm.pictured([request.prompt for request in requests], pictures), limits)
 
@@ -84,8 +84,8 @@ def test_a_prompt_longer_than_the_context_is_not_asked(
     one, *_, longest = asked(vlm)
     length = vlm.length(one.prompt, [one.pictures[0].load()])
     monkeypatch.setitem(vars(vlm), "full_context", length)
-    said, none = Answerer(vlm, store, show_progress=False).answer([one, longest])
-    assert not isinstance(said, NotAsked) and isinstance(none, NotAsked)
+    said, none = InferenceEngine(vlm, store, show_progress=False).answer([one, longest])
+    assert not isinstance(said, Unanswered) and isinstance(none, Unanswered)
     assert none.reason.endswith(f"tokens with 1 image, and the model's context is {length:,}")
 
 
@@ -124,18 +124,21 @@ def test_batches_are_halved_until_they_fit(vlm: HFModel, store: AnswerStore, mon
 
     expected = [answers(vlm, [request], [StopCriteria(request.max_new_tokens)])[0] for request in asked(vlm)]
     monkeypatch.setattr(HFModel, "answers", holds_two)
-    assert Answerer(vlm, store, 64, show_progress=False).answer(asked(vlm)) == expected
+    assert InferenceEngine(vlm, store, 64, show_progress=False).answer(asked(vlm)) == expected
     assert sizes == [4, 2, 2]
 
 
 def test_a_long_prompt_is_cut_off_in_front(vlm: HFModel, store: AnswerStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vlm.text_config, "max_position_embeddings", 40)
-    long, short = Generation("x" * 200 + "What is it?", (), 6, ()), Generation("x" * 23 + "What is it?", (), 6, ())
-    answerer = Answerer(vlm, store, show_progress=False)
+    long, short = (
+        GenerationRequest("x" * 200 + "What is it?", (), 6, ()),
+        GenerationRequest("x" * 23 + "What is it?", (), 6, ()),
+    )
+    answerer = InferenceEngine(vlm, store, show_progress=False)
     one, other = answerer.answer([long, short])
     assert one == other != ""
     with pytest.raises(VrbenchError, match="40 tokens for an answer leave no room"):
-        answerer.answer([Generation("What?", (), 40, ())])
+        answerer.answer([GenerationRequest("What?", (), 40, ())])
 
 
 def test_a_prompt_without_marks_for_its_pictures_is_told(vlm: HFModel) -> None:
@@ -146,15 +149,15 @@ def test_a_prompt_without_marks_for_its_pictures_is_told(vlm: HFModel) -> None:
 def test_an_image_that_a_family_refuses_is_not_asked_and_the_others_are(tmp_path: Path, store: AnswerStore) -> None:
     vlm = load(tiny_families.save("qwen2_5_vl", tmp_path / "qwen"))
     strip = made(700, 3)
-    refused = Generation(vlm.prompt("Is it red?", 1), (picture(strip, lambda: strip),), 3, ())
-    whole = Generation(vlm.prompt("Is it red?", 1), (picture(noise("a"), lambda: noise("a")),), 3, ())
-    answerer = Answerer(vlm, store, show_progress=False)
+    refused = GenerationRequest(vlm.prompt("Is it red?", 1), (request_image(strip, lambda: strip),), 3, ())
+    whole = GenerationRequest(vlm.prompt("Is it red?", 1), (request_image(noise("a"), lambda: noise("a")),), 3, ())
+    answerer = InferenceEngine(vlm, store, show_progress=False)
     said, none = answerer.answer([whole, refused])
-    assert isinstance(none, NotAsked) and none == "" and said != ""
+    assert isinstance(none, Unanswered) and none == "" and said != ""
     told = "the image processor of qwen2_5_vl refuses an image of 700 x 3: absolute aspect ratio"
     assert none.reason.startswith(told)
     (again,) = answerer.answer([refused])
-    assert isinstance(again, NotAsked) and answerer.asked == 1  # neither counted nor stored
+    assert isinstance(again, Unanswered) and answerer.asked == 1  # neither counted nor stored
 
 
 @pytest.mark.parametrize(
@@ -258,7 +261,7 @@ def test_scores_that_are_no_numbers_are_refused(vlm: HFModel, store: AnswerStore
     try:
         head.data.fill_(float("nan"))
         with pytest.raises(VrbenchError, match="scores of tokens are NaN or infinite"):
-            Answerer(vlm, store, show_progress=False).answer(asked(vlm)[:1])
+            InferenceEngine(vlm, store, show_progress=False).answer(asked(vlm)[:1])
     finally:
         head.data.copy_(kept)
     assert len(store) == 0

@@ -14,9 +14,9 @@ from tests.evaluation.made import noise
 from tests.lmms_classes import Saying
 from vrbench.checkpoints import prompts, resolve
 from vrbench.core.errors import VrbenchError
-from vrbench.evaluation.answering import Answerer
-from vrbench.evaluation.settings import OWN
-from vrbench.evaluation.store import AnswerStore
+from vrbench.evaluation.answer_store import AnswerStore
+from vrbench.evaluation.engine import InferenceEngine
+from vrbench.evaluation.settings import OWN_SETTINGS
 from vrbench.models.hf_model import HFModel
 from vrbench.models.load import load_vlm
 
@@ -58,12 +58,12 @@ def ours(vlm: Any, file: Path, settings: dict[str, Any]) -> str:
     """What a task of lmms-eval is answered here."""
     from lmms_eval.api.instance import Instance
 
-    from vrbench.evaluation.lmms_eval_adapter import Model
+    from vrbench.evaluation.lmms_eval_adapter import LmmsEvalModel
 
     where = {"task": "t", "doc_id": 0, "repeats": 1}
     arguments = (QUESTION, settings, lambda _: [noise("0")], 0, "t", "s")
     with AnswerStore(file, "c") as store:
-        model = Model(Answerer(vlm, store, show_progress=False))
+        model = LmmsEvalModel(InferenceEngine(vlm, store, show_progress=False))
         model.task_dict = {"t": {"s": [{}]}}
         return model.generate_until([Instance("generate_until", arguments, 0, where)])[0]
 
@@ -82,7 +82,7 @@ def test_a_task_file_s_own_stop_texts_hold_for_every_family(
 ) -> None:
     model = Saying([*vlm.tokenizer.encode(PARAGRAPHS, add_special_tokens=False), vlm.end_of_text])
     monkeypatch.setattr(vlm.model, "generate", model.generate)
-    assert ours(vlm, tmp_path / "a.sqlite", {"until": ["\n\n"], "max_new_tokens": 16, OWN: True}) == "Yes."
+    assert ours(vlm, tmp_path / "a.sqlite", {"until": ["\n\n"], "max_new_tokens": 16, OWN_SETTINGS: True}) == "Yes."
 
 
 def test_texts_without_pictures_have_no_marks(vlm: HFModel) -> None:

@@ -12,9 +12,9 @@ from PIL import Image
 from tests.tiny import SIDE, llava, tokenizer
 from vrbench.checkpoints import resolve
 from vrbench.core.errors import VrbenchError
-from vrbench.evaluation.answering import Answerer
-from vrbench.evaluation.requests import Generation, LogLikelihood, Picture
-from vrbench.evaluation.store import AnswerStore
+from vrbench.evaluation.answer_store import AnswerStore
+from vrbench.evaluation.engine import InferenceEngine
+from vrbench.evaluation.requests import GenerationRequest, LogLikelihoodRequest, RequestImage
 from vrbench.models.llava_model import LlavaModel
 from vrbench.models.load import load_packed, load_vlm
 from vrbench.models.packing import pack
@@ -80,15 +80,15 @@ def test_others_are_asked_the_plain_way_and_answer_as_transformers_does(kind: st
         part.save_pretrained(tmp_path / "llava")
     vlm = load_vlm(resolve.resolve(str(tmp_path / "llava")))
     assert isinstance(vlm, PaddedLlava)
-    shown = [Picture(f"{n}", lambda n=n: noise(n)) for n in range(2)]
-    asked = [Generation(vlm.prompt(text, 1), (shown[n % 2],), 5 + n, ())
+    shown = [RequestImage(f"{n}", lambda n=n: noise(n)) for n in range(2)]
+    asked = [GenerationRequest(vlm.prompt(text, 1), (shown[n % 2],), 5 + n, ())
              for n, text in enumerate(["Is it red?", "Is it a very big red thing, or what?", "Is it?"])]  # fmt: skip
     text = tuple(vlm.tokenizer.encode("Once upon a time there was"))
-    asked += [LogLikelihood(text, (65, 66)), Generation(vlm.prompt("Why?", 2), tuple(shown), 6, ())]
+    asked += [LogLikelihoodRequest(text, (65, 66)), GenerationRequest(vlm.prompt("Why?", 2), tuple(shown), 6, ())]
     with AnswerStore(tmp_path / "a.sqlite", "c") as store:
-        found = Answerer(vlm, store, show_progress=False).answer(asked)
+        found = InferenceEngine(vlm, store, show_progress=False).answer(asked)
     for request, answer in zip(asked, found, strict=True):
-        if isinstance(request, LogLikelihood):
+        if isinstance(request, LogLikelihoodRequest):
             with torch.inference_mode():
                 logs = theirs(input_ids=torch.tensor([[*text, 65, 66]])).logits[0].log_softmax(-1)
             assert answer[0] == pytest.approx(float(logs[-3, 65] + logs[-2, 66]), abs=1e-4)

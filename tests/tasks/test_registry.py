@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 
 from vrbench.core.errors import ManyFaults, VrbenchError
-from vrbench.evaluation.run_plan import Options, plan
+from vrbench.evaluation.run_plan import RunConfig, plan
 from vrbench.tasks import metrics, registry, requested
 from vrbench.tasks.scorers import SCORERS
 
@@ -229,7 +229,7 @@ class TestBrokenFiles:
 
     def test_they_are_told_with_the_faults_of_the_other_tasks(self, folder: Path) -> None:
         with pytest.raises(ManyFaults) as told:
-            plan(["pocket/full"], "mine,broken,pocket_fact", Options(include_path=folder, out=folder, device="cpu"))
+            plan(["pocket/full"], "mine,broken,pocket_fact", RunConfig(include_path=folder, out=folder, device="cpu"))
         for words in ("broken.yaml: ", "mine.jsonl", "'pocket_fact' is unknown"):
             assert words in str(told.value)
         assert "'broken' is unknown" not in str(told.value)

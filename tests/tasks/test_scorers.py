@@ -10,7 +10,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from benchmarks import documents, dresses, scorers
-from vrbench.evaluation import harness
+from vrbench.evaluation import task_scores
 from vrbench.tasks import metrics, registry
 
 ITEMS = 60
@@ -26,10 +26,10 @@ def test_made_up_answers_are_scored_as_lmms_eval_scores_them(name: str, tmp_path
 
 
 def test_another_score_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scorer = harness.SCORERS["mmmu"]
+    scorer = task_scores.SCORERS["mmmu"]
     other = replace(scorer, mark=lambda document: replace(scorer.mark(document), score=1.0))
-    monkeypatch.setitem(harness.SCORERS, "mmmu", other)
-    monkeypatch.setattr(harness.aggregates, "check", lambda *_: None)
+    monkeypatch.setitem(task_scores.SCORERS, "mmmu", other)
+    monkeypatch.setattr(task_scores.aggregates, "check", lambda *_: None)
     line = scorers.check(registry.load()["mmmu_val"], ITEMS, tmp_path)
     assert line.items < line.answers
     assert not line.equal
@@ -72,9 +72,9 @@ def test_mmes_official_calculation() -> None:
                 said.append(text)
     spec = registry.load()["mme"]
     table = Dataset.from_list(rows).cast_column("image", documents.columns.Image())
-    part = harness.Part("default", tuple(range(len(rows))), DatasetDict(test=table))
+    part = task_scores.SubtaskData("default", tuple(range(len(rows))), DatasetDict(test=table))
     answerer: Any = scorers.Says(said)
-    outcome = harness.run(spec, [part], answerer)
+    outcome = task_scores.evaluate_task(spec, [part], answerer)
     points = metrics.mme_points(outcome.samples)
     assert points == {subtask: pytest.approx(acc + plus) for subtask, _, acc, plus in MME_CASES}
     assert outcome.official == {

@@ -12,7 +12,7 @@ import pytest
 from benchmarks import task_reference
 from vrbench.cli import task_listing
 from vrbench.data import loading
-from vrbench.evaluation import harness, lmms_eval_adapter
+from vrbench.evaluation import lmms_eval_adapter, task_scores
 from vrbench.tasks import registry
 from vrbench.tasks.metrics import METRICS
 from vrbench.tasks.scorers import SCORERS
@@ -79,10 +79,10 @@ def test_there_are_no_other_examples(examples: Path) -> None:
 )
 def test_answers_are_scored_as_the_page_says(name: str, scores: dict[str, float], examples: Path) -> None:
     spec = registry.load(examples)[name]
-    (part,) = harness.used(spec, loading.load(spec), limit=None, seed=0)
-    with harness.quiet():
-        task = harness.task_of(spec, part)
-        row = next(iter(harness.documents_of(task)))
+    (part,) = task_scores.select_items(spec, loading.load(spec), limit=None, seed=0)
+    with task_scores.quiet():
+        task = task_scores.task_of(spec, part)
+        row = next(iter(task_scores.documents_of(task)))
         identity = loading.identify(spec, row, part.config, part.positions[0])
         for answer, score in scores.items():
             document = ScoredDocument(task, row, [answer], task.process_results(row, [answer]), identity)

@@ -49,11 +49,11 @@ def run(
     from transformers.utils.logging import disable_progress_bar
 
     from vrbench.evaluation.evaluate import SomeFailed, run_all
-    from vrbench.evaluation.run_plan import Options
+    from vrbench.evaluation.run_plan import RunConfig
 
     disable_progress_bar()  # of loading weights: it is over before it can be read
     size = int(batch_size) if batch_size.isdigit() else batch_size  # a wrong text is told with the other faults
-    options = Options(
+    options = RunConfig(
         limit=limit, batch_size=size, device=device, dtype=dtype,
         data_root=data_root, include_path=include_path, out=out, seed=seed,
         trust_remote_code=trust_remote_code, image_settings=image_settings, skip_missing=skip_missing,

@@ -100,11 +100,11 @@ def run(job: Job) -> None:
 
     from vrbench.core.schemas import save_run, scores_alone
     from vrbench.evaluation.evaluate import run_all
-    from vrbench.evaluation.run_plan import Options
+    from vrbench.evaluation.run_plan import RunConfig
 
     disable_progress_bar()
     limit = job.arguments.get("limit")
-    options = Options(
+    options = RunConfig(
         limit=None if limit is None else int(limit), device=job.device, dtype=str(job.arguments["dtype"]),
         data_root=job.data_root or None, out=job.scratch, command=job.command,
     )  # fmt: skip

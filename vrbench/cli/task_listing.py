@@ -13,7 +13,7 @@ from vrbench.tasks.registry import TaskSpec
 
 if TYPE_CHECKING:
     from vrbench.checkpoints.resolve import Checkpoint
-    from vrbench.evaluation.example import Example
+    from vrbench.evaluation.example import ItemExample
 
 WIDTH = 110
 LONGEST_TEXT = 1600
@@ -111,7 +111,7 @@ def _field(name: str, text: str) -> str:
     return textwrap.fill(f"{name + ':':24}{text.strip()}", WIDTH, subsequent_indent=" " * 24)
 
 
-def _shown(example: Example, spec: TaskSpec, model: Checkpoint | None) -> Iterator[str]:
+def _shown(example: ItemExample, spec: TaskSpec, model: Checkpoint | None) -> Iterator[str]:
     yield f"example ({example.place}):"
     for width, height in example.pictures:
         yield f"  picture: {width} x {height} pixels"
@@ -125,7 +125,7 @@ def _shown(example: Example, spec: TaskSpec, model: Checkpoint | None) -> Iterat
         yield f"  right answer: {cut(example.target)}"
 
 
-def _prompt(example: Example, spec: TaskSpec, model: Checkpoint | None) -> Iterator[str]:
+def _prompt(example: ItemExample, spec: TaskSpec, model: Checkpoint | None) -> Iterator[str]:
     """The prompt as the harness makes it, or as a checkpoint's model is given it."""
     seeing = spec.harness == "lmms-eval"
     prompt, front = example.prompt, ""

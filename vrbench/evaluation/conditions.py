@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Conditions:
+class AnswerConditions:
     """sha256 over what decides the answers to requests of a kind.
 
     Attributes:
@@ -35,7 +35,7 @@ class Conditions:
 # generation config, and the image settings in its folder. Image settings are here nevertheless, since our own code
 # may override those of the folder. The family's version is here although prompt and stop texts are in the request: it
 # stands for what a family's code does besides, such as how it is loaded.
-def conditions_of(vlm: BaseVLM) -> Conditions:
+def conditions_of(vlm: BaseVLM) -> AnswerConditions:
     """What a loaded model's answers depend on, as it is now."""
     code, adapter = dict(vlm.code), (PEFT if vlm.has_adapter else ())
     always = {"dtype": str(vlm.dtype), "device": vlm.device.type}
@@ -45,7 +45,7 @@ def conditions_of(vlm: BaseVLM) -> Conditions:
         found = {**always, "packages": versions_of((*ANSWERING[kind], *adapter)), "code": versions, **more}
         return digest_of(json.loads(json.dumps(found, default=str)))
 
-    return Conditions(
+    return AnswerConditions(
         loglikelihood=digest("loglikelihood", "loglikelihood"),
         text=digest("text", "decoding", "context"),
         images=digest("images", "decoding", "context", "images", settings=vlm.image_settings),

@@ -18,13 +18,13 @@ from vrbench.core.errors import ManyFaults, VrbenchError, raise_all
 from vrbench.core.provenance import own_commit, provenance
 from vrbench.core.schemas import Run, RunRecord, Sample, TaskResult, load_run, save_run
 from vrbench.evaluation import task_result
-from vrbench.evaluation.run_plan import Job, OptionKeywords, Options, Plan, plan
+from vrbench.evaluation.run_plan import PlannedTask, RunConfig, RunOptions, RunPlan, plan
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from vrbench.evaluation.answering import Answerer
-    from vrbench.evaluation.features import FeatureCache
+    from vrbench.evaluation.engine import InferenceEngine
+    from vrbench.evaluation.features import VisionFeatureCache
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def evaluate(
     Args:
         ckpt: "pocket/full", a folder, or a hub id.
         tasks: ids, suites and globs, in one comma-separated text or a list.
-        limit, batch_size, ...: what `Options` says of them.
+        limit, batch_size, ...: what `RunConfig` says of them.
 
     Returns:
         The run, as it is also written to `out`: its record, whose fields are the run's too (`run.results`), and its
@@ -67,7 +67,7 @@ def evaluate(
         >>> baseline = vrbench.evaluate("pocket/full", "pocket_mme,pocket_facts", limit=80, device="cpu")
         >>> vrbench.compare([run], baseline)
     """
-    options = Options(
+    options = RunConfig(
         limit=limit,
         batch_size=batch_size,
         device=device,
@@ -117,8 +117,8 @@ def run_all(
     ckpts: str | Path | Sequence[str | Path],
     tasks: str | Sequence[str],
     baseline: str | Path | None = None,
-    options: Options | None = None,
-    **changes: Unpack[OptionKeywords],
+    options: RunConfig | None = None,
+    **changes: Unpack[RunOptions],
 ) -> list[Run]:
     """Measure several checkpoints on the same items, each loaded once, with vision features shared.
 
@@ -127,7 +127,7 @@ def run_all(
         tasks: as in `evaluate`.
         baseline: a checkpoint that is measured first.
         options: how to run.
-        changes: fields of `Options`, such as `limit=8`, in place of those of `options`.
+        changes: fields of `RunConfig`, such as `limit=8`, in place of those of `options`.
 
     Returns:
         The baseline's run first, if one is named, then the others in the order of `ckpts`, each once.
@@ -140,7 +140,7 @@ def run_all(
         >>> baseline, region = vrbench.run_all(["pocket/region"], "pocket_mme", baseline="pocket/full", limit=8)
         >>> vrbench.compare([region], baseline)
     """
-    from vrbench.evaluation.features import FeatureCache
+    from vrbench.evaluation.features import VisionFeatureCache
 
     named = [ckpts] if isinstance(ckpts, (str, Path)) else list(ckpts)
     raise_all(
@@ -153,8 +153,8 @@ def run_all(
         raise VrbenchError("no checkpoint was named")
     if baseline and len(names) == 1:
         raise VrbenchError(f"baseline {baseline!r} is the only checkpoint; name another one to compare with it")
-    made = plan(names, tasks, replace(options or Options(), **changes))
-    features = FeatureCache()
+    made = plan(names, tasks, replace(options or RunConfig(), **changes))
+    features = VisionFeatureCache()
     runs: list[Run] = []
     failed: list[Failure] = []
     for checkpoint in made.checkpoints:
@@ -193,14 +193,14 @@ def _free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _run(made: Plan, checkpoint: Checkpoint, features: FeatureCache) -> Run:
+def _run(made: RunPlan, checkpoint: Checkpoint, features: VisionFeatureCache) -> Run:
     """Measure one checkpoint, or read the run of the same inputs if it is there and whole."""
     folder = made.folder(checkpoint)
     found = _whole_run(made, checkpoint)
     if found is not None:
         return _with_skipped(found, made)
-    from vrbench.evaluation.answering import Answerer
-    from vrbench.evaluation.store import AnswerStore
+    from vrbench.evaluation.answer_store import AnswerStore
+    from vrbench.evaluation.engine import InferenceEngine
     from vrbench.models.load import load_vlm
 
     started, start = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.perf_counter()
@@ -211,7 +211,7 @@ def _run(made: Plan, checkpoint: Checkpoint, features: FeatureCache) -> Run:
     answered: list[TaskResult] = []
     samples: dict[str, tuple[Sample, ...]] = {}
     with AnswerStore(made.store(checkpoint), checkpoint.digest) as store:
-        answerer = Answerer(vlm, store, options.batch_size, features, options.show_progress)
+        answerer = InferenceEngine(vlm, store, options.batch_size, features, options.show_progress)
         for job in made.jobs:
             result, rows = _task(job, answerer, options, checkpoint)
             answered.append(result)
@@ -238,7 +238,7 @@ def _run(made: Plan, checkpoint: Checkpoint, features: FeatureCache) -> Run:
     return Run(record=record, samples=samples, path=folder)
 
 
-def _with_skipped(found: Run, made: Plan) -> Run:
+def _with_skipped(found: Run, made: RunPlan) -> Run:
     """A run that was read, whose record says of this call what was left out: that is no input of the run."""
     if found.record.skipped == made.skipped or found.path is None:
         return found
@@ -247,7 +247,7 @@ def _with_skipped(found: Run, made: Plan) -> Run:
     return found.model_copy(update={"record": record})
 
 
-def _whole_run(made: Plan, checkpoint: Checkpoint) -> Run | None:
+def _whole_run(made: RunPlan, checkpoint: Checkpoint) -> Run | None:
     """The run of the same inputs, if it ended well and its files are those that it wrote."""
     try:
         found = load_run(made.folder(checkpoint))
@@ -258,11 +258,11 @@ def _whole_run(made: Plan, checkpoint: Checkpoint) -> Run | None:
     return found if same and found.record.status == "ok" and not older else None
 
 
-def _tell_of_unused_answers(made: Plan, checkpoint: Checkpoint) -> None:
+def _tell_of_unused_answers(made: RunPlan, checkpoint: Checkpoint) -> None:
     """Say once that answers of vrbench 0.2.0 lie beside the new ones and are not used."""
-    from vrbench.evaluation.store import older_file
+    from vrbench.evaluation.answer_store import older_store_file
 
-    older = older_file(made.answers, checkpoint.digest)
+    older = older_store_file(made.answers, checkpoint.digest)
     if older is not None and not made.store(checkpoint).exists():
         _log.warning(
             "vrbench: the answers in %s do not say which libraries and code computed them, so they are computed anew; "
@@ -272,21 +272,21 @@ def _tell_of_unused_answers(made: Plan, checkpoint: Checkpoint) -> None:
 
 
 def _task(
-    job: Job, answerer: Answerer, options: Options, checkpoint: Checkpoint
+    job: PlannedTask, answerer: InferenceEngine, options: RunConfig, checkpoint: Checkpoint
 ) -> tuple[TaskResult, tuple[Sample, ...]]:
     """One task's result; what kills it is recorded, so that the others go on."""
-    from vrbench.evaluation import harness
+    from vrbench.evaluation import task_scores
 
     spec, name, start = job.spec, checkpoint.id, time.perf_counter()
     asked, reused = answerer.asked, answerer.reused
-    about = {**task_result.of_task(job), "code": versions.of_task(checkpoint, spec)}
+    about = {**task_result.task_fields(job), "code": versions.of_task(checkpoint, spec)}
     samples: tuple[Sample, ...] = ()
     answerer.cut.clear()
     try:
-        outcome = harness.run(spec, job.parts, answerer, f"{name} {spec.id}")
-        about |= task_result.of_outcome(job, outcome, options.seed)
+        outcome = task_scores.evaluate_task(spec, job.parts, answerer, f"{name} {spec.id}")
+        about |= task_result.score_fields(job, outcome, options.seed)
         context = answerer.vlm.context_length
-        about |= task_result.of_answers(spec.scorer, outcome.samples, answerer.cut, context, job.sixteen_bits)
+        about |= task_result.answer_fields(spec.scorer, outcome.samples, answerer.cut, context, job.sixteen_bits)
         samples = outcome.samples
     except Exception as error:
         os_errors.pass_on(error)

@@ -13,16 +13,16 @@ from vrbench.checkpoints.resolve import Checkpoint
 from vrbench.core import os_errors
 from vrbench.core.errors import VrbenchError, raise_all
 from vrbench.data import loading
-from vrbench.evaluation import harness, inspection
-from vrbench.evaluation.settings import OWN
-from vrbench.evaluation.settings import generation as limit_of
+from vrbench.evaluation import item_validation, task_scores
+from vrbench.evaluation.settings import OWN_SETTINGS
+from vrbench.evaluation.settings import stop_criteria as limit_of
 from vrbench.models.context_length import stated_context
 from vrbench.models.manner import PromptFormat
 from vrbench.tasks.registry import TaskSpec
 
 
 @dataclass(frozen=True)
-class Example:
+class ItemExample:
     """An item as it is asked.
 
     Attributes:
@@ -43,7 +43,7 @@ class Example:
     place: str
 
 
-def example(spec: TaskSpec, data_root: str | Path | None = None, model: Checkpoint | None = None) -> Example:
+def example(spec: TaskSpec, data_root: str | Path | None = None, model: Checkpoint | None = None) -> ItemExample:
     """The item that a limit of 1 chooses, from the first config.
 
     Args:
@@ -56,32 +56,32 @@ def example(spec: TaskSpec, data_root: str | Path | None = None, model: Checkpoi
     """
     first = spec.data.model_copy(update={"config": spec.data.config[:1]})
     one = spec.model_copy(update={"data": first})
-    (part,) = harness.used(one, loading.load(one, data_root), limit=1, seed=0)
+    (part,) = task_scores.select_items(one, loading.load(one, data_root), limit=1, seed=0)
     try:
         return _made(one, part, model)
     except Exception as error:  # whatever the harness raises over rows that are not its
         os_errors.pass_on(error)
-        raise_all(inspection.faults(one, [part], loading.locate(one, data_root)))
+        raise_all(item_validation.validate_items(one, [part], loading.locate(one, data_root)))
         raise VrbenchError(f"the harness cannot ask it: {type(error).__name__}: {error}") from error
 
 
-def _made(spec: TaskSpec, part: harness.Part, model: Checkpoint | None) -> Example:
+def _made(spec: TaskSpec, part: task_scores.SubtaskData, model: Checkpoint | None) -> ItemExample:
     manner = family_of(model).manner if model is not None and spec.harness == "lmms-eval" else None
-    with harness.quiet():
-        task = harness.task_of(spec, part, manner.model_name if manner else "")
+    with task_scores.quiet():
+        task = task_scores.task_of(spec, part, manner.model_name if manner else "")
         task.build_all_requests(limit=1, rank=0, world_size=1)
     asked = sorted(task.instances, key=lambda instance: (instance.doc_id, instance.idx))
     asked = [instance for instance in asked if instance.doc_id == asked[0].doc_id]
-    row = harness.documents_of(task)[asked[0].doc_id]
+    row = task_scores.documents_of(task)[asked[0].doc_id]
     prompt, answers, generation = texts_of(asked)
     if manner is not None and model is not None:
-        from vrbench.evaluation.lmms_eval_adapter import text_shown
+        from vrbench.evaluation.lmms_eval_adapter import prompt_text
 
         _, settings, _, doc_id, _, split = asked[0].args
-        prompt = text_shown(manner, task, task.dataset[split][doc_id], prompt)  # `row` has no images
+        prompt = prompt_text(manner, task, task.dataset[split][doc_id], prompt)  # `row` has no images
         generation = _limit(settings, manner, model)
     source = spec.data
-    return Example(
+    return ItemExample(
         prompt=prompt,
         answers=answers,
         target="" if spec.scorer == "perplexity" else _target(task, row, answers),
@@ -98,7 +98,7 @@ def texts_of(asked: list[Any]) -> tuple[str, tuple[str, ...], str]:
         return args[0], tuple(instance.args[1] for instance in asked), ""
     if kind == "loglikelihood_rolling":
         return "", (args[0],), ""
-    settings = ", ".join(f"{name} {value!r}" for name, value in sorted(args[1].items()) if name != OWN)
+    settings = ", ".join(f"{name} {value!r}" for name, value in sorted(args[1].items()) if name != OWN_SETTINGS)
     return args[0], (), settings or "the harness's own settings"
 
 

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from vrbench.evaluation.requests import Picture
+from vrbench.evaluation.requests import RequestImage
 
 if TYPE_CHECKING:
     import torch
@@ -18,7 +18,7 @@ AT_ONCE = 32
 """Pictures in one pass of the tower."""
 
 
-class FeatureCache:
+class VisionFeatureCache:
     """Tower outputs by (tower digest, picture digest), least recently used first out.
 
     Attributes:
@@ -32,11 +32,11 @@ class FeatureCache:
         self._kept: OrderedDict[tuple[str, str], torch.Tensor] = OrderedDict()
         self._bytes = 0
 
-    def features(self, vlm: LlavaModel, pictures: Sequence[Picture]) -> dict[str, torch.Tensor]:
+    def features(self, vlm: LlavaModel, pictures: Sequence[RequestImage]) -> dict[str, torch.Tensor]:
         """Picture digest -> features [tokens, width of the tower], on the CPU."""
         tower = vlm.tower_digest
         found: dict[str, torch.Tensor] = {}
-        missing: dict[str, Picture] = {}
+        missing: dict[str, RequestImage] = {}
         for picture in pictures:
             if (tower, picture.digest) in self._kept:
                 self._kept.move_to_end((tower, picture.digest))

@@ -19,9 +19,9 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from vrbench.core import jinja_sandbox
 from vrbench.core.io import digest_of
-from vrbench.evaluation.answering import Answerer
-from vrbench.evaluation.requests import Generation, LogLikelihood
-from vrbench.evaluation.settings import generation
+from vrbench.evaluation.engine import InferenceEngine
+from vrbench.evaluation.requests import GenerationRequest, LogLikelihoodRequest
+from vrbench.evaluation.settings import stop_criteria
 from vrbench.tasks.untrusted import harness_file
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ LONGEST_ANSWER = 256
 """Tokens, where a task names no other: lm-eval's default for Hugging Face models."""
 
 
-class Task(ConfigurableTask):
+class LmEvalTask(ConfigurableTask):
     """lm-eval's task over rows that are already there; nothing is downloaded."""
 
     def __init__(self, config: Mapping[str, Any], rows: DatasetDict, fewshot: int, model_name: str = "") -> None:
@@ -80,10 +80,10 @@ def prompt_digest_of(instance: Instance) -> str:
     return digest_of([arg for arg in instance.args if isinstance(arg, str)])
 
 
-class Model(TemplateLM):
+class LmEvalModel(TemplateLM):
     """A model for lm-eval. Contexts and continuations become tokens as in lm-eval's `HFLM`."""
 
-    def __init__(self, answerer: Answerer, title: str = "") -> None:
+    def __init__(self, answerer: InferenceEngine, title: str = "") -> None:
         super().__init__()
         self._answerer = answerer
         self._title = title
@@ -115,7 +115,7 @@ class Model(TemplateLM):
     def _loglikelihood_tokens(
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **kwargs: Any
     ) -> list[tuple[float, bool]]:
-        asked = [LogLikelihood(tuple(context), tuple(continuation)) for _, context, continuation in requests]
+        asked = [LogLikelihoodRequest(tuple(context), tuple(continuation)) for _, context, continuation in requests]
         return self._answerer.answer(asked, self._items, self._title)
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> list[float]:
@@ -130,7 +130,7 @@ class Model(TemplateLM):
             )
             for window in map(make_disjoint_window, windows):
                 context, continuation = map(tuple, window)
-                asked.append(LogLikelihood(context, continuation))
+                asked.append(LogLikelihoodRequest(context, continuation))
                 items.append(number)
         totals = [0.0] * len(requests)
         for number, (log, _) in zip(items, self._answerer.answer(asked, items, self._title), strict=True):
@@ -142,8 +142,8 @@ class Model(TemplateLM):
         asked = []
         for request in requests:
             prompt, settings = request.args
-            limit = generation(settings, LONGEST_ANSWER)
-            asked.append(Generation(prompt, (), limit.max_new_tokens, limit.until))
+            limit = stop_criteria(settings, LONGEST_ANSWER)
+            asked.append(GenerationRequest(prompt, (), limit.max_new_tokens, limit.until))
         return self._answerer.answer(asked, _items(requests), self._title)
 
     def prompt_digest(self, instance: Instance) -> str:

@@ -23,9 +23,9 @@ from vrbench.core.errors import VrbenchError
 from vrbench.core.io import digest_of
 from vrbench.data.image_columns import columns_of
 from vrbench.data.image_feature import opening
-from vrbench.evaluation.answering import Answerer
-from vrbench.evaluation.requests import Generation, Picture, picture
-from vrbench.evaluation.settings import generation
+from vrbench.evaluation.engine import InferenceEngine
+from vrbench.evaluation.requests import GenerationRequest, RequestImage, request_image
+from vrbench.evaluation.settings import stop_criteria
 from vrbench.models.manner import PromptFormat
 from vrbench.tasks.untrusted import harness_file, with_includes
 
@@ -38,7 +38,7 @@ FEWSHOT_SEED = 1234
 """lmms-eval's own default."""
 
 
-class Task(ConfigurableTask):
+class LmmsEvalTask(ConfigurableTask):
     """lmms-eval's task over rows that are already there; nothing is downloaded."""
 
     def __init__(self, config: Mapping[str, Any], rows: DatasetDict, fewshot: int, model_name: str = "") -> None:
@@ -100,7 +100,7 @@ def prompt_digest_of(instance: Instance) -> None:
     """None: the text around question and pictures is the checkpoint's own chat template."""
 
 
-class Model(lmms):
+class LmmsEvalModel(lmms):
     """A model for lmms-eval, which asks and answers as lmms-eval's own class for its family; see `models.manner`.
 
     Attributes:
@@ -109,21 +109,21 @@ class Model(lmms):
 
     is_simple = True
 
-    def __init__(self, answerer: Answerer, title: str = "") -> None:
+    def __init__(self, answerer: InferenceEngine, title: str = "") -> None:
         super().__init__()
-        self.tasks: Mapping[str, Task] = {}
+        self.tasks: Mapping[str, LmmsEvalTask] = {}
         self._answerer = answerer
         self._manner = answerer.vlm.manner
         self._title = title
-        self._seen: dict[tuple[str, str, int], tuple[Picture, ...]] = {}
+        self._seen: dict[tuple[str, str, int], tuple[RequestImage, ...]] = {}
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """Greedy answers, as the family's class gives them."""
         asked = []
         longest = min(self._manner.longest, self._answerer.vlm.context_length // 2)
         for request in requests:
-            limit = generation(request.args[1], longest, self._manner.stops)
-            asked.append(Generation(*self._shown(request), limit.max_new_tokens, limit.until))
+            limit = stop_criteria(request.args[1], longest, self._manner.stops)
+            asked.append(GenerationRequest(*self._shown(request), limit.max_new_tokens, limit.until))
         items = [(request.task_name, request.doc_id) for request in requests]
         return [self._manner.finish(said) for said in self._answerer.answer(asked, items, self._title)]
 
@@ -133,29 +133,29 @@ class Model(lmms):
         return digest_of([prompt, *(picture.digest for picture in pictures)])
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        """Not asked for: `Task` takes tasks of generated answers only."""
+        """Not asked for: `LmmsEvalTask` takes tasks of generated answers only."""
         raise VrbenchError("log-likelihoods with pictures are not supported")
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
-        """Not asked for: `Task` takes tasks of one round only."""
+        """Not asked for: `LmmsEvalTask` takes tasks of one round only."""
         raise VrbenchError("conversations of several rounds are not supported")
 
     def clean(self) -> None:
         """Keep the model: the default deletes it after one task."""
 
-    def _shown(self, request: Instance) -> tuple[str, tuple[Picture, ...]]:
+    def _shown(self, request: Instance) -> tuple[str, tuple[RequestImage, ...]]:
         """The whole prompt and the pictures of a request."""
         context, _, doc_to_visual, doc_id, task, split = request.args
         place = (task, split, doc_id)
         if place not in self._seen:
             rows = self.task_dict[task][split]
             self._seen[place] = tuple(
-                picture(pixels, _Loader(rows, doc_id, doc_to_visual, number))
+                request_image(pixels, _Loader(rows, doc_id, doc_to_visual, number))
                 for number, pixels in enumerate(doc_to_visual(rows[doc_id]) or ())
             )
         pictures = self._seen[place]
         if task in self.tasks:
-            context = text_shown(self._manner, self.tasks[task], self.task_dict[task][split][doc_id], context)
+            context = prompt_text(self._manner, self.tasks[task], self.task_dict[task][split][doc_id], context)
         return self._answerer.vlm.prompt(context, len(pictures)), pictures
 
 
@@ -171,13 +171,13 @@ class _Loader:
         return pixels
 
 
-def text_shown(manner: PromptFormat, task: Task, doc: Mapping[str, Any], text: str) -> str:
+def prompt_text(manner: PromptFormat, task: LmmsEvalTask, doc: Mapping[str, Any], text: str) -> str:
     """What of a document goes into a family's prompt: the task's messages for a chat class, else its text."""
     has_messages = manner.by_messages and task.config.doc_to_messages is not None
     return _as_text(task, doc) if has_messages else text
 
 
-def _as_text(task: Task, doc: Mapping[str, Any]) -> str:
+def _as_text(task: LmmsEvalTask, doc: Mapping[str, Any]) -> str:
     """The messages of a task as one text, a mark where each image stands.
 
     MMMU's function for them (lmms_eval/tasks/mmmu/utils.py) changes a setting of its module for good, by which later

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vrbench.evaluation.fitting import beyond
-from vrbench.evaluation.requests import Generation, LogLikelihood, NotAsked, Request
+from vrbench.evaluation.requests import GenerationRequest, LogLikelihoodRequest, Request, Unanswered
+from vrbench.evaluation.truncation import too_long
 from vrbench.models.decoding import StopCriteria
 from vrbench.models.inputs import ImagesRefused
 
@@ -36,7 +36,7 @@ class Question:
         return self.length
 
 
-class Plain:
+class PaddedBatches:
     """Requests of one kind, and the answers to some of them; see `answering.Way`.
 
     Attributes:
@@ -45,15 +45,15 @@ class Plain:
 
     def __init__(self, vlm: HFModel, requests: Mapping[str, Request]) -> None:
         self._vlm = vlm
-        self.not_asked: dict[str, NotAsked] = {}
+        self.not_asked: dict[str, Unanswered] = {}
         self._questions: list[Question] = []
         for key, request in requests.items():
             try:
                 question = self._question(key, request)
             except ImagesRefused as error:
-                self.not_asked[key] = NotAsked(str(error))
+                self.not_asked[key] = Unanswered(str(error))
                 continue
-            reason = beyond(vlm, request, question.length)
+            reason = too_long(vlm, request, question.length)
             if reason is not None:
                 self.not_asked[key] = reason
             else:
@@ -77,11 +77,11 @@ class Plain:
     def answers(self, questions: Sequence[Question]) -> dict[str, Any]:
         """Answers by key."""
         keys = [question.key for question in questions]
-        likely = [q.request for q in questions if isinstance(q.request, LogLikelihood)]
+        likely = [q.request for q in questions if isinstance(q.request, LogLikelihoodRequest)]
         if likely:
             said = self._vlm.loglikelihood([q.tokens for q in questions], [r.continuation for r in likely])
             return dict(zip(keys, said, strict=True))
-        asked = [q.request for q in questions if isinstance(q.request, Generation)]
+        asked = [q.request for q in questions if isinstance(q.request, GenerationRequest)]
         limits = [StopCriteria(request.max_new_tokens, request.until) for request in asked]
         if asked[0].pictures:
             pictures = [[picture.load() for picture in request.pictures] for request in asked]
@@ -91,7 +91,7 @@ class Plain:
         return dict(zip(keys, self._vlm.answers(inputs, limits), strict=True))
 
     def _question(self, key: str, request: Request) -> Question:
-        if isinstance(request, LogLikelihood):
+        if isinstance(request, LogLikelihoodRequest):
             tokens = (request.context + request.continuation)[:-1]
             return Question(key, request, tokens, len(tokens))
         if request.pictures:
@@ -106,10 +106,10 @@ class Plain:
         Mllama's answers change with pictures that are padding.
         """
         request = question.request
-        agreed = question.length if isinstance(request, LogLikelihood) else len(request.pictures)
+        agreed = question.length if isinstance(request, LogLikelihoodRequest) else len(request.pictures)
         return agreed, question.length
 
 
 def _answer(question: Question) -> int:
     """Tokens of the answer at most."""
-    return question.request.max_new_tokens if isinstance(question.request, Generation) else 0
+    return question.request.max_new_tokens if isinstance(question.request, GenerationRequest) else 0

@@ -12,11 +12,11 @@ from vrbench.core.io import digest_of
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from vrbench.evaluation.conditions import Conditions
+    from vrbench.evaluation.conditions import AnswerConditions
 
 
 @dataclass(frozen=True)
-class Picture:
+class RequestImage:
     """A picture by its content; the pixels are fetched when they are needed, so that a big set fits into memory.
 
     Attributes:
@@ -29,7 +29,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class LogLikelihood:
+class LogLikelihoodRequest:
     """How likely is this continuation of this context? Both as token ids, neither empty.
 
     The answer is (sum of log-probabilities in nats, whether greedy decoding would say it).
@@ -38,14 +38,14 @@ class LogLikelihood:
     context: tuple[int, ...]
     continuation: tuple[int, ...]
 
-    def key(self, conditions: Conditions) -> str:
+    def key(self, conditions: AnswerConditions) -> str:
         """sha256 over all that decides the answer, the checkpoint aside."""
         content = {"kind": "loglikelihood", "context": self.context, "continuation": self.continuation}
         return digest_of({**content, "conditions": conditions.loglikelihood})
 
 
 @dataclass(frozen=True)
-class Generation:
+class GenerationRequest:
     """What does greedy decoding say to this prompt? The answer is a text.
 
     Attributes:
@@ -57,12 +57,12 @@ class Generation:
     """
 
     prompt: str
-    pictures: tuple[Picture, ...]
+    pictures: tuple[RequestImage, ...]
     max_new_tokens: int
     until: tuple[str, ...]
     tokens: tuple[int, ...] = field(default=(), compare=False, repr=False)
 
-    def key(self, conditions: Conditions) -> str:
+    def key(self, conditions: AnswerConditions) -> str:
         """sha256 over all that decides the answer, the checkpoint aside."""
         content = {
             "kind": "generation",
@@ -74,10 +74,10 @@ class Generation:
         return digest_of({**content, "conditions": conditions.images if self.pictures else conditions.text})
 
 
-Request = LogLikelihood | Generation
+Request = LogLikelihoodRequest | GenerationRequest
 
 
-class NotAsked(str):
+class Unanswered(str):
     """The empty answer to a request that was not put to the model; its item is unscored.
 
     Attributes:
@@ -86,13 +86,13 @@ class NotAsked(str):
 
     reason: str
 
-    def __new__(cls, reason: str) -> NotAsked:
+    def __new__(cls, reason: str) -> Unanswered:
         made = super().__new__(cls, "")
         made.reason = reason
         return made
 
 
-def picture(image: Image, load: Callable[[], Image]) -> Picture:
+def request_image(image: Image, load: Callable[[], Image]) -> RequestImage:
     """A picture from its pixels, which are not kept; `load` must give the same ones again."""
     about = f"{image.mode} {image.size[0]}x{image.size[1]} ".encode()
-    return Picture(hashlib.sha256(about + image.tobytes()).hexdigest(), load)
+    return RequestImage(hashlib.sha256(about + image.tobytes()).hexdigest(), load)

@@ -20,12 +20,12 @@ from vrbench.core.io import digest_of, output_faults
 from vrbench.core.provenance import environment, installed
 from vrbench.core.schemas import SCHEMA_VERSION, Settings
 from vrbench.data import loading, missing
-from vrbench.evaluation import store
+from vrbench.evaluation import answer_store
 from vrbench.tasks import registry, requested
 from vrbench.tasks.registry import TaskSpec
 
 if TYPE_CHECKING:
-    from vrbench.evaluation.harness import Part
+    from vrbench.evaluation.task_scores import SubtaskData
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ ASKED = (
 
 
 @dataclass(frozen=True)
-class Options:
+class RunConfig:
     """How to run; the defaults are those of the command line.
 
     Attributes:
@@ -77,8 +77,8 @@ class Options:
     skip_missing: bool = False
 
 
-class OptionKeywords(TypedDict, total=False):
-    """The fields of `Options` as keywords, any of which may be left out."""
+class RunOptions(TypedDict, total=False):
+    """The fields of `RunConfig` as keywords, any of which may be left out."""
 
     limit: int | None
     batch_size: int | str
@@ -96,7 +96,7 @@ class OptionKeywords(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class Job:
+class PlannedTask:
     """One task with its items.
 
     Attributes:
@@ -110,7 +110,7 @@ class Job:
     """
 
     spec: TaskSpec
-    parts: tuple[Part, ...]
+    parts: tuple[SubtaskData, ...]
     available: int
     origin: str
     digest: str
@@ -125,11 +125,11 @@ class Job:
     @property
     def decides(self) -> dict[str, Any]:
         """What of the task decides answers and scores: its definition, its items and its harness; not our code."""
-        return decides(self.spec, self.digest, f"{self.spec.harness} {installed(self.spec.harness)}")
+        return task_inputs(self.spec, self.digest, f"{self.spec.harness} {installed(self.spec.harness)}")
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """Everything that a run needs but the weights.
 
     Attributes:
@@ -140,8 +140,8 @@ class Plan:
     """
 
     checkpoints: tuple[resolve.Checkpoint, ...]
-    jobs: tuple[Job, ...]
-    options: Options
+    jobs: tuple[PlannedTask, ...]
+    options: RunConfig
     skipped: Mapping[str, str] = field(default_factory=dict)
 
     def settings(self, of: resolve.Checkpoint) -> Settings:
@@ -172,7 +172,7 @@ class Plan:
 
     def store(self, of: resolve.Checkpoint) -> Path:
         """The file of a checkpoint's answers."""
-        return store.file_of(self.answers, of.digest)
+        return answer_store.store_file(self.answers, of.digest)
 
     @property
     def shows_images(self) -> bool:
@@ -185,7 +185,7 @@ class Plan:
         return Path(self.options.out) / "answers"
 
 
-def plan(names: Sequence[str], tasks: str | Sequence[str], options: Options) -> Plan:
+def plan(names: Sequence[str], tasks: str | Sequence[str], options: RunConfig) -> RunPlan:
     """Resolve checkpoints, tasks and options, load the items and look at them.
 
     Names, options, folders and the ends of data files are looked at first, then the items; no weight is loaded. All
@@ -222,7 +222,7 @@ def plan(names: Sequence[str], tasks: str | Sequence[str], options: Options) -> 
         _log.warning("vrbench: %s", missing.skipped_note(skipped))
     found = tuple(resolve.resolve(name, offline=offline, trusted=trusted) for name in names)
     images = options.image_settings
-    made = Plan(found, (), _chosen(options), skipped)
+    made = RunPlan(found, (), _chosen(options), skipped)
     faults += (fault for of in found for fault in image_settings.validate_choice(of, images))
     faults += _store_faults(made)
     raise_all([*faults, *_faults_of_items_at_hand(looked.there, options)] if faults else [])
@@ -233,7 +233,7 @@ def plan(names: Sequence[str], tasks: str | Sequence[str], options: Options) -> 
     return made
 
 
-def decides(spec: TaskSpec, data_digest: str, harness: str) -> dict[str, Any]:
+def task_inputs(spec: TaskSpec, data_digest: str, harness: str) -> dict[str, Any]:
     """What of a task decides answers and scores.
 
     Args:
@@ -247,7 +247,7 @@ def decides(spec: TaskSpec, data_digest: str, harness: str) -> dict[str, Any]:
 
 
 def with_code(decides: Mapping[str, Any], code: Mapping[str, int]) -> dict[str, Any]:
-    """`decides` with the versions of our own code; those of 0.2.0 add nothing, so that older digests stay.
+    """`task_inputs` with the versions of our own code; those of 0.2.0 add nothing, so that older digests stay.
 
     Args:
         decides: of a task.
@@ -277,7 +277,9 @@ def inputs_digest(checkpoint_digest: str, tasks: Mapping[str, Mapping[str, Any]]
     return digest_of({"schema": SCHEMA_VERSION, **decides})
 
 
-def _runnable(tasks: str | Sequence[str], options: Options, faults: list[str]) -> tuple[list[TaskSpec], list[TaskSpec]]:
+def _runnable(
+    tasks: str | Sequence[str], options: RunConfig, faults: list[str]
+) -> tuple[list[TaskSpec], list[TaskSpec]]:
     """`registry.runnable`; with a fault in one name the tasks of the others are given, so that theirs are told too."""
     try:
         asked = requested.load_for(tasks, options.include_path)
@@ -299,7 +301,7 @@ def _runnable(tasks: str | Sequence[str], options: Options, faults: list[str]) -
     return list(found.values()), []
 
 
-def _option_faults(options: Options) -> Iterator[str]:
+def _option_faults(options: RunConfig) -> Iterator[str]:
     limit = options.limit
     if limit is not None and (not isinstance(limit, int) or limit < 1):
         yield f"limit is {limit!r}; it must be at least 1, or left out for all items"
@@ -314,85 +316,85 @@ def _option_faults(options: Options) -> Iterator[str]:
     yield from output_faults(options.out)
 
 
-def _store_faults(made: Plan) -> Iterator[str]:
+def _store_faults(made: RunPlan) -> Iterator[str]:
     for of in made.checkpoints:
         if made.store(of).exists():
             try:
-                store.AnswerStore(made.store(of), of.digest).close()
+                answer_store.AnswerStore(made.store(of), of.digest).close()
             except VrbenchError as error:
                 yield str(error)
 
 
-def _item_faults(made: Plan) -> Iterator[str]:
+def _item_faults(made: RunPlan) -> Iterator[str]:
     """What is wrong with the items; not looked for where every checkpoint has a run of the same inputs."""
     if all((made.folder(of) / "run.json").is_file() for of in made.checkpoints):
         return
-    from vrbench.evaluation import inspection
+    from vrbench.evaluation import item_validation
 
-    found = [fault for job in made.jobs for fault in inspection.faults(job.spec, job.parts, job.located)]
+    found = [fault for job in made.jobs for fault in item_validation.validate_items(job.spec, job.parts, job.located)]
     yield from found or _answer_faults(made)
 
 
-def _faults_of_items_at_hand(specs: Sequence[TaskSpec], options: Options) -> Iterator[str]:
+def _faults_of_items_at_hand(specs: Sequence[TaskSpec], options: RunConfig) -> Iterator[str]:
     """What is wrong with the items of tasks whose data need not be fetched."""
-    from vrbench.evaluation import inspection
+    from vrbench.evaluation import item_validation
 
     for spec in specs:
         if loading.locate(spec, options.data_root).kind == "hub" and not loading.in_cache(spec.data):
             continue
         try:
-            job = job_of(spec, options)
-            yield from inspection.faults(job.spec, job.parts, job.located)
+            job = plan_task(spec, options)
+            yield from item_validation.validate_items(job.spec, job.parts, job.located)
         except VrbenchError as error:
             yield from sentences(error)
 
 
-def _answer_faults(made: Plan) -> Iterator[str]:
-    from vrbench.evaluation import definition
+def _answer_faults(made: RunPlan) -> Iterator[str]:
+    from vrbench.evaluation import definition_validation
     from vrbench.models.context_length import stated_context
 
     decoders = {of.id: read_config(of.root.path)[2] for of in made.checkpoints if of.root.has(CONFIG)}
     contexts = {name: length for name, decoder in decoders.items() if (length := stated_context(decoder))}
     for job in made.jobs:
-        yield from definition.answer_faults(job.spec, contexts)
+        yield from definition_validation.validate_answer_length(job.spec, contexts)
 
 
-def _jobs(specs: Sequence[TaskSpec], options: Options) -> tuple[Job, ...]:
+def _jobs(specs: Sequence[TaskSpec], options: RunConfig) -> tuple[PlannedTask, ...]:
     jobs, faults = [], []
     for spec in specs:
         try:
-            jobs.append(job_of(spec, options))
+            jobs.append(plan_task(spec, options))
         except VrbenchError as error:
             faults += sentences(error)
     raise_all(faults)
     return tuple(jobs)
 
 
-def job_of(spec: TaskSpec, options: Options) -> Job:
+def plan_task(spec: TaskSpec, options: RunConfig) -> PlannedTask:
     """One task with its items, loaded.
 
     Raises:
         VrbenchError: as `data.load`.
     """
     from vrbench.data.image_columns import sixteen_bits
-    from vrbench.evaluation.harness import used
+    from vrbench.evaluation.task_scores import select_items
 
     loaded = loading.load(spec, options.data_root)
     available = sum(len(rows[spec.data.split]) for rows in loaded.values())
-    parts = tuple(used(spec, loaded, options.limit, options.seed))
+    parts = tuple(select_items(spec, loaded, options.limit, options.seed))
     digests = {part.config: {split: loading.digest(rows) for split, rows in part.rows.items()} for part in parts}
     located = loading.locate(spec, options.data_root)
     deep = 0 if located.kind == "generated" else sum(sixteen_bits(part.rows[spec.data.split]) for part in parts)
     origin = located.origin
     if spec.data.kind == "hub":
         origin += f", revision {loading.revision(spec, located, loaded) or 'not recorded'}"
-    return Job(spec, parts, available, origin, digest_of(digests), located, deep)
+    return PlannedTask(spec, parts, available, origin, digest_of(digests), located, deep)
 
 
-def _chosen(options: Options) -> Options:
+def _chosen(options: RunConfig) -> RunConfig:
     """The options with what "auto" means here."""
     device = chosen_device(options.device)
     dtype = options.dtype
     if dtype == "auto":
         dtype = "bfloat16" if device == "cuda" else "float32"
-    return Options(**{**vars(options), "device": device, "dtype": dtype})
+    return RunConfig(**{**vars(options), "device": device, "dtype": dtype})

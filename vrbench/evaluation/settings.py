@@ -9,14 +9,14 @@ from vrbench.core.errors import VrbenchError
 from vrbench.models.decoding import StopCriteria
 from vrbench.models.manner import StopRule
 
-OWN = "of_the_task_file"
-"""Setting that says that the others are a task file's own `generation`, which holds for every family."""
+OWN_SETTINGS = "of_the_task_file"
+"""Setting that says that the others are a task file's own `stop_criteria`, which holds for every family."""
 
-LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens")
+LENGTH_SETTINGS = ("max_gen_toks", "max_new_tokens", "max_tokens")
 """Names of the longest answer, the first that is there counts, as in lm-eval."""
 
 
-def generation(settings: Mapping[str, Any], longest: int, stops: StopRule = tuple) -> StopCriteria:
+def stop_criteria(settings: Mapping[str, Any], longest: int, stops: StopRule = tuple) -> StopCriteria:
     """The limit that some settings mean.
 
     Args:
@@ -32,6 +32,6 @@ def generation(settings: Mapping[str, Any], longest: int, stops: StopRule = tupl
     if int(settings.get("num_beams") or 1) != 1:
         raise VrbenchError(f"the task asks for {settings['num_beams']} beams; only greedy answers are supported")
     until = settings.get("until") or ()
-    given = [settings[name] for name in LENGTHS if settings.get(name) is not None]
+    given = [settings[name] for name in LENGTH_SETTINGS if settings.get(name) is not None]
     until = (until,) if isinstance(until, str) else tuple(until)
-    return StopCriteria(int(given[0]) if given else longest, until if settings.get(OWN) else stops(until))
+    return StopCriteria(int(given[0]) if given else longest, until if settings.get(OWN_SETTINGS) else stops(until))

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 from vrbench.core.provenance import installed
 from vrbench.core.schemas import Sample, samples_text, unscored_note
 from vrbench.evaluation import hints
-from vrbench.evaluation.run_plan import Job
+from vrbench.evaluation.run_plan import PlannedTask
 from vrbench.tasks import metrics
 from vrbench.tasks.registry import TaskSpec
 
 if TYPE_CHECKING:
-    from vrbench.evaluation.harness import Outcome
+    from vrbench.evaluation.task_scores import TaskScores
 
 
-def of_task(job: Job) -> dict[str, Any]:
+def task_fields(job: PlannedTask) -> dict[str, Any]:
     """What a result says of the task itself, whatever becomes of it."""
     spec = job.spec
     return {
@@ -35,7 +35,7 @@ def of_task(job: Job) -> dict[str, Any]:
     }
 
 
-def of_outcome(job: Job, outcome: Outcome, seed: int, samples_digest: str = "") -> dict[str, Any]:
+def score_fields(job: PlannedTask, outcome: TaskScores, seed: int, samples_digest: str = "") -> dict[str, Any]:
     """What a result says of the scores: figures, counts, and what a reader must know of them.
 
     Args:
@@ -60,7 +60,7 @@ def of_outcome(job: Job, outcome: Outcome, seed: int, samples_digest: str = "") 
     }
 
 
-def of_answers(
+def answer_fields(
     scorer: str, samples: Sequence[Sample], cut: Mapping[object, int], context: int, sixteen_bits: int = 0
 ) -> dict[str, Any]:
     """What a result says of one checkpoint's answers beside their scores: what was cut, left out or not understood.
@@ -95,7 +95,7 @@ def of_answers(
     return {"n_cut": len(cut), "requests_cut": sum(cut.values()), "warnings": tuple(said)}
 
 
-def _note(job: Job, n: int, unscored: int, missing: Sequence[str]) -> str:
+def _note(job: PlannedTask, n: int, unscored: int, missing: Sequence[str]) -> str:
     spec = job.spec
     said = [told] if (told := unscored_note(unscored, n)) else []
     if n != job.available:
@@ -107,7 +107,7 @@ def _note(job: Job, n: int, unscored: int, missing: Sequence[str]) -> str:
     return "; ".join(said)
 
 
-def _official(spec: TaskSpec, outcome: Outcome, complete: bool) -> dict[str, float]:
+def _official(spec: TaskSpec, outcome: TaskScores, complete: bool) -> dict[str, float]:
     """The harness's aggregates; MME's points of each subtask, and its totals only when nothing is missing.
 
     Beside a circular figure stands the vanilla one, each rotation counted by itself.

@@ -65,7 +65,7 @@ class Examiner:
         jobs = {}
         for task, spec in self.specs.items():
             try:
-                jobs[task] = run_plan.job_of(spec, run_plan.Options(data_root=data_root))
+                jobs[task] = run_plan.plan_task(spec, run_plan.RunConfig(data_root=data_root))
                 faults += _job_faults(board, jobs[task])
             except MissingDataError as error:
                 absent.append(error)
@@ -178,7 +178,7 @@ def _specs(board: Board, known: Mapping[str, TaskSpec]) -> dict[str, TaskSpec]:
     return {task: known[task] for task in board.tasks}
 
 
-def _job_faults(board: Board, job: run_plan.Job) -> Iterator[str]:
+def _job_faults(board: Board, job: run_plan.PlannedTask) -> Iterator[str]:
     """Whether a task's definition and data here are those of the board."""
     task, held = job.spec.id, board.tasks[job.spec.id]
     if held.definition_digest not in (None, job.definition_digest):

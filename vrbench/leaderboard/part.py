@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import Run
-from vrbench.evaluation.run_plan import decides, inputs_digest, with_code
+from vrbench.evaluation.run_plan import inputs_digest, task_inputs, with_code
 from vrbench.tasks import registry
 
 
@@ -28,7 +28,7 @@ def part_of(run: Run, tasks: Collection[str]) -> Run:
         raise VrbenchError(
             f"there is no task file here for {', '.join(unknown)}; run it with --tasks {','.join(tasks)}"
         )
-    deciding = {r.task: with_code(decides(known[r.task], r.data_digest, r.harness), r.code) for r in record.results}
+    deciding = {r.task: with_code(task_inputs(known[r.task], r.data_digest, r.harness), r.code) for r in record.results}
     if record.inputs_digest != inputs_digest(record.checkpoint.digest, deciding, record.settings):
         raise VrbenchError(
             f"the run has {', '.join(r.task for r in record.results)}, of which the board takes a part, but its "

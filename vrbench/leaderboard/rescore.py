@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from vrbench.core.errors import raise_all
 from vrbench.core.schemas import Sample, TaskResult
 from vrbench.evaluation import task_result
-from vrbench.evaluation.run_plan import Job
+from vrbench.evaluation.run_plan import PlannedTask
 
 if TYPE_CHECKING:
-    from vrbench.evaluation.harness import Outcome
+    from vrbench.evaluation.task_scores import TaskScores
 
 Response = str | tuple[float, bool] | float
 
@@ -43,22 +43,22 @@ class Rescorer:
         decides: what of it decides answers and scores, as `plan.inputs_digest` takes it.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: PlannedTask) -> None:
         """Build the harness's task and its requests, once.
 
         Args:
             job: the task with all its items.
         """
-        from vrbench.evaluation import harness
-        from vrbench.evaluation.harness_tasks import adapter_of
+        from vrbench.evaluation import task_scores
+        from vrbench.evaluation.built_task import adapter_of
         from vrbench.tasks.document_scorer import CachedDocumentScorer
 
         self.job = job
         self.decides = job.decides
-        self._about = task_result.of_task(job)
-        self._harness = harness
+        self._about = task_result.task_fields(job)
+        self._harness = task_scores
         self._marking = CachedDocumentScorer(MOST_KEPT)
-        self._prepared = harness.prepare(job.spec, job.parts)
+        self._prepared = task_scores.build_task(job.spec, job.parts)
         self._asked: dict[str, Sequence[Any]] = {
             identity.id: requests[row]
             for documents, requests in zip(self._prepared.documents, self._prepared.requests, strict=True)
@@ -92,7 +92,7 @@ class Rescorer:
         raise_all([*self.order_faults([sample.id for sample in samples]), *self._response_faults(samples)])
         outcome = self._outcome({sample.id: sample for sample in samples})
         digest = samples_digest if outcome.samples == tuple(samples) else ""
-        result = TaskResult(**self._about, **task_result.of_outcome(self.job, outcome, seed, digest))
+        result = TaskResult(**self._about, **task_result.score_fields(self.job, outcome, seed, digest))
         return result, outcome.samples
 
     def order_faults(self, given: Sequence[str]) -> Iterator[str]:
@@ -119,14 +119,14 @@ class Rescorer:
         if odd:
             yield odd[0] + (f", and {len(odd) - 1:,} more samples are like that" if len(odd) > 1 else "")
 
-    def _outcome(self, by_id: Mapping[str, Sample]) -> Outcome:
+    def _outcome(self, by_id: Mapping[str, Sample]) -> TaskScores:
         digests: dict[int, str] = {}
         for item, asked in self._asked.items():
             digests[id(asked[0])] = self._prompts[item] or by_id[item].prompt_digest
             for instance, response in zip(asked, by_id[item].responses, strict=True):
                 instance.resps, instance.filtered_resps = [copy.copy(response)], {}
         with _plain_strings():
-            return self._harness.score(self._prepared, lambda instance: digests[id(instance)], self._marking)
+            return self._harness.score_task(self._prepared, lambda instance: digests[id(instance)], self._marking)
 
 
 def _plain_strings() -> AbstractContextManager[None]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vrbench.data.loading import ItemKey
-from vrbench.evaluation.harness import Marking
+from vrbench.evaluation.task_scores import Marking
 from vrbench.tasks.registry import TaskSpec
 from vrbench.tasks.scoring import ItemScore, ScoredDocument, copied
 

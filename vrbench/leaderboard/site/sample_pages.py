@@ -129,14 +129,14 @@ def _items(
     content: BoardContent, spec: TaskSpec, agreed: _Known, data_root: str | Path | None
 ) -> Iterator[tuple[str, str | bytes]]:
     """What is asked, from the task's own data, which must be those of the board and have the items answered."""
-    from vrbench.evaluation.items import items_of
-    from vrbench.evaluation.run_plan import Options, job_of
+    from vrbench.evaluation.item_preview import preview_items
+    from vrbench.evaluation.run_plan import RunConfig, plan_task
 
-    job = job_of(spec, Options(data_root=data_root))
+    job = plan_task(spec, RunConfig(data_root=data_root))
     pinned = content.board.tasks[spec.id].data_digest
     if pinned is not None and job.digest != pinned:
         raise VrbenchError(
             f"the data of {spec.id} are not those of board {content.board.id}: their digest is {job.digest[:16]}, the "
             f"board's is {pinned[:16]}"
         )
-    yield from task_files(folder(content.board.id, spec.id), items_of(job), agreed.targets, agreed.ids)
+    yield from task_files(folder(content.board.id, spec.id), preview_items(job), agreed.targets, agreed.ids)

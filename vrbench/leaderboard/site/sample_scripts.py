@@ -22,7 +22,7 @@ from vrbench.leaderboard.untrusted_input import shown
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
 
-    from vrbench.evaluation.items import Item
+    from vrbench.evaluation.item_preview import ItemPreview
 
 CHUNK = 200
 """Items in one script: some 40 KiB of short questions."""
@@ -52,7 +52,7 @@ def script(name: str, value: Any) -> str:
 
 
 def task_files(
-    place: str, items: Iterable[Item], targets: Sequence[str], answered: Sequence[str]
+    place: str, items: Iterable[ItemPreview], targets: Sequence[str], answered: Sequence[str]
 ) -> Iterator[tuple[str, str | bytes]]:
     """The scripts and pictures of a task's items; pictures that are the same are written once.
 
@@ -94,7 +94,7 @@ def task_files(
     yield f"{place}/index.js", script("index", index)
 
 
-def _asked(item: Item, target: str) -> list[Any]:
+def _asked(item: ItemPreview, target: str) -> list[Any]:
     """An item as its script holds it: prompt, options, right answer, and name, width and height of each picture."""
     options = [shown(option, LONGEST_PROMPT).strip() for option in item.options]
     pictures = [[picture_name(pixels), *pixels.size] for pixels in item.pictures]

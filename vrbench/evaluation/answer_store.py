@@ -37,7 +37,7 @@ _TABLES = (
 
 
 @dataclass(frozen=True)
-class Origin:
+class AnswerOrigin:
     """Where some answers come from.
 
     Attributes:
@@ -52,7 +52,7 @@ class Origin:
     last: str
 
 
-def file_of(folder: Path, checkpoint: str) -> Path:
+def store_file(folder: Path, checkpoint: str) -> Path:
     """The file of a checkpoint's answers in a folder.
 
     The layout is in its name, so that a file of another vrbench lies beside it and neither is touched by the other.
@@ -60,7 +60,7 @@ def file_of(folder: Path, checkpoint: str) -> Path:
     return folder / f"{checkpoint}.{LAYOUT}.sqlite"
 
 
-def older_file(folder: Path, checkpoint: str) -> Path | None:
+def older_store_file(folder: Path, checkpoint: str) -> Path | None:
     """The file that vrbench 0.2.0 kept a checkpoint's answers in, if there is one.
 
     It does not say which libraries and which code computed them, so they are not used again.
@@ -136,7 +136,7 @@ class AnswerStore:
             rows = [(key, value, now, number, _digest(key, value, now, number)) for key, value in written]
             self._database.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", rows)
 
-    def origins(self, keys: Iterable[str]) -> list[Origin]:
+    def origins(self, keys: Iterable[str]) -> list[AnswerOrigin]:
         """When and with what the answers that are there were computed, the earliest first.
 
         Raises:
@@ -153,7 +153,7 @@ class AnswerStore:
                 for content, *counted in rows:
                     found.setdefault(content, []).append((counted[0], counted[1], counted[2]))
         origins = [
-            Origin(json.loads(content), sum(c[0] for c in of), min(c[1] for c in of), max(c[2] for c in of))
+            AnswerOrigin(json.loads(content), sum(c[0] for c in of), min(c[1] for c in of), max(c[2] for c in of))
             for content, of in found.items()
         ]
         return sorted(origins, key=lambda origin: (origin.first, origin.last))

@@ -19,11 +19,11 @@ from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import Sample
 from vrbench.data import loading
 from vrbench.evaluation import aggregates
-from vrbench.evaluation.answering import Answerer
-from vrbench.evaluation.harness_tasks import adapter_of
-from vrbench.evaluation.harness_tasks import config_of as config_of
-from vrbench.evaluation.harness_tasks import task_of as task_of
-from vrbench.evaluation.requests import NotAsked
+from vrbench.evaluation.built_task import adapter_of
+from vrbench.evaluation.built_task import harness_config as harness_config
+from vrbench.evaluation.built_task import task_of as task_of
+from vrbench.evaluation.engine import InferenceEngine
+from vrbench.evaluation.requests import Unanswered
 from vrbench.tasks.registry import TaskSpec
 from vrbench.tasks.scorers import SCORERS
 from vrbench.tasks.scoring import ItemScore, ScoredDocument, copied
@@ -36,7 +36,7 @@ TALKATIVE = ("lmms_eval", "utils", "en_utils")
 
 
 @dataclass(frozen=True)
-class Part:
+class SubtaskData:
     """The items of one config of a task that are used.
 
     Attributes:
@@ -51,7 +51,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TaskScores:
     """What came out of a task.
 
     Attributes:
@@ -65,7 +65,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class BuiltTask:
     """A task with its requests, which can be answered and scored any number of times.
 
     Attributes:
@@ -77,7 +77,7 @@ class Prepared:
     """
 
     spec: TaskSpec
-    parts: Sequence[Part]
+    parts: Sequence[SubtaskData]
     tasks: Sequence[Any]
     documents: Sequence[Sequence[tuple[loading.ItemKey, Any]]]
     requests: Sequence[Mapping[int, Sequence[Any]]]
@@ -98,7 +98,7 @@ class Marking:
         return SCORERS[spec.scorer].mark(document)
 
 
-def prepare(spec: TaskSpec, parts: Sequence[Part], model_name: str = "") -> Prepared:
+def build_task(spec: TaskSpec, parts: Sequence[SubtaskData], model_name: str = "") -> BuiltTask:
     """Build a task's requests; nothing is asked.
 
     Args:
@@ -110,10 +110,12 @@ def prepare(spec: TaskSpec, parts: Sequence[Part], model_name: str = "") -> Prep
         for task in tasks:
             task.build_all_requests()
         documents = [_documents(spec, part, task) for part, task in zip(parts, tasks, strict=True)]
-    return Prepared(spec, parts, tasks, documents, [requests_of(task) for task in tasks])
+    return BuiltTask(spec, parts, tasks, documents, [requests_of(task) for task in tasks])
 
 
-def run(spec: TaskSpec, parts: Sequence[Part], answerer: Answerer, title: str = "") -> Outcome:
+def evaluate_task(
+    spec: TaskSpec, parts: Sequence[SubtaskData], answerer: InferenceEngine, title: str = ""
+) -> TaskScores:
     """Run one task.
 
     Args:
@@ -123,15 +125,17 @@ def run(spec: TaskSpec, parts: Sequence[Part], answerer: Answerer, title: str = 
     Raises:
         RuntimeError: our figure over the samples is not the harness's aggregate.
     """
-    prepared = prepare(spec, parts, answerer.vlm.manner.model_name)
-    model = adapter_of(spec).Model(answerer, title or spec.id)
+    prepared = build_task(spec, parts, answerer.vlm.manner.model_name)
+    adapter = adapter_of(spec)
+    kind = adapter.LmEvalModel if spec.harness == "lm-eval" else adapter.LmmsEvalModel
+    model = kind(answerer, title or spec.id)
     model.tasks = {task.config.task: task for task in prepared.tasks}
     model.task_dict = {task.config.task: task.dataset for task in prepared.tasks}
     answer_all(model, [instance for task in prepared.tasks for instance in task.instances])
-    return score(prepared, model.prompt_digest)
+    return score_task(prepared, model.prompt_digest)
 
 
-def score(prepared: Prepared, prompt_digest: Callable[[Any], str], marking: Marking | None = None) -> Outcome:
+def score_task(prepared: BuiltTask, prompt_digest: Callable[[Any], str], marking: Marking | None = None) -> TaskScores:
     """Score a task whose requests are answered.
 
     Args:
@@ -145,7 +149,7 @@ def score(prepared: Prepared, prompt_digest: Callable[[Any], str], marking: Mark
     samples: list[Sample] = []
     scored: list[tuple[int, dict[str, float]]] = []
     shown: list[tuple[int, dict[str, float]]] = []
-    with quiet(), undrawn():
+    with quiet(), preserve_rng():
         for number, task in enumerate(prepared.tasks):
             not_asked = _not_asked(prepared.requests[number])
             by_filter = _score(prepared, number, marking, not_asked)
@@ -159,7 +163,7 @@ def score(prepared: Prepared, prompt_digest: Callable[[Any], str], marking: Mark
             scored.append((len(whole), figures[primary]))
             shown.append((len(whole), aggregates.named(figures)))
     configs = [part.config for part in prepared.parts]
-    outcome = Outcome(tuple(samples), aggregates.official(adapter_of(spec), configs, shown))
+    outcome = TaskScores(tuple(samples), aggregates.official(adapter_of(spec), configs, shown))
     if SCORERS[spec.scorer].check == "mme":
         scored[0][1]["subtasks"] = len({sample.group for sample in samples})
     aggregates.check(spec, samples, scored)
@@ -189,7 +193,7 @@ def documents_of(task: Any) -> Any:
     return getattr(task, "eval_docs_no_media", None) or task.eval_docs
 
 
-def _documents(spec: TaskSpec, part: Part, task: Any) -> list[tuple[loading.ItemKey, Any]]:
+def _documents(spec: TaskSpec, part: SubtaskData, task: Any) -> list[tuple[loading.ItemKey, Any]]:
     return [
         (loading.identify(spec, doc, part.config, position), doc)
         for position, doc in zip(part.positions, documents_of(task), strict=True)
@@ -197,7 +201,7 @@ def _documents(spec: TaskSpec, part: Part, task: Any) -> list[tuple[loading.Item
 
 
 def _score(
-    prepared: Prepared, number: int, marking: Marking, not_asked: Container[int]
+    prepared: BuiltTask, number: int, marking: Marking, not_asked: Container[int]
 ) -> dict[str, dict[int, ScoredDocument]]:
     """Filter the answers and score each document under each of the task's filters, as the harness's evaluator does.
 
@@ -211,7 +215,7 @@ def _score(
     return {name: {row: _filtered(prepared, number, row, name, marking) for row in rows} for name in names}
 
 
-def _filtered(prepared: Prepared, number: int, row: int, name: str, marking: Marking) -> ScoredDocument:
+def _filtered(prepared: BuiltTask, number: int, row: int, name: str, marking: Marking) -> ScoredDocument:
     """A document of one part as it is scored under one filter."""
     task, (identity, doc) = prepared.tasks[number], prepared.documents[number][row]
     responses = [instance.filtered_resps[name] for instance in prepared.requests[number][row]]
@@ -223,7 +227,7 @@ def _not_asked(requests: Mapping[int, Sequence[Any]]) -> dict[int, str]:
     found = {}
     for row, asked in requests.items():
         given = (instance.resps[0] for instance in asked)
-        reason = next((answer.reason for answer in given if isinstance(answer, NotAsked)), "")
+        reason = next((answer.reason for answer in given if isinstance(answer, Unanswered)), "")
         if reason:
             found[row] = reason
     return found
@@ -244,7 +248,7 @@ def _primary(spec: TaskSpec, filters: Sequence[str]) -> str:
 
 
 @contextlib.contextmanager
-def undrawn() -> Iterator[None]:
+def preserve_rng() -> Iterator[None]:
     """What is drawn at random within changes nothing of what is drawn afterwards."""
     state = random.getstate()
     try:
@@ -254,7 +258,7 @@ def undrawn() -> Iterator[None]:
 
 
 def _samples(
-    prepared: Prepared, number: int, marks: Mapping[int, ItemScore], prompt_digest: Callable[[Any], str]
+    prepared: BuiltTask, number: int, marks: Mapping[int, ItemScore], prompt_digest: Callable[[Any], str]
 ) -> Iterator[Sample]:
     for row, (identity, _) in enumerate(prepared.documents[number]):
         mark, asked = marks[row], prepared.requests[number][row]
@@ -288,7 +292,7 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def used(spec: TaskSpec, loaded: Mapping[str, DatasetDict], limit: int | None, seed: int) -> list[Part]:
+def select_items(spec: TaskSpec, loaded: Mapping[str, DatasetDict], limit: int | None, seed: int) -> list[SubtaskData]:
     """The items of a task that are used under a limit."""
     from datasets import DatasetDict
 
@@ -296,5 +300,5 @@ def used(spec: TaskSpec, loaded: Mapping[str, DatasetDict], limit: int | None, s
     for config, positions in loading.select(loaded, spec, limit, seed).items():
         rows: dict[str, Dataset] = dict(loaded[config])
         rows[spec.data.split] = rows[spec.data.split].select(positions)
-        parts.append(Part(config, tuple(positions), DatasetDict(rows)))
+        parts.append(SubtaskData(config, tuple(positions), DatasetDict(rows)))
     return parts

@@ -11,23 +11,23 @@ from typing import Any
 
 from vrbench.core.errors import VrbenchError
 from vrbench.data import loading
-from vrbench.evaluation import harness
-from vrbench.evaluation.harness import Part
+from vrbench.evaluation import task_scores
+from vrbench.evaluation.task_scores import SubtaskData
 from vrbench.tasks.registry import TaskSpec
 from vrbench.tasks.scorers import SCORERS
 from vrbench.tasks.scoring import ScoredDocument, copied
 
 
-def faults(spec: TaskSpec, part: Part) -> Iterator[str]:
+def validate_definition(spec: TaskSpec, part: SubtaskData) -> Iterator[str]:
     """What of a task's definition does not go with its harness's task, one sentence each.
 
     Args:
         part: items that the harness can read; see `inspection.faults`.
     """
-    with harness.quiet(), harness.undrawn():
+    with task_scores.quiet(), task_scores.preserve_rng():
         try:
-            task = harness.task_of(spec, part)
-            document = harness.documents_of(task)[0]
+            task = task_scores.task_of(spec, part)
+            document = task_scores.documents_of(task)[0]
         except Exception as error:  # whatever the harness raises over a definition that is not its
             found = [f"the harness cannot make it ({type(error).__name__}: {error})"]
         else:
@@ -36,7 +36,7 @@ def faults(spec: TaskSpec, part: Part) -> Iterator[str]:
     yield from (f"task {spec.id!r}: {fault}" for fault in found)
 
 
-def answer_faults(spec: TaskSpec, contexts: Mapping[str, int]) -> Iterator[str]:
+def validate_answer_length(spec: TaskSpec, contexts: Mapping[str, int]) -> Iterator[str]:
     """Whether a task's longest answer alone fills a context, so that none of its questions can be asked.
 
     Args:
@@ -56,16 +56,16 @@ def longest_answer(spec: TaskSpec) -> int | None:
 
     What the harness's own file says counts; its model class's default stands in where it says nothing.
     """
-    from vrbench.evaluation.settings import generation
+    from vrbench.evaluation.settings import stop_criteria
 
     if spec.harness != "lm-eval":
         return None
-    told = harness.config_of(spec, spec.data.configs[0])
+    told = task_scores.harness_config(spec, spec.data.configs[0])
     if told.get("output_type", "generate_until") != "generate_until":
         return None
     from vrbench.evaluation.lm_eval_adapter import LONGEST_ANSWER
 
-    return generation(told.get("generation_kwargs") or {}, LONGEST_ANSWER).max_new_tokens
+    return stop_criteria(told.get("generation_kwargs") or {}, LONGEST_ANSWER).max_new_tokens
 
 
 def _filter_faults(spec: TaskSpec, task: Any) -> Iterator[str]:
@@ -75,17 +75,17 @@ def _filter_faults(spec: TaskSpec, task: Any) -> Iterator[str]:
 
 
 def _generation_faults(task: Any) -> Iterator[str]:
-    from vrbench.evaluation.settings import generation
+    from vrbench.evaluation.settings import stop_criteria
 
     if task.OUTPUT_TYPE != "generate_until":
         return
     try:
-        generation(task.config.generation_kwargs or {}, 1)
+        stop_criteria(task.config.generation_kwargs or {}, 1)
     except VrbenchError as error:
         yield str(error)
 
 
-def _scorer_faults(spec: TaskSpec, part: Part, task: Any, row: Mapping[str, Any]) -> Iterator[str]:
+def _scorer_faults(spec: TaskSpec, part: SubtaskData, task: Any, row: Mapping[str, Any]) -> Iterator[str]:
     """Whether the scorer finds what it reads in what the harness gives for an answer."""
     identity = loading.identify(spec, row, part.config, part.positions[0])
     try:

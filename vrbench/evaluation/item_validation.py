@@ -19,8 +19,8 @@ from vrbench.data.image_values import ALLOWED
 from vrbench.data.images import image_fault
 from vrbench.data.loading import DataLocation
 from vrbench.data.sampling import by_error
-from vrbench.evaluation import definition, harness
-from vrbench.evaluation.harness import Part
+from vrbench.evaluation import definition_validation, task_scores
+from vrbench.evaluation.task_scores import SubtaskData
 from vrbench.tasks import gold, item_keys
 from vrbench.tasks.registry import TaskSpec
 
@@ -31,14 +31,14 @@ TRIED = 20
 """Items that may come first in a task before it is said that the harness cannot read them."""
 
 
-def faults(spec: TaskSpec, parts: Sequence[Part], located: DataLocation) -> Iterator[str]:
+def validate_items(spec: TaskSpec, parts: Sequence[SubtaskData], located: DataLocation) -> Iterator[str]:
     """Every fault of the items that are used and of the examples in their prompts, one sentence a file and fault.
 
     Rows are counted from 0; where a row holds several items in lists, items are counted. What this package draws itself
     is not looked at.
     """
     if located.kind == "generated":
-        yield from definition.faults(spec, parts[0])
+        yield from definition_validation.validate_definition(spec, parts[0])
         return
     is_sound = True
     for part in parts:
@@ -51,14 +51,14 @@ def faults(spec: TaskSpec, parts: Sequence[Part], located: DataLocation) -> Iter
             yield from (f"task {spec.id!r}: {place}, {fault}" for fault in broken)
             is_sound = is_sound and not broken
     if is_sound:
-        yield from definition.faults(spec, parts[0])
+        yield from definition_validation.validate_definition(spec, parts[0])
 
 
-def _examples(spec: TaskSpec, part: Part) -> Part:
+def _examples(spec: TaskSpec, part: SubtaskData) -> SubtaskData:
     """The examples as if they were what is scored: the harness makes prompts of them in the same way."""
     rows = copy.copy(part.rows)
     rows[spec.data.split] = rows[spec.data.fewshot_split]
-    return Part(part.config, range(len(rows[spec.data.split])), rows)
+    return SubtaskData(part.config, range(len(rows[spec.data.split])), rows)
 
 
 def _told(found: Iterable[tuple[int, str]], positions: Sequence[int], spec: TaskSpec) -> list[str]:
@@ -85,18 +85,18 @@ def _picture_faults(rows: Dataset) -> Iterator[tuple[int, str]]:
             yield number, f"the image in column {name} cannot be used: {reason}"
 
 
-def _item_faults(spec: TaskSpec, part: Part, scored: bool) -> list[str]:
+def _item_faults(spec: TaskSpec, part: SubtaskData, scored: bool) -> list[str]:
     """Faults of the items: what the harness cannot read, show or score, answers that are none, and ids of several.
 
     Args:
         scored: whether they are scored; else they are examples, whose ids are of no account.
     """
-    with harness.quiet():
+    with task_scores.quiet():
         task, ordered, reason = _readable(spec, part)
         if task is None:
             columns = ", ".join(part.rows[spec.data.split].column_names)
             return _told([(0, f"the harness cannot read it ({reason}); the columns are {columns}")], ordered, spec)
-        documents = harness.documents_of(task)
+        documents = task_scores.documents_of(task)
         if len(documents) != len(ordered):  # the harness's process_docs left some out; rows are counted behind it
             ordered = range(len(documents))
         twice = list(_shared_ids(spec, part.config, documents)) if scored else []
@@ -189,7 +189,7 @@ def _picture_fault(task: Any, row: Mapping[str, Any], held: Mapping[str, Any]) -
 def _scoring_fault(task: Any, row: Mapping[str, Any]) -> str:
     """Whether the harness can score an answer to an item at all; tried with an empty one."""
     try:
-        with harness.undrawn():
+        with task_scores.preserve_rng():
             task.process_results(copy.deepcopy(row), [""])
     except Exception as error:  # as above
         return f"the harness cannot score an answer to it ({_line(error)})"
@@ -219,7 +219,7 @@ def _held(column: Any, pixel: Any) -> list[Any]:
     return [pixel if there else None for there in column.is_valid().to_pylist()]
 
 
-def _readable(spec: TaskSpec, part: Part) -> tuple[Any, Sequence[int], str]:
+def _readable(spec: TaskSpec, part: SubtaskData) -> tuple[Any, Sequence[int], str]:
     """The harness's task over the items, their places, and why there is none, if there is none.
 
     The harnesses try the first item when a task is made, and a fault of that one alone is to be told as such. So
@@ -228,11 +228,11 @@ def _readable(spec: TaskSpec, part: Part) -> tuple[Any, Sequence[int], str]:
     rows, reason = part.rows[spec.data.split], ""
     for first in range(min(TRIED, len(rows))):
         order = [first, *(number for number in range(len(rows)) if number != first)]
-        turned = Part(part.config, [part.positions[number] for number in order], copy.copy(part.rows))
+        turned = SubtaskData(part.config, [part.positions[number] for number in order], copy.copy(part.rows))
         turned.rows[spec.data.split] = rows.select(order) if first else rows
         try:
-            task = harness.task_of(spec, turned)
-            task.doc_to_text(harness.documents_of(task)[0])
+            task = task_scores.task_of(spec, turned)
+            task.doc_to_text(task_scores.documents_of(task)[0])
             return task, turned.positions, ""
         except Exception as error:  # whatever a template or a function of the harness raises over rows that are not its
             reason = reason or _line(error)

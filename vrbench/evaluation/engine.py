@@ -12,13 +12,13 @@ from vrbench import __version__
 from vrbench.core.device import is_out_of_memory
 from vrbench.core.provenance import ANSWERING, PEFT, device_name, own_commit, versions_of
 from vrbench.core.schemas import Answered
+from vrbench.evaluation.answer_store import AnswerStore
+from vrbench.evaluation.backends import PrefixSharedBatches
 from vrbench.evaluation.conditions import conditions_of
-from vrbench.evaluation.features import FeatureCache
-from vrbench.evaluation.fitting import fitted
-from vrbench.evaluation.packed import Packed
-from vrbench.evaluation.plain import Plain
-from vrbench.evaluation.requests import Generation, LogLikelihood, NotAsked, Request
-from vrbench.evaluation.store import AnswerStore
+from vrbench.evaluation.features import VisionFeatureCache
+from vrbench.evaluation.plain import PaddedBatches
+from vrbench.evaluation.requests import GenerationRequest, LogLikelihoodRequest, Request, Unanswered
+from vrbench.evaluation.truncation import truncated
 
 if TYPE_CHECKING:
     from vrbench.models.base_vlm import BaseVLM
@@ -30,12 +30,12 @@ SHARE_OF_MEMORY = 0.5
 """Share of a card's free memory that a batch is planned to take; it is halved whenever that was too much."""
 
 
-class Way(Protocol):
-    """Requests of one kind, made ready for one kind of model: `Packed` for a `LlavaModel`, `Plain` for a `HFModel`."""
+class Backend(Protocol):
+    """Requests of one kind, made ready for one kind of model: `PrefixSharedBatches` or `PaddedBatches`."""
 
     @property
-    def not_asked(self) -> Mapping[str, NotAsked]:
-        """Key -> `NotAsked` of each request that cannot be put to the model; `groups` leaves them out."""
+    def not_asked(self) -> Mapping[str, Unanswered]:
+        """Key -> `Unanswered` of each request that cannot be put to the model; `groups` leaves them out."""
 
     def groups(self) -> Iterator[list[Any]]:
         """What may come into one batch, one list after the other, each with its longest first; each has a length."""
@@ -47,7 +47,7 @@ class Way(Protocol):
         """Answers by key: (log-likelihood, is greedy) or a text."""
 
 
-class Answerer:
+class InferenceEngine:
     """Answers requests for one loaded checkpoint.
 
     Attributes:
@@ -61,7 +61,7 @@ class Answerer:
         vlm: BaseVLM,
         store: AnswerStore,
         batch_size: int | str = "auto",
-        features: FeatureCache | None = None,
+        features: VisionFeatureCache | None = None,
         show_progress: bool = True,
     ) -> None:
         """Make it.
@@ -77,7 +77,7 @@ class Answerer:
         self.cut: Counter[object] = Counter()
         self._batch_size = batch_size
         self._tokens = _token_budget(vlm)
-        self._features = FeatureCache() if features is None else features
+        self._features = VisionFeatureCache() if features is None else features
         self._show_progress = show_progress
         self._conditions = conditions_of(vlm)
         commit, dirty = own_commit()
@@ -92,7 +92,7 @@ class Answerer:
         self._stored: set[str] = set()
 
     def answer(self, requests: Sequence[Request], items: Sequence[object] = (), title: str = "") -> list[Any]:
-        """Answers in the order of the requests: (log-likelihood, is greedy), a text, or `NotAsked`.
+        """Answers in the order of the requests: (log-likelihood, is greedy), a text, or `Unanswered`.
 
         What is not asked is not stored: another version of the libraries may take it.
 
@@ -111,11 +111,11 @@ class Answerer:
         before = known.keys() - self._computed
         self._stored |= before
         self.reused += len(before)
-        progress = _Progress(items, keys, known)
+        progress = _ItemProgress(items, keys, known)
         missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in known}
         settings = {"desc": title, "unit": " items", "disable": not self._show_progress, "mininterval": 0.5}
         with tqdm(total=progress.total, initial=progress.done, **settings) as bar:
-            for kind in (LogLikelihood, Generation):
+            for kind in (LogLikelihoodRequest, GenerationRequest):
                 way = self._way({key: request for key, request in missing.items() if isinstance(request, kind)})
                 known.update(way.not_asked)
                 bar.update(progress.answered(way.not_asked))
@@ -139,11 +139,11 @@ class Answerer:
 
     def _fitted(self, request: Request, item: object) -> Request:
         """A request as it is put to the model; that its text lost its front is noted, stored or not."""
-        fit, is_cut = fitted(self.vlm, request)
+        fit, is_cut = truncated(self.vlm, request)
         self.cut.update([item] * is_cut)
         return fit
 
-    def _compute(self, way: Way) -> Iterator[dict[str, Any]]:
+    def _compute(self, way: Backend) -> Iterator[dict[str, Any]]:
         """Answers batch by batch, longest first, so that memory runs out at the start or not at all."""
         for group in way.groups():
             while group:
@@ -158,23 +158,23 @@ class Answerer:
                 group = group[len(batch) :]
                 yield answers
 
-    def _way(self, requests: Mapping[str, Request]) -> Way:
+    def _way(self, requests: Mapping[str, Request]) -> Backend:
         from vrbench.models.hf_model import HFModel
         from vrbench.models.llava_model import LlavaModel
 
         if isinstance(self.vlm, HFModel):
-            return Plain(self.vlm, requests)
+            return PaddedBatches(self.vlm, requests)
         assert isinstance(self.vlm, LlavaModel)  # there are no others
-        return Packed(self.vlm, self._features, requests)
+        return PrefixSharedBatches(self.vlm, self._features, requests)
 
-    def _fitting(self, way: Way, group: Sequence[Any]) -> int:
+    def _fitting(self, way: Backend, group: Sequence[Any]) -> int:
         """How many of a group, sorted by length, make the next batch."""
         if isinstance(self._batch_size, int):
             return self._batch_size
         held = itertools.accumulate(way.tokens_held(one, len(group[0])) for one in group)
         return max(1, sum(1 for _ in itertools.takewhile(lambda tokens: tokens <= self._tokens, held)))
 
-    def _halve(self, way: Way, batch: Sequence[Any]) -> None:
+    def _halve(self, way: Backend, batch: Sequence[Any]) -> None:
         if isinstance(self._batch_size, int):
             self._batch_size = len(batch) // 2
         self._tokens = sum(way.tokens_held(one, len(batch[0])) for one in batch) // 2
@@ -189,7 +189,7 @@ def _as_answer(stored: Any) -> Any:
     return tuple(stored) if isinstance(stored, list) else stored
 
 
-class _Progress:
+class _ItemProgress:
     """Which items wait for which answers, so that progress is told in items though one may need several requests."""
 
     def __init__(self, items: Iterable[object], keys: Sequence[str], known: Collection[str]) -> None:

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vrbench.evaluation.example import texts_of
-from vrbench.evaluation.harness import Prepared, prepare, quiet
-from vrbench.evaluation.run_plan import Job
+from vrbench.evaluation.run_plan import PlannedTask
+from vrbench.evaluation.task_scores import BuiltTask, build_task, quiet
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
 
 
 @dataclass(frozen=True)
-class Item:
+class ItemPreview:
     """One item.
 
     Attributes:
@@ -34,22 +34,22 @@ class Item:
     pictures: tuple[Pixels, ...]
 
 
-def items_of(job: Job) -> Iterator[Item]:
+def preview_items(job: PlannedTask) -> Iterator[ItemPreview]:
     """The items of a task, in its order; their pictures are decoded one item at a time."""
     with quiet():  # not around what is yielded, which would silence the caller
-        prepared = prepare(job.spec, job.parts)
+        prepared = build_task(job.spec, job.parts)
     for number, task in enumerate(prepared.tasks):
         for row in range(len(prepared.documents[number])):
             yield _item(prepared, number, task, row)
 
 
-def _item(prepared: Prepared, number: int, task: Any, row: int) -> Item:
+def _item(prepared: BuiltTask, number: int, task: Any, row: int) -> ItemPreview:
     identity, _ = prepared.documents[number][row]
     asked = prepared.requests[number][row]
     with quiet():
         prompt, options, _ = texts_of(list(asked))
         pictures = _pictures(task, asked) if prepared.spec.harness == "lmms-eval" else ()
-    return Item(identity.id, identity.group, prompt, options, pictures)
+    return ItemPreview(identity.id, identity.group, prompt, options, pictures)
 
 
 def _pictures(task: Any, asked: Sequence[Any]) -> tuple[Pixels, ...]:

@@ -7,25 +7,27 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vrbench.core.errors import VrbenchError
-from vrbench.evaluation.settings import OWN
+from vrbench.evaluation.settings import OWN_SETTINGS
 from vrbench.tasks.registry import TaskSpec
 from vrbench.tasks.scorers import SCORERS
 
 if TYPE_CHECKING:
-    from vrbench.evaluation.harness import Part
+    from vrbench.evaluation.task_scores import SubtaskData
 
 
-def task_of(spec: TaskSpec, part: Part, model_name: str = "") -> Any:
+def task_of(spec: TaskSpec, part: SubtaskData, model_name: str = "") -> Any:
     """The harness's task object over one config's items.
 
     Args:
         model_name: what lmms-eval calls the model class, for what its task says for that class alone (MMMU's prompt
             for qwen3_vl); none where no model is asked.
     """
-    return adapter_of(spec).Task(config_of(spec, part.config), part.rows, spec.fewshot, model_name)
+    adapter = adapter_of(spec)
+    kind = adapter.LmEvalTask if spec.harness == "lm-eval" else adapter.LmmsEvalTask
+    return kind(harness_config(spec, part.config), part.rows, spec.fewshot, model_name)
 
 
-def config_of(spec: TaskSpec, config: str) -> dict[str, Any]:
+def harness_config(spec: TaskSpec, config: str) -> dict[str, Any]:
     """What the harness is told of one config of a task, as one of its YAML files would say it."""
     adapter, scorer = adapter_of(spec), SCORERS[spec.scorer]
     files = spec.harness_files()
@@ -52,7 +54,7 @@ def config_of(spec: TaskSpec, config: str) -> dict[str, Any]:
         until = list(spec.generation.until)
         told["generation_kwargs"] = {"max_new_tokens": spec.generation.max_new_tokens, "until": until}
         if spec.harness == "lmms-eval":
-            told["generation_kwargs"][OWN] = True
+            told["generation_kwargs"][OWN_SETTINGS] = True
     name = spec.id if len(spec.data.configs) == 1 else f"{spec.id}_{config}"
     splits = {"test_split": spec.data.split, "fewshot_split": spec.data.fewshot_split or None}
     return {**told, **splits, "task": name, "dataset_path": spec.data.name, "dataset_name": None}

@@ -13,31 +13,31 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vrbench.core.errors import VrbenchError
-from vrbench.evaluation.requests import Generation, LogLikelihood, NotAsked, Request
+from vrbench.evaluation.requests import GenerationRequest, LogLikelihoodRequest, Request, Unanswered
 
 if TYPE_CHECKING:
     from vrbench.models.base_vlm import BaseVLM
 
 
-def fitted(vlm: BaseVLM, request: Request) -> tuple[Request, bool]:
+def truncated(vlm: BaseVLM, request: Request) -> tuple[Request, bool]:
     """A request as it is put to the model, and whether its text lost its front.
 
     Raises:
         VrbenchError: the longest answer alone fills the context.
     """
-    if isinstance(request, LogLikelihood):
+    if isinstance(request, LogLikelihoodRequest):
         spare = max(1, vlm.context_length + 1 - len(request.continuation))
         if len(request.context) <= spare:
             return request, False
-        return LogLikelihood(request.context[-spare:], request.continuation), True
+        return LogLikelihoodRequest(request.context[-spare:], request.continuation), True
     if request.pictures:
         return request, False
     tokens = vlm.encode(request.prompt)
-    kept = with_room(tokens, request.max_new_tokens, vlm.context_length)
+    kept = truncate_left(tokens, request.max_new_tokens, vlm.context_length)
     return dataclasses.replace(request, tokens=tuple(kept)), len(kept) < len(tokens)
 
 
-def with_room(tokens: Sequence[int], answer: int, context: int) -> list[int]:
+def truncate_left(tokens: Sequence[int], answer: int, context: int) -> list[int]:
     """The end of a prompt, as much of it as leaves room for an answer of so many tokens.
 
     Raises:
@@ -49,17 +49,17 @@ def with_room(tokens: Sequence[int], answer: int, context: int) -> list[int]:
     return list(tokens[-room:])
 
 
-def beyond(vlm: BaseVLM, request: Request, length: int) -> NotAsked | None:
+def too_long(vlm: BaseVLM, request: Request, length: int) -> Unanswered | None:
     """Why a request cannot be asked, if it has more tokens than the model's context.
 
     Args:
-        request: as `fitted` gives it.
+        request: as `truncated` gives it.
         length: tokens that the model would read, those of images among them.
     """
-    images = len(request.pictures) if isinstance(request, Generation) else 0
+    images = len(request.pictures) if isinstance(request, GenerationRequest) else 0
     context = vlm.full_context if images else vlm.context_length
     if length <= context:
         return None
     what = f"the prompt has {length:,} tokens" if images else f"the text to be judged has {length:,} tokens"
     shown = f" with {images} image{'s' * (images > 1)}" * bool(images)
-    return NotAsked(f"{what}{shown}, and the model's context is {context:,}")
+    return Unanswered(f"{what}{shown}, and the model's context is {context:,}")
