@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import scipy
 
-from benchmarks import made
+from benchmarks import report_header
 from benchmarks.simulation import AGREEMENT, SHARED, Setting, pair_of, truth
 from vrbench import __version__
 from vrbench.statistics import bootstrap
@@ -184,4 +184,4 @@ def report(trials: int, processes: int) -> str:
 
 
 if __name__ == "__main__":
-    made.page(__doc__, report, Path("benchmarks/results/coverage.md"))
+    report_header.page(__doc__, report, Path("benchmarks/results/coverage.md"))

@@ -20,7 +20,7 @@ from unittest import mock
 
 from tabulate import tabulate
 
-from benchmarks import made
+from benchmarks import report_header
 from vrbench.core import cache
 from vrbench.core.provenance import _processor
 
@@ -115,7 +115,10 @@ def main() -> None:
         "size, times and inode are those of a digest already made is not read again."
     )
     REPORT.parent.mkdir(exist_ok=True)
-    REPORT.write_text(f"# Digests\n\n{about}\n\n{table}\n\n`{made.command()}`\n\n{made.versions()}\n", encoding="utf-8")
+    REPORT.write_text(
+        f"# Digests\n\n{about}\n\n{table}\n\n`{report_header.command()}`\n\n{report_header.versions()}\n",
+        encoding="utf-8",
+    )
     print(REPORT.read_text(encoding="utf-8"))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from datasets import Dataset, Features
 from PIL import Image
 
-from benchmarks import columns
+from benchmarks import dataset_schemas
 from vrbench.tasks.registry import TaskSpec
 
 Row = dict[str, Any]
@@ -237,23 +237,23 @@ def tabmwp(draw: random.Random, n: int) -> list[Row]:
 
 
 SETS: dict[str, tuple[Callable[[random.Random, int], list[Row]], Mapping[str, Any]]] = {
-    "mme": (mme, columns.MME),
-    "mmbench_en": (mmbench, columns.MMBENCH),
-    "mmbench_cn": (mmbench, columns.MMBENCH),
-    "seedbench": (seed, columns.SEED),
-    "textvqa": (textvqa, columns.TEXTVQA),
-    "textvqa_ocr": (textvqa, columns.TEXTVQA),
-    "gqa": (gqa, columns.GQA),
-    "scienceqa_img": (scienceqa, columns.SCIENCEQA),
-    "mmmu_val": (mmmu, columns.MMMU),
-    "docvqa_val": (docvqa, columns.DOCVQA),
-    "ocrvqa": (ocrvqa, columns.OCRVQA),
-    "pope": (pope, columns.POPE),
-    "ai2d": (ai2d, columns.AI2D),
-    "chartqa": (chartqa, columns.CHARTQA),
-    "hallusionbench": (hallusionbench, columns.HALLUSIONBENCH),
-    "vizwiz": (vizwiz, columns.VIZWIZ),
-    "tabmwp": (tabmwp, columns.TABMWP),
+    "mme": (mme, dataset_schemas.MME),
+    "mmbench_en": (mmbench, dataset_schemas.MMBENCH),
+    "mmbench_cn": (mmbench, dataset_schemas.MMBENCH),
+    "seedbench": (seed, dataset_schemas.SEED),
+    "textvqa": (textvqa, dataset_schemas.TEXTVQA),
+    "textvqa_ocr": (textvqa, dataset_schemas.TEXTVQA),
+    "gqa": (gqa, dataset_schemas.GQA),
+    "scienceqa_img": (scienceqa, dataset_schemas.SCIENCEQA),
+    "mmmu_val": (mmmu, dataset_schemas.MMMU),
+    "docvqa_val": (docvqa, dataset_schemas.DOCVQA),
+    "ocrvqa": (ocrvqa, dataset_schemas.OCRVQA),
+    "pope": (pope, dataset_schemas.POPE),
+    "ai2d": (ai2d, dataset_schemas.AI2D),
+    "chartqa": (chartqa, dataset_schemas.CHARTQA),
+    "hallusionbench": (hallusionbench, dataset_schemas.HALLUSIONBENCH),
+    "vizwiz": (vizwiz, dataset_schemas.VIZWIZ),
+    "tabmwp": (tabmwp, dataset_schemas.TABMWP),
 }
 """Task -> how its rows are made, and its columns."""
 
@@ -265,7 +265,7 @@ def write(spec: TaskSpec, root: Path, n: int, seed: int = 0) -> None:
         _save(root, spec, config, make(random.Random(f"{spec.id} {seed}"), n), features)
     if spec.data.join is not None:
         pictures = gqa_pictures(random.Random(seed), n)
-        _save(root, spec, spec.data.join.config, pictures, columns.GQA_PICTURES)
+        _save(root, spec, spec.data.join.config, pictures, dataset_schemas.GQA_PICTURES)
 
 
 def _save(root: Path, spec: TaskSpec, config: str, rows: list[Row], features: Mapping[str, Any]) -> None:

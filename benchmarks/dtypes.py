@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from benchmarks import made
+from benchmarks import report_header
 from vrbench.core.schemas import Run
 from vrbench.evaluation.evaluate import run_all
 from vrbench.evaluation.run_plan import RunConfig
@@ -67,7 +67,7 @@ def main() -> None:
         f"# Answers by compute type and batch size\n\n{given.ckpt}, against {REFERENCE[0]} with batch size "
         f"{REFERENCE[1]}. {datetime.now(timezone.utc):%Y-%m-%d}, {reference.record.provenance.device}.\n\n"
         + tabulate(table, head, tablefmt="github", floatfmt=".2g", missingval="")
-        + f"\n\n`{made.command()}`\n\n{made.versions()}\n"
+        + f"\n\n`{report_header.command()}`\n\n{report_header.versions()}\n"
     )
     given.report.parent.mkdir(parents=True, exist_ok=True)
     given.report.write_text(text)

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from benchmarks import made
+from benchmarks import report_header
 from vrbench.checkpoints import resolve
 from vrbench.data import loading
 from vrbench.evaluation import backends, engine, task_scores
@@ -102,7 +102,7 @@ def main() -> None:
     about = f"{of.id}, float32, {torch.get_num_threads()} of {os.cpu_count()} CPU threads, {date.today().isoformat()}."
     table = [f"| task | items | items/s | {' | '.join(WAYS)} |", "|---" * (3 + len(WAYS)) + "|", *lines]
     table += ["", "Right of items/s: the time that each other way takes, over the engine's."]
-    written = ["# Engine", "", about, "", *table, "", f"`{made.command()}`", "", made.versions(), ""]
+    written = ["# Engine", "", about, "", *table, "", f"`{report_header.command()}`", "", report_header.versions(), ""]
     REPORT.parent.mkdir(exist_ok=True)
     REPORT.write_text("\n".join(written), encoding="utf-8")
 

@@ -24,7 +24,7 @@ from typing import Any
 if __package__ in (None, ""):  # run as a file: the folder's own modules, by their name
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import made
+from benchmarks import report_header
 from tests import lmms_classes, tiny, tiny_families
 from tests.evaluation.made import noise
 from tests.lmms_classes import Saying
@@ -175,8 +175,8 @@ def report(lines: list[Line]) -> str:
         [
             "# Families against lmms-eval's own model classes",
             "",
-            f"`{made.command()}`, on a CPU, in float32 (Gemma 3 in bfloat16, as its class gives pixels).",
-            made.versions(),
+            f"`{report_header.command()}`, on a CPU, in float32 (Gemma 3 in bfloat16, as its class gives pixels).",
+            report_header.versions(),
             "",
             "Tiny models with random weights, asked by vrbench and by the class's own code over the same processor:",
             "how many differ. qwen_vl_utils and JPEG have stand-ins. What is meant to differ is said in each family's",

@@ -18,7 +18,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from benchmarks import made
+from benchmarks import report_header
 from vrbench.checkpoints import resolve
 from vrbench.data import loading
 from vrbench.tasks import registry
@@ -127,9 +127,9 @@ def main() -> int:
         "|---|---|---|---|---|---|",
         *lines,
         "",
-        f"`{made.command()}`",
+        f"`{report_header.command()}`",
         "",
-        made.versions(),
+        report_header.versions(),
         "",
     ]
     REPORT.write_text("\n".join(written), encoding="utf-8")

@@ -11,7 +11,7 @@ from dataclasses import fields
 from datetime import date
 from typing import Any
 
-from benchmarks import made
+from benchmarks import report_header
 from benchmarks.parity_text import ALLOWED, TextLine
 from vrbench.checkpoints.resolve import Checkpoint
 
@@ -64,7 +64,7 @@ def report(lines: Sequence[Any], of: Checkpoint, given: Namespace) -> str:
     if visual:
         told += ["## Vision", "", "Scores: lmms-eval's simple_evaluate over the same answers, to be equal exactly.", ""]
         told += [*VISUAL_HEAD, *map(row, visual), ""]
-    return "\n".join([*told, f"`{made.command()}`", "", made.versions(), ""])
+    return "\n".join([*told, f"`{report_header.command()}`", "", report_header.versions(), ""])
 
 
 def _about(of: Checkpoint, given: Namespace) -> str:

@@ -29,8 +29,8 @@ from typing import Any
 if __package__ in (None, ""):  # run as a file: the folder's own modules, by their name
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import documents, dresses, recorded
-from benchmarks.made import versions
+from benchmarks import answer_variants, documents, recorded
+from benchmarks.report_header import versions
 from vrbench.checkpoints.families import FAMILIES
 from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import Sample
@@ -108,7 +108,7 @@ def check(spec: TaskSpec, items: int, root: Path) -> Line:
     part = _documents(spec, items, root)
     rows = part.rows[spec.data.split]
     plain = rows.remove_columns([name for name in spec.data.images if name in rows.column_names])
-    return _compare(spec, part, dresses.answers(spec.id, list(plain)))
+    return _compare(spec, part, answer_variants.answers(spec.id, list(plain)))
 
 
 def check_recorded(spec: TaskSpec, recordings: Sequence[recorded.Recording], root: Path) -> Line:

@@ -1,4 +1,4 @@
-"""Proof of `vrbench.reproduce.seeds`: how often its 95 % intervals over items and seeds hold the truth.
+"""Proof of `vrbench.reproduce.seed_estimate`: how often its 95 % intervals over items and seeds hold the truth.
 
     python -m benchmarks.seeds [--trials 1000] [--processes 2] [--out benchmarks/results/seeds.md]
 
@@ -26,13 +26,13 @@ from numpy.polynomial.hermite_e import hermegauss
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri, stdtrit
 
-from benchmarks import made
+from benchmarks import report_header
 from benchmarks.simulation import AGREEMENT, SHARED
 from vrbench import __version__
-from vrbench.core.schemas import RunRecord, TaskResult
-from vrbench.reproduce.counts import Counted, Counts
-from vrbench.reproduce.joint import JointBootstrap
-from vrbench.reproduce.seeds import Estimate
+from vrbench.core.schemas import Run, RunRecord, TaskResult
+from vrbench.reproduce.joint_bootstrap import JointBootstrap
+from vrbench.reproduce.run_counts import RunCounts, TaskCounts
+from vrbench.reproduce.seed_estimate import SeedEstimate
 from vrbench.statistics import bootstrap
 
 ITEMS = 400
@@ -81,7 +81,7 @@ def truth(setting: Setting) -> float:
     return float(100 * (weights @ ours) * (weights @ (1 / base)))
 
 
-def trial(rng: np.random.Generator, setting: Setting, number: int) -> tuple[Estimate, float]:
+def trial(rng: np.random.Generator, setting: Setting, number: int) -> tuple[SeedEstimate, float]:
     """The estimate of simulated runs; and the mean retention of just these seeds over all items."""
     clusters = ITEMS // setting.size
     each = rng.standard_normal((clusters, setting.size))
@@ -100,13 +100,18 @@ def trial(rng: np.random.Generator, setting: Setting, number: int) -> tuple[Esti
     return found, float(np.mean(kept))
 
 
-def counted(right: Array, size: int) -> Counted:
+def counted(right: Array, size: int) -> RunCounts:
     """A run of one task, from how many items of each cluster were right."""
     table = np.stack([right, np.full(len(right), size)], -1)[:, None].astype(float)
-    return Counted(RunRecord.model_construct(), {"t": Counts(RESULT, table, ITEMS, ITEMS, "", frozenset())}, Path())
+    counts = TaskCounts(RESULT, table, ITEMS, ITEMS, "", frozenset())
+    return RunCounts(RunRecord.model_construct(), {"t": counts}, _no_run)
 
 
-def holds(found: Estimate, target: float) -> dict[str, tuple[bool, float]]:
+def _no_run() -> Run:
+    raise AssertionError("simulated counts have no run to be read again")
+
+
+def holds(found: SeedEstimate, target: float) -> dict[str, tuple[bool, float]]:
     """Whether each kind of interval holds the target, and its width."""
     assert found.ends is not None and found.items is not None
     kinds = {"both": found.ends, "items alone": found.items}
@@ -180,4 +185,4 @@ def _line(row: Setting, found: Row) -> str:
 
 
 if __name__ == "__main__":
-    made.page(__doc__, report, Path("benchmarks/results/seeds.md"))
+    report_header.page(__doc__, report, Path("benchmarks/results/seeds.md"))

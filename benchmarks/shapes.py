@@ -22,7 +22,7 @@ from unittest import mock
 
 from tabulate import tabulate
 
-from benchmarks import made
+from benchmarks import report_header
 from vrbench.core.schemas import write_atomically
 from vrbench.evaluation.evaluate import run_all
 from vrbench.evaluation.run_plan import RunConfig
@@ -114,7 +114,7 @@ def report(rows: list[dict[str, Any]]) -> str:
     cells = [[_cell(row.get(key)) for key in HEAD] for row in rows]
     table = tabulate(cells, list(HEAD.values()), tablefmt="github", disable_numparse=True)
     failed = "".join(f"\n\n{row['ckpt']} did not run: {row['error']}" for row in rows if "error" in row)
-    return f"# True shapes\n\n{about}\n\n{table}{failed}\n\n`{made.command()}`\n\n{made.versions()}\n"
+    return f"# True shapes\n\n{about}\n\n{table}{failed}\n\n`{report_header.command()}`\n\n{report_header.versions()}\n"
 
 
 def _cell(value: Any) -> str:

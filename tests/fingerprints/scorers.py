@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from zlib import crc32
 
-from benchmarks import documents, dresses, scorers
+from benchmarks import answer_variants, documents, scorers
 from tests.fingerprints.made import Says, parts_of, small_llava
 from vrbench.evaluation import task_scores
 from vrbench.evaluation.requests import GenerationRequest, Request
@@ -27,7 +27,7 @@ def scorer(name: str) -> Any:
         spec, parts = parts_of(task)
         rows = parts[0].rows[spec.data.split]
         bare = rows.remove_columns([column for column in spec.data.images if column in rows.column_names])
-        said = iter(dresses.answers(task, list(bare)))
+        said = iter(answer_variants.answers(task, list(bare)))
         found.append(_marks(spec, parts[:1], Says(scorers.Prompts(), lambda _, said=said: next(said))))
     if name in TEXTS:
         found.append(_marks(*parts_of(TEXTS[name]), Says(small_llava(), drawn)))

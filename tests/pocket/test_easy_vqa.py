@@ -16,7 +16,7 @@ from vrbench.tasks import registry
 
 
 @pytest.fixture(scope="module")
-def items() -> list[easy_vqa.Item]:
+def items() -> list[easy_vqa.EasyVqaImage]:
     return list(easy_vqa.training_items())
 
 
@@ -25,7 +25,7 @@ def digests(rows: list[dict[str, Any]]) -> set[str]:
     return {easy_vqa.pixel_digest(picture) for picture in pictures.values()}
 
 
-def test_no_training_picture_is_pixel_for_pixel_a_test_or_dev_picture(items: list[easy_vqa.Item]) -> None:
+def test_no_training_picture_is_pixel_for_pixel_a_test_or_dev_picture(items: list[easy_vqa.EasyVqaImage]) -> None:
     trained = {easy_vqa.pixel_digest(item.image) for item in items}
     assert len(items) > 1000
     assert not trained & digests(easy_vqa.rows("test"))
@@ -33,7 +33,7 @@ def test_no_training_picture_is_pixel_for_pixel_a_test_or_dev_picture(items: lis
 
 
 def test_a_picture_that_the_test_split_has_too_is_left_out(
-    items: list[easy_vqa.Item], monkeypatch: pytest.MonkeyPatch
+    items: list[easy_vqa.EasyVqaImage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The package has none such today; here one of the test split's is swapped for one of the train split's."""
     real, twin = easy_vqa._image, items[7].image
@@ -76,7 +76,7 @@ def test_types_of_questions(question: str, answer: str, expected: str) -> None:
     assert easy_vqa.question_type(question, answer) == expected
 
 
-def test_training_asks_what_the_task_asks(items: list[easy_vqa.Item]) -> None:
+def test_training_asks_what_the_task_asks(items: list[easy_vqa.EasyVqaImage]) -> None:
     prompt = jinja2.Template(registry.load()["easy_vqa"].prompt or "", keep_trailing_newline=True)
     asked = {row["question"] for row in easy_vqa.rows("test")}
     prompts = {prompt.render(question=question) for question in asked}
@@ -84,7 +84,7 @@ def test_training_asks_what_the_task_asks(items: list[easy_vqa.Item]) -> None:
     assert trained <= prompts
 
 
-def test_answers_agree_with_what_the_item_says_it_shows(items: list[easy_vqa.Item]) -> None:
+def test_answers_agree_with_what_the_item_says_it_shows(items: list[easy_vqa.EasyVqaImage]) -> None:
     for item in random.Random(0).sample(items, 200):
         answers = {turn.answer for turn in item.turns}
         assert answers & set(easy_vqa.SHAPES) == {item.shape}

@@ -8,11 +8,11 @@ from collections.abc import Callable
 import pytest
 
 from tests.pocket import truth
-from vrbench.pocket.questions import ASKED_ONCE, FACTS, PAIRS, ROTATED, Fact
+from vrbench.pocket.questions import ASKED_ONCE, QUESTIONS, ROTATED, YES_NO_PAIRS, VisualQuestion
 from vrbench.pocket.world import Scene, scene
 
-Make = Callable[[random.Random, Scene], Fact | None]
-KINDS: dict[str, Make] = {**FACTS, **ROTATED, "narrowly": ASKED_ONCE["most"]}
+Make = Callable[[random.Random, Scene], VisualQuestion | None]
+KINDS: dict[str, Make] = {**QUESTIONS, **ROTATED, "narrowly": ASKED_ONCE["most"]}
 SCENES = 250
 
 
@@ -30,12 +30,12 @@ def test_facts_are_true_and_their_wrong_answers_false(kind: str, make: Make) -> 
     assert made > SCENES / 20
 
 
-@pytest.mark.parametrize("kind", PAIRS)
+@pytest.mark.parametrize("kind", YES_NO_PAIRS)
 def test_pairs_are_answered_yes_then_no(kind: str) -> None:
     made = 0
     for index in range(SCENES):
         of = scene("dev", index)
-        pair = PAIRS[kind](random.Random(index), of)
+        pair = YES_NO_PAIRS[kind](random.Random(index), of)
         if pair:
             assert (truth.answer(pair.yes, of), truth.answer(pair.no, of)) == ("Yes", "No"), (index, pair)
             assert pair.kind == kind

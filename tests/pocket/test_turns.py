@@ -11,8 +11,8 @@ import yaml
 
 from tests.pocket import truth
 from vrbench.pocket import visual
-from vrbench.pocket.questions import FACTS, PAIRS
-from vrbench.pocket.turns import LETTERS, SHORT, Turn, caption, lettered, turns
+from vrbench.pocket.questions import QUESTIONS, YES_NO_PAIRS
+from vrbench.pocket.turns import LETTERS, SHORT, TrainingTurn, caption, lettered, turns
 from vrbench.pocket.world import scene
 
 
@@ -68,7 +68,7 @@ class TestPrompts:
         assert all(t.prompt == t.prompt.splitlines()[0].capitalize() + SHORT for t in of_form("open"))
 
 
-def of_form(form: str) -> Iterator[Turn]:
+def of_form(form: str) -> Iterator[TrainingTurn]:
     """Training turns of one form: "yesno", "letter" or "open"."""
     for index in range(60):
         yield from (t for t in turns(scene("train", index), 6) if t.kind.startswith(form))
@@ -91,7 +91,7 @@ class TestTurns:
                     assert [letter for letter, option in options.items() if option == right] == [turn.answer]
                 else:
                     assert turn.answer == right
-                assert kind in (PAIRS if form == "yesno" else FACTS)
+                assert kind in (YES_NO_PAIRS if form == "yesno" else QUESTIONS)
         assert set(forms) == {"yesno", "letter", "open"} and min(forms.values()) > 50
 
     def test_a_caption_names_everything_from_top_to_bottom(self) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.pocket import truth
 from vrbench.pocket import visual
-from vrbench.pocket.questions import ASKED_ONCE, PAIRS
+from vrbench.pocket.questions import ASKED_ONCE, YES_NO_PAIRS
 from vrbench.pocket.visual import LETTERS
 from vrbench.pocket.world import Scene, draw, scene
 
@@ -56,7 +56,7 @@ class TestTasks:
             assert truth.answer(question, scene_of("pocket_mme", row)) == row["answer"]
         assert all(sorted(answers) == ["No", "Yes"] for answers in asked.values())
         images = {image for image, _ in asked}
-        assert set(asked) == {(image, kind) for image in images for kind in PAIRS}
+        assert set(asked) == {(image, kind) for image in images for kind in YES_NO_PAIRS}
 
     def test_mmbench_has_every_rotation_with_its_letter(self, rows_of: dict[str, Rows]) -> None:
         turned: dict[int, Rows] = defaultdict(list)

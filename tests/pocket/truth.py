@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from vrbench.pocket.world import COLOURS, SHAPES, SIDE, SIZES, Scene, Thing
+from vrbench.pocket.world import COLOURS, SHAPES, SIDE, SIZES, Scene, SceneObject
 
 
-def one(of: Scene, name: str) -> Thing:
+def one(of: Scene, name: str) -> SceneObject:
     """The only thing that fits a name such as "red circle", "circle" or "red"."""
     (found,) = [t for t in of.things if set(name.split()) <= {t.size, t.colour, t.shape}]
     return found

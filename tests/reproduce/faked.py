@@ -7,13 +7,13 @@ import time
 from pathlib import Path
 
 from vrbench.core.errors import VrbenchError
-from vrbench.reproduce.execute_worker import Function, Job
 from vrbench.reproduce.plan import Plan, PlanStep
+from vrbench.reproduce.worker import StepFunction, StepJob
 
 Value = str | int | float | bool
 
 
-def note(job: Job, what: str) -> None:
+def note(job: StepJob, what: str) -> None:
     """Add a line to the folder's diary: what was done, by which process, and with which card and threads."""
     folder = job.done.parents[1]
     names = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
@@ -22,7 +22,7 @@ def note(job: Job, what: str) -> None:
         stream.write(f"{what} {job.step} {os.getpid()} {told}\n")
 
 
-def train(job: Job) -> None:
+def train(job: StepJob) -> None:
     """Write a checkpoint; `seconds`, `fault` and `die` say how it goes."""
     note(job, "begin")
     time.sleep(float(job.arguments.get("seconds", 0)))
@@ -37,7 +37,7 @@ def train(job: Job) -> None:
     note(job, "end")
 
 
-def layers(job: Job) -> None:
+def layers(job: StepJob) -> None:
     """Write a file."""
     note(job, "begin")
     job.target.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ def layers(job: Job) -> None:
     note(job, "end")
 
 
-def run(job: Job) -> None:
+def run(job: StepJob) -> None:
     """Read the checkpoint's weights, as a measurement would."""
     note(job, "begin")
     time.sleep(float(job.arguments.get("seconds", 0)))
@@ -54,14 +54,14 @@ def run(job: Job) -> None:
     note(job, "end")
 
 
-def profile(job: Job) -> None:
+def profile(job: StepJob) -> None:
     """Take a while."""
     note(job, "begin")
     time.sleep(0.2)
     note(job, "end")
 
 
-FUNCTIONS: dict[str, Function] = {"train": train, "layers": layers, "prune": train, "run": run, "profile": profile}
+FUNCTIONS: dict[str, StepFunction] = {"train": train, "layers": layers, "prune": train, "run": run, "profile": profile}
 
 
 def step(name: str, *needs: str, minutes: float = 1.0, **arguments: Value) -> PlanStep:

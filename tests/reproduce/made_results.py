@@ -9,7 +9,7 @@ import numpy as np
 
 from tests.simulated import flipped, run, samples
 from vrbench.core.schemas import Lineage, Provenance, Run, Step, save_run
-from vrbench.reproduce.plan import Done, Entry, Plan, PlanStep
+from vrbench.reproduce.plan import Plan, PlanStep, StepRecord, TableEntry
 from vrbench.reproduce.plan_folder import digests, store
 from vrbench.training.profile_results import ProfileRow, save_profile
 
@@ -57,7 +57,7 @@ def made_run(model: str, seed: int, lost: float | None = None) -> Run:
 def made_plan(seeds: Iterable[int] = (0, 1)) -> Plan:
     """A training and a run for each model and seed, and where the runs stand."""
     steps: list[PlanStep] = []
-    entries: list[Entry] = []
+    entries: list[TableEntry] = []
     for seed in seeds:
         for model in LOST:
             kind = "prune" if "pruned" in model else "restore" if model == "restored" else "train"
@@ -72,7 +72,7 @@ def made_plan(seeds: Iterable[int] = (0, 1)) -> Plan:
     )  # fmt: skip
 
 
-def _entries(seed: int) -> list[Entry]:
+def _entries(seed: int) -> list[TableEntry]:
     told: list[tuple[str, str, str, str, float | None]] = [
         ("strategies", "full", "", "full", None),
         ("strategies", "sparse-uniform", "", "region", None),
@@ -88,7 +88,7 @@ def _entries(seed: int) -> list[Entry]:
         ("restoring", "4 restored", "middle", "restored", 4),
     ]
     return [
-        Entry(
+        TableEntry(
             table=table, row=row, series=series, x=x, seed=seed,
             run=f"run-{model}-s{seed}", baseline=f"run-full-s{seed}",
         )
@@ -109,7 +109,7 @@ def made_folder(folder: Path, without: Iterable[str] = (), seeds: Iterable[int] 
             model, seed = str(step.arguments["m"]), int(step.name.rpartition("-s")[2])
             made = made_run(model, seed)
             save_run(folder / "runs" / step.name, made.record, made.samples, compressed=True)
-        done = Done(
+        done = StepRecord(
             step=step.name, digest=digests(plan)[step.name], seconds=60.0 if "full" in step.name else 45.0,
             device="a card", peak_gib=2.0, provenance=PROVENANCE,
         )  # fmt: skip

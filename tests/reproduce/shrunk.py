@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from vrbench.cli import reproduce_steps
-from vrbench.reproduce.execute_worker import Function, Job
+from vrbench.reproduce.worker import StepFunction, StepJob
 
 FOLDER = "VRBENCH_TEST_TINY"
 DEPTH = 6
@@ -61,9 +61,9 @@ def write_llm(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps({"num_hidden_layers": DEPTH, "model_type": "llama"}))
 
 
-def _do(kind: str, job: Job) -> None:
+def _do(kind: str, job: StepJob) -> None:
     with in_it():
         reproduce_steps.FUNCTIONS[kind](job)
 
 
-FUNCTIONS: dict[str, Function] = {kind: partial(_do, kind) for kind in reproduce_steps.FUNCTIONS}
+FUNCTIONS: dict[str, StepFunction] = {kind: partial(_do, kind) for kind in reproduce_steps.FUNCTIONS}

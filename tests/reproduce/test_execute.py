@@ -20,8 +20,8 @@ import pytest
 from tests.reproduce import faked
 from tests.reproduce.faked import begun, diary, plan, step
 from vrbench.core.errors import VrbenchError
-from vrbench.reproduce.execute import Event, Options, cards_of, execute
-from vrbench.reproduce.plan import Done, Plan
+from vrbench.reproduce.execute import ExecutionOptions, StepEvent, cards_of, execute
+from vrbench.reproduce.plan import Plan, StepRecord
 from vrbench.reproduce.plan_folder import load_plan
 
 ROOT = Path(__file__).parents[2]
@@ -34,12 +34,12 @@ SMALL = plan(
 )
 
 
-def events(of: Plan, folder: Path, **options: object) -> list[Event]:
-    with closing(execute(of, folder, faked.FUNCTIONS, Options(**options))) as happening:  # type: ignore[arg-type]
+def events(of: Plan, folder: Path, **options: object) -> list[StepEvent]:
+    with closing(execute(of, folder, faked.FUNCTIONS, ExecutionOptions(**options))) as happening:  # type: ignore[arg-type]
         return list(happening)
 
 
-def ended(happened: list[Event]) -> dict[str, str]:
+def ended(happened: list[StepEvent]) -> dict[str, str]:
     return {event.step: event.kind for event in happened if event.kind != "started"}
 
 
@@ -86,7 +86,7 @@ class TestRecords:
         self, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
         events(plan(step("train-a", seconds=0.2)), tmp_path, command="vrbench reproduce x")
-        done = Done.model_validate_json((tmp_path / "done" / "train-a.json").read_text())
+        done = StepRecord.model_validate_json((tmp_path / "done" / "train-a.json").read_text())
         assert 0.2 <= done.seconds < 5 and done.step == "train-a" and done.peak_gib is None
         assert done.provenance.command == "vrbench reproduce x" and done.provenance.packages["torch"]
         assert (tmp_path / "logs" / "train-a.log").read_text() == "the step's own words\n"
@@ -149,9 +149,9 @@ class TestResuming:
         folder = tmp_path / "out"
         program = (
             "from contextlib import closing\nfrom tests.reproduce import faked, test_execute as t\n"
-            "from vrbench.reproduce.execute import Options, execute\nfrom pathlib import Path\nimport sys\n"
+            "from vrbench.reproduce.execute import ExecutionOptions, execute\nfrom pathlib import Path\nimport sys\n"
             "if __name__ == '__main__':\n"
-            "    list(execute(t.SLOW, Path(sys.argv[1]), faked.FUNCTIONS, Options(jobs=2)))\n"
+            "    list(execute(t.SLOW, Path(sys.argv[1]), faked.FUNCTIONS, ExecutionOptions(jobs=2)))\n"
         )
         file = tmp_path / "program.py"
         file.write_text(program)
@@ -169,14 +169,14 @@ class TestResuming:
         assert sorted(finished) == sorted(one.name for one in SLOW.steps)
 
     def test_two_at_once_are_refused(self, tmp_path: Path) -> None:
-        with closing(execute(SMALL, tmp_path, faked.FUNCTIONS, Options())) as happening:
+        with closing(execute(SMALL, tmp_path, faked.FUNCTIONS, ExecutionOptions())) as happening:
             next(happening)
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as other:
                 with pytest.raises(VrbenchError, match="another process is at work"):
                     other.submit(events, SMALL, tmp_path).result()
 
     def test_closing_ends_the_processes(self, tmp_path: Path) -> None:
-        happening = execute(plan(step("train-a", seconds=60)), tmp_path, faked.FUNCTIONS, Options())
+        happening = execute(plan(step("train-a", seconds=60)), tmp_path, faked.FUNCTIONS, ExecutionOptions())
         next(happening)
         while not diary(tmp_path):
             time.sleep(0.02)

@@ -16,11 +16,11 @@ from vrbench.checkpoints.resolve import resolve
 from vrbench.core.layers import select
 from vrbench.core.schemas import load_run
 from vrbench.reproduce import build as building
-from vrbench.reproduce import contents
-from vrbench.reproduce.build import Asked, build
-from vrbench.reproduce.execute import Event, Options, execute
+from vrbench.reproduce import experiments
+from vrbench.reproduce.build import ExperimentRequest, build
+from vrbench.reproduce.execute import ExecutionOptions, StepEvent, execute
 from vrbench.reproduce.families import FAMILIES
-from vrbench.reproduce.plan import Done, Plan
+from vrbench.reproduce.plan import Plan, StepRecord
 from vrbench.training import load, train
 
 TASKS = "pocket_mme,pocket_grammar"
@@ -42,11 +42,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setitem(FAMILIES, "pocket", replace(FAMILIES["pocket"], depth=shrunk.DEPTH))
         patch.setattr(building, "N", 2)
-        patch.setattr(contents, "COUNTS", (1, 2))
-        patch.setattr(contents, "REMOVED", (1, 2))
-        patch.setattr(contents, "HEALED", (1,))
-        patch.setattr(contents, "BEFORE", 1)
-        patch.setattr(contents, "RESTORED_COUNTS", (2,))
+        patch.setattr(experiments, "COUNTS", (1, 2))
+        patch.setattr(experiments, "REMOVED", (1, 2))
+        patch.setattr(experiments, "HEALED", (1,))
+        patch.setattr(experiments, "BEFORE", 1)
+        patch.setattr(experiments, "RESTORED_COUNTS", (2,))
         shrunk.write_llm(folder / "llm")
         with shrunk.in_it():
             train(load("pocket-base", shrunk.BASE), folder / "base", device="cpu")
@@ -54,11 +54,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def plan(tables: str, base: Path) -> Plan:
-    return build(Asked(tables, "pocket", 1, {"steps": "2", "base": str(base)}, TASKS, 4))
+    return build(ExperimentRequest(tables, "pocket", 1, {"steps": "2", "base": str(base)}, TASKS, 4))
 
 
-def done(of: Plan, folder: Path) -> list[Event]:
-    with closing(execute(of, folder, shrunk.FUNCTIONS, Options(only=WANTED))) as happening:
+def done(of: Plan, folder: Path) -> list[StepEvent]:
+    with closing(execute(of, folder, shrunk.FUNCTIONS, ExecutionOptions(only=WANTED))) as happening:
         events = list(happening)
     assert [(e.step, e.error, _log(folder, e.step)) for e in events if e.kind == "failed"] == []
     return events
@@ -137,5 +137,5 @@ def test_every_kind_of_step(layers: tuple[Plan, Path]) -> None:
     assert restored.kind == "restored" and select(restored.layers, shrunk.DEPTH) == select("top:2", shrunk.DEPTH)
     base = load_run(folder / "runs" / "run-base").record
     assert {result.task for result in base.results} == {"pocket_grammar"}
-    marks = [Done.model_validate_json(p.read_text()) for p in (folder / "done").iterdir()]
+    marks = [StepRecord.model_validate_json(p.read_text()) for p in (folder / "done").iterdir()]
     assert all(mark.seconds > 0 and mark.device for mark in marks)

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from tests.reproduce.made_results import made_folder, made_plan, made_profile
-from vrbench.reproduce.findings import Finding, findings, judged
+from vrbench.reproduce.claims import ClaimResult, claim_results, judged
 from vrbench.reproduce.orderings import against, every_pair
 from vrbench.reproduce.plan_folder import store
 from vrbench.reproduce.results import read
-from vrbench.reproduce.seeds import ONE_SEED, Estimate
+from vrbench.reproduce.seed_estimate import ONE_SEED, SeedEstimate
 
 
 @pytest.fixture(scope="module")
@@ -22,39 +22,39 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(folder: Path) -> dict[str, Finding]:
-    return {f.statement.id: f for f in findings(read(folder))}
+def found(folder: Path) -> dict[str, ClaimResult]:
+    return {f.statement.id: f for f in claim_results(read(folder))}
 
 
-def test_they_are_in_the_papers_order(found: dict[str, Finding]) -> None:
+def test_they_are_in_the_papers_order(found: dict[str, ClaimResult]) -> None:
     assert list(found) == ["C1", "C2", "C3", "C4", "C5", "C6"]
 
 
-def test_a_region_that_loses_a_tenth_refutes_99_percent(found: dict[str, Finding]) -> None:
+def test_a_region_that_loses_a_tenth_refutes_99_percent(found: dict[str, ClaimResult]) -> None:
     assert found["C1"].verdict == "refuted"
     assert found["C1"].short.startswith("refuted: 89.7 [") and found["C1"].short.endswith("] %")
 
 
-def test_text_is_judged_in_points_with_perplexity_beside(found: dict[str, Finding]) -> None:
+def test_text_is_judged_in_points_with_perplexity_beside(found: dict[str, ClaimResult]) -> None:
     points, perplexity = found["C2"].parts
     assert points.figure.endswith(" points") and points.verdict is not None
     assert perplexity.what == "perplexity of words, kept" and perplexity.verdict is None
 
 
-def test_time_is_judged_at_true_shapes(found: dict[str, Finding], folder: Path) -> None:
+def test_time_is_judged_at_true_shapes(found: dict[str, ClaimResult], folder: Path) -> None:
     profiled, own = found["C3"].parts
     assert found["C3"].verdict == "supported"
     assert profiled.what.startswith("llava-1.5-7b, lora, checkpointing off, sparse-uniform:8 of 32")
     assert profiled.figure == "30 %"
     assert own.figure == "25 %, 25 %, 25 %, 25 %" and own.verdict is None
     made_profile(folder, 1.2)
-    slower = {f.statement.id: f for f in findings(read(folder))}["C3"]
+    slower = {f.statement.id: f for f in claim_results(read(folder))}["C3"]
     assert slower.verdict == "refuted" and slower.parts[0].figure == "\N{MINUS SIGN}20 %"
     (folder / "profile.json").unlink()
-    assert {f.statement.id: f for f in findings(read(folder))}["C3"].verdict == "undecided"
+    assert {f.statement.id: f for f in claim_results(read(folder))}["C3"].verdict == "undecided"
 
 
-def test_pruning_is_against_the_same_model_unpruned(found: dict[str, Finding], folder: Path) -> None:
+def test_pruning_is_against_the_same_model_unpruned(found: dict[str, ClaimResult], folder: Path) -> None:
     cost, better = found["C4"].parts
     results = read(folder)
     pairs = {s: (f"run-pruned-s{s}", f"run-region-s{s}") for s in range(4)}
@@ -65,11 +65,11 @@ def test_pruning_is_against_the_same_model_unpruned(found: dict[str, Finding], f
     assert whole is not None and better.figure.startswith(f"\N{MINUS SIGN}{whole.value - own.value:.2f} [")
 
 
-def test_one_family_cannot_tell(found: dict[str, Finding]) -> None:
+def test_one_family_cannot_tell(found: dict[str, ClaimResult]) -> None:
     assert found["C5"].verdict == "undecided" and "one family, pocket" in found["C5"].parts[0].figure
 
 
-def test_restoring_is_judged_at_the_fewest_layers(found: dict[str, Finding]) -> None:
+def test_restoring_is_judged_at_the_fewest_layers(found: dict[str, ClaimResult]) -> None:
     (part,) = found["C6"].parts
     assert part.what == "visual score kept, 4 restored (middle)" and part.verdict == found["C6"].verdict
 
@@ -77,28 +77,28 @@ def test_restoring_is_judged_at_the_fewest_layers(found: dict[str, Finding]) -> 
 @pytest.mark.parametrize("table", ["layers", "text", "strategies"])
 def test_any_table_that_has_the_region_tells_of_it(tmp_path: Path, table: str) -> None:
     plan, folder = made_plan(), made_folder(tmp_path)
-    whole = [f.parts[0].figure for f in findings(read(folder))[:2]]
+    whole = [f.parts[0].figure for f in claim_results(read(folder))[:2]]
     only = tuple(entry for entry in plan.entries if entry.table == table)
     store(plan.model_copy(update={"tables": (table,), "entries": only}), folder)
-    assert [f.parts[0].figure for f in findings(read(folder))[:2]] == whole
+    assert [f.parts[0].figure for f in claim_results(read(folder))[:2]] == whole
     assert whole[0].endswith("] %") and whole[1].endswith("] points")
 
 
 def test_nothing_measured_decides_nothing(tmp_path: Path) -> None:
     gone = [f"train-region-s{s}" for s in (0, 1)]
-    left = {f.statement.id: f for f in findings(read(made_folder(tmp_path, without=gone)))}
+    left = {f.statement.id: f for f in claim_results(read(made_folder(tmp_path, without=gone)))}
     assert left["C1"].verdict == "undecided" and left["C1"].short.endswith("has been measured")
 
 
 def test_undecided_says_what_would_decide() -> None:
     each = {0: 98.0, 1: 99.5, 2: 97.0}
-    wide = Estimate(98.2, (97.9, 98.5), 1.25, each, 400, 399)
+    wide = SeedEstimate(98.2, (97.9, 98.5), 1.25, each, 400, 399)
     assert "about 13 seeds would refute it" in judged("x", "visual>=99%", wide).reason
-    by_items = Estimate(98.2, (97.0, 99.4), 0.0, each, 400, 399)
+    by_items = SeedEstimate(98.2, (97.0, 99.4), 0.0, each, 400, 399)
     assert "items would refute it" in judged("x", "visual>=99%", by_items).reason
-    apart = Estimate(98.9, (97.0, 100.8), 1.25, each, 400, 399)
+    apart = SeedEstimate(98.9, (97.0, 100.8), 1.25, each, 400, 399)
     assert judged("x", "visual>=99%", apart).reason == "more seeds alone would not decide it"
-    assert ONE_SEED in judged("x", "visual>=99%", Estimate(98.2, (97.0, 98.4), None, {0: 98.2}, 400, 399)).reason
+    assert ONE_SEED in judged("x", "visual>=99%", SeedEstimate(98.2, (97.0, 98.4), None, {0: 98.2}, 400, 399)).reason
 
 
 def test_rows_are_told_apart_after_holm(folder: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 from tests.reproduce.made_results import made_run
 from tests.simulated import changed, saved
 from vrbench.core.schemas import Run, samples_text
-from vrbench.reproduce import counts
-from vrbench.reproduce.joint import JointBootstrap
+from vrbench.reproduce import run_counts
+from vrbench.reproduce.joint_bootstrap import JointBootstrap
 from vrbench.statistics.comparison import compare
 from vrbench.tasks.metrics import score
 
@@ -36,7 +36,7 @@ def joint(runs: dict[str, Run], tmp_path_factory: pytest.TempPathFactory) -> Joi
     for name, run in runs.items():
         results = tuple(r.model_copy(update={"samples_digest": _digest(run, r.task)}) for r in run.record.results)
         whole = run.model_copy(update={"record": run.record.model_copy(update={"results": results})})
-        read[name] = counts.read(saved(folder / name, whole))
+        read[name] = run_counts.read(saved(folder / name, whole))
     return JointBootstrap(read)
 
 
@@ -112,19 +112,19 @@ def test_items_that_one_could_not_score_are_left_out_of_all(runs: dict[str, Run]
 
 
 def test_a_seed_whose_task_died_is_left_out(runs: dict[str, Run], tmp_path: Path) -> None:
-    read = {n: counts.read(saved(tmp_path / n, runs[n])) for n in ("full0", "region0", "full1")}
+    read = {n: run_counts.read(saved(tmp_path / n, runs[n])) for n in ("full0", "region0", "full1")}
     dead = changed(runs["region1"], status="error", error="killed", score=None)
-    read["region1"] = counts.read(saved(tmp_path / "dead", dead))
+    read["region1"] = run_counts.read(saved(tmp_path / "dead", dead))
     found = JointBootstrap(read).kept({s: (f"region{s}", f"full{s}") for s in (0, 1)}, SEEN)
     assert found is not None and list(found.each) == [0]
     assert read["region1"].dead == ("seen", "read", "words")
 
 
 def test_other_items_are_refused(runs: dict[str, Run], tmp_path: Path) -> None:
-    full = counts.read(saved(tmp_path / "full", runs["full0"]))
-    region = counts.read(saved(tmp_path / "region", runs["region0"]))
-    assert counts.faults(region, full, "x") == []
+    full = run_counts.read(saved(tmp_path / "full", runs["full0"]))
+    region = run_counts.read(saved(tmp_path / "region", runs["region0"]))
+    assert run_counts.faults(region, full, "x") == []
     other = runs["region0"].record.settings.model_copy(update={"limit": 9})
     moved = runs["region0"].model_copy(update={"record": runs["region0"].record.model_copy(update={"settings": other})})
-    (fault,) = counts.faults(counts.read(saved(tmp_path / "moved", moved)), full, "x")
+    (fault,) = run_counts.faults(run_counts.read(saved(tmp_path / "moved", moved)), full, "x")
     assert fault.startswith("x: limit 9 against the baseline's 240")

@@ -14,7 +14,7 @@ from tests.reproduce.made_results import made_folder, made_profile
 from tests.simulated import run, samples, saved
 from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import load_run
-from vrbench.reproduce.execute import Options, execute
+from vrbench.reproduce.execute import ExecutionOptions, execute
 from vrbench.reproduce.packing import RECORDS, SAMPLES, RecordFolder, pack, unpack
 from vrbench.reproduce.report import write
 
@@ -76,11 +76,11 @@ def test_samples_that_are_not_those_of_the_record_are_refused(folder: Path) -> N
 
 def test_a_plan_goes_on_from_packed_records(tmp_path: Path) -> None:
     of = faked.plan(faked.step("train-a"), faked.step("layers-x", "train-a"))
-    with closing(execute(of, tmp_path, faked.FUNCTIONS, Options())) as happening:
+    with closing(execute(of, tmp_path, faked.FUNCTIONS, ExecutionOptions())) as happening:
         list(happening)
     pack(tmp_path)
     more = faked.plan(*of.steps, faked.step("train-b", "layers-x", what="{layers-x}"))
-    with closing(execute(more, tmp_path, faked.FUNCTIONS, Options())) as happening:
+    with closing(execute(more, tmp_path, faked.FUNCTIONS, ExecutionOptions())) as happening:
         assert [(e.step, e.kind) for e in happening if e.kind != "started"] == [
             ("train-a", "there"), ("layers-x", "there"), ("train-b", "done"),
         ]  # fmt: skip

@@ -10,23 +10,23 @@ import pytest
 
 from vrbench.core.errors import ManyFaults, VrbenchError
 from vrbench.core.layers import select
-from vrbench.reproduce.build import Asked, build
-from vrbench.reproduce.contents import CONTENTS
+from vrbench.reproduce.build import ExperimentRequest, build
 from vrbench.reproduce.estimate import elapsed, minutes
+from vrbench.reproduce.experiments import EXPERIMENTS
 from vrbench.reproduce.families import FAMILIES
 from vrbench.reproduce.plan import Plan, PlanStep
 from vrbench.reproduce.plan_folder import digests
 
 LIGHT = """
 import sys
-from vrbench.reproduce.build import Asked, build
-build(Asked("all", "pocket"))
+from vrbench.reproduce.build import ExperimentRequest, build
+build(ExperimentRequest("all", "pocket"))
 print(*[name for name in ("torch", "transformers", "pandas", "scipy") if name in sys.modules])
 """
 
 
 def plan(tables: str = "all", family: str = "pocket", seeds: int = 1, **more: object) -> Plan:
-    return build(Asked(tables, family, seeds, **more))  # type: ignore[arg-type]
+    return build(ExperimentRequest(tables, family, seeds, **more))  # type: ignore[arg-type]
 
 
 def steps(of: Plan, kind: str) -> dict[str, PlanStep]:
@@ -83,7 +83,7 @@ class TestWhole:
         assert len(twice.steps) == 2 * len(whole.steps) - len(shared)
 
     def test_tables_share_what_is_alike(self, whole: Plan) -> None:
-        by_table = {table: plan(table) for table in CONTENTS}
+        by_table = {table: plan(table) for table in EXPERIMENTS}
         assert {step.name for one in by_table.values() for step in one.steps} == {step.name for step in whole.steps}
         users = [name for name, one in by_table.items() if "train-sparse-uniform-8-s0" in steps(one, "train")]
         assert users == ["strategies", "layers", "data", "text", "pruning"]

@@ -16,8 +16,8 @@ from typer.testing import CliRunner, Result
 from tests.reproduce import faked
 from vrbench.cli import app, reproduce_faults, reproduce_steps
 from vrbench.cli.reproduce_shown import print_plan, print_spent
-from vrbench.reproduce.execute import Event, Options, execute
-from vrbench.reproduce.execute_worker import Job
+from vrbench.reproduce.execute import ExecutionOptions, StepEvent, execute
+from vrbench.reproduce.worker import StepJob
 
 HEAVY = ("torch", "transformers", "datasets", "lm_eval", "pandas", "matplotlib", "scipy", "peft", "accelerate")
 MAIN = f"""
@@ -61,7 +61,7 @@ class TestDryRun:
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         of = faked.plan(faked.step("train-a"), faked.step("train-b"), faked.step("run-a", "train-a"))
-        with closing(execute(of, tmp_path, faked.FUNCTIONS, Options())) as happening:
+        with closing(execute(of, tmp_path, faked.FUNCTIONS, ExecutionOptions())) as happening:
             list(happening)
         shutil.rmtree(tmp_path / "checkpoints")
         more = faked.plan(*of.steps, faked.step("run-more", "train-a"))
@@ -91,7 +91,7 @@ class TestFaults:
         assert "no key 'tune.lrr'; did you mean 'lr'?" in str(done.exception)
 
 
-def failing(job: Job) -> None:
+def failing(job: StepJob) -> None:
     """`faked.train`, but the model with one layer cannot be had."""
     if job.step == "train-sparse-uniform-1-s0":
         raise OSError("disk full")
@@ -133,10 +133,14 @@ class TestExecution:
 
 def test_what_was_spent_is_told_by_kind_and_by_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     of = faked.plan(faked.step("train-a"), faked.step("run-a", "train-a"))
-    options = Options(jobs=4, cards=("0", "1"))
+    options = ExecutionOptions(jobs=4, cards=("0", "1"))
     with closing(execute(of, tmp_path, faked.FUNCTIONS, options)) as happening:
         list(happening)
-    events = [Event("done", "train-a", 90.0, 0), Event("failed", "run-a", 30.0, 1), Event("there", "x", 0.0, 0)]
+    events = [
+        StepEvent("done", "train-a", 90.0, 0),
+        StepEvent("failed", "run-a", 30.0, 1),
+        StepEvent("there", "x", 0.0, 0),
+    ]
     print_spent(of, tmp_path, options, events, 120.0)
     told = capsys.readouterr().out
     assert "this time 2.0 minutes by the clock, 4 steps at once, 2 cards: 4.0 GPU minutes" in told

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vrbench.reproduce.contents import CONTENTS
+from vrbench.reproduce.experiments import EXPERIMENTS
 from vrbench.reproduce.published import CLAIMS, PUBLISHED, SOURCES
 from vrbench.reproduce.tables import TABLES
 
@@ -30,5 +30,5 @@ def test_the_same_model_has_the_same_average_in_two_tables() -> None:
 def test_claims_and_tables_are_those_that_there_are() -> None:
     assert [claim.id for claim in CLAIMS] == [f"C{i}" for i in range(1, 7)]
     assert all(part in SOURCES for claim in CLAIMS for part in claim.source.split(", "))
-    assert list(TABLES) == list(CONTENTS)
+    assert list(TABLES) == list(EXPERIMENTS)
     assert all(key in PUBLISHED for table in TABLES.values() for key in table.published)

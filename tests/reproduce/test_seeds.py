@@ -7,12 +7,12 @@ import pytest
 from scipy import stats as scipy_stats
 
 from benchmarks.seeds import Setting, coverage
-from vrbench.reproduce.seeds import ONE_SEED, Estimate, estimate
+from vrbench.reproduce.seed_estimate import ONE_SEED, SeedEstimate, estimate
 
 DRAWN = np.random.default_rng(0).normal(50.0, 2.0, 4000)
 
 
-def made(each: dict[int, float], spread: float = 2.0) -> Estimate:
+def made(each: dict[int, float], spread: float = 2.0) -> SeedEstimate:
     drawn = np.mean(list(each.values())) + (DRAWN - 50.0) * spread / 2.0
     return estimate(each, drawn, [1.0], [400], n=400)
 
@@ -78,7 +78,9 @@ def test_as_many_seeds_as_it_says_would_decide() -> None:
     shifts = rng.normal(size=count)
     shifts = (shifts - shifts.mean()) / shifts.std(ddof=1) * found.scatter
     for number, decided in ((count, True), (count - 1, False)):
-        other = Estimate(found.value, found.items, found.scatter, dict.fromkeys(range(number), 0.0), 400, found.freedom)
+        other = SeedEstimate(
+            found.value, found.items, found.scatter, dict.fromkeys(range(number), 0.0), 400, found.freedom
+        )
         assert other.ends is not None and (other.ends[1] < 99.0) is decided
     assert made({0: 96.0, 1: 98.5, 2: 97.0}, spread=9.0).seeds_needed(99.0) is None  # the items' part alone is too wide
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from tests import tiny
-from vrbench.pocket.turns import Turn
+from vrbench.pocket.turns import TrainingTurn
 from vrbench.training.packed_llava import Learner
 from vrbench.training.packing import Packer
 from vrbench.training.tower import encode, to_input
@@ -18,12 +18,12 @@ CPU = torch.device("cpu")
 IMAGE_TOKENS = 4
 TURNS = [
     [
-        Turn("open/a", "What is it?", "cat"),
-        Turn("yesno/b", "Is it a dog?", "No"),
-        Turn("letter/c", "Which?\nA. x", "A"),
+        TrainingTurn("open/a", "What is it?", "cat"),
+        TrainingTurn("yesno/b", "Is it a dog?", "No"),
+        TrainingTurn("letter/c", "Which?\nA. x", "A"),
     ],
-    [Turn("open/a", "Where?", "top left")],
-    [Turn("letter/c", "Which one of them is it?", "B"), Turn("open/a", "Who?", "me")],
+    [TrainingTurn("open/a", "Where?", "top left")],
+    [TrainingTurn("letter/c", "Which one of them is it?", "B"), TrainingTurn("open/a", "Who?", "me")],
 ]
 
 
@@ -48,7 +48,7 @@ def learner(model: Any) -> Learner:
     return Learner(model, words.convert_tokens_to_ids("<image>"), words.pad_token_id, "float32")
 
 
-def alone(model: Any, picture: NDArray[np.uint8], turn: Turn) -> tuple[torch.Tensor, list[int]]:
+def alone(model: Any, picture: NDArray[np.uint8], turn: TrainingTurn) -> tuple[torch.Tensor, list[int]]:
     """Logits of a turn's answer, computed by the whole model from the pixels with nothing else in the row.
 
     Returns:

@@ -15,7 +15,7 @@ import typer
 from vrbench.cli.options import OURS, DataRoot, Device
 
 if TYPE_CHECKING:
-    from vrbench.reproduce.execute import Options
+    from vrbench.reproduce.execute import ExecutionOptions
     from vrbench.reproduce.plan import Plan
 
 PUBLISHED = Path("leaderboards") / "reproduce"
@@ -58,10 +58,10 @@ def reproduce(
     Stopped, it goes on where it was. What several tables need is made once; a table added later uses what is there.
     """
     from vrbench.cli.config_file import read_overrides
-    from vrbench.reproduce.build import Asked, build
+    from vrbench.reproduce.build import ExperimentRequest, build
 
     overrides = read_overrides(changes or [])
-    plan = build(Asked(tables, family, seeds, overrides, tasks, limit))
+    plan = build(ExperimentRequest(tables, family, seeds, overrides, tasks, limit))
     if report_only:
         _report(out or PUBLISHED / plan.family)
         return
@@ -96,13 +96,13 @@ def _report(folder: Path) -> None:
 
 def _options(
     plan: Plan, folder: Path, jobs: int | None, device: str, only: str, discard: bool, data_root: Path | None
-) -> Options:
+) -> ExecutionOptions:
     """How to execute, with what "auto" means here; every fault is told before anything is done."""
     from vrbench.cli.reproduce_faults import faults
     from vrbench.core.device import chosen_device
     from vrbench.core.errors import raise_all
     from vrbench.core.io import output_faults
-    from vrbench.reproduce.execute import Options, cards_of
+    from vrbench.reproduce.execute import ExecutionOptions, cards_of
     from vrbench.reproduce.families import family
 
     found = [*output_faults(folder), *faults(plan, device, str(data_root or ""))]
@@ -117,10 +117,10 @@ def _options(
         cards = cards_of(torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES"))
     at_once = jobs or max(1, len(cards) * family(plan.family).jobs_per_card)
     command = shlex.join(["vrbench", *sys.argv[1:]])
-    return Options(where, cards, at_once, only, discard, str(data_root or ""), command)
+    return ExecutionOptions(where, cards, at_once, only, discard, str(data_root or ""), command)
 
 
-def _execute(plan: Plan, folder: Path, options: Options) -> bool:
+def _execute(plan: Plan, folder: Path, options: ExecutionOptions) -> bool:
     """Do the steps; says whether all went well."""
     from vrbench.cli.reproduce_shown import print_spent, print_trial, watch
     from vrbench.cli.reproduce_steps import FUNCTIONS

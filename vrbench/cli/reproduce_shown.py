@@ -10,7 +10,7 @@ from tabulate import tabulate
 
 from vrbench.reproduce.discarding import again, has_weights
 from vrbench.reproduce.estimate import elapsed
-from vrbench.reproduce.execute import Event, Options
+from vrbench.reproduce.execute import ExecutionOptions, StepEvent
 from vrbench.reproduce.families import family
 from vrbench.reproduce.order import chosen
 from vrbench.reproduce.packing import RecordFolder
@@ -72,7 +72,7 @@ def _row(kind: str, steps: list[PlanStep], there: set[str]) -> tuple[str, int, i
     return kind, len(steps), len(steps) - len(left), f"{sum(step.minutes for step in left):,.1f}"
 
 
-def watch(happening: Iterable[Event], plan: Plan, options: Options) -> list[Event]:
+def watch(happening: Iterable[StepEvent], plan: Plan, options: ExecutionOptions) -> list[StepEvent]:
     """Draw a bar over the steps with the names of those that are going on; returns all that happened."""
     from tqdm import tqdm
 
@@ -97,7 +97,7 @@ def _shortened(names: list[str]) -> str:
     return ", ".join(names[:NAMES_SHOWN]) + more
 
 
-def print_spent(plan: Plan, folder: Path, options: Options, events: list[Event], seconds: float) -> None:
+def print_spent(plan: Plan, folder: Path, options: ExecutionOptions, events: list[StepEvent], seconds: float) -> None:
     """Minutes of steps by kind, from all sessions; and by card, with what the cards were held, from this one."""
     there = finished(joined(plan, folder), RecordFolder(folder))
     rows = []
@@ -119,7 +119,7 @@ def print_spent(plan: Plan, folder: Path, options: Options, events: list[Event],
         print(f"minutes of steps by card, where several share one: {spent}")
 
 
-def _of_cards(options: Options, seconds: float) -> str:
+def _of_cards(options: ExecutionOptions, seconds: float) -> str:
     cards = min(len(options.cards), options.jobs)
     return f", {cards} cards: {cards * seconds / 60:,.1f} GPU minutes" if cards else ""
 

@@ -13,11 +13,11 @@ from typing import Any
 
 from vrbench.checkpoints.lineage import MARKER, read_lineage
 from vrbench.core.errors import VrbenchError
-from vrbench.reproduce.execute_worker import Function, Job
 from vrbench.reproduce.families import Value
+from vrbench.reproduce.worker import StepFunction, StepJob
 
 
-def train(job: Job) -> None:
+def train(job: StepJob) -> None:
     """Train after a recipe; all other arguments are keys of it."""
     from vrbench import training
 
@@ -47,7 +47,7 @@ def _is_whole(target: Path, recipe_digest: str) -> bool:
     return True
 
 
-def layers(job: Job) -> None:
+def layers(job: StepJob) -> None:
     """Choose layers to tune by a score, or measure the order in which layers go."""
     arguments = job.arguments
     if "most" in arguments:
@@ -61,7 +61,7 @@ def layers(job: Job) -> None:
     )  # fmt: skip
 
 
-def _measure_order(job: Job) -> None:
+def _measure_order(job: StepJob) -> None:
     from vrbench.checkpoints.resolve import resolve
     from vrbench.pruning.removal_order import removal_order, save_order
 
@@ -73,7 +73,7 @@ def _measure_order(job: Job) -> None:
     save_order(found, job.target)
 
 
-def prune(job: Job) -> None:
+def prune(job: StepJob) -> None:
     """Remove the first layers of an order, or those that a score says; only the lineage is written."""
     from vrbench.pruning import prune as prune_layers
     from vrbench.pruning import recipe_of
@@ -84,7 +84,7 @@ def prune(job: Job) -> None:
         prune_layers(recipe, job.target, job.device)
 
 
-def restore(job: Job) -> None:
+def restore(job: StepJob) -> None:
     """Put layers back to the backbone's weights."""
     from vrbench.pruning import restore as restore_layers
 
@@ -94,7 +94,7 @@ def restore(job: Job) -> None:
     restore_layers(ckpt, layers, backbone, job.target, job.step)
 
 
-def run(job: Job) -> None:
+def run(job: StepJob) -> None:
     """Measure a checkpoint, and keep its record and its items' scores."""
     from transformers.utils.logging import disable_progress_bar
 
@@ -117,14 +117,14 @@ def run(job: Job) -> None:
     save_run(job.target, kept.record, kept.samples, compressed=True)
 
 
-def profile(job: Job) -> None:
+def profile(job: StepJob) -> None:
     """Time and memory of training steps at the paper's shapes; rows that are there are not measured again."""
     from vrbench.training.profile import profile as measure
 
     measure(out=job.target, device=job.device)
 
 
-FUNCTIONS: dict[str, Function] = {
+FUNCTIONS: dict[str, StepFunction] = {
     "train": train,
     "layers": layers,
     "prune": prune,

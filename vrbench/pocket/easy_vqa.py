@@ -18,7 +18,7 @@ from typing import Any
 
 from vrbench.core.errors import VrbenchError
 from vrbench.data.images import open_image
-from vrbench.pocket.turns import SHORT, Turn
+from vrbench.pocket.turns import SHORT, TrainingTurn
 
 EXTRA_SHAPES = ("rectangle",)
 EXTRA_COLOURS = ("black", "gray")
@@ -28,13 +28,13 @@ DEV_PICTURES = 300  # of the train split, kept out of the training
 
 
 @dataclass(frozen=True)
-class Item:
+class EasyVqaImage:
     """One training picture with its shape, colour and questions."""
 
     image: Any
     shape: str
     colour: str
-    turns: tuple[Turn, ...]
+    turns: tuple[TrainingTurn, ...]
 
 
 def _folder(split: str) -> Path:
@@ -89,7 +89,7 @@ def rows(split: str = "test") -> list[dict[str, Any]]:
     return made
 
 
-def training_items() -> Iterator[Item]:
+def training_items() -> Iterator[EasyVqaImage]:
     """Pictures of the train split that are neither in the dev part nor, pixel for pixel, in the test split."""
     held_out = {pixel_digest(_image("test", n)) for n in {q[2] for q in _questions("test")}}
     asked: dict[int, list[tuple[str, str]]] = defaultdict(list)
@@ -102,7 +102,9 @@ def training_items() -> Iterator[Item]:
         shape = next((a for _, a in questions if a in SHAPES), None)
         colour = next((a for _, a in questions if a in COLOURS), None)
         if shape and colour:
-            yield Item(image, shape, colour, tuple(Turn("open/easy", q + SHORT, a) for q, a in questions))
+            yield EasyVqaImage(
+                image, shape, colour, tuple(TrainingTurn("open/easy", q + SHORT, a) for q, a in questions)
+            )
 
 
 def pixel_digest(image: Any) -> str:

@@ -46,7 +46,7 @@ SEED = 11
 
 
 @dataclass(frozen=True)
-class State:
+class Country:
     """What the package says about a country."""
 
     code: str
@@ -66,7 +66,7 @@ class Element:
 
 
 @dataclass(frozen=True)
-class Question:
+class FactQuestion:
     """A sentence to be ended; `wrong` are candidates for wrong ends, the most tempting first."""
 
     kind: str
@@ -88,9 +88,9 @@ def rows(split: str) -> list[dict[str, Any]]:
 
 
 @lru_cache(maxsize=1)
-def states() -> tuple[State, ...]:
+def states() -> tuple[Country, ...]:
     """The countries of `STATES`, in that order, as the installed `countryinfo` has them."""
-    found: dict[str, State] = {}
+    found: dict[str, Country] = {}
     for file in (importlib.resources.files("countryinfo") / "data").iterdir():
         if not file.name.endswith(".json"):
             continue
@@ -100,7 +100,7 @@ def states() -> tuple[State, ...]:
             name = entry["name"].replace("The ", "the ")
             name = f"the {name}" if code in WITH_ARTICLE else name
             languages = tuple(entry.get("languages", ()))
-            found[code] = State(code, name, entry["capital"], CONTINENTS[entry["region"]], languages)
+            found[code] = Country(code, name, entry["capital"], CONTINENTS[entry["region"]], languages)
     return tuple(found[code] for code in STATES)
 
 
@@ -113,7 +113,7 @@ def elements() -> tuple[Element, ...]:
     return tuple(e for e in named if 1 <= e.number <= HEAVIEST)  # the table begins with the neutron
 
 
-def _questions() -> Iterator[Question]:
+def _questions() -> Iterator[FactQuestion]:
     for state in states():
         near = tuple(s for s in states() if s.continent == state.continent and s != state)
         yield from _of_state(state, near)
@@ -122,27 +122,29 @@ def _questions() -> Iterator[Question]:
         yield from _of_element(element, alike)
 
 
-def _of_state(state: State, near: Sequence[State]) -> Iterator[Question]:
+def _of_state(state: Country, near: Sequence[Country]) -> Iterator[FactQuestion]:
     code, name, capital = state.code, state.name, state.capital
     if not _gives_itself_away(state):
-        yield Question("capital", code, f"The capital city of {name} is", capital, tuple(s.capital for s in near))
-        yield Question("country", code, f"The city of {capital} is the capital of", name, tuple(s.name for s in near))
+        yield FactQuestion("capital", code, f"The capital city of {name} is", capital, tuple(s.capital for s in near))
+        yield FactQuestion(
+            "country", code, f"The city of {capital} is the capital of", name, tuple(s.name for s in near)
+        )
     if code not in ON_TWO_CONTINENTS:
         others = tuple(c for c in CONTINENTS.values() if c != state.continent)
-        yield Question("continent", code, f"The country of {name} lies in", state.continent, others)
+        yield FactQuestion("continent", code, f"The country of {name} lies in", state.continent, others)
     if len(state.languages) == 1 and code not in LANGUAGE_UNCLEAR and state.languages[0] in LANGUAGES:
         spoken = LANGUAGES[state.languages[0]]
         others = tuple(language for language in LANGUAGES.values() if language != spoken)
-        yield Question("language", code, f"The official language of {name} is", spoken, others)
+        yield FactQuestion("language", code, f"The official language of {name} is", spoken, others)
 
 
-def _of_element(element: Element, alike: Sequence[Element]) -> Iterator[Question]:
+def _of_element(element: Element, alike: Sequence[Element]) -> Iterator[FactQuestion]:
     name, symbol = element.name, element.symbol
-    yield Question("symbol", name, f"The chemical symbol of {name} is", symbol, tuple(e.symbol for e in alike))
-    yield Question("element", name, f"In chemistry, {symbol} is the symbol for", name, tuple(e.name for e in alike))
+    yield FactQuestion("symbol", name, f"The chemical symbol of {name} is", symbol, tuple(e.symbol for e in alike))
+    yield FactQuestion("element", name, f"In chemistry, {symbol} is the symbol for", name, tuple(e.name for e in alike))
 
 
-def _row(question: Question, place: int, draw: random.Random) -> dict[str, Any]:
+def _row(question: FactQuestion, place: int, draw: random.Random) -> dict[str, Any]:
     """The right option stands at `place`; the wrong ones are drawn."""
     wrong = sorted(set(question.wrong))
     if len(wrong) < OPTIONS - 1:
@@ -164,7 +166,7 @@ def _spare(kind: str) -> list[str]:
     return [e.symbol if kind == "symbol" else e.name for e in elements()[:30]]
 
 
-def _gives_itself_away(state: State) -> bool:
+def _gives_itself_away(state: Country) -> bool:
     """Whether capital and country share a word's beginning, as Guatemala City does."""
     starts = {word[:3].lower() for word in re.split(r"[ -]", state.name) if len(word) > 3}
     return any(word[:3].lower() in starts for word in re.split(r"[ -]", state.capital))

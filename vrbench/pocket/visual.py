@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from vrbench.pocket.questions import ASKED_ONCE, LETTERS, PAIRS, ROTATED, Fact, Makers, word
+from vrbench.pocket.questions import ASKED_ONCE, LETTERS, ROTATED, YES_NO_PAIRS, Makers, VisualQuestion, word
 from vrbench.pocket.world import Scene, draw, scene
 
 # No two tasks share a scene.
@@ -26,7 +26,7 @@ def pocket_mme(split: str = "test", images: int = 160) -> list[dict[str, Any]]:
     """Rows with MME's columns: four categories an image, each with one question for yes and one for no."""
     rows: list[dict[str, Any]] = []
     for index, of, rng in _scenes("pocket_mme", split):
-        pairs = [make(rng, of) for make in PAIRS.values()]
+        pairs = [make(rng, of) for make in YES_NO_PAIRS.values()]
         if not all(pairs):
             continue
         image = _image(of)
@@ -47,7 +47,9 @@ def pocket_mme(split: str = "test", images: int = 160) -> list[dict[str, Any]]:
     raise AssertionError("unreachable")
 
 
-def _balanced(task: str, split: str, count: int, makers: Makers) -> Iterator[tuple[int, Scene, Fact, random.Random]]:
+def _balanced(
+    task: str, split: str, count: int, makers: Makers
+) -> Iterator[tuple[int, Scene, VisualQuestion, random.Random]]:
     """`count` facts, one a scene, the kinds in turn."""
     kinds = list(makers)
     made = 0
@@ -129,7 +131,7 @@ def pocket_textvqa(split: str = "test", questions: int = 600) -> list[dict[str, 
     raise AssertionError("unreachable")
 
 
-def _shuffled(rng: random.Random, fact: Fact) -> list[str]:
+def _shuffled(rng: random.Random, fact: VisualQuestion) -> list[str]:
     options = [fact.answer, *fact.wrong]
     rng.shuffle(options)
     return options

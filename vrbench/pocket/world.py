@@ -37,7 +37,7 @@ PLACE_TRIES = 60
 
 
 @dataclass(frozen=True)
-class Thing:
+class SceneObject:
     """One drawn shape; x, y (centre) and radius in pixels, angle in degrees."""
 
     shape: str
@@ -91,7 +91,7 @@ class Scene:
     """All that a picture shows; equal scenes are equal pictures."""
 
     seed: int
-    things: tuple[Thing, ...]
+    things: tuple[SceneObject, ...]
     words: tuple[Word, ...]
     background: tuple[int, int, int]
     lines: tuple[tuple[float, float, float, float, int], ...]
@@ -151,7 +151,7 @@ def _place_words(rng: random.Random, taken: list[tuple[float, float, float, floa
     return tuple(words)
 
 
-def _place_things(rng: random.Random, taken: list[tuple[float, float, float, float]]) -> tuple[Thing, ...]:
+def _place_things(rng: random.Random, taken: list[tuple[float, float, float, float]]) -> tuple[SceneObject, ...]:
     count = rng.randint(2, 9)
     # A few shapes and colours a scene, so that one often has to look at both to tell two things apart.
     shapes = rng.sample(SHAPES, rng.randint(2, 4))
@@ -165,7 +165,7 @@ def _place_things(rng: random.Random, taken: list[tuple[float, float, float, flo
         angle = rng.choice(range(-20, 21, 4))
         rgb = _jitter(rng, COLOURS[colour], 22)
         if place:
-            things.append(Thing(shape, colour, size, place[0], place[1], radius, angle, rgb))
+            things.append(SceneObject(shape, colour, size, place[0], place[1], radius, angle, rgb))
     return tuple(things)
 
 
@@ -223,7 +223,7 @@ def _window(x: float, y: float, half_x: float, half_y: float) -> tuple[slice, sl
     return slice(top, bottom), slice(left, right), rows, columns
 
 
-def _fill(canvas: NDArray, thing: Thing) -> None:
+def _fill(canvas: NDArray, thing: SceneObject) -> None:
     rows, columns, dy, dx = _window(thing.x, thing.y, thing.radius + 2, thing.radius + 2)
     if thing.shape in ("circle", "ring"):
         distance = np.sqrt(dx * dx + dy * dy)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from vrbench.models.llava_model import LlavaModel
 from vrbench.models.packing import PackedSequence, pack
-from vrbench.pocket.turns import Turn, turns
+from vrbench.pocket.turns import TrainingTurn, turns
 from vrbench.pocket.world import draw, scene
 from vrbench.pruning.layer_hooks import left_out, resumed, watched
 
@@ -157,7 +157,7 @@ class DevLoss:
             self.samples = len(pictures_of)
         self.picture_of = np.array(pictures_of)
 
-    def _packed(self, numbers: Sequence[int], asked: Sequence[Sequence[Turn]]) -> Packed:
+    def _packed(self, numbers: Sequence[int], asked: Sequence[Sequence[TrainingTurn]]) -> Packed:
         images = [Image.fromarray(draw(scene("dev", i))) for i in numbers]
         projected = self.vlm.project(self.vlm.encode_images(images)).clone()  # outside of inference mode
         sequences: list[list[int]] = []

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from vrbench.core.errors import VrbenchError, raise_all, sentences
-from vrbench.reproduce.contents import CONTENTS
-from vrbench.reproduce.draft import Draft
-from vrbench.reproduce.families import Family, Value, family
+from vrbench.reproduce.draft import PlanBuilder
+from vrbench.reproduce.experiments import EXPERIMENTS
+from vrbench.reproduce.families import ReproductionFamily, Value, family
 from vrbench.reproduce.plan import TRIAL, Plan
 from vrbench.tasks import registry
 
@@ -32,11 +32,11 @@ FEWEST_SCENES = 64
 
 
 @dataclass(frozen=True)
-class Asked:
+class ExperimentRequest:
     """What was asked for; the defaults are those of the command line.
 
     Attributes:
-        tables: keys of `CONTENTS`, or "all", comma-separated.
+        tables: keys of `EXPERIMENTS`, or "all", comma-separated.
         family: key of `vrbench.reproduce.families.FAMILIES`.
         seeds: how many; they are 0, 1, ...
         overrides: recipe keys for all trainings, some under their `SHORT` names.
@@ -52,7 +52,7 @@ class Asked:
     limit: int | None = None
 
 
-def build(asked: Asked) -> Plan:
+def build(asked: ExperimentRequest) -> Plan:
     """The plan: steps in an order in which they can be done, and where each run belongs.
 
     Raises:
@@ -79,7 +79,7 @@ def build(asked: Asked) -> Plan:
     draft = _draft(of, asked, overrides, tasks, tuple(specs))
     for seed in range(asked.seeds):
         for table in tables:
-            CONTENTS[table](draft, seed)
+            EXPERIMENTS[table](draft, seed)
     return Plan(
         family=of.id, tables=tables, seeds=tuple(range(asked.seeds)), tasks=draft.tasks, limit=draft.limit,
         overrides=overrides, steps=tuple(draft.steps.values()), entries=tuple(draft.entries),
@@ -89,13 +89,13 @@ def build(asked: Asked) -> Plan:
 def _tables(text: str, faults: list[str]) -> tuple[str, ...]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
-        if name not in (*CONTENTS, "all"):
-            near = difflib.get_close_matches(name, (*CONTENTS, "all"), n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(CONTENTS)}, or all"
+        if name not in (*EXPERIMENTS, "all"):
+            near = difflib.get_close_matches(name, (*EXPERIMENTS, "all"), n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(EXPERIMENTS)}, or all"
             faults.append(f"no table {name!r}; {hint}")
     if not names:
-        faults.append(f"no table was named; there are {', '.join(CONTENTS)}, or all")
-    return tuple(table for table in CONTENTS if table in names or "all" in names)
+        faults.append(f"no table was named; there are {', '.join(EXPERIMENTS)}, or all")
+    return tuple(table for table in EXPERIMENTS if table in names or "all" in names)
 
 
 def _is_trial(overrides: Mapping[str, str]) -> bool:
@@ -104,21 +104,25 @@ def _is_trial(overrides: Mapping[str, str]) -> bool:
 
 
 def _draft(
-    of: Family, asked: Asked, overrides: Mapping[str, str], tasks: str, specs: tuple[registry.TaskSpec, ...]
-) -> Draft:
+    of: ReproductionFamily,
+    asked: ExperimentRequest,
+    overrides: Mapping[str, str],
+    tasks: str,
+    specs: tuple[registry.TaskSpec, ...],
+) -> PlanBuilder:
     limit = of.limit if asked.limit is None else asked.limit or None
     trial = _is_trial(overrides)
     base = overrides.get("base", of.base)
     training: dict[str, Value] = {**of.overrides, **_small(of, overrides, trial), **overrides, "base": base}
     own = () if trial else ("tune.steps",)  # a healing is short: its recipe says how much so
     healing = {**{key: value for key, value in training.items() if key not in own}, **of.heal_keys}
-    return Draft(
+    return PlanBuilder(
         of=of, n=N, tasks=tasks, specs=specs, limit=limit, training=training, healing=healing,
         pictures=TRIAL_PICTURES if trial else PICTURES, base=base,
     )  # fmt: skip
 
 
-def _small(of: Family, overrides: Mapping[str, str], trial: bool) -> dict[str, Value]:
+def _small(of: ReproductionFamily, overrides: Mapping[str, str], trial: bool) -> dict[str, Value]:
     """As few pictures as the steps need; in a trial small batches too. Only where pictures are drawn."""
     if "tune.steps" not in overrides or "data.scenes" not in of.overrides:
         return {}

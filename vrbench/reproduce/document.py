@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from vrbench.reproduce import findings, layersets, orderings, sheets
-from vrbench.reproduce.findings import Finding
-from vrbench.reproduce.plots import Plot, pictures
+from vrbench.reproduce import claims, layersets, orderings, report_tables
+from vrbench.reproduce.claims import ClaimResult
+from vrbench.reproduce.plots import ReportPlot, pictures
 from vrbench.reproduce.published import PAPER, PUBLISHED
-from vrbench.reproduce.results import Results
-from vrbench.reproduce.seeds import ONE_SEED
-from vrbench.reproduce.sheets import Sheet
+from vrbench.reproduce.report_tables import ReportTable
+from vrbench.reproduce.results import PlanResults
+from vrbench.reproduce.seed_estimate import ONE_SEED
 from vrbench.reproduce.spent import spent
 from vrbench.reproduce.tables import REGION, TABLES
 from vrbench.statistics import bootstrap
 
 
 @dataclass(frozen=True)
-class Section:
+class ReportSection:
     """One of the paper's tables.
 
     Attributes:
@@ -33,8 +33,8 @@ class Section:
     key: str
     title: str
     question: str
-    sheets: tuple[Sheet, ...]
-    plots: tuple[Plot, ...]
+    sheets: tuple[ReportTable, ...]
+    plots: tuple[ReportPlot, ...]
     notes: tuple[str, ...] = ()
 
 
@@ -54,21 +54,21 @@ class Document:
 
     title: str
     lead: tuple[str, ...]
-    findings: tuple[Finding, ...]
-    sections: tuple[Section, ...]
+    findings: tuple[ClaimResult, ...]
+    sections: tuple[ReportSection, ...]
     missing: tuple[str, ...]
     method: tuple[str, ...]
     origins: tuple[str, ...]
 
 
-def document(results: Results) -> Document:
+def document(results: PlanResults) -> Document:
     """Everything that the folder's records say."""
     plan = results.plan
     seeds = f"{len(plan.seeds)} seed{'s' * (len(plan.seeds) != 1)}"
     return Document(
         title=f"The paper's tables, repeated: {plan.family}, {seeds}",
         lead=tuple(_lead(results)),
-        findings=findings.findings(results),
+        findings=claims.claim_results(results),
         sections=tuple(_section(results, key) for key in TABLES if _has(results, key)),
         missing=tuple(results.undone),
         method=tuple(_method(results)),
@@ -76,11 +76,11 @@ def document(results: Results) -> Document:
     )
 
 
-def _has(results: Results, key: str) -> bool:
+def _has(results: PlanResults, key: str) -> bool:
     return key in results.rows or (key == "profile" and bool(results.profile or key in results.plan.tables))
 
 
-def _lead(results: Results) -> Iterator[str]:
+def _lead(results: PlanResults) -> Iterator[str]:
     plan = results.plan
     yield (
         f"What {PAPER} says, as experiments at the scale of the family {plan.family}. What is measured here and what "
@@ -97,22 +97,22 @@ def _lead(results: Results) -> Iterator[str]:
         yield f"{count} steps are not done; what rests on them is marked or left out."
 
 
-def _section(results: Results, key: str) -> Section:
+def _section(results: PlanResults, key: str) -> ReportSection:
     table = TABLES[key]
-    beside = [sheets.published(PUBLISHED[name]) for name in table.published]
+    beside = [report_tables.published(PUBLISHED[name]) for name in table.published]
     if key == "profile":
-        own = sheets.profile(results.profile) if results.profile else []
+        own = report_tables.profile(results.profile) if results.profile else []
         notes = () if own else ("It has not been measured: profile.json is not there.",)
-        return Section(key, table.title, table.question, (*own, *beside), pictures(results, key), notes)
-    own = [sheets.ours(results, key)]
+        return ReportSection(key, table.title, table.question, (*own, *beside), pictures(results, key), notes)
+    own = [report_tables.ours(results, key)]
     more = _MORE[key](results) if key in _MORE else []
-    return Section(
-        key, table.title, table.question, (*own, *beside, *more, sheets.by_task(results, key)),
+    return ReportSection(
+        key, table.title, table.question, (*own, *beside, *more, report_tables.by_task(results, key)),
         pictures(results, key), tuple(_notes(results, key)),
     )  # fmt: skip
 
 
-def _strategies(results: Results) -> list[Sheet]:
+def _strategies(results: PlanResults) -> list[ReportTable]:
     rows = [row for row in results.rows["strategies"] if not row.is_baseline and row.pairs]
     tasks = results.pool("visual")
     first = next((row for row in rows if row.label == REGION), None)
@@ -120,20 +120,20 @@ def _strategies(results: Results) -> list[Sheet]:
     if first is not None and len(rows) > 1:
         others = [row for row in rows if row is not first]
         title = f"Measured here: {REGION} against each of the others, points of the visual score"
-        found.append(sheets.orderings(orderings.against(results, first, others, tasks), title, folded=False))
+        found.append(report_tables.orderings(orderings.against(results, first, others, tasks), title, folded=False))
     every = orderings.every_pair(results, rows, tasks)
     if len(every) > 1:
         clear = sum(o.is_clear for o in every)
         title = f"Measured here: every pair; {clear} of {len(every)} are told apart at 5 % after Holm's correction"
-        found.append(sheets.orderings(every, title, folded=True))
+        found.append(report_tables.orderings(every, title, folded=True))
     chosen = layersets.choices(results)
-    return [*found, sheets.layer_choices(chosen)] if chosen else found
+    return [*found, report_tables.layer_choices(chosen)] if chosen else found
 
 
-_MORE: dict[str, Callable[[Results], list[Sheet]]] = {"strategies": _strategies}
+_MORE: dict[str, Callable[[PlanResults], list[ReportTable]]] = {"strategies": _strategies}
 
 
-def _notes(results: Results, key: str) -> Iterator[str]:
+def _notes(results: PlanResults, key: str) -> Iterator[str]:
     rows = results.rows.get(key, ())
     if not TABLES[key].published:
         yield "No published figures of this table are at hand, beside what the claims say."
@@ -149,7 +149,7 @@ def _notes(results: Results, key: str) -> Iterator[str]:
         yield from (f"{label}: {note}" for note in sorted(filter(None, notes)))
 
 
-def _method(results: Results) -> Iterator[str]:
+def _method(results: PlanResults) -> Iterator[str]:
     yield (
         "Every run is compared with the run of the model tuned everywhere with the same seed, over the same items; the "
         "official metric is recomputed. A figure is the mean over seeds; each seed's own stands beside it."
@@ -157,8 +157,8 @@ def _method(results: Results) -> Iterator[str]:
     yield (
         f"Brackets are 95 % intervals over items and seeds: a cluster bootstrap ({bootstrap.DRAWS:,} draws) that draws the "  # noqa: E501
         "same items for all seeds and both runs, and the scatter between seeds with Student's t for so few (how: "
-        "vrbench/reproduce/seeds.py; how often they hold the truth: benchmarks/results/seeds.md). SD is the standard "
-        "deviation of the seeds' figures."
+        "vrbench/reproduce/seed_estimate.py; how often they hold the truth: benchmarks/results/seeds.md). SD is the "
+        "standard deviation of the seeds' figures."
     )
     tasks = [("visual", results.pool("visual")), ("text", results.pool("text"))]
     yield " ".join(f"The {name} score is the mean of {', '.join(found)}." for name, found in tasks if found)

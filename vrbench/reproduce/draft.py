@@ -8,8 +8,8 @@ from typing import Literal
 
 from vrbench.core.io import digest_of
 from vrbench.reproduce.estimate import items_of, minutes
-from vrbench.reproduce.families import Family, Value
-from vrbench.reproduce.plan import Entry, PlanStep
+from vrbench.reproduce.families import ReproductionFamily, Value
+from vrbench.reproduce.plan import PlanStep, TableEntry
 from vrbench.tasks.registry import TaskSpec
 
 REFERENCE = re.compile(r"\{([a-z0-9][a-z0-9.-]*)\}")
@@ -19,7 +19,7 @@ Kind = Literal["train", "layers", "prune", "restore", "run", "profile"]
 
 
 @dataclass
-class Draft:
+class PlanBuilder:
     """Steps and entries that the tables add.
 
     Attributes:
@@ -33,7 +33,7 @@ class Draft:
         pictures: dev pictures on which layers are looked at.
     """
 
-    of: Family
+    of: ReproductionFamily
     n: int
     tasks: str
     specs: tuple[TaskSpec, ...]
@@ -43,7 +43,7 @@ class Draft:
     pictures: int
     base: str
     steps: dict[str, PlanStep] = field(default_factory=dict)
-    entries: dict[Entry, None] = field(default_factory=dict)
+    entries: dict[TableEntry, None] = field(default_factory=dict)
     _same: dict[str, str] = field(default_factory=dict)
 
     def step(self, kind: Kind, name: str, arguments: dict[str, Value]) -> str:
@@ -94,4 +94,4 @@ class Draft:
         self, table: str, row: str, run: str, baseline: str, seed: int, series: str = "", x: float | None = None
     ) -> None:
         """Say where a run stands; saying it again changes nothing."""
-        self.entries[Entry(table=table, row=row, series=series, x=x, seed=seed, run=run, baseline=baseline)] = None
+        self.entries[TableEntry(table=table, row=row, series=series, x=x, seed=seed, run=run, baseline=baseline)] = None

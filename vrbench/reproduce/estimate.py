@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import select
-from vrbench.reproduce.families import Costs, Family, Value
+from vrbench.reproduce.families import ReproductionFamily, StepCosts, Value
 from vrbench.tasks.registry import TaskSpec
 
 GRADIENTS = ("fisher",)
@@ -16,7 +16,7 @@ TRIED = ("loss", "divergence-lazy")
 """What tries layers one by one, the first in as many rounds as layers go."""
 
 
-def minutes(kind: str, arguments: Mapping[str, Value], of: Family, items: int, n: int) -> float:
+def minutes(kind: str, arguments: Mapping[str, Value], of: ReproductionFamily, items: int, n: int) -> float:
     """Minutes of one card that a step takes when it has the card to itself.
 
     Args:
@@ -38,7 +38,7 @@ def minutes(kind: str, arguments: Mapping[str, Value], of: Family, items: int, n
     return round(seconds / 60, 3)
 
 
-def _samples(arguments: Mapping[str, Value], of: Family) -> float:
+def _samples(arguments: Mapping[str, Value], of: ReproductionFamily) -> float:
     steps = arguments.get("tune.steps")
     batch = int(arguments.get("tune.batch", of.batch))
     if steps is not None:
@@ -47,7 +47,7 @@ def _samples(arguments: Mapping[str, Value], of: Family) -> float:
     return of.samples * share * float(arguments.get("tune.epochs", 1.0))
 
 
-def _step(arguments: Mapping[str, Value], of: Family, n: int) -> float:
+def _step(arguments: Mapping[str, Value], of: ReproductionFamily, n: int) -> float:
     text = str(arguments.get("tune.layers", "all"))
     tuned = int(arguments.get("tune.sampling", 0)) or _count(text, of.depth, n)
     return of.costs.step + of.costs.layer * tuned
@@ -60,7 +60,7 @@ def _count(layers: str, depth: int, n: int) -> int:
         return depth  # what is wrong with it is told where it is read
 
 
-def _looks(kind: str, arguments: Mapping[str, Value], of: Family) -> float:
+def _looks(kind: str, arguments: Mapping[str, Value], of: ReproductionFamily) -> float:
     """Looks at all dev pictures; one for each layer that is tried."""
     by = str(arguments.get("by", ""))
     if kind == "restore" or "order" in arguments:
@@ -76,7 +76,7 @@ def items_of(specs: Sequence[TaskSpec], limit: int | None) -> int:
     return sum(min(spec.n, limit or spec.n) for spec in specs)
 
 
-def elapsed(total: float, costs: Costs, cards: int, jobs: int) -> float:
+def elapsed(total: float, costs: StepCosts, cards: int, jobs: int) -> float:
     """Minutes by the clock for some minutes of one card, with several steps sharing each card."""
     shared = costs.overlap if jobs > cards else 1.0
     return total / (max(1, min(cards, jobs)) * shared)

@@ -16,16 +16,16 @@ from filelock import FileLock, Timeout
 from vrbench.core.cache import cache_folder
 from vrbench.core.errors import VrbenchError
 from vrbench.reproduce.discarding import again, discard, forget
-from vrbench.reproduce.execute_worker import Answer, Function, Job, work
 from vrbench.reproduce.families import Value
-from vrbench.reproduce.order import ALONE, Waiting, chosen
+from vrbench.reproduce.order import ALONE, StepQueue, chosen
 from vrbench.reproduce.packing import RecordFolder, unpack
 from vrbench.reproduce.plan import Plan, PlanStep
 from vrbench.reproduce.plan_folder import digests, done_file, finished, joined, log_file, made_by, store
+from vrbench.reproduce.worker import StepFunction, StepJob, StepResult, work
 
 
 @dataclass(frozen=True)
-class Options:
+class ExecutionOptions:
     """How a plan is executed.
 
     Attributes:
@@ -48,7 +48,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Event:
+class StepEvent:
     """Something that happened to a step.
 
     Attributes:
@@ -67,8 +67,8 @@ class Event:
 
 
 def execute(
-    plan: Plan, folder: Path, functions: Mapping[str, Function], options: Options
-) -> Generator[Event, None, None]:
+    plan: Plan, folder: Path, functions: Mapping[str, StepFunction], options: ExecutionOptions
+) -> Generator[StepEvent, None, None]:
     """Do a plan's steps in a folder; what happens is told step by step.
 
     A step that fails is told, what needs it is skipped, and the others go on. Closing the iterator ends all processes.
@@ -116,8 +116,8 @@ class _Worker:
 class _Execution:
     plan: Plan
     folder: Path
-    functions: Mapping[str, Function]
-    options: Options
+    functions: Mapping[str, StepFunction]
+    options: ExecutionOptions
     wanted: set[str]
     done: set[str]
     workers: dict[int, _Worker] = field(default_factory=dict)
@@ -125,10 +125,10 @@ class _Execution:
     def __post_init__(self) -> None:
         self.steps = {step.name: step for step in self.plan.steps}
         self.digests = digests(self.plan)
-        self.waiting = Waiting([s for s in self.plan.steps if s.name in self.wanted - self.done], self.done)
+        self.waiting = StepQueue([s for s in self.plan.steps if s.name in self.wanted - self.done], self.done)
 
-    def events(self) -> Iterator[Event]:
-        yield from (Event("there", step.name) for step in self.plan.steps if step.name in self.wanted & self.done)
+    def events(self) -> Iterator[StepEvent]:
+        yield from (StepEvent("there", step.name) for step in self.plan.steps if step.name in self.wanted & self.done)
         try:
             while self.waiting or self.waiting.running:
                 yield from self._start()
@@ -137,7 +137,7 @@ class _Execution:
             for worker in self.workers.values():
                 _end(worker)
 
-    def _start(self) -> Iterator[Event]:
+    def _start(self) -> Iterator[StepEvent]:
         """Give a step to each process that has none, as long as there are steps that can be done."""
         for number in range(self.options.jobs):
             if number in self.workers and self.workers[number].step:
@@ -154,7 +154,7 @@ class _Execution:
             worker = self.workers[number]
             worker.step = name
             worker.connection.send(self._job(self.steps[name]))
-            yield Event("started", name, card=worker.card)
+            yield StepEvent("started", name, card=worker.card)
 
     def _worker(self, number: int) -> _Worker:
         context = multiprocessing.get_context("spawn")  # a fork would share what torch has begun
@@ -178,8 +178,8 @@ class _Execution:
             wanted["CUDA_VISIBLE_DEVICES"] = self.options.cards[card]
         return wanted
 
-    def _job(self, step: PlanStep) -> Job:
-        return Job(
+    def _job(self, step: PlanStep) -> StepJob:
+        return StepJob(
             step=step.name, kind=step.kind, arguments=self._filled(step), target=made_by(step, self.folder),
             scratch=self.folder / "scratch" / step.name, device=self.options.device, data_root=self.options.data_root,
             command=self.options.command, digest=self.digests[step.name], log=log_file(step.name, self.folder),
@@ -191,7 +191,7 @@ class _Execution:
         paths = {f"{{{name}}}": str(made_by(self.steps[name], self.folder)) for name in step.needs}
         return {key: paths.get(str(value), value) for key, value in step.arguments.items()}
 
-    def _collect(self) -> Iterator[Event]:
+    def _collect(self) -> Iterator[StepEvent]:
         """Wait for at least one step to end, and say what came of it and of those that need it."""
         busy = {number: worker for number, worker in self.workers.items() if worker.step}
         if not busy:
@@ -203,29 +203,29 @@ class _Execution:
             name, answer = worker.step, _answer(worker)
             worker.step = ""
             if answer.error:
-                yield Event("failed", name, answer.seconds, worker.card, answer.error)
+                yield StepEvent("failed", name, answer.seconds, worker.card, answer.error)
                 skipped = self.waiting.failed(name)
-                yield from (Event("skipped", other, error=f"needs {name}") for other in skipped)
+                yield from (StepEvent("skipped", other, error=f"needs {name}") for other in skipped)
                 _end(self.workers.pop(number))  # its card and memory may be in any state; a new one takes its place
             else:
                 self.waiting.succeeded(name)
                 self.done.add(name)
                 shutil.rmtree(self.folder / "scratch" / name, ignore_errors=True)
-                yield Event("done", name, answer.seconds, worker.card)
+                yield StepEvent("done", name, answer.seconds, worker.card)
         if self.options.discard:
             discard(self.plan, self.folder, self.done)
 
 
-def _answer(worker: _Worker) -> Answer:
+def _answer(worker: _Worker) -> StepResult:
     try:
         answer = worker.connection.recv()
-        assert isinstance(answer, Answer)
+        assert isinstance(answer, StepResult)
         return answer
     except (EOFError, OSError):
         worker.process.join()
         code = worker.process.exitcode or 0
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-        return Answer(worker.step, 0.0, f"its process {how}")
+        return StepResult(worker.step, 0.0, f"its process {how}")
 
 
 def _end(worker: _Worker) -> None:

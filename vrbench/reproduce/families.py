@@ -11,7 +11,7 @@ Value = str | int | float | bool
 
 
 @dataclass(frozen=True)
-class Costs:
+class StepCosts:
     """Seconds of one card, from which a plan's minutes are estimated.
 
     Attributes:
@@ -38,7 +38,7 @@ class Costs:
 
 
 @dataclass(frozen=True)
-class Family:
+class ReproductionFamily:
     """One scale.
 
     Attributes:
@@ -70,7 +70,7 @@ class Family:
     text: str
     limit: int | None
     dtype: str
-    costs: Costs
+    costs: StepCosts
     batch: int
     overrides: dict[str, Value] = field(default_factory=dict)
     trial_tasks: str = ""
@@ -103,19 +103,19 @@ POCKET_BASELINES: dict[str, dict[str, Value]] = {
 The rates for weights are, of those tried, the ones that did best on the dev split (benchmarks/results/rates-short.md).
 """
 
-POCKET_COSTS = Costs(
+POCKET_COSTS = StepCosts(
     source="four trainings of 1,200 x 32 samples that shared an NVIDIA H200: 170 s with LoRA on all layers, 133 s on "
     "8; one seed of all tables but the profile then took 19.8 card minutes of two H200s, where this says 20.6",
     start=4.0, step=0.042, layer=0.0018, batch=64, item=0.0008, look=0.4,
 )  # fmt: skip
 
-LLAVA_COSTS = Costs(
+LLAVA_COSTS = StepCosts(
     source="steps of 8 x 768 tokens at the true shape, LoRA r128 with checkpointing, on an NVIDIA H200: 0.921 s with "
     "32 layers, 0.623 s with 8; an item is taken as 0.06 s",
     start=120.0, step=0.524, layer=0.0124, batch=8, item=0.06, look=60.0,
 )  # fmt: skip
 
-BUNNY_COSTS = Costs(
+BUNNY_COSTS = StepCosts(
     source="steps of 8 x 768 tokens at the true shape, LoRA r128 with checkpointing, on an NVIDIA H200: 0.939 s with "
     "32 layers, 0.631 s with 8, times 1.2 for 729 image tokens; an item is taken as 0.07 s",
     start=120.0, step=0.634, layer=0.0154, batch=8, item=0.07, look=70.0,
@@ -129,8 +129,8 @@ BIG_BASELINES: dict[str, dict[str, Value]] = {
 BIG_HEALING: dict[str, Value] = {"tune.layers": "all", "tune.lr": "6.0e-5", "data.share": 0.02}
 """A fiftieth of the data at a lower rate, as the pocket family's recipe has it."""
 
-FAMILIES: dict[str, Family] = {
-    "pocket": Family(
+FAMILIES: dict[str, ReproductionFamily] = {
+    "pocket": ReproductionFamily(
         id="pocket", recipe="pocket-full", heal="pocket-heal", base="pocket/base", depth=30,
         tasks="pocket", text="pocket_text", limit=POCKET_LIMIT, dtype="float32", costs=POCKET_COSTS,
         batch=POCKET_BATCH, jobs_per_card=4,
@@ -139,13 +139,13 @@ FAMILIES: dict[str, Family] = {
         },
         baselines=POCKET_BASELINES, trial_tasks="pocket_mme,pocket_textvqa,pocket_grammar",
     ),
-    "llava-1.5-7b": Family(
+    "llava-1.5-7b": ReproductionFamily(
         id="llava-1.5-7b", recipe="llava-1.5-7b-full", heal="llava-1.5-7b-full", base="checkpoints/llava-1.5-7b-base",
         depth=32, tasks="paper_visual,paper_text", text="paper_text", limit=None, dtype="bfloat16",
         costs=LLAVA_COSTS, batch=128, samples=665_298,
         baselines=BIG_BASELINES, heal_keys=BIG_HEALING,
     ),
-    "bunny-llama-3-8b": Family(
+    "bunny-llama-3-8b": ReproductionFamily(
         id="bunny-llama-3-8b", recipe="bunny-llama-3-8b-full", heal="bunny-llama-3-8b-full",
         base="checkpoints/bunny-llama-3-8b-base", depth=32, tasks="paper_visual,paper_text", text="paper_text",
         limit=None, dtype="bfloat16", costs=BUNNY_COSTS, batch=128, samples=695_000,
@@ -154,7 +154,7 @@ FAMILIES: dict[str, Family] = {
 }  # fmt: skip
 
 
-def family(name: str) -> Family:
+def family(name: str) -> ReproductionFamily:
     """The family of a name.
 
     Raises:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from vrbench.core.layers import LayerSet, sparse_uniform
-from vrbench.reproduce.results import Results
+from vrbench.reproduce.results import PlanResults
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def jaccard(a: LayerSet, b: LayerSet) -> float:
     return len(both) / len(either) if either else 1.0
 
 
-def choices(results: Results) -> list[LayerChoice]:
+def choices(results: PlanResults) -> list[LayerChoice]:
     """The strategies' sets, as the runs' lineages have them; those that tune all layers are left out."""
     found = [LayerChoice(row.label, results.tuned(row)) for row in results.rows.get("strategies", ())]
     return [c for c in found if c.layers and not all(layers.is_all for layers in c.layers.values())]

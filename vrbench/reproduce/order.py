@@ -40,7 +40,7 @@ def below(steps: dict[str, PlanStep], names: Iterable[str]) -> set[str]:
     return found
 
 
-class Waiting:
+class StepQueue:
     """Steps that are still to be done.
 
     Attributes:

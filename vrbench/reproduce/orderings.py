@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from vrbench.reproduce.results import Results, Row
-from vrbench.reproduce.seeds import Estimate
+from vrbench.reproduce.results import PlanResults, ResultRow
+from vrbench.reproduce.seed_estimate import SeedEstimate
 from vrbench.statistics import bootstrap
 
 
 @dataclass(frozen=True)
-class Ordering:
+class PairwiseTest:
     """Two rows of a table.
 
     Attributes:
@@ -24,7 +24,7 @@ class Ordering:
 
     better: str
     worse: str
-    difference: Estimate
+    difference: SeedEstimate
     p_holm: float
 
     @property
@@ -33,17 +33,21 @@ class Ordering:
         return self.p_holm < 0.05
 
 
-def against(results: Results, first: Row, others: Sequence[Row], tasks: Sequence[str]) -> list[Ordering]:
+def against(
+    results: PlanResults, first: ResultRow, others: Sequence[ResultRow], tasks: Sequence[str]
+) -> list[PairwiseTest]:
     """One row against each of some others; Holm's correction over these."""
     return _adjusted(results, [(first, other) for other in others], tasks)
 
 
-def every_pair(results: Results, rows: Sequence[Row], tasks: Sequence[str]) -> list[Ordering]:
+def every_pair(results: PlanResults, rows: Sequence[ResultRow], tasks: Sequence[str]) -> list[PairwiseTest]:
     """Every row against every other; Holm's correction over all pairs."""
     return _adjusted(results, list(combinations(rows, 2)), tasks)
 
 
-def _adjusted(results: Results, pairs: Sequence[tuple[Row, Row]], tasks: Sequence[str]) -> list[Ordering]:
+def _adjusted(
+    results: PlanResults, pairs: Sequence[tuple[ResultRow, ResultRow]], tasks: Sequence[str]
+) -> list[PairwiseTest]:
     found = []
     for one, other in pairs:
         both = {seed: (run, other.runs[seed]) for seed, run in one.runs.items() if seed in other.runs}
@@ -54,4 +58,4 @@ def _adjusted(results: Results, pairs: Sequence[tuple[Row, Row]], tasks: Sequenc
         if difference is not None and difference.p is not None:
             found.append((one.label, other.label, difference))
     adjusted = bootstrap.holm([float(d.p or 0.0) for _, _, d in found])
-    return [Ordering(*parts, p_holm=p) for parts, p in zip(found, adjusted, strict=True)]
+    return [PairwiseTest(*parts, p_holm=p) for parts, p in zip(found, adjusted, strict=True)]

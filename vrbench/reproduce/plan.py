@@ -7,7 +7,7 @@ A plan and what came of it lie in one folder:
     layers/<step>.json     layer sets with their scores
     orders/<step>.json     orders in which layers go; of kind "layers" too
     logs/<step>.log        what steps printed; not published
-    done/<step>.json       a `Done` for each finished step, written last
+    done/<step>.json       a `StepRecord` for each finished step, written last
     runs/<step>/           a run's record and its items' scores, as `vrbench.core.schemas.save_run` writes them
     profile.json           time and memory at true shapes
     report.md, ...         the tables, made of the files above alone
@@ -25,7 +25,7 @@ TRIAL = 50
 """Below so many steps a training learns nothing: it is a trial, and batches and pictures are few too."""
 
 
-class Entry(Record):
+class TableEntry(Record):
     """One measured cell: which run stands in which row of which table, and what it is compared with."""
 
     table: str = Field(description="Key of `vrbench.reproduce.tables.TABLES`, such as 'strategies' or 'pruning'.")
@@ -58,7 +58,7 @@ class Plan(Record):
     limit: int | None = Field(default=None, description="Items a task, if limited.")
     overrides: dict[str, str] = Field(default={}, description="Recipe keys that were set for all trainings.")
     steps: tuple[PlanStep, ...] = Field(description="In an order in which they can be done.")
-    entries: tuple[Entry, ...] = Field(description="Where the runs belong.")
+    entries: tuple[TableEntry, ...] = Field(description="Where the runs belong.")
 
     @property
     def is_trial(self) -> bool:
@@ -66,7 +66,7 @@ class Plan(Record):
         return int(self.overrides.get("tune.steps", TRIAL)) < TRIAL
 
 
-class Done(Record):
+class StepRecord(Record):
     """A finished step: written last, so that its existence means that the step's files are whole."""
 
     step: str = Field(description="Name of the step.")

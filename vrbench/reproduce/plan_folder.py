@@ -13,7 +13,7 @@ from vrbench.core.io import digest_of, write_atomically
 from vrbench.core.schemas import SCHEMA_VERSION
 from vrbench.core.text_files import read_text
 from vrbench.reproduce.packing import RecordFolder
-from vrbench.reproduce.plan import Done, Plan, PlanStep
+from vrbench.reproduce.plan import Plan, PlanStep, StepRecord
 
 PLAN = "plan.json"
 CHECKPOINTS = ("train", "prune", "restore")
@@ -124,13 +124,13 @@ def store(plan: Plan, folder: Path) -> None:
     write_atomically(folder / PLAN, plan.model_dump_json(indent=1) + "\n")
 
 
-def finished(plan: Plan, records: RecordFolder) -> dict[str, Done]:
+def finished(plan: Plan, records: RecordFolder) -> dict[str, StepRecord]:
     """The steps that are done.
 
     Raises:
         VrbenchError: a step was done as another plan had it.
     """
-    found: dict[str, Done] = {}
+    found: dict[str, StepRecord] = {}
     wanted = digests(plan)
     for name, digest in wanted.items():
         file = done_file(name, records.folder)
@@ -138,7 +138,7 @@ def finished(plan: Plan, records: RecordFolder) -> dict[str, Done]:
             text = records.text(str(file.relative_to(records.folder)))
             if text is None:
                 continue
-            done = Done.model_validate_json(text)
+            done = StepRecord.model_validate_json(text)
         except (UnicodeDecodeError, ValidationError) as error:
             raise VrbenchError(f"{file} cannot be read: {error}; remove it to do the step again") from error
         if done.digest != digest:

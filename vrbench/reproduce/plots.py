@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from vrbench.reporting.drawing import darkened, encoded, themed
 from vrbench.reproduce import plots_bars, plots_lines, plots_rows
-from vrbench.reproduce.results import Results
+from vrbench.reproduce.results import PlanResults
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Draw = Callable[[Results], "tuple[Figure, str] | None"]
+Draw = Callable[[PlanResults], "tuple[Figure, str] | None"]
 """Results -> the figure and what it shows in words; None where the data do not allow it."""
 
 PLOTS: dict[str, dict[str, Draw]] = {
@@ -29,7 +29,7 @@ PLOTS: dict[str, dict[str, Draw]] = {
 
 
 @dataclass(frozen=True)
-class Plot:
+class ReportPlot:
     """One picture.
 
     Attributes:
@@ -47,17 +47,17 @@ class Plot:
     dark: bytes
 
 
-def pictures(results: Results, key: str) -> tuple[Plot, ...]:
+def pictures(results: PlanResults, key: str) -> tuple[ReportPlot, ...]:
     """A table's plots, those that the data allow; the same bytes for the same results."""
     found = (_picture(results, name, draw) for name, draw in PLOTS.get(key, {}).items())
     return tuple(plot for plot in found if plot is not None)
 
 
-def _picture(results: Results, name: str, draw: Draw) -> Plot | None:
+def _picture(results: PlanResults, name: str, draw: Draw) -> ReportPlot | None:
     with themed():
         made = draw(results)
         if made is None:
             return None
         figure, alt = made
         light = encoded(figure, "svg")
-        return Plot(name, alt, encoded(figure, "png"), light, darkened(light))
+        return ReportPlot(name, alt, encoded(figure, "png"), light, darkened(light))

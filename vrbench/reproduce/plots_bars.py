@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from vrbench.core.layers import LayerSet
 from vrbench.reporting.drawing import legend, look_of, panels
-from vrbench.reproduce.results import Results
+from vrbench.reproduce.results import PlanResults
 from vrbench.training.profile_results import ProfileRow
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def profile(results: Results) -> tuple[Figure, str] | None:
+def profile(results: PlanResults) -> tuple[Figure, str] | None:
     """A group of bars for each shape and setting."""
     rows = [row for row in results.profile if row.kind == "train" and row.seconds_per_step is not None]
     groups = list(dict.fromkeys(map(_group, rows)))

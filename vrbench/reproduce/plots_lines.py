@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from vrbench.reporting.drawing import legend, look_of, panels
 from vrbench.reproduce.published import PUBLISHED
-from vrbench.reproduce.results import Results
-from vrbench.reproduce.seeds import Estimate
+from vrbench.reproduce.results import PlanResults
+from vrbench.reproduce.seed_estimate import SeedEstimate
 from vrbench.reproduce.tables import TABLES
 
 if TYPE_CHECKING:
@@ -24,10 +24,10 @@ class Curve:
     """One line: points (x, visual kept in percent, text in points); the baseline's are 100 and 0, without interval."""
 
     name: str
-    points: tuple[tuple[float, Estimate | None, Estimate | None], ...]
+    points: tuple[tuple[float, SeedEstimate | None, SeedEstimate | None], ...]
 
 
-def layers(results: Results) -> tuple[Figure, str] | None:
+def layers(results: PlanResults) -> tuple[Figure, str] | None:
     """What is kept over the number of layers tuned; what was published in a panel of its own."""
     found = curves(results, "layers")
     if not found:
@@ -55,17 +55,17 @@ def layers(results: Results) -> tuple[Figure, str] | None:
     return figure, _alt(title, found)
 
 
-def data(results: Results) -> tuple[Figure, str] | None:
+def data(results: PlanResults) -> tuple[Figure, str] | None:
     """What is kept over the share of the training data."""
     return _two(results, "data", "How much data: what is kept, with 95 % intervals")
 
 
-def restoring(results: Results) -> tuple[Figure, str] | None:
+def restoring(results: PlanResults) -> tuple[Figure, str] | None:
     """What is kept over the number of layers restored."""
     return _two(results, "restoring", "Layers put back to the backbone's weights: what is kept")
 
 
-def _two(results: Results, key: str, title: str) -> tuple[Figure, str] | None:
+def _two(results: PlanResults, key: str, title: str) -> tuple[Figure, str] | None:
     """Visual and text side by side."""
     found = curves(results, key)
     if not found:
@@ -82,7 +82,7 @@ def _two(results: Results, key: str, title: str) -> tuple[Figure, str] | None:
     return figure, _alt(title, found)
 
 
-def pruning(results: Results) -> tuple[Figure, str] | None:
+def pruning(results: PlanResults) -> tuple[Figure, str] | None:
     """A column for each way of choosing what goes; all layers tuned against the region in each."""
     found = curves(results, "pruning")
     ways = list(dict.fromkeys(_way(curve.name) for curve in found))
@@ -120,15 +120,15 @@ def _way(series: str) -> str:
     return series.removeprefix(_model(series)).removeprefix(", ") or "removed"
 
 
-def curves(results: Results, key: str) -> list[Curve]:
+def curves(results: PlanResults, key: str) -> list[Curve]:
     """The lines of a table, those that have a figure."""
     visual, words = results.pool("visual"), results.pool("text")
-    points: dict[str, list[tuple[float, Estimate | None, Estimate | None]]] = {}
+    points: dict[str, list[tuple[float, SeedEstimate | None, SeedEstimate | None]]] = {}
     for row in results.rows.get(key, ()):
         if row.x is None or not row.pairs:
             continue
         if row.is_baseline:
-            kept, gained = Estimate(100.0, None, None, {}), Estimate(0.0, None, None, {})
+            kept, gained = SeedEstimate(100.0, None, None, {}), SeedEstimate(0.0, None, None, {})
             point = (row.x, kept if visual else None, gained if words else None)
         else:
             point = (row.x, results.kept(row, visual), results.gained(row, words))
@@ -141,7 +141,7 @@ def _curve(
 ) -> None:
     """Draw a line: `which` is 1 for visual, 2 for text; `shift` moves it aside, so that intervals do not overlap."""
     known = [(p[0] + shift, p[which]) for p in curve.points if p[which] is not None]
-    shown = [(x, found) for x, found in known if isinstance(found, Estimate)]
+    shown = [(x, found) for x, found in known if isinstance(found, SeedEstimate)]
     label: dict[str, Any] = {"label": curve.name or "measured here"} if labelled and which == 1 else {}
     axes.plot([x for x, _ in shown], [e.value for _, e in shown], markersize=4.5, linewidth=1.4, **label, **look)
     for x, found in shown:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from vrbench.reporting.drawing import look_of, panels
 from vrbench.reproduce.layersets import LayerChoice, choices
-from vrbench.reproduce.results import Results
-from vrbench.reproduce.seeds import Estimate
+from vrbench.reproduce.results import PlanResults
+from vrbench.reproduce.seed_estimate import SeedEstimate
 from vrbench.reproduce.tables import REGION
 
 if TYPE_CHECKING:
@@ -23,27 +23,27 @@ class Side:
 
     label: str
     zero: float
-    figures: Mapping[str, Estimate]
+    figures: Mapping[str, SeedEstimate]
 
 
-def strategies(results: Results) -> tuple[Figure, str] | None:
+def strategies(results: PlanResults) -> tuple[Figure, str] | None:
     """What each strategy keeps, the best on top; each seed as a small ring."""
     sides = [_kept(results, "strategies", results.pool("visual"), "visual score"), _gained(results, "strategies")]
     return _drawn(sides, "Which layers: what is kept, with 95 % intervals; rings are seeds")
 
 
-def text(results: Results) -> tuple[Figure, str] | None:
+def text(results: PlanResults) -> tuple[Figure, str] | None:
     """What the text has gained or lost."""
     ratios = [_kept(results, "text", [task], f"perplexity of {task}") for task in results.ratios()]
     return _drawn([_gained(results, "text"), *ratios], "What is left of the text, with 95 % intervals; rings are seeds")
 
 
-def _kept(results: Results, key: str, tasks: Sequence[str], what: str) -> Side:
+def _kept(results: PlanResults, key: str, tasks: Sequence[str], what: str) -> Side:
     found = {row.label: results.kept(row, tasks) for row in results.rows.get(key, ())}
     return Side(f"{what} kept, %", 100.0, {label: e for label, e in found.items() if e is not None})
 
 
-def _gained(results: Results, key: str) -> Side:
+def _gained(results: PlanResults, key: str) -> Side:
     tasks = results.pool("text")
     found = {row.label: results.gained(row, tasks) for row in results.rows.get(key, ())}
     known = {label: e for label, e in found.items() if e is not None}
@@ -75,7 +75,7 @@ def _drawn(asked: Sequence[Side], title: str) -> tuple[Figure, str] | None:
     return figure, f"{title}. {'; '.join(map(_told, sides))}."
 
 
-def _dot(axes: Axes, found: Estimate, height: float, look: dict[str, Any]) -> None:
+def _dot(axes: Axes, found: SeedEstimate, height: float, look: dict[str, Any]) -> None:
     if found.ends is not None:
         axes.plot(found.ends, [height, height], color=look["color"], linewidth=1.8)
     axes.plot([found.value], [height], markersize=6, **look)
@@ -91,7 +91,7 @@ def _told(side: Side) -> str:
     return f"{side.label}: {', '.join(f'{label} {e.value:.1f}' for label, e in side.figures.items())}"
 
 
-def layer_sets(results: Results) -> tuple[Figure, str] | None:
+def layer_sets(results: PlanResults) -> tuple[Figure, str] | None:
     """Which layers each strategy tuned: the darker a field, the more seeds have it."""
     found = choices(results)
     if not found:

@@ -22,7 +22,7 @@ Cell = str | float
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedTable:
     """One published table.
 
     Attributes:
@@ -48,7 +48,7 @@ class Published:
 
 
 @dataclass(frozen=True)
-class Statement:
+class PaperClaim:
     """One of the paper's claims.
 
     Attributes:
@@ -66,8 +66,8 @@ class Statement:
 
 _BUNNY = "Bunny-Llama-3-8B-V"
 
-PUBLISHED: dict[str, Published] = {
-    "strategies": Published(
+PUBLISHED: dict[str, PublishedTable] = {
+    "strategies": PublishedTable(
         "Which layers, 8 of 32",
         _BUNNY,
         "N",
@@ -83,7 +83,7 @@ PUBLISHED: dict[str, Published] = {
         "The average is over ten visual tasks, of which the note lists eight. It gives 61.82 for sparse & uniform "
         "here, and 61.78 for 8 layers in its table of how many layers.",
     ),
-    "layers": Published(
+    "layers": PublishedTable(
         "How many layers, of 32",
         _BUNNY,
         "N",
@@ -98,7 +98,7 @@ PUBLISHED: dict[str, Published] = {
             ("1", 57.14, 91.89),
         ),
     ),
-    "text": Published(
+    "text": PublishedTable(
         "Text",
         "Bunny-Llama-3-8B-V and LLaVA-1.5-7B",
         "N",
@@ -112,7 +112,7 @@ PUBLISHED: dict[str, Published] = {
             ("Vicuna-7B backbone", 49.78, 29.33, 38.78, 36.60),
         ),
     ),
-    "savings": Published(
+    "savings": PublishedTable(
         "Training time saved by tuning 25 % of the layers",
         "LLaVA-1.5-7B, LLaVA-1.5-13B and Bunny",
         "N",
@@ -122,27 +122,27 @@ PUBLISHED: dict[str, Published] = {
 }
 """Key -> published table."""
 
-CLAIMS: tuple[Statement, ...] = (
-    Statement(
+CLAIMS: tuple[PaperClaim, ...] = (
+    PaperClaim(
         "C1",
         "Tuning 25 % of the LLM's layers, chosen sparsely and uniformly, keeps nearly 99 % of the visual performance "
         "of tuning them all.",
         "A",
         "the region keeps at least 99 % of the visual score of the model tuned everywhere",
     ),
-    Statement(
+    PaperClaim(
         "C2",
         "... and keeps or improves the textual results.",
         "A",
         "the region's text score is no more than 1 point below that of the model tuned everywhere",
     ),
-    Statement(
+    PaperClaim(
         "C3",
         "... and reduces training time (23 % for LLaVA-1.5-7B and -13B, 13 % for Bunny).",
         "A, N",
         "the region's training takes less time than that of all layers",
     ),
-    Statement(
+    PaperClaim(
         "C4",
         "Removing non-critical layers outside the visual region after such training costs little (0-4 layers by "
         "angular distance; 3-4 layers on LLaVA-1.5-7B clearly better than pruning a model tuned everywhere).",
@@ -150,13 +150,13 @@ CLAIMS: tuple[Statement, ...] = (
         "1 to 4 layers removed outside the region, without healing, keep at least 99 % of the region's visual score; "
         "and the region keeps more of its score than the model tuned everywhere keeps of its own",
     ),
-    Statement(
+    PaperClaim(
         "C5",
         "Consistent over Bunny-Llama-3-8B-V, LLaVA-1.5-7B, LLaVA-1.5-13B and Bunny-Phi3-mini-4B-V.",
         "A",
         "the claims above come out alike in several families",
     ),
-    Statement(
+    PaperClaim(
         "C6",
         "Before any training: putting some of LLaVA's layers back to Vicuna's weights hardly lowers visual scores.",
         "N",

@@ -13,8 +13,8 @@ from vrbench.core.io import write_atomically
 from vrbench.reporting.cells import MARKS
 from vrbench.reporting.pages import data_uri, environment, escape_markdown
 from vrbench.reproduce.document import Document, document
+from vrbench.reproduce.report_tables import ReportTable
 from vrbench.reproduce.results import read
-from vrbench.reproduce.sheets import Sheet
 
 PLOTS = "plots"
 """Folder of the pictures."""
@@ -49,7 +49,7 @@ def render(made: Document, form: str) -> str:
     return str(surroundings.get_template(f"report.{form}.j2").render(page=made, marks=MARKS, folder=PLOTS))
 
 
-def _sheet(sheet: Sheet) -> str:
+def _sheet(sheet: ReportTable) -> str:
     """An aligned Markdown table; no line break within the brackets of an interval."""
     from tabulate import tabulate
 
@@ -62,12 +62,12 @@ def _sheet(sheet: Sheet) -> str:
     return tabulate(rows, headers, "pipe", colalign=aligned if rows else None, disable_numparse=True)
 
 
-def _columns(sheet: Sheet) -> str:
+def _columns(sheet: ReportTable) -> str:
     """LaTeX's letters of the columns."""
     return "".join("l" if words else "r" for words in _words(sheet))
 
 
-def _words(sheet: Sheet) -> list[bool]:
+def _words(sheet: ReportTable) -> list[bool]:
     """Which columns hold words rather than figures."""
     columns: list[Any] = list(zip(*sheet.rows, strict=True)) or [() for _ in sheet.headers]
     return [i == 0 or not any(text[-1:].isdigit() or text[-1:] in "]*%" for text in c) for i, c in enumerate(columns)]

@@ -11,19 +11,19 @@ from typing import Any
 from vrbench.core.errors import VrbenchError, raise_all
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import Lineage
-from vrbench.reproduce import counts
-from vrbench.reproduce.counts import Counted
-from vrbench.reproduce.joint import JointBootstrap, Pairs
+from vrbench.reproduce import run_counts
+from vrbench.reproduce.joint_bootstrap import JointBootstrap, Pairs
 from vrbench.reproduce.packing import RecordFolder
-from vrbench.reproduce.plan import Done, Plan
+from vrbench.reproduce.plan import Plan, StepRecord
 from vrbench.reproduce.plan_folder import finished, load_plan, log_file
-from vrbench.reproduce.seeds import Estimate
+from vrbench.reproduce.run_counts import RunCounts
+from vrbench.reproduce.seed_estimate import SeedEstimate
 from vrbench.reproduce.tables import REGION, REGION_ROW
 from vrbench.training.profile_results import ProfileRow, load_profile
 
 
 @dataclass(frozen=True)
-class Row:
+class ResultRow:
     """One row of a table, or point of a line, over its seeds.
 
     Attributes:
@@ -54,7 +54,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Results:
+class PlanResults:
     """A folder's results.
 
     Attributes:
@@ -67,8 +67,8 @@ class Results:
 
     folder: Path
     plan: Plan
-    done: Mapping[str, Done]
-    runs: Mapping[str, Counted]
+    done: Mapping[str, StepRecord]
+    runs: Mapping[str, RunCounts]
     profile: Sequence[ProfileRow] = field(default=())
 
     @cached_property
@@ -77,20 +77,20 @@ class Results:
         return JointBootstrap(self.runs)
 
     @cached_property
-    def rows(self) -> dict[str, tuple[Row, ...]]:
+    def rows(self) -> dict[str, tuple[ResultRow, ...]]:
         """Table -> its rows, in the plan's order."""
         found: dict[tuple[str, str, str, float | None], dict[int, tuple[str, str]]] = {}
         for e in self.plan.entries:
             found.setdefault((e.table, e.series, e.row, e.x), {})[e.seed] = (e.run, e.baseline)
         lacking = self._lacking()
-        tables: dict[str, list[Row]] = {}
+        tables: dict[str, list[ResultRow]] = {}
         for (table, series, label, x), pairs in found.items():
             gone = {
                 seed: self._gone(pair) or lacking.get((table, series, seed), "") for seed, pair in sorted(pairs.items())
             }
             there = {seed: pairs[seed] for seed, why in gone.items() if not why}
             missing = {seed: why for seed, why in gone.items() if why}
-            tables.setdefault(table, []).append(Row(table, label, series, x, there, missing))
+            tables.setdefault(table, []).append(ResultRow(table, label, series, x, there, missing))
         return {table: tuple(rows) for table, rows in tables.items()}
 
     def _lacking(self) -> dict[tuple[str, str, int], str]:
@@ -146,25 +146,25 @@ class Results:
         found = [r.task for run in self.runs.values() for r in run.record.results if not r.higher_is_better]
         return tuple(dict.fromkeys(found))
 
-    def row(self, table: str, label: str, series: str | None = None) -> Row | None:
+    def row(self, table: str, label: str, series: str | None = None) -> ResultRow | None:
         """A row by its label, and series where one is named."""
         rows = self.rows.get(table, ())
         return next((r for r in rows if r.label == label and series in (None, r.series)), None)
 
-    def region(self) -> Row | None:
+    def region(self) -> ResultRow | None:
         """The region of the paper: the strategy `REGION`, wherever it stands."""
         places = (("strategies", REGION), ("text", "region"), ("layers", REGION_ROW))
         return next((row for place in places if (row := self.row(*place))), None)
 
-    def kept(self, row: Row, tasks: Sequence[str]) -> Estimate | None:
+    def kept(self, row: ResultRow, tasks: Sequence[str]) -> SeedEstimate | None:
         """What a row keeps of its baseline, %."""
         return None if row.is_baseline else self._once("kept", row, tasks)
 
-    def gained(self, row: Row, tasks: Sequence[str]) -> Estimate | None:
+    def gained(self, row: ResultRow, tasks: Sequence[str]) -> SeedEstimate | None:
         """What a row has more than its baseline, in points."""
         return None if row.is_baseline else self._once("gained", row, tasks)
 
-    def _once(self, figure: str, row: Row, tasks: Sequence[str]) -> Estimate | None:
+    def _once(self, figure: str, row: ResultRow, tasks: Sequence[str]) -> SeedEstimate | None:
         """A row's figure, computed once for all tables and plots."""
         key = (figure, tuple(row.pairs.items()), tuple(tasks))
         if key not in self._known:
@@ -172,10 +172,10 @@ class Results:
         return self._known[key]
 
     @cached_property
-    def _known(self) -> dict[tuple[Any, ...], Estimate | None]:
+    def _known(self) -> dict[tuple[Any, ...], SeedEstimate | None]:
         return {}
 
-    def tuned(self, row: Row) -> dict[int, LayerSet]:
+    def tuned(self, row: ResultRow) -> dict[int, LayerSet]:
         """Seed -> the layers that were tuned, as the runs' lineages say."""
         found = {seed: tuned_layers(self.runs[name].record.checkpoint.lineage) for seed, name in row.runs.items()}
         return {seed: layers for seed, layers in found.items() if layers is not None}
@@ -190,7 +190,7 @@ def tuned_layers(lineage: Sequence[Lineage]) -> LayerSet | None:
     return None
 
 
-def read(folder: Path) -> Results:
+def read(folder: Path) -> PlanResults:
     """Read a results folder; what is not there is left out.
 
     Raises:
@@ -201,24 +201,24 @@ def read(folder: Path) -> Results:
     records = RecordFolder(folder)
     done = finished(plan, records)
     wanted = dict.fromkeys(name for e in plan.entries for name in (e.run, e.baseline))
-    runs: dict[str, Counted] = {}
+    runs: dict[str, RunCounts] = {}
     faults: list[str] = []
     for name in wanted:
         if name not in done:
             continue
         try:
-            runs[name] = counts.count_run(partial(records.run, name))
+            runs[name] = run_counts.count_run(partial(records.run, name))
         except VrbenchError as error:
             faults.append(str(error))
     raise_all(faults)
     raise_all(_faults(plan, runs))
     profile = folder / "profile.json"
-    return Results(folder, plan, done, runs, load_profile(profile) if profile.is_file() else ())
+    return PlanResults(folder, plan, done, runs, load_profile(profile) if profile.is_file() else ())
 
 
-def _faults(plan: Plan, runs: Mapping[str, Counted]) -> list[str]:
+def _faults(plan: Plan, runs: Mapping[str, RunCounts]) -> list[str]:
     """Runs that cannot be compared: each with its baseline, each baseline with the first one."""
     pairs = dict.fromkeys((e.run, e.baseline) for e in plan.entries if e.run != e.baseline)
     bases = [b for b in dict.fromkeys(e.baseline for e in plan.entries) if b in runs]
     pairs |= dict.fromkeys((base, bases[0]) for base in bases[1:])
-    return [f for a, b in pairs if a in runs and b in runs for f in counts.faults(runs[a], runs[b], a)]
+    return [f for a, b in pairs if a in runs and b in runs for f in run_counts.faults(runs[a], runs[b], a)]

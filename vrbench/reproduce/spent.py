@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 
 from vrbench.core.schemas import Provenance
 from vrbench.reporting.cells import code, reused
-from vrbench.reproduce.results import Results
+from vrbench.reproduce.results import PlanResults
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "lm_eval", "lmms_eval")
 
 
-def spent(results: Results) -> Iterator[str]:
+def spent(results: PlanResults) -> Iterator[str]:
     """Sentences: minutes by kind of step and by device, then what each part was made with, then commands."""
     if not results.done:
         yield "Nothing has been done yet."
@@ -37,7 +37,7 @@ def spent(results: Results) -> Iterator[str]:
     yield from sorted({f"Command: {c}" for c in (d.provenance.command for d in results.done.values()) if c})
 
 
-def _mixed_code(results: Results) -> Iterator[str]:
+def _mixed_code(results: PlanResults) -> Iterator[str]:
     """Tasks that some runs answered or scored by other versions of vrbench's code than others."""
     found: dict[str, list[Mapping[str, int]]] = {}
     for run in results.runs.values():

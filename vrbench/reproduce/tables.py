@@ -12,7 +12,7 @@ REGION_ROW = "8 layers"
 
 
 @dataclass(frozen=True)
-class Table:
+class PaperTable:
     """One of the paper's tables, or a curve of it.
 
     Attributes:
@@ -30,40 +30,40 @@ class Table:
     published: tuple[str, ...] = ()
 
 
-TABLES: dict[str, Table] = {
-    "strategies": Table(
+TABLES: dict[str, PaperTable] = {
+    "strategies": PaperTable(
         "Which layers",
         "What is kept of the model tuned everywhere when as many layers are tuned, but others?",
         published=("strategies",),
     ),
-    "layers": Table(
+    "layers": PaperTable(
         "How many layers",
         "What is kept with fewer layers tuned, spread evenly?",
         x="layers tuned",
         published=("layers",),
     ),
-    "data": Table(
+    "data": PaperTable(
         "How much data",
         "What is kept with a part of the training data?",
         x="training data",
         unit=" %",
     ),
-    "text": Table(
+    "text": PaperTable(
         "What is left of the text",
         "What has become of the LLM's text after all layers, some, or none were tuned?",
         published=("text",),
     ),
-    "pruning": Table(
+    "pruning": PaperTable(
         "Layers removed",
         "What is kept when layers are removed, by what chooses them, and healed by a short training or not?",
         x="layers removed",
     ),
-    "restoring": Table(
+    "restoring": PaperTable(
         "Layers restored",
         "What is kept when layers of the model tuned everywhere are put back to the backbone's weights?",
         x="layers restored",
     ),
-    "profile": Table(
+    "profile": PaperTable(
         "Time and memory",
         "What do a training step and a prefill cost at the true shapes?",
         published=("savings",),

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vrbench.pocket.turns import Turn
+from vrbench.pocket.turns import TrainingTurn
 
 IGNORED = -100
 
@@ -69,7 +69,7 @@ class Packer:
         opened, closed = text.split("QUESTION")
         return opened, closed
 
-    def rows(self, turns: Sequence[Sequence[Turn]]) -> list[Row]:
+    def rows(self, turns: Sequence[Sequence[TrainingTurn]]) -> list[Row]:
         """One row a picture."""
         flat = [t for asked in turns for t in asked]
         prompts = self._encode([t.prompt for t in flat])

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vrbench.pocket import easy_vqa
-from vrbench.pocket.turns import Turn, caption, turns
+from vrbench.pocket.turns import TrainingTurn, caption, turns
 from vrbench.pocket.world import COLOURS, SHAPES, SIDE, SIZES, Scene, draw, scene
 
 CHUNK = 250
@@ -43,7 +43,7 @@ class Pictures:
 
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int8]
-    turns: list[list[Turn]]
+    turns: list[list[TrainingTurn]]
 
     def __len__(self) -> int:
         return len(self.pixels)

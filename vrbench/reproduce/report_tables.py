@@ -6,18 +6,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from vrbench.reporting.cells import number, p_value
-from vrbench.reproduce.findings import told
+from vrbench.reproduce.claims import told
 from vrbench.reproduce.layersets import LayerChoice
-from vrbench.reproduce.orderings import Ordering
-from vrbench.reproduce.published import Published
-from vrbench.reproduce.results import Results, Row
-from vrbench.reproduce.seeds import Estimate
+from vrbench.reproduce.orderings import PairwiseTest
+from vrbench.reproduce.published import PublishedTable
+from vrbench.reproduce.results import PlanResults, ResultRow
+from vrbench.reproduce.seed_estimate import SeedEstimate
 from vrbench.reproduce.tables import TABLES
 from vrbench.training.profile_results import ProfileRow
 
 
 @dataclass(frozen=True)
-class Sheet:
+class ReportTable:
     """A table of texts.
 
     Attributes:
@@ -39,13 +39,13 @@ class Sheet:
     missing: frozenset[int] = frozenset()
 
 
-def published(table: Published) -> Sheet:
+def published(table: PublishedTable) -> ReportTable:
     """A published table with its source; figures with the digits that were published."""
     rows = tuple(tuple(c if isinstance(c, str) else f"{c:.2f}" for c in row) for row in table.rows)
-    return Sheet(f"Published: {table.title}; {table.model}", table.headers, rows, table.note, table.mark)
+    return ReportTable(f"Published: {table.title}; {table.model}", table.headers, rows, table.note, table.mark)
 
 
-def ours(results: Results, key: str) -> Sheet:
+def ours(results: PlanResults, key: str) -> ReportTable:
     """A table's rows: what each keeps of the visual score and of the text, with intervals over items and seeds."""
     rows = results.rows.get(key, ())
     visual, text, ratios = results.pool("visual"), results.pool("text"), results.ratios()
@@ -62,43 +62,43 @@ def ours(results: Results, key: str) -> Sheet:
         cells += tuple(_kept(results, row, [task]) for task in ratios)
         lines.append((*cells, _seeds(row)))
     missing = frozenset(i for i, row in enumerate(rows) if row.missing)
-    return Sheet(f"Measured here: {TABLES[key].title.lower()}", headers, tuple(lines), "", missing=missing)
+    return ReportTable(f"Measured here: {TABLES[key].title.lower()}", headers, tuple(lines), "", missing=missing)
 
 
 def _heading(key: str) -> str:
     return TABLES[key].x or {"strategies": "strategy", "text": "model"}.get(key, "row")
 
 
-def _visual(results: Results, row: Row, tasks: Sequence[str]) -> tuple[str, ...]:
+def _visual(results: PlanResults, row: ResultRow, tasks: Sequence[str]) -> tuple[str, ...]:
     found = results.kept(row, tasks)
     each = ", ".join(number(value, 1) for value in found.each.values()) if found else "-"
     scatter = number(found.scatter, 1) if found else "-"
     return _score(results, row, tasks), _kept(results, row, tasks), each, scatter
 
 
-def _score(results: Results, row: Row, tasks: Sequence[str]) -> str:
+def _score(results: PlanResults, row: ResultRow, tasks: Sequence[str]) -> str:
     found = results.bootstrap.score(row.runs, tasks)
     return number(found.value, 1) if found else "-"
 
 
-def _kept(results: Results, row: Row, tasks: Sequence[str]) -> str:
+def _kept(results: PlanResults, row: ResultRow, tasks: Sequence[str]) -> str:
     if row.is_baseline:
         return "100"
     return shown(results.kept(row, tasks), 1)
 
 
-def _gained(results: Results, row: Row, tasks: Sequence[str]) -> str:
+def _gained(results: PlanResults, row: ResultRow, tasks: Sequence[str]) -> str:
     return "0" if row.is_baseline else shown(results.gained(row, tasks), 1, signed=True)
 
 
-def shown(found: Estimate | None, digits: int, signed: bool = False) -> str:
+def shown(found: SeedEstimate | None, digits: int, signed: bool = False) -> str:
     """A figure with its interval; an asterisk where it is over items alone."""
     if found is None:
         return "-"
     return told(found, digits, "*" if len(found.each) == 1 else "", signed)
 
 
-def _seeds(row: Row) -> str:
+def _seeds(row: ResultRow) -> str:
     """How many seeds there are; and where some are missing, which steps are not done."""
     asked = len(row.pairs) + len(row.missing)
     if not row.missing:
@@ -106,7 +106,7 @@ def _seeds(row: Row) -> str:
     return f"{len(row.pairs)} of {asked}; not done: {', '.join(dict.fromkeys(row.missing.values()))}"
 
 
-def by_task(results: Results, key: str) -> Sheet:
+def by_task(results: PlanResults, key: str) -> ReportTable:
     """What each row keeps of each task."""
     rows = [row for row in results.rows.get(key, ()) if not row.is_baseline]
     tasks = (*results.pool("visual"), *results.pool("text"), *results.ratios())
@@ -115,10 +115,10 @@ def by_task(results: Results, key: str) -> Sheet:
     lines = tuple(
         (row.series,) * series + (row.label, *(_kept(results, row, [task]) for task in tasks)) for row in rows
     )
-    return Sheet("Measured here: kept of each task, %", headers, lines, folded=True)
+    return ReportTable("Measured here: kept of each task, %", headers, lines, folded=True)
 
 
-def orderings(found: Sequence[Ordering], title: str, folded: bool) -> Sheet:
+def orderings(found: Sequence[PairwiseTest], title: str, folded: bool) -> ReportTable:
     """Pairs of rows, the better one first."""
     headers = ("better", "worse", "points", "seeds' SD", "p", "p (Holm)", "told apart")
     rows = tuple(
@@ -133,17 +133,17 @@ def orderings(found: Sequence[Ordering], title: str, folded: bool) -> Sheet:
         )
         for o in found
     )
-    return Sheet(title, headers, rows, folded=folded)
+    return ReportTable(title, headers, rows, folded=folded)
 
 
-def layer_choices(found: Iterable[LayerChoice]) -> Sheet:
+def layer_choices(found: Iterable[LayerChoice]) -> ReportTable:
     """Which layers each strategy took, seed by seed."""
     headers = ("strategy", "layers, seed by seed", "alike between seeds", "alike with sparse-uniform")
     rows = tuple((c.strategy, _each_seed(c), _alike(c.between_seeds), _alike(c.with_region)) for c in found)
     caption = (
         "Alike: layers in both sets as a share of those in either (Jaccard), mean over pairs of seeds, or over seeds."
     )
-    return Sheet("Measured here: the layers chosen", headers, rows, caption)
+    return ReportTable("Measured here: the layers chosen", headers, rows, caption)
 
 
 def _each_seed(choice: LayerChoice) -> str:
@@ -157,14 +157,14 @@ def _alike(share: float | None) -> str:
     return "-" if share is None else number(share, 2)
 
 
-def profile(rows: Sequence[ProfileRow]) -> list[Sheet]:
+def profile(rows: Sequence[ProfileRow]) -> list[ReportTable]:
     """Training steps and prefills, each with what is saved against the whole."""
     from vrbench.training.profile_results import profile_cells
 
     titles = {"train": "Measured here: a training step", "prefill": "Measured here: prefill"}
     found = [(titles[kind], cells) for kind, cells in profile_cells(rows).items() if cells]
     return [
-        Sheet(title, tuple(cells[0]), tuple(tuple(line.values()) for line in cells), _measured_on(rows))
+        ReportTable(title, tuple(cells[0]), tuple(tuple(line.values()) for line in cells), _measured_on(rows))
         for title, cells in found
     ]
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vrbench.reporting.cells import interval, number
-from vrbench.reproduce.published import CLAIMS, Statement
-from vrbench.reproduce.results import Results
-from vrbench.reproduce.seeds import Estimate
+from vrbench.reproduce.published import CLAIMS, PaperClaim
+from vrbench.reproduce.results import PlanResults
+from vrbench.reproduce.seed_estimate import SeedEstimate
 from vrbench.statistics.claims import Verdict, judge, parse
 
 Said = Literal["supported", "refuted", "undecided"]
@@ -28,7 +28,7 @@ OFFICIAL_SCORE = "angular"
 
 
 @dataclass(frozen=True)
-class Part:
+class ClaimEvidence:
     """One figure that a claim is judged by, or that is told beside it.
 
     Attributes:
@@ -45,12 +45,12 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Finding:
+class ClaimResult:
     """One of the paper's claims and what the results say of it, at this scale."""
 
-    statement: Statement
+    statement: PaperClaim
     verdict: Said
-    parts: tuple[Part, ...]
+    parts: tuple[ClaimEvidence, ...]
     reason: str = ""
 
     @property
@@ -61,25 +61,25 @@ class Finding:
         return ": ".join([self.verdict, *told])
 
 
-def findings(results: Results) -> tuple[Finding, ...]:
+def claim_results(results: PlanResults) -> tuple[ClaimResult, ...]:
     """One a claim, in the paper's order."""
     made = {"C1": _c1, "C2": _c2, "C3": _c3, "C4": _c4, "C5": _c5, "C6": _c6}
     return tuple(_finding(statement, results, made[statement.id](results)) for statement in CLAIMS)
 
 
-def _finding(statement: Statement, results: Results, parts: Sequence[Part]) -> Finding:
+def _finding(statement: PaperClaim, results: PlanResults, parts: Sequence[ClaimEvidence]) -> ClaimResult:
     said = [part.verdict for part in parts if part.verdict is not None]
     if not said:
         reason = "" if statement.id == "C5" else "nothing that would tell has been measured"
-        return Finding(statement, "undecided", tuple(parts), reason)
+        return ClaimResult(statement, "undecided", tuple(parts), reason)
     if len(set(said)) == 1:
-        return Finding(statement, said[0], tuple(parts))
+        return ClaimResult(statement, said[0], tuple(parts))
     if statement.id == "C4" and "refuted" in said:
-        return Finding(statement, "refuted", tuple(parts), "it is meant of each part")
-    return Finding(statement, "undecided", tuple(parts), "the parts come out differently")
+        return ClaimResult(statement, "refuted", tuple(parts), "it is meant of each part")
+    return ClaimResult(statement, "undecided", tuple(parts), "the parts come out differently")
 
 
-def judged(what: str, claim: str, found: Estimate | None, note: str = "") -> Part:
+def judged(what: str, claim: str, found: SeedEstimate | None, note: str = "") -> ClaimEvidence:
     """A figure against a threshold, as `claims` judges it; what would decide it is told in seeds or items.
 
     Args:
@@ -88,15 +88,15 @@ def judged(what: str, claim: str, found: Estimate | None, note: str = "") -> Par
         found: the figure; None where it is missing.
     """
     if found is None:
-        return Part(what, "-", None, note or "not measured")
+        return ClaimEvidence(what, "-", None, note or "not measured")
     verdict = judge(parse(claim), found.n, found.value, found.ends)
     points = verdict.claim.unit == "points"
     figure = told(found, 2, " points", signed=True) if points else told(found, 1, " %")
     said = [_undecided(verdict, found) if verdict.verdict == "undecided" else "", found.note, note]
-    return Part(what, figure, verdict.verdict, "; ".join(filter(None, said)))
+    return ClaimEvidence(what, figure, verdict.verdict, "; ".join(filter(None, said)))
 
 
-def _undecided(verdict: Verdict, found: Estimate) -> str:
+def _undecided(verdict: Verdict, found: SeedEstimate) -> str:
     """What would decide it: seeds where they scatter, items where not."""
     if not found.scatter:
         return verdict.reason
@@ -107,41 +107,41 @@ def _undecided(verdict: Verdict, found: Estimate) -> str:
     return f"if mean and scatter hold, about {count} seeds would {side} it"
 
 
-def _c1(results: Results) -> list[Part]:
+def _c1(results: PlanResults) -> list[ClaimEvidence]:
     row = results.region()
     tasks = results.pool("visual")
     found = results.kept(row, tasks) if row else None
     return [judged("visual score kept by the region", f"visual>={KEEPS:.0f}%", found)]
 
 
-def _c2(results: Results) -> list[Part]:
+def _c2(results: PlanResults) -> list[ClaimEvidence]:
     row, tasks = results.region(), results.pool("text")
     found = results.gained(row, tasks) if row else None
     parts = [judged("text score of the region against all layers", "text>=-1", found)]
     for task in results.ratios():
         kept = results.kept(row, [task]) if row else None
         if kept is not None:
-            parts.append(Part(f"perplexity of {task}, kept", told(kept, 1, " %"), None, "told beside it"))
+            parts.append(ClaimEvidence(f"perplexity of {task}, kept", told(kept, 1, " %"), None, "told beside it"))
     return parts
 
 
-def told(found: Estimate, digits: int, unit: str, signed: bool = False) -> str:
+def told(found: SeedEstimate, digits: int, unit: str, signed: bool = False) -> str:
     """'98.1 [96.0, 100.2] %'."""
     low, high = found.ends or (None, None)
     return interval(found.value, low, high, digits, signed) + unit
 
 
-def _c3(results: Results) -> list[Part]:
+def _c3(results: PlanResults) -> list[ClaimEvidence]:
     parts = list(_profiled(results))
     seconds = _seconds(results)
     if seconds:
         text = ", ".join(f"{number(100 * (1 - ours / whole), 0)} %" for ours, whole in seconds)
         told_by = "wall time with what is not training, on cards that steps may share; told beside it"
-        parts.append(Part("time saved by the region's own trainings, seed by seed", text, None, told_by))
+        parts.append(ClaimEvidence("time saved by the region's own trainings, seed by seed", text, None, told_by))
     return parts
 
 
-def _profiled(results: Results) -> Iterable[Part]:
+def _profiled(results: PlanResults) -> Iterable[ClaimEvidence]:
     """Each setting of the profile: time saved by 25 % of the layers, median of the timed steps."""
     whole = {row.asked: row for row in results.profile if row.kind == "train" and row.seconds_per_step}
     for row in whole.values():
@@ -152,10 +152,10 @@ def _profiled(results: Results) -> Iterable[Part]:
         saved = 100 * (1 - row.seconds_per_step / other.seconds_per_step)
         recomputed = "on" if row.checkpointing else "off"
         what = f"{row.shape}, {row.tuning}, checkpointing {recomputed}, {row.layers} of {row.depth}: time saved a step"
-        yield Part(what, f"{number(saved, 0)} %", "supported" if saved > 0 else "refuted")
+        yield ClaimEvidence(what, f"{number(saved, 0)} %", "supported" if saved > 0 else "refuted")
 
 
-def _seconds(results: Results) -> list[tuple[float, float]]:
+def _seconds(results: PlanResults) -> list[tuple[float, float]]:
     """Seconds of the region's and of the baseline's training, seed by seed."""
     row = results.region()
     steps = {step.name: step for step in results.plan.steps}
@@ -167,7 +167,7 @@ def _seconds(results: Results) -> list[tuple[float, float]]:
     return found
 
 
-def _c4(results: Results) -> list[Part]:
+def _c4(results: PlanResults) -> list[ClaimEvidence]:
     tasks = results.pool("visual")
     parts = []
     for by in _scores(results):
@@ -178,7 +178,7 @@ def _c4(results: Results) -> list[Part]:
             found = results.bootstrap.kept(pairs, tasks) if pairs else None
             if found is not None:
                 part = judged(f"visual score kept, {x} removed from the {series}", f"visual>={KEEPS:.0f}%", found, note)
-                parts.append(part if not note else Part(part.what, part.figure, None, note))
+                parts.append(part if not note else ClaimEvidence(part.what, part.figure, None, note))
     for x in BETTER:
         ours, others = (unpruned_pairs(results, f"{s}, by {OFFICIAL_SCORE}", x) for s in ("region", "full"))
         more = results.bootstrap.kept_more(ours, others, tasks) if ours and others else None
@@ -188,14 +188,14 @@ def _c4(results: Results) -> list[Part]:
     return parts
 
 
-def _scores(results: Results) -> list[str]:
+def _scores(results: PlanResults) -> list[str]:
     """What chose the layers that went from the region; the paper's first."""
     names = [r.series.removeprefix("region, by ") for r in results.rows.get("pruning", ())]
     found = dict.fromkeys(n for n in names if n and "," not in n)
     return sorted(found, key=lambda name: name != OFFICIAL_SCORE)
 
 
-def unpruned_pairs(results: Results, series: str, x: float) -> dict[int, tuple[str, str]]:
+def unpruned_pairs(results: PlanResults, series: str, x: float) -> dict[int, tuple[str, str]]:
     """Seed -> the run with x layers removed and the run of the same line with none removed."""
     rows = {row.x: row for row in results.rows.get("pruning", ()) if row.series == series}
     if x not in rows or 0 not in rows:
@@ -204,19 +204,19 @@ def unpruned_pairs(results: Results, series: str, x: float) -> dict[int, tuple[s
     return {seed: (run, whole[seed]) for seed, run in rows[x].runs.items() if seed in whole}
 
 
-def _c5(results: Results) -> list[Part]:
+def _c5(results: PlanResults) -> list[ClaimEvidence]:
     shapes = sorted({row.shape for row in results.profile})
     known = f"scores are from one family, {results.plan.family}"
     known += f"; time and memory from {', '.join(shapes)}" if shapes else ""
-    return [Part("families measured here", known, None, "one family cannot tell")]
+    return [ClaimEvidence("families measured here", known, None, "one family cannot tell")]
 
 
-def _c6(results: Results) -> list[Part]:
+def _c6(results: PlanResults) -> list[ClaimEvidence]:
     rows = [row for row in results.rows.get("restoring", ()) if row.x]
     parts = []
     for row in rows:
         fewest = min(r.x for r in rows if r.series == row.series and r.x is not None)
         found = results.kept(row, results.pool("visual"))
         part = judged(f"visual score kept, {row.label} ({row.series})", f"visual>={KEEPS:.0f}%", found)
-        parts.append(part if row.x == fewest else Part(part.what, part.figure, None, "told beside it"))
+        parts.append(part if row.x == fewest else ClaimEvidence(part.what, part.figure, None, "told beside it"))
     return parts

@@ -1,6 +1,6 @@
 """How much of the published pocket figures is luck? Their recipes, trained again with other seeds and measured whole.
 
-    python -m benchmarks.repeated --work DIR [--seeds 1,2] [--recipes pocket-full,pocket-region,pocket-top]
+    python -m benchmarks.seed_study --work DIR [--seeds 1,2] [--recipes pocket-full,pocket-region,pocket-top]
 
 Seed 0 is what the pocket board holds. Each further seed changes the adapter's first weights and the order of the same
 data: `vrbench train RECIPE --set seed=SEED`, then `vrbench run --tasks embedded --dtype float32`. What is finished in
@@ -21,16 +21,16 @@ from pathlib import Path
 
 from vrbench.core.io import write_atomically
 from vrbench.reporting.cells import interval, number
-from vrbench.reproduce.counts import Counted, read
-from vrbench.reproduce.joint import JointBootstrap
-from vrbench.reproduce.seeds import Estimate
+from vrbench.reproduce.joint_bootstrap import JointBootstrap
+from vrbench.reproduce.run_counts import RunCounts, read
+from vrbench.reproduce.seed_estimate import SeedEstimate
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks/results/repeated.md"
 BASELINE = "pocket-full"
 PERPLEXITY = "pocket_docs"
 
-Runs = Mapping[tuple[str, int], Counted]
+Runs = Mapping[tuple[str, int], RunCounts]
 """Recipe and seed -> its run."""
 
 
@@ -113,12 +113,12 @@ def _left_out(joint: JointBootstrap, recipes: Sequence[str], seeds: Sequence[int
     return lines
 
 
-def _told(found: Estimate | None, signed: bool = False) -> str:
+def _told(found: SeedEstimate | None, signed: bool = False) -> str:
     low, high = (found and found.ends) or (None, None)
     return interval(found and found.value, low, high, 1, signed)
 
 
-def _each(found: Estimate | None) -> str:
+def _each(found: SeedEstimate | None) -> str:
     return ", ".join(f"{value:.1f}" for value in found.each.values()) if found else ""
 
 
@@ -158,7 +158,7 @@ def main() -> None:
     found |= dict(zip(places, folders, strict=True))
     runs = {place: read(found[place]) for place in sorted(found, key=lambda p: (recipes.index(p[0]), p[1]))}
     changes = [word for change in given.changes for word in ("--set", change)]
-    words = ["python -m benchmarks.repeated --seeds", given.seeds, "--recipes", given.recipes, *changes, *run]
+    words = ["python -m benchmarks.seed_study --seeds", given.seeds, "--recipes", given.recipes, *changes, *run]
     page = report(runs, " ".join(words))
     if not given.limit:
         write_atomically(RESULTS, page)

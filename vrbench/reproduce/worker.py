@@ -24,13 +24,13 @@ from vrbench.core.errors import VrbenchError
 from vrbench.core.io import write_atomically
 from vrbench.core.schemas import Provenance
 from vrbench.reproduce.families import Value
-from vrbench.reproduce.plan import Done
+from vrbench.reproduce.plan import StepRecord
 
 GIB = 1 << 30
 
 
 @dataclass(frozen=True)
-class Job:
+class StepJob:
     """What a step's function gets.
 
     Attributes:
@@ -60,12 +60,12 @@ class Job:
     done: Path
 
 
-Function = Callable[[Job], None]
+StepFunction = Callable[[StepJob], None]
 """Does a step; it goes on, or starts anew, where a killed process left it. Importable by name from another process."""
 
 
 @dataclass(frozen=True)
-class Answer:
+class StepResult:
     """What came of a job: seconds, and the fault if there was one."""
 
     step: str
@@ -73,11 +73,11 @@ class Answer:
     error: str = ""
 
 
-def work(connection: Connection, functions: Mapping[str, Function], environment: Mapping[str, str]) -> None:
+def work(connection: Connection, functions: Mapping[str, StepFunction], environment: Mapping[str, str]) -> None:
     """Do jobs as they come, until the other end is closed.
 
     Args:
-        connection: gives `Job` and takes `Answer`.
+        connection: gives `StepJob` and takes `StepResult`.
         functions: kind of a step -> what does it.
         environment: variables to set before anything heavy is imported, such as CUDA_VISIBLE_DEVICES.
     """
@@ -101,7 +101,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _do(job: Job, functions: Mapping[str, Function]) -> Answer:
+def _do(job: StepJob, functions: Mapping[str, StepFunction]) -> StepResult:
     """Do one job; its last act is to write that it is done."""
     start, started = time.perf_counter(), datetime.now(timezone.utc).isoformat(timespec="seconds")
     error = ""
@@ -114,7 +114,7 @@ def _do(job: Job, functions: Mapping[str, Function]) -> Answer:
             traceback.print_exc()
             error = str(fault) if isinstance(fault, VrbenchError) else f"{type(fault).__name__}: {fault}".rstrip(": ")
         _forget()
-    return Answer(job.step, time.perf_counter() - start, error)
+    return StepResult(job.step, time.perf_counter() - start, error)
 
 
 @contextlib.contextmanager
@@ -137,7 +137,7 @@ def _logged(file: Path) -> Iterator[None]:
             os.close(descriptor)
 
 
-def _write_done(job: Job, started: str, seconds: float) -> None:
+def _write_done(job: StepJob, started: str, seconds: float) -> None:
     packages = {name: found for name in provenance.PACKAGES if (found := provenance.installed(name))}
     commit, dirty = provenance.own_commit()
     device, peak = _card(job.device)
@@ -145,7 +145,7 @@ def _write_done(job: Job, started: str, seconds: float) -> None:
         vrbench=__version__, commit=commit, dirty=dirty, packages=packages, python=platform.python_version(),
         platform=platform.platform(), device=device, command=job.command, started=started, seconds=round(seconds, 3),
     )  # fmt: skip
-    done = Done(
+    done = StepRecord(
         step=job.step, digest=job.digest, seconds=round(seconds, 3), device=device, peak_gib=peak, provenance=how
     )
     write_atomically(job.done, done.model_dump_json(indent=1) + "\n")

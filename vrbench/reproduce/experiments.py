@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from vrbench.reproduce.draft import Draft
+from vrbench.reproduce.draft import PlanBuilder
 from vrbench.reproduce.families import Value
 
 HEURISTICS = ("sparse-uniform", "bottom", "middle-low", "middle-high", "top", "hybrid", "random")
@@ -43,15 +43,15 @@ RESTORED_COUNTS = (4, 8)
 """Which layers are put back to the backbone's weights, and how many."""
 
 
-def _full(draft: Draft, seed: int) -> str:
+def _full(draft: PlanBuilder, seed: int) -> str:
     return draft.trained("full", seed, tune__layers="all")
 
 
-def _uniform(draft: Draft, seed: int, n: int) -> str:
+def _uniform(draft: PlanBuilder, seed: int, n: int) -> str:
     return draft.trained(f"sparse-uniform-{n}", seed, tune__layers=f"sparse-uniform:{n}")
 
 
-def strategies(draft: Draft, seed: int) -> None:
+def strategies(draft: PlanBuilder, seed: int) -> None:
     """Which layers: heuristics, scores of a tuned model, and other ways to tune less."""
     full, n = _full(draft, seed), draft.n
     baseline = draft.measured(full)
@@ -72,7 +72,7 @@ def strategies(draft: Draft, seed: int) -> None:
         draft.enter("strategies", name, draft.measured(draft.trained(name, seed, **keys, **drawn)), baseline, seed)
 
 
-def layers(draft: Draft, seed: int) -> None:
+def layers(draft: PlanBuilder, seed: int) -> None:
     """How many layers, spread evenly."""
     baseline = draft.measured(_full(draft, seed))
     for n in (count for count in COUNTS if count < draft.of.depth):
@@ -81,7 +81,7 @@ def layers(draft: Draft, seed: int) -> None:
     draft.enter("layers", "all layers", baseline, baseline, seed, "sparse-uniform", draft.of.depth)
 
 
-def data(draft: Draft, seed: int) -> None:
+def data(draft: PlanBuilder, seed: int) -> None:
     """How much data: all layers and the region, on shares of it."""
     baseline = draft.measured(_full(draft, seed))
     for series, chosen in (("full", "all"), ("region", f"sparse-uniform:{draft.n}")):
@@ -96,7 +96,7 @@ def _name(series: str, n: int) -> str:
     return "full" if series == "full" else f"sparse-uniform-{n}"
 
 
-def text(draft: Draft, seed: int) -> None:
+def text(draft: PlanBuilder, seed: int) -> None:
     """What is left of the LLM's text: tuned everywhere, the region, and not at all."""
     baseline = draft.measured(_full(draft, seed))
     draft.enter("text", "full", baseline, baseline, seed)
@@ -106,7 +106,7 @@ def text(draft: Draft, seed: int) -> None:
         draft.enter("text", "base", untuned, baseline, seed)
 
 
-def pruning(draft: Draft, seed: int) -> None:
+def pruning(draft: PlanBuilder, seed: int) -> None:
     """Layers removed from the model tuned everywhere and from the region's, healed or not."""
     models = {"full": _full(draft, seed), "region": _uniform(draft, seed, draft.n)}
     baseline = draft.measured(models["full"])
@@ -127,7 +127,7 @@ def _row(count: int) -> str:
     return f"{count} removed"
 
 
-def _pruned(draft: Draft, seed: int, series: str, by: str, count: int, outside_region: bool) -> str:
+def _pruned(draft: PlanBuilder, seed: int, series: str, by: str, count: int, outside_region: bool) -> str:
     """A checkpoint without `count` layers: the first of an order that is measured once."""
     model = _full(draft, seed) if series == "full" else _uniform(draft, seed, draft.n)
     what = f"{series}-any" if series == "region" and not outside_region else series
@@ -143,7 +143,7 @@ def _pruned(draft: Draft, seed: int, series: str, by: str, count: int, outside_r
 
 
 def _curve(
-    draft: Draft, seed: int, series: str, by: str, counts: Sequence[int], baseline: str, outside_region: bool
+    draft: PlanBuilder, seed: int, series: str, by: str, counts: Sequence[int], baseline: str, outside_region: bool
 ) -> None:
     told = f"{series}, any layer" if series == "region" and not outside_region else series
     for count in counts:
@@ -151,7 +151,7 @@ def _curve(
         draft.enter("pruning", _row(count), run, baseline, seed, f"{told}, by {by}", count)
 
 
-def _healed(draft: Draft, seed: int, series: str, baseline: str, whole: str) -> None:
+def _healed(draft: PlanBuilder, seed: int, series: str, baseline: str, whole: str) -> None:
     draft.enter("pruning", _row(0), whole, baseline, seed, f"{series}, by loss, healed", 0)
     for count in HEALED:
         pruned = _pruned(draft, seed, series, "loss", count, outside_region=series == "region")
@@ -159,7 +159,7 @@ def _healed(draft: Draft, seed: int, series: str, baseline: str, whole: str) -> 
         draft.enter("pruning", _row(count), draft.measured(healed), baseline, seed, f"{series}, by loss, healed", count)
 
 
-def _blocks(draft: Draft, seed: int, series: str, model: str, baseline: str) -> None:
+def _blocks(draft: PlanBuilder, seed: int, series: str, model: str, baseline: str) -> None:
     """Consecutive layers that together turn the states least, of all layers: a reference of the literature."""
     told = "region, any layer" if series == "region" else series
     draft.enter("pruning", _row(0), draft.measured(model), baseline, seed, f"{told}, angular block", 0)
@@ -172,7 +172,7 @@ def _blocks(draft: Draft, seed: int, series: str, model: str, baseline: str) -> 
         draft.enter("pruning", _row(count), draft.measured(pruned), baseline, seed, f"{told}, angular block", count)
 
 
-def _before(draft: Draft, seed: int, series: str, baseline: str) -> None:
+def _before(draft: PlanBuilder, seed: int, series: str, baseline: str) -> None:
     """Layers removed from the base, which is then tuned; the region is spread over what is left."""
     pruned = draft.step(
         "prune", f"prune-base-angular-{BEFORE}",
@@ -183,7 +183,7 @@ def _before(draft: Draft, seed: int, series: str, baseline: str) -> None:
     draft.enter("pruning", _row(BEFORE), draft.measured(made), baseline, seed, f"{series}, before training", BEFORE)
 
 
-def restoring(draft: Draft, seed: int) -> None:
+def restoring(draft: PlanBuilder, seed: int) -> None:
     """Layers of the model tuned everywhere put back to the backbone's weights."""
     full = _full(draft, seed)
     baseline = draft.measured(full)
@@ -197,12 +197,12 @@ def restoring(draft: Draft, seed: int) -> None:
             draft.enter("restoring", f"{count} restored", draft.measured(made), baseline, seed, name, count)
 
 
-def profile(draft: Draft, seed: int) -> None:
+def profile(draft: PlanBuilder, seed: int) -> None:
     """Time and memory of a training step at the paper's true shapes; once, whatever the seeds."""
     draft.step("profile", "profile", {})
 
 
-CONTENTS: dict[str, Callable[[Draft, int], None]] = {
+EXPERIMENTS: dict[str, Callable[[PlanBuilder, int], None]] = {
     "strategies": strategies,
     "layers": layers,
     "data": data,

@@ -47,7 +47,7 @@ MOST_SEEDS = 100
 
 
 @dataclass(frozen=True)
-class Estimate:
+class SeedEstimate:
     """One figure, such as a retention in percent, over items and seeds.
 
     Attributes:
@@ -136,7 +136,7 @@ LEAST_P = 1e-9
 
 def estimate(
     each: Mapping[int, float], drawn: Array, variances: Sequence[float], clusters: Sequence[int], n: int = 0
-) -> Estimate:
+) -> SeedEstimate:
     """The mean over seeds with its interval.
 
     Args:
@@ -152,8 +152,8 @@ def estimate(
     value = float(np.mean(values))
     scatter = float(np.std(values, ddof=1)) if len(values) > 1 else None
     if min(clusters) < 2:
-        return Estimate(value, None, scatter, dict(each), n)
+        return SeedEstimate(value, None, scatter, dict(each), n)
     share = bootstrap.tail(variances, clusters)
     low, high = (float(np.quantile(drawn, q)) for q in (share, 1.0 - share))
     freedom = bootstrap.spread(variances, clusters)[1]
-    return Estimate(value, (min(low, value), max(high, value)), scatter, dict(each), n, freedom)
+    return SeedEstimate(value, (min(low, value), max(high, value)), scatter, dict(each), n, freedom)

@@ -1,18 +1,18 @@
-"""`benchmarks/repeated.py` on the pocket board's own runs: what is kept of all visual tasks, and with each left out."""
+"""`benchmarks/seed_study.py` on the pocket board's own runs: retention over all visual tasks, and without each."""
 
 from __future__ import annotations
 
 import pytest
 
-from benchmarks import repeated
-from vrbench.reproduce.counts import read
+from benchmarks import seed_study
+from vrbench.reproduce.run_counts import read
 
 RECIPES = ("pocket-full", "pocket-region")
 
 
 def test_what_is_kept_with_and_without_each_task() -> None:
-    runs = {(recipe, seed): read(repeated.published(recipe)) for recipe in RECIPES for seed in (0, 1)}
-    lines = repeated.report(runs, "made for a test").splitlines()
+    runs = {(recipe, seed): read(seed_study.published(recipe)) for recipe in RECIPES for seed in (0, 1)}
+    lines = seed_study.report(runs, "made for a test").splitlines()
     tables = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
     scores = [{r.task: r.score.value for r in runs[recipe, 0].record.results} for recipe in RECIPES]
     visual = runs["pocket-full", 0].pool("visual")

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vrbench.reproduce.counts import Counted, Counts, without
-from vrbench.reproduce.seeds import Estimate, estimate
+from vrbench.reproduce.run_counts import RunCounts, TaskCounts, without
+from vrbench.reproduce.seed_estimate import SeedEstimate, estimate
 from vrbench.statistics import bootstrap
 from vrbench.tasks import metrics
 
@@ -30,7 +30,7 @@ _BLOCK = 8_000_000
 
 
 @dataclass(frozen=True)
-class Drawn:
+class TaskDraws:
     """One run on one task.
 
     Attributes:
@@ -52,17 +52,17 @@ class Drawn:
 class JointBootstrap:
     """Figures of many runs over the same items, on the same draws."""
 
-    def __init__(self, runs: Mapping[str, Counted], seed: int = 0) -> None:
-        """Draw every task once for all runs; `runs` are comparable, as `vrbench.reproduce.counts.faults` has it."""
+    def __init__(self, runs: Mapping[str, RunCounts], seed: int = 0) -> None:
+        """Draw every task once for all runs; `runs` are comparable, as `vrbench.reproduce.run_counts.faults` has it."""
         self.runs = runs
         self.seed = seed
-        self._whole: dict[str, dict[str, Drawn]] = {}
+        self._whole: dict[str, dict[str, TaskDraws]] = {}
         for task in dict.fromkeys(task for run in runs.values() for task in run.tasks):
             known = {name: run.tasks[task] for name, run in runs.items() if task in run.tasks}
             complete = {name: counts for name, counts in known.items() if not counts.unscored}
             self._whole[task] = _drawn(complete, task, seed) if complete else {}
 
-    def of(self, task: str, names: Sequence[str]) -> dict[str, Drawn]:
+    def of(self, task: str, names: Sequence[str]) -> dict[str, TaskDraws]:
         """Some runs on a task, over the items that all of them could score."""
         unscored = frozenset().union(*(self.runs[name].tasks[task].unscored for name in names))
         if not unscored:
@@ -77,7 +77,7 @@ class JointBootstrap:
             if all(t in self.runs[name].tasks for t in tasks for name in pair)
         }
 
-    def kept(self, pairs: Pairs, tasks: Sequence[str]) -> Estimate | None:
+    def kept(self, pairs: Pairs, tasks: Sequence[str]) -> SeedEstimate | None:
         """Retention in percent of the mean over tasks, averaged over seeds; of a perplexity, baseline / candidate.
 
         None without a seed that has all tasks, or where a baseline is so near zero that a ratio has no meaning.
@@ -87,7 +87,7 @@ class JointBootstrap:
             return None
         return self._estimate(found.pairs, found.values, found.draws[:, found.fine], found.parts, found.side)
 
-    def kept_more(self, ours: Pairs, others: Pairs, tasks: Sequence[str]) -> Estimate | None:
+    def kept_more(self, ours: Pairs, others: Pairs, tasks: Sequence[str]) -> SeedEstimate | None:
         """Difference of two retentions in percent, over the seeds that have both; None where either is None."""
         both = ours.keys() & others.keys()
         ours, others = ({seed: pair for seed, pair in pairs.items() if seed in both} for pairs in (ours, others))
@@ -114,7 +114,7 @@ class JointBootstrap:
         change = (ours.draws - ours.values.mean(1)[:, None, None] / base * theirs.draws) / base
         return _Kept(pairs, values, draws, change.mean(0), fine, ours)
 
-    def gained(self, pairs: Pairs, tasks: Sequence[str]) -> Estimate | None:
+    def gained(self, pairs: Pairs, tasks: Sequence[str]) -> SeedEstimate | None:
         """Candidate minus baseline in points of the mean over tasks; None without a seed that has all tasks."""
         pairs = self.usable(pairs, tasks)
         if not pairs or not tasks:
@@ -123,7 +123,7 @@ class JointBootstrap:
         change = ours.draws - theirs.draws
         return self._estimate(pairs, (ours.values - theirs.values).mean(1), change.mean(1), change.mean(0), ours)
 
-    def score(self, runs: Mapping[int, str], tasks: Sequence[str]) -> Estimate | None:
+    def score(self, runs: Mapping[int, str], tasks: Sequence[str]) -> SeedEstimate | None:
         """The mean over tasks itself, 0 to 100, or one task's perplexity; None without a seed that has all tasks."""
         pairs = self.usable({seed: (name, name) for seed, name in runs.items()}, tasks)
         if not pairs or not tasks:
@@ -147,7 +147,7 @@ class JointBootstrap:
 
         return side(0), side(1)
 
-    def _estimate(self, pairs: Pairs, values: Array, drawn: Array, parts: Array, side: _Side) -> Estimate:
+    def _estimate(self, pairs: Pairs, values: Array, drawn: Array, parts: Array, side: _Side) -> SeedEstimate:
         """The mean over seeds.
 
         Args:
@@ -182,7 +182,7 @@ class _Side:
     higher_is_better: bool
 
 
-def _drawn(known: Mapping[str, Counts], task: str, seed: int) -> dict[str, Drawn]:
+def _drawn(known: Mapping[str, TaskCounts], task: str, seed: int) -> dict[str, TaskDraws]:
     """Some runs on one task, over the same items, each recomputed on the same draws of clusters."""
     import numpy as np
 
@@ -199,12 +199,12 @@ def _drawn(known: Mapping[str, Counts], task: str, seed: int) -> dict[str, Drawn
     baseline, candidate = (np.concatenate(found) for found in values)
     whole = metric.value(tables.sum(0))
     return {
-        name: Drawn(float(whole[i]), baseline[:, i], candidate[:, i], len(tables), counts.n)
+        name: TaskDraws(float(whole[i]), baseline[:, i], candidate[:, i], len(tables), counts.n)
         for i, (name, counts) in enumerate(known.items())
     }
 
 
-def _allowed(counts: Counts) -> Array:
+def _allowed(counts: TaskCounts) -> Array:
     """Clusters for the items not seen, as those of the baseline and of the candidate: [2, clusters, ratios, 2]."""
     import numpy as np
 

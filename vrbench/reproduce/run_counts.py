@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Counts:
+class TaskCounts:
     """One task in one run.
 
     Attributes:
@@ -43,7 +43,7 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Counted:
+class RunCounts:
     """One run.
 
     Attributes:
@@ -53,7 +53,7 @@ class Counted:
     """
 
     record: RunRecord
-    tasks: Mapping[str, Counts]
+    tasks: Mapping[str, TaskCounts]
     load: Callable[[], Run]
 
     @property
@@ -68,12 +68,12 @@ class Counted:
         return tuple(r.task for r in named if metrics.named(r.metric).kind == "percent")
 
 
-def read(folder: Path) -> Counted:
+def read(folder: Path) -> RunCounts:
     """A run from disk as counts; see `count_run`."""
     return count_run(partial(load_run, folder))
 
 
-def count_run(load: Callable[[], Run]) -> Counted:
+def count_run(load: Callable[[], Run]) -> RunCounts:
     """A run as counts.
 
     Args:
@@ -83,10 +83,10 @@ def count_run(load: Callable[[], Run]) -> Counted:
         VrbenchError: as `load`, or an unknown metric.
     """
     run = load()
-    return Counted(run.record, {task: _counts(run, task) for task in run.samples if _scored(run, task)}, load)
+    return RunCounts(run.record, {task: _counts(run, task) for task in run.samples if _scored(run, task)}, load)
 
 
-def without(counted: Counted, task: str, unscored: frozenset[str]) -> Counts:
+def without(counted: RunCounts, task: str, unscored: frozenset[str]) -> TaskCounts:
     """A task's counts with more items left out, those that another run could not score."""
     run = counted.load()
     left = tuple(s.model_copy(update={"unscored": "left out"}) if s.id in unscored else s for s in run.samples[task])
@@ -97,7 +97,7 @@ def _scored(run: Run, task: str) -> bool:
     return bool(metrics.named(run.result(task).metric).scored(run.samples[task]))
 
 
-def _counts(run: Run, task: str) -> Counts:
+def _counts(run: Run, task: str) -> TaskCounts:
     import numpy as np
 
     result, samples = run.result(task), run.samples[task]
@@ -112,7 +112,7 @@ def _counts(run: Run, task: str) -> Counts:
         whole[[place[cluster] for cluster in filled]] = table
         table = whole
     unscored = frozenset(s.id for s in samples if s.unscored)
-    return Counts(result, table, len(scored), metric.outcomes(samples), _items(samples), unscored)
+    return TaskCounts(result, table, len(scored), metric.outcomes(samples), _items(samples), unscored)
 
 
 def _items(samples: Iterable[Sample]) -> str:
@@ -122,7 +122,7 @@ def _items(samples: Iterable[Sample]) -> str:
     return total.hexdigest()
 
 
-def faults(candidate: Counted, baseline: Counted, label: str) -> list[str]:
+def faults(candidate: RunCounts, baseline: RunCounts, label: str) -> list[str]:
     """Why two runs may not be compared, one sentence each, told by `pairing` unless they are plainly alike.
 
     Runs of other versions of vrbench's code may be: a folder that is gone on with has both, and its report says so.
@@ -132,7 +132,7 @@ def faults(candidate: Counted, baseline: Counted, label: str) -> list[str]:
     return list(pairing.faults(candidate.load(), baseline.load(), label, same_code=False))
 
 
-def _alike(candidate: Counted, baseline: Counted) -> bool:
+def _alike(candidate: RunCounts, baseline: RunCounts) -> bool:
     ours, theirs = candidate.record, baseline.record
     if (ours.settings.limit, ours.settings.seed) != (theirs.settings.limit, theirs.settings.seed):
         return False

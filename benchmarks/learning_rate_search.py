@@ -1,6 +1,7 @@
 """Which learning rate and LoRA rank? Each setting is trained with `vrbench train` and judged on the dev split alone.
 
-    python benchmarks/rates.py --out DIR [--recipe pocket-full] [--rates 5e-4,1e-3] [--ranks 4,8] [--at-once 4]
+    python -m benchmarks.learning_rate_search --out DIR [--recipe pocket-full] [--rates 5e-4,1e-3] [--ranks 4,8]
+        [--at-once 4]
 
 The rule: of the settings whose share of dev turns answered rightly reaches ENOUGH, the one with the lowest word
 perplexity on dev passages. No test item is looked at. Runs that are finished in DIR are not run again; their outcomes
@@ -79,7 +80,12 @@ def report(found: Sequence[dict[str, Any]]) -> str:
         rights = " | ".join(f"{one['dev_right'].get(kind, float('nan')):.1f}" for kind in kinds)
         lines.append(f"| {one['recipe']} | {one['rate']:g} | {one['rank']} | {rights} |")
     made = sorted({f"{one['device']}, torch {one['torch']}, transformers {one['transformers']}" for one in found})
-    lines += ["", f"Each with `vrbench train RECIPE --set ...` by `python benchmarks/rates.py`; {'; '.join(made)}.", ""]
+    by = "python -m benchmarks.learning_rate_search"
+    lines += [
+        "",
+        f"Each with `vrbench train RECIPE --set ...` by `{by}`; {'; '.join(made)}.",
+        "",
+    ]
     return "\n".join(lines)
 
 
