@@ -26,7 +26,8 @@ from vrbench.cli.config_file import read_overrides
 from vrbench.core.io import write_atomically
 from vrbench.models.load import load_packed
 from vrbench.training.pocket_data import Lessons
-from vrbench.training.recipe_files import TrainRecipe, load
+from vrbench.training.recipe import TrainRecipe
+from vrbench.training.recipe_files import load
 from vrbench.training.run import Start, start_of
 from vrbench.training.trainable import groups_of, thaw, with_lora
 from vrbench.training.trainer import BETA1, Course, fit, rate_of

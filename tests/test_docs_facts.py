@@ -34,7 +34,7 @@ from vrbench.reporting import FORMATS
 from vrbench.reproduce.families import FAMILIES
 from vrbench.reproduce.tables import TABLES
 from vrbench.tasks import registry
-from vrbench.training import recipe_files
+from vrbench.training import recipe
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BOARD = ROOT / "leaderboards" / "pocket"
@@ -148,8 +148,8 @@ def test_context_and_data_root_are_as_the_pages_say() -> None:
 
 
 def test_help_of_train_names_keys_of_recipes() -> None:
-    known = recipe_files.TrainRecipe.model_json_schema()
-    sections = {"tune": recipe_files.Tune, "data": (recipe_files.Data, recipe_files.Conversations, recipe_files.Hub)}
+    known = recipe.TrainRecipe.model_json_schema()
+    sections = {"tune": recipe.TuneStage, "data": tuple(recipe.DATA_SECTIONS.values())}
     lines = str(train.__doc__).split("Keys for --set:")[1].split("Stopped or killed")[0].splitlines()
     keys = [key for line in lines if line.strip() for key in re.split(r",\s*| or ", line.strip().split("  ")[0])]
     section = ""

@@ -81,7 +81,7 @@ class TestFaults:
              "--data-root", str(tmp_path / "nowhere"), "--set", f"data.images={tmp_path / 'gone'}"],
         )  # fmt: skip
         faults = str(done.exception).splitlines()
-        expected = ("table profile", "leaves data.conversations to you", "data.images is", "--set base=FOLDER",
+        expected = ("table profile", "--set data.conversations=PATH", "data.images is", "--set base=FOLDER",
                     "data root", "jobs is 0")  # fmt: skip
         assert [sum(words in fault for fault in faults) for words in expected] == [1] * len(expected), faults
         assert len(faults) == len(expected) and not out.exists()

@@ -22,7 +22,7 @@ from vrbench.core.layers import select
 from vrbench.training.features import Encoded
 from vrbench.training.pocket_data import pocket_lessons, tune
 from vrbench.training.processes import is_first
-from vrbench.training.recipe_files import Data, TrainRecipe, Tune
+from vrbench.training.recipe import GeneratedScenes, TrainRecipe, TuneStage
 from vrbench.training.trainable import with_lora
 from vrbench.training.trainer import weights_of_shards
 
@@ -44,7 +44,8 @@ def recipe(**changes: Any) -> TrainRecipe:
         "layers": "1-3", "rank": 2, "alpha": 4.0, "dropout": 0.2, "steps": 8, "batch": 4, "lr": 1e-2,
         "lr_projector": 1e-3, "save_every": 3, **changes,
     }  # fmt: skip
-    return TrainRecipe(name="t", makes="t", base="t", dtype="float32", data=Data(scenes=3), tune=Tune(**settings))
+    data = GeneratedScenes(scenes=3)
+    return TrainRecipe(name="t", makes="t", base="t", dtype="float32", data=data, tune=TuneStage(**settings))
 
 
 def train(out: Path, of: TrainRecipe, callbacks: list[TrainerCallback]) -> tuple[Any, list[float]]:

@@ -14,7 +14,7 @@ from tests.training.learning import CPU, TURNS
 from vrbench.core.layers import LayerSet
 from vrbench.training.features import Encoded
 from vrbench.training.pocket_data import pocket_lessons, tune
-from vrbench.training.recipe_files import Data, TrainRecipe, Tune
+from vrbench.training.recipe import GeneratedScenes, TrainRecipe, TuneStage
 from vrbench.training.run import Start, trainable
 from vrbench.training.sampling import LayerSampling, drawn
 from vrbench.training.trainable import groups_of, thaw, with_lora
@@ -22,19 +22,19 @@ from vrbench.training.trainable import groups_of, thaw, with_lora
 DEPTH = 6
 
 
-def settings(**changes: Any) -> Tune:
+def settings(**changes: Any) -> TuneStage:
     given = {"layers": "3,5", "rank": 2, "alpha": 4.0, "steps": 3, "batch": 2, "lr": 1e-2, "lr_projector": 0.0}
-    return Tune(**{**given, **changes})
+    return TuneStage(**{**given, **changes})
 
 
-def recipe(of: Tune) -> TrainRecipe:
-    return TrainRecipe(name="t", makes="t", base="t", dtype="float32", data=Data(scenes=3), tune=of)
+def recipe(of: TuneStage) -> TrainRecipe:
+    return TrainRecipe(name="t", makes="t", base="t", dtype="float32", data=GeneratedScenes(scenes=3), tune=of)
 
 
 class Study:
     """A tiny model about to be tuned, and what each of its layers does in one step."""
 
-    def __init__(self, of: Tune, layers: LayerSet | None = None) -> None:
+    def __init__(self, of: TuneStage, layers: LayerSet | None = None) -> None:
         self.recipe, self.settings = recipe(of), of
         self.layers = layers or LayerSet.of([3, 5], DEPTH)
         torch.manual_seed(0)

@@ -19,7 +19,7 @@ from vrbench.models import components
 from vrbench.models.load import load_model, load_vlm
 from vrbench.training import stages, train
 from vrbench.training.conversation_encoder import Supervised
-from vrbench.training.recipe_files import TrainRecipe
+from vrbench.training.recipe import TrainRecipe
 from vrbench.training.trainable import core_of
 
 LAYERS = "1,3"

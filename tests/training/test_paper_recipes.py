@@ -20,7 +20,7 @@ from vrbench.core.layers import select
 from vrbench.models.load import load_vlm
 from vrbench.training import load, names, train
 from vrbench.training.conversation_encoder import Supervised
-from vrbench.training.recipe_files import Conversations
+from vrbench.training.recipe import ConversationFile
 from vrbench.training.run import outline, unpadded
 
 DEPTH_AND_TUNED = {
@@ -40,7 +40,7 @@ def test_they_agree_with_the_paper_s_figures(model: str) -> None:
         assert (settings.batch, settings.epochs, settings.checkpointing) == (128, 1, True)
         assert settings.beta2 == 0.999  # what transformers' Trainer takes where a script says nothing
         assert (settings.tuning, settings.modules, settings.sampling) == ("lora", "all", None)
-        assert isinstance(recipe.data, Conversations) and recipe.dtype == "bfloat16"
+        assert isinstance(recipe.data, ConversationFile) and recipe.dtype == "bfloat16"
         assert (recipe.data.length, recipe.data.pad_square, recipe.data.share) == (2048, True, 1)
     assert select(full.tune.layers, depth).is_all
     layers = select(region.tune.layers, depth)
@@ -58,8 +58,8 @@ def test_what_is_left_to_be_set_is_told(tmp_path: Path) -> None:
         with pytest.raises(VrbenchError) as found:
             train(name, tmp_path / "out", device="cpu")
         told = sentences(found.value)
-        assert told[0].startswith(f"recipe {name} leaves base to you") and told[0].endswith("give --set base=PATH")
-        assert "leaves data.conversations to you" in told[1] and len(told) == 2
+        keys = ("base", "data.conversations")
+        assert all(f"--set {key}=PATH" in line for key, line in zip(keys, told, strict=True))
     assert not (tmp_path / "out").exists()
 
 

@@ -14,7 +14,7 @@ from vrbench import pocket as pocket_weights
 from vrbench.core.errors import ManyFaults, VrbenchError
 from vrbench.core.layers import select
 from vrbench.training import TrainRecipe, load, names
-from vrbench.training.recipe_files import Conversations
+from vrbench.training.recipe import ConversationFile
 
 
 @pytest.fixture
@@ -51,13 +51,13 @@ def test_values_can_be_changed_and_change_the_digest() -> None:
 
 
 def test_a_misspelt_name_or_key_is_answered_with_the_nearest() -> None:
-    with pytest.raises(VrbenchError, match="no recipe 'pocket-regoin'; did you mean pocket-region"):
+    with pytest.raises(VrbenchError, match=r"'pocket-regoin'.* mean pocket-region"):
         load("pocket-regoin")
-    with pytest.raises(VrbenchError, match=r"no recipe 'xyz'; there are .*pocket-attention, pocket-base, "):
+    with pytest.raises(VrbenchError, match=r"'xyz'; .*pocket-attention, pocket-base, "):
         load("xyz")
-    with pytest.raises(VrbenchError, match=r"no key 'tune\.stepps'; did you mean 'steps'\?"):
+    with pytest.raises(VrbenchError, match=r"'tune\.stepps'.* mean steps"):
         load("pocket-full", {"tune.stepps": "3"})
-    with pytest.raises(VrbenchError, match=r"no key 'wormup'; did you mean 'warmup'\?"):
+    with pytest.raises(VrbenchError, match=r"'wormup'.* mean warmup"):
         load("pocket-full", {"wormup": "0.1"})
 
 
@@ -69,7 +69,7 @@ def test_all_faults_are_told_at_once() -> None:
 
 
 def test_a_value_is_no_section() -> None:
-    with pytest.raises(VrbenchError, match="'seed' holds a value, not keys"):
+    with pytest.raises(VrbenchError, match="'seed' is a value"):
         load("pocket-full", {"seed.x": "1"})
 
 
@@ -83,7 +83,7 @@ def test_a_recipe_is_of_one_kind(tmp_path: Path, gone: tuple[str, ...]) -> None:
         load(str(tmp_path / "x.yaml"))
 
 
-@pytest.mark.parametrize(("text", "message"), [("a: [", "is not YAML"), ("- a", "holds no mapping")])
+@pytest.mark.parametrize(("text", "message"), [("a: [", "is not YAML"), ("- a", "mapping")])
 def test_what_cannot_be_read_is_told(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "x.yaml").write_text(text)
     with pytest.raises(VrbenchError, match=message):
@@ -93,14 +93,14 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, text: str, message: str) ->
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
-        ({"tune.epochs": "1", "tune.steps": "2"}, "tune has either steps or epochs"),
-        ({"tune.accumulate": "5"}, "tune.batch is 64, which tune.accumulate = 5 does not divide"),
+        ({"tune.epochs": "1", "tune.steps": "2"}, "steps or epochs"),
+        ({"tune.accumulate": "5"}, "tune.batch is 64.* tune.accumulate = 5"),
         ({"tune.rank": "null"}, "tune.rank and tune.alpha are needed for tuning 'lora'"),
-        ({"tune.tuning": "weights", "tune.modules": "attention"}, "goes with tuning 'lora' only"),
+        ({"tune.tuning": "weights", "tune.modules": "attention"}, "tune.modules is 'attention'.* 'lora'"),
         ({"tune.layers": "none", "tune.lr_projector": "0"}, "nothing would be trained"),
-        ({"tune.layers": "none", "tune.sampling": "2"}, "nothing for tune.sampling to draw from"),
+        ({"tune.layers": "none", "tune.sampling": "2"}, "'none'.* tune.sampling"),
         ({"tune.schedule": "cosin"}, "tune.schedule is 'cosin'"),
-        ({"data.shar": "0.5"}, r"no key 'data\.shar'; did you mean 'share'\?"),
+        ({"data.shar": "0.5"}, r"'data\.shar'.* mean share"),
         ({"stage": "heel"}, "stage is 'heel'"),
     ],
 )
@@ -118,12 +118,12 @@ def test_a_section_tells_all_its_faults() -> None:
 def test_one_way_to_say_how_long_takes_the_place_of_the_other() -> None:
     changed = load("pocket-full", {"tune.epochs": "0.5"}).tune
     assert changed is not None and (changed.steps, changed.epochs) == (None, 0.5)
-    assert changed.steps_for(1000, extras=6) == 9  # half of 1000 pictures, 58 of them a step
+    assert changed.steps_for(1000, extra=6) == 9  # half of 1000 pictures, 58 of them a step
 
 
 def test_another_kind_of_data_takes_the_place_of_the_pictures() -> None:
     changed = load("pocket-full", {"data.conversations": "a.json", "data.images": "b", "data.length": "64"}).data
-    assert isinstance(changed, Conversations) and (changed.images, changed.length) == ("b", 64)
+    assert isinstance(changed, ConversationFile) and (changed.images, changed.length) == ("b", 64)
 
 
 def test_keys_that_came_later_leave_old_digests_as_they_were() -> None:

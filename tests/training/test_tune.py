@@ -19,15 +19,15 @@ from vrbench.training.features import Encoded
 from vrbench.training.packed_llava import Learner
 from vrbench.training.packing import IGNORED
 from vrbench.training.pocket_data import align, pocket_lessons, tune
-from vrbench.training.recipe_files import Align, Data, TrainRecipe, Tune
+from vrbench.training.recipe import AlignStage, GeneratedScenes, TrainRecipe, TuneStage
 from vrbench.training.trainable import with_lora
 
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-SETTINGS = Tune(layers="1,3", rank=2, alpha=4, steps=4, batch=2, lr=1e-2, lr_projector=1e-3)
+SETTINGS = TuneStage(layers="1,3", rank=2, alpha=4, steps=4, batch=2, lr=1e-2, lr_projector=1e-3)
 
 
 def recipe(**changes: Any) -> TrainRecipe:
-    made = TrainRecipe(name="t", makes="t", base="t", dtype="float32", data=Data(scenes=3), tune=SETTINGS)
+    made = TrainRecipe(name="t", makes="t", base="t", dtype="float32", data=GeneratedScenes(scenes=3), tune=SETTINGS)
     return made.model_copy(update=changes)
 
 
@@ -88,7 +88,7 @@ class TestStages:
     def test_aligning_moves_the_projector_alone(self, data: Encoded) -> None:
         model = tiny.llava()
         learner, before = learning.learner(model), parameters(model)
-        align(learner, data, recipe(tune=None, align=Align(steps=3, batch=2, lr=1e-3)))
+        align(learner, data, recipe(tune=None, align=AlignStage(steps=3, batch=2, lr=1e-3)))
         assert moved(model, before) == {name for name in before if "multi_modal_projector" in name}
 
     def test_it_learns(self, data: Encoded) -> None:
@@ -110,7 +110,7 @@ class TestStages:
     def test_other_pictures_have_their_share_of_each_batch(self, data: Encoded) -> None:
         extra = Encoded(data.features[:1], learning.packer().rows(TURNS[1:2]))
         lessons = pocket_lessons(
-            learning.learner(tiny.llava()), data, extra, recipe(data=Data(scenes=3, easy_vqa=0.25)), 6, 4
+            learning.learner(tiny.llava()), data, extra, recipe(data=GeneratedScenes(scenes=3, easy_vqa=0.25)), 6, 4
         )
         steps = lessons.order.reshape(6, 4)
         assert (steps[:, :3] < 3).all() and (steps[:, 3] == 3).all()

@@ -39,7 +39,6 @@ def _profile_faults(device: str) -> list[str]:
 def _recipe_faults(plan: Plan) -> Iterator[str]:
     """Every recipe, with what is not made yet left as the recipe has it; each kind of training is looked at once."""
     from vrbench.training import load
-    from vrbench.training.reading import unset
 
     base = _base(plan)
     looked: set[tuple[tuple[str, Value], ...]] = set()
@@ -55,7 +54,7 @@ def _recipe_faults(plan: Plan) -> Iterator[str]:
         except VrbenchError as error:
             yield from sentences(error)
         else:
-            yield from unset(recipe)
+            yield from recipe.unset_paths()
             yield from _missing_data(recipe.data)
 
 

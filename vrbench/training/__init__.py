@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vrbench.training.recipe_files import TrainRecipe, load, names
+from vrbench.training.recipe import TrainRecipe
+from vrbench.training.recipe_files import load, names
 
 __all__ = ["TrainRecipe", "load", "names", "train"]
 

@@ -11,7 +11,7 @@ from vrbench.training.conversation_batches import SupervisedSet
 from vrbench.training.conversation_encoder import Supervised
 from vrbench.training.conversation_sets import Samples, share_of
 from vrbench.training.pocket_data import Lessons
-from vrbench.training.recipe_files import Conversations, Hub, TrainRecipe
+from vrbench.training.recipe import ConversationFile, HubConversations, TrainRecipe
 
 if TYPE_CHECKING:
     from vrbench.models.base_vlm import BaseVLM
@@ -34,7 +34,7 @@ def conversation_lessons(recipe: TrainRecipe, found: Samples, vlm: BaseVLM) -> L
         VrbenchError: the chat template cannot be trained with, or no sample fits into the length.
     """
     settings, tune = recipe.data, recipe.tune
-    assert isinstance(settings, Conversations | Hub) and tune is not None
+    assert isinstance(settings, ConversationFile | HubConversations) and tune is not None
     part = share_of(found.samples, settings.share, recipe.seed, settings.subset == "stratified")
     data = SupervisedSet(part, Supervised(vlm, settings.length, settings.pad_square))
     steps = tune.steps_for(len(data))

@@ -17,7 +17,7 @@ from vrbench.models import components
 from vrbench.training.features import Encoded
 from vrbench.training.packed import PackedRows
 from vrbench.training.packed_llava import Learner
-from vrbench.training.recipe_files import Data, TrainRecipe
+from vrbench.training.recipe import GeneratedScenes, TrainRecipe
 from vrbench.training.sampling import LayerSampling
 from vrbench.training.trainable import core_of, groups_of, projector_of, thaw, trained_by_layer
 from vrbench.training.trainer import Collate, Course, Group, Loss, fit, passes
@@ -63,9 +63,9 @@ def pocket_lessons(
         steps, batch: of the stage.
     """
     settings = recipe.data
-    assert isinstance(settings, Data)
+    assert isinstance(settings, GeneratedScenes)
     main = learner.fitting(data.rows[: settings.used])
-    extras = settings.extras(batch) if extra else 0
+    extras = settings.easy_vqa_images(batch) if extra else 0
     rows = PackedRows.of([data, *([extra] if extra and extras else [])], learner.pad, learner.device, learner.length)
     order = main[passes(steps * (batch - extras), len(main), (recipe.seed, 1))].reshape(steps, -1)
     if extra and extras:

@@ -12,7 +12,7 @@ from vrbench.checkpoints.parameter_names import ADAPTER, DELTA, PROJECTOR
 from vrbench.core.cache import file_digest
 from vrbench.core.io import write_atomically
 from vrbench.core.schemas import Lineage
-from vrbench.training.recipe_files import TrainRecipe, Tune
+from vrbench.training.recipe import TrainRecipe, TuneStage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +34,7 @@ def save_tensors(tensors: Mapping[str, Tensor], file: Path, dtype: str) -> None:
     os.replace(temporary, file)
 
 
-def save_tuned(model: Any, layers: LayerSet, settings: Tune, base: str, out: Path, dtype: str) -> str:
+def save_tuned(model: Any, layers: LayerSet, settings: TuneStage, base: str, out: Path, dtype: str) -> str:
     """Write what was trained: an adapter and the projector, or a delta; returns the lineage's word for it.
 
     Args:

@@ -1,133 +1,157 @@
-"""The sections of a recipe: which data, and what each stage does with them (no torch)."""
+"""Training recipes: what a run does, as a frozen, validated value that is copied into the folder it makes (no torch).
+
+A recipe trains in stages. `tower` and `align` make a new base; `tune` trains an existing checkpoint. The section
+`TuneStage` is the one place that describes a tuning strategy: which layers, LoRA or whole weights, and which of them
+train at a time. Its keys enter the recipe's digest.
+"""
 
 from __future__ import annotations
 
 import math
 from typing import Annotated, Any, ClassVar, Literal
 
+import yaml
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
+from vrbench.core.io import digest_of
 from vrbench.core.schemas import Record
 
-Schedule = Literal["cosine", "linear", "constant"]
-Subset = Literal["stratified", "uniform"]
+ATTENTION = ("self_attn", "cross_attn", "attn", "attention")
+"""Names of a decoder layer's attention module."""
 
 
-class Section(Record):
+class RecipeSection(Record):
     """A part of a recipe."""
 
-    later: ClassVar[tuple[str, ...]] = ()
-    """Keys that older recipes do not have."""
+    added_later: ClassVar[tuple[str, ...]] = ()
+    """Keys that older recipes do not have: they enter the digest only where they differ from their defaults."""
 
-    def told(self) -> dict[str, Any]:
-        """The values that identify it as JSON: all of them, but for later keys with their defaults."""
+    def digest_content(self) -> dict[str, Any]:
+        """Return the JSON value that the digest is computed from."""
         values: dict[str, Any] = {}
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
-            if name in self.later and value == field.default:
+            if name in self.added_later and value == field.default:
                 continue
-            values[name] = value.told() if isinstance(value, Section) else value
+            values[name] = value.digest_content() if isinstance(value, RecipeSection) else value
         return values
 
 
-class Data(Section):
-    """Generated pictures, and how many questions on each."""
+Share = Annotated[float, Field(gt=0, le=1, description="Share of the samples that is used; smaller shares nest.")]
+MaxTokens = Annotated[int, Field(gt=0, description="Maximum tokens of a sample; longer ones are truncated.")]
+PadSquare = Annotated[bool, Field(description="Pad images to a square with the mean colour.")]
+MaxInvalid = Annotated[float, Field(ge=0, le=1, description="Largest share of the samples that may be invalid.")]
+Subset = Annotated[
+    Literal["stratified", "uniform"], Field(description="Draw the share from each source, or from all samples alike.")
+]
+Steps = Annotated[int, Field(gt=0, description="Optimizer steps.")]
+Images = Annotated[int, Field(gt=0, description="Images in a step.")]
+PeakRate = Annotated[float, Field(gt=0, description="Peak learning rate of AdamW.")]
+SaveEvery = Annotated[int, Field(ge=0, description="Steps between saved states; 0 saves none.")]
 
-    later = ("share", "dev")
 
-    scenes: int = Field(gt=0, description="Generated pictures, numbers 0 to scenes-1 of the split 'train'.")
-    turns: int = Field(default=6, gt=0, description="Questions a picture; they share its encoding.")
+class GeneratedScenes(RecipeSection):
+    """Generated images, with questions on each."""
+
+    added_later = ("share", "dev")
+
+    scenes: int = Field(gt=0, description="Generated images: numbers 0 to scenes-1 of the split 'train'.")
+    turns: int = Field(default=6, gt=0, description="Questions for an image; they share its encoding.")
     easy_vqa: float = Field(default=0.0, ge=0, lt=1, description="Share of a batch from easy-VQA's train split.")
-    share: float = Field(default=1.0, gt=0, le=1, description="Share of the pictures that is used.")
-    dev: int | None = Field(default=None, gt=0, description="Dev pictures measured at the end; else the usual number.")
+    share: Share = 1.0
+    dev: int | None = Field(default=None, gt=0, description="Dev images that the result is measured on.")
 
     @property
     def used(self) -> int:
-        """How many of the generated pictures are used."""
+        """How many of the generated images are used."""
         return max(1, round(self.scenes * self.share))
 
-    def extras(self, batch: int) -> int:
-        """How many of a step's pictures are easy-VQA's."""
+    def easy_vqa_images(self, batch: int) -> int:
+        """Return how many images of a step are easy-VQA's."""
         return round(batch * self.easy_vqa)
 
 
-class Conversations(Section):
-    """A JSON file of conversations in LLaVA's format, and the folder of their pictures."""
+class ConversationFile(RecipeSection):
+    """A JSON file of conversations in LLaVA's format, and the folder of their images."""
 
     conversations: str = Field(
         description="JSON or JSON lines file, such as llava_v1_5_mix665k.json; '' leaves it to be set."
     )
-    images: str = Field(default="", description="Folder that the file's picture names are relative to.")
-    share: float = Field(default=1.0, gt=0, le=1, description="Share of the samples that is used; smaller ones nest.")
-    subset: Subset = Field(default="stratified", description="The share of each source, or of all alike.")
-    length: int = Field(default=2048, gt=0, description="Most tokens a sample; longer ones are cut.")
-    pad_square: bool = Field(default=False, description="Pad pictures to a square with the mean colour.")
-    most_left_out: float = Field(default=0.01, ge=0, le=1, description="Share of the samples that may be faulty.")
+    images: str = Field(default="", description="Folder that the file's image names are relative to.")
+    share: Share = 1.0
+    subset: Subset = "stratified"
+    length: MaxTokens = 2048
+    pad_square: PadSquare = False
+    most_left_out: MaxInvalid = 0.01
 
 
-class Hub(Section):
-    """A data set of conversations on the hub, or in a data root."""
+class HubConversations(RecipeSection):
+    """A data set of conversations on the hub, or in a local mirror of it."""
 
     hub: str = Field(description="Name of the data set.")
     config: str | None = Field(default=None, description="Its configuration.")
-    split: str = Field(default="train", description="Its split; not one that is measured with.")
+    split: str = Field(default="train", description="Its split; not one that a task evaluates on.")
     revision: str | None = Field(default=None, description="Its revision; pin it.")
-    data_root: str = Field(default="", description="Folder with NAME/CONFIG/SPLIT.parquet; else the hub is asked.")
-    image: str = Field(default="image", description="Column with the picture, or pictures.")
-    turns: str = Field(default="conversations", description="Column with the turns; else there are the next two.")
-    question: str = Field(default="question", description="Column with the question.")
-    answer: str = Field(default="answer", description="Column with the answer.")
-    share: float = Field(default=1.0, gt=0, le=1, description="Share of the samples that is used; smaller ones nest.")
-    subset: Subset = Field(default="uniform", description="The share of each source, or of all alike.")
-    length: int = Field(default=2048, gt=0, description="Most tokens a sample; longer ones are cut.")
-    pad_square: bool = Field(default=False, description="Pad pictures to a square with the mean colour.")
-    most_left_out: float = Field(default=0.01, ge=0, le=1, description="Share of the samples that may be faulty.")
+    data_root: str = Field(default="", description="Folder with NAME/CONFIG/SPLIT.parquet; '' downloads from the hub.")
+    image: str = Field(default="image", description="Column with the image or images.")
+    turns: str = Field(default="conversations", description="Column with the messages, where the set has one.")
+    question: str = Field(default="question", description="Column with the question, where there are no messages.")
+    answer: str = Field(default="answer", description="Column with the answer, where there are no messages.")
+    share: Share = 1.0
+    subset: Subset = "uniform"
+    length: MaxTokens = 2048
+    pad_square: PadSquare = False
+    most_left_out: MaxInvalid = 0.01
 
 
-KINDS_OF_DATA: dict[str, type[Section]] = {"scenes": Data, "conversations": Conversations, "hub": Hub}
-"""The key that a kind of data has and no other -> the kind."""
+DATA_SECTIONS: dict[str, type[RecipeSection]] = {
+    "scenes": GeneratedScenes, "conversations": ConversationFile, "hub": HubConversations,
+}  # fmt: skip
+"""The key that one kind of data has and no other -> its section."""
 
 
-def kind_of_data(raw: Any) -> str:
-    """Which kind of data a section is, by the key that it has."""
+def data_kind(raw: Any) -> str:
+    """Return the kind of a data section: a key of `DATA_SECTIONS`."""
     given = raw if isinstance(raw, dict) else raw.model_dump() if isinstance(raw, Record) else {}
     return next((key for key in ("hub", "conversations") if key in given), "scenes")
 
 
-AnyData = Annotated[
-    Annotated[Data, Tag("scenes")] | Annotated[Conversations, Tag("conversations")] | Annotated[Hub, Tag("hub")],
-    Discriminator(kind_of_data),
+DataSection = Annotated[
+    Annotated[GeneratedScenes, Tag("scenes")]
+    | Annotated[ConversationFile, Tag("conversations")]
+    | Annotated[HubConversations, Tag("hub")],
+    Discriminator(data_kind),
 ]
 
 
-class Tower(Section):
-    """The vision tower, learned by direct supervision of what lies in each patch; no LLM."""
+class TowerStage(RecipeSection):
+    """Train the vision tower by supervising what lies in each patch; the LLM has no part in it."""
 
-    later = ("save_every",)
+    added_later = ("save_every",)
 
-    steps: int = Field(gt=0, description="Optimizer steps.")
-    batch: int = Field(gt=0, description="Pictures a step.")
-    lr: float = Field(gt=0, description="Peak learning rate of AdamW.")
+    steps: Steps
+    batch: Images
+    lr: PeakRate
     weight_decay: float = Field(default=0.05, ge=0, description="AdamW's weight decay.")
     noise: float = Field(default=0.05, ge=0, description="Standard deviation of noise added to inputs in [-1, 1].")
-    save_every: int = Field(default=500, ge=0, description="Steps between saved states; 0 saves none.")
+    save_every: SaveEvery = 500
 
 
-class Align(Section):
-    """The projector on captions, tower and LLM frozen (the paper's stage 1)."""
+class AlignStage(RecipeSection):
+    """Train the projector on captions, with tower and LLM frozen (the paper's stage 1)."""
 
-    later = ("save_every",)
+    added_later = ("save_every",)
 
-    steps: int = Field(gt=0, description="Optimizer steps.")
-    batch: int = Field(gt=0, description="Pictures a step.")
-    lr: float = Field(gt=0, description="Peak learning rate of AdamW.")
-    save_every: int = Field(default=500, ge=0, description="Steps between saved states; 0 saves none.")
+    steps: Steps
+    batch: Images
+    lr: PeakRate
+    save_every: SaveEvery = 500
 
 
-class Tune(Section):
-    """Visual instruction tuning of chosen layers and the projector, tower frozen (the paper's stage 2)."""
+class TuneStage(RecipeSection):
+    """Visual instruction tuning of chosen layers and the projector, with the tower frozen (the paper's stage 2)."""
 
-    later = (
+    added_later = (
         "tuning", "modules", "sampling", "every", "epochs", "accumulate", "schedule", "weight_decay", "checkpointing",
         "save_every", "beta2",
     )  # fmt: skip
@@ -142,53 +166,103 @@ class Tune(Section):
     alpha: float | None = Field(default=None, gt=0, description="LoRA alpha.")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="LoRA dropout.")
     sampling: int | None = Field(
-        default=None, gt=0, description="Train so many of the layers at a time, drawn anew every `every` steps (LISA)."
+        default=None, gt=0, description="Train this many of the layers at a time, redrawn every `every` steps (LISA)."
     )
     every: int = Field(default=20, gt=0, description="Steps between two draws of layers.")
     steps: int | None = Field(default=None, gt=0, description="Optimizer steps; either this or `epochs`.")
     epochs: float | None = Field(default=None, gt=0, description="Passes over the data.")
-    batch: int = Field(gt=0, description="Samples (pictures with their questions) an optimizer step, all devices.")
-    accumulate: int = Field(default=1, gt=0, description="Parts that a step's samples are computed in, one by one.")
+    batch: int = Field(gt=0, description="Samples (images with their questions) in a step, over all devices.")
+    accumulate: int = Field(default=1, gt=0, description="Gradient accumulation: parts that a step is computed in.")
     lr: float = Field(gt=0, description="Peak learning rate of the layers.")
     lr_projector: float = Field(ge=0, description="Peak learning rate of the projector; 0 freezes it.")
-    schedule: Schedule = Field(default="cosine", description="The rate after the warm-up: to 0, to 0, or as it is.")
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        default="cosine", description="The rate after the warm-up: it falls to 0, or stays."
+    )
     weight_decay: float = Field(default=0.0, ge=0, description="AdamW's weight decay, of matrices only.")
     beta2: float = Field(default=0.98, gt=0, lt=1, description="AdamW's decay of the mean of squared gradients.")
-    checkpointing: bool = Field(default=False, description="Compute activations twice instead of keeping them.")
-    save_every: int = Field(default=200, ge=0, description="Steps between saved states; 0 saves none.")
+    checkpointing: bool = Field(default=False, description="Recompute activations in the backward pass.")
+    save_every: SaveEvery = 200
 
     @field_validator("layers", mode="before")
     @classmethod
-    def _one_layer(cls, given: Any) -> Any:
+    def _single_layer(cls, given: Any) -> Any:
         return str(given) if type(given) is int else given  # as YAML reads `layers: 5`
 
     @model_validator(mode="after")
-    def _goes_together(self) -> Tune:
-        found = []
+    def _check_combination(self) -> TuneStage:
+        errors = []
+        no_layers = self.layers.strip() == "none"
         if (self.steps is None) == (self.epochs is None):
-            found.append("tune has either steps or epochs")
+            errors.append("tune needs either steps or epochs")
         if self.batch % self.accumulate:
-            found.append(f"tune.batch is {self.batch}, which tune.accumulate = {self.accumulate} does not divide")
-        if self.tuning == "lora" and self.layers.strip() != "none" and (self.rank is None or self.alpha is None):
-            found.append("tune.rank and tune.alpha are needed for tuning 'lora'")
+            errors.append(f"tune.batch is {self.batch}, which is not a multiple of tune.accumulate = {self.accumulate}")
+        if self.tuning == "lora" and not no_layers and (self.rank is None or self.alpha is None):
+            errors.append("tune.rank and tune.alpha are needed for tuning 'lora'")
         if self.tuning == "weights" and self.modules != "all":
-            found.append(f"tune.modules is {self.modules!r}, which goes with tuning 'lora' only")
-        if self.layers.strip() == "none" and self.lr_projector == 0:
-            found.append("tune.layers is 'none' and tune.lr_projector 0: nothing would be trained")
-        if self.layers.strip() == "none" and self.sampling is not None:
-            found.append("tune.layers is 'none': there is nothing for tune.sampling to draw from")
-        if found:
-            raise ValueError("\n".join(found))
+            errors.append(f"tune.modules is {self.modules!r}, which needs tuning 'lora'")
+        if no_layers and self.lr_projector == 0:
+            errors.append("tune.layers is 'none' and tune.lr_projector 0: nothing would be trained")
+        if no_layers and self.sampling is not None:
+            errors.append("tune.layers is 'none': there are no layers for tune.sampling")
+        if errors:
+            raise ValueError("\n".join(errors))
         return self
 
-    def steps_for(self, samples: int, extras: int = 0) -> int:
-        """Optimizer steps: as stated, or what the epochs come to.
+    def steps_for(self, samples: int, extra: int = 0) -> int:
+        """Return the optimizer steps: as stated, or what the epochs come to.
 
         Args:
-            samples: in the data, those of `extras` apart.
-            extras: samples of each step that are not among them.
+            samples: in the data, without the extra ones.
+            extra: samples of each step that are not among them.
         """
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None  # as the check above says
-        return max(1, math.ceil(self.epochs * samples / (self.batch - extras)))
+        return max(1, math.ceil(self.epochs * samples / (self.batch - extra)))
+
+    def adapts(self, name: str) -> bool:
+        """Return whether LoRA goes on a linear of a decoder layer, such as 'self_attn.q_proj'."""
+        return self.modules == "all" or any(part in ATTENTION for part in name.split("."))
+
+
+class TrainRecipe(RecipeSection):
+    """One training run: either tower and projector of a new base, or the tuning of layers of an existing one."""
+
+    added_later = ("stage",)
+
+    name: str = Field(description="Name of the recipe.")
+    makes: str = Field(description="Id of the checkpoint that it makes.")
+    base: str = Field(description="Checkpoint (or LLM) that it starts from.")
+    stage: Literal["tune", "heal"] = Field(
+        default="tune", description="What the lineage calls the tuning: 'heal' after layers were removed."
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of initial weights and of the order of the data.")
+    dtype: Literal["bfloat16", "float32"] = Field(
+        default="bfloat16", description="Type of the computation and of the written weights; masters are float32."
+    )
+    warmup: float = Field(default=0.04, ge=0, lt=1, description="Share of the steps with a rising learning rate.")
+    clip: float = Field(default=1.0, gt=0, description="Largest gradient norm.")
+    data: DataSection = Field(description="The training data.")
+    tower: TowerStage | None = Field(default=None, description="Stage 'tower'; goes with 'align'.")
+    align: AlignStage | None = Field(default=None, description="Stage 'align'.")
+    tune: TuneStage | None = Field(default=None, description="Stage 'tune'; stands alone.")
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the recipe's content."""
+        return digest_of(self.digest_content())
+
+    def text(self) -> str:
+        """Return the recipe as YAML, as it is copied into the folder."""
+        return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False)
+
+    def unset_paths(self) -> list[str]:
+        """Return an error for each path that the recipe leaves to the user to set."""
+        needed = {"base": (self.base, "the checkpoint folder to tune")}
+        if isinstance(self.data, ConversationFile):
+            needed["data.conversations"] = (self.data.conversations, "a JSON file in LLaVA's layout")
+        return [
+            f"recipe {self.name} does not set {key}: {what}; give --set {key}=PATH"
+            for key, (value, what) in needed.items()
+            if not value
+        ]

@@ -12,8 +12,8 @@ from vrbench.core.errors import VrbenchError, raise_all, sentences
 from vrbench.core.io import output_faults
 from vrbench.core.layers import LayerSet, select
 from vrbench.training.conversation_sets import Samples, share_of
-from vrbench.training.reading import read, unset
-from vrbench.training.recipe_files import Data, TrainRecipe, Tune
+from vrbench.training.reading import read
+from vrbench.training.recipe import GeneratedScenes, TrainRecipe, TuneStage
 
 ATTENTION = ("self_attn", "cross_attn", "attn", "attention")
 """What the attention of a decoder layer is called."""
@@ -44,7 +44,7 @@ def start_of(recipe: TrainRecipe, out: Path) -> Start | None:
     if (out / MARKER).exists():
         found.append(f"{out} already holds a checkpoint; name another folder, or remove it")
     found += output_faults(out)
-    found += unset(recipe)
+    found += recipe.unset_paths()
     start, samples = None, None
     if recipe.tune is not None and recipe.base:
         try:
@@ -54,7 +54,7 @@ def start_of(recipe: TrainRecipe, out: Path) -> Start | None:
             found += unpadded(base) if getattr(recipe.data, "pad_square", False) else []
         except VrbenchError as fault:
             found += sentences(fault)
-    if not isinstance(recipe.data, Data) and not unset(recipe):
+    if not isinstance(recipe.data, GeneratedScenes) and not recipe.unset_paths():
         try:
             samples = read(recipe.data)
         except VrbenchError as fault:
@@ -119,8 +119,8 @@ def outline(recipe: TrainRecipe, out: Path) -> str:
 
 def _steps(recipe: TrainRecipe, start: Start) -> str:
     assert recipe.tune is not None
-    if isinstance(recipe.data, Data):
-        return f"{recipe.tune.steps_for(recipe.data.used, recipe.data.extras(recipe.tune.batch)):,}"
+    if isinstance(recipe.data, GeneratedScenes):
+        return f"{recipe.tune.steps_for(recipe.data.used, recipe.data.easy_vqa_images(recipe.tune.batch)):,}"
     if recipe.tune.steps:
         return f"{recipe.tune.steps:,}"
     assert start.samples is not None  # as `start_of` has it for conversations
@@ -128,7 +128,7 @@ def _steps(recipe: TrainRecipe, start: Start) -> str:
     return f"about {recipe.tune.steps_for(used):,}"
 
 
-def trainable(start: Start, settings: Tune) -> tuple[int, int]:
+def trainable(start: Start, settings: TuneStage) -> tuple[int, int]:
     """Parameters that are trained: (in the layers, in the projector), from the shapes alone."""
     import math
 

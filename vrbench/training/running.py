@@ -11,7 +11,7 @@ from vrbench.core.device import is_out_of_memory
 from vrbench.core.errors import VrbenchError
 from vrbench.training.checkpoint_folder import claim_states, is_empty
 from vrbench.training.processes import is_first, own_device
-from vrbench.training.recipe_files import TrainRecipe
+from vrbench.training.recipe import TrainRecipe
 from vrbench.training.run import start_of
 
 

@@ -30,7 +30,7 @@ from vrbench.training.pocket_data import Lessons, align, pocket_lessons, tune
 from vrbench.training.pocket_images import Pictures, easy, generated
 from vrbench.training.processes import is_first
 from vrbench.training.publish import publish, save_tensors, save_tuned
-from vrbench.training.recipe_files import Data, TrainRecipe
+from vrbench.training.recipe import GeneratedScenes, TrainRecipe
 from vrbench.training.run import Start
 from vrbench.training.tower import encode, train_tower
 from vrbench.training.trainable import groups_of, thaw, with_lora
@@ -57,7 +57,7 @@ def make_base(recipe: TrainRecipe, out: Path, device: torch.device, state: Path)
     started = time.perf_counter()
     if recipe.base != smollm2.ID:
         raise VrbenchError(f"recipe {recipe.name} has base {recipe.base!r}; a new tower goes with {smollm2.ID!r} only")
-    assert isinstance(recipe.data, Data) and recipe.align is not None  # as the recipe's check says
+    assert isinstance(recipe.data, GeneratedScenes) and recipe.align is not None  # as the recipe's check says
     data = generated("train", recipe.data.used, 1, captions=True)
     dev = generated("dev", recipe.data.dev or DEV_PICTURES, 1, captions=True)
     extra = easy(1) if recipe.data.easy_vqa else None
@@ -148,12 +148,12 @@ def _prepared(recipe: TrainRecipe, start: Start, device: torch.device) -> tuple[
 
 def pocket_lessons_of(recipe: TrainRecipe, vlm: LlavaModel, model: Any, device: torch.device) -> Lessons:
     """The pocket family's packed rows, with the dev split's right answers and perplexity as what is measured."""
-    assert recipe.tune is not None and isinstance(recipe.data, Data)
+    assert recipe.tune is not None and isinstance(recipe.data, GeneratedScenes)
     learner, packer = _learner(model, recipe)
     data, extra, dev = _tuning_data(recipe.data, vlm, packer, device)
     if device.type == "cuda":
         learner.compile(data.rows)
-    steps = recipe.tune.steps_for(recipe.data.used, recipe.data.extras(recipe.tune.batch))
+    steps = recipe.tune.steps_for(recipe.data.used, recipe.data.easy_vqa_images(recipe.tune.batch))
     lessons = pocket_lessons(learner, data, extra, recipe, steps, recipe.tune.batch)
 
     passages = _dev_passages(recipe.data)
@@ -166,7 +166,7 @@ def pocket_lessons_of(recipe: TrainRecipe, vlm: LlavaModel, model: Any, device: 
 
 
 def _tuning_data(
-    settings: Data, vlm: LlavaModel, packer: Packer, device: torch.device
+    settings: GeneratedScenes, vlm: LlavaModel, packer: Packer, device: torch.device
 ) -> tuple[Encoded, Encoded | None, Encoded]:
     """Training pictures, easy-VQA's (if the recipe wants them) and dev pictures, as the tower sees them."""
 
@@ -192,7 +192,7 @@ def _encoded(tower: nn.Module, packer: Packer, data: Pictures, device: torch.dev
     return Encoded(encode(tower, data.pixels, device), packer.rows(data.turns))
 
 
-def _dev_passages(settings: Data) -> list[str]:
+def _dev_passages(settings: GeneratedScenes) -> list[str]:
     """As many passages as suit the dev pictures."""
     share = (settings.dev or DEV_PICTURES) / DEV_PICTURES
     return [row["text"] for row in pydoc.rows("dev")][: max(1, round(share * DEV_PASSAGES))]

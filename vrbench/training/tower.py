@@ -13,7 +13,7 @@ from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from vrbench.models import pocket
 from vrbench.training.pocket_images import HEADS, Pictures
-from vrbench.training.recipe_files import Data, TrainRecipe
+from vrbench.training.recipe import GeneratedScenes, TrainRecipe
 from vrbench.training.trainer import Course, Group, fit, passes
 
 NOTHING_WEIGHT = 0.3  # most patches hold nothing: without it the heads would say so everywhere for long
@@ -115,7 +115,7 @@ def train_tower(
         state: folder of the saved states.
     """
     settings = recipe.tower
-    assert settings is not None and isinstance(recipe.data, Data)
+    assert settings is not None and isinstance(recipe.data, GeneratedScenes)
     torch.manual_seed(recipe.seed)
     model = TowerWithHeads(new_tower(), PatchHeads(pocket.vision_config()["hidden_size"])).to(device)
     extras = round(settings.batch * recipe.data.easy_vqa) if extra else 0

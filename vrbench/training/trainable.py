@@ -12,12 +12,12 @@ from torch import nn
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
 from vrbench.models import components
-from vrbench.training.recipe_files import Tune
+from vrbench.training.recipe import TuneStage
 from vrbench.training.run import ATTENTION, is_attention
 from vrbench.training.trainer import Group
 
 
-def with_lora(model: Any, layers: LayerSet, settings: Tune) -> Any:
+def with_lora(model: Any, layers: LayerSet, settings: TuneStage) -> Any:
     """The model with LoRA on the linears of the chosen decoder layers, and on nothing else.
 
     Args:
@@ -60,7 +60,7 @@ def core_of(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def trained_by_layer(model: Any, layers: LayerSet, settings: Tune) -> dict[int, list[nn.Parameter]]:
+def trained_by_layer(model: Any, layers: LayerSet, settings: TuneStage) -> dict[int, list[nn.Parameter]]:
     """Layer -> its parameters that are trained: LoRA's, or all of them."""
     modules = components.decoder_layers(core_of(model))
     return {
@@ -90,7 +90,7 @@ def thaw(model: nn.Module, groups: list[Group], dtype: torch.dtype) -> None:
             parameter.data = parameter.data.to(dtype)
 
 
-def groups_of(model: Any, layers: LayerSet, settings: Tune) -> list[Group]:
+def groups_of(model: Any, layers: LayerSet, settings: TuneStage) -> list[Group]:
     """What the stage 'tune' trains: the layers' matrices, their other weights (without decay), and the projector."""
     tuned = [p for part in trained_by_layer(model, layers, settings).values() for p in part]
     matrices = Group([p for p in tuned if p.ndim > 1], settings.lr, settings.weight_decay)
