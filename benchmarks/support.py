@@ -3,7 +3,7 @@
     python benchmarks/support.py
 
 Runs the tests marked `supports` and writes what they showed to benchmarks/results/support.json, and the table to
-benchmarks/results/support.md and README.md. A pair is there only if a test is; it works only if all its tests passed.
+benchmarks/results/support.md and docs/checkpoints.md. A pair is there only if a test is; it works only if all its tests passed.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pathlib import Path
 RESULTS = Path(__file__).parent / "results" / "support.json"
 TABLE = RESULTS.with_suffix(".md")
 ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "checkpoints.md"
 BEGIN, END = "<!-- what works: made by benchmarks/support.py -->\n", "<!-- end of what works -->\n"
-"""What stands around the table in README.md."""
+"""What stands around the table in docs/checkpoints.md."""
 
 FORMS = {
     "run": "answers to pictures and text are transformers' own, or a task is measured",
@@ -103,9 +103,9 @@ def table(shown: Sequence[Shown]) -> str:
     return "\n".join(["# What works", "", grid(shown), about, "", *meanings, "", "`python benchmarks/support.py`", ""])
 
 
-def readme(shown: Sequence[Shown]) -> str:
-    """README.md with the table between its marks."""
-    before, rest = README.read_text(encoding="utf-8").split(BEGIN)
+def page(shown: Sequence[Shown]) -> str:
+    """docs/checkpoints.md with the table between its marks."""
+    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
     return before + BEGIN + grid(shown) + END + rest.split(END)[1]
 
 
@@ -116,7 +116,7 @@ def main() -> None:
     if code not in (0, 1):  # 1: some failed, which the table says
         sys.exit(code)
     TABLE.write_text(table(read()), encoding="utf-8")
-    README.write_text(readme(read()), encoding="utf-8")
+    PAGE.write_text(page(read()), encoding="utf-8")
     print(TABLE.read_text(encoding="utf-8"))
 
 

@@ -2,7 +2,7 @@
 
 A family such as "{base}" is the value of the test's parameter `base`. A test that shows that something is refused says
 why: `@pytest.mark.supports("mllama", "pruned", refused="...")`.
-`python benchmarks/support.py` makes the README's table of it.
+`python benchmarks/support.py` makes the table in docs/checkpoints.md of it.
 """
 
 from __future__ import annotations

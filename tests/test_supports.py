@@ -93,11 +93,11 @@ def test_a_mark_that_is_misspelt_stops_everything(tmp_path: Path, wrong: str) ->
 
 
 class TestCommitted:
-    """benchmarks/results/support.md, and the table in README.md."""
+    """benchmarks/results/support.md, and the table in docs/checkpoints.md."""
 
     def test_it_is_made_of_the_results(self) -> None:
         assert support.table(support.read()) == support.TABLE.read_text(encoding="utf-8")
-        assert support.readme(support.read()) == support.README.read_text(encoding="utf-8")
+        assert support.page(support.read()) == support.PAGE.read_text(encoding="utf-8")
 
     def test_every_test_that_it_names_is_there_and_marked(self) -> None:
         for one in support.read():
