@@ -1,6 +1,6 @@
 """Tables and sentences of the documents against committed records and the code that they speak of.
 
-The tables of scores in README.md are held to the records by tests/test_published.py.
+The tables of scores are held to the records by tests/test_published.py.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ def table(text: str, first: str) -> list[list[str]]:
     return [cells(line) for line in lines[start:end] if not set(line) <= set("|-: ")]
 
 
-def test_readme_s_steps_are_those_of_the_profile() -> None:
+def test_seconds_and_memory_of_steps_are_those_of_the_profile() -> None:
     profile = [row for row in json.loads((REPRODUCED / "profile.json").read_text()) if row["kind"] == "train"]
     names = {"lora": "LoRA", "weights": "whole layers"}
     measured: dict[tuple[str, ...], list[Any]] = {}
     for row in profile:
         key = row["shape"], names[row["tuning"]], "on" if row["checkpointing"] else "off"
         measured.setdefault(key, []).append(row)
-    for *key, everywhere, region, time, memory in table(README, "shape")[1:]:
+    for *key, everywhere, region, time, memory in table(page("results-pocket.md"), "shape")[1:]:
         all_layers, some = sorted(measured[tuple(key)], key=lambda row: row["layers"] != "all")
         said = [f"{row['seconds_per_step']:.3f}, {row['peak_gib']:.1f}" for row in (all_layers, some)]
         for name in ("seconds_per_step", "peak_gib"):
@@ -76,7 +76,7 @@ def test_readme_s_steps_are_those_of_the_profile() -> None:
 
 def test_seconds_of_the_published_weights_are_those_that_their_lineage_notes() -> None:
     looked = 0
-    for name, _, seconds in table(README, "checkpoint")[1:]:
+    for name, _, seconds in table(page("results-pocket.md"), "checkpoint")[1:]:
         folder = ROOT / "vrbench" / "pocket" / "weights" / name.strip("`").removeprefix("pocket/")
         note = json.loads((folder / "vrbench.json").read_text())["steps"][0]["note"]
         if note.startswith("{"):  # a pruned one's says what was removed
@@ -91,24 +91,27 @@ def test_coverage_is_as_simulated() -> None:
     said = table(page("statistics.md"), "settings")[1:]
     assert [[row[1], row[2]] for row in said] == [[of, f"{low}, {mean}, {high} %"] for of, _, mean, low, high in found]
     within, all_ = (sum(int(of.split(" of ")[n]) for of, *_ in found[:2]) for n in (0, 1))
-    assert f"93-97 % in {within} of {all_} ordinary settings,\n  and in {found[2][0]} made to be hard" in README
+    said = " ".join(page("evaluation.md").split())
+    assert f"93-97 % in {within} of {all_} ordinary settings, and in {found[2][0]} difficult ones" in said
 
 
-def test_tasks_and_suites_are_as_readme_counts_them() -> None:
+def test_tasks_and_suites_are_as_the_pages_count_them() -> None:
     specs = registry.load().values()
     suites = [suite for spec in specs for suite in spec.suites]
-    listed = README.split("ids, suites (")[1].split(")")[0]
+    listed = page("evaluation.md").split("ids, suites (")[1].split(")")[0]
     assert {*re.findall(r"`(\w+)`", listed)} == {*suites}
     assert f"`visual` is {suites.count('visual')} tasks" in README and f"`text` {suites.count('text')} with" in README
     unpinned = [f"`{spec.id}`" for spec in specs if spec.data.kind == "hub" and not spec.data.revision]
     assert f"{' and '.join(unpinned)} apart, which take the newest" in " ".join(page("data.md").split())
 
 
-def test_readme_says_the_exit_codes_and_how_many_checkpoints_the_board_has() -> None:
-    said = " ".join(README.split("- Exit codes: ")[1].split("\n- ")[0].split())
-    assert f"{options.OURS} an error of vrbench" in said and f"{options.USERS} an error in what was given" in said
-    assert f"{interrupting.INTERRUPTED} stopped by Ctrl-C" in said
-    assert len(list((BOARD / "submissions").iterdir())) == 8 and "the eight checkpoints of this project" in README
+def test_exit_codes_and_number_of_checkpoints_of_the_board() -> None:
+    said = " ".join(page("evaluation.md").split("- Exit codes: ")[1].split("\n- ")[0].split())
+    assert f"{options.OURS} an internal error" in said and f"{options.USERS} invalid input" in said
+    assert f"{interrupting.INTERRUPTED} interrupted by Ctrl-C" in said
+    assert len(list((BOARD / "submissions").iterdir())) == 8 and "the eight checkpoints of this project" in page(
+        "leaderboard.md"
+    )
 
 
 def test_every_page_is_linked_from_the_readme() -> None:

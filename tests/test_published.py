@@ -1,8 +1,10 @@
-"""The README's table is what the committed runs give."""
+"""The tables in README.md and docs/results-pocket.md are what the committed runs give."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+import pytest
 
 from vrbench.core.schemas import load_run
 from vrbench.reporting import render
@@ -21,12 +23,22 @@ def cells(line: str) -> list[str]:
     return [cell.strip(" *").replace("\N{NO-BREAK SPACE}", " ") for cell in line.strip("|\n").split("|")]
 
 
-def test_the_submitted_runs_give_the_table_of_the_readme() -> None:
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+RESULTS = (ROOT / "docs" / "results-pocket.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_is_short_and_shows_what_compare_prints() -> None:
+    assert len(README.encode()) <= 10_240
+    shown = render(compare_paths(folders("pocket-region"), folders("pocket-full")), "table").split("\n\nBrackets")[0]
+    assert shown.strip() in README
+
+
+def test_the_submitted_runs_give_the_table_of_the_results() -> None:
     candidates = [run for name in ("base", "region", "top", "region-pruned-2") for run in folders(f"pocket-{name}")]
     made = render(compare_paths(candidates, folders("pocket-full")), "markdown")
     ours = [line for line in made.split("###")[0].splitlines() if line.startswith("|")]
     assert len(ours) == 14
-    assert "\n".join(ours) in (ROOT / "README.md").read_text()
+    assert "\n".join(ours) in RESULTS
 
 
 REPRODUCED = ROOT / "leaderboards" / "reproduce" / "pocket"
@@ -43,12 +55,13 @@ def test_the_published_report_is_what_its_records_give(tmp_path: Path) -> None:
         assert (tmp_path / file.relative_to(REPRODUCED)).read_bytes() == file.read_bytes(), file.name
 
 
-def test_the_reproduced_rows_of_the_readme_are_those_of_the_report() -> None:
+@pytest.mark.parametrize(("text", "count"), [(README, 7), (RESULTS, 19 + 5)])
+def test_the_reproduced_rows_are_those_of_the_report(text: str, count: int) -> None:
     report = [cells(line) for line in (REPRODUCED / "report.md").read_text().splitlines() if line.startswith("| ")]
-    shown = [cells(line) for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| ")]
+    shown = [cells(line) for line in text.splitlines() if line.startswith("| ")]
     start = next(number for number, row in enumerate(shown) if row[0] == "tuned")
     rows = [row for row in shown[start + 1 :] if len(row) == 6 and row[2].endswith("]")]
-    assert len(rows) == 19 + 5
+    assert len(rows) == count
     for name, *figures in rows:
         label = name.split(", ")
         found = [row for row in report if row[: len(label)] == label and all(figure in row for figure in figures)]
