@@ -3,7 +3,8 @@
     python benchmarks/support.py
 
 Runs the tests marked `supports` and writes what they showed to benchmarks/results/support.json, and the table to
-benchmarks/results/support.md and docs/checkpoints.md. A pair is there only if a test is; it works only if all its tests passed.
+benchmarks/results/support.md and docs/checkpoints.md. A pair is there only if a test is; it works only if all its
+tests passed.
 """
 
 from __future__ import annotations

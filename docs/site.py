@@ -8,7 +8,6 @@ from pathlib import Path
 
 import click
 import typer
-
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -33,7 +32,7 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Make links relative to docs/, which is the root of the site: `../benchmarks/x.md` and `docs/x.md` lose their start."""
+    """Make links relative to docs/, the root of the site, and write the command line reference."""
     if page.file.src_uri == "cli.md":
         return markdown + "".join(helps(typer.main.get_command(app), "vrbench"))
     if page.file.src_uri.startswith(("benchmarks/", "leaderboards/")):
