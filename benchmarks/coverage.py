@@ -23,7 +23,7 @@ import scipy
 
 from benchmarks import report_header
 from benchmarks.simulation import AGREEMENT, SHARED, Setting, pair_of, truth
-from vrbench import __version__
+from vrbench.core.version import __version__
 from vrbench.statistics import bootstrap
 from vrbench.tasks.metrics import METRICS
 

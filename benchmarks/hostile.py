@@ -29,7 +29,7 @@ from tabulate import tabulate
 
 from tests.leaderboard.hostile.bombs import MEMORY
 from tests.leaderboard.hostile.parsers import PARSERS, READ, REFUSED
-from vrbench.core.provenance import _processor
+from vrbench.core.device import processor_name
 
 REPORT = Path(__file__).parent / "results" / "hostile.md"
 SPACE = 2**30
@@ -82,7 +82,8 @@ def report(parsers: list[dict[str, Any]], bombs: list[dict[str, Any]], command: 
         [
             "# Hostile input",
             "",
-            f"{_processor()}, one process each, {day}. Every case was read as it says, or refused in harmless words.",
+            f"{processor_name()}, one process each, {day}. Every case was read as it says, or refused in harmless "
+            "words.",
             "",
             tabulate(parsers, headers="keys", tablefmt="github"),
             "",

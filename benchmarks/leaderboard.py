@@ -30,7 +30,8 @@ from tabulate import tabulate
 
 from tests.leaderboard.forging import Forged
 from tests.leaderboard.made import BOARD, KINDS, Made, Started, start_board
-from vrbench.core.provenance import _processor, commit_of
+from vrbench.core.device import processor_name
+from vrbench.core.provenance import commit_of
 
 REPORT = Path(__file__).parent / "results" / "leaderboard.md"
 TARGET = 120.0
@@ -118,8 +119,8 @@ def report(made: Made, rows: Sequence[dict[str, object]], args: argparse.Namespa
     return f"""# Scoring a board again
 
 `python -m benchmarks.leaderboard --submissions {args.submissions} --items {args.items} --jobs {args.jobs}`,
-{datetime.now(timezone.utc).date()}, {_processor()}, {args.jobs} processes, Python {platform.python_version()}, commit
-{commit[:7]}. {len(made.submissions)} made-up submissions over {len(KINDS)} tasks of {args.items:,} samples each
+{datetime.now(timezone.utc).date()}, {processor_name()}, {args.jobs} processes, Python {platform.python_version()},
+commit {commit[:7]}. {len(made.submissions)} made-up submissions over {len(KINDS)} tasks of {args.items:,} samples each
 ({len(made.submissions) * len(KINDS) * args.items:,} answers, {bytes_ / 2**20:.0f} MiB compressed), with the scorers of
 MME, MMBench, SEED, TextVQA, exact match, multiple choice and perplexity. The first takes {first:.0f} s, {verdict}
 {TARGET:.0f} s; leaderboard.json has the same bytes the second time. "load after" is the load average: above

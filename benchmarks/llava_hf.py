@@ -101,7 +101,7 @@ def main() -> int:
     given = parser.parse_args()
     from lmms_eval.models.simple.llava_hf import LlavaHf
 
-    from vrbench.core.provenance import device_name
+    from vrbench.core.device import device_name
     from vrbench.evaluation.answer_store import AnswerStore
     from vrbench.evaluation.engine import InferenceEngine
     from vrbench.evaluation.task_scores import select_items
@@ -120,8 +120,8 @@ def main() -> int:
     written = [
         "# The same answers as lmms-eval's llava_hf",
         "",
-        f"{of.id} (digest {of.digest[:16]}), float32, {device_name(vlm)}, {date.today().isoformat()}. llava_hf answers "
-        "one at a time from a plain LLaVA folder of the same weights.",
+        f"{of.id} (digest {of.digest[:16]}), float32, {device_name(vlm.device)}, {date.today().isoformat()}. "
+        "llava_hf answers one at a time from a plain LLaVA folder of the same weights.",
         "",
         "| task | items | answers that differ | scores | items/s | items/s of llava_hf |",
         "|---|---|---|---|---|---|",

@@ -32,7 +32,7 @@ if __package__ in (None, ""):  # run as a file: the folder's own modules, by the
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import parity_report, parity_text
-from vrbench.core.schemas import write_atomically
+from vrbench.core.io import write_atomically
 
 REPORT = Path(__file__).parent / "results" / "parity.md"
 

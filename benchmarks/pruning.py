@@ -22,9 +22,9 @@ import numpy as np
 
 from benchmarks.pruning_report import picture, report
 from vrbench.checkpoints.resolve import resolve
-from vrbench.core.device import chosen_device
+from vrbench.core.device import device_name, resolve_device
 from vrbench.core.io import digest_of, write_atomically
-from vrbench.core.provenance import commit_of, device_name, installed
+from vrbench.core.provenance import commit_of, package_version
 from vrbench.models.load import load_vlm
 from vrbench.pruning.angular import block_distances
 from vrbench.pruning.loss_evaluator import Answers, Dev, answers_without, dev_of
@@ -54,7 +54,7 @@ class Subject:
 
     @cached_property
     def vlm(self) -> Any:
-        return load_vlm(self.checkpoint, chosen_device(self.given.device), "float32")
+        return load_vlm(self.checkpoint, resolve_device(self.given.device), "float32")
 
     @cached_property
     def judge(self) -> Dev:
@@ -160,8 +160,8 @@ def main() -> None:
         subjects = [Subject(name, given) for name in given.ckpt]
         found = {
             "pictures": given.pictures, "judged": given.judged, "turns": given.turns,
-            "beside": given.beside, "device": device_name(subjects[0].vlm), "torch": installed("torch"),
-            "transformers": installed("transformers"), "commit": commit_of(RESULTS.parents[1])[0],
+            "beside": given.beside, "device": device_name(subjects[0].vlm.device), "torch": package_version("torch"),
+            "transformers": package_version("transformers"), "commit": commit_of(RESULTS.parents[1])[0],
             "checkpoints": [subject.record() for subject in subjects],
         }  # fmt: skip
         write_atomically(stored, json.dumps(found) + "\n")

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from benchmarks import documents
 from vrbench.checkpoints import resolve
 from vrbench.core.errors import VrbenchError
-from vrbench.core.schemas import write_atomically
+from vrbench.core.io import write_atomically
 from vrbench.data import loading
 from vrbench.tasks.registry import TaskSpec
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from vrbench.core.provenance import PACKAGES, commit_of, installed
+from vrbench.core.provenance import PACKAGES, commit_of, package_version
 
 FOLDERS = {"--data-root": "DATA", "--work": "", "--report": "", "--folder": ""}
 """Options whose values are the machine's own -> what stands for them; nothing where the result is the same anyway."""
@@ -32,7 +32,7 @@ def versions() -> str:
     """vrbench's commit, and the libraries that decide the numbers."""
     commit, dirty = commit_of(Path(__file__).resolve().parents[1])
     own = f"vrbench {commit[:12] or 'of no commit'}{' with changes' if dirty else ''}"
-    return ", ".join([own, *(f"{name} {installed(name)}" for name in PACKAGES if installed(name))]) + "."
+    return ", ".join([own, *(f"{name} {package_version(name)}" for name in PACKAGES if package_version(name))]) + "."
 
 
 def page(about: str, report: Callable[[int, int], str], out: Path) -> None:

@@ -28,8 +28,8 @@ from scipy.special import ndtr, ndtri, stdtrit
 
 from benchmarks import report_header
 from benchmarks.simulation import AGREEMENT, SHARED
-from vrbench import __version__
 from vrbench.core.schemas import Run, RunRecord, TaskResult
+from vrbench.core.version import __version__
 from vrbench.reproduce.joint_bootstrap import JointBootstrap
 from vrbench.reproduce.run_counts import RunCounts, TaskCounts
 from vrbench.reproduce.seed_estimate import SeedEstimate

@@ -23,7 +23,7 @@ from unittest import mock
 from tabulate import tabulate
 
 from benchmarks import report_header
-from vrbench.core.schemas import write_atomically
+from vrbench.core.io import write_atomically
 from vrbench.evaluation.evaluate import run_all
 from vrbench.evaluation.run_plan import RunConfig
 from vrbench.models import load as loading

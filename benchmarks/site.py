@@ -27,7 +27,8 @@ from tabulate import tabulate
 
 from benchmarks.leaderboard import make
 from tests.leaderboard.browser.chromium import MISSING, chromium, started
-from vrbench.core.provenance import _processor, commit_of
+from vrbench.core.device import processor_name
+from vrbench.core.provenance import commit_of
 from vrbench.leaderboard.site.serve import served
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def report(folder: Path, built: float, rows: Sequence[dict[str, object]], args: 
     return f"""# Opening the leaderboard's pages
 
 `python -m benchmarks.site --submissions {args.submissions} --items {args.items} --rounds {args.rounds}`,
-{datetime.now(timezone.utc).date()}, {_processor()}, {os.cpu_count()} cores, {version()}, Python
+{datetime.now(timezone.utc).date()}, {processor_name()}, {os.cpu_count()} cores, {version()}, Python
 {platform.python_version()}, commit {commit[:7]}. A board of {args.submissions} made-up submissions over 10 tasks of
 {args.items:,} samples; `vrbench leaderboard build` took {built:.0f} s and wrote {len(files):,} files, {size:.0f} MiB;
 the board's page has {board:.0f} KiB.

@@ -18,17 +18,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from vrbench.core.schemas import (
-    CheckpointRef,
-    Provenance,
-    RunRecord,
-    Sample,
-    Score,
-    Settings,
-    TaskResult,
-    samples_text,
-    save_run,
-)
+from vrbench.core.run_storage import samples_to_jsonl, save_run
+from vrbench.core.schemas import CheckpointRef, Provenance, RunRecord, RunSettings, Sample, Score, TaskResult
 
 PROGRAM = [sys.executable, "-c", "from vrbench.cli import main; main()"]
 BOUNDS = {"--help": 0.7, "tasks": 0.7, "compare": 2.5}
@@ -58,13 +49,13 @@ def write_run(folder: Path, name: str, right: float, tasks: int = 6, n: int = 50
             TaskResult(
                 task=task, suite="visual" if number % 2 else "text", version="1", status="ok", metric="mean",
                 chance=50.0, n=n, score=Score(value=value, low=value, high=value, n=n, clusters=n // 2),
-                samples_digest=hashlib.sha256(samples_text(rows).encode()).hexdigest(),
+                samples_digest=hashlib.sha256(samples_to_jsonl(rows).encode()).hexdigest(),
             )
         )  # fmt: skip
         samples[task] = rows
     record = RunRecord(
         status="ok", checkpoint=CheckpointRef(id=name, digest=name, family="llava", depth=30),
-        settings=Settings(tasks=tuple(samples)), inputs_digest=name, results=tuple(results),
+        settings=RunSettings(tasks=tuple(samples)), inputs_digest=name, results=tuple(results),
         provenance=Provenance(vrbench="benchmark"),
     )  # fmt: skip
     save_run(folder / name, record, samples)

@@ -8,18 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from vrbench.core.schemas import (
-    CheckpointRef,
-    Provenance,
-    Run,
-    RunRecord,
-    Sample,
-    Settings,
-    TaskResult,
-    digest_of,
-    samples_text,
-    save_run,
-)
+from vrbench.core.io import digest_of
+from vrbench.core.run_storage import samples_to_jsonl, save_run
+from vrbench.core.schemas import CheckpointRef, Provenance, Run, RunRecord, RunSettings, Sample, TaskResult
 from vrbench.tasks import metrics
 
 
@@ -52,7 +43,7 @@ def result(task: str, suite: str, metric: str, rows: tuple[Sample, ...], **field
         "n_unscored": sum(bool(s.unscored) for s in rows),
         "score": figure,
         "data_digest": digest_of([s.id for s in rows]),
-        "samples_digest": hashlib.sha256(samples_text(rows).encode()).hexdigest(),
+        "samples_digest": hashlib.sha256(samples_to_jsonl(rows).encode()).hexdigest(),
     }
     return TaskResult(task=task, suite=suite, metric=metric, **(known | fields))
 
@@ -63,7 +54,7 @@ def run(name: str, tasks: dict[str, tuple[str, str, tuple[Sample, ...]]], **sett
     record = RunRecord(
         status="ok",
         checkpoint=CheckpointRef(id=name, digest=digest_of(name), family="llava", depth=30),
-        settings=Settings(tasks=tuple(sorted(tasks)), **settings),
+        settings=RunSettings(tasks=tuple(sorted(tasks)), **settings),
         inputs_digest=digest_of([name, sorted(tasks), settings]),
         results=results,
         provenance=Provenance(vrbench="0"),

@@ -22,7 +22,7 @@ from vrbench.checkpoints.random_shapes import SHAPES
 from vrbench.cli import app, interrupting, options
 from vrbench.cli.training import train
 from vrbench.core.device import DEVICES
-from vrbench.core.provenance import ANSWERING, PEFT
+from vrbench.core.provenance import ADAPTER_PACKAGES, ANSWER_PACKAGES
 from vrbench.data.local_mirror import State
 from vrbench.evaluation import answer_store
 from vrbench.evaluation.run_plan import DTYPES
@@ -123,10 +123,13 @@ def test_what_is_used_again_depends_on_what_the_page_says() -> None:
     assert f"`answers/{answer_store.store_file(Path(), '<checkpoint digest>')}`" in text
     column = {"loglikelihood": 1, "text": 2, "images": 3}
     rows = table(text, "changed")[1:]
-    for package in {name for packages in ANSWERING.values() for name in packages} | {*PEFT}:
+    for package in {name for packages in ANSWER_PACKAGES.values() for name in packages} | {*ADAPTER_PACKAGES}:
         (row,) = [row for row in rows if re.search(rf"\b{package}\b", row[0])]
-        for kind, packages in ANSWERING.items():
-            assert row[column[kind]] == ("anew" if package in (*packages, *PEFT) else "kept"), (package, kind)
+        for kind, packages in ANSWER_PACKAGES.items():
+            assert row[column[kind]] == ("anew" if package in (*packages, *ADAPTER_PACKAGES) else "kept"), (
+                package,
+                kind,
+            )
 
 
 def test_generation_settings_are_followed_or_refused_as_the_page_says() -> None:

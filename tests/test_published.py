@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vrbench.core.schemas import load_run
+from vrbench.core.run_storage import load_run
 from vrbench.reporting import render
 from vrbench.reproduce.report import write as write_report
 from vrbench.statistics.comparison import compare_paths

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from vrbench.core import strict_yaml
+from vrbench.core.io import load_yaml
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / ".github" / "workflows"
@@ -25,7 +25,7 @@ VALIDATE, COMMENT = "leaderboard.yml", "leaderboard-comment.yml"
 
 def workflow(name: str) -> dict[str, Any]:
     """A workflow file; YAML 1.1 takes the key `on` for true."""
-    found = strict_yaml.load((FOLDER / name).read_text(encoding="utf-8"))
+    found = load_yaml((FOLDER / name).read_text(encoding="utf-8"))
     return {"on" if key is True else key: value for key, value in found.items()}
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from vrbench.core.cache import file_digest
 from vrbench.core.io import write_atomically
-from vrbench.core.schemas import Base, Lineage, Step
+from vrbench.core.schemas import BaseRef, Lineage, LineageStep
 
 DEPTH = 4
 HIDDEN = 48
@@ -115,12 +115,12 @@ def save_projector(folder: Path, hidden: int = HIDDEN, seed: int = 9) -> Path:
     return folder / "projector.safetensors"
 
 
-def mark(folder: Path, base_id: str, base_digest: str, steps: Iterable[Step] = (), depth: int = DEPTH) -> Path:
+def mark(folder: Path, base_id: str, base_digest: str, steps: Iterable[LineageStep] = (), depth: int = DEPTH) -> Path:
     """Write `vrbench.json` for what lies in a folder; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {p.name: file_digest(p) for p in sorted(folder.glob("*.safetensors"))}
     lineage = Lineage(
-        id=folder.name, family="llava", depth=depth, base=Base(id=base_id, digest=base_digest), steps=tuple(steps),
+        id=folder.name, family="llava", depth=depth, base=BaseRef(id=base_id, digest=base_digest), steps=tuple(steps),
         weights=weights,
     )  # fmt: skip
     write_atomically(folder / "vrbench.json", lineage.model_dump_json(indent=1) + "\n")

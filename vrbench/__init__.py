@@ -23,15 +23,17 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from vrbench.core.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from vrbench.core.errors import VrbenchError
-    from vrbench.core.schemas import Run, load_run
+    from vrbench.core.run_storage import load_run
+    from vrbench.core.schemas import Run
     from vrbench.evaluation.evaluate import evaluate, run_all
     from vrbench.evaluation.run_plan import RunConfig as Options
     from vrbench.statistics.comparison import compare
     from vrbench.statistics.merge_runs import join
 
-__version__ = "0.2.0"
 __all__ = ["Options", "Run", "VrbenchError", "__version__", "compare", "evaluate", "join", "load_run", "run_all"]
 
 
@@ -55,7 +57,7 @@ class _Package(ModuleType):
     compare = _Lazy("vrbench.statistics.comparison", "compare")
     evaluate = _Lazy("vrbench.evaluation.evaluate", "evaluate")
     join = _Lazy("vrbench.statistics.merge_runs", "join")
-    load_run = _Lazy("vrbench.core.schemas", "load_run")
+    load_run = _Lazy("vrbench.core.run_storage", "load_run")
     run_all = _Lazy("vrbench.evaluation.evaluate", "run_all")
 
     def __dir__(self) -> list[str]:

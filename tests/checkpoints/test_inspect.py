@@ -21,7 +21,7 @@ from vrbench.checkpoints.tensor_index import parameters, stored
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import write_atomically
 from vrbench.core.layers import LayerSet
-from vrbench.core.schemas import Base, Lineage, Step
+from vrbench.core.schemas import BaseRef, Lineage, LineageStep
 from vrbench.models.prune import remove_layers
 
 
@@ -57,12 +57,12 @@ def against(folder: Path | str, base: Path | str | None = None) -> Against:
     return found
 
 
-def write_lineage(folder: Path, base: str, digest: str, *steps: Step, depth: int) -> None:
+def write_lineage(folder: Path, base: str, digest: str, *steps: LineageStep, depth: int) -> None:
     from vrbench.core.cache import file_digest
 
     weights = {file.name: file_digest(file) for file in folder.glob("*.safetensors")}
     line = Lineage(
-        id="made", family="llava", depth=depth, base=Base(id=base, digest=digest), steps=steps, weights=weights
+        id="made", family="llava", depth=depth, base=BaseRef(id=base, digest=digest), steps=steps, weights=weights
     )
     write_atomically(folder / "vrbench.json", line.model_dump_json())
 
@@ -240,7 +240,7 @@ class TestRemovedLayers:
     def test_by_the_lineage_when_the_weights_are_new(self, tiny_llava: Path, tmp_path: Path) -> None:
         folder = save_pruned(tmp_path / "p", tiny_llava, 0, 1)
         tiny.llava(seed=5, depth=2).save_pretrained(folder)
-        steps = (Step(kind="pruned", layers="1", depth=4), Step(kind="pruned", layers="1", depth=3))
+        steps = (LineageStep(kind="pruned", layers="1", depth=4), LineageStep(kind="pruned", layers="1", depth=3))
         write_lineage(folder, "../elsewhere", "", *steps, depth=2)
         found = against(folder, tiny_llava)
         assert (found.removed, found.tuned) == ("1-2", "0,3")
@@ -251,13 +251,13 @@ class TestRecordedBase:
         shutil.copytree(tiny_llava, tmp_path / "base")
         folder = save_pruned(tmp_path / "p", tiny_llava, 2)
         digest = resolve.resolve(str(tmp_path / "base")).digest
-        write_lineage(folder, "../base", digest, Step(kind="pruned", layers="2", depth=4), depth=3)
+        write_lineage(folder, "../base", digest, LineageStep(kind="pruned", layers="2", depth=4), depth=3)
         found = against(folder)
         assert (found.removed, found.tuned, found.known_by, found.base) == ("2", "none", "weights", "base")
 
     def test_where_it_is_not_at_hand_the_lineage_speaks(self, tiny_llava: Path, tmp_path: Path) -> None:
         folder = save_pruned(tmp_path / "p", tiny_llava, 2)
-        steps = (Step(kind="pruned", layers="2", depth=4), Step(kind="trained", layers="0,2", depth=3))
+        steps = (LineageStep(kind="pruned", layers="2", depth=4), LineageStep(kind="trained", layers="0,2", depth=3))
         write_lineage(folder, "../gone", "abc", *steps, depth=3)
         found = against(folder)
         assert (found.removed, found.tuned, found.known_by, found.digest) == ("2", "0,3", "lineage", "abc")
@@ -265,7 +265,7 @@ class TestRecordedBase:
 
     def test_another_one_of_that_name_is_not_believed(self, tiny_llava: Path, tmp_path: Path) -> None:
         folder = save_pruned(tmp_path / "p", tiny_llava, 2)
-        write_lineage(folder, str(tiny_llava), "0" * 64, Step(kind="pruned", layers="2", depth=4), depth=3)
+        write_lineage(folder, str(tiny_llava), "0" * 64, LineageStep(kind="pruned", layers="2", depth=4), depth=3)
         found = against(folder)
         assert (found.known_by, found.removed) == ("lineage", "2")
         assert "another digest" in found.note
@@ -332,7 +332,7 @@ class TestAdapters:
     def test_removed_layers_shift_the_adapters_below(self, tiny_llava: Path, tmp_path: Path) -> None:
         tuned = tiny.save_adapter(tmp_path / "a", tiny_llava, layers=(2,))
         digest = resolve.resolve(str(tuned)).digest
-        tiny.mark(tmp_path / "p", str(tuned), digest, [Step(kind="pruned", layers="0", depth=4)], depth=3)
+        tiny.mark(tmp_path / "p", str(tuned), digest, [LineageStep(kind="pruned", layers="0", depth=4)], depth=3)
         found = against(tmp_path / "p", tiny_llava)
         assert (found.tuned, found.removed) == ("2", "0")
 

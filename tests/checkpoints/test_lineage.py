@@ -6,23 +6,23 @@ import pytest
 
 from vrbench.checkpoints.lineage import origins
 from vrbench.core.errors import VrbenchError
-from vrbench.core.schemas import Lineage, Step
+from vrbench.core.schemas import Lineage, LineageStep
 
 
-def line(depth: int, *steps: Step) -> Lineage:
+def line(depth: int, *steps: LineageStep) -> Lineage:
     return Lineage(id="x", family="llava", depth=depth, steps=steps)
 
 
-def trained(layers: str, depth: int) -> Step:
-    return Step(kind="trained", layers=layers, depth=depth)
+def trained(layers: str, depth: int) -> LineageStep:
+    return LineageStep(kind="trained", layers=layers, depth=depth)
 
 
-def pruned(layers: str, depth: int) -> Step:
-    return Step(kind="pruned", layers=layers, depth=depth)
+def pruned(layers: str, depth: int) -> LineageStep:
+    return LineageStep(kind="pruned", layers=layers, depth=depth)
 
 
-def restored(layers: str, depth: int) -> Step:
-    return Step(kind="restored", layers=layers, depth=depth)
+def restored(layers: str, depth: int) -> LineageStep:
+    return LineageStep(kind="restored", layers=layers, depth=depth)
 
 
 def test_without_steps_every_layer_is_itself() -> None:
@@ -46,7 +46,7 @@ def test_only_the_latest_training_counts_and_training_of_no_layer_does_not() -> 
 
 
 def test_healing_makes_no_layer_part_of_the_region() -> None:
-    healed = Step(kind="trained", layers="all", depth=4, stage="heal")
+    healed = LineageStep(kind="trained", layers="all", depth=4, stage="heal")
     lines = (line(4, healed), line(4, pruned("1", 5)), line(5, trained("1-2", 5)))
     found = origins(lines, 4)
     assert (found.tuned, found.healed) == ((1,), (0, 1, 2, 3))

@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 from tests import tiny
 from vrbench.checkpoints import locate, resolve
 from vrbench.core.cache import file_digest
-from vrbench.core.errors import ManyFaults, VrbenchError
-from vrbench.core.schemas import Step
+from vrbench.core.errors import MultipleErrors, VrbenchError
+from vrbench.core.schemas import LineageStep
 
 
 @pytest.fixture(autouse=True)
@@ -41,10 +41,10 @@ def whole(tiny_llava: Path, tmp_path: Path) -> Path:
 def adapter(tiny_llava: Path, tmp_path: Path) -> Path:
     """An adapter folder with lineage, on the tiny LLaVA."""
     folder = tiny.save_adapter(tmp_path / "adapter", tiny_llava)
-    return marked(folder, tiny_llava, Step(kind="trained", layers="1-2", depth=4))
+    return marked(folder, tiny_llava, LineageStep(kind="trained", layers="1-2", depth=4))
 
 
-def marked(folder: Path, base: Path, *steps: Step, depth: int = tiny.DEPTH) -> Path:
+def marked(folder: Path, base: Path, *steps: LineageStep, depth: int = tiny.DEPTH) -> Path:
     return tiny.mark(folder, str(base), resolve.resolve(str(base)).digest, steps, depth)
 
 
@@ -112,9 +112,9 @@ class TestNames:
     def test_every_fault_comes_at_once(self, adapter: Path) -> None:
         tiny.edit_json(adapter / "vrbench.json", base={"id": "pocket/nope", "digest": "0"})
         (adapter / "adapter_model.safetensors").write_bytes(b"x")
-        with pytest.raises(ManyFaults) as caught:
+        with pytest.raises(MultipleErrors) as caught:
             resolve.resolve(str(adapter))
-        assert len(caught.value.faults) == 2
+        assert len(caught.value.messages) == 2
 
 
 @pytest.mark.usefixtures("no_weight_is_loaded")
@@ -328,19 +328,19 @@ class TestLineage:
         told(folder, "from itself")
 
     def test_a_pruned_layer_out_of_range(self, tiny_llava: Path, tmp_path: Path) -> None:
-        folder = marked(tmp_path / "p", tiny_llava, Step(kind="pruned", layers="2,4", depth=4), depth=2)
+        folder = marked(tmp_path / "p", tiny_llava, LineageStep(kind="pruned", layers="2,4", depth=4), depth=2)
         told(folder, "step 1 (pruned)", "layer 4 does not exist", "layers 0 to 3")
 
     def test_a_second_pruning_counts_in_the_depth_that_is_left(self, tiny_llava: Path, tmp_path: Path) -> None:
-        steps = [Step(kind="pruned", layers="2", depth=4), Step(kind="pruned", layers="3", depth=4)]
+        steps = [LineageStep(kind="pruned", layers="2", depth=4), LineageStep(kind="pruned", layers="3", depth=4)]
         told(marked(tmp_path / "p", tiny_llava, *steps, depth=2), "step 2", "the model has 3 at that point")
 
     def test_all_layers_removed(self, tiny_llava: Path, tmp_path: Path) -> None:
-        folder = marked(tmp_path / "p", tiny_llava, Step(kind="pruned", layers="all", depth=4), depth=0)
+        folder = marked(tmp_path / "p", tiny_llava, LineageStep(kind="pruned", layers="all", depth=4), depth=0)
         told(folder, "removes every layer")
 
     def test_a_depth_that_the_steps_do_not_give(self, tiny_llava: Path, tmp_path: Path) -> None:
-        folder = marked(tmp_path / "p", tiny_llava, Step(kind="pruned", layers="2", depth=4), depth=4)
+        folder = marked(tmp_path / "p", tiny_llava, LineageStep(kind="pruned", layers="2", depth=4), depth=4)
         told(folder, "says depth 4", "leave 3")
 
 
@@ -358,12 +358,12 @@ class TestAdapters:
 
     def test_a_layer_beyond_the_depth_that_pruning_left(self, tiny_llava: Path, tmp_path: Path) -> None:
         folder = tiny.save_adapter(tmp_path / "a", tiny_llava, layers=(3,))
-        marked(folder, tiny_llava, Step(kind="pruned", layers="0", depth=4), depth=3)
+        marked(folder, tiny_llava, LineageStep(kind="pruned", layers="0", depth=4), depth=3)
         told(folder, "layers [3]", "layers 0 to 2")
 
     def test_layers_are_counted_anew_after_pruning(self, tiny_llava: Path, tmp_path: Path) -> None:
         folder = tiny.save_adapter(tmp_path / "a", tiny_llava, layers=(0,))
-        marked(folder, tiny_llava, Step(kind="pruned", layers="0", depth=4), depth=3)
+        marked(folder, tiny_llava, LineageStep(kind="pruned", layers="0", depth=4), depth=3)
         assert resolve.resolve(str(folder)).depth == 3
 
     def test_an_adapter_for_a_wider_base(self, tiny_llava: Path, tmp_path: Path) -> None:
@@ -381,7 +381,7 @@ class TestAdapters:
         )  # fmt: skip
         tiny.mark(folder, "../gone", "0" * 64)
         told(folder, "vrbench.json has base.id '../gone'", f"tried {folder}/../gone")
-        marked(folder, tiny_llava, Step(kind="pruned", layers="0", depth=4), depth=3)
+        marked(folder, tiny_llava, LineageStep(kind="pruned", layers="0", depth=4), depth=3)
         step = {"kind": "restored", "layers": "0", "depth": 4, "backbone": {"id": "../gone", "digest": "0"}}
         tiny.edit_json(folder / "vrbench.json", steps=[step], depth=4)
         told(folder, "vrbench.json has backbone.id '../gone'", f"tried {folder}/../gone")
@@ -512,7 +512,7 @@ class TestAdapters:
 
     def test_layers_that_are_not_those_of_the_lineage(self, tiny_llava: Path, tmp_path: Path) -> None:
         folder = tiny.save_adapter(tmp_path / "a", tiny_llava, layers=(1, 3))
-        marked(folder, tiny_llava, Step(kind="trained", layers="1-2", depth=4, method="lora"))
+        marked(folder, tiny_llava, LineageStep(kind="trained", layers="1-2", depth=4, method="lora"))
         told(folder, "tunes layers 1,3", "its lineage says 1-2")
 
     def test_a_layer_of_the_vision_tower_alone_is_no_layer_of_the_llm(self, tiny_llava: Path, tmp_path: Path) -> None:
@@ -598,7 +598,7 @@ class TestDigest:
 
     def test_removed_layers_and_the_base_are_part_of_it(self, tiny_llava: Path, adapter: Path, tmp_path: Path) -> None:
         def pruned(base: Path, layers: str) -> str:
-            step = Step(kind="pruned", layers=layers, depth=4)
+            step = LineageStep(kind="pruned", layers=layers, depth=4)
             return resolve.resolve(str(marked(tmp_path / "p", base, step, depth=3))).digest
 
         assert len({pruned(tiny_llava, "1"), pruned(tiny_llava, "2"), pruned(adapter, "1")}) == 3
@@ -609,7 +609,7 @@ class TestDigest:
         assert resolve.resolve(str(adapter)).digest == digest
 
     def test_the_reference_has_the_whole_lineage(self, adapter: Path, tmp_path: Path) -> None:
-        folder = marked(tmp_path / "p", adapter, Step(kind="pruned", layers="0", depth=4), depth=3)
+        folder = marked(tmp_path / "p", adapter, LineageStep(kind="pruned", layers="0", depth=4), depth=3)
         ref = resolve.resolve(str(folder)).ref()
         assert [line.id for line in ref.lineage] == ["p", "adapter"]
         assert (ref.depth, ref.family) == (3, "llava")

@@ -18,7 +18,7 @@ from benchmarks.startup import write_run
 from tests import tiny
 from vrbench import cli
 from vrbench.checkpoints.resolve import resolve
-from vrbench.core.schemas import load_run
+from vrbench.core.run_storage import load_run
 from vrbench.tasks.registry import TaskSpec
 
 HEAVY = ("torch", "transformers", "datasets", "lm_eval", "lmms_eval", "pandas", "matplotlib", "peft", "accelerate")
@@ -292,7 +292,7 @@ class TestPrune:
         assert self.called(monkeypatch, *common, "--remove", "0", "--by", "size") == 2
         assert self.called(monkeypatch, *common, "--remove", "1", "--device", "cuda") == 2
         said = capsys.readouterr().err
-        for words in ("remove is 0", "by is 'size'", "torch sees no CUDA card"):
+        for words in ("remove is 0", "by is 'size'", "torch sees no CUDA GPU"):
             assert words in said
         assert not (tmp_path / "small").exists()
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from vrbench.conversion import convert
-from vrbench.core.errors import VrbenchError, sentences
+from vrbench.core.errors import VrbenchError, error_messages
 
 
 def refused(at: Path, source: str, *args: Any, **kwargs: Any) -> list[str]:
@@ -18,7 +18,7 @@ def refused(at: Path, source: str, *args: Any, **kwargs: Any) -> list[str]:
     with pytest.raises(VrbenchError) as caught:
         convert(str(at / source), at / "out", *args, **kwargs)
     assert sorted(os.listdir(at)) == before
-    return sentences(caught.value)
+    return error_messages(caught.value)
 
 
 def told(at: Path, source: str, *words: str, base: bool = False, tower: bool = True) -> str:

@@ -14,7 +14,7 @@ from vrbench.core import jinja_sandbox
 
 PLAIN = Environment(loader=BaseLoader(), undefined=StrictUndefined, keep_trailing_newline=True)
 PLAIN.filters["regex_replace"] = lambda string, pattern, repl, count=0: re.sub(pattern, repl, string, count=count)
-SANDBOX = jinja_sandbox.sandboxed(PLAIN)
+SANDBOX = jinja_sandbox.sandbox_like(PLAIN)
 
 ROW = {
     "q": " What is\tit? ", "choices": ["a", "bb", "<c>"], "n": 7, "x": 0.5, "none": None,
@@ -87,7 +87,7 @@ HEAVY = [
 @pytest.mark.parametrize("text", SAME)
 def test_a_sandbox_gives_what_the_environment_gives_that_it_stands_for(text: str) -> None:
     assert SANDBOX.from_string(text).render(**ROW) == PLAIN.from_string(text).render(**ROW)
-    assert jinja_sandbox.fault(text) == ""
+    assert jinja_sandbox.validate_template(text) == ""
 
 
 @pytest.mark.parametrize("text", REACHES)
@@ -129,4 +129,4 @@ def test_a_rendering_begins_with_all_of_its_time_and_size() -> None:
     ],
 )
 def test_what_is_wrong_is_told_before_anything_is_rendered(text: str, said: str) -> None:
-    assert said in jinja_sandbox.fault(text)
+    assert said in jinja_sandbox.validate_template(text)

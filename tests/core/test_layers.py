@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vrbench.core.errors import VrbenchError
-from vrbench.core.layers import STRATEGIES, LayerSet, drawn, select, sparse_uniform
+from vrbench.core.layers import STRATEGIES, LayerSet, random_layers, select_layers, sparse_uniform
 
 SETS = st.integers(1, 40).flatmap(lambda depth: st.tuples(st.sets(st.integers(0, depth - 1)), st.just(depth)))
 
@@ -25,7 +25,7 @@ class TestLayerSet:
 
     def test_all_is_all(self) -> None:
         every = LayerSet.all(5)
-        assert (list(every), every.is_all, every.share) == ([0, 1, 2, 3, 4], True, 1.0)
+        assert (list(every), every.is_all) == ([0, 1, 2, 3, 4], True)
         assert not LayerSet.none(5).is_all
 
     @pytest.mark.parametrize("index", [-1, 4, 99])
@@ -90,14 +90,14 @@ class TestStrategies:
         ],
     )
     def test_eight_of_thirty(self, name: str, expected: list[int]) -> None:
-        assert list(select(f"{name}:8", 30)) == expected
+        assert list(select_layers(f"{name}:8", 30)) == expected
 
     def test_the_middle_quarters_are_the_paper_s(self) -> None:
-        assert (str(select("middle-low:8", 32)), str(select("middle-high:8", 32))) == ("8-15", "16-23")
+        assert (str(select_layers("middle-low:8", 32)), str(select_layers("middle-high:8", 32))) == ("8-15", "16-23")
 
     @pytest.mark.parametrize("name", ["middle-low", "middle-high"])
     def test_a_run_that_would_not_fit_is_the_last_one(self, name: str) -> None:
-        assert str(select(f"{name}:28", 30)) == "2-29"
+        assert str(select_layers(f"{name}:28", 30)) == "2-29"
 
     @given(st.sampled_from(sorted(STRATEGIES)), st.integers(1, 40), st.data())
     def test_each_gives_as_many_as_were_asked_for(self, name: str, depth: int, data: st.DataObject) -> None:
@@ -111,53 +111,53 @@ class TestStrategies:
     def test_as_many_as_there_are_not(self, n: int) -> None:
         for name in STRATEGIES:
             with pytest.raises(VrbenchError, match=f"{n} layers were asked for; a model of depth 30 gives 1 to 30"):
-                select(f"{name}:{n}", 30)
+                select_layers(f"{name}:{n}", 30)
 
     def test_select_reads_indices_too(self) -> None:
-        assert select("1,4-5", 8) == LayerSet.of([1, 4, 5], 8)
-        assert select("all", 8).is_all
+        assert select_layers("1,4-5", 8) == LayerSet.of([1, 4, 5], 8)
+        assert select_layers("all", 8).is_all
 
     def test_unknown_strategies_and_counts_are_refused(self) -> None:
         with pytest.raises(VrbenchError, match="strategy 'best' is unknown; there are sparse-uniform, bottom"):
-            select("best:3", 8)
+            select_layers("best:3", 8)
         with pytest.raises(VrbenchError, match=r"did you mean 'hybrid'.* as the file that `vrbench layers` saves"):
-            select("hybird:3", 8)
+            select_layers("hybird:3", 8)
         with pytest.raises(VrbenchError, match="write for instance 'top:8'"):
-            select("top:few", 8)
+            select_layers("top:few", 8)
 
 
 class TestDrawn:
     def test_the_seed_decides(self) -> None:
-        assert select("random:8@3", 30) == select("random:8@3", 30) == drawn(8, 30, 3)
-        assert select("random:8", 30) == select("random:8@0", 30)
-        assert len({str(select(f"random:8@{seed}", 30)) for seed in range(20)}) > 15
+        assert select_layers("random:8@3", 30) == select_layers("random:8@3", 30) == random_layers(8, 30, 3)
+        assert select_layers("random:8", 30) == select_layers("random:8@0", 30)
+        assert len({str(select_layers(f"random:8@{seed}", 30)) for seed in range(20)}) > 15
 
     def test_no_machine_draws_otherwise(self) -> None:
-        assert str(select("random:4@0", 30)) == "12,24,27-28"
+        assert str(select_layers("random:4@0", 30)) == "12,24,27-28"
 
     def test_each_layer_is_drawn_as_often(self) -> None:
         counts = [0] * 10
         for seed in range(2000):
-            for layer in drawn(3, 10, seed):
+            for layer in random_layers(3, 10, seed):
                 counts[layer] += 1
         assert all(500 < count < 700 for count in counts)  # 600 expected, 6 standard deviations are 123
 
     @pytest.mark.parametrize("text", ["random:8@", "random:8@x", "random:@3", "random:8@-1"])
     def test_what_cannot_be_read_is_refused(self, text: str) -> None:
         with pytest.raises(VrbenchError, match="write for instance 'random:8@3'"):
-            select(text, 30)
+            select_layers(text, 30)
 
     def test_others_have_no_seed(self) -> None:
         with pytest.raises(VrbenchError, match="top has no seed, only random has one"):
-            select("top:8@3", 30)
+            select_layers("top:8@3", 30)
 
 
 class TestFile:
     def test_layers_are_read_from_a_file(self, tmp_path: Path) -> None:
         file = tmp_path / "set.json"
         file.write_text(json.dumps({"depth": 8, "indices": [5, 1], "strategy": "by hand", "scores": [0.5]}))
-        assert select(str(file), 8) == LayerSet.of([1, 5], 8)
-        assert select(f" {file} ", 8) == LayerSet.of([1, 5], 8)
+        assert select_layers(str(file), 8) == LayerSet.of([1, 5], 8)
+        assert select_layers(f" {file} ", 8) == LayerSet.of([1, 5], 8)
 
     @pytest.mark.parametrize(
         ("text", "fault"),
@@ -176,8 +176,8 @@ class TestFile:
     def test_what_is_no_layer_set_is_refused(self, tmp_path: Path, text: str, fault: str) -> None:
         (tmp_path / "set.json").write_text(text)
         with pytest.raises(VrbenchError, match=fault):
-            select(str(tmp_path / "set.json"), 8)
+            select_layers(str(tmp_path / "set.json"), 8)
 
     def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
         with pytest.raises(VrbenchError, match=r"layer set '.*none.json' cannot be read: No such file"):
-            select(str(tmp_path / "none.json"), 8)
+            select_layers(str(tmp_path / "none.json"), 8)

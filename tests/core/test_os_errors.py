@@ -14,8 +14,7 @@ import pytest
 from vrbench import cli
 from vrbench.core import os_errors
 from vrbench.core.errors import VrbenchError
-from vrbench.core.io import output_faults, write_atomically
-from vrbench.core.json_files import object_in
+from vrbench.core.io import read_json_object, validate_output, write_atomically
 
 PROGRAM = [sys.executable, "-m", "vrbench"]
 
@@ -52,22 +51,25 @@ class Wrapped(Exception):
     ],
 )
 def test_an_error_of_the_machine_is_one_sentence_whoever_wraps_it(error: Exception, said: str) -> None:
-    assert os_errors.sentence(error).startswith(said) and bool(os_errors.sentence(error)) == bool(said)
+    assert os_errors.describe_os_error(error).startswith(said) and bool(os_errors.describe_os_error(error)) == bool(
+        said
+    )
     wrapped = VrbenchError("the data could not be had")
     wrapped.__cause__ = error
-    assert os_errors.sentence(wrapped) == os_errors.sentence(error)
+    assert os_errors.describe_os_error(wrapped) == os_errors.describe_os_error(error)
     if said:
         with pytest.raises(type(error)):
-            os_errors.pass_on(error)
-    os_errors.pass_on(KeyError("x"))
+            os_errors.reraise_os_error(error)
+    os_errors.reraise_os_error(KeyError("x"))
 
 
 def test_a_path_that_is_no_folder_is_told_by_the_program_and_is_no_file_to_a_reader(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert object_in(tmp_path / "file" / "config.json") is None
+    assert read_json_object(tmp_path / "file" / "config.json") is None
     error = NotADirectoryError(errno.ENOTDIR, "Not a directory", "x")
     assert (
-        os_errors.sentence(error, paths=True) == "x: a part of the path is a file and not a folder; choose another path"
+        os_errors.describe_os_error(error, paths=True)
+        == "x: a part of the path is a file and not a folder; choose another path"
     )
 
 
@@ -98,13 +100,13 @@ def test_what_cannot_be_written_is_said_before_the_work_in_every_command(command
 
 
 def test_a_look_at_an_output_makes_nothing(tmp_path: Path) -> None:
-    assert not output_faults(tmp_path / "a" / "b") and not output_faults(tmp_path / "a" / "b.json", "file")
+    assert not validate_output(tmp_path / "a" / "b") and not validate_output(tmp_path / "a" / "b.json", "file")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "a.json").mkdir()
-    assert "Is a directory" in output_faults(tmp_path / "a.json", "file")[0]
+    assert "Is a directory" in validate_output(tmp_path / "a.json", "file")[0]
     (tmp_path / "circle").symlink_to(tmp_path / "circle")
-    assert len(output_faults(tmp_path / "circle" / "b")) == 1
-    assert len(output_faults(tmp_path / ("n" * 300))) == 1
+    assert len(validate_output(tmp_path / "circle" / "b")) == 1
+    assert len(validate_output(tmp_path / ("n" * 300))) == 1
 
 
 def test_output_that_cannot_be_written_is_told_and_exits_with_2() -> None:
@@ -126,9 +128,9 @@ def test_output_that_nobody_reads_is_told_and_exits_with_2() -> None:
 def test_a_file_that_does_not_fit_is_named_and_nothing_of_it_is_left(tmp_path: Path) -> None:
     write_atomically(tmp_path / "run.json", "old")
     code = (
-        "from pathlib import Path; from vrbench.core import io as writing, os_errors as machine\n"
-        'try: writing.write_atomically(Path("run.json"), "x" * 9000)\n'
-        "except OSError as error: print(machine.sentence(error))"
+        "from pathlib import Path; from vrbench.core import io, os_errors\n"
+        'try: io.write_atomically(Path("run.json"), "x" * 9000)\n'
+        "except OSError as error: print(os_errors.describe_os_error(error))"
     )
     environment = {"PYTHONPATH": str(Path(os_errors.__file__).parents[2])}
     command = ["bash", "-c", f"ulimit -f 2 && exec {sys.executable} -B -c '{code}'"]
@@ -147,5 +149,5 @@ def test_a_store_that_cannot_be_written_is_not_called_damaged(tmp_path: Path) ->
         store._database.execute("PRAGMA max_page_count = 8")
         with pytest.raises(VrbenchError, match=r"a.sqlite cannot be used: the disk is full .*; make room") as caught:
             store.put({str(i): "x" * 5000 for i in range(50)}, {})
-        assert os_errors.sentence(caught.value)  # as one of the machine, no task is blamed for it
+        assert os_errors.describe_os_error(caught.value)  # as one of the machine, no task is blamed for it
         assert len(store) == 0  # a transaction is whole or not there

@@ -14,23 +14,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from vrbench.core import schemas
+from vrbench.core import run_storage
 from vrbench.core.errors import VrbenchError
-from vrbench.core.schemas import (
-    CheckpointRef,
-    Provenance,
-    RunRecord,
-    Sample,
-    Score,
-    Settings,
-    TaskResult,
-    canonical_json,
-    digest_of,
-    load_run,
-    samples_text,
-    save_run,
-    write_atomically,
-)
+from vrbench.core.io import canonical_json, digest_of, write_atomically
+from vrbench.core.run_storage import load_run, samples_to_jsonl, save_run
+from vrbench.core.schemas import CheckpointRef, Provenance, RunRecord, RunSettings, Sample, Score, TaskResult
 
 SAMPLES = (
     Sample(
@@ -49,12 +37,12 @@ def record(samples: tuple[Sample, ...] = SAMPLES) -> RunRecord:
     result = TaskResult(
         task="t", suite="visual", version="1", status="ok", metric="mean", n=2,
         score=Score(value=65.0, low=30.0, high=100.0, n=2, clusters=2),
-        samples_digest=hashlib.sha256(samples_text(samples).encode()).hexdigest(),
+        samples_digest=hashlib.sha256(samples_to_jsonl(samples).encode()).hexdigest(),
     )  # fmt: skip
     died = TaskResult(task="d", suite="text", version="1", status="error", error="it died", metric="mean")
     return RunRecord(
         status="error", checkpoint=CheckpointRef(id="c", digest="0", family="llava", depth=4),
-        settings=Settings(tasks=("d", "t")), inputs_digest="1", results=(result, died),
+        settings=RunSettings(tasks=("d", "t")), inputs_digest="1", results=(result, died),
         provenance=Provenance(vrbench="0"),
     )  # fmt: skip
 
@@ -73,7 +61,7 @@ class TestRun:
             assert run.samples == {"t": SAMPLES}
 
     def test_scores_alone_are_a_whole_run_without_what_was_said(self, tmp_path: Path) -> None:
-        kept = schemas.scores_alone(record(), {"t": SAMPLES})
+        kept = run_storage.scores_only(record(), {"t": SAMPLES})
         save_run(tmp_path, kept.record, kept.samples, compressed=True)
         rows = load_run(tmp_path).samples["t"]
         assert [(s.id, s.cluster, s.score) for s in rows] == [(s.id, s.cluster, s.score) for s in SAMPLES]
@@ -118,8 +106,8 @@ class TestRun:
         ("change", "message"),
         [
             ({"schema_version": 99}, "has schema version 99; this vrbench reads 1"),
-            ({"status": "fine"}, "is not a run record: status"),
-            ({"surprise": 1}, "is not a run record: surprise"),
+            ({"status": "fine"}, "cannot be read: status"),
+            ({"surprise": 1}, "cannot be read: surprise"),
         ],
     )
     def test_another_record_is_refused(self, saved: Path, change: dict[str, object], message: str) -> None:
@@ -174,14 +162,14 @@ class TestCompressed:
             load_run(packed.parent.parent)
 
     def test_no_more_is_unpacked_than_allowed(self, packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(schemas, "MOST_SAMPLE_BYTES", 10_000)
+        monkeypatch.setattr(run_storage, "MAX_SAMPLE_BYTES", 10_000)
         packed.write_bytes(gzip.compress(bytes(50_000_000)))
         tracemalloc.start()
         with pytest.raises(VrbenchError, match="holds more than 10,000 bytes"):
             load_run(packed.parent.parent)
         assert tracemalloc.get_traced_memory()[1] < 5_000_000
         tracemalloc.stop()
-        monkeypatch.setattr(schemas, "MOST_SAMPLE_BYTES", len(samples_text(SAMPLES).encode()))
+        monkeypatch.setattr(run_storage, "MAX_SAMPLE_BYTES", len(samples_to_jsonl(SAMPLES).encode()))
         save_run(packed.parent.parent, record(), {"t": SAMPLES}, compressed=True)
         assert load_run(packed.parent.parent).samples == {"t": SAMPLES}
 
@@ -201,7 +189,7 @@ class TestValues:
             canonical_json({"x": score})
 
     def test_every_field_says_what_it_is(self) -> None:
-        for kind in (RunRecord, TaskResult, Sample, Score, Settings, Provenance, CheckpointRef):
+        for kind in (RunRecord, TaskResult, Sample, Score, RunSettings, Provenance, CheckpointRef):
             assert all(field.description for field in kind.model_fields.values())
 
     def test_digests_do_not_depend_on_the_order_of_keys(self) -> None:
@@ -227,7 +215,7 @@ class TestWriting:
 
 class TestWhatCannotBeRead:
     def test_a_line_that_is_no_sample_is_told_with_its_number(self, tmp_path: Path) -> None:
-        text = samples_text(SAMPLES) + '{"id": 3}\n'
+        text = samples_to_jsonl(SAMPLES) + '{"id": 3}\n'
         save_run(tmp_path, record(), {"t": SAMPLES})
         (tmp_path / "samples" / "t.jsonl").write_text(text, encoding="utf-8")
         told = json.loads((tmp_path / "run.json").read_text())

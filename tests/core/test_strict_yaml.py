@@ -8,20 +8,20 @@ import pytest
 import yaml
 
 from vrbench.cli.config_file import read_config
-from vrbench.core import strict_yaml
 from vrbench.core.errors import VrbenchError
+from vrbench.core.io import load_yaml
 from vrbench.training import recipe_files
 
 
 def test_a_text_says_what_safe_yaml_says() -> None:
     text = "a: [1, x]\nb: {c: 2}\nd: null\n"
-    assert strict_yaml.load(text) == yaml.safe_load(text) == {"a": [1, "x"], "b": {"c": 2}, "d": None}
+    assert load_yaml(text) == yaml.safe_load(text) == {"a": [1, "x"], "b": {"c": 2}, "d": None}
 
 
 @pytest.mark.parametrize("text", ["a: 1\nb: 2\na: 3\n", "x: {a: 1, a: 2}", "a: !!python/object/apply:os.getcwd []"])
 def test_a_key_given_twice_and_code_are_refused(text: str) -> None:
     with pytest.raises(yaml.YAMLError, match=r"given twice: a|python/object"):
-        strict_yaml.load(text)
+        load_yaml(text)
 
 
 def test_options_and_recipes_are_read_so(tmp_path: Path) -> None:

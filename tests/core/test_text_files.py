@@ -15,8 +15,8 @@ import vrbench
 from vrbench.cli import config_file
 from vrbench.core import layers
 from vrbench.core.errors import VrbenchError
-from vrbench.core.schemas import load_run
-from vrbench.core.text_files import read_text
+from vrbench.core.io import read_text
+from vrbench.core.run_storage import load_run
 from vrbench.data import local_mirror, tables
 from vrbench.tasks import registry
 from vrbench.training import conversation_sets, profile_results, recipe_files
@@ -51,7 +51,7 @@ READERS: dict[str, tuple[str, str, Reader]] = {
         lambda file: recipe_files.load(str(file)),
     ),
     "task": ("sounds.yaml", TASK, registry.read),
-    "layer set": ("l.json", '{"depth": 4, "indices": [1]}', lambda file: layers.read(file, 4)),
+    "layer set": ("l.json", '{"depth": 4, "indices": [1]}', lambda file: layers.read_layer_file(file, 4)),
     "rows": ("rows.jsonl", '{"a": "é"}\n{"a": "b"}\n', lambda file: tables.from_file(file, ())["a"][:]),
     "conversations": ("c.json", f"[{SAID}]", lambda file: conversation_sets.from_json(file, None).samples),
     "lines of them": ("c.jsonl", f"{SAID}\n{SAID}", lambda file: len(conversation_sets.from_json(file, None).samples)),

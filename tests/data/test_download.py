@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 from tests.evaluation import made
 from tests.fakehub import FakeHub, parquet, served
 from vrbench import cli
-from vrbench.core.errors import ManyFaults, VrbenchError
+from vrbench.core.errors import MultipleErrors, VrbenchError
 from vrbench.data import hub, loading, local_mirror
 from vrbench.data.download import LOCK, requests_of
 from vrbench.data.download import download as fetch
@@ -179,9 +179,9 @@ class TestFetch:
     def test_every_fault_is_told_and_what_can_be_had_is_kept(
         self, specs: dict[str, TaskSpec], fake: HubInMemory, tmp_path: Path
     ) -> None:
-        with pytest.raises(ManyFaults) as told:
+        with pytest.raises(MultipleErrors) as told:
             get(specs, "mme,mmlu,piqa", tmp_path)
-        assert told.value.faults == (
+        assert told.value.messages == (
             "there is no data set lmms-lab-encoder/MME",
             "there is no data set cais/mmlu",
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.evaluation import made
-from vrbench.core.errors import VrbenchError, gathered
+from vrbench.core.errors import VrbenchError, merge_messages
 from vrbench.data import missing
 from vrbench.evaluation.run_plan import RunConfig, RunPlan, plan
 from vrbench.tasks import registry
@@ -71,4 +71,4 @@ def test_where_nothing_is_left_it_is_refused(tiny_llava: Path, root: Path) -> No
 
 def test_faults_that_differ_in_one_name_are_one() -> None:
     faults = ["no checkpoint 'a': it is no folder", "no checkpoint 'b': it is no folder", "seed is 'x'", "no name"]
-    assert gathered(faults) == ["no checkpoint 'a', 'b': it is no folder", "seed is 'x'", "no name"]
+    assert merge_messages(faults) == ["no checkpoint 'a', 'b': it is no folder", "seed is 'x'", "no name"]

@@ -12,7 +12,8 @@ import pytest
 from tests import cutoff
 from tests.evaluation import made
 from tests.fakehub import FakeHub, parquet, served
-from vrbench.core.schemas import Run, load_run
+from vrbench.core.run_storage import load_run
+from vrbench.core.schemas import Run
 from vrbench.tasks import registry
 
 WHY_NOT = cutoff.why_not()

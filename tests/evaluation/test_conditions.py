@@ -35,8 +35,8 @@ def changed(before: AnswerConditions, after: AnswerConditions) -> set[str]:
 def test_libraries_count_for_the_answers_that_they_touch(
     vlm: LlavaModel, monkeypatch: pytest.MonkeyPatch, package: str, kinds: set[str]
 ) -> None:
-    before, installed = conditions_of(vlm), provenance.installed
-    monkeypatch.setattr(provenance, "installed", lambda name: "999" if name == package else installed(name))
+    before, installed = conditions_of(vlm), provenance.package_version
+    monkeypatch.setattr(provenance, "package_version", lambda name: "999" if name == package else installed(name))
     assert changed(before, conditions_of(vlm)) == kinds
     if package == "peft":
         vlm = with_(vlm, has_adapter=True)

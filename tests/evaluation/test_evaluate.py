@@ -16,8 +16,8 @@ import pytest
 from tests import forked
 from tests.evaluation.made import hub
 from tests.tiny import save_llava
-from vrbench.core import provenance, schemas
-from vrbench.core.errors import ManyFaults, VrbenchError
+from vrbench.core import provenance, run_storage, schemas
+from vrbench.core.errors import MultipleErrors, VrbenchError
 from vrbench.evaluation import evaluate
 from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.engine import InferenceEngine
@@ -47,7 +47,7 @@ def undisturbed(tiny_llava: Path, root: Path, tmp_path_factory: pytest.TempPathF
 
 def only_run(out: Path) -> schemas.Run:
     (file,) = out.glob("*/*/run.json")
-    return schemas.load_run(file)
+    return run_storage.load_run(file)
 
 
 def content(run: schemas.Run) -> tuple[Any, Any]:
@@ -138,9 +138,9 @@ class TestRecord:
         first = only_run(tmp_path)
         assert first.path is not None
         older = tuple(sample.model_copy(update={"responses": ()}) for sample in first.samples["piqa"])
-        digest = hashlib.sha256(schemas.samples_text(older).encode()).hexdigest()
+        digest = hashlib.sha256(run_storage.samples_to_jsonl(older).encode()).hexdigest()
         result = first.record.results[0].model_copy(update={"samples_digest": digest})
-        schemas.save_run(first.path, first.record.model_copy(update={"results": (result,)}), {"piqa": older})
+        run_storage.save_run(first.path, first.record.model_copy(update={"results": (result,)}), {"piqa": older})
         measure(tiny_llava, root, tmp_path, "piqa")
         assert only_run(tmp_path).samples == first.samples
         assert only_run(tmp_path).record.results[0].asked == 0
@@ -173,7 +173,7 @@ class TestUnscored:
 
         monkeypatch.setattr(task_scores, "evaluate_task", run)
         result = measure(tiny_llava, root, tmp_path, "piqa").results[0]
-        assert (result.n, result.n_unscored, result.is_marked) == (13 - gone, gone, bool(gone))
+        assert (result.n, result.n_unscored, result.has_many_unscored) == (13 - gone, gone, bool(gone))
         assert result.note.startswith(note or "13 of the 1838")
         table = scores([only_run(tmp_path)])
         assert ("piqa (!)" in table) is bool(gone)
@@ -254,7 +254,7 @@ class TestReuse:
         pillow = record.provenance.packages["pillow"]
         said = [(a.reused, a.requests, a.packages["pillow"]) for a in record.provenance.answered]
         assert said == [(True, 12, "1.old"), (False, mme.asked, pillow)]
-        runs = [schemas.load_run(file) for file in tmp_path.glob("*/*/run.json")]
+        runs = [run_storage.load_run(file) for file in tmp_path.glob("*/*/run.json")]
         told = " ".join(scores(runs).split())
         assert f"llava: 12 of {12 + mme.asked} answers were stored before this run: 12 computed 2" in told
         assert "UTC with pillow 1.old" in told
@@ -307,8 +307,8 @@ class TestReuse:
 
 def upgraded(monkeypatch: pytest.MonkeyPatch, **packages: str) -> None:
     """Have some packages installed in other versions."""
-    installed = provenance.installed
-    monkeypatch.setattr(provenance, "installed", lambda name: packages.get(name) or installed(name))
+    installed = provenance.package_version
+    monkeypatch.setattr(provenance, "package_version", lambda name: packages.get(name) or installed(name))
 
 
 class TestSeveral:
@@ -355,20 +355,20 @@ class TestFaults:
         options = RunConfig(
             limit=0, batch_size=0, device="cuda", dtype="float8", data_root=tmp_path, out="/proc/nowhere"
         )
-        with pytest.raises(ManyFaults) as told:
+        with pytest.raises(MultipleErrors) as told:
             run_all([str(tmp_path / "none"), str(tmp_path)], "piqa,mmme", options=options)
-        faults = "\n".join(told.value.faults)
+        faults = "\n".join(told.value.messages)
         for sentence in (
             "limit is 0; it must be at least 1",
             "batch size is 0; it must be 'auto' or a number",
-            "torch sees no CUDA card",
+            "torch sees no CUDA GPU",
             "dtype 'float8' is unknown; there are auto, float32, bfloat16",
             "'/proc/nowhere' cannot be written to",
             "task 'mmme' is unknown; did you mean mme",
             f"{tmp_path / 'none'}",
         ):
             assert sentence in faults
-        assert len(told.value.faults) >= 8
+        assert len(told.value.messages) >= 8
 
     def test_missing_data_are_told_before_the_weights_are_loaded(self, tiny_llava: Path, tmp_path: Path) -> None:
         with pytest.raises(VrbenchError, match=r"data set baber/piqa is not whole under the data root"):

@@ -13,7 +13,7 @@ import pytest
 from tests import tiny
 from tests.evaluation import made
 from tests.fakehub import parquet
-from vrbench.core.errors import ManyFaults, VrbenchError, sentences
+from vrbench.core.errors import MultipleErrors, VrbenchError, error_messages
 from vrbench.evaluation.run_plan import RunConfig, RunPlan, plan
 from vrbench.tasks import registry
 
@@ -53,9 +53,9 @@ class TestFaultsOfFiles:
         (root / PIQA).write_bytes((root / PIQA).read_bytes()[:-40])
         write(root, ARC, [{"question": "?", "choices": {"text": ["a"], "label": ["A"]}}])
         (root / MME).unlink()
-        with pytest.raises(ManyFaults) as told:
+        with pytest.raises(MultipleErrors) as told:
             planned("piqa,arc_easy,mme,nothing_such", batch_size=0)
-        size, unknown, piqa, arc, mme = told.value.faults
+        size, unknown, piqa, arc, mme = told.value.messages
         assert size.startswith("batch size is 0") and unknown.startswith("task 'nothing_such' is unknown")
         assert piqa.startswith(f"task 'piqa': {root / PIQA} cannot be read as parquet, it may be truncated")
         assert arc == f"task 'arc_easy': {root / ARC} has no column id; it has question, choices"
@@ -70,7 +70,7 @@ class TestFaultsOfFiles:
         def told(*names: str) -> list[str]:
             with pytest.raises(VrbenchError) as error:
                 plan([str(tiny_llava), *names], "piqa", known)
-            return sentences(error.value)
+            return error_messages(error.value)
 
         items = [fault for fault in told() if "piqa" in fault]
         assert items and [fault for fault in told(str(broken)) if "piqa" in fault] == items
@@ -91,9 +91,9 @@ class TestFaultsOfFiles:
         pq.write_table(pq.read_table(empty).slice(0, 0), empty)
         few = root / "cais/mmlu/anatomy/dev.parquet"
         few.write_bytes(parquet(rows[:4]))
-        with pytest.raises(ManyFaults) as told:
+        with pytest.raises(MultipleErrors) as told:
             planned("mmlu")
-        assert told.value.faults == (
+        assert told.value.messages == (
             f"task 'mmlu': {few} has 4 rows, but the prompt needs 5 examples",
             f"task 'mmlu': {empty} has 0 rows",
         )
@@ -115,9 +115,9 @@ class TestFaultsOfItems:
         mme[3]["image"]["bytes"] = mme[3]["image"]["bytes"][:90]
         write(root, PIQA, piqa)
         write(root, MME, mme)
-        with pytest.raises(ManyFaults) as told:
+        with pytest.raises(MultipleErrors) as told:
             planned("piqa,mme,arc_easy")
-        label, answer, picture = told.value.faults
+        label, answer, picture = told.value.messages
         assert label == f"task 'piqa': {root / PIQA}, row 1: the right answer, 7, is none of the 2 options"
         assert answer == f"task 'piqa': {root / PIQA}, row 2: it has no answer (empty: label)"
         assert picture.startswith(f"task 'mme': {root / MME}, row 3: the image in column image cannot be used: ")
@@ -175,10 +175,10 @@ class TestJudges:
     def test_one_that_is_named_is_refused_with_the_reason_and_the_other_faults(
         self, planned: Callable[..., RunPlan], mine: Path
     ) -> None:
-        with pytest.raises(ManyFaults) as told:
+        with pytest.raises(MultipleErrors) as told:
             planned("judged,plian", include_path=mine, limit="0")
-        assert told.value.faults[0].startswith("limit is '0'; it must be at least 1")
-        judged, unknown = told.value.faults[1:]
+        assert told.value.messages[0].startswith("limit is '0'; it must be at least 1")
+        judged, unknown = told.value.messages[1:]
         assert judged == "task 'judged' needs a judge model and is not run: answers are rated by a large model"
         assert unknown.startswith("task 'plian' is unknown; did you mean plain")
 
@@ -261,5 +261,5 @@ class TestInputs:
 
 
 def test_sentences_of_one_fault_and_of_many() -> None:
-    assert sentences(VrbenchError("one")) == ["one"]
-    assert sentences(ManyFaults(["one", "two"])) == ["one", "two"]
+    assert error_messages(VrbenchError("one")) == ["one"]
+    assert error_messages(MultipleErrors(["one", "two"])) == ["one", "two"]

@@ -149,7 +149,7 @@ def context() -> Any:
 
 def layering() -> Any:
     """Weights of a pruned adapter's checkpoint, made of round numbers."""
-    from vrbench.core.schemas import Step
+    from vrbench.core.schemas import LineageStep
 
     base = scratch() / "round"
     tiny.save_llava(base)
@@ -157,7 +157,9 @@ def layering() -> Any:
     lora = tiny.save_adapter(scratch() / "lora", base)
     _made_round(lora / "adapter_model.safetensors")
     of = resolve.resolve(str(lora))
-    pruned = tiny.mark(scratch() / "pruned", str(lora), of.digest, [Step(kind="pruned", layers="2", depth=4)], depth=3)
+    pruned = tiny.mark(
+        scratch() / "pruned", str(lora), of.digest, [LineageStep(kind="pruned", layers="2", depth=4)], depth=3
+    )
     model = load.load_model(resolve.resolve(str(pruned)), torch.float32)
     return {name: _weighed(value) for name, value in sorted(model.state_dict().items())}
 

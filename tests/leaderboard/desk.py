@@ -14,8 +14,9 @@ import pytest
 import yaml
 
 from tests.leaderboard.made import BOARD, Made
-from vrbench.core.errors import VrbenchError, sentences
-from vrbench.core.schemas import RunRecord, load_run, samples_text, save_run
+from vrbench.core.errors import VrbenchError, error_messages
+from vrbench.core.run_storage import load_run, samples_to_jsonl, save_run
+from vrbench.core.schemas import RunRecord
 from vrbench.leaderboard.pack import Packed, pack
 from vrbench.leaderboard.publish import About
 
@@ -39,7 +40,7 @@ class Desk:
         with pytest.raises(VrbenchError) as caught:
             self.pack(**said)
         assert tree(self.root) == before
-        return sentences(caught.value)
+        return error_messages(caught.value)
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -90,7 +91,7 @@ def set_samples(folder: Path, task: str, **values: Any) -> None:
     """Change the first sample of a task, and the digest with it."""
     run = load_run(folder)
     rows = (run.samples[task][0].model_copy(update=values), *run.samples[task][1:])
-    digest = hashlib.sha256(samples_text(rows).encode()).hexdigest()
+    digest = hashlib.sha256(samples_to_jsonl(rows).encode()).hexdigest()
     save_run(folder, run.record, {**run.samples, task: rows})
     raw = json.loads((folder / "run.json").read_text())
     next(result for result in raw["results"] if result["task"] == task)["samples_digest"] = digest

@@ -11,7 +11,8 @@ from typing import Any
 
 from tests.leaderboard.made import BOARD, Made
 from vrbench.core.io import write_atomically
-from vrbench.core.schemas import Run, Sample, TaskResult, load_run, samples_text, save_run
+from vrbench.core.run_storage import load_run, samples_to_jsonl, save_run
+from vrbench.core.schemas import Run, Sample, TaskResult
 from vrbench.leaderboard.submission import Submission
 
 
@@ -58,7 +59,7 @@ class Forged:
         """Change a task's samples, with a samples_digest that agrees."""
         run = self.run
         rows = tuple(change(list(run.samples[task])))
-        digest = hashlib.sha256(samples_text(rows).encode()).hexdigest()
+        digest = hashlib.sha256(samples_to_jsonl(rows).encode()).hexdigest()
         results = tuple(
             result.model_copy(update={"samples_digest": digest}) if result.task == task else result
             for result in run.record.results

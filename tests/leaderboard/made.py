@@ -19,23 +19,22 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
-from vrbench import __version__
-from vrbench.core.io import write_atomically
+from vrbench.core.io import digest_of, write_atomically
 from vrbench.core.layers import LayerSet
+from vrbench.core.run_storage import save_run
 from vrbench.core.schemas import (
-    Answered,
-    Base,
+    AnswerProvenance,
+    BaseRef,
     CheckpointRef,
     Lineage,
+    LineageStep,
     Provenance,
     RunRecord,
+    RunSettings,
     Sample,
-    Settings,
-    Step,
     TaskResult,
-    digest_of,
-    save_run,
 )
+from vrbench.core.version import __version__
 from vrbench.data import tables
 from vrbench.evaluation import run_plan
 from vrbench.leaderboard.board import Board, BoardFamily, BoardSettings, BoardTask, Means, prompts_digest
@@ -286,9 +285,9 @@ def made_run(
     ref = checkpoint(family, number)
     made = {"packages": {"torch": "2.9.0"}, "device": "Made-up card"}
     when = {"first": "2026-01-04T09:00:00+00:00", "last": "2026-01-05T10:00:00+00:00"}
-    by = Answered(requests=3, reused=True, vrbench=__version__, **when, **made)
+    by = AnswerProvenance(requests=3, reused=True, vrbench=__version__, **when, **made)
     environment = {"device": "cuda", "torch": "2.9.0"} if number % 2 else {}  # runs of 0.2.0 name none
-    settings = Settings(tasks=tuple(sorted(rescorers)), device="cuda", dtype="float32", environment=environment)
+    settings = RunSettings(tasks=tuple(sorted(rescorers)), device="cuda", dtype="float32", environment=environment)
     code = {"decoding": 2} if number % 2 else {}
     results = [result.model_copy(update={"code": code}) for result in results]
     decides = {task: run_plan.with_code(rescorer.job.decides, code) for task, rescorer in rescorers.items()}
@@ -310,19 +309,19 @@ def made_run(
 
 def checkpoint(family: str, number: int) -> CheckpointRef:
     """The checkpoint of a run, with the lineage that it would have."""
-    base = Base(id=f"{family}-base", digest=digest_of(f"{family} base"))
+    base = BaseRef(id=f"{family}-base", digest=digest_of(f"{family} base"))
     tuned = LayerSet.all(DEPTH) if number == 0 else LayerSet.of(range(0, DEPTH, 1 + number % 5), DEPTH)
     name = f"{family}-full" if number == 0 else f"{family}-region-{number}"
     note = '{"device": "Made-up card", "seconds": 120.5}'
-    step = Step(
+    step = LineageStep(
         kind="trained", layers=str(tuned), depth=DEPTH, method="lora", stage="tune", recipe="made-region", note=note
     )
     first = Lineage(id=name, family="llava", depth=DEPTH, base=base, steps=(step,), licence="Apache-2.0")
     lineage: tuple[Lineage, ...] = (first,)
     digest = digest_of([family, number])
     if number and number % 3 == 0:
-        cut = Step(kind="pruned", layers="10-11", depth=DEPTH, method="angular")
-        inner = Base(id=name, digest=digest_of([family, number, "whole"]))
+        cut = LineageStep(kind="pruned", layers="10-11", depth=DEPTH, method="angular")
+        inner = BaseRef(id=name, digest=digest_of([family, number, "whole"]))
         name = f"{name}-pruned"
         lineage = (Lineage(id=name, family="llava", depth=DEPTH - 2, base=inner, steps=(cut,)), first)
     return CheckpointRef(id=name, digest=digest, family="llava", depth=lineage[0].depth, lineage=lineage)
@@ -382,7 +381,7 @@ def place(
 
 def read_back(folder: Path) -> tuple[RunRecord, dict[str, tuple[Sample, ...]], Submission]:
     """A submission's record, samples and what it says of itself, to be changed and written again."""
-    from vrbench.core.schemas import load_run
+    from vrbench.core.run_storage import load_run
 
     run = load_run(folder)
     submission = Submission.model_validate_json((folder / "submission.json").read_text(encoding="utf-8"))

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from vrbench.core.errors import VrbenchError, sentences
-from vrbench.core.schemas import load_run
+from vrbench.core.errors import VrbenchError, error_messages
+from vrbench.core.run_storage import load_run
 from vrbench.evaluation.run_plan import definition_digest
 from vrbench.leaderboard.board import Board, boards, load_board, prompts_digest
 from vrbench.leaderboard.pin import pin
@@ -37,7 +37,7 @@ def change(folder: Path, **values: Any) -> None:
 def refused(folder: Path) -> list[str]:
     with pytest.raises(VrbenchError) as caught:
         load_board(folder)
-    return sentences(caught.value)
+    return error_messages(caught.value)
 
 
 class TestCommitted:
@@ -161,7 +161,7 @@ class TestRefused:
         change(board, title="")
         with pytest.raises(VrbenchError) as caught:
             boards(board.parent)
-        assert len(sentences(caught.value)) == 2
+        assert len(error_messages(caught.value)) == 2
 
 
 class TestPin:
@@ -192,7 +192,7 @@ class TestPin:
         before = (board / "board.yaml").read_bytes()
         with pytest.raises(VrbenchError) as caught:
             pin(board, [FULL])
-        assert [text.split(" ")[0] for text in sentences(caught.value)] == [
+        assert [text.split(" ")[0] for text in error_messages(caught.value)] == [
             "tasks.easy_vqa.n",
             "tasks.easy_vqa.data_digest",
         ]
@@ -209,7 +209,7 @@ class TestPin:
     def test_faults_are_told_at_once(self, board: Path, tmp_path: Path) -> None:
         with pytest.raises(VrbenchError) as caught:
             pin(board, [tmp_path / "nowhere"], family="llava-1.5-7b")
-        said = sentences(caught.value)
+        said = error_messages(caught.value)
         assert any("no run at" in text for text in said)
         assert any("family 'llava-1.5-7b' is not on board pocket; there are pocket" in text for text in said)
 

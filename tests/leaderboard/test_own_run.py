@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 from tests.leaderboard.desk import tree
 from tests.leaderboard.made import BOARD, Made
 from vrbench.cli import app
-from vrbench.core.errors import VrbenchError, sentences
-from vrbench.core.schemas import Run, load_run, save_run
+from vrbench.core.errors import VrbenchError, error_messages
+from vrbench.core.run_storage import load_run, save_run
+from vrbench.core.schemas import Run
 from vrbench.leaderboard.board import load_board
 from vrbench.leaderboard.own_run import pack_reproduction, read_reproduction
 from vrbench.leaderboard.validate import How, validation
@@ -41,7 +42,7 @@ def refused(run: Run, board: Made, by: str = "maker", name: str = BOARD) -> list
     with pytest.raises(VrbenchError) as caught:
         pack_reproduction(run.path, by, name, board.root)
     assert tree(board.root) == before
-    return sentences(caught.value)
+    return error_messages(caught.value)
 
 
 def test_a_run_lies_where_validating_looks_and_makes_the_row_reproduced(board: Made, run: Run) -> None:

@@ -19,7 +19,7 @@ from tests.leaderboard.desk import (
 )
 from tests.leaderboard.made import BOARD
 from vrbench.core.errors import VrbenchError
-from vrbench.core.schemas import load_run
+from vrbench.core.run_storage import load_run
 from vrbench.leaderboard import pack as packing
 from vrbench.leaderboard.pack import MARK, Packed, pack
 from vrbench.leaderboard.publish import About, look

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from vrbench.core.errors import VrbenchError
-from vrbench.core.schemas import Run, load_run
+from vrbench.core.run_storage import load_run
+from vrbench.core.schemas import Run
 from vrbench.leaderboard.board import load_board
 from vrbench.leaderboard.part import part_of
 

@@ -23,7 +23,8 @@ from tests.leaderboard.desk import (
     set_settings,
 )
 from tests.leaderboard.made import BOARD, RECIPE
-from vrbench.core.schemas import Lineage, RunRecord, load_run, save_run
+from vrbench.core.run_storage import load_run, save_run
+from vrbench.core.schemas import Lineage, RunRecord
 from vrbench.leaderboard.publish import look
 from vrbench.leaderboard.submitted import read_submission
 

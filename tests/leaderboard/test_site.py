@@ -19,7 +19,7 @@ from urllib.request import urlopen
 import pytest
 
 from tests.leaderboard.made import Made, make_board
-from vrbench.core.errors import ManyFaults, VrbenchError
+from vrbench.core.errors import MultipleErrors, VrbenchError
 from vrbench.leaderboard.schema import Leaderboard
 from vrbench.leaderboard.site import board as board_page
 from vrbench.leaderboard.site import build, layout, pages
@@ -330,7 +330,7 @@ def test_what_does_not_belong_together_is_told_at_once(copied: Path, made: Made,
     shutil.rmtree(folders[0])
     (folders[1] / "run.json").write_text((folders[1] / "run.json").read_text() + " ")
     folders[2].rename(folders[2].with_name("0" * 16))
-    with pytest.raises(ManyFaults) as error:
+    with pytest.raises(MultipleErrors) as error:
         build(copied, tmp_path / "site", made.tasks)
     told = str(error.value)
     assert "which was not submitted" in told and "its sha256 differs" in told and "has no row" in told

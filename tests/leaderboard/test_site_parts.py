@@ -22,7 +22,8 @@ def row(name: str, kept: tuple[float, float, float], tuned: str = "0-2", removed
     mean = Mean(tasks=("a",), n=10, score=Figure(value=value / 2), retention=Figure(value=value, low=low, high=high))
     first, second = (LayerSet.parse(text, 12) for text in (tuned, removed))
     region = Region(
-        depth=12, tuning="lora", tuned=tuned, tuned_share=first.share, removed=removed, removed_share=second.share,
+        depth=12, tuning="lora", tuned=tuned, tuned_share=len(first) / 12, removed=removed,
+        removed_share=len(second) / 12,
         healed=False,
     )  # fmt: skip
     return Standing(

@@ -18,8 +18,8 @@ from tests.cli.test_cli import MAIN, TELL_HEAVY
 from tests.leaderboard.desk import ABOUT, Desk, set_results, set_samples, set_settings, tree
 from tests.leaderboard.made import BOARD, Made
 from vrbench import cli
-from vrbench.core.errors import VrbenchError, sentences
-from vrbench.core.schemas import load_run
+from vrbench.core.errors import VrbenchError, error_messages
+from vrbench.core.run_storage import load_run
 from vrbench.leaderboard.pack import check, pack
 
 ROOT = Path(__file__).parents[2]
@@ -137,8 +137,8 @@ class TestCheck:
         set_settings(desk.region, limit=3, dtype="bfloat16")
         done = self.command(desk, made_board)
         assert isinstance(done.exception, VrbenchError)  # which the program prints, and exits with 2
-        assert sentences(done.exception) == self.told(desk, made_board)
-        assert len(sentences(done.exception)) >= 2
+        assert error_messages(done.exception) == self.told(desk, made_board)
+        assert len(error_messages(done.exception)) >= 2
 
     def command(self, desk: Desk, made_board: Made) -> Result:
         words = ["submit", desk.region, "--baseline", desk.full, "--name", ABOUT.name, "--board", BOARD, "--check"]

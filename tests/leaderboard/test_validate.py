@@ -18,7 +18,8 @@ from tests.leaderboard.forging import Forged
 from tests.leaderboard.made import BOARD, Made, made_run, rescorers_of
 from vrbench.cli import app
 from vrbench.core.errors import VrbenchError
-from vrbench.core.schemas import CheckpointRef, Lineage, Run, RunRecord, Step, load_run, save_run
+from vrbench.core.run_storage import load_run, save_run
+from vrbench.core.schemas import CheckpointRef, Lineage, LineageStep, Run, RunRecord
 from vrbench.evaluation.run_plan import inputs_digest, task_inputs, with_code
 from vrbench.leaderboard import validate as validating
 from vrbench.leaderboard.check import Examiner
@@ -440,7 +441,7 @@ class TestReproductions:
 
     @staticmethod
     def read(place: Path) -> tuple[RunRecord, dict[str, Any]]:
-        from vrbench.core.schemas import load_run
+        from vrbench.core.run_storage import load_run
 
         run = load_run(place)
         return run.record, run.samples
@@ -510,20 +511,20 @@ class TestRegion:
     """Layers and cost by the lineage."""
 
     @staticmethod
-    def ref(depth: int, *lineages: tuple[Step, ...]) -> CheckpointRef:
+    def ref(depth: int, *lineages: tuple[LineageStep, ...]) -> CheckpointRef:
         made = tuple(Lineage(id=str(i), family="llava", depth=depth, steps=steps) for i, steps in enumerate(lineages))
         return CheckpointRef(id="x", digest="0" * 64, family="llava", depth=depth, lineage=made)
 
     def test_healing_makes_no_layer_part_of_the_region(self) -> None:
-        tuned = Step(kind="trained", layers="0,5", depth=10, method="lora", stage="tune")
-        cut = Step(kind="pruned", layers="8-9", depth=10)
-        healed = Step(kind="trained", layers="all", depth=8, method="weights", stage="heal")
+        tuned = LineageStep(kind="trained", layers="0,5", depth=10, method="lora", stage="tune")
+        cut = LineageStep(kind="pruned", layers="8-9", depth=10)
+        healed = LineageStep(kind="trained", layers="all", depth=8, method="weights", stage="heal")
         region = region_of(self.ref(8, (healed,), (cut,), (tuned,)))
         assert (region.tuned, region.tuned_share, region.tuning) == ("0,5", 0.2, "lora")
         assert (region.removed, region.removed_share, region.healed) == ("8-9", 0.2, True)
 
     def test_removed_layers_are_counted_as_they_first_were(self) -> None:
-        steps = [Step(kind="pruned", layers=layers, depth=depth) for layers, depth in (("1", 4), ("1", 3))]
+        steps = [LineageStep(kind="pruned", layers=layers, depth=depth) for layers, depth in (("1", 4), ("1", 3))]
         region = region_of(self.ref(2, (steps[1],), (steps[0],)))
         assert (region.removed, region.tuning, region.tuned, region.healed) == ("1-2", "none", "none", False)
 
@@ -543,7 +544,7 @@ class TestRegion:
         ],
     )
     def test_cost_is_what_every_step_noted(self, notes: list[str], seconds: float | None, green: Validation) -> None:
-        steps = tuple(Step(kind="trained", layers="all", depth=6, note=note) for note in notes)
+        steps = tuple(LineageStep(kind="trained", layers="all", depth=6, note=note) for note in notes)
         record = self.record(steps)
         assert cost_of(record).seconds == seconds
 
@@ -553,14 +554,14 @@ class TestRegion:
         stored = record.model_copy(update={"results": (record.results[0].model_copy(update={"asked": 0}),)})
         assert cost_of(stored).items_per_second is None
 
-    def record(self, steps: tuple[Step, ...]) -> RunRecord:
-        from vrbench.core.schemas import Provenance, Settings, TaskResult
+    def record(self, steps: tuple[LineageStep, ...]) -> RunRecord:
+        from vrbench.core.schemas import Provenance, RunSettings, TaskResult
 
         result = TaskResult(
             task="a", suite="s", version="1", status="ok", metric="mean", n=16, seconds=2.5, asked=16
         )  # fmt: skip
         return RunRecord(
-            status="ok", checkpoint=self.ref(6, steps), settings=Settings(tasks=("a",)), inputs_digest="",
+            status="ok", checkpoint=self.ref(6, steps), settings=RunSettings(tasks=("a",)), inputs_digest="",
             results=(result,), provenance=Provenance(vrbench="0", device="card"),
         )  # fmt: skip
 

@@ -18,7 +18,7 @@ from vrbench.checkpoints import image_settings, resolve
 from vrbench.checkpoints.resolve import Checkpoint
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import digest_of
-from vrbench.core.schemas import Settings
+from vrbench.core.schemas import RunSettings
 from vrbench.evaluation.run_plan import RunConfig, inputs_digest, plan
 from vrbench.models.load import load_vlm
 
@@ -116,7 +116,7 @@ def test_with_the_checkpoint_s_settings_a_model_is_shown_what_transformers_shows
 
 def test_the_choice_enters_the_digest_and_the_default_does_not() -> None:
     digests = [
-        inputs_digest("c", {}, Settings(tasks=("t",), image_settings=choice)) for choice in image_settings.CHOICES
+        inputs_digest("c", {}, RunSettings(tasks=("t",), image_settings=choice)) for choice in image_settings.CHOICES
     ]
     assert len(set(digests)) == 3
     older = {"checkpoint": "c", "tasks": {}, "limit": None, "seed": 0, "dtype": "float32", "schema": 1}

@@ -12,7 +12,7 @@ from tests import tiny
 from vrbench.checkpoints import resolve
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
-from vrbench.core.schemas import Step
+from vrbench.core.schemas import LineageStep
 from vrbench.models.llava_model import LlavaModel
 from vrbench.models.load import load_vlm
 from vrbench.models.prune import remove_layers
@@ -29,7 +29,7 @@ def load(folder: Path, dtype: str | torch.dtype = "float32") -> LlavaModel:
     return load_vlm(resolve.resolve(str(folder)), dtype=dtype)
 
 
-def layered(folder: Path, base: Path, *steps: Step, depth: int = tiny.DEPTH) -> Path:
+def layered(folder: Path, base: Path, *steps: LineageStep, depth: int = tiny.DEPTH) -> Path:
     return tiny.mark(folder, str(base), resolve.resolve(str(base)).digest, steps, depth)
 
 
@@ -109,8 +109,8 @@ def test_another_projector_replaces_the_base_s(tiny_llava: Path, tmp_path: Path)
 def test_layers_are_removed_before_the_adapter_that_was_trained_without_them(tiny_llava: Path, tmp_path: Path) -> None:
     tiny.save_adapter(tmp_path / "p", tiny_llava, layers=(1,), depth=3)
     steps = (
-        Step(kind="pruned", layers="1", depth=4),
-        Step(kind="trained", layers="1", depth=3, method="lora", stage="heal"),
+        LineageStep(kind="pruned", layers="1", depth=4),
+        LineageStep(kind="trained", layers="1", depth=3, method="lora", stage="heal"),
     )
     layered(tmp_path / "p", tiny_llava, *steps, depth=3)
     expected = tiny.llava()
@@ -128,8 +128,8 @@ def test_layers_are_removed_before_the_adapter_that_was_trained_without_them(tin
 @pytest.mark.supports("llava", "pruned")
 def test_a_chain_of_bases_is_followed_to_its_end(tiny_llava: Path, tmp_path: Path) -> None:
     tiny.save_adapter(tmp_path / "tuned", tiny_llava)
-    layered(tmp_path / "tuned", tiny_llava, Step(kind="trained", layers="1-2", depth=4))
-    layered(tmp_path / "pruned", tmp_path / "tuned", Step(kind="pruned", layers="0,3", depth=4), depth=2)
+    layered(tmp_path / "tuned", tiny_llava, LineageStep(kind="trained", layers="1-2", depth=4))
+    layered(tmp_path / "pruned", tmp_path / "tuned", LineageStep(kind="pruned", layers="0,3", depth=4), depth=2)
     expected = load(tmp_path / "tuned").model
     remove_layers(expected, LayerSet.of((0, 3), 4))
     assert torch.equal(logits(load(tmp_path / "pruned").model), logits(expected))

@@ -15,7 +15,7 @@ from tests import tiny_families
 from tests.evaluation.made import hub, noise
 from vrbench.checkpoints import resolve
 from vrbench.checkpoints.families import FAMILIES
-from vrbench.core import schemas
+from vrbench.core import run_storage
 from vrbench.core.errors import VrbenchError
 from vrbench.evaluation import evaluate
 from vrbench.evaluation.answer_store import AnswerStore
@@ -250,7 +250,7 @@ def test_a_run_of_both_harnesses(family: str, tmp_path: Path) -> None:
     assert (made.status, made.checkpoint.family) == ("ok", family)
     assert [(result.task, result.n) for result in made.results] == [("piqa", 13), ("mme", 24)]
     (file,) = (tmp_path / "runs").glob("*/*/run.json")
-    samples = schemas.load_run(file).samples
+    samples = run_storage.load_run(file).samples
     assert all(sample.loglikelihoods for sample in samples["piqa"])
     assert len({sample.answer for sample in samples["mme"]}) > 3
 

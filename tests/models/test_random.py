@@ -17,7 +17,7 @@ from vrbench import cli
 from vrbench.checkpoints import random_shapes, resolve
 from vrbench.checkpoints.random_shapes import PREFIX, Recipe, read_name
 from vrbench.core.errors import VrbenchError
-from vrbench.core.schemas import load_run
+from vrbench.core.run_storage import load_run
 from vrbench.models import random_weights
 from vrbench.models.load import load_vlm
 

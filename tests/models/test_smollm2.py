@@ -13,7 +13,7 @@ from safetensors import safe_open
 from transformers import PreTrainedTokenizerFast
 
 from vrbench.checkpoints import smollm2
-from vrbench.core.cache import DONE
+from vrbench.core.cache import COMPLETE_MARKER
 from vrbench.core.errors import VrbenchError
 
 
@@ -136,7 +136,7 @@ class TestFolder:
         assert list(cache.iterdir()) == []
         monkeypatch.setattr(smollm2, "_convert", convert)
         folder = smollm2.backbone_folder()
-        (folder / DONE).unlink()  # as if a copy of it had been cut off
+        (folder / COMPLETE_MARKER).unlink()  # as if a copy of it had been cut off
         (folder / "model.safetensors").write_bytes(b"half")
         assert (smollm2.backbone_folder() / "model.safetensors").read_bytes() == b"whole"
         assert [p.name for p in cache.iterdir()] == [smollm2.backbone_folder().name]

@@ -13,7 +13,7 @@ from tests import tiny
 from tests.pruning.test_angular import mean_angle, states
 from vrbench.checkpoints.resolve import resolve
 from vrbench.core.errors import VrbenchError
-from vrbench.core.schemas import Step
+from vrbench.core.schemas import LineageStep
 from vrbench.models.llava_model import LlavaModel
 from vrbench.models.load import load_vlm
 from vrbench.pocket.turns import turns
@@ -67,7 +67,7 @@ def test_prune_takes_the_block_that_turns_least(vlm: LlavaModel, tiny_llava: Pat
 
 def test_a_block_keeps_out_of_the_region(tiny_llava: Path, tmp_path: Path) -> None:
     base = tiny.save_adapter(tmp_path / "tuned", tiny_llava, layers=(1,))
-    tiny.mark(base, str(tiny_llava), resolve(str(tiny_llava)).digest, [Step(kind="trained", layers="1", depth=4,
+    tiny.mark(base, str(tiny_llava), resolve(str(tiny_llava)).digest, [LineageStep(kind="trained", layers="1", depth=4,
               method="lora")])  # fmt: skip
     values = {"makes": "x", "base": str(base), "block": True, "pictures": 1, "turns": 1}
     found = resolve(str(prune(recipe_of(remove=2, **values), tmp_path / "out", "cpu")))

@@ -15,7 +15,7 @@ from tests.pruning import others
 from vrbench.checkpoints.resolve import resolve
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
-from vrbench.core.schemas import Step
+from vrbench.core.schemas import LineageStep
 from vrbench.models.load import load_model, load_vlm
 from vrbench.models.parts import layer_parameters, projector_parameters
 from vrbench.models.prune import remove_layers
@@ -36,7 +36,7 @@ def adapter(folder: Path, base: Path, layers: str, stage: str, seed: int = 7) ->
     found = resolve(str(base))
     chosen = LayerSet.parse(layers, found.depth)
     tiny.save_adapter(folder, base, chosen, found.depth, seed=seed)
-    step = Step(kind="trained", layers=layers, depth=found.depth, method="lora", stage=stage)
+    step = LineageStep(kind="trained", layers=layers, depth=found.depth, method="lora", stage=stage)
     return tiny.mark(folder, str(base), found.digest, [step], found.depth)
 
 
@@ -145,7 +145,7 @@ def test_whole_layers_and_the_projector_heal_as_a_delta(chain: Any, tmp_path: Pa
     model = copy.deepcopy(models["pruned"])
     for parameter in (*layer_parameters(model, (2,)).values(), *projector_parameters(model).values()):
         parameter.data += 0.1
-    step = Step(kind="trained", layers="2", depth=3, method="weights", stage="heal")
+    step = LineageStep(kind="trained", layers="2", depth=3, method="weights", stage="heal")
     delta = write_delta(model, LayerSet.of((2,), 3), str(folders["pruned"]), tmp_path / "delta", step=step)
     assert same(delta, model)
     assert (resolve(str(delta)).origins.tuned, resolve(str(delta)).origins.healed) == ((0, 1), (2,))

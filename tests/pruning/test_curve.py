@@ -11,8 +11,8 @@ import pytest
 
 from tests import tiny
 from vrbench.checkpoints.resolve import resolve
-from vrbench.core.errors import ManyFaults, VrbenchError
-from vrbench.core.schemas import Step
+from vrbench.core.errors import MultipleErrors, VrbenchError
+from vrbench.core.schemas import LineageStep
 from vrbench.models.load import load_vlm
 from vrbench.pruning import PruneRecipe, order_layers, prune, recipe_of
 from vrbench.pruning import removal_order as curve
@@ -42,7 +42,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 @pytest.fixture
 def tuned(tiny_llava: Path, tmp_path: Path) -> Path:
     """Layers 0 and 2 are tuned."""
-    step = Step(kind="trained", layers="0,2", depth=tiny.DEPTH, method="lora")
+    step = LineageStep(kind="trained", layers="0,2", depth=tiny.DEPTH, method="lora")
     folder = tiny.save_adapter(tmp_path / "tuned", tiny_llava, layers=(0, 2))
     return tiny.mark(folder, str(tiny_llava), resolve(str(tiny_llava)).digest, [step])
 
@@ -177,9 +177,9 @@ class TestNamed:
         self, tiny_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("vrbench.checkpoints.fixed_layers.FIXED", {"llava": lambda _: {1: "it is the second"}})
-        with pytest.raises(ManyFaults) as told:
+        with pytest.raises(MultipleErrors) as told:
             prune(recipe(tiny_llava, layers="all"), tmp_path / "out", "cpu")
-        assert told.value.faults == (
+        assert told.value.messages == (
             "layer 1 may not be removed: it is the second", "all 4 layers are to go; at least one must stay",
         )  # fmt: skip
         with pytest.raises(VrbenchError, match="layer 7 does not exist"):

@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from tests import tiny
 from vrbench.checkpoints import resolve
 from vrbench.core.cache import file_digest
-from vrbench.core.errors import ManyFaults, VrbenchError
+from vrbench.core.errors import MultipleErrors, VrbenchError
 from vrbench.core.layers import LayerSet
-from vrbench.core.schemas import Step
+from vrbench.core.schemas import LineageStep
 from vrbench.models.load import load_model
 from vrbench.pruning import write_delta
 
@@ -49,7 +49,7 @@ def test_the_folder_holds_one_file_and_its_lineage(delta: Path) -> None:
 
 
 def test_what_the_training_says_of_itself_is_kept(tiny_llava: Path, tmp_path: Path) -> None:
-    about = Step(kind="trained", layers="all", depth=9, stage="tune", recipe="mine", note="a card")
+    about = LineageStep(kind="trained", layers="all", depth=9, stage="tune", recipe="mine", note="a card")
     folder = write_delta(tiny.llava(), LayerSet.of((0,), 4), str(tiny_llava), tmp_path / "d", id_="x/y", step=about)
     line = resolve.resolve(str(folder)).lineage[0]
     expected = about.model_copy(update={"layers": "0", "depth": 4, "method": "weights"})
@@ -86,9 +86,9 @@ def test_a_training_that_diverged_is_refused(value: float, tiny_llava: Path, tmp
 
 
 def test_a_model_of_other_shapes_is_refused_with_all_of_them(tiny_llava: Path, tmp_path: Path) -> None:
-    with pytest.raises(ManyFaults) as fault:
+    with pytest.raises(MultipleErrors) as fault:
         write_delta(tiny.llava(hidden=64), LayerSet.of((1,), 4), str(tiny_llava), tmp_path / "d")
-    assert len(fault.value.faults) > 9 * 4
+    assert len(fault.value.messages) > 9 * 4
     with pytest.raises(VrbenchError, match=r"out of 5; .* has 4 decoder layers"):
         write_delta(tiny.llava(), LayerSet.of((1,), 5), str(tiny_llava), tmp_path / "d")
 

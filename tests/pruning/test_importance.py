@@ -15,8 +15,8 @@ from tests import tiny, tiny_families
 from vrbench import cli
 from vrbench.checkpoints.families import FAMILIES
 from vrbench.checkpoints.resolve import resolve
-from vrbench.core.errors import VrbenchError, sentences
-from vrbench.core.layers import STRATEGIES, LayerSet, select
+from vrbench.core.errors import VrbenchError, error_messages
+from vrbench.core.layers import STRATEGIES, LayerSet, select_layers
 from vrbench.pruning.choose import ChosenLayers, choose
 from vrbench.pruning.importance import SCORES, importance, measured, subject_of
 from vrbench.pruning.questions import DevQuestions
@@ -113,7 +113,7 @@ class TestChoose:
         made = choose(by, 2, ckpt=str(adapter), out=file, plot=plot, **SMALL)
         order = sorted(range(tiny.DEPTH), key=lambda layer: made.scores[layer])
         assert set(made.indices) == set(order[-2:])
-        assert select(str(file), tiny.DEPTH) == LayerSet.of(made.indices, tiny.DEPTH)
+        assert select_layers(str(file), tiny.DEPTH) == LayerSet.of(made.indices, tiny.DEPTH)
         assert ChosenLayers.model_validate_json(file.read_text()) == made
         assert made.ckpt is not None and made.ckpt.digest == resolve(str(adapter)).digest
         assert (made.base is not None) == SCORES[by].needs_base
@@ -122,14 +122,14 @@ class TestChoose:
     @pytest.mark.parametrize("name", STRATEGIES)
     def test_heuristics_need_no_checkpoint(self, name: str, tmp_path: Path) -> None:
         made = choose(name, 3, depth=12, out=tmp_path / "a.json")
-        assert select(str(tmp_path / "a.json"), 12) == select(f"{name}:3", 12)
+        assert select_layers(str(tmp_path / "a.json"), 12) == select_layers(f"{name}:3", 12)
         assert (made.scores, made.ckpt) == ((), None)
 
     def test_random_says_its_seed(self) -> None:
         assert choose("random", 3, depth=12).note == "drawn with seed 0, since none was named"
         seeded = choose("random", 3, depth=12, seed=7)
         assert seeded.note == "drawn with seed 7"
-        assert LayerSet.of(seeded.indices, 12) == select("random:3@7", 12) != select("random:3", 12)
+        assert LayerSet.of(seeded.indices, 12) == select_layers("random:3@7", 12) != select_layers("random:3", 12)
 
     def test_of_equal_scores_the_lower_layer_is_chosen(self, adapter: Path) -> None:
         assert choose("lora-norm", 3, ckpt=str(adapter)).indices == (0, 1, 3)
@@ -162,14 +162,14 @@ class TestChoose:
             "device 'tpu' is unknown",
             "llava does not say what its layers were tuned from",
         )
-        found = sentences(told.value)
+        found = error_messages(told.value)
         assert [words for words, sentence in zip(expected, found, strict=True) if not sentence.startswith(words)] == []
 
     def test_a_base_of_another_depth_is_told_with_the_other_faults(self, adapter: Path, tmp_path: Path) -> None:
         deeper = tiny.save_llava(tmp_path / "deeper", depth=5)
         with pytest.raises(VrbenchError) as told:
             choose("change", 9, ckpt=str(adapter), base=str(deeper))
-        assert [sentence[:8] for sentence in sentences(told.value)] == ["9 layers", "adapter "]
+        assert [sentence[:8] for sentence in error_messages(told.value)] == ["9 layers", "adapter "]
 
     @pytest.mark.parametrize(
         ("given", "words"),
@@ -227,7 +227,7 @@ class TestCommand:
         made = json.loads(out)
         assert (code, len(made["indices"]), len(made["scores"]), made["depth"]) == (0, 8, 30, 30)
         assert min(made["scores"]) > 0.1
-        assert list(select(str(file), 30)) == made["indices"]
+        assert list(select_layers(str(file), 30)) == made["indices"]
         assert f"file: {file}" in err
 
     def test_a_fault_is_one_line(self, call: Callable[..., Any]) -> None:

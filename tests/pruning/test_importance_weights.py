@@ -16,7 +16,7 @@ from tests import tiny
 from vrbench.checkpoints.resolve import resolve
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
-from vrbench.core.schemas import Step
+from vrbench.core.schemas import LineageStep
 from vrbench.models.load import load_model
 from vrbench.models.parts import layer_parameters
 from vrbench.pruning import prune, recipe_of, restore, write_delta
@@ -168,7 +168,7 @@ class TestBeforeTuning:
 
     def test_healing_does_not_count(self, adapter: Path, tiny_llava: Path, tmp_path: Path) -> None:
         tiny.save_projector(tmp_path / "healed")
-        step = Step(kind="trained", layers="all", depth=tiny.DEPTH, method="lora", stage="heal")
+        step = LineageStep(kind="trained", layers="all", depth=tiny.DEPTH, method="lora", stage="heal")
         folder = tiny.mark(tmp_path / "healed", str(adapter), resolve(str(adapter)).digest, [step])
         assert before_tuning(resolve(str(folder))).digest == resolve(str(tiny_llava)).digest
 
@@ -176,7 +176,7 @@ class TestBeforeTuning:
         self, adapter: Path, tiny_llava: Path, tmp_path: Path
     ) -> None:
         tiny.save_projector(tmp_path / "projected")
-        step = Step(kind="trained", layers="none", depth=tiny.DEPTH, method="projector")
+        step = LineageStep(kind="trained", layers="none", depth=tiny.DEPTH, method="projector")
         folder = tiny.mark(tmp_path / "projected", str(adapter), resolve(str(adapter)).digest, [step])
         assert before_tuning(resolve(str(folder))).digest == resolve(str(tiny_llava)).digest
 
@@ -192,7 +192,7 @@ class TestBeforeTuning:
         self, tiny_llava: Path, tmp_path: Path, name: str, digest: str, fault: str
     ) -> None:
         folder = tiny.save_llava(tmp_path / "tuned", seed=3)
-        step = Step(kind="trained", layers="all", depth=tiny.DEPTH, method="weights")
+        step = LineageStep(kind="trained", layers="all", depth=tiny.DEPTH, method="weights")
         base = resolve(str(tiny_llava))
         tiny.mark(folder, name or str(tiny_llava), digest or base.digest, [step])
         if not fault:

@@ -11,9 +11,9 @@ import torch
 
 from tests import tiny
 from vrbench.checkpoints.resolve import resolve
-from vrbench.core.errors import ManyFaults, VrbenchError
+from vrbench.core.errors import MultipleErrors, VrbenchError
 from vrbench.core.layers import LayerSet
-from vrbench.core.schemas import Step
+from vrbench.core.schemas import LineageStep
 from vrbench.models.llava_model import LlavaModel
 from vrbench.models.load import load_vlm
 from vrbench.models.prune import remove_layers
@@ -94,7 +94,7 @@ class TestPrune:
         return recipe_of(**{"makes": "small", "base": str(base), "remove": 2, "pictures": 2, "turns": 2, **changes})
 
     def tuned(self, base: Path, folder: Path, layers: str) -> Path:
-        step = Step(kind="trained", layers=layers, depth=tiny.DEPTH, method="lora")
+        step = LineageStep(kind="trained", layers=layers, depth=tiny.DEPTH, method="lora")
         tiny.save_adapter(folder, base, LayerSet.parse(layers, tiny.DEPTH))
         return tiny.mark(folder, str(base), resolve(str(base)).digest, [step])
 
@@ -133,6 +133,6 @@ class TestPrune:
             prune(self.recipe(tiny_llava), tmp_path / "out", "cpu")
 
     def test_faults_of_a_recipe_are_told_at_once(self, tiny_llava: Path) -> None:
-        with pytest.raises(ManyFaults) as told:
+        with pytest.raises(MultipleErrors) as told:
             self.recipe(tiny_llava, remove=0, by="size")
-        assert [fault.split(":")[0] for fault in told.value.faults] == ["remove is 0", "by is 'size'"]
+        assert [fault.split(":")[0] for fault in told.value.messages] == ["remove is 0", "by is 'size'"]

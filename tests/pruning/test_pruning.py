@@ -12,7 +12,7 @@ import torch
 from tests import tiny
 from vrbench.checkpoints.resolve import resolve
 from vrbench.core.errors import VrbenchError
-from vrbench.core.schemas import Base, Step
+from vrbench.core.schemas import BaseRef, LineageStep
 from vrbench.models import components
 from vrbench.models.load import load_model, load_vlm
 from vrbench.pruning import PruneRecipe, export, prune, recipe_of
@@ -123,15 +123,15 @@ class TestWhichMayGo:
             prune(recipe(adapter, remove=4), tmp_path / "out", "cpu")
 
     def test_tuned_layers_of_a_pruned_checkpoint_stay(self, adapter: Path, tmp_path: Path) -> None:
-        step = Step(kind="pruned", layers="0", depth=4)
+        step = LineageStep(kind="pruned", layers="0", depth=4)
         tiny.mark(tmp_path / "p", str(adapter), resolve(str(adapter)).digest, [step], 3)
         found = resolve(str(prune(recipe(tmp_path / "p", remove=2), tmp_path / "out", "cpu")))
         assert found.removed[-1].indices == (1, 2)  # layer 0 was layer 1, the tuned one
         assert found.origins.numbers == (1,)
 
     def test_restored_layers_may_go(self, adapter: Path, tiny_llava: Path, tmp_path: Path) -> None:
-        backbone = Base(id=str(tiny_llava), digest=resolve(str(tiny_llava)).digest)
-        step = Step(kind="restored", layers="1", depth=4, backbone=backbone)
+        backbone = BaseRef(id=str(tiny_llava), digest=resolve(str(tiny_llava)).digest)
+        step = LineageStep(kind="restored", layers="1", depth=4, backbone=backbone)
         tiny.mark(tmp_path / "r", str(adapter), resolve(str(adapter)).digest, [step])
         assert resolve(str(tmp_path / "r")).origins.tuned == ()
         with pytest.raises(VrbenchError, match="4 layers are to go, but of 4 only 3 may"):
@@ -147,8 +147,8 @@ class TestWhichMayGo:
         assert resolve(str(out)).removed[0].indices == (1, 3)
         with pytest.raises(VrbenchError, match="of 4 only 2 may; layer 0: it is the first"):
             prune(recipe(tiny_llava, remove=3), tmp_path / "more", "cpu")
-        tiny.mark(tmp_path / "p", str(tiny_llava), resolve(str(tiny_llava)).digest, [Step(kind="pruned", layers="1",
-                  depth=4)], 3)  # fmt: skip
+        step = LineageStep(kind="pruned", layers="1", depth=4)
+        tiny.mark(tmp_path / "p", str(tiny_llava), resolve(str(tiny_llava)).digest, [step], 3)
         out = prune(recipe(tmp_path / "p", remove=1), tmp_path / "again", "cpu")
         assert resolve(str(out)).removed[0].indices == (2,)  # once layer 3
 

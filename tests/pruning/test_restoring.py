@@ -11,8 +11,8 @@ import torch
 from tests import tiny
 from vrbench.checkpoints import resolve as checkpoint
 from vrbench.checkpoints.resolve import resolve
-from vrbench.core.errors import ManyFaults, VrbenchError
-from vrbench.core.schemas import Base, Step
+from vrbench.core.errors import MultipleErrors, VrbenchError
+from vrbench.core.schemas import BaseRef, LineageStep
 from vrbench.models import load
 from vrbench.models.components import decoder_layers
 from vrbench.models.load import load_model
@@ -51,7 +51,7 @@ def nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def told(fault: pytest.ExceptionInfo[VrbenchError]) -> list[str]:
-    return list(fault.value.faults) if isinstance(fault.value, ManyFaults) else [str(fault.value)]
+    return list(fault.value.messages) if isinstance(fault.value, MultipleErrors) else [str(fault.value)]
 
 
 def test_a_language_model_s_layers_come_back(adapter: Path, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ class TestFaults:
 
     def test_layers_that_the_backbone_lost_itself(self, tiny_llava: Path, tmp_path: Path) -> None:
         digest = resolve(str(tiny_llava)).digest
-        step = Step(kind="pruned", layers="2", depth=4)
+        step = LineageStep(kind="pruned", layers="2", depth=4)
         tiny.mark(tmp_path / "pruned", str(tiny_llava), digest, [step], 3)
         (found,) = self.refused(tiny_llava, "1-2", tmp_path / "pruned", tmp_path / "out")
         assert "lacks layers of llava" in found
@@ -131,14 +131,14 @@ class TestFaults:
     def test_a_backbone_that_changed_since(self, adapter: Path, tmp_path: Path) -> None:
         digest = resolve(str(adapter)).digest
         language_model(tmp_path / "llm")
-        step = Step(kind="restored", layers="1", depth=4, backbone=Base(id="../llm", digest="0" * 64))
+        step = LineageStep(kind="restored", layers="1", depth=4, backbone=BaseRef(id="../llm", digest="0" * 64))
         tiny.mark(tmp_path / "r", str(adapter), digest, [step])
         (found,) = checkpoint.faults(str(tmp_path / "r"))
         assert "from another ../llm" in found
         assert "0" * 12 in found
 
     def test_a_step_that_names_no_backbone(self, adapter: Path, tmp_path: Path) -> None:
-        step = Step(kind="restored", layers="1", depth=4)
+        step = LineageStep(kind="restored", layers="1", depth=4)
         tiny.mark(tmp_path / "r", str(adapter), resolve(str(adapter)).digest, [step])
         (found,) = checkpoint.faults(str(tmp_path / "r"))
         assert "step 1 (restored) of r names no backbone" in found
@@ -147,8 +147,8 @@ class TestFaults:
         digest = resolve(str(tiny_llava)).digest
         folder = tiny.save_adapter(tmp_path / "a", tiny_llava)
         steps = [
-            Step(kind="trained", layers="1-2", depth=4, method="lora"),
-            Step(kind="restored", layers="1", depth=4, backbone=Base(id=str(tiny_llava), digest=digest)),
+            LineageStep(kind="trained", layers="1-2", depth=4, method="lora"),
+            LineageStep(kind="restored", layers="1", depth=4, backbone=BaseRef(id=str(tiny_llava), digest=digest)),
         ]
         tiny.mark(folder, str(tiny_llava), digest, steps)
         (found,) = checkpoint.faults(str(folder))

@@ -20,7 +20,7 @@ from vrbench.checkpoints.families import FAMILIES, Family
 from vrbench.checkpoints.new_folder import made_folder
 from vrbench.checkpoints.resolve import resolve
 from vrbench.core.layers import LayerSet
-from vrbench.core.schemas import Step
+from vrbench.core.schemas import LineageStep
 from vrbench.models import hf_folder, llava
 from vrbench.models.components import decoder_layers
 from vrbench.models.load import load_model, load_vlm
@@ -60,7 +60,7 @@ def same(model: Any, expected: Any) -> bool:
     return torch.equal(others.logits(model), others.logits(expected))
 
 
-def layered(folder: Path, base: Path, *steps: Step, depth: int = tiny.DEPTH) -> Path:
+def layered(folder: Path, base: Path, *steps: LineageStep, depth: int = tiny.DEPTH) -> Path:
     found = resolve(str(base))
     tiny.mark(folder, str(base), found.digest, steps, depth)
     tiny.edit_json(folder / "vrbench.json", family=found.family)
@@ -193,7 +193,7 @@ def test_an_adapter_s_own_projector_replaces_the_base_s(made: Made, tmp_path: Pa
 
 def test_a_foreign_adapter_s_layers_and_kind_are_in_its_lineage(made: Made, tmp_path: Path) -> None:
     found = resolve(str(save_adapter(made, tmp_path / "a", layers=(1, 3), use_dora=True)))
-    assert found.lineage[0].steps == (Step(kind="trained", layers="1,3", depth=4, method="dora"),)
+    assert found.lineage[0].steps == (LineageStep(kind="trained", layers="1,3", depth=4, method="dora"),)
     assert found.origins.tuned == (1, 3)
 
 
@@ -213,7 +213,7 @@ def test_a_delta_is_the_tuned_model(made: Made, tmp_path: Path) -> None:
     found = resolve(str(folder))
     assert same(load_model(found, torch.float32), model)
     assert not same(made.model, model)
-    assert found.lineage[0].steps == (Step(kind="trained", layers="0,2", depth=4, method="weights"),)
+    assert found.lineage[0].steps == (LineageStep(kind="trained", layers="0,2", depth=4, method="weights"),)
     assert (found.origins.tuned, found.base and found.base.path) == ((0, 2), made.folder)
     names = load_file(folder / "delta.safetensors")
     assert {n.split(".")[1] for n in names if n.startswith("layers.")} == {"0", "2"}
@@ -221,7 +221,7 @@ def test_a_delta_is_the_tuned_model(made: Made, tmp_path: Path) -> None:
 
 
 def test_a_delta_on_a_pruned_base(made: Made, tmp_path: Path) -> None:
-    pruned = layered(tmp_path / "pruned", made.folder, Step(kind="pruned", layers="1", depth=4), depth=3)
+    pruned = layered(tmp_path / "pruned", made.folder, LineageStep(kind="pruned", layers="1", depth=4), depth=3)
     model = loaded(pruned)
     for parameter in layer_parameters(model, [1]).values():
         parameter.data += 1
@@ -241,7 +241,7 @@ def test_a_delta_on_an_adapter_that_is_not_merged(made: Made, tmp_path: Path) ->
 
 
 def test_a_light_pruned_folder_is_the_smaller_model(made: Made, tmp_path: Path) -> None:
-    folder = layered(tmp_path / "p", made.folder, Step(kind="pruned", layers="0,2", depth=4), depth=2)
+    folder = layered(tmp_path / "p", made.folder, LineageStep(kind="pruned", layers="0,2", depth=4), depth=2)
     expected = copy.deepcopy(made.model)
     remove_layers(expected, LayerSet.of((0, 2), 4))
     assert same(loaded(folder), expected)
@@ -250,7 +250,7 @@ def test_a_light_pruned_folder_is_the_smaller_model(made: Made, tmp_path: Path) 
 @pytest.mark.supports("llava", "saved")
 def test_a_whole_folder_is_the_light_one_and_needs_no_base(made: Made, tmp_path: Path) -> None:
     adapter = save_adapter(made, tmp_path / "a")
-    light = layered(tmp_path / "light", adapter, Step(kind="pruned", layers="0", depth=4), depth=3)
+    light = layered(tmp_path / "light", adapter, LineageStep(kind="pruned", layers="0", depth=4), depth=3)
     found = resolve(str(light))
     with made_folder(tmp_path / "whole") as folder:
         (folder / "vrbench.json").touch()
@@ -293,7 +293,7 @@ def test_all_layers_restored_undo_an_adapter(made: Made, tmp_path: Path) -> None
 
 def test_restored_layers_count_in_the_depth_that_pruning_left(made: Made, tmp_path: Path) -> None:
     delta = write_delta(tuned(made, (0, 1, 2, 3)), LayerSet.all(4), str(made.folder), tmp_path / "d")
-    pruned = layered(tmp_path / "p", delta, Step(kind="pruned", layers="1", depth=4), depth=3)
+    pruned = layered(tmp_path / "p", delta, LineageStep(kind="pruned", layers="1", depth=4), depth=3)
     folder = restore(str(pruned), "1", str(made.folder), tmp_path / "r")
     expected = tuned(made, (0, 1, 2, 3))
     for name, parameter in layer_parameters(expected, (2,)).items():  # which pruning made layer 1
@@ -309,9 +309,9 @@ def test_layers_may_be_removed_again_after_they_were_restored_in_one_folder(made
     adapter = save_adapter(made, tmp_path / "a", layers=(1, 2))
     backbone = {"id": str(made.folder), "digest": digest}
     steps = [
-        Step.model_validate({"kind": "restored", "layers": "1", "depth": 4, "backbone": backbone}),
-        Step(kind="pruned", layers="0", depth=4),
-        Step.model_validate({"kind": "restored", "layers": "1", "depth": 3, "backbone": backbone}),
+        LineageStep.model_validate({"kind": "restored", "layers": "1", "depth": 4, "backbone": backbone}),
+        LineageStep(kind="pruned", layers="0", depth=4),
+        LineageStep.model_validate({"kind": "restored", "layers": "1", "depth": 3, "backbone": backbone}),
     ]
     expected = copy.deepcopy(made.model)
     remove_layers(expected, LayerSet.of((0,), 4))
@@ -333,7 +333,7 @@ def test_every_step_has_a_digest_of_its_own(made: Made, tmp_path: Path) -> None:
     delta = write_delta(model, LayerSet.of((1,), 4), str(made.folder), tmp_path / "d")
     folders = [
         made.folder, adapter, delta,
-        layered(tmp_path / "p", made.folder, Step(kind="pruned", layers="1", depth=4), depth=3),
+        layered(tmp_path / "p", made.folder, LineageStep(kind="pruned", layers="1", depth=4), depth=3),
         restore(str(adapter), "1", str(made.folder), tmp_path / "r1"),
         restore(str(adapter), "2", str(made.folder), tmp_path / "r2"),
         restore(str(adapter), "1", str(delta), tmp_path / "r3"),

@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 from tests.simulated import changed, flipped, run, samples
 from vrbench import reporting
 from vrbench.core.errors import VrbenchError
-from vrbench.core.schemas import Answered, Provenance, Run
+from vrbench.core.schemas import AnswerProvenance, Provenance, Run
 from vrbench.reporting import cells, overview, plots
 from vrbench.reporting.pages import escape_latex, escape_markdown
 from vrbench.statistics.comparison import Comparison, compare
@@ -245,7 +245,7 @@ class TestReusedAnswers:
             **made,
             packages={"torch": "3.0", "pillow": "2.0"},
             answered=tuple(
-                Answered(
+                AnswerProvenance(
                     **made, requests=n, reused=reused, first=f"2026-01-0{n}T10:00:30+00:00",
                     last=f"2026-01-0{n}T{last}:00+00:00", packages={"torch": "3.0", "pillow": pillow},
                 )

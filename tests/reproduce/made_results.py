@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from tests.simulated import flipped, run, samples
-from vrbench.core.schemas import Lineage, Provenance, Run, Step, save_run
+from vrbench.core.run_storage import save_run
+from vrbench.core.schemas import Lineage, LineageStep, Provenance, Run
 from vrbench.reproduce.plan import Plan, PlanStep, StepRecord, TableEntry
 from vrbench.reproduce.plan_folder import digests, store
 from vrbench.training.profile_results import ProfileRow, save_profile
@@ -48,7 +49,7 @@ def made_run(model: str, seed: int, lost: float | None = None) -> Run:
     layers = LAYERS.get(model)
     if layers is None:
         return made
-    step = Step(kind="trained", layers=layers, depth=30, stage="tune")
+    step = LineageStep(kind="trained", layers=layers, depth=30, stage="tune")
     lineage = (Lineage(id=model, family="llava", depth=30, steps=(step,)),)
     ckpt = made.record.checkpoint.model_copy(update={"lineage": lineage})
     return made.model_copy(update={"record": made.record.model_copy(update={"checkpoint": ckpt})})

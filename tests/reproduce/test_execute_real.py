@@ -13,8 +13,8 @@ import pytest
 from tests.reproduce import shrunk
 from tests.tiny import own_cache
 from vrbench.checkpoints.resolve import resolve
-from vrbench.core.layers import select
-from vrbench.core.schemas import load_run
+from vrbench.core.layers import select_layers
+from vrbench.core.run_storage import load_run
 from vrbench.reproduce import build as building
 from vrbench.reproduce import experiments
 from vrbench.reproduce.build import ExperimentRequest, build
@@ -83,7 +83,7 @@ class TestLayers:
             run = load_run(folder / "runs" / f"run-{name}-s0")
             (step,) = run.record.checkpoint.lineage[0].steps
             with shrunk.in_it():
-                assert select(step.layers, shrunk.DEPTH) == select(text, shrunk.DEPTH)
+                assert select_layers(step.layers, shrunk.DEPTH) == select_layers(text, shrunk.DEPTH)
                 assert run.record.checkpoint.digest == resolve(str(folder / "checkpoints" / f"train-{name}-s0")).digest
             assert {r.task for r in run.record.results} == set(TASKS.split(",")) and run.record.settings.limit == 4
             assert list((folder / "runs" / f"run-{name}-s0" / "samples").glob("*.jsonl.gz"))
@@ -124,7 +124,7 @@ def test_every_kind_of_step(layers: tuple[Plan, Path]) -> None:
     _, folder = layers
     for name in OTHERS:
         assert load_run(folder / "runs" / name).record.status == "ok"
-    chosen = select(str(folder / "layers" / "layers-angular-s0.json"), shrunk.DEPTH)
+    chosen = select_layers(str(folder / "layers" / "layers-angular-s0.json"), shrunk.DEPTH)
     tuned = load_run(folder / "runs" / "run-angular-2-s0").record.checkpoint.lineage[0].steps[0].layers
     assert tuned == str(chosen) and len(chosen) == 2
     healed = load_run(folder / "runs" / "run-heal-region-loss-1-s0").record.checkpoint
@@ -132,9 +132,11 @@ def test_every_kind_of_step(layers: tuple[Plan, Path]) -> None:
     assert [step.kind for line in healed.lineage[:3] for step in line.steps] == ["trained", "pruned", "trained"]
     order = json.loads((folder / "orders" / "order-full-angular-s0.json").read_text())["order"]
     removed = load_run(folder / "runs" / "run-prune-full-angular-2-s0").record.checkpoint.lineage[0].steps[0]
-    assert select(removed.layers, shrunk.DEPTH).indices == tuple(sorted(order[:2]))
+    assert select_layers(removed.layers, shrunk.DEPTH).indices == tuple(sorted(order[:2]))
     restored = load_run(folder / "runs" / "run-restore-top-2-s0").record.checkpoint.lineage[0].steps[0]
-    assert restored.kind == "restored" and select(restored.layers, shrunk.DEPTH) == select("top:2", shrunk.DEPTH)
+    assert restored.kind == "restored" and select_layers(restored.layers, shrunk.DEPTH) == select_layers(
+        "top:2", shrunk.DEPTH
+    )
     base = load_run(folder / "runs" / "run-base").record
     assert {result.task for result in base.results} == {"pocket_grammar"}
     marks = [StepRecord.model_validate_json(p.read_text()) for p in (folder / "done").iterdir()]

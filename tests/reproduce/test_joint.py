@@ -10,7 +10,8 @@ import pytest
 
 from tests.reproduce.made_results import made_run
 from tests.simulated import changed, saved
-from vrbench.core.schemas import Run, samples_text
+from vrbench.core.run_storage import samples_to_jsonl
+from vrbench.core.schemas import Run
 from vrbench.reproduce import run_counts
 from vrbench.reproduce.joint_bootstrap import JointBootstrap
 from vrbench.statistics.comparison import compare
@@ -26,7 +27,7 @@ def runs() -> dict[str, Run]:
 
 
 def _digest(run: Run, task: str) -> str:
-    return hashlib.sha256(samples_text(run.samples[task]).encode()).hexdigest()
+    return hashlib.sha256(samples_to_jsonl(run.samples[task]).encode()).hexdigest()
 
 
 @pytest.fixture(scope="module")

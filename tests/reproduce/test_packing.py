@@ -13,7 +13,7 @@ from tests.reproduce import faked
 from tests.reproduce.made_results import made_folder, made_profile
 from tests.simulated import run, samples, saved
 from vrbench.core.errors import VrbenchError
-from vrbench.core.schemas import load_run
+from vrbench.core.run_storage import load_run
 from vrbench.reproduce.execute import ExecutionOptions, execute
 from vrbench.reproduce.packing import RECORDS, SAMPLES, RecordFolder, pack, unpack
 from vrbench.reproduce.report import write

@@ -8,8 +8,8 @@ from collections import Counter
 
 import pytest
 
-from vrbench.core.errors import ManyFaults, VrbenchError
-from vrbench.core.layers import select
+from vrbench.core.errors import MultipleErrors, VrbenchError
+from vrbench.core.layers import select_layers
 from vrbench.reproduce.build import ExperimentRequest, build
 from vrbench.reproduce.estimate import elapsed, minutes
 from vrbench.reproduce.experiments import EXPERIMENTS
@@ -101,14 +101,14 @@ class TestTables:
     def test_strategies_are_of_eight_layers_by_heuristic_or_from_the_full_model(self, whole: Plan) -> None:
         trained = steps(whole, "train")
         for name in ("sparse-uniform", "bottom", "middle-low", "middle-high", "top", "hybrid", "random"):
-            assert len(select(str(trained[f"train-{name}-8-s0"].arguments["tune.layers"]), 30)) == 8
+            assert len(select_layers(str(trained[f"train-{name}-8-s0"].arguments["tune.layers"]), 30)) == 8
         scored = steps(whole, "layers")["layers-angular-s0"]
         assert scored.arguments["ckpt"] == "{train-full-s0}" and scored.arguments["n"] == 8
         assert trained["train-angular-8-s0"].arguments["tune.layers"] == "{layers-angular-s0}"
 
     def test_random_layers_are_drawn_anew_for_each_seed(self) -> None:
         trained = steps(plan("strategies", seeds=2), "train")
-        drawn = {select(str(trained[f"train-random-8-s{seed}"].arguments["tune.layers"]), 30) for seed in (0, 1)}
+        drawn = {select_layers(str(trained[f"train-random-8-s{seed}"].arguments["tune.layers"]), 30) for seed in (0, 1)}
         assert len(drawn) == 2
 
     def test_layers(self, whole: Plan) -> None:
@@ -197,9 +197,9 @@ class TestSettings:
 
     def test_all_faults_at_once(self) -> None:
         wrong = {"steps": "many", "tune.layers": "all", "seed": "3"}
-        with pytest.raises(ManyFaults) as told:
+        with pytest.raises(MultipleErrors) as told:
             plan("strategeis,layers", "poket", 0, overrides=wrong, limit=-1)
-        assert told.value.faults == (
+        assert told.value.messages == (
             "no table 'strategeis'; did you mean 'strategies'?",
             "--set tune.layers: the tables decide it",
             "--set seed: the tables decide it",

@@ -15,7 +15,8 @@ from markdown_it import MarkdownIt
 from tests.reporting.test_report import Page
 from tests.reproduce.made_results import ODD, made_folder, made_profile, made_run
 from vrbench.core.errors import VrbenchError
-from vrbench.core.schemas import Answered, load_run, save_run
+from vrbench.core.run_storage import load_run, save_run
+from vrbench.core.schemas import AnswerProvenance
 from vrbench.reporting.cells import interval
 from vrbench.reproduce.published import PUBLISHED
 from vrbench.reproduce.report import write
@@ -220,7 +221,7 @@ def test_runs_of_other_code_and_stored_answers_are_told(folder: Path, tmp_path: 
     assert not any("versions of vrbench's code" in text for text in spent(read(place)))
     made = load_run(run := place / "runs/run-region-s0")
     when = "2026-01-01T10:00:00+00:00"
-    by = Answered(requests=3, reused=True, first=when, last=when, vrbench="0.1", packages={}, device="a card")
+    by = AnswerProvenance(requests=3, reused=True, first=when, last=when, vrbench="0.1", packages={}, device="a card")
     changed = tuple(result.model_copy(update={"code": {"decoding": 2}}) for result in made.record.results)
     provenance = made.record.provenance.model_copy(update={"answered": (by,)})
     update = {"results": changed, "provenance": provenance}

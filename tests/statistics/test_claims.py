@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vrbench.core.errors import ManyFaults, VrbenchError
+from vrbench.core.errors import MultipleErrors, VrbenchError
 from vrbench.statistics.claims import DEFAULT_CLAIMS, judge, parse, parse_all
 
 
@@ -25,10 +25,10 @@ def test_what_is_no_claim_is_refused(text: str) -> None:
 
 
 def test_all_faults_are_told_at_once() -> None:
-    with pytest.raises(ManyFaults) as caught:
+    with pytest.raises(MultipleErrors) as caught:
         parse_all(["visual", "text>=-1%", "text>=-1"])
-    assert len(caught.value.faults) == 2
-    assert "below 0 %" in caught.value.faults[1]
+    assert len(caught.value.messages) == 2
+    assert "below 0 %" in caught.value.messages[1]
 
 
 @pytest.mark.parametrize(

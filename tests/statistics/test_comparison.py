@@ -11,7 +11,7 @@ import pytest
 
 from tests.simulated import changed, flipped, run, samples, saved
 from vrbench import reporting
-from vrbench.core.errors import ManyFaults, VrbenchError
+from vrbench.core.errors import MultipleErrors, VrbenchError
 from vrbench.core.io import digest_of
 from vrbench.core.schemas import Run
 from vrbench.statistics.comparison import Comparison, ComparisonRow, compare, compare_paths
@@ -172,11 +172,11 @@ def test_same_names_are_told_apart() -> None:
 )
 def test_other_ground_is_refused(fields: dict[str, object], said: str) -> None:
     base = changed(made("base"), definition_digest="a" * 64)
-    with pytest.raises(ManyFaults) as caught:
+    with pytest.raises(MultipleErrors) as caught:
         compare([changed(made("other"), **{"definition_digest": "a" * 64, **fields})], base)
-    assert len(caught.value.faults) >= 4
+    assert len(caught.value.messages) >= 4
     for task in ("pairs", "choice", "facts", "words"):
-        assert any(fault.startswith(f"other: {task}: ") and said in fault for fault in caught.value.faults)
+        assert any(fault.startswith(f"other: {task}: ") and said in fault for fault in caught.value.messages)
 
 
 def test_the_same_items_from_another_revision_or_place_are_compared() -> None:
@@ -202,7 +202,7 @@ def test_other_limits_seeds_and_prompts_are_refused_all_at_once() -> None:
     rows = made("other", limit=10, seed=1)
     asked = tuple(s.model_copy(update={"prompt_digest": "other"}) for s in rows.samples["choice"])
     rows = rows.model_copy(update={"samples": rows.samples | {"choice": asked, "facts": rows.samples["facts"][:-1]}})
-    with pytest.raises(ManyFaults) as caught:
+    with pytest.raises(MultipleErrors) as caught:
         compare([rows, made("third", limit=20, seed=3)], made("base", limit=20, seed=2), ["nothing>=3"])
     told = str(caught.value)
     assert "other: limit 10 against the baseline's 20" in told
@@ -293,9 +293,9 @@ def test_from_disk_and_back(tmp_path: Path) -> None:
     assert (
         Comparison.model_validate_json(found.model_dump_json()) == found == compare([made("lossy", 0.3)], made("base"))
     )
-    with pytest.raises(ManyFaults) as caught:
+    with pytest.raises(MultipleErrors) as caught:
         compare_paths([tmp_path / "a"], tmp_path / "b")
-    assert len(caught.value.faults) == 2
+    assert len(caught.value.messages) == 2
 
 
 def test_comparing_two_runs_is_light(tmp_path: Path) -> None:
@@ -315,9 +315,9 @@ def test_comparing_two_runs_is_light(tmp_path: Path) -> None:
 
 def test_runs_of_other_versions_of_our_code_are_refused() -> None:
     ours, base = changed(made("ours"), code={"decoding": 3, "family": 2}), changed(made("base"), code={"family": 2})
-    with pytest.raises(ManyFaults) as told:
+    with pytest.raises(MultipleErrors) as told:
         compare([ours], base)
     said = "vrbench's code changed between the two (decoding 3 against the baseline's 1)"
-    assert f"ours: pairs: {said}; run the older one again with this vrbench" in told.value.faults
-    assert len(told.value.faults) == 4
+    assert f"ours: pairs: {said}; run the older one again with this vrbench" in told.value.messages
+    assert len(told.value.messages) == 4
     assert compare([changed(ours, code={"family": 2})], base).candidates

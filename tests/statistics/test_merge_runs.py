@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from tests.simulated import changed, flipped, run, samples, saved
 from vrbench.cli import app
-from vrbench.core.errors import ManyFaults, VrbenchError
+from vrbench.core.errors import MultipleErrors, VrbenchError
 from vrbench.core.schemas import Run
 from vrbench.statistics.comparison import Comparison, compare, compare_paths
 from vrbench.statistics.merge_runs import join
@@ -88,9 +88,9 @@ def test_the_same_task_twice_must_be_the_same() -> None:
     for other in (part("a", "one", "two", loss=0.1), changed(once, data_digest="f" * 64)):
         with pytest.raises(VrbenchError, match=said):
             join([once, other])
-    with pytest.raises(ManyFaults) as caught:
+    with pytest.raises(MultipleErrors) as caught:
         join([once, changed(once, data_digest="f" * 64), part("b", "one"), part("b", "two", limit=3)])
-    assert len(caught.value.faults) == 2
+    assert len(caught.value.messages) == 2
 
 
 @pytest.mark.parametrize("order", [1, -1])

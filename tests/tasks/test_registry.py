@@ -10,7 +10,7 @@ from typing import get_args
 
 import pytest
 
-from vrbench.core.errors import ManyFaults, VrbenchError
+from vrbench.core.errors import MultipleErrors, VrbenchError
 from vrbench.evaluation.run_plan import RunConfig, plan
 from vrbench.tasks import metrics, registry, requested
 from vrbench.tasks.scorers import SCORERS
@@ -114,9 +114,9 @@ def test_names_mean_ids_suites_and_globs_once_each(
 
 
 def test_unknown_names_are_told_all_at_once_with_the_nearest(specs: dict[str, registry.TaskSpec]) -> None:
-    with pytest.raises(ManyFaults) as caught:
+    with pytest.raises(MultipleErrors) as caught:
         registry.select("mmluu,mme,pockets,qqqqqq,zz*", specs)
-    first, second, third, fourth = caught.value.faults
+    first, second, third, fourth = caught.value.messages
     assert "'mmluu'" in first and "did you mean mmlu" in first
     assert "'pockets'" in second and "pocket" in second.split("mean")[1]
     assert "'qqqqqq'" in third and "there are" in third and "easy_vqa" in third and "pocket_text" in third
@@ -177,9 +177,9 @@ def test_faults_of_all_files_are_told_at_once(tmp_path: Path) -> None:
     own(tmp_path, "id: [", "a")
     own(tmp_path, TASK, "b")
     own(tmp_path)
-    with pytest.raises(ManyFaults) as caught:
+    with pytest.raises(MultipleErrors) as caught:
         registry.load(tmp_path)
-    assert [fault.partition(": ")[0] for fault in caught.value.faults] == [
+    assert [fault.partition(": ")[0] for fault in caught.value.messages] == [
         str(tmp_path / "a.yaml"),
         str(tmp_path / "b.yaml"),
     ]
@@ -228,7 +228,7 @@ class TestBrokenFiles:
         assert "mine" in asked.specs and ",".join(asked.names) == left
 
     def test_they_are_told_with_the_faults_of_the_other_tasks(self, folder: Path) -> None:
-        with pytest.raises(ManyFaults) as told:
+        with pytest.raises(MultipleErrors) as told:
             plan(["pocket/full"], "mine,broken,pocket_fact", RunConfig(include_path=folder, out=folder, device="cpu"))
         for words in ("broken.yaml: ", "mine.jsonl", "'pocket_fact' is unknown"):
             assert words in str(told.value)

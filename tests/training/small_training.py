@@ -18,7 +18,7 @@ from transformers import TrainerCallback
 from tests import tiny
 from tests.training import learning
 from tests.training.learning import CPU, TURNS
-from vrbench.core.layers import select
+from vrbench.core.layers import select_layers
 from vrbench.training.features import Encoded
 from vrbench.training.pocket_data import pocket_lessons, tune
 from vrbench.training.processes import is_first
@@ -52,7 +52,7 @@ def train(out: Path, of: TrainRecipe, callbacks: list[TrainerCallback]) -> tuple
     """The trained tiny model and its losses."""
     assert of.tune is not None and of.tune.steps is not None
     torch.manual_seed(0)
-    layers = select(of.tune.layers, tiny.DEPTH)
+    layers = select_layers(of.tune.layers, tiny.DEPTH)
     model = tiny.llava()
     data = Encoded(learning.features(model, learning.pixels()), learning.packer().rows(TURNS))
     model = with_lora(model, layers, of.tune) if of.tune.tuning == "lora" else model

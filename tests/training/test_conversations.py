@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests.fakehub import parquet
 from vrbench.checkpoints.prompts import Turn
-from vrbench.core.errors import VrbenchError, sentences
+from vrbench.core.errors import VrbenchError, error_messages
 from vrbench.data import hub
 from vrbench.training.conversation_sets import TOLD, from_json, share_of
 from vrbench.training.conversations import Conversation, Picture, Unusable, turns_of
@@ -112,7 +112,7 @@ def test_what_cannot_be_used_is_counted_and_told_by_file_and_sample(
     file = write(tmp_path, [*[GOOD[2]] * 3, *bad])
     with pytest.raises(VrbenchError, match=r"3 of 17 samples; left out: .* at most 0 may be left out") as told:
         from_json(file, images)
-    _, *others = sentences(told.value)
+    _, *others = error_messages(told.value)
     for number, (said, (reason, _)) in enumerate(zip(others, BAD.items(), strict=True)):
         assert said.startswith(f"{file}, sample {number + 4} (id {number}): ") and reason in said
     with caplog.at_level(logging.WARNING):
@@ -137,8 +137,8 @@ def test_only_the_first_faults_are_told_one_by_one(tmp_path: Path) -> None:
     file = write(tmp_path, [{"id": i, "conversations": said("a", "")} for i in range(50)])
     with pytest.raises(VrbenchError) as told:
         from_json(file, None)
-    assert len(sentences(told.value)) == TOLD + 2
-    assert sentences(told.value)[-1] == f"... and {50 - TOLD} more of {file}"
+    assert len(error_messages(told.value)) == TOLD + 2
+    assert error_messages(told.value)[-1] == f"... and {50 - TOLD} more of {file}"
 
 
 def test_the_share_that_may_be_left_out(tmp_path: Path) -> None:

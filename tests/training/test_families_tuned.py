@@ -14,7 +14,7 @@ from tests.training.asked import LATER, ONE, SEVERAL, TWO, WORDS
 from vrbench.checkpoints.families import FAMILIES
 from vrbench.checkpoints.inspect import describe
 from vrbench.checkpoints.resolve import resolve
-from vrbench.core.errors import VrbenchError, sentences
+from vrbench.core.errors import VrbenchError, error_messages
 from vrbench.models import components
 from vrbench.models.load import load_model, load_vlm
 from vrbench.training import stages, train
@@ -143,7 +143,7 @@ def test_the_share_and_the_faults_are_told(tmp_path: Path) -> None:
     wrong = half.model_copy(update={"base": str(tmp_path / "nowhere")})
     with pytest.raises(VrbenchError) as found:
         train(wrong, tmp_path / "none", device="cpu")
-    told = sentences(found.value)
+    told = error_messages(found.value)
     assert "no checkpoint" in told[0] and "2 picture missing" in told[1] and "sample 1 (id x)" in told[2]
     assert not (tmp_path / "none").exists()
 

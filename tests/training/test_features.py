@@ -72,7 +72,7 @@ def test_other_code_and_other_libraries_make_them_anew(tower: Any, monkeypatch: 
     made(tower, maker)
     monkeypatch.setattr(features, "file_digest", lambda path: f"changed {path.name}")
     made(tower, maker)
-    monkeypatch.setattr(provenance, "installed", lambda name: "9.9")
+    monkeypatch.setattr(provenance, "package_version", lambda name: "9.9")
     made(tower, maker)
     made(tower, maker)
     assert maker.made == 3

@@ -15,8 +15,8 @@ from tests.training.test_families_tuned import conversations
 from vrbench.checkpoints.parameter_names import ADAPTER
 from vrbench.checkpoints.resolve import resolve
 from vrbench.checkpoints.safetensors_index import read_header
-from vrbench.core.errors import VrbenchError, sentences
-from vrbench.core.layers import select
+from vrbench.core.errors import VrbenchError, error_messages
+from vrbench.core.layers import select_layers
 from vrbench.models.load import load_vlm
 from vrbench.training import load, names, train
 from vrbench.training.conversation_encoder import Supervised
@@ -42,8 +42,8 @@ def test_they_agree_with_the_paper_s_figures(model: str) -> None:
         assert (settings.tuning, settings.modules, settings.sampling) == ("lora", "all", None)
         assert isinstance(recipe.data, ConversationFile) and recipe.dtype == "bfloat16"
         assert (recipe.data.length, recipe.data.pad_square, recipe.data.share) == (2048, True, 1)
-    assert select(full.tune.layers, depth).is_all
-    layers = select(region.tune.layers, depth)
+    assert select_layers(full.tune.layers, depth).is_all
+    layers = select_layers(region.tune.layers, depth)
     assert len(layers) == tuned and layers.indices == KNOWN.get(model, layers.indices)
     assert max(b - a for a, b in zip(layers.indices, layers.indices[1:], strict=False)) <= 6  # sparse and uniform
     same = {"name": "", "makes": "", "tune": full.tune.model_copy(update={"layers": ""})}
@@ -57,7 +57,7 @@ def test_what_is_left_to_be_set_is_told(tmp_path: Path) -> None:
     for name in recipes:
         with pytest.raises(VrbenchError) as found:
             train(name, tmp_path / "out", device="cpu")
-        told = sentences(found.value)
+        told = error_messages(found.value)
         keys = ("base", "data.conversations")
         assert all(f"--set {key}=PATH" in line for key, line in zip(keys, told, strict=True))
     assert not (tmp_path / "out").exists()

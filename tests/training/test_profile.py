@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from vrbench.checkpoints.random_shapes import SHAPES
 from vrbench.cli import app
-from vrbench.core.errors import ManyFaults, VrbenchError
+from vrbench.core.errors import MultipleErrors, VrbenchError
 from vrbench.core.layers import LayerSet
 from vrbench.training import profile as profiling
 from vrbench.training.profile import PAPER, Options, asked_rows, loss_of, profile
@@ -229,7 +229,7 @@ def test_another_fault_of_torch_is_not_called_out_of_memory(monkeypatch: pytest.
 
 def test_every_fault_is_told_before_anything_is_made() -> None:
     wrong = Options(tunings=["qlora"], batch=0, tokens=600, image_tokens=599, masters="int8", layers=["0-4"])
-    with pytest.raises(ManyFaults) as caught:
+    with pytest.raises(MultipleErrors) as caught:
         asked_rows(["tiny", "llava"], wrong)
     told = str(caught.value)
     for part in ("shape 'llava' is unknown", "tuning 'qlora'", "batch is 0", "at least 601", "masters 'int8'"):

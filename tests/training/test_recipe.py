@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from vrbench import pocket as pocket_weights
-from vrbench.core.errors import ManyFaults, VrbenchError
-from vrbench.core.layers import select
+from vrbench.core.errors import MultipleErrors, VrbenchError
+from vrbench.core.layers import select_layers
 from vrbench.training import TrainRecipe, load, names
 from vrbench.training.recipe import ConversationFile
 
@@ -34,7 +34,7 @@ def test_those_that_are_compared_differ_in_their_layers_alone() -> None:
     for kind in kinds:
         kind.pop("name"), kind.pop("makes")
     assert kinds[0] == kinds[1] == kinds[2]
-    assert [len(select(text, 30)) for text in layers] == [30, 8, 8]
+    assert [len(select_layers(text, 30)) for text in layers] == [30, 8, 8]
 
 
 def test_a_file_is_read_as_a_shipped_one(file: Path) -> None:
@@ -62,10 +62,10 @@ def test_a_misspelt_name_or_key_is_answered_with_the_nearest() -> None:
 
 
 def test_all_faults_are_told_at_once() -> None:
-    with pytest.raises(ManyFaults) as told:
+    with pytest.raises(MultipleErrors) as told:
         load("pocket-full", {"tune.steps": "0", "data.scenes": "many", "dtype": "int8"})
     for words in ("tune.steps is 0", "data.scenes is 'many'", "dtype is 'int8'"):
-        assert sum(words in fault for fault in told.value.faults) == 1
+        assert sum(words in fault for fault in told.value.messages) == 1
 
 
 def test_a_value_is_no_section() -> None:
@@ -110,9 +110,9 @@ def test_keys_that_do_not_go_together_are_refused(changes: dict[str, str], fault
 
 
 def test_a_section_tells_all_its_faults() -> None:
-    with pytest.raises(ManyFaults) as told:
+    with pytest.raises(MultipleErrors) as told:
         load("pocket-full", {"tune.accumulate": "5", "tune.rank": "null", "data.share": "2"})
-    assert len(told.value.faults) == 3
+    assert len(told.value.messages) == 3
 
 
 def test_one_way_to_say_how_long_takes_the_place_of_the_other() -> None:

@@ -17,9 +17,9 @@ from vrbench.checkpoints import smollm2
 from vrbench.checkpoints.resolve import resolve
 from vrbench.cli.made import print_made
 from vrbench.core.cache import file_digest
-from vrbench.core.errors import ManyFaults, VrbenchError
+from vrbench.core.errors import MultipleErrors, VrbenchError
 from vrbench.core.layers import LayerSet
-from vrbench.core.schemas import Base, Lineage, Step
+from vrbench.core.schemas import BaseRef, Lineage, LineageStep
 from vrbench.models import pocket
 from vrbench.models.load import load_vlm
 from vrbench.pocket import easy_vqa
@@ -196,9 +196,9 @@ class TestOtherTunings:
     def test_a_pruned_checkpoint_is_healed(self, base: Path, tuned: Path, tmp_path: Path) -> None:
         pruned = tmp_path / "pruned"
         pruned.mkdir()
-        step = Step(kind="pruned", layers="1", depth=DEPTH)
+        step = LineageStep(kind="pruned", layers="1", depth=DEPTH)
         below = Lineage(id="pruned", family="llava", depth=DEPTH - 1, steps=(step,),
-                        base=Base(id=str(tuned), digest=resolve(str(tuned)).digest))  # fmt: skip
+                        base=BaseRef(id=str(tuned), digest=resolve(str(tuned)).digest))  # fmt: skip
         (pruned / "vrbench.json").write_text(below.model_dump_json())
         healed = train("pocket-heal", tmp_path / "healed", {**TUNE, "base": str(pruned), "tune.layers": "all"}, "cpu")
         found = resolve(str(healed))
@@ -285,10 +285,10 @@ class TestDryRun:
     def test_it_tells_the_faults_that_the_training_would_tell(self, base: Path, tmp_path: Path) -> None:
         asked = {**TUNE, "base": str(base), "tune.sampling": "3"}
         (tmp_path / "vrbench.json").write_text("{}")
-        with pytest.raises(ManyFaults) as told:
+        with pytest.raises(MultipleErrors) as told:
             outline(load("pocket-region", asked), tmp_path)
-        assert "already holds a checkpoint" in told.value.faults[0]
-        assert told.value.faults[1] == "tune.sampling is 3; tune.layers = 0,2 are 2 to draw from"
+        assert "already holds a checkpoint" in told.value.messages[0]
+        assert told.value.messages[1] == "tune.sampling is 3; tune.layers = 0,2 are 2 to draw from"
 
 
 class TestRefused:
@@ -332,6 +332,6 @@ class TestRefused:
 
     def test_a_card_that_is_not_there(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-        with pytest.raises(VrbenchError, match="torch sees no CUDA card"):
+        with pytest.raises(VrbenchError, match="torch sees no CUDA GPU"):
             train("pocket-region", tmp_path / "out", device="cuda")
         assert not (tmp_path / "out").exists()

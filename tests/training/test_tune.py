@@ -14,7 +14,7 @@ from torch import nn
 from tests import tiny
 from tests.training import learning
 from tests.training.learning import CPU, TURNS
-from vrbench.core.layers import LayerSet, select
+from vrbench.core.layers import LayerSet, select_layers
 from vrbench.training.features import Encoded
 from vrbench.training.packed_llava import Learner
 from vrbench.training.packing import IGNORED
@@ -40,7 +40,7 @@ def tuned(learner: Learner, data: Encoded, recipe: TrainRecipe, extra: Encoded |
     """Tune a model on the data; the layers are the recipe's."""
     assert recipe.tune is not None and recipe.tune.steps is not None
     lessons = pocket_lessons(learner, data, extra, recipe, recipe.tune.steps, recipe.tune.batch)
-    return tune(learner.model, select(recipe.tune.layers, tiny.DEPTH), lessons, recipe, CPU)
+    return tune(learner.model, select_layers(recipe.tune.layers, tiny.DEPTH), lessons, recipe, CPU)
 
 
 def parameters(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from vrbench.core.json_files import Json, read_json
+from vrbench.core.io import Json, read_json
 
 FILE = "generation_config.json"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vrbench.core.json_files import read_json
+from vrbench.core.io import read_json
 
 if TYPE_CHECKING:
     from vrbench.checkpoints.resolve import Checkpoint

@@ -21,10 +21,9 @@ from vrbench.checkpoints.random_shapes import RECIPE
 from vrbench.checkpoints.resolve import Checkpoint
 from vrbench.checkpoints.tensor_index import Adapter, Stored, dtypes, parameters, stored
 from vrbench.core.errors import VrbenchError
-from vrbench.core.json_files import read_json
+from vrbench.core.io import read_json, read_text
 from vrbench.core.layers import LayerSet
-from vrbench.core.schemas import SCHEMA_VERSION, Lineage, Record, Step
-from vrbench.core.text_files import read_text
+from vrbench.core.schemas import SCHEMA_VERSION, Lineage, LineageStep, Record
 
 WIDTH = 110
 
@@ -279,7 +278,7 @@ def _shown(name: str, near: Path | None) -> str:
     return f"{Path(name).name} ({name}, which is not there)" if is_path else name
 
 
-def _step(step: Step, near: Path | None = None) -> str:
+def _step(step: LineageStep, near: Path | None = None) -> str:
     about = [step.method, f"stage {step.stage}" if step.stage else "", f"recipe {step.recipe}" if step.recipe else ""]
     how = ", ".join(part for part in about if part)
     source = f" from {_shown(step.backbone.id, near)}, digest {step.backbone.digest[:12]}" if step.backbone else ""

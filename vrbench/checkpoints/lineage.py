@@ -10,9 +10,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from vrbench.core.errors import VrbenchError
+from vrbench.core.io import read_text
 from vrbench.core.layers import LayerSet
-from vrbench.core.schemas import SCHEMA_VERSION, Lineage, Step
-from vrbench.core.text_files import read_text
+from vrbench.core.schemas import SCHEMA_VERSION, Lineage, LineageStep
 
 MARKER = "vrbench.json"
 UNFINISHED = "state"
@@ -53,7 +53,7 @@ class Followed:
         faults: one sentence for every step that cannot be done.
     """
 
-    changes: tuple[tuple[Step, LayerSet], ...]
+    changes: tuple[tuple[LineageStep, LayerSet], ...]
     depth: int
     faults: tuple[str, ...]
 
@@ -66,7 +66,7 @@ def follow_steps(lineage: Lineage, depth: int, has_pieces: bool = False) -> Foll
         depth: decoder layers of the base.
         has_pieces: whether the folder has trained weights, which are put on after all layers are removed and restored.
     """
-    changes: list[tuple[Step, LayerSet]] = []
+    changes: list[tuple[LineageStep, LayerSet]] = []
     found: list[str] = []
     trained = False
     for number, step in enumerate(lineage.steps, 1):
@@ -149,5 +149,5 @@ def origins(lineages: Sequence[Lineage], depth: int) -> Origins:
     return Origins(first, tuple(numbers), *now)
 
 
-def _tunes(step: Step) -> bool:
+def _tunes(step: LineageStep) -> bool:
     return step.kind == "trained" and step.layers != "none" and step.stage != "heal"

@@ -149,6 +149,6 @@ def _from_hub(repository: str, revision: str | None, name: str, offline: bool, f
     try:
         return snapshot(local_files_only=False)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        os_errors.pass_on(error)
+        os_errors.reraise_os_error(error)
         reason = str(error).strip().splitlines()[0]
         raise VrbenchError(f"no checkpoint {name!r}: {_hint(name)}; the hub gave none either ({reason})") from error

@@ -22,8 +22,8 @@ from vrbench.checkpoints.parameter_names import (
 from vrbench.checkpoints.safetensors_index import Tensor, read_header
 from vrbench.core import os_errors
 from vrbench.core.errors import VrbenchError
+from vrbench.core.io import read_text
 from vrbench.core.layers import LayerSet
-from vrbench.core.text_files import read_text
 
 # Adapter options that change the weights beyond low-rank matrices, with the value that leaves them off.
 PLAIN = {
@@ -127,7 +127,7 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     try:
         found = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
-        os_errors.pass_on(error)
+        os_errors.reraise_os_error(error)
         raise VrbenchError(f"{path} cannot be read as JSON") from error
     if not isinstance(found, dict):
         raise VrbenchError(f"{path} is not a JSON object")

@@ -10,8 +10,7 @@ from vrbench.checkpoints.parameter_names import canonical, layer_of
 from vrbench.checkpoints.remote_code import LOCAL
 from vrbench.checkpoints.safetensors_index import read_headers
 from vrbench.core.errors import VrbenchError
-from vrbench.core.json_files import read_json
-from vrbench.core.text_files import read_text
+from vrbench.core.io import read_json, read_text
 
 
 def read_config(folder: Path) -> tuple[str, int, dict[str, Any]]:

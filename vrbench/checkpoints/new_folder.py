@@ -12,8 +12,8 @@ from pathlib import Path
 from vrbench.checkpoints.lineage import MARKER
 from vrbench.checkpoints.locate import name_beside as name_beside
 from vrbench.core.cache import file_digest
-from vrbench.core.errors import VrbenchError, raise_all
-from vrbench.core.io import output_faults, write_atomically
+from vrbench.core.errors import VrbenchError, raise_errors
+from vrbench.core.io import validate_output, write_atomically
 from vrbench.core.schemas import Lineage
 
 
@@ -27,7 +27,7 @@ def refuse_taken(out: Path) -> None:
         raise VrbenchError(f"{out} already holds a checkpoint; name another folder, or remove it")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise VrbenchError(f"{out} is not an empty folder; name another, or remove it")
-    raise_all(output_faults(out, "checkpoint"))
+    raise_errors(validate_output(out, "checkpoint"))
 
 
 @contextmanager

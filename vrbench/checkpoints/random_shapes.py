@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from vrbench.checkpoints.lineage import MARKER
-from vrbench.core.cache import file_digest, made_once
+from vrbench.core.cache import cached_folder, file_digest
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import digest_of, write_atomically
 from vrbench.core.layers import LayerSet, sparse_uniform
-from vrbench.core.schemas import Base, Lineage, Step
+from vrbench.core.schemas import BaseRef, Lineage, LineageStep
 
 PREFIX = "random/"
 RECIPE = "random.json"
@@ -161,7 +161,7 @@ def folder_of(text: str) -> Path:
 
 def _made(recipe: Recipe, make: Any) -> Path:
     content = [VERSION, str(recipe), *SHAPES[recipe.name]]
-    return made_once(f"random-{recipe.name}-{digest_of(content)[:16]}", make)
+    return cached_folder(f"random-{recipe.name}-{digest_of(content)[:16]}", make)
 
 
 def _write_base(recipe: Recipe, folder: Path) -> None:
@@ -223,7 +223,9 @@ def _write_adapter(recipe: Recipe, folder: Path) -> None:
         "layers_to_transform": list(recipe.region), "inference_mode": True,
     }  # fmt: skip
     _write(folder / "adapter_config.json", config)
-    _mark(recipe, base, folder, Step(kind="trained", layers=str(recipe.region), depth=recipe.depth, method="lora"))
+    _mark(
+        recipe, base, folder, LineageStep(kind="trained", layers=str(recipe.region), depth=recipe.depth, method="lora")
+    )
 
 
 def _linears(text: Config) -> dict[str, tuple[int, int]]:
@@ -239,13 +241,15 @@ def _linears(text: Config) -> dict[str, tuple[int, int]]:
 
 
 def _write_pruned(recipe: Recipe, folder: Path) -> None:
-    step = Step(kind="pruned", layers=str(recipe.gone), depth=recipe.depth, method="the last outside of the region")
+    step = LineageStep(
+        kind="pruned", layers=str(recipe.gone), depth=recipe.depth, method="the last outside of the region"
+    )
     _mark(recipe, replace(recipe, removed=0), folder, step)
 
 
-def _mark(recipe: Recipe, base: Recipe, folder: Path, step: Step) -> None:
+def _mark(recipe: Recipe, base: Recipe, folder: Path, step: LineageStep) -> None:
     lineage = Lineage(
-        id=str(recipe), family="llava", depth=recipe.depth - recipe.removed, base=Base(id=str(base), digest=""),
+        id=str(recipe), family="llava", depth=recipe.depth - recipe.removed, base=BaseRef(id=str(base), digest=""),
         steps=(step,), weights={path.name: file_digest(path) for path in folder.glob("*.safetensors")},
     )  # fmt: skip
     write_atomically(folder / MARKER, lineage.model_dump_json(indent=1) + "\n")

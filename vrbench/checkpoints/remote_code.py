@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vrbench.core.cache import file_digests
-from vrbench.core.json_files import Json, read_json
+from vrbench.core.io import Json, read_json
 
 LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 """What transformers' readers are told: nothing from the net, and no code but their own, without asking anyone."""

@@ -21,9 +21,9 @@ from vrbench.checkpoints.per_layer_config import length_faults
 from vrbench.checkpoints.random_shapes import RECIPE
 from vrbench.checkpoints.remote_code import code_files, needed_code
 from vrbench.checkpoints.safetensors_index import INDEX, header_faults, read_headers, weight_files
-from vrbench.core.errors import VrbenchError, raise_all, sentences
+from vrbench.core.errors import VrbenchError, error_messages, raise_errors
 from vrbench.core.layers import LayerSet
-from vrbench.core.schemas import Base, CheckpointRef, Lineage, Step
+from vrbench.core.schemas import BaseRef, CheckpointRef, Lineage, LineageStep
 
 BASE_KEY, BACKBONE_KEY = "base_model_name_or_path", "backbone.id"
 
@@ -118,7 +118,7 @@ def resolve(
     """
     how = _How(offline, fitted, trusted)
     checkpoint, found = (_inspect_whole_model if fitted else _inspect)(name, how, near)
-    raise_all(found)
+    raise_errors(found)
     assert checkpoint is not None  # or there would have been a fault
     return checkpoint
 
@@ -144,7 +144,7 @@ def resolve_backbone(name: str, *, near: Path | None = None, offline: bool = Fal
         offline: never ask a hub.
     """
     checkpoint, found = _inspect(name, _How(offline), near, seeing=False)
-    raise_all(found)
+    raise_errors(found)
     assert checkpoint is not None  # or there would have been a fault
     return checkpoint
 
@@ -163,7 +163,7 @@ def _inspect(
         source = locate.find(name, near=near, offline=how.offline, with_code=how.trusted)
     except VrbenchError as fault:
         return None, [_named_wrongly(near, key, name, sentence) if near and key else sentence
-                      for sentence in sentences(fault)]  # fmt: skip
+                      for sentence in error_messages(fault)]  # fmt: skip
     try:
         if source.folder in above:
             raise VrbenchError(f"{source.folder} is made, step by step, from itself; mend its {MARKER}")
@@ -174,7 +174,7 @@ def _inspect(
             return _whole(source, lineage, seeing, how)
         return _layered(source, lineage or _plain_adapter(source), (*above, source.folder), how)
     except VrbenchError as fault:
-        return None, list(sentences(fault))
+        return None, list(error_messages(fault))
 
 
 def _named_wrongly(near: Path, key: str, name: str, sentence: str) -> str:
@@ -213,7 +213,7 @@ def _plain_adapter(source: locate.Source) -> Lineage:
         raise VrbenchError(f"{source.folder / parameter_names.ADAPTER_CONFIG} names no {BASE_KEY}")
     if isinstance(revision, str) and revision and locate.is_hub_id(base, near=source.folder):
         base = f"{base}@{revision}"  # the base that it was trained on, and not what the hub has by now
-    return Lineage(id=source.id, family="", depth=0, base=Base(id=base, digest=""))
+    return Lineage(id=source.id, family="", depth=0, base=BaseRef(id=base, digest=""))
 
 
 def _whole(
@@ -224,7 +224,7 @@ def _whole(
     try:
         family, depth, decoder = read_config(folder)
     except VrbenchError as fault:
-        return None, [*found, *sentences(fault)]
+        return None, [*found, *error_messages(fault)]
     if how.fitted or family in FAMILIES:
         found += generation_config.faults(folder, how.trusted)
     found += [f"{folder / 'config.json'}: {fault}" for fault in length_faults(decoder, depth)]
@@ -324,9 +324,9 @@ def _is_ours(folder: Path, base: Checkpoint) -> bool:
     return folder.parent == locate.PUBLISHED or base.root.has(RECIPE)
 
 
-def _adapter_step(folder: Path, depth: int) -> Step:
+def _adapter_step(folder: Path, depth: int) -> LineageStep:
     """What a PEFT folder that vrbench did not write says of itself."""
     config = lora_adapter.read_adapter_config(folder)
     note = "the projector too (modules_to_save)" if config.get("modules_to_save") else ""
     layers = str(lora_adapter.adapter_layers(folder, depth))
-    return Step(kind="trained", layers=layers, depth=depth, method=lora_adapter.method_of(config), note=note)
+    return LineageStep(kind="trained", layers=layers, depth=depth, method=lora_adapter.method_of(config), note=note)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vrbench.core.errors import VrbenchError
-from vrbench.core.text_files import read_text
+from vrbench.core.io import read_text
 
 LENGTH_BYTES = 8
 LONGEST_HEADER = 100_000_000

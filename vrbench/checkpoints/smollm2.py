@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vrbench.core.cache import made_once
+from vrbench.core.cache import cached_folder
 from vrbench.core.errors import VrbenchError
 
 ID = "smollm2-135m-instruct"
@@ -71,7 +71,7 @@ def backbone_folder() -> Path:
     Raises:
         VrbenchError: the GGUF file is missing, or is not the one whose sha256 is known.
     """
-    return made_once(f"{ID}-{SHA256[:12]}-v{FORMAT}", lambda folder: _convert(check_gguf(), folder))
+    return cached_folder(f"{ID}-{SHA256[:12]}-v{FORMAT}", lambda folder: _convert(check_gguf(), folder))
 
 
 def backbone_digest() -> str:

@@ -17,8 +17,8 @@ from vrbench.checkpoints.random_shapes import RECIPE
 from vrbench.checkpoints.resolve import Checkpoint
 from vrbench.checkpoints.safetensors_index import Tensor, read_header, read_places, weight_files
 from vrbench.checkpoints.tensor_location import PARTS, Place, is_zero, same
+from vrbench.core.io import read_text
 from vrbench.core.layers import LayerSet
-from vrbench.core.text_files import read_text
 
 BUFFERS = ("rotary_emb.inv_freq", "position_ids")
 

@@ -14,8 +14,7 @@ from vrbench.checkpoints.parameter_names import ADAPTER_CONFIG, canonical
 from vrbench.checkpoints.remote_code import code_faults
 from vrbench.checkpoints.safetensors_index import INDEX, Tensor, read_headers, weight_files
 from vrbench.core.errors import VrbenchError
-from vrbench.core.json_files import Json, object_in, read_json
-from vrbench.core.text_files import encoding_of
+from vrbench.core.io import Json, detect_encoding, read_json, read_json_object
 
 READABLE = ("F64", "F32", "F16", "BF16")
 """What a weight may be stored as; anything else was packed."""
@@ -63,11 +62,11 @@ def _broken_settings(folder: Path) -> Iterator[str]:
         if not file.is_file():
             continue
         with file.open("rb") as stream:
-            other = encoding_of(stream.read(4))
+            other = detect_encoding(stream.read(4))
         if other:
             with_mark = "begins with a byte order mark" if other == "UTF-8" else f"is {other}"
             yield f"{file} {with_mark}, which transformers does not read; save it as UTF-8 without a byte order mark"
-        elif file.name in SETTINGS_FILES and object_in(file) is None:
+        elif file.name in SETTINGS_FILES and read_json_object(file) is None:
             yield f"{file} cannot be read as a JSON object"
 
 

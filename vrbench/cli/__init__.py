@@ -27,7 +27,7 @@ from vrbench.cli.training import train
 from vrbench.cli.validating import validate
 from vrbench.core import os_errors
 from vrbench.core.cache import cache_folder
-from vrbench.core.errors import ManyFaults, VrbenchError
+from vrbench.core.errors import VrbenchError, error_messages
 
 COMMANDS: dict[Callable[..., None], str] = {
     run: "vrbench run --ckpt pocket/region --baseline pocket/full --tasks pocket --limit 100",
@@ -98,10 +98,10 @@ def main() -> None:
     try:
         sys.exit(_status())
     except VrbenchError as error:
-        _tell(*(error.faults if isinstance(error, ManyFaults) else (str(error),)))
+        _tell(*error_messages(error))
         sys.exit(USERS)
     except Exception as error:
-        said = os_errors.sentence(error, paths=True)
+        said = os_errors.describe_os_error(error, paths=True)
         if said:
             _tell(said)
             sys.exit(USERS)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from vrbench.core.errors import VrbenchError, raise_all
-from vrbench.core.text_files import read_text
+from vrbench.core.errors import VrbenchError, raise_errors
+from vrbench.core.io import read_text
 
 
 def read_config(
@@ -28,10 +28,10 @@ def read_config(
     """
     import yaml
 
-    from vrbench.core import strict_yaml
+    from vrbench.core.io import load_yaml
 
     try:
-        raw = strict_yaml.load(read_text(file))
+        raw = load_yaml(read_text(file))
     except (OSError, UnicodeDecodeError) as error:
         raise VrbenchError(f"config {str(file)!r} cannot be read: {error}") from error
     except yaml.YAMLError as error:
@@ -45,7 +45,7 @@ def read_config(
         given["tasks"] = ",".join(str(name) for name in given["tasks"])
     given = {name: value for name, value in given.items() if value is not None}
     found = [judge(name, value) if name in known else _unknown(name, known) for name, value in given.items()]
-    raise_all(f"config {str(file)!r}: {fault}" for fault in found if fault)
+    raise_errors(f"config {str(file)!r}: {fault}" for fault in found if fault)
     return given
 
 
@@ -56,7 +56,9 @@ def read_overrides(pairs: Iterable[str]) -> dict[str, str]:
         VrbenchError: a text has no "=" or nothing before it.
     """
     split = [(pair, *pair.partition("=")) for pair in pairs]
-    raise_all(f"--set {pair!r} cannot be read; write KEY=VALUE" for pair, key, sign, _ in split if not (key and sign))
+    raise_errors(
+        f"--set {pair!r} cannot be read; write KEY=VALUE" for pair, key, sign, _ in split if not (key and sign)
+    )
     return {key.strip(): value for _, key, _, value in split}
 
 

@@ -62,9 +62,9 @@ def check(
 
 
 def _specs(names: str, include_path: Path | None) -> dict[str, TaskSpec]:
-    from vrbench.core.errors import raise_all
+    from vrbench.core.errors import raise_errors
     from vrbench.tasks import requested
 
     asked = requested.load_for(names, include_path)
-    raise_all(asked.faults)
+    raise_errors(asked.faults)
     return asked.specs

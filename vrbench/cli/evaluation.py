@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vrbench import __version__
 from vrbench.cli.options import OURS, USERS, Config, DataRoot, Device, IncludePath, TrustRemoteCode
-from vrbench.core.errors import VrbenchError, raise_all
+from vrbench.core.errors import VrbenchError, raise_errors
+from vrbench.core.version import __version__
 
 if TYPE_CHECKING:
     from vrbench.core.schemas import Run
@@ -67,7 +67,7 @@ def run(
     if runs:
         has_both = len(runs) > 1 and not (failure and failure.baseline_failed)
         _print_runs(runs, compared=baseline is not None and has_both, out=out, seed=seed)
-    for fault in failure.faults if failure else ():
+    for fault in failure.messages if failure else ():
         print(f"vrbench: {fault}", file=sys.stderr)
     for done in runs:
         for result in done.record.results:
@@ -123,10 +123,10 @@ def compare(
     seed and dtype; of two versions of a task the higher is used.
     """
     from vrbench import reporting
-    from vrbench.core.io import output_faults
+    from vrbench.core.io import validate_output
     from vrbench.statistics.comparison import compare_paths
 
-    raise_all(output_faults(to) if to else ())
+    raise_errors(validate_output(to) if to else ())
     comparison = compare_paths(runs, baseline, claim or None, seed)
     print(reporting.render(comparison, form))
     if to:
@@ -148,7 +148,7 @@ def tasks(
     from vrbench.tasks import registry, requested
 
     asked = requested.load_for(names, include_path)
-    raise_all(asked.faults)
+    raise_errors(asked.faults)
     specs = registry.select(names, asked.specs)
     if [spec.id for spec in specs] == [names.strip()]:
         print(task_listing.in_full(specs[0], data_root, ckpt))

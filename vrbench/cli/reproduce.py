@@ -99,17 +99,17 @@ def _options(
 ) -> ExecutionOptions:
     """How to execute, with what "auto" means here; every fault is told before anything is done."""
     from vrbench.cli.reproduce_faults import faults
-    from vrbench.core.device import chosen_device
-    from vrbench.core.errors import raise_all
-    from vrbench.core.io import output_faults
+    from vrbench.core.device import resolve_device
+    from vrbench.core.errors import raise_errors
+    from vrbench.core.io import validate_output
     from vrbench.reproduce.execute import ExecutionOptions, cards_of
     from vrbench.reproduce.families import family
 
-    found = [*output_faults(folder), *faults(plan, device, str(data_root or ""))]
+    found = [*validate_output(folder), *faults(plan, device, str(data_root or ""))]
     if jobs is not None and jobs < 1:
         found.append(f"jobs is {jobs}; it must be at least 1")
-    raise_all(found)
-    where = chosen_device(device)
+    raise_errors(found)
+    where = resolve_device(device)
     cards: tuple[str, ...] = ()
     if where == "cuda":
         import torch

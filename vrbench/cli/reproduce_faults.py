@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vrbench.cli.reproduce_steps import as_overrides
-from vrbench.core.errors import VrbenchError, sentences
+from vrbench.core.errors import VrbenchError, error_messages
 from vrbench.data import missing
 from vrbench.reproduce.draft import REFERENCE
 from vrbench.reproduce.families import Value, family
@@ -17,9 +17,9 @@ from vrbench.tasks import registry
 
 def faults(plan: Plan, device: str, data_root: str) -> list[str]:
     """What is wrong with recipes, training data, base, measured data and device, one sentence each."""
-    from vrbench.core.device import device_faults
+    from vrbench.core.device import validate_device
 
-    found = device_faults(device)
+    found = validate_device(device)
     if not found and any(step.kind == "profile" for step in plan.steps):
         found += _profile_faults(device)
     found += _recipe_faults(plan)
@@ -29,9 +29,9 @@ def faults(plan: Plan, device: str, data_root: str) -> list[str]:
 
 
 def _profile_faults(device: str) -> list[str]:
-    from vrbench.core.device import chosen_device
+    from vrbench.core.device import resolve_device
 
-    if chosen_device(device) == "cuda":
+    if resolve_device(device) == "cuda":
         return []
     return ["table profile measures true shapes on a card, and there is none; name the other tables"]
 
@@ -52,7 +52,7 @@ def _recipe_faults(plan: Plan) -> Iterator[str]:
         try:
             recipe = load(str(keys.pop("recipe")), as_overrides(keys))
         except VrbenchError as error:
-            yield from sentences(error)
+            yield from error_messages(error)
         else:
             yield from recipe.unset_paths()
             yield from _missing_data(recipe.data)

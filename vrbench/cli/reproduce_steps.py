@@ -98,7 +98,7 @@ def run(job: StepJob) -> None:
     """Measure a checkpoint, and keep its record and its items' scores."""
     from transformers.utils.logging import disable_progress_bar
 
-    from vrbench.core.schemas import save_run, scores_alone
+    from vrbench.core.run_storage import save_run, scores_only
     from vrbench.evaluation.evaluate import run_all
     from vrbench.evaluation.run_plan import RunConfig
 
@@ -113,7 +113,7 @@ def run(job: StepJob) -> None:
     if died:
         raise VrbenchError(f"tasks died: {'; '.join(died)}")
     shutil.rmtree(job.target, ignore_errors=True)
-    kept = scores_alone(done.record, done.samples)
+    kept = scores_only(done.record, done.samples)
     save_run(job.target, kept.record, kept.samples, compressed=True)
 
 

@@ -42,9 +42,9 @@ def submit(
 
     about = About(name, board, family, description, url, paper, code, licence, ckpt)
     if check:
-        from vrbench.core.errors import raise_all
+        from vrbench.core.errors import raise_errors
 
-        raise_all(packing.check(run, baseline, about, boards, data_root, include_path))
+        raise_errors(packing.check(run, baseline, about, boards, data_root, include_path))
         print(f"board {board} would take it; leave out --check to pack it")
         return
     _tell(packing.pack(run, baseline, about, boards), about)

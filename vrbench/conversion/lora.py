@@ -13,7 +13,7 @@ from vrbench.checkpoints import lora_adapter, parameter_names
 from vrbench.checkpoints.safetensors_index import Tensor
 from vrbench.conversion import names
 from vrbench.conversion.stored import odd_dtypes, opened, tensors_in
-from vrbench.core.errors import VrbenchError, raise_all
+from vrbench.core.errors import VrbenchError, raise_errors
 
 if TYPE_CHECKING:
     import torch
@@ -94,7 +94,7 @@ def read_adapter(folder: Path) -> Adapter:
     faults += [f"{file} holds one matrix under two names, {both}; which one is meant cannot be told" for both in twice]
     faults += [f"{file} has only one matrix of {name}" for name, ends in found.items() if len(ends) < 2]
     faults += lora_adapter.rank_faults(file, config, _shapes(tensors, found))
-    raise_all(faults)
+    raise_errors(faults)
     return Adapter(
         file,
         {

@@ -14,9 +14,8 @@ from vrbench.conversion.lora import Adapter, adapter_file, read_adapter
 from vrbench.conversion.stored import has_model, model_files, tensors_in
 from vrbench.conversion.towers import Tower, tower_of
 from vrbench.conversion.words import Words, has_tokenizer, read_words
-from vrbench.core.errors import VrbenchError, raise_all, sentences
-from vrbench.core.json_files import read_json
-from vrbench.core.text_files import read_text
+from vrbench.core.errors import VrbenchError, error_messages, raise_errors
+from vrbench.core.io import read_json, read_text
 
 PROJECTOR_FILE, NON_LORA_FILE = "mm_projector.bin", "non_lora_trainables.bin"
 FORMS = {"merged": "a whole model", "projector": "a projector alone", "lora": "a LoRA adapter"}
@@ -106,7 +105,7 @@ class _Faults:
         try:
             return step(*given)
         except VrbenchError as error:
-            self.found += sentences(error)
+            self.found += error_messages(error)
             return None
 
 
@@ -118,10 +117,10 @@ def read_original(source: str, base: str | None, vision_tower: str | None) -> Or
     """
     faults = _Faults()
     places = {name: faults.attempt(find, name) for name in (source, base, vision_tower) if name}
-    raise_all(faults.found)
+    raise_errors(faults.found)
     folder = places[source].folder
     settings, form = faults.attempt(_settings, folder), faults.attempt(_form, folder)
-    raise_all(faults.found)
+    raise_errors(faults.found)
     faults.found += _setting_faults(folder, settings) + _base_faults(folder, form, base)
     base_folder = places[base].folder if base else None
     files = _own_files(folder, form, faults)
@@ -133,7 +132,7 @@ def read_original(source: str, base: str | None, vision_tower: str | None) -> Or
     tower_folder, tower = _tower(folder, settings, files, given_tower, faults)
     kind = KINDS[settings["model_type"]]
     words = _words(folder, base_folder, form, kind, faults)
-    raise_all(faults.found)
+    raise_errors(faults.found)
     assert tower and words  # or there would have been a fault
     return Original(
         id=places[source].id, folder=folder, form=form, kind=kind, settings=settings, files=files, base=base_folder,
@@ -258,7 +257,7 @@ def _named_tower(folder: Path, name: str, faults: _Faults) -> Path | None:
     except VrbenchError as error:
         faults.found.append(
             f"{folder} holds no weights of its vision tower {name!r}, which is not to be had by this name "
-            f"({'; '.join(sentences(error))}); name its folder by --vision-tower"
+            f"({'; '.join(error_messages(error))}); name its folder by --vision-tower"
         )
         return None
 

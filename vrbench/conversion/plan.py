@@ -14,7 +14,7 @@ from vrbench.conversion.layout import rows_needed
 from vrbench.conversion.lora import Pair, shape_faults
 from vrbench.conversion.original import Original
 from vrbench.conversion.stored import model_files, odd_dtypes, tensors_in
-from vrbench.core.errors import raise_all
+from vrbench.core.errors import raise_errors
 from vrbench.models.llava import expected_shapes
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def plan(original: Original, config: LlavaConfig) -> list[Move]:
     faults += _difference(original, shapes, config)
     if original.adapter:
         faults += shape_faults(original.adapter, shapes)
-    raise_all(faults)
+    raise_errors(faults)
     pairs = original.adapter.pairs if original.adapter else {}
     moves = [replace(move, pair=pairs.get(move.target)) for move in chosen.values()]
     return _with_image_row(moves, original, config)

@@ -16,11 +16,10 @@ from vrbench.conversion.plan import Move, plan
 from vrbench.conversion.stored import model_files
 from vrbench.conversion.stream import write_shards
 from vrbench.core.cache import file_digest
-from vrbench.core.errors import VrbenchError, raise_all
-from vrbench.core.io import output_faults, write_atomically
-from vrbench.core.json_files import read_json
+from vrbench.core.errors import VrbenchError, raise_errors
+from vrbench.core.io import digest_of, read_json, validate_output, write_atomically
 from vrbench.core.layers import LayerSet
-from vrbench.core.schemas import Base, Lineage, Step, digest_of
+from vrbench.core.schemas import BaseRef, Lineage, LineageStep
 from vrbench.models import llava
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ def run(source: str, out: Path, base: str | None, vision_tower: str | None) -> P
     """See `vrbench.conversion.convert`."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise VrbenchError(f"{out} is there already and not empty; name another folder, or remove it")
-    raise_all(output_faults(out, "checkpoint"))
+    raise_errors(validate_output(out, "checkpoint"))
     original = read_original(source, base, vision_tower)
     config = target_config(original)
     moves = plan(original, config)
@@ -62,7 +61,7 @@ def _fill(folder: Path, name: str, original: Original, config: LlavaConfig, move
     config.save_pretrained(folder)
     _write_processor(folder, original)
     _write_generation(folder, original)
-    raise_all(llava.validate(folder))  # what was written, judged by what will read it
+    raise_errors(llava.validate(folder))  # what was written, judged by what will read it
     lineage = _lineage(name, original, config, weights)
     write_atomically(folder / MARKER, lineage.model_dump_json(indent=1) + "\n")
 
@@ -103,10 +102,12 @@ def _lineage(name: str, original: Original, config: LlavaConfig, weights: dict[s
         note += f": {original.id}, put on {original.base_id}"
     note += f"; vision tower {original.settings.get('mm_vision_tower')}"
     note += ", from its own folder" if original.tower_folder else ", as the source holds it"
-    steps = [Step(kind="converted", layers="none", depth=depth, method=original.form, note=note)]
+    steps = [LineageStep(kind="converted", layers="none", depth=depth, method=original.form, note=note)]
     if original.adapter:
         tuned = LayerSet.of(original.adapter.layers, depth)
-        steps.append(Step(kind="trained", layers=str(tuned), depth=depth, method="lora", note=f"{original.id}, merged"))
+        steps.append(
+            LineageStep(kind="trained", layers=str(tuned), depth=depth, method="lora", note=f"{original.id}, merged")
+        )
     digest = digest_of({file.name: file_digest(file) for file in model_files(made_from)})
-    base = Base(id=original.base_id or original.id, digest=digest)
+    base = BaseRef(id=original.base_id or original.id, digest=digest)
     return Lineage(id=name, family="llava", depth=depth, base=base, steps=tuple(steps), weights=weights)

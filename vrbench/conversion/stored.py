@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from vrbench.checkpoints.safetensors_index import Tensor, read_header
 from vrbench.core import os_errors
 from vrbench.core.errors import VrbenchError
-from vrbench.core.text_files import read_text
+from vrbench.core.io import read_text
 
 if TYPE_CHECKING:
     import torch
@@ -107,7 +107,7 @@ def _unpickled(file: Path) -> dict[str, torch.Tensor]:
     except pickle.UnpicklingError as error:
         raise VrbenchError(f"{file} is refused: it holds more than tensors, and to read it could run code") from error
     except (RuntimeError, ValueError, EOFError, OSError) as error:
-        os_errors.pass_on(error)
+        os_errors.reraise_os_error(error)
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise VrbenchError(f"{file} cannot be read as weights saved by PyTorch 1.6 or later: {reason}") from error
     if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):

@@ -63,7 +63,7 @@ def read_pieces(path: Path) -> Pieces:
     try:
         read = SentencePieceProcessor(model_file=str(path))
     except (RuntimeError, OSError) as error:
-        os_errors.pass_on(error)
+        os_errors.reraise_os_error(error)
         raise VrbenchError(f"{path} is no SentencePiece model: {error}") from error
     ids = range(read.get_piece_size())
     named = (read.unk_id(), read.bos_id(), read.eos_id())

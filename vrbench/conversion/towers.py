@@ -9,7 +9,7 @@ from typing import Any
 
 from vrbench.core import os_errors
 from vrbench.core.errors import VrbenchError
-from vrbench.core.text_files import read_text
+from vrbench.core.io import read_text
 
 CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 PUBLISHED: dict[str, dict[str, Any]] = {
@@ -91,7 +91,7 @@ def _vision_config(folder: Path) -> dict[str, Any]:
         inner = raw.get("vision_config") or raw
         kind = {"clip": "clip_vision_model", "siglip": "siglip_vision_model"}.get(raw["model_type"], raw["model_type"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        os_errors.pass_on(error)
+        os_errors.reraise_os_error(error)
         raise VrbenchError(f"{path} is missing or cannot be read as a vision tower's config") from error
     if kind not in ("clip_vision_model", "siglip_vision_model"):
         raise VrbenchError(f"{path} is of model_type {raw['model_type']!r}; towers known are CLIP and SigLIP")

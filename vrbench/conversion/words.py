@@ -15,7 +15,7 @@ from vrbench.conversion import tokenizer_model
 from vrbench.conversion.tokenizer_model import put_spaces_first
 from vrbench.core import os_errors
 from vrbench.core.errors import VrbenchError
-from vrbench.core.text_files import read_text
+from vrbench.core.io import read_text
 
 IMAGE = "<image>"
 PIECES = "tokenizer.model"
@@ -108,7 +108,7 @@ def _load(folder: Path, from_pieces: bool) -> Any:
         # The file as it is: the class that tokenizer_config.json names would put its own parts in place of the file's.
         return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # whatever the many readers behind it raise
-        os_errors.pass_on(error)
+        os_errors.reraise_os_error(error)
         raise VrbenchError(f"the tokenizer of {folder} cannot be read: {error}") from error
 
 

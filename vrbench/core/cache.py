@@ -1,4 +1,4 @@
-"""The cache folder: what is costly to make and can always be made again."""
+"""The cache folder: what is costly to make and can always be made again, and remembered file digests."""
 
 from __future__ import annotations
 
@@ -13,78 +13,79 @@ from pathlib import Path
 
 from vrbench.core.io import digest_of, write_atomically
 
-# A file changed less than this long ago may change again within one tick of the file system's clock, so that its
-# identity would not show it; its digest is not remembered yet.
 SETTLED_AFTER_SECONDS = 2.0
+"""A file changed more recently may change again within one tick of the file system's clock; its digest is not kept."""
+
 BLOCK = 1 << 20
 """Bytes that are read and hashed at a time: few enough to stay in a core's cache between the two."""
-MOST_AT_ONCE = 8
-"""Files that are hashed side by side at most; more would only make a disk seek."""
-DONE = "done"  # written last into a folder of the cache: its existence means that the folder is whole
+
+MAX_PARALLEL_HASHES = 8
+"""More would only make a disk seek."""
+
+COMPLETE_MARKER = "done"
+"""Empty file written last into a cached folder: its existence means that the folder is complete."""
 
 
 def cache_folder() -> Path:
-    """$VRBENCH_CACHE, or `vrbench` in the user's cache folder; it need not exist."""
+    """Return $VRBENCH_CACHE, or `vrbench` in the user's cache folder; it need not exist."""
     chosen = os.environ.get("VRBENCH_CACHE")
     if chosen:
         return Path(chosen).expanduser().resolve()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vrbench"
 
 
-def made_once(name: str, make: Callable[[Path], None]) -> Path:
-    """A folder of the cache, made on first use; a folder that was left half-made is made anew.
+def cached_folder(name: str, fill: Callable[[Path], None]) -> Path:
+    """Return a folder of the cache, filling it on first use; an incomplete one is replaced.
 
     Args:
-        name: the folder's name; it has to say all that decides its content.
-        make: fills an empty folder. What it raises is passed on, and nothing is left.
+        name: the folder's name, which must state everything that decides its content.
+        fill: fills an empty folder. Its exceptions are passed on, and nothing is left then.
     """
     folder = cache_folder() / name
-    if (folder / DONE).is_file():
+    if (folder / COMPLETE_MARKER).is_file():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{name}-"))
     try:
-        make(temporary)
-        (temporary / DONE).touch()
-        _move_into_place(temporary, folder)
+        fill(temporary)
+        (temporary / COMPLETE_MARKER).touch()
+        try:
+            os.replace(temporary, folder)
+        except OSError:  # the folder exists: another process was first, or it is incomplete
+            if not (folder / COMPLETE_MARKER).is_file():
+                shutil.rmtree(folder, ignore_errors=True)
+                os.replace(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 
-def _move_into_place(made: Path, folder: Path) -> None:
-    """Rename a finished folder to its name; if another process was first, its folder stays."""
-    try:
-        os.replace(made, folder)
-    except OSError:
-        if not (folder / DONE).is_file():
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(made, folder)
-
-
 def file_digest(path: Path) -> str:
-    """sha256 of a file in hex, read once per state of the file (path, size, times of change, inode).
+    """Return the sha256 of a file in hex, read once per state of the file (path, size, times of change, inode).
 
     Raises:
         OSError: the file cannot be read.
     """
     before = path.stat()
     identity = [str(path.resolve()), before.st_size, before.st_mtime_ns, before.st_ctime_ns, before.st_ino]
-    memory = cache_folder() / "sha256" / digest_of(identity)
+    cached = cache_folder() / "sha256" / digest_of(identity)
     try:
-        remembered = memory.read_text(encoding="ascii")
+        remembered = cached.read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError):
         remembered = ""
     if len(remembered) == 64:
         return remembered
-    found = _sha256(path)
+    digest = _sha256(path)
     if time.time() - max(before.st_mtime, before.st_ctime) > SETTLED_AFTER_SECONDS:
-        _remember(memory, found)
-    return found
+        try:
+            write_atomically(cached, digest)
+        except OSError:
+            pass  # a cache that cannot be written costs time, nothing else
+    return digest
 
 
 def file_digests(paths: Iterable[Path]) -> dict[Path, str]:
-    """`file_digest` of several files, side by side: one core hashes 1 to 2 GB/s, and a big model has many shards.
+    """Return `file_digest` of several files, hashed in parallel: one core hashes 1 to 2 GB/s.
 
     Raises:
         OSError: a file cannot be read.
@@ -92,12 +93,11 @@ def file_digests(paths: Iterable[Path]) -> dict[Path, str]:
     wanted = list(dict.fromkeys(paths))
     if len(wanted) < 2:
         return {path: file_digest(path) for path in wanted}
-    with ThreadPoolExecutor(min(len(wanted), _cores(), MOST_AT_ONCE)) as pool:
+    with ThreadPoolExecutor(min(len(wanted), _usable_cores(), MAX_PARALLEL_HASHES)) as pool:
         return dict(zip(wanted, pool.map(file_digest, wanted), strict=True))
 
 
-def _cores() -> int:
-    """Cores that this process may use."""
+def _usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -108,10 +108,3 @@ def _sha256(path: Path) -> str:
         while length := stream.readinto(block):
             digest.update(block[:length])
     return digest.hexdigest()
-
-
-def _remember(memory: Path, digest: str) -> None:
-    try:
-        write_atomically(memory, digest)
-    except OSError:
-        pass  # a cache that cannot be written costs time, nothing else

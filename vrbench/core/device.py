@@ -1,41 +1,67 @@
-"""Where a model is computed: the names that commands accept, and what "auto" means here."""
+"""The device that a model runs on: accepted names, what "auto" means here, and how records name it."""
 
 from __future__ import annotations
 
-from vrbench.core.errors import raise_all
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vrbench.core.errors import raise_errors
+
+if TYPE_CHECKING:
+    import torch
 
 DEVICES = ("auto", "cpu", "cuda")
 
 
-def device_faults(name: str) -> list[str]:
-    """Why a device cannot be used here, one sentence each; empty when it can."""
+def validate_device(name: str) -> list[str]:
+    """Return why a device cannot be used here, one message each; empty when it can."""
     if name not in DEVICES:
         return [f"device {name!r} is unknown; there are {', '.join(DEVICES)}"]
-    if name == "cuda" and not _has_card():
-        return ["device is cuda, but torch sees no CUDA card here; use --device cpu, or auto"]
+    if name == "cuda" and not _has_gpu():
+        return ["device is cuda, but torch sees no CUDA GPU here; use --device cpu, or auto"]
     return []
 
 
-def chosen_device(name: str) -> str:
-    """Either "cpu" or "cuda"; "auto" is a card when there is one.
+def resolve_device(name: str) -> str:
+    """Return "cpu" or "cuda"; "auto" is "cuda" when there is a GPU.
 
     Raises:
-        VrbenchError: no such name, or "cuda" where there is no card.
+        VrbenchError: no such name, or "cuda" where there is no GPU.
     """
-    raise_all(device_faults(name))
+    raise_errors(validate_device(name))
     if name == "auto":
-        return "cuda" if _has_card() else "cpu"
+        return "cuda" if _has_gpu() else "cpu"
     return name
 
 
-def _has_card() -> bool:
+def _has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
 
 
+def device_name(device: torch.device) -> str:
+    """Return the GPU's name, or the processor's with the number of threads in use."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{processor_name()}, {torch.get_num_threads()} threads"
+
+
+def processor_name() -> str:
+    """Return the CPU's model name, as far as the operating system gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
 def is_out_of_memory(error: Exception) -> bool:
-    """Return whether an error says that the memory of the GPU or of the machine is exhausted."""
+    """Whether an error says that the memory of the GPU or of the machine is exhausted."""
     from accelerate.utils.memory import should_reduce_batch_size
 
     return isinstance(error, MemoryError) or should_reduce_batch_size(error) or "out of memory" in str(error)

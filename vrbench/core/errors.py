@@ -1,47 +1,67 @@
-"""The one exception that a user can mend: it says what was given and what is allowed."""
+"""The exception for invalid input, and how several such errors are collected and raised together."""
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 _QUOTED = re.compile(r"('[^']*')")
 
 
 class VrbenchError(Exception):
-    """A fault in what the user gave; the command line prints it as one line and exits with 2."""
+    """Invalid input; the command line prints the message as one line and exits with 2."""
 
 
-class ManyFaults(VrbenchError):
-    """Several faults found in one look, told together, so that the user mends them in one go.
+class MultipleErrors(VrbenchError):
+    """Several errors found in one pass, raised together so that the user can fix them in one go.
 
     Attributes:
-        faults: the single sentences, in the order in which they were found.
+        messages: one message each, in the order in which they were found.
     """
 
-    def __init__(self, faults: Iterable[str]) -> None:
-        self.faults = tuple(faults)
-        super().__init__("\n".join(self.faults))
+    def __init__(self, messages: Iterable[str]) -> None:
+        self.messages = tuple(messages)
+        super().__init__("\n".join(self.messages))
 
 
-def raise_all(faults: Iterable[str]) -> None:
-    """Raise one `VrbenchError` that tells every fault, or return when there is none."""
-    found = list(dict.fromkeys(faults))
-    if len(found) == 1:
-        raise VrbenchError(found[0])
-    if found:
-        raise ManyFaults(found)
+def raise_errors(found: Iterable[str]) -> None:
+    """Raise one `VrbenchError` with every message, or return when there is none."""
+    distinct = list(dict.fromkeys(found))
+    if len(distinct) == 1:
+        raise VrbenchError(distinct[0])
+    if distinct:
+        raise MultipleErrors(distinct)
 
 
-def gathered(faults: Iterable[str]) -> list[str]:
-    """Faults in one line a cause: those that differ in the first quoted name alone become one with all the names."""
+def error_messages(error: VrbenchError) -> list[str]:
+    """Return the single messages of an error."""
+    return list(error.messages) if isinstance(error, MultipleErrors) else [str(error)]
+
+
+@contextmanager
+def collect_errors(into: list[str]) -> Iterator[None]:
+    """Append the messages of a `VrbenchError` raised in the block to a list, and continue after the block."""
+    try:
+        yield
+    except VrbenchError as error:
+        into += error_messages(error)
+
+
+def merge_messages(found: Iterable[str]) -> list[str]:
+    """Merge messages that differ in their first quoted name alone into one message with all the names."""
     causes: dict[tuple[str, str], list[str]] = {}
-    for fault in dict.fromkeys(faults):
-        before, name, after = _QUOTED.split(fault, maxsplit=1) if _QUOTED.search(fault) else (fault, "", "")
+    for message in dict.fromkeys(found):
+        before, name, after = _QUOTED.split(message, maxsplit=1) if _QUOTED.search(message) else (message, "", "")
         causes.setdefault((before, after), []).append(name)
     return [f"{before}{', '.join(names)}{after}" for (before, after), names in causes.items()]
 
 
-def sentences(error: VrbenchError) -> list[str]:
-    """The single sentences of an error, one for each fault in it."""
-    return list(error.faults) if isinstance(error, ManyFaults) else [str(error)]
+def suggest_names(name: str, known: Iterable[str]) -> str:
+    """Return what to write instead of an unknown name: similar names, or all names that exist."""
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=2)
+    if close:
+        return f"did you mean {' or '.join(map(repr, close))}?"
+    return f"there are {', '.join(names)}"

@@ -102,7 +102,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
 
-def sandboxed(like: Environment) -> Sandbox:
+def sandbox_like(like: Environment) -> Sandbox:
     """A sandbox that renders what an environment renders, its own filters included."""
     made = Sandbox(**{name: getattr(like, name) for name in _OPTIONS})
     for name, function in like.filters.items():
@@ -112,24 +112,24 @@ def sandboxed(like: Environment) -> Sandbox:
 
 
 @lru_cache(maxsize=1)
-def own() -> Sandbox:
+def item_sandbox() -> Sandbox:
     """The sandbox for keys of items, and for looking at templates; it knows the harnesses' filter."""
     made = Sandbox(undefined=StrictUndefined)
     made.add_filter("regex_replace", lambda string, pattern, repl, count=0: re.sub(pattern, repl, string, count=count))
     return made
 
 
-def fault(text: str) -> str:
+def validate_template(text: str) -> str:
     """What makes a template unusable before it is rendered: not jinja, or a reach for Python; empty if nothing does."""
     try:
-        tree = own().parse(text)
+        tree = item_sandbox().parse(text)
         for node in tree.find_all((nodes.Getattr, nodes.Filter, nodes.Include, nodes.Import, nodes.FromImport)):
             reached = _reached(node)
             if reached:
                 return reached
         if tree.find(nodes.Extends):
             return "it extends another template, and a task file has one only"
-        own().from_string(text)
+        item_sandbox().from_string(text)
     except TemplateSyntaxError as error:
         return f"it cannot be read as a jinja template: {error}"
     except (RecursionError, MemoryError, SyntaxError, ValueError, OverflowError):

@@ -1,8 +1,7 @@
-"""Which decoder layers of an LLM are meant: `LayerSet` and the heuristic strategies (no torch)."""
+"""Sets of decoder layers of an LLM: `LayerSet`, and the strategies that select layers without training (no torch)."""
 
 from __future__ import annotations
 
-import difflib
 import json
 import random
 import re
@@ -10,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vrbench.core.errors import VrbenchError
-from vrbench.core.text_files import read_text
+from vrbench.core.errors import VrbenchError, suggest_names
+from vrbench.core.io import read_text
 
 
 @dataclass(frozen=True)
@@ -32,32 +31,30 @@ class LayerSet:
             raise VrbenchError(f"depth is {self.depth}; it must be at least 1")
         wrong = [i for i in self.indices if not 0 <= i < self.depth]
         if wrong:
-            raise VrbenchError(
-                f"layers {wrong} do not exist; a model of depth {self.depth} has layers 0 to {self.depth - 1}"
-            )
+            raise VrbenchError(f"layers {wrong} do not exist; {_range_of(self.depth)}")
         if not self.indices and not self.allow_empty:
             raise VrbenchError("no layer was named; name at least one, or use LayerSet.none(depth) for none")
         object.__setattr__(self, "indices", tuple(sorted(set(self.indices))))
-        object.__setattr__(self, "allow_empty", False)  # so that equality looks at the layers alone
+        object.__setattr__(self, "allow_empty", False)  # so that equality compares the layers alone
 
     @classmethod
     def all(cls, depth: int) -> LayerSet:
-        """Every layer."""
+        """Return the set of every layer."""
         return cls(tuple(range(depth)), depth)
 
     @classmethod
     def none(cls, depth: int) -> LayerSet:
-        """No layer, said on purpose."""
+        """Return the empty set."""
         return cls((), depth, allow_empty=True)
 
     @classmethod
     def of(cls, indices: Iterable[int], depth: int) -> LayerSet:
-        """The given layers, in any order."""
+        """Return the set of the given layers, in any order."""
         return cls(tuple(indices), depth)
 
     @classmethod
     def parse(cls, text: str, depth: int) -> LayerSet:
-        """Read "0-3,8" (inclusive ranges), "all" or "none".
+        """Parse "0-3,8" (inclusive ranges), "all" or "none".
 
         Raises:
             VrbenchError: the text is none of these, or a layer lies outside [0, depth).
@@ -76,24 +73,18 @@ class LayerSet:
             if last < first:
                 raise VrbenchError(f"layers {part.strip()!r} run backwards; write '{last}-{first}'")
             if last >= depth:
-                raise VrbenchError(f"layer {last} does not exist; a model of depth {depth} has layers 0 to {depth - 1}")
+                raise VrbenchError(f"layer {last} does not exist; {_range_of(depth)}")
             indices += range(first, last + 1)
         return cls(tuple(indices), depth)
 
     def complement(self) -> LayerSet:
-        """The layers that are not in this set."""
-        rest = tuple(i for i in range(self.depth) if i not in self.indices)
-        return LayerSet(rest, self.depth, allow_empty=True)
+        """Return the layers that are not in this set."""
+        return LayerSet(tuple(i for i in range(self.depth) if i not in self.indices), self.depth, allow_empty=True)
 
     @property
     def is_all(self) -> bool:
         """Whether every layer is in the set."""
         return len(self.indices) == self.depth
-
-    @property
-    def share(self) -> float:
-        """Share of the layers, 0 to 1."""
-        return len(self.indices) / self.depth
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -105,7 +96,7 @@ class LayerSet:
         return index in self.indices
 
     def __str__(self) -> str:
-        """Shortest text that `parse` reads back: "all", "none", or ranges such as "0-3,8"."""
+        """Return the shortest text that `parse` reads back: "all", "none", or ranges such as "0-3,8"."""
         if self.is_all:
             return "all"
         runs: list[list[int]] = []
@@ -117,8 +108,12 @@ class LayerSet:
         return ",".join(f"{r[0]}-{r[-1]}" if len(r) > 1 else str(r[0]) for r in runs) or "none"
 
 
+def _range_of(depth: int) -> str:
+    return f"a model of depth {depth} has layers 0 to {depth - 1}"
+
+
 def sparse_uniform(n: int, depth: int) -> LayerSet:
-    """n layers spread evenly over the depth, first layer included.
+    """Select n layers spread evenly over the depth, the first layer included.
 
     Layer k is floor(k * depth / n): equal gaps wherever n divides the depth (Visual-Region, section 3: sparse and
     uniform selection).
@@ -127,41 +122,41 @@ def sparse_uniform(n: int, depth: int) -> LayerSet:
 
 
 def bottom(n: int, depth: int) -> LayerSet:
-    """The first n layers, nearest the input."""
+    """Select the first n layers, nearest the input."""
     return LayerSet(tuple(range(_checked(n, depth))), depth)
 
 
 def top(n: int, depth: int) -> LayerSet:
-    """The last n layers, nearest the output."""
+    """Select the last n layers, nearest the output."""
     return LayerSet(tuple(range(depth - _checked(n, depth), depth)), depth)
 
 
 def middle(n: int, depth: int) -> LayerSet:
-    """n consecutive layers around the middle."""
-    return _run((depth - _checked(n, depth)) // 2, n, depth)
+    """Select n consecutive layers around the middle."""
+    return _consecutive((depth - _checked(n, depth)) // 2, n, depth)
 
 
 def middle_low(n: int, depth: int) -> LayerSet:
-    """n consecutive layers from the second quarter on: 8-15 for 8 of 32, as Visual-Region compares them.
+    """Select n consecutive layers from the second quarter on: 8-15 for 8 of 32, as Visual-Region compares them.
 
-    Where so few layers follow that n do not fit, the last n.
+    Where fewer than n layers follow, the last n.
     """
-    return _run(depth // 4, _checked(n, depth), depth)
+    return _consecutive(depth // 4, _checked(n, depth), depth)
 
 
 def middle_high(n: int, depth: int) -> LayerSet:
-    """n consecutive layers from the third quarter on: 16-23 for 8 of 32; else as `middle_low`."""
-    return _run(depth // 2, _checked(n, depth), depth)
+    """Select n consecutive layers from the third quarter on: 16-23 for 8 of 32; otherwise as `middle_low`."""
+    return _consecutive(depth // 2, _checked(n, depth), depth)
 
 
 def hybrid(n: int, depth: int) -> LayerSet:
-    """Half of the n layers from the bottom (one more if n is odd) and half from the top."""
+    """Select half of the n layers from the bottom (one more if n is odd) and half from the top."""
     low = (_checked(n, depth) + 1) // 2
     return LayerSet(tuple(range(low)) + tuple(range(depth - (n - low), depth)), depth)
 
 
-def drawn(n: int, depth: int, seed: int = 0) -> LayerSet:
-    """n layers drawn without replacement by Python's `random.Random(seed).sample`, every set as likely as another."""
+def random_layers(n: int, depth: int, seed: int = 0) -> LayerSet:
+    """Sample n layers without replacement with Python's `random.Random(seed).sample`, all sets equally likely."""
     return LayerSet(tuple(random.Random(seed).sample(range(depth), _checked(n, depth))), depth)
 
 
@@ -176,15 +171,15 @@ STRATEGIES: dict[str, Callable[[int, int], LayerSet]] = {
     "middle-high": middle_high,
     "top": top,
     "hybrid": hybrid,
-    RANDOM: drawn,
+    RANDOM: random_layers,
 }
-"""Name -> (n, depth) -> the layers, known before anything is trained."""
+"""Name -> (n, depth) -> the layers; none of these needs a trained model."""
 
 
-def select(text: str, depth: int) -> LayerSet:
-    """A LayerSet from text: indices ("0-3,8"), "all", "none", a strategy, or a file of `vrbench layers`.
+def select_layers(text: str, depth: int) -> LayerSet:
+    """Return a LayerSet from indices ("0-3,8"), "all", "none", a strategy, or a file written by `vrbench layers`.
 
-    Strategies are written "sparse-uniform:8", and "random:8@3" with a seed (else 0).
+    Strategies are written "sparse-uniform:8", and "random:8@3" with a seed (default 0).
 
     Raises:
         VrbenchError: unknown strategy, n below 1 or above the depth, unreadable indices, or a file that is missing, of
@@ -192,60 +187,49 @@ def select(text: str, depth: int) -> LayerSet:
     """
     word = text.strip()
     if word.endswith(".json"):
-        return read(Path(word).expanduser(), depth)
+        return read_layer_file(Path(word).expanduser(), depth)
     name, colon, count = word.partition(":")
     if not colon:
         return LayerSet.parse(text, depth)
     if name not in STRATEGIES:
-        raise VrbenchError(f"strategy {name!r} is unknown; {nearest(name, STRATEGIES)}. {BY_SCORE}")
+        raise VrbenchError(
+            f"strategy {name!r} is unknown; {suggest_names(name, STRATEGIES)}. Layers selected by the scores of a "
+            "tuned model are given as the file that `vrbench layers` saves"
+        )
     count, at, seed = count.partition("@")
     if not count.isdigit() or (at and not seed.isdigit()):
         example = f"{name}:8@3" if name == RANDOM else f"{name}:8"
         raise VrbenchError(f"layers {text!r} cannot be read; write for instance '{example}'")
     if at and name != RANDOM:
         raise VrbenchError(f"layers {text!r} cannot be read; {name} has no seed, only {RANDOM} has one")
-    return drawn(int(count), depth, int(seed or 0)) if name == RANDOM else STRATEGIES[name](int(count), depth)
+    return random_layers(int(count), depth, int(seed or 0)) if name == RANDOM else STRATEGIES[name](int(count), depth)
 
 
-BY_SCORE = "Layers by the scores of a tuned model are given as the file that `vrbench layers` saves"
-
-
-def read(file: Path, depth: int) -> LayerSet:
-    """The layers in a file that `vrbench layers --out` wrote: a JSON object with "depth" and "indices".
+def read_layer_file(file: Path, depth: int) -> LayerSet:
+    """Read the file that `vrbench layers --out` wrote: a JSON object with "depth" and "indices".
 
     Raises:
         VrbenchError: it cannot be read, is no layer set, or is for a model of another depth.
     """
+    where = f"layer set {str(file)!r}"
     try:
         found = json.loads(read_text(file))
     except OSError as error:
-        raise VrbenchError(f"layer set {str(file)!r} cannot be read: {error.strerror or error}") from error
+        raise VrbenchError(f"{where} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
-        raise VrbenchError(f"layer set {str(file)!r} is not JSON: {error}") from error
-    stated = found.get("depth") if isinstance(found, dict) else None
-    indices = found.get("indices") if isinstance(found, dict) else None
+        raise VrbenchError(f"{where} is not JSON: {error}") from error
+    stated, indices = (found.get("depth"), found.get("indices")) if isinstance(found, dict) else (None, None)
     if type(stated) is not int or not isinstance(indices, list) or not all(type(i) is int for i in indices):
-        raise VrbenchError(
-            f"layer set {str(file)!r} states no depth and list of indices, as `vrbench layers` saves them"
-        )
+        raise VrbenchError(f"{where} states no depth and list of indices, as `vrbench layers` saves them")
     if stated != depth:
-        raise VrbenchError(f"layer set {str(file)!r} is for a model of depth {stated}; this one has depth {depth}")
+        raise VrbenchError(f"{where} is for a model of depth {stated}; this one has depth {depth}")
     if not indices:
-        raise VrbenchError(f"layer set {str(file)!r} has no layers; write 'none' where none are meant")
+        raise VrbenchError(f"{where} has no layers; write 'none' where none are meant")
     return LayerSet.of(indices, depth)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """What to write instead of an unknown name: the names like it, or all that there are."""
-    names = list(known)
-    close = difflib.get_close_matches(name, names, n=2)
-    if close:
-        return f"did you mean {' or '.join(repr(c) for c in close)}?"
-    return f"there are {', '.join(names)}"
-
-
-def _run(start: int, n: int, depth: int) -> LayerSet:
-    """n consecutive layers from a start on, or the last n where they would not fit."""
+def _consecutive(start: int, n: int, depth: int) -> LayerSet:
+    """Return n consecutive layers from `start` on, or the last n where these would not fit."""
     first = min(start, depth - n)
     return LayerSet(tuple(range(first, first + n)), depth)
 

@@ -51,7 +51,7 @@ TEXTS = {
 """What libraries write where they keep no number."""
 
 
-def sentence(error: BaseException, paths: bool = False) -> str:
+def describe_os_error(error: BaseException, paths: bool = False) -> str:
     """What of the machine an error comes from and how to mend it; empty if it is no error of the machine.
 
     Args:
@@ -71,9 +71,9 @@ def sentence(error: BaseException, paths: bool = False) -> str:
     return ""
 
 
-def pass_on(error: BaseException) -> None:
+def reraise_os_error(error: BaseException) -> None:
     """Raise an error again if it is one of the machine, so that nothing else is blamed for it."""
-    if sentence(error):
+    if describe_os_error(error):
         raise error
 
 

@@ -1,86 +1,77 @@
-"""What is written to disk: the records of a run, their schema and their reading back (pydantic, no torch).
+"""The nouns of vrbench: what is written to disk, as pydantic models (no torch).
 
-A run is a folder: `run.json` (a `RunRecord`, written last, so that its existence means that the run is whole) and
-`samples/<task>.jsonl`, one `Sample` a line, or the same compressed, `samples/<task>.jsonl.gz`.
+A run is a folder: `run.json` (a `RunRecord`, written last, so that its existence means that the run is complete) and
+`samples/<task>.jsonl`, one `Sample` a line, or the same compressed, `samples/<task>.jsonl.gz`; see `run_storage`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from vrbench.core.errors import VrbenchError
-from vrbench.core.io import canonical_json, gunzipped, gzipped, write_atomically
-from vrbench.core.io import digest_of as digest_of
-from vrbench.core.text_files import read_text
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 SCHEMA_VERSION = 1
-MOST_UNSCORED = 0.01
-"""Share of a task's items above which unscored ones are told beside the score."""
-
-MOST_SAMPLE_BYTES = 256 * 2**20
-"""A compressed file of samples that holds more is not unpacked; 100,000 items with short answers take some 30 MiB."""
-
-RUNS_TOLD = 12
-"""Runs below a folder that are named where a run was asked for."""
+MAX_UNSCORED_SHARE = 0.01
+"""Share of a task's items above which unscored ones are reported beside the score."""
 
 UNSCORED_MARK = "(!)"
-"""What stands behind the name of such a task in a table."""
+"""Suffix of the name of such a task in a table."""
 
 
 class Record(BaseModel):
-    """Frozen, with no unknown fields and no NaN: a record that was read is a record that was understood."""
+    """Base of all records: frozen, no unknown fields, no NaN."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Base(Record):
-    """What a checkpoint was made from."""
+class BaseRef(Record):
+    """The checkpoint that another was made from."""
 
     id: str = Field(description="Checkpoint id or model name.")
     digest: str = Field(description="Its digest, checked when the checkpoint is loaded.")
 
 
-class Step(Record):
-    """One thing that was done to a checkpoint's weights."""
+class LineageStep(Record):
+    """One operation on a checkpoint's weights."""
 
-    kind: Literal["trained", "pruned", "restored", "converted"] = Field(description="What was done.")
-    layers: str = Field(description="The layers concerned, as `LayerSet` text: '0-3,8', 'all', 'none'.")
-    depth: int = Field(description="How many decoder layers there were when it was done.")
-    method: str = Field(default="", description="'lora', 'weights', 'projector', how layers were chosen, or 'merged'.")
+    kind: Literal["trained", "pruned", "restored", "converted"] = Field(description="Kind of operation.")
+    layers: str = Field(description="Layers it applied to, as `LayerSet` text: '0-3,8', 'all', 'none'.")
+    depth: int = Field(description="Decoder layers before this step.")
+    method: str = Field(
+        default="", description="'lora', 'weights', 'projector', 'merged', or how layers were selected."
+    )
     stage: str = Field(default="", description="Stage of the recipe: 'tower', 'align', 'tune', 'heal'.")
     recipe: str = Field(default="", description="Name of the recipe.")
-    recipe_digest: str = Field(default="", description="sha256 of the recipe as it was run.")
-    backbone: Base | None = Field(default=None, description="Whose weights the restored layers have.")
-    note: str = Field(default="", description="Card, library versions, seconds: how it was made.")
+    recipe_digest: str = Field(default="", description="sha256 of the recipe that was run.")
+    backbone: BaseRef | None = Field(default=None, description="Checkpoint whose weights the restored layers have.")
+    note: str = Field(default="", description="GPU, package versions, seconds: how it was made.")
 
 
 class Lineage(Record):
-    """`vrbench.json`: where a checkpoint folder comes from. Written beside the weights, last."""
+    """`vrbench.json`: what a checkpoint folder was made from and how. Written beside the weights, last."""
 
     schema_version: int = Field(default=SCHEMA_VERSION, description="Version of this layout.")
     id: str = Field(description="Checkpoint id, such as 'pocket/region'.")
     family: str = Field(description="Model family, such as 'llava'.")
     depth: int = Field(description="Decoder layers that the loaded model has.")
-    base: Base | None = Field(default=None, description="What it was made from; none for a whole model.")
-    steps: tuple[Step, ...] = Field(default=(), description="What was done to the base, in order.")
+    base: BaseRef | None = Field(default=None, description="What it was made from; null for a complete model.")
+    steps: tuple[LineageStep, ...] = Field(default=(), description="Operations on the base, in order.")
     weights: dict[str, str] = Field(default={}, description="Weight file in this folder -> its sha256.")
     licence: str = Field(default="", description="SPDX name.")
     history: tuple[Lineage, ...] = Field(
-        default=(), description="Lineages of its bases, nearest first, in the folder of a whole model made from them."
+        default=(),
+        description="Lineages of its bases, nearest first, in the folder of a complete model.",
     )
 
 
 class CheckpointRef(Record):
-    """The checkpoint that a run measured."""
+    """The checkpoint that a run evaluated."""
 
     id: str = Field(description="What the user asked for, such as 'pocket/region' or a folder's name.")
     revision: str = Field(default="", description="Hub revision, if it came from a hub.")
@@ -94,28 +85,28 @@ class CheckpointRef(Record):
 
 
 class Sample(Record):
-    """One item's answer and score: what statistics need, and what a reader wants to see."""
+    """One item's answer and score."""
 
     id: str = Field(description="Stable id of the item within its task.")
-    cluster: str = Field(description="What items share (image, base question, subject); draws are over clusters.")
+    cluster: str = Field(description="What items share (image, base question, subject); clusters are resampled.")
     group: str = Field(default="", description="Subtask, question type or subject.")
-    unit: str = Field(default="", description="Items of one unit count together (MME pair, MMBench rotations).")
+    unit: str = Field(default="", description="Items of one unit are scored together (MME pair, MMBench rotations).")
     score: float = Field(description="Per-item score; 0 to 1, or the log-likelihood in nats for perplexity.")
-    weight: float = Field(default=1.0, description="What the score is divided by: 1, or the number of words.")
-    answer: str = Field(default="", description="The model's answer, or the option it found likeliest.")
+    weight: float = Field(default=1.0, description="Divisor of the score: 1, or the number of words.")
+    answer: str = Field(default="", description="The model's answer, or the option with the highest likelihood.")
     target: str = Field(default="", description="The reference answer.")
     loglikelihoods: tuple[float, ...] = Field(default=(), description="Log-likelihood of each option, in nats.")
     responses: tuple[str | tuple[float, bool] | float, ...] = Field(
         default=(),
-        description="What the model answered to each request of the item, before any filter: a text; (log-likelihood "
-        "in nats, is greedy) of an option; or the log-likelihood of a text. Empty in runs of vrbench before 0.2.",
+        description="The model's answer to each request of the item, before any filter: a text; (log-likelihood in "
+        "nats, is greedy) of an option; or the log-likelihood of a text. Empty in runs of vrbench before 0.2.",
     )
-    prompt_digest: str = Field(default="", description="sha256 of the prompt and its pictures.")
+    prompt_digest: str = Field(default="", description="sha256 of the prompt and its images.")
     unscored: str = Field(default="", description="Why the item could not be scored; empty when it was.")
 
 
 class Score(Record):
-    """One figure with its interval and what it is a figure of."""
+    """One metric value with its interval and sample size."""
 
     value: float = Field(description="On the 0-100 scale, or a perplexity.")
     low: float = Field(description="Lower end of the 95 % interval.")
@@ -125,106 +116,108 @@ class Score(Record):
 
 
 class TaskResult(Record):
-    """What one checkpoint scored on one task."""
+    """The result of one checkpoint on one task."""
 
     task: str = Field(description="Task id.")
     suite: str = Field(description="Suite of the task.")
     version: str = Field(description="Version of the task's definition.")
-    status: Literal["ok", "error"] = Field(description="Whether the task ran through.")
-    error: str = Field(default="", description="What killed it.")
+    status: Literal["ok", "error"] = Field(description="Whether the task was completed.")
+    error: str = Field(default="", description="Why it failed.")
     metric: str = Field(description="Name in `vrbench.tasks.metrics.METRICS`.")
     higher_is_better: bool = Field(default=True, description="Direction of the metric.")
-    chance: float | None = Field(default=None, description="Score of guessing, on the same scale; none if undefined.")
+    chance: float | None = Field(default=None, description="Score of guessing, on the same scale; null if undefined.")
     n: int = Field(default=0, description="Items scored.")
     n_unscored: int = Field(default=0, description="Items that could not be scored.")
-    n_cut: int = Field(default=0, description="Items of which a text was longer than the context and lost its front.")
-    requests_cut: int = Field(default=0, description="Requests, such as options, that lost their front.")
+    n_cut: int = Field(default=0, description="Items with a text longer than the context, truncated on the left.")
+    requests_cut: int = Field(default=0, description="Requests, such as options, that were truncated on the left.")
     score: Score | None = Field(default=None, description="The primary metric with its interval.")
     groups: dict[str, Score] = Field(default={}, description="The same metric per subtask or question type.")
-    complete: bool = Field(default=True, description="Whether all items and subtasks of the task were there and used.")
+    complete: bool = Field(default=True, description="Whether all items and subtasks were available and used.")
     note: str = Field(default="", description="What a reader must know, such as missing subtasks.")
     warnings: tuple[str, ...] = Field(
-        default=(), description="What a reader must know of this checkpoint's answers: cut, not asked, not understood."
+        default=(),
+        description="What a reader must know of these answers: truncated, not requested, not parsed.",
     )
     official: dict[str, float] = Field(default={}, description="The harness's own aggregates, as it printed them.")
     harness: str = Field(default="", description="Harness and version whose prompts, filters and scoring were used.")
-    fewshot: int = Field(default=0, description="Examples in the prompt.")
-    data: str = Field(default="", description="Data set, revision and where it came from.")
+    fewshot: int = Field(default=0, description="Few-shot examples in the prompt.")
+    data: str = Field(default="", description="Data set, revision and source.")
     data_digest: str = Field(default="", description="sha256 over the items used.")
     definition_digest: str = Field(
         default="", description="sha256 over the definition's prompt, examples, generation and scoring; not over data."
     )
     samples_digest: str = Field(default="", description="sha256 of samples/<task>.jsonl, uncompressed.")
     seconds: float = Field(default=0.0, description="Wall time of answering and scoring.")
-    asked: int = Field(default=0, description="Requests that were computed now; the others were already stored.")
+    asked: int = Field(default=0, description="Requests computed in this run; the others were already stored.")
     reused: int = Field(default=0, description="Requests whose answers were stored before this run began.")
     code: dict[str, int] = Field(
-        default={}, description="Part of vrbench's code that decided answers and scores -> its version, if above 1."
+        default={}, description="Component of vrbench that decided answers and scores -> its version, if above 1."
     )
 
     @property
-    def is_marked(self) -> bool:
-        """Whether so many items could not be scored that a reader must be told beside the score."""
-        return self.n_unscored > MOST_UNSCORED * (self.n + self.n_unscored)
+    def has_many_unscored(self) -> bool:
+        """Whether more items could not be scored than `MAX_UNSCORED_SHARE` allows without a mark."""
+        return self.n_unscored > MAX_UNSCORED_SHARE * (self.n + self.n_unscored)
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """The warnings; of a run of an older vrbench, which has none, what can be told of unscored items."""
+        """The warnings; for a run of an older vrbench, which has none, the note on unscored items."""
         return self.warnings or tuple(filter(None, [unscored_note(self.n_unscored, self.n + self.n_unscored)]))
 
 
-class Settings(Record):
-    """The options in force; with the checkpoint's digest and the tasks they decide every answer."""
+class RunSettings(Record):
+    """The options in effect; with the checkpoint's digest and the tasks they decide every answer."""
 
     tasks: tuple[str, ...] = Field(description="Task ids, sorted.")
     limit: int | None = Field(default=None, description="Items a task, if limited.")
-    seed: int = Field(default=0, description="Seed of the choice of items under a limit.")
+    seed: int = Field(default=0, description="Seed of the selection of items under a limit.")
     dtype: str = Field(default="float32", description="Compute type of the model.")
-    batch_size: str = Field(default="auto", description="'auto' or a number; no input of a float32 result.")
-    device: str = Field(default="cpu", description="'cpu' or 'cuda'; no input of the result's path.")
+    batch_size: str = Field(default="auto", description="'auto' or a number; does not affect a float32 result.")
+    device: str = Field(default="cpu", description="'cpu' or 'cuda'; not part of the result's path.")
     data_root: str = Field(default="", description="Folder with the hub's data sets, if given.")
     include_path: str = Field(default="", description="Folder with the user's own task files, if given.")
     image_settings: str = Field(
-        default="harness", description="'harness', 'checkpoint' or 'pad': whose settings of the image processor held."
+        default="harness", description="'harness', 'checkpoint' or 'pad': which image processor settings were used."
     )
     environment: dict[str, str] = Field(
         default={},
-        description="Libraries that decide answers -> version, and the kind of 'device'; empty before vrbench 0.3.",
+        description="Packages that decide answers -> version, and the kind of 'device'; empty before vrbench 0.3.",
     )
 
 
-class Answered(Record):
-    """Some of a run's answers: when and with what they were computed."""
+class AnswerProvenance(Record):
+    """When and with what a part of a run's answers were computed."""
 
-    requests: int = Field(description="Requests that were answered so.")
+    requests: int = Field(description="Number of requests.")
     reused: bool = Field(description="Whether they were stored before this run began.")
     first: str = Field(description="When the first was stored, UTC, ISO 8601.")
     last: str = Field(description="When the last was stored, UTC, ISO 8601.")
     vrbench: str = Field(description="Version of vrbench.")
-    commit: str = Field(default="", description="Commit of the checkout that computed them, if it was known and kept.")
+    commit: str = Field(default="", description="Commit of the checkout that computed them, if known.")
     dirty: bool | None = Field(default=None, description="Whether that checkout had uncommitted changes.")
-    packages: dict[str, str] = Field(description="Versions of the libraries that decide answers.")
-    device: str = Field(description="GPU, or processor and threads.")
+    packages: dict[str, str] = Field(description="Versions of the packages that decide answers.")
+    device: str = Field(description="GPU, or processor and number of threads.")
 
 
 class Provenance(Record):
-    """How a run was made."""
+    """How a run was made: versions, hardware, command."""
 
     vrbench: str = Field(description="Version of vrbench.")
     commit: str = Field(default="", description="Commit of the checkout, if it ran from one.")
     dirty: bool | None = Field(default=None, description="Whether that checkout had uncommitted changes.")
     packages: dict[str, str] = Field(
-        default={}, description="Versions of the libraries installed when it was scored; `answered` has its answers'."
+        default={}, description="Package versions at the time of scoring; `answered` has those of its answers."
     )
-    answered: tuple[Answered, ...] = Field(
+    answered: tuple[AnswerProvenance, ...] = Field(
         default=(), description="When and with what its answers were computed; empty in runs of vrbench before 0.3."
     )
     python: str = Field(default="", description="Python version.")
     platform: str = Field(default="", description="Operating system and processor.")
-    device: str = Field(default="", description="Card, or processor and threads.")
-    image_processor: str = Field(default="", description="Class that resized the pictures.")
+    device: str = Field(default="", description="GPU, or processor and number of threads.")
+    image_processor: str = Field(default="", description="Class that resized the images.")
     images: str = Field(
-        default="", description="What was not as the checkpoint's files have it, or cut off; empty for neither."
+        default="",
+        description="How images differ from what the checkpoint's files state, or are cropped; else empty.",
     )
     command: str = Field(default="", description="The command line, or 'python' when called from Python.")
     started: str = Field(default="", description="Start, UTC, ISO 8601.")
@@ -232,32 +225,32 @@ class Provenance(Record):
 
 
 class RunRecord(Record):
-    """One checkpoint measured on some tasks."""
+    """The evaluation of one checkpoint on some tasks."""
 
     schema_version: int = Field(default=SCHEMA_VERSION, description="Version of this layout.")
-    status: Literal["ok", "error"] = Field(description="'error' when at least one task died.")
-    checkpoint: CheckpointRef = Field(description="What was measured.")
-    settings: Settings = Field(description="The options in force.")
-    inputs_digest: str = Field(description="sha256 over all that decides the answers; names the run's folder.")
-    results: tuple[TaskResult, ...] = Field(description="One a task.")
+    status: Literal["ok", "error"] = Field(description="'error' when at least one task failed.")
+    checkpoint: CheckpointRef = Field(description="The checkpoint that was evaluated.")
+    settings: RunSettings = Field(description="The options in effect.")
+    inputs_digest: str = Field(description="sha256 over everything that decides the answers; names the run's folder.")
+    results: tuple[TaskResult, ...] = Field(description="One per task.")
     skipped: dict[str, str] = Field(
-        default={}, description="Task that was asked for and left out -> why its data were not there."
+        default={}, description="Requested task that was skipped -> why its data were not available."
     )
     provenance: Provenance = Field(description="How it was made.")
 
 
-class Source(Record):
+class RunSource(Record):
     """One of the runs that a checkpoint's results come from."""
 
-    tasks: tuple[str, ...] = Field(description="Tasks that are taken from it.")
+    tasks: tuple[str, ...] = Field(description="Tasks taken from it.")
     dtype: str = Field(description="Compute type of the model.")
     provenance: Provenance = Field(description="How it was made.")
 
 
 class Run(BaseModel):
-    """A record together with its samples, as `compare` needs them.
+    """A record with its samples.
 
-    `joined` and `notes` are those of `vrbench.statistics.merge_runs.join`, empty for a run that was read from disk.
+    `joined` and `notes` are set by `vrbench.statistics.merge_runs.join`, empty for a run read from disk.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -265,49 +258,49 @@ class Run(BaseModel):
     record: RunRecord
     samples: dict[str, tuple[Sample, ...]]
     path: Path | None = None
-    joined: tuple[Source, ...] = ()
+    joined: tuple[RunSource, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
     def status(self) -> Literal["ok", "error"]:
-        """The record's."""
+        """See `RunRecord`."""
         return self.record.status
 
     @property
     def checkpoint(self) -> CheckpointRef:
-        """The record's."""
+        """See `RunRecord`."""
         return self.record.checkpoint
 
     @property
-    def settings(self) -> Settings:
-        """The record's."""
+    def settings(self) -> RunSettings:
+        """See `RunRecord`."""
         return self.record.settings
 
     @property
     def inputs_digest(self) -> str:
-        """The record's."""
+        """See `RunRecord`."""
         return self.record.inputs_digest
 
     @property
     def results(self) -> tuple[TaskResult, ...]:
-        """The record's."""
+        """See `RunRecord`."""
         return self.record.results
 
     @property
     def skipped(self) -> dict[str, str]:
-        """The record's."""
+        """See `RunRecord`."""
         return self.record.skipped
 
     @property
     def provenance(self) -> Provenance:
-        """The record's."""
+        """See `RunRecord`."""
         return self.record.provenance
 
     def to_pandas(self, task: str | None = None) -> DataFrame:
-        """The samples, one row each: the task, then the fields of `Sample`.
+        """Return the samples as a data frame, one row each: the task, then the fields of `Sample`.
 
         Args:
-            task: of which task alone; else of all.
+            task: of one task; by default of all.
 
         Raises:
             VrbenchError: the run has no such task.
@@ -319,12 +312,16 @@ class Run(BaseModel):
         return pd.DataFrame(rows, columns=["task", *Sample.model_fields])
 
     @property
-    def sources(self) -> tuple[Source, ...]:
-        """The runs that its results come from: itself, unless it was joined."""
-        return self.joined or (source_of(self.record, tuple(r.task for r in self.record.results)),)
+    def sources(self) -> tuple[RunSource, ...]:
+        """The runs that its results come from: the run itself, unless it was merged."""
+        return self.joined or (self.source(tuple(r.task for r in self.record.results)),)
+
+    def source(self, tasks: tuple[str, ...]) -> RunSource:
+        """Return the run as the source of some of its tasks."""
+        return RunSource(tasks=tasks, dtype=self.record.settings.dtype, provenance=self.record.provenance)
 
     def result(self, task: str) -> TaskResult:
-        """The result of one task.
+        """Return the result of one task.
 
         Raises:
             VrbenchError: the run has no such task.
@@ -336,104 +333,7 @@ class Run(BaseModel):
 
 
 def unscored_note(unscored: int, n: int) -> str:
-    """What a reader is told of unscored items, if they are more than `MOST_UNSCORED` of `n`; else nothing."""
-    if unscored <= MOST_UNSCORED * n:
+    """Return a note on unscored items if they are more than `MAX_UNSCORED_SHARE` of `n`; else an empty text."""
+    if unscored <= MAX_UNSCORED_SHARE * n:
         return ""
     return f"{unscored:,} of {n:,} items ({100 * unscored / n:.1f} %) could not be scored and are left out"
-
-
-def source_of(record: RunRecord, tasks: tuple[str, ...]) -> Source:
-    """A run as the source of some of its tasks."""
-    return Source(tasks=tasks, dtype=record.settings.dtype, provenance=record.provenance)
-
-
-def samples_text(samples: Iterable[Sample]) -> str:
-    """JSON lines, one sample a line, in the given order."""
-    return "".join(canonical_json(s.model_dump(mode="json")) + "\n" for s in samples)
-
-
-def save_run(folder: Path, record: RunRecord, samples: dict[str, tuple[Sample, ...]], compressed: bool = False) -> Path:
-    """Write samples first and `run.json` last; returns the path of `run.json`.
-
-    Args:
-        compressed: whether samples are written as .jsonl.gz; the record, and its digests, are the same.
-    """
-    for task, rows in samples.items():
-        plain = folder / "samples" / f"{task}.jsonl"
-        packed = plain.with_name(f"{plain.name}.gz")
-        kept, other = (packed, plain) if compressed else (plain, packed)
-        text = samples_text(rows)
-        write_atomically(kept, gzipped(text) if compressed else text)
-        other.unlink(missing_ok=True)
-    path = folder / "run.json"
-    write_atomically(path, record.model_dump_json(indent=1) + "\n")
-    return path
-
-
-def scores_alone(record: RunRecord, samples: dict[str, tuple[Sample, ...]]) -> Run:
-    """A run without what was asked and answered: what statistics need, in a tenth of the room."""
-    said = {"answer": "", "target": "", "loglikelihoods": (), "responses": (), "prompt_digest": ""}
-    kept = {task: tuple(sample.model_copy(update=said) for sample in rows) for task, rows in samples.items()}
-    digests = {task: hashlib.sha256(samples_text(rows).encode()).hexdigest() for task, rows in kept.items()}
-    results = tuple(
-        result.model_copy(update={"samples_digest": digests.get(result.task, result.samples_digest)})
-        for result in record.results
-    )
-    return Run(record=record.model_copy(update={"results": results}), samples=kept)
-
-
-def load_run(path: str | Path) -> Run:
-    """Read a run of one's own from its folder or its `run.json`, checking the samples against their digests.
-
-    A stranger's is read by `vrbench.leaderboard.submitted.read_submission`, within bounds.
-
-    Raises:
-        VrbenchError: no such run, a record of another schema, or samples that are not those of the record.
-    """
-    folder = Path(path)
-    folder = folder.parent if folder.name == "run.json" else folder
-    file = folder / "run.json"
-    if not file.is_file():
-        raise VrbenchError(f"no run at {str(path)!r}; {_below(folder)}")
-    try:
-        raw = json.loads(read_text(file))
-    except (ValueError, RecursionError) as error:
-        raise VrbenchError(f"{file} is not JSON: {error}") from error
-    version = raw.get("schema_version") if isinstance(raw, dict) else None
-    if version != SCHEMA_VERSION:
-        raise VrbenchError(f"{file} has schema version {version}; this vrbench reads {SCHEMA_VERSION}")
-    try:
-        record = RunRecord.model_validate(raw)
-    except ValidationError as error:
-        raise VrbenchError(f"{file} is not a run record: {_first_fault(error)}") from error
-    samples = {r.task: tuple(_load_samples(folder, r)) for r in record.results if r.status == "ok"}
-    return Run(record=record, samples=samples, path=folder)
-
-
-def _below(folder: Path) -> str:
-    """What to name in place of a folder that is no run: those that lie one or two folders below, if any do."""
-    found = sorted(file.parent for pattern in ("*/run.json", "*/*/run.json") for file in folder.glob(pattern))
-    if not found:
-        return "a run is a folder with run.json, as `vrbench run` writes it"
-    more = f", and {len(found) - RUNS_TOLD} more" if len(found) > RUNS_TOLD else ""
-    return f"name one of the runs below it: {', '.join(map(str, found[:RUNS_TOLD]))}{more}"
-
-
-def _load_samples(folder: Path, result: TaskResult) -> Iterator[Sample]:
-    file = folder / "samples" / f"{result.task}.jsonl"
-    packed = file.with_name(f"{file.name}.gz")
-    if not file.is_file() and not packed.is_file():
-        raise VrbenchError(f"{file} is missing; the record says it should be there")
-    content = file.read_bytes() if file.is_file() else gunzipped(packed, MOST_SAMPLE_BYTES)
-    if hashlib.sha256(content).hexdigest() != result.samples_digest:
-        raise VrbenchError(f"{file} is not what the record says: its sha256 differs")
-    for number, line in enumerate(content.splitlines(), 1):
-        try:
-            yield Sample.model_validate_json(line)
-        except ValidationError as error:
-            raise VrbenchError(f"{file} line {number} is not a sample: {_first_fault(error)}") from error
-
-
-def _first_fault(error: ValidationError) -> str:
-    fault = error.errors()[0]
-    return f"{'.'.join(str(p) for p in fault['loc'])}: {fault['msg']}"

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from vrbench.core.cache import file_digest
-from vrbench.core.errors import VrbenchError, raise_all
+from vrbench.core.errors import VrbenchError, raise_errors
 from vrbench.data import hub, local_mirror
 from vrbench.data.local_mirror import DIGEST_FILE, MirrorFile
 from vrbench.tasks.registry import TaskSpec
@@ -51,7 +51,7 @@ def requests_of(specs: Iterable[TaskSpec]) -> list[DownloadRequest]:
             if other.revision != one.revision:
                 pins = " and ".join(repr(w.revision or "the newest") for w in (other, one))
                 faults.append(f"data set {source.name} is wanted at revisions {pins}; fetch into two data roots")
-    raise_all(faults)
+    raise_errors(faults)
     return list(found.values())
 
 
@@ -118,7 +118,7 @@ def _fetch(files: Sequence[DownloadRequest], root: Path, show_progress: bool) ->
                 break
             except VrbenchError as error:
                 faults.append(str(error))
-    raise_all(faults)
+    raise_errors(faults)
     return made
 
 

@@ -142,7 +142,7 @@ def _row_groups(parts: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
 
 def _told(error: Exception, name: str, revision: str, where: str = "") -> VrbenchError:
     """One sentence for what a library raised."""
-    os_errors.pass_on(error)
+    os_errors.reraise_os_error(error)
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     place = f"data set {name}" + (f" ({where})" if where else "")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vrbench.core.errors import raise_all
+from vrbench.core.errors import raise_errors
 from vrbench.data.image_values import image_bytes
 from vrbench.data.images import ImageError, has_16_bits
 from vrbench.data.sampling import by_error
@@ -42,7 +42,7 @@ def read(table: Any, images: Sequence[str], place: object, folder: Path | None) 
             told = by_error((row, f"column {name}: {text}") for row, text in found)
             faults += (f"{place}, {fault}" for fault in told)
             table = table.set_column(table.schema.get_field_index(name), name, column)
-    raise_all(faults)
+    raise_errors(faults)
     return table
 
 

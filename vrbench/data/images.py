@@ -123,7 +123,7 @@ def _read(content: bytes | Path) -> Iterator[Any]:
     except ImageError:
         raise
     except Exception as error:  # Pillow's decoders raise many kinds
-        os_errors.pass_on(error)
+        os_errors.reraise_os_error(error)
         raise ImageError(_line(error)) from error
 
 

@@ -17,9 +17,8 @@ from pydantic import Field, ValidationError
 from vrbench.core import os_errors
 from vrbench.core.cache import file_digest
 from vrbench.core.errors import VrbenchError
-from vrbench.core.io import write_atomically
+from vrbench.core.io import read_text, write_atomically
 from vrbench.core.schemas import Record
-from vrbench.core.text_files import read_text
 from vrbench.tasks.registry import DataSource, TaskSpec
 
 DIGEST_FILE = "vrbench-data.json"
@@ -109,7 +108,7 @@ def footer(file: Path) -> Any:
     try:
         return pq.read_metadata(file)
     except (pa.ArrowException, OSError, ValueError) as error:
-        os_errors.pass_on(error)
+        os_errors.reraise_os_error(error)
         raise VrbenchError(
             f"{file} cannot be read as parquet, it may be truncated: {' '.join(str(error).split())}"
         ) from error

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vrbench.core.errors import VrbenchError, sentences
+from vrbench.core.errors import VrbenchError, error_messages
 from vrbench.data import loading
 from vrbench.data.loading import MissingDataError
 from vrbench.tasks.registry import TaskSpec
@@ -43,7 +43,7 @@ def locate_all(specs: Iterable[TaskSpec], data_root: str | Path | None) -> Locat
         except MissingDataError as error:
             missing.append(error)
         except VrbenchError as error:
-            faults += sentences(error)
+            faults += error_messages(error)
     return LocatedData(tuple(there), tuple(missing), tuple(faults))
 
 

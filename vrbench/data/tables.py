@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vrbench.core import os_errors
-from vrbench.core.errors import VrbenchError, raise_all
-from vrbench.core.text_files import read_text
+from vrbench.core.errors import VrbenchError, raise_errors
+from vrbench.core.io import read_text
 from vrbench.data import image_columns
 from vrbench.data.image_columns import stored_image
 from vrbench.data.images import ImageError
@@ -51,7 +51,7 @@ def from_file(file: Path, images: Sequence[str]) -> Dataset:
         try:
             table = pq.read_table(file)
         except (pa.ArrowException, OSError) as error:
-            os_errors.pass_on(error)
+            os_errors.reraise_os_error(error)
             raise VrbenchError(f"{file} cannot be read as parquet: {error}") from error
     return _dataset(image_columns.read(table, images, file, file.parent))
 
@@ -187,7 +187,7 @@ def _read_images(rows: Sequence[dict[str, Any]], images: Sequence[str], file: Pa
                 row[name] = stored_image([value] if listed and isinstance(value, (str, dict)) else value, file.parent)
             except ImageError as error:
                 faults.append((number, f"column {name}: {error}"))
-    raise_all(f"{file}, {fault}" for fault in by_error(faults))
+    raise_errors(f"{file}, {fault}" for fault in by_error(faults))
 
 
 def _json_lines(file: Path) -> list[dict[str, Any]]:

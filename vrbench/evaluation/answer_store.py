@@ -185,7 +185,7 @@ class AnswerStore:
         try:
             yield
         except sqlite3.OperationalError as error:  # locked, not writable, disk full: nothing is wrong with the answers
-            said = os_errors.sentence(error) or f"{error}; end what else uses it, or choose another --out"
+            said = os_errors.describe_os_error(error) or f"{error}; end what else uses it, or choose another --out"
             raise VrbenchError(f"answer store {self.path} cannot be used: {said}") from error
         except sqlite3.DatabaseError as error:
             raise self._damaged(str(error)) from error

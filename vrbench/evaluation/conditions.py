@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vrbench.core.io import digest_of
-from vrbench.core.provenance import ANSWERING, PEFT, versions_of
+from vrbench.core.provenance import ADAPTER_PACKAGES, ANSWER_PACKAGES, package_versions
 from vrbench.core.versions import COMPONENTS
 
 if TYPE_CHECKING:
@@ -37,12 +37,12 @@ class AnswerConditions:
 # stands for what a family's code does besides, such as how it is loaded.
 def conditions_of(vlm: BaseVLM) -> AnswerConditions:
     """What a loaded model's answers depend on, as it is now."""
-    code, adapter = dict(vlm.code), (PEFT if vlm.has_adapter else ())
+    code, adapter = dict(vlm.code), (ADAPTER_PACKAGES if vlm.has_adapter else ())
     always = {"dtype": str(vlm.dtype), "device": vlm.device.type}
 
     def digest(kind: str, *components: str, **more: Any) -> str:
         versions = {**code, **{name: COMPONENTS[name] for name in components}}
-        found = {**always, "packages": versions_of((*ANSWERING[kind], *adapter)), "code": versions, **more}
+        found = {**always, "packages": package_versions((*ANSWER_PACKAGES[kind], *adapter)), "code": versions, **more}
         return digest_of(json.loads(json.dumps(found, default=str)))
 
     return AnswerConditions(

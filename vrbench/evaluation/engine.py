@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from vrbench import __version__
-from vrbench.core.device import is_out_of_memory
-from vrbench.core.provenance import ANSWERING, PEFT, device_name, own_commit, versions_of
-from vrbench.core.schemas import Answered
+from vrbench.core.device import device_name, is_out_of_memory
+from vrbench.core.provenance import answer_packages, own_commit
+from vrbench.core.schemas import AnswerProvenance
+from vrbench.core.version import __version__
 from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.backends import PrefixSharedBatches
 from vrbench.evaluation.conditions import conditions_of
@@ -85,8 +85,8 @@ class InferenceEngine:
             "vrbench": __version__,
             "commit": commit,
             "dirty": dirty,
-            "packages": versions_of((*ANSWERING["images"], *(PEFT if vlm.has_adapter else ()))),
-            "device": device_name(vlm),
+            "packages": answer_packages(vlm.has_adapter),
+            "device": device_name(vlm.device),
         }
         self._computed: set[str] = set()
         self._stored: set[str] = set()
@@ -129,10 +129,12 @@ class InferenceEngine:
         return [_as_answer(known[key]) for key in keys]
 
     @property
-    def answered(self) -> list[Answered]:
+    def answered(self) -> list[AnswerProvenance]:
         """When and with what all answers so far were computed: first those that were stored before, then the others."""
         return [
-            Answered(requests=origin.answers, reused=reused, first=origin.first, last=origin.last, **origin.environment)
+            AnswerProvenance(
+                requests=origin.answers, reused=reused, first=origin.first, last=origin.last, **origin.environment
+            )
             for reused, keys in ((True, self._stored), (False, self._computed))
             for origin in self.store.origins(keys)
         ]

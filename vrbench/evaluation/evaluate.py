@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 from vrbench.checkpoints.image_settings import image_notes
 from vrbench.checkpoints.resolve import Checkpoint
 from vrbench.core import os_errors, versions
-from vrbench.core.device import is_out_of_memory
-from vrbench.core.errors import ManyFaults, VrbenchError, raise_all
-from vrbench.core.provenance import own_commit, provenance
-from vrbench.core.schemas import Run, RunRecord, Sample, TaskResult, load_run, save_run
+from vrbench.core.device import device_name, is_out_of_memory
+from vrbench.core.errors import MultipleErrors, VrbenchError, raise_errors
+from vrbench.core.provenance import make_provenance, own_commit
+from vrbench.core.run_storage import load_run, save_run
+from vrbench.core.schemas import Run, RunRecord, Sample, TaskResult
 from vrbench.evaluation import task_result
 from vrbench.evaluation.run_plan import PlannedTask, RunConfig, RunOptions, RunPlan, plan
 
@@ -99,7 +100,7 @@ class Failure:
     is_ours: bool
 
 
-class SomeFailed(ManyFaults):
+class SomeFailed(MultipleErrors):
     """Some of several checkpoints could not be measured; the others were, and their records are written.
 
     Attributes:
@@ -143,7 +144,7 @@ def run_all(
     from vrbench.evaluation.features import VisionFeatureCache
 
     named = [ckpts] if isinstance(ckpts, (str, Path)) else list(ckpts)
-    raise_all(
+    raise_errors(
         f"{one!r} names no checkpoint; give a text or a path (one to `evaluate`, a list to `run_all`)"
         for one in (*named, *([baseline] if baseline else []))
         if not isinstance(one, (str, Path))
@@ -225,8 +226,9 @@ def _run(made: RunPlan, checkpoint: Checkpoint, features: VisionFeatureCache) ->
         inputs_digest=made.inputs_digest(checkpoint),
         results=tuple(answered),
         skipped=dict(made.skipped),
-        provenance=provenance(
-            vlm,
+        provenance=make_provenance(
+            device_name(vlm.device),
+            image_processor=vlm.image_processor_name,
             answered=by,
             command=options.command,
             started=started,
@@ -289,7 +291,7 @@ def _task(
         about |= task_result.answer_fields(spec.scorer, outcome.samples, answerer.cut, context, job.sixteen_bits)
         samples = outcome.samples
     except Exception as error:
-        os_errors.pass_on(error)
+        os_errors.reraise_os_error(error)
         foreseen = isinstance(error, VrbenchError)  # a sentence that says it all; else the traceback is wanted
         _log.error("task %s of %s died", spec.id, name, exc_info=not foreseen)
         about |= {"status": "error", "error": str(error) if foreseen else f"{type(error).__name__}: {error}"}

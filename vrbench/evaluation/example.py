@@ -11,7 +11,7 @@ from vrbench.checkpoints.families import family_of
 from vrbench.checkpoints.model_config import read_config
 from vrbench.checkpoints.resolve import Checkpoint
 from vrbench.core import os_errors
-from vrbench.core.errors import VrbenchError, raise_all
+from vrbench.core.errors import VrbenchError, raise_errors
 from vrbench.data import loading
 from vrbench.evaluation import item_validation, task_scores
 from vrbench.evaluation.settings import OWN_SETTINGS
@@ -60,8 +60,8 @@ def example(spec: TaskSpec, data_root: str | Path | None = None, model: Checkpoi
     try:
         return _made(one, part, model)
     except Exception as error:  # whatever the harness raises over rows that are not its
-        os_errors.pass_on(error)
-        raise_all(item_validation.validate_items(one, [part], loading.locate(one, data_root)))
+        os_errors.reraise_os_error(error)
+        raise_errors(item_validation.validate_items(one, [part], loading.locate(one, data_root)))
         raise VrbenchError(f"the harness cannot ask it: {type(error).__name__}: {error}") from error
 
 

@@ -272,5 +272,5 @@ def _columns(target: Any) -> set[str]:
 
 
 def _line(error: Exception) -> str:
-    os_errors.pass_on(error)
+    os_errors.reraise_os_error(error)
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]

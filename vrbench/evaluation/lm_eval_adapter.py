@@ -27,7 +27,7 @@ from vrbench.tasks.untrusted import harness_file
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
-lm_eval.utils.env = jinja_sandbox.sandboxed(lm_eval.utils.env)  # it renders prompts, choices and targets
+lm_eval.utils.env = jinja_sandbox.sandbox_like(lm_eval.utils.env)  # it renders prompts, choices and targets
 
 FEWSHOT_SEED = 1234
 """lm-eval's own default."""

@@ -32,7 +32,7 @@ from vrbench.tasks.untrusted import harness_file, with_includes
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
 
-lmms_eval.utils.env = jinja_sandbox.sandboxed(lmms_eval.utils.env)  # it renders prompts, choices and targets
+lmms_eval.utils.env = jinja_sandbox.sandbox_like(lmms_eval.utils.env)  # it renders prompts, choices and targets
 
 FEWSHOT_SEED = 1234
 """lmms-eval's own default."""

@@ -14,11 +14,11 @@ from vrbench.checkpoints import image_settings, locate, resolve
 from vrbench.checkpoints.image_settings import HARNESS
 from vrbench.checkpoints.model_config import read_config
 from vrbench.core import versions
-from vrbench.core.device import chosen_device, device_faults
-from vrbench.core.errors import VrbenchError, gathered, raise_all, sentences
-from vrbench.core.io import digest_of, output_faults
-from vrbench.core.provenance import environment, installed
-from vrbench.core.schemas import SCHEMA_VERSION, Settings
+from vrbench.core.device import resolve_device, validate_device
+from vrbench.core.errors import VrbenchError, error_messages, merge_messages, raise_errors
+from vrbench.core.io import digest_of, validate_output
+from vrbench.core.provenance import answer_packages, package_version
+from vrbench.core.schemas import SCHEMA_VERSION, RunSettings
 from vrbench.data import loading, missing
 from vrbench.evaluation import answer_store
 from vrbench.tasks import registry, requested
@@ -125,7 +125,7 @@ class PlannedTask:
     @property
     def decides(self) -> dict[str, Any]:
         """What of the task decides answers and scores: its definition, its items and its harness; not our code."""
-        return task_inputs(self.spec, self.digest, f"{self.spec.harness} {installed(self.spec.harness)}")
+        return task_inputs(self.spec, self.digest, f"{self.spec.harness} {package_version(self.spec.harness)}")
 
 
 @dataclass(frozen=True)
@@ -144,10 +144,10 @@ class RunPlan:
     options: RunConfig
     skipped: Mapping[str, str] = field(default_factory=dict)
 
-    def settings(self, of: resolve.Checkpoint) -> Settings:
+    def settings(self, of: resolve.Checkpoint) -> RunSettings:
         """The options in force and the environment of a checkpoint's answers, for the record."""
         o = self.options
-        return Settings(
+        return RunSettings(
             tasks=tuple(sorted(job.spec.id for job in self.jobs)),
             limit=o.limit,
             seed=o.seed,
@@ -156,7 +156,7 @@ class RunPlan:
             device=o.device,
             data_root=str(o.data_root or ""),
             include_path=str(o.include_path or ""),
-            environment=environment(o.device, of.has_adapter),
+            environment={"device": o.device, **answer_packages(of.has_adapter)},
             image_settings=o.image_settings,
         )
 
@@ -206,7 +206,9 @@ def plan(names: Sequence[str], tasks: str | Sequence[str], options: RunConfig) -
     specs, judged = _runnable(tasks, options, task_faults)
     has_typing_error = bool(faults or task_faults) or not all(map(locate.is_here, names))
     trusted = options.trust_remote_code
-    faults += gathered(fault for name in names for fault in resolve.faults(name, offline=offline, trusted=trusted))
+    faults += merge_messages(
+        fault for name in names for fault in resolve.faults(name, offline=offline, trusted=trusted)
+    )
     faults += task_faults
     looked = missing.locate_all(specs, options.data_root)
     skipped = looked.skipped() if options.skip_missing and looked.there else {}
@@ -215,7 +217,7 @@ def plan(names: Sequence[str], tasks: str | Sequence[str], options: RunConfig) -
         faults += missing.told(looked.missing, ", or leave them out with --skip-missing" * bool(looked.there))
     if faults and not has_typing_error:
         faults += _faults_of_items_at_hand(looked.there, options)
-    raise_all(faults)
+    raise_errors(faults)
     if judged:
         _log.warning("vrbench: left out, since they need a judge model: %s", ", ".join(spec.id for spec in judged))
     if skipped:
@@ -225,9 +227,9 @@ def plan(names: Sequence[str], tasks: str | Sequence[str], options: RunConfig) -
     made = RunPlan(found, (), _chosen(options), skipped)
     faults += (fault for of in found for fault in image_settings.validate_choice(of, images))
     faults += _store_faults(made)
-    raise_all([*faults, *_faults_of_items_at_hand(looked.there, options)] if faults else [])
+    raise_errors([*faults, *_faults_of_items_at_hand(looked.there, options)] if faults else [])
     made = replace(made, jobs=_jobs(looked.there, options))
-    raise_all(_item_faults(made))
+    raise_errors(_item_faults(made))
     for line in image_settings.lines(found, images) if made.shows_images else ():
         _log.warning("vrbench: %s", line)
     return made
@@ -261,7 +263,7 @@ def definition_digest(spec: TaskSpec) -> str:
     return digest_of(spec.model_dump(mode="json", include=set(ASKED)))
 
 
-def inputs_digest(checkpoint_digest: str, tasks: Mapping[str, Mapping[str, Any]], settings: Settings) -> str:
+def inputs_digest(checkpoint_digest: str, tasks: Mapping[str, Mapping[str, Any]], settings: RunSettings) -> str:
     """sha256 over all that decides a checkpoint's answers and scores.
 
     Args:
@@ -284,7 +286,7 @@ def _runnable(
     try:
         asked = requested.load_for(tasks, options.include_path)
     except VrbenchError as error:
-        faults += sentences(error)
+        faults += error_messages(error)
         return [], []
     faults += asked.faults
     if asked.faults and not asked.names:
@@ -293,7 +295,7 @@ def _runnable(
     try:
         return registry.select_runnable(asked.names, known)
     except VrbenchError as error:
-        faults += sentences(error)
+        faults += error_messages(error)
     found: dict[str, TaskSpec] = {}
     for name in asked.names:
         with contextlib.suppress(VrbenchError):
@@ -312,8 +314,8 @@ def _option_faults(options: RunConfig) -> Iterator[str]:
         yield f"dtype {options.dtype!r} is unknown; there are {', '.join(DTYPES)}"
     if options.image_settings not in image_settings.CHOICES:
         yield f"image settings {options.image_settings!r} are unknown; there are {', '.join(image_settings.CHOICES)}"
-    yield from device_faults(options.device)
-    yield from output_faults(options.out)
+    yield from validate_device(options.device)
+    yield from validate_output(options.out)
 
 
 def _store_faults(made: RunPlan) -> Iterator[str]:
@@ -346,7 +348,7 @@ def _faults_of_items_at_hand(specs: Sequence[TaskSpec], options: RunConfig) -> I
             job = plan_task(spec, options)
             yield from item_validation.validate_items(job.spec, job.parts, job.located)
         except VrbenchError as error:
-            yield from sentences(error)
+            yield from error_messages(error)
 
 
 def _answer_faults(made: RunPlan) -> Iterator[str]:
@@ -365,8 +367,8 @@ def _jobs(specs: Sequence[TaskSpec], options: RunConfig) -> tuple[PlannedTask, .
         try:
             jobs.append(plan_task(spec, options))
         except VrbenchError as error:
-            faults += sentences(error)
-    raise_all(faults)
+            faults += error_messages(error)
+    raise_errors(faults)
     return tuple(jobs)
 
 
@@ -393,7 +395,7 @@ def plan_task(spec: TaskSpec, options: RunConfig) -> PlannedTask:
 
 def _chosen(options: RunConfig) -> RunConfig:
     """The options with what "auto" means here."""
-    device = chosen_device(options.device)
+    device = resolve_device(options.device)
     dtype = options.dtype
     if dtype == "auto":
         dtype = "bfloat16" if device == "cuda" else "float32"

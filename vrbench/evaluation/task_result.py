@@ -6,8 +6,9 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vrbench.core.provenance import installed
-from vrbench.core.schemas import Sample, samples_text, unscored_note
+from vrbench.core.provenance import package_version
+from vrbench.core.run_storage import samples_to_jsonl
+from vrbench.core.schemas import Sample, unscored_note
 from vrbench.evaluation import hints
 from vrbench.evaluation.run_plan import PlannedTask
 from vrbench.tasks import metrics
@@ -27,7 +28,7 @@ def task_fields(job: PlannedTask) -> dict[str, Any]:
         "metric": spec.metric,
         "higher_is_better": spec.higher_is_better,
         "chance": spec.chance,
-        "harness": f"{spec.harness} {installed(spec.harness)}",
+        "harness": f"{spec.harness} {package_version(spec.harness)}",
         "fewshot": spec.fewshot,
         "data": job.origin,
         "data_digest": job.digest,
@@ -56,7 +57,7 @@ def score_fields(job: PlannedTask, outcome: TaskScores, seed: int, samples_diges
         "complete": complete,
         "note": _note(job, len(samples), len(samples) - score.n, missing),
         "official": _official(spec, outcome, complete),
-        "samples_digest": samples_digest or hashlib.sha256(samples_text(samples).encode()).hexdigest(),
+        "samples_digest": samples_digest or hashlib.sha256(samples_to_jsonl(samples).encode()).hexdigest(),
     }
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from vrbench.core.errors import VrbenchError, raise_all, sentences
+from vrbench.core.errors import VrbenchError, error_messages, raise_errors
 from vrbench.core.io import digest_of
 from vrbench.core.schemas import Record, Sample
 from vrbench.leaderboard.text import Digest, Line, Name, Paragraph, Reference, Task
@@ -83,7 +83,7 @@ class Board(Record):
         try:
             return tuple(claim.text for claim in parse_all(claims))
         except VrbenchError as error:
-            raise ValueError("; ".join(sentences(error))) from error
+            raise ValueError("; ".join(error_messages(error))) from error
 
     @model_validator(mode="after")
     def _names_its_own_tasks(self) -> Board:
@@ -156,8 +156,8 @@ def boards(root: str | Path) -> dict[str, Board]:
             board = load_board(file.parent)
             found[board.id] = board
         except VrbenchError as error:
-            faults += sentences(error)
-    raise_all(faults)
+            faults += error_messages(error)
+    raise_errors(faults)
     if not found:
         raise VrbenchError(f"there is no board under {str(root)!r}; {HOW}")
     return found

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from vrbench.core import os_errors
-from vrbench.core.errors import VrbenchError, raise_all, sentences
+from vrbench.core.errors import VrbenchError, error_messages, raise_errors
 from vrbench.core.schemas import Run, RunRecord, Sample, TaskResult
 from vrbench.data import missing
 from vrbench.data.loading import MissingDataError
@@ -70,8 +70,8 @@ class Examiner:
             except MissingDataError as error:
                 absent.append(error)
             except VrbenchError as error:
-                faults += sentences(error)
-        raise_all([*faults, *missing.told(absent)])
+                faults += error_messages(error)
+        raise_errors([*faults, *missing.told(absent)])
         self.rescorers = {task: Rescorer(job) for task, job in jobs.items()}
 
     def examine(self, folder: Path, baseline: Run | None) -> Examined:
@@ -125,9 +125,9 @@ class Examiner:
             with within(MOST_SECONDS):
                 result, rows = self.rescorers[stored.task].score(samples, seed, stored.samples_digest)
         except VrbenchError as error:
-            return None, sentences(error)
+            return None, error_messages(error)
         except Exception as error:  # a harness may raise anything over a stranger's answer
-            os_errors.pass_on(error)
+            os_errors.reraise_os_error(error)
             return None, [f"its answers cannot be scored: {type(error).__name__} {quoted(str(error), 200)}"]
         faults = list(result_faults(stored, result))
         if result.samples_digest != stored.samples_digest:
@@ -174,7 +174,7 @@ def _specs(board: Board, known: Mapping[str, TaskSpec]) -> dict[str, TaskSpec]:
             )
         elif spec.n != held.n:
             faults.append(f"board {board.id} holds {held.n:,} items of {task}; its task file has {spec.n:,}")
-    raise_all(faults)
+    raise_errors(faults)
     return {task: known[task] for task in board.tasks}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vrbench.core.errors import VrbenchError, sentences
+from vrbench.core.errors import VrbenchError, error_messages
 from vrbench.core.io import write_atomically
 from vrbench.leaderboard.mismatches import differences
 from vrbench.leaderboard.schema import Leaderboard, Standing, text_of
@@ -47,7 +47,7 @@ def moved(folder: Path, made: Leaderboard, there: Sequence[Path]) -> dict[str, l
     try:
         before = _before(folder)
     except VrbenchError as error:
-        return {f"{folder.name}/{LEADERBOARD_FILE}": sentences(error)}
+        return {f"{folder.name}/{LEADERBOARD_FILE}": error_messages(error)}
     rows = {row.key: row for row in made.rows}
     lying = {place.relative_to(folder.parent).as_posix() for place in there}
     found: dict[str, list[str]] = {}

@@ -90,7 +90,7 @@ def _looked(examiner: Examiner, look: Examined, baseline: Run | None) -> Looked:
     try:
         return Looked(look.folder, standing_of(examiner.board, look.submission, look.run, baseline), ())
     except Exception as error:  # one submission never stops the others from being looked at
-        os_errors.pass_on(error)
+        os_errors.reraise_os_error(error)
         return Looked(look.folder, None, (f"its row cannot be made: {type(error).__name__} {quoted(str(error), 200)}",))
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from pydantic import Field
 
-from vrbench.core.errors import VrbenchError, raise_all
-from vrbench.core.schemas import Record, Run, RunRecord, load_run
+from vrbench.core.errors import VrbenchError, raise_errors
+from vrbench.core.run_storage import load_run
+from vrbench.core.schemas import Record, Run, RunRecord
 from vrbench.leaderboard.board import Board, load_board
 from vrbench.leaderboard.pack import Packed, write_folder
 from vrbench.leaderboard.part import part_of
@@ -89,7 +90,7 @@ def pack_reproduction(
     if not submitted:
         found.append(f"{ours.record.checkpoint.id} ({revision}) was not submitted to board {board}")
     files = run_files(ours, found)
-    raise_all(found)
+    raise_errors(found)
     files[REPRODUCTION_FILE] = (told.model_dump_json(indent=1) + "\n").encode()
     return [_write(folder / REPRODUCTIONS / place.parent.name / revision, files, held) for place in submitted]
 

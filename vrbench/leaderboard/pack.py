@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vrbench.core.errors import raise_all
+from vrbench.core.errors import raise_errors
 from vrbench.core.io import write_atomically
 from vrbench.leaderboard.board import load_board
 from vrbench.leaderboard.publish import About as About
@@ -55,7 +55,7 @@ def pack(run: str | Path, baseline: str | Path, about: About, root: str | Path =
     found = look(run, baseline, about, root)
     if found.prepared is not None:
         found.faults.extend(differences(found.prepared))
-    raise_all(found.faults)
+    raise_errors(found.faults)
     assert found.prepared is not None  # else there were faults
     return write(found.prepared)
 
@@ -68,7 +68,7 @@ def write(prepared: Prepared) -> Packed:
     """
     target = prepared.path
     if target.is_dir():
-        raise_all(differences(prepared))
+        raise_errors(differences(prepared))
         return Packed(target, is_new=False)
     files = {SUBMISSION_FILE: (prepared.submission.model_dump_json(indent=1) + "\n").encode(), **prepared.files}
     board = prepared.root / prepared.submission.board

@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
-from vrbench.core.errors import VrbenchError, raise_all, sentences
-from vrbench.core.io import write_atomically
-from vrbench.core.schemas import Run, load_run
-from vrbench.core.text_files import read_text
+from vrbench.core.errors import VrbenchError, error_messages, raise_errors
+from vrbench.core.io import read_text, write_atomically
+from vrbench.core.run_storage import load_run
+from vrbench.core.schemas import Run
 from vrbench.evaluation.run_plan import definition_digest
 from vrbench.leaderboard.board import BOARD_FILE, Board, load_board, prompts_digest
 from vrbench.tasks import registry
@@ -66,7 +66,7 @@ def pin(
     if baseline is not None and not runs:
         faults.append("a baseline needs its run: give --run too")
     faults += [fault for run in loaded for fault in _run_faults(board, run, known)]
-    raise_all(faults)
+    raise_errors(faults)
     wanted = _from_tasks(board, known)
     for run in loaded:
         wanted |= _from_run(board, run, str(key))
@@ -81,7 +81,7 @@ def _loaded(runs: Sequence[str | Path], faults: list[str]) -> list[Run]:
         try:
             found.append(load_run(path))
         except VrbenchError as error:
-            faults += sentences(error)
+            faults += error_messages(error)
     return found
 
 
@@ -147,7 +147,9 @@ def _write(folder: Path, board: Board, wanted: Mapping[Place, Any], replace: boo
             inner[place[-1]] = value
     moved = [change for change in changes if change.old]
     if moved and not replace:
-        raise_all(f"{c.place} is pinned to {c.old}, and would become {c.new}; give --replace to move it" for c in moved)
+        raise_errors(
+            f"{c.place} is pinned to {c.old}, and would become {c.new}; give --replace to move it" for c in moved
+        )
     Board.model_validate(raw)
     file = folder / BOARD_FILE
     lines = read_text(file).splitlines(keepends=True)

@@ -11,12 +11,13 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from vrbench import __version__
 from vrbench.checkpoints.lineage import origins, read_lineage
 from vrbench.checkpoints.locate import PREFIX, find
-from vrbench.core.errors import VrbenchError, sentences
-from vrbench.core.io import gzipped
-from vrbench.core.schemas import CheckpointRef, Lineage, Run, RunRecord, load_run, samples_text
+from vrbench.core.errors import VrbenchError, error_messages
+from vrbench.core.io import gzip_text
+from vrbench.core.run_storage import load_run, samples_to_jsonl
+from vrbench.core.schemas import CheckpointRef, Lineage, Run, RunRecord
+from vrbench.core.version import __version__
 from vrbench.leaderboard import requirements
 from vrbench.leaderboard.board import Board, load_board
 from vrbench.leaderboard.part import part_of
@@ -127,7 +128,7 @@ def tried(make: Callable[[], Made], faults: list[str]) -> Made | None:
     try:
         return make()
     except VrbenchError as error:
-        faults += sentences(error)
+        faults += error_messages(error)
         return None
 
 
@@ -136,12 +137,12 @@ def run_files(run: Run, faults: list[str]) -> dict[str, bytes]:
     files = {"run.json": (run.record.model_dump_json(indent=1) + "\n").encode()}
     old = requirements.outdated(run.record, run.samples)
     for result in run.record.results:
-        text = samples_text(run.samples.get(result.task, ()))
+        text = samples_to_jsonl(run.samples.get(result.task, ()))
         if result.status != "ok":
             continue
         if hashlib.sha256(text.encode()).hexdigest() != result.samples_digest and result.task not in old:
             faults.append(f"{result.task}: its samples are written as another vrbench does; run it again with this one")
-        files[f"samples/{result.task}.jsonl.gz"] = gzipped(text)
+        files[f"samples/{result.task}.jsonl.gz"] = gzip_text(text)
     return files
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vrbench.core.errors import VrbenchError, sentences
+from vrbench.core.errors import VrbenchError, error_messages
 from vrbench.core.schemas import Run
 from vrbench.leaderboard.board import Board
 from vrbench.leaderboard.check import Examiner
@@ -47,7 +47,7 @@ def reproduced(examiner: Examiner, folder: Path, rows: Mapping[str, Standing]) -
         try:
             told, run = read_reproduction(place, examiner.board)
         except VrbenchError as error:
-            refused[place] = sentences(error)
+            refused[place] = error_messages(error)
             continue
         rebuilt, wrong = examiner.rescored(run)
         wrong += _faults(told, examiner.board, run, row)

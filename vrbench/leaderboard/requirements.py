@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from vrbench.checkpoints.lineage import origins
-from vrbench.core.errors import VrbenchError, sentences
-from vrbench.core.schemas import RunRecord, Sample, Settings, TaskResult
+from vrbench.core.errors import VrbenchError, error_messages
+from vrbench.core.schemas import RunRecord, RunSettings, Sample, TaskResult
 from vrbench.leaderboard.board import Board, BoardFamily, BoardTask, prompts_digest
 from vrbench.leaderboard.submission import Submission
 from vrbench.leaderboard.untrusted_input import quoted
@@ -77,7 +77,7 @@ def _checkpoint_faults(key: str, family: BoardFamily, record: RunRecord) -> Iter
     try:
         first = origins(ref.lineage, ref.depth).first_depth
     except VrbenchError as error:
-        yield from (f"the checkpoint's lineage cannot be followed: {fault}" for fault in sentences(error))
+        yield from (f"the checkpoint's lineage cannot be followed: {fault}" for fault in error_messages(error))
         return
     if first != family.depth:
         yield f"the checkpoint had {first} decoder layers before any was removed; family {key} has {family.depth}"
@@ -85,7 +85,7 @@ def _checkpoint_faults(key: str, family: BoardFamily, record: RunRecord) -> Iter
 
 def _settings_faults(board: Board, record: RunRecord, baseline: RunRecord | None) -> Iterator[str]:
     """The options in force, and the checkout that it ran from."""
-    settings: Settings = record.settings
+    settings: RunSettings = record.settings
     if settings.limit is not None:
         yield f"it was run with limit {settings.limit}; a board takes whole tasks only"
     if settings.dtype not in board.settings.dtypes:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from vrbench.core.errors import raise_all
+from vrbench.core.errors import raise_errors
 from vrbench.core.schemas import Sample, TaskResult
 from vrbench.evaluation import task_result
 from vrbench.evaluation.run_plan import PlannedTask
@@ -89,7 +89,7 @@ class Rescorer:
             VrbenchError: samples that are missing, added or in another order, or responses that are not such as the
                 task asks for; all at once.
         """
-        raise_all([*self.order_faults([sample.id for sample in samples]), *self._response_faults(samples)])
+        raise_errors([*self.order_faults([sample.id for sample in samples]), *self._response_faults(samples)])
         outcome = self._outcome({sample.id: sample for sample in samples})
         digest = samples_digest if outcome.samples == tuple(samples) else ""
         result = TaskResult(**self._about, **task_result.score_fields(self.job, outcome, seed, digest))

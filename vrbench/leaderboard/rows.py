@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from vrbench import __version__
 from vrbench.checkpoints.lineage import origins
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import CheckpointRef, Lineage, Run, RunRecord
+from vrbench.core.version import __version__
 from vrbench.leaderboard.board import Board
 from vrbench.leaderboard.schema import Cost, Figure, Mean, Region, Standing, Status, TaskStanding
 from vrbench.leaderboard.submission import Submission

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from vrbench.core.errors import VrbenchError, raise_all, sentences
+from vrbench.core.errors import VrbenchError, error_messages, raise_errors
 from vrbench.core.schemas import Run
 from vrbench.leaderboard.submission import RECIPE_FILE, SUBMISSION_FILE, Submission
 from vrbench.leaderboard.untrusted_input import (
@@ -51,7 +51,7 @@ def read_submission(folder: Path, rows: Mapping[str, int] | None = None) -> Subm
             `parse_yaml` tell them; or a run.json that is not the one that submission.json names.
     """
     found, faults = read_what_can_be(folder, rows)
-    raise_all(faults)
+    raise_errors(faults)
     assert found is not None  # else there were faults
     return found
 
@@ -83,7 +83,7 @@ def _told(faults: list[str], read: Callable[[], T]) -> T | None:
     try:
         return read()
     except VrbenchError as error:
-        faults += sentences(error)
+        faults += error_messages(error)
         return None
 
 

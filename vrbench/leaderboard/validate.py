@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from vrbench.core.errors import VrbenchError, raise_all, sentences
+from vrbench.core.errors import VrbenchError, error_messages, raise_errors
 from vrbench.leaderboard import history
 from vrbench.leaderboard.board import BOARD_FILE, Board, boards, load_board
 from vrbench.leaderboard.check import Examiner
@@ -117,7 +117,7 @@ def write(found: Validation) -> list[Path]:
     Raises:
         VrbenchError: something was refused.
     """
-    raise_all(f"{refusal.path}: {reason}" for refusal in found.refusals for reason in refusal.reasons)
+    raise_errors(f"{refusal.path}: {reason}" for refusal in found.refusals for reason in refusal.reasons)
     return [history.write(found.root / board, made) for board, made in found.boards.items()]
 
 
@@ -154,7 +154,7 @@ def _of_board(root: Path, board: Board, submission: Path | None, how: How) -> Va
     try:
         examiner = Examiner(board, how.data_root, how.include_path)
     except VrbenchError as error:
-        return _refused(found, board, {folder / BOARD_FILE: sentences(error)})
+        return _refused(found, board, {folder / BOARD_FILE: error_messages(error)})
     looks = look_at(examiner, root, lying if submission is None else [submission], how.jobs or cores())
     found = _refused(found, board, {look.folder: look.reasons for look in looks if look.row is None})
     rows = {look.folder: look.row for look in looks if look.row is not None}

@@ -11,7 +11,7 @@ from vrbench.checkpoints.parameter_names import Shape, canonical, difference_fau
 from vrbench.checkpoints.remote_code import LOCAL
 from vrbench.checkpoints.safetensors_index import read_headers
 from vrbench.core.errors import VrbenchError
-from vrbench.core.json_files import read_json
+from vrbench.core.io import read_json
 from vrbench.models import components
 from vrbench.models.processor_validation import load_tokenizer_and_processor, validate_processor
 

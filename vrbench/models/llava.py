@@ -8,7 +8,7 @@ from typing import Any
 from vrbench.checkpoints.parameter_names import Shape
 from vrbench.checkpoints.prompts import default_template
 from vrbench.checkpoints.remote_code import LOCAL
-from vrbench.core.json_files import read_json
+from vrbench.core.io import read_json
 from vrbench.models import hf_folder
 from vrbench.models.processor_validation import load_tokenizer_and_processor
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from vrbench.checkpoints.parameter_names import canonical, difference_faults
-from vrbench.core.errors import raise_all
+from vrbench.core.errors import raise_errors
 from vrbench.models import components
 
 if TYPE_CHECKING:
@@ -46,6 +46,6 @@ def fill_parameters(targets: Mapping[str, Parameter], tensors: Mapping[str, Tens
             nothing was changed then.
     """
     expected = {name: tuple(p.shape) for name, p in targets.items()}
-    raise_all(difference_faults(where, {name: tuple(t.shape) for name, t in tensors.items()}, expected))
+    raise_errors(difference_faults(where, {name: tuple(t.shape) for name, t in tensors.items()}, expected))
     for name, parameter in targets.items():
         parameter.data.copy_(tensors[name])

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vrbench.checkpoints import smollm2
-from vrbench.core.cache import DONE, file_digest, made_once
-from vrbench.core.schemas import digest_of
+from vrbench.core.cache import COMPLETE_MARKER, cached_folder, file_digest
+from vrbench.core.io import digest_of
 
 if TYPE_CHECKING:
     from transformers import LlavaConfig, LlavaForConditionalGeneration
@@ -66,9 +66,9 @@ def assemble(weights: Path) -> Path:
         load_part(model.model.vision_tower, weights / TOWER)
         load_part(model.model.multi_modal_projector, weights / PROJECTOR)
         model.save_pretrained(folder)
-        shutil.copytree(processor_folder(), folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(DONE))
+        shutil.copytree(processor_folder(), folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(COMPLETE_MARKER))
 
-    return made_once(f"pocket-base-{key[:16]}", make)
+    return cached_folder(f"pocket-base-{key[:16]}", make)
 
 
 def new_llava() -> LlavaForConditionalGeneration:
@@ -101,7 +101,7 @@ def processor_folder() -> Path:
         smollm2.check_gguf()
         save_processor(folder)
 
-    return made_once(f"pocket-processor-{smollm2.SHA256[:12]}-v{FORMAT}", make)
+    return cached_folder(f"pocket-processor-{smollm2.SHA256[:12]}-v{FORMAT}", make)
 
 
 def save_processor(folder: Path) -> None:

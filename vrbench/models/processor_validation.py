@@ -9,8 +9,8 @@ from typing import Any
 from vrbench.checkpoints.prompts import IMAGE
 from vrbench.checkpoints.remote_code import LOCAL
 from vrbench.core import os_errors
-from vrbench.core.errors import VrbenchError, sentences
-from vrbench.core.json_files import read_json
+from vrbench.core.errors import VrbenchError, error_messages
+from vrbench.core.io import read_json
 
 PIXELS, SETTINGS = "preprocessor_config.json", "processor_config.json"
 
@@ -29,7 +29,7 @@ def load_tokenizer_and_processor(folder: Path, load_processor: Callable[[], Any]
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
     except Exception as error:  # whatever the many readers behind it raise
-        os_errors.pass_on(error)
+        os_errors.reraise_os_error(error)
         raise VrbenchError(f"{folder} has no tokenizer that can be read: {' '.join(str(error).split())}") from error
     if not ((folder / PIXELS).is_file() or read_json(folder / SETTINGS).get("image_processor")):
         raise VrbenchError(
@@ -39,7 +39,7 @@ def load_tokenizer_and_processor(folder: Path, load_processor: Callable[[], Any]
     try:
         processor = load_processor()
     except Exception as error:
-        os_errors.pass_on(error)
+        os_errors.reraise_os_error(error)
         raise VrbenchError(f"{folder} has no processor that can be read: {' '.join(str(error).split())}") from error
     if tokenizer.eos_token_id is None:
         raise VrbenchError(
@@ -60,7 +60,7 @@ def validate_processor(folder: Path, load_processor: Callable[[], Any], config: 
     try:
         tokenizer, processor = load_tokenizer_and_processor(folder, load_processor)
     except VrbenchError as fault:
-        return sentences(fault)
+        return error_messages(fault)
     return [
         *_added_tokens(folder, tokenizer, config, rows),
         *_image_token(folder, tokenizer, processor, config),

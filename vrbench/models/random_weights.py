@@ -16,7 +16,7 @@ import torch
 from vrbench.checkpoints.parameter_names import Shape
 from vrbench.checkpoints.random_shapes import RECIPE
 from vrbench.checkpoints.remote_code import LOCAL
-from vrbench.core.text_files import read_text
+from vrbench.core.io import read_text
 
 AT_ONCE = 1 << 24
 """Values made at a time: 128 MiB for each whole number that is held."""

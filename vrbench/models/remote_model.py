@@ -11,7 +11,7 @@ from vrbench.checkpoints import prompts
 from vrbench.checkpoints.parameter_names import canonical, first_of
 from vrbench.checkpoints.remote_code import SETTINGS_FILES
 from vrbench.core.errors import VrbenchError
-from vrbench.core.json_files import read_json
+from vrbench.core.io import read_json
 from vrbench.models import components
 from vrbench.models.hf_folder import is_buffer, unsupported_reason
 

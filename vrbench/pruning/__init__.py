@@ -9,7 +9,7 @@ from vrbench.pruning.recipe import PruneRecipe, recipe_of
 
 if TYPE_CHECKING:
     from vrbench.core.layers import LayerSet
-    from vrbench.core.schemas import Step
+    from vrbench.core.schemas import LineageStep
 
 __all__ = ["PruneRecipe", "order_layers", "prune", "recipe_of", "restore", "write_delta"]
 
@@ -52,7 +52,7 @@ def restore(ckpt: str, layers: str, backbone: str, out: str | Path, id_: str = "
 
     Args:
         ckpt: checkpoint whose layers are restored.
-        layers: as `vrbench.core.layers.select` reads them, in the checkpoint's depth; removed layers count no more.
+        layers: as `select_layers` reads them, in the checkpoint's depth; removed layers count no more.
         backbone: language model or checkpoint with layers of the same shapes, such as "smollm2-135m-instruct".
         out: folder to make.
         id_: id of the new checkpoint; else the folder's name.
@@ -66,7 +66,7 @@ def restore(ckpt: str, layers: str, backbone: str, out: str | Path, id_: str = "
 
 
 def write_delta(
-    model: Any, layers: LayerSet, base: str, out: str | Path, *, id_: str = "", step: Step | None = None
+    model: Any, layers: LayerSet, base: str, out: str | Path, *, id_: str = "", step: LineageStep | None = None
 ) -> Path:
     """Write what tuning some whole layers and the projector changed; see `vrbench.pruning.delta.write_delta`."""
     from vrbench.pruning.delta import write_delta as write

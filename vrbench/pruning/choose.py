@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from vrbench.checkpoints.resolve import Checkpoint, resolve, resolve_backbone
-from vrbench.core.errors import VrbenchError, raise_all, sentences
-from vrbench.core.io import output_faults, write_atomically
-from vrbench.core.layers import RANDOM, STRATEGIES, LayerSet, drawn, nearest
-from vrbench.core.schemas import Base, Record
+from vrbench.core.errors import VrbenchError, error_messages, raise_errors, suggest_names
+from vrbench.core.io import validate_output, write_atomically
+from vrbench.core.layers import RANDOM, STRATEGIES, LayerSet, random_layers
+from vrbench.core.schemas import BaseRef, Record
 from vrbench.pruning.importance import SCORES, measured, questions_of, subject_of
 from vrbench.pruning.questions import DESCRIBE
 from vrbench.pruning.showing import FORMS, write_plot
@@ -23,7 +23,7 @@ LAYERS_VERSION = 1
 
 
 class ChosenLayers(Record):
-    """A layer set with how it was made: what `vrbench layers --out` saves and `vrbench.core.layers.select` reads."""
+    """A layer set with how it was made: what `vrbench layers --out` saves and `select_layers` reads."""
 
     schema_version: int = Field(default=LAYERS_VERSION, description="Version of this layout.")
     strategy: str = Field(description="Key of `vrbench.core.layers.STRATEGIES` or `vrbench.pruning.importance.SCORES`.")
@@ -31,8 +31,8 @@ class ChosenLayers(Record):
     indices: tuple[int, ...] = Field(description="The layers, ascending.")
     layers: str = Field(description="The same as text, as recipes and commands take it.")
     scores: tuple[float, ...] = Field(default=(), description="Of each layer of a score, larger for what matters more.")
-    ckpt: Base | None = Field(default=None, description="The tuned checkpoint that was measured.")
-    base: Base | None = Field(default=None, description="What its weights were compared with.")
+    ckpt: BaseRef | None = Field(default=None, description="The tuned checkpoint that was measured.")
+    base: BaseRef | None = Field(default=None, description="What its weights were compared with.")
     blocks: tuple[tuple[float, ...], ...] = Field(
         default=(), description="Angular distance over the block of n layers from layer l on, at [n - 1][l]."
     )
@@ -79,19 +79,19 @@ def choose(
         VrbenchError: every fault of what was given, at once, before weights are loaded.
     """
     if strategy not in STRATEGIES and strategy not in SCORES:
-        raise VrbenchError(f"strategy {strategy!r} is unknown; {nearest(strategy, [*STRATEGIES, *SCORES])}")
+        raise VrbenchError(f"strategy {strategy!r} is unknown; {suggest_names(strategy, [*STRATEGIES, *SCORES])}")
     tuned, found = _checkpoint(ckpt, fitted=strategy in SCORES)
     found += _depth_faults(strategy, n, tuned, depth, named=ckpt is not None) + _file_faults(strategy, out, plot)
     found += _block_faults(strategy, blocks, tuned)
     if strategy in STRATEGIES:
-        raise_all(found)
+        raise_errors(found)
         made = _heuristic(strategy, n, tuned.depth if tuned else depth or 0, tuned, seed)
     else:
         theirs, more = _base(base) if SCORES[strategy].needs_base else (None, [])
         found += more
         questions = questions_of(strategy, pictures, turns, images, prompt or DESCRIBE, seed or 0)
         subject = subject_of(tuned, theirs, questions, device, dtype) if tuned else None
-        raise_all([*found, *(subject.faults(strategy, SCORES[strategy]) if subject and not more else ())])
+        raise_errors([*found, *(subject.faults(strategy, SCORES[strategy]) if subject and not more else ())])
         assert subject is not None  # or there would have been a fault
         made = _by_score(strategy, n, subject, blocks)
     if out is not None:
@@ -117,14 +117,14 @@ def _heuristic(strategy: str, n: int, depth: int, ckpt: Checkpoint | None, seed:
     if strategy != RANDOM:
         return _chosen(strategy, STRATEGIES[strategy](n, depth), ckpt=ckpt)
     note = f"drawn with seed {seed or 0}" + ("" if seed is not None else ", since none was named")
-    return _chosen(strategy, drawn(n, depth, seed or 0), note, ckpt=ckpt)
+    return _chosen(strategy, random_layers(n, depth, seed or 0), note, ckpt=ckpt)
 
 
 def _chosen(
     strategy: str, layers: LayerSet, note: str = "", scores: tuple[float, ...] = (), ckpt: Checkpoint | None = None,
     base: Checkpoint | None = None,
 ) -> ChosenLayers:  # fmt: skip
-    named, against = (Base(id=of.id, digest=of.digest) if of else None for of in (ckpt, base))
+    named, against = (BaseRef(id=of.id, digest=of.digest) if of else None for of in (ckpt, base))
     return ChosenLayers(
         strategy=strategy, depth=layers.depth, indices=layers.indices, layers=str(layers), scores=scores, ckpt=named,
         base=against, note=note,
@@ -137,7 +137,7 @@ def _checkpoint(name: str | None, fitted: bool) -> tuple[Checkpoint | None, list
     try:
         return resolve(name, fitted=fitted), []
     except VrbenchError as fault:
-        return None, sentences(fault)
+        return None, error_messages(fault)
 
 
 def _base(name: str | None) -> tuple[Checkpoint | None, list[str]]:
@@ -146,7 +146,7 @@ def _base(name: str | None) -> tuple[Checkpoint | None, list[str]]:
     try:
         return resolve_backbone(name), []
     except VrbenchError as fault:
-        return None, sentences(fault)
+        return None, error_messages(fault)
 
 
 def _file_faults(strategy: str, out: Path | None, plot: Path | None) -> list[str]:
@@ -158,7 +158,7 @@ def _file_faults(strategy: str, out: Path | None, plot: Path | None) -> list[str
         found.append(f"plot is {str(plot)!r}; a plot ends in {' or '.join(FORMS)}")
     if plot is not None and strategy in STRATEGIES:
         found.append(f"{strategy} has no scores to plot; leave --plot away")
-    return found + [fault for file in (out, plot) if file is not None for fault in output_faults(file, "file")]
+    return found + [fault for file in (out, plot) if file is not None for fault in validate_output(file, "file")]
 
 
 def _block_faults(strategy: str, blocks: int, ckpt: Checkpoint | None) -> list[str]:

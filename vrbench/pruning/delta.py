@@ -10,15 +10,15 @@ import torch
 from vrbench.checkpoints.new_folder import made_folder, name_beside, refuse_taken, write_lineage
 from vrbench.checkpoints.parameter_names import DELTA, difference_faults, first_of
 from vrbench.checkpoints.resolve import Checkpoint, resolve
-from vrbench.core.errors import VrbenchError, raise_all
+from vrbench.core.errors import VrbenchError, raise_errors
 from vrbench.core.layers import LayerSet
-from vrbench.core.schemas import Base, Lineage, Step
+from vrbench.core.schemas import BaseRef, Lineage, LineageStep
 from vrbench.models.load import load_model
 from vrbench.models.parts import layer_parameters, projector_parameters
 
 
 def write_delta(
-    model: Any, layers: LayerSet, base: str, out: str | Path, *, id_: str = "", step: Step | None = None
+    model: Any, layers: LayerSet, base: str, out: str | Path, *, id_: str = "", step: LineageStep | None = None
 ) -> Path:
     """Write the folder of a tuned model whose base is at hand: `delta.safetensors` and `vrbench.json`, last.
 
@@ -54,8 +54,8 @@ def write_delta(
     about = {"kind": "trained", "layers": str(layers), "depth": below.depth, "method": "weights"}
     lineage = Lineage(
         id=id_ or out.resolve().name, family=below.family, depth=below.depth,
-        steps=(step.model_copy(update=about) if step else Step.model_validate(about),),
-        base=Base(id=name_beside(base, out), digest=below.digest),
+        steps=(step.model_copy(update=about) if step else LineageStep.model_validate(about),),
+        base=BaseRef(id=name_beside(base, out), digest=below.digest),
         licence=below.lineage[0].licence if below.lineage else "",
     )  # fmt: skip
     with made_folder(out) as folder:
@@ -71,7 +71,7 @@ def _refuse_other_changes(model: Any, layers: LayerSet, below: Checkpoint) -> No
     whole = load_model(below, torch.float32)
     ours, theirs = dict(model.named_parameters()), dict(whole.named_parameters())
     have, want = ({n: tuple(p.shape) for n, p in of.items()} for of in (ours, theirs))
-    raise_all(difference_faults("the tuned model", have, want, every=True))
+    raise_errors(difference_faults("the tuned model", have, want, every=True))
     covered = {id(p) for p in (*layer_parameters(model, layers).values(), *projector_parameters(model).values())}
     other = sorted(
         name for name, p in ours.items() if id(p) not in covered and not torch.equal(p.cpu(), theirs[name].to(p.dtype))

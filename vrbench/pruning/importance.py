@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vrbench.core.errors import VrbenchError, raise_all
-from vrbench.core.layers import nearest
+from vrbench.core.errors import VrbenchError, raise_errors, suggest_names
 from vrbench.pruning.questions import DESCRIBE, DevQuestions, FolderQuestions, Questions
 
 if TYPE_CHECKING:
@@ -178,16 +177,16 @@ def importance(
     Raises:
         VrbenchError: no such score, or the checkpoint lacks what it needs; told before weights are loaded.
     """
-    raise_all(score_faults(by))
+    raise_errors(score_faults(by))
     questions = questions_of(by, pictures, turns, images, prompt, seed)
     subject = subject_of(ckpt, base, questions, device, dtype)
-    raise_all(subject.faults(by, SCORES[by]))
+    raise_errors(subject.faults(by, SCORES[by]))
     return measured(by, subject)
 
 
 def score_faults(by: str) -> list[str]:
     """Why there is no such score, with the nearest; empty when there is."""
-    return [] if by in SCORES else [f"score {by!r} is unknown; {nearest(by, SCORES)}"]
+    return [] if by in SCORES else [f"score {by!r} is unknown; {suggest_names(by, SCORES)}"]
 
 
 def questions_of(

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from vrbench.checkpoints.new_folder import made_folder, name_beside, refuse_taken, write_lineage
 from vrbench.checkpoints.resolve import Checkpoint, resolve
-from vrbench.core.device import chosen_device
-from vrbench.core.errors import VrbenchError, raise_all
+from vrbench.core.device import resolve_device
+from vrbench.core.errors import VrbenchError, raise_errors
 from vrbench.core.io import write_atomically
-from vrbench.core.layers import LayerSet, select
-from vrbench.core.schemas import Base, Lineage, Step
+from vrbench.core.layers import LayerSet, select_layers
+from vrbench.core.schemas import BaseRef, Lineage, LineageStep
 from vrbench.models.load import load_vlm
 from vrbench.pruning.export import write_whole
 from vrbench.pruning.names import BLOCK
@@ -25,7 +25,7 @@ Removed = tuple[LayerSet, str, str]
 
 def prune(recipe: PruneRecipe, out: Path, device: str, whole: bool) -> Path:
     """See `vrbench.pruning.prune`."""
-    where = chosen_device(device)
+    where = resolve_device(device)
     refuse_taken(out)
     base = resolve(recipe.base)
     candidates = candidates_of(base, recipe.outside_region)
@@ -41,11 +41,11 @@ def prune(recipe: PruneRecipe, out: Path, device: str, whole: bool) -> Path:
 
 def _removed(recipe: PruneRecipe, base: Checkpoint, candidates: Candidates, device: str) -> Removed:
     if recipe.layers:
-        layers = select(recipe.layers, base.depth)
-        raise_all(candidates.layer_faults(layers))
+        layers = select_layers(recipe.layers, base.depth)
+        raise_errors(candidates.layer_faults(layers))
         return layers, recipe.by, "named; not healed"
     count = recipe.remove or 0
-    raise_all(candidates.number_faults(count))
+    raise_errors(candidates.number_faults(count))
     choose: Callable[[PruneRecipe, Checkpoint, Candidates, str], Removed] = _ordered
     if recipe.order:
         choose = _from_file
@@ -69,7 +69,7 @@ def _from_file(recipe: PruneRecipe, base: Checkpoint, candidates: Candidates, de
     if count > len(order.order):
         raise VrbenchError(f"{count} layers are to go; order {recipe.order!r} has {len(order.order)}")
     layers = LayerSet.of(order.order[:count], base.depth)
-    raise_all(candidates.layer_faults(layers))
+    raise_errors(candidates.layer_faults(layers))
     return layers, order.by, order.told(count)
 
 
@@ -97,9 +97,11 @@ def _text(candidates: Candidates) -> str:
 
 def _lineage(recipe: PruneRecipe, out: Path, base: Checkpoint, removed: Removed) -> Lineage:
     layers, by, note = removed
-    step = Step(kind="pruned", layers=str(layers), depth=base.depth, method=by, recipe_digest=recipe.digest, note=note)
+    step = LineageStep(
+        kind="pruned", layers=str(layers), depth=base.depth, method=by, recipe_digest=recipe.digest, note=note
+    )
     return Lineage(
         id=recipe.makes, family=base.family, depth=base.depth - len(layers), steps=(step,),
-        base=Base(id=name_beside(recipe.base, out), digest=base.digest),
+        base=BaseRef(id=name_beside(recipe.base, out), digest=base.digest),
         licence=base.lineage[0].licence if base.lineage else "",
     )  # fmt: skip

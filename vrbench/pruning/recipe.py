@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
-from vrbench.core.errors import raise_all
+from vrbench.core.errors import raise_errors
 from vrbench.core.io import digest_of
 from vrbench.core.schemas import Record
 from vrbench.pruning.names import BLOCK, by_faults
@@ -25,9 +25,7 @@ class PruneRecipe(Record):
     outside_region: bool = Field(default=True, description="Whether the layers that were tuned stay.")
     pictures: int = Field(default=200, gt=0, description="Dev pictures on which layers are measured.")
     turns: int = Field(default=6, gt=0, description="Questions on each.")
-    layers: str = Field(
-        default="", description="The layers that go, as `vrbench.core.layers.select` reads them, if named."
-    )
+    layers: str = Field(default="", description="The layers that go, as `select_layers` reads them, if named.")
     order: str = Field(default="", description="File of a removal order whose first layers go, if given.")
 
     @field_validator("remove")
@@ -75,9 +73,9 @@ def recipe_of(block: bool = False, **values: Any) -> PruneRecipe:
     try:
         recipe = PruneRecipe(**values)
     except ValidationError as error:
-        raise_all([*(_sentence(fault) for fault in error.errors()), *found])
+        raise_errors([*(_sentence(fault) for fault in error.errors()), *found])
         raise
-    raise_all(found)
+    raise_errors(found)
     return recipe
 
 

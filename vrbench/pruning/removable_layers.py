@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from vrbench.checkpoints.fixed_layers import fixed_layers
 from vrbench.checkpoints.resolve import Checkpoint
+from vrbench.core.io import read_text
 from vrbench.core.layers import LayerSet
-from vrbench.core.text_files import read_text
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,10 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from vrbench.checkpoints.resolve import Checkpoint, resolve
-from vrbench.core.device import chosen_device
-from vrbench.core.errors import VrbenchError, raise_all
-from vrbench.core.io import output_faults, write_atomically
+from vrbench.core.device import resolve_device
+from vrbench.core.errors import VrbenchError, raise_errors
+from vrbench.core.io import read_text, validate_output, write_atomically
 from vrbench.core.schemas import SCHEMA_VERSION, Record
-from vrbench.core.text_files import read_text
 from vrbench.pruning.importance import importance
 from vrbench.pruning.names import BLOCK, MEASURED, by_faults
 from vrbench.pruning.recipe import PruneRecipe
@@ -68,18 +67,18 @@ def removal_order(
     Raises:
         VrbenchError: no such name, or the order cannot be measured with this checkpoint.
     """
-    raise_all(by_faults(by))
+    raise_errors(by_faults(by))
     if by == BLOCK:
         raise VrbenchError("blocks of different lengths need not contain each other; prune each with --block by itself")
     candidates = candidates_of(ckpt, outside_region)
-    raise_all(candidates.number_faults(1))
+    raise_errors(candidates.number_faults(1))
     count = min(most, candidates.most)
     head = RemovalOrder(
         checkpoint=ckpt.id, digest=ckpt.digest, depth=ckpt.depth, by=by, outside_region=outside_region,
         pictures=pictures, turns=turns, order=(),
     )  # fmt: skip
     if by in MEASURED:
-        return _measured(head, ckpt, candidates, count, chosen_device(device))
+        return _measured(head, ckpt, candidates, count, resolve_device(device))
     found = importance(by, ckpt, pictures=pictures, turns=turns, device=device)
     order = sorted(candidates.layers, key=found.values.__getitem__)[:count]
     scores = dict(enumerate(found.values))
@@ -105,10 +104,10 @@ def order_layers(recipe: PruneRecipe, file: Path, device: str) -> Path:
     """See `vrbench.pruning.order_layers`."""
     if recipe.layers or recipe.order:
         raise VrbenchError("an order is to be measured; --layers and --order name the layers already")
-    raise_all(output_faults(file, "file"))
+    raise_errors(validate_output(file, "file"))
     base = resolve(recipe.base)
     count = recipe.remove or 0
-    raise_all(candidates_of(base, recipe.outside_region).number_faults(count))
+    raise_errors(candidates_of(base, recipe.outside_region).number_faults(count))
     order = removal_order(
         base, recipe.by, count, outside_region=recipe.outside_region, pictures=recipe.pictures, turns=recipe.turns,
         device=device,

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from vrbench.checkpoints.families import FAMILIES
 from vrbench.checkpoints.parameter_names import ADAPTER
 from vrbench.checkpoints.resolve import Checkpoint, resolve_backbone
-from vrbench.core.device import chosen_device, device_faults
-from vrbench.core.errors import VrbenchError, sentences
-from vrbench.core.schemas import Base, Step
+from vrbench.core.device import resolve_device, validate_device
+from vrbench.core.errors import VrbenchError, error_messages
+from vrbench.core.schemas import BaseRef, LineageStep
 from vrbench.pruning.questions import DevQuestions, FolderQuestions, Questions
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Subject:
     @cached_property
     def device(self) -> str:
         """Either "cpu" or "cuda"."""
-        return chosen_device(self.device_name)
+        return resolve_device(self.device_name)
 
     @cached_property
     def tuned_from(self) -> Checkpoint:
@@ -61,7 +61,7 @@ class Subject:
 
     def faults(self, by: str, score: Score) -> list[str]:
         """Why a score cannot be computed on it, one sentence each, before weights are loaded."""
-        found = device_faults(self.device_name)
+        found = validate_device(self.device_name)
         if self.dtype not in DTYPES:
             found.append(f"dtype is {self.dtype!r}; it is one of {', '.join(DTYPES)}")
         if score.needs_pictures:
@@ -71,7 +71,7 @@ class Subject:
             try:
                 paired(self.ckpt, self.tuned_from)
             except VrbenchError as fault:
-                found += sentences(fault)
+                found += error_messages(fault)
         if score.needs_adapter and not _has_adapter(self.ckpt):
             found.append(f"{by} needs a LoRA adapter, and {self.ckpt.id} has none; 'change' compares any weights")
         return found
@@ -110,7 +110,7 @@ def before_tuning(ckpt: Checkpoint) -> Checkpoint:
     raise VrbenchError(f"{ckpt.id} does not say what its layers were tuned from; name it with --base")
 
 
-def _tunes(step: Step) -> bool:
+def _tunes(step: LineageStep) -> bool:
     return step.kind == "trained" and step.layers != "none" and step.stage != "heal"
 
 
@@ -130,12 +130,12 @@ def paired(ckpt: Checkpoint, base: Checkpoint) -> list[int]:
     return [theirs.numbers.index(number) for number in ours.numbers]
 
 
-def _named(ckpt: Checkpoint, base: Base, near: Checkpoint) -> Checkpoint:
+def _named(ckpt: Checkpoint, base: BaseRef, near: Checkpoint) -> Checkpoint:
     told = f"{ckpt.id} was tuned from {base.id!r}, which is not at hand; name it with --base"
     try:
         found = resolve_backbone(base.id, near=near.path)
     except VrbenchError as fault:
-        raise VrbenchError(f"{told} ({sentences(fault)[0]})") from fault
+        raise VrbenchError(f"{told} ({error_messages(fault)[0]})") from fault
     if base.digest and found.digest != base.digest:
         raise VrbenchError(
             f"{told} (its digest was {base.digest[:12]}, what has this name now has {found.digest[:12]})"

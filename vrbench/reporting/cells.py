@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vrbench.core.schemas import UNSCORED_MARK, Answered, Provenance, Source
+from vrbench.core.schemas import UNSCORED_MARK, AnswerProvenance, Provenance, RunSource
 from vrbench.statistics.claims import Verdict
 from vrbench.statistics.comparison import CandidateComparison, Comparison, ComparisonRow
 
@@ -128,7 +128,7 @@ def origins(comparison: Comparison) -> list[RunOrigin]:
     ]
 
 
-def _made(source: Source, whole: bool) -> str:
+def _made(source: RunSource, whole: bool) -> str:
     """How a run was made; `whole` when all of the checkpoint's tasks are from it, so that they need no names."""
     by, count = source.provenance, len(source.tasks)
     versions = [f"{name} {by.packages[name]}" for name in ("torch", "transformers") if name in by.packages]
@@ -146,7 +146,7 @@ UNRECORDED = "which versions computed each answer is not recorded"
 """Said of a run whose record does not say what its answers come from, as those of vrbench 0.2.0."""
 
 
-def code(by: Provenance | Answered) -> str:
+def code(by: Provenance | AnswerProvenance) -> str:
     """Version of vrbench, with the start of the commit and whether it was changed, where they are known."""
     commit = f" ({by.commit[:7]}{' and changes' if by.dirty else ''})" if by.commit else ""
     return f"vrbench {by.vrbench}{commit}"
@@ -162,12 +162,12 @@ def reused(by: Provenance) -> str:
     return f"{sum(some.requests for some in before):,} of {total:,} answers were stored before this run: {said}"
 
 
-def _when(some: Answered) -> str:
+def _when(some: AnswerProvenance) -> str:
     first, last = (time[:16].replace("T", " ") for time in (some.first, some.last))
     return f"computed {first} UTC" if first == last else f"computed {first} to {last} UTC"
 
 
-def _with_what_else(some: Answered, by: Provenance) -> str:
+def _with_what_else(some: AnswerProvenance, by: Provenance) -> str:
     """What computed some answers, as far as it is not what the run was scored with; uncommitted changes always."""
     differs = some.vrbench != by.vrbench or (some.commit and some.commit != by.commit) or some.dirty
     other = [code(some)] if differs else []

@@ -55,7 +55,7 @@ def scores(runs: Sequence[Run]) -> str:
 
 
 def _cells(result: TaskResult) -> tuple[str, str, str, str]:
-    name, items = cells.marked(result.task, result.is_marked), cells.count(result.n, result.n_unscored)
+    name, items = cells.marked(result.task, result.has_many_unscored), cells.count(result.n, result.n_unscored)
     return name, result.metric, items, _score(result)
 
 

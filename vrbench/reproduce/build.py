@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from vrbench.core.errors import VrbenchError, raise_all, sentences
+from vrbench.core.errors import VrbenchError, error_messages, raise_errors
 from vrbench.reproduce.draft import PlanBuilder
 from vrbench.reproduce.experiments import EXPERIMENTS
 from vrbench.reproduce.families import ReproductionFamily, Value, family
@@ -74,8 +74,8 @@ def build(asked: ExperimentRequest) -> Plan:
         tasks = asked.tasks or (of.trial_tasks if _is_trial(overrides) else "") or of.tasks
         specs = registry.select_runnable(tasks, registry.load())[0]
     except VrbenchError as error:
-        faults += sentences(error)
-    raise_all(faults)
+        faults += error_messages(error)
+    raise_errors(faults)
     draft = _draft(of, asked, overrides, tasks, tuple(specs))
     for seed in range(asked.seeds):
         for table in tables:

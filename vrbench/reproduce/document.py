@@ -145,7 +145,7 @@ def _notes(results: PlanResults, key: str) -> Iterator[str]:
             dead = results.runs[name].dead
             if dead:
                 yield f"{label}, seed {seed}: {', '.join(dead)} did not run through; its means leave this seed out."
-        notes = {r.note for name in row.runs.values() for r in results.runs[name].record.results if r.is_marked}
+        notes = {r.note for name in row.runs.values() for r in results.runs[name].record.results if r.has_many_unscored}
         yield from (f"{label}: {note}" for note in sorted(filter(None, notes)))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from vrbench.core.errors import VrbenchError
-from vrbench.core.layers import select
+from vrbench.core.layers import select_layers
 from vrbench.reproduce.families import ReproductionFamily, StepCosts, Value
 from vrbench.tasks.registry import TaskSpec
 
@@ -55,7 +55,7 @@ def _step(arguments: Mapping[str, Value], of: ReproductionFamily, n: int) -> flo
 
 def _count(layers: str, depth: int, n: int) -> int:
     try:
-        return n if layers.startswith("{") else len(select(layers, depth))
+        return n if layers.startswith("{") else len(select_layers(layers, depth))
     except VrbenchError:
         return depth  # what is wrong with it is told where it is read
 

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from vrbench.core.errors import VrbenchError
-from vrbench.core.io import canonical_json, gzipped, write_atomically
-from vrbench.core.schemas import SCHEMA_VERSION, Run, RunRecord, Sample, load_run, samples_text
-from vrbench.core.text_files import read_text
+from vrbench.core.io import canonical_json, gzip_text, read_text, write_atomically
+from vrbench.core.run_storage import load_run, samples_to_jsonl
+from vrbench.core.schemas import SCHEMA_VERSION, Run, RunRecord, Sample
 
 if TYPE_CHECKING:
     from pyarrow import Table
@@ -149,7 +149,7 @@ def unpack(folder: Path) -> None:
             continue
         if file.name == "run.json":
             for task, samples in packed.packed_run(file.parent.name).samples.items():
-                write_atomically(file.parent / "samples" / f"{task}.jsonl.gz", gzipped(samples_text(samples)))
+                write_atomically(file.parent / "samples" / f"{task}.jsonl.gz", gzip_text(samples_to_jsonl(samples)))
         write_atomically(file, text)
     for name in (SAMPLES, RECORDS):
         (folder / name).unlink(missing_ok=True)

@@ -8,7 +8,7 @@ A plan and what came of it lie in one folder:
     orders/<step>.json     orders in which layers go; of kind "layers" too
     logs/<step>.log        what steps printed; not published
     done/<step>.json       a `StepRecord` for each finished step, written last
-    runs/<step>/           a run's record and its items' scores, as `vrbench.core.schemas.save_run` writes them
+    runs/<step>/           a run's record and its items' scores, as `vrbench.core.run_storage.save_run` writes them
     profile.json           time and memory at true shapes
     report.md, ...         the tables, made of the files above alone
 """

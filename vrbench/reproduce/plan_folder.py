@@ -8,10 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from vrbench.core.errors import VrbenchError, raise_all
-from vrbench.core.io import digest_of, write_atomically
+from vrbench.core.errors import VrbenchError, raise_errors
+from vrbench.core.io import digest_of, read_text, write_atomically
 from vrbench.core.schemas import SCHEMA_VERSION
-from vrbench.core.text_files import read_text
 from vrbench.reproduce.packing import RecordFolder
 from vrbench.reproduce.plan import Plan, PlanStep, StepRecord
 
@@ -74,7 +73,7 @@ def joined(plan: Plan, folder: Path) -> Plan:
     if not (folder / PLAN).is_file():
         return plan
     before = load_plan(folder)
-    raise_all(f"{folder} holds another plan: {what}; name another --out" for what in _differences(before, plan))
+    raise_errors(f"{folder} holds another plan: {what}; name another --out" for what in _differences(before, plan))
     steps = {step.name: step for step in (*before.steps, *plan.steps)}  # the newer estimates, the older order
     return plan.model_copy(
         update={

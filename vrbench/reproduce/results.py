@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from vrbench.core.errors import VrbenchError, raise_all
+from vrbench.core.errors import VrbenchError, raise_errors
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import Lineage
 from vrbench.reproduce import run_counts
@@ -210,8 +210,8 @@ def read(folder: Path) -> PlanResults:
             runs[name] = run_counts.count_run(partial(records.run, name))
         except VrbenchError as error:
             faults.append(str(error))
-    raise_all(faults)
-    raise_all(_faults(plan, runs))
+    raise_errors(faults)
+    raise_errors(_faults(plan, runs))
     profile = folder / "profile.json"
     return PlanResults(folder, plan, done, runs, load_profile(profile) if profile.is_file() else ())
 

@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vrbench.core.schemas import Run, RunRecord, Sample, TaskResult, load_run
+from vrbench.core.run_storage import load_run
+from vrbench.core.schemas import Run, RunRecord, Sample, TaskResult
 from vrbench.statistics import pairing
 from vrbench.statistics.claims import POOLS
 from vrbench.tasks import metrics

@@ -18,11 +18,10 @@ from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-from vrbench import __version__
-from vrbench.core import provenance
+from vrbench.core.device import device_name
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import write_atomically
-from vrbench.core.schemas import Provenance
+from vrbench.core.provenance import make_provenance, own_commit
 from vrbench.reproduce.families import Value
 from vrbench.reproduce.plan import StepRecord
 
@@ -84,7 +83,7 @@ def work(connection: Connection, functions: Mapping[str, StepFunction], environm
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends this process
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    provenance.own_commit()  # before the first step: what is committed while it runs did not do it
+    own_commit()  # before the first step: what is committed while it runs did not do it
     while True:
         try:
             job = connection.recv()
@@ -138,13 +137,8 @@ def _logged(file: Path) -> Iterator[None]:
 
 
 def _write_done(job: StepJob, started: str, seconds: float) -> None:
-    packages = {name: found for name in provenance.PACKAGES if (found := provenance.installed(name))}
-    commit, dirty = provenance.own_commit()
     device, peak = _card(job.device)
-    how = Provenance(
-        vrbench=__version__, commit=commit, dirty=dirty, packages=packages, python=platform.python_version(),
-        platform=platform.platform(), device=device, command=job.command, started=started, seconds=round(seconds, 3),
-    )  # fmt: skip
+    how = make_provenance(device, command=job.command, started=started, seconds=seconds)
     done = StepRecord(
         step=job.step, digest=job.digest, seconds=round(seconds, 3), device=device, peak_gib=peak, provenance=how
     )
@@ -157,7 +151,7 @@ def _card(device: str) -> tuple[str, float | None]:
         return platform.machine(), None
     import torch
 
-    name = provenance.name_of(torch.device(device))
+    name = device_name(torch.device(device))
     return name, round(torch.cuda.max_memory_allocated() / GIB, 3) if device == "cuda" else None
 
 

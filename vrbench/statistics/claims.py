@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from vrbench.core.errors import VrbenchError, raise_all
+from vrbench.core.errors import VrbenchError, raise_errors
 from vrbench.core.schemas import Record
 
 DEFAULT_CLAIMS = ("visual>=99%", "text>=-1")
@@ -79,7 +79,7 @@ def parse_all(texts: Iterable[str]) -> tuple[Claim, ...]:
             claims[claim.text] = claim
         except VrbenchError as error:
             faults.append(str(error))
-    raise_all(faults)
+    raise_errors(faults)
     return tuple(claims.values())
 
 

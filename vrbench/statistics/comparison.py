@@ -8,18 +8,18 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from vrbench import __version__
-from vrbench.core.errors import VrbenchError, raise_all
+from vrbench.core.errors import VrbenchError, raise_errors
+from vrbench.core.run_storage import load_run
 from vrbench.core.schemas import (
-    MOST_UNSCORED,
+    MAX_UNSCORED_SHARE,
     SCHEMA_VERSION,
     CheckpointRef,
     Record,
     Run,
-    Source,
-    load_run,
+    RunSource,
     unscored_note,
 )
+from vrbench.core.version import __version__
 from vrbench.data.missing import skipped_note
 from vrbench.statistics import bootstrap, pairing
 from vrbench.statistics.claims import DEFAULT_CLAIMS, POOLS, Claim, Verdict, judge, parse_all
@@ -60,7 +60,7 @@ class ComparisonRow(Record):
     @property
     def is_marked(self) -> bool:
         """Whether so many items were left out as unscored that the row is marked in a table."""
-        return self.n_unscored > MOST_UNSCORED * (self.n + self.n_unscored)
+        return self.n_unscored > MAX_UNSCORED_SHARE * (self.n + self.n_unscored)
 
 
 class CandidateComparison(Record):
@@ -68,7 +68,7 @@ class CandidateComparison(Record):
 
     label: str = Field(description="Its name in this comparison.")
     checkpoint: CheckpointRef = Field(description="What was measured.")
-    sources: tuple[Source, ...] = Field(description="The runs that its results come from.")
+    sources: tuple[RunSource, ...] = Field(description="The runs that its results come from.")
     tasks: tuple[ComparisonRow, ...] = Field(description="One a task that both runs have.")
     suites: tuple[ComparisonRow, ...] = Field(description="One a suite.")
     verdicts: tuple[Verdict, ...] = Field(description="One a claim.")
@@ -81,7 +81,7 @@ class Comparison(Record):
     vrbench: str = Field(default=__version__, description="Version of vrbench.")
     baseline_label: str = Field(description="The baseline's name in this comparison.")
     baseline: CheckpointRef = Field(description="What the candidates are compared with.")
-    baseline_sources: tuple[Source, ...] = Field(description="The runs that the baseline's results come from.")
+    baseline_sources: tuple[RunSource, ...] = Field(description="The runs that the baseline's results come from.")
     candidates: tuple[CandidateComparison, ...] = Field(description="In the order given.")
     claims: tuple[Claim, ...] = Field(description="What verdicts were asked for.")
     limit: int | None = Field(default=None, description="Items a task, if limited.")
@@ -104,7 +104,7 @@ def compare_paths(
     faults: list[str] = []
     bases = _loaded([baseline] if isinstance(baseline, (str, Path)) else baseline, faults)
     runs = _loaded(paths, faults)
-    raise_all(faults)
+    raise_errors(faults)
     known = {run.record.inputs_digest for run in bases}
     candidates = join([run for run in runs if run.record.inputs_digest not in known])
     base = join(bases)
@@ -147,7 +147,7 @@ def compare(
     given = [runs] if isinstance(runs, (Run, str, Path)) or not isinstance(runs, Iterable) else list(runs)
     faults: list[str] = []
     loaded = _loaded([baseline, *given], faults)
-    raise_all(faults)
+    raise_errors(faults)
     return _compare(loaded[1:], loaded[0], claims, seed)
 
 
@@ -166,7 +166,7 @@ def _compare(runs: list[Run], baseline: Run, claims: Sequence[str] | None, seed:
         for label, tasks in shared.items()
         if claims is not None and tasks and not _members(c.name, baseline, tasks)
     ]
-    raise_all(faults)
+    raise_errors(faults)
     return Comparison(
         baseline_label=base_label,
         baseline=baseline.record.checkpoint,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from vrbench.core.errors import raise_all
+from vrbench.core.errors import raise_errors
 from vrbench.core.io import digest_of
-from vrbench.core.schemas import Run, TaskResult, source_of
+from vrbench.core.schemas import Run, TaskResult
 
 
 def join(runs: Sequence[Run]) -> list[Run]:
@@ -24,7 +24,7 @@ def join(runs: Sequence[Run]) -> list[Run]:
         groups.setdefault(run.record.checkpoint.digest, []).append(run)
     faults = [fault for group in groups.values() for fault in _settings_faults(group)]
     kept = {digest: _kept(group, faults) for digest, group in groups.items()}
-    raise_all(faults)
+    raise_errors(faults)
     return [group[0] if len(group) == 1 else _joined(group, *kept[digest]) for digest, group in groups.items()]
 
 
@@ -85,7 +85,7 @@ def _joined(group: Sequence[Run], kept: dict[str, Run], notes: Sequence[str]) ->
         record=first.model_copy(update=changes),
         samples={task: run.samples[task] for task, run in kept.items() if task in run.samples},
         path=group[0].path,
-        joined=tuple(source_of(run.record, tasks) for run, tasks in taken if tasks),
+        joined=tuple(run.source(tasks) for run, tasks in taken if tasks),
         notes=tuple(notes),
     )
 

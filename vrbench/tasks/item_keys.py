@@ -20,7 +20,7 @@ def evaluate(key: str, row: Mapping[str, Any]) -> str:
         from vrbench.core import jinja_sandbox
 
         try:
-            return jinja_sandbox.own().from_string(key).render(**row)
+            return jinja_sandbox.item_sandbox().from_string(key).render(**row)
         except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
             raise VrbenchError(f"key {key!r} cannot be computed: {error}") from error
     return str(row[key])
@@ -42,6 +42,6 @@ def variables(text: str) -> set[str]:
     from vrbench.core import jinja_sandbox
 
     try:
-        return set(meta.find_undeclared_variables(jinja_sandbox.own().parse(text)))
+        return set(meta.find_undeclared_variables(jinja_sandbox.item_sandbox().parse(text)))
     except TemplateSyntaxError as error:
         raise VrbenchError(f"template {text!r} cannot be read: {error}") from error

@@ -11,9 +11,8 @@ from typing import Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from vrbench.core import strict_yaml
-from vrbench.core.errors import VrbenchError, raise_all, sentences
-from vrbench.core.text_files import read_text
+from vrbench.core.errors import VrbenchError, error_messages, raise_errors
+from vrbench.core.io import load_yaml, read_text
 
 VisualScorer = Literal[
     "mme", "mmbench", "seed", "textvqa", "anls", "chartqa", "pope", "mmmu", "hallusionbench", "tabmwp"
@@ -159,7 +158,7 @@ def load(include_path: str | Path | None = None) -> dict[str, TaskSpec]:
         VrbenchError: all faults of all files at once, each with its file.
     """
     specs, broken = read_all(include_path)
-    raise_all(broken.values())
+    raise_errors(broken.values())
     return specs
 
 
@@ -192,7 +191,7 @@ def read(file: Path) -> TaskSpec:
         VrbenchError: not YAML, a key twice, an unknown or missing key, an id that is not the file's stem.
     """
     try:
-        raw = strict_yaml.load(read_text(file))
+        raw = load_yaml(read_text(file))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise VrbenchError(f"{file}: cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
@@ -209,7 +208,7 @@ def read(file: Path) -> TaskSpec:
     if not file.resolve().is_relative_to(tasks_dir()):
         from vrbench.tasks import untrusted
 
-        raise_all(f"{file}: {fault}" for fault in untrusted.faults(spec))
+        raise_errors(f"{file}: {fault}" for fault in untrusted.faults(spec))
     return spec
 
 
@@ -231,7 +230,7 @@ def select(names: str | Sequence[str], specs: Mapping[str, TaskSpec]) -> list[Ta
         chosen.update((spec.id, spec) for spec in found)
         if not found:
             unknown.append(name)
-    raise_all(_unknown(name, [*specs, *suites]) for name in unknown)
+    raise_errors(_unknown(name, [*specs, *suites]) for name in unknown)
     return list(chosen.values())
 
 
@@ -248,8 +247,8 @@ def select_runnable(names: str | Sequence[str], specs: Mapping[str, TaskSpec]) -
     try:
         chosen = select(names, specs)
     except VrbenchError as error:
-        faults += sentences(error)
-    raise_all(faults)
+        faults += error_messages(error)
+    raise_errors(faults)
     judged = [spec for spec in chosen if spec.judge]
     if len(judged) == len(chosen):
         ids = ", ".join(spec.id for spec in judged)

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from vrbench.core import strict_yaml
-from vrbench.core.text_files import read_text
+from vrbench.core.io import load_yaml, read_text
 from vrbench.tasks import registry
 from vrbench.tasks.registry import TaskSpec
 
@@ -63,7 +62,7 @@ def _means(name: str, file: Path) -> bool:
 def _called(file: Path) -> tuple[str, ...] | None:
     """The id and suites that a broken file states; none where it cannot be read that far."""
     try:
-        raw = strict_yaml.load(read_text(file))
+        raw = load_yaml(read_text(file))
     except (yaml.YAMLError, UnicodeDecodeError):
         return None
     suites = raw.get("suites") if isinstance(raw, dict) else None

@@ -22,7 +22,7 @@ def faults(spec: TaskSpec) -> Iterator[str]:
     """What a task asks for that no task file may: Python in a template, a file that is not the harness's own."""
     for field in TEMPLATES:
         text = getattr(spec, field)
-        if isinstance(text, str) and "{" in text and (fault := jinja_sandbox.fault(text)):
+        if isinstance(text, str) and "{" in text and (fault := jinja_sandbox.validate_template(text)):
             yield f"{field}: {fault}"
     for name in spec.harness_files().values():
         try:

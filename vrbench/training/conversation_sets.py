@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vrbench.core.errors import ManyFaults, VrbenchError
+from vrbench.core.errors import MultipleErrors, VrbenchError
 from vrbench.training.conversations import Conversation, Unusable, from_record
 
 TOLD = 20
@@ -139,7 +139,9 @@ def usable(read: Iterable[tuple[str, Read]], origin: str, most_left_out: float) 
     more = [f"... and {len(faults) - TOLD:,} more of {origin}"] if len(faults) > TOLD else []
     if not samples or len(faults) > most_left_out * len(judged):
         allowed = math.floor(most_left_out * len(judged))
-        raise ManyFaults([f"{found.told()}; at most {allowed:,} may be left out ({most_left_out:.1%})", *told, *more])
+        raise MultipleErrors(
+            [f"{found.told()}; at most {allowed:,} may be left out ({most_left_out:.1%})", *told, *more]
+        )
     if faults or found.sixteen_bits:
         _log.warning("vrbench: %s", "\n".join([found.told(), *told, *more]))
     return found

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vrbench.core.cache import cache_folder, file_digest
 from vrbench.core.io import digest_of
-from vrbench.core.provenance import versions_of
+from vrbench.core.provenance import package_versions
 from vrbench.training.packing import Packer, Row
 from vrbench.training.pocket_images import Pictures
 from vrbench.training.tower import encode
@@ -55,7 +55,7 @@ def cached(
     """
     root = Path(__file__).parents[1]
     code = [file_digest(root / name) for name in SOURCES]
-    key = digest_of([FORMAT, *what, tower_digest, str(device.type), versions_of(LIBRARIES), *code])
+    key = digest_of([FORMAT, *what, tower_digest, str(device.type), package_versions(LIBRARIES), *code])
     file = cache_folder() / "features" / f"{key[:20]}.safetensors"
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_suffix(".lock")):  # of several trainings that start together, one draws

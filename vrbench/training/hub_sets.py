@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vrbench.core.cache import cache_folder, made_once
-from vrbench.core.errors import VrbenchError, raise_all
+from vrbench.core.cache import cache_folder, cached_folder
+from vrbench.core.errors import VrbenchError, raise_errors
 from vrbench.core.io import digest_of
 from vrbench.data import hub, local_mirror
 from vrbench.data.image_values import image_bytes
@@ -70,7 +70,7 @@ def from_hub(
     Raises:
         VrbenchError: the split is one to test on, the set is not there, lacks a column, or has too many faulty samples.
     """
-    raise_all(held_out(name, config, split))
+    raise_errors(held_out(name, config, split))
     if data_root is not None:
         file = data_root / local_mirror.key(name, config, split)
         commit = revision
@@ -115,7 +115,7 @@ def _fetched(name: str, config: str, split: str, revision: str) -> Path:
         hub.download(name, config, split, commit, folder / f"{split}.parquet")
         (folder / COMMIT).write_text(commit, encoding="utf-8")
 
-    return made_once(key, fetch)
+    return cached_folder(key, fetch)
 
 
 def from_parquet(file: Path, columns: Columns, origin: str, most_left_out: float = 0.01) -> Samples:

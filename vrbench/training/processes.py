@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from vrbench.core.device import chosen_device
+from vrbench.core.device import resolve_device
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +24,7 @@ def own_device(name: str) -> torch.device:
     """
     import torch
 
-    kind = chosen_device(name)
+    kind = resolve_device(name)
     if kind == "cpu":
         return torch.device("cpu")
     card = int(os.environ.get("LOCAL_RANK", "0"))

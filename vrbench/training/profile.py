@@ -19,12 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vrbench import __version__
-from vrbench.core.device import chosen_device, device_faults, is_out_of_memory
-from vrbench.core.errors import VrbenchError, raise_all
-from vrbench.core.io import output_faults
+from vrbench.core.device import device_name, is_out_of_memory, resolve_device, validate_device
+from vrbench.core.errors import VrbenchError, raise_errors
+from vrbench.core.io import validate_output
 from vrbench.core.layers import LayerSet
-from vrbench.core.provenance import installed, name_of
+from vrbench.core.provenance import package_version
+from vrbench.core.version import __version__
 from vrbench.training.profile_asked import PAPER, Options, asked_rows
 from vrbench.training.profile_results import ProfileRow, load_profile, save_profile
 from vrbench.training.shape_model import ShapeModel, Tuning, tuned
@@ -58,10 +58,10 @@ def profile(
     Raises:
         VrbenchError: wrong options, all faults at once, or a file with rows of another device.
     """
-    raise_all([*device_faults(device), *(output_faults(out, "file") if out else ())])
+    raise_errors([*validate_device(device), *(validate_output(out, "file") if out else ())])
     asked = asked_rows(shapes, options or Options())
-    where = torch.device(chosen_device(device))
-    kept = {row.asked: row for row in _kept(out, name_of(where))}
+    where = torch.device(resolve_device(device))
+    kept = {row.asked: row for row in _kept(out, device_name(where))}
     for shape in dict.fromkeys(shapes):
         missing = [row for row in asked if row.shape == shape and row.asked not in kept]
         bench = _Bench(shape, where)
@@ -88,8 +88,10 @@ class _Bench:
     def __init__(self, shape: str, device: torch.device) -> None:
         self.shape, self.device = shape, device
         self.model: ShapeModel | None = None
-        versions = {name: installed(name) for name in ("torch", "transformers", "peft")} | {"vrbench": __version__}
-        self.about = {"device": name_of(device), "versions": versions}
+        versions = {name: package_version(name) for name in ("torch", "transformers", "peft")} | {
+            "vrbench": __version__
+        }
+        self.about = {"device": device_name(device), "versions": versions}
 
     def clear(self) -> None:
         """Let the model go, and its memory."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from vrbench.checkpoints.random_shapes import ALPHA, RANK, SHAPES
-from vrbench.core.errors import VrbenchError, raise_all, sentences
-from vrbench.core.layers import select
+from vrbench.core.errors import VrbenchError, error_messages, raise_errors
+from vrbench.core.layers import select_layers
 from vrbench.training.profile_results import ProfileRow
 
 PAPER = ("llava-1.5-7b", "llava-1.5-13b", "bunny-llama-3-8b", "bunny-phi3-mini")
@@ -31,7 +31,7 @@ class Options:
     Attributes:
         tunings: "lora" (rank 128, alpha 256, dropout 0.05, on every linear of the layers), "weights", or both.
         checkpointing: whether activations are computed again in the backward pass; both to compare.
-        layers: which are tuned, as `vrbench.core.layers.select` reads them; if none is given, all and the paper's
+        layers: which are tuned, as `select_layers` reads them; if none is given, all and the paper's
         region.
         batch: rows a step.
         tokens: of a row, the picture's included; half of the text is answers.
@@ -60,7 +60,7 @@ def depth_of(shape: str) -> int:
 
 
 def region(shape: str) -> str:
-    """The layers that the paper tunes, as `vrbench.core.layers.select` reads them."""
+    """The layers that the paper tunes, as `select_layers` reads them."""
     return f"sparse-uniform:{REGION.get(shape, depth_of(shape) // 4)}"
 
 
@@ -70,7 +70,7 @@ def asked_rows(shapes: Sequence[str], options: Options) -> list[ProfileRow]:
     Raises:
         VrbenchError: an unknown shape, layers that a shape does not have, numbers out of bounds; all faults at once.
     """
-    raise_all([*_faults(shapes, options), *_layer_faults(shapes, options)])
+    raise_errors([*_faults(shapes, options), *_layer_faults(shapes, options)])
     rows = [row for shape in shapes for row in (*_training(shape, options), *_prefill(shape, options))]
     return list({row.asked: row for row in rows}.values())
 
@@ -101,10 +101,10 @@ def _layer_faults(shapes: Sequence[str], options: Options) -> Iterator[str]:
     for shape in shapes:
         for text in options.layers if shape in SHAPES else ():
             try:
-                if not len(select(text, depth_of(shape))):
+                if not len(select_layers(text, depth_of(shape))):
                     yield f"layers {text!r} are none; name at least one"
             except VrbenchError as error:
-                yield from (f"{shape}: {sentence}" for sentence in sentences(error))
+                yield from (f"{shape}: {sentence}" for sentence in error_messages(error))
 
 
 def _training(shape: str, options: Options) -> Iterator[ProfileRow]:
@@ -113,7 +113,7 @@ def _training(shape: str, options: Options) -> Iterator[ProfileRow]:
         masters = MASTERS[tuning] if options.masters == "auto" else options.masters
         for is_on in options.checkpointing:
             for text in options.layers or ("all", region(shape)):
-                layers = select(text, depth_of(shape))
+                layers = select_layers(text, depth_of(shape))
                 yield ProfileRow(
                     kind="train", shape=shape, tuning=tuning, checkpointing=is_on, layers=text, indices=str(layers),
                     depth=layers.depth, batch=options.batch, tokens=options.tokens, steps=options.steps,

@@ -12,9 +12,8 @@ from tabulate import tabulate
 
 from vrbench.core import os_errors
 from vrbench.core.errors import VrbenchError
-from vrbench.core.io import write_atomically
+from vrbench.core.io import read_text, write_atomically
 from vrbench.core.schemas import Record
-from vrbench.core.text_files import read_text
 
 MEASURED = ("status", "seconds_per_step", "tokens_per_second", "peak_gib", "trainable", "device", "versions")
 """Fields that say what came out; all others say what was asked."""
@@ -76,7 +75,7 @@ def load_profile(file: Path) -> list[ProfileRow]:
     try:
         return ROWS.validate_json(read_text(file))
     except OSError as error:
-        os_errors.pass_on(error)
+        os_errors.reraise_os_error(error)
         raise VrbenchError(f"no profile at {str(file)!r}; `vrbench profile --out {file}` writes one") from error
     except ValidationError as error:
         fault = error.errors()[0]

@@ -9,10 +9,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from vrbench.core import strict_yaml
-from vrbench.core.errors import VrbenchError, raise_all
+from vrbench.core.errors import VrbenchError, raise_errors
+from vrbench.core.io import load_yaml, read_text
 from vrbench.core.schemas import Record
-from vrbench.core.text_files import read_text
 from vrbench.training.recipe import (
     DATA_SECTIONS,
     AlignStage,
@@ -46,7 +45,7 @@ def load(name: str, overrides: dict[str, str] | None = None) -> TrainRecipe:
     if not path.is_file():
         raise VrbenchError(f"no recipe {name!r}; {_nearest(name, names())}")
     try:
-        raw = strict_yaml.load(read_text(path))
+        raw = load_yaml(read_text(path))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise VrbenchError(f"recipe {path} is not YAML: {error}") from error
     if not isinstance(raw, dict):
@@ -76,14 +75,14 @@ def _override(raw: dict[str, Any], overrides: dict[str, str]) -> None:
             section = section.setdefault(part, {})
             if not isinstance(section, dict):
                 raise VrbenchError(f"{key!r} cannot be set: {part!r} is a value, not a section")
-        section[last] = strict_yaml.load(value)
+        section[last] = load_yaml(value)
 
 
 def _validated(raw: dict[str, Any], where: str) -> TrainRecipe:
     try:
         recipe = TrainRecipe.model_validate(raw)
     except ValidationError as error:
-        raise_all(f"{where}: {message}" for detail in error.errors() for message in _messages(detail, raw))
+        raise_errors(f"{where}: {message}" for detail in error.errors() for message in _messages(detail, raw))
         raise
     errors = []
     if (recipe.tower is None) != (recipe.align is None) or (recipe.tower is None) == (recipe.tune is None):
@@ -92,7 +91,7 @@ def _validated(raw: dict[str, Any], where: str) -> TrainRecipe:
         errors.append(f"stage is {recipe.stage!r}, which goes with the section 'tune' only")
     if recipe.tower is not None and not isinstance(recipe.data, GeneratedScenes):
         errors.append("a new tower is trained on generated images: data must have 'scenes'")
-    raise_all(f"{where}: {message}" for message in errors)
+    raise_errors(f"{where}: {message}" for message in errors)
     return recipe
 
 

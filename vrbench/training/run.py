@@ -8,9 +8,9 @@ from pathlib import Path
 from vrbench.checkpoints.lineage import MARKER
 from vrbench.checkpoints.random_shapes import RECIPE
 from vrbench.checkpoints.resolve import Checkpoint, resolve
-from vrbench.core.errors import VrbenchError, raise_all, sentences
-from vrbench.core.io import output_faults
-from vrbench.core.layers import LayerSet, select
+from vrbench.core.errors import VrbenchError, error_messages, raise_errors
+from vrbench.core.io import validate_output
+from vrbench.core.layers import LayerSet, select_layers
 from vrbench.training.conversation_sets import Samples, share_of
 from vrbench.training.reading import read
 from vrbench.training.recipe import GeneratedScenes, TrainRecipe, TuneStage
@@ -43,23 +43,23 @@ def start_of(recipe: TrainRecipe, out: Path) -> Start | None:
     found: list[str] = []
     if (out / MARKER).exists():
         found.append(f"{out} already holds a checkpoint; name another folder, or remove it")
-    found += output_faults(out)
+    found += validate_output(out)
     found += recipe.unset_paths()
     start, samples = None, None
     if recipe.tune is not None and recipe.base:
         try:
             base = resolve(recipe.base)
-            start = Start(base, select(recipe.tune.layers, base.depth))
+            start = Start(base, select_layers(recipe.tune.layers, base.depth))
             found += too_many(start.layers, recipe.tune.sampling)
             found += unpadded(base) if getattr(recipe.data, "pad_square", False) else []
         except VrbenchError as fault:
-            found += sentences(fault)
+            found += error_messages(fault)
     if not isinstance(recipe.data, GeneratedScenes) and not recipe.unset_paths():
         try:
             samples = read(recipe.data)
         except VrbenchError as fault:
-            found += sentences(fault)
-    raise_all(found)
+            found += error_messages(fault)
+    raise_errors(found)
     return replace(start, samples=samples) if start else None
 
 

@@ -17,7 +17,7 @@ from vrbench.checkpoints import smollm2
 from vrbench.checkpoints.locate import name_beside
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
-from vrbench.core.schemas import Base, Lineage, Step
+from vrbench.core.schemas import BaseRef, Lineage, LineageStep
 from vrbench.models import pocket
 from vrbench.models.llava_model import LlavaModel
 from vrbench.models.load import load_packed, load_vlm
@@ -79,14 +79,18 @@ def make_base(recipe: TrainRecipe, out: Path, device: torch.device, state: Path)
     )
     none = str(LayerSet.none(smollm2.LAYERS))
     steps = [
-        Step(kind="trained", layers=none, depth=smollm2.LAYERS, method="weights", stage="tower", recipe=recipe.name,
-             recipe_digest=recipe.digest, note=note),
-        Step(kind="trained", layers=none, depth=smollm2.LAYERS, method="projector", stage="align", recipe=recipe.name,
-             recipe_digest=recipe.digest),
+        LineageStep(
+            kind="trained", layers=none, depth=smollm2.LAYERS, method="weights", stage="tower", recipe=recipe.name,
+            recipe_digest=recipe.digest, note=note,
+        ),
+        LineageStep(
+            kind="trained", layers=none, depth=smollm2.LAYERS, method="projector", stage="align", recipe=recipe.name,
+            recipe_digest=recipe.digest,
+        ),
     ]  # fmt: skip
     lineage = Lineage(
         id=recipe.makes, family="llava", depth=smollm2.LAYERS, steps=tuple(steps), licence=smollm2.LICENCE,
-        base=Base(id=smollm2.ID, digest=smollm2.backbone_digest()),
+        base=BaseRef(id=smollm2.ID, digest=smollm2.backbone_digest()),
     )  # fmt: skip
     return publish(out, lineage, recipe)
 
@@ -122,12 +126,12 @@ def tune_base(recipe: TrainRecipe, start: Start, out: Path, device: torch.device
     measured = {"steps": len(losses), "final_loss": sum(last) / len(last), **lessons.measure()}
     note = _note(device, started, written=recipe.dtype, **measured)
     method = save_tuned(model, layers, settings, recipe.base, out, recipe.dtype)
-    step = Step(kind="trained", layers=str(layers), depth=base.depth, method=method, stage=recipe.stage,
+    step = LineageStep(kind="trained", layers=str(layers), depth=base.depth, method=method, stage=recipe.stage,
                 recipe=recipe.name, recipe_digest=recipe.digest, note=note)  # fmt: skip
     lineage = Lineage(
         id=recipe.makes, family=base.family, depth=base.depth, steps=(step,),
         licence=base.lineage[0].licence if base.lineage else "",
-        base=Base(id=name_beside(recipe.base, out), digest=base.digest),
+        base=BaseRef(id=name_beside(recipe.base, out), digest=base.digest),
     )  # fmt: skip
     return publish(out, lineage, recipe)
 

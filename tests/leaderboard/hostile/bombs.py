@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.leaderboard.hostile import documents
-from vrbench.core.errors import VrbenchError, sentences
+from vrbench.core.errors import VrbenchError, error_messages
 from vrbench.leaderboard.board import load_board
 from vrbench.leaderboard.submitted import read_submission
 from vrbench.leaderboard.untrusted_input import limits, parse_yaml, shown
@@ -161,7 +161,7 @@ def main(folder: Path) -> None:
         try:
             read(folder / str(place))
         except VrbenchError as error:
-            told = sentences(error)
+            told = error_messages(error)
         except BaseException as error:
             told = [f"NOT REFUSED BUT {type(error).__name__}: {str(error)[:300]}"]
         seconds = time.perf_counter() - began

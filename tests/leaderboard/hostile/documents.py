@@ -7,18 +7,18 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from vrbench.core.run_storage import samples_to_jsonl
 from vrbench.core.schemas import (
-    Base,
+    BaseRef,
     CheckpointRef,
     Lineage,
+    LineageStep,
     Provenance,
     RunRecord,
+    RunSettings,
     Sample,
     Score,
-    Settings,
-    Step,
     TaskResult,
-    samples_text,
 )
 from vrbench.leaderboard.schema import Cost, Figure, Leaderboard, Mean, Region, Standing, Status, TaskStanding
 from vrbench.leaderboard.submission import Submission
@@ -52,7 +52,7 @@ SAMPLES = (
 
 def samples_bytes(samples: tuple[Sample, ...] = SAMPLES) -> bytes:
     """The JSON lines of some samples."""
-    return samples_text(samples).encode()
+    return samples_to_jsonl(samples).encode()
 
 
 def run_record(content: bytes | None = None) -> RunRecord:
@@ -64,13 +64,13 @@ def run_record(content: bytes | None = None) -> RunRecord:
         samples_digest=hashlib.sha256(content).hexdigest(), data_digest=HEX, definition_digest=HEX,
     )  # fmt: skip
     base = Lineage(id="pocket/base", family="llava", depth=30)
-    step = Step(kind="trained", layers="0,3,7", depth=30, method="lora", recipe="region", recipe_digest=HEX)
+    step = LineageStep(kind="trained", layers="0,3,7", depth=30, method="lora", recipe="region", recipe_digest=HEX)
     lineage = Lineage(
-        id="pocket/region", family="llava", depth=30, base=Base(id="pocket/base", digest=HEX), steps=(step,),
+        id="pocket/region", family="llava", depth=30, base=BaseRef(id="pocket/base", digest=HEX), steps=(step,),
         weights={"adapter_model.safetensors": HEX},
     )  # fmt: skip
     return RunRecord(
-        status="ok", settings=Settings(tasks=(TASK,)), inputs_digest=HEX, results=(result,),
+        status="ok", settings=RunSettings(tasks=(TASK,)), inputs_digest=HEX, results=(result,),
         checkpoint=CheckpointRef(id="pocket/region", digest=HEX, family="llava", depth=30, lineage=(lineage, base)),
         provenance=Provenance(vrbench="0.2.0", commit="a" * 40, dirty=False, command="vrbench run"),
     )  # fmt: skip

@@ -23,8 +23,9 @@ from markdown_it import MarkdownIt
 from pydantic import BaseModel
 
 from tests.leaderboard.hostile import documents, hostile, oracle
-from vrbench.core.errors import VrbenchError, sentences
-from vrbench.core.schemas import RunRecord, Sample, samples_text
+from vrbench.core.errors import VrbenchError, error_messages
+from vrbench.core.run_storage import samples_to_jsonl
+from vrbench.core.schemas import RunRecord, Sample
 from vrbench.leaderboard.reproductions import Reproduction
 from vrbench.leaderboard.schema import Leaderboard
 from vrbench.leaderboard.submission import Submission
@@ -64,7 +65,7 @@ def outcome(read: Callable[[], Any]) -> tuple[str, Any]:
     try:
         return READ, read()
     except VrbenchError as error:
-        for sentence in sentences(error):
+        for sentence in error_messages(error):
             assert oracle.is_harmless_line(sentence), repr(sentence)
             assert 0 < len(sentence) <= MOST_SENTENCE, len(sentence)
         return REFUSED, None
@@ -104,7 +105,7 @@ def samples_are_what_the_lines_say(content: bytes) -> str:
         assert len(rows) == len(lines) <= 50
         assert len({row.id for row in rows}) == len(rows)
         assert all(_holds(row.model_dump(mode="json"), json.loads(line)) for row, line in zip(rows, lines, strict=True))
-        samples_text(rows).encode()
+        samples_to_jsonl(rows).encode()
     return said
 
 

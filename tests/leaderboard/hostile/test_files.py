@@ -13,7 +13,7 @@ import pytest
 
 from tests.leaderboard.hostile import documents
 from tests.leaderboard.hostile.oracle import is_harmless_line
-from vrbench.core.errors import VrbenchError, sentences
+from vrbench.core.errors import VrbenchError, error_messages
 from vrbench.leaderboard import history
 from vrbench.leaderboard.board import load_board
 from vrbench.leaderboard.schema import Leaderboard
@@ -149,7 +149,7 @@ class TestOtherThings:
         (folder / "x").write_text("")
         with pytest.raises(VrbenchError) as error:
             submission_files(folder)
-        assert len(sentences(error.value)) == 3
+        assert len(error_messages(error.value)) == 3
 
     def test_no_folder_at_all(self, tmp_path: Path) -> None:
         assert "cannot be read" in told(tmp_path / "none")

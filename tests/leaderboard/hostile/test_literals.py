@@ -10,7 +10,7 @@ import pytest
 
 from tests.leaderboard.hostile import documents
 from tests.leaderboard.hostile.oracle import is_harmless
-from vrbench.core.errors import VrbenchError, sentences
+from vrbench.core.errors import VrbenchError, error_messages
 from vrbench.core.schemas import RunRecord, Sample
 from vrbench.leaderboard.untrusted_input import (
     csv_cell,
@@ -87,7 +87,7 @@ def test_many_faults_are_told_once_and_few() -> None:
     text = documents.run_record().model_dump_json().replace('"results":[', '"results":[' + "0," * 500)
     with pytest.raises(VrbenchError) as error:
         parse_record(text, RunRecord, "it")
-    assert len(sentences(error.value)) == 21 and "480 faults more" in str(error.value)
+    assert len(error_messages(error.value)) == 21 and "480 faults more" in str(error.value)
     text = text.replace('"results":[', '"results":[' + "0," * 5_000)
     with pytest.raises(VrbenchError, match="has 5,500 values that are not what is expected there"):
         parse_record(text, RunRecord, "it")

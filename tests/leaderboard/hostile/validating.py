@@ -135,7 +135,7 @@ def _tell(file: Path, change: Callable[[Any], None]) -> None:
 
 def faked(board: Board, said: Any) -> str:
     """Answers that are all the same, in a submission whose every stored figure follows from them."""
-    from vrbench.core.schemas import load_run, save_run
+    from vrbench.core.run_storage import load_run, save_run
     from vrbench.leaderboard.mismatches import HOW_IT_RAN
     from vrbench.leaderboard.submission import Submission
 

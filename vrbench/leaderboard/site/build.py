@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 
-from vrbench.core.errors import VrbenchError, raise_all
-from vrbench.core.io import output_faults
+from vrbench.core.errors import VrbenchError, raise_errors
+from vrbench.core.io import validate_output
 from vrbench.leaderboard.site import board, layout, sample_pages, submission_page, task_page, vendored
 from vrbench.leaderboard.site.content import BoardContent, load_content
 from vrbench.leaderboard.site.pages import Frame, Place
@@ -104,7 +104,7 @@ def _must_be_free(place: Path) -> None:
             f"{str(place)!r} holds other files ({layout.MANIFEST} of a site is not among them); give an empty folder, "
             "a new one, or that of an older site"
         )
-    raise_all(output_faults(place, "checkpoint"))
+    raise_errors(validate_output(place, "checkpoint"))
 
 
 def _put(made: Path, place: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vrbench.core.errors import VrbenchError, raise_all, sentences
+from vrbench.core.errors import VrbenchError, error_messages, raise_errors
 from vrbench.core.schemas import RunRecord
 from vrbench.leaderboard.board import Board, boards
 from vrbench.leaderboard.schema import Leaderboard, Standing
@@ -80,8 +80,8 @@ def load_content(root: Path, specs: Mapping[str, TaskSpec]) -> tuple[BoardConten
         try:
             found.append(_board(board, root / board.id, specs))
         except VrbenchError as error:
-            faults += sentences(error)
-    raise_all(faults)
+            faults += error_messages(error)
+    raise_errors(faults)
     return tuple(sorted(found, key=lambda content: (-len(content.entries), content.board.id)))
 
 
@@ -98,10 +98,10 @@ def _board(board: Board, folder: Path, specs: Mapping[str, TaskSpec]) -> BoardCo
         try:
             entries[row.key] = _entry(row, place)
         except VrbenchError as error:
-            faults += sentences(error)
+            faults += error_messages(error)
     faults += [f"{LEADERBOARD_FILE} of {board.id} has {row.key}, which was not submitted; {ADVICE}"
                for row in rows.values()]  # fmt: skip
-    raise_all(faults)
+    raise_errors(faults)
     return BoardContent(board, table, tuple(entries[row.key] for row in table.rows), folder)
 
 
@@ -126,6 +126,6 @@ def _entry(row: Standing, folder: Path) -> Entry:
         faults.append(f"{name} has a run.json that is not the one {SUBMISSION_FILE} names: its sha256 differs")
     if record.checkpoint.digest != row.digest or submission.reference != row.key:
         faults.append(f"{name} is not what {LEADERBOARD_FILE} says of {row.key}; {ADVICE}")
-    raise_all(faults)
+    raise_errors(faults)
     recipe = read_text(files[RECIPE_FILE], YAML_BYTES) if RECIPE_FILE in files else ""
     return Entry(row, submission, record, recipe, folder)

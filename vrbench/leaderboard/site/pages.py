@@ -10,7 +10,7 @@ from typing import Any
 
 from jinja2 import Environment
 
-from vrbench import __version__
+from vrbench.core.version import __version__
 from vrbench.leaderboard.site import drawings, layout, wording
 from vrbench.leaderboard.untrusted_input import safe_url, shown
 from vrbench.reporting.pages import environment as report_environment

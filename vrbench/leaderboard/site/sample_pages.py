@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vrbench.core.errors import VrbenchError, raise_all
+from vrbench.core.errors import VrbenchError, raise_errors
 from vrbench.core.schemas import Sample
 from vrbench.leaderboard.schema import BoardTask
 from vrbench.leaderboard.site import layout
@@ -63,7 +63,7 @@ def files(
             those of the board.
     """
     shown = {task.id: None for entry in content.entries for task in _shown(content, entry)}
-    raise_all(
+    raise_errors(
         f"samples of {task} may be shown, but there is no task file of it; give --include-path"
         for task in shown
         if task not in specs

@@ -8,7 +8,7 @@ from typing import Any
 
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
-from vrbench.core.schemas import Lineage, Score, Step
+from vrbench.core.schemas import Lineage, LineageStep, Score
 from vrbench.leaderboard.schema import BoardTask, Figure, TaskStanding
 from vrbench.leaderboard.site import drawings, layout
 from vrbench.leaderboard.site.board import verdict_on
@@ -48,7 +48,7 @@ class GroupRow:
 class DrawnStep:
     """One step of a lineage."""
 
-    step: Step
+    step: LineageStep
     """What was done."""
     strip: str
     """The layers that it concerns, drawn; empty where there is nothing to draw."""
@@ -143,7 +143,7 @@ def drawn_lineage(line: Lineage) -> DrawnLineage:
     return DrawnLineage(line, tuple(_drawn_step(step) for step in line.steps))
 
 
-def _drawn_step(step: Step) -> DrawnStep:
+def _drawn_step(step: LineageStep) -> DrawnStep:
     note = _note(step.note)
     if not 1 <= step.depth <= limits.LAYERS or len(step.layers) > limits.LAYERS_TEXT:
         return DrawnStep(step, "", None, note)

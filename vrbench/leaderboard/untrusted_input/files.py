@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from vrbench.core.errors import VrbenchError, raise_all
+from vrbench.core.errors import VrbenchError, raise_errors
 from vrbench.leaderboard.untrusted_input import limits
 from vrbench.leaderboard.untrusted_input.names import safe_name, safe_revision, safe_task
 from vrbench.leaderboard.untrusted_input.text import quoted
@@ -37,7 +37,7 @@ def read_bytes(path: Path, most_bytes: int = limits.RECORD_BYTES) -> bytes:
     except (OSError, ValueError) as error:
         raise VrbenchError(f"{_named(path)} cannot be read: {_reason(error)}") from error
     with os.fdopen(descriptor, "rb") as stream:
-        raise_all(_file_faults(os.fstat(descriptor), _named(path), most_bytes))
+        raise_errors(_file_faults(os.fstat(descriptor), _named(path), most_bytes))
         content = stream.read(most_bytes + 1)
     if len(content) > most_bytes:
         raise VrbenchError(f"{_named(path)} has more than {most_bytes:,} bytes, more than is read")
@@ -95,7 +95,7 @@ def submission_files(folder: Path, needed: Iterable[str] = NEEDED, allowed: Iter
         if not wrong and name != SAMPLES:
             found[name] = folder / name
     faults += [f"{_named(folder)} has no {name}" for name in needed if name not in names]
-    raise_all(faults)
+    raise_errors(faults)
     return dict(sorted(found.items()))
 
 

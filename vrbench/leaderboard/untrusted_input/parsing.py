@@ -13,7 +13,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from vrbench.core.errors import VrbenchError, raise_all
+from vrbench.core.errors import VrbenchError, raise_errors
 from vrbench.leaderboard.untrusted_input import limits
 from vrbench.leaderboard.untrusted_input.files import read_text
 from vrbench.leaderboard.untrusted_input.text import odd_characters, quoted, shown
@@ -49,7 +49,7 @@ def parse_json(text: str, name: str, most_values: int = limits.VALUES) -> Any:
             beyond 2^53, lists and mappings nested more than `limits.DEPTH` deep, more values, or half of a
             surrogate pair.
     """
-    raise_all(f"{name} {fault}" for fault in (*nesting_faults(text), *_size_faults(text, most_values)))
+    raise_errors(f"{name} {fault}" for fault in (*nesting_faults(text), *_size_faults(text, most_values)))
     try:
         value = _DECODER.decode(text)
     except _Refused as refused:
@@ -57,7 +57,7 @@ def parse_json(text: str, name: str, most_values: int = limits.VALUES) -> Any:
     except ValueError as error:
         raise VrbenchError(f"{name} is not JSON: {error}") from error
     if re.search(r"\\u[dD][89a-fA-F]", text):
-        raise_all(f"{name} has half of a surrogate pair" for words in texts(value) if not _encodes(words))
+        raise_errors(f"{name} has half of a surrogate pair" for words in texts(value) if not _encodes(words))
     return value
 
 
@@ -98,13 +98,13 @@ def record_of(value: Any, text: str, kind: type[Kind], name: str) -> Kind:
     """A record from a value that was looked at, and the JSON text of the same value; see `read_record`."""
     if not isinstance(value, dict):
         raise VrbenchError(f"{name} is {_type_of(value)}, not a record with named fields")
-    raise_all(f"{name} {fault}" for fault in _version_faults(value, kind))
+    raise_errors(f"{name} {fault}" for fault in _version_faults(value, kind))
     try:
         record = kind.model_validate_json(text, strict=True)
     except ValidationError as error:
-        raise_all(f"{name}: {fault}" for fault in told(error))
+        raise_errors(f"{name}: {fault}" for fault in told(error))
         raise
-    raise_all(f"{name} has {found}" for found in _odd(value))
+    raise_errors(f"{name} has {found}" for found in _odd(value))
     return record
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from vrbench.core.errors import VrbenchError, raise_all, sentences
+from vrbench.core.errors import VrbenchError, error_messages, raise_errors
 from vrbench.core.schemas import Sample
 from vrbench.leaderboard.untrusted_input import limits
 from vrbench.leaderboard.untrusted_input.files import decoded, read_bytes
@@ -85,7 +85,7 @@ def parse_samples(content: bytes, most_rows: int, name: str) -> tuple[Sample, ..
         try:
             row = _sample(line, f"{name} line {place}")
         except VrbenchError as error:
-            faults += sentences(error)
+            faults += error_messages(error)
             _stop_if(len(faults) >= MOST_LINES_TOLD, faults, f"{name} is not read beyond line {place}")
             continue
         if row.id in seen:
@@ -95,13 +95,13 @@ def parse_samples(content: bytes, most_rows: int, name: str) -> tuple[Sample, ..
         numbers += len(row.loglikelihoods) + len(row.responses)
         _stop_if(numbers > limits.NUMBERS, faults, f"{name} has more than {limits.NUMBERS:,} log-likelihoods")
         rows.append(row)
-    raise_all(faults)
+    raise_errors(faults)
     return tuple(rows)
 
 
 def _stop_if(reached: bool, faults: list[str], reason: str) -> None:
     if reached:
-        raise_all([*faults, reason])
+        raise_errors([*faults, reason])
 
 
 def _sample(line: bytes, name: str) -> Sample:
@@ -109,7 +109,7 @@ def _sample(line: bytes, name: str) -> Sample:
     try:
         return Sample.model_validate_json(line, strict=True)
     except ValidationError as error:
-        raise_all(f"{name}: {fault}" for fault in told(error))
+        raise_errors(f"{name}: {fault}" for fault in told(error))
         raise
 
 

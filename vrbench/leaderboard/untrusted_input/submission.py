@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from vrbench.core.errors import VrbenchError, raise_all, sentences
+from vrbench.core.errors import VrbenchError, error_messages, raise_errors
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import SCHEMA_VERSION, Lineage, Run, RunRecord, Sample, TaskResult
 from vrbench.leaderboard.untrusted_input import limits
@@ -35,11 +35,11 @@ def read_run(files: Mapping[str, Path], rows: Mapping[str, int] | None = None, f
     file = files["run.json"]
     record = read_record(file, RunRecord)
     name = quoted(str(file), 200)
-    raise_all(f"{name} {fault}" for fault in _faults(record, files))
+    raise_errors(f"{name} {fault}" for fault in _faults(record, files))
     found: list[str] = []
     samples = _samples(record, files, rows or {}, found)
     if faults is None:
-        raise_all(found)
+        raise_errors(found)
     else:
         faults += found
     return Run(record=record, samples=samples, path=file.parent)
@@ -101,7 +101,7 @@ def _samples(
             samples[result.task] = parse_samples(content, min(rows.get(result.task, limits.ROWS), rows_left), name)
             rows_left -= len(samples[result.task])
         except VrbenchError as error:
-            faults += sentences(error)
+            faults += error_messages(error)
     return samples
 
 

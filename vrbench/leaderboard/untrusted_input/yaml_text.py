@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from vrbench.core import strict_yaml
 from vrbench.core.errors import VrbenchError
+from vrbench.core.io import load_yaml
 from vrbench.leaderboard.untrusted_input import limits
 from vrbench.leaderboard.untrusted_input.files import read_text
 from vrbench.leaderboard.untrusted_input.parsing import Kind, record_of
@@ -47,7 +47,7 @@ def parse_yaml(text: str, name: str) -> Any:
     """
     try:
         _check(text)
-        value = strict_yaml.load(text)
+        value = load_yaml(text)
         _check_values(value)
     except _Refused as refused:
         raise VrbenchError(f"{name} {refused}") from refused
