@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_LIMIT ?= 40
 
-.PHONY: demo test lint types clean
+.PHONY: demo test lint docs clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -17,8 +17,12 @@ test: $(READY)
 
 lint: $(READY)
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy vrbench
 	$(BIN)/zizmor --offline -q .github/workflows
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q
 
 # Written last, so that its existence means that the environment is whole. Python compiles what is imported when it is;
 # pip would compile all of it, which takes a minute.
@@ -30,5 +34,5 @@ $(READY): pyproject.toml constraints.txt $(wildcard requirements/*.txt)
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist site-docs .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
