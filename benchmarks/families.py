@@ -108,8 +108,8 @@ class Asked:
     def given(self, text: str, shown: list[Any]) -> tuple[list[int], Any]:
         """Token ids and pixels that vrbench gives to the model."""
         prompt = self.vlm.prompt(text, len(shown))
-        if not FAMILIES[self.vlm.family].packed:
-            inputs = self.vlm.pictured([prompt], [shown])
+        if not FAMILIES[self.vlm.family].prefix_sharing:
+            inputs = self.vlm.encode_with_images([prompt], [shown])
             return inputs["input_ids"][0].tolist(), inputs["pixel_values"]
         ids = self.vlm.encode(prompt, list(range(len(shown))))
         pixels = self.vlm.image_processor(images=shown, return_tensors="pt")["pixel_values"]
@@ -132,9 +132,9 @@ def compare(family: str, folder: Path) -> Line:
         theirs = model.given["pixel_values"]
         prompts += ids != model.given["input_ids"][model.given["attention_mask"] == 1].tolist()
         pixels += not torch.equal(values.to(theirs.dtype), theirs)
-    for number, said in enumerate(SAID if not FAMILIES[family].packed else ()):
+    for number, said in enumerate(SAID if not FAMILIES[family].prefix_sharing else ()):
         for settings in (UNTIL[number % len(UNTIL)], UNTIL[1]):
-            model = Saying([*asked.vlm.tokenizer.encode(said, add_special_tokens=False), asked.vlm.end_of_text])
+            model = Saying([*asked.vlm.tokenizer.encode(said, add_special_tokens=False), asked.vlm.eos_token_id])
             own, asked.vlm.model.generate = asked.vlm.model.generate, model.generate
             expected = asked.theirs(model, *texts[0], settings)
             stops += asked.ours(*texts[0], settings) != expected
@@ -146,7 +146,7 @@ def compare(family: str, folder: Path) -> Line:
         said = asked.ours(text, shown, settings)
         answers += said != asked.theirs(Without(asked.vlm.model), text, shown, settings)
         followed += said != asked.theirs(Without(asked.vlm.model, PENALISED.get(family, "")), text, shown, settings)
-    n, laid_down = len(texts), 0 if FAMILIES[family].packed else 2 * len(SAID)
+    n, laid_down = len(texts), 0 if FAMILIES[family].prefix_sharing else 2 * len(SAID)
     return Line(family, (prompts, n), (pixels, n), (stops, laid_down), (answers, n), (followed, n))
 
 
@@ -162,7 +162,7 @@ def report(lines: list[Line]) -> str:
     ]
     rows.append("|---|---|---|---|---|---|---|")
     for family, entry in FAMILIES.items():
-        reasons = "; ".join(entry.manner.differs) or "nothing"
+        reasons = "; ".join(entry.prompt_format.differences) or "nothing"
         line = next((line for line in lines if line.family == family), None)
         cells = [NO_CLASS.get(family, "")] + ["-"] * 3
         if line:
@@ -170,7 +170,7 @@ def report(lines: list[Line]) -> str:
             if line.answers != line.followed:
                 answers += f" ({_cell(line.followed)} without its {PENALISED[family].replace('_', ' ')})"
             cells = [_cell(line.prompts), _cell(line.pixels), _cell(line.stops), answers]
-        rows.append(f"| {family} | `{entry.manner.follows}` | {' | '.join(cells)} | {reasons} |")
+        rows.append(f"| {family} | `{entry.prompt_format.lmms_class}` | {' | '.join(cells)} | {reasons} |")
     return "\n".join(
         [
             "# Families against lmms-eval's own model classes",

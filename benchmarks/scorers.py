@@ -76,7 +76,7 @@ class Line:
 class Prompts:
     """What an adapter asks of a model beside its answers: the whole prompt of a question."""
 
-    manner = FAMILIES["llava"].manner
+    prompt_format = FAMILIES["llava"].prompt_format
     context_length = 2048
 
     def prompt(self, text: str, n_images: int = 0) -> str:

@@ -24,7 +24,7 @@ from torch import nn
 
 from vrbench.cli.config_file import read_overrides
 from vrbench.core.io import write_atomically
-from vrbench.models.load import load_packed
+from vrbench.models.load import load_llava
 from vrbench.training.pocket_data import Lessons
 from vrbench.training.recipe import TrainRecipe
 from vrbench.training.recipe_files import load
@@ -81,7 +81,7 @@ def prepared(recipe: TrainRecipe, start: Start, device: torch.device) -> tuple[A
     from vrbench.training.stages import pocket_lessons_of
 
     assert recipe.tune is not None and recipe.tune.steps is not None
-    vlm = load_packed(start.base, device, "float32")
+    vlm = load_llava(start.base, device, "float32")
     torch.manual_seed(recipe.seed)
     model = with_lora(vlm.model, start.layers, recipe.tune) if recipe.tune.tuning == "lora" else vlm.model
     lessons = pocket_lessons_of(recipe, vlm, model, device)

@@ -64,7 +64,7 @@ def lmms_class(family: str) -> Any:
     """A family's model class in lmms-eval, with stand-ins for what it imports for videos."""
     from transformers import AutoProcessor, MllamaForConditionalGeneration  # noqa: F401  before the stand-ins
 
-    form, module, name = FAMILIES[family].manner.follows.split(".")
+    form, module, name = FAMILIES[family].prompt_format.lmms_class.split(".")
     with pytest.MonkeyPatch.context() as stand_ins:
         for missing in FOR_VIDEOS.get(family, ()):
             made = MagicMock()
@@ -100,7 +100,7 @@ def answered(
 
 def _attributes(vlm: BaseVLM, processor: Any, model: Any) -> dict[str, Any]:
     """What the classes' constructors set, by their defaults."""
-    if "huggingface" in vlm.manner.follows:
+    if "huggingface" in vlm.prompt_format.lmms_class:
         processor = ImagesAlone(processor)
     if vlm.family == "gemma3":
         processor.tokenizer.padding_side = "left"  # as Gemma's own tokenizer has it; the class pads to eights
@@ -111,7 +111,7 @@ def _attributes(vlm: BaseVLM, processor: Any, model: Any) -> dict[str, Any]:
         "_device": torch.device("cpu"), "device_map": "cpu", "use_cache": True, "_tokenizer": vlm.tokenizer,
         "processor": processor, "_processor": processor, "_image_processor": processor, "chat_template": None,
         "task_dict": {"t": {"s": [{}]}}, "_config": SimpleNamespace(), "fps": None, "max_num_frames": 32,
-        "system_prompt": None if "huggingface" in vlm.manner.follows else "You are a helpful assistant.",
+        "system_prompt": None if "huggingface" in vlm.prompt_format.lmms_class else "You are a helpful assistant.",
         "reasoning_prompt": None, "interleave_visuals": False, "min_patches": 1, "max_patches": 12, "num_frames": 32,
         "temperature": 0.0, "disable_thinking": False, "max_frames_num": 32, "nframes": 32,
         "cache_hook": SimpleNamespace(add_partial=lambda *_: None), **pixels,

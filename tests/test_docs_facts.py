@@ -28,7 +28,7 @@ from vrbench.evaluation import answer_store
 from vrbench.evaluation.run_plan import DTYPES
 from vrbench.leaderboard.json_schemas import SCHEMAS
 from vrbench.models import context_length
-from vrbench.models.unpacked import PREFIX_SHARING_DECODERS
+from vrbench.models.llava_model import PREFIX_SHARING_DECODERS
 from vrbench.pruning.questions import DESCRIBE
 from vrbench.reporting import FORMATS
 from vrbench.reproduce.families import FAMILIES

@@ -22,7 +22,7 @@ from vrbench.core.errors import VrbenchError
 from vrbench.core.io import write_atomically
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import BaseRef, Lineage, LineageStep
-from vrbench.models.prune import remove_layers
+from vrbench.models.overlay import remove_layers
 
 
 @pytest.fixture(autouse=True)

@@ -246,7 +246,7 @@ def test_vrbench_takes_it(family: str, tmp_path: Path) -> None:
     assert (found.family, vlm.depth, vlm.image_tokens) == ("llava", tiny.DEPTH, 4)
     assert vlm.encode(vlm.prompt(QUESTION, 1), [0]) == [*before, -1, -2, -3, -4, *after]
     end = {"llava": "</s>", "bunny-llama": "<|end_of_text|>", "bunny-phi3": "<|endoftext|>"}[family]
-    assert vlm.tokenizer.convert_ids_to_tokens(vlm.end_of_text) == end
+    assert vlm.tokenizer.convert_ids_to_tokens(vlm.eos_token_id) == end
     features = vlm.encode_images([plain.picture()])
     tower = tiny.vision_tower(family)
     tower.load_state_dict(made.tower)

@@ -53,13 +53,12 @@ def test_a_scorer_that_scores_otherwise_is_found(monkeypatch: pytest.MonkeyPatch
 
 def test_another_prompt_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     old = families.FAMILIES["gemma3"]
-    assert old.manner is not None
 
     def politely(processor: Any, text: str, n_images: int, *more: Any) -> str:
-        return old.manner.prompt(processor, f"Please: {text}", n_images, *more)  # type: ignore[union-attr]
+        return old.prompt_format.build(processor, f"Please: {text}", n_images, *more)
 
-    manner = dataclasses.replace(old.manner, prompt=politely)
-    monkeypatch.setitem(families.FAMILIES, "gemma3", dataclasses.replace(old, manner=manner))
+    prompt_format = dataclasses.replace(old.prompt_format, build=politely)
+    monkeypatch.setitem(families.FAMILIES, "gemma3", dataclasses.replace(old, prompt_format=prompt_format))
     assert "family gemma3 gives something else than in version" in told("family gemma3")
 
 

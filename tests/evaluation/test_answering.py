@@ -66,7 +66,7 @@ def test_answers_do_not_depend_on_the_batches(
 
 def test_nothing_is_asked_again(vlm: LlavaModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, _ = answers(vlm, tmp_path / "a.sqlite")
-    monkeypatch.setattr(LlavaModel, "hidden", None)  # calling it would fail
+    monkeypatch.setattr(LlavaModel, "hidden_states", None)  # calling it would fail
     again, asked = answers(vlm, tmp_path / "a.sqlite")
     assert (again, asked) == (first, 0)
 
@@ -94,7 +94,7 @@ def test_stored_answers_keep_the_commit_that_computed_them(
 
 
 def test_each_batch_is_stored_before_the_next(vlm: LlavaModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls, hidden = [], LlavaModel.hidden
+    calls, hidden = [], LlavaModel.hidden_states
 
     def dies_at_the_fourth(self: LlavaModel, *args: Any) -> Any:
         calls.append(len(args[0]))
@@ -102,13 +102,13 @@ def test_each_batch_is_stored_before_the_next(vlm: LlavaModel, tmp_path: Path, m
             raise KeyboardInterrupt
         return hidden(self, *args)
 
-    monkeypatch.setattr(LlavaModel, "hidden", dies_at_the_fourth)
+    monkeypatch.setattr(LlavaModel, "hidden_states", dies_at_the_fourth)
     with pytest.raises(KeyboardInterrupt):
         answers(vlm, tmp_path / "a.sqlite", 1)
     with AnswerStore(tmp_path / "a.sqlite", "c") as store:
         written = len(store)
     assert written >= 3
-    monkeypatch.setattr(LlavaModel, "hidden", hidden)
+    monkeypatch.setattr(LlavaModel, "hidden_states", hidden)
     assert answers(vlm, tmp_path / "a.sqlite", 1)[1] == 23 - written
 
 
@@ -122,7 +122,7 @@ def test_batches_are_halved_until_they_fit(
     error: Exception,
     batch_size: int | str,
 ) -> None:
-    sizes, hidden = [], LlavaModel.hidden
+    sizes, hidden = [], LlavaModel.hidden_states
 
     def holds_two(self: LlavaModel, rows: Any, *args: Any) -> Any:
         sizes.append(len(rows))
@@ -130,7 +130,7 @@ def test_batches_are_halved_until_they_fit(
             raise error
         return hidden(self, rows, *args)
 
-    monkeypatch.setattr(LlavaModel, "hidden", holds_two)
+    monkeypatch.setattr(LlavaModel, "hidden_states", holds_two)
     assert same(answers(vlm, tmp_path / "a.sqlite", batch_size)[0], expected)
     assert max(sizes) > 2
 
@@ -144,7 +144,7 @@ def test_other_faults_are_not_taken_for_a_lack_of_memory(
         calls.append(1)
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(LlavaModel, "hidden", broken)
+    monkeypatch.setattr(LlavaModel, "hidden_states", broken)
     with pytest.raises(RuntimeError, match="shapes do not match"):
         answers(vlm, tmp_path / "a.sqlite")
     assert len(calls) == 1

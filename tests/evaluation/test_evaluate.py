@@ -70,13 +70,13 @@ def assert_same(ours: schemas.Run, theirs: schemas.Run) -> None:
 
 
 def measure_slowly(ckpt: Path, root: Path, out: Path, delay: float) -> None:
-    hidden = LlavaModel.hidden
+    hidden = LlavaModel.hidden_states
 
     def slow(self: LlavaModel, *args: Any) -> Any:
         time.sleep(delay)
         return hidden(self, *args)
 
-    LlavaModel.hidden = slow  # type: ignore[method-assign]
+    LlavaModel.hidden_states = slow  # type: ignore[method-assign]
     measure(ckpt, root, out, batch_size=1)
 
 
@@ -420,7 +420,7 @@ class TestFaults:
         def interrupted(*_: Any) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(LlavaModel, "hidden", interrupted)
+        monkeypatch.setattr(LlavaModel, "hidden_states", interrupted)
         with pytest.raises(KeyboardInterrupt):
             measure(tiny_llava, root, tmp_path, "piqa")
         assert not list(tmp_path.glob("*/*/run.json"))

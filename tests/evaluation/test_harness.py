@@ -215,7 +215,7 @@ def test_the_first_examples_of_the_subject_come_first(vlm: LlavaModel) -> None:
 def watched(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     """Lengths of the rows of every batch that is computed from now on."""
     batches: list[list[int]] = []
-    hidden = LlavaModel.hidden
+    hidden = LlavaModel.hidden_states
     monkeypatch.setattr(
         LlavaModel,
         "hidden",

@@ -188,7 +188,9 @@ def asked_of(model_name: str, vlm: Any) -> str:
     task = task_scores.task_of(spec, task_scores.SubtaskData("default", [0], mmmu()), model_name)
     task.build_all_requests()
     said: list[str] = []
-    prompt = SimpleNamespace(manner=vlm.manner, context_length=2048, prompt=lambda text, n: said.append(text) or text)
+    prompt = SimpleNamespace(
+        prompt_format=vlm.prompt_format, context_length=2048, prompt=lambda text, n: said.append(text) or text
+    )
     model = lmms_eval_adapter.LmmsEvalModel(SimpleNamespace(vlm=prompt, answer=lambda *_: ["A"]))  # type: ignore[arg-type]
     model.task_dict, model.tasks = {task.config.task: task.dataset}, {task.config.task: task}
     model.generate_until(list(task.instances))
@@ -197,8 +199,8 @@ def asked_of(model_name: str, vlm: Any) -> str:
 
 def test_mmmu_is_asked_as_each_class_is_asked_it() -> None:
     def asked(family: str) -> str:
-        manner = FAMILIES[family].manner
-        return asked_of(manner.model_name, SimpleNamespace(manner=manner))
+        prompt_format = FAMILIES[family].prompt_format
+        return asked_of(prompt_format.lmms_model_name, SimpleNamespace(prompt_format=prompt_format))
 
     options, letter = "A. yes\nB. no", "Answer with the option's letter from the given choices directly."
     assert asked("llava") == f"Is <image 1> older than <image 2>?\n{options}\n\n{letter}"

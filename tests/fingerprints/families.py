@@ -45,9 +45,9 @@ def _without_weights(name: str) -> hf_model.HFModel:
     with patch.object(tiny_families, "write", write):
         tiny_families.save(name, folder)
     processor = load_processor(folder, name)
-    manner = FAMILIES[name].manner
-    assert manner is not None
-    return hf_model.HFModel(_Nobody(), processor.tokenizer, processor, name, manner)
+    prompt_format = FAMILIES[name].prompt_format
+    assert prompt_format is not None
+    return hf_model.HFModel(_Nobody(), processor.tokenizer, processor, name, prompt_format)
 
 
 class _Nobody(torch.nn.Linear):
@@ -64,7 +64,7 @@ def _inputs(model: Any, request: GenerationRequest) -> Any:
     """Token ids, and shape and mean of the pixels."""
     shown = [one.load() for one in request.pictures]
     if isinstance(model, hf_model.HFModel):
-        inputs = model.pictured([request.prompt], [shown])
+        inputs = model.encode_with_images([request.prompt], [shown])
         return [inputs["input_ids"].tolist(), list(inputs["pixel_values"].shape), _mean(inputs["pixel_values"])]
     seen: list[torch.Tensor] = []
     hook = model.vision_tower.register_forward_pre_hook(lambda _, given: seen.append(given[0]))

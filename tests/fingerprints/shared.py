@@ -83,10 +83,10 @@ def _plainly() -> hf_model.HFModel:
     """The same weights, asked the plain way."""
     from transformers import LlavaProcessor
 
-    of, manner = _packed(), FAMILIES["llava_next"].manner
-    assert manner is not None
+    of, prompt_format = _packed(), FAMILIES["llava_next"].prompt_format
+    assert prompt_format is not None
     processor = LlavaProcessor(of.image_processor, of.tokenizer, chat_template=of.tokenizer.chat_template)
-    return hf_model.HFModel(of.model, of.tokenizer, processor, "llava", manner)
+    return hf_model.HFModel(of.model, of.tokenizer, processor, "llava", prompt_format)
 
 
 def _answers(asked: Callable[[Any], Sequence[Request]]) -> list[Any]:

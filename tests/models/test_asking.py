@@ -32,11 +32,11 @@ def test_the_prompt_is_that_of_the_loaded_model_and_no_weight_is_read(
     vlm = load_vlm(checkpoint)
     expected = [vlm.prompt(TEXT, n) for n in (0, 1, 2)]
     ids = vlm.tokenizer(expected[1])["input_ids"]
-    monkeypatch.setattr(hf_folder, "load_model", None)
+    monkeypatch.setattr(hf_folder, "_load_weights", None)
     assert [preview_prompt(checkpoint, TEXT, n).prompt for n in (0, 1, 2)] == expected
     plain = preview_prompt(checkpoint, TEXT, None)
-    assert plain.prompt == TEXT and plain.front in ("", vlm.tokenizer.bos_token)
-    front = preview_prompt(checkpoint, TEXT, 1).front
+    assert plain.prompt == TEXT and plain.special_tokens in ("", vlm.tokenizer.bos_token)
+    front = preview_prompt(checkpoint, TEXT, 1).special_tokens
     assert front in ("", *vlm.tokenizer.convert_ids_to_tokens(ids[:1]))
 
 

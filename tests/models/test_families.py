@@ -18,7 +18,7 @@ from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.engine import InferenceEngine
 from vrbench.evaluation.requests import GenerationRequest, LogLikelihoodRequest, Request, RequestImage
 from vrbench.models.hf_model import HFModel
-from vrbench.models.load import load_packed, load_vlm
+from vrbench.models.load import load_llava, load_vlm
 
 QUESTIONS = [
     ("Is it red?", [(40, 24)]),
@@ -74,11 +74,11 @@ def said(vlm: HFModel, theirs: Any, asked: GenerationRequest) -> list[int]:
     """Token ids that transformers' own `generate` says to one prompt alone."""
     bos = vlm.tokenizer.bos_token
     if asked.pictures:
-        added, shown = vlm.manner.special_tokens, [picture.load() for picture in asked.pictures]
+        added, shown = vlm.prompt_format.add_special_tokens, [picture.load() for picture in asked.pictures]
         inputs = vlm.processor(
-            text=[asked.prompt], images=shown if vlm.manner.flat else [shown], return_tensors="pt",
+            text=[asked.prompt], images=shown if vlm.prompt_format.flat_images else [shown], return_tensors="pt",
             add_special_tokens=not asked.prompt.startswith(bos) if added is None else added,
-            images_kwargs=dict(vlm.manner.pictures),
+            images_kwargs=dict(vlm.prompt_format.image_settings),
         )  # fmt: skip
         inputs.pop("labels", None)
     else:
@@ -125,7 +125,7 @@ def likelihood(theirs: Any, asked: LogLikelihoodRequest) -> tuple[float, bool]:
 
 
 def logits(vlm: HFModel, model: Any, seed: int = 0) -> torch.Tensor:
-    inputs = vlm.pictured([vlm.prompt("Is it red?", 1)], [[noise((40, 24), seed)]])
+    inputs = vlm.encode_with_images([vlm.prompt("Is it red?", 1)], [[noise((40, 24), seed)]])
     with torch.inference_mode():
         return model(**inputs).logits
 
@@ -151,7 +151,7 @@ def test_saved_and_loaded_again_it_is_the_same_model(vlm: HFModel, folder: Path,
 def test_its_length_is_known_before_it_is_asked(vlm: HFModel) -> None:
     for text, sizes in [*QUESTIONS, ("Another question on pictures of known sizes?", [(40, 24)])]:
         prompt, pictures = vlm.prompt(text, len(sizes)), [noise(size) for size in sizes]
-        assert vlm.length(prompt, pictures) == vlm.pictured([prompt], [pictures])["input_ids"].shape[1]
+        assert vlm.length(prompt, pictures) == vlm.encode_with_images([prompt], [pictures])["input_ids"].shape[1]
 
 
 def test_bfloat16_gives_answers_too(folder: Path) -> None:
@@ -198,8 +198,8 @@ def test_every_family_but_llava_is_made_here() -> None:
 def test_what_needs_packed_rows_is_refused_for_the_others(tmp_path: Path, tiny_llava: Path) -> None:
     other = tiny_families.save("smolvlm", tmp_path / "smolvlm")
     with pytest.raises(VrbenchError, match="smolvlm is of family 'smolvlm'; this can be done with llava only"):
-        load_packed(resolve.resolve(str(other)), "cpu", "float32")
-    assert load_packed(resolve.resolve(str(tiny_llava)), "cpu", "float32").depth == tiny.DEPTH
+        load_llava(resolve.resolve(str(other)), "cpu", "float32")
+    assert load_llava(resolve.resolve(str(tiny_llava)), "cpu", "float32").depth == tiny.DEPTH
 
 
 @pytest.mark.parametrize("model_type", list(UNSUPPORTED))

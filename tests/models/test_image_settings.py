@@ -21,6 +21,7 @@ from vrbench.core.io import digest_of
 from vrbench.core.schemas import RunSettings
 from vrbench.evaluation.run_plan import RunConfig, inputs_digest, plan
 from vrbench.models.load import load_vlm
+from vrbench.models.processors import padding_image_processor
 
 CROPS = {"do_center_crop": True, "size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}}
 
@@ -44,13 +45,13 @@ def made(folder: Path, family: str, settings: Mapping[str, Any], nested: bool = 
 )  # fmt: skip
 def test_limits_that_the_harness_replaces_are_told(limits: dict[str, Any], nested: bool, tmp_path: Path) -> None:
     found = made(tmp_path, "qwen3_vl", limits, nested)
-    (said,) = image_settings.lines([found], "harness")
+    (said,) = image_settings.notes_with_options(found)
     assert said == (
-        "mine: images are shown with min_pixels 200,704, max_pixels 1,605,632, as lmms-eval's qwen3_vl has it; the "
+        "images are processed with min_pixels 200,704, max_pixels 1,605,632, as in lmms-eval's qwen3_vl; the "
         "checkpoint has min_pixels 3,136, max_pixels 9 (--image-settings checkpoint)"
     )
     (kept,) = image_settings.image_notes(found, "checkpoint")
-    assert kept.startswith("images are shown with the checkpoint's min_pixels 3,136, max_pixels 9; lmms-eval's")
+    assert kept.startswith("images are processed with the checkpoint's min_pixels 3,136, max_pixels 9; lmms-eval's")
     same = made(tmp_path, "qwen3_vl", {"size": {"shortest_edge": 200704, "longest_edge": 1605632}}, nested)
     assert not list(image_settings.image_notes(same))
 
@@ -78,14 +79,16 @@ def test_what_a_crop_cuts_off(settings: dict[str, Any], share: float) -> None:
 
 def test_a_llava_that_crops_is_told_and_may_be_padded(tmp_path: Path) -> None:
     found = made(tmp_path, "llava", CROPS)
-    (said,) = image_settings.lines([found], "harness")
-    assert said.endswith("50 % of one twice as wide as high is not shown (--image-settings pad)")
+    (said,) = image_settings.notes_with_options(found)
+    assert said.endswith("50 % of one twice as wide as high is lost (--image-settings pad)")
     assert not list(image_settings.validate_choice(found, "pad"))
-    (padded,) = image_settings.lines([found], "pad")
+    (padded,) = image_settings.notes_with_options(found, "pad")
     assert "images are padded to a square with the mean colour" in padded
 
 
-@pytest.mark.parametrize(("family", "why"), [("llava", "cuts nothing off"), ("llava_next", "family has its own way")])
+@pytest.mark.parametrize(
+    ("family", "why"), [("llava", "crops nothing"), ("llava_next", "not how this family reads images")]
+)
 def test_padding_is_refused_where_it_makes_no_sense(family: str, why: str, tmp_path: Path) -> None:
     found = made(tmp_path, family, CROPS if family == "llava_next" else {})
     (told,) = image_settings.validate_choice(found, "pad")
@@ -99,7 +102,7 @@ def test_padding_is_that_of_llava(size: tuple[int, int]) -> None:
     square = Image.new("RGB", (side, side), tuple(int(255 * part) for part in own.image_mean))
     square.paste(image, ((side - size[0]) // 2, (side - size[1]) // 2))
     expected = own(images=[square], return_tensors="pt")["pixel_values"]
-    assert torch.equal(image_settings.padded(own)(images=[image], return_tensors="pt")["pixel_values"], expected)
+    assert torch.equal(padding_image_processor(own)(images=[image], return_tensors="pt")["pixel_values"], expected)
 
 
 def test_with_the_checkpoint_s_settings_a_model_is_shown_what_transformers_shows(tmp_path: Path) -> None:
@@ -110,7 +113,9 @@ def test_with_the_checkpoint_s_settings_a_model_is_shown_what_transformers_shows
     own, harness = (load_vlm(found, images=choice) for choice in ("checkpoint", "harness"))
     assert own.image_settings != harness.image_settings
     theirs = own.image_processor(images=[image], return_tensors="pt")["image_grid_thw"]
-    shown = [vlm.pictured([vlm.prompt("?", 1)], [[image]])["image_grid_thw"].tolist() for vlm in (own, harness)]
+    shown = [
+        vlm.encode_with_images([vlm.prompt("?", 1)], [[image]])["image_grid_thw"].tolist() for vlm in (own, harness)
+    ]
     assert shown[0] == theirs.tolist() != shown[1]
 
 
@@ -125,7 +130,7 @@ def test_the_choice_enters_the_digest_and_the_default_does_not() -> None:
 
 def test_a_plan_tells_and_records_the_choice(tiny_llava: Path, tmp_path: Path) -> None:
     options = RunConfig(limit=1, out=tmp_path, image_settings="pad")
-    with pytest.raises(VrbenchError, match="its image processor cuts nothing off"):
+    with pytest.raises(VrbenchError, match="its image processor crops nothing"):
         plan([str(tiny_llava)], "pocket_mme", options)
     with pytest.raises(VrbenchError, match="image settings 'mine' are unknown; there are harness, checkpoint, pad"):
         plan([str(tiny_llava)], "pocket_mme", RunConfig(out=tmp_path, image_settings="mine"))

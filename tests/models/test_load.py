@@ -15,7 +15,7 @@ from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import LineageStep
 from vrbench.models.llava_model import LlavaModel
 from vrbench.models.load import load_vlm
-from vrbench.models.prune import remove_layers
+from vrbench.models.overlay import remove_layers
 
 IDS = torch.tensor([[5, 60, 71, 33, 90, 12, 44]])
 

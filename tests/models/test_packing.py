@@ -35,13 +35,13 @@ def test_what_is_shared_is_held_once() -> None:
     rows = pack([[*question, 50], [*question, 51, 52], question])
     assert len(rows) == 1
     assert len(rows[0]) == 43
-    assert not rows[0].is_plain
+    assert not rows[0].is_causal
 
 
 def test_a_short_common_beginning_is_not_worth_a_row() -> None:
     rows = pack([[1, 2, 3, 4, *range(10, 40)], [1, 2, 3, 4, *range(50, 80)]])
     assert len(rows) == 2
-    assert all(row.is_plain for row in rows)
+    assert all(row.is_causal for row in rows)
     rows = pack([[*range(10), *range(20, 70)], [*range(10), *range(70, 120)]])
     assert len(rows) == 2
 
@@ -54,7 +54,7 @@ def test_rows_apart_are_one_chain_for_each_distinct_sequence(drawn: list[tuple[l
     assert sorted(number for row in rows for number in row.paths) == list(range(len(sequences)))
     assert len(rows) == len(set(map(tuple, sequences)))
     for row in rows:
-        assert row.is_plain
+        assert row.is_causal
         for number, path in row.paths.items():
             assert [row.tokens[i] for i in path] == row.tokens == sequences[number]
             assert row.depths == list(range(len(row)))

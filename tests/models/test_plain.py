@@ -23,9 +23,8 @@ from vrbench.evaluation.engine import InferenceEngine
 from vrbench.evaluation.requests import GenerationRequest, Unanswered, request_image
 from vrbench.models.decoding import StopCriteria
 from vrbench.models.hf_model import HFModel
-from vrbench.models.inputs import ImagesRefused, encode_with_images
 from vrbench.models.load import load_vlm
-from vrbench.models.processors import load_processor
+from vrbench.models.processors import ImagesRefused, encode_with_images, load_processor
 
 
 def load(folder: Path) -> HFModel:
@@ -58,7 +57,7 @@ def asked(vlm: HFModel, until: tuple[str, ...] = ()) -> list[GenerationRequest]:
 
 def answers(vlm: HFModel, requests: list[GenerationRequest], limits: list[StopCriteria]) -> list[str]:
     pictures = [[p.load() for p in request.pictures] for request in requests]
-    return vlm.answers(vlm.pictured([request.prompt for request in requests], pictures), limits)
+    return vlm.generate(vlm.encode_with_images([request.prompt for request in requests], pictures), limits)
 
 
 def test_each_answer_ends_at_its_own_limit_or_stop_text(folder: Path) -> None:
@@ -91,11 +90,11 @@ def test_a_prompt_longer_than_the_context_is_not_asked(
 
 def test_no_token_is_computed_after_the_last_stop(vlm: HFModel) -> None:
     (request,) = asked(vlm)[:1]
-    inputs = vlm.pictured([request.prompt], [[p.load() for p in request.pictures]])
+    inputs = vlm.encode_with_images([request.prompt], [[p.load() for p in request.pictures]])
     first = vlm.model.generate(**inputs, do_sample=False, max_new_tokens=1)[0, -1:]
     calls: list[int] = []
     hook = vlm.model.register_forward_hook(lambda *_: calls.append(1))
-    assert vlm.answers(inputs, [StopCriteria(50, (vlm.tokenizer.decode(first),))]) == [""]
+    assert vlm.generate(inputs, [StopCriteria(50, (vlm.tokenizer.decode(first),))]) == [""]
     hook.remove()
     assert len(calls) == 1
 
@@ -104,17 +103,17 @@ def test_every_end_of_the_generation_config_ends_an_answer(folder: Path) -> None
     vlm = load(folder)
     (request,) = asked(vlm)[:1]
     whole = answers(vlm, [request], [StopCriteria(8)])[0]
-    inputs = vlm.pictured([request.prompt], [[p.load() for p in request.pictures]])
+    inputs = vlm.encode_with_images([request.prompt], [[p.load() for p in request.pictures]])
     said = vlm.model.generate(**inputs, do_sample=False, max_new_tokens=8)[0, -8:].tolist()
     vlm = load(folder)
-    vlm.model.generation_config.eos_token_id = [vlm.end_of_text, said[3]]
-    assert vlm.ends == {vlm.end_of_text, said[3]}
+    vlm.model.generation_config.eos_token_id = [vlm.eos_token_id, said[3]]
+    assert vlm.stop_token_ids == {vlm.eos_token_id, said[3]}
     ended = answers(vlm, [request], [StopCriteria(8)])[0]
     assert ended == vlm.tokenizer.decode(said[: said.index(said[3]) + 1], skip_special_tokens=True) != whole
 
 
 def test_batches_are_halved_until_they_fit(vlm: HFModel, store: AnswerStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes, plain = [], HFModel.answers
+    sizes, plain = [], HFModel.generate
 
     def holds_two(self: HFModel, inputs: Any, limits: Any) -> list[str]:
         sizes.append(len(limits))
@@ -123,7 +122,7 @@ def test_batches_are_halved_until_they_fit(vlm: HFModel, store: AnswerStore, mon
         return plain(self, inputs, limits)
 
     expected = [answers(vlm, [request], [StopCriteria(request.max_new_tokens)])[0] for request in asked(vlm)]
-    monkeypatch.setattr(HFModel, "answers", holds_two)
+    monkeypatch.setattr(HFModel, "generate", holds_two)
     assert InferenceEngine(vlm, store, 64, show_progress=False).answer(asked(vlm)) == expected
     assert sizes == [4, 2, 2]
 
@@ -143,7 +142,7 @@ def test_a_long_prompt_is_cut_off_in_front(vlm: HFModel, store: AnswerStore, mon
 
 def test_a_prompt_without_marks_for_its_pictures_is_told(vlm: HFModel) -> None:
     with pytest.raises(VrbenchError, match="smolvlm refuses a prompt"):
-        vlm.pictured(["Is it red?"], [[noise("a")]])
+        vlm.encode_with_images(["Is it red?"], [[noise("a")]])
 
 
 def test_an_image_that_a_family_refuses_is_not_asked_and_the_others_are(tmp_path: Path, store: AnswerStore) -> None:
@@ -165,11 +164,11 @@ def test_an_image_that_a_family_refuses_is_not_asked_and_the_others_are(tmp_path
 )
 def test_each_family_s_refusals_name_the_image(family: str, width: int, height: int, tmp_path: Path) -> None:
     processor = load_processor(tiny_families.save(family, tmp_path / family), family)
-    manner = FAMILIES[family].manner
-    assert manner is not None
-    prompts = [manner.prompt(processor, "?", 1)] * 2
+    prompt_format = FAMILIES[family].prompt_format
+    assert prompt_format is not None
+    prompts = [prompt_format.build(processor, "?", 1)] * 2
     with pytest.raises(ImagesRefused, match=f"processor of {family} refuses an image of {width} x {height}: "):
-        encode_with_images(processor, manner, prompts, [[noise("a")], [made(width, height)]], family)
+        encode_with_images(processor, prompt_format, prompts, [[noise("a")], [made(width, height)]], family)
 
 
 def made(width: int, height: int) -> Image.Image:
@@ -181,7 +180,7 @@ def test_a_beginning_of_text_is_put_in_front_once(tmp_path: Path) -> None:
     first = vlm.tokenizer.bos_token_id
     for prompt in ("Is it red?", "<s>Is it red?", vlm.prompt("Is it red?")):
         assert vlm.encode(prompt).count(first) == 1
-    shown = vlm.pictured([vlm.prompt("Is it red?", 1)], [[noise("a")]])
+    shown = vlm.encode_with_images([vlm.prompt("Is it red?", 1)], [[noise("a")]])
     assert (shown["input_ids"] == first).sum() == 1
 
 
@@ -210,7 +209,7 @@ def test_what_follows_may_be_of_any_length_in_a_batch(vlm: HFModel) -> None:
 
 def test_pixtral_s_marks_are_rows_of_patches(tmp_path: Path) -> None:
     vlm = load(tiny_families.save("mistral3", tmp_path / "mistral3"))
-    ids = vlm.pictured([vlm.prompt("?", 1)], [[noise("a").resize((48, 32))]])["input_ids"][0]
+    ids = vlm.encode_with_images([vlm.prompt("?", 1)], [[noise("a").resize((48, 32))]])["input_ids"][0]
     marks = [t for t in vlm.tokenizer.convert_ids_to_tokens(ids) if t.startswith("[IMG")]
     row = ["[IMG]"] * 3  # 48 pixels, a mark for each 2 x 2 patches of 8
     assert marks == [*row, "[IMG_BREAK]", *row, "[IMG_END]"]

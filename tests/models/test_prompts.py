@@ -48,7 +48,7 @@ def vlm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 def test_the_model_is_given_what_lmms_eval_gives_it(vlm: HFModel, pictures: int) -> None:
     shown, model = [noise(f"{i}") for i in range(pictures)], Saying()
     lmms_classes.answered(vlm, vlm.processor, model, QUESTION, shown, {"max_new_tokens": 4})
-    ours, theirs = vlm.pictured([vlm.prompt(QUESTION, pictures)], [shown]), model.given
+    ours, theirs = vlm.encode_with_images([vlm.prompt(QUESTION, pictures)], [shown]), model.given
     assert ours["input_ids"].tolist() == [theirs["input_ids"][theirs["attention_mask"] == 1].tolist()]
     assert ours["pixel_values"].shape == theirs["pixel_values"].shape
     assert torch.equal(ours["pixel_values"].to(theirs["pixel_values"].dtype), theirs["pixel_values"])
@@ -70,17 +70,17 @@ def ours(vlm: Any, file: Path, settings: dict[str, Any]) -> str:
 
 def test_answers_end_where_the_class_ends_them(vlm: HFModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number, (said, settings) in enumerate(SAID):
-        model = Saying([*vlm.tokenizer.encode(said, add_special_tokens=False), vlm.end_of_text])
+        model = Saying([*vlm.tokenizer.encode(said, add_special_tokens=False), vlm.eos_token_id])
         monkeypatch.setattr(vlm.model, "generate", model.generate)
         expected = lmms_classes.answered(vlm, vlm.processor, model, QUESTION, [noise("0")], settings)
-        assert model.given["max_new_tokens"] == settings.get("max_new_tokens", vlm.manner.longest)
+        assert model.given["max_new_tokens"] == settings.get("max_new_tokens", vlm.prompt_format.max_new_tokens)
         assert ours(vlm, tmp_path / f"{number}.sqlite", settings) == expected, (said, settings)
 
 
 def test_a_task_file_s_own_stop_texts_hold_for_every_family(
     vlm: HFModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = Saying([*vlm.tokenizer.encode(PARAGRAPHS, add_special_tokens=False), vlm.end_of_text])
+    model = Saying([*vlm.tokenizer.encode(PARAGRAPHS, add_special_tokens=False), vlm.eos_token_id])
     monkeypatch.setattr(vlm.model, "generate", model.generate)
     assert ours(vlm, tmp_path / "a.sqlite", {"until": ["\n\n"], "max_new_tokens": 16, OWN_SETTINGS: True}) == "Yes."
 

@@ -14,7 +14,7 @@ from tests.pruning import others
 from vrbench.checkpoints.fixed_layers import fixed_layers
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
-from vrbench.models.prune import remove_layers
+from vrbench.models.overlay import remove_layers
 
 PROMPT = torch.tensor([[5, 60, 71, 33, 90, 12, 44]])
 

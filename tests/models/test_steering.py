@@ -71,8 +71,8 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> HFModel:
 
 def with_settings(vlm: Any, settings: dict[str, Any]) -> Any:
     """The model with a generation config; what it worked out of the one before is forgotten."""
-    vlm.model.generation_config = GenerationConfig(**{"eos_token_id": vlm.end_of_text, "pad_token_id": 1, **settings})
-    vlm.__dict__.pop("ends", None)
+    vlm.model.generation_config = GenerationConfig(**{"eos_token_id": vlm.eos_token_id, "pad_token_id": 1, **settings})
+    vlm.__dict__.pop("stop_token_ids", None)
     return vlm
 
 
@@ -103,8 +103,8 @@ def asked_plain(vlm: HFModel) -> tuple[list[str], list[str]]:
     """As `asked_packed`, in a batch with padding."""
     prompts = [vlm.prompt(text, 1) for text in ("Is it red?", "Is it a very big red thing?", "What?")]
     limits = [StopCriteria(5 + n) for n in range(3)]
-    ours = vlm.answers(vlm.pictured(prompts, [[noise(n)] for n in range(3)]), limits)
-    return ours, [alone(vlm, vlm.pictured([p], [[noise(n)]]), limits[n]) for n, p in enumerate(prompts)]
+    ours = vlm.generate(vlm.encode_with_images(prompts, [[noise(n)] for n in range(3)]), limits)
+    return ours, [alone(vlm, vlm.encode_with_images([p], [[noise(n)]]), limits[n]) for n, p in enumerate(prompts)]
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from tests import tiny, tiny_families
 from vrbench.checkpoints import prompts
 from vrbench.checkpoints.digest import folder_digest
 from vrbench.core.errors import VrbenchError
-from vrbench.models import llava
+from vrbench.models import hf_folder
 from vrbench.models.processors import load_processor
 
 PARTS_ALONE = (
@@ -32,12 +32,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     tiny.tokenizer().save_pretrained(tmp_path)
     SiglipImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
     (tmp_path / "chat_template.jinja").unlink()
-    monkeypatch.setattr(llava.folders, "load_model", lambda *_: None)
+    tiny.llava().config.save_pretrained(tmp_path)
     return tmp_path
 
 
 def prompt(folder: Path) -> str:
-    _, tokenizer, _ = llava.load(folder, None)
+    tokenizer, _ = hf_folder.load_tokenizer(folder)
     return prompts.llava_text(tokenizer, "Is it a dog?", 1)
 
 

@@ -15,10 +15,10 @@ from vrbench.core.errors import VrbenchError
 from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.engine import InferenceEngine
 from vrbench.evaluation.requests import GenerationRequest, LogLikelihoodRequest, RequestImage
-from vrbench.models.llava_model import LlavaModel
-from vrbench.models.load import load_packed, load_vlm
+from vrbench.models.hf_model import PaddedLlava
+from vrbench.models.llava_model import PREFIX_SHARING_DECODERS, LlavaModel, allows_prefix_sharing
+from vrbench.models.load import load_llava, load_vlm
 from vrbench.models.packing import pack
-from vrbench.models.unpacked import PREFIX_SHARING_DECODERS, PaddedLlava, allows_prefix_sharing
 
 WINDOWED = ["sliding_attention", "full_attention"]
 OTHERS: dict[str, dict[str, Any]] = {
@@ -106,8 +106,8 @@ def test_packed_rows_give_each_sequence_its_own_states(kind: str) -> None:
     start = vlm.encode("Once upon a time there was a")
     sequences = [start + vlm.encode(end) for end in (" king", " queen, and a", " k")]
     rows = pack(sequences)
-    assert len(rows) == 1 and not rows[0].is_plain
-    states = vlm.hidden(rows, {})
+    assert len(rows) == 1 and not rows[0].is_causal
+    states = vlm.hidden_states(rows, {})
     for number, sequence in enumerate(sequences):
         with torch.inference_mode():
             alone = vlm.language_model(input_ids=torch.tensor([sequence])).last_hidden_state[0]
@@ -145,4 +145,4 @@ def test_what_needs_packed_rows_says_which_decoder_has_none(tmp_path: Path) -> N
     for part in (on("mistral", sliding_window=12), parts.tokenizer, parts.image_processor):
         part.save_pretrained(tmp_path)
     with pytest.raises(VrbenchError, match="decoder of type 'mistral' whose prompts cannot share rows"):
-        load_packed(resolve.resolve(str(tmp_path)), "cpu", "float32")
+        load_llava(resolve.resolve(str(tmp_path)), "cpu", "float32")

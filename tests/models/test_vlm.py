@@ -105,7 +105,7 @@ def test_greedy_answers_are_those_of_transformers(vlm: LlavaModel, at_once: int)
     theirs = []
     for prompt, shown in zip(prompts, pictures, strict=True):
         inputs = processor(vlm)(text=prompt, images=shown, return_tensors="pt")
-        said = vlm.model.generate(**inputs, do_sample=False, max_new_tokens=12, pad_token_id=vlm.end_of_text)
+        said = vlm.model.generate(**inputs, do_sample=False, max_new_tokens=12, pad_token_id=vlm.eos_token_id)
         theirs.append(vlm.tokenizer.decode(said[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
     shown = dict(enumerate(vlm.project(vlm.encode_images([picture(3), picture(4)]))))
     rows = pack([vlm.encode(prompt, [number // 4]) for number, prompt in enumerate(prompts)])

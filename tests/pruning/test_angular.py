@@ -90,7 +90,7 @@ def test_rows_may_pass_in_any_number_at_once(
 
 
 def test_tokens_that_samples_share_count_for_each_of_them(vlm: LlavaModel) -> None:
-    assert not all(row.is_plain for rows, _, _ in DevLoss(vlm, PICTURES, 12).batches for row in rows)
+    assert not all(row.is_causal for rows, _, _ in DevLoss(vlm, PICTURES, 12).batches for row in rows)
     assert angular_distances(looked_at(vlm, 12)) == pytest.approx(direct(vlm, 12), abs=1e-5)
 
 

@@ -16,9 +16,9 @@ from vrbench.checkpoints.resolve import resolve
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import LineageStep
+from vrbench.models.components import layer_parameters, projector_parameters
 from vrbench.models.load import load_model, load_vlm
-from vrbench.models.parts import layer_parameters, projector_parameters
-from vrbench.models.prune import remove_layers
+from vrbench.models.overlay import remove_layers
 from vrbench.pruning import prune, recipe_of, restore, write_delta
 
 pytestmark = pytest.mark.filterwarnings("ignore:Could not find a config file")  # of a base that is layered itself

@@ -13,9 +13,8 @@ from vrbench.checkpoints.families import FAMILIES
 from vrbench.checkpoints.resolve import resolve
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
-from vrbench.models.components import decoder_layers
+from vrbench.models.components import decoder_layers, layer_parameters, projector_parameters
 from vrbench.models.load import load_model, load_vlm
-from vrbench.models.parts import layer_parameters, projector_parameters
 from vrbench.pruning import prune, recipe_of, restore, write_delta
 
 OTHERS = sorted(set(FAMILIES) - {"llava"})

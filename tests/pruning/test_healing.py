@@ -10,8 +10,8 @@ import torch
 
 from tests.training.test_train import SMALL, TUNE, base, tiny_pocket  # noqa: F401  # fixtures
 from vrbench.checkpoints.resolve import resolve
+from vrbench.models.components import layer_parameters
 from vrbench.models.load import load_model
-from vrbench.models.parts import layer_parameters
 from vrbench.pruning import prune, recipe_of, restore
 from vrbench.training import train
 

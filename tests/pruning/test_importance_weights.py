@@ -17,8 +17,8 @@ from vrbench.checkpoints.resolve import resolve
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import LineageStep
+from vrbench.models.components import layer_parameters
 from vrbench.models.load import load_model
-from vrbench.models.parts import layer_parameters
 from vrbench.pruning import prune, recipe_of, restore, write_delta
 from vrbench.pruning.lora_norm import lora_norms
 from vrbench.pruning.scoring_context import before_tuning

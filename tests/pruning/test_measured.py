@@ -16,7 +16,7 @@ from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import LineageStep
 from vrbench.models.llava_model import LlavaModel
 from vrbench.models.load import load_vlm
-from vrbench.models.prune import remove_layers
+from vrbench.models.overlay import remove_layers
 from vrbench.pocket.turns import turns
 from vrbench.pocket.world import draw, scene
 from vrbench.pruning import PruneRecipe, prune, recipe_of

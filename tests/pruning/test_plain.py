@@ -15,7 +15,7 @@ from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
 from vrbench.models.llava_model import LlavaModel
 from vrbench.models.load import load_vlm
-from vrbench.models.prune import remove_layers
+from vrbench.models.overlay import remove_layers
 from vrbench.pocket.turns import turns
 from vrbench.pocket.world import scene
 from vrbench.pruning.layer_hooks import left_out
@@ -30,9 +30,9 @@ class Plain:
 
     def __init__(self, vlm: LlavaModel, prefix: bool = False) -> None:
         self.vlm, self.model, self.tokenizer, self.prompt = vlm, vlm.model, vlm.tokenizer, vlm.prompt
-        self.family, self.manner = "llava", SimpleNamespace(prefix=prefix)
+        self.family, self.prompt_format = "llava", SimpleNamespace(prefix_lm=prefix)
 
-    def pictured(self, prompts: list[str], pictures: list[list[Any]]) -> dict[str, torch.Tensor]:
+    def encode_with_images(self, prompts: list[str], pictures: list[list[Any]]) -> dict[str, torch.Tensor]:
         text = prompts[0].replace("<image>", "<image>" * self.vlm.image_tokens)
         return {
             "input_ids": torch.tensor([self.tokenizer(text)["input_ids"]]),
@@ -52,7 +52,7 @@ def test_the_loss_is_that_of_the_answers_without_their_ends(vlm: LlavaModel, rem
     ends: list[torch.Tensor] = []
     for rows, targets, pictures in dev.batches:  # the loss of the ends alone, to be taken off
         with left_out(vlm.model, removed):
-            states = vlm.hidden(rows, pictures)
+            states = vlm.hidden_states(rows, pictures)
         for row, packed in zip(states, rows, strict=True):
             for number, path in packed.paths.items():
                 logs = vlm.model.lm_head(row[path[-1]]).log_softmax(-1)

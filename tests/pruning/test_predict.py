@@ -21,8 +21,8 @@ from vrbench.core.layers import LayerSet
 from vrbench.models.components import decoder_layers
 from vrbench.models.llava_model import LlavaModel
 from vrbench.models.load import load_vlm
+from vrbench.models.overlay import remove_layers
 from vrbench.models.packing import PackedSequence
-from vrbench.models.prune import remove_layers
 from vrbench.pocket.turns import turns
 from vrbench.pocket.world import draw, scene
 from vrbench.pruning.layer_hooks import left_out

@@ -13,19 +13,19 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 from tests import tiny
 from tests.pruning import others
-from vrbench.checkpoints.families import FAMILIES, Family
 from vrbench.checkpoints.new_folder import made_folder
 from vrbench.checkpoints.resolve import resolve
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import LineageStep
-from vrbench.models import hf_folder, llava
-from vrbench.models.components import decoder_layers
+from vrbench.models import hf_folder
+from vrbench.models.components import decoder_layers, layer_parameters, projector_parameters
 from vrbench.models.load import load_model, load_vlm
-from vrbench.models.parts import layer_parameters, projector_parameters
-from vrbench.models.prune import remove_layers
+from vrbench.models.overlay import remove_layers
+from vrbench.models.processors import load_image_processor
 from vrbench.pruning import restore, write_delta
 from vrbench.pruning.export import write_whole
 
@@ -41,12 +41,12 @@ class Made:
 
 @pytest.fixture(params=["llava", "qwen2_5_vl"])
 def made(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
-    def load(folder: Path, dtype: torch.dtype) -> tuple[Any, Any, Any]:
-        model, tokenizer, images = llava.load(folder, dtype)
-        return model, tokenizer, SimpleNamespace(image_processor=images, tokenizer=tokenizer)  # no image is shown here
+    def load_parts(folder: Path, model_type: str) -> Any:  # no image is shown here
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        return SimpleNamespace(image_processor=load_image_processor(folder, "llava"), tokenizer=tokenizer)
 
-    without_processor = Family(hf_folder.validate_weights, load, FAMILIES["qwen2_5_vl"].manner)
-    monkeypatch.setitem(FAMILIES, "qwen2_5_vl", without_processor)
+    monkeypatch.setattr(hf_folder, "load_processor", load_parts)
+    monkeypatch.setattr(hf_folder, "validate_processor", lambda *_: [])
     make = {"llava": tiny.llava, "qwen2_5_vl": others.qwen}[request.param]
     model = make()
     return Made(model, others.save(model, tmp_path / "base"), make)

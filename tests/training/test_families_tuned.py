@@ -37,7 +37,7 @@ def conversations(folder: Path) -> tuple[Path, Path]:
     for sample in ASKED:
         said = []
         for turn in sample.turns:
-            marks = "" if "<image>" in turn.question else "<image>\n" * turn.pictures
+            marks = "" if "<image>" in turn.question else "<image>\n" * turn.n_images
             said += [{"from": "human", "value": marks + turn.question}, {"from": "gpt", "value": turn.answer}]
         names = [picture.name for picture in sample.pictures]
         for picture in sample.pictures:

@@ -49,7 +49,7 @@ def test_labels_are_the_answers_and_their_ends(family: str, asked: Conversation)
     vlm = loaded(family)
     said = [stretch for row in encoded(vlm, asked) for stretch in runs(row)]
     end = vlm.tokenizer.convert_tokens_to_ids("</s>" if family in ("llava", "paligemma") else "<|end|>")
-    if family == "mistral3" and asked.turns[0].pictures:  # whose frame is not the template
+    if family == "mistral3" and asked.turns[0].n_images:  # whose frame is not the template
         end = vlm.tokenizer.eos_token_id
     assert [vlm.tokenizer.decode(tokens[:-1]) for tokens in said] == [turn.answer for turn in asked.turns]
     assert {tokens[-1] for tokens in said} == {end}
@@ -65,15 +65,15 @@ def test_labels_are_the_answers_and_their_ends(family: str, asked: Conversation)
 def test_a_question_is_put_as_it_is_when_the_model_is_measured(family: str, asked: Conversation) -> None:
     vlm = loaded(family)
     turn, row = asked.turns[0], encoded(vlm, asked)[0]
-    prompt = vlm.prompt(turn.question, turn.pictures)
+    prompt = vlm.prompt(turn.question, turn.n_images)
     if not asked.pictures:
         expected = {"input_ids": torch.tensor([vlm.encode(prompt)])}
     elif family == "llava":
-        slots = [-1 - i for i in range(turn.pictures * vlm.image_tokens)]
-        ids = [vlm.model.config.image_token_id if i in slots else i for i in vlm.encode(prompt, range(turn.pictures))]
+        slots = [-1 - i for i in range(turn.n_images * vlm.image_tokens)]
+        ids = [vlm.model.config.image_token_id if i in slots else i for i in vlm.encode(prompt, range(turn.n_images))]
         expected = {"input_ids": torch.tensor([ids])}
     else:
-        expected = vlm.pictured([prompt], [asked.opened()])
+        expected = vlm.encode_with_images([prompt], [asked.opened()])
     asked_for = int((row["labels"][0] != IGNORED).nonzero()[0])
     for name, tensor in expected.items():
         ours = row[name]

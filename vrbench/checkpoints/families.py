@@ -1,42 +1,108 @@
-"""The model families that can be loaded: one file each where needed, one entry here (no torch until one is used)."""
+"""The model families: how each is loaded, prompted and answered (no torch).
+
+One entry of `FAMILIES` holds all of it. To add a family, add an entry; to change how a family is prompted or where its
+answers end, change its entry and raise its `version`. Names, tables of docs/families.md, tests and digests follow.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from vrbench.checkpoints import prompts
-from vrbench.checkpoints.image_settings import HARNESS, PAD, padded
-from vrbench.models import hf_folder, llava, remote_model
-from vrbench.models.manner import PromptFormat, all_but_blank_lines, final_answer
 
 if TYPE_CHECKING:
     from vrbench.checkpoints.resolve import Checkpoint
-    from vrbench.models.base_vlm import BaseVLM
+
+StopRule = Callable[[Sequence[str]], tuple[str, ...]]
+"""`until` of a harness's task -> the texts that end an answer. Its docstring is its line in docs/families.md."""
+
+
+def no_stop_text(until: Sequence[str]) -> tuple[str, ...]:
+    """none: the class takes them and uses none"""
+    return ()
+
+
+def all_but_blank_lines(until: Sequence[str]) -> tuple[str, ...]:
+    """all but a blank line"""
+    return tuple(text for text in until if text != "\n\n")
+
+
+def as_generated(answer: str) -> str:
+    """as generated"""
+    return answer
+
+
+def final_answer(answer: str) -> str:
+    """by lmms-eval's `parse_reasoning_model_answer`"""
+    from lmms_eval.models.model_utils.reasoning_model_utils import parse_reasoning_model_answer
+
+    return str(parse_reasoning_model_answer(answer)).rsplit("</think>", 1)[-1].strip()
+
+
+@dataclass(frozen=True)
+class PromptFormat:
+    """How a question becomes a prompt, and a generated text an answer.
+
+    Attributes:
+        build: (processor, text, number of images) -> the whole prompt of a question, or of a conversation. A family
+            with `prefix_sharing` is given the tokenizer instead of the processor.
+        lmms_class: lmms-eval's model class under lmms_eval.models, such as "simple.qwen3_vl.Qwen3_VL".
+        description: the prompt in words, for docs/families.md.
+        image_placement: where images stand in it, for docs/families.md.
+        max_new_tokens: longest answer, in tokens, where the task names none; as in the class.
+        stop_rule: which texts of the harness's `until` end an answer. Those of a task file's own `generation` always
+            do, in every family.
+        postprocess: applied to the decoded answer, as the class does it; its docstring is for docs/families.md.
+        add_special_tokens: whether the tokenizer adds its own to a prompt with images; None: if the prompt does not
+            begin with one.
+        image_settings: settings of the image processor that the class overrides.
+        flat_images: whether the processor takes the images of all prompts in one list.
+        prefix_lm: whether the decoder attends to a prompt in both directions, so that token types have to mark what
+            follows it.
+        differences: what is not as in the class, and why.
+    """
+
+    build: prompts.BuildPrompt
+    lmms_class: str
+    description: str
+    image_placement: str
+    max_new_tokens: int
+    stop_rule: StopRule = no_stop_text
+    postprocess: Callable[[str], str] = as_generated
+    add_special_tokens: bool | None = None
+    image_settings: Mapping[str, Any] = field(default_factory=dict)
+    flat_images: bool = False
+    prefix_lm: bool = False
+    differences: tuple[str, ...] = ()
+
+    @property
+    def lmms_model_name(self) -> str:
+        """The class's name on lmms-eval's command line and in `lmms_eval_specific_kwargs` of its tasks."""
+        return self.lmms_class.split(".")[1]
+
+    @property
+    def reads_messages(self) -> bool:
+        """Whether the class reads a task's `doc_to_messages` (a chat class) and not its text alone (a simple one)."""
+        return self.lmms_class.startswith("chat.")
 
 
 @dataclass(frozen=True)
 class Family:
-    """How a folder of one kind is judged and loaded.
+    """One model family.
 
     Attributes:
-        faults: folder -> why its weights are not those of the model that its config.json describes; loads none.
-        load: (folder, torch dtype) -> (model, tokenizer, and image processor or whole processor), every weight read
-            from the folder.
-        manner: how it is asked.
-        packed: whether its prompts share rows (`LlavaModel`) where the decoder allows it
-            (`vrbench.models.unpacked`); else each is asked by itself, the plain way (`HFModel`).
-        version: raised by one whenever its prompt, stop rule, image settings or way of answering change what it
-            answers to some question (see `vrbench.core.versions`); older answers and runs are then not used again.
+        prompt_format: how it is prompted, and where its answers end.
+        version: raised by one whenever a change of prompt, stop rule, image settings, loading or answering changes
+            some answer (see `vrbench.core.versions`); older answers and runs are then not reused.
+        prefix_sharing: whether prompts share rows with others that begin alike (`LlavaModel`), where the decoder
+            allows it; else each prompt has its own row (`HFModel`).
     """
 
-    faults: Callable[[Path], list[str]]
-    load: Callable[[Path, Any], tuple[Any, Any, Any]]
-    manner: PromptFormat
-    packed: bool = False
-    version: int = 1
+    prompt_format: PromptFormat
+    version: int = 2
+    prefix_sharing: bool = False
 
 
 QWEN_PIXELS = {"size": {"shortest_edge": 256 * 28 * 28, "longest_edge": 1605632}}
@@ -52,147 +118,137 @@ ENDS = (
     "such a token is no part of an answer"
 )
 PNG = "images are not converted to JPEG (quality 85) first, since the pixels would then depend on the version of Pillow"
-AUDIO = "the class itself fails with transformers 5, which refuses its audio settings; it is compared without them"
-PENALTY = (
-    "greedy, as every other family, and not sampled at a temperature of 0.6 where a task names none; without the "
-    "class's repetition penalty of 1.2, which the checkpoint does not set and makes the question's words less likely"
+
+GENERIC = PromptFormat(
+    prompts.chat,
+    "chat.huggingface.Huggingface",
+    description=TEMPLATE,
+    image_placement=AT_MARKS,
+    max_new_tokens=4096,
+    differences=(
+        ENDS,
+        "the class itself fails with transformers 5, which refuses its audio settings; it is compared without them",
+    ),
 )
+"""Of families without a class of their own in lmms-eval: as its class for any model of transformers."""
 
-
-def _plain(manner: PromptFormat, version: int = 2) -> Family:
-    return Family(hf_folder.validate, hf_folder.load, manner, version=version)
-
-
-def _generic(**more: Any) -> PromptFormat:
-    """The family has no class of its own in lmms-eval: asked as its class for any model of transformers asks."""
-    about = {"follows": "chat.huggingface.Huggingface", "longest": 4096, "written": TEMPLATE, "placed": AT_MARKS}
-    return PromptFormat(**{"prompt": prompts.chat, "differs": (ENDS, AUDIO), **about, **more})
-
+LLAVA_HF = PromptFormat(
+    prompts.llava,
+    "chat.llava_hf.LlavaHf",
+    description="the chat template, else Vicuna's conversation",
+    image_placement=AT_MARKS,
+    max_new_tokens=1024,
+    add_special_tokens=True,
+    differences=(ENDS,),
+)
 
 FAMILIES: dict[str, Family] = {
     "llava": Family(
-        llava.validate,
-        llava.load,
         PromptFormat(
             prompts.llava_text,
             "simple.llava_hf.LlavaHf",
-            written="the tokenizer's chat template, else the processor's, else Vicuna's conversation",
-            placed="where the text has its marks, else in front, one space between, and a new line",
-            longest=1024,
-            differs=(
+            description="the tokenizer's chat template, else the processor's, else Vicuna's conversation",
+            image_placement="where the text has its marks, else in front, one space between, and a new line",
+            max_new_tokens=1024,
+            differences=(
                 ENDS,
-                "a template that lies in the processor's settings alone is used, which the class leaves unread, as its "
+                "a template that is in the processor's settings alone is used, which the class does not read, as its "
                 "chat form does: it is the checkpoint's own",
                 "a template that reads messages in parts only is given parts, where the class would lose the question",
             ),
         ),
-        packed=True,
-        version=2,
+        prefix_sharing=True,
     ),
-    "llava_next": _plain(
-        PromptFormat(
-            prompts.llava,
-            "chat.llava_hf.LlavaHf",
-            written="the chat template, else Vicuna's conversation",
-            placed=AT_MARKS,
-            longest=1024,
-            special_tokens=True,
-            differs=(ENDS,),
-        )
-    ),
-    "llava_onevision": _plain(
-        PromptFormat(
-            prompts.llava,
-            "chat.llava_hf.LlavaHf",
-            written="the chat template, else Vicuna's conversation",
-            placed=AT_MARKS,
-            longest=1024,
-            special_tokens=True,
-            flat=True,
-            differs=(ENDS,),
-        )
-    ),
-    "qwen2_5_vl": _plain(
+    "llava_next": Family(LLAVA_HF),
+    "llava_onevision": Family(replace(LLAVA_HF, flat_images=True)),
+    "qwen2_5_vl": Family(
         PromptFormat(
             prompts.qwen,
             "simple.qwen2_5_vl.Qwen2_5_VL",
-            written=WITH_SYSTEM,
-            placed=IN_FRONT,
-            longest=32768,
-            stops=all_but_blank_lines,
-            pictures=QWEN_PIXELS,
-            differs=(ENDS, PNG),
+            description=WITH_SYSTEM,
+            image_placement=IN_FRONT,
+            max_new_tokens=32768,
+            stop_rule=all_but_blank_lines,
+            image_settings=QWEN_PIXELS,
+            differences=(ENDS, PNG),
         )
     ),
-    "qwen3_vl": _plain(
+    "qwen3_vl": Family(
         PromptFormat(
             prompts.qwen,
             "simple.qwen3_vl.Qwen3_VL",
-            written=WITH_SYSTEM,
-            placed=IN_FRONT,
-            longest=128,
-            stops=all_but_blank_lines,
-            pictures=QWEN_PIXELS,
-            differs=(ENDS,),
+            description=WITH_SYSTEM,
+            image_placement=IN_FRONT,
+            max_new_tokens=128,
+            stop_rule=all_but_blank_lines,
+            image_settings=QWEN_PIXELS,
+            differences=(ENDS,),
         )
     ),
-    "smolvlm": _plain(_generic()),
-    "idefics3": _plain(_generic()),
-    "internvl": _plain(
+    "smolvlm": Family(GENERIC),
+    "idefics3": Family(GENERIC),
+    "internvl": Family(
         PromptFormat(
             prompts.chat,
             "chat.internvl_hf.InternVLHf",
-            written=TEMPLATE,
-            placed=AT_MARKS,
-            longest=1024,
-            pictures={"min_patches": 1, "max_patches": 12},
-            differs=(ENDS,),
+            description=TEMPLATE,
+            image_placement=AT_MARKS,
+            max_new_tokens=1024,
+            image_settings={"min_patches": 1, "max_patches": 12},
+            differences=(ENDS,),
         )
     ),
-    "gemma3": _plain(
+    "gemma3": Family(
         PromptFormat(
             prompts.gemma,
             "simple.gemma3.Gemma3",
-            written=WITH_SYSTEM,
-            placed="in front; marks in the text, numbered ones too, are taken out",
-            longest=128,
-            stops=all_but_blank_lines,
-            differs=(PNG,),
+            description=WITH_SYSTEM,
+            image_placement="in front; marks in the text, numbered ones too, are taken out",
+            max_new_tokens=128,
+            stop_rule=all_but_blank_lines,
+            differences=(PNG,),
         )
     ),
-    "paligemma": _plain(
-        _generic(
-            prompt=prompts.paligemma,
-            written="images, text, end of line: it has no chat template",
-            placed=IN_FRONT,
-            prefix=True,
-            differs=("the class cannot ask it, since it has no chat template; stop texts and lengths are the class's",),
+    "paligemma": Family(
+        replace(
+            GENERIC,
+            build=prompts.paligemma,
+            description="images, text, end of line: it has no chat template",
+            image_placement=IN_FRONT,
+            prefix_lm=True,
+            differences=(
+                "the class cannot prompt it, since it has no chat template; stop texts and lengths are the class's",
+            ),
         )
     ),
-    "mistral3": _plain(
+    "mistral3": Family(
         PromptFormat(
             prompts.mistral,
             "simple.mistral3_vl.Mistral3_VL",
-            written="[INST] images, a new line, the text [/INST]; the chat template where there is no image",
-            placed='in front; several as "Image 1: ...", each on a line',
-            longest=512,
-            finish=final_answer,
-            special_tokens=True,
-            differs=(PENALTY,),
+            description="[INST] images, a new line, the text [/INST]; the chat template where there is no image",
+            image_placement='in front; several as "Image 1: ...", each on a line',
+            max_new_tokens=512,
+            postprocess=final_answer,
+            add_special_tokens=True,
+            differences=(
+                "greedy, as every other family, and not sampled at a temperature of 0.6 where a task names none; "
+                "without the class's repetition penalty of 1.2, which the checkpoint does not set and makes the "
+                "question's words less likely",
+            ),
         )
     ),
-    "mllama": _plain(
+    "mllama": Family(
         PromptFormat(
             prompts.mllama,
             "simple.llama_vision.LlamaVision",
-            written=TEMPLATE,
-            placed="in front of the text as it is",
-            longest=1024,
-            special_tokens=False,
+            description=TEMPLATE,
+            image_placement="in front of the text as it is",
+            max_new_tokens=1024,
+            add_special_tokens=False,
         )
     ),
 }
-"""Model type, as config.json says it -> family."""
+"""`model_type` of config.json -> family."""
 
 UNSUPPORTED: dict[str, str] = {
     "qwen3_vl_moe": "its layers choose among experts (MoE), so that a layer is not one thing to tune or remove",
@@ -200,33 +256,10 @@ UNSUPPORTED: dict[str, str] = {
 }
 """Model types that are known and cannot be loaded, and why."""
 
-
-REMOTE_CODE = Family(lambda folder: remote_model.validate(folder)[1], remote_model.load, _generic(), version=2)
-"""Whatever the code in a folder makes, where the user allowed it to be run."""
+REMOTE_CODE = Family(GENERIC)
+"""Models made by code in their folder, where the user allowed it to run."""
 
 
 def family_of(checkpoint: Checkpoint) -> Family:
-    """How a checkpoint without faults is loaded and asked."""
+    """Return the family of a valid checkpoint."""
     return REMOTE_CODE if checkpoint.root.code else FAMILIES[checkpoint.family]
-
-
-def ready(checkpoint: Checkpoint, model: Any, tokenizer: Any, processor: Any, images: str = HARNESS) -> BaseVLM:
-    """A model, ready to answer in the way in which its family is asked.
-
-    Args:
-        checkpoint: whose model it is.
-        model, tokenizer, processor: as its family's `load` gives them.
-        images: whose settings of the image processor hold, one of `image_settings.CHOICES`.
-    """
-    from vrbench.models.hf_model import HFModel
-    from vrbench.models.llava_model import LlavaModel
-    from vrbench.models.unpacked import PaddedLlava, allows_prefix_sharing
-
-    family, name = family_of(checkpoint), checkpoint.family
-    manner = family.manner if images == HARNESS else replace(family.manner, pictures={})
-    if not family.packed:
-        return HFModel(model, tokenizer, processor, name, manner)
-    vlm = LlavaModel(model, tokenizer, padded(processor) if images == PAD else processor, name, manner)
-    return (
-        vlm if allows_prefix_sharing(vlm.text_config, max(vlm.context_length, vlm.full_context)) else PaddedLlava(vlm)
-    )

@@ -191,8 +191,7 @@ def _of_card(card: Path) -> str:
 def _images(found: Checkpoint) -> Iterator[str]:
     """What is told of its images before it is run; nothing of a language model alone, or a family that is not known."""
     if found.family in FAMILIES or found.root.code:
-        other = image_settings.remedy(found)
-        yield from (note + (f" ({other})" if other else "") for note in image_settings.image_notes(found))
+        yield from image_settings.notes_with_options(found)
 
 
 def _note(found: Checkpoint) -> str:

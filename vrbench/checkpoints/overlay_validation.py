@@ -154,7 +154,7 @@ def _projector_of(config_text: str) -> tuple[str, frozenset[str]]:
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
 
-    from vrbench.models.parts import projector_parameters, projector_prefix
+    from vrbench.models.components import projector_parameters, projector_prefix
 
     raw: dict[str, Any] = json.loads(config_text)
     with torch.device("meta"):
@@ -164,7 +164,7 @@ def _projector_of(config_text: str) -> tuple[str, frozenset[str]]:
 
 def _pocket_faults(folder: Path) -> list[str]:
     """Why a folder's tower and projector are not those of a pocket model."""
-    from vrbench.models.llava import expected_shapes
+    from vrbench.models.hf_folder import expected_shapes
     from vrbench.models.pocket import llava_config
 
     expected = expected_shapes(llava_config())

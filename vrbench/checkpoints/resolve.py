@@ -280,7 +280,9 @@ def _foreign_faults(folder: Path, family: str) -> list[str]:
     if family not in FAMILIES:
         known = ", ".join(FAMILIES)
         return [f"{folder / 'config.json'} is of model_type {family!r}; the families known are {known}"]
-    return FAMILIES[family].faults(folder)
+    from vrbench.models import hf_folder
+
+    return hf_folder.validate(folder)
 
 
 def _layered(

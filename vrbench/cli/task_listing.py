@@ -133,7 +133,7 @@ def _prompt(example: ItemExample, spec: TaskSpec, model: Checkpoint | None) -> I
         from vrbench.models.prompt_preview import preview_prompt
 
         found = preview_prompt(model, prompt, len(example.pictures) if seeing else None)
-        prompt, front = found.prompt, found.front
+        prompt, front = found.prompt, found.special_tokens
     if not seeing:
         yield "  text of the task; no chat template is applied to tasks of lm-eval:"
     elif model is None:

@@ -15,7 +15,7 @@ from vrbench.conversion.lora import Pair, shape_faults
 from vrbench.conversion.original import Original
 from vrbench.conversion.stored import model_files, odd_dtypes, tensors_in
 from vrbench.core.errors import raise_errors
-from vrbench.models.llava import expected_shapes
+from vrbench.models.hf_folder import expected_shapes
 
 if TYPE_CHECKING:
     from transformers import LlavaConfig

@@ -20,7 +20,7 @@ from vrbench.core.errors import VrbenchError, raise_errors
 from vrbench.core.io import digest_of, read_json, validate_output, write_atomically
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import BaseRef, Lineage, LineageStep
-from vrbench.models import llava
+from vrbench.models import hf_folder
 
 if TYPE_CHECKING:
     from transformers import LlavaConfig
@@ -61,7 +61,7 @@ def _fill(folder: Path, name: str, original: Original, config: LlavaConfig, move
     config.save_pretrained(folder)
     _write_processor(folder, original)
     _write_generation(folder, original)
-    raise_errors(llava.validate(folder))  # what was written, judged by what will read it
+    raise_errors(hf_folder.validate(folder))  # what was written, judged by what will read it
     lineage = _lineage(name, original, config, weights)
     write_atomically(folder / MARKER, lineage.model_dump_json(indent=1) + "\n")
 

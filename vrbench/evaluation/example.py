@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vrbench.checkpoints.families import family_of
+from vrbench.checkpoints.families import PromptFormat, family_of
 from vrbench.checkpoints.model_config import read_config
 from vrbench.checkpoints.resolve import Checkpoint
 from vrbench.core import os_errors
@@ -17,7 +17,6 @@ from vrbench.evaluation import item_validation, task_scores
 from vrbench.evaluation.settings import OWN_SETTINGS
 from vrbench.evaluation.settings import stop_criteria as limit_of
 from vrbench.models.context_length import stated_context
-from vrbench.models.manner import PromptFormat
 from vrbench.tasks.registry import TaskSpec
 
 
@@ -66,20 +65,20 @@ def example(spec: TaskSpec, data_root: str | Path | None = None, model: Checkpoi
 
 
 def _made(spec: TaskSpec, part: task_scores.SubtaskData, model: Checkpoint | None) -> ItemExample:
-    manner = family_of(model).manner if model is not None and spec.harness == "lmms-eval" else None
+    prompt_format = family_of(model).prompt_format if model is not None and spec.harness == "lmms-eval" else None
     with task_scores.quiet():
-        task = task_scores.task_of(spec, part, manner.model_name if manner else "")
+        task = task_scores.task_of(spec, part, prompt_format.lmms_model_name if prompt_format else "")
         task.build_all_requests(limit=1, rank=0, world_size=1)
     asked = sorted(task.instances, key=lambda instance: (instance.doc_id, instance.idx))
     asked = [instance for instance in asked if instance.doc_id == asked[0].doc_id]
     row = task_scores.documents_of(task)[asked[0].doc_id]
     prompt, answers, generation = texts_of(asked)
-    if manner is not None and model is not None:
+    if prompt_format is not None and model is not None:
         from vrbench.evaluation.lmms_eval_adapter import prompt_text
 
         _, settings, _, doc_id, _, split = asked[0].args
-        prompt = prompt_text(manner, task, task.dataset[split][doc_id], prompt)  # `row` has no images
-        generation = _limit(settings, manner, model)
+        prompt = prompt_text(prompt_format, task, task.dataset[split][doc_id], prompt)  # `row` has no images
+        generation = _limit(settings, prompt_format, model)
     source = spec.data
     return ItemExample(
         prompt=prompt,
@@ -102,10 +101,14 @@ def texts_of(asked: list[Any]) -> tuple[str, tuple[str, ...], str]:
     return args[0], (), settings or "the harness's own settings"
 
 
-def _limit(settings: Mapping[str, Any], manner: PromptFormat, model: Checkpoint) -> str:
+def _limit(settings: Mapping[str, Any], prompt_format: PromptFormat, model: Checkpoint) -> str:
     """How an answer ends in a family's way."""
     context = stated_context(read_config(model.root.path)[2]) if model.root.has("config.json") else None
-    limit = limit_of(settings, min(manner.longest, context // 2) if context else manner.longest, manner.stops)
+    limit = limit_of(
+        settings,
+        min(prompt_format.max_new_tokens, context // 2) if context else prompt_format.max_new_tokens,
+        prompt_format.stop_rule,
+    )
     stops = ", ".join(map(repr, limit.until)) or "none"
     return f"greedy, at most {limit.max_new_tokens:,} tokens, stop texts: {stops}"
 

@@ -92,7 +92,7 @@ class LmEvalModel(TemplateLM):
     @property
     def eot_token_id(self) -> int:
         """Token that ends a text."""
-        return self._answerer.vlm.end_of_text
+        return self._answerer.vlm.eos_token_id
 
     @property
     def prefix_token_id(self) -> int:

@@ -17,6 +17,7 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 from lmms_eval.api.task import ConfigurableTask
 
+from vrbench.checkpoints.families import PromptFormat
 from vrbench.checkpoints.prompts import IMAGE
 from vrbench.core import jinja_sandbox
 from vrbench.core.errors import VrbenchError
@@ -26,7 +27,6 @@ from vrbench.data.image_feature import opening
 from vrbench.evaluation.engine import InferenceEngine
 from vrbench.evaluation.requests import GenerationRequest, RequestImage, request_image
 from vrbench.evaluation.settings import stop_criteria
-from vrbench.models.manner import PromptFormat
 from vrbench.tasks.untrusted import harness_file, with_includes
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def prompt_digest_of(instance: Instance) -> None:
 
 
 class LmmsEvalModel(lmms):
-    """A model for lmms-eval, which asks and answers as lmms-eval's own class for its family; see `models.manner`.
+    """A model for lmms-eval, which prompts and answers as lmms-eval's own class for its family does.
 
     Attributes:
         tasks: name -> task, for what a chat class is shown; without them it is shown the task's text.
@@ -113,19 +113,19 @@ class LmmsEvalModel(lmms):
         super().__init__()
         self.tasks: Mapping[str, LmmsEvalTask] = {}
         self._answerer = answerer
-        self._manner = answerer.vlm.manner
+        self._prompt_format = answerer.vlm.prompt_format
         self._title = title
         self._seen: dict[tuple[str, str, int], tuple[RequestImage, ...]] = {}
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """Greedy answers, as the family's class gives them."""
         asked = []
-        longest = min(self._manner.longest, self._answerer.vlm.context_length // 2)
+        longest = min(self._prompt_format.max_new_tokens, self._answerer.vlm.context_length // 2)
         for request in requests:
-            limit = stop_criteria(request.args[1], longest, self._manner.stops)
+            limit = stop_criteria(request.args[1], longest, self._prompt_format.stop_rule)
             asked.append(GenerationRequest(*self._shown(request), limit.max_new_tokens, limit.until))
         items = [(request.task_name, request.doc_id) for request in requests]
-        return [self._manner.finish(said) for said in self._answerer.answer(asked, items, self._title)]
+        return [self._prompt_format.postprocess(said) for said in self._answerer.answer(asked, items, self._title)]
 
     def prompt_digest(self, instance: Instance) -> str:
         """sha256 over what the model was shown."""
@@ -155,7 +155,7 @@ class LmmsEvalModel(lmms):
             )
         pictures = self._seen[place]
         if task in self.tasks:
-            context = prompt_text(self._manner, self.tasks[task], self.task_dict[task][split][doc_id], context)
+            context = prompt_text(self._prompt_format, self.tasks[task], self.task_dict[task][split][doc_id], context)
         return self._answerer.vlm.prompt(context, len(pictures)), pictures
 
 
@@ -171,9 +171,9 @@ class _Loader:
         return pixels
 
 
-def prompt_text(manner: PromptFormat, task: LmmsEvalTask, doc: Mapping[str, Any], text: str) -> str:
+def prompt_text(prompt_format: PromptFormat, task: LmmsEvalTask, doc: Mapping[str, Any], text: str) -> str:
     """What of a document goes into a family's prompt: the task's messages for a chat class, else its text."""
-    has_messages = manner.by_messages and task.config.doc_to_messages is not None
+    has_messages = prompt_format.reads_messages and task.config.doc_to_messages is not None
     return _as_text(task, doc) if has_messages else text
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vrbench.evaluation.requests import GenerationRequest, LogLikelihoodRequest, Request, Unanswered
 from vrbench.evaluation.truncation import too_long
 from vrbench.models.decoding import StopCriteria
-from vrbench.models.inputs import ImagesRefused
+from vrbench.models.processors import ImagesRefused
 
 if TYPE_CHECKING:
     from vrbench.models.hf_model import HFModel
@@ -64,11 +64,11 @@ class PaddedBatches:
         ordered = sorted(self._questions, key=self._group, reverse=True)
         for _, group in itertools.groupby(ordered, key=lambda question: self._group(question)[0]):
             together = list(group)
-            fitting = [one for one in together if len(one) + _answer(one) <= self._vlm.shared_length]
+            fitting = [one for one in together if len(one) + _answer(one) <= self._vlm.max_batch_length]
             if fitting:
                 yield fitting
             if len(fitting) < len(together):
-                yield from ([one] for one in together if len(one) + _answer(one) > self._vlm.shared_length)
+                yield from ([one] for one in together if len(one) + _answer(one) > self._vlm.max_batch_length)
 
     def tokens_held(self, question: Question, longest: int) -> int:
         """Tokens that a padded prompt takes, and on a card those of its answer."""
@@ -85,10 +85,10 @@ class PaddedBatches:
         limits = [StopCriteria(request.max_new_tokens, request.until) for request in asked]
         if asked[0].pictures:
             pictures = [[picture.load() for picture in request.pictures] for request in asked]
-            inputs = self._vlm.pictured([request.prompt for request in asked], pictures)
+            inputs = self._vlm.encode_with_images([request.prompt for request in asked], pictures)
         else:
-            inputs = self._vlm.worded([question.tokens for question in questions])
-        return dict(zip(keys, self._vlm.answers(inputs, limits), strict=True))
+            inputs = self._vlm.pad_token_ids([question.tokens for question in questions])
+        return dict(zip(keys, self._vlm.generate(inputs, limits), strict=True))
 
     def _question(self, key: str, request: Request) -> Question:
         if isinstance(request, LogLikelihoodRequest):

@@ -230,8 +230,9 @@ def plan(names: Sequence[str], tasks: str | Sequence[str], options: RunConfig) -
     raise_errors([*faults, *_faults_of_items_at_hand(looked.there, options)] if faults else [])
     made = replace(made, jobs=_jobs(looked.there, options))
     raise_errors(_item_faults(made))
-    for line in image_settings.lines(found, images) if made.shows_images else ():
-        _log.warning("vrbench: %s", line)
+    for of in found if made.shows_images else ():
+        for note in image_settings.notes_with_options(of, images):
+            _log.warning("vrbench: %s: %s", of.id, note)
     return made
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from vrbench.checkpoints.families import StopRule
 from vrbench.core.errors import VrbenchError
 from vrbench.models.decoding import StopCriteria
-from vrbench.models.manner import StopRule
 
 OWN_SETTINGS = "of_the_task_file"
 """Setting that says that the others are a task file's own `stop_criteria`, which holds for every family."""

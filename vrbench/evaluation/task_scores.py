@@ -125,7 +125,7 @@ def evaluate_task(
     Raises:
         RuntimeError: our figure over the samples is not the harness's aggregate.
     """
-    prepared = build_task(spec, parts, answerer.vlm.manner.model_name)
+    prepared = build_task(spec, parts, answerer.vlm.prompt_format.lmms_model_name)
     adapter = adapter_of(spec)
     kind = adapter.LmEvalModel if spec.harness == "lm-eval" else adapter.LmmsEvalModel
     model = kind(answerer, title or spec.id)

@@ -1,49 +1,55 @@
-"""A loaded model of any family: its parts, and what every way of answering asks of it."""
+"""A loaded vision-language model of any family: its components, and what every inference backend needs of it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from vrbench.models import components
-from vrbench.models import context_length as context
+from vrbench.checkpoints.families import PromptFormat
+from vrbench.models import components, context_length
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from vrbench.models.manner import PromptFormat
-
 
 class BaseVLM:
-    """A model with its tokenizer and image processor; `VLM` and `PlainVLM` answer with it.
+    """A model with its tokenizer and image processor; `LlavaModel` and `HFModel` answer with it.
 
     Attributes:
+        shares_prefixes: whether requests are answered in rows that share prefixes (`LlavaModel`).
         model, tokenizer, image_processor: from transformers; the image processor is a PIL one on every machine.
         family: model family, such as "llava".
-        manner: how it is asked.
-        device, dtype: where and in what type the weights are.
-        code: versions of the code that made its weights and asks it, as `vrbench.core.versions.of_model` has them.
-        has_adapter: whether PEFT had a part in its weights.
+        prompt_format: how it is prompted, and where its answers end.
+        device, dtype: of the weights.
+        code: versions of the code that makes its weights and answers, as `code_versions` of its checkpoint has them.
+        has_adapter: whether PEFT was used to make its weights.
     """
 
+    shares_prefixes: ClassVar[bool] = False
+
     def __init__(
-        self, model: Any, tokenizer: PreTrainedTokenizerBase, image_processor: Any, family: str, manner: PromptFormat
+        self,
+        model: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        image_processor: Any,
+        family: str,
+        prompt_format: PromptFormat,
     ) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.image_processor = image_processor
         self.family = family
-        self.manner = manner
+        self.prompt_format = prompt_format
         weight = next(model.parameters())
         self.device: torch.device = weight.device
         self.dtype: torch.dtype = weight.dtype
         self.code: Mapping[str, int] = {}
         self.has_adapter = False
-        self._spelled: dict[int, str] = {}
+        self._token_texts: dict[int, str] = {}
 
     @property
     def language_model(self) -> Any:
@@ -78,7 +84,7 @@ class BaseVLM:
 
     @property
     def image_settings(self) -> dict[str, Any]:
-        """What decides the pixels that the model gets of an image: class and settings of the image processor."""
+        """Class and settings of the image processor, which decide the pixels that the model reads."""
         settings = {k: v for k, v in self.image_processor.to_dict().items() if not k.startswith("_")}
         return {"class": self.image_processor_name, **settings}
 
@@ -89,47 +95,46 @@ class BaseVLM:
 
     @cached_property
     def context_length(self) -> int:
-        """Most tokens of a text, as lm-eval finds it; see `context.text_context`."""
-        return context.text_context(self.text_config, self.model.config, self.tokenizer)
+        """Most tokens of a text; see `context_length.text_context`."""
+        return context_length.text_context(self.text_config, self.model.config, self.tokenizer)
 
     @cached_property
     def full_context(self) -> int:
-        """Most tokens of a prompt with images; see `context.full_context`."""
-        return context.full_context(self.text_config, self.model.config, self.tokenizer)
+        """Most tokens of a prompt with images; see `context_length.full_context`."""
+        return context_length.full_context(self.text_config, self.model.config, self.tokenizer)
 
     @property
-    def shared_length(self) -> float:
-        """Tokens up to which the prompts of a batch leave each other's positions alone.
+    def max_batch_length(self) -> float:
+        """Most tokens of prompts in one batch of several; a longer prompt needs a batch of its own.
 
-        LongRoPE and dynamic scaling take other rotary frequencies for all of a batch as soon as one of it is longer.
+        LongRoPE and dynamic scaling use other rotary frequencies for a whole batch as soon as one prompt is longer.
         """
         rope = getattr(self.text_config, "rope_parameters", None) or {}
         if rope.get("rope_type") not in ("longrope", "dynamic"):
             return math.inf
-        trained = rope.get("original_max_position_embeddings") or self.text_config.max_position_embeddings
-        return int(trained)
+        return int(rope.get("original_max_position_embeddings") or self.text_config.max_position_embeddings)
 
     @cached_property
-    def end_of_text(self) -> int:
-        """Id of the token that ends a text."""
+    def eos_token_id(self) -> int:
+        """The tokenizer's token that ends a text."""
         return int(self.tokenizer.eos_token_id)
 
     @cached_property
-    def ends(self) -> frozenset[int]:
-        """Ids of the tokens that end an answer: those of the generation config, and the tokenizer's end of text."""
+    def stop_token_ids(self) -> frozenset[int]:
+        """Tokens that end an answer: those of the generation config, and the tokenizer's end of text."""
         stated = self.model.generation_config.eos_token_id
-        return frozenset({self.end_of_text, *([stated] if isinstance(stated, int) else stated or ())})
+        return frozenset({self.eos_token_id, *([stated] if isinstance(stated, int) else stated or ())})
 
     def prompt(self, text: str, n_images: int = 0) -> str:
-        """The whole prompt of one question about some pictures."""
+        """Return the whole prompt of one question about some images."""
         raise NotImplementedError
 
     def encode(self, prompt: str) -> list[int]:
-        """Token ids of a prompt without images."""
+        """Return the token ids of a prompt without images."""
         raise NotImplementedError
 
-    def spelled(self, token: int) -> str:
-        """The text of one token; U+FFFD stands where it is a part of a character."""
-        if token not in self._spelled:
-            self._spelled[token] = str(self.tokenizer.decode([token]))
-        return self._spelled[token]
+    def token_text(self, token: int) -> str:
+        """Return the text of one token; U+FFFD stands for a part of a character."""
+        if token not in self._token_texts:
+            self._token_texts[token] = str(self.tokenizer.decode([token]))
+        return self._token_texts[token]

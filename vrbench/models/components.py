@@ -1,24 +1,26 @@
-"""The parts of a vision-language model of any family, found by what they are and not by a pattern on names.
+"""The components of a VLM of any family: vision tower, projector, decoder layers, and their parameters.
 
-The decoder is what transformers' `get_decoder` gives; the vision tower is the module that the config's vision part
-describes; the projector is what lies between them.
+They are found by what they are and not by patterns on names: the decoder is what transformers' `get_decoder` returns;
+the vision tower is the module that the config's vision part describes; the projector is what lies between them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from vrbench.core.errors import VrbenchError
+from vrbench.checkpoints.parameter_names import canonical, difference_faults
+from vrbench.core.errors import VrbenchError, raise_errors
 
 if TYPE_CHECKING:
     import torch
 
 MERGERS = ("merger", "deepstack_merger_list")
-"""What projects inside of a tower that has its projector in itself (Qwen2.5-VL, Qwen3-VL)."""
+"""Projectors inside of a vision tower (Qwen2.5-VL, Qwen3-VL)."""
 
 
 def decoder(model: Any) -> Any:
-    """The LLM without its head: token embeddings, `layers`, norm.
+    """Return the LLM without its head: token embeddings, `layers`, norm.
 
     Raises:
         VrbenchError: the model has none with a list of layers.
@@ -32,12 +34,12 @@ def decoder(model: Any) -> Any:
 
 
 def decoder_layers(model: Any) -> torch.nn.ModuleList:
-    """The decoder's layers: the module list itself."""
+    """Return the decoder's layers: the module list itself."""
     return decoder(model).layers
 
 
 def vision_tower(model: Any) -> torch.nn.Module:
-    """Pixels to vision features.
+    """Return the module that turns pixels into vision features.
 
     Raises:
         VrbenchError: no module is described by the config's vision part.
@@ -50,10 +52,10 @@ def vision_tower(model: Any) -> torch.nn.Module:
 
 
 def projector(model: Any) -> list[torch.nn.Module]:
-    """Vision features to the decoder's width: beside tower and decoder, or the mergers inside of the tower.
+    """Return the modules that map vision features to the decoder's width, beside or inside of the vision tower.
 
     Raises:
-        VrbenchError: there is neither.
+        VrbenchError: there is none.
     """
     tower = vision_tower(model)
     others = (tower, decoder(model))
@@ -62,3 +64,39 @@ def projector(model: Any) -> list[torch.nn.Module]:
     if not found:
         raise VrbenchError(f"{type(model).__name__} has no projector beside or inside of its vision tower")
     return found
+
+
+def projector_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
+    """Return canonical name -> parameter of the projector."""
+    inside = {id(p) for module in projector(model) for p in module.parameters()}
+    return {canonical(name): p for name, p in model.named_parameters() if id(p) in inside}
+
+
+def projector_prefix(model: Any) -> str:
+    """Return the common prefix of the projector's canonical parameter names, such as "multi_modal_projector."."""
+    names = {id(module): name for name, module in model.named_modules()}
+    paths = [canonical(names[id(module)]).split(".") for module in projector(model)]
+    shared = []
+    for parts in zip(*paths, strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared.append(f"{parts[0]}.")
+    return "".join(shared)
+
+
+def layer_parameters(model: Any, layers: Iterable[int]) -> dict[str, torch.nn.Parameter]:
+    """Return canonical name, such as 'layers.3.mlp.up_proj.weight' -> parameter of some decoder layers."""
+    modules = decoder_layers(model)
+    return {canonical(f"layers.{i}.{name}"): p for i in layers for name, p in modules[i].named_parameters()}
+
+
+def fill_parameters(targets: Mapping[str, torch.nn.Parameter], tensors: Mapping[str, torch.Tensor], where: str) -> None:
+    """Copy tensors into the parameters of the same names, keeping the parameters' dtypes.
+
+    Raises:
+        VrbenchError: every name or shape that does not match, with `where` in front; nothing was changed then.
+    """
+    expected = {name: tuple(p.shape) for name, p in targets.items()}
+    raise_errors(difference_faults(where, {name: tuple(t.shape) for name, t in tensors.items()}, expected))
+    for name, parameter in targets.items():
+        parameter.data.copy_(tensors[name])

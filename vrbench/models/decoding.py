@@ -1,4 +1,4 @@
-"""Greedy answers to packed prompts: one pass over the rows, then one token a step for those not yet done."""
+"""Greedy decoding of packed prompts, and where an answer ends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from vrbench.models.logits_processing import argmax_token, logits_processors, needs_logits_processors, next_token
+from vrbench.models.logits_processing import argmax_token, logits_processors, needs_logits_processors
 from vrbench.models.packing import PackedSequence
 
 if TYPE_CHECKING:
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StopCriteria:
-    """When an answer ends, besides the model's own end-of-text token.
+    """When an answer ends, besides the model's own stop tokens.
 
     Attributes:
-        max_new_tokens: tokens at most.
-        until: texts that end the answer and do not belong to it.
+        max_new_tokens: longest answer, in tokens.
+        until: texts that end the answer and are not part of it.
     """
 
     max_new_tokens: int
@@ -36,15 +36,15 @@ class StopCriteria:
 def generate_packed(
     vlm: LlavaModel,
     rows: Sequence[PackedSequence],
-    limits: Mapping[int, StopCriteria],
-    pictures: Mapping[int, torch.Tensor],
+    stops: Mapping[int, StopCriteria],
+    images: Mapping[int, torch.Tensor],
 ) -> dict[int, str]:
-    """Answers of greedy decoding; what the model's generation config asks for beyond it is done as `generate` does it.
+    """Decode greedily; what the generation config asks for beyond that is applied as `generate` does it.
 
     Args:
-        rows: packed prompts, as `packing.pack` gives them.
-        limits: sequence number -> when its answer ends.
-        pictures: slot -> projected features, as `VLM.hidden` takes them.
+        rows: packed prompts, as `packing.pack` returns them.
+        stops: sequence number -> when its answer ends.
+        images: slot -> projected features, as `LlavaModel.hidden_states` takes them.
 
     Returns:
         sequence number -> the answer, without special tokens, cut before the first `until`.
@@ -53,25 +53,25 @@ def generate_packed(
 
     prompts = [(row, number, path) for row, packed in enumerate(rows) for number, path in packed.paths.items()]
     cache = DynamicCache()
-    states = vlm.hidden(rows, pictures, cache)
+    states = vlm.hidden_states(rows, images, cache)
     last = states[[row for row, _, _ in prompts], [path[-1] for _, _, path in prompts]]
-    cache, mask = _one_row_each(cache, [(row, path) for row, _, path in prompts])
+    cache, mask = _unpack_cache(cache, [(row, path) for row, _, path in prompts])
     positions = torch.tensor([len(path) for _, _, path in prompts], device=vlm.device)
-    alive = [number for _, number, _ in prompts]
-    said: dict[int, list[int]] = {number: [] for number in alive}
-    choose = _Choice(vlm, {number: [rows[row].tokens[i] for i in path] for row, number, path in prompts}, limits)
+    active = [number for _, number, _ in prompts]
+    generated: dict[int, list[int]] = {number: [] for number in active}
+    choose = _TokenChoice(vlm, {number: [rows[row].tokens[i] for i in path] for row, number, path in prompts}, stops)
     while True:
-        tokens = choose(vlm.model.lm_head(last), alive, said)
-        for number, token in zip(alive, tokens.tolist(), strict=True):
-            said[number].append(token)
-        going = [i for i, number in enumerate(alive) if not is_finished(vlm, said[number], limits[number])]
-        if not going:
-            return {number: decode_answer(vlm, tokens, limits[number]) for number, tokens in said.items()}
-        if len(going) < len(alive):
-            keep = torch.tensor(going, device=vlm.device)
+        tokens = choose(vlm.model.lm_head(last), active, generated)
+        for number, token in zip(active, tokens.tolist(), strict=True):
+            generated[number].append(token)
+        unfinished = [i for i, number in enumerate(active) if not is_finished(vlm, generated[number], stops[number])]
+        if not unfinished:
+            return {number: decode_answer(vlm, tokens, stops[number]) for number, tokens in generated.items()}
+        if len(unfinished) < len(active):
+            keep = torch.tensor(unfinished, device=vlm.device)
             cache.batch_select_indices(keep)
             tokens, mask, positions = tokens[keep], mask[keep], positions[keep]
-            alive = [alive[i] for i in going]
+            active = [active[i] for i in unfinished]
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         outputs = vlm.language_model(
             inputs_embeds=vlm.model.get_input_embeddings()(tokens)[:, None],
@@ -83,32 +83,37 @@ def generate_packed(
         last, positions = outputs.last_hidden_state[:, -1], positions + 1
 
 
-class _Choice:
-    """Chooses the next token of each answer: the likeliest, after what the model's generation config does to them."""
+class _TokenChoice:
+    """Chooses the next token of each answer: the likeliest, after the logits processors of the generation config."""
 
     def __init__(
-        self, vlm: LlavaModel, prompts: Mapping[int, Sequence[int]], limits: Mapping[int, StopCriteria]
+        self, vlm: LlavaModel, prompts: Mapping[int, Sequence[int]], stops: Mapping[int, StopCriteria]
     ) -> None:
         self._prompts: dict[int, list[int]] = {}
-        self._steps: dict[int, LogitsProcessorList] = {}
+        self._processors: dict[int, LogitsProcessorList] = {}
         if needs_logits_processors(vlm):
             self._prompts = {n: [vlm.image_token if i < 0 else i for i in ids] for n, ids in prompts.items()}
-            self._steps = {n: logits_processors(vlm, ids, limits[n].max_new_tokens) for n, ids in self._prompts.items()}
+            self._processors = {
+                n: logits_processors(vlm, ids, stops[n].max_new_tokens) for n, ids in self._prompts.items()
+            }
 
-    def __call__(self, logits: torch.Tensor, alive: Sequence[int], said: Mapping[int, Sequence[int]]) -> torch.Tensor:
-        """Tokens [answers] from logits [answers, vocabulary] of the answers of some numbers, given what they said."""
-        if not self._steps:
+    def __call__(
+        self, logits: torch.Tensor, active: Sequence[int], generated: Mapping[int, Sequence[int]]
+    ) -> torch.Tensor:
+        """Return tokens [answers] from logits [answers, vocabulary], given what was generated so far."""
+        if not self._processors:
             return argmax_token(logits)
-        chosen = [
-            next_token(self._steps[n], self._prompts[n], said[n], row) for n, row in zip(alive, logits, strict=True)
-        ]
+        chosen = []
+        for number, row in zip(active, logits, strict=True):
+            ids = torch.tensor([[*self._prompts[number], *generated[number]]], device=row.device)
+            chosen.append(argmax_token(self._processors[number](ids, row[None].float())[0]))
         return torch.stack(chosen)
 
 
-def _one_row_each(
+def _unpack_cache(
     cache: DynamicCache, prompts: Sequence[tuple[int, Sequence[int]]]
 ) -> tuple[DynamicCache, torch.Tensor]:
-    """Keys and values of each prompt's own path, padded on the left, and the mask of what is no padding."""
+    """Keys and values of each prompt's own path, padded on the left, and the mask of what is not padding."""
     from transformers.cache_utils import DynamicCache
 
     longest = max(len(path) for _, path in prompts)
@@ -124,25 +129,25 @@ def _one_row_each(
     return own, mask
 
 
-def is_finished(vlm: BaseVLM, tokens: list[int], limit: StopCriteria) -> bool:
-    """Whether an answer of these tokens, the last of them new, is over."""
-    if tokens[-1] in vlm.ends or len(tokens) >= limit.max_new_tokens:
+def is_finished(vlm: BaseVLM, tokens: list[int], stop: StopCriteria) -> bool:
+    """Return whether an answer of these tokens, the last of them new, is finished."""
+    if tokens[-1] in vlm.stop_token_ids or len(tokens) >= stop.max_new_tokens:
         return True
-    if not limit.until:
+    if not stop.until:
         return False
-    said = vlm.spelled(tokens[-1])
-    if "\ufffd" not in said and not any(text[-1:].isspace() or text[-1:] in said for text in limit.until if text):
+    last = vlm.token_text(tokens[-1])
+    if "\ufffd" not in last and not any(text[-1:].isspace() or text[-1:] in last for text in stop.until if text):
         return False  # a stop text ends with the token that has its last character; a part of one may not show it
     # A token is at least one byte, so a stop text that has just been completed lies within this many of the last.
-    window = max(len(text.encode()) for text in limit.until) + 4
+    window = max(len(text.encode()) for text in stop.until) + 4
     tail = vlm.tokenizer.decode(tokens[-window:], skip_special_tokens=True)
-    return any(text in tail for text in limit.until if text)
+    return any(text in tail for text in stop.until if text)
 
 
-def decode_answer(vlm: BaseVLM, tokens: list[int], limit: StopCriteria) -> str:
-    """An answer's text: without special tokens, cut before the first stop text."""
+def decode_answer(vlm: BaseVLM, tokens: list[int], stop: StopCriteria) -> str:
+    """Return an answer's text: without special tokens, cut before the first stop text."""
     answer = str(vlm.tokenizer.decode(tokens, skip_special_tokens=True))
-    for text in limit.until:
+    for text in stop.until:
         if text:
             answer = answer.split(text)[0]
     return answer

@@ -1,110 +1,140 @@
-"""Folders of a whole model in the Hugging Face layout, of any family that transformers' auto classes know."""
+"""Whole models in Hugging Face folders of any family: whether they can be loaded, and loading them.
+
+A LLaVA differs from the other families in what it needs: its image processor alone, and fewer weights.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from vrbench.checkpoints.parameter_names import Shape, canonical, difference_faults, shapes_of, twin_faults
+from vrbench.checkpoints.prompts import default_template
 from vrbench.checkpoints.remote_code import LOCAL
 from vrbench.checkpoints.safetensors_index import read_headers
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import read_json
 from vrbench.models import components
 from vrbench.models.processor_validation import load_tokenizer_and_processor, validate_processor
-
-Idle = Callable[[str], bool]
-"""Whether a tensor of a canonical name decides no answer."""
+from vrbench.models.processors import load_image_processor, load_processor, processor_template
 
 HEAD = "lm_head.weight"
 
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
-"""Settings of a decoder whose layers have experts."""
+"""Config keys of decoders whose layers have experts."""
 
 
 def is_buffer(name: str) -> bool:
-    """Rotary frequencies and positions: buffers that older files carry, computed anew by the model."""
+    """Return whether a canonical name is of rotary frequencies or positions, which the model computes itself."""
     return name.endswith(("rotary_emb.inv_freq", "position_ids"))
 
 
-def validate(folder: Path, idle: Idle = is_buffer, load_processor: Callable[[], Any] | None = None) -> list[str]:
-    """Why a folder cannot be loaded as the model that its config.json describes; no weight is loaded.
+def _is_optional(name: str, model_type: str) -> bool:
+    """Whether a tensor of a canonical name decides no answer, so that it may be missing or left over."""
+    # In LLaVAs: what older files carry of later LLaVAs, and a pooling head that a LLaVA never calls.
+    unused_in_llava = name.endswith("image_newline") or name.startswith("vision_tower.head.")
+    return is_buffer(name) or (model_type == "llava" and unused_in_llava)
 
-    Args:
-        folder: Hugging Face layout.
-        idle: which weights may be missing.
-        load_processor: what reads images there, if not the whole processor that transformers has for the family.
-    """
+
+def validate(folder: Path) -> list[str]:
+    """Return why a folder cannot be loaded as the model that its config.json describes; no weight is loaded."""
     from transformers import AutoConfig
 
-    from vrbench.models.processors import load_processor as load_whole
-
-    found = validate_weights(folder, idle)
-    if found:
-        return found
+    errors = _validate_vision_tower(folder) or validate_weights(folder)
+    if errors:
+        return errors
     config = AutoConfig.from_pretrained(folder, **LOCAL)
     rows = next(s[0] for n, s in shapes_of(read_headers(folder)).items() if n.endswith("embed_tokens.weight"))
-    return validate_processor(folder, load_processor or (lambda: load_whole(folder, config.model_type)), config, rows)
+    if config.model_type != "llava":
+        return validate_processor(folder, lambda: load_processor(folder, config.model_type), config, rows)
+    errors = validate_processor(folder, lambda: load_image_processor(folder, "llava"), config, rows)
+    return errors or _validate_feature_layer(folder, config)
 
 
-def validate_weights(folder: Path, idle: Idle = is_buffer) -> list[str]:
-    """Why the weights in a folder are not those of the model that its config.json describes; no weight is loaded."""
+def _validate_vision_tower(folder: Path) -> list[str]:
+    """Whether all images of a LLaVA have the same number of tokens; Pixtral's tower keeps their shapes."""
+    config = read_json(folder / "config.json")
+    vision = config.get("vision_config")
+    kind = vision.get("model_type") if isinstance(vision, dict) else None
+    if config.get("model_type") != "llava" or kind != "pixtral":
+        return []
+    return [
+        f"{folder / 'config.json'} has model_type 'llava' and a vision tower of type {kind!r}, which gives each image "
+        "its own number of tokens; such a tower is supported in models of type 'mistral3' only, and a LLaVA with one "
+        "that gives all images the same (CLIP, SigLIP)"
+    ]
+
+
+def _validate_feature_layer(folder: Path, config: Any) -> list[str]:
+    """Whether a LLaVA's vision tower has the states that the projector reads."""
+    chosen, depth = config.vision_feature_layer, config.vision_config.num_hidden_layers
+    if all(-depth - 1 <= n <= depth for n in ([chosen] if isinstance(chosen, int) else chosen)):
+        return []
+    has = f"{folder / 'config.json'} has vision_feature_layer {chosen}"
+    return [f"{has}; a vision tower of {depth} layers has states {-depth - 1} to {depth}"]
+
+
+def validate_weights(folder: Path) -> list[str]:
+    """Return why the weights in a folder are not those of the model that its config.json describes."""
     from transformers import AutoConfig
 
+    file = folder / "config.json"
     try:
         config = AutoConfig.from_pretrained(folder, **LOCAL)
-        refused = unsupported_reason(config)
-        model = None if refused else _empty(config)
+        reason = unsupported_reason(config)
+        model = None if reason else empty_model(config)
     except Exception as error:  # transformers' strict configs raise classes of their own
         reason = " ".join(str(error).split())
-        texts = "".join(f"; {key} is the text {value!r}, write a number" for key, value in _texts(folder))
-        return [f"{folder / 'config.json'} describes no model that can be built: {reason}{texts}"]
+        texts = "".join(f"; {key} is the text {value!r}, write a number" for key, value in _numeric_texts(folder))
+        return [f"{file} describes no model that can be built: {reason}{texts}"]
     if model is None:
-        return [f"{folder / 'config.json'}: {refused}"]
-    tensors, expected = read_headers(folder), _shapes(model, idle)
-    found = {n: s for n, s in shapes_of(tensors).items() if not idle(n)}
+        return [f"{file}: {reason}"]
+    tensors, expected = read_headers(folder), _shapes(model)
+    found = {n: s for n, s in shapes_of(tensors).items() if not _is_optional(n, config.model_type)}
     for pair in model.all_tied_weights_keys.items():  # one parameter under two names: either may be the one stored
         first, second = map(canonical, pair)
         for name, other in ((first, second), (second, first)):
             if name in found:
                 found.setdefault(other, found[name])
-    head = _head_faults(folder, model, found)
+    head = _validate_head(folder, model, found)
     if head:
         del expected[HEAD]
     return twin_faults(folder, tensors) + head + difference_faults(folder, found, expected)
 
 
-def _texts(folder: Path) -> Iterator[tuple[str, str]]:
+def _numeric_texts(folder: Path) -> Iterator[tuple[str, str]]:
     """Settings of config.json that are a number written as text."""
 
-    def look(where: str, part: Any) -> Iterator[tuple[str, str]]:
+    def search(prefix: str, part: Any) -> Iterator[tuple[str, str]]:
         for key, value in part.items() if isinstance(part, dict) else ():
             if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?(e[-+]?\d+)?", value, re.IGNORECASE):
-                yield where + key, value
-            yield from look(f"{where}{key}.", value)
+                yield prefix + key, value
+            yield from search(f"{prefix}{key}.", value)
 
-    return look("", read_json(folder / "config.json"))
+    return search("", read_json(folder / "config.json"))
 
 
-def _head_faults(folder: Path, model: Any, found: dict[str, Shape]) -> list[str]:
-    """A head that is not stored, of a model that does not take its embedding for one."""
+def _validate_head(folder: Path, model: Any, found: dict[str, Shape]) -> list[str]:
+    """A head that is not stored, in a model that does not tie it to its embedding."""
     if HEAD in found:
         return []
     file, kind = folder / "config.json", model.config.model_type
     if not model._tied_weights_keys:
-        return [f"{folder} lacks {HEAD!r}, and a model of type {kind!r} has a head of its own; fetch the weights again"]
+        return [
+            f"{folder} lacks {HEAD!r}, and a model of type {kind!r} has a head of its own; download the weights again"
+        ]
     inner = getattr(model.config.get_text_config(), "tie_word_embeddings", False)
     where = " at the top level, where alone it counts for this family (text_config says true)" if inner else ""
     return [
         f"{folder} lacks {HEAD!r}, and {file} has tie_word_embeddings false{where}; if the embedding is the head, set "
-        "tie_word_embeddings to true at the top level, else fetch the weights again"
+        "tie_word_embeddings to true at the top level, else download the weights again"
     ]
 
 
 def unsupported_reason(config: Any) -> str:
-    """Why a model of a known family cannot be tuned and pruned layer by layer; empty when it can."""
+    """Return why a model of a known family cannot be tuned and pruned layer by layer; empty when it can."""
     text = config.get_text_config()
     if any(getattr(text, name, None) for name in EXPERTS):
         return "its layers choose among experts (MoE), so that a layer is not one thing to tune or remove"
@@ -113,68 +143,75 @@ def unsupported_reason(config: Any) -> str:
     return ""
 
 
-def expected_shapes(config: Any, idle: Idle = is_buffer) -> dict[str, Shape]:
-    """Canonical name -> shape of every weight that decides an answer, from an empty model built after its config."""
-    return _shapes(_empty(config), idle)
+def expected_shapes(config: Any) -> dict[str, Shape]:
+    """Return canonical name -> shape of every weight that decides an answer of the model that a config describes."""
+    return _shapes(empty_model(config))
 
 
-def _empty(config: Any) -> Any:
-    """The model that a config describes, without weights."""
+def empty_model(config: Any) -> Any:
+    """Build the model that a config describes, without weights.
+
+    Raises:
+        VrbenchError: its decoder has no list of layers.
+    """
     import torch
     from transformers import AutoModelForImageTextToText
 
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
-    components.decoder(model)  # which says so where a model has no list of layers
+    components.decoder(model)
     return model
 
 
-def _shapes(model: Any, idle: Idle) -> dict[str, Shape]:
+def _shapes(model: Any) -> dict[str, Shape]:
     state = {canonical(name): tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    return {name: shape for name, shape in state.items() if not idle(name)}
+    return {name: shape for name, shape in state.items() if not _is_optional(name, model.config.model_type)}
 
 
 def load(folder: Path, dtype: Any) -> tuple[Any, Any, Any]:
-    """The model, tokenizer and processor of a folder, on the CPU; arguments and errors are those of `load_model`.
+    """Load the model, tokenizer and processor (of a LLaVA the image processor) of a folder, on the CPU.
 
-    The tokenizer is not the processor's: some processors change theirs.
+    Args:
+        folder: Hugging Face layout.
+        dtype: a torch.dtype; every weight is converted to it, whatever the files hold.
 
     Raises:
-        VrbenchError: as `load_model`, or the settings of tokenizer or processor cannot be read.
+        VrbenchError: tokenizer or processor cannot be read; a weight of the model is not in the files, or has another
+            shape there.
     """
     tokenizer, processor = load_tokenizer(folder)
-    return load_model(folder, dtype), tokenizer, processor
+    return _load_weights(folder, dtype), tokenizer, processor
 
 
 def load_tokenizer(folder: Path) -> tuple[Any, Any]:
-    """The tokenizer and the processor of a folder; no weights.
+    """Load the tokenizer and the processor (of a LLaVA the image processor) of a folder; no weights.
+
+    The tokenizer is not the processor's, since some processors change theirs. A LLaVA's has the chat template that is
+    used.
 
     Raises:
         VrbenchError: the settings of one cannot be read.
     """
     from transformers import AutoConfig
 
-    from vrbench.models.processors import load_processor
-
     family = AutoConfig.from_pretrained(folder, **LOCAL).model_type
-    return load_tokenizer_and_processor(folder, lambda: load_processor(folder, family))
+    if family != "llava":
+        return load_tokenizer_and_processor(folder, lambda: load_processor(folder, family))
+
+    def load_parts() -> tuple[Any, Any]:
+        return load_image_processor(folder, "llava"), processor_template(folder)
+
+    tokenizer, (image_processor, template) = load_tokenizer_and_processor(folder, load_parts)
+    tokenizer.chat_template = default_template(tokenizer.chat_template or template)
+    return tokenizer, image_processor
 
 
-def load_model(folder: Path, dtype: Any, idle: Idle = is_buffer) -> Any:
-    """The model of a folder, on the CPU.
-
-    Args:
-        folder: Hugging Face layout.
-        dtype: a torch.dtype; every weight is converted to it, whatever the files hold.
-        idle: which weights may be missing.
-
-    Raises:
-        VrbenchError: a weight of the model is not in the files, or has another shape there.
-    """
+def _load_weights(folder: Path, dtype: Any) -> Any:
     from transformers import AutoModelForImageTextToText
 
     model, info = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, output_loading_info=True, **LOCAL)
-    wrong = [n for n in (*info["missing_keys"], *info["mismatched_keys"]) if not idle(canonical(str(n)))]
+    unfilled = [str(name) for name in (*info["missing_keys"], *info["mismatched_keys"])]
+    wrong = [name for name in unfilled if not _is_optional(canonical(name), model.config.model_type)]
     if wrong:
-        raise VrbenchError(f"{folder} gave no weights for {wrong[0]!r} ({len(wrong)} in all)")
+        raise VrbenchError(f"{folder} has no weights for {wrong[0]!r} ({len(wrong)} in all)")
     return model

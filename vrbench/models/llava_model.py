@@ -1,7 +1,6 @@
-"""A vision-language model as the engine sees it: pictures to features, and rows of tokens to log-likelihoods or text.
+"""A LLaVA whose prompts share prefixes: images -> features; packed rows of tokens -> log-likelihoods or hidden states.
 
-Wraps transformers' `LlavaForConditionalGeneration`. Prompts are built as lmms-eval's `llava_hf` builds them, so that
-the answers are those that the reference gives.
+Wraps transformers' `LlavaForConditionalGeneration`.
 """
 
 from __future__ import annotations
@@ -10,11 +9,11 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from vrbench.checkpoints.families import FAMILIES
+from vrbench.checkpoints.families import FAMILIES, PromptFormat
 from vrbench.checkpoints.prompts import IMAGE
 from vrbench.core.errors import VrbenchError
 from vrbench.models.base_vlm import BaseVLM
@@ -25,14 +24,41 @@ if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerBase
     from transformers.cache_utils import DynamicCache
 
-    from vrbench.models.manner import PromptFormat
-
 LOGITS_BATCH = 256
-"""Positions whose logits are held at a time: a vocabulary of 50,000 in float32 is 50 MB for them."""
+"""Positions whose logits are held in memory together: 50 MB of float32 with a vocabulary of 50,000."""
+
+PREFIX_SHARING_DECODERS = (
+    "cohere", "gemma", "glm", "granite", "llama", "mistral", "olmo2", "phi", "phi3", "qwen2", "qwen3", "stablelm",
+)  # fmt: skip
+"""Model types of decoders whose tokens attend to exactly what a packed row's mask says, at its positions."""
+
+
+def allows_prefix_sharing(text_config: Any, context: int) -> bool:
+    """Return whether a decoder computes for a prompt in a packed row what it computes for the prompt alone.
+
+    A packed row has its own dense mask and positions. A sliding window, chunked attention or recurrent states would
+    ignore them, and rotary frequencies that depend on the longest prompt of a batch (LongRoPE, dynamic NTK) would be
+    those of another prompt.
+
+    Args:
+        text_config: transformers' config of the decoder.
+        context: most tokens of a prompt; a wider window changes nothing.
+    """
+    kinds = set(getattr(text_config, "layer_types", None) or ["full_attention"])
+    window = getattr(text_config, "sliding_window", None) if getattr(text_config, "use_sliding_window", True) else None
+    rope = getattr(text_config, "rope_parameters", None) or {}
+    return (
+        text_config.model_type in PREFIX_SHARING_DECODERS
+        and kinds == {"full_attention"}
+        and (window is None or window >= context)
+        and rope.get("rope_type", "default") not in ("longrope", "dynamic")
+    )
 
 
 class LlavaModel(BaseVLM):
-    """A loaded LLaVA, ready to answer packed rows, as `vrbench.models.unpacked.allows_prefix_sharing` has to allow."""
+    """A loaded LLaVA that answers packed rows, as `allows_prefix_sharing` has to permit."""
+
+    shares_prefixes: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -40,13 +66,13 @@ class LlavaModel(BaseVLM):
         tokenizer: PreTrainedTokenizerBase,
         image_processor: Any,
         family: str = "llava",
-        manner: PromptFormat | None = None,
+        prompt_format: PromptFormat | None = None,
     ) -> None:
-        super().__init__(model, tokenizer, image_processor, family, manner or FAMILIES[family].manner)
+        super().__init__(model, tokenizer, image_processor, family, prompt_format or FAMILIES[family].prompt_format)
 
     @cached_property
     def tower_digest(self) -> str:
-        """sha256 over all that decides a picture's features; checkpoints that agree in it share the features."""
+        """sha256 over all that decides an image's features; checkpoints with the same digest share the features."""
         config = self.model.config
         layer = (config.vision_feature_layer, config.vision_feature_select_strategy)
         shape = {k: v for k, v in config.vision_config.to_dict().items() if not k.startswith("_")}
@@ -60,22 +86,22 @@ class LlavaModel(BaseVLM):
 
     @cached_property
     def image_tokens(self) -> int:
-        """Tokens that a picture takes in a prompt."""
+        """Tokens of an image in a prompt."""
         from PIL import Image
 
         return self.encode_images([Image.new("RGB", (32, 32))]).shape[1]
 
     @property
     def image_token(self) -> int:
-        """Id of the token that stands in a prompt for each token of a picture."""
+        """Id of the token that stands in a prompt for each token of an image."""
         return int(self.tokenizer.convert_tokens_to_ids(IMAGE))
 
     @torch.inference_mode()
     def encode_images(self, images: Sequence[Image]) -> torch.Tensor:
-        """Features of pictures, at the layer that the config names: [n, tokens, width of the tower] on the CPU."""
-        pictures = [image.convert("RGB") for image in images]
-        pixels = self.image_processor(images=pictures, return_tensors="pt")["pixel_values"]
-        with torch.backends.cudnn.flags(allow_tf32=False):  # else float32 means less on a card than on a CPU
+        """Return features of images, at the layer that the config names: [n, tokens, width of the tower] on the CPU."""
+        rgb = [image.convert("RGB") for image in images]
+        pixels = self.image_processor(images=rgb, return_tensors="pt")["pixel_values"]
+        with torch.backends.cudnn.flags(allow_tf32=False):  # else float32 is less exact on a GPU than on a CPU
             outputs = self.vision_tower(pixels.to(self.device, self.dtype), output_hidden_states=True, return_dict=True)
         layers = self.model.config.vision_feature_layer
         chosen = [outputs.hidden_states[i] for i in ([layers] if isinstance(layers, int) else layers)]
@@ -85,22 +111,22 @@ class LlavaModel(BaseVLM):
 
     @torch.inference_mode()
     def project(self, features: torch.Tensor) -> torch.Tensor:
-        """Features [n, tokens, width of the tower] -> what the decoder reads, [n, tokens, hidden]."""
+        """Map features [n, tokens, width of the tower] to what the decoder reads, [n, tokens, hidden]."""
         return self.projector(features.to(self.device, self.dtype))
 
     def prompt(self, text: str, n_images: int = 0) -> str:
-        """The whole prompt of one question: image marks in front where the text has none, then the chat template."""
-        return self.manner.prompt(self.tokenizer, text, n_images)
+        """Return the whole prompt of one question about some images."""
+        return self.prompt_format.build(self.tokenizer, text, n_images)
 
     def encode(self, prompt: str, slots: Sequence[int] = ()) -> list[int]:
-        """Token ids of a prompt; token j of the picture in slot s is -1 - (s * image_tokens + j).
+        """Return the token ids of a prompt; token j of the image in slot s is -1 - (s * image_tokens + j).
 
         Args:
-            prompt: text with one image mark for each picture.
-            slots: number of each picture, in the order of the marks.
+            prompt: text with one image mark for each image.
+            slots: number of each image, in the order of the marks.
 
         Raises:
-            VrbenchError: the prompt has more or fewer image marks than there are pictures.
+            VrbenchError: the prompt has more or fewer image marks than there are images.
         """
         if not slots:
             return list(self.tokenizer(prompt)["input_ids"])
@@ -108,63 +134,66 @@ class LlavaModel(BaseVLM):
         mark = self.image_token
         if ids.count(mark) != len(slots) * self.image_tokens:
             found = ids.count(mark) // self.image_tokens
-            raise VrbenchError(f"a prompt has {found} image marks ({IMAGE}) for {len(slots)} pictures")
+            raise VrbenchError(f"a prompt has {found} image marks ({IMAGE}) for {len(slots)} images")
         parts = iter([-1 - (s * self.image_tokens + j) for s in slots for j in range(self.image_tokens)])
         return [next(parts) if i == mark else i for i in ids]
 
     @torch.inference_mode()
-    def hidden(
-        self, rows: Sequence[PackedSequence], pictures: Mapping[int, torch.Tensor], cache: DynamicCache | None = None
+    def hidden_states(
+        self, rows: Sequence[PackedSequence], images: Mapping[int, torch.Tensor], cache: DynamicCache | None = None
     ) -> torch.Tensor:
-        """As `states`, with no gradient."""
-        return self.states(rows, pictures, cache)
+        """As `hidden_states_with_grad`, without gradients."""
+        return self.hidden_states_with_grad(rows, images, cache)
 
-    def states(
-        self, rows: Sequence[PackedSequence], pictures: Mapping[int, torch.Tensor], cache: DynamicCache | None = None
+    def hidden_states_with_grad(
+        self, rows: Sequence[PackedSequence], images: Mapping[int, torch.Tensor], cache: DynamicCache | None = None
     ) -> torch.Tensor:
-        """The decoder's last hidden states, [rows, longest row, hidden]; rows are padded on the right.
+        """Return the decoder's last hidden states, [rows, longest row, hidden]; rows are padded on the right.
 
         Args:
-            rows: packed sequences, as `packing.pack` gives them for ids of `encode`.
-            pictures: slot -> projected features, [tokens, hidden], of every picture in the rows.
+            rows: packed sequences, as `packing.pack` returns them for ids of `encode`.
+            images: slot -> projected features, [tokens, hidden], of every image in the rows.
             cache: filled with keys and values when given.
         """
         longest = max(len(row) for row in rows)
         settings: dict[str, Any] = {"past_key_values": cache, "use_cache": cache is not None}
-        if not all(row.is_plain for row in rows):
+        if not all(row.is_causal for row in rows):
             depths = torch.tensor([row.depths + [0] * (longest - len(row)) for row in rows])
             settings |= {"attention_mask": self._mask(rows, longest), "position_ids": depths.to(self.device)}
-        embeddings = self._embeddings(rows, longest, pictures)
+        embeddings = self._embeddings(rows, longest, images)
         return self.language_model(inputs_embeds=embeddings, **settings).last_hidden_state
 
     @torch.inference_mode()
     def loglikelihood(
-        self, rows: Sequence[PackedSequence], targets: Mapping[int, Sequence[int]], pictures: Mapping[int, torch.Tensor]
+        self,
+        rows: Sequence[PackedSequence],
+        targets: Mapping[int, Sequence[int]],
+        images: Mapping[int, torch.Tensor],
     ) -> dict[int, tuple[float, bool]]:
-        """Log-likelihood of what follows, and whether greedy decoding would have said it.
+        """Return the log-likelihood of each continuation, and whether greedy decoding would generate it.
 
         Args:
             rows: packed sequences: context and continuation, without the continuation's last token.
             targets: sequence number -> token ids of its continuation.
-            pictures: as in `states`.
+            images: as in `hidden_states_with_grad`.
 
         Returns:
             sequence number -> (sum of log-probabilities in nats, is greedy).
         """
-        asked = [
+        wanted = [
             (row, position, number, token)
             for row, packed in enumerate(rows)
             for number, path in packed.paths.items()
             for position, token in zip(path[-len(targets[number]) :], targets[number], strict=True)
         ]
-        places = {place: i for i, place in enumerate(dict.fromkeys((row, position) for row, position, _, _ in asked))}
-        states = self.hidden(rows, pictures)
+        places = {place: i for i, place in enumerate(dict.fromkeys((row, position) for row, position, _, _ in wanted))}
+        states = self.hidden_states(rows, images)
         index = torch.tensor(list(places), device=self.device)
         states = states[index[:, 0], index[:, 1]]
-        where = torch.tensor([places[row, position] for row, position, _, _ in asked])
-        logs, greedy = self._log_probabilities(states, where, torch.tensor([token for *_, token in asked]))
+        where = torch.tensor([places[row, position] for row, position, _, _ in wanted])
+        logs, greedy = self._log_probabilities(states, where, torch.tensor([token for *_, token in wanted]))
         found: dict[int, tuple[float, bool]] = {}
-        for (_, _, number, token), log, best in zip(asked, logs.tolist(), greedy.tolist(), strict=True):
+        for (_, _, number, token), log, best in zip(wanted, logs.tolist(), greedy.tolist(), strict=True):
             total, is_greedy = found.get(number, (0.0, True))
             found[number] = (total + log, is_greedy and best == token)
         return found
@@ -179,20 +208,20 @@ class LlavaModel(BaseVLM):
             logits = self.model.lm_head(states[start : start + LOGITS_BATCH]).float()
             here = ((where >= start) & (where < start + LOGITS_BATCH)).nonzero()[:, 0]
             line = (where[here] - start).to(self.device)
-            # log_softmax, since lm-eval's reference takes it: on a CPU it is 1e-5 nats a token off what logsumexp
-            # gives (nearer the truth), which adds up to 1e-3 over a long answer.
+            # log_softmax, since lm-eval takes it: on a CPU it is 1e-5 nats a token off what logsumexp gives (nearer
+            # the truth), which adds up to 1e-3 over a long answer.
             logs[here] = logits.log_softmax(-1)[line, tokens[here].to(self.device)].double().cpu()
             greedy[here] = logits.argmax(-1)[line].cpu()
         return logs, greedy
 
     def _embeddings(
-        self, rows: Sequence[PackedSequence], longest: int, pictures: Mapping[int, torch.Tensor]
+        self, rows: Sequence[PackedSequence], longest: int, images: Mapping[int, torch.Tensor]
     ) -> torch.Tensor:
         ids = torch.tensor([row.tokens + [0] * (longest - len(row)) for row in rows], device=self.device)
         embeddings = self.model.get_input_embeddings()(ids.clamp_min(0))
-        if pictures:
-            first = {slot: i * self.image_tokens for i, slot in enumerate(pictures)}
-            patches = torch.cat(list(pictures.values())).to(embeddings.dtype)
+        if images:
+            first = {slot: i * self.image_tokens for i, slot in enumerate(images)}
+            patches = torch.cat(list(images.values())).to(embeddings.dtype)
             parts = [divmod(-1 - token, self.image_tokens) for token in ids[ids < 0].tolist()]
             embeddings[ids < 0] = patches[[first[slot] + j for slot, j in parts]]
         return embeddings

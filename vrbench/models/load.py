@@ -1,24 +1,27 @@
-"""A checkpoint in memory: its base first, then what was done to it."""
+"""Loading a checkpoint: its base first, then what its own folder changes."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vrbench.checkpoints.families import FAMILIES, family_of, ready
-from vrbench.checkpoints.image_settings import HARNESS
+from vrbench.checkpoints.families import FAMILIES, family_of
+from vrbench.checkpoints.image_settings import HARNESS, PAD
 from vrbench.checkpoints.parameter_names import ADAPTER, TOWER
 from vrbench.checkpoints.random_shapes import RECIPE
 from vrbench.checkpoints.resolve import Checkpoint
 from vrbench.core.errors import VrbenchError
 from vrbench.core.versions import of_model
-from vrbench.models import random_weights
+from vrbench.models import hf_folder, random_weights, remote_model
 from vrbench.models.base_vlm import BaseVLM
-from vrbench.models.llava_model import LlavaModel
+from vrbench.models.hf_model import HFModel, PaddedLlava
+from vrbench.models.llava_model import LlavaModel, allows_prefix_sharing
 from vrbench.models.overlay import apply_overlay
 from vrbench.models.pocket import assemble
+from vrbench.models.processors import padding_image_processor
 
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -30,76 +33,43 @@ def load_vlm(
     merge: bool = True,
     images: str = HARNESS,
 ) -> BaseVLM:
-    """The model of a checkpoint, ready to answer.
+    """Load the model of a checkpoint, ready to answer.
 
-    Layered checkpoints are put together in float32 and converted once, at the end, so that merging costs no precision.
+    Checkpoints with a base are put together in float32 and converted once, at the end, so that merging loses no
+    precision.
 
     Args:
-        checkpoint: from `vrbench.checkpoints.resolve.resolve`, which has checked it.
-        device: where it shall be.
+        checkpoint: from `vrbench.checkpoints.resolve.resolve`, which has validated it.
+        device: where to put it.
         dtype: of every weight, whatever the files hold.
         merge: add an adapter's matrices to the weights; else they stay beside them, slower and with the same answers.
-        images: whose settings of the image processor hold, one of `image_settings.CHOICES`.
+        images: whose settings of the image processor apply, one of `image_settings.CHOICES`.
 
     Raises:
         VrbenchError: unknown dtype, or weights that do not fit after all.
     """
     if isinstance(dtype, str):
         if dtype not in DTYPES:
-            raise VrbenchError(f"dtype {dtype!r} is unknown; there are {', '.join(DTYPES)}")
+            raise VrbenchError(f"dtype {dtype!r} is unknown; known are {', '.join(DTYPES)}")
         dtype = DTYPES[dtype]
-    model, tokenizer, image_processor = _build(checkpoint, torch.float32 if checkpoint.base else dtype, device, merge)
+    model, tokenizer, processor = _load(checkpoint, torch.float32 if checkpoint.base else dtype, device, merge)
     _convert(model, dtype)
-    vlm = ready(checkpoint, model.to(device), tokenizer, image_processor, images)
+    vlm = _wrap(checkpoint, model.to(device), tokenizer, processor, images)
     vlm.code, vlm.has_adapter = of_model(checkpoint), checkpoint.has_adapter
     if vlm.depth != checkpoint.depth:
         raise VrbenchError(f"{checkpoint.id} has {vlm.depth} decoder layers; its lineage says {checkpoint.depth}")
     return vlm
 
 
-def load_model(checkpoint: Checkpoint, dtype: torch.dtype) -> Any:
-    """The bare model of a checkpoint, on the CPU, every weight in a type; as in `load_vlm` otherwise."""
-    model = _build(checkpoint, torch.float32 if checkpoint.base else dtype, "cpu")[0]
-    _convert(model, dtype)
-    return model.eval()
-
-
-def _build(
-    checkpoint: Checkpoint, dtype: torch.dtype, device: str | torch.device, merge: bool = True
-) -> tuple[Any, Any, Any]:
-    """(model, tokenizer, image processor): the base, then all that the checkpoint does to it."""
-    if checkpoint.has(RECIPE):
-        return random_weights.load(checkpoint.path, dtype, device)
-    if checkpoint.base is None or checkpoint.has(TOWER):
-        return family_of(checkpoint).load(first_folder(checkpoint), dtype)
-    merge_below = merge or checkpoint.has(ADAPTER)  # PEFT's linears carry one adapter
-    model, tokenizer, image_processor = _build(checkpoint.base, dtype, device, merge_below)
-    model = apply_overlay(model, checkpoint, merge, lambda backbone: _build(backbone, dtype, device)[0])
-    return model, tokenizer, image_processor
-
-
-def first_folder(checkpoint: Checkpoint) -> Path:
-    """The folder of the whole model that is loaded first, with tokenizer and image processor."""
-    if checkpoint.base is None:
-        return checkpoint.path
-    return assemble(checkpoint.path) if checkpoint.has(TOWER) else first_folder(checkpoint.base)
-
-
-def _convert(model: torch.nn.Module, dtype: torch.dtype) -> None:
-    """Convert every parameter, and no buffer: rotary frequencies stay in float32, as transformers loads them."""
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)
-
-
-def load_packed(checkpoint: Checkpoint, device: str | torch.device, dtype: str | torch.dtype) -> LlavaModel:
-    """As `load_vlm`, for what needs packed rows: training and the choice of layers by their loss.
+def load_llava(checkpoint: Checkpoint, device: str | torch.device, dtype: str | torch.dtype) -> LlavaModel:
+    """As `load_vlm`, for what needs prompts that share rows.
 
     Raises:
-        VrbenchError: as `load_vlm`, or the family's prompts cannot be packed.
+        VrbenchError: as `load_vlm`, or the model's prompts cannot share rows.
     """
-    if not family_of(checkpoint).packed:
-        able = ", ".join(name for name, family in FAMILIES.items() if family.packed)
-        raise VrbenchError(f"{checkpoint.id} is of family {checkpoint.family!r}; this can be done with {able} only")
+    if not family_of(checkpoint).prefix_sharing:
+        able = ", ".join(name for name, family in FAMILIES.items() if family.prefix_sharing)
+        raise VrbenchError(f"{checkpoint.id} is of family {checkpoint.family!r}; this is supported for {able} only")
     vlm = load_vlm(checkpoint, device, dtype)
     if not isinstance(vlm, LlavaModel):
         kind = vlm.text_config.model_type
@@ -107,3 +77,51 @@ def load_packed(checkpoint: Checkpoint, device: str | torch.device, dtype: str |
             f"{checkpoint.id} has a decoder of type {kind!r} whose prompts cannot share rows, which this needs"
         )
     return vlm
+
+
+def load_model(checkpoint: Checkpoint, dtype: torch.dtype) -> Any:
+    """Load the bare model of a checkpoint, on the CPU, every weight in a dtype; as in `load_vlm` otherwise."""
+    model = _load(checkpoint, torch.float32 if checkpoint.base else dtype, "cpu")[0]
+    _convert(model, dtype)
+    return model.eval()
+
+
+def first_folder(checkpoint: Checkpoint) -> Path:
+    """Return the folder of the whole model that is loaded first, with tokenizer and processor."""
+    if checkpoint.base is None:
+        return checkpoint.path
+    return assemble(checkpoint.path) if checkpoint.has(TOWER) else first_folder(checkpoint.base)
+
+
+def _load(
+    checkpoint: Checkpoint, dtype: torch.dtype, device: str | torch.device, merge: bool = True
+) -> tuple[Any, Any, Any]:
+    """(model, tokenizer, processor or image processor) of the base, then all that the checkpoint changes."""
+    if checkpoint.has(RECIPE):
+        return random_weights.load(checkpoint.path, dtype, device)
+    if checkpoint.base is None or checkpoint.has(TOWER):
+        return (remote_model if checkpoint.root.code else hf_folder).load(first_folder(checkpoint), dtype)
+    merge_base = merge or checkpoint.has(ADAPTER)  # PEFT's linears hold one adapter
+    model, tokenizer, processor = _load(checkpoint.base, dtype, device, merge_base)
+    model = apply_overlay(model, checkpoint, merge, lambda backbone: _load(backbone, dtype, device)[0])
+    return model, tokenizer, processor
+
+
+def _wrap(checkpoint: Checkpoint, model: Any, tokenizer: Any, processor: Any, images: str) -> BaseVLM:
+    """The model with the inference backend of its family."""
+    family, name = family_of(checkpoint), checkpoint.family
+    prompt_format = family.prompt_format
+    if images != HARNESS:
+        prompt_format = replace(prompt_format, image_settings={})
+    if not family.prefix_sharing:
+        return HFModel(model, tokenizer, processor, name, prompt_format)
+    image_processor = padding_image_processor(processor) if images == PAD else processor
+    vlm = LlavaModel(model, tokenizer, image_processor, name, prompt_format)
+    is_shared = allows_prefix_sharing(vlm.text_config, max(vlm.context_length, vlm.full_context))
+    return vlm if is_shared else PaddedLlava(vlm)
+
+
+def _convert(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Convert every parameter, and no buffer: rotary frequencies stay in float32, as transformers loads them."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)

@@ -1,88 +1,131 @@
-"""What a layered checkpoint does to its loaded base: layers removed and restored, then its own weights put on."""
+"""What a checkpoint folder changes in its loaded base: layers removed or restored, adapter, delta, projector."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from vrbench.checkpoints.fixed_layers import fixed_layers
 from vrbench.checkpoints.layer_edits import Change
-from vrbench.checkpoints.parameter_names import ADAPTER, DELTA, PROJECTOR, TOWER, WITHOUT_EFFECT, canonical, layer_of
+from vrbench.checkpoints.parameter_names import (
+    ADAPTER,
+    DELTA,
+    PROJECTOR,
+    TOWER,
+    WITHOUT_EFFECT,
+    canonical,
+    layer_of,
+)  # fmt: skip
+from vrbench.checkpoints.per_layer_config import NUMBERS, shortened
 from vrbench.checkpoints.resolve import Checkpoint
 from vrbench.checkpoints.safetensors_index import read_header, weight_files
-from vrbench.models.lora import apply_adapter, remove_adapter, replace_projector
-from vrbench.models.parts import fill_parameters, layer_parameters, projector_parameters
-from vrbench.models.prune import remove_layers
+from vrbench.core.errors import VrbenchError
+from vrbench.core.layers import LayerSet
+from vrbench.models import components
+from vrbench.models.lora import apply_adapter, remove_adapter
+
+LoadModel = Callable[[Checkpoint], Any]
+"""Loads the model of a checkpoint; given by `vrbench.models.loading`, since a restored layer's backbone may need it."""
 
 
-def apply_overlay(model: Any, checkpoint: Checkpoint, merge: bool, build: Callable[[Checkpoint], Any]) -> Any:
-    """The base with all that a layered checkpoint's folder says done to it, in place as far as that goes.
+def apply_overlay(model: Any, checkpoint: Checkpoint, merge: bool, load: LoadModel) -> Any:
+    """Apply to a loaded base all that a checkpoint's folder changes, in place as far as possible.
 
     Args:
         model: the checkpoint's base.
-        checkpoint: layered, with neither faults nor a tower of its own.
+        checkpoint: valid, with a base, without a vision tower of its own.
         merge: whether an adapter's matrices are added to the weights.
-        build: loads a backbone that is layered itself.
+        load: loads a backbone that has a base itself.
 
     Returns:
-        The model, which is another object if an adapter was put on.
+        The model, which is another object if an adapter was applied.
     """
     for change in checkpoint.changes:
         if change.kind == "pruned":
             remove_layers(model, change.layers)
         else:
-            restore_layers(model, change, build)
+            _restore_layers(model, change, load)
     if checkpoint.has(ADAPTER):
         model = apply_adapter(model, checkpoint.path, merge)
     if checkpoint.has(DELTA):
-        put_delta(model, checkpoint)
+        _apply_delta(model, checkpoint.path / DELTA)
     if checkpoint.has(PROJECTOR):
-        replace_projector(model, checkpoint.path / PROJECTOR)
+        _replace_projector(model, checkpoint.path / PROJECTOR)
     return model
 
 
-def put_delta(model: Any, checkpoint: Checkpoint) -> None:
-    """Fill the layers and the projector that a delta holds."""
-    from safetensors.torch import load_file
-
-    file = checkpoint.path / DELTA
-    tensors = load_file(file)
-    layers = sorted({layer for layer in map(layer_of, tensors) if layer is not None})
-    remove_adapter(model, layers)
-    fill_parameters(layer_parameters(model, layers) | projector_parameters(model), tensors, str(file))
-
-
-def restore_layers(model: Any, change: Change, build: Callable[[Checkpoint], Any]) -> None:
-    """Give decoder layers a backbone's weights; whatever was trained into them is gone."""
-    assert change.backbone is not None
-    remove_adapter(model, change.layers)
-    places = dict(zip(change.sources, change.layers, strict=True))
-    theirs = backbone_layers(change.backbone, change.sources, build)
-    tensors = {}
-    for name, tensor in theirs.items():
-        source = layer_of(name)
-        assert source is not None
-        tensors[name.replace(f"layers.{source}.", f"layers.{places[source]}.", 1)] = tensor
-    fill_parameters(layer_parameters(model, change.layers), tensors, f"{change.backbone.id}, restored,")
-
-
-def backbone_layers(
-    backbone: Checkpoint, layers: Sequence[int], build: Callable[[Checkpoint], Any]
-) -> dict[str, torch.Tensor]:
-    """Canonical name -> tensor of some of a backbone's decoder layers, read alone where files hold them.
+def remove_layers(model: Any, layers: LayerSet) -> None:
+    """Remove decoder layers in place: from the module list, the configs, and in each layer its index in the KV cache.
 
     Args:
-        backbone: whose layers.
-        layers: which of them.
-        build: loads a backbone that is layered itself.
+        model: of any family.
+        layers: the layers to remove; their depth has to be the model's.
+
+    Raises:
+        VrbenchError: the depths differ, no layer would be left, or one may not be removed.
+    """
+    decoder = components.decoder(model)
+    depth = len(decoder.layers)
+    if layers.depth != depth:
+        raise VrbenchError(f"layers {layers} are out of {layers.depth}; the model has {depth} decoder layers")
+    if layers.is_all:
+        raise VrbenchError(f"all {depth} layers would be removed; at least one must stay")
+    _refuse_fixed_layers(model.config.to_dict(), layers)
+    kept = layers.complement()
+    decoder.layers = torch.nn.ModuleList(decoder.layers[i] for i in kept)
+    for index, layer in enumerate(decoder.layers):
+        for module in layer.modules():
+            if hasattr(module, "layer_idx"):  # its place in the KV cache
+                module.layer_idx = index
+    for owner, name, value in per_layer_settings(model, kept):
+        setattr(owner, name, value)
+
+
+def per_layer_settings(model: Any, kept: LayerSet) -> list[tuple[Any, str, Any]]:
+    """Return (owner, name, new value) of every per-layer setting, in configs and in the decoder itself.
+
+    Args:
+        model: as its configs still describe it.
+        kept: the layers that stay.
+    """
+    decoder = components.decoder(model)
+    configs = [model.config.get_text_config(), *(m.config for m in decoder.modules() if hasattr(m, "config"))]
+    found = []
+    for config in {id(c): c for c in configs}.values():
+        for name, value in shortened(vars(config), kept).items():
+            found.append((config, name, value))
+            if name in NUMBERS and hasattr(decoder, name):  # a decoder may keep a copy of such a list
+                found.append((decoder, name, value))
+    return found
+
+
+def _refuse_fixed_layers(config: dict[str, Any], layers: Collection[int]) -> None:
+    """Raise a `VrbenchError` if some layers may not be removed from a model of this config."""
+    reasons = {layer: why for layer, why in fixed_layers(config).items() if layer in layers}
+    if reasons:
+        first = min(reasons)
+        alike = LayerSet.of((i for i, why in reasons.items() if why == reasons[first]), max(reasons) + 1)
+        named = ", ".join(str(i) for i in alike)
+        raise VrbenchError(f"layers {named} of a {config['model_type']} model may not be removed: {reasons[first]}")
+
+
+def backbone_layers(backbone: Checkpoint, layers: Sequence[int], load: LoadModel) -> dict[str, torch.Tensor]:
+    """Return canonical name -> tensor of some decoder layers; from files, only these layers are read.
+
+    Args:
+        backbone: the checkpoint that has them.
+        layers: their indices.
+        load: loads a backbone that has a base itself.
     """
     from safetensors import safe_open
 
     while backbone.base is not None and backbone.has(TOWER):
-        backbone = backbone.base  # whose decoder a tower leaves alone
+        backbone = backbone.base  # a vision tower does not change the decoder
     if backbone.base is not None:
-        return {name: p.detach() for name, p in layer_parameters(build(backbone), layers).items()}
+        return {name: p.detach() for name, p in components.layer_parameters(load(backbone), layers).items()}
     found: dict[str, torch.Tensor] = {}
     for file in weight_files(backbone.path):
         names = {name: canonical(name) for name in read_header(file)}
@@ -91,3 +134,37 @@ def backbone_layers(
                 if layer_of(plain) in layers and not plain.endswith(WITHOUT_EFFECT):
                     found[plain] = tensors.get_tensor(name)
     return found
+
+
+def _restore_layers(model: Any, change: Change, load: LoadModel) -> None:
+    """Give decoder layers a backbone's weights; what was trained into them is lost."""
+    assert change.backbone is not None
+    remove_adapter(model, change.layers)
+    targets = dict(zip(change.sources, change.layers, strict=True))
+    tensors = {}
+    for name, tensor in backbone_layers(change.backbone, change.sources, load).items():
+        source = layer_of(name)
+        assert source is not None
+        tensors[name.replace(f"layers.{source}.", f"layers.{targets[source]}.", 1)] = tensor
+    where = f"{change.backbone.id}, restored,"
+    components.fill_parameters(components.layer_parameters(model, change.layers), tensors, where)
+
+
+def _apply_delta(model: Any, file: Path) -> None:
+    """Fill the layers and the projector that a delta holds."""
+    from safetensors.torch import load_file
+
+    tensors = load_file(file)
+    layers = sorted({layer for layer in map(layer_of, tensors) if layer is not None})
+    remove_adapter(model, layers)
+    targets = components.layer_parameters(model, layers) | components.projector_parameters(model)
+    components.fill_parameters(targets, tensors, str(file))
+
+
+def _replace_projector(model: Any, file: Path) -> None:
+    """Fill the projector from a file of the projector's own parameter names."""
+    from safetensors.torch import load_file
+
+    prefix = components.projector_prefix(model)
+    tensors = {canonical(prefix + name): tensor for name, tensor in load_file(file).items()}
+    components.fill_parameters(components.projector_parameters(model), tensors, str(file))

@@ -1,8 +1,8 @@
-"""Token sequences -> rows that hold every shared beginning once: what a forward pass computes (no torch).
+"""Token sequences -> packed rows that hold every shared prefix once (no torch).
 
-Questions on one picture share their system prompt and the picture; the options of a question share the question. A row
-is a tree of tokens: each token attends to those on its own path alone and stands at its own depth, so that what is
-computed for a sequence is what would be computed for it alone.
+Questions on one image share their system prompt and the image; the options of a question share the question. A packed
+row is a tree of tokens: each token attends only to those on its own path, at its own depth, so that what is computed
+for a sequence is what would be computed for it alone.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 MAX_ROW_TOKENS = 1024
-"""Tokens of a row beyond which no further sequence joins: attention over a row grows with its square."""
+"""Tokens of a row beyond which no further sequence is added: attention over a row grows with its square."""
 
 MIN_SHARED = 8
 """Sharing fewer tokens than this, or less than a third of the sequence, costs more in attention than it saves."""
@@ -19,7 +19,7 @@ MIN_SHARED = 8
 
 @dataclass
 class PackedSequence:
-    """Some sequences, with what they share held once.
+    """One row: some sequences, with what they share held once.
 
     Attributes:
         tokens: [tokens] ids of the distinct tokens, a parent before its children.
@@ -37,12 +37,12 @@ class PackedSequence:
         return len(self.tokens)
 
     @property
-    def is_plain(self) -> bool:
-        """Whether the row is one chain, so that causal attention is all that it needs."""
+    def is_causal(self) -> bool:
+        """Whether the row is one chain, for which causal attention is enough."""
         return all(parent == index - 1 for index, parent in enumerate(self.parents))
 
     def add(self, number: int, sequence: Sequence[int], shared: Sequence[int]) -> None:
-        """Put a sequence in, whose first len(shared) tokens are those at the indices `shared`."""
+        """Add a sequence whose first len(shared) tokens are those at the indices `shared`."""
         path = list(shared)
         for token in sequence[len(shared) :]:
             self.parents.append(path[-1] if path else -1)
@@ -52,23 +52,23 @@ class PackedSequence:
         self.paths[number] = path
 
 
-def pack(sequences: Sequence[Sequence[int]], room: int = MAX_ROW_TOKENS) -> list[PackedSequence]:
-    """Rows that hold all sequences, which are numbered by their place in the argument.
+def pack(sequences: Sequence[Sequence[int]], max_tokens: int = MAX_ROW_TOKENS) -> list[PackedSequence]:
+    """Pack sequences, numbered by their index in the argument, into rows sorted by tokens.
 
-    Sequences that share a beginning worth sharing come into one row as long as there is room; a sequence longer than
-    the room has a row to itself. Rows are in the order of their sequences, sorted by tokens.
+    Sequences with a prefix worth sharing go into one row while it has at most `max_tokens`; a longer sequence has a row
+    to itself.
 
     Args:
         sequences: token ids of each, none empty.
-        room: most tokens of a row that holds more than one sequence.
+        max_tokens: most tokens of a row that holds more than one sequence.
     """
     rows: list[PackedSequence] = []
     last: Sequence[int] = ()
     path: list[int] = []
     for number in sorted(range(len(sequences)), key=lambda i: tuple(sequences[i])):
         sequence = sequences[number]
-        shared = _common(last, sequence)
-        fits = bool(rows) and len(rows[-1]) + len(sequence) - shared <= room
+        shared = _common_prefix(last, sequence)
+        fits = bool(rows) and len(rows[-1]) + len(sequence) - shared <= max_tokens
         if not fits or shared < MIN_SHARED or 3 * shared < len(sequence):
             rows.append(PackedSequence())
             shared = 0
@@ -78,7 +78,7 @@ def pack(sequences: Sequence[Sequence[int]], room: int = MAX_ROW_TOKENS) -> list
 
 
 def one_row_per_sequence(sequences: Sequence[Sequence[int]]) -> list[PackedSequence]:
-    """One row for each distinct sequence, with nothing shared; else as `pack`."""
+    """Return one row for each distinct sequence, with nothing shared; else as `pack`."""
     rows: dict[tuple[int, ...], PackedSequence] = {}
     for number, sequence in enumerate(sequences):
         row = rows.setdefault(tuple(sequence), PackedSequence())
@@ -86,8 +86,7 @@ def one_row_per_sequence(sequences: Sequence[Sequence[int]]) -> list[PackedSeque
     return list(rows.values())
 
 
-def _common(first: Sequence[int], second: Sequence[int]) -> int:
-    """Length of the common beginning."""
+def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
     for index, (a, b) in enumerate(zip(first, second, strict=False)):
         if a != b:
             return index

@@ -8,7 +8,7 @@ from transformers.processing_utils import ProcessorMixin
 
 
 class PixtralProcessor(ProcessorMixin):
-    """Puts in each picture's place a row of marks for every row of patches, each row with its break, the last its end.
+    """Replaces each image by a row of marks for every row of patches, each row followed by a break, the last by an end.
 
     Attributes:
         image_token, image_break_token, image_end_token: those marks.
@@ -45,7 +45,7 @@ class PixtralProcessor(ProcessorMixin):
         return super()._process_images(images, **settings)
 
     def replace_image_token(self, image_inputs: Any, image_idx: int, **settings: Any) -> str:
-        """The marks of one picture."""
+        """Return the marks of one image."""
         side = self.patch_size * self.spatial_merge_size
         rows, columns = (int(pixels) // side for pixels in image_inputs["image_sizes"][image_idx])
         row = self.image_token * columns

@@ -1,85 +1,112 @@
-"""Processors of today's families, put together from their parts without torchvision.
+"""Processors of the families, built from their parts without torchvision, and prompts with images as model inputs.
 
-transformers' `AutoProcessor` needs torchvision for several families, though no video is ever shown here and the PIL
-image processors, which all machines have, do without.
+transformers' `AutoProcessor` needs torchvision for several families, though no video is shown here and the PIL image
+processors, which work on all machines, do without.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from vrbench.checkpoints.families import PromptFormat
+from vrbench.checkpoints.prompts import starts_with_bos
 from vrbench.checkpoints.remote_code import LOCAL
+from vrbench.core.errors import VrbenchError
 
-CLASSES = {
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+PROCESSOR_CLASSES = {
     "smolvlm": "transformers:Idefics3Processor",  # SmolVLM's own differs in videos alone, and wants num2words for them
     "mistral3": "vrbench.models.pixtral:PixtralProcessor",  # transformers' own cannot be imported without torchvision
 }
 """Model type -> processor class where it is not the one that transformers names."""
 
-
 PIL_CLASSES = {
     "smolvlm": "transformers.models.smolvlm.image_processing_pil_smolvlm:SmolVLMImageProcessorPil",
     "idefics3": "transformers.models.idefics3.image_processing_pil_idefics3:Idefics3ImageProcessorPil",
 }
-"""Model type -> PIL image processor that transformers 5.17 withholds without torchvision, though it needs none."""
+"""Model type -> PIL image processor that transformers 5.17 hides without torchvision, though it needs none."""
+
+NOT_INPUTS = ("labels", "num_crops")
+"""What processors return beside a model's inputs."""
+
+
+class ImagesRefused(VrbenchError):
+    """The family's image processor cannot take images of these sizes; it can take every other image."""
 
 
 def load_processor(folder: Path, model_type: str) -> Any:
-    """The processor of a folder, with a PIL image processor and no video processor.
+    """Load the processor of a folder, with a PIL image processor and no video processor.
 
     Args:
         folder: Hugging Face layout.
-        model_type: as config.json says it.
+        model_type: of config.json.
 
     Raises:
         OSError, ValueError: the folder lacks the settings of a part.
     """
-    return build_processor(_class(model_type), folder, lambda: load_image_processor(folder, model_type), LOCAL)
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+
+    name = PROCESSOR_CLASSES.get(model_type) or f"transformers:{PROCESSOR_MAPPING_NAMES[model_type]}"
+    return build_processor(_import(name), folder, lambda: load_image_processor(folder, model_type), LOCAL)
 
 
-def build_processor(kind: Any, folder: Path, image_processor: Callable[[], Any], how: Mapping[str, Any]) -> Any:
-    """A processor of a class with the parts that a folder holds; arguments and errors are those of `load_processor`.
+def build_processor(
+    processor_class: Any, folder: Path, load_images: Callable[[], Any], tokenizer_options: Mapping[str, Any]
+) -> Any:
+    """Build a processor from the parts in a folder; errors are those of `load_processor`.
 
     Args:
-        kind: transformers' class.
+        processor_class: transformers' class.
         folder: Hugging Face layout.
-        image_processor: gives that part.
-        how: what transformers' reader of the tokenizer is told, such as `own_code.LOCAL`.
+        load_images: loads the image processor.
+        tokenizer_options: arguments of transformers' reader of the tokenizer, such as `remote_code.LOCAL`.
     """
     from transformers import AutoTokenizer
 
-    kind = _pictures_only(kind)
+    made = _without_videos(processor_class)
     parts = {
-        "image_processor": image_processor,
-        "tokenizer": lambda: AutoTokenizer.from_pretrained(folder, **how),
+        "image_processor": load_images,
+        "tokenizer": lambda: AutoTokenizer.from_pretrained(folder, **tokenizer_options),
         "video_processor": lambda: None,
     }
-    settings, _ = kind.get_processor_dict(folder, local_files_only=True)
-    return kind.from_args_and_dict([parts[name]() for name in kind.get_attributes()], settings)
+    settings, _ = made.get_processor_dict(folder, local_files_only=True)
+    return made.from_args_and_dict([parts[name]() for name in made.get_attributes()], settings)
 
 
 def load_image_processor(folder: Path, model_type: str) -> Any:
-    """The PIL image processor of a folder.
+    """Load the PIL image processor of a folder.
 
     Raises:
         OSError, ValueError: the folder lacks its settings.
     """
-    # From its own module: transformers 5.17 withholds the name without torchvision, even for the PIL processors.
+    # From its own module: transformers 5.17 hides the name without torchvision, even for the PIL processors.
     from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
     if model_type in PIL_CLASSES:
-        return _named(PIL_CLASSES[model_type]).from_pretrained(folder, local_files_only=True)
+        return _import(PIL_CLASSES[model_type]).from_pretrained(folder, local_files_only=True)
     return AutoImageProcessor.from_pretrained(folder, backend="pil", **LOCAL)
 
 
-def processor_template(folder: Path) -> Any:
-    """The chat template, or templates by name, among the processor's settings; none where there is none.
+def padding_image_processor(image_processor: Any) -> Any:
+    """Return the same image processor with padding to a square in the mean colour (LLaVA-1.5's `expand2square`)."""
+    from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
-    It lies in chat_template.jinja, which tokenizers read too, in chat_template.json or processor_config.json, which
-    they do not, and in additional_chat_templates.
+    settings = {name: value for name, value in image_processor.to_dict().items() if not name.startswith("_")}
+    settings.pop("image_processor_type", None)
+    return LlavaImageProcessorPil(**{**settings, "do_pad": True})
+
+
+def processor_template(folder: Path) -> Any:
+    """Return the chat template, or templates by name, among the processor's settings; None if there is none.
+
+    It is in chat_template.jinja, which tokenizers read too, in chat_template.json or processor_config.json, which they
+    do not, and in additional_chat_templates.
     """
     from transformers import LlavaProcessor
 
@@ -87,35 +114,84 @@ def processor_template(folder: Path) -> Any:
     return settings.get("chat_template")
 
 
-def _class(model_type: str) -> Any:
-    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+def encode_with_images(
+    processor: Any,
+    prompt_format: PromptFormat,
+    prompts: Sequence[str],
+    images: Sequence[Sequence[Image]],
+    family: str,
+    padding_side: str = "left",
+) -> dict[str, Tensor]:
+    """Return the model's inputs for prompts with images, on the CPU: token ids [prompts, longest] and pixels.
 
-    return _named(CLASSES.get(model_type) or f"transformers:{PROCESSOR_MAPPING_NAMES[model_type]}")
+    Args:
+        processor: of the family.
+        prompt_format: of the family.
+        prompts: whole ones; all begin with the tokenizer's beginning of text, or none.
+        images: of each prompt.
+        family: for error messages.
+        padding_side: of shorter prompts.
+
+    Raises:
+        ImagesRefused: the image processor takes no images of these sizes.
+        VrbenchError: a prompt does not have a mark for each of its images.
+    """
+    special = prompt_format.add_special_tokens
+    rgb: list[Any] = [[image.convert("RGB") for image in of_prompt] for of_prompt in images]
+    try:
+        inputs = processor(
+            text=list(prompts),
+            images=[image for of_prompt in rgb for image in of_prompt] if prompt_format.flat_images else rgb,
+            padding=True,
+            padding_side=padding_side,
+            return_tensors="pt",
+            add_special_tokens=not starts_with_bos(processor.tokenizer, prompts[0]) if special is None else special,
+            images_kwargs=dict(prompt_format.image_settings),
+        )
+    except (ValueError, ArithmeticError) as error:
+        _check_images(processor.image_processor, prompt_format, rgb, family)
+        raise VrbenchError(f"the processor of {family} refuses a prompt: {error}") from error
+    return {name: value for name, value in inputs.items() if name not in NOT_INPUTS}
 
 
-def _named(place: str) -> Any:
+def _check_images(
+    image_processor: Any, prompt_format: PromptFormat, images: Sequence[Sequence[Image]], family: str
+) -> None:
+    """Raise `ImagesRefused` if the image processor alone refuses an image, whatever the prompt.
+
+    Each limit is transformers' own: Qwen's image processors refuse an aspect ratio above 200, Pixtral's one that leaves
+    no pixel of the shorter side when the longer is scaled to the longest allowed.
+    """
+    for image in (image for of_prompt in images for image in of_prompt):
+        try:
+            image_processor(images=[image], return_tensors="pt", **prompt_format.image_settings)
+        except (ValueError, ArithmeticError) as error:
+            size, reason = f"{image.width} x {image.height}", " ".join(str(error).split())
+            raise ImagesRefused(f"the image processor of {family} refuses an image of {size}: {reason}") from error
+
+
+def _import(name: str) -> Any:
     """The class of "module:name"."""
-    module, _, name = place.partition(":")
-    return getattr(import_module(module), name)
+    module, _, attribute = name.partition(":")
+    return getattr(import_module(module), attribute)
 
 
-def _pictures_only(kind: Any) -> Any:
-    """The processor class, content without a video processor."""
+def _without_videos(processor_class: Any) -> Any:
+    """The processor class, which accepts that there is no video processor."""
 
-    class PicturesOnly(kind):
+    class WithoutVideos(processor_class):
         def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
             return argument and super().check_argument_for_proper_class(argument_name, argument)
 
         def __reduce__(self) -> Any:
-            return _without_videos, (kind, self.__dict__)
+            return _unpickle, (processor_class, self.__dict__)
 
-    PicturesOnly.__name__ = kind.__name__
-    return PicturesOnly
+    WithoutVideos.__name__ = processor_class.__name__
+    return WithoutVideos
 
 
-def _without_videos(kind: Any, state: dict[str, Any]) -> Any:
-    """A processor that was sent from another process."""
-    made = _pictures_only(kind)
+def _unpickle(processor_class: Any, state: dict[str, Any]) -> Any:
+    made = _without_videos(processor_class)
     processor = made.__new__(made)
     processor.__dict__.update(state)
     return processor

@@ -1,4 +1,4 @@
-"""A question as a checkpoint's model is given it, from its tokenizer and processor alone: no weight is loaded."""
+"""A question as the prompt of a checkpoint, from its tokenizer and processor alone: no weight is loaded."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from vrbench.checkpoints.families import family_of
+from vrbench.checkpoints.prompts import starts_with_bos
 from vrbench.checkpoints.resolve import Checkpoint
 from vrbench.core.errors import VrbenchError
-from vrbench.models import hf_folder, llava
-from vrbench.models.inputs import starts_with_bos
+from vrbench.models.hf_folder import load_tokenizer
 from vrbench.models.load import first_folder
 
 
@@ -18,42 +18,41 @@ class PromptPreview:
     """A whole prompt.
 
     Attributes:
-        prompt: chat template, question and a mark for each image, in whose place the image's tokens are put.
-        front: the special tokens that the tokenizer puts in front of it; empty where it puts none.
-        templated: whether the prompt is more than the task's text.
+        prompt: chat template, question and a mark for each image, which the image's tokens replace.
+        special_tokens: those that the tokenizer adds in front; empty where it adds none.
+        has_template: whether the prompt is more than the task's text.
     """
 
     prompt: str
-    front: str
-    templated: bool
+    special_tokens: str
+    has_template: bool
 
 
-def preview_prompt(checkpoint: Checkpoint, text: str, images: int | None) -> PromptPreview:
-    """What a task's text becomes.
+def preview_prompt(checkpoint: Checkpoint, text: str, n_images: int | None) -> PromptPreview:
+    """Return the prompt that a task's text becomes.
 
     Args:
         checkpoint: from `vrbench.checkpoints.resolve.resolve`.
-        text: prompt of the task, as its harness makes it.
-        images: their number; none for a task of lm-eval, whose text is given without a chat template.
+        text: prompt of the task, as its harness builds it.
+        n_images: number of images; None for a task of lm-eval, whose text is used without a chat template.
 
     Raises:
-        VrbenchError: tokenizer or processor cannot be read, or the checkpoint brings code of its own.
+        VrbenchError: tokenizer or processor cannot be read, or the checkpoint needs code of its own.
     """
     if checkpoint.root.code:
-        raise VrbenchError(f"{checkpoint.id} brings code of its own; how it is asked is known only when it is loaded")
-    family, folder = family_of(checkpoint), first_folder(checkpoint)
-    tokenizer, processor = (llava if family.packed else hf_folder).readers(folder)
-    if images is None:
-        return PromptPreview(text, _front(tokenizer, text, not starts_with_bos(tokenizer, text)), False)
-    manner = family.manner
-    prompt = manner.prompt(tokenizer if family.packed else processor, text, images)
-    adds = True if family.packed else manner.special_tokens
-    return PromptPreview(
-        prompt, _front(tokenizer, prompt, not starts_with_bos(tokenizer, prompt) if adds is None else adds), True
-    )
+        raise VrbenchError(f"{checkpoint.id} needs code of its own; its prompt is known only when it is loaded")
+    family = family_of(checkpoint)
+    tokenizer, processor = load_tokenizer(first_folder(checkpoint))
+    if n_images is None:
+        return PromptPreview(text, _added_tokens(tokenizer, text, not starts_with_bos(tokenizer, text)), False)
+    prompt = family.prompt_format.build(tokenizer if family.prefix_sharing else processor, text, n_images)
+    adds = True if family.prefix_sharing else family.prompt_format.add_special_tokens
+    if adds is None:
+        adds = not starts_with_bos(tokenizer, prompt)
+    return PromptPreview(prompt, _added_tokens(tokenizer, prompt, adds), True)
 
 
-def _front(tokenizer: Any, prompt: str, adds: bool) -> str:
-    whole = list(tokenizer(prompt, add_special_tokens=adds)["input_ids"])
+def _added_tokens(tokenizer: Any, prompt: str, add_special_tokens: bool) -> str:
+    whole = list(tokenizer(prompt, add_special_tokens=add_special_tokens)["input_ids"])
     bare = list(tokenizer(prompt, add_special_tokens=False)["input_ids"])
     return "".join(tokenizer.convert_ids_to_tokens(whole[: len(whole) - len(bare)]))

@@ -55,7 +55,7 @@ def expected_shapes(folder: Path) -> dict[str, Shape]:
     """Canonical name -> shape of every weight that `load` makes."""
     from transformers import AutoConfig
 
-    from vrbench.models.llava import expected_shapes as of_config
+    from vrbench.models.hf_folder import expected_shapes as of_config
 
     return of_config(AutoConfig.from_pretrained(folder, **LOCAL))
 

@@ -13,8 +13,8 @@ from vrbench.checkpoints.resolve import Checkpoint, resolve
 from vrbench.core.errors import VrbenchError, raise_errors
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import BaseRef, Lineage, LineageStep
+from vrbench.models.components import layer_parameters, projector_parameters
 from vrbench.models.load import load_model
-from vrbench.models.parts import layer_parameters, projector_parameters
 
 
 def write_delta(

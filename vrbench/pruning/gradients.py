@@ -88,7 +88,7 @@ def gate_gradients(samples: Samples) -> list[float]:
 def _backwards(samples: Samples) -> Iterator[Callable[[], None]]:
     """Passes forth and back, a few samples at a time; gradients reach the layers' states and no weight."""
     vlm = samples.vlm
-    if not isinstance(vlm, LlavaModel) and vlm.manner.prefix:
+    if not isinstance(vlm, LlavaModel) and vlm.prompt_format.prefix_lm:
         raise VrbenchError(f"a {vlm.family} model sees the answer with the prompt; choose a score that needs none")
     samples.samples = 0
     with _frozen(vlm.model):

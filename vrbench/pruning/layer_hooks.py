@@ -10,7 +10,7 @@ import torch
 
 from vrbench.core.layers import LayerSet
 from vrbench.models import components
-from vrbench.models.prune import per_layer_settings
+from vrbench.models.overlay import per_layer_settings
 
 
 @contextmanager

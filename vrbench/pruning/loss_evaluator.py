@@ -165,7 +165,7 @@ class DevLoss:
         for slot, some in enumerate(asked):
             for turn in some:
                 prompt = self.vlm.encode(self.vlm.prompt(turn.prompt, 1), [slot])
-                said = self.vlm.tokenizer(turn.answer, add_special_tokens=False)["input_ids"] + [self.vlm.end_of_text]
+                said = self.vlm.tokenizer(turn.answer, add_special_tokens=False)["input_ids"] + [self.vlm.eos_token_id]
                 targets[self.samples + len(sequences)] = said
                 sequences.append([*prompt, *said[:-1]])
         rows = pack(sequences)
@@ -202,7 +202,7 @@ class DevLoss:
         """(layer, log-probabilities without it and the removed ones) for each of some layers."""
         model = self.vlm.model
         with watched(model) as outputs, left_out(model, removed):
-            self.vlm.hidden(part.rows, part.pictures)
+            self.vlm.hidden_states(part.rows, part.pictures)
         for layer in layers:
             with resumed(model, removed, layer, outputs):
                 logs = self._logs(part)
@@ -215,7 +215,7 @@ class DevLoss:
 
     def _logits(self, part: Packed) -> torch.Tensor:
         places = torch.tensor(part.places, device=self.vlm.device)
-        states = self.vlm.states(part.rows, part.pictures)[places[:, 0], places[:, 1]]
+        states = self.vlm.hidden_states_with_grad(part.rows, part.pictures)[places[:, 0], places[:, 1]]
         return self.vlm.model.lm_head(states).float()
 
     def differentiable(self) -> Iterator[Callable[[], torch.Tensor]]:

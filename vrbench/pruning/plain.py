@@ -87,10 +87,10 @@ class PlainLoss:
 
     def _logs(self, picture: Picture, text: str, said: int) -> tuple[torch.Tensor, torch.Tensor]:
         """[answer tokens, vocabulary] log-probabilities, and [answer tokens] the answer's ids."""
-        inputs = self.vlm.pictured([text], [[picture]])
+        inputs = self.vlm.encode_with_images([text], [[picture]])
         logits = self.vlm.model(**inputs, use_cache=False, logits_to_keep=said + 1).logits[0, :-1].float()
         return logits.log_softmax(-1), inputs["input_ids"][0, -said:]
 
     def _refuse_reading_both_ways(self) -> None:
-        if self.vlm.manner.prefix:
+        if self.vlm.prompt_format.prefix_lm:
             raise VrbenchError(f"a {self.vlm.family} model sees the answer with the prompt; choose layers by angular")

@@ -11,9 +11,9 @@ from typing import Any, Literal, TypeVar
 import torch
 
 from vrbench.core.errors import VrbenchError
-from vrbench.models.inputs import ImagesRefused
 from vrbench.models.llava_model import LlavaModel
 from vrbench.models.packing import PackedSequence, pack
+from vrbench.models.processors import ImagesRefused
 from vrbench.pruning.questions import Question
 
 Tokens = Literal["all", "text", "image", "after", "last"]
@@ -139,7 +139,7 @@ def _packed_pass(vlm: LlavaModel, rows: list[PackedSequence], pictures: dict[int
     longest = max(len(row) for row in rows)
     images = torch.tensor([[token < 0 for token in row.tokens] + [False] * (longest - len(row)) for row in rows])
     paths = [(i, torch.tensor(path)) for i, row in enumerate(rows) for path in row.paths.values()]
-    return Pass(paths, images, partial(vlm.hidden, rows, pictures))
+    return Pass(paths, images, partial(vlm.hidden_states, rows, pictures))
 
 
 def sequence_of(vlm: LlavaModel, question: Question, slot: int) -> tuple[list[int], int]:
@@ -147,7 +147,7 @@ def sequence_of(vlm: LlavaModel, question: Question, slot: int) -> tuple[list[in
     asked = vlm.encode(vlm.prompt(question.text, 1), [slot])
     if not question.answer:
         return asked, 0
-    said = [*vlm.tokenizer(question.answer, add_special_tokens=False)["input_ids"], vlm.end_of_text]
+    said = [*vlm.tokenizer(question.answer, add_special_tokens=False)["input_ids"], vlm.eos_token_id]
     return [*asked, *said], len(said)
 
 
@@ -164,7 +164,7 @@ def whole_inputs(vlm: Any, questions: Sequence[Question]) -> tuple[dict[str, Any
     texts = [prompt + question.answer for prompt, question in zip(prompts, questions, strict=True)]
     lengths = [[len(vlm.tokenizer(text)["input_ids"]) for text in pair] for pair in zip(prompts, texts, strict=True)]
     try:
-        inputs = vlm.pictured(texts, [[question.picture] for question in questions])
+        inputs = vlm.encode_with_images(texts, [[question.picture] for question in questions])
     except ImagesRefused as error:
         sized = (q.file for q in questions if f" {q.picture.width} x {q.picture.height}:" in str(error))
         raise ImagesRefused(f"{next(sized, '')}: {error}; leave it out") from error

@@ -79,10 +79,10 @@ class Subject:
     def _picture_faults(self, by: str, score: Score) -> list[str]:
         found = []
         family = self.ckpt.family
-        manner = FAMILIES[family].manner if family in FAMILIES else None
+        prompt_format = FAMILIES[family].prompt_format if family in FAMILIES else None
         if score.needs_answers and isinstance(self.questions, FolderQuestions):
             found.append(f"{by} needs right answers, which pictures of one's own do not have; leave --images away")
-        if score.needs_answers and manner is not None and manner.prefix:
+        if score.needs_answers and prompt_format is not None and prompt_format.prefix_lm:
             found.append(f"{by} needs answers to come, but a {family} model sees the answer with the prompt")
         if score.needs_image_tokens and family in BESIDE_THE_TEXT:
             found.append(f"{by} needs image tokens; a {family} model sees by cross attention and has none in its text")

@@ -11,9 +11,9 @@ import torch
 from vrbench.checkpoints.parameter_names import TOWER, first_of
 from vrbench.checkpoints.random_shapes import RECIPE
 from vrbench.core.errors import VrbenchError
+from vrbench.models.components import layer_parameters
 from vrbench.models.load import load_model
 from vrbench.models.overlay import backbone_layers
-from vrbench.models.parts import layer_parameters
 from vrbench.pruning.scoring_context import paired
 
 if TYPE_CHECKING:

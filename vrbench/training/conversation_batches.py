@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vrbench.core.errors import VrbenchError
-from vrbench.models.inputs import ImagesRefused
+from vrbench.models.processors import ImagesRefused
 from vrbench.training.batches import answer_tokens
 from vrbench.training.conversation_encoder import Supervised
 from vrbench.training.conversations import Conversation

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from vrbench.checkpoints.families import FAMILIES
-from vrbench.checkpoints.prompts import IMAGE, Turn, llava_text
+from vrbench.checkpoints.prompts import IMAGE, Turn, llava_text, starts_with_bos
 from vrbench.core.errors import VrbenchError
-from vrbench.models.inputs import encode_with_images, starts_with_bos
+from vrbench.models.processors import encode_with_images
 from vrbench.training.batches import IGNORED, joined
 from vrbench.training.conversations import Conversation, Picture
 
@@ -72,11 +72,11 @@ class Supervised:
         """
         self.family, self.length, self.pad_square = vlm.family, length, pad_square
         self.tokenizer, self.image_processor = vlm.tokenizer, vlm.image_processor
-        self.manner = None if FAMILIES[vlm.family].packed else vlm.manner
+        self.prompt_format = None if FAMILIES[vlm.family].prefix_sharing else vlm.prompt_format
         self.processor = getattr(vlm, "processor", None)
         self.image_tokens = int(getattr(vlm, "image_tokens", 0))
         self.image_id = int(vlm.model.config.image_token_id)
-        self.one_question = self.manner is not None and self.manner.prefix
+        self.one_question = self.prompt_format is not None and self.prompt_format.prefix_lm
         self._added = tuple(str(token) for token in vlm.tokenizer.added_tokens_decoder.values())
         self._for_sizes: dict[tuple[tuple[int, int], ...], int] = {}
         self._frame = MARK
@@ -91,7 +91,7 @@ class Supervised:
             return [sample]
         found, shown = [], 0
         for turn in sample.turns:
-            shown += turn.pictures
+            shown += turn.n_images
             alone = Turn(turn.question, turn.answer, shown)
             found.append(Conversation(sample.id, (alone,), sample.pictures[:shown], sample.place))
         return found
@@ -117,9 +117,9 @@ class Supervised:
             if not len(there) or int(there[-1]) < self.length:
                 cut = {name: t[:, : self.length] if name in BY_TOKEN else t for name, t in inputs.items()}
                 return cut if bool((cut["labels"] != IGNORED).any()) else None
-            last = max(number for number, turn in enumerate(turns) if turn.pictures)
+            last = max(number for number, turn in enumerate(turns) if turn.n_images)
             turns = turns[:last]
-            pictures = pictures[: sum(turn.pictures for turn in turns)]
+            pictures = pictures[: sum(turn.n_images for turn in turns)]
         return None
 
     def fits(self, sample: Conversation) -> bool:
@@ -129,8 +129,8 @@ class Supervised:
             VrbenchError: a picture cannot be opened.
         """
         first = sample.turns[0]
-        shown = sample.pictures[: first.pictures]
-        if self.manner is None or not shown:  # no text has more tokens than bytes, and the frame was measured
+        shown = sample.pictures[: first.n_images]
+        if self.prompt_format is None or not shown:  # no text has more tokens than bytes, and the frame was measured
             if self._frame + len(first.question.encode()) + len(shown) * (self.image_tokens + MARK) < self.length:
                 return True
         if self.one_question:
@@ -145,7 +145,7 @@ class Supervised:
         """Tokens of pictures beyond one mark each, as their sizes decide them; remembered."""
         if not pictures:
             return 0
-        if self.manner is None:
+        if self.prompt_format is None:
             return len(pictures) * (self.image_tokens - 1)
         sizes = tuple((max(size),) * 2 if self.pad_square else size for size in (p.size() for p in pictures))
         if sizes not in self._for_sizes:
@@ -207,9 +207,9 @@ class Supervised:
 
     def _written(self, turns: Sequence[Turn], answered: bool) -> str:
         last, answer = turns[-1], turns[-1].answer if answered else None
-        if self.manner is None:
-            return llava_text(self.tokenizer, last.question, last.pictures, turns[:-1], answer)
-        return self.manner.prompt(self.processor, last.question, last.pictures, turns[:-1], answer)
+        if self.prompt_format is None:
+            return llava_text(self.tokenizer, last.question, last.n_images, turns[:-1], answer)
+        return self.prompt_format.build(self.processor, last.question, last.n_images, turns[:-1], answer)
 
     def _encoded(self, turns: Sequence[Turn], pictures: Sequence[Image], place: str) -> dict[str, Tensor]:
         """Inputs and labels, however many tokens they are."""
@@ -237,7 +237,7 @@ class Supervised:
         whole, *parts = self.tokenizer([script.text, *texts], add_special_tokens=special)["input_ids"]
         found = []
         for number, (text, part) in enumerate(zip(texts, parts, strict=True)):
-            shown += turns[number // 2].pictures if number % 2 == 0 else 0
+            shown += turns[number // 2].n_images if number % 2 == 0 else 0
             if shown == total:
                 fits, border = part == whole[: len(part)], len(ids) - (len(whole) - len(part))
             else:
@@ -250,16 +250,16 @@ class Supervised:
 
     def _special(self, text: str, has_pictures: bool) -> bool:
         """Whether the tokenizer adds its own tokens to a text, as it does when the family is asked."""
-        if self.manner is None:
+        if self.prompt_format is None:
             return True
-        if has_pictures and self.manner.special_tokens is not None:
-            return self.manner.special_tokens
+        if has_pictures and self.prompt_format.add_special_tokens is not None:
+            return self.prompt_format.add_special_tokens
         return not starts_with_bos(self.tokenizer, text)
 
     def _inputs(self, text: str, pictures: Sequence[Image], special: bool | None = None) -> dict[str, Tensor]:
         """The family's inputs for a text with one mark a picture."""
-        if pictures and self.manner is not None:
-            return encode_with_images(self.processor, self.manner, [text], [pictures], self.family)
+        if pictures and self.prompt_format is not None:
+            return encode_with_images(self.processor, self.prompt_format, [text], [pictures], self.family)
         if special is None:
             special = self._special(text, bool(pictures))
         text = text.replace(IMAGE, IMAGE * self.image_tokens) if pictures else text

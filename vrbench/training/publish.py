@@ -45,7 +45,7 @@ def save_tuned(model: Any, layers: LayerSet, settings: TuneStage, base: str, out
         out: the folder.
         dtype: of what is written: the recipe's.
     """
-    from vrbench.models.parts import layer_parameters, projector_parameters
+    from vrbench.models.components import layer_parameters, projector_parameters
 
     if len(layers) and settings.tuning == "weights":
         save_tensors(layer_parameters(model, layers) | projector_parameters(model), out / DELTA, dtype)
@@ -68,7 +68,7 @@ def _save_adapter(model: Any, base: str, out: Path, dtype: str) -> None:
 
 def _projector(model: Any) -> dict[str, Tensor]:
     """The projector's tensors under its own names."""
-    from vrbench.models.parts import projector_parameters, projector_prefix
+    from vrbench.models.components import projector_parameters, projector_prefix
     from vrbench.training.trainable import core_of
 
     core = core_of(model)

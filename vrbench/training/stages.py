@@ -20,7 +20,7 @@ from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import BaseRef, Lineage, LineageStep
 from vrbench.models import pocket
 from vrbench.models.llava_model import LlavaModel
-from vrbench.models.load import load_packed, load_vlm
+from vrbench.models.load import load_llava, load_vlm
 from vrbench.pocket import pydoc
 from vrbench.training.features import Encoded, cached
 from vrbench.training.lessons import conversation_lessons
@@ -140,13 +140,13 @@ def _prepared(recipe: TrainRecipe, start: Start, device: torch.device) -> tuple[
     """The model, with LoRA on it if the recipe wants that, and what it learns from."""
     assert recipe.tune is not None
     is_pocket = start.samples is None
-    vlm = load_packed(start.base, device, "float32") if is_pocket else load_vlm(start.base, device, recipe.dtype)
+    vlm = load_llava(start.base, device, "float32") if is_pocket else load_vlm(start.base, device, recipe.dtype)
     torch.manual_seed(recipe.seed)
     has_lora = len(start.layers) and recipe.tune.tuning == "lora"
     model = with_lora(vlm.model, start.layers, recipe.tune) if has_lora else vlm.model
     if start.samples is not None:
         return model, conversation_lessons(recipe, start.samples, vlm)
-    assert isinstance(vlm, LlavaModel)  # as load_packed says
+    assert isinstance(vlm, LlavaModel)  # as load_llava checks
     return model, pocket_lessons_of(recipe, vlm, model, device)
 
 
