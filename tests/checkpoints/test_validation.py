@@ -383,7 +383,7 @@ class TestBrokenSettings:
 
     def test_what_reads_prompts_is_looked_at_before_weights(self, whole: Path) -> None:
         tiny.edit_json(whole / "tokenizer_config.json", added_tokens_decoder={"7": 1})
-        told(whole, "has no tokenizer that can be read")
+        told(whole, "has no readable tokenizer")
 
     def test_a_tokenizer_that_ends_nothing(self, whole: Path) -> None:
         tiny.edit_json(whole / "tokenizer_config.json", eos_token=None)

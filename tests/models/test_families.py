@@ -197,7 +197,7 @@ def test_every_family_but_llava_is_made_here() -> None:
 
 def test_what_needs_packed_rows_is_refused_for_the_others(tmp_path: Path, tiny_llava: Path) -> None:
     other = tiny_families.save("smolvlm", tmp_path / "smolvlm")
-    with pytest.raises(VrbenchError, match="smolvlm is of family 'smolvlm'; this can be done with llava only"):
+    with pytest.raises(VrbenchError, match="smolvlm is of family 'smolvlm'; this is supported for llava only"):
         load_llava(resolve.resolve(str(other)), "cpu", "float32")
     assert load_llava(resolve.resolve(str(tiny_llava)), "cpu", "float32").depth == tiny.DEPTH
 

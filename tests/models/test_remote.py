@@ -226,7 +226,7 @@ class TestRefusedAllTheSame:
         more += "        self.extra = torch.nn.Linear(2, 2)\n"
         (seer / "modeling_seer.py").write_text(MODELING.rstrip() + "\n" + more)
         found = resolve.resolve(str(seer), trusted=True)
-        with pytest.raises(VrbenchError, match=r"gave no weights for 'extra\.bias' and 1 more"):
+        with pytest.raises(VrbenchError, match=r"has no weights for 'extra\.bias' and 1 more"):
             load_vlm(found)
 
     def test_weights_that_the_model_has_no_place_for(self, seer: Path) -> None:

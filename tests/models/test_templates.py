@@ -93,5 +93,5 @@ def test_a_template_that_cannot_write_a_question_is_an_error() -> None:
         raise TypeError("no list here")
 
     words = SimpleNamespace(chat_template="x", apply_chat_template=broken)
-    with pytest.raises(VrbenchError, match=r"cannot write a question \(TypeError: no list here\)"):
+    with pytest.raises(VrbenchError, match=r"cannot render a question \(TypeError: no list here\)"):
         prompts.llava_text(words, "Is it red?", 1)
