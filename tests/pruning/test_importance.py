@@ -79,7 +79,7 @@ class TestFaults:
     def test_what_a_score_lacks_is_told_before_weights_are_loaded(
         self, tiny_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("vrbench.models.load._build", lambda *_: pytest.fail("weights were loaded"))
+        monkeypatch.setattr("vrbench.models.load._load", lambda *_: pytest.fail("weights were loaded"))
         ckpt = resolve(str(tiny_llava))
         for by, words, given in (
             ("change", "llava does not say what its layers were tuned from; name it with --base", {}),

@@ -45,7 +45,7 @@ def nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a weight was loaded")
 
-    monkeypatch.setattr(load, "_build", refuse)
+    monkeypatch.setattr(load, "_load", refuse)
     monkeypatch.setattr("safetensors.safe_open", refuse)
     monkeypatch.setattr("safetensors.torch.load_file", refuse)
 
