@@ -15,42 +15,42 @@ Value = str | int | float | bool
 
 def note(job: StepJob, what: str) -> None:
     """Add a line to the folder's diary: what was done, by which process, and with which card and threads."""
-    folder = job.done.parents[1]
+    folder = job.folder
     names = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
     told = " ".join(os.environ.get(name, "-") for name in names)
     with (folder / "diary").open("a") as stream:
-        stream.write(f"{what} {job.step} {os.getpid()} {told}\n")
+        stream.write(f"{what} {job.step.name} {os.getpid()} {told}\n")
 
 
 def train(job: StepJob) -> None:
     """Write a checkpoint; `seconds`, `fault` and `die` say how it goes."""
     note(job, "begin")
-    time.sleep(float(job.arguments.get("seconds", 0)))
-    if "fault" in job.arguments:
-        raise VrbenchError(str(job.arguments["fault"]))
-    if "die" in job.arguments:
+    time.sleep(float(job.step.arguments.get("seconds", 0)))
+    if "fault" in job.step.arguments:
+        raise VrbenchError(str(job.step.arguments["fault"]))
+    if "die" in job.step.arguments:
         os._exit(3)
     print("the step's own words")
-    job.target.mkdir(parents=True, exist_ok=True)
-    (job.target / "vrbench.json").write_text("{}")
-    (job.target / "model.safetensors").write_text(str(job.arguments))
+    job.output.mkdir(parents=True, exist_ok=True)
+    (job.output / "vrbench.json").write_text("{}")
+    (job.output / "model.safetensors").write_text(str(job.step.arguments))
     note(job, "end")
 
 
 def layers(job: StepJob) -> None:
     """Write a file."""
     note(job, "begin")
-    job.target.parent.mkdir(parents=True, exist_ok=True)
-    job.target.write_text(str(job.arguments["ckpt"]))
+    job.output.parent.mkdir(parents=True, exist_ok=True)
+    job.output.write_text(str(job.step.arguments["ckpt"]))
     note(job, "end")
 
 
 def run(job: StepJob) -> None:
     """Read the checkpoint's weights, as a measurement would."""
     note(job, "begin")
-    time.sleep(float(job.arguments.get("seconds", 0)))
-    (Path(str(job.arguments["ckpt"])) / "model.safetensors").read_text()
-    job.target.mkdir(parents=True, exist_ok=True)
+    time.sleep(float(job.step.arguments.get("seconds", 0)))
+    (Path(str(job.step.arguments["ckpt"])) / "model.safetensors").read_text()
+    job.output.mkdir(parents=True, exist_ok=True)
     note(job, "end")
 
 

@@ -10,8 +10,7 @@ import numpy as np
 from tests.simulated import flipped, run, samples
 from vrbench.core.run_storage import save_run
 from vrbench.core.schemas import Lineage, LineageStep, Provenance, Run
-from vrbench.reproduce.plan import Plan, PlanStep, StepRecord, TableEntry
-from vrbench.reproduce.plan_folder import digests, store
+from vrbench.reproduce.plan import Plan, PlanStep, StepRecord, TableEntry, save_plan, step_digests
 from vrbench.training.profile_results import ProfileRow, save_profile
 
 ODD = "<b>50%_of $x^$ & {y}|z</b>"
@@ -100,7 +99,7 @@ def _entries(seed: int) -> list[TableEntry]:
 def made_folder(folder: Path, without: Iterable[str] = (), seeds: Iterable[int] = (0, 1)) -> Path:
     """The results of `made_plan`, without some steps and what needs them."""
     plan = made_plan(tuple(seeds))
-    store(plan, folder)
+    save_plan(plan, folder)
     gone = set(without)
     for step in plan.steps:
         if step.name in gone or gone & set(step.needs):
@@ -111,7 +110,7 @@ def made_folder(folder: Path, without: Iterable[str] = (), seeds: Iterable[int] 
             made = made_run(model, seed)
             save_run(folder / "runs" / step.name, made.record, made.samples, compressed=True)
         done = StepRecord(
-            step=step.name, digest=digests(plan)[step.name], seconds=60.0 if "full" in step.name else 45.0,
+            step=step.name, digest=step_digests(plan)[step.name], seconds=60.0 if "full" in step.name else 45.0,
             device="a card", peak_gib=2.0, provenance=PROVENANCE,
         )  # fmt: skip
         (folder / "done").mkdir(exist_ok=True)

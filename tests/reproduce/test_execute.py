@@ -20,9 +20,8 @@ import pytest
 from tests.reproduce import faked
 from tests.reproduce.faked import begun, diary, plan, step
 from vrbench.core.errors import VrbenchError
-from vrbench.reproduce.execute import ExecutionOptions, StepEvent, cards_of, execute
-from vrbench.reproduce.plan import Plan, StepRecord
-from vrbench.reproduce.plan_folder import load_plan
+from vrbench.reproduce.execute import ExecutionOptions, StepEvent, execute, gpu_names
+from vrbench.reproduce.plan import Plan, StepRecord, load_plan
 
 ROOT = Path(__file__).parents[2]
 SMALL = plan(
@@ -94,10 +93,10 @@ class TestRecords:
 
     def test_each_process_has_one_card_in_turn(self, tmp_path: Path) -> None:
         of = plan(*(step(f"train-{i}", seconds=0.4) for i in range(4)))
-        happened = events(of, tmp_path, jobs=4, cards=("5", "7"))
+        happened = events(of, tmp_path, jobs=4, gpus=("5", "7"))
         by_process = {line[2]: line[3] for line in diary(tmp_path)}
         assert sorted(by_process.values()) == ["5", "5", "7", "7"]
-        assert sorted(e.card for e in happened if e.kind == "done") == [0, 0, 1, 1]
+        assert sorted(e.gpu for e in happened if e.kind == "done") == [0, 0, 1, 1]
 
     def test_steps_share_a_process(self, tmp_path: Path) -> None:
         events(SMALL, tmp_path, jobs=1)
@@ -108,7 +107,7 @@ class TestRecords:
         [(2, None, ("0", "1")), (2, "3,GPU-ab", ("3", "GPU-ab")), (1, "", ("0",)), (0, "", ())],
     )
     def test_the_names_of_cards(self, count: int, visible: str | None, names: tuple[str, ...]) -> None:
-        assert cards_of(count, visible) == names
+        assert gpu_names(count, visible) == names
 
 
 class TestFailures:

@@ -9,7 +9,7 @@ import pytest
 from tests.reproduce.made_results import made_folder, made_plan, made_profile
 from vrbench.reproduce.claims import ClaimResult, claim_results, judged
 from vrbench.reproduce.orderings import against, every_pair
-from vrbench.reproduce.plan_folder import store
+from vrbench.reproduce.plan import save_plan
 from vrbench.reproduce.results import read
 from vrbench.reproduce.seed_estimate import ONE_SEED, SeedEstimate
 
@@ -79,7 +79,7 @@ def test_any_table_that_has_the_region_tells_of_it(tmp_path: Path, table: str) -
     plan, folder = made_plan(), made_folder(tmp_path)
     whole = [f.parts[0].figure for f in claim_results(read(folder))[:2]]
     only = tuple(entry for entry in plan.entries if entry.table == table)
-    store(plan.model_copy(update={"tables": (table,), "entries": only}), folder)
+    save_plan(plan.model_copy(update={"tables": (table,), "entries": only}), folder)
     assert [f.parts[0].figure for f in claim_results(read(folder))[:2]] == whole
     assert whole[0].endswith("] %") and whole[1].endswith("] points")
 

@@ -11,11 +11,10 @@ import pytest
 from vrbench.core.errors import MultipleErrors, VrbenchError
 from vrbench.core.layers import select_layers
 from vrbench.reproduce.build import ExperimentRequest, build
-from vrbench.reproduce.estimate import elapsed, minutes
 from vrbench.reproduce.experiments import EXPERIMENTS
 from vrbench.reproduce.families import FAMILIES
-from vrbench.reproduce.plan import Plan, PlanStep
-from vrbench.reproduce.plan_folder import digests
+from vrbench.reproduce.plan import Plan, PlanStep, step_digests
+from vrbench.reproduce.plan_builder import step_minutes, wall_minutes
 
 LIGHT = """
 import sys
@@ -216,9 +215,9 @@ class TestSettings:
 
 class TestDigests:
     def test_a_change_is_seen_in_all_steps_above_it(self) -> None:
-        one, other = (digests(plan("layers,strategies", overrides={"warmup": share})) for share in ("0.1", "0.2"))
+        one, other = (step_digests(plan("layers,strategies", overrides={"warmup": share})) for share in ("0.1", "0.2"))
         assert all(one[name] != other[name] for name in one)
-        one, other = (digests(plan("text", limit=limit)) for limit in (3, 4))
+        one, other = (step_digests(plan("text", limit=limit)) for limit in (3, 4))
         assert {name for name in one if one[name] == other[name]} == {"train-full-s0", "train-sparse-uniform-8-s0"}
 
 
@@ -226,22 +225,22 @@ class TestEstimates:
     def test_a_pocket_plan_for_one_seed_fits_into_25_minutes_of_one_card(self, whole: Plan) -> None:
         total = sum(step.minutes for step in whole.steps)
         of = FAMILIES["pocket"]
-        assert elapsed(total, of.costs, 1, of.jobs_per_card) <= 25
+        assert wall_minutes(total, of.costs, 1, of.jobs_per_gpu) <= 25
 
     def test_fewer_layers_steps_and_items_are_cheaper(self) -> None:
         of = FAMILIES["pocket"]
 
         def training(**keys: str | int) -> float:
-            return minutes("train", {k.replace("__", "."): v for k, v in keys.items()}, of, 0, 8)
+            return step_minutes("train", {k.replace("__", "."): v for k, v in keys.items()}, of, 0, 8)
 
         every = training(tune__steps=100, tune__layers="all")
         assert every > training(tune__steps=100, tune__layers="{x}") > training(tune__steps=50, tune__layers="{x}")
         assert training(tune__steps=100, tune__layers="{x}") == training(tune__steps=100, tune__layers="top:8")
-        assert minutes("run", {}, of, 1000, 8) > minutes("run", {}, of, 100, 8)
+        assert step_minutes("run", {}, of, 1000, 8) > step_minutes("run", {}, of, 100, 8)
 
     def test_an_epoch_of_a_big_family_is_priced_by_its_samples(self) -> None:
         of = FAMILIES["llava-1.5-7b"]
-        hours = minutes("train", {"tune.layers": "all"}, of, 0, 8) / 60
+        hours = step_minutes("train", {"tune.layers": "all"}, of, 0, 8) / 60
         assert hours == pytest.approx(665_298 / 8 * 0.921 / 3600, rel=0.02)
-        tenth = minutes("train", {"tune.layers": "all", "data.share": 0.1}, of, 0, 8) / 60
+        tenth = step_minutes("train", {"tune.layers": "all", "data.share": 0.1}, of, 0, 8) / 60
         assert tenth == pytest.approx(hours / 10, rel=0.02)

@@ -1,4 +1,4 @@
-"""`vrbench reproduce`: the paper's tables, planned, executed and reported."""
+"""`vrbench reproduce`: plan, execute and report the paper's tables."""
 
 from __future__ import annotations
 
@@ -6,19 +6,25 @@ import os
 import shlex
 import sys
 import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from tabulate import tabulate
 
 from vrbench.cli.options import OURS, DataRoot, Device
 
 if TYPE_CHECKING:
-    from vrbench.reproduce.execute import ExecutionOptions
-    from vrbench.reproduce.plan import Plan
+    from vrbench.reproduce.execute import StepEvent
+    from vrbench.reproduce.plan import Plan, PlanStep
+    from vrbench.reproduce.worker import ExecutionOptions
 
 PUBLISHED = Path("leaderboards") / "reproduce"
+MAX_NAMES = 4
+"""Running steps that the progress bar names."""
 
 
 def reproduce(
@@ -31,60 +37,45 @@ def reproduce(
         ),
     ],
     family: Annotated[str, typer.Option(help="pocket, llava-1.5-7b or bunny-llama-3-8b.")] = "pocket",
-    seeds: Annotated[int, typer.Option(help="Trainings with seeds 0, 1, ...")] = 3,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and for how long.")] = False,
-    report_only: Annotated[bool, typer.Option("--report-only", help="Write the report of what is there.")] = False,
-    pack: Annotated[
-        bool,
-        typer.Option("--pack", help="Pack the records that are there into two parquet files, which are then read."),
-    ] = False,
+    seeds: Annotated[int, typer.Option(help="Number of training seeds: 0, 1, ...")] = 3,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the steps and their estimated minutes.")] = False,
+    report_only: Annotated[bool, typer.Option("--report-only", help="Write the report of the finished steps.")] = False,
+    pack: Annotated[bool, typer.Option("--pack", help="Pack the folder's records into two parquet files.")] = False,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the plan; reproduce/FAMILY, or the published one to report on.")
+        Path | None, typer.Option(help="Folder of the plan (default: reproduce/FAMILY; to report: the published one).")
     ] = None,
     changes: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Recipe key for all trainings, or steps, scenes, batch."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Items a task; 0 for all. Else as the family has it.")] = None,
-    tasks: Annotated[str | None, typer.Option(help="What is measured. Else as the family has it.")] = None,
-    jobs: Annotated[int | None, typer.Option(help="Steps at once. Else as many as suit the cards.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Items per task; 0 for all (default: by family).")] = None,
+    tasks: Annotated[str | None, typer.Option(help="Evaluated tasks (default: by family).")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Parallel workers (default: by number of GPUs).")] = None,
     device: Device = "auto",
     data_root: DataRoot = None,
-    only: Annotated[str, typer.Option(help="Only steps whose names fit these globs, and what they need.")] = "*",
+    only: Annotated[str, typer.Option(help="Only steps that match these globs, and what they need.")] = "*",
     discard: Annotated[bool, typer.Option("--discard", help="Remove weights that no step needs any more.")] = False,
 ) -> None:
-    """Repeat the paper's tables: train, remove, measure, and set the results beside what was published.
+    """Repeat the paper's tables: train, prune, evaluate, and show the results beside the published ones.
 
-    Stopped, it goes on where it was. What several tables need is made once; a table added later uses what is there.
+    An interrupted run resumes. Steps that several tables share are done once; a table added later reuses them.
     """
     from vrbench.cli.config_file import read_overrides
     from vrbench.reproduce.build import ExperimentRequest, build
 
-    overrides = read_overrides(changes or [])
-    plan = build(ExperimentRequest(tables, family, seeds, overrides, tasks, limit))
+    plan = build(ExperimentRequest(tables, family, seeds, read_overrides(changes or []), tasks, limit))
+    folder = out or Path("reproduce") / plan.family
     if report_only:
         _report(out or PUBLISHED / plan.family)
-        return
-    folder = out or Path("reproduce") / plan.family
-    if pack:
+    elif pack:
         _pack(folder)
-        return
-    if dry_run:
-        from vrbench.cli.reproduce_shown import print_plan
-
+    elif dry_run:
         print_plan(plan, folder, only, jobs)
-        return
-    went_well = _execute(plan, folder, _options(plan, folder, jobs, device, only, discard, data_root))
-    _report(folder)
-    if not went_well:
-        raise typer.Exit(OURS)
-
-
-def _pack(folder: Path) -> None:
-    from vrbench.reproduce.packing import pack
-
-    for file in pack(folder):
-        print(f"packed: {file}")
+    else:
+        succeeded = _execute(plan, folder, _options(plan, folder, jobs, device, only, discard, data_root))
+        _report(folder)
+        if not succeeded:
+            raise typer.Exit(OURS)
 
 
 def _report(folder: Path) -> None:
@@ -94,46 +85,171 @@ def _report(folder: Path) -> None:
         print(f"report: {file}")
 
 
+def _pack(folder: Path) -> None:
+    from vrbench.reproduce.packing import pack
+    from vrbench.reproduce.plan import locked
+
+    with locked(folder):
+        for file in pack(folder):
+            print(f"packed: {file}")
+
+
 def _options(
     plan: Plan, folder: Path, jobs: int | None, device: str, only: str, discard: bool, data_root: Path | None
 ) -> ExecutionOptions:
-    """How to execute, with what "auto" means here; every fault is told before anything is done."""
-    from vrbench.cli.reproduce_faults import faults
+    """The options of the execution, with what "auto" means here; all errors are raised together."""
+    from vrbench.cli.reproduce_steps import validate_plan
     from vrbench.core.device import resolve_device
     from vrbench.core.errors import raise_errors
     from vrbench.core.io import validate_output
-    from vrbench.reproduce.execute import ExecutionOptions, cards_of
-    from vrbench.reproduce.families import family
+    from vrbench.reproduce.execute import gpu_names
+    from vrbench.reproduce.families import family_named
+    from vrbench.reproduce.worker import ExecutionOptions
 
-    found = [*validate_output(folder), *faults(plan, device, str(data_root or ""))]
+    errors = [*validate_output(folder), *validate_plan(plan, device, str(data_root or ""))]
     if jobs is not None and jobs < 1:
-        found.append(f"jobs is {jobs}; it must be at least 1")
-    raise_errors(found)
-    where = resolve_device(device)
-    cards: tuple[str, ...] = ()
-    if where == "cuda":
+        errors.append(f"jobs is {jobs}; it must be at least 1")
+    raise_errors(errors)
+    resolved = resolve_device(device)
+    gpus: tuple[str, ...] = ()
+    if resolved == "cuda":
         import torch
 
-        cards = cards_of(torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES"))
-    at_once = jobs or max(1, len(cards) * family(plan.family).jobs_per_card)
+        gpus = gpu_names(torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+    workers = jobs or max(1, len(gpus) * family_named(plan.family).jobs_per_gpu)
     command = shlex.join(["vrbench", *sys.argv[1:]])
-    return ExecutionOptions(where, cards, at_once, only, discard, str(data_root or ""), command)
+    return ExecutionOptions(resolved, gpus, workers, only, discard, str(data_root or ""), command)
 
 
 def _execute(plan: Plan, folder: Path, options: ExecutionOptions) -> bool:
-    """Do the steps; says whether all went well."""
-    from vrbench.cli.reproduce_shown import print_spent, print_trial, watch
+    """Do the steps; returns whether all succeeded."""
     from vrbench.cli.reproduce_steps import FUNCTIONS
     from vrbench.reproduce.execute import execute
 
-    print_trial(plan)
+    _print_trial(plan)
     start = time.perf_counter()
     with closing(execute(plan, folder, FUNCTIONS, options)) as happening:
-        events = watch(happening, plan, options)
-    print_spent(plan, folder, options, events, time.perf_counter() - start)
-    for event in (event for event in events if event.kind == "failed"):
+        events = _watch(happening, plan, options)
+    print_costs(plan, folder, options, events, time.perf_counter() - start)
+    failed = [event for event in events if event.kind == "failed"]
+    for event in failed:
         print(f"vrbench: step {event.step} failed: {event.error} (see logs/{event.step}.log)", file=sys.stderr)
-    skipped = sum(event.kind == "skipped" for event in events)
-    if skipped:
-        print(f"vrbench: {skipped} steps that need what failed were left out", file=sys.stderr)
-    return not any(event.kind == "failed" for event in events)
+    if skipped := sum(event.kind == "skipped" for event in events):
+        print(f"vrbench: {skipped} steps that need a failed step were skipped", file=sys.stderr)
+    return not failed
+
+
+def print_plan(plan: Plan, folder: Path, only: str, jobs: int | None) -> None:
+    """Print every step by kind, which are done, and how long the rest takes."""
+    from vrbench.reproduce.families import family_named
+    from vrbench.reproduce.packing import RecordFolder
+    from vrbench.reproduce.plan import finished_steps, merge_with_stored
+    from vrbench.reproduce.plan_builder import wall_minutes
+    from vrbench.reproduce.schedule import select_steps, steps_to_repeat
+
+    whole = merge_with_stored(plan, folder)
+    done, wanted = set(finished_steps(whole, RecordFolder(folder))), select_steps(plan, only)
+    repeated = set(steps_to_repeat(whole, folder, wanted, done))
+    done -= repeated
+    steps = [step for step in whole.steps if step.name in wanted | repeated]
+    kinds = {kind: [step for step in steps if step.kind == kind] for kind in dict.fromkeys(s.kind for s in steps)}
+    for kind, alike in kinds.items():
+        print(f"{kind}:")
+        for step in alike:
+            needs = f"  after {', '.join(step.needs)}" if step.needs else ""
+            state = "  (done)" if step.name in done else _why_again(step, folder) if step.name in repeated else ""
+            print(f"  {step.name}{needs}{state}")
+    rows = [_row(kind, alike, done) for kind, alike in kinds.items()]
+    print()
+    _print_table([*rows, _row("all", steps, done)], ("step", "all", "done", "GPU minutes left"))
+    family = family_named(plan.family)
+    workers = jobs or family.jobs_per_gpu
+    left = [step for step in steps if step.name not in done]
+    alone = sum(step.minutes for step in left if step.kind == "profile")
+    clock = alone + wall_minutes(sum(step.minutes for step in left) - alone, family.costs, 1, workers)
+    profile = f", {alone:,.0f} of them for the profile, which runs alone" if alone else ""
+    print(f"\nAbout {clock:,.0f} minutes of wall time on one GPU with {workers} parallel workers{profile}.")
+    print(f"Estimated from: {family.costs.source}.")
+    print(f"Evaluated: {plan.tasks}, {f'{plan.limit} items a task' if plan.limit else 'all items'}.")
+    _print_trial(plan)
+    print(f"Results go to {folder}.")
+
+
+def _print_trial(plan: Plan) -> None:
+    if plan.is_trial:
+        from vrbench.reproduce.plan import TRIAL
+
+        print(
+            f"With fewer than {TRIAL} training steps this is a trial: batches, images, questions and tasks "
+            f"({plan.tasks}) are few too, and nothing is learned."
+        )
+
+
+def _why_again(step: PlanStep, folder: Path) -> str:
+    from vrbench.reproduce.plan import CHECKPOINT_KINDS
+    from vrbench.reproduce.schedule import has_weights
+
+    missing = step.kind in CHECKPOINT_KINDS and not has_weights(step.output(folder))
+    return "  (again: its weights are missing)" if missing else "  (again: a step that it needs is repeated)"
+
+
+def _row(kind: str, steps: list[PlanStep], done: set[str]) -> tuple[str, int, int, str]:
+    left = [step for step in steps if step.name not in done]
+    return kind, len(steps), len(steps) - len(left), f"{sum(step.minutes for step in left):,.1f}"
+
+
+def _watch(happening: Iterable[StepEvent], plan: Plan, options: ExecutionOptions) -> list[StepEvent]:
+    """Show a progress bar with the names of running steps; returns all events."""
+    from tqdm import tqdm
+
+    from vrbench.reproduce.schedule import select_steps
+
+    running: dict[str, None] = {}
+    events = []
+    with tqdm(total=len(select_steps(plan, options.only)), unit="step", desc="reproduce", smoothing=0) as bar:
+        for event in happening:
+            events.append(event)
+            if event.kind == "started":
+                running[event.step] = None
+            else:
+                running.pop(event.step, None)
+                bar.update()
+            if event.kind == "failed":
+                bar.write(f"{event.step} failed: {event.error}")
+            names = list(running)
+            more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+            bar.set_postfix_str(", ".join(names[:MAX_NAMES]) + more)
+    return events
+
+
+def print_costs(plan: Plan, folder: Path, options: ExecutionOptions, events: list[StepEvent], seconds: float) -> None:
+    """Print minutes of steps by kind, from all sessions; and by GPU, from this one.
+
+    Args:
+        seconds: wall time of this session.
+    """
+    from vrbench.reproduce.packing import RecordFolder
+    from vrbench.reproduce.plan import finished_steps, merge_with_stored
+
+    records = finished_steps(merge_with_stored(plan, folder), RecordFolder(folder))
+    rows = []
+    for kind in dict.fromkeys(step.kind for step in plan.steps):
+        done = [records[step.name] for step in plan.steps if step.kind == kind and step.name in records]
+        peak = max((one.peak_gib or 0.0 for one in done), default=0.0)
+        spent = f"{sum(one.seconds for one in done) / 60:,.1f}"
+        rows.append((kind, len(done), spent, f"{peak:.1f}" if peak else "-"))
+    _print_table(rows, ("step", "done", "minutes of steps", "peak memory, GiB"))
+    used = min(len(options.gpus), options.jobs)
+    held = f", {used} GPUs: {used * seconds / 60:,.1f} GPU minutes" if used else ""
+    print(f"this session: {seconds / 60:,.1f} minutes of wall time, {options.jobs} parallel workers{held}")
+    by_gpu: dict[int, float] = defaultdict(float)
+    for event in events:
+        if event.kind in ("done", "failed"):
+            by_gpu[event.gpu] += event.seconds / 60
+    if options.gpus and by_gpu:
+        each = ", ".join(f"{options.gpus[gpu]}: {minutes:,.1f}" for gpu, minutes in sorted(by_gpu.items()))
+        print(f"minutes of steps by GPU, which several may share: {each}")
+
+
+def _print_table(rows: Sequence[tuple[object, ...]], head: tuple[str, ...]) -> None:
+    print(tabulate(rows, head, "simple", disable_numparse=True))

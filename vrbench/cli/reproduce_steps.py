@@ -1,101 +1,146 @@
-"""What each kind of step of a plan is: one call of what the other commands call.
+"""The function of each kind of step in a plan, and the validation of a plan before anything is done.
 
-`vrbench.reproduce` plans and executes, and knows neither training nor surgery nor evaluation; here they meet. A step
-that a
-killed process left whole, but for its mark, is not done again.
+`vrbench.reproduce` plans and executes without knowing training, pruning or evaluation; they are called here. A step
+whose output a killed process left complete, without its record, is not done again.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from vrbench.checkpoints.lineage import MARKER, read_lineage
-from vrbench.core.errors import VrbenchError
-from vrbench.reproduce.families import Value
+from vrbench.core.errors import VrbenchError, collect_errors
+from vrbench.reproduce.families import Value, family_named
+from vrbench.reproduce.plan import Plan
+from vrbench.reproduce.plan_builder import REFERENCE
 from vrbench.reproduce.worker import StepFunction, StepJob
 
 
-def train(job: StepJob) -> None:
-    """Train after a recipe; all other arguments are keys of it."""
-    from vrbench import training
+def validate_plan(plan: Plan, device: str, data_root: str) -> list[str]:
+    """Return the errors of recipes, training data, base, task data and device."""
+    from vrbench.core.device import resolve_device, validate_device
+    from vrbench.data import missing
+    from vrbench.tasks import registry
 
-    keys = dict(job.arguments)
-    recipe = training.load(str(keys.pop("recipe")), {**as_overrides(keys), "makes": job.step})
-    if _is_whole(job.target, recipe.digest):
-        return
-    training.train(recipe, job.target, device=job.device)
+    errors = validate_device(device)
+    if not errors and any(step.kind == "profile" for step in plan.steps) and resolve_device(device) != "cuda":
+        errors.append("table profile measures true shapes on a GPU, and there is none; name the other tables")
+    base = plan.overrides.get("base", family_named(plan.family).base)
+    errors += _recipe_errors(plan, base)
+    errors += _base_errors(plan, base, bool(data_root))
+    looked = missing.locate_all(registry.select_runnable(plan.tasks, registry.load())[0], data_root or None)
+    return list(dict.fromkeys([*errors, *looked.faults, *missing.told(looked.missing)]))
+
+
+def _recipe_errors(plan: Plan, base: str) -> Iterator[str]:
+    """Errors of every recipe, with outputs that do not exist yet left out; each kind of training is read once."""
+    from vrbench.training import load
+
+    seen: set[tuple[tuple[str, Value], ...]] = set()
+    for step in (step for step in plan.steps if step.kind == "train"):
+        keys = {k: v for k, v in step.arguments.items() if k != "seed" and not REFERENCE.fullmatch(str(v))}
+        keys["base"] = base  # or what is made of it
+        same = tuple(sorted(keys.items(), key=str))
+        if same in seen:
+            continue
+        seen.add(same)
+        errors: list[str] = []
+        with collect_errors(errors):
+            recipe = load(str(keys.pop("recipe")), as_overrides(keys))
+            errors += [*recipe.unset_paths(), *_missing_files(recipe.data)]
+        yield from errors
+
+
+def _missing_files(section: Any) -> Iterator[str]:
+    for key in ("conversations", "images"):
+        path = getattr(section, key, None)
+        if path and not Path(path).expanduser().exists():
+            yield f"data.{key} is {path!r}, which does not exist; give it with --set data.{key}=PATH"
+
+
+def _base_errors(plan: Plan, base: str, offline: bool) -> Iterator[str]:
+    from vrbench.checkpoints.resolve import faults as checkpoint_faults
+
+    hint = "" if "base" in plan.overrides else "; give it with --set base=FOLDER"
+    yield from (f"base: {fault}{hint}" for fault in checkpoint_faults(base, offline=offline))
 
 
 def as_overrides(keys: dict[str, Value]) -> dict[str, str]:
-    """Recipe keys as `--set` has them."""
+    """Return recipe keys as `--set` has them."""
     return {key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in keys.items()}
 
 
-def _is_whole(target: Path, recipe_digest: str) -> bool:
-    """Whether a checkpoint folder is there whole.
+def train(job: StepJob) -> None:
+    """Train a recipe; all other arguments are keys of it."""
+    from vrbench import training
+
+    keys = dict(job.step.arguments)
+    recipe = training.load(str(keys.pop("recipe")), {**as_overrides(keys), "makes": job.step.name})
+    if not _is_complete(job.output, recipe.digest):
+        training.train(recipe, job.output, device=job.options.device)
+
+
+def _is_complete(checkpoint: Path, recipe_digest: str) -> bool:
+    """Whether a checkpoint folder is complete.
 
     Raises:
         VrbenchError: it is, but another recipe made it.
     """
-    lineage = read_lineage(target) if (target / MARKER).is_file() else None
+    lineage = read_lineage(checkpoint) if (checkpoint / MARKER).is_file() else None
     if lineage is None:
         return False
     if recipe_digest and recipe_digest not in {step.recipe_digest for step in lineage.steps}:
-        raise VrbenchError(f"{target} was made by another recipe; remove it")
+        raise VrbenchError(f"{checkpoint} was made by another recipe; remove it")
     return True
 
 
 def layers(job: StepJob) -> None:
-    """Choose layers to tune by a score, or measure the order in which layers go."""
-    arguments = job.arguments
-    if "most" in arguments:
-        _measure_order(job)
+    """Select layers to tune by a score, or measure a removal order."""
+    arguments, device = job.step.arguments, job.options.device
+    pictures, by = int(arguments["pictures"]), str(arguments["by"])
+    if "most" not in arguments:
+        from vrbench.pruning.choose import choose
+
+        choose(
+            by, int(arguments["n"]), ckpt=str(arguments["ckpt"]), base=str(arguments["base"]), pictures=pictures,
+            device=device, out=job.output,
+        )  # fmt: skip
         return
-    from vrbench.pruning.choose import choose
-
-    choose(
-        str(arguments["by"]), int(arguments["n"]), ckpt=str(arguments["ckpt"]), base=str(arguments["base"]),
-        pictures=int(arguments["pictures"]), device=job.device, out=job.target,
-    )  # fmt: skip
-
-
-def _measure_order(job: StepJob) -> None:
     from vrbench.checkpoints.resolve import resolve
     from vrbench.pruning.removal_order import removal_order, save_order
 
-    arguments = job.arguments
     found = removal_order(
-        resolve(str(arguments["ckpt"])), str(arguments["by"]), int(arguments["most"]),
-        outside_region=bool(arguments["outside_region"]), pictures=int(arguments["pictures"]), device=job.device,
+        resolve(str(arguments["ckpt"])), by, int(arguments["most"]), outside_region=bool(arguments["outside_region"]),
+        pictures=pictures, device=device,
     )  # fmt: skip
-    save_order(found, job.target)
+    save_order(found, job.output)
 
 
 def prune(job: StepJob) -> None:
-    """Remove the first layers of an order, or those that a score says; only the lineage is written."""
+    """Remove the first layers of a removal order, or those that a score selects; only the lineage is written."""
     from vrbench.pruning import prune as prune_layers
     from vrbench.pruning import recipe_of
 
-    keys: dict[str, Any] = dict(job.arguments)
-    recipe = recipe_of(makes=job.step, base=keys.pop("ckpt"), **keys)
-    if not _is_whole(job.target, recipe.digest):
-        prune_layers(recipe, job.target, job.device)
+    keys: dict[str, Any] = dict(job.step.arguments)
+    recipe = recipe_of(makes=job.step.name, base=keys.pop("ckpt"), **keys)
+    if not _is_complete(job.output, recipe.digest):
+        prune_layers(recipe, job.output, job.options.device)
 
 
 def restore(job: StepJob) -> None:
-    """Put layers back to the backbone's weights."""
+    """Restore layers to the backbone's weights."""
     from vrbench.pruning import restore as restore_layers
 
-    if _is_whole(job.target, ""):
-        return
-    ckpt, layers, backbone = (str(job.arguments[key]) for key in ("ckpt", "layers", "from"))
-    restore_layers(ckpt, layers, backbone, job.target, job.step)
+    if not _is_complete(job.output, ""):
+        ckpt, layers, backbone = (str(job.step.arguments[key]) for key in ("ckpt", "layers", "from"))
+        restore_layers(ckpt, layers, backbone, job.output, job.step.name)
 
 
 def run(job: StepJob) -> None:
-    """Measure a checkpoint, and keep its record and its items' scores."""
+    """Evaluate a checkpoint, and keep its record and its items' scores."""
     from transformers.utils.logging import disable_progress_bar
 
     from vrbench.core.run_storage import save_run, scores_only
@@ -103,25 +148,26 @@ def run(job: StepJob) -> None:
     from vrbench.evaluation.run_plan import RunConfig
 
     disable_progress_bar()
-    limit = job.arguments.get("limit")
-    options = RunConfig(
-        limit=None if limit is None else int(limit), device=job.device, dtype=str(job.arguments["dtype"]),
-        data_root=job.data_root or None, out=job.scratch, command=job.command,
+    arguments, options = job.step.arguments, job.options
+    limit = arguments.get("limit")
+    config = RunConfig(
+        limit=None if limit is None else int(limit), device=options.device, dtype=str(arguments["dtype"]),
+        data_root=options.data_root or None, out=job.scratch, command=options.command,
     )  # fmt: skip
-    (done,) = run_all([str(job.arguments["ckpt"])], str(job.arguments["tasks"]), options=options)
-    died = [f"{result.task}: {result.error}" for result in done.record.results if result.status == "error"]
-    if died:
-        raise VrbenchError(f"tasks died: {'; '.join(died)}")
-    shutil.rmtree(job.target, ignore_errors=True)
+    (done,) = run_all([str(arguments["ckpt"])], str(arguments["tasks"]), options=config)
+    failed = [f"{result.task}: {result.error}" for result in done.record.results if result.status == "error"]
+    if failed:
+        raise VrbenchError(f"tasks failed: {'; '.join(failed)}")
+    shutil.rmtree(job.output, ignore_errors=True)
     kept = scores_only(done.record, done.samples)
-    save_run(job.target, kept.record, kept.samples, compressed=True)
+    save_run(job.output, kept.record, kept.samples, compressed=True)
 
 
 def profile(job: StepJob) -> None:
-    """Time and memory of training steps at the paper's shapes; rows that are there are not measured again."""
+    """Measure time and memory of training steps at the paper's shapes; measured rows are kept."""
     from vrbench.training.profile import profile as measure
 
-    measure(out=job.target, device=job.device)
+    measure(out=job.output, device=job.options.device)
 
 
 FUNCTIONS: dict[str, StepFunction] = {
@@ -132,4 +178,4 @@ FUNCTIONS: dict[str, StepFunction] = {
     "run": run,
     "profile": profile,
 }
-"""Kind of a step -> what does it."""
+"""Kind of a step -> its function."""

@@ -1,22 +1,21 @@
-"""A plan for some tables at one scale; light, and the same for the same words."""
+"""Build the plan of some tables at one scale: light, and the same for the same request."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from vrbench.core.errors import VrbenchError, error_messages, raise_errors
-from vrbench.reproduce.draft import PlanBuilder
+from vrbench.core.errors import collect_errors, raise_errors, suggest_names
 from vrbench.reproduce.experiments import EXPERIMENTS
-from vrbench.reproduce.families import ReproductionFamily, Value, family
+from vrbench.reproduce.families import ReproductionFamily, Value, family_named
 from vrbench.reproduce.plan import TRIAL, Plan
+from vrbench.reproduce.plan_builder import PlanBuilder
 from vrbench.tasks import registry
 
 N = 8
 """Layers of the region and of every other strategy."""
 
-SHORT = {"steps": "tune.steps", "scenes": "data.scenes", "batch": "tune.batch"}
+SHORT_KEYS = {"steps": "tune.steps", "scenes": "data.scenes", "batch": "tune.batch"}
 """Short names of recipe keys, for --set."""
 
 SET_BY_TABLES = ("tune.layers", "tune.modules", "tune.sampling", "tune.every", "data.share", "seed", "stage", "makes")
@@ -25,22 +24,22 @@ SET_BY_TABLES = ("tune.layers", "tune.modules", "tune.sampling", "tune.every", "
 TRIAL_TRAINING: dict[str, Value] = {
     "tune.batch": 2, "data.turns": 2, "data.easy_vqa": 0.0, "data.dev": 8, "dtype": "float32",
 }  # fmt: skip
-PICTURES, TRIAL_PICTURES = 100, 4
-"""Dev pictures on which layers are looked at."""
+IMAGES, TRIAL_IMAGES = 100, 4
+"""Dev images that layers are scored on."""
 
 FEWEST_SCENES = 64
 
 
 @dataclass(frozen=True)
 class ExperimentRequest:
-    """What was asked for; the defaults are those of the command line.
+    """What to reproduce; the defaults are those of the command line.
 
     Attributes:
         tables: keys of `EXPERIMENTS`, or "all", comma-separated.
         family: key of `vrbench.reproduce.families.FAMILIES`.
         seeds: how many; they are 0, 1, ...
-        overrides: recipe keys for all trainings, some under their `SHORT` names.
-        tasks: what is measured; None for the family's.
+        overrides: recipe keys for all trainings, some under their `SHORT_KEYS`.
+        tasks: what is evaluated; None for the family's.
         limit: items a task, 0 for all; None for the family's.
     """
 
@@ -52,50 +51,50 @@ class ExperimentRequest:
     limit: int | None = None
 
 
-def build(asked: ExperimentRequest) -> Plan:
-    """The plan: steps in an order in which they can be done, and where each run belongs.
+def build(request: ExperimentRequest) -> Plan:
+    """Return the plan: steps in an order in which they can be done, and the table cells of each run.
 
     Raises:
-        VrbenchError: unknown table, family, task or short key, or a key that the tables decide; all at once.
+        VrbenchError: unknown table, family, task or short key, or a key that the tables decide; all errors together.
     """
-    faults: list[str] = []
-    tables = _tables(asked.tables, faults)
-    overrides = {SHORT.get(key, key): value for key, value in asked.overrides.items()}
-    faults += [f"--set {key}: the tables decide it" for key in overrides if key in SET_BY_TABLES]
-    for key in ("tune.steps", "tune.batch", "data.scenes"):
-        if key in overrides and not (overrides[key].isdigit() and int(overrides[key])):
-            faults.append(f"--set {key} is {overrides[key]!r}; it must be a number of at least 1")
-    if asked.seeds < 1:
-        faults.append(f"seeds is {asked.seeds}; it must be at least 1")
-    if asked.limit is not None and asked.limit < 0:
-        faults.append(f"limit is {asked.limit}; it must be at least 1, or 0 for all items")
-    try:
-        of = family(asked.family)
-        tasks = asked.tasks or (of.trial_tasks if _is_trial(overrides) else "") or of.tasks
+    overrides = {SHORT_KEYS.get(key, key): value for key, value in request.overrides.items()}
+    errors = list(_errors(request, overrides))
+    with collect_errors(errors):
+        family = family_named(request.family)
+        tasks = request.tasks or (family.trial_tasks if _is_trial(overrides) else "") or family.tasks
         specs = registry.select_runnable(tasks, registry.load())[0]
-    except VrbenchError as error:
-        faults += error_messages(error)
-    raise_errors(faults)
-    draft = _draft(of, asked, overrides, tasks, tuple(specs))
-    for seed in range(asked.seeds):
+    raise_errors(errors)
+    names = _names(request.tables)
+    tables = tuple(table for table in EXPERIMENTS if table in names or "all" in names)
+    limit = family.limit if request.limit is None else request.limit or None
+    builder = _builder(family, overrides, tasks, tuple(specs), limit)
+    for seed in range(request.seeds):
         for table in tables:
-            EXPERIMENTS[table](draft, seed)
+            EXPERIMENTS[table](builder, seed)
     return Plan(
-        family=of.id, tables=tables, seeds=tuple(range(asked.seeds)), tasks=draft.tasks, limit=draft.limit,
-        overrides=overrides, steps=tuple(draft.steps.values()), entries=tuple(draft.entries),
+        family=family.id, tables=tables, seeds=tuple(range(request.seeds)), tasks=tasks, limit=limit,
+        overrides=overrides, steps=tuple(builder.steps.values()), entries=tuple(builder.entries),
     )  # fmt: skip
 
 
-def _tables(text: str, faults: list[str]) -> tuple[str, ...]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    for name in names:
-        if name not in (*EXPERIMENTS, "all"):
-            near = difflib.get_close_matches(name, (*EXPERIMENTS, "all"), n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(EXPERIMENTS)}, or all"
-            faults.append(f"no table {name!r}; {hint}")
+def _errors(request: ExperimentRequest, overrides: Mapping[str, str]) -> Iterator[str]:
+    known, names = (*EXPERIMENTS, "all"), _names(request.tables)
+    yield from (f"no table {name!r}; {suggest_names(name, known)}" for name in names if name not in known)
     if not names:
-        faults.append(f"no table was named; there are {', '.join(EXPERIMENTS)}, or all")
-    return tuple(table for table in EXPERIMENTS if table in names or "all" in names)
+        yield f"no table was named; there are {', '.join(known)}"
+    yield from (f"--set {key}: the tables decide it" for key in overrides if key in SET_BY_TABLES)
+    for key in SHORT_KEYS.values():
+        value = overrides.get(key, "1")
+        if not (value.isdigit() and int(value)):
+            yield f"--set {key} is {value!r}; it must be a number of at least 1"
+    if request.seeds < 1:
+        yield f"seeds is {request.seeds}; it must be at least 1"
+    if request.limit is not None and request.limit < 0:
+        yield f"limit is {request.limit}; it must be at least 1, or 0 for all items"
+
+
+def _names(tables: str) -> list[str]:
+    return [name.strip() for name in tables.split(",") if name.strip()]
 
 
 def _is_trial(overrides: Mapping[str, str]) -> bool:
@@ -103,30 +102,26 @@ def _is_trial(overrides: Mapping[str, str]) -> bool:
     return steps.isdigit() and int(steps) < TRIAL
 
 
-def _draft(
-    of: ReproductionFamily,
-    asked: ExperimentRequest,
-    overrides: Mapping[str, str],
-    tasks: str,
-    specs: tuple[registry.TaskSpec, ...],
-) -> PlanBuilder:
-    limit = of.limit if asked.limit is None else asked.limit or None
+def _builder(
+    family: ReproductionFamily, overrides: Mapping[str, str], tasks: str, specs: tuple[registry.TaskSpec, ...],
+    limit: int | None,
+) -> PlanBuilder:  # fmt: skip
     trial = _is_trial(overrides)
-    base = overrides.get("base", of.base)
-    training: dict[str, Value] = {**of.overrides, **_small(of, overrides, trial), **overrides, "base": base}
-    own = () if trial else ("tune.steps",)  # a healing is short: its recipe says how much so
-    healing = {**{key: value for key, value in training.items() if key not in own}, **of.heal_keys}
+    base = overrides.get("base", family.base)
+    training: dict[str, Value] = {**family.overrides, **_small(family, overrides, trial), **overrides, "base": base}
+    healing = {**training, **family.heal_keys}
+    if not trial:
+        healing.pop("tune.steps", None)  # the recipe of a healing has its own
     return PlanBuilder(
-        of=of, n=N, tasks=tasks, specs=specs, limit=limit, training=training, healing=healing,
-        pictures=TRIAL_PICTURES if trial else PICTURES, base=base,
-    )  # fmt: skip
+        family, N, tasks, specs, limit, base, training, healing, images=TRIAL_IMAGES if trial else IMAGES
+    )
 
 
-def _small(of: ReproductionFamily, overrides: Mapping[str, str], trial: bool) -> dict[str, Value]:
-    """As few pictures as the steps need; in a trial small batches too. Only where pictures are drawn."""
-    if "tune.steps" not in overrides or "data.scenes" not in of.overrides:
+def _small(family: ReproductionFamily, overrides: Mapping[str, str], trial: bool) -> dict[str, Value]:
+    """No more generated scenes than the steps need; in a trial small batches too."""
+    if "tune.steps" not in overrides or "data.scenes" not in family.overrides:
         return {}
     small = dict(TRIAL_TRAINING) if trial else {}
-    batch = int(overrides.get("tune.batch", small.get("tune.batch", of.batch)))
+    batch = int(overrides.get("tune.batch", small.get("tune.batch", family.batch)))
     needed = max(FEWEST_SCENES, int(overrides["tune.steps"]) * batch)
-    return {**small, "data.scenes": min(int(of.overrides["data.scenes"]), needed)}
+    return {**small, "data.scenes": min(int(family.overrides["data.scenes"]), needed)}

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, field
 
-from vrbench.core.errors import VrbenchError
+from vrbench.core.errors import VrbenchError, suggest_names
 
 Value = str | int | float | bool
 
@@ -21,7 +20,7 @@ class StepCosts:
         layer: what each tuned layer adds to it.
         batch: samples of the step that was timed.
         item: of an item that is measured, on the mean.
-        look: of one look at a model's dev pictures; scores of layers take one, trying layers takes many.
+        dev_pass: of one pass over a model's dev images; scores of layers take one, trying layers takes many.
         profile: of the whole profile at true shapes.
         overlap: how much faster several steps are that share a card than one after the other.
     """
@@ -32,7 +31,7 @@ class StepCosts:
     layer: float
     batch: int
     item: float
-    look: float
+    dev_pass: float
     profile: float = 180.0
     overlap: float = 1.0
 
@@ -57,7 +56,7 @@ class ReproductionFamily:
         batch: samples an optimizer step.
         heal_keys: recipe keys of that training.
         samples: training samples in the recipe's data, if what is trained is an epoch.
-        jobs_per_card: steps that one card works at together when nothing else is said.
+        jobs_per_gpu: steps that one card works at together when nothing else is said.
         costs: what it all takes.
     """
 
@@ -77,7 +76,7 @@ class ReproductionFamily:
     heal_keys: dict[str, Value] = field(default_factory=dict)
     baselines: dict[str, dict[str, Value]] = field(default_factory=dict)
     samples: int = 0
-    jobs_per_card: int = 1
+    jobs_per_gpu: int = 1
 
 
 POCKET_STEPS, POCKET_BATCH, POCKET_SCENES, POCKET_LIMIT = 600, 32, 19_200, 300
@@ -106,19 +105,19 @@ The rates for weights are, of those tried, the ones that did best on the dev spl
 POCKET_COSTS = StepCosts(
     source="four trainings of 1,200 x 32 samples that shared an NVIDIA H200: 170 s with LoRA on all layers, 133 s on "
     "8; one seed of all tables but the profile then took 19.8 card minutes of two H200s, where this says 20.6",
-    start=4.0, step=0.042, layer=0.0018, batch=64, item=0.0008, look=0.4,
+    start=4.0, step=0.042, layer=0.0018, batch=64, item=0.0008, dev_pass=0.4,
 )  # fmt: skip
 
 LLAVA_COSTS = StepCosts(
     source="steps of 8 x 768 tokens at the true shape, LoRA r128 with checkpointing, on an NVIDIA H200: 0.921 s with "
     "32 layers, 0.623 s with 8; an item is taken as 0.06 s",
-    start=120.0, step=0.524, layer=0.0124, batch=8, item=0.06, look=60.0,
+    start=120.0, step=0.524, layer=0.0124, batch=8, item=0.06, dev_pass=60.0,
 )  # fmt: skip
 
 BUNNY_COSTS = StepCosts(
     source="steps of 8 x 768 tokens at the true shape, LoRA r128 with checkpointing, on an NVIDIA H200: 0.939 s with "
     "32 layers, 0.631 s with 8, times 1.2 for 729 image tokens; an item is taken as 0.07 s",
-    start=120.0, step=0.634, layer=0.0154, batch=8, item=0.07, look=70.0,
+    start=120.0, step=0.634, layer=0.0154, batch=8, item=0.07, dev_pass=70.0,
 )  # fmt: skip
 
 BIG_BASELINES: dict[str, dict[str, Value]] = {
@@ -133,7 +132,7 @@ FAMILIES: dict[str, ReproductionFamily] = {
     "pocket": ReproductionFamily(
         id="pocket", recipe="pocket-full", heal="pocket-heal", base="pocket/base", depth=30,
         tasks="pocket", text="pocket_text", limit=POCKET_LIMIT, dtype="float32", costs=POCKET_COSTS,
-        batch=POCKET_BATCH, jobs_per_card=4,
+        batch=POCKET_BATCH, jobs_per_gpu=4,
         overrides={
             "tune.steps": POCKET_STEPS, "tune.batch": POCKET_BATCH, "data.scenes": POCKET_SCENES, **POCKET_TUNING,
         },
@@ -154,14 +153,12 @@ FAMILIES: dict[str, ReproductionFamily] = {
 }  # fmt: skip
 
 
-def family(name: str) -> ReproductionFamily:
-    """The family of a name.
+def family_named(name: str) -> ReproductionFamily:
+    """Return the family of a name.
 
     Raises:
         VrbenchError: there is none; the nearest is named.
     """
-    if name in FAMILIES:
-        return FAMILIES[name]
-    near = difflib.get_close_matches(name, FAMILIES, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(FAMILIES)}"
-    raise VrbenchError(f"no family {name!r}; {hint}")
+    if name not in FAMILIES:
+        raise VrbenchError(f"no family {name!r}; {suggest_names(name, FAMILIES)}")
+    return FAMILIES[name]

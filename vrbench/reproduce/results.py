@@ -14,8 +14,7 @@ from vrbench.core.schemas import Lineage
 from vrbench.reproduce import run_counts
 from vrbench.reproduce.joint_bootstrap import JointBootstrap, Pairs
 from vrbench.reproduce.packing import RecordFolder
-from vrbench.reproduce.plan import Plan, StepRecord
-from vrbench.reproduce.plan_folder import finished, load_plan, log_file
+from vrbench.reproduce.plan import Plan, StepRecord, finished_steps, load_plan, log_file
 from vrbench.reproduce.run_counts import RunCounts
 from vrbench.reproduce.seed_estimate import SeedEstimate
 from vrbench.reproduce.tables import REGION, REGION_ROW
@@ -199,7 +198,7 @@ def read(folder: Path) -> PlanResults:
     """
     plan = load_plan(folder)
     records = RecordFolder(folder)
-    done = finished(plan, records)
+    done = finished_steps(plan, records)
     wanted = dict.fromkeys(name for e in plan.entries for name in (e.run, e.baseline))
     runs: dict[str, RunCounts] = {}
     faults: list[str] = []

@@ -1,8 +1,7 @@
-"""One process that does steps, one after the other, so that imports and caches are paid for once."""
+"""One process that does steps, one after the other, so that imports and compiled kernels are reused."""
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import platform
@@ -11,7 +10,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from multiprocessing import parent_process
@@ -22,10 +21,32 @@ from vrbench.core.device import device_name
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import write_atomically
 from vrbench.core.provenance import make_provenance, own_commit
-from vrbench.reproduce.families import Value
-from vrbench.reproduce.plan import StepRecord
+from vrbench.reproduce.plan import PlanStep, StepRecord, log_file, record_file
 
 GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class ExecutionOptions:
+    """How a plan is executed.
+
+    Attributes:
+        device: "cpu" or "cuda".
+        gpus: GPUs as CUDA_VISIBLE_DEVICES names them; empty on a CPU.
+        jobs: processes; they take the GPUs in turn.
+        only: globs on names of steps, comma-separated; these, and what they need, are done.
+        discard: remove a checkpoint's weights once no remaining step needs them.
+        data_root: folder with local data sets, or "".
+        command: the command line, for the records.
+    """
+
+    device: str = "cpu"
+    gpus: tuple[str, ...] = ()
+    jobs: int = 1
+    only: str = "*"
+    discard: bool = False
+    data_root: str = ""
+    command: str = "python"
 
 
 @dataclass(frozen=True)
@@ -33,56 +54,43 @@ class StepJob:
     """What a step's function gets.
 
     Attributes:
-        step: name of the step.
-        kind: of the step.
-        arguments: of the step, with the paths of what other steps made.
-        target: what is to be made; it may be there, half or wholly, from a process that was killed.
-        scratch: folder for what is in the making and not to be kept.
-        device: "cpu" or "cuda".
-        data_root: folder with the hub's data sets, or "".
-        command: the command line, for the record.
-        digest: of the step, for the record.
-        log: file for what is printed.
-        done: file that says that the step is done.
+        step: the step; its arguments hold the paths of other steps' outputs.
+        digest: of the step, for its record.
+        folder: of the plan.
+        options: of the execution.
     """
 
-    step: str
-    kind: str
-    arguments: Mapping[str, Value]
-    target: Path
-    scratch: Path
-    device: str
-    data_root: str
-    command: str
+    step: PlanStep
     digest: str
-    log: Path
-    done: Path
+    folder: Path
+    options: ExecutionOptions
+
+    @property
+    def output(self) -> Path:
+        """What is to be made; a process that was killed may have left it, whole or in part."""
+        return self.step.output(self.folder)
+
+    @property
+    def scratch(self) -> Path:
+        """Folder for intermediate files, which is removed afterwards."""
+        return self.folder / "scratch" / self.step.name
 
 
 StepFunction = Callable[[StepJob], None]
-"""Does a step; it goes on, or starts anew, where a killed process left it. Importable by name from another process."""
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """What came of a job: seconds, and the fault if there was one."""
-
-    step: str
-    seconds: float
-    error: str = ""
+"""Does a step; resumes, or starts over, what a killed process left. Importable by name from another process."""
 
 
 def work(connection: Connection, functions: Mapping[str, StepFunction], environment: Mapping[str, str]) -> None:
     """Do jobs as they come, until the other end is closed.
 
     Args:
-        connection: gives `StepJob` and takes `StepResult`.
-        functions: kind of a step -> what does it.
+        connection: gives a `StepJob` and takes (seconds, error message or "").
+        functions: kind of a step -> its function.
         environment: variables to set before anything heavy is imported, such as CUDA_VISIBLE_DEVICES.
     """
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends this process
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     own_commit()  # before the first step: what is committed while it runs did not do it
     while True:
         try:
@@ -92,61 +100,54 @@ def work(connection: Connection, functions: Mapping[str, StepFunction], environm
         connection.send(_do(job, functions))
 
 
-def _end_with_parent() -> None:
-    """A process whose parent was killed must not go on writing where the next one writes."""
+def _exit_with_parent() -> None:
+    """End this process if its parent is killed: the next one writes to the same files."""
     parent = parent_process()
     if parent is not None:
         wait([parent.sentinel])
         os._exit(1)
 
 
-def _do(job: StepJob, functions: Mapping[str, StepFunction]) -> StepResult:
-    """Do one job; its last act is to write that it is done."""
+def _do(job: StepJob, functions: Mapping[str, StepFunction]) -> tuple[float, str]:
+    """Do one job and write its record; returns seconds, and the error or ""."""
     start, started = time.perf_counter(), datetime.now(timezone.utc).isoformat(timespec="seconds")
     error = ""
-    with _logged(job.log):
-        try:
-            _forget_peak()
-            functions[job.kind](job)
-            _write_done(job, started, time.perf_counter() - start)
-        except Exception as fault:
-            traceback.print_exc()
-            error = str(fault) if isinstance(fault, VrbenchError) else f"{type(fault).__name__}: {fault}".rstrip(": ")
-        _forget()
-    return StepResult(job.step, time.perf_counter() - start, error)
-
-
-@contextlib.contextmanager
-def _logged(file: Path) -> Iterator[None]:
-    """Everything that this process and its children print goes to the end of a file."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    _redirect_output(log_file(job.step.name, job.folder))
+    try:
+        if (torch := sys.modules.get("torch")) and torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        functions[job.step.kind](job)
+        _write_record(job, started, time.perf_counter() - start)
+    except Exception as fault:
+        traceback.print_exc()
+        error = str(fault) if isinstance(fault, VrbenchError) else f"{type(fault).__name__}: {fault}".rstrip(": ")
+    _free_memory()
     sys.stdout.flush()
     sys.stderr.flush()
-    kept = os.dup(1), os.dup(2)
-    with file.open("ab") as stream:
+    return time.perf_counter() - start, error
+
+
+def _redirect_output(log: Path) -> None:
+    """Append everything that this process and its children print to a file."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with log.open("ab") as stream:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for number, descriptor in enumerate(kept, 1):
-            os.dup2(descriptor, number)
-            os.close(descriptor)
 
 
-def _write_done(job: StepJob, started: str, seconds: float) -> None:
-    device, peak = _card(job.device)
-    how = make_provenance(device, command=job.command, started=started, seconds=seconds)
-    done = StepRecord(
-        step=job.step, digest=job.digest, seconds=round(seconds, 3), device=device, peak_gib=peak, provenance=how
+def _write_record(job: StepJob, started: str, seconds: float) -> None:
+    device, peak = _device_and_peak(job.options.device)
+    how = make_provenance(device, command=job.options.command, started=started, seconds=seconds)
+    record = StepRecord(
+        step=job.step.name, digest=job.digest, seconds=round(seconds, 3), device=device, peak_gib=peak, provenance=how
     )
-    write_atomically(job.done, done.model_dump_json(indent=1) + "\n")
+    write_atomically(record_file(job.step.name, job.folder), record.model_dump_json(indent=1) + "\n")
 
 
-def _card(device: str) -> tuple[str, float | None]:
-    """The card or processor, and the most memory that the last step held on the card."""
+def _device_and_peak(device: str) -> tuple[str, float | None]:
+    """The GPU or processor, and the peak memory of the last step on the GPU, GiB."""
     if device != "cuda" and "torch" not in sys.modules:
         return platform.machine(), None
     import torch
@@ -155,14 +156,8 @@ def _card(device: str) -> tuple[str, float | None]:
     return name, round(torch.cuda.max_memory_allocated() / GIB, 3) if device == "cuda" else None
 
 
-def _forget_peak() -> None:
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-
-
-def _forget() -> None:
-    """Give back memory, and what was compiled for the last step's model."""
+def _free_memory() -> None:
+    """Free memory, and what was compiled for the last step's model."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is None:
