@@ -28,7 +28,9 @@ from unittest import mock
 from benchmarks import report_header
 from vrbench.checkpoints import resolve
 from vrbench.data import loading
-from vrbench.evaluation import backends, engine, task_scores
+from vrbench.evaluation import backends, engine
+from vrbench.evaluation.built_task import SubtaskData, harness_config, select_items
+from vrbench.evaluation.evaluate import evaluate_task
 from vrbench.models import packing
 from vrbench.models.load import load_vlm
 from vrbench.tasks import registry
@@ -37,17 +39,17 @@ WAYS = ("unshared", "shared", "HFLM")
 REPORT = Path(__file__).parent / "results" / "engine.md"
 
 
-def seconds(spec: registry.TaskSpec, parts: Sequence[task_scores.SubtaskData], vlm: Any, **patched: Any) -> float:
+def seconds(spec: registry.TaskSpec, parts: Sequence[SubtaskData], vlm: Any, **patched: Any) -> float:
     """Wall time of a task with an empty answer store and no features kept, with other functions in `packed`."""
     from vrbench.evaluation.answer_store import AnswerStore
 
     with tempfile.TemporaryDirectory() as folder, AnswerStore(Path(folder) / "a.sqlite", "benchmark") as store:
         answerer = engine.InferenceEngine(vlm, store, show_progress=False)
         with mock.patch.multiple(backends, **patched) if patched else contextlib.nullcontext():
-            return timed(lambda: task_scores.evaluate_task(spec, parts, answerer))
+            return timed(lambda: evaluate_task(spec, parts, answerer))
 
 
-def reference(spec: registry.TaskSpec, parts: Sequence[task_scores.SubtaskData], vlm: Any) -> float:
+def reference(spec: registry.TaskSpec, parts: Sequence[SubtaskData], vlm: Any) -> float:
     """Wall time of the same items through lm-eval's evaluator and model class, in batches of 16."""
     from lm_eval.evaluator import evaluate
     from lm_eval.models.huggingface import HFLM
@@ -56,7 +58,7 @@ def reference(spec: registry.TaskSpec, parts: Sequence[task_scores.SubtaskData],
 
     model = HFLM(pretrained=vlm.model, tokenizer=vlm.tokenizer, batch_size=16)
     names = {
-        p.config: lm_eval_adapter.LmEvalTask(task_scores.harness_config(spec, p.config), p.rows, spec.fewshot)
+        p.config: lm_eval_adapter.LmEvalTask(harness_config(spec, p.config), p.rows, spec.fewshot)
         for p in parts
     }
     with contextlib.redirect_stderr(io.StringIO()):
@@ -83,7 +85,7 @@ def main() -> None:
     vlm = load_vlm(of, "cpu", "float32")
     lines = []
     for spec in registry.select(given.tasks, registry.load()):
-        parts = task_scores.select_items(spec, loading.load(spec, given.data_root), given.items, seed=0)
+        parts = select_items(spec, loading.load(spec, given.data_root), given.items, seed=0)
         n = sum(len(part.positions) for part in parts)
         ways: dict[str, Callable[[], float]] = {"engine": partial(seconds, spec, parts, vlm)}
         if spec.harness == "lm-eval":

@@ -93,9 +93,9 @@ class Asked:
         """vrbench's answer to the same request of lmms-eval, from no store."""
         from lmms_eval.api.instance import Instance
 
+        from benchmarks.harness_models import LmmsEvalModel
         from vrbench.evaluation.answer_store import AnswerStore
         from vrbench.evaluation.engine import InferenceEngine
-        from vrbench.evaluation.lmms_eval_adapter import LmmsEvalModel
 
         self.asked += 1
         with AnswerStore(self.folder / f"{self.asked}.sqlite", "c") as store:

@@ -21,6 +21,8 @@ from typing import Any
 from benchmarks import report_header
 from vrbench.checkpoints import resolve
 from vrbench.data import loading
+from vrbench.evaluation.built_task import harness_config
+from vrbench.evaluation.evaluate import evaluate_task
 from vrbench.tasks import registry
 
 REPORT = Path(__file__).parent / "results" / "llava_hf.md"
@@ -40,7 +42,7 @@ def theirs(model: Any, task: Any) -> list[str]:
     from lmms_eval.api.instance import Instance
     from tqdm import tqdm
 
-    from vrbench.evaluation.settings import OWN_SETTINGS
+    from vrbench.evaluation.requests import OWN_SETTINGS
 
     model.task_dict = {task.config.task: task.dataset}
     found = []
@@ -58,20 +60,20 @@ def theirs(model: Any, task: Any) -> list[str]:
 
 def compare(spec: registry.TaskSpec, parts: Sequence[Any], answerer: Any, reference: Any) -> tuple[str, bool]:
     """One line of the report, and whether answers and scores are equal."""
-    from vrbench.evaluation import lmms_eval_adapter, task_scores
+    from vrbench.evaluation import lmms_eval_adapter
 
     start = time.perf_counter()
-    outcome = task_scores.evaluate_task(spec, parts, answerer)
+    outcome = evaluate_task(spec, parts, answerer)
     ours_took = time.perf_counter() - start
     task = lmms_eval_adapter.LmmsEvalTask(
-        task_scores.harness_config(spec, parts[0].config), parts[0].rows, spec.fewshot
+        harness_config(spec, parts[0].config), parts[0].rows, spec.fewshot
     )
     task.build_all_requests()
     start = time.perf_counter()
     answers = theirs(reference, task)
     took = time.perf_counter() - start
     differ = sum(a.answer != b for a, b in zip(outcome.samples, answers, strict=True))
-    scored = task_scores.evaluate_task(spec, parts, _Said(answerer.vlm, answers))
+    scored = evaluate_task(spec, parts, _Said(answerer.vlm, answers))
     equal = not differ and scored.official == outcome.official
     figures = ", ".join(f"{name} {value:.4f}" for name, value in outcome.official.items())
     figures += "" if scored.official == outcome.official else f" (llava_hf: {scored.official})"
@@ -86,7 +88,7 @@ class _Said:
         self.vlm = vlm
         self._answers = answers
 
-    def answer(self, requests: Sequence[Any], items: Sequence[object] = (), title: str = "") -> list[Any]:
+    def answer(self, requests: Sequence[Any], title: str = "") -> list[Any]:
         return list(self._answers)
 
 
@@ -103,8 +105,8 @@ def main() -> int:
 
     from vrbench.core.device import device_name
     from vrbench.evaluation.answer_store import AnswerStore
+    from vrbench.evaluation.built_task import select_items
     from vrbench.evaluation.engine import InferenceEngine
-    from vrbench.evaluation.task_scores import select_items
     from vrbench.models.load import load_vlm
 
     of = resolve.resolve(given.ckpt)

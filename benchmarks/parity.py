@@ -24,8 +24,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness_models import LmmsEvalModel
 from vrbench.checkpoints import resolve
 from vrbench.data import loading
+from vrbench.evaluation.built_task import harness_config
+from vrbench.evaluation.evaluate import evaluate_task
 from vrbench.tasks import registry
 
 if __package__ in (None, ""):  # run as a file: the folder's own modules, by their name
@@ -60,17 +63,17 @@ Line = parity_text.TextLine | VisualLine
 
 def visual(name: str, parts: Sequence[Any], answerer: Any) -> list[VisualLine]:
     """A visual task's aggregates against lmms-eval's evaluator, which is given the same answers from the store."""
-    from vrbench.evaluation import lmms_eval_adapter, task_scores
+    from vrbench.evaluation import lmms_eval_adapter
 
     spec = registry.load()[name]
-    outcome = task_scores.evaluate_task(spec, parts, answerer)
-    asked = answerer.asked
+    outcome = evaluate_task(spec, parts, answerer)
+    asked = answerer.computed
     task = lmms_eval_adapter.LmmsEvalTask(
-        task_scores.harness_config(spec, parts[0].config), parts[0].rows, spec.fewshot
+        harness_config(spec, parts[0].config), parts[0].rows, spec.fewshot
     )
-    theirs = official(task, lmms_eval_adapter.LmmsEvalModel(answerer))
-    if answerer.asked != asked:
-        raise RuntimeError(f"{name}: lmms-eval asked {answerer.asked - asked} other requests")
+    theirs = official(task, LmmsEvalModel(answerer))
+    if answerer.computed != asked:
+        raise RuntimeError(f"{name}: lmms-eval asked {answerer.computed - asked} other requests")
     n = len(outcome.samples)
     return [VisualLine(name, n, figure, ours, theirs[figure]) for figure, ours in outcome.official.items()]
 
@@ -92,7 +95,7 @@ def official(task: Any, model: Any) -> dict[str, float]:
 
 def chosen(spec: registry.TaskSpec, given: Namespace, share: int = 1) -> list[Any]:
     """The items of a task: so many of each part of this share of the parts, else so many in all."""
-    from vrbench.evaluation.task_scores import select_items
+    from vrbench.evaluation.built_task import select_items
 
     loaded = loading.load(spec, given.data_root)
     if len(loaded) == 1:

@@ -8,8 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.harness_models import LmEvalModel
 from vrbench.data.loading import ItemKey
-from vrbench.evaluation import task_scores
+from vrbench.evaluation.built_task import SubtaskData, harness_config
+from vrbench.evaluation.evaluate import evaluate_task
+from vrbench.evaluation.task_scores import TaskScores
 from vrbench.tasks.registry import GenerationSettings, TaskSpec
 from vrbench.tasks.scorers import SCORERS
 from vrbench.tasks.scoring import ScoredDocument
@@ -67,7 +70,7 @@ class TextLine:
 
 
 def compare(
-    spec: TaskSpec, parts: Sequence[task_scores.SubtaskData], answerer: Any, reference: Any, fresh: bool = True
+    spec: TaskSpec, parts: Sequence[SubtaskData], answerer: Any, reference: Any, fresh: bool = True
 ) -> TextLine:
     """Run the items both ways.
 
@@ -82,19 +85,19 @@ def compare(
     from vrbench.evaluation import lm_eval_adapter
 
     start = time.perf_counter()
-    outcome = task_scores.evaluate_task(spec, parts, answerer)
+    outcome = evaluate_task(spec, parts, answerer)
     ours_seconds = time.perf_counter() - start
     tasks = {
-        p.config: lm_eval_adapter.LmEvalTask(task_scores.harness_config(spec, p.config), p.rows, spec.fewshot)
+        p.config: lm_eval_adapter.LmEvalTask(harness_config(spec, p.config), p.rows, spec.fewshot)
         for p in parts
     }
     start = time.perf_counter()
     found = evaluated(spec, tasks, reference)
     theirs_seconds = time.perf_counter() - start
-    asked = answerer.asked
-    texts = [_texts(task, lm_eval_adapter.LmEvalModel(answerer)) for task in tasks.values()]
-    if answerer.asked != asked:
-        raise RuntimeError(f"{spec.id}: lm-eval asked {answerer.asked - asked} other requests")
+    asked = answerer.computed
+    texts = [_texts(task, LmEvalModel(answerer)) for task in tasks.values()]
+    if answerer.computed != asked:
+        raise RuntimeError(f"{spec.id}: lm-eval asked {answerer.computed - asked} other requests")
     theirs = _figures(spec, tasks, found)
     differences, flips = _items(spec, tasks, found, outcome)
     primary = _primary(spec, outcome)
@@ -138,14 +141,14 @@ def together(lines: Sequence[TextLine]) -> TextLine:
 
 def generates(spec: TaskSpec) -> bool:
     """Whether the answers to the task's items are generated texts."""
-    return task_scores.harness_config(spec, spec.data.configs[0])["output_type"] == "generate_until"
+    return harness_config(spec, spec.data.configs[0])["output_type"] == "generate_until"
 
 
 def limited(spec: TaskSpec, tokens: int | None) -> TaskSpec:
     """The task with shorter generated answers, the same for both sides; the texts that end them stay the harness's."""
     if tokens is None or not generates(spec):
         return spec
-    until = task_scores.harness_config(spec, spec.data.configs[0])["generation_kwargs"]["until"]
+    until = harness_config(spec, spec.data.configs[0])["generation_kwargs"]["until"]
     ends = (until,) if isinstance(until, str) else tuple(until)
     return spec.model_copy(update={"generation": GenerationSettings(max_new_tokens=tokens, until=ends)})
 
@@ -155,11 +158,11 @@ def evaluated(spec: TaskSpec, tasks: Mapping[str, Any], model: Any) -> dict[str,
     from lm_eval.api.group import Group
     from lm_eval.evaluator import evaluate
 
-    from vrbench.evaluation.lm_eval_adapter import read_config
+    from vrbench.evaluation.lm_eval_adapter import LmEvalAdapter
 
     groups = {}
     if len(tasks) > 1 and spec.id in GROUPS:
-        told = read_config(GROUPS[spec.id])
+        told = LmEvalAdapter().read_config(GROUPS[spec.id])
         group = Group.from_config({**told, "group": spec.id, "task": []})
         for task in tasks.values():
             group.add(task)
@@ -169,7 +172,7 @@ def evaluated(spec: TaskSpec, tasks: Mapping[str, Any], model: Any) -> dict[str,
 
 
 def _items(
-    spec: TaskSpec, tasks: Mapping[str, Any], found: Mapping[str, Any], outcome: task_scores.TaskScores
+    spec: TaskSpec, tasks: Mapping[str, Any], found: Mapping[str, Any], outcome: TaskScores
 ) -> tuple[list[float], int]:
     """Differences of all log-likelihoods, and items whose answers differ; both sides' answers are read alike."""
     marks = []
@@ -213,14 +216,14 @@ def _figures(spec: TaskSpec, tasks: Mapping[str, Any], found: Mapping[str, Any])
     return figures
 
 
-def _primary(spec: TaskSpec, outcome: task_scores.TaskScores) -> str:
+def _primary(spec: TaskSpec, outcome: TaskScores) -> str:
     metric = {"exact_match": "exact_match", "multiple_choice_norm": "acc_norm", "perplexity": "word_perplexity"}
     name = metric.get(spec.scorer, "acc")
     several = f"{name},{spec.filter}"
     return several if any(key.endswith(several) for key in outcome.official) else name
 
 
-def _whole(name: str, spec: TaskSpec, figures: Mapping[str, float], parts: Sequence[task_scores.SubtaskData]) -> float:
+def _whole(name: str, spec: TaskSpec, figures: Mapping[str, float], parts: Sequence[SubtaskData]) -> float:
     """The figure of all parts together; weighted here where lm-eval has no group."""
     if name in figures:
         return figures[name]

@@ -20,6 +20,8 @@ from vrbench.checkpoints import resolve
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import write_atomically
 from vrbench.data import loading
+from vrbench.evaluation.built_task import select_items
+from vrbench.evaluation.evaluate import evaluate_task
 from vrbench.tasks.registry import TaskSpec
 
 if TYPE_CHECKING:
@@ -66,10 +68,10 @@ class Listener:
         self.said: list[str] = []
         self._answerer = answerer
 
-    def answer(self, requests: Sequence[Any], items: Sequence[object] = (), title: str = "") -> list[Any]:
+    def answer(self, requests: Sequence[Any], title: str = "") -> list[Any]:
         """The engine's answers, in the order of the requests."""
         short = [replace(asked, max_new_tokens=min(asked.max_new_tokens, LONGEST)) for asked in requests]
-        answers = self._answerer.answer(short, items, title)
+        answers = self._answerer.answer(short, title)
         self.said += answers
         return answers
 
@@ -107,12 +109,11 @@ def record(spec: TaskSpec, of: resolve.Checkpoint, answerer: InferenceEngine, ro
     Args:
         root: empty folder for the documents.
     """
-    from vrbench.evaluation import task_scores
 
     documents.write(spec, root, DOCUMENTS)
-    (part,) = task_scores.select_items(spec, loading.load(spec, root), None, 0)
+    (part,) = select_items(spec, loading.load(spec, root), None, 0)
     listener: Any = Listener(answerer)
-    task_scores.evaluate_task(spec, [part], listener)
+    evaluate_task(spec, [part], listener)
     answers = dict(zip(ids(spec, part), listener.said, strict=True))
     return Recording(task=spec.id, checkpoint=of.id, digest=of.digest, answers=answers)
 

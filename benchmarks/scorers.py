@@ -35,7 +35,9 @@ from vrbench.checkpoints.families import FAMILIES
 from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import Sample
 from vrbench.data import loading
-from vrbench.evaluation import task_scores
+from vrbench.evaluation.built_task import SubtaskData, select_items
+from vrbench.evaluation.evaluate import evaluate_task
+from vrbench.evaluation.harness_adapter import quiet
 from vrbench.tasks import metrics, registry
 from vrbench.tasks.registry import TaskSpec
 from vrbench.tasks.scorers import SCORERS
@@ -92,7 +94,7 @@ class Says:
         self.said = list(said)
         self.asked: list[Any] = []
 
-    def answer(self, requests: Sequence[Any], items: Sequence[Any] = (), title: str = "") -> list[str]:
+    def answer(self, requests: Sequence[Any], title: str = "") -> list[str]:
         """The answers in the order of the requests."""
         self.asked += requests
         return self.said[: len(requests)]
@@ -128,16 +130,16 @@ def check_recorded(spec: TaskSpec, recordings: Sequence[recorded.Recording], roo
     return reduce(Line.__add__, [_compare(spec, part, recording.to(ids)) for recording in recordings])
 
 
-def _documents(spec: TaskSpec, items: int, root: Path) -> task_scores.SubtaskData:
+def _documents(spec: TaskSpec, items: int, root: Path) -> SubtaskData:
     documents.write(spec, root, items)
-    (part,) = task_scores.select_items(spec, loading.load(spec, root), None, 0)
+    (part,) = select_items(spec, loading.load(spec, root), None, 0)
     return part
 
 
-def _compare(spec: TaskSpec, part: task_scores.SubtaskData, said: Sequence[str]) -> Line:
+def _compare(spec: TaskSpec, part: SubtaskData, said: Sequence[str]) -> Line:
     """Score answers both ways, one a document."""
     answerer: Any = Says(said)
-    outcome = task_scores.evaluate_task(spec, [part], answerer)
+    outcome = evaluate_task(spec, [part], answerer)
     theirs = Reference(spec, part, said, [sample.id for sample in outcome.samples])
     units: dict[tuple[str, str], list[int]] = {}
     for number, sample in enumerate(outcome.samples):
@@ -162,7 +164,7 @@ def _agree(spec: TaskSpec, samples: Sequence[Sample], theirs: Reference, numbers
 class Reference:
     """lmms-eval's own task object over the same documents and answers."""
 
-    def __init__(self, spec: TaskSpec, part: task_scores.SubtaskData, said: Sequence[str], ids: Sequence[str]) -> None:
+    def __init__(self, spec: TaskSpec, part: SubtaskData, said: Sequence[str], ids: Sequence[str]) -> None:
         from lmms_eval.api.task import ConfigurableTask
 
         class Task(ConfigurableTask):  # type: ignore[misc]
@@ -277,7 +279,7 @@ def main(told: Sequence[str] | None = None) -> int:
     lines = []
     for name in documents.SETS:
         mine = [one for one in recordings if one.task == name]
-        with tempfile.TemporaryDirectory() as folder, task_scores.quiet():
+        with tempfile.TemporaryDirectory() as folder, quiet():
             made = check(specs[name], given.items, Path(folder) / "made")
             lines.append((made, check_recorded(specs[name], mine, Path(folder) / "recorded")))
     written = report(lines, recordings, f"python benchmarks/scorers.py --items {given.items}")

@@ -19,6 +19,7 @@ from tests import tiny
 from vrbench import cli
 from vrbench.checkpoints.resolve import resolve
 from vrbench.core.run_storage import load_run
+from vrbench.evaluation.evaluate import evaluate_task
 from vrbench.tasks.registry import TaskSpec
 
 HEAVY = ("torch", "transformers", "datasets", "lm_eval", "lmms_eval", "pandas", "matplotlib", "peft", "accelerate")
@@ -187,16 +188,15 @@ class TestRun:
     def test_a_task_that_dies_is_our_fault_and_the_others_go_on(
         self, call: Callable[..., tuple[int, str, str]], tiny_llava: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from vrbench.evaluation import task_scores
 
-        real = task_scores.evaluate_task
+        real = evaluate_task
 
         def run(spec: TaskSpec, *rest: Any) -> Any:
             if spec.id == "pocket_mme":
                 raise RuntimeError("it died")
             return real(spec, *rest)
 
-        monkeypatch.setattr(task_scores, "evaluate_task", run)
+        monkeypatch.setattr("vrbench.evaluation.evaluate.evaluate_task", run)
         code, out, err = call("--ckpt", str(tiny_llava))
         assert code == 1
         assert "llava pocket_mme died: RuntimeError: it died" in err
@@ -233,12 +233,11 @@ class TestRun:
     def test_ctrl_c_says_how_to_go_on(
         self, call: Callable[..., tuple[int, str, str]], tiny_llava: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from vrbench.evaluation import task_scores
 
         def stopped(*_: Any) -> Any:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(task_scores, "evaluate_task", stopped)
+        monkeypatch.setattr("vrbench.evaluation.evaluate.evaluate_task", stopped)
         code, _, err = call("--ckpt", str(tiny_llava))
         assert code == 130 and "Traceback" not in err
         assert err.splitlines()[-1].startswith("vrbench: stopped; the same command goes on: answers so far are kept")

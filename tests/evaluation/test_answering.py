@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,14 @@ from tests.evaluation.made import noise
 from vrbench.core import provenance
 from vrbench.core.errors import VrbenchError
 from vrbench.evaluation.answer_store import AnswerStore
-from vrbench.evaluation.conditions import AnswerConditions, conditions_of
 from vrbench.evaluation.engine import InferenceEngine, _ItemProgress
-from vrbench.evaluation.requests import GenerationRequest, LogLikelihoodRequest, Request, request_image
+from vrbench.evaluation.requests import (
+    AnswerConditions,
+    GenerationRequest,
+    LogLikelihoodRequest,
+    Request,
+    request_image,
+)
 from vrbench.models.llava_model import LlavaModel
 
 
@@ -37,7 +43,7 @@ def requests(vlm: LlavaModel) -> list[Request]:
 def answers(vlm: LlavaModel, store: Path, batch_size: int | str = "auto") -> tuple[list[Any], int]:
     with AnswerStore(store, "c") as opened:
         answerer = InferenceEngine(vlm, opened, batch_size, show_progress=False)
-        return answerer.answer(requests(vlm)), answerer.asked
+        return answerer.answer(requests(vlm)), answerer.computed
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +90,9 @@ def test_stored_answers_keep_the_commit_that_computed_them(
 
     one, two, three = (LogLikelihoodRequest((5,), (6 + i,)) for i in range(3))
     with AnswerStore(tmp_path / "a.sqlite", "c") as store:  # as it was kept before commits were
-        store.put({one.key(conditions_of(vlm)): [-1.0, False]}, {"vrbench": "0.3", "packages": {}, "device": "CPU"})
+        store.put(
+            {one.key(AnswerConditions.of(vlm)): [-1.0, False]}, {"vrbench": "0.3", "packages": {}, "device": "CPU"}
+        )
     try:
         assert answered([one, two], ("a" * 40, True)) == [(False, 1, "a" * 40, True), (True, 1, "", None)]
         now = [(False, 1, "b" * 40, False), (True, 1, "", None), (True, 1, "a" * 40, True)]
@@ -181,8 +189,8 @@ def test_progress_is_told_in_items(vlm: LlavaModel, tmp_path: Path, capsys: pyte
     asked = requests(vlm)[:12]
     with AnswerStore(tmp_path / "a.sqlite", "c") as store:
         answerer = InferenceEngine(vlm, store)
-        answerer.answer(asked[:5], [0, 0, 0, 1, 1], "begun")
-        answerer.answer(asked, [i // 3 for i in range(12)], "whole")
+        answerer.answer([replace(one, item=i // 3) for i, one in enumerate(asked[:5])], "begun")
+        answerer.answer([replace(one, item=i // 3) for i, one in enumerate(asked)], "whole")
     told = capsys.readouterr().err.replace("\r", "\n")
     assert "begun: 100%" in told and "2/2" in told
     assert "whole:  25%" in told and "4/4" in told and "items/s" in told

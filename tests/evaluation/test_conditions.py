@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from vrbench.core import provenance, versions
-from vrbench.evaluation.conditions import AnswerConditions, conditions_of
+from vrbench.evaluation.requests import AnswerConditions
 from vrbench.models.llava_model import LlavaModel
 
 KINDS = ("loglikelihood", "text", "images")
@@ -35,14 +35,14 @@ def changed(before: AnswerConditions, after: AnswerConditions) -> set[str]:
 def test_libraries_count_for_the_answers_that_they_touch(
     vlm: LlavaModel, monkeypatch: pytest.MonkeyPatch, package: str, kinds: set[str]
 ) -> None:
-    before, installed = conditions_of(vlm), provenance.package_version
+    before, installed = AnswerConditions.of(vlm), provenance.package_version
     monkeypatch.setattr(provenance, "package_version", lambda name: "999" if name == package else installed(name))
-    assert changed(before, conditions_of(vlm)) == kinds
+    assert changed(before, AnswerConditions.of(vlm)) == kinds
     if package == "peft":
         vlm = with_(vlm, has_adapter=True)
-        adapted = conditions_of(vlm)
+        adapted = AnswerConditions.of(vlm)
         monkeypatch.undo()
-        assert changed(adapted, conditions_of(vlm)) == {*KINDS}
+        assert changed(adapted, AnswerConditions.of(vlm)) == {*KINDS}
 
 
 @pytest.mark.parametrize(
@@ -59,9 +59,9 @@ def test_libraries_count_for_the_answers_that_they_touch(
 def test_our_code_counts_for_the_answers_that_it_makes(
     vlm: LlavaModel, monkeypatch: pytest.MonkeyPatch, component: str, kinds: set[str]
 ) -> None:
-    before = conditions_of(vlm)
+    before = AnswerConditions.of(vlm)
     monkeypatch.setitem(versions.COMPONENTS, component, versions.COMPONENTS[component] + 1)
-    assert changed(before, conditions_of(vlm)) == kinds
+    assert changed(before, AnswerConditions.of(vlm)) == kinds
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_device_type_and_image_settings_count(
     vlm: LlavaModel, change: Callable[[LlavaModel], Any], kinds: set[str]
 ) -> None:
     base = with_(vlm, code={"family": 1})
-    assert changed(conditions_of(base), conditions_of(change(base))) == kinds
+    assert changed(AnswerConditions.of(base), AnswerConditions.of(change(base))) == kinds
 
 
 def with_(vlm: LlavaModel, **attributes: Any) -> LlavaModel:

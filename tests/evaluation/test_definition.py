@@ -11,7 +11,8 @@ from tests.evaluation import made
 from tests.evaluation.test_harness import write_task
 from vrbench.core.errors import VrbenchError
 from vrbench.data import loading
-from vrbench.evaluation import definition_validation, item_validation, task_scores
+from vrbench.evaluation import definition_validation, item_validation
+from vrbench.evaluation.built_task import select_items
 from vrbench.tasks import registry
 from vrbench.tasks.registry import TaskSpec
 
@@ -19,7 +20,7 @@ ARC = {"harness": "lm-eval", "harness_task": "arc/arc_easy.yaml", "metric": "mea
 
 
 def told(spec: TaskSpec, root: Path | None = None) -> list[str]:
-    parts = task_scores.select_items(spec, loading.load(spec, root), 3, 0)
+    parts = select_items(spec, loading.load(spec, root), 3, 0)
     return list(item_validation.validate_items(spec, parts, loading.locate(spec, root)))
 
 

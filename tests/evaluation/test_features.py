@@ -7,7 +7,7 @@ from PIL import Image
 
 from tests.evaluation.made import noise
 from tests.tiny import llava
-from vrbench.evaluation.features import VisionFeatureCache
+from vrbench.evaluation.backends import VisionFeatureCache
 from vrbench.evaluation.requests import RequestImage, request_image
 from vrbench.models.llava_model import LlavaModel
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,12 +33,14 @@ def test_a_cut_is_counted_whether_the_answer_is_stored_or_not(short: LlavaModel,
     fits = LogLikelihoodRequest(tuple(range(65, 84)), (66, 67))  # 19 and 2 tokens: the last one is not read
     words = GenerationRequest("It is a very long question.", (), 4, ())
     assert len(short.encode(words.prompt)) > 16
+    asked_of = zip([long, fits, words, words], "xyzz", strict=True)
+    asked = [replace(request, item=item) for request, item in asked_of]
     for number in range(2):
         with AnswerStore(tmp_path / "a.sqlite", "c") as store:
             answerer = InferenceEngine(short, store, show_progress=False)
-            said = answerer.answer([long, fits, words, words], items=["x", "y", "z", "z"])
-        assert answerer.asked == (3 if number == 0 else 0)
-        assert answerer.cut == {"x": 1, "z": 2}
+            said = answerer.answer(asked)
+        assert answerer.computed == (3 if number == 0 else 0)
+        assert answerer.truncated == {"x": 1, "z": 2}
         assert not any(isinstance(answer, Unanswered) for answer in said)
 
 
@@ -62,7 +65,7 @@ def test_a_prompt_with_images_fits_as_a_whole_or_is_not_asked(short: LlavaModel,
     assert isinstance(image, Unanswered) and isinstance(words, Unanswered)
     assert image.reason == f"the prompt has {length} tokens with 1 image, and the model's context is {length - 1}"
     assert words.reason == "the text to be judged has 21 tokens, and the model's context is 20"
-    assert (answerer.asked, len(answerer.cut)) == (1, 0)
+    assert (answerer.computed, len(answerer.truncated)) == (1, 0)
 
 
 def test_the_result_says_what_was_cut_and_left_out() -> None:

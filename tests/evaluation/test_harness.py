@@ -15,10 +15,12 @@ from tests.evaluation import made
 from tests.tiny import llava
 from vrbench.core.errors import VrbenchError
 from vrbench.data import loading
-from vrbench.evaluation import task_scores
 from vrbench.evaluation.answer_store import AnswerStore
+from vrbench.evaluation.built_task import SubtaskData, select_items
 from vrbench.evaluation.engine import InferenceEngine
+from vrbench.evaluation.evaluate import evaluate_task
 from vrbench.evaluation.requests import LogLikelihoodRequest, Unanswered
+from vrbench.evaluation.task_scores import TaskScores
 from vrbench.models.llava_model import LlavaModel
 from vrbench.tasks import metrics, registry
 from vrbench.tasks.registry import DataSource, TaskSpec
@@ -39,8 +41,8 @@ def write_task(folder: Path, name: str, rows: Sequence[dict[str, Any]], **keys: 
     return registry.load(folder)[name]
 
 
-def run(spec: TaskSpec, answerer: Any) -> task_scores.TaskScores:
-    return task_scores.evaluate_task(spec, task_scores.select_items(spec, loading.load(spec), None, 0), answerer)
+def run(spec: TaskSpec, answerer: Any) -> TaskScores:
+    return evaluate_task(spec, select_items(spec, loading.load(spec), None, 0), answerer)
 
 
 class Keen:
@@ -51,7 +53,7 @@ class Keen:
         self.said = said
         self.asked: list[Any] = []
 
-    def answer(self, requests: Sequence[Any], items: Sequence[Any] = (), title: str = "") -> list[Any]:
+    def answer(self, requests: Sequence[Any], title: str = "") -> list[Any]:
         self.asked += requests
         return list(self.said[: len(requests)])
 
@@ -71,8 +73,8 @@ def test_a_users_own_questions_on_pictures(vlm: LlavaModel, tmp_path: Path) -> N
     assert [sample.responses for sample in outcome.samples] == [("red.",), ("3",), ("No",)]
     assert [sample.target for sample in outcome.samples] == ["Red", "2", "no"]
     assert keen.asked[0].prompt == vlm.prompt("Which a? One word.", 1)
-    assert keen.asked[0].pictures == keen.asked[2].pictures
-    assert keen.asked[0].pictures[0].load().tobytes() == made.noise("a").tobytes()
+    assert keen.asked[0].images == keen.asked[2].images
+    assert keen.asked[0].images[0].load().tobytes() == made.noise("a").tobytes()
     assert outcome.official == {"exact_match": pytest.approx(2 / 3)}
 
 
@@ -83,14 +85,14 @@ def test_a_users_own_multiple_choice(answerer: InferenceEngine, tmp_path: Path) 
         prompt="'{{q}}:'", choices="options", target="right", delimiter="' '", description="'Choose. '",
     )  # fmt: skip
     outcome = run(spec, answerer)
-    assert answerer.asked == 15
+    assert answerer.computed == 15
     assert all(len(sample.loglikelihoods) == 3 for sample in outcome.samples)
     encode = answerer.vlm.tokenizer.encode
     context, option = encode("Choose. Question 4:"), encode(" two")
     (answer,) = answerer.answer([LogLikelihoodRequest(tuple(context), tuple(option))])
     assert outcome.samples[4].responses[1] == answer
     assert outcome.samples[4].loglikelihoods == tuple(log for log, _ in outcome.samples[4].responses)
-    assert answerer.asked == 15  # it was one of those asked
+    assert answerer.computed == 15  # it was one of those asked
 
 
 def test_an_item_whose_answer_is_no_option_is_not_scored(answerer: InferenceEngine, tmp_path: Path) -> None:
@@ -127,9 +129,9 @@ def test_a_pair_of_which_one_half_was_not_asked_is_left_out_by_the_harness_too(
     vlm: LlavaModel, data_root: Path
 ) -> None:
     spec = registry.load()["mme"]
-    parts = task_scores.select_items(spec, loading.load(spec, data_root), 8, 0)
+    parts = select_items(spec, loading.load(spec, data_root), 8, 0)
     said = ["Yes", *[Unanswered("too long")], *["Yes"] * 6]
-    outcome = task_scores.evaluate_task(spec, parts, Keen(vlm, said))  # type: ignore[arg-type]
+    outcome = evaluate_task(spec, parts, Keen(vlm, said))  # type: ignore[arg-type]
     assert [bool(sample.unscored) for sample in outcome.samples] == [False, True, *[False] * 6]
     assert outcome.official["mme_perception_score"] == 3 * (50 + 0)  # the pair's subtask has nothing left
     assert metrics.score("mme", outcome.samples).value == pytest.approx(25.0)
@@ -164,7 +166,7 @@ def test_a_users_own_texts(answerer: InferenceEngine, tmp_path: Path) -> None:
 SUBJECTS = ("anatomy", "virology")
 
 
-def mmlu() -> tuple[TaskSpec, list[task_scores.SubtaskData]]:
+def mmlu() -> tuple[TaskSpec, list[SubtaskData]]:
     """Two of MMLU's subjects with made questions, two examples in the prompt."""
     about: Any = {"id": "two", "suites": ("made",), "title": "", "harness": "lm-eval", "scorer": "multiple_choice"}
     about |= {"harness_task": "mmlu/default/mmlu_{config}.yaml", "fewshot": 2, "metric": "mean", "chance": 25, "n": 8}
@@ -178,9 +180,7 @@ def mmlu() -> tuple[TaskSpec, list[task_scores.SubtaskData]]:
         )
 
     parts = [
-        task_scores.SubtaskData(
-            s, tuple(range(n)), DatasetDict(test=rows(s, n, f"{s} item"), dev=rows(s, 5, f"{s} example"))
-        )
+        SubtaskData(s, tuple(range(n)), DatasetDict(test=rows(s, n, f"{s} item"), dev=rows(s, 5, f"{s} example")))
         for s, n in zip(SUBJECTS, (6, 2), strict=True)
     ]
     return spec, parts
@@ -190,7 +190,7 @@ def test_subjects_are_answered_together_and_scored_apart(vlm: LlavaModel) -> Non
     spec, parts = mmlu()
     likely, unlikely = (-1.0, True), (-2.0, False)
     keen = Keen(vlm, [likely, unlikely, unlikely, unlikely] * 8)
-    outcome = task_scores.evaluate_task(spec, parts, keen)  # type: ignore[arg-type]
+    outcome = evaluate_task(spec, parts, keen)  # type: ignore[arg-type]
     assert len(keen.asked) == 32
     subjects = {"anatomy/acc": pytest.approx(2 / 6), "virology/acc": pytest.approx(1 / 2)}
     assert outcome.official == {"acc": pytest.approx(3 / 8), **subjects}
@@ -203,7 +203,7 @@ def test_subjects_are_answered_together_and_scored_apart(vlm: LlavaModel) -> Non
 def test_the_first_examples_of_the_subject_come_first(vlm: LlavaModel) -> None:
     spec, parts = mmlu()
     keen = Keen(vlm, [(-1.0, True)] * 32)
-    task_scores.evaluate_task(spec, parts, keen)  # type: ignore[arg-type]
+    evaluate_task(spec, parts, keen)  # type: ignore[arg-type]
     prompt = vlm.tokenizer.decode(keen.asked[-1].context)
     options = "\nA. first\nB. second\nC. third\nD. fourth\nAnswer:"
     assert prompt == (
@@ -230,11 +230,9 @@ def test_examples_are_computed_once_a_subject_in_bfloat16(
     short = LlavaModel(llava().bfloat16(), vlm.tokenizer, vlm.image_processor)
     batches = watched(monkeypatch)
     spec, parts = mmlu()
-    task_scores.evaluate_task(
-        spec, parts, InferenceEngine(short, AnswerStore(tmp_path / "b.sqlite", "c"), show_progress=False)
-    )
+    evaluate_task(spec, parts, InferenceEngine(short, AnswerStore(tmp_path / "b.sqlite", "c"), show_progress=False))
     keen = Keen(vlm, [(-1.0, True)] * 32)
-    task_scores.evaluate_task(spec, parts, keen)  # type: ignore[arg-type]
+    evaluate_task(spec, parts, keen)  # type: ignore[arg-type]
     assert 10 * sum(map(sum, batches)) < sum(len(request.context) for request in keen.asked)
 
 
@@ -243,9 +241,9 @@ def test_in_float32_each_prompt_is_computed_alone_and_without_padding(
 ) -> None:
     batches = watched(monkeypatch)
     spec, parts = mmlu()
-    task_scores.evaluate_task(spec, parts, answerer)
+    evaluate_task(spec, parts, answerer)
     keen = Keen(vlm, [(-1.0, True)] * 32)
-    task_scores.evaluate_task(spec, parts, keen)  # type: ignore[arg-type]
+    evaluate_task(spec, parts, keen)  # type: ignore[arg-type]
     prompts = {(*request.context, *request.continuation[:-1]) for request in keen.asked}
     assert sorted(length for batch in batches for length in batch) == sorted(map(len, prompts))
     assert all(len(set(batch)) == 1 for batch in batches)

@@ -15,7 +15,8 @@ from tests.evaluation import made
 from tests.fakehub import parquet
 from vrbench.core.errors import VrbenchError
 from vrbench.data import loading
-from vrbench.evaluation import item_validation, task_scores
+from vrbench.evaluation import item_validation
+from vrbench.evaluation.built_task import select_items
 from vrbench.tasks import gold, registry
 from vrbench.tasks.registry import TaskSpec
 
@@ -29,7 +30,7 @@ FILES = {
 
 
 def told(spec: TaskSpec, root: Path | None, limit: int | None = None) -> list[str]:
-    parts = task_scores.select_items(spec, loading.load(spec, root), limit, 0)
+    parts = select_items(spec, loading.load(spec, root), limit, 0)
     return list(item_validation.validate_items(spec, parts, loading.locate(spec, root)))
 
 
@@ -90,7 +91,7 @@ def wrong(readable: int, **change: Any) -> list[dict[str, Any]]:
 
 def test_rows_are_those_of_the_file_also_under_a_limit(tmp_path: Path) -> None:
     assert faults(tmp_path, "piqa", made.piqa(), limit=4) == []
-    (part,) = task_scores.select_items(SPECS["piqa"], loading.load(SPECS["piqa"], tmp_path), 4, 0)
+    (part,) = select_items(SPECS["piqa"], loading.load(SPECS["piqa"], tmp_path), 4, 0)
     first, *others = part.positions
     rows = wrong(others[1], label=5)
     others.remove(others[1])
@@ -142,7 +143,7 @@ def test_a_broken_picture_is_told_in_any_format(form: str, tmp_path: Path) -> No
 def test_a_broken_pictures_row_is_that_of_the_file_also_under_a_limit(tmp_path: Path) -> None:
     rows = made.mme()
     assert faults(tmp_path, "mme", rows, limit=4) == []
-    (part,) = task_scores.select_items(SPECS["mme"], loading.load(SPECS["mme"], tmp_path), 4, 0)
+    (part,) = select_items(SPECS["mme"], loading.load(SPECS["mme"], tmp_path), 4, 0)
     assert list(part.positions) != list(range(4))
     rows[part.positions[2]]["image"] = {"bytes": b"no picture", "path": None}
     (fault,) = faults(tmp_path, "mme", rows, limit=4)
@@ -230,9 +231,10 @@ def test_an_image_column_of_numbers_is_told(tmp_path: Path) -> None:
 
 def test_generated_items_are_not_looked_at() -> None:
     spec = SPECS["pocket_facts"]
-    parts = task_scores.select_items(spec, loading.load(spec), 4, 0)
+    parts = select_items(spec, loading.load(spec), 4, 0)
     parts[0].rows["test"] = parts[0].rows["test"].map(lambda row: {"question": ""})
     assert list(item_validation.validate_items(spec, parts, loading.locate(spec))) == []
+    parts = select_items(spec, loading.load(spec), 4, 0)
     parts[0].rows["test"] = parts[0].rows["test"].remove_columns(["choices"])
     (fault,) = item_validation.validate_items(spec, parts, loading.locate(spec))  # its definition is
     assert fault.startswith("task 'pocket_facts': the harness cannot make it (")

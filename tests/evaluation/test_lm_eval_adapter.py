@@ -13,13 +13,17 @@ from lm_eval.api.instance import Instance
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 
+from benchmarks.harness_models import LmEvalModel
 from tests.tiny import tokenizer
 from vrbench.core.errors import VrbenchError
 from vrbench.data import loading
-from vrbench.evaluation import lm_eval_adapter, task_scores
+from vrbench.evaluation import lm_eval_adapter
 from vrbench.evaluation.answer_store import AnswerStore
+from vrbench.evaluation.built_task import harness_config, select_items
 from vrbench.evaluation.engine import InferenceEngine
+from vrbench.evaluation.evaluate import evaluate_task
 from vrbench.evaluation.requests import LogLikelihoodRequest
+from vrbench.evaluation.task_scores import TaskScores
 from vrbench.evaluation.truncation import truncated
 from vrbench.models.llava_model import LlavaModel
 from vrbench.tasks import registry
@@ -32,12 +36,12 @@ TEXTS = [
 ]
 
 
-def adapter(vlm: LlavaModel, folder: Path) -> lm_eval_adapter.LmEvalModel:
-    return lm_eval_adapter.LmEvalModel(InferenceEngine(vlm, AnswerStore(folder / "a.sqlite", "c"), show_progress=False))
+def adapter(vlm: LlavaModel, folder: Path) -> LmEvalModel:
+    return LmEvalModel(InferenceEngine(vlm, AnswerStore(folder / "a.sqlite", "c"), show_progress=False))
 
 
 @pytest.fixture
-def model(vlm: LlavaModel, tmp_path: Path) -> lm_eval_adapter.LmEvalModel:
+def model(vlm: LlavaModel, tmp_path: Path) -> LmEvalModel:
     return adapter(vlm, tmp_path)
 
 
@@ -76,13 +80,13 @@ def test_loglikelihoods_are_those_of_hflm(which: str, request: pytest.FixtureReq
         assert our[1] == their[1], pair
 
 
-def test_rolling_loglikelihoods_are_those_of_hflm(model: lm_eval_adapter.LmEvalModel, reference: Any) -> None:
+def test_rolling_loglikelihoods_are_those_of_hflm(model: LmEvalModel, reference: Any) -> None:
     requests = asked("loglikelihood_rolling", *((text,) for text in TEXTS))
     ours = model.loglikelihood_rolling(requests)
     theirs = reference.loglikelihood_rolling(requests, disable_tqdm=True)
     assert ours == pytest.approx(theirs, rel=1e-6, abs=1e-3)
     assert ours[0] == 0
-    assert len(TEXTS[2]) > model._answerer.vlm.context_length
+    assert len(TEXTS[2]) > model.engine.vlm.context_length
 
 
 @pytest.mark.parametrize("which", ["vlm", "beginning"])
@@ -103,27 +107,23 @@ def test_generated_answers_are_those_of_hflm(which: str, request: pytest.Fixture
     assert len(set(ours)) > 4
 
 
-def test_answers_that_leave_no_room_for_the_prompt_are_refused(model: lm_eval_adapter.LmEvalModel) -> None:
+def test_answers_that_leave_no_room_for_the_prompt_are_refused(model: LmEvalModel) -> None:
     with pytest.raises(VrbenchError, match="2048 tokens for an answer leave no room for a prompt in a context of 2048"):
         model.generate_until(asked("generate_until", ("Once", {"until": [], "max_gen_toks": 2048})))
 
 
 @pytest.mark.parametrize("settings", [{"do_sample": True}, {"temperature": 0.7}, {"num_beams": 4}])
-def test_answers_that_are_not_greedy_are_refused(model: lm_eval_adapter.LmEvalModel, settings: dict[str, Any]) -> None:
+def test_answers_that_are_not_greedy_are_refused(model: LmEvalModel, settings: dict[str, Any]) -> None:
     with pytest.raises(VrbenchError, match="only greedy"):
         model.generate_until(asked("generate_until", ("Once", settings)))
 
 
-def run(
-    name: str, root: Path, answerer: InferenceEngine, limit: int | None = None
-) -> tuple[task_scores.TaskScores, Any]:
+def run(name: str, root: Path, answerer: InferenceEngine, limit: int | None = None) -> tuple[TaskScores, Any]:
     """A task through the engine, and a fresh task object of the same items for the reference."""
     spec = registry.load()[name]
-    parts = task_scores.select_items(spec, loading.load(spec, root), limit, seed=0)
-    outcome = task_scores.evaluate_task(spec, parts, answerer)
-    return outcome, lm_eval_adapter.LmEvalTask(
-        task_scores.harness_config(spec, parts[0].config), parts[0].rows, spec.fewshot
-    )
+    parts = select_items(spec, loading.load(spec, root), limit, seed=0)
+    outcome = evaluate_task(spec, parts, answerer)
+    return outcome, lm_eval_adapter.LmEvalTask(harness_config(spec, parts[0].config), parts[0].rows, spec.fewshot)
 
 
 def real_root() -> list[Any]:
@@ -149,9 +149,9 @@ def test_samples_are_those_of_lm_eval_with_hflm(
         assert ours.answer == task.doc_to_choice(their["doc"])[logs.index(max(logs))]
 
 
-def test_too_long_contexts_lose_their_beginning(model: lm_eval_adapter.LmEvalModel) -> None:
+def test_too_long_contexts_lose_their_beginning(model: LmEvalModel) -> None:
     whole = LogLikelihoodRequest(tuple(range(5000)), (1, 2, 3))
-    assert truncated(model._answerer.vlm, whole) == (
+    assert truncated(model.engine.vlm, whole) == (
         LogLikelihoodRequest(tuple(range(5000 - 2046, 5000)), (1, 2, 3)),
         True,
     )
@@ -168,10 +168,10 @@ def test_reading_the_harness_writes_and_prints_nothing(
     assert capfd.readouterr() == ("", "")
 
 
-def test_float64_sums_hold_long_texts(model: lm_eval_adapter.LmEvalModel, vlm: LlavaModel) -> None:
+def test_float64_sums_hold_long_texts(model: LmEvalModel, vlm: LlavaModel) -> None:
     tokens = vlm.tokenizer.encode(TEXTS[2])[:1500]
     with torch.inference_mode():
         logits = vlm.model(input_ids=torch.tensor([tokens])).logits[0, :-1].double().log_softmax(-1)
     exact = float(logits.gather(1, torch.tensor(tokens[1:])[:, None]).sum())
-    ((log, _),) = model._answerer.answer([LogLikelihoodRequest(tuple(tokens[:1]), tuple(tokens[1:]))])
+    ((log, _),) = model.engine.answer([LogLikelihoodRequest(tuple(tokens[:1]), tuple(tokens[1:]))])
     assert log == pytest.approx(exact, abs=2e-3)

@@ -16,18 +16,22 @@ from jinja2 import StrictUndefined
 from jinja2.exceptions import SecurityError
 from lmms_eval.api.instance import Instance
 
+from benchmarks.harness_models import LmmsEvalModel
 from benchmarks.parity import official
 from tests.evaluation import made
 from vrbench.checkpoints.families import FAMILIES
 from vrbench.core import jinja_sandbox
 from vrbench.core.errors import VrbenchError
 from vrbench.data import loading
-from vrbench.evaluation import lm_eval_adapter, lmms_eval_adapter, task_scores  # noqa: F401  # they replace the environment
+from vrbench.evaluation import lm_eval_adapter, lmms_eval_adapter  # noqa: F401  # they replace the environment
 from vrbench.evaluation.answer_store import AnswerStore
+from vrbench.evaluation.built_task import SubtaskData, harness_config, select_items
 from vrbench.evaluation.engine import InferenceEngine
+from vrbench.evaluation.evaluate import evaluate_task
 from vrbench.models.llava_model import LlavaModel
 from vrbench.tasks import registry
 from vrbench.tasks.registry import DataSource, TaskSpec
+from vrbench.tasks.scorers import SCORERS
 
 SAID = ["Yes", "no.", "Yes, there is", "N", "maybe", "A", "B. a cup", "The answer is C.", "D", "red", "a table", ""]
 SETTINGS: dict[str, Any] = {"version": "1", "title": "", "chance": 0, "n": 1, "suites": ("made",)}
@@ -58,7 +62,7 @@ class Recorded:
         self.vlm = vlm
         self.said = list(said)
 
-    def answer(self, requests: Sequence[Any], items: Sequence[Any] = (), title: str = "") -> list[str]:
+    def answer(self, requests: Sequence[Any], title: str = "") -> list[str]:
         return self.said[: len(requests)]
 
 
@@ -69,10 +73,10 @@ def spec_of(name: str) -> TaskSpec:
     return TaskSpec(**about, **KEYS[name], **SETTINGS)
 
 
-def part_of(name: str) -> task_scores.SubtaskData:
+def part_of(name: str) -> SubtaskData:
     rows = Dataset.from_list(getattr(made, name)())
     rows = rows.cast_column("image", List(Image()) if name == "seed" else Image())
-    return task_scores.SubtaskData("default", tuple(range(len(rows))), DatasetDict({FILES[name][1]: rows}))
+    return SubtaskData("default", tuple(range(len(rows))), DatasetDict({FILES[name][1]: rows}))
 
 
 def answers(name: str, n: int) -> list[str]:
@@ -90,10 +94,10 @@ def test_scores_are_those_of_the_evaluator_over_the_same_answers(
     monkeypatch.chdir(tmp_path)
     spec, part = spec_of(name), part_of(name)
     recorded: Any = Recorded(vlm, answers(name, len(part.positions)))
-    outcome = task_scores.evaluate_task(spec, [part], recorded)
+    outcome = evaluate_task(spec, [part], recorded)
     assert list(tmp_path.iterdir()) == []  # nothing is written where the user stands
-    task = lmms_eval_adapter.LmmsEvalTask(task_scores.harness_config(spec, "default"), part.rows, 0)
-    theirs = official(task, lmms_eval_adapter.LmmsEvalModel(recorded))
+    task = lmms_eval_adapter.LmmsEvalTask(harness_config(spec, "default"), part.rows, 0)
+    theirs = official(task, LmmsEvalModel(recorded))
     for total in TOTALS[name]:
         assert outcome.official[total] == theirs[total]
         assert 0 < outcome.official[total] < 800
@@ -104,7 +108,7 @@ def test_scores_are_those_of_the_evaluator_over_the_same_answers(
 def test_scoring_leaves_the_rows_as_they_are(vlm: LlavaModel) -> None:
     spec, part = spec_of("textvqa"), part_of("textvqa")
     recorded: Any = Recorded(vlm, answers("textvqa", len(part.positions)))
-    twice = [task_scores.evaluate_task(spec, [part], recorded).samples for _ in range(2)]
+    twice = [evaluate_task(spec, [part], recorded).samples for _ in range(2)]
     assert twice[0] == twice[1]
     assert twice[0][0].target == made.textvqa()[0]["answers"][0]  # as people wrote it, not as it was normalised
 
@@ -112,31 +116,31 @@ def test_scoring_leaves_the_rows_as_they_are(vlm: LlavaModel) -> None:
 def test_a_figure_that_is_not_the_harnesss_is_an_error(vlm: LlavaModel, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
-    scorer = task_scores.SCORERS["seed"]
+    scorer = SCORERS["seed"]
     wrong = replace(scorer, mark=lambda document: replace(scorer.mark(document), score=0.0))
-    monkeypatch.setitem(task_scores.SCORERS, "seed", wrong)
+    monkeypatch.setitem(SCORERS, "seed", wrong)
     part = part_of("seed")
     recorded: Any = Recorded(vlm, answers("seed", len(part.positions)))
     with pytest.raises(RuntimeError, match=r"task seed: mean is 0\.0, but lmms-eval says"):
-        task_scores.evaluate_task(spec_of("seed"), [part], recorded)
+        evaluate_task(spec_of("seed"), [part], recorded)
 
 
 def test_answers_are_those_of_llava_hf(vlm: LlavaModel, tiny_llava: Path, data_root: Path, tmp_path: Path) -> None:
     llava_hf = pytest.importorskip("lmms_eval.models.simple.llava_hf", reason="needs decord")
     reference = _reference(llava_hf, tiny_llava, vlm)
     spec = registry.load()["mme"]
-    parts = task_scores.select_items(spec, loading.load(spec, data_root), None, seed=0)
-    task = lmms_eval_adapter.LmmsEvalTask(task_scores.harness_config(spec, "default"), parts[0].rows, 0)
+    parts = select_items(spec, loading.load(spec, data_root), None, seed=0)
+    task = lmms_eval_adapter.LmmsEvalTask(harness_config(spec, "default"), parts[0].rows, 0)
     task.build_all_requests()
     reference.task_dict = {"mme": task.dataset}
     theirs = [reference.generate_until([_copy(instance)])[0] for instance in task.instances]
     with AnswerStore(tmp_path / "a.sqlite", "c") as store:
         answerer = InferenceEngine(vlm, store, show_progress=False)
-        outcome = task_scores.evaluate_task(spec, parts, answerer)
+        outcome = evaluate_task(spec, parts, answerer)
         context, _, *rest = task.instances[0].args
         stopping = {"until": [theirs[0][2:4]], "max_new_tokens": 16}  # which llava_hf takes, and never uses
         asked = _copy(Instance("generate_until", (context, stopping, *rest), 0, task.instances[0].metadata))
-        model = lmms_eval_adapter.LmmsEvalModel(answerer)
+        model = LmmsEvalModel(answerer)
         model.task_dict = reference.task_dict
         assert model.generate_until([asked]) == [theirs[0]]
     assert [sample.answer for sample in outcome.samples] == theirs
@@ -185,15 +189,13 @@ def mmmu() -> DatasetDict:
 def asked_of(model_name: str, vlm: Any) -> str:
     """The text of MMMU's item as a class of lmms-eval is given it."""
     spec = registry.load()["mmmu_val"]
-    task = task_scores.task_of(spec, task_scores.SubtaskData("default", [0], mmmu()), model_name)
+    task = SubtaskData("default", [0], mmmu()).harness_task(spec, model_name)
     task.build_all_requests()
     said: list[str] = []
     prompt = SimpleNamespace(
         prompt_format=vlm.prompt_format, context_length=2048, prompt=lambda text, n: said.append(text) or text
     )
-    model = lmms_eval_adapter.LmmsEvalModel(SimpleNamespace(vlm=prompt, answer=lambda *_: ["A"]))  # type: ignore[arg-type]
-    model.task_dict, model.tasks = {task.config.task: task.dataset}, {task.config.task: task}
-    model.generate_until(list(task.instances))
+    lmms_eval_adapter.LmmsEvalRequests(prompt).requests(task, task.instances[0])  # type: ignore[arg-type]
     return said[0]
 
 
@@ -212,31 +214,22 @@ def test_mmmu_is_asked_as_each_class_is_asked_it() -> None:
 
 
 def test_a_task_of_loglikelihoods_with_pictures_is_refused() -> None:
-    config = {**lmms_eval_adapter.read_config("mme/mme.yaml"), "output_type": "multiple_choice"}
+    config = {**lmms_eval_adapter.LmmsEvalAdapter().read_config("mme/mme.yaml"), "output_type": "multiple_choice"}
     with pytest.raises(VrbenchError, match="'mme' is of type multiple_choice; only generate_until"):
         lmms_eval_adapter.LmmsEvalTask(config, part_of("mme").rows, 0)
 
 
 def test_metrics_that_only_write_files_are_left_out() -> None:
-    assert [m["metric"] for m in lmms_eval_adapter.read_config("textvqa/textvqa_val.yaml")["metric_list"]] == [
-        "exact_match"
-    ]
+    assert [
+        m["metric"] for m in lmms_eval_adapter.LmmsEvalAdapter().read_config("textvqa/textvqa_val.yaml")["metric_list"]
+    ] == ["exact_match"]
 
 
 def test_pictures_are_not_decoded_for_scoring() -> None:
     for name in FILES:
-        task = lmms_eval_adapter.LmmsEvalTask(
-            task_scores.harness_config(spec_of(name), "default"), part_of(name).rows, 0
-        )
+        task = lmms_eval_adapter.LmmsEvalTask(harness_config(spec_of(name), "default"), part_of(name).rows, 0)
         assert "image" not in task.eval_docs_no_media.column_names
         assert "image" in task.eval_docs.column_names
-
-
-def test_the_model_survives_its_task(vlm: LlavaModel) -> None:
-    model = lmms_eval_adapter.LmmsEvalModel(Recorded(vlm, []))  # type: ignore[arg-type]
-    model.module = vlm.model
-    model.clean()
-    assert model.module is vlm.model
 
 
 def test_the_harnesses_render_in_a_sandbox_with_their_own_options() -> None:
@@ -251,10 +244,12 @@ def test_the_harnesses_render_in_a_sandbox_with_their_own_options() -> None:
 def test_a_file_of_the_working_folder_is_not_taken_for_one_that_the_harness_includes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = lmms_eval_adapter.read_config("mmbench/mmbench_en_dev_static.yaml")
+    expected = lmms_eval_adapter.LmmsEvalAdapter().read_config("mmbench/mmbench_en_dev_static.yaml")
     for file in (Path(lmms_eval.__file__).parent / "tasks" / "mmbench").glob("_default*"):
         (tmp_path / file.name).write_text("dataset_path: !function evil.run\n")
     (tmp_path / "evil.py").write_text("open('PWNED', 'w')\ndef run(): pass\n")
     monkeypatch.chdir(tmp_path)
-    assert lmms_eval_adapter.read_config("mmbench/mmbench_en_dev_static.yaml").keys() == expected.keys()
+    assert (
+        lmms_eval_adapter.LmmsEvalAdapter().read_config("mmbench/mmbench_en_dev_static.yaml").keys() == expected.keys()
+    )
     assert not Path("PWNED").exists()

@@ -64,7 +64,7 @@ def test_what_a_checkpoint_says_is_kept_in_place_of_what_it_said(
     with AnswerStore(tmp_path / "answers.sqlite", of.digest) as store:
         answerer = InferenceEngine(load_vlm(of, "cpu", "float32"), store, show_progress=False)
         made = recorded.record(spec, of, answerer, tmp_path / "documents")
-        assert answerer.asked == 6
+        assert answerer.computed == 6
     assert list(made.answers) == list("012345")
     assert any(made.answers.values())
     recorded.write([made.model_copy(update={"task": "z"}), made.model_copy(update={"digest": "old"})], file)
@@ -80,7 +80,7 @@ class Echo:
         self.vlm = scorers.Prompts()
         self.limits: list[int] = []
 
-    def answer(self, requests: Sequence[Any], items: Sequence[object] = (), title: str = "") -> list[str]:
+    def answer(self, requests: Sequence[Any], title: str = "") -> list[str]:
         self.limits += [asked.max_new_tokens for asked in requests]
         return [asked.prompt for asked in requests]
 

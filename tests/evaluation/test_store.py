@@ -74,7 +74,7 @@ def test_a_changed_origin_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(path) as database:
         database.execute("UPDATE answers SET time = '2020-01-01T00:00:00+00:00' WHERE key = 'key 1'")
     database.close()
-    with AnswerStore(path, CHECKPOINT) as store, pytest.raises(VrbenchError, match="does not fit its digest"):
+    with AnswerStore(path, CHECKPOINT) as store, pytest.raises(VrbenchError, match="does not match its digest"):
         store.get(["key 1"])
 
 
@@ -136,7 +136,7 @@ def test_a_changed_answer_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(path) as database:
         database.execute("UPDATE answers SET value = '[0.5, true]' WHERE key = 'key 1'")
     database.close()
-    with AnswerStore(path, CHECKPOINT) as store, pytest.raises(VrbenchError, match="does not fit its digest"):
+    with AnswerStore(path, CHECKPOINT) as store, pytest.raises(VrbenchError, match="does not match its digest"):
         store.get(["key 1"])
 
 

@@ -15,12 +15,15 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from benchmarks import parity_text
+from benchmarks.harness_models import LmEvalModel
 from tests.evaluation.made_text import part_of, put
 from vrbench.core.errors import VrbenchError
 from vrbench.data import loading
-from vrbench.evaluation import lm_eval_adapter, task_scores
+from vrbench.evaluation import lm_eval_adapter
 from vrbench.evaluation.answer_store import AnswerStore
+from vrbench.evaluation.built_task import SubtaskData, harness_config, select_items
 from vrbench.evaluation.engine import InferenceEngine
+from vrbench.evaluation.evaluate import evaluate_task
 from vrbench.models.llava_model import LlavaModel
 from vrbench.tasks import registry
 from vrbench.tasks.registry import TaskSpec
@@ -37,9 +40,9 @@ def small(name: str) -> TaskSpec:
     return part_of(spec, spec.data.configs[: FEW[name]]) if name in FEW else spec
 
 
-def parts_of(spec: TaskSpec, root: Path) -> list[task_scores.SubtaskData]:
+def parts_of(spec: TaskSpec, root: Path) -> list[SubtaskData]:
     put(root, spec)
-    return task_scores.select_items(spec, loading.load(spec, root), None, seed=0)
+    return select_items(spec, loading.load(spec, root), None, seed=0)
 
 
 def an_answerer(vlm: LlavaModel, folder: Path) -> InferenceEngine:
@@ -71,12 +74,12 @@ def test_a_difference_is_found(
 ) -> None:
     spec = SPECS["openbookqa"]
     parts = parts_of(spec, tmp_path)
-    asked = lm_eval_adapter.LmEvalModel._loglikelihood_tokens
+    answer = InferenceEngine.answer
 
-    def off(self: Any, requests: Any, **more: Any) -> list[tuple[float, bool]]:
-        return [(log + 9 * (i % 4 == 3), greedy) for i, (log, greedy) in enumerate(asked(self, requests, **more))]
+    def off(self: Any, *given: Any) -> list[tuple[float, bool]]:
+        return [(log + 9 * (i % 4 == 3), greedy) for i, (log, greedy) in enumerate(answer(self, *given))]
 
-    monkeypatch.setattr(lm_eval_adapter.LmEvalModel, "_loglikelihood_tokens", off)
+    monkeypatch.setattr(InferenceEngine, "answer", off)
     line = parity_text.compare(spec, parts, an_answerer(vlm, tmp_path), reference)
     assert not line.equal
     assert line.difference == pytest.approx(9, abs=1e-3)
@@ -91,7 +94,7 @@ class Scripted:
         self.said = said
         self.asked: list[Any] = []
 
-    def answer(self, requests: Sequence[Any], items: Sequence[Any] = (), title: str = "") -> list[Any]:
+    def answer(self, requests: Sequence[Any], title: str = "") -> list[Any]:
         self.asked = list(requests)
         return [self.said[i % len(self.said)] for i in range(len(requests))]
 
@@ -113,14 +116,11 @@ SAID = {
 def test_generated_answers_are_filtered_and_scored_as_lm_eval_does(vlm: LlavaModel, tmp_path: Path, name: str) -> None:
     spec = small(name)
     put(tmp_path, spec, n=len(SAID[name]))
-    parts = task_scores.select_items(spec, loading.load(spec, tmp_path), None, seed=0)
+    parts = select_items(spec, loading.load(spec, tmp_path), None, seed=0)
     scripted: Any = Scripted(vlm, SAID[name])
-    outcome = task_scores.evaluate_task(spec, parts, scripted)
-    tasks = {
-        p.config: lm_eval_adapter.LmEvalTask(task_scores.harness_config(spec, p.config), p.rows, spec.fewshot)
-        for p in parts
-    }
-    found = parity_text.evaluated(spec, tasks, lm_eval_adapter.LmEvalModel(scripted))
+    outcome = evaluate_task(spec, parts, scripted)
+    tasks = {p.config: lm_eval_adapter.LmEvalTask(harness_config(spec, p.config), p.rows, spec.fewshot) for p in parts}
+    found = parity_text.evaluated(spec, tasks, LmEvalModel(scripted))
     assert parity_text._figures(spec, tasks, found) == pytest.approx(outcome.official)
     theirs = [s for task in tasks.values() for s in found["samples"][task.config.task] if s["filter"] == spec.filter]
     assert [s.answer for s in outcome.samples] == [s["filtered_resps"][0] for s in theirs]
@@ -132,15 +132,15 @@ def test_generated_answers_are_filtered_and_scored_as_lm_eval_does(vlm: LlavaMod
 def test_gsm8k_is_scored_strictly_and_shows_the_flexible_figure_too(vlm: LlavaModel, tmp_path: Path) -> None:
     spec = SPECS["gsm8k"]
     scripted: Any = Scripted(vlm, ["so 1,000", "#### 1001", "it is 1002", "#### 1003", "3"])
-    outcome = task_scores.evaluate_task(spec, parts_of(spec, tmp_path), scripted)
+    outcome = evaluate_task(spec, parts_of(spec, tmp_path), scripted)
     assert outcome.official == {"exact_match,strict-match": 0.4, "exact_match,flexible-extract": 0.8}
     assert [s.score for s in outcome.samples] == [0, 1, 0, 1, 0]
     assert [s.answer for s in outcome.samples] == ["[invalid]", "1001", "[invalid]", "1003", "[invalid]"]
     flexible = spec.model_copy(update={"filter": "flexible-extract"})
-    again = task_scores.evaluate_task(flexible, parts_of(spec, tmp_path), scripted)
+    again = evaluate_task(flexible, parts_of(spec, tmp_path), scripted)
     assert [s.score for s in again.samples] == [1, 1, 1, 1, 0]
     with pytest.raises(VrbenchError, match="no filter 'loose'; there are strict-match, flexible-extract"):
-        task_scores.evaluate_task(spec.model_copy(update={"filter": "loose"}), parts_of(spec, tmp_path), scripted)
+        evaluate_task(spec.model_copy(update={"filter": "loose"}), parts_of(spec, tmp_path), scripted)
 
 
 def test_the_answer_is_the_likeliest_option_a_character(vlm: LlavaModel, tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_the_answer_is_the_likeliest_option_a_character(vlm: LlavaModel, tmp_pat
     rows = parts[0].rows["test"].map(lambda row: {**row, "choices": options, "answerKey": "B"})
     parts[0].rows["test"] = rows
     scripted: Any = Scripted(vlm, [(-5.0, False), (-9.0, False), (-6.0, False), (-7.0, False)])
-    outcome = task_scores.evaluate_task(spec, parts, scripted)
+    outcome = evaluate_task(spec, parts, scripted)
     assert outcome.official == {"acc": 0, "acc_norm": 1}
     assert {(s.answer, s.target, s.score) for s in outcome.samples} == {("a long and winding road",) * 2 + (1.0,)}
 
@@ -158,7 +158,7 @@ def test_the_answer_is_the_likeliest_option_a_character(vlm: LlavaModel, tmp_pat
 def test_winogrande_scores_what_follows_the_gap(vlm: LlavaModel, tmp_path: Path) -> None:
     scripted: Any = Scripted(vlm, [(-1.0, False), (-2.0, False)])
     parts = parts_of(SPECS["winogrande"], tmp_path)
-    outcome = task_scores.evaluate_task(SPECS["winogrande"], parts, scripted)
+    outcome = evaluate_task(SPECS["winogrande"], parts, scripted)
     first, second = scripted.asked[:2]
     assert first.continuation == second.continuation and first.context != second.context
     rows = parts[0].rows["validation"]
@@ -172,7 +172,7 @@ def test_winogrande_scores_what_follows_the_gap(vlm: LlavaModel, tmp_path: Path)
 def test_bbh_asks_as_the_harness_does(vlm: LlavaModel, tmp_path: Path) -> None:
     spec = small("bbh")
     scripted: Any = Scripted(vlm, [""])
-    outcome = task_scores.evaluate_task(spec, parts_of(spec, tmp_path), scripted)
+    outcome = evaluate_task(spec, parts_of(spec, tmp_path), scripted)
     first = scripted.asked[0]
     assert first.max_new_tokens == 1024
     assert first.until == ("</s>", "Q", "\n\n")
@@ -184,8 +184,8 @@ def test_bbh_asks_as_the_harness_does(vlm: LlavaModel, tmp_path: Path) -> None:
 def test_subjects_of_different_sizes_weigh_by_their_items(vlm: LlavaModel, reference: Any, tmp_path: Path) -> None:
     spec = small("ceval")
     loaded = loading.load(spec, tmp_path) if put(tmp_path, spec, n=9) is None else {}
-    first, second = task_scores.select_items(spec, loaded, None, seed=0)
-    fewer = task_scores.select_items(part_of(spec, [second.config]), {second.config: loaded[second.config]}, 2, seed=0)
+    first, second = select_items(spec, loaded, None, seed=0)
+    fewer = select_items(part_of(spec, [second.config]), {second.config: loaded[second.config]}, 2, seed=0)
     line = parity_text.compare(spec, [first, *fewer], an_answerer(vlm, tmp_path), reference)
     assert (line.items, line.parts, line.unequal) == (11, 2, ())
 
@@ -195,7 +195,7 @@ def test_unusable_truthfulqa_items_are_not_scored(vlm: LlavaModel, tmp_path: Pat
     parts = parts_of(spec, tmp_path)
     rows = parts[0].rows["validation"].map(lambda row, i: unmarked(row) if i == 2 else row, with_indices=True)
     parts[0].rows["validation"] = rows
-    outcome = task_scores.evaluate_task(spec, parts, an_answerer(vlm, tmp_path))
+    outcome = evaluate_task(spec, parts, an_answerer(vlm, tmp_path))
     assert [s.unscored for s in outcome.samples] == ["", "", "no option is marked as true", "", ""]
     assert all(0 < s.score < 1 for s in outcome.samples if not s.unscored)
 
@@ -244,5 +244,5 @@ def test_lm_evals_own_files_name_the_same_hub_sets() -> None:
 
 @pytest.mark.parametrize("name", sorted(parity_text.GROUPS))
 def test_lm_evals_groups_weigh_subtasks_by_size(name: str) -> None:
-    told = lm_eval_adapter.read_config(parity_text.GROUPS[name])
+    told = lm_eval_adapter.LmEvalAdapter().read_config(parity_text.GROUPS[name])
     assert all(one["weight_by_size"] for one in told["aggregate_metric_list"])

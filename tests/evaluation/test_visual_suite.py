@@ -15,7 +15,11 @@ from benchmarks.scorers import Says
 from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import RunRecord
 from vrbench.data import loading
-from vrbench.evaluation import lmms_eval_adapter, settings, task_scores
+from vrbench.evaluation import lmms_eval_adapter
+from vrbench.evaluation.built_task import harness_config, select_items
+from vrbench.evaluation.evaluate import evaluate_task
+from vrbench.evaluation.requests import stop_criteria
+from vrbench.evaluation.task_scores import TaskScores
 from vrbench.tasks import registry
 from vrbench.tasks.registry import TaskSpec
 
@@ -45,8 +49,8 @@ def record(root: Path, tiny_llava: Path, tmp_path_factory: pytest.TempPathFactor
     patch = pytest.MonkeyPatch()
     patch.setattr(
         lmms_eval_adapter,
-        "generation",
-        lambda given, longest, stops: settings.stop_criteria({**given, "max_gen_toks": 6}, longest, stops),
+        "stop_criteria",
+        lambda given, longest, stops: stop_criteria({**given, "max_gen_toks": 6}, longest, stops),
     )
     out = tmp_path_factory.mktemp("runs")
     made = vrbench.evaluate(str(tiny_llava), "visual", data_root=root, out=out, device="cpu", show_progress=False)
@@ -77,11 +81,11 @@ def test_mmbench_shows_circular_and_vanilla(record: RunRecord) -> None:
         assert result.official["gpt_eval_score"] == pytest.approx(result.score.value)
 
 
-def asked(spec: TaskSpec, root: Path, said: str = "A") -> tuple[task_scores.TaskScores, list[Any]]:
+def asked(spec: TaskSpec, root: Path, said: str = "A") -> tuple[TaskScores, list[Any]]:
     """The outcome of one answer to everything, and the requests."""
-    parts = task_scores.select_items(spec, loading.load(spec, root), None, 0)
+    parts = select_items(spec, loading.load(spec, root), None, 0)
     answerer: Any = Says([said] * 100)
-    return task_scores.evaluate_task(spec, parts, answerer), answerer.asked
+    return evaluate_task(spec, parts, answerer), answerer.asked
 
 
 def first(name: str, n: int = ITEMS) -> dict[str, Any]:
@@ -111,7 +115,7 @@ def test_the_prompt_and_the_picture_are_the_rows(specs: dict[str, TaskSpec], roo
     assert requests[0].prompt == "<image>" + PROMPTS[name].format(**row)
     if name != "gqa":  # its pictures are in another file, seen below
         shown = row["image"] if name == "seedbench" else [row["image"]]
-        assert [png(p.load()) for p in requests[0].pictures] == [kept["bytes"] for kept in shown]
+        assert [png(p.load()) for p in requests[0].images] == [kept["bytes"] for kept in shown]
 
 
 def png(pixels: Any) -> bytes:
@@ -132,7 +136,7 @@ def test_ocr_tokens_are_in_the_prompt_of_one_task_and_not_of_the_other(specs: di
 def test_ocr_tokens_of_a_prompt_that_knows_none_are_an_error(specs: dict[str, TaskSpec]) -> None:
     spec = specs["docvqa_val"].model_copy(update={"ocr_tokens": True})
     with pytest.raises(VrbenchError, match="'docvqa_val': ocr_tokens is given, but its prompt knows no OCR tokens"):
-        task_scores.harness_config(spec, "DocVQA")
+        harness_config(spec, "DocVQA")
 
 
 def test_a_question_of_tabmwp_shows_its_unit_or_its_options(specs: dict[str, TaskSpec], root: Path) -> None:
@@ -142,15 +146,15 @@ def test_a_question_of_tabmwp_shows_its_unit_or_its_options(specs: dict[str, Tas
 
 
 def test_several_pictures_are_shown_in_their_order(specs: dict[str, TaskSpec], root: Path) -> None:
-    assert [len(request.pictures) for request in asked(specs["mmmu_val"], root)[1]] == [1, 2, 3, 1, 2, 3]
-    shown = asked(specs["mmmu_val"], root)[1][2].pictures
+    assert [len(request.images) for request in asked(specs["mmmu_val"], root)[1]] == [1, 2, 3, 1, 2, 3]
+    shown = asked(specs["mmmu_val"], root)[1][2].images
     assert [png(p.load()) for p in shown] == [documents.picture(f"mmmu 2 {k}")["bytes"] for k in (1, 2, 3)]
 
 
 def test_frames_of_a_video_are_pictures(specs: dict[str, TaskSpec], tmp_path: Path) -> None:
     documents.write(specs["seedbench"], tmp_path, 12)
     outcome, requests = asked(specs["seedbench"], tmp_path)
-    assert [len(request.pictures) for request in requests] == [1] * 9 + [3] * 3
+    assert [len(request.images) for request in requests] == [1] * 9 + [3] * 3
     assert {sample.group for sample in outcome.samples} == set(specs["seedbench"].groups)
     assert set(outcome.official) == {"seed_all", "seed_image", "seed_video"}
 
@@ -158,7 +162,7 @@ def test_frames_of_a_video_are_pictures(specs: dict[str, TaskSpec], tmp_path: Pa
 def test_gqas_pictures_come_from_its_other_config(specs: dict[str, TaskSpec], root: Path) -> None:
     requests = asked(specs["gqa"], root)[1]
     expected = [documents.picture(f"gqa {i // 3}")["bytes"] for i in range(ITEMS)]
-    assert [png(request.pictures[0].load()) for request in requests] == expected
+    assert [png(request.images[0].load()) for request in requests] == expected
 
 
 def test_without_its_pictures_gqa_is_not_whole(specs: dict[str, TaskSpec], tmp_path: Path) -> None:
@@ -172,15 +176,15 @@ def test_each_question_about_a_cover_is_an_item(specs: dict[str, TaskSpec], root
     outcome, requests = asked(specs["ocrvqa"], root)
     assert [sample.cluster for sample in outcome.samples] == [f"{i:010d}" for i in (0, 1, 1, 2, 2, 2)]
     assert [sample.id for sample in outcome.samples] == list("012345")
-    assert requests[1].pictures == requests[2].pictures != requests[3].pictures
+    assert requests[1].images == requests[2].images != requests[3].images
 
 
 def test_what_counts_together_stays_together_under_a_limit(specs: dict[str, TaskSpec], tmp_path: Path) -> None:
     for name in ("mme", "mmbench_en"):
         documents.write(specs[name], tmp_path, 40)
-        (part,) = task_scores.select_items(specs[name], loading.load(specs[name], tmp_path), 13, 0)
+        (part,) = select_items(specs[name], loading.load(specs[name], tmp_path), 13, 0)
         answerer: Any = Says(["A"] * 40)
-        outcome = task_scores.evaluate_task(specs[name], [part], answerer)  # would fail on a pair that is torn
+        outcome = evaluate_task(specs[name], [part], answerer)  # would fail on a pair that is torn
         assert 9 <= len(outcome.samples) <= 13
 
 

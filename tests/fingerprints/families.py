@@ -12,7 +12,7 @@ import torch
 from tests import tiny_families
 from tests.fingerprints.made import Says, parts_of, scratch, small_llava, written
 from vrbench.checkpoints.families import FAMILIES
-from vrbench.evaluation import task_scores
+from vrbench.evaluation.evaluate import evaluate_task
 from vrbench.evaluation.requests import GenerationRequest
 from vrbench.models import hf_model
 from vrbench.models.processors import load_processor
@@ -26,7 +26,7 @@ def family(name: str) -> Any:
     found = []
     for task in ("mme", "mmmu_val"):
         says: Any = Says(model, lambda _: SAID)
-        outcome = task_scores.evaluate_task(*parts_of(task, 4), says)
+        outcome = evaluate_task(*parts_of(task, 4), says)
         responses = [sample.responses for sample in outcome.samples]
         found.append([[written(request) for request in says.asked], responses])
         found.append(_inputs(model, says.asked[0]))
@@ -62,7 +62,7 @@ class _Nobody(torch.nn.Linear):
 
 def _inputs(model: Any, request: GenerationRequest) -> Any:
     """Token ids, and shape and mean of the pixels."""
-    shown = [one.load() for one in request.pictures]
+    shown = [one.load() for one in request.images]
     if isinstance(model, hf_model.HFModel):
         inputs = model.encode_with_images([request.prompt], [shown])
         return [inputs["input_ids"].tolist(), list(inputs["pixel_values"].shape), _mean(inputs["pixel_values"])]

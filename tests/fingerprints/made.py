@@ -13,7 +13,7 @@ from tests import tiny
 from tests.evaluation import made_text
 from vrbench.checkpoints import resolve
 from vrbench.data import loading
-from vrbench.evaluation import task_scores
+from vrbench.evaluation.built_task import SubtaskData, select_items
 from vrbench.evaluation.requests import LogLikelihoodRequest, Request
 from vrbench.models import llava_model, load
 from vrbench.tasks import registry
@@ -30,7 +30,7 @@ class Says:
         self.said = answer
         self.asked: list[Any] = []
 
-    def answer(self, requests: Sequence[Any], items: Sequence[Any] = (), title: str = "") -> list[Any]:
+    def answer(self, requests: Sequence[Any], title: str = "") -> list[Any]:
         """The answers in the order of the requests."""
         self.asked += requests
         return [self.said(request) for request in requests]
@@ -56,7 +56,7 @@ def small_llava() -> llava_model.LlavaModel:
 
 
 @cache
-def parts_of(task: str, n: int = ITEMS) -> tuple[TaskSpec, list[task_scores.SubtaskData]]:
+def parts_of(task: str, n: int = ITEMS) -> tuple[TaskSpec, list[SubtaskData]]:
     """A task with some made-up items."""
     spec, root = registry.load()[task], scratch() / f"{task} {n}"
     limit = None
@@ -66,11 +66,11 @@ def parts_of(task: str, n: int = ITEMS) -> tuple[TaskSpec, list[task_scores.Subt
         made_text.put(root, spec)
     else:
         limit = n
-    return spec, task_scores.select_items(spec, loading.load(spec, root), limit, 0)
+    return spec, select_items(spec, loading.load(spec, root), limit, 0)
 
 
 def written(request: Request) -> Any:
     if isinstance(request, LogLikelihoodRequest):
         return [list(request.context), list(request.continuation)]
-    sizes = [list(one.load().size) for one in request.pictures]
+    sizes = [list(one.load().size) for one in request.images]
     return [request.prompt, sizes, request.max_new_tokens, list(request.until)]

@@ -7,7 +7,8 @@ from zlib import crc32
 
 from benchmarks import answer_variants, documents, scorers
 from tests.fingerprints.made import Says, parts_of, small_llava
-from vrbench.evaluation import task_scores
+from vrbench.evaluation.built_task import SubtaskData
+from vrbench.evaluation.evaluate import evaluate_task
 from vrbench.evaluation.requests import GenerationRequest, Request
 from vrbench.tasks import registry
 from vrbench.tasks.registry import TaskSpec
@@ -34,8 +35,8 @@ def scorer(name: str) -> Any:
     return found
 
 
-def _marks(spec: TaskSpec, parts: list[task_scores.SubtaskData], says: Any) -> Any:
-    outcome = task_scores.evaluate_task(spec, parts, says)
+def _marks(spec: TaskSpec, parts: list[SubtaskData], says: Any) -> Any:
+    outcome = evaluate_task(spec, parts, says)
     marks = [[s.id, s.cluster, s.group, s.unit, round(s.score, 6), s.weight, s.answer, s.target, s.unscored]
              for s in outcome.samples]  # fmt: skip
     return [marks, {name: round(value, 6) for name, value in outcome.official.items()}]

@@ -23,9 +23,10 @@ from vrbench.checkpoints import resolve
 from vrbench.checkpoints.families import FAMILIES
 from vrbench.core.schemas import Sample
 from vrbench.data import loading
-from vrbench.evaluation import task_scores
 from vrbench.evaluation.answer_store import AnswerStore
+from vrbench.evaluation.built_task import select_items
 from vrbench.evaluation.engine import InferenceEngine
+from vrbench.evaluation.evaluate import evaluate_task
 from vrbench.evaluation.requests import GenerationRequest, LogLikelihoodRequest, Request, request_image
 from vrbench.models import hf_model, llava_model, load
 from vrbench.tasks import metrics, registry
@@ -36,12 +37,12 @@ def requests() -> Any:
     found = []
     for task in ("mme", "mmmu_val", "textvqa_ocr", "seedbench"):
         says: Any = Says(scorers.Prompts(), lambda _: "A")
-        task_scores.evaluate_task(*parts_of(task, 4), says)
+        evaluate_task(*parts_of(task, 4), says)
         found.append([written(request)[:2] for request in says.asked[:8]])  # when an answer ends, its family says
     for task in ("arc_easy", "gsm8k", "lambada", "pocket_docs"):
         says = Says(small_llava(), drawn)
         spec, parts = parts_of(task)
-        task_scores.evaluate_task(spec, parts[:1], says)
+        evaluate_task(spec, parts[:1], says)
         found.append([written(request) for request in says.asked[:8]])
     return found
 
@@ -57,14 +58,12 @@ def images() -> Any:
     file.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist([r | a for r in rows for a in ({}, {"answer": "No"})]), file)
     model, says = small_llava(), Says(small_llava(), lambda _: "Yes")
-    task_scores.evaluate_task(
-        spec, task_scores.select_items(spec, loading.load(spec, scratch() / "images"), None, 0), says
-    )  # type: ignore[arg-type]
+    evaluate_task(spec, select_items(spec, loading.load(spec, scratch() / "images"), None, 0), says)  # type: ignore[arg-type]
     seen: list[Any] = []
     pixels = torch.zeros(1, 3, tiny.SIDE, tiny.SIDE)
     with patch.object(model, "image_processor", lambda images, **_: seen.extend(images) or {"pixel_values": pixels}):
         for request in says.asked[::2]:
-            model.encode_images([one.load() for one in request.pictures])
+            model.encode_images([one.load() for one in request.images])
     return [[name, one.mode, list(one.size), list(one.tobytes())] for name, one in zip(ODD, seen, strict=True)]
 
 
@@ -136,12 +135,12 @@ def context() -> Any:
 
     def answers(way: Any, batch: Sequence[Any]) -> dict[str, Any]:
         seen.extend(crc32(repr(row.tokens).encode()) for row in batch)
-        return {way._prepared[n].key: (0.0, True) for row in batch for n in row.paths}
+        return {way._keys[n]: (0.0, True) for row in batch for n in row.paths}
 
     with (
         tempfile.TemporaryDirectory() as folder,
         AnswerStore(Path(folder) / "a.sqlite", "c") as store,
-        patch("vrbench.evaluation.backends.PrefixSharedBatches.answers", answers),
+        patch("vrbench.evaluation.backends.PrefixSharedBatches.answer", answers),
     ):
         said = InferenceEngine(model, store, show_progress=False).answer(asked)
     return [seen, [str(answer) for answer in said]]

@@ -15,9 +15,10 @@ from tests.evaluation.test_harness import write_task
 from tests.leaderboard.made import KINDS, answered, rescorers_of, write_tasks
 from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import Sample, TaskResult
-from vrbench.evaluation import run_plan, task_result, task_scores
+from vrbench.evaluation import run_plan, task_result
 from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.engine import InferenceEngine
+from vrbench.evaluation.evaluate import evaluate_task
 from vrbench.leaderboard.rescore import LONGEST_RESPONSE, Rescorer
 from vrbench.models.llava_model import LlavaModel
 from vrbench.tasks import registry
@@ -50,7 +51,7 @@ class Says:
         self.vlm = vlm
         self.said = said
 
-    def answer(self, requests: Sequence[Any], items: Sequence[Any] = (), title: str = "") -> list[Any]:
+    def answer(self, requests: Sequence[Any], title: str = "") -> list[Any]:
         assert len(requests) == len(self.said)
         return list(self.said)
 
@@ -63,7 +64,7 @@ def test_the_same_as_a_run_of_the_same_answers(task: str, rescorers: dict[str, R
     said = [response for sample in given for response in sample.responses]
     if KINDS[task].like == "pocket_pydoc":
         said = [(log, False) for log in said]  # one window each
-    outcome = task_scores.evaluate_task(rescorer.job.spec, rescorer.job.parts, Says(vlm, said))  # type: ignore[arg-type]
+    outcome = evaluate_task(rescorer.job.spec, rescorer.job.parts, Says(vlm, said))  # type: ignore[arg-type]
     expected = TaskResult(**task_result.task_fields(rescorer.job), **task_result.score_fields(rescorer.job, outcome, 0))
     result, samples = rescorer.score(bare(outcome.samples))
     assert result == expected
@@ -79,7 +80,7 @@ def test_a_models_own_answers(vlm: LlavaModel, tmp_path: Path) -> None:
     )  # fmt: skip
     rescorer = rescorer_of(spec)
     answerer = InferenceEngine(vlm, AnswerStore(tmp_path / "a.sqlite", "c"), show_progress=False)
-    outcome = task_scores.evaluate_task(spec, rescorer.job.parts, answerer)
+    outcome = evaluate_task(spec, rescorer.job.parts, answerer)
     assert len({sample.responses for sample in outcome.samples}) == 6
     assert rescorer.score(bare(outcome.samples))[1] == outcome.samples
 
@@ -175,7 +176,7 @@ def test_tasks_of_the_hub_with_configs_filters_and_examples(name: str, vlm: Llav
     put(tmp_path, spec)
     rescorer = Rescorer(run_plan.plan_task(spec, run_plan.RunConfig(data_root=tmp_path)))
     answerer = InferenceEngine(vlm, AnswerStore(tmp_path / "a.sqlite", "c"), show_progress=False)
-    outcome = task_scores.evaluate_task(spec, rescorer.job.parts, answerer)
+    outcome = evaluate_task(spec, rescorer.job.parts, answerer)
     result, samples = rescorer.score(bare(outcome.samples))
     assert samples == outcome.samples
     assert result.official == outcome.official
@@ -187,7 +188,7 @@ def test_only_short_answers_are_kept_and_not_too_many(rescorers: dict[str, Resco
 
     rescorer = Rescorer(rescorers["made_words"].job)
     kept = CachedDocumentScorer(20)
-    rescorer._marking = kept
+    rescorer._scorer = kept
     given = answers(rescorer, "made_words", 1)
     first = rescorer.score(given)
     assert (len(kept._metrics), len(kept._marks)) == (16, 16)

@@ -48,7 +48,7 @@ def value(text: str | bytes) -> Any:
 
 def item(number: int, **changed: Any) -> ItemPreview:
     known: dict[str, Any] = {"id": str(number), "group": "", "prompt": f"Question {number}", "options": ()}
-    return ItemPreview(**known | {"pictures": ()} | changed)
+    return ItemPreview(**known | {"images": ()} | changed)
 
 
 def test_items_and_pictures_are_written_once_and_answers_once_a_submission(

@@ -73,8 +73,8 @@ def theirs(folder: Path) -> Any:
 def said(vlm: HFModel, theirs: Any, asked: GenerationRequest) -> list[int]:
     """Token ids that transformers' own `generate` says to one prompt alone."""
     bos = vlm.tokenizer.bos_token
-    if asked.pictures:
-        added, shown = vlm.prompt_format.add_special_tokens, [picture.load() for picture in asked.pictures]
+    if asked.images:
+        added, shown = vlm.prompt_format.add_special_tokens, [picture.load() for picture in asked.images]
         inputs = vlm.processor(
             text=[asked.prompt], images=shown if vlm.prompt_format.flat_images else [shown], return_tensors="pt",
             add_special_tokens=not asked.prompt.startswith(bos) if added is None else added,
@@ -101,7 +101,7 @@ def test_the_engine_says_what_transformers_says(
         found = InferenceEngine(vlm, store, batch_size, show_progress=False).answer(asked)
         again = InferenceEngine(vlm, store, batch_size, show_progress=False)
         assert again.answer(asked) == found
-    assert again.asked == 0
+    assert again.computed == 0
     generations = [(r, a) for r, a in zip(asked, found, strict=True) if isinstance(r, GenerationRequest)]
     expected = [vlm.tokenizer.decode(said(vlm, theirs, r), skip_special_tokens=True) for r, _ in generations]
     assert [answer for _, answer in generations] == expected

@@ -13,11 +13,11 @@ from PIL import Image
 
 from tests import tiny_families
 from tests.evaluation.made import hub, noise
+from vrbench import evaluate
 from vrbench.checkpoints import resolve
 from vrbench.checkpoints.families import FAMILIES
 from vrbench.core import run_storage
 from vrbench.core.errors import VrbenchError
-from vrbench.evaluation import evaluate
 from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.engine import InferenceEngine
 from vrbench.evaluation.requests import GenerationRequest, Unanswered, request_image
@@ -56,7 +56,7 @@ def asked(vlm: HFModel, until: tuple[str, ...] = ()) -> list[GenerationRequest]:
 
 
 def answers(vlm: HFModel, requests: list[GenerationRequest], limits: list[StopCriteria]) -> list[str]:
-    pictures = [[p.load() for p in request.pictures] for request in requests]
+    pictures = [[p.load() for p in request.images] for request in requests]
     return vlm.generate(vlm.encode_with_images([request.prompt for request in requests], pictures), limits)
 
 
@@ -81,7 +81,7 @@ def test_a_prompt_longer_than_the_context_is_not_asked(
     vlm: HFModel, store: AnswerStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, *_, longest = asked(vlm)
-    length = vlm.length(one.prompt, [one.pictures[0].load()])
+    length = vlm.length(one.prompt, [one.images[0].load()])
     monkeypatch.setitem(vars(vlm), "full_context", length)
     said, none = InferenceEngine(vlm, store, show_progress=False).answer([one, longest])
     assert not isinstance(said, Unanswered) and isinstance(none, Unanswered)
@@ -90,7 +90,7 @@ def test_a_prompt_longer_than_the_context_is_not_asked(
 
 def test_no_token_is_computed_after_the_last_stop(vlm: HFModel) -> None:
     (request,) = asked(vlm)[:1]
-    inputs = vlm.encode_with_images([request.prompt], [[p.load() for p in request.pictures]])
+    inputs = vlm.encode_with_images([request.prompt], [[p.load() for p in request.images]])
     first = vlm.model.generate(**inputs, do_sample=False, max_new_tokens=1)[0, -1:]
     calls: list[int] = []
     hook = vlm.model.register_forward_hook(lambda *_: calls.append(1))
@@ -103,7 +103,7 @@ def test_every_end_of_the_generation_config_ends_an_answer(folder: Path) -> None
     vlm = load(folder)
     (request,) = asked(vlm)[:1]
     whole = answers(vlm, [request], [StopCriteria(8)])[0]
-    inputs = vlm.encode_with_images([request.prompt], [[p.load() for p in request.pictures]])
+    inputs = vlm.encode_with_images([request.prompt], [[p.load() for p in request.images]])
     said = vlm.model.generate(**inputs, do_sample=False, max_new_tokens=8)[0, -8:].tolist()
     vlm = load(folder)
     vlm.model.generation_config.eos_token_id = [vlm.eos_token_id, said[3]]
@@ -156,7 +156,7 @@ def test_an_image_that_a_family_refuses_is_not_asked_and_the_others_are(tmp_path
     told = "the image processor of qwen2_5_vl refuses an image of 700 x 3: absolute aspect ratio"
     assert none.reason.startswith(told)
     (again,) = answerer.answer([refused])
-    assert isinstance(again, Unanswered) and answerer.asked == 1  # neither counted nor stored
+    assert isinstance(again, Unanswered) and answerer.computed == 1  # neither counted nor stored
 
 
 @pytest.mark.parametrize(

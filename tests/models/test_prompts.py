@@ -16,7 +16,7 @@ from vrbench.checkpoints import prompts, resolve
 from vrbench.core.errors import VrbenchError
 from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.engine import InferenceEngine
-from vrbench.evaluation.settings import OWN_SETTINGS
+from vrbench.evaluation.requests import OWN_SETTINGS
 from vrbench.models.hf_model import HFModel
 from vrbench.models.load import load_vlm
 
@@ -58,7 +58,7 @@ def ours(vlm: Any, file: Path, settings: dict[str, Any]) -> str:
     """What a task of lmms-eval is answered here."""
     from lmms_eval.api.instance import Instance
 
-    from vrbench.evaluation.lmms_eval_adapter import LmmsEvalModel
+    from benchmarks.harness_models import LmmsEvalModel
 
     where = {"task": "t", "doc_id": 0, "repeats": 1}
     arguments = (QUESTION, settings, lambda _: [noise("0")], 0, "t", "s")

@@ -93,7 +93,7 @@ def test_others_are_asked_the_plain_way_and_answer_as_transformers_does(kind: st
                 logs = theirs(input_ids=torch.tensor([[*text, 65, 66]])).logits[0].log_softmax(-1)
             assert answer[0] == pytest.approx(float(logs[-3, 65] + logs[-2, 66]), abs=1e-4)
             continue
-        inputs = parts(text=request.prompt, images=[p.load() for p in request.pictures], return_tensors="pt")
+        inputs = parts(text=request.prompt, images=[p.load() for p in request.images], return_tensors="pt")
         said = theirs.generate(**inputs, do_sample=False, max_new_tokens=request.max_new_tokens)
         expected = parts.tokenizer.decode(said[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         assert answer == expected

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from vrbench import evaluate
 from vrbench.checkpoints.locate import PUBLISHED, published
 from vrbench.checkpoints.resolve import resolve
-from vrbench.evaluation import evaluate
 from vrbench.pruning import PruneRecipe
 from vrbench.training import load
 

@@ -10,8 +10,10 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from benchmarks import answer_variants, documents, scorers
-from vrbench.evaluation import task_scores
+from vrbench.evaluation.built_task import SubtaskData
+from vrbench.evaluation.evaluate import evaluate_task
 from vrbench.tasks import metrics, registry
+from vrbench.tasks.scorers import SCORERS
 
 ITEMS = 60
 
@@ -26,10 +28,10 @@ def test_made_up_answers_are_scored_as_lmms_eval_scores_them(name: str, tmp_path
 
 
 def test_another_score_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scorer = task_scores.SCORERS["mmmu"]
+    scorer = SCORERS["mmmu"]
     other = replace(scorer, mark=lambda document: replace(scorer.mark(document), score=1.0))
-    monkeypatch.setitem(task_scores.SCORERS, "mmmu", other)
-    monkeypatch.setattr(task_scores.aggregates, "check", lambda *_: None)
+    monkeypatch.setitem(SCORERS, "mmmu", other)
+    monkeypatch.setattr("vrbench.evaluation.task_scores.check_aggregates", lambda *_: None)
     line = scorers.check(registry.load()["mmmu_val"], ITEMS, tmp_path)
     assert line.items < line.answers
     assert not line.equal
@@ -73,9 +75,9 @@ def test_mmes_official_calculation() -> None:
                 said.append(text)
     spec = registry.load()["mme"]
     table = Dataset.from_list(rows).cast_column("image", documents.columns.Image())
-    part = task_scores.SubtaskData("default", tuple(range(len(rows))), DatasetDict(test=table))
+    part = SubtaskData("default", tuple(range(len(rows))), DatasetDict(test=table))
     answerer: Any = scorers.Says(said)
-    outcome = task_scores.evaluate_task(spec, [part], answerer)
+    outcome = evaluate_task(spec, [part], answerer)
     points = metrics.mme_points(outcome.samples)
     assert points == {subtask: pytest.approx(acc + plus) for subtask, _, acc, plus in MME_CASES}
     assert outcome.official == {

@@ -12,7 +12,9 @@ import pytest
 from benchmarks import task_reference
 from vrbench.cli import task_listing
 from vrbench.data import loading
-from vrbench.evaluation import lmms_eval_adapter, task_scores
+from vrbench.evaluation import lmms_eval_adapter
+from vrbench.evaluation.built_task import documents_of, select_items
+from vrbench.evaluation.harness_adapter import quiet
 from vrbench.tasks import registry
 from vrbench.tasks.metrics import METRICS
 from vrbench.tasks.scorers import SCORERS
@@ -79,10 +81,10 @@ def test_there_are_no_other_examples(examples: Path) -> None:
 )
 def test_answers_are_scored_as_the_page_says(name: str, scores: dict[str, float], examples: Path) -> None:
     spec = registry.load(examples)[name]
-    (part,) = task_scores.select_items(spec, loading.load(spec), limit=None, seed=0)
-    with task_scores.quiet():
-        task = task_scores.task_of(spec, part)
-        row = next(iter(task_scores.documents_of(task)))
+    (part,) = select_items(spec, loading.load(spec), limit=None, seed=0)
+    with quiet():
+        task = part.harness_task(spec)
+        row = next(iter(documents_of(task)))
         identity = loading.identify(spec, row, part.config, part.positions[0])
         for answer, score in scores.items():
             document = ScoredDocument(task, row, [answer], task.process_results(row, [answer]), identity)
@@ -102,7 +104,7 @@ ITEM = {
 def test_a_scorer_reads_the_columns_that_it_names_and_no_other(name: str) -> None:
     """That of `anls` is a metric of the harness, which gets the target."""
     scorer = SCORERS[name]
-    told = lmms_eval_adapter.read_config(scorer.template) if scorer.template else scorer.config
+    told = lmms_eval_adapter.LmmsEvalAdapter().read_config(scorer.template) if scorer.template else scorer.config
     row = {column: ITEM.get(column, "yes" if name in ("mme", "pope") else "A") for column in scorer.columns}
     found: dict[str, Any] = told["process_results"](row, ["Yes"])  # type: ignore[index]
     assert found

@@ -13,7 +13,7 @@ from vrbench.tasks.registry import TaskSpec
 
 if TYPE_CHECKING:
     from vrbench.checkpoints.resolve import Checkpoint
-    from vrbench.evaluation.example import ItemExample
+    from vrbench.evaluation.item_preview import ItemExample
 
 WIDTH = 110
 LONGEST_TEXT = 1600
@@ -76,9 +76,9 @@ def in_full(spec: TaskSpec, data_root: str | Path | None = None, ckpt: str | Non
     if spec.judge or (spec.data.kind == "hub" and where(spec, data_root) == MISSING):
         return "\n".join(told)
     try:
-        from vrbench.evaluation.example import example
+        from vrbench.evaluation.item_preview import example_item
 
-        return "\n".join([*told, "", *_shown(example(spec, data_root, model), spec, model)])
+        return "\n".join([*told, "", *_shown(example_item(spec, data_root, model), spec, model)])
     except VrbenchError as error:
         return "\n".join([*told, "", f"no example can be shown: {error}"])
 
@@ -112,12 +112,12 @@ def _field(name: str, text: str) -> str:
 
 
 def _shown(example: ItemExample, spec: TaskSpec, model: Checkpoint | None) -> Iterator[str]:
-    yield f"example ({example.place}):"
-    for width, height in example.pictures:
+    yield f"example ({example.source}):"
+    for width, height in example.image_sizes:
         yield f"  picture: {width} x {height} pixels"
     if example.prompt:
         yield from _prompt(example, spec, model)
-    for answer in example.answers:
+    for answer in example.options:
         yield f"  option: {cut(answer)!r}" if example.prompt else textwrap.indent(cut(answer), "  | ", lambda _: True)
     if example.generation:
         yield f"  generated with: {example.generation}"
@@ -132,7 +132,7 @@ def _prompt(example: ItemExample, spec: TaskSpec, model: Checkpoint | None) -> I
     if model is not None:
         from vrbench.models.prompt_preview import preview_prompt
 
-        found = preview_prompt(model, prompt, len(example.pictures) if seeing else None)
+        found = preview_prompt(model, prompt, len(example.image_sizes) if seeing else None)
         prompt, front = found.prompt, found.special_tokens
     if not seeing:
         yield "  text of the task; no chat template is applied to tasks of lm-eval:"

@@ -1,7 +1,7 @@
-"""The answer store: every answer of one checkpoint, durable as soon as its batch is written.
+"""The answer store: every response of one checkpoint, durable as soon as its batch is written.
 
-One SQLite file a checkpoint digest. Killed at any moment, it holds every batch that was written before; several
-processes may use it at once. Beside each answer stands when it was computed, and with what.
+One SQLite file per checkpoint digest. Interrupted at any moment, it holds every batch written before; several processes
+may use it at once. With each response it keeps when and with what it was computed.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from vrbench.core.io import canonical_json
 
 LAYOUT = "2"
 WAIT_SECONDS = 60.0
-AT_ONCE = 500
-"""Keys in one SELECT; SQLite takes at most 999 parameters in its oldest builds."""
+KEYS_PER_SELECT = 500
+"""SQLite takes at most 999 parameters in its oldest builds."""
 
 _TABLES = (
     "CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
@@ -38,10 +38,10 @@ _TABLES = (
 
 @dataclass(frozen=True)
 class AnswerOrigin:
-    """Where some answers come from.
+    """Where some responses come from.
 
     Attributes:
-        environment: what computed them, as it was given to `AnswerStore.put`.
+        environment: what computed them, as given to `AnswerStore.put`.
         answers: how many.
         first, last: when, UTC, ISO 8601.
     """
@@ -53,48 +53,45 @@ class AnswerOrigin:
 
 
 def store_file(folder: Path, checkpoint: str) -> Path:
-    """The file of a checkpoint's answers in a folder.
+    """Return the file of a checkpoint's responses in a folder.
 
-    The layout is in its name, so that a file of another vrbench lies beside it and neither is touched by the other.
+    The layout is in its name, so that a file of another vrbench lies beside it and neither touches the other.
     """
     return folder / f"{checkpoint}.{LAYOUT}.sqlite"
 
 
 def older_store_file(folder: Path, checkpoint: str) -> Path | None:
-    """The file that vrbench 0.2.0 kept a checkpoint's answers in, if there is one.
+    """Return the file in which vrbench 0.2.0 kept a checkpoint's responses, if there is one.
 
-    It does not say which libraries and which code computed them, so they are not used again.
+    It does not say which libraries and which code computed them, so they are not reused.
     """
     path = folder / f"{checkpoint}.sqlite"
     return path if path.exists() else None
 
 
 class AnswerStore:
-    """Answers by request key, on disk.
-
-    Use as a context manager, or `close` it.
-    """
+    """Responses by request key, on disk. Use it as a context manager, or `close` it."""
 
     def __init__(self, path: Path, checkpoint: str) -> None:
-        """Open the store, or make it.
+        """Open the store, or create it.
 
         Args:
             path: the SQLite file.
-            checkpoint: digest of the checkpoint whose answers it holds.
+            checkpoint: digest of the checkpoint whose responses it holds.
 
         Raises:
-            VrbenchError: the file is damaged, of another layout, or holds another checkpoint's answers.
+            VrbenchError: the file is damaged, of another layout, or holds another checkpoint's responses.
         """
         self.path = path
-        with self._in_use():
+        with self._access():
             if not path.exists():
-                _make(path, checkpoint)
+                _create(path, checkpoint)
             self._check_header()
             self._database = _connect(path)
-            fault = self._database.execute("PRAGMA quick_check(1)").fetchone()[0]
+            damage = self._database.execute("PRAGMA quick_check(1)").fetchone()[0]
             about = dict(self._database.execute("SELECT name, value FROM about"))
-        if fault != "ok":
-            raise self._damaged(fault)
+        if damage != "ok":
+            raise self._damaged(damage)
         if about != {"layout": LAYOUT, "checkpoint": checkpoint}:
             raise VrbenchError(
                 f"answer store {path} holds answers of checkpoint {about.get('checkpoint', '?')[:16]} in layout "
@@ -102,27 +99,23 @@ class AnswerStore:
             )
 
     def get(self, keys: Iterable[str]) -> dict[str, Any]:
-        """The answers that are there.
+        """Return the responses that are stored.
 
         Raises:
             VrbenchError: the file is damaged.
         """
         found = {}
-        for part, marks in _parts(keys):
-            with self._in_use():
-                rows = self._database.execute(
-                    f"SELECT key, value, time, environment, digest FROM answers WHERE key IN ({marks})", part
-                )
-                for key, value, *made, digest in rows:
-                    if digest != _digest(key, value, *made):
-                        raise self._damaged(f"answer {key[:16]} does not fit its digest")
-                    found[key] = json.loads(value)
+        columns = "SELECT key, value, time, environment, digest FROM answers WHERE key IN"
+        for key, value, *origin, digest in self._select(columns, keys):
+            if digest != _digest(key, value, *origin):
+                raise self._damaged(f"answer {key[:16]} does not match its digest")
+            found[key] = json.loads(value)
         return found
 
     def put(self, answers: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
-        """Write answers in one transaction; when this returns they outlive a crash of the machine.
+        """Write responses in one transaction; when this returns they outlive a crash of the machine.
 
-        An answer that another process has written meanwhile stays as it is.
+        A response that another process has written meanwhile stays as it is.
 
         Args:
             answers: by key.
@@ -130,39 +123,30 @@ class AnswerStore:
         """
         now, content = datetime.now(timezone.utc).isoformat(timespec="seconds"), canonical_json(environment)
         written = [(key, json.dumps(value)) for key, value in answers.items()]
-        with self._in_use(), self._database:
+        with self._access(), self._database:
             self._database.execute("INSERT OR IGNORE INTO environments (content) VALUES (?)", (content,))
             (number,) = self._database.execute("SELECT id FROM environments WHERE content = ?", (content,)).fetchone()
             rows = [(key, value, now, number, _digest(key, value, now, number)) for key, value in written]
             self._database.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", rows)
 
     def origins(self, keys: Iterable[str]) -> list[AnswerOrigin]:
-        """When and with what the answers that are there were computed, the earliest first.
+        """Return when and with what the stored responses were computed, the earliest first.
 
         Raises:
             VrbenchError: the file is damaged.
         """
-        found: dict[str, list[tuple[int, str, str]]] = {}
-        for part, marks in _parts(keys):
-            with self._in_use():
-                rows = self._database.execute(
-                    "SELECT content, count(*), min(time), max(time) FROM answers JOIN environments ON id = environment "
-                    f"WHERE key IN ({marks}) GROUP BY content",
-                    part,
-                )
-                for content, *counted in rows:
-                    found.setdefault(content, []).append((counted[0], counted[1], counted[2]))
-        origins = [
-            AnswerOrigin(json.loads(content), sum(c[0] for c in of), min(c[1] for c in of), max(c[2] for c in of))
-            for content, of in found.items()
-        ]
+        times: dict[str, list[str]] = {}
+        columns = "SELECT content, time FROM answers JOIN environments ON id = environment WHERE key IN"
+        for content, time in self._select(columns, keys):
+            times.setdefault(content, []).append(time)
+        origins = [AnswerOrigin(json.loads(name), len(of), min(of), max(of)) for name, of in times.items()]
         return sorted(origins, key=lambda origin: (origin.first, origin.last))
 
     def __len__(self) -> int:
         return int(self._database.execute("SELECT count(*) FROM answers").fetchone()[0])
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._database.close()
 
     def __enter__(self) -> AnswerStore:
@@ -173,20 +157,29 @@ class AnswerStore:
     ) -> None:
         self.close()
 
+    def _select(self, statement: str, keys: Iterable[str]) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of a statement that ends in `key IN`, for as many keys at a time as go into one SELECT."""
+        wanted = list(dict.fromkeys(keys))
+        for start in range(0, len(wanted), KEYS_PER_SELECT):
+            part = wanted[start : start + KEYS_PER_SELECT]
+            with self._access():
+                rows = self._database.execute(f"{statement} ({','.join('?' * len(part))})", part).fetchall()
+            yield from rows
+
     def _check_header(self) -> None:
-        """SQLite takes an empty file for a new database; here it is one whose answers are lost."""
+        """Refuse an empty file, which SQLite takes for a new database; here it is one whose responses are lost."""
         with self.path.open("rb") as stream:
             header = stream.read(100)
         if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
             raise sqlite3.DatabaseError("file is empty, truncated or no database")
 
     @contextlib.contextmanager
-    def _in_use(self) -> Iterator[None]:
+    def _access(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.OperationalError as error:  # locked, not writable, disk full: nothing is wrong with the answers
-            said = os_errors.describe_os_error(error) or f"{error}; end what else uses it, or choose another --out"
-            raise VrbenchError(f"answer store {self.path} cannot be used: {said}") from error
+        except sqlite3.OperationalError as error:  # locked, not writable, disk full: the responses are intact
+            reason = os_errors.describe_os_error(error) or f"{error}; end what else uses it, or choose another --out"
+            raise VrbenchError(f"answer store {self.path} cannot be used: {reason}") from error
         except sqlite3.DatabaseError as error:
             raise self._damaged(str(error)) from error
 
@@ -194,12 +187,12 @@ class AnswerStore:
         line = " ".join(how.split())
         return VrbenchError(
             f"answer store {self.path} is damaged ({line}); restore it, or delete it with its -wal and -shm files and "
-            f"its answers are computed anew"
+            f"its answers are computed again"
         )
 
 
-def _make(path: Path, checkpoint: str) -> None:
-    """Make a store whole or not at all, so that a file of that name is never half made."""
+def _create(path: Path, checkpoint: str) -> None:
+    """Create a store whole or not at all, so that no half-written file ever has that name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
@@ -213,10 +206,8 @@ def _make(path: Path, checkpoint: str) -> None:
             database.executemany("INSERT INTO about VALUES (?, ?)", about)
         database.close()
         os.chmod(temporary, 0o644)
-        try:
+        with contextlib.suppress(FileExistsError):  # another process was quicker; its file is as good
             os.link(temporary, path)
-        except FileExistsError:
-            pass  # another process was quicker; its file is as good
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -226,14 +217,6 @@ def _connect(path: Path) -> sqlite3.Connection:
     database.execute("PRAGMA journal_mode=WAL")
     database.execute("PRAGMA synchronous=FULL")
     return database
-
-
-def _parts(keys: Iterable[str]) -> Iterator[tuple[list[str], str]]:
-    """Keys, each once, as many as go into one SELECT, with the marks that stand for them there."""
-    wanted = list(dict.fromkeys(keys))
-    for start in range(0, len(wanted), AT_ONCE):
-        part = wanted[start : start + AT_ONCE]
-        yield part, ",".join("?" * len(part))
 
 
 def _digest(key: str, value: str, time: str, environment: int) -> str:

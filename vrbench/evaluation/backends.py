@@ -1,119 +1,277 @@
-"""Requests to a `LlavaModel`, in packed rows: shared beginnings once, pictures through the tower once."""
+"""How requests are put to a loaded model in batches: the engine's side of a model.
+
+A backend takes requests of one kind, arranges them in groups from which batches may be taken, and answers a batch. The
+engine chooses one by what the model's class says of itself (`shares_prefixes`).
+"""
 
 from __future__ import annotations
 
 import itertools
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from vrbench.evaluation.features import VisionFeatureCache
-from vrbench.evaluation.requests import GenerationRequest, LogLikelihoodRequest, Request, RequestImage, Unanswered
+from vrbench.evaluation.requests import (
+    GenerationRequest,
+    LogLikelihoodRequest,
+    Request,
+    RequestImage,
+    Response,
+    Unanswered,
+)  # fmt: skip
 from vrbench.evaluation.truncation import too_long
 from vrbench.models.decoding import StopCriteria, generate_packed
 from vrbench.models.packing import PackedSequence, one_row_per_sequence, pack
+from vrbench.models.processors import ImagesRefused
 
 if TYPE_CHECKING:
+    import torch
+
+    from vrbench.models.hf_model import HFModel
     from vrbench.models.llava_model import LlavaModel
 
+FEATURE_BYTES = 2 * 1024**3
+IMAGES_PER_PASS = 32
+"""Images in one pass of the vision tower."""
 
-@dataclass(frozen=True)
-class Prepared:
-    """One request to be computed: its key, its tokens, and the slots of its pictures."""
 
-    key: str
-    request: Request
-    tokens: tuple[int, ...]
+class Backend(Protocol):
+    """Requests of one kind, ready for one kind of model."""
+
+    @property
+    def unanswered(self) -> Mapping[str, Unanswered]:
+        """Key -> reason, for each request that cannot be put to the model; `groups` leaves them out."""
+
+    def groups(self) -> Iterator[list[Any]]:
+        """Yield lists of what may share a batch, each list with its longest first."""
+
+    def tokens_held(self, batch: Sequence[Any], /) -> Iterator[int]:
+        """Yield the tokens that each of a batch takes in memory when padded to the first, which is the longest."""
+
+    def answer(self, batch: Sequence[Any], /) -> Mapping[str, Response]:
+        """Return the responses to a batch by key."""
+
+
+def backend_of(vlm: Any, requests: Mapping[str, Request], features: VisionFeatureCache) -> Backend:
+    """Return the backend for a model and some requests of one kind, by key."""
+    return PrefixSharedBatches(vlm, features, requests) if vlm.shares_prefixes else PaddedBatches(vlm, requests)
+
+
+class PaddedBatches:
+    """Each prompt by itself, through the family's own processor, in batches padded on the left.
+
+    A batch is a list of keys.
+
+    Attributes:
+        unanswered: requests with images that the family's image processor refuses, or longer than the context.
+    """
+
+    def __init__(self, vlm: HFModel, requests: Mapping[str, Request]) -> None:
+        self._vlm = vlm
+        self._requests: dict[str, Request] = {}
+        self._lengths: dict[str, int] = {}
+        self.unanswered: dict[str, Unanswered] = {}
+        for key, request in requests.items():
+            try:
+                length = self._length(request)
+            except ImagesRefused as error:
+                self.unanswered[key] = Unanswered(str(error))
+                continue
+            if (reason := too_long(vlm, request, length)) is not None:
+                self.unanswered[key] = reason
+            else:
+                self._requests[key], self._lengths[key] = request, length
+
+    def groups(self) -> Iterator[list[str]]:
+        """Yield keys that may share a batch, each list with its longest first."""
+        ordered = sorted(self._requests, key=self._group, reverse=True)
+        for _, group in itertools.groupby(ordered, key=lambda key: self._group(key)[0]):
+            together: list[str] = []
+            alone: list[str] = []
+            for key in group:
+                fits = self._lengths[key] + self._answer(key) <= self._vlm.max_batch_length
+                (together if fits else alone).append(key)
+            if together:
+                yield together
+            yield from ([key] for key in alone)
+
+    def tokens_held(self, batch: Sequence[str]) -> Iterator[int]:
+        """Yield the tokens of each padded prompt, and on a GPU those of its answer."""
+        longest, on_cpu = self._lengths[batch[0]], self._vlm.device.type == "cpu"
+        return (longest if on_cpu else longest + self._answer(key) for key in batch)
+
+    def answer(self, batch: Sequence[str]) -> dict[str, Response]:
+        """Return the responses by key."""
+        requests = [self._requests[key] for key in batch]
+        likely = [request for request in requests if isinstance(request, LogLikelihoodRequest)]
+        if likely:
+            sequences = [(*request.context, *request.continuation)[:-1] for request in likely]
+            scores = self._vlm.loglikelihood(sequences, [request.continuation for request in likely])
+            return dict(zip(batch, scores, strict=True))
+        generated = [request for request in requests if isinstance(request, GenerationRequest)]
+        limits = [StopCriteria(request.max_new_tokens, request.until) for request in generated]
+        if generated[0].images:
+            images = [[image.load() for image in request.images] for request in generated]
+            inputs = self._vlm.encode_with_images([request.prompt for request in generated], images)
+        else:
+            inputs = self._vlm.pad_token_ids([request.tokens for request in generated])
+        return dict(zip(batch, self._vlm.generate(inputs, limits), strict=True))
+
+    def _length(self, request: Request) -> int:
+        """Tokens of the whole prompt, including those of images."""
+        if isinstance(request, LogLikelihoodRequest):
+            return len(request.context) + len(request.continuation) - 1
+        if request.images:
+            return self._vlm.length(request.prompt, [image.load() for image in request.images])
+        return len(request.tokens)
+
+    def _answer(self, key: str) -> int:
+        """Tokens of the answer at most."""
+        request = self._requests[key]
+        return request.max_new_tokens if isinstance(request, GenerationRequest) else 0
+
+    def _group(self, key: str) -> tuple[int, int]:
+        """(what a batch has to agree in, length).
+
+        Log-likelihoods agree in the length, so that there is no padding; prompts in the number of images, since
+        Mllama's answers change with images that are padding.
+        """
+        request, length = self._requests[key], self._lengths[key]
+        return length if isinstance(request, LogLikelihoodRequest) else len(request.images), length
 
 
 class PrefixSharedBatches:
-    """Requests of one kind as rows, and the answers to some of the rows; see `answering.Way`.
+    """Packed rows in which shared prefixes are computed once, and each image goes through the vision tower once.
+
+    A batch is a list of packed rows.
 
     Attributes:
-        not_asked: requests that cannot be put to the model; no image is refused here.
+        unanswered: requests longer than the context; no image is refused here.
     """
 
     def __init__(self, vlm: LlavaModel, features: VisionFeatureCache, requests: Mapping[str, Request]) -> None:
         self._vlm = vlm
         self._features = features
         self._slots: dict[str, int] = {}
-        self._pictures: list[RequestImage] = []
-        self.not_asked: dict[str, Unanswered] = {}
-        self._prepared: list[Prepared] = []
+        self._images: list[RequestImage] = []
+        self.unanswered: dict[str, Unanswered] = {}
+        self._keys: list[str] = []
+        self._requests: list[Request] = []
+        self._tokens: list[tuple[int, ...]] = []
         for key, request in requests.items():
-            one = self._prepare(key, request)
-            reason = too_long(vlm, request, len(one.tokens))
-            if reason is not None:
-                self.not_asked[key] = reason
-            else:
-                self._prepared.append(one)
+            tokens = self._encode(request)
+            if (reason := too_long(vlm, request, len(tokens))) is not None:
+                self.unanswered[key] = reason
+                continue
+            self._keys.append(key)
+            self._requests.append(request)
+            self._tokens.append(tokens)
 
     def groups(self) -> Iterator[list[PackedSequence]]:
-        """Rows that may come into one batch, one list after the other, each with its longest first."""
-        sequences = [one.tokens for one in self._prepared]
-        likely = bool(self._prepared) and isinstance(self._prepared[0].request, LogLikelihoodRequest)
-        exactly = likely and str(self._vlm.dtype) == "torch.float32"
-        return rows_of_one_length(sequences) if exactly else prefix_shared_rows(sequences)
+        """Yield rows that may share a batch, each list with its longest first."""
+        likely = bool(self._requests) and isinstance(self._requests[0], LogLikelihoodRequest)
+        exact = likely and str(self._vlm.dtype) == "torch.float32"
+        return rows_of_one_length(self._tokens) if exact else prefix_shared_rows(self._tokens)
 
-    def tokens_held(self, row: PackedSequence, longest: int) -> int:
-        """Tokens that a padded row takes; on a card, keys and values of each answer and its own prompt count too."""
-        if self._vlm.device.type == "cpu":
-            return longest
-        asked = [self._prepared[number].request for number in row.paths]
-        says = [request.max_new_tokens for request in asked if isinstance(request, GenerationRequest)]
-        return longest * (1 + len(says)) + sum(says)
+    def tokens_held(self, batch: Sequence[PackedSequence]) -> Iterator[int]:
+        """Yield the tokens of each padded row; on a GPU, with keys and values of each answer and its own prompt."""
+        longest, on_cpu = len(batch[0]), self._vlm.device.type == "cpu"
+        for row in batch:
+            asked = () if on_cpu else [self._requests[number] for number in row.paths]
+            answers = [request.max_new_tokens for request in asked if isinstance(request, GenerationRequest)]
+            yield longest * (1 + len(answers)) + sum(answers)
 
-    def answers(self, rows: Sequence[PackedSequence]) -> dict[str, Any]:
-        """Answers of all sequences in some rows, by key."""
-        numbers = [number for row in rows for number in row.paths]
-        requests = {number: self._prepared[number].request for number in numbers}
-        shown = self._projected({(-1 - t) // self._vlm.image_tokens for row in rows for t in row.tokens if t < 0})
-        found: dict[int, Any]
-        if isinstance(requests[numbers[0]], LogLikelihoodRequest):
+    def answer(self, batch: Sequence[PackedSequence]) -> dict[str, Response]:
+        """Return the responses to all requests in some rows, by key."""
+        requests = {number: self._requests[number] for row in batch for number in row.paths}
+        images = self._projected({(-1 - t) // self._vlm.image_tokens for row in batch for t in row.tokens if t < 0})
+        found: Mapping[int, Response]
+        if isinstance(next(iter(requests.values())), LogLikelihoodRequest):
             targets = {n: r.continuation for n, r in requests.items() if isinstance(r, LogLikelihoodRequest)}
-            found = dict(self._vlm.loglikelihood(rows, targets, shown))
+            found = self._vlm.loglikelihood(batch, targets, images)
         else:
             limits = {
                 n: StopCriteria(r.max_new_tokens, r.until)
                 for n, r in requests.items()
                 if isinstance(r, GenerationRequest)
             }
-            found = dict(generate_packed(self._vlm, rows, limits, shown))
-        return {self._prepared[number].key: answer for number, answer in found.items()}
+            found = generate_packed(self._vlm, batch, limits, images)
+        return {self._keys[number]: response for number, response in found.items()}
 
-    def _prepare(self, key: str, request: Request) -> Prepared:
+    def _encode(self, request: Request) -> tuple[int, ...]:
         if isinstance(request, LogLikelihoodRequest):
-            return Prepared(key, request, (request.context + request.continuation)[:-1])
-        for picture in request.pictures:
-            if self._slots.setdefault(picture.digest, len(self._slots)) == len(self._pictures):
-                self._pictures.append(picture)
-        if not request.pictures:
-            return Prepared(key, request, request.tokens)
-        tokens = self._vlm.encode(request.prompt, [self._slots[picture.digest] for picture in request.pictures])
-        return Prepared(key, request, tuple(tokens))
+            return (request.context + request.continuation)[:-1]
+        if not request.images:
+            return request.tokens
+        for image in request.images:
+            if self._slots.setdefault(image.digest, len(self._slots)) == len(self._images):
+                self._images.append(image)
+        return tuple(self._vlm.encode(request.prompt, [self._slots[image.digest] for image in request.images]))
 
     def _projected(self, slots: set[int]) -> dict[int, Any]:
-        """Slot -> what the decoder reads of its picture, [tokens, hidden]."""
+        """Slot -> what the decoder reads of its image, [tokens, hidden]."""
         import torch
 
         if not slots:
             return {}
         order = sorted(slots)
-        features = self._features.features(self._vlm, [self._pictures[slot] for slot in order])
-        projected = self._vlm.project(torch.stack([features[self._pictures[slot].digest] for slot in order]))
+        features = self._features.features(self._vlm, [self._images[slot] for slot in order])
+        projected = self._vlm.project(torch.stack([features[self._images[slot].digest] for slot in order]))
         return dict(zip(order, projected, strict=True))
 
 
 def prefix_shared_rows(sequences: Sequence[Sequence[int]]) -> Iterator[list[PackedSequence]]:
-    """Rows that hold shared beginnings once, the longest first; all may come into one batch."""
+    """Yield all sequences as rows that hold shared prefixes once, the longest row first."""
     yield sorted(pack(sequences), key=len, reverse=True)
 
 
 def rows_of_one_length(sequences: Sequence[Sequence[int]]) -> Iterator[list[PackedSequence]]:
-    """Rows of one sequence each, those of one length together, the longest first: a batch has no padding.
+    """Yield rows of one sequence each, those of one length together, the longest first: a batch has no padding.
 
-    Attention then adds in the order in which it does for a prompt alone, so that float32 log-likelihoods are those of
-    lm-eval's HFLM to 5e-5 nats. What shares its beginnings is faster (benchmarks/engine.py), and up to 3e-4 off.
+    Attention then adds in the same order as for a prompt alone, so that float32 log-likelihoods are those of lm-eval's
+    HFLM to 5e-5 nats. Sharing prefixes is faster (benchmarks/engine.py), and up to 3e-4 off.
     """
     for _, rows in itertools.groupby(sorted(one_row_per_sequence(sequences), key=len, reverse=True), key=len):
         yield list(rows)
+
+
+class VisionFeatureCache:
+    """Vision tower outputs by (tower digest, image digest), shared by the checkpoints of a run; the oldest are dropped.
+
+    Attributes:
+        budget: bytes kept at most; the features of one call are returned even if they exceed it.
+        computed: images that went through a tower.
+    """
+
+    def __init__(self, budget: int = FEATURE_BYTES) -> None:
+        self.budget = budget
+        self.computed = 0
+        self._kept: OrderedDict[tuple[str, str], torch.Tensor] = OrderedDict()
+        self._bytes = 0
+
+    def features(self, vlm: LlavaModel, images: Sequence[RequestImage]) -> dict[str, torch.Tensor]:
+        """Return image digest -> features [tokens, width of the tower], on the CPU."""
+        tower = vlm.tower_digest
+        found: dict[str, torch.Tensor] = {}
+        missing: dict[str, RequestImage] = {}
+        for image in images:
+            if (tower, image.digest) in self._kept:
+                self._kept.move_to_end((tower, image.digest))
+                found[image.digest] = self._kept[tower, image.digest]
+            else:
+                missing[image.digest] = image
+        todo = list(missing.values())
+        for start in range(0, len(todo), IMAGES_PER_PASS):
+            part = todo[start : start + IMAGES_PER_PASS]
+            for image, features in zip(part, vlm.encode_images([one.load() for one in part]), strict=True):
+                found[image.digest] = features
+                self._keep((tower, image.digest), features.clone())
+        self.computed += len(todo)
+        return found
+
+    def _keep(self, key: tuple[str, str], features: torch.Tensor) -> None:
+        self._kept[key] = features
+        self._bytes += features.nbytes
+        while self._bytes > self.budget and self._kept:
+            _, dropped = self._kept.popitem(last=False)
+            self._bytes -= dropped.nbytes

@@ -1,92 +1,186 @@
-"""A task as its harness knows it: what one of the harness's own YAML files would say, and the object made of it."""
+"""A task with its harness's task objects and their requests: built once, answered and scored any number of times."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from vrbench.core.errors import VrbenchError
-from vrbench.evaluation.settings import OWN_SETTINGS
+from vrbench.data import sampling
+from vrbench.data.loading import ItemKey
+from vrbench.evaluation.harness_adapter import FEWSHOT_SEED, adapter_of, quiet
+from vrbench.evaluation.requests import OWN_SETTINGS
 from vrbench.tasks.registry import TaskSpec
 from vrbench.tasks.scorers import SCORERS
 
 if TYPE_CHECKING:
-    from vrbench.evaluation.task_scores import SubtaskData
+    from datasets import Dataset, DatasetDict
+
+MODEL_SPECIFIC = (
+    "lmms_eval_specific_kwargs", "model_specific_target_kwargs", "model_specific_generation_kwargs",
+)  # fmt: skip
+"""Keys of lmms-eval's YAML files with settings for each model class."""
 
 
-def task_of(spec: TaskSpec, part: SubtaskData, model_name: str = "") -> Any:
-    """The harness's task object over one config's items.
+@dataclass(frozen=True)
+class SubtaskData:
+    """The items of one config of a task that are used.
+
+    Attributes:
+        config: name of the config, "default" where there is none.
+        positions: positions of the items in the whole split.
+        rows: split -> rows; the scored split holds only the items at the positions.
+    """
+
+    config: str
+    positions: Sequence[int]
+    rows: DatasetDict
+    _harness_tasks: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def harness_task(self, spec: TaskSpec, model_name: str = "") -> Any:
+        """Return the harness's task object over these items, made once for each kind of prompt.
+
+        Args:
+            model_name: name of the lmms-eval model class that is asked; where the task has settings for that class
+                alone (MMMU's prompt for qwen3_vl), they apply.
+        """
+        config = harness_config(spec, self.config)
+        variant = model_name if any(model_name in (config.get(key) or ()) for key in MODEL_SPECIFIC) else ""
+        if variant not in self._harness_tasks:
+            made = adapter_of(spec).make_task(config, self.rows, spec.fewshot, variant)
+            self._harness_tasks[variant] = made
+        return self._harness_tasks[variant]
+
+
+def select_items(spec: TaskSpec, loaded: Mapping[str, DatasetDict], limit: int | None, seed: int) -> list[SubtaskData]:
+    """Return the items of a task that are used under a limit, by config."""
+    from datasets import DatasetDict
+
+    subtasks = []
+    for config, positions in sampling.select(loaded, spec, limit, seed).items():
+        rows: dict[str, Dataset] = dict(loaded[config])
+        rows[spec.data.split] = rows[spec.data.split].select(positions)
+        subtasks.append(SubtaskData(config, tuple(positions), DatasetDict(rows)))
+    return subtasks
+
+
+@dataclass(frozen=True)
+class BuiltSubtask:
+    """One config of a task with its requests.
+
+    Attributes:
+        config: name of the config.
+        task: the harness's task object.
+        documents: of each item, what it is within the task and its row.
+        instances: of each item, the harness's requests.
+    """
+
+    config: str
+    task: Any
+    documents: Sequence[tuple[ItemKey, Any]]
+    instances: Sequence[Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class BuiltTask:
+    """A task with its requests."""
+
+    spec: TaskSpec
+    subtasks: Sequence[BuiltSubtask]
+
+    def items(self) -> Iterator[tuple[Any, ItemKey, Sequence[Any]]]:
+        """Yield the harness's task object, the identity and the harness's requests of each item, in order."""
+        for subtask in self.subtasks:
+            for (key, _), instances in zip(subtask.documents, subtask.instances, strict=True):
+                yield subtask.task, key, instances
+
+    def instances(self) -> list[tuple[Any, Any]]:
+        """Return the harness's requests of all items in order, each with the harness's task object."""
+        return [(task, instance) for task, _, instances in self.items() for instance in instances]
+
+
+def build_task(spec: TaskSpec, subtasks: Sequence[SubtaskData], model_name: str = "") -> BuiltTask:
+    """Build a task's requests; no model is asked.
 
     Args:
-        model_name: what lmms-eval calls the model class, for what its task says for that class alone (MMMU's prompt
-            for qwen3_vl); none where no model is asked.
+        subtasks: the items that are used, at least one.
+        model_name: as in `SubtaskData.harness_task`; it decides prompts, and no score of an answer.
     """
-    adapter = adapter_of(spec)
-    kind = adapter.LmEvalTask if spec.harness == "lm-eval" else adapter.LmmsEvalTask
-    return kind(harness_config(spec, part.config), part.rows, spec.fewshot, model_name)
+    with quiet():
+        return BuiltTask(spec, [_build_subtask(spec, subtask, model_name) for subtask in subtasks])
+
+
+def _build_subtask(spec: TaskSpec, subtask: SubtaskData, model_name: str) -> BuiltSubtask:
+    task = subtask.harness_task(spec, model_name)
+    task.set_fewshot_seed(FEWSHOT_SEED)  # it may have been built before, and examples are drawn
+    task.build_all_requests()
+    built, task._instances = task.instances, None  # prompts are held by what is returned, not by the task
+    documents = [
+        (sampling.identify(spec, doc, subtask.config, position), doc)
+        for position, doc in zip(subtask.positions, documents_of(task), strict=True)
+    ]
+    instances: list[list[Any]] = [[] for _ in documents]
+    for instance in built:
+        instances[instance.doc_id].append(instance)
+    return BuiltSubtask(subtask.config, task, documents, [sorted(of, key=lambda one: one.idx) for of in instances])
+
+
+def documents_of(task: Any) -> Any:
+    """Return the rows of a harness's task that are scored, without their images where the harness has them so."""
+    return getattr(task, "eval_docs_no_media", None) or task.eval_docs
 
 
 def harness_config(spec: TaskSpec, config: str) -> dict[str, Any]:
-    """What the harness is told of one config of a task, as one of its YAML files would say it."""
+    """Return one config of a task as one of the harness's YAML files would state it."""
     adapter, scorer = adapter_of(spec), SCORERS[spec.scorer]
     files = spec.harness_files()
     if files:
-        told = adapter.read_config(files[config])
+        content = adapter.read_config(files[config])
     elif scorer.template:
-        told = adapter.read_config(scorer.template)
+        content = adapter.read_config(scorer.template)
     else:
-        told = copy.deepcopy(dict(scorer.config or {}))
+        content = copy.deepcopy(dict(scorer.config or {}))
     if scorer.instead is not None:
-        told |= scorer.instead()
+        content |= scorer.instead()
     if spec.ocr_tokens is not None:
-        _say_ocr(spec, told)
+        _set_ocr_tokens(spec, content)
     if spec.data.join is not None:
-        told["process_docs"] = None  # it would fetch from the hub what is joined already
+        content["process_docs"] = None  # it would download from the hub what is joined already
     if spec.prompt is not None:
-        told |= {"doc_to_text": spec.prompt, "doc_to_target": spec.target, "description": spec.description}
-        told |= {"target_delimiter": spec.delimiter}
+        content |= {"doc_to_text": spec.prompt, "doc_to_target": spec.target, "description": spec.description}
+        content |= {"target_delimiter": spec.delimiter}
     if spec.choices is not None:
-        told["doc_to_choice"] = spec.choices if isinstance(spec.choices, str) else list(spec.choices)
-    if spec.prompt is not None and spec.harness == "lmms-eval" and "doc_to_visual" not in told:
-        told["doc_to_visual"] = _Pictures(spec.data.images)
+        content["doc_to_choice"] = spec.choices if isinstance(spec.choices, str) else list(spec.choices)
+    if spec.prompt is not None and spec.harness == "lmms-eval" and "doc_to_visual" not in content:
+        content["doc_to_visual"] = _ImagesOf(spec.data.images)
     if spec.generation is not None:
         until = list(spec.generation.until)
-        told["generation_kwargs"] = {"max_new_tokens": spec.generation.max_new_tokens, "until": until}
+        content["generation_kwargs"] = {"max_new_tokens": spec.generation.max_new_tokens, "until": until}
         if spec.harness == "lmms-eval":
-            told["generation_kwargs"][OWN_SETTINGS] = True
+            content["generation_kwargs"][OWN_SETTINGS] = True
     name = spec.id if len(spec.data.configs) == 1 else f"{spec.id}_{config}"
     splits = {"test_split": spec.data.split, "fewshot_split": spec.data.fewshot_split or None}
-    return {**told, **splits, "task": name, "dataset_path": spec.data.name, "dataset_name": None}
+    return {**content, **splits, "task": name, "dataset_path": spec.data.name, "dataset_name": None}
 
 
-def _say_ocr(spec: TaskSpec, told: Mapping[str, Any]) -> None:
+def _set_ocr_tokens(spec: TaskSpec, content: Mapping[str, Any]) -> None:
     """Put OCR tokens into the prompt or leave them out, as the task says, for every model class."""
-    by_class = told.get("lmms_eval_specific_kwargs") or {}
+    by_class = content.get("lmms_eval_specific_kwargs") or {}
     if "ocr" not in by_class.get("default", {}):
         raise VrbenchError(f"task {spec.id!r}: ocr_tokens is given, but its prompt knows no OCR tokens; leave it out")
     for settings in by_class.values():
         settings["ocr"] = spec.ocr_tokens
 
 
-class _Pictures:
-    """The pictures of a document, for a task with its own prompt."""
+class _ImagesOf:
+    """The images of a document, for a task with its own prompt."""
 
     def __init__(self, columns: Sequence[str]) -> None:
         self._columns = columns
 
     def __call__(self, doc: Mapping[str, Any]) -> list[Any]:
         found = [doc[name] for name in self._columns if doc.get(name) is not None]
-        flat = [p for value in found for p in (value if isinstance(value, list) else [value])]
-        return [picture.convert("RGB") for picture in flat]
-
-
-def adapter_of(spec: TaskSpec) -> Any:
-    """The adapter module of the task's harness, imported only now, since lmms-eval takes seconds."""
-    if spec.harness == "lm-eval":
-        from vrbench.evaluation import lm_eval_adapter
-
-        return lm_eval_adapter
-    from vrbench.evaluation import lmms_eval_adapter
-
-    return lmms_eval_adapter
+        flat = [image for value in found for image in (value if isinstance(value, list) else [value])]
+        return [image.convert("RGB") for image in flat]

@@ -11,8 +11,8 @@ from typing import Any
 
 from vrbench.core.errors import VrbenchError
 from vrbench.data import loading
-from vrbench.evaluation import task_scores
-from vrbench.evaluation.task_scores import SubtaskData
+from vrbench.evaluation.built_task import SubtaskData, documents_of, harness_config
+from vrbench.evaluation.harness_adapter import preserve_rng, quiet
 from vrbench.tasks.registry import TaskSpec
 from vrbench.tasks.scorers import SCORERS
 from vrbench.tasks.scoring import ScoredDocument, copied
@@ -24,10 +24,10 @@ def validate_definition(spec: TaskSpec, part: SubtaskData) -> Iterator[str]:
     Args:
         part: items that the harness can read; see `inspection.faults`.
     """
-    with task_scores.quiet(), task_scores.preserve_rng():
+    with quiet(), preserve_rng():
         try:
-            task = task_scores.task_of(spec, part)
-            document = task_scores.documents_of(task)[0]
+            task = part.harness_task(spec)
+            document = documents_of(task)[0]
         except Exception as error:  # whatever the harness raises over a definition that is not its
             found = [f"the harness cannot make it ({type(error).__name__}: {error})"]
         else:
@@ -56,11 +56,11 @@ def longest_answer(spec: TaskSpec) -> int | None:
 
     What the harness's own file says counts; its model class's default stands in where it says nothing.
     """
-    from vrbench.evaluation.settings import stop_criteria
+    from vrbench.evaluation.requests import stop_criteria
 
     if spec.harness != "lm-eval":
         return None
-    told = task_scores.harness_config(spec, spec.data.configs[0])
+    told = harness_config(spec, spec.data.configs[0])
     if told.get("output_type", "generate_until") != "generate_until":
         return None
     from vrbench.evaluation.lm_eval_adapter import LONGEST_ANSWER
@@ -75,7 +75,7 @@ def _filter_faults(spec: TaskSpec, task: Any) -> Iterator[str]:
 
 
 def _generation_faults(task: Any) -> Iterator[str]:
-    from vrbench.evaluation.settings import stop_criteria
+    from vrbench.evaluation.requests import stop_criteria
 
     if task.OUTPUT_TYPE != "generate_until":
         return

@@ -1,59 +1,44 @@
-"""Requests -> answers: each once, from the store where it is there, else computed in batches and stored at once."""
+"""Requests in, responses out: each request once, from the store if it is there, else computed in batches and stored."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from vrbench.core.device import device_name, is_out_of_memory
 from vrbench.core.provenance import answer_packages, own_commit
 from vrbench.core.schemas import AnswerProvenance
 from vrbench.core.version import __version__
 from vrbench.evaluation.answer_store import AnswerStore
-from vrbench.evaluation.backends import PrefixSharedBatches
-from vrbench.evaluation.conditions import conditions_of
-from vrbench.evaluation.features import VisionFeatureCache
-from vrbench.evaluation.plain import PaddedBatches
-from vrbench.evaluation.requests import GenerationRequest, LogLikelihoodRequest, Request, Unanswered
+from vrbench.evaluation.backends import Backend, VisionFeatureCache, backend_of
+from vrbench.evaluation.requests import (
+    AnswerConditions,
+    GenerationRequest,
+    LogLikelihoodRequest,
+    Request,
+)  # fmt: skip
 from vrbench.evaluation.truncation import truncated
 
 if TYPE_CHECKING:
     from vrbench.models.base_vlm import BaseVLM
 
 CPU_TOKENS = 1024
-"""Padded tokens in one pass on a CPU; more gain nothing there and make what a kill loses bigger."""
+"""Padded tokens in one pass on a CPU; more are no faster there, and an interruption would lose more."""
 
-SHARE_OF_MEMORY = 0.5
-"""Share of a card's free memory that a batch is planned to take; it is halved whenever that was too much."""
-
-
-class Backend(Protocol):
-    """Requests of one kind, made ready for one kind of model: `PrefixSharedBatches` or `PaddedBatches`."""
-
-    @property
-    def not_asked(self) -> Mapping[str, Unanswered]:
-        """Key -> `Unanswered` of each request that cannot be put to the model; `groups` leaves them out."""
-
-    def groups(self) -> Iterator[list[Any]]:
-        """What may come into one batch, one list after the other, each with its longest first; each has a length."""
-
-    def tokens_held(self, one: Any, longest: int, /) -> int:
-        """Tokens that one takes in memory in a batch padded to the longest."""
-
-    def answers(self, batch: Sequence[Any], /) -> dict[str, Any]:
-        """Answers by key: (log-likelihood, is greedy) or a text."""
+MEMORY_SHARE = 0.5
+"""Share of a GPU's free memory that a batch is planned to take; it is halved whenever that was too much."""
 
 
 class InferenceEngine:
     """Answers requests for one loaded checkpoint.
 
     Attributes:
-        asked: requests computed so far; the others were in the store, or asked twice.
-        reused: requests of each call whose answers were stored before this answerer was made.
-        cut: item -> its requests so far whose text was longer than the context and lost its front.
+        computed: number of requests computed so far; the others were stored, or asked twice.
+        reused: number of requests whose responses were stored before this engine was made, counted in each call.
+        truncated: item -> number of its requests so far whose text was longer than the context and lost its front.
     """
 
     def __init__(
@@ -64,22 +49,22 @@ class InferenceEngine:
         features: VisionFeatureCache | None = None,
         show_progress: bool = True,
     ) -> None:
-        """Make it.
+        """Make an engine.
 
         Args:
-            batch_size: rows in one pass (in the packed way a row is a prompt with all continuations, or a picture with
-                all questions, that share it; in the plain way it is one prompt), or "auto" for as many as fit.
-            features: to be shared by the checkpoints of a run.
+            batch_size: rows in one pass, or "auto" for as many as fit. With padded batches a row is one prompt; with
+                shared prefixes it is a prompt with all continuations, or an image with all questions, that share it.
+            features: shared by the checkpoints of a run.
         """
         self.vlm = vlm
         self.store = store
-        self.asked = self.reused = 0
-        self.cut: Counter[object] = Counter()
+        self.computed = self.reused = 0
+        self.truncated: Counter[Hashable] = Counter()
         self._batch_size = batch_size
-        self._tokens = _token_budget(vlm)
+        self._token_budget = _token_budget(vlm)
         self._features = VisionFeatureCache() if features is None else features
         self._show_progress = show_progress
-        self._conditions = conditions_of(vlm)
+        self._conditions = AnswerConditions.of(vlm)
         commit, dirty = own_commit()
         self._environment = {
             "vrbench": __version__,
@@ -88,135 +73,122 @@ class InferenceEngine:
             "packages": answer_packages(vlm.has_adapter),
             "device": device_name(vlm.device),
         }
-        self._computed: set[str] = set()
-        self._stored: set[str] = set()
+        self._computed_keys: set[str] = set()
+        self._stored_keys: set[str] = set()
 
-    def answer(self, requests: Sequence[Request], items: Sequence[object] = (), title: str = "") -> list[Any]:
-        """Answers in the order of the requests: (log-likelihood, is greedy), a text, or `Unanswered`.
+    def answer(self, requests: Sequence[Request], title: str = "") -> list[Any]:
+        """Return the responses in the order of the requests: (log-likelihood, is greedy), a text, or `Unanswered`.
 
-        What is not asked is not stored: another version of the libraries may take it.
+        What is unanswered is not stored: another version of the libraries may accept it.
 
         Args:
-            items: the item that each request belongs to, for progress in items; each request is one if left out.
-            title: what the progress bar says.
+            title: label of the progress bar, which counts items.
         """
         from tqdm import tqdm
 
         from vrbench.models.logits_processing import refuse_nan
 
-        items = items or range(len(requests))
-        requests = [self._fitted(request, item) for request, item in zip(requests, items, strict=True)]
+        requests = [self._truncate(request) for request in requests]
         keys = [request.key(self._conditions) for request in requests]
         known = self.store.get(keys)
-        before = known.keys() - self._computed
-        self._stored |= before
-        self.reused += len(before)
+        stored = known.keys() - self._computed_keys
+        self._stored_keys |= stored
+        self.reused += len(stored)
+        items = [number if request.item is None else request.item for number, request in enumerate(requests)]
         progress = _ItemProgress(items, keys, known)
         missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in known}
         settings = {"desc": title, "unit": " items", "disable": not self._show_progress, "mininterval": 0.5}
         with tqdm(total=progress.total, initial=progress.done, **settings) as bar:
             for kind in (LogLikelihoodRequest, GenerationRequest):
-                way = self._way({key: request for key, request in missing.items() if isinstance(request, kind)})
-                known.update(way.not_asked)
-                bar.update(progress.answered(way.not_asked))
-                for answers in self._compute(way):
-                    refuse_nan(any(isinstance(a, tuple) and not math.isfinite(a[0]) for a in answers.values()))
-                    self.asked += len(answers)
-                    self.store.put(answers, self._environment)
-                    self._computed.update(answers)
-                    known.update(answers)
-                    bar.update(progress.answered(answers))
-        return [_as_answer(known[key]) for key in keys]
+                mine = {key: request for key, request in missing.items() if isinstance(request, kind)}
+                backend = backend_of(self.vlm, mine, self._features)
+                known.update(backend.unanswered)
+                bar.update(progress.answered(backend.unanswered))
+                for responses in self._compute(backend):
+                    refuse_nan(any(isinstance(r, tuple) and not math.isfinite(r[0]) for r in responses.values()))
+                    self.computed += len(responses)
+                    self.store.put(responses, self._environment)
+                    self._computed_keys.update(responses)
+                    known.update(responses)
+                    bar.update(progress.answered(responses))
+        # JSON has no tuples: a stored log-likelihood is a list.
+        return [tuple(known[key]) if isinstance(known[key], list) else known[key] for key in keys]
 
     @property
     def answered(self) -> list[AnswerProvenance]:
-        """When and with what all answers so far were computed: first those that were stored before, then the others."""
+        """When and with what all responses so far were computed: first those stored before, then the others."""
         return [
             AnswerProvenance(
                 requests=origin.answers, reused=reused, first=origin.first, last=origin.last, **origin.environment
             )
-            for reused, keys in ((True, self._stored), (False, self._computed))
+            for reused, keys in ((True, self._stored_keys), (False, self._computed_keys))
             for origin in self.store.origins(keys)
         ]
 
-    def _fitted(self, request: Request, item: object) -> Request:
-        """A request as it is put to the model; that its text lost its front is noted, stored or not."""
-        fit, is_cut = truncated(self.vlm, request)
-        self.cut.update([item] * is_cut)
-        return fit
+    def _truncate(self, request: Request) -> Request:
+        """Return a request as it is put to the model, and count it if its text lost its front, stored or not."""
+        fitting, is_truncated = truncated(self.vlm, request)
+        self.truncated.update([request.item] * is_truncated)
+        return fitting
 
-    def _compute(self, way: Backend) -> Iterator[dict[str, Any]]:
-        """Answers batch by batch, longest first, so that memory runs out at the start or not at all."""
-        for group in way.groups():
+    def _compute(self, backend: Backend) -> Iterator[Any]:
+        """Yield responses batch by batch, the longest first, so that memory runs out at the start or not at all."""
+        for group in backend.groups():
             while group:
-                batch = group[: self._fitting(way, group)]
+                batch = group[: self._batch_length(backend, group)]
                 try:
-                    answers = way.answers(batch)
+                    responses = backend.answer(batch)
                 except (MemoryError, RuntimeError) as error:
                     if not is_out_of_memory(error) or len(batch) == 1:
                         raise
-                    self._halve(way, batch)
+                    self._halve(backend, batch)
                     continue
                 group = group[len(batch) :]
-                yield answers
+                yield responses
 
-    def _way(self, requests: Mapping[str, Request]) -> Backend:
-        from vrbench.models.hf_model import HFModel
-        from vrbench.models.llava_model import LlavaModel
-
-        if isinstance(self.vlm, HFModel):
-            return PaddedBatches(self.vlm, requests)
-        assert isinstance(self.vlm, LlavaModel)  # there are no others
-        return PrefixSharedBatches(self.vlm, self._features, requests)
-
-    def _fitting(self, way: Backend, group: Sequence[Any]) -> int:
-        """How many of a group, sorted by length, make the next batch."""
+    def _batch_length(self, backend: Backend, group: Sequence[Any]) -> int:
+        """How many of a group make the next batch."""
         if isinstance(self._batch_size, int):
             return self._batch_size
-        held = itertools.accumulate(way.tokens_held(one, len(group[0])) for one in group)
-        return max(1, sum(1 for _ in itertools.takewhile(lambda tokens: tokens <= self._tokens, held)))
+        held = itertools.accumulate(backend.tokens_held(group))
+        return max(1, sum(1 for _ in itertools.takewhile(lambda tokens: tokens <= self._token_budget, held)))
 
-    def _halve(self, way: Backend, batch: Sequence[Any]) -> None:
+    def _halve(self, backend: Backend, batch: Sequence[Any]) -> None:
         if isinstance(self._batch_size, int):
             self._batch_size = len(batch) // 2
-        self._tokens = sum(way.tokens_held(one, len(batch[0])) for one in batch) // 2
+        self._token_budget = sum(backend.tokens_held(batch)) // 2
         if self.vlm.device.type == "cuda":
             import torch
 
             torch.cuda.empty_cache()
 
 
-def _as_answer(stored: Any) -> Any:
-    """JSON has no tuples; a log-likelihood answer is one, fresh or stored."""
-    return tuple(stored) if isinstance(stored, list) else stored
-
-
 class _ItemProgress:
-    """Which items wait for which answers, so that progress is told in items though one may need several requests."""
+    """Which items wait for which responses, so that progress counts items though one may need several requests."""
 
-    def __init__(self, items: Iterable[object], keys: Sequence[str], known: Collection[str]) -> None:
-        self._askers: dict[str, set[object]] = {}
-        self._left: dict[object, int] = {}
+    def __init__(self, items: Iterable[Hashable], keys: Sequence[str], known: Collection[str]) -> None:
+        self._waiting: dict[str, set[Hashable]] = {}
+        self._left: dict[Hashable, int] = {}
         for item, key in zip(items, keys, strict=True):
             self._left.setdefault(item, 0)
-            askers = self._askers.setdefault(key, set())
-            if key not in known and item not in askers:
-                askers.add(item)
+            waiting = self._waiting.setdefault(key, set())
+            if key not in known and item not in waiting:
+                waiting.add(item)
                 self._left[item] += 1
         self.total = len(self._left)
         self.done = sum(left == 0 for left in self._left.values())
 
     def answered(self, keys: Iterable[str]) -> int:
-        """Number of items that wait for nothing more."""
+        """Return the number of items that now wait for nothing more."""
         done = 0
-        for item in (item for key in keys for item in self._askers[key]):
+        for item in (item for key in keys for item in self._waiting[key]):
             self._left[item] -= 1
             done += self._left[item] == 0
         return done
 
 
 def _token_budget(vlm: BaseVLM) -> int:
-    """Padded tokens in one pass that should fit: weights are in place, what grows is activations, keys and values."""
+    """Padded tokens in one pass that should fit beside the weights: activations, keys and values grow with them."""
     if vlm.device.type != "cuda":
         return CPU_TOKENS
     import torch
@@ -229,4 +201,4 @@ def _token_budget(vlm: BaseVLM) -> int:
     passing = 8 * config.hidden_size + 4 * config.intermediate_size
     attention = 1024  # the mask, once for all heads, for each token of a long row
     per_token = (kept + passing + attention) * vlm.dtype.itemsize
-    return max(CPU_TOKENS, int(SHARE_OF_MEMORY * free) // per_token)
+    return max(CPU_TOKENS, int(MEMORY_SHARE * free) // per_token)

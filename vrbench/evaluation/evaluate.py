@@ -24,8 +24,11 @@ from vrbench.evaluation.run_plan import PlannedTask, RunConfig, RunOptions, RunP
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from vrbench.evaluation.backends import VisionFeatureCache
+    from vrbench.evaluation.built_task import SubtaskData
     from vrbench.evaluation.engine import InferenceEngine
-    from vrbench.evaluation.features import VisionFeatureCache
+    from vrbench.evaluation.task_scores import TaskScores
+    from vrbench.tasks.registry import TaskSpec
 
 _log = logging.getLogger(__name__)
 
@@ -141,7 +144,7 @@ def run_all(
         >>> baseline, region = vrbench.run_all(["pocket/region"], "pocket_mme", baseline="pocket/full", limit=8)
         >>> vrbench.compare([region], baseline)
     """
-    from vrbench.evaluation.features import VisionFeatureCache
+    from vrbench.evaluation.backends import VisionFeatureCache
 
     named = [ckpts] if isinstance(ckpts, (str, Path)) else list(ckpts)
     raise_errors(
@@ -277,27 +280,53 @@ def _task(
     job: PlannedTask, answerer: InferenceEngine, options: RunConfig, checkpoint: Checkpoint
 ) -> tuple[TaskResult, tuple[Sample, ...]]:
     """One task's result; what kills it is recorded, so that the others go on."""
-    from vrbench.evaluation import task_scores
-
     spec, name, start = job.spec, checkpoint.id, time.perf_counter()
-    asked, reused = answerer.asked, answerer.reused
+    asked, reused = answerer.computed, answerer.reused
     about = {**task_result.task_fields(job), "code": versions.of_task(checkpoint, spec)}
     samples: tuple[Sample, ...] = ()
-    answerer.cut.clear()
+    answerer.truncated.clear()
     try:
-        outcome = task_scores.evaluate_task(spec, job.parts, answerer, f"{name} {spec.id}")
+        outcome = evaluate_task(spec, job.parts, answerer, f"{name} {spec.id}")
         about |= task_result.score_fields(job, outcome, options.seed)
         context = answerer.vlm.context_length
-        about |= task_result.answer_fields(spec.scorer, outcome.samples, answerer.cut, context, job.sixteen_bits)
+        about |= task_result.answer_fields(spec.scorer, outcome.samples, answerer.truncated, context, job.sixteen_bits)
         samples = outcome.samples
     except Exception as error:
         os_errors.reraise_os_error(error)
         foreseen = isinstance(error, VrbenchError)  # a sentence that says it all; else the traceback is wanted
         _log.error("task %s of %s died", spec.id, name, exc_info=not foreseen)
         about |= {"status": "error", "error": str(error) if foreseen else f"{type(error).__name__}: {error}"}
-    about |= {"seconds": _since(start), "asked": answerer.asked - asked, "reused": answerer.reused - reused}
+    about |= {"seconds": _since(start), "asked": answerer.computed - asked, "reused": answerer.reused - reused}
     return TaskResult(**about), samples
 
 
 def _since(start: float) -> float:
     return round(time.perf_counter() - start, 3)
+
+
+def evaluate_task(
+    spec: TaskSpec, subtasks: Sequence[SubtaskData], engine: InferenceEngine, title: str = ""
+) -> TaskScores:
+    """Build a task's requests, answer them, and score the responses.
+
+    Args:
+        subtasks: the items that are used, at least one.
+        title: label of the progress bar; the task's id if left out.
+
+    Raises:
+        RuntimeError: our score over the samples is not the harness's aggregate.
+    """
+    from vrbench.evaluation.built_task import build_task
+    from vrbench.evaluation.harness_adapter import adapter_of
+    from vrbench.evaluation.task_scores import score_task
+
+    adapter, built = adapter_of(spec), build_task(spec, subtasks, engine.vlm.prompt_format.lmms_model_name)
+    builder, instances = adapter.request_builder(engine.vlm), built.instances()
+    requests = [builder.requests(task, instance) for task, instance in instances]
+    answers = iter(engine.answer([request for of in requests for request in of], title or spec.id))
+    responses = [
+        builder.response(instance, [next(answers) for _ in of])
+        for (_, instance), of in zip(instances, requests, strict=True)
+    ]
+    digests = [adapter.prompt_digest(instance, of) for (_, instance), of in zip(instances, requests, strict=True)]
+    return score_task(built, responses, digests)

@@ -1,57 +1,154 @@
-"""A task's items as a reader can look at them: what is asked, and the pictures."""
+"""A task's items as a reader sees them: the prompt as the harness makes it, options, images and the right answer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vrbench.evaluation.example import texts_of
+from vrbench.checkpoints.families import PromptFormat, family_of
+from vrbench.checkpoints.model_config import read_config
+from vrbench.checkpoints.resolve import Checkpoint
+from vrbench.core import os_errors
+from vrbench.core.errors import VrbenchError, raise_errors
+from vrbench.data import loading
+from vrbench.evaluation import item_validation
+from vrbench.evaluation.built_task import SubtaskData, build_task, select_items
+from vrbench.evaluation.harness_adapter import quiet
+from vrbench.evaluation.requests import OWN_SETTINGS, stop_criteria
 from vrbench.evaluation.run_plan import PlannedTask
-from vrbench.evaluation.task_scores import BuiltTask, build_task, quiet
+from vrbench.models.context_length import stated_context
+from vrbench.tasks.registry import TaskSpec
 
 if TYPE_CHECKING:
-    from PIL.Image import Image as Pixels
+    from PIL.Image import Image
 
 
 @dataclass(frozen=True)
 class ItemPreview:
-    """One item.
+    """One item with its images.
 
     Attributes:
         id: its id within the task.
         group: subtask, question type or subject; empty where there is none.
-        prompt: the text with its examples, without a chat template; empty where a whole text's likelihood is asked.
-        options: those whose likelihood is compared, or the whole text whose likelihood is asked; none where an answer
-            is generated.
-        pictures: as the model is shown them, before they are resized.
+        prompt: the text with its few-shot examples, without a chat template; empty where the log-likelihood of a whole
+            text is asked.
+        options: those whose log-likelihoods are compared, or the whole text; none where an answer is generated.
+        images: as the model is shown them, before they are resized.
     """
 
     id: str
     group: str
     prompt: str
     options: tuple[str, ...]
-    pictures: tuple[Pixels, ...]
+    images: tuple[Image, ...]
 
 
-def preview_items(job: PlannedTask) -> Iterator[ItemPreview]:
-    """The items of a task, in its order; their pictures are decoded one item at a time."""
+@dataclass(frozen=True)
+class ItemExample:
+    """One item as it is asked, with its right answer.
+
+    Attributes:
+        prompt, options: as in `ItemPreview`.
+        target: the right answer; one of the options where there are some.
+        generation: how an answer is generated; empty where none is.
+        image_sizes: width and height of each image, in pixels.
+        source: data set, config, split and row.
+    """
+
+    prompt: str
+    options: tuple[str, ...]
+    target: str
+    generation: str
+    image_sizes: tuple[tuple[int, int], ...]
+    source: str
+
+
+def preview_items(task: PlannedTask) -> Iterator[ItemPreview]:
+    """Yield the items of a task, in its order; their images are decoded one item at a time."""
     with quiet():  # not around what is yielded, which would silence the caller
-        prepared = build_task(job.spec, job.parts)
-    for number, task in enumerate(prepared.tasks):
-        for row in range(len(prepared.documents[number])):
-            yield _item(prepared, number, task, row)
+        built = build_task(task.spec, task.parts)
+    for harness_task, key, instances in built.items():
+        with quiet():
+            prompt, options, _ = prompt_and_options(instances)
+            images = _images(harness_task, instances[0]) if task.spec.harness == "lmms-eval" else []
+            found = ItemPreview(key.id, key.group, prompt, options, tuple(image.convert("RGB") for image in images))
+        yield found
 
 
-def _item(prepared: BuiltTask, number: int, task: Any, row: int) -> ItemPreview:
-    identity, _ = prepared.documents[number][row]
-    asked = prepared.requests[number][row]
-    with quiet():
-        prompt, options, _ = texts_of(list(asked))
-        pictures = _pictures(task, asked) if prepared.spec.harness == "lmms-eval" else ()
-    return ItemPreview(identity.id, identity.group, prompt, options, pictures)
+def example_item(spec: TaskSpec, data_root: str | Path | None = None, model: Checkpoint | None = None) -> ItemExample:
+    """Return the item that a limit of 1 chooses, from the first config.
+
+    Args:
+        spec: the task.
+        data_root: folder with the hub's data sets.
+        model: a checkpoint, for whose family text and generation settings are; without one they are the task's.
+
+    Raises:
+        VrbenchError: the data are missing, cannot be read, or the item cannot be shown.
+    """
+    first = spec.data.model_copy(update={"config": spec.data.config[:1]})
+    one = spec.model_copy(update={"data": first})
+    (subtask,) = select_items(one, loading.load(one, data_root), limit=1, seed=0)
+    try:
+        return _example(one, subtask, model)
+    except Exception as error:  # whatever the harness raises over rows that are not its own
+        os_errors.reraise_os_error(error)
+        raise_errors(item_validation.validate_items(one, [subtask], loading.locate(one, data_root)))
+        raise VrbenchError(f"the harness cannot ask it: {type(error).__name__}: {error}") from error
 
 
-def _pictures(task: Any, asked: Sequence[Any]) -> tuple[Pixels, ...]:
-    _, _, doc_to_visual, doc_id, _, split = asked[0].args
-    return tuple(picture.convert("RGB") for picture in doc_to_visual(task.dataset[split][doc_id]) or ())
+def _example(spec: TaskSpec, subtask: SubtaskData, model: Checkpoint | None) -> ItemExample:
+    form = family_of(model).prompt_format if model is not None and spec.harness == "lmms-eval" else None
+    built = build_task(spec, [subtask], form.lmms_model_name if form else "")
+    task, (_, row) = built.subtasks[0].task, built.subtasks[0].documents[0]
+    instances = built.subtasks[0].instances[0]
+    prompt, options, generation = prompt_and_options(instances)
+    if form is not None and model is not None:
+        from vrbench.evaluation.lmms_eval_adapter import prompt_text
+
+        _, settings, _, doc_id, _, split = instances[0].args
+        prompt = prompt_text(form, task, task.dataset[split][doc_id], prompt)  # `row` has no images
+        generation = _generation(settings, form, model)
+    source = spec.data
+    return ItemExample(
+        prompt=prompt,
+        options=options,
+        target="" if spec.scorer == "perplexity" else _target(task, row, options),
+        generation=generation,
+        image_sizes=tuple(i.size for i in _images(task, instances[0])) if spec.harness == "lmms-eval" else (),
+        source=f"{source.name}, config {subtask.config}, split {source.split}, row {subtask.positions[0]}",
+    )
+
+
+def prompt_and_options(instances: Sequence[Any]) -> tuple[str, tuple[str, ...], str]:
+    """Return prompt, options and generation settings of the harness's requests of one item."""
+    kind, args = instances[0].request_type, instances[0].args
+    if kind == "loglikelihood":
+        return args[0], tuple(instance.args[1] for instance in instances), ""
+    if kind == "loglikelihood_rolling":
+        return "", (args[0],), ""
+    settings = ", ".join(f"{name} {value!r}" for name, value in sorted(args[1].items()) if name != OWN_SETTINGS)
+    return args[0], (), settings or "the harness's own settings"
+
+
+def _generation(settings: Mapping[str, Any], form: PromptFormat, model: Checkpoint) -> str:
+    """How a family generates an answer."""
+    context = stated_context(read_config(model.root.path)[2]) if model.root.has("config.json") else None
+    stop = stop_criteria(
+        settings, min(form.max_new_tokens, context // 2) if context else form.max_new_tokens, form.stop_rule
+    )
+    stops = ", ".join(map(repr, stop.until)) or "none"
+    return f"greedy, at most {stop.max_new_tokens:,} tokens, stop texts: {stops}"
+
+
+def _target(task: Any, row: Any, options: tuple[str, ...]) -> str:
+    target = task.doc_to_target(row)
+    is_number = isinstance(target, int) and 0 <= target < len(options) and not task.multiple_input
+    return repr(options[target]) if is_number else str(target)
+
+
+def _images(task: Any, instance: Any) -> Sequence[Image]:
+    _, _, doc_to_visual, doc_id, _, split = instance.args
+    return doc_to_visual(task.dataset[split][doc_id]) or ()

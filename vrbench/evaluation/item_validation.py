@@ -19,8 +19,9 @@ from vrbench.data.image_values import ALLOWED
 from vrbench.data.images import image_fault
 from vrbench.data.loading import DataLocation
 from vrbench.data.sampling import by_error
-from vrbench.evaluation import definition_validation, task_scores
-from vrbench.evaluation.task_scores import SubtaskData
+from vrbench.evaluation import definition_validation
+from vrbench.evaluation.built_task import SubtaskData, documents_of
+from vrbench.evaluation.harness_adapter import preserve_rng, quiet
 from vrbench.tasks import gold, item_keys
 from vrbench.tasks.registry import TaskSpec
 
@@ -91,12 +92,12 @@ def _item_faults(spec: TaskSpec, part: SubtaskData, scored: bool) -> list[str]:
     Args:
         scored: whether they are scored; else they are examples, whose ids are of no account.
     """
-    with task_scores.quiet():
+    with quiet():
         task, ordered, reason = _readable(spec, part)
         if task is None:
             columns = ", ".join(part.rows[spec.data.split].column_names)
             return _told([(0, f"the harness cannot read it ({reason}); the columns are {columns}")], ordered, spec)
-        documents = task_scores.documents_of(task)
+        documents = documents_of(task)
         if len(documents) != len(ordered):  # the harness's process_docs left some out; rows are counted behind it
             ordered = range(len(documents))
         twice = list(_shared_ids(spec, part.config, documents)) if scored else []
@@ -189,7 +190,7 @@ def _picture_fault(task: Any, row: Mapping[str, Any], held: Mapping[str, Any]) -
 def _scoring_fault(task: Any, row: Mapping[str, Any]) -> str:
     """Whether the harness can score an answer to an item at all; tried with an empty one."""
     try:
-        with task_scores.preserve_rng():
+        with preserve_rng():
             task.process_results(copy.deepcopy(row), [""])
     except Exception as error:  # as above
         return f"the harness cannot score an answer to it ({_line(error)})"
@@ -231,8 +232,8 @@ def _readable(spec: TaskSpec, part: SubtaskData) -> tuple[Any, Sequence[int], st
         turned = SubtaskData(part.config, [part.positions[number] for number in order], copy.copy(part.rows))
         turned.rows[spec.data.split] = rows.select(order) if first else rows
         try:
-            task = task_scores.task_of(spec, turned)
-            task.doc_to_text(task_scores.documents_of(task)[0])
+            task = turned.harness_task(spec)
+            task.doc_to_text(documents_of(task)[0])
             return task, turned.positions, ""
         except Exception as error:  # whatever a template or a function of the harness raises over rows that are not its
             reason = reason or _line(error)

@@ -1,27 +1,42 @@
-"""What a model is asked, and the key under which the answer is stored."""
+"""What a model is asked, when its answer ends, and the key under which the answer is stored."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from vrbench.checkpoints.families import StopRule
+from vrbench.core.errors import VrbenchError
 from vrbench.core.io import digest_of
+from vrbench.core.provenance import ADAPTER_PACKAGES, ANSWER_PACKAGES, package_versions
+from vrbench.core.versions import COMPONENTS
+from vrbench.models.decoding import StopCriteria
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from vrbench.evaluation.conditions import AnswerConditions
+    from vrbench.models.base_vlm import BaseVLM
+
+Response = str | tuple[float, bool] | float
+"""A text; (log-likelihood in nats, whether greedy decoding says it) of an option; the log-likelihood of a text."""
+
+OWN_SETTINGS = "of_the_task_file"
+"""Generation setting which says that the others are a task file's own `generation`, valid for every family."""
+
+LENGTH_SETTINGS = ("max_gen_toks", "max_new_tokens", "max_tokens")
+"""Names of the longest answer; the first one present counts, as in lm-eval."""
 
 
 @dataclass(frozen=True)
 class RequestImage:
-    """A picture by its content; the pixels are fetched when they are needed, so that a big set fits into memory.
+    """An image by its content; pixels are loaded when they are needed, so that a large data set fits into memory.
 
     Attributes:
         digest: sha256 over mode, size and pixels.
-        load: gives the picture.
+        load: returns the image.
     """
 
     digest: str
@@ -30,58 +45,69 @@ class RequestImage:
 
 @dataclass(frozen=True)
 class LogLikelihoodRequest:
-    """How likely is this continuation of this context? Both as token ids, neither empty.
+    """How likely is this continuation of this context? Both are token ids, neither is empty.
 
-    The answer is (sum of log-probabilities in nats, whether greedy decoding would say it).
+    The response is (sum of log-probabilities in nats, whether greedy decoding would generate it).
+
+    Attributes:
+        item: the item that it belongs to, for progress and truncation counts.
     """
 
     context: tuple[int, ...]
     continuation: tuple[int, ...]
+    item: Hashable = field(default=None, compare=False, repr=False)
 
     def key(self, conditions: AnswerConditions) -> str:
-        """sha256 over all that decides the answer, the checkpoint aside."""
+        """Return the sha256 over everything that decides the response, except the checkpoint."""
         content = {"kind": "loglikelihood", "context": self.context, "continuation": self.continuation}
         return digest_of({**content, "conditions": conditions.loglikelihood})
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """What does greedy decoding say to this prompt? The answer is a text.
+    """What does greedy decoding generate for this prompt? The response is a text.
 
     Attributes:
-        prompt: the whole prompt, chat template applied, one image mark for each picture.
-        pictures: in the order of their marks.
-        max_new_tokens: tokens of the answer, at most.
-        until: texts that end the answer.
-        tokens: of a prompt without pictures, as much of its end as fits into the context; see `fitting.fitted`.
+        prompt: the whole prompt, chat template applied, with one image token for each image.
+        images: in the order of their tokens.
+        max_new_tokens: maximum number of generated tokens.
+        until: stop texts.
+        tokens: of a prompt without images, as much of its end as fits into the context; see `truncation.truncated`.
+        item: the item that it belongs to, for progress and truncation counts.
     """
 
     prompt: str
-    pictures: tuple[RequestImage, ...]
+    images: tuple[RequestImage, ...]
     max_new_tokens: int
     until: tuple[str, ...]
     tokens: tuple[int, ...] = field(default=(), compare=False, repr=False)
+    item: Hashable = field(default=None, compare=False, repr=False)
 
     def key(self, conditions: AnswerConditions) -> str:
-        """sha256 over all that decides the answer, the checkpoint aside."""
+        """Return the sha256 over everything that decides the response, except the checkpoint."""
         content = {
             "kind": "generation",
             "prompt": self.prompt,
-            "pictures": [picture.digest for picture in self.pictures],
+            "pictures": [image.digest for image in self.images],
             "max_new_tokens": self.max_new_tokens,
             "until": self.until,
         }
-        return digest_of({**content, "conditions": conditions.images if self.pictures else conditions.text})
+        return digest_of({**content, "conditions": conditions.images if self.images else conditions.text})
+
+    @property
+    def prompt_digest(self) -> str:
+        """sha256 over prompt and images."""
+        return digest_of([self.prompt, *(image.digest for image in self.images)])
 
 
 Request = LogLikelihoodRequest | GenerationRequest
 
 
 class Unanswered(str):
-    """The empty answer to a request that was not put to the model; its item is unscored.
+    """The empty response to a request that cannot be put to the model; its item is unscored.
 
     Attributes:
-        reason: why it was not asked.
+        reason: why.
     """
 
     reason: str
@@ -93,6 +119,70 @@ class Unanswered(str):
 
 
 def request_image(image: Image, load: Callable[[], Image]) -> RequestImage:
-    """A picture from its pixels, which are not kept; `load` must give the same ones again."""
-    about = f"{image.mode} {image.size[0]}x{image.size[1]} ".encode()
-    return RequestImage(hashlib.sha256(about + image.tobytes()).hexdigest(), load)
+    """Return an image by its content; its pixels are not kept, and `load` must return the same ones again."""
+    header = f"{image.mode} {image.size[0]}x{image.size[1]} ".encode()
+    return RequestImage(hashlib.sha256(header + image.tobytes()).hexdigest(), load)
+
+
+def stop_criteria(settings: Mapping[str, Any], longest: int, stops: StopRule = tuple) -> StopCriteria:
+    """Return the stop criteria that a harness's generation settings mean.
+
+    Args:
+        settings: `generation_kwargs` of a task.
+        longest: maximum number of tokens where the settings name none.
+        stops: which texts of the harness's `until` end an answer; all of them where the settings are a task file's own.
+
+    Raises:
+        VrbenchError: the settings ask for sampling or beams; answers here are greedy, so that they can be repeated.
+    """
+    if settings.get("do_sample") or float(settings.get("temperature") or 0) > 0:
+        raise VrbenchError("the task asks for sampled answers; only greedy ones are supported")
+    if int(settings.get("num_beams") or 1) != 1:
+        raise VrbenchError(f"the task asks for {settings['num_beams']} beams; only greedy answers are supported")
+    until = settings.get("until") or ()
+    until = (until,) if isinstance(until, str) else tuple(until)
+    lengths = [settings[name] for name in LENGTH_SETTINGS if settings.get(name) is not None]
+    return StopCriteria(int(lengths[0]) if lengths else longest, until if settings.get(OWN_SETTINGS) else stops(until))
+
+
+@dataclass(frozen=True)
+class AnswerConditions:
+    """sha256 over what decides a response besides the request: libraries, device, dtype, image settings, our code.
+
+    Attributes:
+        loglikelihood: for log-likelihoods.
+        text: for texts generated without an image.
+        images: for texts generated from images.
+    """
+
+    loglikelihood: str
+    text: str
+    images: str
+
+    # Not here, since it is in the request by content: prompt and token ids (so the harnesses, prompt formats, chat
+    # templates, few-shot examples and truncation of token ids), stop texts and length (so a family's stop rule), and
+    # the pixels of each image as opened. Not here, since it is in the checkpoint's digest: weights, tokenizer,
+    # generation config, and the image settings in its folder. Image settings are here nevertheless, since our own code
+    # may override those of the folder. The family's version is here although prompt and stop texts are in the request:
+    # it covers everything else that a family's code does, such as how it is loaded.
+    @classmethod
+    def of(cls, vlm: BaseVLM) -> AnswerConditions:
+        """Return what a loaded model's responses depend on, as it is now."""
+        code, adapter = dict(vlm.code), (ADAPTER_PACKAGES if vlm.has_adapter else ())
+        always = {"dtype": str(vlm.dtype), "device": vlm.device.type}
+
+        def digest(kind: str, *components: str, **more: Any) -> str:
+            versions = {**code, **{name: COMPONENTS[name] for name in components}}
+            found = {
+                **always,
+                "packages": package_versions((*ANSWER_PACKAGES[kind], *adapter)),
+                "code": versions,
+                **more,
+            }
+            return digest_of(json.loads(json.dumps(found, default=str)))
+
+        return cls(
+            loglikelihood=digest("loglikelihood", "loglikelihood"),
+            text=digest("text", "decoding", "context"),
+            images=digest("images", "decoding", "context", "images", settings=vlm.image_settings),
+        )

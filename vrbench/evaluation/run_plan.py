@@ -25,7 +25,7 @@ from vrbench.tasks import registry, requested
 from vrbench.tasks.registry import TaskSpec
 
 if TYPE_CHECKING:
-    from vrbench.evaluation.task_scores import SubtaskData
+    from vrbench.evaluation.built_task import SubtaskData
 
 _log = logging.getLogger(__name__)
 
@@ -380,7 +380,7 @@ def plan_task(spec: TaskSpec, options: RunConfig) -> PlannedTask:
         VrbenchError: as `data.load`.
     """
     from vrbench.data.image_columns import sixteen_bits
-    from vrbench.evaluation.task_scores import select_items
+    from vrbench.evaluation.built_task import select_items
 
     loaded = loading.load(spec, options.data_root)
     available = sum(len(rows[spec.data.split]) for rows in loaded.values())

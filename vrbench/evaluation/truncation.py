@@ -1,9 +1,9 @@
-"""What becomes of a prompt that is longer than the model's context.
+"""What happens to a prompt that is longer than the model's context.
 
-Texts lose their front, as lm-eval's `HFLM` cuts them (`lm_eval/models/huggingface.py`): a log-likelihood keeps the last
-tokens that fit with its continuation, and a question keeps those that leave room for the longest answer that its task
-allows. A prompt with images is never cut, since its image tokens belong together: it has to fit as a whole, else it is
-not asked. Its answer may then run on behind the context, as transformers' `generate` lets it.
+Texts lose their front, as in lm-eval's `HFLM` (`lm_eval/models/huggingface.py`): a log-likelihood keeps the last tokens
+that fit with its continuation, and a question keeps those that leave room for the longest answer that its task allows.
+A prompt with images is never truncated, since its image tokens belong together: if it does not fit as a whole, it
+stays unanswered. Its answer may run past the context, as transformers' `generate` allows.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 
 def truncated(vlm: BaseVLM, request: Request) -> tuple[Request, bool]:
-    """A request as it is put to the model, and whether its text lost its front.
+    """Return a request as it is put to the model, and whether its text lost its front.
 
     Raises:
         VrbenchError: the longest answer alone fills the context.
     """
     if isinstance(request, LogLikelihoodRequest):
-        spare = max(1, vlm.context_length + 1 - len(request.continuation))
-        if len(request.context) <= spare:
+        room = max(1, vlm.context_length + 1 - len(request.continuation))
+        if len(request.context) <= room:
             return request, False
-        return LogLikelihoodRequest(request.context[-spare:], request.continuation), True
-    if request.pictures:
+        return dataclasses.replace(request, context=request.context[-room:]), True
+    if request.images:
         return request, False
     tokens = vlm.encode(request.prompt)
     kept = truncate_left(tokens, request.max_new_tokens, vlm.context_length)
@@ -38,7 +38,7 @@ def truncated(vlm: BaseVLM, request: Request) -> tuple[Request, bool]:
 
 
 def truncate_left(tokens: Sequence[int], answer: int, context: int) -> list[int]:
-    """The end of a prompt, as much of it as leaves room for an answer of so many tokens.
+    """Return the end of a prompt, as much of it as leaves room for an answer of that many tokens.
 
     Raises:
         VrbenchError: the answer alone fills the context.
@@ -50,16 +50,16 @@ def truncate_left(tokens: Sequence[int], answer: int, context: int) -> list[int]
 
 
 def too_long(vlm: BaseVLM, request: Request, length: int) -> Unanswered | None:
-    """Why a request cannot be asked, if it has more tokens than the model's context.
+    """Return why a request cannot be answered, if it has more tokens than the model's context.
 
     Args:
-        request: as `truncated` gives it.
-        length: tokens that the model would read, those of images among them.
+        request: as `truncated` returns it.
+        length: tokens that the model would read, including those of images.
     """
-    images = len(request.pictures) if isinstance(request, GenerationRequest) else 0
+    images = len(request.images) if isinstance(request, GenerationRequest) else 0
     context = vlm.full_context if images else vlm.context_length
     if length <= context:
         return None
-    what = f"the prompt has {length:,} tokens" if images else f"the text to be judged has {length:,} tokens"
+    what = "the prompt" if images else "the text to be judged"
     shown = f" with {images} image{'s' * (images > 1)}" * bool(images)
-    return Unanswered(f"{what}{shown}, and the model's context is {context:,}")
+    return Unanswered(f"{what} has {length:,} tokens{shown}, and the model's context is {context:,}")

@@ -6,9 +6,8 @@ harness.
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -49,22 +48,17 @@ class Rescorer:
         Args:
             job: the task with all its items.
         """
-        from vrbench.evaluation import task_scores
-        from vrbench.evaluation.built_task import adapter_of
+        from vrbench.evaluation.built_task import build_task
+        from vrbench.evaluation.harness_adapter import adapter_of
         from vrbench.tasks.document_scorer import CachedDocumentScorer
 
         self.job = job
         self.decides = job.decides
         self._about = task_result.task_fields(job)
-        self._harness = task_scores
-        self._marking = CachedDocumentScorer(MOST_KEPT)
-        self._prepared = task_scores.build_task(job.spec, job.parts)
-        self._asked: dict[str, Sequence[Any]] = {
-            identity.id: requests[row]
-            for documents, requests in zip(self._prepared.documents, self._prepared.requests, strict=True)
-            for row, (identity, _) in enumerate(documents)
-        }
-        digest_of = adapter_of(job.spec).prompt_digest_of
+        self._scorer = CachedDocumentScorer(MOST_KEPT)
+        self._built = build_task(job.spec, job.parts)
+        self._asked: dict[str, Sequence[Any]] = {key.id: instances for _, key, instances in self._built.items()}
+        digest_of = adapter_of(job.spec).prompt_digest
         self._prompts: dict[str, str | None] = {item: digest_of(asked[0]) for item, asked in self._asked.items()}
 
     @property
@@ -90,7 +84,7 @@ class Rescorer:
                 task asks for; all at once.
         """
         raise_errors([*self.order_faults([sample.id for sample in samples]), *self._response_faults(samples)])
-        outcome = self._outcome({sample.id: sample for sample in samples})
+        outcome = self._outcome(samples)
         digest = samples_digest if outcome.samples == tuple(samples) else ""
         result = TaskResult(**self._about, **task_result.score_fields(self.job, outcome, seed, digest))
         return result, outcome.samples
@@ -119,14 +113,13 @@ class Rescorer:
         if odd:
             yield odd[0] + (f", and {len(odd) - 1:,} more samples are like that" if len(odd) > 1 else "")
 
-    def _outcome(self, by_id: Mapping[str, Sample]) -> TaskScores:
-        digests: dict[int, str] = {}
-        for item, asked in self._asked.items():
-            digests[id(asked[0])] = self._prompts[item] or by_id[item].prompt_digest
-            for instance, response in zip(asked, by_id[item].responses, strict=True):
-                instance.resps, instance.filtered_resps = [copy.copy(response)], {}
+    def _outcome(self, samples: Sequence[Sample]) -> TaskScores:
+        from vrbench.evaluation.task_scores import score_task
+
+        responses = [response for sample in samples for response in sample.responses]
+        digests = [self._prompts[s.id] or s.prompt_digest for s in samples for _ in s.responses]
         with _plain_strings():
-            return self._harness.score_task(self._prepared, lambda instance: digests[id(instance)], self._marking)
+            return score_task(self._built, responses, digests, self._scorer)
 
 
 def _plain_strings() -> AbstractContextManager[None]:

@@ -1,20 +1,36 @@
-"""Answers that come again, those of several models to one question, scored once."""
+"""How one document is scored by its harness; and responses of several models to one question, scored once."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vrbench.data.loading import ItemKey
-from vrbench.evaluation.task_scores import Marking
 from vrbench.tasks.registry import TaskSpec
+from vrbench.tasks.scorers import SCORERS
 from vrbench.tasks.scoring import ItemScore, ScoredDocument, copied
 
 LONGEST_KEPT = 500
 """Characters of an answer that is kept; longer ones seldom come again, and a stranger's would fill the memory."""
 
 
-class CachedDocumentScorer(Marking):
+class DocumentScorer:
+    """Scores one document by its harness."""
+
+    def metrics(self, task: Any, identity: ItemKey, doc: Any, responses: Sequence[Any]) -> Mapping[str, Any]:
+        """Return what the harness's `process_results` gives for filtered responses."""
+        random.seed(identity.id)  # what is drawn depends on the item alone: MMMU's guesses where no letter can be read
+        # A scorer may change the document it is given (TextVQA's does), so it gets a copy.
+        scored: Mapping[str, Any] = task.process_results(copied(doc), list(responses))
+        return scored
+
+    def mark(self, spec: TaskSpec, document: ScoredDocument) -> ItemScore:
+        """Return what a sample keeps of a scored document."""
+        return SCORERS[spec.scorer].mark(document)
+
+
+class CachedDocumentScorer(DocumentScorer):
     """Keeps how each text was scored as the answer to each item; what a harness scores depends on nothing else."""
 
     def __init__(self, most: int) -> None:

@@ -53,9 +53,9 @@ def _mmbench(document: ScoredDocument) -> ItemScore:
 
 def _mmbench_static() -> Mapping[str, Any]:
     """The judge-free aggregation, which lmms-eval names for English alone; it asks nothing of the language."""
-    from vrbench.evaluation.lmms_eval_adapter import read_config
+    from vrbench.evaluation.lmms_eval_adapter import LmmsEvalAdapter
 
-    return {"metric_list": read_config("mmbench/mmbench_en_dev_static.yaml")["metric_list"]}
+    return {"metric_list": LmmsEvalAdapter().read_config("mmbench/mmbench_en_dev_static.yaml")["metric_list"]}
 
 
 def _seed(document: ScoredDocument) -> ItemScore:

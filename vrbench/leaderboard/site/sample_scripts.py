@@ -78,7 +78,7 @@ def task_files(
         if number >= len(answered) or item.id != answered[number]:
             break
         group_of.append(groups.setdefault(shown(item.group, 100), len(groups)))
-        pictures = {picture_name(pixels): pixels for pixels in item.pictures}
+        pictures = {picture_name(pixels): pixels for pixels in item.images}
         for name in [name for name in pictures if name not in written]:
             written.add(name)
             yield f"{place}/pictures/{name}", png(pictures[name])
@@ -97,7 +97,7 @@ def task_files(
 def _asked(item: ItemPreview, target: str) -> list[Any]:
     """An item as its script holds it: prompt, options, right answer, and name, width and height of each picture."""
     options = [shown(option, LONGEST_PROMPT).strip() for option in item.options]
-    pictures = [[picture_name(pixels), *pixels.size] for pixels in item.pictures]
+    pictures = [[picture_name(pixels), *pixels.size] for pixels in item.images]
     return [shown(item.prompt, LONGEST_PROMPT), options, shown(target, LONGEST_ANSWER).strip(), pictures]
 
 
