@@ -144,8 +144,8 @@ def mistral(processor: Any, text: str, n_images: int, before: Sequence[Turn] = (
     if not turns[0].n_images and _template(processor) is not None:
         return _apply_template(processor, _messages(turns, answer, lambda text, n: _at_marks(text, n) if n else text))
     asked = [f"[INST]{_mistral_images(processor, turn.n_images)}{turn.question}[/INST]" for turn in turns]
-    end = processor.tokenizer.eos_token
-    closed = "".join(f"{q}{a}{end}" for q, a in zip(asked, _answers(turns, answer), strict=False))
+    answered = zip(asked, _answers(turns, answer), strict=False)
+    closed = "".join(f"{question}{said}{processor.tokenizer.eos_token}" for question, said in answered)
     return f"<s>{closed}" + (asked[-1] if answer is None else "")
 
 
