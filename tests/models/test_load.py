@@ -146,7 +146,7 @@ def test_weights_that_went_missing_after_the_check_are_not_made_up(tmp_path: Pat
 
 
 def test_an_unknown_dtype_is_refused(tiny_llava: Path) -> None:
-    with pytest.raises(VrbenchError, match="'int3' is unknown.* float32, bfloat16"):
+    with pytest.raises(VrbenchError, match=r"'int3' is unknown.* float32, bfloat16"):
         load(tiny_llava, "int3")
 
 
