@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conversion import made as tiny
+from tests.conversion import sources as tiny
 
 
 @pytest.fixture(scope="session")

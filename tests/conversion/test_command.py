@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conversion import made as tiny
+from tests.conversion import sources as tiny
 from vrbench import cli
 
 

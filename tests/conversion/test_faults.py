@@ -13,12 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.conversion import made as tiny
+from tests.conversion import sources as tiny
 from tests.conversion.refusal import refused, told
-from tests.conversion.words import save_tokenizer
+from tests.conversion.tokenizers import save_tokenizer
 from vrbench.checkpoints import resolve
-from vrbench.conversion import convert, stream
-from vrbench.conversion.original import read_original
+from vrbench.conversion import convert, shards
+from vrbench.conversion.source import read_source
 from vrbench.core.errors import VrbenchError
 
 
@@ -27,7 +27,7 @@ def no_weight_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise AssertionError("a weight was read")
 
-    monkeypatch.setattr(stream, "opened", refuse)
+    monkeypatch.setattr(shards, "opened", refuse)
 
 
 def edit(file: Path, **changes: Any) -> None:
@@ -124,9 +124,9 @@ class TestSettings:
         edit(at / "projector" / "config.json", **{key: True})
         told(at, "projector", f"{key} True", "no weights of its vision tower", base=True)
         edit(at / "merged" / "config.json", **{key: True})
-        assert read_original(str(at / "merged"), None, str(at / "tower")).tower_folder is None  # it holds them
+        assert read_source(str(at / "merged"), None, str(at / "tower")).tower_folder is None  # it holds them
         edit(at / "projector" / "config.json", **{key: False})
-        assert read_original(str(at / "projector"), str(at / "base"), str(at / "tower")).tower_folder
+        assert read_source(str(at / "projector"), str(at / "base"), str(at / "tower")).tower_folder
 
     @pytest.mark.parametrize("form", ["merged", "merged-bin", "projector", "lora"])
     def test_given_to_a_run_it_is_answered_with_how_to_convert_it(self, form: str, at: Path) -> None:
@@ -142,7 +142,7 @@ class TestSettings:
     def test_what_is_usual_may_be_left_out(self, at: Path) -> None:
         shape = json.loads((at / "tower" / "config.json").read_text())["vision_config"]
         edit(at / "tower" / "config.json", vision_config={k: v for k, v in shape.items() if k != "image_size"})
-        found = read_original(str(at / "projector"), str(at / "base"), str(at / "tower"))
+        found = read_source(str(at / "projector"), str(at / "base"), str(at / "tower"))
         assert found.tower.config["image_size"] == 224  # CLIP's
 
     def test_another_kind_of_tower(self, at: Path) -> None:
@@ -311,8 +311,8 @@ def test_a_conversion_that_breaks_off_leaves_nothing(
             raise error
         return content(tensor)
 
-    content = stream._content
-    monkeypatch.setattr(stream, "_content", break_off)
+    content = shards._content
+    monkeypatch.setattr(shards, "_content", break_off)
     before = sorted(os.listdir(at))
     with pytest.raises(type(error)):
         convert(str(at / "merged"), at / "out", None, str(at / "tower"))

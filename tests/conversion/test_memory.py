@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conversion import made as tiny
-from tests.conversion.words import save_tokenizer
+from tests.conversion import sources as tiny
+from tests.conversion.tokenizers import save_tokenizer
 
 SHARDS = 4
 PROGRAM = """

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.conversion.words import save_tokenizer
-from vrbench.conversion.layout import target_config
-from vrbench.conversion.original import read_original
-from vrbench.conversion.plan import plan
+from tests.conversion.tokenizers import save_tokenizer
+from vrbench.conversion.source import read_source
+from vrbench.conversion.target import target_config
+from vrbench.conversion.tensor_plan import plan_copies
 
 LLAMA = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj",
          "mlp.down_proj", "input_layernorm", "post_attention_layernorm")  # fmt: skip
@@ -111,9 +111,9 @@ def test_every_published_weight_has_its_place(name: str, tmp_path: Path) -> None
         tmp_path / "model.safetensors",
         llm | tower_of | {f"model.mm_projector.{end}": shape for end, shape in projector.items()},
     )
-    original = read_original(str(tmp_path), None, None)
+    original = read_source(str(tmp_path), None, None)
     config = target_config(original)
-    moves = plan(original, config)
+    moves = plan_copies(original, config)
     counts = {part: 0 for part in ("language_model", "vision_tower", "multi_modal_projector")}
     for move in moves:
         counts[move.target.split(".")[0]] += move.size // 2

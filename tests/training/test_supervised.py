@@ -15,7 +15,7 @@ from PIL import Image
 from tests import tiny
 from tests.training.asked import FAMILY, LATER, ONE, SEVERAL, TWO, WORDS, loaded, sample
 from vrbench.checkpoints.resolve import resolve
-from vrbench.conversion.words import SYSTEM, TEMPLATE
+from vrbench.conversion.tokenizer import SYSTEM, TEMPLATE
 from vrbench.core.errors import VrbenchError
 from vrbench.models.load import load_vlm
 from vrbench.training.batches import IGNORED, alike, answer_loss, answer_tokens

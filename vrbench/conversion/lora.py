@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vrbench.checkpoints import lora_adapter, parameter_names
 from vrbench.checkpoints.safetensors_index import Tensor
 from vrbench.conversion import names
-from vrbench.conversion.stored import odd_dtypes, opened, tensors_in
+from vrbench.conversion.weight_files import open_tensors, read_tensor_info, validate_dtypes
 from vrbench.core.errors import VrbenchError, raise_errors
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ BESIDE_THE_BASE = (None, True, False, "gaussian", "orthogonal", "eva")
 
 
 @dataclass(frozen=True)
-class Pair:
+class LoraPair:
     """Two matrices that change one weight: W + scale * B A. Names are those in the adapter's file."""
 
     a: str
@@ -36,7 +36,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Adapter:
+class SourceAdapter:
     """A LoRA adapter.
 
     Attributes:
@@ -45,7 +45,7 @@ class Adapter:
     """
 
     file: Path
-    pairs: dict[str, Pair]
+    pairs: dict[str, LoraPair]
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -67,7 +67,7 @@ def adapter_file(folder: Path) -> Path:
     return found[0]
 
 
-def read_adapter(folder: Path) -> Adapter:
+def read_adapter(folder: Path) -> SourceAdapter:
     """The adapter of a folder, from its config and its matrices' names and shapes.
 
     Raises:
@@ -75,7 +75,7 @@ def read_adapter(folder: Path) -> Adapter:
     """
     file = adapter_file(folder)
     config = lora_adapter.read_adapter_config(folder)
-    tensors = tensors_in(file)
+    tensors = read_tensor_info(file)
     found: dict[str, dict[str, str]] = {}
     strange, twice = [], []
     for name in tensors:
@@ -87,7 +87,7 @@ def read_adapter(folder: Path) -> Adapter:
             ends[match[2]] = name
         else:
             strange.append(name)
-    faults = _config_faults(folder / parameter_names.ADAPTER_CONFIG, config) + odd_dtypes(file, tensors)
+    faults = _config_faults(folder / parameter_names.ADAPTER_CONFIG, config) + validate_dtypes(file, tensors)
     if strange or not tensors:
         what = f"other than LoRA on the language model's layers: {', '.join(strange)}" if strange else "no tensors"
         faults.append(f"{file} holds {what}")
@@ -95,10 +95,10 @@ def read_adapter(folder: Path) -> Adapter:
     faults += [f"{file} has only one matrix of {name}" for name, ends in found.items() if len(ends) < 2]
     faults += lora_adapter.rank_faults(file, config, _shapes(tensors, found))
     raise_errors(faults)
-    return Adapter(
+    return SourceAdapter(
         file,
         {
-            n: Pair(e["A"], e["B"], lora_adapter.scale_of(config, lora_adapter.module_name(e["A"])))
+            n: LoraPair(e["A"], e["B"], lora_adapter.scale_of(config, lora_adapter.module_name(e["A"])))
             for n, e in found.items()
         },
     )
@@ -127,9 +127,9 @@ def _shapes(
     }  # fmt: skip
 
 
-def shape_faults(adapter: Adapter, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+def shape_faults(adapter: SourceAdapter, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
     """Pairs that change a weight which the model has not, or has in another shape; every one is named."""
-    tensors = tensors_in(adapter.file)
+    tensors = read_tensor_info(adapter.file)
     absent = [name for name in adapter.pairs if name not in shapes]
     unfit = []
     for name, pair in adapter.pairs.items():
@@ -145,9 +145,9 @@ def shape_faults(adapter: Adapter, shapes: Mapping[str, tuple[int, ...]]) -> lis
 
 
 @contextmanager
-def matrices(adapter: Adapter, pair: Pair) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def matrices(adapter: SourceAdapter, pair: LoraPair) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """A [rank, in] and B [out, rank] in float32; the adapter's file is open only as long as they are used."""
-    with opened(adapter.file) as get:
+    with open_tensors(adapter.file) as get:
         yield get(pair.a).float(), get(pair.b).float()
 
 

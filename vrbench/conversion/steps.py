@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vrbench.checkpoints.lineage import MARKER
-from vrbench.conversion.layout import target_config
-from vrbench.conversion.original import FORMS, Original, read_original
-from vrbench.conversion.plan import Move, plan
-from vrbench.conversion.stored import model_files
-from vrbench.conversion.stream import write_shards
+from vrbench.conversion.shards import write_shards
+from vrbench.conversion.source import FORMS, SourceCheckpoint, read_source
+from vrbench.conversion.target import target_config
+from vrbench.conversion.tensor_plan import TensorCopy, plan_copies
+from vrbench.conversion.weight_files import model_files
 from vrbench.core.cache import file_digest
 from vrbench.core.errors import VrbenchError, raise_errors
 from vrbench.core.io import digest_of, read_json, validate_output, write_atomically
@@ -31,9 +31,9 @@ def run(source: str, out: Path, base: str | None, vision_tower: str | None) -> P
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise VrbenchError(f"{out} is there already and not empty; name another folder, or remove it")
     raise_errors(validate_output(out, "checkpoint"))
-    original = read_original(source, base, vision_tower)
+    original = read_source(source, base, vision_tower)
     config = target_config(original)
-    moves = plan(original, config)
+    moves = plan_copies(original, config)
     out = out.resolve()  # what a link leads to can be replaced, the link cannot
     out.parent.mkdir(parents=True, exist_ok=True)
     _require_room(out.parent, moves)
@@ -49,13 +49,13 @@ def run(source: str, out: Path, base: str | None, vision_tower: str | None) -> P
     return out
 
 
-def _require_room(folder: Path, moves: list[Move]) -> None:
+def _require_room(folder: Path, moves: list[TensorCopy]) -> None:
     needed, free = sum(move.size for move in moves), shutil.disk_usage(folder).free
     if needed > free:
         raise VrbenchError(f"{folder} has {free / 1e9:.1f} GB free; the converted weights take {needed / 1e9:.1f} GB")
 
 
-def _fill(folder: Path, name: str, original: Original, config: LlavaConfig, moves: list[Move]) -> None:
+def _fill(folder: Path, name: str, original: SourceCheckpoint, config: LlavaConfig, moves: list[TensorCopy]) -> None:
     """Weights first, the marker last."""
     weights = write_shards(moves, original.adapter, folder)
     config.save_pretrained(folder)
@@ -66,7 +66,7 @@ def _fill(folder: Path, name: str, original: Original, config: LlavaConfig, move
     write_atomically(folder / MARKER, lineage.model_dump_json(indent=1) + "\n")
 
 
-def _write_processor(folder: Path, original: Original) -> None:
+def _write_processor(folder: Path, original: SourceCheckpoint) -> None:
     from transformers import LlavaProcessor
     from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
@@ -79,7 +79,7 @@ def _write_processor(folder: Path, original: Original) -> None:
     processor.save_pretrained(folder)
 
 
-def _write_generation(folder: Path, original: Original) -> None:
+def _write_generation(folder: Path, original: SourceCheckpoint) -> None:
     """Greedy decoding, which ends where the original's does: at its end token, and at all that its settings name."""
     tokenizer = original.words.tokenizer
     stated = read_json((original.base or original.folder) / "generation_config.json").get("eos_token_id")
@@ -94,7 +94,7 @@ def _write_generation(folder: Path, original: Original) -> None:
     (folder / "generation_config.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
 
 
-def _lineage(name: str, original: Original, config: LlavaConfig, weights: dict[str, str]) -> Lineage:
+def _lineage(name: str, original: SourceCheckpoint, config: LlavaConfig, weights: dict[str, str]) -> Lineage:
     depth = config.text_config.num_hidden_layers
     made_from = original.base if original.base else original.folder
     note = f"{FORMS[original.form]} in the layout of {original.settings['model_type']}"

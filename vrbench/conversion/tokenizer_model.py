@@ -32,7 +32,7 @@ AT_ONCE = 64  # pieces that are put into one text when all of them are tried
 
 
 @dataclass(frozen=True)
-class Pieces:
+class SentencePieceModel:
     """What a `tokenizer.model` holds.
 
     Attributes:
@@ -50,7 +50,7 @@ class Pieces:
     processor: Any
 
 
-def read_pieces(path: Path) -> Pieces:
+def read_pieces(path: Path) -> SentencePieceModel:
     """The pieces of a SentencePiece model.
 
     Raises:
@@ -72,7 +72,7 @@ def read_pieces(path: Path) -> Pieces:
     silent = (i for i in ids if read.is_unknown(i) or read.is_control(i) or read.is_byte(i))
     unknown, start, end = map(read.id_to_piece, named)
     scores = {read.id_to_piece(i): read.get_score(i) for i in ids}
-    return Pieces(scores, frozenset(map(read.id_to_piece, silent)), unknown, start, end, read)
+    return SentencePieceModel(scores, frozenset(map(read.id_to_piece, silent)), unknown, start, end, read)
 
 
 def build(path: Path, **settings: Any) -> Any:
@@ -122,7 +122,7 @@ def put_spaces_first(tokenizer: Any) -> None:
     tokenizer.pre_tokenizer = None
 
 
-def _probes(pieces: Pieces) -> Iterator[str]:
+def _probes(pieces: SentencePieceModel) -> Iterator[str]:
     """The texts of `PROBE`, and all pieces behind one another."""
     yield from PROBE
     whole = [piece.replace("▁", " ") for piece in pieces.scores if piece not in pieces.silent]

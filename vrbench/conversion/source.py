@@ -10,10 +10,10 @@ from typing import Any, Literal
 from vrbench.checkpoints import locate
 from vrbench.checkpoints.parameter_names import ADAPTER_CONFIG
 from vrbench.conversion import names
-from vrbench.conversion.lora import Adapter, adapter_file, read_adapter
-from vrbench.conversion.stored import has_model, model_files, tensors_in
-from vrbench.conversion.towers import Tower, tower_of
-from vrbench.conversion.words import Words, has_tokenizer, read_words
+from vrbench.conversion.lora import SourceAdapter, adapter_file, read_adapter
+from vrbench.conversion.tokenizer import ConvertedTokenizer, convert_tokenizer, has_tokenizer
+from vrbench.conversion.vision_tower import VisionTower, tower_of
+from vrbench.conversion.weight_files import has_model, model_files, read_tensor_info
 from vrbench.core.errors import VrbenchError, error_messages, raise_errors
 from vrbench.core.io import read_json, read_text
 
@@ -23,7 +23,7 @@ Form = Literal["merged", "projector", "lora"]
 
 
 @dataclass(frozen=True)
-class Kind:
+class SourceArchitecture:
     """A model that is known.
 
     Attributes:
@@ -38,11 +38,11 @@ class Kind:
     from_pieces: bool = False
 
 
-KINDS = {
-    "llava": Kind("llama", "</s>", from_pieces=True),
-    "llava_llama": Kind("llama", "</s>", from_pieces=True),
-    "bunny-llama": Kind("llama", "<|end_of_text|>"),
-    "bunny-phi3": Kind("phi3", "<|endoftext|>"),
+ARCHITECTURES = {
+    "llava": SourceArchitecture("llama", "</s>", from_pieces=True),
+    "llava_llama": SourceArchitecture("llama", "</s>", from_pieces=True),
+    "bunny-llama": SourceArchitecture("llama", "<|end_of_text|>"),
+    "bunny-phi3": SourceArchitecture("phi3", "<|endoftext|>"),
 }
 """By the `model_type` of the original config.json."""
 
@@ -65,7 +65,7 @@ TOWER_TRAINED = ("unfreeze_mm_vision_tower", "unfreeze_vision_tower")
 
 
 @dataclass(frozen=True)
-class Original:
+class SourceCheckpoint:
     """A source without faults.
 
     Attributes:
@@ -84,15 +84,15 @@ class Original:
     id: str
     folder: Path
     form: Form
-    kind: Kind
+    kind: SourceArchitecture
     settings: dict[str, Any]
     files: tuple[Path, ...]
     base: Path | None
     base_id: str
     tower_folder: Path | None
-    tower: Tower
-    words: Words
-    adapter: Adapter | None
+    tower: VisionTower
+    words: ConvertedTokenizer
+    adapter: SourceAdapter | None
 
 
 class _Faults:
@@ -109,7 +109,7 @@ class _Faults:
             return None
 
 
-def read_original(source: str, base: str | None, vision_tower: str | None) -> Original:
+def read_source(source: str, base: str | None, vision_tower: str | None) -> SourceCheckpoint:
     """The source with all that can be told before a weight is read.
 
     Raises:
@@ -130,11 +130,11 @@ def read_original(source: str, base: str | None, vision_tower: str | None) -> Or
     adapter = faults.attempt(read_adapter, folder) if form == "lora" else None
     given_tower = places[vision_tower].folder if vision_tower else None
     tower_folder, tower = _tower(folder, settings, files, given_tower, faults)
-    kind = KINDS[settings["model_type"]]
+    kind = ARCHITECTURES[settings["model_type"]]
     words = _words(folder, base_folder, form, kind, faults)
     raise_errors(faults.found)
     assert tower and words  # or there would have been a fault
-    return Original(
+    return SourceCheckpoint(
         id=places[source].id, folder=folder, form=form, kind=kind, settings=settings, files=files, base=base_folder,
         base_id=places[base].id if base else "", tower_folder=tower_folder, tower=tower,
         words=words, adapter=adapter,
@@ -165,8 +165,10 @@ def _settings(folder: Path) -> dict[str, Any]:
         raise VrbenchError(f"{path} cannot be read: it is not JSON with a model_type") from error
     if "text_config" in settings:
         raise VrbenchError(f"{folder} is in transformers' layout already; it needs no conversion")
-    if kind not in KINDS:
-        raise VrbenchError(f"{path} is of model_type {kind!r}; those that can be converted are {', '.join(KINDS)}")
+    if kind not in ARCHITECTURES:
+        raise VrbenchError(
+            f"{path} is of model_type {kind!r}; those that can be converted are {', '.join(ARCHITECTURES)}"
+        )
     return dict(settings)
 
 
@@ -231,9 +233,9 @@ def _own_files(folder: Path, form: Form, faults: _Faults) -> tuple[Path, ...]:
 
 def _tower(
     folder: Path, settings: dict[str, Any], files: tuple[Path, ...], given: Path | None, faults: _Faults
-) -> tuple[Path | None, Tower | None]:
+) -> tuple[Path | None, VisionTower | None]:
     """Where the tower's weights are read from, none for the source itself, and the tower's settings."""
-    stored = [name for file in files for name in faults.attempt(tensors_in, file) or ()]
+    stored = [name for file in files for name in faults.attempt(read_tensor_info, file) or ()]
     if any((names.target_of(name) or "").startswith(names.TOWER) for name in names.plain(stored).values()):
         return None, faults.attempt(tower_of, settings, given)
     trained = next((key for key in TOWER_TRAINED if settings.get(key)), None)
@@ -262,12 +264,14 @@ def _named_tower(folder: Path, name: str, faults: _Faults) -> Path | None:
         return None
 
 
-def _words(folder: Path, base: Path | None, form: Form, kind: Kind, faults: _Faults) -> Words | None:
+def _words(
+    folder: Path, base: Path | None, form: Form, kind: SourceArchitecture, faults: _Faults
+) -> ConvertedTokenizer | None:
     """The base's tokenizer, as the original code takes it; a whole model's own."""
     places = [place for place in (base, folder) if place]
     for place in places:
         if has_tokenizer(place):
-            words: Words | None = faults.attempt(read_words, place, kind.end, kind.from_pieces)
+            words: ConvertedTokenizer | None = faults.attempt(convert_tokenizer, place, kind.end, kind.from_pieces)
             return words
     if base or form == "merged":  # else the base is missing, which has been told
         where = " nor ".join(str(place) for place in places)

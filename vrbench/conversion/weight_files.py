@@ -62,7 +62,7 @@ def _shards(index: Path) -> list[str]:
     return sorted(names)
 
 
-def tensors_in(file: Path) -> dict[str, Tensor]:
+def read_tensor_info(file: Path) -> dict[str, Tensor]:
     """Name -> dtype and shape of all that a weight file holds; no weight is read.
 
     Raises:
@@ -81,14 +81,14 @@ def tensors_in(file: Path) -> dict[str, Tensor]:
     return found
 
 
-def odd_dtypes(file: Path, tensors: dict[str, Tensor]) -> list[str]:
+def validate_dtypes(file: Path, tensors: dict[str, Tensor]) -> list[str]:
     """A sentence that names all tensors which are no plain weights (quantised, float8, integers); none if there are."""
     odd = [f"{name} ({tensor.dtype})" for name, tensor in tensors.items() if tensor.dtype not in DTYPES]
     return [f"{file} holds other than {', '.join(DTYPES)}: {', '.join(odd)}"] if odd else []
 
 
 @contextmanager
-def opened(file: Path) -> Iterator[Callable[[str], torch.Tensor]]:
+def open_tensors(file: Path) -> Iterator[Callable[[str], torch.Tensor]]:
     """A function that gives a tensor of the file by name; what it gave must not be used after the end."""
     if file.suffix == ".safetensors":
         from safetensors import safe_open

@@ -29,7 +29,7 @@ FEATURES = {"patch": "default", "cls_patch": "full"}
 
 
 @dataclass(frozen=True)
-class Tower:
+class VisionTower:
     """A tower's settings.
 
     Attributes:
@@ -56,7 +56,7 @@ class Tower:
         return int(patches + (self.is_clip and self.strategy == "full"))
 
 
-def tower_of(settings: dict[str, Any], folder: Path | None) -> Tower:
+def tower_of(settings: dict[str, Any], folder: Path | None) -> VisionTower:
     """The tower of a source.
 
     Args:
@@ -81,7 +81,7 @@ def tower_of(settings: dict[str, Any], folder: Path | None) -> Tower:
             raise VrbenchError(f"mm_vision_select_layer is {layer!r}; it has to be a whole number, such as -2")
     else:  # both code bases read this state of a SigLIP tower, whatever the config says; it has no class token
         layer, strategy = -2, "full"
-    return Tower(config, layer, strategy, _pictures(config, folder, settings.get("image_aspect_ratio")))
+    return VisionTower(config, layer, strategy, _pictures(config, folder, settings.get("image_aspect_ratio")))
 
 
 def _vision_config(folder: Path) -> dict[str, Any]:

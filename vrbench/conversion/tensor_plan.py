@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from vrbench.checkpoints.parameter_names import Shape, canonical
 from vrbench.checkpoints.safetensors_index import DTYPE_BITS
 from vrbench.conversion import names
-from vrbench.conversion.layout import rows_needed
-from vrbench.conversion.lora import Pair, shape_faults
-from vrbench.conversion.original import Original
-from vrbench.conversion.stored import model_files, odd_dtypes, tensors_in
+from vrbench.conversion.lora import LoraPair, shape_faults
+from vrbench.conversion.source import SourceCheckpoint
+from vrbench.conversion.target import rows_needed
+from vrbench.conversion.weight_files import model_files, read_tensor_info, validate_dtypes
 from vrbench.core.errors import raise_errors
 from vrbench.models.hf_folder import expected_shapes
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Move:
+class TensorCopy:
     """One tensor on its way.
 
     Attributes:
@@ -39,7 +39,7 @@ class Move:
     name: str
     dtype: str
     shape: Shape
-    pair: Pair | None = None
+    pair: LoraPair | None = None
     copied_row: int | None = None
 
     @property
@@ -51,7 +51,7 @@ class Move:
         return count
 
 
-def plan(original: Original, config: LlavaConfig) -> list[Move]:
+def plan_copies(original: SourceCheckpoint, config: LlavaConfig) -> list[TensorCopy]:
     """Every tensor of the target, in the order of the files that they are read from.
 
     The language model's come from the base, the tower's from its own folder; what the source itself holds of either
@@ -61,7 +61,7 @@ def plan(original: Original, config: LlavaConfig) -> list[Move]:
         VrbenchError: all tensors that are foreign, missing or of another shape, by name.
     """
     tied = bool(config.tie_word_embeddings)
-    chosen: dict[str, Move] = {}
+    chosen: dict[str, TensorCopy] = {}
     faults: list[str] = []
     base = model_files(original.base) if original.base and original.form != "merged" else []
     tower = model_files(original.tower_folder) if original.tower_folder else []
@@ -79,13 +79,13 @@ def plan(original: Original, config: LlavaConfig) -> list[Move]:
     return _with_image_row(moves, original, config)
 
 
-def _moves(files: list[Path], is_tower: bool, tied: bool) -> tuple[dict[str, Move], list[str]]:
+def _moves(files: list[Path], is_tower: bool, tied: bool) -> tuple[dict[str, TensorCopy], list[str]]:
     """Target name -> move, for the files of one part; and why not all of their tensors can be used."""
-    found: dict[str, Move] = {}
+    found: dict[str, TensorCopy] = {}
     faults: list[str] = []
     for file in files:
-        tensors = tensors_in(file)
-        faults += odd_dtypes(file, {n: t for n, t in tensors.items() if not names.is_harmless(n, tower=is_tower)})
+        tensors = read_tensor_info(file)
+        faults += validate_dtypes(file, {n: t for n, t in tensors.items() if not names.is_harmless(n, tower=is_tower)})
         foreign, twice = [], []
         for name, plain in names.plain(tensors).items():
             target = names.target_of(plain, tower=is_tower)
@@ -96,7 +96,7 @@ def _moves(files: list[Path], is_tower: bool, tied: bool) -> tuple[dict[str, Mov
             elif target in found:
                 twice.append(name)
             else:
-                found[target] = Move(target, file, name, tensors[name].dtype, tensors[name].shape)
+                found[target] = TensorCopy(target, file, name, tensors[name].dtype, tensors[name].shape)
         if foreign:
             faults.append(f"{file} holds what no part of this model is: {', '.join(foreign)}")
         if twice:
@@ -104,7 +104,7 @@ def _moves(files: list[Path], is_tower: bool, tied: bool) -> tuple[dict[str, Mov
     return found, faults
 
 
-def _difference(original: Original, shapes: Mapping[str, Shape], config: LlavaConfig) -> list[str]:
+def _difference(original: SourceCheckpoint, shapes: Mapping[str, Shape], config: LlavaConfig) -> list[str]:
     """All that is missing, too much, or of another shape in the target."""
     expected = expected_shapes(config)
     if config.tie_word_embeddings:
@@ -124,7 +124,7 @@ def _difference(original: Original, shapes: Mapping[str, Shape], config: LlavaCo
     return faults
 
 
-def _with_image_row(moves: list[Move], original: Original, config: LlavaConfig) -> list[Move]:
+def _with_image_row(moves: list[TensorCopy], original: SourceCheckpoint, config: LlavaConfig) -> list[TensorCopy]:
     """The moves, with an embedding that has a row for the image token, and a head of the same length.
 
     The new rows are copies of the row of the unknown token, which is never an answer, or else of the last: then the

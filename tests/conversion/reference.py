@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tests.conversion.made import SIDE, Made, text_config, vision_tower
-from tests.conversion.words import original_words
+from tests.conversion.sources import SIDE, Made, text_config, vision_tower
+from tests.conversion.tokenizers import original_words
 
 SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "

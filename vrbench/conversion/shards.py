@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from vrbench.checkpoints.safetensors_index import INDEX
-from vrbench.conversion.lora import Adapter, matrices, merged
-from vrbench.conversion.plan import Move
-from vrbench.conversion.stored import opened
+from vrbench.conversion.lora import SourceAdapter, matrices, merged
+from vrbench.conversion.tensor_plan import TensorCopy
+from vrbench.conversion.weight_files import open_tensors
 from vrbench.core.errors import VrbenchError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ ALIGNED = 8
 """The header is filled up with spaces to a multiple of this, so that tensors can be mapped as they are."""
 
 
-def write_shards(moves: list[Move], adapter: Adapter | None, folder: Path) -> dict[str, str]:
+def write_shards(moves: list[TensorCopy], adapter: SourceAdapter | None, folder: Path) -> dict[str, str]:
     """Write the target's weights, one shard for each file that they come from, and the index of several.
 
     Args:
@@ -66,12 +66,12 @@ def _shard_name(number: int, count: int) -> str:
     return "model.safetensors" if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors"
 
 
-def _write_shard(moves: list[Move], adapter: Adapter | None, path: Path, progress: Any) -> str:
+def _write_shard(moves: list[TensorCopy], adapter: SourceAdapter | None, path: Path, progress: Any) -> str:
     """Write the moves that come from one file; returns the new file's sha256."""
     # Wider dtypes first, so that every tensor starts at a multiple of its own width.
     ordered = sorted(moves, key=lambda move: (move.dtype != "F32", move.target))
     digest = hashlib.sha256()
-    with path.open("wb") as out, opened(ordered[0].file) as get:
+    with path.open("wb") as out, open_tensors(ordered[0].file) as get:
         header = _header(ordered)
         out.write(header)
         digest.update(header)
@@ -82,7 +82,9 @@ def _write_shard(moves: list[Move], adapter: Adapter | None, path: Path, progres
     return digest.hexdigest()
 
 
-def _contents(moves: list[Move], adapter: Adapter | None, get: Callable[[str], torch.Tensor]) -> Iterator[memoryview]:
+def _contents(
+    moves: list[TensorCopy], adapter: SourceAdapter | None, get: Callable[[str], torch.Tensor]
+) -> Iterator[memoryview]:
     """The bytes of the tensors, part by part."""
     for move in moves:
         left = move.size
@@ -94,7 +96,7 @@ def _contents(moves: list[Move], adapter: Adapter | None, get: Callable[[str], t
             raise VrbenchError(f"{move.file} changed while it was read: {move.name} is not what it was")
 
 
-def _header(moves: list[Move]) -> bytes:
+def _header(moves: list[TensorCopy]) -> bytes:
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     position = 0
     for move in moves:
@@ -106,7 +108,9 @@ def _header(moves: list[Move]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def _rows(move: Move, adapter: Adapter | None, get: Callable[[str], torch.Tensor]) -> Iterator[torch.Tensor]:
+def _rows(
+    move: TensorCopy, adapter: SourceAdapter | None, get: Callable[[str], torch.Tensor]
+) -> Iterator[torch.Tensor]:
     """The tensor as it is in the target, some rows at a time."""
     tensor = get(move.name)
     if adapter and move.pair:

@@ -46,7 +46,7 @@ TEMPLATE = (
 
 
 @dataclass(frozen=True)
-class Words:
+class ConvertedTokenizer:
     """A tokenizer ready to be saved.
 
     Attributes:
@@ -65,7 +65,7 @@ def has_tokenizer(folder: Path) -> bool:
     return any((folder / name).is_file() for name in FILES)
 
 
-def read_words(folder: Path, end: str, from_pieces: bool) -> Words:
+def convert_tokenizer(folder: Path, end: str, from_pieces: bool) -> ConvertedTokenizer:
     """The tokenizer of a folder, with what a LLaVA needs.
 
     Args:
@@ -94,7 +94,7 @@ def read_words(folder: Path, end: str, from_pieces: bool) -> Words:
         padding_side="left", clean_up_tokenization_spaces=False, extra_special_tokens=[IMAGE],
     )  # fmt: skip
     made.chat_template = TEMPLATE.replace("SYSTEM", SYSTEM).replace("END", end)
-    return Words(made, image_id, None if loaded.unk_token is None else inner.token_to_id(loaded.unk_token))
+    return ConvertedTokenizer(made, image_id, None if loaded.unk_token is None else inner.token_to_id(loaded.unk_token))
 
 
 def _load(folder: Path, from_pieces: bool) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from tests.conversion.words import pieces, save_tokenizer
+from tests.conversion.tokenizers import pieces, save_tokenizer
 
 State = dict[str, torch.Tensor]
 DEPTH, HIDDEN, SIDE, PATCH = 3, 32, 28, 14

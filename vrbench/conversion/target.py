@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vrbench.conversion.original import Original
+from vrbench.conversion.source import SourceCheckpoint
 from vrbench.core.errors import VrbenchError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ OLD_KEYS = ("rope_theta", "rope_scaling", "partial_rotary_factor", "head_dim")
 """Keys of older config.json files that transformers still understands."""
 
 
-def target_config(original: Original) -> LlavaConfig:
+def target_config(original: SourceCheckpoint) -> LlavaConfig:
     """The config of the target, with the vocabulary as long as the source's.
 
     Raises:
@@ -39,7 +39,7 @@ def target_config(original: Original) -> LlavaConfig:
     return config
 
 
-def _text_config(original: Original) -> Any:
+def _text_config(original: SourceCheckpoint) -> Any:
     from transformers import LlamaConfig, Phi3Config
 
     made = LlamaConfig if original.kind.text == "llama" else Phi3Config
@@ -61,7 +61,7 @@ def _text_config(original: Original) -> Any:
     return config
 
 
-def _ids(original: Original) -> dict[str, Any]:
+def _ids(original: SourceCheckpoint) -> dict[str, Any]:
     tokenizer = original.words.tokenizer
     return {
         "bos_token_id": tokenizer.bos_token_id,
