@@ -17,10 +17,9 @@ from tests.leaderboard.made import BOARD, Made
 from vrbench.core.errors import VrbenchError, error_messages
 from vrbench.core.run_storage import load_run, samples_to_jsonl, save_run
 from vrbench.core.schemas import RunRecord
-from vrbench.leaderboard.pack import Packed, pack
-from vrbench.leaderboard.publish import About
+from vrbench.leaderboard.publish import Packed, SubmissionMetadata, pack
 
-ABOUT = About("my-lab/region", BOARD)
+ABOUT = SubmissionMetadata("my-lab/region", BOARD)
 
 
 @dataclasses.dataclass(frozen=True)

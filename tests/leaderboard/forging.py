@@ -13,7 +13,7 @@ from tests.leaderboard.made import BOARD, Made
 from vrbench.core.io import write_atomically
 from vrbench.core.run_storage import load_run, samples_to_jsonl, save_run
 from vrbench.core.schemas import Run, Sample, TaskResult
-from vrbench.leaderboard.submission import Submission
+from vrbench.leaderboard.schema import Submission
 
 
 class Forged:

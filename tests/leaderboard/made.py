@@ -37,9 +37,9 @@ from vrbench.core.schemas import (
 from vrbench.core.version import __version__
 from vrbench.data import tables
 from vrbench.evaluation import run_plan
-from vrbench.leaderboard.board import Board, BoardFamily, BoardSettings, BoardTask, Means, prompts_digest
+from vrbench.leaderboard.board import Board, BoardFamily, BoardSettings, BoardSuites, PinnedTask, prompts_digest
 from vrbench.leaderboard.rescore import Rescorer
-from vrbench.leaderboard.submission import Submission
+from vrbench.leaderboard.schema import Submission
 from vrbench.tasks import registry
 
 BOARD = "made"
@@ -243,12 +243,12 @@ def board_of(rescorers: Mapping[str, Rescorer], baselines: Mapping[str, tuple[Ru
         title="A made-up board",
         description="Answers drawn at random.",
         tasks={
-            task: BoardTask(
+            task: PinnedTask(
                 version=job.spec.version, n=job.spec.n, data_digest=job.digest, definition_digest=job.definition_digest
             )
             for task, job in jobs.items()
         },
-        suites=Means(
+        suites=BoardSuites(
             visual=tuple(task for task, job in jobs.items() if job.spec.suite == "pocket_visual"),
             text=tuple(task for task, job in jobs.items() if job.spec.suite == "pocket_text"),
         ),

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from tests.cli.test_cli import MAIN
 from tests.leaderboard.made import make_board
 from vrbench import cli
-from vrbench.leaderboard.validate import How, validation, write
+from vrbench.leaderboard.validate import ValidationOptions, validate, write_leaderboards
 
 ROOT = Path(__file__).parents[2]
 BOARDS = ROOT / "leaderboards"
@@ -34,7 +34,7 @@ def test_build_says_what_to_open(tmp_path: Path) -> None:
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
 def test_serve_shows_the_pages_until_it_is_told_to_end(tmp_path: Path, end: signal.Signals) -> None:
     board = make_board(tmp_path, submissions=1)
-    write(validation(board.root, How(include_path=board.tasks, jobs=1)))
+    write_leaderboards(validate(board.root, ValidationOptions(include_path=board.tasks, jobs=1)))
     words = ["leaderboard", "serve", "--no-browser", "--boards", str(board.root), "--include-path", str(board.tasks)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
     program = subprocess.Popen(

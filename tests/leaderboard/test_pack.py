@@ -20,10 +20,9 @@ from tests.leaderboard.desk import (
 from tests.leaderboard.made import BOARD
 from vrbench.core.errors import VrbenchError
 from vrbench.core.run_storage import load_run
-from vrbench.leaderboard import pack as packing
-from vrbench.leaderboard.pack import MARK, Packed, pack
-from vrbench.leaderboard.publish import About, look
-from vrbench.leaderboard.submitted import read_submission
+from vrbench.leaderboard import publish as packing
+from vrbench.leaderboard.publish import PACKING_PREFIX, Packed, SubmissionMetadata, pack, prepare
+from vrbench.leaderboard.untrusted_input.submission import read_submission
 
 
 class TestPacked:
@@ -51,7 +50,7 @@ class TestPacked:
         }
         tasks = load_run(desk.region).samples
         assert inside == {"run.json", "submission.json", *(f"samples/{task}.jsonl.gz" for task in tasks)}
-        assert not list((desk.root / BOARD).glob(f"{MARK}*"))
+        assert not list((desk.root / BOARD).glob(f"{PACKING_PREFIX}*"))
         assert oct(packed.path.stat().st_mode)[-3:] == "755"
 
     def test_the_same_run_gives_the_same_bytes_anywhere(self, desk: Desk, tmp_path: Path) -> None:
@@ -68,7 +67,7 @@ class TestPacked:
 
     def test_a_baseline_is_handed_in_with_its_own_run(self, desk: Desk) -> None:
         shutil.rmtree(desk.root / BOARD / "submissions")
-        packed = pack(desk.full, desk.full, About("maker/tiny-full", BOARD), desk.root)
+        packed = pack(desk.full, desk.full, SubmissionMetadata("maker/tiny-full", BOARD), desk.root)
         assert read_submission(packed.path).submission.is_baseline
         assert desk.pack().is_new
 
@@ -104,7 +103,7 @@ class TestAgain:
         assert "with other samples/made_mme.jsonl.gz" in said
 
     def test_one_that_came_there_in_the_meantime_is_not_written_over(self, desk: Desk) -> None:
-        prepared = look(desk.region, desk.full, ABOUT, desk.root).prepared
+        prepared, _ = prepare(desk.region, desk.full, ABOUT, desk.root)
         assert prepared is not None
         packed = desk.pack(description="another was faster")
         before = tree(packed.path)

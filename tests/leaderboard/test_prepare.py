@@ -25,8 +25,8 @@ from tests.leaderboard.desk import (
 from tests.leaderboard.made import BOARD, RECIPE
 from vrbench.core.run_storage import load_run, save_run
 from vrbench.core.schemas import Lineage, RunRecord
-from vrbench.leaderboard.publish import look
-from vrbench.leaderboard.submitted import read_submission
+from vrbench.leaderboard.publish import prepare
+from vrbench.leaderboard.untrusted_input.submission import read_submission
 
 
 def answered_by_changed_code(record: RunRecord) -> RunRecord:
@@ -59,7 +59,7 @@ FALSE: dict[str, tuple[Callable[[Desk], object], str]] = {
     ),
     "version": (
         lambda d: set_results(d.region, "made_mme", version="0"),
-        "made_mme: it was run at version 0; the board holds version 1",
+        "made_mme: it was run at version 0; the board has version 1",
     ),
     "data": (
         lambda d: set_results(d.region, "made_mme", data_digest="0" * 64),
@@ -74,7 +74,7 @@ FALSE: dict[str, tuple[Callable[[Desk], object], str]] = {
         "made_mme: it has 16 of the task's 16 items; a board takes whole tasks only",
     ),
     "fewer": (lambda d: set_results(d.region, "made_mme", n=12), "made_mme: it has 12 of the task's 16 items"),
-    "died": (lambda d: set_results(d.region, "made_mme", status="error"), "made_mme did not run through"),
+    "died": (lambda d: set_results(d.region, "made_mme", status="error"), "made_mme did not finish"),
     "prompts": (
         lambda d: set_samples(d.region, "made_words", prompt_digest="0" * 64),
         "made_words: its prompts are not the board's: their sha256 differs",
@@ -97,7 +97,7 @@ FALSE: dict[str, tuple[Callable[[Desk], object], str]] = {
     ),
     "lineage": (
         lambda d: set_checkpoint(d.region, depth=11),
-        "the checkpoint's lineage cannot be followed: the steps lead to 12 decoder layers; the model has 11",
+        "the checkpoint's lineage is inconsistent: the steps lead to 12 decoder layers; the model has 11",
     ),
     "another baseline": (
         lambda d: set_checkpoint(d.full, digest="e" * 64),
@@ -105,7 +105,7 @@ FALSE: dict[str, tuple[Callable[[Desk], object], str]] = {
     ),
     "baseline not there": (
         lambda d: shutil.rmtree(d.root / BOARD / "submissions"),
-        "is not on board made yet; hand it in first, with its own run as --baseline",
+        "is not on board made yet; submit it first, with its own run as --baseline",
     ),
     "no baseline pinned": (
         lambda d: set_board(d.root, lambda raw: raw["families"]["tiny"].update(baseline=None)),
@@ -184,7 +184,7 @@ class TestRefused:
         record = desk.region / "run.json"
         record.write_text(record.read_text().replace(before, hashlib.sha256(file.read_bytes()).hexdigest()))
         assert desk.refused() == [
-            "made_mme: its samples are written as another vrbench does; run it again with this one"
+            "made_mme: its samples were written by another vrbench; run it again with this one"
         ]
 
     def test_all_faults_are_told_at_once(self, desk: Desk) -> None:
@@ -227,11 +227,11 @@ class TestRecipe:
 
         lineage = Lineage.model_validate_json((PUBLISHED / "region" / "vrbench.json").read_text())
         set_checkpoint(desk.region, id="pocket/region", lineage=(lineage,), depth=30)
-        found = look(desk.region, desk.full, ABOUT, desk.root).prepared
+        found, _ = prepare(desk.region, desk.full, ABOUT, desk.root)
         assert found is not None
         assert found.files["recipe.yaml"] == (PUBLISHED / "region" / "recipe.yaml").read_bytes()
         set_checkpoint(desk.region, id="pocket/top")  # whose folder has another lineage
-        found = look(desk.region, desk.full, ABOUT, desk.root).prepared
+        found, _ = prepare(desk.region, desk.full, ABOUT, desk.root)
         assert found is not None
         assert "recipe.yaml" not in found.files
 
@@ -247,6 +247,6 @@ class TestRecipe:
     def test_a_recipe_with_aliases_is_refused(self, desk: Desk, tmp_path: Path) -> None:
         folder = self.checkpoint(desk, tmp_path / "ckpt")
         (folder / "recipe.yaml").write_text("a: &a [x]\nb: *a\n")
-        found = look(desk.region, desk.full, dataclasses.replace(ABOUT, checkpoint=folder), desk.root)
-        assert ["anchor" in fault for fault in found.faults] == [True]
-        assert desk.refused(checkpoint=folder) == found.faults
+        _, errors = prepare(desk.region, desk.full, dataclasses.replace(ABOUT, checkpoint=folder), desk.root)
+        assert ["anchor" in error for error in errors] == [True]
+        assert desk.refused(checkpoint=folder) == errors

@@ -19,7 +19,7 @@ from vrbench.evaluation import run_plan, task_result
 from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.engine import InferenceEngine
 from vrbench.evaluation.evaluate import evaluate_task
-from vrbench.leaderboard.rescore import LONGEST_RESPONSE, Rescorer
+from vrbench.leaderboard.rescore import MAX_RESPONSE, Rescorer
 from vrbench.models.llava_model import LlavaModel
 from vrbench.tasks import registry
 from vrbench.tasks.registry import TaskSpec
@@ -131,7 +131,7 @@ def test_a_known_digest_stands_for_the_samples_only_if_they_follow(rescorers: di
     [
         ("made_words", (), "has 0 responses; the task asks 1"),
         ("made_words", (1.5,), "has a response that is not a text of at most 20,000 characters"),
-        ("made_words", ("x" * (LONGEST_RESPONSE + 1),), "has a response that is not a text"),
+        ("made_words", ("x" * (MAX_RESPONSE + 1),), "has a response that is not a text"),
         ("made_facts", ((-1.0, True),), "has 1 responses; the task asks 4"),
         ("made_facts", ((-1.0, True), (-2.0, False), (-3.0, False), (0.5, False)), "of at most 0, is greedy"),
         ("made_facts", (-1.0, -2.0, -3.0, -4.0), "has a response that is not (log-likelihood"),

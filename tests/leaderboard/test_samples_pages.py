@@ -20,7 +20,7 @@ from vrbench.evaluation.item_preview import ItemPreview
 from vrbench.leaderboard.site import sample_pages, sample_scripts
 from vrbench.leaderboard.site.content import BoardContent, load_content
 from vrbench.leaderboard.site.pages import Frame
-from vrbench.leaderboard.validate import How, validation, write
+from vrbench.leaderboard.validate import ValidationOptions, validate, write_leaderboards
 from vrbench.tasks import registry
 
 
@@ -29,7 +29,7 @@ def content(made_board: Made, tmp_path_factory: pytest.TempPathFactory) -> tuple
     """The board's content, from a copy that has its leaderboard.json, and its tasks."""
     root = tmp_path_factory.mktemp("samples") / "boards"
     shutil.copytree(made_board.root, root)
-    write(validation(root, How(include_path=made_board.tasks, jobs=1)))
+    write_leaderboards(validate(root, ValidationOptions(include_path=made_board.tasks, jobs=1)))
     specs = registry.load(made_board.tasks)
     (found,) = load_content(root, specs)
     return found, specs

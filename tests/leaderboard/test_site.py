@@ -20,12 +20,11 @@ import pytest
 
 from tests.leaderboard.made import Made, make_board
 from vrbench.core.errors import MultipleErrors, VrbenchError
-from vrbench.leaderboard.schema import Leaderboard
+from vrbench.leaderboard.schema import SUBMISSIONS, Leaderboard
 from vrbench.leaderboard.site import board as board_page
 from vrbench.leaderboard.site import build, layout, pages
 from vrbench.leaderboard.site.serve import serve, served
-from vrbench.leaderboard.submission import SUBMISSIONS
-from vrbench.leaderboard.validate import How, validation, write
+from vrbench.leaderboard.validate import ValidationOptions, validate, write_leaderboards
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'>&lt;b&gt; $(touch gone) `id`"
 
@@ -57,7 +56,7 @@ class Page(HTMLParser):
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Two families of four submissions, one pruned each, scored and written."""
     board = make_board(tmp_path_factory.mktemp("site"), submissions=4, families=2)
-    write(validation(board.root, How(include_path=board.tasks, jobs=1)))
+    write_leaderboards(validate(board.root, ValidationOptions(include_path=board.tasks, jobs=1)))
     return board
 
 

@@ -11,25 +11,34 @@ import pytest
 
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
-from vrbench.leaderboard.schema import Cost, Figure, Mean, Rank, Region, Standing, Status
+from vrbench.leaderboard.schema import (
+    LayerRegion,
+    LeaderboardRow,
+    Rank,
+    RowCost,
+    ScoreWithCI,
+    SuiteMean,
+    VerificationStatus,
+)
 from vrbench.leaderboard.site import drawings, layout, plots, vendored, wording
 from vrbench.reporting import drawing
 from vrbench.statistics.claims import parse
 
 
-def row(name: str, kept: tuple[float, float, float], tuned: str = "0-2", removed: str = "none") -> Standing:
+def row(name: str, kept: tuple[float, float, float], tuned: str = "0-2", removed: str = "none") -> LeaderboardRow:
     value, low, high = kept
-    mean = Mean(tasks=("a",), n=10, score=Figure(value=value / 2), retention=Figure(value=value, low=low, high=high))
+    kept_share = ScoreWithCI(value=value, low=low, high=high)
+    mean = SuiteMean(tasks=("a",), n=10, score=ScoreWithCI(value=value / 2), retention=kept_share)
     first, second = (LayerSet.parse(text, 12) for text in (tuned, removed))
-    region = Region(
-        depth=12, tuning="lora", tuned=tuned, tuned_share=len(first) / 12, removed=removed,
-        removed_share=len(second) / 12,
+    region = LayerRegion(
+        depth=12, tuning="lora", tuned=tuned, tuned_share=first.share, removed=removed, removed_share=second.share,
         healed=False,
     )  # fmt: skip
-    return Standing(
+    return LeaderboardRow(
         org="lab", name=name, revision="0" * 16, family="f", baseline="lab/base@" + "1" * 16, is_baseline=False,
-        checkpoint=name, digest="0" * 64, dtype="float32", submitted="2026-01-01", region=region, cost=Cost(),
-        visual=mean, text=mean, verdicts=(), tasks=(), status=Status(kind="rescored", by="x", date="2026-01-01"),
+        checkpoint=name, digest="0" * 64, dtype="float32", submitted="2026-01-01", region=region, cost=RowCost(),
+        visual=mean, text=mean, verdicts=(), tasks=(),
+        status=VerificationStatus(kind="rescored", by="x", date="2026-01-01"),
     )  # fmt: skip
 
 
@@ -55,10 +64,10 @@ def test_ranks_are_ranges_where_they_are_tied() -> None:
 
 
 def test_figures_and_their_ends() -> None:
-    figure = Figure(value=-0.04, low=-1.25, high=1.24)
+    figure = ScoreWithCI(value=-0.04, low=-1.25, high=1.24)
     assert wording.value(figure, signed=True) == "0.0" and wording.ends(figure, signed=True) == "[−1.2, +1.2]"
-    assert wording.value(Figure(value=355.591), "perplexity") == "355.59"
-    assert wording.value(Figure(value=None)) == "–" and wording.ends(Figure(value=1.0)) == ""
+    assert wording.value(ScoreWithCI(value=355.591), "perplexity") == "355.59"
+    assert wording.value(ScoreWithCI(value=None)) == "–" and wording.ends(ScoreWithCI(value=1.0)) == ""
 
 
 def test_claims_are_said_with_their_unit() -> None:
@@ -67,33 +76,33 @@ def test_claims_are_said_with_their_unit() -> None:
 
 
 def test_a_scale_holds_all_ends_and_its_mark() -> None:
-    scale = drawings.scale_of([Figure(value=50, low=40, high=60), None, Figure(value=None)], 100.0)
+    scale = drawings.scale_of([ScoreWithCI(value=50, low=40, high=60), None, ScoreWithCI(value=None)], 100.0)
     assert (scale.low, scale.high) == (40, 100)
     assert scale.x(40) < scale.x(50) < scale.x(60) < scale.x(100)
     assert 0 <= scale.x(-1e9) == scale.x(40) and scale.x(1e9) == scale.x(100) <= drawings.WIDTH
     assert drawings.scale_of([]).x(0.5) == drawings.WIDTH / 2
-    one = drawings.scale_of([Figure(value=5.0)])
+    one = drawings.scale_of([ScoreWithCI(value=5.0)])
     assert 0 <= one.x(5.0) <= drawings.WIDTH
 
 
 def test_one_figure_far_away_does_not_press_the_others_together() -> None:
-    near = [Figure(value=v, low=v - 2, high=v + 2) for v in (88.0, 86.0, 74.0, 77.0)]
-    far = Figure(value=3.9, low=3.1, high=5.0)
-    scale = drawings.scale_of([*near, far, Figure(value=100.0, low=100.0, high=100.0)], 100.0)
+    near = [ScoreWithCI(value=v, low=v - 2, high=v + 2) for v in (88.0, 86.0, 74.0, 77.0)]
+    far = ScoreWithCI(value=3.9, low=3.1, high=5.0)
+    scale = drawings.scale_of([*near, far, ScoreWithCI(value=100.0, low=100.0, high=100.0)], 100.0)
     assert scale.low == 100 - drawings.REACH * 26 and scale.high == 100
     assert scale.beyond(3.9) == -1 and scale.beyond(101) == 1 and scale.beyond(88.0) == 0
     assert "circle" not in drawings.interval_bar(far, scale) and "circle" in drawings.interval_bar(near[0], scale)
-    assert drawings.scale_of([Figure(value=100.0)], 100.0).x(100.0) <= drawings.WIDTH
+    assert drawings.scale_of([ScoreWithCI(value=100.0)], 100.0).x(100.0) <= drawings.WIDTH
 
 
 def test_a_bar_is_drawn_where_its_interval_lies() -> None:
     scale = drawings.Scale(0, 100, 50.0)
-    bar = drawings.interval_bar(Figure(value=75, low=70, high=80), scale)
+    bar = drawings.interval_bar(ScoreWithCI(value=75, low=70, high=80), scale)
     left, right = map(float, re.search(r'bar-ends" d="M([\d.]+) [\d.]+H([\d.]+)"', bar).groups())  # type: ignore[union-attr]
     assert (left, right) == (scale.x(70), scale.x(80))
     assert f'cx="{scale.x(75)}"' in bar and f"M{scale.x(50)} 0V" in bar
     assert "bar-dot" not in drawings.interval_bar(None, scale) and "bar-ends" not in drawings.interval_bar(
-        Figure(value=1.0), scale
+        ScoreWithCI(value=1.0), scale
     )
 
 

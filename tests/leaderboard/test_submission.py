@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from vrbench.leaderboard.submission import Submission
+from vrbench.leaderboard.schema import Submission
 
 SAID: dict[str, Any] = {
     "board": "pocket", "org": "my-lab", "name": "region.8_a", "revision": "0" * 16, "family": "pocket",

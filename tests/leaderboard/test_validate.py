@@ -21,11 +21,12 @@ from vrbench.core.errors import VrbenchError
 from vrbench.core.run_storage import load_run, save_run
 from vrbench.core.schemas import CheckpointRef, Lineage, LineageStep, Run, RunRecord
 from vrbench.evaluation.run_plan import inputs_digest, task_inputs, with_code
+from vrbench.leaderboard import check as checking
 from vrbench.leaderboard import validate as validating
-from vrbench.leaderboard.check import Examiner
-from vrbench.leaderboard.rows import cost_of, region_of
+from vrbench.leaderboard.check import SubmissionChecker
+from vrbench.leaderboard.rows import layer_region, row_cost
 from vrbench.leaderboard.schema import Leaderboard
-from vrbench.leaderboard.validate import How, Validation, validate, validation
+from vrbench.leaderboard.validate import Validation, ValidationOptions, validate
 from vrbench.statistics.comparison import compare
 from vrbench.tasks import registry
 
@@ -48,24 +49,24 @@ def scored_by_today(folder: Path) -> Run:
 @pytest.fixture(scope="module")
 def green(made_board: Made) -> Validation:
     """What is found of the board as it was made."""
-    return validation(made_board.root, How(jobs=1, include_path=made_board.tasks))
+    return validate(made_board.root, ValidationOptions(jobs=1, include_path=made_board.tasks))
 
 
 @pytest.fixture
 def written(board: Made, green: Validation) -> Made:
     """A copy with its leaderboard.json."""
-    validating.write(replace(green, root=board.root))
+    validating.write_leaderboards(replace(green, root=board.root))
     return board
 
 
 def found(board: Made, path: Path | None = None, **how: Any) -> Validation:
-    return validation(path or board.root, How(**{"jobs": 1, "include_path": board.tasks, **how}))
+    return validate(path or board.root, ValidationOptions(**{"jobs": 1, "include_path": board.tasks, **how}))
 
 
 def refused(board: Made, path: Path | None = None, against: str | None = None) -> dict[str, tuple[str, ...]]:
-    odd = validate(path or board.root, jobs=1, include_path=board.tasks, against=against)
-    assert all(refusal.board == BOARD for refusal in odd)
-    return {refusal.path: refusal.reasons for refusal in odd}
+    found = validate(path or board.root, ValidationOptions(jobs=1, include_path=board.tasks), against).rejections
+    assert all(rejection.board == BOARD for rejection in found)
+    return {rejection.path: rejection.reasons for rejection in found}
 
 
 def place_of(board: Made, number: int) -> str:
@@ -86,8 +87,8 @@ def worse(forged: Forged) -> None:
 
 class TestBoard:
     def test_what_was_made_is_taken(self, green: Validation, made_board: Made) -> None:
-        assert green.refusals == ()
-        assert sorted(green.taken) == sorted(place_of(made_board, i) for i in range(4))
+        assert green.rejections == ()
+        assert sorted(green.accepted) == sorted(place_of(made_board, i) for i in range(4))
         assert green.boards.keys() == {BOARD}
 
     def test_rows_say_what_was_made(self, green: Validation, made_board: Made) -> None:
@@ -132,22 +133,20 @@ class TestBoard:
     def test_several_processes_give_the_same_bytes(
         self, board: Made, green: Validation, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("vrbench.leaderboard.looking.FEWEST_SHARED", 1)
+        monkeypatch.setattr("vrbench.leaderboard.check.MIN_FORKED", 1)
         forked: list[int] = []
-        pool = validating.look_at.__globals__["ProcessPoolExecutor"]
-        monkeypatch.setitem(
-            validating.look_at.__globals__, "ProcessPoolExecutor", lambda n, *more: forked.append(n) or pool(n, *more)
-        )
-        validating.write(replace(green, root=board.root))
+        start = checking._check_in_processes
+        monkeypatch.setattr(checking, "_check_in_processes", lambda *given: forked.append(given[-1]) or start(*given))
+        validating.write_leaderboards(replace(green, root=board.root))
         content = (board.board / "leaderboard.json").read_bytes()
         again = found(board, jobs=2)
         assert forked == [2]
-        assert (again.refusals, again.notes) == ((), ())
-        validating.write(again)
+        assert (again.rejections, again.notes) == ((), [])
+        validating.write_leaderboards(again)
         assert (board.board / "leaderboard.json").read_bytes() == content
 
     def test_one_submission_is_looked_at_with_its_baseline(self, board: Made, tmp_path: Path) -> None:
-        assert found(board, board.submissions[2]).taken == (place_of(board, 2),)
+        assert found(board, board.submissions[2]).accepted == [place_of(board, 2)]
         forge(board, 3, tmp_path / "x", worse)
         assert refused(board, board.submissions[2]) == {}
         assert refused(board, board.submissions[3]).keys() == {place_of(board, 3)}
@@ -170,16 +169,16 @@ class TestBoard:
         (board.board / "submissions" / "run_me.py").write_text("1")
         odd = refused(board)
         assert odd.keys() == {f"{BOARD}/submissions"}
-        assert "only folders of submissions lie there" in odd[f"{BOARD}/submissions"][0]
+        assert "only folders of submissions are allowed there" in odd[f"{BOARD}/submissions"][0]
 
     def test_a_board_without_submissions_has_nothing_refused(self, board: Made) -> None:
         shutil.rmtree(board.board / "submissions")
         made = found(board)
-        assert made.refusals == ()
-        assert made.notes == ("board made: there is no submission yet",)
+        assert made.rejections == ()
+        assert made.notes == ["board made: there is no submission yet"]
 
     def test_a_folder_without_boards(self, tmp_path: Path) -> None:
-        with pytest.raises(VrbenchError, match="there is no board under"):
+        with pytest.raises(VrbenchError, match="there is no board in"):
             validate(tmp_path)
         with pytest.raises(VrbenchError, match="is not a folder"):
             validate(tmp_path / "none")
@@ -191,13 +190,13 @@ class TestTasks:
     def test_a_newer_version_of_a_task(self, board: Made, tmp_path: Path) -> None:
         tasks = self.changed(board, tmp_path, "made_mme", "version: '1'", "version: '2'")
         (reasons,) = refused(replace(board, tasks=tasks)).values()
-        assert reasons == ("board made holds made_mme at version 1; its task file has version 2",)
+        assert reasons == ("board made has made_mme at version 1; its task file has version 2",)
 
     def test_another_prompt(self, board: Made, tmp_path: Path) -> None:
         tasks = self.changed(board, tmp_path, "made_facts", "'{{question}}'", "'Think. {{question}}'")
         odd = refused(replace(board, tasks=tasks))
-        assert odd == {f"{BOARD}/board.yaml": ("board made holds made_facts with another prompt, generation or scoring "
-                                               "than its task file has",)}  # fmt: skip
+        assert odd == {f"{BOARD}/board.yaml": ("board made has made_facts with another prompt, generation or scoring "
+                                               "than its task file",)}  # fmt: skip
 
     def test_other_data(self, board: Made, tmp_path: Path) -> None:
         tasks = Path(shutil.copytree(board.tasks, tmp_path / "other"))
@@ -236,12 +235,12 @@ class TestBefore:
         self.change(written, lambda value: value["rows"][2]["tasks"][1]["score"].update(value=1.5))
         (reasons,) = refused(written).values()
         assert len(reasons) == 1
-        assert reasons[0].startswith("its stored 'tasks.1.score.value' moved: leaderboard.json has '1.5', its answers")
+        assert reasons[0].startswith("its stored 'tasks.1.score.value' changed: leaderboard.json has '1.5', its ")
 
     def test_a_stored_interval_of_a_mean_moved(self, written: Made) -> None:
         self.change(written, lambda value: value["rows"][0]["visual"]["retention"].update(low=1.5))
         (reasons,) = refused(written).values()
-        assert "'visual.retention.low' moved" in reasons[0]
+        assert "'visual.retention.low' changed" in reasons[0]
 
     def test_a_verdict_moved(self, written: Made) -> None:
         def praise(value: Any) -> None:
@@ -250,13 +249,13 @@ class TestBefore:
 
         self.change(written, praise)
         (reasons,) = refused(written).values()
-        assert "'verdicts.0.verdict' moved" in reasons[0]
+        assert "'verdicts.0.verdict' changed" in reasons[0]
 
     def test_ranks_may_move_since_other_rows_come(self, written: Made) -> None:
         self.change(written, lambda value: value["rows"][0]["visual"]["score"]["rank"].update(best=1, worst=9))
         made = found(written)
-        assert made.refusals == ()
-        assert made.notes == (f"{BOARD}/leaderboard.json is not what its submissions give; make it anew with --write",)
+        assert made.rejections == ()
+        assert made.notes == [f"{BOARD}/leaderboard.json is not what its submissions give; write it with --write"]
 
     def test_an_earlier_submission_is_gone(self, written: Made) -> None:
         shutil.rmtree(written.submissions[2])
@@ -281,7 +280,7 @@ class TestBefore:
 
         self.change(written, drop)
         made = found(written)
-        assert made.refusals == ()
+        assert made.rejections == ()
         assert len(made.notes) == 1
         assert len(made.known) == 3
 
@@ -289,7 +288,7 @@ class TestBefore:
         content = (written.board / "leaderboard.json").read_bytes()
         forge(written, 1, tmp_path / "x", worse)
         with pytest.raises(VrbenchError, match="uncommitted changes"):
-            validating.write(found(written))
+            validating.write_leaderboards(found(written))
         assert (written.board / "leaderboard.json").read_bytes() == content
 
     @staticmethod
@@ -334,7 +333,7 @@ class TestAgainst:
             odd = refused(repository, against="main")
             assert odd.keys() == {place_of(repository, 1)}
             assert odd[place_of(repository, 1)][0].startswith(
-                "'submission.json' was changed since main; what was handed"
+                "'submission.json' was changed since main; a submission is never changed"
             )
 
     def test_an_earlier_submission_was_removed(self, repository: Made) -> None:
@@ -359,7 +358,7 @@ class TestAgainst:
     @pytest.mark.parametrize("name", ["nowhere", "--output=/tmp/x"])
     def test_no_such_commit(self, repository: Made, name: str) -> None:
         with pytest.raises(VrbenchError, match=r"is no commit or branch|git merge-base failed"):
-            validate(repository.root, jobs=1, include_path=repository.tasks, against=name)
+            validate(repository.root, ValidationOptions(jobs=1, include_path=repository.tasks), name)
 
 
 class TestReproductions:
@@ -368,7 +367,7 @@ class TestReproductions:
     def test_a_run_that_agrees(self, board: Made) -> None:
         self.put(board, 1)
         made = found(board)
-        assert made.refusals == ()
+        assert made.rejections == ()
         status = {row.name: row.status for row in made.boards[BOARD].rows}
         assert (status["tiny-region-1"].kind, status["tiny-region-1"].by) == ("reproduced", "maker")
         assert status["tiny-region-1"].date == "2026-02-01"
@@ -387,7 +386,7 @@ class TestReproductions:
         update = {"settings": settings, "inputs_digest": digest}
         save_run(place, record.model_copy(update=update), samples, compressed=True)
         made = found(board)
-        assert made.refusals == ()
+        assert made.rejections == ()
         assert {row.name: row.status.kind for row in made.boards[BOARD].rows}["tiny-region-1"] == "reproduced"
 
     def test_a_run_that_does_not_agree(self, board: Made) -> None:
@@ -429,7 +428,7 @@ class TestReproductions:
         place.rename(place.with_name("0" * 16))
         ((path, reasons),) = refused(board).items()
         assert path.endswith("0" * 16)
-        assert reasons == ("it belongs to no submission that was taken",)
+        assert reasons == ("it belongs to no submission that was accepted",)
 
     def test_with_figures_that_do_not_follow(self, board: Made) -> None:
         place = self.put(board, 1)
@@ -467,7 +466,7 @@ class TestCommand:
     def test_green_and_written(self, board: Made) -> None:
         done = self.run(board, "--write")
         assert done.exit_code == 0, done.output
-        assert "4 submissions scored again and taken, none refused" in done.output
+        assert "4 submissions scored again and accepted, none refused" in done.output
         assert (board.board / "leaderboard.json").is_file()
         assert "note" not in self.run(board).output
 
@@ -483,7 +482,7 @@ class TestCommand:
         assert lines[0] == f"refused: {place_of(board, 1)}"
         assert lines[1] == "  - it was run with limit 5; a board takes whole tasks only"
         assert any("uncommitted changes" in line for line in lines)
-        assert lines[-1] == "3 submissions scored again and taken, 1 refused"
+        assert lines[-1] == "3 submissions scored again and accepted, 1 refused"
         assert not (board.board / "leaderboard.json").exists()
 
     def test_a_comment_has_new_rows_and_no_markup_of_strangers(self, written: Made, tmp_path: Path) -> None:
@@ -519,17 +518,17 @@ class TestRegion:
         tuned = LineageStep(kind="trained", layers="0,5", depth=10, method="lora", stage="tune")
         cut = LineageStep(kind="pruned", layers="8-9", depth=10)
         healed = LineageStep(kind="trained", layers="all", depth=8, method="weights", stage="heal")
-        region = region_of(self.ref(8, (healed,), (cut,), (tuned,)))
+        region = layer_region(self.ref(8, (healed,), (cut,), (tuned,)))
         assert (region.tuned, region.tuned_share, region.tuning) == ("0,5", 0.2, "lora")
         assert (region.removed, region.removed_share, region.healed) == ("8-9", 0.2, True)
 
     def test_removed_layers_are_counted_as_they_first_were(self) -> None:
         steps = [LineageStep(kind="pruned", layers=layers, depth=depth) for layers, depth in (("1", 4), ("1", 3))]
-        region = region_of(self.ref(2, (steps[1],), (steps[0],)))
+        region = layer_region(self.ref(2, (steps[1],), (steps[0],)))
         assert (region.removed, region.tuning, region.tuned, region.healed) == ("1-2", "none", "none", False)
 
     def test_a_checkpoint_without_lineage(self) -> None:
-        region = region_of(self.ref(6))
+        region = layer_region(self.ref(6))
         assert (region.depth, region.tuned, region.removed) == (6, "none", "none")
 
     @pytest.mark.parametrize(
@@ -546,13 +545,13 @@ class TestRegion:
     def test_cost_is_what_every_step_noted(self, notes: list[str], seconds: float | None, green: Validation) -> None:
         steps = tuple(LineageStep(kind="trained", layers="all", depth=6, note=note) for note in notes)
         record = self.record(steps)
-        assert cost_of(record).seconds == seconds
+        assert row_cost(record).seconds == seconds
 
     def test_answers_from_the_store_tell_no_speed(self) -> None:
         record = self.record(())
-        assert cost_of(record).items_per_second == pytest.approx(16 / 2.5)
+        assert row_cost(record).items_per_second == pytest.approx(16 / 2.5)
         stored = record.model_copy(update={"results": (record.results[0].model_copy(update={"asked": 0}),)})
-        assert cost_of(stored).items_per_second is None
+        assert row_cost(stored).items_per_second is None
 
     def record(self, steps: tuple[LineageStep, ...]) -> RunRecord:
         from vrbench.core.schemas import Provenance, RunSettings, TaskResult
@@ -566,13 +565,13 @@ class TestRegion:
         )  # fmt: skip
 
 
-def test_the_examiner_refuses_to_begin_with_all_that_is_wrong(board: Made, tmp_path: Path) -> None:
+def test_the_checker_refuses_to_begin_with_all_that_is_wrong(board: Made, tmp_path: Path) -> None:
     from vrbench.leaderboard.board import load_board
 
     text = (board.board / "board.yaml").read_text(encoding="utf-8")
     (board.board / "board.yaml").write_text(text.replace("version: '1'", "version: '7'", 2), encoding="utf-8")
     with pytest.raises(VrbenchError) as told:
-        Examiner(load_board(board.board), include_path=board.tasks)
+        SubmissionChecker(load_board(board.board), include_path=board.tasks)
     assert len(str(told.value).splitlines()) == 2
 
 
@@ -598,11 +597,11 @@ class TestDrawsOfAnotherNumpy:
     def test_a_published_row_keeps_its_figures(self, written: Made) -> None:
         _, stored = self.shift(written, 0.05)
         seen = found(written)
-        assert seen.refusals == ()
+        assert seen.rejections == ()
         row = next(row for row in seen.boards[BOARD].rows if row.revision == stored["revision"])
         assert row.tasks[0].score.low == stored["tasks"][0]["score"]["low"]
 
     def test_more_than_that_is_refused(self, written: Made) -> None:
         self.shift(written, 2.0)
         ((reason,),) = refused(written).values()
-        assert "stored 'tasks.0.score.low' moved" in reason
+        assert "stored 'tasks.0.score.low' changed" in reason

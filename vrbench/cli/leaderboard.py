@@ -44,7 +44,7 @@ def reproduced(
     boards: Boards = Path("leaderboards"),
 ) -> None:
     """Pack a maintainer's own run of a submitted checkpoint; validating then says whether the two agree."""
-    from vrbench.leaderboard.own_run import pack_reproduction
+    from vrbench.leaderboard.reproductions import pack_reproduction
 
     for packed in pack_reproduction(run, by, board, boards):
         print(f"packed {packed.path}" if packed.is_new else f"{packed.path} holds the same run already")

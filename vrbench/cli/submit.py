@@ -10,8 +10,9 @@ import typer
 from vrbench.cli.options import DataRoot, IncludePath
 
 if TYPE_CHECKING:
-    from vrbench.leaderboard.pack import Packed
-    from vrbench.leaderboard.publish import About
+    from vrbench.leaderboard.board import Board
+    from vrbench.leaderboard.check import SubmissionChecker
+    from vrbench.leaderboard.publish import Packed, SubmissionMetadata
 
 Boards = Annotated[Path, typer.Option("--boards", help="Folder of all boards.")]
 
@@ -28,30 +29,33 @@ def submit(
     code: Annotated[str, typer.Option(help="Where its code is.")] = "",
     licence: Annotated[str | None, typer.Option(help="Of the checkpoint; else that of its lineage.")] = None,
     ckpt: Annotated[Path | None, typer.Option(help="Folder of the checkpoint, whose recipe is handed in too.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Say all that would be refused, and write nothing.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Report all errors and write nothing.")] = False,
+    rescore: Annotated[
+        bool, typer.Option("--rescore", help="Also score the answers again, as the board does; needs the tasks' data.")
+    ] = False,
     data_root: DataRoot = None,
     include_path: IncludePath = None,
     boards: Boards = Path("leaderboards"),
 ) -> None:
-    """Pack a run as a submission to a board, whole or not at all, and say what to do next.
+    """Pack a run as a submission to a board, whole or not at all, and print the next commands."""
+    from vrbench.leaderboard.publish import SubmissionMetadata, pack
 
-    Nothing is scored; --check also scores the answers again from the tasks' data, as the board does.
-    """
-    from vrbench.leaderboard import pack as packing
-    from vrbench.leaderboard.publish import About
+    def make_checker(of: Board) -> SubmissionChecker:
+        from vrbench.leaderboard.check import SubmissionChecker
 
-    about = About(name, board, family, description, url, paper, code, licence, ckpt)
-    if check:
-        from vrbench.core.errors import raise_errors
+        return SubmissionChecker(of, data_root, include_path)
 
-        raise_errors(packing.check(run, baseline, about, boards, data_root, include_path))
-        print(f"board {board} would take it; leave out --check to pack it")
+    metadata = SubmissionMetadata(name, board, family, description, url, paper, code, licence, ckpt)
+    packed = pack(run, baseline, metadata, boards, make_checker if rescore else None, dry_run=check)
+    if not check:
+        _print_packed(packed, metadata)
         return
-    _tell(packing.pack(run, baseline, about, boards), about)
+    scored = "" if rescore else " if its scores follow from its answers (--rescore checks that)"
+    print(f"board {board} would accept it{scored}; leave out --check to pack it")
 
 
-def _tell(packed: Packed, about: About) -> None:
-    """What was done, and the commands that hand it in."""
+def _print_packed(packed: Packed, about: SubmissionMetadata) -> None:
+    """Print the result and the commands that submit it."""
     if not packed.is_new:
         print(f"{packed.path} holds the same submission already; nothing was changed")
         return

@@ -32,10 +32,10 @@ def validate(
     from vrbench.leaderboard import report
     from vrbench.leaderboard import validate as validating
 
-    found = validating.validation(path, validating.How(data_root, jobs, include_path), against)
+    found = validating.validate(path, validating.ValidationOptions(data_root, jobs, include_path), against)
     print(report.as_markdown(found) if form == "markdown" else report.as_text(found), end="")
-    if found.refusals:
+    if found.rejections:
         raise typer.Exit(USERS)
     if write:
-        for file in validating.write(found):
+        for file in validating.write_leaderboards(found):
             print(f"wrote {file}")

@@ -1,12 +1,16 @@
-"""One submission looked at: everything in its folder, every rule of its board, and every figure made anew."""
+"""Checking submissions: every rule of the board, and every figure recomputed from the answers."""
 
 from __future__ import annotations
 
 import contextlib
+import gc
+import multiprocessing
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 
@@ -16,29 +20,33 @@ from vrbench.core.schemas import Run, RunRecord, Sample, TaskResult
 from vrbench.data import missing
 from vrbench.data.loading import MissingDataError
 from vrbench.evaluation import run_plan
-from vrbench.leaderboard import requirements
 from vrbench.leaderboard.board import Board
-from vrbench.leaderboard.mismatches import HOW_IT_RAN, result_faults, sample_faults
+from vrbench.leaderboard.mismatches import ONLY_IN_RUN, validate_result, validate_samples
+from vrbench.leaderboard.requirements import validate_requirements
 from vrbench.leaderboard.rescore import Rescorer
-from vrbench.leaderboard.submission import Submission
-from vrbench.leaderboard.submitted import read_what_can_be
-from vrbench.leaderboard.untrusted_input import quoted
+from vrbench.leaderboard.rows import leaderboard_row
+from vrbench.leaderboard.schema import LeaderboardRow, Submission, parse_reference, submission_path
+from vrbench.leaderboard.untrusted_input.submission import try_read_submission
+from vrbench.leaderboard.untrusted_input.text import sanitize_for_message
 from vrbench.tasks import registry
 from vrbench.tasks.registry import TaskSpec
 
-MOST_SECONDS = 600.0
+MAX_SECONDS = 600.0
 """Longest time that scoring one submission's answers to one task may take."""
+
+MIN_FORKED = 8
+"""Submissions from which on further processes are worth their start."""
 
 
 @dataclass(frozen=True)
-class Examined:
-    """What was found of one submission.
+class CheckedSubmission:
+    """The result of checking one submission.
 
     Attributes:
-        folder: where it lies.
-        submission: what it says of itself; none where that cannot be read.
-        run: its record with every figure made anew, and its samples; none where there are reasons against it.
-        reasons: why it is refused, one sentence each; empty when it is taken.
+        folder: of the submission.
+        submission: its submission.json; None if that cannot be read.
+        run: its record with every figure recomputed, and its samples; None if it is refused.
+        reasons: why it is refused, one message each; empty if it is accepted.
     """
 
     folder: Path
@@ -47,8 +55,17 @@ class Examined:
     reasons: tuple[str, ...]
 
 
-class Examiner:
-    """Looks at submissions to one board; its tasks are built once."""
+@dataclass(frozen=True)
+class RowOrRejection:
+    """A submission's row, or the reasons why it is refused."""
+
+    folder: Path
+    row: LeaderboardRow | None
+    reasons: tuple[str, ...]
+
+
+class SubmissionChecker:
+    """Checks submissions to one board; the board's tasks are built once."""
 
     def __init__(
         self, board: Board, data_root: str | Path | None = None, include_path: str | Path | None = None
@@ -56,150 +73,151 @@ class Examiner:
         """Load the tasks' data and build what scores answers to them.
 
         Raises:
-            VrbenchError: tasks or data that are not here, or are not those of the board; all at once.
+            VrbenchError: tasks or data that are missing, or are not those of the board; all at once.
         """
         self.board = board
-        self.specs = _specs(board, registry.load(include_path))
-        faults: list[str] = []
+        self.specs = _task_specs(board, registry.load(include_path))
+        self.max_rows = {task: pinned.n for task, pinned in board.tasks.items()}
+        errors: list[str] = []
         absent: list[MissingDataError] = []
         jobs = {}
         for task, spec in self.specs.items():
             try:
                 jobs[task] = run_plan.plan_task(spec, run_plan.RunConfig(data_root=data_root))
-                faults += _job_faults(board, jobs[task])
+                errors += _validate_job(board, jobs[task])
             except MissingDataError as error:
                 absent.append(error)
             except VrbenchError as error:
-                faults += error_messages(error)
-        raise_errors([*faults, *missing.told(absent)])
+                errors += error_messages(error)
+        raise_errors([*errors, *missing.told(absent)])
         self.rescorers = {task: Rescorer(job) for task, job in jobs.items()}
 
-    def examine(self, folder: Path, baseline: Run | None) -> Examined:
-        """Look at the submission in a folder, `<board>/submissions/<org>__<name>/<revision>`.
+    def check(self, folder: Path, baselines: Mapping[str, Run]) -> CheckedSubmission:
+        """Check the submission in a folder, `<board>/submissions/<org>__<name>/<revision>`.
 
         Args:
-            baseline: the run that its family's baseline was found to be; none for a baseline itself, or where that is
-                not there or was refused.
+            baselines: reference -> run of each baseline that was accepted; a baseline itself needs none.
         """
-        rows = {task: held.n for task, held in self.board.tasks.items()}
-        found, faults = read_what_can_be(folder, rows)
-        if found is None:
-            return Examined(folder, None, None, tuple(dict.fromkeys(faults)))
-        submission, run = found.submission, found.run
-        faults += _path_faults(folder, submission)
-        if not submission.is_baseline and baseline is None:
-            faults.append(f"its baseline {submission.baseline} is not on the board, or was refused")
-        known = run.record if submission.is_baseline else baseline.record if baseline else None
-        faults += requirements.faults(self.board, submission, run.record, run.samples, known)
-        rebuilt, more = self.rescored(run)
-        faults += more
-        return Examined(folder, submission, rebuilt if not faults else None, tuple(dict.fromkeys(faults)))
+        content, errors = try_read_submission(folder, self.max_rows)
+        if content is None:
+            return CheckedSubmission(folder, None, None, tuple(dict.fromkeys(errors)))
+        submission, run = content.submission, content.run
+        expected = submission.path.parts
+        if (given := folder.absolute().parts[-len(expected) :]) != expected:
+            errors.append(f"it is at {'/'.join(given)}, but by its content belongs at {'/'.join(expected)}")
+        baseline = run if submission.is_baseline else baselines.get(submission.baseline)
+        if baseline is None:
+            errors.append(f"its baseline {submission.baseline} is not on the board, or was refused")
+        record = baseline.record if baseline else None
+        errors += validate_requirements(self.board, submission, run.record, run.samples, record)
+        rescored, more = self.rescore(run)
+        errors += more
+        return CheckedSubmission(folder, submission, None if errors else rescored, tuple(dict.fromkeys(errors)))
 
-    def rescored(self, run: Run) -> tuple[Run | None, list[str]]:
-        """A run with every figure made anew from its responses, and everything in it that is not what they give.
+    def row(self, folder: Path, baselines: Mapping[str, Run]) -> RowOrRejection:
+        """Check the submission in a folder and make its row; see `check`."""
+        return self._row(self.check(folder, baselines), baselines)
 
-        Returns:
-            The run that its answers make; none where a task of the board could not be scored.
+    def _row(self, checked: CheckedSubmission, baselines: Mapping[str, Run]) -> RowOrRejection:
+        submission, run = checked.submission, checked.run
+        if submission is None or run is None:
+            return RowOrRejection(checked.folder, None, checked.reasons)
+        baseline = run if submission.is_baseline else baselines[submission.baseline]
+        try:
+            return RowOrRejection(checked.folder, leaderboard_row(self.board, submission, run, baseline), ())
+        except Exception as error:  # one submission never stops the others from being checked
+            os_errors.reraise_os_error(error)
+            reason = f"its row cannot be made: {type(error).__name__} {sanitize_for_message(str(error), 200)}"
+            return RowOrRejection(checked.folder, None, (reason,))
+
+    def rescore(self, run: Run) -> tuple[Run | None, list[str]]:
+        """Recompute a run from its responses; return it and everything in it that they do not give.
+
+        The run is None if a task of the board could not be scored.
         """
-        faults = list(self._inputs_faults(run.record))
-        results: dict[str, TaskResult] = {}
+        errors = list(self._validate_inputs_digest(run.record))
+        results: list[TaskResult] = []
         samples: dict[str, tuple[Sample, ...]] = {}
         for stored in run.record.results:
             if stored.task not in self.rescorers or stored.task not in run.samples:
-                continue  # which the rules or the reading have told
-            found, more = self._task(stored, run.samples[stored.task], run.record.settings.seed)
-            faults += [f"{stored.task}: {fault}" for fault in more]
+                continue  # reported with the requirements, or when it was read
+            task_errors: list[str] = []
+            found = self._rescore_task(stored, run.samples[stored.task], run.record.settings.seed, task_errors)
+            errors += [f"{stored.task}: {error}" for error in task_errors]
             if found is not None:
-                results[stored.task], samples[stored.task] = found
-        if results.keys() != self.rescorers.keys():
-            return None, faults
-        kept = tuple(_kept(stored, results[stored.task]) for stored in run.record.results if stored.task in results)
-        record = run.record.model_copy(update={"results": kept})
-        return Run(record=record, samples=samples, path=run.path), faults
+                only_in_run = {name: getattr(stored, name) for name in ONLY_IN_RUN}
+                results.append(found[0].model_copy(update=only_in_run))
+                samples[stored.task] = found[1]
+        if samples.keys() != self.rescorers.keys():
+            return None, errors
+        record = run.record.model_copy(update={"results": tuple(results)})
+        return Run(record=record, samples=samples, path=run.path), errors
 
-    def _task(
-        self, stored: TaskResult, samples: Sequence[Sample], seed: int
-    ) -> tuple[tuple[TaskResult, tuple[Sample, ...]] | None, list[str]]:
-        """One task scored again, and what of it was stored otherwise."""
+    def _rescore_task(
+        self, stored: TaskResult, samples: Sequence[Sample], seed: int, errors: list[str]
+    ) -> tuple[TaskResult, tuple[Sample, ...]] | None:
         try:
-            with within(MOST_SECONDS):
+            with time_limit(MAX_SECONDS):
                 result, rows = self.rescorers[stored.task].score(samples, seed, stored.samples_digest)
         except VrbenchError as error:
-            return None, error_messages(error)
-        except Exception as error:  # a harness may raise anything over a stranger's answer
+            errors += error_messages(error)
+            return None
+        except Exception as error:  # a harness may raise anything for an untrusted answer
             os_errors.reraise_os_error(error)
-            return None, [f"its answers cannot be scored: {type(error).__name__} {quoted(str(error), 200)}"]
-        faults = list(result_faults(stored, result))
+            reason = sanitize_for_message(str(error), 200)
+            errors.append(f"its answers cannot be scored: {type(error).__name__} {reason}")
+            return None
+        errors += validate_result(stored, result)
         if result.samples_digest != stored.samples_digest:
-            faults += sample_faults(samples, rows)
-        return (result, rows), faults
+            errors += validate_samples(samples, rows)
+        return result, rows
 
-    def _inputs_faults(self, record: RunRecord) -> Iterator[str]:
+    def _validate_inputs_digest(self, record: RunRecord) -> Iterator[str]:
         """Whether the digest that names the run's folder is that of its checkpoint, tasks and settings.
 
-        The versions of vrbench's code are those that the record names: older answers are scored by today's code here,
-        and what they are worth is held against their scores.
+        The versions of vrbench's code are those in the record: older answers are scored by today's code here, and their
+        stored scores are compared with that.
         """
         if {result.task for result in record.results} != self.rescorers.keys():
             return
         code = {result.task: result.code for result in record.results}
-        tasks = {task: run_plan.with_code(rescorer.decides, code[task]) for task, rescorer in self.rescorers.items()}
+        tasks = {t: run_plan.with_code(rescorer.job.decides, code[t]) for t, rescorer in self.rescorers.items()}
         expected = run_plan.inputs_digest(record.checkpoint.digest, tasks, record.settings)
         if record.inputs_digest != expected:
-            yield (
-                f"inputs_digest is {record.inputs_digest[:12]}; checkpoint, tasks, harnesses and settings give "
-                f"{expected[:12]}"
-            )
+            given = record.inputs_digest[:12]
+            yield f"inputs_digest is {given}; checkpoint, tasks, harnesses and settings give {expected[:12]}"
 
 
-def _kept(stored: TaskResult, rebuilt: TaskResult) -> TaskResult:
-    """The rebuilt result, with what only the run could know."""
-    return rebuilt.model_copy(update={name: getattr(stored, name) for name in HOW_IT_RAN})
-
-
-def _specs(board: Board, known: Mapping[str, TaskSpec]) -> dict[str, TaskSpec]:
-    """The definitions of a board's tasks.
-
-    Raises:
-        VrbenchError: tasks that this vrbench does not have, or has at another version or number of items.
-    """
-    faults = []
-    for task, held in board.tasks.items():
+def _task_specs(board: Board, known: Mapping[str, TaskSpec]) -> dict[str, TaskSpec]:
+    """The definitions of a board's tasks."""
+    errors = []
+    for task, pinned in board.tasks.items():
         spec = known.get(task)
         if spec is None:
-            faults.append(f"board {board.id} has the task {task}, for which there is no task file here")
-        elif spec.version != held.version:
-            faults.append(
-                f"board {board.id} holds {task} at version {held.version}; its task file has version {spec.version}"
-            )
-        elif spec.n != held.n:
-            faults.append(f"board {board.id} holds {held.n:,} items of {task}; its task file has {spec.n:,}")
-    raise_errors(faults)
+            errors.append(f"board {board.id} has the task {task}, for which there is no task file here")
+        elif spec.version != pinned.version:
+            version = f"{task} at version {pinned.version}; its task file has version {spec.version}"
+            errors.append(f"board {board.id} has {version}")
+        elif spec.n != pinned.n:
+            errors.append(f"board {board.id} has {pinned.n:,} items of {task}; its task file has {spec.n:,}")
+    raise_errors(errors)
     return {task: known[task] for task in board.tasks}
 
 
-def _job_faults(board: Board, job: run_plan.PlannedTask) -> Iterator[str]:
+def _validate_job(board: Board, job: run_plan.PlannedTask) -> Iterator[str]:
     """Whether a task's definition and data here are those of the board."""
-    task, held = job.spec.id, board.tasks[job.spec.id]
-    if held.definition_digest not in (None, job.definition_digest):
-        yield f"board {board.id} holds {task} with another prompt, generation or scoring than its task file has"
-    if held.data_digest not in (None, job.digest):
+    task, pinned = job.spec.id, board.tasks[job.spec.id]
+    if pinned.definition_digest not in (None, job.definition_digest):
+        yield f"board {board.id} has {task} with another prompt, generation or scoring than its task file"
+    if pinned.data_digest not in (None, job.digest):
         yield (
             f"the data of {task} here ({job.origin}) are not those of board {board.id}: sha256 {job.digest[:12]} "
-            f"against {str(held.data_digest)[:12]}" + (f"; {job.spec.note}" if job.spec.note else "")
+            f"against {str(pinned.data_digest)[:12]}" + (f"; {job.spec.note}" if job.spec.note else "")
         )
 
 
-def _path_faults(folder: Path, submission: Submission) -> Iterator[str]:
-    """Where it lies must follow from what it says."""
-    wanted = submission.path.parts
-    given = folder.absolute().parts[-len(wanted) :]
-    if given != wanted:
-        yield f"it lies at {'/'.join(given)}, but what it says belongs at {'/'.join(wanted)}"
-
-
 @contextlib.contextmanager
-def within(seconds: float) -> Iterator[None]:
+def time_limit(seconds: float) -> Iterator[None]:
     """Raise a VrbenchError in what takes longer, where the system has timers (not on Windows, nor in a thread)."""
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
@@ -215,3 +233,65 @@ def within(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def check_submissions(
+    checker: SubmissionChecker, root: Path, folders: Sequence[Path], jobs: int
+) -> list[RowOrRejection]:
+    """Check submissions and make their rows, in the given order; each folder is read once.
+
+    Args:
+        root: folder of all boards.
+        folders: of the submissions; the board's baselines are checked whether they are among them or not.
+        jobs: processes.
+
+    Raises:
+        VrbenchError: a process died, such as for lack of memory.
+    """
+    references = [family.baseline for family in checker.board.families.values() if family.baseline]
+    places = [root / submission_path(checker.board.id, *parse_reference(reference)) for reference in references]
+    checked = {folder: checker.check(folder, {}) for folder in dict.fromkeys(places) if folder.is_dir()}
+    baselines = {one.submission.reference: one.run for one in checked.values() if one.submission and one.run}
+    found = {folder: checker._row(one, baselines) for folder, one in checked.items()}
+    others = [folder for folder in folders if folder not in found]
+    forks = "fork" in multiprocessing.get_all_start_methods() and sys.platform != "darwin"
+    if jobs < 2 or len(others) < MIN_FORKED or not forks:
+        found |= {folder: checker.row(folder, baselines) for folder in others}
+    else:
+        found |= {one.folder: one for one in _check_in_processes(checker, baselines, others, jobs)}
+    return [found[folder] for folder in folders]
+
+
+def _check_in_processes(
+    checker: SubmissionChecker, baselines: Mapping[str, Run], folders: Sequence[Path], jobs: int
+) -> Iterator[RowOrRejection]:
+    """Check submissions in forked processes, which share the tasks that were built."""
+    context = multiprocessing.get_context("fork")
+    running = []
+    try:
+        for worker in range(jobs):
+            receiver, sender = context.Pipe(duplex=False)
+            process = context.Process(target=_work, args=(checker, baselines, folders[worker::jobs], sender))
+            process.start()
+            sender.close()  # so that the end of the process is the end of the pipe
+            running.append((process, receiver))
+        for _, receiver in running:
+            found = receiver.recv()
+            if isinstance(found, Exception):
+                raise found
+            yield from found
+    except EOFError as error:
+        raise VrbenchError("a process that scored answers died, perhaps of lack of memory; try fewer --jobs") from error
+    finally:
+        for process, _ in running:
+            process.terminate()
+            process.join()
+
+
+def _work(checker: SubmissionChecker, baselines: Mapping[str, Run], folders: Sequence[Path], to: Connection) -> None:
+    gc.freeze()  # else the garbage collector walks through, and so copies, all that was built before the fork
+    gc.set_threshold(50_000, 50, 1000)
+    try:
+        to.send([checker.row(folder, baselines) for folder in folders])
+    except Exception as error:
+        to.send(error)

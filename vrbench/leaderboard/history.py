@@ -1,4 +1,4 @@
-"""What a board said before: `leaderboard.json` as it lies there, and the submissions of an earlier commit."""
+"""Earlier states of a board: its stored `leaderboard.json`, and the submissions of an earlier commit."""
 
 from __future__ import annotations
 
@@ -8,90 +8,89 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vrbench.core.errors import VrbenchError, error_messages
-from vrbench.core.io import write_atomically
 from vrbench.leaderboard.mismatches import differences
-from vrbench.leaderboard.schema import Leaderboard, Standing, text_of
-from vrbench.leaderboard.submission import SUBMISSIONS, path_of
-from vrbench.leaderboard.untrusted_input import limits, quoted, read_bytes, read_record
+from vrbench.leaderboard.schema import SUBMISSIONS, Leaderboard, LeaderboardRow, submission_path
+from vrbench.leaderboard.untrusted_input import limits
+from vrbench.leaderboard.untrusted_input.files import read_bytes
+from vrbench.leaderboard.untrusted_input.parsing import read_record
+from vrbench.leaderboard.untrusted_input.text import sanitize_for_message
 
 LEADERBOARD_FILE = "leaderboard.json"
 
-_MOVING: Any = {
+_MAY_CHANGE: Any = {
     "description": True,
     "status": True,
     "submitted": True,
     "verdicts": {"__all__": {"n_needed", "reason"}},
 }
-"""Fields of a row that are no figures, or that follow from an interval's last digits."""
+"""Fields of a row that are no figures, or that follow from the last digits of an interval."""
 
 
-def known(folder: Path) -> frozenset[str]:
-    """'org/name@revision' of the rows of a board's `leaderboard.json`; none where it is not there or unreadable."""
+def read_leaderboard(folder: Path) -> Leaderboard:
+    """Read a board's `leaderboard.json`.
+
+    Raises:
+        VrbenchError: it is missing or not valid.
+    """
+    return read_record(folder / LEADERBOARD_FILE, Leaderboard, limits.BOARD_BYTES, limits.BOARD_VALUES)
+
+
+def stored_rows(folder: Path) -> dict[str, LeaderboardRow]:
+    """Return the rows of a board's `leaderboard.json` by key; none if it is missing or not valid."""
     try:
-        return frozenset(row.key for row in _before(folder).rows)
-    except VrbenchError:  # `moved` tells it
-        return frozenset()
+        return {row.key: row for row in read_leaderboard(folder).rows}
+    except VrbenchError:  # reported by `validate_stored`
+        return {}
 
 
-def moved(folder: Path, made: Leaderboard, there: Sequence[Path]) -> dict[str, list[str]]:
-    """What `leaderboard.json` says otherwise than the board that was made anew: path -> why, one sentence each.
+def validate_stored(folder: Path, new: Leaderboard, submissions: Sequence[Path]) -> dict[str, list[str]]:
+    """Return where `leaderboard.json` contradicts the recomputed board: path -> why, one message each.
 
     Args:
         folder: the board's.
-        made: from the submissions that were taken.
-        there: folders of all submissions; of those that were refused nothing is said here.
+        new: from the submissions that were accepted.
+        submissions: folders of all submissions; nothing is reported for those that were refused.
     """
-    file = folder / LEADERBOARD_FILE
-    if not file.exists():
+    if not (folder / LEADERBOARD_FILE).exists():
         return {}
     try:
-        before = _before(folder)
+        stored = read_leaderboard(folder)
     except VrbenchError as error:
         return {f"{folder.name}/{LEADERBOARD_FILE}": error_messages(error)}
-    rows = {row.key: row for row in made.rows}
-    lying = {place.relative_to(folder.parent).as_posix() for place in there}
+    rows = {row.key: row for row in new.rows}
+    present = {place.relative_to(folder.parent).as_posix() for place in submissions}
     found: dict[str, list[str]] = {}
-    for row in before.rows:
-        path = path_of(folder.name, row.org, row.name, row.revision).as_posix()
+    for row in stored.rows:
+        path = submission_path(folder.name, row.org, row.name, row.revision).as_posix()
         if row.key in rows:
-            found[path] = list(_moved(row, rows[row.key]))
-        elif path not in lying:
+            found[path] = list(_changed_figures(row, rows[row.key]))
+        elif path not in present:
             found[path] = [f"{row.key} is in {LEADERBOARD_FILE}, but its submission is gone"]
-    return {path: faults for path, faults in found.items() if faults}
+    return {path: errors for path, errors in found.items() if errors}
 
 
-def kept(folder: Path, rows: Sequence[Standing]) -> list[Standing]:
-    """The rows, those that did not move with the figures that `leaderboard.json` has.
+def keep_stored_figures(folder: Path, rows: Sequence[LeaderboardRow]) -> list[LeaderboardRow]:
+    """Return the rows, those that did not change with the figures of `leaderboard.json`.
 
     Another version of numpy draws other intervals; what was published once stays to the last digit.
     """
-    try:
-        before = {row.key: row for row in _before(folder).rows}
-    except VrbenchError:  # not there, or `moved` tells why
-        return list(rows)
+    stored = stored_rows(folder)
     return [
-        before[row.key].model_copy(update={name: getattr(row, name) for name in ("description", "status", "submitted")})
-        if row.key in before and not list(_moved(before[row.key], row))
+        stored[row.key].model_copy(update={name: getattr(row, name) for name in ("description", "status", "submitted")})
+        if row.key in stored and not list(_changed_figures(stored[row.key], row))
         else row
         for row in rows
     ]
 
 
-def _before(folder: Path) -> Leaderboard:
-    return read_record(folder / LEADERBOARD_FILE, Leaderboard, limits.BOARD_BYTES, limits.BOARD_VALUES)
-
-
-def _moved(before: Standing, now: Standing) -> Iterator[str]:
-    """Figures of a row that moved; a rank may, since other rows come."""
-    a, b = (_without_ranks(row.model_dump(exclude=_MOVING)) for row in (before, now))
-    odd = differences(a, b)
-    if odd:
-        name, old, new = odd[0]
-        more = f", and {len(odd) - 1:,} more of its figures" if len(odd) > 1 else ""
-        yield (
-            f"its stored {quoted(name)} moved: {LEADERBOARD_FILE} has {quoted(old)}, its answers give "
-            f"{quoted(new)}{more}"
-        )
+def _changed_figures(before: LeaderboardRow, now: LeaderboardRow) -> Iterator[str]:
+    """Figures of a row that changed; a rank may, since other rows are added."""
+    dumps = (_without_ranks(row.model_dump(exclude=_MAY_CHANGE)) for row in (before, now))
+    different = differences(*dumps)
+    if different:
+        name, old, new = map(sanitize_for_message, different[0])
+        more = f", and {len(different) - 1:,} more of its figures" if len(different) > 1 else ""
+        yield f"its stored {name} changed: {LEADERBOARD_FILE} has {old}, its answers give {new}{more}"
 
 
 def _without_ranks(value: object) -> object:
@@ -100,27 +99,20 @@ def _without_ranks(value: object) -> object:
     return [_without_ranks(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
-def is_stale(folder: Path, made: Leaderboard) -> bool:
-    """Whether `leaderboard.json` is not the one that was made anew."""
+def is_stale(folder: Path, new: Leaderboard) -> bool:
+    """Return whether the stored `leaderboard.json` is not the recomputed one."""
     try:
-        return read_bytes(folder / LEADERBOARD_FILE, limits.BOARD_BYTES) != text_of(made).encode()
-    except VrbenchError:  # not there, or `moved` tells why
+        return read_bytes(folder / LEADERBOARD_FILE, limits.BOARD_BYTES) != new.json_text.encode()
+    except VrbenchError:  # missing, or reported by `validate_stored`
         return True
 
 
-def write(folder: Path, made: Leaderboard) -> Path:
-    """Write `leaderboard.json`; returns the file."""
-    file = folder / LEADERBOARD_FILE
-    write_atomically(file, text_of(made))
-    return file
-
-
-def changed(root: Path, against: str) -> dict[str, list[str]]:
-    """Submissions of an earlier commit that were changed or removed since: path -> why.
+def changed_submissions(root: Path, against: str) -> dict[str, list[str]]:
+    """Return the submissions of an earlier commit that were changed or removed since: path -> why.
 
     Args:
         root: folder of all boards, within a git checkout.
-        against: commit or branch; what was added there after the two parted is left out.
+        against: commit or branch; what was added there after the two diverged is ignored.
 
     Raises:
         VrbenchError: no git, no checkout, or no such commit.
@@ -128,30 +120,25 @@ def changed(root: Path, against: str) -> dict[str, list[str]]:
     if against.startswith("-"):
         raise VrbenchError(f"{against!r} is no commit or branch")
     base = _git(root, "merge-base", against, "HEAD").strip()
-    told = _git(root, "diff", "--name-status", "--no-renames", "-z", "--relative", base, "--", ".").split("\0")
+    changes = _git(root, "diff", "--name-status", "--no-renames", "-z", "--relative", base, "--", ".").split("\0")
     found: dict[str, list[str]] = {}
-    for status, name in zip(told[::2], told[1::2], strict=False):
-        place = PurePosixPath(name)
-        if status == "A" or len(place.parts) < 5 or place.parts[1] != SUBMISSIONS:
+    for status, name in zip(changes[::2], changes[1::2], strict=False):
+        parts = PurePosixPath(name).parts
+        if status == "A" or len(parts) < 5 or parts[1] != SUBMISSIONS:
             continue
-        path = PurePosixPath(*place.parts[:4])
-        was = _git(root, "ls-tree", "--name-only", base, f"./{path}").strip()
-        if not was:
-            continue
-        rest = PurePosixPath(*place.parts[4:])
-        verb = "removed" if status == "D" else "changed"
-        found.setdefault(str(path), []).append(f"{quoted(str(rest))} was {verb} since {against}; {_NEVER}")
+        path = "/".join(parts[:4])
+        if _git(root, "ls-tree", "--name-only", base, f"./{path}").strip():
+            file, verb = sanitize_for_message("/".join(parts[4:])), "removed" if status == "D" else "changed"
+            reason = f"{file} was {verb} since {against}; a submission is never changed: submit a new revision"
+            found.setdefault(path, []).append(reason)
     return found
-
-
-_NEVER = "what was handed in is never changed: hand in a new revision"
 
 
 def _git(root: Path, *words: str) -> str:
     try:
         done = subprocess.run(
             ["git", "-C", str(root), *words], capture_output=True, check=True, encoding="utf-8",
-            errors="backslashreplace",  # a name in a stranger's commit may be any bytes
+            errors="backslashreplace",  # a name in an untrusted commit may be any bytes
         )  # fmt: skip
     except OSError as error:
         raise VrbenchError(f"git cannot be run: {error.strerror}; leave --against out") from error

@@ -1,4 +1,4 @@
-"""JSON Schemas (draft 2020-12) of what is written to disk, as files under `leaderboards/schemas` have them."""
+"""JSON Schemas (draft 2020-12) of the files that vrbench writes, as in `leaderboards/schemas`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 SCHEMAS: dict[str, tuple[str, str]] = {
     "run": ("vrbench.core.schemas", "RunRecord"),
     "sample": ("vrbench.core.schemas", "Sample"),
-    "submission": ("vrbench.leaderboard.submission", "Submission"),
-    "reproduction": ("vrbench.leaderboard.own_run", "Reproduction"),
+    "submission": ("vrbench.leaderboard.schema", "Submission"),
+    "reproduction": ("vrbench.leaderboard.schema", "Reproduction"),
     "board": ("vrbench.leaderboard.board", "Board"),
     "leaderboard": ("vrbench.leaderboard.schema", "Leaderboard"),
     "comparison": ("vrbench.statistics.comparison", "Comparison"),
@@ -26,10 +26,7 @@ SCHEMAS: dict[str, tuple[str, str]] = {
 
 
 def schema_text(name: str) -> str:
-    """The schema of a kind of file.
-
-    Args:
-        name: key of `SCHEMAS`.
+    """Return the schema of a kind of file, by its key in `SCHEMAS`.
 
     Raises:
         VrbenchError: there is no such kind.
@@ -37,12 +34,12 @@ def schema_text(name: str) -> str:
     if name not in SCHEMAS:
         raise VrbenchError(f"there is no schema {name!r}; there are {', '.join(SCHEMAS)}")
     module, attribute = SCHEMAS[name]
-    kind: type[BaseModel] = getattr(import_module(module), attribute)
-    return json.dumps({"$schema": DIALECT, **kind.model_json_schema()}, indent=1, ensure_ascii=False) + "\n"
+    record: type[BaseModel] = getattr(import_module(module), attribute)
+    return json.dumps({"$schema": DIALECT, **record.model_json_schema()}, indent=1, ensure_ascii=False) + "\n"
 
 
 def write_schemas(folder: Path) -> list[Path]:
-    """Write every schema as `<name>.schema.json`; returns the files."""
+    """Write every schema as `<name>.schema.json`; return the files."""
     files = {folder / f"{name}.schema.json": schema_text(name) for name in SCHEMAS}
     for file, text in files.items():
         write_atomically(file, text)

@@ -1,48 +1,67 @@
-"""A run looked at as a submission: what it would say, its files, and every fault that is seen without scoring."""
+"""Packing a run as a submission: all errors are reported before anything is written, and it is written whole or not."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from vrbench.checkpoints.lineage import origins, read_lineage
 from vrbench.checkpoints.locate import PREFIX, find
-from vrbench.core.errors import VrbenchError, error_messages
-from vrbench.core.io import gzip_text
+from vrbench.core.errors import VrbenchError, raise_errors
+from vrbench.core.io import gzip_text, write_atomically
 from vrbench.core.run_storage import load_run, samples_to_jsonl
-from vrbench.core.schemas import CheckpointRef, Lineage, Run, RunRecord
+from vrbench.core.schemas import CheckpointRef, Run, RunRecord
 from vrbench.core.version import __version__
-from vrbench.leaderboard import requirements
+from vrbench.evaluation.run_plan import inputs_digest, task_inputs, with_code
 from vrbench.leaderboard.board import Board, load_board
-from vrbench.leaderboard.part import part_of
-from vrbench.leaderboard.submission import RECIPE_FILE, Submission, path_of
-from vrbench.leaderboard.text import parts_of
-from vrbench.leaderboard.untrusted_input import limits, parse_yaml, quoted, read_record, read_text
-from vrbench.leaderboard.untrusted_input.parsing import told
+from vrbench.leaderboard.requirements import tasks_without_responses, validate_requirements
+from vrbench.leaderboard.schema import Submission, parse_reference, submission_path
+from vrbench.leaderboard.untrusted_input import limits
+from vrbench.leaderboard.untrusted_input.files import (
+    RECIPE_FILE,
+    RUN_FILE,
+    SUBMISSION_FILE,
+    attempt,
+    quote_path,
+    read_bytes,
+    read_text,
+    submission_files,
+)
+from vrbench.leaderboard.untrusted_input.parsing import parse_yaml, read_record, validation_messages
+from vrbench.leaderboard.untrusted_input.submission import read_submission
+from vrbench.tasks import registry
 
-Made = TypeVar("Made")
+if TYPE_CHECKING:
+    from vrbench.leaderboard.check import SubmissionChecker
+
+PACKING_PREFIX = ".packing-"
+"""Start of the name of an unfinished submission; its folder is beside `submissions`."""
 
 
 @dataclass(frozen=True)
-class About:
-    """What a submitter says.
+class SubmissionMetadata:
+    """What a submitter says of a submission.
 
     Attributes:
         name: "org/name".
         board: the board's id.
-        family: key of the board's family; found by the baseline where none is given.
+        family: key of the board's family; None to find it by the baseline.
         description: what was done, in a sentence or two.
         url: where the checkpoint is.
         paper: where it is written up.
         code: where its code is.
-        licence: of the checkpoint; none for that of its lineage.
-        checkpoint: its folder, for the recipe; none to look for it by the checkpoint's id.
+        licence: of the checkpoint; None for that of its lineage.
+        checkpoint: its folder, for the recipe; None to find it by the checkpoint's id.
     """
 
     name: str
@@ -57,186 +76,320 @@ class About:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedSubmission:
     """A submission that is not written yet.
 
     Attributes:
-        submission: what `submission.json` will say.
+        submission: the content of `submission.json`.
         files: name of every other file within its folder -> its bytes.
         root: the folder of all boards.
-        rows: task -> its items on the board.
+        board: what it is submitted to.
     """
 
     submission: Submission
     files: dict[str, bytes]
     root: Path
-    rows: dict[str, int] = field(default_factory=dict)
+    board: Board
 
     @property
     def path(self) -> Path:
-        """The folder that it goes into."""
+        """The folder that it is written to."""
         return self.root / self.submission.path
+
+    @property
+    def max_rows(self) -> dict[str, int]:
+        """Task -> its items on the board."""
+        return {task: pinned.n for task, pinned in self.board.tasks.items()}
 
 
 @dataclass(frozen=True)
-class Look:
-    """What was found: a submission, unless a fault stood against making one, and every fault."""
+class Packed:
+    """The folder of a submission, and whether it was written now or existed already."""
 
-    prepared: Prepared | None
-    faults: list[str]
+    path: Path
+    is_new: bool
 
 
-def look(run: str | Path, baseline: str | Path, about: About, root: str | Path = "leaderboards") -> Look:
-    """Look at all that is seen of a submission without scoring.
+def pack(
+    run: str | Path,
+    baseline: str | Path,
+    metadata: SubmissionMetadata,
+    root: str | Path = "leaderboards",
+    make_checker: Callable[[Board], SubmissionChecker] | None = None,
+    dry_run: bool = False,
+) -> Packed:
+    """Write `<board>/submissions/<org>__<name>/<revision>/`, whole or not at all.
 
     Args:
-        run: folder of the run that is handed in; of its tasks those of the board are.
-        baseline: folder of a run of the baseline, whose checkpoint must be on the board; that of the same checkpoint
-            hands in a baseline.
-        about: names, and what is said of it.
+        run: folder of the run that is submitted; of its tasks those of the board are packed.
+        baseline: folder of a run of the baseline, whose checkpoint must be on the board; the run itself to submit a
+            baseline.
+        metadata: names, and what is said of it.
         root: the folder of all boards.
+        make_checker: builds what scores the answers again, as the board does; None to check only what the files show.
+        dry_run: whether to check everything and to write nothing.
+
+    Returns:
+        Its folder. The same submission again changes nothing.
+
+    Raises:
+        VrbenchError: all that the board would refuse, at once; or another submission of the same name and revision.
     """
-    faults: list[str] = []
-    board = tried(lambda: load_board(Path(root) / about.board), faults)
-    whole = tried(lambda: load_run(run), faults)
-    base = whole if Path(run).resolve() == Path(baseline).resolve() else tried(lambda: load_run(baseline), faults)
-    named = about.name.count("/") == 1
-    if not named:
-        faults.append(f"name {about.name!r} is not ORG/NAME, such as 'my-lab/region-8'")
-    if board is None or whole is None or base is None or not named:
-        return Look(None, faults)
-    ours = tried(lambda: part_of(whole, board.tasks), faults)
+    prepared, errors = prepare(run, baseline, metadata, root)
+    if prepared is not None:
+        errors += conflicts(prepared)
+        if dry_run or make_checker is not None:
+            with tempfile.TemporaryDirectory(prefix="vrbench-submit-") as alone:
+                (Path(alone) / metadata.board).mkdir()
+                found = _try_out(replace(prepared, root=Path(alone)), Path(root), make_checker)
+            errors += (error.replace(alone, str(root)) for error in found)
+    raise_errors(errors)
+    assert prepared is not None  # else there were errors
+    return Packed(prepared.path, not prepared.path.is_dir()) if dry_run else write(prepared)
+
+
+def _try_out(
+    alone: PreparedSubmission, root: Path, make_checker: Callable[[Board], SubmissionChecker] | None
+) -> list[str]:
+    """Errors of a submission that is packed into an empty folder, read back, and scored again if wanted."""
+    errors: list[str] = []
+    packed = attempt(lambda: write(alone), errors)
+    checker = attempt(lambda: make_checker(alone.board), errors) if make_checker else None
+    if packed is None or checker is None:
+        return errors
+    reference, baselines = alone.submission.baseline, {}
+    place = root / submission_path(alone.board.id, *parse_reference(reference))
+    if not alone.submission.is_baseline and place.is_dir():
+        stored = attempt(lambda: read_submission(place, alone.max_rows), errors)
+        baselines = {reference: stored.run} if stored else {}
+    return errors + list(checker.check(packed.path, baselines).reasons)
+
+
+def prepare(
+    run: str | Path, baseline: str | Path, metadata: SubmissionMetadata, root: str | Path = "leaderboards"
+) -> tuple[PreparedSubmission | None, list[str]]:
+    """Return a run as a submission, unless an error makes that impossible, and every error that its files show.
+
+    The arguments are those of `pack`.
+    """
+    errors: list[str] = []
+    board = attempt(lambda: load_board(Path(root) / metadata.board), errors)
+    whole = attempt(lambda: load_run(run), errors)
+    base = whole if Path(run).resolve() == Path(baseline).resolve() else attempt(lambda: load_run(baseline), errors)
+    if metadata.name.count("/") != 1:
+        errors.append(f"name {metadata.name!r} is not ORG/NAME, such as 'my-lab/region-8'")
+    if errors or board is None or whole is None or base is None:
+        return None, errors
+    ours = attempt(lambda: part_of(whole, board.tasks), errors)
     if ours is None:
-        return Look(None, faults)
-    files = run_files(ours, faults)
-    if recipe := tried(lambda: _recipe(ours.record.checkpoint, about.checkpoint), faults):
+        return None, errors
+    files = run_files(ours, errors)
+    if recipe := attempt(lambda: _recipe(ours.record.checkpoint, metadata.checkpoint), errors):
         files[RECIPE_FILE] = recipe.encode()
-    key = _family(board, base, about.family, faults)
-    if key is None:
-        return Look(None, faults)
-    reference, record = _baseline(board, key, ours, base, about, Path(root), faults)
-    submission = _submission(ours, about, key, reference, files, faults)
+    family = _family(board, base, metadata.family, errors)
+    if family is None:
+        return None, errors
+    reference, record = _baseline(board, family, ours, base, metadata, Path(root), errors)
+    submission = _submission(ours, metadata, family, reference, files, errors)
     if submission is None:
-        return Look(None, faults)
-    faults += requirements.faults(board, submission, ours.record, ours.samples, record)
-    rows = {task: held.n for task, held in board.tasks.items()}
-    return Look(Prepared(submission, files, Path(root), rows), list(dict.fromkeys(faults)))
+        return None, errors
+    errors += validate_requirements(board, submission, ours.record, ours.samples, record)
+    return PreparedSubmission(submission, files, Path(root), board), list(dict.fromkeys(errors))
 
 
-def tried(make: Callable[[], Made], faults: list[str]) -> Made | None:
-    """What a function gives, or none with its faults among the others."""
+def write(prepared: PreparedSubmission) -> Packed:
+    """Write a prepared submission in one step, so that a folder of that name is a whole submission.
+
+    Raises:
+        VrbenchError: what was written would be refused when it is read; nothing is left of it then.
+    """
+    target = prepared.path
+    if target.is_dir():
+        raise_errors(conflicts(prepared))
+        return Packed(target, is_new=False)
+    files = {SUBMISSION_FILE: (prepared.submission.model_dump_json(indent=1) + "\n").encode(), **prepared.files}
+    board = prepared.root / prepared.submission.board
+    write_folder(target, files, board, lambda half: read_submission(half, prepared.max_rows))
+    return Packed(target, is_new=True)
+
+
+def write_folder(target: Path, files: Mapping[str, bytes], board: Path, check: Callable[[Path], object]) -> None:
+    """Write a folder that appears with all its files or not at all.
+
+    Args:
+        files: path within the folder -> content.
+        board: folder of the board, which holds the unfinished one.
+        check: reads the folder before it gets its name, and raises if it may not.
+    """
+    half = Path(tempfile.mkdtemp(prefix=PACKING_PREFIX, dir=board))
     try:
-        return make()
-    except VrbenchError as error:
-        faults += error_messages(error)
-        return None
+        for name, content in files.items():
+            write_atomically(half / name, content)
+        os.chmod(half, 0o755)
+        check(half)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(half, target)
+    except BaseException:
+        shutil.rmtree(half, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            target.parent.rmdir()  # which fails unless it is empty
+        raise
 
 
-def run_files(run: Run, faults: list[str]) -> dict[str, bytes]:
-    """run.json and the compressed samples, by name."""
-    files = {"run.json": (run.record.model_dump_json(indent=1) + "\n").encode()}
-    old = requirements.outdated(run.record, run.samples)
+def conflicts(prepared: PreparedSubmission) -> list[str]:
+    """Return why a prepared submission is not the one at its path; empty if nothing or the same one is there."""
+    if not os.path.lexists(prepared.path):
+        return []
+    errors: list[str] = []
+    there = attempt(lambda: read_record(prepared.path / SUBMISSION_FILE, Submission), errors)
+    files = attempt(lambda: submission_files(prepared.path), errors)
+    if there is None or files is None:
+        return errors
+    ours = prepared.submission
+    fields = there.model_dump(exclude={"submitted", "vrbench"})  # they differ when it is packed on another day
+    other = [name for name, value in fields.items() if value != getattr(ours, name)]
+    for name in sorted(prepared.files.keys() | files.keys() - {SUBMISSION_FILE}):
+        if name not in files or prepared.files.get(name) != read_bytes(files[name], 2**30):
+            other.append(name)
+    if not other:
+        return []
+    return [
+        f"{prepared.path} holds {ours.reference} already, with other {', '.join(other)}; a submission is never "
+        "changed: submit another checkpoint, or the same under another name"
+    ]
+
+
+def run_files(run: Run, errors: list[str]) -> dict[str, bytes]:
+    """Return run.json and the compressed samples of a run, by name; errors are added to a list."""
+    files = {RUN_FILE: (run.record.model_dump_json(indent=1) + "\n").encode()}
+    old = tasks_without_responses(run.record, run.samples)
     for result in run.record.results:
-        text = samples_to_jsonl(run.samples.get(result.task, ()))
-        if result.status != "ok":
-            continue
-        if hashlib.sha256(text.encode()).hexdigest() != result.samples_digest and result.task not in old:
-            faults.append(f"{result.task}: its samples are written as another vrbench does; run it again with this one")
-        files[f"samples/{result.task}.jsonl.gz"] = gzip_text(text)
+        if result.status == "ok":
+            text = samples_to_jsonl(run.samples.get(result.task, ()))
+            files[f"samples/{result.task}.jsonl.gz"] = gzip_text(text)
+            if hashlib.sha256(text.encode()).hexdigest() != result.samples_digest and result.task not in old:
+                errors.append(f"{result.task}: its samples were written by another vrbench; run it again with this one")
     return files
 
 
+def part_of(run: Run, tasks: Collection[str]) -> Run:
+    """Return a run's results on some tasks, with the settings and the digest that a run of these alone has.
+
+    No answer depends on which other tasks are run. Seconds and command stay those of the whole run.
+
+    Raises:
+        VrbenchError: the run's own digest is not that of its tasks as they are defined here, so that none can be made.
+    """
+    record = run.record
+    kept = tuple(result for result in record.results if result.task in tasks)
+    if {result.task for result in kept} != set(tasks) or len(kept) == len(record.results):
+        return run  # whole, or lacking some, which is an error of the whole run
+    known = registry.load(record.settings.include_path or None)
+    advice = f"run it with --tasks {','.join(tasks)}"
+    unknown = [result.task for result in record.results if result.task not in known]
+    if unknown:
+        raise VrbenchError(f"there is no task file here for {', '.join(unknown)}; {advice}")
+    deciding = {r.task: with_code(task_inputs(known[r.task], r.data_digest, r.harness), r.code) for r in record.results}
+    if record.inputs_digest != inputs_digest(record.checkpoint.digest, deciding, record.settings):
+        raise VrbenchError(
+            f"the run has {', '.join(r.task for r in record.results)}, of which the board takes a part, but its "
+            f"inputs_digest is not that of these tasks as they are defined here; {advice}"
+        )
+    names = tuple(sorted(result.task for result in kept))
+    update = {
+        "results": kept,
+        "status": "error" if any(result.status == "error" for result in kept) else "ok",
+        "settings": record.settings.model_copy(update={"tasks": names}),
+        "inputs_digest": inputs_digest(record.checkpoint.digest, {n: deciding[n] for n in names}, record.settings),
+    }
+    samples = {task: rows for task, rows in run.samples.items() if task in tasks}
+    return Run(record=record.model_copy(update=update), samples=samples, path=run.path)
+
+
 def _recipe(ref: CheckpointRef, folder: Path | None) -> str:
-    """The recipe in a checkpoint's folder; empty when there is none, or no folder of this checkpoint is found."""
+    """The recipe in a checkpoint's folder; empty if there is none, or no folder of this checkpoint is found."""
     if folder is not None and not folder.is_dir():
         raise VrbenchError(f"--ckpt {str(folder)!r} is not a folder")
     try:
         place = folder or (find(ref.id, offline=True).folder if ref.id.startswith(PREFIX) else None)
-        lineage = read_lineage(place) if place else None
+        found = read_lineage(place) if place else None
     except VrbenchError:
         if folder is not None:
             raise
         return ""
-    if place is None or lineage is None or not ref.lineage or not _same(lineage, ref.lineage[0]):
+    fields = ("id", "steps", "weights")
+    same = found and ref.lineage and all(getattr(found, name) == getattr(ref.lineage[0], name) for name in fields)
+    if place is None or not same:
         if folder is not None:
             raise VrbenchError(f"--ckpt {str(folder)!r} is not the checkpoint that was run, {ref.id}; give its folder")
         return ""
     if not (place / RECIPE_FILE).is_file():
         return ""
     text = read_text(place / RECIPE_FILE, limits.YAML_BYTES)
-    parse_yaml(text, quoted(str(place / RECIPE_FILE)))
+    parse_yaml(text, quote_path(place / RECIPE_FILE))
     return text
 
 
-def _same(lineage: Lineage, other: Lineage) -> bool:
-    return (lineage.id, lineage.steps, lineage.weights) == (other.id, other.steps, other.weights)
-
-
-def _family(board: Board, base: Run, given: str | None, faults: list[str]) -> str | None:
+def _family(board: Board, base: Run, given: str | None, errors: list[str]) -> str | None:
     """The board's family: the one given, else the one of this baseline, else the only one of this architecture."""
     if given is not None:
         if given not in board.families:
-            faults.append(f"family {given!r} is not on board {board.id}; there are {', '.join(board.families)}")
+            errors.append(f"family {given!r} is not on board {board.id}; there are {', '.join(board.families)}")
             return None
         return given
     ref = base.record.checkpoint
-    revision = ref.digest[:16]
-    found = [key for key, f in board.families.items() if f.baseline and parts_of(f.baseline)[2] == revision]
-    found = found or [k for k, f in board.families.items() if (f.model, f.depth) == (ref.family, _first_depth(ref))]
-    if len(found) != 1:
-        faults.append(
-            f"the baseline {ref.id} ({ref.family}, {_first_depth(ref)} decoder layers) does not tell the family on "
-            f"board {board.id}; name it with --family, one of {', '.join(found or board.families)}"
+    found = attempt(lambda: origins(ref.lineage, ref.depth), [])  # an inconsistent lineage is reported later
+    depth = found.first_depth if found else ref.depth
+    digest = ref.digest[:16]
+    keys = [key for key, f in board.families.items() if f.baseline and parse_reference(f.baseline)[2] == digest]
+    keys = keys or [key for key, f in board.families.items() if (f.model, f.depth) == (ref.family, depth)]
+    if len(keys) != 1:
+        errors.append(
+            f"the baseline {ref.id} ({ref.family}, {depth} decoder layers) does not determine the family on board "
+            f"{board.id}; name it with --family, one of {', '.join(keys or board.families)}"
         )
         return None
-    return found[0]
-
-
-def _first_depth(ref: CheckpointRef) -> int:
-    try:
-        return origins(ref.lineage, ref.depth).first_depth
-    except VrbenchError:  # told by the rules
-        return ref.depth
+    return keys[0]
 
 
 def _baseline(
-    board: Board, key: str, ours: Run, base: Run, about: About, root: Path, faults: list[str]
+    board: Board, key: str, ours: Run, base: Run, metadata: SubmissionMetadata, root: Path, errors: list[str]
 ) -> tuple[str, RunRecord | None]:
     """The baseline's reference, and its record on the board."""
-    digest = base.record.checkpoint.digest
-    if ours.record.checkpoint.digest == digest:
-        return f"{about.name}@{digest[:16]}", ours.record
-    reference = board.families[key].baseline
+    revision = base.record.checkpoint.digest[:16]
+    own, reference = f"{metadata.name}@{revision}", board.families[key].baseline
+    if ours.record.checkpoint.digest == base.record.checkpoint.digest:
+        return own, ours.record
     if reference is None:
-        return f"{about.name}@{digest[:16]}", None  # which the rules refuse
-    if parts_of(reference)[2] != digest[:16]:
-        faults.append(
-            f"the baseline given is {base.record.checkpoint.id} ({digest[:16]}); family {key} of board {board.id} is "
+        return own, None  # which the requirements refuse
+    if parse_reference(reference)[2] != revision:
+        errors.append(
+            f"the baseline given is {base.record.checkpoint.id} ({revision}); family {key} of board {board.id} is "
             f"compared with {reference}"
         )
         return reference, None
-    file = root / path_of(board.id, *parts_of(reference)) / "run.json"
+    file = root / submission_path(board.id, *parse_reference(reference)) / RUN_FILE
     if not file.is_file():
-        faults.append(
-            f"the baseline {reference} is not on board {board.id} yet; hand it in first, with its own run as --baseline"
-        )
+        advice = "submit it first, with its own run as --baseline"
+        errors.append(f"the baseline {reference} is not on board {board.id} yet; {advice}")
         return reference, None
-    return reference, tried(lambda: read_record(file, RunRecord), faults)
+    return reference, attempt(lambda: read_record(file, RunRecord), errors)
 
 
 def _submission(
-    run: Run, about: About, key: str, baseline: str, files: dict[str, bytes], faults: list[str]
+    run: Run, metadata: SubmissionMetadata, family: str, baseline: str, files: dict[str, bytes], errors: list[str]
 ) -> Submission | None:
-    org, _, name = about.name.partition("/")
+    org, _, name = metadata.name.partition("/")
     lineage = run.record.checkpoint.lineage
     try:
         return Submission(
-            board=about.board, org=org, name=name, revision=run.record.checkpoint.digest[:16], family=key,
-            baseline=baseline, description=about.description, url=about.url, paper=about.paper, code=about.code,
-            licence=(lineage[0].licence if lineage else "") if about.licence is None else about.licence,
+            board=metadata.board, org=org, name=name, revision=run.record.checkpoint.digest[:16], family=family,
+            baseline=baseline, description=metadata.description, url=metadata.url, paper=metadata.paper,
+            code=metadata.code,
+            licence=(lineage[0].licence if lineage else "") if metadata.licence is None else metadata.licence,
             submitted=datetime.now(timezone.utc).date().isoformat(), vrbench=__version__,
-            run_digest=hashlib.sha256(files["run.json"]).hexdigest(),
+            run_digest=hashlib.sha256(files[RUN_FILE]).hexdigest(),
         )  # fmt: skip
     except ValidationError as error:
-        faults += told(error)
+        errors += validation_messages(error)
         return None

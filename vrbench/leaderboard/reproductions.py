@@ -1,82 +1,147 @@
-"""A maintainer's own runs of submitted checkpoints: a row whose scores agree with one is 'reproduced'."""
+"""A maintainer's own runs of submitted checkpoints: packed, read and compared with the submissions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 
-from vrbench.core.errors import VrbenchError, error_messages
-from vrbench.core.schemas import Run
-from vrbench.leaderboard.board import Board
-from vrbench.leaderboard.check import Examiner
-from vrbench.leaderboard.own_run import REPRODUCTIONS, Reproduction, faults, read_reproduction
-from vrbench.leaderboard.schema import Standing, Status
-from vrbench.leaderboard.untrusted_input import submission_folders
+from vrbench.core.errors import VrbenchError, error_messages, raise_errors
+from vrbench.core.run_storage import load_run
+from vrbench.core.schemas import Run, RunRecord
+from vrbench.leaderboard.board import Board, load_board
+from vrbench.leaderboard.check import SubmissionChecker
+from vrbench.leaderboard.publish import Packed, part_of, run_files, write_folder
+from vrbench.leaderboard.requirements import validate_checkout
+from vrbench.leaderboard.schema import SUBMISSIONS, LeaderboardRow, Reproduction, VerificationStatus
+from vrbench.leaderboard.untrusted_input.files import RUN_FILE, read_bytes, submission_files, submission_folders
+from vrbench.leaderboard.untrusted_input.parsing import read_record
+from vrbench.leaderboard.untrusted_input.submission import read_run
+from vrbench.leaderboard.untrusted_input.text import sanitize_for_message
+
+REPRODUCTIONS = "reproductions"
+REPRODUCTION_FILE = "reproduction.json"
+FILES = (RUN_FILE, REPRODUCTION_FILE)
+"""Files of a reproduction, beside samples/."""
 
 
-@dataclass(frozen=True)
-class Reproduced:
-    """What the reproductions say.
+def read_reproduction(folder: Path, board: Board) -> tuple[Reproduction, Run]:
+    """Read the folder of a reproduction.
 
-    Attributes:
-        rows: key -> the row with its status, of those that were reproduced.
-        faults: folder -> why its run reproduces nothing, one sentence each.
+    Raises:
+        VrbenchError: a file is missing, unknown or not valid.
     """
+    files = submission_files(folder, FILES, ())
+    rows = {task: pinned.n for task, pinned in board.tasks.items()}
+    return read_record(files[REPRODUCTION_FILE], Reproduction), read_run(files, rows)
 
-    rows: Mapping[str, Standing]
-    faults: Mapping[Path, list[str]]
+
+def pack_reproduction(
+    run: str | Path, by: str, board: str = "pocket", root: str | Path = "leaderboards"
+) -> list[Packed]:
+    """Write `<board>/reproductions/<org>__<name>/<revision>/` for each submission of the checkpoint that was run.
+
+    Validating the board then compares the two.
+
+    Args:
+        run: folder of the maintainer's run; of its tasks those of the board are packed.
+        by: one of the board's maintainers.
+
+    Returns:
+        The folders, at least one. The same run again changes nothing.
+
+    Raises:
+        VrbenchError: all errors at once.
+    """
+    held, folder = load_board(Path(root) / board), Path(root) / board
+    ours = part_of(load_run(run), held.tasks)
+    reproduction = Reproduction(by=by, date=datetime.now(timezone.utc).date().isoformat())
+    errors = list(_validate_requirements(reproduction, held, ours.record))
+    revision = ours.record.checkpoint.digest[:16]
+    submitted = [place for place in submission_folders(folder / SUBMISSIONS)[0] if place.name == revision]
+    if not submitted:
+        errors.append(f"{ours.record.checkpoint.id} ({revision}) was not submitted to board {board}")
+    files = run_files(ours, errors)
+    raise_errors(errors)
+    files[REPRODUCTION_FILE] = (reproduction.model_dump_json(indent=1) + "\n").encode()
+    return [_write(folder / REPRODUCTIONS / place.parent.name / revision, files, held) for place in submitted]
 
 
-def reproduced(examiner: Examiner, folder: Path, rows: Mapping[str, Standing]) -> Reproduced:
-    """Look at all reproductions of a board, `reproductions/<org>__<name>/<revision>/`.
+def _write(target: Path, files: dict[str, bytes], board: Board) -> Packed:
+    if not target.is_dir():
+        write_folder(target, files, target.parents[2], lambda half: read_reproduction(half, board))
+        return Packed(target, is_new=True)
+    there = submission_files(target, FILES, ())
+    compared = files.keys() - {REPRODUCTION_FILE}  # which has the day
+    if there.keys() != files.keys() or any(read_bytes(there[name], 2**30) != files[name] for name in compared):
+        raise VrbenchError(f"{target} holds another run already; remove it to put this one in its place")
+    return Packed(target, is_new=False)
+
+
+def check_reproductions(
+    checker: SubmissionChecker, folder: Path, rows: Mapping[str, LeaderboardRow]
+) -> tuple[dict[str, VerificationStatus], dict[Path, list[str]]]:
+    """Check all reproductions of a board.
 
     Args:
         folder: the board's.
-        rows: key -> the row of every submission that was taken.
+        rows: key -> the row of every submission that was accepted.
+
+    Returns:
+        Key -> status of each row that was reproduced; and folder -> why its run reproduces nothing, one message each.
     """
-    lying, odd = submission_folders(folder / REPRODUCTIONS)
+    present, odd = submission_folders(folder / REPRODUCTIONS)
     refused: dict[Path, list[str]] = {folder / REPRODUCTIONS: odd} if odd else {}
-    found: dict[str, Standing] = {}
+    found: dict[str, VerificationStatus] = {}
     by_place = {(f"{row.org}__{row.name}", row.revision): row for row in rows.values()}
-    for place in lying:
+    for place in present:
         row = by_place.get((place.parent.name, place.name))
         if row is None:
-            refused[place] = ["it belongs to no submission that was taken"]
+            refused[place] = ["it belongs to no submission that was accepted"]
             continue
         try:
-            told, run = read_reproduction(place, examiner.board)
+            reproduction, run = read_reproduction(place, checker.board)
         except VrbenchError as error:
             refused[place] = error_messages(error)
             continue
-        rebuilt, wrong = examiner.rescored(run)
-        wrong += _faults(told, examiner.board, run, row)
-        wrong += _disagreements(rebuilt, row) if rebuilt is not None else ["it lacks tasks of the board"]
-        if wrong:
-            refused[place] = wrong
+        rescored, errors = checker.rescore(run)
+        errors += _validate_requirements(reproduction, checker.board, run.record)
+        errors += _compare(run.record, rescored, row)
+        if errors:
+            refused[place] = errors
         else:
-            status = Status(kind="reproduced", by=told.by, date=told.date)
-            found[row.key] = row.model_copy(update={"status": status})
-    return Reproduced(found, refused)
+            found[row.key] = VerificationStatus(kind="reproduced", by=reproduction.by, date=reproduction.date)
+    return found, refused
 
 
-def _faults(told: Reproduction, board: Board, run: Run, row: Standing) -> Iterator[str]:
-    yield from faults(told, board, run.record)
-    digest = run.record.checkpoint.digest
+def _validate_requirements(reproduction: Reproduction, board: Board, record: RunRecord) -> Iterator[str]:
+    """What a board requires of a reproduction whatever the submission is."""
+    if reproduction.by not in board.maintainers:
+        by, known = sanitize_for_message(reproduction.by), ", ".join(board.maintainers)
+        yield f"{by} is no maintainer of board {board.id}; those are {known}"
+    if record.settings.limit is not None:
+        yield f"it was run with limit {record.settings.limit}"
+    yield from validate_checkout(record)
+    if lacking := sorted(set(board.tasks) - {result.task for result in record.results if result.status == "ok"}):
+        yield f"it lacks {', '.join(lacking)}"
+
+
+def _compare(record: RunRecord, rescored: Run | None, row: LeaderboardRow) -> Iterator[str]:
+    """Other weights, another compute type, and tasks on which one score lies outside the other's interval."""
+    digest, dtype = record.checkpoint.digest, record.settings.dtype
     if digest != row.digest:
         yield f"it is a run of another checkpoint: sha256 {digest[:12]} against {row.digest[:12]}"
-    if run.record.settings.dtype != row.dtype:
-        yield f"it was computed in {run.record.settings.dtype}, the submission in {row.dtype}"
-
-
-def _disagreements(run: Run, row: Standing) -> Iterator[str]:
-    """Tasks on which one of the two scores lies outside the other's interval."""
+    if dtype != row.dtype:
+        yield f"it was computed in {dtype}, the submission in {row.dtype}"
+    if rescored is None:
+        yield "it lacks tasks of the board"
+        return
     for task in row.tasks:
-        again, stored = run.result(task.task).score, task.score
-        if again is None or stored.value is None or stored.low is None or stored.high is None:
+        ours, theirs = rescored.result(task.task).score, task.score
+        if ours is None or theirs.value is None or theirs.low is None or theirs.high is None:
             yield f"{task.task}: there is no score to compare"
-        elif not (stored.low <= again.value <= stored.high and again.low <= stored.value <= again.high):
+        elif not (theirs.low <= ours.value <= theirs.high and ours.low <= theirs.value <= ours.high):
             yield (
-                f"{task.task}: it scores {again.value:.2f} [{again.low:.2f}, {again.high:.2f}], the submission "
-                f"{stored.value:.2f} [{stored.low:.2f}, {stored.high:.2f}]"
+                f"{task.task}: it scores {ours.value:.2f} [{ours.low:.2f}, {ours.high:.2f}], the submission "
+                f"{theirs.value:.2f} [{theirs.low:.2f}, {theirs.high:.2f}]"
             )

@@ -1,8 +1,9 @@
-"""A submission's run and its baseline's -> its row: what it keeps, how surely, and what was done to its layers."""
+"""A board's rows: retention, intervals and verdicts against the baseline, what was done to the layers, and ranks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from vrbench.checkpoints.lineage import origins
 from vrbench.core.errors import VrbenchError
@@ -10,129 +11,127 @@ from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import CheckpointRef, Lineage, Run, RunRecord
 from vrbench.core.version import __version__
 from vrbench.leaderboard.board import Board
-from vrbench.leaderboard.schema import Cost, Figure, Mean, Region, Standing, Status, TaskStanding
-from vrbench.leaderboard.submission import Submission
-from vrbench.leaderboard.untrusted_input import parse_json
+from vrbench.leaderboard.schema import (
+    LayerRegion,
+    Leaderboard,
+    LeaderboardRow,
+    LeaderboardTask,
+    Rank,
+    RowCost,
+    RowTaskScores,
+    ScoreWithCI,
+    Submission,
+    SuiteMean,
+    VerificationStatus,
+)
+from vrbench.leaderboard.untrusted_input.parsing import parse_json
 from vrbench.statistics import bootstrap, pairing
-from vrbench.statistics.claims import POOLS, Claim, Verdict, parse
+from vrbench.statistics.claims import POOLS, Claim, Verdict, parse, parse_all
 from vrbench.statistics.comparison import ComparisonRow, row_of, verdict_of
 from vrbench.statistics.pairing import PairedTask
+from vrbench.tasks.metrics import METRICS
+from vrbench.tasks.registry import TaskSpec
 
-_SAME = Figure(value=100.0, low=100.0, high=100.0)
-_NO_CHANGE = Figure(value=0.0, low=0.0, high=0.0)
+MIN_SECONDS, MAX_SECONDS = 1e-3, 1e12
+"""Seconds that answering or training may have taken; what a submission says beyond them is not shown."""
+
+_KEPT_ALL = ScoreWithCI(value=100.0, low=100.0, high=100.0)
+RankedT = TypeVar("RankedT", SuiteMean | None, RowTaskScores)
+_NO_DIFFERENCE = ScoreWithCI(value=0.0, low=0.0, high=0.0)
 
 
-SHORTEST, LONGEST = 1e-3, 1e12
-"""Seconds that answering or training may have taken; what a submission says beyond them is no figure."""
-
-
-def standing_of(board: Board, submission: Submission, run: Run, baseline: Run) -> Standing:
-    """The row of a submission whose every figure was rebuilt; its ranks are made when all rows are there.
+def leaderboard_row(board: Board, submission: Submission, run: Run, baseline: Run) -> LeaderboardRow:
+    """Return the row of a submission, without ranks, which need all rows.
 
     Args:
-        run: its record and samples.
+        run: its record and samples, recomputed from its answers.
         baseline: that of its family's baseline; its own for a baseline.
     """
     pairs = {task: pairing.pair_task(task, run, baseline) for task in board.tasks}
     rows = {task: row_of(task, "task", pair.baseline.suite, {task: pair}, tested=False) for task, pair in pairs.items()}
-    record, first = run.record, submission.is_baseline
-    return Standing(
-        org=submission.org,
-        name=submission.name,
-        revision=submission.revision,
-        description=submission.description,
-        family=submission.family,
-        baseline=submission.baseline,
-        is_baseline=first,
+    record, is_baseline = run.record, submission.is_baseline
+    return LeaderboardRow(
+        **submission.model_dump(include={"org", "name", "revision", "description", "family", "baseline", "submitted"}),
+        is_baseline=is_baseline,
         checkpoint=record.checkpoint.id,
         digest=record.checkpoint.digest,
         dtype=record.settings.dtype,
-        submitted=submission.submitted,
-        region=region_of(record.checkpoint),
-        cost=cost_of(record),
-        visual=_mean("visual", board.suites.visual, run, pairs, first),
-        text=_mean("text", board.suites.text, run, pairs, first),
-        verdicts=() if first else tuple(_verdict(parse(text), board, rows, pairs) for text in board.claims),
-        tasks=tuple(_task(task, run, rows[task], first) for task in board.tasks),
-        status=Status(kind="rescored", by=f"vrbench {__version__}", date=submission.submitted),
+        region=layer_region(record.checkpoint),
+        cost=row_cost(record),
+        visual=_mean("visual", board.suites.visual, run, pairs, is_baseline),
+        text=_mean("text", board.suites.text, run, pairs, is_baseline),
+        verdicts=() if is_baseline else tuple(_verdict(parse(text), board, rows, pairs) for text in board.claims),
+        tasks=tuple(_task_scores(task, run, rows[task], is_baseline) for task in board.tasks),
+        status=VerificationStatus(kind="rescored", by=f"vrbench {__version__}", date=submission.submitted),
     )
 
 
-def _task(task: str, run: Run, row: ComparisonRow, is_baseline: bool) -> TaskStanding:
+def _task_scores(task: str, run: Run, row: ComparisonRow, is_baseline: bool) -> RowTaskScores:
     result = run.result(task)
     assert result.score is not None  # else the submission was refused
-    return TaskStanding(
+    difference = ScoreWithCI(value=row.difference, low=row.difference_low, high=row.difference_high)
+    return RowTaskScores(
         task=task,
         n=result.n,
         n_unscored=result.n_unscored,
         clusters=result.score.clusters,
-        score=Figure(value=result.score.value, low=result.score.low, high=result.score.high),
-        difference=_NO_CHANGE if is_baseline else _difference(row),
-        retention=_SAME if is_baseline else _retention(row),
+        score=ScoreWithCI(value=result.score.value, low=result.score.low, high=result.score.high),
+        difference=_NO_DIFFERENCE if is_baseline else difference,
+        retention=_KEPT_ALL if is_baseline else _retention(row),
     )
 
 
-def _mean(name: str, tasks: Sequence[str], run: Run, pairs: Mapping[str, PairedTask], is_baseline: bool) -> Mean | None:
-    """The mean over a suite's tasks; a perplexity is in none."""
+def _retention(row: ComparisonRow) -> ScoreWithCI:
+    return ScoreWithCI(value=row.retention, low=row.retention_low, high=row.retention_high)
+
+
+def _mean(
+    name: str, tasks: Sequence[str], run: Run, pairs: Mapping[str, PairedTask], is_baseline: bool
+) -> SuiteMean | None:
+    """The mean over a suite's tasks; perplexities are not part of it."""
     used = {task: pairs[task] for task in tasks if pairs[task].in_mean}
     if not used:
         return None
-    scores = [run.result(task).score for task in used]
-    values = [score.value for score in scores if score is not None]
+    values = [score.value for score in (run.result(task).score for task in used) if score is not None]
     ends = bootstrap.mean_interval([pair.drawn for pair in used.values() if pair.drawn is not None])
     low, high = ends if ends is not None else (None, None)
-    return Mean(
+    return SuiteMean(
         tasks=tuple(used),
         n=sum(run.result(task).n for task in used),
-        score=Figure(value=sum(values) / len(values), low=low, high=high),
-        retention=_SAME if is_baseline else _retention(row_of(name, "suite", name, used, tested=False)),
+        score=ScoreWithCI(value=sum(values) / len(values), low=low, high=high),
+        retention=_KEPT_ALL if is_baseline else _retention(row_of(name, "suite", name, used, tested=False)),
     )
 
 
 def _verdict(claim: Claim, board: Board, rows: Mapping[str, ComparisonRow], pairs: Mapping[str, PairedTask]) -> Verdict:
-    """What a claim's tasks say of it: a task, one of the board's two means, or a suite."""
+    """The verdict on a claim about a task, one of the board's two means, or a suite."""
     if claim.name in rows:
         return verdict_of(claim, rows[claim.name], [pairs[claim.name]])
-    tasks = members(claim.name, board, pairs)
+    suites = {claim.name, *POOLS.get(claim.name, ())}
+    of_suites = tuple(task for task, pair in pairs.items() if pair.baseline.suite in suites)
+    tasks = {"visual": board.suites.visual, "text": board.suites.text}.get(claim.name, of_suites)
     if not tasks:
         return Verdict(claim=claim, verdict="undecided", reason=f"the board has no task {claim.name}")
-    spoken = {task: pairs[task] for task in tasks}
-    return verdict_of(claim, row_of(claim.name, "suite", claim.name, spoken, tested=False), list(spoken.values()))
+    used = {task: pairs[task] for task in tasks}
+    return verdict_of(claim, row_of(claim.name, "suite", claim.name, used, tested=False), list(used.values()))
 
 
-def members(name: str, board: Board, pairs: Mapping[str, PairedTask]) -> tuple[str, ...]:
-    """The tasks of a claim's name: 'visual' and 'text' are the board's means, others are suites."""
-    means = {"visual": board.suites.visual, "text": board.suites.text}
-    if name in means:
-        return means[name]
-    suites = {name, *POOLS.get(name, ())}
-    return tuple(task for task, pair in pairs.items() if pair.baseline.suite in suites)
-
-
-def _difference(row: ComparisonRow) -> Figure:
-    return Figure(value=row.difference, low=row.difference_low, high=row.difference_high)
-
-
-def _retention(row: ComparisonRow) -> Figure:
-    return Figure(value=row.retention, low=row.retention_low, high=row.retention_high)
-
-
-def region_of(ref: CheckpointRef) -> Region:
-    """Layers tuned and removed, by a checkpoint's lineage.
+def layer_region(ref: CheckpointRef) -> LayerRegion:
+    """Return the layers tuned and removed, by a checkpoint's lineage.
 
     Raises:
         VrbenchError: its steps do not lead to its depth.
     """
     found = origins(ref.lineage, ref.depth)
     depth = found.first_depth
-    tuned = [found.numbers[i] for i in found.tuned]
+    tuned = tuple(found.numbers[i] for i in found.tuned)
     removed = LayerSet.none(depth) if not ref.lineage else LayerSet.of(found.numbers, depth).complement()
     steps = [step for lineage in reversed(ref.lineage) for step in lineage.steps]
-    ways = [step.method or "weights" for step in steps if step.kind == "trained" and step.stage != "heal"]
-    return Region(
+    methods = [step.method or "weights" for step in steps if step.kind == "trained" and step.stage != "heal"]
+    return LayerRegion(
         depth=depth,
-        tuning=ways[-1] if tuned else "none",
-        tuned=str(LayerSet(tuple(tuned), depth, allow_empty=True)),
+        tuning=methods[-1] if tuned else "none",
+        tuned=str(LayerSet(tuned, depth, allow_empty=True)),
         tuned_share=len(tuned) / depth,
         removed=str(removed),
         removed_share=len(removed) / depth,
@@ -140,41 +139,110 @@ def region_of(ref: CheckpointRef) -> Region:
     )
 
 
-def cost_of(record: RunRecord) -> Cost:
-    """What training cost, as the lineage notes it, and how many items a second were answered and scored."""
+def row_cost(record: RunRecord) -> RowCost:
+    """Return what training cost, as the lineage notes it, and how many items a second were answered and scored."""
     seconds, devices = _training(record.checkpoint.lineage)
-    asked = [result for result in record.results if result.status == "ok"]
-    fresh = all(result.asked and not result.reused for result in asked)  # else answers were in the store already
-    took = sum(result.seconds for result in asked)
-    return Cost(
-        seconds=seconds if seconds is not None and seconds <= LONGEST else None,
+    done = [result for result in record.results if result.status == "ok"]
+    is_fresh = all(result.asked and not result.reused for result in done)  # else answers were stored already
+    took = sum(result.seconds for result in done)
+    return RowCost(
+        seconds=seconds if seconds is not None and seconds <= MAX_SECONDS else None,
         device=", ".join(devices),
-        items_per_second=sum(r.n for r in asked) / took if fresh and SHORTEST <= took <= LONGEST else None,
+        items_per_second=sum(r.n for r in done) / took if is_fresh and MIN_SECONDS <= took <= MAX_SECONDS else None,
         measured_on=record.provenance.device,
     )
 
 
 def _training(lineages: Sequence[Lineage]) -> tuple[float | None, list[str]]:
-    """Seconds of all steps that trained layers of the LLM, and where; none where a step does not say."""
-    noted = [
-        _noted(step.note)
-        for lineage in lineages
-        for step in lineage.steps
-        if step.kind == "trained" and step.layers != "none"
-    ]
-    devices = list(dict.fromkeys(device for _, device in noted if device))
-    known = [seconds for seconds, _ in noted if seconds is not None]
-    return (sum(known) if noted and len(known) == len(noted) else None), devices
+    """Seconds and devices of all steps that trained layers of the LLM; no seconds if a step does not note them."""
+    trained = [step for line in lineages for step in line.steps if step.kind == "trained" and step.layers != "none"]
+    noted = [_seconds_and_device(step.note) for step in trained]
+    seconds = [seconds for seconds, _ in noted if seconds is not None]
+    total = sum(seconds) if noted and len(seconds) == len(noted) else None
+    return total, list(dict.fromkeys(device for _, device in noted if device))
 
 
-def _noted(note: str) -> tuple[float | None, str]:
-    """Seconds and device in a training step's note, which is a JSON object where vrbench wrote it."""
+def _seconds_and_device(note: str) -> tuple[float | None, str]:
+    """What a training step's note says, which is a JSON object where vrbench wrote it."""
     try:
-        told = parse_json(note, "the note")
+        fields = parse_json(note, "the note")
     except VrbenchError:
         return None, ""
-    if not isinstance(told, dict):
+    if not isinstance(fields, dict):
         return None, ""
-    seconds, device = told.get("seconds"), told.get("device")
+    seconds, device = fields.get("seconds"), fields.get("device")
     usable = isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and 0 <= seconds < float("inf")
-    return float(told["seconds"]) if usable else None, device if isinstance(device, str) else ""
+    return float(fields["seconds"]) if usable else None, device if isinstance(device, str) else ""
+
+
+def build_leaderboard(board: Board, specs: Mapping[str, TaskSpec], rows: Sequence[LeaderboardRow]) -> Leaderboard:
+    """Return a board's `leaderboard.json`: the rows with their ranks, and what a reader needs to know of the tasks."""
+    suites = {task: "visual" for task in board.suites.visual} | {task: "text" for task in board.suites.text}
+    tasks = tuple(
+        LeaderboardTask(
+            id=task,
+            suite=suites.get(task, ""),
+            title=spec.title,
+            metric=spec.metric,
+            unit=METRICS[spec.metric].kind,
+            higher_is_better=spec.higher_is_better,
+            chance=spec.chance,
+            n=spec.n,
+            version=spec.version,
+        )
+        for task, spec in specs.items()
+    )
+    claims = parse_all(board.claims)
+    return Leaderboard(board=board.id, title=board.title, claims=claims, tasks=tasks, rows=ranked(rows, tasks))
+
+
+def ranked(rows: Sequence[LeaderboardRow], tasks: Sequence[LeaderboardTask]) -> tuple[LeaderboardRow, ...]:
+    """Return the rows with every score's rank, by visual score, best first, then by what names them."""
+    found = list(rows)
+    for suite in ("visual", "text"):
+        means = _with_ranks([getattr(row, suite) for row in rows])
+        found = [row.model_copy(update={suite: mean}) for row, mean in zip(found, means, strict=True)]
+    columns = [
+        _with_ranks([row.tasks[place] for row in rows], task.higher_is_better) for place, task in enumerate(tasks)
+    ]
+    by_row = zip(*columns, strict=True)
+    found = [row.model_copy(update={"tasks": scores}) for row, scores in zip(found, by_row, strict=True)]
+    return tuple(sorted(found, key=_order))
+
+
+def _with_ranks(records: Sequence[RankedT], higher_is_better: bool = True) -> list[RankedT]:
+    """One record of each row, or None, with the ranks of its score and of its retention."""
+    scores = rank_scores([None if record is None else record.score for record in records], higher_is_better)
+    retentions = rank_scores([None if record is None else record.retention for record in records])
+    found = list(records)
+    for place, record in enumerate(records):
+        if record is not None:
+            score = record.score.model_copy(update={"rank": scores[place]})
+            retention = record.retention.model_copy(update={"rank": retentions[place]})
+            found[place] = record.model_copy(update={"score": score, "retention": retention})
+    return found
+
+
+def rank_scores(scores: Sequence[ScoreWithCI | None], higher_is_better: bool = True) -> list[Rank | None]:
+    """Return the places that each score may have among all, in the given order.
+
+    A score is better than another only where its whole interval is, so that rows whose intervals overlap share places.
+    Scores without an interval get no rank and count for none.
+    """
+    sign = 1.0 if higher_is_better else -1.0
+    ends: dict[int, tuple[float, float]] = {}
+    for place, score in enumerate(scores):
+        if score is not None and score.low is not None and score.high is not None:
+            low, high = sorted((sign * score.low, sign * score.high))
+            ends[place] = (low, high)
+    found: list[Rank | None] = [None] * len(scores)
+    for place, (low, high) in ends.items():
+        best = 1 + sum(other > high for other, _ in ends.values())
+        found[place] = Rank(best=best, worst=sum(other >= low for _, other in ends.values()))
+    return found
+
+
+def _order(row: LeaderboardRow) -> tuple[float, float, str]:
+    scores = (mean.score.value if mean is not None else None for mean in (row.visual, row.text))
+    visual, text = (float("-inf") if score is None else score for score in scores)
+    return -visual, -text, row.key

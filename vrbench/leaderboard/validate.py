@@ -1,38 +1,35 @@
-"""All submissions of all boards looked at: which are taken, which are refused and why, and the boards that follow.
+"""Validating whole boards: which submissions are accepted, which are refused and why, and the tables that follow.
 
-Importing this module is cheap; validating imports the harnesses, needs no model and no card, and computes in several
-processes.
+Importing this module is cheap; validating imports the harnesses, needs no model and no GPU, and uses several processes.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vrbench.core.errors import VrbenchError, error_messages, raise_errors
+from vrbench.core.io import write_atomically
 from vrbench.leaderboard import history
 from vrbench.leaderboard.board import BOARD_FILE, Board, boards, load_board
-from vrbench.leaderboard.check import Examiner
-from vrbench.leaderboard.looking import look_at
-from vrbench.leaderboard.reproductions import reproduced
-from vrbench.leaderboard.schema import BoardTask, Leaderboard, Standing, ranked
-from vrbench.leaderboard.submission import SUBMISSIONS
-from vrbench.leaderboard.untrusted_input import submission_folders
-from vrbench.statistics.claims import parse_all
-from vrbench.tasks.metrics import METRICS
-from vrbench.tasks.registry import TaskSpec
+from vrbench.leaderboard.check import SubmissionChecker, check_submissions
+from vrbench.leaderboard.history import LEADERBOARD_FILE
+from vrbench.leaderboard.reproductions import check_reproductions
+from vrbench.leaderboard.rows import build_leaderboard
+from vrbench.leaderboard.schema import SUBMISSIONS, Leaderboard, LeaderboardRow
+from vrbench.leaderboard.untrusted_input.files import submission_folders
 
 
 @dataclass(frozen=True)
-class Refusal:
+class Rejection:
     """What is refused, and every reason.
 
     Attributes:
         board: id of the board.
         path: of a submission, a reproduction or a board's file, relative to the folder of all boards.
-        reasons: one sentence each.
+        reasons: one message each.
     """
 
     board: str
@@ -40,32 +37,44 @@ class Refusal:
     reasons: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Validation:
-    """What was found.
+    """The result of validating boards.
 
     Attributes:
         root: the folder of all boards.
-        refusals: by path; empty when everything is taken.
-        boards: id -> the board as it follows from what was taken; none of boards of which one submission was looked at.
-        taken: paths of the submissions that were taken, relative to the root.
+        reasons: path -> why it is refused; empty if everything is accepted.
+        boards: id -> the recomputed board; none of boards of which a single submission was validated.
+        accepted: paths of the submissions that were accepted, relative to the root.
         rows: their rows, in the same order; with ranks in `boards` only.
         known: 'org/name@revision' of the rows that `leaderboard.json` has already.
-        notes: what a maintainer should know and is no fault.
+        notes: what a maintainer should know and is no error.
     """
 
     root: Path
-    refusals: tuple[Refusal, ...] = ()
-    boards: Mapping[str, Leaderboard] = field(default_factory=dict)
-    taken: tuple[str, ...] = ()
-    rows: tuple[Standing, ...] = ()
-    known: frozenset[str] = frozenset()
-    notes: tuple[str, ...] = ()
+    reasons: dict[str, list[str]] = field(default_factory=dict)
+    boards: dict[str, Leaderboard] = field(default_factory=dict)
+    accepted: list[str] = field(default_factory=list)
+    rows: list[LeaderboardRow] = field(default_factory=list)
+    known: set[str] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def rejections(self) -> tuple[Rejection, ...]:
+        """What is refused, by path."""
+        return tuple(
+            Rejection(path.split("/")[0], path, tuple(dict.fromkeys(reasons)))
+            for path, reasons in sorted(self.reasons.items())
+        )
+
+    def refuse(self, place: Path, reasons: Sequence[str]) -> None:
+        """Add reasons why a submission, a reproduction or a board's file is refused."""
+        self.reasons.setdefault(place.relative_to(self.root).as_posix(), []).extend(reasons)
 
 
 @dataclass(frozen=True)
-class How:
-    """How to look.
+class ValidationOptions:
+    """How to validate.
 
     Attributes:
         data_root: folder with the hub's data sets, for boards whose tasks are not generated.
@@ -79,54 +88,43 @@ class How:
 
 
 def validate(
-    path: str | Path = "leaderboards",
-    data_root: str | Path | None = None,
-    jobs: int = 0,
-    include_path: str | Path | None = None,
-    against: str | None = None,
-) -> list[Refusal]:
-    """The refusals of `validation`; empty when everything is taken."""
-    return list(validation(path, How(data_root, jobs, include_path), against).refusals)
-
-
-def validation(path: str | Path = "leaderboards", how: How | None = None, against: str | None = None) -> Validation:
-    """Score all answers of all submissions again, and hold them to their boards.
+    path: str | Path = "leaderboards", options: ValidationOptions | None = None, against: str | None = None
+) -> Validation:
+    """Score all answers of all submissions again, and check them against their boards.
 
     Args:
-        path: the folder of all boards, a board's folder, or one submission's, which is looked at with its baseline.
-        how: data, processes and tasks.
+        path: the folder of all boards, a board's folder, or one submission's, which is checked with its baseline.
+        options: data, processes and tasks.
         against: commit or branch whose submissions must not have been changed.
 
     Raises:
         VrbenchError: there is no board, or the commit cannot be compared with.
     """
-    root, known, submission = _meant(Path(path))
+    root, found_boards, submission = _resolve(Path(path))
     found = Validation(root)
-    for board in known.values():
-        found = _joined(found, _of_board(root, board, submission, how or How()))
+    for board in found_boards.values():
+        _validate_board(found, board, submission, options or ValidationOptions())
     if against is not None:
-        odd = history.changed(root, against)
-        refusals = tuple(Refusal(path.split("/")[0], path, tuple(why)) for path, why in odd.items())
-        found = _joined(found, Validation(root, refusals))
+        for changed, reasons in history.changed_submissions(root, against).items():
+            found.refuse(root / changed, reasons)
     return found
 
 
-def write(found: Validation) -> list[Path]:
-    """Write `leaderboard.json` of every board that was looked at as a whole; returns the files.
+def write_leaderboards(found: Validation) -> list[Path]:
+    """Write `leaderboard.json` of every board that was validated as a whole; return the files.
 
     Raises:
         VrbenchError: something was refused.
     """
-    raise_errors(f"{refusal.path}: {reason}" for refusal in found.refusals for reason in refusal.reasons)
-    return [history.write(found.root / board, made) for board, made in found.boards.items()]
+    raise_errors(f"{rejection.path}: {reason}" for rejection in found.rejections for reason in rejection.reasons)
+    files = {found.root / board / LEADERBOARD_FILE: new.json_text for board, new in found.boards.items()}
+    for file, text in files.items():
+        write_atomically(file, text)
+    return list(files)
 
 
-def _meant(path: Path) -> tuple[Path, dict[str, Board], Path | None]:
-    """What a path means: the folder of all boards, the boards that are looked at, and the one submission if it is one.
-
-    Raises:
-        VrbenchError: it is none of these.
-    """
+def _resolve(path: Path) -> tuple[Path, dict[str, Board], Path | None]:
+    """The folder of all boards, the boards to validate, and the one submission if the path is that of one."""
     path = path.absolute()
     if (path / BOARD_FILE).is_file():
         board = load_board(path)
@@ -142,88 +140,58 @@ def _meant(path: Path) -> tuple[Path, dict[str, Board], Path | None]:
     return path, boards(path), None
 
 
-def _of_board(root: Path, board: Board, submission: Path | None, how: How) -> Validation:
-    """One board: its submissions, then its reproductions, then what it said before."""
-    folder = root / board.id
-    lying, odd = submission_folders(folder / SUBMISSIONS)
-    found = Validation(root)
+def _validate_board(found: Validation, board: Board, submission: Path | None, options: ValidationOptions) -> None:
+    """Validate a board's submissions, then its reproductions, then its stored figures."""
+    folder = found.root / board.id
+    present, odd = submission_folders(folder / SUBMISSIONS)
     if odd and submission is None:
-        found = _refused(found, board, {folder / SUBMISSIONS: odd})
-    if not lying:
-        return replace(found, notes=tuple(_notes_of_empty(board)))
+        found.refuse(folder / SUBMISSIONS, odd)
+    if not present:
+        found.notes += _notes_of_empty(board)
+        return
     try:
-        examiner = Examiner(board, how.data_root, how.include_path)
+        checker = SubmissionChecker(board, options.data_root, options.include_path)
     except VrbenchError as error:
-        return _refused(found, board, {folder / BOARD_FILE: error_messages(error)})
-    looks = look_at(examiner, root, lying if submission is None else [submission], how.jobs or cores())
-    found = _refused(found, board, {look.folder: look.reasons for look in looks if look.row is None})
-    rows = {look.folder: look.row for look in looks if look.row is not None}
-    found = replace(found, taken=tuple(_relative(root, place) for place in rows), rows=tuple(rows.values()))
-    found = replace(found, known=history.known(folder))
-    if submission is not None:
-        return found
-    again = reproduced(examiner, folder, {row.key: row for row in rows.values()})
-    now = history.kept(folder, [again.rows.get(row.key, row) for row in rows.values()])
-    made = leaderboard_of(board, examiner.specs, now)
-    found = replace(_refused(found, board, again.faults), boards={board.id: made})
-    before = {root / path: why for path, why in history.moved(folder, made, lying).items()}
-    stale = f"{board.id}/{history.LEADERBOARD_FILE} is not what its submissions give; make it anew with --write"
-    return replace(_refused(found, board, before), notes=(stale,) if history.is_stale(folder, made) else ())
+        found.refuse(folder / BOARD_FILE, error_messages(error))
+        return
+    folders = present if submission is None else [submission]
+    rows: dict[str, LeaderboardRow] = {}
+    for one in check_submissions(checker, found.root, folders, options.jobs or cores()):
+        if one.row is None:
+            found.refuse(one.folder, one.reasons)
+        else:
+            rows[one.row.key] = one.row
+            found.accepted.append(one.folder.relative_to(found.root).as_posix())
+    found.rows += rows.values()
+    found.known |= history.stored_rows(folder).keys()
+    if submission is None:
+        _validate_table(found, checker, rows, present)
+
+
+def _validate_table(
+    found: Validation, checker: SubmissionChecker, rows: Mapping[str, LeaderboardRow], submissions: Sequence[Path]
+) -> None:
+    folder = found.root / checker.board.id
+    status, refused = check_reproductions(checker, folder, rows)
+    for place, reasons in refused.items():
+        found.refuse(place, reasons)
+    verified = [row.model_copy(update={"status": status.get(key, row.status)}) for key, row in rows.items()]
+    new = build_leaderboard(checker.board, checker.specs, history.keep_stored_figures(folder, verified))
+    found.boards[checker.board.id] = new
+    for path, reasons in history.validate_stored(folder, new, submissions).items():
+        found.refuse(found.root / path, reasons)
+    if history.is_stale(folder, new):
+        file = f"{checker.board.id}/{LEADERBOARD_FILE}"
+        found.notes.append(f"{file} is not what its submissions give; write it with --write")
 
 
 def _notes_of_empty(board: Board) -> Iterator[str]:
-    open_ones = board.unpinned()
-    if open_ones:
-        more = f", and {len(open_ones) - 1:,} more like it" if len(open_ones) > 1 else ""
-        yield f"{open_ones[0]}{more}"
+    if unpinned := board.unpinned():
+        more = f", and {len(unpinned) - 1:,} more like it" if len(unpinned) > 1 else ""
+        yield f"{unpinned[0]}{more}"
     yield f"board {board.id}: there is no submission yet"
 
 
-def _refused(found: Validation, board: Board, faults: Mapping[Path, Sequence[str]]) -> Validation:
-    """What was found, with more that is refused; what is refused twice has its reasons together."""
-    reasons = {refusal.path: refusal for refusal in found.refusals}
-    for place, why in faults.items():
-        path = _relative(found.root, place)
-        before = reasons[path].reasons if path in reasons else ()
-        reasons[path] = Refusal(board.id, path, tuple(dict.fromkeys((*before, *why))))
-    return replace(found, refusals=tuple(reasons[path] for path in sorted(reasons)))
-
-
-def _joined(a: Validation, b: Validation) -> Validation:
-    reasons = {refusal.path: refusal for refusal in a.refusals}
-    for refusal in b.refusals:
-        before = reasons[refusal.path].reasons if refusal.path in reasons else ()
-        reasons[refusal.path] = replace(refusal, reasons=tuple(dict.fromkeys((*before, *refusal.reasons))))
-    refusals = tuple(reasons[path] for path in sorted(reasons))
-    taken, rows, notes = (*a.taken, *b.taken), (*a.rows, *b.rows), (*a.notes, *b.notes)
-    return Validation(a.root, refusals, {**a.boards, **b.boards}, taken, rows, a.known | b.known, notes)
-
-
-def _relative(root: Path, place: Path) -> str:
-    return place.relative_to(root).as_posix()
-
-
 def cores() -> int:
-    """Processors that this process may use."""
+    """Return the processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def leaderboard_of(board: Board, specs: Mapping[str, TaskSpec], rows: Sequence[Standing]) -> Leaderboard:
-    """A board's `leaderboard.json`: the rows with their ranks, and what a reader needs to know of the tasks."""
-    suites = {task: "visual" for task in board.suites.visual} | {task: "text" for task in board.suites.text}
-    tasks = tuple(
-        BoardTask(
-            id=task,
-            suite=suites.get(task, ""),
-            title=spec.title,
-            metric=spec.metric,
-            unit=METRICS[spec.metric].kind,
-            higher_is_better=spec.higher_is_better,
-            chance=spec.chance,
-            n=spec.n,
-            version=spec.version,
-        )
-        for task, spec in specs.items()
-    )
-    claims = parse_all(board.claims)
-    return Leaderboard(board=board.id, title=board.title, claims=claims, tasks=tasks, rows=ranked(rows, tasks))

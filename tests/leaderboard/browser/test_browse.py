@@ -11,7 +11,7 @@ import pytest
 
 from tests.leaderboard.made import Made
 from vrbench.core.schemas import Sample
-from vrbench.leaderboard.untrusted_input import read_samples
+from vrbench.leaderboard.untrusted_input.submission import read_submission
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -29,7 +29,7 @@ def answered(board: Made) -> Callable[[str, str], dict[str, Sample]]:
 
     def samples(name: str, task: str) -> dict[str, Sample]:
         (place,) = (folder for folder in board.submissions if folder.parent.name.endswith(f"__{name}"))
-        return {sample.id: sample for sample in read_samples(place / "samples" / f"{task}.jsonl.gz")}
+        return {sample.id: sample for sample in read_submission(place).run.samples[task]}
 
     return samples
 

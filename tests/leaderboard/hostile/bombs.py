@@ -19,8 +19,10 @@ from pathlib import Path
 from tests.leaderboard.hostile import documents
 from vrbench.core.errors import VrbenchError, error_messages
 from vrbench.leaderboard.board import load_board
-from vrbench.leaderboard.submitted import read_submission
-from vrbench.leaderboard.untrusted_input import limits, parse_yaml, shown
+from vrbench.leaderboard.untrusted_input import limits
+from vrbench.leaderboard.untrusted_input.parsing import parse_yaml
+from vrbench.leaderboard.untrusted_input.submission import read_submission
+from vrbench.leaderboard.untrusted_input.text import sanitize_for_display
 
 MEMORY = 768 * 2**20
 """Address space of the process; Python with the project's light libraries takes some 250 MiB of it."""
@@ -91,8 +93,8 @@ LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" fo
 MANY_TASKS = "".join(f"  t{i}: {{version: '1', n: 1}}\n" for i in range(8_000))
 BOMBS: dict[str, tuple[Callable[[Path], object], str]] = {
     "zeros": (submission_with(samples=zeros(8_192)), "more than 134,217,728 bytes"),
-    "members": (submission_with(samples=gzip.compress(b"", mtime=0) * 500_000), "behind the end"),
-    "two members": (submission_with(samples=gzip.compress(documents.samples_bytes(), mtime=0) * 2), "behind the end"),
+    "members": (submission_with(samples=gzip.compress(b"", mtime=0) * 500_000), "after the end"),
+    "two members": (submission_with(samples=gzip.compress(documents.samples_bytes(), mtime=0) * 2), "after the end"),
     "gzip of gzip": (samples_of(gzip.compress(zeros(1_024), 1)), "not UTF-8"),
     "large record": (submission_with(run__json=b" " * (limits.RECORD_BYTES + 1)), "at most 4,194,304"),
     "line feeds": (samples_of(b"\n" * 20_000_000), "not read beyond line 4|more than 3 samples"),
@@ -136,7 +138,8 @@ BOMBS: dict[str, tuple[Callable[[Path], object], str]] = {
     "yaml commas": (submission_with(recipe__yaml=b"[" + b"a," * 120_000), "not YAML"),
     "board laughs": (board_of(LAUGHS), "anchor"),
     "board tasks": (board_of(documents.BOARD.replace("suites:", MANY_TASKS + "suites:")), "is in no suite"),
-    "shown": (lambda folder: shown("\u202e" * 10**7) and parse_yaml("x: " + "e\u0301" * LONG, "text") and None, ""),
+    "display": (lambda folder: sanitize_for_display("\u202e" * 10**7), ""),
+    "yaml marks": (lambda folder: parse_yaml("x: " + "e\u0301" * LONG, "text"), ""),
 }
 """Name -> how it is read, and a pattern of the sentence that refuses it; none where it may be read."""
 

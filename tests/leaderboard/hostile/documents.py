@@ -20,8 +20,17 @@ from vrbench.core.schemas import (
     Score,
     TaskResult,
 )
-from vrbench.leaderboard.schema import Cost, Figure, Leaderboard, Mean, Region, Standing, Status, TaskStanding
-from vrbench.leaderboard.submission import Submission
+from vrbench.leaderboard.schema import (
+    LayerRegion,
+    Leaderboard,
+    LeaderboardRow,
+    RowCost,
+    RowTaskScores,
+    ScoreWithCI,
+    Submission,
+    SuiteMean,
+    VerificationStatus,
+)
 from vrbench.statistics.claims import parse
 
 TASK = "pocket_mme"
@@ -89,16 +98,17 @@ def submission(run_text: str = "", **changes: Any) -> Submission:
 
 def leaderboard() -> Leaderboard:
     """A board of one row."""
-    figure = Figure(value=65.0, low=60.0, high=70.0)
-    mean = Mean(tasks=(TASK,), n=3, score=figure, retention=figure)
-    row = Standing(
+    figure = ScoreWithCI(value=65.0, low=60.0, high=70.0)
+    mean = SuiteMean(tasks=(TASK,), n=3, score=figure, retention=figure)
+    row = LeaderboardRow(
         org="lab", name="region", revision=HEX[:16], family="pocket", baseline=f"lab/region@{HEX[:16]}", digest=HEX,
-        is_baseline=True, checkpoint="pocket/region", dtype="float32", submitted="2026-11-01", cost=Cost(),
-        region=Region(
+        is_baseline=True, checkpoint="pocket/region", dtype="float32", submitted="2026-11-01", cost=RowCost(),
+        region=LayerRegion(
             depth=30, tuning="lora", tuned="0,3", tuned_share=0.1, removed="none", removed_share=0, healed=False
         ),
-        visual=mean, text=None, verdicts=(), status=Status(kind="rescored", by="vrbench", date="2026-11-01"),
-        tasks=(TaskStanding(task=TASK, n=3, clusters=2, score=figure, difference=figure, retention=figure),),
+        visual=mean, text=None, verdicts=(),
+        status=VerificationStatus(kind="rescored", by="vrbench", date="2026-11-01"),
+        tasks=(RowTaskScores(task=TASK, n=3, clusters=2, score=figure, difference=figure, retention=figure),),
     )  # fmt: skip
     return Leaderboard(board="pocket", title="Pocket", claims=(parse("visual>=99%"),), tasks=(), rows=(row,))
 

@@ -26,24 +26,19 @@ from tests.leaderboard.hostile import documents, hostile, oracle
 from vrbench.core.errors import VrbenchError, error_messages
 from vrbench.core.run_storage import samples_to_jsonl
 from vrbench.core.schemas import RunRecord, Sample
-from vrbench.leaderboard.reproductions import Reproduction
-from vrbench.leaderboard.schema import Leaderboard
-from vrbench.leaderboard.submission import Submission
-from vrbench.leaderboard.submitted import read_submission
-from vrbench.leaderboard.untrusted_input import (
+from vrbench.leaderboard.schema import Leaderboard, Reproduction, Submission
+from vrbench.leaderboard.untrusted_input.files import read_bytes, read_text
+from vrbench.leaderboard.untrusted_input.parsing import parse_json, parse_yaml, read_record
+from vrbench.leaderboard.untrusted_input.submission import decompress, parse_samples, read_submission
+from vrbench.leaderboard.untrusted_input.text import (
     csv_cell,
     markdown_code,
-    parse_json,
-    quoted,
-    read_json,
-    read_record,
-    read_samples,
-    read_yaml,
     safe_name,
     safe_revision,
     safe_task,
     safe_url,
-    shown,
+    sanitize_for_display,
+    sanitize_for_message,
 )
 
 MOST_SENTENCE = 1_000
@@ -74,7 +69,7 @@ def outcome(read: Callable[[], Any]) -> tuple[str, Any]:
 def json_is_read_as_it_says(content: bytes) -> str:
     """`read_json` reads exactly what the slow reading allows, and as the standard parser does."""
     file = _file("x.json", content)
-    said, value = outcome(lambda: read_json(file))
+    said, value = outcome(lambda: parse_json(read_text(file), "x.json"))
     assert (said == READ) == oracle.json_is_allowed(content), content
     if said == READ:
         assert value == json.loads(content)
@@ -98,7 +93,7 @@ def _record(kind: type[BaseModel]) -> Callable[[bytes], str]:
 def samples_are_what_the_lines_say(content: bytes) -> str:
     """`read_samples` gives one sample a line, with its ids once, or nothing."""
     file = _file("x.jsonl.gz", gzip.compress(content, 1, mtime=0))
-    said, rows = outcome(lambda: read_samples(file, most_rows=50))
+    said, rows = outcome(lambda: parse_samples(decompress(read_bytes(file), 2**20, "x"), 50, "x"))
     if said == READ:
         lines = content.removesuffix(b"\n").split(b"\n") if content else []
         assert all(oracle.json_is_allowed(line) for line in lines), content
@@ -112,7 +107,7 @@ def samples_are_what_the_lines_say(content: bytes) -> str:
 def packed_samples_are_whole(content: bytes) -> str:
     """What `read_samples` reads is one whole gzip, as the standard library unpacks it."""
     file = _file("y.jsonl.gz", content)
-    said, rows = outcome(lambda: read_samples(file, most_rows=50))
+    said, rows = outcome(lambda: parse_samples(decompress(read_bytes(file), 2**20, "x"), 50, "x"))
     if said == READ:
         assert [Sample.model_validate_json(x) for x in gzip.decompress(content).split(b"\n") if x] == list(rows)
     return said
@@ -121,7 +116,7 @@ def packed_samples_are_whole(content: bytes) -> str:
 def yaml_is_plain(content: bytes) -> str:
     """`read_yaml` gives lists, mappings with text as keys, and plain finite values."""
     file = _file("x.yaml", content)
-    said, value = outcome(lambda: read_yaml(file))
+    said, value = outcome(lambda: parse_yaml(read_text(file), "x.yaml"))
     if said == READ:
         assert _is_plain(value, 0), content
     return said
@@ -166,13 +161,14 @@ def address_is_of_the_web(text: str) -> str:
 
 def text_is_harmless_where_it_is_shown(text: str) -> str:
     """On a page a text is text, in a sentence it is one line, in Markdown it is code and nothing else."""
-    assert oracle.is_harmless(shown(text))
-    assert len(shown(text, 10)) < 200
-    page = jinja2.Environment(autoescape=True).from_string('<p title="{{ x }}">{{ x }}</p>').render(x=shown(text))
+    assert oracle.is_harmless(sanitize_for_display(text))
+    assert len(sanitize_for_display(text, 10)) < 200
+    template = jinja2.Environment(autoescape=True).from_string('<p title="{{ x }}">{{ x }}</p>')
+    page = template.render(x=sanitize_for_display(text))
     seen = oracle.PageText(page)
-    assert seen.tags == ["p", "/p"] and seen.text == shown(text)
-    assert oracle.is_harmless_line(quoted(text)) and len(quoted(text)) < 1000
-    assert quoted(text).count("'") == 2
+    assert seen.tags == ["p", "/p"] and seen.text == sanitize_for_display(text)
+    assert oracle.is_harmless_line(sanitize_for_message(text)) and len(sanitize_for_message(text)) < 1000
+    assert sanitize_for_message(text).count("'") == 2
     _is_one_piece_of_code(markdown_code(text))
     return READ
 

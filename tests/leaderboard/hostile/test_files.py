@@ -17,9 +17,10 @@ from vrbench.core.errors import VrbenchError, error_messages
 from vrbench.leaderboard import history
 from vrbench.leaderboard.board import load_board
 from vrbench.leaderboard.schema import Leaderboard
-from vrbench.leaderboard.submitted import read_submission
 from vrbench.leaderboard.untrusted_input import files as reading_files
-from vrbench.leaderboard.untrusted_input import limits, read_bytes, submission_files, submission_folders
+from vrbench.leaderboard.untrusted_input import limits
+from vrbench.leaderboard.untrusted_input.files import read_bytes, submission_files, submission_folders
+from vrbench.leaderboard.untrusted_input.submission import read_submission
 
 SAMPLES = f"samples/{documents.TASK}.jsonl.gz"
 SECRET = "known to nobody"
@@ -104,7 +105,7 @@ class TestOtherThings:
     def test_a_file_that_grows_while_it_is_read_is_not_read_on(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(reading_files, "_file_faults", lambda *_: [])
+        monkeypatch.setattr(reading_files, "_validate_file", lambda *_: [])
         with pytest.raises(VrbenchError, match="more than 100 bytes"):
             read_bytes(folder / "run.json", 100)
 
@@ -221,7 +222,8 @@ class TestFolders:
 def test_reading_a_submission_runs_none_of_it_and_needs_no_torch(folder: Path, tmp_path: Path) -> None:
     (folder / "recipe.yaml").write_text(f"a: !!python/object/apply:os.system ['touch {tmp_path}/ran']\n")
     code = (
-        "import sys; from pathlib import Path; from vrbench.leaderboard.submitted import read_submission\n"
+        "import sys; from pathlib import Path\n"
+        "from vrbench.leaderboard.untrusted_input.submission import read_submission\n"
         f"try: read_submission(Path({str(folder)!r}))\nexcept Exception as error: print(error)\n"
         "print(sorted({'torch', 'pickle', 'transformers', 'datasets'} & set(sys.modules) - {'pickle'}))"
     )
@@ -247,14 +249,14 @@ class TestCommits:
         _git(root, "add", ".")
         _git(root, "commit", "-qm", "two")
         os.unlink(os.fsencode(folder) + b"/\xff\x1b[31m")
-        (told,) = history.changed(root, "HEAD").values()
+        (told,) = history.changed_submissions(root, "HEAD").values()
         assert len(told) == 1 and is_harmless_line(told[0]) and "was removed" in told[0]
 
     @pytest.mark.parametrize("content", [b"", b"[" * 10**5, b"\xff", b"{}", b'{"schema_version":99}'])
     def test_a_board_that_cannot_be_read_is_told_and_made_anew(self, root: Path, content: bytes) -> None:
         made = Leaderboard(board="pocket", title="x", claims=(), tasks=(), rows=())
         (root / "pocket" / "leaderboard.json").write_bytes(content)
-        (told,) = history.moved(root / "pocket", made, []).values()
+        (told,) = history.validate_stored(root / "pocket", made, []).values()
         assert len(told) >= 1 and all(is_harmless_line(sentence) for sentence in told)
         assert history.is_stale(root / "pocket", made)
 

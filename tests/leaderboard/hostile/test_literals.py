@@ -12,21 +12,19 @@ from tests.leaderboard.hostile import documents
 from tests.leaderboard.hostile.oracle import is_harmless
 from vrbench.core.errors import VrbenchError, error_messages
 from vrbench.core.schemas import RunRecord, Sample
-from vrbench.leaderboard.untrusted_input import (
+from vrbench.leaderboard.untrusted_input.files import decode
+from vrbench.leaderboard.untrusted_input.parsing import parse_json, parse_record, parse_yaml
+from vrbench.leaderboard.untrusted_input.submission import parse_samples
+from vrbench.leaderboard.untrusted_input.text import (
     csv_cell,
     markdown_code,
-    parse_json,
-    parse_yaml,
-    quoted,
     safe_name,
     safe_revision,
     safe_task,
     safe_url,
-    shown,
+    sanitize_for_display,
+    sanitize_for_message,
 )
-from vrbench.leaderboard.untrusted_input.files import decoded
-from vrbench.leaderboard.untrusted_input.parsing import parse_record
-from vrbench.leaderboard.untrusted_input.sample_rows import parse_samples
 
 
 @pytest.mark.parametrize(
@@ -87,9 +85,9 @@ def test_many_faults_are_told_once_and_few() -> None:
     text = documents.run_record().model_dump_json().replace('"results":[', '"results":[' + "0," * 500)
     with pytest.raises(VrbenchError) as error:
         parse_record(text, RunRecord, "it")
-    assert len(error_messages(error.value)) == 21 and "480 faults more" in str(error.value)
+    assert len(error_messages(error.value)) == 21 and "480 more errors" in str(error.value)
     text = text.replace('"results":[', '"results":[' + "0," * 5_000)
-    with pytest.raises(VrbenchError, match="has 5,500 values that are not what is expected there"):
+    with pytest.raises(VrbenchError, match="has 5,500 values of a wrong type"):
         parse_record(text, RunRecord, "it")
 
 
@@ -103,7 +101,7 @@ def test_many_faults_are_told_once_and_few() -> None:
 )  # fmt: skip
 def test_bytes_that_are_no_text_are_refused(content: bytes, reason: str) -> None:
     with pytest.raises(VrbenchError, match=reason):
-        decoded(content, "it")
+        decode(content, "it")
 
 
 SAMPLE = documents.samples_bytes(documents.SAMPLES[:1])
@@ -112,7 +110,7 @@ SAMPLE = documents.samples_bytes(documents.SAMPLES[:1])
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (SAMPLE * 2, "line 2 has the sample id '1' a second time"), (SAMPLE + b"\n", "line 2 is not JSON"),
+        (SAMPLE * 2, "line 2 has a duplicate sample id, '1'"), (SAMPLE + b"\n", "line 2 is not JSON"),
         (SAMPLE.replace(b'"score":1.0', b'"score":NaN'), "has NaN"), (SAMPLE.replace(b"1.0", b'"1.0"'), "valid number"),
         (SAMPLE.replace(b'"score":1.0', b'"score":1e999'), "larger"),
         (SAMPLE.replace(b'"id":"1"', b'"id":1'), "valid string"),
@@ -192,7 +190,7 @@ def test_tasks_and_revisions_that_are_refused(check: object, text: str) -> None:
      "https://x/" + "a" * 500, 1],
 )  # fmt: skip
 def test_addresses_that_are_refused(url: object) -> None:
-    with pytest.raises(VrbenchError, match="is not an address"):
+    with pytest.raises(VrbenchError, match="is not a URL"):
         safe_url(url)
 
 
@@ -223,11 +221,11 @@ def test_a_cell_that_is_split_elsewhere_begins_no_formula() -> None:
 
 def test_what_acts_or_hides_is_shown_by_its_name() -> None:
     text = "a\x00\x1b[31m\u202egnp.exe\u200b\ud800\ufffe\U000e0041\u2028\x85b"
-    assert is_harmless(shown(text)) and "[U+202E]gnp.exe[U+200B][U+D800][U+FFFE][U+E0041][U+2028][U+0085]b" in shown(
-        text
-    )
-    assert shown("crêpe 茶 🙂 شش\u200cماه\n\t<b>") == "crêpe 茶 🙂 شش\u200cماه\n\t<b>"
-    assert shown("x" * 50, 10) == "xxxxxxxxxx … (40 more characters)"
-    assert shown("e" + "\u0301" * 500) == "e" + "\u0301" * 3 + "…"
-    assert quoted("a'\n\x1b" + "b" * 500).startswith("'a’ [U+001B]bbb") and len(quoted("b" * 500)) == 102
+    shown = sanitize_for_display(text)
+    assert is_harmless(shown) and "[U+202E]gnp.exe[U+200B][U+D800][U+FFFE][U+E0041][U+2028][U+0085]b" in shown
+    assert sanitize_for_display("crêpe 茶 🙂 شش\u200cماه\n\t<b>") == "crêpe 茶 🙂 شش\u200cماه\n\t<b>"
+    assert sanitize_for_display("x" * 50, 10) == "xxxxxxxxxx … (40 more characters)"
+    assert sanitize_for_display("e" + "\u0301" * 500) == "e" + "\u0301" * 3 + "…"
+    assert sanitize_for_message("a'\n\x1b" + "b" * 500).startswith("'a’ [U+001B]bbb")
+    assert len(sanitize_for_message("b" * 500)) == 102
     assert markdown_code("`a` | <b>\n@x") == "`` `a` ¦ <b> @x ``" and markdown_code("") == "``` ```"

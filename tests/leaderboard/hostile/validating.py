@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from tests.leaderboard.hostile import hostile, oracle
 from tests.leaderboard.made import Made
 from vrbench.leaderboard.board import load_board
-from vrbench.leaderboard.check import Examiner
-from vrbench.leaderboard.looking import look_at
-from vrbench.leaderboard.schema import Leaderboard, text_of
-from vrbench.leaderboard.validate import leaderboard_of
+from vrbench.leaderboard.check import SubmissionChecker, check_submissions
+from vrbench.leaderboard.rows import build_leaderboard
+from vrbench.leaderboard.schema import Leaderboard
 
 READ, REFUSED = "read", "refused"
 Change = tuple[str, Any]
@@ -62,7 +61,7 @@ class Board:
         self.made = made
         self.scratch = scratch
         self.board = load_board(made.board)
-        self.examiner = Examiner(self.board, include_path=made.tasks)
+        self.checker = SubmissionChecker(self.board, include_path=made.tasks)
         self.own = made.submissions[1]
         self.right = {
             name: json.loads((self.own / name).read_text(encoding="utf-8")) for name in ("run.json", "submission.json")
@@ -83,13 +82,13 @@ class Board:
             else:
                 _write(folder / name, content)
         _agree(folder)
-        (looked,) = look_at(self.examiner, self.scratch, [folder], 1)
+        (looked,) = check_submissions(self.checker, self.scratch, [folder], 1)
         for reason in looked.reasons:
             assert oracle.is_harmless_line(reason) and len(reason) < 2_000, repr(reason)
         if looked.row is None:
             assert looked.reasons
             return REFUSED
-        text = text_of(leaderboard_of(self.board, self.examiner.specs, [looked.row]))
+        text = build_leaderboard(self.board, self.checker.specs, [looked.row]).json_text
         assert Leaderboard.model_validate_json(text, strict=True).rows[0].key == looked.row.key
         return READ
 
@@ -136,8 +135,8 @@ def _tell(file: Path, change: Callable[[Any], None]) -> None:
 def faked(board: Board, said: Any) -> str:
     """Answers that are all the same, in a submission whose every stored figure follows from them."""
     from vrbench.core.run_storage import load_run, save_run
-    from vrbench.leaderboard.mismatches import HOW_IT_RAN
-    from vrbench.leaderboard.submission import Submission
+    from vrbench.leaderboard.mismatches import ONLY_IN_RUN
+    from vrbench.leaderboard.schema import Submission
 
     shutil.rmtree(board.scratch, ignore_errors=True)
     shutil.copytree(board.made.root, board.scratch)
@@ -151,11 +150,11 @@ def faked(board: Board, said: Any) -> str:
             else row
             for row in run.samples[result.task]
         ]
-        rescored, samples[result.task] = board.examiner.rescorers[result.task].score(rows, run.record.settings.seed)
-        results.append(rescored.model_copy(update={n: getattr(result, n) for n in HOW_IT_RAN}))
+        rescored, samples[result.task] = board.checker.rescorers[result.task].score(rows, run.record.settings.seed)
+        results.append(rescored.model_copy(update={n: getattr(result, n) for n in ONLY_IN_RUN}))
     file = save_run(folder, run.record.model_copy(update={"results": tuple(results)}), samples, compressed=True)
     told = json.loads((folder / "submission.json").read_text())
     told["run_digest"] = hashlib.sha256(file.read_bytes()).hexdigest()
     (folder / "submission.json").write_text(Submission.model_validate(told).model_dump_json())
-    (looked,) = look_at(board.examiner, board.scratch, [folder], 1)
+    (looked,) = check_submissions(board.checker, board.scratch, [folder], 1)
     return REFUSED if looked.row is None else READ

@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from vrbench.leaderboard import schema
-from vrbench.leaderboard.schema import BoardTask, Figure, Leaderboard, Mean, Standing
+from vrbench.leaderboard.schema import Leaderboard, LeaderboardRow, LeaderboardTask, ScoreWithCI, SuiteMean
 from vrbench.leaderboard.site import drawings, layout, plots
 from vrbench.leaderboard.site.content import BoardContent
 from vrbench.leaderboard.site.pages import Frame
-from vrbench.leaderboard.untrusted_input import csv_cell
+from vrbench.leaderboard.untrusted_input.text import csv_cell
 from vrbench.statistics.claims import Verdict
 
 _BETWEEN_CELLS = re.compile(r"(?<=>)\n(?=</?t[dhr]\b)")
@@ -27,11 +26,11 @@ class Columns:
 
     name: str
     """'visual' or 'text'."""
-    of: Callable[[Standing], Mean | None]
+    of: Callable[[LeaderboardRow], SuiteMean | None]
     """A row's figures."""
     scale: drawings.Scale
     """Of the bars of what is kept."""
-    tasks: tuple[BoardTask, ...]
+    tasks: tuple[LeaderboardTask, ...]
     """The board's tasks of that suite."""
 
 
@@ -43,7 +42,7 @@ def page(content: BoardContent, frame: Frame, path: str) -> str:
     """
     table, board = content.table, content.board
 
-    def address(row: Standing) -> str:
+    def address(row: LeaderboardRow) -> str:
         return layout.relative(path, layout.submission_page(board.id, row))
 
     made = frame.render(
@@ -72,18 +71,21 @@ def _kinds(table: Leaderboard) -> list[str]:
     return sorted({plots.kind_of(row) for row in table.rows}, key=lambda kind: (kind != "baseline", kind))
 
 
-def verdict_on(row: Standing, claim: str) -> Verdict | None:
+def verdict_on(row: LeaderboardRow, claim: str) -> Verdict | None:
     """What is said of a claim; nothing of a baseline."""
     return next((verdict for verdict in row.verdicts if verdict.claim.text == claim), None)
 
 
-_MEANS: dict[str, Callable[[Standing], Mean | None]] = {"visual": lambda row: row.visual, "text": lambda row: row.text}
+_MEANS: dict[str, Callable[[LeaderboardRow], SuiteMean | None]] = {
+    "visual": lambda row: row.visual,
+    "text": lambda row: row.text,
+}
 
 
 def tables(content: BoardContent) -> Iterator[tuple[str, str]]:
     """The table as files: CSV, a line a submission, and leaderboard.json."""
     yield layout.csv_file(content.board.id), csv_text(content.table)
-    yield layout.json_file(content.board.id), schema.text_of(content.table)
+    yield layout.json_file(content.board.id), content.table.json_text
 
 
 def csv_text(table: Leaderboard) -> str:
@@ -97,7 +99,7 @@ def csv_text(table: Leaderboard) -> str:
     return stream.getvalue()
 
 
-def _cells(row: Standing, table: Leaderboard) -> dict[str, Any]:
+def _cells(row: LeaderboardRow, table: Leaderboard) -> dict[str, Any]:
     cells: dict[str, Any] = {
         "org": row.org, "name": row.name, "revision": row.revision, "family": row.family, "baseline": row.baseline,
         "description": row.description, "tuning": row.region.tuning, "depth": row.region.depth,
@@ -123,7 +125,7 @@ def _cells(row: Standing, table: Leaderboard) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _figure(name: str, figure: Figure | None, ranked: bool = False) -> dict[str, float | int | None]:
+def _figure(name: str, figure: ScoreWithCI | None, ranked: bool = False) -> dict[str, float | int | None]:
     ends = {"": "value", "_low": "low", "_high": "high"}
     cells: dict[str, float | int | None] = {
         f"{name}{suffix}": getattr(figure, field) if figure else None for suffix, field in ends.items()

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from vrbench.checkpoints.locate import published
 from vrbench.core.schemas import Lineage
 from vrbench.leaderboard.site.content import BoardContent, Entry
-from vrbench.leaderboard.untrusted_input import shown
+from vrbench.leaderboard.untrusted_input.text import sanitize_for_display
 
 Command = tuple[str, str]
 """What it does, and the command line."""
@@ -54,7 +54,7 @@ def _checkpoint(entry: Entry, recipe: str) -> tuple[list[Command], str]:
     found: list[Command] = []
     places: dict[str, str] = {}
     for line in reversed(lineages):
-        name, place = " ".join(shown(line.id, 100).split()), f"checkpoints/{line.id.replace('/', '-')}"
+        name, place = " ".join(sanitize_for_display(line.id, 100).split()), f"checkpoints/{line.id.replace('/', '-')}"
         own = recipe if line is lineages[0] else ""
         steps = [f"{command} --out {_word(place)}" for command in _steps(line, own, places)]
         known = ", which also comes with vrbench" if line.id in shipped else ""
@@ -97,5 +97,5 @@ def _answers(content: BoardContent, entry: Entry, checkpoint: str) -> Command:
 
 def _word(text: str) -> str:
     """A stranger's text as one word of a command line, on that line, and no option."""
-    word = " ".join(shown(text, 300).split())
+    word = " ".join(sanitize_for_display(text, 300).split())
     return shlex.quote(f"./{word}" if word.startswith("-") else word)

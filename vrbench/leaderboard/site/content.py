@@ -10,18 +10,19 @@ from pathlib import Path
 from vrbench.core.errors import VrbenchError, error_messages, raise_errors
 from vrbench.core.schemas import RunRecord
 from vrbench.leaderboard.board import Board, boards
-from vrbench.leaderboard.schema import Leaderboard, Standing
-from vrbench.leaderboard.submission import RECIPE_FILE, SUBMISSION_FILE, SUBMISSIONS, Submission
-from vrbench.leaderboard.untrusted_input import (
-    quoted,
+from vrbench.leaderboard.rows import build_leaderboard
+from vrbench.leaderboard.schema import SUBMISSIONS, Leaderboard, LeaderboardRow, Submission
+from vrbench.leaderboard.untrusted_input.files import (
+    RECIPE_FILE,
+    SUBMISSION_FILE,
     read_bytes,
-    read_record,
     read_text,
     submission_files,
     submission_folders,
 )
 from vrbench.leaderboard.untrusted_input.limits import BOARD_BYTES, BOARD_VALUES, YAML_BYTES
-from vrbench.leaderboard.validate import leaderboard_of
+from vrbench.leaderboard.untrusted_input.parsing import read_record
+from vrbench.leaderboard.untrusted_input.text import sanitize_for_message
 from vrbench.tasks.registry import TaskSpec
 
 LEADERBOARD_FILE = "leaderboard.json"
@@ -32,7 +33,7 @@ ADVICE = "`vrbench leaderboard validate --write` writes it anew"
 class Entry:
     """One submission: its row, and what it was made from."""
 
-    row: Standing
+    row: LeaderboardRow
     """Its figures, recomputed by `validate`."""
     submission: Submission
     """What it says of itself."""
@@ -93,7 +94,7 @@ def _board(board: Board, folder: Path, specs: Mapping[str, TaskSpec]) -> BoardCo
     for place in places:
         row = rows.pop((place.parent.name, place.name), None)
         if row is None:
-            faults.append(f"{quoted(str(place), 200)} has no row in {LEADERBOARD_FILE}; {ADVICE}")
+            faults.append(f"{sanitize_for_message(str(place), 200)} has no row in {LEADERBOARD_FILE}; {ADVICE}")
             continue
         try:
             entries[row.key] = _entry(row, place)
@@ -107,7 +108,7 @@ def _board(board: Board, folder: Path, specs: Mapping[str, TaskSpec]) -> BoardCo
 
 def _table(board: Board, file: Path, specs: Mapping[str, TaskSpec], needed: bool) -> Leaderboard:
     if not file.exists() and not needed:
-        return leaderboard_of(board, {task: specs[task] for task in board.tasks if task in specs}, [])
+        return build_leaderboard(board, {task: specs[task] for task in board.tasks if task in specs}, [])
     if not file.exists():
         raise VrbenchError(f"board {board.id} has submissions and no {LEADERBOARD_FILE}; {ADVICE}")
     try:
@@ -116,11 +117,11 @@ def _table(board: Board, file: Path, specs: Mapping[str, TaskSpec], needed: bool
         raise VrbenchError(f"{error}; {ADVICE}") from error
 
 
-def _entry(row: Standing, folder: Path) -> Entry:
+def _entry(row: LeaderboardRow, folder: Path) -> Entry:
     files = submission_files(folder)
     submission = read_record(files[SUBMISSION_FILE], Submission)
     record = read_record(files["run.json"], RunRecord)
-    name = quoted(str(folder), 200)
+    name = sanitize_for_message(str(folder), 200)
     faults = []
     if hashlib.sha256(read_bytes(files["run.json"])).hexdigest() != submission.run_digest:
         faults.append(f"{name} has a run.json that is not the one {SUBMISSION_FILE} names: its sha256 differs")

@@ -13,7 +13,7 @@ from statistics import quantiles
 from markupsafe import Markup
 
 from vrbench.core.layers import LayerSet
-from vrbench.leaderboard.schema import Figure, Region
+from vrbench.leaderboard.schema import LayerRegion, ScoreWithCI
 
 WIDTH, HEIGHT = 116, 14
 _INSET = 4
@@ -52,7 +52,7 @@ class Scale:
         return (value > self.high) - (value < self.low)
 
 
-def scale_of(figures: Iterable[Figure | None], mark: float | None = None) -> Scale:
+def scale_of(figures: Iterable[ScoreWithCI | None], mark: float | None = None) -> Scale:
     """The range of some figures and their intervals, the mark within it.
 
     With a mark, the scale reaches no further from it than `REACH` times the upper quartile of the estimates' distances,
@@ -69,7 +69,7 @@ def scale_of(figures: Iterable[Figure | None], mark: float | None = None) -> Sca
     return Scale(max(low, mark - reach), min(high, mark + reach), mark)
 
 
-def interval_bar(figure: Figure | None, scale: Scale) -> Markup:
+def interval_bar(figure: ScoreWithCI | None, scale: Scale) -> Markup:
     """An interval with its estimate; hidden from a screen reader, for which the numbers stand beside it."""
     parts = [] if scale.mark is None else [f'<path class="bar-mark" d="M{scale.x(scale.mark)} 0V{HEIGHT}"/>']
     middle = HEIGHT / 2
@@ -99,7 +99,7 @@ def layer_strip(tuned: LayerSet, removed: LayerSet) -> Markup:
     return _svg("strip", tuned.depth * (CELL + GAP) - GAP, STRIP_HEIGHT, parts)
 
 
-def region_strip(region: Region) -> Markup:
+def region_strip(region: LayerRegion) -> Markup:
     """The strip of a row of the board."""
     return layer_strip(LayerSet.parse(region.tuned, region.depth), LayerSet.parse(region.removed, region.depth))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 
-from vrbench.leaderboard.schema import Standing
+from vrbench.leaderboard.schema import LeaderboardRow
 
 ASSETS = "_assets"
 """Folder of style sheets and scripts; no board can have this name, since theirs begin with a letter or digit."""
@@ -28,17 +28,17 @@ def json_file(board: str) -> str:
     return f"{board}/leaderboard.json"
 
 
-def submission_folder(board: str, row: Standing) -> str:
+def submission_folder(board: str, row: LeaderboardRow) -> str:
     """The folder of one submission's pages."""
     return f"{board}/{row.org}__{row.name}/{row.revision}"
 
 
-def submission_page(board: str, row: Standing) -> str:
+def submission_page(board: str, row: LeaderboardRow) -> str:
     """One submission."""
     return f"{submission_folder(board, row)}/index.html"
 
 
-def samples_page(board: str, row: Standing, task: str) -> str:
+def samples_page(board: str, row: LeaderboardRow, task: str) -> str:
     """The samples of one submission on one task."""
     return f"{submission_folder(board, row)}/samples/{task}.html"
 

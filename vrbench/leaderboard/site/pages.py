@@ -1,5 +1,5 @@
 """Pages from templates: everything that is shown goes through jinja2's autoescape, and a stranger's text through
-`shown` before that."""
+`sanitize_for_display` before that."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jinja2 import Environment
 
 from vrbench.core.version import __version__
 from vrbench.leaderboard.site import drawings, layout, wording
-from vrbench.leaderboard.untrusted_input import safe_url, shown
+from vrbench.leaderboard.untrusted_input.text import safe_url, sanitize_for_display
 from vrbench.reporting.pages import environment as report_environment
 
 POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'"
@@ -59,6 +59,6 @@ def _linker(page: str) -> Callable[[str], str]:
 def environment() -> Environment:
     """What renders the templates, with the filters and drawings that they use."""
     made = report_environment("html", "vrbench.leaderboard.site")
-    made.filters |= {"shown": shown, "url": safe_url, **wording.FILTERS}
+    made.filters |= {"shown": sanitize_for_display, "url": safe_url, **wording.FILTERS}
     made.globals |= {"layout": layout, **drawings.DRAWINGS}
     return made

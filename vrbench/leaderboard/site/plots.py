@@ -10,9 +10,9 @@ from xml.etree import ElementTree
 
 from markupsafe import Markup
 
-from vrbench.leaderboard.schema import Figure, Standing
+from vrbench.leaderboard.schema import LeaderboardRow, ScoreWithCI
 from vrbench.leaderboard.site import wording
-from vrbench.leaderboard.untrusted_input import shown
+from vrbench.leaderboard.untrusted_input.text import sanitize_for_display
 from vrbench.reporting import drawing
 
 if TYPE_CHECKING:
@@ -34,15 +34,15 @@ _ATTRIBUTES = frozenset({
 class Point:
     """One submission in a plot."""
 
-    row: Standing
+    row: LeaderboardRow
     """Whose it is."""
     page: str
     """Address of its page, as written in the page of the plot."""
     kind: str
     """Which colour and marker it has: its tuning, or 'baseline'."""
-    x: Figure
+    x: ScoreWithCI
     """Across."""
-    y: Figure
+    y: ScoreWithCI
     """Up."""
 
 
@@ -116,7 +116,7 @@ def _draw_point(axes: Axes, point: Point, number: int, place: int) -> None:
             artist.set_gid(f"row-{number}-{part}")
 
 
-def _reach(figure: Figure) -> list[list[float]] | None:
+def _reach(figure: ScoreWithCI) -> list[list[float]] | None:
     if figure.value is None or figure.low is None or figure.high is None:
         return None
     return [[max(0.0, figure.value - figure.low)], [max(0.0, figure.high - figure.value)]]
@@ -135,7 +135,7 @@ def _name_points(axes: Axes, points: Sequence[Point]) -> None:
     places = [(float(x) * scale, float(y) * scale) for x, y in (axes.transData.transform(at) for _, at in known)]
     taken: list[Box] = [(x - 5, y - 5, x + 5, y + 5) for x, y in places]
     for (text, at), place in zip(known, places, strict=True):
-        name = shown(text, 28)
+        name = sanitize_for_display(text, 28)
         box = _free_box(4.7 * len(name), place, (left, low, right, high), taken)
         if box is not None:
             taken.append(box)
@@ -262,7 +262,7 @@ def _said(point: Point) -> str:
     return f"{', '.join(kept)}; {wording.tuned(point.row.region)} tuned"
 
 
-def plots_of(rows: Sequence[Standing], page_of: Callable[[Standing], str]) -> list[tuple[Plot, Markup]]:
+def plots_of(rows: Sequence[LeaderboardRow], page_of: Callable[[LeaderboardRow], str]) -> list[tuple[Plot, Markup]]:
     """The plots of a board; those for which it has no figures are left out.
 
     Args:
@@ -282,24 +282,24 @@ def plots_of(rows: Sequence[Standing], page_of: Callable[[Standing], str]) -> li
     return drawn
 
 
-def kind_of(row: Standing) -> str:
+def kind_of(row: LeaderboardRow) -> str:
     """What a row is in the plots: its tuning, or 'baseline'."""
     return "baseline" if row.is_baseline else row.region.tuning
 
 
-def _visual(row: Standing) -> Figure | None:
+def _visual(row: LeaderboardRow) -> ScoreWithCI | None:
     return row.visual.retention if row.visual else None
 
 
-def _text(row: Standing) -> Figure | None:
+def _text(row: LeaderboardRow) -> ScoreWithCI | None:
     return row.text.retention if row.text else None
 
 
-def _share(row: Standing) -> Figure | None:
-    return Figure(value=100 * row.region.tuned_share)
+def _share(row: LeaderboardRow) -> ScoreWithCI | None:
+    return ScoreWithCI(value=100 * row.region.tuned_share)
 
 
-_Get = Callable[[Standing], "Figure | None"]
+_Get = Callable[[LeaderboardRow], "ScoreWithCI | None"]
 _PLOTS: tuple[tuple[Plot, _Get, _Get], ...] = (
     (
         Plot("plot-both", "What is still seen, against what can still be read",

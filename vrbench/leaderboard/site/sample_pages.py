@@ -13,12 +13,14 @@ from pathlib import Path
 
 from vrbench.core.errors import VrbenchError, raise_errors
 from vrbench.core.schemas import Sample
-from vrbench.leaderboard.schema import BoardTask
+from vrbench.leaderboard.schema import LeaderboardTask
 from vrbench.leaderboard.site import layout
 from vrbench.leaderboard.site.content import BoardContent, Entry
 from vrbench.leaderboard.site.pages import Frame, Place
 from vrbench.leaderboard.site.sample_scripts import NAMESPACE, VALIDATE, answers_file, answers_name, folder, task_files
-from vrbench.leaderboard.untrusted_input import quoted, read_run, submission_files
+from vrbench.leaderboard.untrusted_input.files import submission_files
+from vrbench.leaderboard.untrusted_input.submission import read_run
+from vrbench.leaderboard.untrusted_input.text import sanitize_for_message
 from vrbench.tasks.registry import TaskSpec
 
 Browsers = Mapping[str, Mapping[str, str]]
@@ -82,7 +84,7 @@ def files(
         yield from _items(content, specs[name], agreed, data_root)
 
 
-def page(content: BoardContent, entry: Entry, task: BoardTask, frame: Frame, path: str) -> str:
+def page(content: BoardContent, entry: Entry, task: LeaderboardTask, frame: Frame, path: str) -> str:
     """The browser of one submission's samples of one task.
 
     Args:
@@ -105,7 +107,7 @@ def page(content: BoardContent, entry: Entry, task: BoardTask, frame: Frame, pat
     )  # fmt: skip
 
 
-def _shown(content: BoardContent, entry: Entry) -> list[BoardTask]:
+def _shown(content: BoardContent, entry: Entry) -> list[LeaderboardTask]:
     """The tasks whose samples may be shown and that a submission has answered."""
     answered = {result.task for result in entry.record.results if result.status == "ok"}
     return [task for task in content.table.tasks if content.board.shown.get(task.id) and task.id in answered]
@@ -119,10 +121,8 @@ def _must_agree(known: dict[str, _Known], task: str, samples: Sequence[Sample], 
     """All submissions to a task have the same items and right answers, as `validate` sees to."""
     found = _Known([sample.id for sample in samples], [sample.target for sample in samples])
     if known.setdefault(task, found) != found:
-        raise VrbenchError(
-            f"{quoted(str(entry.folder), 200)}: its samples of {task} have not the ids and targets of the other "
-            f"submissions; {VALIDATE}"
-        )
+        name = sanitize_for_message(str(entry.folder), 200)
+        raise VrbenchError(f"{name}: its samples of {task} have other ids or targets than the others; {VALIDATE}")
 
 
 def _items(

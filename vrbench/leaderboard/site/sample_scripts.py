@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import Sample
-from vrbench.leaderboard.schema import Standing
-from vrbench.leaderboard.untrusted_input import shown
+from vrbench.leaderboard.schema import LeaderboardRow
+from vrbench.leaderboard.untrusted_input.text import sanitize_for_display
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
@@ -40,7 +40,7 @@ def folder(board: str, task: str) -> str:
     return f"{board}/samples/{task}"
 
 
-def answers_name(row: Standing) -> str:
+def answers_name(row: LeaderboardRow) -> str:
     """Name of the script of one submission's answers, without its suffix."""
     return f"answers/{row.org}__{row.name}.{row.revision}"
 
@@ -77,7 +77,7 @@ def task_files(
         ids.append(item.id)
         if number >= len(answered) or item.id != answered[number]:
             break
-        group_of.append(groups.setdefault(shown(item.group, 100), len(groups)))
+        group_of.append(groups.setdefault(sanitize_for_display(item.group, 100), len(groups)))
         pictures = {picture_name(pixels): pixels for pixels in item.images}
         for name in [name for name in pictures if name not in written]:
             written.add(name)
@@ -90,36 +90,43 @@ def task_files(
         raise VrbenchError(f"{place}: the items that were answered are not those of the task; {VALIDATE}")
     if chunk:
         yield _chunk(place, len(ids) // CHUNK, chunk)
-    index = {"ids": [shown(one, 200) for one in ids], "groups": [*groups], "group": group_of, "chunk": CHUNK}
+    shown_ids = [sanitize_for_display(one, 200) for one in ids]
+    index = {"ids": shown_ids, "groups": [*groups], "group": group_of, "chunk": CHUNK}
     yield f"{place}/index.js", script("index", index)
 
 
 def _asked(item: ItemPreview, target: str) -> list[Any]:
     """An item as its script holds it: prompt, options, right answer, and name, width and height of each picture."""
-    options = [shown(option, LONGEST_PROMPT).strip() for option in item.options]
+    options = [sanitize_for_display(option, LONGEST_PROMPT).strip() for option in item.options]
     pictures = [[picture_name(pixels), *pixels.size] for pixels in item.images]
-    return [shown(item.prompt, LONGEST_PROMPT), options, shown(target, LONGEST_ANSWER).strip(), pictures]
+    prompt, right = sanitize_for_display(item.prompt, LONGEST_PROMPT), sanitize_for_display(target, LONGEST_ANSWER)
+    return [prompt, options, right.strip(), pictures]
 
 
 def _chunk(place: str, number: int, items: list[list[Any]]) -> tuple[str, str]:
     return f"{place}/items-{number}.js", script(f"items-{number}", items)
 
 
-def answers_file(place: str, row: Standing, samples: Sequence[Sample]) -> tuple[str, str]:
+def answers_file(place: str, row: LeaderboardRow, samples: Sequence[Sample]) -> tuple[str, str]:
     """The script of one submission's answers and scores to one task.
 
     Equal texts are written once. Scores are those of an item, 0 to 1, or a log-likelihood in nats a word.
     """
     texts: dict[str, int] = {}
     name = answers_name(row)
-    answers = [texts.setdefault(shown(sample.answer, LONGEST_ANSWER).strip(), len(texts)) for sample in samples]
-    said = [texts.setdefault(shown(_raw(sample), LONGEST_ANSWER).strip(), len(texts)) for sample in samples]
+
+    def number(text: str) -> int:
+        return texts.setdefault(sanitize_for_display(text, LONGEST_ANSWER).strip(), len(texts))
+
+    answers = [number(sample.answer) for sample in samples]
+    said = [number(_raw(sample)) for sample in samples]
+    unscored = {str(i): sample.unscored for i, sample in enumerate(samples) if sample.unscored}
     told = {
         "texts": [*texts],
         "answer": answers,
         "said": [] if said == answers else said,
         "score": [_score(sample) for sample in samples],
-        "unscored": {str(i): shown(sample.unscored, 300) for i, sample in enumerate(samples) if sample.unscored},
+        "unscored": {place: sanitize_for_display(reason, 300) for place, reason in unscored.items()},
         "logs": [[round(log, 2) for log in sample.loglikelihoods] for sample in samples]
         if any(sample.loglikelihoods for sample in samples)
         else [],

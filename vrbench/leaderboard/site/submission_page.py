@@ -9,24 +9,26 @@ from typing import Any
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import Lineage, LineageStep, Score
-from vrbench.leaderboard.schema import BoardTask, Figure, TaskStanding
+from vrbench.leaderboard.schema import LeaderboardTask, RowTaskScores, ScoreWithCI
 from vrbench.leaderboard.site import drawings, layout
 from vrbench.leaderboard.site.board import verdict_on
 from vrbench.leaderboard.site.commands import commands
 from vrbench.leaderboard.site.content import BoardContent, Entry
 from vrbench.leaderboard.site.pages import Frame, Place
-from vrbench.leaderboard.untrusted_input import limits, parse_json, shown
+from vrbench.leaderboard.untrusted_input import limits
+from vrbench.leaderboard.untrusted_input.parsing import parse_json
+from vrbench.leaderboard.untrusted_input.text import sanitize_for_display
 
 
 @dataclass(frozen=True)
 class TaskRow:
     """One line of the table of tasks."""
 
-    task: BoardTask
+    task: LeaderboardTask
     """What is asked."""
-    ours: TaskStanding
+    ours: RowTaskScores
     """The submission's figures."""
-    theirs: TaskStanding | None
+    theirs: RowTaskScores | None
     """The baseline's; none where the row is the baseline."""
 
 
@@ -38,9 +40,9 @@ class GroupRow:
     """Category: subtask, question type or subject."""
     n: int
     """Items."""
-    ours: Figure
+    ours: ScoreWithCI
     """The submission's figure."""
-    theirs: Figure | None
+    theirs: ScoreWithCI | None
     """The baseline's."""
 
 
@@ -134,8 +136,8 @@ def _breakdown(entry: Entry, baseline: Entry | None, content: BoardContent) -> I
         yield {"task": titles[result.task], "rows": rows, "scale": scale, "chance": result.chance}
 
 
-def _figure(score: Score) -> Figure:
-    return Figure(value=score.value, low=score.low, high=score.high)
+def _figure(score: Score) -> ScoreWithCI:
+    return ScoreWithCI(value=score.value, low=score.low, high=score.high)
 
 
 def drawn_lineage(line: Lineage) -> DrawnLineage:
@@ -163,9 +165,10 @@ def _note(text: str) -> dict[str, str]:
     except VrbenchError:
         fields = None
     if not isinstance(fields, dict):
-        return {"note": shown(text, 600)} if text else {}
-    return {
-        shown(str(name), 40): f"{value:,.4g}" if isinstance(value, float) else shown(str(value), 120)
+        return {"note": sanitize_for_display(text, 600)} if text else {}
+    shown = {
+        str(name): f"{value:,.4g}" if isinstance(value, float) else str(value)
         for name, value in list(fields.items())[:40]
         if isinstance(value, (str, int, float)) and not isinstance(value, bool)
     }
+    return {sanitize_for_display(name, 40): sanitize_for_display(text, 120) for name, text in shown.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from vrbench.leaderboard.schema import BoardTask, Standing, TaskStanding
+from vrbench.leaderboard.schema import LeaderboardRow, LeaderboardTask, RowTaskScores
 from vrbench.leaderboard.site import drawings, layout
 from vrbench.leaderboard.site.content import BoardContent
 from vrbench.leaderboard.site.pages import Frame, Place
@@ -27,7 +27,7 @@ def pages(
 
 def _page(
     content: BoardContent,
-    task: BoardTask,
+    task: LeaderboardTask,
     frame: Frame,
     path: str,
     spec: TaskSpec | None,
@@ -45,12 +45,12 @@ def _page(
     )  # fmt: skip
 
 
-def _lines(content: BoardContent, task: BoardTask) -> Iterator[tuple[Standing, TaskStanding]]:
+def _lines(content: BoardContent, task: LeaderboardTask) -> Iterator[tuple[LeaderboardRow, RowTaskScores]]:
     for row in content.table.rows:
         yield from ((row, line) for line in row.tasks if line.task == task.id)
 
 
-def _order(line: TaskStanding, task: BoardTask) -> float:
+def _order(line: RowTaskScores, task: LeaderboardTask) -> float:
     """The best first, those without a figure last."""
     if line.score.value is None:
         return float("inf")

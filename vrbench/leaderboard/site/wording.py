@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vrbench.core.layers import LayerSet
-from vrbench.leaderboard.schema import Figure, Rank, Region
+from vrbench.leaderboard.schema import LayerRegion, Rank, ScoreWithCI
 from vrbench.reporting import cells
 from vrbench.statistics.claims import Claim, Verdict
 
@@ -11,14 +11,14 @@ NONE = "–"
 """What stands where there is no figure."""
 
 
-def value(figure: Figure | None, unit: str = "percent", signed: bool = False) -> str:
+def value(figure: ScoreWithCI | None, unit: str = "percent", signed: bool = False) -> str:
     """The estimate alone: one digit of a percentage, two of a perplexity."""
     if figure is None or figure.value is None:
         return NONE
     return cells.number(figure.value, 2 if unit == "perplexity" else 1, signed)
 
 
-def ends(figure: Figure | None, unit: str = "percent", signed: bool = False) -> str:
+def ends(figure: ScoreWithCI | None, unit: str = "percent", signed: bool = False) -> str:
     """Its 95 % interval, '[86.5, 90.9]'; empty where there is none."""
     if figure is None or figure.low is None or figure.high is None:
         return ""
@@ -93,12 +93,12 @@ def layers_of(text: str, depth: int) -> int:
     return len(LayerSet.parse(text, depth))
 
 
-def tuned(region: Region) -> str:
+def tuned(region: LayerRegion) -> str:
     """'8 of 30 layers, 27 %'."""
     return f"{layers_of(region.tuned, region.depth)} of {region.depth} layers, {share(region.tuned_share)}"
 
 
-def tuned_briefly(region: Region) -> str:
+def tuned_briefly(region: LayerRegion) -> str:
     """'8 of 30, 27 %'."""
     return f"{layers_of(region.tuned, region.depth)} of {region.depth}, {share(region.tuned_share)}"
 

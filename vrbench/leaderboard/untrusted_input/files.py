@@ -1,4 +1,4 @@
-"""A stranger's folders and files: plain files with known names only, opened without following a link."""
+"""Untrusted folders and files: only plain files with known names are opened, and no link is followed."""
 
 from __future__ import annotations
 
@@ -7,57 +7,53 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
-from vrbench.core.errors import VrbenchError, raise_errors
+from vrbench.core.errors import VrbenchError, collect_errors, raise_errors
 from vrbench.leaderboard.untrusted_input import limits
-from vrbench.leaderboard.untrusted_input.names import safe_name, safe_revision, safe_task
-from vrbench.leaderboard.untrusted_input.text import quoted
+from vrbench.leaderboard.untrusted_input.text import safe_name, safe_revision, safe_task, sanitize_for_message
 
+T = TypeVar("T")
 SAMPLES = "samples"
 SUFFIX = ".jsonl.gz"
-NEEDED = ("run.json", "submission.json")
-ALLOWED = (*NEEDED, "recipe.yaml")
-_MOST_BYTES = {"recipe.yaml": limits.YAML_BYTES}
+RUN_FILE, SUBMISSION_FILE, RECIPE_FILE = "run.json", "submission.json", "recipe.yaml"
+_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_KINDS = (
+    (stat.S_ISLNK, "a link"), (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"), (stat.S_ISREG, "a file"),
+)  # fmt: skip
 
 
-def read_bytes(path: Path, most_bytes: int = limits.RECORD_BYTES) -> bytes:
-    """What a plain file holds.
+def attempt(make: Callable[[], T], errors: list[str]) -> T | None:
+    """Return what a function returns, or None after adding the messages of its `VrbenchError` to a list."""
+    with collect_errors(errors):
+        return make()
+    return None
 
-    Args:
-        most_bytes: bytes that it may have; no more are ever read.
+
+def read_bytes(path: Path, max_bytes: int = limits.RECORD_BYTES) -> bytes:
+    """Return the content of a plain file; no more than `max_bytes` are ever read.
 
     Raises:
-        VrbenchError: no such file, a link, a device or pipe, a second name of another file, or a larger one.
+        VrbenchError: there is no such file, or it is a link, a device, a pipe, a hard link or too large.
     """
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    name = quote_path(path)
     try:
-        if path.is_symlink():  # for systems without O_NOFOLLOW, and for the sentence
-            raise VrbenchError(f"{_named(path)} is a link; only plain files are read")
-        descriptor = os.open(path, flags)
+        if path.is_symlink():  # for systems without O_NOFOLLOW, and for the message
+            raise VrbenchError(f"{name} is a link; only plain files are read")
+        descriptor = os.open(path, _FLAGS)
     except (OSError, ValueError) as error:
-        raise VrbenchError(f"{_named(path)} cannot be read: {_reason(error)}") from error
+        raise VrbenchError(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     with os.fdopen(descriptor, "rb") as stream:
-        raise_errors(_file_faults(os.fstat(descriptor), _named(path), most_bytes))
-        content = stream.read(most_bytes + 1)
-    if len(content) > most_bytes:
-        raise VrbenchError(f"{_named(path)} has more than {most_bytes:,} bytes, more than is read")
+        raise_errors(_validate_file(os.fstat(descriptor), name, max_bytes))
+        content = stream.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise VrbenchError(f"{name} has more than {max_bytes:,} bytes, the most that are read")
     return content
 
 
-def read_text(path: Path, most_bytes: int = limits.RECORD_BYTES) -> str:
-    """What a plain file of UTF-8 holds.
-
-    Raises:
-        VrbenchError: as `read_bytes`; or it is not UTF-8, or begins with a byte order mark.
-    """
-    return decoded(read_bytes(path, most_bytes), _named(path))
-
-
-def decoded(content: bytes, name: str) -> str:
-    """Bytes as text.
-
-    Args:
-        name: what they are, for the sentence.
+def decode(content: bytes, name: str) -> str:
+    """Return bytes as text.
 
     Raises:
         VrbenchError: they are not UTF-8, or begin with a byte order mark.
@@ -71,71 +67,76 @@ def decoded(content: bytes, name: str) -> str:
     return text
 
 
-def submission_files(folder: Path, needed: Iterable[str] = NEEDED, allowed: Iterable[str] = ALLOWED) -> dict[str, Path]:
-    """The files of a submission: name, such as 'run.json' or 'samples/mme.jsonl.gz' -> path.
+def read_text(path: Path, max_bytes: int = limits.RECORD_BYTES) -> str:
+    """Return the text of a plain UTF-8 file; see `read_bytes` and `decode`."""
+    return decode(read_bytes(path, max_bytes), quote_path(path))
+
+
+def submission_files(
+    folder: Path, required: Iterable[str] = (RUN_FILE, SUBMISSION_FILE), optional: Iterable[str] = (RECIPE_FILE,)
+) -> dict[str, Path]:
+    """Return the files of a submission: name, such as 'run.json' or 'samples/mme.jsonl.gz' -> path.
 
     Args:
         folder: the submission's folder.
-        needed: files that have to be there, beside samples/.
-        allowed: files that may be there, beside samples/.
+        required: files that must be there, beside samples/.
+        optional: files that may be there.
 
     Raises:
-        VrbenchError: all faults at once: a link, a device, a name that is not known, too many or too large files, names
-            that differ only in case, or a file that is missing.
+        VrbenchError: all errors at once: a link, a device, an unknown name, too many or too large files, names that
+            differ only in case, or a missing file.
     """
-    names, faults = _listed(folder), list[str]()
+    names = _entries(folder, limits.FILES)
+    if SAMPLES in names and stat.S_ISDIR((folder / SAMPLES).lstat().st_mode):
+        names += [f"{SAMPLES}/{name}" for name in _entries(folder / SAMPLES, limits.FILES)]
     found: dict[str, Path] = {}
+    errors: list[str] = []
     seen: dict[str, str] = {}
     for name in names:
         other = seen.setdefault(name.casefold(), name)
         if other != name:
-            faults.append(f"{_named(folder)} has {quoted(other)} and {quoted(name)}, which differ only in case")
-        wrong = _entry_faults(folder / name, name, tuple(allowed))
-        faults += wrong
+            both = f"{sanitize_for_message(other)} and {sanitize_for_message(name)}"
+            errors.append(f"{quote_path(folder)} has {both}, which differ only in case")
+        wrong = _validate_entry(folder / name, name, (*required, *optional))
+        errors += wrong
         if not wrong and name != SAMPLES:
             found[name] = folder / name
-    faults += [f"{_named(folder)} has no {name}" for name in needed if name not in names]
-    raise_errors(faults)
+    raise_errors([*errors, *(f"{quote_path(folder)} has no {name}" for name in required if name not in names)])
     return dict(sorted(found.items()))
 
 
 def submission_folders(root: Path) -> tuple[list[Path], list[str]]:
-    """The submissions below a folder, `<org>__<name>/<revision>`, by name, and what else lies there, as sentences.
+    """List the submissions below a folder, `<org>__<name>/<revision>`, and everything else there as error messages.
 
     Args:
-        root: a board's `submissions` or `reproductions`; none are found where there is no such folder.
+        root: a board's `submissions` or `reproductions`; it may be missing.
     """
     found: list[Path] = []
-    faults: list[str] = []
+    errors: list[str] = []
     if os.path.lexists(root):
-        uppers = list(_folders(root, _split_name, faults))
-        found = [lower for upper in uppers for lower in _folders(upper, safe_revision, faults)]
+        for upper in _folders(root, _validate_folder_name, errors):
+            found += _folders(upper, safe_revision, errors)
     if len(found) > limits.FOLDERS:
-        faults.append(f"{_named(root)} has more than {limits.FOLDERS:,} submissions")
-    return found[: limits.FOLDERS], faults
+        errors.append(f"{quote_path(root)} has more than {limits.FOLDERS:,} submissions")
+    return found[: limits.FOLDERS], errors
 
 
-def _folders(root: Path, check: Callable[[str], object], faults: list[str]) -> Iterator[Path]:
-    """The folders in a folder whose name passes a check; everything else there becomes a fault."""
-    try:
-        names = _entries(root, limits.FOLDERS)
-    except VrbenchError as error:
-        faults.append(str(error))
-        return
-    for name in names:
+def _folders(root: Path, validate: Callable[[str], object], errors: list[str]) -> Iterator[Path]:
+    """Yield the folders in a folder whose names are valid; everything else there becomes an error."""
+    for name in attempt(lambda: _entries(root, limits.FOLDERS), errors) or ():
         mode = (root / name).lstat().st_mode
         if not stat.S_ISDIR(mode):
-            faults.append(f"{_named(root / name)} is {_kind(mode)}; only folders of submissions lie there")
+            errors.append(f"{quote_path(root / name)} is {_kind(mode)}; only folders of submissions are allowed there")
             continue
         try:
-            check(name)
+            validate(name)
         except VrbenchError as error:
-            faults.append(f"{_named(root / name)}: {error}")
+            errors.append(f"{quote_path(root / name)}: {error}")
             continue
         yield root / name
 
 
-def _split_name(name: str) -> None:
+def _validate_folder_name(name: str) -> None:
     org, found, rest = name.partition("__")
     if not found:
         raise VrbenchError("a submission's folder is named <org>__<name>")
@@ -143,80 +144,56 @@ def _split_name(name: str) -> None:
     safe_name(rest)
 
 
-def _listed(folder: Path) -> list[str]:
-    """Names in a submission's folder and in its samples/, sorted."""
-    names = _entries(folder, limits.FILES)
-    inner = folder / SAMPLES
-    if SAMPLES in names and stat.S_ISDIR(inner.lstat().st_mode):
-        names += [f"{SAMPLES}/{name}" for name in _entries(inner, limits.FILES)]
-    return names
-
-
-def _entries(folder: Path, most: int) -> list[str]:
-    """Names in a real folder, sorted, of which there are at most so many."""
+def _entries(folder: Path, limit: int) -> list[str]:
+    """Names in a real folder, sorted."""
     try:
         mode = folder.lstat().st_mode
         if not stat.S_ISDIR(mode):
-            raise VrbenchError(f"{_named(folder)} is {_kind(mode)}, not a folder")
+            raise VrbenchError(f"{quote_path(folder)} is {_kind(mode)}, not a folder")
         with os.scandir(folder) as entries:
-            names = [entry.name for entry in islice(entries, most + 1)]
+            names = [entry.name for entry in islice(entries, limit + 1)]
     except (OSError, ValueError) as error:
-        raise VrbenchError(f"{_named(folder)} cannot be read: {_reason(error)}") from error
-    if len(names) > most:
-        raise VrbenchError(f"{_named(folder)} holds more than {most:,} files, more than are read")
+        reason = getattr(error, "strerror", None) or error
+        raise VrbenchError(f"{quote_path(folder)} cannot be read: {reason}") from error
+    if len(names) > limit:
+        raise VrbenchError(f"{quote_path(folder)} holds more than {limit:,} files, the most that are read")
     return sorted(names)
 
 
-def _entry_faults(path: Path, name: str, allowed: tuple[str, ...]) -> list[str]:
-    """What is wrong with one entry of a submission's folder; none is empty."""
+def _validate_entry(path: Path, name: str, allowed: tuple[str, ...]) -> list[str]:
     status = path.lstat()
     if name == SAMPLES:
-        return [] if stat.S_ISDIR(status.st_mode) else [f"{_named(path)} is {_kind(status.st_mode)}, not a folder"]
+        is_folder = stat.S_ISDIR(status.st_mode)
+        return [] if is_folder else [f"{quote_path(path)} is {_kind(status.st_mode)}, not a folder"]
     if name not in allowed and not _is_sample_file(name):
-        return [
-            f"{_named(path)} is not a file of a submission; those are {', '.join(allowed)} and samples/<task>{SUFFIX}"
-        ]
-    most = limits.PACKED_BYTES if name.endswith(SUFFIX) else _MOST_BYTES.get(name, limits.RECORD_BYTES)
-    return _file_faults(status, _named(path), most)
+        known = f"{', '.join(allowed)} and {SAMPLES}/<task>{SUFFIX}"
+        return [f"{quote_path(path)} is not a file of a submission; its files are {known}"]
+    sizes = {RECIPE_FILE: limits.YAML_BYTES}
+    max_bytes = limits.PACKED_BYTES if name.endswith(SUFFIX) else sizes.get(name, limits.RECORD_BYTES)
+    return _validate_file(status, quote_path(path), max_bytes)
 
 
 def _is_sample_file(name: str) -> bool:
-    folder, found, file = name.partition("/")
-    if not found or folder != SAMPLES or not file.endswith(SUFFIX):
+    folder, _, file = name.partition("/")
+    if folder != SAMPLES or not file.endswith(SUFFIX):
         return False
-    try:
-        safe_task(file[: -len(SUFFIX)])
-    except VrbenchError:
-        return False
-    return True
+    return attempt(lambda: safe_task(file.removesuffix(SUFFIX)), []) is not None
 
 
-def _file_faults(status: os.stat_result, name: str, most_bytes: int) -> list[str]:
+def _validate_file(status: os.stat_result, name: str, max_bytes: int) -> list[str]:
     if not stat.S_ISREG(status.st_mode):
         return [f"{name} is {_kind(status.st_mode)}; only plain files are read"]
     if status.st_nlink > 1:
-        return [f"{name} is a second name of another file (a hard link); copy it"]
-    if status.st_size > most_bytes:
-        return [f"{name} has {status.st_size:,} bytes; at most {most_bytes:,} are read"]
+        return [f"{name} is a hard link, a second name of another file; copy it"]
+    if status.st_size > max_bytes:
+        return [f"{name} has {status.st_size:,} bytes; at most {max_bytes:,} are read"]
     return []
 
 
 def _kind(mode: int) -> str:
-    for test, words in _KINDS:
-        if test(mode):
-            return words
-    return "no plain file"
+    return next((name for test, name in _KINDS if test(mode)), "no plain file")
 
 
-_KINDS = (
-    (stat.S_ISLNK, "a link"), (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"), (stat.S_ISREG, "a file"),
-)  # fmt: skip
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error)
-
-
-def _named(path: Path) -> str:
-    return quoted(str(path), 200)
+def quote_path(path: Path) -> str:
+    """Return a path for an error message."""
+    return sanitize_for_message(str(path), 200)

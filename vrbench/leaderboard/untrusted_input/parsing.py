@@ -1,4 +1,4 @@
-"""JSON of a stranger: one meaning for each text, and nothing in it that breaks what reads on."""
+"""Untrusted JSON and YAML: one meaning for each text, exactly the declared types, and nothing that breaks a reader."""
 
 from __future__ import annotations
 
@@ -10,214 +10,262 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
+import yaml
 from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
 
 from vrbench.core.errors import VrbenchError, raise_errors
+from vrbench.core.io import load_yaml
 from vrbench.leaderboard.untrusted_input import limits
-from vrbench.leaderboard.untrusted_input.files import read_text
-from vrbench.leaderboard.untrusted_input.text import odd_characters, quoted, shown
+from vrbench.leaderboard.untrusted_input.files import quote_path, read_text
+from vrbench.leaderboard.untrusted_input.text import odd_characters, sanitize_for_display, sanitize_for_message
 
-MOST_FAULTS = 20
-"""Faults of one file that are told; a file with more is another kind of file."""
+MAX_ERRORS = 20
+"""Errors of one file that are listed; a file with more is another kind of file."""
+MAX_DESCRIBED = 1_000
+"""Errors of a record up to which the first ones are listed; describing each takes a kilobyte."""
+MAX_NUMBER = 40
+"""Characters of a number or a date in YAML."""
 
-MOST_SAID = 1_000
-"""Faults of which the first ones are told; each takes a kilobyte to put into words."""
-
-MOST_TOLD = 600
-"""Characters of one of them."""
-
-Kind = TypeVar("Kind", bound=BaseModel)
-_INTEGER_DIGITS = len(str(limits.INTEGER)) + 1
+RecordT = TypeVar("RecordT", bound=BaseModel)
 _STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _NOT_BRACKETS = bytes(sorted(set(range(256)) - set(_STEP)))
+_RESOLVER = yaml.resolver.Resolver()
 
 
 class _Refused(ValueError):
-    """What a hook of the parser found; the text of it follows 'NAME ' in the sentence."""
+    """What a text is refused for; its message follows the text's name."""
 
 
-def parse_json(text: str, name: str, most_values: int = limits.VALUES) -> Any:
-    """What a JSON text says.
+def parse_json(text: str, name: str, max_values: int = limits.VALUES) -> Any:
+    """Return the value of a JSON text.
 
     Args:
-        name: what it is, for the sentences.
-        most_values: values that it may have.
+        name: what it is, for the messages.
+        max_values: values that it may have.
 
     Raises:
-        VrbenchError: it is not JSON, gives a key twice, has NaN, infinity or a number beyond them, whole numbers
-            beyond 2^53, lists and mappings nested more than `limits.DEPTH` deep, more values, or half of a
-            surrogate pair.
+        VrbenchError: it is not JSON; has a duplicate key, NaN, an infinity, an integer beyond 2^53, half of a surrogate
+            pair or too many values; or is nested more than `limits.DEPTH` deep.
     """
-    raise_errors(f"{name} {fault}" for fault in (*nesting_faults(text), *_size_faults(text, most_values)))
     try:
+        _check_nesting(text)
+        if text.count(",") >= max_values:
+            raise _Refused(f"has more than {max_values:,} values, by its commas")
         value = _DECODER.decode(text)
+        if re.search(r"\\u[dD][89a-fA-F]", text) and any(re.search("[\ud800-\udfff]", t) for t in texts(value)):
+            raise _Refused("has half of a surrogate pair")
     except _Refused as refused:
         raise VrbenchError(f"{name} {refused}") from refused
     except ValueError as error:
         raise VrbenchError(f"{name} is not JSON: {error}") from error
-    if re.search(r"\\u[dD][89a-fA-F]", text):
-        raise_errors(f"{name} has half of a surrogate pair" for words in texts(value) if not _encodes(words))
     return value
 
 
-def read_json(path: Path, most_bytes: int = limits.RECORD_BYTES) -> Any:
-    """What a JSON file says.
-
-    Raises:
-        VrbenchError: as `read_bytes` of the file and `parse_json` of its text.
-    """
-    return parse_json(read_text(path, most_bytes), quoted(str(path), 200))
-
-
-def read_record(
-    path: Path, kind: type[Kind], most_bytes: int = limits.RECORD_BYTES, most_values: int = limits.VALUES
-) -> Kind:
-    """A record from its JSON file, with exactly the types that it declares.
+def parse_record(
+    text: str, record_type: type[RecordT], name: str, max_values: int = limits.VALUES, value: Any = None
+) -> RecordT:
+    """Return a record from its JSON text, with exactly the types that it declares.
 
     Args:
-        kind: the record's class; if it has a `schema_version`, the file's has to be the same.
+        record_type: its class; if it has a `schema_version`, that of the text has to be the same.
+        name: what it is, for the messages.
+        value: what the text says, if it was parsed already.
 
     Raises:
-        VrbenchError: as `read_json`; another schema version; unknown, missing or wrong fields, all at once; or odd
-            characters in its text.
+        VrbenchError: as `parse_json`; another schema version; unknown, missing or wrong fields; or odd characters or
+            long texts; all of a kind at once.
     """
-    return parse_record(read_text(path, most_bytes), kind, quoted(str(path), 200), most_values)
-
-
-def parse_record(text: str, kind: type[Kind], name: str, most_values: int = limits.VALUES) -> Kind:
-    """A record from its JSON text; see `read_record`.
-
-    Args:
-        name: what it is, for the sentences.
-    """
-    return record_of(parse_json(text, name, most_values), text, kind, name)
-
-
-def record_of(value: Any, text: str, kind: type[Kind], name: str) -> Kind:
-    """A record from a value that was looked at, and the JSON text of the same value; see `read_record`."""
+    value = parse_json(text, name, max_values) if value is None else value
     if not isinstance(value, dict):
-        raise VrbenchError(f"{name} is {_type_of(value)}, not a record with named fields")
-    raise_errors(f"{name} {fault}" for fault in _version_faults(value, kind))
-    try:
-        record = kind.model_validate_json(text, strict=True)
-    except ValidationError as error:
-        raise_errors(f"{name}: {fault}" for fault in told(error))
-        raise
-    raise_errors(f"{name} has {found}" for found in _odd(value))
+        raise VrbenchError(f"{name} is a {type(value).__name__}, not a record with named fields")
+    raise_errors(f"{name} {error}" for error in _validate_version(value, record_type))
+    record = validate_strictly(text, record_type, name)
+    raise_errors(f"{name} has {error}" for error in _validate_texts(value))
     return record
 
 
-def nesting_faults(text: str) -> list[str]:
-    """Whether lists and mappings lie in each other more deeply than is read, found without following them."""
-    if text.count("[") + text.count("{") <= limits.DEPTH:
-        return []
-    bare = re.sub(rb'"[^"]*"', b"", re.sub(rb"(?s)\\.", b"", text.encode("utf-8", "replace")))
-    brackets = bare.translate(None, _NOT_BRACKETS)
-    for depth in accumulate(_STEP[bracket] for bracket in brackets):
-        if depth > limits.DEPTH:
-            return [f"is nested more than {limits.DEPTH} deep"]
-    return []
+def read_record(
+    path: Path, record_type: type[RecordT], max_bytes: int = limits.RECORD_BYTES, max_values: int = limits.VALUES
+) -> RecordT:
+    """Return a record from its JSON file; see `read_bytes` and `parse_record`."""
+    return parse_record(read_text(path, max_bytes), record_type, quote_path(path), max_values)
 
 
-def _size_faults(text: str, most_values: int) -> list[str]:
-    many = text.count(",") >= most_values
-    return [f"has more than {most_values:,} values, by its commas"] if many else []
+def validate_strictly(text: str | bytes, record_type: type[RecordT], name: str) -> RecordT:
+    """Return a record from a JSON text that was checked already; see `parse_record`."""
+    try:
+        return record_type.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        raise_errors(f"{name}: {message}" for message in validation_messages(error))
+        raise
+
+
+def validation_messages(error: ValidationError) -> Iterator[str]:
+    """Yield the errors that pydantic found, each as "'field': what is expected", without the values."""
+    if error.error_count() > MAX_DESCRIBED:
+        yield f"has {error.error_count():,} values of a wrong type"
+        return
+    errors = error.errors(include_url=False, include_context=False, include_input=False)
+    for one in errors[:MAX_ERRORS]:
+        place = ".".join(str(part) for part in one["loc"])
+        message = " ".join(sanitize_for_display(str(one["msg"]).removeprefix("Value error, "), 600).split())
+        yield f"{sanitize_for_message(place)}: {message}" if place else message
+    if len(errors) > MAX_ERRORS:
+        yield f"and {len(errors) - MAX_ERRORS:,} more errors"
 
 
 def texts(value: Any) -> Iterator[str]:
-    """All texts in a JSON value, keys among them."""
+    """Yield all texts in a JSON value, keys included."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield str(key)
-            yield from texts(inner)
-    elif isinstance(value, (list, tuple)):
+        yield from map(str, value)
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
         for inner in value:
             yield from texts(inner)
 
 
-def _version_faults(value: dict[str, Any], kind: type[BaseModel]) -> list[str]:
-    field = kind.model_fields.get("schema_version")
-    if field is None:
-        return []
-    given, known = value.get("schema_version"), _newest(field)
-    if type(given) is int and given == known:
-        return []
-    later = type(given) is int and given > known
-    advice = "; it was made by a later vrbench, update this one" if later else ""
-    return [f"has schema version {quoted(given)}; this vrbench reads {known}{advice}"]
+def parse_yaml(text: str, name: str) -> Any:
+    """Return the value of a YAML text.
 
-
-def _newest(field: FieldInfo) -> Any:
-    """The schema version that a record has: its field's default, or the largest of the literals that it may be."""
-    return max(get_args(field.annotation)) if field.is_required() else field.default
-
-
-def told(error: ValidationError) -> Iterator[str]:
-    """The faults that pydantic found, each as "'field': what is expected", without the values."""
-    if error.error_count() > MOST_SAID:
-        yield f"has {error.error_count():,} values that are not what is expected there"
-        return
-    faults = error.errors(include_url=False, include_context=False, include_input=False)
-    for fault in faults[:MOST_FAULTS]:
-        place = ".".join(str(part) for part in fault["loc"])
-        message = " ".join(shown(str(fault["msg"]).removeprefix("Value error, "), MOST_TOLD).split())
-        yield f"{quoted(place)}: {message}" if place else message
-    if len(faults) > MOST_FAULTS:
-        yield f"and {len(faults) - MOST_FAULTS:,} faults more"
-
-
-def _odd(value: Any) -> list[str]:
-    """What a record's texts may not have, a few words each."""
-    found: dict[str, None] = {}
-    for words in texts(value):
-        if len(words) > limits.TEXT:
-            found[f"a text of {len(words):,} characters; at most {limits.TEXT:,} are read"] = None
-        elif not words.isascii() or not words.isprintable():
-            found.update((f"{c} in its text, which would act or hide", None) for c in odd_characters(words))
-        if len(found) > MOST_FAULTS:
-            break
-    return list(found)[:MOST_FAULTS]
-
-
-def _type_of(value: Any) -> str:
-    return {list: "a list", str: "a text", type(None): "null"}.get(type(value), "a single value")
-
-
-def _encodes(text: str) -> bool:
+    Raises:
+        VrbenchError: it is not one YAML document; has anchors, aliases, tags, merge keys, duplicate keys, keys that are
+            no text, NaN, infinities, integers beyond 2^53, dates that do not exist or odd characters; or is nested more
+            than `limits.DEPTH` deep.
+    """
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        _check_characters(text)
+        _check_events(text)
+        value = load_yaml(text)
+        _check_values(value)
+    except _Refused as refused:
+        raise VrbenchError(f"{name} {refused}") from refused
+    except (yaml.YAMLError, ValueError, OverflowError, TypeError) as error:
+        raise VrbenchError(f"{name} is not YAML: {sanitize_for_display(' '.join(str(error).split()), 300)}") from error
+    return value
 
 
-def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def read_yaml_record(path: Path, record_type: type[RecordT]) -> RecordT:
+    """Return a record from its YAML file; see `read_bytes`, `parse_yaml` and `parse_record`."""
+    name = quote_path(path)
+    value = parse_yaml(read_text(path, limits.YAML_BYTES), name)
+    text = json.dumps(value, default=lambda date: f"{date} (a date; put it into quotes)")
+    return parse_record(text, record_type, name, value=value)
+
+
+def _check_nesting(text: str) -> None:
+    """Refuse deep nesting without following it, so that no parser runs out of stack."""
+    if text.count("[") + text.count("{") <= limits.DEPTH:
+        return
+    bare = re.sub(rb'"[^"]*"', b"", re.sub(rb"(?s)\\.", b"", text.encode("utf-8", "replace")))
+    brackets = bare.translate(None, _NOT_BRACKETS)
+    if any(depth > limits.DEPTH for depth in accumulate(_STEP[bracket] for bracket in brackets)):
+        raise _Refused(f"is nested more than {limits.DEPTH} deep")
+
+
+def _validate_version(value: dict[str, Any], record_type: type[BaseModel]) -> Iterator[str]:
+    field = record_type.model_fields.get("schema_version")
+    if field is None:
+        return
+    given, known = value.get("schema_version"), field.default
+    if field.is_required():
+        known = max(get_args(field.annotation))
+    if type(given) is not int or given != known:
+        later = type(given) is int and given > known
+        advice = "; it was made by a later vrbench, update this one" if later else ""
+        yield f"has schema version {sanitize_for_message(given)}; this vrbench reads {known}{advice}"
+
+
+def _validate_texts(value: Any) -> list[str]:
+    found: dict[str, None] = {}
+    for text in texts(value):
+        if len(text) > limits.TEXT:
+            found[f"a text of {len(text):,} characters; at most {limits.TEXT:,} are read"] = None
+        elif not text.isascii() or not text.isprintable():
+            found.update((f"{odd} in its text, which would act or hide", None) for odd in odd_characters(text))
+        if len(found) > MAX_ERRORS:
+            break
+    return list(found)[:MAX_ERRORS]
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     mapping = dict(pairs)
     if len(mapping) != len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise _Refused(f"gives the key {quoted(twice)} twice")
+        raise _Refused(f"gives the key {sanitize_for_message(twice)} twice")
     return mapping
 
 
-def _constant(text: str) -> Any:
+def _refuse_constant(text: str) -> Any:
     raise _Refused(f"has {text}, which is no number")
 
 
-def _float(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise _Refused(f"has the number {quoted(text)}, which is larger than a double")
+def _finite_float(text: str) -> float:
+    if math.isinf(value := float(text)):
+        raise _Refused(f"has the number {sanitize_for_message(text)}, which is larger than a double")
     return value
 
 
-def _int(text: str) -> int:
-    if len(text) > _INTEGER_DIGITS or abs(value := int(text)) > limits.INTEGER:
-        raise _Refused(f"has the whole number {quoted(text)}, which is beyond 2^53")
+def _exact_int(text: str) -> int:
+    if len(text) > 20 or abs(value := int(text)) > limits.INTEGER:
+        raise _Refused(f"has the whole number {sanitize_for_message(text)}, which is beyond 2^53")
     return value
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant, parse_float=_float, parse_int=_int)
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique_keys, parse_constant=_refuse_constant, parse_float=_finite_float, parse_int=_exact_int
+)
+
+
+def _check_events(text: str) -> None:
+    """Refuse, from the parser's events and so without building anything, what a plain YAML file has no use for."""
+    depth = documents = 0
+    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        documents += isinstance(event, yaml.DocumentStartEvent)
+        if depth > limits.DEPTH:
+            raise _Refused(f"is nested more than {limits.DEPTH} deep")
+        if documents > 1:
+            raise _Refused("holds several documents; one is read")
+        if error := _event_error(event):
+            line = f" in line {event.start_mark.line + 1}" if event.start_mark else ""
+            raise _Refused(f"{error}{line}; write everything out where it stands")
+
+
+def _event_error(event: yaml.Event) -> str:
+    if isinstance(event, yaml.AliasEvent):
+        return "has an alias (*)"
+    if getattr(event, "anchor", None) is not None:
+        return "has an anchor (&)"
+    if getattr(event, "tag", None) is not None:
+        return "has a tag (!)"
+    if isinstance(event, yaml.ScalarEvent) and event.implicit[0]:
+        if event.value in ("<<", "="):
+            return f"has the key {event.value}"
+        kind = _RESOLVER.resolve(yaml.ScalarNode, event.value, (True, False)) if len(event.value) > MAX_NUMBER else ""
+        if kind and kind != "tag:yaml.org,2002:str":
+            return f"has a number of more than {MAX_NUMBER} digits (text goes into quotes)"
+    return ""
+
+
+def _check_values(value: Any) -> None:
+    if isinstance(value, dict):
+        if odd := [key for key in value if not isinstance(key, str)]:
+            raise _Refused(f"has the key {sanitize_for_message(odd[0])}, which is no text; put it into quotes")
+        value = [*value, *value.values()]
+    if isinstance(value, list):
+        for inner in value:
+            _check_values(inner)
+    elif isinstance(value, str):
+        _check_characters(value)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise _Refused(f"has {value}, which is no number")
+    elif isinstance(value, int) and abs(value) > limits.INTEGER:
+        raise _Refused("has a whole number beyond 2^53")
+
+
+def _check_characters(text: str) -> None:
+    if odd := odd_characters(text):
+        raise _Refused(f"has {', '.join(odd[:5])} in its text, which would act or hide")

@@ -1,85 +1,140 @@
-"""A stranger's text where it is shown: on a page, in a sentence, in a table that a spreadsheet opens, in Markdown.
-
-`shown` gives plain text, not markup: a template must still escape it (jinja2's autoescape does).
-"""
+"""Untrusted text: names and URLs that are accepted, and text made harmless for pages, messages, CSV and Markdown."""
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from typing import Any
+from urllib.parse import urlsplit
 
-SHOWN = 4_000
-"""Characters of one text that a page shows, unless asked for more."""
+from vrbench.core.errors import VrbenchError
+from vrbench.leaderboard.untrusted_input import limits
 
-QUOTED = 100
-"""Characters of a stranger's text that a sentence quotes."""
+_NONCHARACTERS = "".join(chr(plane << 16 | 0xFFFE) + chr(plane << 16 | 0xFFFF) for plane in range(17))
+_ODD = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164"
+    f"\ud800-\udfff\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e007f{_NONCHARACTERS}]"
+)
+"""Characters that control a terminal, reverse or break lines, or show nothing; the joiners of emoji and of Persian
+(U+200C, U+200D), line feed and tab are not among them."""
 
-_INVISIBLE = frozenset({0x00AD, 0x061C, 0x115F, 0x1160, 0x180E, 0x3164, 0xFEFF, 0xFFA0}) | frozenset(
-    point
-    for first, last in ((0x200B, 0x200B), (0x200E, 0x200F), (0x2028, 0x202E), (0x2060, 0x206F), (0xFFF9, 0xFFFB),
-                        (0xE0000, 0xE007F))
-    for point in range(first, last + 1)
-)  # fmt: skip
-"""Characters that turn the direction of what follows, break lines or show nothing; the joiners of emoji and of
-Persian (U+200C, U+200D) are not among them."""
-
-_FORMULA = "=+-@＝＋－＠"
-"""What a spreadsheet takes for the beginning of a formula (OWASP, "CSV Injection")."""
-
-_INNER = re.compile(rf"([;,\t\r\n|][\s\"]*)(?=[{re.escape(_FORMULA)}])")
-_ODD = re.compile(r"[^\t\n\x20-\x7e]")
 _MARK = "[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]"
 _STACKED = re.compile(f"({_MARK}{{3}}){_MARK}+")
+_FORMULA = "=+-@＝＋－＠"
+"""First characters of a spreadsheet formula (OWASP, "CSV Injection")."""
+_INNER_FORMULA = re.compile(rf"([;,\t\r\n|][\s\"]*)(?=[{re.escape(_FORMULA)}])")
 
-
-def is_odd(character: str) -> bool:
-    """Whether a character would act on a page or a terminal, or hide, rather than be seen; line feed and tab do not."""
-    if character in "\t\n":
-        return False
-    point = ord(character)
-    return unicodedata.category(character) in ("Cc", "Cs") or point in _INVISIBLE or point & 0xFFFE == 0xFFFE
+NAME_PATTERN = r"[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?"
+TASK_PATTERN = r"[a-z0-9][a-z0-9_]{0,63}"
+_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
 
 
 def odd_characters(text: str) -> list[str]:
-    """Which odd characters a text has, as 'U+202E', each once, in the order in which they come."""
-    return [_named(c) for c in dict.fromkeys(_ODD.findall(text)) if is_odd(c)]
+    """Return the characters of a text that act or hide, as 'U+202E', each once."""
+    return [f"U+{ord(character):04X}" for character in dict.fromkeys(_ODD.findall(text))]
 
 
-def shown(text: str, most: int = SHOWN) -> str:
-    """A text with nothing in it that acts or hides: odd characters by their names, the rest of a long one left out.
+def sanitize_for_display(text: str, limit: int = 4_000) -> str:
+    """Return text for a page: odd characters as '[U+202E]', at most `limit` characters.
 
-    Args:
-        most: characters that are shown; how many more there were is said.
+    It is plain text, not markup: a template still has to escape it.
     """
-    rest = len(text) - most
-    head = _ODD.sub(lambda m: f"[{_named(m[0])}]" if is_odd(m[0]) else m[0], text[:most].replace("\r\n", "\n"))
+    head = _ODD.sub(lambda odd: f"[U+{ord(odd[0]):04X}]", text[:limit].replace("\r\n", "\n"))
     head = _STACKED.sub(r"\1…", head)
+    rest = len(text) - limit
     return f"{head} … ({rest:,} more characters)" if rest > 0 else head
 
 
-def quoted(text: Any, most: int = QUOTED) -> str:
-    """A stranger's text in a sentence: on one line, in quotes, with no escape sequence of a terminal, and short."""
-    words = text if isinstance(text, str) else repr(text)[: most + 1]
-    short = words if len(words) <= most else words[: most - 1] + "…"
-    return "'" + shown(short).replace("\n", " ").replace("\t", " ").replace("'", "’") + "'"
+def sanitize_for_message(value: Any, limit: int = 100) -> str:
+    """Return untrusted text for an error message: short, in quotes, on one line, without terminal escapes."""
+    text = value if isinstance(value, str) else repr(value)[: limit + 1]
+    short = text if len(text) <= limit else text[: limit - 1] + "…"
+    return "'" + sanitize_for_display(short).replace("\n", " ").replace("\t", " ").replace("'", "’") + "'"
 
 
 def csv_cell(value: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula, whichever separator it splits lines at; numbers stay numbers."""
+    """Return a cell that no spreadsheet reads as a formula, whichever separator it uses; numbers stay numbers."""
     if value is None or isinstance(value, (bool, int, float)):
         return value
-    text = _INNER.sub(r"\1'", shown(str(value)))
+    text = _INNER_FORMULA.sub(r"\1'", sanitize_for_display(str(value)))
     head = text.lstrip()
     return f"'{text}" if head.lstrip('" \t\n').startswith(tuple(_FORMULA)) or head != text else text
 
 
-def markdown_code(text: str, most: int = QUOTED) -> str:
-    """A stranger's text as code of Markdown, so that no markup, link, mention or table line comes of it."""
-    plain = " ".join(shown(text, most).split()).replace("|", "¦")
+def markdown_code(text: str, limit: int = 100) -> str:
+    """Return untrusted text as Markdown code, so that it makes no markup, link, mention or table cell."""
+    plain = " ".join(sanitize_for_display(text, limit).split()).replace("|", "¦")
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", plain)), default=0))
     return f"{fence} {plain} {fence}" if plain else "``` ```"
 
 
-def _named(character: str) -> str:
-    return f"U+{ord(character):04X}"
+def safe_name(text: object, what: str = "name") -> str:
+    """Return the text if it can name an organisation's or a submission's folder on any system.
+
+    Raises:
+        VrbenchError: it cannot, such as a path or the name of a Windows device.
+    """
+    if not _matches(NAME_PATTERN, text) or "__" in str(text) or ".." in str(text):
+        raise VrbenchError(
+            f"{what} {sanitize_for_message(text)} is not allowed; a name has 1 to {limits.NAME} of a-z, 0-9, '.', '_' "
+            "and '-', begins and ends with a letter or digit, has no '__' or '..', and is no device name of Windows"
+        )
+    return str(text)
+
+
+def safe_task(text: object) -> str:
+    """Return the text if it is a valid task id, and so the stem of a file.
+
+    Raises:
+        VrbenchError: it is not.
+    """
+    if not _matches(TASK_PATTERN, text):
+        raise VrbenchError(
+            f"task {sanitize_for_message(text)} is not a valid task id; an id has up to {limits.NAME} of a-z, 0-9 and "
+            "'_', and is no device name of Windows"
+        )
+    return str(text)
+
+
+def safe_revision(text: object) -> str:
+    """Return the text if it is 16 hexadecimal digits.
+
+    Raises:
+        VrbenchError: it is not.
+    """
+    if not _matches("[0-9a-f]{16}", text):
+        raise VrbenchError(
+            f"revision {sanitize_for_message(text)} is not 16 of 0-9 and a-f, the start of the checkpoint's digest"
+        )
+    return str(text)
+
+
+def safe_url(text: object) -> str:
+    """Return the text if it is empty or an http(s) URL that shows where it leads.
+
+    Raises:
+        VrbenchError: another scheme such as javascript:, a user or password before the host, or odd characters.
+    """
+    if text != "" and not (isinstance(text, str) and len(text) <= limits.URL and _is_web_address(text)):
+        raise VrbenchError(
+            f"{sanitize_for_message(text)} is not a URL; a URL begins with http:// or https:// and a host, has at most "
+            f"{limits.URL} printable ASCII characters, and no space, quote, angle bracket, backslash, user or password"
+        )
+    return str(text)
+
+
+def _matches(pattern: str, text: object) -> bool:
+    return isinstance(text, str) and re.fullmatch(pattern, text) is not None and not _DEVICE.fullmatch(text)
+
+
+def _is_web_address(text: str) -> bool:
+    if re.search(r"[^\x21-\x7e]|[\"'<>\\^`{|}]", text):
+        return False
+    try:
+        parts = urlsplit(text)
+        parts.port  # noqa: B018  # raises ValueError when it is no number
+    except ValueError:
+        return False
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        return False
+    rest = text[len(parts.scheme) + len("://") + len(parts.netloc) :]
+    return rest[:1] in ("", "/")  # programs disagree on a host that is followed by ? or #
