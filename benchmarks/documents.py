@@ -15,7 +15,7 @@ from datasets import Dataset, Features
 from PIL import Image
 
 from benchmarks import dataset_schemas
-from vrbench.tasks.registry import TaskSpec
+from vrbench.tasks.spec import TaskSpec
 
 Row = dict[str, Any]
 

@@ -28,18 +28,20 @@ from unittest import mock
 from benchmarks import report_header
 from vrbench.checkpoints import resolve
 from vrbench.data import loading
+from vrbench.data.locate import locate
 from vrbench.evaluation import backends, engine
 from vrbench.evaluation.built_task import SubtaskData, harness_config, select_items
 from vrbench.evaluation.evaluate import evaluate_task
 from vrbench.models import packing
 from vrbench.models.load import load_vlm
 from vrbench.tasks import registry
+from vrbench.tasks.spec import TaskSpec
 
 WAYS = ("unshared", "shared", "HFLM")
 REPORT = Path(__file__).parent / "results" / "engine.md"
 
 
-def seconds(spec: registry.TaskSpec, parts: Sequence[SubtaskData], vlm: Any, **patched: Any) -> float:
+def seconds(spec: TaskSpec, parts: Sequence[SubtaskData], vlm: Any, **patched: Any) -> float:
     """Wall time of a task with an empty answer store and no features kept, with other functions in `packed`."""
     from vrbench.evaluation.answer_store import AnswerStore
 
@@ -49,7 +51,7 @@ def seconds(spec: registry.TaskSpec, parts: Sequence[SubtaskData], vlm: Any, **p
             return timed(lambda: evaluate_task(spec, parts, answerer))
 
 
-def reference(spec: registry.TaskSpec, parts: Sequence[SubtaskData], vlm: Any) -> float:
+def reference(spec: TaskSpec, parts: Sequence[SubtaskData], vlm: Any) -> float:
     """Wall time of the same items through lm-eval's evaluator and model class, in batches of 16."""
     from lm_eval.evaluator import evaluate
     from lm_eval.models.huggingface import HFLM
@@ -85,7 +87,7 @@ def main() -> None:
     vlm = load_vlm(of, "cpu", "float32")
     lines = []
     for spec in registry.select(given.tasks, registry.load()):
-        parts = select_items(spec, loading.load(spec, given.data_root), given.items, seed=0)
+        parts = select_items(spec, loading.load(spec, locate(spec, given.data_root)), given.items, seed=0)
         n = sum(len(part.positions) for part in parts)
         ways: dict[str, Callable[[], float]] = {"engine": partial(seconds, spec, parts, vlm)}
         if spec.harness == "lm-eval":

@@ -21,9 +21,11 @@ from typing import Any
 from benchmarks import report_header
 from vrbench.checkpoints import resolve
 from vrbench.data import loading
+from vrbench.data.locate import locate
 from vrbench.evaluation.built_task import harness_config
 from vrbench.evaluation.evaluate import evaluate_task
 from vrbench.tasks import registry
+from vrbench.tasks.spec import TaskSpec
 
 REPORT = Path(__file__).parent / "results" / "llava_hf.md"
 
@@ -58,7 +60,7 @@ def theirs(model: Any, task: Any) -> list[str]:
     return found
 
 
-def compare(spec: registry.TaskSpec, parts: Sequence[Any], answerer: Any, reference: Any) -> tuple[str, bool]:
+def compare(spec: TaskSpec, parts: Sequence[Any], answerer: Any, reference: Any) -> tuple[str, bool]:
     """One line of the report, and whether answers and scores are equal."""
     from vrbench.evaluation import lmms_eval_adapter
 
@@ -116,7 +118,7 @@ def main() -> int:
         plain = exported(vlm, Path(folder) / "plain")
         reference = LlavaHf(pretrained=str(plain), device=given.device, dtype="float32", device_map=given.device)
         for spec in registry.select(given.tasks, registry.load()):
-            parts = select_items(spec, loading.load(spec, given.data_root), given.items, seed=0)
+            parts = select_items(spec, loading.load(spec, locate(spec, given.data_root)), given.items, seed=0)
             line, equal = compare(spec, parts, InferenceEngine(vlm, store), reference)
             lines, all_equal = [*lines, line], all_equal and equal
     written = [

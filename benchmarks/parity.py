@@ -36,6 +36,8 @@ if __package__ in (None, ""):  # run as a file: the folder's own modules, by the
 
 from benchmarks import parity_report, parity_text
 from vrbench.core.io import write_atomically
+from vrbench.data.locate import locate
+from vrbench.tasks.spec import TaskSpec
 
 REPORT = Path(__file__).parent / "results" / "parity.md"
 
@@ -93,18 +95,18 @@ def official(task: Any, model: Any) -> dict[str, float]:
     return {key.split(",")[0]: value for key, value in figures.items() if key.endswith(",none")}
 
 
-def chosen(spec: registry.TaskSpec, given: Namespace, share: int = 1) -> list[Any]:
+def chosen(spec: TaskSpec, given: Namespace, share: int = 1) -> list[Any]:
     """The items of a task: so many of each part of this share of the parts, else so many in all."""
     from vrbench.evaluation.built_task import select_items
 
-    loaded = loading.load(spec, given.data_root)
+    loaded = loading.load(spec, locate(spec, given.data_root))
     if len(loaded) == 1:
         return select_items(spec, loaded, given.items or None, seed=0)
     each, these = given.items_per_part or None, list(loaded.items())[share - 1 :: given.shares]
     return [part for config, rows in these for part in select_items(spec, {config: rows}, each, seed=0)]
 
 
-def lines_of(spec: registry.TaskSpec, vlm: Any, of: resolve.Checkpoint, given: Namespace, work: Path) -> list[Line]:
+def lines_of(spec: TaskSpec, vlm: Any, of: resolve.Checkpoint, given: Namespace, work: Path) -> list[Line]:
     """A task's outcome; that of all its shares together unless one is asked for."""
     if len(spec.data.configs) == 1:
         return share_of(spec, vlm, of, given, work)
@@ -114,7 +116,7 @@ def lines_of(spec: registry.TaskSpec, vlm: Any, of: resolve.Checkpoint, given: N
 
 
 def share_of(
-    spec: registry.TaskSpec, vlm: Any, of: resolve.Checkpoint, given: Namespace, work: Path, share: int = 1
+    spec: TaskSpec, vlm: Any, of: resolve.Checkpoint, given: Namespace, work: Path, share: int = 1
 ) -> list[Line]:
     """The outcome of one share of a task: from the file where it is done already, else computed and put there."""
     from vrbench.evaluation.answer_store import AnswerStore

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.harness_models import LmEvalModel
-from vrbench.data.loading import ItemKey
 from vrbench.evaluation.built_task import SubtaskData, harness_config
 from vrbench.evaluation.evaluate import evaluate_task
 from vrbench.evaluation.task_scores import TaskScores
-from vrbench.tasks.registry import GenerationSettings, TaskSpec
 from vrbench.tasks.scorers import SCORERS
-from vrbench.tasks.scoring import ScoredDocument
+from vrbench.tasks.scoring import ItemKey, ScoredDocument
+from vrbench.tasks.spec import GenerationSettings, TaskSpec
 
 ALLOWED = 1e-4
 """Nats by which a log-likelihood in float32 may differ, and the share by which a figure made of them may."""
@@ -183,7 +182,7 @@ def _items(
             metrics = {metric: said[metric] for metric in said["metrics"]}
             identity = ItemKey(str(said["doc_id"]), "", "", "")
             scored = ScoredDocument(task, said["doc"], said["filtered_resps"], metrics, identity)
-            marks.append(SCORERS[spec.scorer].mark(scored))
+            marks.append(SCORERS[spec.scorer].score(scored))
     pairs = list(zip(outcome.samples, marks, strict=True))
     differences = [
         abs(our - their)

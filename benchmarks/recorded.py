@@ -20,9 +20,11 @@ from vrbench.checkpoints import resolve
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import write_atomically
 from vrbench.data import loading
+from vrbench.data.locate import locate
 from vrbench.evaluation.built_task import select_items
 from vrbench.evaluation.evaluate import evaluate_task
-from vrbench.tasks.registry import TaskSpec
+from vrbench.tasks.item_keys import identify
+from vrbench.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
     from vrbench.evaluation.engine import InferenceEngine
@@ -100,7 +102,7 @@ def ids(spec: TaskSpec, part: Any) -> list[str]:
     rows = part.rows[spec.data.split]
     plain = rows.remove_columns([name for name in spec.data.images if name in rows.column_names])
     numbered = zip(part.positions, plain, strict=True)
-    return [loading.identify(spec, row, part.config, position).id for position, row in numbered]
+    return [identify(spec, row, part.config, position).id for position, row in numbered]
 
 
 def record(spec: TaskSpec, of: resolve.Checkpoint, answerer: InferenceEngine, root: Path) -> Recording:
@@ -111,7 +113,7 @@ def record(spec: TaskSpec, of: resolve.Checkpoint, answerer: InferenceEngine, ro
     """
 
     documents.write(spec, root, DOCUMENTS)
-    (part,) = select_items(spec, loading.load(spec, root), None, 0)
+    (part,) = select_items(spec, loading.load(spec, locate(spec, root)), None, 0)
     listener: Any = Listener(answerer)
     evaluate_task(spec, [part], listener)
     answers = dict(zip(ids(spec, part), listener.said, strict=True))

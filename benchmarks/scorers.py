@@ -35,12 +35,13 @@ from vrbench.checkpoints.families import FAMILIES
 from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import Sample
 from vrbench.data import loading
+from vrbench.data.locate import locate
 from vrbench.evaluation.built_task import SubtaskData, select_items
 from vrbench.evaluation.evaluate import evaluate_task
 from vrbench.evaluation.harness_adapter import quiet
 from vrbench.tasks import metrics, registry
-from vrbench.tasks.registry import TaskSpec
 from vrbench.tasks.scorers import SCORERS
+from vrbench.tasks.spec import TaskSpec
 
 REPORT = Path(__file__).parent / "results" / "scorers.md"
 OWN = {"tabmwp": "own rule, see tests/evaluation/test_tabmwp.py", "ocrvqa": "lmms-eval's exact_match as GQA calls it"}
@@ -132,7 +133,7 @@ def check_recorded(spec: TaskSpec, recordings: Sequence[recorded.Recording], roo
 
 def _documents(spec: TaskSpec, items: int, root: Path) -> SubtaskData:
     documents.write(spec, root, items)
-    (part,) = select_items(spec, loading.load(spec, root), None, 0)
+    (part,) = select_items(spec, loading.load(spec, locate(spec, root)), None, 0)
     return part
 
 
@@ -143,7 +144,7 @@ def _compare(spec: TaskSpec, part: SubtaskData, said: Sequence[str]) -> Line:
     theirs = Reference(spec, part, said, [sample.id for sample in outcome.samples])
     units: dict[tuple[str, str], list[int]] = {}
     for number, sample in enumerate(outcome.samples):
-        whole = metrics.METRICS[SCORERS[spec.scorer].check].whole_units
+        whole = metrics.METRICS[SCORERS[spec.scorer].metric].whole_units
         units.setdefault((sample.group, sample.unit if whole else sample.id), []).append(number)
     same = sum(len(numbers) for numbers in units.values() if _agree(spec, outcome.samples, theirs, numbers))
     whole_figures = theirs.figures(range(len(said)))
@@ -155,8 +156,8 @@ def _compare(spec: TaskSpec, part: SubtaskData, said: Sequence[str]) -> Line:
 def _agree(spec: TaskSpec, samples: Sequence[Sample], theirs: Reference, numbers: Sequence[int]) -> bool:
     """Whether some items that count together get the same score both ways."""
     scorer = SCORERS[spec.scorer]
-    metric = metrics.METRICS[scorer.check]
-    ours = float(metric.value(metric.statistics([samples[i] for i in numbers]).sum(0)))
+    metric = metrics.METRICS[scorer.metric]
+    ours = metric.of([samples[i] for i in numbers])
     figures = {**theirs.figures(numbers), "subtasks": 1}
     return abs(ours - scorer.official([(len(numbers), figures)])) < 1e-9
 

@@ -10,12 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from vrbench.tasks import registry
 from vrbench.tasks.metrics import METRICS
-from vrbench.tasks.registry import TaskSpec
 from vrbench.tasks.scorers import SCORERS
+from vrbench.tasks.spec import TaskSpec
 
 PAGE = Path(__file__).parents[1] / "docs" / "tasks.md"
 START, END = "<!-- made by python -m benchmarks.task_reference -->", "<!-- end -->"
@@ -83,11 +82,10 @@ def _kind(told: Mapping[str, Any]) -> str:
 
 
 def _scorers() -> Iterator[str]:
-    homes = {name: "lmms-eval" for name in get_args(registry.VisualScorer)}
     for name, scorer in SCORERS.items():
         columns = ", ".join(f"`{column}`" for column in scorer.columns) or "none"
-        where = f", as `{scorer.template}` of {homes.get(name, 'lm-eval')}" if scorer.template else ""
-        yield f"| `{name}` | {scorer.rule} | `{scorer.check}`{where} | {columns} |"
+        where = f", as `{scorer.template}` of {scorer.harnesses[0]}" if scorer.template else ""
+        yield f"| `{name}` | {scorer.rule} | `{scorer.metric}`{where} | {columns} |"
 
 
 def main() -> None:

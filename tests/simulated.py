@@ -11,6 +11,7 @@ import numpy as np
 from vrbench.core.io import digest_of
 from vrbench.core.run_storage import samples_to_jsonl, save_run
 from vrbench.core.schemas import CheckpointRef, Provenance, Run, RunRecord, RunSettings, Sample, TaskResult
+from vrbench.statistics import bootstrap
 from vrbench.tasks import metrics
 
 
@@ -34,7 +35,7 @@ def samples(
 
 def result(task: str, suite: str, metric: str, rows: tuple[Sample, ...], **fields: Any) -> TaskResult:
     """The record of one task that went well."""
-    figure = metrics.score(metric, rows)
+    figure = bootstrap.score(metric, rows)
     known: dict[str, Any] = {
         "version": "1",
         "status": "ok",

@@ -24,6 +24,7 @@ from vrbench.pruning.names import by_faults
 from vrbench.reproduce.families import FAMILIES
 from vrbench.reproduce.tables import TABLES
 from vrbench.tasks import registry
+from vrbench.tasks.spec import TaskSpec
 from vrbench.training import recipe_files
 
 ROOT = Path(__file__).parents[1]
@@ -117,7 +118,7 @@ def parsed(words: list[str], whole: bool) -> Call | None:
 
 
 @lru_cache
-def specs() -> dict[str, registry.TaskSpec]:
+def specs() -> dict[str, TaskSpec]:
     return registry.load()
 
 

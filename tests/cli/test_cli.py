@@ -20,7 +20,7 @@ from vrbench import cli
 from vrbench.checkpoints.resolve import resolve
 from vrbench.core.run_storage import load_run
 from vrbench.evaluation.evaluate import evaluate_task
-from vrbench.tasks.registry import TaskSpec
+from vrbench.tasks.spec import TaskSpec
 
 HEAVY = ("torch", "transformers", "datasets", "lm_eval", "lmms_eval", "pandas", "matplotlib", "peft", "accelerate")
 MAIN = "from vrbench.cli import main; main()"

@@ -16,7 +16,7 @@ from vrbench import cli
 from vrbench.cli import task_listing
 from vrbench.core.errors import VrbenchError
 from vrbench.tasks import registry
-from vrbench.tasks.registry import TaskSpec
+from vrbench.tasks.spec import TaskSpec
 
 SPECS = registry.load()
 

@@ -42,9 +42,9 @@ def test_a_scorer_that_scores_otherwise_is_found(monkeypatch: pytest.MonkeyPatch
     old = SCORERS["pope"]
 
     def always_right(document: Any) -> Any:
-        return dataclasses.replace(old.mark(document), score=1.0)
+        return dataclasses.replace(old.score(document), score=1.0)
 
-    altered = dataclasses.replace(old, mark=always_right, official=lambda _: 100.0)
+    altered = dataclasses.replace(old, score=always_right, official=lambda _: 100.0)
     monkeypatch.setitem(SCORERS, "pope", altered)
     assert f"scorer pope gives something else than in version {old.version}: raise it" in told("scorer pope")
     monkeypatch.setitem(SCORERS, "pope", dataclasses.replace(altered, version=old.version + 1))
@@ -120,4 +120,4 @@ class TestWhatCounts:
         for spec in registry.load().values():
             if spec.harness == "lm-eval" and spec.scorer not in ("perplexity", "last_word"):
                 kind = harness_config(spec, spec.data.configs[0])["output_type"]
-                assert (kind == "generate_until") == (spec.scorer in versions.GENERATED), spec.id
+                assert (kind == "generate_until") == SCORERS[spec.scorer].is_generated, spec.id

@@ -19,13 +19,15 @@ from typer.testing import CliRunner, Result
 
 from tests.evaluation import made
 from tests.fakehub import FakeHub, parquet, served
+from tests.task_data import load_task
 from vrbench import cli
 from vrbench.core.errors import MultipleErrors, VrbenchError
-from vrbench.data import hub, loading, local_mirror
+from vrbench.data import hub, loading, local_mirror, sampling
 from vrbench.data.download import LOCK, requests_of
 from vrbench.data.download import download as fetch
+from vrbench.data.locate import locate, validate_files
 from vrbench.tasks import registry
-from vrbench.tasks.registry import TaskSpec
+from vrbench.tasks.spec import TaskSpec
 
 OLD, NEW = "0" * 39 + "1", "0" * 39 + "2"
 ARC = "allenai/ai2_arc/ARC-Easy/test.parquet"
@@ -56,7 +58,7 @@ def dies(name, config, split, sha, to):
     to.write_bytes(b"half of it")
     os.kill(os.getpid(), signal.SIGKILL)
 hub.commit, hub.download = (lambda name, revision: revision or "0" * 40), dies
-download.fetch(registry.resolve("piqa", registry.load()), pathlib.Path(sys.argv[1]), False)
+download.download(registry.select("piqa", registry.load()), pathlib.Path(sys.argv[1]), False)
 """
 
 
@@ -115,8 +117,8 @@ class TestFetch:
         assert entry.columns == {"goal": "string", "sol1": "string", "sol2": "string", "label": "int64"}
         assert entry.bytes == (tmp_path / PIQA).stat().st_size
         assert states(tmp_path) == {ARC: "whole", PIQA: "whole"}
-        loaded = loading.load(specs["piqa"], tmp_path)
-        assert loading.revision(specs["piqa"], loading.locate(specs["piqa"], tmp_path), loaded) == NEW
+        loaded = load_task(specs["piqa"], tmp_path)
+        assert loading.revision(specs["piqa"], locate(specs["piqa"], tmp_path), loaded) == NEW
         assert loaded["default"]["validation"].to_list() == made.piqa()
 
     def test_whole_files_are_left_alone_and_others_fetched_again(
@@ -157,7 +159,7 @@ class TestFetch:
         assert left.name.startswith(".validation.parquet.")  # and nothing has the name of a whole file
         assert states(tmp_path) == {}
         with pytest.raises(VrbenchError, match=r"not there: default/validation|not whole under the data root"):
-            loading.locate(specs["piqa"], tmp_path)
+            locate(specs["piqa"], tmp_path)
         assert get(specs, "piqa", tmp_path) == [PIQA]
         assert [path.name for path in (tmp_path / PIQA).parent.iterdir()] == ["validation.parquet"]
         assert states(tmp_path) == {PIQA: "whole"}
@@ -167,12 +169,12 @@ class TestFetch:
     ) -> None:
         get(specs, "piqa", tmp_path)
         spec = pinned(specs["piqa"], "v1")
-        (told,) = loading.file_faults(spec, loading.locate(spec, tmp_path))
+        (told,) = validate_files(spec, locate(spec, tmp_path))
         assert "is for revision v1 of baber/piqa" in told and f"{PIQA} is of {NEW}" in told
         assert fetch([spec], tmp_path, show_progress=False) == [PIQA]
         assert fetch([pinned(spec, OLD)], tmp_path, show_progress=False) == []  # the same by its commit
         assert local_mirror.read(tmp_path).files[PIQA].revision == OLD and fake.downloads[-1] == ("baber/piqa", OLD)
-        assert not list(loading.file_faults(spec, loading.locate(spec, tmp_path)))
+        assert not list(validate_files(spec, locate(spec, tmp_path)))
         with pytest.raises(VrbenchError, match=r"wanted at revisions 'v1' and 'the newest'"):
             requests_of([spec, specs["piqa"]])
 
@@ -198,7 +200,7 @@ class TestFetch:
 
         monkeypatch.setattr(hub, "commit", silent)
         with pytest.raises(
-            VrbenchError, match=r"cannot be reached; 0 of 116 files were fetched, run it again to go on"
+            VrbenchError, match=r"cannot be reached; 0 of 116 files were downloaded, run it again to resume"
         ):
             get(specs, "mme,mmlu,piqa", tmp_path)
         assert len(asked) == 1
@@ -207,7 +209,7 @@ class TestFetch:
         self, specs: dict[str, TaskSpec], fake: HubInMemory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-        with pytest.raises(VrbenchError, match="1 files are to be fetched, but HF_HUB_OFFLINE forbids it"):
+        with pytest.raises(VrbenchError, match="1 files are to be downloaded, but HF_HUB_OFFLINE forbids it"):
             get(specs, "piqa", tmp_path)
         with pytest.raises(VrbenchError, match="the data of pocket_mme are not on the hub"):
             get(specs, "pocket_mme", tmp_path)
@@ -220,7 +222,7 @@ class TestFetch:
         command = [sys.executable, "-c", HOLDS, str(tmp_path / LOCK)]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
             assert other.stdout is not None and other.stdout.readline() == "held\n"
-            with pytest.raises(VrbenchError, match="is being filled by another process"):
+            with pytest.raises(VrbenchError, match="is being written to by another process"):
                 get(specs, "piqa", tmp_path)
             other.communicate("go on")
         (tmp_path / local_mirror.DIGEST_FILE).write_text("{")
@@ -339,11 +341,11 @@ class TestOverHttp:
         assert states(root) == {PIQA: "whole", ARC: "whole", MME: "whole"}
         revisions = {file: entry.revision for file, entry in local_mirror.read(root).files.items()}
         assert revisions == {PIQA: PIN["piqa"], ARC: PIN["arc_easy"], MME: PIN["mme"]}
-        assert loading.load(specs["piqa"], root)["default"]["validation"].to_list() == made.piqa()
-        assert loading.load(specs["arc_easy"], root)["ARC-Easy"]["test"].to_list() == made.arc()
+        assert load_task(specs["piqa"], root)["default"]["validation"].to_list() == made.piqa()
+        assert load_task(specs["arc_easy"], root)["ARC-Easy"]["test"].to_list() == made.arc()
         picture = pq.read_schema(root / MME).field("image").type
         assert {picture.field(i).name for i in range(picture.num_fields)} == {"bytes", "path"}
-        assert loading.digest(loading.load(specs["mme"], root)["default"]["test"]) == loading.digest(made.mme())
+        assert sampling.digest(load_task(specs["mme"], root)["default"]["test"]) == sampling.digest(made.mme())
 
     def test_pictures_that_are_files_of_their_own_come_along(self, tmp_path: Path) -> None:
         files, lines = {}, []
@@ -379,4 +381,4 @@ class TestOverHttp:
         assert done.returncode == 2
         (told,) = [line for line in done.stderr.splitlines() if line.startswith("vrbench: ")]
         assert "the hub at http://127.0.0.1:9 cannot be reached for data set baber/piqa" in told
-        assert "0 of 1 files were fetched" in told
+        assert "0 of 1 files were downloaded" in told

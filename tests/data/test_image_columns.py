@@ -15,8 +15,8 @@ import pytest
 
 from tests.data.test_loading import png
 from vrbench.core.errors import VrbenchError
-from vrbench.data import loading, tables
-from vrbench.data.image_values import ALLOWED
+from vrbench.data import sampling, tables
+from vrbench.data.image_columns import ALLOWED
 from vrbench.training.conversation_sets import from_json
 from vrbench.training.hub_sets import Columns, from_parquet
 
@@ -148,7 +148,7 @@ def test_stored_images_are_not_copied_and_keep_their_digest(tmp_path: Path) -> N
     (tmp_path / "1.png").write_bytes(png(1))
     (tmp_path / "y.jsonl").write_text('{"image": "1.png"}\n')
     here = [tables.from_file(tmp_path / name, ["image"]) for name in ("x.parquet", "y.jsonl")]
-    assert loading.digest(here[0]) == loading.digest(here[1])
+    assert sampling.digest(here[0]) == sampling.digest(here[1])
     assert here[0].data.table["image"].to_pylist() == [{"bytes": png(1), "path": "1.png"}]
 
 

@@ -18,8 +18,8 @@ from vrbench import cli
 from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import Sample
 from vrbench.data import tables
-from vrbench.data.image_feature import opening
-from vrbench.data.images import ImageError, has_16_bits, image_fault, image_size, open_image
+from vrbench.data.images import ImageError, has_16_bits, image_size, inspect_image, open_image
+from vrbench.data.tables import opening
 from vrbench.evaluation import task_result
 from vrbench.evaluation.requests import request_image
 from vrbench.evaluation.run_plan import RunConfig, plan_task
@@ -56,7 +56,7 @@ def test_run_train_and_layers_see_the_same_upright_image(kind: str, orientation:
     for image in (row["image"].convert("RGB"), asked.picture, *trained):
         assert (image.size, image.tobytes()) == (seen.size, seen.tobytes())
     assert {Picture("x", where).size() for where in (content, stored)} == {seen.size}
-    assert image_fault(content) == image_fault(stored) == ""
+    assert inspect_image(content)[0] == inspect_image(stored)[0] == ""
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr"])
@@ -79,7 +79,7 @@ def test_16_bits_keep_the_high_byte(kind: str, tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(Picture("x", content).open())[..., 1], expected)
     row = tables.from_rows([{"image": {"bytes": content, "path": None}}])[0]
     assert np.array_equal(np.asarray(row["image"]), expected)
-    assert has_16_bits(content) and image_fault(content) == ""
+    assert has_16_bits(content) and inspect_image(content)[0] == ""
 
 
 def test_the_program_shows_no_advice_of_pillow_on_palettes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +119,7 @@ def test_16_bit_images_of_a_task_are_counted_under_the_table(tmp_path: Path) -> 
 @pytest.mark.parametrize(("kind", "word"), [(np.float32, "a fraction of 32 bits"), (np.int32, "whole numbers of 32")])
 def test_32_bits_are_refused_since_nothing_says_what_is_white(kind: Any, word: str) -> None:
     content = file(Image.fromarray(RAMP.astype(kind)), "TIFF")
-    assert word in image_fault(content) and "save it with 8 or 16 bits" in image_fault(content)
+    assert word in inspect_image(content)[0] and "save it with 8 or 16 bits" in inspect_image(content)[0]
     with pytest.raises(ImageError, match=word):
         open_image(content)
     assert Picture("deep.tif", content).fault()[0] == "picture broken"
@@ -130,17 +130,17 @@ def test_what_is_no_whole_image_is_refused(tmp_path: Path) -> None:
     flipped = png[:60] + bytes([png[60] ^ 1]) + png[61:]
     (tmp_path / "text.jpg").write_text("<html>")
     for content in (b"", jpeg[:-200], png[:-30], flipped, tmp_path / "text.jpg", tmp_path / "none.jpg"):
-        assert image_fault(content)
+        assert inspect_image(content)[0]
         with pytest.raises(ImageError):
             open_image(content)
-    assert image_fault(tmp_path / "text.jpg") == "UnidentifiedImageError: cannot identify image file"
-    assert image_fault(jpeg + b"\0" * 200) == ""  # whole, with more behind its end
+    assert inspect_image(tmp_path / "text.jpg")[0] == "UnidentifiedImageError: cannot identify image file"
+    assert inspect_image(jpeg + b"\0" * 200)[0] == ""  # whole, with more behind its end
 
 
 def test_an_image_that_would_fill_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     content = file(Image.fromarray(PIXELS), "PNG")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)  # of its 800; twice as many is Pillow's limit
-    assert image_fault(content).startswith("DecompressionBombError: Image size (800 pixels) exceeds limit of 600")
+    assert inspect_image(content)[0].startswith("DecompressionBombError: Image size (800 pixels) exceeds limit of 600")
     with pytest.raises(ImageError, match="DecompressionBombError"):
         image_size(content)
 

@@ -15,10 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from tests.task_data import load_task
 from vrbench.core.errors import VrbenchError
-from vrbench.data import loading
+from vrbench.data import sampling
+from vrbench.data.locate import in_cache, locate
 from vrbench.tasks import registry
-from vrbench.tasks.registry import DataSource, TaskSpec
+from vrbench.tasks.item_keys import identify
+from vrbench.tasks.scoring import ItemKey
+from vrbench.tasks.spec import DataSource, TaskSpec
 
 SUBTASKS = ("existence", "OCR", "color")
 
@@ -96,14 +100,14 @@ def own(folder: Path, name: str, **more: Any) -> TaskSpec:
 
 
 def test_a_data_root_gives_all_configs_and_splits(specs: dict[str, TaskSpec], root: Path) -> None:
-    mmlu = loading.load(specs["mmlu"], root)
+    mmlu = load_task(specs["mmlu"], root)
     assert tuple(mmlu) == specs["mmlu"].data.config
     assert set(mmlu["anatomy"]) == {"test", "dev"}
     assert mmlu["anatomy"]["test"][0]["choices"] == ["a", "b", "c", "d"]
-    assert loading.load(specs["arc_easy"], root)["ARC-Easy"]["test"][0]["choices"]["label"] == ["A", "B", "C"]
-    mme = loading.load(specs["mme"], root)["default"]["test"]
+    assert load_task(specs["arc_easy"], root)["ARC-Easy"]["test"][0]["choices"]["label"] == ["A", "B", "C"]
+    mme = load_task(specs["mme"], root)["default"]["test"]
     assert mme[2]["image"].size == (5, 4) and mme[2]["image"].getpixel((0, 0)) == (1, 0, 0)
-    assert loading.locate(specs["piqa"], root).origin == "baber/piqa validation, from the data root"
+    assert locate(specs["piqa"], root).origin == "baber/piqa validation, from the data root"
 
 
 CUT_OFF = """
@@ -114,10 +118,11 @@ def refuse(*args, **kwargs):
     raise OSError("the network is cut off")
 socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = socket.create_connection = refuse
 from vrbench.data import loading as data
+from vrbench.data.locate import locate
 from vrbench.tasks import registry
 specs = registry.load()
 for name in ("mme", "mmlu", "piqa", "arc_easy", "pocket_grammar"):
-    loaded = data.load(specs[name], sys.argv[1])
+    loaded = data.load(specs[name], locate(specs[name], sys.argv[1]))
     assert sum(len(parts[specs[name].data.split]) for parts in loaded.values()) > 6
 print("calls:", len(calls))
 """
@@ -142,7 +147,7 @@ def test_all_missing_files_of_a_set_are_told_at_once(specs: dict[str, TaskSpec],
             (tmp_path / part).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / part).symlink_to(file)
     with pytest.raises(VrbenchError) as caught:
-        loading.locate(specs["mmlu"], tmp_path)
+        locate(specs["mmlu"], tmp_path)
     for said in ("'mmlu'", "cais/mmlu", str(tmp_path), "--data-root", "CONFIG/SPLIT.parquet"):
         assert said in str(caught.value)
     for lost in ("anatomy/test", "anatomy/dev", "virology/test", "virology/dev", "marketing/dev"):
@@ -154,9 +159,9 @@ def test_a_set_that_is_not_there_is_told_with_where_it_was_looked_for(
     specs: dict[str, TaskSpec], tmp_path: Path
 ) -> None:
     with pytest.raises(VrbenchError, match=f"{tmp_path}/lmms-lab-encoder/MME is no folder"):
-        loading.locate(specs["mme"], tmp_path)
+        locate(specs["mme"], tmp_path)
     with pytest.raises(VrbenchError, match=r"'.*/nowhere' is not a folder"):
-        loading.load(specs["mme"], tmp_path / "nowhere")
+        load_task(specs["mme"], tmp_path / "nowhere")
 
 
 def test_offline_only_the_hubs_cache_is_used(
@@ -167,14 +172,14 @@ def test_offline_only_the_hubs_cache_is_used(
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(VrbenchError, match=r"lmms-lab-encoder/MME is not whole in the hub's cache.*HF_HUB_OFFLINE"):
-        loading.load(specs["mme"])
+        load_task(specs["mme"])
     commit = specs["mme"].data.revision
     (tmp_path / "datasets/lmms-lab-encoder___mme/default/0.0.0" / commit).mkdir(parents=True)
-    assert loading.locate(specs["mme"]).kind == "cache"
-    with pytest.raises(VrbenchError, match=r"could not be had from the hub.*--data-root DIR"):
-        loading.load(specs["mme"])  # the folder is empty, and nothing may be fetched
+    assert locate(specs["mme"]).kind == "cache"
+    with pytest.raises(VrbenchError, match=r"cannot be loaded from the hub.*--data-root DIR"):
+        load_task(specs["mme"])  # the folder is empty, and nothing may be fetched
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    assert loading.locate(specs["mme"]).kind == "hub"
+    assert locate(specs["mme"]).kind == "hub"
 
 
 def test_a_local_file_may_call_its_columns_and_pictures_as_it_likes(tmp_path: Path) -> None:
@@ -186,120 +191,120 @@ def test_a_local_file_may_call_its_columns_and_pictures_as_it_likes(tmp_path: Pa
         lines.append(json.dumps(row))
     (tmp_path / "mine.jsonl").write_text("\n\n".join(lines), encoding="utf-8")
     spec = own(tmp_path, "mine.jsonl", columns={"question": "frage", "image": "bild"}, images=["bild"])
-    rows = loading.load(spec)["default"]["test"]
+    rows = load_task(spec)["default"]["test"]
     assert [row["question"] for row in rows] == ["which 0?", "which 1?"]
     assert [row["image"].getpixel((0, 0)) for row in rows] == [(0, 0, 0), (1, 0, 0)]
-    assert loading.locate(spec).origin == "mine.jsonl, a local file"
+    assert locate(spec).origin == "mine.jsonl, a local file"
 
 
 def test_a_local_file_that_will_not_do_is_told(tmp_path: Path) -> None:
     with pytest.raises(VrbenchError, match=r"there is no file .*mine\.jsonl\); data\.name is relative"):
-        loading.locate(own(tmp_path, "mine.jsonl"))
+        locate(own(tmp_path, "mine.jsonl"))
     with pytest.raises(VrbenchError, match=r"neither \.parquet nor \.jsonl"):
-        loading.locate(own(tmp_path, "mine.csv"))
+        locate(own(tmp_path, "mine.csv"))
     (tmp_path / "mine.jsonl").write_text('{"question": "?", "text": "x"}', encoding="utf-8")
     with pytest.raises(VrbenchError, match=r"mine\.jsonl has no column answer; it has question, text"):
-        loading.load(own(tmp_path, "mine.jsonl"))
+        load_task(own(tmp_path, "mine.jsonl"))
     with pytest.raises(VrbenchError, match="no column frage, answer"):
-        loading.load(own(tmp_path, "mine.jsonl", columns={"question": "frage"}))
+        load_task(own(tmp_path, "mine.jsonl", columns={"question": "frage"}))
 
 
 def test_lines_of_json_are_parted_at_line_feeds_alone_and_their_faults_told(tmp_path: Path) -> None:
     file = tmp_path / "mine.jsonl"
     file.write_text('{"question": "one\u2028two", "answer": "\x85"}\n', encoding="utf-8")
-    (row,) = loading.load(own(tmp_path, "mine.jsonl"))["default"]["test"]
+    (row,) = load_task(own(tmp_path, "mine.jsonl"))["default"]["test"]
     assert row == {"question": "one\u2028two", "answer": "\x85"}
     file.write_text('{"question": "?", "answer": "a"}\n{"question": ["?"], "answer": "a"}', encoding="utf-8")
     with pytest.raises(VrbenchError, match=r"mine\.jsonl: its values do not make columns of one type"):
-        loading.load(own(tmp_path, "mine.jsonl"))
+        load_task(own(tmp_path, "mine.jsonl"))
     file.write_text('{"question": "\\ud800", "answer": "a"}', encoding="utf-8")
     with pytest.raises(VrbenchError, match=r"mine\.jsonl: its values do not make columns"):
-        loading.load(own(tmp_path, "mine.jsonl"))
+        load_task(own(tmp_path, "mine.jsonl"))
     file.write_bytes(b'{"question": "\xe9", "answer": "a"}')
     with pytest.raises(VrbenchError, match=r"mine\.jsonl is not UTF-8"):
-        loading.load(own(tmp_path, "mine.jsonl"))
+        load_task(own(tmp_path, "mine.jsonl"))
 
 
 def test_a_limit_keeps_pairs_whole_and_spreads_them_over_subtasks(specs: dict[str, TaskSpec], root: Path) -> None:
     mme, rows = specs["mme"], mme_rows()
-    loaded = loading.load(mme, root)
-    chosen = loading.select(loaded, mme, limit=14)["default"]
+    loaded = load_task(mme, root)
+    chosen = sampling.select(loaded, mme, limit=14)["default"]
     assert chosen == sorted(set(chosen)) and len(chosen) == 14
     assert set(Counter(rows[p]["question_id"] for p in chosen).values()) == {2}
     assert sorted(Counter(rows[p]["category"] for p in chosen).values()) == [4, 4, 6]
-    assert len(loading.select(loaded, mme, limit=15)["default"]) == 14, "an odd limit must not break a pair"
-    assert len(loading.select(loaded, mme, limit=1)["default"]) == 2, "one unit at least"
-    assert loading.select(loaded, mme, limit=1000) == loading.select(loaded, mme) == {"default": list(range(36))}
+    assert len(sampling.select(loaded, mme, limit=15)["default"]) == 14, "an odd limit must not break a pair"
+    assert len(sampling.select(loaded, mme, limit=1)["default"]) == 2, "one unit at least"
+    assert sampling.select(loaded, mme, limit=1000) == sampling.select(loaded, mme) == {"default": list(range(36))}
 
 
 def test_a_limit_is_for_the_whole_task_and_spread_over_its_configs(specs: dict[str, TaskSpec], root: Path) -> None:
     mmlu = specs["mmlu"]
-    loaded = loading.load(mmlu, root)
-    assert {len(p) for p in loading.select(loaded, mmlu, limit=114).values()} == {2}
-    few = loading.select(loaded, mmlu, limit=20)
+    loaded = load_task(mmlu, root)
+    assert {len(p) for p in sampling.select(loaded, mmlu, limit=114).values()} == {2}
+    few = sampling.select(loaded, mmlu, limit=20)
     assert len(few) == 20 and {len(p) for p in few.values()} == {1}
 
 
 def test_the_seed_decides_and_a_smaller_limit_is_a_part_of_a_larger_one(specs: dict[str, TaskSpec], root: Path) -> None:
     mme = specs["mme"]
-    loaded = loading.load(mme, root)
-    assert loading.select(loaded, mme, 12, seed=1) == loading.select(loaded, mme, 12, seed=1)
-    assert loading.select(loaded, mme, 12, seed=1) != loading.select(loaded, mme, 12, seed=2)
+    loaded = load_task(mme, root)
+    assert sampling.select(loaded, mme, 12, seed=1) == sampling.select(loaded, mme, 12, seed=1)
+    assert sampling.select(loaded, mme, 12, seed=1) != sampling.select(loaded, mme, 12, seed=2)
     for limit in range(2, 36):
-        assert set(loading.select(loaded, mme, limit)["default"]) <= set(
-            loading.select(loaded, mme, limit + 1)["default"]
+        assert set(sampling.select(loaded, mme, limit)["default"]) <= set(
+            sampling.select(loaded, mme, limit + 1)["default"]
         )
 
 
 def test_the_seed_decides_which_subjects_a_small_limit_reaches(specs: dict[str, TaskSpec], root: Path) -> None:
-    loaded = loading.load(specs["mmlu"], root)
-    first, second = (set(loading.select(loaded, specs["mmlu"], 5, seed)) for seed in (1, 2))
+    loaded = load_task(specs["mmlu"], root)
+    first, second = (set(sampling.select(loaded, specs["mmlu"], 5, seed)) for seed in (1, 2))
     assert len(first) == len(second) == 5 and first != second
 
 
 @pytest.mark.parametrize("limit", [0, -3])
 def test_a_limit_below_one_is_refused(specs: dict[str, TaskSpec], root: Path, limit: int) -> None:
     with pytest.raises(VrbenchError, match=f"limit is {limit}"):
-        loading.select(loading.load(specs["piqa"], root), specs["piqa"], limit)
+        sampling.select(load_task(specs["piqa"], root), specs["piqa"], limit)
 
 
 def test_an_item_knows_what_it_shares(specs: dict[str, TaskSpec]) -> None:
     row = {"index": 3_000_017, "category": "color"}
-    found = loading.identify(specs["pocket_mmbench"], row, "default", 5)
-    assert found == loading.ItemKey(id="3000017", cluster="17", group="color", unit="17")
-    found = loading.identify(specs["mmlu"], {"subject": "anatomy"}, "anatomy", 5)
-    assert found == loading.ItemKey(id="anatomy/5", cluster="anatomy", group="anatomy", unit="anatomy/5")
-    found = loading.identify(specs["mme"], {"category": "OCR", "question_id": "OCR/1.png"}, "default", 3)
-    assert found == loading.ItemKey(id="3", cluster="OCR/1.png", group="OCR", unit="OCR OCR/1.png")
-    assert loading.identify(specs["piqa"], {}, "default", 8) == loading.ItemKey("8", "8", "", "8")
+    found = identify(specs["pocket_mmbench"], row, "default", 5)
+    assert found == ItemKey(id="3000017", cluster="17", group="color", unit="17")
+    found = identify(specs["mmlu"], {"subject": "anatomy"}, "anatomy", 5)
+    assert found == ItemKey(id="anatomy/5", cluster="anatomy", group="anatomy", unit="anatomy/5")
+    found = identify(specs["mme"], {"category": "OCR", "question_id": "OCR/1.png"}, "default", 3)
+    assert found == ItemKey(id="3", cluster="OCR/1.png", group="OCR", unit="OCR OCR/1.png")
+    assert identify(specs["piqa"], {}, "default", 8) == ItemKey("8", "8", "", "8")
 
 
 def test_the_digest_tells_every_difference_but_where_a_picture_was_kept() -> None:
     rows = mme_rows(2)
-    first = loading.digest(rows)
-    assert loading.digest(mme_rows(2)) == first
+    first = sampling.digest(rows)
+    assert sampling.digest(mme_rows(2)) == first
     rows[3]["image"]["path"] = "elsewhere.png"
-    assert loading.digest(rows) == first
-    assert loading.digest(rows[::-1]) != first
-    assert loading.digest(rows[:-1]) != first
+    assert sampling.digest(rows) == first
+    assert sampling.digest(rows[::-1]) != first
+    assert sampling.digest(rows[:-1]) != first
     rows[3]["image"]["bytes"] = png(77)
-    assert loading.digest(rows) != first
-    assert loading.digest([{"a": float("nan"), "b": None}]) != loading.digest([{"a": 1.0, "b": None}])
+    assert sampling.digest(rows) != first
+    assert sampling.digest([{"a": float("nan"), "b": None}]) != sampling.digest([{"a": 1.0, "b": None}])
 
 
 def test_the_digest_is_that_of_the_stored_bytes(specs: dict[str, TaskSpec], root: Path) -> None:
-    loaded = loading.load(specs["mme"], root)["default"]["test"]
-    assert loading.digest(loaded) == loading.digest(mme_rows())
-    assert loading.digest(loaded.select([4, 7])) == loading.digest([mme_rows()[4], mme_rows()[7]])
+    loaded = load_task(specs["mme"], root)["default"]["test"]
+    assert sampling.digest(loaded) == sampling.digest(mme_rows())
+    assert sampling.digest(loaded.select([4, 7])) == sampling.digest([mme_rows()[4], mme_rows()[7]])
 
 
 @pytest.mark.parametrize("name", [s.id for s in registry.load().values() if s.data.kind == "generated"])
 def test_generated_tasks_have_the_items_that_their_file_says(specs: dict[str, TaskSpec], name: str) -> None:
     spec = specs[name]
-    rows = loading.load(spec)["default"]["test"]
+    rows = load_task(spec)["default"]["test"]
     assert len(rows) == spec.n >= 500
     light = rows.remove_columns([c for c in rows.column_names if c == "image"])
-    found = [loading.identify(spec, row, "default", p) for p, row in enumerate(light)]
+    found = [identify(spec, row, "default", p) for p, row in enumerate(light)]
     assert len({item.id for item in found}) == spec.n
     assert not spec.missing_groups(item.group for item in found)
     if spec.metric in ("mme", "circular"):
@@ -323,7 +328,7 @@ def test_prepared_sets_are_looked_for_where_datasets_puts_them(
     folder = tmp_path / "___".join(filter(None, [owner, camelcase_to_snakecase(own_name)]))
     (folder / "one" / "0.0.0" / ("a" * 40)).mkdir(parents=True)
     kept = DataSource(kind="hub", name=name)
-    assert loading.in_cache(kept) and loading.in_cache(kept.model_copy(update={"config": ("one",)}))
-    assert loading.in_cache(kept.model_copy(update={"revision": "a" * 40}))
-    assert not loading.in_cache(kept.model_copy(update={"config": ("one", "two")}))
-    assert not loading.in_cache(kept.model_copy(update={"revision": "b" * 40}))
+    assert in_cache(kept) and in_cache(kept.model_copy(update={"config": ("one",)}))
+    assert in_cache(kept.model_copy(update={"revision": "a" * 40}))
+    assert not in_cache(kept.model_copy(update={"config": ("one", "two")}))
+    assert not in_cache(kept.model_copy(update={"revision": "b" * 40}))

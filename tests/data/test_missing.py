@@ -8,7 +8,7 @@ import pytest
 
 from tests.evaluation import made
 from vrbench.core.errors import VrbenchError, merge_messages
-from vrbench.data import missing
+from vrbench.data.locate import locate_all, missing_messages, skipped_note
 from vrbench.evaluation.run_plan import RunConfig, RunPlan, plan
 from vrbench.tasks import registry
 
@@ -40,8 +40,8 @@ def test_offline_all_tasks_are_one_line(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.delenv("HF_DATASETS_CACHE", raising=False)
     specs = registry.select_runnable("visual,text", registry.load())[0]
-    looked = missing.locate_all(specs, None)
-    (line,) = missing.told(looked.missing)
+    looked = locate_all(specs, None)
+    (line,) = missing_messages(looked.missing)
     assert f"the data sets of {len(specs)} tasks are not whole in the hub's cache" in line
     assert all(f"{spec.id} ({spec.data.name})" in line for spec in specs)
 
@@ -51,7 +51,7 @@ def test_what_is_not_there_is_left_out_and_told_and_the_rest_is_planned(tiny_lla
     assert [job.spec.id for job in found.jobs] == ["piqa"]
     reason = f"data set lmms-lab-encoder/MME is not whole under the data root {root}"
     assert found.skipped == {"mme": reason, "mmlu": reason.replace("lmms-lab-encoder/MME", "cais/mmlu")}
-    assert missing.skipped_note(dict(found.skipped)) == (
+    assert skipped_note(dict(found.skipped)) == (
         f"left out by --skip-missing, since their data are not there: mme, mmlu (not whole under the data root {root})"
     )
 

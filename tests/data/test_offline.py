@@ -27,22 +27,24 @@ OLDER, NEWER = "a" * 40, "b" * 40
 LOAD = f"""
 from datasets import load_dataset
 from vrbench.data import loading as data
+from vrbench.data.locate import locate
 from vrbench.tasks import registry
 for commit in ("{OLDER}", "{NEWER}"):
     load_dataset("o/two", revision=commit)
 spec = registry.load()["piqa"]
-print(data.revision(spec, data.resolve(spec), data.load(spec)))
+print(data.revision(spec, locate(spec), data.load(spec, locate(spec))))
 """
 
 PINNED = """
 from vrbench.data import loading as data
+from vrbench.data.locate import locate
 from vrbench.tasks import registry
 spec = registry.load()["piqa"]
 for commit in sys.argv[1:]:
     source = spec.data.model_copy(update={"name": "o/two", "revision": commit})
     pinned = spec.model_copy(update={"data": source})
     try:
-        print(data.revision(pinned, data.resolve(pinned), data.load(pinned)))
+        print(data.revision(pinned, locate(pinned), data.load(pinned, locate(pinned))))
     except Exception as error:
         print(error)
 """
@@ -110,6 +112,6 @@ class TestHubsCache:
     def test_another_commit_than_the_pinned_one_is_refused(self, cache: Path) -> None:
         done = cutoff.run(PINNED, OLDER, NEWER, "d" * 40, HF_HUB_OFFLINE="1", HF_HOME=str(cache))
         older, newer, unknown = done.stdout.splitlines()
-        assert f"revision {OLDER} of data set o/two was asked for, but the hub's cache gave {NEWER}" in older
+        assert f"revision {OLDER} of data set o/two was requested, but the hub's cache gave {NEWER}" in older
         assert newer == NEWER
         assert "data set o/two is not whole in the hub's cache" in unknown

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vrbench.core.errors import VrbenchError
-from vrbench.data import loading
 from vrbench.data.sampling import select
 from vrbench.tasks import registry
-from vrbench.tasks.registry import DataSource, TaskSpec
+from vrbench.tasks.item_keys import identify
+from vrbench.tasks.spec import DataSource, TaskSpec
 
 Loaded = dict[str, dict[str, list[dict[str, Any]]]]
 
@@ -82,7 +82,7 @@ def units(made: Any, spec: TaskSpec) -> dict[tuple[str, str], list[tuple[str, in
     found: dict[tuple[str, str], list[tuple[str, int]]] = {}
     for config, parts in made.items():
         for position, row in enumerate(parts["test"]):
-            item = loading.identify(spec, row, config, position)
+            item = identify(spec, row, config, position)
             found.setdefault((item.group, item.unit), []).append((config, position))
     return found
 

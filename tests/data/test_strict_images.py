@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from PIL import ImageFile
 
-from vrbench.data.strict_pillow import strict_pillow
+from vrbench.data.images import strict_pillow
 
 
 @pytest.mark.parametrize("before", [True, False])

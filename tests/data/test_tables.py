@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.data.test_loading import png
 from vrbench.core.errors import VrbenchError
-from vrbench.data import loading, tables
+from vrbench.data import sampling, tables
 
 
 def test_drawn_pictures_keep_their_pixels_also_in_lists() -> None:
@@ -26,9 +26,9 @@ def test_drawn_pictures_keep_their_pixels_also_in_lists() -> None:
 def test_the_digest_of_drawn_pictures_follows_from_their_pixels_alone() -> None:
     plain, noted = Image.new("RGB", (3, 2), (9, 9, 9)), Image.new("RGB", (3, 2), (9, 9, 9))
     noted.info["software"] = "another version"
-    assert loading.digest(tables.from_rows([{"i": plain}])) == loading.digest(tables.from_rows([{"i": noted}]))
+    assert sampling.digest(tables.from_rows([{"i": plain}])) == sampling.digest(tables.from_rows([{"i": noted}]))
     noted.putpixel((0, 0), (9, 9, 8))
-    assert loading.digest(tables.from_rows([{"i": plain}])) != loading.digest(tables.from_rows([{"i": noted}]))
+    assert sampling.digest(tables.from_rows([{"i": plain}])) != sampling.digest(tables.from_rows([{"i": noted}]))
 
 
 @pytest.mark.parametrize("noted", [True, False])

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tests.evaluation.made import WORDS
-from vrbench.tasks.registry import TaskSpec
+from vrbench.tasks.spec import TaskSpec
 
 TEXT, TEXTS, INT = pa.string(), pa.list_(pa.string()), pa.int32()
 LETTERS = {letter: TEXT for letter in "ABCD"}

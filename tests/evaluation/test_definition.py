@@ -9,19 +9,20 @@ import pytest
 
 from tests.evaluation import made
 from tests.evaluation.test_harness import write_task
+from tests.task_data import load_task
 from vrbench.core.errors import VrbenchError
-from vrbench.data import loading
+from vrbench.data.locate import locate
 from vrbench.evaluation import definition_validation, item_validation
 from vrbench.evaluation.built_task import select_items
 from vrbench.tasks import registry
-from vrbench.tasks.registry import TaskSpec
+from vrbench.tasks.spec import TaskSpec
 
 ARC = {"harness": "lm-eval", "harness_task": "arc/arc_easy.yaml", "metric": "mean"}
 
 
 def told(spec: TaskSpec, root: Path | None = None) -> list[str]:
-    parts = select_items(spec, loading.load(spec, root), 3, 0)
-    return list(item_validation.validate_items(spec, parts, loading.locate(spec, root)))
+    parts = select_items(spec, load_task(spec, root), 3, 0)
+    return list(item_validation.validate_items(spec, parts, locate(spec, root)))
 
 
 def test_a_scorer_that_reads_no_metric_of_the_harness_s_task(tmp_path: Path) -> None:
@@ -56,7 +57,7 @@ def test_a_generator_or_split_that_there_is_not_is_told_with_the_task(tmp_path: 
         ({"split": "val"}, "test and"),
     ):
         with pytest.raises(VrbenchError, match=f"^task 'pocket_facts': .*{said}"):
-            loading.locate(spec.model_copy(update={"data": spec.data.model_copy(update=changes)}))
+            locate(spec.model_copy(update={"data": spec.data.model_copy(update=changes)}))
 
 
 def test_the_longest_answer_is_the_harness_s_or_the_task_s() -> None:

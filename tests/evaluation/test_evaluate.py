@@ -268,9 +268,9 @@ class TestReuse:
         old = SCORERS["multiple_choice"]
 
         def always_right(document: Any) -> Any:
-            return dataclasses.replace(old.mark(document), score=1.0)
+            return dataclasses.replace(old.score(document), score=1.0)
 
-        altered = dataclasses.replace(old, mark=always_right, official=lambda _: 100.0, version=old.version + 1)
+        altered = dataclasses.replace(old, score=always_right, official=lambda _: 100.0, version=old.version + 1)
         monkeypatch.setitem(SCORERS, "multiple_choice", altered)
         after = measure(tiny_llava, root, tmp_path, "piqa", limit=5)
         assert before.results[0].score is not None and before.results[0].score.value < 100

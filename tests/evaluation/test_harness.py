@@ -12,9 +12,9 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from tests.evaluation import made
+from tests.task_data import load_task
 from tests.tiny import llava
 from vrbench.core.errors import VrbenchError
-from vrbench.data import loading
 from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.built_task import SubtaskData, select_items
 from vrbench.evaluation.engine import InferenceEngine
@@ -22,8 +22,9 @@ from vrbench.evaluation.evaluate import evaluate_task
 from vrbench.evaluation.requests import LogLikelihoodRequest, Unanswered
 from vrbench.evaluation.task_scores import TaskScores
 from vrbench.models.llava_model import LlavaModel
-from vrbench.tasks import metrics, registry
-from vrbench.tasks.registry import DataSource, TaskSpec
+from vrbench.statistics import bootstrap
+from vrbench.tasks import registry
+from vrbench.tasks.spec import DataSource, TaskSpec
 
 OWN = {"version": "'1'", "title": "made", "suites": "[mine]", "n": "3", "chance": "null"}
 
@@ -42,7 +43,7 @@ def write_task(folder: Path, name: str, rows: Sequence[dict[str, Any]], **keys: 
 
 
 def run(spec: TaskSpec, answerer: Any) -> TaskScores:
-    return evaluate_task(spec, select_items(spec, loading.load(spec), None, 0), answerer)
+    return evaluate_task(spec, select_items(spec, load_task(spec), None, 0), answerer)
 
 
 class Keen:
@@ -104,7 +105,7 @@ def test_an_item_whose_answer_is_no_option_is_not_scored(answerer: InferenceEngi
     outcome = run(spec, answerer)
     assert [sample.unscored for sample in outcome.samples[:3]] == ["", "", ""]
     assert outcome.samples[3].unscored == "the right answer, 3, is none of the 3 options"
-    assert metrics.score("mean", outcome.samples).n == 3
+    assert bootstrap.score("mean", outcome.samples).n == 3
 
 
 def test_an_item_that_was_not_asked_is_unscored_with_the_reason(vlm: LlavaModel, tmp_path: Path) -> None:
@@ -119,23 +120,23 @@ def test_an_item_that_was_not_asked_is_unscored_with_the_reason(vlm: LlavaModel,
         ("", ("red",), 1.0), ("too wide", ("",), 0.0), ("", ("blue",), 0.0)
     ]  # fmt: skip
     assert len({sample.prompt_digest for sample in outcome.samples}) == 1  # the prompt is told all the same
-    assert (metrics.score("mean", outcome.samples).value, metrics.score("mean", outcome.samples).n) == (50.0, 2)
+    assert (bootstrap.score("mean", outcome.samples).value, bootstrap.score("mean", outcome.samples).n) == (50.0, 2)
     gone = run(spec, Keen(vlm, [Unanswered("too wide")] * 3)).samples
     with pytest.raises(VrbenchError, match=r"no sample was scored.*the first: too wide"):
-        metrics.score("mean", gone)
+        bootstrap.score("mean", gone)
 
 
 def test_a_pair_of_which_one_half_was_not_asked_is_left_out_by_the_harness_too(
     vlm: LlavaModel, data_root: Path
 ) -> None:
     spec = registry.load()["mme"]
-    parts = select_items(spec, loading.load(spec, data_root), 8, 0)
+    parts = select_items(spec, load_task(spec, data_root), 8, 0)
     said = ["Yes", *[Unanswered("too long")], *["Yes"] * 6]
     outcome = evaluate_task(spec, parts, Keen(vlm, said))  # type: ignore[arg-type]
     assert [bool(sample.unscored) for sample in outcome.samples] == [False, True, *[False] * 6]
     assert outcome.official["mme_perception_score"] == 3 * (50 + 0)  # the pair's subtask has nothing left
-    assert metrics.score("mme", outcome.samples).value == pytest.approx(25.0)
-    assert metrics.score("mme", outcome.samples).n == 6
+    assert bootstrap.score("mme", outcome.samples).value == pytest.approx(25.0)
+    assert bootstrap.score("mme", outcome.samples).n == 6
 
 
 def test_a_log_likelihood_that_was_not_asked_is_not_scored(vlm: LlavaModel, tmp_path: Path) -> None:
@@ -160,7 +161,7 @@ def test_a_users_own_texts(answerer: InferenceEngine, tmp_path: Path) -> None:
     assert [sample.responses for sample in outcome.samples] == [(sample.score,) for sample in outcome.samples]
     total = sum(sample.score for sample in outcome.samples)
     assert outcome.official["word_perplexity"] == pytest.approx(math.exp(-total / 7))
-    assert metrics.score("perplexity", outcome.samples).value == pytest.approx(math.exp(-total / 7))
+    assert bootstrap.score("perplexity", outcome.samples).value == pytest.approx(math.exp(-total / 7))
 
 
 SUBJECTS = ("anatomy", "virology")
@@ -197,7 +198,7 @@ def test_subjects_are_answered_together_and_scored_apart(vlm: LlavaModel) -> Non
     assert [sample.group for sample in outcome.samples] == ["anatomy"] * 6 + ["virology"] * 2
     assert outcome.samples[6].id == "virology/0"
     assert outcome.samples[0].answer == "A"
-    assert metrics.score("mean", outcome.samples).value == pytest.approx(100 * 3 / 8)
+    assert bootstrap.score("mean", outcome.samples).value == pytest.approx(100 * 3 / 8)
 
 
 def test_the_first_examples_of_the_subject_come_first(vlm: LlavaModel) -> None:

@@ -13,12 +13,14 @@ import pytest
 from benchmarks import documents
 from tests.evaluation import made
 from tests.fakehub import parquet
+from tests.task_data import load_task
 from vrbench.core.errors import VrbenchError
-from vrbench.data import loading
+from vrbench.data.locate import locate
 from vrbench.evaluation import item_validation
 from vrbench.evaluation.built_task import select_items
-from vrbench.tasks import gold, registry
-from vrbench.tasks.registry import TaskSpec
+from vrbench.tasks import registry
+from vrbench.tasks.scorers import SCORERS
+from vrbench.tasks.spec import TaskSpec
 
 SPECS = registry.load()
 FILES = {
@@ -30,8 +32,8 @@ FILES = {
 
 
 def told(spec: TaskSpec, root: Path | None, limit: int | None = None) -> list[str]:
-    parts = select_items(spec, loading.load(spec, root), limit, 0)
-    return list(item_validation.validate_items(spec, parts, loading.locate(spec, root)))
+    parts = select_items(spec, load_task(spec, root), limit, 0)
+    return list(item_validation.validate_items(spec, parts, locate(spec, root)))
 
 
 def faults(root: Path, task: str, rows: list[dict[str, Any]], limit: int | None = None) -> list[str]:
@@ -91,7 +93,7 @@ def wrong(readable: int, **change: Any) -> list[dict[str, Any]]:
 
 def test_rows_are_those_of_the_file_also_under_a_limit(tmp_path: Path) -> None:
     assert faults(tmp_path, "piqa", made.piqa(), limit=4) == []
-    (part,) = select_items(SPECS["piqa"], loading.load(SPECS["piqa"], tmp_path), 4, 0)
+    (part,) = select_items(SPECS["piqa"], load_task(SPECS["piqa"], tmp_path), 4, 0)
     first, *others = part.positions
     rows = wrong(others[1], label=5)
     others.remove(others[1])
@@ -106,7 +108,7 @@ def test_many_rows_are_counted_and_not_listed(tmp_path: Path) -> None:
     ]
     rows = [{**row, "label": 5 + i if i != 2 else 0} for i, row in enumerate(made.piqa())]
     told = faults(tmp_path, "piqa", rows)
-    assert len(told) == 6 and told[-1] == "rows 6, 7, 8, 9, 10 and 2 more: these have faults too"
+    assert len(told) == 6 and told[-1] == "rows 6, 7, 8, 9, 10 and 2 more: these have errors too"
 
 
 def test_columns_that_only_the_harness_asks_for_are_missed(tmp_path: Path) -> None:
@@ -143,7 +145,7 @@ def test_a_broken_picture_is_told_in_any_format(form: str, tmp_path: Path) -> No
 def test_a_broken_pictures_row_is_that_of_the_file_also_under_a_limit(tmp_path: Path) -> None:
     rows = made.mme()
     assert faults(tmp_path, "mme", rows, limit=4) == []
-    (part,) = select_items(SPECS["mme"], loading.load(SPECS["mme"], tmp_path), 4, 0)
+    (part,) = select_items(SPECS["mme"], load_task(SPECS["mme"], tmp_path), 4, 0)
     assert list(part.positions) != list(range(4))
     rows[part.positions[2]]["image"] = {"bytes": b"no picture", "path": None}
     (fault,) = faults(tmp_path, "mme", rows, limit=4)
@@ -169,7 +171,7 @@ def test_a_jpeg_with_bytes_behind_its_end_is_sound(tmp_path: Path) -> None:
 
 def test_letters_of_the_visual_tasks_must_be_options() -> None:
     mmbench, seed = made.mmbench()[0], made.seed()[0]
-    check = gold.GOLD
+    check = {name: SCORERS[name].check_target for name in ("mmbench", "seed")}
     assert check["mmbench"](mmbench["answer"], mmbench) == check["seed"](seed["answer"], seed) == ""
     assert check["mmbench"]("C", mmbench) == "the right answer, 'C', is none of the options A, B"
     assert check["seed"]("E", seed) == "the right answer, 'E', is none of A, B, C, D"
@@ -180,8 +182,8 @@ def test_letters_of_the_visual_tasks_must_be_options() -> None:
     [(1, True), (2, False), (-1, False), ("B", True), ("C", False), ("yes", True), ("x", True)],
 )
 def test_other_answers_are_held_against_a_list_of_options(target: Any, sound: bool) -> None:
-    assert (gold.fault("exact_match", target, {"choices": ["x", "y"]}) == "") is sound
-    assert gold.fault("exact_match", target, {"question": "?"}) == ""
+    assert (SCORERS["exact_match"].check_target(target, {"choices": ["x", "y"]}) == "") is sound
+    assert SCORERS["exact_match"].check_target(target, {"question": "?"}) == ""
 
 
 def test_a_users_own_file_is_looked_at(tmp_path: Path) -> None:
@@ -231,12 +233,12 @@ def test_an_image_column_of_numbers_is_told(tmp_path: Path) -> None:
 
 def test_generated_items_are_not_looked_at() -> None:
     spec = SPECS["pocket_facts"]
-    parts = select_items(spec, loading.load(spec), 4, 0)
+    parts = select_items(spec, load_task(spec), 4, 0)
     parts[0].rows["test"] = parts[0].rows["test"].map(lambda row: {"question": ""})
-    assert list(item_validation.validate_items(spec, parts, loading.locate(spec))) == []
-    parts = select_items(spec, loading.load(spec), 4, 0)
+    assert list(item_validation.validate_items(spec, parts, locate(spec))) == []
+    parts = select_items(spec, load_task(spec), 4, 0)
     parts[0].rows["test"] = parts[0].rows["test"].remove_columns(["choices"])
-    (fault,) = item_validation.validate_items(spec, parts, loading.locate(spec))  # its definition is
+    (fault,) = item_validation.validate_items(spec, parts, locate(spec))  # its definition is
     assert fault.startswith("task 'pocket_facts': the harness cannot make it (")
 
 
@@ -267,7 +269,7 @@ NO_ANSWERS = "it has no answer (empty: answers)"
         ("pope", {"answer": "maybe"}, "the right answer, 'maybe', is neither yes nor no"),
         ("hallusionbench", {"gt_answer": "01"}, "the right answer, '01', is neither '0' (no) nor '1' (yes)"),
         ("tabmwp", {"answer": "another"}, "the right answer, 'another', is none of the 4 options"),
-        ("mmbench_en", {"index": 3_000_077}, "the first rotation of its question, index 77, is not there"),
+        ("mmbench_en", {"index": 3_000_077}, "the first rotation of its question, index 77, is missing"),
         ("textvqa_ocr", {"ocr_tokens": None}, "the harness cannot read it (TypeError: can only join an iterable)"),
         ("gqa", {"types": None}, "the harness cannot read it (VrbenchError: key '{{types.structural}}' cannot be comp"),
         ("mmmu_val", {"id": "x"}, "the harness cannot "),
@@ -313,7 +315,7 @@ def test_a_pair_of_mme_with_one_question_is_told(tmp_path: Path) -> None:
     rows = made.mme()
     named = rows[3]["question_id"], rows[3]["category"]
     assert faults(tmp_path, "mme", rows[:3] + rows[4:]) == [
-        f"row 2: MME counts pairs, but picture {named[0]!r} of subtask {named[1]} has 1 questions"
+        f"row 2: MME counts pairs, but image {named[0]!r} of subtask {named[1]} has 1 questions"
     ]
 
 

@@ -14,9 +14,9 @@ from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 
 from benchmarks.harness_models import LmEvalModel
+from tests.task_data import load_task
 from tests.tiny import tokenizer
 from vrbench.core.errors import VrbenchError
-from vrbench.data import loading
 from vrbench.evaluation import lm_eval_adapter
 from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.built_task import harness_config, select_items
@@ -121,7 +121,7 @@ def test_answers_that_are_not_greedy_are_refused(model: LmEvalModel, settings: d
 def run(name: str, root: Path, answerer: InferenceEngine, limit: int | None = None) -> tuple[TaskScores, Any]:
     """A task through the engine, and a fresh task object of the same items for the reference."""
     spec = registry.load()[name]
-    parts = select_items(spec, loading.load(spec, root), limit, seed=0)
+    parts = select_items(spec, load_task(spec, root), limit, seed=0)
     outcome = evaluate_task(spec, parts, answerer)
     return outcome, lm_eval_adapter.LmEvalTask(harness_config(spec, parts[0].config), parts[0].rows, spec.fewshot)
 

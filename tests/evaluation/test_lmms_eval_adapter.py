@@ -19,10 +19,10 @@ from lmms_eval.api.instance import Instance
 from benchmarks.harness_models import LmmsEvalModel
 from benchmarks.parity import official
 from tests.evaluation import made
+from tests.task_data import load_task
 from vrbench.checkpoints.families import FAMILIES
 from vrbench.core import jinja_sandbox
 from vrbench.core.errors import VrbenchError
-from vrbench.data import loading
 from vrbench.evaluation import lm_eval_adapter, lmms_eval_adapter  # noqa: F401  # they replace the environment
 from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.built_task import SubtaskData, harness_config, select_items
@@ -30,8 +30,8 @@ from vrbench.evaluation.engine import InferenceEngine
 from vrbench.evaluation.evaluate import evaluate_task
 from vrbench.models.llava_model import LlavaModel
 from vrbench.tasks import registry
-from vrbench.tasks.registry import DataSource, TaskSpec
 from vrbench.tasks.scorers import SCORERS
+from vrbench.tasks.spec import DataSource, TaskSpec
 
 SAID = ["Yes", "no.", "Yes, there is", "N", "maybe", "A", "B. a cup", "The answer is C.", "D", "red", "a table", ""]
 SETTINGS: dict[str, Any] = {"version": "1", "title": "", "chance": 0, "n": 1, "suites": ("made",)}
@@ -117,7 +117,7 @@ def test_a_figure_that_is_not_the_harnesss_is_an_error(vlm: LlavaModel, monkeypa
     from dataclasses import replace
 
     scorer = SCORERS["seed"]
-    wrong = replace(scorer, mark=lambda document: replace(scorer.mark(document), score=0.0))
+    wrong = replace(scorer, score=lambda document: replace(scorer.score(document), score=0.0))
     monkeypatch.setitem(SCORERS, "seed", wrong)
     part = part_of("seed")
     recorded: Any = Recorded(vlm, answers("seed", len(part.positions)))
@@ -129,7 +129,7 @@ def test_answers_are_those_of_llava_hf(vlm: LlavaModel, tiny_llava: Path, data_r
     llava_hf = pytest.importorskip("lmms_eval.models.simple.llava_hf", reason="needs decord")
     reference = _reference(llava_hf, tiny_llava, vlm)
     spec = registry.load()["mme"]
-    parts = select_items(spec, loading.load(spec, data_root), None, seed=0)
+    parts = select_items(spec, load_task(spec, data_root), None, seed=0)
     task = lmms_eval_adapter.LmmsEvalTask(harness_config(spec, "default"), parts[0].rows, 0)
     task.build_all_requests()
     reference.task_dict = {"mme": task.dataset}

@@ -16,6 +16,7 @@ from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.engine import InferenceEngine
 from vrbench.models.load import load_vlm
 from vrbench.tasks import registry
+from vrbench.tasks.spec import TaskSpec
 
 LARGEST = 300_000
 
@@ -112,5 +113,5 @@ def test_the_report_tells_made_up_from_recorded(
     assert "pocket/region (" in (tmp_path / "scorers.md").read_text()
 
 
-def visual() -> list[registry.TaskSpec]:
+def visual() -> list[TaskSpec]:
     return registry.select("visual", registry.load())

@@ -17,8 +17,8 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from benchmarks import parity_text
 from benchmarks.harness_models import LmEvalModel
 from tests.evaluation.made_text import part_of, put
+from tests.task_data import load_task
 from vrbench.core.errors import VrbenchError
-from vrbench.data import loading
 from vrbench.evaluation import lm_eval_adapter
 from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.built_task import SubtaskData, harness_config, select_items
@@ -26,7 +26,7 @@ from vrbench.evaluation.engine import InferenceEngine
 from vrbench.evaluation.evaluate import evaluate_task
 from vrbench.models.llava_model import LlavaModel
 from vrbench.tasks import registry
-from vrbench.tasks.registry import TaskSpec
+from vrbench.tasks.spec import TaskSpec
 
 SPECS = {name: spec for name, spec in registry.load().items() if "text" in spec.suites}
 FEW = {"mmlu": 2, "mmlu_0shot": 2, "bbh": 2, "ceval": 2, "cmmlu": 2}
@@ -42,7 +42,7 @@ def small(name: str) -> TaskSpec:
 
 def parts_of(spec: TaskSpec, root: Path) -> list[SubtaskData]:
     put(root, spec)
-    return select_items(spec, loading.load(spec, root), None, seed=0)
+    return select_items(spec, load_task(spec, root), None, seed=0)
 
 
 def an_answerer(vlm: LlavaModel, folder: Path) -> InferenceEngine:
@@ -116,7 +116,7 @@ SAID = {
 def test_generated_answers_are_filtered_and_scored_as_lm_eval_does(vlm: LlavaModel, tmp_path: Path, name: str) -> None:
     spec = small(name)
     put(tmp_path, spec, n=len(SAID[name]))
-    parts = select_items(spec, loading.load(spec, tmp_path), None, seed=0)
+    parts = select_items(spec, load_task(spec, tmp_path), None, seed=0)
     scripted: Any = Scripted(vlm, SAID[name])
     outcome = evaluate_task(spec, parts, scripted)
     tasks = {p.config: lm_eval_adapter.LmEvalTask(harness_config(spec, p.config), p.rows, spec.fewshot) for p in parts}
@@ -183,7 +183,7 @@ def test_bbh_asks_as_the_harness_does(vlm: LlavaModel, tmp_path: Path) -> None:
 
 def test_subjects_of_different_sizes_weigh_by_their_items(vlm: LlavaModel, reference: Any, tmp_path: Path) -> None:
     spec = small("ceval")
-    loaded = loading.load(spec, tmp_path) if put(tmp_path, spec, n=9) is None else {}
+    loaded = load_task(spec, tmp_path) if put(tmp_path, spec, n=9) is None else {}
     first, second = select_items(spec, loaded, None, seed=0)
     fewer = select_items(part_of(spec, [second.config]), {second.config: loaded[second.config]}, 2, seed=0)
     line = parity_text.compare(spec, [first, *fewer], an_answerer(vlm, tmp_path), reference)
@@ -231,7 +231,7 @@ def test_too_few_examples_are_told_before_a_model_is_loaded(tmp_path: Path) -> N
     spec = small("mmlu")
     put(tmp_path, spec.model_copy(update={"fewshot": 0}), n=4)
     with pytest.raises(VrbenchError, match=r"abstract_algebra/dev.parquet has 4 rows, but the prompt needs 5 examples"):
-        loading.load(spec, tmp_path)
+        load_task(spec, tmp_path)
 
 
 def test_lm_evals_own_files_name_the_same_hub_sets() -> None:

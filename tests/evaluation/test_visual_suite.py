@@ -12,16 +12,17 @@ import pytest
 import vrbench
 from benchmarks import documents
 from benchmarks.scorers import Says
+from tests.task_data import load_task
 from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import RunRecord
-from vrbench.data import loading
+from vrbench.data.locate import locate
 from vrbench.evaluation import lmms_eval_adapter
 from vrbench.evaluation.built_task import harness_config, select_items
 from vrbench.evaluation.evaluate import evaluate_task
 from vrbench.evaluation.requests import stop_criteria
 from vrbench.evaluation.task_scores import TaskScores
 from vrbench.tasks import registry
-from vrbench.tasks.registry import TaskSpec
+from vrbench.tasks.spec import TaskSpec
 
 TASKS = tuple(documents.SETS)
 ITEMS = 6
@@ -83,7 +84,7 @@ def test_mmbench_shows_circular_and_vanilla(record: RunRecord) -> None:
 
 def asked(spec: TaskSpec, root: Path, said: str = "A") -> tuple[TaskScores, list[Any]]:
     """The outcome of one answer to everything, and the requests."""
-    parts = select_items(spec, loading.load(spec, root), None, 0)
+    parts = select_items(spec, load_task(spec, root), None, 0)
     answerer: Any = Says([said] * 100)
     return evaluate_task(spec, parts, answerer), answerer.asked
 
@@ -169,7 +170,7 @@ def test_without_its_pictures_gqa_is_not_whole(specs: dict[str, TaskSpec], tmp_p
     documents.write(specs["gqa"], tmp_path, 3)
     (tmp_path / "lmms-lab-encoder/GQA/testdev_balanced_images/testdev.parquet").unlink()
     with pytest.raises(VrbenchError, match=r"not there: .*testdev_balanced_images/testdev\.parquet"):
-        loading.locate(specs["gqa"], tmp_path)
+        locate(specs["gqa"], tmp_path)
 
 
 def test_each_question_about_a_cover_is_an_item(specs: dict[str, TaskSpec], root: Path) -> None:
@@ -182,7 +183,7 @@ def test_each_question_about_a_cover_is_an_item(specs: dict[str, TaskSpec], root
 def test_what_counts_together_stays_together_under_a_limit(specs: dict[str, TaskSpec], tmp_path: Path) -> None:
     for name in ("mme", "mmbench_en"):
         documents.write(specs[name], tmp_path, 40)
-        (part,) = select_items(specs[name], loading.load(specs[name], tmp_path), 13, 0)
+        (part,) = select_items(specs[name], load_task(specs[name], tmp_path), 13, 0)
         answerer: Any = Says(["A"] * 40)
         outcome = evaluate_task(specs[name], [part], answerer)  # would fail on a pair that is torn
         assert 9 <= len(outcome.samples) <= 13

@@ -11,13 +11,13 @@ from typing import Any
 from benchmarks import documents
 from tests import tiny
 from tests.evaluation import made_text
+from tests.task_data import load_task
 from vrbench.checkpoints import resolve
-from vrbench.data import loading
 from vrbench.evaluation.built_task import SubtaskData, select_items
 from vrbench.evaluation.requests import LogLikelihoodRequest, Request
 from vrbench.models import llava_model, load
 from vrbench.tasks import registry
-from vrbench.tasks.registry import TaskSpec
+from vrbench.tasks.spec import TaskSpec
 
 ITEMS = 24
 
@@ -66,7 +66,7 @@ def parts_of(task: str, n: int = ITEMS) -> tuple[TaskSpec, list[SubtaskData]]:
         made_text.put(root, spec)
     else:
         limit = n
-    return spec, select_items(spec, loading.load(spec, root), limit, 0)
+    return spec, select_items(spec, load_task(spec, root), limit, 0)
 
 
 def written(request: Request) -> Any:

@@ -11,7 +11,7 @@ from vrbench.evaluation.built_task import SubtaskData
 from vrbench.evaluation.evaluate import evaluate_task
 from vrbench.evaluation.requests import GenerationRequest, Request
 from vrbench.tasks import registry
-from vrbench.tasks.registry import TaskSpec
+from vrbench.tasks.spec import TaskSpec
 
 TEXTS = {
     "exact_match": "gsm8k", "multiple_choice": "arc_easy", "multiple_choice_norm": "hellaswag",

@@ -19,16 +19,17 @@ from tests.evaluation import made
 from tests.fingerprints.made import Says, parts_of, scratch, small_llava, written
 from tests.fingerprints.odd_images import ODD
 from tests.fingerprints.scorers import drawn
+from tests.task_data import load_task
 from vrbench.checkpoints import resolve
 from vrbench.checkpoints.families import FAMILIES
 from vrbench.core.schemas import Sample
-from vrbench.data import loading
 from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.built_task import select_items
 from vrbench.evaluation.engine import InferenceEngine
 from vrbench.evaluation.evaluate import evaluate_task
 from vrbench.evaluation.requests import GenerationRequest, LogLikelihoodRequest, Request, request_image
 from vrbench.models import hf_model, llava_model, load
+from vrbench.statistics import bootstrap
 from vrbench.tasks import metrics, registry
 
 
@@ -58,7 +59,7 @@ def images() -> Any:
     file.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist([r | a for r in rows for a in ({}, {"answer": "No"})]), file)
     model, says = small_llava(), Says(small_llava(), lambda _: "Yes")
-    evaluate_task(spec, select_items(spec, loading.load(spec, scratch() / "images"), None, 0), says)  # type: ignore[arg-type]
+    evaluate_task(spec, select_items(spec, load_task(spec, scratch() / "images"), None, 0), says)  # type: ignore[arg-type]
     seen: list[Any] = []
     pixels = torch.zeros(1, 3, tiny.SIDE, tiny.SIDE)
     with patch.object(model, "image_processor", lambda images, **_: seen.extend(images) or {"pixel_values": pixels}):
@@ -189,5 +190,5 @@ def figures() -> Any:
 
 
 def _figure(of: metrics.Metric, samples: Sequence[Sample]) -> list[float]:
-    score = metrics.score(of.name, samples, 0)
+    score = bootstrap.score(of.name, samples, 0)
     return [score.value, score.n, score.clusters]

@@ -22,7 +22,7 @@ from vrbench.evaluation.evaluate import evaluate_task
 from vrbench.leaderboard.rescore import MAX_RESPONSE, Rescorer
 from vrbench.models.llava_model import LlavaModel
 from vrbench.tasks import registry
-from vrbench.tasks.registry import TaskSpec
+from vrbench.tasks.spec import TaskSpec
 
 BARE = {"cluster": "", "score": 0.0}
 

@@ -14,8 +14,8 @@ from vrbench.core.run_storage import samples_to_jsonl
 from vrbench.core.schemas import Run
 from vrbench.reproduce import run_counts
 from vrbench.reproduce.joint_bootstrap import JointBootstrap
+from vrbench.statistics.bootstrap import score
 from vrbench.statistics.comparison import compare
-from vrbench.tasks.metrics import score
 
 
 @pytest.fixture(scope="module")

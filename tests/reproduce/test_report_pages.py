@@ -22,7 +22,7 @@ from vrbench.reproduce.published import PUBLISHED
 from vrbench.reproduce.report import write
 from vrbench.reproduce.results import read
 from vrbench.reproduce.spent import spent
-from vrbench.tasks.metrics import score
+from vrbench.statistics.bootstrap import score
 
 MISSING = "train-top-s1"
 

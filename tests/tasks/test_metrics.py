@@ -10,6 +10,7 @@ import pytest
 from tests.simulated import samples
 from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import Sample
+from vrbench.statistics import bootstrap
 from vrbench.tasks import metrics
 
 
@@ -110,31 +111,31 @@ def test_unscored_items_are_left_out_and_take_their_unit_with_them() -> None:
     rows[1] = rows[1].model_copy(update={"unscored": "no answer"})
     assert value("mean", rows) == pytest.approx(40)
     assert value("circular", rows) == 0
-    assert metrics.score("mean", rows).n == 5
-    assert metrics.score("circular", rows).n == 4
+    assert bootstrap.score("mean", rows).n == 5
+    assert bootstrap.score("circular", rows).n == 4
     assert metrics.METRICS["circular"].outcomes(rows) == 2
 
 
 def test_groups_are_scored_alone() -> None:
     rows = [item(0, 1, "a", "u"), item(1, 1, "a", "u"), item(2, 0, "b", "v"), item(3, 1, "b", "v")]
-    found = metrics.score_groups("mme", rows)
+    found = bootstrap.score_groups("mme", rows)
     assert [(g, s.value, s.n, s.clusters) for g, s in found.items()] == [("a", 100, 2, 1), ("b", 25, 2, 1)]
 
 
 def test_faults_are_told() -> None:
     with pytest.raises(VrbenchError, match=r"metric 'f1' is unknown; there are mean"):
-        metrics.score("f1", samples([1.0]))
+        bootstrap.score("f1", samples([1.0]))
     with pytest.raises(VrbenchError, match="no sample was scored"):
-        metrics.score("mean", [])
+        bootstrap.score("mean", [])
     with pytest.raises(VrbenchError, match="lies in clusters"):
-        metrics.score("circular", [item(0, 1, unit="u", cluster="a"), item(1, 1, unit="u", cluster="b")])
+        bootstrap.score("circular", [item(0, 1, unit="u", cluster="a"), item(1, 1, unit="u", cluster="b")])
 
 
 def test_an_interval_holds_its_value_and_does_not_vanish_at_the_edge() -> None:
-    found = metrics.score("mean", samples([1.0] * 100))
+    found = bootstrap.score("mean", samples([1.0] * 100))
     assert found.high == found.value == 100
     assert 95 < found.low < 99  # the rule of three says 97
-    alone = metrics.score("mean", samples([1.0, 1.0, 0.0], cluster=3))
+    alone = bootstrap.score("mean", samples([1.0, 1.0, 0.0], cluster=3))
     assert (alone.low, alone.high) == (0, 100)
-    text = metrics.score("perplexity", samples([-100.0], weight=50))
+    text = bootstrap.score("perplexity", samples([-100.0], weight=50))
     assert text.value == text.low == text.high == pytest.approx(math.exp(2))

@@ -29,7 +29,7 @@ def test_made_up_answers_are_scored_as_lmms_eval_scores_them(name: str, tmp_path
 
 def test_another_score_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scorer = SCORERS["mmmu"]
-    other = replace(scorer, mark=lambda document: replace(scorer.mark(document), score=1.0))
+    other = replace(scorer, score=lambda document: replace(scorer.score(document), score=1.0))
     monkeypatch.setitem(SCORERS, "mmmu", other)
     monkeypatch.setattr("vrbench.evaluation.task_scores.check_aggregates", lambda *_: None)
     line = scorers.check(registry.load()["mmmu_val"], ITEMS, tmp_path)
@@ -74,7 +74,7 @@ def test_mmes_official_calculation() -> None:
                 rows.append({**about, "question": "Is it?", "image": documents.picture(subtask)})
                 said.append(text)
     spec = registry.load()["mme"]
-    table = Dataset.from_list(rows).cast_column("image", documents.columns.Image())
+    table = Dataset.from_list(rows).cast_column("image", documents.dataset_schemas.Image())
     part = SubtaskData("default", tuple(range(len(rows))), DatasetDict(test=table))
     answerer: Any = scorers.Says(said)
     outcome = evaluate_task(spec, [part], answerer)

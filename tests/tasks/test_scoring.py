@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from vrbench.tasks.scoring import copied
+from vrbench.tasks.document_scorer import copied
 
 VALUES: dict[str, Any] = {
     "text": "a", "number": 1.5, "nothing": None, "list": [1, "b"], "lists": [["c"], {"d": [2]}], "row": {"e": 1},

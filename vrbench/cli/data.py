@@ -11,7 +11,7 @@ import typer
 from vrbench.cli.options import USERS, IncludePath
 
 if TYPE_CHECKING:
-    from vrbench.tasks.registry import TaskSpec
+    from vrbench.tasks.spec import TaskSpec
 
 
 def fetch(
@@ -63,8 +63,8 @@ def check(
 
 def _specs(names: str, include_path: Path | None) -> dict[str, TaskSpec]:
     from vrbench.core.errors import raise_errors
-    from vrbench.tasks import requested
+    from vrbench.tasks import registry
 
-    asked = requested.load_for(names, include_path)
-    raise_errors(asked.faults)
+    asked = registry.load_for(names, include_path)
+    raise_errors(asked.errors)
     return asked.specs

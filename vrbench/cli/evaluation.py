@@ -145,10 +145,10 @@ def tasks(
     from tabulate import tabulate
 
     from vrbench.cli import task_listing
-    from vrbench.tasks import registry, requested
+    from vrbench.tasks import registry
 
-    asked = requested.load_for(names, include_path)
-    raise_errors(asked.faults)
+    asked = registry.load_for(names, include_path)
+    raise_errors(asked.errors)
     specs = registry.select(names, asked.specs)
     if [spec.id for spec in specs] == [names.strip()]:
         print(task_listing.in_full(specs[0], data_root, ckpt))

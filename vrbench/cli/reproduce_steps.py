@@ -13,6 +13,7 @@ from typing import Any
 
 from vrbench.checkpoints.lineage import MARKER, read_lineage
 from vrbench.core.errors import VrbenchError, collect_errors
+from vrbench.data.locate import locate_all
 from vrbench.reproduce.families import Value, family_named
 from vrbench.reproduce.plan import Plan
 from vrbench.reproduce.plan_builder import REFERENCE
@@ -22,7 +23,7 @@ from vrbench.reproduce.worker import StepFunction, StepJob
 def validate_plan(plan: Plan, device: str, data_root: str) -> list[str]:
     """Return the errors of recipes, training data, base, task data and device."""
     from vrbench.core.device import resolve_device, validate_device
-    from vrbench.data import missing
+    from vrbench.data.locate import missing_messages
     from vrbench.tasks import registry
 
     errors = validate_device(device)
@@ -31,8 +32,8 @@ def validate_plan(plan: Plan, device: str, data_root: str) -> list[str]:
     base = plan.overrides.get("base", family_named(plan.family).base)
     errors += _recipe_errors(plan, base)
     errors += _base_errors(plan, base, bool(data_root))
-    looked = missing.locate_all(registry.select_runnable(plan.tasks, registry.load())[0], data_root or None)
-    return list(dict.fromkeys([*errors, *looked.faults, *missing.told(looked.missing)]))
+    looked = locate_all(registry.select_runnable(plan.tasks, registry.load())[0], data_root or None)
+    return list(dict.fromkeys([*errors, *looked.errors, *missing_messages(looked.missing)]))
 
 
 def _recipe_errors(plan: Plan, base: str) -> Iterator[str]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vrbench.core.errors import VrbenchError
-from vrbench.data import loading
-from vrbench.tasks.registry import TaskSpec
+from vrbench.data.locate import in_cache, locate, require_folder
+from vrbench.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
     from vrbench.checkpoints.resolve import Checkpoint
@@ -32,7 +32,7 @@ def describe(specs: Iterable[TaskSpec], data_root: str | Path | None = None) -> 
 
     Missing data are fetched when a task is run without a data root and HF_HUB_OFFLINE.
     """
-    loading.require_folder(data_root)
+    require_folder(data_root)
     return [
         {
             "task": spec.id,
@@ -53,10 +53,10 @@ def where(spec: TaskSpec, data_root: str | Path | None = None) -> str:
     if spec.judge:
         return JUDGED
     try:
-        kind = loading.locate(spec, data_root).kind
+        kind = locate(spec, data_root).kind
     except VrbenchError:
         return MISSING
-    return MISSING if kind == "hub" and not loading.in_cache(spec.data) else WHERE[kind]
+    return MISSING if kind == "hub" and not in_cache(spec.data) else WHERE[kind]
 
 
 def in_full(spec: TaskSpec, data_root: str | Path | None = None, ckpt: str | None = None) -> str:
@@ -70,7 +70,7 @@ def in_full(spec: TaskSpec, data_root: str | Path | None = None, ckpt: str | Non
     """
     from vrbench.checkpoints import resolve
 
-    loading.require_folder(data_root)
+    require_folder(data_root)
     model = None if ckpt is None else resolve.resolve(ckpt, offline=data_root is not None)
     told = [f"{spec.id}: {spec.title}", "", *(_field(name, text) for name, text in _facts(spec, data_root) if text)]
     if spec.judge or (spec.data.kind == "hub" and where(spec, data_root) == MISSING):

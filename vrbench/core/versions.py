@@ -25,7 +25,7 @@ from vrbench.checkpoints.families import family_of
 
 if TYPE_CHECKING:
     from vrbench.checkpoints.resolve import Checkpoint
-    from vrbench.tasks.registry import TaskSpec
+    from vrbench.tasks.spec import TaskSpec
 
 COMPONENTS: dict[str, int] = {
     "requests": 1,
@@ -53,9 +53,6 @@ COMPONENTS: dict[str, int] = {
 - `metrics`: scores of items to a task's figure and its interval (`statistics/metrics.py`, `statistics/bootstrap.py`).
 """
 
-GENERATED = {"exact_match"}
-"""Scorers of lm-eval's tasks whose answers are generated; the others compare likelihoods."""
-
 
 def of_model(checkpoint: Checkpoint) -> dict[str, int]:
     """Versions of the code that makes the weights of a checkpoint and asks them, whatever the task."""
@@ -65,13 +62,13 @@ def of_model(checkpoint: Checkpoint) -> dict[str, int]:
 
 def of_task(checkpoint: Checkpoint, spec: TaskSpec) -> dict[str, int]:
     """Versions above 1 of the code that decides a checkpoint's answers to a task and their scores, by name."""
-    from vrbench.tasks.scorers import SCORERS
+    from vrbench.tasks.task_code import scorer_named
 
     parts = ["requests", "context", "metrics"]
     if spec.harness == "lmms-eval":
         parts += ["images", "decoding"]
     else:
-        parts.append("decoding" if spec.scorer in GENERATED else "loglikelihood")
-    found = {**of_model(checkpoint), "scorer": SCORERS[spec.scorer].version}
+        parts.append("decoding" if scorer_named(spec.scorer).is_generated else "loglikelihood")
+    found = {**of_model(checkpoint), "scorer": scorer_named(spec.scorer).version}
     found |= {name: COMPONENTS[name] for name in parts}
     return {name: version for name, version in sorted(found.items()) if version > 1}

@@ -1,25 +1,41 @@
-"""Image columns of a table in whatever form they come -> {bytes, path}, as `datasets` stores images."""
+"""Image columns of a table, in whatever form their values come -> {bytes, path}, as `datasets` stores images."""
 
 from __future__ import annotations
 
+import base64
+import binascii
+import errno
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vrbench.core.errors import raise_errors
-from vrbench.data.image_values import image_bytes
 from vrbench.data.images import ImageError, has_16_bits
 from vrbench.data.sampling import by_error
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-AT_ONCE = 256
+ALLOWED = (
+    "an image is given as bytes, as {bytes, path}, as a path relative to the data file, as base64 text or a data URL, "
+    "or as a list of these"
+)
+
+BATCH = 256
 """Rows that are converted at a time: an Arrow array of bytes ends at 2 GiB."""
 
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
-def read(table: Any, images: Sequence[str], place: object, folder: Path | None) -> Any:
-    """The table with each image, also in lists, as {bytes, path}, its bytes read; null where there is none.
+BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"RIFF", b"BM", b"II*\x00", b"MM\x00*")
+"""First bytes of JPEG, PNG, GIF, WebP, BMP and TIFF files."""
+
+SHORTEST_INLINE = 40
+"""Characters of base64 below which a text is a path."""
+
+
+def convert(table: Any, images: Sequence[str], place: object, folder: Path | None) -> Any:
+    """Return the table with each image, also in lists, as {bytes, path}, its bytes read; null where there is none.
 
     Args:
         table: of Arrow.
@@ -28,33 +44,32 @@ def read(table: Any, images: Sequence[str], place: object, folder: Path | None) 
         folder: where paths begin; none where there are no files beside the data.
 
     Raises:
-        VrbenchError: values that are no image, and what is allowed, with column and rows; all at once.
+        VrbenchError: values that are no image, and what is allowed, with column and rows; all together.
     """
-    faults: list[str] = []
+    errors: list[str] = []
     for name in table.schema.names:
         column = table[name]
-        if _is_dictionary(column.type):
+        if hasattr(column.type, "index_type"):  # categories
             column = column.cast(column.type.value_type)
-        if not _is_stored(column.type) and (name not in images or _is_number(column.type)):
+        if not _is_struct(column.type) and (name not in images or _is_number(column.type)):
             continue
         if not _has_bytes(column):
             column, found = _converted(column, folder)
-            told = by_error((row, f"column {name}: {text}") for row, text in found)
-            faults += (f"{place}, {fault}" for fault in told)
+            errors += (f"{place}, {one}" for one in by_error((row, f"column {name}: {text}") for row, text in found))
             table = table.set_column(table.schema.get_field_index(name), name, column)
-    raise_errors(faults)
+    raise_errors(errors)
     return table
 
 
 def columns_of(rows: Dataset) -> list[str]:
-    """Columns with images or lists of images."""
+    """Return the columns with images or lists of images."""
     from datasets import Image
 
     return [name for name, kind in rows.features.items() if isinstance(getattr(kind, "feature", kind), Image)]
 
 
 def stored_images(rows: Dataset) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
-    """(row, column, {bytes, path}) of each image, none decoded; a row is its number in the data set."""
+    """Yield (row, column, {bytes, path}) of each image, none decoded; a row is its number in the data set."""
     columns = columns_of(rows)
     if not columns:
         return
@@ -68,14 +83,107 @@ def stored_images(rows: Dataset) -> Iterator[tuple[int, str, Mapping[str, Any]]]
 
 
 def content_of(stored: Mapping[str, Any]) -> bytes | Path:
-    """The bytes of a stored image, or the file where `datasets` put them; empty where there are none."""
+    """Return the bytes of a stored image, or the file where `datasets` put them; b"" where there are none."""
     path = stored.get("path")
     return Path(path) if path and stored["bytes"] is None else stored["bytes"] or b""
 
 
-def sixteen_bits(rows: Dataset) -> int:
-    """How many images have 16 bits a channel."""
+def count_16_bit(rows: Dataset) -> int:
+    """Return how many images have 16 bits a channel."""
     return sum(has_16_bits(content_of(stored)) for _, _, stored in stored_images(rows))
+
+
+def stored_image(value: Any, folder: Path | None) -> Any:
+    """Return a value of an image column, or each in a list, as {bytes, path}; errors as those of `image_bytes`."""
+    if isinstance(value, list):
+        return [stored_image(one, folder) for one in value]
+    content = image_bytes(value, folder)
+    return None if content is None else {"bytes": content, "path": None}
+
+
+def image_bytes(value: Any, folder: Path | None) -> bytes | None:
+    """Return the bytes of the image file that a value of a column gives; None where there is no image.
+
+    Args:
+        value: of the column, as Python has it; not a list.
+        folder: where paths begin, which they may not leave; none where there are no files beside the data.
+
+    Raises:
+        ImageError: what the value is instead.
+    """
+    if value is None or isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        return inline(value) or _from_file(value, folder)
+    if not isinstance(value, Mapping):
+        raise ImageError(f"a value of type {type(value).__name__} is no image; {ALLOWED}")
+    if not {"bytes", "path"} & set(value):
+        raise ImageError(f"an object with the keys {', '.join(map(str, value))} is no image; {ALLOWED}")
+    return image_bytes(value["path"] if value.get("bytes") is None and "path" in value else value["bytes"], folder)
+
+
+def inline(text: str) -> bytes | None:
+    """Return the bytes of a base64 text or data URL; None for a text that is neither.
+
+    Raises:
+        ImageError: it begins as one and cannot be decoded, or it is the URL of a file somewhere else.
+    """
+    head, comma, body = text.partition(",")
+    if head.lower().startswith("data:") and comma:
+        if not head.lower().endswith(";base64"):
+            raise ImageError(f"a data URL that is not base64 ({_short(head)}) is not read; {ALLOWED}")
+        return _decoded(body)
+    if URL.match(text):
+        raise ImageError(f"{_short(text)} is a URL, and nothing is downloaded; {ALLOWED}")
+    return _decoded(text) if _begins_as_image(text) else None
+
+
+def is_file(path: Path) -> bool:
+    """Return whether there is such a file; false for a text that can be no path: too long, or with a NUL."""
+    try:
+        return path.is_file()
+    except ValueError:
+        return False
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise
+
+
+def _begins_as_image(text: str) -> bool:
+    """Whether the first characters are an image's in base64; a JPEG's look like an absolute path, "/9j/"."""
+    if len(text) < SHORTEST_INLINE:
+        return False
+    try:
+        return base64.b64decode(text[:16], validate=True).startswith(BEGINNINGS)
+    except (binascii.Error, ValueError):
+        return False
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ImageError(f"base64 text that cannot be decoded ({error})") from error
+
+
+def _from_file(name: str, folder: Path | None) -> bytes:
+    if folder is None:
+        raise ImageError(f"{_short(name)} is a path, and this data set comes without files; {ALLOWED}")
+    file = folder / name
+    try:
+        is_outside = not file.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):  # it can be no file: too long, a circle of links, a NUL
+        is_outside = False
+    if is_outside:
+        raise ImageError(f"the path {_short(name)} leads out of {folder}, the folder of the data file; {ALLOWED}")
+    if not is_file(file):
+        raise ImageError(f"there is no image {_short(name)} in {folder}; {ALLOWED}")
+    return file.read_bytes()
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 80 else f"{text[:60]}... ({len(text):,} characters)")
 
 
 def _converted(column: Any, folder: Path | None) -> tuple[Any, list[tuple[int, str]]]:
@@ -83,29 +191,22 @@ def _converted(column: Any, folder: Path | None) -> tuple[Any, list[tuple[int, s
     import pyarrow as pa
 
     kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
-    listed = _entries(column.type) != column.type
-    chunks, faults = [], []
-    for start in range(0, len(column), AT_ONCE):
+    if _inner(column.type) != column.type:
+        kind = pa.list_(kind)
+    chunks, errors = [], []
+    for start in range(0, len(column), BATCH):
         made: list[Any] = []
-        for row, value in enumerate(column.slice(start, AT_ONCE).to_pylist(), start):
+        for row, value in enumerate(column.slice(start, BATCH).to_pylist(), start):
             try:
                 made.append(stored_image(value, folder))
             except ImageError as error:
-                faults.append((row, str(error)))
+                errors.append((row, str(error)))
                 made.append(None)
-        chunks.append(pa.array(made, pa.list_(kind) if listed else kind))
-    return pa.chunked_array(chunks, pa.list_(kind) if listed else kind), faults
+        chunks.append(pa.array(made, kind))
+    return pa.chunked_array(chunks, kind), errors
 
 
-def stored_image(value: Any, folder: Path | None) -> Any:
-    """A value of an image column, or each in a list of them, as {bytes, path}; errors as those of `image_bytes`."""
-    if isinstance(value, list):
-        return [stored_image(one, folder) for one in value]
-    content = image_bytes(value, folder)
-    return None if content is None else {"bytes": content, "path": None}
-
-
-def _entries(kind: Any) -> Any:
+def _inner(kind: Any) -> Any:
     """The type of a list's entries; the type itself where it is no list."""
     import pyarrow as pa
 
@@ -113,11 +214,11 @@ def _entries(kind: Any) -> Any:
     return kind.value_type if any(is_one(kind) for is_one in lists) else kind
 
 
-def _is_stored(kind: Any) -> bool:
+def _is_struct(kind: Any) -> bool:
     """Whether a column has {bytes, path}, also in lists."""
     import pyarrow as pa
 
-    inner = _entries(kind)
+    inner = _inner(kind)
     return pa.types.is_struct(inner) and {inner.field(i).name for i in range(inner.num_fields)} == {"bytes", "path"}
 
 
@@ -126,22 +227,16 @@ def _has_bytes(column: Any) -> bool:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    kind = _entries(column.type)
-    if not _is_stored(kind) or kind.field("bytes").type != pa.binary() or isinstance(column.type, pa.FixedSizeListType):
+    kind = _inner(column.type)
+    if not _is_struct(kind) or kind.field("bytes").type != pa.binary() or isinstance(column.type, pa.FixedSizeListType):
         return False
     values = column if kind == column.type else pc.list_flatten(column)
     paths = pc.and_(pc.is_null(pc.struct_field(values, "bytes")), pc.is_valid(pc.struct_field(values, "path")))
     return not pc.any(paths).as_py()
 
 
-def _is_dictionary(kind: Any) -> bool:
-    import pyarrow as pa
-
-    return bool(pa.types.is_dictionary(kind))
-
-
 def _is_number(kind: Any) -> bool:
     import pyarrow as pa
 
-    inner = _entries(kind)
+    inner = _inner(kind)
     return bool(pa.types.is_primitive(inner) and not pa.types.is_null(inner))

@@ -1,4 +1,4 @@
-"""Image files as every command sees them: one way to open them, to tell their size, and to say why one cannot be used.
+"""Image files as every command sees them: opening, size, and the reason why one cannot be used.
 
 An image is upright (its EXIF orientation applied, as `datasets` does it) and has 8 bits a channel. Greyscale with 16
 bits keeps the high byte of each pixel, as Pillow itself reads 16-bit colour; Pillow's own `convert("RGB")`, which
@@ -13,30 +13,34 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vrbench.core import os_errors
 from vrbench.core.errors import VrbenchError
-from vrbench.data.strict_pillow import strict_pillow
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
+MODES_16_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
 """Pillow's modes of greyscale with 16 bits."""
 
 READ_AS_INTEGERS = ("PNG", "PPM")
 """Formats whose 16-bit greyscale some versions of Pillow read as mode I; both then fill 0 to 65,535."""
 
-UPRIGHT_AT_ONCE = ("JPEG", "MPO", "WEBP", "BMP", "GIF")
-"""Formats whose size and orientation stand at the beginning of the file."""
+SIZE_IN_HEADER = ("JPEG", "MPO", "WEBP", "BMP", "GIF")
+"""Formats whose size and orientation are at the beginning of the file."""
 
 ORIENTED = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
-"""What a PNG file with an orientation contains; it may stand behind the pixels."""
+"""What a PNG file with an orientation contains, perhaps behind the pixels."""
 
 JPEG_END = b"\xff\xd9"
 TRAILER = 64
-"""Bytes at the end of a JPEG file in which its end mark is looked for; some cameras write a little behind it."""
+"""Bytes at the end of a JPEG file that are searched for its end mark; some cameras write a little behind it."""
+
+_strict_lock = Lock()
+_lenient_before: list[bool] = []
+"""For each thread inside `strict_pillow`, Pillow's setting before the first of them came."""
 
 
 class ImageError(VrbenchError):
@@ -44,7 +48,7 @@ class ImageError(VrbenchError):
 
 
 def open_image(content: bytes | Path) -> Image:
-    """An image, decoded to its end, upright, with 8 bits a channel; its mode is otherwise Pillow's.
+    """Open an image, decoded to its end, upright, with 8 bits a channel; its mode is otherwise Pillow's.
 
     Args:
         content: a file or the bytes of one.
@@ -52,66 +56,63 @@ def open_image(content: bytes | Path) -> Image:
     Raises:
         ImageError: it is not there, is no image, is truncated or too large (Pillow's limit), or has 32 bits a channel.
     """
-    from PIL import ImageOps
+    import numpy as np
+    from PIL import Image, ImageOps
 
-    with _read(content) as image:
+    with _opened(content) as image:
         image.load()
-        is_deep = _is_deep(image)
+        is_16_bit = _is_16_bit(image)
         upright = ImageOps.exif_transpose(image) if _orientation(image) is not None else image
-        return _high_byte(upright) if is_deep else upright.copy() if upright is image else upright
+        if is_16_bit:
+            return Image.fromarray((np.asarray(upright).astype(np.uint32) >> 8).astype(np.uint8))
+        return upright.copy() if upright is image else upright
 
 
 def image_size(content: bytes | Path) -> tuple[int, int]:
-    """Width and height of the upright image, from the file's beginning where they stand there; else as `open_image`."""
-    with _read(content) as image:
-        kind = str(image.format)
-        if kind in UPRIGHT_AT_ONCE:
+    """Return width and height of the upright image, from the file's header where possible; else as `open_image`."""
+    with _opened(content) as image:
+        if str(image.format) in SIZE_IN_HEADER:
             turned = _orientation(image) in (5, 6, 7, 8)
             return (image.height, image.width) if turned else image.size
         stored = content if isinstance(content, bytes) else content.read_bytes()
-        if kind == "PNG" and not any(mark in stored for mark in ORIENTED):
+        if image.format == "PNG" and not any(mark in stored for mark in ORIENTED):
             return image.size
     return open_image(content).size
 
 
-def image_fault(content: bytes | Path) -> str:
-    """Why an image cannot be used; empty if it can. See `inspect_image`."""
-    return inspect_image(content)[0]
-
-
 def inspect_image(content: bytes | Path) -> tuple[str, bool]:
-    """Why an image cannot be used, empty if it can, and whether it has 16 bits a channel (see `has_16_bits`).
+    """Return why an image cannot be used ("" if it can), and whether it is greyscale with 16 bits a channel.
 
     A JPEG file that has its end mark, and a PNG file whose checksums are right, are taken to be whole; any other image
     is decoded.
     """
-    is_deep = False
+    is_16_bit = False
     try:
-        with _read(content) as image:
-            is_deep = _is_deep(image)
+        with _opened(content) as image:
+            is_16_bit = _is_16_bit(image)
             if image.format == "PNG":
                 image.verify()  # the checksums of all its chunks
-                return "", is_deep
+                return "", is_16_bit
             if image.format == "JPEG" and _orientation(image) in (None, 1) and JPEG_END in _trailer(content):
-                return "", is_deep
+                return "", is_16_bit
         open_image(content)
     except ImageError as error:
         return str(error), False
-    return "", is_deep
+    return "", is_16_bit
 
 
 def has_16_bits(content: bytes | Path) -> bool:
-    """Whether an image is greyscale with 16 bits, of which `open_image` keeps 8; false for what is no image."""
+    """Return whether an image is greyscale with 16 bits, of which `open_image` keeps 8; false for what is no image."""
     try:
-        with _read(content) as image:
-            return _is_deep(image)
+        with _opened(content) as image:
+            return _is_16_bit(image)
     except ImageError:
         return False
 
 
 @contextmanager
-def _read(content: bytes | Path) -> Iterator[Any]:
-    """An image file, its pixels not read yet; whatever Pillow raises within becomes an `ImageError`."""
+def _opened(content: bytes | Path) -> Iterator[Any]:
+    """An image with only its header read; whatever Pillow raises within becomes an `ImageError`."""
     from PIL import Image
 
     if not content:
@@ -124,18 +125,16 @@ def _read(content: bytes | Path) -> Iterator[Any]:
         raise
     except Exception as error:  # Pillow's decoders raise many kinds
         os_errors.reraise_os_error(error)
-        raise ImageError(_line(error)) from error
+        text = str(error)
+        if isinstance(error, OSError):  # without the name of the file or stream, which the caller adds
+            text = re.sub(r" <_io\.\w+ object at \w+>|:? '[^']*'$", "", text)
+        raise ImageError(" ".join(f"{type(error).__name__}: {text}".split())[:200]) from error
 
 
-def _is_deep(image: Image) -> bool:
-    """Whether it has 16 bits a channel.
-
-    Raises:
-        ImageError: it has more, or colours that Pillow cannot make RGB.
-    """
+def _is_16_bit(image: Image) -> bool:
     from PIL import Image
 
-    if image.mode in SIXTEEN_BITS or (image.mode == "I" and image.format in READ_AS_INTEGERS):
+    if image.mode in MODES_16_BIT or (image.mode == "I" and image.format in READ_AS_INTEGERS):
         return True
     if image.mode in ("I", "F"):
         what = "whole numbers" if image.mode == "I" else "numbers with a fraction"
@@ -156,13 +155,6 @@ def _orientation(image: Image) -> int | None:
     return image.getexif().get(Base.Orientation)
 
 
-def _high_byte(image: Image) -> Image:
-    import numpy as np
-    from PIL import Image
-
-    return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
-
-
 def _trailer(content: bytes | Path) -> bytes:
     if isinstance(content, bytes):
         return content[-TRAILER:]
@@ -171,9 +163,21 @@ def _trailer(content: bytes | Path) -> bytes:
         return stream.read()
 
 
-def _line(error: Exception) -> str:
-    """What Pillow raised, without the name of the file or stream, which the caller tells."""
-    text = str(error)
-    if isinstance(error, OSError):
-        text = re.sub(r" <_io\.\w+ object at \w+>|:? '[^']*'$", "", text)
-    return " ".join(f"{type(error).__name__}: {text}".split())[:200]
+@contextmanager
+def strict_pillow() -> Iterator[None]:
+    """Make Pillow raise for truncated images within; lmms-eval makes it lenient for the whole process.
+
+    Threads may be inside at the same time: Pillow stays strict until the last of them has left.
+    """
+    from PIL import ImageFile
+
+    with _strict_lock:
+        _lenient_before.append(_lenient_before[0] if _lenient_before else ImageFile.LOAD_TRUNCATED_IMAGES)
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        yield
+    finally:
+        with _strict_lock:
+            lenient = _lenient_before.pop()
+            if not _lenient_before:
+                ImageFile.LOAD_TRUNCATED_IMAGES = lenient

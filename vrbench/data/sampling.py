@@ -1,4 +1,4 @@
-"""Rows of a data set as they are stored: their digest, what each is, and which of them a limit chooses."""
+"""Rows of a data set as they are stored: their digest, and which of them a limit selects."""
 
 from __future__ import annotations
 
@@ -6,35 +6,24 @@ import hashlib
 import math
 import random
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import canonical_json
 from vrbench.tasks import item_keys
-from vrbench.tasks.registry import TaskSpec
+from vrbench.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 SHOWN = 5
-"""Rows that are named of each fault of a file, and faults that are named of each file."""
-
-
-@dataclass(frozen=True)
-class ItemKey:
-    """What an item is within its task, as `records.Sample` has it."""
-
-    id: str
-    cluster: str
-    group: str
-    unit: str
+"""Rows that are named for each error of a file, and errors that are named for each file."""
 
 
 def digest(rows: Iterable[Mapping[str, Any]]) -> str:
-    """sha256 over items in their order, all columns, pictures included: by their stored bytes, else by their pixels.
+    """Return the sha256 of items in order, all columns; of images their stored bytes, else their pixels.
 
-    Give it a `Dataset` rather than a list of its rows: its pictures are then not decoded.
+    Give it a `Dataset` rather than a list of its rows: its images are then not decoded.
     """
     total = hashlib.sha256()
     for row in undecoded(rows):
@@ -42,38 +31,24 @@ def digest(rows: Iterable[Mapping[str, Any]]) -> str:
     return total.hexdigest()
 
 
-def identify(spec: TaskSpec, row: Mapping[str, Any], config: str, position: int) -> ItemKey:
-    """Id, cluster, group and unit of an item.
-
-    Args:
-        row: its columns; pictures may be left out.
-        position: its place in the whole split, which is its id where the task names no id column.
-    """
-    row = {"config": config, **row}
-    prefix = f"{config}/" if len(spec.data.configs) > 1 else ""
-    identity = prefix + (str(position) if spec.id_column is None else item_keys.evaluate(spec.id_column, row))
-    cluster = identity if spec.cluster is None else item_keys.evaluate(spec.cluster, row)
-    unit = identity if spec.unit is None else item_keys.evaluate(spec.unit, row)
-    group = prefix.rstrip("/") if spec.group is None else item_keys.evaluate(spec.group, row)
-    return ItemKey(id=identity, cluster=cluster, group=group, unit=unit)
-
-
 def select(
     loaded: Mapping[str, Mapping[str, Dataset]], spec: TaskSpec, limit: int | None = None, seed: int = 0
 ) -> dict[str, list[int]]:
-    """Which items are used under a limit: config -> ascending positions in the scored split; configs may be left out.
+    """Select the items used under a limit: config -> ascending positions in the scored split.
 
     Units (an MME pair, an MMBench question in all rotations) are taken whole, one from each stratum in turn, in an
-    order that the seed decides; the taking stops before the unit that would exceed the limit. A stratum is a group of
-    a config, so that subtasks, subjects and configs get the same number of units as far as they have so many. A
-    smaller limit's items are among a larger one's, and there are never more than `limit`, except when the first unit
-    alone is larger.
+    order that the seed decides, until the next unit would exceed the limit. A stratum is a group of a config, so that
+    subtasks, subjects and configs get the same number of units as far as they have so many. A smaller limit's items are
+    among a larger one's, and there are never more than `limit`, except when the first unit alone is larger.
 
     Args:
         limit: items of the whole task, all configs together; None for all.
 
+    Returns:
+        Only configs with selected items.
+
     Raises:
-        VrbenchError: the limit is below 1; or the group or unit of an item cannot be computed, told with its row.
+        VrbenchError: the limit is below 1; or the group or unit of a row cannot be computed.
     """
     if limit is None:
         return {config: list(range(len(parts[spec.data.split]))) for config, parts in loaded.items()}
@@ -91,10 +66,10 @@ def select(
 def _strata(loaded: Mapping[str, Mapping[str, Dataset]], spec: TaskSpec) -> list[list[list[tuple[str, int]]]]:
     """Stratum -> unit -> (config, position) of its items.
 
-    A unit is what the metrics hold together, the items of one group with one value of `spec.unit`; it belongs to the
+    A unit is the items of one group with one value of `spec.unit`, which metrics keep together; it belongs to the
     stratum of its first item.
     """
-    columns = sorted(item_keys.columns([key for key in (spec.group, spec.unit) if key is not None]))
+    columns = sorted(item_keys.columns(key for key in (spec.group, spec.unit) if key is not None))
     strata: dict[tuple[str, str], list[list[tuple[str, int]]]] = {}
     units: dict[tuple[str, str], list[tuple[str, int]]] = {}
     for config, parts in loaded.items():
@@ -116,32 +91,31 @@ def _strata(loaded: Mapping[str, Mapping[str, Dataset]], spec: TaskSpec) -> list
     return list(strata.values())
 
 
-def _in_turn(groups: list[list[list[tuple[str, int]]]], draw: random.Random) -> Iterator[list[tuple[str, int]]]:
-    """One unit from each group in turn, until all are used up."""
-    for units in groups:
+def _in_turn(strata: list[list[list[tuple[str, int]]]], draw: random.Random) -> Iterator[list[tuple[str, int]]]:
+    for units in strata:
         draw.shuffle(units)
-    draw.shuffle(groups)
-    for turn in range(max((len(units) for units in groups), default=0)):
-        yield from (units[turn] for units in groups if turn < len(units))
+    draw.shuffle(strata)
+    for turn in range(max((len(units) for units in strata), default=0)):
+        yield from (units[turn] for units in strata if turn < len(units))
 
 
 def by_error(found: Iterable[tuple[int, str]], noun: str = "row") -> list[str]:
-    """Rows and what is wrong with each, as one text a fault: "rows 3, 8 and 2 more: no answer"."""
+    """Return rows and what is wrong with each as one text for each error: "rows 3, 8 and 2 more: no answer"."""
     rows: dict[str, list[int]] = {}
     for number, text in found:
         rows.setdefault(text, []).append(number)
     if len(rows) > SHOWN:
         rest = [number for text in list(rows)[SHOWN:] for number in rows.pop(text)]
-        rows["these have faults too"] = sorted(set(rest))
-    told = []
+        rows["these have errors too"] = sorted(set(rest))
+    messages = []
     for text, numbers in rows.items():
         more = f" and {len(numbers) - SHOWN} more" if len(numbers) > SHOWN else ""
-        told.append(f"{noun}{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers[:SHOWN]))}{more}: {text}")
-    return told
+        messages.append(f"{noun}{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers[:SHOWN]))}{more}: {text}")
+    return messages
 
 
 def undecoded(rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """Rows with their pictures as stored bytes, whether they are a `Dataset` or a list."""
+    """Yield rows with their images as stored bytes, from a `Dataset` or a list."""
     if not hasattr(rows, "with_format"):
         yield from rows
         return
@@ -150,10 +124,10 @@ def undecoded(rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """A value as canonical JSON can hold it: bytes and pictures as their sha256, other odd things as text."""
+    """A value as canonical JSON can hold it: bytes and images as their sha256, other types as text."""
     if isinstance(value, Mapping):
         if set(value) == {"bytes", "path"} and value["bytes"] is not None:
-            return _plain(value["bytes"])  # where a mirror keeps the file is no part of the picture
+            return _plain(value["bytes"])  # where a mirror keeps the file is no part of the image
         return {str(name): _plain(part) for name, part in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(part) for part in value]

@@ -1,4 +1,7 @@
-"""Rows in memory as a `datasets.Dataset` whose images decode: from drawn rows, parquet or JSON lines."""
+"""Rows as a `datasets.Dataset` whose images decode by `open_image`: from any source.
+
+Importing this module imports `datasets`, which takes a second: import it late.
+"""
 
 from __future__ import annotations
 
@@ -6,43 +9,54 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from datasets import Dataset, DatasetInfo, Features, Image
 
 from vrbench.core import os_errors
 from vrbench.core.errors import VrbenchError, raise_errors
 from vrbench.core.io import read_text
 from vrbench.data import image_columns
-from vrbench.data.image_columns import stored_image
-from vrbench.data.images import ImageError
+from vrbench.data.images import ImageError, open_image
 from vrbench.data.sampling import by_error
 
-if TYPE_CHECKING:
-    from datasets import Dataset
+
+class OpenedImage(Image):
+    """`datasets.Image`, decoded by `open_image`."""
+
+    def decode_example(self, value: Any, token_per_repo_id: Any = None) -> Any:
+        """Return the image of {bytes, path}; a path is of a file that `datasets` itself has put on this machine."""
+        if not isinstance(value, Mapping):
+            return super().decode_example(value, token_per_repo_id)
+        return open_image(image_columns.content_of(value))
+
+
+def opening(rows: Dataset) -> Dataset:
+    """Return the same rows, whose images, also in lists, decode by `open_image`."""
+    return Dataset(rows.data, DatasetInfo(features=_opened(rows.features, structs=False)), rows.split, rows._indices)
 
 
 def from_rows(rows: Iterable[Mapping[str, Any]]) -> Dataset:
-    """Rows with the same columns; PIL pictures, also in lists, are stored uncompressed."""
-    import pyarrow as pa
-
+    """Return rows with the same columns as a data set; PIL images, also in lists, are stored uncompressed."""
     return _dataset(pa.Table.from_pylist([_stored(row) for row in rows]))
 
 
 def from_file(file: Path, images: Sequence[str]) -> Dataset:
-    """Rows of a parquet or JSON lines file; what an image column may hold is `image_values.ALLOWED`.
+    """Read a parquet or JSON lines file; what an image column may hold is `image_columns.ALLOWED`.
 
     Args:
-        images: names of image columns, those that the file has not among them; columns of {bytes, path} are image
-            columns too.
+        images: names of image columns, those that the file does not have among them; columns of {bytes, path} are
+            image columns too.
 
     Raises:
-        VrbenchError: the file cannot be read or is empty; or an image column holds something else: all rows at once.
+        VrbenchError: the file cannot be read or is empty; or an image column holds something else: all rows together.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     if file.suffix == ".jsonl":
         rows = _json_lines(file)
-        _read_images(rows, images, file)
+        _store_images(rows, images, file)
         try:
             table = pa.Table.from_pylist(rows)
         except (pa.ArrowException, UnicodeEncodeError) as error:
@@ -53,31 +67,24 @@ def from_file(file: Path, images: Sequence[str]) -> Dataset:
         except (pa.ArrowException, OSError) as error:
             os_errors.reraise_os_error(error)
             raise VrbenchError(f"{file} cannot be read as parquet: {error}") from error
-    return _dataset(image_columns.read(table, images, file, file.parent))
+    return _dataset(image_columns.convert(table, images, file, file.parent))
 
 
 def from_hub(rows: Dataset, images: Sequence[str], place: str) -> Dataset:
-    """Rows that `datasets` loaded, whose image columns decode as those of `from_file`, wherever they lie.
+    """Return rows that `datasets` loaded, with image columns that decode as those of `from_file`; errors as there.
 
     Args:
         images: as in `from_file`.
         place: name of the set, for errors.
-
-    Raises:
-        VrbenchError: as `from_file`.
     """
-    from datasets import Image
-
-    from vrbench.data.image_feature import opening
-
     kinds = [rows.features[name] for name in images if name in rows.features]
     if all(isinstance(getattr(kind, "feature", kind), Image) for kind in kinds):
         return opening(rows)
-    return _dataset(image_columns.read(rows.data.table, images, place, None))
+    return _dataset(image_columns.convert(rows.data.table, images, place, None))
 
 
 def joined(rows: Dataset, others: Dataset, column: str, key: str) -> Dataset:
-    """Rows with the columns of those other rows that they name; what rows share is held in memory once.
+    """Return rows with the columns of those other rows that they name; what rows share is in memory once.
 
     Args:
         column: column of the rows that names another row.
@@ -91,9 +98,11 @@ def joined(rows: Dataset, others: Dataset, column: str, key: str) -> Dataset:
             raise VrbenchError(f"the data have no column {name} to join by; they have {', '.join(where.column_names)}")
     place = {name: i for i, name in enumerate(others[key])}
     named = list(rows[column])
-    absent = [name for name in named if name not in place]
-    if absent:
-        raise VrbenchError(f"{len(absent)} of {len(named)} rows name a {key} that is not there, such as {absent[0]!r}")
+    missing = [name for name in named if name not in place]
+    if missing:
+        raise VrbenchError(
+            f"{len(missing)} of {len(named)} rows name a {key} that is not there, such as {missing[0]!r}"
+        )
     table, found = rows.data.table, others.data.table
     for name in found.column_names:
         if name != key and name not in table.column_names:
@@ -102,18 +111,15 @@ def joined(rows: Dataset, others: Dataset, column: str, key: str) -> Dataset:
 
 
 def unnested(rows: Dataset, columns: Sequence[str], images: Sequence[str] = ()) -> Dataset:
-    """One row for each entry of the lists in some columns; the other columns are repeated, pictures without a copy.
+    """Return one row for each entry of the lists in some columns; other columns repeat, images without a copy.
 
     Raises:
         VrbenchError: a column is missing, or the lists of a row differ in length.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     table = rows.data.table
-    absent = [name for name in columns if name not in table.column_names]
-    if absent:
-        raise VrbenchError(f"the data have no column {', '.join(absent)}; they have {', '.join(table.column_names)}")
+    missing = [name for name in columns if name not in table.column_names]
+    if missing:
+        raise VrbenchError(f"the data have no column {', '.join(missing)}; they have {', '.join(table.column_names)}")
     lengths = list(zip(*(pc.fill_null(pc.list_value_length(table[c]), 0).to_pylist() for c in columns), strict=True))
     uneven = [i for i, found in enumerate(lengths) if len(set(found)) > 1]
     if uneven:
@@ -130,39 +136,31 @@ def unnested(rows: Dataset, columns: Sequence[str], images: Sequence[str] = ()) 
 
 def _repeated(column: Any, places: Sequence[int]) -> Any:
     """The values at some places, one after another; each is a view of the column, not a copy."""
-    import pyarrow as pa
-
     return pa.chunked_array([column.slice(place, 1).chunk(0) for place in places], type=column.type)
 
 
 def _dataset(table: Any) -> Dataset:
-    """A `Dataset` in memory, whose {bytes, path} structs, also in lists, are images with or without feature notes."""
-    from datasets import Dataset, DatasetInfo, Features
-
-    features = Features({name: _feature(kind) for name, kind in Features.from_arrow_schema(table.schema).items()})
+    """A data set in memory, whose {bytes, path} structs, also in lists, are images with or without feature notes."""
+    features = _opened(Features.from_arrow_schema(table.schema))
     return Dataset(table.cast(features.arrow_schema), info=DatasetInfo(features=features))
 
 
-def _feature(kind: Any) -> Any:
-    from datasets import Image, Value
-
-    from vrbench.data.image_feature import OpenedImage
-
-    if isinstance(kind, Image):
+def _opened(kind: Any, structs: bool = True) -> Any:
+    """A feature with `OpenedImage` wherever it has images, and with `structs` also for {bytes, path}."""
+    if isinstance(kind, Features):
+        return Features({name: _opened(part, structs) for name, part in kind.items()})
+    if isinstance(kind, Image) or (structs and isinstance(kind, dict) and set(kind) == {"bytes", "path"}):
         return OpenedImage()
     if isinstance(kind, dict):
-        is_picture = set(kind) == {"bytes", "path"}
-        return OpenedImage() if is_picture else {name: _feature(part) for name, part in kind.items()}
+        return {name: _opened(part, structs) for name, part in kind.items()}
     if isinstance(kind, list):
-        return [_feature(kind[0])]
+        return [_opened(kind[0], structs)]
     inner = getattr(kind, "feature", None)
-    if isinstance(kind, Value) or inner is None:
-        return kind
-    return type(kind)(_feature(inner))
+    return kind if inner is None else type(kind)(_opened(inner, structs))
 
 
 def _stored(value: Any) -> Any:
-    """A drawn picture as an uncompressed file: its bytes follow from its pixels, whatever Pillow's version."""
+    """A generated image as an uncompressed file: its bytes follow from its pixels, whatever Pillow's version."""
     if isinstance(value, dict):
         return {name: _stored(part) for name, part in value.items()}
     if isinstance(value, list):
@@ -174,20 +172,21 @@ def _stored(value: Any) -> Any:
     return value
 
 
-def _read_images(rows: Sequence[dict[str, Any]], images: Sequence[str], file: Path) -> None:
-    """Put stored images in the place of what JSON has in image columns, which may differ in form from row to row."""
-    faults: list[tuple[int, str]] = []
+def _store_images(rows: Sequence[dict[str, Any]], images: Sequence[str], file: Path) -> None:
+    """Replace what JSON has in image columns, which may differ in form from row to row, by stored images."""
+    errors: list[tuple[int, str]] = []
     for name in [name for name in images if name in rows[0]]:
         listed = any(isinstance(row[name], list) for row in rows)
         for number, row in enumerate(rows):
             value = row[name]
             if isinstance(value, (bool, int, float)):
                 continue
+            value = [value] if listed and isinstance(value, (str, dict)) else value
             try:
-                row[name] = stored_image([value] if listed and isinstance(value, (str, dict)) else value, file.parent)
+                row[name] = image_columns.stored_image(value, file.parent)
             except ImageError as error:
-                faults.append((number, f"column {name}: {error}"))
-    raise_errors(f"{file}, {fault}" for fault in by_error(faults))
+                errors.append((number, f"column {name}: {error}"))
+    raise_errors(f"{file}, {error}" for error in by_error(errors))
 
 
 def _json_lines(file: Path) -> list[dict[str, Any]]:
@@ -196,7 +195,7 @@ def _json_lines(file: Path) -> list[dict[str, Any]]:
         text = read_text(file)
     except UnicodeDecodeError as error:
         raise VrbenchError(f"{file} is not UTF-8: {error}") from error
-    for number, line in enumerate(text.split("\n"), start=1):  # splitlines would part at U+2028 too, which JSON allows
+    for number, line in enumerate(text.split("\n"), start=1):  # splitlines would split at U+2028 too, which JSON allows
         if not line.strip():
             continue
         try:

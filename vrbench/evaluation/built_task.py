@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from vrbench.core.errors import VrbenchError
 from vrbench.data import sampling
-from vrbench.data.loading import ItemKey
 from vrbench.evaluation.harness_adapter import FEWSHOT_SEED, adapter_of, quiet
 from vrbench.evaluation.requests import OWN_SETTINGS
-from vrbench.tasks.registry import TaskSpec
-from vrbench.tasks.scorers import SCORERS
+from vrbench.tasks.item_keys import identify
+from vrbench.tasks.scoring import ItemKey
+from vrbench.tasks.spec import TaskSpec
+from vrbench.tasks.task_code import scorer_named
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -118,7 +119,7 @@ def _build_subtask(spec: TaskSpec, subtask: SubtaskData, model_name: str) -> Bui
     task.build_all_requests()
     built, task._instances = task.instances, None  # prompts are held by what is returned, not by the task
     documents = [
-        (sampling.identify(spec, doc, subtask.config, position), doc)
+        (identify(spec, doc, subtask.config, position), doc)
         for position, doc in zip(subtask.positions, documents_of(task), strict=True)
     ]
     instances: list[list[Any]] = [[] for _ in documents]
@@ -134,16 +135,16 @@ def documents_of(task: Any) -> Any:
 
 def harness_config(spec: TaskSpec, config: str) -> dict[str, Any]:
     """Return one config of a task as one of the harness's YAML files would state it."""
-    adapter, scorer = adapter_of(spec), SCORERS[spec.scorer]
+    adapter, scorer = adapter_of(spec), scorer_named(spec.scorer)
     files = spec.harness_files()
     if files:
         content = adapter.read_config(files[config])
     elif scorer.template:
         content = adapter.read_config(scorer.template)
     else:
-        content = copy.deepcopy(dict(scorer.config or {}))
-    if scorer.instead is not None:
-        content |= scorer.instead()
+        content = copy.deepcopy(dict(scorer.config))
+    if scorer.overrides is not None:
+        content |= scorer.overrides(adapter.read_config)
     if spec.ocr_tokens is not None:
         _set_ocr_tokens(spec, content)
     if spec.data.join is not None:

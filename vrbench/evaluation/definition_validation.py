@@ -10,12 +10,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vrbench.core.errors import VrbenchError
-from vrbench.data import loading
 from vrbench.evaluation.built_task import SubtaskData, documents_of, harness_config
 from vrbench.evaluation.harness_adapter import preserve_rng, quiet
-from vrbench.tasks.registry import TaskSpec
+from vrbench.tasks.document_scorer import copied
+from vrbench.tasks.item_keys import identify
 from vrbench.tasks.scorers import SCORERS
-from vrbench.tasks.scoring import ScoredDocument, copied
+from vrbench.tasks.scoring import ScoredDocument
+from vrbench.tasks.spec import TaskSpec
+from vrbench.tasks.task_code import scorer_named
 
 
 def validate_definition(spec: TaskSpec, part: SubtaskData) -> Iterator[str]:
@@ -87,7 +89,7 @@ def _generation_faults(task: Any) -> Iterator[str]:
 
 def _scorer_faults(spec: TaskSpec, part: SubtaskData, task: Any, row: Mapping[str, Any]) -> Iterator[str]:
     """Whether the scorer finds what it reads in what the harness gives for an answer."""
-    identity = loading.identify(spec, row, part.config, part.positions[0])
+    identity = identify(spec, row, part.config, part.positions[0])
     try:
         responses = _made_up(task, row)
         metrics = task.process_results(copied(row), responses)
@@ -114,7 +116,7 @@ def _made_up(task: Any, row: Mapping[str, Any]) -> list[Any]:
 
 def _reads(scorer: str, document: ScoredDocument) -> bool:
     try:
-        SCORERS[scorer].mark(document)
+        scorer_named(scorer).score(document)
     except VrbenchError:  # it has read all, and found something wrong with the item
         return True
     except Exception:  # a metric or a column that it needs is not there

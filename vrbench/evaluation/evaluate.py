@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from vrbench.evaluation.built_task import SubtaskData
     from vrbench.evaluation.engine import InferenceEngine
     from vrbench.evaluation.task_scores import TaskScores
-    from vrbench.tasks.registry import TaskSpec
+    from vrbench.tasks.spec import TaskSpec
 
 _log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vrbench.evaluation.requests import Request, Response
-from vrbench.tasks.registry import TaskSpec
 from vrbench.tasks.scoring import Aggregates
+from vrbench.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
     from datasets import DatasetDict

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from vrbench.core.schemas import Sample
+from vrbench.tasks.task_code import scorer_named
 
 FEWEST = 10
 """Answers below which nothing is said: a few may all be wrong."""
@@ -20,9 +21,6 @@ MOST_WORDS = 8
 SHOWN = 3
 """Answers and right answers that are named."""
 
-CREDITED = ("mmmu", "hallusionbench")
-"""Scorers that give points to answers that they cannot read: a letter drawn at random, or "no"."""
-
 
 def unlike(samples: Sequence[Sample], scorer: str) -> str:
     """One sentence if no generated answer of a task has the words of any of its right answers; else nothing.
@@ -32,10 +30,10 @@ def unlike(samples: Sequence[Sample], scorer: str) -> str:
 
     Args:
         samples: of one task.
-        scorer: key of `SCORERS`.
+        scorer: as `TaskSpec.scorer`.
     """
     asked = [s for s in samples if not s.unscored and s.target and s.responses and isinstance(s.responses[0], str)]
-    if len(asked) < FEWEST or (scorer not in CREDITED and any(s.score > 0 for s in asked)):
+    if len(asked) < FEWEST or (not scorer_named(scorer).credits_unreadable and any(s.score > 0 for s in asked)):
         return ""
     wanted = {words for s in asked if 0 < len(words := _words(s.target)) <= MOST_WORDS}
     longest = max(map(len, wanted), default=0)

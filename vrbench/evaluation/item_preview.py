@@ -13,13 +13,14 @@ from vrbench.checkpoints.resolve import Checkpoint
 from vrbench.core import os_errors
 from vrbench.core.errors import VrbenchError, raise_errors
 from vrbench.data import loading
+from vrbench.data.locate import locate
 from vrbench.evaluation import item_validation
 from vrbench.evaluation.built_task import SubtaskData, build_task, select_items
 from vrbench.evaluation.harness_adapter import quiet
 from vrbench.evaluation.requests import OWN_SETTINGS, stop_criteria
 from vrbench.evaluation.run_plan import PlannedTask
 from vrbench.models.context_length import stated_context
-from vrbench.tasks.registry import TaskSpec
+from vrbench.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -90,12 +91,13 @@ def example_item(spec: TaskSpec, data_root: str | Path | None = None, model: Che
     """
     first = spec.data.model_copy(update={"config": spec.data.config[:1]})
     one = spec.model_copy(update={"data": first})
-    (subtask,) = select_items(one, loading.load(one, data_root), limit=1, seed=0)
+    location = locate(one, data_root)
+    (subtask,) = select_items(one, loading.load(one, location), limit=1, seed=0)
     try:
         return _example(one, subtask, model)
     except Exception as error:  # whatever the harness raises over rows that are not its own
         os_errors.reraise_os_error(error)
-        raise_errors(item_validation.validate_items(one, [subtask], loading.locate(one, data_root)))
+        raise_errors(item_validation.validate_items(one, [subtask], location))
         raise VrbenchError(f"the harness cannot ask it: {type(error).__name__}: {error}") from error
 
 

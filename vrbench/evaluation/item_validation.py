@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 from vrbench.core import os_errors
 from vrbench.core.errors import VrbenchError
-from vrbench.data import loading
-from vrbench.data.image_columns import columns_of, content_of, stored_images
-from vrbench.data.image_values import ALLOWED
-from vrbench.data.images import image_fault
-from vrbench.data.loading import DataLocation
+from vrbench.data.image_columns import ALLOWED, columns_of, content_of, stored_images
+from vrbench.data.images import inspect_image
+from vrbench.data.locate import DataLocation
 from vrbench.data.sampling import by_error
 from vrbench.evaluation import definition_validation
 from vrbench.evaluation.built_task import SubtaskData, documents_of
 from vrbench.evaluation.harness_adapter import preserve_rng, quiet
-from vrbench.tasks import gold, item_keys
-from vrbench.tasks.registry import TaskSpec
+from vrbench.tasks import item_keys
+from vrbench.tasks.item_keys import identify
+from vrbench.tasks.scoring import OPTION_COLUMNS, is_empty, outside
+from vrbench.tasks.spec import TaskSpec
+from vrbench.tasks.task_code import scorer_named
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -45,7 +46,7 @@ def validate_items(spec: TaskSpec, parts: Sequence[SubtaskData], located: DataLo
     for part in parts:
         for split, rows in part.rows.items():
             scored = split == spec.data.split
-            place = located.place(spec, part.config, split)
+            place = located.describe(spec, part.config, split)
             broken = [*_column_faults(spec, rows)]
             broken += _told(_picture_faults(rows), part.positions if scored else range(len(rows)), spec)
             broken = broken or _item_faults(spec, part if scored else _examples(spec, part), scored)
@@ -82,7 +83,7 @@ def _column_faults(spec: TaskSpec, rows: Dataset) -> Iterator[str]:
 
 def _picture_faults(rows: Dataset) -> Iterator[tuple[int, str]]:
     for number, name, stored in stored_images(rows):
-        if reason := image_fault(content_of(stored)):
+        if reason := inspect_image(content_of(stored))[0]:
             yield number, f"the image in column {name} cannot be used: {reason}"
 
 
@@ -108,7 +109,8 @@ def _item_faults(spec: TaskSpec, part: SubtaskData, scored: bool) -> list[str]:
         told = [_fault(spec, task, row, held, read) for row, held in zip(documents, shown, strict=True)]
         found = [(number, fault) for number, fault in enumerate(told) if fault]
     if not found:
-        found = list(gold.incomplete(spec.scorer, documents))
+        check_units = scorer_named(spec.scorer).check_units
+        found = list(check_units(documents)) if check_units else []
     return _told(sorted([*found, *twice], key=lambda fault: ordered[fault[0]]), ordered, spec)
 
 
@@ -119,7 +121,7 @@ def _shared_ids(spec: TaskSpec, config: str, documents: Iterable[Mapping[str, An
     ids: dict[str, list[int]] = {}
     for number, row in enumerate(documents):
         with contextlib.suppress(VrbenchError, KeyError):  # told by `_prompt_fault`
-            ids.setdefault(loading.identify(spec, row, config, number).id, []).append(number)
+            ids.setdefault(identify(spec, row, config, number).id, []).append(number)
     for name, numbers in ids.items():
         if len(numbers) > 1:
             text = (
@@ -145,9 +147,9 @@ def _fault(spec: TaskSpec, task: Any, row: Mapping[str, Any], held: Mapping[str,
 
 
 def _empty_fault(row: Mapping[str, Any]) -> str:
-    if "question" in row and gold.is_empty(row["question"]):
+    if "question" in row and is_empty(row["question"]):
         return "it has no question"
-    for name in gold.OPTIONS:
+    for name in OPTION_COLUMNS:
         if isinstance(row.get(name), list) and None in row[name]:
             return f"one of its {name} is empty"
     return ""
@@ -156,7 +158,7 @@ def _empty_fault(row: Mapping[str, Any]) -> str:
 def _prompt_fault(spec: TaskSpec, task: Any, row: Mapping[str, Any], read: set[Any]) -> str:
     shape = _shape(row)
     try:
-        loading.identify(spec, row, "", 0)
+        identify(spec, row, "", 0)
         if spec.harness == "lmms-eval" or shape not in read:  # lm-eval compiles its template anew for each row
             task.doc_to_text(row)
             read.add(shape)
@@ -173,7 +175,7 @@ def _shape(value: Any) -> Any:
 
 
 def _picture_fault(task: Any, row: Mapping[str, Any], held: Mapping[str, Any]) -> str:
-    if all(gold.is_empty(value) for value in held.values()):
+    if all(is_empty(value) for value in held.values()):
         return "it has no picture"
     try:
         return "" if task.doc_to_visual({**row, **held}) else "it has no picture"
@@ -246,16 +248,16 @@ def _answer_fault(spec: TaskSpec, task: Any, row: Mapping[str, Any]) -> str:
         return ""
     try:
         named = _columns(task.config.doc_to_target)
-        if named and all(name in row and gold.is_empty(row[name]) for name in named):
+        if named and all(name in row and is_empty(row[name]) for name in named):
             return f"it has no answer (empty: {', '.join(sorted(named))})"
         target = task.doc_to_target(row)
-        if gold.is_empty(target):
+        if is_empty(target):
             return "it has no answer"
         if task.OUTPUT_TYPE == "multiple_choice":
             if task.multiple_input:
                 target = task.doc_to_text(row)
-            return gold.outside(target, task.doc_to_choice(row))
-        return gold.fault(spec.scorer, target, row)
+            return outside(target, task.doc_to_choice(row))
+        return scorer_named(spec.scorer).check_target(target, row)
     except Exception as error:  # as above
         return f"no answer can be made of it ({_line(error)})"
 

@@ -18,7 +18,7 @@ from vrbench.checkpoints.prompts import IMAGE
 from vrbench.core import jinja_sandbox
 from vrbench.core.errors import VrbenchError
 from vrbench.data.image_columns import columns_of
-from vrbench.data.image_feature import opening
+from vrbench.data.tables import opening
 from vrbench.evaluation.harness_adapter import FEWSHOT_SEED
 from vrbench.evaluation.requests import GenerationRequest, Request, Response, request_image, stop_criteria
 from vrbench.tasks.scoring import Aggregates

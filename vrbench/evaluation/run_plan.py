@@ -19,10 +19,12 @@ from vrbench.core.errors import VrbenchError, error_messages, merge_messages, ra
 from vrbench.core.io import digest_of, validate_output
 from vrbench.core.provenance import answer_packages, package_version
 from vrbench.core.schemas import SCHEMA_VERSION, RunSettings
-from vrbench.data import loading, missing
+from vrbench.data import loading, sampling
+from vrbench.data.locate import DataLocation, in_cache, locate_all, missing_messages, skipped_note
+from vrbench.data.locate import locate as locate_data
 from vrbench.evaluation import answer_store
-from vrbench.tasks import registry, requested
-from vrbench.tasks.registry import TaskSpec
+from vrbench.tasks import registry
+from vrbench.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
     from vrbench.evaluation.built_task import SubtaskData
@@ -114,7 +116,7 @@ class PlannedTask:
     available: int
     origin: str
     digest: str
-    located: loading.DataLocation
+    located: DataLocation
     sixteen_bits: int = 0
 
     @property
@@ -210,25 +212,26 @@ def plan(names: Sequence[str], tasks: str | Sequence[str], options: RunConfig) -
         fault for name in names for fault in resolve.faults(name, offline=offline, trusted=trusted)
     )
     faults += task_faults
-    looked = missing.locate_all(specs, options.data_root)
-    skipped = looked.skipped() if options.skip_missing and looked.there else {}
-    faults += looked.faults
+    looked = locate_all(specs, options.data_root)
+    skipped = looked.skipped() if options.skip_missing and looked.located else {}
+    faults += looked.errors
     if not skipped:
-        faults += missing.told(looked.missing, ", or leave them out with --skip-missing" * bool(looked.there))
+        faults += missing_messages(looked.missing, ", or leave them out with --skip-missing" * bool(looked.located))
+    there = [(spec, looked.located[spec.id]) for spec in specs if spec.id in looked.located]
     if faults and not has_typing_error:
-        faults += _faults_of_items_at_hand(looked.there, options)
+        faults += _faults_of_items_at_hand(there, options)
     raise_errors(faults)
     if judged:
         _log.warning("vrbench: left out, since they need a judge model: %s", ", ".join(spec.id for spec in judged))
     if skipped:
-        _log.warning("vrbench: %s", missing.skipped_note(skipped))
+        _log.warning("vrbench: %s", skipped_note(skipped))
     found = tuple(resolve.resolve(name, offline=offline, trusted=trusted) for name in names)
     images = options.image_settings
     made = RunPlan(found, (), _chosen(options), skipped)
     faults += (fault for of in found for fault in image_settings.validate_choice(of, images))
     faults += _store_faults(made)
-    raise_errors([*faults, *_faults_of_items_at_hand(looked.there, options)] if faults else [])
-    made = replace(made, jobs=_jobs(looked.there, options))
+    raise_errors([*faults, *_faults_of_items_at_hand(there, options)] if faults else [])
+    made = replace(made, jobs=_jobs(there, options))
     raise_errors(_item_faults(made))
     for of in found if made.shows_images else ():
         for note in image_settings.notes_with_options(of, images):
@@ -285,12 +288,12 @@ def _runnable(
 ) -> tuple[list[TaskSpec], list[TaskSpec]]:
     """`registry.runnable`; with a fault in one name the tasks of the others are given, so that theirs are told too."""
     try:
-        asked = requested.load_for(tasks, options.include_path)
+        asked = registry.load_for(tasks, options.include_path)
     except VrbenchError as error:
         faults += error_messages(error)
         return [], []
-    faults += asked.faults
-    if asked.faults and not asked.names:
+    faults += asked.errors
+    if asked.errors and not asked.names:
         return [], []
     known = asked.specs
     try:
@@ -338,15 +341,15 @@ def _item_faults(made: RunPlan) -> Iterator[str]:
     yield from found or _answer_faults(made)
 
 
-def _faults_of_items_at_hand(specs: Sequence[TaskSpec], options: RunConfig) -> Iterator[str]:
+def _faults_of_items_at_hand(there: Sequence[tuple[TaskSpec, DataLocation]], options: RunConfig) -> Iterator[str]:
     """What is wrong with the items of tasks whose data need not be fetched."""
     from vrbench.evaluation import item_validation
 
-    for spec in specs:
-        if loading.locate(spec, options.data_root).kind == "hub" and not loading.in_cache(spec.data):
+    for spec, location in there:
+        if location.kind == "hub" and not in_cache(spec.data):
             continue
         try:
-            job = plan_task(spec, options)
+            job = plan_task(spec, options, location)
             yield from item_validation.validate_items(job.spec, job.parts, job.located)
         except VrbenchError as error:
             yield from error_messages(error)
@@ -362,32 +365,35 @@ def _answer_faults(made: RunPlan) -> Iterator[str]:
         yield from definition_validation.validate_answer_length(job.spec, contexts)
 
 
-def _jobs(specs: Sequence[TaskSpec], options: RunConfig) -> tuple[PlannedTask, ...]:
+def _jobs(there: Sequence[tuple[TaskSpec, DataLocation]], options: RunConfig) -> tuple[PlannedTask, ...]:
     jobs, faults = [], []
-    for spec in specs:
+    for spec, location in there:
         try:
-            jobs.append(plan_task(spec, options))
+            jobs.append(plan_task(spec, options, location))
         except VrbenchError as error:
             faults += error_messages(error)
     raise_errors(faults)
     return tuple(jobs)
 
 
-def plan_task(spec: TaskSpec, options: RunConfig) -> PlannedTask:
+def plan_task(spec: TaskSpec, options: RunConfig, location: DataLocation | None = None) -> PlannedTask:
     """One task with its items, loaded.
 
+    Args:
+        location: of its data, if they were located before.
+
     Raises:
-        VrbenchError: as `data.load`.
+        VrbenchError: as `locate` and `load`.
     """
-    from vrbench.data.image_columns import sixteen_bits
+    from vrbench.data.image_columns import count_16_bit
     from vrbench.evaluation.built_task import select_items
 
-    loaded = loading.load(spec, options.data_root)
+    located = location or locate_data(spec, options.data_root)
+    loaded = loading.load(spec, located)
     available = sum(len(rows[spec.data.split]) for rows in loaded.values())
     parts = tuple(select_items(spec, loaded, options.limit, options.seed))
-    digests = {part.config: {split: loading.digest(rows) for split, rows in part.rows.items()} for part in parts}
-    located = loading.locate(spec, options.data_root)
-    deep = 0 if located.kind == "generated" else sum(sixteen_bits(part.rows[spec.data.split]) for part in parts)
+    digests = {part.config: {split: sampling.digest(rows) for split, rows in part.rows.items()} for part in parts}
+    deep = 0 if located.kind == "generated" else sum(count_16_bit(part.rows[spec.data.split]) for part in parts)
     origin = located.origin
     if spec.data.kind == "hub":
         origin += f", revision {loading.revision(spec, located, loaded) or 'not recorded'}"

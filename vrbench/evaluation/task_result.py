@@ -11,8 +11,9 @@ from vrbench.core.run_storage import samples_to_jsonl
 from vrbench.core.schemas import Sample, unscored_note
 from vrbench.evaluation import hints
 from vrbench.evaluation.run_plan import PlannedTask
+from vrbench.statistics import bootstrap
 from vrbench.tasks import metrics
-from vrbench.tasks.registry import TaskSpec
+from vrbench.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
     from vrbench.evaluation.task_scores import TaskScores
@@ -44,7 +45,7 @@ def score_fields(job: PlannedTask, outcome: TaskScores, seed: int, samples_diges
         samples_digest: sha256 of the samples as text, if it is known.
     """
     spec, samples = job.spec, outcome.samples
-    score = metrics.score(spec.metric, samples, seed)
+    score = bootstrap.score(spec.metric, samples, seed)
     groups = sorted({sample.group for sample in samples})
     missing = spec.missing_groups(groups)
     complete = len(samples) == job.available == spec.n and not missing
@@ -53,7 +54,7 @@ def score_fields(job: PlannedTask, outcome: TaskScores, seed: int, samples_diges
         "n": score.n,
         "n_unscored": len(samples) - score.n,
         "score": score,
-        "groups": metrics.score_groups(spec.metric, samples, seed) if len(groups) > 1 else {},
+        "groups": bootstrap.score_groups(spec.metric, samples, seed) if len(groups) > 1 else {},
         "complete": complete,
         "note": _note(job, len(samples), len(samples) - score.n, missing),
         "official": _official(spec, outcome, complete),

@@ -22,9 +22,9 @@ from vrbench.evaluation.harness_adapter import adapter_of, preserve_rng, quiet
 from vrbench.evaluation.requests import Response, Unanswered
 from vrbench.tasks import metrics
 from vrbench.tasks.document_scorer import DocumentScorer
-from vrbench.tasks.registry import TaskSpec
-from vrbench.tasks.scorers import SCORERS
 from vrbench.tasks.scoring import Aggregates, ItemScore, ScoredDocument
+from vrbench.tasks.spec import TaskSpec
+from vrbench.tasks.task_code import scorer_named
 
 TOLERANCE = 1e-9
 """Relative difference up to which our score is the harness's."""
@@ -72,7 +72,7 @@ def score_task(
             unanswered = _unanswered(mine)
             by_filter = _score_documents(subtask, mine, unanswered, scorer)
             name = _primary_filter(spec, list(by_filter))
-            scores = {row: scorer.mark(spec, document) for row, document in by_filter[name].items()}
+            scores = {row: scorer.score(spec, document) for row, document in by_filter[name].items()}
             scores |= {row: ItemScore(0.0, "", "", unscored=reason) for row, reason in unanswered.items()}
             samples += _samples(subtask, mine, scores, [of[0][1] or "" for of in given])
             rows = _rows_of_whole_units(subtask, unanswered)
@@ -80,7 +80,7 @@ def score_task(
             primary.append((len(rows), figures[name]))
             shown.append((len(rows), _by_metric(figures)))
     official = _official_scores(spec, [subtask.config for subtask in built.subtasks], shown)
-    if SCORERS[spec.scorer].check == "mme":
+    if scorer_named(spec.scorer).metric == "mme":
         primary[0][1]["subtasks"] = len({sample.group for sample in samples})
     check_aggregates(spec, samples, primary)
     return TaskScores(tuple(samples), official)
@@ -200,11 +200,11 @@ def check_aggregates(spec: TaskSpec, samples: Sequence[Sample], subtasks: Aggreg
     """
     if any(sample.unscored for sample in samples):
         return
-    scorer = SCORERS[spec.scorer]
-    metric = metrics.METRICS[scorer.check]
-    ours = float(metric.value(metric.statistics(samples).sum(0)))
+    scorer = scorer_named(spec.scorer)
+    metric = metrics.METRICS[scorer.metric]
+    ours = metric.of(samples)
     theirs = scorer.official(subtasks)
     if scorer.decimals is not None:
         ours = 100 * round(ours / 100, scorer.decimals)
     if not math.isclose(ours, theirs, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
-        raise RuntimeError(f"task {spec.id}: {scorer.check} is {ours!r}, but {spec.harness} says {theirs!r}")
+        raise RuntimeError(f"task {spec.id}: {scorer.metric} is {ours!r}, but {spec.harness} says {theirs!r}")

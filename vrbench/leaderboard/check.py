@@ -17,8 +17,7 @@ from types import FrameType
 from vrbench.core import os_errors
 from vrbench.core.errors import VrbenchError, error_messages, raise_errors
 from vrbench.core.schemas import Run, RunRecord, Sample, TaskResult
-from vrbench.data import missing
-from vrbench.data.loading import MissingDataError
+from vrbench.data.locate import MissingDataError, missing_messages
 from vrbench.evaluation import run_plan
 from vrbench.leaderboard.board import Board
 from vrbench.leaderboard.mismatches import ONLY_IN_RUN, validate_result, validate_samples
@@ -29,7 +28,7 @@ from vrbench.leaderboard.schema import LeaderboardRow, Submission, parse_referen
 from vrbench.leaderboard.untrusted_input.submission import try_read_submission
 from vrbench.leaderboard.untrusted_input.text import sanitize_for_message
 from vrbench.tasks import registry
-from vrbench.tasks.registry import TaskSpec
+from vrbench.tasks.spec import TaskSpec
 
 MAX_SECONDS = 600.0
 """Longest time that scoring one submission's answers to one task may take."""
@@ -89,7 +88,7 @@ class SubmissionChecker:
                 absent.append(error)
             except VrbenchError as error:
                 errors += error_messages(error)
-        raise_errors([*errors, *missing.told(absent)])
+        raise_errors([*errors, *missing_messages(absent)])
         self.rescorers = {task: Rescorer(job) for task, job in jobs.items()}
 
     def check(self, folder: Path, baselines: Mapping[str, Run]) -> CheckedSubmission:

@@ -17,7 +17,7 @@ from vrbench.evaluation.run_plan import definition_digest
 from vrbench.leaderboard.board import BOARD_FILE, Board, load_board, prompts_digest
 from vrbench.leaderboard.untrusted_input.files import attempt
 from vrbench.tasks import registry
-from vrbench.tasks.registry import TaskSpec
+from vrbench.tasks.spec import TaskSpec
 
 Keys = tuple[str, ...]
 """Keys that lead to an entry of board.yaml."""

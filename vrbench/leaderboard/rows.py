@@ -30,7 +30,7 @@ from vrbench.statistics.claims import POOLS, Claim, Verdict, parse, parse_all
 from vrbench.statistics.comparison import ComparisonRow, row_of, verdict_of
 from vrbench.statistics.pairing import PairedTask
 from vrbench.tasks.metrics import METRICS
-from vrbench.tasks.registry import TaskSpec
+from vrbench.tasks.spec import TaskSpec
 
 MIN_SECONDS, MAX_SECONDS = 1e-3, 1e12
 """Seconds that answering or training may have taken; what a submission says beyond them is not shown."""

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from vrbench.core.errors import VrbenchError
-from vrbench.data.images import open_image
 from vrbench.pocket.turns import SHORT, TrainingTurn
 
 EXTRA_SHAPES = ("rectangle",)
@@ -51,7 +50,10 @@ def _questions(split: str) -> list[tuple[str, str, int]]:
 
 
 def _image(split: str, number: int) -> Any:
-    return open_image(_folder(split) / "images" / f"{number}.png").convert("RGB")
+    from PIL import Image
+
+    with Image.open(_folder(split) / "images" / f"{number}.png") as image:
+        return image.convert("RGB")
 
 
 def question_type(question: str, answer: str) -> str:

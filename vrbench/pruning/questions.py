@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vrbench.core.errors import VrbenchError
-from vrbench.data.images import ImageError, image_fault, open_image
+from vrbench.data.images import ImageError, inspect_image, open_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -99,7 +99,7 @@ class FolderQuestions:
             return [f"images {str(self.folder)!r} is no folder"]
         if not self.files:
             return [f"images {str(self.folder)!r} holds no picture ({', '.join(SUFFIXES)})"]
-        judged = ((file, image_fault(file)) for file in self.files)
+        judged = ((file, inspect_image(file)[0]) for file in self.files)
         return [f"{file} cannot be read as a picture: {fault}" for file, fault in judged if fault]
 
     def __iter__(self) -> Iterator[list[Question]]:

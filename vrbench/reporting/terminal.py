@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 from vrbench.core.schemas import Run, TaskResult
-from vrbench.data.missing import skipped_note
+from vrbench.data.locate import skipped_note
 from vrbench.reporting import cells
 from vrbench.statistics.comparison import Comparison
 

@@ -11,6 +11,7 @@ from vrbench.reproduce.families import ReproductionFamily, Value, family_named
 from vrbench.reproduce.plan import TRIAL, Plan
 from vrbench.reproduce.plan_builder import PlanBuilder
 from vrbench.tasks import registry
+from vrbench.tasks.spec import TaskSpec
 
 N = 8
 """Layers of the region and of every other strategy."""
@@ -103,7 +104,7 @@ def _is_trial(overrides: Mapping[str, str]) -> bool:
 
 
 def _builder(
-    family: ReproductionFamily, overrides: Mapping[str, str], tasks: str, specs: tuple[registry.TaskSpec, ...],
+    family: ReproductionFamily, overrides: Mapping[str, str], tasks: str, specs: tuple[TaskSpec, ...],
     limit: int | None,
 ) -> PlanBuilder:  # fmt: skip
     trial = _is_trial(overrides)

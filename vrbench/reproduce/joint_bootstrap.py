@@ -187,7 +187,7 @@ def _drawn(known: Mapping[str, TaskCounts], task: str, seed: int) -> dict[str, T
     import numpy as np
 
     first = next(iter(known.values()))
-    metric = metrics.named(first.result.metric)
+    metric = metrics.metric_named(first.result.metric)
     tables = np.stack([counts.table for counts in known.values()], axis=1)  # [clusters, runs, ratios, 2]
     sides = _allowed(first) if metric.kind == "percent" else np.zeros((2, 0, *tables.shape[2:]))
     values: list[list[Array]] = [[], []]

@@ -12,7 +12,7 @@ from vrbench.core.io import digest_of
 from vrbench.core.layers import select_layers
 from vrbench.reproduce.families import ReproductionFamily, StepCosts, Value
 from vrbench.reproduce.plan import PlanStep, TableEntry
-from vrbench.tasks.registry import TaskSpec
+from vrbench.tasks.spec import TaskSpec
 
 REFERENCE = re.compile(r"\{([a-z0-9][a-z0-9.-]*)\}")
 """How an argument names another step's output."""

@@ -66,7 +66,7 @@ class RunCounts:
         """Tasks, dead ones too, whose suites a claim's name such as 'visual' speaks of, percentages only."""
         suites = {name, *POOLS.get(name, ())}
         named = (r for r in self.record.results if r.suite in suites and r.higher_is_better)
-        return tuple(r.task for r in named if metrics.named(r.metric).kind == "percent")
+        return tuple(r.task for r in named if metrics.metric_named(r.metric).kind == "percent")
 
 
 def read(folder: Path) -> RunCounts:
@@ -95,14 +95,14 @@ def without(counted: RunCounts, task: str, unscored: frozenset[str]) -> TaskCoun
 
 
 def _scored(run: Run, task: str) -> bool:
-    return bool(metrics.named(run.result(task).metric).scored(run.samples[task]))
+    return bool(metrics.metric_named(run.result(task).metric).scored(run.samples[task]))
 
 
 def _counts(run: Run, task: str) -> TaskCounts:
     import numpy as np
 
     result, samples = run.result(task), run.samples[task]
-    metric = metrics.named(result.metric)
+    metric = metrics.metric_named(result.metric)
     table = metric.statistics(samples)
     scored = metric.scored(samples)
     filled = sorted({s.cluster for s in scored})

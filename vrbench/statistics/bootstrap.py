@@ -31,11 +31,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vrbench.core.schemas import Sample, Score
+from vrbench.tasks.metrics import Metric, metric_named
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-    from vrbench.tasks.metrics import Metric
 
     Array = NDArray[np.float64]
 
@@ -310,3 +311,27 @@ def holm(p_values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
         adjusted[place] = highest
     return adjusted
+
+
+def score(name: str, samples: Sequence[Sample], seed: int = 0) -> Score:
+    """Return the figure of one run on one task, with a 95 % interval from a cluster bootstrap.
+
+    Args:
+        name: key of `METRICS`.
+
+    Raises:
+        VrbenchError: unknown metric, or no sample was scored.
+    """
+    metric = metric_named(name)
+    table = metric.statistics(samples)
+    low, high = interval_of_one(metric, table, metric.outcomes(samples), seed)
+    value = float(metric.value(table.sum(0)))
+    return Score(value=value, low=low, high=high, n=len(metric.scored(samples)), clusters=len(table))
+
+
+def score_groups(name: str, samples: Sequence[Sample], seed: int = 0) -> dict[str, Score]:
+    """Return `score` of each group's samples alone, sorted by group; groups with nothing scored are left out."""
+    groups: dict[str, list[Sample]] = {}
+    for s in metric_named(name).scored(samples):
+        groups.setdefault(s.group, []).append(s)
+    return {group: score(name, groups[group], seed) for group in sorted(groups)}

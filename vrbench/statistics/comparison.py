@@ -20,7 +20,7 @@ from vrbench.core.schemas import (
     unscored_note,
 )
 from vrbench.core.version import __version__
-from vrbench.data.missing import skipped_note
+from vrbench.data.locate import skipped_note
 from vrbench.statistics import bootstrap, pairing
 from vrbench.statistics.claims import DEFAULT_CLAIMS, POOLS, Claim, Verdict, judge, parse_all
 from vrbench.statistics.merge_runs import join

@@ -118,7 +118,7 @@ def pair_task(task: str, candidate: Run, baseline: Run, seed: int = 0) -> Paired
     ours, theirs = candidate.result(task), baseline.result(task)
     if "error" in (ours.status, theirs.status):
         return PairedTask(theirs, ours, None, None)
-    metric = metrics.named(theirs.metric)
+    metric = metrics.metric_named(theirs.metric)
     here, there = candidate.samples[task], baseline.samples[task]
     lacking = [{s.id for s in samples if s.unscored} for samples in (there, here)]
     alone = (len(lacking[0] - lacking[1]), len(lacking[1] - lacking[0]))

@@ -1,73 +1,80 @@
-"""How one document is scored by its harness; and responses of several models to one question, scored once."""
+"""How one document is scored by its harness, and a version that scores what comes again only once."""
 
 from __future__ import annotations
 
+import copy
 import random
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
-from vrbench.data.loading import ItemKey
-from vrbench.tasks.registry import TaskSpec
-from vrbench.tasks.scorers import SCORERS
-from vrbench.tasks.scoring import ItemScore, ScoredDocument, copied
+from vrbench.tasks.scoring import ItemKey, ItemScore, ScoredDocument
+from vrbench.tasks.spec import TaskSpec
+from vrbench.tasks.task_code import scorer_named
 
 LONGEST_KEPT = 500
-"""Characters of an answer that is kept; longer ones seldom come again, and a stranger's would fill the memory."""
+"""Characters of an answer that is kept; longer ones seldom come again, and would fill the memory."""
+
+_UNCHANGING = (bool, int, float, str, type(None))
+
+_CacheKey = tuple[int, str, tuple[str, ...]]
+_Value = TypeVar("_Value")
 
 
 class DocumentScorer:
-    """Scores one document by its harness."""
+    """Scores each document with its harness."""
 
-    def metrics(self, task: Any, identity: ItemKey, doc: Any, responses: Sequence[Any]) -> Mapping[str, Any]:
-        """Return what the harness's `process_results` gives for filtered responses."""
-        random.seed(identity.id)  # what is drawn depends on the item alone: MMMU's guesses where no letter can be read
+    def metrics(self, task: Any, key: ItemKey, doc: Any, responses: Sequence[Any]) -> Mapping[str, Any]:
+        """Return the output of the harness's `process_results` for filtered responses."""
+        random.seed(key.id)  # random draws depend on the item alone: MMMU's guesses where no letter can be read
         # A scorer may change the document it is given (TextVQA's does), so it gets a copy.
         scored: Mapping[str, Any] = task.process_results(copied(doc), list(responses))
         return scored
 
-    def mark(self, spec: TaskSpec, document: ScoredDocument) -> ItemScore:
+    def score(self, spec: TaskSpec, document: ScoredDocument) -> ItemScore:
         """Return what a sample keeps of a scored document."""
-        return SCORERS[spec.scorer].mark(document)
+        return scorer_named(spec.scorer).score(document)
 
 
 class CachedDocumentScorer(DocumentScorer):
-    """Keeps how each text was scored as the answer to each item; what a harness scores depends on nothing else."""
+    """Keeps how each text was scored as the answer to each item; a harness's score depends on nothing else."""
 
     def __init__(self, most: int) -> None:
-        """Make it.
-
-        Args:
-            most: scored answers that are kept; when there are more, all are forgotten.
-        """
+        """Args: most: scored answers that are kept; when there are more, all are forgotten."""
         self._most = most
-        self._metrics: dict[tuple[int, str, tuple[str, ...]], Mapping[str, Any]] = {}
-        self._marks: dict[tuple[int, str, tuple[str, ...]], ItemScore] = {}
+        self._metrics: dict[_CacheKey, Mapping[str, Any]] = {}
+        self._scores: dict[_CacheKey, ItemScore] = {}
 
-    def metrics(self, task: Any, identity: ItemKey, doc: Any, responses: Sequence[Any]) -> Mapping[str, Any]:
-        """What the harness's `process_results` gives for filtered responses."""
-        key = _key(task, identity, responses)
-        if key is None:
-            return super().metrics(task, identity, doc, responses)
-        if key not in self._metrics:
-            if len(self._metrics) >= self._most:
-                self._metrics.clear()
-            self._metrics[key] = super().metrics(task, identity, doc, responses)
-        return copied(self._metrics[key])  # an aggregation may change what it is given
+    def metrics(self, task: Any, key: ItemKey, doc: Any, responses: Sequence[Any]) -> Mapping[str, Any]:
+        """As in `DocumentScorer`."""
+        found = self._cached(self._metrics, task, key, responses, super().metrics, task, key, doc, responses)
+        return copied(found)  # an aggregation may change what it is given
 
-    def mark(self, spec: TaskSpec, document: ScoredDocument) -> ItemScore:
-        """What a sample keeps of a scored document."""
-        key = _key(document.task, document.identity, document.responses)
-        if key is None:
-            return super().mark(spec, document)
-        if key not in self._marks:
-            if len(self._marks) >= self._most:
-                self._marks.clear()
-            self._marks[key] = super().mark(spec, document)
-        return self._marks[key]
+    def score(self, spec: TaskSpec, document: ScoredDocument) -> ItemScore:
+        """As in `DocumentScorer`."""
+        of = document.task, document.key, document.responses
+        return self._cached(self._scores, *of, super().score, spec, document)
+
+    def _cached(
+        self, kept: dict[_CacheKey, _Value], task: Any, key: ItemKey, responses: Sequence[Any],
+        compute: Callable[..., _Value], *arguments: Any,
+    ) -> _Value:  # fmt: skip
+        if not all(isinstance(response, str) and len(response) <= LONGEST_KEPT for response in responses):
+            return compute(*arguments)  # log-likelihoods and long texts
+        place = id(task), key.id, tuple(responses)
+        if place not in kept:
+            if len(kept) >= self._most:
+                kept.clear()
+            kept[place] = compute(*arguments)
+        return kept[place]
 
 
-def _key(task: Any, identity: ItemKey, responses: Sequence[Any]) -> tuple[int, str, tuple[str, ...]] | None:
-    """What a scored answer is kept under; none for log-likelihoods and long texts."""
-    if not all(isinstance(response, str) and len(response) <= LONGEST_KEPT for response in responses):
-        return None
-    return id(task), identity.id, tuple(responses)
+def copied(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy in which nothing is shared that could be changed; as `copy.deepcopy`, but faster."""
+    return {key: value if type(value) in _UNCHANGING else _copy(value) for key, value in values.items()}
+
+
+def _copy(value: Any) -> Any:
+    parts = value if type(value) is list else value.values() if type(value) is dict else None
+    if parts is not None and all(type(part) in _UNCHANGING for part in parts):
+        return value.copy()  # nothing inside can be changed
+    return copy.deepcopy(value)

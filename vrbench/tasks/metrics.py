@@ -1,18 +1,18 @@
-"""Samples -> one figure: every metric a task may have, as a function of sums over clusters.
+"""Every metric, one decorated function each: samples -> one figure, as a function of sums over clusters.
 
-A metric is split in two, so that a bootstrap can recompute the official figure on each draw instead of approximating
-it: `tally` turns samples into one row of counts a cluster, and `value` turns any sum of such rows into the figure.
-Every figure here is a function of a few ratios, so a row holds a numerator and a denominator for each of them.
+To add one, write its function and name it in `METRICS`. A function says what the samples of one cluster add to the
+numerator and the denominator of named ratios, and `Metric.value` turns the ratios of any sum of clusters into the
+figure; so a bootstrap can recompute the official figure on each draw instead of approximating it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from vrbench.core.errors import VrbenchError
-from vrbench.core.schemas import Sample, Score
+from vrbench.core.schemas import Sample
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,23 +29,30 @@ class Metric:
     """One way of turning scores into a figure.
 
     Attributes:
-        name: key in `METRICS`.
-        kind: "percent" (0 to 100) or "perplexity" (1 or more, compared as a ratio).
-        higher_is_better: direction.
-        whole_units: whether items of one unit count together, so that an unscored item takes its unit with it.
+        name: what a task file calls it.
         contributions: samples of one cluster -> what they add to each ratio.
         rule: what the figure is, in a sentence; docs/tasks.md lists them.
+        kind: "percent" (0 to 100) or "perplexity" (1 or more, compared as a ratio).
+        whole_units: whether items of one unit count together, so that an unscored item takes its unit with it.
+        needs: optional keys of a task file that it needs.
+        examples: (samples as keywords of `Sample`, their figure); tests compute them.
     """
 
     name: str
-    kind: Literal["percent", "perplexity"]
-    higher_is_better: bool
-    whole_units: bool
     contributions: Callable[[Sequence[Sample]], Iterable[Ratio]]
     rule: str
+    kind: Literal["percent", "perplexity"] = "percent"
+    whole_units: bool = False
+    needs: tuple[str, ...] = ()
+    examples: tuple[tuple[Sequence[dict[str, Any]], float], ...] = ()
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Direction."""
+        return self.kind == "percent"
 
     def statistics(self, samples: Sequence[Sample]) -> Array:
-        """Counts of each cluster, [clusters, ratios, 2] (numerator, denominator); clusters and ratios sorted by name.
+        """Return the counts of each cluster, [clusters, ratios, 2] (numerator, denominator), both sorted by name.
 
         Two runs over the same items give arrays whose rows and columns mean the same.
 
@@ -67,7 +74,7 @@ class Metric:
         return table
 
     def value(self, sums: Array) -> Array:
-        """The figure of each sum of rows: [..., ratios, 2] -> [...].
+        """Return the figure of each sum of rows, [..., ratios, 2] -> [...].
 
         A percentage is the mean of the ratios (a ratio that a draw left empty is left out), times 100. A perplexity
         is exp(-ratio).
@@ -81,15 +88,19 @@ class Metric:
         present = sums[..., 1] > 0
         return np.asarray(100.0 * np.where(present, ratios, 0.0).sum(-1) / present.sum(-1))
 
+    def of(self, samples: Sequence[Sample]) -> float:
+        """Return the figure of some samples; errors as those of `statistics`."""
+        return float(self.value(self.statistics(samples).sum(0)))
+
     def scored(self, samples: Sequence[Sample]) -> list[Sample]:
-        """The samples that count: those with a score, and for unit metrics those of wholly scored units."""
+        """Return the samples that count: those with a score, and for unit metrics those of wholly scored units."""
         if not self.whole_units:
             return [s for s in samples if not s.unscored]
         broken = {_unit(s) for s in samples if s.unscored}
         return [s for s in samples if _unit(s) not in broken]
 
     def outcomes(self, samples: Sequence[Sample]) -> int:
-        """How many right-or-wrong outcomes there are: scored items, or units where items count together."""
+        """Return how many right-or-wrong outcomes there are: scored items, or units where items count together."""
         scored = self.scored(samples)
         return len({_unit(s) for s in scored}) if self.whole_units else len(scored)
 
@@ -108,15 +119,6 @@ def _by_cluster(samples: Iterable[Sample], whole_units: bool) -> dict[str, list[
     return clusters
 
 
-def _plain(samples: Sequence[Sample]) -> Iterable[Ratio]:
-    yield "", sum(s.score for s in samples), sum(s.weight for s in samples)
-
-
-def _per_group(samples: Sequence[Sample]) -> Iterable[Ratio]:
-    for s in samples:
-        yield s.group, s.score, s.weight
-
-
 def _units(samples: Sequence[Sample]) -> dict[tuple[str, str], list[Sample]]:
     units: dict[tuple[str, str], list[Sample]] = {}
     for s in samples:
@@ -124,36 +126,67 @@ def _units(samples: Sequence[Sample]) -> dict[tuple[str, str], list[Sample]]:
     return units
 
 
-def _circular(samples: Sequence[Sample]) -> Iterable[Ratio]:
-    for items in _units(samples).values():
-        yield "", float(all(s.score >= 1 for s in items)), 1.0
+def metric(**fields: Any) -> Callable[[Callable[[Sequence[Sample]], Iterable[Ratio]]], Metric]:
+    """Make a `Metric` of a function, whose name is the metric's and whose docstring is its rule."""
+
+    def made(function: Callable[[Sequence[Sample]], Iterable[Ratio]]) -> Metric:
+        return Metric(function.__name__, function, " ".join((function.__doc__ or "").split()), **fields)
+
+    return made
 
 
-def _mme(samples: Sequence[Sample]) -> Iterable[Ratio]:
+_PAIRS = ({"score": 1, "unit": "a"}, {"score": 1, "unit": "a"}, {"score": 1, "unit": "b"}, {"score": 0, "unit": "b"})
+
+
+@metric(examples=((({"score": 1}, {"score": 0.5}, {"score": 0}, {"score": 0}), 37.5),))
+def mean(samples: Sequence[Sample]) -> Iterable[Ratio]:
+    """100 x sum of scores / sum of weights."""
+    yield "", sum(s.score for s in samples), sum(s.weight for s in samples)
+
+
+@metric(
+    needs=("group",),
+    examples=((({"score": 1, "group": "a"}, {"score": 1, "group": "a"}, {"score": 0, "group": "b"}), 50.0),),
+)
+def macro(samples: Sequence[Sample]) -> Iterable[Ratio]:
+    """The mean over groups of each group's mean."""
+    for s in samples:
+        yield s.group, s.score, s.weight
+
+
+@metric(whole_units=True, needs=("unit", "group"), examples=((_PAIRS, 62.5),))
+def mme(samples: Sequence[Sample]) -> Iterable[Ratio]:
+    """The sum over groups of acc (items) + acc+ (units with all items right), as a share of its maximum (Fu et al.
+    2023, arXiv:2306.13394)."""
     for (group, _), items in _units(samples).items():
         yield f"{group}/acc", sum(s.score for s in items), float(len(items))
         yield f"{group}/acc+", float(all(s.score >= 1 for s in items)), 1.0
 
 
-METRICS: dict[str, Metric] = {
-    "mean": Metric("mean", "percent", True, False, _plain, "100 x sum of scores / sum of weights."),
-    "macro": Metric("macro", "percent", True, False, _per_group, "The mean over groups of each group's mean."),
-    "mme": Metric(
-        "mme", "percent", True, True, _mme,
-        "The sum over groups of acc (items) + acc+ (units with all items right), as a share of its maximum (Fu et al. "
-        "2023, arXiv:2306.13394).",
-    ),
-    "circular": Metric(
-        "circular", "percent", True, True, _circular,
-        "Share of units whose items, the rotations of a question, are all right (Liu et al. 2023, arXiv:2307.06281).",
-    ),
-    "vanilla": Metric("vanilla", "percent", True, False, _plain, "As mean: of MMBench, each rotation by itself."),
-    "perplexity": Metric("perplexity", "perplexity", False, False, _plain, "exp(-sum of scores / sum of words)."),
-}  # fmt: skip
+@metric(whole_units=True, needs=("unit",), examples=((_PAIRS, 50.0),))
+def circular(samples: Sequence[Sample]) -> Iterable[Ratio]:
+    """Share of units whose items, the rotations of a question, are all right (Liu et al. 2023, arXiv:2307.06281)."""
+    for items in _units(samples).values():
+        yield "", float(all(s.score >= 1 for s in items)), 1.0
 
 
-def named(name: str) -> Metric:
-    """The metric of that name.
+@metric(examples=((_PAIRS, 75.0),))
+def vanilla(samples: Sequence[Sample]) -> Iterable[Ratio]:
+    """As mean: of MMBench, each rotation by itself."""
+    return mean.contributions(samples)
+
+
+@metric(kind="perplexity", examples=((({"score": -2.0, "weight": 1.0}, {"score": 0.0, "weight": 1.0}), 2.718281828),))
+def perplexity(samples: Sequence[Sample]) -> Iterable[Ratio]:
+    """exp(-sum of scores / sum of words)."""
+    return mean.contributions(samples)
+
+
+METRICS: dict[str, Metric] = {one.name: one for one in (mean, macro, mme, circular, vanilla, perplexity)}
+
+
+def metric_named(name: str) -> Metric:
+    """Return the metric of that name.
 
     Raises:
         VrbenchError: there is none.
@@ -163,37 +196,9 @@ def named(name: str) -> Metric:
     return METRICS[name]
 
 
-def score(name: str, samples: Sequence[Sample], seed: int = 0) -> Score:
-    """The figure of one run on one task, with a 95 % interval from a cluster bootstrap.
-
-    Raises:
-        VrbenchError: unknown metric, or no sample was scored.
-    """
-    from vrbench.statistics import bootstrap
-
-    metric = named(name)
-    table = metric.statistics(samples)
-    low, high = bootstrap.interval_of_one(metric, table, metric.outcomes(samples), seed)
-    value = float(metric.value(table.sum(0)))
-    return Score(value=value, low=low, high=high, n=len(metric.scored(samples)), clusters=len(table))
-
-
-def score_groups(name: str, samples: Sequence[Sample], seed: int = 0) -> dict[str, Score]:
-    """`score` of each group's samples alone, by group name, sorted; groups with nothing scored are left out.
-
-    Raises:
-        VrbenchError: unknown metric.
-    """
-    groups: dict[str, list[Sample]] = {}
-    for s in named(name).scored(samples):
-        groups.setdefault(s.group, []).append(s)
-    return {group: score(name, groups[group], seed) for group in sorted(groups)}
-
-
 def mme_points(samples: Sequence[Sample]) -> dict[str, float]:
-    """MME's own figures: acc + acc+ of each subtask, 0 to 200; their sum is the official total."""
+    """Return MME's own figures: acc + acc+ of each subtask, 0 to 200; their sum is the official total."""
     groups: dict[str, list[Sample]] = {}
-    for s in METRICS["mme"].scored(samples):
+    for s in mme.scored(samples):
         groups.setdefault(s.group, []).append(s)
-    metric = METRICS["mme"]
-    return {g: 2 * float(metric.value(metric.statistics(groups[g]).sum(0))) for g in sorted(groups)}
+    return {group: 2 * mme.of(groups[group]) for group in sorted(groups)}

@@ -1,169 +1,97 @@
-"""tasks/<suite>/<id>.yaml -> `TaskSpec`; and what a user means by "visual,pocket_*,mme" (no torch, no datasets)."""
+"""The task files that ship and those of a user -> `TaskSpec`; and which tasks "visual,pocket_*,mme" selects."""
 
 from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 
 from vrbench.core.errors import VrbenchError, error_messages, raise_errors
 from vrbench.core.io import load_yaml, read_text
+from vrbench.tasks import task_code
+from vrbench.tasks.spec import TaskSpec
 
-VisualScorer = Literal[
-    "mme", "mmbench", "seed", "textvqa", "anls", "chartqa", "pope", "mmmu", "hallusionbench", "tabmwp"
-]
-TextScorer = Literal["exact_match", "multiple_choice", "multiple_choice_norm", "mc2", "last_word", "perplexity"]
-Scorer = Literal[VisualScorer, TextScorer]
-Metric = Literal["mean", "macro", "mme", "circular", "vanilla", "perplexity"]
-
-
-class Frozen(BaseModel):
-    """Frozen, with no unknown fields: a misspelt key in a task file is told, not ignored."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Join(Frozen):
-    """Columns that another config of the same set holds, such as the pictures of GQA's questions."""
-
-    config: str = Field(min_length=1, description="The other config; the split is the same.")
-    column: str = Field(description="Column of an item that names its row there.")
-    key: str = Field(default="id", description="Column there that holds the name.")
-
-
-class DataSource(Frozen):
-    """Where a task's samples come from."""
-
-    kind: Literal["generated", "hub", "file"] = Field(description="Drawn by this package, a hub set, or a local file.")
-    name: str = Field(min_length=1, description="Generator, 'org/set', or a .parquet/.jsonl path beside the task file.")
-    config: tuple[str, ...] = Field(default=(), description="The hub set's configs, each a part of the task.")
-    revision: str = Field(default="", description="Hub revision; empty for the newest.")
-    split: str = Field(default="test", description="Split that is scored.")
-    fewshot_split: str = Field(default="", description="Split that the examples in the prompt come from.")
-    images: tuple[str, ...] = Field(default=("image",), description="Columns with pictures, where there are any.")
-    columns: dict[str, str] = Field(default={}, description="Column as the task calls it -> as the data call it.")
-    join: Join | None = Field(default=None, description="Config that holds further columns, where there is one.")
-    unnest: tuple[str, ...] = Field(default=(), description="Columns with lists whose every entry is an item.")
-
-    @property
-    def configs(self) -> tuple[str, ...]:
-        """The configs, which is "default" for a set that has none."""
-        return self.config or ("default",)
-
-    @property
-    def parts(self) -> tuple[tuple[str, str], ...]:
-        """(config, split) of all that has to be at hand, what is joined among it."""
-        configs = self.configs + ((self.join.config,) if self.join else ())
-        return tuple((config, split) for config in configs for split in self.splits)
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The split that is scored, then that of the examples, if there is one."""
-        return (self.split, self.fewshot_split) if self.fewshot_split else (self.split,)
-
-
-class GenerationSettings(Frozen):
-    """How an answer is generated: greedily, up to a length or a stop text."""
-
-    max_new_tokens: int = Field(ge=1, description="Longest answer, in tokens.")
-    until: tuple[str, ...] = Field(default=("\n\n",), description="Texts that end an answer.")
-
-
-class TaskSpec(Frozen):
-    """One task: which items, which harness's prompt and scoring, and what its score means.
-
-    `id_column`, `cluster`, `group` and `unit` name a column, or are a jinja expression over the columns such as
-    "{{index % 1000000}}". Where the data have no column of that name, `config` is the item's config.
-    """
-
-    id: str = Field(pattern=r"^[a-z0-9][a-z0-9_]*$", description="The file's stem.")
-    suites: tuple[str, ...] = Field(min_length=1, description="Suites that the task belongs to, the home suite first.")
-    title: str = Field(description="What is asked, in a few words.")
-    harness: Literal["lm-eval", "lmms-eval"] = Field(description="Whose prompts, filters and scoring are used.")
-    harness_task: str = Field(
-        default="", description="The harness's own YAML under its tasks folder; {config} stands for each config."
-    )
-    scorer: Scorer = Field(description="Key of `vrbench.tasks.scorers.SCORERS`.")
-    description: str = Field(default="", description="Text before the prompt (own prompts only).")
-    prompt: str | None = Field(default=None, description="Prompt, a jinja template over the columns.")
-    choices: str | tuple[str, ...] | None = Field(default=None, description="Options: a list, or jinja giving one.")
-    target: str | None = Field(default=None, description="Right answer: a column, or jinja giving text or index.")
-    delimiter: str = Field(default=" ", description="What stands between prompt and answer (own prompts only).")
-    generation: GenerationSettings | None = Field(default=None, description="In place of the harness's settings.")
-    judge: str = Field(default="", description="Why a judge model is needed: such a task is listed and refused.")
-    ocr_tokens: bool | None = Field(default=None, description="OCR tokens in the prompt; none where there are none.")
-    column: str = Field(default="", description="Its column in the tables of arXiv:2412.12785, where it has one.")
-    fewshot: int = Field(default=0, ge=0, description="Examples in the prompt.")
-    harness_examples: bool = Field(default=False, description="The harness's own YAML holds the examples.")
-    filter: str = Field(default="", description="Which of the harness's filters scores; empty for its first.")
-    data: DataSource = Field(description="Where the samples come from.")
-    metric: Metric = Field(description="Key of `vrbench.tasks.metrics.METRICS`.")
-    higher_is_better: bool = Field(default=True, description="Direction of the metric.")
-    chance: float | None = Field(ge=0, le=100, description="Score of guessing on the 0-100 scale; none if undefined.")
-    id_column: str | None = Field(default=None, description="Stable id of an item; none takes its position.")
-    cluster: str | None = Field(default=None, description="What items share; none makes each item its own.")
-    group: str | None = Field(default=None, description="Subtask, question type or subject.")
-    unit: str | None = Field(default=None, description="Items that count together; none makes each item its own.")
-    groups: tuple[str, ...] = Field(default=(), description="Groups of the full set, if parts of it are in use.")
-    n: int = Field(ge=1, description="Items of the full set.")
-    version: str = Field(min_length=1, description="Version of this definition; scores of two versions do not mix.")
-    licence: str = Field(default="", description="Of the data, SPDX name where there is one.")
-    citation: str = Field(default="", description="Whom to cite.")
-    url: str = Field(default="", description="Where it comes from.")
-    note: str = Field(default="", description="What a reader of the score must know.")
-
-    @model_validator(mode="after")
-    def _agrees_with_itself(self) -> TaskSpec:
-        faults = list(_contradictions(self))
-        if faults:
-            raise ValueError("; ".join(faults))
-        return self
-
-    @property
-    def suite(self) -> str:
-        """The home suite."""
-        return self.suites[0]
-
-    def harness_files(self) -> dict[str, str]:
-        """Config -> the harness's own YAML relative to its tasks folder; empty when the prompt is our own."""
-        if not self.harness_task:
-            return {}
-        return {config: self.harness_task.replace("{config}", config) for config in self.data.configs}
-
-    def missing_groups(self, present: Iterable[str]) -> tuple[str, ...]:
-        """Groups of the full set that are not among those present; empty means that totals are complete."""
-        here = set(present)
-        return tuple(g for g in self.groups if g not in here)
+_log = logging.getLogger(__name__)
 
 
 def tasks_dir() -> Path:
-    """Folder of the task files: inside the installed package, else beside it in a checkout."""
+    """Return the folder of the task files: inside the installed package, else beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     shipped = package / "_tasks"
     return shipped if shipped.is_dir() else package.parent / "tasks"
 
 
 def load(include_path: str | Path | None = None) -> dict[str, TaskSpec]:
-    """Read all task files, the user's own among them, ordered by suite and id.
+    """Read all task files, the user's own included, ordered by suite and id.
 
     Args:
         include_path: folder with the user's task files, searched in depth.
 
     Raises:
-        VrbenchError: all faults of all files at once, each with its file.
+        VrbenchError: all errors of all files together, each with its file.
     """
     specs, broken = read_all(include_path)
     raise_errors(broken.values())
     return specs
 
 
-def read_all(include_path: str | Path | None = None) -> tuple[dict[str, TaskSpec], dict[Path, str]]:
-    """As `load`: the sound tasks, and of each broken file what is wrong with it."""
+@dataclass(frozen=True)
+class RequestedTasks:
+    """The tasks that some names could select.
+
+    Attributes:
+        specs: all valid tasks by id.
+        errors: those of the broken files that a name means, or could mean.
+        names: those that valid tasks answer, or that nothing answers.
+    """
+
+    specs: dict[str, TaskSpec]
+    errors: tuple[str, ...]
+    names: tuple[str, ...]
+
+
+def load_for(
+    names: str | Sequence[str], include_path: str | Path | None, trust_task_code: bool = False
+) -> RequestedTasks:
+    """Read all task files for some names; broken files that none of them could mean are warned of, a line each.
+
+    A name means a broken file if it matches its stem, its id or one of its suites. Where suites cannot be read, a name
+    that is neither the id of a valid task nor of a broken file could.
+
+    Args:
+        trust_task_code: whether scorers in Python beside task files may run.
+
+    Raises:
+        VrbenchError: the include path is not a folder, or has no task file.
+    """
+    specs, broken = read_all(include_path, trust_task_code)
+    wanted = _split(names)
+    labels = {file: _labels(file) for file in broken}
+    meant = {
+        name: [f for f in broken if any(fnmatch.fnmatchcase(label, name) for label in (f.stem, *(labels[f] or ())))]
+        for name in wanted
+    }
+    reported = {file for files in meant.values() for file in files}
+    if any(not meant[name] and name not in specs for name in wanted):
+        reported |= {file for file in broken if labels[file] is None}
+    for file, error in broken.items():
+        if file not in reported:
+            _log.warning("vrbench: left out, since it was not requested: %s", "; ".join(error.splitlines()))
+    left = tuple(name for name in wanted if not meant[name] or matching(name, specs))
+    return RequestedTasks(specs, tuple(broken[file] for file in broken if file in reported), left)
+
+
+def read_all(
+    include_path: str | Path | None = None, trust_task_code: bool = False
+) -> tuple[dict[str, TaskSpec], dict[Path, str]]:
+    """Read all task files as `load` does; returns the valid tasks, and the errors of each broken file."""
     files = sorted(tasks_dir().glob("*/*.yaml"))
     if include_path is not None:
         files += _own_files(Path(include_path))
@@ -172,7 +100,7 @@ def read_all(include_path: str | Path | None = None) -> tuple[dict[str, TaskSpec
     broken: dict[Path, str] = {}
     for file in files:
         try:
-            spec = read(file)
+            spec = read(file, trust_task_code)
         except VrbenchError as error:
             broken[file] = str(error)
             continue
@@ -184,11 +112,12 @@ def read_all(include_path: str | Path | None = None) -> tuple[dict[str, TaskSpec
     return specs, broken
 
 
-def read(file: Path) -> TaskSpec:
-    """Read one task file; a local data file is named relative to it.
+def read(file: Path, trust_task_code: bool = False) -> TaskSpec:
+    """Read one task file; a local data file, and a scorer of the user's own, are named relative to it.
 
     Raises:
-        VrbenchError: not YAML, a key twice, an unknown or missing key, an id that is not the file's stem.
+        VrbenchError: not YAML, a key twice, an unknown or missing key, an id that is not the file's stem, or a scorer
+            in Python that may not run or cannot be loaded.
     """
     try:
         raw = load_yaml(read_text(file))
@@ -196,30 +125,34 @@ def read(file: Path) -> TaskSpec:
         raise VrbenchError(f"{file}: cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
         raise VrbenchError(f"{file}: a task file is a mapping of keys, such as 'id: {file.stem}'")
-    data = raw.get("data")
+    data, scorer = raw.get("data"), raw.get("scorer")
     if isinstance(data, dict) and data.get("kind") == "file" and isinstance(data.get("name"), str):
         raw = {**raw, "data": {**data, "name": str((file.parent / data["name"]).resolve())}}
+    is_own = not file.resolve().is_relative_to(tasks_dir())
     try:
+        if is_own and isinstance(scorer, str) and ".py" in scorer:
+            raw = {**raw, "scorer": task_code.load_scorer(scorer, file.parent, trust_task_code)}
         spec = TaskSpec.model_validate(raw)
     except ValidationError as error:
-        raise VrbenchError(f"{file}: {'; '.join(_told(fault) for fault in error.errors())}") from error
+        raise VrbenchError(f"{file}: {'; '.join(_message(one) for one in error.errors())}") from error
+    except VrbenchError as error:
+        raise VrbenchError(f"{file}: {error}") from error
     if spec.id != file.stem:
         raise VrbenchError(f"{file}: id is {spec.id!r}, but the file's stem is {file.stem!r}; make them equal")
-    if not file.resolve().is_relative_to(tasks_dir()):
+    if is_own:
         from vrbench.tasks import untrusted
 
-        raise_errors(f"{file}: {fault}" for fault in untrusted.faults(spec))
+        raise_errors(f"{file}: {fault}" for fault in untrusted.validate_spec(spec))
     return spec
 
 
 def select(names: str | Sequence[str], specs: Mapping[str, TaskSpec]) -> list[TaskSpec]:
-    """The tasks meant by ids, suites and globs, comma-separated; each once, in the order in which it is first named.
+    """Return the tasks that ids, suites and globs select, comma-separated; each once, in the order first named.
 
     Raises:
         VrbenchError: nothing was named, or names that match nothing: all of them, with the nearest that there are.
     """
-    text = names if isinstance(names, str) else ",".join(names)
-    wanted = [name.strip() for name in text.split(",") if name.strip()]
+    wanted = _split(names)
     suites = sorted({suite for spec in specs.values() for suite in spec.suites})
     if not wanted:
         raise VrbenchError(f"no task was named; name ids or suites, such as {', '.join(suites)}")
@@ -229,63 +162,42 @@ def select(names: str | Sequence[str], specs: Mapping[str, TaskSpec]) -> list[Ta
         found = matching(name, specs)
         chosen.update((spec.id, spec) for spec in found)
         if not found:
-            unknown.append(name)
-    raise_errors(_unknown(name, [*specs, *suites]) for name in unknown)
+            near = difflib.get_close_matches(name, [*specs, *suites], n=3, cutoff=0.5)
+            hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join([*specs, *suites])}"
+            unknown.append(f"task {name!r} is unknown; {hint}")
+    raise_errors(unknown)
     return list(chosen.values())
 
 
 def select_runnable(names: str | Sequence[str], specs: Mapping[str, TaskSpec]) -> tuple[list[TaskSpec], list[TaskSpec]]:
-    """`select`, parted into the tasks that can be run and those that are left out because they need a judge model.
+    """Return what `select` does in two lists: tasks that can be run, and those that need a judge model.
 
     Raises:
         VrbenchError: as `select`; or a task that needs a judge was named by its id, or nothing is left.
     """
-    text = names if isinstance(names, str) else ",".join(names)
-    named = [specs[name.strip()] for name in text.split(",") if name.strip() in specs]
-    faults = [f"task {spec.id!r} needs a judge model and is not run: {spec.judge}" for spec in named if spec.judge]
+    named = [specs[name] for name in _split(names) if name in specs]
+    errors = [f"task {spec.id!r} needs a judge model and is not run: {spec.judge}" for spec in named if spec.judge]
     chosen: list[TaskSpec] = []
     try:
         chosen = select(names, specs)
     except VrbenchError as error:
-        faults += error_messages(error)
-    raise_errors(faults)
+        errors += error_messages(error)
+    raise_errors(errors)
     judged = [spec for spec in chosen if spec.judge]
     if len(judged) == len(chosen):
-        ids = ", ".join(spec.id for spec in judged)
+        ids, text = ", ".join(spec.id for spec in judged), names if isinstance(names, str) else ",".join(names)
         raise VrbenchError(f"{text!r} names only tasks that need a judge model, which are not run: {ids}")
     return [spec for spec in chosen if not spec.judge], judged
 
 
-def _contradictions(spec: TaskSpec) -> Iterator[str]:
-    if bool(spec.harness_task) == (spec.prompt is not None):
-        yield "give either harness_task or prompt, not both and not neither"
-    if spec.prompt is not None and spec.target is None:
-        yield "a task with its own prompt needs a target"
-    if spec.prompt is not None and spec.scorer == "multiple_choice" and spec.choices is None:
-        yield "scorer multiple_choice needs choices"
-    if (spec.scorer == "perplexity") != (spec.metric == "perplexity"):
-        yield "scorer perplexity and metric perplexity go together"
-    if spec.metric == "perplexity" and (spec.higher_is_better or spec.chance is not None):
-        yield "a perplexity has higher_is_better: false and chance: null"
-    if spec.harness == "lm-eval" and spec.scorer in get_args(VisualScorer):
-        yield f"scorer {spec.scorer} is lmms-eval's; harness lm-eval has {', '.join(get_args(TextScorer))}"
-    if spec.harness == "lmms-eval" and spec.scorer in set(get_args(TextScorer)) - {"exact_match"}:
-        able = ", ".join((*get_args(VisualScorer), "exact_match"))
-        yield f"scorer {spec.scorer} is lm-eval's; harness lmms-eval has {able}"
-    if spec.scorer in ("mme", "mmbench") and spec.unit is None:
-        yield f"scorer {spec.scorer} needs unit, the items that count together"
-    if spec.scorer == "mme" and spec.group is None:
-        yield "scorer mme needs group"
-    if spec.metric in ("mme", "circular") and spec.unit is None:
-        yield f"metric {spec.metric} needs unit, the items that count together"
-    if spec.metric in ("mme", "macro") and spec.group is None:
-        yield f"metric {spec.metric} needs group"
-    if spec.fewshot and not (spec.data.fewshot_split or spec.harness_examples):
-        yield f"{spec.fewshot} examples in the prompt need data.fewshot_split, or harness_examples: true"
-    if spec.harness_examples and (spec.data.fewshot_split or not spec.harness_task):
-        yield "harness_examples needs harness_task, and leaves data.fewshot_split out"
-    if spec.data.kind != "hub" and (spec.data.config or spec.data.revision or spec.data.join):
-        yield "config, revision and join belong to data of kind hub"
+def matching(name: str, specs: Mapping[str, TaskSpec]) -> list[TaskSpec]:
+    """Return the tasks that one id, suite or glob selects."""
+    return [s for s in specs.values() if any(fnmatch.fnmatchcase(label, name) for label in (s.id, *s.suites))]
+
+
+def _split(names: str | Sequence[str]) -> list[str]:
+    text = names if isinstance(names, str) else ",".join(names)
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _own_files(folder: Path) -> list[Path]:
@@ -297,23 +209,18 @@ def _own_files(folder: Path) -> list[Path]:
     return files
 
 
-def matching(name: str, specs: Mapping[str, TaskSpec]) -> list[TaskSpec]:
-    """The tasks that one id, suite or glob means."""
-    return [s for s in specs.values() if fnmatch.fnmatchcase(s.id, name) or _in_suite(s, name)]
+def _labels(file: Path) -> tuple[str, ...] | None:
+    """The id and suites that a broken file states; none where it cannot be read that far."""
+    try:
+        raw = load_yaml(read_text(file))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return None
+    suites = raw.get("suites") if isinstance(raw, dict) else None
+    return (str(raw.get("id")), *map(str, suites)) if isinstance(suites, list) else None
 
 
-def _in_suite(spec: TaskSpec, name: str) -> bool:
-    return any(fnmatch.fnmatchcase(suite, name) for suite in spec.suites)
-
-
-def _unknown(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(known)}"
-    return f"task {name!r} is unknown; {hint}"
-
-
-def _told(fault: Any) -> str:
-    place = ".".join(str(part) for part in fault["loc"])
-    message = str(fault["msg"]).removeprefix("Value error, ")
-    given = f" (given {fault['input']!r})" if fault["type"] == "literal_error" else ""
+def _message(error: Any) -> str:
+    place = ".".join(str(part) for part in error["loc"])
+    message = str(error["msg"]).removeprefix("Value error, ")
+    given = f" (given {error['input']!r})" if error["type"] == "literal_error" else ""
     return f"{place}: {message}{given}" if place else message

@@ -1,18 +1,28 @@
-"""What a scoring is told and what it says: the types that all scorers share."""
+"""What a scorer is: the score of one item from the harness's output, and everything else that must be known of it."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from vrbench.data.loading import ItemKey
-
-_UNCHANGING = (bool, int, float, str, type(None))
+Row = Mapping[str, Any]
 
 Aggregates = Sequence[tuple[int, Mapping[str, float]]]
-"""Of each part of a task (a config): number of documents, and the harness's aggregates by metric."""
+"""For each part of a task (a config): number of documents, and the harness's aggregates by metric."""
+
+OPTION_COLUMNS = ("options", "choices")
+"""Columns in which data sets hold a list of options."""
+
+
+@dataclass(frozen=True)
+class ItemKey:
+    """What an item is within its task, as `schemas.Sample` has it."""
+
+    id: str
+    cluster: str
+    group: str
+    unit: str
 
 
 @dataclass(frozen=True)
@@ -21,22 +31,22 @@ class ScoredDocument:
 
     Attributes:
         task: the harness's task object.
-        doc: its columns, pictures left out.
-        responses: the model's answers to its requests, filtered as the harness does.
-        metrics: what the harness's `process_results` gave.
-        identity: what it is within its task.
+        doc: its columns without images.
+        responses: the model's answers to its requests, after the harness's filter.
+        metrics: the output of the harness's `process_results`.
+        key: id, cluster, group and unit of the item.
     """
 
     task: Any
-    doc: Mapping[str, Any]
+    doc: Row
     responses: Sequence[Any]
     metrics: Mapping[str, Any]
-    identity: ItemKey
+    key: ItemKey
 
 
 @dataclass(frozen=True)
 class ItemScore:
-    """What `records.Sample` keeps of a document."""
+    """What `schemas.Sample` keeps of a document."""
 
     score: float
     answer: str
@@ -47,52 +57,122 @@ class ItemScore:
 
 
 @dataclass(frozen=True)
-class Scorer:
-    """One official scoring.
+class ScorerExample:
+    """An item with answers that must score 1 and answers that must score 0; tests run them through the harness.
 
-    Attributes:
-        mark: document -> its mark.
-        check: key of `vrbench.tasks.metrics.METRICS` whose figure over the marks is the harness's own figure.
-        official: that figure, from the harness's aggregates, on the scale of the metric.
-        template: the harness's YAML whose scoring a task with its own prompt takes; none where `config` says it all.
-        config: what the harness is told, besides prompt and target, of a task with its own prompt.
-        instead: what replaces keys of the harness's YAML; called late, since it imports the harness.
-        decimals: decimals to which the harness rounds that figure (0 to 1); none where it does not round.
-        version: raised by one whenever some answer is scored otherwise than before (see `vrbench.core.versions`); older
-            runs are then not used again.
-        rule: what an item's score is, in a sentence; docs/tasks.md lists them.
-        columns: columns of an item that the harness's scoring reads itself, beside prompt and target.
+    An answer is a text, or for options a list of (log-likelihood, is greedy).
     """
 
-    mark: Callable[[ScoredDocument], ItemScore]
-    check: str
+    item: Row
+    right: Sequence[Any]
+    wrong: Sequence[Any]
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """One scoring: the harness's own, of which this says which number belongs to an item.
+
+    Attributes:
+        name: what a task file calls it.
+        score: document -> score of the item.
+        rule: what the score of an item is, in a sentence; docs/tasks.md lists them.
+        harnesses: harnesses whose tasks it can score.
+        official: the harness's aggregates -> the figure that `metric` must give over the items, on its scale.
+        metric: key of `METRICS` for that check.
+        template: YAML file of the harness that scores a task with its own prompt; none where `config` says it all.
+        config: what the harness is given, beside prompt and target, for a task with its own prompt.
+        overrides: reader of the harness's YAML files -> keys that replace those of the harness's YAML.
+        decimals: decimals to which the harness rounds its aggregate (0 to 1); none where it does not round.
+        version: raised by one whenever some answer is scored differently (see `vrbench.versions`).
+        needs: optional keys of a task file that it needs.
+        columns: columns of an item that the harness's scoring reads, beside prompt and target.
+        check_target: (right answer as the harness gives it, row) -> what is wrong with it, or "".
+        check_units: rows -> (number, problem) of rows whose partners in a unit are missing.
+        credits_unreadable: whether an answer that cannot be read may score, so that points say nothing about reading.
+        examples: see `ScorerExample`.
+    """
+
+    name: str
+    score: Callable[[ScoredDocument], ItemScore]
+    rule: str
+    harnesses: tuple[str, ...]
     official: Callable[[Aggregates], float]
+    metric: str = "mean"
     template: str = ""
-    config: Mapping[str, Any] | None = None
-    instead: Callable[[], Mapping[str, Any]] | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    overrides: Callable[[Callable[[str], Mapping[str, Any]]], Mapping[str, Any]] | None = None
     decimals: int | None = None
     version: int = 1
-    rule: str = ""
+    needs: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    check_target: Callable[[Any, Row], str] = lambda target, row: any_option(target, row)
+    check_units: Callable[[Iterable[Row]], Iterator[tuple[int, str]]] | None = None
+    credits_unreadable: bool = False
+    examples: tuple[ScorerExample, ...] = ()
+
+    @property
+    def is_generated(self) -> bool:
+        """Whether it scores generated text and not log-likelihoods."""
+        return "lmms-eval" in self.harnesses or self.config.get("output_type") == "generate_until"
 
 
-def copied(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A mapping in which nothing can be changed that others see; `copy.deepcopy` of it, but faster."""
-    return {key: value if type(value) in _UNCHANGING else _copy(value) for key, value in values.items()}
+def scorer(harness: str, official: Callable[[Aggregates], float], **more: Any) -> Callable[..., Scorer]:
+    """Make a `Scorer` of a function, whose name is the scorer's and whose docstring is its rule.
+
+    Args:
+        harness: name of the harness, or several separated by commas.
+        official: as in `Scorer`.
+        more: further fields of `Scorer`.
+    """
+
+    def made(function: Callable[[ScoredDocument], ItemScore]) -> Scorer:
+        rule = " ".join((function.__doc__ or "").split())
+        return Scorer(function.__name__, function, rule, tuple(harness.split(",")), official, **more)
+
+    return made
 
 
-def _copy(value: Any) -> Any:
-    """`copy.deepcopy`; of a list or dict of plain values a copy of the outside is all that it takes."""
-    parts = value if type(value) is list else value.values() if type(value) is dict else None
-    if parts is not None and all(type(part) in _UNCHANGING for part in parts):
-        return value.copy()
-    return copy.deepcopy(value)
-
-
-def mean_of(name: str, scale: float) -> Callable[[Aggregates], float]:
-    """Mean of an aggregate over a task's parts, weighted by their documents."""
+def mean_of(name: str, scale: float = 100) -> Callable[[Aggregates], float]:
+    """Return the mean of an aggregate over a task's parts, weighted by their documents."""
 
     def official(parts: Aggregates) -> float:
         return scale * sum(n * aggregates[name] for n, aggregates in parts) / sum(n for n, _ in parts)
 
     return official
+
+
+def is_empty(value: Any) -> bool:
+    """Return whether a value is None, blank, or a list of such values."""
+    if isinstance(value, list):
+        return all(is_empty(part) for part in value)
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def none_of(target: Any, options: Sequence[Any]) -> str:
+    """Return the error message for a right answer that is no option."""
+    return f"the right answer, {target!r}, is none of the {len(options)} options"
+
+
+def outside(target: Any, options: Sequence[Any]) -> str:
+    """Check that a right answer, or each of several, is an option: by its number from 0, or by its text."""
+    for gold in target if isinstance(target, list) else [target]:
+        known = 0 <= gold < len(options) if isinstance(gold, int) else gold in options
+        if not known:
+            return none_of(gold, options)
+    return ""
+
+
+def any_option(target: Any, row: Row) -> str:
+    """Accept any right answer, unless the row has a list of options and the answer is a number or letter of them."""
+    options: list[Any] = next((row[name] for name in OPTION_COLUMNS if isinstance(row.get(name), list)), [])
+    if not options:
+        return ""
+    if isinstance(target, int):
+        return outside(target, options)
+    if isinstance(target, str) and len(target.strip()) == 1 and "A" <= target.strip() <= "Z":
+        stored = str(row.get("answer"))  # a harness may count a negative number from the end
+        if stored[:1] == "-" and stored[1:].isdecimal():
+            return none_of(row["answer"], options)
+        known = ord(target.strip()) - ord("A") < len(options) or target in options
+        return "" if known else none_of(target, options)
+    return ""

@@ -1,4 +1,4 @@
-"""What a task file of a stranger may ask for: templates that run no code, and YAML files of the harness itself."""
+"""Limits for task files that do not ship with vrbench: templates run no code, and YAML files are the harness's own."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ import yaml
 
 from vrbench.core import jinja_sandbox
 from vrbench.core.errors import VrbenchError
-from vrbench.tasks.registry import TaskSpec
+from vrbench.tasks.spec import TaskSpec
 
 TEMPLATES = ("prompt", "choices", "target", "description", "id_column", "cluster", "group", "unit")
 """Fields of a task that are jinja templates, or may be."""
 
 
-def faults(spec: TaskSpec) -> Iterator[str]:
-    """What a task asks for that no task file may: Python in a template, a file that is not the harness's own."""
+def validate_spec(spec: TaskSpec) -> Iterator[str]:
+    """Return what a task file may not contain: Python in a template, or a file that is not the harness's own."""
     for field in TEMPLATES:
         text = getattr(spec, field)
         if isinstance(text, str) and "{" in text and (fault := jinja_sandbox.validate_template(text)):
             yield f"{field}: {fault}"
     for name in spec.harness_files().values():
         try:
-            told = with_includes(harness_file(spec.harness, name), _Unresolved)
+            config = with_includes(harness_file(spec.harness, name), _Unresolved)
         except VrbenchError as error:
             yield str(error)
             continue
-        if told.get("unsafe_code"):
+        if config.get("unsafe_code"):
             yield f"harness_task {name!r} runs the code that a model writes, which is not supported"
 
 
 def harness_file(harness: str, name: str) -> Path:
-    """A file of the installed harness, by its path under the harness's tasks folder.
+    """Return a file of the installed harness, by its path under the harness's tasks folder.
 
     The harnesses run the functions that their YAML files name, so no other file will do.
 
@@ -58,18 +58,18 @@ def harness_file(harness: str, name: str) -> Path:
 
 
 def with_includes(file: Path, loader: type[Any]) -> dict[str, Any]:
-    """A harness's YAML file with the files that it includes, each of them where the file that names it says."""
+    """Load a harness's YAML file with the files that it includes, by paths relative to the file that names them."""
     with file.open("rb") as stream:
-        told: dict[str, Any] = yaml.load(stream, Loader=loader)
-    names = told.pop("include", [])
+        config: dict[str, Any] = yaml.load(stream, Loader=loader)
+    names = config.pop("include", [])
     merged: dict[str, Any] = {}
     for name in reversed([names] if isinstance(names, str) else names):
         merged |= with_includes(file.parent / name, loader)
-    return merged | told
+    return merged | config
 
 
 class _Unresolved(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # chosen at run time, for speed
-    """A safe loader to which a function, and any other tag, is nothing."""
+    """A safe loader for which a function, and any other tag, is null."""
 
 
 _Unresolved.add_multi_constructor("!", lambda loader, suffix, node: None)

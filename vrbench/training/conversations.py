@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vrbench.checkpoints.prompts import IMAGE, Turn
 from vrbench.core.errors import VrbenchError
-from vrbench.data.image_values import image_bytes, inline, is_file
+from vrbench.data.image_columns import image_bytes, inline, is_file
 from vrbench.data.images import ImageError, image_size, inspect_image, open_image
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from vrbench.core.cache import cache_folder, cached_folder
 from vrbench.core.errors import VrbenchError, raise_errors
 from vrbench.core.io import digest_of
 from vrbench.data import hub, local_mirror
-from vrbench.data.image_values import image_bytes
+from vrbench.data.image_columns import image_bytes
 from vrbench.data.images import ImageError
 from vrbench.tasks import registry
 from vrbench.training.conversation_sets import Read, Samples, usable

@@ -16,7 +16,7 @@ from vrbench.leaderboard.site import board, layout, sample_pages, submission_pag
 from vrbench.leaderboard.site.content import BoardContent, load_content
 from vrbench.leaderboard.site.pages import Frame, Place
 from vrbench.tasks import registry
-from vrbench.tasks.registry import TaskSpec
+from vrbench.tasks.spec import TaskSpec
 
 Page = tuple[str, str | bytes]
 """Path within the site, and what it holds."""

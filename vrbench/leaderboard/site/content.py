@@ -23,7 +23,7 @@ from vrbench.leaderboard.untrusted_input.files import (
 from vrbench.leaderboard.untrusted_input.limits import BOARD_BYTES, BOARD_VALUES, YAML_BYTES
 from vrbench.leaderboard.untrusted_input.parsing import read_record
 from vrbench.leaderboard.untrusted_input.text import sanitize_for_message
-from vrbench.tasks.registry import TaskSpec
+from vrbench.tasks.spec import TaskSpec
 
 LEADERBOARD_FILE = "leaderboard.json"
 ADVICE = "`vrbench leaderboard validate --write` writes it anew"

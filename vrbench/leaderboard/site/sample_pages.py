@@ -21,7 +21,7 @@ from vrbench.leaderboard.site.sample_scripts import NAMESPACE, VALIDATE, answers
 from vrbench.leaderboard.untrusted_input.files import submission_files
 from vrbench.leaderboard.untrusted_input.submission import read_run
 from vrbench.leaderboard.untrusted_input.text import sanitize_for_message
-from vrbench.tasks.registry import TaskSpec
+from vrbench.tasks.spec import TaskSpec
 
 Browsers = Mapping[str, Mapping[str, str]]
 """Row key -> task -> path of its sample browser within the site."""

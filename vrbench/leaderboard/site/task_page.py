@@ -8,7 +8,7 @@ from vrbench.leaderboard.schema import LeaderboardRow, LeaderboardTask, RowTaskS
 from vrbench.leaderboard.site import drawings, layout
 from vrbench.leaderboard.site.content import BoardContent
 from vrbench.leaderboard.site.pages import Frame, Place
-from vrbench.tasks.registry import TaskSpec
+from vrbench.tasks.spec import TaskSpec
 
 
 def pages(
