@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.pruning_report import picture, report
 from vrbench.checkpoints.resolve import resolve
@@ -26,11 +27,11 @@ from vrbench.core.device import device_name, resolve_device
 from vrbench.core.io import digest_of, write_atomically
 from vrbench.core.provenance import commit_of, package_version
 from vrbench.models.load import load_vlm
-from vrbench.pruning.angular import block_distances
-from vrbench.pruning.loss_evaluator import Answers, Dev, answers_without, dev_of
-from vrbench.pruning.names import BLOCK, BY, MEASURED
+from vrbench.pruning.hidden_states import block_distances
+from vrbench.pruning.loss_evaluator import AnswerLosses, LossEvaluator
 from vrbench.pruning.questions import DevQuestions
-from vrbench.pruning.removable_layers import candidates_of
+from vrbench.pruning.removable_layers import RemovableLayers
+from vrbench.pruning.removal_methods import BLOCK, REMOVAL_METHODS, removal_criteria
 from vrbench.pruning.removal_order import removal_order
 from vrbench.pruning.samples import Samples
 from vrbench.statistics.bootstrap import resample
@@ -39,7 +40,7 @@ JUDGED_FROM = 10_000
 """Number of the first dev picture on which orders are judged; they are chosen on pictures from 0 on."""
 
 DRAWS = 2000
-SCORES = (*MEASURED, "taylor", "angular", "block-influence", "multimodal-block-influence", BLOCK)
+SCORES = (*REMOVAL_METHODS, "taylor", "angular", "block-influence", "multimodal-block-influence", BLOCK)
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -50,15 +51,15 @@ class Subject:
         self.checkpoint = resolve(name)
         self.given = given
         self.outside = len(self.checkpoint.origins.tuned) < self.checkpoint.depth  # else no layer might go
-        self.candidates = candidates_of(self.checkpoint, self.outside)
+        self.candidates = RemovableLayers.of(self.checkpoint, self.outside)
 
     @cached_property
     def vlm(self) -> Any:
         return load_vlm(self.checkpoint, resolve_device(self.given.device), "float32")
 
     @cached_property
-    def judge(self) -> Dev:
-        return dev_of(self.vlm, self.given.judged, self.given.turns, JUDGED_FROM)
+    def judge(self) -> LossEvaluator:
+        return LossEvaluator(self.vlm, DevQuestions(self.given.judged, self.given.turns, JUDGED_FROM))
 
     def kept(self, what: list[Any], measure: Callable[[], Any]) -> Any:
         """What was measured of it before, or is measured now; JSON."""
@@ -101,14 +102,14 @@ class Subject:
     def judged(self, removed: Sequence[int]) -> dict[str, list[float]]:
         """Loss and share of right answers, each with its interval, without some layers."""
         what = ["judged", sorted(removed), self.given.judged, self.given.turns]
-        return self.kept(what, lambda: intervals(answers_without(self.judge, sorted(removed)), self.judge))["value"]
+        return self.kept(what, lambda: intervals(self.judge.answers(sorted(removed)), self.judge.image_of))["value"]
 
     def singles(self) -> dict[str, float]:
         """Layer -> the loss without it alone, which scores are to predict."""
 
         def measure() -> Any:
             found = self.judge.without_each([], self.candidates.layers)
-            return {str(layer): answers.loss for layer, answers in found.items()}
+            return {str(layer): answers.mean for layer, answers in found.items()}
 
         return self.kept(["singles", self.given.judged, self.given.turns], measure)["value"]
 
@@ -124,10 +125,10 @@ class Subject:
         }  # fmt: skip
 
 
-def intervals(answers: Answers, dev: Dev) -> dict[str, list[float]]:
+def intervals(answers: AnswerLosses, image_of: NDArray[np.int64]) -> dict[str, list[float]]:
     """Mean over questions, and the ends of its 95 % interval: percentiles over pictures drawn with replacement."""
-    _, place = np.unique(dev.picture_of, return_inverse=True)
-    columns = [np.bincount(place, column) for column in (answers.losses, answers.right, np.ones(dev.samples))]
+    _, place = np.unique(image_of, return_inverse=True)
+    columns = [np.bincount(place, column) for column in (answers.losses, answers.correct, np.ones(len(image_of)))]
     table = np.array(columns).T
     drawn = resample(table, DRAWS, np.random.default_rng(0))
     found = {}
@@ -142,11 +143,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, help="folder for what is finished")
     parser.add_argument("--ckpt", nargs="+", default=["pocket/full", "pocket/region"])
-    parser.add_argument("--by", nargs="+", default=[by for by in SCORES if by in BY], choices=BY, metavar="NAME")
+    parser.add_argument("--by", nargs="+", default=list(SCORES), choices=removal_criteria(), metavar="NAME")
     parser.add_argument("--pictures", type=int, default=400, help="dev pictures to choose on")
     parser.add_argument("--judged", type=int, help="dev pictures to judge on; as many if not given")
     parser.add_argument("--turns", type=int, default=6)
-    parser.add_argument("--most", type=int, default=8, help="layers removed at most")
+    parser.add_argument("--max-layers", "--most", dest="most", type=int, default=8, help="layers removed at most")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--beside", type=int, default=1, help="processes that shared the device while DIR was filled")
     parser.add_argument("--out", type=Path, default=RESULTS / "pruning", help="files to write, without their endings")

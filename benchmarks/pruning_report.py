@@ -10,12 +10,16 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau, spearmanr
 from tabulate import tabulate
 
-from vrbench.pruning.names import BY, MEASURED
+from vrbench.pruning import removal_methods
+from vrbench.pruning.removal_methods import gate_fisher, greedy, lazy_greedy, loss, one_shot
+
+removal_methods.removal_method({"loss-once": one_shot}, "nats an answer")(loss)
+removal_methods.removal_method({"gate-fisher-again": greedy}, "squared nats")(gate_fisher)
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
 DASHES = ("-", "--", ":")
 SHOWN = (1, 2, 4, 6, 8)
-PASSES = {"once": "D/2", "greedily": "N D/2", "lazily": "D/2 + a few N"}
+PASSES = {one_shot: "D/2", greedy: "N D/2", lazy_greedy: "D/2 + a few N"}
 
 
 def agreement(one: dict[str, Any], singles: dict[str, float]) -> tuple[float, float]:
@@ -29,12 +33,12 @@ def agreement(one: dict[str, Any], singles: dict[str, float]) -> tuple[float, fl
 
 def cost(by: str) -> str:
     """Passes over the dev pictures that an order of N of D candidates takes."""
-    if by not in MEASURED:
+    if by not in removal_methods.REMOVAL_METHODS:
         return "2" if by in ("taylor", "fisher") else "1"
-    measure, way, _ = MEASURED[by]
-    if measure.startswith("gate"):
-        return "2" if way == "once" else "2 N"
-    return PASSES[way]
+    method = removal_methods.REMOVAL_METHODS[by]
+    if method.measure is gate_fisher:
+        return "2" if method.search is one_shot else "2 N"
+    return PASSES[method.search]
 
 
 def report(found: dict[str, Any], plot: str) -> str:
@@ -56,7 +60,8 @@ def report(found: dict[str, Any], plot: str) -> str:
         lines += ["", f"## {one['checkpoint']}{outside}", ""]
         lines += ["Loss of the right answers:", "", _table(one, "loss", 1, found), ""]
         lines += ["Questions answered rightly, %:", "", _table(one, "right", 100, found), ""]
-    lines += ["## The scores", "", *(f"- `{by}`: {BY.get(by, '')}." for by in found["checkpoints"][0]["scores"])]
+    summaries = removal_methods.removal_criteria()
+    lines += ["## The scores", "", *(f"- `{by}`: {summaries[by]}" for by in found["checkpoints"][0]["scores"])]
     return "\n".join([*lines, "", _made(found), ""])
 
 

@@ -20,7 +20,7 @@ from vrbench.cli import app
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import STRATEGIES
 from vrbench.leaderboard.json_schemas import schema_text
-from vrbench.pruning.names import by_faults
+from vrbench.pruning.removal_methods import validate_criterion
 from vrbench.reproduce.families import FAMILIES
 from vrbench.reproduce.tables import TABLES
 from vrbench.tasks import registry
@@ -150,7 +150,7 @@ def odd_names(call: Call) -> Iterator[str]:
         except VrbenchError as error:
             yield str(error)
     if call.name == "prune" and given.get("by"):
-        yield from by_faults(given["by"])
+        yield from validate_criterion(given["by"])
     for value in given.values():
         for one in value if isinstance(value, (list, tuple)) else [value]:
             layers = re.fullmatch(r"tune\.layers=([\w-]+):\d+.*", one) if isinstance(one, str) else None

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from vrbench.core.cache import file_digest
 from vrbench.core.io import write_atomically
+from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import BaseRef, Lineage, LineageStep
 
 DEPTH = 4
@@ -104,6 +105,24 @@ def save_adapter(
             torch.nn.init.normal_(parameter, std=0.3)
     wrapped.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)
+    return folder
+
+
+def save_delta(
+    model: Any, layers: LayerSet, base: str, folder: Path, *, id_: str = "", step: LineageStep | None = None
+) -> Path:
+    """Write the folder of a tiny model with some whole layers and the projector tuned; returns the folder."""
+    from vrbench.checkpoints.resolve import resolve
+    from vrbench.models.components import layer_parameters, projector_parameters
+
+    folder.mkdir()
+    tensors = layer_parameters(model, layers) | projector_parameters(model)
+    save_file({n: p.detach().contiguous() for n, p in tensors.items()}, folder / "delta.safetensors", {"format": "pt"})
+    below = resolve(base)
+    about = {"kind": "trained", "layers": str(layers), "depth": below.depth, "method": "weights"}
+    trained = step.model_copy(update=about) if step else LineageStep.model_validate(about)
+    mark(folder, base, below.digest, [trained], below.depth)
+    edit_json(folder / "vrbench.json", family=below.family, **({"id": id_} if id_ else {}))
     return folder
 
 

@@ -400,19 +400,19 @@ def test_faults_of_the_checkpoint_are_told(whole: Path) -> None:
 
 class TestSurgery:
     def test_a_delta_s_layers(self, tiny_llava: Path, tmp_path: Path) -> None:
-        from vrbench.pruning import write_delta
+        from tests.tiny import save_delta
 
         model = tiny.llava()
         with torch.no_grad():
             model.model.language_model.layers[2].mlp.up_proj.weight += 1
             model.model.multi_modal_projector.linear_2.bias += 1
-        made = write_delta(model, LayerSet.of((1, 2), 4), str(tiny_llava), tmp_path / "d")
+        made = save_delta(model, LayerSet.of((1, 2), 4), str(tiny_llava), tmp_path / "d")
         found = against(made)
         assert (found.tuned, found.others) == ("2", ("projector",))  # layer 1 is stored too, and is the base's
         assert describe(str(made)).parameters == describe(str(tiny_llava)).parameters
 
     def test_layers_put_back_to_the_backbone_s(self, tiny_llava: Path, tmp_path: Path) -> None:
-        from vrbench.pruning import restore
+        from vrbench.pruning.prune import restore
 
         shutil.copytree(tiny_llava, tmp_path / "tuned")
         rewrite(tmp_path / "tuned", nudge(*(f"language_model.model.layers.{i}.mlp.up_proj" for i in (1, 2, 3))))
@@ -421,7 +421,7 @@ class TestSurgery:
         assert against(made, tiny_llava).tuned == "2"
 
     def test_adapters_are_gone_from_what_was_put_back(self, tiny_llava: Path, tmp_path: Path) -> None:
-        from vrbench.pruning import restore
+        from vrbench.pruning.prune import restore
 
         tuned = tiny.save_adapter(tmp_path / "tuned", tiny_llava, layers=(1, 2))
         made = restore(str(tuned), "2-3", str(tiny_llava), tmp_path / "out")
@@ -429,10 +429,11 @@ class TestSurgery:
         assert against(made).tuned == "2"
 
     def test_a_restored_model_of_a_pruned_one_follows_the_whole_lineage(self, tiny_llava: Path, tmp_path: Path) -> None:
-        from vrbench.pruning import prune, recipe_of, restore
+        from vrbench.pruning.prune import prune, restore
+        from vrbench.pruning.recipe import make_recipe
 
         unlike = tiny.save_llava(tmp_path / "unlike", seed=3)  # no layer can be told from its content
-        recipe = recipe_of(makes="name/of-a-recipe", base=str(tiny_llava), layers="1", outside_region=False)
+        recipe = make_recipe(makes="name/of-a-recipe", base=str(tiny_llava), layers="1", outside_region=False)
         pruned = prune(recipe, tmp_path / "pruned", "cpu", whole=True)
         made = restore(str(pruned), "1", str(tiny_llava), tmp_path / "out")
         assert against(made, unlike).removed == "1"
@@ -441,6 +442,6 @@ class TestSurgery:
         assert f"  pruned: made from {tiny_llava.name} ({tiny_llava.resolve()}), digest" in text
         digest = resolve.resolve(str(tiny_llava)).digest[:12]
         assert f"2. restored: layers 1 of 3 from {tiny_llava.name} ({tiny_llava.resolve()}), digest {digest} (" in text
-        again = prune(recipe_of(makes="x", base=str(made), layers="0"), tmp_path / "again", "cpu")
+        again = prune(make_recipe(makes="x", base=str(made), layers="0"), tmp_path / "again", "cpu")
         found = against(again, pruned)
         assert (found.removed, found.tuned) == ("0", "none")

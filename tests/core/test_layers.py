@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vrbench.core.errors import VrbenchError
-from vrbench.core.layers import STRATEGIES, LayerSet, random_layers, select_layers, sparse_uniform
+from vrbench.core.layers import STRATEGIES, LayerSet, layer_strategy, random_layers, select_layers, sparse_uniform
 
 SETS = st.integers(1, 40).flatmap(lambda depth: st.tuples(st.sets(st.integers(0, depth - 1)), st.just(depth)))
 
@@ -99,6 +99,19 @@ class TestStrategies:
     def test_a_run_that_would_not_fit_is_the_last_one(self, name: str) -> None:
         assert str(select_layers(f"{name}:28", 30)) == "2-29"
 
+    def test_one_function_is_a_strategy(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("vrbench.core.layers.STRATEGIES", registry := dict(STRATEGIES))
+
+        @layer_strategy("every-other")
+        def every_other(n: int, depth: int) -> range:
+            """Every other layer."""
+            return range(0, 2 * n, 2)
+
+        assert str(select_layers("every-other:3", 8)) == "0,2,4"
+        assert registry["every-other"].summary == "Every other layer."
+        with pytest.raises(VrbenchError, match="strategy 'every-othre' is unknown; did you mean 'every-other'"):
+            select_layers("every-othre:3", 8)
+
     @given(st.sampled_from(sorted(STRATEGIES)), st.integers(1, 40), st.data())
     def test_each_gives_as_many_as_were_asked_for(self, name: str, depth: int, data: st.DataObject) -> None:
         n = data.draw(st.integers(1, depth))
@@ -110,7 +123,7 @@ class TestStrategies:
     @pytest.mark.parametrize("n", [0, 31])
     def test_as_many_as_there_are_not(self, n: int) -> None:
         for name in STRATEGIES:
-            with pytest.raises(VrbenchError, match=f"{n} layers were asked for; a model of depth 30 gives 1 to 30"):
+            with pytest.raises(VrbenchError, match=f"{n} layers were requested; a model of depth 30 has 1 to 30"):
                 select_layers(f"{name}:{n}", 30)
 
     def test_select_reads_indices_too(self) -> None:
@@ -120,7 +133,7 @@ class TestStrategies:
     def test_unknown_strategies_and_counts_are_refused(self) -> None:
         with pytest.raises(VrbenchError, match="strategy 'best' is unknown; there are sparse-uniform, bottom"):
             select_layers("best:3", 8)
-        with pytest.raises(VrbenchError, match=r"did you mean 'hybrid'.* as the file that `vrbench layers` saves"):
+        with pytest.raises(VrbenchError, match=r"did you mean 'hybrid'.* give the file of `vrbench layers --out`"):
             select_layers("hybird:3", 8)
         with pytest.raises(VrbenchError, match="write for instance 'top:8'"):
             select_layers("top:few", 8)

@@ -11,7 +11,7 @@ import yaml
 from vrbench import evaluate
 from vrbench.checkpoints.locate import PUBLISHED, published
 from vrbench.checkpoints.resolve import resolve
-from vrbench.pruning import PruneRecipe
+from vrbench.pruning.recipe import PruneRecipe
 from vrbench.training import load
 
 LARGEST = 25_000_000

@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from vrbench.models.llava_model import LlavaModel
-from vrbench.pruning.questions import Question
+from vrbench.pruning.importance_methods import IMPORTANCE_METHODS
+from vrbench.pruning.questions import ImageQuestion
+from vrbench.pruning.samples import Samples
 
 IMAGE_TOKENS = 4
+
+
+def scores(by: str, samples: Samples) -> list[float]:
+    """An importance score of some samples, whatever checkpoint they belong to."""
+    context: Any = SimpleNamespace(samples=samples)
+    return list(IMPORTANCE_METHODS[by].compute(context))
 
 
 @dataclass(frozen=True)
@@ -33,23 +42,23 @@ class Seen:
     attention: torch.Tensor
 
 
-def inputs_of(vlm: LlavaModel, question: Question, end: bool = False) -> tuple[dict[str, torch.Tensor], int]:
+def inputs_of(vlm: LlavaModel, question: ImageQuestion, end: bool = False) -> tuple[dict[str, torch.Tensor], int]:
     """A model's inputs for one sample alone, and how many tokens its answer has."""
-    prompt = vlm.prompt(question.text, 1).replace("<image>", "<image>" * IMAGE_TOKENS)
+    prompt = vlm.prompt(question.prompt, 1).replace("<image>", "<image>" * IMAGE_TOKENS)
     asked = vlm.tokenizer(prompt)["input_ids"]
     said = vlm.tokenizer(question.answer, add_special_tokens=False)["input_ids"] if question.answer else []
     said = [*said, vlm.tokenizer.eos_token_id] if end else said
-    pixels = vlm.image_processor(images=[question.picture], return_tensors="pt")["pixel_values"]
+    pixels = vlm.image_processor(images=[question.image], return_tensors="pt")["pixel_values"]
     return {"input_ids": torch.tensor([asked + said]), "pixel_values": pixels}, len(said)
 
 
-def seen(vlm: LlavaModel, questions: Sequence[list[Question]]) -> list[Seen]:
+def seen(vlm: LlavaModel, questions: Sequence[list[ImageQuestion]]) -> list[Seen]:
     """Every sample through the model, one after the other."""
     return [_seen(vlm, question) for of in questions for question in of]
 
 
 @torch.inference_mode()
-def _seen(vlm: LlavaModel, question: Question) -> Seen:
+def _seen(vlm: LlavaModel, question: ImageQuestion) -> Seen:
     inputs, _ = inputs_of(vlm, question)
     entering: list[torch.Tensor] = []
     leaving: list[torch.Tensor] = []

@@ -12,7 +12,8 @@ from benchmarks import pruning, pruning_report
 from tests import tiny
 from vrbench.checkpoints.resolve import resolve
 from vrbench.models.load import load_vlm
-from vrbench.pruning.loss_evaluator import Answers, DevLoss, answers_without
+from vrbench.pruning.loss_evaluator import AnswerLosses, LossEvaluator
+from vrbench.pruning.questions import DevQuestions
 
 BY = ("divergence", "loss-lazy", "gate-fisher", "angular", "angular-block")
 
@@ -35,18 +36,18 @@ def run(ckpt: Path, out: Path, *more: str) -> None:
 
 def test_sets_are_judged_on_other_pictures(made: Path, tiny_llava: Path) -> None:
     (found,) = json.loads(made.with_suffix(".json").read_text())["checkpoints"]
-    judge = DevLoss(load_vlm(resolve(str(tiny_llava))), 3, 2, pruning.JUDGED_FROM)
+    judge = LossEvaluator(load_vlm(resolve(str(tiny_llava))), DevQuestions(3, 2, pruning.JUDGED_FROM))
     assert list(found["scores"]) == list(BY)
     for score in found["scores"].values():
         assert [len(removed) for removed in score["sets"]] == [0, 1, 2]
         for removed, judged in zip(score["sets"], score["judged"], strict=True):
             value, low, high = judged["loss"]
-            assert value == pytest.approx(answers_without(judge, removed).loss, abs=1e-4)
+            assert value == pytest.approx(judge.answers(removed).mean, abs=1e-4)
             assert low < value < high
     block = found["scores"]["angular-block"]["sets"][2]
     assert block[1] == block[0] + 1
     for layer in range(tiny.DEPTH):
-        assert found["singles"][str(layer)] == pytest.approx(answers_without(judge, [layer]).loss, abs=1e-4)
+        assert found["singles"][str(layer)] == pytest.approx(judge.answers([layer]).mean, abs=1e-4)
 
 
 def test_what_is_finished_is_not_measured_again(
@@ -54,7 +55,7 @@ def test_what_is_finished_is_not_measured_again(
 ) -> None:
     before = {suffix: made.with_suffix(suffix).read_bytes() for suffix in (".md", ".json", ".png")}
     monkeypatch.setattr(pruning, "removal_order", None)
-    monkeypatch.setattr(pruning, "answers_without", None)
+    monkeypatch.setattr(pruning, "LossEvaluator", None)
     run(tiny_llava, made)
     assert " in " not in capsys.readouterr().out.partition("# Which")[0]
     run(tiny_llava, made, "--report-only")
@@ -82,11 +83,7 @@ def test_agreement_is_that_of_ranks() -> None:
 def test_intervals_draw_pictures_not_questions() -> None:
     import numpy as np
 
-    class Dev:
-        samples = 40
-        picture_of = np.repeat([3, 8], 20)
-
-    answers = Answers(np.repeat([0.0, 1.0], 20), np.repeat([True, False], 20))
-    found = pruning.intervals(answers, Dev())  # type: ignore[arg-type]
+    answers = AnswerLosses(np.repeat([0.0, 1.0], 20), np.repeat([True, False], 20))
+    found = pruning.intervals(answers, np.repeat([3, 8], 20))
     assert found["loss"] == [0.5, 0.0, 1.0]  # with two pictures, both may be the same one
     assert found["right"] == [0.5, 0.0, 1.0]

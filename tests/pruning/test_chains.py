@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from tests import tiny
 from tests.pruning import others
+from tests.tiny import save_delta
 from vrbench.checkpoints.resolve import resolve
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
@@ -19,7 +20,8 @@ from vrbench.core.schemas import LineageStep
 from vrbench.models.components import layer_parameters, projector_parameters
 from vrbench.models.load import load_model, load_vlm
 from vrbench.models.overlay import remove_layers
-from vrbench.pruning import prune, recipe_of, restore, write_delta
+from vrbench.pruning.prune import prune, restore
+from vrbench.pruning.recipe import make_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore:Could not find a config file")  # of a base that is layered itself
 
@@ -41,7 +43,7 @@ def adapter(folder: Path, base: Path, layers: str, stage: str, seed: int = 7) ->
 
 
 def pruned(folder: Path, base: Path, layers: str, **options: Any) -> Path:
-    return prune(recipe_of(makes=folder.name, base=str(base), layers=layers, **options), folder, "cpu")
+    return prune(make_recipe(makes=folder.name, base=str(base), layers=layers, **options), folder, "cpu")
 
 
 def add(model: Any, folder: Path) -> None:
@@ -100,12 +102,12 @@ def test_healing_leaves_the_region_known(chain: Any) -> None:
 
 def test_a_healed_checkpoint_is_pruned_again_outside_its_region(chain: Any, tmp_path: Path) -> None:
     folders, models = chain
-    with pytest.raises(VrbenchError, match="what is to go includes 0 of the region 0-1"):
+    with pytest.raises(VrbenchError, match="layers 0 belong to the tuned layers 0-1"):
         pruned(tmp_path / "no", folders["healed"], "0")
-    with pytest.raises(VrbenchError, match=r"of 3 only 1 may; 1 lie outside the tuned layers \(0-1\)"):
-        prune(recipe_of(makes="x", base=str(folders["healed"]), remove=2), tmp_path / "no", "cpu")
+    with pytest.raises(VrbenchError, match=r"of 3 only 1 may be; 1 are outside the tuned layers \(0-1\)"):
+        prune(make_recipe(makes="x", base=str(folders["healed"]), remove=2), tmp_path / "no", "cpu")
     again = prune(
-        recipe_of(makes="again", base=str(folders["healed"]), remove=1, by="divergence", pictures=1, turns=2),
+        make_recipe(makes="again", base=str(folders["healed"]), remove=1, by="divergence", pictures=1, turns=2),
         tmp_path / "again", "cpu",
     )  # fmt: skip
     remove_layers(models["healed"], LayerSet.of((2,), 3))
@@ -127,7 +129,7 @@ def test_a_healed_checkpoint_as_one_whole_model(chain: Any, tmp_path: Path) -> N
     folders, models = chain
     remove_layers(models["healed"], LayerSet.of((2,), 3))
     whole = prune(
-        recipe_of(makes="whole", base=str(folders["healed"]), layers="2"), tmp_path / "whole", "cpu", whole=True
+        make_recipe(makes="whole", base=str(folders["healed"]), layers="2"), tmp_path / "whole", "cpu", whole=True
     )
     for folder in folders.values():
         folder.rename(folder.with_name(f"{folder.name}-gone"))
@@ -146,7 +148,7 @@ def test_whole_layers_and_the_projector_heal_as_a_delta(chain: Any, tmp_path: Pa
     for parameter in (*layer_parameters(model, (2,)).values(), *projector_parameters(model).values()):
         parameter.data += 0.1
     step = LineageStep(kind="trained", layers="2", depth=3, method="weights", stage="heal")
-    delta = write_delta(model, LayerSet.of((2,), 3), str(folders["pruned"]), tmp_path / "delta", step=step)
+    delta = save_delta(model, LayerSet.of((2,), 3), str(folders["pruned"]), tmp_path / "delta", step=step)
     assert same(delta, model)
     assert (resolve(str(delta)).origins.tuned, resolve(str(delta)).origins.healed) == ((0, 1), (2,))
 
@@ -163,7 +165,7 @@ def test_pruned_first_and_then_tuned(tiny_llava: Path, tmp_path: Path) -> None:
     last = pruned(tmp_path / "last", tuned, "0")
     remove_layers(expected, LayerSet.of((0,), 3))
     assert same(last, expected)
-    with pytest.raises(VrbenchError, match="what is to go includes 2 of the region 1-2"):
+    with pytest.raises(VrbenchError, match="layers 2 belong to the tuned layers 1-2"):
         pruned(tmp_path / "no", tuned, "2")
 
 

@@ -9,13 +9,15 @@ import pytest
 import torch
 
 from tests import tiny, tiny_families
+from tests.tiny import save_delta
 from vrbench.checkpoints.families import FAMILIES
 from vrbench.checkpoints.resolve import resolve
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
 from vrbench.models.components import decoder_layers, layer_parameters, projector_parameters
 from vrbench.models.load import load_model, load_vlm
-from vrbench.pruning import prune, recipe_of, restore, write_delta
+from vrbench.pruning.prune import prune, restore
+from vrbench.pruning.recipe import make_recipe
 
 OTHERS = sorted(set(FAMILIES) - {"llava"})
 
@@ -36,16 +38,16 @@ def same(model: Any, expected: Any) -> bool:
 
 def test_layers_are_chosen_by_loss_where_answers_are_not_seen_with_the_prompt(tmp_path: Path) -> None:
     makes = {"makes": "small", "remove": 1, "by": "loss", "pictures": 1, "turns": 2}
-    gemma = recipe_of(base=str(tiny_families.save("gemma3", tmp_path / "gemma")), **makes)
+    gemma = make_recipe(base=str(tiny_families.save("gemma3", tmp_path / "gemma")), **makes)
     assert resolve(str(prune(gemma, tmp_path / "out", "cpu"))).depth == tiny_families.DEPTH - 1
-    both_ways = recipe_of(base=str(tiny_families.save("paligemma", tmp_path / "pali")), **makes)
+    both_ways = make_recipe(base=str(tiny_families.save("paligemma", tmp_path / "pali")), **makes)
     with pytest.raises(VrbenchError, match="choose layers by angular"):
         prune(both_ways, tmp_path / "none", "cpu")
 
 
 @pytest.mark.supports("{base}", "pruned")
 def test_prune_light_and_whole(base: Path, tmp_path: Path) -> None:
-    recipe = recipe_of(makes="small", base=str(base), remove=1, by="angular", pictures=1, turns=1)
+    recipe = make_recipe(makes="small", base=str(base), remove=1, by="angular", pictures=1, turns=1)
     light, whole = prune(recipe, tmp_path / "light", "cpu"), prune(recipe, tmp_path / "whole", "cpu", whole=True)
     assert same(loaded(whole), loaded(light))
     assert load_vlm(resolve(str(whole))).depth == tiny_families.DEPTH - 1
@@ -57,7 +59,7 @@ def test_delta_and_restore(base: Path, tmp_path: Path) -> None:
     model, before = loaded(base), loaded(base)
     for parameter in (*layer_parameters(model, [1]).values(), *projector_parameters(model).values()):
         parameter.data += 0.1
-    delta = write_delta(model, LayerSet.of((1,), tiny_families.DEPTH), str(base), tmp_path / "delta")
+    delta = save_delta(model, LayerSet.of((1,), tiny_families.DEPTH), str(base), tmp_path / "delta")
     assert same(loaded(delta), model)
     restored = loaded(restore(str(delta), "1", str(base), tmp_path / "restored"))
     expected = layer_parameters(before, range(tiny_families.DEPTH))

@@ -12,14 +12,15 @@ from tests.training.test_train import SMALL, TUNE, base, tiny_pocket  # noqa: F4
 from vrbench.checkpoints.resolve import resolve
 from vrbench.models.components import layer_parameters
 from vrbench.models.load import load_model
-from vrbench.pruning import prune, recipe_of, restore
+from vrbench.pruning.prune import prune, restore
+from vrbench.pruning.recipe import make_recipe
 from vrbench.training import train
 
 HEAL = {**SMALL, "data.turns": "2", "tune.steps": "2", "tune.batch": "4", "tune.lr": "0.01"}
 
 
 def without(folder: Path, base: Path, layers: str) -> Path:  # noqa: F811
-    return prune(recipe_of(makes=folder.name, base=str(base), layers=layers), folder, "cpu")
+    return prune(make_recipe(makes=folder.name, base=str(base), layers=layers), folder, "cpu")
 
 
 def layers_of(folder: Path) -> list[dict[str, torch.Tensor]]:

@@ -18,12 +18,14 @@ from vrbench.checkpoints.resolve import resolve
 from vrbench.core.errors import VrbenchError, error_messages
 from vrbench.core.layers import STRATEGIES, LayerSet, select_layers
 from vrbench.pruning.choose import ChosenLayers, choose
-from vrbench.pruning.importance import SCORES, importance, measured, subject_of
+from vrbench.pruning.importance import importance, score_layers
+from vrbench.pruning.importance_methods import IMPORTANCE_METHODS
 from vrbench.pruning.questions import DevQuestions
+from vrbench.pruning.scoring_context import ScoringContext
 
 SMALL: dict[str, Any] = {"pictures": 2, "turns": 2, "device": "cpu"}
 OTHERS = sorted(set(FAMILIES) - {"llava"})
-AT_WORK = [name for name, score in SCORES.items() if score.needs_pictures]
+AT_WORK = [name for name, score in IMPORTANCE_METHODS.items() if "images" in score.needs]
 
 
 @pytest.fixture(scope="module")
@@ -36,15 +38,15 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return Path(tiny_families.save(request.param, tmp_path_factory.mktemp("family") / request.param))
 
 
-@pytest.mark.parametrize("by", SCORES)
+@pytest.mark.parametrize("by", IMPORTANCE_METHODS)
 def test_each_score_gives_a_number_a_layer(by: str, adapter: Path) -> None:
     found = importance(by, resolve(str(adapter)), **SMALL)
     assert (found.by, len(found.values)) == (by, tiny.DEPTH)
     assert min(found.values) >= 0 and max(found.values) > 0
     assert found == importance(by, resolve(str(adapter)), **SMALL)
     assert found.note.startswith("of adapter")
-    assert ("against llava" in found.note) == SCORES[by].needs_base
-    assert ("on 2 dev pictures with 2 questions each" in found.note) == SCORES[by].needs_pictures
+    assert ("against llava" in found.note) == ("base" in IMPORTANCE_METHODS[by].needs)
+    assert ("on 2 dev images with 2 questions each" in found.note) == ("images" in IMPORTANCE_METHODS[by].needs)
 
 
 @pytest.mark.parametrize("by", AT_WORK)
@@ -54,21 +56,22 @@ def test_more_pictures_give_other_numbers(by: str, adapter: Path) -> None:
 
 
 def test_each_family_s_layers_are_measured_alone_as_in_a_batch(family: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    subject = subject_of(resolve(str(family)), None, DevQuestions(2, 1), "cpu")
-    refused = {by: " ".join(subject.faults(by, SCORES[by])) for by in AT_WORK if subject.faults(by, SCORES[by])}
-    together = {by: measured(by, subject).values for by in AT_WORK if by not in refused}
+    context = ScoringContext(resolve(str(family)), None, DevQuestions(2, 1), "cpu")
+    faults = {by: context.validate(by, IMPORTANCE_METHODS[by].needs) for by in AT_WORK}
+    refused = {by: " ".join(messages) for by, messages in faults.items() if messages}
+    together = {by: score_layers(by, context).values for by in AT_WORK if by not in refused}
     monkeypatch.setattr("vrbench.pruning.samples.ROWS_AT_ONCE", 1)
     monkeypatch.setattr("vrbench.pruning.gradients.ROWS_AT_ONCE", 1)
     for by, values in together.items():
-        assert values == pytest.approx(measured(by, subject).values, rel=2e-3, abs=1e-5), by
+        assert values == pytest.approx(score_layers(by, context).values, rel=2e-3, abs=1e-5), by
         assert len(values) == tiny_families.DEPTH and max(values) > 0
-    beside = "needs image tokens; a mllama model sees by cross attention and has none in its text"
-    both_ways = "needs answers to come, but a paligemma model sees the answer with the prompt"
+    beside = "needs image tokens; a mllama model uses cross attention and has none in its text"
+    both_ways = "needs the answer to follow, but a paligemma model sees the answer with the prompt"
     expected = {
         "mllama": {by: f"{by} {beside}" for by in ("attention", "multimodal-block-influence")},
         "paligemma": {by: f"{by} {both_ways}" for by in ("fisher", "taylor")},
     }
-    assert refused == expected.get(subject.ckpt.family, {})
+    assert refused == expected.get(context.ckpt.family, {})
 
 
 class TestFaults:
@@ -82,11 +85,11 @@ class TestFaults:
         monkeypatch.setattr("vrbench.models.load._load", lambda *_: pytest.fail("weights were loaded"))
         ckpt = resolve(str(tiny_llava))
         for by, words, given in (
-            ("change", "llava does not say what its layers were tuned from; name it with --base", {}),
+            ("change", "llava does not record what its layers were tuned from; name it with --base", {}),
             ("lora-norm", "lora-norm needs a LoRA adapter, and llava has none", {}),
-            ("fisher", "fisher needs right answers, which pictures of one's own do not have", {"images": tmp_path}),
-            ("angular", "holds no picture", {"images": tmp_path}),
-            ("angular", "is no folder", {"images": tmp_path / "none"}),
+            ("fisher", "fisher needs right answers, which your own images do not have", {"images": tmp_path}),
+            ("angular", "contains no image", {"images": tmp_path}),
+            ("angular", "is not a folder", {"images": tmp_path / "none"}),
             ("angular", "pictures is 0; it must be at least 1", {"pictures": 0}),
             ("angular", "turns is 0; it must be at least 1", {"turns": 0}),
             ("angular", "dtype is 'int8'; it is one of float32, bfloat16", {"dtype": "int8"}),
@@ -102,12 +105,12 @@ class TestFaults:
         name = next(n for n in tensors if n.endswith("layers.2.mlp.down_proj.weight"))
         tensors[name][0, 0] = float("nan")
         save_file(tensors, whole / "model.safetensors", metadata={"format": "pt"})
-        with pytest.raises(VrbenchError, match=r"angular of whole is no number for layers \[2, 3\]"):
+        with pytest.raises(VrbenchError, match=r"angular of whole is not a finite number for layers \[2, 3\]"):
             importance("angular", resolve(str(whole)), **SMALL)
 
 
 class TestChoose:
-    @pytest.mark.parametrize("by", SCORES)
+    @pytest.mark.parametrize("by", IMPORTANCE_METHODS)
     def test_the_highest_scores_are_chosen_and_read_back(self, by: str, adapter: Path, tmp_path: Path) -> None:
         file, plot = tmp_path / "layers.json", tmp_path / "scores.png"
         made = choose(by, 2, ckpt=str(adapter), out=file, plot=plot, **SMALL)
@@ -116,7 +119,7 @@ class TestChoose:
         assert select_layers(str(file), tiny.DEPTH) == LayerSet.of(made.indices, tiny.DEPTH)
         assert ChosenLayers.model_validate_json(file.read_text()) == made
         assert made.ckpt is not None and made.ckpt.digest == resolve(str(adapter)).digest
-        assert (made.base is not None) == SCORES[by].needs_base
+        assert (made.base is not None) == ("base" in IMPORTANCE_METHODS[by].needs)
         assert plot.read_bytes().startswith(b"\x89PNG")
 
     @pytest.mark.parametrize("name", STRATEGIES)
@@ -155,12 +158,12 @@ class TestChoose:
             )
         expected = (
             "depth is 5, but llava has 4 decoder layers",
-            "9 layers were asked for; a model of depth 4 gives 1 to 4",
-            "out is 'a.txt'; a layer set is known by the ending .json",
+            "9 layers were requested; a model of depth 4 has 1 to 4",
+            "out is 'a.txt'; the file of a layer set ends in .json",
             "plot is 'b.gif'; a plot ends in .png or .svg",
             "blocks are measured by angular, not by change",
             "device 'tpu' is unknown",
-            "llava does not say what its layers were tuned from",
+            "llava does not record what its layers were tuned from",
         )
         found = error_messages(told.value)
         assert [words for words, sentence in zip(expected, found, strict=True) if not sentence.startswith(words)] == []
@@ -175,9 +178,9 @@ class TestChoose:
         ("given", "words"),
         [
             (("change", 2, {}), "change is measured on a tuned checkpoint; name it with --ckpt"),
-            (("top", 2, {}), "top needs to know how many layers there are; name --depth"),
-            (("top", 9, {"depth": 8}), "9 layers were asked for; a model of depth 8 gives 1 to 8"),
-            (("top", 0, {"depth": 8}), "0 layers were asked for; a model of depth 8 gives 1 to 8"),
+            (("top", 2, {}), "top needs the number of layers; give --depth"),
+            (("top", 9, {"depth": 8}), "9 layers were requested; a model of depth 8 has 1 to 8"),
+            (("top", 0, {"depth": 8}), "0 layers were requested; a model of depth 8 has 1 to 8"),
             (("top", 2, {"depth": 0}), "depth is 0; it must be at least 1"),
             (("top", 2, {"depth": 8, "plot": Path("a.png")}), "top has no scores to plot"),
             (("block-influense", 2, {}), "is unknown; did you mean 'block-influence'"),
@@ -208,7 +211,7 @@ class TestCommand:
         lines = out.splitlines()
         assert code == 0
         assert lines[0] == "2 of 4 layers by lora-norm, of adapter"
-        assert lines[1] == "as a set: --set tune.layers=1,3"
+        assert lines[1] == "in a recipe: --set tune.layers=1,3"
         assert [line.split()[0] for line in lines if line.endswith("*")] == ["1", "3"]
 
     def test_blocks_of_consecutive_layers(self, call: Callable[..., Any], adapter: Path, tmp_path: Path) -> None:
@@ -217,9 +220,9 @@ class TestCommand:
         made = ChosenLayers.model_validate_json((tmp_path / "a.json").read_text())
         assert (code, [len(of) for of in made.blocks]) == (0, [4, 3, 2])
         least = min(range(3), key=made.blocks[1].__getitem__)
-        assert f"2  {least}-{least + 1} " in out
+        assert f"  {least}-{least + 1}" in out
         code, _, err = call("angular", "--n", "1", "--blocks", "5", *given)
-        assert (code, "blocks of 5 layers were asked for; adapter has 4" in err) == (2, True)
+        assert (code, "blocks of 5 layers were requested; adapter has 4" in err) == (2, True)
 
     def test_the_published_full_model(self, call: Callable[..., Any], tmp_path: Path) -> None:
         file = tmp_path / "norm.json"
@@ -237,7 +240,10 @@ class TestCommand:
     def test_no_torch_for_the_list_and_for_heuristics(self) -> None:
         heavy = ("torch", "transformers", "pandas", "matplotlib", "peft")
         tell = f"import atexit, sys; atexit.register(lambda: print(*[m for m in {heavy} if m in sys.modules]))\n"
-        for command, words in (("--list", [*STRATEGIES, *SCORES]), ("top --n 2 --depth 8", ["tune.layers=6-7"])):
+        for command, words in (
+            ("--list", [*STRATEGIES, *IMPORTANCE_METHODS]),
+            ("top --n 2 --depth 8", ["tune.layers=6-7"]),
+        ):
             code = f"{tell}from vrbench.cli import main; main()"
             program = [sys.executable, "-c", code, "layers", *command.split()]
             done = subprocess.run(program, capture_output=True, text=True, check=True)
@@ -247,4 +253,4 @@ class TestCommand:
 
 def test_questions_are_counted_as_they_are_asked() -> None:
     assert [len(of) for of in DevQuestions(3, 2)] == [2, 2, 2]
-    assert str(DevQuestions(3, 2)) == "3 dev pictures with 2 questions each"
+    assert str(DevQuestions(3, 2)) == "3 dev images with 2 questions each"

@@ -13,10 +13,10 @@ from vrbench.checkpoints.resolve import resolve
 from vrbench.core.errors import VrbenchError
 from vrbench.models.llava_model import LlavaModel
 from vrbench.models.load import load_vlm
-from vrbench.pruning.gradients import answer_losses, fisher, gate_gradients
-from vrbench.pruning.loss_evaluator import DevLoss
-from vrbench.pruning.questions import DevQuestions, Question
-from vrbench.pruning.samples import Samples, whole_inputs
+from vrbench.pruning.gradients import answer_losses
+from vrbench.pruning.loss_evaluator import LossEvaluator
+from vrbench.pruning.questions import DevQuestions, ImageQuestion
+from vrbench.pruning.samples import Samples, padded_inputs
 
 QUESTIONS = DevQuestions(3, 2)
 DEPTH = 4
@@ -30,18 +30,18 @@ def vlm(tiny_llava: Path) -> LlavaModel:
     return loaded
 
 
-def each() -> list[Question]:
+def each() -> list[ImageQuestion]:
     return [question for of in QUESTIONS for question in of]
 
 
 def test_losses_of_a_padded_batch_are_those_of_each_answer_alone(vlm: LlavaModel) -> None:
-    inputs, said = whole_inputs(vlm, each())
+    inputs, said = padded_inputs(vlm, each())
     assert len(set(said)) > 1 and (inputs["attention_mask"] == 0).any()
     with torch.inference_mode():
         found = answer_losses(vlm.model, inputs, said)
         alone = [slow.answer_loss(vlm.model, *slow.inputs_of(vlm, question, end=True)) for question in each()]
     assert found.tolist() == pytest.approx([float(loss) for loss in alone], abs=1e-4)
-    assert float(found.mean()) == pytest.approx(DevLoss(vlm, 3, 2).loss(), abs=1e-4)  # the loss that prune measures
+    assert float(found.mean()) == pytest.approx(LossEvaluator(vlm, QUESTIONS).answers().mean, abs=1e-4)
 
 
 def test_fisher_is_the_squared_gradient_of_each_sample(vlm: LlavaModel) -> None:
@@ -54,7 +54,7 @@ def test_fisher_is_the_squared_gradient_of_each_sample(vlm: LlavaModel) -> None:
             assert len(linears) == 7
             gradients = torch.autograd.grad(loss, linears, retain_graph=True)
             direct[i] += sum(float((g.double() ** 2).sum()) for g in gradients)
-    assert fisher(Samples(vlm, QUESTIONS)) == pytest.approx((direct / len(each())).tolist(), rel=1e-4)
+    assert slow.scores("fisher", Samples(vlm, QUESTIONS)) == pytest.approx((direct / len(each())).tolist(), rel=1e-4)
 
 
 def test_gate_gradient_is_what_a_gate_moved_by_hand_gives(vlm: LlavaModel) -> None:
@@ -71,7 +71,7 @@ def test_gate_gradient_is_what_a_gate_moved_by_hand_gives(vlm: LlavaModel) -> No
                     losses.append(float(slow.answer_loss(model, inputs, said)))
             slopes.append(abs(losses[0] - losses[1]) / (2 * STEP))
         direct.append(sum(slopes) / len(slopes))
-    assert gate_gradients(Samples(vlm, QUESTIONS)) == pytest.approx(direct, rel=1e-3)
+    assert slow.scores("taylor", Samples(vlm, QUESTIONS)) == pytest.approx(direct, rel=1e-3)
 
 
 def test_the_model_is_left_as_it_was(vlm: LlavaModel) -> None:
@@ -80,14 +80,14 @@ def test_the_model_is_left_as_it_was(vlm: LlavaModel) -> None:
 
     before = hooks()
     wanted = {name for name, p in vlm.model.named_parameters() if p.requires_grad}
-    fisher(Samples(vlm, QUESTIONS))
-    gate_gradients(Samples(vlm, QUESTIONS))
+    slow.scores("fisher", Samples(vlm, QUESTIONS))
+    slow.scores("taylor", Samples(vlm, QUESTIONS))
     assert wanted and {name for name, p in vlm.model.named_parameters() if p.requires_grad} == wanted
     assert all(p.grad is None for p in vlm.model.parameters())
     assert hooks() == before
 
 
 def test_questions_without_answers_have_no_loss(vlm: LlavaModel) -> None:
-    asked = [[Question(question.picture, question.text)] for question in each()]
+    asked = [[ImageQuestion(question.image, question.prompt)] for question in each()]
     with pytest.raises(VrbenchError, match="a question has no answer"):
-        fisher(Samples(vlm, asked))
+        slow.scores("fisher", Samples(vlm, asked))

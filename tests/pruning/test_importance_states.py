@@ -12,16 +12,14 @@ import pytest
 import torch
 
 from tests.pruning import slow
-from tests.pruning.slow import Seen, cosine
+from tests.pruning.slow import Seen, cosine, scores
 from vrbench.checkpoints.resolve import resolve
 from vrbench.core.errors import VrbenchError
 from vrbench.models.llava_model import LlavaModel
 from vrbench.models.load import load_vlm
 from vrbench.pruning import samples as streaming
-from vrbench.pruning.angular import angular_distances, block_distances
-from vrbench.pruning.attention import image_attention
-from vrbench.pruning.influence import block_influence, multimodal_block_influence
-from vrbench.pruning.questions import DevQuestions, FolderQuestions, Question
+from vrbench.pruning.hidden_states import block_distances
+from vrbench.pruning.questions import DevQuestions, FolderQuestions, ImageQuestion
 from vrbench.pruning.samples import Samples
 
 QUESTIONS = DevQuestions(3, 6)
@@ -52,14 +50,14 @@ def influence(one: Seen, layer: int, chosen: torch.Tensor) -> float:
 
 
 def test_samples_share_tokens_in_what_is_streamed(stream: Samples) -> None:
-    shared = [each for each in stream.looks() if len(each.paths) > len(each.images)]
+    shared = [each for each in stream.passes() if len(each.paths) > len(each.is_image)]
     assert shared  # or the tests below would not see how such tokens count
-    assert stream.samples == 18
+    assert stream.count == 18
 
 
 def test_block_influence(stream: Samples, seen: list[Seen]) -> None:
     direct = slow.mean([[influence(s, i, s.ids >= 0) for i in range(DEPTH)] for s in seen])
-    assert block_influence(stream) == pytest.approx(direct, abs=1e-5)
+    assert scores("block-influence", stream) == pytest.approx(direct, abs=1e-5)
     assert len({round(value, 3) for value in direct}) == DEPTH
 
 
@@ -68,9 +66,9 @@ def test_multimodal_block_influence(stream: Samples, seen: list[Seen]) -> None:
         return (influence(one, layer, one.is_image) + influence(one, layer, ~one.is_image)) / 2
 
     direct = slow.mean([[of(s, i) for i in range(DEPTH)] for s in seen])
-    found = multimodal_block_influence(stream)
+    found = scores("multimodal-block-influence", stream)
     assert found == pytest.approx(direct, abs=1e-5)
-    assert found != pytest.approx(block_influence(stream), abs=1e-3)  # text and picture count alike, not each token
+    assert found != pytest.approx(scores("block-influence", stream), abs=1e-3)
 
 
 def test_angular_distance_is_that_of_every_token(stream: Samples, seen: list[Seen]) -> None:
@@ -79,7 +77,7 @@ def test_angular_distance_is_that_of_every_token(stream: Samples, seen: list[See
         return sum(math.acos(cosine(x, y)) / math.pi for x, y in pairs) / len(one.ids)
 
     direct = slow.mean([[of(s, i) for i in range(DEPTH)] for s in seen])
-    assert angular_distances(stream.counting("all")) == pytest.approx(direct, abs=1e-5)
+    assert scores("angular", stream) == pytest.approx(direct, abs=1e-5)
 
 
 def test_block_distances_are_of_the_last_token_over_every_block(stream: Samples, seen: list[Seen]) -> None:
@@ -93,7 +91,7 @@ def test_block_distances_are_of_the_last_token_over_every_block(stream: Samples,
 
 
 def test_block_distances_over_all_tokens_are_the_layers_own(stream: Samples) -> None:
-    assert block_distances(stream, 1, "all")[0] == pytest.approx(angular_distances(stream.counting("all")), abs=1e-9)
+    assert block_distances(stream, 1, "all")[0] == pytest.approx(scores("angular", stream), abs=1e-9)
 
 
 def attended(one: Seen, layer: int) -> float:
@@ -107,7 +105,7 @@ def attended(one: Seen, layer: int) -> float:
 
 def test_image_attention(stream: Samples, seen: list[Seen]) -> None:
     direct = slow.mean([[attended(s, i) for i in range(DEPTH)] for s in seen])
-    assert image_attention(stream) == pytest.approx(direct, abs=1e-5)
+    assert scores("attention", stream) == pytest.approx(direct, abs=1e-5)
     assert all(0 < value < 1 for value in direct) and len({round(value, 4) for value in direct}) == DEPTH
 
 
@@ -116,35 +114,35 @@ def test_the_model_is_left_as_it_was(vlm: LlavaModel, stream: Samples) -> None:
         return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in vlm.model.modules())
 
     before = hooks(), vlm.language_model.config._attn_implementation
-    image_attention(stream)
-    block_influence(stream)
+    scores("attention", stream)
+    scores("block-influence", stream)
     assert (hooks(), vlm.language_model.config._attn_implementation) == before
     assert before[1] == "sdpa"
 
 
 def test_a_text_without_image_tokens_has_no_attention_to_them(vlm: LlavaModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    def blind(of: list[Question]) -> streaming.Pass:
+    def blind(of: list[ImageQuestion]) -> streaming.ForwardPass:
         paths = [(i, torch.arange(3)) for i in range(len(of))]
-        return streaming.Pass(paths, torch.zeros(len(of), 3, dtype=torch.bool), lambda: None)
+        return streaming.ForwardPass(paths, torch.zeros(len(of), 3, dtype=torch.bool), lambda: None)
 
-    monkeypatch.setattr(Samples, "looks", lambda self: iter([blind(of) for of in QUESTIONS]))
+    monkeypatch.setattr(Samples, "passes", lambda self: iter([blind(of) for of in QUESTIONS]))
     with pytest.raises(VrbenchError, match="a llava model has no image tokens in its text"):
-        image_attention(Samples(vlm, QUESTIONS))
+        scores("attention", Samples(vlm, QUESTIONS))
 
 
 def test_what_is_held_does_not_grow_with_the_samples(vlm: LlavaModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "PICTURES_AT_ONCE", 2)
+    monkeypatch.setattr(streaming, "IMAGES_AT_ONCE", 2)
     pictures: list[weakref.ref[object]] = []
     most = []
 
     class Watched:
-        def __iter__(self) -> Iterator[list[Question]]:
+        def __iter__(self) -> Iterator[list[ImageQuestion]]:
             for of in DevQuestions(12, 1):
-                pictures.append(weakref.ref(of[0].picture))
+                pictures.append(weakref.ref(of[0].image))
                 yield of
 
     stream = Samples(vlm, Watched())
-    for each in stream.looks():
+    for each in stream.passes():
         each.run()
         gc.collect()
         most.append(sum(picture() is not None for picture in pictures))
@@ -156,16 +154,16 @@ class TestFolder:
     def folder(self, tmp_path: Path) -> Path:
         for i, of in enumerate(DevQuestions(5, 1)):
             (tmp_path / "in").mkdir(exist_ok=True)
-            of[0].picture.save(tmp_path / "in" / f"{i}.png")
+            of[0].image.save(tmp_path / "in" / f"{i}.png")
         (tmp_path / "notes.txt").write_text("no picture")
         return tmp_path
 
     def test_a_folder_s_pictures_are_asked_the_prompt(self, vlm: LlavaModel, folder: Path) -> None:
         questions = FolderQuestions(folder, 10, "Say what is there.")
-        assert [q.text for of in questions for q in of] == ["Say what is there."] * 5
+        assert [q.prompt for of in questions for q in of] == ["Say what is there."] * 5
         seen = slow.seen(vlm, list(questions))
         direct = slow.mean([[influence(s, i, s.ids >= 0) for i in range(DEPTH)] for s in seen])
-        assert block_influence(Samples(vlm, questions)) == pytest.approx(direct, abs=1e-5)
+        assert scores("block-influence", Samples(vlm, questions)) == pytest.approx(direct, abs=1e-5)
 
     def test_some_of_them_are_drawn(self, folder: Path) -> None:
         some, same, other = (FolderQuestions(folder, 2, seed=seed).files for seed in (1, 1, 2))
@@ -175,9 +173,9 @@ class TestFolder:
 
     def test_what_is_no_picture_is_named(self, folder: Path) -> None:
         (folder / "broken.jpg").write_bytes(b"text")
-        with pytest.raises(VrbenchError, match=r"broken\.jpg cannot be read as a picture"):
+        with pytest.raises(VrbenchError, match=r"broken\.jpg cannot be read as an image"):
             list(FolderQuestions(folder, 10))
-        [fault] = FolderQuestions(folder, 10).faults()  # before a model is loaded
+        [fault] = FolderQuestions(folder, 10).validate()  # before a model is loaded
         assert fault.endswith(
-            "broken.jpg cannot be read as a picture: UnidentifiedImageError: cannot identify image file"
+            "broken.jpg cannot be read as an image: UnidentifiedImageError: cannot identify image file"
         )

@@ -13,16 +13,18 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from tests import tiny
-from vrbench.checkpoints.resolve import resolve
+from tests.tiny import save_delta
+from vrbench.checkpoints.resolve import Checkpoint, resolve
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import LineageStep
 from vrbench.models.components import layer_parameters
 from vrbench.models.load import load_model
-from vrbench.pruning import prune, recipe_of, restore, write_delta
-from vrbench.pruning.lora_norm import lora_norms
-from vrbench.pruning.scoring_context import before_tuning
-from vrbench.pruning.weight_distances import change_ratios, weight_angles
+from vrbench.pruning.importance_methods import angular_weights, change
+from vrbench.pruning.prune import prune, restore
+from vrbench.pruning.recipe import make_recipe
+from vrbench.pruning.scoring_context import ScoringContext, before_tuning
+from vrbench.pruning.weight_distances import adapter_norms
 
 Matrix = NDArray[np.float64]
 SCALE = 8 / 2  # alpha / r of `tiny.save_adapter`
@@ -69,19 +71,27 @@ def direct(base: Path, changes: list[dict[str, Matrix]], of: Callable[[Matrix, M
     ]
 
 
+def changes_of(ckpt: Checkpoint, base: Checkpoint) -> list[float]:
+    return list(change(ScoringContext(ckpt, base, device_name="cpu")))
+
+
+def angles_of(ckpt: Checkpoint, base: Checkpoint) -> list[float]:
+    return list(angular_weights(ScoringContext(ckpt, base, device_name="cpu")))
+
+
 @pytest.fixture
 def adapter(tiny_llava: Path, tmp_path: Path) -> Path:
     return tiny.save_adapter(tmp_path / "adapter", tiny_llava, layers=(1, 3))
 
 
 def test_change_of_an_adapter_is_that_of_the_merged_weights(adapter: Path, tiny_llava: Path) -> None:
-    found = change_ratios(resolve(str(adapter)), resolve(str(tiny_llava)))
+    found = changes_of(resolve(str(adapter)), resolve(str(tiny_llava)))
     assert found == pytest.approx(direct(tiny_llava, added(adapter), ratio), rel=1e-5)
     assert found[0] == found[2] == 0 and min(found[1], found[3]) > 0.01
 
 
 def test_angle_between_weights(adapter: Path, tiny_llava: Path) -> None:
-    found = weight_angles(resolve(str(adapter)), resolve(str(tiny_llava)))
+    found = angles_of(resolve(str(adapter)), resolve(str(tiny_llava)))
     assert found == pytest.approx(direct(tiny_llava, added(adapter), angle), abs=1e-6)
     assert found[0] == found[2] == 0 and min(found[1], found[3]) > 0.001
 
@@ -91,39 +101,41 @@ def test_two_whole_models_are_compared_from_their_files(tiny_llava: Path, tmp_pa
     ours, theirs = matrices(other), matrices(tiny_llava)
     changes = [{n: new[n] - old[n] for n in new} for new, old in zip(ours, theirs, strict=True)]
     pair = resolve(str(other)), resolve(str(tiny_llava))
-    assert change_ratios(*pair) == pytest.approx(direct(tiny_llava, changes, ratio), rel=1e-6)
-    assert weight_angles(*pair) == pytest.approx(direct(tiny_llava, changes, angle), abs=1e-6)
-    assert min(weight_angles(*pair)) > 7 * 0.4  # all seven linears count, each of them near a right angle
+    assert changes_of(*pair) == pytest.approx(direct(tiny_llava, changes, ratio), rel=1e-6)
+    assert angles_of(*pair) == pytest.approx(direct(tiny_llava, changes, angle), abs=1e-6)
+    assert min(angles_of(*pair)) > 7 * 0.4  # all seven linears count, each of them near a right angle
 
 
 def test_layers_are_paired_by_what_they_were_before_some_went(adapter: Path, tiny_llava: Path, tmp_path: Path) -> None:
-    whole = change_ratios(resolve(str(adapter)), resolve(str(tiny_llava)))
-    recipe = recipe_of(makes="small", base=str(adapter), remove=1, pictures=1, turns=1, outside_region=True)
+    whole = changes_of(resolve(str(adapter)), resolve(str(tiny_llava)))
+    recipe = make_recipe(makes="small", base=str(adapter), remove=1, pictures=1, turns=1, outside_region=True)
     small = resolve(str(prune(recipe, tmp_path / "small", "cpu")))
     (gone,) = small.removed[0]
     left = [value for layer, value in enumerate(whole) if layer != gone]
-    assert change_ratios(small, resolve(str(tiny_llava))) == pytest.approx(left, rel=1e-6)
-    assert lora_norms(small) == pytest.approx([v for i, v in enumerate(lora_norms(resolve(str(adapter)))) if i != gone])
+    assert changes_of(small, resolve(str(tiny_llava))) == pytest.approx(left, rel=1e-6)
+    assert adapter_norms(small) == pytest.approx(
+        [v for i, v in enumerate(adapter_norms(resolve(str(adapter)))) if i != gone]
+    )
     with pytest.raises(VrbenchError, match="small lacks layers that adapter has: "):
-        change_ratios(resolve(str(adapter)), small)
+        changes_of(resolve(str(adapter)), small)
 
 
 def test_models_of_other_depths_cannot_be_paired(tiny_llava: Path, tmp_path: Path) -> None:
     deeper = tiny.save_llava(tmp_path / "deeper", depth=5)
     with pytest.raises(VrbenchError, match="deeper was made with 5 decoder layers, llava with 4"):
-        change_ratios(resolve(str(deeper)), resolve(str(tiny_llava)))
+        changes_of(resolve(str(deeper)), resolve(str(tiny_llava)))
 
 
 def test_models_of_other_widths_cannot_be_compared(tiny_llava: Path, tmp_path: Path) -> None:
     wider = tiny.save_llava(tmp_path / "wider", hidden=64)
     with pytest.raises(VrbenchError, match=r"wider and llava differ in 'mlp\.down_proj\.weight' and 6 more of a layer"):
-        change_ratios(resolve(str(wider)), resolve(str(tiny_llava)))
+        changes_of(resolve(str(wider)), resolve(str(tiny_llava)))
 
 
 class TestLoraNorm:
     def test_it_is_the_norm_of_what_is_added(self, adapter: Path) -> None:
         expected = [sum(math.sqrt(float((m**2).sum())) for m in layer.values()) for layer in added(adapter)]
-        assert lora_norms(resolve(str(adapter))) == pytest.approx(expected, rel=1e-6)
+        assert adapter_norms(resolve(str(adapter))) == pytest.approx(expected, rel=1e-6)
         assert expected[0] == expected[2] == 0
 
     def test_the_scale_is_the_one_that_merging_uses(self, adapter: Path, tiny_llava: Path) -> None:
@@ -135,25 +147,25 @@ class TestLoraNorm:
         expected = [0.0] * tiny.DEPTH
         for name, parameter in merged.items():
             expected[int(name.split(".")[1])] += float((parameter - base[name]).detach().norm())
-        assert lora_norms(resolve(str(adapter))) == pytest.approx(expected, rel=1e-4)
+        assert adapter_norms(resolve(str(adapter))) == pytest.approx(expected, rel=1e-4)
 
     def test_a_dora_s_matrices_do_not_say_what_changes(self, adapter: Path) -> None:
         config = json.loads((adapter / "adapter_config.json").read_text())
         ckpt = resolve(str(adapter))
         (adapter / "adapter_config.json").write_text(json.dumps({**config, "use_dora": True}))
         with pytest.raises(VrbenchError, match="the adapter of adapter is a DoRA"):
-            lora_norms(ckpt)
+            adapter_norms(ckpt)
 
     def test_a_model_without_one(self, tiny_llava: Path) -> None:
-        with pytest.raises(VrbenchError, match="llava has no LoRA adapter of its own or below it; take 'change'"):
-            lora_norms(resolve(str(tiny_llava)))
+        with pytest.raises(VrbenchError, match="llava and the checkpoints below it have no LoRA adapter"):
+            adapter_norms(resolve(str(tiny_llava)))
 
 
 class TestBeforeTuning:
     def test_it_is_what_the_latest_training_of_layers_began_with(
         self, adapter: Path, tiny_llava: Path, tmp_path: Path
     ) -> None:
-        recipe = recipe_of(makes="small", base=str(adapter), remove=1, pictures=1, turns=1)
+        recipe = make_recipe(makes="small", base=str(adapter), remove=1, pictures=1, turns=1)
         small = resolve(str(prune(recipe, tmp_path / "small", "cpu")))
         back = resolve(str(restore(str(adapter), "1", str(tiny_llava), tmp_path / "back")))
         for ckpt in (resolve(str(adapter)), small, back):
@@ -163,7 +175,7 @@ class TestBeforeTuning:
         model = load_model(resolve(str(adapter)), tiny.torch.float32)
         for parameter in layer_parameters(model, [0]).values():
             parameter.data += 0.1
-        delta = write_delta(model, LayerSet.of((0,), tiny.DEPTH), str(adapter), tmp_path / "delta")
+        delta = save_delta(model, LayerSet.of((0,), tiny.DEPTH), str(adapter), tmp_path / "delta")
         assert before_tuning(resolve(str(delta))).id == "adapter"
 
     def test_healing_does_not_count(self, adapter: Path, tiny_llava: Path, tmp_path: Path) -> None:
@@ -184,8 +196,8 @@ class TestBeforeTuning:
         ("name", "digest", "fault"),
         [
             ("", "", ""),
-            ("../nowhere", "", "not at hand; name it with --base .*nowhere"),
-            ("", "abc", "its digest was abc, what has this name now has"),
+            ("../nowhere", "", "not available; name it with --base .*nowhere"),
+            ("", "abc", "recorded digest abc, .* now has"),
         ],
     )
     def test_a_whole_model_says_it_by_name(
@@ -203,6 +215,6 @@ class TestBeforeTuning:
 
     def test_a_model_that_says_nothing(self, tiny_llava: Path) -> None:
         with pytest.raises(
-            VrbenchError, match="llava does not say what its layers were tuned from; name it with --base"
+            VrbenchError, match="llava does not record what its layers were tuned from; name it with --base"
         ):
             before_tuning(resolve(str(tiny_llava)))

@@ -16,7 +16,7 @@ from vrbench.core.schemas import BaseRef, LineageStep
 from vrbench.models import load
 from vrbench.models.components import decoder_layers
 from vrbench.models.load import load_model
-from vrbench.pruning import restore
+from vrbench.pruning.prune import restore
 
 
 @pytest.fixture(autouse=True)

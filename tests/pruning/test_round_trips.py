@@ -17,6 +17,7 @@ from transformers import AutoTokenizer
 
 from tests import tiny
 from tests.pruning import others
+from tests.tiny import save_delta
 from vrbench.checkpoints.new_folder import made_folder
 from vrbench.checkpoints.resolve import resolve
 from vrbench.core.layers import LayerSet
@@ -26,8 +27,8 @@ from vrbench.models.components import decoder_layers, layer_parameters, projecto
 from vrbench.models.load import load_model, load_vlm
 from vrbench.models.overlay import remove_layers
 from vrbench.models.processors import load_image_processor
-from vrbench.pruning import restore, write_delta
-from vrbench.pruning.export import write_whole
+from vrbench.pruning.export import export_full
+from vrbench.pruning.prune import restore
 
 
 @dataclass
@@ -209,7 +210,7 @@ def test_only_layers_of_the_llm_are_tuned(made: Made, tmp_path: Path) -> None:
 @pytest.mark.supports("llava", "delta")
 def test_a_delta_is_the_tuned_model(made: Made, tmp_path: Path) -> None:
     model = tuned(made, (0, 2))
-    folder = write_delta(model, LayerSet.of((0, 2), 4), str(made.folder), tmp_path / "delta")
+    folder = save_delta(model, LayerSet.of((0, 2), 4), str(made.folder), tmp_path / "delta")
     found = resolve(str(folder))
     assert same(load_model(found, torch.float32), model)
     assert not same(made.model, model)
@@ -225,7 +226,7 @@ def test_a_delta_on_a_pruned_base(made: Made, tmp_path: Path) -> None:
     model = loaded(pruned)
     for parameter in layer_parameters(model, [1]).values():
         parameter.data += 1
-    folder = write_delta(model, LayerSet.of((1,), 3), str(pruned), tmp_path / "delta")
+    folder = save_delta(model, LayerSet.of((1,), 3), str(pruned), tmp_path / "delta")
     assert same(loaded(folder), model)
 
 
@@ -234,7 +235,7 @@ def test_a_delta_on_an_adapter_that_is_not_merged(made: Made, tmp_path: Path) ->
     model = loaded(adapter)
     for parameter in layer_parameters(model, [1]).values():
         parameter.data += 0.1
-    found = resolve(str(write_delta(model, LayerSet.of((1,), 4), str(adapter), tmp_path / "d")))
+    found = resolve(str(save_delta(model, LayerSet.of((1,), 4), str(adapter), tmp_path / "d")))
     beside = load_vlm(found, merge=False).model
     assert torch.allclose(others.logits(beside), others.logits(model), atol=1e-4)
     assert same(load_model(found, torch.float32), model)
@@ -255,7 +256,7 @@ def test_a_whole_folder_is_the_light_one_and_needs_no_base(made: Made, tmp_path:
     with made_folder(tmp_path / "whole") as folder:
         (folder / "vrbench.json").touch()
         assert found.base
-        write_whole(found, folder, found.lineage[0], found.base)
+        export_full(found, folder, found.lineage[0], found.base)
     expected = others.logits(loaded(light))
     adapter.rename(tmp_path / "gone")
     whole = resolve(str(tmp_path / "whole"))
@@ -292,7 +293,7 @@ def test_all_layers_restored_undo_an_adapter(made: Made, tmp_path: Path) -> None
 
 
 def test_restored_layers_count_in_the_depth_that_pruning_left(made: Made, tmp_path: Path) -> None:
-    delta = write_delta(tuned(made, (0, 1, 2, 3)), LayerSet.all(4), str(made.folder), tmp_path / "d")
+    delta = save_delta(tuned(made, (0, 1, 2, 3)), LayerSet.all(4), str(made.folder), tmp_path / "d")
     pruned = layered(tmp_path / "p", delta, LineageStep(kind="pruned", layers="1", depth=4), depth=3)
     folder = restore(str(pruned), "1", str(made.folder), tmp_path / "r")
     expected = tuned(made, (0, 1, 2, 3))
@@ -319,7 +320,7 @@ def test_layers_may_be_removed_again_after_they_were_restored_in_one_folder(made
 
 
 def test_a_layered_backbone_gives_the_layers_that_it_has_when_loaded(made: Made, tmp_path: Path) -> None:
-    delta = write_delta(tuned(made, (1,)), LayerSet.of((1,), 4), str(made.folder), tmp_path / "d")
+    delta = save_delta(tuned(made, (1,)), LayerSet.of((1,), 4), str(made.folder), tmp_path / "d")
     folder = restore(str(made.folder), "1", str(delta), tmp_path / "r")
     expected = copy.deepcopy(made.model)
     for name, parameter in layer_parameters(expected, (1,)).items():
@@ -330,7 +331,7 @@ def test_a_layered_backbone_gives_the_layers_that_it_has_when_loaded(made: Made,
 def test_every_step_has_a_digest_of_its_own(made: Made, tmp_path: Path) -> None:
     adapter = save_adapter(made, tmp_path / "a")
     model = tuned(made, (1,))
-    delta = write_delta(model, LayerSet.of((1,), 4), str(made.folder), tmp_path / "d")
+    delta = save_delta(model, LayerSet.of((1,), 4), str(made.folder), tmp_path / "d")
     folders = [
         made.folder, adapter, delta,
         layered(tmp_path / "p", made.folder, LineageStep(kind="pruned", layers="1", depth=4), depth=3),

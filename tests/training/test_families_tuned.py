@@ -115,11 +115,12 @@ def test_the_written_folder_is_the_tuned_model(family: str, tuning: str, tmp_pat
 
 
 def test_a_base_that_is_pruned_and_tuned_itself(tmp_path: Path, trained: list[Any]) -> None:
-    from vrbench.pruning import prune, recipe_of
+    from vrbench.pruning.prune import prune
+    from vrbench.pruning.recipe import make_recipe
 
     base = base_of("llava", tmp_path / "base")
     first = train(recipe(base, tmp_path), tmp_path / "first", device="cpu")
-    angular = recipe_of(makes="small", base=str(first), remove=1, by="angular", pictures=1, turns=1)
+    angular = make_recipe(makes="small", base=str(first), remove=1, by="angular", pictures=1, turns=1)
     small = prune(angular, tmp_path / "small", "cpu")
     (tmp_path / "more").mkdir()
     healed = train(recipe(small, tmp_path / "more", layers="0"), tmp_path / "healed", device="cpu")

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from tests.training.asked import FAMILY, LATER, ONE, SEVERAL, TWO, WORDS, loaded, picture
 from vrbench.core.errors import VrbenchError
 from vrbench.pruning.questions import FolderQuestions
-from vrbench.pruning.samples import whole_inputs
+from vrbench.pruning.samples import padded_inputs
 from vrbench.training.conversation_batches import SupervisedSet, grouped
 from vrbench.training.conversation_encoder import Supervised
 from vrbench.training.conversations import Conversation
@@ -57,7 +57,7 @@ def test_a_refused_image_of_a_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         VrbenchError, match=r"strip\.png: the image processor of qwen3_vl refuses an image of 700 x 3: "
     ):
-        whole_inputs(loaded("qwen3_vl"), asked)
+        padded_inputs(loaded("qwen3_vl"), asked)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -78,12 +78,13 @@ def prune(
     device: Device = "auto",
 ) -> None:
     """Remove the decoder layers that a checkpoint misses least, or measure once in which order they go."""
-    from vrbench.pruning import order_layers, recipe_of
-    from vrbench.pruning import prune as prune_layers
+    from vrbench.pruning.prune import prune as prune_layers
+    from vrbench.pruning.recipe import make_recipe
+    from vrbench.pruning.removal_order import order_layers
 
     if (out is None) == (save_order is None):
         raise VrbenchError("name either the folder to make, with --out, or the file of an order, with --save-order")
-    recipe = recipe_of(
+    recipe = make_recipe(
         makes=id_ or (out.resolve().name if out else ckpt), base=ckpt, remove=remove, layers=layers, by=by,
         order=str(order) if order else None, block=block, outside_region=outside_region, pictures=pictures,
     )  # fmt: skip
@@ -101,6 +102,6 @@ def restore(
     id_: Id = None,
 ) -> None:
     """Put decoder layers back to the weights of the language model that they were tuned from."""
-    from vrbench.pruning import restore as restore_layers
+    from vrbench.pruning.prune import restore as restore_layers
 
     print_made(restore_layers(ckpt, layers, backbone, out, id_ or ""))

@@ -18,10 +18,10 @@ def _list(context: typer.Context, asked: bool) -> None:
     from tabulate import tabulate
 
     from vrbench.core.layers import STRATEGIES
-    from vrbench.pruning.importance import SCORES
+    from vrbench.pruning.importance_methods import IMPORTANCE_METHODS
 
-    rows = [(name, "", str(STRATEGIES[name].__doc__).partition("\n")[0]) for name in STRATEGIES]
-    rows += [(name, score.needs, score.what) for name, score in SCORES.items()]
+    rows = [(name, "", strategy.summary) for name, strategy in STRATEGIES.items()]
+    rows += [(name, method.requirements, method.summary) for name, method in IMPORTANCE_METHODS.items()]
     print(tabulate(rows, ("strategy", "needs", "layers chosen, or score by which they are"), "simple"))
     raise typer.Exit
 
@@ -58,8 +58,7 @@ def layers(
     ] = False,
 ) -> None:
     """Choose layers to tune: by a heuristic, or by what a score says of each layer of a tuned model."""
-    from vrbench.pruning.choose import choose
-    from vrbench.pruning.showing import as_text
+    from vrbench.pruning.choose import as_text, choose
 
     found = choose(
         strategy, n, ckpt=ckpt, base=base, depth=depth, pictures=pictures, turns=turns, images=images, prompt=prompt,

@@ -111,29 +111,29 @@ def layers(job: StepJob) -> None:
         )  # fmt: skip
         return
     from vrbench.checkpoints.resolve import resolve
-    from vrbench.pruning.removal_order import removal_order, save_order
+    from vrbench.pruning.removal_order import removal_order
 
     found = removal_order(
         resolve(str(arguments["ckpt"])), by, int(arguments["most"]), outside_region=bool(arguments["outside_region"]),
         pictures=pictures, device=device,
     )  # fmt: skip
-    save_order(found, job.output)
+    found.save(job.output)
 
 
 def prune(job: StepJob) -> None:
     """Remove the first layers of a removal order, or those that a score selects; only the lineage is written."""
-    from vrbench.pruning import prune as prune_layers
-    from vrbench.pruning import recipe_of
+    from vrbench.pruning.prune import prune as prune_layers
+    from vrbench.pruning.recipe import make_recipe
 
     keys: dict[str, Any] = dict(job.step.arguments)
-    recipe = recipe_of(makes=job.step.name, base=keys.pop("ckpt"), **keys)
+    recipe = make_recipe(makes=job.step.name, base=keys.pop("ckpt"), **keys)
     if not _is_complete(job.output, recipe.digest):
         prune_layers(recipe, job.output, job.options.device)
 
 
 def restore(job: StepJob) -> None:
     """Restore layers to the backbone's weights."""
-    from vrbench.pruning import restore as restore_layers
+    from vrbench.pruning.prune import restore as restore_layers
 
     if not _is_complete(job.output, ""):
         ckpt, layers, backbone = (str(job.step.arguments[key]) for key in ("ckpt", "layers", "from"))

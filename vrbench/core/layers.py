@@ -1,4 +1,4 @@
-"""Sets of decoder layers of an LLM: `LayerSet`, and the strategies that select layers without training (no torch)."""
+"""Sets of decoder layers, and strategies that select them: each is one function with `@layer_strategy` (no torch)."""
 
 from __future__ import annotations
 
@@ -112,68 +112,114 @@ def _range_of(depth: int) -> str:
     return f"a model of depth {depth} has layers 0 to {depth - 1}"
 
 
-def sparse_uniform(n: int, depth: int) -> LayerSet:
+@dataclass(frozen=True)
+class LayerStrategy:
+    """A way to choose layers that is known before anything is trained.
+
+    Attributes:
+        name: for recipes and commands.
+        function: (n, depth), and the seed of strategies that draw -> the layers' indices.
+        seeded: whether it draws.
+    """
+
+    name: str
+    function: Callable[..., Iterable[int]]
+    seeded: bool = False
+
+    @property
+    def summary(self) -> str:
+        """The first line of the function's docstring."""
+        return str(self.function.__doc__).partition("\n")[0]
+
+    def __call__(self, n: int, depth: int, seed: int = 0) -> LayerSet:
+        """Return n layers out of a depth.
+
+        Raises:
+            VrbenchError: n is below 1 or above the depth.
+        """
+        if not 1 <= n <= depth:
+            raise VrbenchError(f"{n} layers were requested; a model of depth {depth} has 1 to {depth}")
+        return LayerSet.of(self.function(n, depth, seed) if self.seeded else self.function(n, depth), depth)
+
+
+STRATEGIES: dict[str, LayerStrategy] = {}
+"""Name -> strategy; filled by the decorator."""
+
+
+def layer_strategy(name: str, seeded: bool = False) -> Callable[[Callable[..., Iterable[int]]], LayerStrategy]:
+    """Register a function as a layer strategy; 1 <= n <= depth when it is called.
+
+    The name and the first line of the docstring are all that lists, help, errors and tests use. It has no version:
+    recipes and lineages record the layers that it chose.
+    """
+
+    def register(function: Callable[..., Iterable[int]]) -> LayerStrategy:
+        STRATEGIES[name] = LayerStrategy(name, function, seeded)
+        return STRATEGIES[name]
+
+    return register
+
+
+@layer_strategy("sparse-uniform")
+def sparse_uniform(n: int, depth: int) -> Iterable[int]:
     """Select n layers spread evenly over the depth, the first layer included.
 
     Layer k is floor(k * depth / n): equal gaps wherever n divides the depth (Visual-Region, section 3: sparse and
     uniform selection).
     """
-    return LayerSet(tuple(k * depth // n for k in range(_checked(n, depth))), depth)
+    return (k * depth // n for k in range(n))
 
 
-def bottom(n: int, depth: int) -> LayerSet:
+@layer_strategy("bottom")
+def bottom(n: int, depth: int) -> Iterable[int]:
     """Select the first n layers, nearest the input."""
-    return LayerSet(tuple(range(_checked(n, depth))), depth)
+    return range(n)
 
 
-def top(n: int, depth: int) -> LayerSet:
-    """Select the last n layers, nearest the output."""
-    return LayerSet(tuple(range(depth - _checked(n, depth), depth)), depth)
+@layer_strategy("middle-low")
+def middle_low(n: int, depth: int) -> Iterable[int]:
+    """Select n consecutive layers from the second quarter on, such as 8-15 for 8 of 32.
 
-
-def middle(n: int, depth: int) -> LayerSet:
-    """Select n consecutive layers around the middle."""
-    return _consecutive((depth - _checked(n, depth)) // 2, n, depth)
-
-
-def middle_low(n: int, depth: int) -> LayerSet:
-    """Select n consecutive layers from the second quarter on: 8-15 for 8 of 32, as Visual-Region compares them.
-
-    Where fewer than n layers follow, the last n.
+    Where fewer than n layers follow, the last n. Visual-Region compares these.
     """
-    return _consecutive(depth // 4, _checked(n, depth), depth)
+    return _consecutive(depth // 4, n, depth)
 
 
-def middle_high(n: int, depth: int) -> LayerSet:
-    """Select n consecutive layers from the third quarter on: 16-23 for 8 of 32; otherwise as `middle_low`."""
-    return _consecutive(depth // 2, _checked(n, depth), depth)
+@layer_strategy("middle")
+def middle(n: int, depth: int) -> Iterable[int]:
+    """Select n consecutive layers around the middle."""
+    return _consecutive((depth - n) // 2, n, depth)
 
 
-def hybrid(n: int, depth: int) -> LayerSet:
+@layer_strategy("middle-high")
+def middle_high(n: int, depth: int) -> Iterable[int]:
+    """Select n consecutive layers from the third quarter on, such as 16-23 for 8 of 32."""
+    return _consecutive(depth // 2, n, depth)
+
+
+@layer_strategy("top")
+def top(n: int, depth: int) -> Iterable[int]:
+    """Select the last n layers, nearest the output."""
+    return range(depth - n, depth)
+
+
+@layer_strategy("hybrid")
+def hybrid(n: int, depth: int) -> Iterable[int]:
     """Select half of the n layers from the bottom (one more if n is odd) and half from the top."""
-    low = (_checked(n, depth) + 1) // 2
-    return LayerSet(tuple(range(low)) + tuple(range(depth - (n - low), depth)), depth)
+    low = (n + 1) // 2
+    return (*range(low), *range(depth - (n - low), depth))
 
 
-def random_layers(n: int, depth: int, seed: int = 0) -> LayerSet:
-    """Sample n layers without replacement with Python's `random.Random(seed).sample`, all sets equally likely."""
-    return LayerSet(tuple(random.Random(seed).sample(range(depth), _checked(n, depth))), depth)
+@layer_strategy("random", seeded=True)
+def random_layers(n: int, depth: int, seed: int) -> Iterable[int]:
+    """Sample n layers without replacement by Python's `random.Random(seed).sample`."""
+    return random.Random(seed).sample(range(depth), n)
 
 
-RANDOM = "random"
-"""The one strategy that has a seed."""
-
-STRATEGIES: dict[str, Callable[[int, int], LayerSet]] = {
-    "sparse-uniform": sparse_uniform,
-    "bottom": bottom,
-    "middle-low": middle_low,
-    "middle": middle,
-    "middle-high": middle_high,
-    "top": top,
-    "hybrid": hybrid,
-    RANDOM: random_layers,
-}
-"""Name -> (n, depth) -> the layers; none of these needs a trained model."""
+def _consecutive(start: int, n: int, depth: int) -> Iterable[int]:
+    """Return n consecutive layers from a start on, or the last n where they would not fit."""
+    first = min(start, depth - n)
+    return range(first, first + n)
 
 
 def select_layers(text: str, depth: int) -> LayerSet:
@@ -192,17 +238,16 @@ def select_layers(text: str, depth: int) -> LayerSet:
     if not colon:
         return LayerSet.parse(text, depth)
     if name not in STRATEGIES:
-        raise VrbenchError(
-            f"strategy {name!r} is unknown; {suggest_names(name, STRATEGIES)}. Layers selected by the scores of a "
-            "tuned model are given as the file that `vrbench layers` saves"
-        )
+        hint = "for layers chosen by importance, give the file of `vrbench layers --out`"
+        raise VrbenchError(f"strategy {name!r} is unknown; {suggest_names(name, STRATEGIES)}; {hint}")
+    strategy = STRATEGIES[name]
     count, at, seed = count.partition("@")
     if not count.isdigit() or (at and not seed.isdigit()):
-        example = f"{name}:8@3" if name == RANDOM else f"{name}:8"
-        raise VrbenchError(f"layers {text!r} cannot be read; write for instance '{example}'")
-    if at and name != RANDOM:
-        raise VrbenchError(f"layers {text!r} cannot be read; {name} has no seed, only {RANDOM} has one")
-    return random_layers(int(count), depth, int(seed or 0)) if name == RANDOM else STRATEGIES[name](int(count), depth)
+        raise VrbenchError(f"layers {text!r} cannot be read; write for instance '{name}:8{'@3' * strategy.seeded}'")
+    if at and not strategy.seeded:
+        seeded = ", ".join(each.name for each in STRATEGIES.values() if each.seeded)
+        raise VrbenchError(f"layers {text!r} cannot be read; {name} has no seed, only {seeded} has one")
+    return strategy(int(count), depth, int(seed or 0))
 
 
 def read_layer_file(file: Path, depth: int) -> LayerSet:
@@ -226,15 +271,3 @@ def read_layer_file(file: Path, depth: int) -> LayerSet:
     if not indices:
         raise VrbenchError(f"{where} has no layers; write 'none' where none are meant")
     return LayerSet.of(indices, depth)
-
-
-def _consecutive(start: int, n: int, depth: int) -> LayerSet:
-    """Return n consecutive layers from `start` on, or the last n where these would not fit."""
-    first = min(start, depth - n)
-    return LayerSet(tuple(range(first, first + n)), depth)
-
-
-def _checked(n: int, depth: int) -> int:
-    if not 1 <= n <= depth:
-        raise VrbenchError(f"{n} layers were asked for; a model of depth {depth} gives 1 to {depth}")
-    return n

@@ -1,42 +1,42 @@
-"""Layers chosen by a strategy, a heuristic or a score of a tuned model, and the file that says how (no torch)."""
+"""Layers chosen by a strategy or by importance: the choice, its file, its table and its plot (no torch)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from vrbench.checkpoints.resolve import Checkpoint, resolve, resolve_backbone
 from vrbench.core.errors import VrbenchError, error_messages, raise_errors, suggest_names
 from vrbench.core.io import validate_output, write_atomically
-from vrbench.core.layers import RANDOM, STRATEGIES, LayerSet, random_layers
+from vrbench.core.layers import STRATEGIES, LayerSet
 from vrbench.core.schemas import BaseRef, Record
-from vrbench.pruning.importance import SCORES, measured, questions_of, subject_of
+from vrbench.pruning.importance import questions_for, score_layers
+from vrbench.pruning.importance_methods import IMPORTANCE_METHODS
 from vrbench.pruning.questions import DESCRIBE
-from vrbench.pruning.showing import FORMS, write_plot
-
-if TYPE_CHECKING:
-    from vrbench.pruning.scoring_context import Subject
+from vrbench.pruning.scoring_context import ScoringContext
 
 LAYERS_VERSION = 1
+PLOT_SUFFIXES = (".png", ".svg")
+CHOSEN, OTHER = "#0072b2", "#b8c4cc"
 
 
 class ChosenLayers(Record):
-    """A layer set with how it was made: what `vrbench layers --out` saves and `select_layers` reads."""
+    """A layer set and how it was chosen: what `vrbench layers --out` saves and `select_layers` reads."""
 
     schema_version: int = Field(default=LAYERS_VERSION, description="Version of this layout.")
-    strategy: str = Field(description="Key of `vrbench.core.layers.STRATEGIES` or `vrbench.pruning.importance.SCORES`.")
-    depth: int = Field(description="Decoder layers of the model that they are out of.")
+    strategy: str = Field(description="Name of a layer strategy or of an importance score.")
+    depth: int = Field(description="Decoder layers of the model.")
     indices: tuple[int, ...] = Field(description="The layers, ascending.")
     layers: str = Field(description="The same as text, as recipes and commands take it.")
-    scores: tuple[float, ...] = Field(default=(), description="Of each layer of a score, larger for what matters more.")
+    scores: tuple[float, ...] = Field(default=(), description="Importance of each layer, larger for what matters more.")
     ckpt: BaseRef | None = Field(default=None, description="The tuned checkpoint that was measured.")
     base: BaseRef | None = Field(default=None, description="What its weights were compared with.")
     blocks: tuple[tuple[float, ...], ...] = Field(
         default=(), description="Angular distance over the block of n layers from layer l on, at [n - 1][l]."
     )
-    note: str = Field(default="", description="On what it was measured, or the seed of a draw.")
+    note: str = Field(default="", description="What it was measured on, or the seed of a draw.")
 
     def save(self, file: Path) -> None:
         """Write it as JSON."""
@@ -61,39 +61,42 @@ def choose(
     out: Path | None = None,
     plot: Path | None = None,
 ) -> ChosenLayers:
-    """n layers by a strategy; by a score, those with the largest values, of equal ones the lower.
+    """Choose n layers by a strategy, or those with the largest importance; of equal ones the lower.
 
     Args:
-        strategy: key of `vrbench.core.layers.STRATEGIES` or `vrbench.pruning.importance.SCORES`.
-        n: how many layers.
-        ckpt: the tuned checkpoint, which a score needs; a heuristic takes the depth from it.
+        strategy: key of `vrbench.core.layers.STRATEGIES` or of `importance_methods.IMPORTANCE_METHODS`.
+        n: number of layers.
+        ckpt: the tuned checkpoint, which a score needs; a strategy takes the depth from it.
         base: as in `importance`, by name.
-        depth: decoder layers, for a heuristic without a checkpoint.
-        seed: of "random", and of the draw among a folder's pictures; else 0.
+        depth: decoder layers, for a strategy without a checkpoint.
+        seed: of strategies that draw, and of the draw among a folder's images; else 0.
         pictures, turns, images, prompt, device, dtype: as in `vrbench.pruning.importance.importance`.
         blocks: with "angular", also the distance over every block of 1 to so many consecutive layers.
         out: file to save them in.
         plot: file for a plot of the scores.
 
     Raises:
-        VrbenchError: every fault of what was given, at once, before weights are loaded.
+        VrbenchError: every invalid input, all together, before weights are loaded.
     """
-    if strategy not in STRATEGIES and strategy not in SCORES:
-        raise VrbenchError(f"strategy {strategy!r} is unknown; {suggest_names(strategy, [*STRATEGIES, *SCORES])}")
-    tuned, found = _checkpoint(ckpt, fitted=strategy in SCORES)
-    found += _depth_faults(strategy, n, tuned, depth, named=ckpt is not None) + _file_faults(strategy, out, plot)
-    found += _block_faults(strategy, blocks, tuned)
-    if strategy in STRATEGIES:
-        raise_errors(found)
-        made = _heuristic(strategy, n, tuned.depth if tuned else depth or 0, tuned, seed)
-    else:
-        theirs, more = _base(base) if SCORES[strategy].needs_base else (None, [])
+    if strategy not in STRATEGIES and strategy not in IMPORTANCE_METHODS:
+        hint = suggest_names(strategy, [*STRATEGIES, *IMPORTANCE_METHODS])
+        raise VrbenchError(f"strategy {strategy!r} is unknown; {hint}")
+    is_score = strategy in IMPORTANCE_METHODS
+    tuned, found = _resolved(ckpt, lambda name: resolve(name, fitted=is_score))
+    found += _depth_errors(strategy, n, tuned, depth, named=ckpt is not None) + _file_errors(strategy, out, plot)
+    found += _block_errors(strategy, blocks, tuned)
+    if is_score:
+        needs = IMPORTANCE_METHODS[strategy].needs
+        reference, more = _resolved(base if "base" in needs else None, resolve_backbone)
         found += more
-        questions = questions_of(strategy, pictures, turns, images, prompt or DESCRIBE, seed or 0)
-        subject = subject_of(tuned, theirs, questions, device, dtype) if tuned else None
-        raise_errors([*found, *(subject.faults(strategy, SCORES[strategy]) if subject and not more else ())])
-        assert subject is not None  # or there would have been a fault
-        made = _by_score(strategy, n, subject, blocks)
+        questions = questions_for(strategy, pictures, turns, images, prompt or DESCRIBE, seed or 0)
+        context = ScoringContext(tuned, reference, questions, device, dtype) if tuned else None
+        raise_errors([*found, *(context.validate(strategy, needs) if context and not more else ())])
+        assert context is not None  # or an error would have been raised
+        made = _by_importance(strategy, n, context, blocks)
+    else:
+        raise_errors(found)
+        made = _by_strategy(strategy, n, tuned.depth if tuned else depth or 0, tuned, seed)
     if out is not None:
         made.save(out)
     if plot is not None:
@@ -101,89 +104,126 @@ def choose(
     return made
 
 
-def _by_score(strategy: str, n: int, subject: Subject, blocks: int) -> ChosenLayers:
-    found = measured(strategy, subject)
-    best = sorted(range(subject.ckpt.depth), key=lambda layer: -found.values[layer])[:n]
-    against = subject.tuned_from if SCORES[strategy].needs_base else None
-    made = _chosen(strategy, LayerSet.of(best, subject.ckpt.depth), found.note, found.values, subject.ckpt, against)
-    if not blocks:
-        return made
-    from vrbench.pruning.angular import block_distances
+def _by_importance(strategy: str, n: int, context: ScoringContext, blocks: int) -> ChosenLayers:
+    found = score_layers(strategy, context)
+    best = sorted(range(context.ckpt.depth), key=lambda layer: -found.values[layer])[:n]
+    distances: list[list[float]] = []
+    if blocks:
+        from vrbench.pruning.hidden_states import block_distances
 
-    return made.model_copy(update={"blocks": tuple(map(tuple, block_distances(subject.samples, blocks)))})
-
-
-def _heuristic(strategy: str, n: int, depth: int, ckpt: Checkpoint | None, seed: int | None) -> ChosenLayers:
-    if strategy != RANDOM:
-        return _chosen(strategy, STRATEGIES[strategy](n, depth), ckpt=ckpt)
-    note = f"drawn with seed {seed or 0}" + ("" if seed is not None else ", since none was named")
-    return _chosen(strategy, random_layers(n, depth, seed or 0), note, ckpt=ckpt)
-
-
-def _chosen(
-    strategy: str, layers: LayerSet, note: str = "", scores: tuple[float, ...] = (), ckpt: Checkpoint | None = None,
-    base: Checkpoint | None = None,
-) -> ChosenLayers:  # fmt: skip
-    named, against = (BaseRef(id=of.id, digest=of.digest) if of else None for of in (ckpt, base))
+        distances = block_distances(context.samples, blocks)
+    layers = LayerSet.of(best, context.ckpt.depth)
+    base = context.tuned_from if "base" in IMPORTANCE_METHODS[strategy].needs else None
     return ChosenLayers(
-        strategy=strategy, depth=layers.depth, indices=layers.indices, layers=str(layers), scores=scores, ckpt=named,
-        base=against, note=note,
+        strategy=strategy, depth=layers.depth, indices=layers.indices, layers=str(layers), scores=found.values,
+        ckpt=_reference(context.ckpt), base=_reference(base), blocks=tuple(map(tuple, distances)), note=found.note,
     )  # fmt: skip
 
 
-def _checkpoint(name: str | None, fitted: bool) -> tuple[Checkpoint | None, list[str]]:
-    if name is None:
-        return None, []
+def _by_strategy(name: str, n: int, depth: int, ckpt: Checkpoint | None, seed: int | None) -> ChosenLayers:
+    strategy = STRATEGIES[name]
+    layers = strategy(n, depth, seed or 0)
+    note = f"drawn with seed {seed or 0}" + ("" if seed is not None else ", since none was named")
+    return ChosenLayers(
+        strategy=name, depth=depth, indices=layers.indices, layers=str(layers), ckpt=_reference(ckpt),
+        note=note if strategy.seeded else "",
+    )  # fmt: skip
+
+
+def _reference(checkpoint: Checkpoint | None) -> BaseRef | None:
+    return BaseRef(id=checkpoint.id, digest=checkpoint.digest) if checkpoint else None
+
+
+def _resolved(name: str | None, resolver: Callable[[str], Checkpoint]) -> tuple[Checkpoint | None, list[str]]:
+    """Return the checkpoint, or why it cannot be resolved."""
     try:
-        return resolve(name, fitted=fitted), []
-    except VrbenchError as fault:
-        return None, error_messages(fault)
+        return (None if name is None else resolver(name)), []
+    except VrbenchError as error:
+        return None, error_messages(error)
 
 
-def _base(name: str | None) -> tuple[Checkpoint | None, list[str]]:
-    if name is None:
-        return None, []
-    try:
-        return resolve_backbone(name), []
-    except VrbenchError as fault:
-        return None, error_messages(fault)
-
-
-def _file_faults(strategy: str, out: Path | None, plot: Path | None) -> list[str]:
-    """Why the files cannot be what was asked for."""
+def _file_errors(strategy: str, out: Path | None, plot: Path | None) -> list[str]:
     found = []
     if out is not None and out.suffix != ".json":
-        found.append(f"out is {str(out)!r}; a layer set is known by the ending .json")
-    if plot is not None and plot.suffix not in FORMS:
-        found.append(f"plot is {str(plot)!r}; a plot ends in {' or '.join(FORMS)}")
+        found.append(f"out is {str(out)!r}; the file of a layer set ends in .json")
+    if plot is not None and plot.suffix not in PLOT_SUFFIXES:
+        found.append(f"plot is {str(plot)!r}; a plot ends in {' or '.join(PLOT_SUFFIXES)}")
     if plot is not None and strategy in STRATEGIES:
-        found.append(f"{strategy} has no scores to plot; leave --plot away")
-    return found + [fault for file in (out, plot) if file is not None for fault in validate_output(file, "file")]
+        found.append(f"{strategy} has no scores to plot; omit --plot")
+    return found + [error for file in (out, plot) if file is not None for error in validate_output(file, "file")]
 
 
-def _block_faults(strategy: str, blocks: int, ckpt: Checkpoint | None) -> list[str]:
-    """Why there are no blocks of so many layers."""
+def _block_errors(strategy: str, blocks: int, ckpt: Checkpoint | None) -> list[str]:
     if blocks and strategy != "angular":
-        return [f"blocks are measured by angular, not by {strategy}; leave --blocks away"]
+        return [f"blocks are measured by angular, not by {strategy}; omit --max-block-size"]
     if blocks < 0 or (ckpt and blocks > ckpt.depth):
         most = f"; {ckpt.id} has {ckpt.depth}" if ckpt else ""
-        return [f"blocks of {blocks} layers were asked for{most}"]
+        return [f"blocks of {blocks} layers were requested{most}"]
     return []
 
 
-def _depth_faults(strategy: str, n: int, ckpt: Checkpoint | None, depth: int | None, named: bool) -> list[str]:
-    """Why the number of layers does not fit the depth, or there is none."""
+def _depth_errors(strategy: str, n: int, ckpt: Checkpoint | None, depth: int | None, named: bool) -> list[str]:
+    """Return why the number of layers does not fit the depth, or the depth is unknown."""
     found = []
-    if strategy in SCORES and not named:
+    if strategy in IMPORTANCE_METHODS and not named:
         found.append(f"{strategy} is measured on a tuned checkpoint; name it with --ckpt, such as pocket/full")
     elif depth is None and not named:
-        found.append(f"{strategy} needs to know how many layers there are; name --depth, or a checkpoint with --ckpt")
+        found.append(f"{strategy} needs the number of layers; give --depth, or a checkpoint with --ckpt")
     if depth is not None and depth < 1:
         found.append(f"depth is {depth}; it must be at least 1")
     elif ckpt and depth is not None and depth != ckpt.depth:
-        found.append(f"depth is {depth}, but {ckpt.id} has {ckpt.depth} decoder layers; leave --depth away")
+        found.append(f"depth is {depth}, but {ckpt.id} has {ckpt.depth} decoder layers; omit --depth")
     deep = ckpt.depth if ckpt else depth
     if n < 1 or (deep is not None and deep >= 1 and n > deep):
-        allowed = f"a model of depth {deep} gives 1 to {deep}" if deep else "it must be at least 1"
-        found.append(f"{n} layers were asked for; {allowed}")
+        allowed = f"a model of depth {deep} has 1 to {deep}" if deep else "it must be at least 1"
+        found.append(f"{n} layers were requested; {allowed}")
     return found
+
+
+def as_text(chosen: ChosenLayers) -> str:
+    """Return the set as a recipe takes it, how it was chosen, and each layer's score with its rank, if it has one."""
+    from tabulate import tabulate
+
+    note = f", {chosen.note}" if chosen.note else ""
+    lines = [
+        f"{len(chosen.indices)} of {chosen.depth} layers by {chosen.strategy}{note}",
+        f"in a recipe: --set tune.layers={chosen.layers}",
+    ]
+    if chosen.scores:
+        order = sorted(range(chosen.depth), key=lambda layer: -chosen.scores[layer])
+        rows = [
+            (layer, f"{score:.6g}", order.index(layer) + 1, "*" if layer in chosen.indices else "")
+            for layer, score in enumerate(chosen.scores)
+        ]
+        lines += ["", tabulate(rows, ("layer", "score", "rank", "chosen"), "simple")]
+    if chosen.blocks:
+        headers = ("block size", "least angle", "layers", "largest angle", "layers")
+        lines += ["", tabulate([_block_row(distances, n) for n, distances in enumerate(chosen.blocks, 1)], headers)]
+    return "\n".join(lines)
+
+
+def _block_row(distances: tuple[float, ...], n: int) -> tuple[object, ...]:
+    """Return the blocks of n layers with the least and the largest angular distance."""
+    row: list[object] = [n]
+    for start in (distances.index(min(distances)), distances.index(max(distances))):
+        row += [f"{distances[start]:.6g}", str(start) if n == 1 else f"{start}-{start + n - 1}"]
+    return tuple(row)
+
+
+def write_plot(chosen: ChosenLayers, file: Path) -> None:
+    """Write a bar chart of all layers' scores with the chosen layers highlighted, reproducible to the byte."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({"font.family": "DejaVu Sans", "font.size": 9.5, "svg.hashsalt": "vrbench"}):
+        figure = Figure(figsize=(8, 3.2), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots()
+        colours = [CHOSEN if layer in chosen.indices else OTHER for layer in range(chosen.depth)]
+        axes.bar(range(chosen.depth), chosen.scores, color=colours)
+        axes.set(xlabel="decoder layer", ylabel=chosen.strategy)
+        axes.set_title(f"{len(chosen.indices)} of {chosen.depth} layers: {chosen.layers}", loc="left")
+        axes.spines[["top", "right"]].set_visible(False)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(file, dpi=150, metadata={"Software": None} if file.suffix == ".png" else {"Date": None})

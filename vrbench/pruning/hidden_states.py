@@ -1,81 +1,86 @@
-"""What enters and what leaves each decoder layer, watched while samples pass; means over samples, nothing kept."""
+"""Means over samples of how decoder layers change hidden states."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, Protocol
+from collections import deque
+from collections.abc import Callable
 
 import torch
 
-from vrbench.models import components
+from vrbench.pruning.layer_hooks import watch_layers
+from vrbench.pruning.samples import Samples, TokenSubset
 
 
-class Weighted(Protocol):
-    """Samples with what each of their tokens counts in a mean over samples; `Dev` and `samples.Counted` are such.
+def layer_means(
+    samples: Samples, measure: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], *subsets: TokenSubset
+) -> list[list[float]]:
+    """Return, for each token subset and each layer, the mean over samples of a measure of entering and leaving states.
 
-    Attributes:
-        vlm: the model.
-        samples: how many there are, known when all have passed.
-    """
-
-    @property
-    def vlm(self) -> Any: ...
-
-    @property
-    def samples(self) -> int: ...
-
-    def passes(self) -> Iterator[tuple[list[torch.Tensor], Callable[[], object]]]:
-        """What each token of each row of a pass counts, [tokens] or [tokens, kinds] a row; and the pass."""
-
-
-@contextmanager
-def watched(model: Any, see: Callable[[int, torch.Tensor, torch.Tensor], None]) -> Iterator[None]:
-    """Have `see(layer, entering, leaving)` called for each layer in each pass, states [rows, tokens, hidden] each."""
-
-    def hook(layer: int) -> Any:
-        def call(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            entering = args[0] if args else kwargs["hidden_states"]
-            see(layer, entering, output[0] if isinstance(output, tuple) else output)
-
-        return call
-
-    layers = components.decoder_layers(model)
-    handles = [module.register_forward_hook(hook(layer), with_kwargs=True) for layer, module in enumerate(layers)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def layer_means(of: Weighted, measure: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> list[list[float]]:
-    """For each kind of share and each layer, the mean over samples of a measure of what enters and leaves.
+    Only sums are kept from pass to pass.
 
     Args:
-        of: the samples.
-        measure: states that enter and leave, [rows, tokens, hidden] each -> [rows, tokens].
+        samples: the samples.
+        measure: entering and leaving states, [rows, tokens, hidden] each -> [rows, tokens].
+        subsets: which tokens of a sample count; a sample's value is the mean over them.
     """
-    sums: dict[int, torch.Tensor] = {}
-    for shares, run in of.passes():
-        padded = torch.nn.utils.rnn.pad_sequence([s if s.dim() > 1 else s[:, None] for s in shares], batch_first=True)
+    sums = torch.zeros(samples.depth, len(subsets), dtype=torch.float64)
+    for each in samples.passes():
+        weights = torch.stack([each.weights(subset) for subset in subsets], -1)
 
-        def see(layer: int, entering: torch.Tensor, leaving: torch.Tensor, weights: torch.Tensor = padded) -> None:
+        def see(layer: int, entering: torch.Tensor, leaving: torch.Tensor, weights: torch.Tensor = weights) -> None:
             tokens = weights.shape[1]
-            measured = measure(entering[:, :tokens], leaving[:, :tokens])
-            sums[layer] = sums.get(layer, 0) + (measured[..., None] * weights.to(measured.device)).sum((0, 1)).cpu()
+            values = measure(entering[:, :tokens], leaving[:, :tokens])
+            sums[layer] += (values[..., None] * weights.to(values.device)).sum((0, 1)).cpu()
 
-        with watched(of.vlm.model, see):
-            run()
-    found = torch.stack([sums[layer] for layer in sorted(sums)], -1) / of.samples
-    return [[float(value) for value in kind] for kind in found]
+        with watch_layers(samples.vlm.model, see):
+            each.run()
+    means: list[list[float]] = (sums / samples.count).T.tolist()
+    return means
 
 
 def cosines(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """[...] cosines of states [..., hidden] in float64; a state of zeros has no direction, its cosine is 0."""
+    """Return [...] cosines of states [..., hidden] in float64; 0 where a state is all zeros."""
     return torch.nn.functional.cosine_similarity(first.double(), second.double(), dim=-1).clamp(-1, 1)
 
 
 def angles(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """[...] (1 / pi) * arccos of the cosine of states [..., hidden]: 0 for the same direction, 1 for the opposite."""
+    """Return [...] (1 / pi) * arccos of the cosines of states [..., hidden]: 0 for equal directions, 1 for opposite."""
     return cosines(first, second).arccos() / torch.pi
+
+
+def block_distances(samples: Samples, longest: int, subset: TokenSubset = "last") -> list[list[float]]:
+    """Return the angular distance over every block of 1, 2, ... consecutive layers.
+
+    With x(l) what enters layer l, and y(l) what leaves it, at the last token T of a sample, the distance over the block
+    of layers l to l + n - 1 is the mean over the samples of
+
+        d(l, n) = (1 / pi) * arccos(x(l)_T . y(l + n - 1)_T / (|x(l)_T| |y(l + n - 1)_T|))
+
+    Source: Gromov et al. 2024 (arXiv:2403.17887), equation 7, where the block with the least distance is the one to
+    remove. The last token is that before the end of the answer, or of the prompt where there is none.
+
+    Args:
+        samples: the samples; the states that enter `longest` layers are held for one pass at a time.
+        longest: layers of the longest block, at most the depth.
+        subset: which tokens of a sample count; a sample's value is the mean over them.
+
+    Returns:
+        Entry [n - 1][l] is d(l, n); there are depth - n + 1 blocks of n layers.
+    """
+    sums = torch.zeros(longest, samples.depth, dtype=torch.float64)
+    for each in samples.passes():
+        weights = each.weights(subset)
+        rows, positions = (index.to(samples.vlm.device) for index in weights.nonzero(as_tuple=True))
+        shares = weights[weights > 0].to(samples.vlm.device)
+        entered: deque[torch.Tensor] = deque(maxlen=longest)
+
+        def see(layer: int, entering: torch.Tensor, leaving: torch.Tensor) -> None:
+            entered.append(entering[rows, positions])  # noqa: B023  # called within this turn of the loop
+            left = leaving[rows, positions]  # noqa: B023
+            for n, before in enumerate(reversed(entered), 1):  # noqa: B023
+                sums[n - 1, layer - n + 1] += float((angles(before, left) * shares).sum())  # noqa: B023
+
+        with watch_layers(samples.vlm.model, see):
+            each.run()
+    means = (sums / samples.count).tolist()
+    return [means[n - 1][: samples.depth - n + 1] for n in range(1, longest + 1)]

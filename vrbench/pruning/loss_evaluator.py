@@ -1,257 +1,192 @@
-"""Dev pictures as a model reads them, and what it makes of the right answers without some of its layers."""
+"""The loss of the right answers on dev images, for a model with all of its decoder layers or without some."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
+from vrbench.core.errors import VrbenchError
 from vrbench.models.llava_model import LlavaModel
-from vrbench.models.packing import PackedSequence, pack
-from vrbench.pocket.turns import TrainingTurn, turns
-from vrbench.pocket.world import draw, scene
-from vrbench.pruning.layer_hooks import left_out, resumed, watched
+from vrbench.pruning.layer_hooks import record_outputs, resume_above, skip_layers
+from vrbench.pruning.questions import DevQuestions, ImageQuestion
+from vrbench.pruning.samples import IMAGES_AT_ONCE, ROWS_AT_ONCE, PackedBatch, packed_batches, padded_inputs
 
-PICTURES_AT_ONCE = 32
-ROWS_AT_ONCE = 8
-"""On a CPU; a card, which waits for small passes to be launched, gets `PICTURES_AT_ONCE`."""
-
-ROOM = 600_000
+MOST_VALUES = 600_000
 """Rows times layers times hidden size of a pass, whose states are kept: 32 rows of a pocket model, 4 of a 7B one."""
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a model makes of the right answers.
+class AnswerLosses:
+    """Scores of the right answers.
 
     Attributes:
         losses: [samples] nats of each.
-        right: [samples] whether greedy decoding would have said it.
+        correct: [samples] whether greedy decoding would have given it.
     """
 
     losses: NDArray[np.float64]
-    right: NDArray[np.bool_]
+    correct: NDArray[np.bool_]
 
     @property
-    def loss(self) -> float:
+    def mean(self) -> float:
         """The mean loss, in nats an answer."""
         return float(self.losses.mean())
 
 
-class Dev(Protocol):
-    """Dev pictures with questions and their right answers, as a model reads them.
+@dataclass(frozen=True)
+class AnswerBatch:
+    """Answers that are scored in one forward pass.
+
+    Attributes:
+        rows: number of rows of the pass.
+        row_of: [answer tokens] row of each token of the answers.
+        samples: [answer tokens] number of its sample.
+        tokens: [answer tokens] its id.
+        logits: runs the pass and returns [answer tokens, vocabulary] in float32.
+    """
+
+    rows: int
+    row_of: list[int]
+    samples: list[int]
+    tokens: list[int]
+    logits: Callable[[], torch.Tensor]
+
+    @torch.inference_mode()
+    def log_probs(self) -> torch.Tensor:
+        """Run the pass; returns [answer tokens, vocabulary] log-probabilities."""
+        return self.logits().log_softmax(-1)
+
+    def scores(self, log_probs: torch.Tensor) -> dict[int, tuple[float, bool]]:
+        """Return sample -> (loss of its answer in nats, whether each token is the likeliest)."""
+        found = dict.fromkeys(self.samples, (0.0, True))
+        tokens = torch.tensor(self.tokens, device=log_probs.device)
+        values = log_probs.gather(-1, tokens[:, None])[:, 0].double().tolist()
+        likeliest = (log_probs.argmax(-1) == tokens).tolist()
+        for sample, value, is_likeliest in zip(self.samples, values, likeliest, strict=True):
+            loss, correct = found[sample]
+            found[sample] = (loss - value, correct and is_likeliest)
+        return found
+
+    def row_losses(self) -> torch.Tensor:
+        """Run the pass; returns [rows] the summed loss of each row's answers in nats, with gradients."""
+        logits = self.logits()
+        tokens, rows = (torch.tensor(values, device=logits.device) for values in (self.tokens, self.row_of))
+        losses = torch.nn.functional.cross_entropy(logits, tokens, reduction="none")
+        return torch.zeros(self.rows, device=losses.device).index_add(0, rows, losses)
+
+
+class LossEvaluator:
+    """The right answers to questions on dev images, as a model scores them.
+
+    A LLaVA reads packed rows, which hold what questions share once, and its answers include their end tokens; other
+    families read one prompt with its answer at a time, without the end token.
 
     Attributes:
         vlm: the model.
-        samples: how many answers there are.
-        picture_of: [samples] number of each answer's picture.
+        batches: the answers, in forward passes.
+        image_of: [samples] number of each answer's image.
     """
 
-    vlm: Any
-    samples: int
-    picture_of: NDArray[np.int64]
+    def __init__(self, vlm: Any, questions: DevQuestions) -> None:
+        self.vlm = vlm
+        self._is_packed = isinstance(vlm, LlavaModel)
+        if not self._is_packed and vlm.prompt_format.prefix_lm:
+            raise VrbenchError(f"a {vlm.family} model sees the answer with the prompt; choose layers by angular")
+        asked = list(questions)
+        self.image_of = np.repeat(questions.first + np.arange(len(asked)), [len(some) for some in asked])
+        self.batches = list(_packed(vlm, asked) if self._is_packed else _single(vlm, chain.from_iterable(asked)))
 
-    def loss(self) -> float:
-        """The mean loss of the right answers, in nats an answer."""
+    def answers(self, removed: Sequence[int] = ()) -> AnswerLosses:
+        """Score the answers without some layers."""
+        with skip_layers(self.vlm.model, removed):
+            return _collect(batch.scores(batch.log_probs()) for batch in self.batches)
 
-    def answers(self) -> Answers:
-        """What the model makes of each of the right answers."""
-
-    def without_each(self, removed: Sequence[int], layers: Iterable[int]) -> dict[int, Answers]:
-        """Layer -> the answers without the removed layers and without this one."""
+    def without_each(self, removed: Sequence[int], layers: Iterable[int]) -> dict[int, AnswerLosses]:
+        """Return layer -> the scores without the removed layers and without this one."""
+        found: dict[int, list[dict[int, tuple[float, bool]]]] = {layer: [] for layer in layers}
+        for batch in self.batches:
+            for layer, log_probs in self._log_probs_without(batch, removed, found):
+                found[layer].append(batch.scores(log_probs))
+        return {layer: _collect(scores) for layer, scores in found.items()}
 
     def divergence_each(self, removed: Sequence[int], layers: Iterable[int]) -> dict[int, float]:
-        """Layer -> how far answers without the removed layers and this one lie from the whole model's, nats an answer.
+        """Return layer -> how far the answers without it and the removed layers lie from the whole model's, in nats.
 
         The sum over an answer's tokens of the Kullback-Leibler divergence KL(whole || without), mean over the answers.
         """
-
-    def differentiable(self) -> Iterator[Callable[[], torch.Tensor]]:
-        """Passes that give the summed loss of the right answers, in nats, of each of their rows: [rows]."""
-
-
-def dev_of(vlm: Any, pictures: int, per_picture: int, first: int = 0) -> Dev:
-    """Dev pictures for a model: rows that share what is alike where its family's prompts can be packed.
-
-    Args:
-        vlm: the model.
-        pictures: how many of the dev split.
-        per_picture: questions on each.
-        first: number of the first picture.
-    """
-    if isinstance(vlm, LlavaModel):
-        return DevLoss(vlm, pictures, per_picture, first)
-    from vrbench.pruning.plain import PlainLoss
-
-    return PlainLoss(vlm, pictures, per_picture, first)
-
-
-Judged = dict[int, tuple[float, bool]]
-"""Sample -> (loss of its right answer in nats, whether greedy decoding would have said it)."""
-
-
-class Packed(NamedTuple):
-    """Some rows, with what `VLM.loglikelihood` needs of them.
-
-    Attributes:
-        rows: packed sequences, numbered as the samples are.
-        targets: sample -> token ids of its answer.
-        pictures: slot -> the picture's projected features, [tokens, hidden].
-    """
-
-    rows: list[PackedSequence]
-    targets: dict[int, list[int]]
-    pictures: dict[int, torch.Tensor]
-
-    @property
-    def places(self) -> list[tuple[int, int, int, int]]:
-        """(row, position, sample, token that follows) of each token of the answers."""
-        return [
-            (row, position, sample, token)
-            for row, packed in enumerate(self.rows)
-            for sample, path in packed.paths.items()
-            for position, token in zip(path[-len(self.targets[sample]) :], self.targets[sample], strict=True)
-        ]
-
-    def judged(self, logs: torch.Tensor) -> Judged:
-        """The answers by log-probabilities [answer tokens, vocabulary], in the order of `places`."""
-        found = dict.fromkeys(self.targets, (0.0, True))
-        tokens = torch.tensor([token for *_, token in self.places], device=logs.device)
-        said = logs.gather(-1, tokens[:, None])[:, 0].double().tolist()
-        best = (logs.argmax(-1) == tokens).tolist()
-        for (*_, sample, _), log, is_best in zip(self.places, said, best, strict=True):
-            loss, right = found[sample]
-            found[sample] = (loss - log, right and is_best)
-        return found
-
-    def parts(self, size: int) -> Iterator[Packed]:
-        """Some rows at a time."""
-        for start in range(0, len(self.rows), size):
-            rows = self.rows[start : start + size]
-            yield Packed(rows, {number: self.targets[number] for row in rows for number in row.paths}, self.pictures)
-
-
-class DevLoss:
-    """`Dev` in packed rows.
-
-    Attributes:
-        batches: of some pictures each.
-    """
-
-    def __init__(self, vlm: LlavaModel, pictures: int, per_picture: int, first: int = 0) -> None:
-        self.vlm = vlm
-        self.batches: list[Packed] = []
-        self.samples = 0
-        pictures_of: list[int] = []
-        for start in range(first, first + pictures, PICTURES_AT_ONCE):
-            numbers = range(start, min(first + pictures, start + PICTURES_AT_ONCE))
-            asked = [turns(scene("dev", i), per_picture) for i in numbers]
-            self.batches.append(self._packed(numbers, asked))
-            pictures_of += [i for i, some in zip(numbers, asked, strict=True) for _ in some]
-            self.samples = len(pictures_of)
-        self.picture_of = np.array(pictures_of)
-
-    def _packed(self, numbers: Sequence[int], asked: Sequence[Sequence[TrainingTurn]]) -> Packed:
-        images = [Image.fromarray(draw(scene("dev", i))) for i in numbers]
-        projected = self.vlm.project(self.vlm.encode_images(images)).clone()  # outside of inference mode
-        sequences: list[list[int]] = []
-        targets: dict[int, list[int]] = {}
-        for slot, some in enumerate(asked):
-            for turn in some:
-                prompt = self.vlm.encode(self.vlm.prompt(turn.prompt, 1), [slot])
-                said = self.vlm.tokenizer(turn.answer, add_special_tokens=False)["input_ids"] + [self.vlm.eos_token_id]
-                targets[self.samples + len(sequences)] = said
-                sequences.append([*prompt, *said[:-1]])
-        rows = pack(sequences)
-        for row in rows:
-            row.paths = {self.samples + number: path for number, path in row.paths.items()}
-        return Packed(rows, targets, dict(enumerate(projected)))
-
-    def loss(self) -> float:
-        """The mean loss of the right answers, their ends included, in nats an answer."""
-        return self.answers().loss
-
-    def answers(self) -> Answers:
-        """See `Dev`."""
-        return gathered(part.judged(self._logs(part)) for part in self._parts())
-
-    def without_each(self, removed: Sequence[int], layers: Iterable[int]) -> dict[int, Answers]:
-        """See `Dev`; what lies below the layer that is tried is computed once for all of them: half of the work."""
-        found: dict[int, list[Judged]] = {layer: [] for layer in layers}
-        for part in self._parts():
-            for layer, logs in self._each(part, removed, found):
-                found[layer].append(part.judged(logs))
-        return {layer: gathered(judged) for layer, judged in found.items()}
-
-    def divergence_each(self, removed: Sequence[int], layers: Iterable[int]) -> dict[int, float]:
-        """See `Dev`; work is shared as in `without_each`."""
         sums = dict.fromkeys(layers, 0.0)
-        for part in self._parts():
-            whole = self._logs(part)
-            for layer, logs in self._each(part, removed, sums):
-                sums[layer] += divergence(whole, logs)
-        return {layer: total / self.samples for layer, total in sums.items()}
+        for batch in self.batches:
+            whole = batch.log_probs()
+            for layer, log_probs in self._log_probs_without(batch, removed, sums):
+                kl = torch.nn.functional.kl_div(log_probs, whole, reduction="sum", log_target=True)
+                sums[layer] += float(kl)
+        return {layer: total / len(self.image_of) for layer, total in sums.items()}
 
-    def _each(self, part: Packed, removed: Sequence[int], layers: Iterable[int]) -> Iterator[tuple[int, torch.Tensor]]:
-        """(layer, log-probabilities without it and the removed ones) for each of some layers."""
+    def row_losses(self) -> Iterator[Callable[[], torch.Tensor]]:
+        """Yield passes that return [rows] the summed loss of each row's answers in nats, with gradients."""
+        return (batch.row_losses for batch in self.batches)
+
+    def _log_probs_without(
+        self, batch: AnswerBatch, removed: Sequence[int], layers: Iterable[int]
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """Yield each layer with the log-probabilities without it and the removed ones.
+
+        In packed rows what lies below a layer is computed once for all of them, which halves the work; other families
+        may add something between layers.
+        """
         model = self.vlm.model
-        with watched(model) as outputs, left_out(model, removed):
-            self.vlm.hidden_states(part.rows, part.pictures)
+        if self._is_packed:
+            with record_outputs(model) as outputs, skip_layers(model, removed):
+                batch.log_probs()
         for layer in layers:
-            with resumed(model, removed, layer, outputs):
-                logs = self._logs(part)
-            yield layer, logs
-
-    @torch.inference_mode()
-    def _logs(self, part: Packed) -> torch.Tensor:
-        """[answer tokens, vocabulary] log-probabilities."""
-        return self._logits(part).log_softmax(-1)
-
-    def _logits(self, part: Packed) -> torch.Tensor:
-        places = torch.tensor(part.places, device=self.vlm.device)
-        states = self.vlm.hidden_states_with_grad(part.rows, part.pictures)[places[:, 0], places[:, 1]]
-        return self.vlm.model.lm_head(states).float()
-
-    def differentiable(self) -> Iterator[Callable[[], torch.Tensor]]:
-        """See `Dev`; a row has the questions on one picture, as a rule all of them."""
-        for part in self._parts():
-            yield partial(self._losses, part)
-
-    def _losses(self, part: Packed) -> torch.Tensor:
-        rows, _, _, tokens = torch.tensor(part.places, device=self.vlm.device).T
-        losses = torch.nn.functional.cross_entropy(self._logits(part), tokens, reduction="none")
-        return torch.zeros(len(part.rows), device=losses.device).index_add(0, rows, losses)
-
-    def _parts(self) -> Iterator[Packed]:
-        limit = ROWS_AT_ONCE if self.vlm.device.type == "cpu" else PICTURES_AT_ONCE
-        fitting = ROOM // (self.vlm.depth * self.vlm.text_config.hidden_size)
-        return (part for batch in self.batches for part in batch.parts(max(1, min(limit, fitting))))
+            resumed = self._is_packed and resume_above(model, removed, layer, outputs)
+            with resumed or skip_layers(model, [*removed, layer]):
+                log_probs = batch.log_probs()
+            yield layer, log_probs
 
 
-def gathered(parts: Iterable[Judged]) -> Answers:
-    """The answers of some passes, in the order of the samples."""
-    found = {sample: one for part in parts for sample, one in part.items()}
-    inorder = [found[sample] for sample in sorted(found)]
-    return Answers(np.array([loss for loss, _ in inorder]), np.array([right for _, right in inorder], dtype=bool))
+def _packed(vlm: LlavaModel, questions: Iterable[list[ImageQuestion]]) -> Iterator[AnswerBatch]:
+    limit = ROWS_AT_ONCE if vlm.device.type == "cpu" else IMAGES_AT_ONCE  # a GPU waits for small passes to be launched
+    size = max(1, min(limit, MOST_VALUES // (vlm.depth * vlm.text_config.hidden_size)))
+    for batch in packed_batches(vlm, questions):
+        for part in batch.split(size):
+            placed = [
+                (row, position, sample, token)
+                for row, packed in enumerate(part.rows)
+                for sample, path in packed.paths.items()
+                for position, token in zip(path[-len(part.answers[sample]) :], part.answers[sample], strict=True)
+            ]
+            rows, positions, samples, tokens = (list(column) for column in zip(*placed, strict=True))
+            logits = partial(_packed_logits, vlm, part, torch.tensor([rows, positions]))
+            yield AnswerBatch(len(part.rows), rows, samples, tokens, logits)
 
 
-def divergence(whole: torch.Tensor, without: torch.Tensor) -> float:
-    """The sum over tokens of KL(whole || without), in nats, of log-probabilities [tokens, vocabulary]."""
-    return float(torch.nn.functional.kl_div(without, whole, reduction="sum", log_target=True))
+def _packed_logits(vlm: LlavaModel, part: PackedBatch, places: torch.Tensor) -> torch.Tensor:
+    rows, positions = places.to(vlm.device)
+    return vlm.model.lm_head(vlm.hidden_states_with_grad(part.rows, part.features)[rows, positions]).float()
 
 
-def answers_without(dev: Dev, removed: Sequence[int]) -> Answers:
-    """The right answers with these layers left out."""
-    with left_out(dev.vlm.model, removed):
-        return dev.answers()
+def _single(vlm: Any, questions: Iterable[ImageQuestion]) -> Iterator[AnswerBatch]:
+    for sample, question in enumerate(questions):
+        inputs, (length,) = padded_inputs(vlm, [question])
+        tokens = inputs["input_ids"][0, -length:].tolist()
+        yield AnswerBatch(1, [0] * length, [sample] * length, tokens, partial(_single_logits, vlm, question, length))
 
 
-def loss_without(dev: Dev, removed: Sequence[int]) -> float:
-    """The loss of the right answers with these layers left out, in nats an answer."""
-    return answers_without(dev, removed).loss
+def _single_logits(vlm: Any, question: ImageQuestion, length: int) -> torch.Tensor:
+    inputs, _ = padded_inputs(vlm, [question])  # made again, since the pixels of all would not fit into memory
+    return vlm.model(**inputs, use_cache=False, logits_to_keep=length + 1).logits[0, :-1].float()
+
+
+def _collect(parts: Iterable[dict[int, tuple[float, bool]]]) -> AnswerLosses:
+    """Join the scores of several passes, in the order of the samples."""
+    found = {sample: score for part in parts for sample, score in part.items()}
+    in_order = [found[sample] for sample in sorted(found)]
+    return AnswerLosses(np.array([loss for loss, _ in in_order]), np.array([c for _, c in in_order], dtype=bool))

@@ -1,4 +1,4 @@
-"""What a model is shown to see its layers at work: dev pictures with right answers, or a user's own (no torch)."""
+"""Questions about images on which layers are measured: generated dev images with answers, or a user's folder."""
 
 from __future__ import annotations
 
@@ -16,62 +16,64 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 DESCRIBE = "Please describe this image in detail."
-"""What Visual-Region's code asks of each picture when it measures block influence."""
+"""The prompt that Visual-Region's code uses for each image when it measures block influence."""
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
-class Question:
-    """One question about a picture, with its right answer and its file where there are any."""
+class ImageQuestion:
+    """One question about an image, with its right answer and the image's file where there are any."""
 
-    picture: Image
-    text: str
+    image: Image
+    prompt: str
     answer: str = ""
     file: str = ""
 
 
 @dataclass(frozen=True)
 class DevQuestions:
-    """Questions on dev pictures of the pocket world, which no training and no test has.
+    """Questions on dev images of the pocket world, which are in no training set and no test set.
 
     Attributes:
-        pictures: how many pictures.
+        pictures: number of images.
         turns: questions on each.
+        first: number of the first image.
     """
 
     pictures: int
     turns: int
+    first: int = 0
 
-    def faults(self) -> list[str]:
-        """Why nothing can be asked, one sentence each."""
+    def validate(self) -> list[str]:
+        """Return why nothing can be asked, one message each."""
         counts = {"pictures": self.pictures, "turns": self.turns}
         return [f"{name} is {value}; it must be at least 1" for name, value in counts.items() if value < 1]
 
-    def __iter__(self) -> Iterator[list[Question]]:
-        """The questions of one picture after the other."""
+    def __iter__(self) -> Iterator[list[ImageQuestion]]:
+        """Yield the questions of one image after the other."""
         from PIL import Image
 
         from vrbench.pocket.turns import turns
         from vrbench.pocket.world import draw, scene
 
-        for index in range(self.pictures):
-            of = scene("dev", index)
-            picture = Image.fromarray(draw(of))
-            yield [Question(picture, turn.prompt, turn.answer) for turn in turns(of, self.turns)]
+        for index in range(self.first, self.first + self.pictures):
+            world = scene("dev", index)
+            image = Image.fromarray(draw(world))
+            yield [ImageQuestion(image, turn.prompt, turn.answer) for turn in turns(world, self.turns)]
 
     def __str__(self) -> str:
-        return f"{self.pictures} dev pictures with {self.turns} questions each"
+        return f"{self.pictures} dev images with {self.turns} questions each"
 
 
 @dataclass(frozen=True)
 class FolderQuestions:
-    """One request about each picture of a folder, with no answer, as Visual-Region's code makes them of Flickr30k.
+    """One prompt about each image of a folder, without answers, as Visual-Region's code uses Flickr30k.
 
     Attributes:
-        folder: with pictures, in folders of any depth.
-        pictures: how many at most; which ones is drawn by the seed.
-        prompt: what is asked.
+        folder: with images, in subfolders of any depth.
+        pictures: maximum number of images; which ones is drawn by the seed.
+        prompt: the prompt for each.
         seed: of the draw.
     """
 
@@ -82,7 +84,7 @@ class FolderQuestions:
 
     @cached_property
     def files(self) -> list[Path]:
-        """The pictures used, in the order of their names."""
+        """The images used, sorted by name."""
         if len(self._found) <= self.pictures:
             return self._found
         return sorted(random.Random(self.seed).sample(self._found, self.pictures))
@@ -91,33 +93,33 @@ class FolderQuestions:
     def _found(self) -> list[Path]:
         return sorted(path for path in self.folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
 
-    def faults(self) -> list[str]:
-        """Why nothing can be asked, one sentence each."""
+    def validate(self) -> list[str]:
+        """Return why nothing can be asked, one message each."""
         if self.pictures < 1:
             return [f"pictures is {self.pictures}; it must be at least 1"]
         if not self.folder.is_dir():
-            return [f"images {str(self.folder)!r} is no folder"]
+            return [f"images {str(self.folder)!r} is not a folder"]
         if not self.files:
-            return [f"images {str(self.folder)!r} holds no picture ({', '.join(SUFFIXES)})"]
-        judged = ((file, inspect_image(file)[0]) for file in self.files)
-        return [f"{file} cannot be read as a picture: {fault}" for file, fault in judged if fault]
+            return [f"images {str(self.folder)!r} contains no image ({', '.join(SUFFIXES)})"]
+        checked = ((file, inspect_image(file)[0]) for file in self.files)
+        return [f"{file} cannot be read as an image: {error}" for file, error in checked if error]
 
-    def __iter__(self) -> Iterator[list[Question]]:
-        """The one question of each picture.
+    def __iter__(self) -> Iterator[list[ImageQuestion]]:
+        """Yield the one question of each image.
 
         Raises:
-            VrbenchError: a file is no picture.
+            VrbenchError: a file is not an image.
         """
         for file in self.files:
             try:
-                picture = open_image(file).convert("RGB")
+                image = open_image(file).convert("RGB")
             except ImageError as error:
-                raise VrbenchError(f"{file} cannot be read as a picture: {error}") from error
-            yield [Question(picture, self.prompt, file=str(file))]
+                raise VrbenchError(f"{file} cannot be read as an image: {error}") from error
+            yield [ImageQuestion(image, self.prompt, file=str(file))]
 
     def __str__(self) -> str:
         drawn = f", drawn with seed {self.seed}" if len(self.files) < len(self._found) else ""
-        return f"{len(self.files)} pictures of {self.folder}{drawn}, asked {self.prompt!r}"
+        return f"{len(self.files)} images of {self.folder}{drawn}, prompt {self.prompt!r}"
 
 
 Questions = DevQuestions | FolderQuestions

@@ -1,4 +1,4 @@
-"""One order in which layers go, so that every number of them can be removed from a single measurement."""
+"""One order in which layers are removed, so that every number of them can be removed from a single measurement."""
 
 from __future__ import annotations
 
@@ -13,35 +13,41 @@ from vrbench.core.errors import VrbenchError, raise_errors
 from vrbench.core.io import read_text, validate_output, write_atomically
 from vrbench.core.schemas import SCHEMA_VERSION, Record
 from vrbench.pruning.importance import importance
-from vrbench.pruning.names import BLOCK, MEASURED, by_faults
+from vrbench.pruning.questions import DevQuestions
 from vrbench.pruning.recipe import PruneRecipe
-from vrbench.pruning.removable_layers import Candidates, candidates_of
+from vrbench.pruning.removable_layers import RemovableLayers
+from vrbench.pruning.removal_methods import BLOCK, REMOVAL_METHODS, validate_criterion
 
 
 class RemovalOrder(Record):
-    """Layers of one checkpoint in the order in which they go."""
+    """Layers of one checkpoint in the order of their removal."""
 
     schema_version: int = Field(default=SCHEMA_VERSION, description="Version of this layout.")
     checkpoint: str = Field(description="Id of the checkpoint.")
-    digest: str = Field(description="Its digest; the order is of no other.")
+    digest: str = Field(description="Its digest; the order is valid for no other.")
     depth: int = Field(description="Decoder layers that it has.")
     by: str = Field(description="What the order was chosen by.")
-    outside_region: bool = Field(description="Whether the layers that were tuned stay.")
-    pictures: int = Field(description="Dev pictures on which it was measured.")
+    outside_region: bool = Field(description="Whether the layers that were tuned are kept.")
+    pictures: int = Field(description="Number of dev images on which it was measured.")
     turns: int = Field(description="Questions on each.")
-    order: tuple[int, ...] = Field(description="The layers, the least missed first.")
-    values: tuple[float, ...] = Field(default=(), description="What is reached with 0, 1, ... removed, if measured.")
-    scores: dict[int, float] = Field(default={}, description="Layer -> what it scored by itself.")
-    note: str = Field(default="", description="What the figures are.")
+    order: tuple[int, ...] = Field(description="The layers, the least important first.")
+    values: tuple[float, ...] = Field(default=(), description="Value with 0, 1, ... removed, if measured.")
+    scores: dict[int, float] = Field(default={}, description="Layer -> its value alone.")
+    note: str = Field(default="", description="What the values are.")
 
-    def told(self, removed: int) -> str:
-        """How the first layers of the order were found, for a lineage."""
+    def describe(self, removed: int) -> str:
+        """Describe how the first layers of the order were found, for a lineage."""
         order = f"removed in the order {list(self.order[:removed])}"
         if self.values:
             reached = ", ".join(f"{value:.4f}" for value in self.values[: removed + 1])
             return f"{order}; {self.note} with 0, 1, ... removed: {reached}; not healed"
         scores = ", ".join(f"{layer}: {value:.4g}" for layer, value in sorted(self.scores.items()))
         return f"{order}; {self.note} of layer {scores}; not healed"
+
+    def save(self, file: Path) -> Path:
+        """Write it as JSON; returns the file."""
+        write_atomically(file, self.model_dump_json(indent=1) + "\n")
+        return file
 
 
 def removal_order(
@@ -54,92 +60,89 @@ def removal_order(
     turns: int = 6,
     device: str = "auto",
 ) -> RemovalOrder:
-    """The order in which layers go, of which any number's first ones can then be removed.
+    """Measure the order in which layers are removed, of which any number of first ones can then be removed.
 
     Args:
         ckpt: the checkpoint.
-        by: a name of `vrbench.pruning.names.BY`, but no block: blocks of different lengths need not contain each other.
-        most: how many layers the order shall have at most; fewer when fewer may go.
-        outside_region: whether the layers that were tuned stay.
-        pictures, turns: of the dev split, and questions on each.
+        by: a key of `removal_methods.removal_criteria`, except for blocks, which need not contain each other.
+        most: maximum length of the order; it is shorter when fewer layers may be removed.
+        outside_region: whether the layers that were tuned are kept.
+        pictures: number of dev images.
+        turns: questions on each.
         device: auto, cpu or cuda.
 
     Raises:
-        VrbenchError: no such name, or the order cannot be measured with this checkpoint.
+        VrbenchError: the name is unknown, or the order cannot be measured with this checkpoint.
     """
-    raise_errors(by_faults(by))
+    raise_errors(validate_criterion(by))
     if by == BLOCK:
-        raise VrbenchError("blocks of different lengths need not contain each other; prune each with --block by itself")
-    candidates = candidates_of(ckpt, outside_region)
-    raise_errors(candidates.number_faults(1))
-    count = min(most, candidates.most)
+        raise VrbenchError("blocks of different lengths need not contain each other; prune each by itself with --block")
+    removable = RemovableLayers.of(ckpt, outside_region)
+    raise_errors(removable.validate_count(1))
+    count = min(most, removable.most)
     head = RemovalOrder(
         checkpoint=ckpt.id, digest=ckpt.digest, depth=ckpt.depth, by=by, outside_region=outside_region,
         pictures=pictures, turns=turns, order=(),
     )  # fmt: skip
-    if by in MEASURED:
-        return _measured(head, ckpt, candidates, count, resolve_device(device))
+    if by in REMOVAL_METHODS:
+        return _by_trials(head, ckpt, removable.layers, count, resolve_device(device))
     found = importance(by, ckpt, pictures=pictures, turns=turns, device=device)
-    order = sorted(candidates.layers, key=found.values.__getitem__)[:count]
+    order = sorted(removable.layers, key=found.values.__getitem__)[:count]
     scores = dict(enumerate(found.values))
     return head.model_copy(update={"order": tuple(order), "scores": scores, "note": f"{by} {found.note}"})
 
 
-def _measured(head: RemovalOrder, ckpt: Checkpoint, candidates: Candidates, count: int, device: str) -> RemovalOrder:
-    """The order by trying layers on dev pictures."""
+def _by_trials(head: RemovalOrder, ckpt: Checkpoint, layers: tuple[int, ...], count: int, device: str) -> RemovalOrder:
     from vrbench.models.load import load_vlm
-    from vrbench.pruning.loss_evaluator import dev_of
-    from vrbench.pruning.predict import MEASURES
-    from vrbench.pruning.removal_methods import WAYS
+    from vrbench.pruning.loss_evaluator import LossEvaluator
 
-    choice = MEASURED[head.by]
-    measure = MEASURES[choice.measure]
-    dev = dev_of(load_vlm(ckpt, device, "float32"), head.pictures, head.turns)
-    found = WAYS[choice.way](partial(measure.each, dev), measure.whole(dev), candidates.layers, count)
-    note = f"dev {choice.measure} ({measure.unit})"
-    return head.model_copy(update={"order": found.order, "values": found.values, "scores": found.singles, "note": note})
+    method = REMOVAL_METHODS[head.by]
+    evaluator = LossEvaluator(load_vlm(ckpt, device, "float32"), DevQuestions(head.pictures, head.turns))
+    found = method.search(partial(method.measure, evaluator), method.start(evaluator), layers, count)
+    update = {"order": found.order, "values": found.values, "scores": found.singles, "note": method.quantity}
+    return head.model_copy(update=update)
 
 
-def order_layers(recipe: PruneRecipe, file: Path, device: str) -> Path:
-    """See `vrbench.pruning.order_layers`."""
+def order_layers(recipe: PruneRecipe, file: str | Path, device: str = "auto") -> Path:
+    """Measure once in which order layers are removed, and write it; later recipes name the file as `order`.
+
+    Args:
+        recipe: whose `remove` is the maximum length of the order.
+        file: JSON file to write, a `RemovalOrder`.
+        device: auto, cpu or cuda.
+
+    Raises:
+        VrbenchError: the base cannot be resolved, fewer layers may be removed, or the recipe names them already.
+    """
     if recipe.layers or recipe.order:
-        raise VrbenchError("an order is to be measured; --layers and --order name the layers already")
-    raise_errors(validate_output(file, "file"))
+        raise VrbenchError("the removal order is measured; omit --layers and --removal-order")
+    raise_errors(validate_output(Path(file), "file"))
     base = resolve(recipe.base)
     count = recipe.remove or 0
-    raise_errors(candidates_of(base, recipe.outside_region).number_faults(count))
+    raise_errors(RemovableLayers.of(base, recipe.outside_region).validate_count(count))
     order = removal_order(
         base, recipe.by, count, outside_region=recipe.outside_region, pictures=recipe.pictures, turns=recipe.turns,
         device=device,
     )  # fmt: skip
-    return save_order(order, file)
-
-
-def save_order(order: RemovalOrder, file: Path) -> Path:
-    """Write an order as JSON; returns the file."""
-    write_atomically(file, order.model_dump_json(indent=1) + "\n")
-    return file
+    return order.save(Path(file))
 
 
 def read_order(file: Path, ckpt: Checkpoint) -> RemovalOrder:
-    """The order in a file, held to the checkpoint that it was measured on.
+    """Read an order that was measured on a checkpoint.
 
     Raises:
-        VrbenchError: it cannot be read, is no order, or is another checkpoint's.
+        VrbenchError: the file cannot be read, contains no order, or that of another checkpoint.
     """
     try:
         found = RemovalOrder.model_validate_json(read_text(file))
     except OSError as error:
-        raise VrbenchError(f"order {str(file)!r} cannot be read: {error.strerror or error}") from error
+        raise VrbenchError(f"removal order {str(file)!r} cannot be read: {error.strerror or error}") from error
     except ValidationError as error:
-        fault = error.errors()[0]
-        where = ".".join(str(part) for part in fault["loc"]) or "it"
-        raise VrbenchError(
-            f"order {str(file)!r} is no file of `vrbench prune --save-order`: {where}: {fault['msg']}"
-        ) from error
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        problem = f"removal order {str(file)!r} was not written by `vrbench prune --save-removal-order`"
+        raise VrbenchError(f"{problem}: {where}: {first['msg']}") from error
     if found.digest != ckpt.digest:
-        made, here = found.digest[:12], ckpt.digest[:12]
-        raise VrbenchError(
-            f"order {str(file)!r} is of {found.checkpoint} with digest {made}; {ckpt.id} has the digest {here}"
-        )
+        measured = f"removal order {str(file)!r} was measured on {found.checkpoint} with digest {found.digest[:12]}"
+        raise VrbenchError(f"{measured}; {ckpt.id} has digest {ckpt.digest[:12]}")
     return found

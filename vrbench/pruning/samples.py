@@ -1,4 +1,4 @@
-"""Questions as a model reads them, a few at a time: what is held does not grow with their number."""
+"""Questions as model inputs, a few at a time: memory does not grow with their number."""
 
 from __future__ import annotations
 
@@ -6,189 +6,193 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 
 from vrbench.core.errors import VrbenchError
+from vrbench.models import components
 from vrbench.models.llava_model import LlavaModel
 from vrbench.models.packing import PackedSequence, pack
 from vrbench.models.processors import ImagesRefused
-from vrbench.pruning.questions import Question
+from vrbench.pruning.questions import ImageQuestion
 
-Tokens = Literal["all", "text", "image", "after", "last"]
-"""Which tokens of a sample count: all, those of its text, those of its picture, its text after the picture's first
-token, or its last token."""
+TokenSubset = Literal["all", "text", "image", "after_image", "last"]
+"""Tokens of a sample: all, those of its text, those of its image, its text after the image's first token, the last."""
 
-PICTURES_AT_ONCE = 32
+IMAGES_AT_ONCE = 32
 ROWS_AT_ONCE = 8
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Pass:
-    """Some samples that go through a model together.
+class ForwardPass:
+    """Samples that go through a model together.
 
     Attributes:
         paths: row and indices in that row of the tokens of each sample, in their order.
-        images: [rows, longest] whether a token is a picture's.
+        is_image: [rows, longest] whether a token is an image's.
         run: the forward pass, without gradients.
     """
 
     paths: list[tuple[int, torch.Tensor]]
-    images: torch.Tensor
+    is_image: torch.Tensor
     run: Callable[[], object]
 
-    def shares(self, tokens: Tokens) -> torch.Tensor:
-        """[rows, longest] what each token counts in a mean over samples of a mean over some of a sample's tokens.
+    def weights(self, subset: TokenSubset) -> torch.Tensor:
+        """Return [rows, longest] each token's weight in a sum over samples of the mean over a subset of their tokens.
 
-        A token that several samples share counts for each of them. A sample that has none of these tokens counts for
-        nothing.
+        A token that several samples share counts for each of them. A sample without such tokens counts for nothing.
         """
-        found = torch.zeros(self.images.shape, dtype=torch.float64)
+        found = torch.zeros(self.is_image.shape, dtype=torch.float64)
         for row, path in self.paths:
-            is_image = self.images[row, path]
+            is_image = self.is_image[row, path]
             chosen = {
                 "all": path, "text": path[~is_image], "image": path[is_image], "last": path[-1:],
-                "after": path[~is_image & (is_image.cumsum(0) > 0)],
-            }[tokens]  # fmt: skip
+                "after_image": path[~is_image & (is_image.cumsum(0) > 0)],
+            }[subset]  # fmt: skip
             found[row, chosen] += 1 / max(1, len(chosen))
         return found
 
 
 class Samples:
-    """Questions and their answers, read by a model as often as is wanted.
+    """Questions with their answers, read by a model as often as needed.
 
     Attributes:
         vlm: the model.
-        samples: how many there were in the last reading.
+        depth: its decoder layers.
+        count: number of samples in the last reading.
     """
 
-    def __init__(self, vlm: Any, questions: Iterable[list[Question]]) -> None:
+    def __init__(self, vlm: Any, questions: Iterable[list[ImageQuestion]]) -> None:
         self.vlm = vlm
         self.questions = questions
-        self.samples = 0
+        self.depth = len(components.decoder_layers(vlm.model))
+        self.count = 0
 
-    def looks(self) -> Iterator[Pass]:
-        """Pass after pass; packed where the family's prompts can be."""
-        self.samples = 0
-        made = self._packed() if isinstance(self.vlm, LlavaModel) else self._whole()
-        for each in made:
-            self.samples += len(each.paths)
+    def passes(self) -> Iterator[ForwardPass]:
+        """Yield one forward pass after the other; packed where the family's prompts can be."""
+        self.count = 0
+        for each in self._packed() if isinstance(self.vlm, LlavaModel) else self._whole():
+            self.count += len(each.paths)
             yield each
 
-    def counting(self, *tokens: Tokens) -> Counted:
-        """The same samples with what each token counts, for one or more choices of tokens."""
-        return Counted(self, tokens)
+    def _packed(self) -> Iterator[ForwardPass]:
+        for batch in packed_batches(self.vlm, self.questions):
+            for part in batch.split(ROWS_AT_ONCE):
+                longest = max(len(row) for row in part.rows)
+                is_image = [[t < 0 for t in row.tokens] + [False] * (longest - len(row)) for row in part.rows]
+                paths = [(i, torch.tensor(path)) for i, row in enumerate(part.rows) for path in row.paths.values()]
+                yield ForwardPass(
+                    paths, torch.tensor(is_image), partial(self.vlm.hidden_states, part.rows, part.features)
+                )
 
-    def _packed(self) -> Iterator[Pass]:
-        vlm: LlavaModel = self.vlm
-        for some in groups(self.questions, PICTURES_AT_ONCE):
-            projected = vlm.project(vlm.encode_images([of[0].picture for of in some]))
-            pictures = dict(enumerate(projected))
-            sequences = [
-                sequence_of(vlm, question, slot)[0][: -1 if question.answer else None]
-                for slot, of in enumerate(some) for question in of
-            ]  # fmt: skip
-            rows = pack(sequences)
-            for start in range(0, len(rows), ROWS_AT_ONCE):
-                yield _packed_pass(vlm, rows[start : start + ROWS_AT_ONCE], pictures)
-
-    def _whole(self) -> Iterator[Pass]:
+    def _whole(self) -> Iterator[ForwardPass]:
         for some in groups(chain.from_iterable(self.questions), ROWS_AT_ONCE):
-            inputs, _ = whole_inputs(self.vlm, some)
+            inputs, _ = padded_inputs(self.vlm, some)
             mask = inputs["attention_mask"].bool().cpu()
-            paths = [(row, seen.nonzero()[:, 0]) for row, seen in enumerate(mask)]
-            images = (inputs["input_ids"] == image_token(self.vlm.model)).cpu()
-            yield Pass(paths, images & mask, partial(_forward, self.vlm.model, inputs))
+            paths = [(row, used.nonzero()[:, 0]) for row, used in enumerate(mask)]
+            is_image = (inputs["input_ids"] == image_token_id(self.vlm.model)).cpu()
+            yield ForwardPass(paths, is_image & mask, partial(_forward, self.vlm.model, inputs))
 
 
-@dataclass(frozen=True)
-class Counted:
-    """Samples with what each token counts, as `vrbench.pruning.hidden_states.layer_means` reads it."""
+class PackedBatch(NamedTuple):
+    """Samples as packed rows, with what a `LlavaModel` needs to read them.
 
-    of: Samples
-    tokens: Sequence[Tokens]
+    Attributes:
+        rows: packed sequences, whose paths are numbered as the samples are.
+        answers: sample -> token ids of its answer, end included; the last of them is in no row.
+        features: slot -> the image's projected features, [tokens, hidden].
+    """
 
-    @property
-    def vlm(self) -> Any:
-        """The model."""
-        return self.of.vlm
+    rows: list[PackedSequence]
+    answers: dict[int, list[int]]
+    features: dict[int, torch.Tensor]
 
-    @property
-    def samples(self) -> int:
-        """How many there were in the last reading."""
-        return self.of.samples
-
-    def passes(self) -> Iterator[tuple[list[torch.Tensor], Callable[[], object]]]:
-        """What each token of each row counts, [tokens, choices of tokens] a row; and the pass."""
-        for each in self.of.looks():
-            yield list(torch.stack([each.shares(tokens) for tokens in self.tokens], -1)), each.run
+    def split(self, size: int) -> Iterator[PackedBatch]:
+        """Yield batches of at most `size` rows."""
+        for start in range(0, len(self.rows), size):
+            rows = self.rows[start : start + size]
+            yield PackedBatch(rows, {i: self.answers[i] for row in rows for i in row.paths}, self.features)
 
 
-T = TypeVar("T")
+def packed_batches(vlm: LlavaModel, questions: Iterable[list[ImageQuestion]]) -> Iterator[PackedBatch]:
+    """Yield packed batches of `IMAGES_AT_ONCE` images; samples are numbered through all of them."""
+    count = 0
+    for some in groups(questions, IMAGES_AT_ONCE):
+        projected = vlm.project(vlm.encode_images([asked[0].image for asked in some])).clone()  # so that it has grads
+        sequences: list[list[int]] = []
+        answers: dict[int, list[int]] = {}
+        for slot, asked in enumerate(some):
+            for question in asked:
+                tokens, length = sequence_of(vlm, question, slot)
+                answers[count + len(sequences)] = tokens[len(tokens) - length :]
+                sequences.append(tokens[:-1] if length else tokens)
+        rows = pack(sequences)
+        for row in rows:
+            row.paths = {count + number: path for number, path in row.paths.items()}
+        yield PackedBatch(rows, answers, dict(enumerate(projected)))
+        count += len(sequences)
 
 
-def groups(things: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of so many things; the last one may be shorter."""
-    rest = iter(things)
+def groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield lists of `size` items; the last may be shorter."""
+    rest = iter(items)
     while some := list(islice(rest, size)):
         yield some
 
 
-def _packed_pass(vlm: LlavaModel, rows: list[PackedSequence], pictures: dict[int, torch.Tensor]) -> Pass:
-    longest = max(len(row) for row in rows)
-    images = torch.tensor([[token < 0 for token in row.tokens] + [False] * (longest - len(row)) for row in rows])
-    paths = [(i, torch.tensor(path)) for i, row in enumerate(rows) for path in row.paths.values()]
-    return Pass(paths, images, partial(vlm.hidden_states, rows, pictures))
-
-
-def sequence_of(vlm: LlavaModel, question: Question, slot: int) -> tuple[list[int], int]:
-    """Token ids of a question with its answer and the end, tokens of its picture below 0; and how many are answer."""
-    asked = vlm.encode(vlm.prompt(question.text, 1), [slot])
+def sequence_of(vlm: LlavaModel, question: ImageQuestion, slot: int) -> tuple[list[int], int]:
+    """Return token ids of a question, its answer and the end token, image tokens below 0; and the answer's length."""
+    prompt = vlm.encode(vlm.prompt(question.prompt, 1), [slot])
     if not question.answer:
-        return asked, 0
-    said = [*vlm.tokenizer(question.answer, add_special_tokens=False)["input_ids"], vlm.eos_token_id]
-    return [*asked, *said], len(said)
+        return prompt, 0
+    answer = [*vlm.tokenizer(question.answer, add_special_tokens=False)["input_ids"], vlm.eos_token_id]
+    return [*prompt, *answer], len(answer)
 
 
-def whole_inputs(vlm: Any, questions: Sequence[Question]) -> tuple[dict[str, Any], list[int]]:
-    """A model's inputs for questions with their answers, padded on the left; and the tokens of each answer.
+def padded_inputs(vlm: Any, questions: Sequence[ImageQuestion]) -> tuple[dict[str, Any], list[int]]:
+    """Return a model's inputs for questions with their answers, padded on the left; and each answer's length in tokens.
 
     Args:
-        vlm: of any family; a `LlavaModel` gets its answers' ends too, as `loss_evaluator.DevLoss` has them.
+        vlm: of any family; a `LlavaModel` gets the answers' end tokens too, as in packed batches.
         questions: the samples, one a row.
+
+    Raises:
+        ImagesRefused: the family's processor refuses an image.
     """
     if isinstance(vlm, LlavaModel):
         return _llava_inputs(vlm, questions)
-    prompts = [vlm.prompt(question.text, 1) for question in questions]
+    prompts = [vlm.prompt(question.prompt, 1) for question in questions]
     texts = [prompt + question.answer for prompt, question in zip(prompts, questions, strict=True)]
     lengths = [[len(vlm.tokenizer(text)["input_ids"]) for text in pair] for pair in zip(prompts, texts, strict=True)]
     try:
-        inputs = vlm.encode_with_images(texts, [[question.picture] for question in questions])
+        inputs = vlm.encode_with_images(texts, [[question.image] for question in questions])
     except ImagesRefused as error:
-        sized = (q.file for q in questions if f" {q.picture.width} x {q.picture.height}:" in str(error))
-        raise ImagesRefused(f"{next(sized, '')}: {error}; leave it out") from error
-    return inputs, [whole - asked for asked, whole in lengths]
+        refused = (q.file for q in questions if f" {q.image.width} x {q.image.height}:" in str(error))
+        raise ImagesRefused(f"{next(refused, '')}: {error}; leave it out") from error
+    return inputs, [whole - prompt for prompt, whole in lengths]
 
 
-def _llava_inputs(vlm: LlavaModel, questions: Sequence[Question]) -> tuple[dict[str, Any], list[int]]:
-    sequences, said = zip(*[sequence_of(vlm, question, 0) for question in questions], strict=True)
+def _llava_inputs(vlm: LlavaModel, questions: Sequence[ImageQuestion]) -> tuple[dict[str, Any], list[int]]:
+    sequences, lengths = zip(*[sequence_of(vlm, question, 0) for question in questions], strict=True)
     longest = max(len(sequence) for sequence in sequences)
-    mark = image_token(vlm.model)
-    ids = [[0] * (longest - len(s)) + [mark if token < 0 else token for token in s] for s in sequences]
+    image = image_token_id(vlm.model)
+    ids = [[0] * (longest - len(s)) + [image if token < 0 else token for token in s] for s in sequences]
     mask = [[0] * (longest - len(s)) + [1] * len(s) for s in sequences]
-    pictures = [question.picture.convert("RGB") for question in questions]
-    pixels = vlm.image_processor(images=pictures, return_tensors="pt")["pixel_values"]
+    images = [question.image.convert("RGB") for question in questions]
+    pixels = vlm.image_processor(images=images, return_tensors="pt")["pixel_values"]
     inputs = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
     placed = {name: value.to(vlm.device) for name, value in inputs.items()}
-    return {**placed, "pixel_values": pixels.to(vlm.device, vlm.dtype)}, list(said)
+    return {**placed, "pixel_values": pixels.to(vlm.device, vlm.dtype)}, list(lengths)
 
 
-def image_token(model: Any) -> int:
-    """Id of the token in whose places a picture's features are put.
+def image_token_id(model: Any) -> int:
+    """Return the id of the token that an image's features replace.
 
     Raises:
-        VrbenchError: the model shows pictures otherwise.
+        VrbenchError: the model has no such token.
     """
     names = ("image_token_id", "image_token_index")
     for name in names:

@@ -1,10 +1,11 @@
-"""What a score is computed on: a tuned checkpoint, what it was tuned from, and what the model looks at (no torch)."""
+"""What an importance score is computed on: a tuned checkpoint, its base, and questions about images (no torch)."""
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from vrbench.checkpoints.families import FAMILIES
 from vrbench.checkpoints.parameter_names import ADAPTER
@@ -15,24 +16,27 @@ from vrbench.core.schemas import BaseRef, LineageStep
 from vrbench.pruning.questions import DevQuestions, FolderQuestions, Questions
 
 if TYPE_CHECKING:
-    from vrbench.pruning.importance import Score
     from vrbench.pruning.samples import Samples
 
+Need = Literal["base", "adapter", "images", "image_tokens", "answers"]
+"""What a score may need: the weights before tuning, a LoRA adapter, images for the model to process, image tokens in
+the text, right answers. The last two include images."""
+
 DTYPES = ("float32", "bfloat16")
-BESIDE_THE_TEXT = ("mllama",)
-"""Families that show pictures by cross attention: none of the tokens that their decoder passes on is a picture's."""
+CROSS_ATTENTION = ("mllama",)
+"""Families that attend to images by cross attention: their decoder has no image tokens."""
 
 
 @dataclass
-class Subject:
-    """A tuned checkpoint and what is needed to measure its layers; each thing is loaded when it is first used.
+class ScoringContext:
+    """A tuned checkpoint and what is needed to score its layers; each thing is loaded when it is first used.
 
     Attributes:
         ckpt: the tuned checkpoint.
-        base: as the user named it; none for the one that the latest training began with.
-        questions: what the model is asked about which pictures.
+        base: as the user named it; else the one that the latest training began with is used.
+        questions: for the model to answer.
         device_name: auto, cpu or cuda.
-        dtype: of the model at work on pictures: float32 or bfloat16.
+        dtype: of the model that answers: float32 or bfloat16.
     """
 
     ckpt: Checkpoint
@@ -52,6 +56,11 @@ class Subject:
         return self.base or before_tuning(self.ckpt)
 
     @cached_property
+    def base_layers(self) -> list[int]:
+        """For each layer of the checkpoint, the layer of `tuned_from` that it was tuned from."""
+        return paired_layers(self.ckpt, self.tuned_from)
+
+    @cached_property
     def samples(self) -> Samples:
         """The questions, as the tuned model reads them."""
         from vrbench.models.load import load_vlm
@@ -59,88 +68,79 @@ class Subject:
 
         return Samples(load_vlm(self.ckpt, self.device, self.dtype), self.questions)
 
-    def faults(self, by: str, score: Score) -> list[str]:
-        """Why a score cannot be computed on it, one sentence each, before weights are loaded."""
+    def validate(self, method: str, needs: Set[Need]) -> list[str]:
+        """Return why a method with some needs cannot be computed here, one message each, before weights are loaded."""
         found = validate_device(self.device_name)
         if self.dtype not in DTYPES:
             found.append(f"dtype is {self.dtype!r}; it is one of {', '.join(DTYPES)}")
-        if score.needs_pictures:
-            found += self.questions.faults()
-            found += self._picture_faults(by, score)
-        if score.needs_base:
-            try:
-                paired(self.ckpt, self.tuned_from)
-            except VrbenchError as fault:
-                found += error_messages(fault)
-        if score.needs_adapter and not _has_adapter(self.ckpt):
-            found.append(f"{by} needs a LoRA adapter, and {self.ckpt.id} has none; 'change' compares any weights")
-        return found
-
-    def _picture_faults(self, by: str, score: Score) -> list[str]:
-        found = []
+        if "images" in needs:
+            found += self.questions.validate()
+        if "answers" in needs and isinstance(self.questions, FolderQuestions):
+            found.append(f"{method} needs right answers, which your own images do not have; omit --images")
         family = self.ckpt.family
-        prompt_format = FAMILIES[family].prompt_format if family in FAMILIES else None
-        if score.needs_answers and isinstance(self.questions, FolderQuestions):
-            found.append(f"{by} needs right answers, which pictures of one's own do not have; leave --images away")
-        if score.needs_answers and prompt_format is not None and prompt_format.prefix_lm:
-            found.append(f"{by} needs answers to come, but a {family} model sees the answer with the prompt")
-        if score.needs_image_tokens and family in BESIDE_THE_TEXT:
-            found.append(f"{by} needs image tokens; a {family} model sees by cross attention and has none in its text")
+        if "answers" in needs and family in FAMILIES and FAMILIES[family].prompt_format.prefix_lm:
+            found.append(f"{method} needs the answer to follow, but a {family} model sees the answer with the prompt")
+        if "image_tokens" in needs and family in CROSS_ATTENTION:
+            found.append(f"{method} needs image tokens; a {family} model uses cross attention and has none in its text")
+        if "base" in needs:
+            try:
+                _ = self.base_layers
+            except VrbenchError as error:
+                found += error_messages(error)
+        if "adapter" in needs and not _has_adapter(self.ckpt):
+            found.append(f"{method} needs a LoRA adapter, and {self.ckpt.id} has none; 'change' compares any weights")
         return found
 
-    def note(self, score: Score) -> str:
-        """On what a score was measured."""
-        of = f" against {self.tuned_from.id}" if score.needs_base else ""
-        on = f" on {self.questions}" if score.needs_pictures else ""
-        return f"of {self.ckpt.id}{of}{on}"
+    def note(self, needs: Set[Need]) -> str:
+        """Describe what a method with some needs is measured on."""
+        base = f" against {self.tuned_from.id}" if "base" in needs else ""
+        return f"of {self.ckpt.id}{base}" + (f" on {self.questions}" if "images" in needs else "")
 
 
 def before_tuning(ckpt: Checkpoint) -> Checkpoint:
-    """The checkpoint that the latest training of decoder layers, healing apart, began with, as the lineage has it.
+    """Return the checkpoint that the latest training of decoder layers, except healing, began with.
 
     Raises:
-        VrbenchError: the lineage tells of no such training, or what it began with is not at hand.
+        VrbenchError: the lineage records no such training, or what it began with cannot be found.
     """
     here: Checkpoint | None = ckpt
     while here is not None:
         for line in here.lineage[:1] if here.base else here.lineage:
             if line.base and any(map(_tunes, line.steps)):
-                return here.base or _named(ckpt, line.base, here)
+                return here.base or _recorded(ckpt, line.base, here)
         here = here.base
-    raise VrbenchError(f"{ckpt.id} does not say what its layers were tuned from; name it with --base")
+    raise VrbenchError(f"{ckpt.id} does not record what its layers were tuned from; name it with --base")
 
 
 def _tunes(step: LineageStep) -> bool:
     return step.kind == "trained" and step.layers != "none" and step.stage != "heal"
 
 
-def paired(ckpt: Checkpoint, base: Checkpoint) -> list[int]:
-    """For each layer of a checkpoint, which of the base's it is, layers that either lost accounted for.
+def _recorded(ckpt: Checkpoint, base: BaseRef, near: Checkpoint) -> Checkpoint:
+    problem = f"{ckpt.id} was tuned from {base.id!r}, which is not available; name it with --base"
+    try:
+        found = resolve_backbone(base.id, near=near.path)
+    except VrbenchError as error:
+        raise VrbenchError(f"{problem} ({error_messages(error)[0]})") from error
+    if base.digest and found.digest != base.digest:
+        raise VrbenchError(f"{problem} (recorded digest {base.digest[:12]}, {base.id} now has {found.digest[:12]})")
+    return found
+
+
+def paired_layers(ckpt: Checkpoint, base: Checkpoint) -> list[int]:
+    """Return, for each layer of a checkpoint, the matching layer of its base; either may have had layers removed.
 
     Raises:
-        VrbenchError: they had different depths to begin with, or the base lacks some.
+        VrbenchError: their original depths differ, or the base lacks some of the layers.
     """
     ours, theirs = ckpt.origins, base.origins
     if ours.first_depth != theirs.first_depth:
         depths = f"{ckpt.id} was made with {ours.first_depth} decoder layers, {base.id} with {theirs.first_depth}"
-        raise VrbenchError(f"{depths}; which of them belong together cannot be told")
+        raise VrbenchError(f"{depths}; their layers cannot be matched")
     absent = [layer for layer, number in enumerate(ours.numbers) if number not in theirs.numbers]
     if absent:
         raise VrbenchError(f"{base.id} lacks layers that {ckpt.id} has: {', '.join(map(str, absent))}")
     return [theirs.numbers.index(number) for number in ours.numbers]
-
-
-def _named(ckpt: Checkpoint, base: BaseRef, near: Checkpoint) -> Checkpoint:
-    told = f"{ckpt.id} was tuned from {base.id!r}, which is not at hand; name it with --base"
-    try:
-        found = resolve_backbone(base.id, near=near.path)
-    except VrbenchError as fault:
-        raise VrbenchError(f"{told} ({error_messages(fault)[0]})") from fault
-    if base.digest and found.digest != base.digest:
-        raise VrbenchError(
-            f"{told} (its digest was {base.digest[:12]}, what has this name now has {found.digest[:12]})"
-        )
-    return found
 
 
 def _has_adapter(ckpt: Checkpoint) -> bool:

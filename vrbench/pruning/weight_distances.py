@@ -1,112 +1,112 @@
-"""How far a tuning moved each decoder layer's weights: parameter change ratio, and angular distance between weights."""
+"""How far tuning moved each decoder layer's matrices, from checkpoint files wherever they hold them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from math import pi
-from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
-from vrbench.checkpoints.parameter_names import TOWER, first_of
+from vrbench.checkpoints.lora_adapter import PART, module_name, read_adapter_config, scale_of
+from vrbench.checkpoints.parameter_names import ADAPTER, TOWER, canonical, first_of, layer_of
 from vrbench.checkpoints.random_shapes import RECIPE
+from vrbench.checkpoints.resolve import Checkpoint
 from vrbench.core.errors import VrbenchError
 from vrbench.models.components import layer_parameters
 from vrbench.models.load import load_model
 from vrbench.models.overlay import backbone_layers
-from vrbench.pruning.scoring_context import paired
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from vrbench.checkpoints.resolve import Checkpoint
-
-Tensors = dict[str, "Tensor"]
+from vrbench.pruning.scoring_context import ScoringContext
 
 
-def change_ratios(ckpt: Checkpoint, base: Checkpoint, device: str = "cpu") -> list[float]:
-    """The parameter change ratio of each decoder layer; 0 for a layer that the tuning left alone.
-
-    With W_m a matrix of the layer in the base and W'_m the same one after the tuning, an adapter merged, it is
-
-        sum over m of ||W'_m - W_m|| / ||W_m||
-
-    in the Frobenius norm, over the layer's matrices (in a Llama its seven linears; norms and biases are left out). This
-    is the ratio of Visual-Region (arXiv:2412.12785, section 3), summed over the linears as its code sums distances; a
-    mean would give the same order.
+@torch.inference_mode()
+def matrix_distances(context: ScoringContext, distance: Callable[[Tensor, Tensor], float]) -> list[float]:
+    """Return, for each layer of the tuned checkpoint, the sum over its matrices of a distance to its base's.
 
     Args:
-        ckpt: the tuned checkpoint.
-        base: what it was tuned from, or any other with its layers.
-        device: where the matrices are compared, one at a time, in float64.
+        context: the tuned checkpoint and its base.
+        distance: of the tuned matrix and the base's, given in float64, one pair at a time.
 
     Raises:
         VrbenchError: layers cannot be paired, or have other matrices.
     """
-    return _summed(ckpt, base, device, lambda new, old: float((new - old).norm() / old.norm()))
-
-
-def weight_angles(ckpt: Checkpoint, base: Checkpoint, device: str = "cpu") -> list[float]:
-    """The angular distance between each decoder layer's weights after and before the tuning; 0 for one left alone.
-
-    With the matrices W'_m and W_m of a layer as in `change_ratios`, read as vectors, it is
-
-        sum over m of (1 / pi) * arccos(W'_m . W_m / (||W'_m|| ||W_m||))
-
-    as Visual-Region's code has it (arXiv:2412.12785): each at most 1, summed over the layer's linears. The angle
-    between the unit vectors u and v is computed as 2 atan2(||u - v||, ||u + v||), which is the same one and keeps its
-    digits where the angle is small.
-
-    Args and errors: as `change_ratios`.
-    """
-    return _summed(ckpt, base, device, _angle)
-
-
-def _angle(new: Tensor, old: Tensor) -> float:
-    u, v = new / new.norm(), old / old.norm()
-    return float(2 * torch.atan2((u - v).norm(), (u + v).norm()) / pi)
-
-
-@torch.inference_mode()
-def _summed(ckpt: Checkpoint, base: Checkpoint, device: str, of: Callable[[Tensor, Tensor], float]) -> list[float]:
-    """For each layer the sum of a distance over its matrices, which are given to it in float64."""
-    sums = []
-    twins = paired(ckpt, base)
-    ours, theirs = _reader(ckpt), _reader(base)
-    for layer, twin in enumerate(twins):
-        pairs = _matched(ckpt, ours(layer), base, theirs(twin))
-        sums.append(sum(of(new.to(device).double(), old.to(device).double()) for new, old in pairs))
+    sums, device = [], context.device
+    tuned, base = _layer_reader(context.ckpt), _layer_reader(context.tuned_from)
+    for layer, base_layer in enumerate(context.base_layers):
+        pairs = _pairs(context, tuned(layer), base(base_layer))
+        sums.append(sum(distance(new.to(device).double(), old.to(device).double()) for new, old in pairs))
     return sums
 
 
-def _reader(checkpoint: Checkpoint) -> Callable[[int], Tensors]:
-    """Layer -> its tensors by canonical name: read alone where files hold them, else of the model put together."""
+def _layer_reader(checkpoint: Checkpoint) -> Callable[[int], dict[str, Tensor]]:
+    """Return layer -> its tensors by canonical name, from files where they hold them, else from a loaded model."""
     plain = checkpoint
     while plain.base is not None and plain.has(TOWER):
-        plain = plain.base  # whose decoder a tower leaves alone
+        plain = plain.base  # a vision tower does not change the decoder
     if plain.base is None and not plain.has(RECIPE):
-        return lambda layer: backbone_layers(plain, [layer], _none)
+        return lambda layer: backbone_layers(plain, [layer], _unreachable)
     model = load_model(checkpoint, torch.float32)
     return lambda layer: {name: p.detach() for name, p in layer_parameters(model, [layer]).items()}
 
 
-def _none(backbone: Checkpoint) -> None:
+def _unreachable(backbone: Checkpoint) -> None:
     raise AssertionError(f"{backbone.id} is read from files")
 
 
-def _matched(ckpt: Checkpoint, ours: Tensors, base: Checkpoint, theirs: Tensors) -> Iterator[tuple[Tensor, Tensor]]:
-    """The matrices of one layer in both, pair by pair."""
-    new, old = ({_inside(name): t for name, t in of.items() if t.dim() == 2} for of in (ours, theirs))
+def _pairs(
+    context: ScoringContext, tuned: dict[str, Tensor], base: dict[str, Tensor]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the matrices of one layer in both checkpoints."""
+    new, old = ({name.split(".", 2)[2]: t for name, t in of.items() if t.dim() == 2} for of in (tuned, base))
     other = sorted(
         name for name in {*new, *old} if name not in new or name not in old or new[name].shape != old[name].shape
     )
     if other:
-        raise VrbenchError(
-            f"{ckpt.id} and {base.id} differ in {first_of(other)} of a layer: missing, or of another shape"
-        )
+        ids = f"{context.ckpt.id} and {context.tuned_from.id}"
+        raise VrbenchError(f"{ids} differ in {first_of(other)} of a layer: missing, or of another shape")
     return ((new[name], old[name]) for name in sorted(new))
 
 
-def _inside(name: str) -> str:
-    """A tensor's name in its layer: 'mlp.up_proj.weight'."""
-    return name.split(".", 2)[2]
+def adapter_norms(ckpt: Checkpoint) -> list[float]:
+    """Return for each layer the sum over its linears of the Frobenius norm of what the nearest LoRA adapter adds.
+
+    The norm of s B A is s times the root of the trace of (A A^T)(B^T B), so that no matrix of the model's size is made.
+
+    Raises:
+        VrbenchError: there is no adapter, or it is a DoRA.
+    """
+    from safetensors.torch import load_file
+
+    holder, layers = _adapter_below(ckpt)
+    matrices: dict[str, dict[str, Tensor]] = {}
+    names: dict[str, str] = {}
+    for name, tensor in load_file(holder.path / ADAPTER).items():
+        part = PART.fullmatch(canonical(name))
+        if part and part[2]:
+            matrices.setdefault(part[1], {})[part[2]] = tensor.double()
+            names[part[1]] = module_name(name)
+    config = read_adapter_config(holder.path)
+    norms = dict.fromkeys(range(holder.depth), 0.0)
+    for module, of in matrices.items():
+        a, b = of["A"], of["B"]
+        squared = float(((a @ a.T) * (b.T @ b)).sum())
+        layer = layer_of(f"{module}.")
+        assert layer is not None  # or the checkpoint would have been refused
+        norms[layer] += scale_of(config, names[module]) * math.sqrt(max(0.0, squared))
+    return [norms[layer] for layer in layers]
+
+
+def _adapter_below(ckpt: Checkpoint) -> tuple[Checkpoint, list[int]]:
+    """Return the nearest checkpoint that holds a LoRA adapter, and for each of ckpt's layers its number there."""
+    here, layers = ckpt, list(range(ckpt.depth))
+    while not here.has(ADAPTER):
+        for change in reversed(here.changes):
+            if change.kind == "pruned":
+                kept = change.layers.complement().indices
+                layers = [kept[layer] for layer in layers]
+        if here.base is None:
+            raise VrbenchError(f"{ckpt.id} and the checkpoints below it have no LoRA adapter; use 'change' with a base")
+        here = here.base
+    if read_adapter_config(here.path).get("use_dora"):
+        raise VrbenchError(f"the adapter of {here.id} is a DoRA, whose matrices alone are not the change; use 'change'")
+    return here, layers

@@ -1,4 +1,4 @@
-"""A delta is all that sets a tuned model apart from its base, or it is refused."""
+"""Delta folders whose tensors, base or lineage do not fit are refused."""
 
 from __future__ import annotations
 
@@ -12,13 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests import tiny
+from tests.tiny import save_delta
 from vrbench.checkpoints import resolve
 from vrbench.core.cache import file_digest
-from vrbench.core.errors import MultipleErrors, VrbenchError
 from vrbench.core.layers import LayerSet
-from vrbench.core.schemas import LineageStep
-from vrbench.models.load import load_model
-from vrbench.pruning import write_delta
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +28,7 @@ def delta(tiny_llava: Path, tmp_path: Path) -> Path:
     model = tiny.llava()
     for layer in (1, 2):
         model.model.language_model.layers[layer].mlp.up_proj.weight.data += 1
-    return write_delta(model, LayerSet.of((1, 2), 4), str(tiny_llava), tmp_path / "delta")
+    return save_delta(model, LayerSet.of((1, 2), 4), str(tiny_llava), tmp_path / "delta")
 
 
 def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
@@ -46,51 +43,6 @@ def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> N
 def test_the_folder_holds_one_file_and_its_lineage(delta: Path) -> None:
     assert sorted(p.name for p in delta.iterdir()) == ["delta.safetensors", "vrbench.json"]
     assert len(load_file(delta / "delta.safetensors")) == 2 * 9 + 4
-
-
-def test_what_the_training_says_of_itself_is_kept(tiny_llava: Path, tmp_path: Path) -> None:
-    about = LineageStep(kind="trained", layers="all", depth=9, stage="tune", recipe="mine", note="a card")
-    folder = write_delta(tiny.llava(), LayerSet.of((0,), 4), str(tiny_llava), tmp_path / "d", id_="x/y", step=about)
-    line = resolve.resolve(str(folder)).lineage[0]
-    expected = about.model_copy(update={"layers": "0", "depth": 4, "method": "weights"})
-    assert (line.id, line.steps) == ("x/y", (expected,))
-
-
-def test_a_model_tuned_in_half_precision_keeps_its_type(tiny_llava: Path, tmp_path: Path) -> None:
-    model = tiny.llava().to(torch.bfloat16)
-    model.model.language_model.layers[0].mlp.up_proj.weight.data += 1
-    folder = write_delta(model, LayerSet.of((0,), 4), str(tiny_llava), tmp_path / "d")
-    assert {t.dtype for t in load_file(folder / "delta.safetensors").values()} == {torch.bfloat16}
-    made = load_model(resolve.resolve(str(folder)), torch.bfloat16)
-    assert all(torch.equal(p, dict(made.named_parameters())[n]) for n, p in model.named_parameters())
-
-
-@pytest.mark.parametrize(
-    "place", ["model.language_model.layers.3.mlp.up_proj.weight", "model.vision_tower.encoder.layers.1.mlp.fc1.weight"]
-)
-def test_a_model_that_was_tuned_elsewhere_too_is_refused(tiny_llava: Path, tmp_path: Path, place: str) -> None:
-    model = tiny.llava()
-    dict(model.named_parameters())[place].data += 1
-    with pytest.raises(VrbenchError, match=f"differs from llava in '{place}', which no delta of layers 1 holds"):
-        write_delta(model, LayerSet.of((1,), 4), str(tiny_llava), tmp_path / "d")
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_training_that_diverged_is_refused(value: float, tiny_llava: Path, tmp_path: Path) -> None:
-    model = tiny.llava()
-    model.model.language_model.layers[1].mlp.up_proj.weight.data[3, 4] = value
-    with pytest.raises(VrbenchError, match=r"not finite in 'layers\.1\.mlp\.up_proj\.weight'"):
-        write_delta(model, LayerSet.of((1,), 4), str(tiny_llava), tmp_path / "d")
-    assert not (tmp_path / "d").exists()
-
-
-def test_a_model_of_other_shapes_is_refused_with_all_of_them(tiny_llava: Path, tmp_path: Path) -> None:
-    with pytest.raises(MultipleErrors) as fault:
-        write_delta(tiny.llava(hidden=64), LayerSet.of((1,), 4), str(tiny_llava), tmp_path / "d")
-    assert len(fault.value.messages) > 9 * 4
-    with pytest.raises(VrbenchError, match=r"out of 5; .* has 4 decoder layers"):
-        write_delta(tiny.llava(), LayerSet.of((1,), 5), str(tiny_llava), tmp_path / "d")
 
 
 class TestFaults:

@@ -11,11 +11,18 @@ import torch
 
 from tests import tiny
 from vrbench.checkpoints.resolve import resolve
-from vrbench.core.errors import VrbenchError
+from vrbench.core.errors import MultipleErrors, VrbenchError
+from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import BaseRef, LineageStep
 from vrbench.models import components
 from vrbench.models.load import load_model, load_vlm
-from vrbench.pruning import PruneRecipe, export, prune, recipe_of
+from vrbench.models.overlay import remove_layers
+from vrbench.pruning import export
+from vrbench.pruning.hidden_states import block_distances
+from vrbench.pruning.prune import prune
+from vrbench.pruning.questions import DevQuestions
+from vrbench.pruning.recipe import PruneRecipe, make_recipe
+from vrbench.pruning.samples import Samples
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +37,7 @@ def adapter(tiny_llava: Path, tmp_path: Path) -> Path:
 
 
 def recipe(base: Path, **changes: Any) -> PruneRecipe:
-    return recipe_of(**{"makes": "small", "base": str(base), "remove": 2, "pictures": 2, "turns": 2, **changes})
+    return make_recipe(**{"makes": "small", "base": str(base), "remove": 2, "pictures": 2, "turns": 2, **changes})
 
 
 def generated(vlm: Any) -> list[int]:
@@ -90,8 +97,8 @@ class TestWhole:
             return model
 
         monkeypatch.setattr(export, "load_model", load_otherwise)
-        sentence = {"layers": "has 1 decoder layers", "weights": "has another", "cache": "does not say what"}[fault]
-        with pytest.raises(VrbenchError, match=sentence):
+        messages = {"layers": "has 1 decoder layers", "weights": "differs from", "cache": "does not generate what"}
+        with pytest.raises(VrbenchError, match=messages[fault]):
             prune(recipe(tiny_llava), tmp_path / "out", "cpu", whole=True)
         assert list(tmp_path.iterdir()) == []
 
@@ -101,9 +108,9 @@ class TestWhole:
         seen: list[bool] = []
         compare = export.compare_saved
 
-        def watched(kept: Any, folder: Path, *rest: Any) -> None:
+        def watched(expected: Any, folder: Path, *rest: Any) -> None:
             seen.append((folder / "vrbench.json").exists())
-            compare(kept, folder, *rest)
+            compare(expected, folder, *rest)
 
         monkeypatch.setattr(export, "compare_saved", watched)
         prune(recipe(tiny_llava), tmp_path / "out", "cpu", whole=True)
@@ -119,7 +126,7 @@ class TestWhole:
 
 class TestWhichMayGo:
     def test_a_foreign_adapter_s_layers_stay(self, adapter: Path, tmp_path: Path) -> None:
-        with pytest.raises(VrbenchError, match="4 layers are to go, but of 4 only 3 may"):
+        with pytest.raises(VrbenchError, match="4 layers cannot be removed: of 4 only 3 may"):
             prune(recipe(adapter, remove=4), tmp_path / "out", "cpu")
 
     def test_tuned_layers_of_a_pruned_checkpoint_stay(self, adapter: Path, tmp_path: Path) -> None:
@@ -134,7 +141,7 @@ class TestWhichMayGo:
         step = LineageStep(kind="restored", layers="1", depth=4, backbone=backbone)
         tiny.mark(tmp_path / "r", str(adapter), resolve(str(adapter)).digest, [step])
         assert resolve(str(tmp_path / "r")).origins.tuned == ()
-        with pytest.raises(VrbenchError, match="4 layers are to go, but of 4 only 3 may"):
+        with pytest.raises(VrbenchError, match="4 layers cannot be removed: of 4 only 3 may"):
             prune(recipe(tmp_path / "r", remove=4), tmp_path / "out", "cpu")
 
     def test_layers_that_may_not_go_stay_and_the_reason_is_told(
@@ -145,7 +152,7 @@ class TestWhichMayGo:
         )
         out = prune(recipe(tiny_llava), tmp_path / "out", "cpu")
         assert resolve(str(out)).removed[0].indices == (1, 3)
-        with pytest.raises(VrbenchError, match="of 4 only 2 may; layer 0: it is the first"):
+        with pytest.raises(VrbenchError, match="of 4 only 2 may be; layer 0: it is the first"):
             prune(recipe(tiny_llava, remove=3), tmp_path / "more", "cpu")
         step = LineageStep(kind="pruned", layers="1", depth=4)
         tiny.mark(tmp_path / "p", str(tiny_llava), resolve(str(tiny_llava)).digest, [step], 3)
@@ -157,3 +164,72 @@ class TestWhichMayGo:
         tiny.edit_json(base / "config.json", quantization_config={"quant_method": "gptq"})
         with pytest.raises(VrbenchError, match=r"are quantised \(gptq\)"):
             prune(recipe(base), tmp_path / "out", "cpu")
+
+
+class TestPrune:
+    def tuned(self, base: Path, folder: Path, layers: str) -> Path:
+        step = LineageStep(kind="trained", layers=layers, depth=tiny.DEPTH, method="lora")
+        tiny.save_adapter(folder, base, LayerSet.parse(layers, tiny.DEPTH))
+        return tiny.mark(folder, str(base), resolve(str(base)).digest, [step])
+
+    @pytest.mark.supports("llava", "pruned")
+    def test_the_folder_loads_as_the_smaller_model(self, tiny_llava: Path, tmp_path: Path) -> None:
+        out = prune(recipe(tiny_llava), tmp_path / "out", "cpu")
+        made = resolve(str(out))
+        (step,) = made.lineage[0].steps
+        assert (made.depth, step.kind, step.method, made.lineage[0].id) == (2, "pruned", "loss", "small")
+        assert step.recipe_digest == recipe(tiny_llava).digest
+        smaller = tiny.llava()
+        remove_layers(smaller, LayerSet.parse(step.layers, tiny.DEPTH))
+        loaded = load_vlm(made).model.state_dict()
+        assert all(torch.equal(value, loaded[name]) for name, value in smaller.state_dict().items())
+
+    def test_layers_that_were_tuned_stay(self, tiny_llava: Path, tmp_path: Path) -> None:
+        base = self.tuned(tiny_llava, tmp_path / "tuned", "0,2")
+        out = prune(recipe(base), tmp_path / "out", "cpu")
+        assert resolve(str(out)).lineage[0].steps[0].layers == "1,3"
+
+    @pytest.mark.parametrize(
+        ("layers", "changes", "most"),
+        [("0,2", {"remove": 3}, 2), ("all", {"remove": 1}, 0), ("0,2", {"remove": 4, "outside_region": False}, 3)],
+    )
+    def test_more_than_may_go_are_refused(
+        self, tiny_llava: Path, tmp_path: Path, layers: str, changes: dict[str, Any], most: int
+    ) -> None:
+        base = self.tuned(tiny_llava, tmp_path / "tuned", layers)
+        with pytest.raises(VrbenchError, match=f"layers cannot be removed: of 4 only {most} may"):
+            prune(recipe(base, **changes), tmp_path / "out", "cpu")
+        assert not (tmp_path / "out").exists()
+
+    def test_a_taken_folder_is_refused(self, tiny_llava: Path, tmp_path: Path) -> None:
+        tiny.mark(tmp_path / "out", "x", "y")
+        with pytest.raises(VrbenchError, match="already holds a checkpoint"):
+            prune(recipe(tiny_llava), tmp_path / "out", "cpu")
+
+    def test_faults_of_a_recipe_are_told_at_once(self, tiny_llava: Path) -> None:
+        with pytest.raises(MultipleErrors) as told:
+            recipe(tiny_llava, remove=0, by="size")
+        assert [fault.split(":")[0] for fault in told.value.messages] == ["remove is 0", "by is 'size'"]
+
+
+def test_a_block_is_the_one_that_turns_least(tiny_llava: Path, tmp_path: Path) -> None:
+    found = resolve(str(prune(recipe(tiny_llava, block=True, turns=12), tmp_path / "out", "cpu")))
+    samples = Samples(load_vlm(resolve(str(tiny_llava))), DevQuestions(2, 12))
+    distances = block_distances(samples, 2)[-1]
+    first = distances.index(min(distances))
+    assert found.removed[0].indices == (first, first + 1)
+    (step,) = found.lineage[0].steps
+    assert step.method == "angular-block"
+    told = step.note.removeprefix("angular distance over 2 layers from layer 0, 1, ... on: ").partition(";")[0]
+    assert [float(value) for value in told.split(", ")] == pytest.approx(distances, abs=1e-4)
+
+
+def test_a_block_keeps_out_of_the_region(tiny_llava: Path, tmp_path: Path) -> None:
+    base = tiny.save_adapter(tmp_path / "tuned", tiny_llava, layers=(1,))
+    tiny.mark(base, str(tiny_llava), resolve(str(tiny_llava)).digest, [LineageStep(kind="trained", layers="1", depth=4,
+              method="lora")])  # fmt: skip
+    values = {"makes": "x", "base": str(base), "block": True, "pictures": 1, "turns": 1}
+    found = resolve(str(prune(make_recipe(remove=2, **values), tmp_path / "out", "cpu")))
+    assert found.removed[0].indices == (2, 3)
+    with pytest.raises(VrbenchError, match="no 3 consecutive layers may be removed; those that may are 0,2-3"):
+        prune(make_recipe(remove=3, **values), tmp_path / "more", "cpu")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
-from vrbench.pruning.removal_methods import greedily, lazily, once
+from vrbench.pruning.removal_methods import greedy, lazy_greedy, one_shot
 
 
 class Table:
@@ -42,24 +42,24 @@ class Growing:
         return found
 
 
-@pytest.mark.parametrize("way", [greedily, lazily])
+@pytest.mark.parametrize("way", [greedy, lazy_greedy])
 def test_one_layer_after_the_other_and_only_candidates(way) -> None:  # type: ignore[no-untyped-def]
     table = Table()
     assert way(table.tried, 1.0, range(4), 2)[:2] == ((0, 1), (1.0, 3.0, 6.0))
-    assert greedily(table.tried, 1.0, [3, 2], 2)[:2] == ((2, 3), (1.0, 5.0, 0.1))
+    assert greedy(table.tried, 1.0, [3, 2], 2)[:2] == ((2, 3), (1.0, 5.0, 0.1))
 
 
 def test_once_looks_at_no_layers_together() -> None:
-    found = once(Table().tried, 1.0, [3, 1, 2], 2)
+    found = one_shot(Table().tried, 1.0, [3, 1, 2], 2)
     assert (found.order, found.values, found.singles, found.trials) == ((1, 2), (), {1: 4.0, 2: 5.0, 3: 6.0}, 3)
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_the_lazy_choice_is_the_greedy_one_with_fewer_trials(seed: int) -> None:
     world = Growing(seed)
-    slow = greedily(world.tried, 0.0, range(12), 6)
+    slow = greedy(world.tried, 0.0, range(12), 6)
     world.trials.clear()
-    fast = lazily(world.tried, 0.0, range(12), 6)
+    fast = lazy_greedy(world.tried, 0.0, range(12), 6)
     assert fast.order == slow.order
     assert fast.values == pytest.approx(slow.values)
     assert fast.trials == len(world.trials) < 0.75 * slow.trials
@@ -71,5 +71,5 @@ def test_the_lazy_choice_tries_a_layer_again_that_has_become_dearer() -> None:
     def tried(removed: Sequence[int], layers: Iterable[int]) -> dict[int, float]:
         return {layer: losses[tuple(sorted([*removed, layer]))] for layer in layers}
 
-    assert lazily(tried, 0.0, range(3), 2)[:2] == ((0, 2), (0.0, 1.0, 4.0))
-    assert once(tried, 0.0, range(3), 2).order == (0, 1)
+    assert lazy_greedy(tried, 0.0, range(3), 2)[:2] == ((0, 2), (0.0, 1.0, 4.0))
+    assert one_shot(tried, 0.0, range(3), 2).order == (0, 1)

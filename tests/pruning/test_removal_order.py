@@ -14,24 +14,23 @@ from vrbench.checkpoints.resolve import resolve
 from vrbench.core.errors import MultipleErrors, VrbenchError
 from vrbench.core.schemas import LineageStep
 from vrbench.models.load import load_vlm
-from vrbench.pruning import PruneRecipe, order_layers, prune, recipe_of
-from vrbench.pruning import removal_order as curve
-from vrbench.pruning.angular import angular_distances
+from vrbench.pruning import removal_order as orders
+from vrbench.pruning.hidden_states import angles, layer_means
 from vrbench.pruning.importance import importance
-from vrbench.pruning.loss_evaluator import DevLoss, loss_without
-from vrbench.pruning.names import BLOCK, BY, MEASURED
-from vrbench.pruning.predict import MEASURES, divergence_each, loss_each
+from vrbench.pruning.loss_evaluator import LossEvaluator
+from vrbench.pruning.prune import prune
 from vrbench.pruning.questions import DevQuestions
-from vrbench.pruning.removal_methods import WAYS
-from vrbench.pruning.removal_order import RemovalOrder, read_order, removal_order, save_order
+from vrbench.pruning.recipe import PruneRecipe, make_recipe
+from vrbench.pruning.removal_methods import BLOCK, REMOVAL_METHODS, loss, one_shot
+from vrbench.pruning.removal_order import RemovalOrder, order_layers, read_order, removal_order
 from vrbench.pruning.samples import Samples
 
 SMALL: dict[str, Any] = {"pictures": 2, "turns": 2, "device": "cpu"}
 
 
 @pytest.fixture(scope="module")
-def dev(tiny_llava: Path) -> DevLoss:
-    return DevLoss(load_vlm(resolve(str(tiny_llava))), 2, 2)
+def dev(tiny_llava: Path) -> LossEvaluator:
+    return LossEvaluator(load_vlm(resolve(str(tiny_llava))), DevQuestions(2, 2))
 
 
 @pytest.fixture(autouse=True)
@@ -48,40 +47,44 @@ def tuned(tiny_llava: Path, tmp_path: Path) -> Path:
 
 
 def recipe(base: Path, **changes: Any) -> PruneRecipe:
-    return recipe_of(**{"makes": "small", "base": str(base), "pictures": 2, "turns": 2, **changes})
+    return make_recipe(**{"makes": "small", "base": str(base), "pictures": 2, "turns": 2, **changes})
 
 
 class TestOrder:
-    def test_by_loss_each_layer_goes_that_is_missed_least_then(self, dev: DevLoss, tiny_llava: Path) -> None:
+    def test_by_loss_each_layer_goes_that_is_missed_least_then(self, dev: LossEvaluator, tiny_llava: Path) -> None:
         found = removal_order(resolve(str(tiny_llava)), "loss", 3, **SMALL)
         left, gone = {0, 1, 2, 3}, []
         for layer, value in zip(found.order, found.values[1:], strict=True):
-            losses = {i: loss_without(dev, [*gone, i]) for i in left}
+            losses = {i: dev.answers([*gone, i]).mean for i in left}
             assert layer == min(losses, key=losses.__getitem__)
             assert value == pytest.approx(losses[layer], abs=1e-4)
             gone.append(layer)
             left.remove(layer)
-        assert found.values[0] == pytest.approx(dev.loss())
-        assert found.scores == pytest.approx(loss_each(dev, [], range(4)), abs=1e-4)
+        assert found.values[0] == pytest.approx(dev.answers().mean)
+        assert found.scores == pytest.approx(loss(dev, [], range(4)), abs=1e-4)
 
-    @pytest.mark.parametrize("by", [by for by, choice in MEASURED.items() if choice.way == "once"])
-    def test_at_once_it_goes_by_what_each_layer_scores_alone(self, dev: DevLoss, tiny_llava: Path, by: str) -> None:
+    @pytest.mark.parametrize("by", [by for by, choice in REMOVAL_METHODS.items() if choice.search is one_shot])
+    def test_at_once_it_goes_by_what_each_layer_scores_alone(
+        self, dev: LossEvaluator, tiny_llava: Path, by: str
+    ) -> None:
         found = removal_order(resolve(str(tiny_llava)), by, 4, **SMALL)
-        scores = MEASURES[MEASURED[by].measure].each(dev, [], range(4))
+        scores = REMOVAL_METHODS[by].measure(dev, [], range(4))
         assert found.order == tuple(sorted(scores, key=scores.__getitem__))[:3]  # one layer stays
         assert found.scores == pytest.approx(scores, rel=1e-3)
         assert found.values == ()
 
-    @pytest.mark.parametrize("by", ["loss-lazy", "divergence-lazy", "gate-fisher-again"])
-    def test_step_by_step_the_first_choice_is_the_best_alone(self, dev: DevLoss, tiny_llava: Path, by: str) -> None:
+    @pytest.mark.parametrize("by", ["loss-lazy", "divergence-lazy"])
+    def test_step_by_step_the_first_choice_is_the_best_alone(
+        self, dev: LossEvaluator, tiny_llava: Path, by: str
+    ) -> None:
         found = removal_order(resolve(str(tiny_llava)), by, 2, **SMALL)
-        scores = MEASURES[MEASURED[by].measure].each(dev, [], range(4))
+        scores = REMOVAL_METHODS[by].measure(dev, [], range(4))
         assert found.order[0] == min(scores, key=scores.__getitem__)
         assert found.values[1] == pytest.approx(min(scores.values()), rel=1e-3)
 
-    def test_by_a_score_of_importance_the_least_important_go_first(self, dev: DevLoss, tiny_llava: Path) -> None:
+    def test_by_a_score_of_importance_the_least_important_go_first(self, dev: LossEvaluator, tiny_llava: Path) -> None:
         found = removal_order(resolve(str(tiny_llava)), "angular", 2, **SMALL)
-        distances = angular_distances(Samples(dev.vlm, DevQuestions(2, 2)).counting("all"))
+        distances = layer_means(Samples(dev.vlm, DevQuestions(2, 2)), angles, "all")[0]
         assert found.order == tuple(np.argsort(distances)[:2])
         assert list(found.scores.values()) == pytest.approx(distances, abs=1e-5)
 
@@ -105,20 +108,15 @@ class TestOrder:
         with pytest.raises(VrbenchError, match="need not contain each other"):
             removal_order(resolve(str(tiny_llava)), BLOCK, 2, **SMALL)
 
-    def test_every_name_means_something(self) -> None:
-        for choice in MEASURED.values():
-            assert choice.measure in MEASURES and choice.way in WAYS
-        assert {"loss", "divergence", "angular", BLOCK} <= set(BY)
-
 
 class TestFile:
     def test_every_number_of_layers_comes_from_one_measurement(
-        self, dev: DevLoss, tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, dev: LossEvaluator, tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         file = order_layers(recipe(tuned, remove=2, by="divergence"), tmp_path / "order.json", "cpu")
         order = read_order(file, resolve(str(tuned)))
-        monkeypatch.setattr("vrbench.pruning.pruning.removal_order", None)  # nothing is measured again
-        monkeypatch.setattr(curve, "removal_order", None)
+        monkeypatch.setattr("vrbench.pruning.prune.removal_order", None)  # nothing is measured again
+        monkeypatch.setattr(orders, "removal_order", None)
         for count in (1, 2):
             out = prune(recipe(tuned, remove=count, order=str(file)), tmp_path / f"out{count}", "cpu")
             found = resolve(str(out))
@@ -129,34 +127,34 @@ class TestFile:
 
     def test_what_is_written_is_read(self, tiny_llava: Path, tmp_path: Path) -> None:
         order = removal_order(resolve(str(tiny_llava)), "loss", 2, **SMALL)
-        assert read_order(save_order(order, tmp_path / "o.json"), resolve(str(tiny_llava))) == order
-        assert f"removed: {order.values[0]:.4f}, {order.values[1]:.4f}; not healed" in order.told(1)
+        assert read_order(order.save(tmp_path / "o.json"), resolve(str(tiny_llava))) == order
+        assert f"removed: {order.values[0]:.4f}, {order.values[1]:.4f}; not healed" in order.describe(1)
 
     def test_faults(self, tiny_llava: Path, tuned: Path, tmp_path: Path) -> None:
         base, file = resolve(str(tiny_llava)), tmp_path / "o.json"
         with pytest.raises(VrbenchError, match=r"o\.json' cannot be read: No such file"):
             read_order(file, base)
         file.write_text("{")
-        with pytest.raises(VrbenchError, match="is no file of `vrbench prune --save-order`"):
+        with pytest.raises(VrbenchError, match="was not written by `vrbench prune --save-removal-order`"):
             read_order(file, base)
         order = RemovalOrder(
             checkpoint="x", digest=base.digest, depth=4, by="loss", outside_region=False, pictures=1, turns=1,
             order=(2, 3),
         )  # fmt: skip
-        save_order(order, file)
-        with pytest.raises(VrbenchError, match=r"o\.json' is of x with digest .*; tuned has the digest"):
+        order.save(file)
+        with pytest.raises(VrbenchError, match=r"o\.json' was measured on x with digest .*; tuned has digest"):
             read_order(file, resolve(str(tuned)))
-        with pytest.raises(VrbenchError, match=r"3 layers are to go; order '.*' has 2"):
+        with pytest.raises(VrbenchError, match=r"removal order '.*' has 2 layers, not 3"):
             prune(recipe(tiny_llava, remove=3, order=str(file)), tmp_path / "out", "cpu")
         file.write_text(json.dumps(order.model_dump() | {"digest": resolve(str(tuned)).digest}))
-        with pytest.raises(VrbenchError, match="what is to go includes 2 of the region 0,2"):
+        with pytest.raises(VrbenchError, match="layers 2 belong to the tuned layers 0,2"):
             prune(recipe(tuned, remove=1, order=str(file)), tmp_path / "out", "cpu")
         assert not (tmp_path / "out").exists()
 
     def test_an_order_is_not_measured_of_named_layers(self, tiny_llava: Path, tmp_path: Path) -> None:
-        with pytest.raises(VrbenchError, match="an order is to be measured"):
+        with pytest.raises(VrbenchError, match="the removal order is measured; omit"):
             order_layers(recipe(tiny_llava, layers="1"), tmp_path / "o.json", "cpu")
-        with pytest.raises(VrbenchError, match="4 layers are to go, but of 4 only 3 may"):
+        with pytest.raises(VrbenchError, match="4 layers cannot be removed: of 4 only 3 may"):
             order_layers(recipe(tiny_llava, remove=4), tmp_path / "o.json", "cpu")
 
 
@@ -168,7 +166,7 @@ class TestNamed:
         assert (step.method, step.note) == ("named", "named; not healed")
 
     def test_layers_of_the_region_go_only_when_asked_for(self, tuned: Path, tmp_path: Path) -> None:
-        with pytest.raises(VrbenchError, match="what is to go includes 0,2 of the region 0,2, which stays"):
+        with pytest.raises(VrbenchError, match="layers 0,2 belong to the tuned layers 0,2, which are kept"):
             prune(recipe(tuned, layers="0-2"), tmp_path / "out", "cpu")
         found = resolve(str(prune(recipe(tuned, layers="0-2", outside_region=False), tmp_path / "out", "cpu")))
         assert (found.depth, found.origins.numbers, found.origins.tuned) == (1, (3,), ())
@@ -180,7 +178,7 @@ class TestNamed:
         with pytest.raises(MultipleErrors) as told:
             prune(recipe(tiny_llava, layers="all"), tmp_path / "out", "cpu")
         assert told.value.messages == (
-            "layer 1 may not be removed: it is the second", "all 4 layers are to go; at least one must stay",
+            "layer 1 may not be removed: it is the second", "all 4 layers would be removed; at least one must be kept",
         )  # fmt: skip
         with pytest.raises(VrbenchError, match="layer 7 does not exist"):
             prune(recipe(tiny_llava, layers="7"), tmp_path / "out", "cpu")
@@ -190,37 +188,25 @@ class TestRecipe:
     @pytest.mark.parametrize(
         ("values", "sentence"),
         [
-            ({}, "what is to go is not said; give --remove N, or --layers such as '3,7'"),
+            ({}, "no layers to remove; give --num-layers N, or --layers"),
             ({"remove": 0}, "remove is 0: nothing would be removed; name 1 or more layers"),
-            ({"remove": 1, "by": "divergense"}, "by is 'divergense': did you mean 'divergence'?"),
-            ({"remove": 1, "layers": "3"}, "--layers names the layers that go; --remove would choose others"),
-            ({"layers": "3", "block": True}, "--layers names the layers that go; --block would choose others"),
-            ({"remove": 1, "by": "loss", "order": "f"}, "--order has the layers that go; --by and --block would"),
-            ({"remove": 1, "by": "loss", "block": True}, "--block goes by angular distance, not by 'loss'"),
+            ({"remove": 1, "by": "divergense"}, "by is 'divergense': did you mean 'divergence' or"),
+            ({"remove": 1, "layers": "3"}, "--layers names the layers to remove; omit --num-layers"),
+            ({"layers": "3", "block": True}, "--layers names the layers to remove; omit --block"),
+            ({"remove": 1, "by": "loss", "order": "f"}, "--removal-order contains the layers"),
+            ({"remove": 1, "by": "loss", "block": True}, "--block uses the angular distance; omit --by loss"),
         ],
     )
     def test_faults(self, values: dict[str, Any], sentence: str) -> None:
         with pytest.raises(VrbenchError) as told:
-            recipe_of(makes="x", base="y", **values)
+            make_recipe(makes="x", base="y", **values)
         assert str(told.value).startswith(sentence)
 
     def test_only_what_is_given_is_written_and_told_apart(self) -> None:
-        plain = recipe_of(makes="x", base="y", remove=2)
+        plain = make_recipe(makes="x", base="y", remove=2)
         assert plain.text().splitlines() == [
             "makes: x", "base: y", "remove: 2", "by: loss", "outside_region: true", "pictures: 200", "turns: 6",
         ]  # fmt: skip
-        assert recipe_of(makes="x", base="y", remove=2, block=True).by == BLOCK
-        assert len({plain.digest, recipe_of(makes="x", base="y", layers="2").digest,
-                    recipe_of(makes="x", base="y", remove=2, order="f").digest}) == 3  # fmt: skip
-
-
-def test_the_divergence_is_zero_for_a_layer_that_does_nothing(dev: DevLoss) -> None:
-    layer = dev.vlm.decoder_layers[2]
-    kept = {n: p.data.clone() for n, p in layer.named_parameters()}
-    layer.self_attn.o_proj.weight.data.zero_()
-    layer.mlp.down_proj.weight.data.zero_()
-    found = divergence_each(dev, [], range(4))
-    for name, parameter in layer.named_parameters():
-        parameter.data = kept[name]
-    assert found[2] == pytest.approx(0, abs=1e-6)
-    assert min(found[i] for i in (0, 1, 3)) > 0.01
+        assert make_recipe(makes="x", base="y", remove=2, block=True).by == BLOCK
+        assert len({plain.digest, make_recipe(makes="x", base="y", layers="2").digest,
+                    make_recipe(makes="x", base="y", remove=2, order="f").digest}) == 3  # fmt: skip

@@ -1,0 +1,138 @@
+"""Remove the least important layers of a checkpoint, or restore layers: the folder of the new checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vrbench.checkpoints.layer_edits import restoring
+from vrbench.checkpoints.locate import name_beside
+from vrbench.checkpoints.new_folder import made_folder, refuse_taken, write_lineage
+from vrbench.checkpoints.resolve import Checkpoint, resolve, resolve_backbone
+from vrbench.core.device import resolve_device
+from vrbench.core.errors import VrbenchError, raise_errors
+from vrbench.core.io import write_atomically
+from vrbench.core.layers import LayerSet, select_layers
+from vrbench.core.schemas import BaseRef, Lineage, LineageStep
+from vrbench.pruning.questions import DevQuestions
+from vrbench.pruning.recipe import PruneRecipe
+from vrbench.pruning.removable_layers import RemovableLayers
+from vrbench.pruning.removal_methods import BLOCK
+from vrbench.pruning.removal_order import read_order, removal_order
+
+Chosen = tuple[LayerSet, str, str]
+"""The layers to remove, what they were chosen by, and how, for the lineage."""
+
+
+def prune(recipe: PruneRecipe, out: str | Path, device: str = "auto", whole: bool = False) -> Path:
+    """Choose layers to remove and write the folder of the pruned checkpoint.
+
+    Args:
+        recipe: what is removed from which checkpoint, and how it is chosen.
+        out: folder to make.
+        device: where the choice is measured: auto, cpu or cuda.
+        whole: write the whole smaller model; else only its lineage, and layers are removed when it is loaded.
+
+    Returns:
+        The folder.
+
+    Raises:
+        VrbenchError: the base cannot be resolved, more layers are named than may be removed, or the folder is taken.
+    """
+    out, device = Path(out), resolve_device(device)
+    refuse_taken(out)
+    base = resolve(recipe.base)
+    layers, by, note = _choose(recipe, base, device)
+    step = LineageStep(
+        kind="pruned", layers=str(layers), depth=base.depth, method=by, recipe_digest=recipe.digest, note=note
+    )  # fmt: skip
+    lineage = _lineage(recipe.makes, base, recipe.base, out, step, base.depth - len(layers))
+    with made_folder(out) as folder:
+        write_atomically(folder / "recipe.yaml", recipe.text())
+        write_lineage(folder, lineage)
+        made = resolve(str(folder))
+        if whole:
+            from vrbench.pruning.export import export_full
+
+            export_full(made, folder, lineage, base)
+    return out
+
+
+def restore(ckpt: str, layers: str, backbone: str, out: str | Path, id_: str = "") -> Path:
+    """Write the folder of a checkpoint whose named layers get a backbone's weights when it is loaded.
+
+    Args:
+        ckpt: checkpoint whose layers are restored.
+        layers: as `vrbench.core.layers.select_layers` reads them, in the checkpoint's current depth.
+        backbone: language model or checkpoint with layers of the same shapes, such as "smollm2-135m-instruct".
+        out: folder to make.
+        id_: id of the new checkpoint; else the folder's name.
+
+    Returns:
+        The folder.
+
+    Raises:
+        VrbenchError: either cannot be resolved, their layers do not match, or the folder is taken.
+    """
+    out = Path(out)
+    refuse_taken(out)
+    base, source = resolve(ckpt), resolve_backbone(backbone)
+    chosen = select_layers(layers, base.depth)
+    raise_errors(restoring(base, (), chosen, source)[1])
+    step = LineageStep(
+        kind="restored", layers=str(chosen), depth=base.depth, method="weights",
+        backbone=BaseRef(id=name_beside(backbone, out), digest=source.digest),
+    )  # fmt: skip
+    with made_folder(out) as folder:
+        write_lineage(folder, _lineage(id_ or out.resolve().name, base, ckpt, out, step, base.depth))
+        resolve(str(folder))
+    return out
+
+
+def _lineage(id_: str, base: Checkpoint, name: str, out: Path, step: LineageStep, depth: int) -> Lineage:
+    """Return the lineage of one step on a base that the user named."""
+    return Lineage(
+        id=id_, family=base.family, depth=depth, steps=(step,),
+        base=BaseRef(id=name_beside(name, out), digest=base.digest),
+        licence=base.lineage[0].licence if base.lineage else "",
+    )  # fmt: skip
+
+
+def _choose(recipe: PruneRecipe, base: Checkpoint, device: str) -> Chosen:
+    removable = RemovableLayers.of(base, recipe.outside_region)
+    if recipe.layers:
+        layers = select_layers(recipe.layers, base.depth)
+        raise_errors(removable.validate_layers(layers))
+        return layers, recipe.by, "named; not healed"
+    count = recipe.remove or 0
+    raise_errors(removable.validate_count(count))
+    if not recipe.order and recipe.by == BLOCK:
+        return _least_block(recipe, base, removable, count, device)
+    if recipe.order:
+        order = read_order(Path(recipe.order), base)
+        if count > len(order.order):
+            raise VrbenchError(f"removal order {recipe.order!r} has {len(order.order)} layers, not {count}")
+        raise_errors(removable.validate_layers(order.order[:count]))
+    else:
+        order = removal_order(
+            base, recipe.by, count, outside_region=recipe.outside_region, pictures=recipe.pictures, turns=recipe.turns,
+            device=device,
+        )  # fmt: skip
+    return LayerSet.of(order.order[:count], base.depth), order.by, order.describe(count)
+
+
+def _least_block(recipe: PruneRecipe, base: Checkpoint, removable: RemovableLayers, count: int, device: str) -> Chosen:
+    """Choose the consecutive layers, all of them removable, over which hidden states turn least."""
+    from vrbench.models.load import load_vlm
+    from vrbench.pruning.hidden_states import block_distances
+    from vrbench.pruning.samples import Samples
+
+    starts = [i for i in range(base.depth - count + 1) if {*range(i, i + count)} <= {*removable.layers}]
+    if not starts:
+        allowed = LayerSet.of(removable.layers, base.depth)
+        raise VrbenchError(f"no {count} consecutive layers may be removed; those that may are {allowed}")
+    samples = Samples(load_vlm(base, device, "float32"), DevQuestions(recipe.pictures, recipe.turns))
+    distances = block_distances(samples, count)[-1]
+    first = min(starts, key=distances.__getitem__)
+    values = ", ".join(f"{value:.4f}" for value in distances)
+    note = f"angular distance over {count} layers from layer 0, 1, ... on: {values}; not healed"
+    return LayerSet.of(range(first, first + count), base.depth), BLOCK, note
