@@ -18,8 +18,9 @@ from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import AnswerProvenance, Provenance, Run
 from vrbench.reporting import cells, overview, plots
 from vrbench.reporting.pages import escape_latex, escape_markdown
-from vrbench.statistics.comparison import Comparison, compare
+from vrbench.statistics.comparison import compare
 from vrbench.statistics.merge_runs import join
+from vrbench.statistics.schema import Comparison
 
 BASE = (np.arange(300) % 10 < 8).astype(float)
 ODD = "<b>50%_of $x^$ & {y}|z</b>"
@@ -212,7 +213,7 @@ def test_write_leaves_pages_and_plots(found: Comparison, tmp_path: Path) -> None
 def test_a_row_without_figures_is_shown(found: Comparison) -> None:
     base, ours = made("base", 0), changed(made("cut", 0.2), status="error", error="killed", score=None)
     dead = compare([ours], base)
-    assert "choice died in the candidate: killed" in reporting.render(dead, "table")
+    assert "choice failed in the candidate: killed" in reporting.render(dead, "table")
     assert 'class=" failed"' in reporting.render(dead, "html")
     assert plots.pictures(dead, "png") == {}
 

@@ -14,7 +14,8 @@ from vrbench import reporting
 from vrbench.core.errors import MultipleErrors, VrbenchError
 from vrbench.core.io import digest_of
 from vrbench.core.schemas import Run
-from vrbench.statistics.comparison import Comparison, ComparisonRow, compare, compare_paths
+from vrbench.statistics.comparison import compare, compare_paths
+from vrbench.statistics.schema import Comparison, ComparisonRow
 
 BASE = (np.arange(400) % 10 < 8).astype(float)
 TEXTS = -np.random.default_rng(0).uniform(50, 100, 60)
@@ -238,9 +239,9 @@ def test_a_task_that_died_is_shown_and_leaves_its_claim_open() -> None:
     ours = ours.model_copy(update={"record": ours.record.model_copy(update={"results": results, "status": "error"})})
     found = compare([ours], base)
     row = only(found)["pairs"]
-    assert row.status == "error" and row.error == "pairs died in the candidate: out of memory"
+    assert row.status == "error" and row.error == "pairs failed in the candidate: out of memory"
     assert only(found)["pocket_visual"].tasks == ("choice",)
-    assert only(found)["pocket_visual"].note == "without pairs, which did not run through"
+    assert only(found)["pocket_visual"].note == "without pairs, which failed"
     assert found.candidates[0].verdicts[0].verdict == "undecided"
 
 
@@ -263,7 +264,7 @@ def test_more_than_one_percent_unscored_marks_the_task(gone: int, is_told: bool)
     gap = (*(s.model_copy(update={"unscored": "no answer"}) for s in rows[:gone]), *rows[gone:])
     found = compare([ours.model_copy(update={"samples": ours.samples | {"choice": gap}})], base)
     row = only(found)["choice"]
-    assert row.is_marked is is_told and not only(found)["facts"].is_marked
+    assert row.has_many_unscored is is_told and not only(found)["facts"].has_many_unscored
     note = f"of both runs, {gone} of 400 items ({gone / 4:.1f} %) could not be scored and are left out"
     assert (note in row.note) is is_told
     for form in ("table", "markdown", "html", "latex"):

@@ -13,8 +13,9 @@ from tests.simulated import changed, flipped, run, samples, saved
 from vrbench.cli import app
 from vrbench.core.errors import MultipleErrors, VrbenchError
 from vrbench.core.schemas import Run
-from vrbench.statistics.comparison import Comparison, compare, compare_paths
+from vrbench.statistics.comparison import compare, compare_paths
 from vrbench.statistics.merge_runs import join
+from vrbench.statistics.schema import Comparison
 
 BASE = (np.arange(200) % 10 < 8).astype(float)
 
@@ -98,7 +99,7 @@ def test_a_task_that_died_gives_way_to_one_that_ran_through(order: int) -> None:
     dead, well = died(part("a", "one")), part("a", "one", "two")
     (joined,) = join([dead, well][::order])
     assert joined.record.status == "ok" and joined.result("one").status == "ok" and "one" in joined.samples
-    assert joined.notes == ("one died in one run and is taken from another",)
+    assert joined.notes == ("one failed in one run and is taken from another",)
     assert join([dead, part("a", "two")])[0].record.status == "error"
 
 

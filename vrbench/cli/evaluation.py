@@ -15,7 +15,7 @@ from vrbench.core.version import __version__
 
 if TYPE_CHECKING:
     from vrbench.core.schemas import Run
-    from vrbench.statistics.comparison import Comparison
+    from vrbench.statistics.schema import Comparison
 
 
 def run(

@@ -19,7 +19,7 @@ SCHEMAS: dict[str, tuple[str, str]] = {
     "reproduction": ("vrbench.leaderboard.schema", "Reproduction"),
     "board": ("vrbench.leaderboard.board", "Board"),
     "leaderboard": ("vrbench.leaderboard.schema", "Leaderboard"),
-    "comparison": ("vrbench.statistics.comparison", "Comparison"),
+    "comparison": ("vrbench.statistics.schema", "Comparison"),
     "task": ("vrbench.tasks.registry", "TaskSpec"),
 }
 """Name -> module and class of the record; a module is imported when its schema is asked for."""

@@ -26,9 +26,10 @@ from vrbench.leaderboard.schema import (
 )
 from vrbench.leaderboard.untrusted_input.parsing import parse_json
 from vrbench.statistics import bootstrap, pairing
-from vrbench.statistics.claims import POOLS, Claim, Verdict, parse, parse_all
-from vrbench.statistics.comparison import ComparisonRow, row_of, verdict_of
+from vrbench.statistics.claims import POOLS, parse, parse_all
+from vrbench.statistics.comparison import claim_verdict, comparison_row
 from vrbench.statistics.pairing import PairedTask
+from vrbench.statistics.schema import Claim, ComparisonRow, Verdict
 from vrbench.tasks.metrics import METRICS
 from vrbench.tasks.spec import TaskSpec
 
@@ -48,7 +49,10 @@ def leaderboard_row(board: Board, submission: Submission, run: Run, baseline: Ru
         baseline: that of its family's baseline; its own for a baseline.
     """
     pairs = {task: pairing.pair_task(task, run, baseline) for task in board.tasks}
-    rows = {task: row_of(task, "task", pair.baseline.suite, {task: pair}, tested=False) for task, pair in pairs.items()}
+    rows = {
+        task: comparison_row(task, "task", pair.baseline.suite, {task: pair}, tested=False)
+        for task, pair in pairs.items()
+    }
     record, is_baseline = run.record, submission.is_baseline
     return LeaderboardRow(
         **submission.model_dump(include={"org", "name", "revision", "description", "family", "baseline", "submitted"}),
@@ -99,21 +103,22 @@ def _mean(
         tasks=tuple(used),
         n=sum(run.result(task).n for task in used),
         score=ScoreWithCI(value=sum(values) / len(values), low=low, high=high),
-        retention=_KEPT_ALL if is_baseline else _retention(row_of(name, "suite", name, used, tested=False)),
+        retention=_KEPT_ALL if is_baseline else _retention(comparison_row(name, "suite", name, used, tested=False)),
     )
 
 
 def _verdict(claim: Claim, board: Board, rows: Mapping[str, ComparisonRow], pairs: Mapping[str, PairedTask]) -> Verdict:
     """The verdict on a claim about a task, one of the board's two means, or a suite."""
     if claim.name in rows:
-        return verdict_of(claim, rows[claim.name], [pairs[claim.name]])
+        return claim_verdict(claim, rows[claim.name], [pairs[claim.name]])
     suites = {claim.name, *POOLS.get(claim.name, ())}
     of_suites = tuple(task for task, pair in pairs.items() if pair.baseline.suite in suites)
     tasks = {"visual": board.suites.visual, "text": board.suites.text}.get(claim.name, of_suites)
     if not tasks:
         return Verdict(claim=claim, verdict="undecided", reason=f"the board has no task {claim.name}")
     used = {task: pairs[task] for task in tasks}
-    return verdict_of(claim, row_of(claim.name, "suite", claim.name, used, tested=False), list(used.values()))
+    row = comparison_row(claim.name, "suite", claim.name, used, tested=False)
+    return claim_verdict(claim, row, list(used.values()))
 
 
 def layer_region(ref: CheckpointRef) -> LayerRegion:

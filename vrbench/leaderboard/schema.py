@@ -22,7 +22,7 @@ from vrbench.leaderboard.untrusted_input.text import (
     safe_url,
 )
 from vrbench.statistics import bootstrap
-from vrbench.statistics.claims import Claim, Verdict
+from vrbench.statistics.schema import Claim, Verdict
 
 SUBMISSIONS = "submissions"
 """Folder of a board that holds its submissions."""

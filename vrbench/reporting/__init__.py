@@ -10,7 +10,7 @@ from vrbench.core.io import write_atomically
 from vrbench.reporting import terminal
 from vrbench.reporting.pages import html, latex, markdown
 from vrbench.reporting.terminal import scores
-from vrbench.statistics.comparison import Comparison
+from vrbench.statistics.schema import Comparison
 
 __all__ = ["FORMATS", "render", "scores", "write"]
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vrbench.core.schemas import UNSCORED_MARK, AnswerProvenance, Provenance, RunSource
-from vrbench.statistics.claims import Verdict
-from vrbench.statistics.comparison import CandidateComparison, Comparison, ComparisonRow
+from vrbench.statistics.schema import CandidateComparison, Comparison, ComparisonRow, Verdict
 
 HEADERS = ("task", "n", "baseline", "candidate", "difference", "retention %", "p (Holm)")
 MINUS = "\N{MINUS SIGN}"
@@ -54,7 +53,7 @@ def marked(name: str, is_marked: bool) -> str:
 
 def _line(row: ComparisonRow) -> TableLine:
     items = count(row.n, row.n_unscored)
-    name = marked(f"mean of {len(row.tasks)}: {row.name}" if row.kind == "suite" else row.name, row.is_marked)
+    name = marked(f"mean of {len(row.tasks)}: {row.name}" if row.kind == "suite" else row.name, row.has_many_unscored)
     if row.status == "error":
         return TableLine((name, items, "-", "-", "-", "error", "-"), row.kind == "suite", True, row.error)
     digits = 2 if row.unit == "perplexity" else 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from vrbench.reporting.cells import MARKS, TableLine, count, interval, marked, number
-from vrbench.statistics.comparison import CandidateComparison, Comparison, ComparisonRow
+from vrbench.statistics.schema import CandidateComparison, Comparison, ComparisonRow
 
 
 def names(candidates: Sequence[CandidateComparison]) -> list[tuple[str, bool]]:
@@ -41,7 +41,7 @@ def overview(comparison: Comparison) -> list[TableLine]:
         title = f"mean: {name}" if is_suite else name
         if any(row.unit == "perplexity" for row in known):
             title += " (perplexity)"
-        title = marked(title, any(row is not None and row.is_marked for row in rows))
+        title = marked(title, any(row is not None and row.has_many_unscored for row in rows))
         scores = (number(row.baseline, 2 if row.unit == "perplexity" else 1) for row in known)
         cells = (title, _each(count(row.n, row.n_unscored) for row in known), _each(scores), *map(_kept, rows))
         found.append(TableLine(cells, is_suite, not known, ""))

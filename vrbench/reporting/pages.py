@@ -9,7 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from vrbench.reporting import cells, overview
-from vrbench.statistics.comparison import Comparison
+from vrbench.statistics.schema import Comparison
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from vrbench.reporting import overview
 from vrbench.reporting.drawing import encoded, legend, look_of, new_figure, themed
-from vrbench.statistics.comparison import CandidateComparison, Comparison, ComparisonRow
+from vrbench.statistics.schema import CandidateComparison, Comparison, ComparisonRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

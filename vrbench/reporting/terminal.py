@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from vrbench.core.schemas import Run, TaskResult
 from vrbench.data.locate import skipped_note
 from vrbench.reporting import cells
-from vrbench.statistics.comparison import Comparison
+from vrbench.statistics.schema import Comparison
 
 WIDTH = 110
 _ALIGN = ("left", *["right"] * (len(cells.HEADERS) - 1))

@@ -10,7 +10,8 @@ from vrbench.reporting.cells import interval, number
 from vrbench.reproduce.published import CLAIMS, PaperClaim
 from vrbench.reproduce.results import PlanResults
 from vrbench.reproduce.seed_estimate import SeedEstimate
-from vrbench.statistics.claims import Verdict, judge, parse
+from vrbench.statistics.claims import judge, parse
+from vrbench.statistics.schema import Verdict
 
 Said = Literal["supported", "refuted", "undecided"]
 

@@ -130,7 +130,7 @@ def faults(candidate: RunCounts, baseline: RunCounts, label: str) -> list[str]:
     """
     if _alike(candidate, baseline):
         return []
-    return list(pairing.faults(candidate.load(), baseline.load(), label, same_code=False))
+    return list(pairing.validate_pair(candidate.load(), baseline.load(), label, same_code=False))
 
 
 def _alike(candidate: RunCounts, baseline: RunCounts) -> bool:

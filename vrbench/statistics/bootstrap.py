@@ -1,4 +1,4 @@
-"""Intervals and tests on paired per-cluster counts (numpy at once; scipy when it is called).
+"""Intervals and tests on paired per-cluster counts.
 
 **Interval.** A cluster bootstrap: clusters are drawn with replacement, the same draw for baseline and candidate, and
 the official figure is recomputed from the sums of each draw. Two things are added to the plain percentile interval,
@@ -70,7 +70,7 @@ class PairedCounts:
 
     @property
     def values(self) -> tuple[float, float]:
-        """The figures of baseline and candidate."""
+        """Figures of baseline and candidate."""
         return float(self.metric.value(self.baseline.sum(0))), float(self.metric.value(self.candidate.sum(0)))
 
 
@@ -90,7 +90,7 @@ class BootstrapDraws:
 
 
 def resample(table: Array, draws: int, rng: np.random.Generator) -> Array:
-    """Sums over rows drawn with replacement: [rows, ...] -> [draws, ...]; equal rows are drawn together."""
+    """Return sums over rows drawn with replacement: [rows, ...] -> [draws, ...]; equal rows are drawn together."""
     import numpy as np
 
     flat = table.reshape(len(table), -1)
@@ -101,9 +101,9 @@ def resample(table: Array, draws: int, rng: np.random.Generator) -> Array:
 
 
 def weights(counts: NDArray[np.int64], draws: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """How often each distinct row is drawn, [draws, distinct rows], when row i is there counts[i] times.
+    """Return how often each distinct row is drawn, [draws, distinct rows], when row i is there counts[i] times.
 
-    Both ways give the same multinomial distribution; which is faster depends on how many rows are distinct.
+    Both branches give the same multinomial distribution; which is faster depends on how many rows are distinct.
     """
     import numpy as np
 
@@ -129,7 +129,7 @@ def draw(pair: PairedCounts, seed: Sequence[int] | int, draws: int = DRAWS) -> B
 
 
 def interval_of_one(metric: Metric, table: Array, outcomes: int, seed: Sequence[int] | int = 0) -> Ends:
-    """95 % interval of one run's figure.
+    """Return the 95 % interval of one run's figure.
 
     One cluster says nothing about spread: the interval is then all of 0 to 100, and for a perplexity, which has no
     upper bound, only the value itself.
@@ -147,7 +147,7 @@ def interval_of_one(metric: Metric, table: Array, outcomes: int, seed: Sequence[
 
 
 def unseen(table: Array, outcomes: int) -> tuple[Array, Array]:
-    """`UNSEEN` of an average outcome, right and wrong, each [ratios, 2]."""
+    """Return `UNSEEN` of an average outcome, right and wrong, each [ratios, 2]."""
     import numpy as np
 
     size = UNSEEN * table[..., 1].sum(0) / outcomes
@@ -155,7 +155,7 @@ def unseen(table: Array, outcomes: int) -> tuple[Array, Array]:
 
 
 def tail(variances: Sequence[float], clusters: Sequence[int]) -> float:
-    """Share of the draws to leave out at each end, for a 95 % interval of a mean over tasks.
+    """Return the share of the draws to leave out at each end, for a 95 % interval of a mean over tasks.
 
     Args:
         variances: each task's share of the variance, in any unit.
@@ -168,7 +168,7 @@ def tail(variances: Sequence[float], clusters: Sequence[int]) -> float:
 
 
 def spread(variances: Sequence[float], clusters: Sequence[int]) -> tuple[float, float]:
-    """How much wider than its draws a mean over tasks spreads, and its degrees of freedom (Welch and Satterthwaite).
+    """Return how much wider than its draws a mean over tasks spreads, and its degrees of freedom (Welch-Satterthwaite).
 
     Args:
         variances: each task's share of the variance, in any unit.
@@ -181,25 +181,25 @@ def spread(variances: Sequence[float], clusters: Sequence[int]) -> tuple[float, 
 
 
 def difference_interval(drawn: Sequence[BootstrapDraws]) -> Ends | None:
-    """95 % interval of candidate minus baseline, each the mean over tasks; none with a single cluster in a task."""
-    if min(d.clusters for d in drawn) < 2:
-        return None
-    parts = [d.candidate - d.baseline for d in drawn]
-    share = tail([float(p.var()) for p in parts], [d.clusters for d in drawn])
-    return _ends(sum(parts[1:], parts[0]) / len(parts), share)
+    """Return the 95 % interval of candidate minus baseline, each the mean over tasks; see `_interval_of_mean`."""
+    return _interval_of_mean([d.candidate - d.baseline for d in drawn], drawn)
 
 
 def mean_interval(drawn: Sequence[BootstrapDraws]) -> Ends | None:
-    """95 % interval of the candidate's mean over tasks, by itself; none with a single cluster in a task."""
+    """Return the 95 % interval of the candidate's mean over tasks, by itself; see `_interval_of_mean`."""
+    return _interval_of_mean([d.candidate for d in drawn], drawn)
+
+
+def _interval_of_mean(parts: Sequence[Array], drawn: Sequence[BootstrapDraws]) -> Ends | None:
+    """The 95 % interval of the mean of [draws] of each task; None with a single cluster in a task."""
     if min(d.clusters for d in drawn) < 2:
         return None
-    parts = [d.candidate for d in drawn]
     share = tail([float(p.var()) for p in parts], [d.clusters for d in drawn])
     return _ends(sum(parts[1:], parts[0]) / len(parts), share)
 
 
 def retention_interval(drawn: Sequence[BootstrapDraws], higher_is_better: bool = True) -> Ends | None:
-    """95 % interval of retention in percent: candidate's mean over tasks as a share of the baseline's.
+    """Return the 95 % interval of retention in percent: candidate's mean over tasks as a share of the baseline's.
 
     Where lower is better (perplexity) retention is baseline over candidate, so that below 100 is a loss everywhere.
 
@@ -230,7 +230,7 @@ def _ends(values: Array, share: float) -> Ends:
 
 
 def contributions(pair: PairedCounts) -> Array:
-    """What each cluster adds to candidate minus baseline, [clusters]; in points, or in nats for a perplexity.
+    """Return what each cluster adds to candidate minus baseline, [clusters]; in points, or in nats for a perplexity.
 
     The two runs share their items and so their denominators, which makes the difference a plain sum over clusters.
     """
@@ -242,7 +242,7 @@ def contributions(pair: PairedCounts) -> Array:
 
 
 def p_value(pairs: Sequence[PairedCounts], seed: int = 0) -> tuple[float, str]:
-    """Two-sided p that baseline and candidate are exchangeable, and the test's name.
+    """Return the two-sided p that baseline and candidate are exchangeable, and the test's name.
 
     Several pairs are tested on the mean of their differences.
     """
@@ -262,7 +262,7 @@ def _is_binary(pair: PairedCounts) -> bool:
 
 
 def mcnemar(pair: PairedCounts) -> float:
-    """Exact two-sided p of McNemar's test; each cluster must be one 0/1 outcome."""
+    """Return the exact two-sided p of McNemar's test; each cluster must be one 0/1 outcome."""
     from scipy.special import bdtr
 
     base, ours = pair.baseline[:, 0, 0] == 1, pair.candidate[:, 0, 0] == 1
@@ -271,7 +271,7 @@ def mcnemar(pair: PairedCounts) -> float:
 
 
 def sign_flip(effects: Array, seed: int = 0) -> float:
-    """Two-sided p of the sum of [clusters] effects under random signs; 1 when no cluster changed.
+    """Return the two-sided p of the sum of [clusters] effects under random signs; 1 when no cluster changed.
 
     It is `scipy.stats.permutation_test` of one sample, from the same draws, without the arrays of indices that take it
     ten times as long.
@@ -291,7 +291,7 @@ def sign_flip(effects: Array, seed: int = 0) -> float:
 
 
 def _flips(clusters: int, is_exact: bool, seed: int) -> Iterator[NDArray[np.bool_]]:
-    """Which of the clusters change their sign, [flips, clusters] a block: all that there are, or `FLIPS` at random."""
+    """Which clusters change their sign, in blocks of [flips, clusters]: all combinations, or `FLIPS` at random."""
     import numpy as np
 
     if is_exact:
@@ -305,7 +305,7 @@ def _flips(clusters: int, is_exact: bool, seed: int) -> Iterator[NDArray[np.bool
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment, in the given order: family-wise error at most the level compared with."""
+    """Return Holm's step-down adjustment, in the given order: family-wise error at most the level compared with."""
     adjusted, highest = [0.0] * len(p_values), 0.0
     for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))

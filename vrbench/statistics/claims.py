@@ -1,4 +1,4 @@
-"""Claims such as 'visual>=99%' and what an interval says about them: supported, refuted or undecided."""
+"""Claims such as 'visual>=99%', and the verdict of an interval on them: supported, refuted or undecided."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ import re
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from pydantic import Field
-
-from vrbench.core.errors import VrbenchError, raise_errors
-from vrbench.core.schemas import Record
+from vrbench.core.errors import VrbenchError, collect_errors, raise_errors
+from vrbench.statistics.schema import Claim, Verdict
 
 DEFAULT_CLAIMS = ("visual>=99%", "text>=-1")
 """Keeps at least 99 % of the visual score; text is no worse than 1 point."""
@@ -20,34 +18,12 @@ POOLS: dict[str, tuple[str, ...]] = {
     "text": ("text", "pocket_text"),
     "pocket": ("pocket_visual", "pocket_text"),
 }
-"""Name in a claim -> the suites that it speaks of; any other name is a suite's or a task's own."""
+"""Name in a claim -> the suites that it covers; any other name is a suite's or a task's own."""
 
-MOST_ITEMS = 1_000_000
+MAX_ITEMS = 1_000_000
 """More items than this are not called reachable."""
 
 _CLAIM = re.compile(r"\s*([A-Za-z0-9_.\-/]+?)\s*>=\s*(-?\d+(?:\.\d+)?)\s*(%?)\s*")
-
-
-class Claim(Record):
-    """A lower bound on what a candidate keeps."""
-
-    text: str = Field(description="As the user wrote it, without spaces.")
-    name: str = Field(description="Task, suite, or 'visual', 'text', 'pocket'.")
-    unit: Literal["retention", "points"] = Field(description="Percent of the baseline's score, or points against it.")
-    threshold: float = Field(description="Least retention in percent, or least difference in points.")
-
-
-class Verdict(Record):
-    """What the data say about a claim."""
-
-    claim: Claim = Field(description="The claim.")
-    verdict: Literal["supported", "refuted", "undecided"] = Field(description="From the 95 % interval.")
-    estimate: float | None = Field(default=None, description="Retention or difference, in the claim's unit.")
-    low: float | None = Field(default=None, description="Lower end of its 95 % interval.")
-    high: float | None = Field(default=None, description="Upper end of its 95 % interval.")
-    n: int = Field(default=0, description="Items that it rests on.")
-    n_needed: int | None = Field(default=None, description="About how many items would decide it, if undecided.")
-    reason: str = Field(default="", description="Why it is undecided, and what would decide it.")
 
 
 def parse(text: str) -> Claim:
@@ -64,27 +40,25 @@ def parse(text: str) -> Claim:
         )
     name, number, percent = match.groups()
     if percent and float(number) < 0:
-        raise VrbenchError(f"claim {text!r} asks for a retention below 0 %; leave out % to speak of points")
+        raise VrbenchError(f"claim {text!r} asks for a retention below 0 %; leave out % for points")
     unit: Literal["retention", "points"] = "retention" if percent else "points"
     return Claim(text=f"{name}>={number}{percent}", name=name, unit=unit, threshold=float(number))
 
 
 def parse_all(texts: Iterable[str]) -> tuple[Claim, ...]:
-    """Read several claims, telling every fault at once; the same claim twice is one."""
+    """Read several claims, with all errors reported together; the same claim twice is one."""
     claims: dict[str, Claim] = {}
-    faults: list[str] = []
+    errors: list[str] = []
     for text in texts:
-        try:
+        with collect_errors(errors):
             claim = parse(text)
             claims[claim.text] = claim
-        except VrbenchError as error:
-            faults.append(str(error))
-    raise_errors(faults)
+    raise_errors(errors)
     return tuple(claims.values())
 
 
 def judge(claim: Claim, n: int, estimate: float | None, ends: tuple[float, float] | None) -> Verdict:
-    """Supported if the whole interval keeps the claim, refuted if none of it does, else undecided.
+    """Return a verdict: supported if the whole interval keeps the claim, refuted if none of it does, else undecided.
 
     Args:
         n: items that the estimate rests on.
@@ -108,16 +82,16 @@ def judge(claim: Claim, n: int, estimate: float | None, ends: tuple[float, float
 
 
 def items_needed(threshold: float, n: int, estimate: float, ends: tuple[float, float]) -> int | None:
-    """About how many items would move the interval off the threshold, to two digits, if the estimate holds.
+    """Return about how many items would move the interval off the threshold, to two digits, if the estimate holds.
 
     The end that lies beyond the threshold comes nearer the estimate as 1/sqrt(n).
 
     Returns:
-        None when that takes more than `MOST_ITEMS`.
+        None when that takes more than `MAX_ITEMS`.
     """
     gap = estimate - threshold
     reach = estimate - ends[0] if gap > 0 else ends[1] - estimate
-    if abs(gap) * math.sqrt(MOST_ITEMS) <= reach * math.sqrt(n):
+    if abs(gap) * math.sqrt(MAX_ITEMS) <= reach * math.sqrt(n):
         return None
     exact = max(n + 1, n * (reach / gap) ** 2)
     step = 10 ** max(0, math.floor(math.log10(exact)) - 1)

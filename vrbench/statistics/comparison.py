@@ -6,88 +6,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
-
-from vrbench.core.errors import VrbenchError, raise_errors
+from vrbench.core.errors import VrbenchError, collect_errors, raise_errors
 from vrbench.core.run_storage import load_run
-from vrbench.core.schemas import (
-    MAX_UNSCORED_SHARE,
-    SCHEMA_VERSION,
-    CheckpointRef,
-    Record,
-    Run,
-    RunSource,
-    unscored_note,
-)
-from vrbench.core.version import __version__
+from vrbench.core.schemas import Run, unscored_note
 from vrbench.data.locate import skipped_note
 from vrbench.statistics import bootstrap, pairing
-from vrbench.statistics.claims import DEFAULT_CLAIMS, POOLS, Claim, Verdict, judge, parse_all
+from vrbench.statistics.claims import DEFAULT_CLAIMS, POOLS, judge, parse_all
 from vrbench.statistics.merge_runs import join
 from vrbench.statistics.pairing import PairedTask
-
-Kind = Literal["task", "suite"]
-
-
-class ComparisonRow(Record):
-    """Baseline against candidate on one task, or on the mean of a suite's tasks."""
-
-    name: str = Field(description="Task or suite.")
-    kind: Kind = Field(description="Which of both.")
-    suite: str = Field(description="Suite of the task; the name itself for a suite.")
-    tasks: tuple[str, ...] = Field(description="Tasks that the figure is a mean of.")
-    metric: str = Field(description="Metric of the task; 'mean of tasks' for a suite.")
-    unit: Literal["percent", "perplexity"] = Field(default="percent", description="Scale of the figures.")
-    status: Literal["ok", "error"] = Field(default="ok", description="'error' when there is no figure.")
-    error: str = Field(default="", description="Why there is none.")
-    note: str = Field(default="", description="What a reader must know.")
-    chance: float | None = Field(default=None, description="Score of guessing.")
-    n: int = Field(default=0, description="Items scored in both runs.")
-    n_unscored: int = Field(default=0, description="Items left out because one of both could not be scored.")
-    clusters: int = Field(default=0, description="Independent clusters among the items.")
-    baseline: float | None = Field(default=None, description="The baseline's figure.")
-    candidate: float | None = Field(default=None, description="The candidate's figure.")
-    difference: float | None = Field(default=None, description="Candidate minus baseline.")
-    difference_low: float | None = Field(default=None, description="Lower end of its 95 % interval.")
-    difference_high: float | None = Field(default=None, description="Upper end of its 95 % interval.")
-    retention: float | None = Field(default=None, description="Percent kept; for perplexity baseline / candidate.")
-    retention_low: float | None = Field(default=None, description="Lower end of its 95 % interval.")
-    retention_high: float | None = Field(default=None, description="Upper end of its 95 % interval.")
-    p: float | None = Field(default=None, description="Two-sided p of no difference.")
-    p_holm: float | None = Field(default=None, description="p adjusted over the rows of the same kind.")
-    test: str = Field(default="", description="Name of the test.")
-
-    @property
-    def is_marked(self) -> bool:
-        """Whether so many items were left out as unscored that the row is marked in a table."""
-        return self.n_unscored > MAX_UNSCORED_SHARE * (self.n + self.n_unscored)
-
-
-class CandidateComparison(Record):
-    """One candidate against the baseline."""
-
-    label: str = Field(description="Its name in this comparison.")
-    checkpoint: CheckpointRef = Field(description="What was measured.")
-    sources: tuple[RunSource, ...] = Field(description="The runs that its results come from.")
-    tasks: tuple[ComparisonRow, ...] = Field(description="One a task that both runs have.")
-    suites: tuple[ComparisonRow, ...] = Field(description="One a suite.")
-    verdicts: tuple[Verdict, ...] = Field(description="One a claim.")
-
-
-class Comparison(Record):
-    """What `vrbench compare` found."""
-
-    schema_version: int = Field(default=SCHEMA_VERSION, description="Version of this layout.")
-    vrbench: str = Field(default=__version__, description="Version of vrbench.")
-    baseline_label: str = Field(description="The baseline's name in this comparison.")
-    baseline: CheckpointRef = Field(description="What the candidates are compared with.")
-    baseline_sources: tuple[RunSource, ...] = Field(description="The runs that the baseline's results come from.")
-    candidates: tuple[CandidateComparison, ...] = Field(description="In the order given.")
-    claims: tuple[Claim, ...] = Field(description="What verdicts were asked for.")
-    limit: int | None = Field(default=None, description="Items a task, if limited.")
-    draws: int = Field(default=bootstrap.DRAWS, description="Bootstrap draws.")
-    seed: int = Field(default=0, description="Seed of the draws.")
-    notes: tuple[str, ...] = Field(default=(), description="What was left out, and what differs.")
+from vrbench.statistics.schema import CandidateComparison, Claim, Comparison, ComparisonRow, Verdict
 
 
 def compare_paths(
@@ -101,10 +28,10 @@ def compare_paths(
     Raises:
         VrbenchError: as `compare`, `join` and `load_run`, or a baseline of several checkpoints.
     """
-    faults: list[str] = []
-    bases = _loaded([baseline] if isinstance(baseline, (str, Path)) else baseline, faults)
-    runs = _loaded(paths, faults)
-    raise_errors(faults)
+    errors: list[str] = []
+    bases = _loaded([baseline] if isinstance(baseline, (str, Path)) else baseline, errors)
+    runs = _loaded(paths, errors)
+    raise_errors(errors)
     known = {run.record.inputs_digest for run in bases}
     candidates = join([run for run in runs if run.record.inputs_digest not in known])
     base = join(bases)
@@ -114,15 +41,13 @@ def compare_paths(
     return compare(candidates or base[: len(runs)], base[0], claims, seed)
 
 
-def _loaded(given: Sequence[Run | str | Path], faults: list[str]) -> list[Run]:
+def _loaded(given: Sequence[Run | str | Path], errors: list[str]) -> list[Run]:
     runs: list[Run] = []
     for one in given:
-        try:
+        with collect_errors(errors):
             if not isinstance(one, (Run, str, Path)):
                 raise VrbenchError(f"{one!r} is no run; give what `evaluate` or `load_run` returns, or its folder")
             runs.append(one if isinstance(one, Run) else load_run(one))
-        except VrbenchError as error:
-            faults.append(str(error))
     return runs
 
 
@@ -135,19 +60,19 @@ def compare(
     """Compare runs with a baseline run over the same items.
 
     Args:
-        runs: the candidates, or one of them, each a run or the folder of one; the baseline among them is passed over.
+        runs: the candidates, or one of them, each a run or the folder of one; the baseline among them is ignored.
         baseline: the run that they are compared with, or its folder.
         claims: such as 'visual>=99%'; None for the default claims, as far as there are tasks for them.
         seed: of the bootstrap draws.
 
     Raises:
         VrbenchError: nothing to compare, runs over other data, limits, seeds, task versions or prompts, or a claim
-            that cannot be read or names nothing; all told at once.
+            that cannot be read or names nothing; all reported together.
     """
     given = [runs] if isinstance(runs, (Run, str, Path)) or not isinstance(runs, Iterable) else list(runs)
-    faults: list[str] = []
-    loaded = _loaded([baseline, *given], faults)
-    raise_errors(faults)
+    errors: list[str] = []
+    loaded = _loaded([baseline, *given], errors)
+    raise_errors(errors)
     return _compare(loaded[1:], loaded[0], claims, seed)
 
 
@@ -156,17 +81,17 @@ def _compare(runs: list[Run], baseline: Run, claims: Sequence[str] | None, seed:
     base_label, *names = pairing.labels([baseline, *candidates])
     labelled = dict(zip(names, candidates, strict=True))
     parsed = parse_all(DEFAULT_CLAIMS if claims is None else claims)
-    faults = pairing.check_all(labelled, baseline)
+    errors = [error for label, run in labelled.items() for error in pairing.validate_pair(run, baseline, label)]
     shared = {label: pairing.common_tasks(run, baseline) for label, run in labelled.items()}
     if claims is None:
         parsed = tuple(c for c in parsed if any(_members(c.name, baseline, tasks) for tasks in shared.values()))
-    faults += [
+    errors += [
         f"claim {c.text!r} names no task or suite that {label} and the baseline share"
         for c in parsed
         for label, tasks in shared.items()
         if claims is not None and tasks and not _members(c.name, baseline, tasks)
     ]
-    raise_errors(faults)
+    raise_errors(errors)
     return Comparison(
         baseline_label=base_label,
         baseline=baseline.record.checkpoint,
@@ -185,15 +110,15 @@ def _compare(runs: list[Run], baseline: Run, claims: Sequence[str] | None, seed:
 
 def _candidate(label: str, run: Run, baseline: Run, claims: Sequence[Claim], seed: int) -> CandidateComparison:
     pairs = {t: pairing.pair_task(t, run, baseline, seed) for t in pairing.common_tasks(run, baseline)}
-    rows = {t: row_of(t, "task", p.baseline.suite, {t: p}, seed) for t, p in pairs.items()}
+    rows = {t: comparison_row(t, "task", p.baseline.suite, {t: p}, seed) for t, p in pairs.items()}
     suites = dict.fromkeys(p.baseline.suite for p in pairs.values() if p.in_mean or p.counts is None)
-    spoken = {c.name: _members(c.name, baseline, list(pairs)) for c in claims}
+    covered = {c.name: _members(c.name, baseline, list(pairs)) for c in claims}
     means = {
-        s: row_of(s, "suite", s, {t: pairs[t] for t in _members(s, baseline, list(pairs))}, seed)
-        for s in dict.fromkeys([*suites, *spoken])
-        if s not in rows and (s in suites or spoken[s])
+        s: comparison_row(s, "suite", s, {t: pairs[t] for t in _members(s, baseline, list(pairs))}, seed)
+        for s in dict.fromkeys([*suites, *covered])
+        if s not in rows and (s in suites or covered[s])
     }
-    pools = {s for s in means if s not in suites and len({pairs[t].baseline.suite for t in spoken[s]}) > 1}
+    pools = {s for s in means if s not in suites and len({pairs[t].baseline.suite for t in covered[s]}) > 1}
     return CandidateComparison(
         label=label,
         checkpoint=run.record.checkpoint,
@@ -201,28 +126,31 @@ def _candidate(label: str, run: Run, baseline: Run, claims: Sequence[Claim], see
         tasks=_adjusted(list(rows.values())),
         suites=_adjusted([row for s, row in means.items() if s in suites or s in pools]),
         verdicts=tuple(
-            verdict_of(c, (rows | means)[c.name], [pairs[t] for t in spoken[c.name]]) for c in claims if spoken[c.name]
+            claim_verdict(claim, (rows | means)[claim.name], [pairs[t] for t in covered[claim.name]])
+            for claim in claims
+            if covered[claim.name]
         ),
     )
 
 
 def _members(name: str, baseline: Run, tasks: Sequence[str]) -> list[str]:
-    """The tasks that a claim's name speaks of."""
+    """The tasks that a claim's name covers."""
     suites = {name, *POOLS.get(name, ())}
     return [t for t in tasks if t == name or baseline.result(t).suite in suites]
 
 
-def row_of(
-    name: str, kind: Kind, suite: str, pairs: Mapping[str, PairedTask], seed: int = 0, tested: bool = True
-) -> ComparisonRow:
-    """The figures of one task, or of the mean over several.
+def comparison_row(
+    name: str, kind: Literal["task", "suite"], suite: str, pairs: Mapping[str, PairedTask], seed: int = 0,
+    tested: bool = True,
+) -> ComparisonRow:  # fmt: skip
+    """Return the figures of one task, or of the mean over several.
 
     Args:
         name: of the task or suite.
         suite: of the task; the name itself for a suite.
         pairs: task -> both runs on it, at least one.
         seed: of the test.
-        tested: whether the hypothesis of no difference is tested; it takes longer than all else.
+        tested: whether the hypothesis of no difference is tested, which takes longer than everything else.
     """
     used = {t: p for t, p in pairs.items() if (p.in_mean if kind == "suite" else p.counts is not None)}
     first = next(iter(pairs.values())).baseline
@@ -276,7 +204,7 @@ def _row_note(kind: str, pairs: Mapping[str, PairedTask], used: Mapping[str, Pai
         ratio = [t for t, p in pairs.items() if p.counts is not None and t not in used]
         dead = [t for t, p in pairs.items() if p.counts is None]
         said = [f"{', '.join(ratio)} not in the mean (not a 0-100 score)"] if ratio else []
-        return "; ".join(said + ([f"without {', '.join(dead)}, which did not run through"] if dead else []))
+        return "; ".join(said + ([f"without {', '.join(dead)}, which failed"] if dead else []))
     (pair,) = pairs.values()
     said = [pair.baseline.note] if pair.baseline.note else []
     if not pair.baseline.complete:
@@ -292,8 +220,8 @@ def _row_note(kind: str, pairs: Mapping[str, PairedTask], used: Mapping[str, Pai
 
 def _warnings(pair: PairedTask) -> Iterator[str]:
     """What either run's result warns of, and which of the two left out items that the other one scored."""
-    if any(pair.alone):
-        base, own = pair.alone
+    if any(pair.unscored_alone):
+        base, own = pair.unscored_alone
         yield f"left out of both runs: {base:,} items unscored in the baseline alone, {own:,} in the candidate alone"
     theirs, ours = pair.baseline.warnings, pair.candidate.warnings
     for text in dict.fromkeys((*theirs, *ours)):
@@ -306,17 +234,17 @@ def _why_empty(pairs: Mapping[str, PairedTask]) -> str:
     for task, pair in pairs.items():
         for who, result in (("baseline", pair.baseline), ("candidate", pair.candidate)):
             if result.status == "error":
-                said.append(f"{task} died in the {who}: {result.error or 'no reason recorded'}")
+                said.append(f"{task} failed in the {who}: {result.error or 'no reason recorded'}")
         if pair.counts is None and "error" not in (pair.baseline.status, pair.candidate.status):
             said.append(f"{task}: no item was scored in both runs")
     return "; ".join(said) or "no task with a 0-100 score"
 
 
-def verdict_of(claim: Claim, row: ComparisonRow, pairs: Sequence[PairedTask]) -> Verdict:
-    """What a row says about a claim; `pairs` are the tasks that the claim speaks of."""
+def claim_verdict(claim: Claim, row: ComparisonRow, pairs: Sequence[PairedTask]) -> Verdict:
+    """Return the verdict of a row on a claim; `pairs` are the tasks that it covers."""
     dead = [p.baseline.task for p in pairs if p.counts is None]
     if dead or row.status == "error":
-        reason = row.error or f"{', '.join(dead)} did not run through"
+        reason = row.error or f"{', '.join(dead)} failed"
         return Verdict(claim=claim, verdict="undecided", n=row.n, reason=reason)
     if claim.unit == "retention":
         return judge(claim, row.n, row.retention, _ends(row.retention_low, row.retention_high))

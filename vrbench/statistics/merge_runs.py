@@ -1,4 +1,4 @@
-"""Runs of one checkpoint, made on other days or machines, joined into one run with the tasks of all."""
+"""Joins runs of one checkpoint, made on other days or machines, into one run with the tasks of all."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from vrbench.core.schemas import Run, TaskResult
 
 
 def join(runs: Sequence[Run]) -> list[Run]:
-    """One run a checkpoint (the same digest), in the order in which the checkpoints first come.
+    """Return one run for each checkpoint (by digest), in the order in which the checkpoints first come.
 
-    Of a task in several runs the highest version is kept, and one that died gives way to one that did not; the joined
+    Of a task in several runs the highest version is kept, and one that failed gives way to one that did not; the joined
     run's `notes` say so. Its `sources` say which tasks come from where; its own provenance is that of the first run.
 
     Raises:
-        VrbenchError: joined runs have other settings, or one version of a task with other data or scores; all at once.
+        VrbenchError: joined runs have other settings, or one version of a task with other data or scores; all together.
     """
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(run.record.checkpoint.digest, []).append(run)
-    faults = [fault for group in groups.values() for fault in _settings_faults(group)]
-    kept = {digest: _kept(group, faults) for digest, group in groups.items()}
-    raise_errors(faults)
+    errors = [error for group in groups.values() for error in _validate_settings(group)]
+    kept = {digest: _kept(group, errors) for digest, group in groups.items()}
+    raise_errors(errors)
     return [group[0] if len(group) == 1 else _joined(group, *kept[digest]) for digest, group in groups.items()]
 
 
-def _settings_faults(group: Sequence[Run]) -> list[str]:
+def _validate_settings(group: Sequence[Run]) -> list[str]:
     names = ("limit", "seed", "dtype", "image_settings")
     fields = {name: [getattr(run.record.settings, name) for run in group] for name in names}
     unequal = [f"{name} {' and '.join(map(str, dict.fromkeys(v)))}" for name, v in fields.items() if len(set(v)) > 1]
@@ -37,8 +37,8 @@ def _settings_faults(group: Sequence[Run]) -> list[str]:
     return [f"runs of {_id(group)} cannot be joined, their settings differ: {', '.join(unequal)}"]
 
 
-def _kept(group: Sequence[Run], faults: list[str]) -> tuple[dict[str, Run], list[str]]:
-    """Task -> the run that it is taken from; and notes on what was not taken."""
+def _kept(group: Sequence[Run], errors: list[str]) -> tuple[dict[str, Run], list[str]]:
+    """Task -> the run that it is taken from; and notes on results that were not taken."""
     kept: dict[str, Run] = {}
     notes: list[str] = []
     for run in group:
@@ -51,7 +51,7 @@ def _kept(group: Sequence[Run], faults: list[str]) -> tuple[dict[str, Run], list
                 notes.append(_superseded(*sorted((old, new), key=_rank)))
             elif before is not run and _content(run, new) != _content(before, old):
                 what = f"{new.task} is in two of them in version {old.version!r} with other data or scores"
-                faults.append(f"runs of {_id(group)} cannot be joined: {what}; leave out one")
+                errors.append(f"runs of {_id(group)} cannot be joined: {what}; leave out one")
     return kept, list(dict.fromkeys(notes))
 
 
@@ -61,7 +61,7 @@ def _rank(result: TaskResult) -> tuple[bool, list[int]]:
 
 def _superseded(lower: TaskResult, higher: TaskResult) -> str:
     if lower.status != higher.status:
-        return f"{lower.task} died in one run and is taken from another"
+        return f"{lower.task} failed in one run and is taken from another"
     return f"{lower.task} version {lower.version} is superseded by version {higher.version}"
 
 

@@ -1,4 +1,4 @@
-"""Two runs over the same items, side by side: whether they may be compared, and their paired counts."""
+"""Pairs two runs over the same items: whether they may be compared, and their paired counts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import Run, Sample, TaskResult
 from vrbench.statistics import bootstrap
-from vrbench.tasks import metrics
+from vrbench.tasks.metrics import metric_named
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,11 @@ class PairedTask:
     Attributes:
         baseline: the baseline's result.
         candidate: the candidate's result.
-        counts: paired counts; None if the task died in one of them or no item was scored in both.
+        counts: paired counts; None if the task failed in one of them or no item was scored in both.
         drawn: the figures on each bootstrap draw; None with `counts`.
         n: items scored in both.
         unscored: items left out because one of the two could not be scored.
-        alone: of these, items unscored in the baseline alone, and in the candidate alone.
+        unscored_alone: of these, items unscored in the baseline alone, and in the candidate alone.
     """
 
     baseline: TaskResult
@@ -32,7 +32,7 @@ class PairedTask:
     drawn: bootstrap.BootstrapDraws | None
     n: int = 0
     unscored: int = 0
-    alone: tuple[int, int] = (0, 0)
+    unscored_alone: tuple[int, int] = (0, 0)
 
     @property
     def in_mean(self) -> bool:
@@ -40,8 +40,8 @@ class PairedTask:
         return self.counts is not None and self.counts.metric.kind == "percent" and self.baseline.higher_is_better
 
 
-def faults(candidate: Run, baseline: Run, label: str, same_code: bool = True) -> Iterator[str]:
-    """Why the two runs may not be compared, one sentence each.
+def validate_pair(candidate: Run, baseline: Run, label: str, same_code: bool = True) -> Iterator[str]:
+    """Return why the two runs may not be compared, one sentence each.
 
     Args:
         label: of the candidate.
@@ -57,27 +57,27 @@ def faults(candidate: Run, baseline: Run, label: str, same_code: bool = True) ->
         names = " against ".join(", ".join(r.task for r in run.record.results) for run in (candidate, baseline))
         yield f"{label}: no task in common with the baseline ({names})"
     for task in tasks:
-        for fault in _task_faults(task, candidate, baseline):
-            yield f"{label}: {task}: {fault}"
+        for error in _validate_task(task, candidate, baseline):
+            yield f"{label}: {task}: {error}"
         ours_by, theirs_by = candidate.result(task).code, baseline.result(task).code
         if same_code and ours_by != theirs_by:
             yield f"{label}: {task}: {_other_code(ours_by, theirs_by)}; run the older one again with this vrbench"
 
 
 def _other_code(ours: Mapping[str, int], theirs: Mapping[str, int]) -> str:
-    """Which parts of vrbench's code differ in version; what is not named has version 1."""
+    """Which parts of vrbench's code differ in version; parts that are not named have version 1."""
     odd = [name for name in sorted({*ours, *theirs}) if ours.get(name, 1) != theirs.get(name, 1)]
     parts = [f"{name} {ours.get(name, 1)} against the baseline's {theirs.get(name, 1)}" for name in odd]
     return f"vrbench's code changed between the two ({', '.join(parts)})"
 
 
 def common_tasks(candidate: Run, baseline: Run) -> list[str]:
-    """Tasks that both runs have, in the baseline's order, whatever became of them."""
+    """Return the tasks that both runs have, failed ones included, in the baseline's order."""
     ours = {r.task for r in candidate.record.results}
     return [r.task for r in baseline.record.results if r.task in ours]
 
 
-def _task_faults(task: str, candidate: Run, baseline: Run) -> Iterator[str]:
+def _validate_task(task: str, candidate: Run, baseline: Run) -> Iterator[str]:
     ours, theirs = candidate.result(task), baseline.result(task)
     for field in ("version", "suite", "metric", "higher_is_better", "fewshot", "harness"):
         a, b = getattr(ours, field), getattr(theirs, field)
@@ -90,10 +90,10 @@ def _task_faults(task: str, candidate: Run, baseline: Run) -> Iterator[str]:
     if ours.data_digest != theirs.data_digest:
         yield f"data {ours.data_digest[:12]!r} against the baseline's {theirs.data_digest[:12]!r}; the items differ"
         return
-    yield from _sample_faults(candidate.samples[task], baseline.samples[task])
+    yield from _validate_samples(candidate.samples[task], baseline.samples[task])
 
 
-def _sample_faults(ours: tuple[Sample, ...], theirs: tuple[Sample, ...]) -> Iterator[str]:
+def _validate_samples(ours: tuple[Sample, ...], theirs: tuple[Sample, ...]) -> Iterator[str]:
     here, there = ({s.id: s for s in samples} for samples in (ours, theirs))
     if len(here) < len(ours) or len(there) < len(theirs):
         yield "an item id occurs twice, so items cannot be paired"
@@ -108,9 +108,9 @@ def _sample_faults(ours: tuple[Sample, ...], theirs: tuple[Sample, ...]) -> Iter
 
 
 def pair_task(task: str, candidate: Run, baseline: Run, seed: int = 0) -> PairedTask:
-    """Pair the items of one task by id and draw its bootstrap.
+    """Pair the items of one task by id and draw its bootstrap samples.
 
-    A task's draws depend on the seed and its name, so they are the same whatever other tasks there are.
+    A task's draws depend on the seed and its name, so they do not depend on other tasks.
 
     Raises:
         VrbenchError: unknown metric.
@@ -118,7 +118,7 @@ def pair_task(task: str, candidate: Run, baseline: Run, seed: int = 0) -> Paired
     ours, theirs = candidate.result(task), baseline.result(task)
     if "error" in (ours.status, theirs.status):
         return PairedTask(theirs, ours, None, None)
-    metric = metrics.metric_named(theirs.metric)
+    metric = metric_named(theirs.metric)
     here, there = candidate.samples[task], baseline.samples[task]
     lacking = [{s.id for s in samples if s.unscored} for samples in (there, here)]
     alone = (len(lacking[0] - lacking[1]), len(lacking[1] - lacking[0]))
@@ -138,13 +138,8 @@ def _without(samples: tuple[Sample, ...], unscored: dict[str, str]) -> tuple[Sam
     return tuple(s.model_copy(update={"unscored": unscored.get(s.id, "")}) for s in samples)
 
 
-def check_all(candidates: dict[str, Run], baseline: Run) -> list[str]:
-    """Every fault of every candidate, by label."""
-    return [fault for label, run in candidates.items() for fault in faults(run, baseline, label)]
-
-
 def candidates_of(runs: list[Run], baseline: Run) -> list[Run]:
-    """The runs without the baseline itself and without repetitions.
+    """Return the runs without the baseline itself and without repetitions.
 
     Raises:
         VrbenchError: nothing is left.
@@ -162,7 +157,7 @@ def candidates_of(runs: list[Run], baseline: Run) -> list[Run]:
 
 
 def labels(runs: list[Run]) -> list[str]:
-    """A different name for each run: its checkpoint's id, with digest and number where ids repeat."""
+    """Return a different name for each run: its checkpoint's id, with digest and number where ids repeat."""
     ids = [r.record.checkpoint.id for r in runs]
     long = [f"{r.record.checkpoint.id}@{r.record.checkpoint.digest[:8]}" for r in runs]
     names = [short if ids.count(short) == 1 else full for short, full in zip(ids, long, strict=True)]

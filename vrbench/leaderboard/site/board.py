@@ -14,7 +14,7 @@ from vrbench.leaderboard.site import drawings, layout, plots
 from vrbench.leaderboard.site.content import BoardContent
 from vrbench.leaderboard.site.pages import Frame
 from vrbench.leaderboard.untrusted_input.text import csv_cell
-from vrbench.statistics.claims import Verdict
+from vrbench.statistics.schema import Verdict
 
 _BETWEEN_CELLS = re.compile(r"(?<=>)\n(?=</?t[dhr]\b)")
 """Line ends that are no text of a page: a browser would keep a node for each of them."""

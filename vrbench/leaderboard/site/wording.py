@@ -5,7 +5,7 @@ from __future__ import annotations
 from vrbench.core.layers import LayerSet
 from vrbench.leaderboard.schema import LayerRegion, Rank, ScoreWithCI
 from vrbench.reporting import cells
-from vrbench.statistics.claims import Claim, Verdict
+from vrbench.statistics.schema import Claim, Verdict
 
 NONE = "–"
 """What stands where there is no figure."""
