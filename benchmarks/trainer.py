@@ -25,37 +25,38 @@ from torch import nn
 from vrbench.cli.config_file import read_overrides
 from vrbench.core.io import write_atomically
 from vrbench.models.load import load_llava
-from vrbench.training.pocket_data import Lessons
+from vrbench.training.prepare import TrainingSetup, prepare
 from vrbench.training.recipe import TrainRecipe
 from vrbench.training.recipe_files import load
-from vrbench.training.run import Start, start_of
-from vrbench.training.trainable import groups_of, thaw, with_lora
-from vrbench.training.trainer import BETA1, Course, fit, rate_of
+from vrbench.training.trainable import add_lora, parameter_groups, unfreeze
+from vrbench.training.trainer import BETA1, TrainingConfig, TrainingData, fit
 
 RESULTS = Path(__file__).parent / "results" / "trainer.md"
 ENOUGH = 1.10
 """The Trainer may take so many times the plain loop's time."""
 
 
-def plain(model: nn.Module, lessons: Lessons, groups: list[Any], course: Course, device: torch.device) -> list[float]:
-    """The steps with nothing around them; returns the losses."""
+def plain(
+    model: nn.Module, data: TrainingData, groups: list[Any], config: TrainingConfig, device: torch.device
+) -> list[float]:
+    """Run the steps with nothing around them; returns the losses."""
     parameters = [p for group in groups for p in group.parameters]
     optimizer = torch.optim.AdamW(
         [{"params": list(g.parameters), "lr": g.lr, "weight_decay": g.weight_decay} for g in groups],
-        betas=(BETA1, course.beta2), fused=device.type == "cuda",
+        betas=(BETA1, config.beta2), fused=device.type == "cuda",
     )  # fmt: skip
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate_of(course))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, config.rate)
     losses: list[torch.Tensor] = []
     model.train()
-    for numbers in lessons.order.reshape(course.steps, course.batch):
-        batch = lessons.collate([lessons.samples[int(number)] for number in numbers])
+    for numbers in data.order.reshape(config.steps, config.batch):
+        batch = data.collate([data.samples[int(number)] for number in numbers])
         batch = {
             name: value.pin_memory().to(device, non_blocking=True) if device.type == "cuda" and torch.is_tensor(value)
             else value for name, value in batch.items()
         }  # fmt: skip
-        loss = lessons.loss(model, batch) / batch["items"]
+        loss = data.loss(model, batch) / batch["items"]
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, course.clip)
+        torch.nn.utils.clip_grad_norm_(parameters, config.clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         schedule.step()
@@ -64,9 +65,11 @@ def plain(model: nn.Module, lessons: Lessons, groups: list[Any], course: Course,
     return torch.stack(losses).tolist()
 
 
-def by_trainer(model: nn.Module, lessons: Lessons, groups: list[Any], course: Course, device: torch.device) -> Any:
-    """The same by the Trainer."""
-    return fit(model, lessons.loss, lessons.samples, lessons.collate, groups, course, lessons.order, device)
+def by_trainer(
+    model: nn.Module, data: TrainingData, groups: list[Any], config: TrainingConfig, device: torch.device
+) -> list[float]:
+    """Run the same by the Trainer."""
+    return fit(model, data, groups, config, device)
 
 
 SMALL = {"tune.steps": "10", "tune.batch": "1", "data.scenes": "60", "data.turns": "2", "data.easy_vqa": "0",
@@ -76,29 +79,31 @@ SMALL = {"tune.steps": "10", "tune.batch": "1", "data.scenes": "60", "data.turns
 WAYS: dict[str, Callable[..., Any]] = {"plain loop": plain, "Trainer": by_trainer}
 
 
-def prepared(recipe: TrainRecipe, start: Start, device: torch.device) -> tuple[Any, Lessons, Course, list[Any]]:
-    """The model with its rows on the device, compiled on a card, and what is trained of it."""
-    from vrbench.training.stages import pocket_lessons_of
+def prepared(
+    recipe: TrainRecipe, setup: TrainingSetup, device: torch.device
+) -> tuple[Any, TrainingData, TrainingConfig, list[Any]]:
+    """Return the model with its rows on the device, compiled on a GPU, and what is trained of it."""
+    from vrbench.training.pocket_data import tuning_data
 
     assert recipe.tune is not None and recipe.tune.steps is not None
-    vlm = load_llava(start.base, device, "float32")
+    vlm = load_llava(setup.base, device, "float32")
     torch.manual_seed(recipe.seed)
-    model = with_lora(vlm.model, start.layers, recipe.tune) if recipe.tune.tuning == "lora" else vlm.model
-    lessons = pocket_lessons_of(recipe, vlm, model, device)
-    groups = groups_of(model, start.layers, recipe.tune)
-    thaw(model, groups, getattr(torch, recipe.dtype))
-    course = Course(
+    model = add_lora(vlm.model, setup.layers, recipe.tune) if recipe.tune.tuning == "lora" else vlm.model
+    data = tuning_data(recipe, vlm, model, device)
+    groups = parameter_groups(model, setup.layers, recipe.tune)
+    unfreeze(model, groups, getattr(torch, recipe.dtype))
+    config = TrainingConfig(
         "steps", recipe.tune.steps, recipe.tune.batch, warmup=recipe.warmup, clip=recipe.clip, dtype=recipe.dtype
     )
-    return model, lessons, course, groups
+    return model, data, config, groups
 
 
 def measure(recipe: TrainRecipe, device: torch.device, rounds: int) -> tuple[dict[str, list[float]], float]:
     """Seconds a step of each way in each round, and the largest difference of their losses."""
-    start = start_of(recipe, Path("nowhere"))
-    assert start is not None
+    setup = prepare(recipe, Path("nowhere"))
+    assert setup is not None
     clock = time.perf_counter if device.type == "cuda" else time.process_time  # others' work does not count
-    model, lessons, course, groups = prepared(recipe, start, device)
+    model, data, config, groups = prepared(recipe, setup, device)
     before = [p.detach().clone() for group in groups for p in group.parameters]
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
     losses: dict[str, list[float]] = {}
@@ -108,10 +113,10 @@ def measure(recipe: TrainRecipe, device: torch.device, rounds: int) -> tuple[dic
                 parameter.data.copy_(value)
             _wait(device)
             began = clock()
-            losses[way] = WAYS[way](model, lessons, groups, course, device)
+            losses[way] = WAYS[way](model, data, groups, config, device)
             _wait(device)
             if number:
-                seconds[way].append((clock() - began) / course.steps)
+                seconds[way].append((clock() - began) / config.steps)
     differ = max(abs(a - b) for a, b in zip(*losses.values(), strict=True))
     return seconds, differ
 

@@ -17,8 +17,8 @@ from tests.data.test_loading import png
 from vrbench.core.errors import VrbenchError
 from vrbench.data import sampling, tables
 from vrbench.data.image_columns import ALLOWED
-from vrbench.training.conversation_sets import from_json
-from vrbench.training.hub_sets import Columns, from_parquet
+from vrbench.training.conversation_sets import from_json, from_parquet
+from vrbench.training.recipe import HubConversations
 
 BINARY, LARGE, STRUCT = pa.binary(), pa.large_binary(), pa.struct({"bytes": pa.binary(), "path": pa.string()})
 TEXT = base64.b64encode(png(2)).decode()
@@ -162,15 +162,15 @@ def test_a_training_set_s_column_may_be_of_the_same_forms(
     column = pa.array([*values[:2], values[0] if "bytes" in form else "../gone.png"], kind)
     texts = ["What?"] * 3
     pq.write_table(pa.table({"image": column, "question": texts, "answer": texts}), tmp_path / "x.parquet")
-    found = from_parquet(tmp_path / "x.parquet", Columns(), "made", most_left_out=0.5)
-    assert [red(sample.opened()[0]) for sample in found.samples][:2] == [1, 2]
-    assert found.left_out == ({} if "bytes" in form else {"picture missing": 1})
+    found = from_parquet(tmp_path / "x.parquet", HubConversations(hub="made", most_left_out=0.5), "made")
+    assert [red(sample.open_images()[0]) for sample in found.samples][:2] == [1, 2]
+    assert found.skipped == ({} if "bytes" in form else {"picture missing": 1})
 
 
 def test_conversations_in_json_may_hold_base64(tmp_path: Path) -> None:
     said = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "That"}]
     images = [TEXT, f"data:image/png;base64,{TEXT}", "https://example.org/a.png", "x" * 5000]
     (tmp_path / "x.json").write_text(json.dumps([{"image": image, "conversations": said} for image in images]))
-    found = from_json(tmp_path / "x.json", tmp_path, most_left_out=0.5)
-    assert [red(sample.opened()[0]) for sample in found.samples] == [2, 2]
-    assert found.left_out == {"picture missing": 2}
+    found = from_json(tmp_path / "x.json", tmp_path, max_invalid=0.5)
+    assert [red(sample.open_images()[0]) for sample in found.samples] == [2, 2]
+    assert found.skipped == {"picture missing": 2}

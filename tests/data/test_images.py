@@ -24,7 +24,7 @@ from vrbench.evaluation import task_result
 from vrbench.evaluation.requests import request_image
 from vrbench.evaluation.run_plan import RunConfig, plan_task
 from vrbench.pruning.questions import FolderQuestions
-from vrbench.training.conversations import Picture
+from vrbench.training.conversations import InvalidSample, TrainingImage
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 40, 3), dtype=np.uint8)
 RAMP = np.linspace(2000, 60000, 1200).reshape(30, 40)
@@ -52,10 +52,10 @@ def test_run_train_and_layers_see_the_same_upright_image(kind: str, orientation:
     row = tables.from_rows([{"image": {"bytes": content, "path": None}}])[0]
     [[asked]] = FolderQuestions(tmp_path, 1)
     stored = tmp_path / f"0.{kind.lower()}"
-    trained = [Picture("x", where).open() for where in (content, stored)]
+    trained = [TrainingImage("x", where).open() for where in (content, stored)]
     for image in (row["image"].convert("RGB"), asked.picture, *trained):
         assert (image.size, image.tobytes()) == (seen.size, seen.tobytes())
-    assert {Picture("x", where).size() for where in (content, stored)} == {seen.size}
+    assert {TrainingImage("x", where).size() for where in (content, stored)} == {seen.size}
     assert inspect_image(content)[0] == inspect_image(stored)[0] == ""
 
 
@@ -76,7 +76,7 @@ def test_16_bits_keep_the_high_byte(kind: str, tmp_path: Path) -> None:
     content = file(Image.fromarray(values), kind)
     expected = (values >> 8).astype(np.uint8)
     assert np.array_equal(np.asarray(open_image(content)), expected)
-    assert np.array_equal(np.asarray(Picture("x", content).open())[..., 1], expected)
+    assert np.array_equal(np.asarray(TrainingImage("x", content).open())[..., 1], expected)
     row = tables.from_rows([{"image": {"bytes": content, "path": None}}])[0]
     assert np.array_equal(np.asarray(row["image"]), expected)
     assert has_16_bits(content) and inspect_image(content)[0] == ""
@@ -122,7 +122,9 @@ def test_32_bits_are_refused_since_nothing_says_what_is_white(kind: Any, word: s
     assert word in inspect_image(content)[0] and "save it with 8 or 16 bits" in inspect_image(content)[0]
     with pytest.raises(ImageError, match=word):
         open_image(content)
-    assert Picture("deep.tif", content).fault()[0] == "picture broken"
+    with pytest.raises(InvalidSample) as invalid:
+        TrainingImage("deep.tif", content).check()
+    assert invalid.value.category == "picture broken"
 
 
 def test_what_is_no_whole_image_is_refused(tmp_path: Path) -> None:

@@ -104,9 +104,9 @@ def test_the_processor_resizes_as_the_tower_was_trained(monkeypatch: pytest.Monk
     from PIL import Image
 
     from vrbench.pocket.world import draw, scene
-    from vrbench.training.tower import to_input
+    from vrbench.training.tower import scaled
 
     picture = draw(scene("dev", 1))
     seen: Any = pocket._image_processor()(images=[Image.fromarray(picture)], return_tensors="pt")["pixel_values"]
-    assert torch.allclose(seen, to_input(picture[np.newaxis], torch.device("cpu")), atol=1e-6)
+    assert torch.allclose(seen, scaled(torch.from_numpy(picture[np.newaxis])), atol=1e-6)
     assert AutoTokenizer.from_pretrained(pocket.processor_folder()).convert_tokens_to_ids("<image>") == 16

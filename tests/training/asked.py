@@ -17,7 +17,7 @@ from vrbench.checkpoints.families import FAMILIES
 from vrbench.checkpoints.prompts import Turn
 from vrbench.checkpoints.resolve import resolve
 from vrbench.models.load import load_vlm
-from vrbench.training.conversations import Conversation, Picture
+from vrbench.training.conversations import Conversation, TrainingImage
 
 FAMILY = pytest.mark.parametrize("family", sorted(FAMILIES))
 
@@ -32,11 +32,11 @@ def loaded(family: str) -> Any:
     return load_vlm(resolve(str(folder)))
 
 
-def picture(seed: int, width: int = 70, height: int = 40) -> Picture:
+def picture(seed: int, width: int = 70, height: int = 40) -> TrainingImage:
     pixels = np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8)
     content = BytesIO()
     Image.fromarray(pixels).save(content, "png")
-    return Picture(f"{seed}.png", content.getvalue())
+    return TrainingImage(f"{seed}.png", content.getvalue())
 
 
 def sample(*turns: tuple[str, str, int], first: int = 0) -> Conversation:

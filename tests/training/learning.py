@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from tests import tiny
 from vrbench.pocket.turns import TrainingTurn
-from vrbench.training.packed_llava import Learner
+from vrbench.training.packed_llava import PackedLlava
 from vrbench.training.packing import Packer
-from vrbench.training.tower import encode, to_input
+from vrbench.training.tower import encode, scaled
 
 CPU = torch.device("cpu")
 IMAGE_TOKENS = 4
@@ -42,10 +42,10 @@ def packer() -> Packer:
     return Packer(tiny.tokenizer(), IMAGE_TOKENS)
 
 
-def learner(model: Any) -> Learner:
+def packed_llava(model: Any) -> PackedLlava:
     """Trains in float32."""
     words = tiny.tokenizer()
-    return Learner(model, words.convert_tokens_to_ids("<image>"), words.pad_token_id, "float32")
+    return PackedLlava(model, words.convert_tokens_to_ids("<image>"), words.pad_token_id, "float32")
 
 
 def alone(model: Any, picture: NDArray[np.uint8], turn: TrainingTurn) -> tuple[torch.Tensor, list[int]]:
@@ -61,5 +61,5 @@ def alone(model: Any, picture: NDArray[np.uint8], turn: TrainingTurn) -> tuple[t
     said = [*words.encode(turn.answer, add_special_tokens=False), words.eos_token_id]
     with torch.inference_mode():
         ids = torch.tensor([asked + said])
-        logits = model(input_ids=ids, pixel_values=to_input(picture[None], CPU)).logits[0]
+        logits = model(input_ids=ids, pixel_values=scaled(torch.from_numpy(picture[None]))).logits[0]
     return logits[len(asked) - 1 : -1], said

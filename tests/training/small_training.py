@@ -19,12 +19,13 @@ from tests import tiny
 from tests.training import learning
 from tests.training.learning import CPU, TURNS
 from vrbench.core.layers import select_layers
-from vrbench.training.features import Encoded
-from vrbench.training.pocket_data import pocket_lessons, tune
-from vrbench.training.processes import is_first
+from vrbench.training.checkpoint_folder import is_first
+from vrbench.training.packing import EncodedImages
+from vrbench.training.pocket_data import packed_data
 from vrbench.training.recipe import GeneratedScenes, TrainRecipe, TuneStage
-from vrbench.training.trainable import with_lora
-from vrbench.training.trainer import weights_of_shards
+from vrbench.training.stages import tune
+from vrbench.training.trainable import add_lora
+from vrbench.training.trainer import gather_shards
 
 
 class Killing(TrainerCallback):
@@ -54,10 +55,10 @@ def train(out: Path, of: TrainRecipe, callbacks: list[TrainerCallback]) -> tuple
     torch.manual_seed(0)
     layers = select_layers(of.tune.layers, tiny.DEPTH)
     model = tiny.llava()
-    data = Encoded(learning.features(model, learning.pixels()), learning.packer().rows(TURNS))
-    model = with_lora(model, layers, of.tune) if of.tune.tuning == "lora" else model
-    lessons = pocket_lessons(learning.learner(model), data, None, of, of.tune.steps, of.tune.batch)
-    return model, tune(model, layers, lessons, of, CPU, out / "state", callbacks)
+    images = EncodedImages(learning.features(model, learning.pixels()), learning.packer().rows(TURNS))
+    model = add_lora(model, layers, of.tune) if of.tune.tuning == "lora" else model
+    data = packed_data(learning.packed_llava(model), images, None, of, of.tune.steps, of.tune.batch)
+    return model, tune(model, layers, data, of, CPU, out / "state", callbacks)
 
 
 def shard_on_cpus() -> None:
@@ -86,7 +87,7 @@ def main(words: list[str] | None = None) -> None:
     changes = dict(change.split("=") for change in given.set)
     of = recipe(**changes)
     model, losses = train(given.out, of, [Killing(given.kill_at)] if given.kill_at else [])
-    weights = weights_of_shards(model) or {name: p.detach().clone() for name, p in model.named_parameters()}
+    weights = gather_shards(model) or {name: p.detach().clone() for name, p in model.named_parameters()}
     if is_first():
         save_file({"losses": torch.tensor(losses)}, given.out / "losses.safetensors")
         save_file(weights, given.out / "weights.safetensors")

@@ -12,12 +12,12 @@ from tests import tiny
 from tests.training import learning
 from tests.training.learning import CPU, TURNS
 from vrbench.core.layers import LayerSet
-from vrbench.training.features import Encoded
-from vrbench.training.pocket_data import pocket_lessons, tune
+from vrbench.training.packing import EncodedImages
+from vrbench.training.pocket_data import packed_data
+from vrbench.training.prepare import TrainingSetup, count_trainable
 from vrbench.training.recipe import GeneratedScenes, TrainRecipe, TuneStage
-from vrbench.training.run import Start, trainable
-from vrbench.training.sampling import LayerSampling, drawn
-from vrbench.training.trainable import groups_of, thaw, with_lora
+from vrbench.training.stages import tune
+from vrbench.training.trainable import LayerSampling, add_lora, parameter_groups, sample_layers, unfreeze
 
 DEPTH = 6
 
@@ -39,23 +39,23 @@ class Study:
         self.layers = layers or LayerSet.of([3, 5], DEPTH)
         torch.manual_seed(0)
         self.whole = tiny.llava(depth=DEPTH)
-        self.data = Encoded(learning.features(self.whole, learning.pixels()), learning.packer().rows(TURNS))
+        self.images = EncodedImages(learning.features(self.whole, learning.pixels()), learning.packer().rows(TURNS))
         lora = of.tuning == "lora"
-        self.model = with_lora(self.whole, self.layers, of) if lora else self.whole
-        learner = learning.learner(self.model)
-        self.lessons = pocket_lessons(learner, self.data, None, self.recipe, of.steps or 1, of.batch)
+        self.model = add_lora(self.whole, self.layers, of) if lora else self.whole
+        llava = learning.packed_llava(self.model)
+        self.data = packed_data(llava, self.images, None, self.recipe, of.steps or 1, of.batch)
 
     def step(self) -> tuple[list[int], dict[int, int]]:
         """(layers that a gradient reached, bytes kept by each layer for the backward pass) of one step."""
-        thaw(self.model, groups_of(self.model, self.layers, self.settings), torch.float32)
+        unfreeze(self.model, parameter_groups(self.model, self.layers, self.settings), torch.float32)
         reached: set[int] = set()
         kept = dict.fromkeys(range(DEPTH), 0)
         weights = {p.data_ptr() for p in self.model.parameters()}
         for i, layer in enumerate(self.whole.model.language_model.layers):
             self._watch(layer, i, reached, kept, weights)
-        batch = self.lessons.collate([0, 1])
+        batch = self.data.collate([0, 1])
         self.model.train()
-        self.lessons.loss(self.model, batch).backward()
+        self.data.loss(self.model, batch).backward()
         return sorted(reached), kept
 
     @staticmethod
@@ -116,9 +116,9 @@ class TestBackward:
 
         note = Note({}, study.layers, 1, 2, 0)
         study.recipe = recipe(of.model_copy(update={"steps": 12}))
-        study.lessons = pocket_lessons(learning.learner(study.model), study.data, None, study.recipe, 12, 2)
-        tune(study.model, study.layers, study.lessons, study.recipe, CPU, callbacks=[note])
-        assert moved == [set(drawn(study.layers, 1, study.recipe.seed, step // 2)) for step in range(12)]
+        study.data = packed_data(learning.packed_llava(study.model), study.images, None, study.recipe, 12, 2)
+        tune(study.model, study.layers, study.data, study.recipe, CPU, callbacks=[note])
+        assert moved == [set(sample_layers(study.layers, 1, study.recipe.seed, step // 2)) for step in range(12)]
         assert set.union(*moved) == {3, 5}
 
 
@@ -141,7 +141,7 @@ class TestCheckpointing:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            tune(study.model, study.layers, study.lessons, study.recipe, CPU)
+            tune(study.model, study.layers, study.data, study.recipe, CPU)
         return total
 
 
@@ -149,10 +149,10 @@ class TestDraws:
     LAYERS = LayerSet.of([1, 2, 4, 5, 7], 8)
 
     def test_they_are_of_the_layers_and_known_by_their_number(self) -> None:
-        draws = [drawn(self.LAYERS, 2, 0, number) for number in range(200)]
+        draws = [sample_layers(self.LAYERS, 2, 0, number) for number in range(200)]
         assert all(len(one) == 2 and set(one) <= set(self.LAYERS) for one in draws)
-        assert draws == [drawn(self.LAYERS, 2, 0, number) for number in range(200)]
-        assert draws[:20] != [drawn(self.LAYERS, 2, 1, number) for number in range(20)]
+        assert draws == [sample_layers(self.LAYERS, 2, 0, number) for number in range(200)]
+        assert draws[:20] != [sample_layers(self.LAYERS, 2, 1, number) for number in range(20)]
         counts = {layer: sum(layer in one for one in draws) for layer in self.LAYERS}
         assert all(55 < count < 105 for count in counts.values())  # 80 are expected, with a deviation of 7
 
@@ -167,9 +167,9 @@ def test_the_parameters_that_are_told_beforehand_are_those_that_learn(changes: d
     of = settings(layers="1,3", **changes)
     layers = LayerSet.of([1, 3], tiny.DEPTH)
     model = tiny.llava()
-    model = with_lora(model, layers, of) if of.tuning == "lora" else model
-    groups = groups_of(model, layers, of)
-    thaw(model, groups, torch.float32)
+    model = add_lora(model, layers, of) if of.tuning == "lora" else model
+    groups = parameter_groups(model, layers, of)
+    unfreeze(model, groups, torch.float32)
     learning_ones = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    assert sum(trainable(Start(resolve(str(tiny_llava)), layers), of)) == learning_ones
+    assert sum(count_trainable(TrainingSetup(resolve(str(tiny_llava)), layers), of)) == learning_ones
     assert learning_ones == sum(p.numel() for group in groups for p in group.parameters)

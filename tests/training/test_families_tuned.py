@@ -18,9 +18,10 @@ from vrbench.core.errors import VrbenchError, error_messages
 from vrbench.models import components
 from vrbench.models.load import load_model, load_vlm
 from vrbench.training import stages, train
-from vrbench.training.conversation_encoder import Supervised
+from vrbench.training.conversation_batches import collate
+from vrbench.training.conversation_encoder import ConversationEncoder
 from vrbench.training.recipe import TrainRecipe
-from vrbench.training.trainable import core_of
+from vrbench.training.trainable import unwrapped
 
 LAYERS = "1,3"
 ASKED = (ONE, SEVERAL, TWO, WORDS, LATER)
@@ -39,9 +40,9 @@ def conversations(folder: Path) -> tuple[Path, Path]:
         for turn in sample.turns:
             marks = "" if "<image>" in turn.question else "<image>\n" * turn.n_images
             said += [{"from": "human", "value": marks + turn.question}, {"from": "gpt", "value": turn.answer}]
-        names = [picture.name for picture in sample.pictures]
-        for picture in sample.pictures:
-            (images / picture.name).write_bytes(picture.where)  # type: ignore[arg-type]
+        names = [picture.name for picture in sample.images]
+        for picture in sample.images:
+            (images / picture.name).write_bytes(picture.source)  # type: ignore[arg-type]
         records.append({"id": sample.id, "conversations": said, **({"image": names} if names else {})})
     file = folder / "mix.json"
     file.write_text(json.dumps(records))
@@ -77,7 +78,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def logits(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
     with torch.inference_mode():
-        return core_of(model).eval()(**inputs, use_cache=False).logits[batch["attention_mask"] == 1]
+        return unwrapped(model).eval()(**inputs, use_cache=False).logits[batch["attention_mask"] == 1]
 
 
 def changed(model: Any, base: Any) -> tuple[set[int], bool, bool]:
@@ -103,8 +104,8 @@ def test_the_written_folder_is_the_tuned_model(family: str, tuning: str, tmp_pat
     told = json.loads(checkpoint.lineage[0].steps[-1].note)
     assert told["samples"] == (10 if family == "paligemma" else 5) and told["of"] == 5 and told["left_out"] == {}
     vlm = load_vlm(checkpoint)
-    made = Supervised(vlm, 4000)
-    batch = made.collate([row for row in (made.encode(made.rows(s)[0]) for s in (ONE, SEVERAL)) if row])
+    made = ConversationEncoder(vlm, 4000)
+    batch = collate([row for row in (made.encode(made.split(s)[0]) for s in (ONE, SEVERAL)) if row])
     ours, theirs = logits(vlm.model, batch), logits(trained[0], batch)
     before = load_model(resolve(str(base)), torch.float32)
     assert torch.allclose(ours, theirs, atol=2e-4) and not torch.allclose(ours, logits(before, batch), atol=0.05)
@@ -125,8 +126,8 @@ def test_a_base_that_is_pruned_and_tuned_itself(tmp_path: Path, trained: list[An
     (tmp_path / "more").mkdir()
     healed = train(recipe(small, tmp_path / "more", layers="0"), tmp_path / "healed", device="cpu")
     vlm = load_vlm(resolve(str(healed)))
-    made = Supervised(vlm)
-    batch = made.collate([row for row in [made.encode(ONE)] if row])
+    made = ConversationEncoder(vlm)
+    batch = collate([row for row in [made.encode(ONE)] if row])
     assert vlm.depth == 3 and torch.allclose(logits(vlm.model, batch), logits(trained[-1], batch), atol=2e-4)
 
 

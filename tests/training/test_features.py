@@ -14,8 +14,9 @@ from tests.training import learning
 from tests.training.learning import CPU, TURNS
 from vrbench.core import provenance
 from vrbench.training import features
-from vrbench.training.features import Encoded, cached
-from vrbench.training.pocket_images import Pictures
+from vrbench.training.features import cached_features
+from vrbench.training.packing import EncodedImages
+from vrbench.training.pocket_images import LabelledImages
 
 LABELS = np.zeros((len(TURNS), 0, 0), dtype=np.int8)
 
@@ -26,9 +27,9 @@ class Maker:
     def __init__(self) -> None:
         self.made = 0
 
-    def __call__(self) -> Pictures:
+    def __call__(self) -> LabelledImages:
         self.made += 1
-        return Pictures(learning.pixels(), LABELS, TURNS)
+        return LabelledImages(learning.pixels(), LABELS, TURNS)
 
 
 @pytest.fixture(autouse=True)
@@ -42,8 +43,8 @@ def tower() -> Any:
     return tiny.llava().model.vision_tower
 
 
-def made(tower: Any, maker: Maker, what: list[str | int] | None = None, digest: str = "a") -> Encoded:
-    return cached(what or ["train", 3, 6], tower, digest, learning.packer(), CPU, maker)
+def made(tower: Any, maker: Maker, what: list[str | int] | None = None, digest: str = "a") -> EncodedImages:
+    return cached_features(what or ["train", 3, 6], tower, digest, learning.packer(), CPU, maker)
 
 
 def test_what_comes_from_the_cache_is_what_was_made(tower: Any) -> None:

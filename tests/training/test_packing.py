@@ -15,7 +15,8 @@ from tests.training.learning import CPU, TURNS
 from vrbench.models import pocket
 from vrbench.pocket.turns import turns
 from vrbench.pocket.world import scene
-from vrbench.training.packing import IGNORED, Packer, collate
+from vrbench.training.packing import EncodedImages, PackedBatch, PackedDataset, Packer, attention_mask
+from vrbench.training.trainer import IGNORED
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +24,26 @@ def model() -> Any:
     return tiny.llava()
 
 
+def dataset(features: torch.Tensor | None = None, length: int = 0) -> PackedDataset:
+    """The rows of TURNS."""
+    features = torch.zeros(len(TURNS), 1, 1) if features is None else features
+    return PackedDataset.of([EncodedImages(features, learning.packer().rows(TURNS))], 7, CPU, length)
+
+
+def answer_logits(model: Any, features: torch.Tensor, length: int = 0) -> tuple[torch.Tensor, PackedBatch]:
+    """Logits [answer tokens, vocabulary] of all rows, and the batch that they were computed in."""
+    llava, rows = learning.packed_llava(model), dataset(features, length)
+    batch = rows.collate(range(len(rows)))
+    packed = rows.batch(batch["rows"], batch["length"])
+    with torch.inference_mode():
+        first = llava.first_image_token(learning.packer().rows(TURNS)[0])
+        return llava.answer_logits(packed, batch["answers"], first), packed
+
+
 @pytest.mark.parametrize("length", [0, 150])
 def test_a_packed_turn_s_logits_are_those_of_the_turn_alone(model: Any, length: int) -> None:
     pictures = learning.pixels()
-    learner = learning.learner(model)
-    with torch.inference_mode():
-        found, batch = learner.answer_logits(learning.features(model, pictures), learning.packer().rows(TURNS), length)
+    found, batch = answer_logits(model, learning.features(model, pictures), length)
     targets = batch.target[batch.target != IGNORED]
     parts = [learning.alone(model, picture, t) for picture, asked in zip(pictures, TURNS, strict=True) for t in asked]
     expected = torch.cat([logits for logits, _ in parts])
@@ -39,10 +54,7 @@ def test_a_packed_turn_s_logits_are_those_of_the_turn_alone(model: Any, length: 
 
 def test_features_as_a_card_keeps_them_meet_a_float32_projector(model: Any) -> None:
     kept = learning.features(model, learning.pixels()).bfloat16()
-    learner, rows = learning.learner(model), learning.packer().rows(TURNS)
-    with torch.inference_mode():
-        rounded, _ = learner.answer_logits(kept, rows)
-        expected, _ = learner.answer_logits(kept.float(), rows)
+    rounded, expected = (answer_logits(model, features)[0] for features in (kept, kept.float()))
     assert rounded.dtype == torch.float32 and torch.equal(rounded, expected)
 
 
@@ -66,14 +78,14 @@ def test_a_target_is_the_token_that_follows() -> None:
 
 def test_turns_see_the_picture_and_themselves_alone() -> None:
     (row,) = learning.packer().rows(TURNS[:1])
-    mask = collate([row], 0, CPU).mask[0, 0]
+    mask = attention_mask(torch.from_numpy(row.turn)[None])[0, 0]
     for i, j in np.ndindex(*mask.shape):
         assert bool(mask[i, j]) == (j <= i and row.turn[j] in (0, row.turn[i]))
 
 
 def test_padding_is_seen_by_no_token_and_is_no_target() -> None:
     rows = learning.packer().rows(TURNS)
-    batch = collate(rows, 7, CPU, 200)
+    batch = dataset(length=200).batch(torch.arange(len(rows)), 200)
     for i, row in enumerate(rows):
         used = len(row.tokens)
         assert batch.tokens[i, used:].unique().tolist() == [7]

@@ -19,9 +19,9 @@ from vrbench.core.errors import VrbenchError, error_messages
 from vrbench.core.layers import select_layers
 from vrbench.models.load import load_vlm
 from vrbench.training import load, names, train
-from vrbench.training.conversation_encoder import Supervised
+from vrbench.training.conversation_encoder import ConversationEncoder
+from vrbench.training.prepare import dry_run, padding_errors
 from vrbench.training.recipe import ConversationFile
-from vrbench.training.run import outline, unpadded
 
 DEPTH_AND_TUNED = {
     "llava-1.5-7b": (32, 8), "llava-1.5-13b": (40, 9), "bunny-llama-3-8b": (32, 8), "bunny-phi3-mini": (32, 8),
@@ -74,13 +74,13 @@ def base(tmp_path: Path) -> Path:
 
 def test_pictures_are_padded_in_training_as_when_the_model_is_measured(tmp_path: Path, base: Path) -> None:
     vlm = load_vlm(resolve(str(base)))
-    row = Supervised(vlm, pad_square=True).encode(ONE)
+    row = ConversationEncoder(vlm, pad_square=True).encode(ONE)
     assert row is not None
-    shown = vlm.image_processor(images=ONE.opened(), return_tensors="pt")["pixel_values"]
+    shown = vlm.image_processor(images=ONE.open_images(), return_tensors="pt")["pixel_values"]
     assert torch.equal(row["pixel_values"], shown)
     plain = tiny.save_llava(tmp_path / "plain")
-    assert unpadded(resolve(str(base))) == unpadded(resolve("random/tiny")) == []
-    assert "is measured on pictures as SiglipImageProcessorPil takes them" in unpadded(resolve(str(plain)))[0]
+    assert padding_errors(resolve(str(base))) == padding_errors(resolve("random/tiny")) == []
+    assert "SiglipImageProcessorPil" in padding_errors(resolve(str(plain)))[0]
     file, images = conversations(tmp_path)
     given = {"base": str(plain), "data.conversations": str(file), "data.images": str(images), "tune.layers": "1"}
     with pytest.raises(VrbenchError, match=r"or data\.pad_square to false"):
@@ -93,7 +93,7 @@ def test_a_rehearsal_of_three_steps(tmp_path: Path, base: Path) -> None:
         "base": str(base), "data.conversations": str(file), "data.images": str(images), "tune.layers": "1,3",
         "tune.steps": "3", "tune.batch": "8", "tune.accumulate": "4",
     }  # fmt: skip
-    told = outline(load("llava-1.5-7b-region", given | {"tune.steps": "null", "tune.epochs": "2"}), tmp_path / "out")
+    told = dry_run(load("llava-1.5-7b-region", given | {"tune.steps": "null", "tune.epochs": "2"}), tmp_path / "out")
     assert "mix.json: 5 of 5 samples" in told and "# steps: about 2, of 8 samples each" in told
     out = train("llava-1.5-7b-region", tmp_path / "out", given, device="cpu")
     made = resolve(str(out))

@@ -11,13 +11,21 @@ from vrbench.pocket import easy_vqa
 from vrbench.pocket.turns import caption, turns
 from vrbench.pocket.world import COLOURS, SHAPES, SIZES, draw, scene
 from vrbench.training import pocket_images
-from vrbench.training.pocket_images import ALPHABET, COLOUR_NAMES, GRID, HEADS, SHAPE_NAMES, generated, patch_labels
+from vrbench.training.pocket_images import (
+    ALPHABET,
+    COLOUR_NAMES,
+    GRID,
+    HEADS,
+    SHAPE_NAMES,
+    generated_images,
+    patch_labels,
+)
 
 STEP = 16  # pixels of a patch
 
 
 def test_they_are_the_split_s_scenes_in_order() -> None:
-    made = generated("dev", 5, 4, first=3)
+    made = generated_images("dev", 5, 4, first=3)
     assert len(made) == 5
     for i, index in enumerate(range(3, 8)):
         of = scene("dev", index)
@@ -27,14 +35,14 @@ def test_they_are_the_split_s_scenes_in_order() -> None:
 
 
 def test_captions_take_the_place_of_questions() -> None:
-    assert generated("dev", 2, 1, captions=True).turns == [[caption(scene("dev", i))] for i in range(2)]
+    assert generated_images("dev", 2, 1, captions=True).turns == [[caption(scene("dev", i))] for i in range(2)]
 
 
 def test_many_processes_make_what_one_makes(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = generated("train", 6, 2)
+    whole = generated_images("train", 6, 2)
     monkeypatch.setattr(pocket_images, "CHUNK", 3)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    parts = generated("train", 6, 2)
+    parts = generated_images("train", 6, 2)
     assert np.array_equal(parts.pixels, whole.pixels) and np.array_equal(parts.labels, whole.labels)
     assert parts.turns == whole.turns
 
@@ -83,7 +91,7 @@ def test_the_letters_of_a_word_are_labelled_where_they_stand() -> None:
 def test_easy_vqa_s_shape_is_labelled_where_it_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     items = list(itertools.islice(easy_vqa.training_items(), 12))
     monkeypatch.setattr(easy_vqa, "training_items", lambda: iter(items))
-    made = pocket_images.easy(2)
+    made = pocket_images.easy_vqa_images(2)
     assert made.pixels.shape == (12, 128, 128, 3)
     for item, pixels, labels, asked in zip(items, made.pixels, made.labels, made.turns, strict=True):
         shown = labels[labels[:, 0] > 0]

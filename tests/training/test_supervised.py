@@ -18,16 +18,17 @@ from vrbench.checkpoints.resolve import resolve
 from vrbench.conversion.tokenizer import SYSTEM, TEMPLATE
 from vrbench.core.errors import VrbenchError
 from vrbench.models.load import load_vlm
-from vrbench.training.batches import IGNORED, alike, answer_loss, answer_tokens
-from vrbench.training.conversation_encoder import Supervised, padded
+from vrbench.training.conversation_batches import answer_loss, collate, count_answer_tokens, split_batch
+from vrbench.training.conversation_encoder import ConversationEncoder, pad_to_square
 from vrbench.training.conversations import Conversation
+from vrbench.training.trainer import IGNORED
 
 LONG = 8000
 
 
 def encoded(vlm: Any, sample: Conversation, length: int = LONG) -> list[dict[str, torch.Tensor]]:
-    made = Supervised(vlm, length)
-    found = [made.encode(row) for row in made.rows(sample)]
+    made = ConversationEncoder(vlm, length)
+    found = [made.encode(row) for row in made.split(sample)]
     return [row for row in found if row is not None]
 
 
@@ -66,14 +67,14 @@ def test_a_question_is_put_as_it_is_when_the_model_is_measured(family: str, aske
     vlm = loaded(family)
     turn, row = asked.turns[0], encoded(vlm, asked)[0]
     prompt = vlm.prompt(turn.question, turn.n_images)
-    if not asked.pictures:
+    if not asked.images:
         expected = {"input_ids": torch.tensor([vlm.encode(prompt)])}
     elif family == "llava":
         slots = [-1 - i for i in range(turn.n_images * vlm.image_tokens)]
         ids = [vlm.model.config.image_token_id if i in slots else i for i in vlm.encode(prompt, range(turn.n_images))]
         expected = {"input_ids": torch.tensor([ids])}
     else:
-        expected = vlm.encode_with_images([prompt], [asked.opened()])
+        expected = vlm.encode_with_images([prompt], [asked.open_images()])
     asked_for = int((row["labels"][0] != IGNORED).nonzero()[0])
     for name, tensor in expected.items():
         ours = row[name]
@@ -103,21 +104,21 @@ def gradients(vlm: Any) -> dict[str, torch.Tensor]:
 def test_a_mixed_batch_is_the_mean_over_its_tokens_of_single_samples(family: str, training: bool) -> None:
     vlm = loaded(family)
     rows = [row for asked in (WORDS, TWO, SEVERAL, ONE) for row in encoded(vlm, asked)]
-    batch = Supervised(vlm, LONG).collate(rows)
+    batch = collate(rows)
     vlm.model.train(training)
     try:
         count = sum(int((row["labels"] != IGNORED).sum()) for row in rows)
         expected = sum(slow_loss(vlm, row) for row in rows) / count
         expected.backward()
         single = gradients(vlm)
-        loss = answer_loss(vlm.model, batch)
+        loss = answer_loss(vlm.model, batch) / count_answer_tokens(batch)
         loss.backward()
         together = gradients(vlm)
-        parts = [(vlm.model(**part, use_cache=False).loss, answer_tokens(part)) for part in alike(batch)]
+        parts = [(vlm.model(**part, use_cache=False).loss, count_answer_tokens(part)) for part in split_batch(batch)]
         whole = sum(loss * tokens for loss, tokens in parts) / count
     finally:
         vlm.model.eval()
-    assert answer_tokens(batch) == count and len(parts) == (3 if family == "mllama" else 1)
+    assert count_answer_tokens(batch) == count and len(parts) == (3 if family == "mllama" else 1)
     assert torch.allclose(loss, expected, atol=1e-5) and torch.allclose(whole, expected, atol=1e-5)
     assert single.keys() == together.keys() and len(single) > 20
     largest = max(float(g.abs().max()) for g in single.values())
@@ -128,11 +129,11 @@ def test_a_mixed_batch_is_the_mean_over_its_tokens_of_single_samples(family: str
 def test_words_alone_make_a_batch(family: str) -> None:
     vlm = loaded(family)
     rows = [row for asked in (WORDS, sample(("A?", "B.", 0))) for row in encoded(vlm, asked)]
-    batch = Supervised(vlm).collate(rows)
-    count = answer_tokens(batch)
+    batch = collate(rows)
+    count = count_answer_tokens(batch)
     vlm.model.train()
     try:
-        loss = answer_loss(vlm.model, batch)
+        loss = answer_loss(vlm.model, batch) / count_answer_tokens(batch)
     finally:
         vlm.model.eval()
     assert torch.allclose(loss, sum(slow_loss(vlm, row) for row in rows) / count, atol=1e-5)
@@ -162,7 +163,7 @@ def test_what_is_too_long_is_cut_and_no_picture_in_two(family: str) -> None:
 
 def test_it_goes_to_other_processes_without_weights() -> None:
     vlm = loaded("qwen2_5_vl")
-    sent = pickle.dumps(Supervised(vlm))
+    sent = pickle.dumps(ConversationEncoder(vlm))
     assert len(sent) < 200_000
     assert pickle.loads(sent).encode(WORDS)["labels"].tolist() == encoded(vlm, WORDS)[0]["labels"].tolist()
 
@@ -212,26 +213,26 @@ def test_an_answer_that_a_template_does_not_end_is_ended_by_the_end_of_text() ->
 @pytest.mark.parametrize(
     ("template", "fault"),
     [
-        ("{% for m in messages %}<|user|>{{ m['content'] }}</s>{% endfor %}<|bot|>", "does not begin as the one"),
+        ("{% for m in messages %}<|user|>{{ m['content'] }}</s>{% endfor %}<|bot|>", "does not begin with the prompt"),
         ("{% for m in messages %}{% if m['role'] == 'user' %}Q{% else %}{{ '<|bot|>' + m['content'] }}</s>{% endif %}"
-         "{% endfor %}{% if add_generation_prompt %}<|bot|>{% endif %}", "leaves out what is said"),
+         "{% endfor %}{% if add_generation_prompt %}<|bot|>{% endif %}", "drops messages"),
         ("{% for m in messages %}{{ m['content'] if loop.last or m['role'] == 'user' else '' }}</s>{% endfor %}"
-         "{% if add_generation_prompt %}{% endif %}", "does not begin as the one"),
+         "{% if add_generation_prompt %}{% endif %}", "does not begin with the prompt"),
     ],
     ids=["frame", "question", "earlier"],
 )  # fmt: skip
 def test_a_template_that_cannot_be_trained_with_is_told(template: str, fault: str) -> None:
     with pytest.raises(VrbenchError, match=fault):
-        Supervised(with_template(template))
+        ConversationEncoder(with_template(template))
 
 
 def test_padding_to_a_square() -> None:
     shown = Image.new("RGB", (6, 2), (255, 0, 0))
-    square = np.asarray(padded(shown, [0.5, 0.25, 0.0]))
+    square = np.asarray(pad_to_square(shown, [0.5, 0.25, 0.0]))
     assert square.shape == (6, 6, 3)
     assert (square[2:4] == [255, 0, 0]).all() and (square[[0, 1, 4, 5]] == [127, 63, 0]).all()
     vlm = loaded("llava")
-    plain, squared = (Supervised(vlm, pad_square=square).encode(ONE) for square in (False, True))
+    plain, squared = (ConversationEncoder(vlm, pad_square=square).encode(ONE) for square in (False, True))
     assert plain is not None and squared is not None and not torch.equal(plain["pixel_values"], squared["pixel_values"])
 
 
@@ -240,7 +241,7 @@ def test_paligemma_is_asked_one_question_at_a_time_and_does_not_see_the_answer()
     rows = encoded(vlm, SEVERAL)
     assert len(rows) == 3 and all(len(row["pixel_values"]) == 1 for row in rows)
     processor = vlm.processor(
-        text="<image>What is it?", images=[SEVERAL.opened()], suffix="A dog.", return_tensors="pt"
+        text="<image>What is it?", images=[SEVERAL.open_images()], suffix="A dog.", return_tensors="pt"
     )
     for name in ("input_ids", "token_type_ids", "labels"):
         assert rows[0][name].tolist() == processor[name].tolist(), name

@@ -14,8 +14,8 @@ from tests.training.asked import FAMILY, LATER, ONE, SEVERAL, TWO, WORDS, loaded
 from vrbench.core.errors import VrbenchError
 from vrbench.pruning.questions import FolderQuestions
 from vrbench.pruning.samples import padded_inputs
-from vrbench.training.conversation_batches import SupervisedSet, grouped
-from vrbench.training.conversation_encoder import Supervised
+from vrbench.training.conversation_batches import EncodedConversations, grouped_order
+from vrbench.training.conversation_encoder import ConversationEncoder
 from vrbench.training.conversations import Conversation
 
 
@@ -23,29 +23,30 @@ from vrbench.training.conversations import Conversation
 def test_what_fits_is_what_can_be_encoded(family: str) -> None:
     vlm = loaded(family)
     for asked in (ONE, SEVERAL, TWO, LATER, WORDS):
-        whole = Supervised(vlm, 8000)
-        row = whole.rows(asked)[0]
+        whole = ConversationEncoder(vlm, 8000)
+        row = whole.split(asked)[0]
         encoded = whole.encode(row)
         assert encoded is not None
         begins = int((encoded["labels"][0] != -100).nonzero()[0])
         for length, fits in ((begins, False), (begins + 1, True)):
-            made = Supervised(vlm, length)
+            made = ConversationEncoder(vlm, length)
             assert made.fits(row) == (made.encode(row) is not None) == fits
 
 
 def test_samples_that_do_not_fit_are_counted() -> None:
     vlm = loaded("llava")
-    made = SupervisedSet([WORDS, TWO, ONE], Supervised(vlm, 25))
-    assert [sample.turns for sample in made.samples] == [WORDS.turns, ONE.turns] and made.dropped == 1
-    with pytest.raises(VrbenchError, match="none of 1 samples has an answer in 25 tokens"):
-        SupervisedSet([TWO], Supervised(vlm, 25))
-    assert len(SupervisedSet([SEVERAL, WORDS], Supervised(loaded("paligemma"))).samples) == 5  # one a question
+    made = EncodedConversations([WORDS, TWO, ONE], ConversationEncoder(vlm, 25))
+    assert [sample.turns for sample in made.samples] == [WORDS.turns, ONE.turns] and made.too_long == 1
+    with pytest.raises(VrbenchError, match=r"none of 1 samples .* 25 tokens"):
+        EncodedConversations([TWO], ConversationEncoder(vlm, 25))
+    one_by_one = EncodedConversations([SEVERAL, WORDS], ConversationEncoder(loaded("paligemma")))
+    assert len(one_by_one.samples) == 5  # one for each question
 
 
 def test_samples_whose_image_the_family_refuses_are_left_out_with_the_reason() -> None:
     strip = Conversation("x", ONE.turns, (picture(0, 700, 3),), "x.json, sample 7")
-    made = SupervisedSet([strip, ONE, WORDS], Supervised(loaded("qwen3_vl")))
-    assert [sample.turns for sample in made.samples] == [ONE.turns, WORDS.turns] and made.dropped == 0
+    made = EncodedConversations([strip, ONE, WORDS], ConversationEncoder(loaded("qwen3_vl")))
+    assert [sample.turns for sample in made.samples] == [ONE.turns, WORDS.turns] and made.too_long == 0
     [why] = made.refused
     assert why.startswith("x.json, sample 7: the image processor of qwen3_vl refuses an image of 700 x 3: ")
 
@@ -62,30 +63,30 @@ def test_a_refused_image_of_a_folder_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_batches_of_a_loader_say_how_many_tokens_carry_loss(workers: int) -> None:
-    made = SupervisedSet([WORDS, ONE, SEVERAL], Supervised(loaded("idefics3")))
+    made = EncodedConversations([WORDS, ONE, SEVERAL], ConversationEncoder(loaded("idefics3")))
     batches = list(DataLoader(made, 3, collate_fn=made.collate, num_workers=workers))
     assert [batch["items"] for batch in batches] == [int((batches[0]["labels"] != -100).sum())]
 
 
 def test_the_samples_of_a_step_are_of_one_kind_and_like_lengths() -> None:
     kinds, lengths = np.arange(1000) % 5 // 2, np.random.default_rng(0).integers(1, 500, 1000)
-    order = grouped(kinds, lengths, 16, 62, seed=0)
+    order = grouped_order(kinds, lengths, 16, 62, seed=0)
     steps = order.reshape(62, 16)
     assert max(Counter(order.tolist()).values()) == 1
     mixed = [len(set(kinds[step].tolist())) > 1 for step in steps]
     assert sum(mixed) <= 2 and not any(mixed[:-2])
     assert all((np.diff(lengths[step]) <= 0).all() for step in steps)
-    assert (grouped(kinds, lengths, 16, 62, seed=0) == order).all()
-    assert (grouped(kinds, lengths, 16, 62, seed=1) != order).any()
-    assert (grouped(kinds, lengths, 16, 5, seed=0) == order[:80]).all()
+    assert (grouped_order(kinds, lengths, 16, 62, seed=0) == order).all()
+    assert (grouped_order(kinds, lengths, 16, 62, seed=1) != order).any()
+    assert (grouped_order(kinds, lengths, 16, 5, seed=0) == order[:80]).all()
     first = kinds[steps[:40, 0]]
     assert len(set(first.tolist())) == 3 and (np.diff(first) != 0).sum() > 5  # kinds are mixed over the steps
 
 
 @pytest.mark.parametrize(("family", "together"), [("llava", True), ("mllama", False)])
 def test_only_mllama_needs_the_same_number_of_pictures_in_a_step(family: str, together: bool) -> None:
-    made = SupervisedSet([WORDS, ONE, TWO] * 4, Supervised(loaded(family)))
-    pictures = np.array([len(sample.pictures) for sample in made.samples])
+    made = EncodedConversations([WORDS, ONE, TWO] * 4, ConversationEncoder(loaded(family)))
+    pictures = np.array([len(sample.images) for sample in made.samples])
     steps = [set(pictures[step].tolist()) for step in made.order(4, 3, seed=0).reshape(3, 4)]
     assert all((0 in step) == (step == {0}) for step in steps)
     assert any(step == {1, 2} for step in steps) == together
@@ -93,7 +94,7 @@ def test_only_mllama_needs_the_same_number_of_pictures_in_a_step(family: str, to
 
 @pytest.mark.parametrize(("count", "batch", "steps"), [(10, 4, 3), (10, 4, 8), (3, 8, 2), (7, 2, 30)])
 def test_every_sample_comes_as_often_as_any_other_within_two(count: int, batch: int, steps: int) -> None:
-    order = grouped(np.arange(count) % 2, np.ones(count, dtype=int), batch, steps, seed=3)
+    order = grouped_order(np.arange(count) % 2, np.ones(count, dtype=int), batch, steps, seed=3)
     seen = Counter(order.tolist())
     assert len(order) == batch * steps and (len(seen) == count or batch * steps < count)
     assert max(seen.values()) - min(seen.values()) <= 2

@@ -23,10 +23,10 @@ from vrbench.core.schemas import BaseRef, Lineage, LineageStep
 from vrbench.models import pocket
 from vrbench.models.load import load_vlm
 from vrbench.pocket import easy_vqa
-from vrbench.training import load, publish, stages, train
-from vrbench.training.packed_llava import Learner
-from vrbench.training.run import outline
-from vrbench.training.sampling import drawn
+from vrbench.training import load, pocket_data, stages, train
+from vrbench.training.packed_llava import PackedLlava
+from vrbench.training.prepare import dry_run
+from vrbench.training.trainable import sample_layers
 
 DEPTH = 4
 TUNED = (0, 2)
@@ -61,8 +61,8 @@ def tiny_pocket(tmp_path_factory: pytest.TempPathFactory) -> Any:
         vision = {**pocket.vision_config(), **VISION}
         patch.setattr(pocket, "vision_config", lambda: vision)
         patch.setattr(smollm2, "backbone_folder", lambda: folder / "llm")
-        patch.setattr(stages, "DEV_PICTURES", 4)
-        patch.setattr(stages, "DEV_PASSAGES", 1)
+        patch.setattr(pocket_data, "DEV_IMAGES", 4)
+        patch.setattr(pocket_data, "DEV_PASSAGES", 1)
         patch.setattr(easy_vqa, "training_items", lambda: iter(few))
         torch.manual_seed(1)
         config = LlamaConfig(**smollm2.text_config(), initializer_range=0.2)
@@ -178,7 +178,7 @@ class TestOtherTunings:
         asked = {"tuning": "weights", "sampling": "1", "every": "1", "layers": "all"}
         found, changed = self.made(base, tmp_path / "out", **asked)
         places = {int(name.split(".layers.")[1].split(".")[0]) for name in changed if ".language_model." in name}
-        expected = {layer for step in range(2) for layer in drawn(LayerSet.all(DEPTH), 1, 3, step)}
+        expected = {layer for step in range(2) for layer in sample_layers(LayerSet.all(DEPTH), 1, 3, step)}
         assert expected <= places  # rounding to bfloat16 changes the others
         assert found.steps[0].layers == "all"
 
@@ -233,7 +233,7 @@ class TestGoneOn:
         """Stopped after its last step, while it was written; what `test_trainer` kills is stopped in between."""
         out, asked = tmp_path / "out", {**TUNE, "base": str(base)}
         with monkeypatch.context() as patch:
-            patch.setattr(publish, "save_tensors", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+            patch.setattr(stages, "save_tensors", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
             with pytest.raises(OSError, match="disk full"):
                 train("pocket-region", out, asked, device="cpu")
         assert (out / "state" / "tune" / "checkpoint-2" / "whole").exists()
@@ -249,9 +249,9 @@ class TestGoneOn:
         self, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def full(*_: object) -> None:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise torch.OutOfMemoryError("CUDA out of memory.")
 
-        monkeypatch.setattr(Learner, "states", full)
+        monkeypatch.setattr(PackedLlava, "states", full)
         with pytest.raises(VrbenchError, match=r"tune: memory ran out with 4 samples a step.*rows of up to \d+ tokens"):
             train("pocket-region", tmp_path / "out", {**TUNE, "base": str(base)}, device="cpu")
         assert not (tmp_path / "out").exists()
@@ -262,8 +262,8 @@ class TestGoneOn:
         def full(*_: object) -> None:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
 
-        monkeypatch.setattr(stages, "load_packed", full)
-        with pytest.raises(VrbenchError, match="memory ran out before or after the steps"):
+        monkeypatch.setattr(stages, "load_llava", full)
+        with pytest.raises(VrbenchError, match="memory ran out before or after"):
             train("pocket-region", tmp_path / "out", {**TUNE, "base": str(base)}, device="cpu")
         assert not (tmp_path / "out").exists()
 
@@ -271,7 +271,7 @@ class TestGoneOn:
 class TestDryRun:
     def test_it_says_layers_parameters_and_steps_and_makes_nothing(self, base: Path, tmp_path: Path) -> None:
         asked = {**TUNE, "base": str(base), "tune.layers": "sparse-uniform:2", "tune.rank": "1"}
-        told = outline(load("pocket-region", asked), tmp_path / "out")
+        told = dry_run(load("pocket-region", asked), tmp_path / "out")
         q, kv, ffn = 2 * 48, 48 + 16, 48 + 64
         layers, projector = 2 * (2 * q + 2 * kv + 3 * ffn), (32 * 48 + 48) + (48 * 48 + 48)
         parts = f"({layers:,} in the layers, {projector:,} in the projector)"
@@ -286,9 +286,9 @@ class TestDryRun:
         asked = {**TUNE, "base": str(base), "tune.sampling": "3"}
         (tmp_path / "vrbench.json").write_text("{}")
         with pytest.raises(MultipleErrors) as told:
-            outline(load("pocket-region", asked), tmp_path)
+            dry_run(load("pocket-region", asked), tmp_path)
         assert "already holds a checkpoint" in told.value.messages[0]
-        assert told.value.messages[1] == "tune.sampling is 3; tune.layers = 0,2 are 2 to draw from"
+        assert all(text in told.value.messages[1] for text in ("tune.sampling is 3", "tune.layers = 0,2"))
 
 
 class TestRefused:
@@ -310,7 +310,7 @@ class TestRefused:
         def die(*_: object) -> None:
             raise OSError("disk full")
 
-        monkeypatch.setattr(publish, "save_tensors", die)
+        monkeypatch.setattr(stages, "save_tensors", die)
         with pytest.raises(OSError, match="disk full"):
             train("pocket-region", tmp_path / "out", {**TUNE, "base": str(base)}, device="cpu")
         assert not (tmp_path / "out" / "vrbench.json").exists()

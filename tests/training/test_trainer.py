@@ -19,8 +19,8 @@ from tests import forked
 from tests.training import small_training
 from tests.training.learning import CPU
 from vrbench.core.errors import VrbenchError
-from vrbench.training.checkpoint_folder import WHOLE, claim_states, newest_state
-from vrbench.training.trainer import Course, Group, fit, passes, rate_of
+from vrbench.training.checkpoint_folder import COMPLETE, claim_states, newest_state
+from vrbench.training.trainer import ParameterGroup, TrainingConfig, TrainingData, fit, shuffled_passes
 
 HARD = {"accumulate": 2, "sampling": 2, "every": 2}
 """Beside dropout: what a training that goes on could get wrong."""
@@ -43,11 +43,11 @@ class Line:
     def collate(samples: list[float]) -> dict[str, Any]:
         return {"x": torch.tensor(samples)[:, None], "items": len(samples)}
 
-    def fit(self, steps: int = 4, callbacks: tuple[TrainerCallback, ...] = (), **course: Any) -> list[float]:
+    def fit(self, steps: int = 4, callbacks: tuple[TrainerCallback, ...] = (), **settings: Any) -> list[float]:
         order = np.arange(steps * 2) % 3
-        groups = [Group([self.model.weight], 0.1)]
-        made = Course("line", steps, 2, **course)
-        return fit(self.model, self.loss, [1.0, 2.0, 3.0], self.collate, groups, made, order, CPU, callbacks)
+        groups = [ParameterGroup([self.model.weight], 0.1)]
+        data = TrainingData([1.0, 2.0, 3.0], self.collate, self.loss, order, tokens=9)
+        return fit(self.model, data, groups, TrainingConfig("line", steps, 2, **settings), CPU, callbacks)
 
 
 class TestKilled:
@@ -80,7 +80,7 @@ class TestKilled:
         assert saved is not None
         names = load_file(saved / "model.safetensors")
         assert names and all("lora_" in name or "multi_modal_projector" in name for name in names)
-        assert (saved / WHOLE).exists()
+        assert (saved / COMPLETE).exists()
 
     def test_another_recipe_does_not_go_on_there(self, tmp_path: Path) -> None:
         claim_states(tmp_path, "one")
@@ -173,7 +173,7 @@ class TestStopped:
 
     @pytest.mark.parametrize(
         "error",
-        [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(),
+        [torch.OutOfMemoryError("CUDA out of memory."), MemoryError(),
          RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory: you tried")],
     )  # fmt: skip
     def test_memory_that_ran_out_says_what_to_lower(self, error: Exception) -> None:
@@ -182,7 +182,7 @@ class TestStopped:
 
         words = r"memory ran out with 2 samples a step, computed in 1 part\(s\), rows of up to 9 tokens; raise accumul"
         with pytest.raises(VrbenchError, match=words):
-            Line(loss).fit(tokens=9)
+            Line(loss).fit()
 
     def test_other_errors_stay_what_they_are(self) -> None:
         def loss(model: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
@@ -195,7 +195,7 @@ class TestStopped:
 class TestRates:
     def test_it_rises_then_follows_the_schedule(self) -> None:
         rates = {
-            schedule: [rate_of(Course("r", 20, 1, schedule=schedule, warmup=0.25))(step) for step in range(21)]
+            schedule: [TrainingConfig("r", 20, 1, schedule=schedule, warmup=0.25).rate(step) for step in range(21)]
             for schedule in ("cosine", "linear", "constant")
         }
         for found in rates.values():
@@ -215,7 +215,7 @@ class TestRates:
         line = Line(lambda model, batch: model(torch.ones(2, 1)).sum())
         losses = line.fit(steps=10, callbacks=(Note(),), schedule="linear", warmup=0.2)
         moves = -np.diff([1.0, *places])
-        rate = rate_of(Course("r", 10, 2, schedule="linear", warmup=0.2))
+        rate = TrainingConfig("r", 10, 2, schedule="linear", warmup=0.2).rate
         assert moves == pytest.approx([0.1 * rate(step) for step in range(10)], rel=1e-3)
         assert losses == pytest.approx([1.0, *places[:-1]])
 
@@ -242,11 +242,12 @@ def test_every_part_learns_in_training_mode_and_is_left_in_evaluation_mode() -> 
 
 
 def test_passes_take_each_sample_once_before_any_twice() -> None:
-    found = passes(25, 10, (3, 1))
+    found = shuffled_passes(25, 10, (3, 1))
     assert len(found) == 25
     assert sorted(found[:10]) == sorted(found[10:20]) == list(range(10))
     assert list(found[:10]) != list(found[10:20])
-    assert np.array_equal(found, passes(25, 10, (3, 1))) and not np.array_equal(found, passes(25, 10, (4, 1)))
+    assert np.array_equal(found, shuffled_passes(25, 10, (3, 1)))
+    assert not np.array_equal(found, shuffled_passes(25, 10, (4, 1)))
 
 
 def port() -> int:

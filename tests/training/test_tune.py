@@ -15,12 +15,12 @@ from tests import tiny
 from tests.training import learning
 from tests.training.learning import CPU, TURNS
 from vrbench.core.layers import LayerSet, select_layers
-from vrbench.training.features import Encoded
-from vrbench.training.packed_llava import Learner
-from vrbench.training.packing import IGNORED
-from vrbench.training.pocket_data import align, pocket_lessons, tune
+from vrbench.training.packed_llava import PackedLlava
+from vrbench.training.packing import IGNORED, EncodedImages
+from vrbench.training.pocket_data import packed_data
 from vrbench.training.recipe import AlignStage, GeneratedScenes, TrainRecipe, TuneStage
-from vrbench.training.trainable import with_lora
+from vrbench.training.stages import align, tune
+from vrbench.training.trainable import add_lora
 
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 SETTINGS = TuneStage(layers="1,3", rank=2, alpha=4, steps=4, batch=2, lr=1e-2, lr_projector=1e-3)
@@ -32,15 +32,15 @@ def recipe(**changes: Any) -> TrainRecipe:
 
 
 @pytest.fixture
-def data() -> Encoded:
-    return Encoded(learning.features(tiny.llava(), learning.pixels()), learning.packer().rows(TURNS))
+def data() -> EncodedImages:
+    return EncodedImages(learning.features(tiny.llava(), learning.pixels()), learning.packer().rows(TURNS))
 
 
-def tuned(learner: Learner, data: Encoded, recipe: TrainRecipe, extra: Encoded | None = None) -> list[float]:
-    """Tune a model on the data; the layers are the recipe's."""
+def tuned(llava: PackedLlava, images: EncodedImages, recipe: TrainRecipe) -> list[float]:
+    """Tune a model on the images; the layers are the recipe's."""
     assert recipe.tune is not None and recipe.tune.steps is not None
-    lessons = pocket_lessons(learner, data, extra, recipe, recipe.tune.steps, recipe.tune.batch)
-    return tune(learner.model, select_layers(recipe.tune.layers, tiny.DEPTH), lessons, recipe, CPU)
+    data = packed_data(llava, images, None, recipe, recipe.tune.steps, recipe.tune.batch)
+    return tune(llava.model, select_layers(recipe.tune.layers, tiny.DEPTH), data, recipe, CPU)
 
 
 def parameters(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -53,7 +53,7 @@ def moved(model: nn.Module, before: dict[str, torch.Tensor]) -> set[str]:
 
 class TestLora:
     def test_it_is_on_every_linear_of_the_chosen_layers_and_on_nothing_else(self) -> None:
-        model = with_lora(tiny.llava(), LayerSet.of([1, 3], tiny.DEPTH), SETTINGS)
+        model = add_lora(tiny.llava(), LayerSet.of([1, 3], tiny.DEPTH), SETTINGS)
         found = {name.split(".lora_")[0].split("base_model.model.")[1] for name, _ in lora(model)}
         expected = {
             f"model.language_model.layers.{i}.{'self_attn' if 'o_proj' in m or m[0] in 'qkv' else 'mlp'}.{m}"
@@ -63,11 +63,11 @@ class TestLora:
         assert found == expected
 
     def test_a_layer_s_number_is_not_the_beginning_of_another_s(self) -> None:
-        model = with_lora(tiny.llava(depth=12), LayerSet.of([1], 12), SETTINGS)
+        model = add_lora(tiny.llava(depth=12), LayerSet.of([1], 12), SETTINGS)
         assert {name.split("layers.")[1].split(".")[0] for name, _ in lora(model)} == {"1"}
 
     def test_the_tower_s_layers_of_the_same_number_have_none(self) -> None:
-        model = with_lora(tiny.llava(), LayerSet.all(tiny.DEPTH), SETTINGS)
+        model = add_lora(tiny.llava(), LayerSet.all(tiny.DEPTH), SETTINGS)
         assert not [name for name, _ in lora(model) if "vision_tower" in name]
 
 
@@ -76,45 +76,50 @@ def lora(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
 
 
 class TestStages:
-    def test_tuning_moves_lora_and_projector_alone(self, data: Encoded) -> None:
-        model = with_lora(tiny.llava(), LayerSet.of([1, 3], tiny.DEPTH), SETTINGS)
-        learner, before = learning.learner(model), parameters(model)
-        losses = tuned(learner, data, recipe())
+    def test_tuning_moves_lora_and_projector_alone(self, data: EncodedImages) -> None:
+        model = add_lora(tiny.llava(), LayerSet.of([1, 3], tiny.DEPTH), SETTINGS)
+        llava, before = learning.packed_llava(model), parameters(model)
+        losses = tuned(llava, data, recipe())
         expected = {name for name in before if "lora_" in name or "multi_modal_projector" in name}
         assert moved(model, before) == expected
         assert len(losses) == SETTINGS.steps
         assert not model.training
 
-    def test_aligning_moves_the_projector_alone(self, data: Encoded) -> None:
+    def test_aligning_moves_the_projector_alone(self, data: EncodedImages) -> None:
         model = tiny.llava()
-        learner, before = learning.learner(model), parameters(model)
-        align(learner, data, recipe(tune=None, align=AlignStage(steps=3, batch=2, lr=1e-3)))
+        llava, before = learning.packed_llava(model), parameters(model)
+        align(llava, data, recipe(tune=None, align=AlignStage(steps=3, batch=2, lr=1e-3)))
         assert moved(model, before) == {name for name in before if "multi_modal_projector" in name}
 
-    def test_it_learns(self, data: Encoded) -> None:
+    def test_it_learns(self, data: EncodedImages) -> None:
         settings = SETTINGS.model_copy(update={"layers": "all", "steps": 40, "rank": 8, "batch": 3, "lr": 3e-3})
-        model = with_lora(tiny.llava(), LayerSet.all(tiny.DEPTH), settings)
-        learner = learning.learner(model)
-        losses = tuned(learner, data, recipe(tune=settings))
+        model = add_lora(tiny.llava(), LayerSet.all(tiny.DEPTH), settings)
+        llava = learning.packed_llava(model)
+        losses = tuned(llava, data, recipe(tune=settings))
         assert np.mean(losses[-5:]) < np.mean(losses[:5]) / 2
 
-    def test_the_seed_decides_the_losses(self, data: Encoded) -> None:
+    def test_the_seed_decides_the_losses(self, data: EncodedImages) -> None:
         def losses(seed: int) -> list[float]:
             torch.manual_seed(5)
-            model = with_lora(tiny.llava(), LayerSet.of([1], tiny.DEPTH), SETTINGS)
+            model = add_lora(tiny.llava(), LayerSet.of([1], tiny.DEPTH), SETTINGS)
             settings = SETTINGS.model_copy(update={"layers": "1", "batch": 1})
-            return tuned(learning.learner(model), data, recipe(seed=seed, tune=settings))
+            return tuned(learning.packed_llava(model), data, recipe(seed=seed, tune=settings))
 
         assert losses(0) == losses(0) != losses(2)
 
-    def test_other_pictures_have_their_share_of_each_batch(self, data: Encoded) -> None:
-        extra = Encoded(data.features[:1], learning.packer().rows(TURNS[1:2]))
-        lessons = pocket_lessons(
-            learning.learner(tiny.llava()), data, extra, recipe(data=GeneratedScenes(scenes=3, easy_vqa=0.25)), 6, 4
+    def test_other_pictures_have_their_share_of_each_batch(self, data: EncodedImages) -> None:
+        extra = EncodedImages(data.features[:1], learning.packer().rows(TURNS[1:2]))
+        made = packed_data(
+            learning.packed_llava(tiny.llava()),
+            data,
+            extra,
+            recipe(data=GeneratedScenes(scenes=3, easy_vqa=0.25)),
+            6,
+            4,
         )
-        steps = lessons.order.reshape(6, 4)
+        steps = made.order.reshape(6, 4)
         assert (steps[:, :3] < 3).all() and (steps[:, 3] == 3).all()
-        assert lessons.collate([3])["items"] == len(lessons.collate([1])["answers"])
+        assert made.collate([3])["items"] == len(made.collate([1])["answers"])
 
 
 class TestMeasures:
@@ -132,7 +137,7 @@ class TestMeasures:
                 elif turn.kind == "yesno/b":
                     target[places[:-1]] = said[:-1]
             rows.append(replace(row, target=target))
-        shares = learning.learner(model).right(Encoded(learning.features(model, pictures), rows))
+        shares = learning.packed_llava(model).accuracy(EncodedImages(learning.features(model, pictures), rows))
         right = {"open/a": 200 / 3, "yesno/b": 0.0, "letter/c": 0.0}
         assert shares == pytest.approx({**right, "mean": 200 / 9})
 
@@ -145,4 +150,4 @@ class TestMeasures:
             with torch.inference_mode():
                 logs = model(input_ids=ids).logits.log_softmax(-1)[0, :-1]
             nats -= float(logs.gather(1, ids[0, 1:, None]).sum())
-        assert learning.learner(model).perplexity(words, passages) == pytest.approx(math.exp(nats / 5), rel=1e-4)
+        assert learning.packed_llava(model).perplexity(words, passages) == pytest.approx(math.exp(nats / 5), rel=1e-4)

@@ -51,8 +51,8 @@ def train(
 
     overrides = read_overrides(changes or [])
     if dry_run:
-        from vrbench.training.run import outline
+        from vrbench.training import prepare
 
-        print(outline(load(recipe, overrides), out))
+        print(prepare.dry_run(load(recipe, overrides), out))
         return
     print_made(train_recipe(recipe, out, overrides, device))

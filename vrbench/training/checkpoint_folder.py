@@ -1,32 +1,46 @@
-"""Saved states of a training in a checkpoint folder's `state/`: found again when whole, gone when the training is."""
+"""The checkpoint folder of a training: saved states while it runs; at its end weights, the recipe's copy and lineage.
+
+Saved states lie in the folder's `state/`, where an interrupted run finds the newest complete one.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vrbench.checkpoints.lineage import UNFINISHED
+from vrbench.checkpoints.new_folder import write_lineage
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import write_atomically
+from vrbench.core.schemas import Lineage
+from vrbench.training.recipe import TrainRecipe
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 OWNER = "recipe-digest"
-"""File in it: sha256 of the recipe that the states are of."""
+"""File beside the states: sha256 of their recipe."""
 
-WHOLE = "whole"
+COMPLETE = "whole"
 """File in a state, written last."""
 
 LOSSES = "losses.safetensors"
 """File in a state: the loss of every step so far."""
 
 PREFIX = "checkpoint-"  # of the Trainer's folders
+RECIPE_COPY = "recipe.yaml"
+
+
+def is_first() -> bool:
+    """Return whether this process is the one that writes: the only one, or rank 0 under `accelerate launch`."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def claim_states(out: Path, digest: str) -> Path:
-    """The folder of the states of a recipe in a checkpoint folder; made when it is not there.
+    """Return the folder of a recipe's saved states in a checkpoint folder; it is made if needed.
 
     Raises:
         VrbenchError: it holds the states of another recipe.
@@ -35,7 +49,7 @@ def claim_states(out: Path, digest: str) -> Path:
     owner = folder / OWNER
     if owner.is_file() and owner.read_text(encoding="utf-8").strip() != digest:
         raise VrbenchError(
-            f"{folder} holds the state of another recipe that was stopped; name another folder, or remove {out}"
+            f"{folder} holds the state of another recipe that was interrupted; name another folder, or remove {out}"
         )
     if not owner.is_file():
         write_atomically(owner, digest + "\n")
@@ -43,18 +57,18 @@ def claim_states(out: Path, digest: str) -> Path:
 
 
 def newest_state(folder: Path) -> Path | None:
-    """The newest whole state in a folder, such as folder/checkpoint-400; None when there is none."""
-    whole = [path for path in _states(folder) if (path / WHOLE).is_file()]
-    return max(whole, key=_step, default=None)
+    """Return the newest complete state in a folder, such as folder/checkpoint-400; None when there is none."""
+    complete = [path for path in _states(folder) if (path / COMPLETE).is_file()]
+    return max(complete, key=lambda path: int(path.name.removeprefix(PREFIX)), default=None)
 
 
 def finish_state(folder: Path, step: int, losses: Tensor) -> None:
-    """Mark the state of a step as whole, and remove the older ones and what was left half written."""
+    """Mark the state of a step as complete, and remove all others."""
     from safetensors.torch import save_file
 
     state = folder / f"{PREFIX}{step}"
     save_file({"losses": losses.contiguous()}, state / LOSSES)
-    write_atomically(state / WHOLE, "")
+    write_atomically(state / COMPLETE, "")
     for other in _states(folder):
         if other != state:
             shutil.rmtree(other, ignore_errors=True)
@@ -64,10 +78,24 @@ def _states(folder: Path) -> list[Path]:
     return [path for path in folder.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit()]
 
 
-def _step(state: Path) -> int:
-    return int(state.name.removeprefix(PREFIX))
-
-
 def is_empty(folder: Path) -> bool:
-    """Whether a claimed folder holds no whole state, of any stage."""
-    return not any(folder.rglob(WHOLE))
+    """Return whether a claimed folder holds no complete state of any stage."""
+    return not any(folder.rglob(COMPLETE))
+
+
+def save_tensors(tensors: Mapping[str, Tensor], file: Path, dtype: str) -> None:
+    """Write tensors as safetensors of one type, "float32" or "bfloat16", atomically."""
+    import torch
+    from safetensors.torch import save_file
+
+    temporary = file.with_name(f".{file.name}.part")
+    converted = {name: value.detach().to("cpu", getattr(torch, dtype)).contiguous() for name, value in tensors.items()}
+    save_file(converted, temporary, metadata={"format": "pt"})
+    os.chmod(temporary, 0o644)
+    os.replace(temporary, file)
+
+
+def publish(folder: Path, lineage: Lineage, recipe: TrainRecipe) -> None:
+    """Add the recipe's copy, and last `vrbench.json` with the digests of the weights."""
+    write_atomically(folder / RECIPE_COPY, recipe.text())
+    write_lineage(folder, lineage)

@@ -1,117 +1,245 @@
-"""Conversations as a data set to train on, and an order of them in which a step's samples are of one kind."""
+"""Conversations as training data: the encoded samples, their order, batches of them, and the loss on the answers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from vrbench.core.errors import VrbenchError
 from vrbench.models.processors import ImagesRefused
-from vrbench.training.batches import answer_tokens
-from vrbench.training.conversation_encoder import Supervised
+from vrbench.training.conversation_encoder import PER_TOKEN, ConversationEncoder
+from vrbench.training.conversation_sets import ConversationSet, share_of
 from vrbench.training.conversations import Conversation
+from vrbench.training.recipe import GeneratedScenes, TrainRecipe
+from vrbench.training.trainer import IGNORED, TrainingData
+
+if TYPE_CHECKING:
+    from vrbench.models.base_vlm import BaseVLM
+
+_log = logging.getLogger(__name__)
+
+WORKERS = 8
+"""Processes that encode samples for a GPU."""
+
+IMAGES_OF_SAMPLE = "aspect_ratio_ids"
+"""Mllama's input with the kind of each of a sample's images, 0 for none."""
+
+ROW_PER_SAMPLE = ("pixel_attention_mask", IMAGES_OF_SAMPLE)
+"""Inputs of families whose pixels have a row for each sample (Idefics3, Mllama), not for each image."""
 
 
-class SupervisedSet(Dataset[dict[str, Tensor]]):
-    """Conversations, encoded when they are asked for.
+def conversation_data(recipe: TrainRecipe, found: ConversationSet, vlm: BaseVLM) -> TrainingData:
+    """Return a recipe's share of its conversations, encoded for the model's family, as training data.
+
+    Args:
+        recipe: with the section `tune`.
+        found: the conversations that it names.
+        vlm: the model that is tuned.
+
+    Raises:
+        VrbenchError: the chat template cannot be used for training, or no sample fits into the maximum of tokens.
+    """
+    settings, tune = recipe.data, recipe.tune
+    assert not isinstance(settings, GeneratedScenes) and tune is not None
+    encoder = ConversationEncoder(vlm, settings.length, settings.pad_square)
+    data = EncodedConversations(share_of(found.samples, settings, recipe.seed), encoder)
+    steps = tune.steps_for(len(data))
+    workers = min(WORKERS, os.cpu_count() or 1) if vlm.device.type == "cuda" else 0
+    if workers:
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else each process warns of it
+    if data.too_long:
+        _log.warning("vrbench: %d samples have no answer within %d tokens", data.too_long, settings.length)
+    if data.refused:
+        _log.warning("vrbench: %d samples are skipped, such as %s", len(data.refused), data.refused[0])
+    more = {"longer than data.length": data.too_long, "image refused": len(data.refused)}
+    skipped = {**found.skipped, **{reason: number for reason, number in more.items() if number}}
+    return TrainingData(
+        data, data.collate, answer_loss, data.order(tune.batch, steps, recipe.seed), settings.length,
+        measure=lambda: {"samples": len(data), "of": found.total, "left_out": skipped}, workers=workers,
+        has_unused_parameters=not all(sample.images for sample in data.samples),
+    )  # fmt: skip
+
+
+class EncodedConversations(Dataset[dict[str, Tensor]]):
+    """Conversations, encoded when they are requested.
 
     Attributes:
-        samples: those of which at least a token of an answer fits into the length.
-        dropped: how many were left out since none does.
-        refused: of each that was left out since the family's image processor refuses its image, which and why.
+        samples: those with a token of an answer within the maximum.
+        too_long: how many were left out since none is.
+        refused: messages for those that were left out since the family's image processor refuses an image.
     """
 
-    def __init__(self, samples: Sequence[Conversation], made: Supervised) -> None:
+    def __init__(self, samples: Sequence[Conversation], encoder: ConversationEncoder) -> None:
         """
         Raises:
             VrbenchError: no sample fits.
         """
-        self.made = made
-        rows = [row for sample in samples for row in made.rows(sample)]
+        self.encoder = encoder
+        candidates = [part for sample in samples for part in encoder.split(sample)]
         self.samples: list[Conversation] = []
         self.refused: list[str] = []
-        for row in rows:
+        for sample in candidates:
             try:
-                self.samples += [row] if made.fits(row) else []
+                self.samples += [sample] if encoder.fits(sample) else []
             except ImagesRefused as error:
-                self.refused.append(f"{row.place}: {error}")
-        self.dropped = len(rows) - len(self.samples) - len(self.refused)
+                self.refused.append(f"{sample.location}: {error}")
+        self.too_long = len(candidates) - len(self.samples) - len(self.refused)
         if not self.samples:
             refused = f" ({len(self.refused)} images are refused; {self.refused[0]})" if self.refused else ""
             raise VrbenchError(
-                f"none of {len(rows)} samples has an answer in {made.length} tokens; raise data.length{refused}"
+                f"none of {len(candidates)} samples has an answer within {encoder.max_tokens} tokens; raise "
+                f"data.length{refused}"
             )
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, number: int) -> dict[str, Tensor]:
-        """A sample's inputs and labels.
+        """Return a sample's inputs and labels.
 
         Raises:
-            VrbenchError: its picture cannot be opened any more, or the family refuses one of a later turn.
+            VrbenchError: its image can no longer be opened, or the family refuses one of a later turn.
         """
         sample = self.samples[number]
         try:
-            row = self.made.encode(sample)
-        except ImagesRefused as error:  # of a later turn; those of the first are left out before
-            raise VrbenchError(f"{sample.place}: {error}; leave it out of the set") from error
-        if row is None:
-            raise VrbenchError(f"{sample.place}: no token of an answer fits into {self.made.length} tokens")
-        return row
+            inputs = self.encoder.encode(sample)
+        except ImagesRefused as error:  # of a later turn; those of the first were checked
+            raise VrbenchError(f"{sample.location}: {error}; remove it from the data set") from error
+        if inputs is None:
+            raise VrbenchError(f"{sample.location}: no token of an answer is within {self.encoder.max_tokens} tokens")
+        return inputs
 
-    def collate(self, rows: Sequence[dict[str, Tensor]]) -> dict[str, Any]:
-        """A batch, and as "items" how many of its tokens carry loss."""
-        batch = self.made.collate(rows)
-        return {**batch, "items": answer_tokens(batch)}
+    @staticmethod
+    def collate(samples: Sequence[dict[str, Tensor]]) -> dict[str, Any]:
+        """Return a batch, and as "items" how many of its tokens have a label."""
+        batch = collate(samples)
+        return {**batch, "items": count_answer_tokens(batch)}
 
     def order(self, batch: int, steps: int, seed: int) -> NDArray[np.int64]:
-        """Numbers of the samples of all steps, one step after the other; see `grouped`."""
-        kinds = np.array([len(sample.pictures) for sample in self.samples])
-        if self.made.family != "mllama":  # whose samples share a pass only if they have the same number of pictures
+        """Return the indices of all steps' samples; see `grouped_order`."""
+        kinds = np.array([len(sample.images) for sample in self.samples])
+        if self.encoder.family != "mllama":  # which needs the same number of images in all samples of a pass
             kinds = np.minimum(kinds, 1)
-        return grouped(kinds, np.array([sample.words for sample in self.samples]), batch, steps, seed)
+        return grouped_order(kinds, np.array([sample.words for sample in self.samples]), batch, steps, seed)
 
 
-def grouped(
+def grouped_order(
     kinds: NDArray[np.int64], lengths: NDArray[np.int64], batch: int, steps: int, seed: int
 ) -> NDArray[np.int64]:
-    """An order in which the samples of a step are of one kind, and sorted by length, so that its parts are alike.
+    """Return an order in which the samples of a step are of one kind, sorted by length.
 
-    So all devices have pictures in a step or none has, and little is padded (LLaVA's group_by_modality_length). Each
-    sample comes once before any comes twice; what is left of the kinds at the end makes mixed steps.
+    So all devices have images in a step or none has, and there is little padding (LLaVA's group_by_modality_length).
+    Each sample comes once before any comes twice; the rests of the kinds make mixed steps at the end.
 
     Args:
-        kinds: [samples] what may share a step.
-        lengths: [samples] any measure of length.
+        kinds: [samples] of what may share a step.
+        lengths: [samples] in any unit.
         batch: samples a step.
         steps: how many.
         seed: of the order.
 
     Returns:
-        [steps * batch] numbers of samples.
+        [steps * batch] indices of samples.
     """
-    draw = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     waiting = {int(kind): np.array([], dtype=np.int64) for kind in np.unique(kinds)}
     made: list[NDArray[np.int64]] = []
     while len(made) < steps:
-        shuffled = draw.permutation(len(kinds))
+        shuffled = rng.permutation(len(kinds))
         found: list[NDArray[np.int64]] = []
-        for kind, left in waiting.items():
-            pool = np.concatenate([left, shuffled[kinds[shuffled] == kind]])
+        for kind, rest in waiting.items():
+            pool = np.concatenate([rest, shuffled[kinds[shuffled] == kind]])
             whole = len(pool) // batch * batch
             found += np.split(pool[:whole], whole // batch) if whole else []
             waiting[kind] = pool[whole:]
-        draw.shuffle(found)
+        rng.shuffle(found)
         missing = steps - len(made) - len(found)
-        rest = np.concatenate(list(waiting.values()))
-        if 0 < missing <= len(rest) // batch + 1:
-            fill = draw.choice(len(kinds), max(0, missing * batch - len(rest)))
-            found += np.split(np.concatenate([rest, fill])[: missing * batch], missing)
+        rests = np.concatenate(list(waiting.values()))
+        if 0 < missing <= len(rests) // batch + 1:
+            fill = rng.choice(len(kinds), max(0, missing * batch - len(rests)))
+            found += np.split(np.concatenate([rests, fill])[: missing * batch], missing)
         made += found[: steps - len(made)]
     return np.concatenate([part[np.argsort(-lengths[part], kind="stable")] for part in made])
+
+
+def collate(samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return one batch of encoded samples; those with and without images may be mixed.
+
+    What belongs to tokens is padded on the right, labels with IGNORED. Pixels of several sizes are padded to the
+    largest and concatenated; where they have a row for each sample, a sample without images gets an empty one.
+    """
+    batch = {}
+    for name in dict.fromkeys(name for sample in samples for name in sample):
+        like = next(sample[name] for sample in samples if name in sample)
+        empty = like.new_zeros(1, *like.shape[1:])
+        all_samples = name in PER_TOKEN or any(kind in sample for sample in samples for kind in ROW_PER_SAMPLE)
+        tensors = [sample.get(name, empty) for sample in samples if all_samples or name in sample]
+        sizes = [max(sides) for sides in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
+        if name in PER_TOKEN:
+            sizes[0] = max(sample["input_ids"].shape[1] for sample in samples)
+        batch[name] = torch.cat([_padded(tensor, sizes, IGNORED if name == "labels" else 0) for tensor in tensors])
+    return batch
+
+
+def _padded(tensor: Tensor, sizes: Sequence[int], fill: int) -> Tensor:
+    """Return a tensor with every dimension but the first padded to a size."""
+    if list(tensor.shape[1:]) == list(sizes):
+        return tensor
+    padded = tensor.new_full((len(tensor), *sizes), fill)
+    padded[tuple(slice(0, side) for side in tensor.shape)] = tensor
+    return padded
+
+
+def answer_loss(model: Any, batch: Mapping[str, Any]) -> Tensor:
+    """Return the cross-entropy of the answers' tokens, in nats, summed.
+
+    Logits are computed only at positions where a sample of the batch has an answer: with a vocabulary of 128,000, the
+    logits of all tokens would be most of a step's memory.
+
+    Args:
+        model: takes `logits_to_keep`, as transformers' models do.
+        batch: from `EncodedConversations.collate`, on the model's device.
+    """
+    tensors = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
+    return torch.stack([_loss(model, part) for part in split_batch(tensors)]).sum()
+
+
+def _loss(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    targets = batch["labels"][:, 1:]
+    positions = (targets != IGNORED).any(0).nonzero()[:, 0]
+    logits = model(**inputs, use_cache=False, logits_to_keep=positions).logits
+    return nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets[:, positions].flatten(), reduction="sum")
+
+
+def split_batch(batch: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+    """Return the parts of a batch that can share a pass: Mllama's samples with the same number of images; else all.
+
+    In transformers' Mllama, tokens that belong to no image attend to all images alike, padding included, so that a
+    sample's result would depend on its batch.
+    """
+    if IMAGES_OF_SAMPLE not in batch:
+        return [dict(batch)]
+    counts = (batch[IMAGES_OF_SAMPLE] > 0).sum(1)
+    parts = []
+    for number in counts.unique().tolist():
+        part = {name: tensor[counts == number] for name, tensor in batch.items()}
+        for name in ("pixel_values", IMAGES_OF_SAMPLE, "aspect_ratio_mask"):
+            part[name] = part[name][:, :number]
+        part["cross_attention_mask"] = part["cross_attention_mask"][:, :, :number]
+        text_inputs = ("input_ids", "attention_mask", "labels")
+        parts.append(part if number else {name: part[name] for name in text_inputs})
+    return parts
+
+
+def count_answer_tokens(batch: Mapping[str, Tensor]) -> int:
+    """Return the number of tokens of a batch that have a label."""
+    return int((batch["labels"][:, 1:] != IGNORED).sum())

@@ -1,7 +1,7 @@
-"""Sets of conversations: LLaVA's JSON with a folder of pictures, JSON lines, or parquet from a data root or the hub.
+"""Reading the conversations that a recipe names: LLaVA's JSON with an image folder, JSON lines, or parquet (no torch).
 
-What cannot be trained on is left out, counted and told, up to a share of the set that the recipe states; beyond it the
-set is refused. No torch.
+Samples that cannot be trained on are skipped, counted and reported, up to the share of the set that the recipe states;
+beyond it the set is refused. So is a split that a task evaluates on.
 """
 
 from __future__ import annotations
@@ -10,89 +10,125 @@ import hashlib
 import json
 import logging
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vrbench.core.errors import MultipleErrors, VrbenchError
-from vrbench.training.conversations import Conversation, Unusable, from_record
+from vrbench.core.cache import cache_folder, cached_folder
+from vrbench.core.errors import MultipleErrors, VrbenchError, raise_errors
+from vrbench.core.io import digest_of
+from vrbench.data import hub, local_mirror
+from vrbench.data.image_columns import image_bytes
+from vrbench.data.images import ImageError
+from vrbench.tasks import registry
+from vrbench.training.conversations import (
+    Conversation,
+    InvalidSample,
+    TableCell,
+    TrainingImage,
+    parse_record,
+    parse_turns,
+)
+from vrbench.training.recipe import ConversationFile, HubConversations
 
-TOLD = 20
-"""Faults of samples that are told one by one."""
+REPORTED = 20
+"""Invalid samples that are reported one by one."""
 
-AT_ONCE = 8
-"""Pictures that are looked at side by side."""
+THREADS = 8
+"""Samples that are checked in parallel."""
+
+HELD_OUT = re.compile(r"^(test|val|dev|eval)|[^a-z](test|val|valid|validation|dev|eval)(?![a-z])", re.IGNORECASE)
+"""Names of splits for evaluation."""
+
+COMMIT = "commit"
+"""File beside a downloaded split: its commit."""
 
 _log = logging.getLogger(__name__)
 
-Read = Callable[[], Conversation]
+Reader = Callable[[], Conversation]
+"""Reads one sample; raises `InvalidSample`."""
 
 
 @dataclass(frozen=True)
-class Samples:
-    """What was read of a set.
+class ConversationSet:
+    """The valid samples of a data set.
 
     Attributes:
-        samples: those that can be trained on, in the set's order.
-        origin: the set, for what is told of it.
-        left_out: kind of fault -> samples that were left out for it.
-        sixteen_bits: images of the samples that have 16 bits a channel.
+        samples: in the set's order.
+        origin: name of the set, for messages.
+        skipped: category -> number of samples that were skipped for it.
+        sixteen_bit: images of the samples that have 16 bits a channel.
     """
 
     samples: tuple[Conversation, ...]
     origin: str
-    left_out: dict[str, int]
-    sixteen_bits: int = 0
+    skipped: dict[str, int]
+    sixteen_bit: int = 0
 
     @property
-    def read(self) -> int:
-        """Samples in the set."""
-        return len(self.samples) + sum(self.left_out.values())
+    def total(self) -> int:
+        """Samples in the set, the skipped ones included."""
+        return len(self.samples) + sum(self.skipped.values())
 
-    def told(self) -> str:
-        """One line: how many samples there are, how many were left out for what, and images not shown as they are."""
-        lost = ", ".join(f"{number:,} {kind}" for kind, number in self.left_out.items())
-        count = f"{self.origin}: {len(self.samples):,} of {self.read:,} samples"
-        deep = f"images of 16 bits a channel, of which the high 8 are shown: {self.sixteen_bits:,}"
-        return "; ".join([count, *([f"left out: {lost}"] if lost else []), *([deep] if self.sixteen_bits else [])])
+    def summary(self) -> str:
+        """Return one line: the number of samples, what was skipped, and images that are not shown at full depth."""
+        skipped = ", ".join(f"{number:,} {category}" for category, number in self.skipped.items())
+        deep = f"images of 16 bits a channel, of which the high 8 are shown: {self.sixteen_bit:,}"
+        count = f"{self.origin}: {len(self.samples):,} of {self.total:,} samples"
+        return "; ".join([count, *([f"skipped: {skipped}"] if skipped else []), *([deep] if self.sixteen_bit else [])])
 
 
-def from_json(file: Path, images: Path | None, most_left_out: float = 0.01) -> Samples:
-    """The conversations of a JSON or JSON lines file in LLaVA's layout.
+def read_conversations(settings: ConversationFile | HubConversations) -> ConversationSet:
+    """Read the conversations of a recipe's section `data`.
+
+    Raises:
+        VrbenchError: they cannot be read, too many samples are invalid, or the split is one that a task evaluates on.
+    """
+    if isinstance(settings, HubConversations):
+        return from_hub(settings)
+    folder = Path(settings.images).expanduser() if settings.images else None
+    return from_json(Path(settings.conversations).expanduser(), folder, settings.most_left_out)
+
+
+def from_json(file: Path, folder: Path | None, max_invalid: float = 0.01) -> ConversationSet:
+    """Read a JSON or JSON lines file in LLaVA's layout.
 
     Args:
         file: a list of records, or one record a line.
-        images: folder that the names of pictures are relative to; none for a set of texts.
-        most_left_out: share of the samples that may be left out.
+        folder: that the names of images are relative to; none for a text-only set.
+        max_invalid: largest share of invalid samples.
 
     Raises:
-        VrbenchError: the file or folder is not there or cannot be read, or more samples than that are faulty: the
-            first of them, with file, number and id.
+        VrbenchError: file or folder do not exist or cannot be read, or too many samples are invalid.
     """
     if not file.is_file():
         raise VrbenchError(f"there is no file of conversations {file}")
-    if images is not None and not images.is_dir():
-        raise VrbenchError(f"the pictures' folder {images} is not there")
-    records = _records(file)
-    return usable((_reader(record, images, place) for place, record in records), str(file), most_left_out)
+    if folder is not None and not folder.is_dir():
+        raise VrbenchError(f"there is no image folder {folder}")
+    return _valid_samples((_json_reader(record, folder, at) for at, record in _records(file)), str(file), max_invalid)
 
 
-def _reader(record: Any, images: Path | None, place: str) -> tuple[str, Read]:
+def _json_reader(record: Any, folder: Path | None, location: str) -> tuple[str, Reader]:
     id_ = record.get("id") if isinstance(record, dict) else None
-    return f"{place} (id {id_})" if id_ is not None else place, lambda: from_record(record, images, place)
+    location = location if id_ is None or id_ == "" else f"{location} (id {id_})"
+    return location, partial(parse_record, record, folder, location)
 
 
 def _records(file: Path) -> Iterator[tuple[str, Any]]:
-    """(place, record) of a JSON file; of JSON lines a line that is no JSON is a record that is none."""
+    """Yield (location, record) of a JSON file, or of JSON lines; a line that is not JSON yields None as its record."""
     with file.open(encoding="utf-8-sig") as stream:
         try:
-            if _first(file) != "{":
+            is_lines = stream.read(4096).lstrip()[:1] == "{"
+            stream.seek(0)
+            if not is_lines:
                 found = json.load(stream)
                 if not isinstance(found, list):
-                    raise VrbenchError(f"{file} holds no list of conversations")
+                    raise VrbenchError(f"{file} is not a list of conversations")
                 yield from ((f"{file}, sample {number}", record) for number, record in enumerate(found, 1))
                 return
             for number, line in enumerate(stream, 1):
@@ -104,12 +140,6 @@ def _records(file: Path) -> Iterator[tuple[str, Any]]:
             raise VrbenchError(f"{file} is neither JSON nor JSON lines: {error}") from error
 
 
-def _first(file: Path) -> str:
-    """The first character that is no white space."""
-    with file.open(encoding="utf-8-sig") as stream:
-        return stream.read(4096).lstrip()[:1]
-
-
 def _parsed(line: str) -> Any:
     try:
         return json.loads(line)
@@ -117,71 +147,176 @@ def _parsed(line: str) -> Any:
         return None
 
 
-def usable(read: Iterable[tuple[str, Read]], origin: str, most_left_out: float) -> Samples:
-    """The samples that can be read and whose pictures can be opened.
-
-    Args:
-        read: (place, reader) of each; a reader raises `Unusable`.
-        origin: the set.
-        most_left_out: share of the samples that may be left out.
+def from_hub(settings: HubConversations) -> ConversationSet:
+    """Read a split of a data set from a local mirror, or from the hub: it is downloaded once into the cache.
 
     Raises:
-        VrbenchError: more cannot be used, or none is left.
+        VrbenchError: a task evaluates on the split, the set does not exist, lacks a column, or has too many invalid
+            samples.
     """
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        looked = list(pool.map(_judged, read))
-    judged = [one for one, _ in looked]
-    faults = [one for one in judged if not isinstance(one, Conversation)]
-    samples = tuple(one for one in judged if isinstance(one, Conversation))
-    left_out = dict(sorted(Counter(kind for kind, _ in faults).items()))
-    found = Samples(samples, origin, left_out, sum(deep for _, deep in looked))
-    told = [sentence for _, sentence in faults[:TOLD]]
-    more = [f"... and {len(faults) - TOLD:,} more of {origin}"] if len(faults) > TOLD else []
-    if not samples or len(faults) > most_left_out * len(judged):
-        allowed = math.floor(most_left_out * len(judged))
-        raise MultipleErrors(
-            [f"{found.told()}; at most {allowed:,} may be left out ({most_left_out:.1%})", *told, *more]
+    name, config, split = settings.hub, settings.config or "default", settings.split
+    commit = settings.revision or ""
+    raise_errors(held_out_errors(name, config, split))
+    if settings.data_root:
+        root = Path(settings.data_root).expanduser()
+        file = root / local_mirror.key(name, config, split)
+        if not file.is_file():
+            raise VrbenchError(f"data set {name} is not in the data root {root}: there is no file {file}")
+    else:
+        folder = _downloaded(name, config, split, commit)
+        file, commit = folder / f"{split}.parquet", (folder / COMMIT).read_text(encoding="utf-8")
+    origin = f"{name} (config {config}, split {split}{', revision ' + commit[:12] if commit else ''})"
+    return from_parquet(file, settings, origin)
+
+
+def held_out_errors(name: str, config: str, split: str) -> list[str]:
+    """Return an error if a task evaluates on a split, or if it is a test split of a set that a task uses."""
+    of_set = [
+        spec for spec in registry.load().values() if spec.data.kind == "hub" and spec.data.name.lower() == name.lower()
+    ]
+    measured = ", ".join(spec.id for spec in of_set if (config, split) in spec.data.parts)
+    what = f"data set {name}, config {config}, split {split} may not be trained on"
+    if measured:
+        return [f"{what}: the evaluation of {measured} uses it"]
+    if of_set and HELD_OUT.search(split):
+        users = ", ".join(spec.id for spec in of_set)
+        return [f"{what}: it is held out for tests, and {users} uses the same set; take a train split"]
+    return []
+
+
+def _downloaded(name: str, config: str, split: str, revision: str) -> Path:
+    """Return the cache folder that holds a split as a parquet file, downloaded on first use."""
+
+    def download(folder: Path) -> None:
+        if hub.is_offline():
+            raise VrbenchError(
+                f"data set {name} (config {config}, split {split}) is not in the cache {cache_folder()}, and "
+                f"HF_HUB_OFFLINE forbids the download; set data.data_root to a folder with "
+                f"{local_mirror.key(name, config, split)}, or run once online"
+            )
+        commit = hub.commit(name, revision)
+        hub.download(name, config, split, commit, folder / f"{split}.parquet")
+        (folder / COMMIT).write_text(commit, encoding="utf-8")
+
+    return cached_folder(f"set-{digest_of([name, config, split, revision])[:20]}", download)
+
+
+def from_parquet(file: Path, settings: HubConversations, origin: str) -> ConversationSet:
+    """Read a parquet file; its images stay on disk until they are needed.
+
+    Args:
+        file: to read.
+        settings: names of the columns, and the largest share of invalid samples.
+        origin: name of the set, for messages.
+
+    Raises:
+        VrbenchError: it cannot be read, lacks a column, or has too many invalid samples.
+    """
+    from datasets import load_dataset
+
+    names = local_mirror.footer(file).schema.to_arrow_schema().names
+    needed = [settings.turns] if settings.turns in names else [settings.question, settings.answer]
+    missing = [name for name in needed if name not in names]
+    if missing:
+        raise VrbenchError(
+            f"{file} has no column {', '.join(missing)}; it has {', '.join(names)}; name the column of messages as "
+            "data.turns, or those of questions and answers as data.question and data.answer"
         )
-    if faults or found.sixteen_bits:
-        _log.warning("vrbench: %s", "\n".join([found.told(), *told, *more]))
+    cache = str(cache_folder() / "tables")
+    rows = _undecoded(
+        load_dataset("parquet", data_files={"train": str(file)}, split="train", cache_dir=cache), settings
+    )
+    locations = [f"{origin}, row {number}" for number in range(len(rows))]
+    readers = [
+        (location, partial(_read_row, rows, number, settings, location, file.parent))
+        for number, location in enumerate(locations)
+    ]
+    return _valid_samples(readers, origin, settings.most_left_out)
+
+
+def _undecoded(rows: Any, settings: HubConversations) -> Any:
+    """Return the rows with images as files' bytes instead of decoded."""
+    from datasets import Image, Sequence
+
+    feature = rows.features.get(settings.image)
+    if isinstance(feature, Image):
+        return rows.cast_column(settings.image, Image(decode=False))
+    if isinstance(getattr(feature, "feature", None), Image):
+        return rows.cast_column(settings.image, Sequence(Image(decode=False)))
+    return rows
+
+
+def _read_row(rows: Any, number: int, settings: HubConversations, location: str, folder: Path) -> Conversation:
+    row = rows[number]
+    value = row.get(settings.image)
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    cells = [TableCell(rows, number, settings.image, index, folder) for index in range(len(values))]
+    images = tuple(_row_image(cell, value) for cell, value in zip(cells, values, strict=True))
+    if settings.turns in row:
+        messages = row[settings.turns]
+        if not isinstance(messages, list) or not messages:
+            raise InvalidSample("not a conversation", f"its {settings.turns} is not a list of messages")
+    else:
+        texts = {"human": row[settings.question], "gpt": row[settings.answer]}
+        messages = [{"from": speaker, "value": text} for speaker, text in texts.items()]
+    return Conversation(str(row.get("id", number)), parse_turns(messages, len(images)), images, location)
+
+
+def _row_image(cell: TableCell, value: Any) -> TrainingImage:
+    try:
+        content = image_bytes(value, cell.folder)
+    except ImageError as error:
+        raise InvalidSample("picture missing", f"column {cell.column}: {error}") from error
+    if content is None:
+        raise InvalidSample("picture missing", f"its {cell.column} has no bytes of an image")
+    name = (value.get("path") if isinstance(value, dict) else None) or f"{cell.column} of row {cell.row}"
+    return TrainingImage(str(name), cell)
+
+
+def _valid_samples(readers: Iterable[tuple[str, Reader]], origin: str, max_invalid: float) -> ConversationSet:
+    """Read and check the samples, and report invalid ones; refuse the set if there are too many, or no valid one."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        checked = list(pool.map(_checked, readers))
+    invalid = [one for one, _ in checked if isinstance(one, InvalidSample)]
+    samples = tuple(one for one, _ in checked if isinstance(one, Conversation))
+    skipped = dict(sorted(Counter(error.category for error in invalid).items()))
+    found = ConversationSet(samples, origin, skipped, sum(deep for _, deep in checked))
+    details = [str(error) for error in invalid[:REPORTED]]
+    if len(invalid) > REPORTED:
+        details.append(f"... and {len(invalid) - REPORTED:,} more of {origin}")
+    if not samples or len(invalid) > max_invalid * len(checked):
+        allowed = math.floor(max_invalid * len(checked))
+        raise MultipleErrors([f"{found.summary()}; at most {allowed:,} may be invalid ({max_invalid:.1%})", *details])
+    if invalid or found.sixteen_bit:
+        _log.warning("vrbench: %s", "\n".join([found.summary(), *details]))
     return found
 
 
-def _judged(read: tuple[str, Read]) -> tuple[Conversation | tuple[str, str], int]:
-    """A sample, or (kind, sentence) of what is wrong with it; and how many images it has of 16 bits a channel."""
-    place, make = read
+def _checked(reader: tuple[str, Reader]) -> tuple[Conversation | InvalidSample, int]:
+    """Return a sample with the number of its images of 16 bits, or why it is invalid."""
+    location, read = reader
     try:
-        sample = make()
-    except Unusable as fault:
-        return (fault.kind, f"{place}: {fault}"), 0
-    deep = 0
-    for picture in sample.pictures:
-        kind, reason, is_deep = picture.fault()
-        if kind:
-            return (kind, f"{sample.place}: {reason}"), 0
-        deep += is_deep
-    return sample, deep
+        sample = read()
+        return sample, sum(image.check() for image in sample.images)
+    except InvalidSample as error:
+        return InvalidSample(error.category, f"{location}: {error}"), 0
 
 
-def share_of(samples: Sequence[Conversation], share: float, seed: int, by_source: bool = True) -> list[Conversation]:
-    """A share of the samples, in their order; with one seed, a smaller share is a part of a larger one.
+def share_of(
+    samples: Sequence[Conversation], settings: ConversationFile | HubConversations, seed: int
+) -> list[Conversation]:
+    """Return the share of the samples that a recipe uses, in their order; with one seed, smaller shares nest.
 
-    Args:
-        share: 0 to 1.
-        seed: of the choice.
-        by_source: take the same share of each source (the first folder of the pictures, and the texts).
+    Raises:
+        VrbenchError: no sample would be left.
     """
     strata: dict[str, list[int]] = {}
     for number, sample in enumerate(samples):
-        strata.setdefault(sample.source if by_source else "", []).append(number)
+        strata.setdefault(sample.source if settings.subset == "stratified" else "", []).append(number)
     kept: list[int] = []
     for members in strata.values():
-        drawn = sorted(members, key=lambda number: _draw(seed, number))
-        kept += drawn[: math.floor(share * len(members) + 0.5)]
+        drawn = sorted(members, key=lambda number: hashlib.sha256(f"{seed} {number}".encode()).digest())
+        kept += drawn[: math.floor(settings.share * len(members) + 0.5)]
     if not kept:
-        raise VrbenchError(f"a share of {share} of {len(samples)} samples leaves none")
+        raise VrbenchError(f"data.share = {settings.share} of {len(samples)} samples leaves none")
     return [samples[number] for number in sorted(kept)]
-
-
-def _draw(seed: int, number: int) -> bytes:
-    return hashlib.sha256(f"{seed} {number}".encode()).digest()

@@ -1,7 +1,7 @@
-"""Conversations about pictures, as LLaVA-665K and Bunny-695K have them, or as question and answer (no torch).
+"""Conversations about images, parsed from the layout of LLaVA-665K and Bunny-695K (no torch).
 
 A record of theirs is `{"id": ..., "image": "coco/train2017/1.jpg", "conversations": [{"from": "human", "value":
-"<image>\\nWhat is it?"}, {"from": "gpt", "value": "A dog."}, ...]}`; a text-only one has no `image`. The OpenAI names
+"<image>\\nWhat is it?"}, {"from": "gpt", "value": "A dog."}, ...]}`; a text-only one has no `image`. OpenAI's names
 (`messages`, `role`, `content`; user, assistant) are read as well.
 """
 
@@ -22,84 +22,85 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SPEAKERS = {"human": "human", "gpt": "gpt", "user": "human", "assistant": "gpt"}
-"""Names of who speaks -> which of the two it is."""
+"""Accepted speaker names -> LLaVA's."""
 
-MARKS_IN_FRONT, MARKS_BEHIND = re.compile(rf"^(?:{IMAGE}\s*)+"), re.compile(rf"(?:\s*{IMAGE})+$")
+LEADING_MARKS, TRAILING_MARKS = re.compile(rf"^(?:{IMAGE}\s*)+"), re.compile(rf"(?:\s*{IMAGE})+$")
 
 
-class Unusable(Exception):
+class InvalidSample(Exception):
     """Why a sample cannot be trained on.
 
     Attributes:
-        kind: what samples with the same fault are counted under.
+        category: the name under which such samples are counted.
     """
 
-    def __init__(self, kind: str, reason: str) -> None:
+    def __init__(self, category: str, reason: str) -> None:
         super().__init__(reason)
-        self.kind = kind
+        self.category = category
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A picture's place in a table of `datasets`, which stays on disk.
+class TableCell:
+    """Where an image lies in a table of `datasets`, which stays on disk.
 
     Attributes:
-        rows: the table; the column gives files' bytes, not decoded, or what else `image_bytes` reads.
-        row, column: where in it.
-        number: which of the pictures there, if there are several.
-        folder: where paths in the column begin.
+        rows: the table; the column holds files' bytes, not decoded, or other values that `image_bytes` reads.
+        row, column: the cell.
+        index: of the image, where the cell holds several.
+        folder: that paths in the column are relative to.
     """
 
     rows: Any
     row: int
     column: str
-    number: int
+    index: int
     folder: Path | None = None
 
     def read(self) -> bytes:
-        """The file's bytes."""
-        there = self.rows[self.row][self.column]
-        return image_bytes((there if isinstance(there, list) else [there])[self.number], self.folder) or b""
+        """Return the image file's bytes."""
+        value = self.rows[self.row][self.column]
+        return image_bytes((value if isinstance(value, list) else [value])[self.index], self.folder) or b""
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture in a file, in the bytes of one, or in a table.
+class TrainingImage:
+    """An image of a sample, read when it is needed.
 
     Attributes:
         name: as the data set has it.
-        where: its file, its bytes, or its place in a table.
+        source: its file, the bytes of one, or its place in a table.
     """
 
     name: str
-    where: Path | bytes | Cell
+    source: Path | bytes | TableCell
 
     def open(self) -> Image:
-        """The picture in RGB, as `run` shows it: decoded, upright, 8 bits a channel.
+        """Return the image in RGB as evaluation shows it: decoded, upright, 8 bits a channel.
 
         Raises:
-            ImageError: it is not there, or cannot be decoded to its end.
+            ImageError: it does not exist, or cannot be decoded to its end.
         """
         return open_image(self._content()).convert("RGB")
 
     def size(self) -> tuple[int, int]:
-        """Width and height of what `open` gives, from the file's beginning where they stand there; errors as those."""
+        """Return width and height of what `open` returns, from the file's header where possible; raises the same."""
         return image_size(self._content())
 
-    def fault(self) -> tuple[str, str, bool]:
-        """Why it cannot be used, as kind and reason, empty when it can; and whether it has 16 bits a channel.
+    def check(self) -> bool:
+        """Return whether the image has 16 bits a channel.
 
-        See `inspect_image`.
+        Raises:
+            InvalidSample: it does not exist or cannot be decoded.
         """
-        if isinstance(self.where, Path) and not is_file(self.where):
-            return "picture missing", f"there is no file {self.where}", False
-        reason, is_deep = inspect_image(self._content())
+        if isinstance(self.source, Path) and not is_file(self.source):
+            raise InvalidSample("picture missing", f"there is no file {self.source}")
+        reason, has_16_bits = inspect_image(self._content())
         if reason:
-            return "picture broken", f"picture {self.name} cannot be opened: {reason}", False
-        return "", "", is_deep
+            raise InvalidSample("picture broken", f"image {self.name} cannot be opened: {reason}")
+        return has_16_bits
 
     def _content(self) -> Path | bytes:
-        return self.where.read() if isinstance(self.where, Cell) else self.where
+        return self.source.read() if isinstance(self.source, TableCell) else self.source
 
 
 @dataclass(frozen=True)
@@ -108,141 +109,140 @@ class Conversation:
 
     Attributes:
         id: as the data set has it.
-        turns: questions with their answers, at least one; marks in them stand for pictures.
-        pictures: in the order in which the turns bring them.
-        place: which sample of which file it is, for what is told of it.
+        turns: questions with their answers, at least one; marks in them stand for images.
+        images: in the order in which the turns show them.
+        location: file and number of the sample, for messages.
     """
 
     id: str
     turns: tuple[Turn, ...]
-    pictures: tuple[Picture, ...] = ()
-    place: str = ""
+    images: tuple[TrainingImage, ...] = ()
+    location: str = ""
 
     @property
     def source(self) -> str:
-        """What samples of one origin share: the first folder of their picture, or "text"."""
-        return self.pictures[0].name.replace("\\", "/").partition("/")[0] if self.pictures else "text"
+        """The first folder of its first image's name, or "text"; a stratified share is drawn from each source."""
+        return self.images[0].name.replace("\\", "/").partition("/")[0] if self.images else "text"
 
     @property
     def words(self) -> int:
-        """Words in it, as a measure of its length."""
+        """Number of words, as a measure of its length."""
         return sum(len(turn.question.split()) + len(turn.answer.split()) for turn in self.turns)
 
-    def opened(self) -> list[Image]:
-        """Its pictures.
+    def open_images(self) -> list[Image]:
+        """Return its images in RGB.
 
         Raises:
             VrbenchError: one of them cannot be opened.
         """
-        return [self._opened(picture) for picture in self.pictures]
+        opened = []
+        for image in self.images:
+            try:
+                opened.append(image.open())
+            except ImageError as error:
+                raise VrbenchError(f"{self.location}: image {image.name} cannot be opened: {error}") from error
+        return opened
 
-    def _opened(self, picture: Picture) -> Image:
-        try:
-            return picture.open()
-        except ImageError as error:
-            raise VrbenchError(f"{self.place}: picture {picture.name} cannot be opened: {error}") from error
 
-
-def from_record(record: Any, images: Path | None, place: str) -> Conversation:
-    """The conversation of a record in LLaVA's layout.
+def parse_record(record: Any, folder: Path | None, location: str) -> Conversation:
+    """Return the conversation of a record in LLaVA's layout.
 
     Args:
-        record: as JSON has it.
-        images: folder of the pictures; none when there is none.
-        place: which record of which file it is.
+        record: a value parsed from JSON.
+        folder: of the images, if there is one.
+        location: file and number of the record.
 
     Raises:
-        Unusable: why it cannot be trained on.
+        InvalidSample: it cannot be trained on.
     """
     if not isinstance(record, Mapping):
-        raise Unusable("not a conversation", "it is no JSON object")
-    said = record.get("conversations", record.get("messages"))
-    if not isinstance(said, list) or not said:
-        raise Unusable("not a conversation", "it has no list 'conversations'")
-    id_ = str(record.get("id", ""))
+        raise InvalidSample("not a conversation", "it is not a JSON object")
+    messages = record.get("conversations", record.get("messages"))
     named = record.get("image", record.get("images"))
     names = [named] if isinstance(named, str) else [] if named is None else named
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
-        raise Unusable("not a conversation", f"its 'image' is {named!r}, neither a name nor a list of names")
-    pictures = tuple(_picture(name, images) for name in names)
-    return Conversation(id_, turns_of(said, len(pictures)), pictures, f"{place} (id {id_})" if id_ else place)
+        raise InvalidSample("not a conversation", f"its 'image' is {named!r}, neither a name nor a list of names")
+    if not isinstance(messages, list) or not messages:
+        raise InvalidSample("not a conversation", "it has no list 'conversations'")
+    images = tuple(_image(name, folder) for name in names)
+    return Conversation(str(record.get("id", "")), parse_turns(messages, len(images)), images, location)
 
 
-def _picture(name: str, images: Path | None) -> Picture:
-    """The picture of a name in the folder of pictures, or of base64 text or a data URL."""
+def _image(name: str, folder: Path | None) -> TrainingImage:
+    """Return the image of a file name in the folder, of base64 text, or of a data URL."""
     try:
         content = inline(name)
     except ImageError as error:
-        raise Unusable("picture missing", f"its 'image' cannot be read: {error}") from error
+        raise InvalidSample("picture missing", f"its 'image' cannot be read: {error}") from error
     if content is not None:
-        return Picture("base64", content)
-    if images is None:
-        raise Unusable("picture missing", f"it has a picture, {name}, and no folder of pictures was given")
-    return Picture(name, images / name)
+        return TrainingImage("base64", content)
+    if folder is None:
+        raise InvalidSample("picture missing", f"it has an image, {name}, and no image folder was given")
+    return TrainingImage(name, folder / name)
 
 
-def turns_of(said: Sequence[Any], pictures: int) -> tuple[Turn, ...]:
-    """The turns of a list of messages, human first and gpt last, one after the other.
+def parse_turns(messages: Sequence[Any], images: int) -> tuple[Turn, ...]:
+    """Return the turns of a list of messages that alternate between human and gpt.
 
-    White space around what is said is left out, and so are the marks of pictures that stand at an end of a question:
-    where a picture stands then is for the family's template to say.
+    White space around a message is removed, and so are image marks at the beginning or end of a question: where the
+    image stands then is decided by the family's template.
 
     Args:
-        said: messages, as JSON has them.
-        pictures: how many the sample has.
+        messages: values parsed from JSON.
+        images: how many the sample has.
 
     Raises:
-        Unusable: another order, an empty question or answer, or another number of marks than of pictures.
+        InvalidSample: messages out of order, an empty one, or another number of image marks than of images.
     """
-    parts = [_part(message) for message in said]
+    parts = [_message(message) for message in messages]
     for number, (speaker, text) in enumerate(parts):
         if speaker != ("human", "gpt")[number % 2]:
             order = ", ".join(who for who, _ in parts[:6])
-            raise Unusable("turns out of order", f"human and gpt do not take turns: {order}")
-        what = "question" if speaker == "human" else "answer"
+            raise InvalidSample("turns out of order", f"human and gpt do not alternate: {order}")
+        role = "question" if speaker == "human" else "answer"
         if not text:
-            raise Unusable(f"empty {what}", f"message {number + 1} of {len(parts)} is an empty {what}")
+            raise InvalidSample(f"empty {role}", f"message {number + 1} of {len(parts)} is an empty {role}")
         if speaker == "gpt" and IMAGE in text:
-            raise Unusable("picture marks", f"an answer has the mark of a picture, {IMAGE}")
+            raise InvalidSample("picture marks", f"an answer contains an image mark, {IMAGE}")
     if len(parts) % 2:
-        raise Unusable("turns out of order", f"the last of {len(parts)} messages is a question without an answer")
-    questions = [_question(text) for _, text in parts[::2]]
+        raise InvalidSample("turns out of order", f"the last of {len(parts)} messages is a question without an answer")
+    questions = [_without_outer_marks(text) for _, text in parts[::2]]
     marks = sum(number for _, number in questions)
-    if marks not in (0, pictures):
-        raise Unusable("picture marks", f"{marks} marks ({IMAGE}) stand for {pictures} pictures")
+    if marks not in (0, images):
+        raise InvalidSample("picture marks", f"{marks} image marks ({IMAGE}) for {images} images")
     if not marks:
-        questions[0] = (questions[0][0], pictures)
+        questions[0] = (questions[0][0], images)
     answers = [text for _, text in parts[1::2]]
     return tuple(Turn(text, answer, number) for (text, number), answer in zip(questions, answers, strict=True))
 
 
-def _question(text: str) -> tuple[str, int]:
-    """A question without the marks of pictures if all stand at its beginning or all at its end; and their number."""
+def _without_outer_marks(text: str) -> tuple[str, int]:
+    """Return a question without its image marks if all are leading or all trailing, and the number of marks."""
     number = text.count(IMAGE)
-    for bare in (MARKS_IN_FRONT.sub("", text), MARKS_BEHIND.sub("", text)):
+    for bare in (LEADING_MARKS.sub("", text), TRAILING_MARKS.sub("", text)):
         if IMAGE not in bare:
             return bare, number
     return text, number
 
 
-def _part(message: Any) -> tuple[str, str]:
-    """Who speaks, and what is said."""
+def _message(message: Any) -> tuple[str, str]:
+    """Return (speaker, text) of a message."""
     if not isinstance(message, Mapping):
-        raise Unusable("not a conversation", "a message is no JSON object")
+        raise InvalidSample("not a conversation", "a message is not a JSON object")
     speaker, text = message.get("from", message.get("role")), message.get("value", message.get("content"))
     if speaker not in SPEAKERS:
-        raise Unusable("turns out of order", f"{speaker!r} speaks; there are {', '.join(SPEAKERS)}")
-    if isinstance(text, list):  # OpenAI's parts: texts and pictures in their order
-        text = "".join(_text_of(part) for part in text)
+        raise InvalidSample("turns out of order", f"unknown speaker {speaker!r}; there are {', '.join(SPEAKERS)}")
+    if isinstance(text, list):  # OpenAI's parts: texts and images in their order
+        text = "".join(_part(part) for part in text)
     if not isinstance(text, str):
-        raise Unusable("not a conversation", f"what {speaker} says is no text")
+        raise InvalidSample("not a conversation", f"a message of {speaker} is not text")
     return SPEAKERS[speaker], text.strip()
 
 
-def _text_of(part: Any) -> str:
+def _part(part: Any) -> str:
     kind = part.get("type") if isinstance(part, Mapping) else None
     if kind in ("image", "image_url"):
         return IMAGE
     if kind != "text" or not isinstance(part.get("text"), str):
-        raise Unusable("not a conversation", f"a message has a part of type {kind!r}; known are text and image")
+        raise InvalidSample("not a conversation", f"a message has a part of type {kind!r}; known are text and image")
     return str(part["text"])

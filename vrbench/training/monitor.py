@@ -1,4 +1,4 @@
-"""What is looked at while a model trains: the losses, whether they are finite, the bar, and states that are whole."""
+"""Monitoring of a training: losses, their finiteness, the progress bar, and completion of saved states."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ from transformers import TrainerCallback
 from vrbench.core.errors import VrbenchError
 from vrbench.training.checkpoint_folder import LOSSES, finish_state, newest_state
 
-LOOK_EVERY = 25
-"""Steps between two looks at the loss; each look waits for the card once."""
+CHECK_EVERY = 25
+"""Steps between two checks of the loss; each check synchronizes with the GPU."""
 
 
-class Watch(TrainerCallback):
+class TrainingMonitor(TrainerCallback):
     """Keeps every step's loss on the device, and stops a training whose loss is not finite before it is saved."""
 
-    def __init__(self, label: str, steps: int, save_every: int, arguments: Any, resumed: Path | None) -> None:
-        self.label, self.steps, self.save_every = label, steps, save_every
+    def __init__(self, label: str, steps: int, arguments: Any, resumed: Path | None) -> None:
+        self.label, self.steps = label, steps
         self.folder = Path(arguments.output_dir)
-        self.accelerator: Any = None  # the Trainer's, once there is one
+        self.accelerator: Any = None  # the Trainer's, set once there is one
         self.losses = torch.zeros(steps, device=arguments.device)
-        self.seen = 0  # steps whose losses were looked at
+        self.checked = 0  # steps whose losses were checked
         self.bar: Any = None
         if resumed:
-            self._read(resumed)
+            self._restore(resumed)
 
-    def _read(self, resumed: Path) -> None:
+    def _restore(self, state: Path) -> None:
         from safetensors.torch import load_file
 
-        done = load_file(resumed / LOSSES)["losses"]
+        done = load_file(state / LOSSES)["losses"]
         self.losses[: len(done)] = done.to(self.losses.device)
-        self.seen = len(done)
+        self.checked = len(done)
 
     def add(self, step: int, loss: Tensor) -> None:
-        """Add a part's loss to its step's."""
+        """Add the loss of a part to its step's."""
         self.losses[step] += loss
 
     def _means(self) -> Tensor:
-        """The losses over all devices; every device has to call it."""
+        """Return the losses over all devices; every device has to call it."""
         return self.losses if self.accelerator.num_processes == 1 else self.accelerator.reduce(self.losses, "mean")
 
     def all_losses(self) -> list[float]:
-        """The loss of every step."""
+        """Return the loss of every step."""
         return [float(value) for value in self._means().tolist()]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -59,27 +59,27 @@ class Watch(TrainerCallback):
         if self.bar is not None:
             self.bar.update()
         saving = control.should_save or done == self.steps
-        if saving or done % LOOK_EVERY == 0:
-            self._look(done)
+        if saving or done % CHECK_EVERY == 0:
+            self._check_losses(done)
         if saving and not _all_finite(model):
             raise VrbenchError(f"{self.label}: weights are not finite after step {done}; {self._advice()}")
 
-    def _look(self, done: int) -> None:
-        recent = self._means()[self.seen : done].tolist()
-        for step, loss in enumerate(recent, self.seen + 1):
+    def _check_losses(self, done: int) -> None:
+        recent = self._means()[self.checked : done].tolist()
+        for step, loss in enumerate(recent, self.checked + 1):
             if not math.isfinite(loss):
                 raise VrbenchError(f"{self.label}: the loss is {loss} at step {step}; {self._advice()}")
-        self.seen = done
+        self.checked = done
         if self.bar is not None and recent:
             self.bar.set_postfix(loss=f"{sum(recent) / len(recent):.4f}")
 
     def _advice(self) -> str:
-        return f"lower the learning rate{self.kept()}"
+        return f"lower the learning rate{self.newest_state_note()}"
 
-    def kept(self) -> str:
-        """What a message says of the newest saved state; nothing when there is none."""
-        last = newest_state(self.folder)
-        return f"; the state before it is kept in {last}" if last else ""
+    def newest_state_note(self) -> str:
+        """Return the end of an error message: where the newest saved state lies; empty when there is none."""
+        newest = newest_state(self.folder)
+        return f"; the state before it is kept in {newest}" if newest else ""
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         losses = self._means()[: state.global_step].cpu()
@@ -87,11 +87,8 @@ class Watch(TrainerCallback):
         if state.is_world_process_zero:
             finish_state(self.folder, state.global_step, losses)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.close()
-
     def close(self) -> None:
-        """End the bar."""
+        """Close the progress bar."""
         if self.bar is not None:
             self.bar.close()
 

@@ -1,4 +1,4 @@
-"""A LLaVA model on packed rows: features and rows in; the loss, right answers, or the perplexity of text out."""
+"""A LLaVA model on packed rows: its loss, its correct answers, and its perplexity on text."""
 
 from __future__ import annotations
 
@@ -12,107 +12,103 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vrbench.training.features import Encoded
-from vrbench.training.packed import PackedRows
-from vrbench.training.packing import IGNORED, Batch, Row, collate
-from vrbench.training.trainable import core_of
+from vrbench.training.packing import EncodedImages, PackedBatch, PackedDataset, PackedRow
+from vrbench.training.trainable import unwrapped
 from vrbench.training.trainer import Loss
 
 DEV_BATCH = 64
-KEPT_WHEN_COMPILED = 0.96  # share of the rows that fit; padding all to the longest would cost a third more
+COMPILED_SHARE = 0.96  # share of the rows that fit the compiled length; padding all to the longest costs a third more
 
 
-class Learner:
-    """A LLaVA model under training, with the compute type that it is trained and measured in."""
+class PackedLlava:
+    """A LLaVA model (PEFT's around it or not) and the type that it is trained and measured in."""
 
     def __init__(self, model: Any, image_token: int, pad: int, dtype: str) -> None:
-        self.model = model  # a LlavaForConditionalGeneration, or a PeftModel around one
-        self.core = core_of(model)
+        self.model, self.inner = model, unwrapped(model)
         self.image_token, self.pad = image_token, pad
         self.device = next(model.parameters()).device
         self.autocast = torch.autocast(self.device.type, dtype=getattr(torch, dtype), enabled=dtype != "float32")
-        self.length = 0  # rows are padded to this many tokens; one length for all steps suits a compiled model
+        self.length = 0  # that all rows are padded to, for a compiled model; 0 for none
 
-    def compile(self, rows: Sequence[Row]) -> None:
-        """Compile the decoder layers for one length of rows; the few longer rows are left out of the training."""
+    def compile(self, rows: Sequence[PackedRow]) -> None:
+        """Compile the decoder layers for one length of rows; the few longer rows are not trained on."""
         lengths = np.array([len(r.tokens) for r in rows])
-        self.length = int(-(-np.quantile(lengths, KEPT_WHEN_COMPILED) // 32) * 32)
-        for layer in self.core.model.language_model.layers:
+        self.length = int(-(-np.quantile(lengths, COMPILED_SHARE) // 32) * 32)
+        for layer in self.inner.model.language_model.layers:
             layer.compile(dynamic=False)
 
-    def fitting(self, rows: Sequence[Row]) -> NDArray[np.int64]:
-        """Numbers of the rows that are not longer than what was compiled; all when nothing was."""
+    def fitting(self, rows: Sequence[PackedRow]) -> NDArray[np.int64]:
+        """Return the indices of the rows that are not longer than the compiled length; all when there is none."""
         return np.array([i for i, row in enumerate(rows) if len(row.tokens) <= (self.length or len(row.tokens))])
 
-    def states(self, features: Tensor, batch: Batch, first: int) -> Tensor:
-        """Last hidden states of the LLM: [n, length, hidden].
+    def states(self, batch: PackedBatch, first: int) -> Tensor:
+        """Return the last hidden states of the LLM: [n, length, hidden].
 
         Args:
-            features: [n, patches, width of the tower].
-            batch: rows.
-            first: place of the first image token, the same in every row: what is known needs no look at the card.
+            batch: rows and features.
+            first: position of the first image token, the same in every row; to find it here would wait for the GPU.
         """
-        inner = self.core.model
+        inner = self.inner.model
         embedded = inner.get_input_embeddings()(batch.tokens)
-        exact = features.to(next(inner.multi_modal_projector.parameters()).dtype)  # a card keeps them as bfloat16
-        pictures = inner.multi_modal_projector(exact).to(embedded.dtype)
-        behind = first + pictures.shape[1]
-        embedded = torch.cat([embedded[:, :first], pictures, embedded[:, behind:]], dim=1)
+        features = batch.features.to(next(inner.multi_modal_projector.parameters()).dtype)  # bfloat16 on a GPU
+        images = inner.multi_modal_projector(features).to(embedded.dtype)
+        embedded = torch.cat([embedded[:, :first], images, embedded[:, first + images.shape[1] :]], dim=1)
         return inner.language_model(
             inputs_embeds=embedded, attention_mask=batch.mask, position_ids=batch.position, use_cache=False
         ).last_hidden_state
 
-    def first_image_token(self, row: Row) -> int:
-        """Its place, which rows share since they begin alike."""
+    def first_image_token(self, row: PackedRow) -> int:
+        """Return its position, which is the same in all rows."""
         return int(np.flatnonzero(row.tokens == self.image_token)[0])
 
-    def summed_loss(self, rows: PackedRows, first: int) -> Loss:
-        """The loss of batches of rows: cross-entropy summed over answer tokens, the LM head on these alone."""
+    def loss(self, rows: PackedDataset, first: int) -> Loss:
+        """Return the loss of batches of rows: cross-entropy summed over answer tokens, the LM head on these alone."""
 
         def loss(model: Any, batch: dict[str, Any]) -> Tensor:
-            features, packed = rows.batch(batch["rows"], batch["length"])
+            packed = rows.batch(batch["rows"], batch["length"])
             with self.autocast:
-                states = self.states(features, packed, first)
-                logits = self.core.lm_head(states.flatten(0, 1)[batch["answers"]])
+                logits = self.answer_logits(packed, batch["answers"], first)
             target = packed.target.flatten()[batch["answers"]]
             return nn.functional.cross_entropy(logits.float(), target, reduction="sum")
 
         return loss
 
-    def answer_logits(self, features: Tensor, rows: Sequence[Row], length: int = 0) -> tuple[Tensor, Batch]:
-        """Logits [answer tokens, vocabulary] of some rows, and the rows as they were computed."""
-        batch = collate(rows, self.pad, self.device, length)
-        states = self.states(features.to(self.device), batch, self.first_image_token(rows[0]))
-        return self.core.lm_head(states[batch.target != IGNORED]), batch
+    def answer_logits(self, batch: PackedBatch, answers: Tensor, first: int) -> Tensor:
+        """Return the logits [answer tokens, vocabulary] at positions of the rows end to end."""
+        return self.inner.lm_head(self.states(batch, first).flatten(0, 1)[answers])
 
     @torch.inference_mode()
-    def right(self, data: Encoded) -> dict[str, float]:
-        """Share of dev turns whose every answer token is the likeliest one, by kind, and their mean, in percent."""
+    def accuracy(self, data: EncodedImages) -> dict[str, float]:
+        """Return the share of turns whose answer tokens are all the likeliest, by kind, and their mean, in percent."""
+        rows, first = PackedDataset.of([data], self.pad, self.device), self.first_image_token(data.rows[0])
         hits: dict[str, list[float]] = defaultdict(list)
-        for start in range(0, len(data.rows), DEV_BATCH):
-            rows = data.rows[start : start + DEV_BATCH]
+        for start in range(0, len(rows), DEV_BATCH):
+            indices = range(start, min(start + DEV_BATCH, len(rows)))
+            batch = rows.collate(indices)
+            answers = batch["answers"].to(self.device)
+            packed = rows.batch(batch["rows"].to(self.device), batch["length"])
             with self.autocast, torch.compiler.set_stance("force_eager"):  # rows of many lengths
-                logits, batch = self.answer_logits(data.features[start : start + DEV_BATCH], rows)
-            wrong = torch.zeros_like(batch.target, dtype=torch.bool)
-            answered = batch.target != IGNORED
-            wrong[answered] = logits.argmax(-1) != batch.target[answered]
-            wrong, turn = wrong.cpu(), batch.turn.cpu()
-            for i, row in enumerate(rows):
-                for number, kind in enumerate(row.kinds, start=1):
+                logits = self.answer_logits(packed, answers, first)
+            wrong = torch.zeros_like(packed.target, dtype=torch.bool).flatten()
+            wrong[answers] = logits.argmax(-1) != packed.target.flatten()[answers]
+            wrong, turn = wrong.view_as(packed.target).cpu(), packed.turn.cpu()
+            for i, index in enumerate(indices):
+                for number, kind in enumerate(data.rows[index].kinds, start=1):
                     hits[kind].append(float(not wrong[i, turn[i] == number].any()))
         shares = {kind: 100 * float(np.mean(h)) for kind, h in sorted(hits.items())}
         return {**shares, "mean": float(np.mean(list(shares.values())))}
 
     @torch.inference_mode()
     def perplexity(self, tokenizer: Any, passages: Sequence[str], length: int = 512) -> float:
-        """Word perplexity of the LLM on passages, each cut to `length` tokens: a cheap look at what text it keeps."""
+        """Return the word perplexity of the LLM on passages, each truncated to `length` tokens."""
         nats, words = 0.0, 0
         for passage in passages:
             ids = torch.tensor([tokenizer.encode(passage, add_special_tokens=False)[:length]], device=self.device)
             with self.autocast, torch.compiler.set_stance("force_eager"):
-                states = self.core.model.language_model(input_ids=ids, use_cache=False).last_hidden_state
-                logits = self.core.lm_head(states[:, :-1])
-            found = nn.functional.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="sum")
-            nats += float(found)
+                states = self.inner.model.language_model(input_ids=ids, use_cache=False).last_hidden_state
+                logits = self.inner.lm_head(states[:, :-1])
+            nats += float(
+                nn.functional.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="sum")
+            )
             words += len(tokenizer.decode(ids[0]).split())
         return math.exp(nats / words)

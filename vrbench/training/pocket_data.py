@@ -1,151 +1,106 @@
-"""Stages 'align' and 'tune': the projector on captions; then chosen layers, by LoRA or whole, with the projector."""
+"""The pocket family's training data: packed rows of generated images, and the measurements on the dev split."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from transformers import TrainerCallback
+from torch import nn
 
-from vrbench.core.layers import LayerSet
-from vrbench.models import components
-from vrbench.training.features import Encoded
-from vrbench.training.packed import PackedRows
-from vrbench.training.packed_llava import Learner
+from vrbench.checkpoints import smollm2
+from vrbench.models import pocket
+from vrbench.models.llava_model import LlavaModel
+from vrbench.pocket import pydoc
+from vrbench.training.features import cached_features
+from vrbench.training.packed_llava import PackedLlava
+from vrbench.training.packing import EncodedImages, PackedDataset, Packer
+from vrbench.training.pocket_images import LabelledImages, easy_vqa_images, generated_images
 from vrbench.training.recipe import GeneratedScenes, TrainRecipe
-from vrbench.training.sampling import LayerSampling
-from vrbench.training.trainable import core_of, groups_of, projector_of, thaw, trained_by_layer
-from vrbench.training.trainer import Collate, Course, Group, Loss, fit, passes
+from vrbench.training.tower import encode
+from vrbench.training.trainer import TrainingData, shuffled_passes
 
-EXTRA_SEED = 20_001  # of the choice of easy-VQA's pictures when a share of them is used
-
-
-@dataclass(frozen=True)
-class Lessons:
-    """What a stage learns from.
-
-    Attributes:
-        samples: anything with `samples[number]`.
-        collate: samples to a batch, as `vrbench.training.trainer` wants it.
-        loss: sums the loss over a batch.
-        order: numbers of samples, steps * batch of them.
-        tokens: of the longest row.
-        measure: what the lineage tells of the trained model, such as the share of dev turns that are right.
-        workers: processes that get samples ready; 0 where there is nothing to do for them.
-        uneven: whether some batches leave parameters without a gradient, as those without pictures do.
-    """
-
-    samples: Any
-    collate: Collate
-    loss: Loss
-    order: NDArray[np.int64]
-    tokens: int
-    measure: Callable[[], Mapping[str, Any]] = dict
-    workers: int = 0
-    uneven: bool = False
+DEV_IMAGES = 600
+DEV_PASSAGES = 60
+EXTRA_SEED = 20_001  # of the choice of easy-VQA's images when a share of them is used
 
 
-def pocket_lessons(
-    learner: Learner, data: Encoded, extra: Encoded | None, recipe: TrainRecipe, steps: int, batch: int
-) -> Lessons:
-    """Packed rows: those of the generated pictures that are used, and easy-VQA's share of each step behind them.
+def packed_llava(model: Any, recipe: TrainRecipe) -> tuple[PackedLlava, Packer]:
+    """Return a pocket model ready to be trained on packed rows, and what packs them."""
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(pocket.processor_folder())
+    packer = Packer(tokenizer, pocket.IMAGE_TOKENS)
+    return PackedLlava(model, smollm2.IMAGE_TOKEN_ID, tokenizer.pad_token_id, recipe.dtype), packer
+
+
+def packed_data(
+    llava: PackedLlava, data: EncodedImages, extra: EncodedImages | None, recipe: TrainRecipe, steps: int, batch: int
+) -> TrainingData:
+    """Return packed rows as training data; each step has the recipe's share of easy-VQA's, which come last.
 
     Args:
-        learner: the model; compiled if it shall be.
-        data: the generated pictures.
+        llava: the model; compiled if it is to be.
+        data: the generated images.
         extra: easy-VQA's.
-        recipe: whose data and seed.
+        recipe: states data and seed.
         steps, batch: of the stage.
     """
     settings = recipe.data
     assert isinstance(settings, GeneratedScenes)
-    main = learner.fitting(data.rows[: settings.used])
+    main = llava.fitting(data.rows[: settings.used])
     extras = settings.easy_vqa_images(batch) if extra else 0
-    rows = PackedRows.of([data, *([extra] if extra and extras else [])], learner.pad, learner.device, learner.length)
-    order = main[passes(steps * (batch - extras), len(main), (recipe.seed, 1))].reshape(steps, -1)
+    rows = PackedDataset.of([data, *([extra] if extra and extras else [])], llava.pad, llava.device, llava.length)
+    order = main[shuffled_passes(steps * (batch - extras), len(main), (recipe.seed, 1))].reshape(steps, -1)
     if extra and extras:
-        others = learner.fitting(extra.rows)
+        others = llava.fitting(extra.rows)
         kept = max(1, round(len(others) * settings.share))
         others = np.sort(np.random.default_rng(EXTRA_SEED).permutation(others)[:kept]) + len(data.rows)
-        drawn = others[passes(steps * extras, len(others), (recipe.seed, 2))].reshape(steps, -1)
+        drawn = others[shuffled_passes(steps * extras, len(others), (recipe.seed, 2))].reshape(steps, -1)
         order = np.concatenate([order, drawn], axis=1)
-    loss = learner.summed_loss(rows, learner.first_image_token(data.rows[0]))
-    return Lessons(rows, rows.collate, loss, order.reshape(-1), rows.longest)
+    loss = llava.loss(rows, llava.first_image_token(data.rows[0]))
+    return TrainingData(rows, rows.collate, loss, order.reshape(-1), rows.longest)
 
 
-def align(learner: Learner, data: Encoded, recipe: TrainRecipe, state: Path | None = None) -> list[float]:
-    """Train the projector alone; returns the losses."""
-    settings = recipe.align
-    assert settings is not None
-    lessons = pocket_lessons(learner, data, None, recipe, settings.steps, settings.batch)
-    groups = [Group(projector_of(learner.model), settings.lr)]
-    thaw(learner.model, groups, getattr(torch, recipe.dtype))
-    course = Course(
-        "align", settings.steps, settings.batch, warmup=recipe.warmup, clip=recipe.clip, seed=recipe.seed,
-        dtype=recipe.dtype, save_every=settings.save_every, state=state, tokens=lessons.tokens,
-    )  # fmt: skip
-    return _fitted(learner.model, lessons, groups, course, learner.device)
-
-
-def tune(
-    model: Any,
-    layers: LayerSet,
-    lessons: Lessons,
-    recipe: TrainRecipe,
-    device: torch.device,
-    state: Path | None = None,
-    callbacks: Sequence[TrainerCallback] = (),
-) -> list[float]:
-    """Train the chosen layers and the projector of a model of any family; returns the losses.
+def tuning_data(recipe: TrainRecipe, vlm: LlavaModel, model: Any, device: torch.device) -> TrainingData:
+    """Return the data of a tuning, measured by correct dev answers and perplexity; on a GPU the model is compiled.
 
     Args:
-        model: carries LoRA on the layers already, if the recipe wants that.
-        layers: out of its depth; may be none.
-        lessons: the data.
-        recipe: with the section `tune`.
-        device: where the model is.
-        state: folder of the saved states.
-        callbacks: more to do at each step.
+        recipe: with the section `tune` and generated images.
+        vlm: the base.
+        model: its model, with LoRA if the recipe has it.
+        device: where to train.
     """
-    settings = recipe.tune
-    assert settings is not None
-    groups = groups_of(model, layers, settings)
-    thaw(model, groups, getattr(torch, recipe.dtype))
-    if settings.checkpointing:
-        _checkpoint_activations(model)
-    course = Course(
-        recipe.stage, len(lessons.order) // settings.batch, settings.batch, settings.accumulate, settings.schedule,
-        recipe.warmup, recipe.clip, recipe.seed, recipe.dtype, settings.save_every, state, lessons.tokens,
-        changing=settings.sampling is not None or lessons.uneven, workers=lessons.workers, beta2=settings.beta2,
-    )  # fmt: skip
-    if settings.sampling is not None:
-        by_layer = trained_by_layer(model, layers, settings)
-        sampling = LayerSampling(by_layer, layers, settings.sampling, settings.every, recipe.seed)
-        callbacks = [sampling, *callbacks]
-    return _fitted(model, lessons, groups, course, device, callbacks)
+    settings, tune = recipe.data, recipe.tune
+    assert tune is not None and isinstance(settings, GeneratedScenes)
+    llava, packer = packed_llava(model, recipe)
+
+    def cached(content: list[str | int], make: Callable[[], LabelledImages]) -> EncodedImages:
+        return cached_features(content, vlm.vision_tower, vlm.tower_digest, packer, device, make)
+
+    scenes, turns, few = settings.scenes, settings.turns, settings.dev or DEV_IMAGES
+    data = cached(["train", scenes, turns], lambda: generated_images("train", scenes, turns))
+    extra = cached(["easy", turns], lambda: easy_vqa_images(turns)) if settings.easy_vqa else None
+    dev = cached(["dev", few, turns], lambda: generated_images("dev", few, turns))
+    if device.type == "cuda":
+        llava.compile(data.rows)
+    steps = tune.steps_for(settings.used, settings.easy_vqa_images(tune.batch))
+    return replace(
+        packed_data(llava, data, extra, recipe, steps, tune.batch),
+        measure=lambda: measure(llava, packer, dev, settings),
+    )
 
 
-def _fitted(
-    model: Any,
-    lessons: Lessons,
-    groups: list[Group],
-    course: Course,
-    device: torch.device,
-    callbacks: Sequence[TrainerCallback] = (),
-) -> list[float]:
-    return fit(
-        model, lessons.loss, lessons.samples, lessons.collate, groups, course, lessons.order, device, callbacks
-    )  # fmt: skip
+def measure(llava: PackedLlava, packer: Packer, dev: EncodedImages, settings: GeneratedScenes) -> dict[str, Any]:
+    """Return the share of correct dev answers, and the perplexity of text; the keys are the lineage's."""
+    share = (settings.dev or DEV_IMAGES) / DEV_IMAGES  # as many passages as suit the dev images
+    passages = [row["text"] for row in pydoc.rows("dev")][: max(1, round(share * DEV_PASSAGES))]
+    perplexity = llava.perplexity(packer.tokenizer, passages)
+    return {"dev_right": llava.accuracy(dev), "dev_ppl": perplexity}
 
 
-def _checkpoint_activations(model: Any) -> None:
-    """Compute the decoder layers' activations anew in the backward pass, where they are needed at all."""
-    core = core_of(model)
-    enable = getattr(core, "activation_checkpointing_enable", None) or core.gradient_checkpointing_enable
-    enable({"use_reentrant": False})
-    assert any(getattr(layer, "gradient_checkpointing", True) for layer in components.decoder_layers(core))
+def encoded(tower: nn.Module, packer: Packer, images: LabelledImages, device: torch.device) -> EncodedImages:
+    """Return the features and rows of images, without the cache."""
+    return EncodedImages(encode(tower, images.pixels, device), packer.rows(images.turns))

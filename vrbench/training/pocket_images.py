@@ -1,10 +1,9 @@
-"""Training pictures: scenes drawn by many processes, and easy-VQA's train split; none of them a test picture."""
+"""Images that the pocket family is trained on: scenes drawn by several processes, and easy-VQA's train split."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
@@ -20,7 +19,6 @@ GRID = 8  # patches a side, of SIDE / GRID pixels each
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 SHAPE_NAMES = (*SHAPES, *easy_vqa.EXTRA_SHAPES)
 COLOUR_NAMES = (*COLOURS, *easy_vqa.EXTRA_COLOURS)
-# What the tower learns to say of each patch: head -> number of classes, of which 0 means "nothing".
 HEADS = {
     "shape": len(SHAPE_NAMES) + 1,
     "colour": len(COLOUR_NAMES) + 1,
@@ -29,16 +27,17 @@ HEADS = {
     "right_letter": len(ALPHABET) + 1,
     "ink": len(COLOURS) + 1,
 }
+"""What the tower is trained to name in each patch: head -> number of classes, of which 0 means "nothing"."""
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Pictures with what is asked on them.
+class LabelledImages:
+    """Images with the labels of their patches and the questions on them.
 
     Attributes:
         pixels: [n, SIDE, SIDE, 3], uint8.
-        labels: [n, GRID * GRID, len(HEADS)], int8; empty unless asked for.
-        turns: the questions and answers of each picture.
+        labels: [n, GRID * GRID, len(HEADS)], int8.
+        turns: the questions and answers on each image.
     """
 
     pixels: NDArray[np.uint8]
@@ -49,56 +48,53 @@ class Pictures:
         return len(self.pixels)
 
 
-def generated(split: str, count: int, per_picture: int, captions: bool = False, first: int = 0) -> Pictures:
-    """`count` scenes of a split, drawn on all processors.
+def generated_images(split: str, count: int, per_image: int, captions: bool = False, first: int = 0) -> LabelledImages:
+    """Return `count` scenes of a split, drawn on all processors.
 
     Args:
         split: "train" or "dev".
         count: how many scenes.
-        per_picture: questions on each.
-        captions: one caption a picture instead of questions.
-        first: number of the first scene.
+        per_image: questions on each.
+        captions: one caption for each image instead of questions.
+        first: index of the first scene.
     """
     starts = range(first, first + count, CHUNK)
-    jobs = [(split, start, min(CHUNK, first + count - start), per_picture, captions) for start in starts]
-    parts = _map(_chunk, jobs)
-    return Pictures(
+    jobs = [(split, start, min(CHUNK, first + count - start), per_image, captions) for start in starts]
+    processes = min(len(jobs), os.cpu_count() or 1)
+    if processes < 2:
+        parts = [_draw_chunk(job) for job in jobs]
+    else:
+        with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+            parts = list(pool.map(_draw_chunk, jobs))
+    return LabelledImages(
         np.concatenate([p.pixels for p in parts]),
         np.concatenate([p.labels for p in parts]),
         [t for p in parts for t in p.turns],
     )
 
 
-def easy(per_picture: int) -> Pictures:
-    """easy-VQA's train split, without any picture that its test split has too, at the size of the tower's input."""
-    pixels, labels, asked = [], [], []
-    for item in easy_vqa.training_items():
-        pixels.append(np.asarray(item.image.resize((SIDE, SIDE), resample=3), dtype=np.uint8))
-        labels.append(_easy_labels(pixels[-1], item.shape, item.colour))
-        asked.append(list(item.turns[:per_picture]))
-    return Pictures(np.stack(pixels), np.stack(labels), asked)
-
-
-def _map(work: Callable[..., Pictures], jobs: Sequence[tuple]) -> list[Pictures]:
-    processes = min(len(jobs), os.cpu_count() or 1)
-    if processes < 2:
-        return [work(job) for job in jobs]
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return list(pool.map(work, jobs))
-
-
-def _chunk(job: tuple[str, int, int, int, bool]) -> Pictures:
-    split, first, count, per_picture, captions = job
+def _draw_chunk(job: tuple[str, int, int, int, bool]) -> LabelledImages:
+    split, first, count, per_image, captions = job
     scenes = [scene(split, i) for i in range(first, first + count)]
-    return Pictures(
+    return LabelledImages(
         np.stack([draw(of) for of in scenes]),
         np.stack([patch_labels(of) for of in scenes]),
-        [[caption(of)] if captions else turns(of, per_picture) for of in scenes],
+        [[caption(of)] if captions else turns(of, per_image) for of in scenes],
     )
 
 
+def easy_vqa_images(per_image: int) -> LabelledImages:
+    """Return easy-VQA's train split without images of its test split, at the size of the tower's input."""
+    pixels, labels, asked = [], [], []
+    for item in easy_vqa.training_items():
+        pixels.append(np.asarray(item.image.resize((SIDE, SIDE), resample=3), dtype=np.uint8))
+        labels.append(_easy_vqa_labels(pixels[-1], item.shape, item.colour))
+        asked.append(list(item.turns[:per_image]))
+    return LabelledImages(np.stack(pixels), np.stack(labels), asked)
+
+
 def patch_labels(of: Scene) -> NDArray[np.int8]:
-    """What lies in each patch, row by row: [GRID * GRID, len(HEADS)]; 0 where there is nothing."""
+    """Return what lies in each patch, row by row: [GRID * GRID, len(HEADS)]; 0 where there is nothing."""
     step = SIDE / GRID
     labels = np.zeros((GRID, GRID, len(HEADS)), dtype=np.int8)
     nearest = np.full((GRID, GRID), np.inf)
@@ -120,10 +116,10 @@ def patch_labels(of: Scene) -> NDArray[np.int8]:
     return labels.reshape(GRID * GRID, len(HEADS))
 
 
-def _easy_labels(pixels: NDArray[np.uint8], shape: str, colour: str) -> NDArray[np.int8]:
-    """Labels of a picture with one shape on a plain ground: the patches that are mostly not ground."""
-    ground = np.median(pixels[:4].reshape(-1, 3), axis=0)
-    differs = np.abs(pixels.astype(np.int16) - ground).max(-1) > 24
+def _easy_vqa_labels(pixels: NDArray[np.uint8], shape: str, colour: str) -> NDArray[np.int8]:
+    """Return the labels of an image with one shape on a plain background: on patches that are mostly not background."""
+    background = np.median(pixels[:4].reshape(-1, 3), axis=0)
+    differs = np.abs(pixels.astype(np.int16) - background).max(-1) > 24
     step = SIDE // GRID
     share = differs.reshape(GRID, step, GRID, step).mean((1, 3)).reshape(-1)
     labels = np.zeros((GRID * GRID, len(HEADS)), dtype=np.int8)

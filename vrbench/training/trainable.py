@@ -1,99 +1,139 @@
-"""What is trained of a model: LoRA on chosen layers, or all their weights, and the projector."""
+"""What a tuning trains of a model: LoRA on chosen layers, or all their weights, and the projector; sampling of layers.
+
+Sampling is LISA (Pan et al., arXiv 2403.17919, algorithm 1), with layers drawn with equal probability: the AdamW
+moments of a layer that is not drawn stay as they are until it is drawn again.
+"""
 
 from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
+from transformers import TrainerCallback
 
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
 from vrbench.models import components
-from vrbench.training.recipe import TuneStage
-from vrbench.training.run import ATTENTION, is_attention
-from vrbench.training.trainer import Group
+from vrbench.training.recipe import ATTENTION, TuneStage
+from vrbench.training.trainer import ParameterGroup
 
 
-def with_lora(model: Any, layers: LayerSet, settings: TuneStage) -> Any:
-    """The model with LoRA on the linears of the chosen decoder layers, and on nothing else.
+def add_lora(model: Any, layers: LayerSet, settings: TuneStage) -> Any:
+    """Return the model with LoRA on the linears of the chosen decoder layers, and on nothing else.
 
     Args:
         model: transformers' model of any family.
         layers: out of its depth; not none.
-        settings: rank, alpha, dropout, and whether all linears of a layer or those of its attention alone.
+        settings: rank, alpha, dropout, and which linears.
 
     Raises:
-        VrbenchError: the layers have no linear that is meant.
+        VrbenchError: the layers have no such linear.
     """
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
         r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, bias="none",
-        target_modules=_pattern(model, layers, settings.modules == "attention"),
+        target_modules=_target_pattern(model, layers, settings),
     )  # fmt: skip
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers for a name of older versions
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT uses a deprecated name of transformers
         return get_peft_model(model, config)
 
 
-def _pattern(model: Any, layers: LayerSet, attention_only: bool) -> str:
-    """A regular expression of the linears' full names: a vision tower's layers have numbers too."""
+def _target_pattern(model: Any, layers: LayerSet, settings: TuneStage) -> str:
+    """Return a regular expression of the linears' full names: layers of a vision tower have the same numbers."""
     modules = components.decoder_layers(model)
     path = next(name for name, module in model.named_modules() if module is modules)
     inside = {
         name
         for i in layers
         for name, module in modules[i].named_modules()
-        if isinstance(module, nn.Linear) and (is_attention(name) or not attention_only)
+        if isinstance(module, nn.Linear) and settings.adapts(name)
     }
     if not inside:
         raise VrbenchError(f"layers {layers} have no linear in {' or '.join(ATTENTION)} that LoRA could be put on")
-    numbers = "|".join(str(i) for i in layers)
-    return rf"{re.escape(path)}\.({numbers})\.({'|'.join(re.escape(name) for name in sorted(inside))})"
+    indices = "|".join(str(i) for i in layers)
+    return rf"{re.escape(path)}\.({indices})\.({'|'.join(re.escape(name) for name in sorted(inside))})"
 
 
-def core_of(model: Any) -> Any:
-    """transformers' own model, whether PEFT is around it or not."""
+def unwrapped(model: Any) -> Any:
+    """Return transformers' own model, whether PEFT's is around it or not."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def trained_by_layer(model: Any, layers: LayerSet, settings: TuneStage) -> dict[int, list[nn.Parameter]]:
-    """Layer -> its parameters that are trained: LoRA's, or all of them."""
-    modules = components.decoder_layers(core_of(model))
+def layer_parameters(model: Any, layers: LayerSet, settings: TuneStage) -> dict[int, list[nn.Parameter]]:
+    """Return layer -> its trained parameters: LoRA's, or all."""
+    modules = components.decoder_layers(unwrapped(model))
     return {
         i: [p for name, p in modules[i].named_parameters() if settings.tuning == "weights" or "lora_" in name]
         for i in layers
     }
 
 
-def projector_of(model: Any) -> list[nn.Parameter]:
-    """The projector's parameters."""
-    return [p for module in components.projector(core_of(model)) for p in module.parameters()]
+def projector_parameters(model: Any) -> list[nn.Parameter]:
+    """Return the projector's parameters."""
+    return [p for module in components.projector(unwrapped(model)) for p in module.parameters()]
 
 
-def thaw(model: nn.Module, groups: list[Group], dtype: torch.dtype) -> None:
-    """Make the groups' parameters float32 masters that learn; freeze all others, the decoder's in the compute type.
+def parameter_groups(model: Any, layers: LayerSet, settings: TuneStage) -> list[ParameterGroup]:
+    """Return the layers' matrices, their other weights (without weight decay), and the projector."""
+    tuned = [p for part in layer_parameters(model, layers, settings).values() for p in part]
+    matrices = ParameterGroup([p for p in tuned if p.ndim > 1], settings.lr, settings.weight_decay)
+    vectors = ParameterGroup([p for p in tuned if p.ndim < 2], settings.lr)
+    projector = ParameterGroup(projector_parameters(model) if settings.lr_projector else [], settings.lr_projector)
+    return [group for group in (matrices, vectors, projector) if group.parameters]
 
-    Frozen weights need no masters, and cost half the traffic. The tower and a frozen projector stay as they are.
+
+def unfreeze(model: nn.Module, groups: Sequence[ParameterGroup], dtype: torch.dtype) -> None:
+    """Make the groups' parameters trainable float32 masters; freeze all others, the LLM's in the compute type.
+
+    Frozen weights need no masters, and half the memory traffic. The tower and a frozen projector keep their type.
     """
-    wanted = {id(p) for group in groups for p in group.parameters}
-    inside = {id(p) for p in components.decoder(core_of(model)).parameters()}
-    inside |= {id(p) for p in core_of(model).get_output_embeddings().parameters()}
+    trained = {id(p) for group in groups for p in group.parameters}
+    llm = {id(p) for p in components.decoder(unwrapped(model)).parameters()}
+    llm |= {id(p) for p in unwrapped(model).get_output_embeddings().parameters()}
     for parameter in model.parameters():
-        parameter.requires_grad_(id(parameter) in wanted)
-        if id(parameter) in wanted:
+        parameter.requires_grad_(id(parameter) in trained)
+        if id(parameter) in trained:
             parameter.data = parameter.data.float()
-        elif id(parameter) in inside:
+        elif id(parameter) in llm:
             parameter.data = parameter.data.to(dtype)
 
 
-def groups_of(model: Any, layers: LayerSet, settings: TuneStage) -> list[Group]:
-    """What the stage 'tune' trains: the layers' matrices, their other weights (without decay), and the projector."""
-    tuned = [p for part in trained_by_layer(model, layers, settings).values() for p in part]
-    matrices = Group([p for p in tuned if p.ndim > 1], settings.lr, settings.weight_decay)
-    vectors = Group([p for p in tuned if p.ndim < 2], settings.lr)
-    projector = Group(projector_of(model) if settings.lr_projector else [], settings.lr_projector)
-    return [group for group in (matrices, vectors, projector) if group.parameters]
+def enable_checkpointing(model: Any) -> None:
+    """Recompute the activations of decoder layers in the backward pass."""
+    inner = unwrapped(model)
+    enable = getattr(inner, "activation_checkpointing_enable", None) or inner.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+    assert any(getattr(layer, "gradient_checkpointing", True) for layer in components.decoder_layers(inner))
+
+
+def sample_layers(layers: LayerSet, count: int, seed: int, draw: int) -> LayerSet:
+    """Return the layers of a draw, which depends on its number alone: a resumed training draws the same."""
+    chosen = np.random.default_rng([seed, draw]).choice(list(layers), count, replace=False)
+    return LayerSet.of([int(i) for i in chosen], layers.depth)
+
+
+class LayerSampling(TrainerCallback):
+    """Freezes the layers that are not drawn, so that they need no gradients, and no backward pass below the lowest."""
+
+    def __init__(
+        self, parameters: Mapping[int, Sequence[nn.Parameter]], layers: LayerSet, count: int, every: int, seed: int
+    ) -> None:
+        self.parameters, self.layers = parameters, layers
+        self.count, self.every, self.seed = count, every, seed
+        self.draw = -1
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step // self.every == self.draw:
+            return
+        self.draw = state.global_step // self.every
+        chosen = sample_layers(self.layers, self.count, self.seed, self.draw)
+        for layer, parameters in self.parameters.items():
+            for parameter in parameters:
+                parameter.requires_grad_(layer in chosen)

@@ -1,0 +1,140 @@
+"""Validation of a run's inputs before any weights are loaded, and the dry run that describes what it would do."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vrbench.checkpoints import overlay_validation
+from vrbench.checkpoints.lineage import MARKER
+from vrbench.checkpoints.parameter_names import layer_of
+from vrbench.checkpoints.random_shapes import RECIPE
+from vrbench.checkpoints.resolve import Checkpoint, resolve
+from vrbench.core.errors import VrbenchError, error_messages, raise_errors
+from vrbench.core.io import validate_output
+from vrbench.core.layers import LayerSet, select_layers
+from vrbench.training.conversation_sets import ConversationSet, read_conversations, share_of
+from vrbench.training.recipe import GeneratedScenes, TrainRecipe, TuneStage
+
+
+@dataclass(frozen=True)
+class TrainingSetup:
+    """The inputs of a tuning, resolved before any weights are loaded.
+
+    Attributes:
+        base: the checkpoint that is tuned.
+        layers: those to train.
+        conversations: the training data; none where images are generated.
+    """
+
+    base: Checkpoint
+    layers: LayerSet
+    conversations: ConversationSet | None = None
+
+
+def prepare(recipe: TrainRecipe, out: Path) -> TrainingSetup | None:
+    """Validate and resolve the inputs of a recipe; returns none for one that makes a new base.
+
+    Raises:
+        VrbenchError: all errors that can be found before weights are loaded, together.
+    """
+    unset = recipe.unset_paths()
+    errors = [*_output_errors(out), *unset]
+    setup, conversations = None, None
+    if recipe.tune is not None and recipe.base:
+        try:
+            base = resolve(recipe.base)
+            setup = TrainingSetup(base, select_layers(recipe.tune.layers, base.depth))
+            errors += _sampling_errors(setup.layers, recipe.tune.sampling)
+            errors += padding_errors(base) if getattr(recipe.data, "pad_square", False) else []
+        except VrbenchError as error:
+            errors += error_messages(error)
+    if not isinstance(recipe.data, GeneratedScenes) and not unset:
+        try:
+            conversations = read_conversations(recipe.data)
+        except VrbenchError as error:
+            errors += error_messages(error)
+    raise_errors(errors)
+    return replace(setup, conversations=conversations) if setup else None
+
+
+def _output_errors(out: Path) -> list[str]:
+    taken = f"{out} already holds a checkpoint; name another folder, or remove it"
+    return [*([taken] if (out / MARKER).exists() else []), *validate_output(out)]
+
+
+def _sampling_errors(layers: LayerSet, count: int | None) -> list[str]:
+    if count is None or count <= len(layers):
+        return []
+    return [f"tune.sampling is {count}, more than the {len(layers)} layers of tune.layers = {layers}"]
+
+
+def padding_errors(base: Checkpoint) -> list[str]:
+    """Return an error if training would pad images to squares and evaluation of the base, and its results, would not.
+
+    A base with random weights is not evaluated.
+    """
+    from vrbench.models.load import first_folder
+    from vrbench.models.processors import load_image_processor
+
+    if base.root.has(RECIPE):
+        return []
+    folder = first_folder(base)
+    processor = load_image_processor(folder, base.family)
+    kind = type(processor).__name__
+    if kind.startswith("LlavaImageProcessor") and processor.do_pad:
+        return []
+    return [
+        f"data.pad_square pads images to squares, but {base.id} is evaluated on images as {kind} prepares them; set "
+        f'image_processor_type to "LlavaImageProcessor" and do_pad to true in the image processor settings of '
+        f"{folder}, or data.pad_square to false"
+    ]
+
+
+def dry_run(recipe: TrainRecipe, out: Path) -> str:
+    """Return what a recipe would do: the resolved recipe, its layers, trainable parameters, data and steps.
+
+    Raises:
+        VrbenchError: see `prepare`.
+    """
+    setup = prepare(recipe, out)
+    lines = [recipe.text().rstrip(), f"# digest: {recipe.digest}"]
+    if setup is None:
+        assert recipe.tower is not None and recipe.align is not None
+        lines.append(f"# steps: {recipe.tower.steps} (tower) and {recipe.align.steps} (align)")
+        return "\n".join(lines)
+    assert recipe.tune is not None
+    layers, projector = count_trainable(setup, recipe.tune)
+    indices = " ".join(str(i) for i in setup.layers) or "none"
+    lines += [
+        f"# base: {setup.base.id}, {setup.base.family}, {setup.base.depth} decoder layers",
+        f"# layers: {len(setup.layers)} of {setup.base.depth}: {indices}",
+        f"# trainable parameters: {layers + projector:,} ({layers:,} in the layers, {projector:,} in the projector)",
+        *([f"# data: {setup.conversations.summary()}"] if setup.conversations else []),
+        f"# steps: {_steps(recipe, setup)}, of {recipe.tune.batch} samples each",
+    ]
+    return "\n".join(lines)
+
+
+def _steps(recipe: TrainRecipe, setup: TrainingSetup) -> str:
+    assert recipe.tune is not None
+    if isinstance(recipe.data, GeneratedScenes):
+        return f"{recipe.tune.steps_for(recipe.data.used, recipe.data.easy_vqa_images(recipe.tune.batch)):,}"
+    if recipe.tune.steps:
+        return f"{recipe.tune.steps:,}"
+    assert setup.conversations is not None  # as `prepare` has it for conversations
+    return f"about {recipe.tune.steps_for(len(share_of(setup.conversations.samples, recipe.data, recipe.seed))):,}"
+
+
+def count_trainable(setup: TrainingSetup, settings: TuneStage) -> tuple[int, int]:
+    """Return the number of trained parameters (in the layers, in the projector), from the stored shapes alone."""
+    shapes = overlay_validation.shapes(setup.base)
+    inside = {name: shape for name, shape in shapes.items() if layer_of(name) in setup.layers.indices}
+    if settings.tuning == "lora":
+        adapted = [shape for name, shape in inside.items() if len(shape) == 2 and settings.adapts(name)]
+        layers = (settings.rank or 0) * sum(sum(shape) for shape in adapted)
+    else:
+        layers = sum(math.prod(shape) for shape in inside.values())
+    names = overlay_validation.projector_of(setup.base, shapes)[1] if settings.lr_projector else ()
+    return layers, sum(math.prod(shapes[name]) for name in names)
