@@ -163,7 +163,7 @@ def test_of_a_tower_that_the_source_holds_only_the_settings_are_wanted(tmp_path:
 
 
 def test_matrices_that_are_merged_in_many_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "NUMBERS_AT_ONCE", 5 * tiny.HIDDEN)  # 5 rows, or 3, and a rest
+    monkeypatch.setattr(shards, "MERGED_NUMBERS", 5 * tiny.HIDDEN)  # 5 rows, or 3, and a rest
     made = tiny.make("llava")
     expected = tiny.save_lora(made, tmp_path / "lora")
     base, tower = tiny.save_base(made, tmp_path / "base"), tiny.save_tower(made, tmp_path / "tower")

@@ -27,7 +27,7 @@ def no_weight_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise AssertionError("a weight was read")
 
-    monkeypatch.setattr(shards, "opened", refuse)
+    monkeypatch.setattr(shards, "open_tensors", refuse)
 
 
 def edit(file: Path, **changes: Any) -> None:
@@ -48,22 +48,22 @@ class TestFolders:
     def test_both_formats(self, part: str, at: Path) -> None:
         torch.save({"a": torch.ones(1)}, at / part / "pytorch_model.bin")
         source = "projector" if part != "merged" else part
-        told(at, source, f"{part} holds its weights twice", base=source == "projector")
+        told(at, source, f"{part} has its weights twice", base=source == "projector")
 
     def test_an_adapter_in_both_formats(self, at: Path) -> None:
         torch.save({}, at / "lora" / "adapter_model.bin")
-        told(at, "lora", "holds its adapter twice", base=True)
+        told(at, "lora", "has its adapter twice", base=True)
 
     def test_a_folder_without_weights(self, at: Path) -> None:
         (at / "projector" / "mm_projector.bin").unlink()
-        told(at, "projector", "holds no weights", "mm_projector.bin", base=True)
+        told(at, "projector", "has no weights", "mm_projector.bin", base=True)
 
     def test_two_forms_in_one_folder(self, at: Path) -> None:
         shutil.copy(at / "projector" / "mm_projector.bin", at / "lora")
         told(at, "lora", "a LoRA adapter and a projector alone", base=True)
 
     def test_a_base_that_is_not_named(self, at: Path) -> None:
-        told(at, "lora", "holds a LoRA adapter; name its language model by --base")
+        told(at, "lora", "has a LoRA adapter; name its language model by --base")
 
     def test_a_base_that_is_not_wanted(self, at: Path) -> None:
         told(at, "merged", "--base is for", base=True)
@@ -84,7 +84,7 @@ class TestFolders:
     def test_a_goal_that_is_taken(self, at: Path) -> None:
         (at / "out").mkdir()
         (at / "out" / "notes.txt").write_text("mine")
-        told(at, "merged", "is there already and not empty")
+        told(at, "merged", "is not an empty folder")
         assert (at / "out" / "notes.txt").read_text() == "mine"
 
     def test_every_fault_comes_at_once(self, at: Path) -> None:
@@ -171,7 +171,7 @@ class TestSettings:
     @pytest.mark.parametrize("content", [b"", b"\x00\x01\x02", b"\n\x7fabc", b"#version: 0.2\nthe quick\n"])
     def test_a_tokenizer_model_that_is_something_else(self, content: bytes, at: Path) -> None:
         (at / "merged" / "tokenizer.model").write_bytes(content)
-        told(at, "merged", "tokenizer.model is no SentencePiece model")
+        told(at, "merged", "tokenizer.model is not a SentencePiece model")
 
 
 def resave(file: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
@@ -206,7 +206,7 @@ class TestTensors:
 
     def test_ones_of_another_shape_are_all_named(self, at: Path) -> None:
         edit(at / "merged" / "config.json", intermediate_size=40, vocab_size=99)
-        found = told(at, "merged", "shapes do not fit", "embed_tokens.weight is [307, 32] where [99, 32] is needed")
+        found = told(at, "merged", "shapes do not match", "embed_tokens.weight is [307, 32] where [99, 32] is needed")
         assert found.count(" is needed") == 2 + 3 * tiny.DEPTH
 
     def test_a_deeper_model_than_the_config_says(self, at: Path) -> None:
@@ -215,7 +215,7 @@ class TestTensors:
 
     def test_a_base_of_another_width(self, at: Path) -> None:
         tiny.save_base(tiny.make("llava", intermediate_size=40), at / "base")
-        told(at, "projector", "shapes do not fit", "[40, 32]", base=True)
+        told(at, "projector", "shapes do not match", "[40, 32]", base=True)
 
     def test_integers_and_float8_are_no_weights(self, at: Path) -> None:
         def change(state: dict[str, torch.Tensor]) -> None:
@@ -240,7 +240,7 @@ class TestTensors:
         first, second = sorted((at / "merged").glob("*.safetensors"))
         name, value = next(iter(load_file(first).items()))
         resave(second, lambda state: state.update({name: value}))
-        told(at, "merged", "holds again", name)
+        told(at, "merged", "another file already has", name)
 
 
 @pytest.mark.usefixtures("no_weight_is_read")
@@ -305,14 +305,14 @@ def test_a_conversion_that_breaks_off_leaves_nothing(
 ) -> None:
     seen = []
 
-    def break_off(tensor: torch.Tensor) -> Any:
-        seen.append(sorted(p.name for p in at.rglob("*") if ".out.part-" in str(p)))
+    def break_off(*args: Any) -> Any:
+        seen.append(sorted(p.name for p in at.rglob("*") if ".out-" in str(p)))
         if len(seen) > 40:
             raise error
-        return content(tensor)
+        return rows(*args)
 
-    content = shards._content
-    monkeypatch.setattr(shards, "_content", break_off)
+    rows = shards._rows
+    monkeypatch.setattr(shards, "_rows", break_off)
     before = sorted(os.listdir(at))
     with pytest.raises(type(error)):
         convert(str(at / "merged"), at / "out", None, str(at / "tower"))

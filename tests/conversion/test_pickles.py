@@ -58,4 +58,4 @@ def test_a_truncated_bin_file(at: Path) -> None:
 
 def test_a_table_of_other_things_than_tensors(at: Path) -> None:
     torch.save({"state": {"a": torch.ones(1)}}, at / "projector" / "mm_projector.bin")
-    told(at, "projector", "is no table of tensors by name", base=True)
+    told(at, "projector", "is not a table of tensors by name", base=True)

@@ -121,5 +121,5 @@ def test_every_published_weight_has_its_place(name: str, tmp_path: Path) -> None
     assert counts["vision_tower"] == (CLIP_PARAMETERS if clip else SIGLIP_PARAMETERS)
     assert len(moves) == len(llm) + len(tower_of) + 4
     assert config.image_seq_length == original.tower.tokens == (576 if clip else 729)
-    size = original.tower.pictures["size"]
+    size = original.tower.image_settings["size"]
     assert size == ({"shortest_edge": 336} if clip else {"height": 384, "width": 384})

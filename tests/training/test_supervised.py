@@ -14,8 +14,9 @@ from PIL import Image
 
 from tests import tiny
 from tests.training.asked import FAMILY, LATER, ONE, SEVERAL, TWO, WORDS, loaded, sample
+from vrbench.checkpoints.prompts import LLAVA_SYSTEM
 from vrbench.checkpoints.resolve import resolve
-from vrbench.conversion.tokenizer import SYSTEM, TEMPLATE
+from vrbench.conversion.tokenizer import TEMPLATE
 from vrbench.core.errors import VrbenchError
 from vrbench.models.load import load_vlm
 from vrbench.training.conversation_batches import answer_loss, collate, count_answer_tokens, split_batch
@@ -184,7 +185,7 @@ def test_vicuna_where_there_is_no_template() -> None:
 
 
 def test_converted_checkpoints_are_trained_as_llava_s_code_writes_conversations() -> None:
-    vlm = with_template(TEMPLATE.replace("SYSTEM", SYSTEM).replace("END", "</s>"))
+    vlm = with_template(TEMPLATE.replace("SYSTEM", LLAVA_SYSTEM).replace("END", "</s>"))
     row = encoded(vlm, SEVERAL)[0]
     shown = "<image>" * vlm.image_tokens
     assert vlm.tokenizer.decode(row["input_ids"][0]) == (

@@ -10,7 +10,7 @@ def convert(source: str, out: str | Path, base: str | None = None, vision_tower:
 
     Args:
         source: folder in the original layout: a merged model, a projector (`mm_projector.bin`) or a LoRA folder.
-        out: the folder to make; it must not exist, or be empty. What fails on the way leaves none.
+        out: the folder to make; it must not exist, or be empty. A conversion that fails leaves none.
         base: the language model's folder or hub id, for a projector or a LoRA folder.
         vision_tower: the tower's folder or hub id; needed where the source does not hold the tower's weights.
 
@@ -18,8 +18,8 @@ def convert(source: str, out: str | Path, base: str | None = None, vision_tower:
         The folder, with `vrbench.json` written last.
 
     Raises:
-        VrbenchError: every fault that can be told from names, shapes and settings, before a weight is read.
+        VrbenchError: every error that names, shapes and settings show, before a weight is read.
     """
-    from vrbench.conversion.steps import run
+    from vrbench.conversion.target import write_target
 
-    return run(source, Path(out), base, vision_tower)
+    return write_target(source, Path(out), base, vision_tower)

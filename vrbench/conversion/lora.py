@@ -1,4 +1,4 @@
-"""The LoRA half of a source: pairs of matrices for the language model's layers, judged, and merged row by row."""
+"""The LoRA adapter of a source: pairs of matrices for the language model's layers, validated, and merged row by row."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vrbench.checkpoints import lora_adapter, parameter_names
-from vrbench.checkpoints.safetensors_index import Tensor
-from vrbench.conversion import names
+from vrbench.checkpoints import lora_adapter
+from vrbench.checkpoints.parameter_names import ADAPTER_CONFIG
 from vrbench.conversion.weight_files import open_tensors, read_tensor_info, validate_dtypes
 from vrbench.core.errors import VrbenchError, raise_errors
 
@@ -19,11 +18,13 @@ if TYPE_CHECKING:
     import torch
 
 FILES = ("adapter_model.safetensors", "adapter_model.bin")
-OFF: dict[str, Any] = lora_adapter.PLAIN | {"modules_to_save": None, "use_dora": False}
-"""Options of an adapter that would merge in another way, with the value that leaves them off."""
+DEFAULTS: dict[str, Any] = lora_adapter.PLAIN | {"modules_to_save": None, "use_dora": False}
+"""Options of an adapter that would change how it is merged, with the value that turns them off."""
 
-BESIDE_THE_BASE = (None, True, False, "gaussian", "orthogonal", "eva")
-"""Ways to begin a training (init_lora_weights) that leave the base's own weights alone; others take from them."""
+INIT_KEEPS_BASE = (None, True, False, "gaussian", "orthogonal", "eva")
+"""Values of init_lora_weights that do not change the base's own weights."""
+
+MATRIX = re.compile(r"base_model\.model\.(model\.layers\.\d+\..+)\.lora_([AB])(?:\.default)?\.weight")
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class SourceAdapter:
     """A LoRA adapter.
 
     Attributes:
-        file: where its matrices are.
-        pairs: name of the changed weight in the target -> its pair.
+        file: its weights.
+        pairs: name of the changed weight in the converted model -> its pair.
     """
 
     file: Path
@@ -54,7 +55,7 @@ class SourceAdapter:
 
 
 def adapter_file(folder: Path) -> Path:
-    """The adapter's weights in a folder.
+    """Return the adapter's weights in a folder.
 
     Raises:
         VrbenchError: there is none, or one of each format.
@@ -63,96 +64,85 @@ def adapter_file(folder: Path) -> Path:
     if not found:
         raise VrbenchError(f"{folder} has an adapter_config.json but no {' or '.join(FILES)}")
     if len(found) > 1:
-        raise VrbenchError(f"{folder} holds its adapter twice, as {' and '.join(FILES)}; remove one of them")
+        raise VrbenchError(f"{folder} has its adapter twice, as {' and '.join(FILES)}; remove one of them")
     return found[0]
 
 
 def read_adapter(folder: Path) -> SourceAdapter:
-    """The adapter of a folder, from its config and its matrices' names and shapes.
+    """Return the adapter of a folder, from its config and its matrices' names and shapes.
 
     Raises:
-        VrbenchError: every reason why it cannot be merged into a language model's layers, in one sentence each.
+        VrbenchError: every reason why it cannot be merged into a language model's layers.
     """
     file = adapter_file(folder)
     config = lora_adapter.read_adapter_config(folder)
     tensors = read_tensor_info(file)
     found: dict[str, dict[str, str]] = {}
-    strange, twice = [], []
+    unknown, repeated = [], []
     for name in tensors:
-        match = re.fullmatch(r"base_model\.model\.(model\.layers\.\d+\..+)\.lora_([AB])(?:\.default)?\.weight", name)
-        if match:
-            ends = found.setdefault(f"{names.LLM}{match[1]}.weight", {})
-            if match[2] in ends:
-                twice.append(f"{ends[match[2]]!r} and {name!r}")
-            ends[match[2]] = name
-        else:
-            strange.append(name)
-    faults = _config_faults(folder / parameter_names.ADAPTER_CONFIG, config) + validate_dtypes(file, tensors)
-    if strange or not tensors:
-        what = f"other than LoRA on the language model's layers: {', '.join(strange)}" if strange else "no tensors"
-        faults.append(f"{file} holds {what}")
-    faults += [f"{file} holds one matrix under two names, {both}; which one is meant cannot be told" for both in twice]
-    faults += [f"{file} has only one matrix of {name}" for name, ends in found.items() if len(ends) < 2]
-    faults += lora_adapter.rank_faults(file, config, _shapes(tensors, found))
-    raise_errors(faults)
-    return SourceAdapter(
-        file,
-        {
-            n: LoraPair(e["A"], e["B"], lora_adapter.scale_of(config, lora_adapter.module_name(e["A"])))
-            for n, e in found.items()
-        },
+        match = MATRIX.fullmatch(name)
+        if match is None:
+            unknown.append(name)
+            continue
+        pair = found.setdefault(f"language_model.{match[1]}.weight", {})
+        if match[2] in pair:
+            repeated.append(f"{pair[match[2]]!r} and {name!r}")
+        pair[match[2]] = name
+    modules = {lora_adapter.module_name(next(iter(pair.values()))): pair for pair in found.values()}
+    errors = _validate_config(folder / ADAPTER_CONFIG, config) + validate_dtypes(file, tensors)
+    if unknown or not tensors:
+        content = f"other than LoRA on the language model's layers: {', '.join(unknown)}" if unknown else "no tensors"
+        errors.append(f"{file} has {content}")
+    errors += [f"{file} has one matrix under two names, {both}; which one is meant is unclear" for both in repeated]
+    errors += [f"{file} has only one matrix of {name}" for name, pair in found.items() if len(pair) < 2]
+    errors += lora_adapter.rank_faults(
+        file, config, {m: {end: tensors[name].shape for end, name in pair.items()} for m, pair in modules.items()}
     )
+    raise_errors(errors)
+    scales = {target: lora_adapter.scale_of(config, lora_adapter.module_name(p["A"])) for target, p in found.items()}
+    return SourceAdapter(file, {target: LoraPair(p["A"], p["B"], scales[target]) for target, p in found.items()})
 
 
-def _config_faults(path: Path, config: Mapping[str, Any]) -> list[str]:
-    faults = []
+def _validate_config(path: Path, config: Mapping[str, Any]) -> list[str]:
+    errors = []
     if config.get("peft_type") != "LORA":
-        faults.append(f"{path} is of peft_type {config.get('peft_type')!r}; only LORA can be merged")
-    for option, off in OFF.items():
+        errors.append(f"{path} is of peft_type {config.get('peft_type')!r}; only LORA can be merged")
+    for option, off in DEFAULTS.items():
         if config.get(option) not in (off, None, False, [], {}):
-            faults.append(f"{path} sets {option} to {config[option]!r}; only plain LoRA can be merged")
-    start = config.get("init_lora_weights")
-    if start not in BESIDE_THE_BASE:
-        faults.append(f"{path} has init_lora_weights {start!r}, which changes the base too; {lora_adapter.SAVE_PLAIN}")
-    return faults
+            errors.append(f"{path} sets {option} to {config[option]!r}; only plain LoRA can be merged")
+    init = config.get("init_lora_weights")
+    if init not in INIT_KEEPS_BASE:
+        errors.append(f"{path} has init_lora_weights {init!r}, which changes the base too; {lora_adapter.SAVE_PLAIN}")
+    return errors
 
 
-def _shapes(
-    tensors: Mapping[str, Tensor], found: Mapping[str, dict[str, str]]
-) -> dict[str, dict[str, parameter_names.Shape]]:
-    """Module as PEFT names it -> shapes of its matrices."""
-    return {
-        lora_adapter.module_name(name): {end: tensors[n].shape for end, n in ends.items()}
-        for ends in found.values() for name in list(ends.values())[:1]
-    }  # fmt: skip
-
-
-def shape_faults(adapter: SourceAdapter, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """Pairs that change a weight which the model has not, or has in another shape; every one is named."""
+def validate_shapes(adapter: SourceAdapter, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Return all pairs that change a weight which the model does not have, or has in another shape."""
     tensors = read_tensor_info(adapter.file)
-    absent = [name for name in adapter.pairs if name not in shapes]
-    unfit = []
-    for name, pair in adapter.pairs.items():
-        change = (*tensors[pair.b].shape[:1], *tensors[pair.a].shape[1:])
-        if name not in absent and change != shapes[name]:
-            unfit.append(f"{name} is {list(shapes[name])}, the adapter is for {list(change)}")
-    faults = []
+    changes = {name: (*tensors[pair.b].shape[:1], *tensors[pair.a].shape[1:]) for name, pair in adapter.pairs.items()}
+    absent = [name for name in changes if name not in shapes]
+    unfit = [
+        f"{name} is {list(shapes[name])}, the adapter is for {list(change)}"
+        for name, change in changes.items()
+        if name in shapes and change != shapes[name]
+    ]
+    errors = []
     if absent:
-        faults.append(f"{adapter.file} is for another base: it changes {', '.join(absent)}, which the base has not")
+        errors.append(f"{adapter.file} is for another base: it changes {', '.join(absent)}, which the base lacks")
     if unfit:
-        faults.append(f"{adapter.file} is for another base: {'; '.join(unfit)}")
-    return faults
+        errors.append(f"{adapter.file} is for another base: {'; '.join(unfit)}")
+    return errors
 
 
 @contextmanager
-def matrices(adapter: SourceAdapter, pair: LoraPair) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """A [rank, in] and B [out, rank] in float32; the adapter's file is open only as long as they are used."""
+def open_pair(adapter: SourceAdapter, pair: LoraPair) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield A [rank, in] and B [out, rank] in float32; the adapter's file is open only as long as they are used."""
     with open_tensors(adapter.file) as get:
         yield get(pair.a).float(), get(pair.b).float()
 
 
-def merged(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
-    """Some rows of a weight with their change, computed in float32 and rounded once, to the weight's own dtype.
+def merge_rows(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
+    """Return some rows of a weight with their change, computed in float32 and rounded once, to the weight's own dtype.
 
     Args:
         weight: [rows, in].

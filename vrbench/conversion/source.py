@@ -1,52 +1,60 @@
-"""What a folder in the original layout is: which model, in which form, and why it could not be converted."""
+"""A checkpoint in the original layout: which model, in which form, and why it cannot be converted."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from vrbench.checkpoints import locate
 from vrbench.checkpoints.parameter_names import ADAPTER_CONFIG
-from vrbench.conversion import names
 from vrbench.conversion.lora import SourceAdapter, adapter_file, read_adapter
 from vrbench.conversion.tokenizer import ConvertedTokenizer, convert_tokenizer, has_tokenizer
-from vrbench.conversion.vision_tower import VisionTower, tower_of
-from vrbench.conversion.weight_files import has_model, model_files, read_tensor_info
+from vrbench.conversion.vision_tower import VisionTower, read_tower
+from vrbench.conversion.weight_files import (
+    TOWER_PREFIX,
+    has_model,
+    model_files,
+    read_tensor_info,
+    target_name,
+    without_peft_prefix,
+)  # fmt: skip
 from vrbench.core.errors import VrbenchError, error_messages, raise_errors
 from vrbench.core.io import read_json, read_text
 
 PROJECTOR_FILE, NON_LORA_FILE = "mm_projector.bin", "non_lora_trainables.bin"
 FORMS = {"merged": "a whole model", "projector": "a projector alone", "lora": "a LoRA adapter"}
 Form = Literal["merged", "projector", "lora"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class SourceArchitecture:
-    """A model that is known.
+    """A supported model.
 
     Attributes:
         text: the language model's type in transformers.
         end: the token that ends its answers.
-        from_pieces: whether its code takes the slow tokenizer (`use_fast=False`), which is read from tokenizer.model,
-            as haotian-liu/LLaVA's does; Bunny's takes tokenizer.json.
+        use_sentencepiece: whether its code uses the slow tokenizer (`use_fast=False`), which reads tokenizer.model, as
+            haotian-liu/LLaVA's does; Bunny's reads tokenizer.json.
     """
 
     text: str
     end: str
-    from_pieces: bool = False
+    use_sentencepiece: bool = False
 
 
 ARCHITECTURES = {
-    "llava": SourceArchitecture("llama", "</s>", from_pieces=True),
-    "llava_llama": SourceArchitecture("llama", "</s>", from_pieces=True),
+    "llava": SourceArchitecture("llama", "</s>", use_sentencepiece=True),
+    "llava_llama": SourceArchitecture("llama", "</s>", use_sentencepiece=True),
     "bunny-llama": SourceArchitecture("llama", "<|end_of_text|>"),
     "bunny-phi3": SourceArchitecture("phi3", "<|endoftext|>"),
 }
 """By the `model_type` of the original config.json."""
 
-EXPECTED: dict[str, tuple[Any, ...]] = {
+SUPPORTED_SETTINGS: dict[str, tuple[Any, ...]] = {
     "mm_projector_type": ("mlp2x_gelu",),
     "mm_patch_merge_type": (None, "flat"),
     "image_aspect_ratio": (None, "pad", "square"),
@@ -57,123 +65,123 @@ EXPECTED: dict[str, tuple[Any, ...]] = {
 }
 """Settings of the original config.json that change the model -> the values that can be converted."""
 
-OF_THE_LLM = ("hidden_act", "num_attention_heads", "num_key_value_heads", "rms_norm_eps", "rope_theta", "rope_scaling")
-"""Settings that decide what a language model computes and show in no tensor's shape."""
+LLM_SETTINGS = (
+    "hidden_act", "num_attention_heads", "num_key_value_heads", "rms_norm_eps", "rope_theta", "rope_scaling",
+)  # fmt: skip
+"""Settings that change what a language model computes and that no tensor's shape shows."""
 
 TOWER_TRAINED = ("unfreeze_mm_vision_tower", "unfreeze_vision_tower")
-"""Settings of the original config.json that say that the vision tower's weights were trained too."""
+"""Settings of the original config.json which say that the vision tower's weights were trained too."""
 
 
 @dataclass(frozen=True)
 class SourceCheckpoint:
-    """A source without faults.
+    """A valid source.
 
     Attributes:
-        id, folder: what it is called, and where it is.
+        id, folder: its name and where it is.
         form: how it is stored.
-        kind: which model it is.
+        architecture: which model it is.
         settings: its config.json.
         files: its own weight files, without the adapter's.
         base, base_id: folder and name of the language model, for a projector or an adapter.
-        tower_folder: the tower's own folder, where its weights are read from there.
+        tower_folder: the tower's own folder, if its weights are read from there.
         tower: the tower's settings.
-        words: its tokenizer.
+        tokenizer: converted.
         adapter: its adapter, if it is one.
     """
 
     id: str
     folder: Path
     form: Form
-    kind: SourceArchitecture
+    architecture: SourceArchitecture
     settings: dict[str, Any]
     files: tuple[Path, ...]
     base: Path | None
     base_id: str
     tower_folder: Path | None
     tower: VisionTower
-    words: ConvertedTokenizer
+    tokenizer: ConvertedTokenizer
     adapter: SourceAdapter | None
 
 
-class _Faults:
-    """Sentences found so far; a step that raises leaves its sentences here, and nothing else."""
+class _Errors(list[str]):
+    """Error messages so far."""
 
-    def __init__(self) -> None:
-        self.found: list[str] = []
-
-    def attempt(self, step: Any, *given: Any) -> Any:
+    def attempt(self, step: Callable[..., T], *args: Any) -> T | None:
+        """Return the step's result; if it raises, keep its messages and return None."""
         try:
-            return step(*given)
+            return step(*args)
         except VrbenchError as error:
-            self.found += error_messages(error)
+            self += error_messages(error)
             return None
 
 
 def read_source(source: str, base: str | None, vision_tower: str | None) -> SourceCheckpoint:
-    """The source with all that can be told before a weight is read.
+    """Return the source with all that is known before a weight is read.
 
     Raises:
-        VrbenchError: every fault at once.
+        VrbenchError: every error together.
     """
-    faults = _Faults()
-    places = {name: faults.attempt(find, name) for name in (source, base, vision_tower) if name}
-    raise_errors(faults.found)
-    folder = places[source].folder
-    settings, form = faults.attempt(_settings, folder), faults.attempt(_form, folder)
-    raise_errors(faults.found)
-    faults.found += _setting_faults(folder, settings) + _base_faults(folder, form, base)
-    base_folder = places[base].folder if base else None
-    files = _own_files(folder, form, faults)
+    errors = _Errors()
+    found = {name: errors.attempt(find_source, name) for name in (source, base, vision_tower) if name}
+    raise_errors(errors)
+    folders = {name: place.folder for name, place in found.items() if place}
+    folder = folders[source]
+    settings, form = errors.attempt(_read_settings, folder), errors.attempt(_detect_form, folder)
+    raise_errors(errors)
+    assert settings and form  # or there would have been an error
+    errors += _validate_settings(folder, settings) + _validate_base(folder, form, base)
+    base_folder = folders[base] if base else None
+    files = _own_files(folder, form, errors)
     if base_folder and form != "merged":
-        faults.attempt(model_files, base_folder)
-        faults.found += _other_base_faults(folder, settings, base_folder)
-    adapter = faults.attempt(read_adapter, folder) if form == "lora" else None
-    given_tower = places[vision_tower].folder if vision_tower else None
-    tower_folder, tower = _tower(folder, settings, files, given_tower, faults)
-    kind = ARCHITECTURES[settings["model_type"]]
-    words = _words(folder, base_folder, form, kind, faults)
-    raise_errors(faults.found)
-    assert tower and words  # or there would have been a fault
+        errors.attempt(model_files, base_folder)
+        errors += _compare_llm_settings(folder, settings, base_folder)
+    adapter = errors.attempt(read_adapter, folder) if form == "lora" else None
+    given_tower = folders[vision_tower] if vision_tower else None
+    tower_folder, tower = _find_tower(folder, settings, files, given_tower, errors)
+    architecture = ARCHITECTURES[settings["model_type"]]
+    tokenizer = _find_tokenizer(folder, base_folder, form, architecture, errors)
+    raise_errors(errors)
+    assert tower and tokenizer  # or there would have been an error
+    names = {name: place.id for name, place in found.items() if place}
     return SourceCheckpoint(
-        id=places[source].id, folder=folder, form=form, kind=kind, settings=settings, files=files, base=base_folder,
-        base_id=places[base].id if base else "", tower_folder=tower_folder, tower=tower,
-        words=words, adapter=adapter,
+        id=names[source], folder=folder, form=form, architecture=architecture, settings=settings, files=files,
+        base=base_folder, base_id=names[base] if base else "", tower_folder=tower_folder, tower=tower,
+        tokenizer=tokenizer, adapter=adapter,
     )  # fmt: skip
 
 
-def find(name: str, near: Path | None = None) -> locate.Source:
-    """As `vrbench.checkpoints.locate.find`, with a hub's pickled files where weights may lie in these alone.
+def find_source(name: str, near: Path | None = None) -> locate.Source:
+    """As `vrbench.checkpoints.locate.find`; pickled files are downloaded if the hub may have weights only in these.
 
     Raises:
         VrbenchError: there is no such folder.
     """
     found = locate.find(name, near=near)
-    whole = any(found.folder.glob("*.safetensors")) and not (found.folder / ADAPTER_CONFIG).is_file()
-    if whole or not found.revision:
+    is_whole = any(found.folder.glob("*.safetensors")) and not (found.folder / ADAPTER_CONFIG).is_file()
+    if is_whole or not found.revision:
         return found
     return locate.find(name, near=near, pickles=True)
 
 
-def _settings(folder: Path) -> dict[str, Any]:
+def _read_settings(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     try:
         settings = json.loads(read_text(path))
-        kind = settings["model_type"]
+        model_type = settings["model_type"]
     except FileNotFoundError as error:
         raise VrbenchError(f"{path} is missing") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise VrbenchError(f"{path} cannot be read: it is not JSON with a model_type") from error
     if "text_config" in settings:
         raise VrbenchError(f"{folder} is in transformers' layout already; it needs no conversion")
-    if kind not in ARCHITECTURES:
-        raise VrbenchError(
-            f"{path} is of model_type {kind!r}; those that can be converted are {', '.join(ARCHITECTURES)}"
-        )
+    if model_type not in ARCHITECTURES:
+        raise VrbenchError(f"{path} is of model_type {model_type!r}; supported are {', '.join(ARCHITECTURES)}")
     return dict(settings)
 
 
-def _form(folder: Path) -> Form:
-    """How a source is stored; it has to be one form and no other."""
+def _detect_form(folder: Path) -> Form:
     found: list[Form] = []
     if has_model(folder):
         found.append("merged")
@@ -182,98 +190,97 @@ def _form(folder: Path) -> Form:
     if (folder / PROJECTOR_FILE).is_file():
         found.append("projector")
     if len(found) > 1:
-        raise VrbenchError(f"{folder} holds {' and '.join(FORMS[f] for f in found)}; which of them is meant?")
+        raise VrbenchError(f"{folder} has {' and '.join(FORMS[f] for f in found)}; which of them is meant?")
     if not found:
         raise VrbenchError(
-            f"{folder} holds no weights: neither a model (model.safetensors, pytorch_model.bin or shards with their "
+            f"{folder} has no weights: neither a model (model.safetensors, pytorch_model.bin or shards with their "
             f"index) nor {PROJECTOR_FILE} nor {ADAPTER_CONFIG}"
         )
     return found[0]
 
 
-def _setting_faults(folder: Path, settings: dict[str, Any]) -> list[str]:
+def _validate_settings(folder: Path, settings: dict[str, Any]) -> list[str]:
     return [
-        f"{folder / 'config.json'} has {key} {settings.get(key)!r}; what can be converted is "
+        f"{folder / 'config.json'} has {key} {settings.get(key)!r}; supported is "
         f"{' or '.join('none' if value is None else repr(value) for value in allowed)}"
-        for key, allowed in EXPECTED.items()
+        for key, allowed in SUPPORTED_SETTINGS.items()
         if settings.get(key) not in allowed
     ]
 
 
-def _base_faults(folder: Path, form: Form, base: str | None) -> list[str]:
+def _validate_base(folder: Path, form: Form, base: str | None) -> list[str]:
     if form == "merged" and base:
-        return [f"{folder} holds a whole model; --base is for a projector or an adapter"]
+        return [f"{folder} has a whole model; --base is for a projector or an adapter"]
     if form != "merged" and not base:
-        return [f"{folder} holds {FORMS[form]}; name its language model by --base"]
+        return [f"{folder} has {FORMS[form]}; name its language model by --base"]
     return []
 
 
-def _other_base_faults(folder: Path, settings: dict[str, Any], base: Path) -> list[str]:
-    """Whether a base computes otherwise than the model that the source was trained on; its config.json says so."""
+def _compare_llm_settings(folder: Path, settings: dict[str, Any], base: Path) -> list[str]:
+    """Settings in which a base differs from the model that the source was trained on."""
     theirs = read_json(base / "config.json")
     return [
         f"{base} is another base than {folder} was trained on: its config.json has {key} {theirs[key]!r}, that of "
         f"{folder} {settings[key]!r}"
-        for key in OF_THE_LLM
+        for key in LLM_SETTINGS
         if key in settings and key in theirs and settings[key] != theirs[key]
     ]
 
 
-def _own_files(folder: Path, form: Form, faults: _Faults) -> tuple[Path, ...]:
+def _own_files(folder: Path, form: Form, errors: _Errors) -> tuple[Path, ...]:
     if form == "merged":
-        return tuple(faults.attempt(model_files, folder) or ())
+        return tuple(errors.attempt(model_files, folder) or ())
     if form == "projector":
         return (folder / PROJECTOR_FILE,)
-    faults.attempt(adapter_file, folder)
+    errors.attempt(adapter_file, folder)
     if not (folder / NON_LORA_FILE).is_file():
-        faults.found.append(f"{folder} lacks {NON_LORA_FILE}, which holds the projector of a LoRA training")
+        errors.append(f"{folder} lacks {NON_LORA_FILE}, which holds the projector of a LoRA training")
         return ()
     return (folder / NON_LORA_FILE,)
 
 
-def _tower(
-    folder: Path, settings: dict[str, Any], files: tuple[Path, ...], given: Path | None, faults: _Faults
+def _find_tower(
+    folder: Path, settings: dict[str, Any], files: tuple[Path, ...], given: Path | None, errors: _Errors
 ) -> tuple[Path | None, VisionTower | None]:
-    """Where the tower's weights are read from, none for the source itself, and the tower's settings."""
-    stored = [name for file in files for name in faults.attempt(read_tensor_info, file) or ()]
-    if any((names.target_of(name) or "").startswith(names.TOWER) for name in names.plain(stored).values()):
-        return None, faults.attempt(tower_of, settings, given)
+    """The folder that the tower's weights are read from, None for the source itself, and the tower's settings."""
+    stored = [name for file in files for name in errors.attempt(read_tensor_info, file) or ()]
+    if any((target_name(name) or "").startswith(TOWER_PREFIX) for name in without_peft_prefix(stored).values()):
+        return None, errors.attempt(read_tower, settings, given)
     trained = next((key for key in TOWER_TRAINED if settings.get(key)), None)
     if trained:
-        faults.found.append(
-            f"{folder / 'config.json'} has {trained} {settings[trained]!r}, and {folder} holds no weights of its "
-            f"vision tower; those that it was trained to are needed"
+        errors.append(
+            f"{folder / 'config.json'} has {trained} {settings[trained]!r}, and {folder} has no weights of its "
+            "vision tower; the trained ones are needed"
         )
         return None, None
-    place = given or _named_tower(folder, str(settings.get("mm_vision_tower")), faults)
+    place = given or _named_tower(folder, str(settings.get("mm_vision_tower")), errors)
     if place is None:
         return None, None
-    faults.attempt(model_files, place)
-    return place, faults.attempt(tower_of, settings, place)
+    errors.attempt(model_files, place)
+    return place, errors.attempt(read_tower, settings, place)
 
 
-def _named_tower(folder: Path, name: str, faults: _Faults) -> Path | None:
+def _named_tower(folder: Path, name: str, errors: _Errors) -> Path | None:
     """The tower that the source's config.json names: a folder, or a hub id."""
     try:
-        return find(name, near=folder).folder
+        return find_source(name, near=folder).folder
     except VrbenchError as error:
-        faults.found.append(
-            f"{folder} holds no weights of its vision tower {name!r}, which is not to be had by this name "
+        errors.append(
+            f"{folder} has no weights of its vision tower {name!r}, which cannot be found by this name "
             f"({'; '.join(error_messages(error))}); name its folder by --vision-tower"
         )
         return None
 
 
-def _words(
-    folder: Path, base: Path | None, form: Form, kind: SourceArchitecture, faults: _Faults
+def _find_tokenizer(
+    folder: Path, base: Path | None, form: Form, architecture: SourceArchitecture, errors: _Errors
 ) -> ConvertedTokenizer | None:
-    """The base's tokenizer, as the original code takes it; a whole model's own."""
+    """The base's tokenizer, as in the original code; a whole model's own."""
     places = [place for place in (base, folder) if place]
     for place in places:
         if has_tokenizer(place):
-            words: ConvertedTokenizer | None = faults.attempt(convert_tokenizer, place, kind.end, kind.from_pieces)
-            return words
-    if base or form == "merged":  # else the base is missing, which has been told
+            return errors.attempt(convert_tokenizer, place, architecture.end, architecture.use_sentencepiece)
+    if base or form == "merged":  # else the base is missing, which has been reported
         where = " nor ".join(str(place) for place in places)
-        faults.found.append(f"there is no tokenizer (tokenizer.json or tokenizer.model) in {where}")
+        errors.append(f"there is no tokenizer (tokenizer.json or tokenizer.model) in {where}")
     return None

@@ -1,77 +1,142 @@
-"""The target's settings: transformers' config for the source's parts, with room for the image token."""
+"""The converted folder: its config, and writing it from the source's validation to the marker."""
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vrbench.conversion.source import SourceCheckpoint
-from vrbench.core.errors import VrbenchError
+from vrbench.checkpoints.lineage import MARKER
+from vrbench.checkpoints.new_folder import made_folder, refuse_taken
+from vrbench.conversion.shards import write_shards
+from vrbench.conversion.source import FORMS, SourceCheckpoint, read_source
+from vrbench.conversion.tensor_plan import TensorCopy, plan_copies
+from vrbench.conversion.weight_files import model_files
+from vrbench.core.cache import file_digest
+from vrbench.core.errors import VrbenchError, raise_errors
+from vrbench.core.io import digest_of, read_json, write_atomically
+from vrbench.core.layers import LayerSet
+from vrbench.core.schemas import BaseRef, Lineage, LineageStep
+from vrbench.models import hf_folder
 
 if TYPE_CHECKING:
     from transformers import LlavaConfig
 
-ROWS_TOGETHER = 64
-"""A vocabulary that has to grow does so to a multiple of this, as that of LLaVA on the hub did: kernels like it."""
-
 OLD_KEYS = ("rope_theta", "rope_scaling", "partial_rotary_factor", "head_dim")
-"""Keys of older config.json files that transformers still understands."""
+"""Keys of older config.json files that transformers still reads."""
 
 
-def target_config(original: SourceCheckpoint) -> LlavaConfig:
-    """The config of the target, with the vocabulary as long as the source's.
+def write_target(source_name: str, out: Path, base: str | None, vision_tower: str | None) -> Path:
+    """See `vrbench.conversion.convert`."""
+    refuse_taken(out)
+    source = read_source(source_name, base, vision_tower)
+    config = target_config(source)
+    copies = plan_copies(source, config)
+    _require_space(out.absolute().parent, copies)
+    with made_folder(out) as folder:
+        weights = write_shards(copies, source.adapter, folder)
+        config.save_pretrained(folder)
+        _write_processor(folder, source)
+        _write_generation_config(folder, source)
+        raise_errors(hf_folder.validate(folder))
+        lineage = _lineage(out.resolve().name, source, config, weights)
+        write_atomically(folder / MARKER, lineage.model_dump_json(indent=1) + "\n")
+    return out.resolve()
+
+
+def _require_space(folder: Path, copies: list[TensorCopy]) -> None:
+    while not folder.exists():
+        folder = folder.parent
+    needed, free = sum(copy.size for copy in copies), shutil.disk_usage(folder).free
+    if needed > free:
+        raise VrbenchError(f"{folder} has {free / 1e9:.1f} GB free; the converted weights need {needed / 1e9:.1f} GB")
+
+
+def target_config(source: SourceCheckpoint) -> LlavaConfig:
+    """Return the config of the converted model, with the vocabulary as long as the source's.
 
     Raises:
         VrbenchError: the source's config.json is not one of its language model.
     """
     from transformers import CLIPVisionConfig, LlavaConfig, SiglipVisionConfig
 
-    tower = original.tower
+    tower = source.tower
     shape = {key: value for key, value in tower.config.items() if key not in ("model_type", "vision_use_head")}
     vision = CLIPVisionConfig(**shape) if tower.is_clip else SiglipVisionConfig(**shape, vision_use_head=False)
-    text = _text_config(original)
+    text = _text_config(source)
     config = LlavaConfig(
-        vision_config=vision, text_config=text, image_token_index=original.words.image_id,
+        vision_config=vision, text_config=text, image_token_index=source.tokenizer.image_id,
         projector_hidden_act="gelu", vision_feature_layer=tower.layer, vision_feature_select_strategy=tower.strategy,
         image_seq_length=tower.tokens, tie_word_embeddings=text.tie_word_embeddings,
     )  # fmt: skip
     config.architectures = ["LlavaForConditionalGeneration"]
-    config.dtype = original.settings.get("torch_dtype") or original.settings.get("dtype") or "float16"
+    config.dtype = source.settings.get("torch_dtype") or source.settings.get("dtype") or "float16"
     return config
 
 
-def _text_config(original: SourceCheckpoint) -> Any:
+def _text_config(source: SourceCheckpoint) -> Any:
     from transformers import LlamaConfig, Phi3Config
 
-    made = LlamaConfig if original.kind.text == "llama" else Phi3Config
-    known = set(made(**({"pad_token_id": None} if made is Phi3Config else {})).to_dict()) | set(OLD_KEYS)
+    config_class = LlamaConfig if source.architecture.text == "llama" else Phi3Config
+    defaults = config_class(**({"pad_token_id": None} if config_class is Phi3Config else {}))
+    known = set(defaults.to_dict()) | set(OLD_KEYS)
     left_out = {"architectures", "model_type", "dtype", "transformers_version", "rope_parameters"}
-    left_out -= {"rope_parameters"} if original.settings.get("rope_parameters") else set()
-    stated = {key: value for key, value in original.settings.items() if key in known - left_out}
-    stated |= _ids(original)
+    left_out -= {"rope_parameters"} if source.settings.get("rope_parameters") else set()
+    stated = {key: value for key, value in source.settings.items() if key in known - left_out}
     try:
-        config = made(**stated)
+        config = config_class(**stated | _special_ids(source))
     except Exception as error:  # transformers' strict configs raise classes of their own
         reason = " ".join(str(error).split())
-        path = original.folder / "config.json"
-        raise VrbenchError(f"{path} describes no {original.kind.text} language model: {reason}") from error
+        path = source.folder / "config.json"
+        raise VrbenchError(f"{path} describes no {source.architecture.text} language model: {reason}") from error
     if getattr(config, "sliding_window", None):
-        # Phi 3 sees this far back. Bunny gives it 2,048 tokens at most, and so the window is the longest text of the
+        # Phi 3 attends this far back. Bunny gives it 2,048 tokens at most, and so the window is the longest text of the
         # converted model: within it, attention is full.
         config.max_position_embeddings = min(config.max_position_embeddings, config.sliding_window)
     return config
 
 
-def _ids(original: SourceCheckpoint) -> dict[str, Any]:
-    tokenizer = original.words.tokenizer
-    return {
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
+def _special_ids(source: SourceCheckpoint) -> dict[str, Any]:
+    tokenizer = source.tokenizer.tokenizer
+    return {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
 
 
-def rows_needed(rows: int, image_id: int) -> int:
-    """Rows of the embedding, such that the image token has one."""
-    if image_id < rows:
-        return rows
-    return -(-(image_id + 1) // ROWS_TOGETHER) * ROWS_TOGETHER
+def _write_processor(folder: Path, source: SourceCheckpoint) -> None:
+    from transformers import LlavaProcessor
+    from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+
+    tower, tokenizer = source.tower, source.tokenizer.tokenizer
+    processor = LlavaProcessor(
+        image_processor=LlavaImageProcessorPil(**tower.image_settings), tokenizer=tokenizer,
+        patch_size=tower.config["patch_size"], vision_feature_select_strategy=tower.strategy, image_token="<image>",
+        num_additional_image_tokens=int(tower.is_clip), chat_template=tokenizer.chat_template,
+    )  # fmt: skip
+    processor.save_pretrained(folder)
+
+
+def _write_generation_config(folder: Path, source: SourceCheckpoint) -> None:
+    """Greedy decoding, which ends where the original's does: at its end token, and at all that its settings name."""
+    ids = _special_ids(source)
+    stated = read_json((source.base or source.folder) / "generation_config.json").get("eos_token_id")
+    named = [token for token in (stated if isinstance(stated, list) else [stated]) if type(token) is int]
+    ends = list(dict.fromkeys([ids["eos_token_id"], *named]))
+    settings = {**ids, "eos_token_id": ends if len(ends) > 1 else ends[0], "do_sample": False}
+    (folder / "generation_config.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+
+
+def _lineage(name: str, source: SourceCheckpoint, config: LlavaConfig, weights: dict[str, str]) -> Lineage:
+    depth = config.text_config.num_hidden_layers
+    note = f"{FORMS[source.form]} in the layout of {source.settings['model_type']}"
+    if source.base:
+        note += f": {source.id}, put on {source.base_id}"
+    note += f"; vision tower {source.settings.get('mm_vision_tower')}"
+    note += ", from its own folder" if source.tower_folder else ", as the source holds it"
+    steps = [LineageStep(kind="converted", layers="none", depth=depth, method=source.form, note=note)]
+    if source.adapter:
+        tuned = LayerSet.of(source.adapter.layers, depth)
+        merged = f"{source.id}, merged"
+        steps.append(LineageStep(kind="trained", layers=str(tuned), depth=depth, method="lora", note=merged))
+    digest = digest_of({file.name: file_digest(file) for file in model_files(source.base or source.folder)})
+    base = BaseRef(id=source.base_id or source.id, digest=digest)
+    return Lineage(id=name, family="llava", depth=depth, base=base, steps=tuple(steps), weights=weights)

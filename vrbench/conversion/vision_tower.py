@@ -1,4 +1,4 @@
-"""The vision tower of a source: its shape, its picture settings, and which of its states the projector reads."""
+"""The vision tower of a source: its shape, its image settings, and which of its states the projector reads."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "num_attention_heads": 16, "image_size": 384, "patch_size": 14,
     },
 }  # fmt: skip
-"""The towers of the paper's models, by the last part of their name: heads cannot be told from weights."""
+"""The towers of the paper's models, by the last part of their name; weights alone do not show the number of heads."""
 
-FEATURES = {"patch": "default", "cls_patch": "full"}
+SELECT_STRATEGIES = {"patch": "default", "cls_patch": "full"}
 """LLaVA's mm_vision_select_feature -> transformers' vision_feature_select_strategy."""
 
 
@@ -35,36 +35,36 @@ class VisionTower:
     Attributes:
         config: as transformers' CLIPVisionConfig or SiglipVisionConfig names them, with `model_type`.
         layer: which hidden state is used, counted as in a Python list.
-        strategy: "default" leaves the class token out, "full" takes every token.
-        pictures: settings of the image processor.
+        strategy: "default" drops the class token, "full" keeps every token.
+        image_settings: of the image processor.
     """
 
     config: dict[str, Any]
     layer: int
     strategy: str
-    pictures: dict[str, Any]
+    image_settings: dict[str, Any]
 
     @property
     def is_clip(self) -> bool:
-        """Whether the first of its tokens is a class token."""
+        """Whether its first token is a class token."""
         return bool(self.config["model_type"] == "clip_vision_model")
 
     @property
     def tokens(self) -> int:
-        """Tokens that a picture takes in a prompt."""
+        """Tokens of an image in a prompt."""
         patches = (self.config["image_size"] // self.config["patch_size"]) ** 2
         return int(patches + (self.is_clip and self.strategy == "full"))
 
 
-def tower_of(settings: dict[str, Any], folder: Path | None) -> VisionTower:
-    """The tower of a source.
+def read_tower(settings: dict[str, Any], folder: Path | None) -> VisionTower:
+    """Return the tower of a source.
 
     Args:
         settings: the source's config.json.
-        folder: the tower's own folder, where there is one.
+        folder: the tower's own folder, if there is one.
 
     Raises:
-        VrbenchError: neither the folder nor the name in config.json tells its shape, or a setting is not known.
+        VrbenchError: neither the folder nor the name in config.json states its shape, or a setting is unknown.
     """
     config = _vision_config(folder) if folder else PUBLISHED.get(Path(str(settings.get("mm_vision_tower"))).name)
     if config is None:
@@ -73,15 +73,15 @@ def tower_of(settings: dict[str, Any], folder: Path | None) -> VisionTower:
             "name a folder with its config.json by --vision-tower"
         )
     feature = settings.get("mm_vision_select_feature", "patch")
-    if feature not in FEATURES:
-        raise VrbenchError(f"mm_vision_select_feature is {feature!r}; known are {', '.join(FEATURES)}")
+    if feature not in SELECT_STRATEGIES:
+        raise VrbenchError(f"mm_vision_select_feature is {feature!r}; known are {', '.join(SELECT_STRATEGIES)}")
     if config["model_type"] == "clip_vision_model":
-        layer, strategy = settings.get("mm_vision_select_layer", -2), FEATURES[feature]
+        layer, strategy = settings.get("mm_vision_select_layer", -2), SELECT_STRATEGIES[feature]
         if type(layer) is not int:
             raise VrbenchError(f"mm_vision_select_layer is {layer!r}; it has to be a whole number, such as -2")
     else:  # both code bases read this state of a SigLIP tower, whatever the config says; it has no class token
         layer, strategy = -2, "full"
-    return VisionTower(config, layer, strategy, _pictures(config, folder, settings.get("image_aspect_ratio")))
+    return VisionTower(config, layer, strategy, _image_settings(config, folder, settings.get("image_aspect_ratio")))
 
 
 def _vision_config(folder: Path) -> dict[str, Any]:
@@ -94,26 +94,26 @@ def _vision_config(folder: Path) -> dict[str, Any]:
         os_errors.reraise_os_error(error)
         raise VrbenchError(f"{path} is missing or cannot be read as a vision tower's config") from error
     if kind not in ("clip_vision_model", "siglip_vision_model"):
-        raise VrbenchError(f"{path} is of model_type {raw['model_type']!r}; towers known are CLIP and SigLIP")
-    return _completed(path, inner, kind)
+        raise VrbenchError(f"{path} is of model_type {raw['model_type']!r}; supported towers are CLIP and SigLIP")
+    return _with_defaults(path, inner, kind)
 
 
-def _completed(path: Path, stated: Any, kind: str) -> dict[str, Any]:
-    """What a tower's config.json states, and what it leaves out because it is usual."""
+def _with_defaults(path: Path, stated: Any, kind: str) -> dict[str, Any]:
+    """A tower's config.json, with the defaults that it leaves out."""
     from transformers import CLIPVisionConfig, SiglipVisionConfig
 
     try:
         shape = {key: value for key, value in stated.items() if not key.startswith(("_", "torch_dtype", "dtype"))}
         given = {key: value for key, value in shape.items() if key != "model_type"}
-        made = (CLIPVisionConfig if kind == "clip_vision_model" else SiglipVisionConfig)(**given)
-        sides = {key: int(getattr(made, key)) for key in ("image_size", "patch_size")}
+        config = (CLIPVisionConfig if kind == "clip_vision_model" else SiglipVisionConfig)(**given)
+        sides = {key: int(getattr(config, key)) for key in ("image_size", "patch_size")}
     except Exception as error:  # transformers' strict configs raise classes of their own
         raise VrbenchError(f"{path} describes no vision tower: {' '.join(str(error).split())}") from error
     return shape | sides | {"model_type": kind}
 
 
-def _pictures(config: dict[str, Any], folder: Path | None, aspect: str | None) -> dict[str, Any]:
-    """Settings of `LlavaImageProcessor`: as the tower was trained, on pictures padded to a square where they were."""
+def _image_settings(config: dict[str, Any], folder: Path | None, aspect: str | None) -> dict[str, Any]:
+    """Settings of `LlavaImageProcessor` as in the tower's training, with padding to a square where LLaVA had it."""
     side = config["image_size"]
     square = {"height": side, "width": side}
     if config["model_type"] == "clip_vision_model":
@@ -122,17 +122,17 @@ def _pictures(config: dict[str, Any], folder: Path | None, aspect: str | None) -
     else:
         found = {"size": square, "do_center_crop": False, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     if folder and (folder / "preprocessor_config.json").is_file():
-        found |= _stated(folder / "preprocessor_config.json", found)
+        found |= _stated_settings(folder / "preprocessor_config.json", found)
     return found | {"resample": found.get("resample", 3), "do_pad": aspect == "pad"}
 
 
-def _stated(path: Path, defaults: dict[str, Any]) -> dict[str, Any]:
+def _stated_settings(path: Path, defaults: dict[str, Any]) -> dict[str, Any]:
     try:
         raw = json.loads(read_text(path))
         stated = {key: raw[key] for key in (*defaults, "resample", "rescale_factor") if raw.get(key) is not None}
     except (ValueError, AttributeError, RecursionError) as error:
         raise VrbenchError(f"{path} cannot be read as JSON") from error
-    for key in ("size", "crop_size"):  # older files give one number
+    for key in ("size", "crop_size"):  # older files have one number
         if isinstance(stated.get(key), int):
             stated[key] = dict.fromkeys(defaults[key], stated[key])
     return stated
