@@ -17,7 +17,7 @@ from tabulate import tabulate
 from benchmarks import report_header
 from vrbench.core.schemas import Run
 from vrbench.evaluation.evaluate import run_all
-from vrbench.evaluation.run_plan import RunConfig
+from vrbench.evaluation.run_config import RunConfig
 
 RESULT = Path(__file__).parent / "results" / "dtypes.md"
 REFERENCE = ("float32", 1)

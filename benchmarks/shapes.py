@@ -25,7 +25,7 @@ from tabulate import tabulate
 from benchmarks import report_header
 from vrbench.core.io import write_atomically
 from vrbench.evaluation.evaluate import run_all
-from vrbench.evaluation.run_plan import RunConfig
+from vrbench.evaluation.run_config import RunConfig
 from vrbench.models import load as loading
 
 REPORT = Path(__file__).parent / "results" / "shapes.md"

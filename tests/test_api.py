@@ -14,7 +14,7 @@ import vrbench
 from tests import simulated
 from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import RunRecord
-from vrbench.evaluation.run_plan import RunConfig, RunOptions
+from vrbench.evaluation.run_config import RunConfig, RunOptions
 
 
 def test_the_public_names_are_listed_and_cost_nothing_until_they_are_used() -> None:

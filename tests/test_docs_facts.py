@@ -25,7 +25,7 @@ from vrbench.core.device import DEVICES
 from vrbench.core.provenance import ADAPTER_PACKAGES, ANSWER_PACKAGES
 from vrbench.data.local_mirror import State
 from vrbench.evaluation import answer_store
-from vrbench.evaluation.run_plan import DTYPES
+from vrbench.evaluation.run_config import DTYPES
 from vrbench.leaderboard.json_schemas import SCHEMAS
 from vrbench.models import context_length
 from vrbench.models.llava_model import PREFIX_SHARING_DECODERS

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from vrbench.core.run_storage import load_run
     from vrbench.core.schemas import Run
     from vrbench.evaluation.evaluate import evaluate, run_all
-    from vrbench.evaluation.run_plan import RunConfig as Options
+    from vrbench.evaluation.run_config import RunConfig as Options
     from vrbench.statistics.comparison import compare
     from vrbench.statistics.merge_runs import join
 
@@ -51,7 +51,7 @@ class _Lazy:
 
 
 class _Package(ModuleType):
-    Options = _Lazy("vrbench.evaluation.run_plan", "RunConfig")
+    Options = _Lazy("vrbench.evaluation.run_config", "RunConfig")
     Run = _Lazy("vrbench.core.schemas", "Run")
     VrbenchError = _Lazy("vrbench.core.errors", "VrbenchError")
     compare = _Lazy("vrbench.statistics.comparison", "compare")

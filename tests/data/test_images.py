@@ -22,7 +22,8 @@ from vrbench.data.images import ImageError, has_16_bits, image_size, inspect_ima
 from vrbench.data.tables import opening
 from vrbench.evaluation import task_result
 from vrbench.evaluation.requests import request_image
-from vrbench.evaluation.run_plan import RunConfig, plan_task
+from vrbench.evaluation.run_config import RunConfig
+from vrbench.evaluation.run_plan import plan_task
 from vrbench.pruning.questions import FolderQuestions
 from vrbench.training.conversations import InvalidSample, TrainingImage
 

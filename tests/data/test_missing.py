@@ -9,7 +9,8 @@ import pytest
 from tests.evaluation import made
 from vrbench.core.errors import VrbenchError, merge_messages
 from vrbench.data.locate import locate_all, missing_messages, skipped_note
-from vrbench.evaluation.run_plan import RunConfig, RunPlan, plan
+from vrbench.evaluation.run_config import RunConfig
+from vrbench.evaluation.run_plan import RunPlan, plan
 from vrbench.tasks import registry
 
 MME = "lmms-lab-encoder/MME/default/test.parquet"
@@ -48,7 +49,7 @@ def test_offline_all_tasks_are_one_line(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 def test_what_is_not_there_is_left_out_and_told_and_the_rest_is_planned(tiny_llava: Path, root: Path) -> None:
     found = planned(tiny_llava, root, "piqa,mme,mmlu", skip_missing=True)
-    assert [job.spec.id for job in found.jobs] == ["piqa"]
+    assert [job.spec.id for job in found.tasks] == ["piqa"]
     reason = f"data set lmms-lab-encoder/MME is not whole under the data root {root}"
     assert found.skipped == {"mme": reason, "mmlu": reason.replace("lmms-lab-encoder/MME", "cais/mmlu")}
     assert skipped_note(dict(found.skipped)) == (

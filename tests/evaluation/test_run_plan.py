@@ -14,7 +14,8 @@ from tests import tiny
 from tests.evaluation import made
 from tests.fakehub import parquet
 from vrbench.core.errors import MultipleErrors, VrbenchError, error_messages
-from vrbench.evaluation.run_plan import RunConfig, RunPlan, plan
+from vrbench.evaluation.run_config import RunConfig
+from vrbench.evaluation.run_plan import RunPlan, plan
 from vrbench.tasks import registry
 
 PIQA = "baber/piqa/default/validation.parquet"
@@ -149,7 +150,7 @@ class TestFaultsOfItems:
         folder = ready.folder(ready.checkpoints[0])
         folder.mkdir(parents=True)
         (folder / "run.json").write_text("{}")
-        assert planned("piqa").jobs[0].digest == ready.jobs[0].digest
+        assert planned("piqa").tasks[0].digest == ready.tasks[0].digest
 
 
 def own(folder: Path, name: str, **keys: Any) -> None:
@@ -186,7 +187,7 @@ class TestJudges:
     def test_a_suite_leaves_it_out_and_says_so_once(
         self, planned: Callable[..., RunPlan], mine: Path, names: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        assert "judged" not in {job.spec.id for job in planned(names, include_path=mine, limit=1).jobs}
+        assert "judged" not in {job.spec.id for job in planned(names, include_path=mine, limit=1).tasks}
         assert [r.getMessage() for r in caplog.records if "left out" in r.getMessage()] == [
             "vrbench: left out, since they need a judge model: judged"
         ]
@@ -200,7 +201,7 @@ class TestInputs:
     """All that decides an answer is in the digest that names a run's folder."""
 
     def digests(self, made_plan: RunPlan) -> tuple[str, str, str]:
-        (job,) = made_plan.jobs
+        (job,) = made_plan.tasks
         return made_plan.inputs_digest(made_plan.checkpoints[0]), job.digest, job.definition_digest
 
     @pytest.fixture

@@ -36,7 +36,9 @@ from vrbench.core.schemas import (
 )
 from vrbench.core.version import __version__
 from vrbench.data import tables
-from vrbench.evaluation import run_plan
+from vrbench.evaluation.inputs_digest import inputs_digest
+from vrbench.evaluation.run_config import RunConfig
+from vrbench.evaluation.run_plan import plan_task
 from vrbench.leaderboard.board import Board, BoardFamily, BoardSettings, BoardSuites, PinnedTask, prompts_digest
 from vrbench.leaderboard.rescore import Rescorer
 from vrbench.leaderboard.schema import Submission
@@ -227,7 +229,7 @@ def write_tasks(folder: Path, tasks: Sequence[str], items: int) -> None:
 def rescorers_of(folder: Path, tasks: Sequence[str]) -> dict[str, Rescorer]:
     """Task id -> what scores its answers."""
     specs = registry.load(folder)
-    return {task: Rescorer(run_plan.plan_task(specs[task], run_plan.RunConfig())) for task in tasks}
+    return {task: Rescorer(plan_task(specs[task], RunConfig())) for task in tasks}
 
 
 def family_name(number: int) -> str:
@@ -290,12 +292,12 @@ def made_run(
     settings = RunSettings(tasks=tuple(sorted(rescorers)), device="cuda", dtype="float32", environment=environment)
     code = {"decoding": 2} if number % 2 else {}
     results = [result.model_copy(update={"code": code}) for result in results]
-    decides = {task: run_plan.with_code(rescorer.job.decides, code) for task, rescorer in rescorers.items()}
+    decides = {task: rescorer.job.inputs(code) for task, rescorer in rescorers.items()}
     record = RunRecord(
         status="ok",
         checkpoint=ref,
         settings=settings,
-        inputs_digest=run_plan.inputs_digest(ref.digest, decides, settings),
+        inputs_digest=inputs_digest(ref.digest, decides, settings),
         results=tuple(results),
         provenance=Provenance(
             vrbench=__version__, commit=f"{number:040x}", dirty=False, python="3.11.9", platform="Linux",

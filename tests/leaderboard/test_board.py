@@ -11,7 +11,7 @@ import yaml
 
 from vrbench.core.errors import VrbenchError, error_messages
 from vrbench.core.run_storage import load_run
-from vrbench.evaluation.run_plan import definition_digest
+from vrbench.evaluation.inputs_digest import definition_digest
 from vrbench.leaderboard.board import Board, boards, load_board, prompts_digest
 from vrbench.leaderboard.pin import pin
 from vrbench.tasks import registry

@@ -15,10 +15,12 @@ from tests.evaluation.test_harness import write_task
 from tests.leaderboard.made import KINDS, answered, rescorers_of, write_tasks
 from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import Sample, TaskResult
-from vrbench.evaluation import run_plan, task_result
+from vrbench.evaluation import task_result
 from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.engine import InferenceEngine
 from vrbench.evaluation.evaluate import evaluate_task
+from vrbench.evaluation.run_config import RunConfig
+from vrbench.evaluation.run_plan import plan_task
 from vrbench.leaderboard.rescore import MAX_RESPONSE, Rescorer
 from vrbench.models.llava_model import LlavaModel
 from vrbench.tasks import registry
@@ -64,7 +66,7 @@ def test_the_same_as_a_run_of_the_same_answers(task: str, rescorers: dict[str, R
     said = [response for sample in given for response in sample.responses]
     if KINDS[task].like == "pocket_pydoc":
         said = [(log, False) for log in said]  # one window each
-    outcome = evaluate_task(rescorer.job.spec, rescorer.job.parts, Says(vlm, said))  # type: ignore[arg-type]
+    outcome = evaluate_task(rescorer.job.spec, rescorer.job.subtasks, Says(vlm, said))  # type: ignore[arg-type]
     expected = TaskResult(**task_result.task_fields(rescorer.job), **task_result.score_fields(rescorer.job, outcome, 0))
     result, samples = rescorer.score(bare(outcome.samples))
     assert result == expected
@@ -80,13 +82,13 @@ def test_a_models_own_answers(vlm: LlavaModel, tmp_path: Path) -> None:
     )  # fmt: skip
     rescorer = rescorer_of(spec)
     answerer = InferenceEngine(vlm, AnswerStore(tmp_path / "a.sqlite", "c"), show_progress=False)
-    outcome = evaluate_task(spec, rescorer.job.parts, answerer)
+    outcome = evaluate_task(spec, rescorer.job.subtasks, answerer)
     assert len({sample.responses for sample in outcome.samples}) == 6
     assert rescorer.score(bare(outcome.samples))[1] == outcome.samples
 
 
 def rescorer_of(spec: TaskSpec) -> Rescorer:
-    return Rescorer(run_plan.plan_task(spec, run_plan.RunConfig()))
+    return Rescorer(plan_task(spec, RunConfig()))
 
 
 @pytest.mark.parametrize("task", KINDS)
@@ -174,9 +176,9 @@ def test_tasks_of_the_hub_with_configs_filters_and_examples(name: str, vlm: Llav
     spec = part_of(spec, spec.data.configs[:2]) if len(spec.data.configs) > 1 else spec
     spec = parity_text.limited(spec, 3)
     put(tmp_path, spec)
-    rescorer = Rescorer(run_plan.plan_task(spec, run_plan.RunConfig(data_root=tmp_path)))
+    rescorer = Rescorer(plan_task(spec, RunConfig(data_root=tmp_path)))
     answerer = InferenceEngine(vlm, AnswerStore(tmp_path / "a.sqlite", "c"), show_progress=False)
-    outcome = evaluate_task(spec, rescorer.job.parts, answerer)
+    outcome = evaluate_task(spec, rescorer.job.subtasks, answerer)
     result, samples = rescorer.score(bare(outcome.samples))
     assert samples == outcome.samples
     assert result.official == outcome.official

@@ -20,7 +20,7 @@ from vrbench.cli import app
 from vrbench.core.errors import VrbenchError
 from vrbench.core.run_storage import load_run, save_run
 from vrbench.core.schemas import CheckpointRef, Lineage, LineageStep, Run, RunRecord
-from vrbench.evaluation.run_plan import inputs_digest, task_inputs, with_code
+from vrbench.evaluation.inputs_digest import inputs_digest, task_inputs
 from vrbench.leaderboard import check as checking
 from vrbench.leaderboard import validate as validating
 from vrbench.leaderboard.check import SubmissionChecker
@@ -379,8 +379,7 @@ class TestReproductions:
         assert record.settings.environment and record.settings.environment != elsewhere
         settings = record.settings.model_copy(update={"environment": elsewhere, "device": "cpu"})
         specs = registry.load(board.tasks)
-        decided = {r.task: task_inputs(specs[r.task], r.data_digest, r.harness) for r in record.results}
-        tasks = {r.task: with_code(decided[r.task], r.code) for r in record.results}
+        tasks = {r.task: task_inputs(specs[r.task], r.data_digest, r.harness, r.code) for r in record.results}
         digest = inputs_digest(record.checkpoint.digest, tasks, settings)
         assert digest != record.inputs_digest
         update = {"settings": settings, "inputs_digest": digest}

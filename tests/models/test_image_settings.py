@@ -19,7 +19,9 @@ from vrbench.checkpoints.resolve import Checkpoint
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import digest_of
 from vrbench.core.schemas import RunSettings
-from vrbench.evaluation.run_plan import RunConfig, inputs_digest, plan
+from vrbench.evaluation.inputs_digest import inputs_digest
+from vrbench.evaluation.run_config import RunConfig
+from vrbench.evaluation.run_plan import plan
 from vrbench.models.load import load_vlm
 from vrbench.models.processors import padding_image_processor
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from vrbench.core.errors import MultipleErrors, VrbenchError
-from vrbench.evaluation.run_plan import RunConfig, plan
+from vrbench.evaluation.run_config import RunConfig
+from vrbench.evaluation.run_plan import plan
 from vrbench.tasks import registry
 from vrbench.tasks.spec import TaskSpec
 

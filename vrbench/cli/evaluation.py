@@ -48,8 +48,9 @@ def run(
     """Measure checkpoints on tasks, and compare them with a baseline."""
     from transformers.utils.logging import disable_progress_bar
 
-    from vrbench.evaluation.evaluate import SomeFailed, run_all
-    from vrbench.evaluation.run_plan import RunConfig
+    from vrbench.evaluation.evaluate import run_all
+    from vrbench.evaluation.failures import SomeFailed
+    from vrbench.evaluation.run_config import RunConfig
 
     disable_progress_bar()  # of loading weights: it is over before it can be read
     size = int(batch_size) if batch_size.isdigit() else batch_size  # a wrong text is told with the other faults
@@ -73,7 +74,8 @@ def run(
         for result in done.record.results:
             if result.status == "error":
                 print(f"vrbench: {done.record.checkpoint.id} {result.task} died: {result.error}", file=sys.stderr)
-    if any(done.record.status == "error" for done in runs) or (failure and any(one.is_ours for one in failure.failed)):
+    is_internal = failure is not None and any(one.is_internal for one in failure.failed)
+    if is_internal or any(done.record.status == "error" for done in runs):
         raise typer.Exit(OURS)
     if failure:
         raise typer.Exit(USERS)

@@ -146,7 +146,7 @@ def run(job: StepJob) -> None:
 
     from vrbench.core.run_storage import save_run, scores_only
     from vrbench.evaluation.evaluate import run_all
-    from vrbench.evaluation.run_plan import RunConfig
+    from vrbench.evaluation.run_config import RunConfig
 
     disable_progress_bar()
     arguments, options = job.step.arguments, job.options

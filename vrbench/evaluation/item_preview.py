@@ -69,7 +69,7 @@ class ItemExample:
 def preview_items(task: PlannedTask) -> Iterator[ItemPreview]:
     """Yield the items of a task, in its order; their images are decoded one item at a time."""
     with quiet():  # not around what is yielded, which would silence the caller
-        built = build_task(task.spec, task.parts)
+        built = build_task(task.spec, task.subtasks)
     for harness_task, key, instances in built.items():
         with quiet():
             prompt, options, _ = prompt_and_options(instances)

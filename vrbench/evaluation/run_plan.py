@@ -1,4 +1,4 @@
-"""What shall be run, with every fault in it told before a weight is loaded."""
+"""What a run will do: checkpoints, tasks and items, with all errors in them reported before any weights are loaded."""
 
 from __future__ import annotations
 
@@ -8,93 +8,30 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any
 
 from vrbench.checkpoints import image_settings, locate, resolve
-from vrbench.checkpoints.image_settings import HARNESS
 from vrbench.checkpoints.model_config import read_config
+from vrbench.checkpoints.resolve import Checkpoint
 from vrbench.core import versions
-from vrbench.core.device import resolve_device, validate_device
 from vrbench.core.errors import VrbenchError, error_messages, merge_messages, raise_errors
-from vrbench.core.io import digest_of, validate_output
+from vrbench.core.io import digest_of
 from vrbench.core.provenance import answer_packages, package_version
-from vrbench.core.schemas import SCHEMA_VERSION, RunSettings
+from vrbench.core.run_storage import load_run, save_run
+from vrbench.core.schemas import Run, RunSettings
 from vrbench.data import loading, sampling
-from vrbench.data.locate import DataLocation, in_cache, locate_all, missing_messages, skipped_note
+from vrbench.data.image_columns import count_16_bit
+from vrbench.data.locate import DataLocation, LocatedData, in_cache, locate_all, missing_messages, skipped_note
 from vrbench.data.locate import locate as locate_data
-from vrbench.evaluation import answer_store
+from vrbench.evaluation.answer_store import AnswerStore, older_store_file, store_file
+from vrbench.evaluation.built_task import SubtaskData, select_items
+from vrbench.evaluation.inputs_digest import definition_digest, inputs_digest, task_inputs
+from vrbench.evaluation.run_config import RunConfig
+from vrbench.models.context_length import stated_context
 from vrbench.tasks import registry
 from vrbench.tasks.spec import TaskSpec
 
-if TYPE_CHECKING:
-    from vrbench.evaluation.built_task import SubtaskData
-
 _log = logging.getLogger(__name__)
-
-CONFIG = "config.json"
-DTYPES = ("auto", "float32", "bfloat16")
-PROSE = {"title", "licence", "citation", "url", "note", "suites", "n", "chance", "groups", "judge", "column"}
-"""Fields of a task that decide neither an answer nor a score."""
-
-ASKED = (
-    "harness", "harness_task", "scorer", "fewshot", "description", "prompt", "choices", "target", "delimiter",
-    "generation", "ocr_tokens",
-)  # fmt: skip
-"""Fields of a task that say what is asked over given data, and how answers are generated and scored."""
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """How to run; the defaults are those of the command line.
-
-    Attributes:
-        limit: items a task at most; None for all.
-        batch_size: rows in one pass, or "auto" for as many as fit.
-        device: "auto" takes a card when there is one.
-        dtype: "auto" is bfloat16 on a card and float32 on a CPU.
-        data_root: folder with the hub's data sets; nothing touches the network then.
-        include_path: folder with the user's own task files.
-        out: folder of the runs.
-        seed: of the choice of items under a limit, and of the intervals.
-        trust_remote_code: run Python code that comes with a checkpoint; the record says which.
-        image_settings: whose settings of the image processor hold: "harness" for those of lmms-eval's class for the
-            family, "checkpoint" for those of its files, "pad" to pad images where a LLaVA's files crop them.
-        command: the command line, for the record.
-        show_progress: whether to draw a progress bar for each task.
-        skip_missing: leave out tasks whose data are not there; the record says which. Broken data are refused still.
-    """
-
-    limit: int | None = None
-    batch_size: int | str = "auto"
-    device: str = "auto"
-    dtype: str = "auto"
-    data_root: str | Path | None = None
-    include_path: str | Path | None = None
-    out: str | Path = "runs"
-    seed: int = 0
-    trust_remote_code: bool = False
-    image_settings: str = HARNESS
-    command: str = "python"
-    show_progress: bool = True
-    skip_missing: bool = False
-
-
-class RunOptions(TypedDict, total=False):
-    """The fields of `RunConfig` as keywords, any of which may be left out."""
-
-    limit: int | None
-    batch_size: int | str
-    device: str
-    dtype: str
-    data_root: str | Path | None
-    include_path: str | Path | None
-    out: str | Path
-    seed: int
-    trust_remote_code: bool
-    image_settings: str
-    command: str
-    show_progress: bool
-    skip_missing: bool
 
 
 @dataclass(frozen=True)
@@ -103,307 +40,279 @@ class PlannedTask:
 
     Attributes:
         spec: the task.
-        parts: the items that are used.
-        available: items that are there.
+        subtasks: the items that are used.
+        available: number of items that exist.
         origin: data set, revision and where it came from.
-        digest: sha256 over the items used, those of the examples among them.
-        located: where they are.
-        sixteen_bits: images scored over that have 16 bits a channel, of which 8 are shown.
+        digest: sha256 over the items used, including few-shot examples.
+        location: where the data are.
+        sixteen_bits: number of scored images with 16 bits a channel, of which 8 are shown.
     """
 
     spec: TaskSpec
-    parts: tuple[SubtaskData, ...]
+    subtasks: tuple[SubtaskData, ...]
     available: int
     origin: str
     digest: str
-    located: DataLocation
+    location: DataLocation
     sixteen_bits: int = 0
 
     @property
     def definition_digest(self) -> str:
-        """sha256 over what the task's definition says of prompt, examples, generation and scoring; not over data."""
+        """sha256 over the task's prompt, examples, generation and scoring, without its data."""
         return definition_digest(self.spec)
 
-    @property
-    def decides(self) -> dict[str, Any]:
-        """What of the task decides answers and scores: its definition, its items and its harness; not our code."""
-        return task_inputs(self.spec, self.digest, f"{self.spec.harness} {package_version(self.spec.harness)}")
+    def inputs(self, code: Mapping[str, int] | None = None) -> dict[str, Any]:
+        """Return what of the task decides answers and scores; see `inputs_digest.task_inputs`."""
+        harness = f"{self.spec.harness} {package_version(self.spec.harness)}"
+        return task_inputs(self.spec, self.digest, harness, code)
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """Everything that a run needs but the weights.
+    """Everything that a run needs except the weights.
 
     Attributes:
         checkpoints: resolved.
-        jobs: the tasks with their items.
-        options: with a real device and dtype instead of "auto".
+        tasks: with their items.
+        config: with a real device and dtype instead of "auto".
         skipped: task -> why it was left out.
     """
 
-    checkpoints: tuple[resolve.Checkpoint, ...]
-    jobs: tuple[PlannedTask, ...]
-    options: RunConfig
+    checkpoints: tuple[Checkpoint, ...]
+    tasks: tuple[PlannedTask, ...]
+    config: RunConfig
     skipped: Mapping[str, str] = field(default_factory=dict)
 
-    def settings(self, of: resolve.Checkpoint) -> RunSettings:
-        """The options in force and the environment of a checkpoint's answers, for the record."""
-        o = self.options
+    def settings(self, of: Checkpoint) -> RunSettings:
+        """Return the options in force and the environment of a checkpoint's answers, for the record."""
+        config = self.config
         return RunSettings(
-            tasks=tuple(sorted(job.spec.id for job in self.jobs)),
-            limit=o.limit,
-            seed=o.seed,
-            dtype=o.dtype,
-            batch_size=str(o.batch_size),
-            device=o.device,
-            data_root=str(o.data_root or ""),
-            include_path=str(o.include_path or ""),
-            environment={"device": o.device, **answer_packages(of.has_adapter)},
-            image_settings=o.image_settings,
+            tasks=tuple(sorted(task.spec.id for task in self.tasks)),
+            limit=config.limit,
+            seed=config.seed,
+            dtype=config.dtype,
+            batch_size=str(config.batch_size),
+            device=config.device,
+            data_root=str(config.data_root or ""),
+            include_path=str(config.include_path or ""),
+            environment={"device": config.device, **answer_packages(of.has_adapter)},
+            image_settings=config.image_settings,
         )
 
-    def inputs_digest(self, of: resolve.Checkpoint) -> str:
-        """sha256 over all that decides a checkpoint's answers and scores; not over batch size or folders."""
-        tasks = {job.spec.id: with_code(job.decides, versions.of_task(of, job.spec)) for job in self.jobs}
+    def inputs_digest(self, of: Checkpoint) -> str:
+        """Return the sha256 over everything that decides a checkpoint's answers and scores; see `inputs_digest`."""
+        tasks = {task.spec.id: task.inputs(versions.of_task(of, task.spec)) for task in self.tasks}
         return inputs_digest(of.digest, tasks, self.settings(of))
 
-    def folder(self, of: resolve.Checkpoint) -> Path:
-        """Where a checkpoint's run is written."""
+    def folder(self, of: Checkpoint) -> Path:
+        """Return where a checkpoint's run is written."""
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", of.id).strip("-.") or "checkpoint"
-        return Path(self.options.out) / name / self.inputs_digest(of)[:16]
+        return Path(self.config.out) / name / self.inputs_digest(of)[:16]
 
-    def store(self, of: resolve.Checkpoint) -> Path:
-        """The file of a checkpoint's answers."""
-        return answer_store.store_file(self.answers, of.digest)
+    @property
+    def answers(self) -> Path:
+        """Folder of all answer stores."""
+        return Path(self.config.out) / "answers"
+
+    def store_file(self, of: Checkpoint) -> Path:
+        """Return the file of a checkpoint's answers."""
+        return store_file(self.answers, of.digest)
 
     @property
     def shows_images(self) -> bool:
         """Whether any of the tasks has images."""
-        return any(job.spec.harness == "lmms-eval" for job in self.jobs)
+        return any(task.spec.harness == "lmms-eval" for task in self.tasks)
 
-    @property
-    def answers(self) -> Path:
-        """The folder of all answers."""
-        return Path(self.options.out) / "answers"
+    def finished_run(self, of: Checkpoint) -> Run | None:
+        """Return the run of the same inputs, if it ended well and its files are those that it wrote.
+
+        Which tasks were left out this time is no input of the run; its record is changed to say so.
+        """
+        try:
+            found = load_run(self.folder(of))
+        except VrbenchError:
+            return None
+        record = found.record
+        has_responses = all(sample.responses for samples in found.samples.values() for sample in samples)
+        if record.inputs_digest != self.inputs_digest(of) or record.status != "ok" or not has_responses:
+            return None
+        if record.skipped == self.skipped or found.path is None:
+            return found
+        record = record.model_copy(update={"skipped": dict(self.skipped)})
+        save_run(found.path, record, found.samples)
+        return found.model_copy(update={"record": record})
+
+    def warn_of_unused_answers(self, of: Checkpoint) -> None:
+        """Warn once that answers of vrbench 0.2.0 lie beside the new ones and are not used."""
+        older = older_store_file(self.answers, of.digest)
+        if older is not None and not self.store_file(of).exists():
+            _log.warning(
+                "vrbench: the answers in %s do not say which libraries and code computed them, so they are computed "
+                "again; the file is kept, and may be deleted",
+                older,
+            )
 
 
-def plan(names: Sequence[str], tasks: str | Sequence[str], options: RunConfig) -> RunPlan:
-    """Resolve checkpoints, tasks and options, load the items and look at them.
+def checkpoint_names(ckpts: str | Path | Sequence[str | Path], baseline: str | Path | None) -> list[str]:
+    """Return the checkpoints to measure, the baseline first, each once.
 
-    Names, options, folders and the ends of data files are looked at first, then the items; no weight is loaded. All
-    that is wrong is reported together; only where an option or a name is wrong are items not looked at, so that a
-    typing error is reported within a second. Tasks that need a judge model are refused when they were named, and left
-    out with a warning when a suite or a glob brought them in.
+    Raises:
+        VrbenchError: something else than a text or a path is given, or there is nothing to measure or to compare.
+    """
+    named = [ckpts] if isinstance(ckpts, (str, Path)) else list(ckpts)
+    raise_errors(
+        f"{one!r} names no checkpoint; give a text or a path (one to `evaluate`, a list to `run_all`)"
+        for one in (*named, *([baseline] if baseline else []))
+        if not isinstance(one, (str, Path))
+    )
+    names = list(dict.fromkeys(map(str, [baseline, *named] if baseline else named)))
+    if not names:
+        raise VrbenchError("no checkpoint was named")
+    if baseline and len(names) == 1:
+        raise VrbenchError(f"baseline {baseline!r} is the only checkpoint; name another one to compare with it")
+    return names
+
+
+def plan(names: Sequence[str], tasks: str | Sequence[str], config: RunConfig) -> RunPlan:
+    """Resolve checkpoints, tasks and options, load the items and validate them; no weights are loaded.
+
+    Names, options, folders and the footers of data files are checked first, then the items. All errors are reported
+    together; only where an option or a name is mistyped are items not checked, so that it is reported within a second.
+    Tasks that need a judge model are refused when they were named, and left out with a warning when a suite or a glob
+    brought them in.
 
     Args:
         names: checkpoints, each once.
         tasks: ids, suites and globs.
 
     Raises:
-        VrbenchError: every fault that was found, at once.
+        VrbenchError: all errors that were found.
     """
-    offline = options.data_root is not None
-    faults = list(_option_faults(options))
-    task_faults: list[str] = []
-    specs, judged = _runnable(tasks, options, task_faults)
-    has_typing_error = bool(faults or task_faults) or not all(map(locate.is_here, names))
-    trusted = options.trust_remote_code
-    faults += merge_messages(
-        fault for name in names for fault in resolve.faults(name, offline=offline, trusted=trusted)
-    )
-    faults += task_faults
-    looked = locate_all(specs, options.data_root)
-    skipped = looked.skipped() if options.skip_missing and looked.located else {}
-    faults += looked.errors
+    errors, task_errors = list(config.errors()), list[str]()
+    specs, judged = _runnable_tasks(tasks, config, task_errors)
+    is_mistyped = bool(errors or task_errors) or not all(map(locate.is_here, names))
+    checkpoints = _resolve(names, config, errors)
+    errors += task_errors
+    located = locate_all(specs, config.data_root)
+    skipped = located.skipped() if config.skip_missing and located.located else {}
+    errors += located.errors
     if not skipped:
-        faults += missing_messages(looked.missing, ", or leave them out with --skip-missing" * bool(looked.located))
-    there = [(spec, looked.located[spec.id]) for spec in specs if spec.id in looked.located]
-    if faults and not has_typing_error:
-        faults += _faults_of_items_at_hand(there, options)
-    raise_errors(faults)
-    if judged:
+        errors += missing_messages(located.missing, ", or leave them out with --skip-missing" * bool(located.located))
+    if is_mistyped:
+        raise_errors(errors)
+    run_plan = RunPlan(checkpoints, (), config.resolved(), skipped)
+    errors += _option_errors(run_plan)
+    if judged and not errors:
         _log.warning("vrbench: left out, since they need a judge model: %s", ", ".join(spec.id for spec in judged))
-    if skipped:
+    if skipped and not errors:
         _log.warning("vrbench: %s", skipped_note(skipped))
-    found = tuple(resolve.resolve(name, offline=offline, trusted=trusted) for name in names)
-    images = options.image_settings
-    made = RunPlan(found, (), _chosen(options), skipped)
-    faults += (fault for of in found for fault in image_settings.validate_choice(of, images))
-    faults += _store_faults(made)
-    raise_errors([*faults, *_faults_of_items_at_hand(there, options)] if faults else [])
-    made = replace(made, jobs=_jobs(there, options))
-    raise_errors(_item_faults(made))
-    for of in found if made.shows_images else ():
-        for note in image_settings.notes_with_options(of, images):
+    run_plan = replace(run_plan, tasks=_load_tasks(specs, located, config, errors))
+    raise_errors([*errors, *_item_errors(run_plan, bool(errors))])
+    for of in checkpoints if run_plan.shows_images else ():
+        for note in image_settings.notes_with_options(of, config.image_settings):
             _log.warning("vrbench: %s: %s", of.id, note)
-    return made
+    return run_plan
 
 
-def task_inputs(spec: TaskSpec, data_digest: str, harness: str) -> dict[str, Any]:
-    """What of a task decides answers and scores.
-
-    Args:
-        data_digest: sha256 over the items used.
-        harness: name and version.
-    """
-    told = spec.model_dump(mode="json", exclude=PROSE)
-    if spec.data.kind == "file":
-        del told["data"]["name"]  # where a file lies is no part of the task; its items are
-    return {"spec": told, "data": data_digest, "harness": harness}
-
-
-def with_code(decides: Mapping[str, Any], code: Mapping[str, int]) -> dict[str, Any]:
-    """`task_inputs` with the versions of our own code; those of 0.2.0 add nothing, so that older digests stay.
+def plan_task(spec: TaskSpec, config: RunConfig, location: DataLocation | None = None) -> PlannedTask:
+    """Return one task with its items, loaded.
 
     Args:
-        decides: of a task.
-        code: as `TaskResult.code` has it.
+        location: where the data are, if that is known.
+
+    Raises:
+        VrbenchError: as `loading.load`.
     """
-    return {**decides, "code": dict(code)} if code else dict(decides)
+    location = location or locate_data(spec, config.data_root)
+    loaded = loading.load(spec, location)
+    available = sum(len(rows[spec.data.split]) for rows in loaded.values())
+    subtasks = tuple(select_items(spec, loaded, config.limit, config.seed))
+    digests = {of.config: {split: sampling.digest(rows) for split, rows in of.rows.items()} for of in subtasks}
+    is_generated = location.kind == "generated"
+    deep = 0 if is_generated else sum(count_16_bit(of.rows[spec.data.split]) for of in subtasks)
+    origin = location.origin
+    if spec.data.kind == "hub":
+        origin += f", revision {loading.revision(spec, location, loaded) or 'not recorded'}"
+    return PlannedTask(spec, subtasks, available, origin, digest_of(digests), location, deep)
 
 
-def definition_digest(spec: TaskSpec) -> str:
-    """sha256 over what a task's definition says of prompt, examples, generation and scoring; needs no data."""
-    return digest_of(spec.model_dump(mode="json", include=set(ASKED)))
-
-
-def inputs_digest(checkpoint_digest: str, tasks: Mapping[str, Mapping[str, Any]], settings: RunSettings) -> str:
-    """sha256 over all that decides a checkpoint's answers and scores.
-
-    Args:
-        tasks: id -> `Job.decides` with its code's versions.
-        settings: of which limit, seed, dtype, environment and image settings count.
-    """
-    decides: dict[str, Any] = {"checkpoint": checkpoint_digest, "tasks": tasks}
-    decides |= {"limit": settings.limit, "seed": settings.seed, "dtype": settings.dtype}
-    if settings.environment:  # runs of vrbench before 0.3 have none
-        decides["environment"] = settings.environment
-    if settings.image_settings != HARNESS:
-        decides["image_settings"] = settings.image_settings
-    return digest_of({"schema": SCHEMA_VERSION, **decides})
-
-
-def _runnable(
-    tasks: str | Sequence[str], options: RunConfig, faults: list[str]
+def _runnable_tasks(
+    tasks: str | Sequence[str], config: RunConfig, errors: list[str]
 ) -> tuple[list[TaskSpec], list[TaskSpec]]:
-    """`registry.runnable`; with a fault in one name the tasks of the others are given, so that theirs are told too."""
+    """Tasks that can be run, and those that need a judge model.
+
+    With an error in one name the tasks of the other names are returned, so that their errors are reported too.
+    """
     try:
-        asked = registry.load_for(tasks, options.include_path)
+        found = registry.load_for(tasks, config.include_path)
     except VrbenchError as error:
-        faults += error_messages(error)
+        errors += error_messages(error)
         return [], []
-    faults += asked.errors
-    if asked.errors and not asked.names:
+    errors += found.errors
+    if found.errors and not found.names:
         return [], []
-    known = asked.specs
     try:
-        return registry.select_runnable(asked.names, known)
+        return registry.select_runnable(found.names, found.specs)
     except VrbenchError as error:
-        faults += error_messages(error)
-    found: dict[str, TaskSpec] = {}
-    for name in asked.names:
+        errors += error_messages(error)
+    specs: dict[str, TaskSpec] = {}
+    for name in found.names:
         with contextlib.suppress(VrbenchError):
-            found.update((spec.id, spec) for spec in registry.select_runnable(name, known)[0])
-    return list(found.values()), []
+            specs.update((spec.id, spec) for spec in registry.select_runnable(name, found.specs)[0])
+    return list(specs.values()), []
 
 
-def _option_faults(options: RunConfig) -> Iterator[str]:
-    limit = options.limit
-    if limit is not None and (not isinstance(limit, int) or limit < 1):
-        yield f"limit is {limit!r}; it must be at least 1, or left out for all items"
-    size = options.batch_size
-    if size != "auto" and (not isinstance(size, int) or size < 1):
-        yield f"batch size is {size!r}; it must be 'auto' or a number of at least 1"
-    if options.dtype not in DTYPES:
-        yield f"dtype {options.dtype!r} is unknown; there are {', '.join(DTYPES)}"
-    if options.image_settings not in image_settings.CHOICES:
-        yield f"image settings {options.image_settings!r} are unknown; there are {', '.join(image_settings.CHOICES)}"
-    yield from validate_device(options.device)
-    yield from validate_output(options.out)
+def _resolve(names: Sequence[str], config: RunConfig, errors: list[str]) -> tuple[Checkpoint, ...]:
+    """The checkpoints without errors; the errors of the others are added."""
+    checkpoints, found = list[Checkpoint](), list[str]()
+    for name in names:
+        try:
+            of = resolve.resolve(name, offline=config.data_root is not None, trusted=config.trust_remote_code)
+            checkpoints.append(of)
+        except VrbenchError as error:
+            found += error_messages(error)
+    errors += merge_messages(found)
+    return tuple(checkpoints)
 
 
-def _store_faults(made: RunPlan) -> Iterator[str]:
-    for of in made.checkpoints:
-        if made.store(of).exists():
+def _option_errors(run_plan: RunPlan) -> Iterator[str]:
+    """Errors in what the options mean for each checkpoint."""
+    for of in run_plan.checkpoints:
+        yield from image_settings.validate_choice(of, run_plan.config.image_settings)
+    for of in run_plan.checkpoints:
+        if run_plan.store_file(of).exists():
             try:
-                answer_store.AnswerStore(made.store(of), of.digest).close()
+                AnswerStore(run_plan.store_file(of), of.digest).close()
             except VrbenchError as error:
                 yield str(error)
 
 
-def _item_faults(made: RunPlan) -> Iterator[str]:
-    """What is wrong with the items; not looked for where every checkpoint has a run of the same inputs."""
-    if all((made.folder(of) / "run.json").is_file() for of in made.checkpoints):
-        return
-    from vrbench.evaluation import item_validation
-
-    found = [fault for job in made.jobs for fault in item_validation.validate_items(job.spec, job.parts, job.located)]
-    yield from found or _answer_faults(made)
-
-
-def _faults_of_items_at_hand(there: Sequence[tuple[TaskSpec, DataLocation]], options: RunConfig) -> Iterator[str]:
-    """What is wrong with the items of tasks whose data need not be fetched."""
-    from vrbench.evaluation import item_validation
-
-    for spec, location in there:
-        if location.kind == "hub" and not in_cache(spec.data):
+def _load_tasks(
+    specs: Sequence[TaskSpec], located: LocatedData, config: RunConfig, errors: list[str]
+) -> tuple[PlannedTask, ...]:
+    """The tasks with their items; after an error only those whose data need no download. Their errors are added."""
+    tasks, only_at_hand = list[PlannedTask](), bool(errors)
+    for spec in specs:
+        location = located.located.get(spec.id)
+        if location is None or (only_at_hand and location.kind == "hub" and not in_cache(spec.data)):
             continue
         try:
-            job = plan_task(spec, options, location)
-            yield from item_validation.validate_items(job.spec, job.parts, job.located)
+            tasks.append(plan_task(spec, config, location))
         except VrbenchError as error:
-            yield from error_messages(error)
+            errors += error_messages(error)
+    return tuple(tasks)
 
 
-def _answer_faults(made: RunPlan) -> Iterator[str]:
-    from vrbench.evaluation import definition_validation
-    from vrbench.models.context_length import stated_context
+def _item_errors(run_plan: RunPlan, has_errors: bool) -> list[str]:
+    """Errors in items; none are searched for where every checkpoint has a run of the same inputs."""
+    if not has_errors and all((run_plan.folder(of) / "run.json").is_file() for of in run_plan.checkpoints):
+        return []
+    from vrbench.evaluation.definition_validation import validate_answer_length
+    from vrbench.evaluation.item_validation import validate_items
 
-    decoders = {of.id: read_config(of.root.path)[2] for of in made.checkpoints if of.root.has(CONFIG)}
+    errors = [e for task in run_plan.tasks for e in validate_items(task.spec, task.subtasks, task.location)]
+    if errors or has_errors:
+        return errors
+    decoders = {of.id: read_config(of.root.path)[2] for of in run_plan.checkpoints if of.root.has("config.json")}
     contexts = {name: length for name, decoder in decoders.items() if (length := stated_context(decoder))}
-    for job in made.jobs:
-        yield from definition_validation.validate_answer_length(job.spec, contexts)
-
-
-def _jobs(there: Sequence[tuple[TaskSpec, DataLocation]], options: RunConfig) -> tuple[PlannedTask, ...]:
-    jobs, faults = [], []
-    for spec, location in there:
-        try:
-            jobs.append(plan_task(spec, options, location))
-        except VrbenchError as error:
-            faults += error_messages(error)
-    raise_errors(faults)
-    return tuple(jobs)
-
-
-def plan_task(spec: TaskSpec, options: RunConfig, location: DataLocation | None = None) -> PlannedTask:
-    """One task with its items, loaded.
-
-    Args:
-        location: of its data, if they were located before.
-
-    Raises:
-        VrbenchError: as `locate` and `load`.
-    """
-    from vrbench.data.image_columns import count_16_bit
-    from vrbench.evaluation.built_task import select_items
-
-    located = location or locate_data(spec, options.data_root)
-    loaded = loading.load(spec, located)
-    available = sum(len(rows[spec.data.split]) for rows in loaded.values())
-    parts = tuple(select_items(spec, loaded, options.limit, options.seed))
-    digests = {part.config: {split: sampling.digest(rows) for split, rows in part.rows.items()} for part in parts}
-    deep = 0 if located.kind == "generated" else sum(count_16_bit(part.rows[spec.data.split]) for part in parts)
-    origin = located.origin
-    if spec.data.kind == "hub":
-        origin += f", revision {loading.revision(spec, located, loaded) or 'not recorded'}"
-    return PlannedTask(spec, parts, available, origin, digest_of(digests), located, deep)
-
-
-def _chosen(options: RunConfig) -> RunConfig:
-    """The options with what "auto" means here."""
-    device = resolve_device(options.device)
-    dtype = options.dtype
-    if dtype == "auto":
-        dtype = "bfloat16" if device == "cuda" else "float32"
-    return RunConfig(**{**vars(options), "device": device, "dtype": dtype})
+    return [error for task in run_plan.tasks for error in validate_answer_length(task.spec, contexts)]

@@ -18,7 +18,9 @@ from vrbench.core import os_errors
 from vrbench.core.errors import VrbenchError, error_messages, raise_errors
 from vrbench.core.schemas import Run, RunRecord, Sample, TaskResult
 from vrbench.data.locate import MissingDataError, missing_messages
-from vrbench.evaluation import run_plan
+from vrbench.evaluation.inputs_digest import inputs_digest
+from vrbench.evaluation.run_config import RunConfig
+from vrbench.evaluation.run_plan import PlannedTask, plan_task
 from vrbench.leaderboard.board import Board
 from vrbench.leaderboard.mismatches import ONLY_IN_RUN, validate_result, validate_samples
 from vrbench.leaderboard.requirements import validate_requirements
@@ -82,7 +84,7 @@ class SubmissionChecker:
         jobs = {}
         for task, spec in self.specs.items():
             try:
-                jobs[task] = run_plan.plan_task(spec, run_plan.RunConfig(data_root=data_root))
+                jobs[task] = plan_task(spec, RunConfig(data_root=data_root))
                 errors += _validate_job(board, jobs[task])
             except MissingDataError as error:
                 absent.append(error)
@@ -180,8 +182,8 @@ class SubmissionChecker:
         if {result.task for result in record.results} != self.rescorers.keys():
             return
         code = {result.task: result.code for result in record.results}
-        tasks = {t: run_plan.with_code(rescorer.job.decides, code[t]) for t, rescorer in self.rescorers.items()}
-        expected = run_plan.inputs_digest(record.checkpoint.digest, tasks, record.settings)
+        tasks = {t: rescorer.job.inputs(code[t]) for t, rescorer in self.rescorers.items()}
+        expected = inputs_digest(record.checkpoint.digest, tasks, record.settings)
         if record.inputs_digest != expected:
             given = record.inputs_digest[:12]
             yield f"inputs_digest is {given}; checkpoint, tasks, harnesses and settings give {expected[:12]}"
@@ -203,7 +205,7 @@ def _task_specs(board: Board, known: Mapping[str, TaskSpec]) -> dict[str, TaskSp
     return {task: known[task] for task in board.tasks}
 
 
-def _validate_job(board: Board, job: run_plan.PlannedTask) -> Iterator[str]:
+def _validate_job(board: Board, job: PlannedTask) -> Iterator[str]:
     """Whether a task's definition and data here are those of the board."""
     task, pinned = job.spec.id, board.tasks[job.spec.id]
     if pinned.definition_digest not in (None, job.definition_digest):

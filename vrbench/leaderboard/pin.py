@@ -13,7 +13,7 @@ from vrbench.core.errors import raise_errors
 from vrbench.core.io import read_text, write_atomically
 from vrbench.core.run_storage import load_run
 from vrbench.core.schemas import Run
-from vrbench.evaluation.run_plan import definition_digest
+from vrbench.evaluation.inputs_digest import definition_digest
 from vrbench.leaderboard.board import BOARD_FILE, Board, load_board, prompts_digest
 from vrbench.leaderboard.untrusted_input.files import attempt
 from vrbench.tasks import registry

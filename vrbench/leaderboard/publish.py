@@ -22,7 +22,7 @@ from vrbench.core.io import gzip_text, write_atomically
 from vrbench.core.run_storage import load_run, samples_to_jsonl
 from vrbench.core.schemas import CheckpointRef, Run, RunRecord
 from vrbench.core.version import __version__
-from vrbench.evaluation.run_plan import inputs_digest, task_inputs, with_code
+from vrbench.evaluation.inputs_digest import inputs_digest, task_inputs
 from vrbench.leaderboard.board import Board, load_board
 from vrbench.leaderboard.requirements import tasks_without_responses, validate_requirements
 from vrbench.leaderboard.schema import Submission, parse_reference, submission_path
@@ -289,7 +289,7 @@ def part_of(run: Run, tasks: Collection[str]) -> Run:
     unknown = [result.task for result in record.results if result.task not in known]
     if unknown:
         raise VrbenchError(f"there is no task file here for {', '.join(unknown)}; {advice}")
-    deciding = {r.task: with_code(task_inputs(known[r.task], r.data_digest, r.harness), r.code) for r in record.results}
+    deciding = {r.task: task_inputs(known[r.task], r.data_digest, r.harness, r.code) for r in record.results}
     if record.inputs_digest != inputs_digest(record.checkpoint.digest, deciding, record.settings):
         raise VrbenchError(
             f"the run has {', '.join(r.task for r in record.results)}, of which the board takes a part, but its "

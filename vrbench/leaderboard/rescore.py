@@ -46,7 +46,7 @@ class Rescorer:
 
         self.job = job
         self._scorer = CachedDocumentScorer(MAX_CACHED)
-        self._built = build_task(job.spec, job.parts)
+        self._built = build_task(job.spec, job.subtasks)
         self._requests: dict[str, Sequence[Any]] = {key.id: instances for _, key, instances in self._built.items()}
         digest_of = adapter_of(job.spec).prompt_digest
         self._prompts: dict[str, str | None] = {item: digest_of(asked[0]) for item, asked in self._requests.items()}

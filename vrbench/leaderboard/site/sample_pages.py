@@ -130,7 +130,8 @@ def _items(
 ) -> Iterator[tuple[str, str | bytes]]:
     """What is asked, from the task's own data, which must be those of the board and have the items answered."""
     from vrbench.evaluation.item_preview import preview_items
-    from vrbench.evaluation.run_plan import RunConfig, plan_task
+    from vrbench.evaluation.run_config import RunConfig
+    from vrbench.evaluation.run_plan import plan_task
 
     job = plan_task(spec, RunConfig(data_root=data_root))
     pinned = content.board.tasks[spec.id].data_digest

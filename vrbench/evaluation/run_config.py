@@ -1,0 +1,104 @@
+"""How to run: the options of `vrbench run`, `vrbench.evaluate` and `vrbench.run_all`."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict, TypeVar
+
+from vrbench.checkpoints import image_settings
+from vrbench.core.device import resolve_device, validate_device
+from vrbench.core.io import validate_output
+
+DTYPES = ("auto", "float32", "bfloat16")
+F = TypeVar("F", bound=Callable[..., object])
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How to run; the defaults are those of the command line.
+
+    Attributes:
+        limit: maximum number of items per task; None for all.
+        batch_size: rows in one pass, or "auto" for as many as fit.
+        device: "auto" takes a GPU if there is one.
+        dtype: "auto" is bfloat16 on a GPU and float32 on a CPU.
+        data_root: folder with the hub's data sets; the network is then not used.
+        include_path: folder with the user's own task files.
+        out: folder of the runs.
+        seed: of the choice of items under a limit, and of the intervals.
+        trust_remote_code: run Python code that comes with a checkpoint; the record says which.
+        image_settings: whose settings of the image processor apply: "harness" for those of lmms-eval's class for the
+            family, "checkpoint" for those of its files, "pad" to pad images where a LLaVA's files crop them.
+        command: the command line, for the record.
+        show_progress: whether to draw a progress bar for each task.
+        skip_missing: leave out tasks whose data are missing; the record says which. Broken data are still refused.
+    """
+
+    limit: int | None = None
+    batch_size: int | str = "auto"
+    device: str = "auto"
+    dtype: str = "auto"
+    data_root: str | Path | None = None
+    include_path: str | Path | None = None
+    out: str | Path = "runs"
+    seed: int = 0
+    trust_remote_code: bool = False
+    image_settings: str = image_settings.HARNESS
+    command: str = "python"
+    show_progress: bool = True
+    skip_missing: bool = False
+
+    def errors(self) -> Iterator[str]:
+        """Yield what is wrong with the options, one sentence each."""
+        if self.limit is not None and (not isinstance(self.limit, int) or self.limit < 1):
+            yield f"limit is {self.limit!r}; it must be at least 1, or left out for all items"
+        if self.batch_size != "auto" and (not isinstance(self.batch_size, int) or self.batch_size < 1):
+            yield f"batch size is {self.batch_size!r}; it must be 'auto' or a number of at least 1"
+        if self.dtype not in DTYPES:
+            yield f"dtype {self.dtype!r} is unknown; there are {', '.join(DTYPES)}"
+        if self.image_settings not in image_settings.CHOICES:
+            known = ", ".join(image_settings.CHOICES)
+            yield f"image settings {self.image_settings!r} are unknown; there are {known}"
+        yield from validate_device(self.device)
+        yield from validate_output(self.out)
+
+    def resolved(self) -> RunConfig:
+        """Return the same options with a real device and dtype in place of "auto"."""
+        device = resolve_device(self.device)
+        dtype = {"cuda": "bfloat16"}.get(device, "float32") if self.dtype == "auto" else self.dtype
+        return dataclasses.replace(self, device=device, dtype=dtype)
+
+
+class RunOptions(TypedDict, total=False):
+    """The fields of `RunConfig` as keywords, for type checkers: any of them may be left out."""
+
+    limit: int | None
+    batch_size: int | str
+    device: str
+    dtype: str
+    data_root: str | Path | None
+    include_path: str | Path | None
+    out: str | Path
+    seed: int
+    trust_remote_code: bool
+    image_settings: str
+    command: str
+    show_progress: bool
+    skip_missing: bool
+
+
+def shows_options(function: F) -> F:
+    """Give a function with `**options: Unpack[RunOptions]` the signature that names them, for `help` and completion."""
+    signature = inspect.signature(function)
+    own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    options = [
+        inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
+        for f in dataclasses.fields(RunConfig)
+        if f.name != "command"
+    ]
+    function.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
+    return function
