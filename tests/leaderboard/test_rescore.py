@@ -193,7 +193,7 @@ def test_only_short_answers_are_kept_and_not_too_many(rescorers: dict[str, Resco
     rescorer._scorer = kept
     given = answers(rescorer, "made_words", 1)
     first = rescorer.score(given)
-    assert (len(kept._metrics), len(kept._marks)) == (16, 16)
+    assert (len(kept._metrics), len(kept._scores)) == (16, 16)
     long = tuple(sample.model_copy(update={"responses": ("x" * (LONGEST_KEPT + 1),)}) for sample in given)
     rescorer.score(long)
     assert len(kept._metrics) == 16
