@@ -13,12 +13,12 @@ from vrbench.core.errors import VrbenchError
 from vrbench.core.io import digest_of
 from vrbench.core.provenance import ADAPTER_PACKAGES, ANSWER_PACKAGES, package_versions
 from vrbench.core.versions import COMPONENTS
-from vrbench.models.decoding import StopCriteria
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from vrbench.models.base_vlm import BaseVLM
+    from vrbench.models.decoding import StopCriteria
 
 Response = str | tuple[float, bool] | float
 """A text; (log-likelihood in nats, whether greedy decoding says it) of an option; the log-likelihood of a text."""
@@ -135,6 +135,8 @@ def stop_criteria(settings: Mapping[str, Any], longest: int, stops: StopRule = t
     Raises:
         VrbenchError: the settings ask for sampling or beams; answers here are greedy, so that they can be repeated.
     """
+    from vrbench.models.decoding import StopCriteria
+
     if settings.get("do_sample") or float(settings.get("temperature") or 0) > 0:
         raise VrbenchError("the task asks for sampled answers; only greedy ones are supported")
     if int(settings.get("num_beams") or 1) != 1:
