@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from vrbench.core.io import write_atomically
-from vrbench.reporting.cells import interval, number
+from vrbench.reporting.formatting import interval, number
 from vrbench.reproduce.joint_bootstrap import JointBootstrap
 from vrbench.reproduce.run_counts import RunCounts, read
 from vrbench.reproduce.seed_estimate import SeedEstimate

@@ -16,7 +16,7 @@ from tests.simulated import changed, flipped, run, samples
 from vrbench import reporting
 from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import AnswerProvenance, Provenance, Run
-from vrbench.reporting import cells, overview, plots
+from vrbench.reporting import columns, formatting, plots
 from vrbench.reporting.pages import escape_latex, escape_markdown
 from vrbench.statistics.comparison import compare
 from vrbench.statistics.merge_runs import join
@@ -42,7 +42,7 @@ def found() -> Comparison:
 
 def test_every_format_shows_the_figures(found: Comparison) -> None:
     row = next(r for r in found.candidates[0].tasks if r.name == "choice")
-    shown = cells.interval(row.retention, row.retention_low, row.retention_high, 1)
+    shown = formatting.interval(row.retention, row.retention_low, row.retention_high, 1)
     assert re.fullmatch(r"\d\d\.\d \[\d\d\.\d, \d\d\.\d\]", shown)
     for form in ("table", "latex", "html"):
         assert shown in reporting.render(found, form)
@@ -55,31 +55,32 @@ def test_the_table_has_tasks_suites_and_verdicts(found: Comparison) -> None:
     assert "cut against base" in text
     names = [line.split("  ")[0] for line in text.splitlines()]
     assert names[3:8] == ["choice", "mean of 1: pocket_visual", "facts", "words", "mean of 1: pocket_text"]
-    assert f"{cells.MARKS['refuted']} visual>=99%: refuted" in text
+    assert f"{formatting.VERDICT_MARKS['refuted']} visual>=99%: refuted" in text
     assert "words: perplexity, lower is better" in text
 
 
 def test_all_candidates_are_side_by_side(found: Comparison) -> None:
-    lines = {line.cells[0]: line for line in overview.overview(found)}
+    lines = {line.cells[0]: line for line in columns.overview_table(found).lines}
     assert list(lines) == [
         "choice", "mean: pocket_visual", "facts", "words (perplexity)", "mean: pocket_text",
         "claim visual>=99%", "claim text>=-1",
     ]  # fmt: skip
-    assert overview.headers(found) == ("task", "n", "base", "cut", ODD)
+    assert columns.overview_table(found).headers == ("task", "n", "base", "cut", ODD)
     rows = [next(r for r in c.tasks if r.name == "choice") for c in found.candidates]
-    kept = [cells.interval(r.retention, r.retention_low, r.retention_high, 1) for r in rows]
+    kept = [formatting.interval(r.retention, r.retention_low, r.retention_high, 1) for r in rows]
     assert lines["choice"].cells == ("choice", "300", "80.0", *kept)
-    assert [line.suite for line in lines.values()] == [False, True, False, False, True, False, False]
+    assert [line.is_suite for line in lines.values()] == [False, True, False, False, True, False, False]
     verdict = found.candidates[1].verdicts[1]
-    shown = f"{cells.MARKS[verdict.verdict]} {verdict.verdict} ({cells.number(verdict.estimate, 1, signed=True)})"
+    estimate = formatting.number(verdict.estimate, 1, signed=True)
+    shown = f"{formatting.VERDICT_MARKS[verdict.verdict]} {verdict.verdict} ({estimate})"
     assert lines["claim text>=-1"].cells[4] == shown
     for form in ("markdown", "html"):
-        assert f"{cells.MARKS['refuted']} refuted (" in reporting.render(found, form)
+        assert f"{formatting.VERDICT_MARKS['refuted']} refuted (" in reporting.render(found, form)
 
 
 def test_a_gain_in_points_bears_its_sign() -> None:
     gain = compare([made("base", 0)], made("cut", 0.5), ["facts>=1", "facts>=99%"])
-    points, percent = (line.cells[3] for line in overview.overview(gain)[-2:])
+    points, percent = (line.cells[3] for line in columns.overview_table(gain).lines[-2:])
     assert "(+" in points and "(1" in percent
 
 
@@ -90,7 +91,7 @@ def test_side_by_side_with_gaps(found: Comparison) -> None:
     unscored = made("unscored", 0.2)
     unscored = unscored.model_copy(update={"samples": unscored.samples | {"choice": gap}})
     part = changed(run("part", words), status="error", error="killed", score=None)
-    lines = {line.cells[0]: line for line in overview.overview(compare([whole, part, unscored], base))}
+    lines = {line.cells[0]: line for line in columns.overview_table(compare([whole, part, unscored], base)).lines}
     assert lines["choice"].cells[1] == "300 / 299 (1 unscored)" and lines["choice"].cells[4] == "-"
     assert lines["words (perplexity)"].cells[4] == "error"
     assert lines["claim visual>=99%"].cells[4] == "-"
@@ -113,8 +114,9 @@ def test_every_run_says_where_it_is_from() -> None:
         "one; float32 on a card; 2026-05-04 14:41 UTC; "
         "vrbench 0 (0123456), torch 2.11.0, transformers 5.17.0, Python 3.12.3"
     )
-    assert [origin.made for origin in cells.origins(found)] == [  # older records do not say what answered
-        f"{made}; {cells.UNRECORDED}" for made in (made_by, "two; float32; vrbench 0", "2 tasks; float32; vrbench 0")
+    assert [origin.made for origin in formatting.origins(found)] == [  # older records do not say what answered
+        f"{made}; {formatting.UNRECORDED}"
+        for made in (made_by, "two; float32; vrbench 0", "2 tasks; float32; vrbench 0")
     ]
     for form in ("html", "markdown", "latex"):
         assert made_by in reporting.render(found, form), form
@@ -184,20 +186,20 @@ def test_latex_rows_have_all_columns(found: Comparison) -> None:
     text = reporting.render(found, "latex")
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert len(rows) == 2 * 6
-    assert {len(re.findall(r"(?<!\\)&", line)) for line in rows} == {len(cells.HEADERS) - 1}
+    assert {len(re.findall(r"(?<!\\)&", line)) for line in rows} == {len(columns.COLUMNS) - 1}
     assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
 
 
 def test_plots_repeat_byte_for_byte(found: Comparison) -> None:
-    first, again = (plots.pictures(found, "svg") for _ in range(2))
+    first, again = (plots.draw(found, "svg") for _ in range(2))
     assert list(first) == list(plots.TITLES)
     assert first == again
-    assert first != plots.pictures(found, "svg", dark=True)
+    assert first != plots.draw(found, "svg", dark=True)
 
 
 def test_without_text_there_is_one_plot(found: Comparison) -> None:
     seen = [run(n, {"t": ("visual", "mean", samples(flipped(BASE, loss, 0, 1)))}) for n, loss in (("a", 0.1), ("b", 0))]
-    assert list(plots.pictures(compare(seen[:1], seen[1]), "png")) == ["retention"]
+    assert list(plots.draw(compare(seen[:1], seen[1]), "png")) == ["retention"]
 
 
 def test_write_leaves_pages_and_plots(found: Comparison, tmp_path: Path) -> None:
@@ -215,15 +217,15 @@ def test_a_row_without_figures_is_shown(found: Comparison) -> None:
     dead = compare([ours], base)
     assert "choice failed in the candidate: killed" in reporting.render(dead, "table")
     assert 'class=" failed"' in reporting.render(dead, "html")
-    assert plots.pictures(dead, "png") == {}
+    assert plots.draw(dead, "png") == {}
 
 
 def test_numbers_as_text() -> None:
-    assert cells.number(-0.04, 1, signed=True) == "0.0"
-    assert cells.number(-1.25, 1, signed=True) == f"{cells.MINUS}1.2"
-    assert cells.number(2.0, 1, signed=True) == "+2.0"
-    assert cells.number(None, 1) == "-"
-    assert [cells.p_value(p) for p in (None, 0.0004, 0.04)] == ["-", "<0.001", "0.040"]
+    assert formatting.number(-0.04, 1, signed=True) == "0.0"
+    assert formatting.number(-1.25, 1, signed=True) == f"{formatting.MINUS}1.2"
+    assert formatting.number(2.0, 1, signed=True) == "+2.0"
+    assert formatting.number(None, 1) == "-"
+    assert [formatting.p_value(p) for p in (None, 0.0004, 0.04)] == ["-", "<0.001", "0.040"]
 
 
 def test_scores_without_a_baseline() -> None:
@@ -231,7 +233,7 @@ def test_scores_without_a_baseline() -> None:
     text = reporting.scores([ours])
     score = ours.result("choice").score
     assert score is not None
-    assert cells.interval(score.value, score.low, score.high, 1) in text
+    assert formatting.interval(score.value, score.low, score.high, 1) in text
     assert "300 (3 unscored)" in text
     assert "error" in reporting.scores([changed(ours, score=None)])
 
@@ -255,23 +257,23 @@ class TestReusedAnswers:
         )  # fmt: skip
 
     def test_nothing_is_said_where_there_are_none(self) -> None:
-        assert cells.reused(self.by((4, False, "11:00", "2.0"))) == cells.reused(self.by()) == ""
+        assert formatting.reused(self.by((4, False, "11:00", "2.0"))) == formatting.reused(self.by()) == ""
 
     def test_each_origin_has_its_time_and_what_differs(self) -> None:
         by = self.by((1, True, "10:00", "2.0"), (2, True, "11:15", "1.9"), (5, False, "11:00", "2.0"))
-        assert cells.reused(by) == (
+        assert formatting.reused(by) == (
             "3 of 8 answers were stored before this run: 1 computed 2026-01-01 10:00 UTC; "
             "2 computed 2026-01-02 10:00 to 2026-01-02 11:15 UTC with pillow 1.9"
         )
         moved = by.model_copy(update={"device": "GPU", "vrbench": "1.1"})
-        assert "1 computed 2026-01-01 10:00 UTC with vrbench 1.0 on CPU; " in cells.reused(moved)
+        assert "1 computed 2026-01-01 10:00 UTC with vrbench 1.0 on CPU; " in formatting.reused(moved)
 
     def test_a_commit_is_named_where_it_is_another_and_changes_always(self) -> None:
         by = self.by((1, True, "10:00", "2.0")).model_copy(update={"commit": "a" * 40, "dirty": False})
 
         def said(**made: Any) -> str:
             (some,) = by.answered
-            return cells.reused(by.model_copy(update={"answered": (some.model_copy(update=made),)}))
+            return formatting.reused(by.model_copy(update={"answered": (some.model_copy(update=made),)}))
 
         assert said().endswith("10:00 UTC") and said(commit="a" * 40, dirty=False) == said()  # "": not known to differ
         assert said(commit="b" * 40).endswith(" with vrbench 1.0 (bbbbbbb)")

@@ -17,7 +17,7 @@ from tests.reproduce.made_results import ODD, made_folder, made_profile, made_ru
 from vrbench.core.errors import VrbenchError
 from vrbench.core.run_storage import load_run, save_run
 from vrbench.core.schemas import AnswerProvenance
-from vrbench.reporting.cells import interval
+from vrbench.reporting.formatting import interval
 from vrbench.reproduce.published import PUBLISHED
 from vrbench.reproduce.report import write
 from vrbench.reproduce.results import read

@@ -1,4 +1,7 @@
-"""A comparison as text, as a page, or as files: the same rows in every format."""
+"""A comparison as text, as a page, or as files: the same rows in every format.
+
+To add a format, write its function and name it in `FORMATS`; to add a column, see `columns`.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ FORMATS: dict[str, Callable[[Comparison], str]] = {
 
 
 def render(comparison: Comparison, form: str = "table") -> str:
-    """The comparison as text.
+    """Return the comparison as text.
 
     Args:
         form: key in `FORMATS`.
@@ -43,23 +46,23 @@ def render(comparison: Comparison, form: str = "table") -> str:
 
 
 def write(comparison: Comparison, folder: str | Path) -> list[Path]:
-    """Write comparison.md, .html and .json and the plots beside them; returns what was written, pages first.
+    """Write comparison.md, .html and .json and the plots beside them; returns the files, pages first.
 
-    The HTML page carries its plots in itself; the Markdown page names retention.png and, where there are visual and
-    textual tasks, visual-text.png.
+    The HTML page embeds its plots; the Markdown page shows retention.png and, where there are visual and textual tasks,
+    visual-text.png.
     """
     from vrbench.reporting import plots
 
     place = Path(folder)
-    pictures = {f"{name}.png": data for name, data in plots.pictures(comparison, "png").items()}
+    images = {f"{name}.png": data for name, data in plots.draw(comparison, "png").items()}
     place.mkdir(parents=True, exist_ok=True)
-    for name, data in pictures.items():
+    for name, data in images.items():
         (place / name).write_bytes(data)
     pages = {
-        "comparison.md": markdown(comparison, tuple(pictures)),
+        "comparison.md": markdown(comparison, tuple(images)),
         "comparison.html": html(comparison),
         "comparison.json": _json(comparison) + "\n",
     }
     for name, text in pages.items():
         write_atomically(place / name, text)
-    return [place / name for name in (*pages, *pictures)]
+    return [place / name for name in (*pages, *images)]

@@ -1,4 +1,4 @@
-"""What all plots have alike: ink and paper, light or dark, colours for colour-blind eyes too, the same bytes."""
+"""The common style of all plots: light and dark theme, colours safe for colour-blind readers, reproducible bytes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LIGHT_INK, _DARK_INK = ("#1b1f24", "#ffffff", "#d1d9e0"), ("#e6e9ed", "#14181d"
 
 
 def themed(dark: bool = False) -> AbstractContextManager[None]:
-    """Within it, figures are drawn and encoded in the light or the dark theme."""
+    """Draw and encode figures within the block in the light or the dark theme."""
     import matplotlib
 
     ink, paper, line = _DARK_INK if dark else _LIGHT_INK
@@ -39,7 +39,7 @@ def themed(dark: bool = False) -> AbstractContextManager[None]:
         "xtick.color": ink,
         "ytick.color": ink,
         "grid.color": line,
-        "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture on every machine
+        "font.family": "DejaVu Sans",  # comes with matplotlib: the same image on every machine
         "font.size": 9.5,
         "svg.hashsalt": "vrbench",
         "text.parse_math": False,  # a name may hold dollar signs
@@ -48,7 +48,7 @@ def themed(dark: bool = False) -> AbstractContextManager[None]:
 
 
 def encoded(figure: Figure, form: str) -> bytes:
-    """The figure as 'png' or 'svg', without a date: the same bytes for the same figure, whatever the processor."""
+    """Return the figure as 'png' or 'svg', without a date: the same bytes for the same figure on every processor."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
@@ -61,13 +61,13 @@ def encoded(figure: Figure, form: str) -> bytes:
 
 
 def _numbered(svg: bytes) -> bytes:
-    """Ids counted as they come: matplotlib hashes unrounded coordinates, whose last bit hangs on the processor."""
+    """Number ids in order: matplotlib hashes unrounded coordinates, whose last bit depends on the processor."""
     numbers: dict[bytes, bytes] = {}
     return _HASHED_ID.sub(lambda found: numbers.setdefault(found[0], found[0][:1] + b"%d" % len(numbers)), svg)
 
 
 def darkened(svg: bytes) -> bytes:
-    """An SVG that was drawn in the light theme, in the dark one: colour for colour."""
+    """Return an SVG that was drawn in the light theme with the colours of the dark one."""
     light = (*_LIGHT_INK, *COLOURS)
     dark = (*_DARK_INK, *DARK_COLOURS)
     for old, new in zip(light, dark, strict=True):
@@ -76,13 +76,13 @@ def darkened(svg: bytes) -> bytes:
 
 
 def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure with one pair of axes, in inches."""
+    """Return a figure with one pair of axes; sizes in inches."""
     figure, ((axes,),) = panels(width, height, 1, 1)
     return figure, axes
 
 
 def panels(width: float, height: float, rows: int, columns: int, **shared: Any) -> tuple[Figure, list[list[Axes]]]:
-    """A figure with rows of axes, in inches; `shared` is what `Figure.subplots` takes."""
+    """Return a figure with rows of axes; sizes in inches, `shared` goes to `Figure.subplots`."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
@@ -94,7 +94,7 @@ def panels(width: float, height: float, rows: int, columns: int, **shared: Any) 
 
 
 def legend(figure: Figure, title: str, columns: int) -> None:
-    """A legend above the axes, with the figure's title."""
+    """Draw a legend above the axes, with the figure's title."""
     figure.legend(
         loc="outside upper left", ncols=columns, frameon=False, alignment="left", title=title,
         title_fontproperties={"weight": "bold", "size": 11},
@@ -102,6 +102,6 @@ def legend(figure: Figure, title: str, columns: int) -> None:
 
 
 def look_of(place: int, dark: bool = False) -> dict[str, Any]:
-    """Colour and marker of the n-th of what is drawn."""
+    """Return colour and marker of the n-th series."""
     colours = DARK_COLOURS if dark else COLOURS
     return {"color": colours[place % len(colours)], "marker": MARKERS[place % len(MARKERS)]}

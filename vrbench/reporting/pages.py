@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from vrbench.reporting import cells, overview
+from vrbench.reporting import columns, formatting
+from vrbench.reporting.columns import Table
 from vrbench.statistics.schema import Comparison
 
 if TYPE_CHECKING:
@@ -27,17 +27,17 @@ _LATEX = {
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
-    cells.MINUS: r"$-$",
+    formatting.MINUS: r"$-$",
 }
 
 
 def escape_latex(text: str) -> str:
-    """Text that LaTeX prints as it is."""
+    """Return text that LaTeX prints as it is."""
     return "".join(_LATEX.get(letter, letter) for letter in text)
 
 
 def escape_markdown(text: str) -> str:
-    """Text that Markdown prints as it is, also in a table's cell; what can mean nothing else stays readable."""
+    """Return text that Markdown prints as it is, also in a table's cell; only what needs it is escaped."""
     return re.sub(r"([\\`*~|<$]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])|&(?=#?\w+;)|^[>#])", r"\\\1", _line(text))
 
 
@@ -45,7 +45,7 @@ def _line(text: str) -> str:
     return " ".join(text.splitlines())
 
 
-def _pipe_table(lines: Sequence[cells.TableLine], headers: Sequence[str]) -> str:
+def _pipe_table(table: Table) -> str:
     """An aligned Markdown table; suites in bold, and no line break within the brackets of an interval."""
     from tabulate import tabulate
 
@@ -53,9 +53,9 @@ def _pipe_table(lines: Sequence[cells.TableLine], headers: Sequence[str]) -> str
         shown = escape_markdown(text).replace(", ", ",\N{NO-BREAK SPACE}")
         return f"**{shown}**" if bold and text else shown
 
-    rows = [[cell(text, line.suite) for text in line.cells] for line in lines]
-    aligned = ("left", *["right"] * (len(headers) - 1))
-    return tabulate(rows, [escape_markdown(h) for h in headers], "pipe", colalign=aligned, disable_numparse=True)
+    rows = [[cell(text, line.is_suite) for text in line.cells] for line in table.lines]
+    headers = [escape_markdown(header) for header in table.headers]
+    return tabulate(rows, headers, "pipe", colalign=table.aligns, disable_numparse=True)
 
 
 def _code(text: str) -> str:
@@ -65,49 +65,48 @@ def _code(text: str) -> str:
     return f"{fence} {line} {fence}" if "`" in line else f"`{line}`"
 
 
-def markdown(comparison: Comparison, pictures: tuple[str, ...] = ()) -> str:
-    """A Markdown page; `pictures` are file names beside it."""
-    return _template("comparison.md.j2").render(**_content(comparison), pictures=pictures)
+def markdown(comparison: Comparison, plots: tuple[str, ...] = ()) -> str:
+    """Return a Markdown page; `plots` are file names beside it."""
+    return _template("comparison.md.j2").render(**_content(comparison), plots=plots)
 
 
 def latex(comparison: Comparison) -> str:
-    """A booktabs table a candidate."""
+    """Return a booktabs table for each candidate."""
     return _template("comparison.tex.j2").render(**_content(comparison))
 
 
 def html(comparison: Comparison) -> str:
-    """One page with its plots in it, light or dark as the reader's system is."""
+    """Return one page with its plots embedded, light or dark as the reader's system is."""
     from vrbench.reporting import plots
 
-    light, dark = plots.pictures(comparison, "svg"), plots.pictures(comparison, "svg", dark=True)
-    pictures = [(plots.TITLES[name], data_uri(light[name]), data_uri(dark[name])) for name in light]
-    return _template("comparison.html.j2").render(**_content(comparison), pictures=pictures)
+    light, dark = plots.draw(comparison, "svg"), plots.draw(comparison, "svg", dark=True)
+    embedded = [(plots.TITLES[name], data_uri(light[name]), data_uri(dark[name])) for name in light]
+    return _template("comparison.html.j2").render(**_content(comparison), plots=embedded)
 
 
 def data_uri(svg: bytes) -> str:
-    """A picture that a page carries in itself."""
+    """Return an image as a URI that a page can embed."""
     return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
 
 
 def _content(comparison: Comparison) -> dict[str, Any]:
     return {
         "baseline": comparison.baseline_label,
-        "headers": cells.HEADERS,
-        "overview": overview.overview(comparison),
-        "overview_headers": overview.headers(comparison),
-        "caption": overview.caption(comparison),
-        "origins": cells.origins(comparison),
+        "overview": columns.overview_table(comparison),
+        "caption": columns.caption(comparison),
+        "origins": formatting.origins(comparison),
         "candidates": [
             {
                 "label": c.label,
-                "lines": cells.lines(c),
-                "verdicts": [(v.verdict, cells.MARKS[v.verdict], cells.verdict(v)) for v in c.verdicts],
+                "table": columns.candidate_table(c),
+                "verdicts": [
+                    (v.verdict, formatting.VERDICT_MARKS[v.verdict], formatting.verdict(v)) for v in c.verdicts
+                ],
             }
             for c in comparison.candidates
         ],
         "notes": comparison.notes,
-        "method": cells.method(comparison),
-        "version": comparison.vrbench,
+        "method": formatting.method(comparison),
     }
 
 
@@ -117,7 +116,7 @@ def _template(name: str) -> Any:
 
 @cache
 def environment(kind: str, package: str = "vrbench.reporting") -> Environment:
-    """What renders a package's templates, with filters that escape; HTML is escaped by itself.
+    """Return the environment that renders a package's templates, with filters that escape; HTML escapes by default.
 
     Args:
         kind: 'md', 'tex' (whose expressions stand in << >>) or 'html'.

@@ -1,11 +1,11 @@
-"""Two plots: what each task keeps, and what is seen against what is read (matplotlib, without a display)."""
+"""The two plots of a comparison: retention of each task, and visual against text retention."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from vrbench.reporting import overview
+from vrbench.reporting.columns import row_names
 from vrbench.reporting.drawing import encoded, legend, look_of, new_figure, themed
 from vrbench.statistics.schema import CandidateComparison, Comparison, ComparisonRow
 
@@ -21,8 +21,8 @@ TITLES = {
 _WIDEST = (0.0, 200.0)
 
 
-def pictures(comparison: Comparison, form: Literal["png", "svg"], dark: bool = False) -> dict[str, bytes]:
-    """Each plot that the data allow, by its key in `TITLES`; the same bytes for the same comparison."""
+def draw(comparison: Comparison, form: Literal["png", "svg"], dark: bool = False) -> dict[str, bytes]:
+    """Draw each plot that the data allow, by its key in `TITLES`; the same bytes for the same comparison."""
     with themed(dark):
         made = {"retention": _retention(comparison, dark), "visual-text": _visual_text(comparison, dark)}
         return {name: encoded(figure, form) for name, figure in made.items() if figure is not None}
@@ -30,7 +30,7 @@ def pictures(comparison: Comparison, form: Literal["png", "svg"], dark: bool = F
 
 def _retention(comparison: Comparison, dark: bool) -> Figure | None:
     """One line a task and a bold one a suite; candidates side by side; 100 is the baseline."""
-    names = overview.names(comparison.candidates)
+    names = row_names(comparison.candidates)
     rows = [{r.name: r for r in (*c.tasks, *c.suites)} for c in comparison.candidates]
     if not any(r.retention is not None for found in rows for r in found.values()):
         return None
@@ -62,7 +62,7 @@ def _retention(comparison: Comparison, dark: bool) -> Figure | None:
 
 
 def _bar(axes: Axes, row: ComparisonRow, height: float, limits: tuple[float, float], look: dict[str, Any]) -> None:
-    """A point with its interval, or a word where there is none."""
+    """A point with its interval, or "no figure"."""
     if row.retention is None:
         axes.text(limits[0], height, " no figure", va="center", fontsize=8, color=look["color"])
         return
@@ -79,8 +79,8 @@ def _bar(axes: Axes, row: ComparisonRow, height: float, limits: tuple[float, flo
 def _range(rows: Sequence[ComparisonRow]) -> tuple[float, float]:
     ends = [e for r in rows for e in (r.retention, r.retention_low, r.retention_high) if e is not None]
     low, high = min([*ends, 98.0]), max([*ends, 102.0])
-    room = 0.04 * (high - low)
-    return max(_WIDEST[0], low - room), min(_WIDEST[1], high + room)
+    margin = 0.04 * (high - low)
+    return max(_WIDEST[0], low - margin), min(_WIDEST[1], high + margin)
 
 
 def _thresholds(comparison: Comparison, draw: Any) -> None:
@@ -105,8 +105,8 @@ def _visual_text(comparison: Comparison, dark: bool) -> Figure | None:
     for place, name, visual, text in usable:
         look = look_of(place, dark)
         axes.errorbar(
-            text.retention or 0.0, visual.retention or 0.0, xerr=_reach(text), yerr=_reach(visual), markersize=7,
-            linestyle="", linewidth=1.6, label=name, **look,
+            text.retention or 0.0, visual.retention or 0.0, xerr=_error_bar(text), yerr=_error_bar(visual),
+            markersize=7, linestyle="", linewidth=1.6, label=name, **look,
         )  # fmt: skip
     axes.set_xlim(*_range([t for _, _, _, t in usable]))
     axes.set_ylim(*_range([v for _, _, v, _ in usable]))
@@ -117,13 +117,13 @@ def _visual_text(comparison: Comparison, dark: bool) -> Figure | None:
     return figure
 
 
-def _suite(candidate: CandidateComparison, sense: str) -> ComparisonRow | None:
-    """The mean over visual (or textual) tasks; the pool if there is one, else the only suite of that sense."""
+def _suite(candidate: CandidateComparison, kind: str) -> ComparisonRow | None:
+    """The mean over visual (or text) tasks: the pool if there is one, else the only suite of that kind."""
     found = {row.name: row for row in candidate.suites if row.retention is not None}
-    return found.get(sense) or found.get(f"pocket_{sense}")
+    return found.get(kind) or found.get(f"pocket_{kind}")
 
 
-def _reach(row: ComparisonRow) -> list[list[float]] | None:
+def _error_bar(row: ComparisonRow) -> list[list[float]] | None:
     if row.retention is None or row.retention_low is None or row.retention_high is None:
         return None
     return [[max(0.0, row.retention - row.retention_low)], [max(0.0, row.retention_high - row.retention)]]

@@ -7,39 +7,38 @@ from collections.abc import Sequence
 
 from vrbench.core.schemas import Run, TaskResult
 from vrbench.data.locate import skipped_note
-from vrbench.reporting import cells
+from vrbench.reporting import columns, formatting
 from vrbench.statistics.schema import Comparison
 
 WIDTH = 110
-_ALIGN = ("left", *["right"] * (len(cells.HEADERS) - 1))
 
 
 def table(comparison: Comparison) -> str:
-    """One table a candidate, each with its notes and verdicts; what holds for all at the end."""
+    """Return one table for each candidate with its notes and verdicts, then what holds for all."""
     from tabulate import tabulate
 
     parts: list[str] = []
     for candidate in comparison.candidates:
         parts.append(f"{candidate.label} against {comparison.baseline_label}")
-        lines = cells.lines(candidate)
-        parts.append(
-            tabulate([line.cells for line in lines], cells.HEADERS, "simple", colalign=_ALIGN, disable_numparse=True)
-        )
-        parts += [_wrapped(f"  {line.cells[0]}: {line.note}") for line in lines if line.note]
-        parts += [_wrapped(f"{cells.MARKS[v.verdict]} {cells.verdict(v)}") for v in candidate.verdicts]
+        made = columns.candidate_table(candidate)
+        rows = [line.cells for line in made.lines]
+        parts.append(tabulate(rows, made.headers, "simple", colalign=made.aligns, disable_numparse=True))
+        parts += [_wrapped(f"  {line.cells[0]}: {line.note}") for line in made.lines if line.note]
+        marks = formatting.VERDICT_MARKS
+        parts += [_wrapped(f"{marks[v.verdict]} {formatting.verdict(v)}") for v in candidate.verdicts]
         parts.append("")
     parts += [_wrapped(f"note: {note}") for note in comparison.notes]
     sources = [(comparison.baseline_label, s) for s in comparison.baseline_sources]
     sources += [(c.label, s) for c in comparison.candidates for s in c.sources]
-    parts += [_wrapped(f"{label}: {said}") for label, s in sources if (said := cells.reused(s.provenance))]
+    parts += [_wrapped(f"{label}: {said}") for label, s in sources if (said := formatting.reused(s.provenance))]
     joined = max(len(sources) for sources in (comparison.baseline_sources, *(c.sources for c in comparison.candidates)))
     if joined > 1:
-        parts += [_wrapped(f"run: {origin.label}: {origin.made}") for origin in cells.origins(comparison)]
-    return "\n".join([*parts, _wrapped(cells.method(comparison))])
+        parts += [_wrapped(f"run: {origin.label}: {origin.made}") for origin in formatting.origins(comparison)]
+    return "\n".join([*parts, _wrapped(formatting.method(comparison))])
 
 
 def scores(runs: Sequence[Run]) -> str:
-    """Each run's score on each task, with its 95 % interval: what is shown without a baseline."""
+    """Return each run's score on each task with its 95 % interval, for runs without a baseline."""
     from tabulate import tabulate
 
     rows = [(run.record.checkpoint.id, *_cells(r)) for run in runs for r in run.record.results]
@@ -50,12 +49,17 @@ def scores(runs: Sequence[Run]) -> str:
     notes = [f"  {name}, {r.task}: {remark}" for name, r in results for remark in r.remarks]
     skipped = {task: why for run in runs for task, why in run.record.skipped.items()}
     notes += [skipped_note(skipped)] if skipped else []
-    before = [f"{run.record.checkpoint.id}: {said}" for run in runs if (said := cells.reused(run.record.provenance))]
+    before = [
+        f"{run.record.checkpoint.id}: {said}" for run in runs if (said := formatting.reused(run.record.provenance))
+    ]
     return "\n".join([table, *map(_wrapped, [*notes, *before])])
 
 
 def _cells(result: TaskResult) -> tuple[str, str, str, str]:
-    name, items = cells.marked(result.task, result.has_many_unscored), cells.count(result.n, result.n_unscored)
+    name, items = (
+        formatting.marked(result.task, result.has_many_unscored),
+        formatting.count(result.n, result.n_unscored),
+    )
     return name, result.metric, items, _score(result)
 
 
@@ -63,7 +67,7 @@ def _score(result: TaskResult) -> str:
     if result.score is None:
         return "error"
     digits = 2 if result.metric == "perplexity" else 1
-    return cells.interval(result.score.value, result.score.low, result.score.high, digits)
+    return formatting.interval(result.score.value, result.score.low, result.score.high, digits)
 
 
 def _wrapped(text: str) -> str:

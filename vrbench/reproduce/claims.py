@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from vrbench.reporting.cells import interval, number
+from vrbench.reporting.formatting import interval, number
 from vrbench.reproduce.published import CLAIMS, PaperClaim
 from vrbench.reproduce.results import PlanResults
 from vrbench.reproduce.seed_estimate import SeedEstimate

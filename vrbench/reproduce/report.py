@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vrbench.core.io import write_atomically
-from vrbench.reporting.cells import MARKS
+from vrbench.reporting.formatting import VERDICT_MARKS
 from vrbench.reporting.pages import data_uri, environment, escape_markdown
 from vrbench.reproduce.document import Document, document
 from vrbench.reproduce.report_tables import ReportTable
@@ -46,7 +46,7 @@ def render(made: Document, form: str) -> str:
     """The report as 'md', 'html' or 'tex'."""
     surroundings = environment(form, "vrbench.reproduce")
     surroundings.filters |= {"sheet": _sheet, "columns": _columns, "uri": data_uri}
-    return str(surroundings.get_template(f"report.{form}.j2").render(page=made, marks=MARKS, folder=PLOTS))
+    return str(surroundings.get_template(f"report.{form}.j2").render(page=made, marks=VERDICT_MARKS, folder=PLOTS))
 
 
 def _sheet(sheet: ReportTable) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from vrbench.reporting.cells import number, p_value
+from vrbench.reporting.formatting import number, p_value
 from vrbench.reproduce.claims import told
 from vrbench.reproduce.layersets import LayerChoice
 from vrbench.reproduce.orderings import PairwiseTest

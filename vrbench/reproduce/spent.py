@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from vrbench.core.schemas import Provenance
-from vrbench.reporting.cells import code, reused
+from vrbench.reporting.formatting import code, reused
 from vrbench.reproduce.results import PlanResults
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "lm_eval", "lmms_eval")

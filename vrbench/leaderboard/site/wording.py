@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vrbench.core.layers import LayerSet
 from vrbench.leaderboard.schema import LayerRegion, Rank, ScoreWithCI
-from vrbench.reporting import cells
+from vrbench.reporting import formatting
 from vrbench.statistics.schema import Claim, Verdict
 
 NONE = "–"
@@ -15,7 +15,7 @@ def value(figure: ScoreWithCI | None, unit: str = "percent", signed: bool = Fals
     """The estimate alone: one digit of a percentage, two of a perplexity."""
     if figure is None or figure.value is None:
         return NONE
-    return cells.number(figure.value, 2 if unit == "perplexity" else 1, signed)
+    return formatting.number(figure.value, 2 if unit == "perplexity" else 1, signed)
 
 
 def ends(figure: ScoreWithCI | None, unit: str = "percent", signed: bool = False) -> str:
@@ -23,7 +23,7 @@ def ends(figure: ScoreWithCI | None, unit: str = "percent", signed: bool = False
     if figure is None or figure.low is None or figure.high is None:
         return ""
     digits = 2 if unit == "perplexity" else 1
-    return f"[{cells.number(figure.low, digits, signed)}, {cells.number(figure.high, digits, signed)}]"
+    return f"[{formatting.number(figure.low, digits, signed)}, {formatting.number(figure.high, digits, signed)}]"
 
 
 def span(rank: Rank | None) -> str:
@@ -73,18 +73,18 @@ def count(n: int) -> str:
 def claim(stated: Claim) -> str:
     """'visual ≥ 99 %' or 'text ≥ −1 pt'."""
     unit = "%" if stated.unit == "retention" else "pt"
-    return f"{stated.name} ≥ {stated.threshold:g} {unit}".replace("-", cells.MINUS)
+    return f"{stated.name} ≥ {stated.threshold:g} {unit}".replace("-", formatting.MINUS)
 
 
 def mark(verdict: Verdict) -> str:
     """The sign of a verdict; its word always stands beside it."""
-    return cells.MARKS[verdict.verdict]
+    return formatting.VERDICT_MARKS[verdict.verdict]
 
 
 def estimate(verdict: Verdict) -> str:
     """What a verdict rests on, '88.6 [86.5, 90.9] %'."""
     signed = verdict.claim.unit == "points"
-    text = cells.interval(verdict.estimate, verdict.low, verdict.high, 1, signed)
+    text = formatting.interval(verdict.estimate, verdict.low, verdict.high, 1, signed)
     return f"{text} {'pt' if signed else '%'}" if verdict.estimate is not None else NONE
 
 
