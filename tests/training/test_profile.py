@@ -15,13 +15,21 @@ from vrbench.cli import app
 from vrbench.core.errors import MultipleErrors, VrbenchError
 from vrbench.core.layers import LayerSet
 from vrbench.training import profile as profiling
-from vrbench.training.profile import PAPER, Options, asked_rows, loss_of, profile
-from vrbench.training.profile_asked import region
+from vrbench.training.profile import (
+    PAPER,
+    ProfileOptions,
+    RandomBatch,
+    ShapeBench,
+    batch_loss,
+    paper_layers,
+    planned_rows,
+    profile,
+)
 from vrbench.training.profile_results import ProfileRow, load_profile, profile_tables, save_profile
-from vrbench.training.shape_model import ShapeModel, Tuning, tuned
+from vrbench.training.shape_model import ShapeModel
 
 CPU = torch.device("cpu")
-QUICK = Options(batch=2, tokens=24, image_tokens=16, steps=1, removed=(0, 2))
+QUICK = ProfileOptions(batch=2, tokens=24, image_tokens=16, steps=1, removed=(0, 2))
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +38,13 @@ def model() -> ShapeModel:
     return ShapeModel("tiny", CPU)
 
 
-def tuning(method: str = "lora", layers: str = "1,3", **more: Any) -> Tuning:
-    settings: dict[str, Any] = {"masters": torch.float32, "checkpointing": False, "projector": True} | more
-    return Tuning(method, LayerSet.parse(layers, 4), rank=4, alpha=8, dropout=0.0, **settings)
-
-
 def row(**more: Any) -> ProfileRow:
-    return asked_rows(["tiny"], QUICK)[0].model_copy(update=more)
+    return planned_rows(["tiny"], QUICK)[0].model_copy(update=more)
+
+
+def tuning(method: str = "lora", layers: str = "1,3", **more: Any) -> ProfileRow:
+    settings = {"masters": "float32", "checkpointing": False, "projector": True, "rank": 4, "alpha": 8, "dropout": 0}
+    return row(tuning=method, indices=layers, **{**settings, **more})
 
 
 def weights(model: ShapeModel) -> dict[str, torch.Tensor]:
@@ -44,24 +52,24 @@ def weights(model: ShapeModel) -> dict[str, torch.Tensor]:
 
 
 def test_the_papers_settings_are_asked_by_default() -> None:
-    rows = asked_rows(PAPER, Options())
+    rows = planned_rows(PAPER, ProfileOptions())
     assert {(r.batch, r.tokens, r.image_tokens) for r in rows if r.kind == "train"} == {(8, 768, 576)}
     assert {(r.batch, r.tokens, r.removed) for r in rows if r.kind == "prefill"} == {(16, 704, n) for n in (0, 4, 8)}
-    assert {r.shape: len(LayerSet.parse(r.indices, r.depth)) for r in rows if r.layers == region(r.shape)} == {
+    assert {r.shape: len(LayerSet.parse(r.indices, r.depth)) for r in rows if r.layers == paper_layers(r.shape)} == {
         "llava-1.5-7b": 8, "llava-1.5-13b": 9, "bunny-llama-3-8b": 8, "bunny-phi3-mini": 8,
     }  # fmt: skip
     assert len(rows) == 4 * (2 * 2 * 2 + 3)
 
 
 def test_a_row_is_asked_once_however_its_layers_are_written() -> None:
-    rows = asked_rows(["tiny", "tiny"], Options(tunings=["lora"], layers=["all", "0-3", "top:4"], removed=()))
+    rows = planned_rows(["tiny", "tiny"], ProfileOptions(tunings=["lora"], layers=["all", "0-3", "top:4"], removed=()))
     assert [(r.checkpointing, r.indices) for r in rows] == [(True, "all"), (False, "all")]
 
 
 @pytest.mark.parametrize("method", ["lora", "weights"])
 def test_only_the_chosen_layers_and_the_projector_are_trained(model: ShapeModel, method: str) -> None:
-    with tuned(model, tuning(method)) as trained:
-        loss_of(model, row(), profiling._Batch(model, row())).backward()
+    with model.tuned(tuning(method)) as trained:
+        batch_loss(model, row(), RandomBatch(model, row())).backward()
         names = {n for n, p in model.llm.named_parameters() if p.grad is not None}
         assert {n.split(".")[2] for n in names} == {"1", "3"}
         assert all("lora_" in n for n in names) == (method == "lora")
@@ -75,8 +83,8 @@ def test_a_frozen_projector_leaves_no_backward_below_the_first_tuned_layer(model
     seen = []
     hooks = [layer.register_forward_hook(lambda m, i, out: seen.append(out)) for layer in model.decoder.layers]
     try:
-        with tuned(model, tuning(layers="2", projector=False)):
-            loss_of(model, row(), profiling._Batch(model, row()))
+        with model.tuned(tuning(layers="2", projector=False)):
+            batch_loss(model, row(), RandomBatch(model, row()))
     finally:
         for hook in hooks:
             hook.remove()
@@ -88,14 +96,14 @@ def test_a_frozen_projector_leaves_no_backward_below_the_first_tuned_layer(model
 @pytest.mark.parametrize("method", ["lora", "weights"])
 def test_checkpointing_computes_layers_twice_and_gives_the_same_gradients(model: ShapeModel, method: str) -> None:
     grads, calls = [], []
-    batch = profiling._Batch(model, row())
+    batch = RandomBatch(model, row())
     hook = model.decoder.layers[1].self_attn.register_forward_hook(lambda *_: calls.append("layer"))
     try:
         for is_on in (False, True):
             calls.append("start")
             torch.manual_seed(3)  # of LoRA's first values
-            with tuned(model, tuning(method, checkpointing=is_on)) as trained:
-                loss_of(model, row(), batch).backward()
+            with model.tuned(tuning(method, checkpointing=is_on)) as trained:
+                batch_loss(model, row(), batch).backward()
                 grads.append([p.grad.clone() for p in trained if p.grad is not None])
     finally:
         hook.remove()
@@ -107,10 +115,10 @@ def test_checkpointing_computes_layers_twice_and_gives_the_same_gradients(model:
 @pytest.mark.parametrize("method", ["lora", "weights"])
 @pytest.mark.parametrize("masters", ["float32", "bfloat16"])
 def test_a_row_leaves_the_model_as_it_was(method: str, masters: str) -> None:
-    bench = profiling._Bench("tiny", CPU)
-    model = bench._ready()
+    bench = ShapeBench("tiny", CPU)
+    model = bench.model
     before = weights(model)
-    figures = bench._train(row(tuning=method, masters=masters))
+    figures = bench.train(row(tuning=method, masters=masters))
     after = weights(model)
     assert list(after) == list(before)  # no LoRA left, and the linears are where they were
     assert all(torch.equal(after[n], before[n]) for n in before)
@@ -121,17 +129,17 @@ def test_a_row_leaves_the_model_as_it_was(method: str, masters: str) -> None:
 
 
 def test_masters_are_of_the_type_that_the_row_says(model: ShapeModel) -> None:
-    for masters in (torch.float32, torch.bfloat16):
-        with tuned(model, tuning("lora", masters=masters)) as trained:
-            assert {p.dtype for p in trained} == {masters}
+    for masters in ("float32", "bfloat16"):
+        with model.tuned(tuning("lora", masters=masters)) as trained:
+            assert {p.dtype for p in trained} == {getattr(torch, masters)}
             assert model.llm.lm_head.weight.dtype is torch.bfloat16
 
 
 def test_the_loss_is_that_of_the_last_words(model: ShapeModel) -> None:
     asked = row(masters="bfloat16")
-    batch = profiling._Batch(model, asked)
+    batch = RandomBatch(model, asked)
     with torch.no_grad():
-        loss = loss_of(model, asked, batch)
+        loss = batch_loss(model, asked, batch)
         states = model.states(batch.features, batch.words).last_hidden_state
         logits = model.llm.lm_head(states).float()
     logs = logits.log_softmax(-1)
@@ -147,7 +155,7 @@ def test_removed_layers_are_not_computed_and_come_back(model: ShapeModel) -> Non
     hooks = [
         layer.register_forward_hook(lambda *_, i=i: calls.append(i)) for i, layer in enumerate(model.decoder.layers)
     ]
-    batch = profiling._Batch(model, row())
+    batch = RandomBatch(model, row())
     try:
         with model.without_last(3):
             model.states(batch.features, batch.words, use_cache=True)
@@ -164,7 +172,7 @@ def test_joined_linears_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     small |= {"intermediate_size": 48, "vocab_size": 64, "max_position_embeddings": 128, "pad_token_id": 0}
     monkeypatch.setitem(SHAPES, "small-phi3", (text | small, vision | {"hidden_size": 16}))
     rows = profile(
-        ["small-phi3"], Options(layers=["0"], batch=1, tokens=12, image_tokens=8, steps=1, removed=()), "cpu"
+        ["small-phi3"], ProfileOptions(layers=["0"], batch=1, tokens=12, image_tokens=8, steps=1, removed=()), "cpu"
     )
     names = ShapeModel("small-phi3", CPU).linears(LayerSet.of([1], 2))
     assert sorted(n.rpartition(".")[2] for n in names) == ["down_proj", "gate_up_proj", "o_proj", "qkv_proj"]
@@ -202,14 +210,14 @@ def test_rows_of_another_device_are_refused(tmp_path: Path) -> None:
 
 
 def test_out_of_memory_is_a_row_and_the_next_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    step = profiling._step
+    step = profiling.training_step
 
     def too_large(model: Any, row: ProfileRow, *more: Any) -> None:
         if row.tuning == "lora" and row.indices == "all":
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise torch.OutOfMemoryError("CUDA out of memory.")
         step(model, row, *more)
 
-    monkeypatch.setattr(profiling, "_step", too_large)
+    monkeypatch.setattr(profiling, "training_step", too_large)
     rows = profile(["tiny"], QUICK, "cpu")
     failed = [r for r in rows if r.status != "ok"]
     assert [(r.tuning, r.indices, r.status) for r in failed] == [("lora", "all", "out of memory")] * 2
@@ -222,17 +230,17 @@ def test_another_fault_of_torch_is_not_called_out_of_memory(monkeypatch: pytest.
     def broken(*_: Any) -> None:
         raise RuntimeError("shapes cannot be multiplied")
 
-    monkeypatch.setattr(profiling, "_step", broken)
+    monkeypatch.setattr(profiling, "training_step", broken)
     with pytest.raises(RuntimeError, match="multiplied"):
         profile(["tiny"], QUICK, "cpu")
 
 
 def test_every_fault_is_told_before_anything_is_made() -> None:
-    wrong = Options(tunings=["qlora"], batch=0, tokens=600, image_tokens=599, masters="int8", layers=["0-4"])
+    wrong = ProfileOptions(tunings=["qlora"], batch=0, tokens=600, image_tokens=599, masters="int8", layers=["0-4"])
     with pytest.raises(MultipleErrors) as caught:
-        asked_rows(["tiny", "llava"], wrong)
+        planned_rows(["tiny", "llava"], wrong)
     told = str(caught.value)
-    for part in ("shape 'llava' is unknown", "tuning 'qlora'", "batch is 0", "at least 601", "masters 'int8'"):
+    for part in ("shape 'llava'", "tuning 'qlora'", "batch is 0", "at least 601", "masters 'int8'"):
         assert part in told
     assert "tiny: layer 4 does not exist" in told
 
@@ -253,7 +261,7 @@ def test_savings_are_against_the_same_setting_with_all_layers() -> None:
 def test_a_file_that_is_no_profile_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "profile.json"
     file.write_text('[{"kind": "train"}]')
-    with pytest.raises(VrbenchError, match="is no profile that this vrbench reads"):
+    with pytest.raises(VrbenchError, match="is not a profile"):
         load_profile(file)
     with pytest.raises(VrbenchError, match="no profile at"):
         load_profile(tmp_path / "none.json")

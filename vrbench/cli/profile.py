@@ -47,21 +47,21 @@ def profile(
     Language model and projector are trained as in the paper's second stage, on features that are random; LoRA has rank
     128 and alpha 256 on every linear of the layers. The LM head sees answer tokens only.
     """
+    from vrbench.training.profile import MASTERS, PAPER, ProfileOptions
     from vrbench.training.profile import profile as measure
-    from vrbench.training.profile_asked import PAPER, TUNINGS, Options
     from vrbench.training.profile_results import ProfileRow, profile_tables
 
-    def tell(row: ProfileRow) -> None:
+    def report(row: ProfileRow) -> None:
         took = row.status if row.seconds_per_step is None else f"{row.seconds_per_step:.3f} s"
         what = f"{row.tuning} {row.layers}" if row.kind == "train" else f"prefill, {row.removed} layers removed"
         print(f"{row.shape} {what}{', checkpointing' if row.checkpointing else ''}: {took}", file=sys.stderr)
 
-    options = Options(
-        tunings=TUNINGS if tuning == "both" else (tuning,),
+    options = ProfileOptions(
+        tunings=tuple(MASTERS) if tuning == "both" else (tuning,),
         checkpointing=(True, False) if checkpointing == "both" else (checkpointing == "on",),
         layers=layers or (), batch=batch, tokens=tokens, image_tokens=image_tokens, steps=steps, masters=masters,
         projector=projector, removed=removed if prefill else (),
     )  # fmt: skip
-    rows = measure(tuple(shape or PAPER), options, device, out, tell)
+    rows = measure(tuple(shape or PAPER), options, device, out, report)
     print(profile_tables(rows))
     print(f"profile: {out}")

@@ -144,9 +144,9 @@ def _c3(results: PlanResults) -> list[ClaimEvidence]:
 
 def _profiled(results: PlanResults) -> Iterable[ClaimEvidence]:
     """Each setting of the profile: time saved by 25 % of the layers, median of the timed steps."""
-    whole = {row.asked: row for row in results.profile if row.kind == "train" and row.seconds_per_step}
+    whole = {row.key: row for row in results.profile if row.kind == "train" and row.seconds_per_step}
     for row in whole.values():
-        other = whole.get(row.whole)
+        other = whole.get(row.reference_key)
         if other is None or other is row or not row.layers.startswith("sparse-uniform"):
             continue
         assert row.seconds_per_step is not None and other.seconds_per_step is not None

@@ -1,10 +1,9 @@
 """What training costs at true shapes: seconds a step and memory, with random weights made on the device.
 
-A step is what `vrbench.training` does in the paper's second stage: features of the frozen tower (here random)
-through the
-projector, the decoder over picture and text, the LM head on answer tokens only, backward, clipped gradients, AdamW.
-What is trained is kept in the row's `masters`: float32 under bfloat16 autocast, or bfloat16 as it is. The learning
-rate is 0, so that no row depends on the rows before it.
+A step is that of the paper's second stage: features of the frozen tower (here random) through the projector, the
+decoder over image and text, the LM head on answer tokens only, backward, clipped gradients, AdamW. Trained weights have
+the type of the row's `masters`: float32 under bfloat16 autocast, or bfloat16. The learning rate is 0, so that no row
+depends on the rows before it.
 """
 
 from __future__ import annotations
@@ -12,22 +11,33 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vrbench.checkpoints.random_shapes import ALPHA, RANK, SHAPES
 from vrbench.core.device import device_name, is_out_of_memory, resolve_device, validate_device
-from vrbench.core.errors import VrbenchError, raise_errors
+from vrbench.core.errors import VrbenchError, error_messages, raise_errors
 from vrbench.core.io import validate_output
-from vrbench.core.layers import LayerSet
-from vrbench.core.provenance import package_version
+from vrbench.core.layers import select_layers
+from vrbench.core.provenance import package_versions
 from vrbench.core.version import __version__
-from vrbench.training.profile_asked import PAPER, Options, asked_rows
 from vrbench.training.profile_results import ProfileRow, load_profile, save_profile
-from vrbench.training.shape_model import ShapeModel, Tuning, tuned
+from vrbench.training.shape_model import ShapeModel
+
+PAPER = ("llava-1.5-7b", "llava-1.5-13b", "bunny-llama-3-8b", "bunny-phi3-mini")
+REGION = {"llava-1.5-13b": 9}
+"""Number of layers that the paper tunes, where that is not a quarter of them."""
+
+MASTERS = {"lora": "float32", "weights": "bfloat16"}
+"""What "auto" is: with float32 masters and moments, weights take 16 bytes each, too many for a 13B model on a GPU."""
+
+DROPOUT = 0.05  # of LoRA; the paper's
+PREFILL_ROWS, PREFILL_TOKENS = 16, 704
 
 WARM_UP = 2
 """Steps before the first timed one; the optimizer makes its states in them."""
@@ -36,45 +46,73 @@ CLIP = 1.0
 GIB = 1 << 30
 
 
+@dataclass(frozen=True)
+class ProfileOptions:
+    """What is measured at each shape.
+
+    Attributes:
+        tunings: "lora" (rank 128, alpha 256, dropout 0.05, on every linear of the layers), "weights", or both.
+        checkpointing: whether activations are recomputed in the backward pass; both to compare.
+        layers: which are tuned, as `select_layers` reads them; default: all, and the paper's region.
+        batch: rows a step.
+        tokens: of a row, the image's included; half of the text is answers.
+        image_tokens: of the image in a row.
+        steps: timed after a warm-up; their median is reported.
+        masters: type of trained weights: "float32", "bfloat16", or "auto" as in `MASTERS`.
+        projector: train it too, as the paper does; else there is no backward pass below the first tuned layer.
+        removed: numbers of removed layers that prefill is timed with; numbers that leave a shape no layer are skipped.
+    """
+
+    tunings: Sequence[str] = tuple(MASTERS)
+    checkpointing: Sequence[bool] = (True, False)
+    layers: Sequence[str] = ()
+    batch: int = 8
+    tokens: int = 768
+    image_tokens: int = 576
+    steps: int = 4
+    masters: str = "auto"
+    projector: bool = True
+    removed: Sequence[int] = (0, 4, 8)
+
+
 def profile(
     shapes: Sequence[str] = PAPER,
-    options: Options | None = None,
+    options: ProfileOptions | None = None,
     device: str = "auto",
     out: Path | None = None,
-    tell: Callable[[ProfileRow], None] = lambda row: None,
+    report: Callable[[ProfileRow], None] = lambda row: None,
 ) -> list[ProfileRow]:
     """Measure training steps, and prefill with layers removed, at some shapes.
 
     Args:
         shapes: keys of `vrbench.checkpoints.random_shapes.SHAPES`.
-        options: what is measured at each; the paper's settings if left out.
+        options: what is measured at each; default: the paper's settings.
         device: "auto", "cpu" or "cuda".
-        out: file in which each row is kept as soon as it is measured; rows that it has are not measured again.
-        tell: called with each row that was measured.
+        out: file to which each row is saved as soon as it is measured; rows that it has are not measured again.
+        report: called with each row that was measured.
 
     Returns:
-        The rows that were asked for, in order. One that does not fit into the memory says so in its `status`.
+        The requested rows, in order. One that does not fit into memory says so in its `status`.
 
     Raises:
-        VrbenchError: wrong options, all faults at once, or a file with rows of another device.
+        VrbenchError: invalid options, all errors together, or a file with rows of another device.
     """
     raise_errors([*validate_device(device), *(validate_output(out, "file") if out else ())])
-    asked = asked_rows(shapes, options or Options())
-    where = torch.device(resolve_device(device))
-    kept = {row.asked: row for row in _kept(out, device_name(where))}
+    rows = planned_rows(shapes, options or ProfileOptions())
+    torch_device = torch.device(resolve_device(device))
+    measured = {row.key: row for row in _saved_rows(out, device_name(torch_device))}
     for shape in dict.fromkeys(shapes):
-        missing = [row for row in asked if row.shape == shape and row.asked not in kept]
-        bench = _Bench(shape, where)
-        for row in missing:
-            kept[row.asked] = bench.measured(row)
-            tell(kept[row.asked])
+        bench = ShapeBench(shape, torch_device)
+        for row in (row for row in rows if row.shape == shape and row.key not in measured):
+            measured[row.key] = bench.measure(row)
+            report(measured[row.key])
             if out:
-                save_profile(out, list(kept.values()))
+                save_profile(out, list(measured.values()))
         bench.clear()
-    return [kept[row.asked] for row in asked]
+    return [measured[row.key] for row in rows]
 
 
-def _kept(out: Path | None, device: str) -> list[ProfileRow]:
+def _saved_rows(out: Path | None, device: str) -> list[ProfileRow]:
     rows = load_profile(out) if out and out.exists() else []
     others = sorted({row.device for row in rows} - {device})
     if others:
@@ -82,94 +120,159 @@ def _kept(out: Path | None, device: str) -> list[ProfileRow]:
     return rows
 
 
-class _Bench:
-    """A shape's model, made when the first row needs it, and what is measured on it."""
+def paper_layers(shape: str) -> str:
+    """Return the layers that the paper tunes, as `vrbench.core.layers.select_layers` reads them."""
+    return f"sparse-uniform:{REGION.get(shape, _depth(shape) // 4)}"
+
+
+def _depth(shape: str) -> int:
+    return int(SHAPES[shape][0]["num_hidden_layers"])
+
+
+def planned_rows(shapes: Sequence[str], options: ProfileOptions) -> list[ProfileRow]:
+    """Return the rows to measure, without results, each once, shape by shape.
+
+    Raises:
+        VrbenchError: an unknown shape, layers that a shape does not have, or a number out of bounds; all together.
+    """
+    raise_errors(_option_errors(shapes, options))
+    rows = [row for shape in shapes for row in (*_train_rows(shape, options), *_prefill_rows(shape, options))]
+    return list({row.key: row for row in rows}.values())
+
+
+def _option_errors(shapes: Sequence[str], options: ProfileOptions) -> Iterator[str]:
+    if not shapes:
+        yield f"no shape was given; there are {', '.join(SHAPES)}"
+    choices = {"shape": (shapes, SHAPES), "tuning": (options.tunings, MASTERS)}
+    choices["masters"] = ((options.masters,), dict.fromkeys(("auto", *MASTERS.values())))
+    for name, (values, known) in choices.items():
+        yield from (
+            f"{name} {value!r} is unknown; there are {', '.join(known)}" for value in values if value not in known
+        )
+    for name in ("batch", "steps", "image_tokens"):
+        if getattr(options, name) < 1:
+            yield f"{name} is {getattr(options, name)}; it must be at least 1"
+    if options.tokens < options.image_tokens + 2:
+        least = options.image_tokens + 2
+        yield f"tokens is {options.tokens}; with {options.image_tokens} image tokens it must be at least {least}"
+    yield from (f"removed is {count}; it must be 0 or more" for count in options.removed if count < 0)
+    for shape in (shape for shape in shapes if shape in SHAPES):
+        for text in options.layers:
+            try:
+                if not len(select_layers(text, _depth(shape))):
+                    yield f"layers {text!r} selects none; name at least one"
+            except VrbenchError as error:
+                yield from (f"{shape}: {message}" for message in error_messages(error))
+
+
+def _train_rows(shape: str, options: ProfileOptions) -> Iterator[ProfileRow]:
+    for tuning in options.tunings:
+        lora: dict[str, Any] = {"rank": RANK, "alpha": ALPHA, "dropout": DROPOUT} if tuning == "lora" else {}
+        masters = MASTERS[tuning] if options.masters == "auto" else options.masters
+        for checkpointing in options.checkpointing:
+            for text in options.layers or ("all", paper_layers(shape)):
+                layers = select_layers(text, _depth(shape))
+                yield ProfileRow(
+                    kind="train", shape=shape, tuning=tuning, checkpointing=checkpointing, layers=text,
+                    indices=str(layers), depth=layers.depth, batch=options.batch, tokens=options.tokens,
+                    steps=options.steps, image_tokens=options.image_tokens, projector=options.projector,
+                    answer_tokens=(options.tokens - options.image_tokens) // 2, masters=masters, **lora,
+                )  # fmt: skip
+
+
+def _prefill_rows(shape: str, options: ProfileOptions) -> Iterator[ProfileRow]:
+    for count in options.removed:
+        if count < _depth(shape):
+            image_tokens = min(options.image_tokens, PREFILL_TOKENS - 1)
+            yield ProfileRow(
+                kind="prefill", shape=shape, depth=_depth(shape), removed=count, image_tokens=image_tokens,
+                steps=options.steps, batch=PREFILL_ROWS, tokens=PREFILL_TOKENS,
+            )  # fmt: skip
+
+
+class ShapeBench:
+    """Measures rows of one shape, whose model is made when the first row needs it."""
 
     def __init__(self, shape: str, device: torch.device) -> None:
         self.shape, self.device = shape, device
-        self.model: ShapeModel | None = None
-        versions = {name: package_version(name) for name in ("torch", "transformers", "peft")} | {
-            "vrbench": __version__
-        }
-        self.about = {"device": device_name(device), "versions": versions}
+        self._model: ShapeModel | None = None
+        versions = package_versions(("torch", "transformers", "peft")) | {"vrbench": __version__}
+        self.provenance = {"device": device_name(device), "versions": versions}
+
+    @property
+    def model(self) -> ShapeModel:
+        """The model of the shape."""
+        if self._model is None:
+            self._model = ShapeModel(self.shape, self.device)
+        return self._model
 
     def clear(self) -> None:
-        """Let the model go, and its memory."""
-        self.model = None
-        _free(self.device)
+        """Delete the model and free its memory."""
+        self._model = None
+        _free_memory(self.device)
 
-    def measured(self, row: ProfileRow) -> ProfileRow:
-        """The row with its figures, or with "out of memory" instead."""
+    def measure(self, row: ProfileRow) -> ProfileRow:
+        """Return the row with its results, or with the status "out of memory"."""
         try:
-            self._ready()
-            _free(self.device)
-            figures = self._train(row) if row.kind == "train" else self._prefill(row)
+            self.model  # noqa: B018 - made before memory is counted
+            _free_memory(self.device)
+            results = self.train(row) if row.kind == "train" else self.prefill(row)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            figures = {"status": "out of memory"}
-            self.model = None  # what it was doing to the model cannot be known; the next row gets a new one
-        return row.model_copy(update=self.about | figures)
+            results = {"status": "out of memory"}
+            self._model = None  # its state is unknown; the next row gets a new one
+        return row.model_copy(update=self.provenance | results)
 
-    def _ready(self) -> ShapeModel:
-        if self.model is None:
-            self.model = ShapeModel(self.shape, self.device)
-        return self.model
-
-    def _train(self, row: ProfileRow) -> dict[str, Any]:
-        model = self._ready()
-        how = Tuning(
-            method=str(row.tuning), layers=LayerSet.parse(row.indices, row.depth), checkpointing=row.checkpointing,
-            masters=getattr(torch, row.masters), projector=row.projector, rank=row.rank or 0, alpha=row.alpha or 0,
-            dropout=row.dropout or 0,
-        )  # fmt: skip
-        with tuned(model, how) as trained:
+    def train(self, row: ProfileRow) -> dict[str, Any]:
+        """Return the results of a training row."""
+        with self.model.tuned(row) as trained:
             optimizer = torch.optim.AdamW(trained, lr=0.0, fused=True)
-            batch = _Batch(model, row)
-            seconds = self._timed(lambda: _step(model, row, batch, optimizer, trained), row.steps)
-            return self._figures(row, seconds) | {"trainable": sum(p.numel() for p in trained)}
+            batch = RandomBatch(self.model, row)
+            seconds = self._timed(lambda: training_step(self.model, row, batch, optimizer, trained), row.steps)
+            return self._results(row, seconds) | {"trainable": sum(p.numel() for p in trained)}
 
-    def _prefill(self, row: ProfileRow) -> dict[str, Any]:
-        model = self._ready()
-        batch = _Batch(model, row)
+    def prefill(self, row: ProfileRow) -> dict[str, Any]:
+        """Return the results of a prefill row."""
+        batch = RandomBatch(self.model, row)
 
         @torch.inference_mode()
         def fill() -> None:
-            states = model.states(batch.features, batch.words, use_cache=True)
-            model.llm.lm_head(states.last_hidden_state[:, -1])
+            states = self.model.states(batch.features, batch.words, use_cache=True)
+            self.model.llm.lm_head(states.last_hidden_state[:, -1])
 
-        with model.without_last(row.removed):
-            return self._figures(row, self._timed(fill, row.steps))
+        with self.model.without_last(row.removed):
+            return self._results(row, self._timed(fill, row.steps))
 
     def _timed(self, step: Callable[[], None], steps: int) -> float:
-        """Median seconds of a step, after the warm-up."""
-        taken = []
+        """Return the median seconds of a step, after the warm-up."""
+        seconds = []
         for _ in range(WARM_UP + steps):
-            self._wait()
+            self._synchronize()
             start = time.perf_counter()
             step()
-            self._wait()
-            taken.append(time.perf_counter() - start)
-        return statistics.median(taken[WARM_UP:])
+            self._synchronize()
+            seconds.append(time.perf_counter() - start)
+        return statistics.median(seconds[WARM_UP:])
 
-    def _wait(self) -> None:
+    def _synchronize(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def _figures(self, row: ProfileRow, seconds: float) -> dict[str, Any]:
-        on_card = self.device.type == "cuda"
-        peak = torch.cuda.max_memory_allocated(self.device) / GIB if on_card else None
-        speed = row.batch * row.tokens / seconds
-        return {"seconds_per_step": seconds, "tokens_per_second": speed, "peak_gib": peak}
+    def _results(self, row: ProfileRow, seconds: float) -> dict[str, Any]:
+        peak = torch.cuda.max_memory_allocated(self.device) / GIB if self.device.type == "cuda" else None
+        return {
+            "seconds_per_step": seconds, "tokens_per_second": row.batch * row.tokens / seconds, "peak_gib": peak,
+        }  # fmt: skip
 
 
-class _Batch:
-    """Random rows: a picture's features, the words after it, and the last words as answers.
+class RandomBatch:
+    """Random rows: an image's features, the words after it, and the last words as answers.
 
     Attributes:
         features: [batch, image tokens, width of the tower], bfloat16.
         words: [batch, text tokens] ids.
-        answers: [batch, answer tokens] ids: what the states of the last words have to say.
+        answers: [batch, answer tokens] ids, the targets of the last words.
     """
 
     def __init__(self, model: ShapeModel, row: ProfileRow) -> None:
@@ -180,25 +283,29 @@ class _Batch:
         self.answers = self.words[:, text[1] - row.answer_tokens :]
 
 
-def _step(
-    model: ShapeModel, row: ProfileRow, batch: _Batch, optimizer: torch.optim.Optimizer, trained: list[nn.Parameter]
+def training_step(
+    model: ShapeModel,
+    row: ProfileRow,
+    batch: RandomBatch,
+    optimizer: torch.optim.Optimizer,
+    trained: list[nn.Parameter],
 ) -> None:
-    """One step of the optimizer."""
-    loss_of(model, row, batch).backward()
+    """Run one optimizer step."""
+    batch_loss(model, row, batch).backward()
     nn.utils.clip_grad_norm_(trained, CLIP)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 
 
-def loss_of(model: ShapeModel, row: ProfileRow, batch: _Batch) -> Tensor:
-    """Mean cross-entropy over the answer tokens; the LM head sees no others."""
+def batch_loss(model: ShapeModel, row: ProfileRow, batch: RandomBatch) -> Tensor:
+    """Return the mean cross-entropy over the answer tokens; the LM head sees no others."""
     with torch.autocast(model.device.type, torch.bfloat16, enabled=row.masters == "float32"):
         states = model.states(batch.features, batch.words, use_cache=False).last_hidden_state
         logits = model.llm.lm_head(states[:, -row.answer_tokens - 1 : -1])
     return nn.functional.cross_entropy(logits.flatten(0, 1).float(), batch.answers.flatten())
 
 
-def _free(device: torch.device) -> None:
+def _free_memory(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -1,10 +1,9 @@
-"""An LLM and projector of true shape with random weights, tuned in one way after another without being built again."""
+"""An LLM and projector of true shape with random weights, tuned in several ways without being built again."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,8 +13,7 @@ from vrbench.checkpoints.random_shapes import SHAPES, STD
 from vrbench.core.layers import LayerSet
 from vrbench.models import components
 from vrbench.models.lora import remove_adapter
-
-ATTENTION = "sdpa"
+from vrbench.training.profile_results import ProfileRow
 
 
 class ShapeModel:
@@ -37,7 +35,7 @@ class ShapeModel:
         self.tower_width, hidden = int(vision["hidden_size"]), int(text["hidden_size"])
         self.vocabulary, self.device = int(text["vocab_size"]), device
         with torch.device(device), no_init_weights():
-            self.llm = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, attn_implementation=ATTENTION)
+            self.llm = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, attn_implementation="sdpa")
             self.projector = nn.Sequential(
                 nn.Linear(self.tower_width, hidden), nn.GELU(), nn.Linear(hidden, hidden)
             ).to(torch.bfloat16)  # fmt: skip
@@ -51,26 +49,25 @@ class ShapeModel:
         return components.decoder(self.llm)
 
     def states(self, features: Tensor, words: Tensor, **more: Any) -> Any:
-        """What the decoder gives for rows that begin with a picture.
+        """Return the decoder's output for rows that begin with an image.
 
         Args:
             features: [rows, image tokens, width of the tower].
             words: [rows, text tokens] ids that follow.
             more: for the decoder's forward.
         """
-        pictures = self.projector(features)
+        images = self.projector(features)
         embedded = self.llm.get_input_embeddings()(words)
-        whole = torch.cat([pictures.to(embedded.dtype), embedded], dim=1)
-        return self.decoder(inputs_embeds=whole, **more)
+        return self.decoder(inputs_embeds=torch.cat([images.to(embedded.dtype), embedded], dim=1), **more)
 
     def linears(self, layers: LayerSet) -> list[str]:
-        """Full names of all linears of some decoder layers."""
+        """Return the full names of all linears of some decoder layers."""
         inside = {id(m) for i in layers for m in self.decoder.layers[i].modules() if isinstance(m, nn.Linear)}
         return [name for name, module in self.llm.named_modules() if id(module) in inside]
 
     @contextmanager
     def without_last(self, count: int) -> Iterator[None]:
-        """The model with `count` decoder layers fewer."""
+        """Remove the last `count` decoder layers for a while."""
         whole = self.decoder.layers
         self.decoder.layers = whole[: len(whole) - count]
         try:
@@ -78,74 +75,51 @@ class ShapeModel:
         finally:
             self.decoder.layers = whole
 
+    @contextmanager
+    def tuned(self, row: ProfileRow) -> Iterator[list[nn.Parameter]]:
+        """Make what a row trains trainable, and freeze it afterwards; yields the parameters.
 
-@dataclass(frozen=True)
-class Tuning:
-    """What is trained, and how: see `vrbench.training.profile_results.ProfileRow` for each.
-
-    Attributes:
-        method: "lora" or "weights".
-        layers: the tuned decoder layers.
-        masters: type of what is trained.
-        checkpointing: compute activations again in the backward pass.
-        projector: train the projector too.
-        rank, alpha, dropout: of LoRA.
-    """
-
-    method: str
-    layers: LayerSet
-    masters: torch.dtype
-    checkpointing: bool
-    projector: bool
-    rank: int
-    alpha: float
-    dropout: float
-
-
-@contextmanager
-def tuned(model: ShapeModel, how: Tuning) -> Iterator[list[nn.Parameter]]:
-    """Thaw what is to be trained, and freeze it again afterwards; gives the parameters.
-
-    Layers that hold LoRA get their own linears back, and what was kept in float32 is bfloat16 again.
-    """
-    if how.method == "lora":
-        _put_lora(model, how)
-        trained = [p for name, p in model.llm.named_parameters() if "lora_" in name]
-    else:
-        trained = [p for i in how.layers for p in model.decoder.layers[i].parameters()]
-    trained += model.projector.parameters() if how.projector else []
-    for parameter in trained:
-        parameter.data = parameter.data.to(how.masters)
-        parameter.requires_grad_(True)
-    model.llm.train()
-    _checkpoint(model.llm, how.checkpointing)
-    try:
-        yield trained
-    finally:
-        _checkpoint(model.llm, False)
-        model.llm.eval()
+        Layers with LoRA get their own linears back, and float32 masters are bfloat16 again.
+        """
+        layers = LayerSet.parse(row.indices, row.depth)
+        if row.tuning == "lora":
+            self._add_lora(row, layers)
+            trained = [p for name, p in self.llm.named_parameters() if "lora_" in name]
+        else:
+            trained = [p for i in layers for p in self.decoder.layers[i].parameters()]
+        trained += self.projector.parameters() if row.projector else []
         for parameter in trained:
-            parameter.grad = None
-            parameter.requires_grad_(False)
-            parameter.data = parameter.data.to(torch.bfloat16)
-        if how.method == "lora":
-            remove_adapter(model.llm, how.layers)
-            del model.llm.peft_config
+            parameter.data = parameter.data.to(getattr(torch, row.masters))
+            parameter.requires_grad_(True)
+        self.llm.train()
+        self._set_checkpointing(row.checkpointing)
+        try:
+            yield trained
+        finally:
+            self._set_checkpointing(False)
+            self.llm.eval()
+            for parameter in trained:
+                parameter.grad = None
+                parameter.requires_grad_(False)
+                parameter.data = parameter.data.to(torch.bfloat16)
+            if row.tuning == "lora":
+                remove_adapter(self.llm, layers)
+                del self.llm.peft_config
 
+    def _add_lora(self, row: ProfileRow, layers: LayerSet) -> None:
+        from peft import LoraConfig, inject_adapter_in_model
 
-def _put_lora(model: ShapeModel, how: Tuning) -> None:
-    from peft import LoraConfig, inject_adapter_in_model
+        config = LoraConfig(
+            r=row.rank or 0, lora_alpha=row.alpha or 0, lora_dropout=row.dropout or 0,
+            target_modules=self.linears(layers),
+        )  # fmt: skip
+        with self.device:  # on a CPU the first values alone would take seconds
+            inject_adapter_in_model(config, self.llm)
 
-    linears = model.linears(how.layers)
-    config = LoraConfig(r=how.rank, lora_alpha=how.alpha, lora_dropout=how.dropout, target_modules=linears)
-    with model.device:  # on a CPU the first values alone would take seconds
-        inject_adapter_in_model(config, model.llm)
-
-
-def _checkpoint(llm: Any, is_on: bool) -> None:
-    # transformers 5.23 warns of the older name, 5.17 has no other.
-    name = "activation_checkpointing" if hasattr(llm, "activation_checkpointing_enable") else "gradient_checkpointing"
-    if is_on:
-        getattr(llm, f"{name}_enable")({"use_reentrant": False})
-    else:
-        getattr(llm, f"{name}_disable")()
+    def _set_checkpointing(self, is_on: bool) -> None:
+        # transformers 5.23 warns of the older name, 5.17 has no other.
+        prefix = "activation" if hasattr(self.llm, "activation_checkpointing_enable") else "gradient"
+        if is_on:
+            getattr(self.llm, f"{prefix}_checkpointing_enable")({"use_reentrant": False})
+        else:
+            getattr(self.llm, f"{prefix}_checkpointing_disable")()
