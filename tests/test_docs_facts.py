@@ -19,7 +19,7 @@ from tests.test_docs import PAGES, ROOT
 from vrbench.checkpoints.generation_config import FOLLOWED, REFUSED
 from vrbench.checkpoints.image_settings import CHOICES
 from vrbench.checkpoints.random_shapes import SHAPES
-from vrbench.cli import app, interrupting, options
+from vrbench.cli import app, command
 from vrbench.cli.training import train
 from vrbench.core.device import DEVICES
 from vrbench.core.provenance import ADAPTER_PACKAGES, ANSWER_PACKAGES
@@ -107,8 +107,8 @@ def test_tasks_and_suites_are_as_the_pages_count_them() -> None:
 
 def test_exit_codes_and_number_of_checkpoints_of_the_board() -> None:
     said = " ".join(page("evaluation.md").split("- Exit codes: ")[1].split("\n- ")[0].split())
-    assert f"{options.OURS} an internal error" in said and f"{options.USERS} invalid input" in said
-    assert f"{interrupting.INTERRUPTED} interrupted by Ctrl-C" in said
+    assert f"{command.INTERNAL_ERROR} an internal error" in said and f"{command.INVALID_INPUT} invalid input" in said
+    assert f"{command.INTERRUPTED} interrupted by Ctrl-C" in said
     assert len(list((BOARD / "submissions").iterdir())) == 8 and "the eight checkpoints of this project" in page(
         "leaderboard.md"
     )
@@ -156,7 +156,7 @@ def test_context_and_data_root_are_as_the_pages_say() -> None:
 def test_help_of_train_names_keys_of_recipes() -> None:
     known = recipe.TrainRecipe.model_json_schema()
     sections = {"tune": recipe.TuneStage, "data": tuple(recipe.DATA_SECTIONS.values())}
-    lines = str(train.__doc__).split("Keys for --set:")[1].split("Stopped or killed")[0].splitlines()
+    lines = str(train.__doc__).split("Keys for --set:")[1].split("An interrupted training")[0].splitlines()
     keys = [key for line in lines if line.strip() for key in re.split(r",\s*| or ", line.strip().split("  ")[0])]
     section = ""
     for key in keys:

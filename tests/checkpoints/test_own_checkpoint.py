@@ -19,7 +19,7 @@ BASE = "llava-1.5-7b-hf"
 SAID = {
     f"inspect {BASE}": ("decoder layers:           4",),
     f"inspect llava-sliced --base {BASE}": ("removed layers:         1-2", "tuned layers:           none"),
-    f"prune {BASE} --layers 1,2 --whole -o llava-pruned": ("checkpoint: llava-pruned",),
+    f"prune {BASE} --layers 1,2 --export-full -o llava-pruned": ("checkpoint: llava-pruned",),
     "inspect llava-lora": ("rank 8 on layers 2-3: mlp.down_proj", "self_attn.v_proj"),
     f"inspect llava-merged --base {BASE}": ("decoder layers:           4", "none is recorded"),
 }

@@ -78,7 +78,7 @@ def test_a_path_that_is_no_folder_is_told_by_the_program_and_is_no_file_to_a_rea
     [
         ["restore", "pocket/full", "--layers", "3", "--from", "smollm2-135m-instruct", "--out", "{}"],
         ["prune", "pocket/full", "--layers", "3", "--out", "{}"],
-        ["prune", "pocket/full", "--remove", "1", "--save-order", "{}.json"],
+        ["prune", "pocket/full", "--num-layers", "1", "--save-removal-order", "{}.json"],
         ["train", "pocket-region", "--out", "{}"],
         ["layers", "change", "--n", "1", "--ckpt", "pocket/full", "--plot", "{}.png"],
         ["layers", "middle", "--n", "1", "--depth", "9", "--out", "{}.json"],

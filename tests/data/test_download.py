@@ -1,4 +1,4 @@
-"""`vrbench data fetch` and `data check`: a data root from a hub that the tests serve, resumed, and its faults."""
+"""`vrbench data download` and `data check`: a data root from a hub that the tests serve, resumed, and its faults."""
 
 from __future__ import annotations
 
@@ -285,7 +285,7 @@ configs:
 
 
 def call(url: str, home: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    """`vrbench data fetch` in a process of its own, with a hub of ours for the real one."""
+    """`vrbench data download` in a process of its own, with a hub of ours for the real one."""
     code = "from vrbench.cli import main; main()"
     settings = {"HF_ENDPOINT": url, "HF_HOME": str(home / "hf"), "HF_HUB_OFFLINE": "0", "HF_HUB_ETAG_TIMEOUT": "2"}
     return subprocess.run(

@@ -207,7 +207,7 @@ class TestCommand:
         return called
 
     def test_a_table_with_the_set_as_recipes_take_it(self, call: Callable[..., Any], adapter: Path) -> None:
-        code, out, _ = call("lora-norm", "--n", "2", "--ckpt", str(adapter))
+        code, out, _ = call("lora-norm", "--num-layers", "2", "--ckpt", str(adapter))
         lines = out.splitlines()
         assert code == 0
         assert lines[0] == "2 of 4 layers by lora-norm, of adapter"
@@ -216,17 +216,17 @@ class TestCommand:
 
     def test_blocks_of_consecutive_layers(self, call: Callable[..., Any], adapter: Path, tmp_path: Path) -> None:
         given = ["--ckpt", str(adapter), "--pictures", "2", "--turns", "1", "--out", str(tmp_path / "a.json")]
-        code, out, _ = call("angular", "--n", "1", "--blocks", "3", *given)
+        code, out, _ = call("angular", "--num-layers", "1", "--max-block-size", "3", *given)
         made = ChosenLayers.model_validate_json((tmp_path / "a.json").read_text())
         assert (code, [len(of) for of in made.blocks]) == (0, [4, 3, 2])
         least = min(range(3), key=made.blocks[1].__getitem__)
         assert f"  {least}-{least + 1}" in out
-        code, _, err = call("angular", "--n", "1", "--blocks", "5", *given)
+        code, _, err = call("angular", "--num-layers", "1", "--max-block-size", "5", *given)
         assert (code, "blocks of 5 layers were requested; adapter has 4" in err) == (2, True)
 
     def test_the_published_full_model(self, call: Callable[..., Any], tmp_path: Path) -> None:
         file = tmp_path / "norm.json"
-        code, out, err = call("lora-norm", "--n", "8", "--ckpt", "pocket/full", "--json", "--out", str(file))
+        code, out, err = call("lora-norm", "--num-layers", "8", "--ckpt", "pocket/full", "--json", "--out", str(file))
         made = json.loads(out)
         assert (code, len(made["indices"]), len(made["scores"]), made["depth"]) == (0, 8, 30, 30)
         assert min(made["scores"]) > 0.1
@@ -234,7 +234,7 @@ class TestCommand:
         assert f"file: {file}" in err
 
     def test_a_fault_is_one_line(self, call: Callable[..., Any]) -> None:
-        code, _, err = call("change", "--n", "2")
+        code, _, err = call("change", "--num-layers", "2")
         assert (code, err.count("\n")) == (2, 1)
 
     def test_no_torch_for_the_list_and_for_heuristics(self) -> None:
@@ -242,7 +242,7 @@ class TestCommand:
         tell = f"import atexit, sys; atexit.register(lambda: print(*[m for m in {heavy} if m in sys.modules]))\n"
         for command, words in (
             ("--list", [*STRATEGIES, *IMPORTANCE_METHODS]),
-            ("top --n 2 --depth 8", ["tune.layers=6-7"]),
+            ("top -n 2 --depth 8", ["tune.layers=6-7"]),
         ):
             code = f"{tell}from vrbench.cli import main; main()"
             program = [sys.executable, "-c", code, "layers", *command.split()]

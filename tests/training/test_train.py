@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from tests.tiny import own_cache
 from vrbench.checkpoints import smollm2
 from vrbench.checkpoints.resolve import resolve
-from vrbench.cli.made import print_made
+from vrbench.cli.checkpoints import print_made
 from vrbench.core.cache import file_digest
 from vrbench.core.errors import MultipleErrors, VrbenchError
 from vrbench.core.layers import LayerSet

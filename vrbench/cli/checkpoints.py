@@ -1,47 +1,73 @@
-"""Commands that say what a checkpoint is, or make one of another."""
+"""Commands that describe a checkpoint, or make one from another."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vrbench.cli.made import print_made
-from vrbench.cli.options import Checkpoint, Device, Id, Out
+from vrbench.cli.options import Checkpoint, Id, Out
 from vrbench.core.errors import VrbenchError
+from vrbench.pruning.removal_methods import removal_criteria
+
+DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+selection = partial(typer.Option, rich_help_panel="Which layers to remove")
+measuring = partial(typer.Option, rich_help_panel="How they are measured")
+
+
+def print_made(folder: Path) -> None:
+    """Print the folder of a new checkpoint, and its weight files with their dtypes, if it has any."""
+    from vrbench.checkpoints.safetensors_index import read_header
+
+    print(f"checkpoint: {folder}")
+    files = sorted(folder.glob("*.safetensors"))
+    if files:
+        kinds = {tensor.dtype for file in files for tensor in read_header(file).values()}
+        names = ", ".join(file.name for file in files) if len(files) < 4 else f"{len(files)} files"
+        print(f"weights: {names} in {' and '.join(sorted(DTYPES.get(kind, kind) for kind in kinds))}")
 
 
 def inspect(
     ckpt: Checkpoint,
-    base: Annotated[str | None, typer.Option(help="What it is compared with; else what it was made from.")] = None,
+    base: Annotated[str | None, typer.Option(help="Checkpoint to compare with; default: its own base.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON record instead of text.")] = False,
     trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Describe a checkpoint with code of its own; none is run here.")
+        bool, typer.Option("--trust-remote-code", help="Accept a checkpoint with its own code, which is not run here.")
     ] = False,
 ) -> None:
-    """Say what a checkpoint is: size, layers tuned or removed against its base, adapters, digest, lineage, licence.
+    """Describe a checkpoint: size, layers tuned or removed against its base, adapters, digest, lineage, licence.
 
-    Weights are compared with the base's tensor by tensor where it is at hand; no model is built.
+    Weights are compared with the base's tensor by tensor if it is available; no model is built.
+
+    \b
+    Examples:
+      vrbench inspect pocket/region-pruned-2 --base pocket/base
+      vrbench inspect checkpoints/mine --json
     """
     from vrbench.checkpoints.inspect import as_text, describe
 
-    told = describe(ckpt, base, trusted=trust_remote_code)
-    print(told.model_dump_json(indent=1) if as_json else as_text(told))
+    found = describe(ckpt, base, trusted=trust_remote_code)
+    print(found.model_dump_json(indent=1) if as_json else as_text(found))
 
 
 def convert(
     source: Annotated[str, typer.Argument(help="Folder in the original layout of LLaVA-1.5 or Bunny.", metavar="SRC")],
-    out: Annotated[Path, typer.Argument(help="Checkpoint folder to make.", metavar="DST")],
-    base: Annotated[str | None, typer.Option(help="Language model that a projector or LoRA folder is put on.")] = None,
+    out: Annotated[Path, typer.Argument(help="Checkpoint folder to write.", metavar="DST")],
+    base: Annotated[str | None, typer.Option(help="Language model under a projector or LoRA folder.")] = None,
     vision_tower: Annotated[
-        str | None, typer.Option(help="CLIP or SigLIP folder or hub id, if SRC neither holds it nor names it.")
+        str | None, typer.Option(help="CLIP or SigLIP folder or hub id, if SRC neither contains nor names it.")
     ] = None,
 ) -> None:
-    """Write a checkpoint in transformers' own layout, so that no other code is needed to load it.
+    """Convert a checkpoint to transformers' layout, so that no other code is needed to load it.
 
     SRC is a merged model, a projector (mm_projector.bin) or a LoRA folder (adapter_model, non_lora_trainables.bin).
-    Code that lies in SRC is not needed and never run.
+    Code in SRC is never run.
+
+    \b
+    Example:
+      vrbench convert llava-lora checkpoints/llava --base vicuna-7b-v1.5 --vision-tower clip-336
     """
     from vrbench.conversion import convert as convert_folder
 
@@ -50,58 +76,62 @@ def convert(
 
 def prune(
     ckpt: Checkpoint,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Checkpoint folder to make.")] = None,
-    remove: Annotated[int | None, typer.Option(help="How many decoder layers go.")] = None,
-    layers: Annotated[str | None, typer.Option(help="Which go, such as '3,7'; instead of --remove.")] = None,
-    by: Annotated[
-        str | None,
-        typer.Option(
-            help="How they are chosen: loss (of right answers on dev pictures, the default), divergence, angular, "
-            "block-influence, ...; a wrong name lists all."
-        ),
-    ] = None,
-    block: Annotated[
-        bool, typer.Option("--block", help="Consecutive layers, over which the angular distance is least.")
-    ] = False,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Checkpoint folder to write.")] = None,
+    num_layers: Annotated[int | None, selection(help="Number of decoder layers to remove.")] = None,
+    layers: Annotated[str | None, selection(help="Layers to remove, such as '3,7'; instead of --num-layers.")] = None,
+    by: Annotated[str | None, selection(help=f"Criterion: {', '.join(removal_criteria())}. Default: loss.")] = None,
+    block: Annotated[bool, selection("--block", help="Remove the consecutive layers with the least angle.")] = False,
     outside_region: Annotated[
-        bool, typer.Option("--outside-region/--all-layers", help="Whether the layers that were tuned stay.")
+        bool, selection("--outside-region/--all-layers", help="Whether tuned layers are kept.")
     ] = True,
-    order: Annotated[Path | None, typer.Option(help="File of --save-order whose first layers go.")] = None,
-    save_order: Annotated[
-        Path | None, typer.Option(help="Write the order in which --remove layers go, instead of a folder.")
+    removal_order: Annotated[Path | None, selection(help="File of --save-removal-order to remove layers by.")] = None,
+    save_removal_order: Annotated[
+        Path | None, typer.Option(help="Write the order in which --num-layers layers are removed, and no checkpoint.")
     ] = None,
-    whole: Annotated[
-        bool, typer.Option("--whole", help="Write the whole smaller model; else only what is removed from the base.")
+    export_full: Annotated[
+        bool, typer.Option("--export-full", help="Write the full smaller model; default: only the list of layers.")
     ] = False,
     id_: Id = None,
-    pictures: Annotated[int, typer.Option(help="Dev pictures on which layers are measured.")] = 200,
-    device: Device = "auto",
+    num_images: Annotated[int, measuring(help="Dev images on which layers are measured.")] = 200,
+    device: Annotated[str, measuring(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Remove the decoder layers that a checkpoint misses least, or measure once in which order they go."""
+    """Remove the least important decoder layers of a checkpoint, or measure once in which order to remove them.
+
+    \b
+    Examples:
+      vrbench prune pocket/region --num-layers 2 --out checkpoints/region-pruned-2
+      vrbench prune pocket/full --num-layers 8 --by divergence-lazy --all-layers --save-removal-order order.json
+    """
     from vrbench.pruning.prune import prune as prune_layers
     from vrbench.pruning.recipe import make_recipe
     from vrbench.pruning.removal_order import order_layers
 
-    if (out is None) == (save_order is None):
-        raise VrbenchError("name either the folder to make, with --out, or the file of an order, with --save-order")
+    if (out is None) == (save_removal_order is None):
+        raise VrbenchError("give either --out, the checkpoint folder to write, or --save-removal-order, a file")
     recipe = make_recipe(
-        makes=id_ or (out.resolve().name if out else ckpt), base=ckpt, remove=remove, layers=layers, by=by,
-        order=str(order) if order else None, block=block, outside_region=outside_region, pictures=pictures,
+        makes=id_ or (out.resolve().name if out else ckpt), base=ckpt, remove=num_layers, layers=layers, by=by,
+        order=str(removal_order) if removal_order else None, block=block, outside_region=outside_region,
+        pictures=num_images,
     )  # fmt: skip
-    if save_order:
-        print(f"order: {order_layers(recipe, save_order, device)}")
+    if save_removal_order:
+        print(f"order: {order_layers(recipe, save_removal_order, device)}")
     elif out:
-        print_made(prune_layers(recipe, out, device, whole))
+        print_made(prune_layers(recipe, out, device, export_full))
 
 
 def restore(
     ckpt: Checkpoint,
     layers: Annotated[str, typer.Option(help="Decoder layers, such as '3-7,12', 'all' or 'middle:5'.")],
-    backbone: Annotated[str, typer.Option("--from", help="Language model (or checkpoint) whose weights they get.")],
+    backbone: Annotated[str, typer.Option("--from", help="Language model or checkpoint whose weights they get.")],
     out: Out,
     id_: Id = None,
 ) -> None:
-    """Put decoder layers back to the weights of the language model that they were tuned from."""
+    """Restore decoder layers to the weights of the language model that they were tuned from.
+
+    \b
+    Example:
+      vrbench restore pocket/full --layers 3-7 --from smollm2-135m-instruct --out full-3-7
+    """
     from vrbench.pruning.prune import restore as restore_layers
 
     print_made(restore_layers(ckpt, layers, backbone, out, id_ or ""))

@@ -1,4 +1,4 @@
-"""`vrbench data`: make a data root, and see if it is whole."""
+"""`vrbench data`: download data sets, and check their files."""
 
 from __future__ import annotations
 
@@ -8,41 +8,50 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vrbench.cli.options import USERS, IncludePath
+from vrbench.cli.command import INVALID_INPUT
+from vrbench.cli.options import IncludePath
 
 if TYPE_CHECKING:
     from vrbench.tasks.spec import TaskSpec
 
 
-def fetch(
+def download(
     names: Annotated[str, typer.Argument(help="Task ids, suites and globs, comma-separated.", show_default=False)],
-    to: Annotated[Path, typer.Option(help="Data root to make or to complete.")],
+    to: Annotated[Path, typer.Option(help="Folder to write, or to complete; pass it as --data-root.")],
     include_path: IncludePath = None,
 ) -> None:
-    """Fetch the tasks' data sets from the hub: parquet of a pinned revision, and a digest of each file.
+    """Download the tasks' data sets from the hub: parquet files of a pinned revision, and a digest of each.
 
-    Stopped, it goes on where it was; whole files are not fetched again. HF_HOME says where downloads are kept, and
+    Run the same command again to resume; complete files are not downloaded again. HF_HOME is the download cache, and
     HF_ENDPOINT names another hub.
+
+    \b
+    Example:
+      vrbench data download mme,paper_text --to DATA
     """
-    from vrbench.data.download import download as fetch_sets
+    from vrbench.data.download import download as download_sets
     from vrbench.tasks import registry
 
     specs, judged = registry.select_runnable(names, _specs(names, include_path))
     if judged:
-        print(f"vrbench: left out, since they need a judge model: {', '.join(s.id for s in judged)}", file=sys.stderr)
-    made = fetch_sets(specs, to)
-    print(f"{len(made)} files fetched into {to}, the others that are needed were whole")
+        print(f"vrbench: skipped, since they need a judge model: {', '.join(s.id for s in judged)}", file=sys.stderr)
+    made = download_sets(specs, to)
+    print(f"{len(made)} files downloaded to {to}; the other files were complete")
 
 
 def check(
-    root: Annotated[Path, typer.Argument(help="Data root.", show_default=False)],
+    root: Annotated[Path, typer.Argument(help="Folder of downloaded data sets.", show_default=False)],
     tasks: Annotated[str | None, typer.Option(help="Only the files of these ids, suites and globs.")] = None,
     include_path: IncludePath = None,
 ) -> None:
-    """Say which files of a data root are whole, changed, truncated, missing or not recorded.
+    """List which files of a data folder are whole, changed, truncated, missing or not recorded.
 
-    A file is whole when its sha256 is the one in vrbench-data.json, which `vrbench data fetch` writes. Exits with 0 if
-    all are whole, else with 2.
+    A file is whole when its sha256 is the one in vrbench-data.json, which `vrbench data download` writes. Exits with 0
+    if all are whole, else with 2.
+
+    \b
+    Example:
+      vrbench data check DATA --tasks mme,mmlu
     """
     from collections import Counter
 
@@ -54,17 +63,17 @@ def check(
     specs = None if tasks is None else registry.select(tasks, _specs(tasks, include_path))
     found = local_mirror.check(root, specs)
     rows = [(one.file, one.state, one.detail) for one in found]
-    print(tabulate(rows, ("file", "state", "what was found"), "simple", disable_numparse=True))
+    print(tabulate(rows, ("file", "state", "details"), "simple", disable_numparse=True))
     counts = Counter(one.state for one in found)
     print(", ".join(f"{number:,} {state}" for state, number in counts.items()) or f"no data file under {root}")
     if set(counts) != {"whole"}:
-        raise typer.Exit(USERS)
+        raise typer.Exit(INVALID_INPUT)
 
 
 def _specs(names: str, include_path: Path | None) -> dict[str, TaskSpec]:
     from vrbench.core.errors import raise_errors
     from vrbench.tasks import registry
 
-    asked = registry.load_for(names, include_path)
-    raise_errors(asked.errors)
-    return asked.specs
+    found = registry.load_for(names, include_path)
+    raise_errors(found.errors)
+    return found.specs

@@ -1,21 +1,25 @@
-"""Commands that measure, compare and list."""
+"""Commands that run tasks, compare runs, list tasks, and print schemas and the version."""
 
 from __future__ import annotations
 
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vrbench.cli.options import OURS, USERS, Config, DataRoot, Device, IncludePath, TrustRemoteCode
+from vrbench.cli.command import INTERNAL_ERROR, INVALID_INPUT
+from vrbench.cli.options import Config, DataRoot, IncludePath, TrustRemoteCode, TrustTaskCode
 from vrbench.core.errors import VrbenchError, raise_errors
 from vrbench.core.version import __version__
 
 if TYPE_CHECKING:
     from vrbench.core.schemas import Run
     from vrbench.statistics.schema import Comparison
+
+model = partial(typer.Option, rich_help_panel="How the model is run")
 
 
 def run(
@@ -24,28 +28,35 @@ def run(
     ],
     tasks: Annotated[str, typer.Option(help="Task ids, suites and globs, comma-separated; see `vrbench tasks`.")],
     baseline: Annotated[str | None, typer.Option(help="Checkpoint that the others are compared with.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Items a task at most; pairs and rotations stay whole.")] = None,
-    batch_size: Annotated[str, typer.Option(help="'auto', or rows in one pass.")] = "auto",
-    device: Device = "auto",
-    dtype: Annotated[str, typer.Option(help="auto (bfloat16 on a card, else float32), float32 or bfloat16.")] = "auto",
+    limit: Annotated[int | None, typer.Option(help="Maximum items a task; pairs and rotations stay whole.")] = None,
+    batch_size: Annotated[str, model(help="'auto', or rows in one pass.")] = "auto",
+    device: Annotated[str, model(help="auto, cpu or cuda.")] = "auto",
+    dtype: Annotated[str, model(help="auto (bfloat16 on a GPU, else float32), float32 or bfloat16.")] = "auto",
     data_root: DataRoot = None,
     include_path: IncludePath = None,
-    out: Annotated[Path, typer.Option(help="Folder of runs and answers; the same command goes on.")] = Path("runs"),
-    seed: Annotated[int, typer.Option(help="Of the choice under a limit, and of intervals.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder of runs and stored answers.")] = Path("runs"),
+    seed: Annotated[int, typer.Option(help="Of the items chosen under --limit, and of intervals.")] = 0,
     trust_remote_code: TrustRemoteCode = False,
     image_settings: Annotated[
         str,
-        typer.Option(
+        model(
             help="Settings of the image processor: harness (lmms-eval's class for the family), checkpoint (its own "
             "files), or pad (images are padded for a LLaVA whose files crop them)."
         ),
     ] = "harness",
     skip_missing: Annotated[
-        bool, typer.Option("--skip-missing", help="Leave out tasks whose data are not there; table and record say so.")
+        bool, typer.Option("--skip-missing", help="Skip tasks without data; table and record say so.")
     ] = False,
     config: Config = None,
 ) -> None:
-    """Measure checkpoints on tasks, and compare them with a baseline."""
+    """Evaluate checkpoints on tasks, and compare them with a baseline.
+
+    An interrupted run resumes with the same command and produces the same record.
+
+    \b
+    Example:
+      vrbench run --ckpt pocket/region --baseline pocket/full --tasks pocket --limit 100
+    """
     from transformers.utils.logging import disable_progress_bar
 
     from vrbench.evaluation.evaluate import run_all
@@ -53,7 +64,7 @@ def run(
     from vrbench.evaluation.run_config import RunConfig
 
     disable_progress_bar()  # of loading weights: it is over before it can be read
-    size = int(batch_size) if batch_size.isdigit() else batch_size  # a wrong text is told with the other faults
+    size = int(batch_size) if batch_size.isdigit() else batch_size  # invalid text is reported with the other errors
     options = RunConfig(
         limit=limit, batch_size=size, device=device, dtype=dtype,
         data_root=data_root, include_path=include_path, out=out, seed=seed,
@@ -68,17 +79,17 @@ def run(
     if runs:
         has_both = len(runs) > 1 and not (failure and failure.baseline_failed)
         _print_runs(runs, compared=baseline is not None and has_both, out=out, seed=seed)
-    for fault in failure.messages if failure else ():
-        print(f"vrbench: {fault}", file=sys.stderr)
+    for message in failure.messages if failure else ():
+        print(f"vrbench: {message}", file=sys.stderr)
     for done in runs:
         for result in done.record.results:
             if result.status == "error":
-                print(f"vrbench: {done.record.checkpoint.id} {result.task} died: {result.error}", file=sys.stderr)
+                print(f"vrbench: {done.record.checkpoint.id} {result.task} failed: {result.error}", file=sys.stderr)
     is_internal = failure is not None and any(one.is_internal for one in failure.failed)
     if is_internal or any(done.record.status == "error" for done in runs):
-        raise typer.Exit(OURS)
+        raise typer.Exit(INTERNAL_ERROR)
     if failure:
-        raise typer.Exit(USERS)
+        raise typer.Exit(INVALID_INPUT)
 
 
 def _write_report(comparison: Comparison, folder: Path) -> None:
@@ -107,22 +118,26 @@ def compare(
     runs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RUN...", help="Folders of runs; those of one checkpoint are joined.", show_default=False
+            metavar="RUN...", help="Folders of runs; those of one checkpoint are merged.", show_default=False
         ),
     ],
     baseline: Annotated[
         list[Path],
-        typer.Option(help="Folder of the run that the others are compared with; repeat it to join several."),
+        typer.Option(help="Folder of the run that the others are compared with; repeat it to merge several."),
     ],
     form: Annotated[str, typer.Option("--format", help="table, markdown, latex, html or json.")] = "table",
-    claim: Annotated[list[str] | None, typer.Option(help="Such as 'visual>=99%', 'text>=-1'; may be repeated.")] = None,
+    claim: Annotated[list[str] | None, typer.Option(help="Such as 'visual>=99%', 'text>=-1'. May be repeated.")] = None,
     seed: Annotated[int, typer.Option(help="Of the bootstrap's draws.")] = 0,
     to: Annotated[Path | None, typer.Option("--report", help="Folder for Markdown, HTML, JSON and the plots.")] = None,
 ) -> None:
-    """Compare runs with a baseline: retention with intervals, and verdicts on claims.
+    """Compare runs with a baseline: retention with confidence intervals, and verdicts on claims.
 
-    Tasks of a checkpoint that were measured on other days or machines may lie in several runs, all with the same limit,
-    seed and dtype; of two versions of a task the higher is used.
+    The tasks of a checkpoint may lie in several runs, from different days or machines, all with the same limit, seed
+    and dtype; of two versions of a task the higher is used.
+
+    \b
+    Example:
+      vrbench compare runs/region/* --baseline runs/full/fedcba9876543210
     """
     from vrbench import reporting
     from vrbench.core.io import validate_output
@@ -137,26 +152,34 @@ def compare(
 
 def tasks(
     names: Annotated[
-        str, typer.Argument(help="Only these ids, suites or globs; one id shows that task in full.", show_default=False)
+        str,
+        typer.Argument(help="Only these ids, suites or globs; one id prints that task in full.", show_default=False),
     ] = "*",
     data_root: DataRoot = None,
     include_path: IncludePath = None,
-    ckpt: Annotated[str | None, typer.Option(help="Show the example of one task as this checkpoint is asked.")] = None,
+    trust_task_code: TrustTaskCode = False,
+    ckpt: Annotated[str | None, typer.Option(help="Print the example of one task as this checkpoint gets it.")] = None,
 ) -> None:
-    """List the tasks, and whether their data are at hand; or show one with an example of its prompt."""
+    """List the tasks, and whether their data are available; or print one with an example prompt.
+
+    \b
+    Examples:
+      vrbench tasks 'pocket_visual,text'
+      vrbench tasks mme --data-root DATA
+    """
     from tabulate import tabulate
 
     from vrbench.cli import task_listing
     from vrbench.tasks import registry
 
-    asked = registry.load_for(names, include_path)
-    raise_errors(asked.errors)
-    specs = registry.select(names, asked.specs)
+    found = registry.load_for(names, include_path, trust_task_code)
+    raise_errors(found.errors)
+    specs = registry.select(names, found.specs)
     if [spec.id for spec in specs] == [names.strip()]:
         print(task_listing.in_full(specs[0], data_root, ckpt))
         return
     if ckpt is not None:
-        raise VrbenchError(f"--ckpt shows how one task is asked, but {names!r} is not the id of one")
+        raise VrbenchError(f"--ckpt prints how one task is asked, but {names!r} is not the id of one")
     print(tabulate(task_listing.describe(specs, data_root), headers="keys", tablefmt="simple", disable_numparse=True))
 
 
@@ -168,12 +191,22 @@ def schema(
         ),
     ] = "run",
 ) -> None:
-    """Print the JSON schema of a file: run.json, unless another is named."""
+    """Print the JSON schema of a file; default: run.json.
+
+    \b
+    Example:
+      vrbench schema submission > submission.schema.json
+    """
     from vrbench.leaderboard.json_schemas import schema_text
 
     print(schema_text(name), end="")
 
 
 def version() -> None:
-    """Print the version."""
+    """Print the version.
+
+    \b
+    Example:
+      vrbench version
+    """
     print(f"vrbench {__version__}")

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from tabulate import tabulate
 
-from vrbench.cli.options import OURS, DataRoot, Device
+from vrbench.cli.command import INTERNAL_ERROR
+from vrbench.cli.options import DataRoot, Device
 
 if TYPE_CHECKING:
     from vrbench.reproduce.execute import StepEvent
@@ -59,6 +60,11 @@ def reproduce(
     """Repeat the paper's tables: train, prune, evaluate, and show the results beside the published ones.
 
     An interrupted run resumes. Steps that several tables share are done once; a table added later reuses them.
+
+    \b
+    Examples:
+      vrbench reproduce all --dry-run
+      vrbench reproduce layers --seeds 1 --set steps=20 --limit 20
     """
     from vrbench.cli.config_file import read_overrides
     from vrbench.reproduce.build import ExperimentRequest, build
@@ -75,7 +81,7 @@ def reproduce(
         succeeded = _execute(plan, folder, _options(plan, folder, jobs, device, only, discard, data_root))
         _report(folder)
         if not succeeded:
-            raise typer.Exit(OURS)
+            raise typer.Exit(INTERNAL_ERROR)
 
 
 def _report(folder: Path) -> None:

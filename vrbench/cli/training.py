@@ -1,49 +1,59 @@
-"""Commands that train."""
+"""Commands that train a checkpoint, choose the layers to tune, and measure what training costs."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
-from vrbench.cli.made import print_made
-from vrbench.cli.options import Device, Out
+from vrbench.cli.checkpoints import print_made
+from vrbench.cli.options import Config, Device, Out
+from vrbench.core.layers import STRATEGIES
+from vrbench.pruning.importance_methods import IMPORTANCE_METHODS
+from vrbench.pruning.questions import DESCRIBE
 
 
 def train(
     recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe, or a YAML file.", show_default=False)],
     out: Out,
     changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Another value for a key. May be repeated.")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key. May be repeated.")
     ] = None,
     device: Device = "auto",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved recipe, layers, parameters and steps; train nothing.")
     ] = False,
 ) -> None:
-    """Train a checkpoint after a recipe: layers of an LLM by LoRA or whole, and the projector.
+    """Train a checkpoint by a recipe: layers of an LLM by LoRA or fully, and the projector.
 
     \b
     Keys for --set:
       base                     a checkpoint; one with layers removed is healed (--set stage=heal)
       tune.layers              all, none (the projector alone), 0-3,8, sparse-uniform:8, or a saved set, FILE.json
-      tune.tuning              lora, or weights: what comes out is an adapter, or a delta
-      tune.modules             all, or attention: where LoRA is put
-      tune.rank, .alpha        of LoRA; and tune.dropout
-      tune.sampling, .every    train so many of the layers at a time, drawn anew every so many steps (LISA)
-      tune.steps or .epochs    how long
-      tune.batch, .accumulate  samples a step over all devices, and parts that it is computed in
-      tune.lr, .lr_projector   peak rates; lr_projector=0 freezes the projector
+      tune.tuning              lora, or weights: writes an adapter, or a delta
+      tune.modules             all, or attention: modules with LoRA
+      tune.rank, .alpha        of LoRA; also tune.dropout
+      tune.sampling, .every    train this many of the layers at a time, drawn again every so many steps (LISA)
+      tune.steps or .epochs    length of the training
+      tune.batch, .accumulate  samples a step over all devices, and parts in which it is computed
+      tune.lr, .lr_projector   peak learning rates; lr_projector=0 freezes the projector
       tune.schedule            cosine, linear or constant; warmup is its share of the steps
-      tune.checkpointing       true computes activations twice and keeps none
+      tune.checkpointing       true recomputes activations in the backward pass to save memory
       tune.save_every          steps between saved states
       data.share               share of the data that is used
-      data.conversations       a LLaVA JSON file, with data.images; or data.hub, a set on the hub
-      dtype                    bfloat16 (the default) or float32: computed and written in; masters are float32
+      data.conversations       a LLaVA JSON file, with data.images; or data.hub, a data set on the hub
+      dtype                    bfloat16 (the default) or float32, of computation and output; masters are float32
       seed, clip               and more: --dry-run prints every key that has a value
 
-    Stopped or killed, the same command goes on where it was last saved. On several cards: accelerate launch -m vrbench
-    train ...; FSDP2 or DeepSpeed by accelerate's own configuration.
+    An interrupted training resumes from its last saved state with the same command. On several GPUs: accelerate launch
+    -m vrbench train ...; FSDP2 or DeepSpeed by accelerate's own configuration.
+
+    \b
+    Example:
+      vrbench train pocket-region --out checkpoints/region --set tune.layers=sparse-uniform:4
     """
     from vrbench.cli.config_file import read_overrides
     from vrbench.training import load
@@ -56,3 +66,121 @@ def train(
         print(prepare.dry_run(load(recipe, overrides), out))
         return
     print_made(train_recipe(recipe, out, overrides, device))
+
+
+def _list(context: typer.Context, requested: bool) -> None:
+    """Print all strategies and scores, and exit."""
+    if not requested or context.resilient_parsing:
+        return
+    from tabulate import tabulate
+
+    rows = [(name, "", strategy.summary) for name, strategy in STRATEGIES.items()]
+    rows += [(name, method.requirements, method.summary) for name, method in IMPORTANCE_METHODS.items()]
+    print(tabulate(rows, ("strategy", "needs", "layers chosen, or score by which they are chosen"), "simple"))
+    raise typer.Exit
+
+
+measuring = partial(typer.Option, rich_help_panel="How a score is measured")
+output = partial(typer.Option, rich_help_panel="Output")
+
+
+def layers(
+    strategy: Annotated[str, typer.Argument(help="Layer strategy, or importance score; see --list.")],
+    num_layers: Annotated[
+        int, typer.Option("--num-layers", "-n", help="Number of layers; by a score, those with the largest values.")
+    ],
+    ckpt: Annotated[str | None, typer.Option(help="Tuned checkpoint to measure, or to take the depth from.")] = None,
+    depth: Annotated[int | None, typer.Option(help="Decoder layers, for a strategy without a checkpoint.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of random, and of the draw from --images; default: 0.")] = None,
+    listed: Annotated[
+        bool, typer.Option("--list", callback=_list, is_eager=True, help="List all strategies and scores, and exit.")
+    ] = False,
+    base: Annotated[str | None, measuring(help="Compare weights with it; default: before its latest training.")] = None,
+    num_images: Annotated[int, measuring(help="Dev images of the pocket world, or maximum of --images.")] = 200,
+    turns: Annotated[int | None, measuring(help="Questions on each dev image; default: 6; gradients: 2.")] = None,
+    images: Annotated[Path | None, measuring(help="Folder with your own images, instead of dev images.")] = None,
+    prompt: Annotated[str | None, measuring(help=f"Prompt for each of --images; default: {DESCRIBE!r}")] = None,
+    device: Annotated[str, measuring(help="auto, cpu or cuda.")] = "auto",
+    dtype: Annotated[str, measuring(help="Of the model: float32 or bfloat16.")] = "float32",
+    max_block_size: Annotated[int, measuring(help="With angular: also measure blocks of up to so many layers.")] = 0,
+    out: Annotated[Path | None, output("--out", "-o", help="File (.json) of the set, for --set tune.layers=.")] = None,
+    plot: Annotated[Path | None, output(help="File (.png or .svg) for a plot of the scores.")] = None,
+    as_json: Annotated[bool, output("--json", help="Print a JSON record instead of text.")] = False,
+) -> None:
+    """Choose layers to tune: by a layer strategy, or by an importance score of a tuned checkpoint.
+
+    \b
+    Examples:
+      vrbench layers --list
+      vrbench layers sparse-uniform --num-layers 8 --depth 32
+      vrbench layers change --num-layers 8 --ckpt pocket/full --out change-8.json
+    """
+    from vrbench.pruning.choose import as_text, choose
+
+    found = choose(
+        strategy, num_layers, ckpt=ckpt, base=base, depth=depth, pictures=num_images, turns=turns, images=images,
+        prompt=prompt, seed=seed, device=device, dtype=dtype, blocks=max_block_size, out=out, plot=plot,
+    )  # fmt: skip
+    print(found.model_dump_json(indent=1) if as_json else as_text(found))
+    for file in (out, plot):
+        if file is not None:
+            print(f"file: {file}", file=sys.stderr if as_json else sys.stdout)
+
+
+HELP_SHAPE = "llava-1.5-7b, llava-1.5-13b, bunny-llama-3-8b, bunny-phi3-mini or tiny; default: the paper's four."
+HELP_LAYERS = "Tuned layers, such as '0-7' or 'top:8'; default: all, and the paper's region."
+HELP_MASTERS = "dtype of the trained parameters: float32 or bfloat16; auto: float32 for lora, bfloat16 for weights."
+
+
+def profile(
+    shape: Annotated[list[str] | None, typer.Option(help=f"{HELP_SHAPE} May be repeated.", show_default=False)] = None,
+    tuning: Annotated[Literal["lora", "weights", "both"], typer.Option(help="How layers are tuned.")] = "both",
+    checkpointing: Annotated[
+        Literal["on", "off", "both"], typer.Option(help="Whether the backward pass recomputes activations.")
+    ] = "both",
+    layers: Annotated[list[str] | None, typer.Option(help=f"{HELP_LAYERS} May be repeated.")] = None,
+    removed: Annotated[
+        list[int], typer.Option(help="Numbers of removed layers for which prefill is timed. May be repeated.")
+    ] = [0, 4, 8],  # noqa: B006 - typer copies it
+    prefill: Annotated[bool, typer.Option(help="Time prefill too.")] = True,
+    batch: Annotated[int, typer.Option(help="Rows a step.")] = 8,
+    tokens: Annotated[int, typer.Option(help="Tokens a row, image included; half of the text is answers.")] = 768,
+    image_tokens: Annotated[int, typer.Option(help="Tokens of the image in a row.")] = 576,
+    steps: Annotated[int, typer.Option(help="Timed steps after the warm-up, of which the median is taken.")] = 4,
+    masters: Annotated[str, typer.Option(help=HELP_MASTERS)] = "auto",
+    projector: Annotated[
+        bool, typer.Option("--projector/--freeze-projector", help="Whether the projector is trained too.")
+    ] = True,
+    device: Device = "auto",
+    out: Annotated[Path, typer.Option(help="File of the rows; those that it contains are not measured again.")] = Path(
+        "profile.json"
+    ),
+    config: Config = None,
+) -> None:
+    """Measure seconds a training step and memory at true shapes, with random weights made on the device.
+
+    Language model and projector are trained as in the paper's second stage, on random features; LoRA has rank 128 and
+    alpha 256 on every linear of the layers. The LM head runs on answer tokens only.
+
+    \b
+    Example:
+      vrbench profile --shape llava-1.5-7b --tuning lora --out profile.json
+    """
+    from vrbench.training.profile import MASTERS, PAPER, ProfileOptions
+    from vrbench.training.profile import profile as measure
+    from vrbench.training.profile_results import ProfileRow, profile_tables
+
+    def report(row: ProfileRow) -> None:
+        result = row.status if row.seconds_per_step is None else f"{row.seconds_per_step:.3f} s"
+        what = f"{row.tuning} {row.layers}" if row.kind == "train" else f"prefill, {row.removed} layers removed"
+        print(f"{row.shape} {what}{', checkpointing' if row.checkpointing else ''}: {result}", file=sys.stderr)
+
+    options = ProfileOptions(
+        tunings=tuple(MASTERS) if tuning == "both" else (tuning,),
+        checkpointing=(True, False) if checkpointing == "both" else (checkpointing == "on",),
+        layers=layers or (), batch=batch, tokens=tokens, image_tokens=image_tokens, steps=steps, masters=masters,
+        projector=projector, removed=removed if prefill else (),
+    )  # fmt: skip
+    rows = measure(tuple(shape or PAPER), options, device, out, report)
+    print(profile_tables(rows))
+    print(f"profile: {out}")
