@@ -22,7 +22,7 @@ from pathlib import Path
 from vrbench.core.io import write_atomically
 from vrbench.reporting.formatting import interval, number
 from vrbench.reproduce.joint_bootstrap import JointBootstrap
-from vrbench.reproduce.run_counts import RunCounts, read
+from vrbench.reproduce.run_counts import RunCounts, read_counts
 from vrbench.reproduce.seed_estimate import SeedEstimate
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -82,8 +82,8 @@ def report(runs: Runs, command: str) -> str:
     for recipe in recipes:
         own = {seed: f"{recipe} {seed}" for seed in seeds}
         pairs = {seed: (name, f"{BASELINE} {seed}") for seed, name in own.items()}
-        score, kept = joint.score(own, visual), joint.kept(pairs, visual)
-        gained, ratio = joint.gained(pairs, text), joint.kept(pairs, [PERPLEXITY])
+        score, kept = joint.score(own, visual), joint.retention(pairs, visual)
+        gained, ratio = joint.difference(pairs, text), joint.retention(pairs, [PERPLEXITY])
         if recipe == BASELINE:
             lines.append(f"| {recipe} | {_told(score)} | 100 | {_each(score)} (score) | 0 | 100 | |")
             continue
@@ -109,7 +109,7 @@ def _left_out(joint: JointBootstrap, recipes: Sequence[str], seeds: Sequence[int
     for recipe in recipes:
         pairs = {seed: (f"{recipe} {seed}", f"{BASELINE} {seed}") for seed in seeds}
         rests = ([name for name in visual if name != out] for out in visual)
-        lines.append(f"| {recipe} | {' | '.join(_told(joint.kept(pairs, rest)) for rest in rests)} |")
+        lines.append(f"| {recipe} | {' | '.join(_told(joint.retention(pairs, rest)) for rest in rests)} |")
     return lines
 
 
@@ -156,7 +156,7 @@ def main() -> None:
         folders = list(pool.map(lambda place: measured(*place, given.work, given.changes, run), places))
     found = {} if given.limit else {(recipe, 0): published(recipe) for recipe in recipes}
     found |= dict(zip(places, folders, strict=True))
-    runs = {place: read(found[place]) for place in sorted(found, key=lambda p: (recipes.index(p[0]), p[1]))}
+    runs = {place: read_counts(found[place]) for place in sorted(found, key=lambda p: (recipes.index(p[0]), p[1]))}
     changes = [word for change in given.changes for word in ("--set", change)]
     words = ["python -m benchmarks.seed_study --seeds", given.seeds, "--recipes", given.recipes, *changes, *run]
     page = report(runs, " ".join(words))

@@ -95,7 +95,7 @@ def trial(rng: np.random.Generator, setting: Setting, number: int) -> tuple[Seed
         for name, threshold in zip((f"b{seed}", f"c{seed}"), thresholds, strict=True):
             felt = np.sqrt(AGREEMENT) * each + np.sqrt(1 - AGREEMENT) * rng.standard_normal(each.shape)
             runs[name] = counted((felt < threshold).sum(1), setting.size)
-    found = JointBootstrap(runs, number).kept(pairs, ["t"])
+    found = JointBootstrap(runs, number).retention(pairs, ["t"])
     assert found is not None
     return found, float(np.mean(kept))
 

@@ -1,105 +1,114 @@
-"""The paper's claims, C1 to C6, as statements that the results of one scale support, refute or leave undecided."""
+"""The paper's claims, C1 to C6: whether the results of one scale support, refute or leave them undecided."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from vrbench.reporting.formatting import interval, number
-from vrbench.reproduce.published import CLAIMS, PaperClaim
 from vrbench.reproduce.results import PlanResults
 from vrbench.reproduce.seed_estimate import SeedEstimate
+from vrbench.reproduce.tables import CLAIMS, PaperClaim
 from vrbench.statistics.claims import judge, parse
 from vrbench.statistics.schema import Verdict
 
-Said = Literal["supported", "refuted", "undecided"]
+ClaimVerdict = Literal["supported", "refuted", "undecided"]
 
-KEEPS = 99.0
-"""Retention in percent that the claims ask for."""
+RETENTION = "visual>=99%"
+"""What the claims ask for."""
 
 PRUNED = (1, 2, 3, 4)
-"""Layers removed of which the paper says that they cost little."""
+"""Layers removed of which the paper states that they cost little."""
 
 BETTER = (3, 4)
 """Layers removed at which the paper finds the region clearly better."""
 
 OFFICIAL_SCORE = "angular"
-"""What chooses the layers that go in the paper."""
+"""The paper's score of layers to remove."""
+
+BESIDE = "told beside it"
+"""Reason of evidence without a verdict."""
 
 
 @dataclass(frozen=True)
 class ClaimEvidence:
-    """One figure that a claim is judged by, or that is told beside it.
+    """One figure that a claim is judged by, or that is shown beside it.
 
     Attributes:
-        what: what it is a figure of.
+        what: what it measures.
         figure: with its interval and unit.
-        verdict: what it says of the claim; None where it is only told.
-        reason: why it is undecided, and what else a reader must know.
+        verdict: what it implies for the claim; None where it is only shown.
+        reason: why it is undecided, and notes.
     """
 
     what: str
     figure: str
-    verdict: Said | None = None
+    verdict: ClaimVerdict | None = None
     reason: str = ""
+
+    def beside(self) -> ClaimEvidence:
+        """Return the same without a verdict."""
+        return replace(self, verdict=None, reason=BESIDE)
 
 
 @dataclass(frozen=True)
 class ClaimResult:
-    """One of the paper's claims and what the results say of it, at this scale."""
+    """One of the paper's claims and the verdict of the results, at this scale."""
 
-    statement: PaperClaim
-    verdict: Said
-    parts: tuple[ClaimEvidence, ...]
+    claim: PaperClaim
+    verdict: ClaimVerdict
+    evidence: tuple[ClaimEvidence, ...]
     reason: str = ""
 
     @property
     def short(self) -> str:
-        """The verdict with its figure where one decides it, or with why there is none."""
-        judged = [part for part in self.parts if part.verdict is not None]
-        told = [self.reason] if self.reason else [judged[0].figure] if len(judged) == 1 else []
-        return ": ".join([self.verdict, *told])
+        """The verdict with its figure where one decides it, or with the reason why there is none."""
+        judged = [one.figure for one in self.evidence if one.verdict is not None]
+        detail = self.reason or (judged[0] if len(judged) == 1 else "")
+        return ": ".join(filter(None, [self.verdict, detail]))
 
 
 def claim_results(results: PlanResults) -> tuple[ClaimResult, ...]:
-    """One a claim, in the paper's order."""
-    made = {"C1": _c1, "C2": _c2, "C3": _c3, "C4": _c4, "C5": _c5, "C6": _c6}
-    return tuple(_finding(statement, results, made[statement.id](results)) for statement in CLAIMS)
+    """Return one result a claim, in the paper's order."""
+    tests: dict[str, Callable[[PlanResults], Iterator[ClaimEvidence]]] = {
+        "C1": _c1, "C2": _c2, "C3": _c3, "C4": _c4, "C5": _c5, "C6": _c6,
+    }  # fmt: skip
+    return tuple(_result(claim, tuple(tests[claim.id](results))) for claim in CLAIMS)
 
 
-def _finding(statement: PaperClaim, results: PlanResults, parts: Sequence[ClaimEvidence]) -> ClaimResult:
-    said = [part.verdict for part in parts if part.verdict is not None]
-    if not said:
-        reason = "" if statement.id == "C5" else "nothing that would tell has been measured"
-        return ClaimResult(statement, "undecided", tuple(parts), reason)
-    if len(set(said)) == 1:
-        return ClaimResult(statement, said[0], tuple(parts))
-    if statement.id == "C4" and "refuted" in said:
-        return ClaimResult(statement, "refuted", tuple(parts), "it is meant of each part")
-    return ClaimResult(statement, "undecided", tuple(parts), "the parts come out differently")
+def _result(claim: PaperClaim, evidence: tuple[ClaimEvidence, ...]) -> ClaimResult:
+    verdicts = {one.verdict for one in evidence if one.verdict is not None}
+    if not verdicts:
+        reason = "" if claim.id == "C5" else "nothing that would tell has been measured"
+        return ClaimResult(claim, "undecided", evidence, reason)
+    if len(verdicts) == 1:
+        return ClaimResult(claim, verdicts.pop(), evidence)
+    if claim.id == "C4" and "refuted" in verdicts:
+        return ClaimResult(claim, "refuted", evidence, "it is meant of each part")
+    return ClaimResult(claim, "undecided", evidence, "the parts come out differently")
 
 
-def judged(what: str, claim: str, found: SeedEstimate | None, note: str = "") -> ClaimEvidence:
-    """A figure against a threshold, as `claims` judges it; what would decide it is told in seeds or items.
+def judge_estimate(what: str, claim: str, found: SeedEstimate | None) -> ClaimEvidence:
+    """Judge a figure against a threshold by `vrbench.statistics.claims`.
 
     Args:
-        what: what it is a figure of.
+        what: what it measures.
         claim: such as 'visual>=99%'.
         found: the figure; None where it is missing.
     """
     if found is None:
-        return ClaimEvidence(what, "-", None, note or "not measured")
+        return ClaimEvidence(what, "-", None, "not measured")
     verdict = judge(parse(claim), found.n, found.value, found.ends)
     points = verdict.claim.unit == "points"
-    figure = told(found, 2, " points", signed=True) if points else told(found, 1, " %")
-    said = [_undecided(verdict, found) if verdict.verdict == "undecided" else "", found.note, note]
-    return ClaimEvidence(what, figure, verdict.verdict, "; ".join(filter(None, said)))
+    figure = with_interval(found, 2, " points", signed=True) if points else with_interval(found, 1, " %")
+    reasons = [_undecided(verdict, found) if verdict.verdict == "undecided" else "", found.note]
+    return ClaimEvidence(what, figure, verdict.verdict, "; ".join(filter(None, reasons)))
 
 
 def _undecided(verdict: Verdict, found: SeedEstimate) -> str:
-    """What would decide it: seeds where they scatter, items where not."""
-    if not found.scatter:
+    """What would decide it: seeds where they vary, items where not."""
+    if not found.sd:
         return verdict.reason
     count = found.seeds_needed(verdict.claim.threshold)
     if count is None:
@@ -108,58 +117,47 @@ def _undecided(verdict: Verdict, found: SeedEstimate) -> str:
     return f"if mean and scatter hold, about {count} seeds would {side} it"
 
 
-def _c1(results: PlanResults) -> list[ClaimEvidence]:
-    row = results.region()
-    tasks = results.pool("visual")
-    found = results.kept(row, tasks) if row else None
-    return [judged("visual score kept by the region", f"visual>={KEEPS:.0f}%", found)]
-
-
-def _c2(results: PlanResults) -> list[ClaimEvidence]:
-    row, tasks = results.region(), results.pool("text")
-    found = results.gained(row, tasks) if row else None
-    parts = [judged("text score of the region against all layers", "text>=-1", found)]
-    for task in results.ratios():
-        kept = results.kept(row, [task]) if row else None
-        if kept is not None:
-            parts.append(ClaimEvidence(f"perplexity of {task}, kept", told(kept, 1, " %"), None, "told beside it"))
-    return parts
-
-
-def told(found: SeedEstimate, digits: int, unit: str, signed: bool = False) -> str:
-    """'98.1 [96.0, 100.2] %'."""
+def with_interval(found: SeedEstimate, digits: int, unit: str, signed: bool = False) -> str:
+    """Return a text such as '98.1 [96.0, 100.2] %'."""
     low, high = found.ends or (None, None)
     return interval(found.value, low, high, digits, signed) + unit
 
 
-def _c3(results: PlanResults) -> list[ClaimEvidence]:
-    parts = list(_profiled(results))
-    seconds = _seconds(results)
-    if seconds:
-        text = ", ".join(f"{number(100 * (1 - ours / whole), 0)} %" for ours, whole in seconds)
-        told_by = "wall time with what is not training, on cards that steps may share; told beside it"
-        parts.append(ClaimEvidence("time saved by the region's own trainings, seed by seed", text, None, told_by))
-    return parts
+def _c1(results: PlanResults) -> Iterator[ClaimEvidence]:
+    row = results.region()
+    found = results.retention(row, results.pool("visual")) if row else None
+    yield judge_estimate("visual score kept by the region", RETENTION, found)
 
 
-def _profiled(results: PlanResults) -> Iterable[ClaimEvidence]:
-    """Each setting of the profile: time saved by 25 % of the layers, median of the timed steps."""
-    whole = {row.key: row for row in results.profile if row.kind == "train" and row.seconds_per_step}
-    for row in whole.values():
-        other = whole.get(row.reference_key)
-        if other is None or other is row or not row.layers.startswith("sparse-uniform"):
+def _c2(results: PlanResults) -> Iterator[ClaimEvidence]:
+    row = results.region()
+    found = results.difference(row, results.pool("text")) if row else None
+    yield judge_estimate("text score of the region against all layers", "text>=-1", found)
+    for task in results.perplexities():
+        if row and (kept := results.retention(row, [task])):
+            yield ClaimEvidence(f"perplexity of {task}, kept", with_interval(kept, 1, " %"), None, BESIDE)
+
+
+def _c3(results: PlanResults) -> Iterator[ClaimEvidence]:
+    """Time saved by 25 % of the layers: by each setting of the profile, and by the plan's own trainings."""
+    timed = {row.key: row for row in results.profile if row.kind == "train" and row.seconds_per_step}
+    for row in timed.values():
+        whole = timed.get(row.reference_key)
+        if whole is None or whole is row or not row.layers.startswith("sparse-uniform"):
             continue
-        assert row.seconds_per_step is not None and other.seconds_per_step is not None
-        saved = 100 * (1 - row.seconds_per_step / other.seconds_per_step)
+        saved = 100 * (1 - (row.seconds_per_step or 0.0) / (whole.seconds_per_step or 1.0))
         recomputed = "on" if row.checkpointing else "off"
         what = f"{row.shape}, {row.tuning}, checkpointing {recomputed}, {row.layers} of {row.depth}: time saved a step"
         yield ClaimEvidence(what, f"{number(saved, 0)} %", "supported" if saved > 0 else "refuted")
+    if seconds := _training_seconds(results):
+        text = ", ".join(f"{number(100 * (1 - ours / whole), 0)} %" for ours, whole in seconds)
+        reason = f"wall time with what is not training, on cards that steps may share; {BESIDE}"
+        yield ClaimEvidence("time saved by the region's own trainings, seed by seed", text, None, reason)
 
 
-def _seconds(results: PlanResults) -> list[tuple[float, float]]:
+def _training_seconds(results: PlanResults) -> list[tuple[float, float]]:
     """Seconds of the region's and of the baseline's training, seed by seed."""
-    row = results.region()
-    steps = {step.name: step for step in results.plan.steps}
+    row, steps = results.region(), {step.name: step for step in results.plan.steps}
     found = []
     for pair in row.pairs.values() if row else ():
         trained = [next((n for n in steps[run].needs if steps[n].kind == "train"), "") for run in pair]
@@ -168,36 +166,25 @@ def _seconds(results: PlanResults) -> list[tuple[float, float]]:
     return found
 
 
-def _c4(results: PlanResults) -> list[ClaimEvidence]:
+def _c4(results: PlanResults) -> Iterator[ClaimEvidence]:
     tasks = results.pool("visual")
-    parts = []
-    for by in _scores(results):
-        series = f"region, by {by}"
-        note = "" if by == OFFICIAL_SCORE else "told beside it"
+    names = [row.series.removeprefix("region, by ") for row in results.rows.get("pruning", ())]
+    scores = dict.fromkeys(name for name in names if name and "," not in name)
+    for by in sorted(scores, key=lambda name: name != OFFICIAL_SCORE):
         for x in PRUNED:
-            pairs = unpruned_pairs(results, series, x)
-            found = results.bootstrap.kept(pairs, tasks) if pairs else None
-            if found is not None:
-                part = judged(f"visual score kept, {x} removed from the {series}", f"visual>={KEEPS:.0f}%", found, note)
-                parts.append(part if not note else ClaimEvidence(part.what, part.figure, None, note))
+            pairs = _pruned_pairs(results, f"region, by {by}", x)
+            if found := results.bootstrap.retention(pairs, tasks):
+                one = judge_estimate(f"visual score kept, {x} removed from the region, by {by}", RETENTION, found)
+                yield one if by == OFFICIAL_SCORE else one.beside()
     for x in BETTER:
-        ours, others = (unpruned_pairs(results, f"{s}, by {OFFICIAL_SCORE}", x) for s in ("region", "full"))
-        more = results.bootstrap.kept_more(ours, others, tasks) if ours and others else None
-        if more is not None:
+        ours, others = (_pruned_pairs(results, f"{s}, by {OFFICIAL_SCORE}", x) for s in ("region", "full"))
+        if more := results.bootstrap.retention_difference(ours, others, tasks):
             what = f"visual score kept, {x} removed by {OFFICIAL_SCORE}: region against all layers tuned"
-            parts.append(judged(what, "visual>=0", more))
-    return parts
+            yield judge_estimate(what, "visual>=0", more)
 
 
-def _scores(results: PlanResults) -> list[str]:
-    """What chose the layers that went from the region; the paper's first."""
-    names = [r.series.removeprefix("region, by ") for r in results.rows.get("pruning", ())]
-    found = dict.fromkeys(n for n in names if n and "," not in n)
-    return sorted(found, key=lambda name: name != OFFICIAL_SCORE)
-
-
-def unpruned_pairs(results: PlanResults, series: str, x: float) -> dict[int, tuple[str, str]]:
-    """Seed -> the run with x layers removed and the run of the same line with none removed."""
+def _pruned_pairs(results: PlanResults, series: str, x: float) -> dict[int, tuple[str, str]]:
+    """Seed -> the run with x layers removed, and the run of the same curve with none removed."""
     rows = {row.x: row for row in results.rows.get("pruning", ()) if row.series == series}
     if x not in rows or 0 not in rows:
         return {}
@@ -205,19 +192,17 @@ def unpruned_pairs(results: PlanResults, series: str, x: float) -> dict[int, tup
     return {seed: (run, whole[seed]) for seed, run in rows[x].runs.items() if seed in whole}
 
 
-def _c5(results: PlanResults) -> list[ClaimEvidence]:
+def _c5(results: PlanResults) -> Iterator[ClaimEvidence]:
     shapes = sorted({row.shape for row in results.profile})
     known = f"scores are from one family, {results.plan.family}"
     known += f"; time and memory from {', '.join(shapes)}" if shapes else ""
-    return [ClaimEvidence("families measured here", known, None, "one family cannot tell")]
+    yield ClaimEvidence("families measured here", known, None, "one family cannot tell")
 
 
-def _c6(results: PlanResults) -> list[ClaimEvidence]:
+def _c6(results: PlanResults) -> Iterator[ClaimEvidence]:
     rows = [row for row in results.rows.get("restoring", ()) if row.x]
-    parts = []
     for row in rows:
         fewest = min(r.x for r in rows if r.series == row.series and r.x is not None)
-        found = results.kept(row, results.pool("visual"))
-        part = judged(f"visual score kept, {row.label} ({row.series})", f"visual>={KEEPS:.0f}%", found)
-        parts.append(part if row.x == fewest else ClaimEvidence(part.what, part.figure, None, "told beside it"))
-    return parts
+        found = results.retention(row, results.pool("visual"))
+        one = judge_estimate(f"visual score kept, {row.label} ({row.series})", RETENTION, found)
+        yield one if row.x == fewest else one.beside()

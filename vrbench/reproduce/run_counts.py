@@ -1,4 +1,4 @@
-"""Runs reduced to what statistics need: counts of each cluster, read one run at a time so that memory stays small."""
+"""Runs reduced to what statistics need, the counts of each cluster: one run is in memory at a time."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TaskCounts:
-    """One task in one run.
+    """One task of one run.
 
     Attributes:
         result: its record.
         table: [clusters, ratios, 2], as `Metric.statistics` makes it, with a row for every cluster.
-        n: items scored.
+        n: scored items.
         outcomes: the same, or units where items count together.
-        items: sha256 over what the items are; the same where two runs can be paired.
+        items_digest: sha256 of the items; the same where two runs can be paired.
         unscored: ids of items without a score.
     """
 
@@ -39,7 +39,7 @@ class TaskCounts:
     table: Array
     n: int
     outcomes: int
-    items: str
+    items_digest: str
     unscored: frozenset[str]
 
 
@@ -49,7 +49,7 @@ class RunCounts:
 
     Attributes:
         record: its record.
-        tasks: counts of each task that ran through and of which an item was scored.
+        tasks: counts of each finished task with a scored item.
         load: reads the whole run again.
     """
 
@@ -58,44 +58,40 @@ class RunCounts:
     load: Callable[[], Run]
 
     @property
-    def dead(self) -> tuple[str, ...]:
-        """Tasks without a figure."""
+    def failed_tasks(self) -> tuple[str, ...]:
+        """Tasks without a score."""
         return tuple(r.task for r in self.record.results if r.task not in self.tasks)
 
     def pool(self, name: str) -> tuple[str, ...]:
-        """Tasks, dead ones too, whose suites a claim's name such as 'visual' speaks of, percentages only."""
+        """Return the tasks, failed ones too, that a claim's name such as 'visual' covers; percentages only."""
         suites = {name, *POOLS.get(name, ())}
         named = (r for r in self.record.results if r.suite in suites and r.higher_is_better)
         return tuple(r.task for r in named if metrics.metric_named(r.metric).kind == "percent")
 
 
-def read(folder: Path) -> RunCounts:
-    """A run from disk as counts; see `count_run`."""
+def read_counts(folder: Path) -> RunCounts:
+    """Read a run's folder as counts; see `count_run`."""
     return count_run(partial(load_run, folder))
 
 
 def count_run(load: Callable[[], Run]) -> RunCounts:
-    """A run as counts.
-
-    Args:
-        load: reads the run.
+    """Load a run and count it.
 
     Raises:
         VrbenchError: as `load`, or an unknown metric.
     """
     run = load()
-    return RunCounts(run.record, {task: _counts(run, task) for task in run.samples if _scored(run, task)}, load)
+    scored = [
+        task for task, samples in run.samples.items() if metrics.metric_named(run.result(task).metric).scored(samples)
+    ]
+    return RunCounts(run.record, {task: _counts(run, task) for task in scored}, load)
 
 
-def without(counted: RunCounts, task: str, unscored: frozenset[str]) -> TaskCounts:
-    """A task's counts with more items left out, those that another run could not score."""
-    run = counted.load()
-    left = tuple(s.model_copy(update={"unscored": "left out"}) if s.id in unscored else s for s in run.samples[task])
-    return _counts(run.model_copy(update={"samples": {task: left}}), task)
-
-
-def _scored(run: Run, task: str) -> bool:
-    return bool(metrics.metric_named(run.result(task).metric).scored(run.samples[task]))
+def leave_out(counts: RunCounts, task: str, unscored: frozenset[str]) -> TaskCounts:
+    """Return a task's counts without some more items, which another run could not score."""
+    run = counts.load()
+    kept = tuple(s.model_copy(update={"unscored": "left out"}) if s.id in unscored else s for s in run.samples[task])
+    return _counts(run.model_copy(update={"samples": {task: kept}}), task)
 
 
 def _counts(run: Run, task: str) -> TaskCounts:
@@ -103,54 +99,43 @@ def _counts(run: Run, task: str) -> TaskCounts:
 
     result, samples = run.result(task), run.samples[task]
     metric = metrics.metric_named(result.metric)
-    table = metric.statistics(samples)
-    scored = metric.scored(samples)
-    filled = sorted({s.cluster for s in scored})
-    everyone = sorted({s.cluster for s in samples})
-    if len(filled) < len(everyone):
-        place = {cluster: i for i, cluster in enumerate(everyone)}
-        whole = np.zeros((len(everyone), *table.shape[1:]))
-        whole[[place[cluster] for cluster in filled]] = table
+    table, scored = metric.statistics(samples), metric.scored(samples)
+    filled, every = sorted({s.cluster for s in scored}), sorted({s.cluster for s in samples})
+    if len(filled) < len(every):
+        whole = np.zeros((len(every), *table.shape[1:]))
+        whole[np.searchsorted(every, filled)] = table
         table = whole
     unscored = frozenset(s.id for s in samples if s.unscored)
-    return TaskCounts(result, table, len(scored), metric.outcomes(samples), _items(samples), unscored)
+    return TaskCounts(result, table, len(scored), metric.outcomes(samples), _items_digest(samples), unscored)
 
 
-def _items(samples: Iterable[Sample]) -> str:
+def _items_digest(samples: Iterable[Sample]) -> str:
     total = hashlib.sha256()
     for s in sorted(samples, key=lambda s: s.id):
         total.update(f"{s.id}\x1f{s.cluster}\x1f{s.group}\x1f{s.unit}\x1f{s.weight!r}\x1f{s.prompt_digest}\n".encode())
     return total.hexdigest()
 
 
-def faults(candidate: RunCounts, baseline: RunCounts, label: str) -> list[str]:
-    """Why two runs may not be compared, one sentence each, told by `pairing` unless they are plainly alike.
+def pairing_errors(candidate: RunCounts, baseline: RunCounts, label: str) -> list[str]:
+    """Return why two runs may not be compared, by `vrbench.statistics.pairing` unless they are plainly alike.
 
-    Runs of other versions of vrbench's code may be: a folder that is gone on with has both, and its report says so.
+    Runs of different versions of vrbench's code may be compared: a resumed plan has both, and its report says so.
     """
-    if _alike(candidate, baseline):
+    if _are_alike(candidate, baseline):
         return []
     return list(pairing.validate_pair(candidate.load(), baseline.load(), label, same_code=False))
 
 
-def _alike(candidate: RunCounts, baseline: RunCounts) -> bool:
-    ours, theirs = candidate.record, baseline.record
-    if (ours.settings.limit, ours.settings.seed) != (theirs.settings.limit, theirs.settings.seed):
-        return False
-    here, there = ({r.task: r for r in record.results} for record in (ours, theirs))
-    fields = (
-        "version",
-        "suite",
-        "metric",
-        "higher_is_better",
-        "fewshot",
-        "harness",
-        "definition_digest",
-        "data_digest",
-    )
-    return here.keys() == there.keys() and all(
-        candidate.tasks.keys() == baseline.tasks.keys()
-        and all(getattr(here[task], f) == getattr(there[task], f) for f in fields)
-        and (task not in candidate.tasks or candidate.tasks[task].items == baseline.tasks[task].items)
-        for task in here
-    )
+_PAIRED_FIELDS = (
+    "version", "suite", "metric", "higher_is_better", "fewshot", "harness", "definition_digest", "data_digest",
+)  # fmt: skip
+
+
+def _are_alike(candidate: RunCounts, baseline: RunCounts) -> bool:
+    ours, theirs = (
+        (run.record.settings.limit, run.record.settings.seed,
+         {r.task: [getattr(r, name) for name in _PAIRED_FIELDS] for r in run.record.results},
+         {task: counts.items_digest for task, counts in run.tasks.items()})
+        for run in (candidate, baseline)
+    )  # fmt: skip
+    return ours == theirs

@@ -1,28 +1,27 @@
-"""One figure from several seeds: the mean over seeds, with a 95 % interval over items and seeds (numpy, scipy).
+"""A mean over seeds with a 95 % interval over items and seeds (numpy, scipy).
 
 Every seed's candidate and baseline answer the same items: the crossed design, items x seeds, of generalizability
-theory (Brennan 2001, "Generalizability Theory"). The figures of S seeds differ by which items there are, shared by all
-seeds; by the seed; and by what is left, the answers of one seed to one item.
+theory (Brennan 2001, "Generalizability Theory"). The scores of S seeds vary with the items, which all seeds share; with
+the seed; and with the residual, the answers of one seed to one item.
 
 **Two parts.** *Items*: a cluster bootstrap of the mean over seeds, with the same draw for all seeds and both runs; its
-ends, with the wider tails of `vrbench.statistics.bootstrap`, are the interval of just these seeds, and their
-distance from the mean
-divided by their t is the items' standard error, on either side. *Seeds*: s / sqrt(S), with s the standard deviation of
-the seeds' own figures. The squares are added; what is left is then counted in both, once too often, as in the
-pigeonhole bootstrap (Owen 2007, Annals of Applied Statistics 1:2), which errs to the safe side.
+ends, with the wider tails of `vrbench.statistics.bootstrap`, are the interval of just these seeds, and their distance
+from the mean divided by their t is the items' standard error, on either side. *Seeds*: s / sqrt(S), with s the standard
+deviation of the seeds' own scores. The squares are added; the residual is then counted in both, once too often, as in
+the pigeonhole bootstrap (Owen 2007, Annals of Applied Statistics 1:2), which errs on the safe side.
 
 **Their t.** The interval is the wider one of two:
 
 - the mean +- t sqrt(items^2 + seeds^2), with Welch and Satterthwaite's degrees of freedom (Satterthwaite 1946,
   Biometrics Bulletin 2:6): right where items matter as much as seeds do; where seeds matter most it covers 88 % with
   two of them and 93 % with three;
-- the mean +- t(S - 1) seeds, Student's interval of the seeds' figures: right where the items' shared part is small, as
+- the mean +- t(S - 1) seeds, Student's interval of the seeds' scores: right where the items' shared part is small, as
   in paired differences.
 
-(To take what is left off the seeds' part, and to add the squares of two half widths, was tried too: 86 % with two seeds
-that scatter, 91 % with three.) With two seeds Student's t is 12.7: two seeds say little about how seeds differ, and the
-interval shows it. With one seed nothing is known of the seeds' part; the interval is the items' alone and is shown with
-`ONE_SEED`. `benchmarks/seeds.py` tells by simulation how often these intervals hold the truth.
+(Subtracting the residual from the seeds' part, and adding the squares of two half widths, were tried too: 86 % with two
+seeds that vary, 91 % with three.) With two seeds Student's t is 12.7: two seeds say little about how seeds differ, and
+the interval shows it. With one seed the seeds' part is unknown; the interval is the items' alone and is shown with
+`ONE_SEED`. `benchmarks/seeds.py` measures by simulation how often these intervals cover the truth.
 """
 
 from __future__ import annotations
@@ -40,20 +39,23 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 ONE_SEED = "one seed: the seed's part is unknown"
-"""What stands beside an interval over items alone."""
+"""Note beside an interval over items alone."""
 
-MOST_SEEDS = 100
-"""More seeds than this are not called reachable."""
+MAX_SEEDS = 100
+"""More seeds than this are not suggested."""
+
+LEAST_P = 1e-9
+"""Smaller p values are not distinguished."""
 
 
 @dataclass(frozen=True)
 class SeedEstimate:
-    """One figure, such as a retention in percent, over items and seeds.
+    """A figure, such as a retention in percent, over items and seeds.
 
     Attributes:
         value: mean over seeds.
         items: the 95 % interval over items alone, of the mean over just these seeds; None where there is none.
-        scatter: standard deviation of the seeds' figures; None with one seed.
+        sd: standard deviation of the seeds' figures; None with one seed.
         each: seed -> its own figure.
         n: items that each seed answered.
         freedom: degrees of freedom of the items' part.
@@ -61,7 +63,7 @@ class SeedEstimate:
 
     value: float
     items: tuple[float, float] | None
-    scatter: float | None
+    sd: float | None
     each: Mapping[int, float]
     n: int = 0
     freedom: float = 0.0
@@ -71,22 +73,22 @@ class SeedEstimate:
         """The 95 % interval over items and seeds; with one seed over items alone; None where there is none."""
         if self.items is None:
             return None
-        low, high = (self._reach(end, len(self.each)) for end in self.items)
+        low, high = (self._half_width(end, len(self.each)) for end in self.items)
         return self.value - low, self.value + high
 
-    def _reach(self, end: float, count: int) -> float:
-        """How far the interval reaches on the side of an end of the items' interval, with so many seeds."""
+    def _half_width(self, end: float, count: int) -> float:
+        """The interval's half width on the side of an end of the items' interval, with so many seeds."""
         items, seeds = self._errors(end, count)
         total = (items**2 + seeds**2) ** 0.5
         return max(_t(_freedom(items, self.freedom, seeds, count)) * total, _t(count - 1) * seeds if seeds else 0.0)
 
     def _errors(self, end: float, count: int) -> tuple[float, float]:
         """Standard errors of both parts; the seeds' is 0 where it is unknown."""
-        return abs(end - self.value) / _t(self.freedom), (self.scatter or 0.0) / count**0.5
+        return abs(end - self.value) / _t(self.freedom), (self.sd or 0.0) / count**0.5
 
     @property
     def p(self) -> float | None:
-        """Two-sided p of zero, for a difference: below 0.05 where the interval leaves zero out."""
+        """Two-sided p of zero, for a difference: below 0.05 where the interval excludes zero."""
         from scipy.special import stdtr
 
         if self.items is None:
@@ -96,24 +98,24 @@ class SeedEstimate:
         total, distance = (items**2 + seeds**2) ** 0.5, abs(self.value)
         if distance == 0 or total == 0:
             return 1.0 if distance == 0 else LEAST_P
-        found = stdtr(_freedom(items, self.freedom, seeds, count), -distance / total)
+        both = stdtr(_freedom(items, self.freedom, seeds, count), -distance / total)
         alone = stdtr(count - 1, -distance / seeds) if seeds else 0.0
-        return max(LEAST_P, 2.0 * float(max(found, alone)))
+        return max(LEAST_P, 2.0 * float(max(both, alone)))
 
     def seeds_needed(self, threshold: float) -> int | None:
-        """About how many seeds would move the interval off the threshold, if mean and scatter hold.
+        """Return about how many seeds would move the interval off the threshold, if mean and deviation hold.
 
-        None when that takes more than `MOST_SEEDS`, when the items' part alone is too wide, or with one seed.
+        None when that takes more than `MAX_SEEDS`, when the items' part alone is too wide, or with one seed.
         """
-        if self.items is None or self.scatter is None:
+        if self.items is None or self.sd is None:
             return None
         end = self.items[0] if self.value > threshold else self.items[1]
-        counts = range(len(self.each) + 1, MOST_SEEDS + 1)
-        return next((n for n in counts if self._reach(end, n) < abs(self.value - threshold)), None)
+        counts = range(len(self.each) + 1, MAX_SEEDS + 1)
+        return next((n for n in counts if self._half_width(end, n) < abs(self.value - threshold)), None)
 
     @property
     def note(self) -> str:
-        """What a reader must be told beside the interval."""
+        """What must stand beside the interval."""
         return ONE_SEED if len(self.each) == 1 else ""
 
 
@@ -130,14 +132,10 @@ def _t(freedom: float) -> float:
     return float(stdtrit(freedom, 0.975))
 
 
-LEAST_P = 1e-9
-"""Smaller p values are not told apart."""
-
-
 def estimate(
     each: Mapping[int, float], drawn: Array, variances: Sequence[float], clusters: Sequence[int], n: int = 0
 ) -> SeedEstimate:
-    """The mean over seeds with its interval.
+    """Return the mean over seeds with its interval.
 
     Args:
         each: seed -> figure.
@@ -150,10 +148,10 @@ def estimate(
 
     values = list(each.values())
     value = float(np.mean(values))
-    scatter = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
     if min(clusters) < 2:
-        return SeedEstimate(value, None, scatter, dict(each), n)
+        return SeedEstimate(value, None, sd, dict(each), n)
     share = bootstrap.tail(variances, clusters)
     low, high = (float(np.quantile(drawn, q)) for q in (share, 1.0 - share))
     freedom = bootstrap.spread(variances, clusters)[1]
-    return SeedEstimate(value, (min(low, value), max(high, value)), scatter, dict(each), n, freedom)
+    return SeedEstimate(value, (min(low, value), max(high, value)), sd, dict(each), n, freedom)

@@ -1,14 +1,51 @@
-"""The paper's tables: what each asks, and how a reader is to take its rows."""
+"""The paper's tables and claims: what each asks, and what was published, from `published.yaml`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.resources import files
+
+from pydantic import Field
+
+from vrbench.core.io import load_yaml
+from vrbench.core.schemas import Record
+
+PAPER = "arXiv:2412.12785 (ACL 2025)"
 
 REGION = "sparse-uniform"
 """The strategy that the paper is about."""
 
 REGION_ROW = "8 layers"
-"""Where it stands among the numbers of layers."""
+"""Its row among the numbers of layers."""
+
+
+class PublishedTable(Record):
+    """One published table."""
+
+    title: str = Field(description="What it shows.")
+    model: str = Field(description="The evaluated models.")
+    source: str = Field(description="Key of `SOURCES`.")
+    headers: tuple[str, ...] = Field(description="One a column.")
+    rows: tuple[tuple[str | float, ...], ...] = Field(description="Figures as published.")
+    note: str = Field(default="", description="Note for the reader.")
+
+
+class PaperClaim(Record):
+    """One of the paper's claims."""
+
+    id: str = Field(description="'C1' to 'C6'.")
+    said: str = Field(description="What the paper states.")
+    source: str = Field(description="Keys of `SOURCES`.")
+    tested: str = Field(description="What is tested of it here.")
+
+
+_DATA = load_yaml(files(__package__).joinpath("published.yaml").read_text(encoding="utf-8"))
+
+SOURCES: dict[str, str] = _DATA["sources"]
+"""Letter -> where a published figure is from."""
+
+PUBLISHED = {key: PublishedTable.model_validate(table) for key, table in _DATA["tables"].items()}
+CLAIMS = tuple(PaperClaim.model_validate(claim) for claim in _DATA["claims"])
 
 
 @dataclass(frozen=True)
@@ -16,11 +53,11 @@ class PaperTable:
     """One of the paper's tables, or a curve of it.
 
     Attributes:
-        title: what a reader is told that it is.
+        title: of its section in the report.
         question: what it answers.
-        x: what `Entry.x` counts; empty where rows are no points of a line.
+        x: what `TableEntry.x` counts; empty where rows are no points of a curve.
         unit: of x, behind the number.
-        published: keys of `vrbench.reproduce.published.PUBLISHED` that are shown beside it.
+        published: keys of `PUBLISHED` that are shown beside it.
     """
 
     title: str
@@ -30,7 +67,7 @@ class PaperTable:
     published: tuple[str, ...] = ()
 
 
-TABLES: dict[str, PaperTable] = {
+TABLES = {
     "strategies": PaperTable(
         "Which layers",
         "What is kept of the model tuned everywhere when as many layers are tuned, but others?",
@@ -42,12 +79,7 @@ TABLES: dict[str, PaperTable] = {
         x="layers tuned",
         published=("layers",),
     ),
-    "data": PaperTable(
-        "How much data",
-        "What is kept with a part of the training data?",
-        x="training data",
-        unit=" %",
-    ),
+    "data": PaperTable("How much data", "What is kept with a part of the training data?", x="training data", unit=" %"),
     "text": PaperTable(
         "What is left of the text",
         "What has become of the LLM's text after all layers, some, or none were tuned?",

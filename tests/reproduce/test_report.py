@@ -18,10 +18,10 @@ from vrbench.core.errors import VrbenchError
 from vrbench.core.run_storage import load_run, save_run
 from vrbench.core.schemas import AnswerProvenance
 from vrbench.reporting.formatting import interval
-from vrbench.reproduce.published import PUBLISHED
 from vrbench.reproduce.report import write
-from vrbench.reproduce.results import read
-from vrbench.reproduce.spent import spent
+from vrbench.reproduce.report_content import origins
+from vrbench.reproduce.results import read_results
+from vrbench.reproduce.tables import PUBLISHED
 from vrbench.statistics.bootstrap import score
 
 MISSING = "train-top-s1"
@@ -64,10 +64,10 @@ def test_figures_are_those_of_the_runs(folder: Path) -> None:
 
 
 def test_every_format_shows_the_same_interval(folder: Path) -> None:
-    results = read(folder)
+    results = read_results(folder)
     row = results.region()
     assert row is not None
-    found = results.kept(row, ("seen",))
+    found = results.retention(row, ("seen",))
     assert found is not None and found.ends is not None
     shown = interval(found.value, *found.ends, 1)
     assert shown in page(folder, "html")
@@ -206,19 +206,19 @@ def test_what_it_cost_is_told(folder: Path) -> None:
 
 
 def test_the_points_of_a_line_rest_on_the_same_seeds(tmp_path: Path) -> None:
-    rows = read(made_folder(tmp_path, without=["run-pruned-s1"])).rows["pruning"]
+    rows = read_results(made_folder(tmp_path, without=["run-pruned-s1"])).rows["pruning"]
     region = [row for row in rows if row.series == "region, by angular"]
     assert [row.x for row in region] == [0, 3]
     assert [tuple(row.pairs) for row in region] == [(0,), (0,)]  # the region itself was measured with both seeds
     assert {row.missing[1] for row in region} == {"run-pruned-s1"}
     assert {tuple(row.pairs) for row in rows if row.series == "full, by angular"} == {(0, 1)}
-    none_whole = read(made_folder(tmp_path / "b", without=["run-pruned-s0", "run-pruned-s1"])).rows["pruning"]
+    none_whole = read_results(made_folder(tmp_path / "b", without=["run-pruned-s0", "run-pruned-s1"])).rows["pruning"]
     assert [tuple(r.pairs) for r in none_whole if r.series == "region, by angular"] == [(0, 1), ()]
 
 
 def test_runs_of_other_code_and_stored_answers_are_told(folder: Path, tmp_path: Path) -> None:
     place = Path(shutil.copytree(folder, tmp_path / "mixed"))
-    assert not any("versions of vrbench's code" in text for text in spent(read(place)))
+    assert not any("versions of vrbench's code" in text for text in origins(read_results(place)))
     made = load_run(run := place / "runs/run-region-s0")
     when = "2026-01-01T10:00:00+00:00"
     by = AnswerProvenance(requests=3, reused=True, first=when, last=when, vrbench="0.1", packages={}, device="a card")
@@ -226,6 +226,6 @@ def test_runs_of_other_code_and_stored_answers_are_told(folder: Path, tmp_path: 
     provenance = made.record.provenance.model_copy(update={"answered": (by,)})
     update = {"results": changed, "provenance": provenance}
     save_run(run, made.record.model_copy(update=update), made.samples, compressed=True)
-    said = list(spent(read(place)))
+    said = list(origins(read_results(place)))
     assert "Not all runs were answered and scored by the same versions of vrbench's code: seen, read, words." in said
     assert any(text.startswith("run-region-s0: 3 of 3 answers were stored before this run") for text in said)

@@ -21,7 +21,7 @@ def test_one_seed_has_the_items_interval_and_says_so() -> None:
     found = made({3: 50.0})
     assert found.ends == found.items
     assert found.ends is not None and found.ends[0] == pytest.approx(np.quantile(DRAWN, 0.025), abs=0.1)
-    assert found.note == ONE_SEED and found.scatter is None and found.seeds_needed(40) is None
+    assert found.note == ONE_SEED and found.sd is None and found.seeds_needed(40) is None
     assert made({0: 50.0, 1: 51.0}).note == ""
 
 
@@ -76,11 +76,9 @@ def test_as_many_seeds_as_it_says_would_decide() -> None:
     assert count is not None and count > 3
     rng = np.random.default_rng(3)
     shifts = rng.normal(size=count)
-    shifts = (shifts - shifts.mean()) / shifts.std(ddof=1) * found.scatter
+    shifts = (shifts - shifts.mean()) / shifts.std(ddof=1) * found.sd
     for number, decided in ((count, True), (count - 1, False)):
-        other = SeedEstimate(
-            found.value, found.items, found.scatter, dict.fromkeys(range(number), 0.0), 400, found.freedom
-        )
+        other = SeedEstimate(found.value, found.items, found.sd, dict.fromkeys(range(number), 0.0), 400, found.freedom)
         assert other.ends is not None and (other.ends[1] < 99.0) is decided
     assert made({0: 96.0, 1: 98.5, 2: 97.0}, spread=9.0).seeds_needed(99.0) is None  # the items' part alone is too wide
 

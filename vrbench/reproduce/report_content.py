@@ -1,0 +1,184 @@
+"""The report's content before it has a format: sections with tables, plots and sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from vrbench.core.schemas import Provenance
+from vrbench.reporting.formatting import code, reused
+from vrbench.reproduce.claims import ClaimResult, claim_results
+from vrbench.reproduce.plots import ReportPlot, report_plots
+from vrbench.reproduce.report_tables import ReportTable, report_tables
+from vrbench.reproduce.results import PlanResults
+from vrbench.reproduce.seed_estimate import ONE_SEED
+from vrbench.reproduce.tables import PAPER, TABLES
+from vrbench.statistics import bootstrap
+
+LIBRARIES = ("torch", "transformers", "peft", "accelerate", "lm_eval", "lmms_eval")
+
+
+@dataclass(frozen=True)
+class ReportSection:
+    """One of the paper's tables.
+
+    Attributes:
+        key: of the table.
+        title: of the section.
+        question: what it answers.
+        tables: measured ones first, then published ones, then details.
+        plots: of it.
+        notes: for the reader.
+    """
+
+    key: str
+    title: str
+    question: str
+    tables: tuple[ReportTable, ...]
+    plots: tuple[ReportPlot, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ReportContent:
+    """The whole report.
+
+    Attributes:
+        title: what was reproduced.
+        lead: introduction, in sentences.
+        claims: claim by claim.
+        sections: table by table.
+        missing: steps that are not done.
+        method: how the figures were computed.
+        origins: versions, devices and cost.
+    """
+
+    title: str
+    lead: tuple[str, ...]
+    claims: tuple[ClaimResult, ...]
+    sections: tuple[ReportSection, ...]
+    missing: tuple[str, ...]
+    method: tuple[str, ...]
+    origins: tuple[str, ...]
+
+
+def report_content(results: PlanResults) -> ReportContent:
+    """Return everything that a folder's records show."""
+    plan = results.plan
+    seeds = f"{len(plan.seeds)} seed{'s' * (len(plan.seeds) != 1)}"
+    return ReportContent(
+        title=f"The paper's tables, repeated: {plan.family}, {seeds}",
+        lead=tuple(_lead(results)),
+        claims=claim_results(results),
+        sections=tuple(_sections(results)),
+        missing=tuple(results.undone),
+        method=tuple(_method(results)),
+        origins=tuple(origins(results)),
+    )
+
+
+def _lead(results: PlanResults) -> Iterator[str]:
+    plan = results.plan
+    yield (
+        f"What {PAPER} says, as experiments at the scale of the family {plan.family}. What is measured here and what "
+        "was published stand in tables of their own; a published figure bears the mark of its source."
+    )
+    if plan.is_trial:
+        yield "This is a trial: with so few training steps nothing can be learned, and the figures mean nothing."
+    if plan.limit is not None:
+        yield f"At most {plan.limit:,} items a task were used."
+    if plan.overrides:
+        yield f"Set for all trainings: {', '.join(f'{k} = {v}' for k, v in sorted(plan.overrides.items()))}."
+    if results.undone:
+        count = f"{len(results.undone)} of {len(plan.steps)}"
+        yield f"{count} steps are not done; what rests on them is marked or left out."
+
+
+def _sections(results: PlanResults) -> Iterator[ReportSection]:
+    for key, table in TABLES.items():
+        is_profile = key == "profile" and bool(results.profile or key in results.plan.tables)
+        if key in results.rows or is_profile:
+            tables, plots = report_tables(results, key), report_plots(results, key)
+            yield ReportSection(key, table.title, table.question, tables, plots, tuple(_notes(results, key)))
+
+
+def _notes(results: PlanResults, key: str) -> Iterator[str]:
+    if key == "profile":
+        if not results.profile:
+            yield "It has not been measured: profile.json is not there."
+        return
+    rows = results.rows.get(key, ())
+    if not TABLES[key].published:
+        yield "No published figures of this table are at hand, beside what the claims say."
+    if any(len(row.pairs) == 1 for row in rows):
+        yield f"*: {ONE_SEED}; the interval is over items alone."
+    for row in rows:
+        label = f"{row.series}: {row.label}" if row.series else row.label
+        for seed, name in row.runs.items():
+            if failed := results.runs[name].failed_tasks:
+                yield f"{label}, seed {seed}: {', '.join(failed)} did not run through; its means leave this seed out."
+        notes = {r.note for name in row.runs.values() for r in results.runs[name].record.results if r.has_many_unscored}
+        yield from (f"{label}: {note}" for note in sorted(filter(None, notes)))
+
+
+def _method(results: PlanResults) -> Iterator[str]:
+    yield (
+        "Every run is compared with the run of the model tuned everywhere with the same seed, over the same items; the "
+        "official metric is recomputed. A figure is the mean over seeds; each seed's own stands beside it."
+    )
+    yield (
+        f"Brackets are 95 % intervals over items and seeds: a cluster bootstrap ({bootstrap.DRAWS:,} draws) that draws "
+        "the same items for all seeds and both runs, and the scatter between seeds with Student's t for so few (how: "
+        "vrbench/reproduce/seed_estimate.py; how often they hold the truth: benchmarks/results/seeds.md). SD is the "
+        "standard deviation of the seeds' figures."
+    )
+    tasks = [("visual", results.pool("visual")), ("text", results.pool("text"))]
+    yield " ".join(f"The {name} score is the mean of {', '.join(found)}." for name, found in tasks if found)
+    yield (
+        "Kept is candidate / baseline in %, of a perplexity baseline / candidate; points are candidate minus baseline. "
+        "A claim is supported if the whole interval keeps its threshold, refuted if none of it does, else undecided; "
+        "each verdict is of this scale alone. p is two-sided, from the same two parts as the interval."
+    )
+
+
+def origins(results: PlanResults) -> Iterator[str]:
+    """Yield sentences: minutes by device and kind of step, then versions, then commands."""
+    if not results.done:
+        yield "Nothing has been done yet."
+        return
+    kinds = {step.name: step.kind for step in results.plan.steps}
+    devices: dict[str, dict[str, list[float]]] = {}
+    for name, done in results.done.items():
+        device = done.device or done.provenance.device or "an unnamed device"
+        devices.setdefault(device, {}).setdefault(kinds[name], []).append(done.seconds)
+    for device, each in sorted(devices.items()):
+        parts = ", ".join(f"{kind} {_minutes(seconds)} ({len(seconds)})" for kind, seconds in sorted(each.items()))
+        total = _minutes([sum(seconds) for seconds in each.values()])
+        yield f"Spent on {device}: {total} of steps in all: {parts}. Steps that shared a card are each counted whole."
+    peak = max((done.peak_gib for done in results.done.values() if done.peak_gib is not None), default=None)
+    if peak is not None:
+        yield f"Most memory that a step held: {peak:.1f} GiB."
+    yield from _mixed_code(results)
+    yield from (f"{name}: {said}." for name, run in results.runs.items() if (said := reused(run.record.provenance)))
+    yield from dict.fromkeys(f"Made with {_versions(done.provenance)}." for done in results.done.values())
+    yield from sorted({f"Command: {c}" for c in (d.provenance.command for d in results.done.values()) if c})
+
+
+def _mixed_code(results: PlanResults) -> Iterator[str]:
+    """Tasks that some runs answered or scored by other versions of vrbench's code than others."""
+    found: dict[str, list[Mapping[str, int]]] = {}
+    for run in results.runs.values():
+        for result in run.record.results:
+            found.setdefault(result.task, []).append(result.code)
+    mixed = [task for task, codes in found.items() if any(code != codes[0] for code in codes)]
+    if mixed:
+        yield f"Not all runs were answered and scored by the same versions of vrbench's code: {', '.join(mixed)}."
+
+
+def _minutes(seconds: list[float]) -> str:
+    return f"{sum(seconds) / 60:.1f} min"
+
+
+def _versions(by: Provenance) -> str:
+    libraries = [f"{name} {by.packages[name]}" for name in LIBRARIES if name in by.packages]
+    return ", ".join(filter(None, [code(by), *libraries, f"Python {by.python}" if by.python else "", by.platform]))
