@@ -98,7 +98,8 @@ def test_what_is_missing_is_told(folder: Path) -> None:
 
 
 def test_where_nothing_published_is_at_hand_it_is_said(folder: Path) -> None:
-    said = [part.split("\n")[0] for part in page(folder, "md").split("\n## ") if "No published figures" in part]
+    sections = page(folder, "md").split("\n## ")
+    said = [section.split("\n")[0] for section in sections if "No figures of this table were published" in section]
     assert said == ["Layers removed", "Layers restored"]
 
 
@@ -120,9 +121,9 @@ def test_an_empty_folder_has_a_report(tmp_path: Path) -> None:
     written = write(made)
     assert [file.name for file in written] == ["report.md", "report.html", "report.tex"]  # no data, no plots
     text = page(made, "md")
-    assert text.count("? undecided: nothing that would tell has been measured") == 5
-    assert "It has not been measured: profile.json is not there." in text
-    assert "Nothing has been done yet." in text
+    assert text.count("? undecided: no evidence has been measured") == 5
+    assert "Not measured: there is no profile.json." in text
+    assert "No step is done yet." in text
 
 
 def test_no_plan_is_told(tmp_path: Path) -> None:
@@ -188,7 +189,7 @@ def test_published_figures_stand_apart_and_are_marked(folder: Path) -> None:
 
 
 def test_layer_sets_and_how_alike_they_are(folder: Path) -> None:
-    start = page(folder, "md").index("the layers chosen")
+    start = page(folder, "md").index("the tuned layers")
     rows = {
         r.split("|")[1].strip(): [c.strip() for c in r.split("|")[2:5]]
         for r in page(folder, "md")[start:].splitlines()[2:7]
@@ -202,7 +203,7 @@ def test_what_it_cost_is_told(folder: Path) -> None:
     text = page(folder, "md")
     assert "Spent on a card: 21.5 min of steps in all" in text
     assert "vrbench 0.1 (0123456), torch 2.11.0, Python 3.12.3, Linux" in text
-    assert "Most memory that a step held: 2.0 GiB." in text
+    assert "Peak GPU memory of a step: 2.0 GiB." in text
 
 
 def test_the_points_of_a_line_rest_on_the_same_seeds(tmp_path: Path) -> None:

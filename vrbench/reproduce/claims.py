@@ -27,7 +27,7 @@ BETTER = (3, 4)
 OFFICIAL_SCORE = "angular"
 """The paper's score of layers to remove."""
 
-BESIDE = "told beside it"
+BESIDE = "not judged"
 """Reason of evidence without a verdict."""
 
 
@@ -80,13 +80,13 @@ def claim_results(results: PlanResults) -> tuple[ClaimResult, ...]:
 def _result(claim: PaperClaim, evidence: tuple[ClaimEvidence, ...]) -> ClaimResult:
     verdicts = {one.verdict for one in evidence if one.verdict is not None}
     if not verdicts:
-        reason = "" if claim.id == "C5" else "nothing that would tell has been measured"
+        reason = "" if claim.id == "C5" else "no evidence has been measured"
         return ClaimResult(claim, "undecided", evidence, reason)
     if len(verdicts) == 1:
         return ClaimResult(claim, verdicts.pop(), evidence)
     if claim.id == "C4" and "refuted" in verdicts:
-        return ClaimResult(claim, "refuted", evidence, "it is meant of each part")
-    return ClaimResult(claim, "undecided", evidence, "the parts come out differently")
+        return ClaimResult(claim, "refuted", evidence, "the claim covers each part")
+    return ClaimResult(claim, "undecided", evidence, "the evidence is mixed")
 
 
 def judge_estimate(what: str, claim: str, found: SeedEstimate | None) -> ClaimEvidence:
@@ -114,7 +114,7 @@ def _undecided(verdict: Verdict, found: SeedEstimate) -> str:
     if count is None:
         return "more seeds alone would not decide it"
     side = "support" if found.value > verdict.claim.threshold else "refute"
-    return f"if mean and scatter hold, about {count} seeds would {side} it"
+    return f"if mean and deviation hold, about {count} seeds would {side} it"
 
 
 def with_interval(found: SeedEstimate, digits: int, unit: str, signed: bool = False) -> str:
@@ -151,7 +151,7 @@ def _c3(results: PlanResults) -> Iterator[ClaimEvidence]:
         yield ClaimEvidence(what, f"{number(saved, 0)} %", "supported" if saved > 0 else "refuted")
     if seconds := _training_seconds(results):
         text = ", ".join(f"{number(100 * (1 - ours / whole), 0)} %" for ours, whole in seconds)
-        reason = f"wall time with what is not training, on cards that steps may share; {BESIDE}"
+        reason = f"wall time including start-up, on GPUs that steps may share; {BESIDE}"
         yield ClaimEvidence("time saved by the region's own trainings, seed by seed", text, None, reason)
 
 
@@ -196,7 +196,7 @@ def _c5(results: PlanResults) -> Iterator[ClaimEvidence]:
     shapes = sorted({row.shape for row in results.profile})
     known = f"scores are from one family, {results.plan.family}"
     known += f"; time and memory from {', '.join(shapes)}" if shapes else ""
-    yield ClaimEvidence("families measured here", known, None, "one family cannot tell")
+    yield ClaimEvidence("families measured here", known, None, "one family cannot decide it")
 
 
 def _c6(results: PlanResults) -> Iterator[ClaimEvidence]:

@@ -42,7 +42,7 @@ class ReproductionFamily:
 
     Attributes:
         id: as --family names it.
-        recipe: shipped recipe of the model tuned everywhere; all others are made of it with other layers.
+        recipe: shipped recipe of the model tuned in all layers; all others are made of it with other layers.
         heal: shipped recipe of the short training after a removal, or the same recipe with `heal_keys`.
         base: checkpoint that every training starts from, if no other is given; its layers are the backbone's.
         depth: decoder layers.

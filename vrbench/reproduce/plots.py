@@ -96,7 +96,7 @@ def data(results: PlanResults) -> tuple[Figure, str] | None:
 
 def restoring(results: PlanResults) -> tuple[Figure, str] | None:
     """Retention over the number of layers restored."""
-    return _visual_and_text(results, "restoring", "Layers put back to the backbone's weights: what is kept")
+    return _visual_and_text(results, "restoring", "Layers restored to the backbone's weights: what is kept")
 
 
 def _visual_and_text(results: PlanResults, key: str, title: str) -> tuple[Figure, str] | None:
@@ -137,7 +137,7 @@ def pruning(results: PlanResults) -> tuple[Figure, str] | None:
         _label_axes(grid[1][column], "pruning", TEXT if column == 0 else "", 0.0)
     for index, name in enumerate(models):
         grid[0][0].plot([], [], label=name, **look_of(index))
-    title = "Layers removed: what is kept of the model tuned everywhere, with 95 % intervals"
+    title = "Layers removed: what is kept of the model tuned in all layers, with 95 % intervals"
     legend(figure, title, columns=4)
     return figure, _describe(title, curves)
 

@@ -67,7 +67,7 @@ def report_content(results: PlanResults) -> ReportContent:
     plan = results.plan
     seeds = f"{len(plan.seeds)} seed{'s' * (len(plan.seeds) != 1)}"
     return ReportContent(
-        title=f"The paper's tables, repeated: {plan.family}, {seeds}",
+        title=f"The paper's tables, reproduced: {plan.family}, {seeds}",
         lead=tuple(_lead(results)),
         claims=claim_results(results),
         sections=tuple(_sections(results)),
@@ -80,18 +80,18 @@ def report_content(results: PlanResults) -> ReportContent:
 def _lead(results: PlanResults) -> Iterator[str]:
     plan = results.plan
     yield (
-        f"What {PAPER} says, as experiments at the scale of the family {plan.family}. What is measured here and what "
-        "was published stand in tables of their own; a published figure bears the mark of its source."
+        f"The claims and tables of {PAPER}, tested at the scale of the family {plan.family}. Measured and published "
+        "figures are in separate tables; every published table names its source."
     )
     if plan.is_trial:
-        yield "This is a trial: with so few training steps nothing can be learned, and the figures mean nothing."
+        yield "This is a trial: so few training steps teach nothing, and the figures are meaningless."
     if plan.limit is not None:
         yield f"At most {plan.limit:,} items a task were used."
     if plan.overrides:
         yield f"Set for all trainings: {', '.join(f'{k} = {v}' for k, v in sorted(plan.overrides.items()))}."
     if results.undone:
         count = f"{len(results.undone)} of {len(plan.steps)}"
-        yield f"{count} steps are not done; what rests on them is marked or left out."
+        yield f"{count} steps are not done; cells that need them are marked or left out."
 
 
 def _sections(results: PlanResults) -> Iterator[ReportSection]:
@@ -105,46 +105,46 @@ def _sections(results: PlanResults) -> Iterator[ReportSection]:
 def _notes(results: PlanResults, key: str) -> Iterator[str]:
     if key == "profile":
         if not results.profile:
-            yield "It has not been measured: profile.json is not there."
+            yield "Not measured: there is no profile.json."
         return
     rows = results.rows.get(key, ())
     if not TABLES[key].published:
-        yield "No published figures of this table are at hand, beside what the claims say."
+        yield "No figures of this table were published, except those in the claims."
     if any(len(row.pairs) == 1 for row in rows):
         yield f"*: {ONE_SEED}; the interval is over items alone."
     for row in rows:
         label = f"{row.series}: {row.label}" if row.series else row.label
         for seed, name in row.runs.items():
             if failed := results.runs[name].failed_tasks:
-                yield f"{label}, seed {seed}: {', '.join(failed)} did not run through; its means leave this seed out."
+                yield f"{label}, seed {seed}: {', '.join(failed)} failed; the means leave this seed out."
         notes = {r.note for name in row.runs.values() for r in results.runs[name].record.results if r.has_many_unscored}
         yield from (f"{label}: {note}" for note in sorted(filter(None, notes)))
 
 
 def _method(results: PlanResults) -> Iterator[str]:
     yield (
-        "Every run is compared with the run of the model tuned everywhere with the same seed, over the same items; the "
-        "official metric is recomputed. A figure is the mean over seeds; each seed's own stands beside it."
+        "Every run is compared with the run of the model tuned in all layers with the same seed, over the same items; "
+        "the official metric is recomputed. A figure is the mean over seeds; each seed's own figure is beside it."
     )
     yield (
         f"Brackets are 95 % intervals over items and seeds: a cluster bootstrap ({bootstrap.DRAWS:,} draws) that draws "
-        "the same items for all seeds and both runs, and the scatter between seeds with Student's t for so few (how: "
-        "vrbench/reproduce/seed_estimate.py; how often they hold the truth: benchmarks/results/seeds.md). SD is the "
+        "the same items for all seeds and both runs, and the deviation between seeds with Student's t (how: "
+        "vrbench/reproduce/seed_estimate.py; how often they cover the truth: benchmarks/results/seeds.md). SD is the "
         "standard deviation of the seeds' figures."
     )
     tasks = [("visual", results.pool("visual")), ("text", results.pool("text"))]
     yield " ".join(f"The {name} score is the mean of {', '.join(found)}." for name, found in tasks if found)
     yield (
         "Kept is candidate / baseline in %, of a perplexity baseline / candidate; points are candidate minus baseline. "
-        "A claim is supported if the whole interval keeps its threshold, refuted if none of it does, else undecided; "
-        "each verdict is of this scale alone. p is two-sided, from the same two parts as the interval."
+        "A claim is supported if the whole interval meets its threshold, refuted if none of it does, else undecided; "
+        "each verdict holds at this scale alone. p is two-sided, from the same two parts as the interval."
     )
 
 
 def origins(results: PlanResults) -> Iterator[str]:
     """Yield sentences: minutes by device and kind of step, then versions, then commands."""
     if not results.done:
-        yield "Nothing has been done yet."
+        yield "No step is done yet."
         return
     kinds = {step.name: step.kind for step in results.plan.steps}
     devices: dict[str, dict[str, list[float]]] = {}
@@ -154,10 +154,10 @@ def origins(results: PlanResults) -> Iterator[str]:
     for device, each in sorted(devices.items()):
         parts = ", ".join(f"{kind} {_minutes(seconds)} ({len(seconds)})" for kind, seconds in sorted(each.items()))
         total = _minutes([sum(seconds) for seconds in each.values()])
-        yield f"Spent on {device}: {total} of steps in all: {parts}. Steps that shared a card are each counted whole."
+        yield f"Spent on {device}: {total} of steps in all: {parts}. Steps that shared a GPU are each counted in full."
     peak = max((done.peak_gib for done in results.done.values() if done.peak_gib is not None), default=None)
     if peak is not None:
-        yield f"Most memory that a step held: {peak:.1f} GiB."
+        yield f"Peak GPU memory of a step: {peak:.1f} GiB."
     yield from _mixed_code(results)
     yield from (f"{name}: {said}." for name, run in results.runs.items() if (said := reused(run.record.provenance)))
     yield from dict.fromkeys(f"Made with {_versions(done.provenance)}." for done in results.done.values())

@@ -133,20 +133,20 @@ def _strategies(results: PlanResults) -> Iterator[ReportTable]:
     tests = pairwise_tests(results, list(combinations(rows, 2)), tasks)
     if len(tests) > 1:
         clear = sum(test.is_significant for test in tests)
-        title = f"Measured here: every pair; {clear} of {len(tests)} are told apart at 5 % after Holm's correction"
+        title = f"Measured here: every pair; {clear} of {len(tests)} differ significantly (5 %, Holm's correction)"
         yield _pairwise(tests, title, folded=True)
     if found := strategy_layers(results):
-        headers = ("strategy", "layers, seed by seed", "alike between seeds", "alike with sparse-uniform")
+        headers = ("strategy", "layers, seed by seed", "similarity between seeds", "similarity to sparse-uniform")
         lines = tuple((c.strategy, _each_seed(c), number(c.between_seeds, 2), number(c.with_region, 2)) for c in found)
         caption = (
-            "Alike: layers in both sets as a share of those in either (Jaccard), mean over pairs of seeds, or over "
-            "seeds."
+            "Similarity: layers in both sets as a share of those in either (Jaccard), mean over pairs of seeds, or "
+            "over seeds."
         )
-        yield ReportTable("Measured here: the layers chosen", headers, lines, caption)
+        yield ReportTable("Measured here: the tuned layers", headers, lines, caption)
 
 
 def _pairwise(tests: Sequence[PairwiseTest], title: str, folded: bool) -> ReportTable:
-    headers = ("better", "worse", "points", "seeds' SD", "p", "p (Holm)", "told apart")
+    headers = ("better", "worse", "points", "seeds' SD", "p", "p (Holm)", "significant")
     rows = tuple(
         (test.better, test.worse, _estimate(test.difference, signed=True), number(test.difference.sd, 1),
          p_value(test.difference.p), p_value(test.p_holm), "yes" if test.is_significant else "no")

@@ -38,7 +38,7 @@ def strategies(results: PlanResults) -> tuple[Figure, str] | None:
 def text(results: PlanResults) -> tuple[Figure, str] | None:
     """What the text has gained or lost."""
     ratios = [_retentions(results, "text", [task], f"perplexity of {task}") for task in results.perplexities()]
-    title = "What is left of the text, with 95 % intervals; rings are seeds"
+    title = "Text ability, with 95 % intervals; rings are seeds"
     return _dot_plot([_text_differences(results, "text"), *ratios], title)
 
 
@@ -113,7 +113,7 @@ def layer_sets(results: PlanResults) -> tuple[Figure, str] | None:
     _label_rows([axes], [one.strategy for one in found])
     axes.set_xticks(range(0, depth, max(1, depth // 15)))
     axes.set_xlabel("decoder layer")
-    title = "The layers that each strategy tuned; paler where fewer seeds have one"
+    title = "The layers that each strategy tuned; lighter where fewer seeds have one"
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=11)
     texts = (f"{c.strategy}: {' or '.join(dict.fromkeys(map(str, c.layers.values())))}" for c in found)
     return figure, f"{title}. {'; '.join(texts)}."

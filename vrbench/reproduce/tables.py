@@ -70,7 +70,7 @@ class PaperTable:
 TABLES = {
     "strategies": PaperTable(
         "Which layers",
-        "What is kept of the model tuned everywhere when as many layers are tuned, but others?",
+        "What is kept of the model tuned in all layers when other layers, but as many, are tuned?",
         published=("strategies",),
     ),
     "layers": PaperTable(
@@ -81,18 +81,18 @@ TABLES = {
     ),
     "data": PaperTable("How much data", "What is kept with a part of the training data?", x="training data", unit=" %"),
     "text": PaperTable(
-        "What is left of the text",
-        "What has become of the LLM's text after all layers, some, or none were tuned?",
+        "Text ability",
+        "How well does the LLM do on text after all layers, some, or none were tuned?",
         published=("text",),
     ),
     "pruning": PaperTable(
         "Layers removed",
-        "What is kept when layers are removed, by what chooses them, and healed by a short training or not?",
+        "What is kept when layers are removed, by the score that selects them, with and without healing?",
         x="layers removed",
     ),
     "restoring": PaperTable(
         "Layers restored",
-        "What is kept when layers of the model tuned everywhere are put back to the backbone's weights?",
+        "What is kept when layers of the model tuned in all layers are restored to the backbone's weights?",
         x="layers restored",
     ),
     "profile": PaperTable(
