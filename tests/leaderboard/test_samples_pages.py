@@ -129,11 +129,11 @@ def test_a_picture_is_lossless_bare_and_the_same_each_time(tmp_path: Path) -> No
     noted.add_text("Author", "somebody")
     picture.save(tmp_path / "noted.png", pnginfo=noted)
     again = Image.open(tmp_path / "noted.png").convert("RGB")
-    assert sample_scripts.picture_name(picture) == sample_scripts.picture_name(again)
+    assert sample_scripts.image_name(picture) == sample_scripts.image_name(again)
     content = sample_scripts.png(again)
     assert content == sample_scripts.png(picture) and b"somebody" not in content
     assert Image.open(io.BytesIO(content)).tobytes() == picture.tobytes()
-    assert sample_scripts.picture_name(picture) != sample_scripts.picture_name(picture.resize((17, 31)))
+    assert sample_scripts.image_name(picture) != sample_scripts.image_name(picture.resize((17, 31)))
 
 
 def test_a_stranger_s_answer_can_neither_end_the_script_nor_hide(content: tuple[BoardContent, Any]) -> None:

@@ -20,8 +20,7 @@ from vrbench.leaderboard.schema import (
     SuiteMean,
     VerificationStatus,
 )
-from vrbench.leaderboard.site import drawings, layout, plots, vendored, wording
-from vrbench.reporting import drawing
+from vrbench.leaderboard.site import drawings, layout, pages, plots, vendored, wording
 from vrbench.statistics.claims import parse
 
 
@@ -31,8 +30,8 @@ def row(name: str, kept: tuple[float, float, float], tuned: str = "0-2", removed
     mean = SuiteMean(tasks=("a",), n=10, score=ScoreWithCI(value=value / 2), retention=kept_share)
     first, second = (LayerSet.parse(text, 12) for text in (tuned, removed))
     region = LayerRegion(
-        depth=12, tuning="lora", tuned=tuned, tuned_share=first.share, removed=removed, removed_share=second.share,
-        healed=False,
+        depth=12, tuning="lora", tuned=tuned, tuned_share=len(first) / 12, removed=removed, healed=False,
+        removed_share=len(second) / 12,
     )  # fmt: skip
     return LeaderboardRow(
         org="lab", name=name, revision="0" * 16, family="f", baseline="lab/base@" + "1" * 16, is_baseline=False,
@@ -76,27 +75,27 @@ def test_claims_are_said_with_their_unit() -> None:
 
 
 def test_a_scale_holds_all_ends_and_its_mark() -> None:
-    scale = drawings.scale_of([ScoreWithCI(value=50, low=40, high=60), None, ScoreWithCI(value=None)], 100.0)
+    scale = drawings.bar_scale([ScoreWithCI(value=50, low=40, high=60), None, ScoreWithCI(value=None)], 100.0)
     assert (scale.low, scale.high) == (40, 100)
     assert scale.x(40) < scale.x(50) < scale.x(60) < scale.x(100)
     assert 0 <= scale.x(-1e9) == scale.x(40) and scale.x(1e9) == scale.x(100) <= drawings.WIDTH
-    assert drawings.scale_of([]).x(0.5) == drawings.WIDTH / 2
-    one = drawings.scale_of([ScoreWithCI(value=5.0)])
+    assert drawings.bar_scale([]).x(0.5) == drawings.WIDTH / 2
+    one = drawings.bar_scale([ScoreWithCI(value=5.0)])
     assert 0 <= one.x(5.0) <= drawings.WIDTH
 
 
 def test_one_figure_far_away_does_not_press_the_others_together() -> None:
     near = [ScoreWithCI(value=v, low=v - 2, high=v + 2) for v in (88.0, 86.0, 74.0, 77.0)]
     far = ScoreWithCI(value=3.9, low=3.1, high=5.0)
-    scale = drawings.scale_of([*near, far, ScoreWithCI(value=100.0, low=100.0, high=100.0)], 100.0)
+    scale = drawings.bar_scale([*near, far, ScoreWithCI(value=100.0, low=100.0, high=100.0)], 100.0)
     assert scale.low == 100 - drawings.REACH * 26 and scale.high == 100
     assert scale.beyond(3.9) == -1 and scale.beyond(101) == 1 and scale.beyond(88.0) == 0
     assert "circle" not in drawings.interval_bar(far, scale) and "circle" in drawings.interval_bar(near[0], scale)
-    assert drawings.scale_of([ScoreWithCI(value=100.0)], 100.0).x(100.0) <= drawings.WIDTH
+    assert drawings.bar_scale([ScoreWithCI(value=100.0)], 100.0).x(100.0) <= drawings.WIDTH
 
 
 def test_a_bar_is_drawn_where_its_interval_lies() -> None:
-    scale = drawings.Scale(0, 100, 50.0)
+    scale = drawings.BarScale(0, 100, 50.0)
     bar = drawings.interval_bar(ScoreWithCI(value=75, low=70, high=80), scale)
     left, right = map(float, re.search(r'bar-ends" d="M([\d.]+) [\d.]+H([\d.]+)"', bar).groups())  # type: ignore[union-attr]
     assert (left, right) == (scale.x(70), scale.x(80))
@@ -115,44 +114,65 @@ def test_a_strip_has_a_cell_for_every_layer() -> None:
     assert len(shapes["kept"]) == 12 - 5
 
 
-def test_the_key_has_a_marker_for_each_of_the_plots() -> None:
-    assert len(drawings.MARKERS) == len(drawing.MARKERS) == len(drawing.COLOURS)
+def test_every_marker_has_a_colour_in_the_style_sheet() -> None:
+    css = Path(layout.__file__).with_name("assets").joinpath("style.css").read_text()
+    assert all(f".plot .k{kind} path" in css and f".c{kind} {{" in css for kind in range(len(drawings.MARKERS)))
+
+
+def svg(rows: list[LeaderboardRow]) -> dict[str, ElementTree.Element]:
+    """Name of each plot of some rows -> its element, as the page of a board has it."""
+    template = pages.environment().get_template("plot.svg.j2")
+    found = {plot["about"].name: plot for plot in plots.plot_contents(rows)}
+    made = {name: template.render(plot=plot, address=lambda r: f"{r.name}.html") for name, plot in found.items()}
+    return {name: ElementTree.fromstring(text) for name, text in made.items()}
+
+
+def elements(root: ElementTree.Element, name: str) -> list[ElementTree.Element]:
+    return [element for element in root.iter() if element.tag == f"{{http://www.w3.org/2000/svg}}{name}"]
 
 
 def test_a_plot_has_no_style_of_its_own_and_one_link_a_row() -> None:
     rows = [row("one", (90, 80, 95)), row('<b>&"two', (70, 60, 75), removed="11"), row("three", (100, 99, 101), "all")]
-    found = plots.plots_of(rows, lambda r: f"{r.name}.html")
-    assert [plot.name for plot, _ in found] == ["plot-both", "plot-visual", "plot-text"]
-    ids: list[str] = []
-    for plot, picture in found:
-        root = ElementTree.fromstring(picture)
-        names = [element.tag.rpartition("}")[2] for element in root.iter()]
-        assert "style" not in names and "metadata" not in names and "image" not in names
-        assert not [e for e in root.iter() if "style" in e.attrib]
-        links = [e for e in root.iter() if e.tag.endswith("}a")]
+    found = svg(rows)
+    assert list(found) == ["plot-both", "plot-visual", "plot-text"]
+    for name, root in found.items():
+        assert not [e for e in root.iter() if {"style", "fill", "stroke", "id"} & set(e.attrib)]
+        links = elements(root, "a")
         assert [link.get("href") for link in links] == [f"{r.name}.html" for r in rows]
-        assert "visual 90.0 [80.0, 95.0] %" in (links[0][0].text or "") and "3 of 12 layers" in (links[0][0].text or "")
+        assert ["hollow" in (link.get("class") or "") for link in links] == [False, True, False]
+        title = elements(links[0], "title")[0].text or ""
+        assert "visual 90.0 [80.0, 95.0] %" in title and "3 of 12 layers" in title
         for link in links:  # intervals, then the outline of a marker
-            (shape,) = (child for child in link if child.tag.endswith("}path"))
-            lines = 2 if plot.name == "plot-both" else 1
-            assert shape.get("d", "").count("M") == lines + 1 and shape.get("d", "").rstrip().endswith("z")
-        assert root.get("aria-labelledby") == f"{plot.name}-title"
-        used = {e.get("href", "")[1:] for e in root.iter() if e.tag.endswith("}use")}
-        mine = [e.get("id", "") for e in root.iter() if "id" in e.attrib]
-        assert used <= set(mine)
-        ids += mine
-    assert len(ids) == len(set(ids))
+            (shape,) = elements(link, "path")
+            assert shape.get("d", "").count("M") == (3 if name == "plot-both" else 2)
+        assert root.get("aria-labelledby") == f"{name}-title"
 
 
-def test_a_row_with_layers_removed_is_hollow() -> None:
-    (_, picture), *_ = plots.plots_of([row("whole", (90, 80, 95)), row("cut", (70, 60, 75), removed="11")], str)
-    whole, cut = (link for link in ElementTree.fromstring(picture).iter() if link.tag.endswith("}a"))
-    assert "#ffffff" in {path.get("fill") for path in cut} and "#ffffff" not in {path.get("fill") for path in whole}
+def test_points_and_ticks_are_drawn_to_scale() -> None:
+    axis = plots.Axis(0.0, 100.0, 50.0, 450.0)
+    assert axis.ticks() == [(50.0, "0"), (130.0, "20"), (210.0, "40"), (290.0, "60"), (370.0, "80"), (450.0, "100")]
+    assert [label for _, label in plots.Axis(-0.1, 0.1, 0, 1).ticks()] == ["−0.1", "−0.05", "0", "0.05", "0.1"]
+    plot = svg([row("one", (90, 80, 95)), row("two", (70, 60, 75), "0-5")])["plot-visual"]
+    x = [float(re.findall(r"M([\d.]+) ", elements(link, "path")[0].get("d", ""))[-1]) for link in elements(plot, "a")]
+    share = plots.Axis(-4, 106, plots.LEFT, plots.RIGHT)
+    assert x == [share.pixel(25.0), share.pixel(50.0)]
 
 
-def test_a_board_without_text_tasks_has_the_plot_of_what_is_seen_alone() -> None:
-    seeing = [row("one", (90, 80, 95)).model_copy(update={"text": None})]
-    assert [plot.name for plot, _ in plots.plots_of(seeing, str)] == ["plot-visual"]
+def test_a_single_point_without_an_interval_is_drawn() -> None:
+    assert len(elements(svg([row("one", (100, 100, 100))])["plot-both"], "a")) == 1
+
+
+def test_names_are_shown_for_few_points_and_cover_no_point() -> None:
+    few = [row(f"name-{i}", (60 + 5 * i, 55 + 5 * i, 65 + 5 * i)) for i in range(plots.MAX_NAMED)]
+    (plot, *_) = plots.plot_contents(few)
+    assert len(plot["names"]) == len(few)
+    assert not any(abs(x - p["x"]) < 4 and abs(y - p["y"]) < 4 for x, y, _ in plot["names"] for p in plot["points"])
+    (plot, *_) = plots.plot_contents([*few, row("more", (50, 40, 60))])
+    assert plot["names"] == []
+
+
+def test_a_board_without_text_tasks_has_the_visual_plot_alone() -> None:
+    assert list(svg([row("one", (90, 80, 95)).model_copy(update={"text": None})])) == ["plot-visual"]
 
 
 def test_addresses_are_relative() -> None:
@@ -161,7 +181,7 @@ def test_addresses_are_relative() -> None:
 
 
 def test_datatables_comes_as_a_script_with_its_licences() -> None:
-    files = vendored.files()
+    files = vendored.vendored_files()
     script = files["datatables.js"]
     assert "window.DataTable=" in script and not re.search(r"export\s*\{", script)
     assert "datatables.net/license" in script and "MIT License" in files["datatables.LICENSE.txt"]
@@ -180,7 +200,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(vendored, "distribution", missing)
     with pytest.raises(VrbenchError, match="pip install itables"):
-        vendored.files()
+        vendored.vendored_files()
 
 
 def test_no_page_element_of_the_templates_bypasses_the_escaping() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.leaderboard.browser.chromium import MISSING, chromium, started
 from tests.leaderboard.made import Made, make_board
-from vrbench.leaderboard.site import build
+from vrbench.leaderboard.site.build import build
 from vrbench.leaderboard.site.serve import served
 from vrbench.leaderboard.validate import ValidationOptions, validate, write_leaderboards
 

@@ -1,4 +1,4 @@
-"""The site as a folder: made beside its place, and put there when it is whole."""
+"""Building the site as a folder: written beside its place, and moved there when it is whole."""
 
 from __future__ import annotations
 
@@ -14,25 +14,22 @@ from vrbench.core.errors import VrbenchError, raise_errors
 from vrbench.core.io import validate_output
 from vrbench.leaderboard.site import board, layout, sample_pages, submission_page, task_page, vendored
 from vrbench.leaderboard.site.content import BoardContent, load_content
-from vrbench.leaderboard.site.pages import Frame, Place
+from vrbench.leaderboard.site.pages import Frame, PageLink
 from vrbench.tasks import registry
 from vrbench.tasks.spec import TaskSpec
-
-Page = tuple[str, str | bytes]
-"""Path within the site, and what it holds."""
 
 
 def build(
     root: str | Path, out: str | Path, include_path: str | Path | None = None, data_root: str | Path | None = None
 ) -> Path:
-    """Make the site of all boards under a folder; the same boards give the same bytes.
+    """Build the site of all boards in a folder; the same boards give the same bytes.
 
-    What was at `out` is replaced, if it is such a site or an empty folder. Stopped at any time, `out` is the old site
-    or the new one.
+    What was at `out` is replaced, if it is such a site or an empty folder. Interrupted at any time, `out` is the old
+    site or the new one.
 
     Args:
         root: folder of boards, such as leaderboards/.
-        out: folder of the site; index.html in it is opened by a browser from there, without a server.
+        out: folder of the site; a browser opens index.html in it without a server.
         include_path: folder of the task files of boards whose tasks are not this package's own.
         data_root: folder with the hub's data sets, for boards that show samples of such tasks.
 
@@ -41,35 +38,35 @@ def build(
 
     Raises:
         VrbenchError: `out` is something else; a board, submission or leaderboard.json that cannot be read or that do
-            not belong together, every fault at once.
+            not belong together; all errors at once.
     """
     place = Path(out).absolute()
-    _must_be_free(place)
+    _validate_place(place)
     specs = registry.load(include_path)
     content = load_content(Path(root), specs)
     place.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}."))
+    unfinished = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}."))
     try:
-        write_site(content, specs, made, data_root)
-        _put(made, place)
+        _write_site(content, specs, unfinished, data_root)
+        _replace(unfinished, place)
     except BaseException:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
         raise
     return place / layout.HOME
 
 
-def write_site(
-    content: tuple[BoardContent, ...], specs: Mapping[str, TaskSpec], folder: Path, data_root: str | Path | None = None
+def _write_site(
+    content: tuple[BoardContent, ...], specs: Mapping[str, TaskSpec], folder: Path, data_root: str | Path | None
 ) -> None:
-    """Every file of the site into a folder, and last the list of them."""
-    frame = Frame(tuple(Place(each.board.title, layout.board_page(each.board.id)) for each in content))
+    """Write every file of the site, and last the list of them."""
+    frame = Frame(tuple(PageLink(each.board.title, layout.board_page(each.board.id)) for each in content))
     written: dict[str, str] = {}
     for name, text in _files(content, specs, frame, data_root):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        written[path.relative_to(folder).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
+        data = text if isinstance(text, bytes) else text.encode()
+        path.write_bytes(data)
+        written[name] = hashlib.sha256(data).hexdigest()
     (folder / layout.MANIFEST).write_text(json.dumps(written, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
@@ -77,8 +74,12 @@ def write_site(
 
 def _files(
     content: tuple[BoardContent, ...], specs: Mapping[str, TaskSpec], frame: Frame, data_root: str | Path | None
-) -> Iterator[Page]:
-    yield from _assets()
+) -> Iterator[tuple[str, str | bytes]]:
+    """Path within the site and content of every file, one by one."""
+    for asset in files("vrbench.leaderboard.site").joinpath("assets").iterdir():
+        yield f"{layout.ASSETS}/{asset.name}", asset.read_text(encoding="utf-8")
+    for name, text in vendored.vendored_files().items():
+        yield f"{layout.ASSETS}/{name}", text
     yield layout.HOME, board.page(content[0], frame, layout.HOME)
     for each in content:
         yield layout.board_page(each.board.id), board.page(each, frame, layout.board_page(each.board.id))
@@ -89,14 +90,7 @@ def _files(
         yield from sample_pages.files(each, frame, specs, data_root)
 
 
-def _assets() -> Iterator[Page]:
-    for file in sorted(files("vrbench.leaderboard.site").joinpath("assets").iterdir(), key=lambda file: file.name):
-        yield f"{layout.ASSETS}/{file.name}", file.read_text(encoding="utf-8")
-    for name, text in vendored.files().items():
-        yield f"{layout.ASSETS}/{name}", text
-
-
-def _must_be_free(place: Path) -> None:
+def _validate_place(place: Path) -> None:
     if place.is_symlink() or (place.exists() and not place.is_dir()):
         raise VrbenchError(f"{str(place)!r} is not a folder; give the site another place")
     if place.is_dir() and any(place.iterdir()) and not (place / layout.MANIFEST).is_file():
@@ -107,15 +101,15 @@ def _must_be_free(place: Path) -> None:
     raise_errors(validate_output(place, "checkpoint"))
 
 
-def _put(made: Path, place: Path) -> None:
-    """The new folder in place of the old one, which goes only when the new one is there."""
+def _replace(new: Path, place: Path) -> None:
+    """Move the new folder to its place; the old one is removed only when the new one is there."""
     if not place.exists():
-        made.rename(place)
+        new.rename(place)
         return
     old = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}.old."))
     place.rename(old / "site")
     try:
-        made.rename(place)
+        new.rename(place)
     except BaseException:
         (old / "site").rename(place)
         raise

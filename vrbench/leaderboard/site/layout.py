@@ -1,4 +1,4 @@
-"""Where each page of the site lies, and how one page links to another: by relative paths, so that `file://` works."""
+"""The path of each page of the site, and the relative links between them, so that `file://` works."""
 
 from __future__ import annotations
 
@@ -7,47 +7,47 @@ import posixpath
 from vrbench.leaderboard.schema import LeaderboardRow
 
 ASSETS = "_assets"
-"""Folder of style sheets and scripts; no board can have this name, since theirs begin with a letter or digit."""
+"""Folder of style sheets and scripts; no board has this name, since names begin with a letter or digit."""
 HOME = "index.html"
 MANIFEST = "site.json"
 """Written last: every file of the site with its sha256, so that its existence means that the site is whole."""
 
 
 def board_page(board: str) -> str:
-    """The table of a board."""
+    """Return the path of a board's table."""
     return f"{board}/index.html"
 
 
 def csv_file(board: str) -> str:
-    """The same table for a spreadsheet."""
+    """Return the path of the same table for a spreadsheet."""
     return f"{board}/board.csv"
 
 
 def json_file(board: str) -> str:
-    """`leaderboard.json`, for programs."""
+    """Return the path of `leaderboard.json`."""
     return f"{board}/leaderboard.json"
 
 
-def submission_folder(board: str, row: LeaderboardRow) -> str:
-    """The folder of one submission's pages."""
-    return f"{board}/{row.org}__{row.name}/{row.revision}"
-
-
 def submission_page(board: str, row: LeaderboardRow) -> str:
-    """One submission."""
-    return f"{submission_folder(board, row)}/index.html"
+    """Return the path of a submission's page."""
+    return f"{board}/{row.org}__{row.name}/{row.revision}/index.html"
 
 
 def samples_page(board: str, row: LeaderboardRow, task: str) -> str:
-    """The samples of one submission on one task."""
-    return f"{submission_folder(board, row)}/samples/{task}.html"
+    """Return the path of the samples of a submission on a task."""
+    return f"{board}/{row.org}__{row.name}/{row.revision}/samples/{task}.html"
+
+
+def samples_folder(board: str, task: str) -> str:
+    """Return the folder of a task's items; no submission's folder has this name, since theirs have '__'."""
+    return f"{board}/samples/{task}"
 
 
 def task_page(board: str, task: str) -> str:
-    """One task."""
+    """Return the path of a task's page."""
     return f"{board}/tasks/{task}.html"
 
 
 def relative(page: str, target: str) -> str:
-    """The address of a file of the site as it is written in a page of the site."""
+    """Return the address of a file of the site as it is written in a page of the site."""
     return posixpath.relpath(target, posixpath.dirname(page) or ".")

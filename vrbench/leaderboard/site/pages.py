@@ -1,11 +1,9 @@
-"""Pages from templates: everything that is shown goes through jinja2's autoescape, and a stranger's text through
-`sanitize_for_display` before that."""
+"""Rendering pages from templates: jinja2 escapes everything, and untrusted text is sanitized before."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from jinja2 import Environment
@@ -20,23 +18,21 @@ POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self
 
 
 @dataclass(frozen=True)
-class Place:
-    """One entry of the trail above a page."""
+class PageLink:
+    """Title of a page, and its path within the site."""
 
     title: str
     page: str
-    """Its path within the site."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What all pages of one site have in common."""
+    """What all pages of one site share: links to every board, in the order of the navigation."""
 
-    boards: tuple[Place, ...]
-    """Every board, in the order of the navigation."""
+    boards: tuple[PageLink, ...]
 
-    def render(self, template: str, page: str, title: str, trail: tuple[Place, ...] = (), **content: Any) -> str:
-        """One page.
+    def render(self, template: str, page: str, title: str, trail: tuple[PageLink, ...] = (), **content: Any) -> str:
+        """Return one page.
 
         Args:
             template: file in the templates folder, extending base.html.j2.
@@ -47,18 +43,14 @@ class Frame:
         """
         return environment().get_template(template).render(
             page=page, title=title, trail=trail, boards=self.boards, policy=POLICY, version=__version__,
-            to=_linker(page), **content,
+            to=partial(layout.relative, page), **content,
         )  # fmt: skip
-
-
-def _linker(page: str) -> Callable[[str], str]:
-    return lambda target: layout.relative(page, target)
 
 
 @cache
 def environment() -> Environment:
-    """What renders the templates, with the filters and drawings that they use."""
-    made = report_environment("html", "vrbench.leaderboard.site")
-    made.filters |= {"shown": sanitize_for_display, "url": safe_url, **wording.FILTERS}
-    made.globals |= {"layout": layout, **drawings.DRAWINGS}
-    return made
+    """Return what renders the templates, with the filters and drawings that they use."""
+    found = report_environment("html", "vrbench.leaderboard.site")
+    found.filters |= {"shown": sanitize_for_display, "url": safe_url, **wording.FILTERS}
+    found.globals |= {"layout": layout, **drawings.DRAWINGS}
+    return found

@@ -1,49 +1,37 @@
-"""The sample browser: of a submission and a task every item with its picture, question, right answer, and what the
-submission and its baseline answered.
+"""The sample browser: of a submission and a task every item with its images, question, right answer, and the answers of
+the submission and its baseline.
 
-There is one for every task whose samples the board lets be shown (`shown` of board.yaml). The items come from the
-task's data and its harness, which is imported only when a page is made; the answers from the submissions' files.
+There is one for every task whose samples the board allows to be shown (`shown` of board.yaml). The items come from the
+task's data and its harness, which is imported only when a page is built; the answers from the submissions' files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from vrbench.core.errors import VrbenchError, raise_errors
-from vrbench.core.schemas import Sample
 from vrbench.leaderboard.schema import LeaderboardTask
 from vrbench.leaderboard.site import layout
-from vrbench.leaderboard.site.content import BoardContent, Entry
-from vrbench.leaderboard.site.pages import Frame, Place
-from vrbench.leaderboard.site.sample_scripts import NAMESPACE, VALIDATE, answers_file, answers_name, folder, task_files
-from vrbench.leaderboard.untrusted_input.files import submission_files
-from vrbench.leaderboard.untrusted_input.submission import read_run
-from vrbench.leaderboard.untrusted_input.text import sanitize_for_message
+from vrbench.leaderboard.site.content import BoardContent, BoardEntry
+from vrbench.leaderboard.site.pages import Frame, PageLink
+from vrbench.leaderboard.site.sample_scripts import NAMESPACE, VALIDATE, answers_file, answers_name, task_files
+from vrbench.leaderboard.untrusted_input.files import quote_path
+from vrbench.leaderboard.untrusted_input.submission import read_submission
 from vrbench.tasks.spec import TaskSpec
 
-Browsers = Mapping[str, Mapping[str, str]]
-"""Row key -> task -> path of its sample browser within the site."""
-
 RIGHT = 0.5
-"""Score from which on an answer is called right, where a task gives parts of a point."""
+"""Score from which an answer is called right, where a task gives parts of a point."""
+
+ItemTargets = list[tuple[str, str]]
+"""Id and right answer of each item of a task."""
 
 
-@dataclass
-class _Known:
-    """What all submissions to a task agree on."""
-
-    ids: list[str]
-    targets: list[str]
-
-
-def browsers(content: BoardContent) -> Browsers:
-    """Where every sample browser of a board will lie; nothing is read or made."""
+def browsers(content: BoardContent) -> dict[str, dict[str, str]]:
+    """Return row key -> task -> path of its sample browser within the site; nothing is read."""
+    board = content.board.id
     return {
-        entry.row.key: {
-            task.id: layout.samples_page(content.board.id, entry.row, task.id) for task in _shown(content, entry)
-        }
+        entry.row.key: {task.id: layout.samples_page(board, entry.row, task.id) for task in _shown(content, entry)}
         for entry in content.entries
     }
 
@@ -51,93 +39,71 @@ def browsers(content: BoardContent) -> Browsers:
 def files(
     content: BoardContent, frame: Frame, specs: Mapping[str, TaskSpec], data_root: str | Path | None = None
 ) -> Iterator[tuple[str, str | bytes]]:
-    """Every file of a board's sample browsers: pages, the scripts that they read, and pictures.
+    """Yield path and content of every file of a board's sample browsers: pages, the scripts that they read, and images.
 
     Args:
         specs: task -> its definition.
         data_root: folder with the hub's data sets, for tasks of the hub.
 
-    Returns:
-        Path within the site and content, one by one.
-
     Raises:
-        VrbenchError: samples that cannot be read or that are not the task's, data that are not here or that are not
-            those of the board.
+        VrbenchError: samples that cannot be read or are not the task's, data that are missing or are not the board's.
     """
-    shown = {task.id: None for entry in content.entries for task in _shown(content, entry)}
-    raise_errors(
-        f"samples of {task} may be shown, but there is no task file of it; give --include-path"
-        for task in shown
-        if task not in specs
-    )
-    known: dict[str, _Known] = {}
+    board = content.board
+    shown = dict.fromkeys(task.id for entry in content.entries for task in _shown(content, entry))
+    advice = "but there is no task file of it; give --include-path"
+    raise_errors(f"samples of {task} may be shown, {advice}" for task in shown if task not in specs)
+    max_rows = {task: pinned.n for task, pinned in board.tasks.items()}
+    items: dict[str, ItemTargets] = {}
     for entry in content.entries:
         tasks = _shown(content, entry)
-        run = read_run(submission_files(entry.folder), _rows(content)) if tasks else None
+        samples = read_submission(entry.folder, max_rows).run.samples if tasks else {}
         for task in tasks:
-            samples = run.samples[task.id] if run else ()
-            _must_agree(known, task.id, samples, entry)
-            yield answers_file(folder(content.board.id, task.id), entry.row, samples)
-            path = layout.samples_page(content.board.id, entry.row, task.id)
-            yield path, page(content, entry, task, frame, path)
-    for name, agreed in known.items():
-        yield from _items(content, specs[name], agreed, data_root)
+            found = [(sample.id, sample.target) for sample in samples[task.id]]
+            if items.setdefault(task.id, found) != found:
+                name = quote_path(entry.folder)
+                raise VrbenchError(f"{name}: its samples of {task.id} have other ids or targets; {VALIDATE}")
+            yield answers_file(layout.samples_folder(board.id, task.id), entry.row, samples[task.id])
+            path = layout.samples_page(board.id, entry.row, task.id)
+            yield path, _page(content, entry, task, frame, path)
+    for name, answered in items.items():
+        yield from _items(content, specs[name], answered, data_root)
 
 
-def page(content: BoardContent, entry: Entry, task: LeaderboardTask, frame: Frame, path: str) -> str:
-    """The browser of one submission's samples of one task.
-
-    Args:
-        path: where it will lie within the site.
-    """
+def _page(content: BoardContent, entry: BoardEntry, task: LeaderboardTask, frame: Frame, path: str) -> str:
     row, board = entry.row, content.board
     baseline = content.baseline_of(entry)
     if baseline is not None and task not in _shown(content, baseline):
         baseline = None
     trail = (
-        Place(board.title, layout.board_page(board.id)),
-        Place(f"{row.org}/{row.name}", layout.submission_page(board.id, row)),
+        PageLink(board.title, layout.board_page(board.id)),
+        PageLink(f"{row.org}/{row.name}", layout.submission_page(board.id, row)),
     )
-    place = folder(board.id, task.id)
     return frame.render(
-        "samples.html.j2", path, f"{task.id}, samples", trail, board=board, row=row, task=task, baseline=baseline,
-        place=place, namespace=NAMESPACE, ours=answers_name(row),
-        theirs=answers_name(baseline.row) if baseline else "", right=RIGHT,
-        task_page=layout.task_page(board.id, task.id), submission_page=layout.submission_page(board.id, row),
+        "samples.html.j2", path, f"{task.id}, samples", trail, row=row, task=task, baseline=baseline, right=RIGHT,
+        place=layout.samples_folder(board.id, task.id), namespace=NAMESPACE, ours=answers_name(row),
+        theirs=answers_name(baseline.row) if baseline else "", task_page=layout.task_page(board.id, task.id),
+        submission_page=layout.submission_page(board.id, row),
     )  # fmt: skip
 
 
-def _shown(content: BoardContent, entry: Entry) -> list[LeaderboardTask]:
+def _shown(content: BoardContent, entry: BoardEntry) -> list[LeaderboardTask]:
     """The tasks whose samples may be shown and that a submission has answered."""
     answered = {result.task for result in entry.record.results if result.status == "ok"}
     return [task for task in content.table.tasks if content.board.shown.get(task.id) and task.id in answered]
 
 
-def _rows(content: BoardContent) -> dict[str, int]:
-    return {task: held.n for task, held in content.board.tasks.items() if held.n is not None}
-
-
-def _must_agree(known: dict[str, _Known], task: str, samples: Sequence[Sample], entry: Entry) -> None:
-    """All submissions to a task have the same items and right answers, as `validate` sees to."""
-    found = _Known([sample.id for sample in samples], [sample.target for sample in samples])
-    if known.setdefault(task, found) != found:
-        name = sanitize_for_message(str(entry.folder), 200)
-        raise VrbenchError(f"{name}: its samples of {task} have other ids or targets than the others; {VALIDATE}")
-
-
 def _items(
-    content: BoardContent, spec: TaskSpec, agreed: _Known, data_root: str | Path | None
+    content: BoardContent, spec: TaskSpec, answered: ItemTargets, data_root: str | Path | None
 ) -> Iterator[tuple[str, str | bytes]]:
-    """What is asked, from the task's own data, which must be those of the board and have the items answered."""
+    """The items as they are asked, from the task's data, which must be the board's and have the items answered."""
     from vrbench.evaluation.item_preview import preview_items
     from vrbench.evaluation.run_config import RunConfig
     from vrbench.evaluation.run_plan import plan_task
 
     job = plan_task(spec, RunConfig(data_root=data_root))
-    pinned = content.board.tasks[spec.id].data_digest
+    pinned, board = content.board.tasks[spec.id].data_digest, content.board.id
     if pinned is not None and job.digest != pinned:
-        raise VrbenchError(
-            f"the data of {spec.id} are not those of board {content.board.id}: their digest is {job.digest[:16]}, the "
-            f"board's is {pinned[:16]}"
-        )
-    yield from task_files(folder(content.board.id, spec.id), preview_items(job), agreed.targets, agreed.ids)
+        digests = f"their digest is {job.digest[:16]}, the board's is {pinned[:16]}"
+        raise VrbenchError(f"the data of {spec.id} are not those of board {board}: {digests}")
+    ids, targets = ([pair[place] for pair in answered] for place in (0, 1))
+    yield from task_files(layout.samples_folder(board, spec.id), preview_items(job), targets, ids)

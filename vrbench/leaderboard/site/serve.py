@@ -1,4 +1,4 @@
-"""The site in a browser of this machine, over HTTP."""
+"""Serving the site to a browser on this machine, over HTTP."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ HOST = "127.0.0.1"
 
 
 class _Handler(SimpleHTTPRequestHandler):
-    """Files of the site, nothing logged, nothing kept by the browser."""
+    """Files of the site, nothing logged, nothing cached by the browser."""
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing of a request."""
+        """Log nothing."""
 
     def end_headers(self) -> None:
-        """Tell the browser to ask again next time, and to take files for what they are called."""
+        """Forbid caching, and guessing what a file is."""
         self.send_header("Cache-Control", "no-store")
         self.send_header("X-Content-Type-Options", "nosniff")
         super().end_headers()
@@ -32,13 +32,10 @@ class _Handler(SimpleHTTPRequestHandler):
 
 @contextmanager
 def served(folder: Path, port: int = 0) -> Iterator[tuple[str, ThreadingHTTPServer]]:
-    """A server of a folder on this machine alone, and its address.
-
-    Args:
-        port: 0 takes any that is free.
+    """Yield a server of a folder for this machine alone, and its address; port 0 takes any that is free.
 
     Raises:
-        VrbenchError: the port cannot be had.
+        VrbenchError: the port cannot be used.
     """
     try:
         server = ThreadingHTTPServer((HOST, port), partial(_Handler, directory=str(folder)))
@@ -59,15 +56,13 @@ def serve(
     """Build the site in a temporary folder and serve it until it is interrupted (Ctrl-C).
 
     Args:
-        root: folder of boards, such as leaderboards/.
         port: 0 takes any that is free.
         open_browser: whether to open it in the user's browser.
-        started: told the address once it can be opened.
-        include_path: as for `build`.
-        data_root: as for `build`.
+        started: called with the address once it can be opened.
+        root, include_path, data_root: as for `build`.
 
     Raises:
-        VrbenchError: as `build`; or the port cannot be had.
+        VrbenchError: as `build`; or the port cannot be used.
     """
     with tempfile.TemporaryDirectory(prefix="vrbench-site-") as folder:
         home = build(root, Path(folder) / "site", include_path, data_root)

@@ -1,4 +1,4 @@
-"""Figures of a board as the texts that its pages show."""
+"""Scores and other values of a board as the texts that its pages show."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from vrbench.reporting import formatting
 from vrbench.statistics.schema import Claim, Verdict
 
 NONE = "–"
-"""What stands where there is no figure."""
+"""Shown where there is no value."""
 
 
-def value(figure: ScoreWithCI | None, unit: str = "percent", signed: bool = False) -> str:
+def value(score: ScoreWithCI | None, unit: str = "percent", signed: bool = False) -> str:
     """The estimate alone: one digit of a percentage, two of a perplexity."""
-    if figure is None or figure.value is None:
+    if score is None or score.value is None:
         return NONE
-    return formatting.number(figure.value, 2 if unit == "perplexity" else 1, signed)
+    return formatting.number(score.value, 2 if unit == "perplexity" else 1, signed)
 
 
-def ends(figure: ScoreWithCI | None, unit: str = "percent", signed: bool = False) -> str:
-    """Its 95 % interval, '[86.5, 90.9]'; empty where there is none."""
-    if figure is None or figure.low is None or figure.high is None:
+def ends(score: ScoreWithCI | None, unit: str = "percent", signed: bool = False) -> str:
+    """Its 95 % interval, '[86.5, 90.9]'; empty if it has none."""
+    if score is None or score.low is None or score.high is None:
         return ""
     digits = 2 if unit == "perplexity" else 1
-    return f"[{formatting.number(figure.low, digits, signed)}, {formatting.number(figure.high, digits, signed)}]"
+    return f"[{formatting.number(score.low, digits, signed)}, {formatting.number(score.high, digits, signed)}]"
 
 
 def span(rank: Rank | None) -> str:
@@ -82,30 +82,27 @@ def mark(verdict: Verdict) -> str:
 
 
 def estimate(verdict: Verdict) -> str:
-    """What a verdict rests on, '88.6 [86.5, 90.9] %'."""
+    """What a verdict is based on, '88.6 [86.5, 90.9] %'."""
     signed = verdict.claim.unit == "points"
     text = formatting.interval(verdict.estimate, verdict.low, verdict.high, 1, signed)
     return f"{text} {'pt' if signed else '%'}" if verdict.estimate is not None else NONE
 
 
-def layers_of(text: str, depth: int) -> int:
-    """How many layers a row of the board names."""
-    return len(LayerSet.parse(text, depth))
-
-
-def tuned(region: LayerRegion) -> str:
+def tuned(region: LayerRegion, unit: str = " layers") -> str:
     """'8 of 30 layers, 27 %'."""
-    return f"{layers_of(region.tuned, region.depth)} of {region.depth} layers, {share(region.tuned_share)}"
+    number = len(LayerSet.parse(region.tuned, region.depth))
+    return f"{number} of {region.depth}{unit}, {share(region.tuned_share)}"
 
 
 def tuned_briefly(region: LayerRegion) -> str:
     """'8 of 30, 27 %'."""
-    return f"{layers_of(region.tuned, region.depth)} of {region.depth}, {share(region.tuned_share)}"
+    return tuned(region, "")
 
 
 FILTERS = {
-    "value": value, "ends": ends, "span": span, "span_words": span_words, "share": share, "duration": duration,
-    "speed": speed, "count": count, "claim": claim, "mark": mark, "estimate": estimate, "tuned": tuned,
-    "tuned_briefly": tuned_briefly,
+    filter.__name__: filter
+    for filter in (
+        value, ends, span, span_words, share, duration, speed, count, claim, mark, estimate, tuned, tuned_briefly,
+    )
 }  # fmt: skip
 """Name in a template -> what writes it."""
