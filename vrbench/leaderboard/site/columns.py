@@ -16,7 +16,7 @@ from vrbench.leaderboard.untrusted_input.text import sanitize_for_display
 from vrbench.statistics.schema import Claim, Verdict
 
 MADE, MEASURED, VERDICTS = "How it was made", "How it was measured", "Verdicts"
-SUITES = {"visual": "What it sees", "text": "What it can read"}
+SUITES = {"visual": "Visual tasks", "text": "Text tasks"}
 """Suite -> heading above the columns of its mean."""
 GROUPS = ("", *SUITES.values(), VERDICTS, MADE, MEASURED)
 """Headings above the columns, in the table's order; columns without one are in the CSV file only."""

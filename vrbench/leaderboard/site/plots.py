@@ -130,16 +130,16 @@ def _point(
 
 def _names(points: Sequence[dict[str, Any]]) -> list[tuple[float, float, str]]:
     """Names and where they are written: each at the first place by its point where it covers no other and no point."""
-    taken: list[Box] = [(p["x"] - 5, p["y"] - 5, p["x"] + 5, p["y"] + 5) for p in points]
+    taken: list[Box] = [(p["x"] - 6, p["y"] - 6, p["x"] + 6, p["y"] + 6) for p in points]
     found = []
     for point in points:
         name, x, y = sanitize_for_display(point["row"].name, 28), point["x"], point["y"]
-        width = 4.7 * len(name)
-        for dx, dy in ((8, -15), (-8 - width, -15), (8, 5), (-8 - width, 5), (-width / 2, -19), (-width / 2, 9)):
-            box = (x + dx, y + dy, x + dx + width, y + dy + 10)
+        width = 6.2 * len(name)
+        for dx, dy in ((9, -18), (-9 - width, -18), (9, 5), (-9 - width, 5), (-width / 2, -21), (-width / 2, 8)):
+            box = (x + dx, y + dy, x + dx + width, y + dy + 13)
             if _is_inside(box) and not any(_overlap(box, other) for other in taken):
                 taken.append(box)
-                found.append((round(box[0], 1), round(box[3] - 2, 1), name))
+                found.append((round(box[0], 1), round(box[3] - 3, 1), name))
                 break
     return found
 
