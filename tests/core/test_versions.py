@@ -54,8 +54,9 @@ def test_a_scorer_that_scores_otherwise_is_found(monkeypatch: pytest.MonkeyPatch
 def test_another_prompt_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     old = families.FAMILIES["gemma3"]
 
-    def politely(processor: Any, text: str, n_images: int, *more: Any) -> str:
-        return old.prompt_format.build(processor, f"Please: {text}", n_images, *more)
+    def politely(processor: Any, turns: Any, answered: bool) -> str:
+        asked = [dataclasses.replace(turn, question=f"Please: {turn.question}") for turn in turns]
+        return old.prompt_format.build(processor, asked, answered)
 
     prompt_format = dataclasses.replace(old.prompt_format, build=politely)
     monkeypatch.setitem(families.FAMILIES, "gemma3", dataclasses.replace(old, prompt_format=prompt_format))

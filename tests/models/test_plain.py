@@ -166,7 +166,7 @@ def test_each_family_s_refusals_name_the_image(family: str, width: int, height: 
     processor = load_processor(tiny_families.save(family, tmp_path / family), family)
     prompt_format = FAMILIES[family].prompt_format
     assert prompt_format is not None
-    prompts = [prompt_format.build(processor, "?", 1)] * 2
+    prompts = [prompt_format.prompt(processor, "?", 1)] * 2
     with pytest.raises(ImagesRefused, match=f"processor of {family} refuses an image of {width} x {height}: "):
         encode_with_images(processor, prompt_format, prompts, [[noise("a")], [made(width, height)]], family)
 

@@ -13,6 +13,7 @@ from tests import lmms_classes, tiny_families
 from tests.evaluation.made import noise
 from tests.lmms_classes import Saying
 from vrbench.checkpoints import prompts, resolve
+from vrbench.checkpoints.prompts import Turn
 from vrbench.core.errors import VrbenchError
 from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.engine import InferenceEngine
@@ -108,30 +109,33 @@ class Template:
 
 def test_pictures_stand_where_the_text_has_their_marks() -> None:
     asked = "Compare <image> with <image>."
-    assert prompts.chat(Template(), asked, 2) == "Compare [] with []."
-    assert prompts.llava(Template(), asked, 2) == "Compare [] with []."
-    assert prompts.chat(Template(), "What?", 2) == "[][]What?"
-    assert prompts.chat(Template(), "What is <image>?", 0) == "What is <image>?"
+    assert prompts.chat(Template(), [Turn(asked, n_images=2)]) == "Compare [] with []."
+    assert prompts.llava(Template(), [Turn(asked, n_images=2)]) == "Compare [] with []."
+    assert prompts.chat(Template(), [Turn("What?", n_images=2)]) == "[][]What?"
+    assert prompts.chat(Template(), [Turn("What is <image>?", n_images=0)]) == "What is <image>?"
 
 
 def test_marks_are_taken_out_where_pictures_stand_in_front() -> None:
     asked = "Compare <image> with <image 2>."
-    assert prompts.qwen(Template(), asked, 2) == "You are a helpful assistant.[][]Compare  with <image 2>."
-    assert prompts.gemma(Template(), asked, 2) == "You are a helpful assistant.[][]Compare  with ."
-    assert prompts.paligemma(None, "Is <image> red?", 1) == "<image>Is  red?"
-    assert prompts.paligemma(None, "Is it?", 0) == "Is it?\n"
+    assert (
+        prompts.qwen(Template(), [Turn(asked, n_images=2)])
+        == "You are a helpful assistant.[][]Compare  with <image 2>."
+    )
+    assert prompts.gemma(Template(), [Turn(asked, n_images=2)]) == "You are a helpful assistant.[][]Compare  with ."
+    assert prompts.paligemma(None, [Turn("Is <image> red?", n_images=1)]) == "<image>Is  red?"
+    assert prompts.paligemma(None, [Turn("Is it?", n_images=0)]) == "Is it?\n"
 
 
 def test_another_number_of_marks_than_of_pictures_is_told() -> None:
     with pytest.raises(VrbenchError, match=r"2 image marks \(<image>\) for 3 images"):
-        prompts.chat(Template(), "<image> or <image>?", 3)
+        prompts.chat(Template(), [Turn("<image> or <image>?", n_images=3)])
 
 
 def test_without_a_template_llava_gets_vicuna_s_prompt_and_the_others_a_fault() -> None:
     bare = SimpleNamespace(chat_template=None, tokenizer=SimpleNamespace(chat_template=None), image_token="[IMG]")
-    told = prompts.llava(bare, "Is it red?", 2)
+    told = prompts.llava(bare, [Turn("Is it red?", n_images=2)])
     assert told.endswith("answers to the user's questions. USER: <image> <image>\nIs it red? ASSISTANT:")
-    assert prompts.mistral(bare, "Is it red?", 0) == "<s>[INST]Is it red?[/INST]"
+    assert prompts.mistral(bare, [Turn("Is it red?", n_images=0)]) == "<s>[INST]Is it red?[/INST]"
     for prompt in (prompts.chat, prompts.qwen, prompts.gemma, prompts.mllama):
         with pytest.raises(VrbenchError, match="no chat template"):
-            prompt(bare, "Is it red?", 1)
+            prompt(bare, [Turn("Is it red?", n_images=1)])

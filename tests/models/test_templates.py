@@ -11,6 +11,7 @@ import pytest
 from tests import tiny, tiny_families
 from vrbench.checkpoints import prompts
 from vrbench.checkpoints.digest import folder_digest
+from vrbench.checkpoints.prompts import Turn
 from vrbench.core.errors import VrbenchError
 from vrbench.models import hf_folder
 from vrbench.models.processors import load_processor
@@ -38,7 +39,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def prompt(folder: Path) -> str:
     tokenizer, _ = hf_folder.load_tokenizer(folder)
-    return prompts.llava_text(tokenizer, "Is it a dog?", 1)
+    return prompts.llava_text(tokenizer, [Turn("Is it a dog?", n_images=1)])
 
 
 def test_llava_s_template_is_used_wherever_it_lies(folder: Path) -> None:
@@ -76,15 +77,17 @@ def test_the_other_families_use_the_default_one_too(tmp_path: Path) -> None:
     (tmp_path / "processor_config.json").write_text("{}")
     (tmp_path / "additional_chat_templates").mkdir()
     (tmp_path / "additional_chat_templates" / "tool_use.jinja").write_text("tools")
-    assert prompts.chat(load_processor(tmp_path, "smolvlm"), "What?", 1).startswith("<|user|>user: <image>What?")
+    told = prompts.chat(load_processor(tmp_path, "smolvlm"), [Turn("What?", n_images=1)])
+    assert told.startswith("<|user|>user: <image>What?")
 
 
 def test_a_template_for_messages_in_parts_gets_them_in_parts() -> None:
     words = tiny.tokenizer()
     words.chat_template = PARTS_ALONE
-    assert prompts.llava_text(words, "Is it red?", 2) == "USER: <image>\n<image>\nIs it red? ASSISTANT:"
-    turn = prompts.Turn("What?", "A dog.", 1)
-    said = prompts.llava_text(words, "Is it red?", 0, [turn], "Yes.")
+    assert (
+        prompts.llava_text(words, [Turn("Is it red?", n_images=2)]) == "USER: <image>\n<image>\nIs it red? ASSISTANT:"
+    )
+    said = prompts.llava_text(words, [Turn("What?", "A dog.", 1), Turn("Is it red?", "Yes.")], answered=True)
     assert said == "USER: <image>\nWhat?ASSISTANT: A dog.USER: Is it red?ASSISTANT: Yes."
 
 
@@ -94,4 +97,4 @@ def test_a_template_that_cannot_write_a_question_is_an_error() -> None:
 
     words = SimpleNamespace(chat_template="x", apply_chat_template=broken)
     with pytest.raises(VrbenchError, match=r"cannot render a question \(TypeError: no list here\)"):
-        prompts.llava_text(words, "Is it red?", 1)
+        prompts.llava_text(words, [Turn("Is it red?", n_images=1)])

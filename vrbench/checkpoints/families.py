@@ -46,8 +46,8 @@ class PromptFormat:
     """How a question becomes a prompt, and a generated text an answer.
 
     Attributes:
-        build: (processor, text, number of images) -> the whole prompt of a question, or of a conversation. A family
-            with `prefix_sharing` is given the tokenizer instead of the processor.
+        build: writes a conversation, a function of `vrbench.checkpoints.prompts`. In a family with `prefix_sharing` it
+            is given the tokenizer instead of the processor.
         lmms_class: lmms-eval's model class under lmms_eval.models, such as "simple.qwen3_vl.Qwen3_VL".
         description: the prompt in words, for docs/families.md.
         image_placement: where images stand in it, for docs/families.md.
@@ -77,6 +77,14 @@ class PromptFormat:
     prefix_lm: bool = False
     differences: tuple[str, ...] = ()
 
+    def prompt(self, processor: Any, text: str, n_images: int) -> str:
+        """Return the whole prompt of one question about some images.
+
+        Raises:
+            VrbenchError: the text has more or fewer image marks than there are images.
+        """
+        return self.build(processor, [prompts.Turn(text, n_images=n_images)], False)
+
     @property
     def lmms_model_name(self) -> str:
         """The class's name on lmms-eval's command line and in `lmms_eval_specific_kwargs` of its tasks."""
@@ -105,149 +113,82 @@ class Family:
     prefix_sharing: bool = False
 
 
-QWEN_PIXELS = {"size": {"shortest_edge": 256 * 28 * 28, "longest_edge": 1605632}}
-"""Fewest and most pixels of an image, as lmms-eval's classes for Qwen2.5-VL and Qwen3-VL set them."""
-
-TEMPLATE = "the chat template"
-WITH_SYSTEM = 'the chat template, after the system message "You are a helpful assistant."'
-AT_MARKS = "where the text or the task's messages have them, else in front"
-IN_FRONT = "in front; marks in the text are taken out"
-
 ENDS = (
     "an answer also ends at the end tokens of the generation config, not at the tokenizer's alone: what comes after "
     "such a token is no part of an answer"
 )
-PNG = "images are not converted to JPEG (quality 85) first, since the pixels would then depend on the version of Pillow"
+IN_FRONT = "in front; marks in the text are taken out"
 
 GENERIC = PromptFormat(
-    prompts.chat,
-    "chat.huggingface.Huggingface",
-    description=TEMPLATE,
-    image_placement=AT_MARKS,
-    max_new_tokens=4096,
-    differences=(
-        ENDS,
-        "the class itself fails with transformers 5, which refuses its audio settings; it is compared without them",
-    ),
-)
+    prompts.chat, "chat.huggingface.Huggingface", max_new_tokens=4096,
+    description="the chat template",
+    image_placement="where the text or the task's messages have them, else in front",
+    differences=(ENDS, "the class itself fails with transformers 5, which refuses its audio settings; it is compared "
+                       "without them"),
+)  # fmt: skip
 """Of families without a class of their own in lmms-eval: as its class for any model of transformers."""
 
-LLAVA_HF = PromptFormat(
-    prompts.llava,
-    "chat.llava_hf.LlavaHf",
-    description="the chat template, else Vicuna's conversation",
-    image_placement=AT_MARKS,
-    max_new_tokens=1024,
-    add_special_tokens=True,
-    differences=(ENDS,),
-)
+LLAVA_HF = replace(
+    GENERIC, build=prompts.llava, lmms_class="chat.llava_hf.LlavaHf", max_new_tokens=1024, add_special_tokens=True,
+    description="the chat template, else Vicuna's conversation", differences=(ENDS,),
+)  # fmt: skip
+QWEN = PromptFormat(
+    prompts.qwen, "simple.qwen3_vl.Qwen3_VL", max_new_tokens=128, stop_rule=all_but_blank_lines,
+    description=f'the chat template, after the system message "{prompts.SYSTEM}"', image_placement=IN_FRONT,
+    image_settings={"size": {"shortest_edge": 256 * 28 * 28, "longest_edge": 1605632}}, differences=(ENDS,),
+)  # fmt: skip
+PNG = "images are not converted to JPEG (quality 85) first, since the pixels would then depend on the version of Pillow"
 
 FAMILIES: dict[str, Family] = {
-    "llava": Family(
-        PromptFormat(
-            prompts.llava_text,
-            "simple.llava_hf.LlavaHf",
-            description="the tokenizer's chat template, else the processor's, else Vicuna's conversation",
-            image_placement="where the text has its marks, else in front, one space between, and a new line",
-            max_new_tokens=1024,
-            differences=(
-                ENDS,
-                "a template that is in the processor's settings alone is used, which the class does not read, as its "
-                "chat form does: it is the checkpoint's own",
-                "a template that reads messages in parts only is given parts, where the class would lose the question",
-            ),
+    "llava": Family(PromptFormat(
+        prompts.llava_text, "simple.llava_hf.LlavaHf", max_new_tokens=1024,
+        description="the tokenizer's chat template, else the processor's, else Vicuna's conversation",
+        image_placement="where the text has its marks, else in front, one space between, and a new line",
+        differences=(
+            ENDS,
+            "a template that is in the processor's settings alone is used, which the class does not read, as its chat "
+            "form does: it is the checkpoint's own",
+            "a template that reads messages in parts only is given parts, where the class would lose the question",
         ),
-        prefix_sharing=True,
-    ),
+    ), prefix_sharing=True),
     "llava_next": Family(LLAVA_HF),
     "llava_onevision": Family(replace(LLAVA_HF, flat_images=True)),
-    "qwen2_5_vl": Family(
-        PromptFormat(
-            prompts.qwen,
-            "simple.qwen2_5_vl.Qwen2_5_VL",
-            description=WITH_SYSTEM,
-            image_placement=IN_FRONT,
-            max_new_tokens=32768,
-            stop_rule=all_but_blank_lines,
-            image_settings=QWEN_PIXELS,
-            differences=(ENDS, PNG),
-        )
-    ),
-    "qwen3_vl": Family(
-        PromptFormat(
-            prompts.qwen,
-            "simple.qwen3_vl.Qwen3_VL",
-            description=WITH_SYSTEM,
-            image_placement=IN_FRONT,
-            max_new_tokens=128,
-            stop_rule=all_but_blank_lines,
-            image_settings=QWEN_PIXELS,
-            differences=(ENDS,),
-        )
-    ),
+    "qwen2_5_vl": Family(replace(
+        QWEN, lmms_class="simple.qwen2_5_vl.Qwen2_5_VL", max_new_tokens=32768, differences=(ENDS, PNG),
+    )),
+    "qwen3_vl": Family(QWEN),
     "smolvlm": Family(GENERIC),
     "idefics3": Family(GENERIC),
-    "internvl": Family(
-        PromptFormat(
-            prompts.chat,
-            "chat.internvl_hf.InternVLHf",
-            description=TEMPLATE,
-            image_placement=AT_MARKS,
-            max_new_tokens=1024,
-            image_settings={"min_patches": 1, "max_patches": 12},
-            differences=(ENDS,),
-        )
-    ),
-    "gemma3": Family(
-        PromptFormat(
-            prompts.gemma,
-            "simple.gemma3.Gemma3",
-            description=WITH_SYSTEM,
-            image_placement="in front; marks in the text, numbered ones too, are taken out",
-            max_new_tokens=128,
-            stop_rule=all_but_blank_lines,
-            differences=(PNG,),
-        )
-    ),
-    "paligemma": Family(
-        replace(
-            GENERIC,
-            build=prompts.paligemma,
-            description="images, text, end of line: it has no chat template",
-            image_placement=IN_FRONT,
-            prefix_lm=True,
-            differences=(
-                "the class cannot prompt it, since it has no chat template; stop texts and lengths are the class's",
-            ),
-        )
-    ),
-    "mistral3": Family(
-        PromptFormat(
-            prompts.mistral,
-            "simple.mistral3_vl.Mistral3_VL",
-            description="[INST] images, a new line, the text [/INST]; the chat template where there is no image",
-            image_placement='in front; several as "Image 1: ...", each on a line',
-            max_new_tokens=512,
-            postprocess=final_answer,
-            add_special_tokens=True,
-            differences=(
-                "greedy, as every other family, and not sampled at a temperature of 0.6 where a task names none; "
-                "without the class's repetition penalty of 1.2, which the checkpoint does not set and makes the "
-                "question's words less likely",
-            ),
-        )
-    ),
-    "mllama": Family(
-        PromptFormat(
-            prompts.mllama,
-            "simple.llama_vision.LlamaVision",
-            description=TEMPLATE,
-            image_placement="in front of the text as it is",
-            max_new_tokens=1024,
-            add_special_tokens=False,
-        )
-    ),
-}
+    "internvl": Family(replace(
+        GENERIC, lmms_class="chat.internvl_hf.InternVLHf", max_new_tokens=1024,
+        image_settings={"min_patches": 1, "max_patches": 12}, differences=(ENDS,),
+    )),
+    "gemma3": Family(replace(
+        QWEN, build=prompts.gemma, lmms_class="simple.gemma3.Gemma3", image_settings={}, differences=(PNG,),
+        image_placement="in front; marks in the text, numbered ones too, are taken out",
+    )),
+    "paligemma": Family(replace(
+        GENERIC, build=prompts.paligemma, prefix_lm=True,
+        description="images, text, end of line: it has no chat template", image_placement=IN_FRONT,
+        differences=("the class cannot prompt it, since it has no chat template; stop texts and lengths are the "
+                     "class's",),
+    )),
+    "mistral3": Family(PromptFormat(
+        prompts.mistral, "simple.mistral3_vl.Mistral3_VL", max_new_tokens=512, postprocess=final_answer,
+        add_special_tokens=True,
+        description="[INST] images, a new line, the text [/INST]; the chat template where there is no image",
+        image_placement='in front; several as "Image 1: ...", each on a line',
+        differences=(
+            "greedy, as every other family, and not sampled at a temperature of 0.6 where a task names none; without "
+            "the class's repetition penalty of 1.2, which the checkpoint does not set and makes the question's words "
+            "less likely",
+        ),
+    )),
+    "mllama": Family(PromptFormat(
+        prompts.mllama, "simple.llama_vision.LlamaVision", max_new_tokens=1024, add_special_tokens=False,
+        description="the chat template", image_placement="in front of the text as it is",
+    )),
+}  # fmt: skip
 """`model_type` of config.json -> family."""
 
 UNSUPPORTED: dict[str, str] = {

@@ -2,6 +2,9 @@
 
 Where the installed lmms-eval has a model class for a family, the prompt is the one that class builds, so that answers
 are comparable with that harness. Texts of tasks mark the position of an image by "<image>", or do not mark it.
+
+A function of this module takes the family's processor, the turns of the conversation, and whether the last one is
+answered; if not, the prompt ends where its answer begins.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from vrbench.core.errors import VrbenchError
 
@@ -22,9 +25,6 @@ LLAVA_SYSTEM = (
 
 SYSTEM = "You are a helpful assistant."
 """lmms-eval's system message for Qwen2.5-VL, Qwen3-VL and Gemma 3."""
-
-Content = list[dict[str, str]]
-"""The parts of a message, as chat templates read them."""
 
 
 @dataclass(frozen=True)
@@ -42,111 +42,99 @@ class Turn:
     n_images: int = 0
 
 
-class BuildPrompt(Protocol):
-    """Writes a conversation.
-
-    Args:
-        processor: of the family.
-        text: the last question.
-        n_images: number of its images.
-        before: the turns before it.
-        answer: its answer; without one the text ends where the answer begins.
-    """
-
-    def __call__(
-        self, processor: Any, text: str, n_images: int, before: Sequence[Turn] = (), answer: str | None = None
-    ) -> str: ...
+BuildPrompt = Callable[[Any, Sequence[Turn], bool], str]
+Content = list[dict[str, str]]
+"""The parts of a message, as chat templates read them."""
 
 
-def chat(processor: Any, text: str, n_images: int, before: Sequence[Turn] = (), answer: str | None = None) -> str:
+def chat(processor: Any, turns: Sequence[Turn], answered: bool = False) -> str:
     """Apply the processor's chat template, with images at their marks, or in front of a text without marks.
 
     The same as lmms-eval's `llava_hf` (LLaVA-NeXT, LLaVA-OneVision) and `internvl_hf` in their chat form. SmolVLM and
     Idefics3 have no class there.
     """
-    return _apply_template(processor, _messages([*before, Turn(text, "", n_images)], answer, _at_marks))
+    return _apply_template(processor, _messages(turns, answered, _at_marks))
 
 
-def llava(processor: Any, text: str, n_images: int, before: Sequence[Turn] = (), answer: str | None = None) -> str:
+def llava(processor: Any, turns: Sequence[Turn], answered: bool = False) -> str:
     """As `chat`, or Vicuna's conversation where there is no template, as lmms-eval's `llava_hf` has it."""
-    if _template(processor) is not None:
-        return chat(processor, text, n_images, before, answer)
-    return vicuna([*before, Turn(text, "", n_images)], answer, processor.tokenizer)
+    if _template(processor) is None:
+        return vicuna(processor.tokenizer, turns, answered)
+    return chat(processor, turns, answered)
 
 
-def llava_text(processor: Any, text: str, n_images: int, before: Sequence[Turn] = (), answer: str | None = None) -> str:
+def llava_text(tokenizer: Any, turns: Sequence[Turn], answered: bool = False) -> str:
     """LLaVA: image marks in front of a text without marks, then the tokenizer's chat template or Vicuna's conversation.
 
     As in lmms-eval's `llava_hf` (models/simple/llava_hf.py), the content of a message is a string. A template that
-    loses it, such as llava-hf's, expects parts and is given parts, as by the same class in its chat form. `processor`
-    is the tokenizer.
+    loses it, such as llava-hf's, expects parts and is given parts, as by the same class in its chat form.
 
     Raises:
-        VrbenchError: the template can write neither.
+        VrbenchError: the template can render neither.
     """
-    tokenizer, turns = processor, [*before, Turn(text, "", n_images)]
     if tokenizer.chat_template is None:
-        return vicuna(turns, answer, tokenizer)
-    strings, parts = _messages(turns, answer, _with_marks), _messages(turns, answer, _at_marks)
+        return vicuna(tokenizer, turns, answered)
+    strings, parts = _messages(turns, answered, _with_marks), _messages(turns, answered, _at_marks)
     for message in strings[1::2]:
         message["content"] = message["content"][0]["text"]
-    settings = {"chat_template": default_template(tokenizer.chat_template), "add_generation_prompt": answer is None}
+    settings = {"chat_template": default_template(tokenizer.chat_template), "add_generation_prompt": not answered}
     rendered, reason = [], ""
     for messages in (strings, parts):
         try:
             rendered.append(str(tokenizer.apply_chat_template(messages, tokenize=False, **settings)))
         except Exception as error:  # templates raise anything over messages that they are not made for
             reason = reason or " ".join(f"{type(error).__name__}: {error}".split())
-        if rendered and text.strip() in rendered[-1]:
+        if rendered and turns[-1].question.strip() in rendered[-1]:
             return rendered[-1]
     if not rendered:
         raise VrbenchError(f"the checkpoint's chat template cannot render a question ({reason})")
     return rendered[0]
 
 
-def vicuna(turns: Sequence[Turn], answer: str | None, tokenizer: Any) -> str:
+def vicuna(tokenizer: Any, turns: Sequence[Turn], answered: bool = False) -> str:
     """Write the conversation that LLaVA-1.5 was trained with (vicuna_v1 of its code)."""
-    answers = _answers(turns, answer)
     text = f"{LLAVA_SYSTEM} "
-    for number, turn in enumerate(turns):
+    for number, turn in enumerate(turns, 1):
         text += f"USER: {_with_marks(turn.question, turn.n_images)} ASSISTANT:"
-        text += f" {answers[number]}{tokenizer.eos_token}" if number < len(answers) else ""
+        if answered or number < len(turns):
+            text += f" {turn.answer}{tokenizer.eos_token}"
     return text
 
 
-def qwen(processor: Any, text: str, n_images: int, before: Sequence[Turn] = (), answer: str | None = None) -> str:
+def qwen(processor: Any, turns: Sequence[Turn], answered: bool = False) -> str:
     """Qwen2.5-VL and Qwen3-VL, as lmms-eval's `qwen2_5_vl` and `qwen3_vl`: images in front, marks removed."""
-    messages = _messages([*before, Turn(text, "", n_images)], answer, _without_marks)
-    return _apply_template(processor, [{"role": "system", "content": SYSTEM}, *messages])
+    system = {"role": "system", "content": SYSTEM}
+    return _apply_template(processor, [system, *_messages(turns, answered, _without_marks)])
 
 
-def gemma(processor: Any, text: str, n_images: int, before: Sequence[Turn] = (), answer: str | None = None) -> str:
+def gemma(processor: Any, turns: Sequence[Turn], answered: bool = False) -> str:
     """Gemma 3, as lmms-eval's `gemma3`: images in front, marks removed, numbered ones too."""
 
     def content(text: str, n_images: int) -> Content:
         return _without_marks(re.sub(r"<image \d+>", "", text.replace(IMAGE, "")), n_images)
 
     system = {"role": "system", "content": [_text(SYSTEM)]}
-    return _apply_template(processor, [system, *_messages([*before, Turn(text, "", n_images)], answer, content)])
+    return _apply_template(processor, [system, *_messages(turns, answered, content)])
 
 
-def mllama(processor: Any, text: str, n_images: int, before: Sequence[Turn] = (), answer: str | None = None) -> str:
+def mllama(processor: Any, turns: Sequence[Turn], answered: bool = False) -> str:
     """Llama 3.2 Vision, as lmms-eval's `llama_vision`: images in front of the unchanged text."""
-    return _apply_template(processor, _messages([*before, Turn(text, "", n_images)], answer, _in_front))
+    return _apply_template(processor, _messages(turns, answered, _in_front))
 
 
-def mistral(processor: Any, text: str, n_images: int, before: Sequence[Turn] = (), answer: str | None = None) -> str:
+def mistral(processor: Any, turns: Sequence[Turn], answered: bool = False) -> str:
     """Mistral 3 and Pixtral, as lmms-eval's `mistral3_vl`: [INST] written out; the template if no image comes first.
 
     The beginning of text occurs twice, written here and added by the tokenizer, as in that class.
     """
-    turns = [*before, Turn(text, "", n_images)]
     if not turns[0].n_images and _template(processor) is not None:
-        return _apply_template(processor, _messages(turns, answer, lambda text, n: _at_marks(text, n) if n else text))
-    asked = [f"[INST]{_mistral_images(processor, turn.n_images)}{turn.question}[/INST]" for turn in turns]
-    answered = zip(asked, _answers(turns, answer), strict=False)
-    closed = "".join(f"{question}{said}{processor.tokenizer.eos_token}" for question, said in answered)
-    return f"<s>{closed}" + (asked[-1] if answer is None else "")
+        return _apply_template(processor, _messages(turns, answered, lambda text, n: _at_marks(text, n) if n else text))
+    prompt = "<s>"
+    for number, turn in enumerate(turns, 1):
+        prompt += f"[INST]{_mistral_images(processor, turn.n_images)}{turn.question}[/INST]"
+        if answered or number < len(turns):
+            prompt += f"{turn.answer}{processor.tokenizer.eos_token}"
+    return prompt
 
 
 def _mistral_images(processor: Any, n_images: int) -> str:
@@ -156,15 +144,14 @@ def _mistral_images(processor: Any, n_images: int) -> str:
     return (mark if n_images == 1 else "".join(f"Image {i + 1}: {mark}\n" for i in range(n_images))) + "\n"
 
 
-def paligemma(processor: Any, text: str, n_images: int, before: Sequence[Turn] = (), answer: str | None = None) -> str:
+def paligemma(processor: Any, turns: Sequence[Turn], answered: bool = False) -> str:
     """PaliGemma, which has neither a template nor a class in lmms-eval: images, text, end of line.
 
     With images, its processor adds the beginning of text, behind them, and the end of line. Only the last question is
     written, and no answer.
     """
-    if not n_images:
-        return f"{text}\n"
-    return IMAGE * n_images + text.replace(IMAGE, "")
+    last = turns[-1]
+    return IMAGE * last.n_images + last.question.replace(IMAGE, "") if last.n_images else f"{last.question}\n"
 
 
 def default_template(templates: str | Mapping[str, str] | None) -> str | None:
@@ -187,22 +174,15 @@ def starts_with_bos(tokenizer: Any, prompt: str) -> bool:
     return bool(first) and prompt.startswith(first)
 
 
-def _answers(turns: Sequence[Turn], answer: str | None) -> list[str]:
-    return [turn.answer for turn in turns[:-1]] + ([] if answer is None else [answer])
-
-
-def _messages(turns: Sequence[Turn], answer: str | None, content: Callable[[str, int], Any]) -> list[dict[str, Any]]:
-    """Turns as chat templates read them; the last is answered if an answer is given."""
+def _messages(turns: Sequence[Turn], answered: bool, content: Callable[[str, int], Any]) -> list[dict[str, Any]]:
     messages: list[dict[str, Any]] = []
     for turn in turns:
         messages.append({"role": "user", "content": content(turn.question, turn.n_images)})
         messages.append({"role": "assistant", "content": [_text(turn.answer)]})
-    messages[-1]["content"] = [_text(answer or "")]
-    return messages[:-1] if answer is None else messages
+    return messages if answered else messages[:-1]
 
 
 def _with_marks(text: str, n_images: int) -> str:
-    """The text with a mark for each image: in front where it has none."""
     return f"{' '.join([IMAGE] * n_images)}\n{text}" if n_images and IMAGE not in text else text
 
 
@@ -211,7 +191,7 @@ def _without_marks(text: str, n_images: int) -> Content:
 
 
 def _in_front(text: str, n_images: int) -> Content:
-    return [*_images(n_images), _text(text)]
+    return [*({"type": "image"} for _ in range(n_images)), _text(text)]
 
 
 def _at_marks(text: str, n_images: int) -> Content:
@@ -222,12 +202,8 @@ def _at_marks(text: str, n_images: int) -> Content:
         raise VrbenchError(f"a prompt has {len(pieces) - 1} image marks ({IMAGE}) for {n_images} images")
     content: Content = []
     for number, piece in enumerate(pieces):
-        content += [*_images(number > 0), *([_text(piece)] if piece else [])]
+        content += [{"type": "image"}] * (number > 0) + [_text(piece)] * bool(piece)
     return content
-
-
-def _images(number: int) -> Content:
-    return [{"type": "image"} for _ in range(number)]
 
 
 def _text(text: str) -> dict[str, str]:
@@ -235,7 +211,6 @@ def _text(text: str) -> dict[str, str]:
 
 
 def _template(processor: Any) -> str | None:
-    """The processor's chat template, or its tokenizer's."""
     return default_template(processor.chat_template or processor.tokenizer.chat_template)
 
 

@@ -15,7 +15,7 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from vrbench.checkpoints.families import PromptFormat
-from vrbench.checkpoints.prompts import BuildPrompt, starts_with_bos
+from vrbench.checkpoints.prompts import BuildPrompt, Turn, starts_with_bos
 from vrbench.models.base_vlm import BaseVLM
 from vrbench.models.decoding import StopCriteria, decode_answer, is_finished
 from vrbench.models.logits_processing import (
@@ -65,7 +65,7 @@ class HFModel(BaseVLM):
         Raises:
             VrbenchError: the text has more or fewer image marks than there are images.
         """
-        return self.prompt_format.build(self.processor, text, n_images)
+        return self.prompt_format.prompt(self.processor, text, n_images)
 
     def encode(self, prompt: str) -> list[int]:
         """Return the token ids of a prompt without images; a beginning of text is added unless it is there."""
@@ -186,9 +186,9 @@ class PaddedLlava(HFModel):
         super().__init__(llava.model, llava.tokenizer, processor, llava.family, prompt_format)
 
 
-def _build_with_tokenizer(build: BuildPrompt, processor: Any, *args: Any, **more: Any) -> str:
+def _build_with_tokenizer(build: BuildPrompt, processor: Any, turns: Sequence[Turn], answered: bool) -> str:
     """A `LlavaModel`'s prompt, which is built by the tokenizer alone."""
-    return build(processor.tokenizer, *args, **more)
+    return build(processor.tokenizer, turns, answered)
 
 
 class _StopPerRow(StoppingCriteria):

@@ -116,7 +116,7 @@ class LlavaModel(BaseVLM):
 
     def prompt(self, text: str, n_images: int = 0) -> str:
         """Return the whole prompt of one question about some images."""
-        return self.prompt_format.build(self.tokenizer, text, n_images)
+        return self.prompt_format.prompt(self.tokenizer, text, n_images)
 
     def encode(self, prompt: str, slots: Sequence[int] = ()) -> list[int]:
         """Return the token ids of a prompt; token j of the image in slot s is -1 - (s * image_tokens + j).

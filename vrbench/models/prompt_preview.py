@@ -45,7 +45,7 @@ def preview_prompt(checkpoint: Checkpoint, text: str, n_images: int | None) -> P
     tokenizer, processor = load_tokenizer(first_folder(checkpoint))
     if n_images is None:
         return PromptPreview(text, _added_tokens(tokenizer, text, not starts_with_bos(tokenizer, text)), False)
-    prompt = family.prompt_format.build(tokenizer if family.prefix_sharing else processor, text, n_images)
+    prompt = family.prompt_format.prompt(tokenizer if family.prefix_sharing else processor, text, n_images)
     adds = True if family.prefix_sharing else family.prompt_format.add_special_tokens
     if adds is None:
         adds = not starts_with_bos(tokenizer, prompt)

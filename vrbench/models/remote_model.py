@@ -109,7 +109,7 @@ def _validate_processor(folder: Path) -> list[str]:
 
     try:
         processor = _load_processor(folder)
-        prompt = prompts.chat(processor, "What is this?", 1)
+        prompt = prompts.chat(processor, [prompts.Turn("What is this?", n_images=1)])
     except VrbenchError as error:
         return [str(error)]
     try:

@@ -197,10 +197,9 @@ class ConversationEncoder:
         return tail[: len(tail) - len(bare)] + token if token else ""
 
     def _prompt(self, turns: Sequence[Turn], answered: bool) -> str:
-        last, answer = turns[-1], turns[-1].answer if answered else None
         if self.format is None:
-            return llava_text(self.tokenizer, last.question, last.n_images, turns[:-1], answer)
-        return self.format.build(self.processor, last.question, last.n_images, turns[:-1], answer)
+            return llava_text(self.tokenizer, turns, answered)
+        return self.format.build(self.processor, turns, answered)
 
     def _encode(self, turns: Sequence[Turn], images: Sequence[Image], location: str) -> dict[str, Tensor]:
         """Return inputs and labels, not truncated."""
