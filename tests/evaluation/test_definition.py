@@ -40,7 +40,7 @@ def test_a_filter_that_there_is_not(tmp_path: Path) -> None:
 
 def test_generation_settings_that_are_not_greedy() -> None:
     task = SimpleNamespace(OUTPUT_TYPE="generate_until", config=SimpleNamespace(generation_kwargs={"do_sample": True}))
-    assert list(definition_validation._generation_faults(task)) == [
+    assert list(definition_validation.generation_errors(task)) == [
         "the task asks for sampled answers; only greedy ones are supported"
     ]
 

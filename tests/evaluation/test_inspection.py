@@ -242,7 +242,7 @@ def test_generated_items_are_not_looked_at() -> None:
     assert fault.startswith("task 'pocket_facts': the harness cannot make it (")
 
 
-NO_PICTURE = "it has no picture"
+NO_PICTURE = "it has no image"
 NO_ANSWERS = "it has no answer (empty: answers)"
 
 
@@ -295,7 +295,7 @@ def test_where_a_row_holds_several_items_these_are_counted(tmp_path: Path, monke
     monkeypatch.setitem(documents.SETS, "ocrvqa", (lambda draw, n: covers, columns))
     documents.write(SPECS["ocrvqa"], tmp_path, 9)
     (found,) = told(SPECS["ocrvqa"], tmp_path)
-    assert found.endswith("test.parquet, items 3, 4, 5: it has no picture")
+    assert found.endswith("test.parquet, items 3, 4, 5: it has no image")
     covers[2] |= {"answers": ["one"]}
     documents.write(SPECS["ocrvqa"], tmp_path, 9)
     with pytest.raises(VrbenchError, match=r"^task 'ocrvqa': .*test\.parquet, row 2: questions and answers are lists"):
@@ -308,7 +308,7 @@ def test_a_picture_that_the_question_names_must_be_there(tmp_path: Path, monkeyp
     monkeypatch.setitem(documents.SETS, "mmmu_val", (rows, columns))
     documents.write(SPECS["mmmu_val"], tmp_path, 6)
     (found,) = told(SPECS["mmmu_val"], tmp_path)
-    assert "rows 1, 2, 4, 5: a picture that belongs to it is not there" in found
+    assert "rows 1, 2, 4, 5: an image that belongs to it is missing" in found
 
 
 def test_a_pair_of_mme_with_one_question_is_told(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
-"""Names in a task's definition that are looked up only when it is answered or scored, tried before weights are loaded.
+"""Errors in a task's definition that would otherwise show only when it is answered or scored.
 
 The harness's own task is made over its first item and a made-up answer is scored, so that a scorer, a filter or
-generation settings that do not go with it are told at once and not after hours of answering.
+generation settings that do not fit are reported before any weights are loaded, and not after hours of answering.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 from vrbench.core.errors import VrbenchError
 from vrbench.evaluation.built_task import SubtaskData, documents_of, harness_config
 from vrbench.evaluation.harness_adapter import preserve_rng, quiet
+from vrbench.evaluation.requests import stop_criteria
 from vrbench.tasks.document_scorer import copied
 from vrbench.tasks.item_keys import identify
 from vrbench.tasks.scorers import SCORERS
@@ -20,26 +21,25 @@ from vrbench.tasks.spec import TaskSpec
 from vrbench.tasks.task_code import scorer_named
 
 
-def validate_definition(spec: TaskSpec, part: SubtaskData) -> Iterator[str]:
-    """What of a task's definition does not go with its harness's task, one sentence each.
+def validate_definition(spec: TaskSpec, subtask: SubtaskData) -> Iterator[str]:
+    """Yield what of a task's definition does not fit its harness's task, one sentence each.
 
     Args:
-        part: items that the harness can read; see `inspection.faults`.
+        subtask: items that the harness can read; see `item_validation.validate_items`.
     """
     with quiet(), preserve_rng():
         try:
-            task = part.harness_task(spec)
-            document = documents_of(task)[0]
-        except Exception as error:  # whatever the harness raises over a definition that is not its
-            found = [f"the harness cannot make it ({type(error).__name__}: {error})"]
+            task = subtask.harness_task(spec)
+            row = documents_of(task)[0]
+        except Exception as error:  # whatever the harness raises over a definition not made for it
+            errors = [f"the harness cannot make it ({type(error).__name__}: {error})"]
         else:
-            found = [*_filter_faults(spec, task), *_generation_faults(task)]
-            found += _scorer_faults(spec, part, task, document)
-    yield from (f"task {spec.id!r}: {fault}" for fault in found)
+            errors = [*filter_errors(spec, task), *generation_errors(task), *_scorer_errors(spec, subtask, task, row)]
+    yield from (f"task {spec.id!r}: {error}" for error in errors)
 
 
 def validate_answer_length(spec: TaskSpec, contexts: Mapping[str, int]) -> Iterator[str]:
-    """Whether a task's longest answer alone fills a context, so that none of its questions can be asked.
+    """Yield the checkpoints whose context the longest answer alone fills, so that no prompt fits.
 
     Args:
         contexts: checkpoint's id -> tokens of its context.
@@ -54,71 +54,63 @@ def validate_answer_length(spec: TaskSpec, contexts: Mapping[str, int]) -> Itera
 
 
 def longest_answer(spec: TaskSpec) -> int | None:
-    """Tokens of the longest answer to a text that a task allows; none where none is generated, or images are shown.
-
-    What the harness's own file says counts; its model class's default stands in where it says nothing.
-    """
-    from vrbench.evaluation.requests import stop_criteria
-
+    """Return the tokens of the longest answer to a text; None where none is generated, or images are shown."""
     if spec.harness != "lm-eval":
         return None
-    told = harness_config(spec, spec.data.configs[0])
-    if told.get("output_type", "generate_until") != "generate_until":
+    config = harness_config(spec, spec.data.configs[0])
+    if config.get("output_type", "generate_until") != "generate_until":
         return None
     from vrbench.evaluation.lm_eval_adapter import LONGEST_ANSWER
 
-    return stop_criteria(told.get("generation_kwargs") or {}, LONGEST_ANSWER).max_new_tokens
+    return stop_criteria(config.get("generation_kwargs") or {}, LONGEST_ANSWER).max_new_tokens
 
 
-def _filter_faults(spec: TaskSpec, task: Any) -> Iterator[str]:
+def filter_errors(spec: TaskSpec, task: Any) -> Iterator[str]:
+    """Yield whether the task names a filter that its harness's task does not have."""
     names = [ensemble.name for ensemble in task._filters]
     if spec.filter and spec.filter not in names:
         yield f"there is no filter {spec.filter!r}; there are {', '.join(map(repr, names))}"
 
 
-def _generation_faults(task: Any) -> Iterator[str]:
-    from vrbench.evaluation.requests import stop_criteria
+def generation_errors(task: Any) -> Iterator[str]:
+    """Yield whether a harness's task asks for answers that are not greedy."""
+    if task.OUTPUT_TYPE == "generate_until":
+        try:
+            stop_criteria(task.config.generation_kwargs or {}, 1)
+        except VrbenchError as error:
+            yield str(error)
 
-    if task.OUTPUT_TYPE != "generate_until":
-        return
+
+def _scorer_errors(spec: TaskSpec, subtask: SubtaskData, task: Any, row: Mapping[str, Any]) -> Iterator[str]:
+    """Whether the scorer finds what it reads in the harness's metrics of a made-up answer."""
+    key = identify(spec, row, subtask.config, subtask.positions[0])
     try:
-        stop_criteria(task.config.generation_kwargs or {}, 1)
-    except VrbenchError as error:
-        yield str(error)
-
-
-def _scorer_faults(spec: TaskSpec, part: SubtaskData, task: Any, row: Mapping[str, Any]) -> Iterator[str]:
-    """Whether the scorer finds what it reads in what the harness gives for an answer."""
-    identity = identify(spec, row, part.config, part.positions[0])
-    try:
-        responses = _made_up(task, row)
+        responses = _made_up_responses(task, row)
         metrics = task.process_results(copied(row), responses)
-    except Exception as error:  # whatever a function of the harness raises over a definition that is not its
+    except Exception as error:  # whatever a function of the harness raises over a definition not made for it
         yield f"the harness cannot score an answer ({type(error).__name__}: {error})"
         return
-    document = ScoredDocument(task, row, responses, metrics, identity)
-    if _reads(spec.scorer, document):
-        return
-    able = ", ".join(name for name in SCORERS if _reads(name, document)) or "none of vrbench's"
-    yield (
-        f"scorer {spec.scorer!r} does not go with {spec.harness_task or 'its prompt'}, for which the harness gives "
-        f"{', '.join(map(str, metrics)) or 'no metric'}; scorers that read them: {able}"
-    )
+    document = ScoredDocument(task, row, responses, metrics, key)
+    if not _can_score(spec.scorer, document):
+        able = ", ".join(name for name in SCORERS if _can_score(name, document)) or "none of vrbench's"
+        yield (
+            f"scorer {spec.scorer!r} does not go with {spec.harness_task or 'its prompt'}, for which the harness gives "
+            f"{', '.join(map(str, metrics)) or 'no metric'}; scorers that read them: {able}"
+        )
 
 
-def _made_up(task: Any, row: Mapping[str, Any]) -> list[Any]:
-    """Answers of the kind that a task asks for."""
+def _made_up_responses(task: Any, row: Mapping[str, Any]) -> list[Any]:
+    """Responses of the kind that a task asks for."""
     if task.OUTPUT_TYPE == "multiple_choice":
         return [(-1.0, False)] * len(task.doc_to_choice(row))
-    one: dict[str, Any] = {"generate_until": "", "loglikelihood_rolling": -1.0, "loglikelihood": (-1.0, False)}
-    return [one[task.OUTPUT_TYPE]]
+    return [{"generate_until": "", "loglikelihood_rolling": -1.0, "loglikelihood": (-1.0, False)}[task.OUTPUT_TYPE]]
 
 
-def _reads(scorer: str, document: ScoredDocument) -> bool:
+def _can_score(scorer: str, document: ScoredDocument) -> bool:
     try:
         scorer_named(scorer).score(document)
-    except VrbenchError:  # it has read all, and found something wrong with the item
+    except VrbenchError:  # it has read everything, and found an error in the item
         return True
-    except Exception:  # a metric or a column that it needs is not there
+    except Exception:  # a metric or a column that it needs is missing
         return False
     return True
