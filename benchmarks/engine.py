@@ -26,7 +26,6 @@ from typing import Any
 from unittest import mock
 
 from benchmarks import report_header
-from vrbench.checkpoints import resolve
 from vrbench.data import loading
 from vrbench.data.locate import locate
 from vrbench.evaluation import backends, engine
@@ -34,6 +33,7 @@ from vrbench.evaluation.built_task import SubtaskData, harness_config, select_it
 from vrbench.evaluation.evaluate import evaluate_task
 from vrbench.models import packing
 from vrbench.models.load import load_vlm
+from vrbench.models.resolve import resolve_checkpoint
 from vrbench.tasks import registry
 from vrbench.tasks.spec import TaskSpec
 
@@ -59,10 +59,7 @@ def reference(spec: TaskSpec, parts: Sequence[SubtaskData], vlm: Any) -> float:
     from vrbench.evaluation import lm_eval_adapter
 
     model = HFLM(pretrained=vlm.model, tokenizer=vlm.tokenizer, batch_size=16)
-    names = {
-        p.config: lm_eval_adapter.LmEvalTask(harness_config(spec, p.config), p.rows, spec.fewshot)
-        for p in parts
-    }
+    names = {p.config: lm_eval_adapter.LmEvalTask(harness_config(spec, p.config), p.rows, spec.fewshot) for p in parts}
     with contextlib.redirect_stderr(io.StringIO()):
         return timed(lambda: evaluate(model, names, bootstrap_iters=0))
 
@@ -83,7 +80,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--tasks", default="arc_easy,piqa,pocket_mme")
     given = parser.parse_args()
-    of = resolve.resolve(given.ckpt)
+    of = resolve_checkpoint(given.ckpt)
     vlm = load_vlm(of, "cpu", "float32")
     lines = []
     for spec in registry.select(given.tasks, registry.load()):

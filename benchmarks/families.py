@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vrbench.models.resolve import resolve_checkpoint
+
 if __package__ in (None, ""):  # run as a file: the folder's own modules, by their name
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -28,7 +30,6 @@ from benchmarks import report_header
 from tests import lmms_classes, tiny, tiny_families
 from tests.evaluation.made import noise
 from tests.lmms_classes import Saying
-from vrbench.checkpoints import resolve
 from vrbench.checkpoints.families import FAMILIES
 from vrbench.models.load import load_vlm
 
@@ -81,7 +82,7 @@ class Asked:
 
     def __init__(self, family: str, folder: Path) -> None:
         made_folder = tiny.save_llava(folder) if family == "llava" else tiny_families.save(family, folder)
-        self.vlm: Any = load_vlm(resolve.resolve(str(made_folder)), "cpu", DTYPES.get(family, "float32"))
+        self.vlm: Any = load_vlm(resolve_checkpoint(str(made_folder)), "cpu", DTYPES.get(family, "float32"))
         self.processor = lmms_classes.of_llava(self.vlm) if family == "llava" else self.vlm.processor
         self.folder, self.asked = folder, 0
 

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import report_header
-from vrbench.checkpoints import resolve
 from vrbench.data import loading
 from vrbench.data.locate import locate
 from vrbench.evaluation.built_task import harness_config
 from vrbench.evaluation.evaluate import evaluate_task
+from vrbench.models.resolve import resolve_checkpoint
 from vrbench.tasks import registry
 from vrbench.tasks.spec import TaskSpec
 
@@ -67,9 +67,7 @@ def compare(spec: TaskSpec, parts: Sequence[Any], answerer: Any, reference: Any)
     start = time.perf_counter()
     outcome = evaluate_task(spec, parts, answerer)
     ours_took = time.perf_counter() - start
-    task = lmms_eval_adapter.LmmsEvalTask(
-        harness_config(spec, parts[0].config), parts[0].rows, spec.fewshot
-    )
+    task = lmms_eval_adapter.LmmsEvalTask(harness_config(spec, parts[0].config), parts[0].rows, spec.fewshot)
     task.build_all_requests()
     start = time.perf_counter()
     answers = theirs(reference, task)
@@ -111,7 +109,7 @@ def main() -> int:
     from vrbench.evaluation.engine import InferenceEngine
     from vrbench.models.load import load_vlm
 
-    of = resolve.resolve(given.ckpt)
+    of = resolve_checkpoint(given.ckpt)
     vlm = load_vlm(of, given.device, "float32")
     lines, all_equal = [], True
     with tempfile.TemporaryDirectory() as folder, AnswerStore(Path(folder) / "a.sqlite", of.digest) as store:

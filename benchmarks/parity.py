@@ -25,10 +25,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness_models import LmmsEvalModel
-from vrbench.checkpoints import resolve
+from vrbench.checkpoints.checkpoint import Checkpoint
 from vrbench.data import loading
 from vrbench.evaluation.built_task import harness_config
 from vrbench.evaluation.evaluate import evaluate_task
+from vrbench.models.resolve import resolve_checkpoint
 from vrbench.tasks import registry
 
 if __package__ in (None, ""):  # run as a file: the folder's own modules, by their name
@@ -70,9 +71,7 @@ def visual(name: str, parts: Sequence[Any], answerer: Any) -> list[VisualLine]:
     spec = registry.load()[name]
     outcome = evaluate_task(spec, parts, answerer)
     asked = answerer.computed
-    task = lmms_eval_adapter.LmmsEvalTask(
-        harness_config(spec, parts[0].config), parts[0].rows, spec.fewshot
-    )
+    task = lmms_eval_adapter.LmmsEvalTask(harness_config(spec, parts[0].config), parts[0].rows, spec.fewshot)
     theirs = official(task, LmmsEvalModel(answerer))
     if answerer.computed != asked:
         raise RuntimeError(f"{name}: lmms-eval asked {answerer.computed - asked} other requests")
@@ -106,7 +105,7 @@ def chosen(spec: TaskSpec, given: Namespace, share: int = 1) -> list[Any]:
     return [part for config, rows in these for part in select_items(spec, {config: rows}, each, seed=0)]
 
 
-def lines_of(spec: TaskSpec, vlm: Any, of: resolve.Checkpoint, given: Namespace, work: Path) -> list[Line]:
+def lines_of(spec: TaskSpec, vlm: Any, of: Checkpoint, given: Namespace, work: Path) -> list[Line]:
     """A task's outcome; that of all its shares together unless one is asked for."""
     if len(spec.data.configs) == 1:
         return share_of(spec, vlm, of, given, work)
@@ -115,9 +114,7 @@ def lines_of(spec: TaskSpec, vlm: Any, of: resolve.Checkpoint, given: Namespace,
     return [parity_text.together(lines)]
 
 
-def share_of(
-    spec: TaskSpec, vlm: Any, of: resolve.Checkpoint, given: Namespace, work: Path, share: int = 1
-) -> list[Line]:
+def share_of(spec: TaskSpec, vlm: Any, of: Checkpoint, given: Namespace, work: Path, share: int = 1) -> list[Line]:
     """The outcome of one share of a task: from the file where it is done already, else computed and put there."""
     from vrbench.evaluation.answer_store import AnswerStore
     from vrbench.evaluation.engine import InferenceEngine
@@ -176,7 +173,7 @@ def main() -> int:
     given = arguments()
     from vrbench.models.load import load_vlm
 
-    of = resolve.resolve(given.ckpt)
+    of = resolve_checkpoint(given.ckpt)
     vlm = load_vlm(of, given.device, given.dtype)
     lines: list[Line] = []
     with tempfile.TemporaryDirectory() as folder:

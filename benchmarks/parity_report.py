@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks import report_header
 from benchmarks.parity_text import ALLOWED, TextLine
-from vrbench.checkpoints.resolve import Checkpoint
+from vrbench.checkpoints.checkpoint import Checkpoint
 
 TEXT_HEAD = [
     "| task | items | parts | vrbench | lm-eval | greatest difference | answers that differ | texts that differ | "

@@ -86,10 +86,7 @@ def compare(
     start = time.perf_counter()
     outcome = evaluate_task(spec, parts, answerer)
     ours_seconds = time.perf_counter() - start
-    tasks = {
-        p.config: lm_eval_adapter.LmEvalTask(harness_config(spec, p.config), p.rows, spec.fewshot)
-        for p in parts
-    }
+    tasks = {p.config: lm_eval_adapter.LmEvalTask(harness_config(spec, p.config), p.rows, spec.fewshot) for p in parts}
     start = time.perf_counter()
     found = evaluated(spec, tasks, reference)
     theirs_seconds = time.perf_counter() - start

@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.pruning_report import picture, report
-from vrbench.checkpoints.resolve import resolve
 from vrbench.core.device import device_name, resolve_device
 from vrbench.core.io import digest_of, write_atomically
 from vrbench.core.provenance import commit_of, package_version
 from vrbench.models.load import load_vlm
+from vrbench.models.resolve import resolve_checkpoint
 from vrbench.pruning.hidden_states import block_distances
 from vrbench.pruning.loss_evaluator import AnswerLosses, LossEvaluator
 from vrbench.pruning.questions import DevQuestions
@@ -48,7 +48,7 @@ class Subject:
     """One checkpoint, with what was measured of it in the work folder."""
 
     def __init__(self, name: str, given: argparse.Namespace) -> None:
-        self.checkpoint = resolve(name)
+        self.checkpoint = resolve_checkpoint(name)
         self.given = given
         self.outside = len(self.checkpoint.origins.tuned) < self.checkpoint.depth  # else no layer might go
         self.candidates = RemovableLayers.of(self.checkpoint, self.outside)

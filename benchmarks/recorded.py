@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from benchmarks import documents
-from vrbench.checkpoints import resolve
+from vrbench.checkpoints.checkpoint import Checkpoint
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import write_atomically
 from vrbench.data import loading
 from vrbench.data.locate import locate
 from vrbench.evaluation.built_task import select_items
 from vrbench.evaluation.evaluate import evaluate_task
+from vrbench.models.resolve import resolve_checkpoint
 from vrbench.tasks.item_keys import identify
 from vrbench.tasks.spec import TaskSpec
 
@@ -105,7 +106,7 @@ def ids(spec: TaskSpec, part: Any) -> list[str]:
     return [identify(spec, row, part.config, position).id for position, row in numbered]
 
 
-def record(spec: TaskSpec, of: resolve.Checkpoint, answerer: InferenceEngine, root: Path) -> Recording:
+def record(spec: TaskSpec, of: Checkpoint, answerer: InferenceEngine, root: Path) -> Recording:
     """Ask one checkpoint all documents of one task, with the task's own prompt and settings.
 
     Args:
@@ -126,7 +127,7 @@ def record_all(checkpoints: Sequence[str], specs: Sequence[TaskSpec], file: Path
     from vrbench.evaluation.engine import InferenceEngine
     from vrbench.models.load import load_vlm
 
-    for of in [resolve.resolve(name) for name in checkpoints]:
+    for of in [resolve_checkpoint(name) for name in checkpoints]:
         vlm = load_vlm(of, "cpu", "float32")
         for spec in specs:
             with tempfile.TemporaryDirectory() as folder, AnswerStore(Path(folder) / "a.sqlite", of.digest) as store:

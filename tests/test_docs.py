@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import typer.main
 
-from vrbench.checkpoints.locate import published
-from vrbench.checkpoints.random_shapes import SHAPES
+from vrbench.checkpoints.locate import published_names
+from vrbench.checkpoints.random_shapes import RANDOM_SHAPES
 from vrbench.cli import app
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import STRATEGIES
@@ -133,7 +133,7 @@ def odd_names(call: Call) -> Iterator[str]:
             yield str(error)
     known = {
         "train": ("recipe", recipe_files.names()),
-        "profile": ("shape", SHAPES),
+        "profile": ("shape", RANDOM_SHAPES),
         "reproduce": ("family", FAMILIES),
     }
     if call.name in known:
@@ -157,7 +157,7 @@ def odd_names(call: Call) -> Iterator[str]:
             if layers and layers[1] not in STRATEGIES:
                 yield f"there is no strategy {layers[1]!r}"
             if isinstance(one, str) and re.fullmatch(r"pocket/[a-z0-9-]+", one):
-                if one not in published() and call.name in ("run", "prune", "restore", "inspect"):
+                if one not in published_names() and call.name in ("run", "prune", "restore", "inspect"):
                     yield f"there is no checkpoint {one!r}"
 
 

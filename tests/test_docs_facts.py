@@ -16,9 +16,9 @@ import pytest
 import typer.main
 
 from tests.test_docs import PAGES, ROOT
-from vrbench.checkpoints.generation_config import FOLLOWED, REFUSED
+from vrbench.checkpoints.generation_config import SUPPORTED_SETTINGS, UNSUPPORTED_SETTINGS
 from vrbench.checkpoints.image_settings import CHOICES
-from vrbench.checkpoints.random_shapes import SHAPES
+from vrbench.checkpoints.random_shapes import RANDOM_SHAPES
 from vrbench.cli import app, command
 from vrbench.cli.training import train
 from vrbench.core.device import DEVICES
@@ -136,7 +136,7 @@ def test_generation_settings_are_followed_or_refused_as_the_page_says() -> None:
     rows = {row[1].split(",")[0].split(":")[0]: {*re.findall(r"`(\w+)`", row[0])} for row in table_of_settings()}
     followed = next(names for what, names in rows.items() if what.startswith("followed"))
     refused = next(names for what, names in rows.items() if what.startswith("refused"))
-    assert followed == {*FOLLOWED} - {"eos_token_id"} and {*REFUSED} <= refused
+    assert followed == {*SUPPORTED_SETTINGS} - {"eos_token_id"} and {*UNSUPPORTED_SETTINGS} <= refused
     assert "eos_token_id" in page("decoding.md")
 
 
@@ -213,7 +213,7 @@ def test_decoders_whose_prompts_share_rows_are_those_of_the_page() -> None:
     ("command", "option", "names"),
     [
         ("schema", "name", SCHEMAS),
-        ("profile", "shape", SHAPES),
+        ("profile", "shape", RANDOM_SHAPES),
         ("reproduce", "tables", TABLES),
         ("reproduce", "family", FAMILIES),
         ("run", "image_settings", CHOICES),

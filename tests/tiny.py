@@ -13,9 +13,11 @@ import torch
 from safetensors.torch import save_file
 
 from vrbench.core.cache import file_digest
+from vrbench.core.errors import collect_errors
 from vrbench.core.io import write_atomically
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import BaseRef, Lineage, LineageStep
+from vrbench.models.resolve import resolve_checkpoint
 
 DEPTH = 4
 HIDDEN = 48
@@ -112,13 +114,13 @@ def save_delta(
     model: Any, layers: LayerSet, base: str, folder: Path, *, id_: str = "", step: LineageStep | None = None
 ) -> Path:
     """Write the folder of a tiny model with some whole layers and the projector tuned; returns the folder."""
-    from vrbench.checkpoints.resolve import resolve
     from vrbench.models.components import layer_parameters, projector_parameters
+    from vrbench.models.resolve import resolve_checkpoint
 
     folder.mkdir()
     tensors = layer_parameters(model, layers) | projector_parameters(model)
     save_file({n: p.detach().contiguous() for n, p in tensors.items()}, folder / "delta.safetensors", {"format": "pt"})
-    below = resolve(base)
+    below = resolve_checkpoint(base)
     about = {"kind": "trained", "layers": str(layers), "depth": below.depth, "method": "weights"}
     trained = step.model_copy(update=about) if step else LineageStep.model_validate(about)
     mark(folder, base, below.digest, [trained], below.depth)
@@ -149,3 +151,11 @@ def mark(folder: Path, base_id: str, base_digest: str, steps: Iterable[LineageSt
 def edit_json(file: Path, **changes: Any) -> None:
     """Change some fields of a JSON file."""
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def checkpoint_errors(name: str, **options: Any) -> list[str]:
+    """Why a checkpoint cannot be resolved; empty when it can."""
+    errors: list[str] = []
+    with collect_errors(errors):
+        resolve_checkpoint(name, **options)
+    return errors

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests import tiny
-from tests.tiny import save_delta
-from vrbench.checkpoints import resolve
+from tests.tiny import checkpoint_errors, save_delta
 from vrbench.core.cache import file_digest
 from vrbench.core.layers import LayerSet
+from vrbench.models.resolve import resolve_checkpoint
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +53,7 @@ class TestFaults:
             tensors["layers.2.mlp.down_proj.weight"] = torch.zeros(48, 95)
 
         rewrite(delta, change)
-        found = resolve.faults(str(delta))
+        found = checkpoint_errors(str(delta))
         assert len(found) == 4
         assert "lacks 'layers.1.mlp.up_proj.weight'" in found[0]
         assert "lacks 'multi_modal_projector.linear_1.bias'" in found[1]
@@ -63,40 +63,40 @@ class TestFaults:
     def test_a_name_that_is_not_canonical(self, delta: Path) -> None:
         name = "layers.1.mlp.up_proj.weight"
         rewrite(delta, lambda tensors: tensors.update({f"model.{name}": tensors.pop(name)}))
-        (fault,) = resolve.faults(str(delta))
+        (fault,) = checkpoint_errors(str(delta))
         assert "'model.layers.1.mlp.up_proj.weight', which is no canonical name" in fault
 
     def test_a_base_that_changed_since(self, tiny_llava: Path, delta: Path, tmp_path: Path) -> None:
         tiny.save_llava(tmp_path / "other", seed=4)
         tiny.edit_json(delta / "vrbench.json", base={"id": "../other", "digest": "0" * 64})
-        (fault,) = resolve.faults(str(delta))
+        (fault,) = checkpoint_errors(str(delta))
         assert "delta was made on another ../other" in fault
 
     def test_a_base_of_other_shapes(self, delta: Path, tmp_path: Path) -> None:
         folder = tiny.save_llava(tmp_path / "wide", hidden=64)
-        digest = resolve.resolve(str(folder)).digest
+        digest = resolve_checkpoint(str(folder)).digest
         tiny.edit_json(delta / "vrbench.json", base={"id": str(folder), "digest": digest})
-        assert len(resolve.faults(str(delta))) == 2 * 9 + 4
+        assert len(checkpoint_errors(str(delta))) == 2 * 9 + 4
 
     def test_a_lineage_without_the_layers(self, delta: Path) -> None:
         tiny.edit_json(delta / "vrbench.json", steps=[])
-        (fault,) = resolve.faults(str(delta))
+        (fault,) = checkpoint_errors(str(delta))
         assert "no step with layers trained by method 'weights'" in fault
 
     def test_an_adapter_beside_it(self, tiny_llava: Path, delta: Path) -> None:
         tiny.save_adapter(delta, tiny_llava)
         files = {p.name: file_digest(p) for p in delta.glob("*.safetensors")}
         tiny.edit_json(delta / "vrbench.json", weights=files)
-        assert any("which goes on last cannot be told" in fault for fault in resolve.faults(str(delta)))
+        assert any("their order is unknown" in fault for fault in checkpoint_errors(str(delta)))
 
     def test_without_its_lineage_it_is_half_made(self, delta: Path) -> None:
         (delta / "vrbench.json").unlink()
-        (fault,) = resolve.faults(str(delta))
-        assert "is half made" in fault
+        (fault,) = checkpoint_errors(str(delta))
+        assert "is incomplete" in fault
         assert "delta.safetensors" in fault
 
-    def test_a_quantised_base(self, tiny_llava: Path, tmp_path: Path) -> None:
+    def test_a_quantized_base(self, tiny_llava: Path, tmp_path: Path) -> None:
         base = Path(shutil.copytree(tiny_llava, tmp_path / "base"))
         tiny.edit_json(base / "config.json", quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
         folder = tiny.save_adapter(tmp_path / "a", base)
-        assert any("quantised (bitsandbytes, 4 bits)" in fault for fault in resolve.faults(str(folder)))
+        assert any("quantized (bitsandbytes, 4 bits)" in fault for fault in checkpoint_errors(str(folder)))

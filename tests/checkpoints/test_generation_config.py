@@ -9,24 +9,50 @@ from typing import Any
 import pytest
 
 from vrbench.checkpoints import generation_config
-from vrbench.checkpoints.generation_config import FOLLOWED, IGNORED, REFUSED, faults
+from vrbench.checkpoints.generation_config import (
+    SUPPORTED_SETTINGS,
+    UNSUPPORTED_SETTINGS,
+    validate_generation_config,
+)
 
 CONFIG = {"model_type": "llava", "image_token_index": 50, "text_config": {"model_type": "llama", "vocab_size": 100}}
+
+IGNORED = (
+    # sampling and beams: answers are greedy, as both harnesses ask for
+    "do_sample", "temperature", "top_k", "top_p", "top_h", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff",
+    "num_beams", "num_beam_groups", "diversity_penalty", "length_penalty", "early_stopping", "num_return_sequences",
+    "low_memory",
+    # the longest answer is the task's
+    "max_length", "max_new_tokens",
+    # how fast the same answer is found
+    "use_cache", "cache_implementation", "cache_config", "max_cache_len", "prefill_chunk_size", "compile_config",
+    "disable_compile", "continuous_batching_config", "is_assistant", "num_assistant_tokens",
+    "num_assistant_tokens_schedule", "assistant_confidence_threshold", "assistant_early_exit", "assistant_lookbehind",
+    "assistant_ensemble_weight", "target_lookbehind", "prompt_lookup_num_tokens", "max_matching_ngram_size", "use_mtp",
+    "speculation_type",
+    # what is given beside the answer
+    "output_attentions", "output_hidden_states", "output_logits", "output_scores", "return_dict_in_generate",
+    # which tokens there are
+    "bos_token_id", "pad_token_id", "decoder_start_token_id", "transformers_version",
+)  # fmt: skip
+"""All other settings that transformers 5.17 to 5.23 know: they decide no greedy answer."""
 
 
 def told(folder: Path, settings: dict[str, Any] | None, config: dict[str, Any] | None = None) -> list[str]:
     (folder / "config.json").write_text(json.dumps(config or CONFIG))
     if settings is not None:
         (folder / "generation_config.json").write_text(json.dumps(settings))
-    return [fault.removeprefix(f"{folder}/") for fault in faults(folder)]
+    return [fault.removeprefix(f"{folder}/") for fault in validate_generation_config(folder)]
 
 
 def test_every_setting_that_transformers_knows_has_its_place() -> None:
     from transformers import GenerationConfig
 
     known = {name for name in vars(GenerationConfig()) if not name.startswith("_")}
-    assert known <= {*FOLLOWED, *REFUSED, *IGNORED}
-    assert not {*FOLLOWED} & {*REFUSED} and not {*FOLLOWED, *REFUSED} & {*IGNORED}
+    assert known <= {*SUPPORTED_SETTINGS, *UNSUPPORTED_SETTINGS, *IGNORED}
+    assert not {*SUPPORTED_SETTINGS} & {*UNSUPPORTED_SETTINGS} and not {*SUPPORTED_SETTINGS, *UNSUPPORTED_SETTINGS} & {
+        *IGNORED
+    }
 
 
 GOOD = {
@@ -82,4 +108,4 @@ def test_a_folders_own_generate_is_told_where_it_would_run(tmp_path: Path) -> No
     (tmp_path / "custom_generate").mkdir()
     (tmp_path / "custom_generate" / "generate.py").write_text("")
     assert told(tmp_path, {}) == []
-    assert "move it away" in generation_config.faults(tmp_path, trusted=True)[0]
+    assert "move it away" in generation_config.validate_generation_config(tmp_path, trusted=True)[0]

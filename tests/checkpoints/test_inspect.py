@@ -15,14 +15,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests import tiny
-from vrbench.checkpoints import resolve
-from vrbench.checkpoints.inspect import Against, Description, as_text, describe
-from vrbench.checkpoints.tensor_index import parameters, stored
+from tests.tiny import checkpoint_errors
+from vrbench.checkpoints.inspect import BaseDiff, CheckpointInfo, format_info
+from vrbench.checkpoints.tensor_index import TensorLocation, index_tensors
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import write_atomically
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import BaseRef, Lineage, LineageStep
 from vrbench.models.overlay import remove_layers
+from vrbench.models.resolve import inspect_checkpoint, resolve_checkpoint
 
 
 @pytest.fixture(autouse=True)
@@ -51,8 +52,8 @@ def nudge(*parts: str) -> Callable[[Tensors], None]:
     return change
 
 
-def against(folder: Path | str, base: Path | str | None = None) -> Against:
-    found = describe(str(folder), None if base is None else str(base)).against
+def against(folder: Path | str, base: Path | str | None = None) -> BaseDiff:
+    found = inspect_checkpoint(str(folder), None if base is None else str(base)).against
     assert found is not None
     return found
 
@@ -96,16 +97,16 @@ class TestPocket:
         )
 
     def test_figures(self) -> None:
-        found = describe("pocket/region")
+        found = inspect_checkpoint("pocket/region")
         assert (found.family, found.depth, found.licence) == ("llava", 30, "Apache-2.0")
-        assert found.digest == resolve.resolve("pocket/region").digest
+        assert found.digest == resolve_checkpoint("pocket/region").digest
         assert found.parameters["LLM"] == 134_515_008  # SmolLM2-135M, embeddings tied
         assert found.parameters["total"] == sum(v for k, v in found.parameters.items() if k != "total")
         (ranks,) = found.ranks
         assert (ranks.rank, ranks.layers, len(ranks.modules)) == (8, "0,3,7,11,15,18,22,26", 7)
 
     def test_the_text_has_the_lineage_step_by_step(self) -> None:
-        told = as_text(describe("pocket/region-pruned-2"))
+        told = format_info(inspect_checkpoint("pocket/region-pruned-2"))
         steps = ("1. trained: layers none", "2. trained", "3. trained: layers 0,3,7", "4. pruned: layers 25,27 of 30")
         places = [told.index(step) for step in steps]
         assert places == sorted(places)
@@ -119,11 +120,11 @@ class TestPocket:
             "atexit.register(lambda: print(*heavy(), file=sys.stderr))\n"
             "main()"
         )
-        resolve.resolve("pocket/region")  # makes the LLM's folder, once and with transformers
+        resolve_checkpoint("pocket/region")  # makes the LLM's folder, once and with transformers
         program = [sys.executable, "-c", code, "inspect", "pocket/region", "--json"]
         done = subprocess.run(program, capture_output=True, text=True, env={**os.environ}, check=False)
         assert (done.returncode, done.stderr.strip()) == (0, "")
-        assert Description.model_validate_json(done.stdout) == describe("pocket/region")
+        assert CheckpointInfo.model_validate_json(done.stdout) == inspect_checkpoint("pocket/region")
 
 
 class TestWeightsCompared:
@@ -190,7 +191,7 @@ class TestWeightsCompared:
     def test_a_file_that_is_no_piece_of_a_checkpoint_is_not_counted(self, tiny_llava: Path, tmp_path: Path) -> None:
         folder = tiny.save_adapter(tmp_path / "adapter", tiny_llava)
         save_file({"language_model.model.norm.weight": torch.zeros(tiny.HIDDEN)}, folder / "notes.safetensors")
-        told = describe(str(folder)).against
+        told = inspect_checkpoint(str(folder)).against
         assert told is not None
         assert (told.tuned, told.others) == ("1-2", ())
 
@@ -207,9 +208,7 @@ class TestWeightsCompared:
         assert (found.tuned, found.others, found.added) == ("0", (), ())
 
     def test_blocks_do_not_hide_a_change(self, whole: Path, tiny_llava: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from vrbench.checkpoints.tensor_location import _blocks
-
-        monkeypatch.setattr(_blocks, "__defaults__", (7,))
+        monkeypatch.setattr(TensorLocation.blocks, "__defaults__", (7,))
         rewrite(whole, nudge("language_model.model.layers.2.mlp.down_proj"))
         assert against(whole, tiny_llava).tuned == "2"
 
@@ -235,7 +234,7 @@ class TestRemovedLayers:
         tiny.llava(seed=5, depth=2).save_pretrained(folder)
         found = against(folder, tiny_llava)
         assert (found.tuned, found.removed) == ("", "")
-        assert "which ones were removed is neither recorded nor to be seen" in found.note
+        assert "which ones were removed is neither recorded nor visible" in found.note
 
     def test_by_the_lineage_when_the_weights_are_new(self, tiny_llava: Path, tmp_path: Path) -> None:
         folder = save_pruned(tmp_path / "p", tiny_llava, 0, 1)
@@ -250,7 +249,7 @@ class TestRecordedBase:
     def test_it_is_found_beside_the_folder(self, tiny_llava: Path, tmp_path: Path) -> None:
         shutil.copytree(tiny_llava, tmp_path / "base")
         folder = save_pruned(tmp_path / "p", tiny_llava, 2)
-        digest = resolve.resolve(str(tmp_path / "base")).digest
+        digest = resolve_checkpoint(str(tmp_path / "base")).digest
         write_lineage(folder, "../base", digest, LineageStep(kind="pruned", layers="2", depth=4), depth=3)
         found = against(folder)
         assert (found.removed, found.tuned, found.known_by, found.base) == ("2", "none", "weights", "base")
@@ -261,7 +260,7 @@ class TestRecordedBase:
         write_lineage(folder, "../gone", "abc", *steps, depth=3)
         found = against(folder)
         assert (found.removed, found.tuned, found.known_by, found.digest) == ("2", "0,3", "lineage", "abc")
-        assert "not at hand" in found.note
+        assert "not available" in found.note
 
     def test_another_one_of_that_name_is_not_believed(self, tiny_llava: Path, tmp_path: Path) -> None:
         folder = save_pruned(tmp_path / "p", tiny_llava, 2)
@@ -283,7 +282,7 @@ class TestAdapters:
         widen(tensors)
         save_file(tensors, folder / "adapter_model.safetensors")
         tiny.edit_json(folder / "adapter_config.json", rank_pattern={"2.mlp.up_proj": 4})
-        found = describe(str(folder))
+        found = inspect_checkpoint(str(folder))
         ranks = {(r.rank, r.layers, r.modules) for r in found.ranks}
         assert ranks == {
             (2, "1", ("mlp.up_proj", "self_attn.q_proj")), (2, "2", ("self_attn.q_proj",)), (4, "2", ("mlp.up_proj",))
@@ -301,37 +300,37 @@ class TestAdapters:
 
     @pytest.mark.parametrize("name", ["weight", "magnitude_vector"])
     def test_dora_s_lengths_may_change_what_zeros_do_not(self, tiny_llava: Path, tmp_path: Path, name: str) -> None:
-        found = resolve.resolve(str(tiny.save_adapter(tmp_path / "a", tiny_llava, layers=(1, 2))))
+        found = resolve_checkpoint(str(tiny.save_adapter(tmp_path / "a", tiny_llava, layers=(1, 2))))
         file = found.path / "adapter_model.safetensors"
         tensors = {n: torch.zeros_like(v) if "lora_B" in n else v for n, v in load_file(file).items()}
         if name == "magnitude_vector":
             first = next(n for n in tensors if "layers.2" in n and "up_proj.lora_B" in n)
             tensors[first.replace("lora_B.weight", "lora_magnitude_vector")] = torch.ones(96)
         save_file(tensors, file)
-        assert sorted(stored(found).adapted) == ([] if name == "weight" else ["layers.2.mlp.up_proj.weight"])
+        assert sorted(index_tensors(found).adapted) == ([] if name == "weight" else ["layers.2.mlp.up_proj.weight"])
 
     def test_a_projector_in_the_adapter_is_another_projector(self, tiny_llava: Path, tmp_path: Path) -> None:
-        found = resolve.resolve(str(tiny.save_adapter(tmp_path / "a", tiny_llava)))
+        found = resolve_checkpoint(str(tiny.save_adapter(tmp_path / "a", tiny_llava)))
         file = found.path / "adapter_model.safetensors"
         name = "base_model.model.model.multi_modal_projector.linear_1.modules_to_save.weight"
         save_file(load_file(file) | {name: torch.ones(48, 32)}, file)
-        own = stored(found)
+        own = index_tensors(found)
         assert own.tensors["multi_modal_projector.linear_1.weight"].file == file
-        assert parameters(own) == parameters(stored(resolve.resolve(str(tiny_llava))))
+        assert own.parameters() == index_tensors(resolve_checkpoint(str(tiny_llava))).parameters()
 
     def test_what_is_merged_here_cannot_be_compared(self, tiny_llava: Path, tmp_path: Path) -> None:
         from vrbench.models.load import load_vlm
 
         folder = tiny.save_adapter(tmp_path / "a", tiny_llava, layers=(1,))
         shutil.copytree(tiny_llava, tmp_path / "merged")
-        load_vlm(resolve.resolve(str(folder))).model.save_pretrained(tmp_path / "merged")
+        load_vlm(resolve_checkpoint(str(folder))).model.save_pretrained(tmp_path / "merged")
         assert against(tmp_path / "merged", tiny_llava).tuned == "1"
         found = against(tmp_path / "merged", folder)
-        assert found.tuned == "none" and "layers 1 carry an adapter in the base" in found.note
+        assert found.tuned == "none" and "layers 1 have an adapter in the base" in found.note
 
     def test_removed_layers_shift_the_adapters_below(self, tiny_llava: Path, tmp_path: Path) -> None:
         tuned = tiny.save_adapter(tmp_path / "a", tiny_llava, layers=(2,))
-        digest = resolve.resolve(str(tuned)).digest
+        digest = resolve_checkpoint(str(tuned)).digest
         tiny.mark(tmp_path / "p", str(tuned), digest, [LineageStep(kind="pruned", layers="0", depth=4)], depth=3)
         found = against(tmp_path / "p", tiny_llava)
         assert (found.tuned, found.removed) == ("2", "0")
@@ -339,35 +338,35 @@ class TestAdapters:
 
 def test_figures_are_those_of_the_loaded_model(tiny_llava: Path) -> None:
     model = tiny.llava()
-    found = describe(str(tiny_llava)).parameters
+    found = inspect_checkpoint(str(tiny_llava)).parameters
     assert found["total"] == sum(p.numel() for p in model.parameters())
     assert found["vision tower"] == sum(p.numel() for p in model.model.vision_tower.parameters())
     assert found["projector"] == sum(p.numel() for p in model.model.multi_modal_projector.parameters())
 
 
 def test_a_head_that_is_stored_twice_counts_once(whole: Path) -> None:
-    before = describe(str(whole)).parameters
+    before = inspect_checkpoint(str(whole)).parameters
     rewrite(whole, lambda t: t.update({"lm_head.weight": next(v for n, v in t.items() if "embed_tokens" in n).clone()}))
-    assert describe(str(whole)).parameters == before
+    assert inspect_checkpoint(str(whole)).parameters == before
 
 
 def test_a_licence_from_the_model_card(whole: Path) -> None:
-    assert describe(str(whole)).licence == ""
+    assert inspect_checkpoint(str(whole)).licence == ""
     (whole / "README.md").write_text("---\nlicense: llama2\ntags: [x]\n---\n# A model\n")
-    assert describe(str(whole)).licence == "llama2"
+    assert inspect_checkpoint(str(whole)).licence == "llama2"
     (whole / "README.md").write_text("---\n: [\n")
-    assert "licence:                  not stated" in as_text(describe(str(whole)))
+    assert "licence:                  not stated" in format_info(inspect_checkpoint(str(whole)))
 
 
 def test_files_that_are_not_read_are_named(whole: Path) -> None:
     (whole / "pytorch_model-00001-of-00002.bin").write_bytes(b"x")
     shutil.copy(whole / "model.safetensors", whole / "model-00001-of-00002.safetensors")
-    note = describe(str(whole)).note
+    note = inspect_checkpoint(str(whole)).note
     assert "not model-00001-of-00002.safetensors, pytorch_model-00001-of-00002.bin" in note
 
 
 def test_random_weights() -> None:
-    found = describe("random/tiny?adapter=2&removed=1", "random/tiny")
+    found = inspect_checkpoint("random/tiny?adapter=2&removed=1", "random/tiny")
     assert found.against is not None
     assert (found.against.tuned, found.against.removed) == ("0,2", "3")
     assert "not the model's own" in found.note and found.dtypes.keys() == {"random"}
@@ -381,21 +380,21 @@ def test_a_language_model_alone_can_be_looked_at(whole: Path) -> None:
     config = json.loads((whole / "config.json").read_text())["text_config"]
     (whole / "config.json").write_text(json.dumps(config))
     rewrite(whole, lambda t: [t.pop(n) for n in list(t) if "vision" in n or "projector" in n])
-    found = describe(str(whole))
+    found = inspect_checkpoint(str(whole))
     assert (found.family, found.parameters["vision tower"], found.depth) == ("llama", 0, 4)
 
 
 def test_what_a_run_would_refuse_is_told_here_too(whole: Path) -> None:
     rewrite(whole, lambda tensors: [tensors.pop(name) for name in list(tensors) if "model.layers.3" in name])
     with pytest.raises(VrbenchError, match="lack decoder layers 3") as caught:
-        describe(str(whole))
-    assert resolve.faults(str(whole)) == [str(caught.value)]
+        inspect_checkpoint(str(whole))
+    assert checkpoint_errors(str(whole)) == [str(caught.value)]
 
 
 def test_faults_of_the_checkpoint_are_told(whole: Path) -> None:
     (whole / "model.safetensors").write_bytes((whole / "model.safetensors").read_bytes()[:-8])
     with pytest.raises(VrbenchError, match="is truncated"):
-        describe(str(whole))
+        inspect_checkpoint(str(whole))
 
 
 class TestSurgery:
@@ -409,7 +408,7 @@ class TestSurgery:
         made = save_delta(model, LayerSet.of((1, 2), 4), str(tiny_llava), tmp_path / "d")
         found = against(made)
         assert (found.tuned, found.others) == ("2", ("projector",))  # layer 1 is stored too, and is the base's
-        assert describe(str(made)).parameters == describe(str(tiny_llava)).parameters
+        assert inspect_checkpoint(str(made)).parameters == inspect_checkpoint(str(tiny_llava)).parameters
 
     def test_layers_put_back_to_the_backbone_s(self, tiny_llava: Path, tmp_path: Path) -> None:
         from vrbench.pruning.prune import restore
@@ -437,10 +436,10 @@ class TestSurgery:
         pruned = prune(recipe, tmp_path / "pruned", "cpu", whole=True)
         made = restore(str(pruned), "1", str(tiny_llava), tmp_path / "out")
         assert against(made, unlike).removed == "1"
-        text = as_text(describe(str(made)))
+        text = format_info(inspect_checkpoint(str(made)))
         assert f"  out: made from pruned ({pruned.resolve()}), digest" in text and "name/of-a-recipe" not in text
         assert f"  pruned: made from {tiny_llava.name} ({tiny_llava.resolve()}), digest" in text
-        digest = resolve.resolve(str(tiny_llava)).digest[:12]
+        digest = resolve_checkpoint(str(tiny_llava)).digest[:12]
         assert f"2. restored: layers 1 of 3 from {tiny_llava.name} ({tiny_llava.resolve()}), digest {digest} (" in text
         again = prune(make_recipe(makes="x", base=str(made), layers="0"), tmp_path / "again", "cpu")
         found = against(again, pruned)

@@ -9,8 +9,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from tests import tiny_families
-from vrbench.checkpoints.inspect import describe
 from vrbench.models import components
+from vrbench.models.resolve import inspect_checkpoint
 
 
 @pytest.mark.parametrize("family", tiny_families.MAKERS)
@@ -22,7 +22,7 @@ def test_parts_and_layers(family: str, tmp_path: Path) -> None:
     projector = {id(p): p.numel() for module in components.projector(model) for p in module.parameters()}
     tower = {id(p): p.numel() for p in components.vision_tower(model).parameters() if id(p) not in projector}
     newline = {id(p): p.numel() for name, p in model.named_parameters() if name.endswith("image_newline")}
-    found = describe(str(base))
+    found = inspect_checkpoint(str(base))
     assert found.depth == len(components.decoder_layers(model))
     assert found.parameters["vision tower"] == sum(tower.values())
     assert found.parameters["projector"] == sum((projector | newline).values())
@@ -36,5 +36,5 @@ def test_parts_and_layers(family: str, tmp_path: Path) -> None:
     block = next(n for n in tensors if any(w in n for w in of_tower) and ".0." in n and "merger" not in n)
     tensors[block].view(-1)[-1] += 1
     save_file(tensors, tmp_path / "tuned" / "model.safetensors", {"format": "pt"})
-    against = describe(str(tmp_path / "tuned"), str(base)).against
+    against = inspect_checkpoint(str(tmp_path / "tuned"), str(base)).against
     assert against is not None and (against.tuned, against.others) == ("2", ("vision tower",))

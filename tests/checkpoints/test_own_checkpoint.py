@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from tests import tiny
 from tests.test_docs import ROOT, calls, fenced
-from vrbench.checkpoints import resolve
+from tests.tiny import checkpoint_errors
 from vrbench.cli import app
 
 PAGE = (ROOT / "docs" / "checkpoints.md").read_text(encoding="utf-8")
@@ -53,7 +53,7 @@ def test_every_command_of_the_page_was_tried(folder: Path, monkeypatch: pytest.M
     assert {" ".join(words) for words in found if words[0] in ("inspect", "prune")} == set(SAID)
     for words in (words for words in found if words[0] == "run"):
         for name in (words[words.index("--ckpt") + 1], words[words.index("--baseline") + 1]):
-            assert resolve.faults(name) == []
+            assert checkpoint_errors(name) == []
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_what_the_page_warns_of_tunes_the_tower_and_is_refused(
     settings: dict[str, Any], folder: Path, tmp_path: Path
 ) -> None:
     adapter(settings, folder, tmp_path)
-    (said,) = resolve.faults(str(tmp_path))
+    (said,) = checkpoint_errors(str(tmp_path))
     assert "LoRA on the LLM's decoder layers is all that is allowed" in said
 
 
@@ -83,7 +83,7 @@ def test_what_the_page_warns_of_tunes_the_tower_and_is_refused(
 )
 def test_what_the_page_allows_is_taken(settings: dict[str, Any], folder: Path, tmp_path: Path) -> None:
     adapter(settings, folder, tmp_path)
-    assert resolve.faults(str(tmp_path)) == []
+    assert checkpoint_errors(str(tmp_path)) == []
 
 
 def test_layers_cannot_be_chosen_beside_a_regular_expression(folder: Path, tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_layers_cannot_be_chosen_beside_a_regular_expression(folder: Path, tmp_p
 def test_an_adapter_left_in_a_merged_folder_is_refused(folder: Path, tmp_path: Path) -> None:
     for file in (*(folder / "llava-merged").iterdir(), folder / "llava-lora" / "adapter_config.json"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    assert any("a whole model and an adapter" in fault for fault in resolve.faults(str(tmp_path)))
+    assert any("a complete model and an adapter" in fault for fault in checkpoint_errors(str(tmp_path)))
 
 
 def adapter(settings: dict[str, Any], folder: Path, out: Path) -> None:

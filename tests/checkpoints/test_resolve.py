@@ -17,10 +17,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests import tiny
-from vrbench.checkpoints import locate, resolve
+from tests.tiny import checkpoint_errors
+from vrbench.checkpoints import locate
 from vrbench.core.cache import file_digest
 from vrbench.core.errors import MultipleErrors, VrbenchError
 from vrbench.core.schemas import LineageStep
+from vrbench.models.resolve import resolve_checkpoint
 
 
 @pytest.fixture(autouse=True)
@@ -45,12 +47,12 @@ def adapter(tiny_llava: Path, tmp_path: Path) -> Path:
 
 
 def marked(folder: Path, base: Path, *steps: LineageStep, depth: int = tiny.DEPTH) -> Path:
-    return tiny.mark(folder, str(base), resolve.resolve(str(base)).digest, steps, depth)
+    return tiny.mark(folder, str(base), resolve_checkpoint(str(base)).digest, steps, depth)
 
 
 def told(folder: Path | str, *words: str) -> None:
     """The folder has exactly one fault, and its sentence has these words."""
-    found = resolve.faults(str(folder))
+    found = checkpoint_errors(str(folder))
     assert len(found) == 1, found
     for word in words:
         assert word in found[0], found
@@ -70,7 +72,7 @@ def no_weight_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 class TestNames:
     def test_an_unknown_published_name_is_answered_with_the_nearest(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(locate, "published", lambda: ["pocket/full", "pocket/region", "pocket/top"])
+        monkeypatch.setattr(locate, "published_names", lambda: ["pocket/full", "pocket/region", "pocket/top"])
         told("pocket/ful", "no checkpoint 'pocket/ful'", "did you mean 'pocket/full'")
 
     def test_a_misspelt_folder_is_answered_with_its_neighbour(self, whole: Path) -> None:
@@ -88,9 +90,9 @@ class TestNames:
         (repository / "refs").mkdir()
         (repository / "refs" / "main").write_text(revision)
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-        found = resolve.resolve("someone/tiny", offline=True)
+        found = resolve_checkpoint("someone/tiny", offline=True)
         assert (found.id, found.revision) == ("someone/tiny", revision)
-        assert found.digest == resolve.resolve(str(tiny_llava)).digest
+        assert found.digest == resolve_checkpoint(str(tiny_llava)).digest
 
     def test_an_adapter_s_base_is_the_revision_that_it_was_trained_on(self, tiny_llava: Path, tmp_path: Path) -> None:
         folder = tiny.save_adapter(tmp_path / "adapter", tiny_llava)
@@ -98,7 +100,7 @@ class TestNames:
         tiny.edit_json(folder / "adapter_config.json", **told_base)
         told(folder, "no checkpoint 'nobody/nothing-here@v1.2'", "the network is off")
         tiny.edit_json(folder / "adapter_config.json", base_model_name_or_path=str(tiny_llava))
-        assert resolve.faults(str(folder)) == []  # a folder has no revisions
+        assert checkpoint_errors(str(folder)) == []  # a folder has no revisions
 
     @pytest.mark.parametrize("start", ["pissa_niter_16", "loftq", "corda"])
     def test_an_adapter_whose_base_cannot_be_made_again(self, start: str, tiny_llava: Path, tmp_path: Path) -> None:
@@ -113,7 +115,7 @@ class TestNames:
         tiny.edit_json(adapter / "vrbench.json", base={"id": "pocket/nope", "digest": "0"})
         (adapter / "adapter_model.safetensors").write_bytes(b"x")
         with pytest.raises(MultipleErrors) as caught:
-            resolve.resolve(str(adapter))
+            resolve_checkpoint(str(adapter))
         assert len(caught.value.messages) == 2
 
 
@@ -185,7 +187,7 @@ class TestBrokenWeights:
     @pytest.mark.parametrize("layer", [-3, 2])
     def test_the_first_and_the_last_state(self, layer: int, whole: Path) -> None:
         tiny.edit_json(whole / "config.json", vision_feature_layer=layer)
-        assert resolve.faults(str(whole)) == []
+        assert checkpoint_errors(str(whole)) == []
 
     def test_a_git_lfs_pointer(self, whole: Path) -> None:
         (whole / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
@@ -234,12 +236,12 @@ class TestForeignWeights:
     def test_weights_of_a_shallower_model(self, whole: Path) -> None:
         tiny.llava(depth=3).save_pretrained(whole / "other")
         shutil.copy(whole / "other" / "model.safetensors", whole)
-        told(whole, "config.json has num_hidden_layers 4", "lack decoder layers 3; fetch them again")
+        told(whole, "config.json has num_hidden_layers 4", "lack decoder layers 3; download them again")
 
     def test_layers_with_a_gap_in_their_numbers(self, whole: Path) -> None:
         old, new = "language_model.model.layers.3.", "language_model.model.layers.5."
         rename(whole / "model.safetensors", old, new)
-        found = resolve.faults(str(whole))
+        found = checkpoint_errors(str(whole))
         assert len(found) == 2 and all("number them 0 to 3, without a gap" in fault for fault in found), found
 
     def test_weights_of_a_wider_model(self, whole: Path) -> None:
@@ -251,7 +253,7 @@ class TestForeignWeights:
         tensors = load_file(whole / "model.safetensors")
         tensors["language_model.model.norm.wait"] = tensors.pop("language_model.model.norm.weight")
         save_file(tensors, whole / "model.safetensors", {"format": "pt"})
-        assert len(resolve.faults(str(whole))) == 2  # one is missing, one is foreign
+        assert len(checkpoint_errors(str(whole))) == 2  # one is missing, one is foreign
 
     def test_a_family_that_is_not_known(self, whole: Path) -> None:
         tiny.edit_json(whole / "config.json", model_type="bert")
@@ -271,7 +273,7 @@ class TestShards:
         return whole
 
     def test_a_sharded_folder_is_whole(self, sharded: Path) -> None:
-        assert resolve.resolve(str(sharded)).depth == tiny.DEPTH
+        assert resolve_checkpoint(str(sharded)).depth == tiny.DEPTH
 
     def test_a_missing_shard(self, sharded: Path) -> None:
         shard = sorted(sharded.glob("model-*.safetensors"))[0]
@@ -283,7 +285,7 @@ class TestShards:
         content = first.read_bytes()
         first.write_bytes(second.read_bytes())
         second.write_bytes(content)
-        assert "lacks" in resolve.faults(str(sharded))[0]
+        assert "lacks" in checkpoint_errors(str(sharded))[0]
 
 
 class TestLineage:
@@ -313,7 +315,7 @@ class TestLineage:
 
     def test_a_half_made_folder(self, tmp_path: Path) -> None:
         tiny.save_projector(tmp_path / "p")
-        told(tmp_path / "p", "is half made", "projector.safetensors")
+        told(tmp_path / "p", "is incomplete", "projector.safetensors")
 
     def test_a_lineage_that_cannot_be_read(self, adapter: Path) -> None:
         tiny.edit_json(adapter / "vrbench.json", depth="many")
@@ -350,7 +352,7 @@ def raw(folder: Path) -> dict[str, Any]:
 
 class TestAdapters:
     def test_a_plain_peft_folder_is_a_checkpoint(self, tiny_llava: Path, tmp_path: Path) -> None:
-        found = resolve.resolve(str(tiny.save_adapter(tmp_path / "plain", tiny_llava)))
+        found = resolve_checkpoint(str(tiny.save_adapter(tmp_path / "plain", tiny_llava)))
         assert (found.family, found.depth, found.root.path) == ("llava", 4, tiny_llava)
 
     def test_a_layer_beyond_the_depth(self, tiny_llava: Path, tmp_path: Path) -> None:
@@ -364,7 +366,7 @@ class TestAdapters:
     def test_layers_are_counted_anew_after_pruning(self, tiny_llava: Path, tmp_path: Path) -> None:
         folder = tiny.save_adapter(tmp_path / "a", tiny_llava, layers=(0,))
         marked(folder, tiny_llava, LineageStep(kind="pruned", layers="0", depth=4), depth=3)
-        assert resolve.resolve(str(folder)).depth == 3
+        assert resolve_checkpoint(str(folder)).depth == 3
 
     def test_an_adapter_for_a_wider_base(self, tiny_llava: Path, tmp_path: Path) -> None:
         folder = tiny.save_adapter(tmp_path / "a", tiny_llava, hidden=64)
@@ -396,7 +398,7 @@ class TestAdapters:
             before = (folder / name).read_bytes()
             (folder / name).write_bytes(mark + before.decode().encode(encoding))
             if mark == codecs.BOM_UTF8:
-                assert resolve.faults(str(folder)) == []
+                assert checkpoint_errors(str(folder)) == []
             else:
                 told(folder, f"{name} is UTF-16; save it as UTF-8")
                 (folder / name).write_bytes(before)
@@ -449,7 +451,7 @@ class TestAdapters:
             ({"rank_pattern": {"layers.2.mlp.up_proj": 3}}, ("says rank 3 (rank_pattern or r) for", "layers.2.mlp")),
             ({"rank_pattern": {"up_proj(": 3}}, ("has rank_pattern {'up_proj(': 3}", "regular expressions")),
             ({"alpha_pattern": {"up_proj": 0}}, ("has alpha_pattern 'up_proj' 0", "other than 0")),
-            ({"init_lora_weights": "lora_ga"}, ("has init_lora_weights 'lora_ga', whose base cannot be made again",)),
+            ({"init_lora_weights": "lora_ga"}, ("has init_lora_weights 'lora_ga', whose base cannot be reproduced",)),
         ],
     )
     def test_a_rank_or_an_alpha_that_is_not_what_the_matrices_were_trained_with(
@@ -472,7 +474,7 @@ class TestAdapters:
         rename(file, ".weight", ".eyes.weight")
         told(folder, "under the adapter's name, 'eyes'", "lora_A.eyes.weight", "save_pretrained")
         rename(file, ".eyes.weight", ".default.weight")
-        assert resolve.faults(str(folder)) == []
+        assert checkpoint_errors(str(folder)) == []
         tensors = load_file(file)
         name = next(n for n in tensors if "lora_A" in n)
         save_file(tensors | {name.replace(".default", ""): tensors[name] * 0}, file, {"format": "pt"})
@@ -495,7 +497,7 @@ class TestAdapters:
         folder = tiny.save_adapter(tmp_path / "a", tiny_llava, layers=(1,))
         module = "base_model.model.model.language_model.layers.1.self_attn.q_proj"
         add(folder / "adapter_model.safetensors", f"{module}.lora_A.weight", (3, 48))
-        found = list(resolve.faults(str(folder)))
+        found = list(checkpoint_errors(str(folder)))
         assert any("different ranks for 'layers.1.self_attn.q_proj': A is [3, 48], B [48, 2]" in f for f in found)
         assert not any("another base" in fault for fault in found)
 
@@ -524,7 +526,7 @@ class TestAdapters:
     def test_an_adapter_beside_a_tower(self, tiny_llava: Path, tmp_path: Path) -> None:
         folder = tiny.save_adapter(tmp_path / "a", tiny_llava)
         save_file({"x": torch.zeros(1)}, folder / "tower.safetensors")
-        found = resolve.faults(str(marked(folder, tiny_llava)))
+        found = checkpoint_errors(str(marked(folder, tiny_llava)))
         assert "has tower.safetensors and also adapter_model.safetensors; that needs a folder of its own" in found[0]
 
     def test_a_projector_of_another_width(self, tiny_llava: Path, tmp_path: Path) -> None:
@@ -552,23 +554,23 @@ class TestFewerLayers:
         tiny.edit_json(folder / "config.json", text_config=config["text_config"] | changes)
 
     def test_they_are_what_they_say(self, shallow: Path) -> None:
-        found = resolve.resolve(str(shallow))
+        found = resolve_checkpoint(str(shallow))
         assert (found.depth, found.origins.first_depth, found.lineage) == (3, 3, ())
 
     def test_lists_that_still_have_an_entry_for_every_old_layer_are_told(self, shallow: Path) -> None:
         self.text(shallow, layer_types=["full_attention"] * 4)
-        assert any("layer_types has 4 entries for 3 decoder layers" in f for f in resolve.faults(str(shallow)))
+        assert any("layer_types has 4 entries for 3 decoder layers" in f for f in checkpoint_errors(str(shallow)))
 
     def test_layers_that_are_gone_are_told_where_a_list_names_them(self, shallow: Path) -> None:
         self.text(shallow, mlp_only_layers=[0, 3])
-        assert any("mlp_only_layers names layers [3]" in fault for fault in resolve.faults(str(shallow)))
+        assert any("mlp_only_layers names layers [3]" in fault for fault in checkpoint_errors(str(shallow)))
 
     def test_a_depth_that_is_left_out_is_the_usual_one(self, tmp_path: Path) -> None:
         folder = tiny.save_llava(tmp_path / "usual", depth=32)  # as LlamaConfig has it when nothing is said
         config = json.loads((folder / "config.json").read_text())
         del config["text_config"]["num_hidden_layers"]
         (folder / "config.json").write_text(json.dumps(config))
-        assert resolve.resolve(str(folder)).depth == 32
+        assert resolve_checkpoint(str(folder)).depth == 32
 
     def test_a_history_that_does_not_lead_to_the_depth(self, shallow: Path) -> None:
         line = {"id": "x", "family": "llava", "depth": 3, "steps": [{"kind": "pruned", "layers": "0", "depth": 5}]}
@@ -579,48 +581,48 @@ class TestFewerLayers:
 
 class TestDigest:
     def test_it_is_of_the_content_and_not_of_the_place(self, whole: Path, tmp_path: Path) -> None:
-        digest = resolve.resolve(str(whole)).digest
+        digest = resolve_checkpoint(str(whole)).digest
         moved = whole.rename(tmp_path / "elsewhere")
-        assert resolve.resolve(str(moved)).digest == digest
+        assert resolve_checkpoint(str(moved)).digest == digest
 
     @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "preprocessor_config.json"])
     def test_settings_are_part_of_it(self, whole: Path, name: str) -> None:
-        digest = resolve.resolve(str(whole)).digest
+        digest = resolve_checkpoint(str(whole)).digest
         (whole / name).write_text((whole / name).read_text() + "\n")
-        assert resolve.resolve(str(whole)).digest != digest
+        assert resolve_checkpoint(str(whole)).digest != digest
 
     def test_one_bit_of_a_weight_is_part_of_it(self, whole: Path) -> None:
-        digest = resolve.resolve(str(whole)).digest
+        digest = resolve_checkpoint(str(whole)).digest
         content = bytearray((whole / "model.safetensors").read_bytes())
         content[-1] ^= 1
         (whole / "model.safetensors").write_bytes(content)
-        assert resolve.resolve(str(whole)).digest != digest
+        assert resolve_checkpoint(str(whole)).digest != digest
 
     def test_removed_layers_and_the_base_are_part_of_it(self, tiny_llava: Path, adapter: Path, tmp_path: Path) -> None:
         def pruned(base: Path, layers: str) -> str:
             step = LineageStep(kind="pruned", layers=layers, depth=4)
-            return resolve.resolve(str(marked(tmp_path / "p", base, step, depth=3))).digest
+            return resolve_checkpoint(str(marked(tmp_path / "p", base, step, depth=3))).digest
 
         assert len({pruned(tiny_llava, "1"), pruned(tiny_llava, "2"), pruned(adapter, "1")}) == 3
 
     def test_the_lineage_s_prose_is_not_part_of_it(self, adapter: Path) -> None:
-        digest = resolve.resolve(str(adapter)).digest
+        digest = resolve_checkpoint(str(adapter)).digest
         tiny.edit_json(adapter / "vrbench.json", licence="MIT")
-        assert resolve.resolve(str(adapter)).digest == digest
+        assert resolve_checkpoint(str(adapter)).digest == digest
 
     def test_the_reference_has_the_whole_lineage(self, adapter: Path, tmp_path: Path) -> None:
         folder = marked(tmp_path / "p", adapter, LineageStep(kind="pruned", layers="0", depth=4), depth=3)
-        ref = resolve.resolve(str(folder)).ref()
+        ref = resolve_checkpoint(str(folder)).ref()
         assert [line.id for line in ref.lineage] == ["p", "adapter"]
         assert (ref.depth, ref.family) == (3, "llava")
 
     def test_a_name_beside_the_folder_is_a_base(self, whole: Path, tmp_path: Path) -> None:
         tiny.save_adapter(tmp_path / "a", whole)
         tiny.edit_json(tmp_path / "a" / "adapter_config.json", base_model_name_or_path="../whole")
-        assert resolve.resolve(str(tmp_path / "a")).root.path == whole
+        assert resolve_checkpoint(str(tmp_path / "a")).root.path == whole
 
 
 def test_resolve_raises_what_faults_tells(tmp_path: Path) -> None:
     with pytest.raises(VrbenchError) as caught:
-        resolve.resolve(str(tmp_path))
-    assert [str(caught.value)] == resolve.faults(str(tmp_path))
+        resolve_checkpoint(str(tmp_path))
+    assert [str(caught.value)] == checkpoint_errors(str(tmp_path))

@@ -15,8 +15,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests import tiny, tiny_families
-from vrbench.checkpoints import resolve, validation
+from tests.tiny import checkpoint_errors
+from vrbench.checkpoints import validation
 from vrbench.models import hf_folder
+from vrbench.models.resolve import resolve_checkpoint
 
 
 @pytest.fixture(autouse=True)
@@ -28,14 +30,14 @@ def told(folder: Path | str, *words: str) -> None:
     """The folder has exactly one fault, and its sentence has these words; no weight is loaded to find it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(safetensors.torch, "load_file", lambda *_: pytest.fail("a weight was loaded"))
-        found = resolve.faults(str(folder))
+        found = checkpoint_errors(str(folder))
     assert len(found) == 1, found
     for word in words:
         assert word in found[0], found
 
 
 def test_a_good_folder_has_none(tiny_llava: Path) -> None:
-    assert validation.faults(tiny_llava) == []
+    assert validation.validate_folder(tiny_llava) == []
 
 
 def test_generation_settings_that_no_harness_can_follow(whole: Path) -> None:
@@ -55,7 +57,7 @@ class TestQuantised:
     )
     def test_a_config_that_says_so(self, whole: Path, said: dict[str, Any], words: str) -> None:
         tiny.edit_json(whole / "config.json", quantization_config=said)
-        told(whole, "quantised", words, "neither run, pruned nor tuned", "bfloat16")
+        told(whole, "quantized", words, "neither run, pruned nor tuned", "bfloat16")
 
     def test_the_llm_s_part_of_the_config(self, whole: Path) -> None:
         text = json.loads((whole / "config.json").read_text())["text_config"]
@@ -74,7 +76,7 @@ class TestQuantised:
 
         rewrite(whole, pack)
         stored = {torch.float8_e4m3fn: "F8_E4M3", torch.uint8: "U8", torch.int32: "I32", torch.int8: "I8"}[dtype]
-        told(whole, "has quantised weights", "q_proj.weight", f"stored as {stored} and 3 more")
+        told(whole, "has quantized weights", "q_proj.weight", f"stored as {stored} and 3 more")
 
     def test_gptq_s_names(self, whole: Path) -> None:
         def pack(tensors: dict[str, torch.Tensor]) -> None:
@@ -82,19 +84,19 @@ class TestQuantised:
             tensors[name.replace("weight", "qweight")] = tensors.pop(name).to(torch.int32)
 
         rewrite(whole, pack)
-        told(whole, "has quantised weights", "q_proj.qweight")
+        told(whole, "has quantized weights", "q_proj.qweight")
 
     def test_whole_numbers_that_are_no_weights_are_left_alone(self, whole: Path) -> None:
         def add(tensors: dict[str, torch.Tensor]) -> None:
             tensors["model.vision_tower.embeddings.position_ids"] = torch.arange(4)[None]
 
         rewrite(whole, add)
-        assert resolve.faults(str(whole)) == []
+        assert checkpoint_errors(str(whole)) == []
 
-    def test_a_quantised_base_is_told_for_its_adapter(self, whole: Path, tmp_path: Path) -> None:
+    def test_a_quantized_base_is_told_for_its_adapter(self, whole: Path, tmp_path: Path) -> None:
         folder = tiny.save_adapter(tmp_path / "adapter", whole)
         tiny.edit_json(whole / "config.json", quantization_config={"quant_method": "gptq"})
-        told(folder, "quantised")
+        told(folder, "quantized")
 
 
 def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
@@ -106,23 +108,23 @@ def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> 
 class TestFormats:
     def test_both_whole(self, whole: Path) -> None:
         (whole / "pytorch_model.bin").write_bytes(b"x")
-        told(whole, "whole weights twice", "model.safetensors and pytorch_model.bin", "may differ")
+        told(whole, "complete weights twice", "model.safetensors and pytorch_model.bin", "may differ")
 
     def test_both_whole_and_sharded(self, whole: Path) -> None:
         index(whole, "pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin")
         for number in (1, 2):
             (whole / f"pytorch_model-0000{number}-of-00002.bin").write_bytes(b"x")
-        told(whole, "whole weights twice", "pytorch_model.bin.index.json")
+        told(whole, "complete weights twice", "pytorch_model.bin.index.json")
 
     def test_what_is_left_of_the_other_format_is_not_used(self, whole: Path) -> None:
         index(whole, "pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin")
         (whole / "pytorch_model-00001-of-00002.bin").write_bytes(b"x")
-        assert resolve.faults(str(whole)) == []
+        assert checkpoint_errors(str(whole)) == []
         assert validation.unused_weights(whole) == ["pytorch_model-00001-of-00002.bin"]
 
     def test_other_pickles_are_no_weights(self, whole: Path) -> None:
         (whole / "training_args.bin").write_bytes(b"x")
-        assert resolve.faults(str(whole)) == []
+        assert checkpoint_errors(str(whole)) == []
         assert validation.unused_weights(whole) == []
 
     def test_pickles_only(self, whole: Path) -> None:
@@ -155,9 +157,9 @@ class TestImageToken:
         image = json.loads((whole / "config.json").read_text())["image_token_index"]
         fast = json.loads((whole / "tokenizer.json").read_text())
         tiny.edit_json(whole / "tokenizer.json", added_tokens=[t for t in fast["added_tokens"] if t["id"] != image])
-        assert "has no token" in validation.faults(whole)[0]
+        assert "has no token" in validation.validate_folder(whole)[0]
         tiny.edit_json(whole / "tokenizer_config.json", added_tokens_decoder={str(image): {"content": "<image>"}})
-        assert validation.faults(whole) == []
+        assert validation.validate_folder(whole) == []
 
     def test_no_tokenizer_at_all(self, whole: Path) -> None:
         for name in validation.TOKENIZERS:
@@ -177,7 +179,7 @@ class TestTokensBeyondTheEmbedding:
         words.save_pretrained(whole)
         told(
             whole, "tokenizer.json", "has token 'the' with id 261 (and 1 more, up to 262)",
-            "the embedding has 261 rows, for ids 0 to 260", "take the token out, or resize the embedding",
+            "the embedding has 261 rows, for ids 0 to 260", "remove the token, or resize the embedding",
         )  # fmt: skip
 
     def test_one_in_a_file_of_its_own(self, whole: Path) -> None:
@@ -192,15 +194,15 @@ class TestTokensBeyondTheEmbedding:
     @pytest.mark.parametrize(("key", "value"), [("bos_token_id", 261), ("eos_token_id", [257, 400])])
     def test_an_id_in_the_settings(self, whole: Path, file: str, key: str, value: Any) -> None:
         tiny.edit_json(whole / file, **{key: value})
-        told(whole, f"{file} has {key} {value!r}; the embedding has 261 rows", "set it to the id of a token")
+        told(whole, f"{file} has {key} {value!r}; the embedding has 261 rows", "set it to the id of an existing token")
 
     def test_a_padding_token_counts_for_the_decoder_alone(self, whole: Path) -> None:
         for file in ("config.json", "generation_config.json"):  # as transformers wrote it for SmolVLM
             tiny.edit_json(whole / file, pad_token_id=128002)
-        assert validation.faults(whole) == []
+        assert validation.validate_folder(whole) == []
         text = json.loads((whole / "config.json").read_text())["text_config"] | {"pad_token_id": 261}
         tiny.edit_json(whole / "config.json", text_config=text)
-        assert len(found := validation.faults(whole)) == 1
+        assert len(found := validation.validate_folder(whole)) == 1
         assert "config.json, text_config, has pad_token_id 261; the embedding has 261 rows" in found[0]
 
     def test_an_image_mark_that_is_another_token_than_the_config_s(self, whole: Path) -> None:
@@ -265,12 +267,12 @@ class TestFiles:
         told(whole, "has model.safetensors and model.safetensors.index.json, which names other files")
 
     def test_a_file_in_the_place_of_its_folder(self, whole: Path) -> None:
-        told(whole / "model.safetensors", "it is a file; name the folder that it lies in")
+        told(whole / "model.safetensors", "it is a file; name the folder that contains it")
 
     def test_weights_without_a_config_and_a_broken_setting_are_told_together(self, whole: Path) -> None:
         (whole / "config.json").unlink()
         (whole / "generation_config.json").write_text("[")
-        assert len(resolve.faults(str(whole))) == 2
+        assert len(checkpoint_errors(str(whole))) == 2
 
 
 class TestProcessors:
@@ -284,9 +286,9 @@ class TestProcessors:
     )
     def test_settings_that_are_missing(self, family: str, words: tuple[str, ...], tmp_path: Path) -> None:
         folder = tiny_families.save(family, tmp_path / family)
-        assert resolve.faults(str(folder)) == []
+        assert checkpoint_errors(str(folder)) == []
         (folder / "processor_config.json").unlink()
-        found = resolve.faults(str(folder))
+        found = checkpoint_errors(str(folder))
         assert all(word in found[0] for word in words), found
 
     def test_settings_that_older_versions_left_out(self, tmp_path: Path) -> None:
@@ -294,11 +296,11 @@ class TestProcessors:
         settings: dict[str, Any] = {"patch_size": 8, "vision_feature_select_strategy": "default"}
         for written, word in ((settings, "write num_additional_image_tokens 1"), ({}, "it needs patch_size 8")):
             (folder / "processor_config.json").write_text(json.dumps(written))
-            assert word in str(found := resolve.faults(str(folder))), found
+            assert word in str(found := checkpoint_errors(str(folder))), found
             assert len(found) == 1
             assert "num_additional_image_tokens 1" in found[0]
         (folder / "processor_config.json").write_text(json.dumps(settings | {"num_additional_image_tokens": 1}))
-        assert resolve.faults(str(folder)) == []
+        assert checkpoint_errors(str(folder)) == []
 
     def test_a_llava_whose_tower_gives_no_fixed_number_of_tokens(self, whole: Path) -> None:
         tower = json.loads((whole / "config.json").read_text())["vision_config"] | {"model_type": "pixtral"}
@@ -331,13 +333,13 @@ class TestOwnCode:
             "AutoTokenizer": ["tokenization_seer.Words", None],
         }  # fmt: skip
         tiny.edit_json(whole / where, auto_map=local)
-        assert load_vlm(resolve.resolve(str(whole))).depth == tiny.DEPTH
+        assert load_vlm(resolve_checkpoint(str(whole))).depth == tiny.DEPTH
 
 
 class TestWhatTransformersWouldLoadUnasked:
     def test_an_adapter_in_the_folder_of_a_whole_model(self, whole: Path, tmp_path: Path) -> None:
         tiny.save_adapter(whole, tiny.save_llava(tmp_path / "other", seed=5))
-        told(whole, "holds a whole model and an adapter", "a folder of its own")
+        told(whole, "holds a complete model and an adapter", "a folder of its own")
 
     def test_other_weights_that_the_config_names(self, whole: Path) -> None:
         def empty(tensors: dict[str, torch.Tensor]) -> None:
@@ -378,7 +380,7 @@ class TestBrokenSettings:
         tiny.edit_json(whole / "tokenizer_config.json", added_tokens_decoder={"x": 1})
         for name in ("added_tokens.json", "vocab.json"):
             (whole / name).unlink(missing_ok=True)
-        found = resolve.faults(str(whole))
+        found = checkpoint_errors(str(whole))
         assert not found or "token" in found[0]
 
     def test_what_reads_prompts_is_looked_at_before_weights(self, whole: Path) -> None:
@@ -427,16 +429,16 @@ class TestBrokenSettings:
     @pytest.mark.parametrize("index", [[], {"weight_map": []}, {"weight_map": {"a": 3}}, {"weight_map": None}])
     def test_an_index_of_the_other_format(self, whole: Path, index: Any) -> None:
         (whole / "pytorch_model.bin.index.json").write_text(json.dumps(index))
-        assert resolve.faults(str(whole)) == []  # it is not read
+        assert checkpoint_errors(str(whole)) == []  # it is not read
 
 
 def test_every_fault_comes_at_once(whole: Path) -> None:
     tiny.edit_json(whole / "config.json", quantization_config={"quant_method": "gptq"}, image_token_index=32000)
     (whole / "pytorch_model.bin").write_bytes(b"x")
     content = (whole / "model.safetensors").read_bytes()
-    assert len(resolve.faults(str(whole))) == 3
+    assert len(checkpoint_errors(str(whole))) == 3
     (whole / "model.safetensors").write_bytes(content[:-4])
-    found = resolve.faults(str(whole))
+    found = checkpoint_errors(str(whole))
     assert ["truncated" in fault for fault in found].count(True) == 1
 
 

@@ -19,9 +19,9 @@ import pytest
 from benchmarks.startup import write_run
 from tests import tiny
 from vrbench import cli
-from vrbench.checkpoints.resolve import resolve
 from vrbench.core.run_storage import load_run
 from vrbench.evaluation.evaluate import evaluate_task
+from vrbench.models.resolve import resolve_checkpoint
 from vrbench.tasks.spec import TaskSpec
 
 HEAVY = ("torch", "transformers", "datasets", "lm_eval", "lmms_eval", "pandas", "matplotlib", "peft", "accelerate")
@@ -251,7 +251,7 @@ class TestPrune:
         code = self.called(monkeypatch, str(tiny_llava), "--num-layers", "1", "--num-images", "2", "--out", str(out))
         assert code == 0
         assert capsys.readouterr().out == f"checkpoint: {out}\n"
-        made = resolve(str(out))
+        made = resolve_checkpoint(str(out))
         assert (made.depth, made.lineage[0].id) == (tiny.DEPTH - 1, "small")
 
     def test_a_whole_model_by_angular_distance(
@@ -259,7 +259,7 @@ class TestPrune:
     ) -> None:
         options = ("--by", "angular", "--outside-region", "--whole", "--num-layers", "1", "--num-images", "2")
         assert self.called(monkeypatch, str(tiny_llava), *options, "-o", str(tmp_path / "small")) == 0
-        made = resolve(str(tmp_path / "small"))
+        made = resolve_checkpoint(str(tmp_path / "small"))
         assert (made.depth, made.base, made.lineage[0].steps[0].method) == (tiny.DEPTH - 1, None, "angular")
 
     def test_faults_are_the_user_s(
@@ -290,17 +290,17 @@ class TestPrune:
                 )
                 == 0
             )
-            assert set(resolve(str(out)).removed[0]) == set(kept[:count])
+            assert set(resolve_checkpoint(str(out)).removed[0]) == set(kept[:count])
 
     def test_layers_by_name_and_as_a_block(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_llava: Path, tmp_path: Path
     ) -> None:
         named, block = tmp_path / "named", tmp_path / "block"
         assert self.called(monkeypatch, str(tiny_llava), "--layers", "1,3", "-o", str(named)) == 0
-        assert resolve(str(named)).removed[0].indices == (1, 3)
+        assert resolve_checkpoint(str(named)).removed[0].indices == (1, 3)
         options = ("--num-layers", "2", "--block", "--num-images", "1")
         assert self.called(monkeypatch, str(tiny_llava), *options, "-o", str(block)) == 0
-        first, second = resolve(str(block)).removed[0]
+        first, second = resolve_checkpoint(str(block)).removed[0]
         assert second == first + 1
         assert self.called(monkeypatch, str(tiny_llava), "--num-layers", "1") == 2
         assert self.called(monkeypatch, str(tiny_llava), "--layers", "1", "--num-layers", "1", "-o", "x") == 2
@@ -322,7 +322,7 @@ class TestRestore:
         options = ("--layers", "1", "--from", str(tiny_llava), "-o", str(out), "--id", "mine")
         assert self.called(monkeypatch, str(adapter), *options) == 0
         assert capsys.readouterr().out == f"checkpoint: {out}\n"
-        made = resolve(str(out))
+        made = resolve_checkpoint(str(out))
         assert (made.lineage[0].id, made.lineage[0].steps[0].layers, made.origins.tuned) == ("mine", "1", (2,))
 
     def test_faults_are_the_user_s(

@@ -14,10 +14,10 @@ from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from tests.conversion import reference as plain
 from tests.conversion import sources as tiny
-from vrbench.checkpoints import resolve
 from vrbench.conversion import convert, shards
 from vrbench.conversion.lora import read_adapter
 from vrbench.models.load import load_vlm
+from vrbench.models.resolve import resolve_checkpoint
 
 QUESTION = "What is on the picture? Is it a cat?"
 
@@ -240,7 +240,7 @@ def test_a_free_row_of_phi_3_is_the_image_token_s(tmp_path: Path) -> None:
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_vrbench_takes_it(family: str, tmp_path: Path) -> None:
     made = tiny.make(family)
-    found = resolve.resolve(str(converted(family, tmp_path)))
+    found = resolve_checkpoint(str(converted(family, tmp_path)))
     vlm = load_vlm(found)
     before, after = plain.chunks(family, QUESTION)
     assert (found.family, vlm.depth, vlm.image_tokens) == ("llava", tiny.DEPTH, 4)

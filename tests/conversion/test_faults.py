@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from tests.conversion import sources as tiny
 from tests.conversion.refusal import refused, told
 from tests.conversion.tokenizers import save_tokenizer
-from vrbench.checkpoints import resolve
+from tests.tiny import checkpoint_errors
 from vrbench.conversion import convert, shards
 from vrbench.conversion.source import read_source
 from vrbench.core.errors import VrbenchError
@@ -130,7 +130,7 @@ class TestSettings:
 
     @pytest.mark.parametrize("form", ["merged", "merged-bin", "projector", "lora"])
     def test_given_to_a_run_it_is_answered_with_how_to_convert_it(self, form: str, at: Path) -> None:
-        found = resolve.faults(str(at / form))
+        found = checkpoint_errors(str(at / form))
         assert [f for f in found if "vrbench convert" in f], found
         assert len(found) == 1
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from vrbench.core import provenance, versions
+from vrbench.checkpoints.code_versions import COMPONENTS
+from vrbench.core import provenance
 from vrbench.evaluation.requests import AnswerConditions
 from vrbench.models.llava_model import LlavaModel
 
@@ -60,7 +61,7 @@ def test_our_code_counts_for_the_answers_that_it_makes(
     vlm: LlavaModel, monkeypatch: pytest.MonkeyPatch, component: str, kinds: set[str]
 ) -> None:
     before = AnswerConditions.of(vlm)
-    monkeypatch.setitem(versions.COMPONENTS, component, versions.COMPONENTS[component] + 1)
+    monkeypatch.setitem(COMPONENTS, component, COMPONENTS[component] + 1)
     assert changed(before, AnswerConditions.of(vlm)) == kinds
 
 

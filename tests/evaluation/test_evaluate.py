@@ -25,6 +25,7 @@ from vrbench.evaluation.evaluate import evaluate_task, run_all
 from vrbench.evaluation.run_config import RunConfig
 from vrbench.evaluation.task_scores import TaskScores
 from vrbench.models.llava_model import LlavaModel
+from vrbench.models.resolve import resolve_checkpoint
 
 TASKS = "piqa,arc_easy,mme"
 
@@ -340,9 +341,8 @@ class TestSeveral:
 
 
 def only_first(folder: Path) -> str:
-    from vrbench.checkpoints import resolve
 
-    return resolve.resolve(str(folder)).digest
+    return resolve_checkpoint(str(folder)).digest
 
 
 class TestFaults:

@@ -14,8 +14,8 @@ import pytest
 from benchmarks import parity, parity_report
 from benchmarks.parity_text import TextLine
 from tests.evaluation.made_text import part_of, put
-from vrbench.checkpoints import resolve
 from vrbench.models.load import load_vlm
+from vrbench.models.resolve import resolve_checkpoint
 from vrbench.tasks import registry
 
 LINE = TextLine("mmlu", 40, 2, 0.25, 0.25, 3e-5, 0, None, 3, (), 0, (10.0, 15.0))
@@ -45,7 +45,7 @@ PER_PART = (["--items-per-part", "3"], ["--items-per-part", "0"])
 def test_shares_of_a_task_add_up_to_the_whole(tiny_llava: Path, tmp_path: Path) -> None:
     spec = part_of(registry.load()["ceval"], ["accountant", "logic", "law"])
     put(tmp_path, spec, n=5)
-    of = resolve.resolve(str(tiny_llava))
+    of = resolve_checkpoint(str(tiny_llava))
     vlm, work = load_vlm(of, "cpu", "float32"), tmp_path / "work"
     work.mkdir()
     (whole,) = parity.lines_of(spec, vlm, of, given(tmp_path, "--items-per-part", "2"), work)
@@ -63,7 +63,7 @@ def test_shares_of_a_task_add_up_to_the_whole(tiny_llava: Path, tmp_path: Path) 
 def test_a_finished_task_is_not_run_again(tiny_llava: Path, tmp_path: Path) -> None:
     spec = registry.load()["openbookqa"]
     put(tmp_path, spec, n=3)
-    of = resolve.resolve(str(tiny_llava))
+    of = resolve_checkpoint(str(tiny_llava))
     options, work = given(tmp_path, "--items", "2"), tmp_path / "work"
     work.mkdir()
     (line,) = parity.lines_of(spec, load_vlm(of, "cpu", "float32"), of, options, work)

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from benchmarks import documents, recorded, scorers
-from vrbench.checkpoints import resolve
+from vrbench.checkpoints.checkpoint import Checkpoint
 from vrbench.core.errors import VrbenchError
 from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.engine import InferenceEngine
 from vrbench.models.load import load_vlm
+from vrbench.models.resolve import resolve_checkpoint
 from vrbench.tasks import registry
 from vrbench.tasks.spec import TaskSpec
 
@@ -61,7 +62,7 @@ def test_what_a_checkpoint_says_is_kept_in_place_of_what_it_said(
     tiny_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recorded, "DOCUMENTS", 6)
-    spec, of, file = registry.load()["ocrvqa"], resolve.resolve(str(tiny_llava)), tmp_path / "recorded.jsonl"
+    spec, of, file = registry.load()["ocrvqa"], resolve_checkpoint(str(tiny_llava)), tmp_path / "recorded.jsonl"
     with AnswerStore(tmp_path / "answers.sqlite", of.digest) as store:
         answerer = InferenceEngine(load_vlm(of, "cpu", "float32"), store, show_progress=False)
         made = recorded.record(spec, of, answerer, tmp_path / "documents")
@@ -90,7 +91,7 @@ def test_each_document_has_its_own_answer_of_limited_length(tmp_path: Path) -> N
     asked: dict[str, list[int]] = {}
     for task in ("gqa", "seedbench"):
         echo: Any = Echo()
-        nobody = resolve.Checkpoint("x", tmp_path, "", "d", "f", 1)
+        nobody = Checkpoint("x", tmp_path, "", "d", "f", 1)
         made = recorded.record(registry.load()[task], nobody, echo, tmp_path)
         rows = documents.SETS[task][0](random.Random(f"{task} 0"), recorded.DOCUMENTS)
         questions = {row["id" if task == "gqa" else "question_id"]: row["question"] for row in rows}

@@ -3,7 +3,7 @@
     python -m tests.fingerprints [NAME...]
 
 writes the fingerprints that changed into tests/versions.json. It refuses where the version is the old one: raise it
-first, as `vrbench.core.versions` says. Outputs are texts, token ids and rounded numbers of models that are sure of
+first, as `checkpoints.code_versions` says. Outputs are texts, token ids and rounded numbers of models that are sure of
 what they
 say, so that they do not hang on the last bits of another processor's or library's arithmetic.
 """
@@ -20,9 +20,9 @@ from typing import Any
 from tests.fingerprints import shared
 from tests.fingerprints.families import family
 from tests.fingerprints.scorers import scorer
+from vrbench.checkpoints.code_versions import COMPONENTS
 from vrbench.checkpoints.families import FAMILIES
 from vrbench.core.io import digest_of, write_atomically
-from vrbench.core.versions import COMPONENTS
 from vrbench.tasks.scorers import SCORERS
 
 FILE = Path(__file__).parents[1] / "versions.json"

@@ -12,10 +12,10 @@ from benchmarks import documents
 from tests import tiny
 from tests.evaluation import made_text
 from tests.task_data import load_task
-from vrbench.checkpoints import resolve
 from vrbench.evaluation.built_task import SubtaskData, select_items
 from vrbench.evaluation.requests import LogLikelihoodRequest, Request
 from vrbench.models import llava_model, load
+from vrbench.models.resolve import resolve_checkpoint
 from vrbench.tasks import registry
 from vrbench.tasks.spec import TaskSpec
 
@@ -50,7 +50,7 @@ _FOLDERS: list[Any] = []
 def small_llava() -> llava_model.LlavaModel:
     """A tiny LLaVA with random weights, which is asked for its prompts and tokens alone."""
     folder = tiny.save_llava(scratch() / "llava")
-    found = load.load_vlm(resolve.resolve(str(folder)))
+    found = load.load_vlm(resolve_checkpoint(str(folder)))
     assert isinstance(found, llava_model.LlavaModel)
     return found
 

@@ -20,7 +20,6 @@ from tests.fingerprints.made import Says, parts_of, scratch, small_llava, writte
 from tests.fingerprints.odd_images import ODD
 from tests.fingerprints.scorers import drawn
 from tests.task_data import load_task
-from vrbench.checkpoints import resolve
 from vrbench.checkpoints.families import FAMILIES
 from vrbench.core.schemas import Sample
 from vrbench.evaluation.answer_store import AnswerStore
@@ -29,6 +28,7 @@ from vrbench.evaluation.engine import InferenceEngine
 from vrbench.evaluation.evaluate import evaluate_task
 from vrbench.evaluation.requests import GenerationRequest, LogLikelihoodRequest, Request, request_image
 from vrbench.models import hf_model, llava_model, load
+from vrbench.models.resolve import resolve_checkpoint
 from vrbench.statistics import bootstrap
 from vrbench.tasks import metrics, registry
 
@@ -156,11 +156,11 @@ def layering() -> Any:
     _made_round(base / "model.safetensors")
     lora = tiny.save_adapter(scratch() / "lora", base)
     _made_round(lora / "adapter_model.safetensors")
-    of = resolve.resolve(str(lora))
+    of = resolve_checkpoint(str(lora))
     pruned = tiny.mark(
         scratch() / "pruned", str(lora), of.digest, [LineageStep(kind="pruned", layers="2", depth=4)], depth=3
     )
-    model = load.load_model(resolve.resolve(str(pruned)), torch.float32)
+    model = load.load_model(resolve_checkpoint(str(pruned)), torch.float32)
     return {name: _weighed(value) for name, value in sorted(model.state_dict().items())}
 
 

@@ -183,9 +183,7 @@ class TestRefused:
         file.write_text(file.read_text().replace('":', '": '))
         record = desk.region / "run.json"
         record.write_text(record.read_text().replace(before, hashlib.sha256(file.read_bytes()).hexdigest()))
-        assert desk.refused() == [
-            "made_mme: its samples were written by another vrbench; run it again with this one"
-        ]
+        assert desk.refused() == ["made_mme: its samples were written by another vrbench; run it again with this one"]
 
     def test_all_faults_are_told_at_once(self, desk: Desk) -> None:
         set_settings(desk.region, limit=16, dtype="bfloat16")

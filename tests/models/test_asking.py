@@ -8,11 +8,11 @@ import pytest
 
 from benchmarks import documents
 from tests import tiny_families
-from vrbench.checkpoints.resolve import resolve
 from vrbench.cli import task_listing
 from vrbench.models import hf_folder
 from vrbench.models.load import load_vlm
 from vrbench.models.prompt_preview import preview_prompt
+from vrbench.models.resolve import resolve_checkpoint
 from vrbench.tasks import registry
 
 TEXT = "Is there a cup?\nAnswer yes or no."
@@ -28,7 +28,7 @@ def folder(request: pytest.FixtureRequest, tiny_llava: Path, tmp_path: Path) -> 
 def test_the_prompt_is_that_of_the_loaded_model_and_no_weight_is_read(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkpoint = resolve(str(folder))
+    checkpoint = resolve_checkpoint(str(folder))
     vlm = load_vlm(checkpoint)
     expected = [vlm.prompt(TEXT, n) for n in (0, 1, 2)]
     ids = vlm.tokenizer(expected[1])["input_ids"]

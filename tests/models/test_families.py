@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests import tiny, tiny_families
-from vrbench.checkpoints import resolve
+from tests.tiny import checkpoint_errors
 from vrbench.checkpoints.families import FAMILIES, UNSUPPORTED
 from vrbench.core.errors import VrbenchError
 from vrbench.evaluation.answer_store import AnswerStore
@@ -19,6 +19,7 @@ from vrbench.evaluation.engine import InferenceEngine
 from vrbench.evaluation.requests import GenerationRequest, LogLikelihoodRequest, Request, RequestImage
 from vrbench.models.hf_model import HFModel
 from vrbench.models.load import load_llava, load_vlm
+from vrbench.models.resolve import resolve_checkpoint
 
 QUESTIONS = [
     ("Is it red?", [(40, 24)]),
@@ -57,7 +58,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def vlm(folder: Path) -> HFModel:
-    found = load_vlm(resolve.resolve(str(folder)))
+    found = load_vlm(resolve_checkpoint(str(folder)))
     assert isinstance(found, HFModel)
     return found
 
@@ -144,7 +145,7 @@ def test_saved_and_loaded_again_it_is_the_same_model(vlm: HFModel, folder: Path,
         if file.suffix != ".safetensors":
             (tmp_path / file.name).write_bytes(file.read_bytes())
     vlm.model.save_pretrained(tmp_path)
-    again = load_vlm(resolve.resolve(str(tmp_path)))
+    again = load_vlm(resolve_checkpoint(str(tmp_path)))
     assert torch.equal(logits(vlm, again.model), logits(vlm, vlm.model))
 
 
@@ -155,7 +156,7 @@ def test_its_length_is_known_before_it_is_asked(vlm: HFModel) -> None:
 
 
 def test_bfloat16_gives_answers_too(folder: Path) -> None:
-    vlm = load_vlm(resolve.resolve(str(folder)), dtype="bfloat16")
+    vlm = load_vlm(resolve_checkpoint(str(folder)), dtype="bfloat16")
     assert {p.dtype for p in vlm.model.parameters()} == {torch.bfloat16}
     assert isinstance(vlm, HFModel)
     assert torch.allclose(logits(vlm, vlm.model).float().log_softmax(-1).exp().sum(-1), torch.tensor(1.0), atol=1e-3)
@@ -171,7 +172,7 @@ def test_weights_that_are_not_the_model_s_are_told(folder: Path, tmp_path: Path)
     tensors[wide] = torch.cat([tensors[wide], tensors[wide]])
     tensors["surplus"] = torch.zeros(3)
     save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
-    told = "\n".join(resolve.faults(str(tmp_path)))
+    told = "\n".join(checkpoint_errors(str(tmp_path)))
     assert "lacks" in told and "mlp.up_proj" in told
     assert "another shape" in told and "mlp.down_proj" in told
     assert "'surplus'" in told
@@ -188,7 +189,7 @@ def test_a_folder_without_processor_or_tokenizer_is_told(gone: str, tmp_path: Pa
     folder = tiny_families.save("internvl", tmp_path / "internvl")
     (folder / gone).unlink()
     with pytest.raises(VrbenchError, match=NO_TOOLS[gone]):
-        load_vlm(resolve.resolve(str(folder)))
+        load_vlm(resolve_checkpoint(str(folder)))
 
 
 def test_every_family_but_llava_is_made_here() -> None:
@@ -198,15 +199,15 @@ def test_every_family_but_llava_is_made_here() -> None:
 def test_what_needs_packed_rows_is_refused_for_the_others(tmp_path: Path, tiny_llava: Path) -> None:
     other = tiny_families.save("smolvlm", tmp_path / "smolvlm")
     with pytest.raises(VrbenchError, match="smolvlm is of family 'smolvlm'; this is supported for llava only"):
-        load_llava(resolve.resolve(str(other)), "cpu", "float32")
-    assert load_llava(resolve.resolve(str(tiny_llava)), "cpu", "float32").depth == tiny.DEPTH
+        load_llava(resolve_checkpoint(str(other)), "cpu", "float32")
+    assert load_llava(resolve_checkpoint(str(tiny_llava)), "cpu", "float32").depth == tiny.DEPTH
 
 
 @pytest.mark.parametrize("model_type", list(UNSUPPORTED))
 def test_known_families_that_cannot_be_loaded_are_refused_with_the_reason(model_type: str, tmp_path: Path) -> None:
     folder = tiny_families.save("smolvlm", tmp_path / "odd")
     tiny.edit_json(folder / "config.json", model_type=model_type)
-    (told,) = resolve.faults(str(folder))
+    (told,) = checkpoint_errors(str(folder))
     assert model_type in told and UNSUPPORTED[model_type] in told
 
 
@@ -217,5 +218,5 @@ def test_experts_are_refused_whatever_the_family_is_called(tmp_path: Path) -> No
     text = json.loads((folder / "config.json").read_text())["text_config"]
     experts = {"model_type": "qwen3_moe", "num_experts": 4, "moe_intermediate_size": 8}
     tiny.edit_json(folder / "config.json", text_config={**text, **experts})
-    (told,) = resolve.faults(str(folder))
+    (told,) = checkpoint_errors(str(folder))
     assert "experts (MoE)" in told

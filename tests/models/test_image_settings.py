@@ -14,8 +14,8 @@ from transformers import CLIPImageProcessorPil
 
 from tests import tiny, tiny_families
 from tests.evaluation.made import noise
-from vrbench.checkpoints import image_settings, resolve
-from vrbench.checkpoints.resolve import Checkpoint
+from vrbench.checkpoints import image_settings
+from vrbench.checkpoints.checkpoint import Checkpoint
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import digest_of
 from vrbench.core.schemas import RunSettings
@@ -24,6 +24,7 @@ from vrbench.evaluation.run_config import RunConfig
 from vrbench.evaluation.run_plan import plan
 from vrbench.models.load import load_vlm
 from vrbench.models.processors import padding_image_processor
+from vrbench.models.resolve import resolve_checkpoint
 
 CROPS = {"do_center_crop": True, "size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}}
 
@@ -111,7 +112,7 @@ def test_with_the_checkpoint_s_settings_a_model_is_shown_what_transformers_shows
     folder = tiny_families.save("qwen2_5_vl", tmp_path / "qwen")
     limits = {"shortest_edge": 4 * 28 * 28, "longest_edge": 16 * 28 * 28}
     tiny.edit_json(folder / "preprocessor_config.json", size=limits)
-    found, image = resolve.resolve(str(folder)), noise("a", 400, 300)
+    found, image = resolve_checkpoint(str(folder)), noise("a", 400, 300)
     own, harness = (load_vlm(found, images=choice) for choice in ("checkpoint", "harness"))
     assert own.image_settings != harness.image_settings
     theirs = own.image_processor(images=[image], return_tensors="pt")["image_grid_thw"]

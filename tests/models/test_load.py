@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests import tiny
-from vrbench.checkpoints import resolve
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import LineageStep
 from vrbench.models.llava_model import LlavaModel
 from vrbench.models.load import load_vlm
 from vrbench.models.overlay import remove_layers
+from vrbench.models.resolve import resolve_checkpoint
 
 IDS = torch.tensor([[5, 60, 71, 33, 90, 12, 44]])
 
@@ -26,11 +26,11 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
 
 
 def load(folder: Path, dtype: str | torch.dtype = "float32") -> LlavaModel:
-    return load_vlm(resolve.resolve(str(folder)), dtype=dtype)
+    return load_vlm(resolve_checkpoint(str(folder)), dtype=dtype)
 
 
 def layered(folder: Path, base: Path, *steps: LineageStep, depth: int = tiny.DEPTH) -> Path:
-    return tiny.mark(folder, str(base), resolve.resolve(str(base)).digest, steps, depth)
+    return tiny.mark(folder, str(base), resolve_checkpoint(str(base)).digest, steps, depth)
 
 
 def test_a_whole_folder_gives_the_model_that_was_saved(tiny_llava: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_chain_of_bases_is_followed_to_its_end(tiny_llava: Path, tmp_path: Pat
 
 def test_weights_that_went_missing_after_the_check_are_not_made_up(tmp_path: Path) -> None:
     folder = tiny.save_llava(tmp_path / "whole")
-    found = resolve.resolve(str(folder))
+    found = resolve_checkpoint(str(folder))
     tensors = load_file(folder / "model.safetensors")
     tensors.pop(next(name for name in tensors if "mlp.up_proj" in name))
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
@@ -157,4 +157,4 @@ def test_an_adapter_that_diverged_is_refused(value: float, tiny_llava: Path, tmp
     next(tensor for name, tensor in tensors.items() if "lora_B" in name)[0, 0] = value
     save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
     with pytest.raises(VrbenchError, match=r"adapter_model\.safetensors cannot be merged: NaNs detected"):
-        load_vlm(resolve.resolve(str(folder)))
+        load_vlm(resolve_checkpoint(str(folder)))

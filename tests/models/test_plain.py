@@ -14,7 +14,6 @@ from PIL import Image
 from tests import tiny_families
 from tests.evaluation.made import hub, noise
 from vrbench import evaluate
-from vrbench.checkpoints import resolve
 from vrbench.checkpoints.families import FAMILIES
 from vrbench.core import run_storage
 from vrbench.core.errors import VrbenchError
@@ -25,10 +24,11 @@ from vrbench.models.decoding import StopCriteria
 from vrbench.models.hf_model import HFModel
 from vrbench.models.load import load_vlm
 from vrbench.models.processors import ImagesRefused, encode_with_images, load_processor
+from vrbench.models.resolve import resolve_checkpoint
 
 
 def load(folder: Path) -> HFModel:
-    found = load_vlm(resolve.resolve(str(folder)))
+    found = load_vlm(resolve_checkpoint(str(folder)))
     assert isinstance(found, HFModel)
     return found
 

@@ -12,7 +12,7 @@ import torch
 from tests import lmms_classes, tiny_families
 from tests.evaluation.made import noise
 from tests.lmms_classes import Saying
-from vrbench.checkpoints import prompts, resolve
+from vrbench.checkpoints import prompts
 from vrbench.checkpoints.prompts import Turn
 from vrbench.core.errors import VrbenchError
 from vrbench.evaluation.answer_store import AnswerStore
@@ -20,6 +20,7 @@ from vrbench.evaluation.engine import InferenceEngine
 from vrbench.evaluation.requests import OWN_SETTINGS
 from vrbench.models.hf_model import HFModel
 from vrbench.models.load import load_vlm
+from vrbench.models.resolve import resolve_checkpoint
 
 QUESTION = "Is it red?\nAnswer yes or no."
 FOLLOWING = [family for family in tiny_families.MAKERS if family != "paligemma"]
@@ -40,7 +41,7 @@ SAID: list[tuple[str, dict[str, Any]]] = [
 @pytest.fixture(scope="module", params=FOLLOWING)
 def vlm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> HFModel:
     folder = tiny_families.save(request.param, tmp_path_factory.mktemp("prompts") / request.param)
-    found = load_vlm(resolve.resolve(str(folder)))
+    found = load_vlm(resolve_checkpoint(str(folder)))
     assert isinstance(found, HFModel)
     return found
 

@@ -11,13 +11,13 @@ from transformers import GenerationConfig
 
 from tests import tiny_families
 from tests.tiny import SIDE, llava, tokenizer
-from vrbench.checkpoints import resolve
 from vrbench.models.decoding import StopCriteria, generate_packed
 from vrbench.models.hf_model import HFModel
 from vrbench.models.llava_model import LlavaModel
 from vrbench.models.load import load_vlm
 from vrbench.models.logits_processing import needs_logits_processors
 from vrbench.models.packing import pack
+from vrbench.models.resolve import resolve_checkpoint
 
 END = 257  # "</s>" of the tiny tokenizer
 LETTERS = list(range(64, 90))
@@ -64,7 +64,7 @@ def packed() -> LlavaModel:
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> HFModel:
-    found = load_vlm(resolve.resolve(str(tiny_families.save("smolvlm", tmp_path_factory.mktemp("p") / "smolvlm"))))
+    found = load_vlm(resolve_checkpoint(str(tiny_families.save("smolvlm", tmp_path_factory.mktemp("p") / "smolvlm"))))
     assert isinstance(found, HFModel)
     return found
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.tiny import SIDE, llava, tokenizer
-from vrbench.checkpoints import resolve
+from tests.tiny import SIDE, checkpoint_errors, llava, tokenizer
 from vrbench.core.errors import VrbenchError
 from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.engine import InferenceEngine
@@ -19,6 +18,7 @@ from vrbench.models.hf_model import PaddedLlava
 from vrbench.models.llava_model import PREFIX_SHARING_DECODERS, LlavaModel, allows_prefix_sharing
 from vrbench.models.load import load_llava, load_vlm
 from vrbench.models.packing import pack
+from vrbench.models.resolve import resolve_checkpoint
 
 WINDOWED = ["sliding_attention", "full_attention"]
 OTHERS: dict[str, dict[str, Any]] = {
@@ -78,7 +78,7 @@ def test_others_are_asked_the_plain_way_and_answer_as_transformers_does(kind: st
     parts = processor()
     for part in (theirs, parts.tokenizer, parts.image_processor):
         part.save_pretrained(tmp_path / "llava")
-    vlm = load_vlm(resolve.resolve(str(tmp_path / "llava")))
+    vlm = load_vlm(resolve_checkpoint(str(tmp_path / "llava")))
     assert isinstance(vlm, PaddedLlava)
     shown = [RequestImage(f"{n}", lambda n=n: noise(n)) for n in range(2)]
     asked = [GenerationRequest(vlm.prompt(text, 1), (shown[n % 2],), 5 + n, ())
@@ -136,7 +136,7 @@ def test_a_decoder_without_a_list_of_layers_is_refused_before_its_weights_are_re
     parts = processor()
     for part in (on("bloom"), parts.tokenizer, parts.image_processor):
         part.save_pretrained(tmp_path)
-    (fault,) = resolve.faults(str(tmp_path))
+    (fault,) = checkpoint_errors(str(tmp_path))
     assert "BloomModel, which is no decoder with a list of layers" in fault
 
 
@@ -145,4 +145,4 @@ def test_what_needs_packed_rows_says_which_decoder_has_none(tmp_path: Path) -> N
     for part in (on("mistral", sliding_window=12), parts.tokenizer, parts.image_processor):
         part.save_pretrained(tmp_path)
     with pytest.raises(VrbenchError, match="decoder of type 'mistral' whose prompts cannot share rows"):
-        load_llava(resolve.resolve(str(tmp_path)), "cpu", "float32")
+        load_llava(resolve_checkpoint(str(tmp_path)), "cpu", "float32")

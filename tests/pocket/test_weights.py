@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from vrbench import evaluate
-from vrbench.checkpoints.locate import PUBLISHED, published
-from vrbench.checkpoints.resolve import resolve
+from vrbench.checkpoints.locate import PUBLISHED, published_names
+from vrbench.models.resolve import resolve_checkpoint
 from vrbench.pruning.recipe import PruneRecipe
 from vrbench.training import load
 
@@ -18,7 +18,7 @@ LARGEST = 25_000_000
 
 
 def test_all_of_the_family_is_there() -> None:
-    assert published() == [f"pocket/{name}" for name in ("base", "full", "region", "region-pruned-2", "top")]
+    assert published_names() == [f"pocket/{name}" for name in ("base", "full", "region", "region-pruned-2", "top")]
 
 
 DIGESTS = {
@@ -28,9 +28,9 @@ DIGESTS = {
 """How their digests begin: runs that were recorded name them, so that they stay what they are."""
 
 
-@pytest.mark.parametrize("name", published())
+@pytest.mark.parametrize("name", published_names())
 def test_digests_and_lineage_hold(name: str) -> None:
-    found = resolve(name)
+    found = resolve_checkpoint(name)
     assert found.digest.startswith(DIGESTS[name])
     assert found.depth == (28 if name.endswith("pruned-2") else 30)
     assert found.root.id == "smollm2-135m-instruct"

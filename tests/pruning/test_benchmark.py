@@ -10,8 +10,8 @@ import pytest
 
 from benchmarks import pruning, pruning_report
 from tests import tiny
-from vrbench.checkpoints.resolve import resolve
 from vrbench.models.load import load_vlm
+from vrbench.models.resolve import resolve_checkpoint
 from vrbench.pruning.loss_evaluator import AnswerLosses, LossEvaluator
 from vrbench.pruning.questions import DevQuestions
 
@@ -36,7 +36,7 @@ def run(ckpt: Path, out: Path, *more: str) -> None:
 
 def test_sets_are_judged_on_other_pictures(made: Path, tiny_llava: Path) -> None:
     (found,) = json.loads(made.with_suffix(".json").read_text())["checkpoints"]
-    judge = LossEvaluator(load_vlm(resolve(str(tiny_llava))), DevQuestions(3, 2, pruning.JUDGED_FROM))
+    judge = LossEvaluator(load_vlm(resolve_checkpoint(str(tiny_llava))), DevQuestions(3, 2, pruning.JUDGED_FROM))
     assert list(found["scores"]) == list(BY)
     for score in found["scores"].values():
         assert [len(removed) for removed in score["sets"]] == [0, 1, 2]

@@ -13,13 +13,13 @@ from safetensors.torch import load_file
 from tests import tiny
 from tests.pruning import others
 from tests.tiny import save_delta
-from vrbench.checkpoints.resolve import resolve
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import LineageStep
 from vrbench.models.components import layer_parameters, projector_parameters
 from vrbench.models.load import load_model, load_vlm
 from vrbench.models.overlay import remove_layers
+from vrbench.models.resolve import resolve_checkpoint
 from vrbench.pruning.prune import prune, restore
 from vrbench.pruning.recipe import make_recipe
 
@@ -35,7 +35,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 
 def adapter(folder: Path, base: Path, layers: str, stage: str, seed: int = 7) -> Path:
     """A LoRA folder on a checkpoint, as `vrbench train` writes it."""
-    found = resolve(str(base))
+    found = resolve_checkpoint(str(base))
     chosen = LayerSet.parse(layers, found.depth)
     tiny.save_adapter(folder, base, chosen, found.depth, seed=seed)
     step = LineageStep(kind="trained", layers=layers, depth=found.depth, method="lora", stage=stage)
@@ -58,7 +58,7 @@ def add(model: Any, folder: Path) -> None:
 
 def same(folder: Path, expected: Any) -> bool:
     return torch.allclose(
-        others.logits(load_model(resolve(str(folder)), torch.float32)), others.logits(expected), atol=1e-4
+        others.logits(load_model(resolve_checkpoint(str(folder)), torch.float32)), others.logits(expected), atol=1e-4
     )
 
 
@@ -87,17 +87,17 @@ def test_each_folder_is_what_was_done_by_hand(chain: Any, stage: str) -> None:
 
 def test_adapters_beside_the_weights_give_the_same(chain: Any) -> None:
     folders, models = chain
-    beside = load_vlm(resolve(str(folders["healed"])), merge=False).model
+    beside = load_vlm(resolve_checkpoint(str(folders["healed"])), merge=False).model
     assert torch.allclose(others.logits(beside), others.logits(models["healed"]), atol=1e-4)
 
 
 def test_healing_leaves_the_region_known(chain: Any) -> None:
     folders, _ = chain
-    found = resolve(str(folders["healed"]))
+    found = resolve_checkpoint(str(folders["healed"]))
     assert [step.kind for line in found.lineage for step in line.steps] == ["trained", "pruned", "trained"]
     assert (found.depth, found.origins.numbers) == (3, (0, 2, 3))
     assert (found.origins.tuned, found.origins.healed) == ((0, 1), (0, 1, 2))
-    assert resolve(str(folders["pruned"])).origins.healed == ()
+    assert resolve_checkpoint(str(folders["pruned"])).origins.healed == ()
 
 
 def test_a_healed_checkpoint_is_pruned_again_outside_its_region(chain: Any, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_healed_checkpoint_is_pruned_again_outside_its_region(chain: Any, tmp_
     )  # fmt: skip
     remove_layers(models["healed"], LayerSet.of((2,), 3))
     assert same(again, models["healed"])
-    assert resolve(str(again)).origins.healed == (0, 1)
+    assert resolve_checkpoint(str(again)).origins.healed == (0, 1)
 
 
 def test_a_healed_checkpoint_s_layers_are_restored(chain: Any, tiny_llava: Path, tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_healed_checkpoint_s_layers_are_restored(chain: Any, tiny_llava: Path,
     for name, parameter in layer_parameters(models["healed"], (1,)).items():  # once layer 2
         parameter.data.copy_(layer_parameters(tiny.llava(), (2,))[name.replace("1", "2", 1)])
     assert same(restored, models["healed"])
-    found = resolve(str(restored)).origins
+    found = resolve_checkpoint(str(restored)).origins
     assert (found.tuned, found.healed) == ((0,), (0, 2))
 
 
@@ -134,12 +134,12 @@ def test_a_healed_checkpoint_as_one_whole_model(chain: Any, tmp_path: Path) -> N
     for folder in folders.values():
         folder.rename(folder.with_name(f"{folder.name}-gone"))
     assert same(whole, models["healed"])
-    found = resolve(str(whole))
+    found = resolve_checkpoint(str(whole))
     assert (found.base, found.origins.tuned, found.origins.healed) == (None, (0, 1), (0, 1))
     again = adapter(tmp_path / "again", whole, "1", "heal", seed=9)
     add(models["healed"], again)
     assert same(again, models["healed"])
-    assert resolve(str(again)).origins.tuned == (0, 1)
+    assert resolve_checkpoint(str(again)).origins.tuned == (0, 1)
 
 
 def test_whole_layers_and_the_projector_heal_as_a_delta(chain: Any, tmp_path: Path) -> None:
@@ -150,7 +150,10 @@ def test_whole_layers_and_the_projector_heal_as_a_delta(chain: Any, tmp_path: Pa
     step = LineageStep(kind="trained", layers="2", depth=3, method="weights", stage="heal")
     delta = save_delta(model, LayerSet.of((2,), 3), str(folders["pruned"]), tmp_path / "delta", step=step)
     assert same(delta, model)
-    assert (resolve(str(delta)).origins.tuned, resolve(str(delta)).origins.healed) == ((0, 1), (2,))
+    assert (resolve_checkpoint(str(delta)).origins.tuned, resolve_checkpoint(str(delta)).origins.healed) == (
+        (0, 1),
+        (2,),
+    )
 
 
 def test_pruned_first_and_then_tuned(tiny_llava: Path, tmp_path: Path) -> None:
@@ -160,7 +163,7 @@ def test_pruned_first_and_then_tuned(tiny_llava: Path, tmp_path: Path) -> None:
     remove_layers(expected, LayerSet.of((1,), 4))
     add(expected, tuned)
     assert same(tuned, expected)
-    found = resolve(str(tuned)).origins
+    found = resolve_checkpoint(str(tuned)).origins
     assert (found.numbers, found.tuned) == ((0, 2, 3), (1, 2))
     last = pruned(tmp_path / "last", tuned, "0")
     remove_layers(expected, LayerSet.of((0,), 3))
@@ -173,7 +176,7 @@ def test_tuning_counts_only_layers_that_are_left(tiny_llava: Path, tmp_path: Pat
     small = pruned(tmp_path / "small", tiny_llava, "1")
     tiny.save_adapter(tmp_path / "tuned", small, (3,))
     with pytest.raises(VrbenchError, match="3"):
-        resolve(str(tmp_path / "tuned"))
+        resolve_checkpoint(str(tmp_path / "tuned"))
 
 
 @pytest.mark.parametrize("layers", ["none-of-them", "0", "1,3", "0-2", "all"])
@@ -191,16 +194,18 @@ def test_sets_of_layers_of_a_model_tuned_everywhere_go_back_to_the_backbone(
     for name, parameter in layer_parameters(expected, chosen).items():
         parameter.data.copy_(layer_parameters(tiny.llava(), chosen)[name])
     assert same(restored, expected)
-    assert resolve(str(restored)).origins.tuned == tuple(chosen.complement())
+    assert resolve_checkpoint(str(restored)).origins.tuned == tuple(chosen.complement())
 
 
 def test_layers_are_restored_one_set_after_the_other(tiny_llava: Path, tmp_path: Path) -> None:
     full = adapter(tmp_path / "full", tiny_llava, "all", "tune")
     first = restore(str(full), "0", str(tiny_llava), tmp_path / "first")
     second = restore(str(first), "2-3", str(tiny_llava), tmp_path / "second")
-    at_once = load_model(resolve(str(restore(str(full), "0,2-3", str(tiny_llava), tmp_path / "once"))), torch.float32)
+    at_once = load_model(
+        resolve_checkpoint(str(restore(str(full), "0,2-3", str(tiny_llava), tmp_path / "once"))), torch.float32
+    )
     assert same(second, at_once)
-    assert resolve(str(second)).origins.tuned == (1,)
+    assert resolve_checkpoint(str(second)).origins.tuned == (1,)
     small = pruned(tmp_path / "small", second, "0,2")  # restored layers are no longer of the region
     remove_layers(at_once, LayerSet.of((0, 2), 4))
     assert same(small, at_once)

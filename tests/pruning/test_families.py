@@ -11,11 +11,11 @@ import torch
 from tests import tiny, tiny_families
 from tests.tiny import save_delta
 from vrbench.checkpoints.families import FAMILIES
-from vrbench.checkpoints.resolve import resolve
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
 from vrbench.models.components import decoder_layers, layer_parameters, projector_parameters
 from vrbench.models.load import load_model, load_vlm
+from vrbench.models.resolve import resolve_checkpoint
 from vrbench.pruning.prune import prune, restore
 from vrbench.pruning.recipe import make_recipe
 
@@ -28,7 +28,7 @@ def base(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def loaded(folder: Path) -> Any:
-    return load_model(resolve(str(folder)), torch.float32)
+    return load_model(resolve_checkpoint(str(folder)), torch.float32)
 
 
 def same(model: Any, expected: Any) -> bool:
@@ -39,7 +39,7 @@ def same(model: Any, expected: Any) -> bool:
 def test_layers_are_chosen_by_loss_where_answers_are_not_seen_with_the_prompt(tmp_path: Path) -> None:
     makes = {"makes": "small", "remove": 1, "by": "loss", "pictures": 1, "turns": 2}
     gemma = make_recipe(base=str(tiny_families.save("gemma3", tmp_path / "gemma")), **makes)
-    assert resolve(str(prune(gemma, tmp_path / "out", "cpu"))).depth == tiny_families.DEPTH - 1
+    assert resolve_checkpoint(str(prune(gemma, tmp_path / "out", "cpu"))).depth == tiny_families.DEPTH - 1
     both_ways = make_recipe(base=str(tiny_families.save("paligemma", tmp_path / "pali")), **makes)
     with pytest.raises(VrbenchError, match="choose layers by angular"):
         prune(both_ways, tmp_path / "none", "cpu")
@@ -50,7 +50,7 @@ def test_prune_light_and_whole(base: Path, tmp_path: Path) -> None:
     recipe = make_recipe(makes="small", base=str(base), remove=1, by="angular", pictures=1, turns=1)
     light, whole = prune(recipe, tmp_path / "light", "cpu"), prune(recipe, tmp_path / "whole", "cpu", whole=True)
     assert same(loaded(whole), loaded(light))
-    assert load_vlm(resolve(str(whole))).depth == tiny_families.DEPTH - 1
+    assert load_vlm(resolve_checkpoint(str(whole))).depth == tiny_families.DEPTH - 1
 
 
 @pytest.mark.supports("{base}", "delta")
@@ -77,12 +77,12 @@ def test_an_adapter_reaches_the_llm_s_layers_and_no_others(base: Path, tmp_path:
     wrapped = get_peft_model(model, LoraConfig(r=2, lora_alpha=4, target_modules=wanted, init_lora_weights=False))
     wrapped.save_pretrained(tmp_path / "a")
     tiny.edit_json(tmp_path / "a" / "adapter_config.json", base_model_name_or_path=str(base))
-    merged, beside = loaded(tmp_path / "a"), load_vlm(resolve(str(tmp_path / "a")), merge=False).model
+    merged, beside = loaded(tmp_path / "a"), load_vlm(resolve_checkpoint(str(tmp_path / "a")), merge=False).model
     before = dict(loaded(base).named_parameters())
     changed = {name for name, p in merged.named_parameters() if not torch.equal(p, before[name])}
     assert changed == {f"{name}.weight" for name in wanted} and len(changed) == 2
     ids = {"input_ids": torch.arange(10, 20)[None]}
-    if resolve(str(base)).family == "paligemma":
+    if resolve_checkpoint(str(base)).family == "paligemma":
         ids["token_type_ids"] = torch.zeros(1, 10, dtype=torch.long)
     with torch.inference_mode():
         assert torch.allclose(merged(**ids).logits, beside(**ids).logits, atol=1e-4)

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from tests.training.test_train import SMALL, TUNE, base, tiny_pocket  # noqa: F401  # fixtures
-from vrbench.checkpoints.resolve import resolve
 from vrbench.models.components import layer_parameters
 from vrbench.models.load import load_model
+from vrbench.models.resolve import resolve_checkpoint
 from vrbench.pruning.prune import prune, restore
 from vrbench.pruning.recipe import make_recipe
 from vrbench.training import train
@@ -25,7 +25,7 @@ def without(folder: Path, base: Path, layers: str) -> Path:  # noqa: F811
 
 def layers_of(folder: Path) -> list[dict[str, torch.Tensor]]:
     """Each layer's weights, without its number."""
-    found = resolve(str(folder))
+    found = resolve_checkpoint(str(folder))
     model = load_model(found, torch.float32)
     named = [layer_parameters(model, [i]) for i in range(found.depth)]
     return [{n.split(".", 2)[2]: p.detach() for n, p in of.items()} for of in named]
@@ -44,7 +44,7 @@ def tuned(base: Path) -> Path:  # noqa: F811
 def test_tuned_then_pruned_then_healed(base: Path, tuned: Path, tmp_path: Path) -> None:  # noqa: F811
     small = without(tmp_path / "small", tuned, "1")
     healed = train("pocket-heal", tmp_path / "healed", {**HEAL, "base": str(small)}, device="cpu")
-    found = resolve(str(healed))
+    found = resolve_checkpoint(str(healed))
     (step,) = found.lineage[0].steps
     assert (step.stage, step.layers, step.depth) == ("heal", "all", 3)
     assert (found.origins.numbers, found.origins.tuned, found.origins.healed) == ((0, 2, 3), (0, 1), (0, 1, 2))
@@ -58,7 +58,7 @@ def test_tuned_then_pruned_then_healed(base: Path, tuned: Path, tmp_path: Path) 
 def test_pruned_then_tuned(base: Path, tmp_path: Path) -> None:  # noqa: F811
     small = without(tmp_path / "small", base, "1")
     tuned = train("pocket-region", tmp_path / "tuned", {**TUNE, "base": str(small)}, device="cpu")
-    found = resolve(str(tuned))
+    found = resolve_checkpoint(str(tuned))
     assert (found.depth, found.origins.numbers, found.origins.tuned) == (3, (0, 2, 3), (0, 2))
     before, after = layers_of(base), layers_of(tuned)
     assert equal(before[2], after[1])  # the one that is left alone
@@ -69,6 +69,6 @@ def test_healing_some_layers_alone(tuned: Path, tmp_path: Path) -> None:
     small = without(tmp_path / "small", tuned, "1")
     changes = {**HEAL, "base": str(small), "tune.layers": "2-2", "tune.tuning": "weights"}
     healed = train("pocket-heal", tmp_path / "healed", changes, device="cpu")
-    assert resolve(str(healed)).origins.healed == (2,)
+    assert resolve_checkpoint(str(healed)).origins.healed == (2,)
     before, after = layers_of(small), layers_of(healed)
     assert [equal(b, a) for b, a in zip(before, after, strict=True)] == [True, True, False]

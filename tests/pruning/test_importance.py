@@ -14,9 +14,9 @@ import pytest
 from tests import tiny, tiny_families
 from vrbench import cli
 from vrbench.checkpoints.families import FAMILIES
-from vrbench.checkpoints.resolve import resolve
 from vrbench.core.errors import VrbenchError, error_messages
 from vrbench.core.layers import STRATEGIES, LayerSet, select_layers
+from vrbench.models.resolve import resolve_checkpoint
 from vrbench.pruning.choose import ChosenLayers, choose
 from vrbench.pruning.importance import importance, score_layers
 from vrbench.pruning.importance_methods import IMPORTANCE_METHODS
@@ -40,10 +40,10 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.mark.parametrize("by", IMPORTANCE_METHODS)
 def test_each_score_gives_a_number_a_layer(by: str, adapter: Path) -> None:
-    found = importance(by, resolve(str(adapter)), **SMALL)
+    found = importance(by, resolve_checkpoint(str(adapter)), **SMALL)
     assert (found.by, len(found.values)) == (by, tiny.DEPTH)
     assert min(found.values) >= 0 and max(found.values) > 0
-    assert found == importance(by, resolve(str(adapter)), **SMALL)
+    assert found == importance(by, resolve_checkpoint(str(adapter)), **SMALL)
     assert found.note.startswith("of adapter")
     assert ("against llava" in found.note) == ("base" in IMPORTANCE_METHODS[by].needs)
     assert ("on 2 dev images with 2 questions each" in found.note) == ("images" in IMPORTANCE_METHODS[by].needs)
@@ -51,12 +51,12 @@ def test_each_score_gives_a_number_a_layer(by: str, adapter: Path) -> None:
 
 @pytest.mark.parametrize("by", AT_WORK)
 def test_more_pictures_give_other_numbers(by: str, adapter: Path) -> None:
-    more = importance(by, resolve(str(adapter)), pictures=3, turns=2, device="cpu")
-    assert more.values != importance(by, resolve(str(adapter)), **SMALL).values
+    more = importance(by, resolve_checkpoint(str(adapter)), pictures=3, turns=2, device="cpu")
+    assert more.values != importance(by, resolve_checkpoint(str(adapter)), **SMALL).values
 
 
 def test_each_family_s_layers_are_measured_alone_as_in_a_batch(family: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    context = ScoringContext(resolve(str(family)), None, DevQuestions(2, 1), "cpu")
+    context = ScoringContext(resolve_checkpoint(str(family)), None, DevQuestions(2, 1), "cpu")
     faults = {by: context.validate(by, IMPORTANCE_METHODS[by].needs) for by in AT_WORK}
     refused = {by: " ".join(messages) for by, messages in faults.items() if messages}
     together = {by: score_layers(by, context).values for by in AT_WORK if by not in refused}
@@ -77,13 +77,13 @@ def test_each_family_s_layers_are_measured_alone_as_in_a_batch(family: Path, mon
 class TestFaults:
     def test_an_unknown_score_is_answered_with_the_nearest(self, adapter: Path) -> None:
         with pytest.raises(VrbenchError, match=r"score 'fischer' is unknown; did you mean 'fisher'\?"):
-            importance("fischer", resolve(str(adapter)))
+            importance("fischer", resolve_checkpoint(str(adapter)))
 
     def test_what_a_score_lacks_is_told_before_weights_are_loaded(
         self, tiny_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("vrbench.models.load._load", lambda *_: pytest.fail("weights were loaded"))
-        ckpt = resolve(str(tiny_llava))
+        ckpt = resolve_checkpoint(str(tiny_llava))
         for by, words, given in (
             ("change", "llava does not record what its layers were tuned from; name it with --base", {}),
             ("lora-norm", "lora-norm needs a LoRA adapter, and llava has none", {}),
@@ -106,7 +106,7 @@ class TestFaults:
         tensors[name][0, 0] = float("nan")
         save_file(tensors, whole / "model.safetensors", metadata={"format": "pt"})
         with pytest.raises(VrbenchError, match=r"angular of whole is not a finite number for layers \[2, 3\]"):
-            importance("angular", resolve(str(whole)), **SMALL)
+            importance("angular", resolve_checkpoint(str(whole)), **SMALL)
 
 
 class TestChoose:
@@ -118,7 +118,7 @@ class TestChoose:
         assert set(made.indices) == set(order[-2:])
         assert select_layers(str(file), tiny.DEPTH) == LayerSet.of(made.indices, tiny.DEPTH)
         assert ChosenLayers.model_validate_json(file.read_text()) == made
-        assert made.ckpt is not None and made.ckpt.digest == resolve(str(adapter)).digest
+        assert made.ckpt is not None and made.ckpt.digest == resolve_checkpoint(str(adapter)).digest
         assert (made.base is not None) == ("base" in IMPORTANCE_METHODS[by].needs)
         assert plot.read_bytes().startswith(b"\x89PNG")
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from tests.pruning import slow
-from vrbench.checkpoints.resolve import resolve
 from vrbench.core.errors import VrbenchError
 from vrbench.models.llava_model import LlavaModel
 from vrbench.models.load import load_vlm
+from vrbench.models.resolve import resolve_checkpoint
 from vrbench.pruning.gradients import answer_losses
 from vrbench.pruning.loss_evaluator import LossEvaluator
 from vrbench.pruning.questions import DevQuestions, ImageQuestion
@@ -25,7 +25,7 @@ STEP = 2e-3
 
 @pytest.fixture(scope="module")
 def vlm(tiny_llava: Path) -> LlavaModel:
-    loaded = load_vlm(resolve(str(tiny_llava)))
+    loaded = load_vlm(resolve_checkpoint(str(tiny_llava)))
     assert isinstance(loaded, LlavaModel)
     return loaded
 

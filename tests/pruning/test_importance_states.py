@@ -13,10 +13,10 @@ import torch
 
 from tests.pruning import slow
 from tests.pruning.slow import Seen, cosine, scores
-from vrbench.checkpoints.resolve import resolve
 from vrbench.core.errors import VrbenchError
 from vrbench.models.llava_model import LlavaModel
 from vrbench.models.load import load_vlm
+from vrbench.models.resolve import resolve_checkpoint
 from vrbench.pruning import samples as streaming
 from vrbench.pruning.hidden_states import block_distances
 from vrbench.pruning.questions import DevQuestions, FolderQuestions, ImageQuestion
@@ -28,7 +28,7 @@ DEPTH = 4
 
 @pytest.fixture(scope="module")
 def vlm(tiny_llava: Path) -> LlavaModel:
-    loaded = load_vlm(resolve(str(tiny_llava)))
+    loaded = load_vlm(resolve_checkpoint(str(tiny_llava)))
     assert isinstance(loaded, LlavaModel)
     return loaded
 

@@ -15,13 +15,13 @@ import torch
 
 from tests import tiny
 from tests.pruning import others
-from vrbench.checkpoints.resolve import resolve
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
 from vrbench.models.components import decoder_layers
 from vrbench.models.llava_model import LlavaModel
 from vrbench.models.load import load_vlm
 from vrbench.models.overlay import remove_layers
+from vrbench.models.resolve import resolve_checkpoint
 from vrbench.pruning.gradients import gate_gradients
 from vrbench.pruning.layer_hooks import skip_layers
 from vrbench.pruning.loss_evaluator import AnswerBatch, LossEvaluator
@@ -34,7 +34,7 @@ LAYERS = range(tiny.DEPTH)
 
 @pytest.fixture(scope="module")
 def vlm(tiny_llava: Path) -> LlavaModel:
-    return load_vlm(resolve(str(tiny_llava)))
+    return load_vlm(resolve_checkpoint(str(tiny_llava)))
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from tests import tiny
-from vrbench.checkpoints.resolve import resolve
+from vrbench.checkpoints.family_facts import FamilyFacts
 from vrbench.core.errors import MultipleErrors, VrbenchError
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import BaseRef, LineageStep
 from vrbench.models import components
 from vrbench.models.load import load_model, load_vlm
 from vrbench.models.overlay import remove_layers
+from vrbench.models.resolve import resolve_checkpoint
 from vrbench.pruning import export
 from vrbench.pruning.hidden_states import block_distances
 from vrbench.pruning.prune import prune
@@ -49,11 +50,11 @@ def generated(vlm: Any) -> list[int]:
 
 class TestWhole:
     def test_it_says_what_the_light_one_says_without_its_base(self, adapter: Path, tmp_path: Path) -> None:
-        light = resolve(str(prune(recipe(adapter), tmp_path / "light", "cpu")))
+        light = resolve_checkpoint(str(prune(recipe(adapter), tmp_path / "light", "cpu")))
         prune(recipe(adapter), tmp_path / "whole", "cpu", whole=True)
         said = generated(load_vlm(light))
         adapter.rename(tmp_path / "gone")
-        made = resolve(str(tmp_path / "whole"))
+        made = resolve_checkpoint(str(tmp_path / "whole"))
         assert generated(load_vlm(made)) == said
         assert (made.depth, made.base, made.lineage[0].id) == (2, None, "small")
         assert [line.steps for line in made.lineage] == [line.steps for line in light.lineage]
@@ -73,9 +74,9 @@ class TestWhole:
         base = tiny.save_llava(tmp_path / "half")
         tiny.llava().to(dtype).save_pretrained(base)
         out = prune(recipe(base), tmp_path / "whole", "cpu", whole=True)
-        assert export.exact_dtype(resolve(str(out))) == dtype
+        assert export.exact_dtype(resolve_checkpoint(str(out))) == dtype
         adapter = tiny.save_adapter(tmp_path / "a", base)
-        assert export.exact_dtype(resolve(str(adapter))) == torch.float32
+        assert export.exact_dtype(resolve_checkpoint(str(adapter))) == torch.float32
 
     @pytest.mark.parametrize("fault", ["layers", "weights", "cache"])
     def test_what_comes_back_otherwise_from_disk_gets_no_name(
@@ -119,7 +120,7 @@ class TestWhole:
     def test_an_adapter_goes_on_a_whole_pruned_model(self, tiny_llava: Path, tmp_path: Path) -> None:
         base = prune(recipe(tiny_llava), tmp_path / "whole", "cpu", whole=True)
         folder = tiny.save_adapter(tmp_path / "healed", base, layers=(1,), depth=2)
-        found = resolve(str(folder))
+        found = resolve_checkpoint(str(folder))
         assert (found.depth, found.origins.first_depth, found.origins.tuned) == (2, 4, (1,))
         load_vlm(found)
 
@@ -131,16 +132,16 @@ class TestWhichMayGo:
 
     def test_tuned_layers_of_a_pruned_checkpoint_stay(self, adapter: Path, tmp_path: Path) -> None:
         step = LineageStep(kind="pruned", layers="0", depth=4)
-        tiny.mark(tmp_path / "p", str(adapter), resolve(str(adapter)).digest, [step], 3)
-        found = resolve(str(prune(recipe(tmp_path / "p", remove=2), tmp_path / "out", "cpu")))
+        tiny.mark(tmp_path / "p", str(adapter), resolve_checkpoint(str(adapter)).digest, [step], 3)
+        found = resolve_checkpoint(str(prune(recipe(tmp_path / "p", remove=2), tmp_path / "out", "cpu")))
         assert found.removed[-1].indices == (1, 2)  # layer 0 was layer 1, the tuned one
         assert found.origins.numbers == (1,)
 
     def test_restored_layers_may_go(self, adapter: Path, tiny_llava: Path, tmp_path: Path) -> None:
-        backbone = BaseRef(id=str(tiny_llava), digest=resolve(str(tiny_llava)).digest)
+        backbone = BaseRef(id=str(tiny_llava), digest=resolve_checkpoint(str(tiny_llava)).digest)
         step = LineageStep(kind="restored", layers="1", depth=4, backbone=backbone)
-        tiny.mark(tmp_path / "r", str(adapter), resolve(str(adapter)).digest, [step])
-        assert resolve(str(tmp_path / "r")).origins.tuned == ()
+        tiny.mark(tmp_path / "r", str(adapter), resolve_checkpoint(str(adapter)).digest, [step])
+        assert resolve_checkpoint(str(tmp_path / "r")).origins.tuned == ()
         with pytest.raises(VrbenchError, match="4 layers cannot be removed: of 4 only 3 may"):
             prune(recipe(tmp_path / "r", remove=4), tmp_path / "out", "cpu")
 
@@ -148,21 +149,22 @@ class TestWhichMayGo:
         self, tiny_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(
-            "vrbench.checkpoints.fixed_layers.FIXED", {"llava": lambda _: {0: "it is the first", 2: "it is even"}}
+            "vrbench.checkpoints.family_facts.FAMILY_FACTS",
+            {"llava": FamilyFacts(fixed_layers=lambda _: {0: "it is the first", 2: "it is even"})},
         )
         out = prune(recipe(tiny_llava), tmp_path / "out", "cpu")
-        assert resolve(str(out)).removed[0].indices == (1, 3)
+        assert resolve_checkpoint(str(out)).removed[0].indices == (1, 3)
         with pytest.raises(VrbenchError, match="of 4 only 2 may be; layer 0: it is the first"):
             prune(recipe(tiny_llava, remove=3), tmp_path / "more", "cpu")
         step = LineageStep(kind="pruned", layers="1", depth=4)
-        tiny.mark(tmp_path / "p", str(tiny_llava), resolve(str(tiny_llava)).digest, [step], 3)
+        tiny.mark(tmp_path / "p", str(tiny_llava), resolve_checkpoint(str(tiny_llava)).digest, [step], 3)
         out = prune(recipe(tmp_path / "p", remove=1), tmp_path / "again", "cpu")
-        assert resolve(str(out)).removed[0].indices == (2,)  # once layer 3
+        assert resolve_checkpoint(str(out)).removed[0].indices == (2,)  # once layer 3
 
-    def test_a_quantised_base_is_refused(self, tmp_path: Path) -> None:
+    def test_a_quantized_base_is_refused(self, tmp_path: Path) -> None:
         base = tiny.save_llava(tmp_path / "q")
         tiny.edit_json(base / "config.json", quantization_config={"quant_method": "gptq"})
-        with pytest.raises(VrbenchError, match=r"are quantised \(gptq\)"):
+        with pytest.raises(VrbenchError, match=r"are quantized \(gptq\)"):
             prune(recipe(base), tmp_path / "out", "cpu")
 
 
@@ -170,12 +172,12 @@ class TestPrune:
     def tuned(self, base: Path, folder: Path, layers: str) -> Path:
         step = LineageStep(kind="trained", layers=layers, depth=tiny.DEPTH, method="lora")
         tiny.save_adapter(folder, base, LayerSet.parse(layers, tiny.DEPTH))
-        return tiny.mark(folder, str(base), resolve(str(base)).digest, [step])
+        return tiny.mark(folder, str(base), resolve_checkpoint(str(base)).digest, [step])
 
     @pytest.mark.supports("llava", "pruned")
     def test_the_folder_loads_as_the_smaller_model(self, tiny_llava: Path, tmp_path: Path) -> None:
         out = prune(recipe(tiny_llava), tmp_path / "out", "cpu")
-        made = resolve(str(out))
+        made = resolve_checkpoint(str(out))
         (step,) = made.lineage[0].steps
         assert (made.depth, step.kind, step.method, made.lineage[0].id) == (2, "pruned", "loss", "small")
         assert step.recipe_digest == recipe(tiny_llava).digest
@@ -187,7 +189,7 @@ class TestPrune:
     def test_layers_that_were_tuned_stay(self, tiny_llava: Path, tmp_path: Path) -> None:
         base = self.tuned(tiny_llava, tmp_path / "tuned", "0,2")
         out = prune(recipe(base), tmp_path / "out", "cpu")
-        assert resolve(str(out)).lineage[0].steps[0].layers == "1,3"
+        assert resolve_checkpoint(str(out)).lineage[0].steps[0].layers == "1,3"
 
     @pytest.mark.parametrize(
         ("layers", "changes", "most"),
@@ -213,8 +215,8 @@ class TestPrune:
 
 
 def test_a_block_is_the_one_that_turns_least(tiny_llava: Path, tmp_path: Path) -> None:
-    found = resolve(str(prune(recipe(tiny_llava, block=True, turns=12), tmp_path / "out", "cpu")))
-    samples = Samples(load_vlm(resolve(str(tiny_llava))), DevQuestions(2, 12))
+    found = resolve_checkpoint(str(prune(recipe(tiny_llava, block=True, turns=12), tmp_path / "out", "cpu")))
+    samples = Samples(load_vlm(resolve_checkpoint(str(tiny_llava))), DevQuestions(2, 12))
     distances = block_distances(samples, 2)[-1]
     first = distances.index(min(distances))
     assert found.removed[0].indices == (first, first + 1)
@@ -226,10 +228,10 @@ def test_a_block_is_the_one_that_turns_least(tiny_llava: Path, tmp_path: Path) -
 
 def test_a_block_keeps_out_of_the_region(tiny_llava: Path, tmp_path: Path) -> None:
     base = tiny.save_adapter(tmp_path / "tuned", tiny_llava, layers=(1,))
-    tiny.mark(base, str(tiny_llava), resolve(str(tiny_llava)).digest, [LineageStep(kind="trained", layers="1", depth=4,
-              method="lora")])  # fmt: skip
+    step = LineageStep(kind="trained", layers="1", depth=4, method="lora")
+    tiny.mark(base, str(tiny_llava), resolve_checkpoint(str(tiny_llava)).digest, [step])
     values = {"makes": "x", "base": str(base), "block": True, "pictures": 1, "turns": 1}
-    found = resolve(str(prune(make_recipe(remove=2, **values), tmp_path / "out", "cpu")))
+    found = resolve_checkpoint(str(prune(make_recipe(remove=2, **values), tmp_path / "out", "cpu")))
     assert found.removed[0].indices == (2, 3)
     with pytest.raises(VrbenchError, match="no 3 consecutive layers may be removed; those that may are 0,2-3"):
         prune(make_recipe(remove=3, **values), tmp_path / "more", "cpu")

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from vrbench.checkpoints.resolve import resolve
+from vrbench.checkpoints.family_facts import FamilyFacts
 from vrbench.core.errors import MultipleErrors, VrbenchError
 from vrbench.core.schemas import LineageStep
 from vrbench.models.load import load_vlm
+from vrbench.models.resolve import resolve_checkpoint
 from vrbench.pruning import removal_order as orders
 from vrbench.pruning.hidden_states import angles, layer_means
 from vrbench.pruning.importance import importance
@@ -30,7 +31,7 @@ SMALL: dict[str, Any] = {"pictures": 2, "turns": 2, "device": "cpu"}
 
 @pytest.fixture(scope="module")
 def dev(tiny_llava: Path) -> LossEvaluator:
-    return LossEvaluator(load_vlm(resolve(str(tiny_llava))), DevQuestions(2, 2))
+    return LossEvaluator(load_vlm(resolve_checkpoint(str(tiny_llava))), DevQuestions(2, 2))
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +44,7 @@ def tuned(tiny_llava: Path, tmp_path: Path) -> Path:
     """Layers 0 and 2 are tuned."""
     step = LineageStep(kind="trained", layers="0,2", depth=tiny.DEPTH, method="lora")
     folder = tiny.save_adapter(tmp_path / "tuned", tiny_llava, layers=(0, 2))
-    return tiny.mark(folder, str(tiny_llava), resolve(str(tiny_llava)).digest, [step])
+    return tiny.mark(folder, str(tiny_llava), resolve_checkpoint(str(tiny_llava)).digest, [step])
 
 
 def recipe(base: Path, **changes: Any) -> PruneRecipe:
@@ -52,7 +53,7 @@ def recipe(base: Path, **changes: Any) -> PruneRecipe:
 
 class TestOrder:
     def test_by_loss_each_layer_goes_that_is_missed_least_then(self, dev: LossEvaluator, tiny_llava: Path) -> None:
-        found = removal_order(resolve(str(tiny_llava)), "loss", 3, **SMALL)
+        found = removal_order(resolve_checkpoint(str(tiny_llava)), "loss", 3, **SMALL)
         left, gone = {0, 1, 2, 3}, []
         for layer, value in zip(found.order, found.values[1:], strict=True):
             losses = {i: dev.answers([*gone, i]).mean for i in left}
@@ -67,7 +68,7 @@ class TestOrder:
     def test_at_once_it_goes_by_what_each_layer_scores_alone(
         self, dev: LossEvaluator, tiny_llava: Path, by: str
     ) -> None:
-        found = removal_order(resolve(str(tiny_llava)), by, 4, **SMALL)
+        found = removal_order(resolve_checkpoint(str(tiny_llava)), by, 4, **SMALL)
         scores = REMOVAL_METHODS[by].measure(dev, [], range(4))
         assert found.order == tuple(sorted(scores, key=scores.__getitem__))[:3]  # one layer stays
         assert found.scores == pytest.approx(scores, rel=1e-3)
@@ -77,36 +78,36 @@ class TestOrder:
     def test_step_by_step_the_first_choice_is_the_best_alone(
         self, dev: LossEvaluator, tiny_llava: Path, by: str
     ) -> None:
-        found = removal_order(resolve(str(tiny_llava)), by, 2, **SMALL)
+        found = removal_order(resolve_checkpoint(str(tiny_llava)), by, 2, **SMALL)
         scores = REMOVAL_METHODS[by].measure(dev, [], range(4))
         assert found.order[0] == min(scores, key=scores.__getitem__)
         assert found.values[1] == pytest.approx(min(scores.values()), rel=1e-3)
 
     def test_by_a_score_of_importance_the_least_important_go_first(self, dev: LossEvaluator, tiny_llava: Path) -> None:
-        found = removal_order(resolve(str(tiny_llava)), "angular", 2, **SMALL)
+        found = removal_order(resolve_checkpoint(str(tiny_llava)), "angular", 2, **SMALL)
         distances = layer_means(Samples(dev.vlm, DevQuestions(2, 2)), angles, "all")[0]
         assert found.order == tuple(np.argsort(distances)[:2])
         assert list(found.scores.values()) == pytest.approx(distances, abs=1e-5)
 
     @pytest.mark.parametrize("by", ["block-influence", "taylor", "fisher"])
     def test_every_score_of_importance_may_choose(self, tiny_llava: Path, by: str) -> None:
-        base = resolve(str(tiny_llava))
+        base = resolve_checkpoint(str(tiny_llava))
         found = removal_order(base, by, 3, **SMALL)
         assert found.order == tuple(np.argsort(importance(by, base, **SMALL).values)[:3])
 
     def test_a_score_says_what_it_lacks(self, tiny_llava: Path) -> None:
         with pytest.raises(VrbenchError, match="LoRA"):
-            removal_order(resolve(str(tiny_llava)), "lora-norm", 1, **SMALL)
+            removal_order(resolve_checkpoint(str(tiny_llava)), "lora-norm", 1, **SMALL)
 
     def test_tuned_layers_stay(self, tuned: Path) -> None:
-        base = resolve(str(tuned))
+        base = resolve_checkpoint(str(tuned))
         assert set(removal_order(base, "divergence", 8, **SMALL).order) == {1, 3}
         assert set(removal_order(base, "angular", 8, **SMALL).order) == {1, 3}
         assert len(removal_order(base, "angular", 8, outside_region=False, **SMALL).order) == 3
 
     def test_blocks_have_no_order(self, tiny_llava: Path) -> None:
         with pytest.raises(VrbenchError, match="need not contain each other"):
-            removal_order(resolve(str(tiny_llava)), BLOCK, 2, **SMALL)
+            removal_order(resolve_checkpoint(str(tiny_llava)), BLOCK, 2, **SMALL)
 
 
 class TestFile:
@@ -114,24 +115,24 @@ class TestFile:
         self, dev: LossEvaluator, tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         file = order_layers(recipe(tuned, remove=2, by="divergence"), tmp_path / "order.json", "cpu")
-        order = read_order(file, resolve(str(tuned)))
+        order = read_order(file, resolve_checkpoint(str(tuned)))
         monkeypatch.setattr("vrbench.pruning.prune.removal_order", None)  # nothing is measured again
         monkeypatch.setattr(orders, "removal_order", None)
         for count in (1, 2):
             out = prune(recipe(tuned, remove=count, order=str(file)), tmp_path / f"out{count}", "cpu")
-            found = resolve(str(out))
+            found = resolve_checkpoint(str(out))
             assert set(found.removed[0]) == set(order.order[:count])
             (step,) = found.lineage[0].steps
             assert step.method == "divergence"
             assert f"removed in the order {list(order.order[:count])}" in step.note
 
     def test_what_is_written_is_read(self, tiny_llava: Path, tmp_path: Path) -> None:
-        order = removal_order(resolve(str(tiny_llava)), "loss", 2, **SMALL)
-        assert read_order(order.save(tmp_path / "o.json"), resolve(str(tiny_llava))) == order
+        order = removal_order(resolve_checkpoint(str(tiny_llava)), "loss", 2, **SMALL)
+        assert read_order(order.save(tmp_path / "o.json"), resolve_checkpoint(str(tiny_llava))) == order
         assert f"removed: {order.values[0]:.4f}, {order.values[1]:.4f}; not healed" in order.describe(1)
 
     def test_faults(self, tiny_llava: Path, tuned: Path, tmp_path: Path) -> None:
-        base, file = resolve(str(tiny_llava)), tmp_path / "o.json"
+        base, file = resolve_checkpoint(str(tiny_llava)), tmp_path / "o.json"
         with pytest.raises(VrbenchError, match=r"o\.json' cannot be read: No such file"):
             read_order(file, base)
         file.write_text("{")
@@ -143,10 +144,10 @@ class TestFile:
         )  # fmt: skip
         order.save(file)
         with pytest.raises(VrbenchError, match=r"o\.json' was measured on x with digest .*; tuned has digest"):
-            read_order(file, resolve(str(tuned)))
+            read_order(file, resolve_checkpoint(str(tuned)))
         with pytest.raises(VrbenchError, match=r"removal order '.*' has 2 layers, not 3"):
             prune(recipe(tiny_llava, remove=3, order=str(file)), tmp_path / "out", "cpu")
-        file.write_text(json.dumps(order.model_dump() | {"digest": resolve(str(tuned)).digest}))
+        file.write_text(json.dumps(order.model_dump() | {"digest": resolve_checkpoint(str(tuned)).digest}))
         with pytest.raises(VrbenchError, match="layers 2 belong to the tuned layers 0,2"):
             prune(recipe(tuned, remove=1, order=str(file)), tmp_path / "out", "cpu")
         assert not (tmp_path / "out").exists()
@@ -160,7 +161,7 @@ class TestFile:
 
 class TestNamed:
     def test_named_layers_go(self, tuned: Path, tmp_path: Path) -> None:
-        found = resolve(str(prune(recipe(tuned, layers="1,3"), tmp_path / "out", "cpu")))
+        found = resolve_checkpoint(str(prune(recipe(tuned, layers="1,3"), tmp_path / "out", "cpu")))
         assert found.removed[0].indices == (1, 3)
         (step,) = found.lineage[0].steps
         assert (step.method, step.note) == ("named", "named; not healed")
@@ -168,13 +169,18 @@ class TestNamed:
     def test_layers_of_the_region_go_only_when_asked_for(self, tuned: Path, tmp_path: Path) -> None:
         with pytest.raises(VrbenchError, match="layers 0,2 belong to the tuned layers 0,2, which are kept"):
             prune(recipe(tuned, layers="0-2"), tmp_path / "out", "cpu")
-        found = resolve(str(prune(recipe(tuned, layers="0-2", outside_region=False), tmp_path / "out", "cpu")))
+        found = resolve_checkpoint(
+            str(prune(recipe(tuned, layers="0-2", outside_region=False), tmp_path / "out", "cpu"))
+        )
         assert (found.depth, found.origins.numbers, found.origins.tuned) == (1, (3,), ())
 
     def test_fixed_layers_and_all_layers_stay(
         self, tiny_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("vrbench.checkpoints.fixed_layers.FIXED", {"llava": lambda _: {1: "it is the second"}})
+        monkeypatch.setattr(
+            "vrbench.checkpoints.family_facts.FAMILY_FACTS",
+            {"llava": FamilyFacts(fixed_layers=lambda _: {1: "it is the second"})},
+        )
         with pytest.raises(MultipleErrors) as told:
             prune(recipe(tiny_llava, layers="all"), tmp_path / "out", "cpu")
         assert told.value.messages == (

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from tests import tiny
-from vrbench.checkpoints import resolve as checkpoint
-from vrbench.checkpoints.resolve import resolve
+from tests.tiny import checkpoint_errors
 from vrbench.core.errors import MultipleErrors, VrbenchError
 from vrbench.core.schemas import BaseRef, LineageStep
 from vrbench.models import load
 from vrbench.models.components import decoder_layers
 from vrbench.models.load import load_model
+from vrbench.models.resolve import resolve_backbone, resolve_checkpoint
 from vrbench.pruning.prune import restore
 
 
@@ -57,9 +57,9 @@ def told(fault: pytest.ExceptionInfo[VrbenchError]) -> list[str]:
 def test_a_language_model_s_layers_come_back(adapter: Path, tmp_path: Path) -> None:
     backbone = language_model(tmp_path / "llm")
     made = load_model(
-        resolve(str(restore(str(adapter), "1,3", str(tmp_path / "llm"), tmp_path / "out"))), torch.float32
+        resolve_checkpoint(str(restore(str(adapter), "1,3", str(tmp_path / "llm"), tmp_path / "out"))), torch.float32
     )
-    tuned = load_model(resolve(str(adapter)), torch.float32)
+    tuned = load_model(resolve_checkpoint(str(adapter)), torch.float32)
     for i in range(tiny.DEPTH):
         source = decoder_layers(backbone if i in (1, 3) else tuned)[i]
         assert all(torch.equal(p, source.get_parameter(n)) for n, p in decoder_layers(made)[i].named_parameters()), i
@@ -67,8 +67,8 @@ def test_a_language_model_s_layers_come_back(adapter: Path, tmp_path: Path) -> N
 
 def test_a_language_model_alone_is_still_no_checkpoint_to_measure(tmp_path: Path) -> None:
     language_model(tmp_path / "llm")
-    assert checkpoint.resolve_backbone(str(tmp_path / "llm")).family == "llama"
-    (fault,) = checkpoint.faults(str(tmp_path / "llm"))
+    assert resolve_backbone(str(tmp_path / "llm")).family == "llama"
+    (fault,) = checkpoint_errors(str(tmp_path / "llm"))
     assert "'llama'" in fault
 
 
@@ -78,11 +78,11 @@ def test_the_folder_is_found_from_anywhere_and_may_be_moved_with_its_base(
     language_model(tmp_path / "llm")
     monkeypatch.chdir(tmp_path)
     restore("adapter", "1", "llm", "out")
-    step = resolve("out").lineage[0].steps[0]
-    assert (resolve("out").lineage[0].base.id, step.backbone.id) == ("../adapter", "../llm")  # type: ignore[union-attr]
-    digest = resolve("out").digest
+    step = resolve_checkpoint("out").lineage[0].steps[0]
+    assert (resolve_checkpoint("out").lineage[0].base.id, step.backbone.id) == ("../adapter", "../llm")  # type: ignore[union-attr]
+    digest = resolve_checkpoint("out").digest
     monkeypatch.chdir(tmp_path / "llm")
-    assert resolve(str(tmp_path / "out")).digest == digest
+    assert resolve_checkpoint(str(tmp_path / "out")).digest == digest
 
 
 @pytest.mark.usefixtures("nothing_is_loaded")
@@ -107,7 +107,7 @@ class TestFaults:
         assert "with 4" in found
 
     def test_layers_that_the_backbone_lost_itself(self, tiny_llava: Path, tmp_path: Path) -> None:
-        digest = resolve(str(tiny_llava)).digest
+        digest = resolve_checkpoint(str(tiny_llava)).digest
         step = LineageStep(kind="pruned", layers="2", depth=4)
         tiny.mark(tmp_path / "pruned", str(tiny_llava), digest, [step], 3)
         (found,) = self.refused(tiny_llava, "1-2", tmp_path / "pruned", tmp_path / "out")
@@ -129,29 +129,29 @@ class TestFaults:
             restore(str(adapter), "1", str(tiny_llava), tmp_path / "out")
 
     def test_a_backbone_that_changed_since(self, adapter: Path, tmp_path: Path) -> None:
-        digest = resolve(str(adapter)).digest
+        digest = resolve_checkpoint(str(adapter)).digest
         language_model(tmp_path / "llm")
         step = LineageStep(kind="restored", layers="1", depth=4, backbone=BaseRef(id="../llm", digest="0" * 64))
         tiny.mark(tmp_path / "r", str(adapter), digest, [step])
-        (found,) = checkpoint.faults(str(tmp_path / "r"))
+        (found,) = checkpoint_errors(str(tmp_path / "r"))
         assert "from another ../llm" in found
         assert "0" * 12 in found
 
     def test_a_step_that_names_no_backbone(self, adapter: Path, tmp_path: Path) -> None:
         step = LineageStep(kind="restored", layers="1", depth=4)
-        tiny.mark(tmp_path / "r", str(adapter), resolve(str(adapter)).digest, [step])
-        (found,) = checkpoint.faults(str(tmp_path / "r"))
+        tiny.mark(tmp_path / "r", str(adapter), resolve_checkpoint(str(adapter)).digest, [step])
+        (found,) = checkpoint_errors(str(tmp_path / "r"))
         assert "step 1 (restored) of r names no backbone" in found
 
     def test_layers_restored_after_the_training_in_one_folder(self, tiny_llava: Path, tmp_path: Path) -> None:
-        digest = resolve(str(tiny_llava)).digest
+        digest = resolve_checkpoint(str(tiny_llava)).digest
         folder = tiny.save_adapter(tmp_path / "a", tiny_llava)
         steps = [
             LineageStep(kind="trained", layers="1-2", depth=4, method="lora"),
             LineageStep(kind="restored", layers="1", depth=4, backbone=BaseRef(id=str(tiny_llava), digest=digest)),
         ]
         tiny.mark(folder, str(tiny_llava), digest, steps)
-        (found,) = checkpoint.faults(str(folder))
+        (found,) = checkpoint_errors(str(folder))
         assert "step 2 (restored) of a comes after the training whose weights lie in the same folder" in found
 
 
@@ -164,4 +164,4 @@ def test_a_link_to_a_folder_elsewhere_may_be_the_goal(is_there: bool, tiny_llava
         elsewhere.mkdir()
     restore(str(tiny_llava), "1", str(tmp_path / "llm"), out)
     assert out.is_symlink()
-    assert checkpoint.faults(str(elsewhere)) == []
+    assert checkpoint_errors(str(elsewhere)) == []

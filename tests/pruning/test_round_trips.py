@@ -18,8 +18,7 @@ from transformers import AutoTokenizer
 from tests import tiny
 from tests.pruning import others
 from tests.tiny import save_delta
-from vrbench.checkpoints.new_folder import made_folder
-from vrbench.checkpoints.resolve import resolve
+from vrbench.checkpoints.new_folder import create_folder
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import LineageStep
 from vrbench.models import hf_folder
@@ -27,6 +26,7 @@ from vrbench.models.components import decoder_layers, layer_parameters, projecto
 from vrbench.models.load import load_model, load_vlm
 from vrbench.models.overlay import remove_layers
 from vrbench.models.processors import load_image_processor
+from vrbench.models.resolve import resolve_checkpoint
 from vrbench.pruning.export import export_full
 from vrbench.pruning.prune import restore
 
@@ -54,7 +54,7 @@ def made(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def loaded(folder: Path) -> Any:
-    return load_model(resolve(str(folder)), torch.float32)
+    return load_model(resolve_checkpoint(str(folder)), torch.float32)
 
 
 def same(model: Any, expected: Any) -> bool:
@@ -62,7 +62,7 @@ def same(model: Any, expected: Any) -> bool:
 
 
 def layered(folder: Path, base: Path, *steps: LineageStep, depth: int = tiny.DEPTH) -> Path:
-    found = resolve(str(base))
+    found = resolve_checkpoint(str(base))
     tiny.mark(folder, str(base), found.digest, steps, depth)
     tiny.edit_json(folder / "vrbench.json", family=found.family)
     return folder
@@ -114,8 +114,8 @@ def test_an_adapter_merged_or_beside_the_weights_gives_what_peft_gives(
 
     folder = save_adapter(made, tmp_path / "a", **options)
     theirs = others.logits(PeftModel.from_pretrained(made.make(), folder).eval().get_base_model())
-    merged = load_vlm(resolve(str(folder))).model
-    beside = load_vlm(resolve(str(folder)), merge=False).model
+    merged = load_vlm(resolve_checkpoint(str(folder))).model
+    beside = load_vlm(resolve_checkpoint(str(folder)), merge=False).model
     assert not [name for name, _ in merged.named_parameters() if "lora_" in name]
     assert [name for name, _ in beside.named_parameters() if "lora_" in name]
     assert torch.allclose(others.logits(merged), theirs, atol=1e-5, rtol=1e-5)
@@ -143,11 +143,11 @@ def test_an_adapter_whose_keys_and_config_are_those_of_other_scripts_gives_what_
 def test_patterns_are_matched_as_peft_matches_them(key: str) -> None:
     from peft.utils.other import get_pattern_key
 
-    from vrbench.checkpoints.lora_adapter import alpha_of
+    from vrbench.checkpoints.lora_adapter import lora_alpha
 
     name = "model.language_model.layers.1.mlp.up_proj"
     patterns = {key: 5, "up_proj": 6}
-    assert alpha_of({"alpha_pattern": patterns}, name) == patterns.get(get_pattern_key(list(patterns), name), 8)
+    assert lora_alpha({"alpha_pattern": patterns}, name) == patterns.get(get_pattern_key(list(patterns), name), 8)
 
 
 def test_an_adapter_that_was_trained_on_the_language_model_alone(made: Made, tmp_path: Path) -> None:
@@ -167,7 +167,10 @@ def test_an_adapter_on_an_adapter(made: Made, tmp_path: Path) -> None:
     below = save_adapter(made, tmp_path / "a", layers=(0, 1))
     above = save_adapter(made, tmp_path / "b", layers=(1, 2), lora_alpha=2)
     tiny.edit_json(above / "adapter_config.json", base_model_name_or_path="../a")
-    merged, beside = load_vlm(resolve(str(above))).model, load_vlm(resolve(str(above)), merge=False).model
+    merged, beside = (
+        load_vlm(resolve_checkpoint(str(above))).model,
+        load_vlm(resolve_checkpoint(str(above)), merge=False).model,
+    )
     assert torch.allclose(others.logits(merged), others.logits(beside), atol=1e-5, rtol=1e-5)
     changed = dict(merged.named_parameters())
     lower, base = dict(loaded(below).named_parameters()), dict(made.model.named_parameters())
@@ -183,7 +186,7 @@ def test_an_adapter_s_own_projector_replaces_the_base_s(made: Made, tmp_path: Pa
 
     name = {"llava": "multi_modal_projector", "qwen2_5_vl": "merger"}[made.model.config.model_type]
     folder = save_adapter(made, tmp_path / "a", modules_to_save=[name])
-    found = resolve(str(folder))
+    found = resolve_checkpoint(str(folder))
     theirs = PeftModel.from_pretrained(made.make(), folder).eval().get_base_model()
     model = load_model(found, torch.float32)
     assert torch.allclose(others.logits(model), others.logits(theirs), atol=1e-5)
@@ -193,7 +196,7 @@ def test_an_adapter_s_own_projector_replaces_the_base_s(made: Made, tmp_path: Pa
 
 
 def test_a_foreign_adapter_s_layers_and_kind_are_in_its_lineage(made: Made, tmp_path: Path) -> None:
-    found = resolve(str(save_adapter(made, tmp_path / "a", layers=(1, 3), use_dora=True)))
+    found = resolve_checkpoint(str(save_adapter(made, tmp_path / "a", layers=(1, 3), use_dora=True)))
     assert found.lineage[0].steps == (LineageStep(kind="trained", layers="1,3", depth=4, method="dora"),)
     assert found.origins.tuned == (1, 3)
 
@@ -211,7 +214,7 @@ def test_only_layers_of_the_llm_are_tuned(made: Made, tmp_path: Path) -> None:
 def test_a_delta_is_the_tuned_model(made: Made, tmp_path: Path) -> None:
     model = tuned(made, (0, 2))
     folder = save_delta(model, LayerSet.of((0, 2), 4), str(made.folder), tmp_path / "delta")
-    found = resolve(str(folder))
+    found = resolve_checkpoint(str(folder))
     assert same(load_model(found, torch.float32), model)
     assert not same(made.model, model)
     assert found.lineage[0].steps == (LineageStep(kind="trained", layers="0,2", depth=4, method="weights"),)
@@ -235,7 +238,7 @@ def test_a_delta_on_an_adapter_that_is_not_merged(made: Made, tmp_path: Path) ->
     model = loaded(adapter)
     for parameter in layer_parameters(model, [1]).values():
         parameter.data += 0.1
-    found = resolve(str(save_delta(model, LayerSet.of((1,), 4), str(adapter), tmp_path / "d")))
+    found = resolve_checkpoint(str(save_delta(model, LayerSet.of((1,), 4), str(adapter), tmp_path / "d")))
     beside = load_vlm(found, merge=False).model
     assert torch.allclose(others.logits(beside), others.logits(model), atol=1e-4)
     assert same(load_model(found, torch.float32), model)
@@ -252,14 +255,14 @@ def test_a_light_pruned_folder_is_the_smaller_model(made: Made, tmp_path: Path) 
 def test_a_whole_folder_is_the_light_one_and_needs_no_base(made: Made, tmp_path: Path) -> None:
     adapter = save_adapter(made, tmp_path / "a")
     light = layered(tmp_path / "light", adapter, LineageStep(kind="pruned", layers="0", depth=4), depth=3)
-    found = resolve(str(light))
-    with made_folder(tmp_path / "whole") as folder:
+    found = resolve_checkpoint(str(light))
+    with create_folder(tmp_path / "whole") as folder:
         (folder / "vrbench.json").touch()
         assert found.base
         export_full(found, folder, found.lineage[0], found.base)
     expected = others.logits(loaded(light))
     adapter.rename(tmp_path / "gone")
-    whole = resolve(str(tmp_path / "whole"))
+    whole = resolve_checkpoint(str(tmp_path / "whole"))
     assert torch.equal(others.logits(load_model(whole, torch.float32)), expected)
     assert (whole.base, whole.depth) == (None, 3)
     assert [line.steps for line in whole.lineage] == [line.steps for line in found.lineage]
@@ -272,7 +275,7 @@ def test_a_whole_folder_is_the_light_one_and_needs_no_base(made: Made, tmp_path:
 def test_restored_layers_are_the_backbone_s_whatever_was_trained(made: Made, tmp_path: Path) -> None:
     adapter = save_adapter(made, tmp_path / "a", layers=(0, 1, 2))
     folder = restore(str(adapter), "1-2", str(made.folder), tmp_path / "r")
-    found = resolve(str(folder))
+    found = resolve_checkpoint(str(folder))
     expected = loaded(adapter)
     for name, parameter in layer_parameters(expected, (1, 2)).items():
         parameter.data.copy_(layer_parameters(made.model, (1, 2))[name])
@@ -281,7 +284,7 @@ def test_restored_layers_are_the_backbone_s_whatever_was_trained(made: Made, tmp
     assert found.origins.tuned == (0,)
     (step,) = found.lineage[0].steps
     assert (step.kind, step.layers, step.depth) == ("restored", "1-2", 4)
-    assert step.backbone and step.backbone.digest == resolve(str(made.folder)).digest
+    assert step.backbone and step.backbone.digest == resolve_checkpoint(str(made.folder)).digest
     beside = load_vlm(found, merge=False).model
     assert torch.allclose(others.logits(beside), others.logits(expected), atol=1e-5)
     assert {name.split("layers.")[1][0] for name, _ in beside.named_parameters() if "lora_A" in name} == {"0"}
@@ -300,13 +303,13 @@ def test_restored_layers_count_in_the_depth_that_pruning_left(made: Made, tmp_pa
     for name, parameter in layer_parameters(expected, (2,)).items():  # which pruning made layer 1
         parameter.data.copy_(layer_parameters(made.model, (2,))[name])
     remove_layers(expected, LayerSet.of((1,), 4))
-    found = resolve(str(folder))
+    found = resolve_checkpoint(str(folder))
     assert same(load_model(found, torch.float32), expected)
     assert (found.origins.numbers, found.origins.tuned) == ((0, 2, 3), (0, 2))
 
 
 def test_layers_may_be_removed_again_after_they_were_restored_in_one_folder(made: Made, tmp_path: Path) -> None:
-    digest = resolve(str(made.folder)).digest
+    digest = resolve_checkpoint(str(made.folder)).digest
     adapter = save_adapter(made, tmp_path / "a", layers=(1, 2))
     backbone = {"id": str(made.folder), "digest": digest}
     steps = [
@@ -340,4 +343,4 @@ def test_every_step_has_a_digest_of_its_own(made: Made, tmp_path: Path) -> None:
         restore(str(adapter), "1", str(delta), tmp_path / "r3"),
         restore(str(delta), "1", str(made.folder), tmp_path / "r4"),
     ]  # fmt: skip
-    assert len({resolve(str(folder)).digest for folder in folders}) == len(folders)
+    assert len({resolve_checkpoint(str(folder)).digest for folder in folders}) == len(folders)

@@ -30,15 +30,14 @@ BASE = {
 @contextmanager
 def in_it() -> Iterator[None]:
     """The pocket family with a small tower and the small language model."""
-    from vrbench.checkpoints import smollm2
-    from vrbench.models import pocket
+    from vrbench.checkpoints import llava_shapes, smollm2
 
     folder = Path(os.environ[FOLDER])
     with pytest.MonkeyPatch.context() as patch:
         for name, size in SIZES.items():
             patch.setattr(smollm2, name, size)
-        vision = {**pocket.vision_config(), **VISION}
-        patch.setattr(pocket, "vision_config", lambda: vision)
+        vision = {**llava_shapes.POCKET_VISION, **VISION}
+        patch.setattr(llava_shapes, "POCKET_VISION", vision)
         patch.setattr(smollm2, "backbone_folder", lambda: folder)
         yield
 

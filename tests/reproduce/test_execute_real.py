@@ -12,9 +12,9 @@ import pytest
 
 from tests.reproduce import shrunk
 from tests.tiny import own_cache
-from vrbench.checkpoints.resolve import resolve
 from vrbench.core.layers import select_layers
 from vrbench.core.run_storage import load_run
+from vrbench.models.resolve import resolve_checkpoint
 from vrbench.reproduce import build as building
 from vrbench.reproduce import experiments
 from vrbench.reproduce.build import ExperimentRequest, build
@@ -84,7 +84,10 @@ class TestLayers:
             (step,) = run.record.checkpoint.lineage[0].steps
             with shrunk.in_it():
                 assert select_layers(step.layers, shrunk.DEPTH) == select_layers(text, shrunk.DEPTH)
-                assert run.record.checkpoint.digest == resolve(str(folder / "checkpoints" / f"train-{name}-s0")).digest
+                assert (
+                    run.record.checkpoint.digest
+                    == resolve_checkpoint(str(folder / "checkpoints" / f"train-{name}-s0")).digest
+                )
             assert {r.task for r in run.record.results} == set(TASKS.split(",")) and run.record.settings.limit == 4
             assert list((folder / "runs" / f"run-{name}-s0" / "samples").glob("*.jsonl.gz"))
 

@@ -15,8 +15,8 @@ from PIL import Image
 from tests import tiny, tiny_families
 from vrbench.checkpoints.families import FAMILIES
 from vrbench.checkpoints.prompts import Turn
-from vrbench.checkpoints.resolve import resolve
 from vrbench.models.load import load_vlm
+from vrbench.models.resolve import resolve_checkpoint
 from vrbench.training.conversations import Conversation, TrainingImage
 
 FAMILY = pytest.mark.parametrize("family", sorted(FAMILIES))
@@ -29,7 +29,7 @@ def loaded(family: str) -> Any:
         tiny.save_llava(folder)
     else:
         tiny_families.save(family, folder)
-    return load_vlm(resolve(str(folder)))
+    return load_vlm(resolve_checkpoint(str(folder)))
 
 
 def picture(seed: int, width: int = 70, height: int = 40) -> TrainingImage:

@@ -162,7 +162,7 @@ class TestDraws:
     [{}, {"modules": "attention"}, {"tuning": "weights", "lr_projector": 1e-3}, {"lr_projector": 1e-3, "rank": 3}],
 )
 def test_the_parameters_that_are_told_beforehand_are_those_that_learn(changes: dict[str, Any], tiny_llava: Any) -> None:
-    from vrbench.checkpoints.resolve import resolve
+    from vrbench.models.resolve import resolve_checkpoint
 
     of = settings(layers="1,3", **changes)
     layers = LayerSet.of([1, 3], tiny.DEPTH)
@@ -171,5 +171,5 @@ def test_the_parameters_that_are_told_beforehand_are_those_that_learn(changes: d
     groups = parameter_groups(model, layers, of)
     unfreeze(model, groups, torch.float32)
     learning_ones = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    assert sum(count_trainable(TrainingSetup(resolve(str(tiny_llava)), layers), of)) == learning_ones
+    assert sum(count_trainable(TrainingSetup(resolve_checkpoint(str(tiny_llava)), layers), of)) == learning_ones
     assert learning_ones == sum(p.numel() for group in groups for p in group.parameters)

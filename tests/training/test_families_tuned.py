@@ -12,11 +12,10 @@ import torch
 from tests import tiny, tiny_families
 from tests.training.asked import LATER, ONE, SEVERAL, TWO, WORDS
 from vrbench.checkpoints.families import FAMILIES
-from vrbench.checkpoints.inspect import describe
-from vrbench.checkpoints.resolve import resolve
 from vrbench.core.errors import VrbenchError, error_messages
 from vrbench.models import components
 from vrbench.models.load import load_model, load_vlm
+from vrbench.models.resolve import inspect_checkpoint, resolve_checkpoint
 from vrbench.training import stages, train
 from vrbench.training.conversation_batches import collate
 from vrbench.training.conversation_encoder import ConversationEncoder
@@ -99,7 +98,7 @@ WAYS = [*((family, "lora") for family in sorted(FAMILIES)), *((f, "weights") for
 def test_the_written_folder_is_the_tuned_model(family: str, tuning: str, tmp_path: Path, trained: list[Any]) -> None:
     base = base_of(family, tmp_path / "base")
     out = train(recipe(base, tmp_path, tuning=tuning, checkpointing=True), tmp_path / "tuned", device="cpu")
-    checkpoint = resolve(str(out))
+    checkpoint = resolve_checkpoint(str(out))
     assert checkpoint.lineage[0].steps[-1].layers == LAYERS and checkpoint.lineage[0].steps[-1].method == tuning
     told = json.loads(checkpoint.lineage[0].steps[-1].note)
     assert told["samples"] == (10 if family == "paligemma" else 5) and told["of"] == 5 and told["left_out"] == {}
@@ -107,11 +106,11 @@ def test_the_written_folder_is_the_tuned_model(family: str, tuning: str, tmp_pat
     made = ConversationEncoder(vlm, 4000)
     batch = collate([row for row in (made.encode(made.split(s)[0]) for s in (ONE, SEVERAL)) if row])
     ours, theirs = logits(vlm.model, batch), logits(trained[0], batch)
-    before = load_model(resolve(str(base)), torch.float32)
+    before = load_model(resolve_checkpoint(str(base)), torch.float32)
     assert torch.allclose(ours, theirs, atol=2e-4) and not torch.allclose(ours, logits(before, batch), atol=0.05)
     assert changed(vlm.model, before) == ({1, 3}, True, False)
-    told = describe(str(out))
-    assert told.against is not None and told.parameters == describe(str(base)).parameters
+    told = inspect_checkpoint(str(out))
+    assert told.against is not None and told.parameters == inspect_checkpoint(str(base)).parameters
     assert (told.against.tuned, told.against.others) == ("1,3", ("projector",))
 
 
@@ -125,7 +124,7 @@ def test_a_base_that_is_pruned_and_tuned_itself(tmp_path: Path, trained: list[An
     small = prune(angular, tmp_path / "small", "cpu")
     (tmp_path / "more").mkdir()
     healed = train(recipe(small, tmp_path / "more", layers="0"), tmp_path / "healed", device="cpu")
-    vlm = load_vlm(resolve(str(healed)))
+    vlm = load_vlm(resolve_checkpoint(str(healed)))
     made = ConversationEncoder(vlm)
     batch = collate([row for row in [made.encode(ONE)] if row])
     assert vlm.depth == 3 and torch.allclose(logits(vlm.model, batch), logits(trained[-1], batch), atol=2e-4)
@@ -135,11 +134,11 @@ def test_the_share_and_the_faults_are_told(tmp_path: Path) -> None:
     base = base_of("llava", tmp_path / "base")
     half = recipe(base, tmp_path, {"share": 0.4, "subset": "uniform", "length": 28}, epochs=1.0, steps=None)
     out = train(half, tmp_path / "out", device="cpu")
-    told = json.loads(resolve(str(out)).lineage[0].steps[-1].note)
+    told = json.loads(resolve_checkpoint(str(out)).lineage[0].steps[-1].note)
     (tmp_path / "moved").mkdir()
     for folder in (base, out):
         folder.rename(tmp_path / "moved" / folder.name)
-    assert resolve(str(tmp_path / "moved" / "out")).depth == tiny.DEPTH  # its base is found beside it
+    assert resolve_checkpoint(str(tmp_path / "moved" / "out")).depth == tiny.DEPTH  # its base is found beside it
     assert told["of"] == 5 and told["samples"] + told["left_out"].get("longer than data.length", 0) == 2
     (tmp_path / "images" / "0.png").unlink()
     wrong = half.model_copy(update={"base": str(tmp_path / "nowhere")})

@@ -12,12 +12,12 @@ from transformers.models.llava.image_processing_pil_llava import LlavaImageProce
 from tests import tiny
 from tests.training.asked import ONE
 from tests.training.test_families_tuned import conversations
-from vrbench.checkpoints.parameter_names import ADAPTER
-from vrbench.checkpoints.resolve import resolve
+from vrbench.checkpoints.checkpoint import ADAPTER
 from vrbench.checkpoints.safetensors_index import read_header
 from vrbench.core.errors import VrbenchError, error_messages
 from vrbench.core.layers import select_layers
 from vrbench.models.load import load_vlm
+from vrbench.models.resolve import resolve_checkpoint
 from vrbench.training import load, names, train
 from vrbench.training.conversation_encoder import ConversationEncoder
 from vrbench.training.prepare import dry_run, padding_errors
@@ -73,14 +73,14 @@ def base(tmp_path: Path) -> Path:
 
 
 def test_pictures_are_padded_in_training_as_when_the_model_is_measured(tmp_path: Path, base: Path) -> None:
-    vlm = load_vlm(resolve(str(base)))
+    vlm = load_vlm(resolve_checkpoint(str(base)))
     row = ConversationEncoder(vlm, pad_square=True).encode(ONE)
     assert row is not None
     shown = vlm.image_processor(images=ONE.open_images(), return_tensors="pt")["pixel_values"]
     assert torch.equal(row["pixel_values"], shown)
     plain = tiny.save_llava(tmp_path / "plain")
-    assert padding_errors(resolve(str(base))) == padding_errors(resolve("random/tiny")) == []
-    assert "SiglipImageProcessorPil" in padding_errors(resolve(str(plain)))[0]
+    assert padding_errors(resolve_checkpoint(str(base))) == padding_errors(resolve_checkpoint("random/tiny")) == []
+    assert "SiglipImageProcessorPil" in padding_errors(resolve_checkpoint(str(plain)))[0]
     file, images = conversations(tmp_path)
     given = {"base": str(plain), "data.conversations": str(file), "data.images": str(images), "tune.layers": "1"}
     with pytest.raises(VrbenchError, match=r"or data\.pad_square to false"):
@@ -96,7 +96,7 @@ def test_a_rehearsal_of_three_steps(tmp_path: Path, base: Path) -> None:
     told = dry_run(load("llava-1.5-7b-region", given | {"tune.steps": "null", "tune.epochs": "2"}), tmp_path / "out")
     assert "mix.json: 5 of 5 samples" in told and "# steps: about 2, of 8 samples each" in told
     out = train("llava-1.5-7b-region", tmp_path / "out", given, device="cpu")
-    made = resolve(str(out))
+    made = resolve_checkpoint(str(out))
     step = made.lineage[0].steps[-1]
     assert (step.layers, step.method, step.recipe, made.depth) == ("1,3", "lora", "llava-1.5-7b-region", 4)
     assert json.loads(step.note)["steps"] == 3 and json.loads(step.note)["samples"] == 5

@@ -10,7 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from vrbench.checkpoints.random_shapes import SHAPES
+from vrbench.checkpoints.random_shapes import RANDOM_SHAPES
 from vrbench.cli import app
 from vrbench.core.errors import MultipleErrors, VrbenchError
 from vrbench.core.layers import LayerSet
@@ -167,10 +167,10 @@ def test_removed_layers_are_not_computed_and_come_back(model: ShapeModel) -> Non
 
 
 def test_joined_linears_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    text, vision = SHAPES["bunny-phi3-mini"]
+    text, vision = RANDOM_SHAPES["bunny-phi3-mini"]
     small = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "num_key_value_heads": 2}
     small |= {"intermediate_size": 48, "vocab_size": 64, "max_position_embeddings": 128, "pad_token_id": 0}
-    monkeypatch.setitem(SHAPES, "small-phi3", (text | small, vision | {"hidden_size": 16}))
+    monkeypatch.setitem(RANDOM_SHAPES, "small-phi3", (text | small, vision | {"hidden_size": 16}))
     rows = profile(
         ["small-phi3"], ProfileOptions(layers=["0"], batch=1, tokens=12, image_tokens=8, steps=1, removed=()), "cpu"
     )

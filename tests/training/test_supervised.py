@@ -15,10 +15,10 @@ from PIL import Image
 from tests import tiny
 from tests.training.asked import FAMILY, LATER, ONE, SEVERAL, TWO, WORDS, loaded, sample
 from vrbench.checkpoints.prompts import LLAVA_SYSTEM
-from vrbench.checkpoints.resolve import resolve
 from vrbench.conversion.tokenizer import TEMPLATE
 from vrbench.core.errors import VrbenchError
 from vrbench.models.load import load_vlm
+from vrbench.models.resolve import resolve_checkpoint
 from vrbench.training.conversation_batches import answer_loss, collate, count_answer_tokens, split_batch
 from vrbench.training.conversation_encoder import ConversationEncoder, pad_to_square
 from vrbench.training.conversations import Conversation
@@ -170,7 +170,7 @@ def test_it_goes_to_other_processes_without_weights() -> None:
 
 
 def with_template(template: str | None) -> Any:
-    vlm = load_vlm(resolve(str(tiny.save_llava(Path(mkdtemp()) / "llava"))))
+    vlm = load_vlm(resolve_checkpoint(str(tiny.save_llava(Path(mkdtemp()) / "llava"))))
     vlm.tokenizer.chat_template = template
     return vlm
 

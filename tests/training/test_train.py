@@ -13,15 +13,14 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.tiny import own_cache
-from vrbench.checkpoints import smollm2
-from vrbench.checkpoints.resolve import resolve
+from vrbench.checkpoints import llava_shapes, smollm2
 from vrbench.cli.checkpoints import print_made
 from vrbench.core.cache import file_digest
 from vrbench.core.errors import MultipleErrors, VrbenchError
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import BaseRef, Lineage, LineageStep
-from vrbench.models import pocket
 from vrbench.models.load import load_vlm
+from vrbench.models.resolve import resolve_checkpoint
 from vrbench.pocket import easy_vqa
 from vrbench.training import load, pocket_data, stages, train
 from vrbench.training.packed_llava import PackedLlava
@@ -58,8 +57,8 @@ def tiny_pocket(tmp_path_factory: pytest.TempPathFactory) -> Any:
         own_cache(folder / "cache", patch)
         for name, size in SIZES.items():
             patch.setattr(smollm2, name, size)
-        vision = {**pocket.vision_config(), **VISION}
-        patch.setattr(pocket, "vision_config", lambda: vision)
+        vision = {**llava_shapes.POCKET_VISION, **VISION}
+        patch.setattr(llava_shapes, "POCKET_VISION", vision)
         patch.setattr(smollm2, "backbone_folder", lambda: folder / "llm")
         patch.setattr(pocket_data, "DEV_IMAGES", 4)
         patch.setattr(pocket_data, "DEV_PASSAGES", 1)
@@ -90,13 +89,13 @@ def lineage(folder: Path) -> Lineage:
 
 class TestBase:
     def test_it_is_a_checkpoint_that_loads(self, base: Path) -> None:
-        found = resolve(str(base))
+        found = resolve_checkpoint(str(base))
         assert (found.depth, found.family) == (DEPTH, "llava")
         assert load_vlm(found).depth == DEPTH
 
     def test_the_llm_is_that_of_the_package_unchanged(self, base: Path) -> None:
         expected = load_file(smollm2.backbone_folder() / "model.safetensors")
-        state = load_vlm(resolve(str(base))).language_model.state_dict()
+        state = load_vlm(resolve_checkpoint(str(base))).language_model.state_dict()
         assert {f"model.{name}" for name in state} == set(expected)
         assert all(torch.equal(value, expected[f"model.{name}"]) for name, value in state.items())
 
@@ -124,7 +123,7 @@ class TestTuned:
 
     @pytest.mark.supports("pocket", "tuned")
     def test_nothing_else_of_the_model_has_changed(self, base: Path, tuned: Path) -> None:
-        before, after = (load_vlm(resolve(str(folder))).model.state_dict() for folder in (base, tuned))
+        before, after = (load_vlm(resolve_checkpoint(str(folder))).model.state_dict() for folder in (base, tuned))
         changed = {name for name in before if not torch.equal(before[name], after[name])}
         layers = {name for name in changed if ".language_model.layers." in name}
         assert {int(name.split(".layers.")[1].split(".")[0]) for name in layers} == set(TUNED)
@@ -135,7 +134,7 @@ class TestTuned:
         found = lineage(tuned)
         (step,) = found.steps
         assert (step.stage, step.method, step.layers, step.depth) == ("tune", "lora", "0,2", DEPTH)
-        assert found.base is not None and found.base.digest == resolve(str(base)).digest
+        assert found.base is not None and found.base.digest == resolve_checkpoint(str(base)).digest
         assert set(json.loads(step.note)) >= {"device", "torch", "seconds", "dev_right", "dev_ppl", "final_loss"}
         assert load(str(tuned / "recipe.yaml")).digest == step.recipe_digest
 
@@ -162,7 +161,7 @@ class TestOtherTunings:
         """(the lineage, the parameters that differ from the base's)."""
         keys = {f"tune.{key}": value for key, value in changes.items()}
         folder = train("pocket-region", out, {**TUNE, "base": str(base), **keys}, device="cpu")
-        before, after = (load_vlm(resolve(str(one))).model.state_dict() for one in (base, folder))
+        before, after = (load_vlm(resolve_checkpoint(str(one))).model.state_dict() for one in (base, folder))
         return lineage(folder), {name for name in before if not torch.equal(before[name], after[name])}
 
     def test_whole_weights_become_a_delta(self, base: Path, tmp_path: Path) -> None:
@@ -198,10 +197,10 @@ class TestOtherTunings:
         pruned.mkdir()
         step = LineageStep(kind="pruned", layers="1", depth=DEPTH)
         below = Lineage(id="pruned", family="llava", depth=DEPTH - 1, steps=(step,),
-                        base=BaseRef(id=str(tuned), digest=resolve(str(tuned)).digest))  # fmt: skip
+                        base=BaseRef(id=str(tuned), digest=resolve_checkpoint(str(tuned)).digest))  # fmt: skip
         (pruned / "vrbench.json").write_text(below.model_dump_json())
         healed = train("pocket-heal", tmp_path / "healed", {**TUNE, "base": str(pruned), "tune.layers": "all"}, "cpu")
-        found = resolve(str(healed))
+        found = resolve_checkpoint(str(healed))
         assert (found.depth, load_vlm(found).depth) == (DEPTH - 1, DEPTH - 1)
         assert [(s.stage, s.kind, s.layers, s.depth) for s in found.lineage[0].steps] == [("heal", "trained", "all", 3)]
 
@@ -239,8 +238,8 @@ class TestGoneOn:
         assert (out / "state" / "tune" / "checkpoint-2" / "whole").exists()
         with pytest.raises(VrbenchError, match="holds the state of another recipe"):
             train("pocket-region", out, {**asked, "seed": "4"}, device="cpu")
-        with pytest.raises(VrbenchError, match="is half made: its training was stopped"):
-            resolve(str(out))
+        with pytest.raises(VrbenchError, match="is incomplete: its training was stopped"):
+            resolve_checkpoint(str(out))
         train("pocket-region", out, asked, device="cpu")
         assert lineage(out).weights == lineage(tuned).weights
         assert not (out / "state").exists()

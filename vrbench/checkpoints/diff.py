@@ -1,27 +1,26 @@
-"""Which layers of a checkpoint were tuned or removed, against a base: weights compared where both are at hand."""
+"""Which layers of a checkpoint were tuned or removed, against a base: weights compared where both are available."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache
 
-from vrbench.checkpoints.resolve import Checkpoint
-from vrbench.checkpoints.tensor_index import Stored, in_layer, layer_of
-from vrbench.checkpoints.tensor_location import beginning, same
+from vrbench.checkpoints.checkpoint import Checkpoint
+from vrbench.checkpoints.tensor_index import TensorIndex, rename_layer, same_values
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
 
-OUTSIDE = {"embed_tokens": "embeddings", "lm_head": "head", "norm": "final norm"}
+OUTSIDE_LAYERS = {"embed_tokens": "embeddings", "lm_head": "head", "norm": "final norm"}
 
 
 @dataclass
-class Difference:
+class CheckpointDiff:
     """What differs from a base; layers are numbered as in the base.
 
     Attributes:
         depth: decoder layers of the base.
-        tuned: layers with other weights, or under an adapter that changes something.
-        removed: layers that are gone.
+        tuned: layers with other weights, or with an adapter that changes something.
+        removed: layers that were removed.
         others: what else differs: "projector", "vision tower", "embeddings", "head", "final norm".
         added: parts that the base has not.
         uncompared: layers that could not be compared, since the base's adapter is merged here.
@@ -35,66 +34,61 @@ class Difference:
     uncompared: set[int] = field(default_factory=set)
 
 
-def difference(ckpt: Checkpoint, own: Stored, base: Checkpoint, theirs: Stored) -> Difference:
+def diff_checkpoints(ckpt: Checkpoint, own: TensorIndex, base: Checkpoint, theirs: TensorIndex) -> CheckpointDiff:
     """Compare layer by layer, each until a tensor differs.
 
     Raises:
-        VrbenchError: it is neither stored nor recorded which layers of the base these are, or weights that are made
-            when they are loaded would have to be compared with files.
+        VrbenchError: it is neither stored nor recorded which layers of the base these are, or random weights, which
+            are not stored, would have to be compared with files.
     """
-    pairs = _pairs(ckpt, own, base, theirs)
-    found = Difference(base.depth, removed=set(range(base.depth)) - set(pairs))
-    theirs_by_part = {place.part for place in theirs.tensors.values()}
-    for name, place in own.tensors.items():
-        layer = layer_of(name) if place.part == "LLM" else None
-        if layer is not None and pairs[layer] in found.tuned:
-            continue
-        what = place.part if place.part != "LLM" else _outside(name)
-        if layer is None and what in found.others | found.added:
-            continue
-        if place.part not in theirs_by_part:
-            found.added.add(what)
-            continue
-        twin = name if layer is None else in_layer(name, pairs[layer])
-        equal = _is_same(own, name, theirs, twin)
+    numbers = _match_layers(ckpt, own, base, theirs)
+    found = CheckpointDiff(base.depth, removed=set(range(base.depth)) - set(numbers))
+    base_parts = {location.part for location in theirs.tensors.values()}
+    for name, location in own.tensors.items():
+        layer = own.llm_layer(name)
         if layer is None:
-            if not equal:
-                found.others.add(what)
-        elif equal is None:
-            found.uncompared.add(pairs[layer])
-        elif not equal:
-            found.tuned.add(pairs[layer])
+            part = location.part if location.part != "LLM" else _outside_layers(name)
+            if location.part not in base_parts:
+                found.added.add(part)
+            elif part not in found.others and not _is_same(own, name, theirs, name):
+                found.others.add(part)
+        elif numbers[layer] not in found.tuned:
+            same = _is_same(own, name, theirs, rename_layer(name, numbers[layer]))
+            if same is None:
+                found.uncompared.add(numbers[layer])
+            elif not same:
+                found.tuned.add(numbers[layer])
     found.uncompared -= found.tuned
     return found
 
 
-def _outside(name: str) -> str:
-    return next((told for word, told in OUTSIDE.items() if word in name.split(".")), "rest of the LLM")
+def _outside_layers(name: str) -> str:
+    return next((part for word, part in OUTSIDE_LAYERS.items() if word in name.split(".")), "rest of the LLM")
 
 
-def _is_same(own: Stored, name: str, theirs: Stored, twin: str) -> bool | None:
-    """Whether two tensors are the same as they are loaded; none when one may be the other with its adapter merged."""
+def _is_same(own: TensorIndex, name: str, theirs: TensorIndex, twin: str) -> bool | None:
+    """Whether two tensors are the same once loaded; None when one may be the other with its adapter merged."""
     if twin not in theirs.tensors:
         return False
-    place, other = own.tensors[name], theirs.tensors[twin]
+    location, other = own.tensors[name], theirs.tensors[twin]
     ours, bases = own.adapted.get(name, ()), theirs.adapted.get(twin, ())
     if ours == bases:
-        return same(place, other)
-    return None if bases and not place.is_at(other) else False
+        return same_values(location, other)
+    return None if bases and not location.is_at(other) else False
 
 
-def _pairs(ckpt: Checkpoint, own: Stored, base: Checkpoint, theirs: Stored) -> list[int]:
-    """For each layer of the checkpoint, its number in the base."""
+def _match_layers(ckpt: Checkpoint, own: TensorIndex, base: Checkpoint, theirs: TensorIndex) -> list[int]:
+    """Return the index in the base of each layer of the checkpoint."""
     numbers = {origin: number for number, origin in enumerate(theirs.origins)}
     if all(origin in numbers for origin in own.origins):
         return [numbers[origin] for origin in own.origins]
     if ckpt.depth == base.depth:
         return list(range(ckpt.depth))
-    return _by_lineage(ckpt, base) or _by_content(ckpt, own, base, theirs)
+    return _match_by_lineage(ckpt, base) or _match_by_content(ckpt, own, base, theirs)
 
 
-def _by_lineage(ckpt: Checkpoint, base: Checkpoint) -> list[int] | None:
-    """As the pruning steps of the checkpoint and of all that it was made from say, if they lead from the base's depth.
+def _match_by_lineage(ckpt: Checkpoint, base: Checkpoint) -> list[int] | None:
+    """Follow the pruning steps of the checkpoint and of its bases, if they lead from the base's depth.
 
     Where the base was pruned from as many layers too, both are counted in the layers before any was removed.
     """
@@ -105,24 +99,26 @@ def _by_lineage(ckpt: Checkpoint, base: Checkpoint) -> list[int] | None:
     rest = list(range(base.depth))
     for step in (step for line in reversed(ckpt.lineage) for step in line.steps):
         if step.kind == "pruned" and step.depth == len(rest):
-            gone = LayerSet.parse(step.layers, step.depth)
-            rest = [number for place, number in enumerate(rest) if place not in gone]
+            removed = LayerSet.parse(step.layers, step.depth)
+            rest = [number for i, number in enumerate(rest) if i not in removed]
     return rest if len(rest) == ckpt.depth else None
 
 
-def _by_content(ckpt: Checkpoint, own: Stored, base: Checkpoint, theirs: Stored) -> list[int]:
-    """The one order-keeping choice of the base's layers in which the most tensors begin alike.
+def _match_by_content(ckpt: Checkpoint, own: TensorIndex, base: Checkpoint, theirs: TensorIndex) -> list[int]:
+    """Find the one order-preserving choice of the base's layers in which the most tensors begin with the same bytes.
 
-    A layer that was tuned still has something in common with what it was, such as its norms; where it has not, or where
-    two choices are as good, nothing is guessed.
+    A layer that was tuned still shares something with what it was, such as its norms; where it does not, or where two
+    choices are equally good, nothing is guessed.
     """
-    ours, bases = _beginnings(own), _beginnings(theirs)
-    alike = [[len(ours.get(i, frozenset()) & bases.get(j, frozenset())) for j in range(base.depth)]
-             for i in range(ckpt.depth)]  # fmt: skip
+    ours, bases = _first_bytes(own), _first_bytes(theirs)
+    alike = [
+        [len(ours.get(i, frozenset()) & bases.get(j, frozenset())) for j in range(base.depth)]
+        for i in range(ckpt.depth)
+    ]
 
     @cache
     def best(i: int, j: int) -> tuple[int, int]:
-        """The most in common of layers i and later with the base's j and later, and in how many ways."""
+        """Return the most matches of layers i and later with the base's j and later, and the number of choices."""
         if i == ckpt.depth:
             return 0, 1
         if j == base.depth:
@@ -136,24 +132,24 @@ def _by_content(ckpt: Checkpoint, own: Stored, base: Checkpoint, theirs: Stored)
     if best(0, 0)[1] != 1:
         raise VrbenchError(
             f"{ckpt.id} has {ckpt.depth} decoder layers and {base.id} {base.depth}; which ones were removed is neither "
-            "recorded nor to be seen from the weights"
+            "recorded nor visible in the weights"
         )
     chosen: list[int] = []
-    j = 0
-    while len(chosen) < ckpt.depth:
+    for j in range(base.depth):
         i = len(chosen)
+        if i == ckpt.depth:
+            break
         if alike[i][j] and best(i + 1, j + 1)[1] and best(i + 1, j + 1)[0] + alike[i][j] == best(i, j)[0]:
             chosen.append(j)
-        j += 1
     return chosen
 
 
-def _beginnings(found: Stored) -> dict[int, frozenset[tuple[str, bytes]]]:
-    """Layer -> its tensors' names within it and first values, those left out that are alike in all layers."""
+def _first_bytes(index: TensorIndex) -> dict[int, frozenset[tuple[str, bytes]]]:
+    """Return layer -> its tensors' names within it and first values, without those that are alike in all layers."""
     seen: dict[int, set[tuple[str, bytes]]] = {}
-    for name, place in found.tensors.items():
-        layer = layer_of(name) if place.part == "LLM" else None
-        if layer is not None and not place.is_made:
-            seen.setdefault(layer, set()).add((in_layer(name, 0), beginning(place)))
+    for name, location in index.tensors.items():
+        layer = index.llm_layer(name)
+        if layer is not None and not location.is_random:
+            seen.setdefault(layer, set()).add((rename_layer(name, 0), location.first_bytes()))
     common = frozenset.intersection(*map(frozenset, seen.values())) if len(seen) > 1 else frozenset()
     return {layer: frozenset(values - common) for layer, values in seen.items()}

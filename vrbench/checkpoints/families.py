@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from vrbench.checkpoints import prompts
 
 if TYPE_CHECKING:
-    from vrbench.checkpoints.resolve import Checkpoint
+    from vrbench.checkpoints.checkpoint import Checkpoint
 
 StopRule = Callable[[Sequence[str]], tuple[str, ...]]
 """`until` of a harness's task -> the texts that end an answer. Its docstring is its line in docs/families.md."""
@@ -103,7 +103,7 @@ class Family:
     Attributes:
         prompt_format: how it is prompted, and where its answers end.
         version: raised by one whenever a change of prompt, stop rule, image settings, loading or answering changes
-            some answer (see `vrbench.core.versions`); older answers and runs are then not reused.
+            some answer (see `checkpoints.code_versions`); older answers and runs are then not reused.
         prefix_sharing: whether prompts share rows with others that begin alike (`LlavaModel`), where the decoder
             allows it; else each prompt has its own row (`HFModel`).
     """

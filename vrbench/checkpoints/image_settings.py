@@ -10,7 +10,7 @@ from vrbench.checkpoints.families import family_of
 from vrbench.core.io import read_json
 
 if TYPE_CHECKING:
-    from vrbench.checkpoints.resolve import Checkpoint
+    from vrbench.checkpoints.checkpoint import Checkpoint
 
 HARNESS, AS_STORED, PAD = CHOICES = ("harness", "checkpoint", "pad")
 """As lmms-eval's class for the family has them; as the checkpoint has them; padded to a square as in LLaVA-1.5."""

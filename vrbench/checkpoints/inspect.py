@@ -1,25 +1,23 @@
-"""What a checkpoint is, as `vrbench inspect` says it: a record, and the same as text.
-
-No weight is loaded. torch is imported only for what an empty model has to judge: folders of a whole model, and
-`random/...`.
-"""
+"""What `vrbench inspect` reports of a checkpoint: a record, and the same as text; no weights are loaded."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
 from pydantic import Field
 
-from vrbench.checkpoints import image_settings, locate, resolve, validation
-from vrbench.checkpoints.diff import Difference, difference
+from vrbench.checkpoints import image_settings, locate
+from vrbench.checkpoints.checkpoint import Checkpoint
+from vrbench.checkpoints.diff import CheckpointDiff, diff_checkpoints
 from vrbench.checkpoints.families import FAMILIES
-from vrbench.checkpoints.random_shapes import RECIPE
-from vrbench.checkpoints.resolve import Checkpoint
-from vrbench.checkpoints.tensor_index import Adapter, Stored, dtypes, parameters, stored
+from vrbench.checkpoints.random_shapes import RANDOM_WEIGHTS
+from vrbench.checkpoints.resolve import Resolver
+from vrbench.checkpoints.tensor_index import StoredAdapter, TensorIndex, index_tensors
+from vrbench.checkpoints.validation import unused_weights
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import read_json, read_text
 from vrbench.core.layers import LayerSet
@@ -28,7 +26,7 @@ from vrbench.core.schemas import SCHEMA_VERSION, Lineage, LineageStep, Record
 WIDTH = 110
 
 
-class Ranks(Record):
+class AdapterRanks(Record):
     """The layers of one adapter that have one rank."""
 
     of: str = Field(description="Checkpoint that the adapter belongs to.")
@@ -37,69 +35,68 @@ class Ranks(Record):
     modules: tuple[str, ...] = Field(description="Modules of a layer, such as 'self_attn.q_proj'.")
 
 
-class Against(Record):
+class BaseDiff(Record):
     """What differs from a base."""
 
     base: str = Field(description="Checkpoint that it is compared with.")
-    digest: str = Field(default="", description="The base's digest, if it is at hand or recorded.")
-    known_by: str = Field(description="'weights' when they were compared, 'lineage' when the base is not at hand.")
+    digest: str = Field(default="", description="The base's digest, if it is available or recorded.")
+    known_by: str = Field(description="'weights' when they were compared, 'lineage' when the base is not available.")
     depth: int = Field(description="Decoder layers of the base; the layers below are counted in it.")
     tuned: str = Field(default="", description="Layers with other weights, as `LayerSet` text; empty when unknown.")
-    removed: str = Field(default="", description="Layers that are gone, as `LayerSet` text; empty when unknown.")
+    removed: str = Field(default="", description="Removed layers, as `LayerSet` text; empty when unknown.")
     others: tuple[str, ...] = Field(default=(), description="What else has other weights, such as 'projector'.")
     added: tuple[str, ...] = Field(default=(), description="Parts that the base has not.")
-    note: str = Field(default="", description="What could not be told, and why.")
+    note: str = Field(default="", description="What could not be compared, and why.")
 
 
-class Description(Record):
+class CheckpointInfo(Record):
     """What is known of one checkpoint without loading it."""
 
     schema_version: int = Field(default=SCHEMA_VERSION, description="Version of this layout.")
-    id: str = Field(description="What the user asked for, or a folder's name.")
-    folder: str = Field(description="Where it lies.")
+    id: str = Field(description="The name that the user gave, or a folder's name.")
+    folder: str = Field(description="Where it is stored.")
     revision: str = Field(default="", description="Hub revision, if it came from a hub.")
-    digest: str = Field(description="sha256 over all that decides its answers.")
+    digest: str = Field(description="sha256 over everything that decides its answers.")
     family: str = Field(description="Model family.")
-    depth: int = Field(description="Decoder layers that the loaded model has.")
+    depth: int = Field(description="Decoder layers of the loaded model.")
     parameters: dict[str, int] = Field(description="LLM, projector, vision tower, total; adapters count as merged.")
     adapter_parameters: int = Field(default=0, description="Of all adapters that are merged when it is loaded.")
     dtypes: dict[str, int] = Field(description="How weights are stored -> number of values.")
-    ranks: tuple[Ranks, ...] = Field(default=(), description="Ranks of the adapters.")
-    against: Against | None = Field(default=None, description="What differs from its base; none for a whole model.")
+    ranks: tuple[AdapterRanks, ...] = Field(default=(), description="Ranks of the adapters.")
+    against: BaseDiff | None = Field(default=None, description="What differs from its base; none for a whole model.")
     lineage: tuple[Lineage, ...] = Field(default=(), description="Its own first, then its bases'.")
     licence: str = Field(default="", description="As the lineage or the model card states it; empty if neither does.")
     note: str = Field(default="", description="What a reader must know, such as files that are not read.")
-    images: tuple[str, ...] = Field(default=(), description="What is not shown as its files say, or cut off.")
+    images: tuple[str, ...] = Field(default=(), description="What is not shown as its files say, or cropped.")
     code: dict[str, str] = Field(default={}, description="Python file of its own, run when it is loaded -> its sha256.")
 
 
-def describe(name: str, base: str | None = None, *, offline: bool = False, trusted: bool = False) -> Description:
-    """What a checkpoint is, and what differs from its base.
+def describe(name: str, base: str | None, resolver: Resolver) -> CheckpointInfo:
+    """Return what a checkpoint is, and what differs from its base.
 
     Args:
         name: "pocket/full", a folder, a hub id, or a language model's folder.
-        base: what it is compared with; else what it was made from, if that is recorded and at hand.
-        offline: never ask a hub.
-        trusted: describe what has code of its own too; the code is named and not run.
+        base: what it is compared with; by default what it was made from, if that is recorded and available.
+        resolver: accepts any model.
 
     Raises:
-        VrbenchError: every fault of the checkpoint or of a base that was named, at once.
+        VrbenchError: with every error of the checkpoint or of a base that was named.
     """
-    look = partial(resolve.resolve, offline=offline, fitted=False, trusted=trusted)
-    found, named = look(name), look(base) if base else None
-    own = stored(found)
-    return Description(
+    found, named = resolver.checkpoint(name), resolver.checkpoint(base) if base else None
+    own = index_tensors(found)
+    has_images = found.family in FAMILIES or bool(found.root.code)
+    return CheckpointInfo(
         id=found.id, folder=str(found.path), revision=found.revision, digest=found.digest, family=found.family,
-        depth=found.depth, parameters=parameters(own), dtypes=dtypes(own), lineage=_lineage(found),
+        depth=found.depth, parameters=own.parameters(), dtypes=own.dtypes(), lineage=_named_lineage(found),
         adapter_parameters=sum(adapter.parameters for adapter in own.adapters),
-        ranks=tuple(r for adapter in own.adapters for r in _ranks(adapter)),
-        against=_against(found, own, named), licence=_licence(found), note=_note(found), code=found.code,
-        images=tuple(_images(found)),
+        ranks=tuple(ranks for adapter in own.adapters for ranks in _ranks(adapter)),
+        against=_diff(found, own, named, resolver), licence=_licence(found), note=_note(found), code=found.code,
+        images=tuple(image_settings.notes_with_options(found)) if has_images else (),
     )  # fmt: skip
 
 
-def _lineage(found: Checkpoint) -> tuple[Lineage, ...]:
-    """The lineage under the names by which its checkpoints are found here; a recipe may have called them otherwise."""
+def _named_lineage(found: Checkpoint) -> tuple[Lineage, ...]:
+    """Return the lineage under the names by which its checkpoints were found; a recipe may have given others."""
     here: Checkpoint | None = found
     lines = []
     for line in found.lineage:
@@ -108,181 +105,168 @@ def _lineage(found: Checkpoint) -> tuple[Lineage, ...]:
     return tuple(lines)
 
 
-def _ranks(adapter: Adapter) -> Iterator[Ranks]:
+def _ranks(adapter: StoredAdapter) -> Iterator[AdapterRanks]:
     layers: dict[tuple[int, tuple[str, ...]], list[int]] = {}
     for layer, modules in sorted(adapter.ranks.items()):
         for rank in sorted(set(modules.values())):
             named = tuple(sorted(module for module, r in modules.items() if r == rank))
             layers.setdefault((rank, named), []).append(layer)
     for (rank, named), numbers in layers.items():
-        yield Ranks(of=adapter.of, rank=rank, layers=str(LayerSet.of(numbers, adapter.depth)), modules=named)
+        yield AdapterRanks(of=adapter.of, rank=rank, layers=str(LayerSet.of(numbers, adapter.depth)), modules=named)
 
 
-def _against(found: Checkpoint, own: Stored, named: Checkpoint | None) -> Against | None:
-    """Compared with the base that was named, else with the one below, else with the recorded one if it is at hand."""
+def _diff(found: Checkpoint, own: TensorIndex, named: Checkpoint | None, resolver: Resolver) -> BaseDiff | None:
+    """Compare with the base that was named, else with the one below, else with the recorded one if it is available."""
     base, why = (named or found.base), ""
     recorded = found.lineage[0].base if found.lineage else None
     if base is None and recorded:
         try:
-            base = resolve.resolve(recorded.id, offline=True, near=found.path, fitted=False)
-        except VrbenchError as fault:
-            why = f"the base is not at hand ({str(fault).splitlines()[0]})"
+            base = replace(resolver, offline=True, trusted=False).checkpoint(recorded.id, near=found.path)
+        except VrbenchError as error:
+            why = f"the base is not available ({str(error).splitlines()[0]})"
         if base and recorded.digest and base.digest != recorded.digest:
-            named_now = _shown(recorded.id, found.path)
-            base, why = None, f"what {named_now} leads to now has another digest than the base had"
+            now = _with_folder(recorded.id, found.path)
+            base, why = None, f"what {now} leads to now has another digest than the base had"
     if base is None:
-        return _recorded(found, why) if recorded else None
+        return _recorded_diff(found, why) if recorded else None
     try:
-        return _compared(base, difference(found, own, base, stored(base)))
-    except VrbenchError as fault:
-        return Against(base=base.id, digest=base.digest, known_by="weights", depth=base.depth, note=str(fault))
+        return _compared(base, diff_checkpoints(found, own, base, index_tensors(base)))
+    except VrbenchError as error:
+        return BaseDiff(base=base.id, digest=base.digest, known_by="weights", depth=base.depth, note=str(error))
 
 
-def _compared(base: Checkpoint, found: Difference) -> Against:
+def _compared(base: Checkpoint, diff: CheckpointDiff) -> BaseDiff:
     note = ""
-    if found.uncompared:
-        layers = _text(found.uncompared, found.depth)
-        note = f"layers {layers} carry an adapter in the base, so that their weights cannot be compared"
-    return Against(
-        base=base.id, digest=base.digest, known_by="weights", depth=found.depth, tuned=_text(found.tuned, found.depth),
-        removed=_text(found.removed, found.depth), others=tuple(sorted(found.others)),
-        added=tuple(sorted(found.added)), note=note,
+    if diff.uncompared:
+        layers = _layer_text(diff.uncompared, diff.depth)
+        note = f"layers {layers} have an adapter in the base, so that their weights cannot be compared"
+    return BaseDiff(
+        base=base.id, digest=base.digest, known_by="weights", depth=diff.depth,
+        tuned=_layer_text(diff.tuned, diff.depth), removed=_layer_text(diff.removed, diff.depth),
+        others=tuple(sorted(diff.others)), added=tuple(sorted(diff.added)), note=note,
     )  # fmt: skip
 
 
-def _recorded(found: Checkpoint, why: str) -> Against:
-    """What the lineage says, in the base's numbers, where the base cannot be looked at."""
+def _recorded_diff(found: Checkpoint, why: str) -> BaseDiff:
+    """Return what the lineage states, in the base's layer numbers, where the base is not available."""
     own = found.lineage[0]
     assert own.base is not None  # or nothing was recorded
     depth = own.steps[0].depth if own.steps else found.depth
     rest, tuned = list(range(depth)), set()
     for step in own.steps:
         layers = LayerSet.parse(step.layers, step.depth)
-        touched = [number for place, number in enumerate(rest) if place in layers]
+        touched = {number for i, number in enumerate(rest) if i in layers}
         if step.kind == "pruned":
             rest = [number for number in rest if number not in touched]
         else:
-            tuned |= set(touched)
-    return Against(
-        base=_shown(own.base.id, found.path), digest=own.base.digest, known_by="lineage", depth=depth,
-        tuned=_text(tuned, depth), removed=_text(set(range(depth)) - set(rest), depth), note=why,
+            tuned |= touched
+    return BaseDiff(
+        base=_with_folder(own.base.id, found.path), digest=own.base.digest, known_by="lineage", depth=depth,
+        tuned=_layer_text(tuned, depth), removed=_layer_text(set(range(depth)) - set(rest), depth), note=why,
     )  # fmt: skip
 
 
-def _text(layers: set[int], depth: int) -> str:
-    return str(LayerSet.of(layers, depth) if layers else LayerSet.none(depth))
+def _layer_text(layers: set[int], depth: int) -> str:
+    return str(LayerSet(tuple(layers), depth, allow_empty=True))
 
 
 def _licence(found: Checkpoint) -> str:
+    """Return the licence that the lineage states, else the YAML at the beginning of the model card."""
     stated = next((line.licence for line in found.lineage if line.licence), "")
-    return stated or _of_card(found.root.path / "README.md")
-
-
-def _of_card(card: Path) -> str:
-    """`license` in the YAML at the beginning of a model card; empty if there is none."""
+    if stated:
+        return stated
     try:
-        text = read_text(card)
+        text = read_text(found.root.path / "README.md")
         head = yaml.safe_load(text.split("---")[1]) if text.startswith("---") else None
     except (OSError, ValueError, yaml.YAMLError, IndexError):
         return ""
     return str(head.get("license") or head.get("license_name") or "") if isinstance(head, dict) else ""
 
 
-def _images(found: Checkpoint) -> Iterator[str]:
-    """What is told of its images before it is run; nothing of a language model alone, or a family that is not known."""
-    if found.family in FAMILIES or found.root.code:
-        yield from image_settings.notes_with_options(found)
-
-
 def _note(found: Checkpoint) -> str:
-    if found.root.has(RECIPE):
-        return str(read_json(found.root.path / RECIPE).get("note", ""))
-    unused = validation.unused_weights(found.path) if found.base is None else []
+    if found.root.has(RANDOM_WEIGHTS):
+        return str(read_json(found.root.path / RANDOM_WEIGHTS).get("note", ""))
+    unused = unused_weights(found.path) if found.base is None else []
     return f"the safetensors files are read, and not {', '.join(unused)}" if unused else ""
 
 
-def as_text(told: Description) -> str:
-    """The description for people."""
-    fields = [_field(name, value) for name, value in _facts(told) if value]
-    return "\n".join([*fields, "", "lineage:", *_history(told)])
+def format_info(info: CheckpointInfo) -> str:
+    """Return the record as text."""
+    lines = [
+        textwrap.fill(f"{name + ': ':26}{text}", WIDTH, subsequent_indent=" " * 26, break_on_hyphens=False)
+        for name, text in _fields(info) if text
+    ]  # fmt: skip
+    return "\n".join([*lines, "", "lineage:", *_history(info)])
 
 
-def _facts(told: Description) -> Iterator[tuple[str, str]]:
-    yield "checkpoint", told.id
-    yield "folder", told.folder
-    yield "revision", told.revision
-    yield "family", told.family
-    yield "decoder layers", str(told.depth)
-    counts = [f"{part} {number:,}" for part, number in told.parameters.items() if number and part != "total"]
-    yield "parameters", f"{told.parameters['total']:,} ({', '.join(counts)})"
-    total = max(1, sum(told.dtypes.values()))
-    yield "stored as", ", ".join(f"{dtype} {100 * number / total:.3g} %" for dtype, number in told.dtypes.items())
-    for ranks in told.ranks:
-        modules = ", ".join(ranks.modules)
-        yield f"adapter of {ranks.of}", f"rank {ranks.rank} on layers {ranks.layers}: {modules}"
-    if told.adapter_parameters:
-        yield "adapters' parameters", f"{told.adapter_parameters:,}, merged when it is loaded"
-    if told.against:
-        yield from _differences(told.against)
-    yield "licence", told.licence or "not stated"
-    yield "digest", told.digest
-    yield "code of its own", ", ".join(f"{file} ({digest[:12]})" for file, digest in told.code.items())
-    yield "images", "; ".join(told.images)
-    yield "note", told.note
+def _fields(info: CheckpointInfo) -> Iterator[tuple[str, str]]:
+    yield "checkpoint", info.id
+    yield "folder", info.folder
+    yield "revision", info.revision
+    yield "family", info.family
+    yield "decoder layers", str(info.depth)
+    counts = [f"{part} {number:,}" for part, number in info.parameters.items() if number and part != "total"]
+    yield "parameters", f"{info.parameters['total']:,} ({', '.join(counts)})"
+    total = max(1, sum(info.dtypes.values()))
+    yield "stored as", ", ".join(f"{dtype} {100 * number / total:.3g} %" for dtype, number in info.dtypes.items())
+    for ranks in info.ranks:
+        yield f"adapter of {ranks.of}", f"rank {ranks.rank} on layers {ranks.layers}: {', '.join(ranks.modules)}"
+    if info.adapter_parameters:
+        yield "adapters' parameters", f"{info.adapter_parameters:,}, merged when it is loaded"
+    if diff := info.against:
+        how = "weights compared" if diff.known_by == "weights" else "as the lineage says"
+        yield "against", f"{diff.base}, {diff.depth} layers ({how})"
+        yield "  tuned layers", diff.tuned
+        yield "  removed layers", diff.removed
+        yield "  also changed", ", ".join(diff.others)
+        yield "  not in the base", ", ".join(diff.added)
+        yield "  not compared", diff.note
+    yield "licence", info.licence or "not stated"
+    yield "digest", info.digest
+    yield "code of its own", ", ".join(f"{file} ({digest[:12]})" for file, digest in info.code.items())
+    yield "images", "; ".join(info.images)
+    yield "note", info.note
 
 
-def _differences(told: Against) -> Iterator[tuple[str, str]]:
-    how = "weights compared" if told.known_by == "weights" else "as the lineage says"
-    yield "against", f"{told.base}, {told.depth} layers ({how})"
-    yield "  tuned layers", told.tuned
-    yield "  removed layers", told.removed
-    yield "  also changed", ", ".join(told.others)
-    yield "  not in the base", ", ".join(told.added)
-    yield "  not told", told.note
-
-
-def _history(told: Description) -> Iterator[str]:
-    """One line a step, the oldest first; bases are found from folder to folder, as their relative paths are stored."""
+def _history(info: CheckpointInfo) -> Iterator[str]:
+    """Yield one line per step, the oldest first; relative paths of bases are followed from folder to folder."""
     number = 0
-    folders: list[Path | None] = [Path(told.folder)]
-    for line in told.lineage:
+    folders: list[Path | None] = [Path(info.folder)]
+    for line in info.lineage:
         folders.append(_folder(line.base.id, folders[-1]) if line.base else None)
-    for line, folder in reversed(list(zip(told.lineage, folders, strict=False))):
+    for line, folder in reversed(list(zip(info.lineage, folders, strict=False))):
         if line.base:
             digest = f", digest {line.base.digest[:12]}" if line.base.digest else ""
-            yield f"  {line.id}: made from {_shown(line.base.id, folder)}{digest}"
+            yield f"  {line.id}: made from {_with_folder(line.base.id, folder)}{digest}"
         else:
-            yield f"  {line.id}: a whole model"
+            yield f"  {line.id}: a complete model"
         for step in line.steps:
             number += 1
             yield f"    {number}. {_step(step, folder)}"
-    if not told.lineage:
+    if not info.lineage:
         yield "  none is recorded"
 
 
 def _folder(name: str, near: Path | None) -> Path | None:
-    """The folder that a lineage in `near` names, as `sources.find` looks for it; none if there is no such folder."""
-    if near is None or name in locate.published() or name in locate.BACKBONES:
+    """Return the folder that a lineage in `near` names, as `locate_checkpoint` finds it; None if there is none."""
+    if near is None or name in locate.published_names() or name in locate.BACKBONES:
         return None
     places = (near / name, Path(name).expanduser())
     return next((place.resolve() for place in places if place.is_dir()), None)
 
 
-def _shown(name: str, near: Path | None) -> str:
-    """A checkpoint that a lineage in `near` names: of a path the folder's name, and where it leads to."""
+def _with_folder(name: str, near: Path | None) -> str:
+    """Return a checkpoint that a lineage in `near` names: for a path the folder's name, and where it leads to."""
     folder = _folder(name, near)
     if folder is not None:
         return f"{folder.name} ({folder})"
     is_path = name.startswith(("/", "./", "../"))
-    return f"{Path(name).name} ({name}, which is not there)" if is_path else name
+    return f"{Path(name).name} ({name}, which does not exist)" if is_path else name
 
 
-def _step(step: LineageStep, near: Path | None = None) -> str:
+def _step(step: LineageStep, near: Path | None) -> str:
     about = [step.method, f"stage {step.stage}" if step.stage else "", f"recipe {step.recipe}" if step.recipe else ""]
     how = ", ".join(part for part in about if part)
-    source = f" from {_shown(step.backbone.id, near)}, digest {step.backbone.digest[:12]}" if step.backbone else ""
+    of = step.backbone
+    source = f" from {_with_folder(of.id, near)}, digest {of.digest[:12]}" if of else ""
     return f"{step.kind}: layers {step.layers} of {step.depth}{source}{f' ({how})' if how else ''}"
-
-
-def _field(name: str, text: str) -> str:
-    return textwrap.fill(f"{name + ': ':26}{text}", WIDTH, subsequent_indent=" " * 26, break_on_hyphens=False)

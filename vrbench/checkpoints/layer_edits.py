@@ -1,100 +1,93 @@
-"""What is done to a base's decoder layers when a layered checkpoint is loaded: layers removed, layers restored."""
+"""Edits of a base's decoder layers when a checkpoint is loaded: layers removed or restored, with what they need."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
-from vrbench.checkpoints import overlay_validation
-from vrbench.checkpoints.lineage import Followed
+from vrbench.checkpoints.checkpoint import Checkpoint, LayerEdit
+from vrbench.checkpoints.lineage import AppliedSteps
+from vrbench.checkpoints.overlay_validation import checkpoint_shapes, edited_shapes
+from vrbench.checkpoints.parameter_names import compare_shapes, layer_index
 from vrbench.core.layers import LayerSet
 
-if TYPE_CHECKING:
-    from vrbench.checkpoints.resolve import Checkpoint
 
-
-@dataclass(frozen=True)
-class Change:
-    """What is done to the base's decoder layers when a layered checkpoint is loaded.
-
-    Attributes:
-        kind: "pruned": the layers go; "restored": they get the backbone's weights.
-        layers: counted in the depth that the changes before left.
-        backbone: whose weights restored layers get.
-        sources: for each restored layer, which of the backbone's it is.
-    """
-
-    kind: Literal["pruned", "restored"]
-    layers: LayerSet
-    backbone: Checkpoint | None = None
-    sources: tuple[int, ...] = ()
-
-
-def changes_of(
-    steps: Followed, base: Checkpoint, inspect: Callable[[str], tuple[Checkpoint | None, list[str]]]
-) -> tuple[tuple[Change, ...], list[str]]:
-    """The steps with what they need at hand: the backbone of every restoring, checked; and every fault.
+def resolve_edits(
+    steps: AppliedSteps, base: Checkpoint, resolve: Callable[[str], tuple[Checkpoint | None, list[str]]]
+) -> tuple[tuple[LayerEdit, ...], list[str]]:
+    """Return the steps with the backbone of every restored layer, and every error.
 
     Args:
-        steps: without faults.
-        base: whose layers are changed.
-        inspect: a backbone's name -> the backbone, or why it cannot be had.
+        steps: without errors.
+        base: whose layers are edited.
+        resolve: a backbone's name -> the backbone or None, and errors.
     """
-    changes: list[Change] = []
-    found: list[str] = []
-    for step, layers in steps.changes:
+    edits: list[LayerEdit] = []
+    errors: list[str] = []
+    for step, layers in steps.edits:
         if step.backbone is None:
-            changes.append(Change("pruned", layers))
+            edits.append(LayerEdit("pruned", layers))
             continue
-        backbone, faults = inspect(step.backbone.id)
-        found += faults
+        backbone, found = resolve(step.backbone.id)
+        errors += found
         if backbone is None:
             continue
         if backbone.digest != step.backbone.digest:
             made, here = step.backbone.digest[:12], backbone.digest[:12]
-            found.append(f"layers {layers} are from another {step.backbone.id}: its digest was {made}, now {here}")
+            errors.append(f"layers {layers} are from another {step.backbone.id}: its digest was {made}, now {here}")
             continue
-        change, unfit = restoring(base, tuple(changes), layers, backbone)
-        changes.append(change)
-        found += unfit
-    return tuple(changes), found
+        edit, found = plan_restore(base, tuple(edits), layers, backbone)
+        edits.append(edit)
+        errors += found
+    return tuple(edits), errors
 
 
-def restoring(
-    base: Checkpoint, before: tuple[Change, ...], layers: LayerSet, backbone: Checkpoint
-) -> tuple[Change, list[str]]:
-    """Layers of a base put back to a backbone's weights, and every reason why that cannot be.
+def plan_restore(
+    base: Checkpoint, before: tuple[LayerEdit, ...], layers: LayerSet, backbone: Checkpoint
+) -> tuple[LayerEdit, list[str]]:
+    """Return the edit that restores layers to a backbone's weights, and every reason why that is impossible.
 
     A layer gets the weights of the layer that it was before any was removed.
 
     Args:
         base: whose layers are restored.
-        before: what is done to it first.
-        layers: counted in the depth that is there then.
+        before: the edits that come first.
+        layers: counted in the depth at that point.
         backbone: with layers of the same shapes.
     """
     numbers = list(base.origins.numbers)
-    for change in before:
-        if change.kind == "pruned":
-            numbers = [number for i, number in enumerate(numbers) if i not in change.layers]
+    for edit in before:
+        if edit.kind == "pruned":
+            numbers = [number for i, number in enumerate(numbers) if i not in edit.layers]
     theirs = backbone.origins
     if theirs.first_depth != base.origins.first_depth:
-        depths = f"{backbone.id} was made with {theirs.first_depth} decoder layers, {base.id} with"
-        fault = f"{depths} {base.origins.first_depth}; which of them belong together cannot be told"
-        return Change("restored", layers, backbone), [fault]
+        return LayerEdit("restored", layers, backbone), [
+            f"{backbone.id} was made with {theirs.first_depth} decoder layers, {base.id} with "
+            f"{base.origins.first_depth}; which of them correspond is unknown"
+        ]
     absent = [i for i in layers if numbers[i] not in theirs.numbers]
     if absent:
         was = ", ".join(f"{i} (once {numbers[i]})" for i in absent)
-        return Change("restored", layers, backbone), [f"{backbone.id} lacks layers of {base.id} to restore: {was}"]
-    change = Change("restored", layers, backbone, tuple(theirs.numbers.index(numbers[i]) for i in layers))
-    return change, overlay_validation.restored_faults(base, before, change)
+        return LayerEdit("restored", layers, backbone), [f"{backbone.id} lacks layers of {base.id} to restore: {was}"]
+    edit = LayerEdit("restored", layers, backbone, tuple(theirs.numbers.index(numbers[i]) for i in layers))
+    return edit, _compare_restored(base, before, edit)
 
 
-def what_lies_below(base: Checkpoint, changes: tuple[Change, ...]) -> dict[str, Any]:
-    """What lies below a layered folder's own weights, as its digest covers it."""
-    found: dict[str, Any] = {"base": base.digest, "removed": [str(c.layers) for c in changes if c.kind == "pruned"]}
-    restored = [
-        [place, str(change.layers), change.backbone.digest] for place, change in enumerate(changes) if change.backbone
-    ]
+def _compare_restored(base: Checkpoint, before: tuple[LayerEdit, ...], edit: LayerEdit) -> list[str]:
+    """Return every tensor of the backbone's layers that is missing, unexpected or of another shape."""
+    assert edit.backbone is not None
+    below, theirs = edited_shapes(checkpoint_shapes(base), before), checkpoint_shapes(edit.backbone)
+    errors: list[str] = []
+    for layer, source in zip(edit.layers, edit.sources, strict=True):
+        where = f"layers.{layer}."
+        have = {n.replace(f"layers.{source}.", where, 1): s for n, s in theirs.items() if layer_index(n) == source}
+        want = {name: shape for name, shape in below.items() if layer_index(name) == layer}
+        errors += compare_shapes(f"layer {source} of {edit.backbone.id}", have, want, list_all=True)
+    return errors
+
+
+def base_digests(base: Checkpoint, edits: tuple[LayerEdit, ...]) -> dict[str, Any]:
+    """Return what is below a layered folder's own weights, as its digest covers it."""
+    found: dict[str, Any] = {"base": base.digest, "removed": [str(e.layers) for e in edits if e.kind == "pruned"]}
+    restored = [[i, str(edit.layers), edit.backbone.digest] for i, edit in enumerate(edits) if edit.backbone]
     return {**found, "restored": restored} if restored else found

@@ -5,15 +5,15 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vrbench.checkpoints import random_shapes
-from vrbench.checkpoints.remote_code import code_faults
-from vrbench.checkpoints.safetensors_index import header_faults
-from vrbench.core import os_errors
+from vrbench.checkpoints import random_shapes, smollm2
+from vrbench.checkpoints.lineage import LINEAGE_FILE
+from vrbench.checkpoints.remote_code import validate_code
+from vrbench.checkpoints.safetensors_index import validate_weight_files
 from vrbench.core.errors import VrbenchError
+from vrbench.core.os_errors import reraise_os_error
 
 PUBLISHED = Path(__file__).parents[1] / "pocket" / "weights"
 PREFIX = "pocket/"
@@ -23,10 +23,12 @@ HUB_ID = re.compile(r"([\w-][\w.-]*/[\w.-]+)(?:@([\w./-]+))?")
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 CODE = ["*.py"]
 PICKLES = ["*.bin"]
+BACKBONES = (smollm2.ID,)
+"""Language models that have a name of their own."""
 
 
 @dataclass(frozen=True)
-class Source:
+class CheckpointSource:
     """A checkpoint's folder and its name; revision and digest where the place it comes from states them."""
 
     id: str
@@ -35,77 +37,74 @@ class Source:
     digest: str = ""
 
 
-def _smollm2() -> Source:
-    from vrbench.checkpoints.smollm2 import ID, backbone_digest, backbone_folder
-
-    return Source(ID, backbone_folder(), digest=backbone_digest())
-
-
-BACKBONES: dict[str, Callable[[], Source]] = {"smollm2-135m-instruct": _smollm2}
+def published_names() -> list[str]:
+    """Return the names of the checkpoints that ship with the package."""
+    return sorted(PREFIX + marker.parent.name for marker in PUBLISHED.glob(f"*/{LINEAGE_FILE}"))
 
 
-def published() -> list[str]:
-    """Names of the checkpoints that ship with the package."""
-    return sorted(PREFIX + marker.parent.name for marker in PUBLISHED.glob("*/vrbench.json"))
+def is_own_name(name: str) -> bool:
+    """Whether a name is that of a published checkpoint, a backbone, or of random weights."""
+    return name in published_names() or name in BACKBONES or name.startswith(random_shapes.RANDOM_PREFIX)
 
 
-def find(
+def locate_checkpoint(
     name: str, *, near: Path | None = None, offline: bool = False, with_code: bool = False, pickles: bool = False
-) -> Source:
-    """The folder that a name stands for.
+) -> CheckpointSource:
+    """Return the folder that a name stands for.
 
     Args:
         name: "pocket/full", "random/llava-1.5-7b", a backbone's name, a folder, or a hub id such as "org/model" or
             "org/model@revision".
-        near: a folder that relative paths are tried against first: that of the checkpoint whose base is looked for.
-        offline: look for hub ids in the local cache only; HF_HUB_OFFLINE=1 says the same.
-        with_code: take a hub's Python files too, which are else left there.
-        pickles: take a hub's *.bin files too; only `vrbench.conversion` reads them, as tensors.
+        near: a folder that relative paths are tried against first: that of the checkpoint that names this one.
+        offline: look for hub ids in the local cache only, as with HF_HUB_OFFLINE=1.
+        with_code: download a hub's Python files too.
+        pickles: download a hub's *.bin files too; only `vrbench.conversion` reads them, as tensors.
 
     Raises:
-        VrbenchError: there is no such checkpoint; the sentence offers near names.
+        VrbenchError: there is no such checkpoint; the message suggests similar names.
     """
-    if name in published():
-        return Source(name, PUBLISHED / name.removeprefix(PREFIX))
+    if name in published_names():
+        return CheckpointSource(name, PUBLISHED / name.removeprefix(PREFIX))
     if name in BACKBONES:
-        return BACKBONES[name]()
-    if name.startswith(random_shapes.PREFIX):
-        return Source(name, random_shapes.folder_of(name))
+        return CheckpointSource(name, smollm2.backbone_folder(), digest=smollm2.SHA256)
+    if name.startswith(random_shapes.RANDOM_PREFIX):
+        return CheckpointSource(name, random_shapes.random_folder(name))
     for folder in ([near / name] if near else []) + [Path(name).expanduser()]:
         if name and folder.is_dir():
-            return Source(folder.resolve().name, folder.resolve())
+            return CheckpointSource(folder.resolve().name, folder.resolve())
     hub_id = HUB_ID.fullmatch(name)
     if hub_id and not name.startswith(PREFIX):
+        from huggingface_hub import constants
+
         files = HUB_FILES + CODE * with_code + PICKLES * pickles
-        return _from_hub(hub_id[1], hub_id[2], name, offline or _hub_is_off(), files)
+        return _from_hub(hub_id[1], hub_id[2], name, offline or constants.is_offline_mode(), files)
     raise VrbenchError(f"no checkpoint {name!r}: {_hint(name)}")
 
 
-def is_here(name: str) -> bool:
+def is_local(name: str) -> bool:
     """Whether a name stands for a checkpoint without asking a hub: a published or random one, or a folder."""
-    ours = name in published() or name in BACKBONES or name.startswith(random_shapes.PREFIX)
-    return ours or (bool(name) and Path(name).expanduser().is_dir())
+    return is_own_name(name) or (bool(name) and Path(name).expanduser().is_dir())
 
 
 def is_hub_id(name: str, *, near: Path | None = None) -> bool:
     """Whether a name without a revision can only stand for a repository of a hub."""
     found = HUB_ID.fullmatch(name)
-    ours = name.startswith((PREFIX, random_shapes.PREFIX))
+    own = name.startswith((PREFIX, random_shapes.RANDOM_PREFIX))
     folders = [Path(name).expanduser(), *([near / name] if near else [])]
-    return bool(found and not found[2] and not ours and not any(folder.is_dir() for folder in folders))
+    return bool(found and not found[2] and not own and not any(folder.is_dir() for folder in folders))
 
 
-def name_beside(name: str, out: Path) -> str:
-    """How a lineage in the folder `out` names another checkpoint: a folder by its way from there."""
-    if name in published() or name in BACKBONES or not Path(name).expanduser().is_dir():
+def relative_name(name: str, out: Path) -> str:
+    """Return how a lineage in the folder `out` names another checkpoint: a folder by its relative path."""
+    if name in published_names() or name in BACKBONES or not Path(name).expanduser().is_dir():
         return name
     return os.path.relpath(Path(name).expanduser().resolve(), out.resolve())
 
 
 def _hint(name: str) -> str:
     if Path(name).expanduser().is_file():
-        return f"it is a file; name the folder that it lies in, {str(Path(name).parent)!r}"
-    known = published()
+        return f"it is a file; name the folder that contains it, {str(Path(name).parent)!r}"
+    known = published_names()
     close = difflib.get_close_matches(name, known, n=3)
     if not close:
         parent = Path(name).expanduser().parent
@@ -116,30 +115,20 @@ def _hint(name: str) -> str:
     return f"it is no folder, and the published ones are {', '.join(known)}"
 
 
-def _lacks_code(folder: Path) -> bool:
-    """Whether code that the folder needs is not there, since it was fetched without."""
-    return any(True for _ in code_faults(folder, trusted=True))
-
-
-def _hub_is_off() -> bool:
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
-
-
-def _from_hub(repository: str, revision: str | None, name: str, offline: bool, files: list[str]) -> Source:
+def _from_hub(repository: str, revision: str | None, name: str, offline: bool, files: list[str]) -> CheckpointSource:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    def snapshot(local_files_only: bool) -> Source:
-        place = snapshot_download(
+    def snapshot(local_files_only: bool) -> CheckpointSource:
+        folder = snapshot_download(
             repository, revision=revision, allow_patterns=files, local_files_only=local_files_only
         )
-        folder = Path(place)
-        return Source(name, folder, folder.name)
+        return CheckpointSource(name, Path(folder), Path(folder).name)
 
     try:
         cached = snapshot(local_files_only=True)
-        lacks_code = set(CODE) <= set(files) and _lacks_code(cached.folder)
-        if offline or not (header_faults(cached.folder) or lacks_code):
+        lacks_code = set(CODE) <= set(files) and any(validate_code(cached.folder, trusted=True))
+        if offline or not (validate_weight_files(cached.folder) or lacks_code):
             return cached
     except LocalEntryNotFoundError:
         if offline:
@@ -149,6 +138,6 @@ def _from_hub(repository: str, revision: str | None, name: str, offline: bool, f
     try:
         return snapshot(local_files_only=False)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        os_errors.reraise_os_error(error)
+        reraise_os_error(error)
         reason = str(error).strip().splitlines()[0]
         raise VrbenchError(f"no checkpoint {name!r}: {_hint(name)}; the hub gave none either ({reason})") from error

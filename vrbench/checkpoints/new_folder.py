@@ -1,4 +1,4 @@
-"""A checkpoint folder that appears under its name only when it is whole."""
+"""New checkpoint folders, which get their name only when they are complete."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vrbench.checkpoints.lineage import MARKER
-from vrbench.checkpoints.locate import name_beside as name_beside
+from vrbench.checkpoints.lineage import LINEAGE_FILE
 from vrbench.core.cache import file_digest
 from vrbench.core.errors import VrbenchError, raise_errors
 from vrbench.core.io import validate_output, write_atomically
 from vrbench.core.schemas import Lineage
 
 
-def refuse_taken(out: Path) -> None:
-    """Refuse a folder that holds something, or that cannot be made.
+def require_free(out: Path) -> None:
+    """Check that a folder is missing or empty, and can be written.
 
     Raises:
-        VrbenchError: it does, or cannot.
+        VrbenchError: it is not.
     """
-    if (out / MARKER).exists():
+    if (out / LINEAGE_FILE).exists():
         raise VrbenchError(f"{out} already holds a checkpoint; name another folder, or remove it")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise VrbenchError(f"{out} is not an empty folder; name another, or remove it")
@@ -31,14 +30,14 @@ def refuse_taken(out: Path) -> None:
 
 
 @contextmanager
-def made_folder(out: Path) -> Iterator[Path]:
-    """A folder beside `out`, to be filled; it becomes `out` at the end, or is removed when something is raised.
+def create_folder(out: Path) -> Iterator[Path]:
+    """Yield a folder beside `out` to be filled; it is renamed to `out` at the end, or removed after an exception.
 
     Raises:
-        VrbenchError: `out` holds something already.
+        VrbenchError: `out` is not empty, or cannot be written.
     """
-    refuse_taken(out)
-    out = out.resolve()  # what a link leads to can be replaced, the link cannot
+    require_free(out)
+    out = out.resolve()  # the target of a link can be replaced, the link cannot
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
     try:
@@ -52,7 +51,7 @@ def made_folder(out: Path) -> Iterator[Path]:
 
 
 def write_lineage(folder: Path, lineage: Lineage) -> None:
-    """Write `vrbench.json`, with the digests of the weights that lie in the folder."""
+    """Write `vrbench.json`, with the digests of the weights in the folder."""
     weights = {path.name: file_digest(path) for path in sorted(folder.glob("*.safetensors"))}
     whole = lineage.model_copy(update={"weights": weights})
-    write_atomically(folder / MARKER, whole.model_dump_json(indent=1) + "\n")
+    write_atomically(folder / LINEAGE_FILE, whole.model_dump_json(indent=1) + "\n")

@@ -2,9 +2,9 @@
 
     random/NAME[?seed=0][&adapter=8][&removed=4]
 
-`adapter=N` tunes N layers, spread evenly, with a random LoRA of rank 128; `removed=N` leaves out the last N layers
+`adapter=N` tunes N layers, spread evenly, with a random LoRA of rank 128; `removed=N` removes the last N layers
 outside of that region. Both are folders in the cache like any other checkpoint's, on `random/NAME`; the weights of that
-one are never stored but made when it is loaded (`vrbench.models.random_weights`).
+one are not stored but made when it is loaded (`vrbench.models.random_weights`).
 """
 
 from __future__ import annotations
@@ -13,20 +13,22 @@ import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from vrbench.checkpoints.lineage import MARKER
-from vrbench.core.cache import cached_folder, file_digest
+from vrbench.checkpoints.llava_shapes import decoder_linears
+from vrbench.checkpoints.new_folder import write_lineage
+from vrbench.checkpoints.random_tokenizer import write_tokenizer
+from vrbench.core.cache import cached_folder
 from vrbench.core.errors import VrbenchError
-from vrbench.core.io import digest_of, write_atomically
+from vrbench.core.io import digest_of
 from vrbench.core.layers import LayerSet, sparse_uniform
 from vrbench.core.schemas import BaseRef, Lineage, LineageStep
 
-PREFIX = "random/"
-RECIPE = "random.json"
-"""What stands in a folder instead of weights."""
+RANDOM_PREFIX = "random/"
+RANDOM_WEIGHTS = "random.json"
+"""The file in a folder instead of weights."""
 
 VERSION = 1  # of the weights and of what is written here; raise it when either changes
 STD = 0.02
@@ -63,7 +65,7 @@ SIGLIP_SO400M: Config = {
 }  # fmt: skip
 """google/siglip-so400m-patch14-384: 729 tokens, taken at the last layer but one."""
 
-SHAPES: dict[str, tuple[Config, Config]] = {
+RANDOM_SHAPES: dict[str, tuple[Config, Config]] = {
     # LLaVA-1.5 in the Hugging Face layout: Vicuna's 32,000 tokens, the image token and padding to a multiple of 64.
     "llava-1.5-7b": (_llm("llama", 32, 4096, 32, 32, 11008, 32064), CLIP_LARGE),
     "llava-1.5-13b": (_llm("llama", 40, 5120, 40, 40, 13824, 32064), CLIP_LARGE),
@@ -79,14 +81,14 @@ SHAPES: dict[str, tuple[Config, Config]] = {
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What a name asks for.
+class RandomModel:
+    """The model that a name requests.
 
     Attributes:
-        name: key of `SHAPES`.
+        name: key of `RANDOM_SHAPES`.
         seed: of every weight.
-        adapter: how many layers have a LoRA adapter.
-        removed: how many layers are left out.
+        adapter: number of layers with a LoRA adapter.
+        removed: number of removed layers.
     """
 
     name: str
@@ -95,14 +97,14 @@ class Recipe:
     removed: int = 0
 
     def __str__(self) -> str:
-        """The shortest text that `read_name` reads back."""
+        """Return the shortest text that `parse_random_name` reads back."""
         given = [f"{o}={getattr(self, o)}" for o in OPTIONS if getattr(self, o)]
-        return PREFIX + self.name + (f"?{'&'.join(given)}" if given else "")
+        return RANDOM_PREFIX + self.name + (f"?{'&'.join(given)}" if given else "")
 
     @property
     def depth(self) -> int:
         """Decoder layers before any is removed."""
-        return int(SHAPES[self.name][0]["num_hidden_layers"])
+        return int(RANDOM_SHAPES[self.name][0]["num_hidden_layers"])
 
     @property
     def region(self) -> LayerSet:
@@ -110,65 +112,63 @@ class Recipe:
         return sparse_uniform(self.adapter, self.depth) if self.adapter else LayerSet.none(self.depth)
 
     @property
-    def gone(self) -> LayerSet:
-        """The layers that are left out."""
+    def removed_layers(self) -> LayerSet:
+        """The layers that are removed."""
         outside = self.region.complement().indices
         return LayerSet.of(outside[len(outside) - self.removed :], self.depth)
 
 
-def names() -> list[str]:
-    """Names of the checkpoints, without options."""
-    return [PREFIX + name for name in SHAPES]
+def random_names() -> list[str]:
+    """Return the names of the checkpoints, without options."""
+    return [RANDOM_PREFIX + name for name in RANDOM_SHAPES]
 
 
-def read_name(text: str) -> Recipe:
-    """What a name such as "random/llava-1.5-7b?removed=4" asks for.
+def parse_random_name(text: str) -> RandomModel:
+    """Parse a name such as "random/llava-1.5-7b?removed=4".
 
     Raises:
         VrbenchError: another shape, another option, or more layers than there are.
     """
-    name, _, options = text.removeprefix(PREFIX).partition("?")
-    if name not in SHAPES:
-        raise VrbenchError(f"no checkpoint {text!r}: of random weights there are {', '.join(names())}")
+    name, _, options = text.removeprefix(RANDOM_PREFIX).partition("?")
+    if name not in RANDOM_SHAPES:
+        raise VrbenchError(f"no checkpoint {text!r}: of random weights there are {', '.join(random_names())}")
     given: dict[str, int] = {}
     for option in options.split("&") if options else []:
         found = re.fullmatch(r"(\w+)=(\d+)", option)
         if not found or found[1] not in OPTIONS:
             raise VrbenchError(f"{text!r}: {option!r} cannot be read; options are {', '.join(OPTIONS)}, such as seed=1")
         given[found[1]] = int(found[2])
-    recipe = Recipe(name, **given)
-    if recipe.adapter > recipe.depth:
-        raise VrbenchError(f"{text!r}: an adapter on {recipe.adapter} of {recipe.depth} layers cannot be")
-    most = min(recipe.depth - recipe.adapter, recipe.depth - 1)
-    if recipe.removed > most:
-        raise VrbenchError(f"{text!r}: of {recipe.depth} layers only {most} outside of the region can be removed")
-    return recipe
+    model = RandomModel(name, **given)
+    if model.adapter > model.depth:
+        raise VrbenchError(f"{text!r}: an adapter on {model.adapter} of {model.depth} layers cannot be")
+    most = min(model.depth - model.adapter, model.depth - 1)
+    if model.removed > most:
+        raise VrbenchError(f"{text!r}: of {model.depth} layers only {most} outside of the region can be removed")
+    return model
 
 
-def folder_of(text: str) -> Path:
-    """The checkpoint folder of a name, made in the cache on first use.
+def random_folder(text: str) -> Path:
+    """Return the checkpoint folder of a name, made in the cache on first use.
 
     Raises:
         VrbenchError: the name cannot be read, or the package that carries the tokenizer is not installed.
     """
-    recipe = read_name(text)
-    if recipe.removed:
-        return _made(recipe, lambda folder: _write_pruned(recipe, folder))
-    if recipe.adapter:
-        return _made(recipe, lambda folder: _write_adapter(recipe, folder))
-    return _made(recipe, lambda folder: _write_base(recipe, folder))
+    model = parse_random_name(text)
+    if model.removed:
+        return _made(model, lambda folder: _write_pruned(model, folder))
+    if model.adapter:
+        return _made(model, lambda folder: _write_adapter(model, folder))
+    return _made(model, lambda folder: _write_base(model, folder))
 
 
-def _made(recipe: Recipe, make: Any) -> Path:
-    content = [VERSION, str(recipe), *SHAPES[recipe.name]]
-    return cached_folder(f"random-{recipe.name}-{digest_of(content)[:16]}", make)
+def _made(model: RandomModel, make: Any) -> Path:
+    content = [VERSION, str(model), *RANDOM_SHAPES[model.name]]
+    return cached_folder(f"random-{model.name}-{digest_of(content)[:16]}", make)
 
 
-def _write_base(recipe: Recipe, folder: Path) -> None:
-    """Everything of the model's folder but the weights."""
-    from vrbench.checkpoints.random_tokenizer import write_tokenizer
-
-    text, vision = SHAPES[recipe.name]
+def _write_base(model: RandomModel, folder: Path) -> None:
+    """Write everything of the model's folder but the weights."""
+    text, vision = RANDOM_SHAPES[model.name]
     ids = write_tokenizer(folder, vocabulary=text["vocab_size"], longest=text["max_position_embeddings"])
     special = {"bos_token_id": ids["<s>"], "eos_token_id": ids["</s>"], "pad_token_id": ids["</s>"]}
     is_clip = vision["model_type"] == "clip_vision_model"
@@ -186,7 +186,8 @@ def _write_base(recipe: Recipe, folder: Path) -> None:
         f"random weights (normal, standard deviation {STD}; norms 1, biases 0) made when loaded; the tokenizer is that "
         f"of SmolLM2 cut to {len(ids):,} tokens, not the model's own"
     )
-    _write(folder / RECIPE, {"name": recipe.name, "seed": recipe.seed, "version": VERSION, "std": STD, "note": note})
+    about = {"name": model.name, "seed": model.seed, "version": VERSION, "std": STD, "note": note}
+    _write(folder / RANDOM_WEIGHTS, about)
 
 
 def _processor(side: int, is_clip: bool) -> Config:
@@ -202,57 +203,47 @@ def _processor(side: int, is_clip: bool) -> Config:
     return {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": side}} | common | crop | colours
 
 
-def _write_adapter(recipe: Recipe, folder: Path) -> None:
-    """A PEFT folder: LoRA on every linear of the region, both matrices random."""
+def _write_adapter(model: RandomModel, folder: Path) -> None:
+    """Write a PEFT folder: LoRA on every linear of the region, both matrices random."""
     from safetensors.numpy import save_file
 
-    draw = np.random.default_rng(recipe.seed + 1)
+    draw = np.random.default_rng(model.seed + 1)
     tensors = {}
-    linears = _linears(SHAPES[recipe.name][0])
-    for layer in recipe.region:
+    linears = decoder_linears(RANDOM_SHAPES[model.name][0])
+    for layer in model.region:
         for module, (rows, columns) in linears.items():
             place = f"base_model.model.model.language_model.layers.{layer}.{module}"
             for end, shape, std in (("lora_A", (RANK, columns), STD), ("lora_B", (rows, RANK), STD / 16)):
                 values = draw.standard_normal(shape, np.float32) * np.float32(std)
                 tensors[f"{place}.{end}.weight"] = values.astype(np.float16)
     save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
-    base = replace(recipe, adapter=0)
+    base = replace(model, adapter=0)
     config = {
         "peft_type": "LORA", "task_type": None, "base_model_name_or_path": str(base), "r": RANK, "lora_alpha": ALPHA,
         "lora_dropout": 0.0, "bias": "none", "target_modules": sorted({m.split(".")[-1] for m in linears}),
-        "layers_to_transform": list(recipe.region), "inference_mode": True,
+        "layers_to_transform": list(model.region), "inference_mode": True,
     }  # fmt: skip
     _write(folder / "adapter_config.json", config)
-    _mark(
-        recipe, base, folder, LineageStep(kind="trained", layers=str(recipe.region), depth=recipe.depth, method="lora")
-    )
+    _write_lineage(model, base, folder, "trained", model.region, "lora")
 
 
-def _linears(text: Config) -> dict[str, tuple[int, int]]:
-    """Linear of a decoder layer -> its rows (outputs) and columns (inputs)."""
-    hidden, ffn = text["hidden_size"], text["intermediate_size"]
-    keys = hidden * text["num_key_value_heads"] // text["num_attention_heads"]
-    if text["model_type"] == "phi3":
-        joined = {"self_attn.qkv_proj": (hidden + 2 * keys, hidden), "mlp.gate_up_proj": (2 * ffn, hidden)}
-    else:
-        joined = {f"self_attn.{k}_proj": (hidden if k == "q" else keys, hidden) for k in "qkv"}
-        joined |= {f"mlp.{k}_proj": (ffn, hidden) for k in ("gate", "up")}
-    return {**joined, "self_attn.o_proj": (hidden, hidden), "mlp.down_proj": (hidden, ffn)}
+def _write_pruned(model: RandomModel, folder: Path) -> None:
+    base, method = replace(model, removed=0), "the last outside of the region"
+    _write_lineage(model, base, folder, "pruned", model.removed_layers, method)
 
 
-def _write_pruned(recipe: Recipe, folder: Path) -> None:
-    step = LineageStep(
-        kind="pruned", layers=str(recipe.gone), depth=recipe.depth, method="the last outside of the region"
-    )
-    _mark(recipe, replace(recipe, removed=0), folder, step)
-
-
-def _mark(recipe: Recipe, base: Recipe, folder: Path, step: LineageStep) -> None:
-    lineage = Lineage(
-        id=str(recipe), family="llava", depth=recipe.depth - recipe.removed, base=BaseRef(id=str(base), digest=""),
-        steps=(step,), weights={path.name: file_digest(path) for path in folder.glob("*.safetensors")},
-    )  # fmt: skip
-    write_atomically(folder / MARKER, lineage.model_dump_json(indent=1) + "\n")
+def _write_lineage(
+    model: RandomModel,
+    base: RandomModel,
+    folder: Path,
+    kind: Literal["trained", "pruned"],
+    layers: LayerSet,
+    method: str,
+) -> None:
+    step = LineageStep(kind=kind, layers=str(layers), depth=model.depth, method=method)
+    depth = model.depth - model.removed
+    base_ref = BaseRef(id=str(base), digest="")
+    write_lineage(folder, Lineage(id=str(model), family="llava", depth=depth, base=base_ref, steps=(step,)))
 
 
 def _write(path: Path, value: Config) -> None:

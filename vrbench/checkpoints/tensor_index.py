@@ -1,221 +1,293 @@
-"""Where each tensor of a checkpoint lies, through all that it is made of (no torch)."""
+"""Where each tensor of a checkpoint is stored, through all that it is made of, and comparison of tensors (no torch)."""
 
 from __future__ import annotations
 
-import json
+import math
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vrbench.checkpoints import parameter_names
-from vrbench.checkpoints.layer_edits import Change
-from vrbench.checkpoints.overlay_validation import PIECES
-from vrbench.checkpoints.parameter_names import canonical
-from vrbench.checkpoints.random_shapes import RECIPE
-from vrbench.checkpoints.resolve import Checkpoint
-from vrbench.checkpoints.safetensors_index import Tensor, read_header, read_places, weight_files
-from vrbench.checkpoints.tensor_location import PARTS, Place, is_zero, same
-from vrbench.core.io import read_text
+import numpy as np
+from numpy.typing import NDArray
+
+from vrbench.checkpoints import llava_shapes
+from vrbench.checkpoints.checkpoint import ADAPTER, OVERLAY_FILES, PROJECTOR, TOWER, Checkpoint, LayerEdit
+from vrbench.checkpoints.family_facts import projector_prefix
+from vrbench.checkpoints.parameter_names import IGNORED_BUFFERS, TOWER_PREFIX, canonical_name
+from vrbench.checkpoints.random_shapes import RANDOM_WEIGHTS
+from vrbench.checkpoints.safetensors_index import TensorInfo, read_header, weight_files
+from vrbench.core.errors import VrbenchError
+from vrbench.core.io import read_json
 from vrbench.core.layers import LayerSet
 
-BUFFERS = ("rotary_emb.inv_freq", "position_ids")
+BLOCK = 1 << 22
+"""Values of each of two tensors that are compared at a time."""
+
+PROJECTORS = {"multi_modal_projector", "mm_projector", "connector", "merger", "deepstack_merger_list", "image_newline"}
+TOWERS = {"vision_tower", "vision_model", "visual"}
+PARTS = ("LLM", "projector", "vision tower")
+NUMPY: dict[str, type] = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}
+"""Stored dtype -> what numpy reads it as; bfloat16 as its bits."""
 
 
 @dataclass(frozen=True)
-class Adapter:
+class TensorLocation:
+    """One stored tensor.
+
+    Attributes:
+        name: as it is stored, with the prefix of the part whose file it is.
+        tensor: dtype, shape, and the byte of the file at which it begins.
+        file: where it is stored; for random weights the file that states how they are made.
+    """
+
+    name: str
+    tensor: TensorInfo
+    file: Path
+
+    @property
+    def part(self) -> str:
+        """One of `PARTS`."""
+        words = set(self.name.split("."))
+        return "projector" if words & PROJECTORS else "vision tower" if words & TOWERS else "LLM"
+
+    def is_at(self, other: TensorLocation) -> bool:
+        """Whether it is the same part of the same file."""
+        return (self.file, self.tensor.begin, self.name) == (other.file, other.tensor.begin, other.name)
+
+    @property
+    def is_random(self) -> bool:
+        """Whether it is made when it is loaded, so that there are no bytes to compare."""
+        return self.file.name == RANDOM_WEIGHTS
+
+    @property
+    def parameters(self) -> int:
+        """Number of values."""
+        return math.prod(self.tensor.shape)
+
+    def is_zero(self) -> bool:
+        """Whether every value is zero."""
+        return not any(np.any(_numbers(block, self.tensor.dtype)) for block in self.blocks())
+
+    def first_bytes(self, values: int = 1024) -> bytes:
+        """Return the bytes of the first values: a cheap test of whether two tensors could be equal."""
+        return next(self.blocks(values), np.empty(0, np.uint8)).tobytes()
+
+    def blocks(self, values: int = BLOCK) -> Iterator[NDArray[Any]]:
+        """Yield the values in blocks, bfloat16 as 16-bit integers.
+
+        Raises:
+            VrbenchError: the dtype is none of `NUMPY`.
+        """
+        kind = NUMPY.get(self.tensor.dtype)
+        if kind is None:
+            raise VrbenchError(f"{self.file} stores {self.name!r} as {self.tensor.dtype}, which cannot be compared")
+        for first in range(0, self.parameters, values):
+            offset = self.tensor.begin + first * np.dtype(kind).itemsize
+            yield np.fromfile(self.file, kind, min(values, self.parameters - first), offset=offset)
+
+
+def same_values(first: TensorLocation, second: TensorLocation) -> bool:
+    """Whether two tensors hold the same values; the second is rounded to the first's dtype before.
+
+    Raises:
+        VrbenchError: one of them is made when it is loaded, and is not the same one.
+    """
+    if first.is_at(second):
+        return True
+    if first.is_random or second.is_random:
+        raise VrbenchError(f"{first.name!r} is random and not stored, so that it cannot be compared with files")
+    if first.tensor.shape != second.tensor.shape:
+        return False
+    ours, theirs = first.tensor.dtype, second.tensor.dtype
+    pairs = zip(first.blocks(), second.blocks(), strict=True)
+    if ours == theirs:
+        return all(np.array_equal(a.view(np.uint8), b.view(np.uint8)) for a, b in pairs)
+    return all(np.array_equal(_numbers(a, ours), _rounded(_numbers(b, theirs), ours)) for a, b in pairs)
+
+
+def _numbers(block: NDArray[Any], dtype: str) -> NDArray[Any]:
+    """Return the block's values; bfloat16 as the float32 of the same value."""
+    return (block.astype(np.uint32) << 16).view(np.float32) if dtype == "BF16" else block
+
+
+def _rounded(values: NDArray[Any], dtype: str) -> NDArray[Any]:
+    """Round values to another dtype, to nearest with ties to even; bfloat16 as float32."""
+    if dtype != "BF16":
+        with np.errstate(over="ignore"):
+            return values.astype(NUMPY[dtype])
+    bits = values.astype(np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
+
+
+@dataclass(frozen=True)
+class StoredAdapter:
     """The LoRA adapter of one folder of a checkpoint.
 
     Attributes:
         of: id of the checkpoint that it belongs to.
-        file: its tensors.
         ranks: layer -> module (such as "self_attn.q_proj") -> rank.
-        idle: full names of modules whose second matrix is zero, so that nothing changes.
         parameters: number of values.
-        depth: decoder layers of the model that it goes on.
+        depth: decoder layers of the model that it is put on.
     """
 
     of: str
-    file: Path
     ranks: dict[int, dict[str, int]]
-    idle: frozenset[str]
     parameters: int
     depth: int
 
 
 @dataclass
-class Stored:
-    """All that a checkpoint is made of; layers are numbered as in the loaded model.
+class TensorIndex:
+    """All stored tensors of a checkpoint; layers are numbered as in the loaded model.
 
     Attributes:
-        tensors: canonical name -> where it lies.
-        origins: each layer's whole model (its digest) and its number there.
-        adapted: canonical weight name -> the adapters that change it, in turn.
+        tensors: canonical name -> where it is stored.
+        origins: for each layer, the digest of the complete model that it is from, and its index there.
+        adapted: canonical weight name -> the adapter files that change it, in order.
         adapters: all adapters, the first one first.
     """
 
-    tensors: dict[str, Place]
+    tensors: dict[str, TensorLocation]
     origins: list[tuple[str, int]]
     adapted: dict[str, tuple[Path, ...]] = field(default_factory=dict)
-    adapters: list[Adapter] = field(default_factory=list)
+    adapters: list[StoredAdapter] = field(default_factory=list)
+
+    def llm_layer(self, name: str) -> int | None:
+        """Return the decoder layer of a tensor; None for embeddings, norm, head, and other parts than the LLM."""
+        location = self.tensors.get(name)
+        found = re.search(r"(?:^|\.)layers\.(\d+)\.", name) if location is None or location.part == "LLM" else None
+        return int(found[1]) if found else None
+
+    def parameters(self) -> dict[str, int]:
+        """Return part -> number of values, and "total"."""
+        counts = dict.fromkeys(PARTS, 0)
+        for location in self.tensors.values():
+            counts[location.part] += location.parameters
+        return {**counts, "total": sum(counts.values())}
+
+    def dtypes(self) -> dict[str, int]:
+        """Return stored dtype -> number of values, the most common first."""
+        counts: dict[str, int] = {}
+        for location in self.tensors.values():
+            counts[location.tensor.dtype] = counts.get(location.tensor.dtype, 0) + location.parameters
+        return dict(sorted(counts.items(), key=lambda item: -item[1]))
 
 
-def stored(checkpoint: Checkpoint) -> Stored:
-    """What a checkpoint from `checkpoint.resolve` is made of; reads headers, and the second matrices of adapters."""
+def index_tensors(checkpoint: Checkpoint) -> TensorIndex:
+    """Index a resolved checkpoint; reads headers, and the second matrices of adapters."""
     if checkpoint.base is None:
-        places = _random(checkpoint) if checkpoint.has(RECIPE) else _whole(checkpoint.path)
-        return Stored(places, [(checkpoint.digest, layer) for layer in range(checkpoint.depth)])
-    found = stored(checkpoint.base)
-    for change in checkpoint.changes:
-        found = _restored(found, change) if change.backbone else _without(found, change.layers)
-    for file in (checkpoint.path / piece for piece in PIECES if checkpoint.has(piece)):
-        if file.name == parameter_names.ADAPTER:
-            _adapt(found, checkpoint)
+        tensors = (
+            _random_tensors(checkpoint.path) if checkpoint.has(RANDOM_WEIGHTS) else _stored_tensors(checkpoint.path)
+        )
+        return TensorIndex(tensors, [(checkpoint.digest, layer) for layer in range(checkpoint.depth)])
+    index = index_tensors(checkpoint.base)
+    for edit in checkpoint.edits:
+        index = _restored(index, edit) if edit.backbone else _without(index, edit.layers)
+    prefixes = {TOWER: TOWER_PREFIX, PROJECTOR: projector_prefix(checkpoint.base.family)}
+    for file in (checkpoint.path / name for name in OVERLAY_FILES if checkpoint.has(name)):
+        if file.name == ADAPTER:
+            _add_adapter(index, checkpoint)
         else:
-            replaced = _in_file(file, _prefix(file, found.tensors))
-            found.tensors |= replaced
-            found.adapted = {name: files for name, files in found.adapted.items() if name not in replaced}
-    return found
+            replaced = _tensors_in(file, prefixes.get(file.name, ""))
+            index.tensors |= replaced
+            index.adapted = {name: files for name, files in index.adapted.items() if name not in replaced}
+    return index
 
 
-def _prefix(file: Path, below: Collection[str]) -> str:
-    """What the names in a file of a layered folder lack, told by the names of what it replaces; no model is built."""
-    if file.name != parameter_names.PROJECTOR:
-        return {parameter_names.TOWER: parameter_names.TOWER_PREFIX}.get(file.name, "")
-    names = [canonical(name) for name in read_header(file)]
-    for name in below if names else ():
-        prefix = name.removesuffix(f".{names[0]}") + "."
-        if name.endswith(f".{names[0]}") and all(prefix + other in below for other in names):
-            return prefix
-    return parameter_names.PROJECTOR_PREFIX
-
-
-def _whole(folder: Path) -> dict[str, Place]:
-    found: dict[str, Place] = {}
+def _stored_tensors(folder: Path) -> dict[str, TensorLocation]:
+    found: dict[str, TensorLocation] = {}
     for file in weight_files(folder):
-        found |= _in_file(file)
+        found |= _tensors_in(file)
     head, embedding = found.get("lm_head.weight"), found.get("embed_tokens.weight")
-    if head and embedding and _is_tied(folder) and same(head, embedding):
-        del found["lm_head.weight"]  # it is the embedding, stored once more; another one would be loaded as it is
+    if head and embedding and _is_tied(folder) and same_values(head, embedding):
+        del found["lm_head.weight"]  # the embedding, stored once more; a different one would be loaded as it is
     return found
 
 
-def _in_file(file: Path, prefix: str = "") -> dict[str, Place]:
-    places = {prefix + name: Place(prefix + name, tensor, file, at) for name, (tensor, at) in read_places(file).items()}
-    return {canonical(name): place for name, place in places.items() if not name.endswith(BUFFERS)}
+def _tensors_in(file: Path, prefix: str = "") -> dict[str, TensorLocation]:
+    found = (TensorLocation(prefix + name, tensor, file) for name, tensor in read_header(file).items())
+    return {canonical_name(one.name): one for one in found if not one.name.endswith(IGNORED_BUFFERS)}
 
 
-def _random(checkpoint: Checkpoint) -> dict[str, Place]:
-    from vrbench.models.random_weights import expected_shapes
-
-    file = checkpoint.path / RECIPE
-    shapes = expected_shapes(checkpoint.path)
-    return {name: Place(name, Tensor("random", shape), file, 0) for name, shape in shapes.items()}
+def _random_tensors(folder: Path) -> dict[str, TensorLocation]:
+    shapes = llava_shapes.folder_shapes(folder).items()
+    return {name: TensorLocation(name, TensorInfo("random", shape), folder / RANDOM_WEIGHTS) for name, shape in shapes}
 
 
 def _is_tied(folder: Path) -> bool:
-    config = json.loads(read_text(folder / "config.json"))
-    parts = (config, config.get("text_config") or {})
-    return any(part.get("tie_word_embeddings") for part in parts)
+    config = read_json(folder / "config.json")
+    return any(part.get("tie_word_embeddings") for part in (config, config.get("text_config") or {}))
 
 
-def layer_of(name: str) -> int | None:
-    """The decoder layer that a canonical name of the LLM belongs to; none for embeddings, norm and head."""
-    found = re.search(r"(?:^|\.)layers\.(\d+)\.", name)
-    return int(found[1]) if found else None
-
-
-def in_layer(name: str, layer: int) -> str:
-    """The name of the same tensor in another layer."""
+def rename_layer(name: str, layer: int) -> str:
+    """Return the name of the same tensor in another layer."""
     return re.sub(r"(^|\.)layers\.\d+\.", rf"\g<1>layers.{layer}.", name, count=1)
 
 
-def _without(found: Stored, removed: LayerSet) -> Stored:
-    """The rest after some decoder layers went, numbered anew."""
+def _without(index: TensorIndex, removed: LayerSet) -> TensorIndex:
+    """Return the index after some decoder layers were removed and the rest renumbered."""
     kept = removed.complement().indices
-    now = {old: new for new, old in enumerate(kept)}
+    numbers = {old: new for new, old in enumerate(kept)}
 
     def renamed(names: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         for name, value in names.items():
-            layer = _llm_layer(found, name)
+            layer = index.llm_layer(name)
             if layer is None:
                 yield name, value
-            elif layer in now:
-                yield in_layer(name, now[layer]), value
+            elif layer in numbers:
+                yield rename_layer(name, numbers[layer]), value
 
-    return Stored(
-        dict(renamed(found.tensors)), [found.origins[i] for i in kept], dict(renamed(found.adapted)), found.adapters
-    )
+    origins = [index.origins[i] for i in kept]
+    return TensorIndex(dict(renamed(index.tensors)), origins, dict(renamed(index.adapted)), index.adapters)
 
 
-def _restored(found: Stored, change: Change) -> Stored:
-    """Some decoder layers as the backbone has them, with its adapters and without those below."""
-    assert change.backbone is not None
-    theirs = stored(change.backbone)
-    now = dict(zip(change.layers, change.sources, strict=True))
-    lengthened = {_llm_key(name): name for name in found.tensors if _llm_layer(found, name) in now}
-    tensors, adapted = dict(found.tensors), {n: f for n, f in found.adapted.items() if layer_of(n) not in now}
-    back = {source: layer for layer, source in now.items()}
-    for name, place in theirs.tensors.items():
-        source = layer_of(name) if place.part == "LLM" else None
-        if source in back:
-            key = _llm_key(in_layer(name, back[source]))
-            tensors[lengthened.get(key, key)] = place
+def _restored(index: TensorIndex, edit: LayerEdit) -> TensorIndex:
+    """Return the index with some decoder layers of the backbone, with its adapters and without those below."""
+    assert edit.backbone is not None
+    theirs = index_tensors(edit.backbone)
+    restored = set(edit.layers)
+    to_layer = dict(zip(edit.sources, edit.layers, strict=True))
+    full_names = {_from_layers(name): name for name in index.tensors if index.llm_layer(name) in restored}
+    tensors = dict(index.tensors)
+    adapted = {name: files for name, files in index.adapted.items() if index.llm_layer(name) not in restored}
+    for name, location in theirs.tensors.items():
+        source = theirs.llm_layer(name)
+        if source in to_layer:
+            key = _from_layers(rename_layer(name, to_layer[source]))
+            tensors[full_names.get(key, key)] = location
             if name in theirs.adapted:
-                adapted[lengthened.get(key, key)] = theirs.adapted[name]
-    return Stored(tensors, found.origins, adapted, found.adapters)
+                adapted[full_names.get(key, key)] = theirs.adapted[name]
+    return TensorIndex(tensors, index.origins, adapted, index.adapters)
 
 
-def _llm_key(name: str) -> str:
-    """A layer's tensor without what stands before its number, which families write differently."""
+def _from_layers(name: str) -> str:
+    """Return a layer's tensor name from "layers." on; what stands before differs between families."""
     return name[name.find("layers.") :]
 
 
-def _llm_layer(found: Stored, name: str) -> int | None:
-    place = found.tensors.get(name)
-    return layer_of(name) if place is None or place.part == "LLM" else None
-
-
-def _adapt(found: Stored, checkpoint: Checkpoint) -> None:
-    """Put a folder's adapter on what is below it; a tensor that is no LoRA matrix replaces the one of its name."""
-    file = checkpoint.path / parameter_names.ADAPTER
-    places = _in_file(file)
+def _add_adapter(index: TensorIndex, checkpoint: Checkpoint) -> None:
+    """Add a folder's adapter to the index; a tensor that is no LoRA matrix replaces the one of its name."""
+    file = checkpoint.path / ADAPTER
+    tensors = _tensors_in(file)
     ranks: dict[int, dict[str, int]] = {}
-    idle, scaled = set(), set()  # modules without effect; modules with DoRA's lengths, which may have one of their own
-    for name, place in places.items():
+    zero, scaled = set(), set()  # modules whose second matrix is zero; modules with a magnitude vector (DoRA)
+    for name, location in tensors.items():
         module, matrix, end = name.partition(".lora_")
-        layer = layer_of(f"{module}.")
+        layer = index.llm_layer(f"{module}.")
         if not matrix:
-            found.tensors[re.sub(r"\.modules_to_save(\.default)?\.", ".", name)] = place
+            index.tensors[re.sub(r"\.modules_to_save(\.default)?\.", ".", name)] = location
         elif layer is not None and end.startswith("A"):
-            ranks.setdefault(layer, {})[module.partition(f"layers.{layer}.")[2]] = place.tensor.shape[0]
-        elif end.startswith("B") and is_zero(place):
-            idle.add(module)
+            ranks.setdefault(layer, {})[module.partition(f"layers.{layer}.")[2]] = location.tensor.shape[0]
+        elif end.startswith("B") and location.is_zero():
+            zero.add(module)
         elif end.startswith("magnitude"):
             scaled.add(module)
-    idle -= scaled
-    weights = {name[name.find("layers.") :]: name for name in found.tensors if _llm_layer(found, name) is not None}
+    weights = {_from_layers(name): name for name in index.tensors if index.llm_layer(name) is not None}
     for module in (f"layers.{layer}.{name}" for layer, modules in ranks.items() for name in modules):
-        if module not in idle:
+        if module not in zero - scaled:  # else the adapter changes nothing
             weight = weights.get(f"{module}.weight", f"{module}.weight")
-            found.adapted[weight] = (*found.adapted.get(weight, ()), file)
-    parameters = sum(place.parameters for place in places.values())
-    added = Adapter(checkpoint.id, file, ranks, frozenset(idle), parameters, checkpoint.depth)
-    found.adapters = [*found.adapters, added]
-
-
-def parameters(found: Stored) -> dict[str, int]:
-    """Part -> number of values, and "total"."""
-    counts = dict.fromkeys(PARTS, 0)
-    for place in found.tensors.values():
-        counts[place.part] += place.parameters
-    return {**counts, "total": sum(counts.values())}
-
-
-def dtypes(found: Stored) -> dict[str, int]:
-    """How weights are stored -> number of values, the most common first."""
-    counts: dict[str, int] = {}
-    for place in found.tensors.values():
-        counts[place.tensor.dtype] = counts.get(place.tensor.dtype, 0) + place.parameters
-    return dict(sorted(counts.items(), key=lambda item: -item[1]))
+            index.adapted[weight] = (*index.adapted.get(weight, ()), file)
+    parameters = sum(location.parameters for location in tensors.values())
+    index.adapters = [*index.adapters, StoredAdapter(checkpoint.id, ranks, parameters, checkpoint.depth)]

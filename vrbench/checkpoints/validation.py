@@ -1,7 +1,7 @@
-"""Why the whole model in a folder cannot be run or operated on, judged from its JSON files and headers (no torch).
+"""Why the complete model in a folder cannot be run, pruned or tuned, from its JSON files and headers (no torch).
 
-Quantised weights, weights in two formats, a tokenizer without the image token, code of its own: each is told in one
-sentence, before a weight is loaded.
+Quantized weights, weights in two formats, a tokenizer without the image token, code of its own: each is one message,
+before any weights are loaded.
 """
 
 from __future__ import annotations
@@ -10,128 +10,125 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vrbench.checkpoints.parameter_names import ADAPTER_CONFIG, canonical
-from vrbench.checkpoints.remote_code import code_faults
-from vrbench.checkpoints.safetensors_index import INDEX, Tensor, read_headers, weight_files
+from vrbench.checkpoints.checkpoint import ADAPTER_CONFIG
+from vrbench.checkpoints.family_facts import replaces_image_token
+from vrbench.checkpoints.parameter_names import canonical_name
+from vrbench.checkpoints.remote_code import validate_code
+from vrbench.checkpoints.safetensors_index import INDEX, WEIGHTS, TensorInfo, read_headers, weight_files
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import Json, detect_encoding, read_json, read_json_object
 
-READABLE = ("F64", "F32", "F16", "BF16")
-"""What a weight may be stored as; anything else was packed."""
+FLOAT_DTYPES = ("F64", "F32", "F16", "BF16")
+"""Dtypes of weights that can be read; others are quantized."""
 
-PACKED = ("qweight", "qzeros", "weight_packed", "absmax", "quant_map", "weight_scale", "weight_scale_inv", "g_idx")
-"""Last parts of the names that GPTQ, AWQ, bitsandbytes, compressed-tensors and FP8 folders have."""
+QUANTIZED_NAMES = (
+    "qweight", "qzeros", "weight_packed", "absmax", "quant_map", "weight_scale", "weight_scale_inv", "g_idx",
+)  # fmt: skip
+"""Last parts of the names in folders of GPTQ, AWQ, bitsandbytes, compressed-tensors and FP8."""
 
-QUANTISED_FILES = ("quantize_config.json", "quant_config.json", "quantization_config.json")
+QUANTIZATION_FILES = ("quantize_config.json", "quant_config.json", "quantization_config.json")
+USE_FLOATS = "they can be neither run, pruned nor tuned here: give a checkpoint in float32, float16 or bfloat16"
 BIN, BIN_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
-SETTINGS_FILES = (
+JSON_FILES = (
     "generation_config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json",
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "chat_template.json",
 )  # fmt: skip
-"""What is read beside config.json, each a JSON object."""
+"""Files beside config.json that are read, each a JSON object."""
 
-TEMPLATES = ("chat_template.jinja", "merges.txt")
-"""Text that transformers reads beside them."""
-
+TEXT_FILES = ("chat_template.jinja", "merges.txt")
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 TOKENIZERS = (*VOCABULARIES, "tokenizer_config.json")
-EMBEDDING = "embed_tokens.weight"
+TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+REMOVE_ONE = "move away the one that is not meant"
 
 
-def faults(folder: Path, trusted: bool = False) -> list[str]:
-    """One sentence for each reason; empty when none was found. Broken weight files are `headers.header_faults`'s.
+def validate_folder(folder: Path, trusted: bool = False) -> list[str]:
+    """Return one message for each reason; broken weight files are left to `validate_weight_files`.
 
     Args:
-        folder: of a whole model.
+        folder: of a complete model.
         trusted: whether code that comes with it may be run.
     """
     config = read_json(folder / "config.json")
+    tensors = _tensors(folder)
     broken = list(_broken_settings(folder))
-    return [
+    errors = [
         *broken,
-        *_quantised(folder, config),
-        *_two_formats(folder),
+        *_quantized(folder, config, tensors),
+        *_two_formats(folder, bool(tensors)),
         *_other_weights(folder, config),
-        *code_faults(folder, trusted),
-        *((*_image_token(folder, config), *_beyond_the_embedding(folder, config)) if not broken else ()),
+        *validate_code(folder, trusted),
     ]
+    if not broken:
+        tokens = list(_tokens(folder))
+        errors += [*_image_token(folder, config, tokens), *_beyond_the_embedding(folder, config, tokens, tensors)]
+    return errors
 
 
-def _broken_settings(folder: Path) -> Iterator[str]:
-    for file in (folder / name for name in ("config.json", INDEX, *SETTINGS_FILES, *TEMPLATES)):
-        if not file.is_file():
-            continue
-        with file.open("rb") as stream:
-            other = detect_encoding(stream.read(4))
-        if other:
-            with_mark = "begins with a byte order mark" if other == "UTF-8" else f"is {other}"
-            yield f"{file} {with_mark}, which transformers does not read; save it as UTF-8 without a byte order mark"
-        elif file.name in SETTINGS_FILES and read_json_object(file) is None:
-            yield f"{file} cannot be read as a JSON object"
-
-
-def _quantised(folder: Path, config: Json) -> Iterator[str]:
-    """Quantised weights: the config says so, a file beside it does, or the weights themselves are packed."""
-    for name, part in ((n, p) for n, p in (("", config), *config.items()) if isinstance(p, dict)):
-        said = part.get("quantization_config")
-        if isinstance(said, dict):
-            where = f"{folder / 'config.json'}{f', {name},' if name else ''}"
-            yield f"{where} says that the weights are quantised ({_method(said)}); {MEND}"
-            return
-    for file in QUANTISED_FILES:
-        if (folder / file).is_file():
-            yield f"{folder / file} says that the weights are quantised ({_method(read_json(folder / file))}); {MEND}"
-            return
-    packed = {name: tensor for name, tensor in _tensors(folder).items() if _is_packed(name, tensor)}
-    if packed:
-        name, tensor = next(iter(packed.items()))
-        more = f" and {len(packed) - 1} more" if len(packed) > 1 else ""
-        yield f"{folder} has quantised weights: {name!r} is stored as {tensor.dtype}{more}; {MEND}"
-
-
-MEND = "they can be neither run, pruned nor tuned here: give a checkpoint in float32, float16 or bfloat16"
-
-
-def _method(said: Json) -> str:
-    bits = said.get("bits", said.get("w_bit"))
-    if bits is None:
-        bits = 4 if said.get("load_in_4bit") else 8 if said.get("load_in_8bit") else None
-    return f"{said.get('quant_method', 'method not named')}{f', {bits} bits' if bits else ''}"
-
-
-def _is_packed(name: str, tensor: Tensor) -> bool:
-    last = name.rsplit(".", 1)[-1]
-    return last in PACKED or (last == "weight" and tensor.dtype not in READABLE)
-
-
-def _tensors(folder: Path) -> dict[str, Tensor]:
+def _tensors(folder: Path) -> dict[str, TensorInfo]:
     try:
         return read_headers(folder)
-    except VrbenchError:  # told by header_faults
+    except VrbenchError:  # reported by validate_weight_files
         return {}
 
 
-def _two_formats(folder: Path) -> Iterator[str]:
-    """Whole weights twice: nobody can tell which ones are meant, and they may differ."""
-    ours = "model.safetensors" if (folder / "model.safetensors").is_file() else INDEX
+def _broken_settings(folder: Path) -> Iterator[str]:
+    for file in (folder / name for name in ("config.json", INDEX, *JSON_FILES, *TEXT_FILES)):
+        if not file.is_file():
+            continue
+        with file.open("rb") as stream:
+            encoding = detect_encoding(stream.read(4))
+        if encoding:
+            what = "begins with a byte order mark" if encoding == "UTF-8" else f"is {encoding}"
+            yield f"{file} {what}, which transformers does not read; save it as UTF-8 without a byte order mark"
+        elif file.name in JSON_FILES and read_json_object(file) is None:
+            yield f"{file} cannot be read as a JSON object"
+
+
+def _quantized(folder: Path, config: Json, tensors: dict[str, TensorInfo]) -> Iterator[str]:
+    """Quantized weights: stated by the config, by a file beside it, or visible in the weights themselves."""
+    for name, part in ((n, p) for n, p in (("", config), *config.items()) if isinstance(p, dict)):
+        stated = part.get("quantization_config")
+        if isinstance(stated, dict):
+            where = f"{folder / 'config.json'}{f', {name},' if name else ''}"
+            yield f"{where} says that the weights are quantized ({_method(stated)}); {USE_FLOATS}"
+            return
+    for file in (folder / name for name in QUANTIZATION_FILES):
+        if file.is_file():
+            yield f"{file} says that the weights are quantized ({_method(read_json(file))}); {USE_FLOATS}"
+            return
+    quantized = [(name, tensor) for name, tensor in tensors.items() if _is_quantized(name, tensor)]
+    if quantized:
+        name, tensor = quantized[0]
+        more = f" and {len(quantized) - 1} more" if len(quantized) > 1 else ""
+        yield f"{folder} has quantized weights: {name!r} is stored as {tensor.dtype}{more}; {USE_FLOATS}"
+
+
+def _method(stated: Json) -> str:
+    bits = stated.get("bits", stated.get("w_bit"))
+    if bits is None:
+        bits = 4 if stated.get("load_in_4bit") else 8 if stated.get("load_in_8bit") else None
+    return f"{stated.get('quant_method', 'method not named')}{f', {bits} bits' if bits else ''}"
+
+
+def _is_quantized(name: str, tensor: TensorInfo) -> bool:
+    last = name.rsplit(".", 1)[-1]
+    return last in QUANTIZED_NAMES or (last == "weight" and tensor.dtype not in FLOAT_DTYPES)
+
+
+def _two_formats(folder: Path, has_tensors: bool) -> Iterator[str]:
+    """Complete weights twice, which may differ."""
+    ours = WEIGHTS if (folder / WEIGHTS).is_file() else INDEX
     theirs = BIN if (folder / BIN).is_file() else BIN_INDEX
-    if _tensors(folder) and _bin_is_whole(folder):
-        yield (
-            f"{folder} has whole weights twice, {ours} and {theirs}, which may differ; move the ones away that are not "
-            "meant"
-        )
-
-    if (folder / "model.safetensors").is_file() and (folder / INDEX).is_file():
+    if has_tensors and _bin_is_complete(folder):
+        yield f"{folder} has complete weights twice, {ours} and {theirs}, which may differ; {REMOVE_ONE}"
+    if (folder / WEIGHTS).is_file() and (folder / INDEX).is_file():
         named = read_json(folder / INDEX).get("weight_map")
-        shards = set(named.values()) if isinstance(named, dict) else set()
-        if shards - {"model.safetensors"}:
-            yield (
-                f"{folder} has model.safetensors and {INDEX}, which names other files; which ones are meant cannot be "
-                "told, move the ones away that are not meant"
-            )
+        if set(named.values() if isinstance(named, dict) else ()) - {WEIGHTS}:
+            yield f"{folder} has {WEIGHTS} and {INDEX}, which names other files; {REMOVE_ONE}"
 
 
-def _bin_is_whole(folder: Path) -> bool:
+def _bin_is_complete(folder: Path) -> bool:
     if (folder / BIN).is_file():
         return True
     files = read_json(folder / BIN_INDEX).get("weight_map")
@@ -139,52 +136,53 @@ def _bin_is_whole(folder: Path) -> bool:
 
 
 def _other_weights(folder: Path, config: Json) -> Iterator[str]:
-    """What transformers would load without being asked, beside or instead of the weights that were judged here."""
+    """Weights that transformers would load by itself, beside or instead of those that were checked here."""
     if (folder / ADAPTER_CONFIG).is_file():
         yield (
-            f"{folder} holds a whole model and an adapter ({ADAPTER_CONFIG}), which transformers would put on it; move "
-            "the adapter to a folder of its own, or away if it is merged already"
+            f"{folder} holds a complete model and an adapter ({ADAPTER_CONFIG}), which transformers would apply to it; "
+            "move the adapter to a folder of its own, or away if it is merged already"
         )
-    if config.get("transformers_weights"):
-        named = config["transformers_weights"]
+    if named := config.get("transformers_weights"):
         yield (
-            f"{folder / 'config.json'} has transformers_weights {named!r}: other weights than model.safetensors or "
+            f"{folder / 'config.json'} has transformers_weights {named!r}: other weights than {WEIGHTS} or "
             f"{INDEX} cannot be loaded; name them so, and remove that key"
         )
 
 
 def unused_weights(folder: Path) -> list[str]:
-    """Weight files of a model that lie beside those that are read: pickled ones, and shards that no index names."""
+    """Return weight files that are not read: pickled ones, and shards that no index names."""
     if not _tensors(folder):
         return []
     read = {path.name for path in weight_files(folder)}
-    return sorted(
-        p.name for pattern in ("pytorch_model*.bin", "model*.safetensors") for p in folder.glob(pattern)
-        if p.name not in read
-    )  # fmt: skip
+    files = (file.name for pattern in ("pytorch_model*.bin", "model*.safetensors") for file in folder.glob(pattern))
+    return sorted(name for name in files if name not in read)
 
 
 def _image_token_id(config: Json) -> int | None:
     return next((config[k] for k in ("image_token_index", "image_token_id") if isinstance(config.get(k), int)), None)
 
 
-def _image_token(folder: Path, config: Json) -> Iterator[str]:
-    """A config that names an image token which the tokenizer has not: its pictures would never reach the model."""
+Token = tuple[str, int, str]
+"""(token, id, file)."""
+
+
+def _image_token(folder: Path, config: Json, tokens: list[Token]) -> Iterator[str]:
+    """A config that names an image token which the tokenizer lacks: images would never reach the model."""
     wanted = _image_token_id(config)
     if wanted is None:
         return
     present = [name for name in TOKENIZERS if (folder / name).is_file()]
     if not set(present) & set(VOCABULARIES):
-        wants = f"it needs {', '.join(VOCABULARIES[:-1])} or {VOCABULARIES[-1]}"
+        needs = f"it needs {', '.join(VOCABULARIES[:-1])} or {VOCABULARIES[-1]}"
         more = "; tekken.json is not read, copy the tokenizer's and processor's files from a model that has both forms"
         tekken = more if (folder / "tekken.json").is_file() else ""
-        yield f"{folder} has no tokenizer; {wants}, with token {wanted}, the image token of config.json{tekken}"
-    elif wanted not in {number for _, number, _ in _tokens(folder)}:
+        yield f"{folder} has no tokenizer; {needs}, with token {wanted}, the image token of config.json{tekken}"
+    elif wanted not in {number for _, number, _ in tokens}:
         yield f"{folder / present[0]} has no token {wanted}, which config.json names as the image token"
 
 
-def _tokens(folder: Path) -> Iterator[tuple[str, int, str]]:
-    """(token, id, file) of all tokens that are written in JSON: those of the vocabulary, and those added to it."""
+def _tokens(folder: Path) -> Iterator[Token]:
+    """Yield all tokens that are written in JSON: those of the vocabulary, and those added to it."""
     fast, settings = read_json(folder / "tokenizer.json"), read_json(folder / "tokenizer_config.json")
     model = fast.get("model")
     vocabulary = (model.get("vocab") if isinstance(model, dict) else None) or ()
@@ -201,21 +199,18 @@ def _tokens(folder: Path) -> Iterator[tuple[str, int, str]]:
                 yield str(token.get("content") if isinstance(token, dict) else token), number, file
 
 
-REPLACED = ("gemma3", "paligemma")
-"""Families whose image token needs no row in the embedding: transformers replaces it before it looks there."""
-
-IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
-
-
-def _beyond_the_embedding(folder: Path, config: Json) -> Iterator[str]:
-    """Tokens that the model has no embedding for; an embedding with more rows than tokens is as usual."""
-    rows = next((t.shape[0] for n, t in _tensors(folder).items() if canonical(n) == EMBEDDING and t.shape), None)
+def _beyond_the_embedding(
+    folder: Path, config: Json, tokens: list[Token], tensors: dict[str, TensorInfo]
+) -> Iterator[str]:
+    """Tokens that the model has no embedding for; an embedding with more rows than tokens is usual."""
+    shapes = (t.shape for n, t in tensors.items() if canonical_name(n) == "embed_tokens.weight" and t.shape)
+    rows = next(shapes, (None,))[0]
     if rows is None:
         return
     has = f"the embedding has {rows} rows, for ids 0 to {rows - 1}"
-    unused = _image_token_id(config) if config.get("model_type") in REPLACED else None
+    unused = _image_token_id(config) if replaces_image_token(str(config.get("model_type"))) else None
     found: dict[int, tuple[str, list[str]]] = {}
-    for token, number, file in _tokens(folder):
+    for token, number, file in tokens:
         if number >= rows and number != unused:
             files = found.setdefault(number, (token, []))[1]
             files += [file] * (file not in files)
@@ -224,7 +219,7 @@ def _beyond_the_embedding(folder: Path, config: Json) -> Iterator[str]:
         more = f" (and {len(found) - 1} more, up to {max(found)})" if len(found) > 1 else ""
         yield (
             f"{folder / files[0]}{''.join(f' and {file}' for file in files[1:])} has token {token!r} with id "
-            f"{min(found)}{more}; {has}: take the token out, or resize the embedding (resize_token_embeddings)"
+            f"{min(found)}{more}; {has}: remove the token, or resize the embedding (resize_token_embeddings)"
         )
     text = config.get("text_config")
     parts = {"config.json": config, "generation_config.json": read_json(folder / "generation_config.json")}
@@ -232,10 +227,10 @@ def _beyond_the_embedding(folder: Path, config: Json) -> Iterator[str]:
         parts["config.json, text_config,"] = text
     decoder = "config.json, text_config," if isinstance(text, dict) else "config.json"
     for where, part in parts.items():
-        # What pads a prompt is masked. Only the decoder takes its pad_token_id for a row of the embedding; transformers
-        # wrote 128002 beside it for every SmolVLM and Idefics3.
-        for key in IDS if where == decoder else IDS[:2]:
+        # Padding of a prompt is masked. Only the decoder takes its pad_token_id for a row of the embedding;
+        # transformers wrote 128002 beside it for every SmolVLM and Idefics3.
+        for key in TOKEN_IDS if where == decoder else TOKEN_IDS[:2]:
             value = part.get(key)
             beyond = [n for n in (value if isinstance(value, list) else [value]) if isinstance(n, int) and n >= rows]
             if beyond:
-                yield f"{folder}/{where} has {key} {value!r}; {has}: set it to the id of a token that is there"
+                yield f"{folder}/{where} has {key} {value!r}; {has}: set it to the id of an existing token"

@@ -46,10 +46,11 @@ def inspect(
       vrbench inspect pocket/region-pruned-2 --base pocket/base
       vrbench inspect checkpoints/mine --json
     """
-    from vrbench.checkpoints.inspect import as_text, describe
+    from vrbench.checkpoints.inspect import format_info
+    from vrbench.models.resolve import inspect_checkpoint
 
-    found = describe(ckpt, base, trusted=trust_remote_code)
-    print(found.model_dump_json(indent=1) if as_json else as_text(found))
+    found = inspect_checkpoint(ckpt, base, trusted=trust_remote_code)
+    print(found.model_dump_json(indent=1) if as_json else format_info(found))
 
 
 def convert(

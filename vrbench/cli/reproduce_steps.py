@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vrbench.checkpoints.lineage import MARKER, read_lineage
+from vrbench.checkpoints.lineage import LINEAGE_FILE, read_lineage
 from vrbench.core.errors import VrbenchError, collect_errors
 from vrbench.data.locate import locate_all
 from vrbench.reproduce.families import Value, family_named
@@ -63,10 +63,13 @@ def _missing_files(section: Any) -> Iterator[str]:
 
 
 def _base_errors(plan: Plan, base: str, offline: bool) -> Iterator[str]:
-    from vrbench.checkpoints.resolve import faults as checkpoint_faults
+    from vrbench.models.resolve import resolve_checkpoint
 
     hint = "" if "base" in plan.overrides else "; give it with --set base=FOLDER"
-    yield from (f"base: {fault}{hint}" for fault in checkpoint_faults(base, offline=offline))
+    errors: list[str] = []
+    with collect_errors(errors):
+        resolve_checkpoint(base, offline=offline)
+    yield from (f"base: {error}{hint}" for error in errors)
 
 
 def as_overrides(keys: dict[str, Value]) -> dict[str, str]:
@@ -90,7 +93,7 @@ def _is_complete(checkpoint: Path, recipe_digest: str) -> bool:
     Raises:
         VrbenchError: it is, but another recipe made it.
     """
-    lineage = read_lineage(checkpoint) if (checkpoint / MARKER).is_file() else None
+    lineage = read_lineage(checkpoint) if (checkpoint / LINEAGE_FILE).is_file() else None
     if lineage is None:
         return False
     if recipe_digest and recipe_digest not in {step.recipe_digest for step in lineage.steps}:
@@ -110,12 +113,12 @@ def layers(job: StepJob) -> None:
             device=device, out=job.output,
         )  # fmt: skip
         return
-    from vrbench.checkpoints.resolve import resolve
+    from vrbench.models.resolve import resolve_checkpoint
     from vrbench.pruning.removal_order import removal_order
 
     found = removal_order(
-        resolve(str(arguments["ckpt"])), by, int(arguments["most"]), outside_region=bool(arguments["outside_region"]),
-        pictures=pictures, device=device,
+        resolve_checkpoint(str(arguments["ckpt"])), by, int(arguments["most"]),
+        outside_region=bool(arguments["outside_region"]), pictures=pictures, device=device,
     )  # fmt: skip
     found.save(job.output)
 

@@ -12,7 +12,7 @@ from vrbench.data.locate import in_cache, locate, require_folder
 from vrbench.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
-    from vrbench.checkpoints.resolve import Checkpoint
+    from vrbench.checkpoints.checkpoint import Checkpoint
     from vrbench.evaluation.item_preview import ItemExample
 
 WIDTH = 110
@@ -68,10 +68,10 @@ def in_full(spec: TaskSpec, data_root: str | Path | None = None, ckpt: str | Non
     Raises:
         VrbenchError: the checkpoint has faults, or the data root is not a folder.
     """
-    from vrbench.checkpoints import resolve
+    from vrbench.models.resolve import resolve_checkpoint
 
     require_folder(data_root)
-    model = None if ckpt is None else resolve.resolve(ckpt, offline=data_root is not None)
+    model = None if ckpt is None else resolve_checkpoint(ckpt, offline=data_root is not None)
     told = [f"{spec.id}: {spec.title}", "", *(_field(name, text) for name, text in _facts(spec, data_root) if text)]
     if spec.judge or (spec.data.kind == "hub" and where(spec, data_root) == MISSING):
         return "\n".join(told)

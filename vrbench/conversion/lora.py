@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vrbench.checkpoints import lora_adapter
-from vrbench.checkpoints.parameter_names import ADAPTER_CONFIG
+from vrbench.checkpoints.checkpoint import ADAPTER_CONFIG
 from vrbench.conversion.weight_files import open_tensors, read_tensor_info, validate_dtypes
 from vrbench.core.errors import VrbenchError, raise_errors
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 FILES = ("adapter_model.safetensors", "adapter_model.bin")
-DEFAULTS: dict[str, Any] = lora_adapter.PLAIN | {"modules_to_save": None, "use_dora": False}
+DEFAULTS: dict[str, Any] = lora_adapter.PLAIN_OPTIONS | {"modules_to_save": None, "use_dora": False}
 """Options of an adapter that would change how it is merged, with the value that turns them off."""
 
 INIT_KEEPS_BASE = (None, True, False, "gaussian", "orthogonal", "eva")
@@ -95,11 +95,11 @@ def read_adapter(folder: Path) -> SourceAdapter:
         errors.append(f"{file} has {content}")
     errors += [f"{file} has one matrix under two names, {both}; which one is meant is unclear" for both in repeated]
     errors += [f"{file} has only one matrix of {name}" for name, pair in found.items() if len(pair) < 2]
-    errors += lora_adapter.rank_faults(
+    errors += lora_adapter.validate_ranks(
         file, config, {m: {end: tensors[name].shape for end, name in pair.items()} for m, pair in modules.items()}
     )
     raise_errors(errors)
-    scales = {target: lora_adapter.scale_of(config, lora_adapter.module_name(p["A"])) for target, p in found.items()}
+    scales = {target: lora_adapter.lora_scale(config, lora_adapter.module_name(p["A"])) for target, p in found.items()}
     return SourceAdapter(file, {target: LoraPair(p["A"], p["B"], scales[target]) for target, p in found.items()})
 
 

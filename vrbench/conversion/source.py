@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from vrbench.checkpoints import locate
-from vrbench.checkpoints.parameter_names import ADAPTER_CONFIG
+from vrbench.checkpoints.checkpoint import ADAPTER_CONFIG
 from vrbench.conversion.lora import SourceAdapter, adapter_file, read_adapter
 from vrbench.conversion.tokenizer import ConvertedTokenizer, convert_tokenizer, has_tokenizer
 from vrbench.conversion.vision_tower import VisionTower, read_tower
@@ -152,17 +152,17 @@ def read_source(source: str, base: str | None, vision_tower: str | None) -> Sour
     )  # fmt: skip
 
 
-def find_source(name: str, near: Path | None = None) -> locate.Source:
-    """As `vrbench.checkpoints.locate.find`; pickled files are downloaded if the hub may have weights only in these.
+def find_source(name: str, near: Path | None = None) -> locate.CheckpointSource:
+    """As `locate_checkpoint`; pickled files are downloaded if the hub may have weights only in these.
 
     Raises:
         VrbenchError: there is no such folder.
     """
-    found = locate.find(name, near=near)
+    found = locate.locate_checkpoint(name, near=near)
     is_whole = any(found.folder.glob("*.safetensors")) and not (found.folder / ADAPTER_CONFIG).is_file()
     if is_whole or not found.revision:
         return found
-    return locate.find(name, near=near, pickles=True)
+    return locate.locate_checkpoint(name, near=near, pickles=True)
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vrbench.checkpoints.lineage import MARKER
-from vrbench.checkpoints.new_folder import made_folder, refuse_taken
+from vrbench.checkpoints.lineage import LINEAGE_FILE
+from vrbench.checkpoints.new_folder import create_folder, require_free
 from vrbench.conversion.shards import write_shards
 from vrbench.conversion.source import FORMS, SourceCheckpoint, read_source
 from vrbench.conversion.tensor_plan import TensorCopy, plan_copies
@@ -29,19 +29,19 @@ OLD_KEYS = ("rope_theta", "rope_scaling", "partial_rotary_factor", "head_dim")
 
 def write_target(source_name: str, out: Path, base: str | None, vision_tower: str | None) -> Path:
     """See `vrbench.conversion.convert`."""
-    refuse_taken(out)
+    require_free(out)
     source = read_source(source_name, base, vision_tower)
     config = target_config(source)
     copies = plan_copies(source, config)
     _require_space(out.absolute().parent, copies)
-    with made_folder(out) as folder:
+    with create_folder(out) as folder:
         weights = write_shards(copies, source.adapter, folder)
         config.save_pretrained(folder)
         _write_processor(folder, source)
         _write_generation_config(folder, source)
         raise_errors(hf_folder.validate(folder))
         lineage = _lineage(out.resolve().name, source, config, weights)
-        write_atomically(folder / MARKER, lineage.model_dump_json(indent=1) + "\n")
+        write_atomically(folder / LINEAGE_FILE, lineage.model_dump_json(indent=1) + "\n")
     return out.resolve()
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vrbench.checkpoints.parameter_names import Shape, canonical
+from vrbench.checkpoints.parameter_names import Shape, canonical_name
 from vrbench.checkpoints.safetensors_index import DTYPE_BITS
 from vrbench.conversion.lora import LoraPair, validate_shapes
 from vrbench.conversion.source import SourceCheckpoint
@@ -116,7 +116,7 @@ def _validate_shapes(source: SourceCheckpoint, shapes: Mapping[str, Shape], conf
     expected = expected_shapes(config)
     if config.tie_word_embeddings:
         expected.pop("lm_head.weight", None)
-    found = {canonical(name): shape for name, shape in shapes.items()}
+    found = {canonical_name(name): shape for name, shape in shapes.items()}
     missing = [name for name in expected if name not in found]
     unexpected = [name for name in found if name not in expected]
     other = [name for name in found if name in expected and found[name] != expected[name]]

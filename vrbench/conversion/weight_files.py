@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vrbench.checkpoints.safetensors_index import Tensor, read_header
+from vrbench.checkpoints.safetensors_index import TensorInfo, read_header
 from vrbench.core import os_errors
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import read_text
@@ -121,7 +121,7 @@ def _shards(index: Path) -> list[str]:
     return sorted(names)
 
 
-def read_tensor_info(file: Path) -> dict[str, Tensor]:
+def read_tensor_info(file: Path) -> dict[str, TensorInfo]:
     """Return name -> dtype and shape of all tensors of a weight file; no weight is read.
 
     Raises:
@@ -133,12 +133,12 @@ def read_tensor_info(file: Path) -> dict[str, Tensor]:
         return read_header(file)
     names = {f"torch.{torch_name}": name for name, torch_name in DTYPES.items()}
     return {
-        key: Tensor(names.get(str(value.dtype), str(value.dtype).removeprefix("torch.")), tuple(value.shape))
+        key: TensorInfo(names.get(str(value.dtype), str(value.dtype).removeprefix("torch.")), tuple(value.shape))
         for key, value in _unpickle(file).items()
     }
 
 
-def validate_dtypes(file: Path, tensors: dict[str, Tensor]) -> list[str]:
+def validate_dtypes(file: Path, tensors: dict[str, TensorInfo]) -> list[str]:
     """Return one message that names all tensors which are not plain weights (quantised, float8, integers), if any."""
     odd = [f"{name} ({tensor.dtype})" for name, tensor in tensors.items() if tensor.dtype not in DTYPES]
     return [f"{file} has tensors other than {', '.join(DTYPES)}: {', '.join(odd)}"] if odd else []

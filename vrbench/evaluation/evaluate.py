@@ -10,9 +10,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vrbench.checkpoints.checkpoint import Checkpoint
 from vrbench.checkpoints.image_settings import image_notes
-from vrbench.checkpoints.resolve import Checkpoint
-from vrbench.core import os_errors, versions
+from vrbench.core import os_errors
 from vrbench.core.device import device_name
 from vrbench.core.errors import VrbenchError
 from vrbench.core.provenance import make_provenance, own_commit
@@ -20,6 +20,7 @@ from vrbench.core.run_storage import save_run
 from vrbench.core.schemas import Run, RunRecord, Sample, TaskResult
 from vrbench.evaluation import task_result
 from vrbench.evaluation.answer_store import AnswerStore
+from vrbench.evaluation.code_versions import task_versions
 from vrbench.evaluation.failures import Failure, SomeFailed, failure_of, free_memory
 from vrbench.evaluation.run_config import RunConfig, shows_options
 from vrbench.evaluation.run_plan import PlannedTask, RunPlan, checkpoint_names, plan
@@ -163,7 +164,7 @@ def _result_of(
     """One task's result; an error that ends it is recorded, so that the other tasks still run."""
     spec, start = task.spec, time.perf_counter()
     computed, reused = engine.computed, engine.reused
-    fields: dict[str, Any] = {**task_result.task_fields(task), "code": versions.of_task(checkpoint, spec)}
+    fields: dict[str, Any] = {**task_result.task_fields(task), "code": task_versions(checkpoint, spec)}
     samples: tuple[Sample, ...] = ()
     engine.truncated.clear()
     try:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vrbench.checkpoints.checkpoint import Checkpoint
 from vrbench.checkpoints.families import PromptFormat, family_of
-from vrbench.checkpoints.model_config import read_config
-from vrbench.checkpoints.resolve import Checkpoint
+from vrbench.checkpoints.model_config import read_model_config
 from vrbench.core import os_errors
 from vrbench.core.errors import VrbenchError, raise_errors
 from vrbench.data import loading
@@ -137,7 +137,7 @@ def prompt_and_options(instances: Sequence[Any]) -> tuple[str, tuple[str, ...], 
 
 def _generation(settings: Mapping[str, Any], form: PromptFormat, model: Checkpoint) -> str:
     """How a family generates an answer."""
-    context = stated_context(read_config(model.root.path)[2]) if model.root.has("config.json") else None
+    context = stated_context(read_model_config(model.root.path)[2]) if model.root.has("config.json") else None
     stop = stop_criteria(
         settings, min(form.max_new_tokens, context // 2) if context else form.max_new_tokens, form.stop_rule
     )

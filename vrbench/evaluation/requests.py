@@ -8,11 +8,11 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from vrbench.checkpoints.code_versions import COMPONENTS
 from vrbench.checkpoints.families import StopRule
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import digest_of
 from vrbench.core.provenance import ADAPTER_PACKAGES, ANSWER_PACKAGES, package_versions
-from vrbench.core.versions import COMPONENTS
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from vrbench.checkpoints import image_settings, locate, resolve
-from vrbench.checkpoints.model_config import read_config
-from vrbench.checkpoints.resolve import Checkpoint
-from vrbench.core import versions
+from vrbench.checkpoints import image_settings, locate
+from vrbench.checkpoints.checkpoint import Checkpoint
+from vrbench.checkpoints.model_config import read_model_config
 from vrbench.core.errors import VrbenchError, error_messages, merge_messages, raise_errors
 from vrbench.core.io import digest_of
 from vrbench.core.provenance import answer_packages, package_version
@@ -25,9 +24,11 @@ from vrbench.data.locate import DataLocation, LocatedData, in_cache, locate_all,
 from vrbench.data.locate import locate as locate_data
 from vrbench.evaluation.answer_store import AnswerStore, older_store_file, store_file
 from vrbench.evaluation.built_task import SubtaskData, select_items
+from vrbench.evaluation.code_versions import task_versions
 from vrbench.evaluation.inputs_digest import definition_digest, inputs_digest, task_inputs
 from vrbench.evaluation.run_config import RunConfig
 from vrbench.models.context_length import stated_context
+from vrbench.models.resolve import resolve_checkpoint
 from vrbench.tasks import registry
 from vrbench.tasks.spec import TaskSpec
 
@@ -101,7 +102,7 @@ class RunPlan:
 
     def inputs_digest(self, of: Checkpoint) -> str:
         """Return the sha256 over everything that decides a checkpoint's answers and scores; see `inputs_digest`."""
-        tasks = {task.spec.id: task.inputs(versions.of_task(of, task.spec)) for task in self.tasks}
+        tasks = {task.spec.id: task.inputs(task_versions(of, task.spec)) for task in self.tasks}
         return inputs_digest(of.digest, tasks, self.settings(of))
 
     def folder(self, of: Checkpoint) -> Path:
@@ -190,7 +191,7 @@ def plan(names: Sequence[str], tasks: str | Sequence[str], config: RunConfig) ->
     """
     errors, task_errors = list(config.errors()), list[str]()
     specs, judged = _runnable_tasks(tasks, config, task_errors)
-    is_mistyped = bool(errors or task_errors) or not all(map(locate.is_here, names))
+    is_mistyped = bool(errors or task_errors) or not all(map(locate.is_local, names))
     checkpoints = _resolve(names, config, errors)
     errors += task_errors
     located = locate_all(specs, config.data_root)
@@ -267,7 +268,7 @@ def _resolve(names: Sequence[str], config: RunConfig, errors: list[str]) -> tupl
     checkpoints, found = list[Checkpoint](), list[str]()
     for name in names:
         try:
-            of = resolve.resolve(name, offline=config.data_root is not None, trusted=config.trust_remote_code)
+            of = resolve_checkpoint(name, offline=config.data_root is not None, trusted=config.trust_remote_code)
             checkpoints.append(of)
         except VrbenchError as error:
             found += error_messages(error)
@@ -313,6 +314,6 @@ def _item_errors(run_plan: RunPlan, has_errors: bool) -> list[str]:
     errors = [e for task in run_plan.tasks for e in validate_items(task.spec, task.subtasks, task.location)]
     if errors or has_errors:
         return errors
-    decoders = {of.id: read_config(of.root.path)[2] for of in run_plan.checkpoints if of.root.has("config.json")}
+    decoders = {of.id: read_model_config(of.root.path)[2] for of in run_plan.checkpoints if of.root.has("config.json")}
     contexts = {name: length for name, decoder in decoders.items() if (length := stated_context(decoder))}
     return [error for task in run_plan.tasks for error in validate_answer_length(task.spec, contexts)]

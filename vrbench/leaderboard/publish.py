@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from vrbench.checkpoints.lineage import origins, read_lineage
-from vrbench.checkpoints.locate import PREFIX, find
+from vrbench.checkpoints.lineage import layer_origins, read_lineage
+from vrbench.checkpoints.locate import PREFIX, locate_checkpoint
 from vrbench.core.errors import VrbenchError, raise_errors
 from vrbench.core.io import gzip_text, write_atomically
 from vrbench.core.run_storage import load_run, samples_to_jsonl
@@ -311,7 +311,7 @@ def _recipe(ref: CheckpointRef, folder: Path | None) -> str:
     if folder is not None and not folder.is_dir():
         raise VrbenchError(f"--ckpt {str(folder)!r} is not a folder")
     try:
-        place = folder or (find(ref.id, offline=True).folder if ref.id.startswith(PREFIX) else None)
+        place = folder or (locate_checkpoint(ref.id, offline=True).folder if ref.id.startswith(PREFIX) else None)
         found = read_lineage(place) if place else None
     except VrbenchError:
         if folder is not None:
@@ -338,7 +338,7 @@ def _family(board: Board, base: Run, given: str | None, errors: list[str]) -> st
             return None
         return given
     ref = base.record.checkpoint
-    found = attempt(lambda: origins(ref.lineage, ref.depth), [])  # an inconsistent lineage is reported later
+    found = attempt(lambda: layer_origins(ref.lineage, ref.depth), [])  # an inconsistent lineage is reported later
     depth = found.first_depth if found else ref.depth
     digest = ref.digest[:16]
     keys = [key for key, f in board.families.items() if f.baseline and parse_reference(f.baseline)[2] == digest]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from vrbench.checkpoints.lineage import origins
+from vrbench.checkpoints.lineage import layer_origins
 from vrbench.core.errors import VrbenchError, error_messages
 from vrbench.core.schemas import RunRecord, Sample, TaskResult
 from vrbench.leaderboard.board import Board, BoardFamily, PinnedTask, prompts_digest
@@ -71,7 +71,7 @@ def _validate_identity(board: Board, submission: Submission, record: RunRecord) 
     if ref.family != family.model:
         yield f"the checkpoint is of model family {ref.family!r}; family {key} is of {family.model!r}"
     try:
-        depth = origins(ref.lineage, ref.depth).first_depth
+        depth = layer_origins(ref.lineage, ref.depth).first_depth
     except VrbenchError as error:
         yield from (f"the checkpoint's lineage is inconsistent: {message}" for message in error_messages(error))
     else:

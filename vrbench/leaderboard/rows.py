@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from vrbench.checkpoints.lineage import origins
+from vrbench.checkpoints.lineage import layer_origins
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import CheckpointRef, Lineage, Run, RunRecord
@@ -127,7 +127,7 @@ def layer_region(ref: CheckpointRef) -> LayerRegion:
     Raises:
         VrbenchError: its steps do not lead to its depth.
     """
-    found = origins(ref.lineage, ref.depth)
+    found = layer_origins(ref.lineage, ref.depth)
     depth = found.first_depth
     tuned = tuple(found.numbers[i] for i in found.tuned)
     removed = LayerSet.none(depth) if not ref.lineage else LayerSet.of(found.numbers, depth).complement()

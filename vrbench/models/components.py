@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from vrbench.checkpoints.parameter_names import canonical, difference_faults
+from vrbench.checkpoints.parameter_names import canonical_name, compare_shapes
 from vrbench.core.errors import VrbenchError, raise_errors
 
 if TYPE_CHECKING:
@@ -69,13 +69,13 @@ def projector(model: Any) -> list[torch.nn.Module]:
 def projector_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
     """Return canonical name -> parameter of the projector."""
     inside = {id(p) for module in projector(model) for p in module.parameters()}
-    return {canonical(name): p for name, p in model.named_parameters() if id(p) in inside}
+    return {canonical_name(name): p for name, p in model.named_parameters() if id(p) in inside}
 
 
 def projector_prefix(model: Any) -> str:
     """Return the common prefix of the projector's canonical parameter names, such as "multi_modal_projector."."""
     names = {id(module): name for name, module in model.named_modules()}
-    paths = [canonical(names[id(module)]).split(".") for module in projector(model)]
+    paths = [canonical_name(names[id(module)]).split(".") for module in projector(model)]
     shared = []
     for parts in zip(*paths, strict=False):
         if len(set(parts)) > 1:
@@ -87,7 +87,7 @@ def projector_prefix(model: Any) -> str:
 def layer_parameters(model: Any, layers: Iterable[int]) -> dict[str, torch.nn.Parameter]:
     """Return canonical name, such as 'layers.3.mlp.up_proj.weight' -> parameter of some decoder layers."""
     modules = decoder_layers(model)
-    return {canonical(f"layers.{i}.{name}"): p for i in layers for name, p in modules[i].named_parameters()}
+    return {canonical_name(f"layers.{i}.{name}"): p for i in layers for name, p in modules[i].named_parameters()}
 
 
 def fill_parameters(targets: Mapping[str, torch.nn.Parameter], tensors: Mapping[str, torch.Tensor], where: str) -> None:
@@ -97,6 +97,6 @@ def fill_parameters(targets: Mapping[str, torch.nn.Parameter], tensors: Mapping[
         VrbenchError: every name or shape that does not match, with `where` in front; nothing was changed then.
     """
     expected = {name: tuple(p.shape) for name, p in targets.items()}
-    raise_errors(difference_faults(where, {name: tuple(t.shape) for name, t in tensors.items()}, expected))
+    raise_errors(compare_shapes(where, {name: tuple(t.shape) for name, t in tensors.items()}, expected))
     for name, parameter in targets.items():
         parameter.data.copy_(tensors[name])

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vrbench.checkpoints.parameter_names import Shape, canonical, difference_faults, shapes_of, twin_faults
+from vrbench.checkpoints.parameter_names import Shape, canonical_name, compare_shapes, shapes_of, validate_unique_names
 from vrbench.checkpoints.prompts import default_template
-from vrbench.checkpoints.remote_code import LOCAL
+from vrbench.checkpoints.remote_code import LOCAL_ONLY
 from vrbench.checkpoints.safetensors_index import read_headers
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import read_json
@@ -45,7 +45,7 @@ def validate(folder: Path) -> list[str]:
     errors = _validate_vision_tower(folder) or validate_weights(folder)
     if errors:
         return errors
-    config = AutoConfig.from_pretrained(folder, **LOCAL)
+    config = AutoConfig.from_pretrained(folder, **LOCAL_ONLY)
     rows = next(s[0] for n, s in shapes_of(read_headers(folder)).items() if n.endswith("embed_tokens.weight"))
     if config.model_type != "llava":
         return validate_processor(folder, lambda: load_processor(folder, config.model_type), config, rows)
@@ -82,7 +82,7 @@ def validate_weights(folder: Path) -> list[str]:
 
     file = folder / "config.json"
     try:
-        config = AutoConfig.from_pretrained(folder, **LOCAL)
+        config = AutoConfig.from_pretrained(folder, **LOCAL_ONLY)
         reason = unsupported_reason(config)
         model = None if reason else empty_model(config)
     except Exception as error:  # transformers' strict configs raise classes of their own
@@ -94,14 +94,14 @@ def validate_weights(folder: Path) -> list[str]:
     tensors, expected = read_headers(folder), _shapes(model)
     found = {n: s for n, s in shapes_of(tensors).items() if not _is_optional(n, config.model_type)}
     for pair in model.all_tied_weights_keys.items():  # one parameter under two names: either may be the one stored
-        first, second = map(canonical, pair)
+        first, second = map(canonical_name, pair)
         for name, other in ((first, second), (second, first)):
             if name in found:
                 found.setdefault(other, found[name])
     head = _validate_head(folder, model, found)
     if head:
         del expected[HEAD]
-    return twin_faults(folder, tensors) + head + difference_faults(folder, found, expected)
+    return validate_unique_names(folder, tensors) + head + compare_shapes(folder, found, expected)
 
 
 def _numeric_texts(folder: Path) -> Iterator[tuple[str, str]]:
@@ -164,7 +164,7 @@ def empty_model(config: Any) -> Any:
 
 
 def _shapes(model: Any) -> dict[str, Shape]:
-    state = {canonical(name): tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    state = {canonical_name(name): tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     return {name: shape for name, shape in state.items() if not _is_optional(name, model.config.model_type)}
 
 
@@ -194,7 +194,7 @@ def load_tokenizer(folder: Path) -> tuple[Any, Any]:
     """
     from transformers import AutoConfig
 
-    family = AutoConfig.from_pretrained(folder, **LOCAL).model_type
+    family = AutoConfig.from_pretrained(folder, **LOCAL_ONLY).model_type
     if family != "llava":
         return load_tokenizer_and_processor(folder, lambda: load_processor(folder, family))
 
@@ -209,9 +209,11 @@ def load_tokenizer(folder: Path) -> tuple[Any, Any]:
 def _load_weights(folder: Path, dtype: Any) -> Any:
     from transformers import AutoModelForImageTextToText
 
-    model, info = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, output_loading_info=True, **LOCAL)
+    model, info = AutoModelForImageTextToText.from_pretrained(
+        folder, dtype=dtype, output_loading_info=True, **LOCAL_ONLY
+    )
     unfilled = [str(name) for name in (*info["missing_keys"], *info["mismatched_keys"])]
-    wrong = [name for name in unfilled if not _is_optional(canonical(name), model.config.model_type)]
+    wrong = [name for name in unfilled if not _is_optional(canonical_name(name), model.config.model_type)]
     if wrong:
         raise VrbenchError(f"{folder} has no weights for {wrong[0]!r} ({len(wrong)} in all)")
     return model

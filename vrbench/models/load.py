@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 
+from vrbench.checkpoints.checkpoint import ADAPTER, TOWER, Checkpoint
+from vrbench.checkpoints.code_versions import model_versions
 from vrbench.checkpoints.families import FAMILIES, family_of
 from vrbench.checkpoints.image_settings import HARNESS, PAD
-from vrbench.checkpoints.parameter_names import ADAPTER, TOWER
-from vrbench.checkpoints.random_shapes import RECIPE
-from vrbench.checkpoints.resolve import Checkpoint
+from vrbench.checkpoints.random_shapes import RANDOM_WEIGHTS
 from vrbench.core.errors import VrbenchError
-from vrbench.core.versions import of_model
 from vrbench.models import hf_folder, random_weights, remote_model
 from vrbench.models.base_vlm import BaseVLM
 from vrbench.models.hf_model import HFModel, PaddedLlava
@@ -39,7 +38,7 @@ def load_vlm(
     precision.
 
     Args:
-        checkpoint: from `vrbench.checkpoints.resolve.resolve`, which has validated it.
+        checkpoint: from `vrbench.models.resolve_checkpoint`, which has validated it.
         device: where to put it.
         dtype: of every weight, whatever the files hold.
         merge: add an adapter's matrices to the weights; else they stay beside them, slower and with the same answers.
@@ -55,7 +54,7 @@ def load_vlm(
     model, tokenizer, processor = _load(checkpoint, torch.float32 if checkpoint.base else dtype, device, merge)
     _convert(model, dtype)
     vlm = _wrap(checkpoint, model.to(device), tokenizer, processor, images)
-    vlm.code, vlm.has_adapter = of_model(checkpoint), checkpoint.has_adapter
+    vlm.code, vlm.has_adapter = model_versions(checkpoint), checkpoint.has_adapter
     if vlm.depth != checkpoint.depth:
         raise VrbenchError(f"{checkpoint.id} has {vlm.depth} decoder layers; its lineage says {checkpoint.depth}")
     return vlm
@@ -97,7 +96,7 @@ def _load(
     checkpoint: Checkpoint, dtype: torch.dtype, device: str | torch.device, merge: bool = True
 ) -> tuple[Any, Any, Any]:
     """(model, tokenizer, processor or image processor) of the base, then all that the checkpoint changes."""
-    if checkpoint.has(RECIPE):
+    if checkpoint.has(RANDOM_WEIGHTS):
         return random_weights.load(checkpoint.path, dtype, device)
     if checkpoint.base is None or checkpoint.has(TOWER):
         return (remote_model if checkpoint.root.code else hf_folder).load(first_folder(checkpoint), dtype)

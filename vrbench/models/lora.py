@@ -7,8 +7,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from vrbench.checkpoints.lora_adapter import PART, alpha_of, module_name, rank_of, read_adapter_config, saved_name
-from vrbench.checkpoints.parameter_names import ADAPTER, canonical
+from vrbench.checkpoints.checkpoint import ADAPTER
+from vrbench.checkpoints.lora_adapter import (
+    LORA_TENSOR,
+    lora_alpha,
+    lora_rank,
+    module_name,
+    read_adapter_config,
+    saved_name,
+)
+from vrbench.checkpoints.parameter_names import canonical_name
 from vrbench.core.errors import VrbenchError
 from vrbench.models import components
 
@@ -24,7 +32,7 @@ def apply_adapter(model: Any, folder: Path, merge: bool = True) -> Any:
 
     Args:
         model: of any family.
-        folder: in PEFT's layout, checked by `vrbench.checkpoints.lora_adapter.adapter_faults`.
+        folder: in PEFT's layout, checked by `vrbench.checkpoints.lora_adapter.validate_adapter`.
         merge: add the matrices to the weights; else they stay beside them, as in training, with the same answers.
 
     Returns:
@@ -82,8 +90,8 @@ def _lora_config(folder: Path, targets: dict[str, tuple[str, str]]) -> Any:
     init = stored.get("init_lora_weights")
     return LoraConfig(
         target_modules=sorted({full for full, _ in targets.values()}),
-        rank_pattern={full: rank_of(stored, name) for full, name in named.items()},
-        alpha_pattern={full: alpha_of(stored, name) for full, name in named.items()},
+        rank_pattern={full: lora_rank(stored, name) for full, name in named.items()},
+        alpha_pattern={full: lora_alpha(stored, name) for full, name in named.items()},
         use_rslora=bool(stored.get("use_rslora")),
         use_dora=bool(stored.get("use_dora")),
         init_lora_weights=init if init in INIT_CHANGES_BASE else False,
@@ -94,12 +102,12 @@ def _lora_config(folder: Path, targets: dict[str, tuple[str, str]]) -> Any:
 def _targets(model: Any, tensors: dict[str, Any]) -> dict[str, tuple[str, str]]:
     """Tensor's name -> (full name of the module in the model, the tensor's name in it, such as 'lora_A.weight')."""
     inside = {id(module) for layer in components.decoder_layers(model) for module in layer.modules()}
-    modules = {canonical(name): name for name, module in model.named_modules() if id(module) in inside}
+    modules = {canonical_name(name): name for name, module in model.named_modules() if id(module) in inside}
     found: dict[str, tuple[str, str]] = {}
     for name in tensors:
-        part = PART.fullmatch(canonical(name))
+        part = LORA_TENSOR.fullmatch(canonical_name(name))
         if part is None or part[1] not in modules:
-            module = canonical(name).partition(".lora_")[0]
+            module = canonical_name(name).partition(".lora_")[0]
             raise VrbenchError(f"the adapter tunes {module!r}, which is in no decoder layer of the model")
         found[name] = (modules[part[1]], f"lora_{part[2]}.weight" if part[2] else "lora_magnitude_vector")
     return found

@@ -8,19 +8,10 @@ from typing import Any
 
 import torch
 
-from vrbench.checkpoints.fixed_layers import fixed_layers
-from vrbench.checkpoints.layer_edits import Change
-from vrbench.checkpoints.parameter_names import (
-    ADAPTER,
-    DELTA,
-    PROJECTOR,
-    TOWER,
-    WITHOUT_EFFECT,
-    canonical,
-    layer_of,
-)  # fmt: skip
-from vrbench.checkpoints.per_layer_config import NUMBERS, shortened
-from vrbench.checkpoints.resolve import Checkpoint
+from vrbench.checkpoints.checkpoint import ADAPTER, DELTA, PROJECTOR, TOWER, Checkpoint, LayerEdit
+from vrbench.checkpoints.family_facts import fixed_layers
+from vrbench.checkpoints.model_config import LAYER_INDICES, prune_config
+from vrbench.checkpoints.parameter_names import IGNORED_BUFFERS, canonical_name, layer_index  # fmt: skip
 from vrbench.checkpoints.safetensors_index import read_header, weight_files
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
@@ -43,7 +34,7 @@ def apply_overlay(model: Any, checkpoint: Checkpoint, merge: bool, load: LoadMod
     Returns:
         The model, which is another object if an adapter was applied.
     """
-    for change in checkpoint.changes:
+    for change in checkpoint.edits:
         if change.kind == "pruned":
             remove_layers(model, change.layers)
         else:
@@ -95,9 +86,9 @@ def per_layer_settings(model: Any, kept: LayerSet) -> list[tuple[Any, str, Any]]
     configs = [model.config.get_text_config(), *(m.config for m in decoder.modules() if hasattr(m, "config"))]
     found = []
     for config in {id(c): c for c in configs}.values():
-        for name, value in shortened(vars(config), kept).items():
+        for name, value in prune_config(vars(config), kept).items():
             found.append((config, name, value))
-            if name in NUMBERS and hasattr(decoder, name):  # a decoder may keep a copy of such a list
+            if name in LAYER_INDICES and hasattr(decoder, name):  # a decoder may keep a copy of such a list
                 found.append((decoder, name, value))
     return found
 
@@ -128,22 +119,22 @@ def backbone_layers(backbone: Checkpoint, layers: Sequence[int], load: LoadModel
         return {name: p.detach() for name, p in components.layer_parameters(load(backbone), layers).items()}
     found: dict[str, torch.Tensor] = {}
     for file in weight_files(backbone.path):
-        names = {name: canonical(name) for name in read_header(file)}
+        names = {name: canonical_name(name) for name in read_header(file)}
         with safe_open(file, framework="pt") as tensors:
             for name, plain in names.items():
-                if layer_of(plain) in layers and not plain.endswith(WITHOUT_EFFECT):
+                if layer_index(plain) in layers and not plain.endswith(IGNORED_BUFFERS):
                     found[plain] = tensors.get_tensor(name)
     return found
 
 
-def _restore_layers(model: Any, change: Change, load: LoadModel) -> None:
+def _restore_layers(model: Any, change: LayerEdit, load: LoadModel) -> None:
     """Give decoder layers a backbone's weights; what was trained into them is lost."""
     assert change.backbone is not None
     remove_adapter(model, change.layers)
     targets = dict(zip(change.sources, change.layers, strict=True))
     tensors = {}
     for name, tensor in backbone_layers(change.backbone, change.sources, load).items():
-        source = layer_of(name)
+        source = layer_index(name)
         assert source is not None
         tensors[name.replace(f"layers.{source}.", f"layers.{targets[source]}.", 1)] = tensor
     where = f"{change.backbone.id}, restored,"
@@ -155,7 +146,7 @@ def _apply_delta(model: Any, file: Path) -> None:
     from safetensors.torch import load_file
 
     tensors = load_file(file)
-    layers = sorted({layer for layer in map(layer_of, tensors) if layer is not None})
+    layers = sorted({layer for layer in map(layer_index, tensors) if layer is not None})
     remove_adapter(model, layers)
     targets = components.layer_parameters(model, layers) | components.projector_parameters(model)
     components.fill_parameters(targets, tensors, str(file))
@@ -166,5 +157,5 @@ def _replace_projector(model: Any, file: Path) -> None:
     from safetensors.torch import load_file
 
     prefix = components.projector_prefix(model)
-    tensors = {canonical(prefix + name): tensor for name, tensor in load_file(file).items()}
+    tensors = {canonical_name(prefix + name): tensor for name, tensor in load_file(file).items()}
     components.fill_parameters(components.projector_parameters(model), tensors, str(file))

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vrbench.checkpoints import smollm2
+from vrbench.checkpoints import llava_shapes, smollm2
 from vrbench.core.cache import COMPLETE_MARKER, cached_folder, file_digest
 from vrbench.core.io import digest_of
 
@@ -20,26 +20,12 @@ IMAGE_SIDE, PATCH = 128, 16
 IMAGE_TOKENS = (IMAGE_SIDE // PATCH) ** 2
 
 
-def vision_config() -> dict[str, Any]:
-    """The tower's shape, as transformers' `SiglipVisionConfig` names it (4.9 million parameters)."""
-    return {
-        "model_type": "siglip_vision_model",
-        "image_size": IMAGE_SIDE,
-        "patch_size": PATCH,
-        "hidden_size": 256,
-        "intermediate_size": 1024,
-        "num_hidden_layers": 6,
-        "num_attention_heads": 4,
-        "vision_use_head": False,
-    }
-
-
 def llava_config() -> LlavaConfig:
     """The whole model's configuration: every patch of the tower's last layer becomes one image token."""
     from transformers import LlavaConfig
 
     return LlavaConfig(
-        vision_config=vision_config(),
+        vision_config=llava_shapes.POCKET_VISION,
         text_config=smollm2.text_config(),
         image_token_index=smollm2.IMAGE_TOKEN_ID,
         image_seq_length=IMAGE_TOKENS,
@@ -98,7 +84,7 @@ def processor_folder() -> Path:
     """A folder in the cache with the tokenizer and image processor alone; made on first use."""
 
     def make(folder: Path) -> None:
-        smollm2.check_gguf()
+        smollm2.checked_gguf()
         save_processor(folder)
 
     return cached_folder(f"pocket-processor-{smollm2.SHA256[:12]}-v{FORMAT}", make)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vrbench.checkpoints.prompts import IMAGE
-from vrbench.checkpoints.remote_code import LOCAL
+from vrbench.checkpoints.remote_code import LOCAL_ONLY
 from vrbench.core import os_errors
 from vrbench.core.errors import VrbenchError, error_messages
 from vrbench.core.io import read_json
@@ -27,7 +27,7 @@ def load_tokenizer_and_processor(folder: Path, load_processor: Callable[[], Any]
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL_ONLY)
     except Exception as error:  # transformers' readers raise anything
         os_errors.reraise_os_error(error)
         raise VrbenchError(f"{folder} has no readable tokenizer: {' '.join(str(error).split())}") from error

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vrbench.checkpoints.families import PromptFormat
 from vrbench.checkpoints.prompts import starts_with_bos
-from vrbench.checkpoints.remote_code import LOCAL
+from vrbench.checkpoints.remote_code import LOCAL_ONLY
 from vrbench.core.errors import VrbenchError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def load_processor(folder: Path, model_type: str) -> Any:
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
     name = PROCESSOR_CLASSES.get(model_type) or f"transformers:{PROCESSOR_MAPPING_NAMES[model_type]}"
-    return build_processor(_import(name), folder, lambda: load_image_processor(folder, model_type), LOCAL)
+    return build_processor(_import(name), folder, lambda: load_image_processor(folder, model_type), LOCAL_ONLY)
 
 
 def build_processor(
@@ -90,7 +90,7 @@ def load_image_processor(folder: Path, model_type: str) -> Any:
 
     if model_type in PIL_CLASSES:
         return _import(PIL_CLASSES[model_type]).from_pretrained(folder, local_files_only=True)
-    return AutoImageProcessor.from_pretrained(folder, backend="pil", **LOCAL)
+    return AutoImageProcessor.from_pretrained(folder, backend="pil", **LOCAL_ONLY)
 
 
 def padding_image_processor(image_processor: Any) -> Any:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from vrbench.checkpoints.checkpoint import Checkpoint
 from vrbench.checkpoints.families import family_of
 from vrbench.checkpoints.prompts import starts_with_bos
-from vrbench.checkpoints.resolve import Checkpoint
 from vrbench.core.errors import VrbenchError
 from vrbench.models.hf_folder import load_tokenizer
 from vrbench.models.load import first_folder
@@ -32,7 +32,7 @@ def preview_prompt(checkpoint: Checkpoint, text: str, n_images: int | None) -> P
     """Return the prompt that a task's text becomes.
 
     Args:
-        checkpoint: from `vrbench.checkpoints.resolve.resolve`.
+        checkpoint: from `vrbench.models.resolve_checkpoint`.
         text: prompt of the task, as its harness builds it.
         n_images: number of images; None for a task of lm-eval, whose text is used without a chat template.
 

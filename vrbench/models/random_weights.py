@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from vrbench.checkpoints.parameter_names import Shape
-from vrbench.checkpoints.random_shapes import RECIPE
-from vrbench.checkpoints.remote_code import LOCAL
+from vrbench.checkpoints.random_shapes import RANDOM_WEIGHTS
+from vrbench.checkpoints.remote_code import LOCAL_ONLY
 from vrbench.core.io import read_text
 
 AT_ONCE = 1 << 24
@@ -41,13 +41,13 @@ def load(folder: Path, dtype: torch.dtype, device: str | torch.device) -> tuple[
     from transformers.initialization import no_init_weights
     from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
-    recipe = json.loads(read_text(folder / RECIPE))
-    config = AutoConfig.from_pretrained(folder, **LOCAL)
+    recipe = json.loads(read_text(folder / RANDOM_WEIGHTS))
+    config = AutoConfig.from_pretrained(folder, **LOCAL_ONLY)
     with torch.device(device), no_init_weights():
         model = AutoModelForImageTextToText.from_config(config, dtype=dtype)
     fill(model, recipe["seed"], recipe["std"])
-    tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
-    image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil", **LOCAL)
+    tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL_ONLY)
+    image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil", **LOCAL_ONLY)
     return model, tokenizer, image_processor
 
 
@@ -57,7 +57,7 @@ def expected_shapes(folder: Path) -> dict[str, Shape]:
 
     from vrbench.models.hf_folder import expected_shapes as of_config
 
-    return of_config(AutoConfig.from_pretrained(folder, **LOCAL))
+    return of_config(AutoConfig.from_pretrained(folder, **LOCAL_ONLY))
 
 
 @torch.no_grad()

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from vrbench.checkpoints import prompts
-from vrbench.checkpoints.parameter_names import canonical, first_of
-from vrbench.checkpoints.remote_code import SETTINGS_FILES
+from vrbench.checkpoints.parameter_names import canonical_name, first_of
+from vrbench.checkpoints.remote_code import AUTO_MAP_FILES
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import read_json
 from vrbench.models import components
@@ -51,7 +51,7 @@ def load(folder: Path, dtype: Any) -> tuple[Any, Any, Any]:
     except Exception as error:  # the folder's code may raise anything
         raise VrbenchError(f"{folder}: its own code fails to load it: {_reason(error)}") from error
     for keys, problem in (("missing_keys", "has no weights for"), ("unexpected_keys", "has weights for no")):
-        wrong = [name for name in sorted(map(str, info[keys])) if not is_buffer(canonical(name))]
+        wrong = [name for name in sorted(map(str, info[keys])) if not is_buffer(canonical_name(name))]
         if wrong:
             raise VrbenchError(f"{folder} {problem} {first_of(wrong)}")
     if info["mismatched_keys"]:
@@ -133,7 +133,7 @@ def _load_processor(folder: Path) -> Any:
     from transformers import AutoProcessor
     from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
-    settings = [read_json(folder / file) for file in SETTINGS_FILES]
+    settings = [read_json(folder / file) for file in AUTO_MAP_FILES]
     own = any("AutoProcessor" in stated["auto_map"] for stated in settings if isinstance(stated.get("auto_map"), dict))
     name = next((stated["processor_class"] for stated in settings if stated.get("processor_class")), None)
     if not own and not hasattr(transformers, str(name)):

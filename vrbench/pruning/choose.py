@@ -7,11 +7,12 @@ from pathlib import Path
 
 from pydantic import Field
 
-from vrbench.checkpoints.resolve import Checkpoint, resolve, resolve_backbone
+from vrbench.checkpoints.checkpoint import Checkpoint
 from vrbench.core.errors import VrbenchError, error_messages, raise_errors, suggest_names
 from vrbench.core.io import validate_output, write_atomically
 from vrbench.core.layers import STRATEGIES, LayerSet
 from vrbench.core.schemas import BaseRef, Record
+from vrbench.models.resolve import resolve_backbone, resolve_checkpoint
 from vrbench.pruning.importance import questions_for, score_layers
 from vrbench.pruning.importance_methods import IMPORTANCE_METHODS
 from vrbench.pruning.questions import DESCRIBE
@@ -82,7 +83,7 @@ def choose(
         hint = suggest_names(strategy, [*STRATEGIES, *IMPORTANCE_METHODS])
         raise VrbenchError(f"strategy {strategy!r} is unknown; {hint}")
     is_score = strategy in IMPORTANCE_METHODS
-    tuned, found = _resolved(ckpt, lambda name: resolve(name, fitted=is_score))
+    tuned, found = _resolved(ckpt, lambda name: resolve_checkpoint(name, any_model=not is_score))
     found += _depth_errors(strategy, n, tuned, depth, named=ckpt is not None) + _file_errors(strategy, out, plot)
     found += _block_errors(strategy, blocks, tuned)
     if is_score:

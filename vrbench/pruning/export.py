@@ -9,16 +9,17 @@ from typing import Any
 
 import torch
 
-from vrbench.checkpoints.digest import settings_of
-from vrbench.checkpoints.lineage import MARKER
+from vrbench.checkpoints.checkpoint import ADAPTER, Checkpoint
+from vrbench.checkpoints.digest import settings_files
+from vrbench.checkpoints.lineage import LINEAGE_FILE
 from vrbench.checkpoints.new_folder import write_lineage
-from vrbench.checkpoints.parameter_names import ADAPTER, first_of
-from vrbench.checkpoints.resolve import Checkpoint, resolve
+from vrbench.checkpoints.parameter_names import first_of
 from vrbench.checkpoints.safetensors_index import read_header
 from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import Lineage
 from vrbench.models import components
 from vrbench.models.load import first_folder, load_model
+from vrbench.models.resolve import resolve_checkpoint
 
 OF_THE_MODEL = ("config.json", "generation_config.json", "adapter_config.json")
 """Settings that the saved model writes itself."""
@@ -50,9 +51,9 @@ def export_full(made: Checkpoint, folder: Path, lineage: Lineage, base: Checkpoi
     dtype = exact_dtype(made)
     model = load_model(made, dtype)
     first = first_folder(made)
-    (folder / MARKER).unlink()
+    (folder / LINEAGE_FILE).unlink()
     model.save_pretrained(folder, max_shard_size="5GB")
-    for name in (*settings_of(first), *MORE_SETTINGS):
+    for name in (*settings_files(first), *MORE_SETTINGS):
         if name not in OF_THE_MODEL and (first / name).is_file():
             (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(first / name, folder / name)
@@ -70,7 +71,7 @@ def exact_dtype(made: Checkpoint) -> torch.dtype:
         if below.has(ADAPTER):
             return torch.float32
         dtypes |= {t.dtype for file in below.path.glob("*.safetensors") for t in read_header(file).values()}
-        dtypes |= {"F32" for change in below.changes if change.backbone}  # whose files may have another dtype
+        dtypes |= {"F32" for change in below.edits if change.backbone}  # whose files may have another dtype
         below = below.base
     return HALF.get(dtypes.pop(), torch.float32) if len(dtypes) == 1 else torch.float32
 
@@ -81,7 +82,7 @@ def compare_saved(expected: Fingerprint, folder: Path, depth: int, dtype: torch.
     Raises:
         VrbenchError: the folder is invalid, or has other layers, other weights or another generation.
     """
-    saved = resolve(str(folder))
+    saved = resolve_checkpoint(str(folder))
     model = load_model(saved, dtype)
     layers = len(components.decoder_layers(model))
     if not layers == saved.depth == depth:

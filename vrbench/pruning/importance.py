@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from vrbench.checkpoints.resolve import Checkpoint
+from vrbench.checkpoints.checkpoint import Checkpoint
 from vrbench.core.errors import VrbenchError, raise_errors, suggest_names
 from vrbench.pruning.importance_methods import IMPORTANCE_METHODS
 from vrbench.pruning.questions import DESCRIBE, DevQuestions, FolderQuestions, Questions

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vrbench.checkpoints.layer_edits import restoring
-from vrbench.checkpoints.locate import name_beside
-from vrbench.checkpoints.new_folder import made_folder, refuse_taken, write_lineage
-from vrbench.checkpoints.resolve import Checkpoint, resolve, resolve_backbone
+from vrbench.checkpoints.checkpoint import Checkpoint
+from vrbench.checkpoints.layer_edits import plan_restore
+from vrbench.checkpoints.locate import relative_name
+from vrbench.checkpoints.new_folder import create_folder, require_free, write_lineage
 from vrbench.core.device import resolve_device
 from vrbench.core.errors import VrbenchError, raise_errors
 from vrbench.core.io import write_atomically
 from vrbench.core.layers import LayerSet, select_layers
 from vrbench.core.schemas import BaseRef, Lineage, LineageStep
+from vrbench.models.resolve import resolve_backbone, resolve_checkpoint
 from vrbench.pruning.questions import DevQuestions
 from vrbench.pruning.recipe import PruneRecipe
 from vrbench.pruning.removable_layers import RemovableLayers
@@ -39,17 +40,17 @@ def prune(recipe: PruneRecipe, out: str | Path, device: str = "auto", whole: boo
         VrbenchError: the base cannot be resolved, more layers are named than may be removed, or the folder is taken.
     """
     out, device = Path(out), resolve_device(device)
-    refuse_taken(out)
-    base = resolve(recipe.base)
+    require_free(out)
+    base = resolve_checkpoint(recipe.base)
     layers, by, note = _choose(recipe, base, device)
     step = LineageStep(
         kind="pruned", layers=str(layers), depth=base.depth, method=by, recipe_digest=recipe.digest, note=note
     )  # fmt: skip
     lineage = _lineage(recipe.makes, base, recipe.base, out, step, base.depth - len(layers))
-    with made_folder(out) as folder:
+    with create_folder(out) as folder:
         write_atomically(folder / "recipe.yaml", recipe.text())
         write_lineage(folder, lineage)
-        made = resolve(str(folder))
+        made = resolve_checkpoint(str(folder))
         if whole:
             from vrbench.pruning.export import export_full
 
@@ -74,17 +75,17 @@ def restore(ckpt: str, layers: str, backbone: str, out: str | Path, id_: str = "
         VrbenchError: either cannot be resolved, their layers do not match, or the folder is taken.
     """
     out = Path(out)
-    refuse_taken(out)
-    base, source = resolve(ckpt), resolve_backbone(backbone)
+    require_free(out)
+    base, source = resolve_checkpoint(ckpt), resolve_backbone(backbone)
     chosen = select_layers(layers, base.depth)
-    raise_errors(restoring(base, (), chosen, source)[1])
+    raise_errors(plan_restore(base, (), chosen, source)[1])
     step = LineageStep(
         kind="restored", layers=str(chosen), depth=base.depth, method="weights",
-        backbone=BaseRef(id=name_beside(backbone, out), digest=source.digest),
+        backbone=BaseRef(id=relative_name(backbone, out), digest=source.digest),
     )  # fmt: skip
-    with made_folder(out) as folder:
+    with create_folder(out) as folder:
         write_lineage(folder, _lineage(id_ or out.resolve().name, base, ckpt, out, step, base.depth))
-        resolve(str(folder))
+        resolve_checkpoint(str(folder))
     return out
 
 
@@ -92,7 +93,7 @@ def _lineage(id_: str, base: Checkpoint, name: str, out: Path, step: LineageStep
     """Return the lineage of one step on a base that the user named."""
     return Lineage(
         id=id_, family=base.family, depth=depth, steps=(step,),
-        base=BaseRef(id=name_beside(name, out), digest=base.digest),
+        base=BaseRef(id=relative_name(name, out), digest=base.digest),
         licence=base.lineage[0].licence if base.lineage else "",
     )  # fmt: skip
 

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from vrbench.checkpoints.fixed_layers import fixed_layers
-from vrbench.checkpoints.resolve import Checkpoint
+from vrbench.checkpoints.checkpoint import Checkpoint
+from vrbench.checkpoints.family_facts import fixed_layers
 from vrbench.core.io import read_text
 from vrbench.core.layers import LayerSet
 

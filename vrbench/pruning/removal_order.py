@@ -7,11 +7,12 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from vrbench.checkpoints.resolve import Checkpoint, resolve
+from vrbench.checkpoints.checkpoint import Checkpoint
 from vrbench.core.device import resolve_device
 from vrbench.core.errors import VrbenchError, raise_errors
 from vrbench.core.io import read_text, validate_output, write_atomically
 from vrbench.core.schemas import SCHEMA_VERSION, Record
+from vrbench.models.resolve import resolve_checkpoint
 from vrbench.pruning.importance import importance
 from vrbench.pruning.questions import DevQuestions
 from vrbench.pruning.recipe import PruneRecipe
@@ -117,7 +118,7 @@ def order_layers(recipe: PruneRecipe, file: str | Path, device: str = "auto") ->
     if recipe.layers or recipe.order:
         raise VrbenchError("the removal order is measured; omit --layers and --removal-order")
     raise_errors(validate_output(Path(file), "file"))
-    base = resolve(recipe.base)
+    base = resolve_checkpoint(recipe.base)
     count = recipe.remove or 0
     raise_errors(RemovableLayers.of(base, recipe.outside_region).validate_count(count))
     order = removal_order(

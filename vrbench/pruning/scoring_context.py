@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
+from vrbench.checkpoints.checkpoint import ADAPTER, Checkpoint
 from vrbench.checkpoints.families import FAMILIES
-from vrbench.checkpoints.parameter_names import ADAPTER
-from vrbench.checkpoints.resolve import Checkpoint, resolve_backbone
 from vrbench.core.device import resolve_device, validate_device
 from vrbench.core.errors import VrbenchError, error_messages
 from vrbench.core.schemas import BaseRef, LineageStep
+from vrbench.models.resolve import resolve_backbone
 from vrbench.pruning.questions import DevQuestions, FolderQuestions, Questions
 
 if TYPE_CHECKING:

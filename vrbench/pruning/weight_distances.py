@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from vrbench.checkpoints.lora_adapter import PART, module_name, read_adapter_config, scale_of
-from vrbench.checkpoints.parameter_names import ADAPTER, TOWER, canonical, first_of, layer_of
-from vrbench.checkpoints.random_shapes import RECIPE
-from vrbench.checkpoints.resolve import Checkpoint
+from vrbench.checkpoints.checkpoint import ADAPTER, TOWER, Checkpoint
+from vrbench.checkpoints.lora_adapter import LORA_TENSOR, lora_scale, module_name, read_adapter_config
+from vrbench.checkpoints.parameter_names import canonical_name, first_of, layer_index
+from vrbench.checkpoints.random_shapes import RANDOM_WEIGHTS
 from vrbench.core.errors import VrbenchError
 from vrbench.models.components import layer_parameters
 from vrbench.models.load import load_model
@@ -43,7 +43,7 @@ def _layer_reader(checkpoint: Checkpoint) -> Callable[[int], dict[str, Tensor]]:
     plain = checkpoint
     while plain.base is not None and plain.has(TOWER):
         plain = plain.base  # a vision tower does not change the decoder
-    if plain.base is None and not plain.has(RECIPE):
+    if plain.base is None and not plain.has(RANDOM_WEIGHTS):
         return lambda layer: backbone_layers(plain, [layer], _unreachable)
     model = load_model(checkpoint, torch.float32)
     return lambda layer: {name: p.detach() for name, p in layer_parameters(model, [layer]).items()}
@@ -81,7 +81,7 @@ def adapter_norms(ckpt: Checkpoint) -> list[float]:
     matrices: dict[str, dict[str, Tensor]] = {}
     names: dict[str, str] = {}
     for name, tensor in load_file(holder.path / ADAPTER).items():
-        part = PART.fullmatch(canonical(name))
+        part = LORA_TENSOR.fullmatch(canonical_name(name))
         if part and part[2]:
             matrices.setdefault(part[1], {})[part[2]] = tensor.double()
             names[part[1]] = module_name(name)
@@ -90,9 +90,9 @@ def adapter_norms(ckpt: Checkpoint) -> list[float]:
     for module, of in matrices.items():
         a, b = of["A"], of["B"]
         squared = float(((a @ a.T) * (b.T @ b)).sum())
-        layer = layer_of(f"{module}.")
+        layer = layer_index(f"{module}.")
         assert layer is not None  # or the checkpoint would have been refused
-        norms[layer] += scale_of(config, names[module]) * math.sqrt(max(0.0, squared))
+        norms[layer] += lora_scale(config, names[module]) * math.sqrt(max(0.0, squared))
     return [norms[layer] for layer in layers]
 
 
@@ -100,7 +100,7 @@ def _adapter_below(ckpt: Checkpoint) -> tuple[Checkpoint, list[int]]:
     """Return the nearest checkpoint that holds a LoRA adapter, and for each of ckpt's layers its number there."""
     here, layers = ckpt, list(range(ckpt.depth))
     while not here.has(ADAPTER):
-        for change in reversed(here.changes):
+        for change in reversed(here.edits):
             if change.kind == "pruned":
                 kept = change.layers.complement().indices
                 layers = [kept[layer] for layer in layers]

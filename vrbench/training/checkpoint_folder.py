@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vrbench.checkpoints.lineage import UNFINISHED
+from vrbench.checkpoints.lineage import TRAINING_STATES
 from vrbench.checkpoints.new_folder import write_lineage
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import write_atomically
@@ -45,7 +45,7 @@ def claim_states(out: Path, digest: str) -> Path:
     Raises:
         VrbenchError: it holds the states of another recipe.
     """
-    folder = out / UNFINISHED
+    folder = out / TRAINING_STATES
     owner = folder / OWNER
     if owner.is_file() and owner.read_text(encoding="utf-8").strip() != digest:
         raise VrbenchError(

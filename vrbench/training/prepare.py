@@ -6,14 +6,16 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vrbench.checkpoints import overlay_validation
-from vrbench.checkpoints.lineage import MARKER
-from vrbench.checkpoints.parameter_names import layer_of
-from vrbench.checkpoints.random_shapes import RECIPE
-from vrbench.checkpoints.resolve import Checkpoint, resolve
+from vrbench.checkpoints.checkpoint import Checkpoint
+from vrbench.checkpoints.family_facts import projector_names
+from vrbench.checkpoints.lineage import LINEAGE_FILE
+from vrbench.checkpoints.overlay_validation import checkpoint_shapes
+from vrbench.checkpoints.parameter_names import layer_index
+from vrbench.checkpoints.random_shapes import RANDOM_WEIGHTS
 from vrbench.core.errors import VrbenchError, error_messages, raise_errors
 from vrbench.core.io import validate_output
 from vrbench.core.layers import LayerSet, select_layers
+from vrbench.models.resolve import resolve_checkpoint
 from vrbench.training.conversation_sets import ConversationSet, read_conversations, share_of
 from vrbench.training.recipe import GeneratedScenes, TrainRecipe, TuneStage
 
@@ -44,7 +46,7 @@ def prepare(recipe: TrainRecipe, out: Path) -> TrainingSetup | None:
     setup, conversations = None, None
     if recipe.tune is not None and recipe.base:
         try:
-            base = resolve(recipe.base)
+            base = resolve_checkpoint(recipe.base)
             setup = TrainingSetup(base, select_layers(recipe.tune.layers, base.depth))
             errors += _sampling_errors(setup.layers, recipe.tune.sampling)
             errors += padding_errors(base) if getattr(recipe.data, "pad_square", False) else []
@@ -61,7 +63,7 @@ def prepare(recipe: TrainRecipe, out: Path) -> TrainingSetup | None:
 
 def _output_errors(out: Path) -> list[str]:
     taken = f"{out} already holds a checkpoint; name another folder, or remove it"
-    return [*([taken] if (out / MARKER).exists() else []), *validate_output(out)]
+    return [*([taken] if (out / LINEAGE_FILE).exists() else []), *validate_output(out)]
 
 
 def _sampling_errors(layers: LayerSet, count: int | None) -> list[str]:
@@ -78,7 +80,7 @@ def padding_errors(base: Checkpoint) -> list[str]:
     from vrbench.models.load import first_folder
     from vrbench.models.processors import load_image_processor
 
-    if base.root.has(RECIPE):
+    if base.root.has(RANDOM_WEIGHTS):
         return []
     folder = first_folder(base)
     processor = load_image_processor(folder, base.family)
@@ -129,12 +131,12 @@ def _steps(recipe: TrainRecipe, setup: TrainingSetup) -> str:
 
 def count_trainable(setup: TrainingSetup, settings: TuneStage) -> tuple[int, int]:
     """Return the number of trained parameters (in the layers, in the projector), from the stored shapes alone."""
-    shapes = overlay_validation.shapes(setup.base)
-    inside = {name: shape for name, shape in shapes.items() if layer_of(name) in setup.layers.indices}
+    shapes = checkpoint_shapes(setup.base)
+    inside = {name: shape for name, shape in shapes.items() if layer_index(name) in setup.layers.indices}
     if settings.tuning == "lora":
         adapted = [shape for name, shape in inside.items() if len(shape) == 2 and settings.adapts(name)]
         layers = (settings.rank or 0) * sum(sum(shape) for shape in adapted)
     else:
         layers = sum(math.prod(shape) for shape in inside.values())
-    names = overlay_validation.projector_of(setup.base, shapes)[1] if settings.lr_projector else ()
+    names = projector_names(setup.base.family, shapes) if settings.lr_projector else ()
     return layers, sum(math.prod(shapes[name]) for name in names)

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vrbench.checkpoints.random_shapes import ALPHA, RANK, SHAPES
+from vrbench.checkpoints.random_shapes import ALPHA, RANDOM_SHAPES, RANK
 from vrbench.core.device import device_name, is_out_of_memory, resolve_device, validate_device
 from vrbench.core.errors import VrbenchError, error_messages, raise_errors
 from vrbench.core.io import validate_output
@@ -85,7 +85,7 @@ def profile(
     """Measure training steps, and prefill with layers removed, at some shapes.
 
     Args:
-        shapes: keys of `vrbench.checkpoints.random_shapes.SHAPES`.
+        shapes: keys of `vrbench.checkpoints.random_shapes.RANDOM_SHAPES`.
         options: what is measured at each; default: the paper's settings.
         device: "auto", "cpu" or "cuda".
         out: file to which each row is saved as soon as it is measured; rows that it has are not measured again.
@@ -126,7 +126,7 @@ def paper_layers(shape: str) -> str:
 
 
 def _depth(shape: str) -> int:
-    return int(SHAPES[shape][0]["num_hidden_layers"])
+    return int(RANDOM_SHAPES[shape][0]["num_hidden_layers"])
 
 
 def planned_rows(shapes: Sequence[str], options: ProfileOptions) -> list[ProfileRow]:
@@ -142,8 +142,8 @@ def planned_rows(shapes: Sequence[str], options: ProfileOptions) -> list[Profile
 
 def _option_errors(shapes: Sequence[str], options: ProfileOptions) -> Iterator[str]:
     if not shapes:
-        yield f"no shape was given; there are {', '.join(SHAPES)}"
-    choices = {"shape": (shapes, SHAPES), "tuning": (options.tunings, MASTERS)}
+        yield f"no shape was given; there are {', '.join(RANDOM_SHAPES)}"
+    choices = {"shape": (shapes, RANDOM_SHAPES), "tuning": (options.tunings, MASTERS)}
     choices["masters"] = ((options.masters,), dict.fromkeys(("auto", *MASTERS.values())))
     for name, (values, known) in choices.items():
         yield from (
@@ -156,7 +156,7 @@ def _option_errors(shapes: Sequence[str], options: ProfileOptions) -> Iterator[s
         least = options.image_tokens + 2
         yield f"tokens is {options.tokens}; with {options.image_tokens} image tokens it must be at least {least}"
     yield from (f"removed is {count}; it must be 0 or more" for count in options.removed if count < 0)
-    for shape in (shape for shape in shapes if shape in SHAPES):
+    for shape in (shape for shape in shapes if shape in RANDOM_SHAPES):
         for text in options.layers:
             try:
                 if not len(select_layers(text, _depth(shape))):

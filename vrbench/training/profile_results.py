@@ -25,7 +25,7 @@ class ProfileRow(Record):
     """One setting and its cost: a training step, or the prefill of a batch of prompts."""
 
     kind: Literal["train", "prefill"] = Field(description="What was timed.")
-    shape: str = Field(description="Key of `vrbench.checkpoints.random_shapes.SHAPES`, such as 'llava-1.5-7b'.")
+    shape: str = Field(description="Key of `vrbench.checkpoints.random_shapes.RANDOM_SHAPES`, such as 'llava-1.5-7b'.")
     tuning: Literal["lora", "weights"] | None = Field(default=None, description="How layers are tuned; none: prefill.")
     checkpointing: bool = Field(default=False, description="Whether activations are recomputed in the backward pass.")
     layers: str = Field(default="none", description="The tuned layers as given: 'sparse-uniform:8'.")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vrbench.checkpoints.random_shapes import SHAPES, STD
+from vrbench.checkpoints.random_shapes import RANDOM_SHAPES, STD
 from vrbench.core.layers import LayerSet
 from vrbench.models import components
 from vrbench.models.lora import remove_adapter
@@ -29,7 +29,7 @@ class ShapeModel:
         from transformers import AutoConfig, AutoModelForCausalLM
         from transformers.initialization import no_init_weights
 
-        text, vision = SHAPES[shape]
+        text, vision = RANDOM_SHAPES[shape]
         settings = {key: value for key, value in text.items() if key != "model_type"}
         config = AutoConfig.for_model(text["model_type"], **settings)
         self.tower_width, hidden = int(vision["hidden_size"]), int(text["hidden_size"])

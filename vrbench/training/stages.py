@@ -16,8 +16,8 @@ from torch import nn
 from transformers import TrainerCallback
 
 from vrbench.checkpoints import smollm2
-from vrbench.checkpoints.locate import name_beside
-from vrbench.checkpoints.parameter_names import ADAPTER, DELTA, PROJECTOR
+from vrbench.checkpoints.checkpoint import ADAPTER, DELTA, PROJECTOR
+from vrbench.checkpoints.locate import relative_name
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import BaseRef, Lineage, LineageStep
@@ -89,7 +89,7 @@ def make_base(recipe: TrainRecipe, out: Path, device: torch.device, state: Path)
     )
     lineage = Lineage(
         id=recipe.makes, family="llava", depth=smollm2.LAYERS, steps=steps, licence=smollm2.LICENCE,
-        base=BaseRef(id=smollm2.ID, digest=smollm2.backbone_digest()),
+        base=BaseRef(id=smollm2.ID, digest=smollm2.SHA256),
     )  # fmt: skip
     publish(out, lineage, recipe)
 
@@ -140,7 +140,7 @@ def tune_base(recipe: TrainRecipe, setup: TrainingSetup, out: Path, device: torc
     lineage = Lineage(
         id=recipe.makes, family=base.family, depth=base.depth, licence=base.lineage[0].licence if base.lineage else "",
         steps=(_step(recipe, layers, method=method, stage=recipe.stage, note=note),),
-        base=BaseRef(id=name_beside(recipe.base, out), digest=base.digest),
+        base=BaseRef(id=relative_name(recipe.base, out), digest=base.digest),
     )  # fmt: skip
     publish(out, lineage, recipe)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, TensorDataset, default_collate
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
-from vrbench.models import pocket
+from vrbench.checkpoints import llava_shapes
 from vrbench.training.pocket_images import HEADS, LabelledImages
 from vrbench.training.recipe import GeneratedScenes, TrainRecipe
 from vrbench.training.trainer import ParameterGroup, TrainingConfig, TrainingData, fit, shuffled_passes
@@ -55,7 +55,7 @@ class PatchClassifier(nn.Module):
 
 def new_tower() -> SiglipVisionModel:
     """Return a tower with random weights, in float32."""
-    return SiglipVisionModel(SiglipVisionConfig(**pocket.vision_config()))
+    return SiglipVisionModel(SiglipVisionConfig(**llava_shapes.POCKET_VISION))
 
 
 def patch_tokens(tower: nn.Module, pixels: Tensor) -> Tensor:

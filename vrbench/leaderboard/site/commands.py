@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 
-from vrbench.checkpoints.locate import published
+from vrbench.checkpoints.locate import published_names
 from vrbench.core.schemas import Lineage
 from vrbench.leaderboard.site.content import BoardContent, BoardEntry
 from vrbench.leaderboard.untrusted_input.text import sanitize_for_display
@@ -51,7 +51,7 @@ def _make_checkpoint(entry: BoardEntry, recipe: str) -> tuple[list[Command], str
 
     Checkpoints that vrbench comes with are used as they are, so that the weights are the same.
     """
-    lineages, shipped = entry.record.checkpoint.lineage, published()
+    lineages, shipped = entry.record.checkpoint.lineage, published_names()
     found: list[Command] = []
     places: dict[str, str] = {}
     for line in reversed(lineages):

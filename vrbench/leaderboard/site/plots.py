@@ -104,9 +104,7 @@ def _range(scores: Sequence[ScoreWithCI], line: float | None) -> tuple[float, fl
     return low - margin, high + margin
 
 
-def _point(
-    row: LeaderboardRow, x: ScoreWithCI, y: ScoreWithCI, across: Axis, up: Axis, kind: int
-) -> dict[str, Any]:
+def _point(row: LeaderboardRow, x: ScoreWithCI, y: ScoreWithCI, across: Axis, up: Axis, kind: int) -> dict[str, Any]:
     """Marker and intervals of one row as one path: lines have no inside, so only the marker is filled."""
     assert x.value is not None and y.value is not None
     left, top = across.pixel(x.value), up.pixel(y.value)

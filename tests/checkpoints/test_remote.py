@@ -16,11 +16,13 @@ from typer.testing import CliRunner
 
 import vrbench
 from tests import tiny
+from tests.tiny import checkpoint_errors
 from vrbench.checkpoints import resolve
 from vrbench.cli import app
 from vrbench.core.errors import VrbenchError
 from vrbench.models.hf_model import HFModel
 from vrbench.models.load import load_vlm
+from vrbench.models.resolve import resolve_backbone, resolve_checkpoint
 
 CONFIGURATION = """
 import os
@@ -76,7 +78,7 @@ def seer(tmp_path: Path) -> Path:
 
 
 def refused(folder: Path, *words: str) -> None:
-    found = resolve.faults(str(folder), trusted=True)
+    found = checkpoint_errors(str(folder), trusted=True)
     assert len(found) == 1, found
     for word in words:
         assert word in found[0], found
@@ -86,9 +88,9 @@ class TestNotAllowed:
     @pytest.mark.parametrize(
         "look",
         [
-            lambda name: resolve.resolve(name),
-            lambda name: resolve.resolve(name, fitted=False),
-            lambda name: resolve.resolve_backbone(name),
+            lambda name: resolve_checkpoint(name),
+            lambda name: resolve_checkpoint(name, any_model=True),
+            lambda name: resolve_backbone(name),
             lambda name: vrbench.evaluate(name, "pocket_mme", limit=1),
         ],
     )
@@ -118,7 +120,7 @@ class TestNotAllowed:
             )
         )
         try:
-            load_vlm(resolve.resolve(str(seer)))
+            load_vlm(resolve_checkpoint(str(seer)))
         except VrbenchError as error:
             assert "no tokenizer and processor" in str(error)
         assert not ran.exists()
@@ -126,10 +128,10 @@ class TestNotAllowed:
     def test_a_generate_of_its_own_is_not_run(self, tiny_llava: Path, whole: Path, ran: Path) -> None:
         (whole / "custom_generate").mkdir()
         (whole / "custom_generate" / "generate.py").write_text(CONFIGURATION)
-        vlm = load_vlm(resolve.resolve(str(whole)))
+        vlm = load_vlm(resolve_checkpoint(str(whole)))
         vlm.model.generate(input_ids=torch.tensor([[1, 2]]), max_new_tokens=1)
         assert not ran.exists()
-        assert resolve.resolve(str(whole)).digest == resolve.resolve(str(tiny_llava)).digest
+        assert resolve_checkpoint(str(whole)).digest == resolve_checkpoint(str(tiny_llava)).digest
 
     def test_inspect_names_the_code_and_runs_none_of_it(self, seer: Path, ran: Path) -> None:
         done = CliRunner().invoke(app, ["inspect", str(seer), "--trust-remote-code", "--json"])
@@ -137,13 +139,13 @@ class TestNotAllowed:
         told = json.loads(done.stdout)
         assert set(told["code"]) == {"configuration_seer.py", "modeling_seer.py"}
         assert told["depth"] == tiny.DEPTH
-        assert told["digest"] == resolve.resolve(str(seer), trusted=True, fitted=False).digest
+        assert told["digest"] == resolve_checkpoint(str(seer), trusted=True, any_model=True).digest
         assert not ran.exists()
 
 
 class TestAllowed:
     def test_its_answers_are_those_of_the_model_that_its_code_makes(self, seer: Path, ran: Path) -> None:
-        found = resolve.resolve(str(seer), trusted=True)
+        found = resolve_checkpoint(str(seer), trusted=True)
         assert ran.exists()
         assert found.depth == tiny.DEPTH
         vlm = load_vlm(found)
@@ -164,18 +166,18 @@ class TestAllowed:
         assert set(about["code"]) == {"configuration_seer.py", "modeling_seer.py"}
 
     def test_other_code_is_another_checkpoint(self, seer: Path) -> None:
-        before = resolve.resolve(str(seer), trusted=True).digest
+        before = resolve_checkpoint(str(seer), trusted=True).digest
         (seer / "modeling_seer.py").write_text(MODELING + "# another\n")
-        assert resolve.resolve(str(seer), trusted=True).digest != before
+        assert resolve_checkpoint(str(seer), trusted=True).digest != before
         (seer / "beside.py").write_text("")  # any file may be imported by another
-        third = resolve.resolve(str(seer), trusted=True)
+        third = resolve_checkpoint(str(seer), trusted=True)
         assert "beside.py" in third.code
 
     def test_what_transformers_knows_runs_no_code_all_the_same(self, whole: Path, ran: Path) -> None:
-        plain = resolve.resolve(str(whole)).digest
+        plain = resolve_checkpoint(str(whole)).digest
         tiny.edit_json(whole / "tokenizer_config.json", auto_map={"AutoTokenizer": ["configuration_seer.Words", None]})
         (whole / "configuration_seer.py").write_text(CONFIGURATION)
-        found = resolve.resolve(str(whole), trusted=True)
+        found = resolve_checkpoint(str(whole), trusted=True)
         load_vlm(found)
         assert not ran.exists()
         assert found.code == {}
@@ -191,7 +193,7 @@ class TestRefusedAllTheSame:
     def test_code_of_another_repository(self, seer: Path, ran: Path) -> None:
         other = AUTO | {"AutoModelForImageTextToText": "someone/seer--modeling_seer.SeerModel"}
         tiny.edit_json(seer / "config.json", auto_map=other)
-        refused(seer, "modeling_seer.py of someone/seer", "no digest of the folder covers")
+        refused(seer, "modeling_seer.py of someone/seer", "no digest covers")
         assert not ran.exists()
 
     def test_a_model_without_a_head(self, seer: Path) -> None:
@@ -225,17 +227,17 @@ class TestRefusedAllTheSame:
         more = "    def __init__(self, config):\n        super().__init__(config)\n        import torch\n"
         more += "        self.extra = torch.nn.Linear(2, 2)\n"
         (seer / "modeling_seer.py").write_text(MODELING.rstrip() + "\n" + more)
-        found = resolve.resolve(str(seer), trusted=True)
+        found = resolve_checkpoint(str(seer), trusted=True)
         with pytest.raises(VrbenchError, match=r"has no weights for 'extra\.bias' and 1 more"):
             load_vlm(found)
 
     def test_weights_that_the_model_has_no_place_for(self, seer: Path) -> None:
         tensors = load_file(seer / "model.safetensors")
         save_file({**tensors, "extra.weight": torch.ones(2)}, seer / "model.safetensors", {"format": "pt"})
-        found = resolve.resolve(str(seer), trusted=True)
+        found = resolve_checkpoint(str(seer), trusted=True)
         with pytest.raises(VrbenchError, match=r"has weights for no 'extra\.weight'"):
             load_vlm(found)
 
     def test_an_adapter_on_it(self, seer: Path, tmp_path: Path) -> None:
         folder = tiny.save_adapter(tmp_path / "adapter", seer)
-        refused(folder, "runs code of its own", "only the model as it lies there")
+        refused(folder, "runs code of its own", "only the model itself")

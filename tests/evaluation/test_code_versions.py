@@ -10,8 +10,9 @@ import pytest
 
 from tests import fingerprints
 from vrbench.checkpoints import families
-from vrbench.checkpoints.resolve import Checkpoint
-from vrbench.core import versions
+from vrbench.checkpoints.checkpoint import Checkpoint
+from vrbench.checkpoints.code_versions import COMPONENTS
+from vrbench.evaluation.code_versions import task_versions
 from vrbench.tasks import registry
 from vrbench.tasks.scorers import SCORERS
 
@@ -30,7 +31,7 @@ def told(name: str) -> str:
     if now != held["version"]:
         return f"{name} has version {now}, tests/versions.json has {held['version']}: see that it is meant, {write}"
     if fingerprints.fingerprint(name) != held["fingerprint"]:
-        return f"{name} gives something else than in version {now}: raise it (vrbench/core/versions.py says where), {write}"  # noqa: E501
+        return f"{name} gives something else than in version {now}: raise it (vrbench/checkpoints/code_versions.py says where), {write}"  # noqa: E501
     return ""
 
 
@@ -80,20 +81,20 @@ def test_a_fingerprint_is_not_written_again_under_its_old_version(
     assert fingerprints.main(["metrics"]) == 1
     assert "metrics: what it gives changed, and its version is still" in capsys.readouterr().err
     assert json.loads(file.read_text()) == old
-    monkeypatch.setitem(versions.COMPONENTS, "metrics", versions.COMPONENTS["metrics"] + 1)
+    monkeypatch.setitem(COMPONENTS, "metrics", COMPONENTS["metrics"] + 1)
     assert fingerprints.main(["metrics"]) == 0
     (held,) = json.loads(file.read_text()).values()
-    assert held == {"version": versions.COMPONENTS["metrics"], "fingerprint": HELD["metrics"]["fingerprint"]}
+    assert held == {"version": COMPONENTS["metrics"], "fingerprint": HELD["metrics"]["fingerprint"]}
 
 
 class TestWhatCounts:
     """Which versions count for which task."""
 
     def code(self, monkeypatch: pytest.MonkeyPatch, task: str, tmp_path: Any, **more: Any) -> set[str]:
-        for name in versions.COMPONENTS:
-            monkeypatch.setitem(versions.COMPONENTS, name, 9)
+        for name in COMPONENTS:
+            monkeypatch.setitem(COMPONENTS, name, 9)
         of = Checkpoint("x", tmp_path, "", "d", "llava", 4, **more)
-        return {name for name, found in versions.of_task(of, registry.load()[task]).items() if found == 9}
+        return {name for name, found in task_versions(of, registry.load()[task]).items() if found == 9}
 
     def test_a_task_knows_the_code_that_answers_and_scores_it(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
@@ -106,14 +107,14 @@ class TestWhatCounts:
         assert self.code(monkeypatch, "piqa", tmp_path, base=base) == {*always, "loglikelihood", "layering"}
 
     def test_version_1_adds_nothing(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-        for name in versions.COMPONENTS:
-            monkeypatch.setitem(versions.COMPONENTS, name, 1)
+        for name in COMPONENTS:
+            monkeypatch.setitem(COMPONENTS, name, 1)
         llava = dataclasses.replace(families.FAMILIES["llava"], version=1)
         monkeypatch.setitem(families.FAMILIES, "llava", llava)
         of = Checkpoint("x", tmp_path, "", "d", "llava", 4)
-        assert versions.of_task(of, registry.load()["piqa"]) == {}
+        assert task_versions(of, registry.load()["piqa"]) == {}
         monkeypatch.setitem(families.FAMILIES, "llava", dataclasses.replace(llava, version=2))
-        assert versions.of_task(of, registry.load()["piqa"]) == {"family": 2}
+        assert task_versions(of, registry.load()["piqa"]) == {"family": 2}
 
     def test_generated_text_tasks_are_those_of_the_scorers_named(self) -> None:
         from vrbench.evaluation.built_task import harness_config

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from vrbench.checkpoints.per_layer_config import length_faults, shortened
+from vrbench.checkpoints.model_config import prune_config, validate_layer_counts
 from vrbench.core.layers import LayerSet
 
 KEPT = LayerSet.of((0, 2, 3), 5)
@@ -26,7 +26,7 @@ KEPT = LayerSet.of((0, 2, 3), 5)
     ],
 )
 def test_what_counts_layers_changes(name: str, before: Any, after: Any) -> None:
-    assert shortened({name: before}, KEPT) == {"num_hidden_layers": 3, name: after}
+    assert prune_config({name: before}, KEPT) == {"num_hidden_layers": 3, name: after}
 
 
 @pytest.mark.parametrize(
@@ -40,13 +40,13 @@ def test_what_counts_layers_changes(name: str, before: Any, after: Any) -> None:
     ],
 )
 def test_what_does_not_count_layers_stays(name: str, value: Any) -> None:
-    assert shortened({name: value}, KEPT) == {"num_hidden_layers": 3}
+    assert prune_config({name: value}, KEPT) == {"num_hidden_layers": 3}
 
 
 def test_lists_of_another_length_and_layers_beyond_are_told() -> None:
     config = {"layer_types": ["full_attention"] * 28, "cross_attention_layers": [3, 26], "sliding_window": 4096}
-    assert length_faults(config, 28) == []
-    assert length_faults(config, 24) == [
+    assert validate_layer_counts(config, 28) == []
+    assert validate_layer_counts(config, 24) == [
         "layer_types has 28 entries for 24 decoder layers",
         "cross_attention_layers names layers [26]; a model of depth 24 has layers 0 to 23",
     ]
