@@ -33,10 +33,10 @@ def test_the_prompt_is_that_of_the_loaded_model_and_no_weight_is_read(
     expected = [vlm.prompt(TEXT, n) for n in (0, 1, 2)]
     ids = vlm.tokenizer(expected[1])["input_ids"]
     monkeypatch.setattr(hf_folder, "_load_weights", None)
-    assert [preview_prompt(checkpoint, TEXT, n).prompt for n in (0, 1, 2)] == expected
-    plain = preview_prompt(checkpoint, TEXT, None)
-    assert plain.prompt == TEXT and plain.special_tokens in ("", vlm.tokenizer.bos_token)
-    front = preview_prompt(checkpoint, TEXT, 1).special_tokens
+    assert [preview_prompt(checkpoint, TEXT, n)[0] for n in (0, 1, 2)] == expected
+    text, front = preview_prompt(checkpoint, TEXT, None)
+    assert text == TEXT and front in ("", vlm.tokenizer.bos_token)
+    _, front = preview_prompt(checkpoint, TEXT, 1)
     assert front in ("", *vlm.tokenizer.convert_ids_to_tokens(ids[:1]))
 
 

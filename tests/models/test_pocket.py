@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from transformers import AutoTokenizer
 
 from vrbench.checkpoints import smollm2
+from vrbench.checkpoints.checkpoint import PROJECTOR, TOWER
 from vrbench.models import pocket
 
 
@@ -37,7 +38,7 @@ def random_parts(folder: Path, seed: int = 0) -> Path:
     folder.mkdir()
     torch.manual_seed(seed)
     model = pocket.new_llava().model
-    for name, module in ((pocket.TOWER, model.vision_tower), (pocket.PROJECTOR, model.multi_modal_projector)):
+    for name, module in ((TOWER, model.vision_tower), (PROJECTOR, model.multi_modal_projector)):
         save_file({n: v.bfloat16().contiguous() for n, v in module.state_dict().items()}, folder / name)
     return folder
 
@@ -50,8 +51,8 @@ def test_assembled_is_the_llm_with_the_folder_s_tower_and_projector(tiny_llm: Pa
     made = LlavaForConditionalGeneration.from_pretrained(pocket.assemble(weights))
     inner = made.model
     for module, file, prefix in (
-        (inner.vision_tower, weights / pocket.TOWER, ""),
-        (inner.multi_modal_projector, weights / pocket.PROJECTOR, ""),
+        (inner.vision_tower, weights / TOWER, ""),
+        (inner.multi_modal_projector, weights / PROJECTOR, ""),
         (inner.language_model, tiny_llm / "model.safetensors", "model."),
     ):
         expected = load_file(file)
@@ -72,7 +73,7 @@ def test_it_is_made_once_for_the_same_weights(tiny_llm: Path, tmp_path: Path, mo
 
 def test_what_fails_leaves_nothing_behind(tiny_llm: Path, tmp_path: Path) -> None:
     weights = random_parts(tmp_path / "weights")
-    save_file({"linear_1.weight": torch.zeros(2, 2)}, weights / pocket.PROJECTOR)
+    save_file({"linear_1.weight": torch.zeros(2, 2)}, weights / PROJECTOR)
     with pytest.raises(RuntimeError, match="Missing key"):
         pocket.assemble(weights)
     assert [p.name for p in (tmp_path / "cache").iterdir() if "pocket" in p.name] == []
@@ -102,11 +103,14 @@ def test_the_processor_resizes_as_the_tower_was_trained(monkeypatch: pytest.Monk
     """Pictures of the world's size reach the tower as value / 255 in [-1, 1], nothing resampled."""
     import numpy as np
     from PIL import Image
+    from transformers import SiglipImageProcessorPil
 
     from vrbench.pocket.world import draw, scene
     from vrbench.training.tower import scaled
 
     picture = draw(scene("dev", 1))
-    seen: Any = pocket._image_processor()(images=[Image.fromarray(picture)], return_tensors="pt")["pixel_values"]
+    seen: Any = SiglipImageProcessorPil.from_pretrained(pocket.processor_folder())(
+        images=[Image.fromarray(picture)], return_tensors="pt"
+    )["pixel_values"]
     assert torch.allclose(seen, scaled(torch.from_numpy(picture[np.newaxis])), atol=1e-6)
     assert AutoTokenizer.from_pretrained(pocket.processor_folder()).convert_tokens_to_ids("<image>") == 16

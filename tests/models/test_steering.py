@@ -11,11 +11,10 @@ from transformers import GenerationConfig
 
 from tests import tiny_families
 from tests.tiny import SIDE, llava, tokenizer
-from vrbench.models.decoding import StopCriteria, generate_packed
+from vrbench.models.decoding import StopCriteria, generate_packed, needs_logits_processors
 from vrbench.models.hf_model import HFModel
 from vrbench.models.llava_model import LlavaModel
 from vrbench.models.load import load_vlm
-from vrbench.models.logits_processing import needs_logits_processors
 from vrbench.models.packing import pack
 from vrbench.models.resolve import resolve_checkpoint
 

@@ -132,8 +132,7 @@ def _prompt(example: ItemExample, spec: TaskSpec, model: Checkpoint | None) -> I
     if model is not None:
         from vrbench.models.prompt_preview import preview_prompt
 
-        found = preview_prompt(model, prompt, len(example.image_sizes) if seeing else None)
-        prompt, front = found.prompt, found.special_tokens
+        prompt, front = preview_prompt(model, prompt, len(example.image_sizes) if seeing else None)
     if not seeing:
         yield "  text of the task; no chat template is applied to tasks of lm-eval:"
     elif model is None:

@@ -86,7 +86,7 @@ class InferenceEngine:
         """
         from tqdm import tqdm
 
-        from vrbench.models.logits_processing import refuse_nan
+        from vrbench.models.decoding import refuse_nan
 
         requests = [self._truncate(request) for request in requests]
         keys = [request.key(self._conditions) for request in requests]

@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from vrbench.checkpoints.families import PromptFormat
 from vrbench.models import components, context_length
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 
 class BaseVLM:
@@ -32,12 +29,7 @@ class BaseVLM:
     shares_prefixes: ClassVar[bool] = False
 
     def __init__(
-        self,
-        model: Any,
-        tokenizer: PreTrainedTokenizerBase,
-        image_processor: Any,
-        family: str,
-        prompt_format: PromptFormat,
+        self, model: Any, tokenizer: Any, image_processor: Any, family: str, prompt_format: PromptFormat
     ) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer

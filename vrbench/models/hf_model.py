@@ -17,18 +17,19 @@ from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria,
 from vrbench.checkpoints.families import PromptFormat
 from vrbench.checkpoints.prompts import BuildPrompt, Turn, starts_with_bos
 from vrbench.models.base_vlm import BaseVLM
-from vrbench.models.decoding import StopCriteria, decode_answer, is_finished
-from vrbench.models.logits_processing import (
+from vrbench.models.decoding import (  # fmt: skip
+    StopCriteria,
+    decode_answer,
+    is_finished,
     logits_processors,
     needs_logits_processors,
     plain_generation_config,
     refuse_nan,
-)  # fmt: skip
+)
 from vrbench.models.processors import encode_with_images
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from transformers import PreTrainedTokenizerBase
 
     from vrbench.models.llava_model import LlavaModel
 
@@ -40,14 +41,7 @@ class HFModel(BaseVLM):
         processor: of the family, from transformers; its tokenizer is its own, since some processors change theirs.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        tokenizer: PreTrainedTokenizerBase,
-        processor: Any,
-        family: str,
-        prompt_format: PromptFormat,
-    ) -> None:
+    def __init__(self, model: Any, tokenizer: Any, processor: Any, family: str, prompt_format: PromptFormat) -> None:
         super().__init__(model, tokenizer, processor.image_processor, family, prompt_format)
         self.processor = processor
         if processor.tokenizer.pad_token is None:  # any token will do, since padding is masked
@@ -60,11 +54,7 @@ class HFModel(BaseVLM):
         return {**super().image_settings, "family": dict(self.prompt_format.image_settings)}
 
     def prompt(self, text: str, n_images: int = 0) -> str:
-        """Return the whole prompt of one question about some images.
-
-        Raises:
-            VrbenchError: the text has more or fewer image marks than there are images.
-        """
+        """Return the whole prompt of one question about some images; see `PromptFormat.prompt`."""
         return self.prompt_format.prompt(self.processor, text, n_images)
 
     def encode(self, prompt: str) -> list[int]:

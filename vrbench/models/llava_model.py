@@ -21,7 +21,6 @@ from vrbench.models.packing import PackedSequence
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerBase
     from transformers.cache_utils import DynamicCache
 
 LOGITS_BATCH = 256
@@ -62,8 +61,8 @@ class LlavaModel(BaseVLM):
 
     def __init__(
         self,
-        model: LlavaForConditionalGeneration,
-        tokenizer: PreTrainedTokenizerBase,
+        model: Any,
+        tokenizer: Any,
         image_processor: Any,
         family: str = "llava",
         prompt_format: PromptFormat | None = None,
@@ -165,10 +164,7 @@ class LlavaModel(BaseVLM):
 
     @torch.inference_mode()
     def loglikelihood(
-        self,
-        rows: Sequence[PackedSequence],
-        targets: Mapping[int, Sequence[int]],
-        images: Mapping[int, torch.Tensor],
+        self, rows: Sequence[PackedSequence], targets: Mapping[int, Sequence[int]], images: Mapping[int, torch.Tensor]
     ) -> dict[int, tuple[float, bool]]:
         """Return the log-likelihood of each continuation, and whether greedy decoding would generate it.
 

@@ -26,12 +26,9 @@ DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bf
 
 
 def load_vlm(
-    checkpoint: Checkpoint,
-    device: str | torch.device = "cpu",
-    dtype: str | torch.dtype = "float32",
-    merge: bool = True,
-    images: str = HARNESS,
-) -> BaseVLM:
+    checkpoint: Checkpoint, device: str | torch.device = "cpu", dtype: str | torch.dtype = "float32",
+    merge: bool = True, images: str = HARNESS,
+) -> BaseVLM:  # fmt: skip
     """Load the model of a checkpoint, ready to answer.
 
     Checkpoints with a base are put together in float32 and converted once, at the end, so that merging loses no

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vrbench.checkpoints import llava_shapes, smollm2
+from vrbench.checkpoints.checkpoint import PROJECTOR, TOWER
 from vrbench.core.cache import COMPLETE_MARKER, cached_folder, file_digest
 from vrbench.core.io import digest_of
 
@@ -14,30 +15,23 @@ if TYPE_CHECKING:
     from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 FORMAT = 2  # of the folder that `assemble` makes; raise it when what is written changes
-TOWER = "tower.safetensors"
-PROJECTOR = "projector.safetensors"
 IMAGE_SIDE, PATCH = 128, 16
 IMAGE_TOKENS = (IMAGE_SIDE // PATCH) ** 2
 
 
 def llava_config() -> LlavaConfig:
-    """The whole model's configuration: every patch of the tower's last layer becomes one image token."""
+    """Return the whole model's config: every patch of the tower's last layer becomes one image token."""
     from transformers import LlavaConfig
 
     return LlavaConfig(
-        vision_config=llava_shapes.POCKET_VISION,
-        text_config=smollm2.text_config(),
-        image_token_index=smollm2.IMAGE_TOKEN_ID,
-        image_seq_length=IMAGE_TOKENS,
-        vision_feature_layer=-1,
-        vision_feature_select_strategy="full",
-        projector_hidden_act="gelu",
-        tie_word_embeddings=True,
-    )
+        vision_config=llava_shapes.POCKET_VISION, text_config=smollm2.text_config(),
+        image_token_index=smollm2.IMAGE_TOKEN_ID, image_seq_length=IMAGE_TOKENS, vision_feature_layer=-1,
+        vision_feature_select_strategy="full", projector_hidden_act="gelu", tie_word_embeddings=True,
+    )  # fmt: skip
 
 
 def assemble(weights: Path) -> Path:
-    """The folder of the whole base model in the Hugging Face layout, made in the cache on first use.
+    """Return the folder of the whole base model in the Hugging Face layout, made in the cache on first use.
 
     Args:
         weights: folder with tower.safetensors and projector.safetensors.
@@ -49,16 +43,17 @@ def assemble(weights: Path) -> Path:
 
     def make(folder: Path) -> None:
         model = new_llava()
-        load_part(model.model.vision_tower, weights / TOWER)
-        load_part(model.model.multi_modal_projector, weights / PROJECTOR)
+        _load_component(model.model.vision_tower, weights / TOWER)
+        _load_component(model.model.multi_modal_projector, weights / PROJECTOR)
         model.save_pretrained(folder)
-        shutil.copytree(processor_folder(), folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(COMPLETE_MARKER))
+        ignore = shutil.ignore_patterns(COMPLETE_MARKER)
+        shutil.copytree(processor_folder(), folder, dirs_exist_ok=True, ignore=ignore)
 
     return cached_folder(f"pocket-base-{key[:16]}", make)
 
 
 def new_llava() -> LlavaForConditionalGeneration:
-    """A float32 model on the CPU with the LLM's real weights and a random tower and projector."""
+    """Return a float32 model on the CPU with the LLM's weights and a random tower and projector."""
     import torch
     from safetensors.torch import load_file
     from transformers import LlavaForConditionalGeneration
@@ -73,15 +68,14 @@ def new_llava() -> LlavaForConditionalGeneration:
     return model
 
 
-def load_part(module: Any, file: Path) -> None:
-    """Fill one module from a safetensors file of its own parameter names; every parameter, in float32."""
+def _load_component(module: Any, file: Path) -> None:
     from safetensors.torch import load_file
 
     module.load_state_dict({name: value.float() for name, value in load_file(file).items()}, strict=True)
 
 
 def processor_folder() -> Path:
-    """A folder in the cache with the tokenizer and image processor alone; made on first use."""
+    """Return a folder in the cache with tokenizer and image processor alone, made on first use."""
 
     def make(folder: Path) -> None:
         smollm2.checked_gguf()
@@ -94,18 +88,13 @@ def save_processor(folder: Path) -> None:
     """Write the tokenizer with "<image>", and the image processor's settings, beside a pocket model."""
     from gguf import GGUFReader
     from transformers import LlavaProcessor, PreTrainedTokenizerFast
+    from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
     smollm2.write_tokenizer(GGUFReader(smollm2.gguf_file()), folder, image_token=True)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    image_processor = SiglipImageProcessorPil(size={"height": IMAGE_SIDE, "width": IMAGE_SIDE})
     processor = LlavaProcessor(
-        image_processor=_image_processor(), tokenizer=tokenizer, patch_size=PATCH,
-        vision_feature_select_strategy="full", image_token="<image>", num_additional_image_tokens=0,
-        chat_template=smollm2.CHAT_TEMPLATE,
+        image_processor=image_processor, tokenizer=tokenizer, patch_size=PATCH, image_token="<image>",
+        vision_feature_select_strategy="full", num_additional_image_tokens=0, chat_template=smollm2.CHAT_TEMPLATE,
     )  # fmt: skip
     processor.save_pretrained(folder)
-
-
-def _image_processor() -> Any:
-    from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
-
-    return SiglipImageProcessorPil(size={"height": IMAGE_SIDE, "width": IMAGE_SIDE})

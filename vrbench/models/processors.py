@@ -115,14 +115,9 @@ def processor_template(folder: Path) -> Any:
 
 
 def encode_with_images(
-    processor: Any,
-    prompt_format: PromptFormat,
-    prompts: Sequence[str],
-    images: Sequence[Sequence[Image]],
-    family: str,
-    padding_side: str = "left",
-) -> dict[str, Tensor]:
-    """Return the model's inputs for prompts with images, on the CPU: token ids [prompts, longest] and pixels.
+    processor: Any, prompt_format: PromptFormat, prompts: Sequence[str], images: Sequence[Sequence[Image]], family: str,
+) -> dict[str, Tensor]:  # fmt: skip
+    """Return the model's inputs for prompts with images, padded on the left: token ids [prompts, longest] and pixels.
 
     Args:
         processor: of the family.
@@ -130,7 +125,6 @@ def encode_with_images(
         prompts: whole ones; all begin with the tokenizer's beginning of text, or none.
         images: of each prompt.
         family: for error messages.
-        padding_side: of shorter prompts.
 
     Raises:
         ImagesRefused: the image processor takes no images of these sizes.
@@ -143,7 +137,7 @@ def encode_with_images(
             text=list(prompts),
             images=[image for of_prompt in rgb for image in of_prompt] if prompt_format.flat_images else rgb,
             padding=True,
-            padding_side=padding_side,
+            padding_side="left",
             return_tensors="pt",
             add_special_tokens=not starts_with_bos(processor.tokenizer, prompts[0]) if special is None else special,
             images_kwargs=dict(prompt_format.image_settings),

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 from vrbench.checkpoints.checkpoint import Checkpoint
 from vrbench.checkpoints.families import family_of
 from vrbench.checkpoints.prompts import starts_with_bos
@@ -13,26 +10,11 @@ from vrbench.models.hf_folder import load_tokenizer
 from vrbench.models.load import first_folder
 
 
-@dataclass(frozen=True)
-class PromptPreview:
-    """A whole prompt.
-
-    Attributes:
-        prompt: chat template, question and a mark for each image, which the image's tokens replace.
-        special_tokens: those that the tokenizer adds in front; empty where it adds none.
-        has_template: whether the prompt is more than the task's text.
-    """
-
-    prompt: str
-    special_tokens: str
-    has_template: bool
-
-
-def preview_prompt(checkpoint: Checkpoint, text: str, n_images: int | None) -> PromptPreview:
-    """Return the prompt that a task's text becomes.
+def preview_prompt(checkpoint: Checkpoint, text: str, n_images: int | None) -> tuple[str, str]:
+    """Return the prompt that a task's text becomes, and the special tokens that the tokenizer adds in front of it.
 
     Args:
-        checkpoint: from `vrbench.models.resolve_checkpoint`.
+        checkpoint: a valid one.
         text: prompt of the task, as its harness builds it.
         n_images: number of images; None for a task of lm-eval, whose text is used without a chat template.
 
@@ -43,16 +25,12 @@ def preview_prompt(checkpoint: Checkpoint, text: str, n_images: int | None) -> P
         raise VrbenchError(f"{checkpoint.id} needs code of its own; its prompt is known only when it is loaded")
     family = family_of(checkpoint)
     tokenizer, processor = load_tokenizer(first_folder(checkpoint))
-    if n_images is None:
-        return PromptPreview(text, _added_tokens(tokenizer, text, not starts_with_bos(tokenizer, text)), False)
-    prompt = family.prompt_format.prompt(tokenizer if family.prefix_sharing else processor, text, n_images)
-    adds = True if family.prefix_sharing else family.prompt_format.add_special_tokens
+    adds: bool | None = None
+    if n_images is not None:
+        text = family.prompt_format.prompt(tokenizer if family.prefix_sharing else processor, text, n_images)
+        adds = family.prefix_sharing or family.prompt_format.add_special_tokens
     if adds is None:
-        adds = not starts_with_bos(tokenizer, prompt)
-    return PromptPreview(prompt, _added_tokens(tokenizer, prompt, adds), True)
-
-
-def _added_tokens(tokenizer: Any, prompt: str, add_special_tokens: bool) -> str:
-    whole = list(tokenizer(prompt, add_special_tokens=add_special_tokens)["input_ids"])
-    bare = list(tokenizer(prompt, add_special_tokens=False)["input_ids"])
-    return "".join(tokenizer.convert_ids_to_tokens(whole[: len(whole) - len(bare)]))
+        adds = not starts_with_bos(tokenizer, text)
+    whole = tokenizer(text, add_special_tokens=adds)["input_ids"]
+    bare = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return text, "".join(tokenizer.convert_ids_to_tokens(whole[: len(whole) - len(bare)]))

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-from vrbench.checkpoints.parameter_names import Shape
 from vrbench.checkpoints.random_shapes import RANDOM_WEIGHTS
 from vrbench.checkpoints.remote_code import LOCAL_ONLY
 from vrbench.core.io import read_text
@@ -49,15 +48,6 @@ def load(folder: Path, dtype: torch.dtype, device: str | torch.device) -> tuple[
     tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL_ONLY)
     image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil", **LOCAL_ONLY)
     return model, tokenizer, image_processor
-
-
-def expected_shapes(folder: Path) -> dict[str, Shape]:
-    """Canonical name -> shape of every weight that `load` makes."""
-    from transformers import AutoConfig
-
-    from vrbench.models.hf_folder import expected_shapes as of_config
-
-    return of_config(AutoConfig.from_pretrained(folder, **LOCAL_ONLY))
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from vrbench.checkpoints import smollm2
-from vrbench.checkpoints.checkpoint import ADAPTER, DELTA, PROJECTOR
+from vrbench.checkpoints.checkpoint import ADAPTER, DELTA, PROJECTOR, TOWER
 from vrbench.checkpoints.locate import relative_name
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
@@ -79,8 +79,8 @@ def make_base(recipe: TrainRecipe, out: Path, device: torch.device, state: Path)
     if not is_first():
         return
     measured = pocket_data.measure(llava, packer, pocket_data.encoded(tower, packer, dev, device), settings)
-    save_tensors(tower.state_dict(), out / pocket.TOWER, recipe.dtype)
-    save_tensors(model.model.multi_modal_projector.state_dict(), out / pocket.PROJECTOR, recipe.dtype)
+    save_tensors(tower.state_dict(), out / TOWER, recipe.dtype)
+    save_tensors(model.model.multi_modal_projector.state_dict(), out / PROJECTOR, recipe.dtype)
     note = _note(device, started, written=recipe.dtype, tower_dev=tower_dev, final_loss=losses[-1], **measured)
     none = LayerSet.none(smollm2.LAYERS)
     steps = (
