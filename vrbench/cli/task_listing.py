@@ -13,7 +13,7 @@ from vrbench.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
     from vrbench.checkpoints.checkpoint import Checkpoint
-    from vrbench.evaluation.item_preview import ItemExample
+    from vrbench.evaluation.item_preview import ItemPreview
 
 WIDTH = 110
 LONGEST_TEXT = 1600
@@ -111,9 +111,9 @@ def _field(name: str, text: str) -> str:
     return textwrap.fill(f"{name + ':':24}{text.strip()}", WIDTH, subsequent_indent=" " * 24)
 
 
-def _shown(example: ItemExample, spec: TaskSpec, model: Checkpoint | None) -> Iterator[str]:
+def _shown(example: ItemPreview, spec: TaskSpec, model: Checkpoint | None) -> Iterator[str]:
     yield f"example ({example.source}):"
-    for width, height in example.image_sizes:
+    for width, height in (image.size for image in example.images):
         yield f"  picture: {width} x {height} pixels"
     if example.prompt:
         yield from _prompt(example, spec, model)
@@ -125,14 +125,14 @@ def _shown(example: ItemExample, spec: TaskSpec, model: Checkpoint | None) -> It
         yield f"  right answer: {cut(example.target)}"
 
 
-def _prompt(example: ItemExample, spec: TaskSpec, model: Checkpoint | None) -> Iterator[str]:
+def _prompt(example: ItemPreview, spec: TaskSpec, model: Checkpoint | None) -> Iterator[str]:
     """The prompt as the harness makes it, or as a checkpoint's model is given it."""
     seeing = spec.harness == "lmms-eval"
     prompt, front = example.prompt, ""
     if model is not None:
         from vrbench.models.prompt_preview import preview_prompt
 
-        prompt, front = preview_prompt(model, prompt, len(example.image_sizes) if seeing else None)
+        prompt, front = preview_prompt(model, prompt, len(example.images) if seeing else None)
     if not seeing:
         yield "  text of the task; no chat template is applied to tasks of lm-eval:"
     elif model is None:

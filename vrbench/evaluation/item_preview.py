@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from vrbench.evaluation.harness_adapter import quiet
 from vrbench.evaluation.requests import OWN_SETTINGS, stop_criteria
 from vrbench.evaluation.run_plan import PlannedTask
 from vrbench.models.context_length import stated_context
+from vrbench.tasks.scoring import ItemKey
 from vrbench.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ItemPreview:
-    """One item with its images.
+    """One item as it is asked.
 
     Attributes:
         id: its id within the task.
@@ -36,7 +37,10 @@ class ItemPreview:
         prompt: the text with its few-shot examples, without a chat template; empty where the log-likelihood of a whole
             text is asked.
         options: those whose log-likelihoods are compared, or the whole text; none where an answer is generated.
-        images: as the model is shown them, before they are resized.
+        images: before they are resized.
+        generation: how an answer is generated; empty where none is.
+        target: the right answer; one of the options where there are some.
+        source: data set, config, split and row.
     """
 
     id: str
@@ -44,41 +48,23 @@ class ItemPreview:
     prompt: str
     options: tuple[str, ...]
     images: tuple[Image, ...]
-
-
-@dataclass(frozen=True)
-class ItemExample:
-    """One item as it is asked, with its right answer.
-
-    Attributes:
-        prompt, options: as in `ItemPreview`.
-        target: the right answer; one of the options where there are some.
-        generation: how an answer is generated; empty where none is.
-        image_sizes: width and height of each image, in pixels.
-        source: data set, config, split and row.
-    """
-
-    prompt: str
-    options: tuple[str, ...]
-    target: str
-    generation: str
-    image_sizes: tuple[tuple[int, int], ...]
-    source: str
+    generation: str = ""
+    target: str = ""
+    source: str = ""
 
 
 def preview_items(task: PlannedTask) -> Iterator[ItemPreview]:
-    """Yield the items of a task, in its order; their images are decoded one item at a time."""
+    """Yield the items of a task, in its order, without target and source; images are decoded one item at a time."""
     with quiet():  # not around what is yielded, which would silence the caller
         built = build_task(task.spec, task.subtasks)
-    for harness_task, key, instances in built.items():
+    for item in built.items():
         with quiet():
-            prompt, options, _ = prompt_and_options(instances)
-            images = _images(harness_task, instances[0]) if task.spec.harness == "lmms-eval" else []
-            found = ItemPreview(key.id, key.group, prompt, options, tuple(image.convert("RGB") for image in images))
-        yield found
+            preview = _preview(task.spec, *item)
+            preview = replace(preview, images=tuple(image.convert("RGB") for image in preview.images))
+        yield preview
 
 
-def example_item(spec: TaskSpec, data_root: str | Path | None = None, model: Checkpoint | None = None) -> ItemExample:
+def example_item(spec: TaskSpec, data_root: str | Path | None = None, model: Checkpoint | None = None) -> ItemPreview:
     """Return the item that a limit of 1 chooses, from the first config.
 
     Args:
@@ -101,38 +87,38 @@ def example_item(spec: TaskSpec, data_root: str | Path | None = None, model: Che
         raise VrbenchError(f"the harness cannot ask it: {type(error).__name__}: {error}") from error
 
 
-def _example(spec: TaskSpec, subtask: SubtaskData, model: Checkpoint | None) -> ItemExample:
+def _example(spec: TaskSpec, subtask: SubtaskData, model: Checkpoint | None) -> ItemPreview:
     form = family_of(model).prompt_format if model is not None and spec.harness == "lmms-eval" else None
     built = build_task(spec, [subtask], form.lmms_model_name if form else "")
-    task, (_, row) = built.subtasks[0].task, built.subtasks[0].documents[0]
-    instances = built.subtasks[0].instances[0]
-    prompt, options, generation = prompt_and_options(instances)
+    task, key, instances = next(built.items())
+    found = _preview(spec, task, key, instances)
     if form is not None and model is not None:
         from vrbench.evaluation.lmms_eval_adapter import prompt_text
 
         _, settings, _, doc_id, _, split = instances[0].args
-        prompt = prompt_text(form, task, task.dataset[split][doc_id], prompt)  # `row` has no images
-        generation = _generation(settings, form, model)
-    source = spec.data
-    return ItemExample(
-        prompt=prompt,
-        options=options,
-        target="" if spec.scorer == "perplexity" else _target(task, row, options),
-        generation=generation,
-        image_sizes=tuple(i.size for i in _images(task, instances[0])) if spec.harness == "lmms-eval" else (),
-        source=f"{source.name}, config {subtask.config}, split {source.split}, row {subtask.positions[0]}",
+        prompt = prompt_text(form, task, task.dataset[split][doc_id], found.prompt)
+        found = replace(found, prompt=prompt, generation=_generation(settings, form, model))
+    row = built.subtasks[0].documents[0][1]
+    return replace(
+        found,
+        target="" if spec.scorer == "perplexity" else _target(task, row, found.options),
+        source=f"{spec.data.name}, config {subtask.config}, split {spec.data.split}, row {subtask.positions[0]}",
     )
 
 
-def prompt_and_options(instances: Sequence[Any]) -> tuple[str, tuple[str, ...], str]:
-    """Return prompt, options and generation settings of the harness's requests of one item."""
+def _preview(spec: TaskSpec, task: Any, key: ItemKey, instances: Sequence[Any]) -> ItemPreview:
+    """What the harness's requests of one item show."""
     kind, args = instances[0].request_type, instances[0].args
+    images = ()
+    if spec.harness == "lmms-eval":
+        _, _, doc_to_visual, doc_id, _, split = args
+        images = tuple(doc_to_visual(task.dataset[split][doc_id]) or ())
     if kind == "loglikelihood":
-        return args[0], tuple(instance.args[1] for instance in instances), ""
+        return ItemPreview(key.id, key.group, args[0], tuple(one.args[1] for one in instances), images)
     if kind == "loglikelihood_rolling":
-        return "", (args[0],), ""
+        return ItemPreview(key.id, key.group, "", (args[0],), images)
     settings = ", ".join(f"{name} {value!r}" for name, value in sorted(args[1].items()) if name != OWN_SETTINGS)
-    return args[0], (), settings or "the harness's own settings"
+    return ItemPreview(key.id, key.group, args[0], (), images, settings or "the harness's own settings")
 
 
 def _generation(settings: Mapping[str, Any], form: PromptFormat, model: Checkpoint) -> str:
@@ -149,8 +135,3 @@ def _target(task: Any, row: Any, options: tuple[str, ...]) -> str:
     target = task.doc_to_target(row)
     is_number = isinstance(target, int) and 0 <= target < len(options) and not task.multiple_input
     return repr(options[target]) if is_number else str(target)
-
-
-def _images(task: Any, instance: Any) -> Sequence[Image]:
-    _, _, doc_to_visual, doc_id, _, split = instance.args
-    return doc_to_visual(task.dataset[split][doc_id]) or ()
