@@ -13,7 +13,6 @@ import os
 import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -34,22 +33,6 @@ _TABLES = (
     "CREATE TABLE answers (key TEXT PRIMARY KEY, value TEXT NOT NULL, time TEXT NOT NULL, "
     "environment INTEGER NOT NULL REFERENCES environments, digest TEXT NOT NULL) WITHOUT ROWID",
 )
-
-
-@dataclass(frozen=True)
-class AnswerOrigin:
-    """Where some responses come from.
-
-    Attributes:
-        environment: what computed them, as given to `AnswerStore.put`.
-        answers: how many.
-        first, last: when, UTC, ISO 8601.
-    """
-
-    environment: Mapping[str, Any]
-    answers: int
-    first: str
-    last: str
 
 
 def store_file(folder: Path, checkpoint: str) -> Path:
@@ -129,8 +112,8 @@ class AnswerStore:
             rows = [(key, value, now, number, _digest(key, value, now, number)) for key, value in written]
             self._database.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", rows)
 
-    def origins(self, keys: Iterable[str]) -> list[AnswerOrigin]:
-        """Return when and with what the stored responses were computed, the earliest first.
+    def origins(self, keys: Iterable[str]) -> list[tuple[dict[str, Any], list[str]]]:
+        """Return what computed the stored responses, as given to `put`, and the sorted times; the earliest first.
 
         Raises:
             VrbenchError: the file is damaged.
@@ -139,8 +122,8 @@ class AnswerStore:
         columns = "SELECT content, time FROM answers JOIN environments ON id = environment WHERE key IN"
         for content, time in self._select(columns, keys):
             times.setdefault(content, []).append(time)
-        origins = [AnswerOrigin(json.loads(name), len(of), min(of), max(of)) for name, of in times.items()]
-        return sorted(origins, key=lambda origin: (origin.first, origin.last))
+        origins = [(json.loads(content), sorted(of)) for content, of in times.items()]
+        return sorted(origins, key=lambda origin: (origin[1][0], origin[1][-1]))
 
     def __len__(self) -> int:
         return int(self._database.execute("SELECT count(*) FROM answers").fetchone()[0])

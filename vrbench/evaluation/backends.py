@@ -247,31 +247,22 @@ class VisionFeatureCache:
         self.budget = budget
         self.computed = 0
         self._kept: OrderedDict[tuple[str, str], torch.Tensor] = OrderedDict()
-        self._bytes = 0
 
     def features(self, vlm: LlavaModel, images: Sequence[RequestImage]) -> dict[str, torch.Tensor]:
         """Return image digest -> features [tokens, width of the tower], on the CPU."""
         tower = vlm.tower_digest
-        found: dict[str, torch.Tensor] = {}
-        missing: dict[str, RequestImage] = {}
-        for image in images:
-            if (tower, image.digest) in self._kept:
-                self._kept.move_to_end((tower, image.digest))
-                found[image.digest] = self._kept[tower, image.digest]
-            else:
-                missing[image.digest] = image
+        missing = {image.digest: image for image in images if (tower, image.digest) not in self._kept}
+        found = {image.digest: self._kept[tower, image.digest] for image in images if image.digest not in missing}
+        for digest in found:
+            self._kept.move_to_end((tower, digest))
         todo = list(missing.values())
         for start in range(0, len(todo), IMAGES_PER_PASS):
             part = todo[start : start + IMAGES_PER_PASS]
             for image, features in zip(part, vlm.encode_images([one.load() for one in part]), strict=True):
                 found[image.digest] = features
-                self._keep((tower, image.digest), features.clone())
+                self._kept[tower, image.digest] = features.clone()
         self.computed += len(todo)
+        held = sum(features.nbytes for features in self._kept.values())
+        while held > self.budget and self._kept:
+            held -= self._kept.popitem(last=False)[1].nbytes
         return found
-
-    def _keep(self, key: tuple[str, str], features: torch.Tensor) -> None:
-        self._kept[key] = features
-        self._bytes += features.nbytes
-        while self._bytes > self.budget and self._kept:
-            _, dropped = self._kept.popitem(last=False)
-            self._bytes -= dropped.nbytes

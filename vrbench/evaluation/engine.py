@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -118,11 +118,9 @@ class InferenceEngine:
     def answered(self) -> list[AnswerProvenance]:
         """When and with what all responses so far were computed: first those stored before, then the others."""
         return [
-            AnswerProvenance(
-                requests=origin.answers, reused=reused, first=origin.first, last=origin.last, **origin.environment
-            )
+            AnswerProvenance(requests=len(times), reused=reused, first=times[0], last=times[-1], **environment)
             for reused, keys in ((True, self._stored_keys), (False, self._computed_keys))
-            for origin in self.store.origins(keys)
+            for environment, times in self.store.origins(keys)
         ]
 
     def _truncate(self, request: Request) -> Request:
@@ -166,17 +164,14 @@ class InferenceEngine:
 class _ItemProgress:
     """Which items wait for which responses, so that progress counts items though one may need several requests."""
 
-    def __init__(self, items: Iterable[Hashable], keys: Sequence[str], known: Collection[str]) -> None:
-        self._waiting: dict[str, set[Hashable]] = {}
-        self._left: dict[Hashable, int] = {}
+    def __init__(self, items: Sequence[Hashable], keys: Sequence[str], known: Collection[str]) -> None:
+        self._waiting: defaultdict[str, set[Hashable]] = defaultdict(set)
         for item, key in zip(items, keys, strict=True):
-            self._left.setdefault(item, 0)
-            waiting = self._waiting.setdefault(key, set())
-            if key not in known and item not in waiting:
-                waiting.add(item)
-                self._left[item] += 1
-        self.total = len(self._left)
-        self.done = sum(left == 0 for left in self._left.values())
+            if key not in known:
+                self._waiting[key].add(item)
+        self._left = Counter(item for waiting in self._waiting.values() for item in waiting)
+        self.total = len(set(items))
+        self.done = self.total - len(self._left)
 
     def answered(self, keys: Iterable[str]) -> int:
         """Return the number of items that now wait for nothing more."""

@@ -51,18 +51,13 @@ class LmEvalAdapter:
     """lm-eval, whose prompts are the same for all models; see `harness_adapter.HarnessAdapter`."""
 
     def read_config(self, path: str) -> dict[str, Any]:
-        """Return the content of one of lm-eval's own YAML files, by its path under lm-eval's tasks folder."""
         return dict(load_yaml(harness_file("lm-eval", path)))
 
     def make_task(self, config: Mapping[str, Any], rows: DatasetDict, fewshot: int, model_name: str = "") -> LmEvalTask:
-        """Return lm-eval's task object; see `harness_adapter.HarnessAdapter`."""
         return LmEvalTask(config, rows, fewshot)
 
     def group_scores(self, subtasks: Aggregates) -> dict[str, float]:
-        """Return a group's aggregates by metric: the mean over subtasks weighted by their documents.
-
-        That is `weight_by_size: true`, as in lm-eval's own groups of MMLU, BBH, C-Eval and CMMLU.
-        """
+        # `weight_by_size: true`, as in lm-eval's own groups of MMLU, BBH, C-Eval and CMMLU.
         sizes = [n for n, _ in subtasks]
         return {
             name: float(aggregate_subtask_metrics([found[name] for _, found in subtasks], sizes, weight_by_size=True))
@@ -70,11 +65,9 @@ class LmEvalAdapter:
         }
 
     def prompt_digest(self, instance: Instance, requests: Sequence[Request] = ()) -> str:
-        """Return the sha256 over the texts of a prompt."""
         return digest_of([arg for arg in instance.args if isinstance(arg, str)])
 
     def request_builder(self, vlm: BaseVLM) -> LmEvalRequests:
-        """Return what builds the requests to a model."""
         return LmEvalRequests(vlm)
 
 
@@ -102,7 +95,6 @@ class LmEvalRequests(TemplateLM):
 
     @property
     def eot_token_id(self) -> int:
-        """Token that ends a text."""
         return self._vlm.eos_token_id
 
     @property

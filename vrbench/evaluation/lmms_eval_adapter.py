@@ -75,10 +75,7 @@ class LmmsEvalAdapter:
     """lmms-eval, whose prompts depend on the model; see `harness_adapter.HarnessAdapter`."""
 
     def read_config(self, path: str) -> dict[str, Any]:
-        """Return the content of one of lmms-eval's own YAML files, by its path under lmms-eval's tasks folder.
-
-        Metrics that only write a file for a challenge server are left out.
-        """
+        """Leave out metrics that only write a file for a challenge server."""
         config = with_includes(harness_file("lmms-eval", path), _TaskFileLoader)
         config["metric_list"] = [metric for metric in config["metric_list"] if metric["metric"] != "submission"]
         return config
@@ -86,20 +83,16 @@ class LmmsEvalAdapter:
     def make_task(
         self, config: Mapping[str, Any], rows: DatasetDict, fewshot: int, model_name: str = ""
     ) -> LmmsEvalTask:
-        """Return lmms-eval's task object; see `harness_adapter.HarnessAdapter`."""
         return LmmsEvalTask(config, rows, fewshot, model_name)
 
     def group_scores(self, subtasks: Aggregates) -> dict[str, float]:
-        """Return nothing: how lmms-eval combines subtasks differs from group to group."""
-        return {}
+        return {}  # how lmms-eval combines subtasks differs from group to group
 
     def prompt_digest(self, instance: Instance, requests: Sequence[Request] = ()) -> str | None:
-        """Return the sha256 over prompt and images; None without requests, as chat templates differ."""
         shown = [request.prompt_digest for request in requests if isinstance(request, GenerationRequest)]
         return shown[0] if shown else None
 
     def request_builder(self, vlm: BaseVLM) -> LmmsEvalRequests:
-        """Return what builds the requests to a model."""
         return LmmsEvalRequests(vlm)
 
 

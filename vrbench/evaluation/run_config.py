@@ -31,6 +31,7 @@ class RunConfig:
         out: folder of the runs.
         seed: of the choice of items under a limit, and of the intervals.
         trust_remote_code: run Python code that comes with a checkpoint; the record says which.
+        trust_task_code: run Python scorers beside the user's own task files.
         image_settings: whose settings of the image processor apply: "harness" for those of lmms-eval's class for the
             family, "checkpoint" for those of its files, "pad" to pad images where a LLaVA's files crop them.
         command: the command line, for the record.
@@ -47,6 +48,7 @@ class RunConfig:
     out: str | Path = "runs"
     seed: int = 0
     trust_remote_code: bool = False
+    trust_task_code: bool = False
     image_settings: str = image_settings.HARNESS
     command: str = "python"
     show_progress: bool = True
@@ -85,6 +87,7 @@ class RunOptions(TypedDict, total=False):
     out: str | Path
     seed: int
     trust_remote_code: bool
+    trust_task_code: bool
     image_settings: str
     command: str
     show_progress: bool

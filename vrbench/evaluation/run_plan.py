@@ -245,7 +245,7 @@ def _runnable_tasks(
     With an error in one name the tasks of the other names are returned, so that their errors are reported too.
     """
     try:
-        found = registry.load_for(tasks, config.include_path)
+        found = registry.load_for(tasks, config.include_path, config.trust_task_code)
     except VrbenchError as error:
         errors += error_messages(error)
         return [], []
