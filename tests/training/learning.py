@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from tests import tiny
 from vrbench.pocket.turns import TrainingTurn
-from vrbench.training.packed_llava import PackedLlava
-from vrbench.training.packing import Packer
+from vrbench.training.packing import PackedLlava, Packer
 from vrbench.training.tower import encode, scaled
 
 CPU = torch.device("cpu")

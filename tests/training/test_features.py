@@ -13,9 +13,9 @@ from tests import tiny
 from tests.training import learning
 from tests.training.learning import CPU, TURNS
 from vrbench.core import provenance
-from vrbench.training import features
-from vrbench.training.features import cached_features
+from vrbench.training import pocket_data
 from vrbench.training.packing import EncodedImages
+from vrbench.training.pocket_data import cached_features
 from vrbench.training.pocket_images import LabelledImages
 
 LABELS = np.zeros((len(TURNS), 0, 0), dtype=np.int8)
@@ -56,7 +56,7 @@ def test_what_comes_from_the_cache_is_what_was_made(tower: Any) -> None:
         assert torch.equal(found.features, learning.features(tiny.llava(), learning.pixels()))
         for row, wanted in zip(found.rows, expected, strict=True):
             assert row.kinds == wanted.kinds
-            for name in features.FIELDS:
+            for name in pocket_data.FIELDS:
                 assert np.array_equal(getattr(row, name), getattr(wanted, name)), name
 
 
@@ -71,7 +71,7 @@ def test_another_tower_or_other_pictures_are_made_anew(tower: Any) -> None:
 def test_other_code_and_other_libraries_make_them_anew(tower: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     maker = Maker()
     made(tower, maker)
-    monkeypatch.setattr(features, "file_digest", lambda path: f"changed {path.name}")
+    monkeypatch.setattr(pocket_data, "file_digest", lambda path: f"changed {path.name}")
     made(tower, maker)
     monkeypatch.setattr(provenance, "package_version", lambda name: "9.9")
     made(tower, maker)
@@ -81,11 +81,11 @@ def test_other_code_and_other_libraries_make_them_anew(tower: Any, monkeypatch: 
 
 def test_all_code_that_decides_the_rows_is_watched() -> None:
     """Every module of the package that pictures and packing import, but for those that decide no row."""
-    root = Path(features.__file__).parents[1]
-    assert all((root / name).is_file() for name in features.SOURCES)
-    assert {"training/pocket_images.py", "training/tower.py", "data/images.py"} <= set(features.SOURCES)
-    assert {"tokenizers", "pillow"} <= set(features.LIBRARIES)  # they make the tokens, and open easy_vqa's images
-    assert {p.name for p in (root / "pocket").glob("*.py")} - {Path(n).name for n in features.SOURCES} == {
+    root = Path(pocket_data.__file__).parents[1]
+    assert all((root / name).is_file() for name in pocket_data.SOURCES)
+    assert {"training/pocket_images.py", "training/tower.py", "data/images.py"} <= set(pocket_data.SOURCES)
+    assert {"tokenizers", "pillow"} <= set(pocket_data.LIBRARIES)  # they make the tokens, and open easy_vqa's images
+    assert {p.name for p in (root / "pocket").glob("*.py")} - {Path(n).name for n in pocket_data.SOURCES} == {
         "__init__.py", "facts.py", "grammar.py", "passages.py", "pydoc.py", "visual.py",
     }  # fmt: skip
 

@@ -23,7 +23,7 @@ from vrbench.models.load import load_vlm
 from vrbench.models.resolve import resolve_checkpoint
 from vrbench.pocket import easy_vqa
 from vrbench.training import load, pocket_data, stages, train
-from vrbench.training.packed_llava import PackedLlava
+from vrbench.training.packing import PackedLlava
 from vrbench.training.prepare import dry_run
 from vrbench.training.trainable import sample_layers
 

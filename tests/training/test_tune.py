@@ -15,8 +15,7 @@ from tests import tiny
 from tests.training import learning
 from tests.training.learning import CPU, TURNS
 from vrbench.core.layers import LayerSet, select_layers
-from vrbench.training.packed_llava import PackedLlava
-from vrbench.training.packing import IGNORED, EncodedImages
+from vrbench.training.packing import IGNORED, EncodedImages, PackedLlava
 from vrbench.training.pocket_data import packed_data
 from vrbench.training.recipe import AlignStage, GeneratedScenes, TrainRecipe, TuneStage
 from vrbench.training.stages import align, tune

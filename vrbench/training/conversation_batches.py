@@ -37,12 +37,7 @@ ROW_PER_SAMPLE = ("pixel_attention_mask", IMAGES_OF_SAMPLE)
 
 
 def conversation_data(recipe: TrainRecipe, found: ConversationSet, vlm: BaseVLM) -> TrainingData:
-    """Return a recipe's share of its conversations, encoded for the model's family, as training data.
-
-    Args:
-        recipe: with the section `tune`.
-        found: the conversations that it names.
-        vlm: the model that is tuned.
+    """Return a recipe's share of the conversations that it names, encoded for the model's family, as training data.
 
     Raises:
         VrbenchError: the chat template cannot be used for training, or no sample fits into the maximum of tokens.
@@ -140,11 +135,8 @@ def grouped_order(
     Each sample comes once before any comes twice; the rests of the kinds make mixed steps at the end.
 
     Args:
-        kinds: [samples] of what may share a step.
+        kinds: [samples]; samples of one kind may share a step.
         lengths: [samples] in any unit.
-        batch: samples a step.
-        steps: how many.
-        seed: of the order.
 
     Returns:
         [steps * batch] indices of samples.
@@ -203,10 +195,6 @@ def answer_loss(model: Any, batch: Mapping[str, Any]) -> Tensor:
 
     Logits are computed only at positions where a sample of the batch has an answer: with a vocabulary of 128,000, the
     logits of all tokens would be most of a step's memory.
-
-    Args:
-        model: takes `logits_to_keep`, as transformers' models do.
-        batch: from `EncodedConversations.collate`, on the model's device.
     """
     tensors = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
     return torch.stack([_loss(model, part) for part in split_batch(tensors)]).sum()

@@ -273,12 +273,7 @@ class ConversationEncoder:
 
 
 def pad_to_square(image: Image, mean: Sequence[float]) -> Image:
-    """Return an RGB image in the middle of a square of the mean colour, as LLaVA-1.5's code pads it.
-
-    Args:
-        image: to pad.
-        mean: of the image processor, 0 to 1 for each channel.
-    """
+    """Return an RGB image in the middle of a square of the mean colour (0 to 1), as LLaVA-1.5's code pads it."""
     from PIL import Image as pil
 
     side = max(image.size)

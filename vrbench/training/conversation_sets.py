@@ -29,7 +29,6 @@ from vrbench.tasks import registry
 from vrbench.training.conversations import (
     Conversation,
     InvalidSample,
-    TableCell,
     TrainingImage,
     parse_record,
     parse_turns,
@@ -96,12 +95,7 @@ def read_conversations(settings: ConversationFile | HubConversations) -> Convers
 
 
 def from_json(file: Path, folder: Path | None, max_invalid: float = 0.01) -> ConversationSet:
-    """Read a JSON or JSON lines file in LLaVA's layout.
-
-    Args:
-        file: a list of records, or one record a line.
-        folder: that the names of images are relative to; none for a text-only set.
-        max_invalid: largest share of invalid samples.
+    """Read a JSON or JSON lines file in LLaVA's layout; a text-only one has no image folder.
 
     Raises:
         VrbenchError: file or folder do not exist or cannot be read, or too many samples are invalid.
@@ -202,12 +196,7 @@ def _downloaded(name: str, config: str, split: str, revision: str) -> Path:
 
 
 def from_parquet(file: Path, settings: HubConversations, origin: str) -> ConversationSet:
-    """Read a parquet file; its images stay on disk until they are needed.
-
-    Args:
-        file: to read.
-        settings: names of the columns, and the largest share of invalid samples.
-        origin: name of the set, for messages.
+    """Read a parquet file with the columns that the settings name; images stay on disk until they are needed.
 
     Raises:
         VrbenchError: it cannot be read, lacks a column, or has too many invalid samples.
@@ -247,11 +236,11 @@ def _undecoded(rows: Any, settings: HubConversations) -> Any:
 
 
 def _read_row(rows: Any, number: int, settings: HubConversations, location: str, folder: Path) -> Conversation:
-    row = rows[number]
-    value = row.get(settings.image)
-    values = value if isinstance(value, list) else [] if value is None else [value]
-    cells = [TableCell(rows, number, settings.image, index, folder) for index in range(len(values))]
-    images = tuple(_row_image(cell, value) for cell, value in zip(cells, values, strict=True))
+    row, column, images = rows[number], settings.image, []
+    for index, value in enumerate(_as_list(row.get(column))):
+        _check_image(value, column, folder)
+        name = (value.get("path") if isinstance(value, dict) else None) or f"{column} of row {number}"
+        images.append(TrainingImage(str(name), partial(_read_cell, rows, number, column, index, folder)))
     if settings.turns in row:
         messages = row[settings.turns]
         if not isinstance(messages, list) or not messages:
@@ -259,18 +248,25 @@ def _read_row(rows: Any, number: int, settings: HubConversations, location: str,
     else:
         texts = {"human": row[settings.question], "gpt": row[settings.answer]}
         messages = [{"from": speaker, "value": text} for speaker, text in texts.items()]
-    return Conversation(str(row.get("id", number)), parse_turns(messages, len(images)), images, location)
+    return Conversation(str(row.get("id", number)), parse_turns(messages, len(images)), tuple(images), location)
 
 
-def _row_image(cell: TableCell, value: Any) -> TrainingImage:
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _read_cell(rows: Any, number: int, column: str, index: int, folder: Path) -> bytes:
+    """Return the bytes of one of the images in a cell of the table, which stays on disk."""
+    return image_bytes(_as_list(rows[number][column])[index], folder) or b""
+
+
+def _check_image(value: Any, column: str, folder: Path) -> None:
     try:
-        content = image_bytes(value, cell.folder)
+        content = image_bytes(value, folder)
     except ImageError as error:
-        raise InvalidSample("picture missing", f"column {cell.column}: {error}") from error
+        raise InvalidSample("picture missing", f"column {column}: {error}") from error
     if content is None:
-        raise InvalidSample("picture missing", f"its {cell.column} has no bytes of an image")
-    name = (value.get("path") if isinstance(value, dict) else None) or f"{cell.column} of row {cell.row}"
-    return TrainingImage(str(name), cell)
+        raise InvalidSample("picture missing", f"its {column} has no bytes of an image")
 
 
 def _valid_samples(readers: Iterable[tuple[str, Reader]], origin: str, max_invalid: float) -> ConversationSet:

@@ -8,14 +8,14 @@ A record of theirs is `{"id": ..., "image": "coco/train2017/1.jpg", "conversatio
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vrbench.checkpoints.prompts import IMAGE, Turn
 from vrbench.core.errors import VrbenchError
-from vrbench.data.image_columns import image_bytes, inline, is_file
+from vrbench.data.image_columns import inline, is_file
 from vrbench.data.images import ImageError, image_size, inspect_image, open_image
 
 if TYPE_CHECKING:
@@ -40,39 +40,16 @@ class InvalidSample(Exception):
 
 
 @dataclass(frozen=True)
-class TableCell:
-    """Where an image lies in a table of `datasets`, which stays on disk.
-
-    Attributes:
-        rows: the table; the column holds files' bytes, not decoded, or other values that `image_bytes` reads.
-        row, column: the cell.
-        index: of the image, where the cell holds several.
-        folder: that paths in the column are relative to.
-    """
-
-    rows: Any
-    row: int
-    column: str
-    index: int
-    folder: Path | None = None
-
-    def read(self) -> bytes:
-        """Return the image file's bytes."""
-        value = self.rows[self.row][self.column]
-        return image_bytes((value if isinstance(value, list) else [value])[self.index], self.folder) or b""
-
-
-@dataclass(frozen=True)
 class TrainingImage:
     """An image of a sample, read when it is needed.
 
     Attributes:
         name: as the data set has it.
-        source: its file, the bytes of one, or its place in a table.
+        source: its file, the bytes of one, or a function that reads them.
     """
 
     name: str
-    source: Path | bytes | TableCell
+    source: Path | bytes | Callable[[], bytes]
 
     def open(self) -> Image:
         """Return the image in RGB as evaluation shows it: decoded, upright, 8 bits a channel.
@@ -100,7 +77,7 @@ class TrainingImage:
         return has_16_bits
 
     def _content(self) -> Path | bytes:
-        return self.source.read() if isinstance(self.source, TableCell) else self.source
+        return self.source() if callable(self.source) else self.source
 
 
 @dataclass(frozen=True)
@@ -145,12 +122,7 @@ class Conversation:
 
 
 def parse_record(record: Any, folder: Path | None, location: str) -> Conversation:
-    """Return the conversation of a record in LLaVA's layout.
-
-    Args:
-        record: a value parsed from JSON.
-        folder: of the images, if there is one.
-        location: file and number of the record.
+    """Return the conversation of a record, parsed from JSON, with images in a folder.
 
     Raises:
         InvalidSample: it cannot be trained on.
@@ -186,10 +158,6 @@ def parse_turns(messages: Sequence[Any], images: int) -> tuple[Turn, ...]:
 
     White space around a message is removed, and so are image marks at the beginning or end of a question: where the
     image stands then is decided by the family's template.
-
-    Args:
-        messages: values parsed from JSON.
-        images: how many the sample has.
 
     Raises:
         InvalidSample: messages out of order, an empty one, or another number of image marks than of images.

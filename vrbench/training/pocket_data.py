@@ -1,26 +1,42 @@
-"""The pocket family's training data: packed rows of generated images, and the measurements on the dev split."""
+"""The pocket family's training data: packed rows of generated images, encoded once by the frozen tower and cached."""
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from vrbench.checkpoints import smollm2
+from vrbench.core.cache import cache_folder, file_digest
+from vrbench.core.io import digest_of
+from vrbench.core.provenance import package_versions
 from vrbench.models import pocket
 from vrbench.models.llava_model import LlavaModel
 from vrbench.pocket import pydoc
-from vrbench.training.features import cached_features
-from vrbench.training.packed_llava import PackedLlava
-from vrbench.training.packing import EncodedImages, PackedDataset, Packer
+from vrbench.training.packing import FIELDS, EncodedImages, PackedDataset, PackedLlava, PackedRow, Packer
 from vrbench.training.pocket_images import LabelledImages, easy_vqa_images, generated_images
 from vrbench.training.recipe import GeneratedScenes, TrainRecipe
 from vrbench.training.tower import encode
 from vrbench.training.trainer import TrainingData, shuffled_passes
+
+FORMAT = 1  # of the cached file; raise it when what is written changes
+SOURCES = (
+    "pocket/world.py", "pocket/glyphs.py", "pocket/questions.py", "pocket/turns.py", "pocket/easy_vqa.py",
+    "training/pocket_images.py", "training/packing.py", "training/tower.py", "data/images.py",
+)  # fmt: skip
+"""The code that decides what is in an image, what is asked and what the tower sees: it enters the cache's key."""
+
+LIBRARIES = ("torch", "transformers", "tokenizers", "pillow", "numpy")
 
 DEV_IMAGES = 600
 DEV_PASSAGES = 60
@@ -39,15 +55,7 @@ def packed_llava(model: Any, recipe: TrainRecipe) -> tuple[PackedLlava, Packer]:
 def packed_data(
     llava: PackedLlava, data: EncodedImages, extra: EncodedImages | None, recipe: TrainRecipe, steps: int, batch: int
 ) -> TrainingData:
-    """Return packed rows as training data; each step has the recipe's share of easy-VQA's, which come last.
-
-    Args:
-        llava: the model; compiled if it is to be.
-        data: the generated images.
-        extra: easy-VQA's.
-        recipe: states data and seed.
-        steps, batch: of the stage.
-    """
+    """Return packed rows as training data; each step ends with the recipe's share of extra ones (easy-VQA's)."""
     settings = recipe.data
     assert isinstance(settings, GeneratedScenes)
     main = llava.fitting(data.rows[: settings.used])
@@ -65,14 +73,7 @@ def packed_data(
 
 
 def tuning_data(recipe: TrainRecipe, vlm: LlavaModel, model: Any, device: torch.device) -> TrainingData:
-    """Return the data of a tuning, measured by correct dev answers and perplexity; on a GPU the model is compiled.
-
-    Args:
-        recipe: with the section `tune` and generated images.
-        vlm: the base.
-        model: its model, with LoRA if the recipe has it.
-        device: where to train.
-    """
+    """Return the data for tuning a model of the base `vlm`, measured on the dev split; on a GPU compile the model."""
     settings, tune = recipe.data, recipe.tune
     assert tune is not None and isinstance(settings, GeneratedScenes)
     llava, packer = packed_llava(model, recipe)
@@ -104,3 +105,48 @@ def measure(llava: PackedLlava, packer: Packer, dev: EncodedImages, settings: Ge
 def encoded(tower: nn.Module, packer: Packer, images: LabelledImages, device: torch.device) -> EncodedImages:
     """Return the features and rows of images, without the cache."""
     return EncodedImages(encode(tower, images.pixels, device), packer.rows(images.turns))
+
+
+def cached_features(
+    content: list[str | int], tower: nn.Module, tower_digest: str, packer: Packer, device: torch.device,
+    make: Callable[[], LabelledImages],
+) -> EncodedImages:  # fmt: skip
+    """Return the features and rows of some images, on the device, from the cache or newly made.
+
+    Args:
+        content: what `make` draws, such as ["train", 60000, 6]; with the tower's digest, a part of the cache's key.
+    """
+    root = Path(__file__).parents[1]
+    code = [file_digest(root / name) for name in SOURCES]
+    key = digest_of([FORMAT, *content, tower_digest, str(device.type), package_versions(LIBRARIES), *code])
+    file = cache_folder() / "features" / f"{key[:20]}.safetensors"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_suffix(".lock")):  # of several trainings that start together, one makes the file
+        if not file.is_file():
+            images = make()
+            _save(EncodedImages(encode(tower, images.pixels, device), packer.rows(images.turns)), file)
+    return _load(file, device)
+
+
+def _save(made: EncodedImages, file: Path) -> None:
+    kinds = sorted({kind for row in made.rows for kind in row.kinds})
+    tensors = {name: torch.from_numpy(np.concatenate([getattr(r, name) for r in made.rows])) for name in FIELDS}
+    tensors["lengths"] = torch.tensor([len(r.tokens) for r in made.rows])
+    tensors["turns"] = torch.tensor([len(r.kinds) for r in made.rows])
+    tensors["kinds"] = torch.tensor([kinds.index(kind) for r in made.rows for kind in r.kinds])
+    tensors["features"] = made.features.cpu().contiguous()
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    save_file(tensors, temporary, metadata={"kinds": json.dumps(kinds)})
+    os.replace(temporary, file)
+
+
+def _load(file: Path, device: torch.device) -> EncodedImages:
+    with safe_open(file, framework="pt") as stored:
+        names = json.loads(stored.metadata()["kinds"])
+        ends = np.cumsum(stored.get_tensor("lengths").numpy())[:-1]
+        arrays = {name: np.split(stored.get_tensor(name).numpy(), ends) for name in FIELDS}
+        last = np.cumsum(stored.get_tensor("turns").numpy())[:-1]
+        kinds = [tuple(names[k] for k in part) for part in np.split(stored.get_tensor("kinds").numpy(), last)]
+        features = stored.get_tensor("features").to(device)
+    rows = [PackedRow(kinds=kinds[i], **{name: parts[i] for name, parts in arrays.items()}) for i in range(len(kinds))]
+    return EncodedImages(features, rows)

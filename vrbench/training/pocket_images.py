@@ -49,14 +49,9 @@ class LabelledImages:
 
 
 def generated_images(split: str, count: int, per_image: int, captions: bool = False, first: int = 0) -> LabelledImages:
-    """Return `count` scenes of a split, drawn on all processors.
+    """Return `count` scenes of a split ("train" or "dev") from index `first`, drawn on all processors.
 
-    Args:
-        split: "train" or "dev".
-        count: how many scenes.
-        per_image: questions on each.
-        captions: one caption for each image instead of questions.
-        first: index of the first scene.
+    Each has `per_image` questions, or one caption.
     """
     starts = range(first, first + count, CHUNK)
     jobs = [(split, start, min(CHUNK, first + count - start), per_image, captions) for start in starts]

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,8 @@ PAPER = ("llava-1.5-7b", "llava-1.5-13b", "bunny-llama-3-8b", "bunny-phi3-mini")
 REGION = {"llava-1.5-13b": 9}
 """Number of layers that the paper tunes, where that is not a quarter of them."""
 
-MASTERS = {"lora": "float32", "weights": "bfloat16"}
+Tuning = Literal["lora", "weights"]
+MASTERS: dict[Tuning, str] = {"lora": "float32", "weights": "bfloat16"}
 """What "auto" is: with float32 masters and moments, weights take 16 bytes each, too many for a 13B model on a GPU."""
 
 DROPOUT = 0.05  # of LoRA; the paper's
@@ -63,7 +64,7 @@ class ProfileOptions:
         removed: numbers of removed layers that prefill is timed with; numbers that leave a shape no layer are skipped.
     """
 
-    tunings: Sequence[str] = tuple(MASTERS)
+    tunings: Sequence[Tuning] = tuple(MASTERS)
     checkpointing: Sequence[bool] = (True, False)
     layers: Sequence[str] = ()
     batch: int = 8
@@ -143,9 +144,11 @@ def planned_rows(shapes: Sequence[str], options: ProfileOptions) -> list[Profile
 def _option_errors(shapes: Sequence[str], options: ProfileOptions) -> Iterator[str]:
     if not shapes:
         yield f"no shape was given; there are {', '.join(RANDOM_SHAPES)}"
-    choices = {"shape": (shapes, RANDOM_SHAPES), "tuning": (options.tunings, MASTERS)}
-    choices["masters"] = ((options.masters,), dict.fromkeys(("auto", *MASTERS.values())))
-    for name, (values, known) in choices.items():
+    choices: tuple[tuple[str, Sequence[str], Sequence[str]], ...] = (
+        ("shape", shapes, tuple(RANDOM_SHAPES)), ("tuning", options.tunings, tuple(MASTERS)),
+        ("masters", (options.masters,), ("auto", *MASTERS.values())),
+    )  # fmt: skip
+    for name, values, known in choices:
         yield from (
             f"{name} {value!r} is unknown; there are {', '.join(known)}" for value in values if value not in known
         )

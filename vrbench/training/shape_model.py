@@ -49,13 +49,7 @@ class ShapeModel:
         return components.decoder(self.llm)
 
     def states(self, features: Tensor, words: Tensor, **more: Any) -> Any:
-        """Return the decoder's output for rows that begin with an image.
-
-        Args:
-            features: [rows, image tokens, width of the tower].
-            words: [rows, text tokens] ids that follow.
-            more: for the decoder's forward.
-        """
+        """Return the decoder's output for features [rows, image tokens, width] followed by ids [rows, text tokens]."""
         images = self.projector(features)
         embedded = self.llm.get_input_embeddings()(words)
         return self.decoder(inputs_embeds=torch.cat([images.to(embedded.dtype), embedded], dim=1), **more)

@@ -27,8 +27,7 @@ from vrbench.models.load import load_llava, load_vlm
 from vrbench.training import pocket_data
 from vrbench.training.checkpoint_folder import is_first, publish, save_tensors
 from vrbench.training.conversation_batches import conversation_data
-from vrbench.training.packed_llava import PackedLlava
-from vrbench.training.packing import EncodedImages
+from vrbench.training.packing import EncodedImages, PackedLlava
 from vrbench.training.pocket_images import easy_vqa_images, generated_images
 from vrbench.training.prepare import TrainingSetup
 from vrbench.training.recipe import GeneratedScenes, TrainRecipe, TuneStage
@@ -50,13 +49,7 @@ LAST = 25
 
 
 def make_base(recipe: TrainRecipe, out: Path, device: torch.device, state: Path) -> None:
-    """Train a tower and a projector, and write the folder.
-
-    Args:
-        recipe: with the sections `tower` and `align`.
-        out: the folder, made and claimed for the recipe.
-        device: where to train.
-        state: folder of the saved states.
+    """Train a tower and a projector, and write the folder `out`, with saved states in `state`.
 
     Raises:
         VrbenchError: the base is not the pocket family's LLM, the loss is not finite, or memory ran out.
@@ -106,14 +99,7 @@ def align(llava: PackedLlava, images: EncodedImages, recipe: TrainRecipe, state:
 
 
 def tune_base(recipe: TrainRecipe, setup: TrainingSetup, out: Path, device: torch.device, state: Path) -> None:
-    """Tune layers and projector of a checkpoint, and write the folder.
-
-    Args:
-        recipe: with the section `tune`.
-        setup: the checkpoint, the layers, and conversations if these are the data.
-        out: the folder, made and claimed for the recipe.
-        device: where to train.
-        state: folder of the saved states.
+    """Tune layers and projector of a checkpoint, and write the folder `out`, with saved states in `state`.
 
     Raises:
         VrbenchError: the family cannot be trained on the data, the loss is not finite, or memory ran out.
@@ -170,14 +156,7 @@ def tune(
 ) -> list[float]:
     """Train the chosen layers and the projector of a model of any family; returns the losses.
 
-    Args:
-        model: carries LoRA on the layers already, if the recipe has it.
-        layers: out of its depth; may be none.
-        data: to train on.
-        recipe: with the section `tune`.
-        device: of the model.
-        state: folder of the saved states.
-        callbacks: more to do at each step.
+    The model has LoRA on the layers already, if the recipe has it; there may be no layers.
     """
     settings = recipe.tune
     assert settings is not None
@@ -194,15 +173,7 @@ def tune(
 
 
 def save_tuned(model: Any, layers: LayerSet, recipe: TrainRecipe, settings: TuneStage, out: Path) -> str:
-    """Write what was trained, an adapter and the projector or a delta; returns the lineage's name for the method.
-
-    Args:
-        model: transformers' model, inside PEFT's where it carries LoRA.
-        layers: that were tuned; may be none.
-        recipe: states the base, which the adapter's config names, and the type of what is written.
-        settings: its section `tune`.
-        out: the folder.
-    """
+    """Write what was trained, an adapter and the projector or a delta; returns the lineage's name for the method."""
     if len(layers) and settings.tuning == "weights":
         weights = components.layer_parameters(model, layers) | components.projector_parameters(model)
         save_tensors(weights, out / DELTA, recipe.dtype)
@@ -230,7 +201,7 @@ def _round(parameters: Iterable[nn.Parameter], dtype: str) -> None:
         parameter.data = parameter.data.to(getattr(torch, dtype)).float()
 
 
-def _step(recipe: TrainRecipe, layers: LayerSet, **more: str) -> LineageStep:
+def _step(recipe: TrainRecipe, layers: LayerSet, **more: Any) -> LineageStep:
     """Return the lineage's record of a stage."""
     return LineageStep(
         kind="trained", layers=str(layers), depth=layers.depth, recipe=recipe.name, recipe_digest=recipe.digest, **more

@@ -76,16 +76,7 @@ def train_tower(
     device: torch.device,
     state: Path | None = None,
 ) -> tuple[SiglipVisionModel, dict[str, float]]:
-    """Train a tower; returns it with the dev accuracy of each head.
-
-    Args:
-        recipe: with the section `tower`.
-        images: generated ones.
-        extra: easy-VQA's, mixed in at the recipe's share.
-        dev: generated ones of the dev split.
-        device: where to train.
-        state: folder of the saved states.
-    """
+    """Train a tower on generated images and the recipe's share of extra ones; returns it with each head's accuracy."""
     stage = recipe.tower
     assert stage is not None
     torch.manual_seed(recipe.seed)
@@ -99,7 +90,9 @@ def train_tower(
             return model.loss(pixels, batch["targets"]) * batch["items"]
 
     parts = [images, *([extra] if extra else [])]
-    samples = ConcatDataset([TensorDataset(torch.from_numpy(p.pixels), torch.from_numpy(p.labels)) for p in parts])
+    samples: ConcatDataset[Any] = ConcatDataset(
+        [TensorDataset(torch.from_numpy(p.pixels), torch.from_numpy(p.labels)) for p in parts]
+    )
     data = TrainingData(samples, _collate, loss, _order(recipe, len(images), len(extra or ())))
     groups = [ParameterGroup(list(model.parameters()), stage.lr, stage.weight_decay)]
     fit(model, data, groups, TrainingConfig.of(recipe, "tower", stage, stage.steps, state), device)

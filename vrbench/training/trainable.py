@@ -24,15 +24,10 @@ from vrbench.training.trainer import ParameterGroup
 
 
 def add_lora(model: Any, layers: LayerSet, settings: TuneStage) -> Any:
-    """Return the model with LoRA on the linears of the chosen decoder layers, and on nothing else.
-
-    Args:
-        model: transformers' model of any family.
-        layers: out of its depth; not none.
-        settings: rank, alpha, dropout, and which linears.
+    """Return a model of any family with LoRA on linears of the chosen decoder layers, and on nothing else.
 
     Raises:
-        VrbenchError: the layers have no such linear.
+        VrbenchError: the layers have no linear that the settings name.
     """
     from peft import LoraConfig, get_peft_model
 

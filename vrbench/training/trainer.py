@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,22 +73,14 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """The settings of one stage of training.
+    """The settings of one stage; see `vrbench.training.recipe` for those that a recipe states.
 
     Attributes:
         label: name on the progress bar and in messages.
-        steps: optimizer steps.
         batch: samples a step, over all devices and parts.
-        accumulate: parts that a step is computed in on each device.
-        schedule: "cosine" or "linear" (to 0), or "constant".
-        warmup: share of the steps with a rising learning rate.
-        clip: largest gradient norm.
         seed: of what is random inside of the model (dropout).
-        dtype: compute type, "bfloat16" or "float32".
-        save_every: steps between saved states; 0 saves none.
         state: folder of the saved states; an interrupted training resumes from the newest of them.
         samples_layers: whether layers take turns in being trained.
-        beta2: of AdamW.
     """
 
     label: str
@@ -110,15 +102,10 @@ class TrainingConfig:
         cls, recipe: TrainRecipe, label: str, stage: TowerStage | AlignStage | TuneStage, steps: int, state: Path | None
     ) -> TrainingConfig:
         """Return the settings that a recipe has for one of its stages."""
-        common = cls(
+        own = {name: getattr(stage, name) for name in ("accumulate", "schedule", "beta2") if hasattr(stage, name)}
+        return cls(
             label, steps, stage.batch, warmup=recipe.warmup, clip=recipe.clip, seed=recipe.seed, dtype=recipe.dtype,
-            save_every=stage.save_every, state=state,
-        )  # fmt: skip
-        if not isinstance(stage, TuneStage):
-            return common
-        return replace(
-            common, accumulate=stage.accumulate, schedule=stage.schedule, beta2=stage.beta2,
-            samples_layers=stage.sampling is not None,
+            save_every=stage.save_every, state=state, samples_layers=bool(getattr(stage, "sampling", None)), **own,
         )  # fmt: skip
 
     def rate(self, step: int) -> float:
@@ -229,10 +216,7 @@ class _Trainer(Trainer):
 
 
 def shuffled_passes(count: int, samples: int, seed: Iterable[int]) -> NDArray[np.int64]:
-    """Return `count` indices of samples: shuffled passes over all of them, one after the other.
-
-    The order depends on the seed alone.
-    """
+    """Return `count` indices of samples: shuffled passes over all of them, which depend on the seed alone."""
     rng = np.random.default_rng(list(seed))
     parts = [rng.permutation(samples) for _ in range(-(-count // samples))]
     return np.concatenate([*parts, np.empty(0, np.int64)])[:count]
@@ -248,13 +232,7 @@ def fit(
 ) -> list[float]:
     """Train a model's groups of parameters and leave it in evaluation mode; returns the loss of every step.
 
-    Args:
-        model: parameters outside of the groups must be frozen.
-        data: to train on.
-        groups: what is trained, in float32.
-        config: how.
-        device: "cpu" or "cuda"; under `accelerate launch` each process takes its own GPU.
-        callbacks: more to do at each step, such as the sampling of layers.
+    The groups are in float32, and all other parameters frozen. Under `accelerate launch` each process has its own GPU.
 
     Raises:
         VrbenchError: the batch cannot be split evenly, the loss is not finite, or memory ran out.
