@@ -11,7 +11,7 @@ from transformers import GenerationConfig
 
 from tests import tiny
 from tests.pruning import others
-from vrbench.checkpoints.family_facts import fixed_layers
+from vrbench.checkpoints.families import fixed_layers
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
 from vrbench.models.overlay import remove_layers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from tests import tiny
-from vrbench.checkpoints.family_facts import FamilyFacts
+from vrbench.checkpoints.families import FAMILIES
 from vrbench.core.errors import MultipleErrors, VrbenchError
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import BaseRef, LineageStep
@@ -148,9 +149,10 @@ class TestWhichMayGo:
     def test_layers_that_may_not_go_stay_and_the_reason_is_told(
         self, tiny_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(
-            "vrbench.checkpoints.family_facts.FAMILY_FACTS",
-            {"llava": FamilyFacts(fixed_layers=lambda _: {0: "it is the first", 2: "it is even"})},
+        monkeypatch.setitem(
+            FAMILIES,
+            "llava",
+            replace(FAMILIES["llava"], fixed_layers=lambda _: {0: "it is the first", 2: "it is even"}),
         )
         out = prune(recipe(tiny_llava), tmp_path / "out", "cpu")
         assert resolve_checkpoint(str(out)).removed[0].indices == (1, 3)

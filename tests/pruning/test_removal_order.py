@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from vrbench.checkpoints.family_facts import FamilyFacts
+from vrbench.checkpoints.families import FAMILIES
 from vrbench.core.errors import MultipleErrors, VrbenchError
 from vrbench.core.schemas import LineageStep
 from vrbench.models.load import load_vlm
@@ -177,9 +178,8 @@ class TestNamed:
     def test_fixed_layers_and_all_layers_stay(
         self, tiny_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(
-            "vrbench.checkpoints.family_facts.FAMILY_FACTS",
-            {"llava": FamilyFacts(fixed_layers=lambda _: {1: "it is the second"})},
+        monkeypatch.setitem(
+            FAMILIES, "llava", replace(FAMILIES["llava"], fixed_layers=lambda _: {1: "it is the second"})
         )
         with pytest.raises(MultipleErrors) as told:
             prune(recipe(tiny_llava, layers="all"), tmp_path / "out", "cpu")

@@ -6,7 +6,7 @@ answers end, change its entry and raise its `version`. Names, tables of docs/fam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +96,21 @@ class PromptFormat:
         return self.lmms_class.startswith("chat.")
 
 
+FixedLayers = Callable[[Mapping[str, Any]], dict[int, str]]
+
+
+def cross_attention_layers(config: Mapping[str, Any]) -> dict[int, str]:
+    """Return the cross-attention layers, which cannot be removed."""
+    layers = (config.get("text_config") or config).get("cross_attention_layers") or ()
+    return {i: "it is a cross-attention layer, through which the model sees" for i in layers}
+
+
+def deepstack_layers(config: Mapping[str, Any]) -> dict[int, str]:
+    """Return the layers behind which vision features are added, which cannot be removed."""
+    features = (config.get("vision_config") or {}).get("deepstack_visual_indexes") or ()
+    return {i: "vision features are added behind it" for i in range(len(features))}
+
+
 @dataclass(frozen=True)
 class Family:
     """One model family.
@@ -106,11 +121,17 @@ class Family:
             some answer (see `checkpoints.code_versions`); older answers and runs are then not reused.
         prefix_sharing: whether prompts share rows with others that begin alike (`LlavaModel`), where the decoder
             allows it; else each prompt has its own row (`HFModel`).
+        projector: canonical names of the modules from vision features to the decoder's width.
+        fixed_layers: config -> decoder layer -> why it may not be removed.
+        replaces_image_token: the image token needs no row in the embedding, since transformers replaces it before.
     """
 
     prompt_format: PromptFormat
     version: int = 2
     prefix_sharing: bool = False
+    projector: tuple[str, ...] = ("multi_modal_projector",)
+    fixed_layers: FixedLayers | None = None
+    replaces_image_token: bool = False
 
 
 ENDS = (
@@ -155,10 +176,12 @@ FAMILIES: dict[str, Family] = {
     "llava_onevision": Family(replace(LLAVA_HF, flat_images=True)),
     "qwen2_5_vl": Family(replace(
         QWEN, lmms_class="simple.qwen2_5_vl.Qwen2_5_VL", max_new_tokens=32768, differences=(ENDS, PNG),
-    )),
-    "qwen3_vl": Family(QWEN),
-    "smolvlm": Family(GENERIC),
-    "idefics3": Family(GENERIC),
+    ), projector=("visual.merger",)),
+    "qwen3_vl": Family(
+        QWEN, projector=("visual.merger", "visual.deepstack_merger_list"), fixed_layers=deepstack_layers,
+    ),
+    "smolvlm": Family(GENERIC, projector=("connector",)),
+    "idefics3": Family(GENERIC, projector=("connector",)),
     "internvl": Family(replace(
         GENERIC, lmms_class="chat.internvl_hf.InternVLHf", max_new_tokens=1024,
         image_settings={"min_patches": 1, "max_patches": 12}, differences=(ENDS,),
@@ -166,13 +189,13 @@ FAMILIES: dict[str, Family] = {
     "gemma3": Family(replace(
         QWEN, build=prompts.gemma, lmms_class="simple.gemma3.Gemma3", image_settings={}, differences=(PNG,),
         image_placement="in front; marks in the text, numbered ones too, are taken out",
-    )),
+    ), replaces_image_token=True),
     "paligemma": Family(replace(
         GENERIC, build=prompts.paligemma, prefix_lm=True,
         description="images, text, end of line: it has no chat template", image_placement=IN_FRONT,
         differences=("the class cannot prompt it, since it has no chat template; stop texts and lengths are the "
                      "class's",),
-    )),
+    ), replaces_image_token=True),
     "mistral3": Family(PromptFormat(
         prompts.mistral, "simple.mistral3_vl.Mistral3_VL", max_new_tokens=512, postprocess=final_answer,
         add_special_tokens=True,
@@ -187,7 +210,7 @@ FAMILIES: dict[str, Family] = {
     "mllama": Family(PromptFormat(
         prompts.mllama, "simple.llama_vision.LlamaVision", max_new_tokens=1024, add_special_tokens=False,
         description="the chat template", image_placement="in front of the text as it is",
-    )),
+    ), fixed_layers=cross_attention_layers),
 }  # fmt: skip
 """`model_type` of config.json -> family."""
 
@@ -204,3 +227,25 @@ REMOTE_CODE = Family(GENERIC)
 def family_of(checkpoint: Checkpoint) -> Family:
     """Return the family of a valid checkpoint."""
     return REMOTE_CODE if checkpoint.root.code else FAMILIES[checkpoint.family]
+
+
+def projector_names(family: str, names: Iterable[str]) -> frozenset[str]:
+    """Return those canonical parameter names that belong to a family's projector."""
+    modules = tuple(f"{module}." for module in FAMILIES[family].projector)
+    return frozenset(name for name in names if name.startswith(modules))
+
+
+def projector_prefix(family: str) -> str:
+    """Return what all canonical names of the projector's parameters begin with, such as "multi_modal_projector."."""
+    modules = FAMILIES[family].projector
+    return f"{modules[0]}." if len(modules) == 1 else f"{modules[0].rpartition('.')[0]}."
+
+
+def fixed_layers(config: Mapping[str, Any]) -> dict[int, str]:
+    """Return layer -> why it may not be removed from a model of this config.
+
+    Args:
+        config: of the complete model, as config.json or `PreTrainedConfig.to_dict` has it.
+    """
+    family = FAMILIES.get(str(config.get("model_type")))
+    return family.fixed_layers(config) if family and family.fixed_layers else {}

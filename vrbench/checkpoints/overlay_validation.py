@@ -15,8 +15,7 @@ from vrbench.checkpoints.checkpoint import (
     Checkpoint,
     LayerEdit,
 )
-from vrbench.checkpoints.families import FAMILIES
-from vrbench.checkpoints.family_facts import projector_names, projector_prefix
+from vrbench.checkpoints.families import FAMILIES, projector_names, projector_prefix
 from vrbench.checkpoints.parameter_names import (
     IGNORED_BUFFERS,
     PROJECTOR_PREFIX,

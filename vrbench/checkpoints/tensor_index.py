@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from vrbench.checkpoints import llava_shapes
 from vrbench.checkpoints.checkpoint import ADAPTER, OVERLAY_FILES, PROJECTOR, TOWER, Checkpoint, LayerEdit
-from vrbench.checkpoints.family_facts import projector_prefix
-from vrbench.checkpoints.parameter_names import IGNORED_BUFFERS, TOWER_PREFIX, canonical_name
+from vrbench.checkpoints.families import FAMILIES, projector_prefix
+from vrbench.checkpoints.parameter_names import IGNORED_BUFFERS, PROJECTOR_PREFIX, TOWER_PREFIX, canonical_name
 from vrbench.checkpoints.random_shapes import RANDOM_WEIGHTS
 from vrbench.checkpoints.safetensors_index import TensorInfo, read_header, weight_files
 from vrbench.core.errors import VrbenchError
@@ -185,7 +185,9 @@ def index_tensors(checkpoint: Checkpoint) -> TensorIndex:
     index = index_tensors(checkpoint.base)
     for edit in checkpoint.edits:
         index = _restored(index, edit) if edit.backbone else _without(index, edit.layers)
-    prefixes = {TOWER: TOWER_PREFIX, PROJECTOR: projector_prefix(checkpoint.base.family)}
+    family = checkpoint.base.family  # that of a language model below a tower has no projector
+    prefix = projector_prefix(family) if family in FAMILIES else PROJECTOR_PREFIX
+    prefixes = {TOWER: TOWER_PREFIX, PROJECTOR: prefix}
     for file in (checkpoint.path / name for name in OVERLAY_FILES if checkpoint.has(name)):
         if file.name == ADAPTER:
             _add_adapter(index, checkpoint)

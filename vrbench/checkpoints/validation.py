@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vrbench.checkpoints.checkpoint import ADAPTER_CONFIG
-from vrbench.checkpoints.family_facts import replaces_image_token
+from vrbench.checkpoints.families import FAMILIES
 from vrbench.checkpoints.parameter_names import canonical_name
 from vrbench.checkpoints.remote_code import validate_code
 from vrbench.checkpoints.safetensors_index import INDEX, WEIGHTS, TensorInfo, read_headers, weight_files
@@ -208,7 +208,8 @@ def _beyond_the_embedding(
     if rows is None:
         return
     has = f"the embedding has {rows} rows, for ids 0 to {rows - 1}"
-    unused = _image_token_id(config) if replaces_image_token(str(config.get("model_type"))) else None
+    family = FAMILIES.get(str(config.get("model_type")))
+    unused = _image_token_id(config) if family and family.replaces_image_token else None
     found: dict[int, tuple[str, list[str]]] = {}
     for token, number, file in tokens:
         if number >= rows and number != unused:

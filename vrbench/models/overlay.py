@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from vrbench.checkpoints.checkpoint import ADAPTER, DELTA, PROJECTOR, TOWER, Checkpoint, LayerEdit
-from vrbench.checkpoints.family_facts import fixed_layers
+from vrbench.checkpoints.families import fixed_layers
 from vrbench.checkpoints.model_config import LAYER_INDICES, prune_config
 from vrbench.checkpoints.parameter_names import IGNORED_BUFFERS, canonical_name, layer_index  # fmt: skip
 from vrbench.checkpoints.safetensors_index import read_header, weight_files

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from vrbench.checkpoints.checkpoint import Checkpoint
-from vrbench.checkpoints.family_facts import fixed_layers
+from vrbench.checkpoints.families import fixed_layers
 from vrbench.core.io import read_text
 from vrbench.core.layers import LayerSet
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vrbench.checkpoints.checkpoint import Checkpoint
-from vrbench.checkpoints.family_facts import projector_names
+from vrbench.checkpoints.families import projector_names
 from vrbench.checkpoints.lineage import LINEAGE_FILE
 from vrbench.checkpoints.overlay_validation import checkpoint_shapes
 from vrbench.checkpoints.parameter_names import layer_index
