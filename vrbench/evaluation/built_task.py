@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vrbench.core.errors import VrbenchError
 from vrbench.data import sampling
-from vrbench.evaluation.harness_adapter import FEWSHOT_SEED, adapter_of, quiet
+from vrbench.evaluation.harness_adapter import FEWSHOT_SEED, HarnessAdapter, quiet
 from vrbench.evaluation.requests import OWN_SETTINGS
 from vrbench.tasks.item_keys import identify
 from vrbench.tasks.scoring import ItemKey
@@ -23,6 +23,17 @@ MODEL_SPECIFIC = (
     "lmms_eval_specific_kwargs", "model_specific_target_kwargs", "model_specific_generation_kwargs",
 )  # fmt: skip
 """Keys of lmms-eval's YAML files with settings for each model class."""
+
+
+def adapter_of(spec: TaskSpec) -> HarnessAdapter:
+    """Return the adapter of a task's harness."""
+    if spec.harness == "lm-eval":
+        from vrbench.evaluation.lm_eval_adapter import LmEvalAdapter
+
+        return LmEvalAdapter()
+    from vrbench.evaluation.lmms_eval_adapter import LmmsEvalAdapter
+
+    return LmmsEvalAdapter()
 
 
 @dataclass(frozen=True)

@@ -194,8 +194,7 @@ def evaluate_task(
     Raises:
         RuntimeError: our score over the samples is not the harness's aggregate.
     """
-    from vrbench.evaluation.built_task import build_task
-    from vrbench.evaluation.harness_adapter import adapter_of
+    from vrbench.evaluation.built_task import adapter_of, build_task
     from vrbench.evaluation.task_scores import score_task
 
     adapter, built = adapter_of(spec), build_task(spec, subtasks, engine.vlm.prompt_format.lmms_model_name)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from vrbench.evaluation.requests import Request, Response
 from vrbench.tasks.scoring import Aggregates
-from vrbench.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -63,17 +62,6 @@ class HarnessAdapter(Protocol):
 
     def request_builder(self, vlm: BaseVLM, /) -> RequestBuilder:
         """Return what builds the requests to a model."""
-
-
-def adapter_of(spec: TaskSpec) -> HarnessAdapter:
-    """Return the adapter of a task's harness."""
-    if spec.harness == "lm-eval":
-        from vrbench.evaluation.lm_eval_adapter import LmEvalAdapter
-
-        return LmEvalAdapter()
-    from vrbench.evaluation.lmms_eval_adapter import LmmsEvalAdapter
-
-    return LmmsEvalAdapter()
 
 
 @contextlib.contextmanager

@@ -17,8 +17,8 @@ from typing import Any
 
 from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import Sample
-from vrbench.evaluation.built_task import BuiltSubtask, BuiltTask
-from vrbench.evaluation.harness_adapter import adapter_of, preserve_rng, quiet
+from vrbench.evaluation.built_task import BuiltSubtask, BuiltTask, adapter_of
+from vrbench.evaluation.harness_adapter import preserve_rng, quiet
 from vrbench.evaluation.requests import Response, Unanswered
 from vrbench.tasks import metrics
 from vrbench.tasks.document_scorer import DocumentScorer

@@ -40,8 +40,7 @@ class Rescorer:
 
     def __init__(self, job: PlannedTask) -> None:
         """Build the harness's task and its requests."""
-        from vrbench.evaluation.built_task import build_task
-        from vrbench.evaluation.harness_adapter import adapter_of
+        from vrbench.evaluation.built_task import adapter_of, build_task
         from vrbench.tasks.document_scorer import CachedDocumentScorer
 
         self.job = job
