@@ -54,7 +54,7 @@ def test_run_train_and_layers_see_the_same_upright_image(kind: str, orientation:
     [[asked]] = FolderQuestions(tmp_path, 1)
     stored = tmp_path / f"0.{kind.lower()}"
     trained = [TrainingImage("x", where).open() for where in (content, stored)]
-    for image in (row["image"].convert("RGB"), asked.picture, *trained):
+    for image in (row["image"].convert("RGB"), asked.image, *trained):
         assert (image.size, image.tobytes()) == (seen.size, seen.tobytes())
     assert {TrainingImage("x", where).size() for where in (content, stored)} == {seen.size}
     assert inspect_image(content)[0] == inspect_image(stored)[0] == ""

@@ -15,7 +15,7 @@ from tests.training.learning import CPU, TURNS
 from vrbench.models import pocket
 from vrbench.pocket.turns import turns
 from vrbench.pocket.world import scene
-from vrbench.training.packing import EncodedImages, PackedBatch, PackedDataset, Packer, attention_mask
+from vrbench.training.packing import EncodedImages, PackedDataset, Packer, RowBatch, attention_mask
 from vrbench.training.trainer import IGNORED
 
 
@@ -30,7 +30,7 @@ def dataset(features: torch.Tensor | None = None, length: int = 0) -> PackedData
     return PackedDataset.of([EncodedImages(features, learning.packer().rows(TURNS))], 7, CPU, length)
 
 
-def answer_logits(model: Any, features: torch.Tensor, length: int = 0) -> tuple[torch.Tensor, PackedBatch]:
+def answer_logits(model: Any, features: torch.Tensor, length: int = 0) -> tuple[torch.Tensor, RowBatch]:
     """Logits [answer tokens, vocabulary] of all rows, and the batch that they were computed in."""
     llava, rows = learning.packed_llava(model), dataset(features, length)
     batch = rows.collate(range(len(rows)))

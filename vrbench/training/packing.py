@@ -101,7 +101,7 @@ class Packer:
 
 
 @dataclass(frozen=True)
-class PackedBatch:
+class RowBatch:
     """Some rows of one length on the device; mask is [n, 1, length, length], true where attention is allowed."""
 
     features: Tensor
@@ -170,12 +170,12 @@ class PackedDataset:
             "items": len(answers),
         }  # fmt: skip
 
-    def batch(self, indices: Tensor, length: int) -> PackedBatch:
+    def batch(self, indices: Tensor, length: int) -> RowBatch:
         """Return some rows, cut to a length."""
         tokens, position, target, turn = (
             getattr(self, name)[indices, :length].long() for name in ("tokens", "position", "target", "turn")
         )
-        return PackedBatch(self.features[indices], tokens, position, target, turn, attention_mask(turn))
+        return RowBatch(self.features[indices], tokens, position, target, turn, attention_mask(turn))
 
 
 def _padded(rows: Sequence[PackedRow], name: str, length: int, fill: int) -> Any:
@@ -214,7 +214,7 @@ class PackedLlava:
         """Return the indices of the rows that are not longer than the compiled length; all when there is none."""
         return np.array([i for i, row in enumerate(rows) if len(row.tokens) <= (self.length or len(row.tokens))])
 
-    def states(self, batch: PackedBatch, first: int) -> Tensor:
+    def states(self, batch: RowBatch, first: int) -> Tensor:
         """Return the last hidden states of the LLM, [n, length, hidden]; `first` is that of `first_image_token`."""
         inner = self.inner.model
         embedded = inner.get_input_embeddings()(batch.tokens)
@@ -241,7 +241,7 @@ class PackedLlava:
 
         return loss
 
-    def answer_logits(self, batch: PackedBatch, answers: Tensor, first: int) -> Tensor:
+    def answer_logits(self, batch: RowBatch, answers: Tensor, first: int) -> Tensor:
         """Return the logits [answer tokens, vocabulary] at positions of the rows end to end."""
         return self.inner.lm_head(self.states(batch, first).flatten(0, 1)[answers])
 
