@@ -6,7 +6,6 @@ import dataclasses
 import io
 import json
 import random
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +19,14 @@ from vrbench.evaluation.item_preview import ItemPreview
 from vrbench.leaderboard.site import sample_pages, sample_scripts
 from vrbench.leaderboard.site.content import BoardContent, load_content
 from vrbench.leaderboard.site.pages import Frame
-from vrbench.leaderboard.validate import ValidationOptions, validate, write_leaderboards
 from vrbench.tasks import registry
 
 
 @pytest.fixture(scope="module")
-def content(made_board: Made, tmp_path_factory: pytest.TempPathFactory) -> tuple[BoardContent, Any]:
-    """The board's content, from a copy that has its leaderboard.json, and its tasks."""
-    root = tmp_path_factory.mktemp("samples") / "boards"
-    shutil.copytree(made_board.root, root)
-    write_leaderboards(validate(root, ValidationOptions(include_path=made_board.tasks, jobs=1)))
-    specs = registry.load(made_board.tasks)
-    (found,) = load_content(root, specs)
+def content(published_board: Made) -> tuple[BoardContent, Any]:
+    """The board's content, and its tasks."""
+    specs = registry.load(published_board.tasks)
+    (found,) = load_content(published_board.root, specs)
     return found, specs
 
 

@@ -77,9 +77,6 @@ class TestSubmit:
         assert "nothing was changed" in again.stdout
         assert tree(desk.root) == before
 
-    def test_its_help_ends_with_an_example(self) -> None:
-        assert re.search(r"Example: vrbench submit \S+\s+--baseline", vrbench("submit", "--help").stdout)
-
 
 class TestCheck:
     """`--check` writes nothing and reports what `submit` reports, with `--rescore` and without."""

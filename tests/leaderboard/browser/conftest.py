@@ -70,8 +70,8 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def board(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """Two families of three submissions to tasks of pictures, options and whole texts; 256 items each."""
-    made = make_board(tmp_path_factory.mktemp("browser"), submissions=3, families=2, items=256)
+    """Two families of three submissions to tasks of pictures, options and whole texts; 208 items each."""
+    made = make_board(tmp_path_factory.mktemp("browser"), submissions=3, families=2, items=208)
     write_leaderboards(validate(made.root, ValidationOptions(include_path=made.tasks, jobs=1)))
     return made
 

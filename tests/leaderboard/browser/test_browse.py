@@ -93,9 +93,9 @@ def test_categories_and_search_narrow_what_is_shown(
     assert texts and all("blue objects" in text for text in texts)
     page.locator("#search").fill("no such words")
     page.wait_for_function("() => document.getElementById('where').textContent === 'no sample'")
-    assert page.locator("#count").inner_text().startswith("0 of 256")
+    assert page.locator("#count").inner_text().startswith("0 of 208")
     page.get_by_role("button", name="Reset").click()
-    page.wait_for_function("() => document.getElementById('count').textContent === 'All 256 samples'")
+    page.wait_for_function("() => document.getElementById('count').textContent === 'All 208 samples'")
 
 
 def test_texts_are_ordered_by_what_was_lost(
@@ -129,7 +129,7 @@ def test_a_link_opens_its_sample_on_its_page(
 
 def test_a_link_of_a_sample_keeps_the_choice(opened: Open, site: Site) -> None:
     page = opened(site.page(CANDIDATE.format("made_mme")) + "#show=lost")
-    page.wait_for_function("() => document.getElementById('count').textContent.includes(' of 256')")
+    page.wait_for_function("() => document.getElementById('count').textContent.includes(' of 208')")
     link = page.locator(".sample h2 a").nth(3)
     item, said = link.inner_text(), page.locator("#count").inner_text()
     link.click()

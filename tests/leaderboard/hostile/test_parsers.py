@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.leaderboard.hostile.parsers import PARSERS, READ, REFUSED
 
-EXAMPLES = 60
+EXAMPLES = 25
 CORPUS = Path(__file__).parent / "corpus"
 
 

