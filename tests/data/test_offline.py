@@ -84,7 +84,7 @@ def test_listing_and_showing_tasks_makes_none(tmp_path: Path) -> None:
     root = made.hub(tmp_path / "root")
     assert cutoff.run(MAIN, "tasks").returncode == 0  # online, as far as it knows
     done = cutoff.run(MAIN, "tasks", "piqa", "--data-root", str(root))
-    assert done.returncode == 0 and "right answer: " in done.stdout
+    assert done.returncode == 0 and "target: " in done.stdout
     assert cutoff.run(MAIN, "data", "check", str(root)).returncode == 2
 
 

@@ -42,11 +42,11 @@ def test_the_prompt_is_that_of_the_loaded_model_and_no_weight_is_read(
 
 def test_a_task_is_shown_as_a_checkpoint_is_asked(tiny_llava: Path) -> None:
     spec = registry.load()["pocket_mme"]
-    bare, told = task_listing.in_full(spec), task_listing.in_full(spec, None, str(tiny_llava))
-    assert "no chat template is applied here, --ckpt shows that of a checkpoint" in bare and "<image>" not in bare
-    assert f"prompt that {tiny_llava.name} is given:" in told and "<image>" in told
+    bare, told = task_listing.describe_task(spec), task_listing.describe_task(spec, None, str(tiny_llava))
+    assert "without a chat template; --ckpt prints that of a checkpoint" in bare and "<image>" not in bare
+    assert f"prompt of {tiny_llava.name}:" in told and "<image>" in told
     text = registry.load()["pocket_facts"]
-    assert "no chat template is applied to tasks of lm-eval" in task_listing.in_full(text, None, str(tiny_llava))
+    assert "no chat template is applied to tasks of lm-eval" in task_listing.describe_task(text, None, str(tiny_llava))
 
 
 def test_a_harness_task_is_shown_in_the_way_of_the_family(tiny_llava: Path, tmp_path: Path) -> None:
@@ -54,12 +54,12 @@ def test_a_harness_task_is_shown_in_the_way_of_the_family(tiny_llava: Path, tmp_
     documents.write(mmmu, tmp_path, 2)
     folders = {name: tiny_families.save(name, tmp_path / name) for name in ("qwen3_vl", "internvl")}
     bare, llava, qwen, internvl = (
-        task_listing.in_full(mmmu, tmp_path, None if folder is None else str(folder))
+        task_listing.describe_task(mmmu, tmp_path, None if folder is None else str(folder))
         for folder in (None, tiny_llava, *folders.values())
     )
     assert r"until ['\n\n']" in bare and "stop texts" not in bare
     for told in (llava, qwen, internvl):
-        assert "generated with: greedy, at most 128 tokens, stop texts: none" in told
+        assert "generation: greedy, at most 128 tokens, stop texts: none" in told
     own = "Answer with the option letter only."
     assert own in qwen and own not in bare + llava + internvl
     assert "<image 1>" in bare and "<image 1>" in llava and "<image 1>" not in internvl  # a chat class places images

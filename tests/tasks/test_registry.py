@@ -240,7 +240,7 @@ def test_an_include_path_that_holds_nothing_is_refused(tmp_path: Path) -> None:
 def test_listing_tasks_imports_nothing_heavy() -> None:
     code = (
         "import sys; from vrbench.cli import task_listing; from vrbench.tasks import registry;"
-        "task_listing.describe(registry.load().values());"
+        "task_listing.table_rows(registry.load().values());"
         "print([m for m in ('torch', 'datasets', 'pandas', 'pyarrow', 'transformers', 'lm_eval') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

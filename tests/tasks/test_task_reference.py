@@ -60,7 +60,7 @@ SHOWN = {
 @pytest.mark.parametrize("name", SHOWN)
 def test_an_example_can_be_asked(name: str, examples: Path) -> None:
     found = registry.load(examples)[name]
-    text = re.sub(r"^  \| ", "", task_listing.in_full(found, None), flags=re.MULTILINE)
+    text = re.sub(r"^  \| ", "", task_listing.describe_task(found, None), flags=re.MULTILINE)
     assert "no example can be shown" not in text
     for part in SHOWN[name]:
         assert part in text

@@ -41,7 +41,7 @@ def shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shown:
         file = tmp_path / "mine.yaml"
         file.write_text(task if isinstance(task, str) else yaml.safe_dump(task))
         try:
-            status, said = 0, task_listing.in_full(registry.read(file)).splitlines()[-1]
+            status, said = 0, task_listing.describe_task(registry.read(file)).splitlines()[-1]
         except VrbenchError as error:
             status, said = 2, str(error)
         assert not (tmp_path / "PWNED").exists() and "\n" not in said

@@ -176,11 +176,11 @@ def tasks(
     raise_errors(found.errors)
     specs = registry.select(names, found.specs)
     if [spec.id for spec in specs] == [names.strip()]:
-        print(task_listing.in_full(specs[0], data_root, ckpt))
+        print(task_listing.describe_task(specs[0], data_root, ckpt))
         return
     if ckpt is not None:
         raise VrbenchError(f"--ckpt prints how one task is asked, but {names!r} is not the id of one")
-    print(tabulate(task_listing.describe(specs, data_root), headers="keys", tablefmt="simple", disable_numparse=True))
+    print(tabulate(task_listing.table_rows(specs, data_root), headers="keys", tablefmt="simple", disable_numparse=True))
 
 
 def schema(

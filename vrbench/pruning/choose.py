@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import Field
 
 from vrbench.checkpoints.checkpoint import Checkpoint
-from vrbench.core.errors import VrbenchError, error_messages, raise_errors, suggest_names
+from vrbench.core.errors import VrbenchError, collect_errors, raise_errors, suggest_names
 from vrbench.core.io import validate_output, write_atomically
 from vrbench.core.layers import STRATEGIES, LayerSet
 from vrbench.core.schemas import BaseRef, Record
@@ -39,10 +38,6 @@ class ChosenLayers(Record):
     )
     note: str = Field(default="", description="What it was measured on, or the seed of a draw.")
 
-    def save(self, file: Path) -> None:
-        """Write it as JSON."""
-        write_atomically(file, self.model_dump_json(indent=1) + "\n")
-
 
 def choose(
     strategy: str,
@@ -65,7 +60,7 @@ def choose(
     """Choose n layers by a strategy, or those with the largest importance; of equal ones the lower.
 
     Args:
-        strategy: key of `vrbench.core.layers.STRATEGIES` or of `importance_methods.IMPORTANCE_METHODS`.
+        strategy: key of `STRATEGIES` or of `IMPORTANCE_METHODS`.
         n: number of layers.
         ckpt: the tuned checkpoint, which a score needs; a strategy takes the depth from it.
         base: as in `importance`, by name.
@@ -82,24 +77,28 @@ def choose(
     if strategy not in STRATEGIES and strategy not in IMPORTANCE_METHODS:
         hint = suggest_names(strategy, [*STRATEGIES, *IMPORTANCE_METHODS])
         raise VrbenchError(f"strategy {strategy!r} is unknown; {hint}")
-    is_score = strategy in IMPORTANCE_METHODS
-    tuned, found = _resolved(ckpt, lambda name: resolve_checkpoint(name, any_model=not is_score))
-    found += _depth_errors(strategy, n, tuned, depth, named=ckpt is not None) + _file_errors(strategy, out, plot)
-    found += _block_errors(strategy, blocks, tuned)
-    if is_score:
-        needs = IMPORTANCE_METHODS[strategy].needs
-        reference, more = _resolved(base if "base" in needs else None, resolve_backbone)
-        found += more
-        questions = questions_for(strategy, pictures, turns, images, prompt or DESCRIBE, seed or 0)
-        context = ScoringContext(tuned, reference, questions, device, dtype) if tuned else None
-        raise_errors([*found, *(context.validate(strategy, needs) if context and not more else ())])
-        assert context is not None  # or an error would have been raised
-        made = _by_importance(strategy, n, context, blocks)
-    else:
-        raise_errors(found)
+    method = IMPORTANCE_METHODS.get(strategy)
+    errors: list[str] = []
+    tuned = reference = None
+    with collect_errors(errors):
+        tuned = None if ckpt is None else resolve_checkpoint(ckpt, any_model=method is None)
+    errors += _depth_errors(strategy, n, tuned, depth, named=ckpt is not None)
+    errors += _output_errors(strategy, out, plot) + _block_errors(strategy, blocks, tuned)
+    if method is None:
+        raise_errors(errors)
         made = _by_strategy(strategy, n, tuned.depth if tuned else depth or 0, tuned, seed)
+    else:
+        before = len(errors)
+        with collect_errors(errors):
+            reference = resolve_backbone(base) if base is not None and "base" in method.needs else None
+        if tuned is not None and len(errors) == before:
+            questions = questions_for(strategy, pictures, turns, images, prompt or DESCRIBE, seed or 0)
+            context = ScoringContext(tuned, reference, questions, device, dtype)
+            errors += context.validate(strategy, method.needs)
+        raise_errors(errors)
+        made = _by_importance(strategy, n, context, blocks)
     if out is not None:
-        made.save(out)
+        write_atomically(out, made.model_dump_json(indent=1) + "\n")
     if plot is not None:
         write_plot(made, plot)
     return made
@@ -107,13 +106,14 @@ def choose(
 
 def _by_importance(strategy: str, n: int, context: ScoringContext, blocks: int) -> ChosenLayers:
     found = score_layers(strategy, context)
-    best = sorted(range(context.ckpt.depth), key=lambda layer: -found.values[layer])[:n]
+    layers = LayerSet.of(
+        sorted(range(context.ckpt.depth), key=lambda layer: -found.values[layer])[:n], context.ckpt.depth
+    )
     distances: list[list[float]] = []
     if blocks:
         from vrbench.pruning.hidden_states import block_distances
 
         distances = block_distances(context.samples, blocks)
-    layers = LayerSet.of(best, context.ckpt.depth)
     base = context.tuned_from if "base" in IMPORTANCE_METHODS[strategy].needs else None
     return ChosenLayers(
         strategy=strategy, depth=layers.depth, indices=layers.indices, layers=str(layers), scores=found.values,
@@ -122,12 +122,11 @@ def _by_importance(strategy: str, n: int, context: ScoringContext, blocks: int) 
 
 
 def _by_strategy(name: str, n: int, depth: int, ckpt: Checkpoint | None, seed: int | None) -> ChosenLayers:
-    strategy = STRATEGIES[name]
-    layers = strategy(n, depth, seed or 0)
+    layers = STRATEGIES[name](n, depth, seed or 0)
     note = f"drawn with seed {seed or 0}" + ("" if seed is not None else ", since none was named")
     return ChosenLayers(
         strategy=name, depth=depth, indices=layers.indices, layers=str(layers), ckpt=_reference(ckpt),
-        note=note if strategy.seeded else "",
+        note=note if STRATEGIES[name].seeded else "",
     )  # fmt: skip
 
 
@@ -135,15 +134,7 @@ def _reference(checkpoint: Checkpoint | None) -> BaseRef | None:
     return BaseRef(id=checkpoint.id, digest=checkpoint.digest) if checkpoint else None
 
 
-def _resolved(name: str | None, resolver: Callable[[str], Checkpoint]) -> tuple[Checkpoint | None, list[str]]:
-    """Return the checkpoint, or why it cannot be resolved."""
-    try:
-        return (None if name is None else resolver(name)), []
-    except VrbenchError as error:
-        return None, error_messages(error)
-
-
-def _file_errors(strategy: str, out: Path | None, plot: Path | None) -> list[str]:
+def _output_errors(strategy: str, out: Path | None, plot: Path | None) -> list[str]:
     found = []
     if out is not None and out.suffix != ".json":
         found.append(f"out is {str(out)!r}; the file of a layer set ends in .json")

@@ -16,7 +16,7 @@ from vrbench.core.errors import VrbenchError
 from vrbench.models.llava_model import LlavaModel
 from vrbench.pruning.layer_hooks import record_outputs, resume_above, skip_layers
 from vrbench.pruning.questions import DevQuestions, ImageQuestion
-from vrbench.pruning.samples import IMAGES_AT_ONCE, ROWS_AT_ONCE, PackedBatch, packed_batches, padded_inputs
+from vrbench.pruning.samples import IMAGES_AT_ONCE, ROWS_AT_ONCE, PackedQuestions, packed_batches, padded_inputs
 
 MOST_VALUES = 600_000
 """Rows times layers times hidden size of a pass, whose states are kept: 32 rows of a pocket model, 4 of a 7B one."""
@@ -168,7 +168,7 @@ def _packed(vlm: LlavaModel, questions: Iterable[list[ImageQuestion]]) -> Iterat
             yield AnswerBatch(len(part.rows), rows, samples, tokens, logits)
 
 
-def _packed_logits(vlm: LlavaModel, part: PackedBatch, places: torch.Tensor) -> torch.Tensor:
+def _packed_logits(vlm: LlavaModel, part: PackedQuestions, places: torch.Tensor) -> torch.Tensor:
     rows, positions = places.to(vlm.device)
     return vlm.model.lm_head(vlm.hidden_states_with_grad(part.rows, part.features)[rows, positions]).float()
 

@@ -97,7 +97,7 @@ class Samples:
             yield ForwardPass(paths, is_image & mask, partial(_forward, self.vlm.model, inputs))
 
 
-class PackedBatch(NamedTuple):
+class PackedQuestions(NamedTuple):
     """Samples as packed rows, with what a `LlavaModel` needs to read them.
 
     Attributes:
@@ -110,14 +110,14 @@ class PackedBatch(NamedTuple):
     answers: dict[int, list[int]]
     features: dict[int, torch.Tensor]
 
-    def split(self, size: int) -> Iterator[PackedBatch]:
+    def split(self, size: int) -> Iterator[PackedQuestions]:
         """Yield batches of at most `size` rows."""
         for start in range(0, len(self.rows), size):
             rows = self.rows[start : start + size]
-            yield PackedBatch(rows, {i: self.answers[i] for row in rows for i in row.paths}, self.features)
+            yield PackedQuestions(rows, {i: self.answers[i] for row in rows for i in row.paths}, self.features)
 
 
-def packed_batches(vlm: LlavaModel, questions: Iterable[list[ImageQuestion]]) -> Iterator[PackedBatch]:
+def packed_batches(vlm: LlavaModel, questions: Iterable[list[ImageQuestion]]) -> Iterator[PackedQuestions]:
     """Yield packed batches of `IMAGES_AT_ONCE` images; samples are numbered through all of them."""
     count = 0
     for some in groups(questions, IMAGES_AT_ONCE):
@@ -132,7 +132,7 @@ def packed_batches(vlm: LlavaModel, questions: Iterable[list[ImageQuestion]]) ->
         rows = pack(sequences)
         for row in rows:
             row.paths = {count + number: path for number, path in row.paths.items()}
-        yield PackedBatch(rows, answers, dict(enumerate(projected)))
+        yield PackedQuestions(rows, answers, dict(enumerate(projected)))
         count += len(sequences)
 
 

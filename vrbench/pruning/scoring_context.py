@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from vrbench.checkpoints.checkpoint import ADAPTER, Checkpoint
 from vrbench.checkpoints.families import FAMILIES
 from vrbench.core.device import resolve_device, validate_device
-from vrbench.core.errors import VrbenchError, error_messages
+from vrbench.core.errors import VrbenchError, collect_errors, error_messages
 from vrbench.core.schemas import BaseRef, LineageStep
 from vrbench.models.resolve import resolve_backbone
 from vrbench.pruning.questions import DevQuestions, FolderQuestions, Questions
@@ -83,10 +83,8 @@ class ScoringContext:
         if "image_tokens" in needs and family in CROSS_ATTENTION:
             found.append(f"{method} needs image tokens; a {family} model uses cross attention and has none in its text")
         if "base" in needs:
-            try:
+            with collect_errors(found):
                 _ = self.base_layers
-            except VrbenchError as error:
-                found += error_messages(error)
         if "adapter" in needs and not _has_adapter(self.ckpt):
             found.append(f"{method} needs a LoRA adapter, and {self.ckpt.id} has none; 'change' compares any weights")
         return found
