@@ -9,23 +9,10 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from tests import tiny, tiny_families
+from vrbench.checkpoints.families import FAMILIES, projector_names, projector_prefix
+from vrbench.checkpoints.parameter_names import canonical_name
 from vrbench.core.errors import VrbenchError
 from vrbench.models import components
-
-# Under `model.model`: the decoder, the tower, the projector's parts.
-PARTS = {
-    "llava_next": ("language_model", "vision_tower", ["multi_modal_projector"]),
-    "llava_onevision": ("language_model", "vision_tower", ["multi_modal_projector"]),
-    "qwen2_5_vl": ("language_model", "visual", ["visual.merger"]),
-    "qwen3_vl": ("language_model", "visual", ["visual.merger", "visual.deepstack_merger_list"]),
-    "smolvlm": ("text_model", "vision_model", ["connector"]),
-    "idefics3": ("text_model", "vision_model", ["connector"]),
-    "internvl": ("language_model", "vision_tower", ["multi_modal_projector"]),
-    "gemma3": ("language_model", "vision_tower", ["multi_modal_projector"]),
-    "paligemma": ("language_model", "vision_tower", ["multi_modal_projector"]),
-    "mistral3": ("language_model", "vision_tower", ["multi_modal_projector"]),
-    "mllama": ("language_model", "vision_model", ["multi_modal_projector"]),
-}
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +25,14 @@ def test_parts_are_found(family: str, folders: Any) -> None:
     config = AutoConfig.from_pretrained(tiny_families.save(family, folders / family))
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
-    decoder, tower, projector = PARTS[family]
-    inner = model.model
-    assert components.decoder(model) is inner.get_submodule(decoder)
-    assert components.decoder_layers(model) is inner.get_submodule(decoder).layers
+    names = {id(module): name for name, module in model.model.named_modules()}
+    assert names[id(components.decoder(model))] in ("language_model", "text_model")
     assert len(components.decoder_layers(model)) == tiny_families.DEPTH
-    assert components.vision_tower(model) is inner.get_submodule(tower)
-    found = components.projector(model)
-    assert [id(part) for part in found] == [id(inner.get_submodule(name)) for name in projector]
+    assert names[id(components.vision_tower(model))] in ("vision_tower", "visual", "vision_model")
+    assert tuple(names[id(part)] for part in components.projector(model)) == FAMILIES[family].projector
+    assert components.projector_prefix(model) == projector_prefix(family)
+    parameters = [canonical_name(name) for name, _ in model.named_parameters()]
+    assert components.projector_parameters(model).keys() == projector_names(family, parameters)
 
 
 def test_parts_of_a_llava() -> None:
