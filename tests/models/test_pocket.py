@@ -105,7 +105,8 @@ def test_the_processor_resizes_as_the_tower_was_trained(monkeypatch: pytest.Monk
     from PIL import Image
     from transformers import SiglipImageProcessorPil
 
-    from vrbench.pocket.world import draw, scene
+    from vrbench.pocket.drawing import draw
+    from vrbench.pocket.world import scene
     from vrbench.training.tower import scaled
 
     picture = draw(scene("dev", 1))

@@ -17,7 +17,7 @@ from vrbench.tasks import registry
 
 @pytest.fixture(scope="module")
 def items() -> list[easy_vqa.EasyVqaImage]:
-    return list(easy_vqa.training_items())
+    return list(easy_vqa.training_images())
 
 
 def digests(rows: list[dict[str, Any]]) -> set[str]:
@@ -38,7 +38,7 @@ def test_a_picture_that_the_test_split_has_too_is_left_out(
     """The package has none such today; here one of the test split's is swapped for one of the train split's."""
     real, twin = easy_vqa._image, items[7].image
     monkeypatch.setattr(easy_vqa, "_image", lambda split, n: twin if (split, n) == ("test", 5) else real(split, n))
-    left = [easy_vqa.pixel_digest(item.image) for item in easy_vqa.training_items()]
+    left = [easy_vqa.pixel_digest(item.image) for item in easy_vqa.training_images()]
     gone = {easy_vqa.pixel_digest(item.image) for item in items} - set(left)
     assert gone == {easy_vqa.pixel_digest(twin)}
 

@@ -59,7 +59,7 @@ def test_wrong_options_are_wrong() -> None:
         right.setdefault((row["kind"], row["choices"][row["answer"]]), set()).add(row["subject"])
     for kind in ("capital", "country", "symbol", "element"):
         assert all(len(subjects) == 1 for (k, _), subjects in right.items() if k == kind)
-    spoken = {s.code: {facts.LANGUAGES.get(code) for code in s.languages} for s in facts.states()}
+    spoken = {s.code: {facts.LANGUAGES.get(code) for code in s.languages} for s in facts.countries()}
     for row in facts.rows("test"):
         if row["kind"] == "language":
             assert sum(choice in spoken[row["subject"]] for choice in row["choices"]) == 1

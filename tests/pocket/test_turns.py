@@ -99,6 +99,6 @@ class TestTurns:
             of = scene("train", index)
             said = caption(of).answer
             parts = said.split(", ")
-            assert len(parts) == max(1, len(of.things) + len(of.words))
-            named = sorted([(t.y, t.name) for t in of.things] + [(w.y, w.text) for w in of.words])
+            assert len(parts) == max(1, len(of.objects) + len(of.words))
+            named = sorted([(t.y, t.name) for t in of.objects] + [(w.y, w.text) for w in of.words])
             assert all(name in part for (_, name), part in zip(named, parts, strict=False))

@@ -11,9 +11,10 @@ import pytest
 
 from tests.pocket import truth
 from vrbench.pocket import visual
+from vrbench.pocket.drawing import draw
 from vrbench.pocket.questions import ASKED_ONCE, YES_NO_PAIRS
 from vrbench.pocket.visual import LETTERS
-from vrbench.pocket.world import Scene, draw, scene
+from vrbench.pocket.world import Scene, scene
 
 Rows = list[dict[str, Any]]
 TRAINING = 2000

@@ -9,8 +9,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from vrbench.pocket.glyphs import STROKES, WORDS
-from vrbench.pocket.world import COLOURS, SEEDS_PER_SPLIT, SHAPES, SIDE, SIZES, SPLIT_SEEDS, Scene, draw, scene
+from vrbench.pocket.drawing import STROKES, draw
+from vrbench.pocket.world import COLOURS, SEEDS_PER_SPLIT, SHAPES, SIDE, SIZES, SPLIT_SEEDS, WORDS, Scene, scene
 
 PINNED = {  # published figures hold for exactly these pictures
     ("test", 0): "017a80caf0f01d91ea5ef4a9acd2d7cab94291c463d3ec4f2b003c8ae317d25d",
@@ -50,23 +50,23 @@ def test_a_scene_outside_of_its_split_is_refused(index: int) -> None:
 def test_nothing_overlaps_and_nothing_is_cut_off() -> None:
     for index in range(300):
         of = scene("dev", index)
-        things = of.things
-        for i, one in enumerate(things):
+        objects = of.objects
+        for i, one in enumerate(objects):
             assert one.radius <= one.x <= SIDE - one.radius and one.radius <= one.y <= SIDE - one.radius
-            for other in things[i + 1 :]:
+            for other in objects[i + 1 :]:
                 apart = max(abs(one.x - other.x), abs(one.y - other.y))
                 assert apart > one.radius + other.radius, (index, one, other)
         for word in of.words:
             for x, y in word.letter_centres():
                 assert 0 < x < SIDE and 0 < y < SIDE
-                assert all(math.dist((x, y), (t.x, t.y)) > t.radius for t in things)
+                assert all(math.dist((x, y), (t.x, t.y)) > t.radius for t in objects)
 
 
 def test_each_thing_is_drawn_in_its_colour_where_it_is_said_to_be() -> None:
     for index in range(40):
         of = scene("dev", index)
         picture = draw(of).astype(float)
-        for thing in of.things:
+        for thing in of.objects:
             if thing.shape == "ring":  # nothing at its centre
                 continue
             x, y = int(thing.x), int(thing.y)
@@ -76,10 +76,10 @@ def test_each_thing_is_drawn_in_its_colour_where_it_is_said_to_be() -> None:
 
 def test_everything_is_named_from_the_lists_and_turns_up() -> None:
     scenes = [scene("dev", i) for i in range(300)]
-    things = [t for of in scenes for t in of.things]
-    assert {t.shape for t in things} == set(SHAPES)
-    assert {t.colour for t in things} == set(COLOURS)
-    assert {t.size for t in things} == set(SIZES)
+    objects = [t for of in scenes for t in of.objects]
+    assert {t.shape for t in objects} == set(SHAPES)
+    assert {t.colour for t in objects} == set(COLOURS)
+    assert {t.size for t in objects} == set(SIZES)
     assert {w.text for of in scenes for w in of.words} <= set(WORDS)
 
 
@@ -91,7 +91,7 @@ def test_every_word_can_be_written_once() -> None:
 def test_a_word_leaves_ink() -> None:
     """A scene's picture without its words differs around every letter."""
     of = next(s for s in (scene("dev", i) for i in range(50)) if s.words)
-    bare = draw(Scene(of.seed, of.things, (), of.background, of.lines, of.noise)).astype(int)
+    bare = draw(Scene(of.seed, of.objects, (), of.background, of.lines, of.noise)).astype(int)
     differs = np.abs(draw(of).astype(int) - bare).max(-1) > 20
     for word in of.words:
         for x, y in word.letter_centres():

@@ -9,7 +9,7 @@ from vrbench.pocket.world import COLOURS, SHAPES, SIDE, SIZES, Scene, SceneObjec
 
 def one(of: Scene, name: str) -> SceneObject:
     """The only thing that fits a name such as "red circle", "circle" or "red"."""
-    (found,) = [t for t in of.things if set(name.split()) <= {t.size, t.colour, t.shape}]
+    (found,) = [t for t in of.objects if set(name.split()) <= {t.size, t.colour, t.shape}]
     return found
 
 
@@ -18,7 +18,7 @@ def number(of: Scene, what: str) -> int:
     colours = [c for c in COLOURS if c in what.split()]
     shapes = [s for s in SHAPES if what in (f"{s}s", f"{s}es")]
     assert what == "objects" or len(colours) + len(shapes) == 1, what
-    return sum(1 for t in of.things if (not colours or t.colour in colours) and (not shapes or t.shape in shapes))
+    return sum(1 for t in of.objects if (not colours or t.colour in colours) and (not shapes or t.shape in shapes))
 
 
 def corner(of: Scene, name: str) -> str:
@@ -31,7 +31,7 @@ def neighbour(of: Scene, name: str) -> str:
     """Shape of the thing whose centre is nearest to that of another."""
     thing = one(of, name)
     best, shape = 1e9, ""
-    for other in of.things:
+    for other in of.objects:
         distance = ((other.x - thing.x) ** 2 + (other.y - thing.y) ** 2) ** 0.5
         if other is not thing and distance < best:
             best, shape = distance, other.shape
@@ -42,8 +42,8 @@ def outermost(of: Scene, way: str) -> str:
     """Colour of the thing that is the leftmost, rightmost, uppermost or lowest."""
     side = way.split()[-1]
     axis = "x" if side in ("left", "right") else "y"
-    value = (max if side in ("right", "bottom") else min)(getattr(t, axis) for t in of.things)
-    (found,) = [t for t in of.things if getattr(t, axis) == value]
+    value = (max if side in ("right", "bottom") else min)(getattr(t, axis) for t in of.objects)
+    (found,) = [t for t in of.objects if getattr(t, axis) == value]
     return found.colour
 
 
@@ -64,7 +64,7 @@ def is_where(of: Scene, name: str, way: str, other: str) -> str:
 def is_there(of: Scene, article: str, size: str, colour: str, shape: str) -> str:
     """Whether some thing has all three."""
     assert size in SIZES and article == ("an" if size[0] in "aeiou" else "a")
-    return yes(any((t.size, t.colour, t.shape) == (size, colour, shape) for t in of.things))
+    return yes(any((t.size, t.colour, t.shape) == (size, colour, shape) for t in of.objects))
 
 
 def written(of: Scene, colour: str | None) -> str:

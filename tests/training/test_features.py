@@ -86,7 +86,7 @@ def test_all_code_that_decides_the_rows_is_watched() -> None:
     assert {"training/pocket_images.py", "training/tower.py", "data/images.py"} <= set(pocket_data.SOURCES)
     assert {"tokenizers", "pillow"} <= set(pocket_data.LIBRARIES)  # they make the tokens, and open easy_vqa's images
     assert {p.name for p in (root / "pocket").glob("*.py")} - {Path(n).name for n in pocket_data.SOURCES} == {
-        "__init__.py", "facts.py", "grammar.py", "passages.py", "pydoc.py", "visual.py",
+        "__init__.py", "facts.py", "grammar.py", "python_docs.py", "visual.py",
     }  # fmt: skip
 
 

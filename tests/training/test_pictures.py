@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from vrbench.pocket import easy_vqa
+from vrbench.pocket.drawing import draw
 from vrbench.pocket.turns import caption, turns
-from vrbench.pocket.world import COLOURS, SHAPES, SIZES, draw, scene
+from vrbench.pocket.world import COLOURS, SHAPES, SIZES, scene
 from vrbench.training import pocket_images
 from vrbench.training.pocket_images import (
     ALPHABET,
@@ -53,11 +54,11 @@ def test_a_patch_s_label_is_what_its_centre_shows() -> None:
         of = scene("dev", index)
         labels = patch_labels(of).reshape(GRID, GRID, len(HEADS))
         assert labels.min() >= 0 and all(labels[..., i].max() < n for i, n in enumerate(HEADS.values()))
-        for thing in of.things:
+        for thing in of.objects:
             row, column = int(thing.y // STEP), int(thing.x // STEP)
             named = (SHAPES[labels[row, column, 0] - 1], list(COLOURS)[labels[row, column, 1] - 1],
                      SIZES[labels[row, column, 2] - 1])  # fmt: skip
-            near = [t for t in of.things if abs(t.x // STEP - column) + abs(t.y // STEP - row) == 0]
+            near = [t for t in of.objects if abs(t.x // STEP - column) + abs(t.y // STEP - row) == 0]
             assert named in [(t.shape, t.colour, t.size) for t in near]
             checked += 1
     assert checked > 200
@@ -68,7 +69,7 @@ def test_an_empty_place_is_labelled_as_empty() -> None:
     labels = patch_labels(of).reshape(GRID, GRID, len(HEADS))
     for row, column in itertools.product(range(GRID), range(GRID)):
         x, y = (column + 0.5) * STEP, (row + 0.5) * STEP
-        far = all(max(abs(t.x - x), abs(t.y - y)) > t.radius + STEP / 2 for t in of.things)
+        far = all(max(abs(t.x - x), abs(t.y - y)) > t.radius + STEP / 2 for t in of.objects)
         if far:
             assert not labels[row, column, :3].any()
 
@@ -89,8 +90,8 @@ def test_the_letters_of_a_word_are_labelled_where_they_stand() -> None:
 
 
 def test_easy_vqa_s_shape_is_labelled_where_it_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    items = list(itertools.islice(easy_vqa.training_items(), 12))
-    monkeypatch.setattr(easy_vqa, "training_items", lambda: iter(items))
+    items = list(itertools.islice(easy_vqa.training_images(), 12))
+    monkeypatch.setattr(easy_vqa, "training_images", lambda: iter(items))
     made = pocket_images.easy_vqa_images(2)
     assert made.pixels.shape == (12, 128, 128, 3)
     for item, pixels, labels, asked in zip(items, made.pixels, made.labels, made.turns, strict=True):

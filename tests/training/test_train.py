@@ -52,7 +52,7 @@ def types(folder: Path) -> set[torch.dtype]:
 def tiny_pocket(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The pocket family with a small random LLM and tower, few dev pictures, and a cache of its own."""
     folder = tmp_path_factory.mktemp("pocket")
-    few = list(itertools.islice(easy_vqa.training_items(), 4))
+    few = list(itertools.islice(easy_vqa.training_images(), 4))
     with pytest.MonkeyPatch.context() as patch:
         own_cache(folder / "cache", patch)
         for name, size in SIZES.items():
@@ -62,7 +62,7 @@ def tiny_pocket(tmp_path_factory: pytest.TempPathFactory) -> Any:
         patch.setattr(smollm2, "backbone_folder", lambda: folder / "llm")
         patch.setattr(pocket_data, "DEV_IMAGES", 4)
         patch.setattr(pocket_data, "DEV_PASSAGES", 1)
-        patch.setattr(easy_vqa, "training_items", lambda: iter(few))
+        patch.setattr(easy_vqa, "training_images", lambda: iter(few))
         torch.manual_seed(1)
         config = LlamaConfig(**smollm2.text_config(), initializer_range=0.2)
         llm = LlamaForCausalLM(config)

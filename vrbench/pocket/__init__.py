@@ -1,11 +1,14 @@
-"""The pocket family's tasks: items that this package draws or writes itself, the same for the same split everywhere."""
+"""The pocket family's tasks: items that this package draws or writes, the same for the same split everywhere."""
 
 from __future__ import annotations
 
 import importlib
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
 from vrbench.core.errors import VrbenchError
+from vrbench.core.io import load_yaml
 
 GENERATORS = {
     "pocket_mme": "vrbench.pocket.visual:pocket_mme",
@@ -15,17 +18,16 @@ GENERATORS = {
     "easy_vqa": "vrbench.pocket.easy_vqa:rows",
     "pocket_facts": "vrbench.pocket.facts:rows",
     "pocket_grammar": "vrbench.pocket.grammar:rows",
-    "pocket_pydoc": "vrbench.pocket.pydoc:rows",
-    "pocket_docs": "vrbench.pocket.passages:rows",
+    "pocket_pydoc": "vrbench.pocket.python_docs:pydoc_rows",
+    "pocket_docs": "vrbench.pocket.python_docs:shared_rows",
 }
-
 
 SPLITS = ("test", "dev")
 """Of every generator; disjoint."""
 
 
 def generate(name: str, split: str = "test") -> list[dict[str, Any]]:
-    """Rows of a generated data set, with the columns of the benchmark that it is modelled on.
+    """Return the rows of a generated data set, with the columns of the benchmark that it is modelled on.
 
     Args:
         name: key of `GENERATORS`.
@@ -41,3 +43,10 @@ def generate(name: str, split: str = "test") -> list[dict[str, Any]]:
     module, _, function = GENERATORS[name].partition(":")
     rows: list[dict[str, Any]] = getattr(importlib.import_module(module), function)(split)
     return rows
+
+
+@cache
+def vocabulary() -> dict[str, Any]:
+    """Return the word lists and letter shapes in `vocabulary.yaml`."""
+    found: dict[str, Any] = load_yaml(files(__name__).joinpath("vocabulary.yaml").read_text(encoding="utf-8"))
+    return found

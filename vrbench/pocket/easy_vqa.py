@@ -1,7 +1,7 @@
-"""easy-VQA (Victor Zhou, MIT licence): somebody else's small pictures of one shape, with questions.
+"""easy-VQA (Victor Zhou, MIT licence): small images of one shape each, with questions, from the package `easy-vqa`.
 
-The package `easy-vqa` carries both splits. Its test split is the task `easy_vqa`; its train split is part of what the
-pocket family is tuned on, without any picture that the test split has too.
+Its test split is the task `easy_vqa`; its train split is part of what the pocket family is tuned on, without any image
+that the test split has too.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,13 @@ EXTRA_SHAPES = ("rectangle",)
 EXTRA_COLOURS = ("black", "gray")
 SHAPES = ("circle", "rectangle", "triangle")
 COLOURS = ("red", "green", "blue", "black", "gray", "teal", "brown", "yellow")
-DEV_PICTURES = 300  # of the train split, kept out of the training
+DEV_IMAGES = 300
+"""Images of the train split that are kept out of the training."""
 
 
 @dataclass(frozen=True)
 class EasyVqaImage:
-    """One training picture with its shape, colour and questions."""
+    """One training image with its shape, colour and questions."""
 
     image: Any
     shape: str
@@ -46,6 +48,7 @@ def _folder(split: str) -> Path:
 
 
 def _questions(split: str) -> list[tuple[str, str, int]]:
+    """Question, answer and image number."""
     return [tuple(q) for q in json.loads((_folder(split) / "questions.json").read_text(encoding="utf-8"))]
 
 
@@ -57,49 +60,40 @@ def _image(split: str, number: int) -> Any:
 
 
 def question_type(question: str, answer: str) -> str:
-    """Which of the data set's kinds a question is: "shape", "color", "yes/no shape" or "yes/no color"."""
+    """Return the kind of a question: "shape", "color", "yes/no shape" or "yes/no color"."""
     if answer not in ("yes", "no"):
         return "color" if answer in COLOURS else "shape"
     return "yes/no color" if any(re.search(rf"\b{c}\b", question) for c in COLOURS) else "yes/no shape"
 
 
 def rows(split: str = "test") -> list[dict[str, Any]]:
-    """The task's rows: id, image, image_id, question, answer, question_type.
+    """Return the task's rows: id, image, image_id, question, answer, question_type.
 
     Args:
-        split: "test" (all of the package's test split), or "dev" (questions of the first 300 pictures of its train
-            split, which training leaves out).
+        split: "test" (all of the package's test split), or "dev" (questions of the first `DEV_IMAGES` images of its
+            train split, which training leaves out).
     """
-    source, wanted = ("test", None) if split == "test" else ("train", range(DEV_PICTURES))
-    images: dict[int, Any] = {}
-    made = []
-    for i, (question, answer, number) in enumerate(_questions(source)):
-        if wanted is not None and number not in wanted:
-            continue
-        if number not in images:
-            images[number] = _image(source, number)
-        made.append(
-            {
-                "id": f"{source}-{i}",
-                "image": images[number],
-                "image_id": f"{source}-{number}",
-                "question": question,
-                "answer": answer,
-                "question_type": question_type(question, answer),
-            }
-        )
-    return made
+    source = "test" if split == "test" else "train"
+    image = cache(_image)
+    return [
+        {
+            "id": f"{source}-{i}", "image": image(source, number), "image_id": f"{source}-{number}",
+            "question": question, "answer": answer, "question_type": question_type(question, answer),
+        }
+        for i, (question, answer, number) in enumerate(_questions(source))
+        if split == "test" or number < DEV_IMAGES
+    ]  # fmt: skip
 
 
-def training_items() -> Iterator[EasyVqaImage]:
-    """Pictures of the train split that are neither in the dev part nor, pixel for pixel, in the test split."""
+def training_images() -> Iterator[EasyVqaImage]:
+    """Yield the images of the train split that are neither in the dev part nor, pixel by pixel, in the test split."""
     held_out = {pixel_digest(_image("test", n)) for n in {q[2] for q in _questions("test")}}
     asked: dict[int, list[tuple[str, str]]] = defaultdict(list)
     for question, answer, number in _questions("train"):
         asked[number].append((question, answer))
     for number, questions in sorted(asked.items()):
         image = _image("train", number)
-        if number < DEV_PICTURES or pixel_digest(image) in held_out:
+        if number < DEV_IMAGES or pixel_digest(image) in held_out:
             continue
         shape = next((a for _, a in questions if a in SHAPES), None)
         colour = next((a for _, a in questions if a in COLOURS), None)
@@ -110,5 +104,5 @@ def training_items() -> Iterator[EasyVqaImage]:
 
 
 def pixel_digest(image: Any) -> str:
-    """sha256 of a picture's size and RGB bytes."""
+    """Return the sha256 of an image's size and RGB bytes."""
     return hashlib.sha256(repr(image.size).encode() + image.convert("RGB").tobytes()).hexdigest()

@@ -1,9 +1,8 @@
-"""Questions of knowledge with four options, from facts that installed packages carry: countries and chemical elements.
+"""Knowledge questions with four options, from facts in installed packages: countries and chemical elements.
 
 Names, capitals, continents and languages come from the data files of `countryinfo` (MIT), names and symbols of the
-elements from `periodictable` (public domain). What is asked is listed here, so that the items stay the same when a
-newer release of either adds entries: only undisputed capitals, of states whose entry is the same in countryinfo 0.1.2
-and 1.0.1.
+elements from `periodictable` (public domain). The asked countries are listed in `vocabulary.yaml`, so that the
+items stay the same when a newer release of either adds entries.
 """
 
 from __future__ import annotations
@@ -14,31 +13,15 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
-STATES = """
-AFG AGO ALB ARE ARG ARM AUS AUT AZE BEL BEN BFA BGD BGR BHR BHS BIH BLR BLZ BRA BRB BRN BTN BWA CAF CAN CHE CHL CHN CMR
-COL CPV CRI CUB DEU DNK DOM DZA ECU EGY ERI ESP EST ETH FIN FJI FRA GAB GEO GHA GIN GMB GNB GRC GRD GTM GUY HND HRV
-HTI IND IRL IRN IRQ ISL ITA JAM JOR JPN KEN KGZ KHM KOR KWT LAO LBN LBR LBY LCA LIE LSO LTU LVA MAR MDA MDG MDV MEX MLI
-MLT MOZ MRT MUS MWI MYS NAM NER NGA NIC NLD NOR NPL NZL OMN PAK PAN PER PHL PNG POL PRK PRT PRY QAT ROU RUS RWA SAU SDN
-SEN SLB SLE SLV SOM SSD SUR SVK SVN SWE SYC SYR TCD TGO THA TJK TKM TON TTO TUN TUR TZA UGA URY USA UZB VEN VNM VUT WSM
-YEM ZMB ZWE
-""".split()
-WITH_ARTICLE = {"ARE", "CAF", "DOM", "MDV", "NLD", "PHL", "SLB", "USA"}  # as in "the Netherlands"
-ON_TWO_CONTINENTS = {"ARM", "AZE", "EGY", "GEO", "RUS", "TUR"}
-# No official language in law, or one that changed since the packages' data were gathered.
-LANGUAGE_UNCLEAR = {"AUS", "BFA", "CHL", "ERI", "MEX", "MLI", "MUS", "NER", "PHL", "USA"}
-CONTINENTS = {"Africa": "Africa", "Americas": "the Americas", "Asia": "Asia", "Europe": "Europe", "Oceania": "Oceania"}
-LANGUAGES = {
-    "am": "Amharic", "ar": "Arabic", "az": "Azerbaijani", "bg": "Bulgarian", "bn": "Bengali", "da": "Danish",
-    "de": "German", "dv": "Maldivian", "dz": "Dzongkha", "el": "Greek", "en": "English", "es": "Spanish",
-    "et": "Estonian", "fa": "Persian", "fr": "French", "hr": "Croatian", "id": "Indonesian", "is": "Icelandic",
-    "it": "Italian", "ja": "Japanese", "ka": "Georgian", "km": "Khmer", "ko": "Korean", "lo": "Lao",
-    "lt": "Lithuanian", "lv": "Latvian", "mk": "Macedonian", "ms": "Malay", "ne": "Nepali", "nl": "Dutch",
-    "pl": "Polish", "pt": "Portuguese", "ro": "Romanian", "ru": "Russian", "sk": "Slovak", "sl": "Slovene",
-    "sq": "Albanian", "sv": "Swedish", "th": "Thai", "tr": "Turkish", "vi": "Vietnamese", "zh": "Chinese",
-}  # fmt: skip
+from vrbench.pocket import vocabulary
+
+_LISTS = vocabulary()["facts"]
+COUNTRIES: list[str] = _LISTS["countries"].split()
+CONTINENTS: dict[str, str] = _LISTS["continents"]
+LANGUAGES: dict[str, str] = _LISTS["languages"]
 DEV_SHARE = 0.2
 OPTIONS = 4
 HEAVIEST = 96  # curium; those beyond are names that hardly any text has
@@ -47,7 +30,7 @@ SEED = 11
 
 @dataclass(frozen=True)
 class Country:
-    """What the package says about a country."""
+    """A country, from countryinfo."""
 
     code: str
     name: str
@@ -58,7 +41,7 @@ class Country:
 
 @dataclass(frozen=True)
 class Element:
-    """What the package says about a chemical element."""
+    """A chemical element, from periodictable."""
 
     number: int
     name: str
@@ -67,7 +50,7 @@ class Element:
 
 @dataclass(frozen=True)
 class FactQuestion:
-    """A sentence to be ended; `wrong` are candidates for wrong ends, the most tempting first."""
+    """A sentence to complete; `wrong` are candidates for wrong endings."""
 
     kind: str
     subject: str
@@ -77,36 +60,36 @@ class FactQuestion:
 
 
 def rows(split: str) -> list[dict[str, Any]]:
-    """Columns id, kind, subject, question, choices (four), answer (index). All questions on a subject share a split."""
+    """Return rows with id, kind, subject, question, choices (four), answer (index); a subject is in one split."""
     draw = random.Random(SEED)
     questions = list(_questions())
     subjects = sorted({q.subject for q in questions})
     draw.shuffle(subjects)
     dev = set(subjects[: round(DEV_SHARE * len(subjects))])
     chosen = [q for q in questions if (q.subject in dev) == (split == "dev")]
-    return [_row(question, place % OPTIONS, draw) for place, question in enumerate(chosen)]
+    return [_row(question, position % OPTIONS, draw) for position, question in enumerate(chosen)]
 
 
-@lru_cache(maxsize=1)
-def states() -> tuple[Country, ...]:
-    """The countries of `STATES`, in that order, as the installed `countryinfo` has them."""
+@cache
+def countries() -> tuple[Country, ...]:
+    """Return the countries of `COUNTRIES`, in that order, as the installed `countryinfo` has them."""
     found: dict[str, Country] = {}
     for file in (importlib.resources.files("countryinfo") / "data").iterdir():
         if not file.name.endswith(".json"):
             continue
         entry = json.loads(file.read_text(encoding="utf-8"))
         code = entry.get("ISO", {}).get("alpha3", "")
-        if code in STATES and entry.get("capital"):
+        if code in COUNTRIES and entry.get("capital"):
             name = entry["name"].replace("The ", "the ")
-            name = f"the {name}" if code in WITH_ARTICLE else name
+            name = f"the {name}" if code in _LISTS["with_article"] else name
             languages = tuple(entry.get("languages", ()))
             found[code] = Country(code, name, entry["capital"], CONTINENTS[entry["region"]], languages)
-    return tuple(found[code] for code in STATES)
+    return tuple(found[code] for code in COUNTRIES)
 
 
-@lru_cache(maxsize=1)
+@cache
 def elements() -> tuple[Element, ...]:
-    """The elements by atomic number, hydrogen first."""
+    """Return the elements by atomic number, hydrogen first."""
     import periodictable
 
     named = (Element(e.number, e.name, e.symbol) for e in periodictable.elements)
@@ -114,51 +97,48 @@ def elements() -> tuple[Element, ...]:
 
 
 def _questions() -> Iterator[FactQuestion]:
-    for state in states():
-        near = tuple(s for s in states() if s.continent == state.continent and s != state)
-        yield from _of_state(state, near)
+    for country in countries():
+        neighbours = tuple(s for s in countries() if s.continent == country.continent and s != country)
+        yield from _country_questions(country, neighbours)
     for element in elements():
-        alike = tuple(e for e in elements() if e.name[0] == element.name[0] and e != element)
-        yield from _of_element(element, alike)
+        similar = tuple(e for e in elements() if e.name[0] == element.name[0] and e != element)
+        yield from _element_questions(element, similar)
 
 
-def _of_state(state: Country, near: Sequence[Country]) -> Iterator[FactQuestion]:
-    code, name, capital = state.code, state.name, state.capital
-    if not _gives_itself_away(state):
-        yield FactQuestion("capital", code, f"The capital city of {name} is", capital, tuple(s.capital for s in near))
-        yield FactQuestion(
-            "country", code, f"The city of {capital} is the capital of", name, tuple(s.name for s in near)
-        )
-    if code not in ON_TWO_CONTINENTS:
-        others = tuple(c for c in CONTINENTS.values() if c != state.continent)
-        yield FactQuestion("continent", code, f"The country of {name} lies in", state.continent, others)
-    if len(state.languages) == 1 and code not in LANGUAGE_UNCLEAR and state.languages[0] in LANGUAGES:
-        spoken = LANGUAGES[state.languages[0]]
-        others = tuple(language for language in LANGUAGES.values() if language != spoken)
-        yield FactQuestion("language", code, f"The official language of {name} is", spoken, others)
+def _country_questions(country: Country, neighbours: Sequence[Country]) -> Iterator[FactQuestion]:
+    code, name, capital = country.code, country.name, country.capital
+    if not _names_share_a_beginning(country):
+        capitals, names = tuple(c.capital for c in neighbours), tuple(c.name for c in neighbours)
+        yield FactQuestion("capital", code, f"The capital city of {name} is", capital, capitals)
+        yield FactQuestion("country", code, f"The city of {capital} is the capital of", name, names)
+    if code not in _LISTS["on_two_continents"]:
+        others = tuple(c for c in CONTINENTS.values() if c != country.continent)
+        yield FactQuestion("continent", code, f"The country of {name} lies in", country.continent, others)
+    if len(country.languages) == 1 and code not in _LISTS["language_unclear"] and country.languages[0] in LANGUAGES:
+        language_name = LANGUAGES[country.languages[0]]
+        others = tuple(language for language in LANGUAGES.values() if language != language_name)
+        yield FactQuestion("language", code, f"The official language of {name} is", language_name, others)
 
 
-def _of_element(element: Element, alike: Sequence[Element]) -> Iterator[FactQuestion]:
+def _element_questions(element: Element, similar: Sequence[Element]) -> Iterator[FactQuestion]:
     name, symbol = element.name, element.symbol
-    yield FactQuestion("symbol", name, f"The chemical symbol of {name} is", symbol, tuple(e.symbol for e in alike))
-    yield FactQuestion("element", name, f"In chemistry, {symbol} is the symbol for", name, tuple(e.name for e in alike))
+    yield FactQuestion("symbol", name, f"The chemical symbol of {name} is", symbol, tuple(e.symbol for e in similar))
+    yield FactQuestion(
+        "element", name, f"In chemistry, {symbol} is the symbol for", name, tuple(e.name for e in similar)
+    )
 
 
-def _row(question: FactQuestion, place: int, draw: random.Random) -> dict[str, Any]:
-    """The right option stands at `place`; the wrong ones are drawn."""
+def _row(question: FactQuestion, position: int, draw: random.Random) -> dict[str, Any]:
+    """Put the right option at a position among wrong ones, which are drawn."""
     wrong = sorted(set(question.wrong))
     if len(wrong) < OPTIONS - 1:
         wrong += [w for w in _spare(question.kind) if w != question.answer and w not in wrong]
     choices = draw.sample(wrong, OPTIONS - 1)
-    choices.insert(place, question.answer)
+    choices.insert(position, question.answer)
     return {
-        "id": f"{question.kind}/{question.subject}",
-        "kind": question.kind,
-        "subject": question.subject,
-        "question": question.text,
-        "choices": choices,
-        "answer": place,
-    }
+        "id": f"{question.kind}/{question.subject}", "kind": question.kind, "subject": question.subject,
+        "question": question.text, "choices": choices, "answer": position,
+    }  # fmt: skip
 
 
 def _spare(kind: str) -> list[str]:
@@ -166,7 +146,7 @@ def _spare(kind: str) -> list[str]:
     return [e.symbol if kind == "symbol" else e.name for e in elements()[:30]]
 
 
-def _gives_itself_away(state: Country) -> bool:
+def _names_share_a_beginning(country: Country) -> bool:
     """Whether capital and country share a word's beginning, as Guatemala City does."""
-    starts = {word[:3].lower() for word in re.split(r"[ -]", state.name) if len(word) > 3}
-    return any(word[:3].lower() in starts for word in re.split(r"[ -]", state.capital))
+    starts = {word[:3].lower() for word in re.split(r"[ -]", country.name) if len(word) > 3}
+    return any(word[:3].lower() in starts for word in re.split(r"[ -]", country.capital))

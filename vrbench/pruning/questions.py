@@ -54,8 +54,9 @@ class DevQuestions:
         """Yield the questions of one image after the other."""
         from PIL import Image
 
+        from vrbench.pocket.drawing import draw
         from vrbench.pocket.turns import turns
-        from vrbench.pocket.world import draw, scene
+        from vrbench.pocket.world import scene
 
         for index in range(self.first, self.first + self.pictures):
             world = scene("dev", index)

@@ -22,7 +22,7 @@ from vrbench.core.io import digest_of
 from vrbench.core.provenance import package_versions
 from vrbench.models import pocket
 from vrbench.models.llava_model import LlavaModel
-from vrbench.pocket import pydoc
+from vrbench.pocket import python_docs
 from vrbench.training.packing import FIELDS, EncodedImages, PackedDataset, PackedLlava, PackedRow, Packer
 from vrbench.training.pocket_images import LabelledImages, easy_vqa_images, generated_images
 from vrbench.training.recipe import GeneratedScenes, TrainRecipe
@@ -31,8 +31,8 @@ from vrbench.training.trainer import TrainingData, shuffled_passes
 
 FORMAT = 1  # of the cached file; raise it when what is written changes
 SOURCES = (
-    "pocket/world.py", "pocket/glyphs.py", "pocket/questions.py", "pocket/turns.py", "pocket/easy_vqa.py",
-    "training/pocket_images.py", "training/packing.py", "training/tower.py", "data/images.py",
+    "pocket/vocabulary.yaml", "pocket/world.py", "pocket/drawing.py", "pocket/questions.py", "pocket/turns.py",
+    "pocket/easy_vqa.py", "training/pocket_images.py", "training/packing.py", "training/tower.py", "data/images.py",
 )  # fmt: skip
 """The code that decides what is in an image, what is asked and what the tower sees: it enters the cache's key."""
 
@@ -97,7 +97,7 @@ def tuning_data(recipe: TrainRecipe, vlm: LlavaModel, model: Any, device: torch.
 def measure(llava: PackedLlava, packer: Packer, dev: EncodedImages, settings: GeneratedScenes) -> dict[str, Any]:
     """Return the share of correct dev answers, and the perplexity of text; the keys are the lineage's."""
     share = (settings.dev or DEV_IMAGES) / DEV_IMAGES  # as many passages as suit the dev images
-    passages = [row["text"] for row in pydoc.rows("dev")][: max(1, round(share * DEV_PASSAGES))]
+    passages = [row["text"] for row in python_docs.pydoc_rows("dev")][: max(1, round(share * DEV_PASSAGES))]
     perplexity = llava.perplexity(packer.tokenizer, passages)
     return {"dev_right": llava.accuracy(dev), "dev_ppl": perplexity}
 

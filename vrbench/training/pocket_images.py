@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vrbench.pocket import easy_vqa
+from vrbench.pocket.drawing import draw
 from vrbench.pocket.turns import TrainingTurn, caption, turns
-from vrbench.pocket.world import COLOURS, SHAPES, SIDE, SIZES, Scene, draw, scene
+from vrbench.pocket.world import COLOURS, SHAPES, SIDE, SIZES, Scene, scene
 
 CHUNK = 250
 GRID = 8  # patches a side, of SIDE / GRID pixels each
@@ -81,7 +82,7 @@ def _draw_chunk(job: tuple[str, int, int, int, bool]) -> LabelledImages:
 def easy_vqa_images(per_image: int) -> LabelledImages:
     """Return easy-VQA's train split without images of its test split, at the size of the tower's input."""
     pixels, labels, asked = [], [], []
-    for item in easy_vqa.training_items():
+    for item in easy_vqa.training_images():
         pixels.append(np.asarray(item.image.resize((SIDE, SIDE), resample=3), dtype=np.uint8))
         labels.append(_easy_vqa_labels(pixels[-1], item.shape, item.colour))
         asked.append(list(item.turns[:per_image]))
@@ -94,7 +95,7 @@ def patch_labels(of: Scene) -> NDArray[np.int8]:
     labels = np.zeros((GRID, GRID, len(HEADS)), dtype=np.int8)
     nearest = np.full((GRID, GRID), np.inf)
     centres = (np.arange(GRID) + 0.5) * step
-    for thing in of.things:
+    for thing in of.objects:
         dx, dy = np.abs(centres[None, :] - thing.x), np.abs(centres[:, None] - thing.y)
         reach = thing.radius * 0.8 + step / 2
         covers = (dx < reach) & (dy < reach) & (dx * dx + dy * dy < nearest)
