@@ -14,7 +14,7 @@ from vrbench.models.load import load_model
 from vrbench.models.resolve import resolve_checkpoint
 from vrbench.pruning.prune import prune, restore
 from vrbench.pruning.recipe import make_recipe
-from vrbench.training import train
+from vrbench.training.run import train
 
 HEAL = {**SMALL, "data.turns": "2", "tune.steps": "2", "tune.batch": "4", "tune.lr": "0.01"}
 

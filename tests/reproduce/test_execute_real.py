@@ -21,7 +21,8 @@ from vrbench.reproduce.build import ExperimentRequest, build
 from vrbench.reproduce.execute import ExecutionOptions, StepEvent, execute
 from vrbench.reproduce.families import FAMILIES
 from vrbench.reproduce.plan import Plan, StepRecord
-from vrbench.training import load, train
+from vrbench.training import load
+from vrbench.training.run import train
 
 TASKS = "pocket_mme,pocket_grammar"
 TUNED = {"full": "all", "sparse-uniform-1": "sparse-uniform:1"}

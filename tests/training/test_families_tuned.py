@@ -16,10 +16,11 @@ from vrbench.core.errors import VrbenchError, error_messages
 from vrbench.models import components
 from vrbench.models.load import load_model, load_vlm
 from vrbench.models.resolve import inspect_checkpoint, resolve_checkpoint
-from vrbench.training import stages, train
+from vrbench.training import stages
 from vrbench.training.conversation_batches import collate
 from vrbench.training.conversation_encoder import ConversationEncoder
 from vrbench.training.recipe import TrainRecipe
+from vrbench.training.run import train
 from vrbench.training.trainable import unwrapped
 
 LAYERS = "1,3"

@@ -18,10 +18,11 @@ from vrbench.core.errors import VrbenchError, error_messages
 from vrbench.core.layers import select_layers
 from vrbench.models.load import load_vlm
 from vrbench.models.resolve import resolve_checkpoint
-from vrbench.training import load, names, train
+from vrbench.training import load, names
 from vrbench.training.conversation_encoder import ConversationEncoder
 from vrbench.training.prepare import dry_run, padding_errors
 from vrbench.training.recipe import ConversationFile
+from vrbench.training.run import train
 
 DEPTH_AND_TUNED = {
     "llava-1.5-7b": (32, 8), "llava-1.5-13b": (40, 9), "bunny-llama-3-8b": (32, 8), "bunny-phi3-mini": (32, 8),

@@ -22,9 +22,10 @@ from vrbench.core.schemas import BaseRef, Lineage, LineageStep
 from vrbench.models.load import load_vlm
 from vrbench.models.resolve import resolve_checkpoint
 from vrbench.pocket import easy_vqa
-from vrbench.training import load, pocket_data, stages, train
+from vrbench.training import load, pocket_data, stages
 from vrbench.training.packing import PackedLlava
 from vrbench.training.prepare import dry_run
+from vrbench.training.run import train
 from vrbench.training.trainable import sample_layers
 
 DEPTH = 4

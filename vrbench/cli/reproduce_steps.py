@@ -79,12 +79,13 @@ def as_overrides(keys: dict[str, Value]) -> dict[str, str]:
 
 def train(job: StepJob) -> None:
     """Train a recipe; all other arguments are keys of it."""
-    from vrbench import training
+    from vrbench.training import load
+    from vrbench.training.run import train as train_recipe
 
     keys = dict(job.step.arguments)
-    recipe = training.load(str(keys.pop("recipe")), {**as_overrides(keys), "makes": job.step.name})
+    recipe = load(str(keys.pop("recipe")), {**as_overrides(keys), "makes": job.step.name})
     if not _is_complete(job.output, recipe.digest):
-        training.train(recipe, job.output, device=job.options.device)
+        train_recipe(recipe, job.output, device=job.options.device)
 
 
 def _is_complete(checkpoint: Path, recipe_digest: str) -> bool:

@@ -57,7 +57,7 @@ def train(
     """
     from vrbench.cli.config_file import read_overrides
     from vrbench.training import load
-    from vrbench.training import train as train_recipe
+    from vrbench.training.run import train as train_recipe
 
     overrides = read_overrides(changes or [])
     if dry_run:

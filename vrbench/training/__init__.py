@@ -12,6 +12,5 @@ from __future__ import annotations
 
 from vrbench.training.recipe import TrainRecipe
 from vrbench.training.recipe_files import load, names
-from vrbench.training.run import train
 
-__all__ = ["TrainRecipe", "load", "names", "train"]
+__all__ = ["TrainRecipe", "load", "names"]
