@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import shlex
 from collections.abc import Iterator
@@ -263,17 +262,3 @@ def test_a_broken_link_is_told(tmp_path: Path) -> None:
     assert len(link_faults(page)) == 6, told
     for word in ("nowhere.md", "no.png", "#three", "#tail", "vrbench/nothing.py", "benchmarks/nothing.py"):
         assert word in told
-
-
-def test_imports_go_down_as_contributing_says() -> None:
-    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    said = text.split("Imports go down only: ")[1].split(" (a test looks)")[0]
-    rank = {name: level for level, part in enumerate(said.split("→")) for name in re.findall(r"`(\w+)`", part)}
-    package, up = ROOT / "vrbench", []
-    for file in package.rglob("*.py"):
-        here = file.relative_to(package).with_suffix("").parts[0]
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "vrbench":
-                below = (node.module or "").split(".")[1:2] or [one.name for one in node.names]
-                up += [f"{file}: {one}" for one in below if rank.get(one, 99) < rank.get(here, -1)]
-    assert len(rank) == 16 and up == []
