@@ -55,7 +55,7 @@ def test_the_command_says_it_in_a_line_and_exits_with_2(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "vrbench", "tasks", "mine", "--include-path", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "") and not Path("PWNED").exists()
-    assert done.stderr.startswith(f"vrbench: {tmp_path}/mine.yaml: prompt: it reaches for '__")
+    assert done.stderr.startswith(f"vrbench: {tmp_path}/mine.yaml: prompt: it uses '__")
     assert done.stderr.count("\n") == 1
 
 
@@ -64,7 +64,7 @@ def test_the_command_says_it_in_a_line_and_exits_with_2(tmp_path: Path) -> None:
 def test_a_template_of_any_field_runs_nothing(shown: Shown, field: str, template: str) -> None:
     status, said = shown({**TASK, field: template})
     if template == RUN:
-        assert status == 2 and f"mine.yaml: {field}: it reaches for '__" in said
+        assert status == 2 and f"mine.yaml: {field}: it uses '__" in said
     elif field not in ("id_column", "cluster"):  # of which an example has no need; see test_keys
         assert said.startswith("no example can be shown: ") and "unsafe" in said
 

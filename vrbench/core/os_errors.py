@@ -1,6 +1,6 @@
-"""Errors of the machine (a full disk, no permission, too many open files): what they are in one sentence.
+"""Errors of the operating system (full disk, no permission, too many open files), described with a remedy.
 
-Libraries wrap them: SQLite and the writers in Rust have exceptions of their own, with the reason in the text.
+Libraries wrap them: SQLite and writers in Rust have exceptions of their own, with the reason in the text.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 
 ELSEWHERE = "write somewhere else (--out, VRBENCH_CACHE, HF_HOME, TMPDIR)"
 
-STATES = {
+ERRORS = {
     errno.ENOSPC: ("the disk is full", f"make room, or {ELSEWHERE}"),
     errno.EDQUOT: ("the disk quota is used up", f"make room, or {ELSEWHERE}"),
     errno.EROFS: ("the file system is read-only", ELSEWHERE),
@@ -21,22 +21,22 @@ STATES = {
     errno.ENFILE: ("the machine has too many open files", "end other programs, or raise the limit"),
     errno.EFBIG: ("the file would be larger than is allowed", "raise the limit (`ulimit -f`), or " + ELSEWHERE),
     errno.ENAMETOOLONG: ("the file name is too long", "choose a shorter one"),
-    errno.EIO: ("the device cannot be read or written", f"make room if it is full, look at it, or {ELSEWHERE}"),
+    errno.EIO: ("the device cannot be read or written", f"make room if it is full, check it, or {ELSEWHERE}"),
     errno.ESTALE: ("the network file system has lost the file", "mount it again"),
     errno.ENOMEM: ("there is not enough memory", "end other programs, or use a machine with more"),
     errno.EPIPE: ("the program that reads the output has ended before all was written", "read it to its end"),
 }  # fmt: skip
-"""errno -> what it means, and how to mend it."""
+"""errno -> what it means, and the remedy."""
 
-OF_PATHS = {
+PATH_ERRORS = {
     errno.ENOTDIR: ("a part of the path is a file and not a folder", "choose another path"),
     errno.EISDIR: ("it is a folder and not a file", "choose another path"),
-    errno.EEXIST: ("there is something of that name already", "choose another path"),
-    errno.ELOOP: ("its links lead in a circle", "choose another path"),
+    errno.EEXIST: ("something of that name exists already", "choose another path"),
+    errno.ELOOP: ("its links form a loop", "choose another path"),
 }
-"""The same of paths, which some readers rightly take for a file that is not there."""
+"""The same for paths, which some readers rightly treat as a missing file."""
 
-TEXTS = {
+MESSAGES = {
     r"No space left on device|database or disk is full|PytorchStreamWriter failed writing|unexpected pos \d+ vs": (
         errno.ENOSPC
     ),
@@ -48,23 +48,23 @@ TEXTS = {
     r"disk I/O error|Input/output error": errno.EIO,
     r"No usable temporary directory": errno.EACCES,
 }
-"""What libraries write where they keep no number."""
+"""Pattern of a library's message, where it keeps no number -> errno."""
 
 
 def describe_os_error(error: BaseException, paths: bool = False) -> str:
-    """What of the machine an error comes from and how to mend it; empty if it is no error of the machine.
+    """Return the cause of an operating system error and the remedy; empty if it is none.
 
     Args:
-        paths: whether errors of a path (`OF_PATHS`) count too.
+        paths: include errors of a path (`PATH_ERRORS`).
     """
-    states = STATES | OF_PATHS if paths else STATES
+    known = ERRORS | PATH_ERRORS if paths else ERRORS
     found: BaseException | None = error
     while found is not None:
         number = _number(found)
-        if number in states:
-            what, remedy = states[number]
-            place = getattr(found, "filename", None)
-            about = f"{os.fsdecode(place)}: " if isinstance(place, str | bytes) else ""
+        if number in known:
+            what, remedy = known[number]
+            path = getattr(found, "filename", None)
+            about = f"{os.fsdecode(path)}: " if isinstance(path, str | bytes) else ""
             detail = "" if isinstance(found, OSError) and found.errno else f" ({' '.join(str(found).split())[:200]})"
             return f"{about}{what}{detail}; {remedy}"
         found = found.__cause__
@@ -72,7 +72,7 @@ def describe_os_error(error: BaseException, paths: bool = False) -> str:
 
 
 def reraise_os_error(error: BaseException) -> None:
-    """Raise an error again if it is one of the machine, so that nothing else is blamed for it."""
+    """Raise an error again if it is one of the operating system, so that it is not reported as another."""
     if describe_os_error(error):
         raise error
 
@@ -86,4 +86,4 @@ def _number(error: BaseException) -> int | None:
     stated = re.search(r"\(os error (\d+)\)|\[errno (\d+)\]", text, re.IGNORECASE)
     if stated:
         return int(stated[1] or stated[2])
-    return next((number for pattern, number in TEXTS.items() if re.search(pattern, text)), None)
+    return next((number for pattern, number in MESSAGES.items() if re.search(pattern, text)), None)
