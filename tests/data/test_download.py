@@ -374,7 +374,7 @@ class TestOverHttp:
             told[1] == f"vrbench: there is no data set allenai/ai2_arc on the hub at {served_hub.url}, or it is private"
         )
         assert "lmms-lab-encoder/MME" in told[2]
-        assert told[3].startswith("vrbench: data set cais/mmlu is gated: ask for access on its page")
+        assert told[3].startswith("vrbench: data set cais/mmlu is gated: request access on its page")
 
     def test_no_hub_at_all(self, tmp_path: Path) -> None:
         done = call("http://127.0.0.1:9", tmp_path, "piqa")
