@@ -169,7 +169,7 @@ def test_gqas_pictures_come_from_its_other_config(specs: dict[str, TaskSpec], ro
 def test_without_its_pictures_gqa_is_not_whole(specs: dict[str, TaskSpec], tmp_path: Path) -> None:
     documents.write(specs["gqa"], tmp_path, 3)
     (tmp_path / "lmms-lab-encoder/GQA/testdev_balanced_images/testdev.parquet").unlink()
-    with pytest.raises(VrbenchError, match=r"not there: .*testdev_balanced_images/testdev\.parquet"):
+    with pytest.raises(VrbenchError, match=r"missing: .*testdev_balanced_images/testdev\.parquet"):
         locate(specs["gqa"], tmp_path)
 
 
