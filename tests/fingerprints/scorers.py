@@ -19,6 +19,9 @@ TEXTS = {
 }  # fmt: skip
 """Scorer of lm-eval's tasks -> a task that it scores."""
 
+HELD = list(dict.fromkeys([*TEXTS, *(registry.load()[task].scorer for task in documents.SETS)]))
+"""Scorers of shipped tasks; tests/tasks/test_entries.py holds every scorer to the examples in its own entry."""
+
 
 def scorer(name: str) -> Any:
     """Marks of answers in many dresses; of text tasks, of likelihoods and texts that are drawn from the request."""

@@ -30,7 +30,7 @@ from vrbench.evaluation.requests import GenerationRequest, LogLikelihoodRequest,
 from vrbench.models import hf_model, llava_model, load
 from vrbench.models.resolve import resolve_checkpoint
 from vrbench.statistics import bootstrap
-from vrbench.tasks import metrics, registry
+from vrbench.tasks import registry
 
 
 def requests() -> Any:
@@ -178,6 +178,10 @@ def _weighed(value: torch.Tensor) -> float:
     return round(float((flat * (torch.arange(len(flat)) % 5 + 1)).sum()), 3)
 
 
+HELD_METRICS = ("mean", "macro", "mme", "circular", "vanilla", "perplexity")
+"""Metrics of shipped tasks; every metric is held to the examples in its own entry besides."""
+
+
 def figures() -> Any:
     """Every metric over made-up marks; intervals are drawn, and may differ with the library that draws."""
     draw = random.Random(0)
@@ -186,9 +190,9 @@ def figures() -> Any:
                score=float(draw.random() < 0.6), unscored="so" if i == 7 else "")
         for i in range(32)
     ]  # fmt: skip
-    return {name: [round(value, 6) for value in _figure(of, made_up)] for name, of in metrics.METRICS.items()}
+    return {name: [round(value, 6) for value in _figure(name, made_up)] for name in HELD_METRICS}
 
 
-def _figure(of: metrics.Metric, samples: Sequence[Sample]) -> list[float]:
-    score = bootstrap.score(of.name, samples, 0)
+def _figure(name: str, samples: Sequence[Sample]) -> list[float]:
+    score = bootstrap.score(name, samples, 0)
     return [score.value, score.n, score.clusters]
