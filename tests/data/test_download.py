@@ -326,7 +326,7 @@ class TestOverHttp:
         with served(served_hub):
             done = call(served_hub.url, tmp_path, "piqa,arc_easy,mme")
             assert done.returncode == 0, done.stderr
-            assert "3 files fetched" in done.stdout and "3/3" in done.stderr  # the progress bar
+            assert "3 files downloaded" in done.stdout and "3/3" in done.stderr  # the progress bar
             fetched = [path.split("/", 1)[1] for path in served_hub.downloads()]
             assert sorted(fetched) == [
                 "data/test-00000.parquet",
@@ -335,7 +335,7 @@ class TestOverHttp:
             ]  # and not the training split
             asked = len(served_hub.asked)
             again = call(served_hub.url, tmp_path, "piqa,arc_easy,mme")
-            assert again.returncode == 0 and "0 files fetched" in again.stdout
+            assert again.returncode == 0 and "0 files downloaded" in again.stdout
             assert not [line for line in served_hub.asked[asked:] if "/datasets/" in line]
         root = tmp_path / "root"
         assert states(root) == {PIQA: "whole", ARC: "whole", MME: "whole"}

@@ -152,7 +152,7 @@ class TestFaults:
         ]
         tiny.mark(folder, str(tiny_llava), digest, steps)
         (found,) = checkpoint_errors(str(folder))
-        assert "step 2 (restored) of a comes after the training whose weights lie in the same folder" in found
+        assert "step 2 (restored) of a comes after the training whose weights are in the same folder" in found
 
 
 @pytest.mark.parametrize("is_there", [True, False])

@@ -12,10 +12,11 @@ from math import pi
 from typing import TYPE_CHECKING
 
 from vrbench.core.errors import VrbenchError
-from vrbench.pruning.scoring_context import Need, ScoringContext
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from vrbench.pruning.scoring_context import Need, ScoringContext
 
 
 @dataclass(frozen=True)
