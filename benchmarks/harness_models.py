@@ -9,16 +9,16 @@ from typing import Any
 from lm_eval.api.model import LM
 from lmms_eval.api.model import lmms
 
-from vrbench.evaluation.harness_adapter import RequestBuilder
-from vrbench.evaluation.lm_eval_adapter import LmEvalRequests
-from vrbench.evaluation.lmms_eval_adapter import LmmsEvalRequests
+from vrbench.evaluation.harness_adapter import HarnessAdapter
+from vrbench.evaluation.lm_eval_adapter import LmEvalAdapter
+from vrbench.evaluation.lmms_eval_adapter import LmmsEvalAdapter
 
 
-def answers(builder: RequestBuilder, engine: Any, instances: Sequence[Any], tasks: Sequence[Any]) -> list[Any]:
+def answers(adapter: HarnessAdapter, engine: Any, instances: Sequence[Any], tasks: Sequence[Any]) -> list[Any]:
     """Return the engine's responses to a harness's instances."""
-    requests = [builder.requests(task, instance) for task, instance in zip(tasks, instances, strict=True)]
+    requests = [adapter.requests(task, instance) for task, instance in zip(tasks, instances, strict=True)]
     said = iter(engine.answer([one for of in requests for one in of]))
-    return [builder.response(one, [next(said) for _ in of]) for one, of in zip(instances, requests, strict=True)]
+    return [adapter.response(one, [next(said) for _ in of]) for one, of in zip(instances, requests, strict=True)]
 
 
 class LmEvalModel(LM):
@@ -26,10 +26,10 @@ class LmEvalModel(LM):
 
     def __init__(self, engine: Any) -> None:
         super().__init__()
-        self.engine, self.builder = engine, LmEvalRequests(engine.vlm)
+        self.engine, self.adapter = engine, LmEvalAdapter(engine.vlm)
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[Any]:
-        return answers(self.builder, self.engine, requests, [None] * len(requests))
+        return answers(self.adapter, self.engine, requests, [None] * len(requests))
 
     loglikelihood_rolling = generate_until = loglikelihood
 
@@ -45,10 +45,10 @@ class LmmsEvalModel(lmms):
 
     def __init__(self, engine: Any, tasks: Mapping[str, Any] | None = None) -> None:
         super().__init__()
-        self.engine, self.builder, self.tasks = engine, LmmsEvalRequests(engine.vlm), dict(tasks or {})
+        self.engine, self.adapter, self.tasks = engine, LmmsEvalAdapter(engine.vlm), dict(tasks or {})
 
     def generate_until(self, requests: list[Any]) -> list[Any]:
-        return answers(self.builder, self.engine, requests, [self._task(one.args[4]) for one in requests])
+        return answers(self.adapter, self.engine, requests, [self._task(one.args[4]) for one in requests])
 
     def _task(self, name: str) -> Any:
         text_only = SimpleNamespace(doc_to_messages=None)

@@ -219,7 +219,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     hidden = LlavaModel.hidden_states
     monkeypatch.setattr(
         LlavaModel,
-        "hidden",
+        "hidden_states",
         lambda self, rows, *more: batches.append([len(r) for r in rows]) or hidden(self, rows, *more),
     )
     return batches

@@ -19,21 +19,23 @@ from vrbench.tasks.task_code import scorer_named
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
+    from vrbench.models.base_vlm import BaseVLM
+
 MODEL_SPECIFIC = (
     "lmms_eval_specific_kwargs", "model_specific_target_kwargs", "model_specific_generation_kwargs",
 )  # fmt: skip
 """Keys of lmms-eval's YAML files with settings for each model class."""
 
 
-def adapter_of(spec: TaskSpec) -> HarnessAdapter:
-    """Return the adapter of a task's harness."""
+def adapter_of(spec: TaskSpec, vlm: BaseVLM | None = None) -> HarnessAdapter:
+    """Return the adapter of a task's harness, for a model where one is asked."""
     if spec.harness == "lm-eval":
         from vrbench.evaluation.lm_eval_adapter import LmEvalAdapter
 
-        return LmEvalAdapter()
+        return LmEvalAdapter(vlm)
     from vrbench.evaluation.lmms_eval_adapter import LmmsEvalAdapter
 
-    return LmmsEvalAdapter()
+    return LmmsEvalAdapter(vlm)
 
 
 @dataclass(frozen=True)

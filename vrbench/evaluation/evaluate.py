@@ -1,4 +1,9 @@
-"""A run from top to bottom: plan, load, build requests, answer, score, record."""
+"""A run from top to bottom: plan, load, build requests, answer, score, record.
+
+`run_all` plans (`run_plan`), `_evaluate_checkpoint` loads a model and records, `_result_of` keeps one task's errors
+from the other tasks, and `evaluate_task` is an item's way: a harness adapter makes it a `Request` (`requests`), the
+engine returns a response (a text or a log-likelihood), a scorer makes of that an `ItemScore`, stored as a `Sample`.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,11 +125,8 @@ def _evaluate_checkpoint(run_plan: RunPlan, checkpoint: Checkpoint, features: Vi
     from vrbench.evaluation.engine import InferenceEngine
     from vrbench.models.load import load_vlm
 
-    started, start, config = (
-        datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        time.perf_counter(),
-        run_plan.config,
-    )
+    config, start = run_plan.config, time.perf_counter()
+    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     run_plan.warn_of_unused_answers(checkpoint)
     own_commit()  # before the weights are loaded: what is committed during the run did not compute the answers
     vlm = load_vlm(checkpoint, config.device, config.dtype, images=config.image_settings)
@@ -197,13 +200,12 @@ def evaluate_task(
     from vrbench.evaluation.built_task import adapter_of, build_task
     from vrbench.evaluation.task_scores import score_task
 
-    adapter, built = adapter_of(spec), build_task(spec, subtasks, engine.vlm.prompt_format.lmms_model_name)
-    builder, instances = adapter.request_builder(engine.vlm), built.instances()
-    requests = [builder.requests(task, instance) for task, instance in instances]
-    answers = iter(engine.answer([request for of in requests for request in of], title or spec.id))
-    responses = [
-        builder.response(instance, [next(answers) for _ in of])
-        for (_, instance), of in zip(instances, requests, strict=True)
-    ]
-    digests = [adapter.prompt_digest(instance, of) for (_, instance), of in zip(instances, requests, strict=True)]
-    return score_task(built, responses, digests)
+    adapter, built = adapter_of(spec, engine.vlm), build_task(spec, subtasks, engine.vlm.prompt_format.lmms_model_name)
+    instances = built.instances()
+    requests = [adapter.requests(task, instance) for task, instance in instances]
+    answers = iter(engine.answer(list(chain.from_iterable(requests)), title or spec.id))
+    responses, prompt_digests = [], []
+    for (_, instance), mine in zip(instances, requests, strict=True):
+        responses.append(adapter.response(instance, list(islice(answers, len(mine)))))
+        prompt_digests.append(adapter.prompt_digest(instance, mine))
+    return score_task(built, responses, prompt_digests)

@@ -15,8 +15,6 @@ from vrbench.tasks.scoring import Aggregates
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
-    from vrbench.models.base_vlm import BaseVLM
-
 FEWSHOT_SEED = 1234
 """The default of both harnesses."""
 
@@ -24,18 +22,11 @@ NOISY_LOGGERS = ("lmms_eval", "utils", "en_utils")
 """Loggers of lmms-eval; the names of its tasks' modules are those that its YAML files give them."""
 
 
-class RequestBuilder(Protocol):
-    """Translates between a harness and one loaded model."""
-
-    def requests(self, task: Any, instance: Any, /) -> list[Request]:
-        """Return the requests that answer one of the harness's instances, mostly a single one."""
-
-    def response(self, instance: Any, responses: Sequence[Any], /) -> Response:
-        """Return what the harness gets for an instance, from the responses to its requests."""
-
-
 class HarnessAdapter(Protocol):
-    """One harness: its task files, its task objects and its groups of tasks."""
+    """One harness: its task files and task objects, and what its instances ask of one loaded model.
+
+    It is made without a model where only tasks are built or scored.
+    """
 
     def read_config(self, path: str, /) -> dict[str, Any]:
         """Return the content of one of the harness's own YAML files, by its path under the harness's tasks folder."""
@@ -60,8 +51,11 @@ class HarnessAdapter(Protocol):
             requests: to the model; without them the digest is None where it depends on the model.
         """
 
-    def request_builder(self, vlm: BaseVLM, /) -> RequestBuilder:
-        """Return what builds the requests to a model."""
+    def requests(self, task: Any, instance: Any, /) -> list[Request]:
+        """Return the requests to the model that answer one of the harness's instances, mostly a single one."""
+
+    def response(self, instance: Any, responses: Sequence[Any], /) -> Response:
+        """Return what the harness gets for an instance, from the responses to its requests."""
 
 
 @contextlib.contextmanager

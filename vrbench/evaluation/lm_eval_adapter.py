@@ -47,8 +47,16 @@ class LmEvalTask(ConfigurableTask):
         self.dataset = self._rows
 
 
-class LmEvalAdapter:
-    """lm-eval, whose prompts are the same for all models; see `harness_adapter.HarnessAdapter`."""
+class LmEvalAdapter(TemplateLM):
+    """lm-eval, whose prompts are the same for all models; see `harness_adapter.HarnessAdapter`.
+
+    Requests are made by lm-eval's own tokenization: the adapter stands in for a model whose "answers" are the requests.
+    """
+
+    def __init__(self, vlm: BaseVLM | None = None) -> None:
+        super().__init__()
+        if vlm is not None:
+            self._vlm, self.tokenizer = vlm, vlm.tokenizer
 
     def read_config(self, path: str) -> dict[str, Any]:
         return dict(load_yaml(harness_file("lm-eval", path)))
@@ -66,18 +74,6 @@ class LmEvalAdapter:
 
     def prompt_digest(self, instance: Instance, requests: Sequence[Request] = ()) -> str:
         return digest_of([arg for arg in instance.args if isinstance(arg, str)])
-
-    def request_builder(self, vlm: BaseVLM) -> LmEvalRequests:
-        return LmEvalRequests(vlm)
-
-
-class LmEvalRequests(TemplateLM):
-    """Builds requests with lm-eval's own tokenization, by standing in for a model whose "answers" are the requests."""
-
-    def __init__(self, vlm: BaseVLM) -> None:
-        super().__init__()
-        self._vlm = vlm
-        self.tokenizer: Any = vlm.tokenizer
 
     def requests(self, task: Any, instance: Instance) -> list[Request]:
         """Return the requests of one instance: one, or one for each window of a long text."""

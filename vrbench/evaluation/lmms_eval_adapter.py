@@ -72,7 +72,11 @@ _TaskFileLoader.add_constructor("!function", lmms_eval.utils.import_function)
 
 
 class LmmsEvalAdapter:
-    """lmms-eval, whose prompts depend on the model; see `harness_adapter.HarnessAdapter`."""
+    """lmms-eval, whose requests are those of its own class for a model's family; see `HarnessAdapter`."""
+
+    def __init__(self, vlm: BaseVLM | None = None) -> None:
+        if vlm is not None:
+            self._vlm = vlm
 
     def read_config(self, path: str) -> dict[str, Any]:
         """Leave out metrics that only write a file for a challenge server."""
@@ -91,16 +95,6 @@ class LmmsEvalAdapter:
     def prompt_digest(self, instance: Instance, requests: Sequence[Request] = ()) -> str | None:
         shown = [request.prompt_digest for request in requests if isinstance(request, GenerationRequest)]
         return shown[0] if shown else None
-
-    def request_builder(self, vlm: BaseVLM) -> LmmsEvalRequests:
-        return LmmsEvalRequests(vlm)
-
-
-class LmmsEvalRequests:
-    """Builds requests as lmms-eval's own class for the model's family does; see `models.prompt_format`."""
-
-    def __init__(self, vlm: BaseVLM) -> None:
-        self._vlm = vlm
 
     def requests(self, task: LmmsEvalTask, instance: Instance) -> list[Request]:
         """Return the one request of an instance."""
