@@ -64,7 +64,6 @@ def no_weight_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("a weight was loaded")
 
     monkeypatch.setattr(safetensors.torch, "load_file", refuse)
-    monkeypatch.setattr(safetensors, "safe_open", refuse)
     import transformers
 
     monkeypatch.setattr(transformers.PreTrainedModel, "from_pretrained", refuse)
@@ -121,39 +120,36 @@ class TestNames:
 
 @pytest.mark.usefixtures("no_weight_is_loaded")
 class TestBrokenWeights:
-    def test_truncated(self, whole: Path) -> None:
-        file = whole / "model.safetensors"
-        file.write_bytes(file.read_bytes()[:-100])
-        told(whole, "model.safetensors is truncated")
-
-    def test_cut_inside_the_header(self, whole: Path) -> None:
-        file = whole / "model.safetensors"
-        file.write_bytes(file.read_bytes()[:300])
-        told(whole, "model.safetensors is truncated", "header")
-
-    def test_empty(self, whole: Path) -> None:
-        (whole / "model.safetensors").write_bytes(b"")
-        told(whole, "is no safetensors file", "0 bytes")
-
-    def test_another_kind_of_file(self, whole: Path) -> None:
-        (whole / "model.safetensors").write_bytes(b"\x80\x02}q\x00" * 100)
-        told(whole, "is no safetensors file")
-
     @pytest.mark.parametrize(
-        "header",
+        "change",
         [
-            b'{"a": {"dtype": "F32", "shape": [Infinity], "data_offsets": [0, 4]}}',
-            b'{"a": {"dtype": "F32", "shape": [1e400], "data_offsets": [0, 4]}}',
-            b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [-Infinity, 4]}}',
+            lambda content: content[:-100],
+            lambda content: content[:300],
+            lambda content: content + b"more",
+            lambda content: b"",
+            lambda content: b"\x80\x02}q\x00" * 100,
+            lambda content: (200_000).to_bytes(8, "little") + b"[" * 200_000,
+            lambda content: (10**12).to_bytes(8, "little") + b"{}",
+            *(
+                lambda _, header=f'{{"a": {{"dtype": "{dtype}", "shape": [{size}], "data_offsets": [{begin}, 4]}}}}': (
+                    len(header).to_bytes(8, "little") + header.encode() + b"1234"
+                )
+                for dtype, size, begin in (
+                    ("F32", "Infinity", 0), ("F32", "1e400", 0), ("F32", "1", "-Infinity"), ("F32", "-1", 0),
+                    ("F32", "2", 0), ("F32", "4611686018427387905", 0), ("F33", "1", 0), ("F32", "1", 4),
+                )
+            ),
         ],
-    )
-    def test_numbers_that_are_none(self, whole: Path, header: bytes) -> None:
-        (whole / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"1234")
-        told(whole, "the header's entry for 'a' cannot be read")
+    )  # fmt: skip
+    def test_no_complete_safetensors_file(self, whole: Path, change: Callable[[bytes], bytes]) -> None:
+        file = whole / "model.safetensors"
+        file.write_bytes(change(file.read_bytes()))
+        told(whole, "model.safetensors is truncated or no valid safetensors file")
 
-    def test_a_header_too_deep_to_be_read(self, whole: Path) -> None:
-        (whole / "model.safetensors").write_bytes((200_000).to_bytes(8, "little") + b"[" * 200_000)
-        told(whole, "its header is not JSON")
+    def test_an_unknown_dtype(self, whole: Path) -> None:
+        header = b'{"a": {"dtype": "F8_E4M3FNUZ", "shape": [4], "data_offsets": [0, 4]}}'
+        (whole / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"1234")
+        told(whole, "unknown dtype", "F8_E4M3FNUZ")
 
     @pytest.mark.parametrize("name", ["../../other.safetensors", "..", "x\0", "a\\b", ""])
     def test_an_index_that_leads_out_of_the_folder(self, whole: Path, name: str) -> None:
@@ -193,21 +189,16 @@ class TestBrokenWeights:
         (whole / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
         told(whole, "Git LFS pointer", "git lfs pull")
 
-    def test_bytes_after_the_last_tensor(self, whole: Path) -> None:
-        file = whole / "model.safetensors"
-        file.write_bytes(file.read_bytes() + b"more")
-        told(whole, "4 bytes follow its last tensor")
-
     def test_offsets_that_overlap(self, whole: Path) -> None:
         def shift(entries: list[dict[str, Any]]) -> None:
             entries[1]["data_offsets"] = [n - 4 for n in entries[1]["data_offsets"]]
 
         rewrite_header(whole / "model.safetensors", shift)
-        told(whole, "overlap or leave a gap")
+        told(whole, "no valid safetensors file")
 
     def test_a_shape_that_does_not_fit_its_bytes(self, whole: Path) -> None:
         rewrite_header(whole / "model.safetensors", lambda entries: entries[0].update(shape=[3, 3]))
-        told(whole, "is broken", "[3, 3]")
+        told(whole, "no valid safetensors file")
 
     def test_no_weights(self, whole: Path) -> None:
         (whole / "model.safetensors").unlink()
