@@ -447,6 +447,28 @@ def test_an_interval_may_be_of_other_draws_but_not_of_other_answers(
     assert (examined(checker, forged, baseline) == ()) == is_taken
 
 
+def test_intervals_of_a_submission_are_never_kept(
+    made_board: Made, checker: SubmissionChecker, baseline: Run, tmp_path: Path
+) -> None:
+    """Ends that differ as other draws do are accepted, and the board shows those that it drew itself."""
+    forged = Forged(made_board, 1, tmp_path)
+    drawn = {result.task: result.score for result in forged.run.record.results}
+
+    def shift(record: dict[str, Any]) -> None:
+        for result in record["results"]:
+            result["score"]["low"] -= 0.04 * (result["score"]["high"] - result["score"]["low"])
+
+    forged.record(shift)
+    reference = checker.board.families["tiny"].baseline or ""
+    checked = checker.check(forged.folder, {reference: baseline})
+    assert checked.run is not None and checked.run.result("made_words").score == drawn["made_words"]
+    row = checker.row(forged.folder, {reference: baseline}).row
+    assert row is not None
+    for task in row.tasks:
+        score = drawn[task.task]
+        assert score is not None and (task.score.low, task.score.high) == (score.low, score.high)
+
+
 def test_there_are_many_kinds() -> None:
     assert len(CASES) >= 60
 

@@ -115,7 +115,7 @@ def test_texts_are_ordered_by_what_was_lost(
 def test_a_link_opens_its_sample_on_its_page(
     opened: Open, site: Site, answered: Callable[..., dict[str, Sample]]
 ) -> None:
-    item = list(answered("tiny-full", "made_facts"))[230]  # in the second script of items
+    item = list(answered("tiny-full", "made_facts"))[204]  # in the second script of items
     page = opened(f"{site.page(CANDIDATE.format('made_facts'))}#id={quote(item, safe='')}")
     page.wait_for_selector(".sample.linked")
     assert page.locator(".sample.linked h2 a").inner_text() == item
