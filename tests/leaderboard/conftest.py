@@ -13,7 +13,7 @@ from tests.leaderboard.desk import Desk, make_desk
 from tests.leaderboard.made import Made, make_board
 from vrbench.leaderboard.board import Board
 from vrbench.leaderboard.check import SubmissionChecker
-from vrbench.leaderboard.validate import Validation, ValidationOptions, validate, write_leaderboards
+from vrbench.leaderboard.validate import Validation, validate, write_leaderboards
 
 CHECKERS: dict[str, SubmissionChecker] = {}
 
@@ -27,7 +27,7 @@ def made_board(tmp_path_factory: pytest.TempPathFactory) -> Made:
 @pytest.fixture(scope="session")
 def green(made_board: Made) -> Validation:
     """The result of validating that board."""
-    return validate(made_board.root, ValidationOptions(jobs=1, include_path=made_board.tasks))
+    return validate(made_board.root, jobs=1, include_path=made_board.tasks)
 
 
 @pytest.fixture(scope="session")

@@ -462,7 +462,7 @@ def test_intervals_of_a_submission_are_never_kept(
     reference = checker.board.families["tiny"].baseline or ""
     checked = checker.check(forged.folder, {reference: baseline})
     assert checked.run is not None and checked.run.result("made_words").score == drawn["made_words"]
-    row = checker.row(forged.folder, {reference: baseline}).row
+    row = checked.row
     assert row is not None
     for task in row.tasks:
         score = drawn[task.task]

@@ -17,7 +17,7 @@ from vrbench.core.run_storage import load_run, save_run
 from vrbench.core.schemas import Run
 from vrbench.leaderboard.board import load_board
 from vrbench.leaderboard.reproductions import pack_reproduction, read_reproduction
-from vrbench.leaderboard.validate import ValidationOptions, validate
+from vrbench.leaderboard.validate import validate
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_a_run_lies_where_validating_looks_and_makes_the_row_reproduced(board: M
     assert packed.path == board.board / "reproductions" / source.parent.name / source.name
     told, again = read_reproduction(packed.path, load_board(board.board))
     assert (told.by, again.record, again.samples) == ("maker", run.record, run.samples)
-    made = validate(board.root, ValidationOptions(include_path=board.tasks, jobs=1))
+    made = validate(board.root, include_path=board.tasks, jobs=1)
     assert made.rejections == ()
     status = {row.name: (row.status.kind, row.status.by) for row in made.boards[BOARD].rows}
     assert status["tiny-region-1"] == ("reproduced", "maker")

@@ -23,7 +23,7 @@ from vrbench.leaderboard.site import board as board_page
 from vrbench.leaderboard.site import layout, pages
 from vrbench.leaderboard.site.build import build
 from vrbench.leaderboard.site.serve import serve, served
-from vrbench.leaderboard.validate import ValidationOptions, validate, write_leaderboards
+from vrbench.leaderboard.validate import validate, write_leaderboards
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'>&lt;b&gt; $(touch gone) `id`"
 
@@ -55,7 +55,7 @@ class Page(HTMLParser):
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Two families of four submissions, one pruned each, scored and written."""
     board = make_board(tmp_path_factory.mktemp("site"), submissions=4, families=2)
-    write_leaderboards(validate(board.root, ValidationOptions(include_path=board.tasks, jobs=1)))
+    write_leaderboards(validate(board.root, include_path=board.tasks, jobs=1))
     return board
 
 

@@ -26,7 +26,7 @@ from vrbench.leaderboard import validate as validating
 from vrbench.leaderboard.check import SubmissionChecker
 from vrbench.leaderboard.rows import layer_region, row_cost
 from vrbench.leaderboard.schema import Leaderboard
-from vrbench.leaderboard.validate import Validation, ValidationOptions, validate
+from vrbench.leaderboard.validate import Validation, validate
 from vrbench.statistics.comparison import compare
 from vrbench.tasks import registry
 
@@ -46,11 +46,11 @@ def written(board: Made, green: Validation) -> Made:
 
 
 def found(board: Made, path: Path | None = None, **how: Any) -> Validation:
-    return validate(path or board.root, ValidationOptions(**{"jobs": 1, "include_path": board.tasks, **how}))
+    return validate(path or board.root, **{"jobs": 1, "include_path": board.tasks, **how})
 
 
 def refused(board: Made, path: Path | None = None, against: str | None = None) -> dict[str, tuple[str, ...]]:
-    found = validate(path or board.root, ValidationOptions(jobs=1, include_path=board.tasks), against).rejections
+    found = validate(path or board.root, jobs=1, include_path=board.tasks, against=against).rejections
     assert all(rejection.board == BOARD for rejection in found)
     return {rejection.path: rejection.reasons for rejection in found}
 
@@ -344,7 +344,7 @@ class TestAgainst:
     @pytest.mark.parametrize("name", ["nowhere", "--output=/tmp/x"])
     def test_no_such_commit(self, repository: Made, name: str) -> None:
         with pytest.raises(VrbenchError, match=r"is no commit or branch|git merge-base failed"):
-            validate(repository.root, ValidationOptions(jobs=1, include_path=repository.tasks), name)
+            validate(repository.root, jobs=1, include_path=repository.tasks, against=name)
 
 
 class TestReproductions:

@@ -109,7 +109,7 @@ def validate(
     from vrbench.leaderboard import report
     from vrbench.leaderboard import validate as validating
 
-    found = validating.validate(path, validating.ValidationOptions(data_root, jobs, include_path), against)
+    found = validating.validate(path, data_root, jobs, include_path, against=against)
     print(report.as_markdown(found) if form == "markdown" else report.as_text(found), end="")
     if found.rejections:
         raise typer.Exit(INVALID_INPUT)

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
@@ -26,7 +26,7 @@ from vrbench.leaderboard.mismatches import ONLY_IN_RUN, validate_result, validat
 from vrbench.leaderboard.requirements import validate_requirements
 from vrbench.leaderboard.rescore import Rescorer
 from vrbench.leaderboard.rows import leaderboard_row
-from vrbench.leaderboard.schema import LeaderboardRow, Submission, parse_reference, submission_path
+from vrbench.leaderboard.schema import LeaderboardRow, parse_reference, submission_path
 from vrbench.leaderboard.untrusted_input.submission import try_read_submission
 from vrbench.leaderboard.untrusted_input.text import sanitize_for_message
 from vrbench.tasks import registry
@@ -40,29 +40,20 @@ MIN_FORKED = 8
 
 
 @dataclass(frozen=True)
-class CheckedSubmission:
-    """The result of checking one submission.
+class RowOrRejection:
+    """The result of checking one submission: its row, or the reasons why it is refused.
 
     Attributes:
         folder: of the submission.
-        submission: its submission.json; None if that cannot be read.
-        run: its record with every figure recomputed, and its samples; None if it is refused.
+        row: its row, without ranks; None if it is refused.
         reasons: why it is refused, one message each; empty if it is accepted.
+        run: its record with every figure recomputed, and its samples; None if it is refused.
     """
-
-    folder: Path
-    submission: Submission | None
-    run: Run | None
-    reasons: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class RowOrRejection:
-    """A submission's row, or the reasons why it is refused."""
 
     folder: Path
     row: LeaderboardRow | None
     reasons: tuple[str, ...]
+    run: Run | None = None
 
 
 class SubmissionChecker:
@@ -93,15 +84,15 @@ class SubmissionChecker:
         raise_errors([*errors, *missing_messages(absent)])
         self.rescorers = {task: Rescorer(job) for task, job in jobs.items()}
 
-    def check(self, folder: Path, baselines: Mapping[str, Run]) -> CheckedSubmission:
-        """Check the submission in a folder, `<board>/submissions/<org>__<name>/<revision>`.
+    def check(self, folder: Path, baselines: Mapping[str, Run]) -> RowOrRejection:
+        """Check the submission in a folder, `<board>/submissions/<org>__<name>/<revision>`, and make its row.
 
         Args:
             baselines: reference -> run of each baseline that was accepted; a baseline itself needs none.
         """
         content, errors = try_read_submission(folder, self.max_rows)
         if content is None:
-            return CheckedSubmission(folder, None, None, tuple(dict.fromkeys(errors)))
+            return RowOrRejection(folder, None, tuple(dict.fromkeys(errors)))
         submission, run = content.submission, content.run
         expected = submission.path.parts
         if (given := folder.absolute().parts[-len(expected) :]) != expected:
@@ -113,23 +104,15 @@ class SubmissionChecker:
         errors += validate_requirements(self.board, submission, run.record, run.samples, record)
         rescored, more = self.rescore(run)
         errors += more
-        return CheckedSubmission(folder, submission, None if errors else rescored, tuple(dict.fromkeys(errors)))
-
-    def row(self, folder: Path, baselines: Mapping[str, Run]) -> RowOrRejection:
-        """Check the submission in a folder and make its row; see `check`."""
-        return self._row(self.check(folder, baselines), baselines)
-
-    def _row(self, checked: CheckedSubmission, baselines: Mapping[str, Run]) -> RowOrRejection:
-        submission, run = checked.submission, checked.run
-        if submission is None or run is None:
-            return RowOrRejection(checked.folder, None, checked.reasons)
-        baseline = run if submission.is_baseline else baselines[submission.baseline]
+        if errors or rescored is None or baseline is None:
+            return RowOrRejection(folder, None, tuple(dict.fromkeys(errors)))
         try:
-            return RowOrRejection(checked.folder, leaderboard_row(self.board, submission, run, baseline), ())
+            row = leaderboard_row(self.board, submission, rescored, rescored if submission.is_baseline else baseline)
         except Exception as error:  # one submission never stops the others from being checked
             os_errors.reraise_os_error(error)
             reason = f"its row cannot be made: {type(error).__name__} {sanitize_for_message(str(error), 200)}"
-            return RowOrRejection(checked.folder, None, (reason,))
+            return RowOrRejection(folder, None, (reason,))
+        return RowOrRejection(folder, row, (), rescored)
 
     def rescore(self, run: Run) -> tuple[Run | None, list[str]]:
         """Recompute a run from its responses; return it and everything in it that they do not give.
@@ -251,13 +234,12 @@ def check_submissions(
     """
     references = [family.baseline for family in checker.board.families.values() if family.baseline]
     places = [root / submission_path(checker.board.id, *parse_reference(reference)) for reference in references]
-    checked = {folder: checker.check(folder, {}) for folder in dict.fromkeys(places) if folder.is_dir()}
-    baselines = {one.submission.reference: one.run for one in checked.values() if one.submission and one.run}
-    found = {folder: checker._row(one, baselines) for folder, one in checked.items()}
+    found = {folder: checker.check(folder, {}) for folder in dict.fromkeys(places) if folder.is_dir()}
+    baselines = {one.row.key: one.run for one in found.values() if one.row and one.run}
     others = [folder for folder in folders if folder not in found]
     forks = "fork" in multiprocessing.get_all_start_methods() and sys.platform != "darwin"
     if jobs < 2 or len(others) < MIN_FORKED or not forks:
-        found |= {folder: checker.row(folder, baselines) for folder in others}
+        found |= {folder: checker.check(folder, baselines) for folder in others}
     else:
         found |= {one.folder: one for one in _check_in_processes(checker, baselines, others, jobs)}
     return [found[folder] for folder in folders]
@@ -293,6 +275,6 @@ def _work(checker: SubmissionChecker, baselines: Mapping[str, Run], folders: Seq
     gc.freeze()  # else the garbage collector walks through, and so copies, all that was built before the fork
     gc.set_threshold(50_000, 50, 1000)
     try:
-        to.send([checker.row(folder, baselines) for folder in folders])
+        to.send([replace(checker.check(folder, baselines), run=None) for folder in folders])
     except Exception as error:
         to.send(error)

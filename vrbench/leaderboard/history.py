@@ -7,11 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vrbench.core.errors import VrbenchError, error_messages
+from vrbench.core.errors import VrbenchError
 from vrbench.leaderboard.mismatches import differences
 from vrbench.leaderboard.schema import SUBMISSIONS, Leaderboard, LeaderboardRow, submission_path
 from vrbench.leaderboard.untrusted_input import limits
-from vrbench.leaderboard.untrusted_input.files import read_bytes
 from vrbench.leaderboard.untrusted_input.parsing import read_record
 from vrbench.leaderboard.untrusted_input.text import sanitize_for_message
 
@@ -35,28 +34,17 @@ def read_leaderboard(folder: Path) -> Leaderboard:
     return read_record(folder / LEADERBOARD_FILE, Leaderboard, limits.BOARD_BYTES, limits.BOARD_VALUES)
 
 
-def stored_rows(folder: Path) -> dict[str, LeaderboardRow]:
-    """Return the rows of a board's `leaderboard.json` by key; none if it is missing or not valid."""
-    try:
-        return {row.key: row for row in read_leaderboard(folder).rows}
-    except VrbenchError:  # reported by `validate_stored`
-        return {}
-
-
-def validate_stored(folder: Path, new: Leaderboard, submissions: Sequence[Path]) -> dict[str, list[str]]:
+def validate_stored(
+    folder: Path, stored: Leaderboard, new: Leaderboard, submissions: Sequence[Path]
+) -> dict[str, list[str]]:
     """Return where `leaderboard.json` contradicts the recomputed board: path -> why, one message each.
 
     Args:
         folder: the board's.
+        stored: the content of `leaderboard.json`.
         new: from the submissions that were accepted.
         submissions: folders of all submissions; nothing is reported for those that were refused.
     """
-    if not (folder / LEADERBOARD_FILE).exists():
-        return {}
-    try:
-        stored = read_leaderboard(folder)
-    except VrbenchError as error:
-        return {f"{folder.name}/{LEADERBOARD_FILE}": error_messages(error)}
     rows = {row.key: row for row in new.rows}
     present = {place.relative_to(folder.parent).as_posix() for place in submissions}
     found: dict[str, list[str]] = {}
@@ -69,15 +57,15 @@ def validate_stored(folder: Path, new: Leaderboard, submissions: Sequence[Path])
     return {path: errors for path, errors in found.items() if errors}
 
 
-def keep_stored_figures(folder: Path, rows: Sequence[LeaderboardRow]) -> list[LeaderboardRow]:
+def keep_stored_figures(stored: Leaderboard, rows: Sequence[LeaderboardRow]) -> list[LeaderboardRow]:
     """Return the rows, those that did not change with the figures of `leaderboard.json`.
 
     Another version of numpy draws other intervals; what was published once stays to the last digit.
     """
-    stored = stored_rows(folder)
+    before = {row.key: row for row in stored.rows}
     return [
-        stored[row.key].model_copy(update={name: getattr(row, name) for name in ("description", "status", "submitted")})
-        if row.key in stored and not list(_changed_figures(stored[row.key], row))
+        before[row.key].model_copy(update={name: getattr(row, name) for name in ("description", "status", "submitted")})
+        if row.key in before and not list(_changed_figures(before[row.key], row))
         else row
         for row in rows
     ]
@@ -97,14 +85,6 @@ def _without_ranks(value: object) -> object:
     if isinstance(value, Mapping):
         return {name: _without_ranks(inner) for name, inner in value.items() if name != "rank"}
     return [_without_ranks(inner) for inner in value] if isinstance(value, (list, tuple)) else value
-
-
-def is_stale(folder: Path, new: Leaderboard) -> bool:
-    """Return whether the stored `leaderboard.json` is not the recomputed one."""
-    try:
-        return read_bytes(folder / LEADERBOARD_FILE, limits.BOARD_BYTES) != new.json_text.encode()
-    except VrbenchError:  # missing, or reported by `validate_stored`
-        return True
 
 
 def changed_submissions(root: Path, against: str) -> dict[str, list[str]]:

@@ -6,7 +6,7 @@ Importing this module is cheap; validating imports the harnesses, needs no model
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from vrbench.leaderboard.history import LEADERBOARD_FILE
 from vrbench.leaderboard.reproductions import check_reproductions
 from vrbench.leaderboard.rows import build_leaderboard
 from vrbench.leaderboard.schema import SUBMISSIONS, Leaderboard, LeaderboardRow
-from vrbench.leaderboard.untrusted_input.files import submission_folders
+from vrbench.leaderboard.untrusted_input import limits
+from vrbench.leaderboard.untrusted_input.files import attempt, read_bytes, submission_folders
 
 
 @dataclass(frozen=True)
@@ -72,29 +73,20 @@ class Validation:
         self.reasons.setdefault(place.relative_to(self.root).as_posix(), []).extend(reasons)
 
 
-@dataclass(frozen=True)
-class ValidationOptions:
-    """How to validate.
-
-    Attributes:
-        data_root: folder with the hub's data sets, for boards whose tasks are not generated.
-        jobs: processes; 0 for one a core.
-        include_path: folder of the task files of boards whose tasks are not this package's own.
-    """
-
-    data_root: str | Path | None = None
-    jobs: int = 0
-    include_path: str | Path | None = None
-
-
 def validate(
-    path: str | Path = "leaderboards", options: ValidationOptions | None = None, against: str | None = None
+    path: str | Path = "leaderboards",
+    data_root: str | Path | None = None,
+    jobs: int = 0,
+    include_path: str | Path | None = None,
+    against: str | None = None,
 ) -> Validation:
     """Score all answers of all submissions again, and check them against their boards.
 
     Args:
         path: the folder of all boards, a board's folder, or one submission's, which is checked with its baseline.
-        options: data, processes and tasks.
+        data_root: folder with the hub's data sets, for boards whose tasks are not generated.
+        jobs: processes; 0 for one a core.
+        include_path: folder of the task files of boards whose tasks are not this package's own.
         against: commit or branch whose submissions must not have been changed.
 
     Raises:
@@ -103,7 +95,18 @@ def validate(
     root, found_boards, submission = _resolve(Path(path))
     found = Validation(root)
     for board in found_boards.values():
-        _validate_board(found, board, submission, options or ValidationOptions())
+        present, odd = submission_folders(root / board.id / SUBMISSIONS)
+        if odd and submission is None:
+            found.refuse(root / board.id / SUBMISSIONS, odd)
+        if not present:
+            found.notes += _notes_of_empty(board)
+            continue
+        try:
+            checker = SubmissionChecker(board, data_root, include_path)
+        except VrbenchError as error:
+            found.refuse(root / board.id / BOARD_FILE, error_messages(error))
+            continue
+        _validate_board(found, checker, present, submission, jobs or cores())
     if against is not None:
         for changed, reasons in history.changed_submissions(root, against).items():
             found.refuse(root / changed, reasons)
@@ -140,49 +143,35 @@ def _resolve(path: Path) -> tuple[Path, dict[str, Board], Path | None]:
     return path, boards(path), None
 
 
-def _validate_board(found: Validation, board: Board, submission: Path | None, options: ValidationOptions) -> None:
-    """Validate a board's submissions, then its reproductions, then its stored figures."""
-    folder = found.root / board.id
-    present, odd = submission_folders(folder / SUBMISSIONS)
-    if odd and submission is None:
-        found.refuse(folder / SUBMISSIONS, odd)
-    if not present:
-        found.notes += _notes_of_empty(board)
-        return
-    try:
-        checker = SubmissionChecker(board, options.data_root, options.include_path)
-    except VrbenchError as error:
-        found.refuse(folder / BOARD_FILE, error_messages(error))
-        return
-    folders = present if submission is None else [submission]
+def _validate_board(
+    found: Validation, checker: SubmissionChecker, present: Sequence[Path], submission: Path | None, jobs: int
+) -> None:
+    """Validate a board's submissions, then its reproductions, then its stored figures; or one submission alone."""
+    board, folder = checker.board.id, found.root / checker.board.id
     rows: dict[str, LeaderboardRow] = {}
-    for one in check_submissions(checker, found.root, folders, options.jobs or cores()):
+    for one in check_submissions(checker, found.root, present if submission is None else [submission], jobs):
         if one.row is None:
             found.refuse(one.folder, one.reasons)
         else:
             rows[one.row.key] = one.row
             found.accepted.append(one.folder.relative_to(found.root).as_posix())
     found.rows += rows.values()
-    found.known |= history.stored_rows(folder).keys()
-    if submission is None:
-        _validate_table(found, checker, rows, present)
-
-
-def _validate_table(
-    found: Validation, checker: SubmissionChecker, rows: Mapping[str, LeaderboardRow], submissions: Sequence[Path]
-) -> None:
-    folder = found.root / checker.board.id
+    errors: list[str] = []
+    file = folder / LEADERBOARD_FILE
+    stored = attempt(lambda: history.read_leaderboard(folder), errors) if file.exists() else None
+    found.known |= {row.key for row in stored.rows} if stored else set()
+    if submission is not None:
+        return
     status, refused = check_reproductions(checker, folder, rows)
-    for place, reasons in refused.items():
+    for place, reasons in (refused | ({file: errors} if errors else {})).items():
         found.refuse(place, reasons)
     verified = [row.model_copy(update={"status": status.get(key, row.status)}) for key, row in rows.items()]
-    new = build_leaderboard(checker.board, checker.specs, history.keep_stored_figures(folder, verified))
-    found.boards[checker.board.id] = new
-    for path, reasons in history.validate_stored(folder, new, submissions).items():
+    kept = history.keep_stored_figures(stored, verified) if stored else verified
+    new = found.boards[board] = build_leaderboard(checker.board, checker.specs, kept)
+    for path, reasons in history.validate_stored(folder, stored, new, present).items() if stored else ():
         found.refuse(found.root / path, reasons)
-    if history.is_stale(folder, new):
-        file = f"{checker.board.id}/{LEADERBOARD_FILE}"
-        found.notes.append(f"{file} is not what its submissions give; write it with --write")
+    if attempt(lambda: read_bytes(file, limits.BOARD_BYTES), []) != new.json_text.encode():
+        found.notes.append(f"{board}/{LEADERBOARD_FILE} is not what its submissions give; write it with --write")
 
 
 def _notes_of_empty(board: Board) -> Iterator[str]:

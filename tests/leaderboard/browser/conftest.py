@@ -15,7 +15,7 @@ from tests.leaderboard.browser.chromium import MISSING, chromium, started
 from tests.leaderboard.made import Made, make_board
 from vrbench.leaderboard.site.build import build
 from vrbench.leaderboard.site.serve import served
-from vrbench.leaderboard.validate import ValidationOptions, validate, write_leaderboards
+from vrbench.leaderboard.validate import validate, write_leaderboards
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -72,7 +72,7 @@ def browser() -> Iterator[Browser]:
 def board(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Two families of three submissions to tasks of pictures, options and whole texts; 208 items each."""
     made = make_board(tmp_path_factory.mktemp("browser"), submissions=3, families=2, items=208)
-    write_leaderboards(validate(made.root, ValidationOptions(include_path=made.tasks, jobs=1)))
+    write_leaderboards(validate(made.root, include_path=made.tasks, jobs=1))
     return made
 
 

@@ -16,7 +16,6 @@ from tests.leaderboard.hostile.oracle import is_harmless_line
 from vrbench.core.errors import VrbenchError, error_messages
 from vrbench.leaderboard import history
 from vrbench.leaderboard.board import load_board
-from vrbench.leaderboard.schema import Leaderboard
 from vrbench.leaderboard.untrusted_input import files as reading_files
 from vrbench.leaderboard.untrusted_input import limits
 from vrbench.leaderboard.untrusted_input.files import read_bytes, submission_files, submission_folders
@@ -253,12 +252,11 @@ class TestCommits:
         assert len(told) == 1 and is_harmless_line(told[0]) and "was removed" in told[0]
 
     @pytest.mark.parametrize("content", [b"", b"[" * 10**5, b"\xff", b"{}", b'{"schema_version":99}'])
-    def test_a_board_that_cannot_be_read_is_told_and_made_anew(self, root: Path, content: bytes) -> None:
-        made = Leaderboard(board="pocket", title="x", claims=(), tasks=(), rows=())
+    def test_a_leaderboard_that_cannot_be_read_is_refused_in_harmless_words(self, root: Path, content: bytes) -> None:
         (root / "pocket" / "leaderboard.json").write_bytes(content)
-        (told,) = history.validate_stored(root / "pocket", made, []).values()
-        assert len(told) >= 1 and all(is_harmless_line(sentence) for sentence in told)
-        assert history.is_stale(root / "pocket", made)
+        with pytest.raises(VrbenchError) as error:
+            history.read_leaderboard(root / "pocket")
+        assert all(is_harmless_line(message) for message in error_messages(error.value))
 
     def test_a_board_that_is_a_link_is_none(self, root: Path) -> None:
         (root / "pocket" / "board.yaml").write_text(documents.BOARD)

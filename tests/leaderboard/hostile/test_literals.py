@@ -86,9 +86,6 @@ def test_many_faults_are_told_once_and_few() -> None:
     with pytest.raises(VrbenchError) as error:
         parse_record(text, RunRecord, "it")
     assert len(error_messages(error.value)) == 21 and "480 more errors" in str(error.value)
-    text = text.replace('"results":[', '"results":[' + "0," * 5_000)
-    with pytest.raises(VrbenchError, match="has 5,500 values of a wrong type"):
-        parse_record(text, RunRecord, "it")
 
 
 @pytest.mark.parametrize(
@@ -136,9 +133,9 @@ def test_an_answer_may_hold_anything_that_is_text() -> None:
     [
         ("a: &x 1\nb: *x", "anchor"), ("a: [1, 2]\nb: *a", "alias"), ("<<: {a: 1}", "key <<"),
         ("a: !!python/object/apply:os.system [x]", "tag"), ("a: !!binary aGk=", "tag"), ("a: ! x", "tag"),
-        ("a: 1\na: 2", "given twice"), ("a: .nan", "nan, which is no number"),
-        ("a: [-.inf]", "inf, which is no number"),
-        ("a: 1.0e+999", "inf, which is no number"), ("a: 99999999999999999", r"beyond 2\^53"), ("1: a", "key '1'"),
+        ("a: 1\na: 2", "given twice"), ("a: .nan", "NaN, which is no number"),
+        ("a: [-.inf]", "Infinity, which is no number"),
+        ("a: 1.0e+999", "Infinity, which is no number"), ("a: 99999999999999999", r"beyond 2\^53"), ("1: a", "key '1'"),
         ("null: a", "key 'None'"), ("? [a]\n: 1", "not YAML"), ("--- a\n--- b", "several documents"),
         ("a: 2026-13-45", "not YAML"), ('a: "\\u202e"', r"U\+202E"), ('"\\0": a', r"U\+0000"),
         ("a: \u202e", r"U\+202E"),

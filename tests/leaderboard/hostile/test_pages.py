@@ -22,7 +22,7 @@ from vrbench.leaderboard.site.commands import commands
 from vrbench.leaderboard.site.content import load_content
 from vrbench.leaderboard.site.sample_scripts import answers_file
 from vrbench.leaderboard.untrusted_input.text import odd_characters
-from vrbench.leaderboard.validate import ValidationOptions, validate, write_leaderboards
+from vrbench.leaderboard.validate import validate, write_leaderboards
 
 FIELDS = (
     "checkpoint.id", "checkpoint.revision", "checkpoint.lineage.0.id", "checkpoint.lineage.0.family",
@@ -100,7 +100,7 @@ def told(root: Path, text: str) -> None:
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A made-up board with its leaderboard.json, and the folder of its tasks."""
     found = make_board(tmp_path_factory.mktemp("pages"), submissions=2, items=8, tasks=("made_mme", "made_facts"))
-    write_leaderboards(validate(found.root, ValidationOptions(include_path=found.tasks, jobs=1)))
+    write_leaderboards(validate(found.root, include_path=found.tasks, jobs=1))
     return found.root, found.tasks
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from vrbench.leaderboard.schema import Leaderboard, LeaderboardRow, ScoreWithCI, SuiteMean
+from vrbench.leaderboard.schema import Leaderboard, LeaderboardRow, ScoreWithCI
 from vrbench.leaderboard.site import wording
 from vrbench.leaderboard.site.drawings import BarScale, bar_scale, interval_bar, region_strip
 from vrbench.leaderboard.untrusted_input.text import sanitize_for_display
@@ -107,33 +107,24 @@ def csv_cells(row: LeaderboardRow, columns: Sequence[TableColumn]) -> dict[str, 
 def _mean_columns(suite: str, rows: Sequence[LeaderboardRow]) -> Iterator[TableColumn]:
     """Rank, score and retention of a mean; in the table only if some row has it."""
 
-    def mean_of(row: LeaderboardRow) -> SuiteMean | None:
-        found: SuiteMean | None = getattr(row, suite)
-        return found
+    def of(row: LeaderboardRow, field: str = "score") -> ScoreWithCI | None:
+        mean = getattr(row, suite)
+        return getattr(mean, field) if mean else None
 
-    def score(row: LeaderboardRow) -> ScoreWithCI | None:
-        mean = mean_of(row)
-        return mean.score if mean else None
-
-    def retention(row: LeaderboardRow) -> ScoreWithCI | None:
-        mean = mean_of(row)
-        return mean.retention if mean else None
-
-    kept = [found for row in rows if (found := retention(row))]
+    kept = [found for row in rows if (found := of(row, "retention"))]
     group, scale = SUITES[suite] if kept else "", bar_scale(kept, 100.0)
     yield TableColumn(
-        lambda row: {}, "Rank", group, lambda row: _rank(score(row)), lambda row: _rank_order(score(row)), "num",
-        f", {suite}",
+        lambda row: {}, "Rank", group, lambda row: _rank(of(row)), lambda row: _rank_order(of(row)), "num", f", {suite}"
+    )
+    yield TableColumn(
+        lambda row: _score_cells(f"{suite}_score", of(row)) | _rank_cells(f"{suite}_score", of(row)),
+        "Score", group, lambda row: _titled(wording.value(of(row)), wording.ends(of(row))),
+        lambda row: _value(of(row)), "num", f", {suite}",
     )  # fmt: skip
     yield TableColumn(
-        lambda row: _score_cells(f"{suite}_score", score(row)) | _rank_cells(f"{suite}_score", score(row)),
-        "Score", group, lambda row: _titled(wording.value(score(row)), wording.ends(score(row))),
-        lambda row: _value(score(row)), "num", f", {suite}",
-    )  # fmt: skip
-    yield TableColumn(
-        lambda row: _score_cells(f"{suite}_retention", retention(row)),
-        "Kept %", group, lambda row: _retention(retention(row), scale),
-        lambda row: _value(retention(row)), "num kept", f" of the baseline’s {suite} score",
+        lambda row: _score_cells(f"{suite}_retention", of(row, "retention")),
+        "Kept %", group, lambda row: _retention(of(row, "retention"), scale),
+        lambda row: _value(of(row, "retention")), "num kept", f" of the baseline’s {suite} score",
     )  # fmt: skip
 
 

@@ -18,10 +18,7 @@ SAMPLES = "samples"
 SUFFIX = ".jsonl.gz"
 RUN_FILE, SUBMISSION_FILE, RECIPE_FILE = "run.json", "submission.json", "recipe.yaml"
 _FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-_KINDS = (
-    (stat.S_ISLNK, "a link"), (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"), (stat.S_ISREG, "a file"),
-)  # fmt: skip
+_KINDS = {"l": "a link", "d": "a folder", "p": "a pipe", "s": "a socket", "c": "a device", "b": "a device"}
 
 
 def attempt(make: Callable[[], T], errors: list[str]) -> T | None:
@@ -191,7 +188,7 @@ def _validate_file(status: os.stat_result, name: str, max_bytes: int) -> list[st
 
 
 def _kind(mode: int) -> str:
-    return next((name for test, name in _KINDS if test(mode)), "no plain file")
+    return _KINDS.get(stat.filemode(mode)[0], "a file")
 
 
 def quote_path(path: Path) -> str:
