@@ -52,7 +52,7 @@ def conversations(folder: Path) -> tuple[Path, Path]:
 def recipe(base: Path, folder: Path, data: dict[str, Any] | None = None, **tune: Any) -> TrainRecipe:
     file, images = conversations(folder)
     settings = {
-        "layers": LAYERS, "rank": 4, "alpha": 8, "steps": 2, "batch": 4, "accumulate": 2, "lr": 1e-2,
+        "layers": LAYERS, "rank": 4, "alpha": 8, "steps": 1, "batch": 4, "accumulate": 2, "lr": 1e-2,
         "lr_projector": 1e-2, **tune,
     }  # fmt: skip
     given = {"conversations": str(file), "images": str(images), "length": 4000, **(data or {})}

@@ -12,7 +12,7 @@ from vrbench.checkpoints.lineage import LINEAGE_FILE
 from vrbench.checkpoints.overlay_validation import checkpoint_shapes
 from vrbench.checkpoints.parameter_names import layer_index
 from vrbench.checkpoints.random_shapes import RANDOM_WEIGHTS
-from vrbench.core.errors import VrbenchError, error_messages, raise_errors
+from vrbench.core.errors import collect_errors, raise_errors
 from vrbench.core.io import validate_output
 from vrbench.core.layers import LayerSet, select_layers
 from vrbench.models.resolve import resolve_checkpoint
@@ -42,34 +42,22 @@ def prepare(recipe: TrainRecipe, out: Path) -> TrainingSetup | None:
         VrbenchError: all errors that can be found before weights are loaded, together.
     """
     unset = recipe.unset_paths()
-    errors = [*_output_errors(out), *unset]
+    taken = [f"{out} already holds a checkpoint; name another folder, or remove it"]
+    errors = [*(taken if (out / LINEAGE_FILE).exists() else []), *validate_output(out), *unset]
     setup, conversations = None, None
     if recipe.tune is not None and recipe.base:
-        try:
+        with collect_errors(errors):
             base = resolve_checkpoint(recipe.base)
             setup = TrainingSetup(base, select_layers(recipe.tune.layers, base.depth))
-            errors += _sampling_errors(setup.layers, recipe.tune.sampling)
+            count = recipe.tune.sampling
+            if count and count > len(setup.layers):
+                errors.append(f"tune.sampling is {count}; tune.layers = {setup.layers} are {len(setup.layers)} layers")
             errors += padding_errors(base) if getattr(recipe.data, "pad_square", False) else []
-        except VrbenchError as error:
-            errors += error_messages(error)
     if not isinstance(recipe.data, GeneratedScenes) and not unset:
-        try:
+        with collect_errors(errors):
             conversations = read_conversations(recipe.data)
-        except VrbenchError as error:
-            errors += error_messages(error)
     raise_errors(errors)
     return replace(setup, conversations=conversations) if setup else None
-
-
-def _output_errors(out: Path) -> list[str]:
-    taken = f"{out} already holds a checkpoint; name another folder, or remove it"
-    return [*([taken] if (out / LINEAGE_FILE).exists() else []), *validate_output(out)]
-
-
-def _sampling_errors(layers: LayerSet, count: int | None) -> list[str]:
-    if count is None or count <= len(layers):
-        return []
-    return [f"tune.sampling is {count}, more than the {len(layers)} layers of tune.layers = {layers}"]
 
 
 def padding_errors(base: Checkpoint) -> list[str]:

@@ -225,6 +225,9 @@ class TuneStage(RecipeSection):
         return self.modules == "all" or any(part in ATTENTION for part in name.split("."))
 
 
+STAGES: dict[str, type[RecipeSection]] = {"tower": TowerStage, "align": AlignStage, "tune": TuneStage}
+
+
 class TrainRecipe(RecipeSection):
     """One training run: either tower and projector of a new base, or the tuning of layers of an existing one."""
 

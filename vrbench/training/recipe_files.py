@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from vrbench.core.errors import VrbenchError, raise_errors
+from vrbench.core.errors import VrbenchError, raise_errors, suggest_names
 from vrbench.core.io import load_yaml, read_text
 from vrbench.core.schemas import Record
-from vrbench.training.recipe import (
-    DATA_SECTIONS,
-    AlignStage,
-    GeneratedScenes,
-    TowerStage,
-    TrainRecipe,
-    TuneStage,
-    data_kind,
-)
+from vrbench.training.recipe import DATA_SECTIONS, STAGES, GeneratedScenes, TrainRecipe, data_kind
 
 RECIPES = Path(__file__).parent / "recipes"
-STAGES: dict[str, type[Record]] = {"tower": TowerStage, "align": AlignStage, "tune": TuneStage}
 
 
 def names() -> list[str]:
@@ -43,7 +33,7 @@ def load(name: str, overrides: dict[str, str] | None = None) -> TrainRecipe:
     """
     path = RECIPES / f"{name}.yaml" if name in names() else Path(name)
     if not path.is_file():
-        raise VrbenchError(f"no recipe {name!r}; {_nearest(name, names())}")
+        raise VrbenchError(f"no recipe {name!r}; {suggest_names(name, names())}")
     try:
         raw = load_yaml(read_text(path))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -52,11 +42,6 @@ def load(name: str, overrides: dict[str, str] | None = None) -> TrainRecipe:
         raise VrbenchError(f"recipe {path} is not a mapping of keys to values")
     _override(raw, overrides or {})
     return _validated(raw, str(path))
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known)
-    return f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(known)}"
 
 
 def _override(raw: dict[str, Any], overrides: dict[str, str]) -> None:
@@ -110,4 +95,4 @@ def _messages(detail: Any, raw: dict[str, Any]) -> list[str]:
     section: type[Record] = TrainRecipe
     if len(loc) > 1:
         section = DATA_SECTIONS[data_kind(raw["data"])] if loc[0] == "data" else STAGES[str(loc[0])]
-    return [f"no key {key!r}; {_nearest(str(loc[-1]), list(section.model_fields))}"]
+    return [f"no key {key!r}; {suggest_names(str(loc[-1]), section.model_fields)}"]
