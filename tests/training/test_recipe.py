@@ -51,13 +51,13 @@ def test_values_can_be_changed_and_change_the_digest() -> None:
 
 
 def test_a_misspelt_name_or_key_is_answered_with_the_nearest() -> None:
-    with pytest.raises(VrbenchError, match=r"'pocket-regoin'.* mean pocket-region"):
+    with pytest.raises(VrbenchError, match=r"'pocket-regoin'.* mean 'pocket-region'"):
         load("pocket-regoin")
     with pytest.raises(VrbenchError, match=r"'xyz'; .*pocket-attention, pocket-base, "):
         load("xyz")
-    with pytest.raises(VrbenchError, match=r"'tune\.stepps'.* mean steps"):
+    with pytest.raises(VrbenchError, match=r"'tune\.stepps'.* mean 'steps'"):
         load("pocket-full", {"tune.stepps": "3"})
-    with pytest.raises(VrbenchError, match=r"'wormup'.* mean warmup"):
+    with pytest.raises(VrbenchError, match=r"'wormup'.* mean 'warmup'"):
         load("pocket-full", {"wormup": "0.1"})
 
 
@@ -100,7 +100,7 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, text: str, message: str) ->
         ({"tune.layers": "none", "tune.lr_projector": "0"}, "nothing would be trained"),
         ({"tune.layers": "none", "tune.sampling": "2"}, "'none'.* tune.sampling"),
         ({"tune.schedule": "cosin"}, "tune.schedule is 'cosin'"),
-        ({"data.shar": "0.5"}, r"'data\.shar'.* mean share"),
+        ({"data.shar": "0.5"}, r"'data\.shar'.* mean 'share'"),
         ({"stage": "heel"}, "stage is 'heel'"),
     ],
 )
