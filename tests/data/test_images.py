@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.evaluation.test_harness import write_task
+from tests.evaluation.test_task_scores import write_task
 from vrbench import cli
 from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import Sample

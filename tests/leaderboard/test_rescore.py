@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import parity_text
 from tests.evaluation.made_text import part_of, put
-from tests.evaluation.test_harness import write_task
+from tests.evaluation.test_task_scores import write_task
 from tests.leaderboard.made import KINDS, answered, rescorers_of, write_tasks
 from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import Sample, TaskResult

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.evaluation import made
-from tests.evaluation.test_harness import write_task
+from tests.evaluation.test_task_scores import write_task
 from tests.task_data import load_task
 from vrbench.core.errors import VrbenchError
 from vrbench.data.locate import locate
