@@ -14,6 +14,7 @@ vrbench/checkpoints/families.py has no reason.
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -191,6 +192,7 @@ def report(lines: list[Line]) -> str:
 
 def main() -> None:
     """Compare all families, write the page and print it."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     lines = []
     for family in FAMILIES:
         if family not in NO_CLASS:

@@ -9,6 +9,7 @@ tests passed.
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -112,6 +113,7 @@ def page(shown: Sequence[Shown]) -> str:
 
 def main() -> None:
     """Run the marked tests, and write what they showed."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     command = [sys.executable, "-m", "pytest", "-q", "-m", "supports", "--supports", str(RESULTS), "tests"]
     code = subprocess.run(command, cwd=ROOT, check=False).returncode
     if code not in (0, 1):  # 1: some failed, which the table says

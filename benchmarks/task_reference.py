@@ -7,6 +7,7 @@ tests/tasks/test_task_reference.py holds the page to what this makes.
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -89,6 +90,8 @@ def _scorers() -> Iterator[str]:
 
 
 def main() -> None:
+    """Write the tables."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     PAGE.write_text(whole(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 
 

@@ -1,7 +1,7 @@
 """Is transformers' Trainer slower than a plain loop of the same steps? Both on this machine, in turns, in one run.
 
-    python benchmarks/trainer.py --device cpu                      # a small model, pocket rows
-    python benchmarks/trainer.py --device cuda --recipe pocket-region
+    python -m benchmarks.trainer --device cpu                      # a small model, pocket rows
+    python -m benchmarks.trainer --device cuda --recipe pocket-region
 
 Both train the same model on the same rows in the same order with the same rates, AdamW and clipping; the plain loop is
 forward, backward, clip, step and nothing else. Each is timed over several rounds of steps after a round that is not
@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from made import command, versions
 from torch import nn
 
+from benchmarks.report_header import command, versions
 from vrbench.cli.config_file import read_overrides
 from vrbench.core.io import write_atomically
 from vrbench.models.load import load_llava

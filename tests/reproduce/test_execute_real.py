@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,7 +40,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         own_cache(folder / "cache", patch)
         patch.setenv(shrunk.FOLDER, str(folder / "llm"))
         patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setitem(FAMILIES, "pocket", replace(FAMILIES["pocket"], depth=shrunk.DEPTH))
+        patch.setitem(FAMILIES, "pocket", FAMILIES["pocket"].model_copy(update={"depth": shrunk.DEPTH}))
         patch.setattr(building, "N", 2)
         patch.setattr(experiments, "COUNTS", (1, 2))
         patch.setattr(experiments, "REMOVED", (1, 2))
