@@ -1,44 +1,28 @@
-"""Intervals and tests on paired per-cluster counts.
+"""Intervals and tests on paired per-cluster counts; docs/statistics.md derives them.
 
-**Interval.** A cluster bootstrap: clusters are drawn with replacement, the same draw for baseline and candidate, and
-the official figure is recomputed from the sums of each draw. Two things are added to the plain percentile interval,
-each because a simulation with known retention asked for it (`benchmarks/coverage.py`):
+Intervals come from a cluster bootstrap, with the same draw for baseline and candidate, that recomputes the official
+figure from the sums of each draw. Two things are added to the percentile interval, both measured in
+`benchmarks/coverage.py`: wider tails for few clusters (Hesterberg 2015, The American Statistician 69:4, section 4.3; for
+a mean over tasks with Welch and Satterthwaite's degrees of freedom), and `UNSEEN` of an average item lost and gained,
+since a draw can only repeat what was seen (after Bonett and Price 2012, Journal of Educational and Behavioral
+Statistics 37:4, who add one item each). The estimate itself is untouched.
 
-- *Wider tails.* A percentile interval is too narrow with few clusters: its spread lacks the factor C/(C-1) and its
-  tails are normal, not t. The percentiles are therefore taken further out, at Phi(-sqrt(C/(C-1)) t(C-1)), which is
-  Hesterberg's expanded percentile interval (2015, "What Teachers Should Know About the Bootstrap", The American
-  Statistician 69:4, section 4.3). For a mean over tasks the factor and, by Welch and Satterthwaite, the degrees of
-  freedom come from each task's share of the variance.
-- *Items not seen.* Where few items changed, their number is itself uncertain, and a draw can only repeat what was
-  seen: a candidate that answered all of 100 items as the baseline did would get the interval [100, 100]. So the draws
-  include `UNSEEN` of an average item that the candidate loses and as much that it gains (for one run: that is wrong,
-  and that is right). The idea is Bonett and Price's for paired proportions (2012, Journal of Educational and
-  Behavioral Statistics 37:4), who add one item each; measured, one is too much (above 97 % where few items change),
-  a half too little, and nothing down to 76 % where the candidate only ever loses. The estimate itself is untouched.
-
-Where fewer than about three items are expected to change, counts are so coarse that no interval has 95 %; this one is
-then mostly wider than needed.
-
-**p value.** McNemar's exact test where each cluster is one 0/1 outcome. Where clusters are larger or scores are
-fractions, McNemar on items would count dependent items as if they were independent; there the sign of each cluster's
-whole contribution is flipped at random instead (with the draws of `scipy.stats.permutation_test`), which is the same
-null hypothesis, that baseline and candidate are exchangeable, at the level of clusters. On 0/1 singletons both agree.
+The p value is McNemar's exact test where each cluster is one 0/1 outcome; else the sign of each cluster's whole
+contribution is flipped at random, which tests the same null hypothesis at the level of clusters.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vrbench.core.schemas import Sample, Score
 from vrbench.tasks.metrics import Metric, metric_named
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Array = NDArray[np.float64]
+Array = NDArray[np.float64]
 
 DRAWS = 4000
 """Bootstrap draws: the share of draws beyond an end is then known to about 0.25 % of all draws."""
@@ -91,8 +75,6 @@ class BootstrapDraws:
 
 def resample(table: Array, draws: int, rng: np.random.Generator) -> Array:
     """Return sums over rows drawn with replacement: [rows, ...] -> [draws, ...]; equal rows are drawn together."""
-    import numpy as np
-
     flat = table.reshape(len(table), -1)
     rows, counts = np.unique(flat, axis=0, return_counts=True)
     block = max(1, 4_000_000 // len(table))  # bounds memory to some 100 MB
@@ -105,8 +87,6 @@ def weights(counts: NDArray[np.int64], draws: int, rng: np.random.Generator) -> 
 
     Both branches give the same multinomial distribution; which is faster depends on how many rows are distinct.
     """
-    import numpy as np
-
     total, distinct = int(counts.sum()), len(counts)
     if 20 * distinct < total:
         return np.asarray(rng.multinomial(total, counts / total, size=draws))
@@ -118,8 +98,6 @@ def weights(counts: NDArray[np.int64], draws: int, rng: np.random.Generator) -> 
 
 def draw(pair: PairedCounts, seed: Sequence[int] | int, draws: int = DRAWS) -> BootstrapDraws:
     """Recompute both figures on the same draws of clusters."""
-    import numpy as np
-
     table = np.stack([pair.baseline, pair.candidate], axis=1)
     if pair.metric.kind == "percent":
         best, worst = unseen(pair.baseline, pair.outcomes)
@@ -134,8 +112,6 @@ def interval_of_one(metric: Metric, table: Array, outcomes: int, seed: Sequence[
     One cluster says nothing about spread: the interval is then all of 0 to 100, and for a perplexity, which has no
     upper bound, only the value itself.
     """
-    import numpy as np
-
     value = float(metric.value(table.sum(0)))
     if len(table) < 2:
         return (0.0, 100.0) if metric.kind == "percent" else (value, value)
@@ -148,8 +124,6 @@ def interval_of_one(metric: Metric, table: Array, outcomes: int, seed: Sequence[
 
 def unseen(table: Array, outcomes: int) -> tuple[Array, Array]:
     """Return `UNSEEN` of an average outcome, right and wrong, each [ratios, 2]."""
-    import numpy as np
-
     size = UNSEEN * table[..., 1].sum(0) / outcomes
     return np.stack([size, size], -1), np.stack([np.zeros_like(size), size], -1)
 
@@ -206,8 +180,6 @@ def retention_interval(drawn: Sequence[BootstrapDraws], higher_is_better: bool =
     Returns:
         None with a single cluster in a task, or where the baseline is so near zero that a ratio has no meaning.
     """
-    import numpy as np
-
     if min(d.clusters for d in drawn) < 2:
         return None
     base = np.mean([d.baseline for d in drawn], axis=0)
@@ -223,8 +195,6 @@ def retention_interval(drawn: Sequence[BootstrapDraws], higher_is_better: bool =
 
 
 def _ends(values: Array, share: float) -> Ends:
-    import numpy as np
-
     low, high = np.quantile(values, [share, 1.0 - share])
     return float(low), float(high)
 
@@ -234,8 +204,6 @@ def contributions(pair: PairedCounts) -> Array:
 
     The two runs share their items and so their denominators, which makes the difference a plain sum over clusters.
     """
-    import numpy as np
-
     gained = (pair.candidate - pair.baseline)[..., 0] / pair.baseline[..., 1].sum(0)
     scale = 100.0 if pair.metric.kind == "percent" else -1.0
     return np.asarray(scale * gained.mean(-1))
@@ -246,8 +214,6 @@ def p_value(pairs: Sequence[PairedCounts], seed: int = 0) -> tuple[float, str]:
 
     Several pairs are tested on the mean of their differences.
     """
-    import numpy as np
-
     if len(pairs) == 1 and _is_binary(pairs[0]):
         return mcnemar(pairs[0]), "McNemar, exact"
     effects = np.concatenate([contributions(p) for p in pairs])
@@ -255,8 +221,6 @@ def p_value(pairs: Sequence[PairedCounts], seed: int = 0) -> tuple[float, str]:
 
 
 def _is_binary(pair: PairedCounts) -> bool:
-    import numpy as np
-
     both = np.concatenate([pair.baseline, pair.candidate])
     return both.shape[1] == 1 and bool((both[..., 1] == 1).all() and np.isin(both[..., 0], (0, 1)).all())
 
@@ -276,8 +240,6 @@ def sign_flip(effects: Array, seed: int = 0) -> float:
     It is `scipy.stats.permutation_test` of one sample, from the same draws, without the arrays of indices that take it
     ten times as long.
     """
-    import numpy as np
-
     changed = effects[effects != 0]
     if len(changed) < 2:
         return 1.0
@@ -292,8 +254,6 @@ def sign_flip(effects: Array, seed: int = 0) -> float:
 
 def _flips(clusters: int, is_exact: bool, seed: int) -> Iterator[NDArray[np.bool_]]:
     """Which clusters change their sign, in blocks of [flips, clusters]: all combinations, or `FLIPS` at random."""
-    import numpy as np
-
     if is_exact:
         yield (np.arange(2**clusters)[:, None] >> np.arange(clusters)) % 2 == 1
         return

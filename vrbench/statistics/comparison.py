@@ -202,20 +202,20 @@ def _figures(pairs: Sequence[PairedTask]) -> dict[str, Any]:
 def _row_note(kind: str, pairs: Mapping[str, PairedTask], used: Mapping[str, PairedTask]) -> str:
     if kind == "suite":
         ratio = [t for t, p in pairs.items() if p.counts is not None and t not in used]
-        dead = [t for t, p in pairs.items() if p.counts is None]
-        said = [f"{', '.join(ratio)} not in the mean (not a 0-100 score)"] if ratio else []
-        return "; ".join(said + ([f"without {', '.join(dead)}, which failed"] if dead else []))
+        failed = [t for t, p in pairs.items() if p.counts is None]
+        notes = [f"{', '.join(ratio)} not in the mean (not a 0-100 score)"] if ratio else []
+        return "; ".join(notes + ([f"without {', '.join(failed)}, which failed"] if failed else []))
     (pair,) = pairs.values()
-    said = [pair.baseline.note] if pair.baseline.note else []
+    notes = [pair.baseline.note] if pair.baseline.note else []
     if not pair.baseline.complete:
-        said.append("not the whole task")
+        notes.append("not the whole task")
     if unscored := unscored_note(pair.unscored, pair.n + pair.unscored):
-        said.append(f"of both runs, {unscored}")
-    said += _warnings(pair)
+        notes.append(f"of both runs, {unscored}")
+    notes += _warnings(pair)
     score, chance = pair.baseline.score, pair.baseline.chance
     if score is not None and chance is not None and score.low <= chance:
-        said.append("the baseline is not above chance")
-    return "; ".join(dict.fromkeys(said))
+        notes.append("the baseline is not above chance")
+    return "; ".join(dict.fromkeys(notes))
 
 
 def _warnings(pair: PairedTask) -> Iterator[str]:
@@ -230,21 +230,21 @@ def _warnings(pair: PairedTask) -> Iterator[str]:
 
 
 def _why_empty(pairs: Mapping[str, PairedTask]) -> str:
-    said: list[str] = []
+    notes: list[str] = []
     for task, pair in pairs.items():
         for who, result in (("baseline", pair.baseline), ("candidate", pair.candidate)):
             if result.status == "error":
-                said.append(f"{task} failed in the {who}: {result.error or 'no reason recorded'}")
+                notes.append(f"{task} failed in the {who}: {result.error or 'no reason recorded'}")
         if pair.counts is None and "error" not in (pair.baseline.status, pair.candidate.status):
-            said.append(f"{task}: no item was scored in both runs")
-    return "; ".join(said) or "no task with a 0-100 score"
+            notes.append(f"{task}: no item was scored in both runs")
+    return "; ".join(notes) or "no task with a 0-100 score"
 
 
 def claim_verdict(claim: Claim, row: ComparisonRow, pairs: Sequence[PairedTask]) -> Verdict:
     """Return the verdict of a row on a claim; `pairs` are the tasks that it covers."""
-    dead = [p.baseline.task for p in pairs if p.counts is None]
-    if dead or row.status == "error":
-        reason = row.error or f"{', '.join(dead)} failed"
+    failed = [p.baseline.task for p in pairs if p.counts is None]
+    if failed or row.status == "error":
+        reason = row.error or f"{', '.join(failed)} failed"
         return Verdict(claim=claim, verdict="undecided", n=row.n, reason=reason)
     if claim.unit == "retention":
         return judge(claim, row.n, row.retention, _ends(row.retention_low, row.retention_high))

@@ -66,8 +66,8 @@ def validate_pair(candidate: Run, baseline: Run, label: str, same_code: bool = T
 
 def _other_code(ours: Mapping[str, int], theirs: Mapping[str, int]) -> str:
     """Which parts of vrbench's code differ in version; parts that are not named have version 1."""
-    odd = [name for name in sorted({*ours, *theirs}) if ours.get(name, 1) != theirs.get(name, 1)]
-    parts = [f"{name} {ours.get(name, 1)} against the baseline's {theirs.get(name, 1)}" for name in odd]
+    different = [name for name in sorted({*ours, *theirs}) if ours.get(name, 1) != theirs.get(name, 1)]
+    parts = [f"{name} {ours.get(name, 1)} against the baseline's {theirs.get(name, 1)}" for name in different]
     return f"vrbench's code changed between the two ({', '.join(parts)})"
 
 
@@ -98,13 +98,13 @@ def _validate_samples(ours: tuple[Sample, ...], theirs: tuple[Sample, ...]) -> I
     if len(here) < len(ours) or len(there) < len(theirs):
         yield "an item id occurs twice, so items cannot be paired"
     elif here.keys() != there.keys():
-        odd = sorted(here.keys() ^ there.keys())
-        yield f"{len(odd)} items are in one run only, such as {odd[0]!r}"
+        different = sorted(here.keys() ^ there.keys())
+        yield f"{len(different)} items are in one run only, such as {different[0]!r}"
     else:
         for what, fields in (("prompt", ("prompt_digest",)), ("place", ("cluster", "group", "unit", "weight"))):
-            odd = [i for i, s in here.items() if any(getattr(s, f) != getattr(there[i], f) for f in fields)]
-            if odd:
-                yield f"the {what} of {len(odd)} items differs, such as {odd[0]!r}"
+            different = [i for i, s in here.items() if any(getattr(s, f) != getattr(there[i], f) for f in fields)]
+            if different:
+                yield f"the {what} of {len(different)} items differs, such as {different[0]!r}"
 
 
 def pair_task(task: str, candidate: Run, baseline: Run, seed: int = 0) -> PairedTask:
