@@ -11,14 +11,14 @@ from typing import Any
 import datasets
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from tests.evaluation.test_task_scores import write_task
 from vrbench import cli
 from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import Sample
 from vrbench.data import tables
-from vrbench.data.images import ImageError, has_16_bits, image_size, inspect_image, open_image
+from vrbench.data.images import ImageError, has_16_bits, image_size, inspect_image, open_image, strict_pillow
 from vrbench.data.tables import opening
 from vrbench.evaluation import task_result
 from vrbench.evaluation.requests import request_image
@@ -175,3 +175,21 @@ def test_the_size_of_a_plain_file_is_told_without_decoding(monkeypatch: pytest.M
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", None)  # calling it would fail
     for kind in ("JPEG", "PNG", "WEBP", "BMP"):
         assert image_size(file(Image.fromarray(PIXELS), kind)) == (40, 20)
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("first_out", [0, 1])
+def test_pillow_is_strict_until_the_last_one_leaves(
+    monkeypatch: pytest.MonkeyPatch, before: bool, first_out: int
+) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", before)
+    inside = [strict_pillow(), strict_pillow()]
+    for one in inside:
+        one.__enter__()
+    inside.pop(first_out).__exit__(None, None, None)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is False, "the other is still inside"
+    inside.pop().__exit__(None, None, None)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is before
+    with pytest.raises(OSError, match="gone"), strict_pillow():
+        raise OSError("gone")
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is before

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from tests.task_data import load_task
+from vrbench import pocket
 from vrbench.core.errors import VrbenchError
 from vrbench.data import sampling
 from vrbench.data.locate import in_cache, locate
@@ -301,16 +302,15 @@ def test_the_digest_is_that_of_the_stored_bytes(specs: dict[str, TaskSpec], root
 @pytest.mark.parametrize("name", [s.id for s in registry.load().values() if s.data.kind == "generated"])
 def test_generated_tasks_have_the_items_that_their_file_says(specs: dict[str, TaskSpec], name: str) -> None:
     spec = specs[name]
-    rows = load_task(spec)["default"]["test"]
+    rows = pocket.generate(spec.data.name, spec.data.split)
     assert len(rows) == spec.n >= 500
-    light = rows.remove_columns([c for c in rows.column_names if c == "image"])
-    found = [identify(spec, row, "default", p) for p, row in enumerate(light)]
+    found = [identify(spec, row, "default", p) for p, row in enumerate(rows)]
     assert len({item.id for item in found}) == spec.n
     assert not spec.missing_groups(item.group for item in found)
     if spec.metric in ("mme", "circular"):
         size = {"mme": 2, "circular": 4}[spec.metric]
         assert set(Counter(item.unit for item in found).values()) == {size}
-    if "image" in rows.column_names:
+    if "image" in rows[0]:
         first = rows[0]["image"]
         assert (first[0] if isinstance(first, list) else first).mode == "RGB"
 

@@ -2,9 +2,9 @@
 
 Intervals come from a cluster bootstrap, with the same draw for baseline and candidate, that recomputes the official
 figure from the sums of each draw. Two things are added to the percentile interval, both measured in
-`benchmarks/coverage.py`: wider tails for few clusters (Hesterberg 2015, The American Statistician 69:4, section 4.3; for
-a mean over tasks with Welch and Satterthwaite's degrees of freedom), and `UNSEEN` of an average item lost and gained,
-since a draw can only repeat what was seen (after Bonett and Price 2012, Journal of Educational and Behavioral
+`benchmarks/coverage.py`: wider tails for few clusters (Hesterberg 2015, The American Statistician 69:4, section 4.3;
+for a mean over tasks with Welch and Satterthwaite's degrees of freedom), and `UNSEEN` of an average item lost and
+gained, since a draw can only repeat what was seen (after Bonett and Price 2012, Journal of Educational and Behavioral
 Statistics 37:4, who add one item each). The estimate itself is untouched.
 
 The p value is McNemar's exact test where each cluster is one 0/1 outcome; else the sign of each cluster's whole
