@@ -17,7 +17,8 @@ from tests.leaderboard.made import BOARD, Made
 from vrbench.core.errors import VrbenchError, error_messages
 from vrbench.core.run_storage import load_run, samples_to_jsonl, save_run
 from vrbench.core.schemas import RunRecord
-from vrbench.leaderboard.publish import Packed, SubmissionMetadata, pack
+from vrbench.leaderboard.packing import Packed
+from vrbench.leaderboard.publish import SubmissionMetadata, pack
 
 ABOUT = SubmissionMetadata("my-lab/region", BOARD)
 

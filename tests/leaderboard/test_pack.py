@@ -20,8 +20,9 @@ from tests.leaderboard.desk import (
 from tests.leaderboard.made import BOARD
 from vrbench.core.errors import VrbenchError
 from vrbench.core.run_storage import load_run
-from vrbench.leaderboard import publish as packing
-from vrbench.leaderboard.publish import PACKING_PREFIX, Packed, SubmissionMetadata, pack, prepare
+from vrbench.leaderboard import packing, publish
+from vrbench.leaderboard.packing import PACKING_PREFIX, Packed
+from vrbench.leaderboard.publish import SubmissionMetadata, pack, prepare
 from vrbench.leaderboard.untrusted_input.submission import read_submission
 
 
@@ -108,7 +109,7 @@ class TestAgain:
         packed = desk.pack(description="another was faster")
         before = tree(packed.path)
         with pytest.raises(VrbenchError, match="with other description"):
-            packing.write(prepared)
+            publish.write(prepared)
         assert tree(packed.path) == before
 
     def test_the_same_run_under_another_name_is_another_submission(self, desk: Desk) -> None:

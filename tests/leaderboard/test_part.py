@@ -10,7 +10,7 @@ from vrbench.core.errors import VrbenchError
 from vrbench.core.run_storage import load_run
 from vrbench.core.schemas import Run
 from vrbench.leaderboard.board import load_board
-from vrbench.leaderboard.publish import part_of
+from vrbench.leaderboard.packing import part_of
 
 POCKET = Path(__file__).parents[2] / "leaderboards" / "pocket"
 

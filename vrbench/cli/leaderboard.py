@@ -15,7 +15,7 @@ from vrbench.cli.options import DataRoot, IncludePath
 if TYPE_CHECKING:
     from vrbench.leaderboard.board import Board
     from vrbench.leaderboard.check import SubmissionChecker
-    from vrbench.leaderboard.publish import Packed
+    from vrbench.leaderboard.packing import Packed
 
 Boards = Annotated[Path, typer.Option("--boards", help="Folder of all boards.")]
 LEADERBOARDS = Path("leaderboards")

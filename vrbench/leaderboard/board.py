@@ -104,6 +104,11 @@ class Board(Record):
             raise ValueError("; ".join(errors))
         return self
 
+    @property
+    def n_items(self) -> dict[str, int]:
+        """Task -> number of its items, which limits how many samples are read."""
+        return {task: pinned.n for task, pinned in self.tasks.items()}
+
     def unpinned(self) -> list[str]:
         """Return what is not pinned yet, one message each; submissions can be validated when there is none."""
         found = []

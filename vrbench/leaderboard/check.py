@@ -69,7 +69,6 @@ class SubmissionChecker:
         """
         self.board = board
         self.specs = _task_specs(board, registry.load(include_path))
-        self.max_rows = {task: pinned.n for task, pinned in board.tasks.items()}
         errors: list[str] = []
         absent: list[MissingDataError] = []
         jobs = {}
@@ -90,7 +89,7 @@ class SubmissionChecker:
         Args:
             baselines: reference -> run of each baseline that was accepted; a baseline itself needs none.
         """
-        content, errors = try_read_submission(folder, self.max_rows)
+        content, errors = try_read_submission(folder, self.board.n_items)
         if content is None:
             return RowOrRejection(folder, None, tuple(dict.fromkeys(errors)))
         submission, run = content.submission, content.run

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import shutil
 import tempfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,34 +16,19 @@ from pydantic import ValidationError
 from vrbench.checkpoints.lineage import layer_origins, read_lineage
 from vrbench.checkpoints.locate import PREFIX, locate_checkpoint
 from vrbench.core.errors import VrbenchError, raise_errors
-from vrbench.core.io import gzip_text, write_atomically
-from vrbench.core.run_storage import load_run, samples_to_jsonl
+from vrbench.core.run_storage import load_run
 from vrbench.core.schemas import CheckpointRef, Run, RunRecord
 from vrbench.core.version import __version__
-from vrbench.evaluation.inputs_digest import inputs_digest, task_inputs
 from vrbench.leaderboard.board import Board, load_board
-from vrbench.leaderboard.requirements import tasks_without_responses, validate_requirements
+from vrbench.leaderboard.packing import Packed, changed_files, part_of, run_files, write_folder
+from vrbench.leaderboard.requirements import validate_requirements
 from vrbench.leaderboard.schema import Submission, parse_reference, submission_path
-from vrbench.leaderboard.untrusted_input import limits
-from vrbench.leaderboard.untrusted_input.files import (
-    RECIPE_FILE,
-    RUN_FILE,
-    SUBMISSION_FILE,
-    attempt,
-    quote_path,
-    read_bytes,
-    read_text,
-    submission_files,
-)
-from vrbench.leaderboard.untrusted_input.parsing import parse_yaml, read_record, validation_messages
-from vrbench.leaderboard.untrusted_input.submission import read_submission
-from vrbench.tasks import registry
+from vrbench.leaderboard.untrusted_input.files import RECIPE_FILE, RUN_FILE, SUBMISSION_FILE, attempt, submission_files
+from vrbench.leaderboard.untrusted_input.parsing import read_record, validation_messages
+from vrbench.leaderboard.untrusted_input.submission import read_recipe, read_submission
 
 if TYPE_CHECKING:
     from vrbench.leaderboard.check import SubmissionChecker
-
-PACKING_PREFIX = ".packing-"
-"""Start of the name of an unfinished submission; its folder is beside `submissions`."""
 
 
 @dataclass(frozen=True)
@@ -95,19 +78,6 @@ class PreparedSubmission:
     def path(self) -> Path:
         """The folder that it is written to."""
         return self.root / self.submission.path
-
-    @property
-    def max_rows(self) -> dict[str, int]:
-        """Task -> its items on the board."""
-        return {task: pinned.n for task, pinned in self.board.tasks.items()}
-
-
-@dataclass(frozen=True)
-class Packed:
-    """The folder of a submission, and whether it was written now or existed already."""
-
-    path: Path
-    is_new: bool
 
 
 def pack(
@@ -160,7 +130,7 @@ def _try_out(
     reference, baselines = alone.submission.baseline, {}
     place = root / submission_path(alone.board.id, *parse_reference(reference))
     if not alone.submission.is_baseline and place.is_dir():
-        stored = attempt(lambda: read_submission(place, alone.max_rows), errors)
+        stored = attempt(lambda: read_submission(place, alone.board.n_items), errors)
         baselines = {reference: stored.run} if stored else {}
     return errors + list(checker.check(packed.path, baselines).reasons)
 
@@ -209,31 +179,8 @@ def write(prepared: PreparedSubmission) -> Packed:
         return Packed(target, is_new=False)
     files = {SUBMISSION_FILE: (prepared.submission.model_dump_json(indent=1) + "\n").encode(), **prepared.files}
     board = prepared.root / prepared.submission.board
-    write_folder(target, files, board, lambda half: read_submission(half, prepared.max_rows))
+    write_folder(target, files, board, lambda half: read_submission(half, prepared.board.n_items))
     return Packed(target, is_new=True)
-
-
-def write_folder(target: Path, files: Mapping[str, bytes], board: Path, check: Callable[[Path], object]) -> None:
-    """Write a folder that appears with all its files or not at all.
-
-    Args:
-        files: path within the folder -> content.
-        board: folder of the board, which holds the unfinished one.
-        check: reads the folder before it gets its name, and raises if it may not.
-    """
-    half = Path(tempfile.mkdtemp(prefix=PACKING_PREFIX, dir=board))
-    try:
-        for name, content in files.items():
-            write_atomically(half / name, content)
-        os.chmod(half, 0o755)
-        check(half)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(half, target)
-    except BaseException:
-        shutil.rmtree(half, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            target.parent.rmdir()  # which fails unless it is empty
-        raise
 
 
 def conflicts(prepared: PreparedSubmission) -> list[str]:
@@ -248,62 +195,13 @@ def conflicts(prepared: PreparedSubmission) -> list[str]:
     ours = prepared.submission
     fields = there.model_dump(exclude={"submitted", "vrbench"})  # they differ when it is packed on another day
     other = [name for name, value in fields.items() if value != getattr(ours, name)]
-    for name in sorted(prepared.files.keys() | files.keys() - {SUBMISSION_FILE}):
-        if name not in files or prepared.files.get(name) != read_bytes(files[name], 2**30):
-            other.append(name)
+    other += changed_files(prepared.files, {name: path for name, path in files.items() if name != SUBMISSION_FILE})
     if not other:
         return []
     return [
         f"{prepared.path} holds {ours.reference} already, with other {', '.join(other)}; a submission is never "
         "changed: submit another checkpoint, or the same under another name"
     ]
-
-
-def run_files(run: Run, errors: list[str]) -> dict[str, bytes]:
-    """Return run.json and the compressed samples of a run, by name; errors are added to a list."""
-    files = {RUN_FILE: (run.record.model_dump_json(indent=1) + "\n").encode()}
-    old = tasks_without_responses(run.record, run.samples)
-    for result in run.record.results:
-        if result.status == "ok":
-            text = samples_to_jsonl(run.samples.get(result.task, ()))
-            files[f"samples/{result.task}.jsonl.gz"] = gzip_text(text)
-            if hashlib.sha256(text.encode()).hexdigest() != result.samples_digest and result.task not in old:
-                errors.append(f"{result.task}: its samples were written by another vrbench; run it again with this one")
-    return files
-
-
-def part_of(run: Run, tasks: Collection[str]) -> Run:
-    """Return a run's results on some tasks, with the settings and the digest that a run of these alone has.
-
-    No answer depends on which other tasks are run. Seconds and command stay those of the whole run.
-
-    Raises:
-        VrbenchError: the run's own digest is not that of its tasks as they are defined here, so that none can be made.
-    """
-    record = run.record
-    kept = tuple(result for result in record.results if result.task in tasks)
-    if {result.task for result in kept} != set(tasks) or len(kept) == len(record.results):
-        return run  # whole, or lacking some, which is an error of the whole run
-    known = registry.load(record.settings.include_path or None)
-    advice = f"run it with --tasks {','.join(tasks)}"
-    unknown = [result.task for result in record.results if result.task not in known]
-    if unknown:
-        raise VrbenchError(f"there is no task file here for {', '.join(unknown)}; {advice}")
-    deciding = {r.task: task_inputs(known[r.task], r.data_digest, r.harness, r.code) for r in record.results}
-    if record.inputs_digest != inputs_digest(record.checkpoint.digest, deciding, record.settings):
-        raise VrbenchError(
-            f"the run has {', '.join(r.task for r in record.results)}, of which the board takes a part, but its "
-            f"inputs_digest is not that of these tasks as they are defined here; {advice}"
-        )
-    names = tuple(sorted(result.task for result in kept))
-    update = {
-        "results": kept,
-        "status": "error" if any(result.status == "error" for result in kept) else "ok",
-        "settings": record.settings.model_copy(update={"tasks": names}),
-        "inputs_digest": inputs_digest(record.checkpoint.digest, {n: deciding[n] for n in names}, record.settings),
-    }
-    samples = {task: rows for task, rows in run.samples.items() if task in tasks}
-    return Run(record=record.model_copy(update=update), samples=samples, path=run.path)
 
 
 def _recipe(ref: CheckpointRef, folder: Path | None) -> str:
@@ -323,11 +221,7 @@ def _recipe(ref: CheckpointRef, folder: Path | None) -> str:
         if folder is not None:
             raise VrbenchError(f"--ckpt {str(folder)!r} is not the checkpoint that was run, {ref.id}; give its folder")
         return ""
-    if not (place / RECIPE_FILE).is_file():
-        return ""
-    text = read_text(place / RECIPE_FILE, limits.YAML_BYTES)
-    parse_yaml(text, quote_path(place / RECIPE_FILE))
-    return text
+    return read_recipe(place / RECIPE_FILE) if (place / RECIPE_FILE).is_file() else ""
 
 
 def _family(board: Board, base: Run, given: str | None, errors: list[str]) -> str | None:

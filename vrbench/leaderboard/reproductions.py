@@ -11,10 +11,10 @@ from vrbench.core.run_storage import load_run
 from vrbench.core.schemas import Run, RunRecord
 from vrbench.leaderboard.board import Board, load_board
 from vrbench.leaderboard.check import SubmissionChecker
-from vrbench.leaderboard.publish import Packed, part_of, run_files, write_folder
+from vrbench.leaderboard.packing import Packed, changed_files, part_of, run_files, write_folder
 from vrbench.leaderboard.requirements import validate_checkout
 from vrbench.leaderboard.schema import SUBMISSIONS, LeaderboardRow, Reproduction, VerificationStatus
-from vrbench.leaderboard.untrusted_input.files import RUN_FILE, read_bytes, submission_files, submission_folders
+from vrbench.leaderboard.untrusted_input.files import RUN_FILE, submission_files, submission_folders
 from vrbench.leaderboard.untrusted_input.parsing import read_record
 from vrbench.leaderboard.untrusted_input.submission import read_run
 from vrbench.leaderboard.untrusted_input.text import sanitize_for_message
@@ -32,8 +32,7 @@ def read_reproduction(folder: Path, board: Board) -> tuple[Reproduction, Run]:
         VrbenchError: a file is missing, unknown or not valid.
     """
     files = submission_files(folder, FILES, ())
-    rows = {task: pinned.n for task, pinned in board.tasks.items()}
-    return read_record(files[REPRODUCTION_FILE], Reproduction), read_run(files, rows)
+    return read_record(files[REPRODUCTION_FILE], Reproduction), read_run(files, board.n_items)
 
 
 def pack_reproduction(
@@ -72,8 +71,7 @@ def _write(target: Path, files: dict[str, bytes], board: Board) -> Packed:
         write_folder(target, files, target.parents[2], lambda half: read_reproduction(half, board))
         return Packed(target, is_new=True)
     there = submission_files(target, FILES, ())
-    compared = files.keys() - {REPRODUCTION_FILE}  # which has the day
-    if there.keys() != files.keys() or any(read_bytes(there[name], 2**30) != files[name] for name in compared):
+    if set(changed_files(files, there)) - {REPRODUCTION_FILE}:  # which has the day
         raise VrbenchError(f"{target} holds another run already; remove it to put this one in its place")
     return Packed(target, is_new=False)
 

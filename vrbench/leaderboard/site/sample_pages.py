@@ -52,11 +52,10 @@ def files(
     shown = dict.fromkeys(task.id for entry in content.entries for task in _shown(content, entry))
     advice = "but there is no task file of it; give --include-path"
     raise_errors(f"samples of {task} may be shown, {advice}" for task in shown if task not in specs)
-    max_rows = {task: pinned.n for task, pinned in board.tasks.items()}
     items: dict[str, ItemTargets] = {}
     for entry in content.entries:
         tasks = _shown(content, entry)
-        samples = read_submission(entry.folder, max_rows).run.samples if tasks else {}
+        samples = read_submission(entry.folder, board.n_items).run.samples if tasks else {}
         for task in tasks:
             found = [(sample.id, sample.target) for sample in samples[task.id]]
             if items.setdefault(task.id, found) != found:

@@ -86,7 +86,7 @@ def try_read_submission(
     run = Run(record=found[0], samples={}, path=folder) if found else None
     if run is not None and with_samples:
         run = run.model_copy(update={"samples": _read_all_samples(run.record, files, max_rows or {}, errors)})
-    recipe = attempt(lambda: _read_recipe(files), errors)
+    recipe = attempt(lambda: read_recipe(files[RECIPE_FILE]) if RECIPE_FILE in files else "", errors)
     if submission and found and found[1] != submission.run_digest:
         name = quote_path(files[RUN_FILE])
         errors.append(f"{name} is not the one that {SUBMISSION_FILE} names: its sha256 differs")
@@ -122,11 +122,10 @@ def _read_record_of_run(files: Mapping[str, Path]) -> tuple[RunRecord, str]:
     return record, hashlib.sha256(content).hexdigest()
 
 
-def _read_recipe(files: Mapping[str, Path]) -> str:
-    if RECIPE_FILE not in files:
-        return ""
-    text = read_text(files[RECIPE_FILE], limits.YAML_BYTES)
-    parse_yaml(text, quote_path(files[RECIPE_FILE]))
+def read_recipe(path: Path) -> str:
+    """Return the text of a recipe, which is valid YAML; see `read_bytes` and `parse_yaml`."""
+    text = read_text(path, limits.YAML_BYTES)
+    parse_yaml(text, quote_path(path))
     return text
 
 

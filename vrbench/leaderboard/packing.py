@@ -1,0 +1,108 @@
+"""Runs as folders of a board: their files, a part of them, and folders that are written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vrbench.core.errors import VrbenchError
+from vrbench.core.io import gzip_text, write_atomically
+from vrbench.core.run_storage import samples_to_jsonl
+from vrbench.core.schemas import Run
+from vrbench.evaluation.inputs_digest import inputs_digest, task_inputs
+from vrbench.leaderboard.requirements import tasks_without_responses
+from vrbench.leaderboard.untrusted_input.files import RUN_FILE, read_bytes
+from vrbench.tasks import registry
+
+PACKING_PREFIX = ".packing-"
+"""Start of the name of an unfinished folder, which is beside `submissions`."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The folder of a submission, and whether it was written now or existed already."""
+
+    path: Path
+    is_new: bool
+
+
+def run_files(run: Run, errors: list[str]) -> dict[str, bytes]:
+    """Return run.json and the compressed samples of a run, by name; errors are added to a list."""
+    files = {RUN_FILE: (run.record.model_dump_json(indent=1) + "\n").encode()}
+    old = tasks_without_responses(run.record, run.samples)
+    for result in run.record.results:
+        if result.status == "ok":
+            text = samples_to_jsonl(run.samples.get(result.task, ()))
+            files[f"samples/{result.task}.jsonl.gz"] = gzip_text(text)
+            if hashlib.sha256(text.encode()).hexdigest() != result.samples_digest and result.task not in old:
+                errors.append(f"{result.task}: its samples were written by another vrbench; run it again with this one")
+    return files
+
+
+def part_of(run: Run, tasks: Collection[str]) -> Run:
+    """Return a run's results on some tasks, with the settings and the digest that a run of these alone has.
+
+    No answer depends on which other tasks are run. Seconds and command stay those of the whole run.
+
+    Raises:
+        VrbenchError: the run's own digest is not that of its tasks as they are defined here, so that none can be made.
+    """
+    record = run.record
+    kept = tuple(result for result in record.results if result.task in tasks)
+    if {result.task for result in kept} != set(tasks) or len(kept) == len(record.results):
+        return run  # whole, or lacking some, which is an error of the whole run
+    known = registry.load(record.settings.include_path or None)
+    advice = f"run it with --tasks {','.join(tasks)}"
+    unknown = [result.task for result in record.results if result.task not in known]
+    if unknown:
+        raise VrbenchError(f"there is no task file here for {', '.join(unknown)}; {advice}")
+    deciding = {r.task: task_inputs(known[r.task], r.data_digest, r.harness, r.code) for r in record.results}
+    if record.inputs_digest != inputs_digest(record.checkpoint.digest, deciding, record.settings):
+        raise VrbenchError(
+            f"the run has {', '.join(r.task for r in record.results)}, of which the board takes a part, but its "
+            f"inputs_digest is not that of these tasks as they are defined here; {advice}"
+        )
+    names = tuple(sorted(result.task for result in kept))
+    update = {
+        "results": kept,
+        "status": "error" if any(result.status == "error" for result in kept) else "ok",
+        "settings": record.settings.model_copy(update={"tasks": names}),
+        "inputs_digest": inputs_digest(record.checkpoint.digest, {n: deciding[n] for n in names}, record.settings),
+    }
+    samples = {task: rows for task, rows in run.samples.items() if task in tasks}
+    return Run(record=record.model_copy(update=update), samples=samples, path=run.path)
+
+
+def write_folder(target: Path, files: Mapping[str, bytes], board: Path, check: Callable[[Path], object]) -> None:
+    """Write a folder that appears with all its files or not at all.
+
+    Args:
+        files: path within the folder -> content.
+        board: folder of the board, which holds the unfinished one.
+        check: reads the folder before it gets its name, and raises if it may not.
+    """
+    half = Path(tempfile.mkdtemp(prefix=PACKING_PREFIX, dir=board))
+    try:
+        for name, content in files.items():
+            write_atomically(half / name, content)
+        os.chmod(half, 0o755)
+        check(half)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(half, target)
+    except BaseException:
+        shutil.rmtree(half, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            target.parent.rmdir()  # which fails unless it is empty
+        raise
+
+
+def changed_files(files: Mapping[str, bytes], there: Mapping[str, Path]) -> list[str]:
+    """Return the names of the files of a folder that are missing, added, or have another content."""
+    names = sorted(files.keys() | there.keys())
+    return [name for name in names if name not in there or files.get(name) != read_bytes(there[name], 2**30)]
