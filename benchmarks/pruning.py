@@ -85,7 +85,7 @@ class Subject:
             distances = block_distances(Samples(self.vlm, DevQuestions(pictures, turns)), most)
             return {"sets": [[], *filter(None, map(self._block, distances))], "scores": {}}
         order = removal_order(
-            self.checkpoint, by, most, outside_region=self.outside, pictures=pictures, turns=turns,
+            self.checkpoint, by, most, outside_region=self.outside, questions=DevQuestions(pictures, turns),
             device=self.given.device,
         )  # fmt: skip
         sets = [list(order.order[:n]) for n in range(len(order.order) + 1)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,15 +14,19 @@ from tests import tiny, tiny_families
 from vrbench import cli
 from vrbench.checkpoints.families import FAMILIES
 from vrbench.core.errors import VrbenchError, error_messages
+from vrbench.core.io import digest_of
 from vrbench.core.layers import STRATEGIES, LayerSet, select_layers
 from vrbench.models.resolve import resolve_checkpoint
 from vrbench.pruning.choose import ChosenLayers, choose
 from vrbench.pruning.importance import importance, score_layers
-from vrbench.pruning.importance_methods import IMPORTANCE_METHODS
-from vrbench.pruning.questions import DevQuestions
+from vrbench.pruning.importance_methods import IMPORTANCE_METHODS, importance_method
+from vrbench.pruning.questions import DevQuestions, FolderQuestions
+from vrbench.pruning.recipe import make_recipe
+from vrbench.pruning.removal_methods import validate_criterion
 from vrbench.pruning.scoring_context import ScoringContext
 
-SMALL: dict[str, Any] = {"pictures": 2, "turns": 2, "device": "cpu"}
+SMALL: dict[str, Any] = {"questions": DevQuestions(2, 2), "device": "cpu"}
+FEW: dict[str, Any] = {"num_images": 2, "turns": 2, "device": "cpu"}
 OTHERS = sorted(set(FAMILIES) - {"llava"})
 AT_WORK = [name for name, score in IMPORTANCE_METHODS.items() if "images" in score.needs]
 
@@ -49,9 +52,37 @@ def test_each_score_gives_a_number_a_layer(by: str, adapter: Path) -> None:
     assert ("on 2 dev images with 2 questions each" in found.note) == ("images" in IMPORTANCE_METHODS[by].needs)
 
 
+def test_one_function_is_a_score_for_every_command(adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def number(context: ScoringContext) -> list[float]:
+        """Number of the layer.
+
+        More is said here.
+        """
+        return [float(layer) for layer in range(context.ckpt.depth)]
+
+    for version in (1, 2):
+        monkeypatch.setitem(IMPORTANCE_METHODS, "number", None)  # so that it is removed afterwards
+        importance_method("number", "answers", version=version)(number)
+        recipe = make_recipe(makes="x", base="y", remove=1, by="number")
+        given = {
+            "makes": "x",
+            "base": "y",
+            "remove": 1,
+            "by": "number",
+            "outside_region": True,
+            "pictures": 200,
+            "turns": 6,
+        }
+        assert recipe.digest == digest_of(given | ({"by_version": 2} if version == 2 else {}))
+    method = IMPORTANCE_METHODS["number"]
+    assert (method.summary, method.requirements) == ("Number of the layer.", "a tuned checkpoint, images with answers")
+    assert choose("number", 2, ckpt=str(adapter), **FEW).indices == (2, 3)
+    assert "did you mean 'number'" in validate_criterion("numbr")[0]
+
+
 @pytest.mark.parametrize("by", AT_WORK)
 def test_more_pictures_give_other_numbers(by: str, adapter: Path) -> None:
-    more = importance(by, resolve_checkpoint(str(adapter)), pictures=3, turns=2, device="cpu")
+    more = importance(by, resolve_checkpoint(str(adapter)), questions=DevQuestions(3, 2), device="cpu")
     assert more.values != importance(by, resolve_checkpoint(str(adapter)), **SMALL).values
 
 
@@ -84,14 +115,19 @@ class TestFaults:
     ) -> None:
         monkeypatch.setattr("vrbench.models.load._load", lambda *_: pytest.fail("weights were loaded"))
         ckpt = resolve_checkpoint(str(tiny_llava))
+        own = FolderQuestions(tmp_path, 2)
         for by, words, given in (
             ("change", "llava does not record what its layers were tuned from; name it with --base", {}),
             ("lora-norm", "lora-norm needs a LoRA adapter, and llava has none", {}),
-            ("fisher", "fisher needs right answers, which your own images do not have", {"images": tmp_path}),
-            ("angular", "contains no image", {"images": tmp_path}),
-            ("angular", "is not a folder", {"images": tmp_path / "none"}),
-            ("angular", "pictures is 0; it must be at least 1", {"pictures": 0}),
-            ("angular", "turns is 0; it must be at least 1", {"turns": 0}),
+            (
+                "fisher",
+                "fisher needs right answers, which your own images do not have",
+                {"questions": own},
+            ),
+            ("angular", "contains no image", {"questions": own}),
+            ("angular", "is not a folder", {"questions": FolderQuestions(tmp_path / "none", 2)}),
+            ("angular", "num_images is 0; it must be at least 1", {"questions": DevQuestions(0, 2)}),
+            ("angular", "turns is 0; it must be at least 1", {"questions": DevQuestions(2, 0)}),
             ("angular", "dtype is 'int8'; it is one of float32, bfloat16", {"dtype": "int8"}),
             ("angular", "device 'tpu' is unknown", {"device": "tpu"}),
         ):
@@ -113,7 +149,7 @@ class TestChoose:
     @pytest.mark.parametrize("by", IMPORTANCE_METHODS)
     def test_the_highest_scores_are_chosen_and_read_back(self, by: str, adapter: Path, tmp_path: Path) -> None:
         file, plot = tmp_path / "layers.json", tmp_path / "scores.png"
-        made = choose(by, 2, ckpt=str(adapter), out=file, plot=plot, **SMALL)
+        made = choose(by, 2, ckpt=str(adapter), out=file, plot=plot, **FEW)
         order = sorted(range(tiny.DEPTH), key=lambda layer: made.scores[layer])
         assert set(made.indices) == set(order[-2:])
         assert select_layers(str(file), tiny.DEPTH) == LayerSet.of(made.indices, tiny.DEPTH)
@@ -215,7 +251,7 @@ class TestCommand:
         assert [line.split()[0] for line in lines if line.endswith("*")] == ["1", "3"]
 
     def test_blocks_of_consecutive_layers(self, call: Callable[..., Any], adapter: Path, tmp_path: Path) -> None:
-        given = ["--ckpt", str(adapter), "--pictures", "2", "--turns", "1", "--out", str(tmp_path / "a.json")]
+        given = ["--ckpt", str(adapter), "--num-images", "2", "--turns", "1", "--out", str(tmp_path / "a.json")]
         code, out, _ = call("angular", "--num-layers", "1", "--max-block-size", "3", *given)
         made = ChosenLayers.model_validate_json((tmp_path / "a.json").read_text())
         assert (code, [len(of) for of in made.blocks]) == (0, [4, 3, 2])
@@ -236,19 +272,6 @@ class TestCommand:
     def test_a_fault_is_one_line(self, call: Callable[..., Any]) -> None:
         code, _, err = call("change", "--num-layers", "2")
         assert (code, err.count("\n")) == (2, 1)
-
-    def test_no_torch_for_the_list_and_for_heuristics(self) -> None:
-        heavy = ("torch", "transformers", "pandas", "matplotlib", "peft")
-        tell = f"import atexit, sys; atexit.register(lambda: print(*[m for m in {heavy} if m in sys.modules]))\n"
-        for command, words in (
-            ("--list", [*STRATEGIES, *IMPORTANCE_METHODS]),
-            ("top -n 2 --depth 8", ["tune.layers=6-7"]),
-        ):
-            code = f"{tell}from vrbench.cli import main; main()"
-            program = [sys.executable, "-c", code, "layers", *command.split()]
-            done = subprocess.run(program, capture_output=True, text=True, check=True)
-            assert done.stdout.splitlines()[-1] == ""
-            assert all(word in done.stdout for word in words)
 
 
 def test_questions_are_counted_as_they_are_asked() -> None:

@@ -27,7 +27,7 @@ from vrbench.pruning.removal_methods import BLOCK, REMOVAL_METHODS, loss, one_sh
 from vrbench.pruning.removal_order import RemovalOrder, order_layers, read_order, removal_order
 from vrbench.pruning.samples import Samples
 
-SMALL: dict[str, Any] = {"pictures": 2, "turns": 2, "device": "cpu"}
+SMALL: dict[str, Any] = {"questions": DevQuestions(2, 2), "device": "cpu"}
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ class TestFile:
     ) -> None:
         file = order_layers(recipe(tuned, remove=2, by="divergence"), tmp_path / "order.json", "cpu")
         order = read_order(file, resolve_checkpoint(str(tuned)))
-        monkeypatch.setattr("vrbench.pruning.prune.removal_order", None)  # nothing is measured again
+        monkeypatch.setattr("vrbench.pruning.prune.order_of", None)  # nothing is measured again
         monkeypatch.setattr(orders, "removal_order", None)
         for count in (1, 2):
             out = prune(recipe(tuned, remove=count, order=str(file)), tmp_path / f"out{count}", "cpu")

@@ -105,21 +105,22 @@ def _is_complete(checkpoint: Path, recipe_digest: str) -> bool:
 def layers(job: StepJob) -> None:
     """Select layers to tune by a score, or measure a removal order."""
     arguments, device = job.step.arguments, job.options.device
-    pictures, by = int(arguments["pictures"]), str(arguments["by"])
+    num_images, by = int(arguments["pictures"]), str(arguments["by"])
     if "most" not in arguments:
         from vrbench.pruning.choose import choose
 
         choose(
-            by, int(arguments["n"]), ckpt=str(arguments["ckpt"]), base=str(arguments["base"]), pictures=pictures,
+            by, int(arguments["n"]), ckpt=str(arguments["ckpt"]), base=str(arguments["base"]), num_images=num_images,
             device=device, out=job.output,
         )  # fmt: skip
         return
     from vrbench.models.resolve import resolve_checkpoint
+    from vrbench.pruning.questions import DevQuestions
     from vrbench.pruning.removal_order import removal_order
 
     found = removal_order(
         resolve_checkpoint(str(arguments["ckpt"])), by, int(arguments["most"]),
-        outside_region=bool(arguments["outside_region"]), pictures=pictures, device=device,
+        outside_region=bool(arguments["outside_region"]), questions=DevQuestions(num_images, 6), device=device,
     )  # fmt: skip
     found.save(job.output)
 

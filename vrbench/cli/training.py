@@ -118,7 +118,7 @@ def layers(
     from vrbench.pruning.choose import as_text, choose
 
     found = choose(
-        strategy, num_layers, ckpt=ckpt, base=base, depth=depth, pictures=num_images, turns=turns, images=images,
+        strategy, num_layers, ckpt=ckpt, base=base, depth=depth, num_images=num_images, turns=turns, images=images,
         prompt=prompt, seed=seed, device=device, dtype=dtype, blocks=max_block_size, out=out, plot=plot,
     )  # fmt: skip
     print(found.model_dump_json(indent=1) if as_json else as_text(found))

@@ -12,9 +12,9 @@ from vrbench.core.io import validate_output, write_atomically
 from vrbench.core.layers import STRATEGIES, LayerSet
 from vrbench.core.schemas import BaseRef, Record
 from vrbench.models.resolve import resolve_backbone, resolve_checkpoint
-from vrbench.pruning.importance import questions_for, score_layers
+from vrbench.pruning.importance import score_layers
 from vrbench.pruning.importance_methods import IMPORTANCE_METHODS
-from vrbench.pruning.questions import DESCRIBE
+from vrbench.pruning.questions import DESCRIBE, DevQuestions, FolderQuestions, Questions
 from vrbench.pruning.scoring_context import ScoringContext
 
 LAYERS_VERSION = 1
@@ -46,7 +46,7 @@ def choose(
     ckpt: str | None = None,
     base: str | None = None,
     depth: int | None = None,
-    pictures: int = 200,
+    num_images: int = 200,
     turns: int | None = None,
     images: Path | None = None,
     prompt: str | None = None,
@@ -66,7 +66,11 @@ def choose(
         base: as in `importance`, by name.
         depth: decoder layers, for a strategy without a checkpoint.
         seed: of strategies that draw, and of the draw among a folder's images; else 0.
-        pictures, turns, images, prompt, device, dtype: as in `vrbench.pruning.importance.importance`.
+        num_images: number of dev images of the pocket world, or maximum number of `images`.
+        turns: questions on each dev image; else the method's own number.
+        images: a folder with the user's images, instead of dev images.
+        prompt: for each of them.
+        device, dtype: as in `importance`.
         blocks: with "angular", also the distance over every block of 1 to so many consecutive layers.
         out: file to save them in.
         plot: file for a plot of the scores.
@@ -92,7 +96,9 @@ def choose(
         with collect_errors(errors):
             reference = resolve_backbone(base) if base is not None and "base" in method.needs else None
         if tuned is not None and len(errors) == before:
-            questions = questions_for(strategy, pictures, turns, images, prompt or DESCRIBE, seed or 0)
+            questions: Questions = DevQuestions(num_images, method.turns if turns is None else turns)
+            if images is not None:
+                questions = FolderQuestions(images, num_images, prompt or DESCRIBE, seed or 0)
             context = ScoringContext(tuned, reference, questions, device, dtype)
             errors += context.validate(strategy, method.needs)
         raise_errors(errors)

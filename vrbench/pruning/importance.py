@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 from vrbench.checkpoints.checkpoint import Checkpoint
 from vrbench.core.errors import VrbenchError, raise_errors, suggest_names
 from vrbench.pruning.importance_methods import IMPORTANCE_METHODS
-from vrbench.pruning.questions import DESCRIBE, DevQuestions, FolderQuestions, Questions
+from vrbench.pruning.questions import DevQuestions, Questions
 from vrbench.pruning.scoring_context import ScoringContext
 
 
@@ -33,13 +32,9 @@ def importance(
     ckpt: Checkpoint,
     base: Checkpoint | None = None,
     *,
-    pictures: int = 200,
-    turns: int | None = None,
+    questions: Questions | None = None,
     device: str = "auto",
     dtype: str = "float32",
-    images: Path | None = None,
-    prompt: str = DESCRIBE,
-    seed: int = 0,
 ) -> ImportanceResult:
     """Score each decoder layer of a checkpoint.
 
@@ -47,31 +42,19 @@ def importance(
         by: a key of IMPORTANCE_METHODS.
         ckpt: the tuned checkpoint.
         base: what its weights are compared with; else the checkpoint that its latest training began with.
-        pictures: number of dev images of the pocket world, or maximum number of `images`.
-        turns: questions on each dev image; else the method's own number.
+        questions: for the model to answer; else the method's number of questions on each of 200 dev images.
         device: auto, cpu or cuda.
         dtype: of the model that answers: float32 or bfloat16.
-        images: a folder with the user's images, instead of dev images.
-        prompt: for each of them.
-        seed: of the draw, where the folder has more of them.
 
     Raises:
         VrbenchError: the method is unknown, or the checkpoint lacks what it needs; before weights are loaded.
     """
     if by not in IMPORTANCE_METHODS:
         raise VrbenchError(f"score {by!r} is unknown; {suggest_names(by, IMPORTANCE_METHODS)}")
-    context = ScoringContext(ckpt, base, questions_for(by, pictures, turns, images, prompt, seed), device, dtype)
-    raise_errors(context.validate(by, IMPORTANCE_METHODS[by].needs))
+    method = IMPORTANCE_METHODS[by]
+    context = ScoringContext(ckpt, base, questions or DevQuestions(200, method.turns), device, dtype)
+    raise_errors(context.validate(by, method.needs))
     return score_layers(by, context)
-
-
-def questions_for(
-    by: str, pictures: int, turns: int | None, images: Path | None, prompt: str = DESCRIBE, seed: int = 0
-) -> Questions:
-    """Return the questions that a method asks; arguments as in `importance`."""
-    if images is not None:
-        return FolderQuestions(images, pictures, prompt, seed)
-    return DevQuestions(pictures, IMPORTANCE_METHODS[by].turns if turns is None else turns)
 
 
 def score_layers(by: str, context: ScoringContext) -> ImportanceResult:

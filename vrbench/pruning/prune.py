@@ -18,7 +18,7 @@ from vrbench.pruning.questions import DevQuestions
 from vrbench.pruning.recipe import PruneRecipe
 from vrbench.pruning.removable_layers import RemovableLayers
 from vrbench.pruning.removal_methods import BLOCK
-from vrbench.pruning.removal_order import read_order, removal_order
+from vrbench.pruning.removal_order import order_of, read_order
 
 Chosen = tuple[LayerSet, str, str]
 """The layers to remove, what they were chosen by, and how, for the lineage."""
@@ -114,10 +114,7 @@ def _choose(recipe: PruneRecipe, base: Checkpoint, device: str) -> Chosen:
             raise VrbenchError(f"removal order {recipe.order!r} has {len(order.order)} layers, not {count}")
         raise_errors(removable.validate_layers(order.order[:count]))
     else:
-        order = removal_order(
-            base, recipe.by, count, outside_region=recipe.outside_region, pictures=recipe.pictures, turns=recipe.turns,
-            device=device,
-        )  # fmt: skip
+        order = order_of(recipe, base, device)
     return LayerSet.of(order.order[:count], base.depth), order.by, order.describe(count)
 
 

@@ -36,18 +36,18 @@ class DevQuestions:
     """Questions on dev images of the pocket world, which are in no training set and no test set.
 
     Attributes:
-        pictures: number of images.
+        num_images: number of images.
         turns: questions on each.
         first: number of the first image.
     """
 
-    pictures: int
+    num_images: int
     turns: int
     first: int = 0
 
     def validate(self) -> list[str]:
         """Return why nothing can be asked, one message each."""
-        counts = {"pictures": self.pictures, "turns": self.turns}
+        counts = {"num_images": self.num_images, "turns": self.turns}
         return [f"{name} is {value}; it must be at least 1" for name, value in counts.items() if value < 1]
 
     def __iter__(self) -> Iterator[list[ImageQuestion]]:
@@ -58,13 +58,13 @@ class DevQuestions:
         from vrbench.pocket.turns import turns
         from vrbench.pocket.world import scene
 
-        for index in range(self.first, self.first + self.pictures):
+        for index in range(self.first, self.first + self.num_images):
             world = scene("dev", index)
             image = Image.fromarray(draw(world))
             yield [ImageQuestion(image, turn.prompt, turn.answer) for turn in turns(world, self.turns)]
 
     def __str__(self) -> str:
-        return f"{self.pictures} dev images with {self.turns} questions each"
+        return f"{self.num_images} dev images with {self.turns} questions each"
 
 
 @dataclass(frozen=True)
@@ -73,22 +73,22 @@ class FolderQuestions:
 
     Attributes:
         folder: with images, in subfolders of any depth.
-        pictures: maximum number of images; which ones is drawn by the seed.
+        num_images: maximum number of images; which ones is drawn by the seed.
         prompt: the prompt for each.
         seed: of the draw.
     """
 
     folder: Path
-    pictures: int
+    num_images: int
     prompt: str = DESCRIBE
     seed: int = 0
 
     @cached_property
     def files(self) -> list[Path]:
         """The images used, sorted by name."""
-        if len(self._found) <= self.pictures:
+        if len(self._found) <= self.num_images:
             return self._found
-        return sorted(random.Random(self.seed).sample(self._found, self.pictures))
+        return sorted(random.Random(self.seed).sample(self._found, self.num_images))
 
     @cached_property
     def _found(self) -> list[Path]:
@@ -96,8 +96,8 @@ class FolderQuestions:
 
     def validate(self) -> list[str]:
         """Return why nothing can be asked, one message each."""
-        if self.pictures < 1:
-            return [f"pictures is {self.pictures}; it must be at least 1"]
+        if self.num_images < 1:
+            return [f"num_images is {self.num_images}; it must be at least 1"]
         if not self.folder.is_dir():
             return [f"images {str(self.folder)!r} is not a folder"]
         if not self.files:

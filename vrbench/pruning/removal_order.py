@@ -55,10 +55,9 @@ def removal_order(
     ckpt: Checkpoint,
     by: str,
     most: int,
+    questions: DevQuestions,
     *,
     outside_region: bool = True,
-    pictures: int = 200,
-    turns: int = 6,
     device: str = "auto",
 ) -> RemovalOrder:
     """Measure the order in which layers are removed, of which any number of first ones can then be removed.
@@ -67,9 +66,8 @@ def removal_order(
         ckpt: the checkpoint.
         by: a key of `removal_methods.removal_criteria`, except for blocks, which need not contain each other.
         most: maximum length of the order; it is shorter when fewer layers may be removed.
+        questions: on dev images, whose answers are scored.
         outside_region: whether the layers that were tuned are kept.
-        pictures: number of dev images.
-        turns: questions on each.
         device: auto, cpu or cuda.
 
     Raises:
@@ -83,11 +81,11 @@ def removal_order(
     count = min(most, removable.most)
     head = RemovalOrder(
         checkpoint=ckpt.id, digest=ckpt.digest, depth=ckpt.depth, by=by, outside_region=outside_region,
-        pictures=pictures, turns=turns, order=(),
+        pictures=questions.num_images, turns=questions.turns, order=(),
     )  # fmt: skip
     if by in REMOVAL_METHODS:
         return _by_trials(head, ckpt, removable.layers, count, resolve_device(device))
-    found = importance(by, ckpt, pictures=pictures, turns=turns, device=device)
+    found = importance(by, ckpt, questions=questions, device=device)
     order = sorted(removable.layers, key=found.values.__getitem__)[:count]
     scores = dict(enumerate(found.values))
     return head.model_copy(update={"order": tuple(order), "scores": scores, "note": f"{by} {found.note}"})
@@ -119,13 +117,16 @@ def order_layers(recipe: PruneRecipe, file: str | Path, device: str = "auto") ->
         raise VrbenchError("the removal order is measured; omit --layers and --removal-order")
     raise_errors(validate_output(Path(file), "file"))
     base = resolve_checkpoint(recipe.base)
-    count = recipe.remove or 0
-    raise_errors(RemovableLayers.of(base, recipe.outside_region).validate_count(count))
-    order = removal_order(
-        base, recipe.by, count, outside_region=recipe.outside_region, pictures=recipe.pictures, turns=recipe.turns,
-        device=device,
-    )  # fmt: skip
-    return order.save(Path(file))
+    raise_errors(RemovableLayers.of(base, recipe.outside_region).validate_count(recipe.remove or 0))
+    return order_of(recipe, base, device).save(Path(file))
+
+
+def order_of(recipe: PruneRecipe, base: Checkpoint, device: str) -> RemovalOrder:
+    """Measure the removal order of a recipe that names neither layers nor an order."""
+    questions = DevQuestions(recipe.pictures, recipe.turns)
+    return removal_order(
+        base, recipe.by, recipe.remove or 0, questions, outside_region=recipe.outside_region, device=device
+    )
 
 
 def read_order(file: Path, ckpt: Checkpoint) -> RemovalOrder:
