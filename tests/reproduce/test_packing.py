@@ -6,6 +6,7 @@ import shutil
 from contextlib import closing
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -85,6 +86,15 @@ def test_a_plan_goes_on_from_packed_records(tmp_path: Path) -> None:
             ("train-a", "there"), ("layers-x", "there"), ("train-b", "done"),
         ]  # fmt: skip
     assert (tmp_path / "layers" / "layers-x.json").is_file() and not (tmp_path / RECORDS).exists()
+
+
+@pytest.mark.parametrize(
+    "path", ["../done/a.json", "done/../../a.json", "/done/a.json", "plots/a.json", "done//a.json"]
+)
+def test_a_packed_record_outside_the_folder_is_refused(tmp_path: Path, path: str) -> None:
+    pq.write_table(pa.table({"path": [path], "text": ["{}"]}), tmp_path / RECORDS)
+    with pytest.raises(VrbenchError, match="has a record at"):
+        unpack(tmp_path)
 
 
 def test_nothing_to_pack_is_an_error(tmp_path: Path) -> None:

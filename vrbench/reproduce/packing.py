@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from functools import cached_property
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 RECORDS, SAMPLES = "records.parquet", "samples.parquet"
 FOLDERS = ("done", "layers", "orders", "runs")
 """Folders of a plan that are packed."""
+
+PATH = re.compile(rf"({'|'.join(FOLDERS)})(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+")
+"""Paths of records; none leads out of the folder."""
 
 _SAMPLE_ROWS = TypeAdapter(tuple[Sample, ...])
 
@@ -60,7 +64,7 @@ class RecordFolder:
             VrbenchError: there is no such run, or it is not what its record says.
         """
         folder = self.folder / "runs" / name
-        is_packed = not folder.is_dir() and f"runs/{name}/run.json" in self.texts
+        is_packed = not (folder / "run.json").is_file() and f"runs/{name}/run.json" in self.texts
         return self.packed_run(name) if is_packed else load_run(folder)
 
     def packed_run(self, name: str) -> Run:
@@ -78,7 +82,7 @@ class RecordFolder:
 
     def _samples(self, name: str, task: str, digest: str) -> tuple[Sample, ...]:
         first, count = self._slices.get((name, task), (0, 0))
-        rows = self._table.slice(first, count).to_pylist()
+        rows = self._table.select(list(Sample.model_fields)).slice(first, count).to_pylist()
         for row in rows:
             row["responses"] = [json.loads(text) for text in row["responses"]]
         text = "".join(f"{canonical_json(row)}\n" for row in rows)
@@ -94,21 +98,21 @@ class RecordFolder:
         if not (self.folder / RECORDS).is_file():
             return {}
         table = _read_table(self.folder / RECORDS, ("path", "text"))
-        return dict(zip(table["path"].to_pylist(), table["text"].to_pylist(), strict=True))
-
-    @cached_property
-    def _packed(self) -> Table:
-        return _read_table(self.folder / SAMPLES, ("run", "task", *Sample.model_fields))
+        found = dict(zip(table["path"].to_pylist(), table["text"].to_pylist(), strict=True))
+        for path in found:
+            if not PATH.fullmatch(path):
+                raise VrbenchError(f"{self.folder / RECORDS} has a record at {path!r}, outside {', '.join(FOLDERS)}")
+        return found
 
     @cached_property
     def _table(self) -> Table:
-        return self._packed.select(list(Sample.model_fields))
+        return _read_table(self.folder / SAMPLES, ("run", "task", *Sample.model_fields))
 
     @cached_property
     def _slices(self) -> dict[tuple[str, str], tuple[int, int]]:
         """(run, task) -> its first row in samples.parquet, and how many there are."""
         found, first = {}, 0
-        for key, rows in groupby(zip(*(self._packed[name].to_pylist() for name in ("run", "task")), strict=True)):
+        for key, rows in groupby(zip(*(self._table[name].to_pylist() for name in ("run", "task")), strict=True)):
             found[key] = first, sum(1 for _ in rows)
             first += found[key][1]
         return found
@@ -149,7 +153,10 @@ def unpack(folder: Path) -> None:
             continue
         if file.name == "run.json":
             for task, samples in packed.packed_run(file.parent.name).samples.items():
-                write_atomically(file.parent / "samples" / f"{task}.jsonl.gz", gzip_text(samples_to_jsonl(samples)))
+                name = f"{task}.jsonl.gz"
+                if not PATH.fullmatch(f"runs/{name}"):
+                    raise VrbenchError(f"{task!r} in {folder / RECORDS} is no name of a task")
+                write_atomically(file.parent / "samples" / name, gzip_text(samples_to_jsonl(samples)))
         write_atomically(file, text)
     for name in (SAMPLES, RECORDS):
         (folder / name).unlink(missing_ok=True)

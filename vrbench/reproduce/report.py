@@ -11,7 +11,7 @@ from typing import Any
 from vrbench.core.io import write_atomically
 from vrbench.reporting.formatting import VERDICT_MARKS
 from vrbench.reporting.pages import data_uri, environment, escape_markdown
-from vrbench.reproduce.report_content import ReportContent, report_content
+from vrbench.reproduce.report_content import report_content
 from vrbench.reproduce.report_tables import ReportTable
 from vrbench.reproduce.results import read_results
 
@@ -27,7 +27,7 @@ def write(folder: Path) -> list[Path]:
     """
     content = report_content(read_results(folder))
     files: dict[str, str | bytes] = {f"report.{form}": render(content, form) for form in ("md", "html", "tex")}
-    for plot in (plot for section in content.sections for plot in section.plots):
+    for plot in (plot for section in content["sections"] for plot in section.plots):
         files |= {f"{PLOTS}/{plot.name}.png": plot.png, f"{PLOTS}/{plot.name}.svg": plot.svg}
     for name, data in files.items():
         write_atomically(folder / name, data)
@@ -37,10 +37,10 @@ def write(folder: Path) -> list[Path]:
     return [folder / name for name in files]
 
 
-def render(content: ReportContent, form: str) -> str:
+def render(content: dict[str, Any], form: str) -> str:
     """Return the report as 'md', 'html' or 'tex'."""
     templates = environment(form, "vrbench.reproduce")
-    templates.filters |= {"pipe": _pipe_table, "columns": _column_letters, "uri": data_uri}
+    templates.filters |= {"pipe": _pipe_table, "columns": _latex_columns, "uri": data_uri}
     return str(templates.get_template(f"report.{form}.j2").render(page=content, marks=VERDICT_MARKS, folder=PLOTS))
 
 
@@ -57,8 +57,7 @@ def _pipe_table(table: ReportTable) -> str:
     return tabulate(rows, headers, "pipe", colalign=aligned if rows else None, disable_numparse=True)
 
 
-def _column_letters(table: ReportTable) -> str:
-    """LaTeX's letters of the columns."""
+def _latex_columns(table: ReportTable) -> str:
     return "".join("l" if words else "r" for words in _word_columns(table))
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from vrbench.core.schemas import Provenance
 from vrbench.reporting.formatting import code, reused
-from vrbench.reproduce.claims import ClaimResult, claim_results
+from vrbench.reproduce.claims import claim_results
 from vrbench.reproduce.plots import ReportPlot, report_plots
 from vrbench.reproduce.report_tables import ReportTable, report_tables
 from vrbench.reproduce.results import PlanResults
@@ -20,61 +21,29 @@ LIBRARIES = ("torch", "transformers", "peft", "accelerate", "lm_eval", "lmms_eva
 
 @dataclass(frozen=True)
 class ReportSection:
-    """One of the paper's tables.
-
-    Attributes:
-        key: of the table.
-        title: of the section.
-        question: what it answers.
-        tables: measured ones first, then published ones, then details.
-        plots: of it.
-        notes: for the reader.
-    """
+    """The section of one of the paper's tables: measured tables first, then published ones, then details."""
 
     key: str
     title: str
     question: str
     tables: tuple[ReportTable, ...]
     plots: tuple[ReportPlot, ...]
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class ReportContent:
-    """The whole report.
-
-    Attributes:
-        title: what was reproduced.
-        lead: introduction, in sentences.
-        claims: claim by claim.
-        sections: table by table.
-        missing: steps that are not done.
-        method: how the figures were computed.
-        origins: versions, devices and cost.
-    """
-
-    title: str
-    lead: tuple[str, ...]
-    claims: tuple[ClaimResult, ...]
-    sections: tuple[ReportSection, ...]
-    missing: tuple[str, ...]
-    method: tuple[str, ...]
-    origins: tuple[str, ...]
-
-
-def report_content(results: PlanResults) -> ReportContent:
-    """Return everything that a folder's records show."""
+def report_content(results: PlanResults) -> dict[str, Any]:
+    """Return everything that a folder's records show, as the templates name it."""
     plan = results.plan
     seeds = f"{len(plan.seeds)} seed{'s' * (len(plan.seeds) != 1)}"
-    return ReportContent(
-        title=f"The paper's tables, reproduced: {plan.family}, {seeds}",
-        lead=tuple(_lead(results)),
-        claims=claim_results(results),
-        sections=tuple(_sections(results)),
-        missing=tuple(results.undone),
-        method=tuple(_method(results)),
-        origins=tuple(origins(results)),
-    )
+    return {
+        "title": f"The paper's tables, reproduced: {plan.family}, {seeds}",
+        "lead": list(_lead(results)),
+        "claims": claim_results(results),
+        "sections": list(_sections(results)),
+        "missing": results.undone,
+        "method": list(_method(results)),
+        "origins": list(origins(results)),
+    }
 
 
 def _lead(results: PlanResults) -> Iterator[str]:

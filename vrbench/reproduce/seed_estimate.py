@@ -1,27 +1,17 @@
-"""A mean over seeds with a 95 % interval over items and seeds (numpy, scipy).
+"""A mean over seeds with a 95 % interval over items and seeds (numpy, scipy); docs/statistics.md gives the reasons.
 
 Every seed's candidate and baseline answer the same items: the crossed design, items x seeds, of generalizability
-theory (Brennan 2001, "Generalizability Theory"). The scores of S seeds vary with the items, which all seeds share; with
-the seed; and with the residual, the answers of one seed to one item.
-
-**Two parts.** *Items*: a cluster bootstrap of the mean over seeds, with the same draw for all seeds and both runs; its
-ends, with the wider tails of `vrbench.statistics.bootstrap`, are the interval of just these seeds, and their distance
-from the mean divided by their t is the items' standard error, on either side. *Seeds*: s / sqrt(S), with s the standard
-deviation of the seeds' own scores. The squares are added; the residual is then counted in both, once too often, as in
-the pigeonhole bootstrap (Owen 2007, Annals of Applied Statistics 1:2), which errs on the safe side.
-
-**Their t.** The interval is the wider one of two:
+theory (Brennan 2001, "Generalizability Theory"). Two parts are added: *items*, a cluster bootstrap of the mean over
+seeds with the same draw for all seeds and both runs, and *seeds*, s / sqrt(S), with s the standard deviation of the
+seeds' own scores. The residual is then counted in both, as in the pigeonhole bootstrap (Owen 2007, Annals of Applied
+Statistics 1:2), which errs on the safe side. The interval is the wider one of
 
 - the mean +- t sqrt(items^2 + seeds^2), with Welch and Satterthwaite's degrees of freedom (Satterthwaite 1946,
-  Biometrics Bulletin 2:6): right where items matter as much as seeds do; where seeds matter most it covers 88 % with
-  two of them and 93 % with three;
-- the mean +- t(S - 1) seeds, Student's interval of the seeds' scores: right where the items' shared part is small, as
-  in paired differences.
+  Biometrics Bulletin 2:6), right where items matter as much as seeds do;
+- the mean +- t(S - 1) seeds, Student's interval of the seeds' scores, right where the items' shared part is small.
 
-(Subtracting the residual from the seeds' part, and adding the squares of two half widths, were tried too: 86 % with two
-seeds that vary, 91 % with three.) With two seeds Student's t is 12.7: two seeds say little about how seeds differ, and
-the interval shows it. With one seed the seeds' part is unknown; the interval is the items' alone and is shown with
-`ONE_SEED`. `benchmarks/seeds.py` measures by simulation how often these intervals cover the truth.
+With one seed the interval is the items' alone and is shown with `ONE_SEED`. `benchmarks/seeds.py` measures by
+simulation how often these intervals cover the truth.
 """
 
 from __future__ import annotations

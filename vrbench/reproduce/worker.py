@@ -138,22 +138,18 @@ def _redirect_output(log: Path) -> None:
 
 
 def _write_record(job: StepJob, started: str, seconds: float) -> None:
-    device, peak = _device_and_peak(job.options.device)
+    device, peak = platform.machine(), None
+    if job.options.device == "cuda" or "torch" in sys.modules:
+        import torch
+
+        device = device_name(torch.device(job.options.device))
+        if job.options.device == "cuda":
+            peak = round(torch.cuda.max_memory_allocated() / GIB, 3)
     how = make_provenance(device, command=job.options.command, started=started, seconds=seconds)
     record = StepRecord(
         step=job.step.name, digest=job.digest, seconds=round(seconds, 3), device=device, peak_gib=peak, provenance=how
     )
     write_atomically(record_file(job.step.name, job.folder), record.model_dump_json(indent=1) + "\n")
-
-
-def _device_and_peak(device: str) -> tuple[str, float | None]:
-    """The GPU or processor, and the peak memory of the last step on the GPU, GiB."""
-    if device != "cuda" and "torch" not in sys.modules:
-        return platform.machine(), None
-    import torch
-
-    name = device_name(torch.device(device))
-    return name, round(torch.cuda.max_memory_allocated() / GIB, 3) if device == "cuda" else None
 
 
 def _free_memory() -> None:
