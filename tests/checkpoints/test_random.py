@@ -146,7 +146,7 @@ class TestWeights:
 
     def test_parts_do_not_show(self, monkeypatch: pytest.MonkeyPatch) -> None:
         whole = weights("random/tiny")
-        monkeypatch.setattr(random_weights, "AT_ONCE", 1000)
+        monkeypatch.setattr(random_weights, "CHUNK", 1000)
         assert all(torch.equal(value, whole[name]) for name, value in weights("random/tiny").items())
 
     def test_they_are_made_on_the_device_that_was_asked_for(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -171,13 +171,8 @@ def _shapes(model: Any) -> dict[str, Shape]:
 def load(folder: Path, dtype: Any) -> tuple[Any, Any, Any]:
     """Load the model, tokenizer and processor (of a LLaVA the image processor) of a folder, on the CPU.
 
-    Args:
-        folder: Hugging Face layout.
-        dtype: a torch.dtype; every weight is converted to it, whatever the files hold.
-
     Raises:
-        VrbenchError: tokenizer or processor cannot be read; a weight of the model is not in the files, or has another
-            shape there.
+        VrbenchError: tokenizer or processor cannot be read; a weight is not in the files, or has another shape there.
     """
     tokenizer, processor = load_tokenizer(folder)
     return _load_weights(folder, dtype), tokenizer, processor

@@ -52,7 +52,6 @@ def validate_processor(folder: Path, load_processor: Callable[[], Any], config: 
     """Return why the tokenizer and the processor of a folder do not match its model; empty when they do.
 
     Args:
-        folder: Hugging Face layout.
         load_processor: loads the family's processor, or the image processor where only that is used.
         config: the model's, as transformers reads it.
         vocabulary: rows of the embedding.

@@ -43,10 +43,6 @@ class ImagesRefused(VrbenchError):
 def load_processor(folder: Path, model_type: str) -> Any:
     """Load the processor of a folder, with a PIL image processor and no video processor.
 
-    Args:
-        folder: Hugging Face layout.
-        model_type: of config.json.
-
     Raises:
         OSError, ValueError: the folder lacks the settings of a part.
     """
@@ -120,8 +116,6 @@ def encode_with_images(
     """Return the model's inputs for prompts with images, padded on the left: token ids [prompts, longest] and pixels.
 
     Args:
-        processor: of the family.
-        prompt_format: of the family.
         prompts: whole ones; all begin with the tokenizer's beginning of text, or none.
         images: of each prompt.
         family: for error messages.

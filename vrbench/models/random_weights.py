@@ -1,7 +1,7 @@
-"""Random weights made where the model shall be: a 13B model never lies in the machine's own memory.
+"""Random weights made on the model's device, so that a 13B model is never in the machine's own memory.
 
-Each value is a function of the seed, its tensor's name and its place alone, in whole numbers up to one last product:
-every device gives the same bits, and another dtype gives the same values rounded.
+Each value depends on the seed, its tensor's name and its position alone, in integers up to one last product: every
+device gives the same bits, and another dtype gives the same values rounded.
 """
 
 from __future__ import annotations
@@ -16,38 +16,32 @@ import torch
 from vrbench.checkpoints.random_shapes import RANDOM_WEIGHTS
 from vrbench.checkpoints.remote_code import LOCAL_ONLY
 from vrbench.core.io import read_text
+from vrbench.models.hf_folder import load_tokenizer
 
-AT_ONCE = 1 << 24
-"""Values made at a time: 128 MiB for each whole number that is held."""
+CHUNK = 1 << 24
+"""Values made together: 128 MiB for each int64 tensor."""
 
-# The finalizer of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): a whole number -> 64 bits that look random.
-GOLDEN, FIRST, SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+# The finalizer of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): an integer -> 64 bits that look random.
+GOLDEN, FIRST, SECOND = (
+    number - (1 << 64) for number in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)  # as int64
+)
 LANES = (0, 16, 32, 48)
 LANE = 0xFFFF
 SPREAD = ((2**32 - 1) / 3) ** 0.5
-"""Standard deviation of the sum of four independent whole numbers from 0 to 65,535."""
+"""Standard deviation of the sum of four independent integers from 0 to 65,535."""
 
 
 def load(folder: Path, dtype: torch.dtype, device: str | torch.device) -> tuple[Any, Any, Any]:
-    """The model, tokenizer and image processor of a folder that has a recipe instead of weights, on the device.
-
-    Args:
-        folder: from `random_shapes.folder_of`.
-        dtype: of every weight.
-        device: where they are made.
-    """
-    from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
+    """Load the model, tokenizer and image processor of a folder that has a recipe instead of weights."""
+    from transformers import AutoConfig, AutoModelForImageTextToText
     from transformers.initialization import no_init_weights
-    from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
     recipe = json.loads(read_text(folder / RANDOM_WEIGHTS))
     config = AutoConfig.from_pretrained(folder, **LOCAL_ONLY)
     with torch.device(device), no_init_weights():
         model = AutoModelForImageTextToText.from_config(config, dtype=dtype)
     fill(model, recipe["seed"], recipe["std"])
-    tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL_ONLY)
-    image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil", **LOCAL_ONLY)
-    return model, tokenizer, image_processor
+    return model, *load_tokenizer(folder)
 
 
 @torch.no_grad()
@@ -65,17 +59,17 @@ def fill(model: torch.nn.Module, seed: int, std: float) -> None:
 def _fill(parameter: torch.Tensor, key: str, std: float) -> None:
     start = int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "big")
     values = parameter.view(-1)
-    for begin in range(0, len(values), AT_ONCE):
-        part = values[begin : begin + AT_ONCE]
+    for begin in range(0, len(values), CHUNK):
+        part = values[begin : begin + CHUNK]
         part.copy_(_normal(start + begin, len(part), parameter.device) * (std / SPREAD))
 
 
 def _normal(start: int, count: int, device: torch.device) -> torch.Tensor:
-    """[count] float32 whole numbers, bell-shaped about 0 with the deviation `SPREAD`: those of start, start + 1, ..."""
+    """[count] float32 integers, bell-shaped about 0 with the deviation `SPREAD`: those of start, start + 1, ..."""
     bits = torch.arange(start, start + count, dtype=torch.int64, device=device)
-    bits = bits * _signed(GOLDEN)
-    bits = (bits ^ _shifted(bits, 30)) * _signed(FIRST)
-    bits = (bits ^ _shifted(bits, 27)) * _signed(SECOND)
+    bits = bits * GOLDEN
+    bits = (bits ^ _shifted(bits, 30)) * FIRST
+    bits = (bits ^ _shifted(bits, 27)) * SECOND
     bits ^= _shifted(bits, 31)
     total = torch.zeros_like(bits)
     for lane in LANES:
@@ -84,9 +78,5 @@ def _normal(start: int, count: int, device: torch.device) -> torch.Tensor:
 
 
 def _shifted(bits: torch.Tensor, by: int) -> torch.Tensor:
-    """Shifted to the right with zeros coming in, as unsigned numbers are."""
+    """Shift to the right as unsigned numbers are, filling with zeros."""
     return (bits >> by) & ((1 << (64 - by)) - 1)
-
-
-def _signed(number: int) -> int:
-    return number - (1 << 64) if number >= 1 << 63 else number

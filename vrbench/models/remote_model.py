@@ -22,11 +22,7 @@ MODEL_CLASSES = ("AutoModelForImageTextToText", "AutoModelForCausalLM")
 
 
 def validate(folder: Path) -> tuple[int, list[str]]:
-    """Return the decoder layers of the model that a folder's code makes, and why it cannot be used; loads no weight.
-
-    Args:
-        folder: of a whole model; its code is run.
-    """
+    """Run a folder's code; return its model's number of decoder layers, and why it cannot be used. Loads no weight."""
     try:
         model = _empty_model(folder)
         depth = _depth(model)
@@ -36,11 +32,7 @@ def validate(folder: Path) -> tuple[int, list[str]]:
 
 
 def load(folder: Path, dtype: Any) -> tuple[Any, Any, Any]:
-    """Load the model, tokenizer and processor that a folder's own code makes, on the CPU.
-
-    Args:
-        folder: valid; its code is run.
-        dtype: a torch.dtype; every weight is converted to it, whatever the files hold.
+    """Load the model, tokenizer and processor that a folder's own code makes, on the CPU, in a torch.dtype.
 
     Raises:
         VrbenchError: the code fails, or weights and model do not fit each other.
