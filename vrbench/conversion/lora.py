@@ -54,12 +54,7 @@ class SourceAdapter:
         return tuple(sorted({int(name.split(".layers.")[1].split(".")[0]) for name in self.pairs}))
 
 
-def adapter_file(folder: Path) -> Path:
-    """Return the adapter's weights in a folder.
-
-    Raises:
-        VrbenchError: there is none, or one of each format.
-    """
+def _adapter_file(folder: Path) -> Path:
     found = [folder / name for name in FILES if (folder / name).is_file()]
     if not found:
         raise VrbenchError(f"{folder} has an adapter_config.json but no {' or '.join(FILES)}")
@@ -74,7 +69,7 @@ def read_adapter(folder: Path) -> SourceAdapter:
     Raises:
         VrbenchError: every reason why it cannot be merged into a language model's layers.
     """
-    file = adapter_file(folder)
+    file = _adapter_file(folder)
     config = lora_adapter.read_adapter_config(folder)
     tensors = read_tensor_info(file)
     found: dict[str, dict[str, str]] = {}

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from vrbench.checkpoints import locate
 from vrbench.checkpoints.checkpoint import ADAPTER_CONFIG
-from vrbench.conversion.lora import SourceAdapter, adapter_file, read_adapter
+from vrbench.conversion.lora import SourceAdapter, read_adapter
 from vrbench.conversion.tokenizer import ConvertedTokenizer, convert_tokenizer, has_tokenizer
 from vrbench.conversion.vision_tower import VisionTower, read_tower
 from vrbench.conversion.weight_files import (
@@ -130,7 +130,7 @@ def read_source(source: str, base: str | None, vision_tower: str | None) -> Sour
     folder = folders[source]
     settings, form = errors.attempt(_read_settings, folder), errors.attempt(_detect_form, folder)
     raise_errors(errors)
-    assert settings and form  # or there would have been an error
+    assert settings is not None and form is not None  # or there would have been an error
     errors += _validate_settings(folder, settings) + _validate_base(folder, form, base)
     base_folder = folders[base] if base else None
     files = _own_files(folder, form, errors)
@@ -232,7 +232,6 @@ def _own_files(folder: Path, form: Form, errors: _Errors) -> tuple[Path, ...]:
         return tuple(errors.attempt(model_files, folder) or ())
     if form == "projector":
         return (folder / PROJECTOR_FILE,)
-    errors.attempt(adapter_file, folder)
     if not (folder / NON_LORA_FILE).is_file():
         errors.append(f"{folder} lacks {NON_LORA_FILE}, which holds the projector of a LoRA training")
         return ()
@@ -253,23 +252,17 @@ def _find_tower(
             "vision tower; the trained ones are needed"
         )
         return None, None
-    place = given or _named_tower(folder, str(settings.get("mm_vision_tower")), errors)
-    if place is None:
-        return None, None
-    errors.attempt(model_files, place)
-    return place, errors.attempt(read_tower, settings, place)
-
-
-def _named_tower(folder: Path, name: str, errors: _Errors) -> Path | None:
-    """The tower that the source's config.json names: a folder, or a hub id."""
+    name = str(settings.get("mm_vision_tower"))
     try:
-        return find_source(name, near=folder).folder
+        place = given or find_source(name, near=folder).folder
     except VrbenchError as error:
         errors.append(
             f"{folder} has no weights of its vision tower {name!r}, which cannot be found by this name "
             f"({'; '.join(error_messages(error))}); name its folder by --vision-tower"
         )
-        return None
+        return None, None
+    errors.attempt(model_files, place)
+    return place, errors.attempt(read_tower, settings, place)
 
 
 def _find_tokenizer(
