@@ -31,7 +31,7 @@ def status(key):
     return int(line.split()[1]) * 1024
 
 def grown(source, out, base, tower):
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted anew
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     before = status("VmRSS")
     convert(source, out, base, tower)
     return status("VmHWM") - before
@@ -46,13 +46,13 @@ print(json.dumps({form: grown(str(big / form), out / form, named, str(tower)) fo
 
 @pytest.fixture(scope="module")
 def big(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model to warm up with, and one of 230 MB in four shards, merged in both formats and as a base."""
+    """A tiny model to warm up with, and one of 140 MB in four shards, merged in both formats and as a base."""
     folder = tmp_path_factory.mktemp("big")
     small = tiny.make("llava")
     tiny.save_lora(small, folder / "small" / "lora")
     tiny.save_base(small, folder / "small" / "base")
     tiny.save_tower(small, folder / "small" / "tower")
-    wide = tiny.make("llava", intermediate_size=100_000, num_hidden_layers=6, initializer_range=0.02)
+    wide = tiny.make("llava", intermediate_size=60_000, num_hidden_layers=6, initializer_range=0.02)
     tiny.save_state(wide.own_state(), folder / "safetensors", "safetensors", SHARDS)
     tiny.save_state(wide.own_state(), folder / "bin", "bin", SHARDS)
     tiny.save_state(wide.llm, folder / "base", "bin", SHARDS)
@@ -74,7 +74,7 @@ def test_the_peak_is_less_than_1_3_of_the_largest_shard(big: Path, tmp_path: Pat
     for form, peak in json.loads(done.stdout).items():
         largest, total = max(sizes[form]), sum(sizes[form])
         print(f"{form}: peak {peak / 1e6:.0f} MB, largest shard {largest / 1e6:.0f} MB, all {total / 1e6:.0f} MB")
-        assert largest > 50e6 and total > 3 * largest  # else it could not be told from a model that is held whole
+        assert largest > 30e6 and total > 3 * largest  # else it could not be told from a model that is held whole
         assert peak < 1.3 * largest, form
         assert (tmp_path / form / "vrbench.json").is_file()
         shutil.rmtree(tmp_path / form)
