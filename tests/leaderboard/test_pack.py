@@ -23,7 +23,7 @@ from vrbench.core.run_storage import load_run
 from vrbench.leaderboard import packing, publish
 from vrbench.leaderboard.packing import PACKING_PREFIX, Packed
 from vrbench.leaderboard.publish import SubmissionMetadata, pack, prepare
-from vrbench.leaderboard.untrusted_input.submission import read_submission
+from vrbench.leaderboard.submission import read_submission
 
 
 class TestPacked:

@@ -26,7 +26,7 @@ from tests.leaderboard.made import BOARD, RECIPE
 from vrbench.core.run_storage import load_run, save_run
 from vrbench.core.schemas import Lineage, RunRecord
 from vrbench.leaderboard.publish import prepare
-from vrbench.leaderboard.untrusted_input.submission import read_submission
+from vrbench.leaderboard.submission import read_submission
 
 
 def answered_by_changed_code(record: RunRecord) -> RunRecord:

@@ -27,7 +27,7 @@ from vrbench.leaderboard.requirements import validate_requirements
 from vrbench.leaderboard.rescore import Rescorer
 from vrbench.leaderboard.rows import leaderboard_row
 from vrbench.leaderboard.schema import LeaderboardRow, parse_reference, submission_path
-from vrbench.leaderboard.untrusted_input.submission import try_read_submission
+from vrbench.leaderboard.submission import try_read_submission
 from vrbench.leaderboard.untrusted_input.text import sanitize_for_message
 from vrbench.tasks import registry
 from vrbench.tasks.spec import TaskSpec

@@ -23,9 +23,10 @@ from vrbench.leaderboard.board import Board, load_board
 from vrbench.leaderboard.packing import Packed, changed_files, part_of, run_files, write_folder
 from vrbench.leaderboard.requirements import validate_requirements
 from vrbench.leaderboard.schema import Submission, parse_reference, submission_path
+from vrbench.leaderboard.submission import read_submission
 from vrbench.leaderboard.untrusted_input.files import RECIPE_FILE, RUN_FILE, SUBMISSION_FILE, attempt, submission_files
 from vrbench.leaderboard.untrusted_input.parsing import read_record, validation_messages
-from vrbench.leaderboard.untrusted_input.submission import read_recipe, read_submission
+from vrbench.leaderboard.untrusted_input.run_folder import read_recipe
 
 if TYPE_CHECKING:
     from vrbench.leaderboard.check import SubmissionChecker

@@ -16,7 +16,7 @@ from vrbench.leaderboard.requirements import validate_checkout
 from vrbench.leaderboard.schema import SUBMISSIONS, LeaderboardRow, Reproduction, VerificationStatus
 from vrbench.leaderboard.untrusted_input.files import RUN_FILE, submission_files, submission_folders
 from vrbench.leaderboard.untrusted_input.parsing import read_record
-from vrbench.leaderboard.untrusted_input.submission import read_run
+from vrbench.leaderboard.untrusted_input.run_folder import read_run
 from vrbench.leaderboard.untrusted_input.text import sanitize_for_message
 
 REPRODUCTIONS = "reproductions"

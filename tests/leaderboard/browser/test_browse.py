@@ -11,7 +11,7 @@ import pytest
 
 from tests.leaderboard.made import Made
 from vrbench.core.schemas import Sample
-from vrbench.leaderboard.untrusted_input.submission import read_submission
+from vrbench.leaderboard.submission import read_submission
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -19,9 +19,9 @@ from pathlib import Path
 from tests.leaderboard.hostile import documents
 from vrbench.core.errors import VrbenchError, error_messages
 from vrbench.leaderboard.board import load_board
+from vrbench.leaderboard.submission import read_submission
 from vrbench.leaderboard.untrusted_input import limits
 from vrbench.leaderboard.untrusted_input.parsing import parse_yaml
-from vrbench.leaderboard.untrusted_input.submission import read_submission
 from vrbench.leaderboard.untrusted_input.text import sanitize_for_display
 
 MEMORY = 768 * 2**20

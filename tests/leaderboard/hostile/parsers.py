@@ -27,9 +27,10 @@ from vrbench.core.errors import VrbenchError, error_messages
 from vrbench.core.run_storage import samples_to_jsonl
 from vrbench.core.schemas import RunRecord, Sample
 from vrbench.leaderboard.schema import Leaderboard, Reproduction, Submission
+from vrbench.leaderboard.submission import read_submission
 from vrbench.leaderboard.untrusted_input.files import read_bytes, read_text
 from vrbench.leaderboard.untrusted_input.parsing import parse_json, parse_yaml, read_record
-from vrbench.leaderboard.untrusted_input.submission import decompress, parse_samples, read_submission
+from vrbench.leaderboard.untrusted_input.run_folder import decompress, parse_samples
 from vrbench.leaderboard.untrusted_input.text import (
     csv_cell,
     markdown_code,

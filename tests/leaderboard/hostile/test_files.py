@@ -16,10 +16,10 @@ from tests.leaderboard.hostile.oracle import is_harmless_line
 from vrbench.core.errors import VrbenchError, error_messages
 from vrbench.leaderboard import history
 from vrbench.leaderboard.board import load_board
+from vrbench.leaderboard.submission import read_submission
 from vrbench.leaderboard.untrusted_input import files as reading_files
 from vrbench.leaderboard.untrusted_input import limits
 from vrbench.leaderboard.untrusted_input.files import read_bytes, submission_files, submission_folders
-from vrbench.leaderboard.untrusted_input.submission import read_submission
 
 SAMPLES = f"samples/{documents.TASK}.jsonl.gz"
 SECRET = "known to nobody"
@@ -222,7 +222,7 @@ def test_reading_a_submission_runs_none_of_it_and_needs_no_torch(folder: Path, t
     (folder / "recipe.yaml").write_text(f"a: !!python/object/apply:os.system ['touch {tmp_path}/ran']\n")
     code = (
         "import sys; from pathlib import Path\n"
-        "from vrbench.leaderboard.untrusted_input.submission import read_submission\n"
+        "from vrbench.leaderboard.submission import read_submission\n"
         f"try: read_submission(Path({str(folder)!r}))\nexcept Exception as error: print(error)\n"
         "print(sorted({'torch', 'pickle', 'transformers', 'datasets'} & set(sys.modules) - {'pickle'}))"
     )

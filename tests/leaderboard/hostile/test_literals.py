@@ -14,7 +14,7 @@ from vrbench.core.errors import VrbenchError, error_messages
 from vrbench.core.schemas import RunRecord, Sample
 from vrbench.leaderboard.untrusted_input.files import decode
 from vrbench.leaderboard.untrusted_input.parsing import parse_json, parse_record, parse_yaml
-from vrbench.leaderboard.untrusted_input.submission import parse_samples
+from vrbench.leaderboard.untrusted_input.run_folder import parse_samples
 from vrbench.leaderboard.untrusted_input.text import (
     csv_cell,
     markdown_code,

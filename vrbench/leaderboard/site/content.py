@@ -12,8 +12,8 @@ from vrbench.leaderboard.board import Board, boards
 from vrbench.leaderboard.history import LEADERBOARD_FILE, read_leaderboard
 from vrbench.leaderboard.rows import build_leaderboard
 from vrbench.leaderboard.schema import SUBMISSIONS, Leaderboard, LeaderboardRow, Submission
+from vrbench.leaderboard.submission import read_submission
 from vrbench.leaderboard.untrusted_input.files import quote_path, submission_folders
-from vrbench.leaderboard.untrusted_input.submission import read_submission
 from vrbench.tasks.spec import TaskSpec
 
 ADVICE = "`vrbench leaderboard validate --write` writes it"

@@ -16,8 +16,8 @@ from vrbench.leaderboard.site import layout
 from vrbench.leaderboard.site.content import BoardContent, BoardEntry
 from vrbench.leaderboard.site.pages import Frame, PageLink
 from vrbench.leaderboard.site.sample_scripts import NAMESPACE, VALIDATE, answers_file, answers_name, task_files
+from vrbench.leaderboard.submission import read_submission
 from vrbench.leaderboard.untrusted_input.files import quote_path
-from vrbench.leaderboard.untrusted_input.submission import read_submission
 from vrbench.tasks.spec import TaskSpec
 
 RIGHT = 0.5

@@ -1,4 +1,4 @@
-"""Untrusted submissions: the records of a folder, the samples that they name, and nothing else."""
+"""Untrusted runs: the record of a folder, the samples that it names, and nothing else."""
 
 from __future__ import annotations
 
@@ -6,93 +6,27 @@ import hashlib
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-from vrbench.core.errors import VrbenchError, error_messages, raise_errors
+from vrbench.core.errors import VrbenchError, collect_errors, raise_errors
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import SCHEMA_VERSION, Lineage, Run, RunRecord, Sample
-from vrbench.leaderboard.schema import Submission
 from vrbench.leaderboard.untrusted_input import limits
 from vrbench.leaderboard.untrusted_input.files import (
-    RECIPE_FILE,
     RUN_FILE,
     SAMPLES,
-    SUBMISSION_FILE,
     SUFFIX,
     attempt,
     decode,
     quote_path,
     read_bytes,
     read_text,
-    submission_files,
 )
-from vrbench.leaderboard.untrusted_input.parsing import (
-    parse_json,
-    parse_record,
-    parse_yaml,
-    read_record,
-    validate_strictly,
-)
+from vrbench.leaderboard.untrusted_input.parsing import parse_json, parse_record, parse_yaml, validate_strictly
 from vrbench.leaderboard.untrusted_input.text import safe_task, sanitize_for_message
 
 MAX_LINE_ERRORS = 5
 """Lines of one file whose errors are listed; the lines after them are not read."""
-
-
-@dataclass(frozen=True)
-class SubmissionContent:
-    """The content of a submission's folder; none of it is verified yet."""
-
-    folder: Path
-    submission: Submission
-    run: Run
-    recipe: str
-    """Text of recipe.yaml, to be shown and never run; empty if there is none."""
-
-
-def read_submission(
-    folder: Path, max_rows: Mapping[str, int] | None = None, with_samples: bool = True
-) -> SubmissionContent:
-    """Read a submission's folder, each file once, within the limits.
-
-    Args:
-        folder: `<org>__<name>/<revision>`; whether its name follows from its content is not checked.
-        max_rows: task -> samples that there may be, such as the board's number of items.
-        with_samples: whether to read the samples.
-
-    Raises:
-        VrbenchError: all errors of all files at once.
-    """
-    content, errors = try_read_submission(folder, max_rows, with_samples)
-    raise_errors(errors)
-    assert content is not None  # else there were errors
-    return content
-
-
-def try_read_submission(
-    folder: Path, max_rows: Mapping[str, int] | None = None, with_samples: bool = True
-) -> tuple[SubmissionContent | None, list[str]]:
-    """Read a submission as `read_submission` does; return what could be read, and the errors.
-
-    The content is None without its two records; it may lack samples.
-    """
-    errors: list[str] = []
-    files = attempt(lambda: submission_files(folder), errors)
-    if files is None:
-        return None, errors
-    submission = attempt(lambda: read_record(files[SUBMISSION_FILE], Submission), errors)
-    found = attempt(lambda: _read_record_of_run(files), errors)
-    run = Run(record=found[0], samples={}, path=folder) if found else None
-    if run is not None and with_samples:
-        run = run.model_copy(update={"samples": _read_all_samples(run.record, files, max_rows or {}, errors)})
-    recipe = attempt(lambda: read_recipe(files[RECIPE_FILE]) if RECIPE_FILE in files else "", errors)
-    if submission and found and found[1] != submission.run_digest:
-        name = quote_path(files[RUN_FILE])
-        errors.append(f"{name} is not the one that {SUBMISSION_FILE} names: its sha256 differs")
-    if submission is None or run is None:
-        return None, errors
-    return SubmissionContent(folder, submission, run, recipe or ""), errors
 
 
 def read_run(files: Mapping[str, Path], max_rows: Mapping[str, int] | None = None) -> Run:
@@ -107,14 +41,18 @@ def read_run(files: Mapping[str, Path], max_rows: Mapping[str, int] | None = Non
             are missing, belong to no task, or have another sha256 than the record says.
     """
     errors: list[str] = []
-    record, _ = _read_record_of_run(files)
-    samples = _read_all_samples(record, files, max_rows or {}, errors)
+    record, _ = read_run_record(files)
+    samples = read_samples(record, files, max_rows or {}, errors)
     raise_errors(errors)
     return Run(record=record, samples=samples, path=files[RUN_FILE].parent)
 
 
-def _read_record_of_run(files: Mapping[str, Path]) -> tuple[RunRecord, str]:
-    """The record in run.json, and the file's sha256."""
+def read_run_record(files: Mapping[str, Path]) -> tuple[RunRecord, str]:
+    """Read the record in run.json; return it with the file's sha256.
+
+    Raises:
+        VrbenchError: it is not valid, or does not fit the other files of the folder.
+    """
     file = files[RUN_FILE]
     content, name = read_bytes(file), quote_path(file)
     record = parse_record(decode(content, name), RunRecord, name)
@@ -171,10 +109,14 @@ def _sample_file(task: str) -> str:
     return f"{SAMPLES}/{task}{SUFFIX}"
 
 
-def _read_all_samples(
+def read_samples(
     record: RunRecord, files: Mapping[str, Path], max_rows: Mapping[str, int], errors: list[str]
 ) -> dict[str, tuple[Sample, ...]]:
-    """The samples of every finished task, as far as they can be read; their total is limited too."""
+    """Read the samples of every finished task, as far as they can be read; their total is limited too.
+
+    Args:
+        errors: what is wrong with them is added here.
+    """
     samples: dict[str, tuple[Sample, ...]] = {}
     bytes_left, rows_left = limits.ALL_BYTES, limits.ALL_ROWS
     for result in record.results:
@@ -182,7 +124,7 @@ def _read_all_samples(
             continue
         path = files[_sample_file(result.task)]
         name = quote_path(path)
-        try:
+        with collect_errors(errors):
             content = decompress(read_bytes(path, limits.PACKED_BYTES), min(limits.SAMPLE_BYTES, bytes_left), name)
             bytes_left -= len(content)
             if hashlib.sha256(content).hexdigest() != result.samples_digest:
@@ -190,8 +132,6 @@ def _read_all_samples(
             rows = parse_samples(content, min(max_rows.get(result.task, limits.ROWS), rows_left), name)
             rows_left -= len(rows)
             samples[result.task] = rows
-        except VrbenchError as error:
-            errors += error_messages(error)
     return samples
 
 
