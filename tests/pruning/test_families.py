@@ -22,9 +22,9 @@ from vrbench.pruning.recipe import make_recipe
 OTHERS = sorted(set(FAMILIES) - {"llava"})
 
 
-@pytest.fixture(params=OTHERS)
-def base(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    return Path(tiny_families.save(request.param, tmp_path / "base"))
+@pytest.fixture(scope="module", params=OTHERS)
+def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(tiny_families.save(request.param, tmp_path_factory.mktemp("family") / "base"))
 
 
 def loaded(folder: Path) -> Any:

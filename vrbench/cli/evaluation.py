@@ -37,6 +37,7 @@ def run(
     out: Annotated[Path, typer.Option(help="Folder of runs and stored answers.")] = Path("runs"),
     seed: Annotated[int, typer.Option(help="Of the items chosen under --limit, and of intervals.")] = 0,
     trust_remote_code: TrustRemoteCode = False,
+    trust_task_code: TrustTaskCode = False,
     image_settings: Annotated[
         str,
         model(
@@ -68,7 +69,8 @@ def run(
     options = RunConfig(
         limit=limit, batch_size=size, device=device, dtype=dtype,
         data_root=data_root, include_path=include_path, out=out, seed=seed,
-        trust_remote_code=trust_remote_code, image_settings=image_settings, skip_missing=skip_missing,
+        trust_remote_code=trust_remote_code, trust_task_code=trust_task_code, image_settings=image_settings,
+        skip_missing=skip_missing,
         command=shlex.join(["vrbench", *sys.argv[1:]]),
     )  # fmt: skip
     failure: SomeFailed | None = None
