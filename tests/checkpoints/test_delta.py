@@ -18,11 +18,6 @@ from vrbench.core.layers import LayerSet
 from vrbench.models.resolve import resolve_checkpoint
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VRBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
 @pytest.fixture
 def delta(tiny_llava: Path, tmp_path: Path) -> Path:
     model = tiny.llava()

@@ -25,12 +25,6 @@ from vrbench.core.schemas import BaseRef, Lineage, LineageStep
 from vrbench.models.overlay import remove_layers
 from vrbench.models.resolve import inspect_checkpoint, resolve_checkpoint
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VRBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
 Tensors = dict[str, torch.Tensor]
 
 
@@ -70,10 +64,6 @@ def write_lineage(folder: Path, base: str, digest: str, *steps: LineageStep, dep
 
 class TestPocket:
     """The published checkpoints."""
-
-    @pytest.fixture(autouse=True)
-    def cache(self) -> None:
-        """That of the user, where the LLM may be already."""
 
     def test_a_pruned_one_against_the_base_of_its_base(self) -> None:
         found = against("pocket/region-pruned-2", "pocket/base")

@@ -25,14 +25,6 @@ from vrbench.core.schemas import LineageStep
 from vrbench.models.resolve import resolve_checkpoint
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache folder of its own, so that no digest of another test is remembered."""
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("VRBENCH_CACHE", str(folder))
-    return folder
-
-
 @pytest.fixture
 def whole(tiny_llava: Path, tmp_path: Path) -> Path:
     """A copy of the tiny LLaVA that may be damaged."""

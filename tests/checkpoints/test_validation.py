@@ -21,11 +21,6 @@ from vrbench.models import hf_folder
 from vrbench.models.resolve import resolve_checkpoint
 
 
-@pytest.fixture(autouse=True)
-def ground(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VRBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
 def told(folder: Path | str, *words: str) -> None:
     """The folder has exactly one fault, and its sentence has these words; no weight is loaded to find it."""
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""A byte order mark changes nothing for any reader of text that users write; another encoding is told in a sentence."""
+"""Text, JSON and YAML that users write: byte order marks are accepted, other encodings and doubled keys refused."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import vrbench
 from vrbench.cli import config_file
 from vrbench.core import layers
 from vrbench.core.errors import VrbenchError
-from vrbench.core.io import read_text
+from vrbench.core.io import load_yaml, read_text
 from vrbench.core.run_storage import load_run
 from vrbench.data import local_mirror, tables
 from vrbench.tasks import registry
@@ -86,14 +87,21 @@ def test_line_ends_are_those_of_unix(tmp_path: Path) -> None:
     assert read_text(tmp_path / "a") == "a\nb\nc\n"
 
 
-def test_every_module_reads_others_text_so() -> None:
-    """What the package wrote itself, or ships, has no mark."""
-    own = {
-        "pocket", "leaderboard/site/build.py", "training/checkpoint_folder.py", "training/conversation_sets.py",
-        "core/cache.py", "core/provenance.py",
-    }  # fmt: skip
-    found = [
-        name for file in PACKAGE.rglob("*.py") if "read_text(encoding" in file.read_text(encoding="utf-8")
-        if not any((name := file.relative_to(PACKAGE).as_posix()).startswith(place) for place in own)
-    ]  # fmt: skip
-    assert found == []
+def test_a_text_says_what_safe_yaml_says() -> None:
+    text = "a: [1, x]\nb: {c: 2}\nd: null\n"
+    assert load_yaml(text) == yaml.safe_load(text) == {"a": [1, "x"], "b": {"c": 2}, "d": None}
+
+
+@pytest.mark.parametrize("text", ["a: 1\nb: 2\na: 3\n", "x: {a: 1, a: 2}", "a: !!python/object/apply:os.getcwd []"])
+def test_a_key_given_twice_and_code_are_refused(text: str) -> None:
+    with pytest.raises(yaml.YAMLError, match=r"given twice: a|python/object"):
+        load_yaml(text)
+
+
+def test_options_and_recipes_are_read_so(tmp_path: Path) -> None:
+    file = tmp_path / "twice.yaml"
+    file.write_text("limit: 1\nseed: 2\nlimit: 3\n", encoding="utf-8")
+    with pytest.raises(VrbenchError, match="given twice: limit"):
+        config_file.read_config(file, ["limit", "seed"])
+    with pytest.raises(VrbenchError, match="given twice: limit"):
+        recipe_files.load(str(file))
