@@ -123,6 +123,8 @@ class Family:
             allows it; else each prompt has its own row (`HFModel`).
         projector: canonical names of the modules from vision features to the decoder's width.
         fixed_layers: config -> decoder layer -> why it may not be removed.
+        processor_class: "module:name" of its processor where the one that transformers names does not work.
+        image_processor_class: of its PIL image processor if transformers 5.17 hides it without torchvision.
         replaces_image_token: the image token needs no row in the embedding, since transformers replaces it before.
     """
 
@@ -131,6 +133,8 @@ class Family:
     prefix_sharing: bool = False
     projector: tuple[str, ...] = ("multi_modal_projector",)
     fixed_layers: FixedLayers | None = None
+    processor_class: str = ""
+    image_processor_class: str = ""
     replaces_image_token: bool = False
 
 
@@ -180,8 +184,15 @@ FAMILIES: dict[str, Family] = {
     "qwen3_vl": Family(
         QWEN, projector=("visual.merger", "visual.deepstack_merger_list"), fixed_layers=deepstack_layers,
     ),
-    "smolvlm": Family(GENERIC, projector=("connector",)),
-    "idefics3": Family(GENERIC, projector=("connector",)),
+    "smolvlm": Family(
+        GENERIC, projector=("connector",),
+        processor_class="transformers:Idefics3Processor",  # its own differs in videos alone, and needs num2words
+        image_processor_class="transformers.models.smolvlm.image_processing_pil_smolvlm:SmolVLMImageProcessorPil",
+    ),
+    "idefics3": Family(
+        GENERIC, projector=("connector",),
+        image_processor_class="transformers.models.idefics3.image_processing_pil_idefics3:Idefics3ImageProcessorPil",
+    ),
     "internvl": Family(replace(
         GENERIC, lmms_class="chat.internvl_hf.InternVLHf", max_new_tokens=1024,
         image_settings={"min_patches": 1, "max_patches": 12}, differences=(ENDS,),
@@ -206,7 +217,7 @@ FAMILIES: dict[str, Family] = {
             "the class's repetition penalty of 1.2, which the checkpoint does not set and makes the question's words "
             "less likely",
         ),
-    )),
+    ), processor_class="vrbench.models.pixtral:PixtralProcessor"),  # transformers' own needs torchvision
     "mllama": Family(PromptFormat(
         prompts.mllama, "simple.llama_vision.LlamaVision", max_new_tokens=1024, add_special_tokens=False,
         description="the chat template", image_placement="in front of the text as it is",

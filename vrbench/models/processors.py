@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vrbench.checkpoints.families import PromptFormat
+from vrbench.checkpoints.families import FAMILIES, PromptFormat
 from vrbench.checkpoints.prompts import starts_with_bos
 from vrbench.checkpoints.remote_code import LOCAL_ONLY
 from vrbench.core.errors import VrbenchError
@@ -19,18 +19,6 @@ from vrbench.core.errors import VrbenchError
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
-
-PROCESSOR_CLASSES = {
-    "smolvlm": "transformers:Idefics3Processor",  # SmolVLM's own differs in videos alone, and wants num2words for them
-    "mistral3": "vrbench.models.pixtral:PixtralProcessor",  # transformers' own cannot be imported without torchvision
-}
-"""Model type -> processor class where it is not the one that transformers names."""
-
-PIL_CLASSES = {
-    "smolvlm": "transformers.models.smolvlm.image_processing_pil_smolvlm:SmolVLMImageProcessorPil",
-    "idefics3": "transformers.models.idefics3.image_processing_pil_idefics3:Idefics3ImageProcessorPil",
-}
-"""Model type -> PIL image processor that transformers 5.17 hides without torchvision, though it needs none."""
 
 NOT_INPUTS = ("labels", "num_crops")
 """What processors return beside a model's inputs."""
@@ -48,7 +36,7 @@ def load_processor(folder: Path, model_type: str) -> Any:
     """
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
-    name = PROCESSOR_CLASSES.get(model_type) or f"transformers:{PROCESSOR_MAPPING_NAMES[model_type]}"
+    name = FAMILIES[model_type].processor_class or f"transformers:{PROCESSOR_MAPPING_NAMES[model_type]}"
     return build_processor(_import(name), folder, lambda: load_image_processor(folder, model_type), LOCAL_ONLY)
 
 
@@ -84,8 +72,8 @@ def load_image_processor(folder: Path, model_type: str) -> Any:
     # From its own module: transformers 5.17 hides the name without torchvision, even for the PIL processors.
     from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
-    if model_type in PIL_CLASSES:
-        return _import(PIL_CLASSES[model_type]).from_pretrained(folder, local_files_only=True)
+    if FAMILIES[model_type].image_processor_class:
+        return _import(FAMILIES[model_type].image_processor_class).from_pretrained(folder, local_files_only=True)
     return AutoImageProcessor.from_pretrained(folder, backend="pil", **LOCAL_ONLY)
 
 
