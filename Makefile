@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_LIMIT ?= 40
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test lint docs mutants clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -24,6 +24,10 @@ lint: $(READY)
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q
 
+mutants: $(READY)
+	$(BIN)/pip install -q 'mutmut>=3.8,<4' -c constraints.txt
+	$(BIN)/python -m benchmarks.mutants
+
 # Written last, so that its existence means that the environment is whole. Python compiles what is imported when it is;
 # pip would compile all of it, which takes a minute.
 $(READY): pyproject.toml constraints.txt $(wildcard requirements/*.txt)
@@ -34,5 +38,5 @@ $(READY): pyproject.toml constraints.txt $(wildcard requirements/*.txt)
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist site-docs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist site-docs mutants .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
