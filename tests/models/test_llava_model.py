@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.tiny import SIDE, llava, tokenizer
 from vrbench.core.errors import VrbenchError
-from vrbench.models.decoding import StopCriteria, generate_packed
+from vrbench.models.decoding import StopCriteria, decode_answer, generate_packed
 from vrbench.models.llava_model import LlavaModel
 from vrbench.models.packing import pack
 
@@ -125,6 +125,14 @@ def test_an_answer_ends_before_its_stop_text(vlm: LlavaModel) -> None:
     cut = generate_packed(vlm, rows, {0: StopCriteria(24, (stop, "never said"))}, {})[0]
     assert cut == whole.split(stop)[0]
     assert len(cut) < len(whole)
+
+
+def test_an_answer_ends_before_the_stop_text_that_comes_first_in_it(vlm: LlavaModel) -> None:
+    """And not before the first of the list."""
+    tokens = vlm.tokenizer("once upon a time there was", add_special_tokens=False)["input_ids"]
+    assert decode_answer(vlm, tokens, StopCriteria(24, ("there", "upon", "time"))) == "once "
+    assert decode_answer(vlm, tokens, StopCriteria(24, ("upon", "once"))) == ""
+    assert decode_answer(vlm, tokens, StopCriteria(24, ("", "never"))) == "once upon a time there was"
 
 
 def test_loglikelihoods_are_those_of_each_sequence_alone(vlm: LlavaModel) -> None:

@@ -173,3 +173,17 @@ def test_the_parameters_that_are_told_beforehand_are_those_that_learn(changes: d
     learning_ones = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert sum(count_trainable(TrainingSetup(resolve_checkpoint(str(tiny_llava)), layers), of)) == learning_ones
     assert learning_ones == sum(p.numel() for group in groups for p in group.parameters)
+
+
+def test_each_group_learns_at_its_own_rate(tiny_llava: Any) -> None:
+    del tiny_llava
+    model, layers = tiny.llava(), LayerSet.of([1, 3], tiny.DEPTH)
+    of = settings(layers="1,3", tuning="weights", lr=1e-2, lr_projector=1e-3, weight_decay=0.1)
+    groups = parameter_groups(model, layers, of)
+    rates = {id(p): (group.lr, group.weight_decay) for group in groups for p in group.parameters}
+    decoder = dict(model.model.language_model.layers.named_parameters())
+    tuned = {name: p for name, p in decoder.items() if name.split(".")[0] in ("1", "3")}
+    projector = list(model.model.multi_modal_projector.parameters())
+    assert len(rates) == len(tuned) + len(projector)
+    assert {rates[id(p)] for p in projector} == {(1e-3, 0.0)}
+    assert all(rates[id(p)] == (1e-2, 0.1 if p.ndim > 1 else 0.0) for p in tuned.values())
