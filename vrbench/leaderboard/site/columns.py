@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -25,12 +25,27 @@ LAST = 99_999_999
 """Sorts what has no rank."""
 
 
+Get = Callable[[Any], Any]
+
+
+def at(path: str, default: Any = None) -> Get:
+    """Return what gets a field of a row, such as 'visual.score.low'; the default where it or its parent is None."""
+
+    def get(row: LeaderboardRow) -> Any:
+        value: Any = row
+        for name in path.split("."):
+            value = None if value is None else getattr(value, name)
+        return default if value is None else value
+
+    return get
+
+
 @dataclass(frozen=True)
 class TableColumn:
     """One column of the board's table and its cells of the CSV file.
 
     Attributes:
-        csv: row -> names and values of its cells in the CSV file.
+        csv: name of each of its cells in the CSV file -> its value.
         header: heading in the table.
         group: heading above it and its neighbours; a column without one is in the CSV file only.
         cell: row -> content of its cell in the table.
@@ -39,57 +54,54 @@ class TableColumn:
         said: the rest of the heading for a screen reader.
     """
 
-    csv: Callable[[LeaderboardRow], dict[str, Any]] = lambda row: {}
+    csv: Mapping[str, Get]
     header: str = ""
     group: str = ""
     cell: Callable[[LeaderboardRow], str] = lambda row: ""
-    order: Callable[[LeaderboardRow], float | str] | None = None
+    order: Get | None = None
     style: str = ""
     said: str = ""
 
 
 def columns_of(table: Leaderboard) -> list[TableColumn]:
     """Return the columns of a board, in the order of the CSV file."""
+    several_families = len({row.family for row in table.rows}) > 1
     return [
-        TableColumn(lambda row: {"org": row.org, "name": row.name, "revision": row.revision}),
+        TableColumn({name: at(name) for name in ("org", "name", "revision")}),
+        TableColumn({"family": at("family")}, "Family", MADE if several_families else "", lambda r: _text(r.family)),
+        TableColumn({"baseline": at("baseline"), "description": at("description")}),
         TableColumn(
-            lambda row: {"family": row.family}, "Family",
-            MADE if len({row.family for row in table.rows}) > 1 else "", lambda row: _text(row.family),
-        ),
-        TableColumn(lambda row: {"baseline": row.baseline, "description": row.description}),
-        TableColumn(
-            lambda row: {"tuning": row.region.tuning, "depth": row.region.depth},
+            {"tuning": at("region.tuning"), "depth": at("region.depth")},
             "Tuning", MADE, lambda row: _text(row.region.tuning),
         ),
         TableColumn(
-            lambda row: {"layers_tuned": row.region.tuned, "share_tuned": row.region.tuned_share},
-            "Layers tuned", MADE, _layers_tuned, lambda row: row.region.tuned_share, "quiet",
+            {"layers_tuned": at("region.tuned"), "share_tuned": at("region.tuned_share")},
+            "Layers tuned", MADE, _layers_tuned, at("region.tuned_share"), "quiet",
         ),
         TableColumn(
-            lambda row: {
-                "layers_removed": row.region.removed, "share_removed": row.region.removed_share,
-                "healed": row.region.healed,
+            {
+                "layers_removed": at("region.removed"), "share_removed": at("region.removed_share"),
+                "healed": at("region.healed"),
             },
-            "Removed", MADE, _layers_removed, lambda row: row.region.removed_share, "quiet",
+            "Removed", MADE, _layers_removed, at("region.removed_share"), "quiet",
         ),
         *(column for suite in SUITES for column in _mean_columns(suite, table.rows)),
         *(_claim_column(claim) for claim in table.claims),
         *(_task_column(task.id) for task in table.tasks),
         TableColumn(
-            lambda row: {"training_seconds": row.cost.seconds, "training_device": row.cost.device},
+            {"training_seconds": at("cost.seconds"), "training_device": at("cost.device")},
             "Training", MADE, lambda row: wording.duration(row.cost.seconds) + _small(row.cost.device),
-            lambda row: -1 if row.cost.seconds is None else row.cost.seconds, "num",
+            at("cost.seconds", -1), "num",
         ),
         TableColumn(
-            lambda row: {"items_per_second": row.cost.items_per_second, "measured_on": row.cost.measured_on},
-            "Items/s", MEASURED, _speed,
-            lambda row: -1 if row.cost.items_per_second is None else row.cost.items_per_second, "num",
+            {"items_per_second": at("cost.items_per_second"), "measured_on": at("cost.measured_on")},
+            "Items/s", MEASURED, _speed, at("cost.items_per_second", -1), "num",
         ),
         TableColumn(
-            lambda row: {"status": row.status.kind, "checked_by": row.status.by, "checked": row.status.date},
-            "Status", MEASURED, _status, lambda row: row.status.kind,
+            {"status": at("status.kind"), "checked_by": at("status.by"), "checked": at("status.date")},
+            "Status", MEASURED, _status, at("status.kind"),
         ),
-        TableColumn(lambda row: {"submitted": row.submitted}),
+        TableColumn({"submitted": at("submitted")}),
     ]  # fmt: skip
 
 
@@ -101,68 +113,56 @@ def table_groups(columns: Sequence[TableColumn]) -> list[tuple[str, list[TableCo
 
 def csv_cells(row: LeaderboardRow, columns: Sequence[TableColumn]) -> dict[str, Any]:
     """Return a row of the CSV file by the names in its first line."""
-    return {name: value for column in columns for name, value in column.csv(row).items()}
+    return {name: get(row) for column in columns for name, get in column.csv.items()}
 
 
 def _mean_columns(suite: str, rows: Sequence[LeaderboardRow]) -> Iterator[TableColumn]:
     """Rank, score and retention of a mean; in the table only if some row has it."""
-
-    def of(row: LeaderboardRow, field: str = "score") -> ScoreWithCI | None:
-        mean = getattr(row, suite)
-        return getattr(mean, field) if mean else None
-
-    kept = [found for row in rows if (found := of(row, "retention"))]
+    score, retention = at(f"{suite}.score"), at(f"{suite}.retention")
+    kept = [found for row in rows if (found := retention(row))]
     group, scale = SUITES[suite] if kept else "", bar_scale(kept, 100.0)
+    places = {f"{suite}_score_rank_{end}": at(f"{suite}.score.rank.{end}") for end in ("best", "worst")}
+    said = f", {suite}"
+    yield TableColumn({}, "Rank", group, lambda r: _rank(score(r)), lambda r: _rank_order(score(r)), "num", said)
     yield TableColumn(
-        lambda row: {}, "Rank", group, lambda row: _rank(of(row)), lambda row: _rank_order(of(row)), "num", f", {suite}"
-    )
-    yield TableColumn(
-        lambda row: _score_cells(f"{suite}_score", of(row)) | _rank_cells(f"{suite}_score", of(row)),
-        "Score", group, lambda row: _titled(wording.value(of(row)), wording.ends(of(row))),
-        lambda row: _value(of(row)), "num", f", {suite}",
+        _ends(f"{suite}_score", f"{suite}.score") | places,
+        "Score", group, lambda row: _titled(wording.value(score(row)), wording.ends(score(row))),
+        at(f"{suite}.score.value", -1), "num", said,
     )  # fmt: skip
     yield TableColumn(
-        lambda row: _score_cells(f"{suite}_retention", of(row, "retention")),
-        "Kept %", group, lambda row: _retention(of(row, "retention"), scale),
-        lambda row: _value(of(row, "retention")), "num kept", f" of the baseline’s {suite} score",
+        _ends(f"{suite}_retention", f"{suite}.retention"),
+        "Kept %", group, lambda row: _retention(retention(row), scale),
+        at(f"{suite}.retention.value", -1), "num kept", f" of the baseline’s {suite} score",
     )  # fmt: skip
+
+
+def _ends(name: str, path: str) -> dict[str, Get]:
+    """The cells of a score and of its interval."""
+    return {name: at(f"{path}.value"), f"{name}_low": at(f"{path}.low"), f"{name}_high": at(f"{path}.high")}
 
 
 def _claim_column(claim: Claim) -> TableColumn:
-    def verdict_of(row: LeaderboardRow) -> Verdict | None:
+    def verdict(row: LeaderboardRow) -> Verdict | None:
         return next((verdict for verdict in row.verdicts if verdict.claim.text == claim.text), None)
 
     def name(row: LeaderboardRow) -> str | None:
-        verdict = verdict_of(row)
-        return verdict.verdict if verdict else None
+        found = verdict(row)
+        return found.verdict if found else None
 
     return TableColumn(
-        lambda row: {claim.text: name(row)},
-        wording.claim(claim), VERDICTS, lambda row: _verdict(verdict_of(row)), lambda row: name(row) or "",
+        {claim.text: name}, wording.claim(claim), VERDICTS, lambda row: _verdict(verdict(row)),
+        lambda row: name(row) or "",
     )  # fmt: skip
 
 
 def _task_column(task: str) -> TableColumn:
-    def cells(row: LeaderboardRow) -> dict[str, Any]:
-        found = next((scores for scores in row.tasks if scores.task == task), None)
-        kept = _score_cells(f"{task}_retention", found.retention if found else None)
-        return _score_cells(task, found.score if found else None) | kept
+    """Score and retention on a task, in the CSV file only."""
 
-    return TableColumn(cells)
+    def of(get: Get) -> Get:
+        return lambda row: next((get(scores) for scores in row.tasks if scores.task == task), None)
 
-
-def _score_cells(name: str, score: ScoreWithCI | None) -> dict[str, float | None]:
-    ends = {"": "value", "_low": "low", "_high": "high"}
-    return {f"{name}{suffix}": getattr(score, field) if score else None for suffix, field in ends.items()}
-
-
-def _rank_cells(name: str, score: ScoreWithCI | None) -> dict[str, int | None]:
-    rank = score.rank if score else None
-    return {f"{name}_rank_best": rank.best if rank else None, f"{name}_rank_worst": rank.worst if rank else None}
-
-
-def _value(score: ScoreWithCI | None) -> float:
-    return -1 if score is None or score.value is None else score.value
+    cells = _ends(task, "score") | _ends(f"{task}_retention", "retention")
+    return TableColumn({name: of(get) for name, get in cells.items()})
 
 
 def _rank_order(score: ScoreWithCI | None) -> float:
