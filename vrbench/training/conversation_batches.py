@@ -73,10 +73,7 @@ class EncodedConversations(Dataset[dict[str, Tensor]]):
     """
 
     def __init__(self, samples: Sequence[Conversation], encoder: ConversationEncoder) -> None:
-        """
-        Raises:
-            VrbenchError: no sample fits.
-        """
+        """Find the samples that fit; raises `VrbenchError` if none does."""
         self.encoder = encoder
         candidates = [part for sample in samples for part in encoder.split(sample)]
         self.samples: list[Conversation] = []
@@ -98,11 +95,7 @@ class EncodedConversations(Dataset[dict[str, Tensor]]):
         return len(self.samples)
 
     def __getitem__(self, number: int) -> dict[str, Tensor]:
-        """Return a sample's inputs and labels.
-
-        Raises:
-            VrbenchError: its image can no longer be opened, or the family refuses one of a later turn.
-        """
+        """Return inputs and labels; raises `VrbenchError` if an image cannot be opened any more, or is refused."""
         sample = self.samples[number]
         try:
             inputs = self.encoder.encode(sample)
@@ -182,7 +175,6 @@ def collate(samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def _padded(tensor: Tensor, sizes: Sequence[int], fill: int) -> Tensor:
-    """Return a tensor with every dimension but the first padded to a size."""
     if list(tensor.shape[1:]) == list(sizes):
         return tensor
     padded = tensor.new_full((len(tensor), *sizes), fill)

@@ -53,11 +53,7 @@ class ConversationEncoder:
     """Makes a family's inputs and labels; it holds no weights and can be sent to other processes."""
 
     def __init__(self, vlm: BaseVLM, max_tokens: int = 2048, pad_square: bool = False) -> None:
-        """
-        Args:
-            vlm: the model to be trained; its tokenizer and processor are kept, its weights are not.
-            max_tokens: of a sample.
-            pad_square: pad images to a square with the mean colour, as LLaVA-1.5 and Bunny do.
+        """Keep a model's tokenizer and processor; `pad_square` pads images as LLaVA-1.5 and Bunny do.
 
         Raises:
             VrbenchError: the chat template drops parts of a conversation, or writes an answered question differently
@@ -77,10 +73,7 @@ class ConversationEncoder:
             self._check_template()
 
     def split(self, sample: Conversation) -> list[Conversation]:
-        """Return the sample, or its turns one by one for a family without multi-turn conversations.
-
-        Each turn then has all images that were shown until then.
-        """
+        """Return the sample; for a family without multi-turn conversations, each turn with all images shown so far."""
         if not self.single_turn:
             return [sample]
         found, shown = [], 0
@@ -91,14 +84,10 @@ class ConversationEncoder:
         return found
 
     def encode(self, sample: Conversation) -> dict[str, Tensor] | None:
-        """Return the model's inputs for one sample and its labels; None if no token of an answer is within the maximum.
+        """Return a sample's input_ids, attention_mask and labels [1, tokens], and what the family needs for images.
 
-        A long sample is truncated. If that would cut through an image, the turn that shows it and all later turns are
-        left out.
-
-        Returns:
-            input_ids, attention_mask and labels [1, tokens], and what the family needs for images. A label is the
-            token's own id where it belongs to an answer or ends one, else IGNORED.
+        A label is the token's own id where it belongs to an answer or ends one, else IGNORED. A long sample is
+        truncated; a turn whose image would be cut through is left out with all later ones. None if no label remains.
 
         Raises:
             VrbenchError: an image cannot be opened, or a part of the sample is tokenized differently from the whole.
@@ -157,10 +146,7 @@ class ConversationEncoder:
     def render(self, turns: Sequence[Turn]) -> ConversationText:
         """Return a conversation as its family writes it, with an end token after each answer.
 
-        Where the template has no end token of its own, as that of llava-hf, it is the tokenizer's end of text.
-
-        Raises:
-            VrbenchError: see `__init__`.
+        For a template without one, such as llava-hf's, it is the tokenizer's end of text. Raises as `__init__`.
         """
         text, spans, before = "", [], ""
         for number, turn in enumerate(turns):
@@ -202,7 +188,6 @@ class ConversationEncoder:
         return self.format.build(self.processor, turns, answered)
 
     def _encode(self, turns: Sequence[Turn], images: Sequence[Image], location: str) -> dict[str, Tensor]:
-        """Return inputs and labels, not truncated."""
         if self.single_turn:
             return self._encode_single_turn(turns[0], images)
         conversation = self.render(turns)
@@ -218,8 +203,7 @@ class ConversationEncoder:
     ) -> list[int]:
         """Return the number of tokens before each answer's beginning and end.
 
-        After the last image they are counted from the end, on the text with one mark for each image; before it the
-        conversation up to there is encoded by itself.
+        After the last image they are counted from the end, on the text; before it the beginning is encoded by itself.
         """
         shown = 0
         special = self._adds_special_tokens(conversation.text, bool(images))
@@ -247,7 +231,6 @@ class ConversationEncoder:
         return not starts_with_bos(self.tokenizer, text)
 
     def _inputs(self, text: str, images: Sequence[Image], special: bool | None = None) -> dict[str, Tensor]:
-        """Return the family's inputs for a text with one mark for each image."""
         if images and self.format is not None:
             return encode_with_images(self.processor, self.format, [text], [images], self.family)
         if special is None:

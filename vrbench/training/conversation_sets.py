@@ -55,13 +55,12 @@ Reader = Callable[[], Conversation]
 
 @dataclass(frozen=True)
 class ConversationSet:
-    """The valid samples of a data set.
+    """The valid samples of a data set, in its order.
 
     Attributes:
-        samples: in the set's order.
         origin: name of the set, for messages.
-        skipped: category -> number of samples that were skipped for it.
-        sixteen_bit: images of the samples that have 16 bits a channel.
+        skipped: category -> number of invalid samples.
+        sixteen_bit: number of images that have 16 bits a channel.
     """
 
     samples: tuple[Conversation, ...]
@@ -179,7 +178,6 @@ def held_out_errors(name: str, config: str, split: str) -> list[str]:
 
 
 def _downloaded(name: str, config: str, split: str, revision: str) -> Path:
-    """Return the cache folder that holds a split as a parquet file, downloaded on first use."""
 
     def download(folder: Path) -> None:
         if hub.is_offline():
@@ -256,7 +254,6 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def _read_cell(rows: Any, number: int, column: str, index: int, folder: Path) -> bytes:
-    """Return the bytes of one of the images in a cell of the table, which stays on disk."""
     return image_bytes(_as_list(rows[number][column])[index], folder) or b""
 
 
@@ -289,7 +286,6 @@ def _valid_samples(readers: Iterable[tuple[str, Reader]], origin: str, max_inval
 
 
 def _checked(reader: tuple[str, Reader]) -> tuple[Conversation | InvalidSample, int]:
-    """Return a sample with the number of its images of 16 bits, or why it is invalid."""
     location, read = reader
     try:
         sample = read()
@@ -301,11 +297,7 @@ def _checked(reader: tuple[str, Reader]) -> tuple[Conversation | InvalidSample, 
 def share_of(
     samples: Sequence[Conversation], settings: ConversationFile | HubConversations, seed: int
 ) -> list[Conversation]:
-    """Return the share of the samples that a recipe uses, in their order; with one seed, smaller shares nest.
-
-    Raises:
-        VrbenchError: no sample would be left.
-    """
+    """Return the share of the samples that a recipe uses, at least one, in their order; with one seed, shares nest."""
     strata: dict[str, list[int]] = {}
     for number, sample in enumerate(samples):
         strata.setdefault(sample.source if settings.subset == "stratified" else "", []).append(number)

@@ -28,11 +28,7 @@ LEADING_MARKS, TRAILING_MARKS = re.compile(rf"^(?:{IMAGE}\s*)+"), re.compile(rf"
 
 
 class InvalidSample(Exception):
-    """Why a sample cannot be trained on.
-
-    Attributes:
-        category: the name under which such samples are counted.
-    """
+    """Why a sample cannot be trained on; samples are counted by category."""
 
     def __init__(self, category: str, reason: str) -> None:
         super().__init__(reason)
@@ -41,26 +37,17 @@ class InvalidSample(Exception):
 
 @dataclass(frozen=True)
 class TrainingImage:
-    """An image of a sample, read when it is needed.
-
-    Attributes:
-        name: as the data set has it.
-        source: its file, the bytes of one, or a function that reads them.
-    """
+    """An image of a sample: its name in the data set, and its file, the bytes of one, or a function that reads them."""
 
     name: str
     source: Path | bytes | Callable[[], bytes]
 
     def open(self) -> Image:
-        """Return the image in RGB as evaluation shows it: decoded, upright, 8 bits a channel.
-
-        Raises:
-            ImageError: it does not exist, or cannot be decoded to its end.
-        """
+        """Return the image in RGB as evaluation shows it, upright, 8 bits a channel; raises `ImageError`."""
         return open_image(self._content()).convert("RGB")
 
     def size(self) -> tuple[int, int]:
-        """Return width and height of what `open` returns, from the file's header where possible; raises the same."""
+        """Return width and height of what `open` returns, from the file's header where possible; raises as that."""
         return image_size(self._content())
 
     def check(self) -> bool:
@@ -107,11 +94,7 @@ class Conversation:
         return sum(len(turn.question.split()) + len(turn.answer.split()) for turn in self.turns)
 
     def open_images(self) -> list[Image]:
-        """Return its images in RGB.
-
-        Raises:
-            VrbenchError: one of them cannot be opened.
-        """
+        """Return its images in RGB; raises `VrbenchError` if one cannot be opened."""
         opened = []
         for image in self.images:
             try:
@@ -141,7 +124,6 @@ def parse_record(record: Any, folder: Path | None, location: str) -> Conversatio
 
 
 def _image(name: str, folder: Path | None) -> TrainingImage:
-    """Return the image of a file name in the folder, of base64 text, or of a data URL."""
     try:
         content = inline(name)
     except ImageError as error:
@@ -194,7 +176,6 @@ def _without_outer_marks(text: str) -> tuple[str, int]:
 
 
 def _message(message: Any) -> tuple[str, str]:
-    """Return (speaker, text) of a message."""
     if not isinstance(message, Mapping):
         raise InvalidSample("not a conversation", "a message is not a JSON object")
     speaker, text = message.get("from", message.get("role")), message.get("value", message.get("content"))

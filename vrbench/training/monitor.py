@@ -47,7 +47,6 @@ class TrainingMonitor(TrainerCallback):
         return self.losses if self.accelerator.num_processes == 1 else self.accelerator.reduce(self.losses, "mean")
 
     def all_losses(self) -> list[float]:
-        """Return the loss of every step."""
         return [float(value) for value in self._means().tolist()]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -88,7 +87,6 @@ class TrainingMonitor(TrainerCallback):
             finish_state(self.folder, state.global_step, losses)
 
     def close(self) -> None:
-        """Close the progress bar."""
         if self.bar is not None:
             self.bar.close()
 

@@ -226,7 +226,7 @@ class PackedLlava:
         ).last_hidden_state
 
     def first_image_token(self, row: PackedRow) -> int:
-        """Return its position, which is the same in all rows; to find it in a batch would wait for the GPU."""
+        """Return its position, the same in all rows; finding it in a batch would wait for the GPU."""
         return int(np.flatnonzero(row.tokens == self.image_token)[0])
 
     def loss(self, rows: PackedDataset, first: int) -> Loss:

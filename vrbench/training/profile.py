@@ -204,13 +204,11 @@ class ShapeBench:
 
     @property
     def model(self) -> ShapeModel:
-        """The model of the shape."""
         if self._model is None:
             self._model = ShapeModel(self.shape, self.device)
         return self._model
 
     def clear(self) -> None:
-        """Delete the model and free its memory."""
         self._model = None
         _free_memory(self.device)
 
@@ -228,7 +226,6 @@ class ShapeBench:
         return row.model_copy(update=self.provenance | results)
 
     def train(self, row: ProfileRow) -> dict[str, Any]:
-        """Return the results of a training row."""
         with self.model.tuned(row) as trained:
             optimizer = torch.optim.AdamW(trained, lr=0.0, fused=True)
             batch = RandomBatch(self.model, row)
@@ -236,7 +233,6 @@ class ShapeBench:
             return self._results(row, seconds) | {"trainable": sum(p.numel() for p in trained)}
 
     def prefill(self, row: ProfileRow) -> dict[str, Any]:
-        """Return the results of a prefill row."""
         batch = RandomBatch(self.model, row)
 
         @torch.inference_mode()
@@ -270,13 +266,7 @@ class ShapeBench:
 
 
 class RandomBatch:
-    """Random rows: an image's features, the words after it, and the last words as answers.
-
-    Attributes:
-        features: [batch, image tokens, width of the tower], bfloat16.
-        words: [batch, text tokens] ids.
-        answers: [batch, answer tokens] ids, the targets of the last words.
-    """
+    """Random rows: features [batch, image tokens, width of the tower], ids of words, and those that are answers."""
 
     def __init__(self, model: ShapeModel, row: ProfileRow) -> None:
         shape = (row.batch, row.image_tokens, model.tower_width)
@@ -293,7 +283,6 @@ def training_step(
     optimizer: torch.optim.Optimizer,
     trained: list[nn.Parameter],
 ) -> None:
-    """Run one optimizer step."""
     batch_loss(model, row, batch).backward()
     nn.utils.clip_grad_norm_(trained, CLIP)
     optimizer.step()

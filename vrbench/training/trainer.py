@@ -53,9 +53,8 @@ class TrainingData:
     Attributes:
         samples: anything with `samples[index]`.
         collate: samples -> batch; its key "items" is the number of items (answer tokens) that the loss is the mean of.
-        loss: of a batch.
         order: indices of samples, steps * batch of them.
-        tokens: of the longest row, for messages; 0 if rows have none.
+        tokens: of the longest row, for messages.
         measure: returns what the lineage reports about the trained model, such as the share of correct dev answers.
         workers: processes that load samples.
         has_unused_parameters: whether some batches give parameters no gradient, as those without images do.
