@@ -1,4 +1,4 @@
-"""Writes the tables of docs/tasks.md from the code: every key of a task file, every scorer, every metric.
+"""Writes what follows from task keys, scorers and metrics: the tables of docs/tasks.md, and the JSON schema of a task.
 
     python -m benchmarks.task_reference
 
@@ -18,6 +18,7 @@ from vrbench.tasks.scorers import SCORERS
 from vrbench.tasks.spec import TaskSpec
 
 PAGE = Path(__file__).parents[1] / "docs" / "tasks.md"
+SCHEMA = PAGE.parents[1] / "leaderboards" / "schemas" / "task.schema.json"
 START, END = "<!-- made by python -m benchmarks.task_reference -->", "<!-- end -->"
 PARTS = {"GenerationSettings": "generation", "DataSource": "data", "Join": "data.join"}
 """Model of a part of a task file -> the key under which it stands."""
@@ -25,13 +26,13 @@ KINDS = {
     "string": "text", "integer": "whole number", "number": "number", "boolean": "`true`, `false`",
     "array": "list of texts", "object": "text for text", "null": "null",
 }  # fmt: skip
-"""Type of a JSON schema -> what it is called here."""
+"""Type of a JSON schema -> its name on the page."""
 LISTED = {"scorer": "a [scorer](#scorers)", "metric": "a [metric](#metrics)"}
 """Keys whose values have a table of their own."""
 
 
 def tables() -> str:
-    """The generated part of the page."""
+    """Return the generated part of the page."""
     schema = TaskSpec.model_json_schema()
     lines = ["### Keys of a task file", "", *_keys(schema["properties"], set(schema["required"]))]
     for name, key in PARTS.items():
@@ -45,7 +46,7 @@ def tables() -> str:
 
 
 def whole(page: str) -> str:
-    """A page with its generated part made anew."""
+    """Return a page with its generated part rebuilt."""
     before, rest = page.split(START)
     return f"{before}{START}\n\n{tables()}\n\n{END}{rest.split(END)[1]}"
 
@@ -53,9 +54,9 @@ def whole(page: str) -> str:
 def _keys(properties: Mapping[str, Any], required: set[str]) -> Iterator[str]:
     yield "| key | value | default | what it means |"
     yield "|---|---|---|---|"
-    for name, told in properties.items():
-        default = "required" if name in required else _default(told.get("default"))
-        yield f"| `{name}` | {LISTED.get(name) or _kind(told)} | {default} | {told['description']} |"
+    for name, field in properties.items():
+        default = "required" if name in required else _default(field.get("default"))
+        yield f"| `{name}` | {LISTED.get(name) or _kind(field)} | {default} | {field['description']} |"
 
 
 def _default(value: Any) -> str:
@@ -64,21 +65,21 @@ def _default(value: Any) -> str:
     return f"`{json.dumps(value)}`"
 
 
-def _kind(told: Mapping[str, Any]) -> str:
+def _kind(field: Mapping[str, Any]) -> str:
     """What a value may be, in words, of a property of a JSON schema."""
-    if "anyOf" in told:
-        return " or ".join(_kind(one) for one in told["anyOf"])
-    if "$ref" in told:
-        key = PARTS[told["$ref"].rpartition("/")[2]]
+    if "anyOf" in field:
+        return " or ".join(_kind(one) for one in field["anyOf"])
+    if "$ref" in field:
+        key = PARTS[field["$ref"].rpartition("/")[2]]
         return f"[keys](#keys-under-{key.replace('.', '')})"
-    if "enum" in told:
-        return ", ".join(f"`{one}`" for one in told["enum"])
-    kind = KINDS[told["type"]]
-    low, high = told.get("minimum"), told.get("maximum")
+    if "enum" in field:
+        return ", ".join(f"`{one}`" for one in field["enum"])
+    kind = KINDS[field["type"]]
+    low, high = field.get("minimum"), field.get("maximum")
     if low is not None or high is not None:
         kind += f" from {low:g}" + (f" to {high:g}" if high is not None else "")
-    if "pattern" in told:
-        kind += f" of the form `{told['pattern']}`"
+    if "pattern" in field:
+        kind += f" of the form `{field['pattern']}`"
     return kind
 
 

@@ -1,4 +1,4 @@
-"""The comparison as Markdown, LaTeX and one self-contained HTML page, from the templates beside this file."""
+"""The comparison as Markdown, LaTeX and one self-contained HTML page, from the templates in this package."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def table(comparison: Comparison) -> str:
     parts += [_wrapped(f"note: {note}") for note in comparison.notes]
     sources = [(comparison.baseline_label, s) for s in comparison.baseline_sources]
     sources += [(c.label, s) for c in comparison.candidates for s in c.sources]
-    parts += [_wrapped(f"{label}: {said}") for label, s in sources if (said := formatting.reused(s.provenance))]
+    parts += [_wrapped(f"{label}: {text}") for label, s in sources if (text := formatting.reused(s.provenance))]
     joined = max(len(sources) for sources in (comparison.baseline_sources, *(c.sources for c in comparison.candidates)))
     if joined > 1:
         parts += [_wrapped(f"run: {origin.label}: {origin.made}") for origin in formatting.origins(comparison)]
@@ -50,7 +50,7 @@ def scores(runs: Sequence[Run]) -> str:
     skipped = {task: why for run in runs for task, why in run.record.skipped.items()}
     notes += [skipped_note(skipped)] if skipped else []
     before = [
-        f"{run.record.checkpoint.id}: {said}" for run in runs if (said := formatting.reused(run.record.provenance))
+        f"{run.record.checkpoint.id}: {text}" for run in runs if (text := formatting.reused(run.record.provenance))
     ]
     return "\n".join([table, *map(_wrapped, [*notes, *before])])
 

@@ -109,7 +109,7 @@ def draw(pair: PairedCounts, seed: Sequence[int] | int, draws: int = DRAWS) -> B
 def interval_of_one(metric: Metric, table: Array, outcomes: int, seed: Sequence[int] | int = 0) -> Ends:
     """Return the 95 % interval of one run's figure.
 
-    One cluster says nothing about spread: the interval is then all of 0 to 100, and for a perplexity, which has no
+    One cluster has no spread: the interval is then all of 0 to 100, and for a perplexity, which has no
     upper bound, only the value itself.
     """
     value = float(metric.value(table.sum(0)))

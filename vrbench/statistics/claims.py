@@ -62,7 +62,7 @@ def judge(claim: Claim, n: int, estimate: float | None, ends: tuple[float, float
 
     Args:
         n: items that the estimate rests on.
-        estimate: retention in percent or difference in points, as the claim's unit says; None if undefined.
+        estimate: retention in percent or difference in points, in the claim's unit; None if undefined.
         ends: its 95 % interval; None if it has none.
     """
     if estimate is None or ends is None:

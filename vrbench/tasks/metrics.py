@@ -1,6 +1,6 @@
 """Every metric, one decorated function each: samples -> one figure, as a function of sums over clusters.
 
-To add one, write its function and name it in `METRICS`. A function says what the samples of one cluster add to the
+To add one, write its function and name it in `METRICS`. A function gives what the samples of one cluster add to the
 numerator and the denominator of named ratios, and `Metric.value` turns the ratios of any sum of clusters into the
 figure; so a bootstrap can recompute the official figure on each draw instead of approximating it.
 """
@@ -115,7 +115,7 @@ def _by_cluster(samples: Iterable[Sample], whole_units: bool) -> dict[str, list[
     for s in samples:
         clusters.setdefault(s.cluster, []).append(s)
         if whole_units and home.setdefault(_unit(s), s.cluster) != s.cluster:
-            raise VrbenchError(f"unit {s.unit!r} lies in clusters {home[_unit(s)]!r} and {s.cluster!r}; it needs one")
+            raise VrbenchError(f"unit {s.unit!r} is in clusters {home[_unit(s)]!r} and {s.cluster!r}; it needs one")
     return clusters
 
 

@@ -142,7 +142,7 @@ def read(file: Path, trust_task_code: bool = False) -> TaskSpec:
     if is_own:
         from vrbench.tasks import untrusted
 
-        raise_errors(f"{file}: {fault}" for fault in untrusted.validate_spec(spec))
+        raise_errors(f"{file}: {error}" for error in untrusted.validate_spec(spec))
     return spec
 
 

@@ -226,7 +226,7 @@ def mmmu(document: ScoredDocument) -> ItemScore:
 
 
 def _hallusionbench_rule(read_config: Any) -> Mapping[str, Any]:
-    """lmms-eval's aggregation without a judge, which its YAML names in a comment beside the one that asks GPT-4."""
+    """lmms-eval's aggregation without a judge, which its YAML names in a comment next to the one that asks GPT-4."""
     from lmms_eval.tasks.hallusion_bench import evaluate_hb
 
     names = ("aAcc", "qAcc", "fAcc")
@@ -357,7 +357,7 @@ def mc2(document: ScoredDocument) -> ItemScore:
     if 1 not in labels:
         unscored = "no option is marked as true"
     elif not math.isfinite(score):
-        unscored = "the probabilities of all options are too small to be told apart"
+        unscored = "the probabilities of all options are too small to be compared"
     return ItemScore(
         score=0.0 if unscored else score,
         answer=options[logs.index(max(logs))],

@@ -70,7 +70,7 @@ class ScorerExample:
 
 @dataclass(frozen=True)
 class Scorer:
-    """One scoring: the harness's own, of which this says which number belongs to an item.
+    """One scoring by a harness, and which of its numbers belongs to an item.
 
     Attributes:
         name: what a task file calls it.
@@ -79,13 +79,13 @@ class Scorer:
         harnesses: harnesses whose tasks it can score.
         official: the harness's aggregates -> the figure that `metric` must give over the items, on its scale.
         metric: key of `METRICS` for that check.
-        template: YAML file of the harness that scores a task with its own prompt; none where `config` says it all.
-        config: what the harness is given, beside prompt and target, for a task with its own prompt.
+        template: YAML file of the harness that scores a task with its own prompt; none where `config` is complete.
+        config: what the harness is given in addition to prompt and target, for a task with its own prompt.
         overrides: reader of the harness's YAML files -> keys that replace those of the harness's YAML.
         decimals: decimals to which the harness rounds its aggregate (0 to 1); none where it does not round.
         version: raised by one whenever some answer is scored differently (see `vrbench.versions`).
         needs: optional keys of a task file that it needs.
-        columns: columns of an item that the harness's scoring reads, beside prompt and target.
+        columns: columns of an item that the harness's scoring reads in addition to prompt and target.
         check_target: (right answer as the harness gives it, row) -> what is wrong with it, or "".
         check_units: rows -> (number, problem) of rows whose partners in a unit are missing.
         credits_unreadable: whether an answer that cannot be read may score, so that points say nothing about reading.

@@ -1,4 +1,4 @@
-"""`TaskSpec`, what one file tasks/<suite>/<id>.yaml says of a task, and the contradictions that are refused."""
+"""`TaskSpec`, the content of one file tasks/<suite>/<id>.yaml, and the contradictions that are refused."""
 
 from __future__ import annotations
 

@@ -44,18 +44,18 @@ NUMBER_FORMS = tuple(
         rf"(?<![-\d$.,/:])({NUMBER})",  # from where a run of such signs begins, so that a long one is read once
     )
 )
-"""Where the answer of a question without options is looked for; of the first form that is there, the last place."""
+"""Forms of an answer to a question without options; of the first form that matches, the last match counts."""
 
 
 def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
     """1 for a right answer, else 0, as lmms-eval wants it; `doc` has answer, choices and unit."""
     unit = doc["unit"] or ""
-    said = normalised(read_answer(results[0].strip(), doc["choices"] or ()), unit)
-    return {"accuracy": float(said.lower() == normalised(doc["answer"], unit).lower())}
+    answer = normalised(read_answer(results[0].strip(), doc["choices"] or ()), unit)
+    return {"accuracy": float(answer.lower() == normalised(doc["answer"], unit).lower())}
 
 
 def read_answer(text: str, options: Sequence[str]) -> str:
-    """What an answer says: one of the options, where there are any, else a number, a time or the text itself."""
+    """Return the answer in a text: one of the options if there are any, else a number, a time or the text itself."""
     text = re.sub(r"\$?\\frac\{([\d.,-]+)\}\{([\d.,]+)\}\$?", r"\1/\2", text)  # LaTeX's fractions
     text = re.sub(r"(?<![AP]\.M)\.$", "", text)
     text = re.sub(r"(?<=\d)=(?=[-$\d])", " = ", text).replace("\u2212", "-")
@@ -64,8 +64,8 @@ def read_answer(text: str, options: Sequence[str]) -> str:
     for form in NUMBER_FORMS:
         found = form.findall(text)
         if found:
-            said = str(found[-1]).strip()
-            return said if ".M." in said else said.removesuffix(".")
+            last = str(found[-1]).strip()
+            return last if ".M." in last else last.removesuffix(".")
     return text
 
 

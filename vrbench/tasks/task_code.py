@@ -1,4 +1,4 @@
-"""A user's own scorer: a Python function in a file beside his task file, run only when he allows it.
+"""A user's own scorer: a Python function in a file next to the task file, run only when the user allows it.
 
     scorer: my_scorer.py:score        # in the task file
 

@@ -22,13 +22,13 @@ def validate_spec(spec: TaskSpec) -> Iterator[str]:
     """Return what a task file may not contain: Python in a template, or a file that is not the harness's own."""
     for field in TEMPLATES:
         text = getattr(spec, field)
-        if isinstance(text, str) and "{" in text and (fault := jinja_sandbox.validate_template(text)):
-            yield f"{field}: {fault}"
+        if isinstance(text, str) and "{" in text and (error := jinja_sandbox.validate_template(text)):
+            yield f"{field}: {error}"
     for name in spec.harness_files().values():
         try:
             config = with_includes(harness_file(spec.harness, name), _Unresolved)
-        except VrbenchError as error:
-            yield str(error)
+        except VrbenchError as invalid:
+            yield str(invalid)
             continue
         if config.get("unsafe_code"):
             yield f"harness_task {name!r} runs the code that a model writes, which is not supported"
