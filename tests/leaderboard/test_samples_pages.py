@@ -16,7 +16,7 @@ from tests.leaderboard.made import Made, read_back
 from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import Sample
 from vrbench.evaluation.item_preview import ItemPreview
-from vrbench.leaderboard.site import sample_pages, sample_scripts
+from vrbench.leaderboard.site import sample_pages
 from vrbench.leaderboard.site.content import BoardContent, load_content
 from vrbench.leaderboard.site.pages import Frame
 from vrbench.tasks import registry
@@ -70,7 +70,7 @@ def test_answers_and_scores_are_those_that_were_handed_in(
     for entry in content[0].entries:
         _, handed_in, _ = read_back(entry.folder)
         for task, rows in handed_in.items():
-            told = value(written[f"made/samples/{task}/{sample_scripts.answers_name(entry.row)}.js"])
+            told = value(written[f"made/samples/{task}/{sample_pages.answers_name(entry.row)}.js"])
             assert [told["texts"][i] for i in told["answer"]] == [row.answer for row in rows]
             assert told["score"] == [round(row.score / row.weight, 4) for row in rows]
             assert value(written[f"made/samples/{task}/index.js"])["ids"] == [row.id for row in rows]
@@ -105,16 +105,16 @@ def test_a_task_without_its_file_is_named(content: tuple[BoardContent, Any]) -> 
 def test_answers_to_other_items_are_refused(answered: list[str]) -> None:
     items = [item(number) for number in range(3)]
     with pytest.raises(VrbenchError, match="are not those of the task"):
-        list(sample_scripts.task_files("made/samples/t", items, [""] * len(answered), answered))
+        list(sample_pages.task_files("made/samples/t", items, [""] * len(answered), answered))
 
 
 @pytest.mark.parametrize("n", [1, 199, 200, 201, 400])
 def test_items_come_in_scripts_of_a_chunk_each(n: int) -> None:
     ids = [str(number) for number in range(n)]
-    found = dict(sample_scripts.task_files("t", map(item, range(n)), ids, ids))
-    scripts = [value(found[f"t/items-{number}.js"]) for number in range(-(-n // sample_scripts.CHUNK))]
+    found = dict(sample_pages.task_files("t", map(item, range(n)), ids, ids))
+    scripts = [value(found[f"t/items-{number}.js"]) for number in range(-(-n // sample_pages.CHUNK))]
     assert [one[0] for script in scripts for one in script] == [f"Question {number}" for number in range(n)]
-    assert all(len(script) == sample_scripts.CHUNK for script in scripts[:-1]) and len(found) == len(scripts) + 1
+    assert all(len(script) == sample_pages.CHUNK for script in scripts[:-1]) and len(found) == len(scripts) + 1
 
 
 def test_a_picture_is_lossless_bare_and_the_same_each_time(tmp_path: Path) -> None:
@@ -124,18 +124,18 @@ def test_a_picture_is_lossless_bare_and_the_same_each_time(tmp_path: Path) -> No
     noted.add_text("Author", "somebody")
     picture.save(tmp_path / "noted.png", pnginfo=noted)
     again = Image.open(tmp_path / "noted.png").convert("RGB")
-    assert sample_scripts.image_name(picture) == sample_scripts.image_name(again)
-    content = sample_scripts.png(again)
-    assert content == sample_scripts.png(picture) and b"somebody" not in content
+    assert sample_pages.image_name(picture) == sample_pages.image_name(again)
+    content = sample_pages.png(again)
+    assert content == sample_pages.png(picture) and b"somebody" not in content
     assert Image.open(io.BytesIO(content)).tobytes() == picture.tobytes()
-    assert sample_scripts.image_name(picture) != sample_scripts.image_name(picture.resize((17, 31)))
+    assert sample_pages.image_name(picture) != sample_pages.image_name(picture.resize((17, 31)))
 
 
 def test_a_stranger_s_answer_can_neither_end_the_script_nor_hide(content: tuple[BoardContent, Any]) -> None:
     row = content[0].entries[0].row
     hostile = "</script><b>\u2028\u202e\x00" + "x" * 5_000
     sample = Sample(id="1", cluster="1", score=0, answer=hostile, unscored=hostile)
-    name, text = sample_scripts.answers_file("t", row, [sample])
+    name, text = sample_pages.answers_file("t", row, [sample])
     told = value(text)
     assert name == f"t/answers/{row.org}__{row.name}.{row.revision}.js"
     assert told["texts"][0].startswith("</script><b>[U+2028][U+202E][U+0000]xxx") and len(told["texts"][0]) < 2_100

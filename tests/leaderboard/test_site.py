@@ -20,7 +20,7 @@ from tests.leaderboard.made import Made, make_board
 from vrbench.core.errors import MultipleErrors, VrbenchError
 from vrbench.leaderboard.schema import SUBMISSIONS, Leaderboard
 from vrbench.leaderboard.site import board as board_page
-from vrbench.leaderboard.site import layout, pages
+from vrbench.leaderboard.site import pages
 from vrbench.leaderboard.site.build import build
 from vrbench.leaderboard.site.serve import serve, served
 from vrbench.leaderboard.validate import validate, write_leaderboards
@@ -94,17 +94,17 @@ def test_the_same_boards_give_the_same_bytes_also_over_an_older_site(made: Made,
 
 def test_the_manifest_names_every_file_with_its_digest(site: Path) -> None:
     files = contents(site)
-    named = json.loads(files.pop(layout.MANIFEST))
+    named = json.loads(files.pop(pages.MANIFEST))
     assert named == {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
 
 
 def test_there_is_a_page_of_every_board_submission_and_task(made: Made, site: Path) -> None:
     table = table_of(made.root)
-    wanted = {layout.HOME, layout.board_page("made")}
-    wanted |= {layout.submission_page("made", row) for row in table.rows}
-    wanted |= {layout.task_page("made", task.id) for task in table.tasks}
+    wanted = {pages.HOME, pages.board_page("made")}
+    wanted |= {pages.submission_page("made", row) for row in table.rows}
+    wanted |= {pages.task_page("made", task.id) for task in table.tasks}
     assert len(table.rows) == 8 and len(table.tasks) == 4
-    wanted |= {layout.samples_page("made", row, task.id) for row in table.rows for task in table.tasks}
+    wanted |= {pages.samples_page("made", row, task.id) for row in table.rows for task in table.tasks}
     assert {path.relative_to(site).as_posix() for path, _ in html(site)} == wanted
 
 
@@ -186,7 +186,7 @@ def test_a_submission_is_shown_against_its_baseline_task_by_task(made: Made, sit
     table = table_of(made.root)
     baselines = {row.key: row for row in table.rows if row.is_baseline}
     row = next(row for row in table.rows if row.region.removed_share and row.family == "tiny2")
-    page = Page((site / layout.submission_page("made", row)).read_text())
+    page = Page((site / pages.submission_page("made", row)).read_text())
     assert f"against {baselines[row.baseline].name}" in page.text
     for task, base in zip(row.tasks, baselines[row.baseline].tasks, strict=True):
         digits = 2 if task.task == "made_pydoc" else 1
@@ -203,12 +203,12 @@ def test_a_submission_is_shown_against_its_baseline_task_by_task(made: Made, sit
 
 def test_a_baseline_is_compared_with_nothing(made: Made, site: Path) -> None:
     row = next(row for row in table_of(made.root).rows if row.is_baseline)
-    page = Page((site / layout.submission_page("made", row)).read_text())
+    page = Page((site / pages.submission_page("made", row)).read_text())
     assert "the family’s baseline" in page.text and "Difference" not in page.text
 
 
 def test_the_csv_has_every_row_with_the_figures_as_they_are(made: Made, site: Path) -> None:
-    with (site / layout.csv_file("made")).open(newline="") as file:
+    with (site / pages.csv_file("made")).open(newline="") as file:
         rows = list(csv.DictReader(file))
     table = table_of(made.root)
     assert [(r["org"], r["name"]) for r in rows] == [(r.org, r.name) for r in table.rows]
@@ -218,7 +218,7 @@ def test_the_csv_has_every_row_with_the_figures_as_they_are(made: Made, site: Pa
         assert int(cells["visual_score_rank_worst"]) == row.visual.score.rank.worst
         assert cells["visual>=99%"] == (row.verdicts[0].verdict if row.verdicts else "")
         assert float(cells["made_words"]) == next(t.score.value for t in row.tasks if t.task == "made_words")
-    assert json.loads((site / layout.json_file("made")).read_text()) == json.loads(
+    assert json.loads((site / pages.json_file("made")).read_text()) == json.loads(
         (made.board / "leaderboard.json").read_text()
     )
 
@@ -298,7 +298,7 @@ def test_commands_keep_a_strangers_text_in_one_word(copied: Path, made: Made, tm
 
 def test_the_commands_follow_the_lineage(made: Made, site: Path) -> None:
     row = next(row for row in table_of(made.root).rows if row.region.removed_share and row.family == "tiny")
-    text = Page((site / layout.submission_page("made", row)).read_text()).text
+    text = Page((site / pages.submission_page("made", row)).read_text()).text
     folder = f"leaderboards/made/submissions/{row.org}__{row.name}/{row.revision}"
     run = "vrbench run --ckpt checkpoints/tiny-region-3-pruned --tasks made_mme,made_words,made_facts,made_pydoc"
     steps = [
@@ -316,7 +316,7 @@ def test_the_commands_follow_the_lineage(made: Made, site: Path) -> None:
 
 def test_a_recipe_is_kept_before_the_code_goes_back_to_where_it_is_not(made: Made, site: Path) -> None:
     row = next(row for row in table_of(made.root).rows if not row.region.removed_share and not row.is_baseline)
-    text = Page((site / layout.submission_page("made", row)).read_text()).text
+    text = Page((site / pages.submission_page("made", row)).read_text()).text
     folder = f"leaderboards/made/submissions/{row.org}__{row.name}/{row.revision}"
     steps = [f"cp {folder}/recipe.yaml recipe.yaml", "git checkout ", "vrbench train recipe.yaml", "git checkout -"]
     places = [text.index(step) for step in steps]
@@ -368,7 +368,7 @@ def test_a_build_that_dies_leaves_the_old_site(
         raise KeyboardInterrupt
         yield
 
-    monkeypatch.setattr("vrbench.leaderboard.site.submission_page.pages", die)
+    monkeypatch.setattr("vrbench.leaderboard.site.submission_page.submission_pages", die)
     with pytest.raises(KeyboardInterrupt):
         build(made.root, old, made.tasks)
     assert contents(old) == contents(site)

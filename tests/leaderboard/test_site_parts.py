@@ -20,7 +20,7 @@ from vrbench.leaderboard.schema import (
     SuiteMean,
     VerificationStatus,
 )
-from vrbench.leaderboard.site import drawings, layout, pages, plots, vendored, wording
+from vrbench.leaderboard.site import drawings, pages, plots, vendored, wording
 from vrbench.statistics.claims import parse
 
 
@@ -115,7 +115,7 @@ def test_a_strip_has_a_cell_for_every_layer() -> None:
 
 
 def test_every_marker_has_a_colour_in_the_style_sheet() -> None:
-    css = Path(layout.__file__).with_name("assets").joinpath("style.css").read_text()
+    css = Path(pages.__file__).with_name("assets").joinpath("style.css").read_text()
     assert all(f".plot .k{kind} path" in css and f".c{kind} {{" in css for kind in range(len(drawings.MARKERS)))
 
 
@@ -176,8 +176,8 @@ def test_a_board_without_text_tasks_has_the_visual_plot_alone() -> None:
 
 
 def test_addresses_are_relative() -> None:
-    assert layout.relative("index.html", "b/index.html") == "b/index.html"
-    assert layout.relative("b/x__y/0/index.html", "_assets/style.css") == "../../../_assets/style.css"
+    assert pages.relative("index.html", "b/index.html") == "b/index.html"
+    assert pages.relative("b/x__y/0/index.html", "_assets/style.css") == "../../../_assets/style.css"
 
 
 def test_datatables_comes_as_a_script_with_its_licences() -> None:
@@ -204,6 +204,6 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_page_element_of_the_templates_bypasses_the_escaping() -> None:
-    templates = Path(layout.__file__).with_name("templates")
+    templates = Path(pages.__file__).with_name("templates")
     for file in sorted(templates.glob("*.j2")):
         assert not re.search(r"\|\s*safe\b|autoescape|Markup", file.read_text()), file.name

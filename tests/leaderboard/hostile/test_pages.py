@@ -20,7 +20,7 @@ from vrbench.core.schemas import Sample
 from vrbench.leaderboard.site.build import build
 from vrbench.leaderboard.site.commands import commands
 from vrbench.leaderboard.site.content import load_content
-from vrbench.leaderboard.site.sample_scripts import answers_file
+from vrbench.leaderboard.site.sample_pages import answers_file
 from vrbench.leaderboard.untrusted_input.text import odd_characters
 from vrbench.leaderboard.validate import validate, write_leaderboards
 

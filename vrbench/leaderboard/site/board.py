@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 
 from vrbench.leaderboard.schema import Leaderboard, LeaderboardRow
-from vrbench.leaderboard.site import layout
+from vrbench.leaderboard.site import pages
 from vrbench.leaderboard.site.columns import SUITES, columns_of, csv_cells, table_groups
 from vrbench.leaderboard.site.content import BoardContent
 from vrbench.leaderboard.site.pages import Frame
@@ -28,7 +28,7 @@ def page(content: BoardContent, frame: Frame, path: str) -> str:
     table, board = content.table, content.board
 
     def address(row: LeaderboardRow) -> str:
-        return layout.relative(path, layout.submission_page(board.id, row))
+        return pages.relative(path, pages.submission_page(board.id, row))
 
     by_suite = {suite: [task for task in table.tasks if task.suite == suite] for suite in SUITES}
     html = frame.render(
@@ -38,15 +38,15 @@ def page(content: BoardContent, frame: Frame, path: str) -> str:
         plots=plot_contents(table.rows), kinds=kinds_of(table.rows), unpinned=board.unpinned(),
         suites={suite: tasks for suite, tasks in by_suite.items() if tasks},
         verdicts={row.key: {verdict.claim.text: verdict.verdict for verdict in row.verdicts} for row in table.rows},
-        task_page=lambda task: layout.relative(path, layout.task_page(board.id, task)),
+        task_page=lambda task: pages.relative(path, pages.task_page(board.id, task)),
     )  # fmt: skip
     return _BETWEEN_CELLS.sub("", html)
 
 
 def tables(content: BoardContent) -> Iterator[tuple[str, str]]:
     """Yield the table as files: CSV, a line a submission, and leaderboard.json."""
-    yield layout.csv_file(content.board.id), csv_text(content.table)
-    yield layout.json_file(content.board.id), content.table.json_text
+    yield pages.csv_file(content.board.id), csv_text(content.table)
+    yield pages.json_file(content.board.id), content.table.json_text
 
 
 def csv_text(table: Leaderboard) -> str:

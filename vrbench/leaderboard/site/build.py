@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vrbench.core.errors import VrbenchError, raise_errors
 from vrbench.core.io import validate_output
-from vrbench.leaderboard.site import board, layout, sample_pages, submission_page, task_page, vendored
+from vrbench.leaderboard.site import board, pages, sample_pages, submission_page, task_page, vendored
 from vrbench.leaderboard.site.content import BoardContent, load_content
 from vrbench.leaderboard.site.pages import Frame, PageLink
 from vrbench.tasks import registry
@@ -52,14 +52,14 @@ def build(
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
-    return place / layout.HOME
+    return place / pages.HOME
 
 
 def _write_site(
     content: tuple[BoardContent, ...], specs: Mapping[str, TaskSpec], folder: Path, data_root: str | Path | None
 ) -> None:
     """Write every file of the site, and last the list of them."""
-    frame = Frame(tuple(PageLink(each.board.title, layout.board_page(each.board.id)) for each in content))
+    frame = Frame(tuple(PageLink(each.board.title, pages.board_page(each.board.id)) for each in content))
     written: dict[str, str] = {}
     for name, text in _files(content, specs, frame, data_root):
         path = folder / name
@@ -67,7 +67,7 @@ def _write_site(
         data = text if isinstance(text, bytes) else text.encode()
         path.write_bytes(data)
         written[name] = hashlib.sha256(data).hexdigest()
-    (folder / layout.MANIFEST).write_text(json.dumps(written, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    (folder / pages.MANIFEST).write_text(json.dumps(written, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
 
@@ -77,25 +77,25 @@ def _files(
 ) -> Iterator[tuple[str, str | bytes]]:
     """Path within the site and content of every file, one by one."""
     for asset in files("vrbench.leaderboard.site").joinpath("assets").iterdir():
-        yield f"{layout.ASSETS}/{asset.name}", asset.read_text(encoding="utf-8")
+        yield f"{pages.ASSETS}/{asset.name}", asset.read_text(encoding="utf-8")
     for name, text in vendored.vendored_files().items():
-        yield f"{layout.ASSETS}/{name}", text
-    yield layout.HOME, board.page(content[0], frame, layout.HOME)
+        yield f"{pages.ASSETS}/{name}", text
+    yield pages.HOME, board.page(content[0], frame, pages.HOME)
     for each in content:
-        yield layout.board_page(each.board.id), board.page(each, frame, layout.board_page(each.board.id))
+        yield pages.board_page(each.board.id), board.page(each, frame, pages.board_page(each.board.id))
         yield from board.tables(each)
         browsers = sample_pages.browsers(each)
-        yield from task_page.pages(each, frame, specs, browsers)
-        yield from submission_page.pages(each, frame, browsers)
+        yield from task_page.task_pages(each, frame, specs, browsers)
+        yield from submission_page.submission_pages(each, frame, browsers)
         yield from sample_pages.files(each, frame, specs, data_root)
 
 
 def _validate_place(place: Path) -> None:
     if place.is_symlink() or (place.exists() and not place.is_dir()):
         raise VrbenchError(f"{str(place)!r} is not a folder; give the site another place")
-    if place.is_dir() and any(place.iterdir()) and not (place / layout.MANIFEST).is_file():
+    if place.is_dir() and any(place.iterdir()) and not (place / pages.MANIFEST).is_file():
         raise VrbenchError(
-            f"{str(place)!r} holds other files ({layout.MANIFEST} of a site is not among them); give an empty folder, "
+            f"{str(place)!r} holds other files ({pages.MANIFEST} of a site is not among them); give an empty folder, "
             "a new one, or that of an older site"
         )
     raise_errors(validate_output(place, "checkpoint"))

@@ -9,7 +9,7 @@ from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import Lineage, LineageStep, Score
 from vrbench.leaderboard.schema import ScoreWithCI
-from vrbench.leaderboard.site import drawings, layout
+from vrbench.leaderboard.site import drawings, pages
 from vrbench.leaderboard.site.commands import commands
 from vrbench.leaderboard.site.content import BoardContent, BoardEntry
 from vrbench.leaderboard.site.drawings import bar_scale
@@ -19,14 +19,16 @@ from vrbench.leaderboard.untrusted_input.parsing import parse_json
 from vrbench.leaderboard.untrusted_input.text import sanitize_for_display
 
 
-def pages(content: BoardContent, frame: Frame, browsers: Mapping[str, Mapping[str, str]]) -> Iterator[tuple[str, str]]:
+def submission_pages(
+    content: BoardContent, frame: Frame, browsers: Mapping[str, Mapping[str, str]]
+) -> Iterator[tuple[str, str]]:
     """Yield path and content of every submission's page.
 
     Args:
         browsers: row key -> task -> path of its sample browser within the site.
     """
     for entry in content.entries:
-        path = layout.submission_page(content.board.id, entry.row)
+        path = pages.submission_page(content.board.id, entry.row)
         yield path, _page(content, entry, frame, path, browsers.get(entry.row.key, {}))
 
 
@@ -37,11 +39,11 @@ def _page(content: BoardContent, entry: BoardEntry, frame: Frame, path: str, sam
         unit: bar_scale((line["ours"].difference for line in tasks if line["task"].unit == unit), 0.0)
         for unit in ("percent", "perplexity")
     }
-    trail = (PageLink(board.title, layout.board_page(board.id)),)
+    trail = (PageLink(board.title, pages.board_page(board.id)),)
     return frame.render(
         "submission.html.j2", path, f"{row.org}/{row.name}", trail, board=board, table=content.table, row=row,
         entry=entry, record=entry.record, submission=entry.submission, baseline=baseline, tasks=tasks,
-        baseline_page=layout.submission_page(board.id, baseline.row) if baseline else "",
+        baseline_page=pages.submission_page(board.id, baseline.row) if baseline else "",
         family=board.families[row.family].title if row.family in board.families else row.family,
         scales=scales | {"retention": bar_scale((line["ours"].retention for line in tasks), 100.0)},
         groups=list(_categories(entry, baseline, content)),
