@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
 from vrbench.core.cache import file_digest
 from vrbench.core.errors import VrbenchError, raise_errors
 from vrbench.data import hub, local_mirror
@@ -66,8 +69,6 @@ def download(specs: Sequence[TaskSpec], to: Path, show_progress: bool = True) ->
         VrbenchError: all files that are not available, together; or the folder cannot be written to, or another
             process is writing to it.
     """
-    from filelock import FileLock, Timeout
-
     wanted = requests_of(specs)
     if not wanted:
         names = ", ".join(spec.id for spec in specs)
@@ -92,8 +93,6 @@ def _is_whole(file: DownloadRequest, root: Path, entry: MirrorFile | None) -> bo
 
 
 def _download(files: Sequence[DownloadRequest], root: Path, show_progress: bool) -> list[str]:
-    from tqdm import tqdm
-
     if files and hub.is_offline():
         raise VrbenchError(f"{len(files)} files are to be downloaded, but HF_HUB_OFFLINE forbids it; set it to 0")
     commits: dict[tuple[str, str], str | None] = {}

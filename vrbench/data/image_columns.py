@@ -10,6 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from vrbench.core.errors import raise_errors
 from vrbench.data.images import ImageError, has_16_bits
 from vrbench.data.sampling import by_error
@@ -49,7 +52,7 @@ def convert(table: Any, images: Sequence[str], place: object, folder: Path | Non
     errors: list[str] = []
     for name in table.schema.names:
         column = table[name]
-        if hasattr(column.type, "index_type"):  # categories
+        if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
         if not _is_struct(column.type) and (name not in images or _is_number(column.type)):
             continue
@@ -188,8 +191,6 @@ def _short(text: str) -> str:
 
 def _converted(column: Any, folder: Path | None) -> tuple[Any, list[tuple[int, str]]]:
     """A column as {bytes, path} or lists of them, and the rows that hold something else."""
-    import pyarrow as pa
-
     kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     if _inner(column.type) != column.type:
         kind = pa.list_(kind)
@@ -208,25 +209,18 @@ def _converted(column: Any, folder: Path | None) -> tuple[Any, list[tuple[int, s
 
 def _inner(kind: Any) -> Any:
     """The type of a list's entries; the type itself where it is no list."""
-    import pyarrow as pa
-
     lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     return kind.value_type if any(is_one(kind) for is_one in lists) else kind
 
 
 def _is_struct(kind: Any) -> bool:
     """Whether a column has {bytes, path}, also in lists."""
-    import pyarrow as pa
-
     inner = _inner(kind)
     return pa.types.is_struct(inner) and {inner.field(i).name for i in range(inner.num_fields)} == {"bytes", "path"}
 
 
 def _has_bytes(column: Any) -> bool:
     """Whether a column is as `datasets` stores images already, with bytes wherever there is a path."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     kind = _inner(column.type)
     if not _is_struct(kind) or kind.field("bytes").type != pa.binary() or isinstance(column.type, pa.FixedSizeListType):
         return False
@@ -236,7 +230,5 @@ def _has_bytes(column: Any) -> bool:
 
 
 def _is_number(kind: Any) -> bool:
-    import pyarrow as pa
-
     inner = _inner(kind)
     return bool(pa.types.is_primitive(inner) and not pa.types.is_null(inner))

@@ -14,13 +14,14 @@ from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image, ImageFile, ImageOps
+from PIL.ExifTags import Base
 
 from vrbench.core import os_errors
 from vrbench.core.errors import VrbenchError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 MODES_16_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
 """Pillow's modes of greyscale with 16 bits."""
@@ -47,7 +48,7 @@ class ImageError(VrbenchError):
     """Why an image cannot be used, in one line without its name."""
 
 
-def open_image(content: bytes | Path) -> Image:
+def open_image(content: bytes | Path) -> Image.Image:
     """Open an image, decoded to its end, upright, with 8 bits a channel; its mode is otherwise Pillow's.
 
     Args:
@@ -56,9 +57,6 @@ def open_image(content: bytes | Path) -> Image:
     Raises:
         ImageError: it is not there, is no image, is truncated or too large (Pillow's limit), or has 32 bits a channel.
     """
-    import numpy as np
-    from PIL import Image, ImageOps
-
     with _opened(content) as image:
         image.load()
         is_16_bit = _is_16_bit(image)
@@ -113,8 +111,6 @@ def has_16_bits(content: bytes | Path) -> bool:
 @contextmanager
 def _opened(content: bytes | Path) -> Iterator[Any]:
     """An image with only its header read; whatever Pillow raises within becomes an `ImageError`."""
-    from PIL import Image
-
     if not content:
         raise ImageError("it has no bytes")
     stream: BinaryIO | Path = content if isinstance(content, Path) else BytesIO(content)
@@ -131,9 +127,7 @@ def _opened(content: bytes | Path) -> Iterator[Any]:
         raise ImageError(" ".join(f"{type(error).__name__}: {text}".split())[:200]) from error
 
 
-def _is_16_bit(image: Image) -> bool:
-    from PIL import Image
-
+def _is_16_bit(image: Image.Image) -> bool:
     if image.mode in MODES_16_BIT or (image.mode == "I" and image.format in READ_AS_INTEGERS):
         return True
     if image.mode in ("I", "F"):
@@ -149,9 +143,7 @@ def _is_16_bit(image: Image) -> bool:
     return False
 
 
-def _orientation(image: Image) -> int | None:
-    from PIL.ExifTags import Base
-
+def _orientation(image: Image.Image) -> int | None:
     return image.getexif().get(Base.Orientation)
 
 
@@ -169,8 +161,6 @@ def strict_pillow() -> Iterator[None]:
 
     Threads may be inside at the same time: Pillow stays strict until the last of them has left.
     """
-    from PIL import ImageFile
-
     with _strict_lock:
         _lenient_before.append(_lenient_before[0] if _lenient_before else ImageFile.LOAD_TRUNCATED_IMAGES)
         ImageFile.LOAD_TRUNCATED_IMAGES = False

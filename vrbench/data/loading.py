@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vrbench import pocket
 from vrbench.core import os_errors
 from vrbench.core.errors import VrbenchError, error_messages, raise_errors
 from vrbench.data import hub, local_mirror
@@ -105,7 +106,6 @@ def _split(spec: TaskSpec, location: DataLocation, config: str, split: str) -> D
 
 @lru_cache(maxsize=16)
 def _generated(name: str, split: str) -> Dataset:
-    from vrbench import pocket
     from vrbench.data import tables
 
     return tables.from_rows(pocket.generate(name, split))

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vrbench import pocket
 from vrbench.core.errors import VrbenchError, error_messages, raise_errors
 from vrbench.data import hub, local_mirror
 from vrbench.tasks import item_keys
@@ -161,8 +162,6 @@ def require_folder(data_root: str | Path | None) -> None:
 
 
 def _validate_generator(source: DataSource) -> Iterator[str]:
-    from vrbench import pocket
-
     if source.name not in pocket.GENERATORS:
         yield f"generated data {source.name!r} are unknown; there are {', '.join(pocket.GENERATORS)}"
     for split in source.splits:

@@ -7,6 +7,8 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from tabulate import tabulate
+
 from vrbench.reporting import columns, formatting
 from vrbench.reporting.columns import Table
 from vrbench.statistics.schema import Comparison
@@ -47,7 +49,6 @@ def _line(text: str) -> str:
 
 def _pipe_table(table: Table) -> str:
     """An aligned Markdown table; suites in bold, and no line break within the brackets of an interval."""
-    from tabulate import tabulate
 
     def cell(text: str, bold: bool) -> str:
         shown = escape_markdown(text).replace(", ", ",\N{NO-BREAK SPACE}")

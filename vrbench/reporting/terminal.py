@@ -5,6 +5,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
+from tabulate import tabulate
+
 from vrbench.core.schemas import Run, TaskResult
 from vrbench.data.locate import skipped_note
 from vrbench.reporting import columns, formatting
@@ -15,8 +17,6 @@ WIDTH = 110
 
 def table(comparison: Comparison) -> str:
     """Return one table for each candidate with its notes and verdicts, then what holds for all."""
-    from tabulate import tabulate
-
     parts: list[str] = []
     for candidate in comparison.candidates:
         parts.append(f"{candidate.label} against {comparison.baseline_label}")
@@ -39,8 +39,6 @@ def table(comparison: Comparison) -> str:
 
 def scores(runs: Sequence[Run]) -> str:
     """Return each run's score on each task with its 95 % interval, for runs without a baseline."""
-    from tabulate import tabulate
-
     rows = [(run.record.checkpoint.id, *_cells(r)) for run in runs for r in run.record.results]
     headers = ("checkpoint", "task", "metric", "n", "score [95 %]")
     aligned = ("left", "left", "left", "right", "right")
