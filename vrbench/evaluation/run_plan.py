@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from vrbench.checkpoints import image_settings, locate
 from vrbench.checkpoints.checkpoint import Checkpoint
 from vrbench.checkpoints.model_config import read_model_config
-from vrbench.core.errors import VrbenchError, error_messages, merge_messages, raise_errors
+from vrbench.core.errors import VrbenchError, collect_errors, merge_messages, raise_errors
 from vrbench.core.io import digest_of
 from vrbench.core.provenance import answer_packages, package_version
 from vrbench.core.run_storage import load_run, save_run
@@ -189,7 +189,8 @@ def plan(names: Sequence[str], tasks: str | Sequence[str], config: RunConfig) ->
     Raises:
         VrbenchError: all errors that were found.
     """
-    errors, task_errors = list(config.errors()), list[str]()
+    errors = list(config.errors())
+    task_errors: list[str] = []
     specs, judged = _runnable_tasks(tasks, config, task_errors)
     is_mistyped = bool(errors or task_errors) or not all(map(locate.is_local, names))
     checkpoints = _resolve(names, config, errors)
@@ -244,63 +245,55 @@ def _runnable_tasks(
 
     With an error in one name the tasks of the other names are returned, so that their errors are reported too.
     """
-    try:
+    with collect_errors(errors):
         found = registry.load_for(tasks, config.include_path, config.trust_task_code)
-    except VrbenchError as error:
-        errors += error_messages(error)
-        return [], []
-    errors += found.errors
-    if found.errors and not found.names:
-        return [], []
-    try:
-        return registry.select_runnable(found.names, found.specs)
-    except VrbenchError as error:
-        errors += error_messages(error)
-    specs: dict[str, TaskSpec] = {}
-    for name in found.names:
-        with contextlib.suppress(VrbenchError):
-            specs.update((spec.id, spec) for spec in registry.select_runnable(name, found.specs)[0])
-    return list(specs.values()), []
+        errors += found.errors
+        if found.names or not found.errors:
+            with collect_errors(errors):
+                return registry.select_runnable(found.names, found.specs)
+        specs: dict[str, TaskSpec] = {}
+        for name in found.names:
+            with contextlib.suppress(VrbenchError):
+                specs.update((spec.id, spec) for spec in registry.select_runnable(name, found.specs)[0])
+        return list(specs.values()), []
+    return [], []
 
 
 def _resolve(names: Sequence[str], config: RunConfig, errors: list[str]) -> tuple[Checkpoint, ...]:
     """The checkpoints without errors; the errors of the others are added."""
-    checkpoints, found = list[Checkpoint](), list[str]()
+    checkpoints: list[Checkpoint] = []
+    found: list[str] = []
     for name in names:
-        try:
+        with collect_errors(found):
             of = resolve_checkpoint(name, offline=config.data_root is not None, trusted=config.trust_remote_code)
             checkpoints.append(of)
-        except VrbenchError as error:
-            found += error_messages(error)
     errors += merge_messages(found)
     return tuple(checkpoints)
 
 
-def _option_errors(run_plan: RunPlan) -> Iterator[str]:
+def _option_errors(run_plan: RunPlan) -> list[str]:
     """Errors in what the options mean for each checkpoint."""
+    choice = run_plan.config.image_settings
+    errors = [error for of in run_plan.checkpoints for error in image_settings.validate_choice(of, choice)]
     for of in run_plan.checkpoints:
-        yield from image_settings.validate_choice(of, run_plan.config.image_settings)
-    for of in run_plan.checkpoints:
-        if run_plan.store_file(of).exists():
-            try:
+        with collect_errors(errors):
+            if run_plan.store_file(of).exists():
                 AnswerStore(run_plan.store_file(of), of.digest).close()
-            except VrbenchError as error:
-                yield str(error)
+    return errors
 
 
 def _load_tasks(
     specs: Sequence[TaskSpec], located: LocatedData, config: RunConfig, errors: list[str]
 ) -> tuple[PlannedTask, ...]:
     """The tasks with their items; after an error only those whose data need no download. Their errors are added."""
-    tasks, only_at_hand = list[PlannedTask](), bool(errors)
+    tasks: list[PlannedTask] = []
+    only_at_hand = bool(errors)
     for spec in specs:
         location = located.located.get(spec.id)
         if location is None or (only_at_hand and location.kind == "hub" and not in_cache(spec.data)):
             continue
-        try:
+        with collect_errors(errors):
             tasks.append(plan_task(spec, config, location))
-        except VrbenchError as error:
-            errors += error_messages(error)
     return tuple(tasks)
 
 
