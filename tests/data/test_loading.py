@@ -22,7 +22,6 @@ from vrbench.data import sampling
 from vrbench.data.locate import in_cache, locate
 from vrbench.tasks import registry
 from vrbench.tasks.item_keys import identify
-from vrbench.tasks.scoring import ItemKey
 from vrbench.tasks.spec import DataSource, TaskSpec
 
 SUBTASKS = ("existence", "OCR", "color")
@@ -236,48 +235,6 @@ def test_a_limit_keeps_pairs_whole_and_spreads_them_over_subtasks(specs: dict[st
     assert len(sampling.select(loaded, mme, limit=15)["default"]) == 14, "an odd limit must not break a pair"
     assert len(sampling.select(loaded, mme, limit=1)["default"]) == 2, "one unit at least"
     assert sampling.select(loaded, mme, limit=1000) == sampling.select(loaded, mme) == {"default": list(range(36))}
-
-
-def test_a_limit_is_for_the_whole_task_and_spread_over_its_configs(specs: dict[str, TaskSpec], root: Path) -> None:
-    mmlu = specs["mmlu"]
-    loaded = load_task(mmlu, root)
-    assert {len(p) for p in sampling.select(loaded, mmlu, limit=114).values()} == {2}
-    few = sampling.select(loaded, mmlu, limit=20)
-    assert len(few) == 20 and {len(p) for p in few.values()} == {1}
-
-
-def test_the_seed_decides_and_a_smaller_limit_is_a_part_of_a_larger_one(specs: dict[str, TaskSpec], root: Path) -> None:
-    mme = specs["mme"]
-    loaded = load_task(mme, root)
-    assert sampling.select(loaded, mme, 12, seed=1) == sampling.select(loaded, mme, 12, seed=1)
-    assert sampling.select(loaded, mme, 12, seed=1) != sampling.select(loaded, mme, 12, seed=2)
-    for limit in range(2, 36):
-        assert set(sampling.select(loaded, mme, limit)["default"]) <= set(
-            sampling.select(loaded, mme, limit + 1)["default"]
-        )
-
-
-def test_the_seed_decides_which_subjects_a_small_limit_reaches(specs: dict[str, TaskSpec], root: Path) -> None:
-    loaded = load_task(specs["mmlu"], root)
-    first, second = (set(sampling.select(loaded, specs["mmlu"], 5, seed)) for seed in (1, 2))
-    assert len(first) == len(second) == 5 and first != second
-
-
-@pytest.mark.parametrize("limit", [0, -3])
-def test_a_limit_below_one_is_refused(specs: dict[str, TaskSpec], root: Path, limit: int) -> None:
-    with pytest.raises(VrbenchError, match=f"limit is {limit}"):
-        sampling.select(load_task(specs["piqa"], root), specs["piqa"], limit)
-
-
-def test_an_item_knows_what_it_shares(specs: dict[str, TaskSpec]) -> None:
-    row = {"index": 3_000_017, "category": "color"}
-    found = identify(specs["pocket_mmbench"], row, "default", 5)
-    assert found == ItemKey(id="3000017", cluster="17", group="color", unit="17")
-    found = identify(specs["mmlu"], {"subject": "anatomy"}, "anatomy", 5)
-    assert found == ItemKey(id="anatomy/5", cluster="anatomy", group="anatomy", unit="anatomy/5")
-    found = identify(specs["mme"], {"category": "OCR", "question_id": "OCR/1.png"}, "default", 3)
-    assert found == ItemKey(id="3", cluster="OCR/1.png", group="OCR", unit="OCR OCR/1.png")
-    assert identify(specs["piqa"], {}, "default", 8) == ItemKey("8", "8", "", "8")
 
 
 def test_the_digest_tells_every_difference_but_where_a_picture_was_kept() -> None:

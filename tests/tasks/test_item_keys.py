@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from vrbench.core.errors import VrbenchError
-from vrbench.tasks import item_keys
+from vrbench.tasks import item_keys, registry
+from vrbench.tasks.item_keys import identify
+from vrbench.tasks.scoring import ItemKey
 
 
 def test_a_key_is_a_column_or_an_expression_over_columns() -> None:
@@ -43,3 +45,15 @@ def test_the_columns_that_keys_and_templates_name_are_known() -> None:
 def test_a_broken_template_is_told() -> None:
     with pytest.raises(VrbenchError, match=r"template '\{\{question' cannot be read"):
         item_keys.columns(["{{question"])
+
+
+def test_an_item_knows_what_it_shares() -> None:
+    specs = registry.load()
+    row = {"index": 3_000_017, "category": "color"}
+    found = identify(specs["pocket_mmbench"], row, "default", 5)
+    assert found == ItemKey(id="3000017", cluster="17", group="color", unit="17")
+    found = identify(specs["mmlu"], {"subject": "anatomy"}, "anatomy", 5)
+    assert found == ItemKey(id="anatomy/5", cluster="anatomy", group="anatomy", unit="anatomy/5")
+    found = identify(specs["mme"], {"category": "OCR", "question_id": "OCR/1.png"}, "default", 3)
+    assert found == ItemKey(id="3", cluster="OCR/1.png", group="OCR", unit="OCR OCR/1.png")
+    assert identify(specs["piqa"], {}, "default", 8) == ItemKey("8", "8", "", "8")
