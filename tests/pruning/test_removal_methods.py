@@ -51,18 +51,19 @@ def test_one_layer_after_the_other_and_only_candidates(way) -> None:  # type: ig
 
 def test_once_looks_at_no_layers_together() -> None:
     found = one_shot(Table().tried, 1.0, [3, 1, 2], 2)
-    assert (found.order, found.values, found.singles, found.trials) == ((1, 2), (), {1: 4.0, 2: 5.0, 3: 6.0}, 3)
+    assert found == ((1, 2), (), {1: 4.0, 2: 5.0, 3: 6.0})
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_the_lazy_choice_is_the_greedy_one_with_fewer_trials(seed: int) -> None:
     world = Growing(seed)
     slow = greedy(world.tried, 0.0, range(12), 6)
+    tried = len(world.trials)
     world.trials.clear()
     fast = lazy_greedy(world.tried, 0.0, range(12), 6)
     assert fast.order == slow.order
     assert fast.values == pytest.approx(slow.values)
-    assert fast.trials == len(world.trials) < 0.75 * slow.trials
+    assert len(world.trials) < 0.75 * tried
 
 
 def test_the_lazy_choice_tries_a_layer_again_that_has_become_dearer() -> None:

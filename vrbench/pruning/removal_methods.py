@@ -34,19 +34,17 @@ class RemovalTrace(NamedTuple):
         order: the least important first.
         values: with none, one, two, ... of them removed; empty where it was not measured.
         singles: layer -> value without it alone.
-        trials: number of removals that were tried.
     """
 
     order: tuple[int, ...]
     values: tuple[float, ...]
     singles: dict[int, float]
-    trials: int
 
 
 def one_shot(trial: Trial, start: float, candidates: Sequence[int], count: int) -> RemovalTrace:
     """Order layers by their values alone, without interactions."""
     singles = dict(trial([], candidates))
-    return RemovalTrace(tuple(sorted(singles, key=singles.__getitem__)[:count]), (), singles, len(singles))
+    return RemovalTrace(tuple(sorted(singles, key=singles.__getitem__)[:count]), (), singles)
 
 
 def greedy(trial: Trial, start: float, candidates: Sequence[int], count: int) -> RemovalTrace:
@@ -59,7 +57,7 @@ def greedy(trial: Trial, start: float, candidates: Sequence[int], count: int) ->
         count: number of layers to remove.
     """
     removed: list[int] = []
-    values, trials = [start], 0
+    values = [start]
     singles: dict[int, float] = {}
     for _ in _progress(count):
         found = trial(removed, [layer for layer in candidates if layer not in removed])
@@ -67,8 +65,7 @@ def greedy(trial: Trial, start: float, candidates: Sequence[int], count: int) ->
         singles = singles or dict(found)
         removed.append(best)
         values.append(found[best])
-        trials += len(found)
-    return RemovalTrace(tuple(removed), tuple(values), singles, trials)
+    return RemovalTrace(tuple(removed), tuple(values), singles)
 
 
 def lazy_greedy(trial: Trial, start: float, candidates: Sequence[int], count: int) -> RemovalTrace:
@@ -81,16 +78,15 @@ def lazy_greedy(trial: Trial, start: float, candidates: Sequence[int], count: in
     singles = dict(trial([], candidates))
     rises = {layer: value - start for layer, value in singles.items()}
     removed: list[int] = []
-    values, trials = [start], len(singles)
+    values = [start]
     for _ in _progress(count):
         fresh = set() if removed else set(rises)
         while (best := min(rises, key=rises.__getitem__)) not in fresh:
             rises[best] = trial(removed, [best])[best] - values[-1]
             fresh.add(best)
-            trials += 1
         removed.append(best)
         values.append(values[-1] + rises.pop(best))
-    return RemovalTrace(tuple(removed), tuple(values), singles, trials)
+    return RemovalTrace(tuple(removed), tuple(values), singles)
 
 
 def _progress(count: int) -> Iterable[int]:
