@@ -24,7 +24,7 @@ import sys
 from vrbench.cli import app
 for command in sys.argv[1:]:
     app(command.split(), standalone_mode=False)
-    heavy = [name for name in {HEAVY} if name in sys.modules]
+    heavy = [name for name in {HEAVY} + ("numpy",) * command.endswith("--help") if name in sys.modules]
     if heavy:
         sys.exit(f"{{command}} imports {{heavy}}")
 """

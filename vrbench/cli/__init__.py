@@ -29,11 +29,11 @@ app = typer.Typer(
     epilog="Example: vrbench run --ckpt pocket/region --baseline pocket/full --tasks pocket --limit 40",
 )  # fmt: skip
 data_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Download data sets for use without a network, and check them.",
+    no_args_is_help=True, rich_markup_mode=None, help="Download and check data sets.",
     epilog="Example: vrbench data download mme,text --to DATA && vrbench run --data-root DATA ...",
 )  # fmt: skip
 leaderboard_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Score submissions again, and build the boards and their pages.",
+    no_args_is_help=True, rich_markup_mode=None, help="Validate submissions and build the boards.",
     epilog="Example: vrbench leaderboard validate && vrbench leaderboard build --out site",
 )  # fmt: skip
 app.add_typer(data_app, name="data")

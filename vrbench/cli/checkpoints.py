@@ -37,9 +37,10 @@ def inspect(
         bool, typer.Option("--trust-remote-code", help="Accept a checkpoint with its own code, which is not run here.")
     ] = False,
 ) -> None:
-    """Describe a checkpoint: size, layers tuned or removed against its base, adapters, digest, lineage, licence.
+    """Describe a checkpoint.
 
-    Weights are compared with the base's tensor by tensor if it is available; no model is built.
+    Prints size, layers tuned or removed against its base, adapters, digest, lineage and licence. Weights are compared
+    with the base's tensor by tensor if it is available; no model is built.
 
     \b
     Examples:
@@ -61,10 +62,10 @@ def convert(
         str | None, typer.Option(help="CLIP or SigLIP folder or hub id, if SRC neither contains nor names it.")
     ] = None,
 ) -> None:
-    """Convert a checkpoint to transformers' layout, so that no other code is needed to load it.
+    """Convert a checkpoint to transformers' layout.
 
-    SRC is a merged model, a projector (mm_projector.bin) or a LoRA folder (adapter_model, non_lora_trainables.bin).
-    Code in SRC is never run.
+    No other code is needed to load the result. SRC is a merged model, a projector (mm_projector.bin) or a LoRA folder
+    (adapter_model, non_lora_trainables.bin). Code in SRC is never run.
 
     \b
     Example:
@@ -96,7 +97,9 @@ def prune(
     num_images: Annotated[int, measuring(help="Dev images on which layers are measured.")] = 200,
     device: Annotated[str, measuring(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Remove the least important decoder layers of a checkpoint, or measure once in which order to remove them.
+    """Remove the least important decoder layers.
+
+    With --save-removal-order the order is measured once, from which any number of layers can then be removed.
 
     \b
     Examples:
@@ -127,7 +130,9 @@ def restore(
     out: Out,
     id_: Id = None,
 ) -> None:
-    """Restore decoder layers to the weights of the language model that they were tuned from.
+    """Restore decoder layers to a language model's weights.
+
+    It is the one that they were tuned from, or any other with layers of the same shapes.
 
     \b
     Example:

@@ -20,10 +20,10 @@ def download(
     to: Annotated[Path, typer.Option(help="Folder to write, or to complete; pass it as --data-root.")],
     include_path: IncludePath = None,
 ) -> None:
-    """Download the tasks' data sets from the hub: parquet files of a pinned revision, and a digest of each.
+    """Download the tasks' data sets from the hub.
 
-    Run the same command again to resume; complete files are not downloaded again. HF_HOME is the download cache, and
-    HF_ENDPOINT names another hub.
+    They are parquet files of a pinned revision, with a digest of each. Run the same command again to resume; complete
+    files are not downloaded again. HF_HOME is the download cache, and HF_ENDPOINT names another hub.
 
     \b
     Example:
@@ -44,10 +44,10 @@ def check(
     tasks: Annotated[str | None, typer.Option(help="Only the files of these ids, suites and globs.")] = None,
     include_path: IncludePath = None,
 ) -> None:
-    """List which files of a data folder are whole, changed, truncated, missing or not recorded.
+    """Check the files of a data folder.
 
-    A file is whole when its sha256 is the one in vrbench-data.json, which `vrbench data download` writes. Exits with 0
-    if all are whole, else with 2.
+    Lists which are whole, changed, truncated, missing or not recorded. A file is whole when its sha256 is the one in
+    vrbench-data.json, which `vrbench data download` writes. Exits with 0 if all are whole, else with 2.
 
     \b
     Example:

@@ -50,9 +50,10 @@ def run(
     ] = False,
     config: Config = None,
 ) -> None:
-    """Evaluate checkpoints on tasks, and compare them with a baseline.
+    """Evaluate checkpoints on tasks.
 
-    An interrupted run resumes with the same command and produces the same record.
+    With a baseline, all are compared with it. An interrupted run resumes with the same command and produces the same
+    record.
 
     \b
     Example:
@@ -132,7 +133,9 @@ def compare(
     seed: Annotated[int, typer.Option(help="Of the bootstrap's draws.")] = 0,
     to: Annotated[Path | None, typer.Option("--report", help="Folder for Markdown, HTML, JSON and the plots.")] = None,
 ) -> None:
-    """Compare runs with a baseline: retention with confidence intervals, and verdicts on claims.
+    """Compare runs with a baseline.
+
+    Prints the retention of each score with confidence intervals, and verdicts on claims.
 
     The tasks of a checkpoint may lie in several runs, from different days or machines, all with the same limit, seed
     and dtype; of two versions of a task the higher is used.
@@ -162,7 +165,9 @@ def tasks(
     trust_task_code: TrustTaskCode = False,
     ckpt: Annotated[str | None, typer.Option(help="Print the example of one task as this checkpoint gets it.")] = None,
 ) -> None:
-    """List the tasks, and whether their data are available; or print one with an example prompt.
+    """List the tasks, or print one with an example prompt.
+
+    The list says whether the data are available.
 
     \b
     Examples:

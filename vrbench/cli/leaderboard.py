@@ -42,7 +42,9 @@ def submit(
     include_path: IncludePath = None,
     boards: Boards = LEADERBOARDS,
 ) -> None:
-    """Pack a run as a submission to a board, whole or not at all, and print the next commands.
+    """Pack a run as a submission to a board.
+
+    It is packed completely or not at all; the next commands are printed.
 
     \b
     Example:
@@ -97,9 +99,10 @@ def validate(
     ] = "text",
     write: Annotated[bool, typer.Option("--write", help="Write leaderboard.json if nothing is rejected.")] = False,
 ) -> None:
-    """Score all answers of all submissions again, without a model, and recompute every figure from them.
+    """Score all submissions again.
 
-    Prints each rejected submission with all reasons, and exits with 2 if there is one.
+    No model is needed; every figure is recomputed from the answers. Prints each rejected submission with all reasons,
+    and exits with 2 if there is one.
 
     \b
     Examples:
@@ -129,9 +132,10 @@ def pin(
     include_path: IncludePath = None,
     boards: Boards = LEADERBOARDS,
 ) -> None:
-    """Fill board.yaml from the task files and from runs: versions, numbers, digests and a family's baseline.
+    """Fill board.yaml from the task files and from runs.
 
-    Submissions made before a pinned value was replaced are rejected from then on.
+    It pins versions, numbers, digests and a family's baseline. Submissions made before a pinned value was replaced are
+    rejected from then on.
 
     \b
     Example:
@@ -153,7 +157,9 @@ def add_reproduction(
     board: Annotated[str, typer.Option(help="Id of the board.")] = "pocket",
     boards: Boards = LEADERBOARDS,
 ) -> None:
-    """Pack a maintainer's own run of a submitted checkpoint; `leaderboard validate` then compares the two.
+    """Pack a maintainer's own run of a submitted checkpoint.
+
+    `leaderboard validate` then compares the two.
 
     \b
     Example:
@@ -174,7 +180,9 @@ def build(
     data_root: DataRoot = None,
     boards: Boards = LEADERBOARDS,
 ) -> None:
-    """Build the pages of all boards as a folder that a browser opens without a server or a network.
+    """Build the pages of all boards.
+
+    A browser opens the folder without a server or a network.
 
     \b
     Example:
@@ -192,7 +200,9 @@ def serve(
     data_root: DataRoot = None,
     boards: Boards = LEADERBOARDS,
 ) -> None:
-    """Build the pages in a temporary folder and serve them to this machine alone until Ctrl-C.
+    """Build the pages and serve them to this machine.
+
+    They are in a temporary folder until Ctrl-C.
 
     \b
     Example:

@@ -57,7 +57,9 @@ def reproduce(
     only: Annotated[str, typer.Option(help="Only steps that match these globs, and what they need.")] = "*",
     discard: Annotated[bool, typer.Option("--discard", help="Remove weights that no step needs any more.")] = False,
 ) -> None:
-    """Repeat the paper's tables: train, prune, evaluate, and show the results beside the published ones.
+    """Repeat the paper's tables beside the published ones.
+
+    The steps train, prune, evaluate and report.
 
     An interrupted run resumes. Steps that several tables share are done once; a table added later reuses them.
 

@@ -13,7 +13,6 @@ from vrbench.cli.checkpoints import print_made
 from vrbench.cli.options import Config, Device, Out
 from vrbench.core.layers import STRATEGIES
 from vrbench.pruning.importance_methods import IMPORTANCE_METHODS
-from vrbench.pruning.questions import DESCRIBE
 
 
 def train(
@@ -27,7 +26,9 @@ def train(
         bool, typer.Option("--dry-run", help="Print the resolved recipe, layers, parameters and steps; train nothing.")
     ] = False,
 ) -> None:
-    """Train a checkpoint by a recipe: layers of an LLM by LoRA or fully, and the projector.
+    """Train a checkpoint by a recipe.
+
+    Layers of the LLM are tuned by LoRA or fully, and the projector.
 
     \b
     Keys for --set:
@@ -99,7 +100,9 @@ def layers(
     num_images: Annotated[int, measuring(help="Dev images of the pocket world, or maximum of --images.")] = 200,
     turns: Annotated[int | None, measuring(help="Questions on each dev image; default: 6; gradients: 2.")] = None,
     images: Annotated[Path | None, measuring(help="Folder with your own images, instead of dev images.")] = None,
-    prompt: Annotated[str | None, measuring(help=f"Prompt for each of --images; default: {DESCRIBE!r}")] = None,
+    prompt: Annotated[
+        str | None, measuring(help="Prompt for each of --images; default: 'Please describe this image in detail.'")
+    ] = None,
     device: Annotated[str, measuring(help="auto, cpu or cuda.")] = "auto",
     dtype: Annotated[str, measuring(help="Of the model: float32 or bfloat16.")] = "float32",
     max_block_size: Annotated[int, measuring(help="With angular: also measure blocks of up to so many layers.")] = 0,
@@ -107,7 +110,9 @@ def layers(
     plot: Annotated[Path | None, output(help="File (.png or .svg) for a plot of the scores.")] = None,
     as_json: Annotated[bool, output("--json", help="Print a JSON record instead of text.")] = False,
 ) -> None:
-    """Choose layers to tune: by a layer strategy, or by an importance score of a tuned checkpoint.
+    """Choose layers to tune, by a strategy or a score.
+
+    A layer strategy needs the depth alone; an importance score is measured on a tuned checkpoint.
 
     \b
     Examples:
@@ -157,10 +162,11 @@ def profile(
     ),
     config: Config = None,
 ) -> None:
-    """Measure seconds a training step and memory at true shapes, with random weights made on the device.
+    """Measure seconds and memory of training steps.
 
-    Language model and projector are trained as in the paper's second stage, on random features; LoRA has rank 128 and
-    alpha 256 on every linear of the layers. The LM head runs on answer tokens only.
+    Models have true shapes and random weights, made on the device. Language model and projector are trained as in the
+    paper's second stage, on random features; LoRA has rank 128 and alpha 256 on every linear of the layers. The LM head
+    runs on answer tokens only.
 
     \b
     Example:
