@@ -88,16 +88,16 @@ def example_item(spec: TaskSpec, data_root: str | Path | None = None, model: Che
 
 
 def _example(spec: TaskSpec, subtask: SubtaskData, model: Checkpoint | None) -> ItemPreview:
-    form = family_of(model).prompt_format if model is not None and spec.harness == "lmms-eval" else None
-    built = build_task(spec, [subtask], form.lmms_model_name if form else "")
+    prompt_format = family_of(model).prompt_format if model is not None and spec.harness == "lmms-eval" else None
+    built = build_task(spec, [subtask], prompt_format.lmms_model_name if prompt_format else "")
     task, key, instances = next(built.items())
     found = _preview(spec, task, key, instances)
-    if form is not None and model is not None:
+    if prompt_format is not None and model is not None:
         from vrbench.evaluation.lmms_eval_adapter import prompt_text
 
         _, settings, _, doc_id, _, split = instances[0].args
-        prompt = prompt_text(form, task, task.dataset[split][doc_id], found.prompt)
-        found = replace(found, prompt=prompt, generation=_generation(settings, form, model))
+        prompt = prompt_text(prompt_format, task, task.dataset[split][doc_id], found.prompt)
+        found = replace(found, prompt=prompt, generation=_generation(settings, prompt_format, model))
     row = built.subtasks[0].documents[0][1]
     return replace(
         found,
@@ -121,11 +121,13 @@ def _preview(spec: TaskSpec, task: Any, key: ItemKey, instances: Sequence[Any]) 
     return ItemPreview(key.id, key.group, args[0], (), images, settings or "the harness's own settings")
 
 
-def _generation(settings: Mapping[str, Any], form: PromptFormat, model: Checkpoint) -> str:
+def _generation(settings: Mapping[str, Any], prompt_format: PromptFormat, model: Checkpoint) -> str:
     """How a family generates an answer."""
     context = stated_context(read_model_config(model.root.path)[2]) if model.root.has("config.json") else None
     stop = stop_criteria(
-        settings, min(form.max_new_tokens, context // 2) if context else form.max_new_tokens, form.stop_rule
+        settings,
+        min(prompt_format.max_new_tokens, context // 2) if context else prompt_format.max_new_tokens,
+        prompt_format.stop_rule,
     )
     stops = ", ".join(map(repr, stop.until)) or "none"
     return f"greedy, at most {stop.max_new_tokens:,} tokens, stop texts: {stops}"

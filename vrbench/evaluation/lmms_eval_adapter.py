@@ -99,14 +99,14 @@ class LmmsEvalAdapter:
     def requests(self, task: LmmsEvalTask, instance: Instance) -> list[Request]:
         """Return the one request of an instance."""
         text, settings, doc_to_visual, doc_id, _, split = instance.args
-        rows, form = task.dataset[split], self._vlm.prompt_format
+        rows, prompt_format = task.dataset[split], self._vlm.prompt_format
         images = tuple(
             request_image(image, _ImageLoader(rows, doc_id, doc_to_visual, number))
             for number, image in enumerate(doc_to_visual(rows[doc_id]) or ())
         )
-        longest = min(form.max_new_tokens, self._vlm.context_length // 2)
-        stop = stop_criteria(settings, longest, form.stop_rule)
-        prompt = self._vlm.prompt(prompt_text(form, task, rows[doc_id], text), len(images))
+        longest = min(prompt_format.max_new_tokens, self._vlm.context_length // 2)
+        stop = stop_criteria(settings, longest, prompt_format.stop_rule)
+        prompt = self._vlm.prompt(prompt_text(prompt_format, task, rows[doc_id], text), len(images))
         item = (instance.task_name, instance.doc_id)
         return [GenerationRequest(prompt, images, stop.max_new_tokens, stop.until, item=item)]
 
@@ -127,14 +127,14 @@ class _ImageLoader:
         return image
 
 
-def prompt_text(form: PromptFormat, task: LmmsEvalTask, doc: Mapping[str, Any], text: str) -> str:
+def prompt_text(prompt_format: PromptFormat, task: LmmsEvalTask, doc: Mapping[str, Any], text: str) -> str:
     """Return what of a document goes into a family's prompt: the task's messages for a chat class, else its text.
 
     MMMU's function for messages (lmms_eval/tasks/mmmu/utils.py) changes a setting of its module for good, which would
     change later prompts of other families; the setting is restored.
     """
     to_messages = task.config.doc_to_messages
-    if not form.reads_messages or to_messages is None:
+    if not prompt_format.reads_messages or to_messages is None:
         return text
     settings = getattr(to_messages, "__globals__", {}).get("config")
     before = copy.deepcopy(settings)

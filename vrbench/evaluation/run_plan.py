@@ -84,7 +84,7 @@ class RunPlan:
     config: RunConfig
     skipped: Mapping[str, str] = field(default_factory=dict)
 
-    def settings(self, of: Checkpoint) -> RunSettings:
+    def settings(self, checkpoint: Checkpoint) -> RunSettings:
         """Return the options in force and the environment of a checkpoint's answers, for the record."""
         config = self.config
         return RunSettings(
@@ -96,46 +96,46 @@ class RunPlan:
             device=config.device,
             data_root=str(config.data_root or ""),
             include_path=str(config.include_path or ""),
-            environment={"device": config.device, **answer_packages(of.has_adapter)},
+            environment={"device": config.device, **answer_packages(checkpoint.has_adapter)},
             image_settings=config.image_settings,
         )
 
-    def inputs_digest(self, of: Checkpoint) -> str:
+    def inputs_digest(self, checkpoint: Checkpoint) -> str:
         """Return the sha256 over everything that decides a checkpoint's answers and scores; see `inputs_digest`."""
-        tasks = {task.spec.id: task.inputs(task_versions(of, task.spec)) for task in self.tasks}
-        return inputs_digest(of.digest, tasks, self.settings(of))
+        tasks = {task.spec.id: task.inputs(task_versions(checkpoint, task.spec)) for task in self.tasks}
+        return inputs_digest(checkpoint.digest, tasks, self.settings(checkpoint))
 
-    def folder(self, of: Checkpoint) -> Path:
+    def folder(self, checkpoint: Checkpoint) -> Path:
         """Return where a checkpoint's run is written."""
-        name = re.sub(r"[^A-Za-z0-9._-]+", "-", of.id).strip("-.") or "checkpoint"
-        return Path(self.config.out) / name / self.inputs_digest(of)[:16]
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", checkpoint.id).strip("-.") or "checkpoint"
+        return Path(self.config.out) / name / self.inputs_digest(checkpoint)[:16]
 
     @property
     def answers(self) -> Path:
         """Folder of all answer stores."""
         return Path(self.config.out) / "answers"
 
-    def store_file(self, of: Checkpoint) -> Path:
+    def store_file(self, checkpoint: Checkpoint) -> Path:
         """Return the file of a checkpoint's answers."""
-        return store_file(self.answers, of.digest)
+        return store_file(self.answers, checkpoint.digest)
 
     @property
     def shows_images(self) -> bool:
         """Whether any of the tasks has images."""
         return any(task.spec.harness == "lmms-eval" for task in self.tasks)
 
-    def finished_run(self, of: Checkpoint) -> Run | None:
+    def finished_run(self, checkpoint: Checkpoint) -> Run | None:
         """Return the run of the same inputs, if it ended well and its files are those that it wrote.
 
         Which tasks were left out this time is no input of the run; its record is changed to say so.
         """
         try:
-            found = load_run(self.folder(of))
+            found = load_run(self.folder(checkpoint))
         except VrbenchError:
             return None
         record = found.record
         has_responses = all(sample.responses for samples in found.samples.values() for sample in samples)
-        if record.inputs_digest != self.inputs_digest(of) or record.status != "ok" or not has_responses:
+        if record.inputs_digest != self.inputs_digest(checkpoint) or record.status != "ok" or not has_responses:
             return None
         if record.skipped == self.skipped or found.path is None:
             return found
@@ -143,10 +143,10 @@ class RunPlan:
         save_run(found.path, record, found.samples)
         return found.model_copy(update={"record": record})
 
-    def warn_of_unused_answers(self, of: Checkpoint) -> None:
+    def warn_of_unused_answers(self, checkpoint: Checkpoint) -> None:
         """Warn once that answers of vrbench 0.2.0 lie beside the new ones and are not used."""
-        older = older_store_file(self.answers, of.digest)
-        if older is not None and not self.store_file(of).exists():
+        older = older_store_file(self.answers, checkpoint.digest)
+        if older is not None and not self.store_file(checkpoint).exists():
             _log.warning(
                 "vrbench: the answers in %s do not say which libraries and code computed them, so they are computed "
                 "again; the file is kept, and may be deleted",
@@ -210,9 +210,9 @@ def plan(names: Sequence[str], tasks: str | Sequence[str], config: RunConfig) ->
         _log.warning("vrbench: %s", skipped_note(skipped))
     run_plan = replace(run_plan, tasks=_load_tasks(specs, located, config, errors))
     raise_errors([*errors, *_item_errors(run_plan, bool(errors))])
-    for of in checkpoints if run_plan.shows_images else ():
-        for note in image_settings.notes_with_options(of, config.image_settings):
-            _log.warning("vrbench: %s: %s", of.id, note)
+    for checkpoint in checkpoints if run_plan.shows_images else ():
+        for note in image_settings.notes_with_options(checkpoint, config.image_settings):
+            _log.warning("vrbench: %s: %s", checkpoint.id, note)
     return run_plan
 
 
@@ -229,9 +229,11 @@ def plan_task(spec: TaskSpec, config: RunConfig, location: DataLocation | None =
     loaded = loading.load(spec, location)
     available = sum(len(rows[spec.data.split]) for rows in loaded.values())
     subtasks = tuple(select_items(spec, loaded, config.limit, config.seed))
-    digests = {of.config: {split: sampling.digest(rows) for split, rows in of.rows.items()} for of in subtasks}
+    digests = {
+        subtask.config: {split: sampling.digest(rows) for split, rows in subtask.rows.items()} for subtask in subtasks
+    }
     is_generated = location.kind == "generated"
-    deep = 0 if is_generated else sum(count_16_bit(of.rows[spec.data.split]) for of in subtasks)
+    deep = 0 if is_generated else sum(count_16_bit(subtask.rows[spec.data.split]) for subtask in subtasks)
     origin = location.origin
     if spec.data.kind == "hub":
         origin += f", revision {loading.revision(spec, location, loaded) or 'not recorded'}"
@@ -265,8 +267,10 @@ def _resolve(names: Sequence[str], config: RunConfig, errors: list[str]) -> tupl
     found: list[str] = []
     for name in names:
         with collect_errors(found):
-            of = resolve_checkpoint(name, offline=config.data_root is not None, trusted=config.trust_remote_code)
-            checkpoints.append(of)
+            checkpoint = resolve_checkpoint(
+                name, offline=config.data_root is not None, trusted=config.trust_remote_code
+            )
+            checkpoints.append(checkpoint)
     errors += merge_messages(found)
     return tuple(checkpoints)
 
@@ -274,11 +278,13 @@ def _resolve(names: Sequence[str], config: RunConfig, errors: list[str]) -> tupl
 def _option_errors(run_plan: RunPlan) -> list[str]:
     """Errors in what the options mean for each checkpoint."""
     choice = run_plan.config.image_settings
-    errors = [error for of in run_plan.checkpoints for error in image_settings.validate_choice(of, choice)]
-    for of in run_plan.checkpoints:
+    errors = [
+        error for checkpoint in run_plan.checkpoints for error in image_settings.validate_choice(checkpoint, choice)
+    ]
+    for checkpoint in run_plan.checkpoints:
         with collect_errors(errors):
-            if run_plan.store_file(of).exists():
-                AnswerStore(run_plan.store_file(of), of.digest).close()
+            if run_plan.store_file(checkpoint).exists():
+                AnswerStore(run_plan.store_file(checkpoint), checkpoint.digest).close()
     return errors
 
 
@@ -299,7 +305,9 @@ def _load_tasks(
 
 def _item_errors(run_plan: RunPlan, has_errors: bool) -> list[str]:
     """Errors in items; none are searched for where every checkpoint has a run of the same inputs."""
-    if not has_errors and all((run_plan.folder(of) / "run.json").is_file() for of in run_plan.checkpoints):
+    if not has_errors and all(
+        (run_plan.folder(checkpoint) / "run.json").is_file() for checkpoint in run_plan.checkpoints
+    ):
         return []
     from vrbench.evaluation.definition_validation import validate_answer_length
     from vrbench.evaluation.item_validation import validate_items
@@ -307,6 +315,10 @@ def _item_errors(run_plan: RunPlan, has_errors: bool) -> list[str]:
     errors = [e for task in run_plan.tasks for e in validate_items(task.spec, task.subtasks, task.location)]
     if errors or has_errors:
         return errors
-    decoders = {of.id: read_model_config(of.root.path)[2] for of in run_plan.checkpoints if of.root.has("config.json")}
+    decoders = {
+        checkpoint.id: read_model_config(checkpoint.root.path)[2]
+        for checkpoint in run_plan.checkpoints
+        if checkpoint.root.has("config.json")
+    }
     contexts = {name: length for name, decoder in decoders.items() if (length := stated_context(decoder))}
     return [error for task in run_plan.tasks for error in validate_answer_length(task.spec, contexts)]

@@ -64,19 +64,22 @@ def score_task(
     samples: list[Sample] = []
     primary: list[tuple[int, dict[str, float]]] = []
     shown: list[tuple[int, dict[str, float]]] = []
-    answers = iter(zip(responses, prompt_digests, strict=True))
+    digests: dict[int, str | None] = {}
+    for (_, instance), response, digest in zip(built.instances(), responses, prompt_digests, strict=True):
+        instance.resps, instance.filtered_resps = [response], {}
+        digests[id(instance)] = digest
     with quiet(), preserve_rng():
         for subtask in built.subtasks:
-            given = [[next(answers) for _ in instances] for instances in subtask.instances]
-            mine = [tuple(response for response, _ in of) for of in given]
-            unanswered = _unanswered(mine)
-            by_filter = _score_documents(subtask, mine, unanswered, scorer)
+            unanswered = _unanswered(subtask)
+            by_filter = _score_documents(subtask, unanswered, scorer)
             name = _primary_filter(spec, list(by_filter))
             scores = {row: scorer.score(spec, document) for row, document in by_filter[name].items()}
             scores |= {row: ItemScore(0.0, "", "", unscored=reason) for row, reason in unanswered.items()}
-            samples += _samples(subtask, mine, scores, [of[0][1] or "" for of in given])
+            samples += _samples(subtask, scores, digests)
             rows = _rows_of_whole_units(subtask, unanswered)
-            figures = {f: _aggregate(subtask.task, [of[row].metrics for row in rows]) for f, of in by_filter.items()}
+            figures = {
+                f: _aggregate(subtask.task, [scored[row].metrics for row in rows]) for f, scored in by_filter.items()
+            }
             primary.append((len(rows), figures[name]))
             shown.append((len(rows), _by_metric(figures)))
     official = _official_scores(spec, [subtask.config for subtask in built.subtasks], shown)
@@ -86,22 +89,20 @@ def score_task(
     return TaskScores(tuple(samples), official)
 
 
-def _unanswered(responses: Sequence[Sequence[Response]]) -> dict[int, str]:
-    """PackedSequence -> why one of its requests is unanswered; of the rows that have such a request."""
-    first = (next((one for one in of if isinstance(one, Unanswered)), None) for of in responses)
-    return {row: one.reason for row, one in enumerate(first) if one is not None}
+def _unanswered(subtask: BuiltSubtask) -> dict[int, str]:
+    """Row -> why one of its requests is unanswered; of the rows that have such a request."""
+    found: dict[int, str] = {}
+    for row, instances in enumerate(subtask.instances):
+        for instance in instances:
+            if isinstance(instance.resps[0], Unanswered):
+                found.setdefault(row, instance.resps[0].reason)
+    return found
 
 
 def _score_documents(
-    subtask: BuiltSubtask,
-    responses: Sequence[Sequence[Response]],
-    unanswered: Container[int],
-    scorer: DocumentScorer,
+    subtask: BuiltSubtask, unanswered: Container[int], scorer: DocumentScorer
 ) -> dict[str, dict[int, ScoredDocument]]:
     """Filter -> row -> document as scored under that filter, as in the harness's evaluator; of the answered rows."""
-    for instances, of in zip(subtask.instances, responses, strict=True):
-        for instance, response in zip(instances, of, strict=True):
-            instance.resps, instance.filtered_resps = [response], {}
     subtask.task._instances = [instance for instances in subtask.instances for instance in instances]
     subtask.task.apply_filters()
     subtask.task._instances = None
@@ -131,13 +132,10 @@ def _primary_filter(spec: TaskSpec, filters: Sequence[str]) -> str:
 
 
 def _samples(
-    subtask: BuiltSubtask,
-    responses: Sequence[tuple[Response, ...]],
-    scores: Mapping[int, ItemScore],
-    digests: Sequence[str],
+    subtask: BuiltSubtask, scores: Mapping[int, ItemScore], digests: Mapping[int, str | None]
 ) -> Iterator[Sample]:
     for row, (key, _) in enumerate(subtask.documents):
-        score = scores[row]
+        score, instances = scores[row], subtask.instances[row]
         yield Sample(
             id=key.id,
             cluster=key.cluster,
@@ -148,8 +146,8 @@ def _samples(
             answer=score.answer,
             target=score.target,
             loglikelihoods=score.loglikelihoods,
-            responses=responses[row],
-            prompt_digest=digests[row],
+            responses=tuple(instance.resps[0] for instance in instances),
+            prompt_digest=digests[id(instances[0])] or "",
             unscored=score.unscored,
         )
 
