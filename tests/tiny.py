@@ -35,7 +35,7 @@ def own_cache(folder: Path, patch: pytest.MonkeyPatch) -> None:
     from vrbench.models import pocket
 
     made = pocket.processor_folder()
-    shutil.copytree(made, folder / made.name)
+    shutil.copytree(made, folder / made.name, dirs_exist_ok=True)
     patch.setenv("VRBENCH_CACHE", str(folder))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,10 @@ def test_layers_are_chosen_by_loss_where_answers_are_not_seen_with_the_prompt(tm
 @pytest.mark.supports("{base}", "pruned")
 def test_prune_light_and_whole(base: Path, tmp_path: Path) -> None:
     recipe = make_recipe(makes="small", base=str(base), remove=1, by="angular", pictures=1, turns=1)
-    light, whole = prune(recipe, tmp_path / "light", "cpu"), prune(recipe, tmp_path / "whole", "cpu", whole=True)
+    light = prune(recipe, tmp_path / "light", "cpu")
+    (step,) = resolve_checkpoint(str(light)).lineage[0].steps
+    same_layers = make_recipe(makes="small", base=str(base), layers=step.layers)
+    whole = prune(same_layers, tmp_path / "whole", "cpu", whole=True)
     assert same(loaded(whole), loaded(light))
     assert load_vlm(resolve_checkpoint(str(whole))).depth == tiny_families.DEPTH - 1
 
@@ -56,7 +60,8 @@ def test_prune_light_and_whole(base: Path, tmp_path: Path) -> None:
 @pytest.mark.supports("{base}", "delta")
 @pytest.mark.supports("{base}", "restored")
 def test_delta_and_restore(base: Path, tmp_path: Path) -> None:
-    model, before = loaded(base), loaded(base)
+    before = loaded(base)
+    model = copy.deepcopy(before)
     for parameter in (*layer_parameters(model, [1]).values(), *projector_parameters(model).values()):
         parameter.data += 0.1
     delta = save_delta(model, LayerSet.of((1,), tiny_families.DEPTH), str(base), tmp_path / "delta")
@@ -72,13 +77,13 @@ def test_an_adapter_reaches_the_llm_s_layers_and_no_others(base: Path, tmp_path:
     from peft import LoraConfig, get_peft_model
 
     model = loaded(base)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
     inside = {id(m) for m in decoder_layers(model)[2].modules()}
     wanted = [n for n, m in model.named_modules() if id(m) in inside and n.endswith(("q_proj", "up_proj"))]
     wrapped = get_peft_model(model, LoraConfig(r=2, lora_alpha=4, target_modules=wanted, init_lora_weights=False))
     wrapped.save_pretrained(tmp_path / "a")
     tiny.edit_json(tmp_path / "a" / "adapter_config.json", base_model_name_or_path=str(base))
     merged, beside = loaded(tmp_path / "a"), load_vlm(resolve_checkpoint(str(tmp_path / "a")), merge=False).model
-    before = dict(loaded(base).named_parameters())
     changed = {name for name, p in merged.named_parameters() if not torch.equal(p, before[name])}
     assert changed == {f"{name}.weight" for name in wanted} and len(changed) == 2
     ids = {"input_ids": torch.arange(10, 20)[None]}

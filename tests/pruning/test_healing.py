@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
-from tests.training.test_train import SMALL, TUNE, base, tiny_pocket  # noqa: F401  # fixtures
+from tests.training.tiny_pocket import SMALL, TUNE, tiny_pocket, trained_base, trained_tuned  # noqa: F401
 from vrbench.models.components import layer_parameters
 from vrbench.models.load import load_model
 from vrbench.models.resolve import resolve_checkpoint
@@ -19,7 +18,7 @@ from vrbench.training.run import train
 HEAL = {**SMALL, "data.turns": "2", "tune.steps": "2", "tune.batch": "4", "tune.lr": "0.01"}
 
 
-def without(folder: Path, base: Path, layers: str) -> Path:  # noqa: F811
+def without(folder: Path, base: Path, layers: str) -> Path:
     return prune(make_recipe(makes=folder.name, base=str(base), layers=layers), folder, "cpu")
 
 
@@ -35,13 +34,7 @@ def equal(first: Any, second: Any) -> bool:
     return all(torch.equal(value, second[name]) for name, value in first.items())
 
 
-@pytest.fixture(scope="module")
-def tuned(base: Path) -> Path:  # noqa: F811
-    """Layers 0 and 2 of 4."""
-    return train("pocket-region", base.parent / "region", {**TUNE, "base": str(base)}, device="cpu")
-
-
-def test_tuned_then_pruned_then_healed(base: Path, tuned: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_tuned_then_pruned_then_healed(base: Path, tuned: Path, tmp_path: Path) -> None:
     small = without(tmp_path / "small", tuned, "1")
     healed = train("pocket-heal", tmp_path / "healed", {**HEAL, "base": str(small)}, device="cpu")
     found = resolve_checkpoint(str(healed))
@@ -55,12 +48,12 @@ def test_tuned_then_pruned_then_healed(base: Path, tuned: Path, tmp_path: Path) 
     assert equal(restored[0], after[0])
 
 
-def test_pruned_then_tuned(base: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_pruned_then_tuned(base: Path, tmp_path: Path) -> None:
     small = without(tmp_path / "small", base, "1")
-    tuned = train("pocket-region", tmp_path / "tuned", {**TUNE, "base": str(small)}, device="cpu")
-    found = resolve_checkpoint(str(tuned))
+    out = train("pocket-region", tmp_path / "tuned", {**TUNE, "base": str(small)}, device="cpu")
+    found = resolve_checkpoint(str(out))
     assert (found.depth, found.origins.numbers, found.origins.tuned) == (3, (0, 2, 3), (0, 2))
-    before, after = layers_of(base), layers_of(tuned)
+    before, after = layers_of(base), layers_of(out)
     assert equal(before[2], after[1])  # the one that is left alone
     assert not equal(before[0], after[0]) and not equal(before[3], after[2])
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import json
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from safetensors.torch import load_file
 
-from tests.tiny import own_cache
-from vrbench.checkpoints import llava_shapes, smollm2
+from tests.training.tiny_pocket import BASE, DEPTH, TUNE, TUNED, tiny_pocket, trained_base, trained_tuned  # noqa: F401
+from vrbench.checkpoints import smollm2
 from vrbench.cli.checkpoints import print_made
 from vrbench.core.cache import file_digest
 from vrbench.core.errors import MultipleErrors, VrbenchError
@@ -21,27 +19,11 @@ from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import BaseRef, Lineage, LineageStep
 from vrbench.models.load import load_vlm
 from vrbench.models.resolve import resolve_checkpoint
-from vrbench.pocket import easy_vqa
-from vrbench.training import load, pocket_data, stages
+from vrbench.training import load, stages
 from vrbench.training.packing import PackedLlava
 from vrbench.training.prepare import dry_run
 from vrbench.training.run import train
 from vrbench.training.trainable import sample_layers
-
-DEPTH = 4
-TUNED = (0, 2)
-SIZES = {"LAYERS": DEPTH, "HIDDEN": 48, "HEADS": 3, "KV_HEADS": 1, "FFN": 64}
-VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-SMALL = {"data.scenes": "6", "seed": "3", "dtype": "float32"}
-BASE = {
-    **SMALL,
-    "tower.steps": "2",
-    "tower.batch": "4",
-    "align.steps": "2",
-    "align.batch": "4",
-    "data.easy_vqa": "0.25",
-}
-TUNE = {**SMALL, "data.turns": "2", "tune.layers": "0,2", "tune.steps": "2", "tune.batch": "4", "tune.lr": "0.01"}
 
 
 def types(folder: Path) -> set[torch.dtype]:
@@ -49,39 +31,10 @@ def types(folder: Path) -> set[torch.dtype]:
     return {tensor.dtype for file in folder.glob("*.safetensors") for tensor in load_file(file).values()}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def tiny_pocket(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The pocket family with a small random LLM and tower, few dev pictures, and a cache of its own."""
-    folder = tmp_path_factory.mktemp("pocket")
-    few = list(itertools.islice(easy_vqa.training_images(), 4))
-    with pytest.MonkeyPatch.context() as patch:
-        own_cache(folder / "cache", patch)
-        for name, size in SIZES.items():
-            patch.setattr(smollm2, name, size)
-        vision = {**llava_shapes.POCKET_VISION, **VISION}
-        patch.setattr(llava_shapes, "POCKET_VISION", vision)
-        patch.setattr(smollm2, "backbone_folder", lambda: folder / "llm")
-        patch.setattr(pocket_data, "DEV_IMAGES", 4)
-        patch.setattr(pocket_data, "DEV_PASSAGES", 1)
-        patch.setattr(easy_vqa, "training_images", lambda: iter(few))
-        torch.manual_seed(1)
-        config = LlamaConfig(**smollm2.text_config(), initializer_range=0.2)
-        llm = LlamaForCausalLM(config)
-        (folder / "llm").mkdir()
-        weights = {name: p.detach().clone() for name, p in llm.named_parameters()}
-        save_file(weights, folder / "llm" / "model.safetensors")
-        (folder / "llm" / "config.json").write_text(json.dumps({"num_hidden_layers": DEPTH, "model_type": "llama"}))
-        yield
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(load("pocket-base", BASE), tmp_path_factory.mktemp("made") / "base", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def tuned(base: Path) -> Path:
-    return train("pocket-region", base.parent / "tuned", {**TUNE, "base": str(base)}, device="cpu")
+@cache
+def state_of(folder: Path) -> dict[str, torch.Tensor]:
+    """The weights of a checkpoint that several tests look at."""
+    return load_vlm(resolve_checkpoint(str(folder))).model.state_dict()
 
 
 def lineage(folder: Path) -> Lineage:
@@ -96,9 +49,10 @@ class TestBase:
 
     def test_the_llm_is_that_of_the_package_unchanged(self, base: Path) -> None:
         expected = load_file(smollm2.backbone_folder() / "model.safetensors")
-        state = load_vlm(resolve_checkpoint(str(base))).language_model.state_dict()
-        assert {f"model.{name}" for name in state} == set(expected)
-        assert all(torch.equal(value, expected[f"model.{name}"]) for name, value in state.items())
+        prefix = "model.language_model."
+        state = {name: value for name, value in state_of(base).items() if name.startswith(prefix)}
+        assert {name.replace(prefix, "model.") for name in state} == set(expected)
+        assert all(torch.equal(value, expected[name.replace(prefix, "model.")]) for name, value in state.items())
 
     def test_its_lineage_tells_both_stages(self, base: Path) -> None:
         found = lineage(base)
@@ -124,7 +78,7 @@ class TestTuned:
 
     @pytest.mark.supports("pocket", "tuned")
     def test_nothing_else_of_the_model_has_changed(self, base: Path, tuned: Path) -> None:
-        before, after = (load_vlm(resolve_checkpoint(str(folder))).model.state_dict() for folder in (base, tuned))
+        before, after = state_of(base), state_of(tuned)
         changed = {name for name in before if not torch.equal(before[name], after[name])}
         layers = {name for name in changed if ".language_model.layers." in name}
         assert {int(name.split(".layers.")[1].split(".")[0]) for name in layers} == set(TUNED)
@@ -162,7 +116,7 @@ class TestOtherTunings:
         """(the lineage, the parameters that differ from the base's)."""
         keys = {f"tune.{key}": value for key, value in changes.items()}
         folder = train("pocket-region", out, {**TUNE, "base": str(base), **keys}, device="cpu")
-        before, after = (load_vlm(resolve_checkpoint(str(one))).model.state_dict() for one in (base, folder))
+        before, after = state_of(base), load_vlm(resolve_checkpoint(str(folder))).model.state_dict()
         return lineage(folder), {name for name in before if not torch.equal(before[name], after[name])}
 
     def test_whole_weights_become_a_delta(self, base: Path, tmp_path: Path) -> None:
