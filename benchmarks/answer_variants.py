@@ -1,4 +1,4 @@
-"""Made-up answers of models: letters in all dresses, yes and no, numbers, texts, and what is none of these."""
+"""Made-up answers of models: answer letters in many formats, yes and no, numbers, texts, and none of these."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Columns and types of each visual set on the hub, by its card; of SEED-Bench, GQA and POPE as lmms-eval reads them."""
+"""Columns and types of each visual set on the hub, by its dataset card; some as lmms-eval reads them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Made-up documents with the columns and types of each visual set on the hub, in the layout of a data root.
 
-Texts and pictures are drawn from a seed.
+Texts and images are drawn from a seed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SUBJECTS = ("Accounting", "Art_Theory", "Computer_Science", "Math")
 
 
 def mme(draw: random.Random, n: int) -> list[Row]:
-    """Pairs of questions on pictures, in all fourteen subtasks in turn."""
+    """Pairs of questions on images, in all fourteen subtasks in turn."""
     names = (
         "existence count position color posters celebrity scene landmark artwork OCR "
         "commonsense_reasoning numerical_calculation text_translation code_reasoning"
@@ -99,7 +99,7 @@ def vizwiz(draw: random.Random, n: int) -> list[Row]:
 
 
 def gqa(draw: random.Random, n: int) -> list[Row]:
-    """Questions of five structural types, three a picture."""
+    """Questions of five structural types, three an image."""
     kinds = ("choose", "compare", "logical", "query", "verify")
     rows = []
     for i in range(n):
@@ -111,7 +111,7 @@ def gqa(draw: random.Random, n: int) -> list[Row]:
 
 
 def gqa_pictures(draw: random.Random, n: int) -> list[Row]:
-    """The pictures of `gqa`, and one that no question asks for, in another order."""
+    """The images of `gqa`, and one that no question asks for, in another order."""
     rows = [{"id": f"n{i}", "image": picture(f"gqa {i}")} for i in range((n + 2) // 3 + 1)]
     return rows[::-1]
 
@@ -130,7 +130,7 @@ def scienceqa(draw: random.Random, n: int) -> list[Row]:
 
 
 def mmmu(draw: random.Random, n: int) -> list[Row]:
-    """Multiple choice with one to three pictures, and open questions."""
+    """Multiple choice with one to three images, and open questions."""
     rows = []
     for i in range(n):
         pictures = 1 + i % 3
@@ -174,7 +174,7 @@ def ocrvqa(draw: random.Random, n: int) -> list[Row]:
 
 
 def pope(draw: random.Random, n: int) -> list[Row]:
-    """Three categories with the same ids; questions on a picture are asked in each."""
+    """Three categories with the same ids; questions on an image are asked in each."""
     kinds = ("adversarial", "popular", "random")
     rows = []
     for i in range(n):

@@ -4,7 +4,7 @@
 
 For each task the same items are answered in these ways, in turn, `--rounds` times; the best time of each counts:
 - engine: as `vrbench run --dtype float32` does it;
-- unshared (tasks with pictures): the same batches, but each request computed whole, with its picture;
+- unshared (tasks with images): the same batches, but each request computed whole, with its image;
 - shared (text tasks): beginnings that prompts share computed once, as in bfloat16; float32 is kept exact instead;
 - HFLM (text tasks): lm-eval's model class around the same weights, in batches of 16.
 Writes benchmarks/results/engine.md.

@@ -31,7 +31,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def train(recipe: str, rate: float, rank: int, more: Sequence[str], out: Path, card: str) -> dict[str, Any]:
-    """Train one setting from the shell on one card, unless it is there; what its lineage says of the dev split."""
+    """Train one setting from the shell on one GPU, unless it is there; what its lineage says of the dev split."""
     changes = [f"tune.lr={rate:g}", f"tune.rank={rank}", f"tune.alpha={2 * rank}", *more]
     folder = out / f"{recipe}-lr{rate:g}-rank{rank}"
     if not (folder / "vrbench.json").is_file():

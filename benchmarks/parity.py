@@ -4,7 +4,7 @@
 
 - Text: log-likelihoods, choices, generated texts and all aggregated metrics against lm-eval's evaluator with
   `HFLM(pretrained=<the same model>)`. One row in a batch is the default there, since HFLM's padding moves its own
-  log-likelihoods. In bfloat16 differences are counted, and none is called a fault.
+  log-likelihoods. In bfloat16 differences are counted, and none is called an error.
 - mme and pocket_mme: scores against `lmms_eval.evaluator.simple_evaluate` over the same answers.
 
 Prints a line and writes the report as each task is done; exits with 1 where something differs by more than is

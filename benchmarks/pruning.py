@@ -1,4 +1,4 @@
-"""Which score says best what removing layers costs? Orders chosen on some dev pictures, judged on others.
+"""Which score says best what removing layers costs? Orders chosen on some dev images, judged on others.
 
     python -m benchmarks.pruning --work DIR [--ckpt pocket/full pocket/region] [--pictures 400] [--device cuda]
 
@@ -37,7 +37,7 @@ from vrbench.pruning.samples import Samples
 from vrbench.statistics.bootstrap import resample
 
 JUDGED_FROM = 10_000
-"""Number of the first dev picture on which orders are judged; they are chosen on pictures from 0 on."""
+"""Number of the first dev image on which orders are judged; they are chosen on images from 0 on."""
 
 DRAWS = 2000
 SCORES = (*REMOVAL_METHODS, "taylor", "angular", "block-influence", "multimodal-block-influence", BLOCK)
@@ -126,7 +126,7 @@ class Subject:
 
 
 def intervals(answers: AnswerLosses, image_of: NDArray[np.int64]) -> dict[str, list[float]]:
-    """Mean over questions, and the ends of its 95 % interval: percentiles over pictures drawn with replacement."""
+    """Mean over questions, and the ends of its 95 % interval: percentiles over images drawn with replacement."""
     _, place = np.unique(image_of, return_inverse=True)
     columns = [np.bincount(place, column) for column in (answers.losses, answers.correct, np.ones(len(image_of)))]
     table = np.array(columns).T

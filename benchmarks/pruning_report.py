@@ -32,7 +32,7 @@ def agreement(one: dict[str, Any], singles: dict[str, float]) -> tuple[float, fl
 
 
 def cost(by: str) -> str:
-    """Passes over the dev pictures that an order of N of D candidates takes."""
+    """Passes over the dev images that an order of N of D candidates takes."""
     if by not in removal_methods.REMOVAL_METHODS:
         return "2" if by in ("taylor", "fisher") else "1"
     method = removal_methods.REMOVAL_METHODS[by]

@@ -99,7 +99,7 @@ def write(recordings: Iterable[Recording], file: Path = FILE) -> None:
 
 
 def ids(spec: TaskSpec, part: Any) -> list[str]:
-    """Ids of a part's items, in their order; pictures are not read."""
+    """Ids of a part's items, in their order; images are not read."""
     rows = part.rows[spec.data.split]
     plain = rows.remove_columns([name for name in spec.data.images if name in rows.column_names])
     numbered = zip(part.positions, plain, strict=True)

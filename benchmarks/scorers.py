@@ -3,8 +3,9 @@
     python benchmarks/scorers.py [--items 320]
     python benchmarks/scorers.py --record [--ckpt pocket/region,...] [--tasks mme,...]
 
-The documents are made up in the form of the hub's sets (`documents.py`), and so are answers in all dresses
-(`dresses.py`); others were given to such documents by the pocket checkpoints (`recorded.py`; --record asks them anew).
+The documents are made up in the form of the hub's sets (`documents.py`), and so are answers in many formats
+(`answer_variants.py`); others were given to such documents by the pocket checkpoints (`recorded.py`; --record asks them
+again).
 The answers go through vrbench on one side; on the other through a task object of lmms-eval's own, made from its own
 YAML: its filters, `process_results` and aggregations, called directly. Writes benchmarks/results/scorers.md; exits with
 1 where anything differs.
@@ -83,7 +84,7 @@ class Prompts:
     context_length = 2048
 
     def prompt(self, text: str, n_images: int = 0) -> str:
-        """The text after a mark for each picture."""
+        """The text after a mark for each image."""
         return "<image>" * n_images + text
 
 

@@ -41,7 +41,7 @@ HEAD = {
 
 
 class Memory:
-    """The most memory that was held since the last reset: torch's on a card, the process's own on a CPU."""
+    """The most memory that was held since the last reset: torch's on a GPU, the process's own on a CPU."""
 
     def __init__(self, device: str) -> None:
         self._on_card = device == "cuda"
@@ -80,7 +80,7 @@ def measure(ckpt: str, given: argparse.Namespace) -> dict[str, Any]:
         memory.reset()
         start = time.perf_counter()
         vlm = load_vlm(*arguments)
-        peak = memory.peak()  # waits for the card
+        peak = memory.peak()  # waits for the GPU
         row.update(load_seconds=time.perf_counter() - start, load_peak=peak, depth=vlm.depth)
         memory.reset()
         return vlm
@@ -141,7 +141,7 @@ def main() -> None:
             continue
         try:
             rows[ckpt] = measure(ckpt, given)
-        except Exception as error:  # such as a card that is too small: the others go on
+        except Exception as error:  # such as a GPU that is too small: the others go on
             rows[ckpt] = {"ckpt": ckpt, "error": f"{type(error).__name__}: {error}".splitlines()[0]}
         print(json.dumps(rows[ckpt]), flush=True)
         if kept:

@@ -1,4 +1,4 @@
-"""The rows of the generated visual tasks: true, balanced, and about pictures that nothing else shows."""
+"""The rows of the generated visual tasks: true, balanced, and about images that nothing else shows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vrbench.pocket.visual import LETTERS
 from vrbench.pocket.world import Scene, scene
 
 Rows = list[dict[str, Any]]
-TRAINING = 2000
+TRAINING = 500
 OFFSET = 1_000_000  # from one task's first scene to the next task's
 LETTER_TASKS = ("pocket_mmbench", "pocket_seed")
 DEV = {"pocket_mme": 30, "pocket_mmbench": 60, "pocket_seed": 120, "pocket_textvqa": 120}
@@ -39,7 +39,7 @@ def digests(rows: Rows) -> set[str]:
 
 
 def scene_of(task: str, row: dict[str, Any]) -> Scene:
-    """The scene that a row's picture shows, found by its number and checked by its pixels."""
+    """The scene that a row's image shows, found by its number and checked by its pixels."""
     if task == "pocket_mmbench":
         index = OFFSET + row["index"] % OFFSET
     else:

@@ -1,4 +1,4 @@
-"""The picture world: the same bytes everywhere, and splits that never meet."""
+"""The world of scenes: the same bytes everywhere, and splits that never meet."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from vrbench.pocket.drawing import STROKES, draw
 from vrbench.pocket.world import COLOURS, SEEDS_PER_SPLIT, SHAPES, SIDE, SIZES, SPLIT_SEEDS, WORDS, Scene, scene
 
-PINNED = {  # published figures hold for exactly these pictures
+PINNED = {  # published figures hold for exactly these images
     ("test", 0): "017a80caf0f01d91ea5ef4a9acd2d7cab94291c463d3ec4f2b003c8ae317d25d",
     ("dev", 3): "83cbcc468c2f733dec32f5ce76d3755fc45ace85b6f68cf460c36d80627d1048",
     ("train", 17): "846e15a4c4cdf657eadc2e39b0e65d1ca6112e1864edf6ff22b25bd5df760ffa",
@@ -89,7 +89,7 @@ def test_every_word_can_be_written_once() -> None:
 
 
 def test_a_word_leaves_ink() -> None:
-    """A scene's picture without its words differs around every letter."""
+    """A scene's image without its words differs around every letter."""
     of = next(s for s in (scene("dev", i) for i in range(50)) if s.words)
     bare = draw(Scene(of.seed, of.objects, (), of.background, of.lines, of.noise)).astype(int)
     differs = np.abs(draw(of).astype(int) - bare).max(-1) > 20

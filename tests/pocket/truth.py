@@ -22,7 +22,7 @@ def number(of: Scene, what: str) -> int:
 
 
 def corner(of: Scene, name: str) -> str:
-    """Which quarter of the picture the centre of a thing is in."""
+    """Which quarter of the image the centre of a thing is in."""
     thing = one(of, name)
     return ("top" if thing.y < SIDE / 2 else "bottom") + (" left" if thing.x < SIDE / 2 else " right")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reproduce.made_results import made_folder, made_plan, made_profile
+from tests.reproduce.sample_results import made_folder, made_plan, made_profile
 from vrbench.reproduce.claims import ClaimResult, claim_results, judge_estimate
 from vrbench.reproduce.plan import save_plan
 from vrbench.reproduce.results import read_results

@@ -1,4 +1,4 @@
-"""Execution: order, failures, resuming after kill -9, cards, and disk; with steps that only write what they did."""
+"""Execution: order, failures, resuming after kill -9, GPUs, and disk; with steps that only write what they did."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.reproduce import faked
-from tests.reproduce.faked import begun, diary, plan, step
+from tests.reproduce import fake_steps
+from tests.reproduce.fake_steps import begun, diary, plan, step
 from vrbench.core.errors import VrbenchError
 from vrbench.reproduce.execute import ExecutionOptions, StepEvent, execute, gpu_names
 from vrbench.reproduce.plan import Plan, StepRecord, load_plan
@@ -34,7 +34,7 @@ SMALL = plan(
 
 
 def events(of: Plan, folder: Path, **options: object) -> list[StepEvent]:
-    with closing(execute(of, folder, faked.FUNCTIONS, ExecutionOptions(**options))) as happening:  # type: ignore[arg-type]
+    with closing(execute(of, folder, fake_steps.FUNCTIONS, ExecutionOptions(**options))) as happening:  # type: ignore[arg-type]
         return list(happening)
 
 
@@ -147,10 +147,10 @@ class TestResuming:
     def test_a_killed_process_is_resumed_and_no_step_is_done_twice(self, tmp_path: Path) -> None:
         folder = tmp_path / "out"
         program = (
-            "from contextlib import closing\nfrom tests.reproduce import faked, test_execute as t\n"
+            "from contextlib import closing\nfrom tests.reproduce import fake_steps, test_execute as t\n"
             "from vrbench.reproduce.execute import ExecutionOptions, execute\nfrom pathlib import Path\nimport sys\n"
             "if __name__ == '__main__':\n"
-            "    list(execute(t.SLOW, Path(sys.argv[1]), faked.FUNCTIONS, ExecutionOptions(jobs=2)))\n"
+            "    list(execute(t.SLOW, Path(sys.argv[1]), fake_steps.FUNCTIONS, ExecutionOptions(jobs=2)))\n"
         )
         file = tmp_path / "program.py"
         file.write_text(program)
@@ -161,21 +161,21 @@ class TestResuming:
         process.wait()
         workers = {int(line[2]) for line in diary(folder)}
         _wait_until_dead(workers)
-        assert [line[1] for line in diary(folder) if line[0] == "end"] == ["train-a"]  # the others died at once
+        assert [line[1] for line in diary(folder) if line[0] == "end"] == ["train-a"]  # the others died immediately
         happened = events(SLOW, folder, jobs=2)
         assert {e.step for e in happened if e.kind == "there"} == {"train-a"}
         finished = [line[1] for line in diary(folder) if line[0] == "end"]
         assert sorted(finished) == sorted(one.name for one in SLOW.steps)
 
     def test_two_at_once_are_refused(self, tmp_path: Path) -> None:
-        with closing(execute(SMALL, tmp_path, faked.FUNCTIONS, ExecutionOptions())) as happening:
+        with closing(execute(SMALL, tmp_path, fake_steps.FUNCTIONS, ExecutionOptions())) as happening:
             next(happening)
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as other:
                 with pytest.raises(VrbenchError, match="another process is at work"):
                     other.submit(events, SMALL, tmp_path).result()
 
     def test_closing_ends_the_processes(self, tmp_path: Path) -> None:
-        happening = execute(plan(step("train-a", seconds=60)), tmp_path, faked.FUNCTIONS, ExecutionOptions())
+        happening = execute(plan(step("train-a", seconds=60)), tmp_path, fake_steps.FUNCTIONS, ExecutionOptions())
         next(happening)
         while not diary(tmp_path):
             time.sleep(0.02)

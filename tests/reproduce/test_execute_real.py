@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reproduce import shrunk
+from tests.reproduce import tiny_family
 from tests.tiny import own_cache
 from vrbench.core.layers import select_layers
 from vrbench.core.run_storage import load_run
@@ -38,18 +38,18 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("tiny")
     with pytest.MonkeyPatch.context() as patch:
         own_cache(folder / "cache", patch)
-        patch.setenv(shrunk.FOLDER, str(folder / "llm"))
+        patch.setenv(tiny_family.FOLDER, str(folder / "llm"))
         patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setitem(FAMILIES, "pocket", FAMILIES["pocket"].model_copy(update={"depth": shrunk.DEPTH}))
+        patch.setitem(FAMILIES, "pocket", FAMILIES["pocket"].model_copy(update={"depth": tiny_family.DEPTH}))
         patch.setattr(building, "N", 2)
         patch.setattr(experiments, "COUNTS", (1, 2))
         patch.setattr(experiments, "REMOVED", (1, 2))
         patch.setattr(experiments, "HEALED", (1,))
         patch.setattr(experiments, "BEFORE", 1)
         patch.setattr(experiments, "RESTORED_COUNTS", (2,))
-        shrunk.write_llm(folder / "llm")
-        with shrunk.in_it():
-            train(load("pocket-base", shrunk.BASE), folder / "base", device="cpu")
+        tiny_family.write_llm(folder / "llm")
+        with tiny_family.in_it():
+            train(load("pocket-base", tiny_family.BASE), folder / "base", device="cpu")
         yield folder / "base"
 
 
@@ -58,7 +58,7 @@ def plan(tables: str, base: Path) -> Plan:
 
 
 def done(of: Plan, folder: Path) -> list[StepEvent]:
-    with closing(execute(of, folder, shrunk.FUNCTIONS, ExecutionOptions(only=WANTED))) as happening:
+    with closing(execute(of, folder, tiny_family.FUNCTIONS, ExecutionOptions(only=WANTED))) as happening:
         events = list(happening)
     assert [(e.step, e.error, _log(folder, e.step)) for e in events if e.kind == "failed"] == []
     return events
@@ -82,8 +82,8 @@ class TestLayers:
         for name, text in TUNED.items():
             run = load_run(folder / "runs" / f"run-{name}-s0")
             (step,) = run.record.checkpoint.lineage[0].steps
-            with shrunk.in_it():
-                assert select_layers(step.layers, shrunk.DEPTH) == select_layers(text, shrunk.DEPTH)
+            with tiny_family.in_it():
+                assert select_layers(step.layers, tiny_family.DEPTH) == select_layers(text, tiny_family.DEPTH)
                 assert (
                     run.record.checkpoint.digest
                     == resolve_checkpoint(str(folder / "checkpoints" / f"train-{name}-s0")).digest
@@ -127,18 +127,18 @@ def test_every_kind_of_step(layers: tuple[Plan, Path]) -> None:
     _, folder = layers
     for name in OTHERS:
         assert load_run(folder / "runs" / name).record.status == "ok"
-    chosen = select_layers(str(folder / "layers" / "layers-angular-s0.json"), shrunk.DEPTH)
+    chosen = select_layers(str(folder / "layers" / "layers-angular-s0.json"), tiny_family.DEPTH)
     tuned = load_run(folder / "runs" / "run-angular-2-s0").record.checkpoint.lineage[0].steps[0].layers
     assert tuned == str(chosen) and len(chosen) == 2
     healed = load_run(folder / "runs" / "run-heal-region-loss-1-s0").record.checkpoint
-    assert healed.depth == shrunk.DEPTH - 1
+    assert healed.depth == tiny_family.DEPTH - 1
     assert [step.kind for line in healed.lineage[:3] for step in line.steps] == ["trained", "pruned", "trained"]
     order = json.loads((folder / "orders" / "order-full-angular-s0.json").read_text())["order"]
     removed = load_run(folder / "runs" / "run-prune-full-angular-2-s0").record.checkpoint.lineage[0].steps[0]
-    assert select_layers(removed.layers, shrunk.DEPTH).indices == tuple(sorted(order[:2]))
+    assert select_layers(removed.layers, tiny_family.DEPTH).indices == tuple(sorted(order[:2]))
     restored = load_run(folder / "runs" / "run-restore-top-2-s0").record.checkpoint.lineage[0].steps[0]
-    assert restored.kind == "restored" and select_layers(restored.layers, shrunk.DEPTH) == select_layers(
-        "top:2", shrunk.DEPTH
+    assert restored.kind == "restored" and select_layers(restored.layers, tiny_family.DEPTH) == select_layers(
+        "top:2", tiny_family.DEPTH
     )
     base = load_run(folder / "runs" / "run-base").record
     assert {result.task for result in base.results} == {"pocket_grammar"}

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.reproduce.made_results import made_run
+from tests.reproduce.sample_results import made_run
 from tests.simulated import changed, saved
 from vrbench.core.run_storage import samples_to_jsonl
 from vrbench.core.schemas import Run

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.reproduce import faked
-from tests.reproduce.made_results import made_folder, made_profile
+from tests.reproduce import fake_steps
+from tests.reproduce.sample_results import made_folder, made_profile
 from tests.simulated import run, samples, saved
 from vrbench.core.errors import VrbenchError
 from vrbench.core.run_storage import load_run
@@ -76,12 +76,12 @@ def test_samples_that_are_not_those_of_the_record_are_refused(folder: Path) -> N
 
 
 def test_a_plan_goes_on_from_packed_records(tmp_path: Path) -> None:
-    of = faked.plan(faked.step("train-a"), faked.step("layers-x", "train-a"))
-    with closing(execute(of, tmp_path, faked.FUNCTIONS, ExecutionOptions())) as happening:
+    of = fake_steps.plan(fake_steps.step("train-a"), fake_steps.step("layers-x", "train-a"))
+    with closing(execute(of, tmp_path, fake_steps.FUNCTIONS, ExecutionOptions())) as happening:
         list(happening)
     pack(tmp_path)
-    more = faked.plan(*of.steps, faked.step("train-b", "layers-x", what="{layers-x}"))
-    with closing(execute(more, tmp_path, faked.FUNCTIONS, ExecutionOptions())) as happening:
+    more = fake_steps.plan(*of.steps, fake_steps.step("train-b", "layers-x", what="{layers-x}"))
+    with closing(execute(more, tmp_path, fake_steps.FUNCTIONS, ExecutionOptions())) as happening:
         assert [(e.step, e.kind) for e in happening if e.kind != "started"] == [
             ("train-a", "there"), ("layers-x", "there"), ("train-b", "done"),
         ]  # fmt: skip

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from tests.reproduce import faked
+from tests.reproduce import fake_steps
 from vrbench.cli import app, reproduce_steps
 from vrbench.cli.reproduce import print_costs, print_plan
 from vrbench.reproduce.execute import ExecutionOptions, StepEvent, execute
@@ -60,11 +60,13 @@ class TestDryRun:
     def test_what_is_made_again_for_want_of_weights_is_told_and_counted(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        of = faked.plan(faked.step("train-a"), faked.step("train-b"), faked.step("run-a", "train-a"))
-        with closing(execute(of, tmp_path, faked.FUNCTIONS, ExecutionOptions())) as happening:
+        of = fake_steps.plan(
+            fake_steps.step("train-a"), fake_steps.step("train-b"), fake_steps.step("run-a", "train-a")
+        )
+        with closing(execute(of, tmp_path, fake_steps.FUNCTIONS, ExecutionOptions())) as happening:
             list(happening)
         shutil.rmtree(tmp_path / "checkpoints")
-        more = faked.plan(*of.steps, faked.step("run-more", "train-a"))
+        more = fake_steps.plan(*of.steps, fake_steps.step("run-more", "train-a"))
         print_plan(more, tmp_path, "*", None)
         told = capsys.readouterr().out
         assert "  train-a  (again: its weights are missing)\n  train-b  (done)\n" in told
@@ -92,10 +94,10 @@ class TestFaults:
 
 
 def failing(job: StepJob) -> None:
-    """`faked.train`, but the model with one layer cannot be had."""
+    """`fake_steps.train`, but the model with one layer cannot be had."""
     if job.step.name == "train-sparse-uniform-1-s0":
         raise OSError("disk full")
-    faked.train(job)
+    fake_steps.train(job)
 
 
 class TestExecution:
@@ -110,7 +112,7 @@ class TestExecution:
         )
 
     def test_it_ends_with_what_was_spent_and_the_report(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(reproduce_steps, "FUNCTIONS", faked.FUNCTIONS)
+        monkeypatch.setattr(reproduce_steps, "FUNCTIONS", fake_steps.FUNCTIONS)
         done = self.reproduce(tmp_path)
         assert done.exit_code == 0
         assert re.search(r"^train +7 +0\.\d +-$", done.stdout, re.MULTILINE)
@@ -122,7 +124,7 @@ class TestExecution:
     def test_a_failed_step_is_told_and_the_exit_code_is_1(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(reproduce_steps, "FUNCTIONS", {**faked.FUNCTIONS, "train": failing})
+        monkeypatch.setattr(reproduce_steps, "FUNCTIONS", {**fake_steps.FUNCTIONS, "train": failing})
         done = self.reproduce(tmp_path)
         assert done.exit_code == 1
         assert "vrbench: step train-sparse-uniform-1-s0 failed: OSError: disk full (see logs/" in done.stderr
@@ -132,9 +134,9 @@ class TestExecution:
 
 
 def test_what_was_spent_is_told_by_kind_and_by_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    of = faked.plan(faked.step("train-a"), faked.step("run-a", "train-a"))
+    of = fake_steps.plan(fake_steps.step("train-a"), fake_steps.step("run-a", "train-a"))
     options = ExecutionOptions(jobs=4, gpus=("0", "1"))
-    with closing(execute(of, tmp_path, faked.FUNCTIONS, options)) as happening:
+    with closing(execute(of, tmp_path, fake_steps.FUNCTIONS, options)) as happening:
         list(happening)
     events = [
         StepEvent("done", "train-a", 90.0, 0),

@@ -13,7 +13,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from tests.reporting.test_report import Page
-from tests.reproduce.made_results import ODD, made_folder, made_profile, made_run
+from tests.reproduce.sample_results import ODD, made_folder, made_profile, made_run
 from vrbench.core.errors import VrbenchError
 from vrbench.core.run_storage import load_run, save_run
 from vrbench.core.schemas import AnswerProvenance

@@ -118,9 +118,10 @@ def _do(job: StepJob, functions: Mapping[str, StepFunction]) -> tuple[float, str
             torch.cuda.reset_peak_memory_stats()
         functions[job.step.kind](job)
         _write_record(job, started, time.perf_counter() - start)
-    except Exception as fault:
+    except Exception as raised:
         traceback.print_exc()
-        error = str(fault) if isinstance(fault, VrbenchError) else f"{type(fault).__name__}: {fault}".rstrip(": ")
+        is_known = isinstance(raised, VrbenchError)
+        error = str(raised) if is_known else f"{type(raised).__name__}: {raised}".rstrip(": ")
     _free_memory()
     sys.stdout.flush()
     sys.stderr.flush()

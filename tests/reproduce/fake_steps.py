@@ -14,7 +14,7 @@ Value = str | int | float | bool
 
 
 def note(job: StepJob, what: str) -> None:
-    """Add a line to the folder's diary: what was done, by which process, and with which card and threads."""
+    """Add a line to the folder's diary: what was done, by which process, and with which GPU and threads."""
     folder = job.folder
     names = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
     told = " ".join(os.environ.get(name, "-") for name in names)
@@ -23,7 +23,7 @@ def note(job: StepJob, what: str) -> None:
 
 
 def train(job: StepJob) -> None:
-    """Write a checkpoint; `seconds`, `fault` and `die` say how it goes."""
+    """Write a checkpoint; `seconds`, `error` and `die` say how it goes."""
     note(job, "begin")
     time.sleep(float(job.step.arguments.get("seconds", 0)))
     if "fault" in job.step.arguments:
