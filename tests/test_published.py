@@ -8,7 +8,7 @@ import pytest
 
 from vrbench.core.run_storage import load_run
 from vrbench.reporting import render
-from vrbench.reproduce.report import write as write_report
+from vrbench.reproduce.report import write_report
 from vrbench.statistics.comparison import compare_paths
 
 ROOT = Path(__file__).parents[1]

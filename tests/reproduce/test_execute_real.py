@@ -115,10 +115,10 @@ class TestLayers:
         assert weights.stat().st_mtime_ns == before
 
     def test_the_report_is_written(self, layers: tuple[Plan, Path]) -> None:
-        from vrbench.reproduce.report import write
+        from vrbench.reproduce.report import write_report
 
         _, folder = layers
-        told = {path.name: path.read_text() for path in write(folder) if path.suffix == ".md"}
+        told = {path.name: path.read_text() for path in write_report(folder) if path.suffix == ".md"}
         assert "1 layer" in told["report.md"]
 
 

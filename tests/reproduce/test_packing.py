@@ -17,7 +17,7 @@ from vrbench.core.errors import VrbenchError
 from vrbench.core.run_storage import load_run
 from vrbench.reproduce.execute import ExecutionOptions, execute
 from vrbench.reproduce.packing import RECORDS, SAMPLES, RecordFolder, pack, unpack
-from vrbench.reproduce.report import write
+from vrbench.reproduce.report import write_report
 
 
 @pytest.fixture
@@ -33,11 +33,11 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def test_a_packed_folder_has_few_files_the_same_report_and_unpacks_to_the_same_bytes(folder: Path) -> None:
     before = content(folder)
-    write(folder)
+    write_report(folder)
     reported = {name: data for name, data in content(folder).items() if name not in before}
     pack(folder)
     assert content(folder).keys() == {"plan.json", "profile.json", RECORDS, SAMPLES, *reported}
-    write(folder)
+    write_report(folder)
     assert {name: data for name, data in content(folder).items() if name in reported} == reported
     unpack(folder)
     assert {name: data for name, data in content(folder).items() if name not in reported} == before
@@ -69,10 +69,10 @@ def test_samples_that_are_not_those_of_the_record_are_refused(folder: Path) -> N
     table = pq.read_table(folder / SAMPLES)
     pq.write_table(table.slice(0, table.num_rows - 1), folder / SAMPLES)
     with pytest.raises(VrbenchError, match="its sha256 differs"):
-        write(folder)
+        write_report(folder)
     (folder / SAMPLES).write_bytes(b"no parquet")
     with pytest.raises(VrbenchError, match=r"samples\.parquet cannot be read"):
-        write(folder)
+        write_report(folder)
 
 
 def test_a_plan_goes_on_from_packed_records(tmp_path: Path) -> None:

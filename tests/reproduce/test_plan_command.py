@@ -104,7 +104,7 @@ class TestExecution:
     @pytest.fixture(autouse=True)
     def quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(reproduce_steps, "validate_plan", lambda *_: [])
-        monkeypatch.setattr("vrbench.reproduce.report.write", lambda folder: [folder / "report.md"])
+        monkeypatch.setattr("vrbench.reproduce.report.write_report", lambda folder: [folder / "report.md"])
 
     def reproduce(self, folder: Path) -> Result:
         return CliRunner().invoke(

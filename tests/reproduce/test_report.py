@@ -18,7 +18,7 @@ from vrbench.core.errors import VrbenchError
 from vrbench.core.run_storage import load_run, save_run
 from vrbench.core.schemas import AnswerProvenance
 from vrbench.reporting.formatting import interval
-from vrbench.reproduce.report import write
+from vrbench.reproduce.report import write_report
 from vrbench.reproduce.report_content import origins
 from vrbench.reproduce.results import read_results
 from vrbench.reproduce.tables import PUBLISHED
@@ -31,7 +31,7 @@ MISSING = "train-top-s1"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = made_folder(tmp_path_factory.mktemp("results") / "pocket", without=[MISSING])
     made_profile(made, 0.7)
-    write(made)
+    write_report(made)
     return made
 
 
@@ -77,9 +77,11 @@ def test_every_format_shows_the_same_interval(folder: Path) -> None:
 
 def test_the_same_records_give_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     again = Path(shutil.copytree(folder, tmp_path / "elsewhere", ignore=shutil.ignore_patterns("report.*", "plots")))
-    command = [sys.executable, "-c", "import sys; from vrbench.reproduce.report import write; write(sys.argv[1])"]
-    command[2] = command[2].replace("write(sys.argv[1])", "from pathlib import Path; write(Path(sys.argv[1]))")
-    command[2] += "; assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    program = (
+        "import sys; from pathlib import Path; from vrbench.reproduce.report import write_report; "
+        "write_report(Path(sys.argv[1])); assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    )
+    command = [sys.executable, "-c", program]
     subprocess.run([*command, str(again)], check=True)
     names = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
     assert names == sorted(str(file.relative_to(again)) for file in again.rglob("*") if file.is_file())
@@ -109,7 +111,7 @@ def test_a_failed_step_is_named_and_pictures_without_data_are_removed(folder: Pa
     (copy / "logs" / f"{MISSING}.log").write_text("it died")
     (copy / "profile.json").unlink()
     assert (copy / "plots" / "profile.png").is_file()
-    write(copy)
+    write_report(copy)
     assert f"- {MISSING} (begun, and failed or stopped)\n" in page(copy, "md")
     assert not (copy / "plots" / "profile.png").exists() and (copy / "plots" / "layers.png").is_file()
 
@@ -118,7 +120,7 @@ def test_an_empty_folder_has_a_report(tmp_path: Path) -> None:
     everything = [f"train-{m}-s{s}" for m in ("full", "region", "top", "odd") for s in (0, 1)]
     everything += [f"{k}-{m}-s{s}" for k, m in (("prune", "pruned"), ("prune", "full-pruned")) for s in (0, 1)]
     made = made_folder(tmp_path, without=[*everything, "restore-restored-s0", "restore-restored-s1"])
-    written = write(made)
+    written = write_report(made)
     assert [file.name for file in written] == ["report.md", "report.html", "report.tex"]  # no data, no plots
     text = page(made, "md")
     assert text.count("? undecided: no evidence has been measured") == 5
@@ -128,7 +130,7 @@ def test_an_empty_folder_has_a_report(tmp_path: Path) -> None:
 
 def test_no_plan_is_told(tmp_path: Path) -> None:
     with pytest.raises(VrbenchError, match="no plan in"):
-        write(tmp_path)
+        write_report(tmp_path)
 
 
 def test_runs_over_other_items_are_refused(folder: Path, tmp_path: Path) -> None:
@@ -137,7 +139,7 @@ def test_runs_over_other_items_are_refused(folder: Path, tmp_path: Path) -> None
     settings = run.record.settings.model_copy(update={"limit": 7})
     save_run(run.path or copy, run.record.model_copy(update={"settings": settings}), run.samples, compressed=True)
     with pytest.raises(VrbenchError, match=r"run-odd-s0: limit 7 against the baseline's 240"):
-        write(copy)
+        write_report(copy)
 
 
 def test_html_stands_alone_and_escapes(folder: Path) -> None:

@@ -87,9 +87,9 @@ def reproduce(
 
 
 def _report(folder: Path) -> None:
-    from vrbench.reproduce.report import write
+    from vrbench.reproduce.report import write_report
 
-    for file in write(folder):
+    for file in write_report(folder):
         print(f"report: {file}")
 
 

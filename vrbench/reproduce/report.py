@@ -19,7 +19,7 @@ PLOTS = "plots"
 """Folder of the plots."""
 
 
-def write(folder: Path) -> list[Path]:
+def write_report(folder: Path) -> list[Path]:
     """Write the report of a plan's folder; returns the written files, pages first.
 
     Raises:
