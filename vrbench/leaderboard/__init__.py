@@ -1,1 +1,1 @@
-"""The leaderboard: what is handed in, read as a stranger's data, scored again from its answers, and shown."""
+"""Leaderboards: submissions read as untrusted data, scored again from their answers, ranked and published."""

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 from importlib import import_module
-from pathlib import Path
 
 from pydantic import BaseModel
 
 from vrbench.core.errors import VrbenchError
-from vrbench.core.io import write_atomically
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 SCHEMAS: dict[str, tuple[str, str]] = {
@@ -36,11 +34,3 @@ def schema_text(name: str) -> str:
     module, attribute = SCHEMAS[name]
     record: type[BaseModel] = getattr(import_module(module), attribute)
     return json.dumps({"$schema": DIALECT, **record.model_json_schema()}, indent=1, ensure_ascii=False) + "\n"
-
-
-def write_schemas(folder: Path) -> list[Path]:
-    """Write every schema as `<name>.schema.json`; return the files."""
-    files = {folder / f"{name}.schema.json": schema_text(name) for name in SCHEMAS}
-    for file, text in files.items():
-        write_atomically(file, text)
-    return list(files)

@@ -73,39 +73,28 @@ def safe_name(text: object, what: str = "name") -> str:
     Raises:
         VrbenchError: it cannot, such as a path or the name of a Windows device.
     """
-    if not _matches(NAME_PATTERN, text) or "__" in str(text) or ".." in str(text):
-        raise VrbenchError(
-            f"{what} {sanitize_for_message(text)} is not allowed; a name has 1 to {limits.NAME} of a-z, 0-9, '.', '_' "
-            "and '-', begins and ends with a letter or digit, has no '__' or '..', and is no device name of Windows"
-        )
-    return str(text)
+    allowed = (
+        f"a name has 1 to {limits.NAME} of a-z, 0-9, '.', '_' and '-', begins and ends with a letter or digit, has no "
+        "'__' or '..', and is no device name of Windows"
+    )
+    return _matching(rf"(?!.*(__|\.\.)){NAME_PATTERN}", text, what, allowed)
 
 
 def safe_task(text: object) -> str:
-    """Return the text if it is a valid task id, and so the stem of a file.
-
-    Raises:
-        VrbenchError: it is not.
-    """
-    if not _matches(TASK_PATTERN, text):
-        raise VrbenchError(
-            f"task {sanitize_for_message(text)} is not a valid task id; an id has up to {limits.NAME} of a-z, 0-9 and "
-            "'_', and is no device name of Windows"
-        )
-    return str(text)
+    """Return the text if it is a valid task id, and so a file stem; raises a VrbenchError as `safe_name` does."""
+    allowed = f"an id has up to {limits.NAME} of a-z, 0-9 and '_', and is no device name of Windows"
+    return _matching(TASK_PATTERN, text, "task", allowed)
 
 
 def safe_revision(text: object) -> str:
-    """Return the text if it is 16 hexadecimal digits.
+    """Return the text if it is 16 hexadecimal digits; raises a VrbenchError as `safe_name` does."""
+    return _matching("[0-9a-f]{16}", text, "revision", "it is 16 of 0-9 and a-f, the start of the checkpoint's digest")
 
-    Raises:
-        VrbenchError: it is not.
-    """
-    if not _matches("[0-9a-f]{16}", text):
-        raise VrbenchError(
-            f"revision {sanitize_for_message(text)} is not 16 of 0-9 and a-f, the start of the checkpoint's digest"
-        )
-    return str(text)
+
+def _matching(pattern: str, text: object, what: str, allowed: str) -> str:
+    if not isinstance(text, str) or not re.fullmatch(pattern, text) or _DEVICE.fullmatch(text):
+        raise VrbenchError(f"{what} {sanitize_for_message(text)} is not allowed; {allowed}")
+    return text
 
 
 def safe_url(text: object) -> str:
@@ -120,10 +109,6 @@ def safe_url(text: object) -> str:
             f"{limits.URL} printable ASCII characters, and no space, quote, angle bracket, backslash, user or password"
         )
     return str(text)
-
-
-def _matches(pattern: str, text: object) -> bool:
-    return isinstance(text, str) and re.fullmatch(pattern, text) is not None and not _DEVICE.fullmatch(text)
 
 
 def _is_web_address(text: str) -> bool:

@@ -7,7 +7,7 @@ document.addEventListener("DOMContentLoaded", () => {
   const rows = element.tBodies[0].rows.length;
   const table = new window.DataTable(element, {
     paging: false, info: false, autoWidth: false, order: [], orderClasses: false,
-    columnDefs: [ // said here, so that not every cell is looked at to find out
+    columnDefs: [ // given here, so that DataTables does not inspect every cell
       { targets: ["num", "quiet"], type: "num", searchable: false },
       { targets: "_all", type: "string" },
     ],

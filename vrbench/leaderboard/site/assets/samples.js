@@ -5,20 +5,20 @@ document.addEventListener("DOMContentLoaded", () => {
   const PAGE = 24;
   const LONG = 600;
   const browser = document.getElementById("browser");
-  const told = browser.dataset;
-  const held = (self[told.namespace] = self[told.namespace] || {});
+  const settings = browser.dataset;
+  const store = (self[settings.namespace] = self[settings.namespace] || {});
   const by = (id) => document.getElementById(id);
   const list = by("samples"), count = by("count"), where = by("where");
   const controls = { show: by("show"), group: by("group"), order: by("order"), search: by("search") };
-  const index = held.index, ours = held[told.ours], theirs = told.theirs ? held[told.theirs] : null;
+  const index = store.index, ours = store[settings.ours], theirs = settings.theirs ? store[settings.theirs] : null;
   browser.hidden = false;
-  if (!index || !ours || (told.theirs && !theirs)) {
+  if (!index || !ours || (settings.theirs && !theirs)) {
     count.textContent = "The samples could not be loaded; a file of this site is missing.";
     by("filters").hidden = true;
     return;
   }
-  const n = index.ids.length, chunks = Math.ceil(n / index.chunk), graded = told.unit === "percent";
-  const right = Number(told.right);
+  const n = index.ids.length, chunks = Math.ceil(n / index.chunk), graded = settings.unit === "percent";
+  const right = Number(settings.right);
   const place = new Map(index.ids.map((id, i) => [id, i]));
   let chosen = [], page = 0, linked = -1, turn = 0, drawing = 0;
 
@@ -28,15 +28,15 @@ document.addEventListener("DOMContentLoaded", () => {
     if (!loading.has(k)) {
       loading.set(k, new Promise((done, failed) => {
         const script = document.createElement("script");
-        script.src = `${told.place}/items-${k}.js`;
-        script.onload = () => (held[`items-${k}`] ? done() : failed(new Error(script.src)));
+        script.src = `${settings.place}/items-${k}.js`;
+        script.onload = () => (store[`items-${k}`] ? done() : failed(new Error(script.src)));
         script.onerror = () => { loading.delete(k); script.remove(); failed(new Error(script.src)); };
         document.head.append(script);
       }));
     }
     return loading.get(k);
   };
-  const item = (i) => held[`items-${Math.floor(i / index.chunk)}`][i % index.chunk];
+  const item = (i) => store[`items-${Math.floor(i / index.chunk)}`][i % index.chunk];
   const answer = (side, i) => side.texts[side.answer[i]];
   const raw = (side, i) => (side.said.length ? side.texts[side.said[i]] : answer(side, i));
 
@@ -75,7 +75,7 @@ document.addEventListener("DOMContentLoaded", () => {
     if (words.length) {
       const needed = [...new Set(found.map((i) => Math.floor(i / index.chunk)))];
       for (const [at, k] of needed.entries()) {
-        if (!held[`items-${k}`]) {
+        if (!store[`items-${k}`]) {
           count.textContent = `Searching, ${at + 1} of ${chunks} parts`;
           await load(k);
         }
@@ -155,8 +155,8 @@ document.addEventListener("DOMContentLoaded", () => {
         image.decoding = "async";
         image.width = Math.max(width, 128);
         image.height = Math.round(height * image.width / width);
-        image.alt = pictures.length > 1 ? `Picture ${k + 1} that the question is about` : "The picture that the question is about";
-        image.src = `${told.place}/pictures/${name}`;
+        image.alt = pictures.length > 1 ? `Image ${k + 1} of the question` : "The image of the question";
+        image.src = `${settings.place}/pictures/${name}`;
         shown.append(image);
       });
       asked.append(shown);
@@ -164,8 +164,8 @@ document.addEventListener("DOMContentLoaded", () => {
     asked.append(make("div", "question", ...(prompt ? question(prompt) : []), ...options(i, choices, target)));
     const answers = make("dl", "answers");
     if (target) answers.append(make("div", "", make("dt", "", "right answer"), make("dd", "", target), make("dd", "")));
-    answers.append(said(ours, i, theirs ? "candidate" : "answer", told.oursName));
-    if (theirs) answers.append(said(theirs, i, "baseline", told.theirsName));
+    answers.append(said(ours, i, theirs ? "candidate" : "answer", settings.oursName));
+    if (theirs) answers.append(said(theirs, i, "baseline", settings.theirsName));
     const made = make("article", i === linked ? "sample linked" : "sample", title, asked, answers);
     made.tabIndex = -1;
     made.setAttribute("aria-labelledby", title.id);
