@@ -17,6 +17,7 @@ from vrbench.core.version import __version__
 
 if TYPE_CHECKING:
     from vrbench.core.schemas import Run
+    from vrbench.evaluation.failures import SomeFailed
     from vrbench.statistics.schema import Comparison
 
 model = partial(typer.Option, rich_help_panel="How the model is run")
@@ -68,11 +69,9 @@ def run(
     disable_progress_bar()  # of loading weights: it is over before it can be read
     size = int(batch_size) if batch_size.isdigit() else batch_size  # invalid text is reported with the other errors
     options = RunConfig(
-        limit=limit, batch_size=size, device=device, dtype=dtype,
-        data_root=data_root, include_path=include_path, out=out, seed=seed,
-        trust_remote_code=trust_remote_code, trust_task_code=trust_task_code, image_settings=image_settings,
-        skip_missing=skip_missing,
-        command=shlex.join(["vrbench", *sys.argv[1:]]),
+        limit=limit, batch_size=size, device=device, dtype=dtype, data_root=data_root, include_path=include_path,
+        out=out, seed=seed, trust_remote_code=trust_remote_code, trust_task_code=trust_task_code,
+        image_settings=image_settings, skip_missing=skip_missing, command=shlex.join(["vrbench", *sys.argv[1:]]),
     )  # fmt: skip
     failure: SomeFailed | None = None
     try:
@@ -82,6 +81,11 @@ def run(
     if runs:
         has_both = len(runs) > 1 and not (failure and failure.baseline_failed)
         _print_runs(runs, compared=baseline is not None and has_both, out=out, seed=seed)
+    _exit_after_failures(runs, failure)
+
+
+def _exit_after_failures(runs: list[Run], failure: SomeFailed | None) -> None:
+    """Print the checkpoints and tasks that failed, and exit with 1 or 2 if there are any."""
     for message in failure.messages if failure else ():
         print(f"vrbench: {message}", file=sys.stderr)
     for done in runs:
