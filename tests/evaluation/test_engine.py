@@ -14,10 +14,10 @@ from vrbench.core.errors import VrbenchError
 from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.engine import InferenceEngine, _ItemProgress
 from vrbench.evaluation.requests import (
-    AnswerConditions,
     GenerationRequest,
     LogLikelihoodRequest,
     Request,
+    answer_conditions,
     request_image,
 )
 from vrbench.models.llava_model import LlavaModel
@@ -90,9 +90,7 @@ def test_stored_answers_keep_the_commit_that_computed_them(
 
     one, two, three = (LogLikelihoodRequest((5,), (6 + i,)) for i in range(3))
     with AnswerStore(tmp_path / "a.sqlite", "c") as store:  # as it was kept before commits were
-        store.put(
-            {one.key(AnswerConditions.of(vlm)): [-1.0, False]}, {"vrbench": "0.3", "packages": {}, "device": "CPU"}
-        )
+        store.put({one.key(answer_conditions(vlm)): [-1.0, False]}, {"vrbench": "0.3", "packages": {}, "device": "CPU"})
     try:
         assert answered([one, two], ("a" * 40, True)) == [(False, 1, "a" * 40, True), (True, 1, "", None)]
         now = [(False, 1, "b" * 40, False), (True, 1, "", None), (True, 1, "a" * 40, True)]
@@ -159,7 +157,7 @@ def test_other_faults_are_not_taken_for_a_lack_of_memory(
 
 
 def test_the_key_knows_all_that_decides_an_answer() -> None:
-    settings = AnswerConditions("likely", "text", "images")
+    settings = {"loglikelihood": "likely", "text": "text", "images": "images"}
     a, b = (request_image(noise(s), lambda: noise("a")) for s in ("a", "b"))
     different = [
         GenerationRequest("p", (), 5, ()),
@@ -174,7 +172,10 @@ def test_the_key_knows_all_that_decides_an_answer() -> None:
         LogLikelihoodRequest((1,), (2, 3)),
     ]
     keys = [request.key(settings) for request in different]
-    keys += [request.key(AnswerConditions("other", "other", "other")) for request in (*different[:3], different[8])]
+    keys += [
+        request.key({"loglikelihood": "other", "text": "other", "images": "other"})
+        for request in (*different[:3], different[8])
+    ]
     assert len(set(keys)) == len(keys)
     assert GenerationRequest("p", (a,), 5, ()).key(settings) == different[2].key(settings)
 

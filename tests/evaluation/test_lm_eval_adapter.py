@@ -22,9 +22,8 @@ from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.built_task import harness_config, select_items
 from vrbench.evaluation.engine import InferenceEngine
 from vrbench.evaluation.evaluate import evaluate_task
-from vrbench.evaluation.requests import LogLikelihoodRequest
+from vrbench.evaluation.requests import LogLikelihoodRequest, truncated
 from vrbench.evaluation.task_scores import TaskScores
-from vrbench.evaluation.truncation import truncated
 from vrbench.models.llava_model import LlavaModel
 from vrbench.tasks import registry
 

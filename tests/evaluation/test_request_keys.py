@@ -11,14 +11,14 @@ import torch
 
 from vrbench.checkpoints.code_versions import COMPONENTS
 from vrbench.core import provenance
-from vrbench.evaluation.requests import AnswerConditions
+from vrbench.evaluation.requests import answer_conditions
 from vrbench.models.llava_model import LlavaModel
 
 KINDS = ("loglikelihood", "text", "images")
 
 
-def changed(before: AnswerConditions, after: AnswerConditions) -> set[str]:
-    return {kind for kind in KINDS if getattr(before, kind) != getattr(after, kind)}
+def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    return {kind for kind in KINDS if before[kind] != after[kind]}
 
 
 @pytest.mark.parametrize(
@@ -36,14 +36,14 @@ def changed(before: AnswerConditions, after: AnswerConditions) -> set[str]:
 def test_libraries_count_for_the_answers_that_they_touch(
     vlm: LlavaModel, monkeypatch: pytest.MonkeyPatch, package: str, kinds: set[str]
 ) -> None:
-    before, installed = AnswerConditions.of(vlm), provenance.package_version
+    before, installed = answer_conditions(vlm), provenance.package_version
     monkeypatch.setattr(provenance, "package_version", lambda name: "999" if name == package else installed(name))
-    assert changed(before, AnswerConditions.of(vlm)) == kinds
+    assert changed(before, answer_conditions(vlm)) == kinds
     if package == "peft":
         vlm = with_(vlm, has_adapter=True)
-        adapted = AnswerConditions.of(vlm)
+        adapted = answer_conditions(vlm)
         monkeypatch.undo()
-        assert changed(adapted, AnswerConditions.of(vlm)) == {*KINDS}
+        assert changed(adapted, answer_conditions(vlm)) == {*KINDS}
 
 
 @pytest.mark.parametrize(
@@ -60,9 +60,9 @@ def test_libraries_count_for_the_answers_that_they_touch(
 def test_our_code_counts_for_the_answers_that_it_makes(
     vlm: LlavaModel, monkeypatch: pytest.MonkeyPatch, component: str, kinds: set[str]
 ) -> None:
-    before = AnswerConditions.of(vlm)
+    before = answer_conditions(vlm)
     monkeypatch.setitem(COMPONENTS, component, COMPONENTS[component] + 1)
-    assert changed(before, AnswerConditions.of(vlm)) == kinds
+    assert changed(before, answer_conditions(vlm)) == kinds
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_device_type_and_image_settings_count(
     vlm: LlavaModel, change: Callable[[LlavaModel], Any], kinds: set[str]
 ) -> None:
     base = with_(vlm, code={"family": 1})
-    assert changed(AnswerConditions.of(base), AnswerConditions.of(change(base))) == kinds
+    assert changed(answer_conditions(base), answer_conditions(change(base))) == kinds
 
 
 def with_(vlm: LlavaModel, **attributes: Any) -> LlavaModel:

@@ -12,9 +12,8 @@ from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import Sample
 from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.engine import InferenceEngine
-from vrbench.evaluation.requests import GenerationRequest, LogLikelihoodRequest, Unanswered, request_image
+from vrbench.evaluation.requests import GenerationRequest, LogLikelihoodRequest, Unanswered, request_image, truncated
 from vrbench.evaluation.task_result import answer_fields
-from vrbench.evaluation.truncation import truncated
 from vrbench.models.llava_model import LlavaModel
 
 SHOWN = request_image(noise("a"), lambda: noise("a"))

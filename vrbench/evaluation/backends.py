@@ -18,8 +18,8 @@ from vrbench.evaluation.requests import (
     RequestImage,
     Response,
     Unanswered,
+    too_long,
 )  # fmt: skip
-from vrbench.evaluation.truncation import too_long
 from vrbench.models.decoding import StopCriteria, generate_packed
 from vrbench.models.packing import PackedSequence, one_row_per_sequence, pack
 from vrbench.models.processors import ImagesRefused

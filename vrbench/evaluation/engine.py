@@ -15,12 +15,12 @@ from vrbench.core.version import __version__
 from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.backends import Backend, VisionFeatureCache, backend_of
 from vrbench.evaluation.requests import (
-    AnswerConditions,
     GenerationRequest,
     LogLikelihoodRequest,
     Request,
+    answer_conditions,
+    truncated,
 )  # fmt: skip
-from vrbench.evaluation.truncation import truncated
 
 if TYPE_CHECKING:
     from vrbench.models.base_vlm import BaseVLM
@@ -64,7 +64,7 @@ class InferenceEngine:
         self._token_budget = _token_budget(vlm)
         self._features = VisionFeatureCache() if features is None else features
         self._show_progress = show_progress
-        self._conditions = AnswerConditions.of(vlm)
+        self._conditions = answer_conditions(vlm)
         commit, dirty = own_commit()
         self._environment = {
             "vrbench": __version__,

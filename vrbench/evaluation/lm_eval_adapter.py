@@ -127,8 +127,5 @@ class LmEvalAdapter(TemplateLM):
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[GenerationRequest]:
         """Return the prompts of generated answers."""
-        criteria = [stop_criteria(instance.args[1], LONGEST_ANSWER) for instance in requests]
-        return [
-            GenerationRequest(instance.args[0], (), stop.max_new_tokens, stop.until)
-            for instance, stop in zip(requests, criteria, strict=True)
-        ]
+        asked = ((instance.args[0], stop_criteria(instance.args[1], LONGEST_ANSWER)) for instance in requests)
+        return [GenerationRequest(prompt, (), stop.max_new_tokens, stop.until) for prompt, stop in asked]

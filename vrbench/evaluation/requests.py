@@ -1,11 +1,18 @@
-"""What a model is asked, when its answer ends, and the key under which the answer is stored."""
+"""What a model is asked, when its answer ends, and the key under which the answer is stored.
+
+A text longer than the context loses its front, as in lm-eval's `HFLM` (`lm_eval/models/huggingface.py`): a
+log-likelihood keeps the last tokens that fit with its continuation, and a question keeps those that leave room for the
+longest answer that its task allows. A prompt with images is never truncated, since its image tokens belong together:
+if it does not fit as a whole, it stays unanswered. Its answer may run past the context, as transformers' `generate`
+allows.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from vrbench.checkpoints.code_versions import COMPONENTS
@@ -57,10 +64,10 @@ class LogLikelihoodRequest:
     continuation: tuple[int, ...]
     item: Hashable = field(default=None, compare=False, repr=False)
 
-    def key(self, conditions: AnswerConditions) -> str:
+    def key(self, conditions: Mapping[str, str]) -> str:
         """Return the sha256 over everything that decides the response, except the checkpoint."""
         content = {"kind": "loglikelihood", "context": self.context, "continuation": self.continuation}
-        return digest_of({**content, "conditions": conditions.loglikelihood})
+        return digest_of({**content, "conditions": conditions["loglikelihood"]})
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ class GenerationRequest:
         images: in the order of their tokens.
         max_new_tokens: maximum number of generated tokens.
         until: stop texts.
-        tokens: of a prompt without images, as much of its end as fits into the context; see `truncation.truncated`.
+        tokens: of a prompt without images, as much of its end as fits into the context; see `truncated`.
         item: the item that it belongs to, for progress and truncation counts.
     """
 
@@ -83,7 +90,7 @@ class GenerationRequest:
     tokens: tuple[int, ...] = field(default=(), compare=False, repr=False)
     item: Hashable = field(default=None, compare=False, repr=False)
 
-    def key(self, conditions: AnswerConditions) -> str:
+    def key(self, conditions: Mapping[str, str]) -> str:
         """Return the sha256 over everything that decides the response, except the checkpoint."""
         content = {
             "kind": "generation",
@@ -92,7 +99,7 @@ class GenerationRequest:
             "max_new_tokens": self.max_new_tokens,
             "until": self.until,
         }
-        return digest_of({**content, "conditions": conditions.images if self.images else conditions.text})
+        return digest_of({**content, "conditions": conditions["images" if self.images else "text"]})
 
     @property
     def prompt_digest(self) -> str:
@@ -147,44 +154,74 @@ def stop_criteria(settings: Mapping[str, Any], longest: int, stops: StopRule = t
     return StopCriteria(int(lengths[0]) if lengths else longest, until if settings.get(OWN_SETTINGS) else stops(until))
 
 
-@dataclass(frozen=True)
-class AnswerConditions:
-    """sha256 over what decides a response besides the request: libraries, device, dtype, image settings, our code.
+def truncated(vlm: BaseVLM, request: Request) -> tuple[Request, bool]:
+    """Return a request as it is put to the model, and whether its text lost its front.
 
-    Attributes:
-        loglikelihood: for log-likelihoods.
-        text: for texts generated without an image.
-        images: for texts generated from images.
+    Raises:
+        VrbenchError: the longest answer alone fills the context.
     """
+    if isinstance(request, LogLikelihoodRequest):
+        room = max(1, vlm.context_length + 1 - len(request.continuation))
+        if len(request.context) <= room:
+            return request, False
+        return replace(request, context=request.context[-room:]), True
+    if request.images:
+        return request, False
+    tokens = vlm.encode(request.prompt)
+    kept = truncate_left(tokens, request.max_new_tokens, vlm.context_length)
+    return replace(request, tokens=tuple(kept)), len(kept) < len(tokens)
 
-    loglikelihood: str
-    text: str
-    images: str
 
-    # Not here, since it is in the request by content: prompt and token ids (so the harnesses, prompt formats, chat
-    # templates, few-shot examples and truncation of token ids), stop texts and length (so a family's stop rule), and
-    # the pixels of each image as opened. Not here, since it is in the checkpoint's digest: weights, tokenizer,
-    # generation config, and the image settings in its folder. Image settings are here nevertheless, since our own code
-    # may override those of the folder. The family's version is here although prompt and stop texts are in the request:
-    # it covers everything else that a family's code does, such as how it is loaded.
-    @classmethod
-    def of(cls, vlm: BaseVLM) -> AnswerConditions:
-        """Return what a loaded model's responses depend on, as it is now."""
-        code, adapter = dict(vlm.code), (ADAPTER_PACKAGES if vlm.has_adapter else ())
-        always = {"dtype": str(vlm.dtype), "device": vlm.device.type}
+def truncate_left(tokens: Sequence[int], answer: int, context: int) -> list[int]:
+    """Return the end of a prompt, as much of it as leaves room for an answer of that many tokens.
 
-        def digest(kind: str, *components: str, **more: Any) -> str:
-            versions = {**code, **{name: COMPONENTS[name] for name in components}}
-            found = {
-                **always,
-                "packages": package_versions((*ANSWER_PACKAGES[kind], *adapter)),
-                "code": versions,
-                **more,
-            }
-            return digest_of(json.loads(json.dumps(found, default=str)))
+    Raises:
+        VrbenchError: the answer alone fills the context.
+    """
+    room = context - answer
+    if room < 1:
+        raise VrbenchError(f"{answer} tokens for an answer leave no room for a prompt in a context of {context}")
+    return list(tokens[-room:])
 
-        return cls(
-            loglikelihood=digest("loglikelihood", "loglikelihood"),
-            text=digest("text", "decoding", "context"),
-            images=digest("images", "decoding", "context", "images", settings=vlm.image_settings),
-        )
+
+def too_long(vlm: BaseVLM, request: Request, length: int) -> Unanswered | None:
+    """Return why a request cannot be answered, if it has more tokens than the model's context.
+
+    Args:
+        request: as `truncated` returns it.
+        length: tokens that the model would read, including those of images.
+    """
+    images = len(request.images) if isinstance(request, GenerationRequest) else 0
+    context = vlm.full_context if images else vlm.context_length
+    if length <= context:
+        return None
+    what = "the prompt" if images else "the text to be judged"
+    shown = f" with {images} image{'s' * (images > 1)}" * bool(images)
+    return Unanswered(f"{what} has {length:,} tokens{shown}, and the model's context is {context:,}")
+
+
+# Not here, since it is in the request by content: prompt and token ids (so the harnesses, prompt formats, chat
+# templates, few-shot examples and truncation of token ids), stop texts and length (so a family's stop rule), and the
+# pixels of each image as opened. Not here, since it is in the checkpoint's digest: weights, tokenizer, generation
+# config, and the image settings in its folder. Image settings are here nevertheless, since our own code may override
+# those of the folder. The family's version is here although prompt and stop texts are in the request: it covers
+# everything else that a family's code does, such as how it is loaded.
+def answer_conditions(vlm: BaseVLM) -> dict[str, str]:
+    """Return the sha256 over what decides a response besides the request: libraries, device, dtype, our own code.
+
+    Returns:
+        "loglikelihood", "text" (generated without an image) and "images" (generated from images) -> sha256.
+    """
+    adapter = ADAPTER_PACKAGES if vlm.has_adapter else ()
+
+    def digest(kind: str, *components: str, **more: Any) -> str:
+        versions = {**vlm.code, **{name: COMPONENTS[name] for name in components}}
+        packages = package_versions((*ANSWER_PACKAGES[kind], *adapter))
+        found = {"dtype": str(vlm.dtype), "device": vlm.device.type, "packages": packages, "code": versions, **more}
+        return digest_of(json.loads(json.dumps(found, default=str)))
+
+    return {
+        "loglikelihood": digest("loglikelihood", "loglikelihood"),
+        "text": digest("text", "decoding", "context"),
+        "images": digest("images", "decoding", "context", "images", settings=vlm.image_settings),
+    }
