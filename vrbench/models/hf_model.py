@@ -17,7 +17,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria,
 from vrbench.checkpoints.families import PromptFormat
 from vrbench.checkpoints.prompts import BuildPrompt, Turn, starts_with_bos
 from vrbench.models.base_vlm import BaseVLM
-from vrbench.models.decoding import (  # fmt: skip
+from vrbench.models.decoding import (
     StopCriteria,
     decode_answer,
     is_finished,

@@ -11,7 +11,7 @@ import torch
 from vrbench.checkpoints.checkpoint import ADAPTER, DELTA, PROJECTOR, TOWER, Checkpoint, LayerEdit
 from vrbench.checkpoints.families import fixed_layers
 from vrbench.checkpoints.model_config import LAYER_INDICES, prune_config
-from vrbench.checkpoints.parameter_names import IGNORED_BUFFERS, canonical_name, layer_index  # fmt: skip
+from vrbench.checkpoints.parameter_names import IGNORED_BUFFERS, canonical_name, layer_index
 from vrbench.checkpoints.safetensors_index import read_header, weight_files
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
@@ -19,7 +19,7 @@ from vrbench.models import components
 from vrbench.models.lora import apply_adapter, remove_adapter
 
 LoadModel = Callable[[Checkpoint], Any]
-"""Loads the model of a checkpoint; given by `vrbench.models.loading`, since a restored layer's backbone may need it."""
+"""Loads the model of a checkpoint; given by `vrbench.models.load`, since a restored layer's backbone may need it."""
 
 
 def apply_overlay(model: Any, checkpoint: Checkpoint, merge: bool, load: LoadModel) -> Any:

@@ -23,7 +23,8 @@ CHUNK = 1 << 24
 
 # The finalizer of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): an integer -> 64 bits that look random.
 GOLDEN, FIRST, SECOND = (
-    number - (1 << 64) for number in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)  # as int64
+    number - (1 << 64)
+    for number in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)  # as int64
 )
 LANES = (0, 16, 32, 48)
 LANE = 0xFFFF
