@@ -239,8 +239,8 @@ def _settings(processor: Any) -> list[str]:
     return [name for name in kept if hasattr(processor, name)]
 
 
-@pytest.mark.parametrize("family", ["smolvlm", "paligemma"])
-def test_a_run_of_both_harnesses(family: str, tmp_path: Path) -> None:
+def test_a_run_of_both_harnesses(tmp_path: Path) -> None:
+    family = "paligemma"
     folder = tiny_families.save(family, tmp_path / family)
     made = evaluate(
         str(folder), "piqa,mme", data_root=hub(tmp_path / "hub"), out=tmp_path / "runs", device="cpu",

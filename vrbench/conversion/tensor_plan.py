@@ -23,7 +23,7 @@ from vrbench.conversion.weight_files import (
     without_peft_prefix,
 )  # fmt: skip
 from vrbench.core.errors import raise_errors
-from vrbench.models.hf_folder import expected_shapes
+from vrbench.models.hf_folder import empty_model, expected_shapes
 
 if TYPE_CHECKING:
     from transformers import LlavaConfig
@@ -113,7 +113,7 @@ def _copies_from(files: list[Path], is_tower: bool, tied: bool) -> tuple[dict[st
 
 def _validate_shapes(source: SourceCheckpoint, shapes: Mapping[str, Shape], config: LlavaConfig) -> list[str]:
     """All tensors that are missing, unexpected, or of another shape in the converted model."""
-    expected = expected_shapes(config)
+    expected = expected_shapes(empty_model(config))
     if config.tie_word_embeddings:
         expected.pop("lm_head.weight", None)
     found = {canonical_name(name): shape for name, shape in shapes.items()}

@@ -91,7 +91,7 @@ def validate_weights(folder: Path) -> list[str]:
         return [f"{file} describes no model that can be built: {reason}{texts}"]
     if model is None:
         return [f"{file}: {reason}"]
-    tensors, expected = read_headers(folder), _shapes(model)
+    tensors, expected = read_headers(folder), expected_shapes(model)
     found = {n: s for n, s in shapes_of(tensors).items() if not _is_optional(n, config.model_type)}
     for pair in model.all_tied_weights_keys.items():  # one parameter under two names: either may be the one stored
         first, second = map(canonical_name, pair)
@@ -143,11 +143,6 @@ def unsupported_reason(config: Any) -> str:
     return ""
 
 
-def expected_shapes(config: Any) -> dict[str, Shape]:
-    """Return canonical name -> shape of every weight that decides an answer of the model that a config describes."""
-    return _shapes(empty_model(config))
-
-
 def empty_model(config: Any) -> Any:
     """Build the model that a config describes, without weights.
 
@@ -163,7 +158,8 @@ def empty_model(config: Any) -> Any:
     return model
 
 
-def _shapes(model: Any) -> dict[str, Shape]:
+def expected_shapes(model: Any) -> dict[str, Shape]:
+    """Return canonical name -> shape of every weight of a model that decides an answer."""
     state = {canonical_name(name): tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     return {name: shape for name, shape in state.items() if not _is_optional(name, model.config.model_type)}
 

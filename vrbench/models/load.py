@@ -35,7 +35,7 @@ def load_vlm(
     precision.
 
     Args:
-        checkpoint: from `vrbench.models.resolve_checkpoint`, which has validated it.
+        checkpoint: a valid one, from `vrbench.models.resolve`.
         device: where to put it.
         dtype: of every weight, whatever the files hold.
         merge: add an adapter's matrices to the weights; else they stay beside them, slower and with the same answers.
