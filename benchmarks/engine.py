@@ -88,7 +88,7 @@ def main() -> None:
         n = sum(len(part.positions) for part in parts)
         ways: dict[str, Callable[[], float]] = {"engine": partial(seconds, spec, parts, vlm)}
         if spec.harness == "lm-eval":
-            ways["shared"] = partial(seconds, spec, parts, vlm, unpadded=backends.prefix_shared_rows)
+            ways["shared"] = partial(seconds, spec, parts, vlm, rows_of_one_length=backends.prefix_shared_rows)
             ways["HFLM"] = partial(reference, spec, parts, vlm)
         else:
             ways["unshared"] = partial(seconds, spec, parts, vlm, pack=partial(packing.pack, room=0))
