@@ -91,7 +91,7 @@ def main() -> None:
             ways["shared"] = partial(seconds, spec, parts, vlm, rows_of_one_length=backends.prefix_shared_rows)
             ways["HFLM"] = partial(reference, spec, parts, vlm)
         else:
-            ways["unshared"] = partial(seconds, spec, parts, vlm, pack=partial(packing.pack, room=0))
+            ways["unshared"] = partial(seconds, spec, parts, vlm, pack=partial(packing.pack, max_tokens=0))
         times = [{name: way() for name, way in ways.items()} for _ in range(given.rounds)]
         best = {name: min(turn[name] for turn in times) for name in ways}
         told = [f"{n / best['engine']:.1f}"]

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from vrbench.evaluation.requests import (
+from vrbench.evaluation.requests import (  # fmt: skip
     GenerationRequest,
     LogLikelihoodRequest,
     Request,
@@ -19,7 +19,7 @@ from vrbench.evaluation.requests import (
     Response,
     Unanswered,
     too_long,
-)  # fmt: skip
+)
 from vrbench.models.decoding import StopCriteria, generate_packed
 from vrbench.models.packing import PackedSequence, one_row_per_sequence, pack
 from vrbench.models.processors import ImagesRefused

@@ -14,13 +14,7 @@ from vrbench.core.schemas import AnswerProvenance
 from vrbench.core.version import __version__
 from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.backends import Backend, VisionFeatureCache, backend_of
-from vrbench.evaluation.requests import (
-    GenerationRequest,
-    LogLikelihoodRequest,
-    Request,
-    answer_conditions,
-    truncated,
-)  # fmt: skip
+from vrbench.evaluation.requests import GenerationRequest, LogLikelihoodRequest, Request, answer_conditions, truncated
 
 if TYPE_CHECKING:
     from vrbench.models.base_vlm import BaseVLM
