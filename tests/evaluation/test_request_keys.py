@@ -10,8 +10,17 @@ import pytest
 import torch
 
 from vrbench.checkpoints.code_versions import COMPONENTS
+from vrbench.checkpoints.families import all_but_blank_lines
 from vrbench.core import provenance
-from vrbench.evaluation.requests import answer_conditions
+from vrbench.core.errors import VrbenchError
+from vrbench.evaluation.requests import (
+    OWN_SETTINGS,
+    GenerationRequest,
+    LogLikelihoodRequest,
+    RequestImage,
+    answer_conditions,
+    stop_criteria,
+)  # fmt: skip
 from vrbench.models.llava_model import LlavaModel
 
 KINDS = ("loglikelihood", "text", "images")
@@ -96,3 +105,38 @@ def with_pixels(vlm: LlavaModel, **settings: Any) -> LlavaModel:
         assert getattr(processor, name) != value
         setattr(processor, name, value)
     return with_(vlm, image_processor=processor)
+
+
+def test_keys_of_stored_answers_and_digests_of_prompts_stay() -> None:
+    """Another key of the same request would ask every stored answer again."""
+    conditions = {"loglikelihood": "a", "text": "b", "images": "c"}
+    image = RequestImage("d" * 64, lambda: pytest.fail("pixels are not needed"))
+    option = LogLikelihoodRequest((1, 2), (3,), item=5)
+    text = GenerationRequest("Who?", (), 8, ("\n",), tokens=(7,), item=5)
+    shown = GenerationRequest("Who?", (image,), 8, ("\n",))
+    found = [one.key(conditions)[:12] for one in (option, text, shown)]
+    assert found == ["84796a8bbfc5", "e0d64dbd6c01", "d53736bc9586"]
+    assert [one.prompt_digest[:12] for one in (text, shown)] == ["c002142363d7", "3b274bd0e2ff"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "length", "until"),
+    [
+        ({}, 32, ()),
+        ({"until": "\n\n"}, 32, ()),
+        ({"until": ["a", "\n\n"], "max_gen_toks": 7, "max_new_tokens": 9}, 7, ("a",)),
+        ({"until": ["a", "\n\n"], "max_new_tokens": 9, "max_tokens": 4, OWN_SETTINGS: True}, 9, ("a", "\n\n")),
+        ({"max_gen_toks": None, "max_tokens": 5, "temperature": 0.0, "num_beams": 1}, 5, ()),
+    ],
+)
+def test_a_harness_s_settings_say_where_an_answer_ends(
+    settings: dict[str, Any], length: int, until: tuple[str, ...]
+) -> None:
+    found = stop_criteria(settings, 32, all_but_blank_lines)
+    assert (found.max_new_tokens, found.until) == (length, until)
+
+
+@pytest.mark.parametrize("settings", [{"do_sample": True}, {"temperature": 0.5}, {"num_beams": 2}])
+def test_sampling_and_beams_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(VrbenchError, match="greedy"):
+        stop_criteria(settings, 32)
