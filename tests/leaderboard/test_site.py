@@ -20,10 +20,13 @@ from tests.leaderboard.made import Made, make_board
 from vrbench.core.errors import MultipleErrors, VrbenchError
 from vrbench.leaderboard.schema import SUBMISSIONS, Leaderboard
 from vrbench.leaderboard.site import board as board_page
-from vrbench.leaderboard.site import pages
+from vrbench.leaderboard.site import columns, pages
 from vrbench.leaderboard.site.build import build
+from vrbench.leaderboard.site.content import load_content
+from vrbench.leaderboard.site.pages import Frame
 from vrbench.leaderboard.site.serve import serve, served
 from vrbench.leaderboard.validate import validate, write_leaderboards
+from vrbench.tasks import registry
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'>&lt;b&gt; $(touch gone) `id`"
 
@@ -171,6 +174,21 @@ def test_the_table_says_what_leaderboard_json_says(made: Made, site: Path) -> No
         rank = row.visual.score.rank if row.visual else None
         assert rank is not None
         assert (f"{rank.best}–{rank.worst}" if rank.best < rank.worst else f"{rank.best} ") in page.text
+
+
+def test_a_column_is_one_entry_from_which_headings_cells_and_csv_follow(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = table_of(made.root)
+    entry = columns.TableColumn({"dtype": columns.at("dtype")}, "Type", columns.MEASURED, lambda row: row.dtype)
+    monkeypatch.setattr(board_page, "columns_of", lambda table: [*columns.columns_of(table), entry])
+    (content,) = load_content(made.root, registry.load(made.tasks))
+    page = Page(board_page.page(content, Frame(()), "index.html"))
+    spans = [int(th["colspan"] or 0) for th in page.all("th") if th.get("scope") == "colgroup"]
+    assert sum(spans) * len(table.rows) == len(page.all("td"))
+    assert "Type" in page.text and page.text.count("float32") == len(table.rows)
+    rows = list(csv.DictReader(board_page.csv_text(table).splitlines()))
+    assert [row["dtype"] for row in rows] == ["float32"] * len(table.rows)
 
 
 def test_every_plot_links_each_submission_once(made: Made, site: Path) -> None:
