@@ -20,7 +20,6 @@ from vrbench.cli.leaderboard import add_reproduction, build, pin, serve, submit,
 from vrbench.cli.reproduce import reproduce
 from vrbench.cli.training import layers, profile, train
 from vrbench.core import os_errors
-from vrbench.core.cache import cache_folder
 from vrbench.core.errors import VrbenchError, error_messages
 
 app = typer.Typer(
@@ -104,6 +103,8 @@ def _print_errors(*messages: str) -> None:
 
 def _keep_traceback() -> str:
     """Write the traceback to a file and return where it is, or the traceback itself when no file can be written."""
+    from vrbench.core.cache import cache_folder
+
     text = traceback.format_exc()
     file = cache_folder() / "errors" / f"{time.strftime('%Y%m%dT%H%M%S')}-{time.time_ns() % 10**6:06d}.txt"
     try:

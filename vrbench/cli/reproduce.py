@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from tabulate import tabulate
 
 from vrbench.cli.command import INTERNAL_ERROR
 from vrbench.cli.options import DataRoot, Device
@@ -260,4 +259,6 @@ def print_costs(plan: Plan, folder: Path, options: ExecutionOptions, events: lis
 
 
 def _print_table(rows: Sequence[tuple[object, ...]], head: tuple[str, ...]) -> None:
+    from tabulate import tabulate
+
     print(tabulate(rows, head, "simple", disable_numparse=True))

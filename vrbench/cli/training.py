@@ -11,8 +11,6 @@ import typer
 
 from vrbench.cli.checkpoints import print_made
 from vrbench.cli.options import Config, Device, Out
-from vrbench.core.layers import STRATEGIES
-from vrbench.pruning.importance_methods import IMPORTANCE_METHODS
 
 
 def train(
@@ -74,6 +72,9 @@ def _list(context: typer.Context, requested: bool) -> None:
     if not requested or context.resilient_parsing:
         return
     from tabulate import tabulate
+
+    from vrbench.core.layers import STRATEGIES
+    from vrbench.pruning.importance_methods import IMPORTANCE_METHODS
 
     rows = [(name, "", strategy.summary) for name, strategy in STRATEGIES.items()]
     rows += [(name, method.requirements, method.summary) for name, method in IMPORTANCE_METHODS.items()]
