@@ -128,42 +128,40 @@ def _diff(found: Checkpoint, own: TensorIndex, named: Checkpoint | None, resolve
             now = _with_folder(recorded.id, found.path)
             base, why = None, f"what {now} leads to now has another digest than the base had"
     if base is None:
-        return _recorded_diff(found, why) if recorded else None
+        if recorded is None:
+            return None
+        name = _with_folder(recorded.id, found.path)
+        return _record(name, recorded.digest, "lineage", _recorded_diff(found), why)
     try:
-        return _compared(base, diff_checkpoints(found, own, base, index_tensors(base)))
+        diff = diff_checkpoints(found, own, base, index_tensors(base))
     except VrbenchError as error:
         return BaseDiff(base=base.id, digest=base.digest, known_by="weights", depth=base.depth, note=str(error))
+    uncompared = _layer_text(diff.uncompared, diff.depth)
+    note = f"layers {uncompared} have an adapter in the base, so that their weights cannot be compared"
+    return _record(base.id, base.digest, "weights", diff, note if diff.uncompared else "")
 
 
-def _compared(base: Checkpoint, diff: CheckpointDiff) -> BaseDiff:
-    note = ""
-    if diff.uncompared:
-        layers = _layer_text(diff.uncompared, diff.depth)
-        note = f"layers {layers} have an adapter in the base, so that their weights cannot be compared"
+def _record(base: str, digest: str, known_by: str, diff: CheckpointDiff, note: str) -> BaseDiff:
     return BaseDiff(
-        base=base.id, digest=base.digest, known_by="weights", depth=diff.depth,
-        tuned=_layer_text(diff.tuned, diff.depth), removed=_layer_text(diff.removed, diff.depth),
-        others=tuple(sorted(diff.others)), added=tuple(sorted(diff.added)), note=note,
+        base=base, digest=digest, known_by=known_by, depth=diff.depth, tuned=_layer_text(diff.tuned, diff.depth),
+        removed=_layer_text(diff.removed, diff.depth), others=tuple(sorted(diff.others)),
+        added=tuple(sorted(diff.added)), note=note,
     )  # fmt: skip
 
 
-def _recorded_diff(found: Checkpoint, why: str) -> BaseDiff:
+def _recorded_diff(found: Checkpoint) -> CheckpointDiff:
     """Return what the lineage states, in the base's layer numbers, where the base is not available."""
-    own = found.lineage[0]
-    assert own.base is not None  # or nothing was recorded
-    depth = own.steps[0].depth if own.steps else found.depth
+    steps = found.lineage[0].steps
+    depth = steps[0].depth if steps else found.depth
     rest, tuned = list(range(depth)), set()
-    for step in own.steps:
+    for step in steps:
         layers = LayerSet.parse(step.layers, step.depth)
         touched = {number for i, number in enumerate(rest) if i in layers}
         if step.kind == "pruned":
             rest = [number for number in rest if number not in touched]
         else:
             tuned |= touched
-    return BaseDiff(
-        base=_with_folder(own.base.id, found.path), digest=own.base.digest, known_by="lineage", depth=depth,
-        tuned=_layer_text(tuned, depth), removed=_layer_text(set(range(depth)) - set(rest), depth), note=why,
-    )  # fmt: skip
+    return CheckpointDiff(depth, tuned, removed=set(range(depth)) - set(rest))
 
 
 def _layer_text(layers: set[int], depth: int) -> str:

@@ -57,7 +57,7 @@ class LayerSet:
         """Parse "0-3,8" (inclusive ranges), "all" or "none".
 
         Raises:
-            VrbenchError: the text is none of these, or a layer lies outside [0, depth).
+            VrbenchError: the text is none of these, or a layer is outside [0, depth).
         """
         word = text.strip()
         if word == "all":
