@@ -127,7 +127,7 @@ def test_faults_are_told() -> None:
         bootstrap.score("f1", samples([1.0]))
     with pytest.raises(VrbenchError, match="no sample was scored"):
         bootstrap.score("mean", [])
-    with pytest.raises(VrbenchError, match="lies in clusters"):
+    with pytest.raises(VrbenchError, match="is in clusters"):
         bootstrap.score("circular", [item(0, 1, unit="u", cluster="a"), item(1, 1, unit="u", cluster="b")])
 
 
