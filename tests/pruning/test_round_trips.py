@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,17 +40,20 @@ class Made:
     make: Callable[..., Any]
 
 
-@pytest.fixture(params=["llava", "qwen2_5_vl"])
-def made(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
+@pytest.fixture(scope="module", params=["llava", "qwen2_5_vl"])
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
+    """Neither the model nor its folder may be changed."""
+
     def load_parts(folder: Path, model_type: str) -> Any:  # no image is shown here
         tokenizer = AutoTokenizer.from_pretrained(folder)
         return SimpleNamespace(image_processor=load_image_processor(folder, "llava"), tokenizer=tokenizer)
 
-    monkeypatch.setattr(hf_folder, "load_processor", load_parts)
-    monkeypatch.setattr(hf_folder, "validate_processor", lambda *_: [])
-    make = {"llava": tiny.llava, "qwen2_5_vl": others.qwen}[request.param]
-    model = make()
-    return Made(model, others.save(model, tmp_path / "base"), make)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hf_folder, "load_processor", load_parts)
+        patch.setattr(hf_folder, "validate_processor", lambda *_: [])
+        make = {"llava": tiny.llava, "qwen2_5_vl": others.qwen}[request.param]
+        model = make()
+        yield Made(model, others.save(model, tmp_path_factory.mktemp("made") / "base"), make)
 
 
 def loaded(folder: Path) -> Any:
