@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from transformers import TrainerCallback
 
 from tests import tiny
-from tests.training import learning
-from tests.training.learning import CPU, TURNS
+from tests.training import packed
+from tests.training.packed import CPU, TURNS
 from vrbench.core.layers import select_layers
 from vrbench.training.checkpoint_folder import is_first
 from vrbench.training.packing import EncodedImages
@@ -55,9 +55,9 @@ def train(out: Path, of: TrainRecipe, callbacks: list[TrainerCallback]) -> tuple
     torch.manual_seed(0)
     layers = select_layers(of.tune.layers, tiny.DEPTH)
     model = tiny.llava()
-    images = EncodedImages(learning.features(model, learning.pixels()), learning.packer().rows(TURNS))
+    images = EncodedImages(packed.features(model, packed.pixels()), packed.packer().rows(TURNS))
     model = add_lora(model, layers, of.tune) if of.tune.tuning == "lora" else model
-    data = packed_data(learning.packed_llava(model), images, None, of, of.tune.steps, of.tune.batch)
+    data = packed_data(packed.packed_llava(model), images, None, of, of.tune.steps, of.tune.batch)
     return model, tune(model, layers, data, of, CPU, out / "state", callbacks)
 
 

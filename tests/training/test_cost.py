@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from tests import tiny
-from tests.training import learning
-from tests.training.learning import CPU, TURNS
+from tests.training import packed
+from tests.training.packed import CPU, TURNS
 from vrbench.core.layers import LayerSet
 from vrbench.training.packing import EncodedImages
 from vrbench.training.pocket_data import packed_data
@@ -39,10 +39,10 @@ class Study:
         self.layers = layers or LayerSet.of([3, 5], DEPTH)
         torch.manual_seed(0)
         self.whole = tiny.llava(depth=DEPTH)
-        self.images = EncodedImages(learning.features(self.whole, learning.pixels()), learning.packer().rows(TURNS))
+        self.images = EncodedImages(packed.features(self.whole, packed.pixels()), packed.packer().rows(TURNS))
         lora = of.tuning == "lora"
         self.model = add_lora(self.whole, self.layers, of) if lora else self.whole
-        llava = learning.packed_llava(self.model)
+        llava = packed.packed_llava(self.model)
         self.data = packed_data(llava, self.images, None, self.recipe, of.steps or 1, of.batch)
 
     def step(self) -> tuple[list[int], dict[int, int]]:
@@ -116,7 +116,7 @@ class TestBackward:
 
         note = Note({}, study.layers, 1, 2, 0)
         study.recipe = recipe(of.model_copy(update={"steps": 12}))
-        study.data = packed_data(learning.packed_llava(study.model), study.images, None, study.recipe, 12, 2)
+        study.data = packed_data(packed.packed_llava(study.model), study.images, None, study.recipe, 12, 2)
         tune(study.model, study.layers, study.data, study.recipe, CPU, callbacks=[note])
         assert moved == [set(sample_layers(study.layers, 1, study.recipe.seed, step // 2)) for step in range(12)]
         assert set.union(*moved) == {3, 5}

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests import tiny, tiny_families
-from tests.training.asked import LATER, ONE, SEVERAL, TWO, WORDS
+from tests.training.conversation_samples import LATER, ONE, SEVERAL, TWO, WORDS
 from vrbench.checkpoints.families import FAMILIES
 from vrbench.core.errors import VrbenchError, error_messages
 from vrbench.models import components

@@ -10,8 +10,8 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from tests import tiny
-from tests.training import learning
-from tests.training.learning import CPU, TURNS
+from tests.training import packed
+from tests.training.packed import CPU, TURNS
 from vrbench.models import pocket
 from vrbench.pocket.turns import turns
 from vrbench.pocket.world import scene
@@ -27,25 +27,25 @@ def model() -> Any:
 def dataset(features: torch.Tensor | None = None, length: int = 0) -> PackedDataset:
     """The rows of TURNS."""
     features = torch.zeros(len(TURNS), 1, 1) if features is None else features
-    return PackedDataset.of([EncodedImages(features, learning.packer().rows(TURNS))], 7, CPU, length)
+    return PackedDataset.of([EncodedImages(features, packed.packer().rows(TURNS))], 7, CPU, length)
 
 
 def answer_logits(model: Any, features: torch.Tensor, length: int = 0) -> tuple[torch.Tensor, RowBatch]:
     """Logits [answer tokens, vocabulary] of all rows, and the batch that they were computed in."""
-    llava, rows = learning.packed_llava(model), dataset(features, length)
+    llava, rows = packed.packed_llava(model), dataset(features, length)
     batch = rows.collate(range(len(rows)))
     packed = rows.batch(batch["rows"], batch["length"])
     with torch.inference_mode():
-        first = llava.first_image_token(learning.packer().rows(TURNS)[0])
+        first = llava.first_image_token(packed.packer().rows(TURNS)[0])
         return llava.answer_logits(packed, batch["answers"], first), packed
 
 
 @pytest.mark.parametrize("length", [0, 150])
 def test_a_packed_turn_s_logits_are_those_of_the_turn_alone(model: Any, length: int) -> None:
-    pictures = learning.pixels()
-    found, batch = answer_logits(model, learning.features(model, pictures), length)
+    pictures = packed.pixels()
+    found, batch = answer_logits(model, packed.features(model, pictures), length)
     targets = batch.target[batch.target != IGNORED]
-    parts = [learning.alone(model, picture, t) for picture, asked in zip(pictures, TURNS, strict=True) for t in asked]
+    parts = [packed.alone(model, picture, t) for picture, asked in zip(pictures, TURNS, strict=True) for t in asked]
     expected = torch.cat([logits for logits, _ in parts])
     assert targets.tolist() == [token for _, said in parts for token in said]
     assert float((found - expected).abs().max()) < 1e-5
@@ -53,14 +53,14 @@ def test_a_packed_turn_s_logits_are_those_of_the_turn_alone(model: Any, length: 
 
 
 def test_features_as_a_card_keeps_them_meet_a_float32_projector(model: Any) -> None:
-    kept = learning.features(model, learning.pixels()).bfloat16()
+    kept = packed.features(model, packed.pixels()).bfloat16()
     rounded, expected = (answer_logits(model, features)[0] for features in (kept, kept.float()))
     assert rounded.dtype == torch.float32 and torch.equal(rounded, expected)
 
 
 def test_only_answers_are_learnt() -> None:
     words = tiny.tokenizer()
-    for row, asked in zip(learning.packer().rows(TURNS), TURNS, strict=True):
+    for row, asked in zip(packed.packer().rows(TURNS), TURNS, strict=True):
         for number, turn in enumerate(asked, start=1):
             said = row.target[(row.turn == number) & (row.target != IGNORED)]
             assert words.decode(said) == f"{turn.answer}</s>"
@@ -69,7 +69,7 @@ def test_only_answers_are_learnt() -> None:
 
 
 def test_a_target_is_the_token_that_follows() -> None:
-    for row in learning.packer().rows(TURNS):
+    for row in packed.packer().rows(TURNS):
         for i in np.flatnonzero(row.target != IGNORED)[:-1]:
             if row.turn[i + 1] == row.turn[i]:
                 assert row.tokens[i + 1] == row.target[i]
@@ -77,14 +77,14 @@ def test_a_target_is_the_token_that_follows() -> None:
 
 
 def test_turns_see_the_picture_and_themselves_alone() -> None:
-    (row,) = learning.packer().rows(TURNS[:1])
+    (row,) = packed.packer().rows(TURNS[:1])
     mask = attention_mask(torch.from_numpy(row.turn)[None])[0, 0]
     for i, j in np.ndindex(*mask.shape):
         assert bool(mask[i, j]) == (j <= i and row.turn[j] in (0, row.turn[i]))
 
 
 def test_padding_is_seen_by_no_token_and_is_no_target() -> None:
-    rows = learning.packer().rows(TURNS)
+    rows = packed.packer().rows(TURNS)
     batch = dataset(length=200).batch(torch.arange(len(rows)), 200)
     for i, row in enumerate(rows):
         used = len(row.tokens)

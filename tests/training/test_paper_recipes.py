@@ -10,7 +10,7 @@ import torch
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 from tests import tiny
-from tests.training.asked import ONE
+from tests.training.conversation_samples import ONE
 from tests.training.test_families_tuned import conversations
 from vrbench.checkpoints.checkpoint import ADAPTER
 from vrbench.checkpoints.safetensors_index import read_header

@@ -17,7 +17,7 @@ from transformers import TrainerCallback
 
 from tests import forked
 from tests.training import small_training
-from tests.training.learning import CPU
+from tests.training.packed import CPU
 from vrbench.core.errors import VrbenchError
 from vrbench.training.checkpoint_folder import COMPLETE, claim_states, newest_state
 from vrbench.training.trainer import ParameterGroup, TrainingConfig, TrainingData, fit, shuffled_passes

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from tests import tiny
-from tests.training import learning
-from tests.training.learning import CPU, TURNS
+from tests.training import packed
+from tests.training.packed import CPU, TURNS
 from vrbench.core.layers import LayerSet, select_layers
 from vrbench.training.packing import IGNORED, EncodedImages, PackedLlava
 from vrbench.training.pocket_data import packed_data
@@ -32,7 +32,7 @@ def recipe(**changes: Any) -> TrainRecipe:
 
 @pytest.fixture
 def data() -> EncodedImages:
-    return EncodedImages(learning.features(tiny.llava(), learning.pixels()), learning.packer().rows(TURNS))
+    return EncodedImages(packed.features(tiny.llava(), packed.pixels()), packed.packer().rows(TURNS))
 
 
 def tuned(llava: PackedLlava, images: EncodedImages, recipe: TrainRecipe) -> list[float]:
@@ -77,7 +77,7 @@ def lora(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
 class TestStages:
     def test_tuning_moves_lora_and_projector_alone(self, data: EncodedImages) -> None:
         model = add_lora(tiny.llava(), LayerSet.of([1, 3], tiny.DEPTH), SETTINGS)
-        llava, before = learning.packed_llava(model), parameters(model)
+        llava, before = packed.packed_llava(model), parameters(model)
         losses = tuned(llava, data, recipe())
         expected = {name for name in before if "lora_" in name or "multi_modal_projector" in name}
         assert moved(model, before) == expected
@@ -86,14 +86,14 @@ class TestStages:
 
     def test_aligning_moves_the_projector_alone(self, data: EncodedImages) -> None:
         model = tiny.llava()
-        llava, before = learning.packed_llava(model), parameters(model)
+        llava, before = packed.packed_llava(model), parameters(model)
         align(llava, data, recipe(tune=None, align=AlignStage(steps=3, batch=2, lr=1e-3)))
         assert moved(model, before) == {name for name in before if "multi_modal_projector" in name}
 
     def test_it_learns(self, data: EncodedImages) -> None:
         settings = SETTINGS.model_copy(update={"layers": "all", "steps": 40, "rank": 8, "batch": 3, "lr": 3e-3})
         model = add_lora(tiny.llava(), LayerSet.all(tiny.DEPTH), settings)
-        llava = learning.packed_llava(model)
+        llava = packed.packed_llava(model)
         losses = tuned(llava, data, recipe(tune=settings))
         assert np.mean(losses[-5:]) < np.mean(losses[:5]) / 2
 
@@ -102,14 +102,14 @@ class TestStages:
             torch.manual_seed(5)
             model = add_lora(tiny.llava(), LayerSet.of([1], tiny.DEPTH), SETTINGS)
             settings = SETTINGS.model_copy(update={"layers": "1", "batch": 1})
-            return tuned(learning.packed_llava(model), data, recipe(seed=seed, tune=settings))
+            return tuned(packed.packed_llava(model), data, recipe(seed=seed, tune=settings))
 
         assert losses(0) == losses(0) != losses(2)
 
     def test_other_pictures_have_their_share_of_each_batch(self, data: EncodedImages) -> None:
-        extra = EncodedImages(data.features[:1], learning.packer().rows(TURNS[1:2]))
+        extra = EncodedImages(data.features[:1], packed.packer().rows(TURNS[1:2]))
         made = packed_data(
-            learning.packed_llava(tiny.llava()),
+            packed.packed_llava(tiny.llava()),
             data,
             extra,
             recipe(data=GeneratedScenes(scenes=3, easy_vqa=0.25)),
@@ -124,19 +124,19 @@ class TestStages:
 class TestMeasures:
     def test_right_is_every_token_of_the_answer(self) -> None:
         """Answers put in the place of the right ones: what the model says itself, all of it or all but the end."""
-        pictures, model = learning.pixels(), tiny.llava()
+        pictures, model = packed.pixels(), tiny.llava()
         rows = []
-        for picture, asked, row in zip(pictures, TURNS, learning.packer().rows(TURNS), strict=True):
+        for picture, asked, row in zip(pictures, TURNS, packed.packer().rows(TURNS), strict=True):
             target = row.target.copy()
             for number, turn in enumerate(asked, start=1):
-                said = learning.alone(model, picture, turn)[0].argmax(-1).numpy()
+                said = packed.alone(model, picture, turn)[0].argmax(-1).numpy()
                 places = np.flatnonzero((row.turn == number) & (row.target != IGNORED))
                 if turn.kind == "open/a" and turn.prompt != "Where?":
                     target[places] = said
                 elif turn.kind == "yesno/b":
                     target[places[:-1]] = said[:-1]
             rows.append(replace(row, target=target))
-        shares = learning.packed_llava(model).accuracy(EncodedImages(learning.features(model, pictures), rows))
+        shares = packed.packed_llava(model).accuracy(EncodedImages(packed.features(model, pictures), rows))
         right = {"open/a": 200 / 3, "yesno/b": 0.0, "letter/c": 0.0}
         assert shares == pytest.approx({**right, "mean": 200 / 9})
 
@@ -149,4 +149,4 @@ class TestMeasures:
             with torch.inference_mode():
                 logs = model(input_ids=ids).logits.log_softmax(-1)[0, :-1]
             nats -= float(logs.gather(1, ids[0, 1:, None]).sum())
-        assert learning.packed_llava(model).perplexity(words, passages) == pytest.approx(math.exp(nats / 5), rel=1e-4)
+        assert packed.packed_llava(model).perplexity(words, passages) == pytest.approx(math.exp(nats / 5), rel=1e-4)

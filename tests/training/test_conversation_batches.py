@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from tests.training.asked import FAMILY, LATER, ONE, SEVERAL, TWO, WORDS, loaded, picture
+from tests.training.conversation_samples import FAMILY, LATER, ONE, SEVERAL, TWO, WORDS, loaded, picture
 from vrbench.core.errors import VrbenchError
 from vrbench.pruning.questions import FolderQuestions
 from vrbench.pruning.samples import padded_inputs

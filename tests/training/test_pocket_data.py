@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from tests import tiny
-from tests.training import learning
-from tests.training.learning import CPU, TURNS
+from tests.training import packed
+from tests.training.packed import CPU, TURNS
 from vrbench.core import provenance
 from vrbench.training import pocket_data
 from vrbench.training.packing import EncodedImages
@@ -29,7 +29,7 @@ class Maker:
 
     def __call__(self) -> LabelledImages:
         self.made += 1
-        return LabelledImages(learning.pixels(), LABELS, TURNS)
+        return LabelledImages(packed.pixels(), LABELS, TURNS)
 
 
 @pytest.fixture(autouse=True)
@@ -44,16 +44,16 @@ def tower() -> Any:
 
 
 def made(tower: Any, maker: Maker, what: list[str | int] | None = None, digest: str = "a") -> EncodedImages:
-    return cached_features(what or ["train", 3, 6], tower, digest, learning.packer(), CPU, maker)
+    return cached_features(what or ["train", 3, 6], tower, digest, packed.packer(), CPU, maker)
 
 
 def test_what_comes_from_the_cache_is_what_was_made(tower: Any) -> None:
     maker = Maker()
     first, again = made(tower, maker), made(tower, maker)
     assert maker.made == 1
-    expected = learning.packer().rows(TURNS)
+    expected = packed.packer().rows(TURNS)
     for found in (first, again):
-        assert torch.equal(found.features, learning.features(tiny.llava(), learning.pixels()))
+        assert torch.equal(found.features, packed.features(tiny.llava(), packed.pixels()))
         for row, wanted in zip(found.rows, expected, strict=True):
             assert row.kinds == wanted.kinds
             for name in pocket_data.FIELDS:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from tests import tiny
-from tests.training.asked import FAMILY, LATER, ONE, SEVERAL, TWO, WORDS, loaded, sample
+from tests.training.conversation_samples import FAMILY, LATER, ONE, SEVERAL, TWO, WORDS, loaded, sample
 from vrbench.checkpoints.prompts import LLAVA_SYSTEM
 from vrbench.conversion.tokenizer import TEMPLATE
 from vrbench.core.errors import VrbenchError
