@@ -34,10 +34,10 @@ def answer_logits(model: Any, features: torch.Tensor, length: int = 0) -> tuple[
     """Logits [answer tokens, vocabulary] of all rows, and the batch that they were computed in."""
     llava, rows = packed.packed_llava(model), dataset(features, length)
     batch = rows.collate(range(len(rows)))
-    packed = rows.batch(batch["rows"], batch["length"])
+    computed = rows.batch(batch["rows"], batch["length"])
     with torch.inference_mode():
         first = llava.first_image_token(packed.packer().rows(TURNS)[0])
-        return llava.answer_logits(packed, batch["answers"], first), packed
+        return llava.answer_logits(computed, batch["answers"], first), computed
 
 
 @pytest.mark.parametrize("length", [0, 150])
