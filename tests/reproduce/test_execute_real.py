@@ -68,63 +68,64 @@ def _log(folder: Path, step: str) -> str:
     return (folder / "logs" / f"{step}.log").read_text()
 
 
-@pytest.fixture(scope="module")
-def layers(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Path]:
-    folder = tmp_path_factory.mktemp("layers")
+def test_a_plan_with_real_steps(tiny: Path, tmp_path: Path) -> None:
+    """All checks in one test, so that the plan is executed once however tests are spread over processes."""
     made = plan("layers,strategies,text,pruning,restoring", tiny)
-    done(made, folder)
-    return made, folder
+    done(made, tmp_path)
+    check_each_model_is_trained_on_its_layers_and_evaluated(tmp_path)
+    check_the_lineage_has_the_dev_results_and_the_recipe(tmp_path)
+    check_no_scratch_is_left(tmp_path)
+    check_every_kind_of_step(tmp_path)
+    check_a_complete_step_without_record_is_not_repeated(made, tmp_path)
+    check_the_report_is_written(tmp_path)
 
 
-class TestLayers:
-    def test_each_model_is_trained_on_its_layers_and_measured(self, layers: tuple[Plan, Path]) -> None:
-        _, folder = layers
-        for name, text in TUNED.items():
-            run = load_run(folder / "runs" / f"run-{name}-s0")
-            (step,) = run.record.checkpoint.lineage[0].steps
-            with tiny_family.in_it():
-                assert select_layers(step.layers, tiny_family.DEPTH) == select_layers(text, tiny_family.DEPTH)
-                assert (
-                    run.record.checkpoint.digest
-                    == resolve_checkpoint(str(folder / "checkpoints" / f"train-{name}-s0")).digest
-                )
-            assert {r.task for r in run.record.results} == set(TASKS.split(",")) and run.record.settings.limit == 4
-            assert list((folder / "runs" / f"run-{name}-s0" / "samples").glob("*.jsonl.gz"))
-
-    def test_the_lineage_has_the_dev_results_and_the_recipe(self, layers: tuple[Plan, Path]) -> None:
-        _, folder = layers
-        lineage = json.loads((folder / "checkpoints" / "train-full-s0" / "vrbench.json").read_text())
-        note = json.loads(lineage["steps"][0]["note"])
-        assert {"dev_right", "dev_ppl", "steps"} <= set(note) and note["steps"] == 2
-        assert load(str(folder / "checkpoints" / "train-full-s0" / "recipe.yaml")).makes == "train-full-s0"
-
-    def test_nothing_is_left_of_what_was_in_the_making(self, layers: tuple[Plan, Path]) -> None:
-        _, folder = layers
-        assert {p.name for p in folder.iterdir()} == {
-            ".lock", "plan.json", "checkpoints", "layers", "orders", "runs", "done", "logs", "scratch",
-        }  # fmt: skip
-        assert not list((folder / "scratch").iterdir())
-
-    def test_a_step_that_was_whole_but_not_marked_is_marked(self, layers: tuple[Plan, Path]) -> None:
-        made, folder = layers
-        weights = folder / "checkpoints" / "train-full-s0" / "adapter_model.safetensors"
-        before = weights.stat().st_mtime_ns
-        (folder / "done" / "train-full-s0.json").unlink()
-        happened = done(made, folder)
-        assert {e.step for e in happened if e.kind == "done"} == {"train-full-s0"}
-        assert weights.stat().st_mtime_ns == before
-
-    def test_the_report_is_written(self, layers: tuple[Plan, Path]) -> None:
-        from vrbench.reproduce.report import write_report
-
-        _, folder = layers
-        told = {path.name: path.read_text() for path in write_report(folder) if path.suffix == ".md"}
-        assert "1 layer" in told["report.md"]
+def check_each_model_is_trained_on_its_layers_and_evaluated(folder: Path) -> None:
+    for name, text in TUNED.items():
+        run = load_run(folder / "runs" / f"run-{name}-s0")
+        (step,) = run.record.checkpoint.lineage[0].steps
+        with tiny_family.in_it():
+            assert select_layers(step.layers, tiny_family.DEPTH) == select_layers(text, tiny_family.DEPTH)
+            assert (
+                run.record.checkpoint.digest
+                == resolve_checkpoint(str(folder / "checkpoints" / f"train-{name}-s0")).digest
+            )
+        assert {r.task for r in run.record.results} == set(TASKS.split(",")) and run.record.settings.limit == 4
+        assert list((folder / "runs" / f"run-{name}-s0" / "samples").glob("*.jsonl.gz"))
 
 
-def test_every_kind_of_step(layers: tuple[Plan, Path]) -> None:
+def check_the_lineage_has_the_dev_results_and_the_recipe(folder: Path) -> None:
+    lineage = json.loads((folder / "checkpoints" / "train-full-s0" / "vrbench.json").read_text())
+    note = json.loads(lineage["steps"][0]["note"])
+    assert {"dev_right", "dev_ppl", "steps"} <= set(note) and note["steps"] == 2
+    assert load(str(folder / "checkpoints" / "train-full-s0" / "recipe.yaml")).makes == "train-full-s0"
+
+
+def check_no_scratch_is_left(folder: Path) -> None:
+    assert {p.name for p in folder.iterdir()} == {
+        ".lock", "plan.json", "checkpoints", "layers", "orders", "runs", "done", "logs", "scratch",
+    }  # fmt: skip
+    assert not list((folder / "scratch").iterdir())
+
+
+def check_a_complete_step_without_record_is_not_repeated(made: Plan, folder: Path) -> None:
+    weights = folder / "checkpoints" / "train-full-s0" / "adapter_model.safetensors"
+    before = weights.stat().st_mtime_ns
+    (folder / "done" / "train-full-s0.json").unlink()
+    happened = done(made, folder)
+    assert {e.step for e in happened if e.kind == "done"} == {"train-full-s0"}
+    assert weights.stat().st_mtime_ns == before
+
+
+def check_the_report_is_written(folder: Path) -> None:
+    from vrbench.reproduce.report import write_report
+
+    told = {path.name: path.read_text() for path in write_report(folder) if path.suffix == ".md"}
+    assert "1 layer" in told["report.md"]
+
+
+def check_every_kind_of_step(folder: Path) -> None:
     """Scores, orders, removals, healing and restoring: one way of each."""
-    _, folder = layers
     for name in OTHERS:
         assert load_run(folder / "runs" / name).record.status == "ok"
     chosen = select_layers(str(folder / "layers" / "layers-angular-s0.json"), tiny_family.DEPTH)
