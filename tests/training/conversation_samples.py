@@ -1,4 +1,4 @@
-"""Tiny models of every family, and conversations with drawn pictures for them."""
+"""Tiny models of every family, and conversations with drawn images for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tiny model under training: pictures, questions and features that fit it."""
+"""A tiny model under training: images, questions and features that fit it."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ TURNS = [
 
 
 def pixels(count: int = len(TURNS), seed: int = 0) -> NDArray[np.uint8]:
-    """Random pictures of the tiny tower's size: [count, side, side, 3]."""
+    """Random images of the tiny tower's size: [count, side, side, 3]."""
     return np.random.default_rng(seed).integers(0, 256, (count, tiny.SIDE, tiny.SIDE, 3), dtype=np.uint8)
 
 
 def features(model: Any, of: NDArray[np.uint8]) -> torch.Tensor:
-    """What the tiny tower makes of pictures."""
+    """What the tiny tower makes of images."""
     return encode(model.model.vision_tower, of, CPU).clone()  # out of inference mode, as a file's are
 
 

@@ -62,7 +62,7 @@ def train(out: Path, of: TrainRecipe, callbacks: list[TrainerCallback]) -> tuple
 
 
 def shard_on_cpus() -> None:
-    """Let accelerate shard (FSDP2) without cards, where it would not: its processes are told to be on cards."""
+    """Let accelerate shard (FSDP2) without GPUs by making its processes believe that they have some."""
     from accelerate.state import PartialState
     from accelerate.utils import DistributedType
 

@@ -1,4 +1,4 @@
-"""Conversations as LLaVA-665K and Bunny-695K have them: what can be read is, what cannot is counted and told."""
+"""Conversations as LLaVA-665K and Bunny-695K have them: what can be read is, what cannot is counted and reported."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def said(*texts: str) -> list[dict[str, str]]:
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """A folder with whole pictures of two sources, one cut short, one that is none."""
+    """A folder with whole images of two sources, one cut short, one that is none."""
     folder = tmp_path / "images"
     for name in ("coco/train2017/1.jpg", "gqa/images/2.jpg", "vg/3.gif", "coco/mark.jpg"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

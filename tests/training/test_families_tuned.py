@@ -32,7 +32,7 @@ def base_of(family: str, folder: Path) -> Path:
 
 
 def conversations(folder: Path) -> tuple[Path, Path]:
-    """The conversations as LLaVA's JSON, and the folder of their pictures."""
+    """The conversations as LLaVA's JSON, and the folder of their images."""
     images, records = folder / "images", []
     images.mkdir()
     for sample in ASKED:

@@ -1,4 +1,4 @@
-"""All questions of a picture in one row give what each gives alone."""
+"""All questions of an image in one row give what each gives alone."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def test_what_is_left_to_be_set_is_told(tmp_path: Path) -> None:
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
-    """A tiny LLaVA that is shown pictures padded to squares, as converted LLaVA-1.5 and Bunny are."""
+    """A tiny LLaVA that is shown images padded to squares, as converted LLaVA-1.5 and Bunny are."""
     folder = tiny.save_llava(tmp_path / "base")
     side = {"height": tiny.SIDE, "width": tiny.SIDE}
     LlavaImageProcessorPil(do_pad=True, size=side, crop_size=side).save_pretrained(folder)

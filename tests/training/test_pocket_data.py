@@ -1,4 +1,4 @@
-"""What the frozen tower sees is made once, and never met by another tower, other pictures or other code."""
+"""What the frozen tower sees is made once, and never met by another tower, other images or other code."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LABELS = np.zeros((len(TURNS), 0, 0), dtype=np.int8)
 
 
 class Maker:
-    """Draws pictures and counts how often."""
+    """Draws images and counts how often."""
 
     def __init__(self) -> None:
         self.made = 0
@@ -80,7 +80,7 @@ def test_other_code_and_other_libraries_make_them_anew(tower: Any, monkeypatch: 
 
 
 def test_all_code_that_decides_the_rows_is_watched() -> None:
-    """Every module of the package that pictures and packing import, but for those that decide no row."""
+    """Every module of the package that images and packing import, but for those that decide no row."""
     root = Path(pocket_data.__file__).parents[1]
     assert all((root / name).is_file() for name in pocket_data.SOURCES)
     assert {"training/pocket_images.py", "training/tower.py", "data/images.py"} <= set(pocket_data.SOURCES)

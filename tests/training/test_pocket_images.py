@@ -1,4 +1,4 @@
-"""Training pictures with what lies in each patch and what is asked."""
+"""Training images with what lies in each patch and what is asked."""
 
 from __future__ import annotations
 
