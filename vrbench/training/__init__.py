@@ -1,11 +1,10 @@
 """Training: a recipe in, a checkpoint folder out.
 
-The files of a run, in reading order: `recipe` (what a run is), `recipe_files` (reading one), `run` (validation and the
-folder), `stages` (what is trained when), `trainable` (which parameters), `trainer` and `monitor` (the loop),
-`checkpoint_folder` (what is written). Its data are conversations (`conversation_sets`, `conversations`,
-`conversation_encoder`, `conversation_batches`) or, for the pocket family, generated images (`pocket_data`,
-`pocket_images`, `tower`, `features`, `packing`, `packed_llava`). `profile`, `profile_results` and `shape_model` measure
-what training costs.
+The files of a run, in reading order: `recipe` (what a run is), `recipe_files` (reading one), `run`, `prepare`
+(validation of the inputs), `stages` (what is trained when), `trainable` (which parameters), `trainer` and `monitor`
+(the loop), `checkpoint_folder` (what is written). Its data are conversations (`conversation_sets`, `conversations`,
+`conversation_encoder`, `conversation_batches`) or, for the pocket family, generated images (`pocket_images`, `tower`,
+`packing`, `pocket_data`). `profile`, `profile_results` and `shape_model` measure what training costs.
 """
 
 from __future__ import annotations
