@@ -195,11 +195,11 @@ def plan(names: Sequence[str], tasks: str | Sequence[str], config: RunConfig) ->
     is_mistyped = bool(errors or task_errors) or not all(map(locate.is_local, names))
     checkpoints = _resolve(names, config, errors)
     errors += task_errors
-    located = locate_all(specs, config.data_root)
-    skipped = located.skipped() if config.skip_missing and located.located else {}
-    errors += located.errors
+    data = locate_all(specs, config.data_root)
+    skipped = data.skipped() if config.skip_missing and data.located else {}
+    errors += data.errors
     if not skipped:
-        errors += missing_messages(located.missing, ", or leave them out with --skip-missing" * bool(located.located))
+        errors += missing_messages(data.missing, ", or leave them out with --skip-missing" * bool(data.located))
     if is_mistyped:
         raise_errors(errors)
     run_plan = RunPlan(checkpoints, (), config.resolved(), skipped)
@@ -208,7 +208,7 @@ def plan(names: Sequence[str], tasks: str | Sequence[str], config: RunConfig) ->
         _log.warning("vrbench: left out, since they need a judge model: %s", ", ".join(spec.id for spec in judged))
     if skipped and not errors:
         _log.warning("vrbench: %s", skipped_note(skipped))
-    run_plan = replace(run_plan, tasks=_load_tasks(specs, located, config, errors))
+    run_plan = replace(run_plan, tasks=_load_tasks(specs, data, config, errors))
     raise_errors([*errors, *_item_errors(run_plan, bool(errors))])
     for checkpoint in checkpoints if run_plan.shows_images else ():
         for note in image_settings.notes_with_options(checkpoint, config.image_settings):
@@ -267,10 +267,8 @@ def _resolve(names: Sequence[str], config: RunConfig, errors: list[str]) -> tupl
     found: list[str] = []
     for name in names:
         with collect_errors(found):
-            checkpoint = resolve_checkpoint(
-                name, offline=config.data_root is not None, trusted=config.trust_remote_code
-            )
-            checkpoints.append(checkpoint)
+            offline, trusted = config.data_root is not None, config.trust_remote_code
+            checkpoints.append(resolve_checkpoint(name, offline=offline, trusted=trusted))
     errors += merge_messages(found)
     return tuple(checkpoints)
 
@@ -289,13 +287,13 @@ def _option_errors(run_plan: RunPlan) -> list[str]:
 
 
 def _load_tasks(
-    specs: Sequence[TaskSpec], located: LocatedData, config: RunConfig, errors: list[str]
+    specs: Sequence[TaskSpec], data: LocatedData, config: RunConfig, errors: list[str]
 ) -> tuple[PlannedTask, ...]:
     """The tasks with their items; after an error only those whose data need no download. Their errors are added."""
     tasks: list[PlannedTask] = []
     only_at_hand = bool(errors)
     for spec in specs:
-        location = located.located.get(spec.id)
+        location = data.located.get(spec.id)
         if location is None or (only_at_hand and location.kind == "hub" and not in_cache(spec.data)):
             continue
         with collect_errors(errors):
@@ -305,9 +303,8 @@ def _load_tasks(
 
 def _item_errors(run_plan: RunPlan, has_errors: bool) -> list[str]:
     """Errors in items; none are searched for where every checkpoint has a run of the same inputs."""
-    if not has_errors and all(
-        (run_plan.folder(checkpoint) / "run.json").is_file() for checkpoint in run_plan.checkpoints
-    ):
+    folders = [] if has_errors else [run_plan.folder(checkpoint) for checkpoint in run_plan.checkpoints]
+    if folders and all((folder / "run.json").is_file() for folder in folders):
         return []
     from vrbench.evaluation.definition_validation import validate_answer_length
     from vrbench.evaluation.item_validation import validate_items
