@@ -8,7 +8,7 @@ from transformers.processing_utils import ProcessorMixin
 
 
 class PixtralProcessor(ProcessorMixin):
-    """Replaces each image by a row of marks for every row of patches, each row followed by a break, the last by an end.
+    """Replaces each image by a row of marks for each row of patches; a break follows each row, an end the last.
 
     Attributes:
         image_token, image_break_token, image_end_token: those marks.
@@ -31,12 +31,8 @@ class PixtralProcessor(ProcessorMixin):
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
         self.patch_size = patch_size
         self.spatial_merge_size = spatial_merge_size
-        self.image_token, self.image_break_token, self.image_end_token = (
-            image_token,
-            image_break_token,
-            image_end_token,
-        )
-        marks = [image_token, image_break_token, image_end_token]
+        self.image_token, self.image_break_token, self.image_end_token = image_token, image_break_token, image_end_token
+        marks = (image_token, image_break_token, image_end_token)
         self.image_token_ids = [tokenizer.convert_tokens_to_ids(mark) for mark in marks]
         self.image_token_id = self.image_token_ids[0]
 
