@@ -19,7 +19,7 @@ from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import Sample
 from vrbench.data import tables
 from vrbench.data.images import ImageError, has_16_bits, image_size, inspect_image, open_image, strict_pillow
-from vrbench.data.tables import opening
+from vrbench.data.tables import decode_images
 from vrbench.evaluation import task_result
 from vrbench.evaluation.requests import request_image
 from vrbench.evaluation.run_config import RunConfig
@@ -155,10 +155,11 @@ def test_rows_that_datasets_made_open_in_the_same_way() -> None:
     stored = {"bytes": content, "path": None}
     theirs = datasets.Dataset.from_list([{"image": stored, "more": [stored], "n": n} for n in range(3)], kinds)
     mapped = theirs.select([2, 0]).map(lambda row: {"n": row["n"] + 10}, load_from_cache_file=False)
-    for rows in (tables.from_hub(theirs, ["image"], "org/set"), opening(theirs.select([2, 0])), opening(mapped)):
+    selected = decode_images(theirs.select([2, 0]))
+    for rows in (tables.from_hub(theirs, ["image"], "org/set"), selected, decode_images(mapped)):
         assert np.array_equal(np.asarray(rows[0]["image"]), expected)
         assert np.array_equal(np.asarray(rows[0]["more"][0]), expected)
-    assert [row["n"] for row in opening(theirs.select([2, 0]))] == [2, 0] and opening(mapped)["n"][:] == [12, 10]
+    assert [row["n"] for row in selected] == [2, 0] and decode_images(mapped)["n"][:] == [12, 10]
 
 
 def test_texts_of_a_hub_s_set_may_be_base64_and_no_paths(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from tests.task_data import load_task
 from vrbench import pocket
 from vrbench.core.errors import VrbenchError
 from vrbench.data import sampling
-from vrbench.data.locate import in_cache, locate
+from vrbench.data.locate import is_cached, locate
 from vrbench.tasks import registry
 from vrbench.tasks.item_keys import identify
 from vrbench.tasks.spec import DataSource, TaskSpec
@@ -285,7 +285,7 @@ def test_prepared_sets_are_looked_for_where_datasets_puts_them(
     folder = tmp_path / "___".join(filter(None, [owner, camelcase_to_snakecase(own_name)]))
     (folder / "one" / "0.0.0" / ("a" * 40)).mkdir(parents=True)
     kept = DataSource(kind="hub", name=name)
-    assert in_cache(kept) and in_cache(kept.model_copy(update={"config": ("one",)}))
-    assert in_cache(kept.model_copy(update={"revision": "a" * 40}))
-    assert not in_cache(kept.model_copy(update={"config": ("one", "two")}))
-    assert not in_cache(kept.model_copy(update={"revision": "b" * 40}))
+    assert is_cached(kept) and is_cached(kept.model_copy(update={"config": ("one",)}))
+    assert is_cached(kept.model_copy(update={"revision": "a" * 40}))
+    assert not is_cached(kept.model_copy(update={"config": ("one", "two")}))
+    assert not is_cached(kept.model_copy(update={"revision": "b" * 40}))

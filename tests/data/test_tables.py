@@ -88,7 +88,7 @@ def test_rows_get_the_columns_of_the_rows_that_they_name_without_copies() -> Non
     red, blue = Image.new("RGB", (90, 90), (255, 0, 0)), Image.new("RGB", (2, 3), (0, 0, 255))
     others = tables.from_rows([{"id": "b", "image": blue, "n": 2}, {"id": "r", "image": red, "n": 1}])
     rows = tables.from_rows([{"q": i, "of": "rb"[i % 2]} for i in range(1000)])
-    joined = tables.joined(rows, others, "of", "id")
+    joined = tables.join_columns(rows, others, "of", "id")
     assert joined.column_names == ["q", "of", "image", "n"]
     assert [joined[i]["image"].size for i in (0, 1, 2, 999)] == [(90, 90), (2, 3), (90, 90), (2, 3)]
     assert joined["n"][:4] == [1, 2, 1, 2]
@@ -100,16 +100,16 @@ def test_rows_get_the_columns_of_the_rows_that_they_name_without_copies() -> Non
 def test_rows_that_name_nobody_are_told() -> None:
     rows, others = tables.from_rows([{"of": "x"}, {"of": "y"}]), tables.from_rows([{"id": "x", "n": 1}])
     with pytest.raises(VrbenchError, match="1 of 2 rows name a id that is not there, such as 'y'"):
-        tables.joined(rows, others, "of", "id")
+        tables.join_columns(rows, others, "of", "id")
     with pytest.raises(VrbenchError, match="no column key to join by; they have id, n"):
-        tables.joined(rows, others, "of", "key")
+        tables.join_columns(rows, others, "of", "key")
 
 
 def test_each_entry_of_lists_is_a_row() -> None:
     red = Image.new("RGB", (3, 2), (255, 0, 0))
     lists = (["a", "b"], ["1", "2"]), ([], []), (["c"], ["3"])
     rows = tables.from_rows([{"q": q, "a": a, "image": red, "n": 7 + i} for i, (q, a) in enumerate(lists)])
-    flat = tables.unnested(rows, ["q", "a"], ["image"])
+    flat = tables.unnest(rows, ["q", "a"], ["image"])
     assert [(row["q"], row["a"], row["n"], row["image"].size) for row in flat] == [
         ("a", "1", 7, (3, 2)),
         ("b", "2", 7, (3, 2)),
@@ -120,6 +120,6 @@ def test_each_entry_of_lists_is_a_row() -> None:
 def test_lists_of_different_lengths_are_told() -> None:
     rows = tables.from_rows([{"q": ["a"], "a": ["1"]}, {"q": ["a", "b"], "a": ["1"]}])
     with pytest.raises(VrbenchError, match="row 1: q and a are lists of different lengths"):
-        tables.unnested(rows, ["q", "a"])
+        tables.unnest(rows, ["q", "a"])
     with pytest.raises(VrbenchError, match="no column z; they have q, a"):
-        tables.unnested(rows, ["z"])
+        tables.unnest(rows, ["z"])

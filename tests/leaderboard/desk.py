@@ -17,7 +17,7 @@ from tests.leaderboard.made import BOARD, Made
 from vrbench.core.errors import VrbenchError, error_messages
 from vrbench.core.run_storage import load_run, samples_to_jsonl, save_run
 from vrbench.core.schemas import RunRecord
-from vrbench.leaderboard.packing import Packed
+from vrbench.leaderboard.packing import PackedFolder
 from vrbench.leaderboard.publish import SubmissionMetadata, pack
 
 ABOUT = SubmissionMetadata("my-lab/region", BOARD)
@@ -31,7 +31,7 @@ class Desk:
     full: Path
     region: Path
 
-    def pack(self, **said: Any) -> Packed:
+    def pack(self, **said: Any) -> PackedFolder:
         return pack(self.region, self.full, dataclasses.replace(ABOUT, **said), self.root)
 
     def refused(self, **said: Any) -> list[str]:

@@ -21,7 +21,7 @@ from tests.leaderboard.made import BOARD
 from vrbench.core.errors import VrbenchError
 from vrbench.core.run_storage import load_run
 from vrbench.leaderboard import packing, publish
-from vrbench.leaderboard.packing import PACKING_PREFIX, Packed
+from vrbench.leaderboard.packing import PACKING_PREFIX, PackedFolder
 from vrbench.leaderboard.publish import SubmissionMetadata, pack, prepare
 from vrbench.leaderboard.submission import read_submission
 
@@ -80,7 +80,7 @@ class TestAgain:
         first = desk.pack()
         before = tree(desk.root)
         monkeypatch.setattr("vrbench.leaderboard.publish.__version__", "9.9.9")  # packed later, by a later vrbench
-        assert desk.pack() == Packed(first.path, is_new=False)
+        assert desk.pack() == PackedFolder(first.path, is_new=False)
         assert tree(desk.root) == before
 
     def test_another_run_of_the_same_revision_is_refused(self, desk: Desk) -> None:

@@ -186,7 +186,7 @@ def test_tasks_of_the_hub_with_configs_filters_and_examples(name: str, vlm: Llav
 
 
 def test_only_short_answers_are_kept_and_not_too_many(rescorers: dict[str, Rescorer]) -> None:
-    from vrbench.tasks.document_scorer import LONGEST_KEPT, CachedDocumentScorer
+    from vrbench.tasks.document_scorer import MAX_CACHED_LENGTH, CachedDocumentScorer
 
     rescorer = Rescorer(rescorers["made_words"].job)
     kept = CachedDocumentScorer(20)
@@ -194,7 +194,7 @@ def test_only_short_answers_are_kept_and_not_too_many(rescorers: dict[str, Resco
     given = answers(rescorer, "made_words", 1)
     first = rescorer.score(given)
     assert (len(kept._metrics), len(kept._scores)) == (16, 16)
-    long = tuple(sample.model_copy(update={"responses": ("x" * (LONGEST_KEPT + 1),)}) for sample in given)
+    long = tuple(sample.model_copy(update={"responses": ("x" * (MAX_CACHED_LENGTH + 1),)}) for sample in given)
     rescorer.score(long)
     assert len(kept._metrics) == 16
     other = tuple(sample.model_copy(update={"responses": ("no",)}) for sample in given)

@@ -180,7 +180,7 @@ def test_a_column_is_one_entry_from_which_headings_cells_and_csv_follow(
     made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = table_of(made.root)
-    entry = columns.TableColumn({"dtype": columns.at("dtype")}, "Type", columns.MEASURED, lambda row: row.dtype)
+    entry = columns.TableColumn({"dtype": columns.getter("dtype")}, "Type", columns.MEASURED, lambda row: row.dtype)
     monkeypatch.setattr(board_page, "columns_of", lambda table: [*columns.columns_of(table), entry])
     (content,) = load_content(made.root, registry.load(made.tasks))
     page = Page(board_page.page(content, Frame(()), "index.html"))

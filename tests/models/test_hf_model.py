@@ -23,7 +23,7 @@ from vrbench.evaluation.requests import GenerationRequest, Unanswered, request_i
 from vrbench.models.decoding import StopCriteria
 from vrbench.models.hf_model import HFModel
 from vrbench.models.load import load_vlm
-from vrbench.models.processors import ImagesRefused, encode_with_images, load_processor
+from vrbench.models.processors import UnsupportedImageError, encode_with_images, load_processor
 from vrbench.models.resolve import resolve_checkpoint
 
 
@@ -167,7 +167,7 @@ def test_each_family_s_refusals_name_the_image(family: str, width: int, height: 
     prompt_format = FAMILIES[family].prompt_format
     assert prompt_format is not None
     prompts = [prompt_format.prompt(processor, "?", 1)] * 2
-    with pytest.raises(ImagesRefused, match=f"processor of {family} refuses an image of {width} x {height}: "):
+    with pytest.raises(UnsupportedImageError, match=f"processor of {family} refuses an image of {width} x {height}: "):
         encode_with_images(processor, prompt_format, prompts, [[noise("a")], [made(width, height)]], family)
 
 

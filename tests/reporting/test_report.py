@@ -258,23 +258,24 @@ class TestReusedAnswers:
         )  # fmt: skip
 
     def test_nothing_is_said_where_there_are_none(self) -> None:
-        assert formatting.reused(self.by((4, False, "11:00", "2.0"))) == formatting.reused(self.by()) == ""
+        assert formatting.describe_reused(self.by((4, False, "11:00", "2.0"))) == ""
+        assert formatting.describe_reused(self.by()) == ""
 
     def test_each_origin_has_its_time_and_what_differs(self) -> None:
         by = self.by((1, True, "10:00", "2.0"), (2, True, "11:15", "1.9"), (5, False, "11:00", "2.0"))
-        assert formatting.reused(by) == (
+        assert formatting.describe_reused(by) == (
             "3 of 8 answers were stored before this run: 1 computed 2026-01-01 10:00 UTC; "
             "2 computed 2026-01-02 10:00 to 2026-01-02 11:15 UTC with pillow 1.9"
         )
         moved = by.model_copy(update={"device": "GPU", "vrbench": "1.1"})
-        assert "1 computed 2026-01-01 10:00 UTC with vrbench 1.0 on CPU; " in formatting.reused(moved)
+        assert "1 computed 2026-01-01 10:00 UTC with vrbench 1.0 on CPU; " in formatting.describe_reused(moved)
 
     def test_a_commit_is_named_where_it_is_another_and_changes_always(self) -> None:
         by = self.by((1, True, "10:00", "2.0")).model_copy(update={"commit": "a" * 40, "dirty": False})
 
         def said(**made: Any) -> str:
             (some,) = by.answered
-            return formatting.reused(by.model_copy(update={"answered": (some.model_copy(update=made),)}))
+            return formatting.describe_reused(by.model_copy(update={"answered": (some.model_copy(update=made),)}))
 
         assert said().endswith("10:00 UTC") and said(commit="a" * 40, dirty=False) == said()  # "": not known to differ
         assert said(commit="b" * 40).endswith(" with vrbench 1.0 (bbbbbbb)")

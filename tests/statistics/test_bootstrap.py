@@ -49,7 +49,7 @@ def test_sign_flips_give_the_p_value_of_scipys_permutation_test(clusters: int) -
     effects = np.random.default_rng(1).choice([-1.0, 0.5, 1.5], clusters) / 36
     known = permutation_test(
         (effects,), lambda x, axis: x.sum(axis=axis), permutation_type="samples", vectorized=True,
-        n_resamples=bootstrap.FLIPS, batch=max(100, 2_000_000 // clusters), random_state=7,
+        n_resamples=bootstrap.SIGN_FLIPS, batch=max(100, 2_000_000 // clusters), random_state=7,
     )  # fmt: skip
     assert bootstrap.sign_flip(effects, 7) == known.pvalue
 
@@ -99,10 +99,10 @@ def test_circular_allows_for_unseen_units_not_items() -> None:
 def test_few_clusters_widen_the_tails() -> None:
     from scipy.stats import norm, t
 
-    assert bootstrap.tail([1.0], [25]) == pytest.approx(norm.cdf(-((25 / 24) ** 0.5) * t.ppf(0.975, 24)))
-    assert bootstrap.tail([1.0], [100_000]) == pytest.approx(0.025, abs=1e-5)
-    assert bootstrap.tail([1.0, 1.0], [25, 25]) == pytest.approx(norm.cdf(-((25 / 24) ** 0.5) * t.ppf(0.975, 48)))
-    assert bootstrap.tail([0.0, 0.0], [25, 25]) == bootstrap.tail([1.0, 1.0], [25, 25])
+    assert bootstrap.tail_share([1.0], [25]) == pytest.approx(norm.cdf(-((25 / 24) ** 0.5) * t.ppf(0.975, 24)))
+    assert bootstrap.tail_share([1.0], [100_000]) == pytest.approx(0.025, abs=1e-5)
+    assert bootstrap.tail_share([1.0, 1.0], [25, 25]) == pytest.approx(norm.cdf(-((25 / 24) ** 0.5) * t.ppf(0.975, 48)))
+    assert bootstrap.tail_share([0.0, 0.0], [25, 25]) == bootstrap.tail_share([1.0, 1.0], [25, 25])
 
 
 @pytest.mark.parametrize("distinct", [3, 200])
@@ -151,7 +151,7 @@ def test_mcnemar_is_exact_and_needs_single_outcomes() -> None:
 
 def test_sign_flips_agree_with_mcnemar_where_both_apply() -> None:
     pair = paired([1.0] * 30 + [0.0] * 20, [1.0] * 20 + [0.0] * 10 + [1.0] * 3 + [0.0] * 17)
-    assert bootstrap.sign_flip(bootstrap.contributions(pair)) == pytest.approx(binomtest(3, 13).pvalue, rel=1e-6)
+    assert bootstrap.sign_flip(bootstrap.cluster_differences(pair)) == pytest.approx(binomtest(3, 13).pvalue, rel=1e-6)
     assert bootstrap.sign_flip(np.zeros(20)) == 1
     assert bootstrap.sign_flip(np.array([0.0, 3.0])) == 1  # one changed cluster proves nothing
 
@@ -162,4 +162,4 @@ def test_contributions_add_up_to_the_difference() -> None:
         kind = METRICS[metric]
         first, second = (samples(rng.integers(0, 2, 60), 4, ("a", "b"), unit=2) for _ in range(2))
         pair = bootstrap.PairedCounts(kind, kind.statistics(first), kind.statistics(second), 60)
-        assert bootstrap.contributions(pair).sum() == pytest.approx(pair.values[1] - pair.values[0])
+        assert bootstrap.cluster_differences(pair).sum() == pytest.approx(pair.values[1] - pair.values[0])

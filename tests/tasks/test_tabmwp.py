@@ -84,7 +84,7 @@ def test_a_number_is_read(said: str, read: str) -> None:
     ],
 )
 def test_a_number_is_normalised(text: str, unit: str, number: str) -> None:
-    assert tabmwp.normalised(text, unit) == number
+    assert tabmwp.normalise(text, unit) == number
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from vrbench.cli.options import DataRoot, IncludePath
 if TYPE_CHECKING:
     from vrbench.leaderboard.board import Board
     from vrbench.leaderboard.check import SubmissionChecker
-    from vrbench.leaderboard.packing import Packed
+    from vrbench.leaderboard.packing import PackedFolder
 
 Boards = Annotated[Path, typer.Option("--boards", help="Folder of all boards.")]
 LEADERBOARDS = Path("leaderboards")
@@ -66,7 +66,7 @@ def submit(
     print(f"board {board} would accept it{scored}; leave out --check to pack it")
 
 
-def _print_packed(packed: Packed, name: str, board: str) -> None:
+def _print_packed(packed: PackedFolder, name: str, board: str) -> None:
     """Print what was written, and the commands that submit it."""
     if not packed.is_new:
         print(f"{packed.path} already contains the same submission; nothing was changed")

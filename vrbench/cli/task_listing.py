@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vrbench.core.errors import VrbenchError
-from vrbench.data.locate import in_cache, locate, require_folder
+from vrbench.data.locate import is_cached, locate, require_folder
 from vrbench.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def data_place(spec: TaskSpec, data_root: str | Path | None = None) -> str:
         kind = locate(spec, data_root).kind
     except VrbenchError:
         return MISSING
-    return MISSING if kind == "hub" and not in_cache(spec.data) else PLACES[kind]
+    return MISSING if kind == "hub" and not is_cached(spec.data) else PLACES[kind]
 
 
 def describe_task(spec: TaskSpec, data_root: str | Path | None = None, ckpt: str | None = None) -> str:

@@ -133,7 +133,7 @@ def read_source(source: str, base: str | None, vision_tower: str | None) -> Sour
     assert settings is not None and form is not None  # or there would have been an error
     errors += _validate_settings(folder, settings) + _validate_base(folder, form, base)
     base_folder = folders[base] if base else None
-    files = _own_files(folder, form, errors)
+    files = _source_files(folder, form, errors)
     if base_folder and form != "merged":
         errors.attempt(model_files, base_folder)
         errors += _compare_llm_settings(folder, settings, base_folder)
@@ -227,7 +227,7 @@ def _compare_llm_settings(folder: Path, settings: dict[str, Any], base: Path) ->
     ]
 
 
-def _own_files(folder: Path, form: Form, errors: _Errors) -> tuple[Path, ...]:
+def _source_files(folder: Path, form: Form, errors: _Errors) -> tuple[Path, ...]:
     if form == "merged":
         return tuple(errors.attempt(model_files, folder) or ())
     if form == "projector":

@@ -74,7 +74,7 @@ def plan_copies(source: SourceCheckpoint, config: LlavaConfig) -> list[TensorCop
     base = model_files(source.base) if source.base and source.form != "merged" else []
     tower = model_files(source.tower_folder) if source.tower_folder else []
     for files, is_tower in ((base, False), (tower, True), (list(source.files), False)):
-        found, part_errors = _copies_from(files, is_tower, tied)
+        found, part_errors = _plan_file_copies(files, is_tower, tied)
         errors += part_errors
         copies |= found
     shapes = {copy.target: copy.shape for copy in copies.values()}
@@ -83,10 +83,11 @@ def plan_copies(source: SourceCheckpoint, config: LlavaConfig) -> list[TensorCop
         errors += validate_shapes(source.adapter, shapes)
     raise_errors(errors)
     pairs = source.adapter.pairs if source.adapter else {}
-    return _with_image_row([replace(copy, pair=pairs.get(copy.target)) for copy in copies.values()], source, config)
+    merged = [replace(copy, pair=pairs.get(copy.target)) for copy in copies.values()]
+    return _add_image_token_row(merged, source, config)
 
 
-def _copies_from(files: list[Path], is_tower: bool, tied: bool) -> tuple[dict[str, TensorCopy], list[str]]:
+def _plan_file_copies(files: list[Path], is_tower: bool, tied: bool) -> tuple[dict[str, TensorCopy], list[str]]:
     """Target name -> copy, for the files of one part; and which of their tensors cannot be used."""
     found: dict[str, TensorCopy] = {}
     errors: list[str] = []
@@ -131,7 +132,7 @@ def _validate_shapes(source: SourceCheckpoint, shapes: Mapping[str, Shape], conf
     return errors
 
 
-def _with_image_row(copies: list[TensorCopy], source: SourceCheckpoint, config: LlavaConfig) -> list[TensorCopy]:
+def _add_image_token_row(copies: list[TensorCopy], source: SourceCheckpoint, config: LlavaConfig) -> list[TensorCopy]:
     """The copies, with an embedding that has a row for the image token, and a head of the same length.
 
     New rows are copies of the unknown token's row, which is never an answer, or else of the last: the new tokens are as

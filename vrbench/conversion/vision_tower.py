@@ -12,7 +12,7 @@ from vrbench.core.errors import VrbenchError
 from vrbench.core.io import read_text
 
 CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
-PUBLISHED: dict[str, dict[str, Any]] = {
+KNOWN_TOWERS: dict[str, dict[str, Any]] = {
     "clip-vit-large-patch14-336": {
         "model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
         "num_attention_heads": 16, "image_size": 336, "patch_size": 14, "projection_dim": 768,
@@ -66,10 +66,10 @@ def read_tower(settings: dict[str, Any], folder: Path | None) -> VisionTower:
     Raises:
         VrbenchError: neither the folder nor the name in config.json states its shape, or a setting is unknown.
     """
-    config = _vision_config(folder) if folder else PUBLISHED.get(Path(str(settings.get("mm_vision_tower"))).name)
+    config = _vision_config(folder) if folder else KNOWN_TOWERS.get(Path(str(settings.get("mm_vision_tower"))).name)
     if config is None:
         raise VrbenchError(
-            f"the vision tower {settings.get('mm_vision_tower')!r} is not one of {', '.join(PUBLISHED)}; "
+            f"the vision tower {settings.get('mm_vision_tower')!r} is not one of {', '.join(KNOWN_TOWERS)}; "
             "name a folder with its config.json by --vision-tower"
         )
     feature = settings.get("mm_vision_select_feature", "patch")
@@ -122,11 +122,11 @@ def _image_settings(config: dict[str, Any], folder: Path | None, aspect: str | N
     else:
         found = {"size": square, "do_center_crop": False, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     if folder and (folder / "preprocessor_config.json").is_file():
-        found |= _stated_settings(folder / "preprocessor_config.json", found)
+        found |= _read_settings(folder / "preprocessor_config.json", found)
     return found | {"resample": found.get("resample", 3), "do_pad": aspect == "pad"}
 
 
-def _stated_settings(path: Path, defaults: dict[str, Any]) -> dict[str, Any]:
+def _read_settings(path: Path, defaults: dict[str, Any]) -> dict[str, Any]:
     try:
         raw = json.loads(read_text(path))
         stated = {key: raw[key] for key in (*defaults, "resample", "rescale_factor") if raw.get(key) is not None}

@@ -77,7 +77,7 @@ def download(specs: Sequence[TaskSpec], to: Path, show_progress: bool = True) ->
         to.mkdir(parents=True, exist_ok=True)
         with FileLock(to / LOCK, timeout=0):
             recorded = local_mirror.read(to).files
-            missing = [file for file in wanted if not _is_whole(file, to, recorded.get(file.key))]
+            missing = [file for file in wanted if not _is_complete(file, to, recorded.get(file.key))]
             return _download(missing, to, show_progress)
     except Timeout:
         raise VrbenchError(f"{to} is being written to by another process; wait until it is done") from None
@@ -85,7 +85,7 @@ def download(specs: Sequence[TaskSpec], to: Path, show_progress: bool = True) ->
         raise VrbenchError(f"data root {str(to)!r} cannot be written to: {error.strerror or error}") from error
 
 
-def _is_whole(file: DownloadRequest, root: Path, entry: MirrorFile | None) -> bool:
+def _is_complete(file: DownloadRequest, root: Path, entry: MirrorFile | None) -> bool:
     if entry is None or (file.revision and file.revision not in (entry.asked, entry.revision)):
         return False
     path = root / file.key
@@ -107,7 +107,7 @@ def _download(files: Sequence[DownloadRequest], root: Path, show_progress: bool)
                     commits[revision] = None  # so that an error is reported once for each set
                     commits[revision] = hub.commit(*revision)
                 if (sha := commits[revision]) is not None:
-                    _make(file, sha, root)
+                    _download_file(file, sha, root)
                     made.append(file.key)
             except hub.UnreachableError as error:
                 errors.append(f"{error}; {len(made)} of {len(files)} files were downloaded, run it again to resume")
@@ -118,7 +118,7 @@ def _download(files: Sequence[DownloadRequest], root: Path, show_progress: bool)
     return made
 
 
-def _make(file: DownloadRequest, sha: str, root: Path) -> None:
+def _download_file(file: DownloadRequest, sha: str, root: Path) -> None:
     path = root / file.key
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{path.name}.*"):  # of a download that was killed; the lock is ours
@@ -140,7 +140,7 @@ def _make(file: DownloadRequest, sha: str, root: Path) -> None:
 
 
 def _entry(file: Path, sha: str, asked: str) -> MirrorFile:
-    footer = local_mirror.footer(file)
+    footer = local_mirror.read_footer(file)
     return MirrorFile(
         sha256=file_digest(file),
         bytes=file.stat().st_size,

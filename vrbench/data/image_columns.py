@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from vrbench.core.errors import raise_errors
 from vrbench.data.images import ImageError, has_16_bits
-from vrbench.data.sampling import by_error
+from vrbench.data.sampling import group_by_error
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -30,10 +30,10 @@ BATCH = 256
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
-BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"RIFF", b"BM", b"II*\x00", b"MM\x00*")
+MAGIC_BYTES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"RIFF", b"BM", b"II*\x00", b"MM\x00*")
 """First bytes of JPEG, PNG, GIF, WebP, BMP and TIFF files."""
 
-SHORTEST_INLINE = 40
+MIN_BASE64_LENGTH = 40
 """Characters of base64 below which a text is a path."""
 
 
@@ -57,8 +57,9 @@ def convert(table: Any, images: Sequence[str], place: object, folder: Path | Non
         if not _is_struct(column.type) and (name not in images or _is_number(column.type)):
             continue
         if not _has_bytes(column):
-            column, found = _converted(column, folder)
-            errors += (f"{place}, {one}" for one in by_error((row, f"column {name}: {text}") for row, text in found))
+            column, found = _convert_column(column, folder)
+            messages = group_by_error((row, f"column {name}: {text}") for row, text in found)
+            errors += (f"{place}, {message}" for message in messages)
             table = table.set_column(table.schema.get_field_index(name), name, column)
     raise_errors(errors)
     return table
@@ -117,7 +118,7 @@ def image_bytes(value: Any, folder: Path | None) -> bytes | None:
     if value is None or isinstance(value, bytes):
         return value
     if isinstance(value, str):
-        return inline(value) or _from_file(value, folder)
+        return decode_inline(value) or _read_file(value, folder)
     if not isinstance(value, Mapping):
         raise ImageError(f"a value of type {type(value).__name__} is no image; {ALLOWED}")
     if not {"bytes", "path"} & set(value):
@@ -125,7 +126,7 @@ def image_bytes(value: Any, folder: Path | None) -> bytes | None:
     return image_bytes(value["path"] if value.get("bytes") is None and "path" in value else value["bytes"], folder)
 
 
-def inline(text: str) -> bytes | None:
+def decode_inline(text: str) -> bytes | None:
     """Return the bytes of a base64 text or data URL; None for a text that is neither.
 
     Raises:
@@ -134,11 +135,11 @@ def inline(text: str) -> bytes | None:
     head, comma, body = text.partition(",")
     if head.lower().startswith("data:") and comma:
         if not head.lower().endswith(";base64"):
-            raise ImageError(f"a data URL that is not base64 ({_short(head)}) is not read; {ALLOWED}")
-        return _decoded(body)
+            raise ImageError(f"a data URL that is not base64 ({_shorten(head)}) is not read; {ALLOWED}")
+        return _decode_base64(body)
     if URL.match(text):
-        raise ImageError(f"{_short(text)} is a URL, and nothing is downloaded; {ALLOWED}")
-    return _decoded(text) if _begins_as_image(text) else None
+        raise ImageError(f"{_shorten(text)} is a URL, and nothing is downloaded; {ALLOWED}")
+    return _decode_base64(text) if _has_image_magic(text) else None
 
 
 def is_file(path: Path) -> bool:
@@ -153,46 +154,46 @@ def is_file(path: Path) -> bool:
         raise
 
 
-def _begins_as_image(text: str) -> bool:
+def _has_image_magic(text: str) -> bool:
     """Whether the first characters are an image's in base64; a JPEG's look like an absolute path, "/9j/"."""
-    if len(text) < SHORTEST_INLINE:
+    if len(text) < MIN_BASE64_LENGTH:
         return False
     try:
-        return base64.b64decode(text[:16], validate=True).startswith(BEGINNINGS)
+        return base64.b64decode(text[:16], validate=True).startswith(MAGIC_BYTES)
     except (binascii.Error, ValueError):
         return False
 
 
-def _decoded(text: str) -> bytes:
+def _decode_base64(text: str) -> bytes:
     try:
         return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError) as error:
         raise ImageError(f"base64 text that cannot be decoded ({error})") from error
 
 
-def _from_file(name: str, folder: Path | None) -> bytes:
+def _read_file(name: str, folder: Path | None) -> bytes:
     if folder is None:
-        raise ImageError(f"{_short(name)} is a path, and this data set comes without files; {ALLOWED}")
+        raise ImageError(f"{_shorten(name)} is a path, and this data set comes without files; {ALLOWED}")
     file = folder / name
     try:
         is_outside = not file.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError, ValueError):  # it can be no file: too long, a circle of links, a NUL
         is_outside = False
     if is_outside:
-        raise ImageError(f"the path {_short(name)} leads out of {folder}, the folder of the data file; {ALLOWED}")
+        raise ImageError(f"the path {_shorten(name)} leads out of {folder}, the folder of the data file; {ALLOWED}")
     if not is_file(file):
-        raise ImageError(f"there is no image {_short(name)} in {folder}; {ALLOWED}")
+        raise ImageError(f"there is no image {_shorten(name)} in {folder}; {ALLOWED}")
     return file.read_bytes()
 
 
-def _short(text: str) -> str:
+def _shorten(text: str) -> str:
     return repr(text if len(text) <= 80 else f"{text[:60]}... ({len(text):,} characters)")
 
 
-def _converted(column: Any, folder: Path | None) -> tuple[Any, list[tuple[int, str]]]:
+def _convert_column(column: Any, folder: Path | None) -> tuple[Any, list[tuple[int, str]]]:
     """A column as {bytes, path} or lists of them, and the rows that hold something else."""
     kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
-    if _inner(column.type) != column.type:
+    if _entry_type(column.type) != column.type:
         kind = pa.list_(kind)
     chunks, errors = [], []
     for start in range(0, len(column), BATCH):
@@ -207,7 +208,7 @@ def _converted(column: Any, folder: Path | None) -> tuple[Any, list[tuple[int, s
     return pa.chunked_array(chunks, kind), errors
 
 
-def _inner(kind: Any) -> Any:
+def _entry_type(kind: Any) -> Any:
     """The type of a list's entries; the type itself where it is no list."""
     lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     return kind.value_type if any(is_one(kind) for is_one in lists) else kind
@@ -215,13 +216,13 @@ def _inner(kind: Any) -> Any:
 
 def _is_struct(kind: Any) -> bool:
     """Whether a column has {bytes, path}, also in lists."""
-    inner = _inner(kind)
+    inner = _entry_type(kind)
     return pa.types.is_struct(inner) and {inner.field(i).name for i in range(inner.num_fields)} == {"bytes", "path"}
 
 
 def _has_bytes(column: Any) -> bool:
     """Whether a column is as `datasets` stores images already, with bytes wherever there is a path."""
-    kind = _inner(column.type)
+    kind = _entry_type(column.type)
     if not _is_struct(kind) or kind.field("bytes").type != pa.binary() or isinstance(column.type, pa.FixedSizeListType):
         return False
     values = column if kind == column.type else pc.list_flatten(column)
@@ -230,5 +231,5 @@ def _has_bytes(column: Any) -> bool:
 
 
 def _is_number(kind: Any) -> bool:
-    inner = _inner(kind)
+    inner = _entry_type(kind)
     return bool(pa.types.is_primitive(inner) and not pa.types.is_null(inner))

@@ -32,7 +32,7 @@ READ_AS_INTEGERS = ("PNG", "PPM")
 SIZE_IN_HEADER = ("JPEG", "MPO", "WEBP", "BMP", "GIF")
 """Formats whose size and orientation are at the beginning of the file."""
 
-ORIENTED = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
+PNG_ORIENTATION_MARKERS = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 """What a PNG file with an orientation contains, perhaps behind the pixels."""
 
 JPEG_END = b"\xff\xd9"
@@ -57,7 +57,7 @@ def open_image(content: bytes | Path) -> Image.Image:
     Raises:
         ImageError: it is not there, is no image, is truncated or too large (Pillow's limit), or has 32 bits a channel.
     """
-    with _opened(content) as image:
+    with _open(content) as image:
         image.load()
         is_16_bit = _is_16_bit(image)
         upright = ImageOps.exif_transpose(image) if _orientation(image) is not None else image
@@ -68,12 +68,12 @@ def open_image(content: bytes | Path) -> Image.Image:
 
 def image_size(content: bytes | Path) -> tuple[int, int]:
     """Return width and height of the upright image, from the file's header where possible; else as `open_image`."""
-    with _opened(content) as image:
+    with _open(content) as image:
         if str(image.format) in SIZE_IN_HEADER:
             turned = _orientation(image) in (5, 6, 7, 8)
             return (image.height, image.width) if turned else image.size
         stored = content if isinstance(content, bytes) else content.read_bytes()
-        if image.format == "PNG" and not any(mark in stored for mark in ORIENTED):
+        if image.format == "PNG" and not any(mark in stored for mark in PNG_ORIENTATION_MARKERS):
             return image.size
     return open_image(content).size
 
@@ -86,7 +86,7 @@ def inspect_image(content: bytes | Path) -> tuple[str, bool]:
     """
     is_16_bit = False
     try:
-        with _opened(content) as image:
+        with _open(content) as image:
             is_16_bit = _is_16_bit(image)
             if image.format == "PNG":
                 image.verify()  # the checksums of all its chunks
@@ -102,14 +102,14 @@ def inspect_image(content: bytes | Path) -> tuple[str, bool]:
 def has_16_bits(content: bytes | Path) -> bool:
     """Return whether an image is greyscale with 16 bits, of which `open_image` keeps 8; false for what is no image."""
     try:
-        with _opened(content) as image:
+        with _open(content) as image:
             return _is_16_bit(image)
     except ImageError:
         return False
 
 
 @contextmanager
-def _opened(content: bytes | Path) -> Iterator[Any]:
+def _open(content: bytes | Path) -> Iterator[Any]:
     """An image with only its header read; whatever Pillow raises within becomes an `ImageError`."""
     if not content:
         raise ImageError("it has no bytes")

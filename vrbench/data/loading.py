@@ -41,7 +41,7 @@ def load(spec: TaskSpec, location: DataLocation) -> dict[str, DatasetDict]:
         parts = {}
         for split in spec.data.splits:
             try:
-                parts[split] = _checked(spec, location, config, split)
+                parts[split] = _load_checked(spec, location, config, split)
             except hub.UnreachableError:
                 raise
             except VrbenchError as error:
@@ -58,7 +58,7 @@ def revision(spec: TaskSpec, location: DataLocation, loaded: Mapping[str, Mappin
     whatever commit it is asked for; so the commit is read from what was loaded.
     """
     if location.root is not None:
-        files = local_mirror.recorded(spec.data, local_mirror.read(location.root))
+        files = local_mirror.recorded_files(spec.data, local_mirror.read(location.root))
         return ", ".join(dict.fromkeys(file.revision for file in files.values()))
     commits = [commit for parts in loaded.values() for rows in parts.values() for commit in _commits(rows)]
     return ", ".join(dict.fromkeys(commits))
@@ -71,7 +71,7 @@ def _commits(rows: Dataset) -> Iterator[str]:
             yield folder
 
 
-def _checked(spec: TaskSpec, location: DataLocation, config: str, split: str) -> Dataset:
+def _load_checked(spec: TaskSpec, location: DataLocation, config: str, split: str) -> Dataset:
     """A split, one item a row, with the columns named as the task names them."""
     from vrbench.data import tables
 
@@ -80,9 +80,9 @@ def _checked(spec: TaskSpec, location: DataLocation, config: str, split: str) ->
     others = _split(spec, location, source.join.config, split) if source.join else None
     try:
         if source.join is not None and others is not None:
-            rows = tables.joined(rows, others, source.join.column, source.join.key)
+            rows = tables.join_columns(rows, others, source.join.column, source.join.key)
         if source.unnest:
-            rows = tables.unnested(rows, source.unnest, source.images)
+            rows = tables.unnest(rows, source.unnest, source.images)
     except VrbenchError as error:
         raise VrbenchError(f"task {spec.id!r}: {place}, {error}") from error
     raise_errors(validate_row_count(spec, place, split, len(rows)))

@@ -93,7 +93,7 @@ def write(root: Path, digests: DigestFile) -> None:
     write_atomically(root / DIGEST_FILE, ordered.model_dump_json(indent=1) + "\n")
 
 
-def footer(file: Path) -> Any:
+def read_footer(file: Path) -> Any:
     """Read the metadata at the end of a parquet file (a `pyarrow.parquet.FileMetaData`); no row is read.
 
     Raises:
@@ -110,7 +110,7 @@ def footer(file: Path) -> Any:
         raise VrbenchError(f"{file} cannot be read as parquet, it may be truncated: {reason}") from error
 
 
-def recorded(source: DataSource, digests: DigestFile) -> dict[str, MirrorFile]:
+def recorded_files(source: DataSource, digests: DigestFile) -> dict[str, MirrorFile]:
     """Return the recorded files of a task by path."""
     keys = (key(source.name, config, split) for config, split in source.parts)
     return {name: digests.files[name] for name in keys if name in digests.files}
@@ -120,7 +120,7 @@ def other_revisions(source: DataSource, digests: DigestFile) -> list[str]:
     """Return the recorded files of a task whose revision is not the pinned one; none where no revision is pinned."""
     if not source.revision:
         return []
-    files = recorded(source, digests).items()
+    files = recorded_files(source, digests).items()
     return [f"{name} is of {e.revision}" for name, e in files if source.revision not in (e.revision, e.asked)]
 
 
@@ -151,7 +151,7 @@ def _state(root: Path, name: str, entry: MirrorFile | None) -> FileState:
     size = file.stat().st_size
     if entry is None:
         try:
-            rows = footer(file).num_rows
+            rows = read_footer(file).num_rows
         except VrbenchError:
             return FileState(name, "truncated", f"{size:,} bytes that do not end as a parquet file does")
         return FileState(name, "unrecorded", f"{rows:,} rows; not in {DIGEST_FILE}")

@@ -141,14 +141,14 @@ def locate(spec: TaskSpec, data_root: str | Path | None = None) -> DataLocation:
         return _locate_in_root(spec, Path(data_root))
     if not hub.is_offline():
         return DataLocation("hub", f"{source.name} {source.split}, from the hub")
-    if not in_cache(source):
+    if not is_cached(source):
         cause = "whole in the hub's cache, and HF_HUB_OFFLINE forbids downloading"
         remedy = "give --data-root DIR, or run once online with HF_HUB_OFFLINE=0"
         raise MissingDataError(spec.id, source.name, cause, f"searched {hub.cache_folder(source.name)}", remedy)
     return DataLocation("cache", f"{source.name} {source.split}, from the hub's cache")
 
 
-def in_cache(source: DataSource) -> bool:
+def is_cached(source: DataSource) -> bool:
     """Return whether `datasets` has prepared all configs of a set here, of the pinned commit if one is pinned."""
     commit = source.revision if COMMIT.fullmatch(source.revision) else "*"
     folder = hub.cache_folder(source.name)
@@ -210,7 +210,7 @@ def validate_files(spec: TaskSpec, location: DataLocation) -> Iterator[str]:
         if file.suffix != ".parquet":
             continue
         try:
-            footer = local_mirror.footer(file)
+            footer = local_mirror.read_footer(file)
         except VrbenchError as error:
             yield f"task {spec.id!r}: {error}"
             continue

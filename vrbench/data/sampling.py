@@ -16,7 +16,7 @@ from vrbench.tasks.spec import TaskSpec
 if TYPE_CHECKING:
     from datasets import Dataset
 
-SHOWN = 5
+MAX_LISTED = 5
 """Rows that are named for each error of a file, and errors that are named for each file."""
 
 
@@ -26,8 +26,8 @@ def digest(rows: Iterable[Mapping[str, Any]]) -> str:
     Give it a `Dataset` rather than a list of its rows: its images are then not decoded.
     """
     total = hashlib.sha256()
-    for row in undecoded(rows):
-        total.update(canonical_json(_plain(row)).encode() + b"\n")
+    for row in iterate_undecoded(rows):
+        total.update(canonical_json(_to_json(row)).encode() + b"\n")
     return total.hexdigest()
 
 
@@ -55,7 +55,7 @@ def select(
     if limit < 1:
         raise VrbenchError(f"limit is {limit}; it must be at least 1")
     taken: list[tuple[str, int]] = []
-    for unit in _in_turn(_strata(loaded, spec), random.Random(f"{seed} {spec.id}")):
+    for unit in _round_robin(_stratify(loaded, spec), random.Random(f"{seed} {spec.id}")):
         if taken and len(taken) + len(unit) > limit:
             break
         taken += unit
@@ -63,7 +63,7 @@ def select(
     return {config: positions for config, positions in chosen.items() if positions}
 
 
-def _strata(loaded: Mapping[str, Mapping[str, Dataset]], spec: TaskSpec) -> list[list[list[tuple[str, int]]]]:
+def _stratify(loaded: Mapping[str, Mapping[str, Dataset]], spec: TaskSpec) -> list[list[list[tuple[str, int]]]]:
     """Stratum -> unit -> (config, position) of its items.
 
     A unit is the items of one group with one value of `spec.unit`, which metrics keep together; it belongs to the
@@ -75,7 +75,7 @@ def _strata(loaded: Mapping[str, Mapping[str, Dataset]], spec: TaskSpec) -> list
     for config, parts in loaded.items():
         rows = parts[spec.data.split]
         here = [name for name in columns if name in rows.column_names]
-        values = undecoded(rows.select_columns(here)) if here else ({} for _ in range(len(rows)))
+        values = iterate_undecoded(rows.select_columns(here)) if here else ({} for _ in range(len(rows)))
         for position, value in enumerate(values):
             row = {"config": config, **value}
             try:
@@ -91,7 +91,7 @@ def _strata(loaded: Mapping[str, Mapping[str, Dataset]], spec: TaskSpec) -> list
     return list(strata.values())
 
 
-def _in_turn(strata: list[list[list[tuple[str, int]]]], draw: random.Random) -> Iterator[list[tuple[str, int]]]:
+def _round_robin(strata: list[list[list[tuple[str, int]]]], draw: random.Random) -> Iterator[list[tuple[str, int]]]:
     for units in strata:
         draw.shuffle(units)
     draw.shuffle(strata)
@@ -99,22 +99,22 @@ def _in_turn(strata: list[list[list[tuple[str, int]]]], draw: random.Random) -> 
         yield from (units[turn] for units in strata if turn < len(units))
 
 
-def by_error(found: Iterable[tuple[int, str]], noun: str = "row") -> list[str]:
+def group_by_error(found: Iterable[tuple[int, str]], noun: str = "row") -> list[str]:
     """Return rows and what is wrong with each as one text for each error: "rows 3, 8 and 2 more: no answer"."""
     rows: dict[str, list[int]] = {}
     for number, text in found:
         rows.setdefault(text, []).append(number)
-    if len(rows) > SHOWN:
-        rest = [number for text in list(rows)[SHOWN:] for number in rows.pop(text)]
+    if len(rows) > MAX_LISTED:
+        rest = [number for text in list(rows)[MAX_LISTED:] for number in rows.pop(text)]
         rows["these have errors too"] = sorted(set(rest))
     messages = []
     for text, numbers in rows.items():
-        more = f" and {len(numbers) - SHOWN} more" if len(numbers) > SHOWN else ""
-        messages.append(f"{noun}{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers[:SHOWN]))}{more}: {text}")
+        more = f" and {len(numbers) - MAX_LISTED} more" if len(numbers) > MAX_LISTED else ""
+        messages.append(f"{noun}{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers[:MAX_LISTED]))}{more}: {text}")
     return messages
 
 
-def undecoded(rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+def iterate_undecoded(rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
     """Yield rows with their images as stored bytes, from a `Dataset` or a list."""
     if not hasattr(rows, "with_format"):
         yield from rows
@@ -123,14 +123,14 @@ def undecoded(rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
         yield from batch.to_pylist()
 
 
-def _plain(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     """A value as canonical JSON can hold it: bytes and images as their sha256, other types as text."""
     if isinstance(value, Mapping):
         if set(value) == {"bytes", "path"} and value["bytes"] is not None:
-            return _plain(value["bytes"])  # where a mirror keeps the file is no part of the image
-        return {str(name): _plain(part) for name, part in value.items()}
+            return _to_json(value["bytes"])  # where a mirror keeps the file is no part of the image
+        return {str(name): _to_json(part) for name, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(part) for part in value]
+        return [_to_json(part) for part in value]
     if isinstance(value, bytes):
         return f"sha256 {hashlib.sha256(value).hexdigest()}"
     if hasattr(value, "tobytes") and hasattr(value, "convert"):

@@ -21,7 +21,7 @@ from vrbench.core.errors import VrbenchError, raise_errors
 from vrbench.core.io import read_text
 from vrbench.data import image_columns
 from vrbench.data.images import ImageError, open_image
-from vrbench.data.sampling import by_error
+from vrbench.data.sampling import group_by_error
 
 
 class OpenedImage(Image):
@@ -34,14 +34,15 @@ class OpenedImage(Image):
         return open_image(image_columns.content_of(value))
 
 
-def opening(rows: Dataset) -> Dataset:
+def decode_images(rows: Dataset) -> Dataset:
     """Return the same rows, whose images, also in lists, decode by `open_image`."""
-    return Dataset(rows.data, DatasetInfo(features=_opened(rows.features, structs=False)), rows.split, rows._indices)
+    info = DatasetInfo(features=_opened_feature(rows.features, structs=False))
+    return Dataset(rows.data, info, rows.split, rows._indices)
 
 
 def from_rows(rows: Iterable[Mapping[str, Any]]) -> Dataset:
     """Return rows with the same columns as a data set; PIL images, also in lists, are stored uncompressed."""
-    return _dataset(pa.Table.from_pylist([_stored(row) for row in rows]))
+    return _dataset(pa.Table.from_pylist([_uncompressed_file(row) for row in rows]))
 
 
 def from_file(file: Path, images: Sequence[str]) -> Dataset:
@@ -79,11 +80,11 @@ def from_hub(rows: Dataset, images: Sequence[str], place: str) -> Dataset:
     """
     kinds = [rows.features[name] for name in images if name in rows.features]
     if all(isinstance(getattr(kind, "feature", kind), Image) for kind in kinds):
-        return opening(rows)
+        return decode_images(rows)
     return _dataset(image_columns.convert(rows.data.table, images, place, None))
 
 
-def joined(rows: Dataset, others: Dataset, column: str, key: str) -> Dataset:
+def join_columns(rows: Dataset, others: Dataset, column: str, key: str) -> Dataset:
     """Return rows with the columns of those other rows that they name; what rows share is in memory once.
 
     Args:
@@ -106,11 +107,11 @@ def joined(rows: Dataset, others: Dataset, column: str, key: str) -> Dataset:
     table, found = rows.data.table, others.data.table
     for name in found.column_names:
         if name != key and name not in table.column_names:
-            table = table.append_column(name, _repeated(found[name], [place[other] for other in named]))
+            table = table.append_column(name, _take(found[name], [place[other] for other in named]))
     return _dataset(table)
 
 
-def unnested(rows: Dataset, columns: Sequence[str], images: Sequence[str] = ()) -> Dataset:
+def unnest(rows: Dataset, columns: Sequence[str], images: Sequence[str] = ()) -> Dataset:
     """Return one row for each entry of the lists in some columns; other columns repeat, images without a copy.
 
     Raises:
@@ -130,41 +131,41 @@ def unnested(rows: Dataset, columns: Sequence[str], images: Sequence[str] = ()) 
         if name in columns:
             made[name] = pc.list_flatten(table[name])
         else:
-            made[name] = _repeated(table[name], places) if name in images else table[name].take(pa.array(places))
+            made[name] = _take(table[name], places) if name in images else table[name].take(pa.array(places))
     return _dataset(pa.table(made))
 
 
-def _repeated(column: Any, places: Sequence[int]) -> Any:
+def _take(column: Any, places: Sequence[int]) -> Any:
     """The values at some places, one after another; each is a view of the column, not a copy."""
     return pa.chunked_array([column.slice(place, 1).chunk(0) for place in places], type=column.type)
 
 
 def _dataset(table: Any) -> Dataset:
     """A data set in memory, whose {bytes, path} structs, also in lists, are images with or without feature notes."""
-    features = _opened(Features.from_arrow_schema(table.schema))
+    features = _opened_feature(Features.from_arrow_schema(table.schema))
     return Dataset(table.cast(features.arrow_schema), info=DatasetInfo(features=features))
 
 
-def _opened(kind: Any, structs: bool = True) -> Any:
+def _opened_feature(kind: Any, structs: bool = True) -> Any:
     """A feature with `OpenedImage` wherever it has images, and with `structs` also for {bytes, path}."""
     if isinstance(kind, Features):
-        return Features({name: _opened(part, structs) for name, part in kind.items()})
+        return Features({name: _opened_feature(part, structs) for name, part in kind.items()})
     if isinstance(kind, Image) or (structs and isinstance(kind, dict) and set(kind) == {"bytes", "path"}):
         return OpenedImage()
     if isinstance(kind, dict):
-        return {name: _opened(part, structs) for name, part in kind.items()}
+        return {name: _opened_feature(part, structs) for name, part in kind.items()}
     if isinstance(kind, list):
-        return [_opened(kind[0], structs)]
+        return [_opened_feature(kind[0], structs)]
     inner = getattr(kind, "feature", None)
-    return kind if inner is None else type(kind)(_opened(inner, structs))
+    return kind if inner is None else type(kind)(_opened_feature(inner, structs))
 
 
-def _stored(value: Any) -> Any:
+def _uncompressed_file(value: Any) -> Any:
     """A generated image as an uncompressed file: its bytes follow from its pixels, whatever Pillow's version."""
     if isinstance(value, dict):
-        return {name: _stored(part) for name, part in value.items()}
+        return {name: _uncompressed_file(part) for name, part in value.items()}
     if isinstance(value, list):
-        return [_stored(part) for part in value]
+        return [_uncompressed_file(part) for part in value]
     if hasattr(value, "tobytes") and hasattr(value, "convert"):
         stream = io.BytesIO()
         value.convert("RGB").save(stream, format="BMP")
@@ -186,7 +187,7 @@ def _store_images(rows: Sequence[dict[str, Any]], images: Sequence[str], file: P
                 row[name] = image_columns.stored_image(value, file.parent)
             except ImageError as error:
                 errors.append((number, f"column {name}: {error}"))
-    raise_errors(f"{file}, {error}" for error in by_error(errors))
+    raise_errors(f"{file}, {error}" for error in group_by_error(errors))
 
 
 def _json_lines(file: Path) -> list[dict[str, Any]]:

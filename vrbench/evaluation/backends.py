@@ -22,7 +22,7 @@ from vrbench.evaluation.requests import (  # fmt: skip
 )
 from vrbench.models.decoding import StopCriteria, generate_packed
 from vrbench.models.packing import PackedSequence, one_row_per_sequence, pack
-from vrbench.models.processors import ImagesRefused
+from vrbench.models.processors import UnsupportedImageError
 
 if TYPE_CHECKING:
     import torch
@@ -74,7 +74,7 @@ class PaddedBatches:
         for key, request in requests.items():
             try:
                 length = self._length(request)
-            except ImagesRefused as error:
+            except UnsupportedImageError as error:
                 self.unanswered[key] = Unanswered(str(error))
                 continue
             if (reason := too_long(vlm, request, length)) is not None:

@@ -13,7 +13,7 @@ from vrbench.core.errors import VrbenchError
 from vrbench.evaluation.built_task import SubtaskData, documents_of, harness_config
 from vrbench.evaluation.harness_adapter import preserve_rng, quiet
 from vrbench.evaluation.requests import stop_criteria
-from vrbench.tasks.document_scorer import copied
+from vrbench.tasks.document_scorer import copy_values
 from vrbench.tasks.item_keys import identify
 from vrbench.tasks.scorers import SCORERS
 from vrbench.tasks.scoring import ScoredDocument
@@ -86,7 +86,7 @@ def _scorer_errors(spec: TaskSpec, subtask: SubtaskData, task: Any, row: Mapping
     key = identify(spec, row, subtask.config, subtask.positions[0])
     try:
         responses = _made_up_responses(task, row)
-        metrics = task.process_results(copied(row), responses)
+        metrics = task.process_results(copy_values(row), responses)
     except Exception as error:  # whatever a function of the harness raises over a definition not made for it
         yield f"the harness cannot score an answer ({type(error).__name__}: {error})"
         return

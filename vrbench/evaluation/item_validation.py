@@ -16,12 +16,12 @@ from vrbench.core.errors import VrbenchError
 from vrbench.data.image_columns import ALLOWED, columns_of, content_of, stored_images
 from vrbench.data.images import inspect_image
 from vrbench.data.locate import DataLocation
-from vrbench.data.sampling import by_error
+from vrbench.data.sampling import group_by_error
 from vrbench.evaluation.built_task import SubtaskData, documents_of
 from vrbench.evaluation.definition_validation import validate_definition
 from vrbench.evaluation.harness_adapter import preserve_rng, quiet
 from vrbench.tasks import item_keys
-from vrbench.tasks.scoring import OPTION_COLUMNS, is_empty, outside
+from vrbench.tasks.scoring import OPTION_COLUMNS, check_option, is_empty
 from vrbench.tasks.spec import TaskSpec
 from vrbench.tasks.task_code import scorer_named
 
@@ -62,9 +62,9 @@ def _examples_as_items(spec: TaskSpec, subtask: SubtaskData) -> SubtaskData:
 
 
 def _by_row(errors: Iterable[tuple[int, str]], positions: Sequence[int], spec: TaskSpec) -> list[str]:
-    """`by_error` with the positions of the rows in the whole split; a row of the file may hold several items."""
+    """`group_by_error` with the positions of the rows in the whole split; a row of the file may hold several items."""
     noun = "item" if spec.data.unnest else "row"
-    return by_error(((positions[n] if n < len(positions) else n, text) for n, text in errors), noun)
+    return group_by_error(((positions[n] if n < len(positions) else n, text) for n, text in errors), noun)
 
 
 def _column_errors(spec: TaskSpec, rows: Dataset) -> Iterator[str]:
@@ -175,7 +175,7 @@ class _ItemCheck:
         if is_empty(target):
             return "it has no answer"
         if task.OUTPUT_TYPE == "multiple_choice":
-            return outside(task.doc_to_text(row) if task.multiple_input else target, task.doc_to_choice(row))
+            return check_option(task.doc_to_text(row) if task.multiple_input else target, task.doc_to_choice(row))
         return scorer_named(self._spec.scorer).check_target(target, row)
 
     def _read_prompt(self, row: Row) -> str:

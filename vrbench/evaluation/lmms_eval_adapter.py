@@ -18,11 +18,11 @@ from vrbench.checkpoints.prompts import IMAGE
 from vrbench.core import jinja_sandbox
 from vrbench.core.errors import VrbenchError
 from vrbench.data.image_columns import columns_of
-from vrbench.data.tables import opening
+from vrbench.data.tables import decode_images
 from vrbench.evaluation.harness_adapter import FEWSHOT_SEED
 from vrbench.evaluation.requests import GenerationRequest, Request, Response, request_image, stop_criteria
 from vrbench.tasks.scoring import Aggregates
-from vrbench.tasks.untrusted import harness_file, with_includes
+from vrbench.tasks.untrusted import harness_file, load_with_includes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -54,7 +54,7 @@ class LmmsEvalTask(ConfigurableTask):
         """Take the rows as given; scoring sees them without their images, so that none is decoded for it."""
         process = self.config.process_docs
         # Mapped rows have plain images of `datasets` again, which would open otherwise.
-        processed = {k: v if process is None else opening(process(v)) for k, v in self._rows.items()}
+        processed = {k: v if process is None else decode_images(process(v)) for k, v in self._rows.items()}
         self.dataset = self.dataset_no_image = DatasetDict(processed)
         if not self.config.process_results_use_image:
             self.dataset_no_image = DatasetDict({k: v.remove_columns(columns_of(v)) for k, v in processed.items()})
@@ -80,7 +80,7 @@ class LmmsEvalAdapter:
 
     def read_config(self, path: str) -> dict[str, Any]:
         """Leave out metrics that only write a file for a challenge server."""
-        config = with_includes(harness_file("lmms-eval", path), _TaskFileLoader)
+        config = load_with_includes(harness_file("lmms-eval", path), _TaskFileLoader)
         config["metric_list"] = [metric for metric in config["metric_list"] if metric["metric"] != "submission"]
         return config
 

@@ -20,7 +20,7 @@ from vrbench.core.run_storage import load_run, save_run
 from vrbench.core.schemas import Run, RunSettings
 from vrbench.data import loading, sampling
 from vrbench.data.image_columns import count_16_bit
-from vrbench.data.locate import DataLocation, LocatedData, in_cache, locate_all, missing_messages, skipped_note
+from vrbench.data.locate import DataLocation, LocatedData, is_cached, locate_all, missing_messages, skipped_note
 from vrbench.data.locate import locate as locate_data
 from vrbench.evaluation.answer_store import AnswerStore, older_store_file, store_file
 from vrbench.evaluation.built_task import SubtaskData, select_items
@@ -294,7 +294,7 @@ def _load_tasks(
     only_at_hand = bool(errors)
     for spec in specs:
         location = data.located.get(spec.id)
-        if location is None or (only_at_hand and location.kind == "hub" and not in_cache(spec.data)):
+        if location is None or (only_at_hand and location.kind == "hub" and not is_cached(spec.data)):
             continue
         with collect_errors(errors):
             tasks.append(plan_task(spec, config, location))

@@ -22,7 +22,7 @@ from vrbench.leaderboard.untrusted_input.parsing import read_yaml_record
 from vrbench.statistics.claims import parse_all
 
 BOARD_FILE = "board.yaml"
-HOW = (
+BOARD_HINT = (
     f"a board is a folder with {BOARD_FILE}; name the folder of all boards with --boards FOLDER, such as "
     "`leaderboards` in a checkout of vrbench"
 )
@@ -156,7 +156,7 @@ def boards(root: str | Path) -> dict[str, Board]:
     found = [attempt(lambda file=file: load_board(file.parent), errors) for file in files]  # type: ignore[misc]
     raise_errors(errors)
     if not found:
-        raise VrbenchError(f"there is no board in {str(root)!r}; {HOW}")
+        raise VrbenchError(f"there is no board in {str(root)!r}; {BOARD_HINT}")
     return {board.id: board for board in found if board is not None}
 
 
@@ -164,4 +164,4 @@ def _suggestion(folder: Path) -> str:
     """The boards beside one that is missing, the nearest name first, or how to name one."""
     others = sorted(file.parent.name for file in folder.parent.glob(f"*/{BOARD_FILE}"))
     near = difflib.get_close_matches(folder.name, others, n=1, cutoff=0.5)
-    return f"did you mean {near[0]}?" if near else f"there are {', '.join(others)}" if others else HOW
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(others)}" if others else BOARD_HINT

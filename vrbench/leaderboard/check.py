@@ -253,7 +253,7 @@ def _check_in_processes(
     try:
         for worker in range(jobs):
             receiver, sender = context.Pipe(duplex=False)
-            process = context.Process(target=_work, args=(checker, baselines, folders[worker::jobs], sender))
+            process = context.Process(target=_worker, args=(checker, baselines, folders[worker::jobs], sender))
             process.start()
             sender.close()  # so that the end of the process is the end of the pipe
             running.append((process, receiver))
@@ -270,7 +270,7 @@ def _check_in_processes(
             process.join()
 
 
-def _work(checker: SubmissionChecker, baselines: Mapping[str, Run], folders: Sequence[Path], to: Connection) -> None:
+def _worker(checker: SubmissionChecker, baselines: Mapping[str, Run], folders: Sequence[Path], to: Connection) -> None:
     gc.freeze()  # else the garbage collector walks through, and so copies, all that was built before the fork
     gc.set_threshold(50_000, 50, 1000)
     try:

@@ -16,7 +16,7 @@ from vrbench.leaderboard.untrusted_input.text import sanitize_for_message
 
 LEADERBOARD_FILE = "leaderboard.json"
 
-_MAY_CHANGE: Any = {
+_MUTABLE_FIELDS: Any = {
     "description": True,
     "status": True,
     "submitted": True,
@@ -73,7 +73,7 @@ def keep_stored_figures(stored: Leaderboard, rows: Sequence[LeaderboardRow]) -> 
 
 def _changed_figures(before: LeaderboardRow, now: LeaderboardRow) -> Iterator[str]:
     """Figures of a row that changed; a rank may, since other rows are added."""
-    dumps = (_without_ranks(row.model_dump(exclude=_MAY_CHANGE)) for row in (before, now))
+    dumps = (_without_ranks(row.model_dump(exclude=_MUTABLE_FIELDS)) for row in (before, now))
     different = differences(*dumps)
     if different:
         name, old, new = map(sanitize_for_message, different[0])

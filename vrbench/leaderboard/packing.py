@@ -25,7 +25,7 @@ PACKING_PREFIX = ".packing-"
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedFolder:
     """The folder of a submission, and whether it was written now or existed already."""
 
     path: Path

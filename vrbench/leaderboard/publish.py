@@ -20,7 +20,7 @@ from vrbench.core.run_storage import load_run
 from vrbench.core.schemas import CheckpointRef, Run, RunRecord
 from vrbench.core.version import __version__
 from vrbench.leaderboard.board import Board, load_board
-from vrbench.leaderboard.packing import Packed, changed_files, part_of, run_files, write_folder
+from vrbench.leaderboard.packing import PackedFolder, changed_files, part_of, run_files, write_folder
 from vrbench.leaderboard.requirements import validate_requirements
 from vrbench.leaderboard.schema import Submission, parse_reference, submission_path
 from vrbench.leaderboard.submission import read_submission
@@ -88,7 +88,7 @@ def pack(
     root: str | Path = "leaderboards",
     make_checker: Callable[[Board], SubmissionChecker] | None = None,
     dry_run: bool = False,
-) -> Packed:
+) -> PackedFolder:
     """Write `<board>/submissions/<org>__<name>/<revision>/`, whole or not at all.
 
     Args:
@@ -112,14 +112,14 @@ def pack(
         if dry_run or make_checker is not None:
             with tempfile.TemporaryDirectory(prefix="vrbench-submit-") as alone:
                 (Path(alone) / metadata.board).mkdir()
-                found = _try_out(replace(prepared, root=Path(alone)), Path(root), make_checker)
+                found = _check_packed(replace(prepared, root=Path(alone)), Path(root), make_checker)
             errors += (error.replace(alone, str(root)) for error in found)
     raise_errors(errors)
     assert prepared is not None  # else there were errors
-    return Packed(prepared.path, not prepared.path.is_dir()) if dry_run else write(prepared)
+    return PackedFolder(prepared.path, not prepared.path.is_dir()) if dry_run else write(prepared)
 
 
-def _try_out(
+def _check_packed(
     alone: PreparedSubmission, root: Path, make_checker: Callable[[Board], SubmissionChecker] | None
 ) -> list[str]:
     """Errors of a submission that is packed into an empty folder, read back, and scored again if wanted."""
@@ -168,7 +168,7 @@ def prepare(
     return PreparedSubmission(submission, files, Path(root), board), list(dict.fromkeys(errors))
 
 
-def write(prepared: PreparedSubmission) -> Packed:
+def write(prepared: PreparedSubmission) -> PackedFolder:
     """Write a prepared submission in one step, so that a folder of that name is a whole submission.
 
     Raises:
@@ -177,11 +177,11 @@ def write(prepared: PreparedSubmission) -> Packed:
     target = prepared.path
     if target.is_dir():
         raise_errors(conflicts(prepared))
-        return Packed(target, is_new=False)
+        return PackedFolder(target, is_new=False)
     files = {SUBMISSION_FILE: (prepared.submission.model_dump_json(indent=1) + "\n").encode(), **prepared.files}
     board = prepared.root / prepared.submission.board
     write_folder(target, files, board, lambda half: read_submission(half, prepared.board.n_items))
-    return Packed(target, is_new=True)
+    return PackedFolder(target, is_new=True)
 
 
 def conflicts(prepared: PreparedSubmission) -> list[str]:

@@ -11,7 +11,7 @@ from vrbench.core.run_storage import load_run
 from vrbench.core.schemas import Run, RunRecord
 from vrbench.leaderboard.board import Board, load_board
 from vrbench.leaderboard.check import SubmissionChecker
-from vrbench.leaderboard.packing import Packed, changed_files, part_of, run_files, write_folder
+from vrbench.leaderboard.packing import PackedFolder, changed_files, part_of, run_files, write_folder
 from vrbench.leaderboard.requirements import validate_checkout
 from vrbench.leaderboard.schema import SUBMISSIONS, LeaderboardRow, Reproduction, VerificationStatus
 from vrbench.leaderboard.untrusted_input.files import RUN_FILE, submission_files, submission_folders
@@ -37,7 +37,7 @@ def read_reproduction(folder: Path, board: Board) -> tuple[Reproduction, Run]:
 
 def pack_reproduction(
     run: str | Path, by: str, board: str = "pocket", root: str | Path = "leaderboards"
-) -> list[Packed]:
+) -> list[PackedFolder]:
     """Write `<board>/reproductions/<org>__<name>/<revision>/` for each submission of the checkpoint that was run.
 
     Validating the board then compares the two.
@@ -66,14 +66,14 @@ def pack_reproduction(
     return [_write(folder / REPRODUCTIONS / place.parent.name / revision, files, held) for place in submitted]
 
 
-def _write(target: Path, files: dict[str, bytes], board: Board) -> Packed:
+def _write(target: Path, files: dict[str, bytes], board: Board) -> PackedFolder:
     if not target.is_dir():
         write_folder(target, files, target.parents[2], lambda half: read_reproduction(half, board))
-        return Packed(target, is_new=True)
+        return PackedFolder(target, is_new=True)
     there = submission_files(target, FILES, ())
     if set(changed_files(files, there)) - {REPRODUCTION_FILE}:  # which has the day
         raise VrbenchError(f"{target} holds another run already; remove it to put this one in its place")
-    return Packed(target, is_new=False)
+    return PackedFolder(target, is_new=False)
 
 
 def check_reproductions(

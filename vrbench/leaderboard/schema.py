@@ -15,11 +15,11 @@ from vrbench.leaderboard.untrusted_input import limits
 from vrbench.leaderboard.untrusted_input.text import (
     NAME_PATTERN,
     TASK_PATTERN,
-    odd_characters,
     safe_name,
     safe_revision,
     safe_task,
     safe_url,
+    unsafe_characters,
 )
 from vrbench.statistics import bootstrap
 from vrbench.statistics.schema import Claim, Verdict
@@ -42,7 +42,7 @@ def _checked(check: Callable[[str], object]) -> AfterValidator:
 
 
 def _one_line(text: str) -> None:
-    odd = odd_characters(text) + [name for name, c in (("a line feed", "\n"), ("a tab", "\t")) if c in text]
+    odd = unsafe_characters(text) + [name for name, c in (("a line feed", "\n"), ("a tab", "\t")) if c in text]
     if odd:
         raise VrbenchError(f"it has {', '.join(odd[:5])}; write one line of plain text")
     if text != text.strip():

@@ -24,7 +24,7 @@ NOT_INPUTS = ("labels", "num_crops")
 """What processors return beside a model's inputs."""
 
 
-class ImagesRefused(VrbenchError):
+class UnsupportedImageError(VrbenchError):
     """The family's image processor cannot take images of these sizes; it can take every other image."""
 
 
@@ -109,7 +109,7 @@ def encode_with_images(
         family: for error messages.
 
     Raises:
-        ImagesRefused: the image processor takes no images of these sizes.
+        UnsupportedImageError: the image processor takes no images of these sizes.
         VrbenchError: a prompt does not have a mark for each of its images.
     """
     special = prompt_format.add_special_tokens
@@ -133,7 +133,7 @@ def encode_with_images(
 def _check_images(
     image_processor: Any, prompt_format: PromptFormat, images: Sequence[Sequence[Image]], family: str
 ) -> None:
-    """Raise `ImagesRefused` if the image processor alone refuses an image, whatever the prompt.
+    """Raise `UnsupportedImageError` if the image processor alone refuses an image, whatever the prompt.
 
     Each limit is transformers' own: Qwen's image processors refuse an aspect ratio above 200, Pixtral's one that leaves
     no pixel of the shorter side when the longer is scaled to the longest allowed.
@@ -143,7 +143,8 @@ def _check_images(
             image_processor(images=[image], return_tensors="pt", **prompt_format.image_settings)
         except (ValueError, ArithmeticError) as error:
             size, reason = f"{image.width} x {image.height}", " ".join(str(error).split())
-            raise ImagesRefused(f"the image processor of {family} refuses an image of {size}: {reason}") from error
+            message = f"the image processor of {family} refuses an image of {size}: {reason}"
+            raise UnsupportedImageError(message) from error
 
 
 def _import(name: str) -> Any:

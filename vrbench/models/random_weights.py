@@ -69,15 +69,15 @@ def _normal(start: int, count: int, device: torch.device) -> torch.Tensor:
     """[count] float32 integers, bell-shaped about 0 with the deviation `SPREAD`: those of start, start + 1, ..."""
     bits = torch.arange(start, start + count, dtype=torch.int64, device=device)
     bits = bits * GOLDEN
-    bits = (bits ^ _shifted(bits, 30)) * FIRST
-    bits = (bits ^ _shifted(bits, 27)) * SECOND
-    bits ^= _shifted(bits, 31)
+    bits = (bits ^ _logical_shift_right(bits, 30)) * FIRST
+    bits = (bits ^ _logical_shift_right(bits, 27)) * SECOND
+    bits ^= _logical_shift_right(bits, 31)
     total = torch.zeros_like(bits)
     for lane in LANES:
         total += (bits >> lane) & LANE
     return (total - 2 * LANE).float()
 
 
-def _shifted(bits: torch.Tensor, by: int) -> torch.Tensor:
+def _logical_shift_right(bits: torch.Tensor, by: int) -> torch.Tensor:
     """Shift to the right as unsigned numbers are, filling with zeros."""
     return (bits >> by) & ((1 << (64 - by)) - 1)

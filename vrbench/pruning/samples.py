@@ -14,7 +14,7 @@ from vrbench.core.errors import VrbenchError
 from vrbench.models import components
 from vrbench.models.llava_model import LlavaModel
 from vrbench.models.packing import PackedSequence, pack
-from vrbench.models.processors import ImagesRefused
+from vrbench.models.processors import UnsupportedImageError
 from vrbench.pruning.questions import ImageQuestion
 
 TokenSubset = Literal["all", "text", "image", "after_image", "last"]
@@ -160,7 +160,7 @@ def padded_inputs(vlm: Any, questions: Sequence[ImageQuestion]) -> tuple[dict[st
         questions: the samples, one a row.
 
     Raises:
-        ImagesRefused: the family's processor refuses an image.
+        UnsupportedImageError: the family's processor refuses an image.
     """
     if isinstance(vlm, LlavaModel):
         return _llava_inputs(vlm, questions)
@@ -169,9 +169,9 @@ def padded_inputs(vlm: Any, questions: Sequence[ImageQuestion]) -> tuple[dict[st
     lengths = [[len(vlm.tokenizer(text)["input_ids"]) for text in pair] for pair in zip(prompts, texts, strict=True)]
     try:
         inputs = vlm.encode_with_images(texts, [[question.image] for question in questions])
-    except ImagesRefused as error:
+    except UnsupportedImageError as error:
         refused = (q.file for q in questions if f" {q.image.width} x {q.image.height}:" in str(error))
-        raise ImagesRefused(f"{next(refused, '')}: {error}; leave it out") from error
+        raise UnsupportedImageError(f"{next(refused, '')}: {error}; leave it out") from error
     return inputs, [whole - prompt for prompt, whole in lengths]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from vrbench.reporting.formatting import VERDICT_MARKS, count, interval, marked, number, p_value
+from vrbench.reporting.formatting import VERDICT_MARKS, count, interval, mark_unscored, number, p_value
 from vrbench.statistics.schema import CandidateComparison, Comparison, ComparisonRow
 
 
@@ -31,7 +31,8 @@ class Column:
 
 
 def _name(row: ComparisonRow) -> str:
-    return marked(f"mean of {len(row.tasks)}: {row.name}" if row.kind == "suite" else row.name, row.has_many_unscored)
+    name = f"mean of {len(row.tasks)}: {row.name}" if row.kind == "suite" else row.name
+    return mark_unscored(name, row.has_many_unscored)
 
 
 def _digits(row: ComparisonRow) -> int:
@@ -119,9 +120,9 @@ def overview_table(comparison: Comparison) -> Table:
         title = f"mean: {name}" if is_suite else name
         if any(row.unit == "perplexity" for row in known):
             title += " (perplexity)"
-        title = marked(title, any(row is not None and row.has_many_unscored for row in rows))
-        counts = _distinct(count(row.n, row.n_unscored) for row in known)
-        scores = _distinct(number(row.baseline, _digits(row)) for row in known)
+        title = mark_unscored(title, any(row is not None and row.has_many_unscored for row in rows))
+        counts = _join_distinct(count(row.n, row.n_unscored) for row in known)
+        scores = _join_distinct(number(row.baseline, _digits(row)) for row in known)
         kept = ("-" if row is None else "error" if row.status == "error" else _retention(row) for row in rows)
         lines.append(TableLine((title, counts, scores, *kept), is_suite, not known))
     for claim in comparison.claims:
@@ -147,6 +148,6 @@ def _row(candidate: CandidateComparison, name: str, is_suite: bool) -> Compariso
     return next((r for r in (candidate.suites if is_suite else candidate.tasks) if r.name == name), None)
 
 
-def _distinct(texts: Iterable[str]) -> str:
+def _join_distinct(texts: Iterable[str]) -> str:
     """The text, or the different ones where candidates share different items with the baseline."""
     return " / ".join(dict.fromkeys(texts)) or "-"

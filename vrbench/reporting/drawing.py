@@ -25,7 +25,7 @@ _HASHED_ID = re.compile(rb"(?<=[\"#])[a-zA-Z][0-9a-f]{10}(?=[\")])")
 _LIGHT_INK, _DARK_INK = ("#1b1f24", "#ffffff", "#d1d9e0"), ("#e6e9ed", "#14181d", "#3a424b")
 
 
-def themed(dark: bool = False) -> AbstractContextManager[None]:
+def use_theme(dark: bool = False) -> AbstractContextManager[None]:
     """Draw and encode figures within the block in the light or the dark theme."""
     import matplotlib
 
@@ -47,7 +47,7 @@ def themed(dark: bool = False) -> AbstractContextManager[None]:
     return matplotlib.rc_context(style)
 
 
-def encoded(figure: Figure, form: str) -> bytes:
+def encode_figure(figure: Figure, form: str) -> bytes:
     """Return the figure as 'png' or 'svg', without a date: the same bytes for the same figure on every processor."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -57,16 +57,16 @@ def encoded(figure: Figure, form: str) -> bytes:
         FigureCanvasAgg(figure).print_png(stream, metadata={"Software": None})
     else:
         FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None, "Creator": None})
-    return _numbered(stream.getvalue()) if form == "svg" else stream.getvalue()
+    return _renumber_ids(stream.getvalue()) if form == "svg" else stream.getvalue()
 
 
-def _numbered(svg: bytes) -> bytes:
+def _renumber_ids(svg: bytes) -> bytes:
     """Number ids in order: matplotlib hashes unrounded coordinates, whose last bit depends on the processor."""
     numbers: dict[bytes, bytes] = {}
     return _HASHED_ID.sub(lambda found: numbers.setdefault(found[0], found[0][:1] + b"%d" % len(numbers)), svg)
 
 
-def darkened(svg: bytes) -> bytes:
+def to_dark_theme(svg: bytes) -> bytes:
     """Return an SVG that was drawn in the light theme with the colours of the dark one."""
     light = (*_LIGHT_INK, *COLOURS)
     dark = (*_DARK_INK, *DARK_COLOURS)
@@ -77,11 +77,11 @@ def darkened(svg: bytes) -> bytes:
 
 def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
     """Return a figure with one pair of axes; sizes in inches."""
-    figure, ((axes,),) = panels(width, height, 1, 1)
+    figure, ((axes,),) = new_panels(width, height, 1, 1)
     return figure, axes
 
 
-def panels(width: float, height: float, rows: int, columns: int, **shared: Any) -> tuple[Figure, list[list[Axes]]]:
+def new_panels(width: float, height: float, rows: int, columns: int, **shared: Any) -> tuple[Figure, list[list[Axes]]]:
     """Return a figure with rows of axes; sizes in inches, `shared` goes to `Figure.subplots`."""
     from matplotlib.figure import Figure
 
@@ -101,7 +101,7 @@ def legend(figure: Figure, title: str, columns: int) -> None:
     )  # fmt: skip
 
 
-def look_of(place: int, dark: bool = False) -> dict[str, Any]:
+def series_style(place: int, dark: bool = False) -> dict[str, Any]:
     """Return colour and marker of the n-th series."""
     colours = DARK_COLOURS if dark else COLOURS
     return {"color": colours[place % len(colours)], "marker": MARKERS[place % len(MARKERS)]}

@@ -39,7 +39,7 @@ def count(n: int, unscored: int) -> str:
     return f"{n:,}" + (f" ({unscored:,} unscored)" if unscored else "")
 
 
-def marked(name: str, has_many_unscored: bool) -> str:
+def mark_unscored(name: str, has_many_unscored: bool) -> str:
     """Return a task's name, with a mark behind it where many of its items could not be scored."""
     return f"{name} {UNSCORED_MARK}" if has_many_unscored else name
 
@@ -74,13 +74,15 @@ def origins(comparison: Comparison) -> list[RunOrigin]:
     named = [(comparison.baseline_label, comparison.baseline, comparison.baseline_sources)]
     named += [(c.label, c.checkpoint, c.sources) for c in comparison.candidates]
     return [
-        RunOrigin(f"{label} (sha256 {ref.digest[:12]})", _made(source, len(sources) == 1), source.provenance.command)
+        RunOrigin(
+            f"{label} (sha256 {ref.digest[:12]})", _describe(source, len(sources) == 1), source.provenance.command
+        )
         for label, ref, sources in named
         for source in sources
     ]
 
 
-def _made(source: RunSource, whole: bool) -> str:
+def _describe(source: RunSource, whole: bool) -> str:
     """How a run was made; `whole` if all of the checkpoint's tasks are from it, so that they need no names."""
     by, n = source.provenance, len(source.tasks)
     versions = [f"{name} {by.packages[name]}" for name in ("torch", "transformers") if name in by.packages]
@@ -89,7 +91,7 @@ def _made(source: RunSource, whole: bool) -> str:
         " on ".join(filter(None, [source.dtype, by.device])),
         by.started[:16].replace("T", " ") + " UTC" if by.started else "",
         ", ".join([code(by), *versions, *([f"Python {by.python}"] if by.python else [])]),
-        reused(by) if by.answered else UNRECORDED,
+        describe_reused(by) if by.answered else UNRECORDED,
     ]
     return "; ".join(filter(None, parts))
 
@@ -100,7 +102,7 @@ def code(by: Provenance | AnswerProvenance) -> str:
     return f"vrbench {by.vrbench}{commit}"
 
 
-def reused(by: Provenance) -> str:
+def describe_reused(by: Provenance) -> str:
     """Return how many of a run's answers were stored before it, and when and how they were computed; or ''."""
     before = [some for some in by.answered if some.reused]
     if not before:
@@ -124,7 +126,7 @@ def _differences(some: AnswerProvenance, by: Provenance) -> str:
     return f" with {', '.join(other)}{where}" if other else where
 
 
-def method(comparison: Comparison) -> str:
+def describe_method(comparison: Comparison) -> str:
     """Return how the numbers were made, for a reader of the table."""
     limit = f" At most {comparison.limit} items a task were used." if comparison.limit is not None else ""
     return (

@@ -107,7 +107,7 @@ def _content(comparison: Comparison) -> dict[str, Any]:
             for c in comparison.candidates
         ],
         "notes": comparison.notes,
-        "method": formatting.method(comparison),
+        "method": formatting.describe_method(comparison),
     }
 
 

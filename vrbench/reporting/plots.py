@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from vrbench.reporting.columns import row_names
-from vrbench.reporting.drawing import encoded, legend, look_of, new_figure, themed
+from vrbench.reporting.drawing import encode_figure, legend, new_figure, series_style, use_theme
 from vrbench.statistics.schema import CandidateComparison, Comparison, ComparisonRow
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ _WIDEST = (0.0, 200.0)
 
 def draw(comparison: Comparison, form: Literal["png", "svg"], dark: bool = False) -> dict[str, bytes]:
     """Draw each plot that the data allow, by its key in `TITLES`; the same bytes for the same comparison."""
-    with themed(dark):
+    with use_theme(dark):
         made = {"retention": _retention(comparison, dark), "visual-text": _visual_text(comparison, dark)}
-        return {name: encoded(figure, form) for name, figure in made.items() if figure is not None}
+        return {name: encode_figure(figure, form) for name, figure in made.items() if figure is not None}
 
 
 def _retention(comparison: Comparison, dark: bool) -> Figure | None:
@@ -39,7 +39,7 @@ def _retention(comparison: Comparison, dark: bool) -> Figure | None:
     low, high = _range([r for found in rows for r in found.values()])
     for place, (candidate, found) in enumerate(zip(comparison.candidates, rows, strict=True)):
         offset = (place - (count - 1) / 2) * 0.7 / count
-        look = look_of(place, dark)
+        look = series_style(place, dark)
         axes.plot([], [], linestyle="", label=candidate.label, **look)
         for height, (name, _) in enumerate(names):
             if name in found:
@@ -103,7 +103,7 @@ def _visual_text(comparison: Comparison, dark: bool) -> Figure | None:
     name = f"{comparison.baseline_label} (baseline)"
     axes.plot([100], [100], marker="*", markersize=13, color=ink, linestyle="", label=name)
     for place, name, visual, text in usable:
-        look = look_of(place, dark)
+        look = series_style(place, dark)
         axes.errorbar(
             text.retention or 0.0, visual.retention or 0.0, xerr=_error_bar(text), yerr=_error_bar(visual),
             markersize=7, linestyle="", linewidth=1.6, label=name, **look,

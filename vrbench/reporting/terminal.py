@@ -23,18 +23,18 @@ def table(comparison: Comparison) -> str:
         made = columns.candidate_table(candidate)
         rows = [line.cells for line in made.lines]
         parts.append(tabulate(rows, made.headers, "simple", colalign=made.aligns, disable_numparse=True))
-        parts += [_wrapped(f"  {line.cells[0]}: {line.note}") for line in made.lines if line.note]
+        parts += [_wrap(f"  {line.cells[0]}: {line.note}") for line in made.lines if line.note]
         marks = formatting.VERDICT_MARKS
-        parts += [_wrapped(f"{marks[v.verdict]} {formatting.verdict(v)}") for v in candidate.verdicts]
+        parts += [_wrap(f"{marks[v.verdict]} {formatting.verdict(v)}") for v in candidate.verdicts]
         parts.append("")
-    parts += [_wrapped(f"note: {note}") for note in comparison.notes]
+    parts += [_wrap(f"note: {note}") for note in comparison.notes]
     sources = [(comparison.baseline_label, s) for s in comparison.baseline_sources]
     sources += [(c.label, s) for c in comparison.candidates for s in c.sources]
-    parts += [_wrapped(f"{label}: {text}") for label, s in sources if (text := formatting.reused(s.provenance))]
+    parts += [_wrap(f"{label}: {text}") for label, s in sources if (text := formatting.describe_reused(s.provenance))]
     joined = max(len(sources) for sources in (comparison.baseline_sources, *(c.sources for c in comparison.candidates)))
     if joined > 1:
-        parts += [_wrapped(f"run: {origin.label}: {origin.made}") for origin in formatting.origins(comparison)]
-    return "\n".join([*parts, _wrapped(formatting.method(comparison))])
+        parts += [_wrap(f"run: {origin.label}: {origin.made}") for origin in formatting.origins(comparison)]
+    return "\n".join([*parts, _wrap(formatting.describe_method(comparison))])
 
 
 def scores(runs: Sequence[Run]) -> str:
@@ -48,14 +48,16 @@ def scores(runs: Sequence[Run]) -> str:
     skipped = {task: why for run in runs for task, why in run.record.skipped.items()}
     notes += [skipped_note(skipped)] if skipped else []
     before = [
-        f"{run.record.checkpoint.id}: {text}" for run in runs if (text := formatting.reused(run.record.provenance))
+        f"{run.record.checkpoint.id}: {text}"
+        for run in runs
+        if (text := formatting.describe_reused(run.record.provenance))
     ]
-    return "\n".join([table, *map(_wrapped, [*notes, *before])])
+    return "\n".join([table, *map(_wrap, [*notes, *before])])
 
 
 def _cells(result: TaskResult) -> tuple[str, str, str, str]:
     name, items = (
-        formatting.marked(result.task, result.has_many_unscored),
+        formatting.mark_unscored(result.task, result.has_many_unscored),
         formatting.count(result.n, result.n_unscored),
     )
     return name, result.metric, items, _score(result)
@@ -68,5 +70,5 @@ def _score(result: TaskResult) -> str:
     return formatting.interval(result.score.value, result.score.low, result.score.high, digits)
 
 
-def _wrapped(text: str) -> str:
+def _wrap(text: str) -> str:
     return textwrap.fill(text, WIDTH, subsequent_indent="    ")

@@ -194,7 +194,7 @@ def _draw(known: Mapping[str, TaskCounts], task: str, seed: int) -> dict[str, Ta
     tables = np.stack([counts.table for counts in known.values()], axis=1)  # [clusters, runs, ratios, 2]
     sides = np.zeros((2, 0, *tables.shape[2:]))  # clusters for items not seen, the baseline's and the candidate's
     if metric.kind == "percent":
-        best, worst = bootstrap.unseen(first.table, first.outcomes)
+        best, worst = bootstrap.unseen_allowance(first.table, first.outcomes)
         sides = np.stack([np.stack([best, worst]), np.stack([worst, best])])
     values: list[list[Array]] = [[], []]
     for weights in _weights(len(tables) + sides.shape[1], [seed, zlib.crc32(task.encode())]):
@@ -218,4 +218,4 @@ def _weights(clusters: int, seed: Sequence[int]) -> Iterator[Array]:
     block = max(1, _BLOCK // clusters)
     for first in range(0, bootstrap.DRAWS, block):
         draws = min(block, bootstrap.DRAWS - first)
-        yield bootstrap.weights(np.ones(clusters, np.int64), draws, rng).astype(float)
+        yield bootstrap.draw_counts(np.ones(clusters, np.int64), draws, rng).astype(float)

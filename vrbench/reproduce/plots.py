@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vrbench.reporting.drawing import darkened, encoded, legend, look_of, panels, themed
+from vrbench.reporting.drawing import encode_figure, legend, new_panels, series_style, to_dark_theme, use_theme
 from vrbench.reproduce import row_plots
 from vrbench.reproduce.results import PlanResults
 from vrbench.reproduce.seed_estimate import SeedEstimate
@@ -45,11 +45,11 @@ def report_plots(results: PlanResults, key: str) -> tuple[ReportPlot, ...]:
     """Return the plots of a table that the data allow; the same bytes for the same results."""
     found = []
     for name, draw in PLOTS.get(key, {}).items():
-        with themed():
+        with use_theme():
             if drawn := draw(results):
                 figure, alt = drawn
-                light = encoded(figure, "svg")
-                found.append(ReportPlot(name, alt, encoded(figure, "png"), light, darkened(light)))
+                light = encode_figure(figure, "svg")
+                found.append(ReportPlot(name, alt, encode_figure(figure, "png"), light, to_dark_theme(light)))
     return tuple(found)
 
 
@@ -66,13 +66,13 @@ def layers(results: PlanResults) -> tuple[Figure, str] | None:
     curves = _curves(results, "layers")
     if not curves:
         return None
-    figure, ((visual, text, theirs),) = panels(10.2, 3.8, 1, 3)
+    figure, ((visual, text, theirs),) = new_panels(10.2, 3.8, 1, 3)
     theirs.sharey(visual)
     for axes in (visual, text, theirs):
         axes.set_xscale("log", base=2)
     for index, curve in enumerate(curves):
-        _draw_curve(visual, curve, 1, look_of(index))
-        _draw_curve(text, curve, 2, look_of(index))
+        _draw_curve(visual, curve, 1, series_style(index))
+        _draw_curve(text, curve, 2, series_style(index))
     table = PUBLISHED["layers"]
     published = [(float(row[0]), float(row[2])) for row in table.rows]
     grey: dict[str, Any] = {"color": "#808080", "marker": "o", "markerfacecolor": "none", "linestyle": (0, (4, 3))}
@@ -103,12 +103,12 @@ def _visual_and_text(results: PlanResults, key: str, title: str) -> tuple[Figure
     curves = _curves(results, key)
     if not curves:
         return None
-    figure, ((visual, text),) = panels(8.6, 3.6, 1, 2)
+    figure, ((visual, text),) = new_panels(8.6, 3.6, 1, 2)
     ticks = _ticks(curves)
     for index, curve in enumerate(curves):
         shift = _shift(index, len(curves), ticks)
-        _draw_curve(visual, curve, 1, look_of(index), shift=shift)
-        _draw_curve(text, curve, 2, look_of(index), shift=shift)
+        _draw_curve(visual, curve, 1, series_style(index), shift=shift)
+        _draw_curve(text, curve, 2, series_style(index), shift=shift)
     for axes, label, zero in ((visual, VISUAL, 100.0), (text, TEXT, 0.0)):
         _label_axes(axes, key, label, zero)
         axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
@@ -123,20 +123,20 @@ def pruning(results: PlanResults) -> tuple[Figure, str] | None:
     models = list(dict.fromkeys(_model(curve.name) for curve in curves))
     if not curves:
         return None
-    figure, grid = panels(2.1 + 1.75 * len(methods), 5.4, 2, len(methods), sharex=True, sharey="row")
+    figure, grid = new_panels(2.1 + 1.75 * len(methods), 5.4, 2, len(methods), sharex=True, sharey="row")
     ticks = _ticks(curves)
     for column, method in enumerate(methods):
         for curve in (curve for curve in curves if _method(curve.name) == method):
             index = models.index(_model(curve.name))
             shift = 2 * _shift(index, len(models), ticks)
             for row in (0, 1):
-                _draw_curve(grid[row][column], curve, row + 1, look_of(index), labelled=False, shift=shift)
+                _draw_curve(grid[row][column], curve, row + 1, series_style(index), labelled=False, shift=shift)
         grid[0][column].set_title(method, fontsize=9.5)
         grid[1][column].set_xticks([x for x in ticks if x % 2 == 0])
         _label_axes(grid[0][column], "", VISUAL if column == 0 else "", 100.0)
         _label_axes(grid[1][column], "pruning", TEXT if column == 0 else "", 0.0)
     for index, name in enumerate(models):
-        grid[0][0].plot([], [], label=name, **look_of(index))
+        grid[0][0].plot([], [], label=name, **series_style(index))
     title = "Layers removed: what is kept of the model tuned in all layers, with 95 % intervals"
     legend(figure, title, columns=4)
     return figure, _describe(title, curves)

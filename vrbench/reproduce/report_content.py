@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vrbench.core.schemas import Provenance
-from vrbench.reporting.formatting import code, reused
+from vrbench.reporting.formatting import code, describe_reused
 from vrbench.reproduce.claims import claim_results
 from vrbench.reproduce.plots import ReportPlot, report_plots
 from vrbench.reproduce.report_tables import ReportTable, report_tables
@@ -128,7 +128,9 @@ def origins(results: PlanResults) -> Iterator[str]:
     if peak is not None:
         yield f"Peak GPU memory of a step: {peak:.1f} GiB."
     yield from _mixed_code(results)
-    yield from (f"{name}: {said}." for name, run in results.runs.items() if (said := reused(run.record.provenance)))
+    for name, run in results.runs.items():
+        if reused := describe_reused(run.record.provenance):
+            yield f"{name}: {reused}."
     yield from dict.fromkeys(f"Made with {_versions(done.provenance)}." for done in results.done.values())
     yield from sorted({f"Command: {c}" for c in (d.provenance.command for d in results.done.values()) if c})
 

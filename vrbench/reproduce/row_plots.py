@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vrbench.core.layers import LayerSet
-from vrbench.reporting.drawing import legend, look_of, panels
+from vrbench.reporting.drawing import legend, new_panels, series_style
 from vrbench.reproduce.results import PlanResults
 from vrbench.reproduce.seed_estimate import SeedEstimate
 from vrbench.reproduce.strategy_tests import strategy_layers
@@ -62,12 +62,12 @@ def _dot_plot(every: Sequence[_Panel], title: str) -> tuple[Figure, str] | None:
     first = shown[0].figures
     labels = sorted(first, key=lambda label: -first[label].value)
     labels += [label for label in dict.fromkeys(n for panel in shown for n in panel.figures) if label not in first]
-    figure, ((*axes,),) = panels(8.6, 1.3 + 0.27 * len(labels), 1, len(shown), sharey=True)
+    figure, ((*axes,),) = new_panels(8.6, 1.3 + 0.27 * len(labels), 1, len(shown), sharey=True)
     for one, panel in zip(axes, shown, strict=True):
         one.axvline(panel.zero, color=one.xaxis.label.get_color(), linewidth=1)
         for height, label in enumerate(labels):
             if label in panel.figures:
-                _draw_dot(one, panel.figures[label], height, look_of(1 if label == REGION else 0))
+                _draw_dot(one, panel.figures[label], height, series_style(1 if label == REGION else 0))
         one.grid(axis="x", linewidth=0.6)
         one.set_xlabel(panel.label)
     _label_rows(axes, labels)
@@ -103,12 +103,12 @@ def layer_sets(results: PlanResults) -> tuple[Figure, str] | None:
     if not found:
         return None
     depth = max(layers.depth for one in found for layers in one.layers.values())
-    figure, ((axes,),) = panels(8.6, 1.1 + 0.24 * len(found), 1, 1)
+    figure, ((axes,),) = new_panels(8.6, 1.1 + 0.24 * len(found), 1, 1)
     for height, one in enumerate(found):
         tuned = [layer for layers in one.layers.values() for layer in layers]
         for layer in sorted(set(tuned)):
             share = tuned.count(layer) / len(one.layers)
-            axes.barh(height, 0.9, left=layer - 0.45, height=0.8, color=look_of(0)["color"], alpha=share)
+            axes.barh(height, 0.9, left=layer - 0.45, height=0.8, color=series_style(0)["color"], alpha=share)
     axes.set_xlim(-0.5, depth - 0.5)
     _label_rows([axes], [one.strategy for one in found])
     axes.set_xticks(range(0, depth, max(1, depth // 15)))
@@ -126,7 +126,7 @@ def profile(results: PlanResults) -> tuple[Figure, str] | None:
     kinds = list(dict.fromkeys(map(_tuned, rows)))
     if not rows:
         return None
-    figure, ((*axes,),) = panels(9.2, 1.5 + 0.2 * len(groups) * max(2, len(kinds)), 1, 2, sharey=True)
+    figure, ((*axes,),) = new_panels(9.2, 1.5 + 0.2 * len(groups) * max(2, len(kinds)), 1, 2, sharey=True)
     thick = 0.8 / len(kinds)
     for one, field, label, digits in zip(
         axes, ("seconds_per_step", "peak_gib"), ("seconds a step", "GiB"), (3, 1), strict=True
@@ -135,7 +135,7 @@ def profile(results: PlanResults) -> tuple[Figure, str] | None:
             value, index = getattr(row, field), kinds.index(_tuned(row))
             height = groups.index(_setting(row)) + (index - (len(kinds) - 1) / 2) * thick
             if value is not None:
-                one.barh(height, value, height=thick * 0.9, color=look_of(index)["color"])
+                one.barh(height, value, height=thick * 0.9, color=series_style(index)["color"])
                 one.text(value, height, f" {value:.{digits}f}", va="center", fontsize=7)
         one.set_xlabel(label)
         one.grid(axis="x", linewidth=0.6)
@@ -144,7 +144,7 @@ def profile(results: PlanResults) -> tuple[Figure, str] | None:
         counts = dict.fromkeys(
             f"{len(LayerSet.parse(row.indices, row.depth))} of {row.depth}" for row in rows if _tuned(row) == kind
         )
-        axes[0].barh([0], [0], color=look_of(index)["color"], label=f"{kind} ({'; '.join(counts)})")
+        axes[0].barh([0], [0], color=series_style(index)["color"], label=f"{kind} ({'; '.join(counts)})")
     title = "A training step at true shapes"
     legend(figure, title, columns=4)
     texts = (f"{_setting(r)}, {_tuned(r)}: {r.seconds_per_step:.3f} s, {_gib(r)}" for r in rows)

@@ -141,7 +141,7 @@ def estimate(
     sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
     if min(clusters) < 2:
         return SeedEstimate(value, None, sd, dict(each), n)
-    share = bootstrap.tail(variances, clusters)
+    share = bootstrap.tail_share(variances, clusters)
     low, high = (float(np.quantile(drawn, q)) for q in (share, 1.0 - share))
-    freedom = bootstrap.spread(variances, clusters)[1]
+    freedom = bootstrap.spread_factor(variances, clusters)[1]
     return SeedEstimate(value, (min(low, value), max(high, value)), sd, dict(each), n, freedom)

@@ -3,7 +3,7 @@
 Intervals come from a cluster bootstrap, with the same draw for baseline and candidate, that recomputes the official
 figure from the sums of each draw. Two things are added to the percentile interval, both measured in
 `benchmarks/coverage.py`: wider tails for few clusters (Hesterberg 2015, The American Statistician 69:4, section 4.3;
-for a mean over tasks with Welch and Satterthwaite's degrees of freedom), and `UNSEEN` of an average item lost and
+for a mean over tasks with Welch and Satterthwaite's degrees of freedom), and `UNSEEN_ITEMS` of an average item lost and
 gained, since a draw can only repeat what was seen (after Bonett and Price 2012, Journal of Educational and Behavioral
 Statistics 37:4, who add one item each). The estimate itself is untouched.
 
@@ -27,13 +27,13 @@ Array = NDArray[np.float64]
 DRAWS = 4000
 """Bootstrap draws: the share of draws beyond an end is then known to about 0.25 % of all draws."""
 
-UNSEEN = 0.75
+UNSEEN_ITEMS = 0.75
 """Items of each kind (lost, gained) that are allowed for beyond those seen; chosen in `benchmarks/coverage.py`."""
 
-FLIPS = 9999
+SIGN_FLIPS = 9999
 """Random sign flips of a permutation test; with 13 clusters or fewer all flips are tried."""
 
-Ends = tuple[float, float]
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,11 @@ def resample(table: Array, draws: int, rng: np.random.Generator) -> Array:
     flat = table.reshape(len(table), -1)
     rows, counts = np.unique(flat, axis=0, return_counts=True)
     block = max(1, 4_000_000 // len(table))  # bounds memory to some 100 MB
-    sums = [weights(counts, min(block, draws - first), rng) @ rows for first in range(0, draws, block)]
+    sums = [draw_counts(counts, min(block, draws - first), rng) @ rows for first in range(0, draws, block)]
     return np.asarray(np.concatenate(sums).reshape(draws, *table.shape[1:]))
 
 
-def weights(counts: NDArray[np.int64], draws: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def draw_counts(counts: NDArray[np.int64], draws: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Return how often each distinct row is drawn, [draws, distinct rows], when row i is there counts[i] times.
 
     Both branches give the same multinomial distribution; which is faster depends on how many rows are distinct.
@@ -100,13 +100,13 @@ def draw(pair: PairedCounts, seed: Sequence[int] | int, draws: int = DRAWS) -> B
     """Recompute both figures on the same draws of clusters."""
     table = np.stack([pair.baseline, pair.candidate], axis=1)
     if pair.metric.kind == "percent":
-        best, worst = unseen(pair.baseline, pair.outcomes)
+        best, worst = unseen_allowance(pair.baseline, pair.outcomes)
         table = np.concatenate([table, [[best, worst]], [[worst, best]]])
     sums = resample(table, draws, np.random.default_rng(seed))
     return BootstrapDraws(pair.metric.value(sums[:, 0]), pair.metric.value(sums[:, 1]), len(pair.baseline))
 
 
-def interval_of_one(metric: Metric, table: Array, outcomes: int, seed: Sequence[int] | int = 0) -> Ends:
+def score_interval(metric: Metric, table: Array, outcomes: int, seed: Sequence[int] | int = 0) -> Interval:
     """Return the 95 % interval of one run's figure.
 
     One cluster has no spread: the interval is then all of 0 to 100, and for a perplexity, which has no
@@ -116,19 +116,19 @@ def interval_of_one(metric: Metric, table: Array, outcomes: int, seed: Sequence[
     if len(table) < 2:
         return (0.0, 100.0) if metric.kind == "percent" else (value, value)
     if metric.kind == "percent":
-        table = np.concatenate([table, list(unseen(table, outcomes))])
+        table = np.concatenate([table, list(unseen_allowance(table, outcomes))])
     values = metric.value(resample(table, DRAWS, np.random.default_rng(seed)))
-    low, high = _ends(values, tail([1.0], [len(table)]))
+    low, high = _quantiles(values, tail_share([1.0], [len(table)]))
     return min(low, value), max(high, value)
 
 
-def unseen(table: Array, outcomes: int) -> tuple[Array, Array]:
-    """Return `UNSEEN` of an average outcome, right and wrong, each [ratios, 2]."""
-    size = UNSEEN * table[..., 1].sum(0) / outcomes
+def unseen_allowance(table: Array, outcomes: int) -> tuple[Array, Array]:
+    """Return `UNSEEN_ITEMS` of an average outcome, right and wrong, each [ratios, 2]."""
+    size = UNSEEN_ITEMS * table[..., 1].sum(0) / outcomes
     return np.stack([size, size], -1), np.stack([np.zeros_like(size), size], -1)
 
 
-def tail(variances: Sequence[float], clusters: Sequence[int]) -> float:
+def tail_share(variances: Sequence[float], clusters: Sequence[int]) -> float:
     """Return the share of the draws to leave out at each end, for a 95 % interval of a mean over tasks.
 
     Args:
@@ -137,11 +137,11 @@ def tail(variances: Sequence[float], clusters: Sequence[int]) -> float:
     """
     from scipy.special import ndtr, stdtrit
 
-    widen, freedom = spread(variances, clusters)
+    widen, freedom = spread_factor(variances, clusters)
     return float(ndtr(-widen * stdtrit(freedom, 0.975)))
 
 
-def spread(variances: Sequence[float], clusters: Sequence[int]) -> tuple[float, float]:
+def spread_factor(variances: Sequence[float], clusters: Sequence[int]) -> tuple[float, float]:
     """Return how much wider than its draws a mean over tasks spreads, and its degrees of freedom (Welch-Satterthwaite).
 
     Args:
@@ -154,25 +154,25 @@ def spread(variances: Sequence[float], clusters: Sequence[int]) -> tuple[float, 
     return widen, 1.0 / sum(s * s / (c - 1) for s, c in zip(shares, clusters, strict=True))
 
 
-def difference_interval(drawn: Sequence[BootstrapDraws]) -> Ends | None:
+def difference_interval(drawn: Sequence[BootstrapDraws]) -> Interval | None:
     """Return the 95 % interval of candidate minus baseline, each the mean over tasks; see `_interval_of_mean`."""
     return _interval_of_mean([d.candidate - d.baseline for d in drawn], drawn)
 
 
-def mean_interval(drawn: Sequence[BootstrapDraws]) -> Ends | None:
+def mean_interval(drawn: Sequence[BootstrapDraws]) -> Interval | None:
     """Return the 95 % interval of the candidate's mean over tasks, by itself; see `_interval_of_mean`."""
     return _interval_of_mean([d.candidate for d in drawn], drawn)
 
 
-def _interval_of_mean(parts: Sequence[Array], drawn: Sequence[BootstrapDraws]) -> Ends | None:
+def _interval_of_mean(parts: Sequence[Array], drawn: Sequence[BootstrapDraws]) -> Interval | None:
     """The 95 % interval of the mean of [draws] of each task; None with a single cluster in a task."""
     if min(d.clusters for d in drawn) < 2:
         return None
-    share = tail([float(p.var()) for p in parts], [d.clusters for d in drawn])
-    return _ends(sum(parts[1:], parts[0]) / len(parts), share)
+    share = tail_share([float(p.var()) for p in parts], [d.clusters for d in drawn])
+    return _quantiles(sum(parts[1:], parts[0]) / len(parts), share)
 
 
-def retention_interval(drawn: Sequence[BootstrapDraws], higher_is_better: bool = True) -> Ends | None:
+def retention_interval(drawn: Sequence[BootstrapDraws], higher_is_better: bool = True) -> Interval | None:
     """Return the 95 % interval of retention in percent: candidate's mean over tasks as a share of the baseline's.
 
     Where lower is better (perplexity) retention is baseline over candidate, so that below 100 is a loss everywhere.
@@ -191,15 +191,15 @@ def retention_interval(drawn: Sequence[BootstrapDraws], higher_is_better: bool =
     ratio = 100.0 * above[usable] / below[usable]
     centre = ours.mean() / base.mean()
     parts = [float((d.candidate - centre * d.baseline).var()) for d in drawn]
-    return _ends(ratio, tail(parts, [d.clusters for d in drawn]))
+    return _quantiles(ratio, tail_share(parts, [d.clusters for d in drawn]))
 
 
-def _ends(values: Array, share: float) -> Ends:
+def _quantiles(values: Array, share: float) -> Interval:
     low, high = np.quantile(values, [share, 1.0 - share])
     return float(low), float(high)
 
 
-def contributions(pair: PairedCounts) -> Array:
+def cluster_differences(pair: PairedCounts) -> Array:
     """Return what each cluster adds to candidate minus baseline, [clusters]; in points, or in nats for a perplexity.
 
     The two runs share their items and so their denominators, which makes the difference a plain sum over clusters.
@@ -216,7 +216,7 @@ def p_value(pairs: Sequence[PairedCounts], seed: int = 0) -> tuple[float, str]:
     """
     if len(pairs) == 1 and _is_binary(pairs[0]):
         return mcnemar(pairs[0]), "McNemar, exact"
-    effects = np.concatenate([contributions(p) for p in pairs])
+    effects = np.concatenate([cluster_differences(p) for p in pairs])
     return sign_flip(effects, seed), "sign flips of clusters"
 
 
@@ -243,24 +243,25 @@ def sign_flip(effects: Array, seed: int = 0) -> float:
     changed = effects[effects != 0]
     if len(changed) < 2:
         return 1.0
-    is_exact = 2 ** len(changed) <= FLIPS
+    is_exact = 2 ** len(changed) <= SIGN_FLIPS
     total = changed.sum()
-    sums = np.concatenate([total - 2.0 * (flipped @ changed) for flipped in _flips(len(changed), is_exact, seed)])
+    blocks = _sign_flip_blocks(len(changed), is_exact, seed)
+    sums = np.concatenate([total - 2.0 * (flipped @ changed) for flipped in blocks])
     slack = 1e-14 * abs(total)
     ends = (np.count_nonzero(sums <= total + slack), np.count_nonzero(sums >= total - slack))
     seen = 0 if is_exact else 1  # the sum as it was observed is one of those that chance gives
     return min(1.0, 2.0 * (min(ends) + seen) / (len(sums) + seen))
 
 
-def _flips(clusters: int, is_exact: bool, seed: int) -> Iterator[NDArray[np.bool_]]:
-    """Which clusters change their sign, in blocks of [flips, clusters]: all combinations, or `FLIPS` at random."""
+def _sign_flip_blocks(clusters: int, is_exact: bool, seed: int) -> Iterator[NDArray[np.bool_]]:
+    """Which clusters change their sign, in blocks of [flips, clusters]: all combinations, or `SIGN_FLIPS` at random."""
     if is_exact:
         yield (np.arange(2**clusters)[:, None] >> np.arange(clusters)) % 2 == 1
         return
     rng = np.random.RandomState(seed)
     block = max(100, 2_000_000 // clusters)  # bounds memory to some 100 MB
-    for first in range(0, FLIPS, block):
-        keys = rng.random_sample((min(block, FLIPS - first), clusters, 2))
+    for first in range(0, SIGN_FLIPS, block):
+        keys = rng.random_sample((min(block, SIGN_FLIPS - first), clusters, 2))
         yield keys[..., 0] > keys[..., 1]
 
 
@@ -284,7 +285,7 @@ def score(name: str, samples: Sequence[Sample], seed: int = 0) -> Score:
     """
     metric = metric_named(name)
     table = metric.statistics(samples)
-    low, high = interval_of_one(metric, table, metric.outcomes(samples), seed)
+    low, high = score_interval(metric, table, metric.outcomes(samples), seed)
     value = float(metric.value(table.sum(0)))
     return Score(value=value, low=low, high=high, n=len(metric.scored(samples)), clusters=len(table))
 

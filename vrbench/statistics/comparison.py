@@ -29,8 +29,8 @@ def compare_paths(
         VrbenchError: as `compare`, `join` and `load_run`, or a baseline of several checkpoints.
     """
     errors: list[str] = []
-    bases = _loaded([baseline] if isinstance(baseline, (str, Path)) else baseline, errors)
-    runs = _loaded(paths, errors)
+    bases = _load_runs([baseline] if isinstance(baseline, (str, Path)) else baseline, errors)
+    runs = _load_runs(paths, errors)
     raise_errors(errors)
     known = {run.record.inputs_digest for run in bases}
     candidates = join([run for run in runs if run.record.inputs_digest not in known])
@@ -41,7 +41,7 @@ def compare_paths(
     return compare(candidates or base[: len(runs)], base[0], claims, seed)
 
 
-def _loaded(given: Sequence[Run | str | Path], errors: list[str]) -> list[Run]:
+def _load_runs(given: Sequence[Run | str | Path], errors: list[str]) -> list[Run]:
     runs: list[Run] = []
     for one in given:
         with collect_errors(errors):
@@ -71,7 +71,7 @@ def compare(
     """
     given = [runs] if isinstance(runs, (Run, str, Path)) or not isinstance(runs, Iterable) else list(runs)
     errors: list[str] = []
-    loaded = _loaded([baseline, *given], errors)
+    loaded = _load_runs([baseline, *given], errors)
     raise_errors(errors)
     return _compare(loaded[1:], loaded[0], claims, seed)
 
@@ -84,19 +84,19 @@ def _compare(runs: list[Run], baseline: Run, claims: Sequence[str] | None, seed:
     errors = [error for label, run in labelled.items() for error in pairing.validate_pair(run, baseline, label)]
     shared = {label: pairing.common_tasks(run, baseline) for label, run in labelled.items()}
     if claims is None:
-        parsed = tuple(c for c in parsed if any(_members(c.name, baseline, tasks) for tasks in shared.values()))
+        parsed = tuple(c for c in parsed if any(_covered_tasks(c.name, baseline, tasks) for tasks in shared.values()))
     errors += [
         f"claim {c.text!r} names no task or suite that {label} and the baseline share"
         for c in parsed
         for label, tasks in shared.items()
-        if claims is not None and tasks and not _members(c.name, baseline, tasks)
+        if claims is not None and tasks and not _covered_tasks(c.name, baseline, tasks)
     ]
     raise_errors(errors)
     return Comparison(
         baseline_label=base_label,
         baseline=baseline.record.checkpoint,
         baseline_sources=baseline.sources,
-        candidates=tuple(_candidate(label, run, baseline, parsed, seed) for label, run in labelled.items()),
+        candidates=tuple(_compare_candidate(label, run, baseline, parsed, seed) for label, run in labelled.items()),
         claims=parsed,
         limit=baseline.record.settings.limit,
         seed=seed,
@@ -108,13 +108,13 @@ def _compare(runs: list[Run], baseline: Run, claims: Sequence[str] | None, seed:
     )
 
 
-def _candidate(label: str, run: Run, baseline: Run, claims: Sequence[Claim], seed: int) -> CandidateComparison:
+def _compare_candidate(label: str, run: Run, baseline: Run, claims: Sequence[Claim], seed: int) -> CandidateComparison:
     pairs = {t: pairing.pair_task(t, run, baseline, seed) for t in pairing.common_tasks(run, baseline)}
     rows = {t: comparison_row(t, "task", p.baseline.suite, {t: p}, seed) for t, p in pairs.items()}
     suites = dict.fromkeys(p.baseline.suite for p in pairs.values() if p.in_mean or p.counts is None)
-    covered = {c.name: _members(c.name, baseline, list(pairs)) for c in claims}
+    covered = {c.name: _covered_tasks(c.name, baseline, list(pairs)) for c in claims}
     means = {
-        s: comparison_row(s, "suite", s, {t: pairs[t] for t in _members(s, baseline, list(pairs))}, seed)
+        s: comparison_row(s, "suite", s, {t: pairs[t] for t in _covered_tasks(s, baseline, list(pairs))}, seed)
         for s in dict.fromkeys([*suites, *covered])
         if s not in rows and (s in suites or covered[s])
     }
@@ -123,8 +123,8 @@ def _candidate(label: str, run: Run, baseline: Run, claims: Sequence[Claim], see
         label=label,
         checkpoint=run.record.checkpoint,
         sources=run.sources,
-        tasks=_adjusted(list(rows.values())),
-        suites=_adjusted([row for s, row in means.items() if s in suites or s in pools]),
+        tasks=_apply_holm(list(rows.values())),
+        suites=_apply_holm([row for s, row in means.items() if s in suites or s in pools]),
         verdicts=tuple(
             claim_verdict(claim, (rows | means)[claim.name], [pairs[t] for t in covered[claim.name]])
             for claim in claims
@@ -133,7 +133,7 @@ def _candidate(label: str, run: Run, baseline: Run, claims: Sequence[Claim], see
     )
 
 
-def _members(name: str, baseline: Run, tasks: Sequence[str]) -> list[str]:
+def _covered_tasks(name: str, baseline: Run, tasks: Sequence[str]) -> list[str]:
     """The tasks that a claim's name covers."""
     suites = {name, *POOLS.get(name, ())}
     return [t for t in tasks if t == name or baseline.result(t).suite in suites]
@@ -165,7 +165,7 @@ def comparison_row(
         "n_unscored": sum(p.unscored for p in pairs.values()),
     }
     if not used:
-        return ComparisonRow(status="error", error=_why_empty(pairs), **known)
+        return ComparisonRow(status="error", error=_missing_reason(pairs), **known)
     test = _test(list(used.values()), seed) if tested else {}
     return ComparisonRow(**known, **_figures(list(used.values())), **test)
 
@@ -229,7 +229,7 @@ def _warnings(pair: PairedTask) -> Iterator[str]:
         yield f"{who}: {text}"
 
 
-def _why_empty(pairs: Mapping[str, PairedTask]) -> str:
+def _missing_reason(pairs: Mapping[str, PairedTask]) -> str:
     notes: list[str] = []
     for task, pair in pairs.items():
         for who, result in (("baseline", pair.baseline), ("candidate", pair.candidate)):
@@ -257,7 +257,7 @@ def _ends(low: float | None, high: float | None) -> tuple[float, float] | None:
     return None if low is None or high is None else (low, high)
 
 
-def _adjusted(rows: Sequence[ComparisonRow]) -> tuple[ComparisonRow, ...]:
+def _apply_holm(rows: Sequence[ComparisonRow]) -> tuple[ComparisonRow, ...]:
     tested = [row.p for row in rows if row.p is not None]
     adjusted = iter(bootstrap.holm(tested))
     return tuple(r if r.p is None else r.model_copy(update={"p_holm": next(adjusted)}) for r in rows)

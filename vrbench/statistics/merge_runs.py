@@ -23,9 +23,9 @@ def join(runs: Sequence[Run]) -> list[Run]:
     for run in runs:
         groups.setdefault(run.record.checkpoint.digest, []).append(run)
     errors = [error for group in groups.values() for error in _validate_settings(group)]
-    kept = {digest: _kept(group, errors) for digest, group in groups.items()}
+    kept = {digest: _select_results(group, errors) for digest, group in groups.items()}
     raise_errors(errors)
-    return [group[0] if len(group) == 1 else _joined(group, *kept[digest]) for digest, group in groups.items()]
+    return [group[0] if len(group) == 1 else _merge(group, *kept[digest]) for digest, group in groups.items()]
 
 
 def _validate_settings(group: Sequence[Run]) -> list[str]:
@@ -37,7 +37,7 @@ def _validate_settings(group: Sequence[Run]) -> list[str]:
     return [f"runs of {_id(group)} cannot be joined, their settings differ: {', '.join(unequal)}"]
 
 
-def _kept(group: Sequence[Run], errors: list[str]) -> tuple[dict[str, Run], list[str]]:
+def _select_results(group: Sequence[Run], errors: list[str]) -> tuple[dict[str, Run], list[str]]:
     """Task -> the run that it is taken from; and notes on results that were not taken."""
     kept: dict[str, Run] = {}
     notes: list[str] = []
@@ -70,7 +70,7 @@ def _content(run: Run, result: TaskResult) -> tuple[str, str, dict[str, tuple[fl
     return result.version, result.data_digest, scores
 
 
-def _joined(group: Sequence[Run], kept: dict[str, Run], notes: Sequence[str]) -> Run:
+def _merge(group: Sequence[Run], kept: dict[str, Run], notes: Sequence[str]) -> Run:
     first, inputs = group[0].record, sorted({run.record.inputs_digest for run in group})
     results = tuple(run.result(task) for task, run in kept.items())
     changes = {

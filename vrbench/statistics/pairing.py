@@ -61,10 +61,10 @@ def validate_pair(candidate: Run, baseline: Run, label: str, same_code: bool = T
             yield f"{label}: {task}: {error}"
         ours_by, theirs_by = candidate.result(task).code, baseline.result(task).code
         if same_code and ours_by != theirs_by:
-            yield f"{label}: {task}: {_other_code(ours_by, theirs_by)}; run the older one again with this vrbench"
+            yield f"{label}: {task}: {_code_differences(ours_by, theirs_by)}; run the older one again with this vrbench"
 
 
-def _other_code(ours: Mapping[str, int], theirs: Mapping[str, int]) -> str:
+def _code_differences(ours: Mapping[str, int], theirs: Mapping[str, int]) -> str:
     """Which parts of vrbench's code differ in version; parts that are not named have version 1."""
     different = [name for name in sorted({*ours, *theirs}) if ours.get(name, 1) != theirs.get(name, 1)]
     parts = [f"{name} {ours.get(name, 1)} against the baseline's {theirs.get(name, 1)}" for name in different]
@@ -123,7 +123,7 @@ def pair_task(task: str, candidate: Run, baseline: Run, seed: int = 0) -> Paired
     lacking = [{s.id for s in samples if s.unscored} for samples in (there, here)]
     alone = (len(lacking[0] - lacking[1]), len(lacking[1] - lacking[0]))
     unscored = {s.id: s.unscored for s in (*here, *there) if s.unscored}
-    here, there = (_without(samples, unscored) for samples in (here, there))
+    here, there = (_drop_items(samples, unscored) for samples in (here, there))
     n = len(metric.scored(there))
     if not n:
         return PairedTask(theirs, ours, None, None, 0, len(there), alone)
@@ -132,7 +132,7 @@ def pair_task(task: str, candidate: Run, baseline: Run, seed: int = 0) -> Paired
     return PairedTask(theirs, ours, counts, drawn, n, len(there) - n, alone)
 
 
-def _without(samples: tuple[Sample, ...], unscored: dict[str, str]) -> tuple[Sample, ...]:
+def _drop_items(samples: tuple[Sample, ...], unscored: dict[str, str]) -> tuple[Sample, ...]:
     if not unscored:
         return samples
     return tuple(s.model_copy(update={"unscored": unscored.get(s.id, "")}) for s in samples)

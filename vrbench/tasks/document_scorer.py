@@ -11,10 +11,10 @@ from vrbench.tasks.scoring import ItemKey, ItemScore, ScoredDocument
 from vrbench.tasks.spec import TaskSpec
 from vrbench.tasks.task_code import scorer_named
 
-LONGEST_KEPT = 500
+MAX_CACHED_LENGTH = 500
 """Characters of an answer that is kept; longer ones seldom come again, and would fill the memory."""
 
-_UNCHANGING = (bool, int, float, str, type(None))
+_IMMUTABLE_TYPES = (bool, int, float, str, type(None))
 
 _CacheKey = tuple[int, str, tuple[str, ...]]
 _Value = TypeVar("_Value")
@@ -27,7 +27,7 @@ class DocumentScorer:
         """Return the output of the harness's `process_results` for filtered responses."""
         random.seed(key.id)  # random draws depend on the item alone: MMMU's guesses where no letter can be read
         # A scorer may change the document it is given (TextVQA's does), so it gets a copy.
-        scored: Mapping[str, Any] = task.process_results(copied(doc), list(responses))
+        scored: Mapping[str, Any] = task.process_results(copy_values(doc), list(responses))
         return scored
 
     def score(self, spec: TaskSpec, document: ScoredDocument) -> ItemScore:
@@ -47,7 +47,7 @@ class CachedDocumentScorer(DocumentScorer):
     def metrics(self, task: Any, key: ItemKey, doc: Any, responses: Sequence[Any]) -> Mapping[str, Any]:
         """As in `DocumentScorer`."""
         found = self._cached(self._metrics, task, key, responses, super().metrics, task, key, doc, responses)
-        return copied(found)  # an aggregation may change what it is given
+        return copy_values(found)  # an aggregation may change what it is given
 
     def score(self, spec: TaskSpec, document: ScoredDocument) -> ItemScore:
         """As in `DocumentScorer`."""
@@ -58,7 +58,7 @@ class CachedDocumentScorer(DocumentScorer):
         self, kept: dict[_CacheKey, _Value], task: Any, key: ItemKey, responses: Sequence[Any],
         compute: Callable[..., _Value], *arguments: Any,
     ) -> _Value:  # fmt: skip
-        if not all(isinstance(response, str) and len(response) <= LONGEST_KEPT for response in responses):
+        if not all(isinstance(response, str) and len(response) <= MAX_CACHED_LENGTH for response in responses):
             return compute(*arguments)  # log-likelihoods and long texts
         place = id(task), key.id, tuple(responses)
         if place not in kept:
@@ -68,13 +68,13 @@ class CachedDocumentScorer(DocumentScorer):
         return kept[place]
 
 
-def copied(values: Mapping[str, Any]) -> dict[str, Any]:
+def copy_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy in which nothing is shared that could be changed; as `copy.deepcopy`, but faster."""
-    return {key: value if type(value) in _UNCHANGING else _copy(value) for key, value in values.items()}
+    return {key: value if type(value) in _IMMUTABLE_TYPES else _copy(value) for key, value in values.items()}
 
 
 def _copy(value: Any) -> Any:
     parts = value if type(value) is list else value.values() if type(value) is dict else None
-    if parts is not None and all(type(part) in _UNCHANGING for part in parts):
+    if parts is not None and all(type(part) in _IMMUTABLE_TYPES for part in parts):
         return value.copy()  # nothing inside can be changed
     return copy.deepcopy(value)

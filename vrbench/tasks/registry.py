@@ -73,7 +73,7 @@ def load_for(
     """
     specs, broken = read_all(include_path, trust_task_code)
     wanted = _split(names)
-    labels = {file: _labels(file) for file in broken}
+    labels = {file: _id_and_suites(file) for file in broken}
     meant = {
         name: [f for f in broken if any(fnmatch.fnmatchcase(label, name) for label in (f.stem, *(labels[f] or ())))]
         for name in wanted
@@ -94,7 +94,7 @@ def read_all(
     """Read all task files as `load` does; returns the valid tasks, and the errors of each broken file."""
     files = sorted(tasks_dir().glob("*/*.yaml"))
     if include_path is not None:
-        files += _own_files(Path(include_path))
+        files += _user_task_files(Path(include_path))
     specs: dict[str, TaskSpec] = {}
     origin: dict[str, Path] = {}
     broken: dict[Path, str] = {}
@@ -200,7 +200,7 @@ def _split(names: str | Sequence[str]) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _own_files(folder: Path) -> list[Path]:
+def _user_task_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise VrbenchError(f"--include-path {str(folder)!r} is not a folder")
     files = sorted(folder.rglob("*.yaml"))
@@ -209,7 +209,7 @@ def _own_files(folder: Path) -> list[Path]:
     return files
 
 
-def _labels(file: Path) -> tuple[str, ...] | None:
+def _id_and_suites(file: Path) -> tuple[str, ...] | None:
     """The id and suites that a broken file states; none where it cannot be read that far."""
     try:
         raw = load_yaml(read_text(file))

@@ -21,10 +21,10 @@ from vrbench.tasks.scoring import (
     ScoredDocument,
     Scorer,
     ScorerExample,
+    check_option,
+    invalid_target_message,
     is_empty,
     mean_of,
-    none_of,
-    outside,
     scorer,
 )
 
@@ -32,12 +32,12 @@ LMMS, LM = "lmms-eval", "lm-eval"
 LETTERS = tuple("ABCD")
 
 
-def _generated(document: ScoredDocument, score: Any, target: Any = None) -> ItemScore:
+def _generated_score(document: ScoredDocument, score: Any, target: Any = None) -> ItemScore:
     """The score of a generated answer; the target shown is the column `answer` unless another is given."""
     return ItemScore(float(score), document.responses[0], document.doc["answer"] if target is None else target)
 
 
-def _checked(document: ScoredDocument, gold: str, options: Sequence[str]) -> str:
+def _check_target_is_option(document: ScoredDocument, gold: str, options: Sequence[str]) -> str:
     if gold not in options:
         allowed = ", ".join(options)
         raise VrbenchError(f"item {document.key.id}: the right answer, {gold!r}, is none of the options {allowed}")
@@ -52,12 +52,12 @@ def _metric(metric: str, **more: Any) -> dict[str, Any]:
     return {"metric": metric, "aggregation": "mean", "higher_is_better": True, **more}
 
 
-def _yes_or_no(target: Any, row: Row) -> str:
+def _check_yes_no(target: Any, row: Row) -> str:
     known = str(target).strip().lower() in ("yes", "no")
     return "" if known else f"the right answer, {target!r}, is neither yes nor no"
 
 
-def _answers_of_people(target: Any, row: Row) -> str:
+def _check_human_answers(target: Any, row: Row) -> str:
     answers = row.get("answers")
     if is_empty(answers):
         return "it has no answer (empty: answers)"
@@ -81,7 +81,7 @@ def _mme_pairs(rows: Iterable[Row]) -> Iterator[tuple[int, str]]:
 
 
 @scorer(
-    LMMS, _mme_official, metric="mme", template="mme/mme.yaml", needs=("unit", "group"), check_target=_yes_or_no,
+    LMMS, _mme_official, metric="mme", template="mme/mme.yaml", needs=("unit", "group"), check_target=_check_yes_no,
     check_units=_mme_pairs, columns=("answer", "category", "question_id"),
     examples=(ScorerExample({"question": "Is it red?", "answer": "Yes", "category": "color", "question_id": "1"},
                             ("Yes", "yes.", "Y", "Yes, it is"), ("No", "", "Certainly yes")),),
@@ -90,7 +90,7 @@ def mme(document: ScoredDocument) -> ItemScore:
     """Lower-cased and without full stops, the answer is yes, no, y or n, or has yes (else no) in its first four
     characters; that must be `answer`."""
     (result,) = document.metrics.values()
-    return _generated(document, result["score"])
+    return _generated_score(document, result["score"])
 
 
 def _mmbench_static(read_config: Callable[[str], Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -98,7 +98,7 @@ def _mmbench_static(read_config: Callable[[str], Mapping[str, Any]]) -> Mapping[
     return {"metric_list": read_config("mmbench/mmbench_en_dev_static.yaml")["metric_list"]}
 
 
-def _letter_column(target: Any, row: Row) -> str:
+def _check_letter_column(target: Any, row: Row) -> str:
     here = [letter for letter in "ABCDEFGH" if str(row.get(letter) or "").strip() not in ("", "nan")]
     return "" if target in here else f"the right answer, {target!r}, is none of the options {', '.join(here)}"
 
@@ -112,7 +112,7 @@ def _mmbench_rotations(rows: Iterable[Row]) -> Iterator[tuple[int, str]]:
 
 @scorer(
     LMMS, mean_of("gpt_eval_score", 1), metric="circular", template="mmbench/mmbench_en_dev_static.yaml",
-    overrides=_mmbench_static, needs=("unit",), check_target=_letter_column, check_units=_mmbench_rotations,
+    overrides=_mmbench_static, needs=("unit",), check_target=_check_letter_column, check_units=_mmbench_rotations,
     columns=("index", "question", "hint", *"ABCD", "answer", "source", "split", "category", "L2-category"),
     examples=(ScorerExample({"index": 1, "question": "What is it?", "hint": "", "A": "a dog", "B": "a cat", "C": "tea",
                              "D": "nan", "answer": "B", "source": "made", "split": "dev", "category": "animals",
@@ -125,20 +125,20 @@ def mmbench(document: ScoredDocument) -> ItemScore:
     from lmms_eval.tasks.mmbench.mmbench_evals import MMBench_Evaluator
 
     row = document.metrics["gpt_eval_score"]
-    gold = _checked(document, row["answer"], LETTERS)
+    gold = _check_target_is_option(document, row["answer"], LETTERS)
     rows = pd.DataFrame([{**row, "prediction": str(row["prediction"])}])
     # The harness scores whole questions; its static matching of one rotation is called directly.
     right = MMBench_Evaluator().eval_sub_data(rows, {row["index"]: gold}, static_only=True)
-    return _generated(document, right, gold)
+    return _generated_score(document, right, gold)
 
 
-def _letter_choice(target: Any, row: Row) -> str:
+def _check_letter_choice(target: Any, row: Row) -> str:
     here = [letter for letter in LETTERS if not is_empty(row.get(f"choice_{letter.lower()}"))]
     return "" if str(target).strip().upper() in here else f"the right answer, {target!r}, is none of {', '.join(here)}"
 
 
 @scorer(
-    LMMS, mean_of("seed_all"), template="seedbench/seedbench.yaml", check_target=_letter_choice,
+    LMMS, mean_of("seed_all"), template="seedbench/seedbench.yaml", check_target=_check_letter_choice,
     columns=("choice_a", "choice_b", "choice_c", "choice_d", "answer", "data_type", "question_id"),
     examples=(ScorerExample({"question": "What is it?", "choice_a": "a dog", "choice_b": "a cat", "choice_c": "tea",
                              "choice_d": "", "answer": "B", "data_type": "image", "question_id": "1"},
@@ -147,12 +147,12 @@ def _letter_choice(target: Any, row: Row) -> str:
 def seed(document: ScoredDocument) -> ItemScore:
     """The first character of the answer, in either case, must be the letter in `answer`."""
     result = document.metrics["seed_all"]
-    gold = _checked(document, result["answer"].strip().upper(), LETTERS)
-    return _generated(document, result["pred"].strip().upper() == gold, gold)
+    gold = _check_target_is_option(document, result["answer"].strip().upper(), LETTERS)
+    return _generated_score(document, result["pred"].strip().upper() == gold, gold)
 
 
 @scorer(
-    LMMS, mean_of("exact_match"), template="textvqa/textvqa_val.yaml", check_target=_answers_of_people,
+    LMMS, mean_of("exact_match"), template="textvqa/textvqa_val.yaml", check_target=_check_human_answers,
     columns=("answers", "question_id"),
     examples=(ScorerExample({"question": "What does it say?", "answers": ["two cups"] * 10, "question_id": 1},
                             ("two cups", "2 cups", "The two cups."), ("three cups", "")),),
@@ -160,17 +160,17 @@ def seed(document: ScoredDocument) -> ItemScore:
 def textvqa(document: ScoredDocument) -> ItemScore:
     """Mean over the `answers` of min(1, how many of the others are the answer / 3), all normalised as EvalAI does
     (case, punctuation, articles, number words)."""
-    return _generated(document, document.metrics["exact_match"], _most_frequent(document.doc.get("answers")))
+    return _generated_score(document, document.metrics["exact_match"], _most_frequent(document.doc.get("answers")))
 
 
 @scorer(
-    LMMS, mean_of("anls"), template="docvqa/docvqa_val.yaml", check_target=_answers_of_people, columns=("answers",),
+    LMMS, mean_of("anls"), template="docvqa/docvqa_val.yaml", check_target=_check_human_answers, columns=("answers",),
     examples=(ScorerExample({"question": "Which day?", "answers": ["Monday"]}, ("Monday", "MONDAY"), ("in May", "")),),
 )  # fmt: skip
 def anls(document: ScoredDocument) -> ItemScore:
     """1 less the smallest edit distance to one of `answers`, by length, without regard to case and runs of spaces; 0
     where that is under 0.5."""
-    return _generated(document, document.metrics["anls"], _most_frequent(document.doc["answers"]))
+    return _generated_score(document, document.metrics["anls"], _most_frequent(document.doc["answers"]))
 
 
 @scorer(
@@ -180,33 +180,33 @@ def anls(document: ScoredDocument) -> ItemScore:
 )  # fmt: skip
 def chartqa(document: ScoredDocument) -> ItemScore:
     """A number within 5 % of `answer` ("%" stands for hundredths), else the same text in any case."""
-    return _generated(document, document.metrics["relaxed_overall"])
+    return _generated_score(document, document.metrics["relaxed_overall"])
 
 
 @scorer(
-    LMMS, mean_of("pope_accuracy"), template="pope/pope.yaml", check_target=_yes_or_no,
+    LMMS, mean_of("pope_accuracy"), template="pope/pope.yaml", check_target=_check_yes_no,
     columns=("answer", "question_id"),
     examples=(ScorerExample({"question": "Is there a dog?", "answer": "yes", "question_id": "1"},
                             ("yes", "Yes", " yes "), ("Yes.", "no", "")),),
 )  # fmt: skip
 def pope(document: ScoredDocument) -> ItemScore:
     """The whole answer, in any case, must be `answer`, yes or no: "Yes." is wrong."""
-    return _generated(document, document.metrics["pope_accuracy"]["score"])
+    return _generated_score(document, document.metrics["pope_accuracy"]["score"])
 
 
 def _mmmu_options(row: Row) -> list[str]:
     return [chr(ord("A") + i) for i in range(len(ast.literal_eval(row["options"])))]
 
 
-def _mmmu_target(target: Any, row: Row) -> str:
+def _check_mmmu_target(target: Any, row: Row) -> str:
     kind = row["question_type"]
     if kind not in ("multiple-choice", "open"):
         return f"the question's type, {kind!r}, is neither multiple-choice nor open"
-    return "" if kind == "open" else outside(target, _mmmu_options(row))
+    return "" if kind == "open" else check_option(target, _mmmu_options(row))
 
 
 @scorer(
-    LMMS, mean_of("mmmu_acc"), template="mmmu/mmmu_val.yaml", decimals=5, check_target=_mmmu_target,
+    LMMS, mean_of("mmmu_acc"), template="mmmu/mmmu_val.yaml", decimals=5, check_target=_check_mmmu_target,
     credits_unreadable=True, columns=("id", "question_type", "answer", "options"),
     examples=(ScorerExample({"id": "validation_Art_1", "question": "What is it?", "question_type": "multiple-choice",
                              "answer": "B", "options": "['a dog', 'a cat']"}, ("B", "(B)", "B."), ("A", "(A)")),
@@ -220,9 +220,9 @@ def mmmu(document: ScoredDocument) -> ItemScore:
     from lmms_eval.tasks.mmmu.utils import evaluate_mmmu
 
     if document.doc["question_type"] == "multiple-choice":
-        _checked(document, document.doc["answer"], _mmmu_options(document.doc))
+        _check_target_is_option(document, document.doc["answer"], _mmmu_options(document.doc))
     _, found = evaluate_mmmu([document.metrics["mmmu_acc"]])
-    return _generated(document, found["acc"], str(document.doc["answer"]))
+    return _generated_score(document, found["acc"], str(document.doc["answer"]))
 
 
 def _hallusionbench_rule(read_config: Any) -> Mapping[str, Any]:
@@ -237,14 +237,14 @@ def _hallusionbench_rule(read_config: Any) -> Mapping[str, Any]:
     }
 
 
-def _hallusionbench_target(target: Any, row: Row) -> str:
+def _check_hallusionbench_target(target: Any, row: Row) -> str:
     answer = row["gt_answer"]  # what is scored; the target is a sentence
     return "" if answer in ("0", "1") else f"the right answer, {answer!r}, is neither '0' (no) nor '1' (yes)"
 
 
 @scorer(
     LMMS, mean_of("aAcc"), template="hallusion_bench/hallusion_bench_image.yaml", overrides=_hallusionbench_rule,
-    check_target=_hallusionbench_target, credits_unreadable=True, columns=("gt_answer",),
+    check_target=_check_hallusionbench_target, credits_unreadable=True, columns=("gt_answer",),
     examples=(ScorerExample({"question": "Is it red?", "gt_answer": "1"}, ("Yes", "Oh yes!"), ("No", "")),
               ScorerExample({"question": "Is it red?", "gt_answer": "0"}, ("No", "", "Maybe"), ("Yes.",))),
 )  # fmt: skip
@@ -252,20 +252,20 @@ def hallusionbench(document: ScoredDocument) -> ItemScore:
     """An answer with yes in it, in any case, says 1, every other 0; that must be `gt_answer`."""
     from lmms_eval.tasks.hallusion_bench.evaluate_hb import hb_aggregation_result_aAcc_intern
 
-    gold = _checked(document, document.doc["gt_answer"], ("0", "1"))
+    gold = _check_target_is_option(document, document.doc["gt_answer"], ("0", "1"))
     right = hb_aggregation_result_aAcc_intern([dict(document.metrics["aAcc"])])
-    return _generated(document, right, "yes" if gold == "1" else "no")
+    return _generated_score(document, right, "yes" if gold == "1" else "no")
 
 
-def _tabmwp_target(target: Any, row: Row) -> str:
+def _check_tabmwp_target(target: Any, row: Row) -> str:
     options, unit = row["choices"] or [], row["unit"] or ""
-    known = {tabmwp_rule.normalised(option, unit).lower() for option in options}
-    is_known = tabmwp_rule.normalised(target, unit).lower() in known
-    return "" if not options or is_known else none_of(target, options)
+    known = {tabmwp_rule.normalise(option, unit).lower() for option in options}
+    is_known = tabmwp_rule.normalise(target, unit).lower() in known
+    return "" if not options or is_known else invalid_target_message(target, options)
 
 
 @scorer(
-    LMMS, mean_of("accuracy"), check_target=_tabmwp_target, columns=("answer", "choices", "unit"),
+    LMMS, mean_of("accuracy"), check_target=_check_tabmwp_target, columns=("answer", "choices", "unit"),
     config={"output_type": "generate_until", "process_results": tabmwp_rule.process_results,
             "metric_list": [_metric("accuracy")]},
     examples=(ScorerExample({"question": "How much?", "answer": "1250", "choices": None, "unit": "$"},
@@ -276,7 +276,7 @@ def _tabmwp_target(target: Any, row: Row) -> str:
 def tabmwp(document: ScoredDocument) -> ItemScore:
     """The option or number that TabMWP's published rule reads out of the answer, to three places and without `unit`,
     must be `answer` in any case."""
-    return _generated(document, document.metrics["accuracy"])
+    return _generated_score(document, document.metrics["accuracy"])
 
 
 @scorer(
@@ -288,18 +288,18 @@ def tabmwp(document: ScoredDocument) -> ItemScore:
 def exact_match(document: ScoredDocument) -> ItemScore:
     """The generated text, as the harness's filter leaves it, must be the target; with a prompt of one's own without
     regard to case and punctuation."""
-    return _generated(document, document.metrics["exact_match"], str(document.task.doc_to_target(document.doc)))
+    return _generated_score(document, document.metrics["exact_match"], str(document.task.doc_to_target(document.doc)))
 
 
 def _options(document: ScoredDocument) -> list[str]:
     return [str(option) for option in document.task.doc_to_choice(document.doc)]
 
 
-def _logs(document: ScoredDocument) -> tuple[float, ...]:
+def _loglikelihoods(document: ScoredDocument) -> tuple[float, ...]:
     return tuple(log for log, _ in document.responses)
 
 
-def _chosen(document: ScoredDocument, metric: str, options: Sequence[str], index: int) -> ItemScore:
+def _choice_score(document: ScoredDocument, metric: str, options: Sequence[str], index: int) -> ItemScore:
     """The score of a choice; where the target is no option, the item is unscored (lm-eval calls it wrong)."""
     task = document.task
     gold = task.doc_to_text(document.doc) if task.multiple_input else task.doc_to_target(document.doc)
@@ -309,7 +309,7 @@ def _chosen(document: ScoredDocument, metric: str, options: Sequence[str], index
         score=float(document.metrics[metric]),
         answer=options[index],
         target=options[right] if known else str(gold),
-        loglikelihoods=_logs(document),
+        loglikelihoods=_loglikelihoods(document),
         unscored="" if known else f"the right answer, {gold!r}, is none of the {len(options)} options",
     )
 
@@ -324,8 +324,8 @@ _CHOICE = {"question": "What does a cow say?", "choices": ["moo", "woof woof"], 
 )  # fmt: skip
 def multiple_choice(document: ScoredDocument) -> ItemScore:
     """The option with the highest log-likelihood, the first of equal ones, must be the target."""
-    logs = _logs(document)
-    return _chosen(document, "acc", _options(document), logs.index(max(logs)))
+    logs = _loglikelihoods(document)
+    return _choice_score(document, "acc", _options(document), logs.index(max(logs)))
 
 
 @scorer(
@@ -339,8 +339,9 @@ def multiple_choice_norm(document: ScoredDocument) -> ItemScore:
 
     options = _options(document)
     with np.errstate(divide="ignore", invalid="ignore"):
-        index = int(np.argmax(np.array(_logs(document)) / np.array([float(len(option)) for option in options])))
-    return _chosen(document, "acc_norm", options, index)
+        lengths = np.array([float(len(option)) for option in options])
+        index = int(np.argmax(np.array(_loglikelihoods(document)) / lengths))
+    return _choice_score(document, "acc_norm", options, index)
 
 
 @scorer(
@@ -350,7 +351,7 @@ def multiple_choice_norm(document: ScoredDocument) -> ItemScore:
 )  # fmt: skip
 def mc2(document: ScoredDocument) -> ItemScore:
     """Share of the options' probability that lies on those that `mc2_targets` marks as true."""
-    options, logs = _options(document), _logs(document)
+    options, logs = _options(document), _loglikelihoods(document)
     labels = list(document.doc["mc2_targets"]["labels"])
     score = float(document.metrics["acc"])
     unscored = ""
@@ -375,7 +376,7 @@ def last_word(document: ScoredDocument) -> ItemScore:
     """Greedy decoding after the prompt must give exactly the target."""
     target = str(document.task.doc_to_target(document.doc)).strip()
     right = float(document.metrics["acc"])  # the harness does not say what a wrong answer is
-    return ItemScore(right, target if right else "", target, loglikelihoods=_logs(document))
+    return ItemScore(right, target if right else "", target, loglikelihoods=_loglikelihoods(document))
 
 
 @scorer(

@@ -105,7 +105,7 @@ class Scorer:
     version: int = 1
     needs: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
-    check_target: Callable[[Any, Row], str] = lambda target, row: any_option(target, row)
+    check_target: Callable[[Any, Row], str] = lambda target, row: default_target_check(target, row)
     check_units: Callable[[Iterable[Row]], Iterator[tuple[int, str]]] | None = None
     credits_unreadable: bool = False
     examples: tuple[ScorerExample, ...] = ()
@@ -148,31 +148,31 @@ def is_empty(value: Any) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
-def none_of(target: Any, options: Sequence[Any]) -> str:
+def invalid_target_message(target: Any, options: Sequence[Any]) -> str:
     """Return the error message for a right answer that is no option."""
     return f"the right answer, {target!r}, is none of the {len(options)} options"
 
 
-def outside(target: Any, options: Sequence[Any]) -> str:
+def check_option(target: Any, options: Sequence[Any]) -> str:
     """Check that a right answer, or each of several, is an option: by its number from 0, or by its text."""
     for gold in target if isinstance(target, list) else [target]:
         known = 0 <= gold < len(options) if isinstance(gold, int) else gold in options
         if not known:
-            return none_of(gold, options)
+            return invalid_target_message(gold, options)
     return ""
 
 
-def any_option(target: Any, row: Row) -> str:
+def default_target_check(target: Any, row: Row) -> str:
     """Accept any right answer, unless the row has a list of options and the answer is a number or letter of them."""
     options: list[Any] = next((row[name] for name in OPTION_COLUMNS if isinstance(row.get(name), list)), [])
     if not options:
         return ""
     if isinstance(target, int):
-        return outside(target, options)
+        return check_option(target, options)
     if isinstance(target, str) and len(target.strip()) == 1 and "A" <= target.strip() <= "Z":
         stored = str(row.get("answer"))  # a harness may count a negative number from the end
         if stored[:1] == "-" and stored[1:].isdecimal():
-            return none_of(row["answer"], options)
+            return invalid_target_message(row["answer"], options)
         known = ord(target.strip()) - ord("A") < len(options) or target in options
-        return "" if known else none_of(target, options)
+        return "" if known else invalid_target_message(target, options)
     return ""

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 LETTERS = "ABCDEF"
-SAID = "[Th]he answer is "  # as published
+ANSWER_PREFIX = "[Th]he answer is "  # as published
 FIGURES = r"[\d$.,/:]+"
 NUMBER = r"[-\d$.,/:]*\d"
 
@@ -23,9 +23,9 @@ LETTER_FORMS = tuple(
             r"^\(([A-Za-z])\)$",  # "(b)"
             r"^([A-Za-z])$",  # "B"
             r"^([A-Za-z]). ",  # "B. a dog", "B) a dog"
-            rf"{SAID}([A-Z])",
+            rf"{ANSWER_PREFIX}([A-Z])",
             r"^\(([A-Za-z])\) [\s\S]",  # "(B) a dog"
-            rf"{SAID}\(([A-Za-z])\) [\s\S]",  # "The answer is (B) a dog"
+            rf"{ANSWER_PREFIX}\(([A-Za-z])\) [\s\S]",  # "The answer is (B) a dog"
         ),
     )
 )
@@ -34,7 +34,7 @@ LETTER_FORMS = tuple(
 NUMBER_FORMS = tuple(
     re.compile(form, re.DOTALL)
     for form in (
-        rf"{SAID}(.+)$",
+        rf"{ANSWER_PREFIX}(.+)$",
         rf"The table shows that ({FIGURES}) ",
         rf" = ({FIGURES})",
         rf" (?:be|is) ({NUMBER})",
@@ -50,8 +50,8 @@ NUMBER_FORMS = tuple(
 def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
     """1 for a right answer, else 0, as lmms-eval wants it; `doc` has answer, choices and unit."""
     unit = doc["unit"] or ""
-    answer = normalised(read_answer(results[0].strip(), doc["choices"] or ()), unit)
-    return {"accuracy": float(answer.lower() == normalised(doc["answer"], unit).lower())}
+    answer = normalise(read_answer(results[0].strip(), doc["choices"] or ()), unit)
+    return {"accuracy": float(answer.lower() == normalise(doc["answer"], unit).lower())}
 
 
 def read_answer(text: str, options: Sequence[str]) -> str:
@@ -69,14 +69,14 @@ def read_answer(text: str, options: Sequence[str]) -> str:
     return text
 
 
-def normalised(text: str, unit: str) -> str:
+def normalise(text: str, unit: str) -> str:
     """A number to three places without its dollar sign and commas, also of a fraction; a text without its unit."""
     text = re.sub(r"[,./]$", "", text.removeprefix("$"))
     if not re.fullmatch(r"[-+]?[\d,./]+", text):
         return text.replace(unit, "").strip() if unit else text
     plain = text.replace(",", "")
     try:
-        return _written(plain)
+        return _format_number(plain)
     except (ValueError, ZeroDivisionError):
         return text
 
@@ -88,10 +88,10 @@ def _option(text: str, options: Sequence[str]) -> str:
         if letter and letter in LETTERS:
             place = LETTERS.index(letter)
             return options[place] if place < len(options) else ""
-    return max(options, key=lambda option: _likeness(option, text))  # the first of several that are alike
+    return max(options, key=lambda option: _similarity(option, text))  # the first of several that are alike
 
 
-def _likeness(one: str, other: str) -> float:
+def _similarity(one: str, other: str) -> float:
     """Share of words in common, 2 for the same text; single words are alike only if they are the same."""
     if one == other:
         return 2.0
@@ -101,7 +101,7 @@ def _likeness(one: str, other: str) -> float:
     return len(set(ours) & set(theirs)) / max(len(ours), len(theirs))
 
 
-def _written(number: str) -> str:
+def _format_number(number: str) -> str:
     if re.fullmatch(r"[-+]?\d+", number):
         return str(int(number))
     if "/" in number:

@@ -26,7 +26,7 @@ def validate_spec(spec: TaskSpec) -> Iterator[str]:
             yield f"{field}: {error}"
     for name in spec.harness_files().values():
         try:
-            config = with_includes(harness_file(spec.harness, name), _Unresolved)
+            config = load_with_includes(harness_file(spec.harness, name), _Unresolved)
         except VrbenchError as invalid:
             yield str(invalid)
             continue
@@ -57,14 +57,14 @@ def harness_file(harness: str, name: str) -> Path:
     return file
 
 
-def with_includes(file: Path, loader: type[Any]) -> dict[str, Any]:
+def load_with_includes(file: Path, loader: type[Any]) -> dict[str, Any]:
     """Load a harness's YAML file with the files that it includes, by paths relative to the file that names them."""
     with file.open("rb") as stream:
         config: dict[str, Any] = yaml.load(stream, Loader=loader)
     names = config.pop("include", [])
     merged: dict[str, Any] = {}
     for name in reversed([names] if isinstance(names, str) else names):
-        merged |= with_includes(file.parent / name, loader)
+        merged |= load_with_includes(file.parent / name, loader)
     return merged | config
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from vrbench.core.errors import VrbenchError
-from vrbench.models.processors import ImagesRefused
+from vrbench.models.processors import UnsupportedImageError
 from vrbench.training.conversation_encoder import PER_TOKEN, ConversationEncoder
 from vrbench.training.conversation_sets import ConversationSet, share_of
 from vrbench.training.conversations import Conversation
@@ -81,7 +81,7 @@ class EncodedConversations(Dataset[dict[str, Tensor]]):
         for sample in candidates:
             try:
                 self.samples += [sample] if encoder.fits(sample) else []
-            except ImagesRefused as error:
+            except UnsupportedImageError as error:
                 self.refused.append(f"{sample.location}: {error}")
         self.too_long = len(candidates) - len(self.samples) - len(self.refused)
         if not self.samples:
@@ -99,7 +99,7 @@ class EncodedConversations(Dataset[dict[str, Tensor]]):
         sample = self.samples[number]
         try:
             inputs = self.encoder.encode(sample)
-        except ImagesRefused as error:  # of a later turn; those of the first were checked
+        except UnsupportedImageError as error:  # of a later turn; those of the first were checked
             raise VrbenchError(f"{sample.location}: {error}; remove it from the data set") from error
         if inputs is None:
             raise VrbenchError(f"{sample.location}: no token of an answer is within {self.encoder.max_tokens} tokens")

@@ -201,7 +201,7 @@ def from_parquet(file: Path, settings: HubConversations, origin: str) -> Convers
     """
     from datasets import load_dataset
 
-    names = local_mirror.footer(file).schema.to_arrow_schema().names
+    names = local_mirror.read_footer(file).schema.to_arrow_schema().names
     needed = [settings.turns] if settings.turns in names else [settings.question, settings.answer]
     missing = [name for name in needed if name not in names]
     if missing:

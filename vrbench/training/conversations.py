@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vrbench.checkpoints.prompts import IMAGE, Turn
 from vrbench.core.errors import VrbenchError
-from vrbench.data.image_columns import inline, is_file
+from vrbench.data.image_columns import decode_inline, is_file
 from vrbench.data.images import ImageError, image_size, inspect_image, open_image
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def parse_record(record: Any, folder: Path | None, location: str) -> Conversatio
 
 def _image(name: str, folder: Path | None) -> TrainingImage:
     try:
-        content = inline(name)
+        content = decode_inline(name)
     except ImageError as error:
         raise InvalidSample("picture missing", f"its 'image' cannot be read: {error}") from error
     if content is not None:

@@ -21,7 +21,7 @@ from vrbench.leaderboard.site.build import build
 from vrbench.leaderboard.site.commands import commands
 from vrbench.leaderboard.site.content import load_content
 from vrbench.leaderboard.site.sample_pages import answers_file
-from vrbench.leaderboard.untrusted_input.text import odd_characters
+from vrbench.leaderboard.untrusted_input.text import unsafe_characters
 from vrbench.leaderboard.validate import validate, write_leaderboards
 
 FIELDS = (
@@ -39,7 +39,7 @@ FIELDS = (
 ROW_FIELDS = ("description", "checkpoint", "dtype", "region.tuning", "cost.device", "cost.measured_on", "status.by")
 """Texts of a row of leaderboard.json that come from there."""
 
-TEXTS = [text for text in hostile.TEXTS if text.strip() and not odd_characters(text)]
+TEXTS = [text for text in hostile.TEXTS if text.strip() and not unsafe_characters(text)]
 LONG = " ".join(text for text in TEXTS if len(text) < 100 and "\n" not in text and "\u0301" not in text)
 PLAIN = "plain"
 

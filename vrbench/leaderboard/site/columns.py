@@ -20,15 +20,15 @@ SUITES = {"visual": "Visual tasks", "text": "Text tasks"}
 """Suite -> heading above the columns of its mean."""
 GROUPS = ("", *SUITES.values(), VERDICTS, MADE, MEASURED)
 """Headings above the columns, in the table's order; columns without one are in the CSV file only."""
-NONE = Markup('<span class="none">–</span>')
-LAST = 99_999_999
+NO_VALUE = Markup('<span class="none">–</span>')
+SORT_LAST = 99_999_999
 """Sorts what has no rank."""
 
 
 Get = Callable[[Any], Any]
 
 
-def at(path: str, default: Any = None) -> Get:
+def getter(path: str, default: Any = None) -> Get:
     """Return what gets a field of a row, such as 'visual.score.low'; the default where it or its parent is None."""
 
     def get(row: LeaderboardRow) -> Any:
@@ -67,41 +67,43 @@ def columns_of(table: Leaderboard) -> list[TableColumn]:
     """Return the columns of a board, in the order of the CSV file."""
     several_families = len({row.family for row in table.rows}) > 1
     return [
-        TableColumn({name: at(name) for name in ("org", "name", "revision")}),
-        TableColumn({"family": at("family")}, "Family", MADE if several_families else "", lambda r: _text(r.family)),
-        TableColumn({"baseline": at("baseline"), "description": at("description")}),
+        TableColumn({name: getter(name) for name in ("org", "name", "revision")}),
         TableColumn(
-            {"tuning": at("region.tuning"), "depth": at("region.depth")},
+            {"family": getter("family")}, "Family", MADE if several_families else "", lambda row: _text(row.family)
+        ),
+        TableColumn({"baseline": getter("baseline"), "description": getter("description")}),
+        TableColumn(
+            {"tuning": getter("region.tuning"), "depth": getter("region.depth")},
             "Tuning", MADE, lambda row: _text(row.region.tuning),
         ),
         TableColumn(
-            {"layers_tuned": at("region.tuned"), "share_tuned": at("region.tuned_share")},
-            "Layers tuned", MADE, _layers_tuned, at("region.tuned_share"), "quiet",
+            {"layers_tuned": getter("region.tuned"), "share_tuned": getter("region.tuned_share")},
+            "Layers tuned", MADE, _layers_tuned, getter("region.tuned_share"), "quiet",
         ),
         TableColumn(
             {
-                "layers_removed": at("region.removed"), "share_removed": at("region.removed_share"),
-                "healed": at("region.healed"),
+                "layers_removed": getter("region.removed"), "share_removed": getter("region.removed_share"),
+                "healed": getter("region.healed"),
             },
-            "Removed", MADE, _layers_removed, at("region.removed_share"), "quiet",
+            "Removed", MADE, _layers_removed, getter("region.removed_share"), "quiet",
         ),
         *(column for suite in SUITES for column in _mean_columns(suite, table.rows)),
         *(_claim_column(claim) for claim in table.claims),
         *(_task_column(task.id) for task in table.tasks),
         TableColumn(
-            {"training_seconds": at("cost.seconds"), "training_device": at("cost.device")},
+            {"training_seconds": getter("cost.seconds"), "training_device": getter("cost.device")},
             "Training", MADE, lambda row: wording.duration(row.cost.seconds) + _small(row.cost.device),
-            at("cost.seconds", -1), "num",
+            getter("cost.seconds", -1), "num",
         ),
         TableColumn(
-            {"items_per_second": at("cost.items_per_second"), "measured_on": at("cost.measured_on")},
-            "Items/s", MEASURED, _speed, at("cost.items_per_second", -1), "num",
+            {"items_per_second": getter("cost.items_per_second"), "measured_on": getter("cost.measured_on")},
+            "Items/s", MEASURED, _speed, getter("cost.items_per_second", -1), "num",
         ),
         TableColumn(
-            {"status": at("status.kind"), "checked_by": at("status.by"), "checked": at("status.date")},
-            "Status", MEASURED, _status, at("status.kind"),
+            {"status": getter("status.kind"), "checked_by": getter("status.by"), "checked": getter("status.date")},
+            "Status", MEASURED, _status, getter("status.kind"),
         ),
-        TableColumn({"submitted": at("submitted")}),
+        TableColumn({"submitted": getter("submitted")}),
     ]  # fmt: skip
 
 
@@ -118,27 +120,27 @@ def csv_cells(row: LeaderboardRow, columns: Sequence[TableColumn]) -> dict[str, 
 
 def _mean_columns(suite: str, rows: Sequence[LeaderboardRow]) -> Iterator[TableColumn]:
     """Rank, score and retention of a mean; in the table only if some row has it."""
-    score, retention = at(f"{suite}.score"), at(f"{suite}.retention")
+    score, retention = getter(f"{suite}.score"), getter(f"{suite}.retention")
     kept = [found for row in rows if (found := retention(row))]
     group, scale = SUITES[suite] if kept else "", bar_scale(kept, 100.0)
-    places = {f"{suite}_score_rank_{end}": at(f"{suite}.score.rank.{end}") for end in ("best", "worst")}
+    places = {f"{suite}_score_rank_{end}": getter(f"{suite}.score.rank.{end}") for end in ("best", "worst")}
     said = f", {suite}"
     yield TableColumn({}, "Rank", group, lambda r: _rank(score(r)), lambda r: _rank_order(score(r)), "num", said)
     yield TableColumn(
         _ends(f"{suite}_score", f"{suite}.score") | places,
         "Score", group, lambda row: _titled(wording.value(score(row)), wording.ends(score(row))),
-        at(f"{suite}.score.value", -1), "num", said,
+        getter(f"{suite}.score.value", -1), "num", said,
     )  # fmt: skip
     yield TableColumn(
         _ends(f"{suite}_retention", f"{suite}.retention"),
         "Kept %", group, lambda row: _retention(retention(row), scale),
-        at(f"{suite}.retention.value", -1), "num kept", f" of the baseline’s {suite} score",
+        getter(f"{suite}.retention.value", -1), "num kept", f" of the baseline’s {suite} score",
     )  # fmt: skip
 
 
 def _ends(name: str, path: str) -> dict[str, Get]:
     """The cells of a score and of its interval."""
-    return {name: at(f"{path}.value"), f"{name}_low": at(f"{path}.low"), f"{name}_high": at(f"{path}.high")}
+    return {name: getter(f"{path}.value"), f"{name}_low": getter(f"{path}.low"), f"{name}_high": getter(f"{path}.high")}
 
 
 def _claim_column(claim: Claim) -> TableColumn:
@@ -166,7 +168,7 @@ def _task_column(task: str) -> TableColumn:
 
 
 def _rank_order(score: ScoreWithCI | None) -> float:
-    return score.rank.best * 10_000 + score.rank.worst if score and score.rank else LAST
+    return score.rank.best * 10_000 + score.rank.worst if score and score.rank else SORT_LAST
 
 
 def _text(text: str) -> str:
@@ -183,19 +185,19 @@ def _small(text: str) -> Markup:
 
 def _rank(score: ScoreWithCI | None) -> Markup:
     rank = score.rank if score else None
-    return _titled(wording.span(rank), wording.span_words(rank)) if score else NONE
+    return _titled(wording.span(rank), wording.span_words(rank)) if score else NO_VALUE
 
 
 def _retention(score: ScoreWithCI | None, scale: BarScale) -> Markup:
     if score is None:
-        return NONE
+        return NO_VALUE
     figure = Markup('<span class="figure">{} <span class="ends">{}</span></span>')
     return figure.format(wording.value(score), wording.ends(score)) + interval_bar(score, scale)
 
 
 def _verdict(verdict: Verdict | None) -> Markup:
     if verdict is None:
-        return NONE
+        return NO_VALUE
     title = wording.estimate(verdict) + (f"; {verdict.reason}" if verdict.reason else "")
     span = Markup('<span class="verdict {}" title="{}"><span aria-hidden="true">{}</span> {}</span>')
     return span.format(verdict.verdict, title, wording.mark(verdict), verdict.verdict)

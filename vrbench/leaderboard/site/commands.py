@@ -56,7 +56,8 @@ def _make_checkpoint(entry: BoardEntry, recipe: str) -> tuple[list[Command], str
     places: dict[str, str] = {}
     for line in reversed(lineages):
         name, place = " ".join(sanitize_for_display(line.id, 100).split()), f"checkpoints/{line.id.replace('/', '-')}"
-        steps = [f"{step} --out {_word(place)}" for step in _steps(line, recipe if line is lineages[0] else "", places)]
+        recipe_file = recipe if line is lineages[0] else ""
+        steps = [f"{step} --out {_quoted(place)}" for step in _steps(line, recipe_file, places)]
         known = ", which also comes with vrbench" if line.id in shipped else ""
         found += [(f"Make {name}{known}", step) for step in steps]
         if steps and not known:
@@ -69,27 +70,27 @@ def _steps(line: Lineage, recipe: str, places: Mapping[str, str]) -> Iterator[st
     trained = [step for step in line.steps if step.kind == "trained"]
     made = places.get(line.base.id, "") if line.base else ""
     if trained and (recipe or trained[-1].recipe):
-        base_option = f" --set {_word(f'base={made}')}" if made else ""
-        yield f"vrbench train {_word(recipe or trained[-1].recipe)}{base_option}"
-    base = _word(made or line.base.id) if line.base else ""
+        base_option = f" --set {_quoted(f'base={made}')}" if made else ""
+        yield f"vrbench train {_quoted(recipe or trained[-1].recipe)}{base_option}"
+    base = _quoted(made or line.base.id) if line.base else ""
     for step in line.steps:
         if step.kind == "pruned" and base:
-            yield f"vrbench prune {base} --layers {_word(step.layers)} --all-layers"
+            yield f"vrbench prune {base} --layers {_quoted(step.layers)} --all-layers"
         if step.kind == "restored" and base and step.backbone is not None:
-            yield f"vrbench restore {base} --layers {_word(step.layers)} --from {_word(step.backbone.id)}"
+            yield f"vrbench restore {base} --layers {_quoted(step.layers)} --from {_quoted(step.backbone.id)}"
 
 
 def _answer(content: BoardContent, entry: BoardEntry, checkpoint: str) -> Command:
     settings = entry.record.settings
-    words = ["vrbench run --ckpt", _word(checkpoint), "--tasks", ",".join(content.board.tasks)]
-    words += ["--dtype", _word(settings.dtype)]
-    words += [] if settings.image_settings == "harness" else ["--image-settings", _word(settings.image_settings)]
+    words = ["vrbench run --ckpt", _quoted(checkpoint), "--tasks", ",".join(content.board.tasks)]
+    words += ["--dtype", _quoted(settings.dtype)]
+    words += [] if settings.image_settings == "harness" else ["--image-settings", _quoted(settings.image_settings)]
     words += ["--data-root DATA"] if settings.data_root else []
     what = "Answer every item again" + (", with the data of the hub in DATA" if settings.data_root else "")
     return what, " ".join([*words, "--out runs"])
 
 
-def _word(text: str) -> str:
+def _quoted(text: str) -> str:
     """Untrusted text as one word of a command line, and no option."""
     word = " ".join(sanitize_for_display(text, 300).split())
     return shlex.quote(f"./{word}" if word.startswith("-") else word)

@@ -16,7 +16,7 @@ from vrbench.leaderboard.submission import read_submission
 from vrbench.leaderboard.untrusted_input.files import quote_path, submission_folders
 from vrbench.tasks.spec import TaskSpec
 
-ADVICE = "`vrbench leaderboard validate --write` writes it"
+WRITE_HINT = "`vrbench leaderboard validate --write` writes it"
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,13 @@ def _load_board(board: Board, folder: Path, specs: Mapping[str, TaskSpec]) -> Bo
     for place in places:
         row = rows.pop((place.parent.name, place.name), None)
         if row is None:
-            errors.append(f"{quote_path(place)} has no row in {LEADERBOARD_FILE}; {ADVICE}")
+            errors.append(f"{quote_path(place)} has no row in {LEADERBOARD_FILE}; {WRITE_HINT}")
             continue
         with collect_errors(errors):
             entries[row.key] = _load_entry(row, place)
-    errors += [f"{LEADERBOARD_FILE} of {board.id}: {r.key}, which was not submitted; {ADVICE}" for r in rows.values()]
+    errors += [
+        f"{LEADERBOARD_FILE} of {board.id}: {row.key}, which was not submitted; {WRITE_HINT}" for row in rows.values()
+    ]
     raise_errors(errors)
     return BoardContent(board, table, tuple(entries[row.key] for row in table.rows))
 
@@ -98,17 +100,17 @@ def _load_board(board: Board, folder: Path, specs: Mapping[str, TaskSpec]) -> Bo
 def _load_table(board: Board, folder: Path, specs: Mapping[str, TaskSpec], has_submissions: bool) -> Leaderboard:
     if not (folder / LEADERBOARD_FILE).exists():
         if has_submissions:
-            raise VrbenchError(f"board {board.id} has submissions and no {LEADERBOARD_FILE}; {ADVICE}")
+            raise VrbenchError(f"board {board.id} has submissions and no {LEADERBOARD_FILE}; {WRITE_HINT}")
         return build_leaderboard(board, {task: specs[task] for task in board.tasks if task in specs}, [])
     try:
         return read_leaderboard(folder)
     except VrbenchError as error:
-        raise VrbenchError(f"{error}; {ADVICE}") from error
+        raise VrbenchError(f"{error}; {WRITE_HINT}") from error
 
 
 def _load_entry(row: LeaderboardRow, folder: Path) -> BoardEntry:
     found = read_submission(folder, with_samples=False)
     record = found.run.record
     if record.checkpoint.digest != row.digest or found.submission.reference != row.key:
-        raise VrbenchError(f"{quote_path(folder)} is not what {LEADERBOARD_FILE} says of {row.key}; {ADVICE}")
+        raise VrbenchError(f"{quote_path(folder)} is not what {LEADERBOARD_FILE} says of {row.key}; {WRITE_HINT}")
     return BoardEntry(row, found.submission, record, found.recipe, folder)

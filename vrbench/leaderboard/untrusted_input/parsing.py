@@ -17,7 +17,7 @@ from vrbench.core.errors import VrbenchError, raise_errors
 from vrbench.core.io import load_yaml
 from vrbench.leaderboard.untrusted_input import limits
 from vrbench.leaderboard.untrusted_input.files import quote_path, read_text
-from vrbench.leaderboard.untrusted_input.text import odd_characters, sanitize_for_display, sanitize_for_message
+from vrbench.leaderboard.untrusted_input.text import sanitize_for_display, sanitize_for_message, unsafe_characters
 
 MAX_ERRORS = 20
 """Errors of one file that are listed; a file with more is another kind of file."""
@@ -30,7 +30,7 @@ _NOT_BRACKETS = bytes(sorted(set(range(256)) - set(_STEP)))
 _RESOLVER = yaml.resolver.Resolver()
 
 
-class _Refused(ValueError):
+class _RejectedText(ValueError):
     """What a text is refused for; its message follows the text's name."""
 
 
@@ -48,11 +48,11 @@ def parse_json(text: str, name: str, max_values: int = limits.VALUES) -> Any:
     try:
         _check_nesting(text)
         if text.count(",") >= max_values:
-            raise _Refused(f"has more than {max_values:,} values, by its commas")
+            raise _RejectedText(f"has more than {max_values:,} values, by its commas")
         value = _DECODER.decode(text)
         if re.search(r"\\u[dD][89a-fA-F]", text) and any(re.search("[\ud800-\udfff]", t) for t in texts(value)):
-            raise _Refused("has half of a surrogate pair")
-    except _Refused as refused:
+            raise _RejectedText("has half of a surrogate pair")
+    except _RejectedText as refused:
         raise VrbenchError(f"{name} {refused}") from refused
     except ValueError as error:
         raise VrbenchError(f"{name} is not JSON: {error}") from error
@@ -131,11 +131,11 @@ def parse_yaml(text: str, name: str) -> Any:
         value = load_yaml(text)
         _check_keys(value)
         as_json = json.dumps(value, default=_describe_date)
-    except _Refused as refused:
+    except _RejectedText as refused:
         raise VrbenchError(f"{name} {refused}") from refused
     except (yaml.YAMLError, ValueError, OverflowError, TypeError) as error:
         raise VrbenchError(f"{name} is not YAML: {sanitize_for_display(' '.join(str(error).split()), 300)}") from error
-    odd = odd_characters("".join((text, *texts(parse_json(as_json, name, len(text) + 1)))))
+    odd = unsafe_characters("".join((text, *texts(parse_json(as_json, name, len(text) + 1)))))
     raise_errors([f"{name} has {', '.join(odd[:5])} in its text, which would act or hide"] if odd else [])
     return value
 
@@ -158,7 +158,7 @@ def _check_nesting(text: str) -> None:
     bare = re.sub(rb'"[^"]*"', b"", re.sub(rb"(?s)\\.", b"", text.encode("utf-8", "replace")))
     brackets = bare.translate(None, _NOT_BRACKETS)
     if any(depth > limits.DEPTH for depth in accumulate(_STEP[bracket] for bracket in brackets)):
-        raise _Refused(f"is nested more than {limits.DEPTH} deep")
+        raise _RejectedText(f"is nested more than {limits.DEPTH} deep")
 
 
 def _validate_version(value: dict[str, Any], record_type: type[BaseModel]) -> Iterator[str]:
@@ -180,7 +180,7 @@ def _validate_texts(value: Any) -> list[str]:
         if len(text) > limits.TEXT:
             found[f"a text of {len(text):,} characters; at most {limits.TEXT:,} are read"] = None
         elif not text.isascii() or not text.isprintable():
-            found.update((f"{odd} in its text, which would act or hide", None) for odd in odd_characters(text))
+            found.update((f"{odd} in its text, which would act or hide", None) for odd in unsafe_characters(text))
         if len(found) > MAX_ERRORS:
             break
     return list(found)[:MAX_ERRORS]
@@ -191,23 +191,23 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(mapping) != len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise _Refused(f"gives the key {sanitize_for_message(twice)} twice")
+        raise _RejectedText(f"gives the key {sanitize_for_message(twice)} twice")
     return mapping
 
 
 def _refuse_constant(text: str) -> Any:
-    raise _Refused(f"has {text}, which is no number")
+    raise _RejectedText(f"has {text}, which is no number")
 
 
 def _finite_float(text: str) -> float:
     if math.isinf(value := float(text)):
-        raise _Refused(f"has the number {sanitize_for_message(text)}, which is larger than a double")
+        raise _RejectedText(f"has the number {sanitize_for_message(text)}, which is larger than a double")
     return value
 
 
 def _exact_int(text: str) -> int:
     if len(text) > 20 or abs(value := int(text)) > limits.INTEGER:
-        raise _Refused(f"has the whole number {sanitize_for_message(text)}, which is beyond 2^53")
+        raise _RejectedText(f"has the whole number {sanitize_for_message(text)}, which is beyond 2^53")
     return value
 
 
@@ -223,12 +223,12 @@ def _check_events(text: str) -> None:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         documents += isinstance(event, yaml.DocumentStartEvent)
         if depth > limits.DEPTH:
-            raise _Refused(f"is nested more than {limits.DEPTH} deep")
+            raise _RejectedText(f"is nested more than {limits.DEPTH} deep")
         if documents > 1:
-            raise _Refused("holds several documents; one is read")
+            raise _RejectedText("holds several documents; one is read")
         if error := _event_error(event):
             line = f" in line {event.start_mark.line + 1}" if event.start_mark else ""
-            raise _Refused(f"{error}{line}; write everything out where it stands")
+            raise _RejectedText(f"{error}{line}; write everything out where it stands")
 
 
 def _event_error(event: yaml.Event) -> str:
@@ -250,7 +250,7 @@ def _event_error(event: yaml.Event) -> str:
 def _check_keys(value: Any) -> None:
     if isinstance(value, dict):
         if odd := [key for key in value if not isinstance(key, str)]:
-            raise _Refused(f"has the key {sanitize_for_message(odd[0])}, which is no text; put it into quotes")
+            raise _RejectedText(f"has the key {sanitize_for_message(odd[0])}, which is no text; put it into quotes")
         value = list(value.values())
     for inner in value if isinstance(value, list) else ():
         _check_keys(inner)

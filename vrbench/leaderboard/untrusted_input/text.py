@@ -10,7 +10,7 @@ from vrbench.core.errors import VrbenchError
 from vrbench.leaderboard.untrusted_input import limits
 
 _NONCHARACTERS = "".join(chr(plane << 16 | 0xFFFE) + chr(plane << 16 | 0xFFFF) for plane in range(17))
-_ODD = re.compile(
+_UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164"
     f"\ud800-\udfff\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e007f{_NONCHARACTERS}]"
 )
@@ -28,9 +28,9 @@ TASK_PATTERN = r"[a-z0-9][a-z0-9_]{0,63}"
 _DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
 
 
-def odd_characters(text: str) -> list[str]:
+def unsafe_characters(text: str) -> list[str]:
     """Return the characters of a text that act or hide, as 'U+202E', each once."""
-    return [f"U+{ord(character):04X}" for character in dict.fromkeys(_ODD.findall(text))]
+    return [f"U+{ord(character):04X}" for character in dict.fromkeys(_UNSAFE.findall(text))]
 
 
 def sanitize_for_display(text: str, limit: int = 4_000) -> str:
@@ -38,7 +38,7 @@ def sanitize_for_display(text: str, limit: int = 4_000) -> str:
 
     It is plain text, not markup: a template still has to escape it.
     """
-    head = _ODD.sub(lambda odd: f"[U+{ord(odd[0]):04X}]", text[:limit].replace("\r\n", "\n"))
+    head = _UNSAFE.sub(lambda odd: f"[U+{ord(odd[0]):04X}]", text[:limit].replace("\r\n", "\n"))
     head = _STACKED.sub(r"\1…", head)
     rest = len(text) - limit
     return f"{head} … ({rest:,} more characters)" if rest > 0 else head
