@@ -39,7 +39,7 @@ from vrbench.data import loading
 from vrbench.data.locate import locate
 from vrbench.evaluation.built_task import SubtaskData, select_items
 from vrbench.evaluation.evaluate import evaluate_task
-from vrbench.evaluation.harness_adapter import quiet
+from vrbench.evaluation.harness_adapter import silence_output
 from vrbench.tasks import metrics, registry
 from vrbench.tasks.scorers import SCORERS
 from vrbench.tasks.spec import TaskSpec
@@ -281,7 +281,7 @@ def main(told: Sequence[str] | None = None) -> int:
     lines = []
     for name in documents.SETS:
         mine = [one for one in recordings if one.task == name]
-        with tempfile.TemporaryDirectory() as folder, quiet():
+        with tempfile.TemporaryDirectory() as folder, silence_output():
             made = check(specs[name], given.items, Path(folder) / "made")
             lines.append((made, check_recorded(specs[name], mine, Path(folder) / "recorded")))
     written = report(lines, recordings, f"python benchmarks/scorers.py --items {given.items}")

@@ -22,7 +22,7 @@ from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.built_task import harness_config, select_items
 from vrbench.evaluation.engine import InferenceEngine
 from vrbench.evaluation.evaluate import evaluate_task
-from vrbench.evaluation.requests import LogLikelihoodRequest, truncated
+from vrbench.evaluation.requests import LogLikelihoodRequest, truncate_request
 from vrbench.evaluation.task_scores import TaskScores
 from vrbench.models.llava_model import LlavaModel
 from vrbench.tasks import registry
@@ -150,7 +150,7 @@ def test_samples_are_those_of_lm_eval_with_hflm(
 
 def test_too_long_contexts_lose_their_beginning(model: LmEvalModel) -> None:
     whole = LogLikelihoodRequest(tuple(range(5000)), (1, 2, 3))
-    assert truncated(model.engine.vlm, whole) == (
+    assert truncate_request(model.engine.vlm, whole) == (
         LogLikelihoodRequest(tuple(range(5000 - 2046, 5000)), (1, 2, 3)),
         True,
     )

@@ -12,7 +12,13 @@ from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import Sample
 from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.engine import InferenceEngine
-from vrbench.evaluation.requests import GenerationRequest, LogLikelihoodRequest, Unanswered, request_image, truncated
+from vrbench.evaluation.requests import (
+    GenerationRequest,
+    LogLikelihoodRequest,
+    Unanswered,
+    request_image,
+    truncate_request,
+)
 from vrbench.evaluation.task_result import answer_fields
 from vrbench.models.llava_model import LlavaModel
 
@@ -44,11 +50,11 @@ def test_a_cut_is_counted_whether_the_answer_is_stored_or_not(short: LlavaModel,
 
 
 def test_what_is_kept_is_the_end(short: LlavaModel) -> None:
-    kept, is_cut = truncated(short, GenerationRequest("It is a very long question.", (), 4, ()))
+    kept, is_cut = truncate_request(short, GenerationRequest("It is a very long question.", (), 4, ()))
     assert isinstance(kept, GenerationRequest) and is_cut
     assert kept.tokens == tuple(short.encode("It is a very long question.")[-16:])
     with pytest.raises(VrbenchError, match="20 tokens for an answer leave no room for a prompt in a context of 20"):
-        truncated(short, GenerationRequest("?", (), 20, ()))
+        truncate_request(short, GenerationRequest("?", (), 20, ()))
 
 
 def test_a_prompt_with_images_fits_as_a_whole_or_is_not_asked(short: LlavaModel, tmp_path: Path) -> None:

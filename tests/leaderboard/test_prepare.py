@@ -221,13 +221,13 @@ class TestRecipe:
         assert read_submission(packed.path).recipe == RECIPE
 
     def test_a_published_checkpoint_s_is_found_by_its_id(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-        from vrbench.checkpoints.locate import PUBLISHED
+        from vrbench.checkpoints.locate import PUBLISHED_FOLDER
 
-        lineage = Lineage.model_validate_json((PUBLISHED / "region" / "vrbench.json").read_text())
+        lineage = Lineage.model_validate_json((PUBLISHED_FOLDER / "region" / "vrbench.json").read_text())
         set_checkpoint(desk.region, id="pocket/region", lineage=(lineage,), depth=30)
         found, _ = prepare(desk.region, desk.full, ABOUT, desk.root)
         assert found is not None
-        assert found.files["recipe.yaml"] == (PUBLISHED / "region" / "recipe.yaml").read_bytes()
+        assert found.files["recipe.yaml"] == (PUBLISHED_FOLDER / "region" / "recipe.yaml").read_bytes()
         set_checkpoint(desk.region, id="pocket/top")  # whose folder has another lineage
         found, _ = prepare(desk.region, desk.full, ABOUT, desk.root)
         assert found is not None

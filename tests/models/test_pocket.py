@@ -107,11 +107,11 @@ def test_the_processor_resizes_as_the_tower_was_trained(monkeypatch: pytest.Monk
 
     from vrbench.pocket.drawing import draw
     from vrbench.pocket.world import scene
-    from vrbench.training.tower import scaled
+    from vrbench.training.tower import scale_pixels
 
     picture = draw(scene("dev", 1))
     seen: Any = SiglipImageProcessorPil.from_pretrained(pocket.processor_folder())(
         images=[Image.fromarray(picture)], return_tensors="pt"
     )["pixel_values"]
-    assert torch.allclose(seen, scaled(torch.from_numpy(picture[np.newaxis])), atol=1e-6)
+    assert torch.allclose(seen, scale_pixels(torch.from_numpy(picture[np.newaxis])), atol=1e-6)
     assert AutoTokenizer.from_pretrained(pocket.processor_folder()).convert_tokens_to_ids("<image>") == 16

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from vrbench import evaluate
-from vrbench.checkpoints.locate import PUBLISHED, published_names
+from vrbench.checkpoints.locate import PUBLISHED_FOLDER, published_names
 from vrbench.models.resolve import resolve_checkpoint
 from vrbench.pruning.recipe import PruneRecipe
 from vrbench.training import load
@@ -38,20 +38,20 @@ def test_digests_and_lineage_hold(name: str) -> None:
 
 
 def test_weights_fit_into_25_mb() -> None:
-    assert sum(file.stat().st_size for file in PUBLISHED.glob("*/*.safetensors")) <= LARGEST
+    assert sum(file.stat().st_size for file in PUBLISHED_FOLDER.glob("*/*.safetensors")) <= LARGEST
 
 
 @pytest.mark.parametrize("name", ["base", "full", "region", "top"])
 def test_the_shipped_recipe_is_the_one_that_made_it(name: str) -> None:
-    steps = json.loads((PUBLISHED / name / "vrbench.json").read_text())["steps"]
+    steps = json.loads((PUBLISHED_FOLDER / name / "vrbench.json").read_text())["steps"]
     recipe = load(f"pocket-{name}")
     assert {step["recipe_digest"] for step in steps} == {recipe.digest}
-    assert load(str(PUBLISHED / name / "recipe.yaml")) == recipe  # with the defaults of the keys that came later
+    assert load(str(PUBLISHED_FOLDER / name / "recipe.yaml")) == recipe  # with the defaults of the keys that came later
     assert recipe.makes == f"pocket/{name}"
 
 
 def test_the_pruned_one_says_how_it_was_pruned() -> None:
-    folder = PUBLISHED / "region-pruned-2"
+    folder = PUBLISHED_FOLDER / "region-pruned-2"
     recipe = PruneRecipe.model_validate(yaml.safe_load((folder / "recipe.yaml").read_text()))
     (step,) = json.loads((folder / "vrbench.json").read_text())["steps"]
     assert step["recipe_digest"] == recipe.digest

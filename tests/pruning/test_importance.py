@@ -91,8 +91,8 @@ def test_each_family_s_layers_are_measured_alone_as_in_a_batch(family: Path, mon
     faults = {by: context.validate(by, IMPORTANCE_METHODS[by].needs) for by in AT_WORK}
     refused = {by: " ".join(messages) for by, messages in faults.items() if messages}
     together = {by: score_layers(by, context).values for by in AT_WORK if by not in refused}
-    monkeypatch.setattr("vrbench.pruning.samples.ROWS_AT_ONCE", 1)
-    monkeypatch.setattr("vrbench.pruning.gradients.ROWS_AT_ONCE", 1)
+    monkeypatch.setattr("vrbench.pruning.samples.ROWS_PER_PASS", 1)
+    monkeypatch.setattr("vrbench.pruning.gradients.ROWS_PER_PASS", 1)
     for by, values in together.items():
         assert values == pytest.approx(score_layers(by, context).values, rel=2e-3, abs=1e-5), by
         assert len(values) == tiny_families.DEPTH and max(values) > 0

@@ -131,7 +131,7 @@ def test_a_text_without_image_tokens_has_no_attention_to_them(vlm: LlavaModel, m
 
 
 def test_what_is_held_does_not_grow_with_the_samples(vlm: LlavaModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "IMAGES_AT_ONCE", 2)
+    monkeypatch.setattr(streaming, "IMAGES_PER_PASS", 2)
     pictures: list[weakref.ref[object]] = []
     most = []
 

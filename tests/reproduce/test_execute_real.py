@@ -41,11 +41,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv(tiny_family.FOLDER, str(folder / "llm"))
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setitem(FAMILIES, "pocket", FAMILIES["pocket"].model_copy(update={"depth": tiny_family.DEPTH}))
-        patch.setattr(building, "N", 2)
+        patch.setattr(building, "REGION_SIZE", 2)
         patch.setattr(experiments, "COUNTS", (1, 2))
         patch.setattr(experiments, "REMOVED", (1, 2))
         patch.setattr(experiments, "HEALED", (1,))
-        patch.setattr(experiments, "BEFORE", 1)
+        patch.setattr(experiments, "REMOVED_BEFORE_TRAINING", 1)
         patch.setattr(experiments, "RESTORED_COUNTS", (2,))
         tiny_family.write_llm(folder / "llm")
         with tiny_family.in_it():

@@ -10,7 +10,7 @@ from datasets import Dataset, DatasetDict
 
 from vrbench.core.schemas import Sample
 from vrbench.evaluation.built_task import SubtaskData, documents_of
-from vrbench.evaluation.harness_adapter import preserve_rng, quiet
+from vrbench.evaluation.harness_adapter import preserve_rng, silence_output
 from vrbench.tasks.document_scorer import DocumentScorer
 from vrbench.tasks.metrics import METRICS
 from vrbench.tasks.scorers import SCORERS
@@ -31,7 +31,7 @@ def task_of(name: str, item: Row) -> tuple[TaskSpec, Any]:
         "data": {"kind": "file", "name": "x.jsonl"}, **keys,
     })  # fmt: skip
     rows = DatasetDict(test=Dataset.from_list([dict(item)]))
-    with quiet():
+    with silence_output():
         return spec, SubtaskData("default", (0,), rows).harness_task(spec)
 
 
@@ -39,7 +39,7 @@ def scores(name: str, example: ScorerExample, answers: Sequence[Any]) -> list[fl
     """The scores of some answers to the item of an example."""
     spec, task = task_of(name, example.item)
     key, found = ItemKey("0", "0", "", "0"), []
-    with quiet(), preserve_rng():
+    with silence_output(), preserve_rng():
         row = documents_of(task)[0]
         for answer in answers:
             responses = [answer] if isinstance(answer, str) else answer

@@ -9,7 +9,7 @@ from datasets import Dataset, DatasetDict
 
 from vrbench.core.errors import VrbenchError
 from vrbench.evaluation.built_task import SubtaskData, documents_of
-from vrbench.evaluation.harness_adapter import quiet
+from vrbench.evaluation.harness_adapter import silence_output
 from vrbench.evaluation.inputs_digest import definition_digest
 from vrbench.tasks import registry
 from vrbench.tasks.document_scorer import DocumentScorer
@@ -55,7 +55,7 @@ def test_its_source_is_part_of_the_definition(tmp_path: Path) -> None:
 def test_it_scores_answers(tmp_path: Path, harness: str) -> None:
     spec = registry.read(write(tmp_path, harness=harness), True)
     rows = DatasetDict(test=Dataset.from_list([{"question": "q", "answer": "red"}]))
-    with quiet():
+    with silence_output():
         task = SubtaskData("default", (0,), rows).harness_task(spec)
         row, key = documents_of(task)[0], ItemKey("0", "0", "", "0")
         for answer, expected in (("It is red", 1.0), ("blu", 0.5), ("blue", 0.0)):
@@ -89,7 +89,7 @@ def test_what_is_wrong_with_it_is_reported_with_the_file(tmp_path: Path, code: s
 def test_a_score_is_a_number_from_0_to_1(tmp_path: Path, value: str) -> None:
     spec = registry.read(write(tmp_path, f"def score(answer, item):\n    return {value}\n"), True)
     rows = DatasetDict(test=Dataset.from_list([{"question": "q", "answer": "red"}]))
-    with quiet(), pytest.raises(VrbenchError, match="a score is a number from 0 to 1"):
+    with silence_output(), pytest.raises(VrbenchError, match="a score is a number from 0 to 1"):
         task = SubtaskData("default", (0,), rows).harness_task(spec)
         DocumentScorer().metrics(task, ItemKey("0", "0", "", "0"), documents_of(task)[0], ["red"])
 

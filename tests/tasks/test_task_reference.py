@@ -14,7 +14,7 @@ from tests.task_data import load_task
 from vrbench.cli import task_listing
 from vrbench.evaluation import lmms_eval_adapter
 from vrbench.evaluation.built_task import documents_of, select_items
-from vrbench.evaluation.harness_adapter import quiet
+from vrbench.evaluation.harness_adapter import silence_output
 from vrbench.tasks import registry
 from vrbench.tasks.item_keys import identify
 from vrbench.tasks.metrics import METRICS
@@ -81,7 +81,7 @@ def test_there_are_no_other_examples(examples: Path) -> None:
 def test_answers_are_scored_as_the_page_says(name: str, scores: dict[str, float], examples: Path) -> None:
     spec = registry.load(examples)[name]
     (part,) = select_items(spec, load_task(spec), limit=None, seed=0)
-    with quiet():
+    with silence_output():
         task = part.harness_task(spec)
         row = next(iter(documents_of(task)))
         identity = identify(spec, row, part.config, part.positions[0])

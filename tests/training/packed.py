@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tests import tiny
 from vrbench.pocket.turns import TrainingTurn
 from vrbench.training.packing import PackedLlava, Packer
-from vrbench.training.tower import encode, scaled
+from vrbench.training.tower import encode, scale_pixels
 
 CPU = torch.device("cpu")
 IMAGE_TOKENS = 4
@@ -60,5 +60,5 @@ def alone(model: Any, picture: NDArray[np.uint8], turn: TrainingTurn) -> tuple[t
     said = [*words.encode(turn.answer, add_special_tokens=False), words.eos_token_id]
     with torch.inference_mode():
         ids = torch.tensor([asked + said])
-        logits = model(input_ids=ids, pixel_values=scaled(torch.from_numpy(picture[None]))).logits[0]
+        logits = model(input_ids=ids, pixel_values=scale_pixels(torch.from_numpy(picture[None]))).logits[0]
     return logits[len(asked) - 1 : -1], said

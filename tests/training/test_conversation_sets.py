@@ -18,7 +18,14 @@ from tests.fakehub import parquet
 from vrbench.checkpoints.prompts import Turn
 from vrbench.core.errors import VrbenchError, error_messages
 from vrbench.data import hub
-from vrbench.training.conversation_sets import REPORTED, from_hub, from_json, from_parquet, held_out_errors, share_of
+from vrbench.training.conversation_sets import (
+    MAX_REPORTED,
+    from_hub,
+    from_json,
+    from_parquet,
+    held_out_errors,
+    select_share,
+)
 from vrbench.training.conversations import Conversation, InvalidSample, TrainingImage, parse_turns
 from vrbench.training.recipe import HubConversations
 
@@ -137,8 +144,8 @@ def test_only_the_first_faults_are_told_one_by_one(tmp_path: Path) -> None:
     file = write(tmp_path, [{"id": i, "conversations": said("a", "")} for i in range(50)])
     with pytest.raises(VrbenchError) as told:
         from_json(file, None)
-    assert len(error_messages(told.value)) == REPORTED + 2
-    assert error_messages(told.value)[-1] == f"... and {50 - REPORTED} more of {file}"
+    assert len(error_messages(told.value)) == MAX_REPORTED + 2
+    assert error_messages(told.value)[-1] == f"... and {50 - MAX_REPORTED} more of {file}"
 
 
 def test_the_share_that_may_be_left_out(tmp_path: Path) -> None:
@@ -188,7 +195,7 @@ def test_a_smaller_share_is_a_part_of_a_larger_one(by_source: bool) -> None:
 
     def drawn(share: float, seed: int = 0) -> list[Conversation]:
         subset = "stratified" if by_source else "uniform"
-        return share_of(samples, HubConversations(hub="x", share=share, subset=subset), seed)
+        return select_share(samples, HubConversations(hub="x", share=share, subset=subset), seed)
 
     shares = {share: {s.id for s in drawn(share)} for share in (0.1, 0.25, 0.33, 1.0)}
     assert [len(found) for found in shares.values()] == [100, 250, 330, 1000]
@@ -199,7 +206,7 @@ def test_a_smaller_share_is_a_part_of_a_larger_one(by_source: bool) -> None:
     if by_source:
         assert [sum(s.source == name for s in kept) for name in ("coco", "gqa", "vg", "text")] == [10, 10, 10, 70]
     with pytest.raises(VrbenchError, match="leaves none"):
-        share_of(samples[:2], HubConversations(hub="x", share=0.1), 0)
+        select_share(samples[:2], HubConversations(hub="x", share=0.1), 0)
 
 
 ROWS = [

@@ -21,7 +21,7 @@ from vrbench.training.conversation_batches import collate
 from vrbench.training.conversation_encoder import ConversationEncoder
 from vrbench.training.recipe import TrainRecipe
 from vrbench.training.run import train
-from vrbench.training.trainable import unwrapped
+from vrbench.training.trainable import unwrap_peft
 
 LAYERS = "1,3"
 ASKED = (ONE, SEVERAL, TWO, WORDS, LATER)
@@ -78,7 +78,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def logits(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
     with torch.inference_mode():
-        return unwrapped(model).eval()(**inputs, use_cache=False).logits[batch["attention_mask"] == 1]
+        return unwrap_peft(model).eval()(**inputs, use_cache=False).logits[batch["attention_mask"] == 1]
 
 
 def changed(model: Any, base: Any) -> tuple[set[int], bool, bool]:

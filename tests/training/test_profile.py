@@ -17,7 +17,7 @@ from vrbench.core.errors import MultipleErrors, VrbenchError
 from vrbench.core.layers import LayerSet
 from vrbench.training import profile as profiling
 from vrbench.training.profile import (
-    PAPER,
+    PAPER_SHAPES,
     ProfileOptions,
     RandomBatch,
     ShapeBench,
@@ -55,7 +55,7 @@ def weights(model: ShapeModel) -> dict[str, torch.Tensor]:
 
 
 def test_the_papers_settings_are_asked_by_default() -> None:
-    rows = planned_rows(PAPER, ProfileOptions())
+    rows = planned_rows(PAPER_SHAPES, ProfileOptions())
     assert {(r.batch, r.tokens, r.image_tokens) for r in rows if r.kind == "train"} == {(8, 768, 576)}
     assert {(r.batch, r.tokens, r.removed) for r in rows if r.kind == "prefill"} == {(16, 704, n) for n in (0, 4, 8)}
     assert {r.shape: len(LayerSet.parse(r.indices, r.depth)) for r in rows if r.layers == paper_layers(r.shape)} == {

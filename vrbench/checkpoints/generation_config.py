@@ -49,17 +49,17 @@ def validate_generation_config(folder: Path, trusted: bool = False) -> list[str]
     vocab_size = decoder.get("vocab_size", config.get("vocab_size"))
     vocab_size = vocab_size if type(vocab_size) is int else None
     errors = [
-        *_unsupported(settings),
-        *_wrong_values(settings),
-        *_unknown_tokens(settings, vocab_size),
-        *_image_without_score(settings, config, vocab_size),
+        *_unsupported_errors(settings),
+        *_value_errors(settings),
+        *_token_id_errors(settings, vocab_size),
+        *_image_token_errors(settings, config, vocab_size),
     ]
     own = folder / "custom_generate" / "generate.py"
     replaced = [f"{own} replaces transformers' `generate`; answers here are greedy: move it away"]
     return [f"{file}: {error}" for error in errors] + replaced * (trusted and own.is_file())
 
 
-def _unsupported(settings: Json) -> Iterator[str]:
+def _unsupported_errors(settings: Json) -> Iterator[str]:
     for key, what in UNSUPPORTED_SETTINGS.items():
         value = settings.get(key)
         if value not in (None, [], {}, *NEUTRAL.get(key, ())):
@@ -125,14 +125,14 @@ SUPPORTED_SETTINGS: dict[str, Rule] = {
 answers; null always means that nothing is requested."""
 
 
-def _wrong_values(settings: Json) -> Iterator[str]:
+def _value_errors(settings: Json) -> Iterator[str]:
     for key, (is_valid, what) in SUPPORTED_SETTINGS.items():
         value = settings.get(key)
         if value is not None and not is_valid(value):
             yield f"{key} is {value!r}; it has to be {what}, or null"
 
 
-def _unknown_tokens(settings: Json, vocab_size: int | None) -> Iterator[str]:
+def _token_id_errors(settings: Json, vocab_size: int | None) -> Iterator[str]:
     """Ids that are looked up among the scores and lie beyond them."""
     if vocab_size is None:
         return
@@ -151,7 +151,7 @@ def _ids_in(value: Any, key: str) -> Iterator[int]:
             yield from _ids_in(one, "")
 
 
-def _image_without_score(settings: Json, config: Json, vocab_size: int | None) -> Iterator[str]:
+def _image_token_errors(settings: Json, config: Json, vocab_size: int | None) -> Iterator[str]:
     """Settings that change the scores of the prompt's tokens; Mllama's image token has none."""
     image = config.get("image_token_index", config.get("image_token_id"))
     if type(image) is not int or vocab_size is None or image < vocab_size:

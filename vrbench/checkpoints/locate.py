@@ -15,14 +15,14 @@ from vrbench.checkpoints.safetensors_index import validate_weight_files
 from vrbench.core.errors import VrbenchError
 from vrbench.core.os_errors import reraise_os_error
 
-PUBLISHED = Path(__file__).parents[1] / "pocket" / "weights"
+PUBLISHED_FOLDER = Path(__file__).parents[1] / "pocket" / "weights"
 PREFIX = "pocket/"
 HUB_ID = re.compile(r"([\w-][\w.-]*/[\w.-]+)(?:@([\w./-]+))?")
 """Owner and name of a repository, and the revision that may follow."""
 
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-CODE = ["*.py"]
-PICKLES = ["*.bin"]
+CODE_FILES = ["*.py"]
+PICKLED_FILES = ["*.bin"]
 BACKBONES = (smollm2.ID,)
 """Language models that have a name of their own."""
 
@@ -39,10 +39,10 @@ class CheckpointSource:
 
 def published_names() -> list[str]:
     """Return the names of the checkpoints that ship with the package."""
-    return sorted(PREFIX + marker.parent.name for marker in PUBLISHED.glob(f"*/{LINEAGE_FILE}"))
+    return sorted(PREFIX + marker.parent.name for marker in PUBLISHED_FOLDER.glob(f"*/{LINEAGE_FILE}"))
 
 
-def is_own_name(name: str) -> bool:
+def is_builtin_name(name: str) -> bool:
     """Whether a name is that of a published checkpoint, a backbone, or of random weights."""
     return name in published_names() or name in BACKBONES or name.startswith(random_shapes.RANDOM_PREFIX)
 
@@ -64,7 +64,7 @@ def locate_checkpoint(
         VrbenchError: there is no such checkpoint; the message suggests similar names.
     """
     if name in published_names():
-        return CheckpointSource(name, PUBLISHED / name.removeprefix(PREFIX))
+        return CheckpointSource(name, PUBLISHED_FOLDER / name.removeprefix(PREFIX))
     if name in BACKBONES:
         return CheckpointSource(name, smollm2.backbone_folder(), digest=smollm2.SHA256)
     if name.startswith(random_shapes.RANDOM_PREFIX):
@@ -76,14 +76,14 @@ def locate_checkpoint(
     if hub_id and not name.startswith(PREFIX):
         from huggingface_hub import constants
 
-        files = HUB_FILES + CODE * with_code + PICKLES * pickles
+        files = HUB_FILES + CODE_FILES * with_code + PICKLED_FILES * pickles
         return _from_hub(hub_id[1], hub_id[2], name, offline or constants.is_offline_mode(), files)
     raise VrbenchError(f"no checkpoint {name!r}: {_hint(name)}")
 
 
 def is_local(name: str) -> bool:
     """Whether a name stands for a checkpoint without asking a hub: a published or random one, or a folder."""
-    return is_own_name(name) or (bool(name) and Path(name).expanduser().is_dir())
+    return is_builtin_name(name) or (bool(name) and Path(name).expanduser().is_dir())
 
 
 def is_hub_id(name: str, *, near: Path | None = None) -> bool:
@@ -127,7 +127,7 @@ def _from_hub(repository: str, revision: str | None, name: str, offline: bool, f
 
     try:
         cached = snapshot(local_files_only=True)
-        lacks_code = set(CODE) <= set(files) and any(validate_code(cached.folder, trusted=True))
+        lacks_code = set(CODE_FILES) <= set(files) and any(validate_code(cached.folder, trusted=True))
         if offline or not (validate_weight_files(cached.folder) or lacks_code):
             return cached
     except LocalEntryNotFoundError:

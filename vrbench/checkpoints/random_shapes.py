@@ -155,13 +155,13 @@ def random_folder(text: str) -> Path:
     """
     model = parse_random_name(text)
     if model.removed:
-        return _made(model, lambda folder: _write_pruned(model, folder))
+        return _cached_folder(model, lambda folder: _write_pruned(model, folder))
     if model.adapter:
-        return _made(model, lambda folder: _write_adapter(model, folder))
-    return _made(model, lambda folder: _write_base(model, folder))
+        return _cached_folder(model, lambda folder: _write_adapter(model, folder))
+    return _cached_folder(model, lambda folder: _write_base(model, folder))
 
 
-def _made(model: RandomModel, make: Any) -> Path:
+def _cached_folder(model: RandomModel, make: Any) -> Path:
     content = [VERSION, str(model), *RANDOM_SHAPES[model.name]]
     return cached_folder(f"random-{model.name}-{digest_of(content)[:16]}", make)
 

@@ -16,7 +16,7 @@ from vrbench.core.io import read_json
 LOCAL_ONLY: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 """Keywords for transformers' `from_pretrained`: no network, and no code but its own, without asking the user."""
 
-FLAG = "--trust-remote-code"
+TRUST_FLAG = "--trust-remote-code"
 AUTO_MAP_FILES = ("config.json", "tokenizer_config.json", "processor_config.json", "preprocessor_config.json")
 
 
@@ -48,8 +48,8 @@ def validate_code(folder: Path, trusted: bool) -> Iterator[str]:
         yield (
             f"{folder} is of model_type {family!r}, which transformers does not know: it would run the folder's own "
             f"code ({'; '.join(dict.fromkeys(map(_describe, targets)))}); vrbench runs no code that comes with a "
-            f"checkpoint: read it and allow it by {FLAG} (`vrbench run`, `vrbench inspect`), or give the checkpoint "
-            "in a layout of transformers' own, as `vrbench convert` makes it of LLaVA-1.5 and Bunny"
+            f"checkpoint: read it and allow it by {TRUST_FLAG} (`vrbench run`, `vrbench inspect`), or give the "
+            "checkpoint in a layout of transformers' own, as `vrbench convert` makes it of LLaVA-1.5 and Bunny"
         )
         return
     for target in targets:

@@ -106,7 +106,7 @@ class Resolver:
             source = locate_checkpoint(name, near=near, offline=self.offline, with_code=self.trusted)
         except VrbenchError as error:
             found = error_messages(error)
-            return None, [_named_wrongly(near, key, name, message) for message in found] if near and key else found
+            return None, [_reference_error(near, key, name, message) for message in found] if near and key else found
         folder = source.folder
         try:
             if folder in above:
@@ -183,7 +183,7 @@ class Resolver:
         if not errors:
             find = partial(self._find, near=folder, needs_vision=False, key=BACKBONE_KEY)
             edits, errors = resolve_edits(steps, base, find)
-        is_known_to_fit = self.any_model and (folder.parent == locate.PUBLISHED or base.root.has(RANDOM_WEIGHTS))
+        is_known_to_fit = self.any_model and (folder.parent == locate.PUBLISHED_FOLDER or base.root.has(RANDOM_WEIGHTS))
         if not errors and not is_known_to_fit:
             errors += validate_overlay(folder, base, own, edits, steps.depth)
         if errors:
@@ -195,7 +195,7 @@ class Resolver:
         return Checkpoint(source.id, folder, source.revision, digest, own.family, own.depth, chain, base, edits), []
 
 
-def _named_wrongly(near: Path, key: str, name: str, message: str) -> str:
+def _reference_error(near: Path, key: str, name: str, message: str) -> str:
     """Return the error of a base or backbone that is not found, with the file and key that name it."""
     file = near / (LINEAGE_FILE if (near / LINEAGE_FILE).is_file() else ADAPTER_CONFIG)
     tried = dict.fromkeys(str(place.absolute()) for place in (near / name, Path(name).expanduser()))

@@ -113,13 +113,13 @@ def read_headers(folder: Path) -> dict[str, TensorInfo]:
 def _weight_map(index: Path) -> dict[str, str]:
     try:
         found = json.loads(read_text(index))["weight_map"]
-        if not isinstance(found, dict) or not found or not all(_is_file_name(value) for value in found.values()):
+        if not isinstance(found, dict) or not found or not all(_is_plain_file_name(value) for value in found.values()):
             raise TypeError
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise VrbenchError(f"{index} cannot be read: it has no weight_map of file names") from error
     return found
 
 
-def _is_file_name(value: object) -> bool:
+def _is_plain_file_name(value: object) -> bool:
     """Whether it names a file beside the index, and none elsewhere."""
     return isinstance(value, str) and value not in ("", ".", "..") and not set(value) & {"/", "\\", "\0"}

@@ -115,10 +115,10 @@ def _tensors(reader: Any) -> Iterator[tuple[str, NDArray[np.float32]]]:
         else:
             layer, kind = int(parts[1]), parts[2]
             heads = {"attn_q": HEADS, "attn_k": KV_HEADS}.get(kind)
-            yield f"model.layers.{layer}.{_NAMES[kind]}.weight", _halves(value, heads) if heads else value
+            yield f"model.layers.{layer}.{_NAMES[kind]}.weight", _to_rotary_halves(value, heads) if heads else value
 
 
-def _halves(value: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
+def _to_rotary_halves(value: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
     """Reorder rotary pairs: adjacent in a GGUF, in two halves of each head in transformers."""
     rows, columns = value.shape
     return value.reshape(heads, rows // heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)

@@ -68,7 +68,7 @@ class TensorLocation:
 
     def is_zero(self) -> bool:
         """Whether every value is zero."""
-        return not any(np.any(_numbers(block, self.tensor.dtype)) for block in self.blocks())
+        return not any(np.any(_to_numbers(block, self.tensor.dtype)) for block in self.blocks())
 
     def first_bytes(self, values: int = 1024) -> bytes:
         """Return the bytes of the first values: a cheap test of whether two tensors could be equal."""
@@ -104,15 +104,15 @@ def same_values(first: TensorLocation, second: TensorLocation) -> bool:
     pairs = zip(first.blocks(), second.blocks(), strict=True)
     if ours == theirs:
         return all(np.array_equal(a.view(np.uint8), b.view(np.uint8)) for a, b in pairs)
-    return all(np.array_equal(_numbers(a, ours), _rounded(_numbers(b, theirs), ours)) for a, b in pairs)
+    return all(np.array_equal(_to_numbers(a, ours), _round_to(_to_numbers(b, theirs), ours)) for a, b in pairs)
 
 
-def _numbers(block: NDArray[Any], dtype: str) -> NDArray[Any]:
+def _to_numbers(block: NDArray[Any], dtype: str) -> NDArray[Any]:
     """Return the block's values; bfloat16 as the float32 of the same value."""
     return (block.astype(np.uint32) << 16).view(np.float32) if dtype == "BF16" else block
 
 
-def _rounded(values: NDArray[Any], dtype: str) -> NDArray[Any]:
+def _round_to(values: NDArray[Any], dtype: str) -> NDArray[Any]:
     """Round values to another dtype, to nearest with ties to even; bfloat16 as float32."""
     if dtype != "BF16":
         with np.errstate(over="ignore"):
@@ -184,7 +184,7 @@ def index_tensors(checkpoint: Checkpoint) -> TensorIndex:
         return TensorIndex(tensors, [(checkpoint.digest, layer) for layer in range(checkpoint.depth)])
     index = index_tensors(checkpoint.base)
     for edit in checkpoint.edits:
-        index = _restored(index, edit) if edit.backbone else _without(index, edit.layers)
+        index = _restore_layers(index, edit) if edit.backbone else _index_without(index, edit.layers)
     family = checkpoint.base.family  # that of a language model below a tower has no projector
     prefix = projector_prefix(family) if family in FAMILIES else PROJECTOR_PREFIX
     prefixes = {TOWER: TOWER_PREFIX, PROJECTOR: prefix}
@@ -228,7 +228,7 @@ def rename_layer(name: str, layer: int) -> str:
     return re.sub(r"(^|\.)layers\.\d+\.", rf"\g<1>layers.{layer}.", name, count=1)
 
 
-def _without(index: TensorIndex, removed: LayerSet) -> TensorIndex:
+def _index_without(index: TensorIndex, removed: LayerSet) -> TensorIndex:
     """Return the index after some decoder layers were removed and the rest renumbered."""
     kept = removed.complement().indices
     numbers = {old: new for new, old in enumerate(kept)}
@@ -245,7 +245,7 @@ def _without(index: TensorIndex, removed: LayerSet) -> TensorIndex:
     return TensorIndex(dict(renamed(index.tensors)), origins, dict(renamed(index.adapted)), index.adapters)
 
 
-def _restored(index: TensorIndex, edit: LayerEdit) -> TensorIndex:
+def _restore_layers(index: TensorIndex, edit: LayerEdit) -> TensorIndex:
     """Return the index with some decoder layers of the backbone, with its adapters and without those below."""
     assert edit.backbone is not None
     theirs = index_tensors(edit.backbone)

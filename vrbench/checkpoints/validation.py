@@ -51,17 +51,17 @@ def validate_folder(folder: Path, trusted: bool = False) -> list[str]:
     """
     config = read_json(folder / "config.json")
     tensors = _tensors(folder)
-    broken = list(_broken_settings(folder))
+    broken = list(_settings_errors(folder))
     errors = [
         *broken,
-        *_quantized(folder, config, tensors),
-        *_two_formats(folder, bool(tensors)),
-        *_other_weights(folder, config),
+        *_quantization_errors(folder, config, tensors),
+        *_duplicate_format_errors(folder, bool(tensors)),
+        *_extra_weight_errors(folder, config),
         *validate_code(folder, trusted),
     ]
     if not broken:
-        tokens = list(_tokens(folder))
-        errors += [*_image_token(folder, config, tokens), *_beyond_the_embedding(folder, config, tokens, tensors)]
+        tokens = list(_iterate_tokens(folder))
+        errors += [*_image_token_errors(folder, config, tokens), *_token_id_errors(folder, config, tokens, tensors)]
     return errors
 
 
@@ -72,7 +72,7 @@ def _tensors(folder: Path) -> dict[str, TensorInfo]:
         return {}
 
 
-def _broken_settings(folder: Path) -> Iterator[str]:
+def _settings_errors(folder: Path) -> Iterator[str]:
     for file in (folder / name for name in ("config.json", INDEX, *JSON_FILES, *TEXT_FILES)):
         if not file.is_file():
             continue
@@ -85,17 +85,17 @@ def _broken_settings(folder: Path) -> Iterator[str]:
             yield f"{file} cannot be read as a JSON object"
 
 
-def _quantized(folder: Path, config: Json, tensors: dict[str, TensorInfo]) -> Iterator[str]:
+def _quantization_errors(folder: Path, config: Json, tensors: dict[str, TensorInfo]) -> Iterator[str]:
     """Quantized weights: stated by the config, by a file beside it, or visible in the weights themselves."""
     for name, part in ((n, p) for n, p in (("", config), *config.items()) if isinstance(p, dict)):
         stated = part.get("quantization_config")
         if isinstance(stated, dict):
             where = f"{folder / 'config.json'}{f', {name},' if name else ''}"
-            yield f"{where} says that the weights are quantized ({_method(stated)}); {USE_FLOATS}"
+            yield f"{where} says that the weights are quantized ({_describe_method(stated)}); {USE_FLOATS}"
             return
     for file in (folder / name for name in QUANTIZATION_FILES):
         if file.is_file():
-            yield f"{file} says that the weights are quantized ({_method(read_json(file))}); {USE_FLOATS}"
+            yield f"{file} says that the weights are quantized ({_describe_method(read_json(file))}); {USE_FLOATS}"
             return
     quantized = [(name, tensor) for name, tensor in tensors.items() if _is_quantized(name, tensor)]
     if quantized:
@@ -104,7 +104,7 @@ def _quantized(folder: Path, config: Json, tensors: dict[str, TensorInfo]) -> It
         yield f"{folder} has quantized weights: {name!r} is stored as {tensor.dtype}{more}; {USE_FLOATS}"
 
 
-def _method(stated: Json) -> str:
+def _describe_method(stated: Json) -> str:
     bits = stated.get("bits", stated.get("w_bit"))
     if bits is None:
         bits = 4 if stated.get("load_in_4bit") else 8 if stated.get("load_in_8bit") else None
@@ -116,7 +116,7 @@ def _is_quantized(name: str, tensor: TensorInfo) -> bool:
     return last in QUANTIZED_NAMES or (last == "weight" and tensor.dtype not in FLOAT_DTYPES)
 
 
-def _two_formats(folder: Path, has_tensors: bool) -> Iterator[str]:
+def _duplicate_format_errors(folder: Path, has_tensors: bool) -> Iterator[str]:
     """Complete weights twice, which may differ."""
     ours = WEIGHTS if (folder / WEIGHTS).is_file() else INDEX
     theirs = BIN if (folder / BIN).is_file() else BIN_INDEX
@@ -135,7 +135,7 @@ def _bin_is_complete(folder: Path) -> bool:
     return isinstance(files, dict) and bool(files) and all((folder / str(name)).is_file() for name in files.values())
 
 
-def _other_weights(folder: Path, config: Json) -> Iterator[str]:
+def _extra_weight_errors(folder: Path, config: Json) -> Iterator[str]:
     """Weights that transformers would load by itself, beside or instead of those that were checked here."""
     if (folder / ADAPTER_CONFIG).is_file():
         yield (
@@ -166,7 +166,7 @@ Token = tuple[str, int, str]
 """(token, id, file)."""
 
 
-def _image_token(folder: Path, config: Json, tokens: list[Token]) -> Iterator[str]:
+def _image_token_errors(folder: Path, config: Json, tokens: list[Token]) -> Iterator[str]:
     """A config that names an image token which the tokenizer lacks: images would never reach the model."""
     wanted = _image_token_id(config)
     if wanted is None:
@@ -181,7 +181,7 @@ def _image_token(folder: Path, config: Json, tokens: list[Token]) -> Iterator[st
         yield f"{folder / present[0]} has no token {wanted}, which config.json names as the image token"
 
 
-def _tokens(folder: Path) -> Iterator[Token]:
+def _iterate_tokens(folder: Path) -> Iterator[Token]:
     """Yield all tokens that are written in JSON: those of the vocabulary, and those added to it."""
     fast, settings = read_json(folder / "tokenizer.json"), read_json(folder / "tokenizer_config.json")
     model = fast.get("model")
@@ -199,7 +199,7 @@ def _tokens(folder: Path) -> Iterator[Token]:
                 yield str(token.get("content") if isinstance(token, dict) else token), number, file
 
 
-def _beyond_the_embedding(
+def _token_id_errors(
     folder: Path, config: Json, tokens: list[Token], tensors: dict[str, TensorInfo]
 ) -> Iterator[str]:
     """Tokens that the model has no embedding for; an embedding with more rows than tokens is usual."""

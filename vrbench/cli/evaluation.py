@@ -17,7 +17,7 @@ from vrbench.core.version import __version__
 
 if TYPE_CHECKING:
     from vrbench.core.schemas import Run
-    from vrbench.evaluation.failures import SomeFailed
+    from vrbench.evaluation.failures import PartialFailureError
     from vrbench.statistics.schema import Comparison
 
 model = partial(typer.Option, rich_help_panel="How the model is run")
@@ -63,7 +63,7 @@ def run(
     from transformers.utils.logging import disable_progress_bar
 
     from vrbench.evaluation.evaluate import run_all
-    from vrbench.evaluation.failures import SomeFailed
+    from vrbench.evaluation.failures import PartialFailureError
     from vrbench.evaluation.run_config import RunConfig
 
     disable_progress_bar()  # of loading weights: it is over before it can be read
@@ -73,10 +73,10 @@ def run(
         out=out, seed=seed, trust_remote_code=trust_remote_code, trust_task_code=trust_task_code,
         image_settings=image_settings, skip_missing=skip_missing, command=shlex.join(["vrbench", *sys.argv[1:]]),
     )  # fmt: skip
-    failure: SomeFailed | None = None
+    failure: PartialFailureError | None = None
     try:
         runs = run_all(ckpt, tasks, baseline, options)
-    except SomeFailed as error:
+    except PartialFailureError as error:
         runs, failure = error.runs, error
     if runs:
         has_both = len(runs) > 1 and not (failure and failure.baseline_failed)
@@ -84,7 +84,7 @@ def run(
     _exit_after_failures(runs, failure)
 
 
-def _exit_after_failures(runs: list[Run], failure: SomeFailed | None) -> None:
+def _exit_after_failures(runs: list[Run], failure: PartialFailureError | None) -> None:
     """Print the checkpoints and tasks that failed, and exit with 1 or 2 if there are any."""
     for message in failure.messages if failure else ():
         print(f"vrbench: {message}", file=sys.stderr)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vrbench.reproduce.plan import Plan, PlanStep
     from vrbench.reproduce.worker import ExecutionOptions
 
-PUBLISHED = Path("leaderboards") / "reproduce"
+PUBLISHED_REPORTS = Path("leaderboards") / "reproduce"
 MAX_NAMES = 4
 """Running steps that the progress bar names."""
 
@@ -73,7 +73,7 @@ def reproduce(
     plan = build(ExperimentRequest(tables, family, seeds, read_overrides(changes or []), tasks, limit))
     folder = out or Path("reproduce") / plan.family
     if report_only:
-        _report(out or PUBLISHED / plan.family)
+        _report(out or PUBLISHED_REPORTS / plan.family)
     elif pack:
         _pack(folder)
     elif dry_run:
@@ -94,9 +94,9 @@ def _report(folder: Path) -> None:
 
 def _pack(folder: Path) -> None:
     from vrbench.reproduce.packing import pack
-    from vrbench.reproduce.plan import locked
+    from vrbench.reproduce.plan import lock_folder
 
-    with locked(folder):
+    with lock_folder(folder):
         for file in pack(folder):
             print(f"packed: {file}")
 
@@ -136,7 +136,7 @@ def _execute(plan: Plan, folder: Path, options: ExecutionOptions) -> bool:
     _print_trial(plan)
     start = time.perf_counter()
     with closing(execute(plan, folder, FUNCTIONS, options)) as happening:
-        events = _watch(happening, plan, options)
+        events = _show_progress(happening, plan, options)
     print_costs(plan, folder, options, events, time.perf_counter() - start)
     failed = [event for event in events if event.kind == "failed"]
     for event in failed:
@@ -164,7 +164,7 @@ def print_plan(plan: Plan, folder: Path, only: str, jobs: int | None) -> None:
         print(f"{kind}:")
         for step in alike:
             needs = f"  after {', '.join(step.needs)}" if step.needs else ""
-            state = "  (done)" if step.name in done else _why_again(step, folder) if step.name in repeated else ""
+            state = "  (done)" if step.name in done else _repeat_reason(step, folder) if step.name in repeated else ""
             print(f"  {step.name}{needs}{state}")
     rows = [_row(kind, alike, done) for kind, alike in kinds.items()]
     print()
@@ -184,15 +184,15 @@ def print_plan(plan: Plan, folder: Path, only: str, jobs: int | None) -> None:
 
 def _print_trial(plan: Plan) -> None:
     if plan.is_trial:
-        from vrbench.reproduce.plan import TRIAL
+        from vrbench.reproduce.plan import MIN_STEPS
 
         print(
-            f"With fewer than {TRIAL} training steps this is a trial: batches, images, questions and tasks "
+            f"With fewer than {MIN_STEPS} training steps this is a trial: batches, images, questions and tasks "
             f"({plan.tasks}) are few too, and nothing is learned."
         )
 
 
-def _why_again(step: PlanStep, folder: Path) -> str:
+def _repeat_reason(step: PlanStep, folder: Path) -> str:
     from vrbench.reproduce.plan import CHECKPOINT_KINDS
     from vrbench.reproduce.schedule import has_weights
 
@@ -205,7 +205,7 @@ def _row(kind: str, steps: list[PlanStep], done: set[str]) -> tuple[str, int, in
     return kind, len(steps), len(steps) - len(left), f"{sum(step.minutes for step in left):,.1f}"
 
 
-def _watch(happening: Iterable[StepEvent], plan: Plan, options: ExecutionOptions) -> list[StepEvent]:
+def _show_progress(happening: Iterable[StepEvent], plan: Plan, options: ExecutionOptions) -> list[StepEvent]:
     """Show a progress bar with the names of running steps; returns all events."""
     from tqdm import tqdm
 

@@ -173,7 +173,7 @@ def profile(
     Example:
       vrbench profile --shape llava-1.5-7b --tuning lora --out profile.json
     """
-    from vrbench.training.profile import MASTERS, PAPER, ProfileOptions
+    from vrbench.training.profile import DEFAULT_MASTERS, PAPER_SHAPES, ProfileOptions
     from vrbench.training.profile import profile as measure
     from vrbench.training.profile_results import ProfileRow, profile_tables
 
@@ -183,11 +183,11 @@ def profile(
         print(f"{row.shape} {what}{', checkpointing' if row.checkpointing else ''}: {result}", file=sys.stderr)
 
     options = ProfileOptions(
-        tunings=tuple(MASTERS) if tuning == "both" else (tuning,),
+        tunings=tuple(DEFAULT_MASTERS) if tuning == "both" else (tuning,),
         checkpointing=(True, False) if checkpointing == "both" else (checkpointing == "on",),
         layers=layers or (), batch=batch, tokens=tokens, image_tokens=image_tokens, steps=steps, masters=masters,
         projector=projector, removed=removed if prefill else (),
     )  # fmt: skip
-    rows = measure(tuple(shape or PAPER), options, device, out, report)
+    rows = measure(tuple(shape or PAPER_SHAPES), options, device, out, report)
     print(profile_tables(rows))
     print(f"profile: {out}")

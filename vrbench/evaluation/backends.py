@@ -11,14 +11,14 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from vrbench.evaluation.requests import (  # fmt: skip
+from vrbench.evaluation.requests import (
     GenerationRequest,
     LogLikelihoodRequest,
     Request,
     RequestImage,
     Response,
     Unanswered,
-    too_long,
+    too_long_reason,
 )
 from vrbench.models.decoding import StopCriteria, generate_packed
 from vrbench.models.packing import PackedSequence, one_row_per_sequence, pack
@@ -77,7 +77,7 @@ class PaddedBatches:
             except UnsupportedImageError as error:
                 self.unanswered[key] = Unanswered(str(error))
                 continue
-            if (reason := too_long(vlm, request, length)) is not None:
+            if (reason := too_long_reason(vlm, request, length)) is not None:
                 self.unanswered[key] = reason
             else:
                 self._requests[key], self._lengths[key] = request, length
@@ -160,7 +160,7 @@ class PrefixSharedBatches:
         self._tokens: list[tuple[int, ...]] = []
         for key, request in requests.items():
             tokens = self._encode(request)
-            if (reason := too_long(vlm, request, len(tokens))) is not None:
+            if (reason := too_long_reason(vlm, request, len(tokens))) is not None:
                 self.unanswered[key] = reason
                 continue
             self._keys.append(key)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vrbench.core.errors import VrbenchError
 from vrbench.data import sampling
-from vrbench.evaluation.harness_adapter import FEWSHOT_SEED, HarnessAdapter, quiet
+from vrbench.evaluation.harness_adapter import FEWSHOT_SEED, HarnessAdapter, silence_output
 from vrbench.evaluation.requests import OWN_SETTINGS
 from vrbench.tasks.item_keys import identify
 from vrbench.tasks.scoring import ItemKey
@@ -122,7 +122,7 @@ def build_task(spec: TaskSpec, subtasks: Sequence[SubtaskData], model_name: str 
         subtasks: the items that are used, at least one.
         model_name: as in `SubtaskData.harness_task`; it decides prompts, and no score of an answer.
     """
-    with quiet():
+    with silence_output():
         return BuiltTask(spec, [_build_subtask(spec, subtask, model_name) for subtask in subtasks])
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from vrbench.core.errors import VrbenchError
 from vrbench.evaluation.built_task import SubtaskData, documents_of, harness_config
-from vrbench.evaluation.harness_adapter import preserve_rng, quiet
+from vrbench.evaluation.harness_adapter import preserve_rng, silence_output
 from vrbench.evaluation.requests import stop_criteria
 from vrbench.tasks.document_scorer import copy_values
 from vrbench.tasks.item_keys import identify
@@ -27,7 +27,7 @@ def validate_definition(spec: TaskSpec, subtask: SubtaskData) -> Iterator[str]:
     Args:
         subtask: items that the harness can read; see `item_validation.validate_items`.
     """
-    with quiet(), preserve_rng():
+    with silence_output(), preserve_rng():
         try:
             task = subtask.harness_task(spec)
             row = documents_of(task)[0]
@@ -44,7 +44,7 @@ def validate_answer_length(spec: TaskSpec, contexts: Mapping[str, int]) -> Itera
     Args:
         contexts: checkpoint's id -> tokens of its context.
     """
-    longest = longest_answer(spec)
+    longest = max_answer_tokens(spec)
     for name, context in contexts.items():
         if longest is not None and longest >= context:
             yield (
@@ -53,16 +53,16 @@ def validate_answer_length(spec: TaskSpec, contexts: Mapping[str, int]) -> Itera
             )
 
 
-def longest_answer(spec: TaskSpec) -> int | None:
+def max_answer_tokens(spec: TaskSpec) -> int | None:
     """Return the tokens of the longest answer to a text; None where none is generated, or images are shown."""
     if spec.harness != "lm-eval":
         return None
     config = harness_config(spec, spec.data.configs[0])
     if config.get("output_type", "generate_until") != "generate_until":
         return None
-    from vrbench.evaluation.lm_eval_adapter import LONGEST_ANSWER
+    from vrbench.evaluation.lm_eval_adapter import DEFAULT_MAX_NEW_TOKENS
 
-    return stop_criteria(config.get("generation_kwargs") or {}, LONGEST_ANSWER).max_new_tokens
+    return stop_criteria(config.get("generation_kwargs") or {}, DEFAULT_MAX_NEW_TOKENS).max_new_tokens
 
 
 def filter_errors(spec: TaskSpec, task: Any) -> Iterator[str]:

@@ -14,7 +14,13 @@ from vrbench.core.schemas import AnswerProvenance
 from vrbench.core.version import __version__
 from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.backends import Backend, VisionFeatureCache, backend_of
-from vrbench.evaluation.requests import GenerationRequest, LogLikelihoodRequest, Request, answer_conditions, truncated
+from vrbench.evaluation.requests import (
+    GenerationRequest,
+    LogLikelihoodRequest,
+    Request,
+    answer_conditions,
+    truncate_request,
+)
 
 if TYPE_CHECKING:
     from vrbench.models.base_vlm import BaseVLM
@@ -119,7 +125,7 @@ class InferenceEngine:
 
     def _truncate(self, request: Request) -> Request:
         """Return a request as it is put to the model, and count it if its text lost its front, stored or not."""
-        fitting, is_truncated = truncated(self.vlm, request)
+        fitting, is_truncated = truncate_request(self.vlm, request)
         self.truncated.update([request.item] * is_truncated)
         return fitting
 

@@ -1,6 +1,6 @@
 """A run from top to bottom: plan, load, build requests, answer, score, record.
 
-`run_all` plans (`run_plan`), `_evaluate_checkpoint` loads a model and records, `_result_of` keeps one task's errors
+`run_all` plans (`run_plan`), `_evaluate_checkpoint` loads a model and records, `_run_task` keeps one task's errors
 from the other tasks, and `evaluate_task` is an item's way: a harness adapter makes it a `Request` (`requests`), the
 engine returns a response (a text or a log-likelihood), a scorer makes of that an `ItemScore`, stored as a `Sample`.
 """
@@ -27,7 +27,7 @@ from vrbench.core.schemas import Run, RunRecord, Sample, TaskResult
 from vrbench.evaluation import task_result
 from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.code_versions import task_versions
-from vrbench.evaluation.failures import Failure, SomeFailed, failure_of, free_memory
+from vrbench.evaluation.failures import Failure, PartialFailureError, failure_of, free_memory
 from vrbench.evaluation.run_config import RunConfig, shows_options
 from vrbench.evaluation.run_plan import PlannedTask, RunPlan, checkpoint_names, plan
 
@@ -114,7 +114,7 @@ def run_all(
             free_memory()
     if failed:
         first = run_plan.checkpoints[0].id
-        raise SomeFailed(runs, failed, baseline is not None and any(one.checkpoint == first for one in failed))
+        raise PartialFailureError(runs, failed, baseline is not None and any(one.checkpoint == first for one in failed))
     return runs
 
 
@@ -135,7 +135,7 @@ def _evaluate_checkpoint(run_plan: RunPlan, checkpoint: Checkpoint, features: Vi
     with AnswerStore(run_plan.store_file(checkpoint), checkpoint.digest) as store:
         engine = InferenceEngine(vlm, store, config.batch_size, features, config.show_progress)
         for task in run_plan.tasks:
-            result, of_task = _result_of(task, engine, config, checkpoint)
+            result, of_task = _run_task(task, engine, config, checkpoint)
             results.append(result)
             if result.status == "ok":
                 samples[result.task] = of_task
@@ -161,7 +161,7 @@ def _evaluate_checkpoint(run_plan: RunPlan, checkpoint: Checkpoint, features: Vi
     return Run(record=record, samples=samples, path=run_plan.folder(checkpoint))
 
 
-def _result_of(
+def _run_task(
     task: PlannedTask, engine: InferenceEngine, config: RunConfig, checkpoint: Checkpoint
 ) -> tuple[TaskResult, tuple[Sample, ...]]:
     """One task's result; an error that ends it is recorded, so that the other tasks still run."""

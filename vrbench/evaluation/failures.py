@@ -28,7 +28,7 @@ class Failure:
     is_internal: bool
 
 
-class SomeFailed(MultipleErrors):
+class PartialFailureError(MultipleErrors):
     """Some of several checkpoints could not be measured; the others were, and their records are written.
 
     Attributes:

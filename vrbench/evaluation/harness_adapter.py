@@ -59,7 +59,7 @@ class HarnessAdapter(Protocol):
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def silence_output() -> Iterator[None]:
     """Silence what the harnesses print, log and draw; what they raise passes through."""
     from loguru import logger
 

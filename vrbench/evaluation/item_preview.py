@@ -16,7 +16,7 @@ from vrbench.data import loading
 from vrbench.data.locate import locate
 from vrbench.evaluation import item_validation
 from vrbench.evaluation.built_task import SubtaskData, build_task, select_items
-from vrbench.evaluation.harness_adapter import quiet
+from vrbench.evaluation.harness_adapter import silence_output
 from vrbench.evaluation.requests import OWN_SETTINGS, stop_criteria
 from vrbench.evaluation.run_plan import PlannedTask
 from vrbench.models.context_length import stated_context
@@ -55,10 +55,10 @@ class ItemPreview:
 
 def preview_items(task: PlannedTask) -> Iterator[ItemPreview]:
     """Yield the items of a task, in its order, without target and source; images are decoded one item at a time."""
-    with quiet():  # not around what is yielded, which would silence the caller
+    with silence_output():  # not around what is yielded, which would silence the caller
         built = build_task(task.spec, task.subtasks)
     for item in built.items():
-        with quiet():
+        with silence_output():
             preview = _preview(task.spec, *item)
             preview = replace(preview, images=tuple(image.convert("RGB") for image in preview.images))
         yield preview

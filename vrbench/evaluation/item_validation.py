@@ -19,7 +19,7 @@ from vrbench.data.locate import DataLocation
 from vrbench.data.sampling import group_by_error
 from vrbench.evaluation.built_task import SubtaskData, documents_of
 from vrbench.evaluation.definition_validation import validate_definition
-from vrbench.evaluation.harness_adapter import preserve_rng, quiet
+from vrbench.evaluation.harness_adapter import preserve_rng, silence_output
 from vrbench.tasks import item_keys
 from vrbench.tasks.scoring import OPTION_COLUMNS, check_option, is_empty
 from vrbench.tasks.spec import TaskSpec
@@ -45,7 +45,7 @@ def validate_items(spec: TaskSpec, subtasks: Sequence[SubtaskData], location: Da
         for split, rows in subtask.rows.items():
             is_scored = split == spec.data.split
             part = subtask if is_scored else _examples_as_items(spec, subtask)
-            errors = [*_column_errors(spec, rows), *_by_row(_image_errors(rows), part.positions, spec)]
+            errors = [*_column_errors(spec, rows), *_group_by_row(_image_errors(rows), part.positions, spec)]
             errors = errors or _item_errors(spec, part, is_scored)
             place = location.describe(spec, subtask.config, split)
             yield from (f"task {spec.id!r}: {place}, {error}" for error in errors)
@@ -61,7 +61,7 @@ def _examples_as_items(spec: TaskSpec, subtask: SubtaskData) -> SubtaskData:
     return SubtaskData(subtask.config, range(len(rows[spec.data.split])), rows)
 
 
-def _by_row(errors: Iterable[tuple[int, str]], positions: Sequence[int], spec: TaskSpec) -> list[str]:
+def _group_by_row(errors: Iterable[tuple[int, str]], positions: Sequence[int], spec: TaskSpec) -> list[str]:
     """`group_by_error` with the positions of the rows in the whole split; a row of the file may hold several items."""
     noun = "item" if spec.data.unnest else "row"
     return group_by_error(((positions[n] if n < len(positions) else n, text) for n, text in errors), noun)
@@ -87,23 +87,24 @@ def _item_errors(spec: TaskSpec, subtask: SubtaskData, is_scored: bool) -> list[
     Args:
         is_scored: whether the items are scored; else they are examples, whose ids do not matter.
     """
-    with quiet():
+    with silence_output():
         task, positions, reason = _readable_task(spec, subtask)
         if task is None:
             columns = ", ".join(subtask.rows[spec.data.split].column_names)
-            return _by_row([(0, f"the harness cannot read it ({reason}); the columns are {columns}")], positions, spec)
+            message = f"the harness cannot read it ({reason}); the columns are {columns}"
+            return _group_by_row([(0, message)], positions, spec)
         documents = documents_of(task)
         if len(documents) != len(positions):  # the harness's process_docs dropped some; the others are counted
             positions = range(len(documents))
-        errors = list(_shared_ids(spec, subtask.config, documents)) if is_scored else []
+        errors = list(_duplicate_id_errors(spec, subtask.config, documents)) if is_scored else []
         if spec.scorer == "perplexity":
-            return _by_row(errors, positions, spec)
+            return _group_by_row(errors, positions, spec)
         images = _placeholders(task) if spec.harness == "lmms-eval" else [{} for _ in documents]
         check = _ItemCheck(spec, task)
         found = [(n, e) for n, (row, held) in enumerate(zip(documents, images, strict=True)) if (e := check(row, held))]
     check_units = scorer_named(spec.scorer).check_units
     errors += found or (check_units(documents) if check_units else [])
-    return _by_row(sorted(errors, key=lambda error: positions[error[0]]), positions, spec)
+    return _group_by_row(sorted(errors, key=lambda error: positions[error[0]]), positions, spec)
 
 
 def _readable_task(spec: TaskSpec, subtask: SubtaskData) -> tuple[Any, Sequence[int], str]:
@@ -129,7 +130,7 @@ def _readable_task(spec: TaskSpec, subtask: SubtaskData) -> tuple[Any, Sequence[
     return None, subtask.positions, reason
 
 
-def _shared_ids(spec: TaskSpec, config: str, documents: Iterable[Row]) -> Iterator[tuple[int, str]]:
+def _duplicate_id_errors(spec: TaskSpec, config: str, documents: Iterable[Row]) -> Iterator[tuple[int, str]]:
     """Items with the id of another item: two runs could not be compared item by item."""
     if spec.id_column is None:  # the row's number is the id
         return
@@ -180,7 +181,7 @@ class _ItemCheck:
 
     def _read_prompt(self, row: Row) -> str:
         item_keys.identify(self._spec, row, "", 0)
-        shape = _shape(row)
+        shape = _row_structure(row)
         if self._spec.harness == "lmms-eval" or shape not in self._read:  # lm-eval compiles its template for each row
             self._task.doc_to_text(row)
             self._read.add(shape)
@@ -222,11 +223,11 @@ def _missing_question(row: Row) -> str:
     return next((f"one of its {name} is empty" for name in empty), "")
 
 
-def _shape(value: Any) -> Any:
+def _row_structure(value: Any) -> Any:
     """What of an item decides whether a template can read it: which values are there, and how long its lists are."""
     if isinstance(value, Mapping):
-        return tuple(map(_shape, value.values()))
-    return tuple(map(_shape, value)) if isinstance(value, list) else value is None
+        return tuple(map(_row_structure, value.values()))
+    return tuple(map(_row_structure, value)) if isinstance(value, list) else value is None
 
 
 def _target_columns(target: Any) -> set[str]:
@@ -251,15 +252,15 @@ def _placeholders(task: Any) -> list[dict[str, Any]]:
         return [{} for _ in range(len(rows))]
     found = []
     for batch in rows.select_columns(columns).with_format("arrow").iter(batch_size=32):
-        values = [[one for chunk in batch[name].chunks for one in _pixels(chunk, pixel)] for name in columns]
+        values = [[one for chunk in batch[name].chunks for one in _blank_pixels(chunk, pixel)] for name in columns]
         found += [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
     return found
 
 
-def _pixels(column: Any, pixel: Any) -> list[Any]:
+def _blank_pixels(column: Any, pixel: Any) -> list[Any]:
     """A pixel for each image of an Arrow array, or for each in its lists; None where there is no image."""
     if hasattr(column, "flatten") and hasattr(column, "offsets"):
-        return [_pixels(value.values, pixel) if value.is_valid else None for value in column]
+        return [_blank_pixels(value.values, pixel) if value.is_valid else None for value in column]
     return [pixel if is_there else None for is_there in column.is_valid().to_pylist()]
 
 

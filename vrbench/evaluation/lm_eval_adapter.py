@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 lm_eval.utils.env = jinja_sandbox.sandbox_like(lm_eval.utils.env)  # it renders prompts, choices and targets
 
-LONGEST_ANSWER = 256
+DEFAULT_MAX_NEW_TOKENS = 256
 """Tokens, where a task names no other number: lm-eval's default for Hugging Face models."""
 
 
@@ -127,5 +127,5 @@ class LmEvalAdapter(TemplateLM):
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[GenerationRequest]:
         """Return the prompts of generated answers."""
-        asked = ((instance.args[0], stop_criteria(instance.args[1], LONGEST_ANSWER)) for instance in requests)
+        asked = ((instance.args[0], stop_criteria(instance.args[1], DEFAULT_MAX_NEW_TOKENS)) for instance in requests)
         return [GenerationRequest(prompt, (), stop.max_new_tokens, stop.until) for prompt, stop in asked]

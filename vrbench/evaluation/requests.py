@@ -79,7 +79,7 @@ class GenerationRequest:
         images: in the order of their tokens.
         max_new_tokens: maximum number of generated tokens.
         until: stop texts.
-        tokens: of a prompt without images, as much of its end as fits into the context; see `truncated`.
+        tokens: of a prompt without images, as much of its end as fits into the context; see `truncate_request`.
         item: the item that it belongs to, for progress and truncation counts.
     """
 
@@ -154,7 +154,7 @@ def stop_criteria(settings: Mapping[str, Any], longest: int, stops: StopRule = t
     return StopCriteria(int(lengths[0]) if lengths else longest, until if settings.get(OWN_SETTINGS) else stops(until))
 
 
-def truncated(vlm: BaseVLM, request: Request) -> tuple[Request, bool]:
+def truncate_request(vlm: BaseVLM, request: Request) -> tuple[Request, bool]:
     """Return a request as it is put to the model, and whether its text lost its front.
 
     Raises:
@@ -184,11 +184,11 @@ def truncate_left(tokens: Sequence[int], answer: int, context: int) -> list[int]
     return list(tokens[-room:])
 
 
-def too_long(vlm: BaseVLM, request: Request, length: int) -> Unanswered | None:
+def too_long_reason(vlm: BaseVLM, request: Request, length: int) -> Unanswered | None:
     """Return why a request cannot be answered, if it has more tokens than the model's context.
 
     Args:
-        request: as `truncated` returns it.
+        request: as `truncate_request` returns it.
         length: tokens that the model would read, including those of images.
     """
     images = len(request.images) if isinstance(request, GenerationRequest) else 0

@@ -20,16 +20,16 @@ from vrbench.tasks.task_code import scorer_named
 if TYPE_CHECKING:
     from vrbench.evaluation.task_scores import TaskScores
 
-FEWEST_ANSWERS = 10
-"""Answers below which `unlike_targets` says nothing: a few may all be wrong."""
+MIN_ANSWERS = 10
+"""Answers below which `warn_of_unmatched_targets` says nothing: a few may all be wrong."""
 
-LONGEST_READ = 2_000
+MAX_ANSWER_LENGTH = 2_000
 """Characters of an answer that are searched for a right answer."""
 
-LONGEST_TARGET = 8
+MAX_TARGET_WORDS = 8
 """Words of a right answer; longer ones are not searched for."""
 
-EXAMPLES = 3
+MAX_EXAMPLES = 3
 """Answers and right answers that are quoted."""
 
 
@@ -107,12 +107,12 @@ def answer_fields(
             f"{len(unscored):,} of {len(samples):,} items could not be scored and are left out, such as "
             f"{first.id!r}: {first.unscored}"
         )
-    if unlike := unlike_targets(samples, scorer):
+    if unlike := warn_of_unmatched_targets(samples, scorer):
         warnings.append(unlike)
     return {"n_cut": len(truncated), "requests_cut": sum(truncated.values()), "warnings": tuple(warnings)}
 
 
-def unlike_targets(samples: Sequence[Sample], scorer: str) -> str:
+def warn_of_unmatched_targets(samples: Sequence[Sample], scorer: str) -> str:
     """Return a warning if no generated answer of a task contains any of its right answers: a sign of a wrong prompt.
 
     A scorer may be more lenient than words are ("Y" for "Yes", a number within 5 %), so there is no warning for a task
@@ -123,11 +123,11 @@ def unlike_targets(samples: Sequence[Sample], scorer: str) -> str:
         scorer: name of its scorer.
     """
     asked = [s for s in samples if not s.unscored and s.target and s.responses and isinstance(s.responses[0], str)]
-    if len(asked) < FEWEST_ANSWERS or (not scorer_named(scorer).credits_unreadable and any(s.score > 0 for s in asked)):
+    if len(asked) < MIN_ANSWERS or (not scorer_named(scorer).credits_unreadable and any(s.score > 0 for s in asked)):
         return ""
-    targets = {words for s in asked if 0 < len(words := _words(s.target)) <= LONGEST_TARGET}
+    targets = {words for s in asked if 0 < len(words := _words(s.target)) <= MAX_TARGET_WORDS}
     longest = max(map(len, targets), default=0)
-    answers = [str(s.responses[0])[:LONGEST_READ] for s in asked]
+    answers = [str(s.responses[0])[:MAX_ANSWER_LENGTH] for s in asked]
     if not targets or any(_contains(answer, targets, longest) for answer in answers):
         return ""
     given, right = (_most_common(texts) for texts in (answers, [s.target for s in asked]))
@@ -150,7 +150,7 @@ def _contains(answer: str, targets: set[tuple[str, ...]], longest: int) -> bool:
 def _most_common(texts: Sequence[str]) -> str:
     """The most common texts, shortened."""
     return ", ".join(
-        repr(text if len(text) <= 40 else f"{text[:40]}...") for text, _ in Counter(texts).most_common(EXAMPLES)
+        repr(text if len(text) <= 40 else f"{text[:40]}...") for text, _ in Counter(texts).most_common(MAX_EXAMPLES)
     )
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import Sample
 from vrbench.evaluation.built_task import BuiltSubtask, BuiltTask, adapter_of
-from vrbench.evaluation.harness_adapter import preserve_rng, quiet
+from vrbench.evaluation.harness_adapter import preserve_rng, silence_output
 from vrbench.evaluation.requests import Response, Unanswered
 from vrbench.tasks import metrics
 from vrbench.tasks.document_scorer import DocumentScorer
@@ -68,7 +68,7 @@ def score_task(
     for (_, instance), response, digest in zip(built.instances(), responses, prompt_digests, strict=True):
         instance.resps, instance.filtered_resps = [response], {}
         digests[id(instance)] = digest
-    with quiet(), preserve_rng():
+    with silence_output(), preserve_rng():
         for subtask in built.subtasks:
             unanswered = _unanswered(subtask)
             by_filter = _score_documents(subtask, unanswered, scorer)

@@ -21,12 +21,12 @@ from vrbench.models import components
 from vrbench.models.load import first_folder, load_model
 from vrbench.models.resolve import resolve_checkpoint
 
-OF_THE_MODEL = ("config.json", "generation_config.json", "adapter_config.json")
+MODEL_SETTINGS = ("config.json", "generation_config.json", "adapter_config.json")
 """Settings that the saved model writes itself."""
 
 MORE_SETTINGS = ("video_preprocessor_config.json",)
 NEW_TOKENS = 16
-HALF = {"BF16": torch.bfloat16, "F16": torch.float16}
+HALF_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16}
 """safetensors' name of a dtype -> torch's, of those that float32 would only make larger."""
 
 Fingerprint = tuple[dict[str, str], list[int]]
@@ -54,7 +54,7 @@ def export_full(made: Checkpoint, folder: Path, lineage: Lineage, base: Checkpoi
     (folder / LINEAGE_FILE).unlink()
     model.save_pretrained(folder, max_shard_size="5GB")
     for name in (*settings_files(first), *MORE_SETTINGS):
-        if name not in OF_THE_MODEL and (first / name).is_file():
+        if name not in MODEL_SETTINGS and (first / name).is_file():
             (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(first / name, folder / name)
     expected = _fingerprint(model)
@@ -73,7 +73,7 @@ def exact_dtype(made: Checkpoint) -> torch.dtype:
         dtypes |= {t.dtype for file in below.path.glob("*.safetensors") for t in read_header(file).values()}
         dtypes |= {"F32" for change in below.edits if change.backbone}  # whose files may have another dtype
         below = below.base
-    return HALF.get(dtypes.pop(), torch.float32) if len(dtypes) == 1 else torch.float32
+    return HALF_DTYPES.get(dtypes.pop(), torch.float32) if len(dtypes) == 1 else torch.float32
 
 
 def compare_saved(expected: Fingerprint, folder: Path, depth: int, dtype: torch.dtype) -> None:

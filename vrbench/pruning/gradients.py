@@ -14,7 +14,7 @@ from vrbench.models import components
 from vrbench.models.llava_model import LlavaModel
 from vrbench.pruning.layer_hooks import forward_hooks, skip_layers
 from vrbench.pruning.loss_evaluator import LossEvaluator
-from vrbench.pruning.samples import ROWS_AT_ONCE, Samples, groups, padded_inputs
+from vrbench.pruning.samples import ROWS_PER_PASS, Samples, batched, padded_inputs
 
 MOST_VALUES = 1 << 18
 """Values of the hidden states at one token of all layers of all samples in one pass."""
@@ -34,7 +34,7 @@ def backward_passes(samples: Samples) -> Iterator[Callable[[], None]]:
         raise VrbenchError(f"a {vlm.family} model sees the answer with the prompt; choose a score that needs no answer")
     samples.count = 0
     with frozen_weights(vlm.model), _layer_gradients(vlm.model):
-        for some in groups(chain.from_iterable(samples.questions), _rows_at_once(vlm)):
+        for some in batched(chain.from_iterable(samples.questions), _samples_per_pass(vlm)):
             if not all(question.answer for question in some):
                 raise VrbenchError("a question has no answer; a gradient of the loss needs one")
             inputs, lengths = padded_inputs(vlm, some)
@@ -42,9 +42,9 @@ def backward_passes(samples: Samples) -> Iterator[Callable[[], None]]:
             yield lambda i=inputs, n=lengths: answer_losses(vlm.model, i, n).sum().backward()  # type: ignore[misc]
 
 
-def _rows_at_once(vlm: Any) -> int:
+def _samples_per_pass(vlm: Any) -> int:
     """Return how many samples fit a pass that keeps the states of all layers: 8 of a small model, 2 of a 7B one."""
-    return max(1, min(ROWS_AT_ONCE, MOST_VALUES // (len(vlm.decoder_layers) * vlm.text_config.hidden_size)))
+    return max(1, min(ROWS_PER_PASS, MOST_VALUES // (len(vlm.decoder_layers) * vlm.text_config.hidden_size)))
 
 
 def answer_losses(model: Any, inputs: dict[str, Any], lengths: list[int]) -> torch.Tensor:

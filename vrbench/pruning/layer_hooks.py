@@ -77,7 +77,7 @@ def record_outputs(model: Any) -> Iterator[dict[int, Any]]:
 def skip_layers(model: Any, removed: Sequence[int]) -> Iterator[None]:
     """Run the model without some layers."""
     depth = len(components.decoder_layers(model))
-    with _only(model, LayerSet(tuple(i for i in range(depth) if i not in removed), depth), {}):
+    with _run_only(model, LayerSet(tuple(i for i in range(depth) if i not in removed), depth), {}):
         yield
 
 
@@ -95,12 +95,12 @@ def resume_above(model: Any, removed: Sequence[int], layer: int, outputs: Mappin
     kept = [i for i in range(depth) if i not in removed and i != layer]
     below = [i for i in kept if i < layer]
     run = LayerSet(tuple(i for i in kept if i not in below[:-1]), depth)
-    with _only(model, run, {i: outputs[i] for i in below[-1:]}):
+    with _run_only(model, run, {i: outputs[i] for i in below[-1:]}):
         yield
 
 
 @contextmanager
-def _only(model: Any, kept: LayerSet, replayed: Mapping[int, Any]) -> Iterator[None]:
+def _run_only(model: Any, kept: LayerSet, replayed: Mapping[int, Any]) -> Iterator[None]:
     """Run the model with some of its layers, of which those in `replayed` return known outputs."""
     decoder = components.decoder(model)
     whole = decoder.layers

@@ -16,7 +16,7 @@ from vrbench.core.errors import VrbenchError
 from vrbench.models.llava_model import LlavaModel
 from vrbench.pruning.layer_hooks import record_outputs, resume_above, skip_layers
 from vrbench.pruning.questions import DevQuestions, ImageQuestion
-from vrbench.pruning.samples import IMAGES_AT_ONCE, ROWS_AT_ONCE, PackedQuestions, packed_batches, padded_inputs
+from vrbench.pruning.samples import IMAGES_PER_PASS, ROWS_PER_PASS, PackedQuestions, packed_batches, padded_inputs
 
 MOST_VALUES = 600_000
 """Rows times layers times hidden size of a pass, whose states are kept: 32 rows of a pocket model, 4 of a 7B one."""
@@ -101,7 +101,8 @@ class LossEvaluator:
             raise VrbenchError(f"a {vlm.family} model sees the answer with the prompt; choose layers by angular")
         asked = list(questions)
         self.image_of = np.repeat(questions.first + np.arange(len(asked)), [len(some) for some in asked])
-        self.batches = list(_packed(vlm, asked) if self._is_packed else _single(vlm, chain.from_iterable(asked)))
+        flat = chain.from_iterable(asked)
+        self.batches = list(_packed_batches(vlm, asked) if self._is_packed else _unpacked_batches(vlm, flat))
 
     def answers(self, removed: Sequence[int] = ()) -> AnswerLosses:
         """Score the answers without some layers."""
@@ -152,8 +153,9 @@ class LossEvaluator:
             yield layer, log_probs
 
 
-def _packed(vlm: LlavaModel, questions: Iterable[list[ImageQuestion]]) -> Iterator[AnswerBatch]:
-    limit = ROWS_AT_ONCE if vlm.device.type == "cpu" else IMAGES_AT_ONCE  # a GPU waits for small passes to be launched
+def _packed_batches(vlm: LlavaModel, questions: Iterable[list[ImageQuestion]]) -> Iterator[AnswerBatch]:
+    # A GPU waits for small passes to be launched.
+    limit = ROWS_PER_PASS if vlm.device.type == "cpu" else IMAGES_PER_PASS
     size = max(1, min(limit, MOST_VALUES // (vlm.depth * vlm.text_config.hidden_size)))
     for batch in packed_batches(vlm, questions):
         for part in batch.split(size):
@@ -173,14 +175,14 @@ def _packed_logits(vlm: LlavaModel, part: PackedQuestions, places: torch.Tensor)
     return vlm.model.lm_head(vlm.hidden_states_with_grad(part.rows, part.features)[rows, positions]).float()
 
 
-def _single(vlm: Any, questions: Iterable[ImageQuestion]) -> Iterator[AnswerBatch]:
+def _unpacked_batches(vlm: Any, questions: Iterable[ImageQuestion]) -> Iterator[AnswerBatch]:
     for sample, question in enumerate(questions):
         inputs, (length,) = padded_inputs(vlm, [question])
         tokens = inputs["input_ids"][0, -length:].tolist()
-        yield AnswerBatch(1, [0] * length, [sample] * length, tokens, partial(_single_logits, vlm, question, length))
+        yield AnswerBatch(1, [0] * length, [sample] * length, tokens, partial(_unpacked_logits, vlm, question, length))
 
 
-def _single_logits(vlm: Any, question: ImageQuestion, length: int) -> torch.Tensor:
+def _unpacked_logits(vlm: Any, question: ImageQuestion, length: int) -> torch.Tensor:
     inputs, _ = padded_inputs(vlm, [question])  # made again, since the pixels of all would not fit into memory
     return vlm.model(**inputs, use_cache=False, logits_to_keep=length + 1).logits[0, :-1].float()
 

@@ -36,7 +36,7 @@ class RemovableLayers:
             base: the checkpoint.
             outside_region: whether the layers that were tuned are kept; layers that only healing trained are not.
         """
-        return cls(base.id, base.depth, _fixed(base), base.origins.tuned if outside_region else ())
+        return cls(base.id, base.depth, _fixed_layers(base), base.origins.tuned if outside_region else ())
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -74,7 +74,7 @@ class RemovableLayers:
             yield f"all {self.depth} layers would be removed; at least one must be kept"
 
 
-def _fixed(base: Checkpoint) -> dict[int, str]:
+def _fixed_layers(base: Checkpoint) -> dict[int, str]:
     """Return layer, in the current depth -> why it may not be removed."""
     from vrbench.models.load import first_folder
 

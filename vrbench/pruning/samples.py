@@ -20,8 +20,8 @@ from vrbench.pruning.questions import ImageQuestion
 TokenSubset = Literal["all", "text", "image", "after_image", "last"]
 """Tokens of a sample: all, those of its text, those of its image, its text after the image's first token, the last."""
 
-IMAGES_AT_ONCE = 32
-ROWS_AT_ONCE = 8
+IMAGES_PER_PASS = 32
+ROWS_PER_PASS = 8
 
 T = TypeVar("T")
 
@@ -80,7 +80,7 @@ class Samples:
 
     def _packed(self) -> Iterator[ForwardPass]:
         for batch in packed_batches(self.vlm, self.questions):
-            for part in batch.split(ROWS_AT_ONCE):
+            for part in batch.split(ROWS_PER_PASS):
                 longest = max(len(row) for row in part.rows)
                 is_image = [[t < 0 for t in row.tokens] + [False] * (longest - len(row)) for row in part.rows]
                 paths = [(i, torch.tensor(path)) for i, row in enumerate(part.rows) for path in row.paths.values()]
@@ -89,7 +89,7 @@ class Samples:
                 )
 
     def _whole(self) -> Iterator[ForwardPass]:
-        for some in groups(chain.from_iterable(self.questions), ROWS_AT_ONCE):
+        for some in batched(chain.from_iterable(self.questions), ROWS_PER_PASS):
             inputs, _ = padded_inputs(self.vlm, some)
             mask = inputs["attention_mask"].bool().cpu()
             paths = [(row, used.nonzero()[:, 0]) for row, used in enumerate(mask)]
@@ -118,9 +118,9 @@ class PackedQuestions(NamedTuple):
 
 
 def packed_batches(vlm: LlavaModel, questions: Iterable[list[ImageQuestion]]) -> Iterator[PackedQuestions]:
-    """Yield packed batches of `IMAGES_AT_ONCE` images; samples are numbered through all of them."""
+    """Yield packed batches of `IMAGES_PER_PASS` images; samples are numbered through all of them."""
     count = 0
-    for some in groups(questions, IMAGES_AT_ONCE):
+    for some in batched(questions, IMAGES_PER_PASS):
         projected = vlm.project(vlm.encode_images([asked[0].image for asked in some])).clone()  # so that it has grads
         sequences: list[list[int]] = []
         answers: dict[int, list[int]] = {}
@@ -136,7 +136,7 @@ def packed_batches(vlm: LlavaModel, questions: Iterable[list[ImageQuestion]]) ->
         count += len(sequences)
 
 
-def groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """Yield lists of `size` items; the last may be shorter."""
     rest = iter(items)
     while some := list(islice(rest, size)):

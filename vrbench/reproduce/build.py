@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from vrbench.core.errors import collect_errors, raise_errors, suggest_names
 from vrbench.reproduce.experiments import EXPERIMENTS
 from vrbench.reproduce.families import ReproductionFamily, Value, family_named
-from vrbench.reproduce.plan import TRIAL, Plan
+from vrbench.reproduce.plan import MIN_STEPS, Plan
 from vrbench.reproduce.plan_builder import PlanBuilder
 from vrbench.tasks import registry
 from vrbench.tasks.spec import TaskSpec
 
-N = 8
+REGION_SIZE = 8
 """Layers of the region and of every other strategy."""
 
 SHORT_KEYS = {"steps": "tune.steps", "scenes": "data.scenes", "batch": "tune.batch"}
@@ -100,7 +100,7 @@ def _names(tables: str) -> list[str]:
 
 def _is_trial(overrides: Mapping[str, str]) -> bool:
     steps = overrides.get("tune.steps", "")
-    return steps.isdigit() and int(steps) < TRIAL
+    return steps.isdigit() and int(steps) < MIN_STEPS
 
 
 def _builder(
@@ -109,16 +109,17 @@ def _builder(
 ) -> PlanBuilder:  # fmt: skip
     trial = _is_trial(overrides)
     base = overrides.get("base", family.base)
-    training: dict[str, Value] = {**family.overrides, **_small(family, overrides, trial), **overrides, "base": base}
+    scenes = _limit_scenes(family, overrides, trial)
+    training: dict[str, Value] = {**family.overrides, **scenes, **overrides, "base": base}
     healing = {**training, **family.heal_keys}
     if not trial:
         healing.pop("tune.steps", None)  # the recipe of a healing has its own
     return PlanBuilder(
-        family, N, tasks, specs, limit, base, training, healing, images=TRIAL_IMAGES if trial else IMAGES
+        family, REGION_SIZE, tasks, specs, limit, base, training, healing, images=TRIAL_IMAGES if trial else IMAGES
     )
 
 
-def _small(family: ReproductionFamily, overrides: Mapping[str, str], trial: bool) -> dict[str, Value]:
+def _limit_scenes(family: ReproductionFamily, overrides: Mapping[str, str], trial: bool) -> dict[str, Value]:
     """No more generated scenes than the steps need; in a trial small batches too."""
     if "tune.steps" not in overrides or "data.scenes" not in family.overrides:
         return {}

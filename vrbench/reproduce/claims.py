@@ -18,16 +18,16 @@ ClaimVerdict = Literal["supported", "refuted", "undecided"]
 RETENTION = "visual>=99%"
 """What the claims ask for."""
 
-PRUNED = (1, 2, 3, 4)
+REMOVED_CHEAP = (1, 2, 3, 4)
 """Layers removed of which the paper states that they cost little."""
 
-BETTER = (3, 4)
+REMOVED_BETTER = (3, 4)
 """Layers removed at which the paper finds the region clearly better."""
 
 OFFICIAL_SCORE = "angular"
 """The paper's score of layers to remove."""
 
-BESIDE = "not judged"
+NOT_JUDGED = "not judged"
 """Reason of evidence without a verdict."""
 
 
@@ -49,7 +49,7 @@ class ClaimEvidence:
 
     def beside(self) -> ClaimEvidence:
         """Return the same without a verdict."""
-        return replace(self, verdict=None, reason=BESIDE)
+        return replace(self, verdict=None, reason=NOT_JUDGED)
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def _c2(results: PlanResults) -> Iterator[ClaimEvidence]:
     yield judge_estimate("text score of the region against all layers", "text>=-1", found)
     for task in results.perplexities():
         if row and (kept := results.retention(row, [task])):
-            yield ClaimEvidence(f"perplexity of {task}, kept", with_interval(kept, 1, " %"), None, BESIDE)
+            yield ClaimEvidence(f"perplexity of {task}, kept", with_interval(kept, 1, " %"), None, NOT_JUDGED)
 
 
 def _c3(results: PlanResults) -> Iterator[ClaimEvidence]:
@@ -151,7 +151,7 @@ def _c3(results: PlanResults) -> Iterator[ClaimEvidence]:
         yield ClaimEvidence(what, f"{number(saved, 0)} %", "supported" if saved > 0 else "refuted")
     if seconds := _training_seconds(results):
         text = ", ".join(f"{number(100 * (1 - ours / whole), 0)} %" for ours, whole in seconds)
-        reason = f"wall time including start-up, on GPUs that steps may share; {BESIDE}"
+        reason = f"wall time including start-up, on GPUs that steps may share; {NOT_JUDGED}"
         yield ClaimEvidence("time saved by the region's own trainings, seed by seed", text, None, reason)
 
 
@@ -171,12 +171,12 @@ def _c4(results: PlanResults) -> Iterator[ClaimEvidence]:
     names = [row.series.removeprefix("region, by ") for row in results.rows.get("pruning", ())]
     scores = dict.fromkeys(name for name in names if name and "," not in name)
     for by in sorted(scores, key=lambda name: name != OFFICIAL_SCORE):
-        for x in PRUNED:
+        for x in REMOVED_CHEAP:
             pairs = _pruned_pairs(results, f"region, by {by}", x)
             if found := results.bootstrap.retention(pairs, tasks):
                 one = judge_estimate(f"visual score kept, {x} removed from the region, by {by}", RETENTION, found)
                 yield one if by == OFFICIAL_SCORE else one.beside()
-    for x in BETTER:
+    for x in REMOVED_BETTER:
         ours, others = (_pruned_pairs(results, f"{s}, by {OFFICIAL_SCORE}", x) for s in ("region", "full"))
         if more := results.bootstrap.retention_difference(ours, others, tasks):
             what = f"visual score kept, {x} removed by {OFFICIAL_SCORE}: region against all layers tuned"

@@ -14,7 +14,15 @@ from typing import Literal
 
 from vrbench.core.cache import cache_folder
 from vrbench.reproduce.packing import RecordFolder, unpack
-from vrbench.reproduce.plan import Plan, PlanStep, finished_steps, locked, merge_with_stored, save_plan, step_digests
+from vrbench.reproduce.plan import (
+    Plan,
+    PlanStep,
+    finished_steps,
+    lock_folder,
+    merge_with_stored,
+    save_plan,
+    step_digests,
+)
 from vrbench.reproduce.schedule import (
     EXCLUSIVE_KINDS,
     StepQueue,
@@ -63,7 +71,7 @@ def execute(
         VrbenchError: the folder holds another plan, another process works there, or no step fits `options.only`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
+    with lock_folder(folder):
         whole = merge_with_stored(plan, folder)
         unpack(folder)
         done, wanted = set(finished_steps(whole, RecordFolder(folder))), select_steps(plan, options.only)

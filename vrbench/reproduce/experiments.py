@@ -14,7 +14,7 @@ from vrbench.reproduce.plan_builder import PlanBuilder
 HEURISTICS = ("sparse-uniform", "bottom", "middle-low", "middle-high", "top", "hybrid", "random")
 """Strategies that need no model."""
 
-POST_HOC = (
+IMPORTANCE_SCORES = (
     "attention", "change", "block-influence", "multimodal-block-influence", "angular", "angular-weights", "fisher",
     "lora-norm",
 )  # fmt: skip
@@ -35,7 +35,7 @@ REMOVED_BY = ("loss", "divergence-lazy", "angular", "block-influence")
 HEALED = (2, 4, 8)
 """Layers removed before a short training."""
 
-BEFORE = 4
+REMOVED_FIRST = 4
 """Layers removed before the training."""
 
 RESTORED = ("sparse-uniform", "middle", "top")
@@ -60,7 +60,7 @@ def strategies(plan: PlanBuilder, seed: int) -> None:
         layers = f"{name}:{n}@{seed}" if name == "random" else f"{name}:{n}"
         made = plan.train(f"{name}-{n}", seed, tune__layers=layers)
         plan.enter("strategies", name, plan.run(made), baseline, seed)
-    for by in POST_HOC:
+    for by in IMPORTANCE_SCORES:
         scored = plan.step(
             "layers", f"layers-{by}-s{seed}",
             {"by": by, "n": n, "ckpt": f"{{{full}}}", "base": plan.base, "pictures": plan.images},
@@ -170,12 +170,13 @@ def _blocks(plan: PlanBuilder, seed: int, series: str, model: str, baseline: str
 def _pruned_first(plan: PlanBuilder, seed: int, series: str, baseline: str) -> None:
     """Layers removed from the base, which is then tuned; the region is spread over what is left."""
     pruned = plan.step(
-        "prune", f"prune-base-angular-{BEFORE}",
-        {"ckpt": plan.base, "remove": BEFORE, "by": "angular", "outside_region": False, "pictures": plan.images},
+        "prune", f"prune-base-angular-{REMOVED_FIRST}",
+        {"ckpt": plan.base, "remove": REMOVED_FIRST, "by": "angular", "outside_region": False, "pictures": plan.images},
     )  # fmt: skip
     selected = "all" if series == "full" else f"sparse-uniform:{plan.n}"
-    made = plan.train(f"{series}-after-removal-{BEFORE}", seed, tune__layers=selected, base=f"{{{pruned}}}")
-    plan.enter("pruning", _removed(BEFORE), plan.run(made), baseline, seed, f"{series}, before training", BEFORE)
+    made = plan.train(f"{series}-after-removal-{REMOVED_FIRST}", seed, tune__layers=selected, base=f"{{{pruned}}}")
+    curve = f"{series}, before training"
+    plan.enter("pruning", _removed(REMOVED_FIRST), plan.run(made), baseline, seed, curve, REMOVED_FIRST)
 
 
 def restoring(plan: PlanBuilder, seed: int) -> None:

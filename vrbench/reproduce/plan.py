@@ -29,8 +29,8 @@ from vrbench.core.run_storage import read_record
 from vrbench.core.schemas import SCHEMA_VERSION, Provenance, Record
 from vrbench.reproduce.packing import RecordFolder
 
-PLAN = "plan.json"
-TRIAL = 50
+PLAN_FILE = "plan.json"
+MIN_STEPS = 50
 """With fewer training steps nothing is learned: a plan is a trial, with small batches and few images too."""
 
 CHECKPOINT_KINDS = ("train", "prune", "restore")
@@ -83,7 +83,7 @@ class Plan(Record):
     @property
     def is_trial(self) -> bool:
         """Whether the trainings are too short to learn anything."""
-        return int(self.overrides.get("tune.steps", TRIAL)) < TRIAL
+        return int(self.overrides.get("tune.steps", MIN_STEPS)) < MIN_STEPS
 
 
 class StepRecord(Record):
@@ -116,7 +116,7 @@ def step_digests(plan: Plan) -> dict[str, str]:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Iterator[None]:
     """Keep other processes from working in a plan's folder.
 
     Raises:
@@ -136,14 +136,14 @@ def load_plan(folder: Path) -> Plan:
     Raises:
         VrbenchError: there is none, or it cannot be read.
     """
-    if not (folder / PLAN).is_file():
+    if not (folder / PLAN_FILE).is_file():
         raise VrbenchError(f"no plan in {folder}; `vrbench reproduce` makes one")
-    return read_record(folder / PLAN, Plan)
+    return read_record(folder / PLAN_FILE, Plan)
 
 
 def save_plan(plan: Plan, folder: Path) -> None:
     """Write plan.json."""
-    write_atomically(folder / PLAN, plan.model_dump_json(indent=1) + "\n")
+    write_atomically(folder / PLAN_FILE, plan.model_dump_json(indent=1) + "\n")
 
 
 def merge_with_stored(plan: Plan, folder: Path) -> Plan:
@@ -152,7 +152,7 @@ def merge_with_stored(plan: Plan, folder: Path) -> Plan:
     Raises:
         VrbenchError: the two differ in a setting or in a step that both have.
     """
-    if not (folder / PLAN).is_file():
+    if not (folder / PLAN_FILE).is_file():
         return plan
     stored = load_plan(folder)
     raise_errors(f"{folder} holds another plan: {what}; name another --out" for what in _differences(stored, plan))

@@ -37,7 +37,7 @@ def report_content(results: PlanResults) -> dict[str, Any]:
     seeds = f"{len(plan.seeds)} seed{'s' * (len(plan.seeds) != 1)}"
     return {
         "title": f"The paper's tables, reproduced: {plan.family}, {seeds}",
-        "lead": list(_lead(results)),
+        "lead": list(_introduction(results)),
         "claims": claim_results(results),
         "sections": list(_sections(results)),
         "missing": results.undone,
@@ -46,7 +46,7 @@ def report_content(results: PlanResults) -> dict[str, Any]:
     }
 
 
-def _lead(results: PlanResults) -> Iterator[str]:
+def _introduction(results: PlanResults) -> Iterator[str]:
     plan = results.plan
     yield (
         f"The claims and tables of {PAPER}, tested at the scale of the family {plan.family}. Measured and published "

@@ -34,7 +34,7 @@ ONE_SEED = "one seed: the seed's part is unknown"
 MAX_SEEDS = 100
 """More seeds than this are not suggested."""
 
-LEAST_P = 1e-9
+MIN_P = 1e-9
 """Smaller p values are not distinguished."""
 
 
@@ -70,7 +70,8 @@ class SeedEstimate:
         """The interval's half width on the side of an end of the items' interval, with so many seeds."""
         items, seeds = self._errors(end, count)
         total = (items**2 + seeds**2) ** 0.5
-        return max(_t(_freedom(items, self.freedom, seeds, count)) * total, _t(count - 1) * seeds if seeds else 0.0)
+        freedom = _degrees_of_freedom(items, self.freedom, seeds, count)
+        return max(_t(freedom) * total, _t(count - 1) * seeds if seeds else 0.0)
 
     def _errors(self, end: float, count: int) -> tuple[float, float]:
         """Standard errors of both parts; the seeds' is 0 where it is unknown."""
@@ -87,10 +88,10 @@ class SeedEstimate:
         items, seeds = self._errors(self.items[0] if self.value > 0 else self.items[1], count)
         total, distance = (items**2 + seeds**2) ** 0.5, abs(self.value)
         if distance == 0 or total == 0:
-            return 1.0 if distance == 0 else LEAST_P
-        both = stdtr(_freedom(items, self.freedom, seeds, count), -distance / total)
+            return 1.0 if distance == 0 else MIN_P
+        both = stdtr(_degrees_of_freedom(items, self.freedom, seeds, count), -distance / total)
         alone = stdtr(count - 1, -distance / seeds) if seeds else 0.0
-        return max(LEAST_P, 2.0 * float(max(both, alone)))
+        return max(MIN_P, 2.0 * float(max(both, alone)))
 
     def seeds_needed(self, threshold: float) -> int | None:
         """Return about how many seeds would move the interval off the threshold, if mean and deviation hold.
@@ -109,7 +110,7 @@ class SeedEstimate:
         return ONE_SEED if len(self.each) == 1 else ""
 
 
-def _freedom(items: float, freedom: float, seeds: float, count: int) -> float:
+def _degrees_of_freedom(items: float, freedom: float, seeds: float, count: int) -> float:
     """Degrees of freedom of the sum of both parts, after Welch and Satterthwaite."""
     if seeds == 0:
         return freedom

@@ -97,7 +97,7 @@ def work(connection: Connection, functions: Mapping[str, StepFunction], environm
             job = connection.recv()
         except (EOFError, OSError):
             return
-        connection.send(_do(job, functions))
+        connection.send(_run_job(job, functions))
 
 
 def _exit_with_parent() -> None:
@@ -108,7 +108,7 @@ def _exit_with_parent() -> None:
         os._exit(1)
 
 
-def _do(job: StepJob, functions: Mapping[str, StepFunction]) -> tuple[float, str]:
+def _run_job(job: StepJob, functions: Mapping[str, StepFunction]) -> tuple[float, str]:
     """Do one job and write its record; returns seconds, and the error or ""."""
     start, started = time.perf_counter(), datetime.now(timezone.utc).isoformat(timespec="seconds")
     error = ""

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from vrbench.core.errors import VrbenchError
 from vrbench.models.processors import UnsupportedImageError
 from vrbench.training.conversation_encoder import PER_TOKEN, ConversationEncoder
-from vrbench.training.conversation_sets import ConversationSet, share_of
+from vrbench.training.conversation_sets import ConversationSet, select_share
 from vrbench.training.conversations import Conversation
 from vrbench.training.recipe import GeneratedScenes, TrainRecipe
 from vrbench.training.trainer import IGNORED, TrainingData
@@ -45,7 +45,7 @@ def conversation_data(recipe: TrainRecipe, found: ConversationSet, vlm: BaseVLM)
     settings, tune = recipe.data, recipe.tune
     assert not isinstance(settings, GeneratedScenes) and tune is not None
     encoder = ConversationEncoder(vlm, settings.length, settings.pad_square)
-    data = EncodedConversations(share_of(found.samples, settings, recipe.seed), encoder)
+    data = EncodedConversations(select_share(found.samples, settings, recipe.seed), encoder)
     steps = tune.steps_for(len(data))
     workers = min(WORKERS, os.cpu_count() or 1) if vlm.device.type == "cuda" else 0
     if workers:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 PER_TOKEN = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "cross_attention_mask", "labels")
 """Inputs whose second dimension is the tokens."""
 
-TYPED = ("gemma3", "paligemma")
+TOKEN_TYPE_FAMILIES = ("gemma3", "paligemma")
 """Families that need token_type_ids without images too."""
 
 MARK_BYTES = 64
@@ -238,7 +238,7 @@ class ConversationEncoder:
         text = text.replace(IMAGE, IMAGE * self.image_tokens) if images else text
         ids = torch.tensor([self.tokenizer(text, add_special_tokens=special)["input_ids"]])
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        if self.family in TYPED:
+        if self.family in TOKEN_TYPE_FAMILIES:
             inputs["token_type_ids"] = torch.zeros_like(ids)
         if images:
             inputs["pixel_values"] = self.image_processor(images=list(images), return_tensors="pt")["pixel_values"]

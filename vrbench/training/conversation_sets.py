@@ -35,13 +35,13 @@ from vrbench.training.conversations import (
 )
 from vrbench.training.recipe import ConversationFile, HubConversations
 
-REPORTED = 20
+MAX_REPORTED = 20
 """Invalid samples that are reported one by one."""
 
 THREADS = 8
 """Samples that are checked in parallel."""
 
-HELD_OUT = re.compile(r"^(test|val|dev|eval)|[^a-z](test|val|valid|validation|dev|eval)(?![a-z])", re.IGNORECASE)
+HELD_OUT_SPLIT = re.compile(r"^(test|val|dev|eval)|[^a-z](test|val|valid|validation|dev|eval)(?![a-z])", re.IGNORECASE)
 """Names of splits for evaluation."""
 
 COMMIT = "commit"
@@ -126,14 +126,14 @@ def _records(file: Path) -> Iterator[tuple[str, Any]]:
                 return
             for number, line in enumerate(stream, 1):
                 if line.strip():
-                    yield f"{file}, line {number}", _parsed(line)
+                    yield f"{file}, line {number}", _parse_json_line(line)
         except UnicodeDecodeError as error:
             raise VrbenchError(f"{file} is not UTF-8: {error}") from error
         except json.JSONDecodeError as error:
             raise VrbenchError(f"{file} is neither JSON nor JSON lines: {error}") from error
 
 
-def _parsed(line: str) -> Any:
+def _parse_json_line(line: str) -> Any:
     try:
         return json.loads(line)
     except json.JSONDecodeError:
@@ -156,7 +156,7 @@ def from_hub(settings: HubConversations) -> ConversationSet:
         if not file.is_file():
             raise VrbenchError(f"data set {name} is not in the data root {root}: there is no file {file}")
     else:
-        folder = _downloaded(name, config, split, commit)
+        folder = _download(name, config, split, commit)
         file, commit = folder / f"{split}.parquet", (folder / COMMIT).read_text(encoding="utf-8")
     origin = f"{name} (config {config}, split {split}{', revision ' + commit[:12] if commit else ''})"
     return from_parquet(file, settings, origin)
@@ -171,13 +171,13 @@ def held_out_errors(name: str, config: str, split: str) -> list[str]:
     what = f"data set {name}, config {config}, split {split} may not be trained on"
     if measured:
         return [f"{what}: the evaluation of {measured} uses it"]
-    if of_set and HELD_OUT.search(split):
+    if of_set and HELD_OUT_SPLIT.search(split):
         users = ", ".join(spec.id for spec in of_set)
         return [f"{what}: it is held out for tests, and {users} uses the same set; take a train split"]
     return []
 
 
-def _downloaded(name: str, config: str, split: str, revision: str) -> Path:
+def _download(name: str, config: str, split: str, revision: str) -> Path:
 
     def download(folder: Path) -> None:
         if hub.is_offline():
@@ -210,7 +210,7 @@ def from_parquet(file: Path, settings: HubConversations, origin: str) -> Convers
             "data.turns, or those of questions and answers as data.question and data.answer"
         )
     cache = str(cache_folder() / "tables")
-    rows = _undecoded(
+    rows = _without_decoding(
         load_dataset("parquet", data_files={"train": str(file)}, split="train", cache_dir=cache), settings
     )
     locations = [f"{origin}, row {number}" for number in range(len(rows))]
@@ -221,7 +221,7 @@ def from_parquet(file: Path, settings: HubConversations, origin: str) -> Convers
     return _valid_samples(readers, origin, settings.most_left_out)
 
 
-def _undecoded(rows: Any, settings: HubConversations) -> Any:
+def _without_decoding(rows: Any, settings: HubConversations) -> Any:
     """Return the rows with images as files' bytes instead of decoded."""
     from datasets import Image, Sequence
 
@@ -269,14 +269,14 @@ def _check_image(value: Any, column: str, folder: Path) -> None:
 def _valid_samples(readers: Iterable[tuple[str, Reader]], origin: str, max_invalid: float) -> ConversationSet:
     """Read and check the samples, and report invalid ones; refuse the set if there are too many, or no valid one."""
     with ThreadPoolExecutor(THREADS) as pool:
-        checked = list(pool.map(_checked, readers))
+        checked = list(pool.map(_check_sample, readers))
     invalid = [one for one, _ in checked if isinstance(one, InvalidSample)]
     samples = tuple(one for one, _ in checked if isinstance(one, Conversation))
     skipped = dict(sorted(Counter(error.category for error in invalid).items()))
     found = ConversationSet(samples, origin, skipped, sum(deep for _, deep in checked))
-    details = [str(error) for error in invalid[:REPORTED]]
-    if len(invalid) > REPORTED:
-        details.append(f"... and {len(invalid) - REPORTED:,} more of {origin}")
+    details = [str(error) for error in invalid[:MAX_REPORTED]]
+    if len(invalid) > MAX_REPORTED:
+        details.append(f"... and {len(invalid) - MAX_REPORTED:,} more of {origin}")
     if not samples or len(invalid) > max_invalid * len(checked):
         allowed = math.floor(max_invalid * len(checked))
         raise MultipleErrors([f"{found.summary()}; at most {allowed:,} may be invalid ({max_invalid:.1%})", *details])
@@ -285,7 +285,7 @@ def _valid_samples(readers: Iterable[tuple[str, Reader]], origin: str, max_inval
     return found
 
 
-def _checked(reader: tuple[str, Reader]) -> tuple[Conversation | InvalidSample, int]:
+def _check_sample(reader: tuple[str, Reader]) -> tuple[Conversation | InvalidSample, int]:
     location, read = reader
     try:
         sample = read()
@@ -294,7 +294,7 @@ def _checked(reader: tuple[str, Reader]) -> tuple[Conversation | InvalidSample, 
         return InvalidSample(error.category, f"{location}: {error}"), 0
 
 
-def share_of(
+def select_share(
     samples: Sequence[Conversation], settings: ConversationFile | HubConversations, seed: int
 ) -> list[Conversation]:
     """Return the share of the samples that a recipe uses, at least one, in their order; with one seed, shares nest."""

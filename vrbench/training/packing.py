@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vrbench.pocket.turns import TrainingTurn
-from vrbench.training.trainable import unwrapped
+from vrbench.training.trainable import unwrap_peft
 from vrbench.training.trainer import IGNORED, Loss
 
 DEV_BATCH = 64
@@ -197,7 +197,7 @@ class PackedLlava:
     """A LLaVA model (PEFT's around it or not) and the type that it is trained and measured in."""
 
     def __init__(self, model: Any, image_token: int, pad: int, dtype: str) -> None:
-        self.model, self.inner = model, unwrapped(model)
+        self.model, self.inner = model, unwrap_peft(model)
         self.image_token, self.pad = image_token, pad
         self.device = next(model.parameters()).device
         self.autocast = torch.autocast(self.device.type, dtype=getattr(torch, dtype), enabled=dtype != "float32")

@@ -16,7 +16,7 @@ from vrbench.core.errors import collect_errors, raise_errors
 from vrbench.core.io import validate_output
 from vrbench.core.layers import LayerSet, select_layers
 from vrbench.models.resolve import resolve_checkpoint
-from vrbench.training.conversation_sets import ConversationSet, read_conversations, share_of
+from vrbench.training.conversation_sets import ConversationSet, read_conversations, select_share
 from vrbench.training.recipe import GeneratedScenes, TrainRecipe, TuneStage
 
 
@@ -114,7 +114,7 @@ def _steps(recipe: TrainRecipe, setup: TrainingSetup) -> str:
     if recipe.tune.steps:
         return f"{recipe.tune.steps:,}"
     assert setup.conversations is not None  # as `prepare` has it for conversations
-    return f"about {recipe.tune.steps_for(len(share_of(setup.conversations.samples, recipe.data, recipe.seed))):,}"
+    return f"about {recipe.tune.steps_for(len(select_share(setup.conversations.samples, recipe.data, recipe.seed))):,}"
 
 
 def count_trainable(setup: TrainingSetup, settings: TuneStage) -> tuple[int, int]:

@@ -29,12 +29,12 @@ from vrbench.core.version import __version__
 from vrbench.training.profile_results import ProfileRow, load_profile, save_profile
 from vrbench.training.shape_model import ShapeModel
 
-PAPER = ("llava-1.5-7b", "llava-1.5-13b", "bunny-llama-3-8b", "bunny-phi3-mini")
-REGION = {"llava-1.5-13b": 9}
+PAPER_SHAPES = ("llava-1.5-7b", "llava-1.5-13b", "bunny-llama-3-8b", "bunny-phi3-mini")
+REGION_SIZES = {"llava-1.5-13b": 9}
 """Number of layers that the paper tunes, where that is not a quarter of them."""
 
 Tuning = Literal["lora", "weights"]
-MASTERS: dict[Tuning, str] = {"lora": "float32", "weights": "bfloat16"}
+DEFAULT_MASTERS: dict[Tuning, str] = {"lora": "float32", "weights": "bfloat16"}
 """What "auto" is: with float32 masters and moments, weights take 16 bytes each, too many for a 13B model on a GPU."""
 
 DROPOUT = 0.05  # of LoRA; the paper's
@@ -43,7 +43,7 @@ PREFILL_ROWS, PREFILL_TOKENS = 16, 704
 WARM_UP = 2
 """Steps before the first timed one; the optimizer makes its states in them."""
 
-CLIP = 1.0
+CLIP_NORM = 1.0
 GIB = 1 << 30
 
 
@@ -59,12 +59,12 @@ class ProfileOptions:
         tokens: of a row, the image's included; half of the text is answers.
         image_tokens: of the image in a row.
         steps: timed after a warm-up; their median is reported.
-        masters: type of trained weights: "float32", "bfloat16", or "auto" as in `MASTERS`.
+        masters: type of trained weights: "float32", "bfloat16", or "auto" as in `DEFAULT_MASTERS`.
         projector: train it too, as the paper does; else there is no backward pass below the first tuned layer.
         removed: numbers of removed layers that prefill is timed with; numbers that leave a shape no layer are skipped.
     """
 
-    tunings: Sequence[Tuning] = tuple(MASTERS)
+    tunings: Sequence[Tuning] = tuple(DEFAULT_MASTERS)
     checkpointing: Sequence[bool] = (True, False)
     layers: Sequence[str] = ()
     batch: int = 8
@@ -77,7 +77,7 @@ class ProfileOptions:
 
 
 def profile(
-    shapes: Sequence[str] = PAPER,
+    shapes: Sequence[str] = PAPER_SHAPES,
     options: ProfileOptions | None = None,
     device: str = "auto",
     out: Path | None = None,
@@ -123,7 +123,7 @@ def _saved_rows(out: Path | None, device: str) -> list[ProfileRow]:
 
 def paper_layers(shape: str) -> str:
     """Return the layers that the paper tunes, as `vrbench.core.layers.select_layers` reads them."""
-    return f"sparse-uniform:{REGION.get(shape, _depth(shape) // 4)}"
+    return f"sparse-uniform:{REGION_SIZES.get(shape, _depth(shape) // 4)}"
 
 
 def _depth(shape: str) -> int:
@@ -145,8 +145,8 @@ def _option_errors(shapes: Sequence[str], options: ProfileOptions) -> Iterator[s
     if not shapes:
         yield f"no shape was given; there are {', '.join(RANDOM_SHAPES)}"
     choices: tuple[tuple[str, Sequence[str], Sequence[str]], ...] = (
-        ("shape", shapes, tuple(RANDOM_SHAPES)), ("tuning", options.tunings, tuple(MASTERS)),
-        ("masters", (options.masters,), ("auto", *MASTERS.values())),
+        ("shape", shapes, tuple(RANDOM_SHAPES)), ("tuning", options.tunings, tuple(DEFAULT_MASTERS)),
+        ("masters", (options.masters,), ("auto", *DEFAULT_MASTERS.values())),
     )  # fmt: skip
     for name, values, known in choices:
         yield from (
@@ -171,7 +171,7 @@ def _option_errors(shapes: Sequence[str], options: ProfileOptions) -> Iterator[s
 def _train_rows(shape: str, options: ProfileOptions) -> Iterator[ProfileRow]:
     for tuning in options.tunings:
         lora: dict[str, Any] = {"rank": RANK, "alpha": ALPHA, "dropout": DROPOUT} if tuning == "lora" else {}
-        masters = MASTERS[tuning] if options.masters == "auto" else options.masters
+        masters = DEFAULT_MASTERS[tuning] if options.masters == "auto" else options.masters
         for checkpointing in options.checkpointing:
             for text in options.layers or ("all", paper_layers(shape)):
                 layers = select_layers(text, _depth(shape))
@@ -284,7 +284,7 @@ def training_step(
     trained: list[nn.Parameter],
 ) -> None:
     batch_loss(model, row, batch).backward()
-    nn.utils.clip_grad_norm_(trained, CLIP)
+    nn.utils.clip_grad_norm_(trained, CLIP_NORM)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 

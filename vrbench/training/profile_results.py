@@ -15,7 +15,7 @@ from vrbench.core.errors import VrbenchError
 from vrbench.core.io import read_text, write_atomically
 from vrbench.core.schemas import Record
 
-MEASURED = ("status", "seconds_per_step", "tokens_per_second", "peak_gib", "trainable", "device", "versions")
+RESULT_FIELDS = ("status", "seconds_per_step", "tokens_per_second", "peak_gib", "trainable", "device", "versions")
 """Fields with results; all others are settings."""
 
 LEFT_ALIGNED = ("shape", "tuning", "checkpointing", "layers", "prefill")
@@ -55,7 +55,7 @@ class ProfileRow(Record):
     @property
     def key(self) -> str:
         """All settings as one text; rows that agree in it are the same measurement."""
-        return self.model_dump_json(exclude={*MEASURED, "layers"})  # "0-31" and "all" are the same layers
+        return self.model_dump_json(exclude={*RESULT_FIELDS, "layers"})  # "0-31" and "all" are the same layers
 
     @property
     def reference_key(self) -> str:

@@ -40,11 +40,11 @@ from vrbench.training.trainable import (
     parameter_groups,
     projector_parameters,
     unfreeze,
-    unwrapped,
+    unwrap_peft,
 )
 from vrbench.training.trainer import ParameterGroup, TrainingConfig, TrainingData, fit, gather_shards
 
-LAST = 25
+REPORTED_STEPS = 25
 """Steps at the end whose mean loss the lineage reports."""
 
 
@@ -118,7 +118,7 @@ def tune_base(recipe: TrainRecipe, setup: TrainingSetup, out: Path, device: torc
         model.load_state_dict(gathered, strict=False)
         model.eval()
     _round((p for group in parameter_groups(model, layers, settings) for p in group.parameters), recipe.dtype)
-    last = losses[-LAST:]
+    last = losses[-REPORTED_STEPS:]
     note = _note(
         device, started, written=recipe.dtype, steps=len(losses), final_loss=sum(last) / len(last), **data.measure()
     )
@@ -181,7 +181,7 @@ def save_tuned(model: Any, layers: LayerSet, recipe: TrainRecipe, settings: Tune
     if len(layers):
         _save_adapter(model, recipe, out)
     if settings.lr_projector:
-        inner = unwrapped(model)
+        inner = unwrap_peft(model)
         prefix = components.projector_prefix(inner)
         projector = {name.removeprefix(prefix): value for name, value in components.projector_parameters(inner).items()}
         save_tensors(projector, out / PROJECTOR, recipe.dtype)

@@ -17,7 +17,7 @@ from vrbench.training.pocket_images import HEADS, LabelledImages
 from vrbench.training.recipe import GeneratedScenes, TrainRecipe
 from vrbench.training.trainer import ParameterGroup, TrainingConfig, TrainingData, fit, shuffled_passes
 
-NOTHING_WEIGHT = 0.3  # most patches hold nothing: with full weight the heads predict that everywhere for long
+EMPTY_PATCH_WEIGHT = 0.3  # most patches hold nothing: with full weight the heads predict that everywhere for long
 ENCODE_BATCH = 512
 
 
@@ -37,7 +37,7 @@ class PatchClassifier(nn.Module):
         total = tokens.new_zeros(())
         for i, (name, classes) in enumerate(HEADS.items()):
             weight = torch.ones(classes, device=tokens.device)
-            weight[0] = NOTHING_WEIGHT
+            weight[0] = EMPTY_PATCH_WEIGHT
             logits = self.heads[name](tokens).float()
             total = total + nn.functional.cross_entropy(logits.flatten(0, 1), labels[..., i].flatten().long(), weight)
         return total / len(HEADS)
@@ -63,7 +63,7 @@ def patch_tokens(tower: nn.Module, pixels: Tensor) -> Tensor:
     return tower(pixels, output_hidden_states=True).hidden_states[-1]
 
 
-def scaled(pixels: Tensor) -> Tensor:
+def scale_pixels(pixels: Tensor) -> Tensor:
     """Convert uint8 [n, side, side, 3] to float32 [n, 3, side, side] in [-1, 1], as the image processor does."""
     return (pixels.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
 
@@ -84,7 +84,7 @@ def train_tower(
     autocast = torch.autocast(device.type, dtype=getattr(torch, recipe.dtype), enabled=recipe.dtype != "float32")
 
     def loss(model: Any, batch: dict[str, Any]) -> Tensor:
-        pixels = scaled(batch["pixels"])
+        pixels = scale_pixels(batch["pixels"])
         pixels = pixels + stage.noise * torch.randn_like(pixels)
         with autocast:
             return model.loss(pixels, batch["targets"]) * batch["items"]
@@ -128,5 +128,5 @@ def encode(tower: nn.Module, pixels: NDArray[np.uint8], device: torch.device) ->
     with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
         for start in range(0, len(pixels), ENCODE_BATCH):
             chunk = torch.from_numpy(pixels[start : start + ENCODE_BATCH]).to(device)
-            parts.append(patch_tokens(tower, scaled(chunk)).to(dtype))
+            parts.append(patch_tokens(tower, scale_pixels(chunk)).to(dtype))
     return torch.cat(parts)

@@ -56,14 +56,14 @@ def _target_pattern(model: Any, layers: LayerSet, settings: TuneStage) -> str:
     return rf"{re.escape(path)}\.({indices})\.({'|'.join(re.escape(name) for name in sorted(inside))})"
 
 
-def unwrapped(model: Any) -> Any:
+def unwrap_peft(model: Any) -> Any:
     """Return transformers' own model, whether PEFT's is around it or not."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def layer_parameters(model: Any, layers: LayerSet, settings: TuneStage) -> dict[int, list[nn.Parameter]]:
     """Return layer -> its trained parameters: LoRA's, or all."""
-    modules = components.decoder_layers(unwrapped(model))
+    modules = components.decoder_layers(unwrap_peft(model))
     return {
         i: [p for name, p in modules[i].named_parameters() if settings.tuning == "weights" or "lora_" in name]
         for i in layers
@@ -72,7 +72,7 @@ def layer_parameters(model: Any, layers: LayerSet, settings: TuneStage) -> dict[
 
 def projector_parameters(model: Any) -> list[nn.Parameter]:
     """Return the projector's parameters."""
-    return [p for module in components.projector(unwrapped(model)) for p in module.parameters()]
+    return [p for module in components.projector(unwrap_peft(model)) for p in module.parameters()]
 
 
 def parameter_groups(model: Any, layers: LayerSet, settings: TuneStage) -> list[ParameterGroup]:
@@ -90,8 +90,8 @@ def unfreeze(model: nn.Module, groups: Sequence[ParameterGroup], dtype: torch.dt
     Frozen weights need no masters, and half the memory traffic. The tower and a frozen projector keep their type.
     """
     trained = {id(p) for group in groups for p in group.parameters}
-    llm = {id(p) for p in components.decoder(unwrapped(model)).parameters()}
-    llm |= {id(p) for p in unwrapped(model).get_output_embeddings().parameters()}
+    llm = {id(p) for p in components.decoder(unwrap_peft(model)).parameters()}
+    llm |= {id(p) for p in unwrap_peft(model).get_output_embeddings().parameters()}
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) in trained)
         if id(parameter) in trained:
@@ -102,7 +102,7 @@ def unfreeze(model: nn.Module, groups: Sequence[ParameterGroup], dtype: torch.dt
 
 def enable_checkpointing(model: Any) -> None:
     """Recompute the activations of decoder layers in the backward pass."""
-    inner = unwrapped(model)
+    inner = unwrap_peft(model)
     enable = getattr(inner, "activation_checkpointing_enable", None) or inner.gradient_checkpointing_enable
     enable({"use_reentrant": False})
     assert any(getattr(layer, "gradient_checkpointing", True) for layer in components.decoder_layers(inner))
