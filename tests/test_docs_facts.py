@@ -102,7 +102,7 @@ def test_tasks_and_suites_are_as_the_pages_count_them() -> None:
     assert {*re.findall(r"`(\w+)`", listed)} == {*suites}
     assert f"`visual` is {suites.count('visual')} tasks" in README and f"`text` {suites.count('text')} with" in README
     unpinned = [f"`{spec.id}`" for spec in specs if spec.data.kind == "hub" and not spec.data.revision]
-    assert f"{' and '.join(unpinned)} apart, which take the newest" in " ".join(page("data.md").split())
+    assert f"{' and '.join(unpinned)}, which use the newest" in " ".join(page("data.md").split())
 
 
 def test_exit_codes_and_number_of_checkpoints_of_the_board() -> None:
