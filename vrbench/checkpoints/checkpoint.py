@@ -77,7 +77,7 @@ class Checkpoint:
         return layer_origins(self.lineage, self.depth)
 
     def has(self, file: str) -> bool:
-        """Whether the folder holds a file such as "projector.safetensors"."""
+        """Return whether the folder holds a file such as "projector.safetensors"."""
         return (self.path / file).is_file()
 
 

@@ -67,7 +67,7 @@ def _outside_layers(name: str) -> str:
 
 
 def _is_same(own: TensorIndex, name: str, theirs: TensorIndex, twin: str) -> bool | None:
-    """Whether two tensors are the same once loaded; None when one may be the other with its adapter merged."""
+    """Return whether two tensors are the same once loaded; None when one may be the other with its adapter merged."""
     if twin not in theirs.tensors:
         return False
     location, other = own.tensors[name], theirs.tensors[twin]

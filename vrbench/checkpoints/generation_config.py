@@ -133,7 +133,7 @@ def _value_errors(settings: Json) -> Iterator[str]:
 
 
 def _token_id_errors(settings: Json, vocab_size: int | None) -> Iterator[str]:
-    """Ids that are looked up among the scores and lie beyond them."""
+    """Yield an error for each token id beyond the vocabulary that a setting would look up among the scores."""
     if vocab_size is None:
         return
     for key in ("bad_words_ids", "sequence_bias", "forced_bos_token_id", "forced_eos_token_id", "eos_token_id"):
@@ -152,7 +152,7 @@ def _ids_in(value: Any, key: str) -> Iterator[int]:
 
 
 def _image_token_errors(settings: Json, config: Json, vocab_size: int | None) -> Iterator[str]:
-    """Settings that change the scores of the prompt's tokens; Mllama's image token has none."""
+    """Yield an error for each setting that changes the scores of the prompt's tokens; Mllama's image token has none."""
     image = config.get("image_token_index", config.get("image_token_id"))
     if type(image) is not int or vocab_size is None or image < vocab_size:
         return

@@ -43,7 +43,7 @@ def published_names() -> list[str]:
 
 
 def is_builtin_name(name: str) -> bool:
-    """Whether a name is that of a published checkpoint, a backbone, or of random weights."""
+    """Return whether a name is that of a published checkpoint, a backbone, or of random weights."""
     return name in published_names() or name in BACKBONES or name.startswith(random_shapes.RANDOM_PREFIX)
 
 
@@ -82,12 +82,12 @@ def locate_checkpoint(
 
 
 def is_local(name: str) -> bool:
-    """Whether a name stands for a checkpoint without asking a hub: a published or random one, or a folder."""
+    """Return whether a name stands for a checkpoint without asking a hub: a published or random one, or a folder."""
     return is_builtin_name(name) or (bool(name) and Path(name).expanduser().is_dir())
 
 
 def is_hub_id(name: str, *, near: Path | None = None) -> bool:
-    """Whether a name without a revision can only stand for a repository of a hub."""
+    """Return whether a name without a revision can only stand for a repository of a hub."""
     found = HUB_ID.fullmatch(name)
     own = name.startswith((PREFIX, random_shapes.RANDOM_PREFIX))
     folders = [Path(name).expanduser(), *([near / name] if near else [])]

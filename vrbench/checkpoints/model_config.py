@@ -60,7 +60,7 @@ def _default_depth(folder: Path) -> int:
 
 
 def is_author_layout(folder: Path) -> bool:
-    """Whether config.json is that of LLaVA's or Bunny's own code, which names the parts beside the decoder's keys."""
+    """Return whether config.json is that of LLaVA's or Bunny's code, with the parts named beside the decoder's keys."""
     config = read_json(folder / "config.json")
     return "text_config" not in config and not {"mm_projector_type", "mm_vision_tower"}.isdisjoint(config)
 

@@ -81,7 +81,7 @@ class Resolver:
         return found
 
     def backbone(self, name: str, near: Path | None = None) -> Checkpoint:
-        """As `checkpoint`, of what layers can be restored from: a language model, by name or folder, or a VLM."""
+        """Return the checkpoint of a model that layers can be restored from: a language model or a VLM."""
         found, errors = self._find(name, near, needs_vision=False)
         raise_errors(errors)
         assert found is not None  # or there would have been an error
@@ -206,7 +206,7 @@ def _reference_error(near: Path, key: str, name: str, message: str) -> str:
 
 
 def _is_complete(folder: Path) -> bool:
-    """Whether the folder holds all of a model's weights, or is meant to."""
+    """Return whether the folder holds all of a model's weights, or is meant to."""
     if (folder / WEIGHTS).is_file() or (folder / INDEX).is_file():
         return True
     layered = (folder / LINEAGE_FILE).is_file() or (folder / ADAPTER_CONFIG).is_file()

@@ -121,5 +121,5 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 
 def _is_plain_file_name(value: object) -> bool:
-    """Whether it names a file beside the index, and none elsewhere."""
+    """Return whether it names a file beside the index, and none elsewhere."""
     return isinstance(value, str) and value not in ("", ".", "..") and not set(value) & {"/", "\\", "\0"}

@@ -53,7 +53,7 @@ class TensorLocation:
         return "projector" if words & PROJECTORS else "vision tower" if words & TOWERS else "LLM"
 
     def is_at(self, other: TensorLocation) -> bool:
-        """Whether it is the same part of the same file."""
+        """Return whether it is the same part of the same file."""
         return (self.file, self.tensor.begin, self.name) == (other.file, other.tensor.begin, other.name)
 
     @property
@@ -67,7 +67,7 @@ class TensorLocation:
         return math.prod(self.tensor.shape)
 
     def is_zero(self) -> bool:
-        """Whether every value is zero."""
+        """Return whether every value is zero."""
         return not any(np.any(_to_numbers(block, self.tensor.dtype)) for block in self.blocks())
 
     def first_bytes(self, values: int = 1024) -> bytes:
@@ -89,7 +89,7 @@ class TensorLocation:
 
 
 def same_values(first: TensorLocation, second: TensorLocation) -> bool:
-    """Whether two tensors hold the same values; the second is rounded to the first's dtype before.
+    """Return whether two tensors hold the same values; the second is rounded to the first's dtype before.
 
     Raises:
         VrbenchError: one of them is made when it is loaded, and is not the same one.

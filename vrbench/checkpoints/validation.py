@@ -86,7 +86,7 @@ def _settings_errors(folder: Path) -> Iterator[str]:
 
 
 def _quantization_errors(folder: Path, config: Json, tensors: dict[str, TensorInfo]) -> Iterator[str]:
-    """Quantized weights: stated by the config, by a file beside it, or visible in the weights themselves."""
+    """Yield an error for quantized weights, as the config, a file beside it, or the weights themselves show them."""
     for name, part in ((n, p) for n, p in (("", config), *config.items()) if isinstance(p, dict)):
         stated = part.get("quantization_config")
         if isinstance(stated, dict):
@@ -117,7 +117,7 @@ def _is_quantized(name: str, tensor: TensorInfo) -> bool:
 
 
 def _duplicate_format_errors(folder: Path, has_tensors: bool) -> Iterator[str]:
-    """Complete weights twice, which may differ."""
+    """Yield an error if the folder has complete weights in two formats, which may differ."""
     ours = WEIGHTS if (folder / WEIGHTS).is_file() else INDEX
     theirs = BIN if (folder / BIN).is_file() else BIN_INDEX
     if has_tensors and _bin_is_complete(folder):
@@ -136,7 +136,7 @@ def _bin_is_complete(folder: Path) -> bool:
 
 
 def _extra_weight_errors(folder: Path, config: Json) -> Iterator[str]:
-    """Weights that transformers would load by itself, beside or instead of those that were checked here."""
+    """Yield an error for weights that transformers would load in addition to, or instead of, those checked here."""
     if (folder / ADAPTER_CONFIG).is_file():
         yield (
             f"{folder} holds a complete model and an adapter ({ADAPTER_CONFIG}), which transformers would apply to it; "
@@ -167,7 +167,7 @@ Token = tuple[str, int, str]
 
 
 def _image_token_errors(folder: Path, config: Json, tokens: list[Token]) -> Iterator[str]:
-    """A config that names an image token which the tokenizer lacks: images would never reach the model."""
+    """Yield an error if the tokenizer lacks the config's image token: images would never reach the model."""
     wanted = _image_token_id(config)
     if wanted is None:
         return
@@ -202,7 +202,7 @@ def _iterate_tokens(folder: Path) -> Iterator[Token]:
 def _token_id_errors(
     folder: Path, config: Json, tokens: list[Token], tensors: dict[str, TensorInfo]
 ) -> Iterator[str]:
-    """Tokens that the model has no embedding for; an embedding with more rows than tokens is usual."""
+    """Yield an error for tokens without an embedding; an embedding with more rows than tokens is usual."""
     shapes = (t.shape for n, t in tensors.items() if canonical_name(n) == "embed_tokens.weight" and t.shape)
     rows = next(shapes, (None,))[0]
     if rows is None:

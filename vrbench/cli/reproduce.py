@@ -104,7 +104,7 @@ def _pack(folder: Path) -> None:
 def _options(
     plan: Plan, folder: Path, jobs: int | None, device: str, only: str, discard: bool, data_root: Path | None
 ) -> ExecutionOptions:
-    """The options of the execution, with what "auto" means here; all errors are raised together."""
+    """Return the options of the execution, with what "auto" means here; all errors are raised together."""
     from vrbench.cli.reproduce_steps import validate_plan
     from vrbench.core.device import resolve_device
     from vrbench.core.errors import raise_errors

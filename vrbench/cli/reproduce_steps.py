@@ -37,7 +37,7 @@ def validate_plan(plan: Plan, device: str, data_root: str) -> list[str]:
 
 
 def _recipe_errors(plan: Plan, base: str) -> Iterator[str]:
-    """Errors of every recipe, with outputs that do not exist yet left out; each kind of training is read once."""
+    """Yield errors of every recipe, with outputs that do not exist yet left out; each kind of training is read once."""
     from vrbench.training import load
 
     seen: set[tuple[tuple[str, Value], ...]] = set()
@@ -89,7 +89,7 @@ def train(job: StepJob) -> None:
 
 
 def _is_complete(checkpoint: Path, recipe_digest: str) -> bool:
-    """Whether a checkpoint folder is complete.
+    """Return whether a checkpoint folder is complete.
 
     Raises:
         VrbenchError: it is, but another recipe made it.

@@ -94,7 +94,7 @@ def _header(copies: list[TensorCopy]) -> bytes:
 def _contents(
     copies: list[TensorCopy], adapter: SourceAdapter | None, get: Callable[[str], torch.Tensor]
 ) -> Iterator[memoryview]:
-    """The bytes of the tensors, part by part."""
+    """Yield the bytes of the tensors, part by part."""
     import torch
 
     for copy in copies:
@@ -110,7 +110,7 @@ def _contents(
 def _rows(
     copy: TensorCopy, adapter: SourceAdapter | None, get: Callable[[str], torch.Tensor]
 ) -> Iterator[torch.Tensor]:
-    """The converted tensor, some rows at a time."""
+    """Yield the converted tensor, some rows at a time."""
     tensor = get(copy.name)
     if adapter and copy.pair:
         step = max(1, MERGED_NUMBERS // tensor.shape[1])

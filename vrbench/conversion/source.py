@@ -153,7 +153,7 @@ def read_source(source: str, base: str | None, vision_tower: str | None) -> Sour
 
 
 def find_source(name: str, near: Path | None = None) -> locate.CheckpointSource:
-    """As `locate_checkpoint`; pickled files are downloaded if the hub may have weights only in these.
+    """Locate a source checkpoint; pickled files are downloaded if the hub may have weights only in these.
 
     Raises:
         VrbenchError: there is no such folder.
@@ -217,7 +217,7 @@ def _validate_base(folder: Path, form: Form, base: str | None) -> list[str]:
 
 
 def _compare_llm_settings(folder: Path, settings: dict[str, Any], base: Path) -> list[str]:
-    """Settings in which a base differs from the model that the source was trained on."""
+    """Return an error for each setting in which a base differs from the model that the source was trained on."""
     theirs = read_json(base / "config.json")
     return [
         f"{base} is another base than {folder} was trained on: its config.json has {key} {theirs[key]!r}, that of "
@@ -241,7 +241,7 @@ def _source_files(folder: Path, form: Form, errors: _Errors) -> tuple[Path, ...]
 def _find_tower(
     folder: Path, settings: dict[str, Any], files: tuple[Path, ...], given: Path | None, errors: _Errors
 ) -> tuple[Path | None, VisionTower | None]:
-    """The folder that the tower's weights are read from, None for the source itself, and the tower's settings."""
+    """Return the folder of the tower's weights (None for the source itself), and the tower's settings."""
     stored = [name for file in files for name in errors.attempt(read_tensor_info, file) or ()]
     if any((target_name(name) or "").startswith(TOWER_PREFIX) for name in without_peft_prefix(stored).values()):
         return None, errors.attempt(read_tower, settings, given)
@@ -268,7 +268,7 @@ def _find_tower(
 def _find_tokenizer(
     folder: Path, base: Path | None, form: Form, architecture: SourceArchitecture, errors: _Errors
 ) -> ConvertedTokenizer | None:
-    """The base's tokenizer, as in the original code; a whole model's own."""
+    """Return the base's tokenizer, as in the original code; a whole model's own."""
     places = [place for place in (base, folder) if place]
     for place in places:
         if has_tokenizer(place):

@@ -28,7 +28,7 @@ OLD_KEYS = ("rope_theta", "rope_scaling", "partial_rotary_factor", "head_dim")
 
 
 def write_target(source_name: str, out: Path, base: str | None, vision_tower: str | None) -> Path:
-    """See `vrbench.conversion.convert`."""
+    """Convert a checkpoint and write its folder; see `vrbench.conversion.convert`."""
     require_free(out)
     source = read_source(source_name, base, vision_tower)
     config = target_config(source)
@@ -116,7 +116,7 @@ def _write_processor(folder: Path, source: SourceCheckpoint) -> None:
 
 
 def _write_generation_config(folder: Path, source: SourceCheckpoint) -> None:
-    """Greedy decoding, which ends where the original's does: at its end token, and at all that its settings name."""
+    """Write settings for greedy decoding that stops at the same tokens as the original."""
     ids = _special_ids(source)
     stated = read_json((source.base or source.folder) / "generation_config.json").get("eos_token_id")
     named = [token for token in (stated if isinstance(stated, list) else [stated]) if type(token) is int]

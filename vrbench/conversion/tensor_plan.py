@@ -88,7 +88,7 @@ def plan_copies(source: SourceCheckpoint, config: LlavaConfig) -> list[TensorCop
 
 
 def _plan_file_copies(files: list[Path], is_tower: bool, tied: bool) -> tuple[dict[str, TensorCopy], list[str]]:
-    """Target name -> copy, for the files of one part; and which of their tensors cannot be used."""
+    """Return target name -> copy, for the files of one part; and which of their tensors cannot be used."""
     found: dict[str, TensorCopy] = {}
     errors: list[str] = []
     for file in files:
@@ -113,7 +113,7 @@ def _plan_file_copies(files: list[Path], is_tower: bool, tied: bool) -> tuple[di
 
 
 def _validate_shapes(source: SourceCheckpoint, shapes: Mapping[str, Shape], config: LlavaConfig) -> list[str]:
-    """All tensors that are missing, unexpected, or of another shape in the converted model."""
+    """Return an error for each tensor that is missing, unexpected, or of another shape in the converted model."""
     expected = expected_shapes(empty_model(config))
     if config.tie_word_embeddings:
         expected.pop("lm_head.weight", None)
@@ -133,7 +133,7 @@ def _validate_shapes(source: SourceCheckpoint, shapes: Mapping[str, Shape], conf
 
 
 def _add_image_token_row(copies: list[TensorCopy], source: SourceCheckpoint, config: LlavaConfig) -> list[TensorCopy]:
-    """The copies, with an embedding that has a row for the image token, and a head of the same length.
+    """Return the copies with a row for the image token in the embedding, and a head of the same length.
 
     New rows are copies of the unknown token's row, which is never an answer, or else of the last: the new tokens are as
     unlikely as it is, and the likelihoods of other answers do not change.

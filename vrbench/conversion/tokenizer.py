@@ -115,7 +115,7 @@ def convert_tokenizer(folder: Path, end: str, use_sentencepiece: bool) -> Conver
 
 
 def _load(folder: Path, use_sentencepiece: bool) -> Any:
-    """The tokenizer of the file that the original code reads, or else of the other."""
+    """Load the tokenizer from the file that the original code reads, or else from the other."""
     from transformers import PreTrainedTokenizerFast
 
     found = [name for name in FILES if (folder / name).is_file()]
@@ -130,7 +130,7 @@ def _load(folder: Path, use_sentencepiece: bool) -> Any:
 
 
 def _load_sentencepiece(folder: Path) -> Any:
-    """A Llama tokenizer from its SentencePiece model; its added tokens and settings from the files beside it."""
+    """Return a Llama tokenizer from its SentencePiece model; its added tokens and settings from the files beside it."""
     from transformers import AddedToken
 
     stated = _read_json(folder / "tokenizer_config.json")
@@ -146,7 +146,7 @@ def _load_sentencepiece(folder: Path) -> Any:
 
 
 def _from_sentencepiece(path: Path, settings: dict[str, Any]) -> Any:
-    """A fast tokenizer that encodes as a SentencePiece model does, with settings of transformers' `LlamaTokenizer`."""
+    """Build a fast tokenizer that encodes like a SentencePiece model, with the settings of `LlamaTokenizer`."""
     from transformers import LlamaTokenizer
     from transformers.tokenization_utils_base import generate_merges
 
@@ -204,7 +204,7 @@ def _prepend_spaces(tokenizer: Any) -> None:
 
 
 def _probes(pieces: list[str]) -> Iterator[str]:
-    """The texts of `PROBES`, and all pieces in a row."""
+    """Yield the texts of `PROBES`, and all pieces in a row."""
     yield from PROBES
     texts = [piece.replace("▁", " ") for piece in pieces]
     for start in range(0, len(texts), PIECES_PER_PROBE):
@@ -222,7 +222,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _with_image_token(raw: dict[str, Any]) -> dict[str, Any]:
-    """A tokenizer's JSON with Llama 3's reserved token renamed to "<image>"."""
+    """Return a tokenizer's JSON with Llama 3's reserved token renamed to "<image>"."""
     added = raw["added_tokens"]
     if not any(token["content"] == IMAGE for token in added):
         for token in added:

@@ -99,7 +99,7 @@ def _vision_config(folder: Path) -> dict[str, Any]:
 
 
 def _with_defaults(path: Path, stated: Any, kind: str) -> dict[str, Any]:
-    """A tower's config.json, with the defaults that it leaves out."""
+    """Return a tower's config.json, with the defaults that it leaves out."""
     from transformers import CLIPVisionConfig, SiglipVisionConfig
 
     try:
@@ -113,7 +113,7 @@ def _with_defaults(path: Path, stated: Any, kind: str) -> dict[str, Any]:
 
 
 def _image_settings(config: dict[str, Any], folder: Path | None, aspect: str | None) -> dict[str, Any]:
-    """Settings of `LlavaImageProcessor` as in the tower's training, with padding to a square where LLaVA had it."""
+    """Return `LlavaImageProcessor` settings as in the tower's training, padding to a square where LLaVA did."""
     side = config["image_size"]
     square = {"height": side, "width": side}
     if config["model_type"] == "clip_vision_model":

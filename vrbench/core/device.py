@@ -61,7 +61,7 @@ def processor_name() -> str:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that the memory of the GPU or of the machine is exhausted."""
+    """Return whether an error says that the memory of the GPU or of the machine is exhausted."""
     from accelerate.utils.memory import should_reduce_batch_size
 
     return isinstance(error, MemoryError) or should_reduce_batch_size(error) or "out of memory" in str(error)

@@ -144,7 +144,7 @@ def validate_output(path: str | Path, kind: OutputKind = "folder") -> list[str]:
 
 
 def _exists(place: Path) -> bool:
-    """As `Path.exists`, which also swallows errors other than a missing file."""
+    """Return whether a path exists; unlike `Path.exists`, raise errors other than a missing file."""
     try:
         place.stat()
     except FileNotFoundError:

@@ -84,7 +84,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return tree
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        """Whether a template may use an attribute: no internals of Python, and no methods but those of plain values."""
+        """Return whether a template may use an attribute: no Python internals, and only methods of plain values."""
         plain = type(obj).__module__ in PLAIN_MODULES and not isinstance(obj, ModuleType)
         return super().is_safe_attribute(obj, attr, value) and (plain or not callable(value))
 

@@ -124,7 +124,7 @@ def _write(rows: Any, to: Path) -> None:
 
 
 def _as_vrbench_error(error: Exception, name: str, revision: str, where: str = "") -> VrbenchError:
-    """One sentence for what a library raised."""
+    """Return the `VrbenchError` for an exception of a library."""
     os_errors.reraise_os_error(error)
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -154,7 +154,7 @@ def _endpoint() -> str:
 
 
 def _is_network(error: BaseException | None) -> bool:
-    """Whether a failed connection is behind an error, directly or as its cause."""
+    """Return whether a failed connection is behind an error, directly or as its cause."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

@@ -155,7 +155,7 @@ def is_file(path: Path) -> bool:
 
 
 def _has_image_magic(text: str) -> bool:
-    """Whether the first characters are an image's in base64; a JPEG's look like an absolute path, "/9j/"."""
+    """Return whether the first characters are an image's in base64; a JPEG's look like an absolute path, "/9j/"."""
     if len(text) < MIN_BASE64_LENGTH:
         return False
     try:
@@ -191,7 +191,7 @@ def _shorten(text: str) -> str:
 
 
 def _convert_column(column: Any, folder: Path | None) -> tuple[Any, list[tuple[int, str]]]:
-    """A column as {bytes, path} or lists of them, and the rows that hold something else."""
+    """Return a column as {bytes, path} or lists of them, and the rows that hold something else."""
     kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     if _entry_type(column.type) != column.type:
         kind = pa.list_(kind)
@@ -209,19 +209,19 @@ def _convert_column(column: Any, folder: Path | None) -> tuple[Any, list[tuple[i
 
 
 def _entry_type(kind: Any) -> Any:
-    """The type of a list's entries; the type itself where it is no list."""
+    """Return the type of a list's entries; the type itself where it is no list."""
     lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     return kind.value_type if any(is_one(kind) for is_one in lists) else kind
 
 
 def _is_struct(kind: Any) -> bool:
-    """Whether a column has {bytes, path}, also in lists."""
+    """Return whether a column has {bytes, path}, also in lists."""
     inner = _entry_type(kind)
     return pa.types.is_struct(inner) and {inner.field(i).name for i in range(inner.num_fields)} == {"bytes", "path"}
 
 
 def _has_bytes(column: Any) -> bool:
-    """Whether a column is as `datasets` stores images already, with bytes wherever there is a path."""
+    """Return whether a column is as `datasets` stores images already, with bytes wherever there is a path."""
     kind = _entry_type(column.type)
     if not _is_struct(kind) or kind.field("bytes").type != pa.binary() or isinstance(column.type, pa.FixedSizeListType):
         return False

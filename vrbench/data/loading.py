@@ -72,7 +72,7 @@ def _commits(rows: Dataset) -> Iterator[str]:
 
 
 def _load_checked(spec: TaskSpec, location: DataLocation, config: str, split: str) -> Dataset:
-    """A split, one item a row, with the columns named as the task names them."""
+    """Load a split, one item per row, with the columns named as the task names them."""
     from vrbench.data import tables
 
     place, source = location.describe(spec, config, split), spec.data

@@ -64,7 +64,7 @@ def select(
 
 
 def _stratify(loaded: Mapping[str, Mapping[str, Dataset]], spec: TaskSpec) -> list[list[list[tuple[str, int]]]]:
-    """Stratum -> unit -> (config, position) of its items.
+    """Return stratum -> unit -> (config, position) of its items.
 
     A unit is the items of one group with one value of `spec.unit`, which metrics keep together; it belongs to the
     stratum of its first item.
@@ -124,7 +124,7 @@ def iterate_undecoded(rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str
 
 
 def _to_json(value: Any) -> Any:
-    """A value as canonical JSON can hold it: bytes and images as their sha256, other types as text."""
+    """Return a value as canonical JSON can hold it: bytes and images as their sha256, other types as text."""
     if isinstance(value, Mapping):
         if set(value) == {"bytes", "path"} and value["bytes"] is not None:
             return _to_json(value["bytes"])  # where a mirror keeps the file is no part of the image

@@ -136,18 +136,18 @@ def unnest(rows: Dataset, columns: Sequence[str], images: Sequence[str] = ()) ->
 
 
 def _take(column: Any, places: Sequence[int]) -> Any:
-    """The values at some places, one after another; each is a view of the column, not a copy."""
+    """Return the values at some places, one after another; each is a view of the column, not a copy."""
     return pa.chunked_array([column.slice(place, 1).chunk(0) for place in places], type=column.type)
 
 
 def _dataset(table: Any) -> Dataset:
-    """A data set in memory, whose {bytes, path} structs, also in lists, are images with or without feature notes."""
+    """Return a data set in memory whose {bytes, path} structs, also in lists, are images."""
     features = _opened_feature(Features.from_arrow_schema(table.schema))
     return Dataset(table.cast(features.arrow_schema), info=DatasetInfo(features=features))
 
 
 def _opened_feature(kind: Any, structs: bool = True) -> Any:
-    """A feature with `OpenedImage` wherever it has images, and with `structs` also for {bytes, path}."""
+    """Return a feature with `OpenedImage` wherever it has images, and with `structs` also for {bytes, path}."""
     if isinstance(kind, Features):
         return Features({name: _opened_feature(part, structs) for name, part in kind.items()})
     if isinstance(kind, Image) or (structs and isinstance(kind, dict) and set(kind) == {"bytes", "path"}):
@@ -161,7 +161,7 @@ def _opened_feature(kind: Any, structs: bool = True) -> Any:
 
 
 def _uncompressed_file(value: Any) -> Any:
-    """A generated image as an uncompressed file: its bytes follow from its pixels, whatever Pillow's version."""
+    """Return a generated image as an uncompressed file: its bytes follow from its pixels, whatever Pillow's version."""
     if isinstance(value, dict):
         return {name: _uncompressed_file(part) for name, part in value.items()}
     if isinstance(value, list):

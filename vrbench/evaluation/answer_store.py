@@ -175,7 +175,7 @@ class AnswerStore:
 
 
 def _create(path: Path, checkpoint: str) -> None:
-    """Create a store whole or not at all, so that no half-written file ever has that name."""
+    """Create a store atomically, so that no half-written file ever has that name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)

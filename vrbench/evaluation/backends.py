@@ -118,7 +118,7 @@ class PaddedBatches:
         return dict(zip(batch, self._vlm.generate(inputs, limits), strict=True))
 
     def _length(self, request: Request) -> int:
-        """Tokens of the whole prompt, including those of images."""
+        """Return the number of tokens of the prompt, including those of images."""
         if isinstance(request, LogLikelihoodRequest):
             return len(request.context) + len(request.continuation) - 1
         if request.images:
@@ -126,12 +126,12 @@ class PaddedBatches:
         return len(request.tokens)
 
     def _answer(self, key: str) -> int:
-        """Tokens of the answer at most."""
+        """Return the maximum number of tokens of the answer."""
         request = self._requests[key]
         return request.max_new_tokens if isinstance(request, GenerationRequest) else 0
 
     def _group(self, key: str) -> tuple[int, int]:
-        """(what a batch has to agree in, length).
+        """Return the sort key of a request: what all requests of a batch share, then the length.
 
         Log-likelihoods agree in the length, so that there is no padding; prompts in the number of images, since
         Mllama's answers change with images that are padding.
@@ -209,7 +209,7 @@ class PrefixSharedBatches:
         return tuple(self._vlm.encode(request.prompt, [self._slots[image.digest] for image in request.images]))
 
     def _projected(self, slots: set[int]) -> dict[int, Any]:
-        """Slot -> what the decoder reads of its image, [tokens, hidden]."""
+        """Return slot -> projected features of its image, [tokens, hidden]."""
         import torch
 
         if not slots:

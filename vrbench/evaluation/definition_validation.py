@@ -82,7 +82,7 @@ def generation_errors(task: Any) -> Iterator[str]:
 
 
 def _scorer_errors(spec: TaskSpec, subtask: SubtaskData, task: Any, row: Mapping[str, Any]) -> Iterator[str]:
-    """Whether the scorer finds what it reads in the harness's metrics of a made-up answer."""
+    """Yield an error if the scorer does not find its input in the harness's metrics of a made-up answer."""
     key = identify(spec, row, subtask.config, subtask.positions[0])
     try:
         responses = _made_up_responses(task, row)
@@ -100,7 +100,7 @@ def _scorer_errors(spec: TaskSpec, subtask: SubtaskData, task: Any, row: Mapping
 
 
 def _made_up_responses(task: Any, row: Mapping[str, Any]) -> list[Any]:
-    """Responses of the kind that a task asks for."""
+    """Return responses of the kind that a task asks for."""
     if task.OUTPUT_TYPE == "multiple_choice":
         return [(-1.0, False)] * len(task.doc_to_choice(row))
     return [{"generate_until": "", "loglikelihood_rolling": -1.0, "loglikelihood": (-1.0, False)}[task.OUTPUT_TYPE]]

@@ -145,7 +145,7 @@ class InferenceEngine:
                 yield responses
 
     def _batch_length(self, backend: Backend, group: Sequence[Any]) -> int:
-        """How many of a group make the next batch."""
+        """Return the size of the next batch of a group."""
         if isinstance(self._batch_size, int):
             return self._batch_size
         held = itertools.accumulate(backend.tokens_held(group))
@@ -183,7 +183,7 @@ class _ItemProgress:
 
 
 def _token_budget(vlm: BaseVLM) -> int:
-    """Padded tokens in one pass that should fit beside the weights: activations, keys and values grow with them."""
+    """Return how many padded tokens should fit in one pass beside the weights: activations grow with them."""
     if vlm.device.type != "cuda":
         return CPU_TOKENS
     import torch

@@ -164,7 +164,7 @@ def _evaluate_checkpoint(run_plan: RunPlan, checkpoint: Checkpoint, features: Vi
 def _run_task(
     task: PlannedTask, engine: InferenceEngine, config: RunConfig, checkpoint: Checkpoint
 ) -> tuple[TaskResult, tuple[Sample, ...]]:
-    """One task's result; an error that ends it is recorded, so that the other tasks still run."""
+    """Return one task's result; an error that ends it is recorded, so that the other tasks still run."""
     spec, start = task.spec, time.perf_counter()
     computed, reused = engine.computed, engine.reused
     fields: dict[str, Any] = {**task_result.task_fields(task), "code": task_versions(checkpoint, spec)}

@@ -107,7 +107,7 @@ def _example(spec: TaskSpec, subtask: SubtaskData, model: Checkpoint | None) -> 
 
 
 def _preview(spec: TaskSpec, task: Any, key: ItemKey, instances: Sequence[Any]) -> ItemPreview:
-    """What the harness's requests of one item show."""
+    """Return the preview of one item, from the harness's requests."""
     kind, args = instances[0].request_type, instances[0].args
     images = ()
     if spec.harness == "lmms-eval":
@@ -122,7 +122,7 @@ def _preview(spec: TaskSpec, task: Any, key: ItemKey, instances: Sequence[Any]) 
 
 
 def _generation(settings: Mapping[str, Any], prompt_format: PromptFormat, model: Checkpoint) -> str:
-    """How a family generates an answer."""
+    """Describe how a family generates an answer."""
     context = stated_context(read_model_config(model.root.path)[2]) if model.root.has("config.json") else None
     stop = stop_criteria(
         settings,

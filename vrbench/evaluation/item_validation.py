@@ -55,20 +55,20 @@ def validate_items(spec: TaskSpec, subtasks: Sequence[SubtaskData], location: Da
 
 
 def _examples_as_items(spec: TaskSpec, subtask: SubtaskData) -> SubtaskData:
-    """The few-shot examples in the place of scored items: the harness makes prompts of them in the same way."""
+    """Return the few-shot examples in the place of scored items: the harness makes prompts of them in the same way."""
     rows = copy.copy(subtask.rows)
     rows[spec.data.split] = rows[spec.data.fewshot_split]
     return SubtaskData(subtask.config, range(len(rows[spec.data.split])), rows)
 
 
 def _group_by_row(errors: Iterable[tuple[int, str]], positions: Sequence[int], spec: TaskSpec) -> list[str]:
-    """`group_by_error` with the positions of the rows in the whole split; a row of the file may hold several items."""
+    """Group errors by the rows' positions in the whole split; a row of the file may hold several items."""
     noun = "item" if spec.data.unnest else "row"
     return group_by_error(((positions[n] if n < len(positions) else n, text) for n, text in errors), noun)
 
 
 def _column_errors(spec: TaskSpec, rows: Dataset) -> Iterator[str]:
-    """Image columns of a task with images that hold numbers, which are left as they are when a table is read."""
+    """Yield an error for each image column that holds numbers, which are left as they are when a table is read."""
     if spec.harness == "lmms-eval":
         for name in spec.data.images:
             if name in rows.features and name not in columns_of(rows):
@@ -82,7 +82,7 @@ def _image_errors(rows: Dataset) -> Iterator[tuple[int, str]]:
 
 
 def _item_errors(spec: TaskSpec, subtask: SubtaskData, is_scored: bool) -> list[str]:
-    """Items that the harness cannot read, show or score, without a right answer, or with the id of another item.
+    """Return errors for items that cannot be read, shown or scored, lack a right answer, or share an id.
 
     Args:
         is_scored: whether the items are scored; else they are examples, whose ids do not matter.
@@ -108,7 +108,7 @@ def _item_errors(spec: TaskSpec, subtask: SubtaskData, is_scored: bool) -> list[
 
 
 def _readable_task(spec: TaskSpec, subtask: SubtaskData) -> tuple[Any, Sequence[int], str]:
-    """The harness's task over the items and their positions; without a task, the reason.
+    """Return the harness's task over the items and their positions; without a task, the reason.
 
     The harnesses try the first item when a task is made, and an error in that one alone is reported as such. So another
     item is put first if they cannot read it, up to a few.
@@ -131,7 +131,7 @@ def _readable_task(spec: TaskSpec, subtask: SubtaskData) -> tuple[Any, Sequence[
 
 
 def _duplicate_id_errors(spec: TaskSpec, config: str, documents: Iterable[Row]) -> Iterator[tuple[int, str]]:
-    """Items with the id of another item: two runs could not be compared item by item."""
+    """Yield an error for items that share an id: two runs could not be compared item by item."""
     if spec.id_column is None:  # the row's number is the id
         return
     numbers: dict[str, list[int]] = {}
@@ -209,7 +209,7 @@ class _ItemCheck:
 
 
 def _attempt(failure: str, action: Callable[[], str]) -> str:
-    """The error that an action finds; or that it fails, whatever a template or a function of the harness raises."""
+    """Return the error that an action finds, or that it fails with any exception of a template or the harness."""
     try:
         return action()
     except Exception as error:
@@ -224,14 +224,14 @@ def _missing_question(row: Row) -> str:
 
 
 def _row_structure(value: Any) -> Any:
-    """What of an item decides whether a template can read it: which values are there, and how long its lists are."""
+    """Return what determines whether a template can read an item: its values present, and lengths of lists."""
     if isinstance(value, Mapping):
         return tuple(map(_row_structure, value.values()))
     return tuple(map(_row_structure, value)) if isinstance(value, list) else value is None
 
 
 def _target_columns(target: Any) -> set[str]:
-    """Columns that a template for the right answer names; none of a function."""
+    """Return columns that a template for the right answer names; none of a function."""
     if not isinstance(target, str):
         return set()
     if "{{" not in target:
@@ -243,7 +243,7 @@ def _target_columns(target: Any) -> set[str]:
 
 
 def _placeholders(task: Any) -> list[dict[str, Any]]:
-    """Of each item, its image columns with one pixel for each image; no image is decoded."""
+    """Return each item's image columns with one pixel for each image; no image is decoded."""
     from PIL import Image
 
     rows = task.dataset[task.config.test_split]
@@ -258,7 +258,7 @@ def _placeholders(task: Any) -> list[dict[str, Any]]:
 
 
 def _blank_pixels(column: Any, pixel: Any) -> list[Any]:
-    """A pixel for each image of an Arrow array, or for each in its lists; None where there is no image."""
+    """Return a pixel for each image of an Arrow array, or for each in its lists; None where there is no image."""
     if hasattr(column, "flatten") and hasattr(column, "offsets"):
         return [_blank_pixels(value.values, pixel) if value.is_valid else None for value in column]
     return [pixel if is_there else None for is_there in column.is_valid().to_pylist()]

@@ -79,7 +79,7 @@ class LmmsEvalAdapter:
             self._vlm = vlm
 
     def read_config(self, path: str) -> dict[str, Any]:
-        """Leave out metrics that only write a file for a challenge server."""
+        """Read a config without the metrics that only write a file for a challenge server."""
         config = load_with_includes(harness_file("lmms-eval", path), _TaskFileLoader)
         config["metric_list"] = [metric for metric in config["metric_list"] if metric["metric"] != "submission"]
         return config

@@ -243,7 +243,7 @@ def plan_task(spec: TaskSpec, config: RunConfig, location: DataLocation | None =
 def _runnable_tasks(
     tasks: str | Sequence[str], config: RunConfig, errors: list[str]
 ) -> tuple[list[TaskSpec], list[TaskSpec]]:
-    """Tasks that can be run, and those that need a judge model.
+    """Return tasks that can be run, and those that need a judge model.
 
     With an error in one name the tasks of the other names are returned, so that their errors are reported too.
     """
@@ -262,7 +262,7 @@ def _runnable_tasks(
 
 
 def _resolve(names: Sequence[str], config: RunConfig, errors: list[str]) -> tuple[Checkpoint, ...]:
-    """The checkpoints without errors; the errors of the others are added."""
+    """Return the checkpoints without errors; the errors of the others are added."""
     checkpoints: list[Checkpoint] = []
     found: list[str] = []
     for name in names:
@@ -274,7 +274,7 @@ def _resolve(names: Sequence[str], config: RunConfig, errors: list[str]) -> tupl
 
 
 def _option_errors(run_plan: RunPlan) -> list[str]:
-    """Errors in what the options mean for each checkpoint."""
+    """Return errors in options that depend on the checkpoint."""
     choice = run_plan.config.image_settings
     errors = [
         error for checkpoint in run_plan.checkpoints for error in image_settings.validate_choice(checkpoint, choice)
@@ -289,7 +289,7 @@ def _option_errors(run_plan: RunPlan) -> list[str]:
 def _load_tasks(
     specs: Sequence[TaskSpec], data: LocatedData, config: RunConfig, errors: list[str]
 ) -> tuple[PlannedTask, ...]:
-    """The tasks with their items; after an error only those whose data need no download. Their errors are added."""
+    """Load the tasks' items and add their errors; after an error only tasks whose data need no download."""
     tasks: list[PlannedTask] = []
     only_at_hand = bool(errors)
     for spec in specs:
@@ -302,7 +302,7 @@ def _load_tasks(
 
 
 def _item_errors(run_plan: RunPlan, has_errors: bool) -> list[str]:
-    """Errors in items; none are searched for where every checkpoint has a run of the same inputs."""
+    """Return errors in items; nothing is checked where every checkpoint has a run of the same inputs."""
     folders = [] if has_errors else [run_plan.folder(checkpoint) for checkpoint in run_plan.checkpoints]
     if folders and all((folder / "run.json").is_file() for folder in folders):
         return []

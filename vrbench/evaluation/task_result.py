@@ -138,7 +138,7 @@ def warn_of_unmatched_targets(samples: Sequence[Sample], scorer: str) -> str:
 
 
 def _words(text: str) -> tuple[str, ...]:
-    """Words in lower case; a character of a script without spaces is a word of its own."""
+    """Return words in lower case; a character of a script without spaces is a word of its own."""
     return tuple(re.findall(r"[a-z0-9]+|\w", text.lower()))
 
 
@@ -148,7 +148,7 @@ def _contains(answer: str, targets: set[tuple[str, ...]], longest: int) -> bool:
 
 
 def _most_common(texts: Sequence[str]) -> str:
-    """The most common texts, shortened."""
+    """Return the most common texts, shortened."""
     return ", ".join(
         repr(text if len(text) <= 40 else f"{text[:40]}...") for text, _ in Counter(texts).most_common(MAX_EXAMPLES)
     )
@@ -166,7 +166,7 @@ def _note(task: PlannedTask, n: int, unscored: int, missing: Sequence[str]) -> s
 
 
 def _official(spec: TaskSpec, scores: TaskScores, complete: bool) -> dict[str, float]:
-    """The harness's aggregates; MME's points of each subtask, and its totals only when nothing is missing.
+    """Return the harness's aggregates; MME's points of each subtask, and its totals only when nothing is missing.
 
     Beside a circular score stands the vanilla one, each rotation counted by itself.
     """

@@ -90,7 +90,7 @@ def score_task(
 
 
 def _unanswered(subtask: BuiltSubtask) -> dict[int, str]:
-    """Row -> why one of its requests is unanswered; of the rows that have such a request."""
+    """Return row -> reason, for each row with an unanswered request."""
     found: dict[int, str] = {}
     for row, instances in enumerate(subtask.instances):
         for instance in instances:
@@ -102,7 +102,7 @@ def _unanswered(subtask: BuiltSubtask) -> dict[int, str]:
 def _score_documents(
     subtask: BuiltSubtask, unanswered: Container[int], scorer: DocumentScorer
 ) -> dict[str, dict[int, ScoredDocument]]:
-    """Filter -> row -> document as scored under that filter, as in the harness's evaluator; of the answered rows."""
+    """Return filter -> row -> document scored under that filter, for the answered rows."""
     subtask.task._instances = [instance for instances in subtask.instances for instance in instances]
     subtask.task.apply_filters()
     subtask.task._instances = None
@@ -118,14 +118,14 @@ def _score_document(subtask: BuiltSubtask, row: int, name: str, scorer: Document
 
 
 def _rows_of_whole_units(subtask: BuiltSubtask, unanswered: Container[int]) -> list[int]:
-    """Rows that the harness can combine: not those of a unit (pair, rotations) of which a part is unanswered."""
+    """Return the rows that the harness can combine: none of a unit (pair, rotations) with an unanswered part."""
     units = [(key.group, key.unit or key.id) for key, _ in subtask.documents]
     torn = {unit for row, unit in enumerate(units) if row in unanswered}
     return [row for row, unit in enumerate(units) if unit not in torn]
 
 
 def _primary_filter(spec: TaskSpec, filters: Sequence[str]) -> str:
-    """The filter that scores: the one that the task names, or the harness's first."""
+    """Return the filter that scores: the one that the task names, or the harness's first."""
     if spec.filter and spec.filter not in filters:
         raise VrbenchError(f"task {spec.id!r}: there is no filter {spec.filter!r}; there are {', '.join(filters)}")
     return spec.filter or filters[0]
@@ -153,7 +153,7 @@ def _samples(
 
 
 def _aggregate(task: Any, scored: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """The harness's aggregates by metric, of what it gave for each document."""
+    """Return the harness's aggregates by metric, from its per-document values."""
     values: dict[str, list[Any]] = {}
     for metrics_of_one in scored:
         for name, value in metrics_of_one.items():
@@ -169,7 +169,7 @@ def _aggregate(task: Any, scored: Iterable[Mapping[str, Any]]) -> dict[str, floa
 
 
 def _by_metric(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Filter -> metric -> figure, as one mapping; named "metric,filter" as in the harnesses where filters are many."""
+    """Flatten filter -> metric -> value to one mapping, named "metric,filter" where there are several filters."""
     several = len(figures) > 1
     return {
         f"{metric},{name}" if several else metric: value
@@ -179,7 +179,7 @@ def _by_metric(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
 
 
 def _official_scores(spec: TaskSpec, configs: Sequence[str], subtasks: Aggregates) -> dict[str, float]:
-    """Each config's aggregates, and before them those of the group where the harness has a rule for it.
+    """Return each config's aggregates, and before them those of the group where the harness has a rule for it.
 
     A config without a scored document has none.
     """

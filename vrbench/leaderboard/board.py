@@ -161,7 +161,7 @@ def boards(root: str | Path) -> dict[str, Board]:
 
 
 def _suggestion(folder: Path) -> str:
-    """The boards beside one that is missing, the nearest name first, or how to name one."""
+    """Return a hint for a missing board: the boards beside it, the nearest name first, or how to give one."""
     others = sorted(file.parent.name for file in folder.parent.glob(f"*/{BOARD_FILE}"))
     near = difflib.get_close_matches(folder.name, others, n=1, cutoff=0.5)
     return f"did you mean {near[0]}?" if near else f"there are {', '.join(others)}" if others else BOARD_HINT

@@ -156,7 +156,7 @@ class SubmissionChecker:
         return result, rows
 
     def _validate_inputs_digest(self, record: RunRecord) -> Iterator[str]:
-        """Whether the digest that names the run's folder is that of its checkpoint, tasks and settings.
+        """Yield an error if the inputs digest is not that of the run's checkpoint, tasks and settings.
 
         The versions of vrbench's code are those in the record: older answers are scored by today's code here, and their
         stored scores are compared with that.
@@ -172,7 +172,7 @@ class SubmissionChecker:
 
 
 def _task_specs(board: Board, known: Mapping[str, TaskSpec]) -> dict[str, TaskSpec]:
-    """The definitions of a board's tasks."""
+    """Return the definitions of a board's tasks."""
     errors = []
     for task, pinned in board.tasks.items():
         spec = known.get(task)
@@ -188,7 +188,7 @@ def _task_specs(board: Board, known: Mapping[str, TaskSpec]) -> dict[str, TaskSp
 
 
 def _validate_job(board: Board, job: PlannedTask) -> Iterator[str]:
-    """Whether a task's definition and data here are those of the board."""
+    """Yield an error where a task's definition or data here are not those of the board."""
     task, pinned = job.spec.id, board.tasks[job.spec.id]
     if pinned.definition_digest not in (None, job.definition_digest):
         yield f"board {board.id} has {task} with another prompt, generation or scoring than its task file"

@@ -72,7 +72,7 @@ def keep_stored_figures(stored: Leaderboard, rows: Sequence[LeaderboardRow]) -> 
 
 
 def _changed_figures(before: LeaderboardRow, now: LeaderboardRow) -> Iterator[str]:
-    """Figures of a row that changed; a rank may, since other rows are added."""
+    """Yield an error for each figure of a row that changed; ranks may change, since rows are added."""
     dumps = (_without_ranks(row.model_dump(exclude=_MUTABLE_FIELDS)) for row in (before, now))
     different = differences(*dumps)
     if different:

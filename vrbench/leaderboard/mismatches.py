@@ -53,7 +53,7 @@ def differences(stored: Any, rescored: Any) -> list[tuple[str, Any, Any]]:
 
 
 def _slack(name: str, values: Mapping[str, Any]) -> float:
-    """How far an end of an interval may be from that of other draws; 0 for other values."""
+    """Return the tolerance for an end of an interval, which depends on the draws; 0 for other values."""
     place, _, field = name.rpartition(".")
     low, high = values.get(f"{place}.low"), values.get(f"{place}.high")
     if field not in ("low", "high") or not isinstance(low, float) or not isinstance(high, float):
@@ -88,7 +88,7 @@ def _samples(count: int) -> str:
 
 
 def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """'score.low' -> its value, and so on for everything within."""
+    """Yield the dotted name, such as 'score.low', and the value of everything within a value."""
     inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
     for key, inner in inside:
         yield from _flatten(inner, f"{name}.{key}" if name else str(key))

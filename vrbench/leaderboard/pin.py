@@ -82,7 +82,7 @@ def pin(
 
 
 def _validate_run(board: Board, run: Run, known: Mapping[str, TaskSpec]) -> Iterator[str]:
-    """Why a run's digests cannot be pinned."""
+    """Yield why a run's digests cannot be pinned."""
     label = f"the run of {run.record.checkpoint.id}"
     if run.record.settings.limit is not None:
         yield f"{label} has limit {run.record.settings.limit}; whole tasks are pinned"

@@ -122,7 +122,7 @@ def pack(
 def _check_packed(
     alone: PreparedSubmission, root: Path, make_checker: Callable[[Board], SubmissionChecker] | None
 ) -> list[str]:
-    """Errors of a submission that is packed into an empty folder, read back, and scored again if wanted."""
+    """Return the errors found when a submission is packed into an empty folder, read back, and optionally rescored."""
     errors: list[str] = []
     packed = attempt(lambda: write(alone), errors)
     checker = attempt(lambda: make_checker(alone.board), errors) if make_checker else None
@@ -206,7 +206,7 @@ def conflicts(prepared: PreparedSubmission) -> list[str]:
 
 
 def _recipe(ref: CheckpointRef, folder: Path | None) -> str:
-    """The recipe in a checkpoint's folder; empty if there is none, or no folder of this checkpoint is found."""
+    """Return the recipe in a checkpoint's folder; empty if there is none, or no folder of this checkpoint is found."""
     if folder is not None and not folder.is_dir():
         raise VrbenchError(f"--ckpt {str(folder)!r} is not a folder")
     try:
@@ -226,7 +226,7 @@ def _recipe(ref: CheckpointRef, folder: Path | None) -> str:
 
 
 def _family(board: Board, base: Run, given: str | None, errors: list[str]) -> str | None:
-    """The board's family: the one given, else the one of this baseline, else the only one of this architecture."""
+    """Return the board's family: as given, else that of this baseline, else the only one of this architecture."""
     if given is not None:
         if given not in board.families:
             errors.append(f"family {given!r} is not on board {board.id}; there are {', '.join(board.families)}")
@@ -250,7 +250,7 @@ def _family(board: Board, base: Run, given: str | None, errors: list[str]) -> st
 def _baseline(
     board: Board, key: str, ours: Run, base: Run, metadata: SubmissionMetadata, root: Path, errors: list[str]
 ) -> tuple[str, RunRecord | None]:
-    """The baseline's reference, and its record on the board."""
+    """Return the baseline's reference, and its record on the board."""
     revision = base.record.checkpoint.digest[:16]
     own, reference = f"{metadata.name}@{revision}", board.families[key].baseline
     if ours.record.checkpoint.digest == base.record.checkpoint.digest:

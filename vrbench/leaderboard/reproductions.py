@@ -113,7 +113,7 @@ def check_reproductions(
 
 
 def _validate_requirements(reproduction: Reproduction, board: Board, record: RunRecord) -> Iterator[str]:
-    """What a board requires of a reproduction whatever the submission is."""
+    """Yield an error for each requirement of a board that a reproduction does not meet, whatever the submission."""
     if reproduction.by not in board.maintainers:
         by, known = sanitize_for_message(reproduction.by), ", ".join(board.maintainers)
         yield f"{by} is no maintainer of board {board.id}; those are {known}"
@@ -125,7 +125,7 @@ def _validate_requirements(reproduction: Reproduction, board: Board, record: Run
 
 
 def _compare(record: RunRecord, rescored: Run | None, row: LeaderboardRow) -> Iterator[str]:
-    """Other weights, another compute type, and tasks on which one score lies outside the other's interval."""
+    """Yield differences: weights, compute type, and tasks on which one score lies outside the other's interval."""
     digest, dtype = record.checkpoint.digest, record.settings.dtype
     if digest != row.digest:
         yield f"it is a run of another checkpoint: sha256 {digest[:12]} against {row.digest[:12]}"

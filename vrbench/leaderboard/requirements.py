@@ -54,7 +54,7 @@ def tasks_without_responses(record: RunRecord, samples: Mapping[str, Sequence[Sa
 
 
 def _validate_identity(board: Board, submission: Submission, record: RunRecord) -> Iterator[str]:
-    """Board, family, checkpoint and baseline."""
+    """Yield an error for each mismatch of board, family, checkpoint or baseline."""
     ref, key = record.checkpoint, submission.family
     if submission.board != board.id:
         yield f"it is for board {submission.board!r}, not for {board.id!r}"
@@ -112,7 +112,7 @@ def validate_checkout(record: RunRecord) -> Iterator[str]:
 
 
 def _validate_tasks(board: Board, record: RunRecord) -> Iterator[str]:
-    """Whether its tasks are those of the board, each once and finished."""
+    """Yield an error unless the tasks are those of the board, each once and finished."""
     tasks = Counter(result.task for result in record.results)
     advice = f"run it with --tasks {','.join(board.tasks)}"
     if missing := [task for task in board.tasks if task not in tasks]:
@@ -129,7 +129,7 @@ def _validate_tasks(board: Board, record: RunRecord) -> Iterator[str]:
 
 
 def _validate_result(pinned: PinnedTask, result: TaskResult) -> Iterator[str]:
-    """Version, completeness and digests of one task's result."""
+    """Yield errors in version, completeness and digests of one task's result."""
     if result.version != pinned.version:
         yield f"it was run at version {result.version}; the board has version {pinned.version}"
     if result.status != "ok":

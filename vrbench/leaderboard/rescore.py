@@ -115,7 +115,7 @@ class Rescorer:
 
 
 def _response_error(responses: Sequence[Any], requests: Sequence[Any]) -> str:
-    """Why responses cannot be those to an item's requests; empty if they can."""
+    """Return why responses cannot be those to an item's requests; empty if they can."""
     if len(responses) != len(requests):
         return f"has {len(responses):,} responses; the task asks {len(requests):,} of each such item"
     kind = requests[0].request_type

@@ -92,7 +92,7 @@ def _retention(row: ComparisonRow) -> ScoreWithCI:
 def _mean(
     name: str, tasks: Sequence[str], run: Run, pairs: Mapping[str, PairedTask], is_baseline: bool
 ) -> SuiteMean | None:
-    """The mean over a suite's tasks; perplexities are not part of it."""
+    """Return the mean over a suite's tasks; perplexities are not part of it."""
     used = {task: pairs[task] for task in tasks if pairs[task].in_mean}
     if not used:
         return None
@@ -108,7 +108,7 @@ def _mean(
 
 
 def _verdict(claim: Claim, board: Board, rows: Mapping[str, ComparisonRow], pairs: Mapping[str, PairedTask]) -> Verdict:
-    """The verdict on a claim about a task, one of the board's two means, or a suite."""
+    """Return the verdict on a claim about a task, one of the board's two means, or a suite."""
     if claim.name in rows:
         return claim_verdict(claim, rows[claim.name], [pairs[claim.name]])
     suites = {claim.name, *POOLS.get(claim.name, ())}
@@ -159,7 +159,7 @@ def row_cost(record: RunRecord) -> RowCost:
 
 
 def _training(lineages: Sequence[Lineage]) -> tuple[float | None, list[str]]:
-    """Seconds and devices of all steps that trained layers of the LLM; no seconds if a step does not note them."""
+    """Return seconds and devices of all steps that trained LLM layers; no seconds if a step does not record them."""
     trained = [step for line in lineages for step in line.steps if step.kind == "trained" and step.layers != "none"]
     noted = [_seconds_and_device(step.note) for step in trained]
     seconds = [seconds for seconds, _ in noted if seconds is not None]
@@ -168,7 +168,7 @@ def _training(lineages: Sequence[Lineage]) -> tuple[float | None, list[str]]:
 
 
 def _seconds_and_device(note: str) -> tuple[float | None, str]:
-    """What a training step's note says, which is a JSON object where vrbench wrote it."""
+    """Return seconds and device from a training step's note, a JSON object where vrbench wrote it."""
     try:
         fields = parse_json(note, "the note")
     except VrbenchError:
@@ -216,7 +216,7 @@ def ranked(rows: Sequence[LeaderboardRow], tasks: Sequence[LeaderboardTask]) -> 
 
 
 def _with_ranks(records: Sequence[RankedT], higher_is_better: bool = True) -> list[RankedT]:
-    """One record of each row, or None, with the ranks of its score and of its retention."""
+    """Return one record of each row, or None, with the ranks of its score and of its retention."""
     scores = rank_scores([None if record is None else record.score for record in records], higher_is_better)
     retentions = rank_scores([None if record is None else record.retention for record in records])
     found = list(records)

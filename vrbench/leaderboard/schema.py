@@ -29,7 +29,7 @@ SUBMISSIONS = "submissions"
 
 
 def _checked(check: Callable[[str], object]) -> AfterValidator:
-    """A validator whose `VrbenchError` pydantic reports with those of the other fields."""
+    """Return a validator whose `VrbenchError` pydantic reports with those of the other fields."""
 
     def validate(text: str) -> str:
         try:

@@ -127,7 +127,7 @@ def write_leaderboards(found: Validation) -> list[Path]:
 
 
 def _resolve(path: Path) -> tuple[Path, dict[str, Board], Path | None]:
-    """The folder of all boards, the boards to validate, and the one submission if the path is that of one."""
+    """Return the folder of all boards, the boards to validate, and the one submission if the path is that of one."""
     path = path.absolute()
     if (path / BOARD_FILE).is_file():
         board = load_board(path)

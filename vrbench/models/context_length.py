@@ -61,7 +61,7 @@ def _scaled(text_config: Any, stated: int) -> Iterator[float]:
 
 
 def _rope_settings(text_config: Any) -> Iterator[Mapping[str, Any]]:
-    """The settings of rotary positions: one mapping, or one for each kind of layer in newer models."""
+    """Yield the settings of rotary positions: one mapping, or one for each kind of layer in newer models."""
     for name in ("rope_parameters", "rope_scaling"):
         settings = getattr(text_config, name, None)
         if isinstance(settings, Mapping):

@@ -120,7 +120,7 @@ class _TokenChoice:
 def _unpack_cache(
     cache: DynamicCache, prompts: Sequence[tuple[int, Sequence[int]]]
 ) -> tuple[DynamicCache, torch.Tensor]:
-    """Keys and values of each prompt's own path, padded on the left, and the mask of what is not padding."""
+    """Return keys and values of each prompt's own path, padded on the left, and the mask of what is not padding."""
     longest = max(len(path) for _, path in prompts)
     device = cache.layers[0].keys.device
     row = torch.tensor([row for row, _ in prompts], device=device)[:, None]

@@ -32,7 +32,7 @@ def is_buffer(name: str) -> bool:
 
 
 def _is_optional(name: str, model_type: str) -> bool:
-    """Whether a tensor of a canonical name decides no answer, so that it may be missing or left over."""
+    """Return whether a tensor affects no answer, so that it may be missing or left over."""
     # In LLaVAs: what older files carry of later LLaVAs, and a pooling head that a LLaVA never calls.
     unused_in_llava = name.endswith("image_newline") or name.startswith("vision_tower.head.")
     return is_buffer(name) or (model_type == "llava" and unused_in_llava)
@@ -54,7 +54,7 @@ def validate(folder: Path) -> list[str]:
 
 
 def _validate_vision_tower(folder: Path) -> list[str]:
-    """Whether all images of a LLaVA have the same number of tokens; Pixtral's tower keeps their shapes."""
+    """Return an error unless a LLaVA's images all have the same number of tokens; Pixtral's tower keeps shapes."""
     config = read_json(folder / "config.json")
     vision = config.get("vision_config")
     kind = vision.get("model_type") if isinstance(vision, dict) else None
@@ -68,7 +68,7 @@ def _validate_vision_tower(folder: Path) -> list[str]:
 
 
 def _validate_feature_layer(folder: Path, config: Any) -> list[str]:
-    """Whether a LLaVA's vision tower has the states that the projector reads."""
+    """Return an error unless a LLaVA's vision tower has the hidden states that the projector reads."""
     chosen, depth = config.vision_feature_layer, config.vision_config.num_hidden_layers
     if all(-depth - 1 <= n <= depth for n in ([chosen] if isinstance(chosen, int) else chosen)):
         return []
@@ -105,7 +105,7 @@ def validate_weights(folder: Path) -> list[str]:
 
 
 def _numeric_texts(folder: Path) -> Iterator[tuple[str, str]]:
-    """Settings of config.json that are a number written as text."""
+    """Return the settings of config.json that are numbers written as text."""
 
     def search(prefix: str, part: Any) -> Iterator[tuple[str, str]]:
         for key, value in part.items() if isinstance(part, dict) else ():
@@ -117,7 +117,7 @@ def _numeric_texts(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def _validate_head(folder: Path, model: Any, found: dict[str, Shape]) -> list[str]:
-    """A head that is not stored, in a model that does not tie it to its embedding."""
+    """Return an error if the head is not stored and the model does not tie it to its embedding."""
     if HEAD in found:
         return []
     file, kind = folder / "config.json", model.config.model_type

@@ -148,7 +148,7 @@ class HFModel(BaseVLM):
         return self.eos_token_id if given is None else int(given)
 
     def _on_device(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Inputs on the model's device, floating-point ones in its dtype."""
+        """Return inputs on the model's device, floating-point ones in its dtype."""
         return {
             name: value.to(self.device, self.dtype if value.is_floating_point() else value.dtype)
             for name, value in inputs.items()
@@ -177,7 +177,7 @@ class PaddedLlava(HFModel):
 
 
 def _build_with_tokenizer(build: BuildPrompt, processor: Any, turns: Sequence[Turn], answered: bool) -> str:
-    """A `LlavaModel`'s prompt, which is built by the tokenizer alone."""
+    """Return a `LlavaModel`'s prompt, which is built by the tokenizer alone."""
     return build(processor.tokenizer, turns, answered)
 
 

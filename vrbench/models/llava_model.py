@@ -110,7 +110,7 @@ class LlavaModel(BaseVLM):
 
     @torch.inference_mode()
     def project(self, features: torch.Tensor) -> torch.Tensor:
-        """Map features [n, tokens, width of the tower] to what the decoder reads, [n, tokens, hidden]."""
+        """Map features [n, tokens, width of the tower] to decoder inputs, [n, tokens, hidden]."""
         return self.projector(features.to(self.device, self.dtype))
 
     def prompt(self, text: str, n_images: int = 0) -> str:
@@ -141,7 +141,7 @@ class LlavaModel(BaseVLM):
     def hidden_states(
         self, rows: Sequence[PackedSequence], images: Mapping[int, torch.Tensor], cache: DynamicCache | None = None
     ) -> torch.Tensor:
-        """As `hidden_states_with_grad`, without gradients."""
+        """Return `hidden_states_with_grad` without gradients."""
         return self.hidden_states_with_grad(rows, images, cache)
 
     def hidden_states_with_grad(
@@ -197,7 +197,7 @@ class LlavaModel(BaseVLM):
     def _log_probabilities(
         self, states: torch.Tensor, where: torch.Tensor, tokens: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probability of each token at its position `where` in states [positions, hidden], and the best token."""
+        """Return the log-probability of each token at position `where` in states [positions, hidden], and the best token."""
         logs = torch.empty(len(tokens), dtype=torch.float64)
         greedy = torch.empty(len(tokens), dtype=torch.long)
         for start in range(0, len(states), LOGITS_BATCH):
@@ -223,7 +223,7 @@ class LlavaModel(BaseVLM):
         return embeddings
 
     def _mask(self, rows: Sequence[PackedSequence], longest: int) -> torch.Tensor:
-        """What is added to attention scores, [rows, 1, longest, longest]: 0 on a token's own path, else -huge."""
+        """Return the additive attention mask [rows, 1, longest, longest]: 0 on a token's own path, else the minimum."""
         seen = torch.eye(longest, dtype=torch.bool).repeat(len(rows), 1, 1)
         for visible, row in zip(seen.numpy(), rows, strict=True):
             for token, parent in enumerate(row.parents):

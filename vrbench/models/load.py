@@ -58,7 +58,7 @@ def load_vlm(
 
 
 def load_llava(checkpoint: Checkpoint, device: str | torch.device, dtype: str | torch.dtype) -> LlavaModel:
-    """As `load_vlm`, for what needs prompts that share rows.
+    """Load a model like `load_vlm`, for callers that need prompts with shared prefixes.
 
     Raises:
         VrbenchError: as `load_vlm`, or the model's prompts cannot share rows.
@@ -92,7 +92,7 @@ def first_folder(checkpoint: Checkpoint) -> Path:
 def _load(
     checkpoint: Checkpoint, dtype: torch.dtype, device: str | torch.device, merge: bool = True
 ) -> tuple[Any, Any, Any]:
-    """(model, tokenizer, processor or image processor) of the base, then all that the checkpoint changes."""
+    """Return (model, tokenizer, processor or image processor) of the base, then all that the checkpoint changes."""
     if checkpoint.has(RANDOM_WEIGHTS):
         return random_weights.load(checkpoint.path, dtype, device)
     if checkpoint.base is None or checkpoint.has(TOWER):
@@ -104,7 +104,7 @@ def _load(
 
 
 def _wrap(checkpoint: Checkpoint, model: Any, tokenizer: Any, processor: Any, images: str) -> BaseVLM:
-    """The model with the inference backend of its family."""
+    """Return the model with the inference backend of its family."""
     family, name = family_of(checkpoint), checkpoint.family
     prompt_format = family.prompt_format
     if images != HARNESS:

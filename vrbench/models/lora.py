@@ -79,7 +79,7 @@ def remove_adapter(model: Any, layers: Iterable[int]) -> None:
 
 
 def _lora_config(folder: Path, targets: dict[str, tuple[str, str]]) -> Any:
-    """PEFT's config for the modules that the adapter has tensors for, each with its rank and alpha, without patterns.
+    """Return PEFT's config for the adapter's modules, each with its rank and alpha, without patterns.
 
     Options that do not change the answers are left out; those that cannot be loaded were refused before.
     """
@@ -100,7 +100,7 @@ def _lora_config(folder: Path, targets: dict[str, tuple[str, str]]) -> Any:
 
 
 def _targets(model: Any, tensors: dict[str, Any]) -> dict[str, tuple[str, str]]:
-    """Tensor's name -> (full name of the module in the model, the tensor's name in it, such as 'lora_A.weight')."""
+    """Return tensor name -> (the module's full name in the model, the tensor's name in it, such as 'lora_A.weight')."""
     inside = {id(module) for layer in components.decoder_layers(model) for module in layer.modules()}
     modules = {canonical_name(name): name for name, module in model.named_modules() if id(module) in inside}
     found: dict[str, tuple[str, str]] = {}

@@ -73,7 +73,7 @@ def _image_token_id(config: Any) -> int | None:
 
 
 def _validate_added_tokens(folder: Path, tokenizer: Any, config: Any, vocabulary: int) -> Iterator[str]:
-    """Tokens that the tokenizer adds when it is loaded, since settings name them and no vocabulary has them."""
+    """Yield an error for tokens added on loading, since settings name them, that have no embedding."""
     unused = _image_token_id(config)  # Gemma 3 and PaliGemma replace it where the embedding has no row for it
     beyond = sorted((i, token) for token, i in tokenizer.get_vocab().items() if i >= vocabulary and i != unused)
     if beyond:
@@ -86,7 +86,7 @@ def _validate_added_tokens(folder: Path, tokenizer: Any, config: Any, vocabulary
 
 
 def _validate_image_token(folder: Path, tokenizer: Any, processor: Any, config: Any) -> Iterator[str]:
-    """Whether the processor writes an image as the token that the model replaces by features."""
+    """Yield an error unless the processor writes an image as the token that the model replaces by features."""
     wanted = _image_token_id(config)
     mark = IMAGE
     if hasattr(processor, "tokenizer"):
@@ -103,7 +103,7 @@ def _validate_image_token(folder: Path, tokenizer: Any, processor: Any, config: 
 
 
 def _validate_settings(folder: Path, processor: Any, config: Any) -> Iterator[str]:
-    """Settings that decide how many tokens an image has, missing or unlike those of the model."""
+    """Yield an error for missing or contradictory settings that determine how many tokens an image has."""
     settings = list(_image_token_settings(config))
     file = IMAGE_PROCESSOR_FILE if config.model_type == "paligemma" else PROCESSOR_FILE
     missing = [name for name in REQUIRED if hasattr(processor, name) and getattr(processor, name) is None]
@@ -125,7 +125,7 @@ def _validate_settings(folder: Path, processor: Any, config: Any) -> Iterator[st
 
 
 def _image_token_settings(config: Any) -> Iterator[tuple[str, str, int | str]]:
-    """(processor's setting, its name in the model's config, the model's value) that decide an image's tokens."""
+    """Yield each setting of image tokens: the processor's name, the model config's name, the model's value."""
     vision = config.vision_config
     side, patch = (getattr(vision, name, None) for name in ("image_size", "patch_size"))
     if isinstance(patch, int):

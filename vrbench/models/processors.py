@@ -148,13 +148,13 @@ def _check_images(
 
 
 def _import(name: str) -> Any:
-    """The class of "module:name"."""
+    """Return the class of "module:name"."""
     module, _, attribute = name.partition(":")
     return getattr(import_module(module), attribute)
 
 
 def _without_videos(processor_class: Any) -> Any:
-    """The processor class, which accepts that there is no video processor."""
+    """Return the processor class, which accepts that there is no video processor."""
 
     class WithoutVideos(processor_class):
         def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:

@@ -66,7 +66,7 @@ def _fill(parameter: torch.Tensor, key: str, std: float) -> None:
 
 
 def _normal(start: int, count: int, device: torch.device) -> torch.Tensor:
-    """[count] float32 integers, bell-shaped about 0 with the deviation `SPREAD`: those of start, start + 1, ..."""
+    """Return [count] float32 integers, bell-shaped about 0 with deviation `SPREAD`, for start, start + 1, ..."""
     bits = torch.arange(start, start + count, dtype=torch.int64, device=device)
     bits = bits * GOLDEN
     bits = (bits ^ _logical_shift_right(bits, 30)) * FIRST

@@ -96,7 +96,7 @@ def _validate_model(model: Any) -> list[str]:
 
 
 def _validate_processor(folder: Path) -> list[str]:
-    """Whether its processor can encode one question about one image."""
+    """Return an error unless the processor can encode one question about one image."""
     from PIL import Image
 
     try:
@@ -116,7 +116,7 @@ def _validate_processor(folder: Path) -> list[str]:
 
 
 def _load_processor(folder: Path) -> Any:
-    """The processor that the settings name: the folder's own, or one of transformers with a PIL image processor.
+    """Return the processor that the settings name: the folder's own, or one of transformers with a PIL image processor.
 
     Raises:
         VrbenchError: they name none, or it cannot be read or lacks a part.

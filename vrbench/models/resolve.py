@@ -44,7 +44,7 @@ def resolve_checkpoint(
 
 
 def resolve_backbone(name: str, *, near: Path | None = None, offline: bool = False) -> Checkpoint:
-    """As `resolve_checkpoint`, of what layers can be restored from: a language model, or a VLM.
+    """Resolve a model that layers can be restored from, a language model or a VLM, like `resolve_checkpoint`.
 
     Args:
         name: "smollm2-135m-instruct", or what `resolve_checkpoint` takes.

@@ -149,5 +149,5 @@ def _row(candidate: CandidateComparison, name: str, is_suite: bool) -> Compariso
 
 
 def _join_distinct(texts: Iterable[str]) -> str:
-    """The text, or the different ones where candidates share different items with the baseline."""
+    """Return the text, or the different ones where candidates share different items with the baseline."""
     return " / ".join(dict.fromkeys(texts)) or "-"

@@ -83,7 +83,7 @@ def origins(comparison: Comparison) -> list[RunOrigin]:
 
 
 def _describe(source: RunSource, whole: bool) -> str:
-    """How a run was made; `whole` if all of the checkpoint's tasks are from it, so that they need no names."""
+    """Describe how a run was made; its tasks are listed unless all of the checkpoint's are from it (`whole`)."""
     by, n = source.provenance, len(source.tasks)
     versions = [f"{name} {by.packages[name]}" for name in ("torch", "transformers") if name in by.packages]
     parts = [
@@ -118,7 +118,7 @@ def _when(some: AnswerProvenance) -> str:
 
 
 def _differences(some: AnswerProvenance, by: Provenance) -> str:
-    """What computed some answers, as far as it differs from what scored the run; uncommitted changes always."""
+    """Describe what computed some answers where it differs from what scored the run; uncommitted changes always."""
     differs = some.vrbench != by.vrbench or (some.commit and some.commit != by.commit) or some.dirty
     other = [code(some)] if differs else []
     other += [f"{name} {found}" for name, found in some.packages.items() if by.packages.get(name) != found]

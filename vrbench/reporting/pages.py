@@ -48,7 +48,7 @@ def _line(text: str) -> str:
 
 
 def _pipe_table(table: Table) -> str:
-    """An aligned Markdown table; suites in bold, and no line break within the brackets of an interval."""
+    """Return an aligned Markdown table; suites in bold, and no line break within the brackets of an interval."""
 
     def cell(text: str, bold: bool) -> str:
         shown = escape_markdown(text).replace(", ", ",\N{NO-BREAK SPACE}")
@@ -60,7 +60,7 @@ def _pipe_table(table: Table) -> str:
 
 
 def _code(text: str) -> str:
-    """Text as Markdown code, whatever backticks are in it."""
+    """Return text as Markdown code, whatever backticks are in it."""
     line = _line(text)
     fence = "`" * (1 + max((len(ticks) for ticks in re.findall("`+", line)), default=0))
     return f"{fence} {line} {fence}" if "`" in line else f"`{line}`"

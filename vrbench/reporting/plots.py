@@ -29,7 +29,7 @@ def draw(comparison: Comparison, form: Literal["png", "svg"], dark: bool = False
 
 
 def _retention(comparison: Comparison, dark: bool) -> Figure | None:
-    """One line a task and a bold one a suite; candidates side by side; 100 is the baseline."""
+    """Plot a line per task and a bold one per suite, candidates side by side; 100 is the baseline."""
     names = row_names(comparison.candidates)
     rows = [{r.name: r for r in (*c.tasks, *c.suites)} for c in comparison.candidates]
     if not any(r.retention is not None for found in rows for r in found.values()):
@@ -62,7 +62,7 @@ def _retention(comparison: Comparison, dark: bool) -> Figure | None:
 
 
 def _bar(axes: Axes, row: ComparisonRow, height: float, limits: tuple[float, float], look: dict[str, Any]) -> None:
-    """A point with its interval, or "no figure"."""
+    """Plot a point with its interval, or the text "no figure"."""
     if row.retention is None:
         axes.text(limits[0], height, " no figure", va="center", fontsize=8, color=look["color"])
         return
@@ -84,14 +84,14 @@ def _range(rows: Sequence[ComparisonRow]) -> tuple[float, float]:
 
 
 def _thresholds(comparison: Comparison, draw: Any) -> None:
-    """A dashed line at each retention that was claimed."""
+    """Plot a dashed line at each claimed retention."""
     for claim in comparison.claims:
         if claim.unit == "retention":
             draw(claim.threshold, color="#808080", linewidth=1, linestyle=(0, (4, 3)), label=f"claim {claim.text}")
 
 
 def _visual_text(comparison: Comparison, dark: bool) -> Figure | None:
-    """A point a candidate: visual retention over text retention, both with their intervals."""
+    """Plot a point per candidate: visual retention over text retention, both with their intervals."""
     points = [(c.label, _suite(c, "visual"), _suite(c, "text")) for c in comparison.candidates]
     usable = [(i, n, v, t) for i, (n, v, t) in enumerate(points) if v is not None and t is not None]
     if not usable:
@@ -118,7 +118,7 @@ def _visual_text(comparison: Comparison, dark: bool) -> Figure | None:
 
 
 def _suite(candidate: CandidateComparison, kind: str) -> ComparisonRow | None:
-    """The mean over visual (or text) tasks: the pool if there is one, else the only suite of that kind."""
+    """Return the mean over visual (or text) tasks: the pool if there is one, else the only suite of that kind."""
     found = {row.name: row for row in candidate.suites if row.retention is not None}
     return found.get(kind) or found.get(f"pocket_{kind}")
 

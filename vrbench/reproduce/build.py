@@ -120,7 +120,7 @@ def _builder(
 
 
 def _limit_scenes(family: ReproductionFamily, overrides: Mapping[str, str], trial: bool) -> dict[str, Value]:
-    """No more generated scenes than the steps need; in a trial small batches too."""
+    """Return overrides that limit the generated scenes to those the steps need; in a trial also small batches."""
     if "tune.steps" not in overrides or "data.scenes" not in family.overrides:
         return {}
     small = dict(TRIAL_TRAINING) if trial else {}

@@ -107,7 +107,7 @@ def judge_estimate(what: str, claim: str, found: SeedEstimate | None) -> ClaimEv
 
 
 def _undecided(verdict: Verdict, found: SeedEstimate) -> str:
-    """What would decide it: seeds where they vary, items where not."""
+    """Return what would decide the claim: more seeds where they vary, else more items."""
     if not found.sd:
         return verdict.reason
     count = found.seeds_needed(verdict.claim.threshold)
@@ -139,7 +139,7 @@ def _c2(results: PlanResults) -> Iterator[ClaimEvidence]:
 
 
 def _c3(results: PlanResults) -> Iterator[ClaimEvidence]:
-    """Time saved by 25 % of the layers: by each setting of the profile, and by the plan's own trainings."""
+    """Yield time saved by 25 % of the layers: by each setting of the profile, and by the plan's own trainings."""
     timed = {row.key: row for row in results.profile if row.kind == "train" and row.seconds_per_step}
     for row in timed.values():
         whole = timed.get(row.reference_key)
@@ -156,7 +156,7 @@ def _c3(results: PlanResults) -> Iterator[ClaimEvidence]:
 
 
 def _training_seconds(results: PlanResults) -> list[tuple[float, float]]:
-    """Seconds of the region's and of the baseline's training, seed by seed."""
+    """Return seconds of the region's and of the baseline's training, seed by seed."""
     row, steps = results.region(), {step.name: step for step in results.plan.steps}
     found = []
     for pair in row.pairs.values() if row else ():
@@ -184,7 +184,7 @@ def _c4(results: PlanResults) -> Iterator[ClaimEvidence]:
 
 
 def _pruned_pairs(results: PlanResults, series: str, x: float) -> dict[int, tuple[str, str]]:
-    """Seed -> the run with x layers removed, and the run of the same curve with none removed."""
+    """Return seed -> the run with x layers removed, and the run of the same curve with none removed."""
     rows = {row.x: row for row in results.rows.get("pruning", ()) if row.series == series}
     if x not in rows or 0 not in rows:
         return {}

@@ -93,7 +93,7 @@ class _Worker:
     step: str = ""
 
     def result(self) -> tuple[float, str]:
-        """Seconds and error of the step that has just ended."""
+        """Return seconds and error of the step that has just ended."""
         try:
             seconds, error = self.connection.recv()
             return float(seconds), str(error)
@@ -179,7 +179,7 @@ class _Execution:
         return {**found, "TOKENIZERS_PARALLELISM": "false", **visible}
 
     def _filled(self, name: str) -> PlanStep:
-        """The step with the paths of other steps' outputs in its arguments."""
+        """Return the step with the paths of other steps' outputs in its arguments."""
         step = self.steps[name]
         paths = {f"{{{need}}}": str(self.steps[need].output(self.folder)) for need in step.needs}
         arguments = {key: paths.get(str(value), value) for key, value in step.arguments.items()}

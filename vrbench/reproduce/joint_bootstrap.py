@@ -67,7 +67,7 @@ class _PairSide:
     higher_is_better: bool
 
     def estimate(self, pairs: Pairs, values: Array, draws: Array, parts: Array) -> SeedEstimate:
-        """The mean over seeds of values [seeds] and draws [seeds, draws].
+        """Return the mean over seeds of values [seeds] and draws [seeds, draws].
 
         Args:
             parts: what each task adds to the mean, [tasks, draws]; only the ratios of their variances matter.
@@ -169,7 +169,7 @@ class JointBootstrap:
         return ours.estimate(pairs, ours.values.mean(1), ours.draws.mean(1), ours.draws.mean(0))
 
     def _sides(self, pairs: Pairs, tasks: Sequence[str]) -> tuple[_PairSide, _PairSide]:
-        """Candidates and baselines, over the items that all of these runs could score."""
+        """Return candidates and baselines, over the items that all of these runs could score."""
         import numpy as np
 
         names = list(dict.fromkeys(name for pair in pairs.values() for name in pair))
@@ -186,7 +186,7 @@ class JointBootstrap:
 
 
 def _draw(known: Mapping[str, TaskCounts], task: str, seed: int) -> dict[str, TaskDraws]:
-    """Some runs on one task, over the same items, each recomputed on the same draws of clusters."""
+    """Return some runs on one task, over the same items, each recomputed on the same draws of clusters."""
     import numpy as np
 
     first = next(iter(known.values()))
@@ -211,7 +211,7 @@ def _draw(known: Mapping[str, TaskCounts], task: str, seed: int) -> dict[str, Ta
 
 
 def _weights(clusters: int, seed: Sequence[int]) -> Iterator[Array]:
-    """How often each cluster is drawn, [draws, clusters], some draws at a time."""
+    """Yield how often each cluster is drawn, [draws, clusters], some draws at a time."""
     import numpy as np
 
     rng = np.random.default_rng(seed)

@@ -67,7 +67,7 @@ class PlanBuilder:
         return name
 
     def _items(self, tasks: str) -> int:
-        """Items of all tasks, or of some that are named by their ids."""
+        """Return items of all tasks, or of some that are named by their ids."""
         specs = [s for s in self.specs if tasks == self.tasks or s.id in tasks.split(",")]
         return sum(min(spec.n, self.limit or spec.n) for spec in specs)
 
@@ -143,7 +143,7 @@ def _layer_count(layers: str, depth: int, n: int) -> int:
 
 
 def _dev_passes(kind: str, arguments: Mapping[str, Value], depth: int) -> float:
-    """Passes over all dev images that scoring layers takes."""
+    """Return passes over all dev images that scoring layers takes."""
     by = str(arguments.get("by", ""))
     if kind == "restore" or "order" in arguments:
         return 0.0

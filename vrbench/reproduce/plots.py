@@ -62,7 +62,7 @@ class _Curve:
 
 
 def layers(results: PlanResults) -> tuple[Figure, str] | None:
-    """Retention over the number of layers tuned; what was published in a panel of its own."""
+    """Plot retention over the number of tuned layers, and published values in a panel of their own."""
     curves = _curves(results, "layers")
     if not curves:
         return None
@@ -90,12 +90,12 @@ def layers(results: PlanResults) -> tuple[Figure, str] | None:
 
 
 def data(results: PlanResults) -> tuple[Figure, str] | None:
-    """Retention over the share of the training data."""
+    """Plot retention over the share of the training data."""
     return _visual_and_text(results, "data", "How much data: what is kept, with 95 % intervals")
 
 
 def restoring(results: PlanResults) -> tuple[Figure, str] | None:
-    """Retention over the number of layers restored."""
+    """Plot retention over the number of restored layers."""
     return _visual_and_text(results, "restoring", "Layers restored to the backbone's weights: what is kept")
 
 
@@ -117,7 +117,7 @@ def _visual_and_text(results: PlanResults, key: str, title: str) -> tuple[Figure
 
 
 def pruning(results: PlanResults) -> tuple[Figure, str] | None:
-    """A column for each way of selecting the removed layers; all layers tuned against the region in each."""
+    """Plot a column for each way of selecting removed layers, with all layers tuned against the region in each."""
     curves = _curves(results, "pruning")
     methods = list(dict.fromkeys(_method(curve.name) for curve in curves))
     models = list(dict.fromkeys(_model(curve.name) for curve in curves))
@@ -143,13 +143,13 @@ def pruning(results: PlanResults) -> tuple[Figure, str] | None:
 
 
 def _model(series: str) -> str:
-    """'region, any layer' of 'region, any layer, by loss'."""
+    """Return the model of a series: 'region, any layer' for 'region, any layer, by loss'."""
     parts = series.split(", ")
     return ", ".join(parts[:2]) if len(parts) > 2 and parts[1] == "any layer" else parts[0]
 
 
 def _method(series: str) -> str:
-    """'by loss, healed' of 'region, by loss, healed'."""
+    """Return the method of a series: 'by loss, healed' for 'region, by loss, healed'."""
     return series.removeprefix(_model(series)).removeprefix(", ") or "removed"
 
 
@@ -193,7 +193,7 @@ def _label_axes(axes: Axes, key: str, label: str, zero: float) -> None:
 
 
 def _shift(index: int, count: int, ticks: Sequence[float]) -> float:
-    """How far one of several curves is moved aside: about 1 % of the axis between two of them."""
+    """Return the horizontal offset of one of several curves: about 1 % of the axis between two of them."""
     return (index - (count - 1) / 2) * 0.012 * (ticks[-1] - ticks[0])
 
 
@@ -202,7 +202,7 @@ def _ticks(curves: Sequence[_Curve]) -> list[float]:
 
 
 def _describe(title: str, curves: Sequence[_Curve]) -> str:
-    """The visual retentions in words."""
+    """Describe the visual retentions in words."""
     texts = []
     for curve in curves:
         points = ", ".join(f"{x:g}: {visual.value:.1f} %" for x, visual, _ in curve.points if visual is not None)

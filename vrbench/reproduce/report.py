@@ -45,7 +45,7 @@ def render(content: dict[str, Any], form: str) -> str:
 
 
 def _pipe_table(table: ReportTable) -> str:
-    """An aligned Markdown table; no line break within the brackets of an interval."""
+    """Return an aligned Markdown table; no line break within the brackets of an interval."""
     from tabulate import tabulate
 
     def cell(text: str) -> str:
@@ -62,6 +62,6 @@ def _latex_columns(table: ReportTable) -> str:
 
 
 def _word_columns(table: ReportTable) -> list[bool]:
-    """Which columns hold words rather than figures."""
+    """Return which columns hold words rather than figures."""
     columns: list[Any] = list(zip(*table.rows, strict=True)) or [() for _ in table.headers]
     return [i == 0 or not any(text[-1:].isdigit() or text[-1:] in "]*%" for text in c) for i, c in enumerate(columns)]

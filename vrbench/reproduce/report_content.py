@@ -136,7 +136,7 @@ def origins(results: PlanResults) -> Iterator[str]:
 
 
 def _mixed_code(results: PlanResults) -> Iterator[str]:
-    """Tasks that some runs answered or scored by other versions of vrbench's code than others."""
+    """Yield a note on tasks that runs answered or scored with different versions of vrbench's code."""
     found: dict[str, list[Mapping[str, int]]] = {}
     for run in results.runs.values():
         for result in run.record.results:

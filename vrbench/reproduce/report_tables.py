@@ -53,7 +53,7 @@ def _published(table: PublishedTable) -> ReportTable:
 
 
 def _measured(results: PlanResults, key: str) -> ReportTable:
-    """What each row keeps of the visual score and of the text, with intervals over items and seeds."""
+    """Return the table of visual and text retention of each row, with intervals over items and seeds."""
     rows = results.rows.get(key, ())
     visual, text, perplexities = results.pool("visual"), results.pool("text"), results.perplexities()
     headers = _name_headers(rows, key)
@@ -100,12 +100,12 @@ def _kept(results: PlanResults, row: ResultRow, tasks: Sequence[str]) -> str:
 
 
 def _estimate(found: SeedEstimate | None, signed: bool = False) -> str:
-    """A figure with its interval; an asterisk where it is over items alone."""
+    """Return a value with its interval; an asterisk where it is over items alone."""
     return "-" if found is None else with_interval(found, 1, "*" if len(found.each) == 1 else "", signed)
 
 
 def _seeds(row: ResultRow) -> str:
-    """How many seeds there are; and where some are missing, which steps are not done."""
+    """Return the number of seeds; where some are missing, also the steps that are not done."""
     total = len(row.pairs) + len(row.missing)
     if not row.missing:
         return str(total)
@@ -113,7 +113,7 @@ def _seeds(row: ResultRow) -> str:
 
 
 def _by_task(results: PlanResults, key: str) -> ReportTable:
-    """What each row keeps of each task."""
+    """Return the table of each row's retention of each task."""
     every = results.rows.get(key, ())
     rows = [row for row in every if not row.is_baseline]
     tasks = (*results.pool("visual"), *results.pool("text"), *results.perplexities())
@@ -122,7 +122,7 @@ def _by_task(results: PlanResults, key: str) -> ReportTable:
 
 
 def _strategies(results: PlanResults) -> Iterator[ReportTable]:
-    """Pairwise tests of strategies, and the layers that each tuned."""
+    """Yield the tables of pairwise tests of strategies, and of the layers that each tuned."""
     rows = [row for row in results.rows["strategies"] if not row.is_baseline and row.pairs]
     tasks = results.pool("visual")
     region = next((row for row in rows if row.label == REGION), None)
@@ -163,7 +163,7 @@ def _each_seed(found: StrategyLayers) -> str:
 
 
 def _profile(results: PlanResults) -> Iterator[ReportTable]:
-    """Training steps and prefills, each with what is saved against the whole model."""
+    """Yield the tables of training steps and prefills, each with the savings against the whole model."""
     from vrbench.training.profile_results import profile_cells
 
     devices = ", ".join(dict.fromkeys(row.device for row in results.profile if row.device))

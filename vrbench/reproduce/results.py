@@ -100,11 +100,11 @@ class PlanResults:
         return {table: tuple(rows) for table, rows in tables.items()}
 
     def _blocked_by(self, pair: tuple[str, str]) -> str:
-        """A step that a cell lacks; empty if its runs are there."""
+        """Return the missing step that a cell waits for; empty if its runs exist."""
         return next((self._first_missing(run) for run in pair if run not in self.runs), "")
 
     def _first_missing(self, name: str) -> str:
-        """The first step that is not done of those that a step needs, itself included."""
+        """Return the first unfinished step among a step and those that it needs."""
         needs = {step.name: step.needs for step in self.plan.steps}
         wanted, left = {name}, [name]
         while left:
@@ -146,7 +146,7 @@ class PlanResults:
         return None if row.is_baseline else self._cached("difference", row, tasks)
 
     def _cached(self, figure: Literal["retention", "difference"], row: ResultRow, tasks: Sequence[str]) -> Any:
-        """A row's figure, computed once for all tables and plots."""
+        """Return a row's figure, computed once for all tables and plots."""
         key = (figure, tuple(row.pairs.items()), tuple(tasks))
         if key not in self._figures:
             self._figures[key] = getattr(self.bootstrap, figure)(row.pairs, tasks)
@@ -163,7 +163,7 @@ class PlanResults:
 
 
 def _tuned_layers(lineages: Sequence[Lineage]) -> LayerSet | None:
-    """The layers of the last training that was no healing; None where none is recorded."""
+    """Return the layers of the last training that was no healing; None where none is recorded."""
     for lineage in lineages:
         for step in reversed(lineage.steps):
             if step.kind == "trained" and step.stage == "tune":

@@ -29,14 +29,14 @@ class _Panel:
 
 
 def strategies(results: PlanResults) -> tuple[Figure, str] | None:
-    """What each strategy keeps, the best on top; each seed as a small ring."""
+    """Plot the retention of each strategy, the best on top; each seed is a small ring."""
     kept = _retentions(results, "strategies", results.pool("visual"), "visual score")
     title = "Which layers: what is kept, with 95 % intervals; rings are seeds"
     return _dot_plot([kept, _text_differences(results, "strategies")], title)
 
 
 def text(results: PlanResults) -> tuple[Figure, str] | None:
-    """What the text has gained or lost."""
+    """Plot the change in text scores."""
     ratios = [_retentions(results, "text", [task], f"perplexity of {task}") for task in results.perplexities()]
     title = "Text ability, with 95 % intervals; rings are seeds"
     return _dot_plot([_text_differences(results, "text"), *ratios], title)
@@ -55,7 +55,7 @@ def _text_differences(results: PlanResults, key: str) -> _Panel:
 
 
 def _dot_plot(every: Sequence[_Panel], title: str) -> tuple[Figure, str] | None:
-    """Panels side by side with shared rows; the first panel decides the order."""
+    """Plot panels side by side with shared rows, in the order of the first panel."""
     shown = [panel for panel in every if panel.figures]
     if not shown:
         return None
@@ -98,7 +98,7 @@ def _draw_dot(axes: Axes, found: SeedEstimate, height: float, look: dict[str, An
 
 
 def layer_sets(results: PlanResults) -> tuple[Figure, str] | None:
-    """The layers that each strategy tuned: the darker a field, the more seeds have it."""
+    """Plot the layers that each strategy tuned: the darker a cell, the more seeds have it."""
     found = strategy_layers(results)
     if not found:
         return None
@@ -120,7 +120,7 @@ def layer_sets(results: PlanResults) -> tuple[Figure, str] | None:
 
 
 def profile(results: PlanResults) -> tuple[Figure, str] | None:
-    """Time and memory of a training step, a group of bars for each shape and setting."""
+    """Plot time and memory of a training step, a group of bars for each shape and setting."""
     rows = [row for row in results.profile if row.kind == "train" and row.seconds_per_step is not None]
     groups = list(dict.fromkeys(map(_setting, rows)))
     kinds = list(dict.fromkeys(map(_tuned, rows)))
@@ -157,7 +157,7 @@ def _setting(row: ProfileRow) -> str:
 
 
 def _tuned(row: ProfileRow) -> str:
-    """The strategy without its number of layers."""
+    """Return the strategy without its number of layers."""
     return "all layers" if row.indices == "all" else row.layers.partition(":")[0]
 
 

@@ -38,7 +38,7 @@ def select_steps(plan: Plan, globs: str) -> set[str]:
 
 
 def _requirements(steps: Mapping[str, PlanStep], names: Iterable[str], kinds: Collection[str] = ()) -> set[str]:
-    """All steps that some steps need, directly or not; with `kinds`, of these kinds and through these alone."""
+    """Return all steps that some steps need, directly or not; with `kinds`, only through steps of these kinds."""
     found: set[str] = set()
     left = [need for name in names for need in steps[name].needs]
     while left:

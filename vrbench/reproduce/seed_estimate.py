@@ -67,14 +67,14 @@ class SeedEstimate:
         return self.value - low, self.value + high
 
     def _half_width(self, end: float, count: int) -> float:
-        """The interval's half width on the side of an end of the items' interval, with so many seeds."""
+        """Return the interval's half width on the side of an end of the items' interval, with so many seeds."""
         items, seeds = self._errors(end, count)
         total = (items**2 + seeds**2) ** 0.5
         freedom = _degrees_of_freedom(items, self.freedom, seeds, count)
         return max(_t(freedom) * total, _t(count - 1) * seeds if seeds else 0.0)
 
     def _errors(self, end: float, count: int) -> tuple[float, float]:
-        """Standard errors of both parts; the seeds' is 0 where it is unknown."""
+        """Return standard errors of both parts; the seeds' is 0 where it is unknown."""
         return abs(end - self.value) / _t(self.freedom), (self.sd or 0.0) / count**0.5
 
     @property
@@ -111,7 +111,7 @@ class SeedEstimate:
 
 
 def _degrees_of_freedom(items: float, freedom: float, seeds: float, count: int) -> float:
-    """Degrees of freedom of the sum of both parts, after Welch and Satterthwaite."""
+    """Return degrees of freedom of the sum of both parts, after Welch and Satterthwaite."""
     if seeds == 0:
         return freedom
     return (items**2 + seeds**2) ** 2 / (items**4 / freedom + seeds**4 / (count - 1))

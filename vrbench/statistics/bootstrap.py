@@ -165,7 +165,7 @@ def mean_interval(drawn: Sequence[BootstrapDraws]) -> Interval | None:
 
 
 def _interval_of_mean(parts: Sequence[Array], drawn: Sequence[BootstrapDraws]) -> Interval | None:
-    """The 95 % interval of the mean of [draws] of each task; None with a single cluster in a task."""
+    """Return the 95 % interval of the mean of [draws] of each task; None with a single cluster in a task."""
     if min(d.clusters for d in drawn) < 2:
         return None
     share = tail_share([float(p.var()) for p in parts], [d.clusters for d in drawn])
@@ -254,7 +254,7 @@ def sign_flip(effects: Array, seed: int = 0) -> float:
 
 
 def _sign_flip_blocks(clusters: int, is_exact: bool, seed: int) -> Iterator[NDArray[np.bool_]]:
-    """Which clusters change their sign, in blocks of [flips, clusters]: all combinations, or `SIGN_FLIPS` at random."""
+    """Yield which clusters change sign, in blocks [flips, clusters]: all combinations, or `SIGN_FLIPS` at random."""
     if is_exact:
         yield (np.arange(2**clusters)[:, None] >> np.arange(clusters)) % 2 == 1
         return

@@ -23,7 +23,7 @@ def compare_paths(
     claims: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Comparison:
-    """`compare` for runs on disk; several runs of one checkpoint, the baseline's too, are joined.
+    """Compare runs on disk; several runs of one checkpoint, the baseline's too, are joined.
 
     Raises:
         VrbenchError: as `compare`, `join` and `load_run`, or a baseline of several checkpoints.
@@ -134,7 +134,7 @@ def _compare_candidate(label: str, run: Run, baseline: Run, claims: Sequence[Cla
 
 
 def _covered_tasks(name: str, baseline: Run, tasks: Sequence[str]) -> list[str]:
-    """The tasks that a claim's name covers."""
+    """Return the tasks that a claim's name covers."""
     suites = {name, *POOLS.get(name, ())}
     return [t for t in tasks if t == name or baseline.result(t).suite in suites]
 
@@ -176,7 +176,7 @@ def _test(pairs: Sequence[PairedTask], seed: int) -> dict[str, Any]:
 
 
 def _figures(pairs: Sequence[PairedTask]) -> dict[str, Any]:
-    """The numbers of a row, from one task or from the mean over several."""
+    """Return the values of a row, from one task or from the mean over several."""
     counts = [p.counts for p in pairs if p.counts is not None]
     drawn = [p.drawn for p in pairs if p.drawn is not None]
     higher = pairs[0].baseline.higher_is_better
@@ -219,7 +219,7 @@ def _row_note(kind: str, pairs: Mapping[str, PairedTask], used: Mapping[str, Pai
 
 
 def _warnings(pair: PairedTask) -> Iterator[str]:
-    """What either run's result warns of, and which of the two left out items that the other one scored."""
+    """Yield either run's warnings, and a note on items that only one of the two could score."""
     if any(pair.unscored_alone):
         base, own = pair.unscored_alone
         yield f"left out of both runs: {base:,} items unscored in the baseline alone, {own:,} in the candidate alone"
@@ -264,7 +264,7 @@ def _apply_holm(rows: Sequence[ComparisonRow]) -> tuple[ComparisonRow, ...]:
 
 
 def _skipped(runs: Sequence[Run]) -> list[str]:
-    """What was left out of all runs because its data were not there; `_notes` says what was left out of some."""
+    """Return notes on tasks that all runs skipped for lack of data; those of single runs are in `_notes`."""
     ran = {result.task for run in runs for result in run.record.results}
     skipped = {t: why for run in runs for t, why in run.record.skipped.items() if t not in ran}
     return [skipped_note(skipped)] if skipped else []

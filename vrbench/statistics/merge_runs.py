@@ -38,7 +38,7 @@ def _validate_settings(group: Sequence[Run]) -> list[str]:
 
 
 def _select_results(group: Sequence[Run], errors: list[str]) -> tuple[dict[str, Run], list[str]]:
-    """Task -> the run that it is taken from; and notes on results that were not taken."""
+    """Return task -> the run that it is taken from; and notes on results that were not taken."""
     kept: dict[str, Run] = {}
     notes: list[str] = []
     for run in group:

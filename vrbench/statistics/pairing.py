@@ -65,7 +65,7 @@ def validate_pair(candidate: Run, baseline: Run, label: str, same_code: bool = T
 
 
 def _code_differences(ours: Mapping[str, int], theirs: Mapping[str, int]) -> str:
-    """Which parts of vrbench's code differ in version; parts that are not named have version 1."""
+    """Return which parts of vrbench's code differ in version; parts that are not named have version 1."""
     different = [name for name in sorted({*ours, *theirs}) if ours.get(name, 1) != theirs.get(name, 1)]
     parts = [f"{name} {ours.get(name, 1)} against the baseline's {theirs.get(name, 1)}" for name in different]
     return f"vrbench's code changed between the two ({', '.join(parts)})"

@@ -210,7 +210,7 @@ def _user_task_files(folder: Path) -> list[Path]:
 
 
 def _id_and_suites(file: Path) -> tuple[str, ...] | None:
-    """The id and suites that a broken file states; none where it cannot be read that far."""
+    """Return the id and suites that a broken file states; none where it cannot be read that far."""
     try:
         raw = load_yaml(read_text(file))
     except (yaml.YAMLError, UnicodeDecodeError):

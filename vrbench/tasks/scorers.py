@@ -33,7 +33,7 @@ LETTERS = tuple("ABCD")
 
 
 def _generated_score(document: ScoredDocument, score: Any, target: Any = None) -> ItemScore:
-    """The score of a generated answer; the target shown is the column `answer` unless another is given."""
+    """Return the score of a generated answer; the target shown is the column `answer` unless another is given."""
     return ItemScore(float(score), document.responses[0], document.doc["answer"] if target is None else target)
 
 
@@ -66,7 +66,7 @@ def _check_human_answers(target: Any, row: Row) -> str:
 
 
 def _mme_official(parts: Aggregates) -> float:
-    """Sum over subtasks of acc + acc+, as a share of 200 each; the harness adapter counts `subtasks`."""
+    """Return the sum over subtasks of acc + acc+, as a share of 200 each; the harness adapter counts `subtasks`."""
     ((_, aggregates),) = parts
     points = sum(v for name, v in aggregates.items() if name in ("mme_perception_score", "mme_cognition_score"))
     return points / (200 * aggregates["subtasks"]) * 100
@@ -94,7 +94,7 @@ def mme(document: ScoredDocument) -> ItemScore:
 
 
 def _mmbench_static(read_config: Callable[[str], Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The aggregation without a judge, which lmms-eval has in English alone; it does not depend on the language."""
+    """Return lmms-eval's aggregation without a judge, which exists in its English task alone but fits any language."""
     return {"metric_list": read_config("mmbench/mmbench_en_dev_static.yaml")["metric_list"]}
 
 
@@ -226,7 +226,7 @@ def mmmu(document: ScoredDocument) -> ItemScore:
 
 
 def _hallusionbench_rule(read_config: Any) -> Mapping[str, Any]:
-    """lmms-eval's aggregation without a judge, which its YAML names in a comment next to the one that asks GPT-4."""
+    """Return lmms-eval's aggregation without a judge, named in a comment of its YAML next to that with GPT-4."""
     from lmms_eval.tasks.hallusion_bench import evaluate_hb
 
     names = ("aAcc", "qAcc", "fAcc")
@@ -300,7 +300,7 @@ def _loglikelihoods(document: ScoredDocument) -> tuple[float, ...]:
 
 
 def _choice_score(document: ScoredDocument, metric: str, options: Sequence[str], index: int) -> ItemScore:
-    """The score of a choice; where the target is no option, the item is unscored (lm-eval calls it wrong)."""
+    """Return the score of a choice; where the target is no option, the item is unscored (lm-eval calls it wrong)."""
     task = document.task
     gold = task.doc_to_text(document.doc) if task.multiple_input else task.doc_to_target(document.doc)
     right = options.index(gold) if isinstance(gold, str) and gold in options else gold

@@ -75,7 +75,7 @@ def _write_site(
 def _files(
     content: tuple[BoardContent, ...], specs: Mapping[str, TaskSpec], frame: Frame, data_root: str | Path | None
 ) -> Iterator[tuple[str, str | bytes]]:
-    """Path within the site and content of every file, one by one."""
+    """Yield path within the site and content of every file, one by one."""
     for asset in files("vrbench.leaderboard.site").joinpath("assets").iterdir():
         yield f"{pages.ASSETS}/{asset.name}", asset.read_text(encoding="utf-8")
     for name, text in vendored.vendored_files().items():

@@ -119,7 +119,7 @@ def csv_cells(row: LeaderboardRow, columns: Sequence[TableColumn]) -> dict[str, 
 
 
 def _mean_columns(suite: str, rows: Sequence[LeaderboardRow]) -> Iterator[TableColumn]:
-    """Rank, score and retention of a mean; in the table only if some row has it."""
+    """Yield rank, score and retention of a mean; in the table only if some row has it."""
     score, retention = getter(f"{suite}.score"), getter(f"{suite}.retention")
     kept = [found for row in rows if (found := retention(row))]
     group, scale = SUITES[suite] if kept else "", bar_scale(kept, 100.0)
@@ -139,7 +139,7 @@ def _mean_columns(suite: str, rows: Sequence[LeaderboardRow]) -> Iterator[TableC
 
 
 def _ends(name: str, path: str) -> dict[str, Get]:
-    """The cells of a score and of its interval."""
+    """Return the cells of a score and of its interval."""
     return {name: getter(f"{path}.value"), f"{name}_low": getter(f"{path}.low"), f"{name}_high": getter(f"{path}.high")}
 
 

@@ -47,7 +47,7 @@ def commands(content: BoardContent, entry: BoardEntry) -> list[Command]:
 
 
 def _make_checkpoint(entry: BoardEntry, recipe: str) -> tuple[list[Command], str]:
-    """One command for each checkpoint of the lineage that vrbench can make, the first base's first; and its path.
+    """Return a command for each checkpoint of the lineage, the first base's first, and the last one's path.
 
     Checkpoints that vrbench comes with are used as they are, so that the weights are the same.
     """
@@ -91,6 +91,6 @@ def _answer(content: BoardContent, entry: BoardEntry, checkpoint: str) -> Comman
 
 
 def _quoted(text: str) -> str:
-    """Untrusted text as one word of a command line, and no option."""
+    """Quote untrusted text as one word of a command line that is no option."""
     word = " ".join(sanitize_for_display(text, 300).split())
     return shlex.quote(f"./{word}" if word.startswith("-") else word)

@@ -97,7 +97,7 @@ class BoardPlot:
 
 
 def _range(scores: Sequence[ScoreWithCI], line: float | None) -> tuple[float, float]:
-    """The range of some scores, their intervals and a line, with a margin."""
+    """Return the range of some scores, their intervals and a line, with a margin."""
     values = [end for score in scores for end in (score.value, score.low, score.high, line) if end is not None]
     low, high = min(values), max(values)
     margin = MARGIN * (high - low) or 1.0
@@ -105,7 +105,7 @@ def _range(scores: Sequence[ScoreWithCI], line: float | None) -> tuple[float, fl
 
 
 def _point(row: LeaderboardRow, x: ScoreWithCI, y: ScoreWithCI, across: Axis, up: Axis, kind: int) -> dict[str, Any]:
-    """Marker and intervals of one row as one path: lines have no inside, so only the marker is filled."""
+    """Return one row's marker and intervals as one path: lines have no inside, so only the marker is filled."""
     assert x.value is not None and y.value is not None
     left, top = across.pixel(x.value), up.pixel(y.value)
     path = f"M{left} {top}{MARKERS[kind % len(MARKERS)]}"
@@ -127,7 +127,7 @@ def _point(row: LeaderboardRow, x: ScoreWithCI, y: ScoreWithCI, across: Axis, up
 
 
 def _names(points: Sequence[dict[str, Any]]) -> list[tuple[float, float, str]]:
-    """Names and where they are written: each at the first place by its point where it covers no other and no point."""
+    """Return labels with positions: each beside its point, at the first place where it covers nothing."""
     taken: list[Box] = [(p["x"] - 6, p["y"] - 6, p["x"] + 6, p["y"] + 6) for p in points]
     found = []
     for point in points:

@@ -109,7 +109,7 @@ def _page(content: BoardContent, entry: BoardEntry, task: LeaderboardTask, frame
 
 
 def _shown(content: BoardContent, entry: BoardEntry) -> list[LeaderboardTask]:
-    """The tasks whose samples may be shown and that a submission has answered."""
+    """Return the tasks whose samples may be shown and that a submission has answered."""
     answered = {result.task for result in entry.record.results if result.status == "ok"}
     return [task for task in content.table.tasks if content.board.shown.get(task.id) and task.id in answered]
 
@@ -117,7 +117,7 @@ def _shown(content: BoardContent, entry: BoardEntry) -> list[LeaderboardTask]:
 def _items(
     content: BoardContent, spec: TaskSpec, answered: ItemTargets, data_root: str | Path | None
 ) -> Iterator[tuple[str, str | bytes]]:
-    """The items as they are asked, from the task's data, which must be the board's and have the items answered."""
+    """Yield pages of items from the task's data, which must be the board's and contain the answered items."""
     from vrbench.evaluation.item_preview import preview_items
     from vrbench.evaluation.run_config import RunConfig
     from vrbench.evaluation.run_plan import plan_task
@@ -213,13 +213,13 @@ def answers_file(place: str, row: LeaderboardRow, samples: Sequence[Sample]) -> 
 
 
 def _raw(sample: Sample) -> str:
-    """The text that the model gave, before any filter; its answer if it gave none."""
+    """Return the text that the model gave, before any filter; its answer if it gave none."""
     first = sample.responses[0] if sample.responses else ""
     return first if isinstance(first, str) and first else sample.answer
 
 
 def _score(sample: Sample) -> float | None:
-    """None if the item could not be scored, or its score has no weight to be divided by."""
+    """Return the score, or None if the item could not be scored or its weight is 0."""
     if sample.unscored or not sample.weight:
         return None
     score = round(sample.score / sample.weight, 4)

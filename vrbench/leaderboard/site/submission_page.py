@@ -53,7 +53,7 @@ def _page(content: BoardContent, entry: BoardEntry, frame: Frame, path: str, sam
 
 
 def _task_lines(content: BoardContent, entry: BoardEntry, baseline: BoardEntry | None) -> Iterator[dict[str, Any]]:
-    """One line a task: the task, the submission's scores, and the baseline's, if it has any."""
+    """Yield one line per task: the task, the submission's scores, and the baseline's, if it has any."""
     known = {task.id: task for task in content.table.tasks}
     theirs = {scores.task: scores for scores in baseline.row.tasks} if baseline else {}
     for scores in entry.row.tasks:
@@ -62,7 +62,7 @@ def _task_lines(content: BoardContent, entry: BoardEntry, baseline: BoardEntry |
 
 
 def _categories(entry: BoardEntry, baseline: BoardEntry | None, content: BoardContent) -> Iterator[dict[str, Any]]:
-    """The tasks that have categories (subtasks, question types or subjects), each with its lines and their scale."""
+    """Yield the tasks with categories (subtasks, question types or subjects), each with its lines and scale."""
     theirs = {result.task: result.groups for result in baseline.record.results} if baseline else {}
     known = {task.id: task for task in content.table.tasks}
     for result in entry.record.results:
@@ -99,7 +99,7 @@ def _drawn_step(step: LineageStep) -> dict[str, Any]:
 
 
 def _note(text: str) -> dict[str, str]:
-    """A note as fields: those of a training's JSON, rounded, else the text itself."""
+    """Return a note as fields: those of a training's JSON, rounded, else the text itself."""
     try:
         fields = parse_json(text, "the note")
     except VrbenchError:

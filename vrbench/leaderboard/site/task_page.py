@@ -48,6 +48,6 @@ def _page(
 
 
 def _order(scores: RowTaskScores, task: LeaderboardTask) -> float:
-    """The best first, those without a score last."""
+    """Return the sort key of a row: best score first, rows without a score last."""
     value = scores.score.value
     return float("inf") if value is None else -value if task.higher_is_better else value

@@ -12,14 +12,14 @@ NONE = "–"
 
 
 def value(score: ScoreWithCI | None, unit: str = "percent", signed: bool = False) -> str:
-    """The estimate alone: one digit of a percentage, two of a perplexity."""
+    """Return the estimate alone: one digit of a percentage, two of a perplexity."""
     if score is None or score.value is None:
         return NONE
     return formatting.number(score.value, 2 if unit == "perplexity" else 1, signed)
 
 
 def ends(score: ScoreWithCI | None, unit: str = "percent", signed: bool = False) -> str:
-    """Its 95 % interval, '[86.5, 90.9]'; empty if it has none."""
+    """Return its 95 % interval, '[86.5, 90.9]'; empty if it has none."""
     if score is None or score.low is None or score.high is None:
         return ""
     digits = 2 if unit == "perplexity" else 1
@@ -27,26 +27,26 @@ def ends(score: ScoreWithCI | None, unit: str = "percent", signed: bool = False)
 
 
 def span(rank: Rank | None) -> str:
-    """'2', or '2–4' where intervals overlap."""
+    """Return a rank as text: '2', or '2–4' where intervals overlap."""
     if rank is None:
         return NONE
     return str(rank.best) if rank.best == rank.worst else f"{rank.best}–{rank.worst}"
 
 
 def span_words(rank: Rank | None) -> str:
-    """The same for a screen reader."""
+    """Return a rank in words, for a screen reader."""
     if rank is None:
         return "not ranked"
     return f"rank {rank.best}" if rank.best == rank.worst else f"rank {rank.best} to {rank.worst}, tied"
 
 
 def share(part: float) -> str:
-    """0.2667 as '27 %'."""
+    """Return a share as a percentage: '27 %' for 0.2667."""
     return f"{100 * part:.0f} %"
 
 
 def duration(seconds: float | None) -> str:
-    """'54 s', '3 min 28 s', '2 h 05 min'."""
+    """Return a duration such as '54 s', '3 min 28 s' or '2 h 05 min'."""
     if seconds is None:
         return NONE
     whole = round(seconds)
@@ -59,43 +59,43 @@ def duration(seconds: float | None) -> str:
 
 
 def speed(rate: float | None) -> str:
-    """Items a second, to three digits at most."""
+    """Return items a second, to three digits at most."""
     if rate is None:
         return NONE
     return f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}" if rate >= 1 else f"{rate:.2f}"
 
 
 def count(n: int) -> str:
-    """1,234."""
+    """Return a count with thousands separators: '1,234'."""
     return f"{n:,}"
 
 
 def claim(stated: Claim) -> str:
-    """'visual ≥ 99 %' or 'text ≥ −1 pt'."""
+    """Return a claim as text: 'visual ≥ 99 %' or 'text ≥ −1 pt'."""
     unit = "%" if stated.unit == "retention" else "pt"
     return f"{stated.name} ≥ {stated.threshold:g} {unit}".replace("-", formatting.MINUS)
 
 
 def mark(verdict: Verdict) -> str:
-    """The sign of a verdict; its word always stands beside it."""
+    """Return the symbol of a verdict, which is always followed by the word."""
     return formatting.VERDICT_MARKS[verdict.verdict]
 
 
 def estimate(verdict: Verdict) -> str:
-    """What a verdict is based on, '88.6 [86.5, 90.9] %'."""
+    """Return the estimate behind a verdict, such as '88.6 [86.5, 90.9] %'."""
     signed = verdict.claim.unit == "points"
     text = formatting.interval(verdict.estimate, verdict.low, verdict.high, 1, signed)
     return f"{text} {'pt' if signed else '%'}" if verdict.estimate is not None else NONE
 
 
 def tuned(region: LayerRegion, unit: str = " layers") -> str:
-    """'8 of 30 layers, 27 %'."""
+    """Return the tuned layers as text: '8 of 30 layers, 27 %'."""
     number = len(LayerSet.parse(region.tuned, region.depth))
     return f"{number} of {region.depth}{unit}, {share(region.tuned_share)}"
 
 
 def tuned_briefly(region: LayerRegion) -> str:
-    """'8 of 30, 27 %'."""
+    """Return the tuned layers as short text: '8 of 30, 27 %'."""
     return tuned(region, "")
 
 

@@ -142,7 +142,7 @@ def _validate_folder_name(name: str) -> None:
 
 
 def _entries(folder: Path, limit: int) -> list[str]:
-    """Names in a real folder, sorted."""
+    """Return the sorted names in a folder that is no link."""
     try:
         mode = folder.lstat().st_mode
         if not stat.S_ISDIR(mode):

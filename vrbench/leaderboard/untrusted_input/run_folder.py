@@ -92,7 +92,7 @@ def _validate_depth(depth: int) -> list[str]:
 
 
 def _validate_layers(text: str, depth: int) -> list[str]:
-    """Whether a step's layers can be parsed; a long text would become a longer list."""
+    """Return an error if a step's layers cannot be parsed; a long text would become a longer list."""
     is_short = len(text) <= limits.LAYERS_TEXT and text.isascii()
     if is_short and attempt(lambda: LayerSet.parse(text, depth), []) is not None:
         return []
@@ -193,7 +193,7 @@ def _parse_sample(line: bytes, name: str) -> Sample:
 
 
 def _lines(content: bytes) -> Iterator[bytes]:
-    """Lines one by one, so that a file of line feeds does not become a list."""
+    """Yield lines one by one, so that a file of line feeds does not become a list."""
     start = 0
     while start < len(content):
         end = content.find(b"\n", start)
