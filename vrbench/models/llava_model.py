@@ -197,7 +197,7 @@ class LlavaModel(BaseVLM):
     def _log_probabilities(
         self, states: torch.Tensor, where: torch.Tensor, tokens: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the log-probability of each token at position `where` in states [positions, hidden], and the best token."""
+        """Return each token's log-probability at position `where` in states [positions, hidden], and the best token."""
         logs = torch.empty(len(tokens), dtype=torch.float64)
         greedy = torch.empty(len(tokens), dtype=torch.long)
         for start in range(0, len(states), LOGITS_BATCH):
