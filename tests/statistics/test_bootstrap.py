@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy.stats import binomtest, multinomial, permutation_test
@@ -163,3 +165,96 @@ def test_contributions_add_up_to_the_difference() -> None:
         first, second = (samples(rng.integers(0, 2, 60), 4, ("a", "b"), unit=2) for _ in range(2))
         pair = bootstrap.PairedCounts(kind, kind.statistics(first), kind.statistics(second), 60)
         assert bootstrap.cluster_differences(pair).sum() == pytest.approx(pair.values[1] - pair.values[0])
+
+
+def constant(baseline: float, candidate: float, clusters: int = 20) -> bootstrap.BootstrapDraws:
+    return bootstrap.BootstrapDraws(np.full(50, baseline), np.full(50, candidate), clusters)
+
+
+def test_a_mean_over_tasks_by_hand() -> None:
+    drawn = [constant(20.0, 30.0), constant(10.0, 40.0), constant(0.3, 0.9)]
+    assert bootstrap.mean_interval(drawn) == pytest.approx((70.9 / 3, 70.9 / 3))
+    assert bootstrap.difference_interval(drawn) == pytest.approx((40.6 / 3, 40.6 / 3))
+    assert bootstrap.retention_interval(drawn) == pytest.approx((100 * 70.9 / 30.3, 100 * 70.9 / 30.3))
+    assert bootstrap.retention_interval(drawn, False) == pytest.approx((100 * 30.3 / 70.9, 100 * 30.3 / 70.9))
+    below_one_point = [constant(0.5, 0.25)]
+    assert bootstrap.retention_interval(below_one_point) == pytest.approx((50.0, 50.0))
+
+
+@pytest.mark.parametrize(("empty", "has_ratio"), [(0, True), (1, True), (2, False)])
+def test_a_ratio_needs_a_baseline_above_zero_in_all_but_half_a_percent_of_the_draws(
+    empty: int, has_ratio: bool
+) -> None:
+    baseline = np.array([0.0] * empty + [50.0] * (200 - empty))
+    found = bootstrap.retention_interval([bootstrap.BootstrapDraws(baseline, np.full(200, 25.0), 30)])
+    assert (found is not None) is has_ratio
+
+
+def test_two_clusters_have_an_interval() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [bootstrap.BootstrapDraws(rng.uniform(40, 60, 500), rng.uniform(30, 50, 500), 2)]
+    for interval in (bootstrap.mean_interval, bootstrap.difference_interval, bootstrap.retention_interval):
+        found = interval(drawn)
+        assert found is not None and found[0] < found[1]
+    words = np.array([[[-2.0, 1.0]], [[-4.0, 1.0]]])
+    low, high = bootstrap.interval_of_one(METRICS["perplexity"], words, 2)
+    assert low < np.exp(3.0) < high
+    assert bootstrap.interval_of_one(METRICS["perplexity"], words[:1], 1) == pytest.approx((np.exp(2.0),) * 2)
+    assert bootstrap.interval_of_one(METRICS["mean"], np.ones((1, 1, 2)), 1) == (0.0, 100.0)
+
+
+def test_an_interval_is_around_the_figure_not_around_the_clusters_mean() -> None:
+    """10 clusters of 100 wrong answers and 30 of one right answer: 2.9 % are right, in the mean cluster 75 %."""
+    table = np.array([[[0.0, 100.0]]] * 10 + [[[1.0, 1.0]]] * 30)
+    low, high = bootstrap.interval_of_one(METRICS["mean"], table, 1030)
+    assert low < 100 * 30 / 1030 < high < 20
+
+
+def test_a_retention_s_tails_follow_what_each_task_adds_to_its_variance() -> None:
+    rng = np.random.default_rng(0)
+    shared = rng.normal(50, 4, (2, 4000))
+    moved = shared * [[0.5], [1.0]] + rng.normal(0, [[1.0], [3.0]], (2, 4000))
+    drawn = [bootstrap.BootstrapDraws(shared[i], moved[i], clusters) for i, clusters in enumerate((4, 400))]
+    centre = moved.mean() / shared.mean()
+    share = bootstrap.tail([float((moved[i] - centre * shared[i]).var()) for i in (0, 1)], [4, 400])
+    ratio = 100 * moved.mean(0) / shared.mean(0)
+    assert bootstrap.retention_interval(drawn) == pytest.approx(tuple(np.quantile(ratio, [share, 1 - share])), rel=1e-6)
+
+
+def test_what_clusters_add_to_a_perplexity_is_its_logarithm() -> None:
+    base, ours = -np.array([100.0, 150.0, 130.0]), -np.array([110.0, 149.0, 150.0])
+    pair = paired(list(base), list(ours), "perplexity")
+    added = bootstrap.cluster_differences(pair)
+    assert added == pytest.approx((base - ours) / 3)
+    assert added.sum() == pytest.approx(np.log(pair.values[1] / pair.values[0]))
+
+
+def test_a_p_value_is_at_most_1() -> None:
+    two_lost_two_gained = paired([1.0, 1.0, 0.0, 0.0, 1.0], [0.0, 0.0, 1.0, 1.0, 1.0])
+    assert bootstrap.mcnemar(two_lost_two_gained) == 1.0
+    assert bootstrap.sign_flip(np.array([1.0, -1.0])) == 1.0
+    assert bootstrap.holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1 / 30, 1e6 / 30])
+@pytest.mark.parametrize("effects", [[1, 2, -3, 10], [1, 2, 3, 7], [7, 11, -18, 13, 2, 5, -20, 9]])
+def test_ties_with_what_was_observed_count_at_any_scale(effects: list[int], scale: float) -> None:
+    """Scaled, 1 + 2 - 3 is not quite zero in floating point; the flip of all three is a tie all the same."""
+    sums = [int(np.dot(effects, signs)) for signs in itertools.product((1, -1), repeat=len(effects))]
+    ends = [sum(s <= sum(effects) for s in sums), sum(s >= sum(effects) for s in sums)]
+    assert bootstrap.sign_flip(scale * np.array(effects)) == min(1.0, 2 * min(ends) / len(sums))
+
+
+def test_a_score_is_drawn_with_its_seed() -> None:
+    rows = samples(np.random.default_rng(0).uniform(size=40), 2, ("a", "b"))
+    kind = METRICS["mean"]
+    expected = bootstrap.interval_of_one(kind, kind.statistics(rows), 40, 5)
+    found = bootstrap.score("mean", rows, 5)
+    assert (found.low, found.high) == expected
+    assert (found.value, found.n, found.clusters) == (pytest.approx(100 * np.mean([s.score for s in rows])), 40, 20)
+    assert (found.low, found.high) != bootstrap.interval_of_one(kind, kind.statistics(rows), 40, 0)
+    groups = bootstrap.score_groups("mean", rows, 5)
+    assert list(groups) == ["a", "b"]
+    for name, score in groups.items():
+        assert score == bootstrap.score("mean", [s for s in rows if s.group == name], 5)
+        assert score != bootstrap.score("mean", [s for s in rows if s.group == name], 0)

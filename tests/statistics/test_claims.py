@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vrbench.core.errors import MultipleErrors, VrbenchError
-from vrbench.statistics.claims import DEFAULT_CLAIMS, judge, parse, parse_all
+from vrbench.statistics.claims import DEFAULT_CLAIMS, items_needed, judge, parse, parse_all
 
 
 def test_claims_are_read() -> None:
@@ -61,3 +61,24 @@ def test_the_items_it_would_take() -> None:
 def test_without_an_interval_nothing_is_decided() -> None:
     assert judge(parse("visual>=99%"), 5, None, None).verdict == "undecided"
     assert judge(parse("visual>=99%"), 5, 150.0, None).verdict == "undecided"
+
+
+def test_a_retention_may_be_claimed_from_0_percent_on() -> None:
+    assert [parse(text).threshold for text in ("a>=0%", "a>=0.5%", "a>=-0.5")] == [0.0, 0.5, -0.5]
+
+
+@pytest.mark.parametrize(
+    ("threshold", "n", "estimate", "ends", "needed"),
+    [
+        (99.0, 549, 101.0, (98.0, 101.5), 1300),  # 549 * (3 / 2) ** 2 = 1235.25, to two digits upwards
+        (99.0, 400, 99.5, (98.5, 99.6), 1600),  # half a point above, the lower end a whole one below
+        (99.0, 50, 98.0, (97.0, 99.0), 51),  # the end lies on the threshold: at least one item more
+        (99.0, 10_000, 100.0, (90.0, 101.0), None),  # a million would do just that
+        (99.0, 9_801, 100.0, (90.0, 101.0), 990_000),  # 980,100
+        (99.0, 100, 99.0, (90.0, 101.0), None),
+    ],
+)
+def test_items_needed_by_hand(
+    threshold: float, n: int, estimate: float, ends: tuple[float, float], needed: int | None
+) -> None:
+    assert items_needed(threshold, n, estimate, ends) == needed

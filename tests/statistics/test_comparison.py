@@ -14,7 +14,9 @@ from vrbench import reporting
 from vrbench.core.errors import MultipleErrors, VrbenchError
 from vrbench.core.io import digest_of
 from vrbench.core.schemas import Run
-from vrbench.statistics.comparison import compare, compare_paths
+from vrbench.statistics import bootstrap
+from vrbench.statistics.comparison import compare, compare_paths, comparison_row
+from vrbench.statistics.pairing import pair_task
 from vrbench.statistics.schema import Comparison, ComparisonRow
 
 BASE = (np.arange(400) % 10 < 8).astype(float)
@@ -41,7 +43,7 @@ def only(comparison: Comparison) -> dict[str, ComparisonRow]:
     return {row.name: row for row in (*candidate.tasks, *candidate.suites)}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def lossy() -> Comparison:
     return compare([made("lossy", 0.3, 0.01, 1.02)], made("base"))
 
@@ -322,3 +324,107 @@ def test_runs_of_other_versions_of_our_code_are_refused() -> None:
     assert f"ours: pairs: {said}; run the older one again with this vrbench" in told.value.messages
     assert len(told.value.messages) == 4
     assert compare([changed(ours, code={"family": 2})], base).candidates
+
+
+def one_task(name: str, scores: np.ndarray, cluster: int = 1, **fields: object) -> Run:
+    return changed(run(name, {"t": ("s", "mean", samples(scores, cluster))}), **fields)
+
+
+def test_p_values_are_drawn_with_the_seed() -> None:
+    base, ours = (
+        run(name, {t: ("visual", "mean", samples(flipped(BASE, lost, 3 * lost, ord(t)), 2)) for t in ("a", "b")})
+        for name, lost in (("base", 0.0), ("ours", 0.1))
+    )
+    found = compare([ours], base, seed=3)
+    pairs = {t: pair_task(t, ours, base, 3) for t in ("a", "b")}
+    counts = {t: p.counts for t, p in pairs.items() if p.counts is not None}
+    rows = only(found)
+    assert found.seed == 3
+    assert rows["a"].p == bootstrap.p_value([counts["a"]], 3)[0] != bootstrap.p_value([counts["a"]], 0)[0]
+    whole = list(counts.values())
+    assert rows["visual"].p == bootstrap.p_value(whole, 3)[0] != bootstrap.p_value(whole, 0)[0]
+    untested = comparison_row("a", "task", "visual", {"a": pairs["a"]}, 3, tested=False)
+    assert (untested.p, untested.test) == (None, "")
+    assert untested == rows["a"].model_copy(update={"p": None, "p_holm": None, "test": ""})
+    tested = comparison_row("a", "task", "visual", {"a": pairs["a"]}, 3)
+    assert tested == rows["a"].model_copy(update={"p_holm": None})
+
+
+def test_paths_are_compared_with_their_claims_and_seed(tmp_path: Path) -> None:
+    base, ours = (made(name, loss, limit=400) for name, loss in (("base", 0.0), ("lossy", 0.3)))
+    found = compare_paths([saved(tmp_path / "ours", ours)], saved(tmp_path / "base", base), ["choice>=50%"], 2)
+    assert found == compare([ours], base, ["choice>=50%"], 2)
+    assert (found.limit, found.seed, [c.text for c in found.claims]) == (400, 2, ["choice>=50%"])
+
+
+def test_a_pool_of_two_suites_has_a_row_and_of_one_has_none() -> None:
+    rows = only(compare([made("lossy", 0.3)], made("base"), ["pocket>=50%", "visual>=50%"]))
+    assert list(rows) == ["pairs", "choice", "facts", "words", "pocket_visual", "pocket_text", "pocket"]
+    assert rows["pocket"].tasks == ("pairs", "choice", "facts")
+    assert rows["pocket"].candidate == pytest.approx(np.mean([rows[t].candidate for t in rows["pocket"].tasks]))
+
+
+def test_a_baseline_of_half_a_point_has_a_retention() -> None:
+    row = only(compare([one_task("ours", BASE * 0 + 0.004)], one_task("base", BASE * 0 + 0.005)))["t"]
+    assert row.retention == pytest.approx(80) and row.retention_low is not None
+    rare = np.arange(200) == 0
+    found = compare([one_task("ours", rare)], one_task("base", rare), ["t>=90%"])
+    assert (only(found)["t"].retention, only(found)["t"].retention_low) == (pytest.approx(100), None)
+    assert found.candidates[0].verdicts[0].reason == "there is no interval"
+
+
+def test_many_baselines_of_zero_have_no_retention_either() -> None:
+    """With 8 tasks nearly every draw has an item that was not seen, and so a baseline above zero."""
+    base, ours = (
+        run(name, {str(i): ("s", "mean", samples(scores)) for i in range(8)})
+        for name, scores in (("base", np.zeros(30)), ("ours", np.ones(30)))
+    )
+    row = only(compare([ours], base))["s"]
+    assert (row.retention, row.retention_low, row.difference) == (None, None, pytest.approx(100))
+
+
+def test_one_cluster_has_no_interval() -> None:
+    row = only(compare([one_task("ours", BASE * 0.5, 400)], one_task("base", BASE, 400)))["t"]
+    assert row.difference == pytest.approx(-40)
+    assert row.difference_low is row.difference_high is row.retention_low is row.retention_high is None
+
+
+def test_a_row_notes_what_the_baseline_s_result_says() -> None:
+    base = one_task("base", BASE, note="easy", complete=False, chance=25.0)
+    score = base.result("t").score
+    assert score is not None
+    assert only(compare([one_task("ours", BASE)], base))["t"].note == "easy; not the whole task"
+    base = changed(base, chance=score.low)
+    note = only(compare([one_task("ours", BASE)], base))["t"].note
+    assert note == "easy; not the whole task; the baseline is not above chance"
+
+
+def test_a_suite_with_a_failed_task_has_the_items_of_the_others_in_its_verdict() -> None:
+    base, ours = made("base"), made("lossy", 0.3)
+    results = [
+        r.model_copy(update={"status": "error", "score": None}) if r.task == "pairs" else r for r in ours.record.results
+    ]
+    ours = ours.model_copy(update={"record": ours.record.model_copy(update={"results": tuple(results)})})
+    found = compare([ours], base, ["pocket_visual>=99%"])
+    (verdict,) = found.candidates[0].verdicts
+    assert (verdict.verdict, verdict.n, verdict.reason) == ("undecided", 400, "pairs failed")
+    holm = bootstrap.holm([row.p for row in found.candidates[0].tasks if row.p is not None])
+    assert [row.p_holm for row in found.candidates[0].tasks] == [None, *map(pytest.approx, holm)]
+
+
+def test_tasks_without_data_and_other_settings_are_noted() -> None:
+    def left_out(made_run: Run, skipped: dict[str, str]) -> Run:
+        return made_run.model_copy(update={"record": made_run.record.model_copy(update={"skipped": skipped})})
+
+    base, ours = one_task("base", BASE), one_task("ours", BASE)
+    assert compare([ours], base).notes == ()
+    skipped = {"gqa": "data of gqa is not in the cache", "t": "data of t is not in the cache"}
+    assert compare([left_out(ours, {"t": "x"})], base).notes == ()
+    for pair in ((left_out(ours, skipped), base), (ours, left_out(base, skipped))):
+        (note,) = compare([pair[0]], pair[1]).notes
+        assert note.endswith("gqa (not in the cache)")
+    rows = {"t": ("s", "mean", samples(BASE))}
+    a, b = run("base", rows, dtype="float32"), run("ours", rows, dtype="bfloat16")
+    assert compare([b], a).notes == ("ours: computed in bfloat16, the baseline in float32",)
+    a, b = run("base", rows, image_settings="harness"), run("ours", rows, image_settings="own")
+    assert compare([b], a).notes == ("ours: image settings own, those of the baseline harness",)

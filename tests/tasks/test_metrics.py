@@ -139,3 +139,11 @@ def test_an_interval_holds_its_value_and_does_not_vanish_at_the_edge() -> None:
     assert (alone.low, alone.high) == (0, 100)
     text = bootstrap.score("perplexity", samples([-100.0], weight=50))
     assert text.value == text.low == text.high == pytest.approx(math.exp(2))
+
+
+@pytest.mark.parametrize(("metric", "outcomes"), [("mean", 6), ("vanilla", 6), ("circular", 3), ("mme", 3)])
+def test_outcomes_are_items_or_units(metric: str, outcomes: int) -> None:
+    rows = samples([1.0] * 6, 2)
+    assert metrics.METRICS[metric].outcomes(rows) == outcomes
+    unscored = (rows[0].model_copy(update={"unscored": "no answer"}), *rows[1:])
+    assert metrics.METRICS[metric].outcomes(unscored) == outcomes - 1
