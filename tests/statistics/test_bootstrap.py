@@ -197,16 +197,16 @@ def test_two_clusters_have_an_interval() -> None:
         found = interval(drawn)
         assert found is not None and found[0] < found[1]
     words = np.array([[[-2.0, 1.0]], [[-4.0, 1.0]]])
-    low, high = bootstrap.interval_of_one(METRICS["perplexity"], words, 2)
+    low, high = bootstrap.score_interval(METRICS["perplexity"], words, 2)
     assert low < np.exp(3.0) < high
-    assert bootstrap.interval_of_one(METRICS["perplexity"], words[:1], 1) == pytest.approx((np.exp(2.0),) * 2)
-    assert bootstrap.interval_of_one(METRICS["mean"], np.ones((1, 1, 2)), 1) == (0.0, 100.0)
+    assert bootstrap.score_interval(METRICS["perplexity"], words[:1], 1) == pytest.approx((np.exp(2.0),) * 2)
+    assert bootstrap.score_interval(METRICS["mean"], np.ones((1, 1, 2)), 1) == (0.0, 100.0)
 
 
 def test_an_interval_is_around_the_figure_not_around_the_clusters_mean() -> None:
     """10 clusters of 100 wrong answers and 30 of one right answer: 2.9 % are right, in the mean cluster 75 %."""
     table = np.array([[[0.0, 100.0]]] * 10 + [[[1.0, 1.0]]] * 30)
-    low, high = bootstrap.interval_of_one(METRICS["mean"], table, 1030)
+    low, high = bootstrap.score_interval(METRICS["mean"], table, 1030)
     assert low < 100 * 30 / 1030 < high < 20
 
 
@@ -216,7 +216,7 @@ def test_a_retention_s_tails_follow_what_each_task_adds_to_its_variance() -> Non
     moved = shared * [[0.5], [1.0]] + rng.normal(0, [[1.0], [3.0]], (2, 4000))
     drawn = [bootstrap.BootstrapDraws(shared[i], moved[i], clusters) for i, clusters in enumerate((4, 400))]
     centre = moved.mean() / shared.mean()
-    share = bootstrap.tail([float((moved[i] - centre * shared[i]).var()) for i in (0, 1)], [4, 400])
+    share = bootstrap.tail_share([float((moved[i] - centre * shared[i]).var()) for i in (0, 1)], [4, 400])
     ratio = 100 * moved.mean(0) / shared.mean(0)
     assert bootstrap.retention_interval(drawn) == pytest.approx(tuple(np.quantile(ratio, [share, 1 - share])), rel=1e-6)
 
@@ -248,11 +248,11 @@ def test_ties_with_what_was_observed_count_at_any_scale(effects: list[int], scal
 def test_a_score_is_drawn_with_its_seed() -> None:
     rows = samples(np.random.default_rng(0).uniform(size=40), 2, ("a", "b"))
     kind = METRICS["mean"]
-    expected = bootstrap.interval_of_one(kind, kind.statistics(rows), 40, 5)
+    expected = bootstrap.score_interval(kind, kind.statistics(rows), 40, 5)
     found = bootstrap.score("mean", rows, 5)
     assert (found.low, found.high) == expected
     assert (found.value, found.n, found.clusters) == (pytest.approx(100 * np.mean([s.score for s in rows])), 40, 20)
-    assert (found.low, found.high) != bootstrap.interval_of_one(kind, kind.statistics(rows), 40, 0)
+    assert (found.low, found.high) != bootstrap.score_interval(kind, kind.statistics(rows), 40, 0)
     groups = bootstrap.score_groups("mean", rows, 5)
     assert list(groups) == ["a", "b"]
     for name, score in groups.items():
