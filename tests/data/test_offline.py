@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,13 +14,22 @@ from tests import cutoff
 from tests.evaluation import made
 from tests.fakehub import FakeHub, parquet, served
 from vrbench.core.run_storage import load_run
-from vrbench.core.schemas import Run
 from vrbench.tasks import registry
 
 WHY_NOT = cutoff.why_not()
 pytestmark = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
 
-MAIN = "from vrbench.cli import main; main()"
+MAIN = """
+import json, sys, traceback
+from vrbench.cli import app
+codes = []
+for command in json.loads(sys.argv[1]):
+    try:
+        codes.append(app(command, standalone_mode=False) or 0)
+    except BaseException as error:
+        codes.append(getattr(error, "code", None) or traceback.format_exc())
+print(json.dumps(codes))
+"""
 OPENS = "import socket; socket.socket(socket.AF_{family}); print('opened')"
 COMMIT = registry.load()["piqa"].data.revision
 OLDER, NEWER = "a" * 40, "b" * 40
@@ -35,17 +45,13 @@ spec = registry.load()["piqa"]
 print(data.revision(spec, locate(spec), data.load(spec, locate(spec))))
 """
 
-PLANNED = """
-from vrbench.evaluation.run_plan import RunConfig, plan_task
-from vrbench.tasks import registry
-print(plan_task(registry.load()["piqa"], RunConfig(limit=2)).origin)
-"""
-
-PINNED = """
+CACHED = """
 from vrbench.data import loading as data
 from vrbench.data.locate import locate
+from vrbench.evaluation.run_plan import RunConfig, plan_task
 from vrbench.tasks import registry
 spec = registry.load()["piqa"]
+print(plan_task(spec, RunConfig(limit=2)).origin)
 for commit in sys.argv[1:]:
     source = spec.data.model_copy(update={"name": "o/two", "revision": commit})
     pinned = spec.model_copy(update={"data": source})
@@ -70,28 +76,20 @@ def test_a_look_at_the_hub_is_death() -> None:
     assert cutoff.run("from vrbench.data import hub; hub.commit('o/n')").returncode == cutoff.KILLED
 
 
-def run(out: Path, *command: str, **environment: str) -> Run:
-    done = cutoff.run(MAIN, "run", "--limit", "2", "--device", "cpu", "--out", str(out), *command, **environment)
+def test_with_a_data_root_no_command_makes_one(tiny_llava: Path, tmp_path: Path) -> None:
+    root, out = str(made.hub(tmp_path / "root")), tmp_path / "runs"
+    measured = ["run", "--limit", "2", "--device", "cpu", "--out", str(out), "--ckpt", str(tiny_llava),
+                "--tasks", "piqa,mme,pocket_grammar", "--data-root", root]  # fmt: skip
+    commands = [["tasks"], ["tasks", "piqa", "--data-root", root], ["data", "check", root], measured]
+    done = cutoff.run(MAIN, json.dumps(commands))  # online, as far as it knows
     assert done.returncode == 0, (done.returncode, done.stderr)
+    *told, codes = done.stdout.splitlines()
+    assert json.loads(codes) == [0, 0, 2, 0], (codes, done.stderr)
+    assert any("target: " in line for line in told)
     (file,) = out.glob("*/*/run.json")
-    return load_run(file)
-
-
-def test_a_run_with_a_data_root_makes_none(tiny_llava: Path, tmp_path: Path) -> None:
-    root = made.hub(tmp_path / "root")
-    found = run(
-        tmp_path / "runs", "--ckpt", str(tiny_llava), "--tasks", "piqa,mme,pocket_grammar", "--data-root", str(root)
-    )
+    found = load_run(file)
     assert found.record.status == "ok"
     assert found.result("mme").data == "lmms-lab-encoder/MME test, from the data root, revision not recorded"
-
-
-def test_listing_and_showing_tasks_makes_none(tmp_path: Path) -> None:
-    root = made.hub(tmp_path / "root")
-    assert cutoff.run(MAIN, "tasks").returncode == 0  # online, as far as it knows
-    done = cutoff.run(MAIN, "tasks", "piqa", "--data-root", str(root))
-    assert done.returncode == 0 and "target: " in done.stdout
-    assert cutoff.run(MAIN, "data", "check", str(root)).returncode == 2
 
 
 class TestHubsCache:
@@ -110,13 +108,11 @@ class TestHubsCache:
             assert done.stdout == f"{COMMIT}\n", done.stderr
         return folder
 
-    def test_a_planned_task_makes_none_and_names_the_commit(self, cache: Path) -> None:
-        done = cutoff.run(PLANNED, HF_HUB_OFFLINE="1", HF_HOME=str(cache))
-        assert done.stdout == f"baber/piqa validation, from the hub's cache, revision {COMMIT}\n", done.stderr
-
-    def test_another_commit_than_the_pinned_one_is_refused(self, cache: Path) -> None:
-        done = cutoff.run(PINNED, OLDER, NEWER, "d" * 40, HF_HUB_OFFLINE="1", HF_HOME=str(cache))
-        older, newer, unknown = done.stdout.splitlines()
+    def test_a_plan_names_the_commit_and_another_than_the_pinned_one_is_refused(self, cache: Path) -> None:
+        done = cutoff.run(CACHED, OLDER, NEWER, "d" * 40, HF_HUB_OFFLINE="1", HF_HOME=str(cache))
+        assert done.returncode == 0, done.stderr
+        planned, older, newer, unknown = done.stdout.splitlines()
+        assert planned == f"baber/piqa validation, from the hub's cache, revision {COMMIT}"
         assert f"revision {OLDER} of data set o/two was requested, but the hub's cache gave {NEWER}" in older
         assert newer == NEWER
         assert "data set o/two is not whole in the hub's cache" in unknown

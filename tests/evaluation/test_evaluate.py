@@ -71,15 +71,15 @@ def assert_same(ours: schemas.Run, theirs: schemas.Run) -> None:
             assert a.loglikelihoods == pytest.approx(b.loglikelihoods, abs=1e-4)
 
 
-def measure_slowly(ckpt: Path, root: Path, out: Path, delay: float) -> None:
+def measure_slowly(ckpt: Path, root: Path, out: Path, tasks: str, batch_size: int) -> None:
     hidden = LlavaModel.hidden_states
 
     def slow(self: LlavaModel, *args: Any) -> Any:
-        time.sleep(delay)
+        time.sleep(0.05)
         return hidden(self, *args)
 
     LlavaModel.hidden_states = slow  # type: ignore[method-assign]
-    measure(ckpt, root, out, batch_size=1)
+    measure(ckpt, root, out, tasks, batch_size=batch_size)
 
 
 def answered(out: Path) -> int:
@@ -120,7 +120,7 @@ class TestRecord:
         monkeypatch.setattr(InferenceEngine, "__init__", None)  # making one would fail
         assert measure(tiny_llava, root, undisturbed, batch_size=3) == before
 
-    def test_a_run_whose_files_are_damaged_is_measured_again(
+    def test_a_run_that_is_damaged_or_of_an_older_vrbench_is_made_again_from_stored_answers(
         self, tiny_llava: Path, root: Path, tmp_path: Path
     ) -> None:
         measure(tiny_llava, root, tmp_path, "piqa")
@@ -132,13 +132,6 @@ class TestRecord:
         again = only_run(tmp_path)
         assert_same(again, first)
         assert again.record.results[0].asked == 0
-
-    def test_a_run_of_an_older_vrbench_without_responses_is_made_again_from_stored_answers(
-        self, tiny_llava: Path, root: Path, tmp_path: Path
-    ) -> None:
-        measure(tiny_llava, root, tmp_path, "piqa")
-        first = only_run(tmp_path)
-        assert first.path is not None
         older = tuple(sample.model_copy(update={"responses": ()}) for sample in first.samples["piqa"])
         digest = hashlib.sha256(run_storage.samples_to_jsonl(older).encode()).hexdigest()
         result = first.record.results[0].model_copy(update={"samples_digest": digest})
@@ -149,7 +142,7 @@ class TestRecord:
 
     def test_other_inputs_have_another_folder(self, undisturbed: Path, tiny_llava: Path, root: Path) -> None:
         digests = {only_run(undisturbed).record.inputs_digest}
-        for options in ({"limit": 4}, {"limit": 4, "seed": 1}, {"dtype": "bfloat16"}):
+        for options in ({"limit": 2}, {"limit": 2, "seed": 1}, {"limit": 2, "dtype": "bfloat16"}):
             record = measure(tiny_llava, root, undisturbed.parent / "other", "piqa", **options)
             digests.add(record.inputs_digest)
             assert record.status == "ok"
@@ -159,9 +152,8 @@ class TestRecord:
 class TestUnscored:
     """Items that could not be scored are counted, and more than 1 % of them mark the task."""
 
-    @pytest.mark.parametrize(("gone", "note"), [(0, ""), (1, "1 of 13 items (7.7 %) could not be scored")])
     def test_they_are_in_the_record_and_the_table(
-        self, tiny_llava: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: int, note: str
+        self, undisturbed: Path, tiny_llava: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from vrbench.reporting import scores
 
@@ -169,23 +161,25 @@ class TestUnscored:
 
         def run(*args: Any) -> TaskScores:
             found = whole(*args)
-            lost = (s.model_copy(update={"unscored": "made so"}) for s in found.samples[:gone])
-            return TaskScores((*lost, *found.samples[gone:]), found.official)
+            lost = found.samples[0].model_copy(update={"unscored": "made so"})
+            return TaskScores((lost, *found.samples[1:]), found.official)
 
         monkeypatch.setattr("vrbench.evaluation.evaluate.evaluate_task", run)
-        result = measure(tiny_llava, root, tmp_path, "piqa").results[0]
-        assert (result.n, result.n_unscored, result.has_many_unscored) == (13 - gone, gone, bool(gone))
-        assert result.note.startswith(note or "13 of the 1838")
-        table = scores([only_run(tmp_path)])
-        assert ("piqa (!)" in table) is bool(gone)
-        assert ("12 (1 unscored)" in table and "  llava, piqa: 1 of 13 items could not be" in table) is bool(gone)
+        measure(tiny_llava, root, tmp_path, "piqa")
+        for out, gone, note in ((undisturbed, 0, "13 of the 1838"), (tmp_path, 1, "1 of 13 items (7.7 %) could not")):
+            result = only_run(out).result("piqa")
+            assert (result.n, result.n_unscored, result.has_many_unscored) == (13 - gone, gone, bool(gone))
+            assert result.note.startswith(note)
+            table = scores([only_run(out)])
+            assert ("piqa (!)" in table) is bool(gone)
+            assert ("12 (1 unscored)" in table and "  llava, piqa: 1 of 13 items could not be" in table) is bool(gone)
 
 
 class TestResuming:
-    def test_killed_it_goes_on_and_the_record_is_the_same(
+    def test_killed_it_goes_on_with_other_batches_and_the_record_is_the_same(
         self, undisturbed: Path, tiny_llava: Path, root: Path, tmp_path: Path
     ) -> None:
-        runner = forked.start(measure_slowly, tiny_llava, root, tmp_path, 0.05)
+        runner = forked.start(measure_slowly, tiny_llava, root, tmp_path, TASKS, 1)
         while answered(tmp_path) < 10:
             assert runner.is_alive()
             time.sleep(0.05)
@@ -193,23 +187,21 @@ class TestResuming:
         assert forked.ended(runner) == -signal.SIGKILL
         assert not list(tmp_path.glob("*/*/run.json"))
         kept = answered(tmp_path)
-        record = measure(tiny_llava, root, tmp_path)
+        record = measure(tiny_llava, root, tmp_path, batch_size=7)
         whole = answered(tmp_path)
         assert 10 <= kept < whole
         assert sum(result.asked for result in record.results) == whole - kept  # none was asked again
         assert_same(only_run(tmp_path), only_run(undisturbed))
 
     def test_two_runs_at_once_do_no_harm(self, undisturbed: Path, tiny_llava: Path, root: Path, tmp_path: Path) -> None:
-        runners = [forked.start(measure_slowly, tiny_llava, root, tmp_path, 0.01) for _ in range(2)]
+        runners = [forked.start(measure_slowly, tiny_llava, root, tmp_path, "piqa", 2) for _ in range(2)]
         assert [forked.ended(runner) for runner in runners] == [0, 0]
-        assert_same(only_run(tmp_path), only_run(undisturbed))
-
-    @pytest.mark.parametrize("batch_size", [7])
-    def test_batches_change_neither_answers_nor_scores(
-        self, undisturbed: Path, tiny_llava: Path, root: Path, tmp_path: Path, batch_size: int
-    ) -> None:
-        measure(tiny_llava, root, tmp_path, batch_size=batch_size)
-        assert_same(only_run(tmp_path), only_run(undisturbed))
+        piqa = only_run(undisturbed).result("piqa")
+        assert only_run(tmp_path).result("piqa").score == piqa.score
+        theirs = only_run(undisturbed).samples["piqa"]
+        for ours, sample in zip(only_run(tmp_path).samples["piqa"], theirs, strict=True):
+            assert (ours.id, ours.score) == (sample.id, sample.score)
+            assert ours.loglikelihoods == pytest.approx(sample.loglikelihoods, abs=1e-4)
 
 
 class TestReuse:
@@ -313,7 +305,7 @@ def upgraded(monkeypatch: pytest.MonkeyPatch, **packages: str) -> None:
 
 
 class TestSeveral:
-    def test_pictures_are_computed_once_for_all(
+    def test_each_is_measured_once_the_baseline_first_and_images_are_computed_once_for_all(
         self, tiny_llava: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from vrbench.models.llava_model import LlavaModel
@@ -326,18 +318,12 @@ class TestSeveral:
         weights = other / "config.json"  # another checkpoint with the same tower
         weights.write_text(json.dumps({**json.loads(weights.read_text()), "made_by": "test"}))
         options = RunConfig(data_root=root, out=tmp_path / "runs", device="cpu", show_progress=False)
-        runs = run_all([str(other)], "mme", baseline=str(tiny_llava), options=options)
-        assert runs[0].record.checkpoint.digest == only_first(tiny_llava)
-        assert runs[0].record.checkpoint.digest != runs[1].record.checkpoint.digest
-        assert sum(n for n in seen if n > 1) == 9  # the distinct pictures; single ones only ask for the tokens' number
-
-    def test_each_is_measured_once_the_baseline_first(self, tiny_llava: Path, root: Path, tmp_path: Path) -> None:
-        other = save_llava(tmp_path / "other", seed=1)
-        options = RunConfig(data_root=root, out=tmp_path / "runs", device="cpu", show_progress=False)
         names = [str(other), str(tiny_llava), str(other)]
-        runs = run_all(names, "piqa", baseline=str(tiny_llava), options=options, limit=4)
-        assert [len(run.to_pandas("piqa")) for run in runs] == [4, 4]
-        assert [run.record.checkpoint.digest for run in runs] == [only_first(tiny_llava), only_first(other)]
+        runs = run_all(names, "mme", baseline=str(tiny_llava), options=options)
+        digests = [only_first(tiny_llava), only_first(other)]
+        assert [run.record.checkpoint.digest for run in runs] == digests and digests[0] != digests[1]
+        assert [len(run.to_pandas("mme")) for run in runs] == [24, 24]
+        assert sum(n for n in seen if n > 1) == 9  # the distinct pictures; single ones only ask for the tokens' number
 
 
 def only_first(folder: Path) -> str:
@@ -402,13 +388,13 @@ class TestFaults:
 
         encode = LlavaModel.encode_images
         monkeypatch.setattr(LlavaModel, "encode_images", lambda *_: 1 / 0)
-        record = measure(tiny_llava, root, tmp_path, "mme,piqa")
+        record = measure(tiny_llava, root, tmp_path, "mme,piqa", limit=2)
         assert record.status == "error"
         assert [r.status for r in record.results] == ["error", "ok"]
         assert record.results[0].error == "ZeroDivisionError: division by zero"
         assert only_run(tmp_path).samples.keys() == {"piqa"}
         monkeypatch.setattr(LlavaModel, "encode_images", encode)
-        mended = measure(tiny_llava, root, tmp_path, "mme,piqa")  # a run with an error is not taken for whole
+        mended = measure(tiny_llava, root, tmp_path, "mme,piqa", limit=2)  # a run with an error is not taken for whole
         assert mended.status == "ok"
         assert mended.results[1].asked == 0
 
