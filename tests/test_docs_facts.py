@@ -126,7 +126,7 @@ def test_what_is_used_again_depends_on_what_the_page_says() -> None:
     for package in {name for packages in ANSWER_PACKAGES.values() for name in packages} | {*ADAPTER_PACKAGES}:
         (row,) = [row for row in rows if re.search(rf"\b{package}\b", row[0])]
         for kind, packages in ANSWER_PACKAGES.items():
-            assert row[column[kind]] == ("anew" if package in (*packages, *ADAPTER_PACKAGES) else "kept"), (
+            assert row[column[kind]] == ("recomputed" if package in (*packages, *ADAPTER_PACKAGES) else "kept"), (
                 package,
                 kind,
             )
