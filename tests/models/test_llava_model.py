@@ -92,7 +92,7 @@ def test_tokens_are_those_of_the_processor(vlm: LlavaModel) -> None:
 
 
 def test_too_few_pictures_are_refused(vlm: LlavaModel) -> None:
-    with pytest.raises(VrbenchError, match=r"2 image marks .* for 1 images"):
+    with pytest.raises(VrbenchError, match=r"2 image placeholders .* for 1 images"):
         vlm.encode("<image> and <image>", [0])
 
 

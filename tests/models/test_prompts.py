@@ -128,7 +128,7 @@ def test_marks_are_taken_out_where_pictures_stand_in_front() -> None:
 
 
 def test_another_number_of_marks_than_of_pictures_is_told() -> None:
-    with pytest.raises(VrbenchError, match=r"2 image marks \(<image>\) for 3 images"):
+    with pytest.raises(VrbenchError, match=r"2 image placeholders \(<image>\) for 3 images"):
         prompts.chat(Template(), [Turn("<image> or <image>?", n_images=3)])
 
 

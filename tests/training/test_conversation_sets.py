@@ -76,9 +76,9 @@ BAD: dict[str, tuple[str, dict[str, Any]]] = {
     "'system'": ("turns out of order", {"conversations": [{"from": "system", "value": "a"}]}),
     "message 4 of 4 is an empty answer": ("empty answer", {"conversations": said("a", "b", "c", " \n")}),
     "message 1 of 2 is an empty question": ("empty question", {"conversations": said("", "b")}),
-    "2 image marks (<image>) for 1 images": (
+    "2 image placeholders (<image>) for 1 images": (
         "picture marks", {"image": "vg/3.gif", "conversations": said("<image><image> a", "b")}),
-    "1 image marks (<image>) for 0 images": ("picture marks", {"conversations": said("HTML has <image>", "b")}),
+    "1 image placeholders (<image>) for 0 images": ("picture marks", {"conversations": said("HTML has <image>", "b")}),
     "an answer contains": ("picture marks", {"image": "vg/3.gif", "conversations": said("a", "see <image>")}),
     "it has no list 'conversations'": ("not a conversation", {"text": "a"}),
     "neither a name nor a list": ("not a conversation", {"image": 7, "conversations": said("a", "b")}),

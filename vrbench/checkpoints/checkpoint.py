@@ -1,4 +1,4 @@
-"""What a resolved checkpoint is: complete weights on disk, how they were made, and what loading does (no torch)."""
+"""The resolved checkpoint: complete weights on disk, how they were made, and edits applied on loading (no torch)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Checkpoint:
         id: the name that the user gave, or a folder's name.
         path: the folder.
         revision: the hub's revision, if it came from a hub.
-        digest: sha256 over all that decides its answers: weights, settings, tokenizer, base, removed layers.
+        digest: sha256 over all that determines its answers: weights, settings, tokenizer, base, removed layers.
         family: model family, a key of `vrbench.checkpoints.families.FAMILY_FACTS`.
         depth: decoder layers of the loaded model.
         lineage: its own `vrbench.json` first, then those of its bases.
@@ -49,7 +49,7 @@ class Checkpoint:
     code: dict[str, str] = field(default_factory=dict)
 
     def ref(self) -> CheckpointRef:
-        """Return what a run's record states of it."""
+        """Return the reference to it that a run's record contains."""
         return CheckpointRef(
             id=self.id, revision=self.revision, digest=self.digest, family=self.family, depth=self.depth,
             lineage=self.lineage, code=self.code,

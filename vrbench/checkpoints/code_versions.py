@@ -1,4 +1,4 @@
-"""Versions of the code that decides answers and scores: what has to be raised, and when.
+"""Versions of the code that determines answers and scores, and when to raise them.
 
 A stored answer and a finished run are reused only where the code that would compute them now has the same versions. So
 whoever changes the output of such code raises its version by one, in the same commit:

@@ -15,7 +15,7 @@ OUTSIDE_LAYERS = {"embed_tokens": "embeddings", "lm_head": "head", "norm": "fina
 
 @dataclass
 class CheckpointDiff:
-    """What differs from a base; layers are numbered as in the base.
+    """The differences from a base; layers are numbered as in the base.
 
     Attributes:
         depth: decoder layers of the base.

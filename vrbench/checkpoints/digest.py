@@ -18,7 +18,7 @@ SETTINGS = (
     "processor_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json",
     "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
-"""Files beside the weights that decide a model's answers."""
+"""Files beside the weights that determine a model's answers."""
 
 
 def validate_digests(folder: Path, lineage: Lineage | None, files: list[str]) -> list[str]:
@@ -34,7 +34,7 @@ def validate_digests(folder: Path, lineage: Lineage | None, files: list[str]) ->
 
 
 def settings_files(folder: Path) -> list[str]:
-    """Return the names of a folder's files beside the weights that decide answers."""
+    """Return the names of a folder's files beside the weights that determine answers."""
     named = [*SETTINGS, *sorted(f"{TEMPLATES}/{file.name}" for file in (folder / TEMPLATES).glob("*.jinja"))]
     return [name for name in named if (folder / name).is_file()]
 

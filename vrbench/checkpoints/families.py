@@ -81,7 +81,7 @@ class PromptFormat:
         """Return the whole prompt of one question about some images.
 
         Raises:
-            VrbenchError: the text has more or fewer image marks than there are images.
+            VrbenchError: the text has more or fewer image placeholders than there are images.
         """
         return self.build(processor, [prompts.Turn(text, n_images=n_images)], False)
 

@@ -1,7 +1,7 @@
-"""Why a folder's generation settings cannot be followed, from its JSON files (no torch).
+"""Validation of a folder's generation settings, from its JSON files (no torch).
 
 Settings that change greedy answers are followed as transformers' `generate` follows them. Sampling and beams are not,
-as in lm-eval and lmms-eval, whose tasks request greedy answers. The settings refused here decide the answer in ways
+as in lm-eval and lmms-eval, whose tasks request greedy answers. The settings refused here determine the answer in ways
 that neither harness supports, or have values that transformers would refuse in the middle of a run.
 """
 

@@ -1,4 +1,4 @@
-"""Whose settings of the image processor apply: the checkpoint's own, or those of lmms-eval's class (no torch)."""
+"""Which image processor settings apply: the checkpoint's, or those of lmms-eval's class (no torch)."""
 
 from __future__ import annotations
 

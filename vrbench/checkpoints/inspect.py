@@ -36,7 +36,7 @@ class AdapterRanks(Record):
 
 
 class BaseDiff(Record):
-    """What differs from a base."""
+    """The differences from a base."""
 
     base: str = Field(description="Checkpoint that it is compared with.")
     digest: str = Field(default="", description="The base's digest, if it is available or recorded.")
@@ -50,13 +50,13 @@ class BaseDiff(Record):
 
 
 class CheckpointInfo(Record):
-    """What is known of one checkpoint without loading it."""
+    """Facts about one checkpoint that are known without loading it."""
 
     schema_version: int = Field(default=SCHEMA_VERSION, description="Version of this layout.")
     id: str = Field(description="The name that the user gave, or a folder's name.")
     folder: str = Field(description="Where it is stored.")
     revision: str = Field(default="", description="Hub revision, if it came from a hub.")
-    digest: str = Field(description="sha256 over everything that decides its answers.")
+    digest: str = Field(description="sha256 over everything that determines its answers.")
     family: str = Field(description="Model family.")
     depth: int = Field(description="Decoder layers of the loaded model.")
     parameters: dict[str, int] = Field(description="LLM, projector, vision tower, total; adapters count as merged.")
@@ -72,7 +72,7 @@ class CheckpointInfo(Record):
 
 
 def describe(name: str, base: str | None, resolver: Resolver) -> CheckpointInfo:
-    """Return what a checkpoint is, and what differs from its base.
+    """Describe a checkpoint, and its differences from its base.
 
     Args:
         name: "pocket/full", a folder, a hub id, or a language model's folder.

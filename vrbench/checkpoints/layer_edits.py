@@ -87,7 +87,7 @@ def _compare_restored(base: Checkpoint, before: tuple[LayerEdit, ...], edit: Lay
 
 
 def base_digests(base: Checkpoint, edits: tuple[LayerEdit, ...]) -> dict[str, Any]:
-    """Return what is below a layered folder's own weights, as its digest covers it."""
+    """Return the digests below a layered folder's own weights, as its digest covers them."""
     found: dict[str, Any] = {"base": base.digest, "removed": [str(e.layers) for e in edits if e.kind == "pruned"]}
     restored = [[i, str(edit.layers), edit.backbone.digest] for i, edit in enumerate(edits) if edit.backbone]
     return {**found, "restored": restored} if restored else found

@@ -28,7 +28,7 @@ def read_lineage(folder: Path) -> Lineage | None:
 
 @dataclass(frozen=True)
 class AppliedSteps:
-    """What a lineage's steps do to its base.
+    """The effect of a lineage's steps on its base.
 
     Attributes:
         edits: the steps that change the layers when the checkpoint is loaded, with the layers that they name.
@@ -42,7 +42,7 @@ class AppliedSteps:
 
 
 def apply_steps(lineage: Lineage, depth: int, has_weights: bool = False) -> AppliedSteps:
-    """Return what a lineage's steps do to a base of some depth, and why they cannot all be applied.
+    """Apply a lineage's steps to a base of some depth; return their effect and errors.
 
     Args:
         lineage: of a checkpoint that is put on its base when it is loaded; depth 0 when it states none.

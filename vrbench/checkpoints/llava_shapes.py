@@ -25,7 +25,7 @@ def folder_shapes(folder: Path) -> dict[str, Shape]:
 
 
 def llava_shapes(text: Config, vision: Config) -> dict[str, Shape]:
-    """Return canonical name -> shape of every weight that decides an answer.
+    """Return canonical name -> shape of every weight that affects an answer.
 
     Args:
         text: decoder of type "llama" or "phi3", as transformers' configs name its settings.

@@ -1,4 +1,4 @@
-"""Where a checkpoint's name leads: a published folder, a named backbone, a local folder, or a snapshot from a hub."""
+"""Locating a checkpoint by name: a published folder, a named backbone, a local folder, or a snapshot of a hub."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def is_builtin_name(name: str) -> bool:
 def locate_checkpoint(
     name: str, *, near: Path | None = None, offline: bool = False, with_code: bool = False, pickles: bool = False
 ) -> CheckpointSource:
-    """Return the folder that a name stands for.
+    """Return the folder of a name.
 
     Args:
         name: "pocket/full", "random/llava-1.5-7b", a backbone's name, a folder, or a hub id such as "org/model" or
@@ -82,12 +82,12 @@ def locate_checkpoint(
 
 
 def is_local(name: str) -> bool:
-    """Return whether a name stands for a checkpoint without asking a hub: a published or random one, or a folder."""
+    """Return whether a name is a checkpoint without a hub request: a published or random one, or a folder."""
     return is_builtin_name(name) or (bool(name) and Path(name).expanduser().is_dir())
 
 
 def is_hub_id(name: str, *, near: Path | None = None) -> bool:
-    """Return whether a name without a revision can only stand for a repository of a hub."""
+    """Return whether a name without a revision can only be a repository of a hub."""
     found = HUB_ID.fullmatch(name)
     own = name.startswith((PREFIX, random_shapes.RANDOM_PREFIX))
     folders = [Path(name).expanduser(), *([near / name] if near else [])]

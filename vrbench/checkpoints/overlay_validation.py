@@ -1,4 +1,4 @@
-"""Whether the weights in a layered checkpoint's folder fit the model below it, from names and shapes (no torch)."""
+"""Validation of a layered checkpoint's weights against its base, from names and shapes (no torch)."""
 
 from __future__ import annotations
 
@@ -116,9 +116,9 @@ def _validate_delta(
     if not layers:
         return [f"{folder} has {DELTA}, but its lineage has no step with layers trained by method 'weights'"]
     header = read_header(folder / DELTA)
-    odd = [name for name in header if canonical_name(name) != name]
-    if odd:
-        return [f"{folder / DELTA} has {first_of(sorted(odd))}, which is no canonical name"]
+    unexpected = [name for name in header if canonical_name(name) != name]
+    if unexpected:
+        return [f"{folder / DELTA} has {first_of(sorted(unexpected))}, which is no canonical name"]
     found = {name: tensor.shape for name, tensor in header.items()}
     return compare_shapes(folder / DELTA, found, delta_shapes(below, projector, layers), list_all=True)
 

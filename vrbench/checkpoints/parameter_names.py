@@ -20,7 +20,7 @@ TOWER_WRAPPER = "vision_model"
 """A wrapper inside of a vision tower; elsewhere it is the tower itself, whose layers have numbers."""
 
 IGNORED_BUFFERS = ("rotary_emb.inv_freq", "position_ids")
-"""Ends of the names of buffers that older files carry; they decide no answer."""
+"""Ends of the names of buffers that older files carry; they affect no answer."""
 
 
 def canonical_name(name: str) -> str:

@@ -64,7 +64,7 @@ def llava(processor: Any, turns: Sequence[Turn], answered: bool = False) -> str:
 
 
 def llava_text(tokenizer: Any, turns: Sequence[Turn], answered: bool = False) -> str:
-    """LLaVA: image marks in front of a text without marks, then the tokenizer's chat template or Vicuna's conversation.
+    """LLaVA: placeholders in front of a text without any, then the tokenizer's chat template or Vicuna's conversation.
 
     As in lmms-eval's `llava_hf` (models/simple/llava_hf.py), the content of a message is a string. A template that
     loses it, such as llava-hf's, expects parts and is given parts, as by the same class in its chat form.
@@ -199,7 +199,7 @@ def _at_marks(text: str, n_images: int) -> Content:
         return _in_front(text, n_images)
     pieces = text.split(IMAGE)
     if len(pieces) - 1 != n_images:
-        raise VrbenchError(f"a prompt has {len(pieces) - 1} image marks ({IMAGE}) for {n_images} images")
+        raise VrbenchError(f"a prompt has {len(pieces) - 1} image placeholders ({IMAGE}) for {n_images} images")
     content: Content = []
     for number, piece in enumerate(pieces):
         content += [{"type": "image"}] * (number > 0) + [_text(piece)] * bool(piece)

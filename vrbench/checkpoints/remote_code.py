@@ -1,4 +1,4 @@
-"""Python files that come with a checkpoint: which would be run, and why they may not be (no torch; runs none).
+"""Python files that come with a checkpoint: which would be run, and whether they may be (no torch; runs none).
 
 A model that transformers does not know names in its settings (`auto_map`) the classes and files that it is made of.
 They are run only where the user allows it; then every Python file of the folder is part of the checkpoint's digest.

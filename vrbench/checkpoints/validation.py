@@ -1,4 +1,4 @@
-"""Why the complete model in a folder cannot be run, pruned or tuned, from its JSON files and headers (no torch).
+"""Validation of the complete model in a folder, from its JSON files and headers (no torch).
 
 Quantized weights, weights in two formats, a tokenizer without the image token, code of its own: each is one message,
 before any weights are loaded.

@@ -1,4 +1,4 @@
-"""Conversion: a checkpoint in its authors' own layout in, a folder that transformers loads without their code out."""
+"""Conversion of checkpoints in their authors' layout to folders that transformers loads without their code."""
 
 from __future__ import annotations
 

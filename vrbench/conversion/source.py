@@ -1,4 +1,4 @@
-"""A checkpoint in the original layout: which model, in which form, and why it cannot be converted."""
+"""A checkpoint in the original layout: its model, its form, and validation before the conversion."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class _Errors(list[str]):
 
 
 def read_source(source: str, base: str | None, vision_tower: str | None) -> SourceCheckpoint:
-    """Return the source with all that is known before a weight is read.
+    """Validate a source; return all that is known before any weights are read.
 
     Raises:
         VrbenchError: every error together.

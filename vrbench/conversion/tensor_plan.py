@@ -1,4 +1,4 @@
-"""Which tensor of which file becomes which tensor of the converted model; all are accounted for before any is read."""
+"""The mapping from tensors of source files to tensors of the converted model, complete before any is read."""
 
 from __future__ import annotations
 

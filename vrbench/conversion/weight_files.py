@@ -140,8 +140,8 @@ def read_tensor_info(file: Path) -> dict[str, TensorInfo]:
 
 def validate_dtypes(file: Path, tensors: dict[str, TensorInfo]) -> list[str]:
     """Return one message that names all tensors which are not plain weights (quantised, float8, integers), if any."""
-    odd = [f"{name} ({tensor.dtype})" for name, tensor in tensors.items() if tensor.dtype not in DTYPES]
-    return [f"{file} has tensors other than {', '.join(DTYPES)}: {', '.join(odd)}"] if odd else []
+    unsupported = [f"{name} ({tensor.dtype})" for name, tensor in tensors.items() if tensor.dtype not in DTYPES]
+    return [f"{file} has tensors other than {', '.join(DTYPES)}: {', '.join(unsupported)}"] if unsupported else []
 
 
 @contextmanager

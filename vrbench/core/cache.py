@@ -38,7 +38,7 @@ def cached_folder(name: str, fill: Callable[[Path], None]) -> Path:
     """Return a folder of the cache, filling it on first use; an incomplete one is replaced.
 
     Args:
-        name: the folder's name, which must state everything that decides its content.
+        name: the folder's name, which must state everything that determines its content.
         fill: fills an empty folder. Its exceptions are passed on, and nothing is left then.
     """
     folder = cache_folder() / name

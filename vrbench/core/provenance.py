@@ -24,10 +24,10 @@ ANSWER_PACKAGES: dict[str, tuple[str, ...]] = {
     "text": ("torch", "transformers", "tokenizers"),
     "images": ("torch", "transformers", "tokenizers", "pillow", "numpy"),
 }
-"""Kind of request -> packages that decide its answer. Token ids are in the request; what decodes them is not."""
+"""Kind of request -> packages that determine its answer. Token ids are in the request; what decodes them is not."""
 
 ADAPTER_PACKAGES = ("peft",)
-"""Packages that decide every answer of a checkpoint with an adapter, which is merged by PEFT."""
+"""Packages that determine every answer of a checkpoint with an adapter, which is merged by PEFT."""
 
 
 def package_versions(packages: Iterable[str]) -> dict[str, str]:
@@ -45,7 +45,7 @@ def package_version(package: str) -> str:
 
 
 def answer_packages(has_adapter: bool) -> dict[str, str]:
-    """Return the versions of all packages that decide a checkpoint's answers, with PEFT where it has an adapter."""
+    """Return the versions of all packages that determine a checkpoint's answers, with PEFT where it has an adapter."""
     return package_versions((*ANSWER_PACKAGES["images"], *(ADAPTER_PACKAGES if has_adapter else ())))
 
 

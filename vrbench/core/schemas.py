@@ -1,4 +1,4 @@
-"""The nouns of vrbench: what is written to disk, as pydantic models (no torch).
+"""The records that vrbench writes to disk, as pydantic models (no torch).
 
 A run is a folder: `run.json` (a `RunRecord`, written last, so that its existence means that the run is complete) and
 `samples/<task>.jsonl`, one `Sample` a line, or the same compressed, `samples/<task>.jsonl.gz`; see `run_storage`.

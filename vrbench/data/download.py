@@ -37,7 +37,7 @@ class DownloadRequest:
 
 
 def requests_of(specs: Iterable[TaskSpec]) -> list[DownloadRequest]:
-    """Return the files that some tasks need from the hub, each once, in the order of the tasks.
+    """Return the files that the tasks need from the hub, each once, in the order of the tasks.
 
     Raises:
         VrbenchError: two tasks pin different revisions of one file.

@@ -48,7 +48,7 @@ class DigestFile(Record):
 
 @dataclass(frozen=True)
 class FileState:
-    """What was found of one file.
+    """The state of one file.
 
     Attributes:
         file: path relative to the data root.

@@ -1,4 +1,4 @@
-"""Where a task's items are: generated, in a local mirror of the hub, in a local file, or on the hub.
+"""Locating a task's items: generated, in a local mirror of the hub, in a local file, or on the hub.
 
 Locating is cheap: `datasets` is not imported, and no row is read. With a data root, or with HF_HUB_OFFLINE=1, nothing
 touches the network.

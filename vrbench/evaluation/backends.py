@@ -1,4 +1,4 @@
-"""How requests are put to a loaded model in batches: the engine's side of a model.
+"""Backends, which send requests to a loaded model in batches.
 
 A backend takes requests of one kind, arranges them in groups from which batches may be taken, and answers a batch. The
 engine chooses one by what the model's class says of itself (`shares_prefixes`).
@@ -40,7 +40,7 @@ class Backend(Protocol):
 
     @property
     def unanswered(self) -> Mapping[str, Unanswered]:
-        """Key -> reason, for each request that cannot be put to the model; `groups` leaves them out."""
+        """Key -> reason, for each request that the model cannot answer; `groups` leaves them out."""
 
     def groups(self) -> Iterator[list[Any]]:
         """Yield lists of what may share a batch, each list with its longest first."""
@@ -177,8 +177,8 @@ class PrefixSharedBatches:
         """Yield the tokens of each padded row; on a GPU, with keys and values of each answer and its own prompt."""
         longest, on_cpu = len(batch[0]), self._vlm.device.type == "cpu"
         for row in batch:
-            asked = () if on_cpu else [self._requests[number] for number in row.paths]
-            answers = [request.max_new_tokens for request in asked if isinstance(request, GenerationRequest)]
+            requests = () if on_cpu else [self._requests[number] for number in row.paths]
+            answers = [request.max_new_tokens for request in requests if isinstance(request, GenerationRequest)]
             yield longest * (1 + len(answers)) + sum(answers)
 
     def answer(self, batch: Sequence[PackedSequence]) -> dict[str, Response]:

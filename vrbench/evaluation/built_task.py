@@ -120,7 +120,7 @@ def build_task(spec: TaskSpec, subtasks: Sequence[SubtaskData], model_name: str 
 
     Args:
         subtasks: the items that are used, at least one.
-        model_name: as in `SubtaskData.harness_task`; it decides prompts, and no score of an answer.
+        model_name: as in `SubtaskData.harness_task`; it determines prompts, and no score of an answer.
     """
     with silence_output():
         return BuiltTask(spec, [_build_subtask(spec, subtask, model_name) for subtask in subtasks])

@@ -1,4 +1,4 @@
-"""Versions of the code that decides a checkpoint's answers to a task; see `vrbench.checkpoints.code_versions`."""
+"""Versions of the code that determines a checkpoint's answers to a task; see `vrbench.checkpoints.code_versions`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vrbench.tasks.task_code import scorer_named
 
 
 def task_versions(checkpoint: Checkpoint, spec: TaskSpec) -> dict[str, int]:
-    """Return versions above 1 of the code that decides a checkpoint's answers to a task and their scores, by name."""
+    """Return name -> version, if above 1, of the code that determines a checkpoint's answers to a task and scores."""
     parts = ["requests", "context", "metrics"]
     if spec.harness == "lmms-eval":
         parts += ["images", "decoding"]

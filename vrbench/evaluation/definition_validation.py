@@ -22,7 +22,7 @@ from vrbench.tasks.task_code import scorer_named
 
 
 def validate_definition(spec: TaskSpec, subtask: SubtaskData) -> Iterator[str]:
-    """Yield what of a task's definition does not fit its harness's task, one sentence each.
+    """Yield errors of a task's definition against its harness's task, one sentence each.
 
     Args:
         subtask: items that the harness can read; see `item_validation.validate_items`.
@@ -66,14 +66,14 @@ def max_answer_tokens(spec: TaskSpec) -> int | None:
 
 
 def filter_errors(spec: TaskSpec, task: Any) -> Iterator[str]:
-    """Yield whether the task names a filter that its harness's task does not have."""
+    """Yield an error if the task names a filter that its harness's task does not have."""
     names = [ensemble.name for ensemble in task._filters]
     if spec.filter and spec.filter not in names:
         yield f"there is no filter {spec.filter!r}; there are {', '.join(map(repr, names))}"
 
 
 def generation_errors(task: Any) -> Iterator[str]:
-    """Yield whether a harness's task asks for answers that are not greedy."""
+    """Yield an error if a harness's task requests answers that are not greedy."""
     if task.OUTPUT_TYPE == "generate_until":
         try:
             stop_criteria(task.config.generation_kwargs or {}, 1)

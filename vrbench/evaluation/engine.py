@@ -124,7 +124,7 @@ class InferenceEngine:
         ]
 
     def _truncate(self, request: Request) -> Request:
-        """Return a request as it is put to the model, and count it if its text lost its front, stored or not."""
+        """Truncate a request to the model's context, and count it if that shortened it, stored or not."""
         fitting, is_truncated = truncate_request(self.vlm, request)
         self.truncated.update([request.item] * is_truncated)
         return fitting

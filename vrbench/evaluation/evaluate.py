@@ -1,4 +1,4 @@
-"""A run from top to bottom: plan, load, build requests, answer, score, record.
+"""A complete run: plan, load, build requests, answer, score, record.
 
 `run_all` plans (`run_plan`), `_evaluate_checkpoint` loads a model and records, `_run_task` keeps one task's errors
 from the other tasks, and `evaluate_task` is an item's way: a harness adapter makes it a `Request` (`requests`), the
@@ -46,7 +46,7 @@ _log = logging.getLogger(__name__)
 
 @shows_options
 def evaluate(ckpt: str | Path, tasks: str | Sequence[str], **options: Unpack[RunOptions]) -> Run:
-    """Measure one checkpoint on some tasks.
+    """Evaluate one checkpoint on some tasks.
 
     Args:
         ckpt: "pocket/full", a folder, or a hub id.
@@ -77,7 +77,7 @@ def run_all(
     options: RunConfig | None = None,
     **changes: Unpack[RunOptions],
 ) -> list[Run]:
-    """Measure several checkpoints on the same items, each loaded once, with vision features shared.
+    """Evaluate several checkpoints on the same items, each loaded once, with vision features shared.
 
     Args:
         ckpts: each as in `evaluate`; a text is one checkpoint.
@@ -119,7 +119,7 @@ def run_all(
 
 
 def _evaluate_checkpoint(run_plan: RunPlan, checkpoint: Checkpoint, features: VisionFeatureCache) -> Run:
-    """Measure one checkpoint, or read the run of the same inputs if it exists."""
+    """Evaluate one checkpoint, or read the run of the same inputs if it exists."""
     if (finished := run_plan.finished_run(checkpoint)) is not None:
         return finished
     from vrbench.evaluation.engine import InferenceEngine

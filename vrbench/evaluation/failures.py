@@ -1,4 +1,4 @@
-"""Checkpoints that could not be measured, while others could."""
+"""Failures of single checkpoints in a run of several."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Failure:
-    """A checkpoint that could not be loaded or measured.
+    """A checkpoint that could not be loaded or evaluated.
 
     Attributes:
         checkpoint: its id.
@@ -29,7 +29,7 @@ class Failure:
 
 
 class PartialFailureError(MultipleErrors):
-    """Some of several checkpoints could not be measured; the others were, and their records are written.
+    """Some of several checkpoints could not be evaluated; the others were, and their records are written.
 
     Attributes:
         runs: of the others, the baseline's first if it is there.
@@ -43,7 +43,7 @@ class PartialFailureError(MultipleErrors):
 
 
 def failure_of(name: str, error: Exception) -> Failure:
-    """Return why a checkpoint could not be measured; an internal error is logged with its traceback."""
+    """Return why a checkpoint could not be evaluated; an internal error is logged with its traceback."""
     if isinstance(error, VrbenchError):
         return Failure(name, str(error), is_internal=False)
     from vrbench.core.device import is_out_of_memory

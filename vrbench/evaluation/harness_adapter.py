@@ -1,4 +1,4 @@
-"""What is asked of an evaluation harness: the protocol that the adapters of lm-eval and lmms-eval implement."""
+"""The protocol that the adapters of lm-eval and lmms-eval implement."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NOISY_LOGGERS = ("lmms_eval", "utils", "en_utils")
 
 
 class HarnessAdapter(Protocol):
-    """One harness: its task files and task objects, and what its instances ask of one loaded model.
+    """One harness: its task files, task objects, and requests to one loaded model.
 
     It is made without a model where only tasks are built or scored.
     """
@@ -60,7 +60,7 @@ class HarnessAdapter(Protocol):
 
 @contextlib.contextmanager
 def silence_output() -> Iterator[None]:
-    """Silence what the harnesses print, log and draw; what they raise passes through."""
+    """Suppress the output, logs and progress bars of the harnesses; exceptions pass through."""
     from loguru import logger
 
     for name in NOISY_LOGGERS:

@@ -1,4 +1,4 @@
-"""Digests over what decides a run's answers and scores, as records hold them; no data and no model are needed."""
+"""Digests over what determines a run's answers and scores, as records hold them; no data and no model are needed."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from vrbench.core.schemas import SCHEMA_VERSION, RunSettings
 from vrbench.tasks.spec import TaskSpec
 
 DESCRIPTIVE = {"title", "licence", "citation", "url", "note", "suites", "n", "chance", "groups", "judge", "column"}
-"""Fields of a task that decide neither an answer nor a score."""
+"""Fields of a task that affect neither an answer nor a score."""
 
 DEFINING = (
     "harness", "harness_task", "scorer", "fewshot", "description", "prompt", "choices", "target", "delimiter",
     "generation", "ocr_tokens",
 )  # fmt: skip
-"""Fields of a task that decide what is asked over given data, and how answers are generated and scored."""
+"""Fields of a task that determine what is asked over given data, and how answers are generated and scored."""
 
 
 def definition_digest(spec: TaskSpec) -> str:
@@ -28,7 +28,7 @@ def definition_digest(spec: TaskSpec) -> str:
 def task_inputs(
     spec: TaskSpec, data_digest: str, harness: str, code: Mapping[str, int] | None = None
 ) -> dict[str, Any]:
-    """Return what of a task decides answers and scores.
+    """Return the fields of a task that determine answers and scores.
 
     Args:
         data_digest: sha256 over the items used.
@@ -42,7 +42,7 @@ def task_inputs(
 
 
 def inputs_digest(checkpoint_digest: str, tasks: Mapping[str, Mapping[str, Any]], settings: RunSettings) -> str:
-    """Return the sha256 over everything that decides a checkpoint's answers and scores.
+    """Return the sha256 over everything that determines a checkpoint's answers and scores.
 
     Args:
         tasks: id -> `task_inputs`.

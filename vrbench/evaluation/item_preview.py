@@ -1,4 +1,4 @@
-"""A task's items as a reader sees them: the prompt as the harness makes it, options, images and the right answer."""
+"""Previews of a task's items: the harness's prompt, options, images and the right answer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ItemPreview:
-    """One item as it is asked.
+    """One item as it is sent to a model.
 
     Attributes:
         id: its id within the task.

@@ -127,5 +127,5 @@ class LmEvalAdapter(TemplateLM):
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[GenerationRequest]:
         """Return the prompts of generated answers."""
-        asked = ((instance.args[0], stop_criteria(instance.args[1], DEFAULT_MAX_NEW_TOKENS)) for instance in requests)
-        return [GenerationRequest(prompt, (), stop.max_new_tokens, stop.until) for prompt, stop in asked]
+        prompts = ((instance.args[0], stop_criteria(instance.args[1], DEFAULT_MAX_NEW_TOKENS)) for instance in requests)
+        return [GenerationRequest(prompt, (), stop.max_new_tokens, stop.until) for prompt, stop in prompts]

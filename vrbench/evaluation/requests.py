@@ -1,4 +1,4 @@
-"""What a model is asked, when its answer ends, and the key under which the answer is stored.
+"""Requests to a model, their stop criteria, and the keys under which responses are stored.
 
 A text longer than the context loses its front, as in lm-eval's `HFLM` (`lm_eval/models/huggingface.py`): a
 log-likelihood keeps the last tokens that fit with its continuation, and a question keeps those that leave room for the
@@ -52,7 +52,7 @@ class RequestImage:
 
 @dataclass(frozen=True)
 class LogLikelihoodRequest:
-    """How likely is this continuation of this context? Both are token ids, neither is empty.
+    """A request for the log-likelihood of a continuation of a context; both are token ids, neither is empty.
 
     The response is (sum of log-probabilities in nats, whether greedy decoding would generate it).
 
@@ -65,14 +65,14 @@ class LogLikelihoodRequest:
     item: Hashable = field(default=None, compare=False, repr=False)
 
     def key(self, conditions: Mapping[str, str]) -> str:
-        """Return the sha256 over everything that decides the response, except the checkpoint."""
+        """Return the sha256 over everything that determines the response, except the checkpoint."""
         content = {"kind": "loglikelihood", "context": self.context, "continuation": self.continuation}
         return digest_of({**content, "conditions": conditions["loglikelihood"]})
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """What does greedy decoding generate for this prompt? The response is a text.
+    """A request for a greedily decoded answer to a prompt; the response is a text.
 
     Attributes:
         prompt: the whole prompt, chat template applied, with one image token for each image.
@@ -91,7 +91,7 @@ class GenerationRequest:
     item: Hashable = field(default=None, compare=False, repr=False)
 
     def key(self, conditions: Mapping[str, str]) -> str:
-        """Return the sha256 over everything that decides the response, except the checkpoint."""
+        """Return the sha256 over everything that determines the response, except the checkpoint."""
         content = {
             "kind": "generation",
             "prompt": self.prompt,
@@ -111,7 +111,7 @@ Request = LogLikelihoodRequest | GenerationRequest
 
 
 class Unanswered(str):
-    """The empty response to a request that cannot be put to the model; its item is unscored.
+    """The empty response to a request that the model cannot answer; its item is unscored.
 
     Attributes:
         reason: why.
@@ -155,7 +155,7 @@ def stop_criteria(settings: Mapping[str, Any], longest: int, stops: StopRule = t
 
 
 def truncate_request(vlm: BaseVLM, request: Request) -> tuple[Request, bool]:
-    """Return a request as it is put to the model, and whether its text lost its front.
+    """Truncate a request on the left to the model's context; return it, and whether it was truncated.
 
     Raises:
         VrbenchError: the longest answer alone fills the context.
@@ -207,7 +207,7 @@ def too_long_reason(vlm: BaseVLM, request: Request, length: int) -> Unanswered |
 # those of the folder. The family's version is here although prompt and stop texts are in the request: it covers
 # everything else that a family's code does, such as how it is loaded.
 def answer_conditions(vlm: BaseVLM) -> dict[str, str]:
-    """Return the sha256 over what decides a response besides the request: libraries, device, dtype, our own code.
+    """Return the sha256 over what determines a response besides the request: libraries, device, dtype, our own code.
 
     Returns:
         "loglikelihood", "text" (generated without an image) and "images" (generated from images) -> sha256.

@@ -1,4 +1,4 @@
-"""How to run: the options of `vrbench run`, `vrbench.evaluate` and `vrbench.run_all`."""
+"""The options of `vrbench run`, `vrbench.evaluate` and `vrbench.run_all`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ F = TypeVar("F", bound=Callable[..., object])
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How to run; the defaults are those of the command line.
+    """The options of a run; the defaults are those of the command line.
 
     Attributes:
         limit: maximum number of items per task; None for all.

@@ -1,4 +1,4 @@
-"""What a run will do: checkpoints, tasks and items, with all errors in them reported before any weights are loaded."""
+"""The plan of a run: checkpoints, tasks and items, with all their errors reported before any weights are loaded."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class PlannedTask:
         return definition_digest(self.spec)
 
     def inputs(self, code: Mapping[str, int] | None = None) -> dict[str, Any]:
-        """Return what of the task decides answers and scores; see `inputs_digest.task_inputs`."""
+        """Return the fields of the task that determine answers and scores; see `inputs_digest.task_inputs`."""
         harness = f"{self.spec.harness} {package_version(self.spec.harness)}"
         return task_inputs(self.spec, self.digest, harness, code)
 
@@ -101,7 +101,7 @@ class RunPlan:
         )
 
     def inputs_digest(self, checkpoint: Checkpoint) -> str:
-        """Return the sha256 over everything that decides a checkpoint's answers and scores; see `inputs_digest`."""
+        """Return the sha256 over everything that determines a checkpoint's answers and scores; see `inputs_digest`."""
         tasks = {task.spec.id: task.inputs(task_versions(checkpoint, task.spec)) for task in self.tasks}
         return inputs_digest(checkpoint.digest, tasks, self.settings(checkpoint))
 
@@ -144,7 +144,7 @@ class RunPlan:
         return found.model_copy(update={"record": record})
 
     def warn_of_unused_answers(self, checkpoint: Checkpoint) -> None:
-        """Warn once that answers of vrbench 0.2.0 lie beside the new ones and are not used."""
+        """Warn once if there are answers of vrbench 0.2.0 in the same folder, which are not used."""
         older = older_store_file(self.answers, checkpoint.digest)
         if older is not None and not self.store_file(checkpoint).exists():
             _log.warning(
@@ -217,7 +217,7 @@ def plan(names: Sequence[str], tasks: str | Sequence[str], config: RunConfig) ->
 
 
 def plan_task(spec: TaskSpec, config: RunConfig, location: DataLocation | None = None) -> PlannedTask:
-    """Return one task with its items, loaded.
+    """Load the items of one task.
 
     Args:
         location: where the data are, if that is known.

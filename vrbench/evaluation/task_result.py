@@ -1,4 +1,4 @@
-"""What a task's result says, from the task's definition and from its scores; no model is asked."""
+"""The result of a task, from its definition and its scores; no model is used."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MAX_EXAMPLES = 3
 
 
 def task_fields(task: PlannedTask) -> dict[str, Any]:
-    """Return what a result says of the task itself, whether or not it fails."""
+    """Return the fields of a result that describe the task, whether or not it fails."""
     spec = task.spec
     return {
         "task": spec.id,
@@ -52,7 +52,7 @@ def task_fields(task: PlannedTask) -> dict[str, Any]:
 
 
 def score_fields(task: PlannedTask, scores: TaskScores, seed: int, samples_digest: str = "") -> dict[str, Any]:
-    """Return what a result says of the scores: figures, counts, and what a reader must know of them.
+    """Return the fields of a result that describe the scores: values, counts and notes.
 
     Args:
         seed: of the intervals.
@@ -79,7 +79,7 @@ def score_fields(task: PlannedTask, scores: TaskScores, seed: int, samples_diges
 def answer_fields(
     scorer: str, samples: Sequence[Sample], truncated: Mapping[Any, int], context: int, sixteen_bits: int = 0
 ) -> dict[str, Any]:
-    """Return what a result says of one checkpoint's answers beside their scores: counts of truncation, and warnings.
+    """Return the fields of a result that describe one checkpoint's answers: counts of truncation, and warnings.
 
     Args:
         scorer: name of the task's scorer.
@@ -122,17 +122,18 @@ def warn_of_unmatched_targets(samples: Sequence[Sample], scorer: str) -> str:
         samples: of one task.
         scorer: name of its scorer.
     """
-    asked = [s for s in samples if not s.unscored and s.target and s.responses and isinstance(s.responses[0], str)]
-    if len(asked) < MIN_ANSWERS or (not scorer_named(scorer).credits_unreadable and any(s.score > 0 for s in asked)):
+    generated = [s for s in samples if not s.unscored and s.target and s.responses and isinstance(s.responses[0], str)]
+    has_score = not scorer_named(scorer).credits_unreadable and any(s.score > 0 for s in generated)
+    if len(generated) < MIN_ANSWERS or has_score:
         return ""
-    targets = {words for s in asked if 0 < len(words := _words(s.target)) <= MAX_TARGET_WORDS}
+    targets = {words for s in generated if 0 < len(words := _words(s.target)) <= MAX_TARGET_WORDS}
     longest = max(map(len, targets), default=0)
-    answers = [str(s.responses[0])[:MAX_ANSWER_LENGTH] for s in asked]
+    answers = [str(s.responses[0])[:MAX_ANSWER_LENGTH] for s in generated]
     if not targets or any(_contains(answer, targets, longest) for answer in answers):
         return ""
-    given, right = (_most_common(texts) for texts in (answers, [s.target for s in asked]))
+    given, right = (_most_common(texts) for texts in (answers, [s.target for s in generated]))
     return (
-        f"none of the {len(asked):,} answers looks like any right answer of the task: answers are such as {given}, "
+        f"none of the {len(generated):,} answers looks like any right answer of the task: answers are such as {given}, "
         f"right ones such as {right}; check the prompt, the chat template and what the model was trained to say"
     )
 

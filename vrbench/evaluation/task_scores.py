@@ -32,7 +32,7 @@ TOLERANCE = 1e-9
 
 @dataclass(frozen=True)
 class TaskScores:
-    """What came out of a task.
+    """The scores of a task.
 
     Attributes:
         samples: one per item, in the order of configs and positions.

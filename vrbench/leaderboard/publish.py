@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SubmissionMetadata:
-    """What a submitter says of a submission.
+    """Metadata that a submitter gives.
 
     Attributes:
         name: "org/name".

@@ -1,4 +1,4 @@
-"""The result of validating, as text for a terminal or as Markdown for a comment."""
+"""The result of a validation, as text for a terminal or as Markdown for a comment."""
 
 from __future__ import annotations
 

@@ -88,8 +88,8 @@ def check_reproductions(
     Returns:
         Key -> status of each row that was reproduced; and folder -> why its run reproduces nothing, one message each.
     """
-    present, odd = submission_folders(folder / REPRODUCTIONS)
-    refused: dict[Path, list[str]] = {folder / REPRODUCTIONS: odd} if odd else {}
+    present, unexpected = submission_folders(folder / REPRODUCTIONS)
+    refused: dict[Path, list[str]] = {folder / REPRODUCTIONS: unexpected} if unexpected else {}
     found: dict[str, VerificationStatus] = {}
     by_place = {(f"{row.org}__{row.name}", row.revision): row for row in rows.values()}
     for place in present:

@@ -1,4 +1,4 @@
-"""What a board requires of a submission, as far as its own files show it: without scoring and without the tasks' data.
+"""A board's requirements that a submission's own files show to be met: no scoring, no data of the tasks.
 
 `vrbench submit` checks this before it packs, and `vrbench leaderboard validate` before it scores the answers again.
 """

@@ -80,10 +80,10 @@ class Rescorer:
 
     def _validate_ids(self, given: Sequence[str]) -> Iterator[str]:
         known, there = set(self._requests), set(given)
-        for what, odd in (("missing", sorted(known - there)), ("of no item of the task", sorted(there - known))):
-            if odd:
-                verb = "samples are" if len(odd) > 1 else "sample is"
-                yield f"{len(odd):,} {verb} {what}, such as {sanitize_for_message(odd[0])}"
+        for what, ids in (("missing", sorted(known - there)), ("of no item of the task", sorted(there - known))):
+            if ids:
+                verb = "samples are" if len(ids) > 1 else "sample is"
+                yield f"{len(ids):,} {verb} {what}, such as {sanitize_for_message(ids[0])}"
         if known == there and len(given) > len(known):
             yield f"{len(given) - len(known):,} samples are there more than once"
         elif known == there and tuple(given) != self.ids:
@@ -94,13 +94,13 @@ class Rescorer:
         if samples and not any(sample.responses for sample in samples):
             yield "the samples have no responses: the run was made by an older vrbench; run it again"
             return
-        odd = []
+        errors = []
         for sample in samples:
             requests = self._requests.get(sample.id)
             if requests is not None and (error := _response_error(sample.responses, requests)):
-                odd.append(f"sample {sanitize_for_message(sample.id)} {error}")
-        if odd:
-            yield odd[0] + (f", and {len(odd) - 1:,} more samples like it" if len(odd) > 1 else "")
+                errors.append(f"sample {sanitize_for_message(sample.id)} {error}")
+        if errors:
+            yield errors[0] + (f", and {len(errors) - 1:,} more samples like it" if len(errors) > 1 else "")
 
     def _outcome(self, samples: Sequence[Sample]) -> TaskScores:
         import pandas as pd

@@ -42,9 +42,9 @@ def _checked(check: Callable[[str], object]) -> AfterValidator:
 
 
 def _one_line(text: str) -> None:
-    odd = unsafe_characters(text) + [name for name, c in (("a line feed", "\n"), ("a tab", "\t")) if c in text]
-    if odd:
-        raise VrbenchError(f"it has {', '.join(odd[:5])}; write one line of plain text")
+    unsafe = unsafe_characters(text) + [name for name, c in (("a line feed", "\n"), ("a tab", "\t")) if c in text]
+    if unsafe:
+        raise VrbenchError(f"it has {', '.join(unsafe[:5])}; write one line of plain text")
     if text != text.strip():
         raise VrbenchError("it begins or ends with a space")
 
@@ -240,7 +240,7 @@ class LeaderboardRow(Record):
 
 
 class LeaderboardTask(Record):
-    """What a reader needs to know of a task of the board."""
+    """A task of the board, as pages describe it."""
 
     id: str = Field(description="Task id.")
     suite: str = Field(description="'visual' or 'text'; empty for one in no mean.")

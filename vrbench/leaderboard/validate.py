@@ -25,7 +25,7 @@ from vrbench.leaderboard.untrusted_input.files import attempt, read_bytes, submi
 
 @dataclass(frozen=True)
 class Rejection:
-    """What is refused, and every reason.
+    """A rejected submission, reproduction or file, with every reason.
 
     Attributes:
         board: id of the board.
@@ -95,9 +95,9 @@ def validate(
     root, found_boards, submission = _resolve(Path(path))
     found = Validation(root)
     for board in found_boards.values():
-        present, odd = submission_folders(root / board.id / SUBMISSIONS)
-        if odd and submission is None:
-            found.refuse(root / board.id / SUBMISSIONS, odd)
+        present, unexpected = submission_folders(root / board.id / SUBMISSIONS)
+        if unexpected and submission is None:
+            found.refuse(root / board.id / SUBMISSIONS, unexpected)
         if not present:
             found.notes += _notes_of_empty(board)
             continue

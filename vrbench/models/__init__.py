@@ -1,1 +1,1 @@
-"""A vision-language model: its tower, projector and decoder layers, however it was stored."""
+"""Loaded vision-language models: tower, projector and decoder layers, in whatever form they were stored."""

@@ -76,7 +76,7 @@ class BaseVLM:
 
     @property
     def image_settings(self) -> dict[str, Any]:
-        """Class and settings of the image processor, which decide the pixels that the model reads."""
+        """Class and settings of the image processor, which determine the pixels that the model reads."""
         settings = {k: v for k, v in self.image_processor.to_dict().items() if not k.startswith("_")}
         return {"class": self.image_processor_name, **settings}
 

@@ -164,7 +164,7 @@ def needs_logits_processors(vlm: BaseVLM) -> bool:
 
 
 def logits_processors(vlm: BaseVLM, prompt: Sequence[int], max_new_tokens: int) -> LogitsProcessorList:
-    """Return what changes the scores of one answer's next token; empty when the generation config asks for nothing.
+    """Return the logits processors for one answer's next token; empty when the generation config requests none.
 
     They are those that `generate` makes for this prompt alone with `do_sample=False, num_beams=1`, hence the call of
     its own method.
@@ -213,7 +213,7 @@ def refuse_nan(found: bool) -> None:
 
 @contextmanager
 def plain_generation_config(model: Any) -> Iterator[None]:
-    """Remove all but `TOKEN_SETTINGS` from a model's generation config for a while.
+    """Remove all but `TOKEN_SETTINGS` from a model's generation config within the block.
 
     `generate` reads from there whatever it is not given, sampling and speculation included.
     """

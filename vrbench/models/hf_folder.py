@@ -159,7 +159,7 @@ def empty_model(config: Any) -> Any:
 
 
 def expected_shapes(model: Any) -> dict[str, Shape]:
-    """Return canonical name -> shape of every weight of a model that decides an answer."""
+    """Return canonical name -> shape of every weight of a model that affects an answer."""
     state = {canonical_name(name): tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     return {name: shape for name, shape in state.items() if not _is_optional(name, model.config.model_type)}
 

@@ -71,7 +71,7 @@ class LlavaModel(BaseVLM):
 
     @cached_property
     def tower_digest(self) -> str:
-        """sha256 over all that decides an image's features; checkpoints with the same digest share the features."""
+        """sha256 over all that determines an image's features; checkpoints with the same digest share the features."""
         config = self.model.config
         layer = (config.vision_feature_layer, config.vision_feature_select_strategy)
         shape = {k: v for k, v in config.vision_config.to_dict().items() if not k.startswith("_")}
@@ -121,11 +121,11 @@ class LlavaModel(BaseVLM):
         """Return the token ids of a prompt; token j of the image in slot s is -1 - (s * image_tokens + j).
 
         Args:
-            prompt: text with one image mark for each image.
+            prompt: text with one image placeholder for each image.
             slots: number of each image, in the order of the marks.
 
         Raises:
-            VrbenchError: the prompt has more or fewer image marks than there are images.
+            VrbenchError: the prompt has more or fewer image placeholders than there are images.
         """
         if not slots:
             return list(self.tokenizer(prompt)["input_ids"])
@@ -133,7 +133,7 @@ class LlavaModel(BaseVLM):
         mark = self.image_token
         if ids.count(mark) != len(slots) * self.image_tokens:
             found = ids.count(mark) // self.image_tokens
-            raise VrbenchError(f"a prompt has {found} image marks ({IMAGE}) for {len(slots)} images")
+            raise VrbenchError(f"a prompt has {found} image placeholders ({IMAGE}) for {len(slots)} images")
         parts = iter([-1 - (s * self.image_tokens + j) for s in slots for j in range(self.image_tokens)])
         return [next(parts) if i == mark else i for i in ids]
 

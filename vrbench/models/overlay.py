@@ -1,4 +1,4 @@
-"""What a checkpoint folder changes in its loaded base: layers removed or restored, adapter, delta, projector."""
+"""Applying a checkpoint folder to its loaded base: layers removed or restored, adapter, delta, projector."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LoadModel = Callable[[Checkpoint], Any]
 
 
 def apply_overlay(model: Any, checkpoint: Checkpoint, merge: bool, load: LoadModel) -> Any:
-    """Apply to a loaded base all that a checkpoint's folder changes, in place as far as possible.
+    """Apply a checkpoint's folder to its loaded base, in place where possible.
 
     Args:
         model: the checkpoint's base.

@@ -1,4 +1,4 @@
-"""Whether the tokenizer and processor of a folder can be read and match its model; no weight is loaded."""
+"""Validation of a folder's tokenizer and processor against its model; no weights are loaded."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from vrbench.models.load import first_folder
 
 
 def preview_prompt(checkpoint: Checkpoint, text: str, n_images: int | None) -> tuple[str, str]:
-    """Return the prompt that a task's text becomes, and the special tokens that the tokenizer adds in front of it.
+    """Return the prompt for a task's text, and the special tokens that the tokenizer adds in front of it.
 
     Args:
         checkpoint: a valid one.

@@ -57,7 +57,7 @@ def resolve_backbone(name: str, *, near: Path | None = None, offline: bool = Fal
 def inspect_checkpoint(
     name: str, base: str | None = None, *, offline: bool = False, trusted: bool = False
 ) -> CheckpointInfo:
-    """Return what a checkpoint is, and what differs from its base; code that comes with it is named and not run.
+    """Describe a checkpoint, and its differences from its base; code that comes with it is listed and not run.
 
     Args:
         name: "pocket/full", a folder, a hub id, or a language model's folder.

@@ -1,1 +1,1 @@
-"""Layers chosen, removed and restored: importance scores, removal methods, and the checkpoint folders that result."""
+"""Choosing, removing and restoring layers: importance scores, removal methods, and the resulting checkpoints."""

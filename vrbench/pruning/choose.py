@@ -1,4 +1,4 @@
-"""Layers chosen by a strategy or by importance: the choice, its file, its table and its plot (no torch)."""
+"""Choosing layers by a strategy or by importance, with its file, table and plot (no torch)."""
 
 from __future__ import annotations
 

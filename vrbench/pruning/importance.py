@@ -65,8 +65,8 @@ def score_layers(by: str, context: ScoringContext) -> ImportanceResult:
     """
     method = IMPORTANCE_METHODS[by]
     values = tuple(float(value) for value in method.compute(context))
-    odd = [layer for layer, value in enumerate(values) if not math.isfinite(value)]
-    if odd:
-        problem = f"{by} of {context.ckpt.id} is not a finite number for layers {odd}"
+    invalid = [layer for layer, value in enumerate(values) if not math.isfinite(value)]
+    if invalid:
+        problem = f"{by} of {context.ckpt.id} is not a finite number for layers {invalid}"
         raise VrbenchError(f"{problem}; its weights or hidden states are broken")
     return ImportanceResult(by, values, context.note(method.needs))

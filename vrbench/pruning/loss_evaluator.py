@@ -99,10 +99,10 @@ class LossEvaluator:
         self._is_packed = isinstance(vlm, LlavaModel)
         if not self._is_packed and vlm.prompt_format.prefix_lm:
             raise VrbenchError(f"a {vlm.family} model sees the answer with the prompt; choose layers by angular")
-        asked = list(questions)
-        self.image_of = np.repeat(questions.first + np.arange(len(asked)), [len(some) for some in asked])
-        flat = chain.from_iterable(asked)
-        self.batches = list(_packed_batches(vlm, asked) if self._is_packed else _unpacked_batches(vlm, flat))
+        groups = list(questions)
+        self.image_of = np.repeat(questions.first + np.arange(len(groups)), [len(group) for group in groups])
+        flat = chain.from_iterable(groups)
+        self.batches = list(_packed_batches(vlm, groups) if self._is_packed else _unpacked_batches(vlm, flat))
 
     def answers(self, removed: Sequence[int] = ()) -> AnswerLosses:
         """Score the answers without some layers."""

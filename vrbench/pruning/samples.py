@@ -120,12 +120,13 @@ class PackedQuestions(NamedTuple):
 def packed_batches(vlm: LlavaModel, questions: Iterable[list[ImageQuestion]]) -> Iterator[PackedQuestions]:
     """Yield packed batches of `IMAGES_PER_PASS` images; samples are numbered through all of them."""
     count = 0
-    for some in batched(questions, IMAGES_PER_PASS):
-        projected = vlm.project(vlm.encode_images([asked[0].image for asked in some])).clone()  # so that it has grads
+    for group in batched(questions, IMAGES_PER_PASS):
+        images = [on_image[0].image for on_image in group]
+        projected = vlm.project(vlm.encode_images(images)).clone()  # so that it has grads
         sequences: list[list[int]] = []
         answers: dict[int, list[int]] = {}
-        for slot, asked in enumerate(some):
-            for question in asked:
+        for slot, on_image in enumerate(group):
+            for question in on_image:
                 tokens, length = sequence_of(vlm, question, slot)
                 answers[count + len(sequences)] = tokens[len(tokens) - length :]
                 sequences.append(tokens[:-1] if length else tokens)

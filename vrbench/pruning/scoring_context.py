@@ -1,4 +1,4 @@
-"""What an importance score is computed on: a tuned checkpoint, its base, and questions about images (no torch)."""
+"""The inputs of an importance score: a tuned checkpoint, its base, and questions about images (no torch)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far tuning moved each decoder layer's matrices, from checkpoint files wherever they hold them."""
+"""Distances by which tuning moved each decoder layer's matrices, from checkpoint files where these contain them."""
 
 from __future__ import annotations
 

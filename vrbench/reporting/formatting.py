@@ -70,7 +70,7 @@ class RunOrigin:
 
 
 def origins(comparison: Comparison) -> list[RunOrigin]:
-    """Return where every figure comes from: one entry for each run, the baseline's first."""
+    """Return the origin of every value: one entry for each run, the baseline's first."""
     named = [(comparison.baseline_label, comparison.baseline, comparison.baseline_sources)]
     named += [(c.label, c.checkpoint, c.sources) for c in comparison.candidates]
     return [
@@ -103,7 +103,7 @@ def code(by: Provenance | AnswerProvenance) -> str:
 
 
 def describe_reused(by: Provenance) -> str:
-    """Return how many of a run's answers were stored before it, and when and how they were computed; or ''."""
+    """Describe the answers that were stored before a run, and when and how they were computed; '' for none."""
     before = [some for some in by.answered if some.reused]
     if not before:
         return ""
@@ -127,7 +127,7 @@ def _differences(some: AnswerProvenance, by: Provenance) -> str:
 
 
 def describe_method(comparison: Comparison) -> str:
-    """Return how the numbers were made, for a reader of the table."""
+    """Describe the statistical methods, for a reader of the table."""
     limit = f" At most {comparison.limit} items a task were used." if comparison.limit is not None else ""
     return (
         "Brackets are 95 % intervals from a paired cluster bootstrap that recomputes the official metric "

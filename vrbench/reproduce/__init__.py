@@ -1,1 +1,1 @@
-"""The paper's tables as data, the plan that repeats each at a chosen scale, and the report of what came out."""
+"""The paper's tables as data, plans that reproduce them at a chosen scale, and reports of the results."""

@@ -33,7 +33,7 @@ FEWEST_SCENES = 64
 
 @dataclass(frozen=True)
 class ExperimentRequest:
-    """What to reproduce; the defaults are those of the command line.
+    """The options of a reproduction; the defaults are those of the command line.
 
     Attributes:
         tables: keys of `EXPERIMENTS`, or "all", comma-separated.

@@ -33,7 +33,7 @@ NOT_JUDGED = "not judged"
 
 @dataclass(frozen=True)
 class ClaimEvidence:
-    """One figure that a claim is judged by, or that is shown beside it.
+    """One value that a claim is judged by, or that is reported without a verdict.
 
     Attributes:
         what: what it measures.

@@ -36,7 +36,7 @@ from vrbench.reproduce.worker import ExecutionOptions, StepFunction, StepJob, wo
 
 @dataclass(frozen=True)
 class StepEvent:
-    """Something that happened to a step.
+    """A change in the state of a step.
 
     Attributes:
         kind: "there" if it was done before, or what happens to it now.

@@ -1,4 +1,4 @@
-"""What each of the paper's tables takes: trainings, removals and runs, for one seed at a time.
+"""The steps behind each of the paper's tables: trainings, removals and runs, for one seed at a time.
 
 A table is a function that adds its steps and entries to a plan. All models are compared with the model tuned in all
 layers with the same seed; what two tables need is made once.

@@ -38,7 +38,7 @@ CHECKPOINT_KINDS = ("train", "prune", "restore")
 
 
 class TableEntry(Record):
-    """One measured cell: which run stands in which row of which table, and what it is compared with."""
+    """One measured cell: the run, its place in a table, and the baseline that it is compared with."""
 
     table: str = Field(description="Key of `vrbench.reproduce.tables.TABLES`, such as 'strategies' or 'pruning'.")
     row: str = Field(description="Label of the row, such as 'sparse-uniform' or '8 layers'.")

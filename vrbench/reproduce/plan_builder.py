@@ -1,4 +1,4 @@
-"""A plan while it is built: each step once, whichever tables ask for it, with an estimate of its minutes."""
+"""Building a plan: each step once, whichever tables need it, with an estimate of its minutes."""
 
 from __future__ import annotations
 

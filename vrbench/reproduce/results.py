@@ -1,4 +1,4 @@
-"""Read what came of a plan: the runs, counted, and the rows of each table with their finished seeds."""
+"""Reading the results of a plan: the runs' counts, and the rows of each table with their finished seeds."""
 
 from __future__ import annotations
 

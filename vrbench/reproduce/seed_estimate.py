@@ -106,7 +106,7 @@ class SeedEstimate:
 
     @property
     def note(self) -> str:
-        """What must stand beside the interval."""
+        """The note that has to accompany the interval."""
         return ONE_SEED if len(self.each) == 1 else ""
 
 

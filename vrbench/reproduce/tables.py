@@ -1,4 +1,4 @@
-"""The paper's tables and claims: what each asks, and what was published, from `paper.yaml`."""
+"""The paper's tables and claims: their questions and published values, from `paper.yaml`."""
 
 from __future__ import annotations
 

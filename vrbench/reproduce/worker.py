@@ -51,7 +51,7 @@ class ExecutionOptions:
 
 @dataclass(frozen=True)
 class StepJob:
-    """What a step's function gets.
+    """The arguments of a step's function.
 
     Attributes:
         step: the step; its arguments hold the paths of other steps' outputs.

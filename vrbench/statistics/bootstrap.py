@@ -200,7 +200,7 @@ def _quantiles(values: Array, share: float) -> Interval:
 
 
 def cluster_differences(pair: PairedCounts) -> Array:
-    """Return what each cluster adds to candidate minus baseline, [clusters]; in points, or in nats for a perplexity.
+    """Return each cluster's contribution to candidate minus baseline, [clusters]; in points, or nats for a perplexity.
 
     The two runs share their items and so their denominators, which makes the difference a plain sum over clusters.
     """

@@ -1,4 +1,4 @@
-"""Runs -> one comparison: what each candidate keeps of the baseline, how sure that is, and the verdict on claims."""
+"""Comparison of runs: each candidate's retention of the baseline's scores, intervals, and verdicts on claims."""
 
 from __future__ import annotations
 

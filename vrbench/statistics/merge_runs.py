@@ -1,4 +1,4 @@
-"""Joins runs of one checkpoint, made on other days or machines, into one run with the tasks of all."""
+"""Joining runs of one checkpoint, from different days or machines, into one run with the tasks of all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pairs two runs over the same items: whether they may be compared, and their paired counts."""
+"""Pairing of two runs over the same items: whether they may be compared, and their paired counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How one document is scored by its harness, and a version that scores what comes again only once."""
+"""Scoring one document with its harness, and the same with a cache of repeated answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys of items: the name of a column, or a jinja expression over columns such as "{{index % 1000000}}"."""
+"""Item keys: the name of a column, or a jinja expression over columns such as "{{index % 1000000}}"."""
 
 from __future__ import annotations
 

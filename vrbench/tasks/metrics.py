@@ -1,4 +1,4 @@
-"""Every metric, one decorated function each: samples -> one figure, as a function of sums over clusters.
+"""Every metric, one decorated function each: samples -> one value, as a function of sums over clusters.
 
 To add one, write its function and name it in `METRICS`. A function gives what the samples of one cluster add to the
 numerator and the denominator of named ratios, and `Metric.value` turns the ratios of any sum of clusters into the
@@ -26,7 +26,7 @@ Ratio = tuple[str, float, float]
 
 @dataclass(frozen=True)
 class Metric:
-    """One way of turning scores into a figure.
+    """One way of aggregating scores into a value.
 
     Attributes:
         name: what a task file calls it.

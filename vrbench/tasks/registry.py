@@ -1,4 +1,4 @@
-"""The task files that ship and those of a user -> `TaskSpec`; and which tasks "visual,pocket_*,mme" selects."""
+"""Reading task files, shipped or the user's own, as `TaskSpec`; selection by names such as "visual,pocket_*,mme"."""
 
 from __future__ import annotations
 

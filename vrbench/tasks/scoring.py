@@ -1,4 +1,4 @@
-"""What a scorer is: the score of one item from the harness's output, and everything else that must be known of it."""
+"""The scorer: the score of one item from the harness's output, with the scorer's metadata."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OPTION_COLUMNS = ("options", "choices")
 
 @dataclass(frozen=True)
 class ItemKey:
-    """What an item is within its task, as `schemas.Sample` has it."""
+    """The identity of an item within its task, as in `schemas.Sample`."""
 
     id: str
     cluster: str
@@ -46,7 +46,7 @@ class ScoredDocument:
 
 @dataclass(frozen=True)
 class ItemScore:
-    """What `schemas.Sample` keeps of a document."""
+    """The part of a document's score that `schemas.Sample` stores."""
 
     score: float
     answer: str

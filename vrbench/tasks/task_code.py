@@ -1,4 +1,4 @@
-"""A user's own scorer: a Python function in a file next to the task file, run only when the user allows it.
+"""User-defined scorers: a Python function in a file next to the task file, run only when the user allows it.
 
     scorer: my_scorer.py:score        # in the task file
 
@@ -28,7 +28,7 @@ _loaded: dict[str, Scorer] = {}
 
 
 def scorer_named(name: str) -> Scorer:
-    """Return a scorer of this package, or one of a user's own that was read with his task.
+    """Return a scorer of this package, or a user-defined one that was read with its task.
 
     Raises:
         VrbenchError: there is none of that name.

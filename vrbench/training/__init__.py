@@ -1,4 +1,4 @@
-"""Training: a recipe in, a checkpoint folder out.
+"""Training: from a recipe to a checkpoint folder.
 
 The files of a run, in reading order: `recipe` (what a run is), `recipe_files` (reading one), `run`, `prepare`
 (validation of the inputs), `stages` (what is trained when), `trainable` (which parameters), `trainer` and `monitor`

@@ -33,7 +33,7 @@ TOKEN_TYPE_FAMILIES = ("gemma3", "paligemma")
 """Families that need token_type_ids without images too."""
 
 MARK_BYTES = 64
-"""Upper bound on the bytes of an image mark, and of the frame of a question without a template."""
+"""Upper bound on the bytes of an image placeholder, and of the frame of a question without a template."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ConversationText:
     """A conversation as text.
 
     Attributes:
-        text: with one of the family's image marks for each image.
+        text: with one of the family's image placeholders for each image.
         spans: (begin, end) of each answer with its end-of-turn token, in characters.
     """
 
@@ -150,18 +150,18 @@ class ConversationEncoder:
         """
         text, spans, before = "", [], ""
         for number, turn in enumerate(turns):
-            asked = self._prompt(turns[: number + 1], answered=False)
+            prompt = self._prompt(turns[: number + 1], answered=False)
             answered = self._prompt(turns[: number + 1], answered=True)
-            tail = answered[len(asked) :].lstrip()
-            if not (asked.startswith(before) and answered.startswith(asked) and tail.startswith(turn.answer)):
+            tail = answered[len(prompt) :].lstrip()
+            if not (prompt.startswith(before) and answered.startswith(prompt) and tail.startswith(turn.answer)):
                 raise VrbenchError(
                     f"the chat template of this {self.family} model cannot be used for training: a conversation with "
                     f"the answer {turn.answer[:40]!r} does not begin with the prompt that asks for it, or drops it"
                 )
-            text += asked[len(before) :]
+            text += prompt[len(before) :]
             begin, tail = len(text), tail[len(turn.answer) :]
             end = self._end_token(tail)
-            text += answered[len(asked) : len(answered) - len(tail)] + (end or str(self.tokenizer.eos_token))
+            text += answered[len(prompt) : len(answered) - len(tail)] + (end or str(self.tokenizer.eos_token))
             spans.append((begin, len(text)))
             text += tail[len(end) :] if end else ""
             before = answered

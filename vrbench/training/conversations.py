@@ -28,7 +28,7 @@ LEADING_MARKS, TRAILING_MARKS = re.compile(rf"^(?:{IMAGE}\s*)+"), re.compile(rf"
 
 
 class InvalidSample(Exception):
-    """Why a sample cannot be trained on; samples are counted by category."""
+    """A sample that cannot be trained on, and why; samples are counted by category."""
 
     def __init__(self, category: str, reason: str) -> None:
         super().__init__(reason)
@@ -138,11 +138,11 @@ def _image(name: str, folder: Path | None) -> TrainingImage:
 def parse_turns(messages: Sequence[Any], images: int) -> tuple[Turn, ...]:
     """Return the turns of a list of messages that alternate between human and gpt.
 
-    White space around a message is removed, and so are image marks at the beginning or end of a question: where the
-    image stands then is decided by the family's template.
+    White space around a message is removed, and so are image placeholders at the beginning or end of a question: the
+    family's template then determines the position of the image.
 
     Raises:
-        InvalidSample: messages out of order, an empty one, or another number of image marks than of images.
+        InvalidSample: messages out of order, an empty one, or another number of image placeholders than of images.
     """
     parts = [_message(message) for message in messages]
     for number, (speaker, text) in enumerate(parts):
@@ -153,13 +153,13 @@ def parse_turns(messages: Sequence[Any], images: int) -> tuple[Turn, ...]:
         if not text:
             raise InvalidSample(f"empty {role}", f"message {number + 1} of {len(parts)} is an empty {role}")
         if speaker == "gpt" and IMAGE in text:
-            raise InvalidSample("picture marks", f"an answer contains an image mark, {IMAGE}")
+            raise InvalidSample("picture marks", f"an answer contains an image placeholder, {IMAGE}")
     if len(parts) % 2:
         raise InvalidSample("turns out of order", f"the last of {len(parts)} messages is a question without an answer")
     questions = [_without_outer_marks(text) for _, text in parts[::2]]
     marks = sum(number for _, number in questions)
     if marks not in (0, images):
-        raise InvalidSample("picture marks", f"{marks} image marks ({IMAGE}) for {images} images")
+        raise InvalidSample("picture marks", f"{marks} image placeholders ({IMAGE}) for {images} images")
     if not marks:
         questions[0] = (questions[0][0], images)
     answers = [text for _, text in parts[1::2]]
@@ -167,7 +167,7 @@ def parse_turns(messages: Sequence[Any], images: int) -> tuple[Turn, ...]:
 
 
 def _without_outer_marks(text: str) -> tuple[str, int]:
-    """Return a question without its image marks if all are leading or all trailing, and the number of marks."""
+    """Return a question without its image placeholders if all are leading or all trailing, and the number of marks."""
     number = text.count(IMAGE)
     for bare in (LEADING_MARKS.sub("", text), TRAILING_MARKS.sub("", text)):
         if IMAGE not in bare:

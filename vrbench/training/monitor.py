@@ -76,7 +76,7 @@ class TrainingMonitor(TrainerCallback):
         return f"lower the learning rate{self.newest_state_note()}"
 
     def newest_state_note(self) -> str:
-        """Return the end of an error message: where the newest saved state lies; empty when there is none."""
+        """Return the end of an error message that names the newest saved state; empty when there is none."""
         newest = newest_state(self.folder)
         return f"; the state before it is kept in {newest}" if newest else ""
 

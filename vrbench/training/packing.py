@@ -88,12 +88,12 @@ class Packer:
         tokens, turn, position = list(self.prefix), [0] * start, list(range(start))
         target = [IGNORED] * start
         for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True), start=1):
-            asked, answered = prompt + self.between, answer + self.end
-            whole = asked + answered[:-1]
-            tokens += whole
-            turn += [number] * len(whole)
-            position += range(start, start + len(whole))
-            target += [IGNORED] * (len(asked) - 1) + answered
+            question, target_tokens = prompt + self.between, answer + self.end
+            row = question + target_tokens[:-1]
+            tokens += row
+            turn += [number] * len(row)
+            position += range(start, start + len(row))
+            target += [IGNORED] * (len(question) - 1) + target_tokens
         return PackedRow(
             np.array(tokens, np.int32), np.array(turn, np.int16), np.array(position, np.int16),
             np.array(target, np.int32), kinds,

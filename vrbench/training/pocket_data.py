@@ -34,7 +34,7 @@ SOURCES = (
     "pocket/vocabulary.yaml", "pocket/world.py", "pocket/drawing.py", "pocket/questions.py", "pocket/turns.py",
     "pocket/easy_vqa.py", "training/pocket_images.py", "training/packing.py", "training/tower.py", "data/images.py",
 )  # fmt: skip
-"""The code that decides what is in an image, what is asked and what the tower sees: it enters the cache's key."""
+"""The code that determines what is in an image, what is asked and what the tower sees: it enters the cache's key."""
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "pillow", "numpy")
 

@@ -81,12 +81,12 @@ def _draw_chunk(job: tuple[str, int, int, int, bool]) -> LabelledImages:
 
 def easy_vqa_images(per_image: int) -> LabelledImages:
     """Return easy-VQA's train split without images of its test split, at the size of the tower's input."""
-    pixels, labels, asked = [], [], []
+    pixels, labels, turns = [], [], []
     for item in easy_vqa.training_images():
         pixels.append(np.asarray(item.image.resize((SIDE, SIDE), resample=3), dtype=np.uint8))
         labels.append(_easy_vqa_labels(pixels[-1], item.shape, item.colour))
-        asked.append(list(item.turns[:per_image]))
-    return LabelledImages(np.stack(pixels), np.stack(labels), asked)
+        turns.append(list(item.turns[:per_image]))
+    return LabelledImages(np.stack(pixels), np.stack(labels), turns)
 
 
 def patch_labels(of: Scene) -> NDArray[np.int8]:

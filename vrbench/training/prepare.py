@@ -83,7 +83,7 @@ def padding_errors(base: Checkpoint) -> list[str]:
 
 
 def dry_run(recipe: TrainRecipe, out: Path) -> str:
-    """Return what a recipe would do: the resolved recipe, its layers, trainable parameters, data and steps.
+    """Describe a run without training: the resolved recipe, its layers, trainable parameters, data and steps.
 
     Raises:
         VrbenchError: see `prepare`.

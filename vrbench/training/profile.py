@@ -1,4 +1,4 @@
-"""What training costs at true shapes: seconds a step and memory, with random weights made on the device.
+"""Training cost at true shapes: seconds per step and memory, with random weights made on the device.
 
 A step is that of the paper's second stage: features of the frozen tower (here random) through the projector, the
 decoder over image and text, the LM head on answer tokens only, backward, clipped gradients, AdamW. Trained weights have
@@ -49,7 +49,7 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class ProfileOptions:
-    """What is measured at each shape.
+    """The measurements to make at each shape.
 
     Attributes:
         tunings: "lora" (rank 128, alpha 256, dropout 0.05, on every linear of the layers), "weights", or both.

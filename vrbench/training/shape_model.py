@@ -61,7 +61,7 @@ class ShapeModel:
 
     @contextmanager
     def without_last(self, count: int) -> Iterator[None]:
-        """Remove the last `count` decoder layers for a while."""
+        """Remove the last `count` decoder layers within the block."""
         whole = self.decoder.layers
         self.decoder.layers = whole[: len(whole) - count]
         try:

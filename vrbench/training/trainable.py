@@ -1,4 +1,4 @@
-"""What a tuning trains of a model: LoRA on chosen layers, or all their weights, and the projector; sampling of layers.
+"""The trainable parameters of a tuning: LoRA on chosen layers or all their weights, the projector; layer sampling.
 
 Sampling is LISA (Pan et al., arXiv 2403.17919, algorithm 1), with layers drawn with equal probability: the AdamW
 moments of a layer that is not drawn stay as they are until it is drawn again.

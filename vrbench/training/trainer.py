@@ -48,7 +48,7 @@ class ParameterGroup:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a stage is trained on.
+    """The data of a training stage.
 
     Attributes:
         samples: anything with `samples[index]`.

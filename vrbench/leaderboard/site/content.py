@@ -1,4 +1,4 @@
-"""What the pages are made from: boards, their `leaderboard.json`, and the records of every submission."""
+"""The content of the pages: boards, their `leaderboard.json`, and the records of every submission."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WRITE_HINT = "`vrbench leaderboard validate --write` writes it"
 
 @dataclass(frozen=True)
 class BoardEntry:
-    """One submission: its row, and what that was made from.
+    """One submission: its row, and the records behind it.
 
     Attributes:
         row: its scores, recomputed by `validate`.

@@ -1,4 +1,4 @@
-"""The only code that opens untrusted files: everything is bounded, and what is odd is refused with a clear message.
+"""The only code that opens untrusted files: everything is bounded, and unexpected input is rejected with a message.
 
 Nothing that is read here is executed, imported or unpickled. The parsers refuse, wherever they stand: more bytes, rows,
 nesting or numbers than `limits` allows, duplicate keys and sample ids, NaN and infinities, text that is not UTF-8,

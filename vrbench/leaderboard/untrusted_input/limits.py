@@ -1,4 +1,4 @@
-"""How much untrusted data is read: far above what a real run needs, far below what harms a small machine."""
+"""Limits on untrusted data: far above what a real run needs, far below what harms a small machine."""
 
 RECORD_BYTES = 4 * 2**20  # run.json, submission.json, reproduction.json; the largest real one has about 20 KiB
 YAML_BYTES = 256 * 2**10  # board.yaml, recipe.yaml; a recipe has about 2 KiB

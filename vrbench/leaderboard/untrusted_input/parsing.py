@@ -31,7 +31,7 @@ _RESOLVER = yaml.resolver.Resolver()
 
 
 class _RejectedText(ValueError):
-    """What a text is refused for; its message follows the text's name."""
+    """The reason why a text is rejected; its message follows the text's name."""
 
 
 def parse_json(text: str, name: str, max_values: int = limits.VALUES) -> Any:
@@ -67,7 +67,7 @@ def parse_record(text: str, record_type: type[RecordT], name: str, max_values: i
         name: what it is, for the messages.
 
     Raises:
-        VrbenchError: as `parse_json`; another schema version; unknown, missing or wrong fields; or odd characters or
+        VrbenchError: as `parse_json`; another schema version; unknown, missing or wrong fields; or unsafe characters or
             long texts; all of a kind at once.
     """
     value = parse_json(text, name, max_values)
@@ -123,8 +123,8 @@ def parse_yaml(text: str, name: str) -> Any:
 
     Raises:
         VrbenchError: it is not one YAML document; has anchors, aliases, tags, merge keys, duplicate keys, keys that are
-            no text, NaN, infinities, integers beyond 2^53, dates that do not exist or odd characters; or is nested more
-            than `limits.DEPTH` deep.
+            no text, NaN, infinities, integers beyond 2^53, dates that do not exist or unsafe characters; nests deeper
+            than `limits.DEPTH`.
     """
     try:
         _check_events(text)
@@ -135,8 +135,8 @@ def parse_yaml(text: str, name: str) -> Any:
         raise VrbenchError(f"{name} {refused}") from refused
     except (yaml.YAMLError, ValueError, OverflowError, TypeError) as error:
         raise VrbenchError(f"{name} is not YAML: {sanitize_for_display(' '.join(str(error).split()), 300)}") from error
-    odd = unsafe_characters("".join((text, *texts(parse_json(as_json, name, len(text) + 1)))))
-    raise_errors([f"{name} has {', '.join(odd[:5])} in its text, which would act or hide"] if odd else [])
+    unsafe = unsafe_characters("".join((text, *texts(parse_json(as_json, name, len(text) + 1)))))
+    raise_errors([f"{name} has {', '.join(unsafe[:5])} in its text, which would act or hide"] if unsafe else [])
     return value
 
 
@@ -180,7 +180,7 @@ def _validate_texts(value: Any) -> list[str]:
         if len(text) > limits.TEXT:
             found[f"a text of {len(text):,} characters; at most {limits.TEXT:,} are read"] = None
         elif not text.isascii() or not text.isprintable():
-            found.update((f"{odd} in its text, which would act or hide", None) for odd in unsafe_characters(text))
+            found.update((f"{unsafe} in its text, which would act or hide", None) for unsafe in unsafe_characters(text))
         if len(found) > MAX_ERRORS:
             break
     return list(found)[:MAX_ERRORS]
@@ -249,8 +249,8 @@ def _event_error(event: yaml.Event) -> str:
 
 def _check_keys(value: Any) -> None:
     if isinstance(value, dict):
-        if odd := [key for key in value if not isinstance(key, str)]:
-            raise _RejectedText(f"has the key {sanitize_for_message(odd[0])}, which is no text; put it into quotes")
+        if invalid := [key for key in value if not isinstance(key, str)]:
+            raise _RejectedText(f"has the key {sanitize_for_message(invalid[0])}, which is no text; put it into quotes")
         value = list(value.values())
     for inner in value if isinstance(value, list) else ():
         _check_keys(inner)

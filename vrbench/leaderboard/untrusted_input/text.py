@@ -29,16 +29,16 @@ _DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
 
 
 def unsafe_characters(text: str) -> list[str]:
-    """Return the characters of a text that act or hide, as 'U+202E', each once."""
+    """Return the control and invisible characters of a text, as 'U+202E', each once."""
     return [f"U+{ord(character):04X}" for character in dict.fromkeys(_UNSAFE.findall(text))]
 
 
 def sanitize_for_display(text: str, limit: int = 4_000) -> str:
-    """Return text for a page: odd characters as '[U+202E]', at most `limit` characters.
+    """Return text for a page: unsafe characters as '[U+202E]', at most `limit` characters.
 
     It is plain text, not markup: a template still has to escape it.
     """
-    head = _UNSAFE.sub(lambda odd: f"[U+{ord(odd[0]):04X}]", text[:limit].replace("\r\n", "\n"))
+    head = _UNSAFE.sub(lambda match: f"[U+{ord(match[0]):04X}]", text[:limit].replace("\r\n", "\n"))
     head = _STACKED.sub(r"\1…", head)
     rest = len(text) - limit
     return f"{head} … ({rest:,} more characters)" if rest > 0 else head
@@ -101,7 +101,7 @@ def safe_url(text: object) -> str:
     """Return the text if it is empty or an http(s) URL that shows where it leads.
 
     Raises:
-        VrbenchError: another scheme such as javascript:, a user or password before the host, or odd characters.
+        VrbenchError: another scheme such as javascript:, a user or password before the host, or unsafe characters.
     """
     if text != "" and not (isinstance(text, str) and len(text) <= limits.URL and _is_web_address(text)):
         raise VrbenchError(
