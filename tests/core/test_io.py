@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import errno
+import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,16 @@ import vrbench
 from vrbench.cli import config_file
 from vrbench.core import layers
 from vrbench.core.errors import VrbenchError
-from vrbench.core.io import load_yaml, read_text
+from vrbench.core.io import (
+    OutputKind,
+    gunzip_file,
+    gzip_text,
+    load_yaml,
+    read_json,
+    read_json_object,
+    read_text,
+    validate_output,
+)  # fmt: skip
 from vrbench.core.run_storage import load_run
 from vrbench.data import local_mirror, tables
 from vrbench.tasks import registry
@@ -105,3 +117,122 @@ def test_options_and_recipes_are_read_so(tmp_path: Path) -> None:
         config_file.read_config(file, ["limit", "seed"])
     with pytest.raises(VrbenchError, match="given twice: limit"):
         recipe_files.load(str(file))
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [("{a: 1, b: 2, a: 3, c: 4, c: 5}", "a, c"), ("a: {b: {c: 1, c: 2}}", "c"), ("? [1, 2]\n: 1\nx: 1\nx: 1\n", "x")],
+)
+def test_the_keys_given_twice_are_named(text: str, keys: str) -> None:
+    with pytest.raises(yaml.YAMLError, match=rf"given twice: {keys}\n"):
+        load_yaml(text)
+
+
+def test_a_list_in_a_nested_object_is_whole() -> None:
+    assert load_yaml("a: &x [1, {b: [2]}]\nc: {d: *x, <<: {e: [3]}}\n") == {
+        "a": [1, {"b": [2]}], "c": {"d": [1, {"b": [2]}], "e": [3]},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("content", ["[1]", "1", '"a"', "null", "{", '{"a": 1', "[" * 100_000])
+def test_a_file_without_a_json_object_has_none(content: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(content, encoding="utf-8")
+    assert read_json_object(tmp_path / "a.json") is None
+    assert read_json(tmp_path / "a.json") == {}
+
+
+def test_a_json_object_is_read_and_a_failing_disk_is_no_missing_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.json").write_text('{"a": 1}', encoding="utf-8")
+    assert read_json_object(tmp_path / "a.json") == {"a": 1}
+    assert read_json_object(tmp_path / "b.json") is None
+
+    def fail(_: Path) -> bytes:
+        raise OSError(errno.EIO, "input/output error")
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(OSError, match="input/output error"):
+        read_json_object(tmp_path / "a.json")
+
+
+def test_the_same_text_gives_the_same_compressed_bytes(tmp_path: Path) -> None:
+    packed = gzip_text("é" * 5)
+    assert packed[:10] == b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\xff"  # no name and no time
+    (tmp_path / "a.gz").write_bytes(packed)
+    assert gunzip_file(tmp_path / "a.gz", 10).decode() == "é" * 5
+    with pytest.raises(VrbenchError, match="holds more than 9 bytes"):
+        gunzip_file(tmp_path / "a.gz", 9)
+
+
+class TestWhereOutputMayBeWritten:
+    @pytest.mark.parametrize("kind", ["folder", "checkpoint", "file"])
+    def test_a_new_place_and_one_that_exists(self, kind: OutputKind, tmp_path: Path) -> None:
+        taken = tmp_path / "taken"
+        taken.touch() if kind == "file" else taken.mkdir()
+        for place in (taken, tmp_path / "a" / "b" / "c"):
+            assert validate_output(place, kind) == []
+        assert [p.name for p in tmp_path.iterdir()] == ["taken"]
+        assert not list(taken.iterdir() if taken.is_dir() else ())
+
+    def test_a_folder_is_the_usual_kind(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        (message,) = validate_output(tmp_path / "file")
+        assert message.startswith("output folder ") and message.endswith(f": {os.strerror(errno.ENOTDIR)}")
+        assert validate_output(tmp_path / "file", "file") == []
+
+    def test_a_folder_is_no_output_file(self, tmp_path: Path) -> None:
+        (message,) = validate_output(tmp_path, "file")
+        assert message == f"output file {str(tmp_path)!r} cannot be written to: {os.strerror(errno.EISDIR)}"
+        assert validate_output(tmp_path, "checkpoint") == []
+
+    @pytest.mark.parametrize("kind", ["folder", "checkpoint", "file"])
+    def test_below_a_file_there_is_no_place(self, kind: OutputKind, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        (message,) = validate_output(tmp_path / "file" / "a" / "b", kind)
+        assert message.startswith("checkpoint folder " if kind == "checkpoint" else f"output {kind} ")
+        assert message.endswith(f": {os.strerror(errno.ENOTDIR)}")
+
+    def test_a_link_to_itself_is_no_place(self, tmp_path: Path) -> None:
+        (tmp_path / "a").symlink_to(tmp_path / "a")
+        for kind in ("folder", "checkpoint", "file"):
+            found = validate_output(tmp_path / "a" / "b", kind)
+            assert len(found) == 1 and found[0].endswith(f": {os.strerror(errno.ELOOP)}")
+
+    def test_a_checkpoint_is_written_beside_where_its_link_leads(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        (tmp_path / "link").symlink_to(tmp_path / "file" / "out")
+        assert len(validate_output(tmp_path / "link", "checkpoint")) == 1
+        (tmp_path / "good").symlink_to(tmp_path / "elsewhere" / "out")
+        assert validate_output(tmp_path / "good", "checkpoint") == []
+
+    @pytest.mark.parametrize(
+        ("error", "why"),
+        [
+            (OSError(errno.ENOSPC, "full"), os.strerror(errno.ENOSPC)),
+            (OSError(errno.ENOENT, "gone"), "no file can be created there"),
+            (RuntimeError("a loop"), os.strerror(errno.ELOOP)),
+            (OSError("without a number"), os.strerror(errno.ELOOP)),
+        ],
+    )
+    def test_the_reason_is_that_of_the_failure(
+        self, error: Exception, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[Path] = []
+
+        def fail(dir: Path) -> None:
+            asked.append(dir)
+            raise error
+
+        monkeypatch.setattr("tempfile.NamedTemporaryFile", fail)
+        (message,) = validate_output(tmp_path / "a" / "b")
+        assert message.endswith(f" cannot be written to: {why}")
+        assert asked == [tmp_path]
+
+    def test_a_place_relative_to_the_working_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        asked: list[Path] = []
+        real = tempfile.NamedTemporaryFile
+        monkeypatch.setattr("tempfile.NamedTemporaryFile", lambda dir: asked.append(dir) or real(dir=dir))
+        assert validate_output("out") == validate_output("a/b") == validate_output("c", "file") == []
+        assert asked == [tmp_path] * 3
