@@ -240,7 +240,7 @@ class LeaderboardRow(Record):
 
 
 class LeaderboardTask(Record):
-    """A task of the board, as pages describe it."""
+    """What a reader needs to know of a task of the board."""
 
     id: str = Field(description="Task id.")
     suite: str = Field(description="'visual' or 'text'; empty for one in no mean.")

@@ -12,7 +12,7 @@ from vrbench.statistics.bootstrap import DRAWS
 
 
 class Claim(Record):
-    """A lower bound on a candidate's retention, or on its difference from the baseline."""
+    """A lower bound on what a candidate keeps."""
 
     text: str = Field(description="As the user wrote it, without spaces.")
     name: str = Field(description="Task, suite, or 'visual', 'text', 'pocket'.")
@@ -21,7 +21,7 @@ class Claim(Record):
 
 
 class Verdict(Record):
-    """The verdict of the data on a claim."""
+    """What the data say about a claim."""
 
     claim: Claim = Field(description="The claim.")
     verdict: Literal["supported", "refuted", "undecided"] = Field(description="From the 95 % interval.")
