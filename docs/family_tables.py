@@ -26,11 +26,11 @@ def tables() -> str:
     """Return the three tables as Markdown."""
     lines = ["## Prompts", "", "| family | lmms-eval's class | prompt | images |", "|---|---|---|---|"]
     lines += [f"| `{n}` | `{f.lmms_class}` | {f.description} | {f.image_placement} |" for n, f in FORMATS.items()]
-    lines += ["", "## Image settings, and where an answer ends", ""]
-    lines += ["| family | pixels with `harness` | stop texts of a harness's task | longest answer | then |"]
+    lines += ["", "## Image settings and the end of an answer", ""]
+    lines += ["| family | pixels with `harness` | stop sequences | maximum length | answer |"]
     lines += ["|---|---|---|---|---|", *(_answers(name, prompt_format) for name, prompt_format in FORMATS.items())]
-    lines += ["", "## What is not as in the class, and why", ""]
-    lines += [f"- `{n}`: {'; '.join(f.differences) or 'nothing'}." for n, f in FORMATS.items()]
+    lines += ["", "## Differences from lmms-eval's class", ""]
+    lines += [f"- `{n}`: {'; '.join(f.differences) or 'none'}." for n, f in FORMATS.items()]
     return "\n".join(lines)
 
 

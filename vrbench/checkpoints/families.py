@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from vrbench.checkpoints.checkpoint import Checkpoint
 
 StopRule = Callable[[Sequence[str]], tuple[str, ...]]
-"""`until` of a harness's task -> the texts that end an answer. Its docstring is its line in docs/families.md."""
+"""`until` of a harness's task -> the stop sequences that are used. Its docstring is its cell in docs/families.md."""
 
 
 def no_stop_text(until: Sequence[str]) -> tuple[str, ...]:
-    """none: the class takes them and uses none"""
+    """none: the class accepts them but does not use them"""
     return ()
 
 
@@ -35,7 +35,7 @@ def as_generated(answer: str) -> str:
 
 
 def final_answer(answer: str) -> str:
-    """by lmms-eval's `parse_reasoning_model_answer`"""
+    """parsed by lmms-eval's `parse_reasoning_model_answer`"""
     from lmms_eval.models.model_utils.reasoning_model_utils import parse_reasoning_model_answer
 
     return str(parse_reasoning_model_answer(answer)).rsplit("</think>", 1)[-1].strip()
@@ -139,17 +139,17 @@ class Family:
 
 
 ENDS = (
-    "an answer also ends at the end tokens of the generation config, not at the tokenizer's alone: what comes after "
-    "such a token is no part of an answer"
+    "an answer also ends at the end tokens of the generation config, not only at the tokenizer's: text after such a "
+    "token is not part of an answer"
 )
-IN_FRONT = "in front; marks in the text are taken out"
+IN_FRONT = "in front; image placeholders in the text are removed"
 
 GENERIC = PromptFormat(
     prompts.chat, "chat.huggingface.Huggingface", max_new_tokens=4096,
     description="the chat template",
     image_placement="where the text or the task's messages have them, else in front",
-    differences=(ENDS, "the class itself fails with transformers 5, which refuses its audio settings; it is compared "
-                       "without them"),
+    differences=(ENDS, "the class itself fails with transformers 5, which rejects its audio settings; the comparison "
+                       "leaves them out"),
 )  # fmt: skip
 """Of families without a class of their own in lmms-eval: as its class for any model of transformers."""
 
@@ -168,12 +168,12 @@ FAMILIES: dict[str, Family] = {
     "llava": Family(PromptFormat(
         prompts.llava_text, "simple.llava_hf.LlavaHf", max_new_tokens=1024,
         description="the tokenizer's chat template, else the processor's, else Vicuna's conversation",
-        image_placement="where the text has its marks, else in front, one space between, and a new line",
+        image_placement="where the text has image placeholders, else in front, separated by spaces, and a new line",
         differences=(
             ENDS,
-            "a template that is in the processor's settings alone is used, which the class does not read, as its chat "
-            "form does: it is the checkpoint's own",
-            "a template that reads messages in parts only is given parts, where the class would lose the question",
+            "a chat template that is only in the processor's settings is used, as in the chat variant of the class; "
+            "the simple class does not read it",
+            "a template that requires messages in parts is given parts; with the class, the question would be lost",
         ),
     ), prefix_sharing=True),
     "llava_next": Family(LLAVA_HF),
@@ -199,28 +199,28 @@ FAMILIES: dict[str, Family] = {
     )),
     "gemma3": Family(replace(
         QWEN, build=prompts.gemma, lmms_class="simple.gemma3.Gemma3", image_settings={}, differences=(PNG,),
-        image_placement="in front; marks in the text, numbered ones too, are taken out",
+        image_placement="in front; image placeholders in the text, also numbered ones, are removed",
     ), replaces_image_token=True),
     "paligemma": Family(replace(
         GENERIC, build=prompts.paligemma, prefix_lm=True,
-        description="images, text, end of line: it has no chat template", image_placement=IN_FRONT,
-        differences=("the class cannot prompt it, since it has no chat template; stop texts and lengths are the "
+        description="images, text, new line (the family has no chat template)", image_placement=IN_FRONT,
+        differences=("the class cannot prompt it, since it has no chat template; stop sequences and lengths are the "
                      "class's",),
     ), replaces_image_token=True),
     "mistral3": Family(PromptFormat(
         prompts.mistral, "simple.mistral3_vl.Mistral3_VL", max_new_tokens=512, postprocess=final_answer,
         add_special_tokens=True,
-        description="[INST] images, a new line, the text [/INST]; the chat template where there is no image",
+        description="[INST] images, a new line, the text [/INST]; without images, the chat template",
         image_placement='in front; several as "Image 1: ...", each on a line',
         differences=(
-            "greedy, as every other family, and not sampled at a temperature of 0.6 where a task names none; without "
-            "the class's repetition penalty of 1.2, which the checkpoint does not set and makes the question's words "
-            "less likely",
+            "decoding is greedy, as in every other family; the class samples at a temperature of 0.6 if a task sets "
+            "none; the class's repetition penalty of 1.2 is not used, since the checkpoint does not set it and it "
+            "makes the question's words less likely",
         ),
     ), processor_class="vrbench.models.pixtral:PixtralProcessor"),  # transformers' own needs torchvision
     "mllama": Family(PromptFormat(
         prompts.mllama, "simple.llama_vision.LlamaVision", max_new_tokens=1024, add_special_tokens=False,
-        description="the chat template", image_placement="in front of the text as it is",
+        description="the chat template", image_placement="in front of the unchanged text",
     ), fixed_layers=cross_attention_layers),
 }  # fmt: skip
 """`model_type` of config.json -> family."""

@@ -172,7 +172,7 @@ def circular(samples: Sequence[Sample]) -> Iterable[Ratio]:
 
 @metric(examples=((_PAIRS, 75.0),))
 def vanilla(samples: Sequence[Sample]) -> Iterable[Ratio]:
-    """As mean: of MMBench, each rotation by itself."""
+    """Like mean, with each rotation of an MMBench question scored by itself."""
     return mean.contributions(samples)
 
 

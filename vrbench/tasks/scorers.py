@@ -87,8 +87,8 @@ def _mme_pairs(rows: Iterable[Row]) -> Iterator[tuple[int, str]]:
                             ("Yes", "yes.", "Y", "Yes, it is"), ("No", "", "Certainly yes")),),
 )  # fmt: skip
 def mme(document: ScoredDocument) -> ItemScore:
-    """Lower-cased and without full stops, the answer is yes, no, y or n, or has yes (else no) in its first four
-    characters; that must be `answer`."""
+    """The answer, in lower case and without full stops, is read as yes or no if it is yes, no, y or n, or if its first
+    four characters contain yes (else no); the result must equal `answer`."""
     (result,) = document.metrics.values()
     return _generated_score(document, result["score"])
 
@@ -119,8 +119,8 @@ def _mmbench_rotations(rows: Iterable[Row]) -> Iterator[tuple[int, str]]:
                              "L2-category": "all"}, ("B", "(B)", "B. a cat", "a cat"), ("A", "a dog")),),
 )  # fmt: skip
 def mmbench(document: ScoredDocument) -> ItemScore:
-    """The one letter that is a word of the answer, bare or with . , : or brackets, else the one option whose text is
-    in it, else what lmms-eval's `extract_mcq_answer` finds; that must be `answer`."""
+    """The only option letter that stands as a word in the answer (also with . , : or brackets), else the only option
+    whose text it contains, else the result of lmms-eval's `extract_mcq_answer`; it must equal `answer`."""
     import pandas as pd
     from lmms_eval.tasks.mmbench.mmbench_evals import MMBench_Evaluator
 
@@ -158,8 +158,8 @@ def seed(document: ScoredDocument) -> ItemScore:
                             ("two cups", "2 cups", "The two cups."), ("three cups", "")),),
 )  # fmt: skip
 def textvqa(document: ScoredDocument) -> ItemScore:
-    """Mean over the `answers` of min(1, how many of the others are the answer / 3), all normalised as EvalAI does
-    (case, punctuation, articles, number words)."""
+    """Mean over the `answers`, each left out in turn, of min(1, number of the others equal to the answer / 3); texts
+    are normalised as by EvalAI (case, punctuation, articles, number words)."""
     return _generated_score(document, document.metrics["exact_match"], _most_frequent(document.doc.get("answers")))
 
 
@@ -168,8 +168,8 @@ def textvqa(document: ScoredDocument) -> ItemScore:
     examples=(ScorerExample({"question": "Which day?", "answers": ["Monday"]}, ("Monday", "MONDAY"), ("in May", "")),),
 )  # fmt: skip
 def anls(document: ScoredDocument) -> ItemScore:
-    """1 less the smallest edit distance to one of `answers`, by length, without regard to case and runs of spaces; 0
-    where that is under 0.5."""
+    """1 minus the smallest edit distance to one of `answers`, relative to the length, ignoring case and repeated
+    spaces; 0 if that is below 0.5."""
     return _generated_score(document, document.metrics["anls"], _most_frequent(document.doc["answers"]))
 
 
@@ -179,7 +179,7 @@ def anls(document: ScoredDocument) -> ItemScore:
                             ("100", "104", "96"), ("106", "a hundred", "")),),
 )  # fmt: skip
 def chartqa(document: ScoredDocument) -> ItemScore:
-    """A number within 5 % of `answer` ("%" stands for hundredths), else the same text in any case."""
+    """A number within 5 % of `answer` ("%" means hundredths), else the same text, ignoring case."""
     return _generated_score(document, document.metrics["relaxed_overall"])
 
 
@@ -190,7 +190,7 @@ def chartqa(document: ScoredDocument) -> ItemScore:
                             ("yes", "Yes", " yes "), ("Yes.", "no", "")),),
 )  # fmt: skip
 def pope(document: ScoredDocument) -> ItemScore:
-    """The whole answer, in any case, must be `answer`, yes or no: "Yes." is wrong."""
+    """The complete answer must equal `answer` (yes or no), ignoring case: "Yes." is wrong."""
     return _generated_score(document, document.metrics["pope_accuracy"]["score"])
 
 
@@ -214,9 +214,9 @@ def _check_mmmu_target(target: Any, row: Row) -> str:
                              "answer": "12", "options": "[]"}, ("12", "It is 12."), ("13", ""))),
 )  # fmt: skip
 def mmmu(document: ScoredDocument) -> ItemScore:
-    """Options: the letter in brackets, by itself or before a full stop, else the option whose text is in an answer of
-    more than five words, the last of several; where there is none, lmms-eval draws one. Open questions: a number of
-    the answer equals `answer`, or a key phrase of it contains `answer`."""
+    """With options: the letter in brackets, by itself or before a full stop, else the option whose text is in an answer
+    of more than five words, the last of several; if there is none, lmms-eval draws an option at random. Open questions:
+    a number in the answer equals `answer`, or a key phrase of the answer contains `answer`."""
     from lmms_eval.tasks.mmmu.utils import evaluate_mmmu
 
     if document.doc["question_type"] == "multiple-choice":
@@ -249,7 +249,7 @@ def _check_hallusionbench_target(target: Any, row: Row) -> str:
               ScorerExample({"question": "Is it red?", "gt_answer": "0"}, ("No", "", "Maybe"), ("Yes.",))),
 )  # fmt: skip
 def hallusionbench(document: ScoredDocument) -> ItemScore:
-    """An answer with yes in it, in any case, says 1, every other 0; that must be `gt_answer`."""
+    """An answer that contains yes, ignoring case, is read as 1, any other as 0; it must equal `gt_answer`."""
     from lmms_eval.tasks.hallusion_bench.evaluate_hb import hb_aggregation_result_aAcc_intern
 
     gold = _check_target_is_option(document, document.doc["gt_answer"], ("0", "1"))
@@ -274,8 +274,8 @@ def _check_tabmwp_target(target: Any, row: Row) -> str:
                             ("A", "(A) linear", "linear"), ("B", "(B)"))),
 )  # fmt: skip
 def tabmwp(document: ScoredDocument) -> ItemScore:
-    """The option or number that TabMWP's published rule reads out of the answer, to three places and without `unit`,
-    must be `answer` in any case."""
+    """The option or number that TabMWP's published rule extracts from the answer, to three decimal places and without
+    `unit`, must equal `answer`, ignoring case."""
     return _generated_score(document, document.metrics["accuracy"])
 
 
@@ -286,8 +286,8 @@ def tabmwp(document: ScoredDocument) -> ItemScore:
     examples=(ScorerExample({"question": "Which capital?", "answer": "Paris"}, ("Paris", "paris."), ("It is Paris",)),),
 )  # fmt: skip
 def exact_match(document: ScoredDocument) -> ItemScore:
-    """The generated text, as the harness's filter leaves it, must be the target; with a prompt of one's own without
-    regard to case and punctuation."""
+    """The generated text, after the harness's filter, must equal the target; in tasks with their own `prompt`, case
+    and punctuation are ignored."""
     return _generated_score(document, document.metrics["exact_match"], str(document.task.doc_to_target(document.doc)))
 
 
@@ -323,7 +323,7 @@ _CHOICE = {"question": "What does a cow say?", "choices": ["moo", "woof woof"], 
                             ([(-2.0, False), (-1.0, True)],)),),
 )  # fmt: skip
 def multiple_choice(document: ScoredDocument) -> ItemScore:
-    """The option with the highest log-likelihood, the first of equal ones, must be the target."""
+    """The option with the highest log-likelihood (the first, if several are equal) must be the target."""
     logs = _loglikelihoods(document)
     return _choice_score(document, "acc", _options(document), logs.index(max(logs)))
 
@@ -334,7 +334,7 @@ def multiple_choice(document: ScoredDocument) -> ItemScore:
     examples=(ScorerExample(_CHOICE, ([(-1.0, True), (-4.0, False)],), ([(-1.0, True), (-2.0, False)],)),),
 )  # fmt: skip
 def multiple_choice_norm(document: ScoredDocument) -> ItemScore:
-    """As multiple_choice, each log-likelihood divided by the option's length in characters."""
+    """Like multiple_choice, with each log-likelihood divided by the option's length in characters."""
     import numpy as np
 
     options = _options(document)
@@ -350,7 +350,7 @@ def multiple_choice_norm(document: ScoredDocument) -> ItemScore:
                             ([(0.0, True), (-800.0, False)],), ([(-800.0, False), (0.0, True)],)),),
 )  # fmt: skip
 def mc2(document: ScoredDocument) -> ItemScore:
-    """Share of the options' probability that lies on those that `mc2_targets` marks as true."""
+    """Share of the options' total probability that is on the options marked as true in `mc2_targets`."""
     options, logs = _options(document), _loglikelihoods(document)
     labels = list(document.doc["mc2_targets"]["labels"])
     score = float(document.metrics["acc"])
