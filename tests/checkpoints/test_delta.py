@@ -59,7 +59,7 @@ class TestFaults:
         name = "layers.1.mlp.up_proj.weight"
         rewrite(delta, lambda tensors: tensors.update({f"model.{name}": tensors.pop(name)}))
         (fault,) = checkpoint_errors(str(delta))
-        assert "'model.layers.1.mlp.up_proj.weight', which is no canonical name" in fault
+        assert "'model.layers.1.mlp.up_proj.weight', which is not a canonical name" in fault
 
     def test_a_base_that_changed_since(self, tiny_llava: Path, delta: Path, tmp_path: Path) -> None:
         tiny.save_llava(tmp_path / "other", seed=4)

@@ -208,7 +208,7 @@ class TestRefusedAllTheSame:
             ("raise RuntimeError('no such card')", ("fails to make the model", "no such card")),
             (
                 "    def get_decoder(self):\n        return self.lm_head",
-                ("which is no decoder with a list of layers",),
+                ("which is not a decoder with a list of layers",),
             ),
             ("    generate = None", ("has no generate",)),
             ("    def forward(self, input_ids):\n        return None", ("takes no logits_to_keep",)),

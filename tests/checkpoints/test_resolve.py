@@ -100,7 +100,7 @@ class TestNames:
         told(folder, f"init_lora_weights {start!r}", "path_initial_model_for_weight_conversion")
 
     def test_a_folder_with_nothing_in_it_is_no_checkpoint(self, tmp_path: Path) -> None:
-        told(tmp_path, "is no checkpoint")
+        told(tmp_path, "is not a checkpoint")
 
     def test_every_fault_comes_at_once(self, adapter: Path) -> None:
         tiny.edit_json(adapter / "vrbench.json", base={"id": "pocket/nope", "digest": "0"})

@@ -102,7 +102,7 @@ class TestFile:
 
     def test_a_named_file_that_is_none_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("VRBENCH_SMOLLM2", "/nowhere.gguf")
-        with pytest.raises(VrbenchError, match=r"VRBENCH_SMOLLM2 names '/nowhere[.]gguf', which is no file"):
+        with pytest.raises(VrbenchError, match=r"VRBENCH_SMOLLM2 names '/nowhere[.]gguf', which is not a file"):
             smollm2.gguf_file()
 
 

@@ -25,7 +25,7 @@ def chunks(family: str, question: str) -> tuple[list[int], list[int]]:
 
 
 def picture() -> Image.Image:
-    """A picture that is no square."""
+    """A picture that is not a square."""
     noise = np.random.default_rng(3).integers(0, 256, (40, 61, 3), dtype=np.uint8)
     return Image.fromarray(noise)
 

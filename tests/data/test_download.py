@@ -125,7 +125,7 @@ class TestFetch:
         self, specs: dict[str, TaskSpec], fake: HubInMemory, tmp_path: Path
     ) -> None:
         get(specs, "piqa,arc_easy", tmp_path)
-        fake.newest = "3" * 40  # a newer commit is no reason to fetch
+        fake.newest = "3" * 40  # a newer commit is not a reason to fetch
         assert get(specs, "piqa,arc_easy", tmp_path) == []
         for spoil in (
             lambda f: f.write_bytes(f.read_bytes()[:-9]),
@@ -226,7 +226,7 @@ class TestFetch:
                 get(specs, "piqa", tmp_path)
             other.communicate("go on")
         (tmp_path / local_mirror.DIGEST_FILE).write_text("{")
-        with pytest.raises(VrbenchError, match=r"vrbench-data\.json is no digest file"):
+        with pytest.raises(VrbenchError, match=r"vrbench-data\.json is not a digest file"):
             get(specs, "piqa", tmp_path)
 
 

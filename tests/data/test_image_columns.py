@@ -129,7 +129,7 @@ def test_no_path_is_blamed_for_an_error_of_the_machine(
 
 def test_objects_of_other_keys_are_named(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist([{"image": {"url": "a", "height": 3}}]), tmp_path / "x.parquet")
-    with pytest.raises(VrbenchError, match=r"row 0: column image: an object with the keys url, height is no image"):
+    with pytest.raises(VrbenchError, match=r"row 0: column image: an object with the keys url, height is not an image"):
         tables.from_file(tmp_path / "x.parquet", ["image"])
 
 

@@ -126,7 +126,7 @@ def test_all_missing_files_of_a_set_are_told_at_once(specs: dict[str, TaskSpec],
 def test_a_set_that_is_not_there_is_told_with_where_it_was_looked_for(
     specs: dict[str, TaskSpec], tmp_path: Path
 ) -> None:
-    with pytest.raises(VrbenchError, match=f"{tmp_path}/lmms-lab-encoder/MME is no folder"):
+    with pytest.raises(VrbenchError, match=f"{tmp_path}/lmms-lab-encoder/MME is not a folder"):
         locate(specs["mme"], tmp_path)
     with pytest.raises(VrbenchError, match=r"'.*/nowhere' is not a folder"):
         load_task(specs["mme"], tmp_path / "nowhere")

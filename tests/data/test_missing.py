@@ -71,5 +71,5 @@ def test_where_nothing_is_left_it_is_refused(tiny_llava: Path, root: Path) -> No
 
 
 def test_faults_that_differ_in_one_name_are_one() -> None:
-    faults = ["no checkpoint 'a': it is no folder", "no checkpoint 'b': it is no folder", "seed is 'x'", "no name"]
-    assert merge_messages(faults) == ["no checkpoint 'a', 'b': it is no folder", "seed is 'x'", "no name"]
+    messages = [*(f"no checkpoint {name!r}: it is not a folder" for name in "ab"), "seed is 'x'", "no name"]
+    assert merge_messages(messages) == ["no checkpoint 'a', 'b': it is not a folder", "seed is 'x'", "no name"]

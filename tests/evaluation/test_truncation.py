@@ -79,7 +79,8 @@ def test_the_result_says_what_was_cut_and_left_out() -> None:
     told = answer_fields("mean", (whole, gone), {"a": 2}, 2048)
     assert (told["n_cut"], told["requests_cut"]) == (1, 2)
     assert told["warnings"] == (
-        "2 of 4 requests, in 1 of 2 items, were longer than the model's context of 2,048 tokens and lost their front",
+        "2 of 4 requests, in 1 of 2 items, were longer than the model's context of 2,048 tokens and were truncated "
+        "on the left",
         "1 of 2 items could not be scored and are left out, such as 'b': the prompt has 30 tokens",
     )
     assert answer_fields("mean", (whole,), {}, 2048) == {"n_cut": 0, "requests_cut": 0, "warnings": ()}

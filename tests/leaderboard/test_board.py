@@ -112,11 +112,11 @@ class TestRefused:
         (said,) = refused(board)
         for words in (
             "suites: pocket_mme is in them more than once",
-            "suites: mme is no task of the board",
+            "suites: mme is not a task of the board",
             "tasks: pocket_seed is in no suite",
-            "shown: gqa is no task of the board",
+            "shown: gqa is not a task of the board",
             "shown: pocket_seed is missing",
-            "families.pocket.prompts: mmlu is no task of the board",
+            "families.pocket.prompts: mmlu is not a task of the board",
         ):
             assert words in said, words
 

@@ -346,7 +346,7 @@ CASES: dict[str, tuple[Change, list[str]]] = {
     "other code than it ran with": (result("made_words", "code", {"decoding": 9}), [r"inputs_digest is"]),
     "wrong inputs digest": (field("inputs_digest", "3" * 64), [r"inputs_digest is 333333333333; checkpoint, tasks,"]),
     "truncated samples": (cut_off, [r"made_words.jsonl.gz' is cut off"]),
-    "NaN": (nan, [r"made_words.jsonl.gz' line 1 has NaN, which is no number", r"its sha256 differs"]),
+    "NaN": (nan, [r"made_words.jsonl.gz' line 1 has NaN, which is not a number", r"its sha256 differs"]),
     "no number in the record": (field("results.0.score.value", None), [r"run.json.*score.value.*valid number"]),
     "unknown field": (
         lambda forged: forged.record(lambda record: record.update(award="first")),

@@ -88,7 +88,8 @@ def test_all_that_stands_against_it_is_told_at_once(board: Made, run: Run) -> No
     said = refused(run, board, by="lab1")
     lacking = record.results[0].task
     assert [any(words in sentence for sentence in said) for words in (
-        "'lab1' is no maintainer of board made; those are maker", "limit 5", "uncommitted changes", f"lacks {lacking}",
+        "'lab1' is not a maintainer of board made; those are maker",
+        "limit 5", "uncommitted changes", f"lacks {lacking}",
         f"({ref.digest[:16]}) was not submitted to board made",
     )] == [True] * 5  # fmt: skip
     assert len(said) == 5

@@ -343,7 +343,7 @@ class TestAgainst:
 
     @pytest.mark.parametrize("name", ["nowhere", "--output=/tmp/x"])
     def test_no_such_commit(self, repository: Made, name: str) -> None:
-        with pytest.raises(VrbenchError, match=r"is no commit or branch|git merge-base failed"):
+        with pytest.raises(VrbenchError, match=r"is not a commit or branch|git merge-base failed"):
             validate(repository.root, jobs=1, include_path=repository.tasks, against=name)
 
 
@@ -393,7 +393,7 @@ class TestReproductions:
 
     @pytest.mark.parametrize(
         ("about", "said"),
-        [({"by": "lab1"}, "'lab1' is no maintainer of board made; those are maker"), ({"date": "2026-13-01"}, "date")],
+        [({"by": "lab1"}, "'lab1' is not a maintainer of board made"), ({"date": "2026-13-01"}, "date")],
     )
     def test_who_and_when(self, board: Made, about: dict[str, str], said: str) -> None:
         place = self.put(board, 1, **about)

@@ -51,5 +51,5 @@ def test_a_model_without_a_part_is_told() -> None:
     with pytest.raises(VrbenchError, match="has no vision tower"):
         components.vision_tower(model)
     del model.model.language_model.layers
-    with pytest.raises(VrbenchError, match="no decoder with a list of layers"):
+    with pytest.raises(VrbenchError, match="not a decoder with a list of layers"):
         components.decoder(model)

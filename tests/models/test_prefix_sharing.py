@@ -137,7 +137,7 @@ def test_a_decoder_without_a_list_of_layers_is_refused_before_its_weights_are_re
     for part in (on("bloom"), parts.tokenizer, parts.image_processor):
         part.save_pretrained(tmp_path)
     (fault,) = checkpoint_errors(str(tmp_path))
-    assert "BloomModel, which is no decoder with a list of layers" in fault
+    assert "BloomModel, which is not a decoder with a list of layers" in fault
 
 
 def test_what_needs_packed_rows_says_which_decoder_has_none(tmp_path: Path) -> None:

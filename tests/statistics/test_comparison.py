@@ -139,7 +139,7 @@ def test_a_run_may_be_given_as_its_folder_and_anything_else_is_refused_in_one_se
     for mixed in (compare(folders[0], base), compare([folders[0], ours], base), compare(ours, folders[1])):
         assert only(mixed) == only(whole)
     for wrong in (5, [None], [base.record]):
-        with pytest.raises(VrbenchError, match="is no run; give what `evaluate` or `load_run` returns, or its folder"):
+        with pytest.raises(VrbenchError, match="is not a run; give what `evaluate` or `load_run` returns"):
             compare(wrong, base)  # type: ignore[arg-type]
 
 

@@ -19,7 +19,7 @@ FOUR = ["a red cup", "12", "two old dogs", "7:25 P.M."]
         ("B. two old dogs", "12"),  # the letter counts, not the text
         ("B) two old dogs", "12"),
         ("B\n two old dogs", "two old dogs"),  # a letter at the end of a line is none
-        ("(Z) 1. The answer is (B) a.", "12"),  # what is no option's letter does not count
+        ("(Z) 1. The answer is (B) a.", "12"),  # what is not an option's letter does not count
         ("(C) 12", "two old dogs"),
         ("The answer is B", "12"),
         ("The answer is (C) 12.", "two old dogs"),

@@ -112,7 +112,7 @@ def _hint(name: str) -> str:
         close = difflib.get_close_matches(name, siblings, n=3)
     if close:
         return f"did you mean {' or '.join(repr(c) for c in close)}?"
-    return f"it is no folder, and the published ones are {', '.join(known)}"
+    return f"it is not a folder, and the published ones are {', '.join(known)}"
 
 
 def _from_hub(repository: str, revision: str | None, name: str, offline: bool, files: list[str]) -> CheckpointSource:

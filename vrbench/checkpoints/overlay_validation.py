@@ -118,7 +118,7 @@ def _validate_delta(
     header = read_header(folder / DELTA)
     unexpected = [name for name in header if canonical_name(name) != name]
     if unexpected:
-        return [f"{folder / DELTA} has {first_of(sorted(unexpected))}, which is no canonical name"]
+        return [f"{folder / DELTA} has {first_of(sorted(unexpected))}, which is not a canonical name"]
     found = {name: tensor.shape for name, tensor in header.items()}
     return compare_shapes(folder / DELTA, found, delta_shapes(below, projector, layers), list_all=True)
 

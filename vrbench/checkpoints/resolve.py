@@ -222,7 +222,7 @@ def _adapter_lineage(source: CheckpointSource) -> Lineage:
         present = [name for name in OVERLAY_FILES if (folder / name).is_file()]
         if present:
             raise VrbenchError(f"{folder} is incomplete: it has {', '.join(present)} but no {LINEAGE_FILE}")
-        raise VrbenchError(f"{folder} is no checkpoint: it has neither config.json, {LINEAGE_FILE} nor an adapter")
+        raise VrbenchError(f"{folder} is not a checkpoint: it has neither config.json, {LINEAGE_FILE} nor an adapter")
     if (folder / "non_lora_trainables.bin").is_file():
         whose = "the layout of LLaVA's or Bunny's authors"
         raise VrbenchError(f"{folder} is an adapter in {whose}; make it a complete model: {CONVERT} --base LLM")

@@ -37,7 +37,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     """Return name -> dtype, shape and place of every tensor in a safetensors file.
 
     Raises:
-        VrbenchError: the file is missing, is no safetensors file, or is shorter or longer than its header says.
+        VrbenchError: the file is missing, is not a safetensors file, or is shorter or longer than its header says.
     """
     if not path.is_file():
         raise VrbenchError(f"{path} is missing")

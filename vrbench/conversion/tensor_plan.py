@@ -106,7 +106,7 @@ def _plan_file_copies(files: list[Path], is_tower: bool, tied: bool) -> tuple[di
             else:
                 found[target] = TensorCopy(target, file, name, tensors[name].dtype, tensors[name].shape)
         if unknown:
-            errors.append(f"{file} has tensors that are no part of this model: {', '.join(unknown)}")
+            errors.append(f"{file} has tensors that are not part of this model: {', '.join(unknown)}")
         if repeated:
             errors.append(f"{file} has tensors that another file already has: {', '.join(repeated)}")
     return found, errors

@@ -110,7 +110,7 @@ def gunzip_file(path: Path, max_bytes: int) -> bytes:
     """Return the content of a gzip file; never unpacks more than `max_bytes` (+ 1), whatever the file states.
 
     Raises:
-        VrbenchError: it is no complete gzip file, or holds more.
+        VrbenchError: it is not a complete gzip file, or holds more.
     """
     try:
         with gzip.open(path) as file:

@@ -254,7 +254,7 @@ def read_layer_file(file: Path, depth: int) -> LayerSet:
     """Read the file that `vrbench layers --out` wrote: a JSON object with "depth" and "indices".
 
     Raises:
-        VrbenchError: it cannot be read, is no layer set, or is for a model of another depth.
+        VrbenchError: it cannot be read, is not a layer set, or is for a model of another depth.
     """
     where = f"layer set {str(file)!r}"
     try:

@@ -100,7 +100,7 @@ def read_record(file: Path, kind: type[R], needs_version: bool = True) -> R:
 
 
 def _runs_below(folder: Path) -> str:
-    """Return what to name instead of a folder that is no run: the runs one or two folders below, if any."""
+    """Return what to name instead of a folder that is not a run: the runs one or two folders below, if any."""
     found = sorted(file.parent for pattern in ("*/run.json", "*/*/run.json") for file in folder.glob(pattern))
     if not found:
         return "a run is a folder with run.json, as `vrbench run` writes it"

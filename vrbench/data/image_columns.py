@@ -47,7 +47,7 @@ def convert(table: Any, images: Sequence[str], place: object, folder: Path | Non
         folder: where paths begin; none where there are no files beside the data.
 
     Raises:
-        VrbenchError: values that are no image, and what is allowed, with column and rows; all together.
+        VrbenchError: values that are not images, and what is allowed, with column and rows; all together.
     """
     errors: list[str] = []
     for name in table.schema.names:
@@ -120,9 +120,9 @@ def image_bytes(value: Any, folder: Path | None) -> bytes | None:
     if isinstance(value, str):
         return decode_inline(value) or _read_file(value, folder)
     if not isinstance(value, Mapping):
-        raise ImageError(f"a value of type {type(value).__name__} is no image; {ALLOWED}")
+        raise ImageError(f"a value of type {type(value).__name__} is not an image; {ALLOWED}")
     if not {"bytes", "path"} & set(value):
-        raise ImageError(f"an object with the keys {', '.join(map(str, value))} is no image; {ALLOWED}")
+        raise ImageError(f"an object with the keys {', '.join(map(str, value))} is not an image; {ALLOWED}")
     return image_bytes(value["path"] if value.get("bytes") is None and "path" in value else value["bytes"], folder)
 
 
@@ -209,7 +209,7 @@ def _convert_column(column: Any, folder: Path | None) -> tuple[Any, list[tuple[i
 
 
 def _entry_type(kind: Any) -> Any:
-    """Return the type of a list's entries; the type itself where it is no list."""
+    """Return the type of a list's entries; the type itself where it is not a list."""
     lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     return kind.value_type if any(is_one(kind) for is_one in lists) else kind
 

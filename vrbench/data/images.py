@@ -55,7 +55,7 @@ def open_image(content: bytes | Path) -> Image.Image:
         content: a file or the bytes of one.
 
     Raises:
-        ImageError: it is not there, is no image, is truncated or too large (Pillow's limit), or has 32 bits a channel.
+        ImageError: it is missing, not an image, truncated, too large (Pillow's limit), or has 32 bits a channel.
     """
     with _open(content) as image:
         image.load()
@@ -100,7 +100,7 @@ def inspect_image(content: bytes | Path) -> tuple[str, bool]:
 
 
 def has_16_bits(content: bytes | Path) -> bool:
-    """Return whether an image is greyscale with 16 bits, of which `open_image` keeps 8; false for what is no image."""
+    """Return whether an image is greyscale with 16 bits, of which `open_image` keeps 8; False if it is not an image."""
     try:
         with _open(content) as image:
             return _is_16_bit(image)

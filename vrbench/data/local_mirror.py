@@ -80,7 +80,7 @@ def read(root: Path) -> DigestFile:
     except (UnicodeDecodeError, json.JSONDecodeError, ValidationError) as error:
         reason = " ".join(str(error).split())[:200]
         raise VrbenchError(
-            f"{file} is no digest file of a data root: {reason}; delete it and download again"
+            f"{file} is not a digest file of a data root: {reason}; delete it and download again"
         ) from error
     if found.schema_version != LAYOUT_VERSION:
         raise VrbenchError(f"{file} has schema version {found.schema_version}; this vrbench reads {LAYOUT_VERSION}")
@@ -97,7 +97,7 @@ def read_footer(file: Path) -> Any:
     """Read the metadata at the end of a parquet file (a `pyarrow.parquet.FileMetaData`); no row is read.
 
     Raises:
-        VrbenchError: it is no parquet file, or one that ends early.
+        VrbenchError: it is not a parquet file, or one that ends early.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -131,7 +131,7 @@ def check(root: Path, specs: Sequence[TaskSpec] | None = None) -> list[FileState
         specs: check the files of these tasks only; None for the whole data root.
 
     Raises:
-        VrbenchError: the data root is no folder, or its digest file cannot be read.
+        VrbenchError: the data root is not a folder, or its digest file cannot be read.
     """
     if not root.is_dir():
         raise VrbenchError(f"data root {str(root)!r} is not a folder")

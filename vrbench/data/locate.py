@@ -129,7 +129,7 @@ def locate(spec: TaskSpec, data_root: str | Path | None = None) -> DataLocation:
 
     Raises:
         MissingDataError: which set, where it was searched for, and how to get it.
-        VrbenchError: the data root is no folder, or a local file is named that cannot be one.
+        VrbenchError: the data root is not a folder, or a local file is named that cannot be one.
     """
     source = spec.data
     if source.kind == "generated":
@@ -156,7 +156,7 @@ def is_cached(source: DataSource) -> bool:
 
 
 def require_folder(data_root: str | Path | None) -> None:
-    """Raise a `VrbenchError` where the data root is given and is no folder."""
+    """Raise a `VrbenchError` where the data root is given and is not a folder."""
     if data_root is not None and not Path(data_root).is_dir():
         raise VrbenchError(f"data root {str(data_root)!r} is not a folder")
 
@@ -187,7 +187,7 @@ def _locate_in_root(spec: TaskSpec, root: Path) -> DataLocation:
     files = {(config, split): root / local_mirror.key(name, config, split) for config, split in spec.data.parts}
     missing = [str(file.relative_to(root)) for file in files.values() if not file.is_file()]
     if missing:
-        searched = f"missing: {', '.join(missing)}" if (root / name).is_dir() else f"{root / name} is no folder"
+        searched = f"missing: {', '.join(missing)}" if (root / name).is_dir() else f"{root / name} is not a folder"
         remedy = f"put each split at {root}/SET/CONFIG/SPLIT.parquet, or leave --data-root out to use the hub"
         raise MissingDataError(spec.id, name, f"whole under the data root {root}", searched, remedy)
     return DataLocation("root", f"{name} {spec.data.split}, from the data root", files, root)

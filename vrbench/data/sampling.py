@@ -127,7 +127,7 @@ def _to_json(value: Any) -> Any:
     """Return a value as canonical JSON can hold it: bytes and images as their sha256, other types as text."""
     if isinstance(value, Mapping):
         if set(value) == {"bytes", "path"} and value["bytes"] is not None:
-            return _to_json(value["bytes"])  # where a mirror keeps the file is no part of the image
+            return _to_json(value["bytes"])  # where a mirror keeps the file is not part of the image
         return {str(name): _to_json(part) for name, part in value.items()}
     if isinstance(value, (list, tuple)):
         return [_to_json(part) for part in value]

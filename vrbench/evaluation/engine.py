@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vrbench.models.base_vlm import BaseVLM
 
 CPU_TOKENS = 1024
-"""Padded tokens in one pass on a CPU; more are no faster there, and an interruption would lose more."""
+"""Padded tokens in one pass on a CPU; more are not faster there, and an interruption would lose more."""
 
 MEMORY_SHARE = 0.5
 """Share of a GPU's free memory that a batch is planned to take; it is halved whenever that was too much."""
@@ -38,7 +38,7 @@ class InferenceEngine:
     Attributes:
         computed: number of requests computed so far; the others were stored, or asked twice.
         reused: number of requests whose responses were stored before this engine was made, counted in each call.
-        truncated: item -> number of its requests so far whose text was longer than the context and lost its front.
+        truncated: item -> number of its requests so far whose text was truncated to the context.
     """
 
     def __init__(

@@ -37,7 +37,7 @@ def task_inputs(
     """
     definition = spec.model_dump(mode="json", exclude=DESCRIPTIVE)
     if spec.data.kind == "file":
-        del definition["data"]["name"]  # where a file lies is no part of the task; its items are
+        del definition["data"]["name"]  # where a file lies is not part of the task; its items are
     return {"spec": definition, "data": data_digest, "harness": harness, **({"code": dict(code)} if code else {})}
 
 

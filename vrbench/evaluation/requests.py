@@ -1,6 +1,6 @@
 """Requests to a model, their stop criteria, and the keys under which responses are stored.
 
-A text longer than the context loses its front, as in lm-eval's `HFLM` (`lm_eval/models/huggingface.py`): a
+A text longer than the context is truncated on the left, as in lm-eval's `HFLM` (`lm_eval/models/huggingface.py`): a
 log-likelihood keeps the last tokens that fit with its continuation, and a question keeps those that leave room for the
 longest answer that its task allows. A prompt with images is never truncated, since its image tokens belong together:
 if it does not fit as a whole, it stays unanswered. Its answer may run past the context, as transformers' `generate`

@@ -127,7 +127,7 @@ class RunPlan:
     def finished_run(self, checkpoint: Checkpoint) -> Run | None:
         """Return the run of the same inputs, if it ended well and its files are those that it wrote.
 
-        Which tasks were left out this time is no input of the run; its record is changed to say so.
+        Which tasks were left out this time is not an input of the run; its record is changed to say so.
         """
         try:
             found = load_run(self.folder(checkpoint))

@@ -84,7 +84,7 @@ def answer_fields(
     Args:
         scorer: name of the task's scorer.
         samples: of all items.
-        truncated: item -> number of its requests whose text lost its front.
+        truncated: item -> number of its requests whose text was truncated on the left.
         context: tokens of the model's context.
         sixteen_bits: number of images with 16 bits a channel.
     """
@@ -93,7 +93,7 @@ def answer_fields(
         requests = sum(len(sample.responses) for sample in samples)
         warnings.append(
             f"{sum(truncated.values()):,} of {requests:,} requests, in {len(truncated):,} of {len(samples):,} items, "
-            f"were longer than the model's context of {context:,} tokens and lost their front"
+            f"were longer than the model's context of {context:,} tokens and were truncated on the left"
         )
     if sixteen_bits:
         images = f"{sixteen_bits:,} image{'s have' if sixteen_bits > 1 else ' has'}"

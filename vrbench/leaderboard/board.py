@@ -98,7 +98,12 @@ class Board(Record):
         times = Counter(in_means)
         errors = [f"suites: {task} is in them more than once" for task in sorted(times) if times[task] > 1]
         errors += [f"tasks: {task} is in no suite" for task in self.tasks if task not in times]
-        errors += [f"{at}: {t} is no task of the board" for at, ts in named.items() for t in ts if t not in self.tasks]
+        errors += [
+            f"{where}: {task} is not a task of the board"
+            for where, tasks in named.items()
+            for task in tasks
+            if task not in self.tasks
+        ]
         errors += [f"shown: {task} is missing" for task in self.tasks if task not in self.shown]
         if errors:
             raise ValueError("; ".join(errors))

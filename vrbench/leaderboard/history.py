@@ -22,7 +22,7 @@ _MUTABLE_FIELDS: Any = {
     "submitted": True,
     "verdicts": {"__all__": {"n_needed", "reason"}},
 }
-"""Fields of a row that are no figures, or that follow from the last digits of an interval."""
+"""Fields of a row that are not figures, or that follow from the last digits of an interval."""
 
 
 def read_leaderboard(folder: Path) -> Leaderboard:
@@ -77,7 +77,7 @@ def _changed_figures(before: LeaderboardRow, now: LeaderboardRow) -> Iterator[st
     different = differences(*dumps)
     if different:
         name, old, new = map(sanitize_for_message, different[0])
-        more = f", and {len(different) - 1:,} more of its figures" if len(different) > 1 else ""
+        more = f", and {len(different) - 1:,} more of its values" if len(different) > 1 else ""
         yield f"its stored {name} changed: {LEADERBOARD_FILE} has {old}, its answers give {new}{more}"
 
 
@@ -98,7 +98,7 @@ def changed_submissions(root: Path, against: str) -> dict[str, list[str]]:
         VrbenchError: no git, no checkout, or no such commit.
     """
     if against.startswith("-"):
-        raise VrbenchError(f"{against!r} is no commit or branch")
+        raise VrbenchError(f"{against!r} is not a commit or branch")
     base = _git(root, "merge-base", against, "HEAD").strip()
     changes = _git(root, "diff", "--name-status", "--no-renames", "-z", "--relative", base, "--", ".").split("\0")
     found: dict[str, list[str]] = {}

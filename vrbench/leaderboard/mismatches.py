@@ -39,7 +39,7 @@ def validate_result(stored: TaskResult, rescored: TaskResult) -> Iterator[str]:
         name, old, new = map(sanitize_for_message, (name, old, new))
         yield f"{name} is {old} in run.json; from the answers it is {new}"
     if len(different) > MAX_FIGURES:
-        yield f"{len(different) - MAX_FIGURES:,} more of its figures do not follow from the answers"
+        yield f"{len(different) - MAX_FIGURES:,} more of its values do not follow from the answers"
 
 
 def differences(stored: Any, rescored: Any) -> list[tuple[str, Any, Any]]:

@@ -116,7 +116,7 @@ def _validate_requirements(reproduction: Reproduction, board: Board, record: Run
     """Yield an error for each requirement of a board that a reproduction does not meet, whatever the submission."""
     if reproduction.by not in board.maintainers:
         by, known = sanitize_for_message(reproduction.by), ", ".join(board.maintainers)
-        yield f"{by} is no maintainer of board {board.id}; those are {known}"
+        yield f"{by} is not a maintainer of board {board.id}; those are {known}"
     if record.settings.limit is not None:
         yield f"it was run with limit {record.settings.limit}"
     yield from validate_checkout(record)

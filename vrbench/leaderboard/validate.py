@@ -49,7 +49,7 @@ class Validation:
         accepted: paths of the submissions that were accepted, relative to the root.
         rows: their rows, in the same order; with ranks in `boards` only.
         known: 'org/name@revision' of the rows that `leaderboard.json` has already.
-        notes: what a maintainer should know and is no error.
+        notes: what a maintainer should know and is not an error.
     """
 
     root: Path

@@ -28,7 +28,7 @@ def decoder(model: Any) -> Any:
     found = model.get_decoder()
     if not hasattr(found, "layers"):
         raise VrbenchError(
-            f"{type(model).__name__} has a {type(found).__name__}, which is no decoder with a list of layers"
+            f"{type(model).__name__} has a {type(found).__name__}, which is not a decoder with a list of layers"
         )
     return found
 

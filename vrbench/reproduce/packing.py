@@ -155,7 +155,7 @@ def unpack(folder: Path) -> None:
             for task, samples in packed.packed_run(file.parent.name).samples.items():
                 name = f"{task}.jsonl.gz"
                 if not PATH.fullmatch(f"runs/{name}"):
-                    raise VrbenchError(f"{task!r} in {folder / RECORDS} is no name of a task")
+                    raise VrbenchError(f"{task!r} in {folder / RECORDS} is not the name of a task")
                 write_atomically(file.parent / "samples" / name, gzip_text(samples_to_jsonl(samples)))
         write_atomically(file, text)
     for name in (SAMPLES, RECORDS):

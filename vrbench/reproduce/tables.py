@@ -43,7 +43,7 @@ class PaperTable(Record):
 
     title: str = Field(description="Of its section in the report.")
     question: str = Field(description="What it answers.")
-    x: str = Field(default="", description="What `TableEntry.x` counts; empty where rows are no points of a curve.")
+    x: str = Field(default="", description="What `TableEntry.x` counts; empty where rows are not points of a curve.")
     unit: str = Field(default="", description="Unit of x, behind the number.")
     published: tuple[str, ...] = Field(default=(), description="Keys of `PUBLISHED` that are shown beside it.")
 

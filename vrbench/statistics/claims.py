@@ -30,7 +30,7 @@ def parse(text: str) -> Claim:
     """Read 'visual>=99%' (retention) or 'text>=-1' (points of difference).
 
     Raises:
-        VrbenchError: the text is no claim.
+        VrbenchError: the text is not a claim.
     """
     match = _CLAIM.fullmatch(text)
     if match is None:

@@ -46,7 +46,7 @@ def _load_runs(given: Sequence[Run | str | Path], errors: list[str]) -> list[Run
     for one in given:
         with collect_errors(errors):
             if not isinstance(one, (Run, str, Path)):
-                raise VrbenchError(f"{one!r} is no run; give what `evaluate` or `load_run` returns, or its folder")
+                raise VrbenchError(f"{one!r} is not a run; give what `evaluate` or `load_run` returns, or its folder")
             runs.append(one if isinstance(one, Run) else load_run(one))
     return runs
 

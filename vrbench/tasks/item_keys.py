@@ -53,7 +53,7 @@ def variables(text: str) -> set[str]:
     """Return the columns that a jinja template names.
 
     Raises:
-        VrbenchError: it is no jinja template.
+        VrbenchError: it is not a jinja template.
     """
     from jinja2 import TemplateSyntaxError, meta
 

@@ -149,7 +149,7 @@ def is_empty(value: Any) -> bool:
 
 
 def invalid_target_message(target: Any, options: Sequence[Any]) -> str:
-    """Return the error message for a right answer that is no option."""
+    """Return the error message for a right answer that is not an option."""
     return f"the right answer, {target!r}, is none of the {len(options)} options"
 
 

@@ -133,9 +133,10 @@ def test_an_answer_may_hold_anything_that_is_text() -> None:
     [
         ("a: &x 1\nb: *x", "anchor"), ("a: [1, 2]\nb: *a", "alias"), ("<<: {a: 1}", "key <<"),
         ("a: !!python/object/apply:os.system [x]", "tag"), ("a: !!binary aGk=", "tag"), ("a: ! x", "tag"),
-        ("a: 1\na: 2", "given twice"), ("a: .nan", "NaN, which is no number"),
-        ("a: [-.inf]", "Infinity, which is no number"),
-        ("a: 1.0e+999", "Infinity, which is no number"), ("a: 99999999999999999", r"beyond 2\^53"), ("1: a", "key '1'"),
+        ("a: 1\na: 2", "given twice"), ("a: .nan", "NaN, which is not a number"),
+        ("a: [-.inf]", "Infinity, which is not a number"),
+        ("a: 1.0e+999", "Infinity, which is not a number"),
+        ("a: 99999999999999999", r"beyond 2\^53"), ("1: a", "key '1'"),
         ("null: a", "key 'None'"), ("? [a]\n: 1", "not YAML"), ("--- a\n--- b", "several documents"),
         ("a: 2026-13-45", "not YAML"), ('a: "\\u202e"', r"U\+202E"), ('"\\0": a', r"U\+0000"),
         ("a: \u202e", r"U\+202E"),

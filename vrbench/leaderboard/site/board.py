@@ -16,7 +16,7 @@ from vrbench.leaderboard.site.plots import kinds_of, plot_contents
 from vrbench.leaderboard.untrusted_input.text import csv_cell
 
 _BETWEEN_CELLS = re.compile(r"(?<=>)\n(?=</?t[dhr]\b)")
-"""Line ends that are no text of a page: a browser would keep a node for each of them."""
+"""Line ends that are not text of a page: a browser would keep a node for each of them."""
 
 
 def page(content: BoardContent, frame: Frame, path: str) -> str:

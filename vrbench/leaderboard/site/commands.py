@@ -91,6 +91,6 @@ def _answer(content: BoardContent, entry: BoardEntry, checkpoint: str) -> Comman
 
 
 def _quoted(text: str) -> str:
-    """Quote untrusted text as one word of a command line that is no option."""
+    """Quote untrusted text as one word of a command line that is not an option."""
     word = " ".join(sanitize_for_display(text, 300).split())
     return shlex.quote(f"./{word}" if word.startswith("-") else word)

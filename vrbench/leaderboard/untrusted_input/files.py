@@ -142,7 +142,7 @@ def _validate_folder_name(name: str) -> None:
 
 
 def _entries(folder: Path, limit: int) -> list[str]:
-    """Return the sorted names in a folder that is no link."""
+    """Return the sorted names in a folder that is not a link."""
     try:
         mode = folder.lstat().st_mode
         if not stat.S_ISDIR(mode):

@@ -136,7 +136,8 @@ def parse_yaml(text: str, name: str) -> Any:
     except (yaml.YAMLError, ValueError, OverflowError, TypeError) as error:
         raise VrbenchError(f"{name} is not YAML: {sanitize_for_display(' '.join(str(error).split()), 300)}") from error
     unsafe = unsafe_characters("".join((text, *texts(parse_json(as_json, name, len(text) + 1)))))
-    raise_errors([f"{name} has {', '.join(unsafe[:5])} in its text, which would act or hide"] if unsafe else [])
+    if unsafe:
+        raise VrbenchError(f"{name} has invisible or control characters in its text: {', '.join(unsafe[:5])}")
     return value
 
 
@@ -180,7 +181,7 @@ def _validate_texts(value: Any) -> list[str]:
         if len(text) > limits.TEXT:
             found[f"a text of {len(text):,} characters; at most {limits.TEXT:,} are read"] = None
         elif not text.isascii() or not text.isprintable():
-            found.update((f"{unsafe} in its text, which would act or hide", None) for unsafe in unsafe_characters(text))
+            found.update((f"the invisible or control character {unsafe}", None) for unsafe in unsafe_characters(text))
         if len(found) > MAX_ERRORS:
             break
     return list(found)[:MAX_ERRORS]
@@ -196,7 +197,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_constant(text: str) -> Any:
-    raise _RejectedText(f"has {text}, which is no number")
+    raise _RejectedText(f"has {text}, which is not a number")
 
 
 def _finite_float(text: str) -> float:
@@ -250,7 +251,8 @@ def _event_error(event: yaml.Event) -> str:
 def _check_keys(value: Any) -> None:
     if isinstance(value, dict):
         if invalid := [key for key in value if not isinstance(key, str)]:
-            raise _RejectedText(f"has the key {sanitize_for_message(invalid[0])}, which is no text; put it into quotes")
+            key = sanitize_for_message(invalid[0])
+            raise _RejectedText(f"has the key {key}, which is not text; put it into quotes")
         value = list(value.values())
     for inner in value if isinstance(value, list) else ():
         _check_keys(inner)

@@ -159,7 +159,7 @@ def parse_samples(content: bytes, max_rows: int, name: str) -> tuple[Sample, ...
     """Return samples from their JSON lines.
 
     Raises:
-        VrbenchError: too many or too long lines, a line that is no sample with exactly the declared types, a duplicate
+        VrbenchError: too many or too long lines, a line that is not a sample of exactly the declared types, a duplicate
             id, or too many numbers; of the first `MAX_LINE_ERRORS` lines with errors.
     """
     rows: list[Sample] = []

@@ -75,14 +75,14 @@ def safe_name(text: object, what: str = "name") -> str:
     """
     allowed = (
         f"a name has 1 to {limits.NAME} of a-z, 0-9, '.', '_' and '-', begins and ends with a letter or digit, has no "
-        "'__' or '..', and is no device name of Windows"
+        "'__' or '..', and is not a device name of Windows"
     )
     return _matching(rf"(?!.*(__|\.\.)){NAME_PATTERN}", text, what, allowed)
 
 
 def safe_task(text: object) -> str:
     """Return the text if it is a valid task id, and so a file stem; raises a VrbenchError as `safe_name` does."""
-    allowed = f"an id has up to {limits.NAME} of a-z, 0-9 and '_', and is no device name of Windows"
+    allowed = f"an id has up to {limits.NAME} of a-z, 0-9 and '_', and is not a device name of Windows"
     return _matching(TASK_PATTERN, text, "task", allowed)
 
 
@@ -116,7 +116,7 @@ def _is_web_address(text: str) -> bool:
         return False
     try:
         parts = urlsplit(text)
-        parts.port  # noqa: B018  # raises ValueError when it is no number
+        parts.port  # noqa: B018  # raises ValueError when it is not a number
     except ValueError:
         return False
     if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
