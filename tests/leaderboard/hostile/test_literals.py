@@ -61,9 +61,9 @@ def test_json_that_is_read(text: str) -> None:
         ('"status":"ok"', '"status":"fine"', "'ok' or 'error'"), ('"n":3', '"n":3.5', "valid integer"),
         ('"tasks":["pocket_mme"]', '"tasks":{"pocket_mme":1}', "'settings.tasks'"),
         ('"seed":0', '"seed":0,"weights":1', "'settings.weights': Extra inputs"), ('"n":3,', "", "'results.0.score.n'"),
-        ('"command":"vrbench run"', '"command":"\\u202e"', r"has U\+202E"),
-        ('"command":"vrbench run"', '"command":"\\u0000"', r"has U\+0000"),
-        ('"command":"vrbench run"', '"command":"\\u001b[2J"', r"has U\+001B"),
+        ('"command":"vrbench run"', '"command":"\\u202e"', r"U\+202E"),
+        ('"command":"vrbench run"', '"command":"\\u0000"', r"U\+0000"),
+        ('"command":"vrbench run"', '"command":"\\u001b[2J"', r"U\+001B"),
         ('"command":"vrbench run"', f'"command":"{"x" * 20_001}"', "20,001 characters"),
     ],
 )  # fmt: skip
