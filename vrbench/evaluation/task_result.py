@@ -123,8 +123,9 @@ def warn_of_unmatched_targets(samples: Sequence[Sample], scorer: str) -> str:
         scorer: name of its scorer.
     """
     generated = [s for s in samples if not s.unscored and s.target and s.responses and isinstance(s.responses[0], str)]
-    has_score = not scorer_named(scorer).credits_unreadable and any(s.score > 0 for s in generated)
-    if len(generated) < MIN_ANSWERS or has_score:
+    if len(generated) < MIN_ANSWERS:
+        return ""
+    if not scorer_named(scorer).credits_unreadable and any(s.score > 0 for s in generated):
         return ""
     targets = {words for s in generated if 0 < len(words := _words(s.target)) <= MAX_TARGET_WORDS}
     longest = max(map(len, targets), default=0)
