@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,18 @@ def against(folder: Path | str, base: Path | str | None = None) -> BaseDiff:
     return found
 
 
+@cache
+def published(name: str, base: str | None = None) -> CheckpointInfo:
+    """What is told of a published checkpoint, which takes its time: its weights are compared with its base's."""
+    return inspect_checkpoint(name, base)
+
+
+def published_against(name: str, base: str | None = None) -> BaseDiff:
+    found = published(name, base).against
+    assert found is not None
+    return found
+
+
 def write_lineage(folder: Path, base: str, digest: str, *steps: LineageStep, depth: int) -> None:
     from vrbench.core.cache import file_digest
 
@@ -66,20 +79,20 @@ class TestPocket:
     """The published checkpoints."""
 
     def test_a_pruned_one_against_the_base_of_its_base(self) -> None:
-        found = against("pocket/region-pruned-2", "pocket/base")
+        found = published_against("pocket/region-pruned-2", "pocket/base")
         assert (found.tuned, found.removed, found.depth) == ("0,3,7,11,15,18,22,26", "25,27", 30)
         assert (found.others, found.known_by) == (("projector",), "weights")
 
     def test_a_pruned_one_against_its_base(self) -> None:
-        found = against("pocket/region-pruned-2")
+        found = published_against("pocket/region-pruned-2")
         assert (found.base, found.tuned, found.removed, found.others) == ("pocket/region", "none", "25,27", ())
 
     def test_two_adapters_on_one_base(self) -> None:
-        assert against("pocket/top", "pocket/full").tuned == "all"
-        assert against("pocket/region", "pocket/top").tuned == "0,3,7,11,15,18,22-29"
+        assert published_against("pocket/top", "pocket/full").tuned == "all"
+        assert published_against("pocket/region", "pocket/top").tuned == "0,3,7,11,15,18,22-29"
 
     def test_what_a_language_model_has_not(self) -> None:
-        found = against("pocket/base")
+        found = published_against("pocket/base")
         assert (found.base, found.tuned, found.added) == (
             "smollm2-135m-instruct",
             "none",
@@ -87,7 +100,7 @@ class TestPocket:
         )
 
     def test_figures(self) -> None:
-        found = inspect_checkpoint("pocket/region")
+        found = published("pocket/region")
         assert (found.family, found.depth, found.licence) == ("llava", 30, "Apache-2.0")
         assert found.digest == resolve_checkpoint("pocket/region").digest
         assert found.parameters["LLM"] == 134_515_008  # SmolLM2-135M, embeddings tied
@@ -96,7 +109,7 @@ class TestPocket:
         assert (ranks.rank, ranks.layers, len(ranks.modules)) == (8, "0,3,7,11,15,18,22,26", 7)
 
     def test_the_text_has_the_lineage_step_by_step(self) -> None:
-        told = format_info(inspect_checkpoint("pocket/region-pruned-2"))
+        told = format_info(published("pocket/region-pruned-2"))
         steps = ("1. trained: layers none", "2. trained", "3. trained: layers 0,3,7", "4. pruned: layers 25,27 of 30")
         places = [told.index(step) for step in steps]
         assert places == sorted(places)
@@ -114,7 +127,7 @@ class TestPocket:
         program = [sys.executable, "-c", code, "inspect", "pocket/region", "--json"]
         done = subprocess.run(program, capture_output=True, text=True, env={**os.environ}, check=False)
         assert (done.returncode, done.stderr.strip()) == (0, "")
-        assert CheckpointInfo.model_validate_json(done.stdout) == inspect_checkpoint("pocket/region")
+        assert CheckpointInfo.model_validate_json(done.stdout) == published("pocket/region")
 
 
 class TestWeightsCompared:

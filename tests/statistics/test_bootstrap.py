@@ -41,8 +41,8 @@ def retention(pair: bootstrap.PairedCounts) -> tuple[float, float]:
     ids=str,
 )
 def test_intervals_cover(setting: Setting) -> None:
-    share, _ = coverage(setting, trials=200)
-    assert 0.9 <= share <= 0.99  # 95 % and three standard errors of 200 trials
+    share, _ = coverage(setting, trials=100)
+    assert 0.885 <= share <= 0.99  # 95 % and three standard errors of 100 trials, and not all of them
 
 
 @pytest.mark.parametrize("clusters", [2, 13, 14, 300])

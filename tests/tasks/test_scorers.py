@@ -15,7 +15,7 @@ from vrbench.evaluation.evaluate import evaluate_task
 from vrbench.tasks import metrics, registry
 from vrbench.tasks.scorers import SCORERS
 
-ITEMS = 60
+ITEMS = 30
 
 
 @pytest.mark.parametrize("name", list(documents.SETS))
