@@ -1,8 +1,8 @@
-"""Proof of `bootstrap`: how often its 95 % intervals hold the truth, and how often Holm's correction errs.
+"""Coverage of the 95 % intervals of `bootstrap`, and family-wise error of Holm's correction, by simulation.
 
     python -m benchmarks.coverage [--trials 1000] [--processes 2] [--out benchmarks/results/coverage.md]
 
-`benchmarks/simulation.py` says how the runs are simulated.
+`benchmarks/simulation.py` describes how the runs are simulated.
 """
 
 from __future__ import annotations

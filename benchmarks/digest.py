@@ -1,9 +1,9 @@
-"""How fast a checkpoint's files are hashed, against one plain loop over them, in one run.
+"""Measure how fast a checkpoint's files are hashed, compared with a plain loop over them.
 
     python benchmarks/digest.py [--gigabytes 2] [--shards 4] [--folder SCRATCH]
 
-Random bytes are written as shards, read once so that the page cache holds them, and hashed in turn, `--rounds` times;
-the best time of each way counts. The shards are removed again. Writes benchmarks/results/digest.md.
+Random bytes are written as shards, read once so that they are in the page cache, and hashed in turn, `--rounds` times;
+the best time of each method counts. The shards are then deleted. Writes benchmarks/results/digest.md.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=2.0)
     parser.add_argument("--shards", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--folder", type=Path, help="where the shards are written; else the temporary folder")
+    parser.add_argument("--folder", type=Path, help="folder for the shards; default: a temporary folder")
     given = parser.parse_args()
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in WAYS}
     with tempfile.TemporaryDirectory(dir=given.folder) as scratch, mock.patch.object(cache, "_remember"):

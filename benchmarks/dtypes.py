@@ -1,4 +1,4 @@
-"""What bfloat16 and the batch size do to answers: how many differ from float32's, on one checkpoint.
+"""Count the answers of one checkpoint that differ from float32's with bfloat16 and other batch sizes.
 
     python benchmarks/dtypes.py --ckpt pocket/region --tasks pocket_mme,pocket_facts --items 200 [--device cuda]
 

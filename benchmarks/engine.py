@@ -1,11 +1,11 @@
-"""How much faster the engine is than asking each request alone, or than lm-eval's own model class, in one run.
+"""Measure how much faster the engine is than one request at a time, and than lm-eval's own model class.
 
     python benchmarks/engine.py --data-root DATA [--ckpt pocket/region] [--items 40] [--tasks arc_easy,pocket_mme]
 
-For each task the same items are answered in these ways, in turn, `--rounds` times; the best time of each counts:
-- engine: as `vrbench run --dtype float32` does it;
-- unshared (tasks with images): the same batches, but each request computed whole, with its image;
-- shared (text tasks): beginnings that prompts share computed once, as in bfloat16; float32 is kept exact instead;
+For each task, the same items are answered by each method in turn, `--rounds` times; the best time of each counts:
+- engine: as in `vrbench run --dtype float32`;
+- unshared (tasks with images): the same batches without prefix sharing, each request with its image;
+- shared (text tasks): with prefix sharing, as in bfloat16 (the engine does not use it for text in float32);
 - HFLM (text tasks): lm-eval's model class around the same weights, in batches of 16.
 Writes benchmarks/results/engine.md.
 """

@@ -1,14 +1,14 @@
-"""Family by family: what differs from lmms-eval's own model class, from question to answer? Nothing, or the reason.
+"""Compare each model family with lmms-eval's own model class, and list differences with their reasons.
 
     python benchmarks/families.py
 
-Each family is a tiny model with random weights, asked here and by the class's own code over the same processor:
+Each family is a tiny model with random weights, run by vrbench and by the class's own code with the same processor:
 
-- prompt and pixels: what the model is given for one and for two images;
-- stop texts: answers that are laid down, with stop texts in them, to several generation settings;
-- answers: what the model itself says, with a stop text that comes in them.
+- prompt and pixels: the model's inputs for one and for two images;
+- stop sequences: fixed answers that contain stop sequences, with several generation settings;
+- answers: generated answers that contain a stop sequence.
 
-Writes benchmarks/results/families.md; exits with 1 where something differs for which the family's entry in
+Writes benchmarks/results/families.md; exits with 1 if there is a difference for which the family's entry in
 vrbench/checkpoints/families.py has no reason.
 """
 

@@ -1,11 +1,10 @@
-"""How every parser that reads a stranger's file takes 10,000 hostile cases, and how small files that would grow large.
+"""Test every parser of untrusted files on 10,000 hostile cases, and on small files that expand to large ones.
 
     python -m benchmarks.hostile [--cases 10000] [--seed 0] [--only run,samples]
 
-The cases and what must hold of them are those of `tests/leaderboard/hostile/parsers.py`; the tests try a few of each.
-Each parser runs in a process of its own that may have 1 GiB of address space; the bombs run in one that may have less.
-A case that fails is told and put down nowhere: keep it in tests/leaderboard/hostile/corpus. Writes
-benchmarks/results/hostile.md.
+The cases and their expected results are in `tests/leaderboard/hostile/parsers.py`; the tests run a few of each. Each
+parser runs in its own process with at most 1 GiB of address space; decompression bombs run with less. A failing case
+is printed but not saved: add it to tests/leaderboard/hostile/corpus. Writes benchmarks/results/hostile.md.
 """
 
 from __future__ import annotations
@@ -109,9 +108,7 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default=",".join(PARSERS), help="parsers, separated by commas")
-    parser.add_argument(
-        "--rows", type=Path, help="JSON lines of what was run already, to go on after a case that failed"
-    )
+    parser.add_argument("--rows", type=Path, help="JSON lines file of finished cases, to resume after a failed case")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     given_ = parser.parse_args()
     if given_.one:

@@ -1,11 +1,11 @@
-"""How long a board of 200 made-up submissions over 10 tasks of 1,000 samples takes to be scored again, and how sure.
+"""Measure how long it takes to validate a board of 200 made-up submissions over 10 tasks of 1,000 samples.
 
     python -m benchmarks.leaderboard [--submissions 200] [--items 1000] [--jobs 2] [--folder DIR]
 
-The answers are drawn at random (tests/leaderboard/made.py); tasks, scoring, records and files are the real ones. The
-board is made first, which is not timed, or taken from --folder if it is there. Then `vrbench leaderboard validate` runs
-in a process of its own: once with a leaderboard.json to write, once more with that to be held to, and once with one
-score changed in one submission. Writes benchmarks/results/leaderboard.md.
+The answers are random (tests/leaderboard/made.py); tasks, scoring, records and files are real. The board is built
+first, which is not timed, or read from --folder if it exists. Then `vrbench leaderboard validate` runs in its own
+process: once to write leaderboard.json, once to compare with it, and once with one score changed in one submission.
+Writes benchmarks/results/leaderboard.md.
 """
 
 from __future__ import annotations
@@ -134,9 +134,9 @@ def main() -> None:
     """Make the board, validate it, write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--submissions", type=int, default=200)
-    parser.add_argument("--items", type=int, default=1000, help="samples a task, a multiple of 8")
+    parser.add_argument("--items", type=int, default=1000, help="samples per task, a multiple of 8")
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--folder", type=Path, help="where the board is or shall be kept")
+    parser.add_argument("--folder", type=Path, help="folder of the board, read if it exists, else written")
     args = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     with tempfile.TemporaryDirectory() as temporary:

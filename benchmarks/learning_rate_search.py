@@ -1,11 +1,11 @@
-"""Which learning rate and LoRA rank? Each setting is trained with `vrbench train` and judged on the dev split alone.
+"""Choose learning rate and LoRA rank: train each setting with `vrbench train` and evaluate it on the dev split.
 
     python -m benchmarks.learning_rate_search --out DIR [--recipe pocket-full] [--rates 5e-4,1e-3] [--ranks 4,8]
         [--at-once 4]
 
-The rule: of the settings whose share of dev turns answered rightly reaches ENOUGH, the one with the lowest word
-perplexity on dev passages. No test item is looked at. Runs that are finished in DIR are not run again; their outcomes
-go to benchmarks/results/rates.json, beside those of other recipes, and all of them to benchmarks/results/rates.md.
+The rule: of the settings whose accuracy on dev questions reaches ENOUGH, choose the one with the lowest word
+perplexity on dev passages. Test items are not used. Finished runs in DIR are not repeated; their results are written to
+benchmarks/results/rates.json, beside those of other recipes, and all of them to benchmarks/results/rates.md.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ENOUGH = 85.0
 RESULTS = Path(__file__).parent / "results"
 
 
-def train(recipe: str, rate: float, rank: int, more: Sequence[str], out: Path, card: str) -> dict[str, Any]:
+def train(recipe: str, rate: float, rank: int, more: Sequence[str], out: Path, gpu: str) -> dict[str, Any]:
     """Train one setting from the shell on one GPU, unless it is there; what its lineage says of the dev split."""
     changes = [f"tune.lr={rate:g}", f"tune.rank={rank}", f"tune.alpha={2 * rank}", *more]
     folder = out / f"{recipe}-lr{rate:g}-rank{rank}"
@@ -39,7 +39,7 @@ def train(recipe: str, rate: float, rank: int, more: Sequence[str], out: Path, c
         command += [part for change in changes for part in ("--set", change)]
         log = out / f"{folder.name}.log"
         with log.open("w") as stream:
-            environment = {**os.environ, "CUDA_VISIBLE_DEVICES": card}
+            environment = {**os.environ, "CUDA_VISIBLE_DEVICES": gpu}
             code = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, env=environment).returncode
         if code:
             raise RuntimeError(f"{' '.join(command)} ended with {code}; see {log}")
@@ -96,21 +96,22 @@ def main() -> None:
     parser.add_argument("--recipe", default="pocket-full")
     parser.add_argument("--rates", default="5e-4,7e-4,1e-3,1.4e-3")
     parser.add_argument("--ranks", default="8")
-    parser.add_argument("--set", dest="more", action="append", default=[], help="another change for all settings")
-    parser.add_argument("--cards", default="0", help="CUDA devices, comma-separated")
-    parser.add_argument("--at-once", type=int, default=4, help="trainings on one card at a time")
+    parser.add_argument("--set", dest="more", action="append", default=[], help="KEY=VALUE for all settings")
+    parser.add_argument("--gpus", default="0", help="CUDA devices, comma-separated")
+    parser.add_argument("--cards", dest="gpus", default=argparse.SUPPRESS, help=argparse.SUPPRESS)  # old name of --gpus
+    parser.add_argument("--at-once", type=int, default=4, help="parallel trainings per GPU")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     free: queue.Queue[str] = queue.Queue()
-    for card in given.cards.split(",") * given.at_once:
-        free.put(card)
+    for gpu in given.gpus.split(",") * given.at_once:
+        free.put(gpu)
 
     def work(setting: tuple[str, str]) -> dict[str, Any]:
-        card = free.get()
+        gpu = free.get()
         try:
-            return train(given.recipe, float(setting[0]), int(setting[1]), given.more, given.out, card)
+            return train(given.recipe, float(setting[0]), int(setting[1]), given.more, given.out, gpu)
         finally:
-            free.put(card)
+            free.put(gpu)
 
     settings = list(itertools.product(given.rates.split(","), given.ranks.split(",")))
     with ThreadPoolExecutor(len(settings)) as pool:

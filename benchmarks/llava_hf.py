@@ -1,9 +1,9 @@
-"""Does lmms-eval's own `llava_hf` give the same answers as vrbench from the same weights, in float32?
+"""Compare the answers of lmms-eval's own `llava_hf` with vrbench's, for the same weights in float32.
 
     python benchmarks/llava_hf.py --data-root DATA [--ckpt pocket/region] [--tasks mme] [--items 400] [--device cpu]
 
-The checkpoint is written as a plain LLaVA folder, which `llava_hf` loads by itself; every item is asked of both, of
-`llava_hf` one at a time as it wants, and scored by lmms-eval. Writes benchmarks/results/llava_hf.md; exits with 1 where
+The checkpoint is written as a standard LLaVA folder, which `llava_hf` loads itself. Both answer every item (`llava_hf`
+one at a time, as it requires), and lmms-eval scores the answers. Writes benchmarks/results/llava_hf.md; exits with 1 if
 an answer or a score differs.
 """
 

@@ -1,10 +1,10 @@
-"""Mutation testing: how many small faults, put into the code that decides numbers, make a test fail.
+"""Mutation testing: how many small changes in the code that computes results make a test fail.
 
     make mutants                          (the same as python -m benchmarks.mutants, in the environment with mutmut)
 
-mutmut changes one expression at a time in the modules that `[tool.mutmut]` in pyproject.toml names, and runs the tests
-that reach it. Lines with sentences (error messages) are not changed. The page has the share caught of each module, and
-every mutant that no test caught; benchmarks/mutants.yaml gives the reason of those that make no difference.
+mutmut changes one expression at a time in the modules listed in `[tool.mutmut]` in pyproject.toml, and runs the tests
+that reach it. Error messages are not changed. The page has the share of caught mutants per module, and every mutant
+that no test caught; benchmarks/mutants.yaml gives the reason for mutants that do not change the behaviour.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def main() -> None:
     """Run mutmut (it continues an interrupted run) and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes; one per core by default")
-    parser.add_argument("--out", type=Path, default=REPORT, help="the page")
+    parser.add_argument("--out", type=Path, default=REPORT, help="page to write")
     given = parser.parse_args()
     subprocess.run([sys.executable, "-m", "mutmut", "run", "--max-children", str(given.jobs)], cwd=ROOT, check=False)
     entries = yaml.safe_load(REASONS.read_text(encoding="utf-8")) if REASONS.is_file() else []

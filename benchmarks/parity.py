@@ -1,15 +1,15 @@
-"""Are the answers and scores those of the reference harnesses? Exactly which items differ, and by how much.
+"""Compare answers and scores with the reference harnesses, item by item.
 
     python benchmarks/parity.py --data-root DATA [--quick] [--ckpt pocket/region]
 
 - Text: log-likelihoods, choices, generated texts and all aggregated metrics against lm-eval's evaluator with
-  `HFLM(pretrained=<the same model>)`. One row in a batch is the default there, since HFLM's padding moves its own
-  log-likelihoods. In bfloat16 differences are counted, and none is called an error.
+  `HFLM(pretrained=<the same model>)`. HFLM's batch size is 1 by default, since padding changes its log-likelihoods. In
+  bfloat16 differences are counted, and are not errors.
 - mme and pocket_mme: scores against `lmms_eval.evaluator.simple_evaluate` over the same answers.
 
-Prints a line and writes the report as each task is done; exits with 1 where something differs by more than is
-allowed. With --work DIR a run that was killed goes on where it was. A task of many subtasks is cut into shares with
---shares N, which several runs with --share K and the same --work compute side by side; one without --share adds them.
+Prints a line and writes the report after each task; exits with 1 if a difference exceeds the tolerance. With --work
+DIR, an interrupted run resumes. --shares N splits a task with many subtasks into shares, which several runs with
+--share K and the same --work can compute in parallel; a run without --share merges them.
 """
 
 from __future__ import annotations
@@ -148,16 +148,16 @@ def arguments(told: Sequence[str] | None = None) -> Namespace:
     parser.add_argument("--ckpt", default="pocket/region")
     parser.add_argument("--tasks", default=TASKS)
     parser.add_argument("--quick", action="store_true", help="few items each of half the subtasks, short answers")
-    parser.add_argument("--items", type=int, help="of each task without parts; 0 for all (default 400; quick 10)")
-    parser.add_argument("--items-per-part", type=int, help="of each subject; 0 for all (default 20; quick 1)")
-    parser.add_argument("--max-gen-toks", type=int, help="longest generated answer (default the task's own; quick 48)")
-    parser.add_argument("--shares", type=int, help="into which a task's subtasks are cut (default 1; quick 2)")
-    parser.add_argument("--share", type=int, help="the only one to compute, 1 to --shares (default all; quick 1)")
+    parser.add_argument("--items", type=int, help="per task without subtasks; 0 for all (default 400; quick 10)")
+    parser.add_argument("--items-per-part", type=int, help="per subtask; 0 for all (default 20; quick 1)")
+    parser.add_argument("--max-gen-toks", type=int, help="maximum new tokens (default: the task's; quick 48)")
+    parser.add_argument("--shares", type=int, help="number of shares of a task's subtasks (default 1; quick 2)")
+    parser.add_argument("--share", type=int, help="compute only this share, 1 to --shares (default all; quick 1)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch-size", type=int, default=1, help="of lm-eval's model")
-    parser.add_argument("--answers-at-once", type=int, default=1, help="its batch size where texts are generated")
-    parser.add_argument("--work", type=Path, help="folder of what is done, to go on from")
+    parser.add_argument("--answers-at-once", type=int, default=1, help="its batch size for generated texts")
+    parser.add_argument("--work", type=Path, help="folder of finished parts, to resume from")
     parser.add_argument("--report", type=Path, default=REPORT)
     given = parser.parse_args(told)
     short = {"items": 10, "items_per_part": 1, "max_gen_toks": 48, "shares": 2, "share": 1}

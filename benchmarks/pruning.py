@@ -1,11 +1,11 @@
-"""Which score says best what removing layers costs? Orders chosen on some dev images, judged on others.
+"""Compare importance scores by the cost of removing layers in their order, measured on other dev images.
 
-    python -m benchmarks.pruning --work DIR [--ckpt pocket/full pocket/region] [--pictures 400] [--device cuda]
+    python -m benchmarks.pruning --work DIR [--ckpt pocket/full pocket/region] [--num-images 400] [--device cuda]
 
-Layers are removed in each score's order, without healing: outside the region, or of all layers where all were tuned.
-What is finished in DIR is not measured again. Results go to benchmarks/results/pruning.md, .json and .png (--out NAME:
-another name); --report-only makes them of the JSON alone. Processes with other scores or checkpoints may fill one DIR
-side by side; --beside tells the report how many shared the device. No test item is looked at.
+Layers are removed in each score's order, without further training: layers outside the region, or any layer if all were
+tuned. Finished measurements in DIR are not repeated. Writes benchmarks/results/pruning.md, .json and .png (--out NAME:
+another name); --report-only writes them from the JSON file. Several processes with different scores or checkpoints can
+share DIR; --beside records in the report how many shared the device. Test items are not used.
 """
 
 from __future__ import annotations
@@ -141,16 +141,18 @@ def intervals(answers: AnswerLosses, image_of: NDArray[np.int64]) -> dict[str, l
 def main() -> None:
     """Measure what is not there, then write and print the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, help="folder for what is finished")
+    parser.add_argument("--work", type=Path, help="folder of finished measurements")
     parser.add_argument("--ckpt", nargs="+", default=["pocket/full", "pocket/region"])
     parser.add_argument("--by", nargs="+", default=list(SCORES), choices=removal_criteria(), metavar="NAME")
-    parser.add_argument("--pictures", type=int, default=400, help="dev pictures to choose on")
-    parser.add_argument("--judged", type=int, help="dev pictures to judge on; as many if not given")
+    parser.add_argument("--num-images", dest="pictures", type=int, default=400, help="dev images for the scores")
+    parser.add_argument("--pictures", type=int, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    parser.add_argument("--judged", type=int, help="dev images for the evaluation; default: the same number")
     parser.add_argument("--turns", type=int, default=6)
-    parser.add_argument("--max-layers", "--most", dest="most", type=int, default=8, help="layers removed at most")
+    parser.add_argument("--max-layers", dest="most", type=int, default=8, help="maximum number of removed layers")
+    parser.add_argument("--most", type=int, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--beside", type=int, default=1, help="processes that shared the device while DIR was filled")
-    parser.add_argument("--out", type=Path, default=RESULTS / "pruning", help="files to write, without their endings")
+    parser.add_argument("--beside", type=int, default=1, help="number of processes that shared the device")
+    parser.add_argument("--out", type=Path, default=RESULTS / "pruning", help="files to write, without suffix")
     parser.add_argument("--report-only", action="store_true")
     given = parser.parse_args()
     stored = given.out.with_suffix(".json")

@@ -1,14 +1,12 @@
-"""Is every visual task scored as its harness scores it? Made-up and recorded answers, item by item.
+"""Compare the scores of every visual task with its harness's, item by item, on made-up and recorded answers.
 
     python benchmarks/scorers.py [--items 320]
     python benchmarks/scorers.py --record [--ckpt pocket/region,...] [--tasks mme,...]
 
-The documents are made up in the form of the hub's sets (`documents.py`), and so are answers in many formats
-(`answer_variants.py`); others were given to such documents by the pocket checkpoints (`recorded.py`; --record asks them
-again).
-The answers go through vrbench on one side; on the other through a task object of lmms-eval's own, made from its own
-YAML: its filters, `process_results` and aggregations, called directly. Writes benchmarks/results/scorers.md; exits with
-1 where anything differs.
+The documents are made up in the format of the hub's data sets (`documents.py`), with made-up answers in many formats
+(`answer_variants.py`) and answers of the pocket checkpoints (`recorded.py`; --record computes them again). vrbench
+scores the answers, and so does lmms-eval's own task object, built from its own YAML, with its filters,
+`process_results` and aggregations. Writes benchmarks/results/scorers.md; exits with 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -268,8 +266,8 @@ def report(lines: Sequence[tuple[Line, Line]], recordings: Sequence[recorded.Rec
 def main(told: Sequence[str] | None = None) -> int:
     """Compare, print and write; returns 1 where something differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--items", type=int, default=320, help="made-up answers a task")
-    parser.add_argument("--record", action="store_true", help="ask the checkpoints instead of comparing")
+    parser.add_argument("--items", type=int, default=320, help="made-up answers per task")
+    parser.add_argument("--record", action="store_true", help="record the checkpoints' answers instead of comparing")
     parser.add_argument("--ckpt", default=recorded.CHECKPOINTS, help="to be recorded")
     parser.add_argument("--tasks", default=",".join(documents.SETS), help="to be recorded")
     given = parser.parse_args(told)

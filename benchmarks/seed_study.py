@@ -1,11 +1,11 @@
-"""How much of the published pocket figures is luck? Their recipes, trained again with other seeds and measured whole.
+"""Measure how the published pocket scores vary with the training seed: train their recipes with other seeds.
 
     python -m benchmarks.seed_study --work DIR [--seeds 1,2] [--recipes pocket-full,pocket-region,pocket-top]
 
-Seed 0 is what the pocket board holds. Each further seed changes the adapter's first weights and the order of the same
-data: `vrbench train RECIPE --set seed=SEED`, then `vrbench run --tasks embedded --dtype float32`. What is finished in
-DIR is not done again, and runs alone, without their checkpoints, are enough for the report. With --limit (a rehearsal)
-the board's whole runs are left out. Writes benchmarks/results/repeated.md.
+Seed 0 is on the pocket board. Each further seed changes the adapter's initial weights and the order of the same data:
+`vrbench train RECIPE --set seed=SEED`, then `vrbench run --tasks embedded --dtype float32`. Finished steps in DIR are
+not repeated; the report needs only the runs, not their checkpoints. With --limit (a test run) the board's full runs are
+not included. Writes benchmarks/results/repeated.md.
 """
 
 from __future__ import annotations
@@ -143,10 +143,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", required=True, type=Path)
     parser.add_argument("--seeds", default="1,2")
-    parser.add_argument("--recipes", default=f"{BASELINE},pocket-region,pocket-top", help=f"{BASELINE} among them")
-    parser.add_argument("--at-once", type=int, default=6, help="trainings at a time")
-    parser.add_argument("--set", dest="changes", action="append", default=[], help="another change to the recipes")
-    parser.add_argument("--limit", help="items a task, for a rehearsal")
+    parser.add_argument("--recipes", default=f"{BASELINE},pocket-region,pocket-top", help=f"must include {BASELINE}")
+    parser.add_argument("--at-once", type=int, default=6, help="parallel trainings")
+    parser.add_argument("--set", dest="changes", action="append", default=[], help="KEY=VALUE of the recipes")
+    parser.add_argument("--limit", help="items per task, for a test run")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     recipes, seeds = given.recipes.split(","), list(map(int, given.seeds.split(",")))

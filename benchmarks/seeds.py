@@ -1,10 +1,10 @@
-"""Proof of `vrbench.reproduce.seed_estimate`: how often its 95 % intervals over items and seeds hold the truth.
+"""Coverage of the 95 % intervals over items and seeds of `vrbench.reproduce.seed_estimate`, by simulation.
 
     python -m benchmarks.seeds [--trials 1000] [--processes 2] [--out benchmarks/results/seeds.md]
 
-Each trial draws 400 items and, for every seed, a baseline and a candidate whose accuracies scatter from seed to seed.
-An item's difficulty is felt alike by all runs (correlation `AGREEMENT` between any two); items of one cluster share
-`SHARED` of it. The truth is the mean retention over all items and all seeds.
+Each trial draws 400 items and, for every seed, a baseline and a candidate whose accuracies vary between seeds. The
+difficulty of an item is correlated between runs (correlation `AGREEMENT` between any two); items of one cluster share
+`SHARED` of it. The true value is the mean retention over all items and all seeds.
 """
 
 from __future__ import annotations

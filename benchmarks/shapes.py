@@ -1,10 +1,10 @@
-"""What a checkpoint of true shape takes: seconds to load, memory, items a second, with random weights made in place.
+"""Measure load time, memory and items per second of checkpoints with real shapes and random weights.
 
     python benchmarks/shapes.py --data-root DATA [--device cuda] [--ckpt random/llava-1.5-7b ...] [--work DIR]
 
-Each of the paper's four shapes is measured whole, with four layers removed, and with a LoRA adapter on a quarter of its
-layers, through the functions of `vrbench run`: `--mme` items of mme (all, if left out) and `--mmlu` items of mmlu. What
-was measured is kept in `--work`; stopped, it goes on there. Writes benchmarks/results/shapes.md, or `--report`.
+Each of the paper's four shapes is measured unchanged, with four layers removed, and with a LoRA adapter on a quarter of
+its layers, with the code of `vrbench run`: `--mme` items of mme (default: all) and `--mmlu` items of mmlu. Measurements
+are stored in `--work`, from which an interrupted run resumes. Writes benchmarks/results/shapes.md, or `--report`.
 """
 
 from __future__ import annotations

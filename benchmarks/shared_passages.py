@@ -1,11 +1,12 @@
-"""Lists the passages of the Python documentation that several Pythons have alike: `vrbench/pocket/passages.txt`.
+"""List passages of the Python documentation that are equal in several Python versions: `vrbench/pocket/passages.txt`.
 
     for python in python3.10 python3.11 python3.12 python3.13 python3.14; do
         $python -m benchmarks.shared_passages > $python.txt
     done
     python3.12 -m benchmarks.shared_passages python3.*.txt > vrbench/pocket/passages.txt
 
-Without files it prints every passage of the running Python; with files, those in all of them that share no paragraph.
+Without files, it prints every passage of the running Python; with files, the passages that are in all of them and share
+no paragraph with each other.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def shared(files: Sequence[Path]) -> Iterator[str]:
 def main() -> None:
     """Print the passages of this Python, or those that all files list."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="*", type=Path, help="lists of several Pythons")
+    parser.add_argument("files", nargs="*", type=Path, help="lists of several Python versions")
     files = parser.parse_args().files
     print("\n".join(shared(files) if files else (f"{topic} {digest}" for topic, digest, _ in passages())))
 

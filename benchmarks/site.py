@@ -1,10 +1,10 @@
-"""How soon the pages of a board of 200 submissions open in Chromium.
+"""Measure how fast the pages of a board of 200 submissions open in Chromium.
 
     python -m benchmarks.site [--folder DIR] [--submissions 200] [--items 1000] [--rounds 7]
 
-The board is that of `benchmarks.leaderboard` (the same --folder is taken as it is, with its leaderboard.json); the site
-is built by `vrbench leaderboard build`. Each page is then opened in turn, from `file://` and over HTTP, each time in a
-new context of the browser, which has nothing cached. Writes benchmarks/results/site.md.
+The board is that of `benchmarks.leaderboard` (give the same --folder to reuse it, with its leaderboard.json); the site
+is built by `vrbench leaderboard build`. Each page is opened in turn, from `file://` and over HTTP, each time in a new
+browser context without cache. Writes benchmarks/results/site.md.
 """
 
 from __future__ import annotations
@@ -120,10 +120,10 @@ def main() -> None:
     """Make the board and its site, open the pages, write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--submissions", type=int, default=200)
-    parser.add_argument("--items", type=int, default=1000, help="samples a task, a multiple of 8")
-    parser.add_argument("--jobs", type=int, default=2, help="processes that make the board")
+    parser.add_argument("--items", type=int, default=1000, help="samples per task, a multiple of 8")
+    parser.add_argument("--jobs", type=int, default=2, help="processes that build the board")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--folder", type=Path, help="where the board is or shall be kept")
+    parser.add_argument("--folder", type=Path, help="folder of the board, read if it exists, else written")
     args = parser.parse_args()
     if not chromium():
         raise SystemExit(MISSING)

@@ -1,8 +1,9 @@
-"""CPU seconds that the light commands take from start to end, best and median of some starts.
+"""Measure CPU seconds of the commands that need no torch, best and median of several starts.
 
     python benchmarks/startup.py [--starts 7]
 
-Bounds: `vrbench --help` and `vrbench tasks` under 0.7 s; `vrbench compare` under 2.5 s. Exits with 1 if one is broken.
+Bounds: `vrbench --help` and `vrbench tasks` under 0.7 s; `vrbench compare` under 2.5 s. Exits with 1 if one is
+slower.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""The table of what works: family x form, made from the results of the tests that are marked with it.
+"""Write the support matrix (model family x kind of checkpoint) from the results of the tests marked `supports`.
 
     python benchmarks/support.py
 
-Runs the tests marked `supports` and writes what they showed to benchmarks/results/support.json, and the table to
-benchmarks/results/support.md and docs/checkpoints.md. A pair is there only if a test is; it works only if all its
-tests passed.
+Runs these tests and writes their results to benchmarks/results/support.json, and the table to
+benchmarks/results/support.md and docs/checkpoints.md. A pair is listed only if it has a test, and as supported only if
+all its tests passed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Writes what follows from task keys, scorers and metrics: the tables of docs/tasks.md, and the JSON schema of a task.
+"""Write the tables of task keys, scorers and metrics in docs/tasks.md.
 
     python -m benchmarks.task_reference
 
-tests/tasks/test_task_reference.py holds the page to what this makes.
+tests/tasks/test_task_reference.py checks that the page is current.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
-"""Is transformers' Trainer slower than a plain loop of the same steps? Both on this machine, in turns, in one run.
+"""Compare the speed of transformers' Trainer with a plain loop of the same steps.
 
     python -m benchmarks.trainer --device cpu                      # a small model, pocket rows
     python -m benchmarks.trainer --device cuda --recipe pocket-region
 
-Both train the same model on the same rows in the same order with the same rates, AdamW and clipping; the plain loop is
-forward, backward, clip, step and nothing else. Each is timed over several rounds of steps after a round that is not
-counted, on a CPU in processor time; the losses of the two have to be the same. Writes benchmarks/results/trainer.md, a
-section for each device.
+Both train the same model on the same rows in the same order with the same learning rates, AdamW and clipping; the plain
+loop is only forward, backward, clip and step. Each is timed in turn over several rounds of steps after a warm-up round
+(on a CPU in processor time); the losses must be equal. Writes benchmarks/results/trainer.md, one section per device.
 """
 
 from __future__ import annotations

@@ -3,12 +3,12 @@
 From Python:
     evaluate(ckpt, tasks, ...) -> Run           one checkpoint on some tasks
     run_all(ckpts, tasks, baseline, ...)        several, vision features shared -> their runs, the baseline's first
-    load_run(path) -> Run                       a run that was written before
-    join(runs) -> list[Run]                     runs of one checkpoint made into one, with the tasks of all
+    load_run(path) -> Run                       a stored run
+    join(runs) -> list[Run]                     merge runs of one checkpoint over different tasks
     compare(runs, baseline) -> Comparison       what the runs keep of the baseline's scores
-    Options                                     how to run: the keywords of evaluate and run_all as one value
+    Options                                     the keywords of evaluate and run_all as one object
     Run.to_pandas() -> DataFrame                a run's samples, one row each
-    VrbenchError                                bad input: one sentence for each thing that is wrong
+    VrbenchError                                invalid input: one message per error
 
 Example:
     >>> import vrbench

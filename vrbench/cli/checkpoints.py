@@ -82,11 +82,13 @@ def prune(
     num_layers: Annotated[int | None, selection(help="Number of decoder layers to remove.")] = None,
     layers: Annotated[str | None, selection(help="Layers to remove, such as '3,7'; instead of --num-layers.")] = None,
     by: Annotated[str | None, selection(help=f"Criterion: {', '.join(removal_criteria())}. Default: loss.")] = None,
-    block: Annotated[bool, selection("--block", help="Remove the consecutive layers with the least angle.")] = False,
+    block: Annotated[
+        bool, selection("--block", help="Remove consecutive layers, with the smallest angular distance.")
+    ] = False,
     outside_region: Annotated[
         bool, selection("--outside-region/--all-layers", help="Whether tuned layers are kept.")
     ] = True,
-    removal_order: Annotated[Path | None, selection(help="File of --save-removal-order to remove layers by.")] = None,
+    removal_order: Annotated[Path | None, selection(help="Use the order in this file of --save-removal-order.")] = None,
     save_removal_order: Annotated[
         Path | None, typer.Option(help="Write the order in which --num-layers layers are removed, and no checkpoint.")
     ] = None,

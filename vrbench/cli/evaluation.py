@@ -29,25 +29,25 @@ def run(
     ],
     tasks: Annotated[str, typer.Option(help="Task ids, suites and globs, comma-separated; see `vrbench tasks`.")],
     baseline: Annotated[str | None, typer.Option(help="Checkpoint that the others are compared with.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Maximum items a task; pairs and rotations stay whole.")] = None,
-    batch_size: Annotated[str, model(help="'auto', or rows in one pass.")] = "auto",
+    limit: Annotated[int | None, typer.Option(help="Maximum items per task; does not split pairs.")] = None,
+    batch_size: Annotated[str, model(help="Rows per batch, or auto.")] = "auto",
     device: Annotated[str, model(help="auto, cpu or cuda.")] = "auto",
     dtype: Annotated[str, model(help="auto (bfloat16 on a GPU, else float32), float32 or bfloat16.")] = "auto",
     data_root: DataRoot = None,
     include_path: IncludePath = None,
     out: Annotated[Path, typer.Option(help="Folder of runs and stored answers.")] = Path("runs"),
-    seed: Annotated[int, typer.Option(help="Of the items chosen under --limit, and of intervals.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed for --limit and for intervals.")] = 0,
     trust_remote_code: TrustRemoteCode = False,
     trust_task_code: TrustTaskCode = False,
     image_settings: Annotated[
         str,
         model(
             help="Settings of the image processor: harness (lmms-eval's class for the family), checkpoint (its own "
-            "files), or pad (images are padded for a LLaVA whose files crop them)."
+            "files), or pad (pad images that a LLaVA's image processor would crop)."
         ),
     ] = "harness",
     skip_missing: Annotated[
-        bool, typer.Option("--skip-missing", help="Skip tasks without data; table and record say so.")
+        bool, typer.Option("--skip-missing", help="Skip tasks without data; table and record list them.")
     ] = False,
     config: Config = None,
 ) -> None:
@@ -133,16 +133,18 @@ def compare(
         typer.Option(help="Folder of the run that the others are compared with; repeat it to merge several."),
     ],
     form: Annotated[str, typer.Option("--format", help="table, markdown, latex, html or json.")] = "table",
-    claim: Annotated[list[str] | None, typer.Option(help="Such as 'visual>=99%', 'text>=-1'. May be repeated.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap's draws.")] = 0,
+    claim: Annotated[
+        list[str] | None, typer.Option(help="Claim to test: 'visual>=99%', 'text>=-1'. May be repeated.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Random seed of the bootstrap.")] = 0,
     to: Annotated[Path | None, typer.Option("--report", help="Folder for Markdown, HTML, JSON and the plots.")] = None,
 ) -> None:
     """Compare runs with a baseline.
 
     Prints the retention of each score with confidence intervals, and verdicts on claims.
 
-    The tasks of a checkpoint may lie in several runs, from different days or machines, all with the same limit, seed
-    and dtype; of two versions of a task the higher is used.
+    The tasks of a checkpoint can be in several runs, if all have the same limit, seed and dtype; if runs have different
+    versions of a task, the highest is used.
 
     \b
     Example:

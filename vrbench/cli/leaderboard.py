@@ -27,12 +27,12 @@ def submit(
     baseline: Annotated[Path, typer.Option(help="Folder of its baseline's run; RUN itself to submit a baseline.")],
     name: Annotated[str, typer.Option(metavar="ORG/NAME", help="Submitter and name of the checkpoint.")],
     board: Annotated[str, typer.Option(help="Id of the board.")] = "pocket",
-    family: Annotated[str | None, typer.Option(help="Family of the board; default: found by the baseline.")] = None,
-    description: Annotated[str, shown(help="What was done, in a sentence or two.")] = "",
+    family: Annotated[str | None, typer.Option(help="Family on the board; default: that of the baseline.")] = None,
+    description: Annotated[str, shown(help="Description of the checkpoint, in a sentence or two.")] = "",
     url: Annotated[str, shown(help="Page of the checkpoint.")] = "",
     paper: Annotated[str, shown(help="Page of the paper.")] = "",
     code: Annotated[str, shown(help="Page of the code.")] = "",
-    licence: Annotated[str | None, shown(help="Of the checkpoint; default: that of its lineage.")] = None,
+    licence: Annotated[str | None, shown(help="Licence of the checkpoint; default: from its lineage.")] = None,
     ckpt: Annotated[Path | None, typer.Option(help="Folder of the checkpoint, whose recipe is submitted too.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Report all errors and write nothing.")] = False,
     rescore: Annotated[
@@ -44,7 +44,7 @@ def submit(
 ) -> None:
     """Pack a run as a submission to a board.
 
-    It is packed completely or not at all; the next commands are printed.
+    Writes a complete submission or nothing, and prints the next commands.
 
     \b
     Example:

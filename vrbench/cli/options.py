@@ -44,6 +44,6 @@ TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run Python code from the checkpoint; the record lists it.")
 ]
 TrustTaskCode = Annotated[
-    bool, typer.Option("--trust-task-code", help="Run Python scorers that lie beside task files of --include-path.")
+    bool, typer.Option("--trust-task-code", help="Run Python scorers beside task files of --include-path.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]

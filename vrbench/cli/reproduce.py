@@ -53,14 +53,14 @@ def reproduce(
     jobs: Annotated[int | None, typer.Option(help="Parallel workers (default: by number of GPUs).")] = None,
     device: Device = "auto",
     data_root: DataRoot = None,
-    only: Annotated[str, typer.Option(help="Only steps that match these globs, and what they need.")] = "*",
-    discard: Annotated[bool, typer.Option("--discard", help="Remove weights that no step needs any more.")] = False,
+    only: Annotated[str, typer.Option(help="Run only steps that match these globs, and their inputs.")] = "*",
+    discard: Annotated[bool, typer.Option("--discard", help="Delete weights that no later step needs.")] = False,
 ) -> None:
-    """Repeat the paper's tables beside the published ones.
+    """Reproduce the paper's tables, beside the published ones.
 
-    The steps train, prune, evaluate and report.
+    Steps train, prune and evaluate models, and write a report.
 
-    An interrupted run resumes. Steps that several tables share are done once; a table added later reuses them.
+    An interrupted run resumes. Steps that several tables need run once; a table added later reuses them.
 
     \b
     Examples:

@@ -24,31 +24,31 @@ def train(
         bool, typer.Option("--dry-run", help="Print the resolved recipe, layers, parameters and steps; train nothing.")
     ] = False,
 ) -> None:
-    """Train a checkpoint by a recipe.
+    """Train a checkpoint with a recipe.
 
-    Layers of the LLM are tuned by LoRA or fully, and the projector.
+    Tunes the projector and selected layers of the LLM, with LoRA or fully.
 
     \b
     Keys for --set:
-      base                     a checkpoint; one with layers removed is healed (--set stage=heal)
-      tune.layers              all, none (the projector alone), 0-3,8, sparse-uniform:8, or a saved set, FILE.json
+      base                     the checkpoint to tune; with stage=heal, one with layers removed
+      tune.layers              all, none (only the projector), 0-3,8, sparse-uniform:8, or a file of `vrbench layers`
       tune.tuning              lora, or weights: writes an adapter, or a delta
-      tune.modules             all, or attention: modules with LoRA
-      tune.rank, .alpha        of LoRA; also tune.dropout
-      tune.sampling, .every    train this many of the layers at a time, drawn again every so many steps (LISA)
+      tune.modules             modules with LoRA: all, or attention
+      tune.rank, .alpha        LoRA's rank and alpha; also tune.dropout
+      tune.sampling, .every    LISA: number of layers trained at a time, and steps until other layers are drawn
       tune.steps or .epochs    length of the training
-      tune.batch, .accumulate  samples a step over all devices, and parts in which it is computed
+      tune.batch, .accumulate  samples per step over all devices, and gradient accumulation steps
       tune.lr, .lr_projector   peak learning rates; lr_projector=0 freezes the projector
-      tune.schedule            cosine, linear or constant; warmup is its share of the steps
-      tune.checkpointing       true recomputes activations in the backward pass to save memory
+      tune.schedule            cosine, linear or constant; tune.warmup is the warm-up's share of the steps
+      tune.checkpointing       true for gradient checkpointing, to save memory
       tune.save_every          steps between saved states
-      data.share               share of the data that is used
+      data.share               share of the data to use
       data.conversations       a LLaVA JSON file, with data.images; or data.hub, a data set on the hub
-      dtype                    bfloat16 (the default) or float32, of computation and output; masters are float32
-      seed, clip               and more: --dry-run prints every key that has a value
+      dtype                    of computation and output: bfloat16 (default) or float32; master weights are float32
+      seed, clip               random seed, gradient clipping; --dry-run prints all keys
 
     An interrupted training resumes from its last saved state with the same command. On several GPUs: accelerate launch
-    -m vrbench train ...; FSDP2 or DeepSpeed by accelerate's own configuration.
+    -m vrbench train ...; FSDP2 or DeepSpeed with accelerate's own configuration.
 
     \b
     Example:
@@ -92,28 +92,28 @@ def layers(
         int, typer.Option("--num-layers", "-n", help="Number of layers; by a score, those with the largest values.")
     ],
     ckpt: Annotated[str | None, typer.Option(help="Tuned checkpoint to measure, or to take the depth from.")] = None,
-    depth: Annotated[int | None, typer.Option(help="Decoder layers, for a strategy without a checkpoint.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of random, and of the draw from --images; default: 0.")] = None,
+    depth: Annotated[int | None, typer.Option(help="Number of decoder layers, if there is no --ckpt.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed for random and --images; default: 0.")] = None,
     listed: Annotated[
         bool, typer.Option("--list", callback=_list, is_eager=True, help="List all strategies and scores, and exit.")
     ] = False,
     base: Annotated[str | None, measuring(help="Compare weights with it; default: before its latest training.")] = None,
-    num_images: Annotated[int, measuring(help="Dev images of the pocket world, or maximum of --images.")] = 200,
-    turns: Annotated[int | None, measuring(help="Questions on each dev image; default: 6; gradients: 2.")] = None,
+    num_images: Annotated[int, measuring(help="Number of synthetic dev images, or maximum of --images.")] = 200,
+    turns: Annotated[int | None, measuring(help="Questions per dev image; default: 6 (gradients: 2).")] = None,
     images: Annotated[Path | None, measuring(help="Folder with your own images, instead of dev images.")] = None,
     prompt: Annotated[
         str | None, measuring(help="Prompt for each of --images; default: 'Please describe this image in detail.'")
     ] = None,
     device: Annotated[str, measuring(help="auto, cpu or cuda.")] = "auto",
-    dtype: Annotated[str, measuring(help="Of the model: float32 or bfloat16.")] = "float32",
-    max_block_size: Annotated[int, measuring(help="With angular: also measure blocks of up to so many layers.")] = 0,
-    out: Annotated[Path | None, output("--out", "-o", help="File (.json) of the set, for --set tune.layers=.")] = None,
+    dtype: Annotated[str, measuring(help="dtype of the model: float32 or bfloat16.")] = "float32",
+    max_block_size: Annotated[int, measuring(help="With angular: maximum length of measured layer blocks.")] = 0,
+    out: Annotated[Path | None, output("--out", "-o", help="File (.json) to write, for --set tune.layers=.")] = None,
     plot: Annotated[Path | None, output(help="File (.png or .svg) for a plot of the scores.")] = None,
     as_json: Annotated[bool, output("--json", help="Print a JSON record instead of text.")] = False,
 ) -> None:
     """Choose layers to tune, by a strategy or a score.
 
-    A layer strategy needs the depth alone; an importance score is measured on a tuned checkpoint.
+    A layer strategy needs only the depth; an importance score is measured on a tuned checkpoint.
 
     \b
     Examples:

@@ -61,10 +61,10 @@ def scores_only(record: RunRecord, samples: dict[str, tuple[Sample, ...]]) -> Ru
 def load_run(path: str | Path) -> Run:
     """Read a run from its folder or its `run.json`, checking the samples against their digests.
 
-    For untrusted runs use `vrbench.leaderboard.untrusted_input`, which bounds sizes.
+    For untrusted runs use `vrbench.leaderboard.untrusted_input`, which limits sizes.
 
     Raises:
-        VrbenchError: no such run, a record of another schema, or samples that are not those of the record.
+        VrbenchError: no such run, a record of another schema version, or samples that do not match the record.
     """
     folder = Path(path)
     folder = folder.parent if folder.name == "run.json" else folder

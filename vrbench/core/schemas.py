@@ -250,7 +250,7 @@ class RunSource(Record):
 class Run(BaseModel):
     """A record with its samples.
 
-    `joined` and `notes` are set by `vrbench.statistics.merge_runs.join`, empty for a run read from disk.
+    `joined` and `notes` are set by `vrbench.join`, and empty for a run read from disk.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -51,11 +51,11 @@ def evaluate(ckpt: str | Path, tasks: str | Sequence[str], **options: Unpack[Run
     Args:
         ckpt: "pocket/full", a folder, or a hub id.
         tasks: ids, suites and globs, in one comma-separated text or a list.
-        options: fields of `RunConfig`, such as `limit=8`.
+        options: fields of `RunConfig` (`vrbench.Options`), such as `limit=8`.
 
     Returns:
-        The run, as it is also written to `out`: its record, whose fields are the run's too (`run.results`), and its
-        samples. `compare` takes it. A failed task has status "error" in it.
+        The run, which is also written to `out`: its record, whose fields are also attributes of the run (such as
+        `run.results`), and its samples. Pass it to `compare`. A failed task has status "error".
 
     Raises:
         VrbenchError: all errors in the input, reported together before any weights are loaded.
@@ -80,18 +80,18 @@ def run_all(
     """Evaluate several checkpoints on the same items, each loaded once, with vision features shared.
 
     Args:
-        ckpts: each as in `evaluate`; a text is one checkpoint.
+        ckpts: each as in `evaluate`; a string is one checkpoint.
         tasks: as in `evaluate`.
-        baseline: a checkpoint that is measured first.
-        options: how to run.
-        changes: fields of `RunConfig`, such as `limit=8`, in place of those of `options`.
+        baseline: a checkpoint that is evaluated first.
+        options: a `RunConfig` (`vrbench.Options`).
+        changes: fields of `RunConfig`, such as `limit=8`, which override those of `options`.
 
     Returns:
-        The baseline's run first, if one is named, then the others in the order of `ckpts`, each once.
+        The baseline's run first, if there is a baseline, then the others in the order of `ckpts`, without duplicates.
 
     Raises:
         VrbenchError: all errors in the input, reported together before any weights are loaded.
-        SomeFailed: a checkpoint could not be loaded or measured after all; the others were, and are in the error.
+        PartialFailureError: a checkpoint could not be loaded or evaluated; the error has the runs of the others.
 
     Example:
         >>> baseline, region = vrbench.run_all(["pocket/region"], "pocket_mme", baseline="pocket/full", limit=8)

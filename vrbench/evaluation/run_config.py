@@ -23,20 +23,20 @@ class RunConfig:
 
     Attributes:
         limit: maximum number of items per task; None for all.
-        batch_size: rows in one pass, or "auto" for as many as fit.
-        device: "auto" takes a GPU if there is one.
+        batch_size: rows per batch, or "auto" for as many as fit.
+        device: "auto" uses a GPU if there is one.
         dtype: "auto" is bfloat16 on a GPU and float32 on a CPU.
-        data_root: folder with the hub's data sets; the network is then not used.
-        include_path: folder with the user's own task files.
+        data_root: folder of downloaded data sets; the network is then not used.
+        include_path: folder with your own task files.
         out: folder of the runs.
-        seed: of the choice of items under a limit, and of the intervals.
-        trust_remote_code: run Python code that comes with a checkpoint; the record says which.
-        trust_task_code: run Python scorers beside the user's own task files.
-        image_settings: whose settings of the image processor apply: "harness" for those of lmms-eval's class for the
-            family, "checkpoint" for those of its files, "pad" to pad images where a LLaVA's files crop them.
+        seed: random seed for the choice of items under a limit, and for the intervals.
+        trust_remote_code: run Python code from the checkpoint; the record lists it.
+        trust_task_code: run Python scorers beside your own task files.
+        image_settings: settings of the image processor: "harness" for those of lmms-eval's class for the family,
+            "checkpoint" for those of its files, "pad" to pad images that a LLaVA's image processor would crop.
         command: the command line, for the record.
         show_progress: whether to draw a progress bar for each task.
-        skip_missing: leave out tasks whose data are missing; the record says which. Broken data are still refused.
+        skip_missing: skip tasks whose data are missing; the record lists them. Broken data are still an error.
     """
 
     limit: int | None = None

@@ -60,14 +60,14 @@ def compare(
     """Compare runs with a baseline run over the same items.
 
     Args:
-        runs: the candidates, or one of them, each a run or the folder of one; the baseline among them is ignored.
+        runs: the candidates, or a single one, each a run or its folder; the baseline among them is ignored.
         baseline: the run that they are compared with, or its folder.
-        claims: such as 'visual>=99%'; None for the default claims, as far as there are tasks for them.
-        seed: of the bootstrap draws.
+        claims: such as 'visual>=99%'; None for the default claims that have tasks in the runs.
+        seed: random seed of the bootstrap.
 
     Raises:
-        VrbenchError: nothing to compare, runs over other data, limits, seeds, task versions or prompts, or a claim
-            that cannot be read or names nothing; all reported together.
+        VrbenchError: nothing to compare, runs with different data, limits, seeds, task versions or prompts, or an
+            invalid claim; all reported together.
     """
     given = [runs] if isinstance(runs, (Run, str, Path)) or not isinstance(runs, Iterable) else list(runs)
     errors: list[str] = []

@@ -11,13 +11,14 @@ from vrbench.core.schemas import Run, TaskResult
 
 
 def join(runs: Sequence[Run]) -> list[Run]:
-    """Return one run for each checkpoint (by digest), in the order in which the checkpoints first come.
+    """Merge the runs of each checkpoint (by digest) into one, in the order in which the checkpoints first appear.
 
-    Of a task in several runs the highest version is kept, and one that failed gives way to one that did not; the joined
-    run's `notes` say so. Its `sources` say which tasks come from where; its own provenance is that of the first run.
+    If several runs have a task, the highest version is kept, and a successful result replaces a failed one; the merged
+    run's `notes` list such cases. Its `joined` lists the source of each task; its provenance is that of the first run.
 
     Raises:
-        VrbenchError: joined runs have other settings, or one version of a task with other data or scores; all together.
+        VrbenchError: runs of one checkpoint differ in settings, or in data or scores of the same version of a task;
+            all reported together.
     """
     groups: dict[str, list[Run]] = {}
     for run in runs:
