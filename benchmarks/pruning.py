@@ -51,7 +51,7 @@ class Subject:
         self.checkpoint = resolve_checkpoint(name)
         self.given = given
         self.outside = len(self.checkpoint.origins.tuned) < self.checkpoint.depth  # else no layer might go
-        self.candidates = RemovableLayers.of(self.checkpoint, self.outside)
+        self.candidates = RemovableLayers.for_checkpoint(self.checkpoint, self.outside)
 
     @cached_property
     def vlm(self) -> Any:

@@ -156,7 +156,7 @@ def _agree(spec: TaskSpec, samples: Sequence[Sample], theirs: Reference, numbers
     """Whether some items that count together get the same score both ways."""
     scorer = SCORERS[spec.scorer]
     metric = metrics.METRICS[scorer.metric]
-    ours = metric.of([samples[i] for i in numbers])
+    ours = metric.compute([samples[i] for i in numbers])
     figures = {**theirs.figures(numbers), "subtasks": 1}
     return abs(ours - scorer.official([(len(numbers), figures)])) < 1e-9
 

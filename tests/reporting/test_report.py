@@ -213,7 +213,7 @@ def test_write_leaves_pages_and_plots(found: Comparison, tmp_path: Path) -> None
     assert json.loads(written[2].read_text(encoding="utf-8"))["baseline_label"] == "base"
 
 
-def test_a_row_without_figures_is_shown(found: Comparison) -> None:
+def test_a_row_without_values_is_shown(found: Comparison) -> None:
     base, ours = made("base", 0), changed(made("cut", 0.2), status="error", error="killed", score=None)
     dead = compare([ours], base)
     assert "choice failed in the candidate: killed" in reporting.render(dead, "table")

@@ -133,7 +133,7 @@ class TestFailures:
     def test_a_failed_step_is_tried_again_the_next_time(self, tmp_path: Path) -> None:
         events(self.FAULTY, tmp_path)
         happened = events(self.FAULTY, tmp_path)
-        assert [e.step for e in happened if e.kind == "there"] == ["train-c", "run-c"]
+        assert [e.step for e in happened if e.kind == "existing"] == ["train-c", "run-c"]
         assert begun(tmp_path).count("train-a") == 2 and begun(tmp_path).count("train-c") == 1
 
     def test_a_process_that_dies_is_a_failed_step_and_another_takes_its_place(self, tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ class TestResuming:
         _wait_until_dead(workers)
         assert [line[1] for line in diary(folder) if line[0] == "end"] == ["train-a"]  # the others died immediately
         happened = events(SLOW, folder, jobs=2)
-        assert {e.step for e in happened if e.kind == "there"} == {"train-a"}
+        assert {e.step for e in happened if e.kind == "existing"} == {"train-a"}
         finished = [line[1] for line in diary(folder) if line[0] == "end"]
         assert sorted(finished) == sorted(one.name for one in SLOW.steps)
 
@@ -208,7 +208,7 @@ class TestResuming:
 
     def test_another_estimate_is_no_other_plan(self, tmp_path: Path) -> None:
         events(plan(step("train-a", minutes=1.0)), tmp_path)
-        assert ended(events(plan(step("train-a", minutes=3.0)), tmp_path)) == {"train-a": "there"}
+        assert ended(events(plan(step("train-a", minutes=3.0)), tmp_path)) == {"train-a": "existing"}
 
     def test_what_was_done_for_another_plan_is_not_taken_for_done(self, tmp_path: Path) -> None:
         events(SMALL, tmp_path)
@@ -247,7 +247,7 @@ class TestDiscarding:
         of = plan(*SMALL.steps, step("train-c"), step("run-c", "train-c"))
         events(of, tmp_path)
         shutil.rmtree(tmp_path / "checkpoints")
-        assert set(ended(events(of, tmp_path, discard=discard)).values()) == {"there"}
+        assert set(ended(events(of, tmp_path, discard=discard)).values()) == {"existing"}
         more = plan(*of.steps, step("run-more", "train-a"))
         assert ended(events(more, tmp_path, discard=discard))["run-more"] == "done"
         assert begun(tmp_path).count("train-a") == 2

@@ -83,7 +83,7 @@ def test_a_plan_goes_on_from_packed_records(tmp_path: Path) -> None:
     more = fake_steps.plan(*of.steps, fake_steps.step("train-b", "layers-x", what="{layers-x}"))
     with closing(execute(more, tmp_path, fake_steps.FUNCTIONS, ExecutionOptions())) as happening:
         assert [(e.step, e.kind) for e in happening if e.kind != "started"] == [
-            ("train-a", "there"), ("layers-x", "there"), ("train-b", "done"),
+            ("train-a", "existing"), ("layers-x", "existing"), ("train-b", "done"),
         ]  # fmt: skip
     assert (tmp_path / "layers" / "layers-x.json").is_file() and not (tmp_path / RECORDS).exists()
 

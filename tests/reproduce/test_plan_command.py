@@ -141,7 +141,7 @@ def test_what_was_spent_is_told_by_kind_and_by_card(tmp_path: Path, capsys: pyte
     events = [
         StepEvent("done", "train-a", 90.0, 0),
         StepEvent("failed", "run-a", 30.0, 1),
-        StepEvent("there", "x", 0.0, 0),
+        StepEvent("existing", "x", 0.0, 0),
     ]
     print_costs(of, tmp_path, options, events, 120.0)
     told = capsys.readouterr().out

@@ -71,4 +71,4 @@ def test_a_metric_gives_its_examples_their_figures(name: str) -> None:
     assert metric.examples
     for rows, figure in metric.examples:
         samples = [Sample(id=str(i), cluster=str(row.get("unit", i)), **row) for i, row in enumerate(rows)]
-        assert metric.of(samples) == pytest.approx(figure)
+        assert metric.compute(samples) == pytest.approx(figure)

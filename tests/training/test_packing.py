@@ -27,7 +27,7 @@ def model() -> Any:
 def dataset(features: torch.Tensor | None = None, length: int = 0) -> PackedDataset:
     """The rows of TURNS."""
     features = torch.zeros(len(TURNS), 1, 1) if features is None else features
-    return PackedDataset.of([EncodedImages(features, packed.packer().rows(TURNS))], 7, CPU, length)
+    return PackedDataset.concat([EncodedImages(features, packed.packer().rows(TURNS))], 7, CPU, length)
 
 
 def answer_logits(model: Any, features: torch.Tensor, length: int = 0) -> tuple[torch.Tensor, RowBatch]:

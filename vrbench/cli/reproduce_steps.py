@@ -32,8 +32,8 @@ def validate_plan(plan: Plan, device: str, data_root: str) -> list[str]:
     base = plan.overrides.get("base", family_named(plan.family).base)
     errors += _recipe_errors(plan, base)
     errors += _base_errors(plan, base, bool(data_root))
-    looked = locate_all(registry.select_runnable(plan.tasks, registry.load())[0], data_root or None)
-    return list(dict.fromkeys([*errors, *looked.errors, *missing_messages(looked.missing)]))
+    data = locate_all(registry.select_runnable(plan.tasks, registry.load())[0], data_root or None)
+    return list(dict.fromkeys([*errors, *data.errors, *missing_messages(data.missing)]))
 
 
 def _recipe_errors(plan: Plan, base: str) -> Iterator[str]:

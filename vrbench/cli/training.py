@@ -149,7 +149,7 @@ def profile(
         list[int], typer.Option(help="Numbers of removed layers for which prefill is timed. May be repeated.")
     ] = [0, 4, 8],  # noqa: B006 - typer copies it
     prefill: Annotated[bool, typer.Option(help="Time prefill too.")] = True,
-    batch: Annotated[int, typer.Option(help="Rows a step.")] = 8,
+    batch: Annotated[int, typer.Option(help="Rows per step.")] = 8,
     tokens: Annotated[int, typer.Option(help="Tokens a row, image included; half of the text is answers.")] = 768,
     image_tokens: Annotated[int, typer.Option(help="Tokens of the image in a row.")] = 576,
     steps: Annotated[int, typer.Option(help="Timed steps after the warm-up, of which the median is taken.")] = 4,

@@ -174,7 +174,7 @@ def _official(spec: TaskSpec, scores: TaskScores, complete: bool) -> dict[str, f
     """
     if spec.metric == "circular":
         vanilla = metrics.METRICS["vanilla"]
-        return {**scores.official, "vanilla": vanilla.of(scores.samples)}
+        return {**scores.official, "vanilla": vanilla.compute(scores.samples)}
     if spec.scorer != "mme":
         return dict(scores.official)
     points = metrics.mme_points(scores.samples)

@@ -200,7 +200,7 @@ def check_aggregates(spec: TaskSpec, samples: Sequence[Sample], subtasks: Aggreg
         return
     scorer = scorer_named(spec.scorer)
     metric = metrics.METRICS[scorer.metric]
-    ours = metric.of(samples)
+    ours = metric.compute(samples)
     theirs = scorer.official(subtasks)
     if scorer.decimals is not None:
         ours = 100 * round(ours / 100, scorer.decimals)

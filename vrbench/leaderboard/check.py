@@ -1,4 +1,4 @@
-"""Checking submissions: every rule of the board, and every figure recomputed from the answers."""
+"""Checking submissions: every rule of the board, and every value recomputed from the answers."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class RowOrRejection:
         folder: of the submission.
         row: its row, without ranks; None if it is refused.
         reasons: why it is refused, one message each; empty if it is accepted.
-        run: its record with every figure recomputed, and its samples; None if it is refused.
+        run: its record with every value recomputed, and its samples; None if it is refused.
     """
 
     folder: Path

@@ -22,7 +22,7 @@ _MUTABLE_FIELDS: Any = {
     "submitted": True,
     "verdicts": {"__all__": {"n_needed", "reason"}},
 }
-"""Fields of a row that are not figures, or that follow from the last digits of an interval."""
+"""Fields of a row that are not values, or that follow from the last digits of an interval."""
 
 
 def read_leaderboard(folder: Path) -> Leaderboard:
@@ -58,7 +58,7 @@ def validate_stored(
 
 
 def keep_stored_figures(stored: Leaderboard, rows: Sequence[LeaderboardRow]) -> list[LeaderboardRow]:
-    """Return the rows, those that did not change with the figures of `leaderboard.json`.
+    """Return the rows, those that did not change with the values of `leaderboard.json`.
 
     Another version of numpy draws other intervals; what was published once stays to the last digit.
     """
@@ -72,7 +72,7 @@ def keep_stored_figures(stored: Leaderboard, rows: Sequence[LeaderboardRow]) -> 
 
 
 def _changed_figures(before: LeaderboardRow, now: LeaderboardRow) -> Iterator[str]:
-    """Yield an error for each figure of a row that changed; ranks may change, since rows are added."""
+    """Yield an error for each value of a row that changed; ranks may change, since rows are added."""
     dumps = (_without_ranks(row.model_dump(exclude=_MUTABLE_FIELDS)) for row in (before, now))
     different = differences(*dumps)
     if different:

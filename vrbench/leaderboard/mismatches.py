@@ -1,4 +1,4 @@
-"""Differences between a stored run and what follows from its answers: every figure and every field of every sample."""
+"""Differences between a stored run and what follows from its answers: every value and every field of every sample."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vrbench.core.schemas import Sample, TaskResult
 from vrbench.leaderboard.untrusted_input.text import sanitize_for_message
 
 TOLERANCE = 1e-9
-"""Relative difference up to which two figures are equal: processors differ in the last digit of an exponential."""
+"""Relative difference up to which two values are equal: processors differ in the last digit of an exponential."""
 
 INTERVAL_TOLERANCE = 0.05
 """Share of its width by which an end of an interval may differ, in addition to the weight of one cluster.
@@ -21,7 +21,7 @@ sets of 4,000 draws differ by about 1.5 % of the width (the standard error of a 
 """
 
 MAX_FIGURES = 6
-"""Figures of one task that are listed."""
+"""Values of one task that are listed."""
 
 ONLY_IN_RUN = ("data", "seconds", "asked", "reused", "code", "n_cut", "requests_cut", "warnings")
 """Fields of a result that only the run could know."""
@@ -33,7 +33,7 @@ _SAMPLE_FIELDS = ("score", "weight", "answer", "target", "loglikelihoods", "clus
 
 
 def validate_result(stored: TaskResult, rescored: TaskResult) -> Iterator[str]:
-    """Yield the figures and fields of a result that the answers do not give, one message each."""
+    """Yield the values and fields of a result that the answers do not give, one message each."""
     different = differences(*(result.model_dump(exclude=_NOT_COMPARED) for result in (stored, rescored)))
     for name, old, new in different[:MAX_FIGURES]:
         name, old, new = map(sanitize_for_message, (name, old, new))

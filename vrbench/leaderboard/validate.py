@@ -146,7 +146,7 @@ def _resolve(path: Path) -> tuple[Path, dict[str, Board], Path | None]:
 def _validate_board(
     found: Validation, checker: SubmissionChecker, present: Sequence[Path], submission: Path | None, jobs: int
 ) -> None:
-    """Validate a board's submissions, then its reproductions, then its stored figures; or one submission alone."""
+    """Validate a board's submissions, then its reproductions, then its stored values; or one submission alone."""
     board, folder = checker.board.id, found.root / checker.board.id
     rows: dict[str, LeaderboardRow] = {}
     for one in check_submissions(checker, found.root, present if submission is None else [submission], jobs):

@@ -99,7 +99,7 @@ def _lineage(id_: str, base: Checkpoint, name: str, out: Path, step: LineageStep
 
 
 def _choose(recipe: PruneRecipe, base: Checkpoint, device: str) -> Chosen:
-    removable = RemovableLayers.of(base, recipe.outside_region)
+    removable = RemovableLayers.for_checkpoint(base, recipe.outside_region)
     if recipe.layers:
         layers = select_layers(recipe.layers, base.depth)
         raise_errors(removable.validate_layers(layers))

@@ -29,7 +29,7 @@ class RemovableLayers:
     region: tuple[int, ...]
 
     @classmethod
-    def of(cls, base: Checkpoint, outside_region: bool) -> RemovableLayers:
+    def for_checkpoint(cls, base: Checkpoint, outside_region: bool) -> RemovableLayers:
         """Find them for a checkpoint.
 
         Args:

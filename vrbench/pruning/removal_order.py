@@ -76,7 +76,7 @@ def removal_order(
     raise_errors(validate_criterion(by))
     if by == BLOCK:
         raise VrbenchError("blocks of different lengths need not contain each other; prune each by itself with --block")
-    removable = RemovableLayers.of(ckpt, outside_region)
+    removable = RemovableLayers.for_checkpoint(ckpt, outside_region)
     raise_errors(removable.validate_count(1))
     count = min(most, removable.most)
     head = RemovalOrder(
@@ -117,7 +117,7 @@ def order_layers(recipe: PruneRecipe, file: str | Path, device: str = "auto") ->
         raise VrbenchError("the removal order is measured; omit --layers and --removal-order")
     raise_errors(validate_output(Path(file), "file"))
     base = resolve_checkpoint(recipe.base)
-    raise_errors(RemovableLayers.of(base, recipe.outside_region).validate_count(recipe.remove or 0))
+    raise_errors(RemovableLayers.for_checkpoint(base, recipe.outside_region).validate_count(recipe.remove or 0))
     return order_of(recipe, base, device).save(Path(file))
 
 

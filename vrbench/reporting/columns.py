@@ -19,14 +19,14 @@ class Column:
 
     Attributes:
         header: its heading.
-        text: row -> cell; of a row without a figure only where `without_figure` is None.
-        without_figure: cell of a row without a figure.
+        text: row -> cell; of a row without a value only where `without_value` is None.
+        without_value: cell of a row without a value.
         align: alignment of the cells.
     """
 
     header: str
     text: Callable[[ComparisonRow], str]
-    without_figure: str | None = "-"
+    without_value: str | None = "-"
     align: Literal["left", "right"] = "right"
 
 
@@ -65,8 +65,8 @@ class TableLine:
     Attributes:
         cells: one text a column.
         is_suite: whether it is a suite's mean.
-        has_failed: whether there is no figure.
-        note: what a reader must know, or why there is no figure.
+        has_failed: whether there is no value.
+        note: what a reader must know, or why there is no value.
     """
 
     cells: tuple[str, ...]
@@ -93,7 +93,7 @@ def candidate_table(candidate: CandidateComparison) -> Table:
 
 def _line(row: ComparisonRow) -> TableLine:
     has_failed = row.status == "error"
-    fixed = [column.without_figure if has_failed else None for column in COLUMNS]
+    fixed = [column.without_value if has_failed else None for column in COLUMNS]
     cells = tuple(c.text(row) if text is None else text for c, text in zip(COLUMNS, fixed, strict=True))
     unit = "perplexity, lower is better" if row.unit == "perplexity" else ""
     note = row.error if has_failed else "; ".join(filter(None, [unit, row.note]))

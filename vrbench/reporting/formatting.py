@@ -1,4 +1,4 @@
-"""Figures, verdicts and the origin of a run as text, the same in every format."""
+"""Values, verdicts and the origin of a run as text, the same in every format."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UNRECORDED = "which versions computed each answer is not recorded"
 
 
 def number(value: float | None, digits: int, signed: bool = False) -> str:
-    """Return a figure with a real minus sign, '-' for none; zero has no sign."""
+    """Return a value with a real minus sign, '-' for none; zero has no sign."""
     if value is None:
         return "-"
     text = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
@@ -47,16 +47,16 @@ def mark_unscored(name: str, has_many_unscored: bool) -> str:
 def verdict(found: Verdict) -> str:
     """Return one sentence: the claim, the verdict, the interval, and what would decide it."""
     signed = found.claim.unit == "points"
-    figure = interval(found.estimate, found.low, found.high, 2 if signed else 1, signed)
+    value = interval(found.estimate, found.low, found.high, 2 if signed else 1, signed)
     text = f"{found.claim.text}: {found.verdict}"
     if found.estimate is not None:
-        text += f", {figure} {'points' if signed else '%'}"
+        text += f", {value} {'points' if signed else '%'}"
     return text + (f"; {found.reason}" if found.reason else "")
 
 
 @dataclass(frozen=True)
 class RunOrigin:
-    """One of the runs that a checkpoint's figures come from.
+    """One of the runs that a checkpoint's values come from.
 
     Attributes:
         label: the checkpoint, with the start of its digest.

@@ -41,7 +41,7 @@ class ExperimentRequest:
         seeds: how many; they are 0, 1, ...
         overrides: recipe keys for all trainings, some under their `SHORT_KEYS`.
         tasks: what is evaluated; None for the family's.
-        limit: items a task, 0 for all; None for the family's.
+        limit: items per task, 0 for all; None for the family's.
     """
 
     tables: str

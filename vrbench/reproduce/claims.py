@@ -47,7 +47,7 @@ class ClaimEvidence:
     verdict: ClaimVerdict | None = None
     reason: str = ""
 
-    def beside(self) -> ClaimEvidence:
+    def without_verdict(self) -> ClaimEvidence:
         """Return the same without a verdict."""
         return replace(self, verdict=None, reason=NOT_JUDGED)
 
@@ -175,7 +175,7 @@ def _c4(results: PlanResults) -> Iterator[ClaimEvidence]:
             pairs = _pruned_pairs(results, f"region, by {by}", x)
             if found := results.bootstrap.retention(pairs, tasks):
                 one = judge_estimate(f"visual score kept, {x} removed from the region, by {by}", RETENTION, found)
-                yield one if by == OFFICIAL_SCORE else one.beside()
+                yield one if by == OFFICIAL_SCORE else one.without_verdict()
     for x in REMOVED_BETTER:
         ours, others = (_pruned_pairs(results, f"{s}, by {OFFICIAL_SCORE}", x) for s in ("region", "full"))
         if more := results.bootstrap.retention_difference(ours, others, tasks):
@@ -205,4 +205,4 @@ def _c6(results: PlanResults) -> Iterator[ClaimEvidence]:
         fewest = min(r.x for r in rows if r.series == row.series and r.x is not None)
         found = results.retention(row, results.pool("visual"))
         one = judge_estimate(f"visual score kept, {row.label} ({row.series})", RETENTION, found)
-        yield one if row.x == fewest else one.beside()
+        yield one if row.x == fewest else one.without_verdict()

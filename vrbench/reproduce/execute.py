@@ -39,14 +39,14 @@ class StepEvent:
     """A change in the state of a step.
 
     Attributes:
-        kind: "there" if it was done before, or what happens to it now.
+        kind: "existing" if it was done before, or what happens to it now.
         step: its name.
         seconds: wall time, once it ended.
         gpu: index in `ExecutionOptions.gpus`; 0 on a CPU.
         error: why it failed, or which failed step it needs.
     """
 
-    kind: Literal["there", "started", "done", "failed", "skipped"]
+    kind: Literal["existing", "started", "done", "failed", "skipped"]
     step: str
     seconds: float = 0.0
     gpu: int = 0
@@ -130,7 +130,7 @@ class _Execution:
         self.queue = StepQueue([s for s in self.plan.steps if s.name in self.wanted - self.done])
 
     def events(self) -> Iterator[StepEvent]:
-        yield from (StepEvent("there", name) for name in self.steps if name in self.wanted & self.done)
+        yield from (StepEvent("existing", name) for name in self.steps if name in self.wanted & self.done)
         try:
             while self.queue or self.queue.running:
                 yield from self._start_steps()

@@ -32,7 +32,7 @@ class PlanBuilder:
         n: layers of the region and of every other strategy.
         tasks: what is evaluated, as `vrbench run --tasks` reads it.
         specs: the same tasks.
-        limit: items a task.
+        limit: items per task.
         base: checkpoint that every training starts from.
         training: recipe keys that all trainings share.
         healing: recipe keys that all short trainings after a removal share.

@@ -40,13 +40,13 @@ MIN_P = 1e-9
 
 @dataclass(frozen=True)
 class SeedEstimate:
-    """A figure, such as a retention in percent, over items and seeds.
+    """A value, such as a retention in percent, over items and seeds.
 
     Attributes:
         value: mean over seeds.
         items: the 95 % interval over items alone, of the mean over just these seeds; None where there is none.
-        sd: standard deviation of the seeds' figures; None with one seed.
-        each: seed -> its own figure.
+        sd: standard deviation of the seeds' values; None with one seed.
+        each: seed -> its own value.
         n: items that each seed answered.
         freedom: degrees of freedom of the items' part.
     """
@@ -129,7 +129,7 @@ def estimate(
     """Return the mean over seeds with its interval.
 
     Args:
-        each: seed -> figure.
+        each: seed -> value.
         drawn: the mean over seeds on each bootstrap draw of the items, [draws].
         variances: share of the items' variance that each task has, in any unit.
         clusters: clusters of each task.

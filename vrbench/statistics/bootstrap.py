@@ -1,7 +1,7 @@
 """Intervals and tests on paired per-cluster counts; docs/statistics.md derives them.
 
 Intervals come from a cluster bootstrap, with the same draw for baseline and candidate, that recomputes the official
-figure from the sums of each draw. Two things are added to the percentile interval, both measured in
+value from the sums of each draw. Two things are added to the percentile interval, both measured in
 `benchmarks/coverage.py`: wider tails for few clusters (Hesterberg 2015, The American Statistician 69:4, section 4.3;
 for a mean over tasks with Welch and Satterthwaite's degrees of freedom), and `UNSEEN_ITEMS` of an average item lost and
 gained, since a draw can only repeat what was seen (after Bonett and Price 2012, Journal of Educational and Behavioral
@@ -41,7 +41,7 @@ class PairedCounts:
     """One task's counts for two runs over the same items.
 
     Attributes:
-        metric: turns sums into the figure.
+        metric: turns sums into the value.
         baseline: [clusters, ratios, 2], from `Metric.statistics`.
         candidate: the same rows and columns.
         outcomes: number of items (or units that count together) in all clusters, from `Metric.outcomes`.
@@ -54,13 +54,13 @@ class PairedCounts:
 
     @property
     def values(self) -> tuple[float, float]:
-        """Figures of baseline and candidate."""
+        """Values of baseline and candidate."""
         return float(self.metric.value(self.baseline.sum(0))), float(self.metric.value(self.candidate.sum(0)))
 
 
 @dataclass(frozen=True)
 class BootstrapDraws:
-    """The figures of one task on each bootstrap draw.
+    """The values of one task on each bootstrap draw.
 
     Attributes:
         baseline: [draws].
@@ -97,7 +97,7 @@ def draw_counts(counts: NDArray[np.int64], draws: int, rng: np.random.Generator)
 
 
 def draw(pair: PairedCounts, seed: Sequence[int] | int, draws: int = DRAWS) -> BootstrapDraws:
-    """Recompute both figures on the same draws of clusters."""
+    """Recompute both values on the same draws of clusters."""
     table = np.stack([pair.baseline, pair.candidate], axis=1)
     if pair.metric.kind == "percent":
         best, worst = unseen_allowance(pair.baseline, pair.outcomes)
@@ -107,7 +107,7 @@ def draw(pair: PairedCounts, seed: Sequence[int] | int, draws: int = DRAWS) -> B
 
 
 def score_interval(metric: Metric, table: Array, outcomes: int, seed: Sequence[int] | int = 0) -> Interval:
-    """Return the 95 % interval of one run's figure.
+    """Return the 95 % interval of one run's value.
 
     One cluster has no spread: the interval is then all of 0 to 100, and for a perplexity, which has no
     upper bound, only the value itself.
@@ -275,7 +275,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def score(name: str, samples: Sequence[Sample], seed: int = 0) -> Score:
-    """Return the figure of one run on one task, with a 95 % interval from a cluster bootstrap.
+    """Return the value of one run on one task, with a 95 % interval from a cluster bootstrap.
 
     Args:
         name: key of `METRICS`.

@@ -143,7 +143,7 @@ def comparison_row(
     name: str, kind: Literal["task", "suite"], suite: str, pairs: Mapping[str, PairedTask], seed: int = 0,
     tested: bool = True,
 ) -> ComparisonRow:  # fmt: skip
-    """Return the figures of one task, or of the mean over several.
+    """Return the values of one task, or of the mean over several.
 
     Args:
         name: of the task or suite.

@@ -20,7 +20,7 @@ class PairedTask:
         baseline: the baseline's result.
         candidate: the candidate's result.
         counts: paired counts; None if the task failed in one of them or no item was scored in both.
-        drawn: the figures on each bootstrap draw; None with `counts`.
+        drawn: the values on each bootstrap draw; None with `counts`.
         n: items scored in both.
         unscored: items left out because one of the two could not be scored.
         unscored_alone: of these, items unscored in the baseline alone, and in the candidate alone.

@@ -2,7 +2,7 @@
 
 To add one, write its function and name it in `METRICS`. A function gives what the samples of one cluster add to the
 numerator and the denominator of named ratios, and `Metric.value` turns the ratios of any sum of clusters into the
-figure; so a bootstrap can recompute the official figure on each draw instead of approximating it.
+value; so a bootstrap can recompute the official value on each draw instead of approximating it.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Metric:
     Attributes:
         name: what a task file calls it.
         contributions: samples of one cluster -> what they add to each ratio.
-        rule: what the figure is, in a sentence; docs/tasks.md lists them.
+        rule: what the value is, in a sentence; docs/tasks.md lists them.
         kind: "percent" (0 to 100) or "perplexity" (1 or more, compared as a ratio).
         whole_units: whether items of one unit count together, so that an unscored item takes its unit with it.
         needs: optional keys of a task file that it needs.
-        examples: (samples as keywords of `Sample`, their figure); tests compute them.
+        examples: (samples as keywords of `Sample`, their value); tests compute them.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Metric:
         return table
 
     def value(self, sums: Array) -> Array:
-        """Return the figure of each sum of rows, [..., ratios, 2] -> [...].
+        """Return the value of each sum of rows, [..., ratios, 2] -> [...].
 
         A percentage is the mean of the ratios (a ratio that a draw left empty is left out), times 100. A perplexity
         is exp(-ratio).
@@ -88,8 +88,8 @@ class Metric:
         present = sums[..., 1] > 0
         return np.asarray(100.0 * np.where(present, ratios, 0.0).sum(-1) / present.sum(-1))
 
-    def of(self, samples: Sequence[Sample]) -> float:
-        """Return the figure of some samples; errors as those of `statistics`."""
+    def compute(self, samples: Sequence[Sample]) -> float:
+        """Return the value of some samples; errors as those of `statistics`."""
         return float(self.value(self.statistics(samples).sum(0)))
 
     def scored(self, samples: Sequence[Sample]) -> list[Sample]:
@@ -197,8 +197,8 @@ def metric_named(name: str) -> Metric:
 
 
 def mme_points(samples: Sequence[Sample]) -> dict[str, float]:
-    """Return MME's own figures: acc + acc+ of each subtask, 0 to 200; their sum is the official total."""
+    """Return MME's own values: acc + acc+ of each subtask, 0 to 200; their sum is the official total."""
     groups: dict[str, list[Sample]] = {}
     for s in mme.scored(samples):
         groups.setdefault(s.group, []).append(s)
-    return {group: 2 * mme.of(groups[group]) for group in sorted(groups)}
+    return {group: 2 * mme.compute(groups[group]) for group in sorted(groups)}

@@ -77,7 +77,7 @@ class Scorer:
         score: document -> score of the item.
         rule: what the score of an item is, in a sentence; docs/tasks.md lists them.
         harnesses: harnesses whose tasks it can score.
-        official: the harness's aggregates -> the figure that `metric` must give over the items, on its scale.
+        official: the harness's aggregates -> the value that `metric` must give over the items, on its scale.
         metric: key of `METRICS` for that check.
         template: YAML file of the harness that scores a task with its own prompt; none where `config` is complete.
         config: what the harness is given in addition to prompt and target, for a task with its own prompt.

@@ -137,7 +137,7 @@ class PackedDataset:
     fixed: bool
 
     @classmethod
-    def of(cls, parts: Sequence[EncodedImages], pad: int, device: torch.device, length: int = 0) -> PackedDataset:
+    def concat(cls, parts: Sequence[EncodedImages], pad: int, device: torch.device, length: int = 0) -> PackedDataset:
         """Return the rows of all parts, concatenated, padded (or truncated) to a length; 0 pads to the longest."""
         rows = [row for part in parts for row in part.rows]
         longest = length or max(len(row.tokens) for row in rows)
@@ -248,7 +248,7 @@ class PackedLlava:
     @torch.inference_mode()
     def accuracy(self, data: EncodedImages) -> dict[str, float]:
         """Return the share of turns whose answer tokens are all the likeliest, by kind, and their mean, in percent."""
-        rows, first = PackedDataset.of([data], self.pad, self.device), self.first_image_token(data.rows[0])
+        rows, first = PackedDataset.concat([data], self.pad, self.device), self.first_image_token(data.rows[0])
         hits: dict[str, list[float]] = defaultdict(list)
         for start in range(0, len(rows), DEV_BATCH):
             indices = range(start, min(start + DEV_BATCH, len(rows)))

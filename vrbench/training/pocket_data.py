@@ -60,7 +60,7 @@ def packed_data(
     assert isinstance(settings, GeneratedScenes)
     main = llava.fitting(data.rows[: settings.used])
     extras = settings.easy_vqa_images(batch) if extra else 0
-    rows = PackedDataset.of([data, *([extra] if extra and extras else [])], llava.pad, llava.device, llava.length)
+    rows = PackedDataset.concat([data, *([extra] if extra and extras else [])], llava.pad, llava.device, llava.length)
     order = main[shuffled_passes(steps * (batch - extras), len(main), (recipe.seed, 1))].reshape(steps, -1)
     if extra and extras:
         others = llava.fitting(extra.rows)

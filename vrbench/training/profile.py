@@ -55,7 +55,7 @@ class ProfileOptions:
         tunings: "lora" (rank 128, alpha 256, dropout 0.05, on every linear of the layers), "weights", or both.
         checkpointing: whether activations are recomputed in the backward pass; both to compare.
         layers: which are tuned, as `select_layers` reads them; default: all, and the paper's region.
-        batch: rows a step.
+        batch: rows per step.
         tokens: of a row, the image's included; half of the text is answers.
         image_tokens: of the image in a row.
         steps: timed after a warm-up; their median is reported.

@@ -138,7 +138,7 @@ def _cell(value: float | None, form: str, unit: float = 1) -> str:
 
 
 def _saved(row: ProfileRow, reference: ProfileRow | None, field: str) -> str:
-    """Return how much less than its reference a row takes, in percent; empty for the reference itself, or no figure."""
+    """Return how much less than its reference a row takes, in percent; empty for the reference itself, or no value."""
     if reference is None or reference is row:
         return ""
     value, whole = getattr(row, field), getattr(reference, field)

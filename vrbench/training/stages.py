@@ -94,7 +94,7 @@ def align(llava: PackedLlava, images: EncodedImages, recipe: TrainRecipe, state:
     data = pocket_data.packed_data(llava, images, None, recipe, stage.steps, stage.batch)
     groups = [ParameterGroup(projector_parameters(llava.model), stage.lr)]
     unfreeze(llava.model, groups, getattr(torch, recipe.dtype))
-    config = TrainingConfig.of(recipe, "align", stage, stage.steps, state)
+    config = TrainingConfig.from_recipe(recipe, "align", stage, stage.steps, state)
     return fit(llava.model, data, groups, config, llava.device)
 
 
@@ -168,7 +168,7 @@ def tune(
         parameters = layer_parameters(model, layers, settings)
         sampling = LayerSampling(parameters, layers, settings.sampling, settings.every, recipe.seed)
         callbacks = [sampling, *callbacks]
-    config = TrainingConfig.of(recipe, recipe.stage, settings, len(data.order) // settings.batch, state)
+    config = TrainingConfig.from_recipe(recipe, recipe.stage, settings, len(data.order) // settings.batch, state)
     return fit(model, data, groups, config, device, callbacks)
 
 

@@ -95,7 +95,7 @@ def train_tower(
     )
     data = TrainingData(samples, _collate, loss, _order(recipe, len(images), len(extra or ())))
     groups = [ParameterGroup(list(model.parameters()), stage.lr, stage.weight_decay)]
-    fit(model, data, groups, TrainingConfig.of(recipe, "tower", stage, stage.steps, state), device)
+    fit(model, data, groups, TrainingConfig.from_recipe(recipe, "tower", stage, stage.steps, state), device)
     with torch.inference_mode():
         tokens = encode(model.tower, dev.pixels, device)
         shares = model.accuracy(tokens.float(), torch.from_numpy(dev.labels).to(device))

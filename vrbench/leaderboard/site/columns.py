@@ -51,7 +51,7 @@ class TableColumn:
         cell: row -> content of its cell in the table.
         order: row -> value by which the table is sorted; None to sort by the cell's text.
         style: class of heading and cells: "num" and "quiet" are sorted as numbers.
-        said: the rest of the heading for a screen reader.
+        alt_header: the rest of the heading for a screen reader.
     """
 
     csv: Mapping[str, Get]
@@ -60,7 +60,7 @@ class TableColumn:
     cell: Callable[[LeaderboardRow], str] = lambda row: ""
     order: Get | None = None
     style: str = ""
-    said: str = ""
+    alt_header: str = ""
 
 
 def columns_of(table: Leaderboard) -> list[TableColumn]:
@@ -124,12 +124,12 @@ def _mean_columns(suite: str, rows: Sequence[LeaderboardRow]) -> Iterator[TableC
     kept = [found for row in rows if (found := retention(row))]
     group, scale = SUITES[suite] if kept else "", bar_scale(kept, 100.0)
     places = {f"{suite}_score_rank_{end}": getter(f"{suite}.score.rank.{end}") for end in ("best", "worst")}
-    said = f", {suite}"
-    yield TableColumn({}, "Rank", group, lambda r: _rank(score(r)), lambda r: _rank_order(score(r)), "num", said)
+    alt_header = f", {suite}"
+    yield TableColumn({}, "Rank", group, lambda r: _rank(score(r)), lambda r: _rank_order(score(r)), "num", alt_header)
     yield TableColumn(
         _ends(f"{suite}_score", f"{suite}.score") | places,
         "Score", group, lambda row: _titled(wording.value(score(row)), wording.ends(score(row))),
-        getter(f"{suite}.score.value", -1), "num", said,
+        getter(f"{suite}.score.value", -1), "num", alt_header,
     )  # fmt: skip
     yield TableColumn(
         _ends(f"{suite}_retention", f"{suite}.retention"),
