@@ -97,7 +97,7 @@ class TrainingConfig:
     beta2: float = 0.98
 
     @classmethod
-    def of(
+    def from_recipe(
         cls, recipe: TrainRecipe, label: str, stage: TowerStage | AlignStage | TuneStage, steps: int, state: Path | None
     ) -> TrainingConfig:
         """Return the settings that a recipe has for one of its stages."""
