@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
+from multiprocessing import get_context
+from multiprocessing.forkserver import ForkServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -23,7 +21,6 @@ from vrbench.core.errors import VrbenchError
 from vrbench.reproduce.execute import ExecutionOptions, StepEvent, execute, gpu_names
 from vrbench.reproduce.plan import Plan, StepRecord, load_plan
 
-ROOT = Path(__file__).parents[2]
 SMALL = plan(
     step("train-a", minutes=2.0),
     step("run-a", "train-a"),
@@ -31,6 +28,19 @@ SMALL = plan(
     step("train-b", "layers-x", what="{layers-x}"),
     step("run-b", "train-b"),
 )
+
+
+LIGHT = ForkServer()
+LIGHT.set_forkserver_preload(["tests.reproduce.fake_steps"])
+
+
+@pytest.fixture(autouse=True)
+def fast_workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copy the workers from a process that has imported what they need; one test starts them as users do."""
+    monkeypatch.setattr("multiprocessing.forkserver.connect_to_new_process", LIGHT.connect_to_new_process)
+    if "killed" not in request.node.name:
+        contexts = SimpleNamespace(get_context=lambda _: get_context("forkserver"))
+        monkeypatch.setattr("vrbench.reproduce.execute.multiprocessing", contexts)
 
 
 def events(of: Plan, folder: Path, **options: object) -> list[StepEvent]:
@@ -67,7 +77,7 @@ class TestOrder:
         assert begun(tmp_path) == ["train-first", "train-second", "train-long"]
 
     def test_the_profile_runs_when_nothing_else_does(self, tmp_path: Path) -> None:
-        of = plan(step("profile"), step("train-a", seconds=0.3), step("train-b", seconds=0.3), step("run-a", "train-a"))
+        of = plan(step("profile"), step("train-a", seconds=0.1), step("train-b", seconds=0.1), step("run-a", "train-a"))
         events(of, tmp_path, jobs=3)
         assert [(line[0], line[1]) for line in diary(tmp_path)][-2:] == [("begin", "profile"), ("end", "profile")]
 
@@ -92,7 +102,7 @@ class TestRecords:
         assert "own words" not in "".join(capfd.readouterr())
 
     def test_each_process_has_one_card_in_turn(self, tmp_path: Path) -> None:
-        of = plan(*(step(f"train-{i}", seconds=0.4) for i in range(4)))
+        of = plan(*(step(f"train-{i}", seconds=0.3) for i in range(4)))
         happened = events(of, tmp_path, jobs=4, gpus=("5", "7"))
         by_process = {line[2]: line[3] for line in diary(tmp_path)}
         assert sorted(by_process.values()) == ["5", "5", "7", "7"]
@@ -145,40 +155,30 @@ class TestFailures:
 
 class TestResuming:
     def test_a_killed_process_is_resumed_and_no_step_is_done_twice(self, tmp_path: Path) -> None:
-        folder = tmp_path / "out"
-        program = (
-            "from contextlib import closing\nfrom tests.reproduce import fake_steps, test_execute as t\n"
-            "from vrbench.reproduce.execute import ExecutionOptions, execute\nfrom pathlib import Path\nimport sys\n"
-            "if __name__ == '__main__':\n"
-            "    list(execute(t.SLOW, Path(sys.argv[1]), fake_steps.FUNCTIONS, ExecutionOptions(jobs=2)))\n"
-        )
-        file = tmp_path / "program.py"
-        file.write_text(program)
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        process = subprocess.Popen([sys.executable, str(file), str(folder)], env=environment)
-        _wait_until(lambda: len(begun(folder)) == 3)  # train-a is done, train-b and train-c are at work
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        workers = {int(line[2]) for line in diary(folder)}
-        _wait_until_dead(workers)
-        assert [line[1] for line in diary(folder) if line[0] == "end"] == ["train-a"]  # the others died immediately
-        happened = events(SLOW, folder, jobs=2)
+        process = get_context("forkserver").Process(target=in_another_process, args=(tmp_path,))
+        process.start()
+        _wait_until(lambda: len(begun(tmp_path)) >= 3)  # train-a is done, train-b and train-c are at work
+        process.kill()
+        process.join()
+        _wait_until_dead({int(line[2]) for line in diary(tmp_path)})
+        assert [line[1] for line in diary(tmp_path) if line[0] == "end"] == ["train-a"]
+        (tmp_path / "go").touch()
+        happened = events(SLOW, tmp_path, jobs=2)
         assert {e.step for e in happened if e.kind == "existing"} == {"train-a"}
-        finished = [line[1] for line in diary(folder) if line[0] == "end"]
+        finished = [line[1] for line in diary(tmp_path) if line[0] == "end"]
         assert sorted(finished) == sorted(one.name for one in SLOW.steps)
 
     def test_two_at_once_are_refused(self, tmp_path: Path) -> None:
         with closing(execute(SMALL, tmp_path, fake_steps.FUNCTIONS, ExecutionOptions())) as happening:
             next(happening)
-            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as other:
+            with ProcessPoolExecutor(1, mp_context=get_context("forkserver")) as other:
                 with pytest.raises(VrbenchError, match="another process is at work"):
                     other.submit(events, SMALL, tmp_path).result()
 
     def test_closing_ends_the_processes(self, tmp_path: Path) -> None:
-        happening = execute(plan(step("train-a", seconds=60)), tmp_path, fake_steps.FUNCTIONS, ExecutionOptions())
+        happening = execute(plan(step("train-a", held=True)), tmp_path, fake_steps.FUNCTIONS, ExecutionOptions())
         next(happening)
-        while not diary(tmp_path):
-            time.sleep(0.02)
+        _wait_until(lambda: bool(diary(tmp_path)))
         happening.close()
         _wait_until_dead({int(diary(tmp_path)[0][2])})
 
@@ -276,11 +276,16 @@ class TestDiscarding:
 
 SLOW = plan(
     step("train-a", minutes=9.0),
-    step("train-b", "train-a", seconds=2.0),
-    step("train-c", "train-a", seconds=2.0),
+    step("train-b", "train-a", held=True),
+    step("train-c", "train-a", held=True),
     step("train-d", "train-b"),
     step("run-d", "train-d"),
 )
+
+
+def in_another_process(folder: Path) -> None:
+    """Execute a plan that comes to no end."""
+    events(SLOW, folder, jobs=2)
 
 
 def _wait_until(so: Callable[[], bool]) -> None:
