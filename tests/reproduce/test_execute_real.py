@@ -24,9 +24,9 @@ from vrbench.training import load
 from vrbench.training.run import train
 
 TASKS = "pocket_mme,pocket_grammar"
-TUNED = {"full": "all", "sparse-uniform-1": "sparse-uniform:1"}
+TUNED = {"full": "all", "sparse-uniform-2": "sparse-uniform:2"}
 OTHERS = (
-    "run-angular-2-s0", "run-lisa-s0", "run-base", "run-heal-region-loss-1-s0", "run-restore-top-2-s0",
+    "run-angular-2-s0", "run-base", "run-heal-region-loss-1-s0", "run-restore-top-2-s0",
     "run-prune-full-angular-2-s0",
 )  # fmt: skip
 WANTED = ",".join((*(f"run-{name}-s0" for name in TUNED), *OTHERS))
@@ -121,7 +121,7 @@ def check_the_report_is_written(folder: Path) -> None:
     from vrbench.reproduce.report import write_report
 
     told = {path.name: path.read_text() for path in write_report(folder) if path.suffix == ".md"}
-    assert "1 layer" in told["report.md"]
+    assert "2 layers" in told["report.md"]
 
 
 def check_every_kind_of_step(folder: Path) -> None:
