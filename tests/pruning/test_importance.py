@@ -12,7 +12,6 @@ import pytest
 
 from tests import tiny, tiny_families
 from vrbench import cli
-from vrbench.checkpoints.families import FAMILIES
 from vrbench.core.errors import VrbenchError, error_messages
 from vrbench.core.io import digest_of
 from vrbench.core.layers import STRATEGIES, LayerSet, select_layers
@@ -27,7 +26,8 @@ from vrbench.pruning.scoring_context import ScoringContext
 
 SMALL: dict[str, Any] = {"questions": DevQuestions(2, 2), "device": "cpu"}
 FEW: dict[str, Any] = {"num_images": 2, "turns": 2, "device": "cpu"}
-OTHERS = sorted(set(FAMILIES) - {"llava"})
+UNLIKE = ("gemma3", "llava_next", "mllama", "paligemma", "qwen3_vl")
+"""Families that differ in where image tokens are and what attends to them."""
 AT_WORK = [name for name, score in IMPORTANCE_METHODS.items() if "images" in score.needs]
 
 
@@ -36,7 +36,7 @@ def adapter(tiny_llava: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.save_adapter(tmp_path_factory.mktemp("tuned") / "adapter", tiny_llava, layers=(1, 3))
 
 
-@pytest.fixture(scope="module", params=OTHERS)
+@pytest.fixture(scope="module", params=UNLIKE)
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(tiny_families.save(request.param, tmp_path_factory.mktemp("family") / request.param))
 
@@ -46,10 +46,12 @@ def test_each_score_gives_a_number_a_layer(by: str, adapter: Path) -> None:
     found = importance(by, resolve_checkpoint(str(adapter)), **SMALL)
     assert (found.by, len(found.values)) == (by, tiny.DEPTH)
     assert min(found.values) >= 0 and max(found.values) > 0
-    assert found == importance(by, resolve_checkpoint(str(adapter)), **SMALL)
     assert found.note.startswith("of adapter")
     assert ("against llava" in found.note) == ("base" in IMPORTANCE_METHODS[by].needs)
     assert ("on 2 dev images with 2 questions each" in found.note) == ("images" in IMPORTANCE_METHODS[by].needs)
+    if by in AT_WORK:
+        more = importance(by, resolve_checkpoint(str(adapter)), questions=DevQuestions(3, 2), device="cpu")
+        assert more.values != found.values
 
 
 def test_one_function_is_a_score_for_every_command(adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,12 +80,6 @@ def test_one_function_is_a_score_for_every_command(adapter: Path, monkeypatch: p
     assert (method.summary, method.requirements) == ("Number of the layer.", "a tuned checkpoint, images with answers")
     assert choose("number", 2, ckpt=str(adapter), **FEW).indices == (2, 3)
     assert "did you mean 'number'" in validate_criterion("numbr")[0]
-
-
-@pytest.mark.parametrize("by", AT_WORK)
-def test_more_pictures_give_other_numbers(by: str, adapter: Path) -> None:
-    more = importance(by, resolve_checkpoint(str(adapter)), questions=DevQuestions(3, 2), device="cpu")
-    assert more.values != importance(by, resolve_checkpoint(str(adapter)), **SMALL).values
 
 
 def test_each_family_s_layers_are_measured_alone_as_in_a_batch(family: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +142,7 @@ class TestFaults:
 
 
 class TestChoose:
-    @pytest.mark.parametrize("by", IMPORTANCE_METHODS)
+    @pytest.mark.parametrize("by", ["angular", "change", "lora-norm"])
     def test_the_highest_scores_are_chosen_and_read_back(self, by: str, adapter: Path, tmp_path: Path) -> None:
         file, plot = tmp_path / "layers.json", tmp_path / "scores.png"
         made = choose(by, 2, ckpt=str(adapter), out=file, plot=plot, **FEW)

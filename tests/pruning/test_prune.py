@@ -70,8 +70,8 @@ class TestWhole:
         assert (out / "preprocessor_config.json").is_file()
         assert (out / "recipe.yaml").is_file()
 
-    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-    def test_files_in_half_precision_stay_so_when_nothing_is_merged(self, tmp_path: Path, dtype: torch.dtype) -> None:
+    def test_files_in_half_precision_stay_so_when_nothing_is_merged(self, tmp_path: Path) -> None:
+        dtype = torch.float16
         base = tiny.save_llava(tmp_path / "half")
         tiny.llava().to(dtype).save_pretrained(base)
         out = prune(recipe(base), tmp_path / "whole", "cpu", whole=True)

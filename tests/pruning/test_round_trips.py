@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,9 +41,9 @@ class Made:
     make: Callable[..., Any]
 
 
-@pytest.fixture(scope="module", params=["llava", "qwen2_5_vl"])
-def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
-    """Neither the model nor its folder may be changed."""
+@contextmanager
+def made_of(kind: str, folder: Path) -> Iterator[Made]:
+    """A family's tiny model; neither it nor its folder may be changed."""
 
     def load_parts(folder: Path, model_type: str) -> Any:  # no image is shown here
         tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -51,9 +52,22 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hf_folder, "load_processor", load_parts)
         patch.setattr(hf_folder, "validate_processor", lambda *_: [])
-        make = {"llava": tiny.llava, "qwen2_5_vl": others.qwen}[request.param]
+        make = {"llava": tiny.llava, "qwen2_5_vl": others.qwen}[kind]
         model = make()
-        yield Made(model, others.save(model, tmp_path_factory.mktemp("made") / "base"), make)
+        yield Made(model, others.save(model, folder), make)
+
+
+@pytest.fixture(scope="module", params=["llava", "qwen2_5_vl"])
+def each(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
+    """For what depends on where the projector and the layers are."""
+    with made_of(request.param, tmp_path_factory.mktemp("made") / "base") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
+    with made_of("llava", tmp_path_factory.mktemp("made") / "base") as made:
+        yield made
 
 
 def loaded(folder: Path) -> Any:
@@ -184,16 +198,16 @@ def test_an_adapter_on_an_adapter(made: Made, tmp_path: Path) -> None:
     assert not torch.allclose(lower[one], base[one], atol=1e-3)
 
 
-def test_an_adapter_s_own_projector_replaces_the_base_s(made: Made, tmp_path: Path) -> None:
+def test_an_adapter_s_own_projector_replaces_the_base_s(each: Made, tmp_path: Path) -> None:
     from peft import PeftModel
 
-    name = {"llava": "multi_modal_projector", "qwen2_5_vl": "merger"}[made.model.config.model_type]
-    folder = save_adapter(made, tmp_path / "a", modules_to_save=[name])
+    name = {"llava": "multi_modal_projector", "qwen2_5_vl": "merger"}[each.model.config.model_type]
+    folder = save_adapter(each, tmp_path / "a", modules_to_save=[name])
     found = resolve_checkpoint(str(folder))
-    theirs = PeftModel.from_pretrained(made.make(), folder).eval().get_base_model()
+    theirs = PeftModel.from_pretrained(each.make(), folder).eval().get_base_model()
     model = load_model(found, torch.float32)
     assert torch.allclose(others.logits(model), others.logits(theirs), atol=1e-5)
-    before = projector_parameters(made.model)
+    before = projector_parameters(each.model)
     assert not any(torch.equal(p, before[n]) for n, p in projector_parameters(model).items())
     assert "projector" in found.lineage[0].steps[0].note
 
@@ -204,24 +218,24 @@ def test_a_foreign_adapter_s_layers_and_kind_are_in_its_lineage(made: Made, tmp_
     assert found.origins.tuned == (1, 3)
 
 
-def test_only_layers_of_the_llm_are_tuned(made: Made, tmp_path: Path) -> None:
-    folder = save_adapter(made, tmp_path / "a", layers=(1,))
+def test_only_layers_of_the_llm_are_tuned(each: Made, tmp_path: Path) -> None:
+    folder = save_adapter(each, tmp_path / "a", layers=(1,))
     # Patterns that also name the vision tower's own layer 1, and every layer.
     tiny.edit_json(folder / "adapter_config.json", target_modules=["q_proj", "up_proj"], layers_to_transform=[])
-    before, after = dict(made.model.named_parameters()), dict(loaded(folder).named_parameters())
+    before, after = dict(each.model.named_parameters()), dict(loaded(folder).named_parameters())
     changed = {name for name, p in after.items() if not torch.equal(p, before[name])}
     assert changed == {f"model.language_model.layers.1.{m}.weight" for m in ("self_attn.q_proj", "mlp.up_proj")}
 
 
 @pytest.mark.supports("llava", "delta")
-def test_a_delta_is_the_tuned_model(made: Made, tmp_path: Path) -> None:
-    model = tuned(made, (0, 2))
-    folder = save_delta(model, LayerSet.of((0, 2), 4), str(made.folder), tmp_path / "delta")
+def test_a_delta_is_the_tuned_model(each: Made, tmp_path: Path) -> None:
+    model = tuned(each, (0, 2))
+    folder = save_delta(model, LayerSet.of((0, 2), 4), str(each.folder), tmp_path / "delta")
     found = resolve_checkpoint(str(folder))
     assert same(load_model(found, torch.float32), model)
-    assert not same(made.model, model)
+    assert not same(each.model, model)
     assert found.lineage[0].steps == (LineageStep(kind="trained", layers="0,2", depth=4, method="weights"),)
-    assert (found.origins.tuned, found.base and found.base.path) == ((0, 2), made.folder)
+    assert (found.origins.tuned, found.base and found.base.path) == ((0, 2), each.folder)
     names = load_file(folder / "delta.safetensors")
     assert {n.split(".")[1] for n in names if n.startswith("layers.")} == {"0", "2"}
     assert set(projector_parameters(model)) < set(names)
@@ -255,8 +269,8 @@ def test_a_light_pruned_folder_is_the_smaller_model(made: Made, tmp_path: Path) 
 
 
 @pytest.mark.supports("llava", "saved")
-def test_a_whole_folder_is_the_light_one_and_needs_no_base(made: Made, tmp_path: Path) -> None:
-    adapter = save_adapter(made, tmp_path / "a")
+def test_a_whole_folder_is_the_light_one_and_needs_no_base(each: Made, tmp_path: Path) -> None:
+    adapter = save_adapter(each, tmp_path / "a")
     light = layered(tmp_path / "light", adapter, LineageStep(kind="pruned", layers="0", depth=4), depth=3)
     found = resolve_checkpoint(str(light))
     with create_folder(tmp_path / "whole") as folder:
@@ -275,19 +289,19 @@ def test_a_whole_folder_is_the_light_one_and_needs_no_base(made: Made, tmp_path:
 
 
 @pytest.mark.supports("llava", "restored")
-def test_restored_layers_are_the_backbone_s_whatever_was_trained(made: Made, tmp_path: Path) -> None:
-    adapter = save_adapter(made, tmp_path / "a", layers=(0, 1, 2))
-    folder = restore(str(adapter), "1-2", str(made.folder), tmp_path / "r")
+def test_restored_layers_are_the_backbone_s_whatever_was_trained(each: Made, tmp_path: Path) -> None:
+    adapter = save_adapter(each, tmp_path / "a", layers=(0, 1, 2))
+    folder = restore(str(adapter), "1-2", str(each.folder), tmp_path / "r")
     found = resolve_checkpoint(str(folder))
     expected = loaded(adapter)
     for name, parameter in layer_parameters(expected, (1, 2)).items():
-        parameter.data.copy_(layer_parameters(made.model, (1, 2))[name])
+        parameter.data.copy_(layer_parameters(each.model, (1, 2))[name])
     assert same(load_model(found, torch.float32), expected)
     assert not same(expected, loaded(adapter))
     assert found.origins.tuned == (0,)
     (step,) = found.lineage[0].steps
     assert (step.kind, step.layers, step.depth) == ("restored", "1-2", 4)
-    assert step.backbone and step.backbone.digest == resolve_checkpoint(str(made.folder)).digest
+    assert step.backbone and step.backbone.digest == resolve_checkpoint(str(each.folder)).digest
     beside = load_vlm(found, merge=False).model
     assert torch.allclose(others.logits(beside), others.logits(expected), atol=1e-5)
     assert {name.split("layers.")[1][0] for name, _ in beside.named_parameters() if "lora_A" in name} == {"0"}

@@ -9,9 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from multiprocessing import get_context
-from multiprocessing.forkserver import ForkServer
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -30,17 +28,10 @@ SMALL = plan(
 )
 
 
-LIGHT = ForkServer()
-LIGHT.set_forkserver_preload(["tests.reproduce.fake_steps"])
-
-
 @pytest.fixture(autouse=True)
 def fast_workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Copy the workers from a process that has imported what they need; one test starts them as users do."""
-    monkeypatch.setattr("multiprocessing.forkserver.connect_to_new_process", LIGHT.connect_to_new_process)
-    if "killed" not in request.node.name:
-        contexts = SimpleNamespace(get_context=lambda _: get_context("forkserver"))
-        monkeypatch.setattr("vrbench.reproduce.execute.multiprocessing", contexts)
+    """One test starts its workers as users do."""
+    fake_steps.use_light_workers(monkeypatch, own="killed" not in request.node.name)
 
 
 def events(of: Plan, folder: Path, **options: object) -> list[StepEvent]:

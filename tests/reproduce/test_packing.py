@@ -75,7 +75,8 @@ def test_samples_that_are_not_those_of_the_record_are_refused(folder: Path) -> N
         write_report(folder)
 
 
-def test_a_plan_goes_on_from_packed_records(tmp_path: Path) -> None:
+def test_a_plan_goes_on_from_packed_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_steps.use_light_workers(monkeypatch)
     of = fake_steps.plan(fake_steps.step("train-a"), fake_steps.step("layers-x", "train-a"))
     with closing(execute(of, tmp_path, fake_steps.FUNCTIONS, ExecutionOptions())) as happening:
         list(happening)
