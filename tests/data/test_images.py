@@ -113,7 +113,7 @@ def test_16_bit_images_of_a_task_are_counted_under_the_table(tmp_path: Path) -> 
     samples = [Sample(id=f"{i}", cluster=f"{i}", score=1.0, responses=("red",)) for i in range(3)]
     told = [task_result.answer_fields("exact_match", samples, {}, 100, job.sixteen_bits)["warnings"] for job in jobs]
     assert told == [
-        ("1 image has 16 bits a channel, of which the high 8 are shown; lmms-eval clips such an image to white",), (),
+        ("1 image has 16 bits a channel, reduced to the high 8; lmms-eval clips such an image to white",), (),
     ]  # fmt: skip
 
 

@@ -136,7 +136,7 @@ def test_images_of_16_bits_are_counted(images: Path, tmp_path: Path, caplog: pyt
     with caplog.at_level(logging.WARNING):
         found = from_json(write(tmp_path, [record, *GOOD]), images)
     assert found.sixteen_bit == 1 and found.skipped == {}
-    assert "samples; images of 16 bits a channel, of which the high 8 are shown: 1" in found.summary()
+    assert "samples; images of 16 bits a channel, reduced to the high 8: 1" in found.summary()
     assert found.summary() in caplog.text
 
 

@@ -11,14 +11,14 @@ from vrbench.core.io import digest_of
 from vrbench.core.schemas import Lineage
 
 TEMPLATES = "additional_chat_templates"
-"""Folder with the chat templates beside the default one, each a file."""
+"""Folder with the chat templates other than the default one, each a file."""
 
 SETTINGS = (
     "config.json", "generation_config.json", "adapter_config.json", "preprocessor_config.json",
     "processor_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json",
     "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
-"""Files beside the weights that determine a model's answers."""
+"""Files other than the weights that determine a model's answers."""
 
 
 def validate_digests(folder: Path, lineage: Lineage | None, files: list[str]) -> list[str]:
@@ -34,7 +34,7 @@ def validate_digests(folder: Path, lineage: Lineage | None, files: list[str]) ->
 
 
 def settings_files(folder: Path) -> list[str]:
-    """Return the names of a folder's files beside the weights that determine answers."""
+    """Return the names of a folder's files, other than the weights, that determine answers."""
     named = [*SETTINGS, *sorted(f"{TEMPLATES}/{file.name}" for file in (folder / TEMPLATES).glob("*.jinja"))]
     return [name for name in named if (folder / name).is_file()]
 

@@ -50,7 +50,7 @@ class PromptFormat:
             is given the tokenizer instead of the processor.
         lmms_class: lmms-eval's model class under lmms_eval.models, such as "simple.qwen3_vl.Qwen3_VL".
         description: the prompt in words, for docs/families.md.
-        image_placement: where images stand in it, for docs/families.md.
+        image_placement: position of images in the prompt, for docs/families.md.
         max_new_tokens: longest answer, in tokens, where the task names none; as in the class.
         stop_rule: which texts of the harness's `until` end an answer. Those of a task file's own `generation` always
             do, in every family.

@@ -29,7 +29,7 @@ UNSUPPORTED_SETTINGS: dict[str, str] = {
 """Setting -> what it does that no harness supports."""
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {"guidance_scale": (1,), "penalty_alpha": (0,), "token_healing": (False,)}
-"""Values of these settings, beside null and an empty list, that request nothing."""
+"""Values of these settings, in addition to null and an empty list, that request nothing."""
 
 
 def validate_generation_config(folder: Path, trusted: bool = False) -> list[str]:

@@ -31,7 +31,7 @@ class AdapterRanks(Record):
 
     of: str = Field(description="Checkpoint that the adapter belongs to.")
     rank: int = Field(description="Rank of the LoRA matrices.")
-    layers: str = Field(description="Layers, as `LayerSet` text, counted in the model that the adapter was put on.")
+    layers: str = Field(description="Layers, as `LayerSet` text, counted in the model that the adapter was applied to.")
     modules: tuple[str, ...] = Field(description="Modules of a layer, such as 'self_attn.q_proj'.")
 
 

@@ -45,7 +45,7 @@ def apply_steps(lineage: Lineage, depth: int, has_weights: bool = False) -> Appl
     """Apply a lineage's steps to a base of some depth; return their effect and errors.
 
     Args:
-        lineage: of a checkpoint that is put on its base when it is loaded; depth 0 when it states none.
+        lineage: of a checkpoint that is applied to its base when it is loaded; depth 0 when it states none.
         depth: decoder layers of the base.
         has_weights: whether the folder has trained weights, which are applied after all edits of layers.
     """

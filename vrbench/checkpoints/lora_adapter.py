@@ -31,7 +31,7 @@ BASE_CHANGING_INIT = re.compile(r"pissa_niter_\d+|loftq|corda|lora_ga")
 
 SAVE_PLAIN = "save the adapter with PEFT's `path_initial_model_for_weight_conversion`, or give the merged model"
 MERGE = "what tunes more is run as a complete model: merge it into its base (PEFT's merge_and_unload) and save that"
-ONLY_LORA = f"LoRA on the LLM's decoder layers is all that is allowed, beside a projector in modules_to_save; {MERGE}"
+ONLY_LORA = f"LoRA on the LLM's decoder layers is all that is allowed, besides a projector in modules_to_save; {MERGE}"
 LORA_TENSOR = re.compile(
     r"(layers\.\d+\..+)\.lora_(?:([AB])(?:\.default)?\.weight|(magnitude_vector)(?:\.default)?(?:\.weight)?)"
 )
@@ -141,11 +141,11 @@ def adapter_layers(folder: Path, depth: int) -> LayerSet:
 
 
 def validate_adapter(folder: Path, shapes: Mapping[str, Shape], depth: int, projector: Collection[str]) -> list[str]:
-    """Return why the LoRA adapter in a folder cannot be put on a model of these shapes; empty when it can.
+    """Return why the LoRA adapter in a folder cannot be applied to a model of these shapes; empty when it can.
 
     Args:
         folder: of PEFT's layout.
-        shapes: canonical name -> shape of the model that the adapter is put on, after pruning.
+        shapes: canonical name -> shape of the model that the adapter is applied to, after pruning.
         depth: its decoder layers.
         projector: canonical names of the projector's parameters, which modules_to_save may replace.
     """

@@ -76,7 +76,7 @@ def validate_overlay(
         conflict = f"{folder} has {TOWER} and also {', '.join(more)}; that needs a folder of its own"
         return [conflict] * bool(more) + _validate_pocket(folder)
     if base.code:
-        return [f"{folder} is put on {base.id}, which runs code of its own; only the model itself can be run"]
+        return [f"{folder} is based on {base.id}, which runs code of its own; only the base itself can be run"]
     if base.family not in FAMILIES:
         return [f"{folder} has no {TOWER}, and its base {base.id} is a language model without vision"]
     errors: list[str] = []

@@ -32,7 +32,7 @@ class Turn:
     """A question about some images and its answer.
 
     Attributes:
-        question: marks by IMAGE where each image stands; without marks, the images stand in front.
+        question: text with IMAGE at the position of each image; without any, the images come first.
         answer: the answer.
         n_images: number of images in the question.
     """

@@ -129,7 +129,7 @@ class StoredAdapter:
         of: id of the checkpoint that it belongs to.
         ranks: layer -> module (such as "self_attn.q_proj") -> rank.
         parameters: number of values.
-        depth: decoder layers of the model that it is put on.
+        depth: decoder layers of the model that it is applied to.
     """
 
     of: str
@@ -265,7 +265,7 @@ def _restore_layers(index: TensorIndex, edit: LayerEdit) -> TensorIndex:
 
 
 def _from_layers(name: str) -> str:
-    """Return a layer's tensor name from "layers." on; what stands before differs between families."""
+    """Return a layer's tensor name from "layers." on; the prefix differs between families."""
     return name[name.find("layers.") :]
 
 

@@ -33,7 +33,7 @@ JSON_FILES = (
     "generation_config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json",
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "chat_template.json",
 )  # fmt: skip
-"""Files beside config.json that are read, each a JSON object."""
+"""Files other than config.json that are read, each a JSON object."""
 
 TEXT_FILES = ("chat_template.jinja", "merges.txt")
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")

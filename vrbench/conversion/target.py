@@ -129,7 +129,7 @@ def _lineage(name: str, source: SourceCheckpoint, config: LlavaConfig, weights: 
     depth = config.text_config.num_hidden_layers
     note = f"{FORMS[source.form]} in the layout of {source.settings['model_type']}"
     if source.base:
-        note += f": {source.id}, put on {source.base_id}"
+        note += f": {source.id}, combined with {source.base_id}"
     note += f"; vision tower {source.settings.get('mm_vision_tower')}"
     note += ", from its own folder" if source.tower_folder else ", as the source holds it"
     steps = [LineageStep(kind="converted", layers="none", depth=depth, method=source.form, note=note)]

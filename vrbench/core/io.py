@@ -29,7 +29,7 @@ BYTE_ORDER_MARKS = {
 """First bytes of a file -> its encoding; UTF-32 first, since its mark begins like that of UTF-16."""
 
 OutputKind = Literal["folder", "checkpoint", "file"]
-"""What a command writes: a folder that it fills; or a checkpoint folder or file, written beside its place first."""
+"""What a command writes: a folder that it fills; or a checkpoint folder or file, written to a temporary path first."""
 
 
 def read_text(path: Path) -> str:

@@ -1,7 +1,7 @@
 """The answer store: every response of one checkpoint, durable as soon as its batch is written.
 
 One SQLite file per checkpoint digest. Interrupted at any moment, it holds every batch written before; several processes
-may use it at once. With each response it keeps when and with what it was computed.
+may use it at once. Each response is stored with the time and the versions that computed it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _TABLES = (
 def store_file(folder: Path, checkpoint: str) -> Path:
     """Return the file of a checkpoint's responses in a folder.
 
-    The layout is in its name, so that a file of another vrbench lies beside it and neither touches the other.
+    The layout version is in its name, so that versions of vrbench with other layouts use other files.
     """
     return folder / f"{checkpoint}.{LAYOUT}.sqlite"
 

@@ -183,7 +183,7 @@ class _ItemProgress:
 
 
 def _token_budget(vlm: BaseVLM) -> int:
-    """Return how many padded tokens should fit in one pass beside the weights: activations grow with them."""
+    """Return how many padded tokens should fit in one pass together with the weights: activations grow with them."""
     if vlm.device.type != "cuda":
         return CPU_TOKENS
     import torch

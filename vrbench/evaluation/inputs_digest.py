@@ -37,7 +37,7 @@ def task_inputs(
     """
     definition = spec.model_dump(mode="json", exclude=DESCRIPTIVE)
     if spec.data.kind == "file":
-        del definition["data"]["name"]  # where a file lies is not part of the task; its items are
+        del definition["data"]["name"]  # the path of a file is not part of the task; its items are
     return {"spec": definition, "data": data_digest, "harness": harness, **({"code": dict(code)} if code else {})}
 
 
@@ -46,7 +46,7 @@ def inputs_digest(checkpoint_digest: str, tasks: Mapping[str, Mapping[str, Any]]
 
     Args:
         tasks: id -> `task_inputs`.
-        settings: of which limit, seed, dtype, environment and image settings count.
+        settings: limit, seed, dtype, environment and image settings are used.
     """
     inputs: dict[str, Any] = {"checkpoint": checkpoint_digest, "tasks": tasks}
     inputs |= {"limit": settings.limit, "seed": settings.seed, "dtype": settings.dtype}

@@ -46,7 +46,7 @@ class PlannedTask:
         origin: data set, revision and where it came from.
         digest: sha256 over the items used, including few-shot examples.
         location: where the data are.
-        sixteen_bits: number of scored images with 16 bits a channel, of which 8 are shown.
+        sixteen_bits: number of scored images with 16 bits a channel, reduced to 8.
     """
 
     spec: TaskSpec

@@ -98,7 +98,7 @@ def answer_fields(
     if sixteen_bits:
         images = f"{sixteen_bits:,} image{'s have' if sixteen_bits > 1 else ' has'}"
         warnings.append(
-            f"{images} 16 bits a channel, of which the high 8 are shown; lmms-eval clips such an image to white"
+            f"{images} 16 bits a channel, reduced to the high 8; lmms-eval clips such an image to white"
         )
     unscored = [sample for sample in samples if sample.unscored]
     if unscored:
@@ -170,7 +170,7 @@ def _note(task: PlannedTask, n: int, unscored: int, missing: Sequence[str]) -> s
 def _official(spec: TaskSpec, scores: TaskScores, complete: bool) -> dict[str, float]:
     """Return the harness's aggregates; MME's points of each subtask, and its totals only when nothing is missing.
 
-    Beside a circular score stands the vanilla one, each rotation counted by itself.
+    A circular score is reported with the vanilla one, which counts each rotation by itself.
     """
     if spec.metric == "circular":
         vanilla = metrics.METRICS["vanilla"]

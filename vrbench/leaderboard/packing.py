@@ -21,7 +21,7 @@ from vrbench.leaderboard.untrusted_input.files import RUN_FILE, read_bytes
 from vrbench.tasks import registry
 
 PACKING_PREFIX = ".packing-"
-"""Start of the name of an unfinished folder, which is beside `submissions`."""
+"""Prefix of the name of an unfinished folder, which is next to `submissions`."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def part_of(run: Run, tasks: Collection[str]) -> Run:
     deciding = {r.task: task_inputs(known[r.task], r.data_digest, r.harness, r.code) for r in record.results}
     if record.inputs_digest != inputs_digest(record.checkpoint.digest, deciding, record.settings):
         raise VrbenchError(
-            f"the run has {', '.join(r.task for r in record.results)}, of which the board takes a part, but its "
+            f"the run has {', '.join(r.task for r in record.results)}, of which the board uses only some, but its "
             f"inputs_digest is not that of these tasks as they are defined here; {advice}"
         )
     names = tuple(sorted(result.task for result in kept))

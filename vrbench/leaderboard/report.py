@@ -25,7 +25,7 @@ def as_text(found: Validation) -> str:
 
 
 def as_markdown(found: Validation) -> str:
-    """Return the same for a comment, with the new rows; untrusted text stands in it as code."""
+    """Return the same for a comment, with the new rows; untrusted text is formatted as code."""
     return "\n".join(["### Leaderboard", "", _summary(found), *_rejected(found), *_new(found), *_notes(found)]) + "\n"
 
 

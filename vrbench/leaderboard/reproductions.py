@@ -22,7 +22,7 @@ from vrbench.leaderboard.untrusted_input.text import sanitize_for_message
 REPRODUCTIONS = "reproductions"
 REPRODUCTION_FILE = "reproduction.json"
 FILES = (RUN_FILE, REPRODUCTION_FILE)
-"""Files of a reproduction, beside samples/."""
+"""Files of a reproduction, besides samples/."""
 
 
 def read_reproduction(folder: Path, board: Board) -> tuple[Reproduction, Run]:
@@ -125,7 +125,7 @@ def _validate_requirements(reproduction: Reproduction, board: Board, record: Run
 
 
 def _compare(record: RunRecord, rescored: Run | None, row: LeaderboardRow) -> Iterator[str]:
-    """Yield differences: weights, compute type, and tasks on which one score lies outside the other's interval."""
+    """Yield differences: weights, compute type, and tasks on which one score is outside the other's interval."""
     digest, dtype = record.checkpoint.digest, record.settings.dtype
     if digest != row.digest:
         yield f"it is a run of another checkpoint: sha256 {digest[:12]} against {row.digest[:12]}"

@@ -1,7 +1,7 @@
 """The components of a VLM of any family: vision tower, projector, decoder layers, and their parameters.
 
 They are found by what they are and not by patterns on names: the decoder is what transformers' `get_decoder` returns;
-the vision tower is the module that the config's vision part describes; the projector is what lies between them.
+the vision tower is the module that the config's vision part describes; the projector is the module between them.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ class LlavaModel(BaseVLM):
 
     @property
     def image_token(self) -> int:
-        """Id of the token that stands in a prompt for each token of an image."""
+        """Id of the placeholder token in a prompt for each token of an image."""
         return int(self.tokenizer.convert_tokens_to_ids(IMAGE))
 
     @torch.inference_mode()

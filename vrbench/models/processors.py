@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NOT_INPUTS = ("labels", "num_crops")
-"""What processors return beside a model's inputs."""
+"""Keys that processors return in addition to a model's inputs."""
 
 
 class UnsupportedImageError(VrbenchError):

@@ -101,7 +101,7 @@ def resume_above(model: Any, removed: Sequence[int], layer: int, outputs: Mappin
 
 @contextmanager
 def _run_only(model: Any, kept: LayerSet, replayed: Mapping[int, Any]) -> Iterator[None]:
-    """Run the model with some of its layers, of which those in `replayed` return known outputs."""
+    """Run the model with some of its layers; those in `replayed` return known outputs."""
     decoder = components.decoder(model)
     whole = decoder.layers
     changes = per_layer_settings(model, kept)

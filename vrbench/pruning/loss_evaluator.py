@@ -118,7 +118,7 @@ class LossEvaluator:
         return {layer: _collect(scores) for layer, scores in found.items()}
 
     def divergence_each(self, removed: Sequence[int], layers: Iterable[int]) -> dict[int, float]:
-        """Return layer -> how far the answers without it and the removed layers lie from the whole model's, in nats.
+        """Return layer -> divergence of the answers without it and the removed layers from the full model's, in nats.
 
         The sum over an answer's tokens of the Kullback-Leibler divergence KL(whole || without), mean over the answers.
         """
@@ -139,7 +139,7 @@ class LossEvaluator:
     ) -> Iterator[tuple[int, torch.Tensor]]:
         """Yield each layer with the log-probabilities without it and the removed ones.
 
-        In packed rows what lies below a layer is computed once for all of them, which halves the work; other families
+        In packed rows everything below a layer is computed once for all of them, which halves the work; other families
         may add something between layers.
         """
         model = self.vlm.model

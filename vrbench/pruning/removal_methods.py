@@ -2,7 +2,7 @@
 
 A method's names, searches and the first line of its docstring are all that lists, help, errors, digests and tests
 use. Costs are counted in passes over the dev images: a forward pass through all layers is 1, a backward pass about 1
-more. Trying each of D layers costs D / 2, since what lies below a layer is computed once for all.
+more. Trying each of D layers costs D / 2, since everything below a layer is computed once for all.
 """
 
 from __future__ import annotations

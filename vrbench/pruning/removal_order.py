@@ -60,7 +60,7 @@ def removal_order(
     outside_region: bool = True,
     device: str = "auto",
 ) -> RemovalOrder:
-    """Measure the order in which layers are removed, of which any number of first ones can then be removed.
+    """Measure an order of removal, of which any number of first layers can be removed.
 
     Args:
         ckpt: the checkpoint.

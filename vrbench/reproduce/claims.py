@@ -19,7 +19,7 @@ RETENTION = "visual>=99%"
 """What the claims ask for."""
 
 REMOVED_CHEAP = (1, 2, 3, 4)
-"""Layers removed of which the paper states that they cost little."""
+"""Numbers of removed layers that cost little according to the paper."""
 
 REMOVED_BETTER = (3, 4)
 """Layers removed at which the paper finds the region clearly better."""

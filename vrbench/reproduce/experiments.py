@@ -21,7 +21,7 @@ IMPORTANCE_SCORES = (
 """Scores of layers, from the model that was tuned in all layers with the same seed."""
 
 COUNTS = (1, 2, 4, 6, 8, 16)
-"""Layers tuned, beside all."""
+"""Numbers of tuned layers, in addition to all."""
 
 SHARES = (100, 25, 10)
 """% of the training data."""

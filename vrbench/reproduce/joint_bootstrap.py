@@ -26,7 +26,7 @@ Pairs = Mapping[int, tuple[str, str]]
 """Seed -> names of the candidate's and the baseline's run."""
 
 _BLOCK = 8_000_000
-"""Weights held at once: bounds memory to some 100 MB."""
+"""Weights in memory at a time: about 100 MB."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class JointBootstrap:
         return _draw({name: leave_out(self.runs[name], task, unscored) for name in names}, task, self.seed)
 
     def usable(self, pairs: Pairs, tasks: Sequence[str]) -> Pairs:
-        """Return the seeds of which both runs have all the tasks; none without tasks."""
+        """Return the seeds for which both runs have all the tasks; none without tasks."""
 
         def has_all(pair: tuple[str, str]) -> bool:
             return bool(tasks) and all(task in self.runs[name].tasks for task in tasks for name in pair)

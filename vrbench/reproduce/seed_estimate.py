@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 ONE_SEED = "one seed: the seed's part is unknown"
-"""Note beside an interval over items alone."""
+"""Note on an interval over items alone."""
 
 MAX_SEEDS = 100
 """More seeds than this are not suggested."""

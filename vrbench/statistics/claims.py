@@ -84,7 +84,7 @@ def judge(claim: Claim, n: int, estimate: float | None, ends: tuple[float, float
 def items_needed(threshold: float, n: int, estimate: float, ends: tuple[float, float]) -> int | None:
     """Return about how many items would move the interval off the threshold, to two digits, if the estimate holds.
 
-    The end that lies beyond the threshold comes nearer the estimate as 1/sqrt(n).
+    The end beyond the threshold approaches the estimate as 1/sqrt(n).
 
     Returns:
         None when that takes more than `MAX_ITEMS`.

@@ -36,7 +36,7 @@ class PairedTask:
 
     @property
     def in_mean(self) -> bool:
-        """Whether it takes part in its suite's mean: a percentage of which more is better."""
+        """Whether it is part of its suite's mean: a percentage, higher is better."""
         return self.counts is not None and self.counts.metric.kind == "percent" and self.baseline.higher_is_better
 
 

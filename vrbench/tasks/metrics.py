@@ -57,7 +57,7 @@ class Metric:
         Two runs over the same items give arrays whose rows and columns mean the same.
 
         Raises:
-            VrbenchError: no sample was scored, or items of one unit lie in different clusters.
+            VrbenchError: no sample was scored, or items of one unit are in different clusters.
         """
         import numpy as np
 

@@ -1,6 +1,6 @@
 """The checkpoint folder of a training: saved states while it runs; at its end weights, the recipe's copy and lineage.
 
-Saved states lie in the folder's `state/`, where an interrupted run finds the newest complete one.
+Saved states are in the folder's `state/`, where an interrupted run finds the newest complete one.
 """
 
 from __future__ import annotations

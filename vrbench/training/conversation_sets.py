@@ -76,7 +76,7 @@ class ConversationSet:
     def summary(self) -> str:
         """Return one line: the number of samples, what was skipped, and images that are not shown at full depth."""
         skipped = ", ".join(f"{number:,} {category}" for category, number in self.skipped.items())
-        deep = f"images of 16 bits a channel, of which the high 8 are shown: {self.sixteen_bit:,}"
+        deep = f"images of 16 bits a channel, reduced to the high 8: {self.sixteen_bit:,}"
         count = f"{self.origin}: {len(self.samples):,} of {self.total:,} samples"
         return "; ".join([count, *([f"skipped: {skipped}"] if skipped else []), *([deep] if self.sixteen_bit else [])])
 

@@ -73,7 +73,7 @@ class Conversation:
 
     Attributes:
         id: as the data set has it.
-        turns: questions with their answers, at least one; marks in them stand for images.
+        turns: questions with their answers, at least one, with placeholders for images.
         images: in the order in which the turns show them.
         location: file and number of the sample, for messages.
     """

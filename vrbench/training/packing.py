@@ -116,7 +116,7 @@ class RowBatch:
 class PackedDataset:
     """Rows padded to one length, with their images' features, on the device.
 
-    A step moves nothing but indices to a GPU and never waits for it: the rows lie there, and the positions of answers
+    A step moves nothing but indices to a GPU and never waits for it: the rows are there, and the positions of answers
     are known here.
 
     Attributes:

@@ -28,7 +28,7 @@ HEADS = {
     "right_letter": len(ALPHABET) + 1,
     "ink": len(COLOURS) + 1,
 }
-"""What the tower is trained to name in each patch: head -> number of classes, of which 0 means "nothing"."""
+"""What the tower is trained to name in each patch: head -> number of classes; class 0 means "nothing"."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def easy_vqa_images(per_image: int) -> LabelledImages:
 
 
 def patch_labels(of: Scene) -> NDArray[np.int8]:
-    """Return what lies in each patch, row by row: [GRID * GRID, len(HEADS)]; 0 where there is nothing."""
+    """Return the labels of each patch, row by row: [GRID * GRID, len(HEADS)]; 0 where there is nothing."""
     step = SIDE / GRID
     labels = np.zeros((GRID, GRID, len(HEADS)), dtype=np.int8)
     nearest = np.full((GRID, GRID), np.inf)

@@ -125,7 +125,7 @@ DataSection = Annotated[
 
 
 class TowerStage(RecipeSection):
-    """Train the vision tower by supervising what lies in each patch; the LLM has no part in it."""
+    """Train the vision tower to classify the content of each patch; the LLM is not involved."""
 
     added_later = ("save_every",)
 

@@ -1,4 +1,4 @@
-"""Stage 'tower': the vision tower is trained to name what lies in each patch; the LLM has no part in it."""
+"""Stage 'tower': the vision tower is trained to classify the content of each patch; the LLM is not involved."""
 
 from __future__ import annotations
 

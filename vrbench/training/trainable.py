@@ -51,7 +51,7 @@ def _target_pattern(model: Any, layers: LayerSet, settings: TuneStage) -> str:
         if isinstance(module, nn.Linear) and settings.adapts(name)
     }
     if not inside:
-        raise VrbenchError(f"layers {layers} have no linear in {' or '.join(ATTENTION)} that LoRA could be put on")
+        raise VrbenchError(f"layers {layers} have no linear in {' or '.join(ATTENTION)} that LoRA could be applied to")
     indices = "|".join(str(i) for i in layers)
     return rf"{re.escape(path)}\.({indices})\.({'|'.join(re.escape(name) for name in sorted(inside))})"
 

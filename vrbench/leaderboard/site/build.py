@@ -1,4 +1,4 @@
-"""Building the site as a folder: written beside its place, and moved there when it is whole."""
+"""Building the site as a folder: written to a temporary folder, and moved to its place when it is complete."""
 
 from __future__ import annotations
 

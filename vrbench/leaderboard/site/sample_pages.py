@@ -233,7 +233,7 @@ def image_name(image: Image) -> str:
 
 
 def png(image: Image) -> bytes:
-    """Return the image without loss and without anything beside its pixels, such as times, names or places."""
+    """Return the image losslessly, without metadata such as times, names or places."""
     bare = image.copy()
     bare.info.clear()
     stream = io.BytesIO()

@@ -26,7 +26,7 @@ def vendored_files() -> dict[str, str]:
     licences = sorted(str(file) for file in package.files or () if file.name == "LICENSE")
     if not licences:
         raise VrbenchError(f"{PACKAGE} {package.version} has no licence file; another version of it is needed")
-    about = "datatables.js is the bundle of itables; the licences of its parts stand at the end of it.\n\n"
+    about = "datatables.js is the bundle of itables; the licences of its parts are at the end of it.\n\n"
     return {
         "datatables.js": classic_script(_text(package, BUNDLE), f"{PACKAGE} {package.version}"),
         "datatables.LICENSE.txt": about + _text(package, licences[0]),

@@ -76,7 +76,7 @@ def submission_files(
 
     Args:
         folder: the submission's folder.
-        required: files that must be there, beside samples/.
+        required: files that must exist, besides samples/.
         optional: files that may be there.
 
     Raises:

@@ -229,7 +229,7 @@ def _check_events(text: str) -> None:
             raise _RejectedText("holds several documents; one is read")
         if error := _event_error(event):
             line = f" in line {event.start_mark.line + 1}" if event.start_mark else ""
-            raise _RejectedText(f"{error}{line}; write everything out where it stands")
+            raise _RejectedText(f"{error}{line}; write everything out in full")
 
 
 def _event_error(event: yaml.Event) -> str:
