@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
 from vrbench.checkpoints.digest import folder_digest
+from vrbench.core.io import digest_of
 
 DECIDE = (
     "model.safetensors", "config.json", "generation_config.json", "adapter_config.json", "preprocessor_config.json",
@@ -41,3 +43,9 @@ def test_other_files_and_the_folder_s_name_are_not(tmp_path: Path) -> None:
         (tmp_path / "a" / other).write_text(other)
     assert digest(tmp_path / "a") == before == digest(tmp_path / "b")
     assert folder_digest(tmp_path / "a", [], {"code": "1"}) != before
+
+
+def test_the_digest_is_that_of_the_files_digests(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    expected = {"files": {"config.json": hashlib.sha256(b"{}").hexdigest()}, "code": "1"}
+    assert folder_digest(tmp_path, ["model.safetensors"], {"code": "1"}) == digest_of(expected)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.reproduce.sample_results import made_run
-from tests.simulated import changed, saved
+from tests.simulated import changed, run, samples, saved
 from vrbench.core.run_storage import samples_to_jsonl
 from vrbench.core.schemas import Run
-from vrbench.reproduce import run_counts
+from vrbench.reproduce import joint_bootstrap, run_counts
 from vrbench.reproduce.joint_bootstrap import JointBootstrap
+from vrbench.reproduce.run_counts import RunCounts, count_run
+from vrbench.reproduce.seed_estimate import SeedEstimate, estimate
+from vrbench.statistics import bootstrap
 from vrbench.statistics.bootstrap import score
 from vrbench.statistics.comparison import compare
+from vrbench.tasks.metrics import METRICS
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +36,19 @@ def _digest(run: Run, task: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def joint(runs: dict[str, Run], tmp_path_factory: pytest.TempPathFactory) -> JointBootstrap:
+def read_runs(runs: dict[str, Run], tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunCounts]:
     folder = tmp_path_factory.mktemp("runs")
     read = {}
-    for name, run in runs.items():
-        results = tuple(r.model_copy(update={"samples_digest": _digest(run, r.task)}) for r in run.record.results)
-        whole = run.model_copy(update={"record": run.record.model_copy(update={"results": results})})
+    for name, made in runs.items():
+        results = tuple(r.model_copy(update={"samples_digest": _digest(made, r.task)}) for r in made.record.results)
+        whole = made.model_copy(update={"record": made.record.model_copy(update={"results": results})})
         read[name] = run_counts.read_counts(saved(folder / name, whole))
-    return JointBootstrap(read)
+    return read
+
+
+@pytest.fixture
+def joint(read_runs: dict[str, RunCounts]) -> JointBootstrap:
+    return JointBootstrap(read_runs)
 
 
 SEEN, READ = ["seen"], ["read"]
@@ -129,3 +139,129 @@ def test_other_items_are_refused(runs: dict[str, Run], tmp_path: Path) -> None:
     moved = runs["region0"].model_copy(update={"record": runs["region0"].record.model_copy(update={"settings": other})})
     (fault,) = run_counts.pairing_errors(run_counts.read_counts(saved(tmp_path / "moved", moved)), full, "x")
     assert fault.startswith("x: limit 9 against the baseline's 240")
+
+
+def counted(name: str, tasks: dict[str, tuple[str, str, np.ndarray]]) -> RunCounts:
+    made = run(name, {task: (suite, metric, samples(scores)) for task, (suite, metric, scores) in tasks.items()})
+    return count_run(lambda: made)
+
+
+@pytest.mark.parametrize("block", [joint_bootstrap._BLOCK, 242 * 300])
+@pytest.mark.parametrize("task", ["seen", "words"])
+def test_draws_by_hand(task: str, block: int, read_runs: dict[str, RunCounts], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clusters drawn with the seed and the task's name; of a percentage also what was not seen, on either side."""
+    monkeypatch.setattr(joint_bootstrap, "_BLOCK", block)
+    counts = {name: read_runs[name].tasks[task] for name in ("full0", "region0")}
+    found = joint_bootstrap._draw(counts, task, 3)
+    metric, full = METRICS[counts["full0"].result.metric], counts["full0"]
+    extra = [bootstrap.unseen_allowance(full.table, full.outcomes)] if task == "seen" else []
+    clusters = len(full.table) + 2 * len(extra)
+    rng = np.random.default_rng([3, zlib.crc32(task.encode())])
+    at_once = block // clusters
+    sizes = [min(at_once, bootstrap.DRAWS - first) for first in range(0, bootstrap.DRAWS, at_once)]
+    weights = np.concatenate([bootstrap.draw_counts(np.ones(clusters, np.int64), size, rng) for size in sizes])
+    for name, draws in found.items():
+        table = counts[name].table
+        for side, values in ((1, draws.baseline), (-1, draws.candidate)):
+            whole = np.concatenate([table, *(np.stack(pair[::side]) for pair in extra)])
+            assert values == pytest.approx(metric.value(np.tensordot(weights, whole, 1)))
+        assert (draws.value, draws.clusters, draws.n) == (metric.value(table.sum(0)), len(table), counts[name].n)
+
+
+PAIRS = {m: {s: (f"{m}{s}", f"full{s}") for s in (0, 1)} for m in ("region", "top")}
+BOTH = ["seen", "read"]
+
+
+def parts_of(joint: JointBootstrap, pairs: dict[int, tuple[str, str]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Retentions [seeds], their draws [seeds, draws], and what each task adds to them [tasks, draws]."""
+    names = sorted({name for pair in pairs.values() for name in pair})
+    tasks = [joint.draws(task, names) for task in BOTH]
+    values, draws, parts = [], [], []
+    for ours, theirs in pairs.values():
+        base = np.mean([t[theirs].value for t in tasks])
+        kept = np.mean([t[ours].value for t in tasks]) / base
+        values.append(100 * kept)
+        above, below = (np.array([t[ours].candidate for t in tasks]), np.array([t[theirs].baseline for t in tasks]))
+        draws.append(100 * above.mean(0) / below.mean(0))
+        parts.append((above - kept * below) / base)
+    return np.array(values), np.array(draws), np.mean(parts, axis=0)
+
+
+def made_estimate(values: np.ndarray, draws: np.ndarray, parts: np.ndarray) -> SeedEstimate:
+    return estimate(dict(enumerate(values)), draws.mean(0), [p.var() for p in parts], [120, 240], 480)
+
+
+def is_close(found: SeedEstimate | None, expected: SeedEstimate) -> bool:
+    assert found is not None and found.items is not None and expected.items is not None
+    numbers = [(e.value, *e.items, e.sd, e.freedom, e.n) for e in (found, expected) if e.items is not None]
+    return list(found.each) == list(expected.each) and numbers[0] == pytest.approx(numbers[1])
+
+
+def test_retentions_over_two_tasks_and_two_seeds_by_hand(joint: JointBootstrap) -> None:
+    region, top = (parts_of(joint, pairs) for pairs in PAIRS.values())
+    assert is_close(joint.retention(PAIRS["region"], BOTH), made_estimate(*region))
+    difference = made_estimate(*(a - b for a, b in zip(region, top, strict=True)))
+    assert is_close(joint.retention_difference(PAIRS["region"], PAIRS["top"], BOTH), difference)
+
+
+def test_a_score_over_two_tasks_by_hand(joint: JointBootstrap) -> None:
+    names = ["region0", "region1"]
+    tasks = [joint.draws(task, names) for task in BOTH]
+    values = np.array([np.mean([t[name].value for t in tasks]) for name in names])
+    draws = np.array([[t[name].candidate for t in tasks] for name in names])
+    expected = made_estimate(values, draws.mean(1), draws.mean(0))
+    assert is_close(joint.score(dict(enumerate(names)), BOTH), expected)
+
+
+def test_a_difference_of_retentions_is_over_the_seeds_that_both_have(joint: JointBootstrap) -> None:
+    found = joint.retention_difference(PAIRS["region"], {1: PAIRS["top"][1]}, SEEN)
+    assert found is not None and list(found.each) == [1]
+    assert joint.retention_difference(PAIRS["region"], {}, SEEN) is None
+
+
+def kept(base: list[np.ndarray], ours: float, others: list[np.ndarray] | None = None) -> SeedEstimate | None:
+    """The retention of so many points over a baseline's tasks, and over another seed's."""
+    bases = [base, *([others] if others else [])]
+    runs = {f"base{s}": counted(f"base{s}", {str(i): ("s", "mean", t) for i, t in enumerate(b)})
+            for s, b in enumerate(bases)}  # fmt: skip
+    runs["ours"] = counted("ours", {str(i): ("s", "mean", t * 0 + ours / 100) for i, t in enumerate(base)})
+    joint = JointBootstrap(runs)
+    pairs = {s: ("ours", f"base{s}") for s in range(len(bases))}
+    return joint.retention(pairs, [str(i) for i in range(len(base))])
+
+
+def right(count: int, of: int = 40) -> np.ndarray:
+    return (np.arange(of) < count).astype(float)
+
+
+def test_a_baseline_must_be_above_zero_on_nearly_all_draws() -> None:
+    """With k right answers and the allowance for one more, some exp(-k - 1) of the draws have none."""
+    few = kept([right(5)], 25.0)
+    assert few is not None and few.value == pytest.approx(200) and few.ends is not None and few.ends[1] < 1500
+    assert kept([right(3)], 25.0) is None
+    tiny = kept([right(40) * 0.005], 0.4)  # half a point
+    assert tiny is not None and tiny.value == pytest.approx(80) and tiny.ends is not None
+    assert 0 < tiny.ends[0] < 80 < tiny.ends[1] < 5000
+    zeros = [right(0)] * 8  # nearly every draw has an item that was not seen
+    assert kept(zeros, 25.0) is None
+    assert kept(zeros, 25.0, [right(40)] * 8) is None
+
+
+def test_a_difference_of_retentions_needs_both_on_the_same_draws() -> None:
+    scores = {"most": right(30), "few": right(5), "none": right(0)}
+    joint = JointBootstrap({name: counted(name, {"t": ("s", "mean", scores[name])}) for name in scores})
+    whole, few, none = ({0: ("most", name)} for name in scores)
+    assert joint.retention_difference(whole, none, ["t"]) is joint.retention_difference(none, whole, ["t"]) is None
+    a, b = joint._retention(whole, ["t"]), joint._retention(few, ["t"])
+    assert a is not None and b is not None and a.usable.all() and not b.usable.all()
+    draws = (a.draws - b.draws)[0, b.usable]
+    found = joint.retention_difference(whole, few, ["t"])
+    assert found is not None and found.items == estimate({0: -500.0}, draws, [1.0], [40]).items
+
+
+def test_a_task_that_no_run_has_whole_is_drawn_when_it_is_asked_for(read_runs: dict[str, RunCounts]) -> None:
+    joint = JointBootstrap({"gap1": read_runs["gap1"]}, seed=2)
+    first, again = (joint.draws("seen", ["gap1"])["gap1"] for _ in range(2))
+    assert first.n == 239 and (first.baseline == again.baseline).all()
+    other = JointBootstrap({"gap1": read_runs["gap1"]}, seed=3).draws("seen", ["gap1"])["gap1"]
+    assert (first.baseline != other.baseline).any()

@@ -92,3 +92,33 @@ def test_the_interval_holds_where_that_of_the_items_does_not() -> None:
     row = coverage((Setting(seeds=3, size=1, retention=0.9, scatter=5.0), 60))
     assert row["both"][0] >= 88.0
     assert row["items alone"][0] <= 75.0
+
+
+def test_a_narrow_interval_of_one_seed_is_that_of_its_items() -> None:
+    found = made({3: 50.0}, spread=0.02)
+    assert found.ends == pytest.approx(found.items)
+    assert found.ends is not None and found.ends[1] - found.ends[0] < 0.1
+
+
+def test_the_side_of_the_threshold_decides_how_many_seeds_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The items' interval reaches 0.1 down and 4 up, so no number of seeds would separate it from 11."""
+    found = SeedEstimate(10.0, (9.9, 14.0), 0.3, {0: 9.8, 1: 10.2}, 400, 399.0)
+    count = found.seeds_needed(9.5)
+    assert count is not None and count > 3
+    assert found.seeds_needed(11.0) is None
+    turned = SeedEstimate(10.0, (6.0, 10.1), 0.3, {0: 9.8, 1: 10.2}, 400, 399.0)
+    assert (turned.seeds_needed(10.5), turned.seeds_needed(9.0)) == (count, None)
+    assert found.seeds_needed(10.0) is None
+    assert SeedEstimate(10.0, (9.9, 10.1), 1e-3, {0: 10.0, 1: 10.0}, 400, 399.0).seeds_needed(0.0) == 3  # one more
+    monkeypatch.setattr("vrbench.reproduce.seed_estimate.MAX_SEEDS", count)
+    assert found.seeds_needed(9.5) == count
+    monkeypatch.setattr("vrbench.reproduce.seed_estimate.MAX_SEEDS", count - 1)
+    assert found.seeds_needed(9.5) is None
+
+
+def test_an_estimate_by_hand() -> None:
+    each = {0: 1.0, 4: 3.0}
+    assert estimate(each, DRAWN, [1.0], [1], 7) == SeedEstimate(2.0, None, pytest.approx(2**0.5), each, 7)
+    two = estimate(each, DRAWN - 48.0, [1.0], [2], 7)
+    assert (two.value, two.sd, two.each, two.n, two.freedom) == (2.0, pytest.approx(2**0.5), each, 7, 1.0)
+    assert two.items is not None and two.items[0] < 2.0 < two.items[1]
