@@ -11,7 +11,7 @@ from transformers import GenerationConfig
 
 from tests import tiny_families
 from tests.tiny import SIDE, llava, tokenizer
-from vrbench.models.decoding import StopCriteria, generate_packed, needs_logits_processors
+from vrbench.models.decoding import StopCriteria, _TokenChoice, generate_packed, needs_logits_processors
 from vrbench.models.hf_model import HFModel
 from vrbench.models.llava_model import LlavaModel
 from vrbench.models.load import load_vlm
@@ -146,3 +146,10 @@ def test_a_model_keeps_its_own_generation_config(plain: HFModel) -> None:
     asked_plain(plain)
     assert plain.model.generation_config is own
     assert (own.repetition_penalty, own.do_sample) == (1.3, True)
+
+
+def test_sampling_needs_no_processors_and_images_are_placeholders_in_prompts(packed: LlavaModel) -> None:
+    assert not needs_logits_processors(with_settings(packed, SETTINGS["sampling"]))
+    vlm = with_settings(packed, {"repetition_penalty": 1.3})
+    choice = _TokenChoice(vlm, {4: [-2, -1, 0, 1, 65]}, {4: StopCriteria(3)})
+    assert choice._prompts == {4: [packed.image_token, packed.image_token, 0, 1, 65]}
