@@ -78,7 +78,7 @@ def _list(context: typer.Context, requested: bool) -> None:
 
     rows = [(name, "", strategy.summary) for name, strategy in STRATEGIES.items()]
     rows += [(name, method.requirements, method.summary) for name, method in IMPORTANCE_METHODS.items()]
-    print(tabulate(rows, ("strategy", "needs", "layers chosen, or score by which they are chosen"), "simple"))
+    print(tabulate(rows, ("strategy", "needs", "selected layers, or importance score"), "simple"))
     raise typer.Exit
 
 

@@ -72,7 +72,7 @@ def importance_method(
 
 @importance_method("attention", "image_tokens")
 def attention(context: ScoringContext) -> Sequence[float]:
-    """Share of attention that text gives to the image.
+    """Share of attention from text tokens to image tokens.
 
     With A_h(q, k) the attention that token q gives to token k in head h of H (sum over k is 1), I the image tokens of a
     sample, and Q its text tokens after the first image token (question and answer, the only ones that can attend to
@@ -109,7 +109,7 @@ def attention(context: ScoringContext) -> Sequence[float]:
 
 @importance_method("change", "base")
 def change(context: ScoringContext) -> Sequence[float]:
-    """How far tuning moved the weights, ||W' - W|| / ||W||.
+    """Relative change of the weights by tuning, ||W' - W|| / ||W||.
 
     With W_m a matrix of the layer in the base and W'_m the same one after tuning, adapters merged, it is
 
@@ -126,7 +126,7 @@ def change(context: ScoringContext) -> Sequence[float]:
 
 @importance_method("block-influence", "images")
 def block_influence(context: ScoringContext) -> Sequence[float]:
-    """One minus the cosine of what enters and what leaves the layer.
+    """One minus the cosine similarity of the layer's input and output.
 
     With x_t and y_t the hidden states that enter and leave a layer at token t of a sample of T tokens, it is the mean
     over the samples of
@@ -144,7 +144,7 @@ def block_influence(context: ScoringContext) -> Sequence[float]:
 
 @importance_method("multimodal-block-influence", "image_tokens")
 def multimodal_block_influence(context: ScoringContext) -> Sequence[float]:
-    """Block influence with text and image tokens weighted alike.
+    """Block influence with equal weight for text and image tokens.
 
     With BI over the tokens of one kind as in `block_influence`, for a sample with text tokens and image tokens, it is
     the mean over the samples of
@@ -162,7 +162,7 @@ def multimodal_block_influence(context: ScoringContext) -> Sequence[float]:
 
 @importance_method("angular", "images")
 def angular(context: ScoringContext) -> Sequence[float]:
-    """Angle by which the layer turns hidden states.
+    """Angular distance between the layer's input and output.
 
     With x_t and y_t as in `block_influence`, it is the mean over the samples of
 
@@ -180,7 +180,7 @@ def angular(context: ScoringContext) -> Sequence[float]:
 
 @importance_method("angular-weights", "base")
 def angular_weights(context: ScoringContext) -> Sequence[float]:
-    """Angle by which tuning turned the weights.
+    """Angular distance between the weights before and after tuning.
 
     With the matrices W'_m and W_m of a layer as in `change`, read as vectors, it is
 
@@ -200,7 +200,7 @@ def angular_weights(context: ScoringContext) -> Sequence[float]:
 
 @importance_method("fisher", "answers", turns=2)
 def fisher(context: ScoringContext) -> Sequence[float]:
-    """Squared gradient of the answers' loss by the layer's weights.
+    """Squared gradient of the answers' loss with respect to the layer's weights.
 
     With L_s the loss of the right answer of sample s in nats (summed over the answer's tokens) and w the entries of the
     layer's linears, it is the mean over the samples of
@@ -233,7 +233,7 @@ def fisher(context: ScoringContext) -> Sequence[float]:
 
 @importance_method("taylor", "answers", turns=2)
 def taylor(context: ScoringContext) -> Sequence[float]:
-    """How fast the answers' loss changes as the layer is faded out.
+    """First-order change of the answers' loss if the layer is scaled down.
 
     Let a gate a scale what a layer adds, so that it returns x + a (y - x) for input x and output y; a = 1 is the model
     as it is, a = 0 is the model without the layer. With L_s the loss of the right answer of sample s in nats, and g_t
@@ -268,7 +268,7 @@ def taylor(context: ScoringContext) -> Sequence[float]:
 
 @importance_method("lora-norm", "adapter")
 def lora_norm(context: ScoringContext) -> Sequence[float]:
-    """Size of what the LoRA adapter adds to the layer, ||scale B A||; 0 for a layer without one.
+    """Norm of the LoRA update of the layer, ||scale B A||; 0 for a layer without LoRA.
 
     With A_m [r, in] and B_m [out, r] the adapter's matrices on the linear m of the layer, and s_m its scale (alpha / r,
     or alpha / sqrt(r) with rsLoRA), it is

@@ -139,8 +139,9 @@ def overview_table(comparison: Comparison) -> Table:
 def caption(comparison: Comparison) -> str:
     """Return a caption that explains the columns of `overview_table`."""
     return (
-        f"Under {comparison.baseline_label} is its score, 0 to 100 or a perplexity; under the others what they keep of "
-        "it, in %, with the 95 % interval. Beside a verdict: the estimate, in % or in points as the claim is."
+        f"Column {comparison.baseline_label} is its score (0 to 100, or a perplexity); the other columns are the "
+        "retention of that score in %, with the 95 % interval. In parentheses after a verdict: the estimate, in % or "
+        "in points, as in the claim."
     )
 
 

@@ -128,11 +128,11 @@ def _differences(some: AnswerProvenance, by: Provenance) -> str:
 
 def describe_method(comparison: Comparison) -> str:
     """Describe the statistical methods, for a reader of the table."""
-    limit = f" At most {comparison.limit} items a task were used." if comparison.limit is not None else ""
+    limit = f" At most {comparison.limit} items per task were used." if comparison.limit is not None else ""
     return (
         "Brackets are 95 % intervals from a paired cluster bootstrap that recomputes the official metric "
         f"({comparison.draws:,} draws, seed {comparison.seed}). Retention is candidate / baseline, for perplexity "
-        "baseline / candidate. A suite is the mean over its tasks' 0-100 scores. p is McNemar's exact test where every "
-        "item stands alone and is right or wrong, else random sign flips of clusters; Holm's correction is over the "
-        f"tasks (or suites) of a candidate. Claims are judged on the interval.{limit}"
+        "baseline / candidate. A suite is the mean over its tasks' 0-100 scores. p is from McNemar's exact test if "
+        "each cluster is a single item scored 0 or 1, else from random sign flips of clusters, with Holm's correction "
+        f"over the tasks (or suites) of a candidate. Verdicts on claims are based on the interval.{limit}"
     )
