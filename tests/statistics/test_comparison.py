@@ -220,8 +220,8 @@ def test_tasks_of_one_run_only_are_left_out_and_named() -> None:
     extra = run("base", {"choice": base_part(base, "choice"), "more": base_part(base, "facts")})
     found = compare([ours], extra)
     assert list(only(found)) == ["choice", "pocket_visual"]
-    assert "lossy: more left out, only the baseline has run it" in found.notes
-    assert "lossy: pairs left out, the baseline has not run it" in found.notes
+    assert "lossy: more left out, since only the baseline was run on it" in found.notes
+    assert "lossy: pairs left out, since the baseline was not run on it" in found.notes
     assert [c.text for c in found.claims] == ["visual>=99%"]
     with pytest.raises(VrbenchError, match="no task in common"):
         compare([ours], run("base", {"more": base_part(base, "facts")}))

@@ -22,7 +22,7 @@ class CheckpointDiff:
         tuned: layers with other weights, or with an adapter that changes something.
         removed: layers that were removed.
         others: what else differs: "projector", "vision tower", "embeddings", "head", "final norm".
-        added: parts that the base has not.
+        added: parts that the base does not have.
         uncompared: layers that could not be compared, since the base's adapter is merged here.
     """
 
@@ -34,26 +34,26 @@ class CheckpointDiff:
     uncompared: set[int] = field(default_factory=set)
 
 
-def diff_checkpoints(ckpt: Checkpoint, own: TensorIndex, base: Checkpoint, theirs: TensorIndex) -> CheckpointDiff:
+def diff_checkpoints(ckpt: Checkpoint, own: TensorIndex, base: Checkpoint, base_index: TensorIndex) -> CheckpointDiff:
     """Compare layer by layer, each until a tensor differs.
 
     Raises:
         VrbenchError: it is neither stored nor recorded which layers of the base these are, or random weights, which
             are not stored, would have to be compared with files.
     """
-    numbers = _match_layers(ckpt, own, base, theirs)
+    numbers = _match_layers(ckpt, own, base, base_index)
     found = CheckpointDiff(base.depth, removed=set(range(base.depth)) - set(numbers))
-    base_parts = {location.part for location in theirs.tensors.values()}
+    base_parts = {location.part for location in base_index.tensors.values()}
     for name, location in own.tensors.items():
         layer = own.llm_layer(name)
         if layer is None:
             part = location.part if location.part != "LLM" else _outside_layers(name)
             if location.part not in base_parts:
                 found.added.add(part)
-            elif part not in found.others and not _is_same(own, name, theirs, name):
+            elif part not in found.others and not _is_same(own, name, base_index, name):
                 found.others.add(part)
         elif numbers[layer] not in found.tuned:
-            same = _is_same(own, name, theirs, rename_layer(name, numbers[layer]))
+            same = _is_same(own, name, base_index, rename_layer(name, numbers[layer]))
             if same is None:
                 found.uncompared.add(numbers[layer])
             elif not same:
@@ -66,25 +66,25 @@ def _outside_layers(name: str) -> str:
     return next((part for word, part in OUTSIDE_LAYERS.items() if word in name.split(".")), "rest of the LLM")
 
 
-def _is_same(own: TensorIndex, name: str, theirs: TensorIndex, twin: str) -> bool | None:
+def _is_same(own: TensorIndex, name: str, base_index: TensorIndex, base_name: str) -> bool | None:
     """Return whether two tensors are the same once loaded; None when one may be the other with its adapter merged."""
-    if twin not in theirs.tensors:
+    if base_name not in base_index.tensors:
         return False
-    location, other = own.tensors[name], theirs.tensors[twin]
-    ours, bases = own.adapted.get(name, ()), theirs.adapted.get(twin, ())
+    location, other = own.tensors[name], base_index.tensors[base_name]
+    ours, bases = own.adapted.get(name, ()), base_index.adapted.get(base_name, ())
     if ours == bases:
         return same_values(location, other)
     return None if bases and not location.is_at(other) else False
 
 
-def _match_layers(ckpt: Checkpoint, own: TensorIndex, base: Checkpoint, theirs: TensorIndex) -> list[int]:
+def _match_layers(ckpt: Checkpoint, own: TensorIndex, base: Checkpoint, base_index: TensorIndex) -> list[int]:
     """Return the index in the base of each layer of the checkpoint."""
-    numbers = {origin: number for number, origin in enumerate(theirs.origins)}
+    numbers = {origin: number for number, origin in enumerate(base_index.origins)}
     if all(origin in numbers for origin in own.origins):
         return [numbers[origin] for origin in own.origins]
     if ckpt.depth == base.depth:
         return list(range(ckpt.depth))
-    return _match_by_lineage(ckpt, base) or _match_by_content(ckpt, own, base, theirs)
+    return _match_by_lineage(ckpt, base) or _match_by_content(ckpt, own, base, base_index)
 
 
 def _match_by_lineage(ckpt: Checkpoint, base: Checkpoint) -> list[int] | None:
@@ -92,10 +92,10 @@ def _match_by_lineage(ckpt: Checkpoint, base: Checkpoint) -> list[int] | None:
 
     Where the base was pruned from as many layers too, both are counted in the layers before any was removed.
     """
-    mine, bases = ckpt.origins, base.origins
-    if mine.first_depth == bases.first_depth and bases.numbers != tuple(range(base.depth)):
-        inside = set(mine.numbers) <= set(bases.numbers)
-        return [bases.numbers.index(number) for number in mine.numbers] if inside else None
+    origins, bases = ckpt.origins, base.origins
+    if origins.first_depth == bases.first_depth and bases.numbers != tuple(range(base.depth)):
+        inside = set(origins.numbers) <= set(bases.numbers)
+        return [bases.numbers.index(number) for number in origins.numbers] if inside else None
     rest = list(range(base.depth))
     for step in (step for line in reversed(ckpt.lineage) for step in line.steps):
         if step.kind == "pruned" and step.depth == len(rest):
@@ -104,13 +104,13 @@ def _match_by_lineage(ckpt: Checkpoint, base: Checkpoint) -> list[int] | None:
     return rest if len(rest) == ckpt.depth else None
 
 
-def _match_by_content(ckpt: Checkpoint, own: TensorIndex, base: Checkpoint, theirs: TensorIndex) -> list[int]:
+def _match_by_content(ckpt: Checkpoint, own: TensorIndex, base: Checkpoint, base_index: TensorIndex) -> list[int]:
     """Find the one order-preserving choice of the base's layers in which the most tensors begin with the same bytes.
 
     A layer that was tuned still shares something with what it was, such as its norms; where it does not, or where two
     choices are equally good, nothing is guessed.
     """
-    ours, bases = _first_bytes(own), _first_bytes(theirs)
+    ours, bases = _first_bytes(own), _first_bytes(base_index)
     alike = [
         [len(ours.get(i, frozenset()) & bases.get(j, frozenset())) for j in range(base.depth)]
         for i in range(ckpt.depth)

@@ -274,7 +274,7 @@ def _validate_modules(
     if single:
         errors.append(f"{path} has only one of the two matrices of {first_of(single)}")
     if absent:
-        errors.append(f"{path} is for another base: it tunes {first_of(absent)}, which the base has not")
+        errors.append(f"{path} is for another base: it tunes {first_of(absent)}, which the base does not have")
     if uneven:
         first, second = (list(modules[uneven[0]][matrix]) for matrix in "AB")
         errors.append(f"{path} has matrices of different ranks for {first_of(uneven)}: A is {first}, B {second}")

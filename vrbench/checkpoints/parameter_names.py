@@ -118,8 +118,8 @@ def compare_shapes(
         return [[name] for name in names] if list_all else [names] if names else []
 
     return [
-        *(f"{where} lacks {first_of(names)} of the model that it should be" for names in groups(missing)),
-        *(f"{where} has {first_of(names)}, which the model that it should be has not" for names in groups(unexpected)),
+        *(f"{where} lacks {first_of(names)} that its model has" for names in groups(missing)),
+        *(f"{where} has {first_of(names)}, which its model does not have" for names in groups(unexpected)),
         *(
             f"{where} has another shape for {first_of(names)}: {list(found[names[0]])}, where the model has "
             f"{list(expected[names[0]])}"

@@ -1,4 +1,4 @@
-"""Requests in, responses out: each request once, from the store if it is there, else computed in batches and stored."""
+"""The inference engine: each request is answered once, from the store or in batches that are then stored."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class InferenceEngine:
     """Answers requests for one loaded checkpoint.
 
     Attributes:
-        computed: number of requests computed so far; the others were stored, or asked twice.
+        computed: number of requests computed so far; the others were stored, or repeated.
         reused: number of requests whose responses were stored before this engine was made, counted in each call.
         truncated: item -> number of its requests so far whose text was truncated to the context.
     """
@@ -100,8 +100,8 @@ class InferenceEngine:
         settings = {"desc": title, "unit": " items", "disable": not self._show_progress, "mininterval": 0.5}
         with tqdm(total=progress.total, initial=progress.done, **settings) as bar:
             for kind in (LogLikelihoodRequest, GenerationRequest):
-                mine = {key: request for key, request in missing.items() if isinstance(request, kind)}
-                backend = backend_of(self.vlm, mine, self._features)
+                of_kind = {key: request for key, request in missing.items() if isinstance(request, kind)}
+                backend = backend_of(self.vlm, of_kind, self._features)
                 known.update(backend.unanswered)
                 bar.update(progress.answered(backend.unanswered))
                 for responses in self._compute(backend):

@@ -205,7 +205,7 @@ def evaluate_task(
     requests = [adapter.requests(task, instance) for task, instance in instances]
     answers = iter(engine.answer(list(chain.from_iterable(requests)), title or spec.id))
     responses, prompt_digests = [], []
-    for (_, instance), mine in zip(instances, requests, strict=True):
-        responses.append(adapter.response(instance, list(islice(answers, len(mine)))))
-        prompt_digests.append(adapter.prompt_digest(instance, mine))
+    for (_, instance), item_requests in zip(instances, requests, strict=True):
+        responses.append(adapter.response(instance, list(islice(answers, len(item_requests)))))
+        prompt_digests.append(adapter.prompt_digest(instance, item_requests))
     return score_task(built, responses, prompt_digests)

@@ -91,7 +91,7 @@ def _validate_run(board: Board, run: Run, known: Mapping[str, TaskSpec]) -> Iter
         if task not in board.tasks or task not in known:
             continue
         if result.status != "ok" or not result.complete:
-            yield f"{label} has not the whole of {task}"
+            yield f"{label} does not have all items of {task}"
         elif result.version != known[task].version:
             yield f"{label} has {task} at version {result.version}; its version is {known[task].version} now"
         elif result.definition_digest not in ("", definition_digest(known[task])):

@@ -273,8 +273,8 @@ def _skipped(runs: Sequence[Run]) -> list[str]:
 def _notes(label: str, run: Run, baseline: Run) -> list[str]:
     ours, theirs = ([r.task for r in r_.record.results] for r_ in (run, baseline))
     notes = [f"{label}: {note}" for note in run.notes]
-    notes += [f"{label}: {t} left out, the baseline has not run it" for t in ours if t not in theirs]
-    notes += [f"{label}: {t} left out, only the baseline has run it" for t in theirs if t not in ours]
+    notes += [f"{label}: {t} left out, since the baseline was not run on it" for t in ours if t not in theirs]
+    notes += [f"{label}: {t} left out, since only the baseline was run on it" for t in theirs if t not in ours]
     a, b = run.record.settings, baseline.record.settings
     if a.dtype != b.dtype:
         notes.append(f"{label}: computed in {a.dtype}, the baseline in {b.dtype}")

@@ -42,7 +42,7 @@ def classic_script(module: str, source: str) -> str:
         source: where it is from, for the message.
 
     Raises:
-        VrbenchError: it has not exactly one list of exports with a default.
+        VrbenchError: it does not have exactly one list of exports with a default.
     """
     exports = _EXPORT.findall(module)
     default = re.search(r"([\w$]+)\s+as\s+default\b", exports[0]) if len(exports) == 1 else None
