@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from benchmarks import support
 from benchmarks.support import Shown, cell
-from tests.supports import SHOWN
+from tests.supports import SHOWN, pytest_collection_modifyitems
 
 ROOT = Path(__file__).parents[1]
 TESTS = """
@@ -52,24 +53,16 @@ def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False)
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> list[Shown]:
-    folder = tmp_path_factory.mktemp("seer")
-    (folder / "test_seer.py").write_text(TESTS)
-    done = run(folder, "--supports", "shown.json")
+def test_outcomes_are_written_down_and_the_table_says_them(tmp_path: Path) -> None:
+    (tmp_path / "test_seer.py").write_text(TESTS)
+    done = run(tmp_path, "--supports", "shown.json")
     assert done.returncode == 1, done.stdout + done.stderr
-    return support.read(folder / "shown.json")
-
-
-def test_outcomes_are_written_down(written: list[Shown]) -> None:
+    written = support.read(tmp_path / "shown.json")
     assert {(one.family, one.form): one.outcome for one in written} == {
         ("seer", "run"): "passed", ("seer", "adapter"): "failed", ("seer", "delta"): "skipped",
         ("seer", "pruned"): "passed", ("seer", "saved"): "failed", ("owl", "run"): "passed", ("lynx", "run"): "failed",
     }  # fmt: skip
     assert written[0].test == "test_seer.py::test_each[lynx]"
-
-
-def test_the_table_says_what_they_showed(written: list[Shown]) -> None:
     lines = support.table(written).splitlines()
     assert lines[2] == "| family | run | adapter | delta | pruned | saved |"
     assert "| lynx | fails | - | - | - | - |" in lines
@@ -84,12 +77,14 @@ def test_one_failure_outweighs_what_passed() -> None:
     assert (cell([good, again]), cell([good, bad]), cell([]), cell([good, no])) == ("yes (1)", "fails", "-", "yes (1)")
 
 
-@pytest.mark.parametrize("wrong", ['"seer", "flown"', '"seer"', '"seer", "run", why="x"'])
-def test_a_mark_that_is_misspelt_stops_everything(tmp_path: Path, wrong: str) -> None:
-    (tmp_path / "test_seer.py").write_text(f"import pytest\n@pytest.mark.supports({wrong})\ndef test_good(): pass\n")
-    done = run(tmp_path)
-    assert done.returncode == pytest.ExitCode.USAGE_ERROR
-    assert "is not (family, form)" in done.stdout + done.stderr
+@pytest.mark.parametrize(
+    "wrong",
+    [pytest.mark.supports("seer", "flown"), pytest.mark.supports("seer"), pytest.mark.supports("seer", "run", why="x")],
+)
+def test_a_mark_that_is_misspelt_stops_everything(wrong: pytest.MarkDecorator) -> None:
+    item = SimpleNamespace(nodeid="test_seer.py::test_good", iter_markers=lambda _: [wrong.mark])
+    with pytest.raises(pytest.UsageError, match=r"is not \(family, form\)"):
+        pytest_collection_modifyitems(SimpleNamespace(stash={}), [item])  # type: ignore[arg-type, list-item]
 
 
 class TestCommitted:
