@@ -45,7 +45,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr(experiments, "COUNTS", (1, 2))
         patch.setattr(experiments, "REMOVED", (1, 2))
         patch.setattr(experiments, "HEALED", (1,))
-        patch.setattr(experiments, "REMOVED_BEFORE_TRAINING", 1)
+        patch.setattr(experiments, "REMOVED_FIRST", 1)
         patch.setattr(experiments, "RESTORED_COUNTS", (2,))
         tiny_family.write_llm(folder / "llm")
         with tiny_family.in_it():
