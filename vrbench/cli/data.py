@@ -46,8 +46,9 @@ def check(
 ) -> None:
     """Check the files of a data folder.
 
-    Lists which are whole, changed, truncated, missing or not recorded. A file is whole when its sha256 is the one in
-    vrbench-data.json, which `vrbench data download` writes. Exits with 0 if all are whole, else with 2.
+    Prints the state of each file: whole, changed, truncated, missing or unrecorded. A file is whole (complete and
+    unchanged) if its sha256 equals that in vrbench-data.json, which `vrbench data download` writes. Exits with 0 if
+    all files are whole, else with 2.
 
     \b
     Example:

@@ -123,7 +123,7 @@ def validate(
 
 def pin(
     board: Annotated[str, typer.Argument(help="Id of the board.", show_default=False)],
-    run: Annotated[list[Path] | None, typer.Option(help="Run of whole tasks, for data and prompts.")] = None,
+    run: Annotated[list[Path] | None, typer.Option(help="Run without --limit, for data and prompt digests.")] = None,
     family: Annotated[str | None, typer.Option(help="Family of the runs, on a board of several.")] = None,
     baseline: Annotated[
         str | None, typer.Option(metavar="ORG/NAME", help="Make the first run's checkpoint the family's baseline.")
