@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +83,26 @@ def llava(seed: int = 0, depth: int = DEPTH, hidden: int = HIDDEN) -> Any:
     return LlavaForConditionalGeneration(config).eval()
 
 
+@cache
+def scratch() -> Path:
+    """A folder that is there until the process ends."""
+    _FOLDERS.append(tempfile.TemporaryDirectory())
+    return Path(_FOLDERS[-1].name)
+
+
+_FOLDERS: list[Any] = []
+
+
 def save_llava(folder: Path, seed: int = 0, depth: int = DEPTH, hidden: int = HIDDEN) -> Path:
     """Write a tiny LLaVA folder in the Hugging Face layout; returns the folder."""
+    return Path(shutil.copytree(_saved_llava(seed, depth, hidden), folder, dirs_exist_ok=True))
+
+
+@cache
+def _saved_llava(seed: int, depth: int, hidden: int) -> Path:
     from transformers import SiglipImageProcessorPil
 
+    folder = scratch() / f"llava {seed} {depth} {hidden}"
     llava(seed, depth, hidden).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE}).save_pretrained(folder)
@@ -95,12 +113,21 @@ def save_adapter(
     folder: Path, base: Path, layers: Iterable[int] = (1, 2), depth: int = DEPTH, hidden: int = HIDDEN, seed: int = 7
 ) -> Path:
     """Write a PEFT LoRA folder (rank 2 on q_proj and up_proj of some layers) for a tiny LLaVA; returns the folder."""
+    shutil.copytree(_saved_adapter(tuple(layers), depth, hidden, seed), folder, dirs_exist_ok=True)
+    config = folder / "adapter_config.json"
+    config.write_text(config.read_text().replace('"BASE"', json.dumps(str(base))))
+    return folder
+
+
+@cache
+def _saved_adapter(layers: tuple[int, ...], depth: int, hidden: int, seed: int) -> Path:
     from peft import LoraConfig, get_peft_model
 
+    folder = scratch() / f"adapter {layers} {depth} {hidden} {seed}"
     wanted = [f"language_model.layers.{i}.{m}" for i in layers for m in ("self_attn.q_proj", "mlp.up_proj")]
     config = LoraConfig(r=2, lora_alpha=8, target_modules=wanted)
     wrapped = get_peft_model(llava(0, depth, hidden), config)
-    wrapped.peft_config["default"].base_model_name_or_path = str(base)
+    wrapped.peft_config["default"].base_model_name_or_path = "BASE"
     torch.manual_seed(seed)
     for name, parameter in wrapped.named_parameters():
         if "lora_" in name:

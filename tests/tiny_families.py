@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from tests.tiny import scratch
 
 DEPTH = 4
 CHAT = (
@@ -26,6 +30,12 @@ PINPOINTS = [[32, 64], [64, 32], [64, 64]]
 
 def save(family: str, folder: Path, seed: int = 0) -> Path:
     """Write a tiny model of a family with tokenizer, image processor and settings; returns the folder."""
+    return Path(shutil.copytree(_saved(family, seed), folder, dirs_exist_ok=True))
+
+
+@cache
+def _saved(family: str, seed: int) -> Path:
+    folder = scratch() / f"{family} {seed}"
     torch.manual_seed(seed)
     MAKERS[family](folder)
     return folder

@@ -10,7 +10,8 @@ from unittest.mock import patch
 import torch
 
 from tests import tiny_families
-from tests.fingerprints.made import Says, parts_of, scratch, small_llava, written
+from tests.fingerprints.made import Says, parts_of, small_llava, written
+from tests.tiny import scratch
 from vrbench.checkpoints.families import FAMILIES
 from vrbench.evaluation.evaluate import evaluate_task
 from vrbench.evaluation.requests import GenerationRequest
@@ -43,7 +44,7 @@ def _without_weights(name: str) -> hf_model.HFModel:
         (folder / "processor_config.json").write_text(json.dumps(settings))
 
     with patch.object(tiny_families, "write", write):
-        tiny_families.save(name, folder)
+        tiny_families.MAKERS[name](folder)
     processor = load_processor(folder, name)
     prompt_format = FAMILIES[name].prompt_format
     assert prompt_format is not None

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from benchmarks import documents
 from tests import tiny
 from tests.evaluation import made_text
 from tests.task_data import load_task
+from tests.tiny import scratch
 from vrbench.evaluation.built_task import SubtaskData, select_items
 from vrbench.evaluation.requests import LogLikelihoodRequest, Request
 from vrbench.models import llava_model, load
@@ -37,19 +36,9 @@ class Says:
 
 
 @cache
-def scratch() -> Path:
-    """A folder that is there until the process ends."""
-    _FOLDERS.append(tempfile.TemporaryDirectory())
-    return Path(_FOLDERS[-1].name)
-
-
-_FOLDERS: list[Any] = []
-
-
-@cache
 def small_llava() -> llava_model.LlavaModel:
     """A tiny LLaVA with random weights, which is asked for its prompts and tokens alone."""
-    folder = tiny.save_llava(scratch() / "llava")
+    folder = tiny.save_llava(scratch() / "small" / "llava")
     found = load.load_vlm(resolve_checkpoint(str(folder)))
     assert isinstance(found, llava_model.LlavaModel)
     return found

@@ -16,10 +16,11 @@ import torch
 from benchmarks import scorers
 from tests import tiny
 from tests.evaluation import made
-from tests.fingerprints.made import Says, parts_of, scratch, small_llava, written
+from tests.fingerprints.made import Says, parts_of, small_llava, written
 from tests.fingerprints.odd_images import ODD
 from tests.fingerprints.scorers import drawn
 from tests.task_data import load_task
+from tests.tiny import scratch
 from vrbench.checkpoints.families import FAMILIES
 from vrbench.core.schemas import Sample
 from vrbench.evaluation.answer_store import AnswerStore
