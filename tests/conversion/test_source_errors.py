@@ -196,7 +196,7 @@ class TestTensors:
             state |= {"model.image_newline": torch.ones(2), "model.layers_extra.weight": torch.ones(2)}
 
         resave(at / source, change)
-        told(at, source.split("/")[0], "no part of this model", "model.image_newline", "model.layers_extra.weight")
+        told(at, source.split("/")[0], "not part of this model", "model.image_newline", "model.layers_extra.weight")
 
     def test_missing_ones_are_all_named(self, at: Path) -> None:
         gone = ["model.norm.weight", "model.mm_projector.2.bias", "model.layers.1.mlp.up_proj.weight"]
