@@ -258,3 +258,14 @@ def test_a_score_is_drawn_with_its_seed() -> None:
     for name, score in groups.items():
         assert score == bootstrap.score("mean", [s for s in rows if s.group == name], 5)
         assert score != bootstrap.score("mean", [s for s in rows if s.group == name], 0)
+
+
+def test_three_quarters_of_an_item_lost_and_gained_are_drawn_with_the_others() -> None:
+    """Rows [baseline, candidate] of (right, of): three items, then one lost and one gained of 0.75 items."""
+    items = [[(1, 1), (1, 1)], [(0, 1), (1, 1)], [(1, 1), (0, 1)]]
+    rows = np.array([*items, [(0.75, 0.75), (0, 0.75)], [(0, 0.75), (0.75, 0.75)]], float)
+    sums = bootstrap.resample(rows[:, :, None], 4000, np.random.default_rng([0, 1]))
+    found = bootstrap.draw(paired([1.0, 0.0, 1.0], [1.0, 1.0, 0.0]), [0, 1])
+    assert found.baseline == pytest.approx(100 * sums[:, 0, 0, 0] / sums[:, 0, 0, 1])
+    assert found.candidate == pytest.approx(100 * sums[:, 1, 0, 0] / sums[:, 1, 0, 1])
+    assert found.clusters == 3
