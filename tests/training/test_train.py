@@ -103,10 +103,6 @@ class TestTuned:
         assert types(tuned) == types(base) == {torch.float32}
         assert json.loads(lineage(tuned).steps[0].note)["written"] == "float32"
 
-    def test_the_same_recipe_makes_the_same_weights(self, base: Path, tuned: Path, tmp_path: Path) -> None:
-        again = train("pocket-region", tmp_path / "again", {**TUNE, "base": str(base)}, device="cpu")
-        assert lineage(again).weights == lineage(tuned).weights
-
 
 class TestOtherTunings:
     """What comes out loads, and differs from its base where it was tuned and nowhere else."""
@@ -191,6 +187,7 @@ class TestGoneOn:
             with pytest.raises(OSError, match="disk full"):
                 train("pocket-region", out, asked, device="cpu")
         assert (out / "state" / "tune" / "checkpoint-2" / "whole").exists()
+        assert not (out / "vrbench.json").exists()
         with pytest.raises(VrbenchError, match="holds the state of another recipe"):
             train("pocket-region", out, {**asked, "seed": "4"}, device="cpu")
         with pytest.raises(VrbenchError, match="is incomplete: its training was stopped"):
@@ -256,17 +253,6 @@ class TestRefused:
         wild = {**TUNE, "base": str(base), "tune.lr": "1.0e+30", "tune.lr_projector": "1.0e+30", "tune.steps": "3"}
         with pytest.raises(VrbenchError, match=r"tune: the loss is nan at step [23]; lower the learning rate"):
             train("pocket-region", tmp_path / "out", wild, device="cpu")
-        assert not (tmp_path / "out" / "vrbench.json").exists()
-
-    def test_a_death_while_writing_leaves_no_checkpoint(
-        self, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def die(*_: object) -> None:
-            raise OSError("disk full")
-
-        monkeypatch.setattr(stages, "save_tensors", die)
-        with pytest.raises(OSError, match="disk full"):
-            train("pocket-region", tmp_path / "out", {**TUNE, "base": str(base)}, device="cpu")
         assert not (tmp_path / "out" / "vrbench.json").exists()
 
     @pytest.mark.parametrize(
