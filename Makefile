@@ -25,7 +25,7 @@ docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q
 
 mutants: $(READY)
-	$(BIN)/pip install -q 'mutmut>=3.8,<4' -c constraints.txt
+	$(BIN)/pip install -q 'mutmut>=3.8,<3.9' -c constraints.txt
 	$(BIN)/python -m benchmarks.mutants
 
 # Written last, so that its existence means that the environment is whole. Python compiles what is imported when it is;

@@ -43,7 +43,10 @@ def statuses() -> dict[str, str]:
 
 def change(name: str) -> str:
     """Return the changed line of a mutant, before and after, as benchmarks/mutants.yaml has it."""
-    lines = [line[0] + " " + line[1:].strip() for line in mutmut("show", name) if re.match(r"[-+](?![-+])", line)]
+    from mutmut.mutation.diff_apply import get_diff_for_mutant  # `mutmut show` starts a process for each mutant
+
+    diff = get_diff_for_mutant(name).splitlines()
+    lines = [line[0] + " " + line[1:].strip() for line in diff if re.match(r"[-+](?![-+])", line)]
     return "\n".join(lines)
 
 
