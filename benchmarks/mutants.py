@@ -57,11 +57,15 @@ def home(name: str) -> str:
 
 def page(found: Mapping[str, str], reasons: Mapping[str, str]) -> Iterable[str]:
     """Yield the lines of the report."""
+    waiting = sum(status == "not checked" for status in found.values())
+    found = {name: status for name, status in found.items() if status != "not checked"}
     survivors = {name: change(name) for name, status in found.items() if status not in CAUGHT}
     unseen = {name for name, text in survivors.items() if text in reasons}
     total, missed = Counter(map(home, found)), Counter(map(home, survivors))
     equal = Counter(map(home, unseen))
     yield from ("# Mutants", "", f"`python -m benchmarks.mutants`, {versions()}", "")
+    if waiting:
+        yield from (f"{waiting} more mutants were not tested yet; the same command continues.", "")
     yield "| module | mutants | caught | survived, no difference to see | survived | caught, % |"
     yield "|:--|--:|--:|--:|--:|--:|"
     for module in (*sorted(total), None):

@@ -240,4 +240,4 @@ class TestRefusedAllTheSame:
 
     def test_an_adapter_on_it(self, seer: Path, tmp_path: Path) -> None:
         folder = tiny.save_adapter(tmp_path / "adapter", seer)
-        refused(folder, "runs code of its own", "only the model itself")
+        refused(folder, "runs code of its own", "only the base itself")
