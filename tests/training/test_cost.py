@@ -187,3 +187,23 @@ def test_each_group_learns_at_its_own_rate(tiny_llava: Any) -> None:
     assert len(rates) == len(tuned) + len(projector)
     assert {rates[id(p)] for p in projector} == {(1e-3, 0.0)}
     assert all(rates[id(p)] == (1e-2, 0.1 if p.ndim > 1 else 0.0) for p in tuned.values())
+
+
+def test_frozen_weights_of_the_llm_are_in_the_compute_type_and_all_others_keep_theirs() -> None:
+    model, layers = tiny.llava(), LayerSet.of([1, 3], tiny.DEPTH)
+    groups = parameter_groups(model, layers, settings(layers="1,3", tuning="weights", lr_projector=0.0))
+    unfreeze(model, groups, torch.bfloat16)
+    parts = {
+        "tuned": [p for i in layers for p in model.model.language_model.layers[i].parameters()],
+        "frozen layer": list(model.model.language_model.layers[0].parameters()),
+        "embedding": list(model.model.language_model.embed_tokens.parameters()),
+        "head": list(model.lm_head.parameters()),
+        "tower": list(model.model.vision_tower.parameters()),
+        "projector": list(model.model.multi_modal_projector.parameters()),
+    }
+    found = {name: {(p.dtype, p.requires_grad) for p in part} for name, part in parts.items()}
+    frozen, kept = {(torch.bfloat16, False)}, {(torch.float32, False)}
+    assert found == {
+        "tuned": {(torch.float32, True)}, "frozen layer": frozen, "embedding": frozen, "head": frozen,
+        "tower": kept, "projector": kept,
+    }  # fmt: skip
