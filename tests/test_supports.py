@@ -26,7 +26,7 @@ def test_good(): pass
 def test_bad(): assert False
 
 @pytest.mark.supports("seer", "delta")
-def test_left_out(): pytest.skip("no card")
+def test_left_out(): pytest.skip("no GPU")
 
 @pytest.mark.supports("seer", "pruned", refused="it has one layer")
 def test_refused(): pass

@@ -172,7 +172,7 @@ class TestWeights:
         random_weights.fill(filled, 0, 0.02)
         assert all(torch.equal(value, made.get_parameter(name)) for name, value in filled.named_parameters())
 
-    @pytest.mark.skipif(not torch.cuda.is_available(), reason="no card")
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
     def test_a_card_gives_the_same_bits(self) -> None:
         found = resolve_checkpoint("random/tiny")
         card = load_vlm(found, "cuda").model
