@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from multiprocessing import get_context
 from multiprocessing.forkserver import ForkServer
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -21,17 +19,9 @@ LIGHT = ForkServer()
 LIGHT.set_forkserver_preload(["tests.reproduce.fake_steps"])
 
 
-def use_light_workers(patch: pytest.MonkeyPatch, *, own: bool = True) -> None:
-    """Copy new processes from one that has imported these steps and little else.
-
-    Args:
-        patch: of the test.
-        own: whether `execute` takes them as its workers too, instead of starting each anew.
-    """
+def use_light_workers(patch: pytest.MonkeyPatch) -> None:
+    """Fork new processes from one that has imported these steps and little else."""
     patch.setattr("multiprocessing.forkserver.connect_to_new_process", LIGHT.connect_to_new_process)
-    if own:
-        contexts = SimpleNamespace(get_context=lambda _: get_context("forkserver"))
-        patch.setattr("vrbench.reproduce.execute.multiprocessing", contexts)
 
 
 def note(job: StepJob, what: str) -> None:

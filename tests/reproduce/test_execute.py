@@ -29,9 +29,8 @@ SMALL = plan(
 
 
 @pytest.fixture(autouse=True)
-def fast_workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One test starts its workers as users do."""
-    fake_steps.use_light_workers(monkeypatch, own="killed" not in request.node.name)
+def fast_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_steps.use_light_workers(monkeypatch)
 
 
 def events(of: Plan, folder: Path, **options: object) -> list[StepEvent]:
@@ -99,9 +98,9 @@ class TestRecords:
         assert sorted(by_process.values()) == ["5", "5", "7", "7"]
         assert sorted(e.gpu for e in happened if e.kind == "done") == [0, 0, 1, 1]
 
-    def test_steps_share_a_process(self, tmp_path: Path) -> None:
+    def test_each_step_has_a_process_of_its_own(self, tmp_path: Path) -> None:
         events(SMALL, tmp_path, jobs=1)
-        assert len({line[2] for line in diary(tmp_path)}) == 1
+        assert len({line[2] for line in diary(tmp_path)}) == len(SMALL.steps)
 
     @pytest.mark.parametrize(
         ("count", "visible", "names"),
@@ -275,8 +274,10 @@ SLOW = plan(
 
 
 def in_another_process(folder: Path) -> None:
-    """Execute a plan that comes to no end."""
-    events(SLOW, folder, jobs=2)
+    """Execute a plan that comes to no end, its processes forked from one that imported nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vrbench.reproduce.execute.PRELOADED", [])
+        events(SLOW, folder, jobs=2)
 
 
 def _wait_until(so: Callable[[], bool]) -> None:

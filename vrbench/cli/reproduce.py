@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -149,31 +149,25 @@ def _execute(plan: Plan, folder: Path, options: ExecutionOptions) -> bool:
 def print_plan(plan: Plan, folder: Path, only: str, jobs: int | None) -> None:
     """Print every step by kind, which are done, and how long the rest takes."""
     from vrbench.reproduce.families import family_named
-    from vrbench.reproduce.packing import RecordFolder
-    from vrbench.reproduce.plan import finished_steps, merge_with_stored
     from vrbench.reproduce.plan_builder import wall_minutes
-    from vrbench.reproduce.schedule import select_steps, steps_to_repeat
+    from vrbench.reproduce.schedule import remaining_work
 
-    whole = merge_with_stored(plan, folder)
-    done, wanted = set(finished_steps(whole, RecordFolder(folder))), select_steps(plan, only)
-    repeated = set(steps_to_repeat(whole, folder, wanted, done))
-    done -= repeated
-    steps = [step for step in whole.steps if step.name in wanted | repeated]
+    work = remaining_work(plan, folder, only)
+    steps, done = work.steps, work.done
     kinds = {kind: [step for step in steps if step.kind == kind] for kind in dict.fromkeys(s.kind for s in steps)}
     for kind, alike in kinds.items():
         print(f"{kind}:")
         for step in alike:
             needs = f"  after {', '.join(step.needs)}" if step.needs else ""
-            state = "  (done)" if step.name in done else _repeat_reason(step, folder) if step.name in repeated else ""
+            state = "  (done)" if step.name in done else _repeat_reason(step, folder) if step in work.repeated else ""
             print(f"  {step.name}{needs}{state}")
     rows = [_row(kind, alike, done) for kind, alike in kinds.items()]
     print()
     _print_table([*rows, _row("all", steps, done)], ("step", "all", "done", "GPU minutes left"))
     family = family_named(plan.family)
     workers = jobs or family.jobs_per_gpu
-    left = [step for step in steps if step.name not in done]
-    alone = sum(step.minutes for step in left if step.kind == "profile")
-    clock = alone + wall_minutes(sum(step.minutes for step in left) - alone, family.costs, 1, workers)
+    alone = sum(step.minutes for step in work.left if step.kind == "profile")
+    clock = alone + wall_minutes(sum(step.minutes for step in work.left) - alone, family.costs, 1, workers)
     profile = f", {alone:,.0f} of them for the profile, which runs alone" if alone else ""
     print(f"\nAbout {clock:,.0f} minutes of wall time on one GPU with {workers} parallel workers{profile}.")
     print(f"Estimated from: {family.costs.source}.")
@@ -200,7 +194,7 @@ def _repeat_reason(step: PlanStep, folder: Path) -> str:
     return "  (again: its weights are missing)" if missing else "  (again: a step that it needs is repeated)"
 
 
-def _row(kind: str, steps: list[PlanStep], done: set[str]) -> tuple[str, int, int, str]:
+def _row(kind: str, steps: Sequence[PlanStep], done: Collection[str]) -> tuple[str, int, int, str]:
     left = [step for step in steps if step.name not in done]
     return kind, len(steps), len(steps) - len(left), f"{sum(step.minutes for step in left):,.1f}"
 

@@ -93,11 +93,12 @@ def file_digests(paths: Iterable[Path]) -> dict[Path, str]:
     wanted = list(dict.fromkeys(paths))
     if len(wanted) < 2:
         return {path: file_digest(path) for path in wanted}
-    with ThreadPoolExecutor(min(len(wanted), _usable_cores(), MAX_PARALLEL_HASHES)) as pool:
+    with ThreadPoolExecutor(min(len(wanted), usable_cores(), MAX_PARALLEL_HASHES)) as pool:
         return dict(zip(wanted, pool.map(file_digest, wanted), strict=True))
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Return the processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -1,37 +1,30 @@
-"""Execute a plan's steps in several processes, each step once; an interrupted plan resumes where it stopped."""
+"""Execute a plan's steps, each once and in a process of its own; an interrupted plan resumes where it stopped."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import shutil
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Literal
 
-from vrbench.core.cache import cache_folder
-from vrbench.reproduce.packing import RecordFolder, unpack
-from vrbench.reproduce.plan import (
-    Plan,
-    PlanStep,
-    finished_steps,
-    lock_folder,
-    merge_with_stored,
-    save_plan,
-    step_digests,
-)
-from vrbench.reproduce.schedule import (
-    EXCLUSIVE_KINDS,
-    StepQueue,
-    discard_weights,
-    reset_step,
-    select_steps,
-    steps_to_repeat,
-)
-from vrbench.reproduce.worker import ExecutionOptions, StepFunction, StepJob, work
+from vrbench.core.cache import cache_folder, usable_cores
+from vrbench.reproduce.packing import unpack
+from vrbench.reproduce.plan import Plan, PlanStep, lock_folder, record_file, save_plan, step_digests
+from vrbench.reproduce.schedule import chain_minutes, discard_weights, remaining_work, reset_step
+from vrbench.reproduce.worker import ExecutionOptions, StepFunction, StepJob, run_step
+
+EXCLUSIVE_KINDS = frozenset({"profile"})
+"""Kinds of steps that measure time and memory: nothing else runs meanwhile, so they come last."""
+
+PRELOADED = ["vrbench.reproduce.preload"]
+"""Imported once, by the process that the steps' processes are forked from."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +36,7 @@ class StepEvent:
         step: its name.
         seconds: wall time, once it ended.
         gpu: index in `ExecutionOptions.gpus`; 0 on a CPU.
-        error: why it failed, or which failed step it needs.
+        error: why it failed.
     """
 
     kind: Literal["existing", "started", "done", "failed", "skipped"]
@@ -72,139 +65,123 @@ def execute(
     """
     folder.mkdir(parents=True, exist_ok=True)
     with lock_folder(folder):
-        whole = merge_with_stored(plan, folder)
+        work = remaining_work(plan, folder, options.only)
         unpack(folder)
-        done, wanted = set(finished_steps(whole, RecordFolder(folder))), select_steps(plan, options.only)
-        repeated = set(steps_to_repeat(whole, folder, wanted, done))
-        for step in whole.steps:
-            if step.name in repeated:
-                reset_step(step, folder)
-        save_plan(whole, folder)
-        yield from _Execution(whole, folder, functions, options, wanted | repeated, done - repeated).events()
+        for step in work.repeated:
+            reset_step(step, folder)
+        save_plan(work.plan, folder)
+        yield from (StepEvent("existing", step.name) for step in work.steps if step.name in work.done)
+        digests, outputs = step_digests(work.plan), {step.name: step.output(folder) for step in work.plan.steps}
+        jobs = {step.name: StepJob(_filled(step, outputs), digests[step.name], folder, options) for step in work.left}
+        done = set(work.done)
+        for event in _run_all(work.left, jobs, functions):
+            if event.kind == "done":
+                done.add(event.step)
+                if options.discard:
+                    discard_weights(work.plan, folder, done)
+            yield event
 
 
-@dataclass
-class _Worker:
-    """A process, this end of its pipe, its GPU, and the step that it is doing."""
+def _filled(step: PlanStep, outputs: Mapping[str, Path]) -> PlanStep:
+    """Return the step with the paths of other steps' outputs in its arguments."""
+    paths = {f"{{{need}}}": str(outputs[need]) for need in step.needs}
+    arguments = {key: paths.get(str(value), value) for key, value in step.arguments.items()}
+    return step.model_copy(update={"arguments": arguments})
 
+
+@dataclass(frozen=True)
+class _RunningStep:
+    """A step's process, this end of its pipe, its GPU, and when it was started."""
+
+    step: PlanStep
     process: BaseProcess
     connection: Connection
     gpu: int
-    step: str = ""
+    start: float
 
-    def result(self) -> tuple[float, str]:
-        """Return seconds and error of the step that has just ended."""
+    def outcome(self, folder: Path) -> StepEvent:
+        """Wait for the end of the process, and return whether its record is there or why it failed."""
         try:
-            seconds, error = self.connection.recv()
-            return float(seconds), str(error)
-        except (EOFError, OSError):
-            self.process.join()
+            error = str(self.connection.recv())
+        except EOFError:  # it was done, or died
+            error = ""
+        self.process.join()
+        seconds = time.perf_counter() - self.start
+        if not error and not record_file(self.step.name, folder).is_file():
             code = self.process.exitcode or 0
-            how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-            return 0.0, f"its process {how}"
+            error = f"its process {f'was killed by signal {-code}' if code < 0 else f'ended with code {code}'}"
+        return StepEvent("failed" if error else "done", self.step.name, seconds, self.gpu, error)
 
-    def end(self) -> None:
-        """End the process: by closing its pipe if it is idle, else by force."""
-        self.connection.close()
-        if self.step:
-            self.process.terminate()
+    def kill(self) -> None:
+        self.process.terminate()
         self.process.join(10)
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
+        self.process.kill()
+        self.process.join()
 
 
-@dataclass
-class _Execution:
-    plan: Plan
-    folder: Path
-    functions: Mapping[str, StepFunction]
-    options: ExecutionOptions
-    wanted: set[str]
-    done: set[str]
-    workers: dict[int, _Worker] = field(default_factory=dict)
+def _run_all(
+    steps: Sequence[PlanStep], jobs: Mapping[str, StepJob], functions: Mapping[str, StepFunction]
+) -> Generator[StepEvent, None, None]:
+    """Do steps as soon as what they need is done; the one with the longest chain of steps behind it comes first."""
+    left, chains = {step.name: step for step in steps}, chain_minutes(steps)
+    sorter = TopologicalSorter({name: left.keys() & set(step.needs) for name, step in left.items()})
+    sorter.prepare()
+    ready: list[PlanStep] = []
+    running: list[_RunningStep] = []
 
-    def __post_init__(self) -> None:
-        self.steps = {step.name: step for step in self.plan.steps}
-        self.digests = step_digests(self.plan)
-        self.queue = StepQueue([s for s in self.plan.steps if s.name in self.wanted - self.done])
+    def next_step() -> PlanStep | None:
+        """Return what can be started now; a step that runs alone waits for all others."""
+        first = max(ready, key=lambda step: (step.kind not in EXCLUSIVE_KINDS, chains[step.name]), default=None)
+        kinds = {first.kind, *(one.step.kind for one in running)} if first else set()
+        return None if running and kinds & EXCLUSIVE_KINDS else first
 
-    def events(self) -> Iterator[StepEvent]:
-        yield from (StepEvent("existing", name) for name in self.steps if name in self.wanted & self.done)
-        try:
-            while self.queue or self.queue.running:
-                yield from self._start_steps()
-                yield from self._collect_results()
-        finally:
-            for worker in self.workers.values():
-                worker.end()
+    try:
+        while True:
+            ready += (left[name] for name in sorter.get_ready())
+            while (step := next_step()) and len(running) < jobs[step.name].options.jobs:
+                ready.remove(step)
+                del left[step.name]
+                running.append(_start(step, jobs[step.name], functions, [one.gpu for one in running]))
+                yield StepEvent("started", step.name, gpu=running[-1].gpu)
+            if not running:
+                break
+            ended = wait([one.connection for one in running])
+            for one in [one for one in running if one.connection in ended]:
+                event = one.outcome(jobs[one.step.name].folder)
+                running.remove(one)
+                if event.kind == "done":
+                    sorter.done(event.step)
+                    shutil.rmtree(jobs[event.step].scratch, ignore_errors=True)
+                yield event
+    finally:
+        for one in running:
+            one.kill()
+    yield from (StepEvent("skipped", name) for name in left)  # a step that they need has failed
 
-    def _start_steps(self) -> Iterator[StepEvent]:
-        """Give a step to each idle process, as long as there are steps that can be done."""
-        for number in range(self.options.jobs):
-            if number in self.workers and self.workers[number].step:
-                continue
-            name = self.queue.next()
-            if name is None:
-                return
-            if self.steps[name].kind in EXCLUSIVE_KINDS:  # idle processes free their GPU memory too
-                for worker in self.workers.values():
-                    worker.end()
-                self.workers.clear()
-            if number not in self.workers:
-                self.workers[number] = self._new_worker(number)
-            worker = self.workers[number]
-            worker.step = name
-            worker.connection.send(StepJob(self._filled(name), self.digests[name], self.folder, self.options))
-            yield StepEvent("started", name, gpu=worker.gpu)
 
-    def _new_worker(self, number: int) -> _Worker:
-        context = multiprocessing.get_context("spawn")  # a fork would share what torch has initialized
-        here, there = context.Pipe()
-        gpu = number % max(1, len(self.options.gpus))
-        arguments = (there, dict(self.functions), self._environment(gpu))
-        process = context.Process(target=work, args=arguments, name=f"vrbench-{number}")  # it has children of its own
-        process.start()
-        there.close()
-        return _Worker(process, here, gpu)
+def _start(step: PlanStep, job: StepJob, functions: Mapping[str, StepFunction], busy: Sequence[int]) -> _RunningStep:
+    """Start a step's process on the GPU that has the fewest; `busy` has the GPU of each running step."""
+    gpu = min(range(max(1, len(job.options.gpus))), key=busy.count)
+    can_fork = "forkserver" in multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if can_fork else "spawn")
+    context.set_forkserver_preload(PRELOADED)
+    here, there = context.Pipe(duplex=False)
+    arguments = (job, functions[step.kind], _environment(job.options, gpu), there)
+    process = context.Process(
+        target=run_step, args=arguments, name=f"vrbench-{step.name}"
+    )  # it has children of its own
+    process.start()
+    there.close()
+    return _RunningStep(step, process, here, gpu, time.perf_counter())
 
-    def _environment(self, gpu: int) -> dict[str, str]:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        defaults = {
-            "OMP_NUM_THREADS": str(max(1, cores // self.options.jobs)),
-            "TORCHINDUCTOR_CACHE_DIR": str(cache_folder() / "inductor"),
-        }
-        found = {name: os.environ.get(name, value) for name, value in defaults.items()}
-        visible = {"CUDA_VISIBLE_DEVICES": self.options.gpus[gpu]} if self.options.gpus else {}
-        return {**found, "TOKENIZERS_PARALLELISM": "false", **visible}
 
-    def _filled(self, name: str) -> PlanStep:
-        """Return the step with the paths of other steps' outputs in its arguments."""
-        step = self.steps[name]
-        paths = {f"{{{need}}}": str(self.steps[need].output(self.folder)) for need in step.needs}
-        arguments = {key: paths.get(str(value), value) for key, value in step.arguments.items()}
-        return step.model_copy(update={"arguments": arguments})
-
-    def _collect_results(self) -> Iterator[StepEvent]:
-        """Wait until a step ends; yield its outcome, and the steps that are skipped because of it."""
-        busy = {number: worker for number, worker in self.workers.items() if worker.step}
-        ready = wait([worker.connection for worker in busy.values()])
-        for number, worker in busy.items():
-            if worker.connection not in ready:
-                continue
-            name, (seconds, error) = worker.step, worker.result()
-            worker.step = ""
-            if error:
-                yield StepEvent("failed", name, seconds, worker.gpu, error)
-                yield from (StepEvent("skipped", other, error=f"needs {name}") for other in self.queue.fail(name))
-                self.workers.pop(number).end()  # its memory may be in any state; a new process takes its place
-            else:
-                self.queue.succeed(name)
-                self.done.add(name)
-                shutil.rmtree(self.folder / "scratch" / name, ignore_errors=True)
-                yield StepEvent("done", name, seconds, worker.gpu)
-        if self.options.discard:
-            discard_weights(self.plan, self.folder, self.done)
+def _environment(options: ExecutionOptions, gpu: int) -> dict[str, str]:
+    defaults = {
+        "OMP_NUM_THREADS": str(max(1, usable_cores() // options.jobs)),
+        "TORCHINDUCTOR_CACHE_DIR": str(cache_folder() / "inductor"),
+    }
+    visible = {"CUDA_VISIBLE_DEVICES": options.gpus[gpu]} if options.gpus else {}
+    return {**defaults, **os.environ, "TOKENIZERS_PARALLELISM": "false", **visible}
 
 
 def gpu_names(count: int, visible: str | None) -> tuple[str, ...]:

@@ -1,24 +1,59 @@
-"""Which steps of a plan are done, in which order, and which are repeated because a checkpoint's weights are gone."""
+"""Which steps of a plan are still to be done, and which are repeated because a checkpoint's weights are gone."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatch
-from graphlib import TopologicalSorter
 from pathlib import Path
 
 from vrbench.core.errors import VrbenchError
-from vrbench.reproduce.plan import CHECKPOINT_KINDS, Plan, PlanStep, record_file
-
-EXCLUSIVE_KINDS = ("profile",)
-"""Kinds of steps that measure time and memory: nothing else runs meanwhile, so they come last."""
+from vrbench.reproduce.packing import RecordFolder
+from vrbench.reproduce.plan import CHECKPOINT_KINDS, Plan, PlanStep, finished_steps, merge_with_stored, record_file
 
 KEPT_FILES = ("vrbench.json", "recipe.yaml", "config.json", "adapter_config.json")
 """What stays of a discarded checkpoint: how it was made, and what it is."""
 
 DISCARDED = "discarded"
 """Marker file of a checkpoint whose weights were removed."""
+
+
+@dataclass(frozen=True)
+class RemainingWork:
+    """What there is to do in a plan's folder.
+
+    Attributes:
+        plan: the plan, with what the folder's own plan has besides.
+        steps: its steps that are wanted or repeated, in an order in which they can be done.
+        done: names of all steps of the plan that are done, except those that are repeated.
+        repeated: steps that are done and have to be done again.
+    """
+
+    plan: Plan
+    steps: tuple[PlanStep, ...]
+    done: frozenset[str]
+    repeated: tuple[PlanStep, ...]
+
+    @property
+    def left(self) -> list[PlanStep]:
+        """The steps that are to be done now."""
+        return [step for step in self.steps if step.name not in self.done]
+
+
+def remaining_work(plan: Plan, folder: Path, globs: str) -> RemainingWork:
+    """Return what there is to do in a folder for the steps of a plan that match some globs.
+
+    Raises:
+        VrbenchError: the folder holds another plan, or a glob matches no step.
+    """
+    whole = merge_with_stored(plan, folder)
+    done, wanted = set(finished_steps(whole, RecordFolder(folder))), select_steps(plan, globs)
+    repeated = steps_to_repeat(whole, folder, wanted - done, done)
+    return RemainingWork(
+        whole, tuple(step for step in whole.steps if step.name in wanted | repeated), frozenset(done - repeated),
+        tuple(step for step in whole.steps if step.name in repeated),
+    )  # fmt: skip
 
 
 def select_steps(plan: Plan, globs: str) -> set[str]:
@@ -49,78 +84,32 @@ def _requirements(steps: Mapping[str, PlanStep], names: Iterable[str], kinds: Co
     return found
 
 
-class StepQueue:
-    """Steps that are still to be done; the one with the longest chain of steps behind it comes first.
-
-    Attributes:
-        running: names of the steps that were given out and have not ended.
-    """
-
-    def __init__(self, steps: Sequence[PlanStep]) -> None:
-        """Take the steps that are not done, in an order in which they can be done."""
-        self._left = {step.name: step for step in steps}
-        self._exclusive = {step.name for step in steps if step.kind in EXCLUSIVE_KINDS}
-        self._sorter = TopologicalSorter({step.name: self._left.keys() & set(step.needs) for step in steps})
-        self._sorter.prepare()
-        self._ready: list[str] = []
-        self._chains = dict.fromkeys(self._left, 0.0)  # minutes of the longest chain that begins with a step
-        for step in reversed(steps):
-            self._chains[step.name] += step.minutes
-            for need in self._left.keys() & set(step.needs):
-                self._chains[need] = max(self._chains[need], self._chains[step.name])
-        self.running: set[str] = set()
-
-    def __len__(self) -> int:
-        return len(self._left)
-
-    def next(self) -> str | None:
-        """Give out a step that can be done now; None if there is none."""
-        self._ready += self._sorter.get_ready()
-        candidates = [name for name in self._ready if name not in self._exclusive]
-        if self.running & self._exclusive or not (candidates or self._ready) or (self.running and not candidates):
-            return None
-        best = max(candidates or self._ready, key=lambda name: self._chains[name])
-        self._ready.remove(best)
-        del self._left[best]
-        self.running.add(best)
-        return best
-
-    def succeed(self, name: str) -> None:
-        """Record that a step is done."""
-        self.running.remove(name)
-        self._sorter.done(name)
-
-    def fail(self, name: str) -> list[str]:
-        """Record that a step failed; returns the steps that are skipped since they need it, directly or not."""
-        self.running.remove(name)
-        lost, skipped = {name}, []
-        for other, step in self._left.items():  # in an order in which they could be done
-            if lost.intersection(step.needs):
-                lost.add(other)
-                skipped.append(other)
-        for other in skipped:
-            del self._left[other]
-        return skipped
+def chain_minutes(steps: Sequence[PlanStep]) -> dict[str, float]:
+    """Return step -> minutes of the longest chain of steps that begins with it; `steps` are in an order for doing."""
+    found: dict[str, float] = {}
+    for step in reversed(steps):
+        after = (found[other.name] for other in steps if step.name in other.needs)
+        found[step.name] = step.minutes + max(after, default=0.0)
+    return found
 
 
-def steps_to_repeat(plan: Plan, folder: Path, wanted: Iterable[str], done: Collection[str]) -> list[str]:
-    """Return the done steps that have to be done again, in the plan's order, whether they are wanted or not.
+def steps_to_repeat(plan: Plan, folder: Path, left: set[str], done: set[str]) -> set[str]:
+    """Return the done steps that have to be done again, whether they are wanted or not.
 
     They are checkpoints that the remaining steps need and whose weights are missing, since they were discarded or the
     folder holds published records; and every step that rests on those: trained again on a GPU, a checkpoint is not the
     same to the last bit, and its runs and removal orders would be another's.
     """
     steps = {step.name: step for step in plan.steps}
-    left = {name for name in wanted if name not in done}
     found: set[str] = set()
     while True:
         needed = _requirements(steps, left | found, CHECKPOINT_KINDS)
-        now = {name for name in needed.intersection(done) if not has_weights(steps[name].output(folder))}
+        now = {name for name in needed & done if not has_weights(steps[name].output(folder))}
         for name, step in steps.items():
             if name in done and now.intersection(step.needs):
                 now.add(name)
         if now == found:
-            return [name for name in steps if name in found]
+            return found
         found = now
 
 
@@ -130,13 +119,13 @@ def reset_step(step: PlanStep, folder: Path) -> None:
     _remove(step.output(folder))
 
 
-def discard_weights(plan: Plan, folder: Path, done: Collection[str]) -> None:
+def discard_weights(plan: Plan, folder: Path, done: set[str]) -> None:
     """Remove the weights of done checkpoints that no remaining step of the plan needs."""
     steps = {step.name: step for step in plan.steps}
-    needed = _requirements(steps, [name for name in steps if name not in done], CHECKPOINT_KINDS)
-    for name in done:
+    needed = _requirements(steps, steps.keys() - done, CHECKPOINT_KINDS)
+    for name in done - needed:
         checkpoint = steps[name].output(folder)
-        if steps[name].kind in CHECKPOINT_KINDS and name not in needed and has_weights(checkpoint):
+        if steps[name].kind in CHECKPOINT_KINDS and has_weights(checkpoint):
             (checkpoint / DISCARDED).touch()
             for path in checkpoint.iterdir():
                 if path.name not in (*KEPT_FILES, DISCARDED):

@@ -1,8 +1,7 @@
-"""One process that does steps, one after the other, so that imports and compiled kernels are reused."""
+"""The process of one step: what it prints goes into a log, and its record is written last."""
 
 from __future__ import annotations
 
-import gc
 import os
 import platform
 import signal
@@ -33,7 +32,7 @@ class ExecutionOptions:
     Attributes:
         device: "cpu" or "cuda".
         gpus: GPUs as CUDA_VISIBLE_DEVICES names them; empty on a CPU.
-        jobs: processes; they take the GPUs in turn.
+        jobs: steps at a time; they are spread over the GPUs.
         only: globs on names of steps, comma-separated; these, and what they need, are done.
         discard: remove a checkpoint's weights once no remaining step needs them.
         data_root: folder with local data sets, or "".
@@ -80,24 +79,30 @@ StepFunction = Callable[[StepJob], None]
 """Does a step; resumes, or starts over, what a killed process left. Importable by name from another process."""
 
 
-def work(connection: Connection, functions: Mapping[str, StepFunction], environment: Mapping[str, str]) -> None:
-    """Do jobs as they come, until the other end is closed.
+def run_step(job: StepJob, function: StepFunction, environment: Mapping[str, str], failure: Connection) -> None:
+    """Do a step and write its record.
 
     Args:
-        connection: gives a `StepJob` and takes (seconds, error message or "").
-        functions: kind of a step -> its function.
-        environment: variables to set before anything heavy is imported, such as CUDA_VISIBLE_DEVICES.
+        job: the step.
+        function: does it.
+        environment: variables to set, such as CUDA_VISIBLE_DEVICES.
+        failure: takes an error message if the step fails.
     """
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends this process
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    own_commit()  # before the first step: what is committed while it runs did not do it
-    while True:
-        try:
-            job = connection.recv()
-        except (EOFError, OSError):
-            return
-        connection.send(_run_job(job, functions))
+    own_commit()  # what is committed while the step runs did not do it
+    _redirect_output(log_file(job.step.name, job.folder))
+    if (torch := sys.modules.get("torch")) and environment["OMP_NUM_THREADS"].isdigit():
+        torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))  # it was imported with other variables
+    start, started = time.perf_counter(), datetime.now(timezone.utc).isoformat(timespec="seconds")
+    try:
+        function(job)
+        _write_record(job, started, time.perf_counter() - start)
+    except Exception as error:
+        traceback.print_exc()
+        is_known = isinstance(error, VrbenchError)
+        failure.send(str(error) if is_known else f"{type(error).__name__}: {error}".rstrip(": "))
 
 
 def _exit_with_parent() -> None:
@@ -108,31 +113,9 @@ def _exit_with_parent() -> None:
         os._exit(1)
 
 
-def _run_job(job: StepJob, functions: Mapping[str, StepFunction]) -> tuple[float, str]:
-    """Do one job and write its record; returns seconds, and the error or ""."""
-    start, started = time.perf_counter(), datetime.now(timezone.utc).isoformat(timespec="seconds")
-    error = ""
-    _redirect_output(log_file(job.step.name, job.folder))
-    try:
-        if (torch := sys.modules.get("torch")) and torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
-        functions[job.step.kind](job)
-        _write_record(job, started, time.perf_counter() - start)
-    except Exception as raised:
-        traceback.print_exc()
-        is_known = isinstance(raised, VrbenchError)
-        error = str(raised) if is_known else f"{type(raised).__name__}: {raised}".rstrip(": ")
-    _free_memory()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    return time.perf_counter() - start, error
-
-
 def _redirect_output(log: Path) -> None:
     """Append everything that this process and its children print to a file."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    sys.stdout.flush()
-    sys.stderr.flush()
     with log.open("ab") as stream:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
@@ -151,15 +134,3 @@ def _write_record(job: StepJob, started: str, seconds: float) -> None:
         step=job.step.name, digest=job.digest, seconds=round(seconds, 3), device=device, peak_gib=peak, provenance=how
     )
     write_atomically(record_file(job.step.name, job.folder), record.model_dump_json(indent=1) + "\n")
-
-
-def _free_memory() -> None:
-    """Free memory, and what was compiled for the last step's model."""
-    gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is None:
-        return
-    if "torch._dynamo" in sys.modules:  # or nothing was compiled
-        torch.compiler.reset()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
