@@ -40,23 +40,14 @@ class Country:
 
 
 @dataclass(frozen=True)
-class Element:
-    """A chemical element, from periodictable."""
-
-    number: int
-    name: str
-    symbol: str
-
-
-@dataclass(frozen=True)
 class FactQuestion:
-    """A sentence to complete; `wrong` are candidates for wrong endings."""
+    """A sentence to complete; wrong endings are drawn from `alike`, which may hold the answer too."""
 
     kind: str
     subject: str
     text: str
     answer: str
-    wrong: tuple[str, ...]
+    alike: list[str]
 
 
 def rows(split: str) -> list[dict[str, Any]]:
@@ -88,49 +79,43 @@ def countries() -> tuple[Country, ...]:
 
 
 @cache
-def elements() -> tuple[Element, ...]:
-    """Return the elements by atomic number, hydrogen first."""
+def elements() -> tuple[Any, ...]:
+    """Return the elements of `periodictable` by atomic number, hydrogen first."""
     import periodictable
 
-    named = (Element(e.number, e.name, e.symbol) for e in periodictable.elements)
-    return tuple(e for e in named if 1 <= e.number <= HEAVIEST)  # the table begins with the neutron
+    return tuple(e for e in periodictable.elements if 1 <= e.number <= HEAVIEST)  # the table begins with the neutron
 
 
 def _questions() -> Iterator[FactQuestion]:
     for country in countries():
-        neighbours = tuple(s for s in countries() if s.continent == country.continent and s != country)
-        yield from _country_questions(country, neighbours)
+        yield from _country_questions(country, [c for c in countries() if c.continent == country.continent])
     for element in elements():
-        similar = tuple(e for e in elements() if e.name[0] == element.name[0] and e != element)
-        yield from _element_questions(element, similar)
+        yield from _element_questions(element, [e for e in elements() if e.name[0] == element.name[0]])
 
 
 def _country_questions(country: Country, neighbours: Sequence[Country]) -> Iterator[FactQuestion]:
     code, name, capital = country.code, country.name, country.capital
     if not _names_share_a_beginning(country):
-        capitals, names = tuple(c.capital for c in neighbours), tuple(c.name for c in neighbours)
+        capitals, names = [c.capital for c in neighbours], [c.name for c in neighbours]
         yield FactQuestion("capital", code, f"The capital city of {name} is", capital, capitals)
         yield FactQuestion("country", code, f"The city of {capital} is the capital of", name, names)
     if code not in _LISTS["on_two_continents"]:
-        others = tuple(c for c in CONTINENTS.values() if c != country.continent)
-        yield FactQuestion("continent", code, f"The country of {name} lies in", country.continent, others)
+        continents = list(CONTINENTS.values())
+        yield FactQuestion("continent", code, f"The country of {name} lies in", country.continent, continents)
     if len(country.languages) == 1 and code not in _LISTS["language_unclear"] and country.languages[0] in LANGUAGES:
-        language_name = LANGUAGES[country.languages[0]]
-        others = tuple(language for language in LANGUAGES.values() if language != language_name)
-        yield FactQuestion("language", code, f"The official language of {name} is", language_name, others)
+        language, languages = LANGUAGES[country.languages[0]], list(LANGUAGES.values())
+        yield FactQuestion("language", code, f"The official language of {name} is", language, languages)
 
 
-def _element_questions(element: Element, similar: Sequence[Element]) -> Iterator[FactQuestion]:
+def _element_questions(element: Any, similar: Sequence[Any]) -> Iterator[FactQuestion]:
     name, symbol = element.name, element.symbol
-    yield FactQuestion("symbol", name, f"The chemical symbol of {name} is", symbol, tuple(e.symbol for e in similar))
-    yield FactQuestion(
-        "element", name, f"In chemistry, {symbol} is the symbol for", name, tuple(e.name for e in similar)
-    )
+    yield FactQuestion("symbol", name, f"The chemical symbol of {name} is", symbol, [e.symbol for e in similar])
+    yield FactQuestion("element", name, f"In chemistry, {symbol} is the symbol for", name, [e.name for e in similar])
 
 
 def _row(question: FactQuestion, position: int, draw: random.Random) -> dict[str, Any]:
     """Put the right option at a position among wrong ones, which are drawn."""
-    wrong = sorted(set(question.wrong))
+    wrong = sorted({*question.alike} - {question.answer})
     if len(wrong) < OPTIONS - 1:
         wrong += [w for w in _spare(question.kind) if w != question.answer and w not in wrong]
     choices = draw.sample(wrong, OPTIONS - 1)
