@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Collection, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -47,16 +48,31 @@ def _line(text: str) -> str:
     return " ".join(text.splitlines())
 
 
-def _pipe_table(table: Table) -> str:
-    """Return an aligned Markdown table; suites in bold, and no line break within the brackets of an interval."""
+def pipe_table(
+    headers: Sequence[str], rows: Sequence[Sequence[str]], aligned: Sequence[str], bold: Collection[int] = ()
+) -> str:
+    """Return an aligned Markdown table; no line break within the brackets of an interval.
 
-    def cell(text: str, bold: bool) -> str:
-        shown = escape_markdown(text).replace(", ", ",\N{NO-BREAK SPACE}")
-        return f"**{shown}**" if bold and text else shown
+    Args:
+        headers: one a column.
+        rows: one text a column.
+        aligned: "left" or "right" for each column.
+        bold: indices of rows in bold.
+    """
 
-    rows = [[cell(text, line.is_suite) for text in line.cells] for line in table.lines]
-    headers = [escape_markdown(header) for header in table.headers]
-    return tabulate(rows, headers, "pipe", colalign=table.aligns, disable_numparse=True)
+    def cell(text: str, is_bold: bool) -> str:
+        shown = escape_markdown(text)
+        shown = shown.replace(", ", ",\N{NO-BREAK SPACE}") if "[" in text else shown
+        return f"**{shown}**" if is_bold and text else shown
+
+    cells = [[cell(text, i in bold) for text in row] for i, row in enumerate(rows)]
+    headers = [escape_markdown(header) for header in headers]
+    return tabulate(cells, headers, "pipe", colalign=aligned if rows else None, disable_numparse=True)
+
+
+def _markdown_table(table: Table) -> str:
+    suites = [i for i, line in enumerate(table.lines) if line.is_suite]
+    return pipe_table(table.headers, [line.cells for line in table.lines], table.aligns, suites)
 
 
 def _code(text: str) -> str:
@@ -135,5 +151,11 @@ def environment(kind: str, package: str = "vrbench.reporting") -> Environment:
         keep_trailing_newline=True,
         **braces,
     )
-    made.filters |= {"tex": escape_latex, "md": escape_markdown, "line": _line, "code": _code, "table": _pipe_table}
+    made.filters |= {
+        "tex": escape_latex,
+        "md": escape_markdown,
+        "line": _line,
+        "code": _code,
+        "table": _markdown_table,
+    }
     return made

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from vrbench.core.errors import collect_errors, raise_errors, suggest_names
 from vrbench.reproduce.experiments import EXPERIMENTS
 from vrbench.reproduce.families import ReproductionFamily, Value, family_named
-from vrbench.reproduce.plan import MIN_STEPS, Plan
+from vrbench.reproduce.plan import Plan, is_trial
 from vrbench.reproduce.plan_builder import PlanBuilder
 from vrbench.tasks import registry
-from vrbench.tasks.spec import TaskSpec
 
 REGION_SIZE = 8
 """Layers of the region and of every other strategy."""
@@ -62,13 +61,18 @@ def build(request: ExperimentRequest) -> Plan:
     errors = list(_errors(request, overrides))
     with collect_errors(errors):
         family = family_named(request.family)
-        tasks = request.tasks or (family.trial_tasks if _is_trial(overrides) else "") or family.tasks
+        tasks = request.tasks or (family.trial_tasks if is_trial(overrides) else "") or family.tasks
         specs = registry.select_runnable(tasks, registry.load())[0]
     raise_errors(errors)
     names = _names(request.tables)
     tables = tuple(table for table in EXPERIMENTS if table in names or "all" in names)
     limit = family.limit if request.limit is None else request.limit or None
-    builder = _builder(family, overrides, tasks, tuple(specs), limit)
+    training = _training_keys(family, overrides)
+    healing = {**training, **family.heal_keys}
+    if not is_trial(overrides):
+        healing.pop("tune.steps", None)  # the recipe of a healing has its own
+    images = TRIAL_IMAGES if is_trial(overrides) else IMAGES
+    builder = PlanBuilder(family, REGION_SIZE, tasks, tuple(specs), limit, training, healing, images)
     for seed in range(request.seeds):
         for table in tables:
             EXPERIMENTS[table](builder, seed)
@@ -98,32 +102,12 @@ def _names(tables: str) -> list[str]:
     return [name.strip() for name in tables.split(",") if name.strip()]
 
 
-def _is_trial(overrides: Mapping[str, str]) -> bool:
-    steps = overrides.get("tune.steps", "")
-    return steps.isdigit() and int(steps) < MIN_STEPS
-
-
-def _builder(
-    family: ReproductionFamily, overrides: Mapping[str, str], tasks: str, specs: tuple[TaskSpec, ...],
-    limit: int | None,
-) -> PlanBuilder:  # fmt: skip
-    trial = _is_trial(overrides)
-    base = overrides.get("base", family.base)
-    scenes = _limit_scenes(family, overrides, trial)
-    training: dict[str, Value] = {**family.overrides, **scenes, **overrides, "base": base}
-    healing = {**training, **family.heal_keys}
-    if not trial:
-        healing.pop("tune.steps", None)  # the recipe of a healing has its own
-    return PlanBuilder(
-        family, REGION_SIZE, tasks, specs, limit, base, training, healing, images=TRIAL_IMAGES if trial else IMAGES
-    )
-
-
-def _limit_scenes(family: ReproductionFamily, overrides: Mapping[str, str], trial: bool) -> dict[str, Value]:
-    """Return overrides that limit the generated scenes to those the steps need; in a trial also small batches."""
-    if "tune.steps" not in overrides or "data.scenes" not in family.overrides:
-        return {}
-    small = dict(TRIAL_TRAINING) if trial else {}
-    batch = int(overrides.get("tune.batch", small.get("tune.batch", family.batch)))
-    needed = max(FEWEST_SCENES, int(overrides["tune.steps"]) * batch)
-    return {**small, "data.scenes": min(int(family.overrides["data.scenes"]), needed)}
+def _training_keys(family: ReproductionFamily, overrides: Mapping[str, str]) -> dict[str, Value]:
+    """Return the recipe keys of all trainings: no more scenes than the steps need, and in a trial small batches."""
+    limits: dict[str, Value] = {}
+    if "tune.steps" in overrides and "data.scenes" in family.overrides:
+        limits = dict(TRIAL_TRAINING) if is_trial(overrides) else {}
+        batch = int({"tune.batch": family.batch, **limits, **overrides}["tune.batch"])
+        needed = max(FEWEST_SCENES, int(overrides["tune.steps"]) * batch)
+        limits["data.scenes"] = min(int(family.overrides["data.scenes"]), needed)
+    return {**family.overrides, **limits, **overrides, "base": overrides.get("base", family.base)}

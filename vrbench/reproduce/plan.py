@@ -15,7 +15,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +32,8 @@ from vrbench.reproduce.packing import RecordFolder
 PLAN_FILE = "plan.json"
 MIN_STEPS = 50
 """With fewer training steps nothing is learned: a plan is a trial, with small batches and few images too."""
+
+StepKind = Literal["train", "layers", "prune", "restore", "run", "profile"]
 
 CHECKPOINT_KINDS = ("train", "prune", "restore")
 """Kinds of steps that make a checkpoint."""
@@ -53,7 +55,7 @@ class PlanStep(Record):
     """One step, done once for all tables that need it."""
 
     name: str = Field(pattern=r"[a-z0-9][a-z0-9.-]*", description="Unique; names its files.")
-    kind: Literal["train", "layers", "prune", "restore", "run", "profile"] = Field(description="Which command does it.")
+    kind: StepKind = Field(description="Which command does it.")
     needs: tuple[str, ...] = Field(default=(), description="Steps that must be done first.")
     arguments: dict[str, str | int | float | bool] = Field(description="Arguments; {STEP} stands for a step's output.")
     minutes: float = Field(default=0.0, description="Estimated GPU minutes; 0 if unknown.")
@@ -83,7 +85,25 @@ class Plan(Record):
     @property
     def is_trial(self) -> bool:
         """Whether the trainings are too short to learn anything."""
-        return int(self.overrides.get("tune.steps", MIN_STEPS)) < MIN_STEPS
+        return is_trial(self.overrides)
+
+    def requirements(self, names: Iterable[str], kinds: Collection[str] = ()) -> set[str]:
+        """Return all steps that some steps need, directly or not; with `kinds`, only through steps of these kinds."""
+        steps = {step.name: step for step in self.steps}
+        found: set[str] = set()
+        left = [need for name in names for need in steps[name].needs]
+        while left:
+            name = left.pop()
+            if name not in found and (not kinds or steps[name].kind in kinds):
+                found.add(name)
+                left += steps[name].needs
+        return found
+
+
+def is_trial(overrides: Mapping[str, str]) -> bool:
+    """Return whether the recipe keys of all trainings make them too short to learn anything."""
+    steps = overrides.get("tune.steps", "")
+    return steps.isdigit() and int(steps) < MIN_STEPS
 
 
 class StepRecord(Record):
@@ -167,27 +187,28 @@ def merge_with_stored(plan: Plan, folder: Path) -> Plan:
     )
 
 
-def _differences(stored: Plan, plan: Plan) -> Iterator[str]:
+def _differences(stored: Plan, plan: Plan) -> list[str]:
+    """Return the settings that differ, or else the first difference in a step that both have."""
     settings = [{**p.model_dump(include={"family", "tasks", "limit"}), **p.overrides} for p in (stored, plan)]
-    keys = [key for key in {**settings[0], **settings[1]} if settings[0].get(key) != settings[1].get(key)]
-    yield from (_difference(key, key, *settings) for key in keys)
+    if changed := list(_changes(*settings)):
+        return changed  # the steps differ because of them
     steps = {step.name: step for step in stored.steps}
-    changed = [(steps[s.name], s) for s in plan.steps if s.name in steps and _content(s) != _content(steps[s.name])]
-    if changed and not keys:  # else the steps differ because of the settings
-        old, new = changed[0]
-        there, here = old.arguments, new.arguments
-        key = next((key for key in {**there, **here} if there.get(key) != here.get(key)), "needs")
-        more = f", and {len(changed) - 1} more steps differ" if len(changed) > 1 else ""
-        yield _difference(f"{key} of {old.name}", key, there, here) + more
+    both = [(steps[step.name], step) for step in plan.steps if step.name in steps]
+    firsts = [next(_changes(_content(old), _content(new), f" of {new.name}"), "") for old, new in both]
+    changed = list(filter(None, firsts))
+    more = f", and {len(changed) - 1} more steps differ" if len(changed) > 1 else ""
+    return [f"{changed[0]}{more}"] if changed else []
 
 
-def _difference(what: str, key: str, there: dict[str, Any], here: dict[str, Any]) -> str:
-    texts = ["not set" if value is None else value for value in (there.get(key), here.get(key))]
-    return f"{what} is {texts[0]} there, {texts[1]} here"
+def _changes(there: Mapping[str, Any], here: Mapping[str, Any], of: str = "") -> Iterator[str]:
+    for key in {**there, **here}:
+        if there.get(key) != here.get(key):
+            texts = ["not set" if found.get(key) is None else found[key] for found in (there, here)]
+            yield f"{key}{of} is {texts[0]} there, {texts[1]} here"
 
 
 def _content(step: PlanStep) -> dict[str, Any]:
-    return step.model_dump(exclude={"minutes"})
+    return {**step.arguments, "kind": step.kind, "needs": step.needs}
 
 
 def finished_steps(plan: Plan, records: RecordFolder) -> dict[str, StepRecord]:

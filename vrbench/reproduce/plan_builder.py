@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import digest_of
 from vrbench.core.layers import select_layers
 from vrbench.reproduce.families import ReproductionFamily, StepCosts, Value
-from vrbench.reproduce.plan import PlanStep, TableEntry
+from vrbench.reproduce.plan import PlanStep, StepKind, TableEntry
 from vrbench.tasks.spec import TaskSpec
 
 REFERENCE = re.compile(r"\{([a-z0-9][a-z0-9.-]*)\}")
@@ -19,8 +18,6 @@ REFERENCE = re.compile(r"\{([a-z0-9][a-z0-9.-]*)\}")
 
 TRIED_BY = ("loss", "divergence-lazy")
 """Scores that try layers one by one; the first in as many rounds as layers are removed."""
-
-StepKind = Literal["train", "layers", "prune", "restore", "run", "profile"]
 
 
 @dataclass
@@ -33,7 +30,6 @@ class PlanBuilder:
         tasks: what is evaluated, as `vrbench run --tasks` reads it.
         specs: the same tasks.
         limit: items per task.
-        base: checkpoint that every training starts from.
         training: recipe keys that all trainings share.
         healing: recipe keys that all short trainings after a removal share.
         images: dev images that layers are scored on.
@@ -44,13 +40,17 @@ class PlanBuilder:
     tasks: str
     specs: tuple[TaskSpec, ...]
     limit: int | None
-    base: str
     training: dict[str, Value]
     healing: dict[str, Value]
     images: int
     steps: dict[str, PlanStep] = field(default_factory=dict)
     entries: dict[TableEntry, None] = field(default_factory=dict)
     _by_content: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def base(self) -> str:
+        """The checkpoint that every training starts from."""
+        return str(self.training["base"])
 
     def step(self, kind: StepKind, name: str, arguments: dict[str, Value]) -> str:
         """Add a step, unless one does the same already; returns the name of the one that does it."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vrbench.reporting.drawing import encode_figure, legend, new_panels, series_style, to_dark_theme, use_theme
 from vrbench.reproduce import row_plots
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 Draw = Callable[[PlanResults], "tuple[Figure, str] | None"]
 """Results -> the figure and its description in words; None without data."""
 
-VISUAL, TEXT = "visual score kept, %", "text, points"
+VISUAL, TEXT = ("visual score kept, %", 100.0), ("text, points", 0.0)
+"""Label of an axis, and the baseline's value."""
 
 
 @dataclass(frozen=True)
@@ -53,40 +54,21 @@ def report_plots(results: PlanResults, key: str) -> tuple[ReportPlot, ...]:
     return tuple(found)
 
 
-@dataclass(frozen=True)
-class _Curve:
-    """One curve: points (x, visual retention in percent, text in points); the baseline's have no interval."""
+class _CurvePoint(NamedTuple):
+    """x, visual retention in percent, and text in points; the baseline's have no interval."""
 
-    name: str
-    points: tuple[tuple[float, SeedEstimate | None, SeedEstimate | None], ...]
+    x: float
+    visual: SeedEstimate | None
+    text: SeedEstimate | None
+
+
+_Curves = dict[str, list[_CurvePoint]]
 
 
 def layers(results: PlanResults) -> tuple[Figure, str] | None:
     """Plot retention over the number of tuned layers, and published values in a panel of their own."""
-    curves = _curves(results, "layers")
-    if not curves:
-        return None
-    figure, ((visual, text, theirs),) = new_panels(10.2, 3.8, 1, 3)
-    theirs.sharey(visual)
-    for axes in (visual, text, theirs):
-        axes.set_xscale("log", base=2)
-    for index, curve in enumerate(curves):
-        _draw_curve(visual, curve, 1, series_style(index))
-        _draw_curve(text, curve, 2, series_style(index))
-    table = PUBLISHED["layers"]
-    published = [(float(row[0]), float(row[2])) for row in table.rows]
-    grey: dict[str, Any] = {"color": "#808080", "marker": "o", "markerfacecolor": "none", "linestyle": (0, (4, 3))}
-    theirs.plot([x for x, _ in published], [y for _, y in published], **grey)
-    theirs.set_title(f"published ({table.source}, second hand):\n{table.model}", fontsize=8.5, color="#808080")
-    _label_axes(visual, "layers", VISUAL, 100.0)
-    _label_axes(text, "layers", TEXT, 0.0)
-    _label_axes(theirs, "layers", VISUAL, 100.0)
-    for axes, ticks in ((visual, _ticks(curves)), (text, _ticks(curves)), (theirs, [x for x, _ in published])):
-        axes.set_xticks(ticks, [f"{x:g}" for x in ticks], minor=False)
-        axes.minorticks_off()
     title = "How many layers: what is kept, with 95 % intervals"
-    legend(figure, title, columns=4)
-    return figure, _describe(title, curves)
+    return _visual_and_text(results, "layers", title, with_published=True)
 
 
 def data(results: PlanResults) -> tuple[Figure, str] | None:
@@ -99,42 +81,62 @@ def restoring(results: PlanResults) -> tuple[Figure, str] | None:
     return _visual_and_text(results, "restoring", "Layers restored to the backbone's weights: what is kept")
 
 
-def _visual_and_text(results: PlanResults, key: str, title: str) -> tuple[Figure, str] | None:
+def _visual_and_text(
+    results: PlanResults, key: str, title: str, with_published: bool = False
+) -> tuple[Figure, str] | None:
+    """Plot the curves of a table, in `with_published` over a logarithmic axis with the published curve beside them."""
     curves = _curves(results, key)
     if not curves:
         return None
-    figure, ((visual, text),) = new_panels(8.6, 3.6, 1, 2)
+    size = (10.2, 3.8, 1, 3) if with_published else (8.6, 3.6, 1, 2)
+    figure, ((visual, text, *others),) = new_panels(*size)
     ticks = _ticks(curves)
-    for index, curve in enumerate(curves):
-        shift = _shift(index, len(curves), ticks)
-        _draw_curve(visual, curve, 1, series_style(index), shift=shift)
-        _draw_curve(text, curve, 2, series_style(index), shift=shift)
-    for axes, label, zero in ((visual, VISUAL, 100.0), (text, TEXT, 0.0)):
-        _label_axes(axes, key, label, zero)
-        axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
+    for axes in (visual, text, *others) if with_published else ():
+        axes.set_xscale("log", base=2)
+    for index, (name, points) in enumerate(curves.items()):
+        look, shift = series_style(index), 0.0 if with_published else _shift(index, len(curves), ticks)
+        _draw_curve(visual, [(p.x + shift, p.visual) for p in points], look, name or "measured here")
+        _draw_curve(text, [(p.x + shift, p.text) for p in points], look)
+    for axes, axis in ((visual, VISUAL), (text, TEXT)):
+        _label_axes(axes, key, *axis)
+        _set_ticks(axes, ticks)
+    for axes in others:
+        axes.sharey(visual)
+        _draw_published(axes, key)
     legend(figure, title, columns=4)
     return figure, _describe(title, curves)
+
+
+def _draw_published(axes: Axes, key: str) -> None:
+    """Plot the published retention over the first column of a table."""
+    table = PUBLISHED[key]
+    published = [(float(row[0]), float(row[2])) for row in table.rows]
+    grey: dict[str, Any] = {"color": "#808080", "marker": "o", "markerfacecolor": "none", "linestyle": (0, (4, 3))}
+    axes.plot([x for x, _ in published], [y for _, y in published], **grey)
+    axes.set_title(f"published ({table.source}, second hand):\n{table.model}", fontsize=8.5, color="#808080")
+    _label_axes(axes, key, *VISUAL)
+    _set_ticks(axes, [x for x, _ in published])
 
 
 def pruning(results: PlanResults) -> tuple[Figure, str] | None:
     """Plot a column for each way of selecting removed layers, with all layers tuned against the region in each."""
     curves = _curves(results, "pruning")
-    methods = list(dict.fromkeys(_method(curve.name) for curve in curves))
-    models = list(dict.fromkeys(_model(curve.name) for curve in curves))
+    methods = list(dict.fromkeys(_method(name) for name in curves))
+    models = list(dict.fromkeys(_model(name) for name in curves))
     if not curves:
         return None
     figure, grid = new_panels(2.1 + 1.75 * len(methods), 5.4, 2, len(methods), sharex=True, sharey="row")
     ticks = _ticks(curves)
-    for column, method in enumerate(methods):
-        for curve in (curve for curve in curves if _method(curve.name) == method):
-            index = models.index(_model(curve.name))
-            shift = 2 * _shift(index, len(models), ticks)
-            for row in (0, 1):
-                _draw_curve(grid[row][column], curve, row + 1, series_style(index), labelled=False, shift=shift)
-        grid[0][column].set_title(method, fontsize=9.5)
-        grid[1][column].set_xticks([x for x in ticks if x % 2 == 0])
-        _label_axes(grid[0][column], "", VISUAL if column == 0 else "", 100.0)
-        _label_axes(grid[1][column], "pruning", TEXT if column == 0 else "", 0.0)
+    for column, (method, visual, text) in enumerate(zip(methods, *grid, strict=True)):
+        for name, points in ((name, points) for name, points in curves.items() if _method(name) == method):
+            index = models.index(_model(name))
+            look, shift = series_style(index), 2 * _shift(index, len(models), ticks)
+            _draw_curve(visual, [(p.x + shift, p.visual) for p in points], look)
+            _draw_curve(text, [(p.x + shift, p.text) for p in points], look)
+        visual.set_title(method, fontsize=9.5)
+        text.set_xticks([x for x in ticks if x % 2 == 0])
+        for axes, key, (label, zero) in ((visual, "", VISUAL), (text, "pruning", TEXT)):
+            _label_axes(axes, key, "" if column else label, zero)
     for index, name in enumerate(models):
         grid[0][0].plot([], [], label=name, **series_style(index))
     title = "Layers removed: what is kept of the model tuned in all layers, with 95 % intervals"
@@ -153,29 +155,26 @@ def _method(series: str) -> str:
     return series.removeprefix(_model(series)).removeprefix(", ") or "removed"
 
 
-def _curves(results: PlanResults, key: str) -> list[_Curve]:
+def _curves(results: PlanResults, key: str) -> _Curves:
     visual, text = results.pool("visual"), results.pool("text")
-    points: dict[str, list[tuple[float, SeedEstimate | None, SeedEstimate | None]]] = {}
+    found: _Curves = {}
     for row in results.rows.get(key, ()):
         if row.x is None or not row.pairs:
             continue
         if row.is_baseline:
             kept, changed = SeedEstimate(100.0, None, None, {}), SeedEstimate(0.0, None, None, {})
-            point = (row.x, kept if visual else None, changed if text else None)
+            point = _CurvePoint(row.x, kept if visual else None, changed if text else None)
         else:
-            point = (row.x, results.retention(row, visual), results.difference(row, text))
-        points.setdefault(row.series, []).append(point)
-    return [_Curve(name, tuple(sorted(found, key=lambda p: p[0]))) for name, found in points.items()]
+            point = _CurvePoint(row.x, results.retention(row, visual), results.difference(row, text))
+        found.setdefault(row.series, []).append(point)
+    return {name: sorted(points, key=lambda point: point.x) for name, points in found.items()}
 
 
 def _draw_curve(
-    axes: Axes, curve: _Curve, which: int, look: dict[str, Any], labelled: bool = True, shift: float = 0.0
+    axes: Axes, points: Iterable[tuple[float, SeedEstimate | None]], look: dict[str, Any], label: str | None = None
 ) -> None:
-    """Draw a curve: `which` is 1 for visual, 2 for text; `shift` moves it aside, so that intervals do not overlap."""
-    known = [(p[0] + shift, p[which]) for p in curve.points]
-    shown = [(x, found) for x, found in known if isinstance(found, SeedEstimate)]
-    label: dict[str, Any] = {"label": curve.name or "measured here"} if labelled and which == 1 else {}
-    axes.plot([x for x, _ in shown], [e.value for _, e in shown], markersize=4.5, linewidth=1.4, **label, **look)
+    shown = [(x, found) for x, found in points if found is not None]
+    axes.plot([x for x, _ in shown], [e.value for _, e in shown], markersize=4.5, linewidth=1.4, label=label, **look)
     for x, found in shown:
         if found.ends is not None:
             axes.plot([x, x], found.ends, color=look["color"], linewidth=1.6, alpha=0.75)
@@ -192,21 +191,26 @@ def _label_axes(axes: Axes, key: str, label: str, zero: float) -> None:
         axes.set_xlabel(TABLES[key].x + (", %" if TABLES[key].unit else ""))
 
 
+def _set_ticks(axes: Axes, ticks: Sequence[float]) -> None:
+    axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
+    axes.minorticks_off()
+
+
 def _shift(index: int, count: int, ticks: Sequence[float]) -> float:
-    """Return the horizontal offset of one of several curves: about 1 % of the axis between two of them."""
+    """Return the offset of one of several curves, so that intervals do not overlap: about 1 % of the axis."""
     return (index - (count - 1) / 2) * 0.012 * (ticks[-1] - ticks[0])
 
 
-def _ticks(curves: Sequence[_Curve]) -> list[float]:
-    return sorted({point[0] for curve in curves for point in curve.points})
+def _ticks(curves: _Curves) -> list[float]:
+    return sorted({point.x for points in curves.values() for point in points})
 
 
-def _describe(title: str, curves: Sequence[_Curve]) -> str:
+def _describe(title: str, curves: _Curves) -> str:
     """Describe the visual retentions in words."""
     texts = []
-    for curve in curves:
-        points = ", ".join(f"{x:g}: {visual.value:.1f} %" for x, visual, _ in curve.points if visual is not None)
-        texts.append(f"{curve.name or 'measured here'}: {points}")
+    for name, points in curves.items():
+        values = ", ".join(f"{p.x:g}: {p.visual.value:.1f} %" for p in points if p.visual is not None)
+        texts.append(f"{name or 'measured here'}: {values}")
     return f"{title}. Visual score kept; {'; '.join(texts)}."
 
 

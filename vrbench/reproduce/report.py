@@ -10,7 +10,7 @@ from typing import Any
 
 from vrbench.core.io import write_atomically
 from vrbench.reporting.formatting import VERDICT_MARKS
-from vrbench.reporting.pages import data_uri, environment, escape_markdown
+from vrbench.reporting.pages import data_uri, environment, pipe_table
 from vrbench.reproduce.report_content import report_content
 from vrbench.reproduce.report_tables import ReportTable
 from vrbench.reproduce.results import read_results
@@ -45,16 +45,7 @@ def render(content: dict[str, Any], form: str) -> str:
 
 
 def _pipe_table(table: ReportTable) -> str:
-    """Return an aligned Markdown table; no line break within the brackets of an interval."""
-    from tabulate import tabulate
-
-    def cell(text: str) -> str:
-        return escape_markdown(text).replace(", ", ",\N{NO-BREAK SPACE}") if "[" in text else escape_markdown(text)
-
-    aligned = ["left" if words else "right" for words in _word_columns(table)]
-    rows = [[cell(text) for text in row] for row in table.rows]
-    headers = [escape_markdown(header) for header in table.headers]
-    return tabulate(rows, headers, "pipe", colalign=aligned if rows else None, disable_numparse=True)
+    return pipe_table(table.headers, table.rows, ["left" if words else "right" for words in _word_columns(table)])
 
 
 def _latex_columns(table: ReportTable) -> str:

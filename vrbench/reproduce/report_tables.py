@@ -10,7 +10,14 @@ from vrbench.reporting.formatting import number, p_value
 from vrbench.reproduce.claims import with_interval
 from vrbench.reproduce.results import PlanResults, ResultRow
 from vrbench.reproduce.seed_estimate import SeedEstimate
-from vrbench.reproduce.strategy_tests import PairwiseTest, StrategyLayers, pairwise_tests, strategy_layers
+from vrbench.reproduce.strategy_tests import (
+    PairwiseTest,
+    StrategyLayers,
+    pairwise_tests,
+    similarity_between_seeds,
+    similarity_to_region,
+    strategy_layers,
+)
 from vrbench.reproduce.tables import PUBLISHED, REGION, SOURCES, TABLES, PublishedTable
 
 
@@ -66,12 +73,8 @@ def _measured(results: PlanResults, key: str) -> ReportTable:
         if visual:
             found = results.retention(row, visual)
             each = ", ".join(number(value, 1) for value in found.each.values()) if found else "-"
-            cells += (
-                _score(results, row, visual),
-                _kept(results, row, visual),
-                each,
-                number(found.sd if found else None, 1),
-            )
+            sd = number(found.sd if found else None, 1)
+            cells += (_score(results, row, visual), _kept(results, row, visual), each, sd)
         if text:
             difference = "0" if row.is_baseline else _estimate(results.difference(row, text), signed=True)
             cells += (_score(results, row, text), difference)
@@ -137,7 +140,10 @@ def _strategies(results: PlanResults) -> Iterator[ReportTable]:
         yield _pairwise(tests, title, folded=True)
     if found := strategy_layers(results):
         headers = ("strategy", "layers, seed by seed", "similarity between seeds", "similarity to sparse-uniform")
-        lines = tuple((c.strategy, _each_seed(c), number(c.between_seeds, 2), number(c.with_region, 2)) for c in found)
+        figures = {name: (similarity_between_seeds(sets), similarity_to_region(sets)) for name, sets in found.items()}
+        lines = tuple(
+            (name, _each_seed(sets), *(number(value, 2) for value in figures[name])) for name, sets in found.items()
+        )
         caption = (
             "Similarity: layers in both sets as a share of those in either (Jaccard), mean over pairs of seeds, or "
             "over seeds."
@@ -156,10 +162,8 @@ def _pairwise(tests: Sequence[PairwiseTest], title: str, folded: bool) -> Report
 
 
 def _each_seed(found: StrategyLayers) -> str:
-    texts = {seed: str(layers) for seed, layers in found.layers.items()}
-    if len(set(texts.values())) == 1:
-        return next(iter(texts.values()))
-    return "; ".join(f"seed {seed}: {text}" for seed, text in texts.items())
+    texts = [str(layers) for layers in found.values()]
+    return texts[0] if len({*texts}) == 1 else "; ".join(f"seed {s}: {t}" for s, t in zip(found, texts, strict=True))
 
 
 def _profile(results: PlanResults) -> Iterator[ReportTable]:

@@ -105,12 +105,7 @@ class PlanResults:
 
     def _first_missing(self, name: str) -> str:
         """Return the first unfinished step among a step and those that it needs."""
-        needs = {step.name: step.needs for step in self.plan.steps}
-        wanted, left = {name}, [name]
-        while left:
-            new = [need for need in needs[left.pop()] if need not in wanted]
-            wanted.update(new)
-            left += new
+        wanted = {name, *self.plan.requirements([name])}
         return next((s.name for s in self.plan.steps if s.name in wanted and s.name not in self.done), name)
 
     @property
@@ -139,17 +134,19 @@ class PlanResults:
 
     def retention(self, row: ResultRow, tasks: Sequence[str]) -> SeedEstimate | None:
         """Return a row's retention in % of its baseline; None for the baseline itself."""
-        return None if row.is_baseline else self._cached("retention", row, tasks)
+        return self._figure("retention", row, tasks)
 
     def difference(self, row: ResultRow, tasks: Sequence[str]) -> SeedEstimate | None:
         """Return a row's difference from its baseline, in points; None for the baseline itself."""
-        return None if row.is_baseline else self._cached("difference", row, tasks)
+        return self._figure("difference", row, tasks)
 
-    def _cached(self, figure: Literal["retention", "difference"], row: ResultRow, tasks: Sequence[str]) -> Any:
+    def _figure(self, name: Literal["retention", "difference"], row: ResultRow, tasks: Sequence[str]) -> Any:
         """Return a row's figure, computed once for all tables and plots."""
-        key = (figure, tuple(row.pairs.items()), tuple(tasks))
+        if row.is_baseline:
+            return None
+        key = (name, tuple(row.pairs.items()), tuple(tasks))
         if key not in self._figures:
-            self._figures[key] = getattr(self.bootstrap, figure)(row.pairs, tasks)
+            self._figures[key] = getattr(self.bootstrap, name)(row.pairs, tasks)
         return self._figures[key]
 
     @cached_property

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vrbench.core.layers import LayerSet
 from vrbench.reporting.drawing import legend, new_panels, series_style
-from vrbench.reproduce.results import PlanResults
+from vrbench.reproduce.results import PlanResults, ResultRow
 from vrbench.reproduce.seed_estimate import SeedEstimate
 from vrbench.reproduce.strategy_tests import strategy_layers
 from vrbench.reproduce.tables import REGION
@@ -30,28 +32,32 @@ class _Panel:
 
 def strategies(results: PlanResults) -> tuple[Figure, str] | None:
     """Plot the retention of each strategy, the best on top; each seed is a small ring."""
-    kept = _retentions(results, "strategies", results.pool("visual"), "visual score")
+    retention = partial(results.retention, tasks=results.pool("visual"))
+    kept = _panel(results, "strategies", "visual score kept, %", 100.0, retention)
     title = "Which layers: what is kept, with 95 % intervals; rings are seeds"
     return _dot_plot([kept, _text_differences(results, "strategies")], title)
 
 
 def text(results: PlanResults) -> tuple[Figure, str] | None:
     """Plot the change in text scores."""
-    ratios = [_retentions(results, "text", [task], f"perplexity of {task}") for task in results.perplexities()]
+    ratios = [
+        _panel(results, "text", f"perplexity of {task} kept, %", 100.0, partial(results.retention, tasks=[task]))
+        for task in results.perplexities()
+    ]
     title = "Text ability, with 95 % intervals; rings are seeds"
     return _dot_plot([_text_differences(results, "text"), *ratios], title)
 
 
-def _retentions(results: PlanResults, key: str, tasks: Sequence[str], what: str) -> _Panel:
-    found = {row.label: results.retention(row, tasks) for row in results.rows.get(key, ())}
-    return _Panel(f"{what} kept, %", 100.0, {label: e for label, e in found.items() if e is not None})
-
-
 def _text_differences(results: PlanResults, key: str) -> _Panel:
-    tasks = results.pool("text")
-    found = {row.label: results.difference(row, tasks) for row in results.rows.get(key, ())}
-    known = {label: e for label, e in found.items() if e is not None}
-    return _Panel("text against all layers, points", 0.0, known)
+    difference = partial(results.difference, tasks=results.pool("text"))
+    return _panel(results, key, "text against all layers, points", 0.0, difference)
+
+
+def _panel(
+    results: PlanResults, key: str, label: str, zero: float, figure: Callable[[ResultRow], SeedEstimate | None]
+) -> _Panel:
+    found = {row.label: figure(row) for row in results.rows.get(key, ())}
+    return _Panel(label, zero, {name: e for name, e in found.items() if e is not None})
 
 
 def _dot_plot(every: Sequence[_Panel], title: str) -> tuple[Figure, str] | None:
@@ -102,20 +108,19 @@ def layer_sets(results: PlanResults) -> tuple[Figure, str] | None:
     found = strategy_layers(results)
     if not found:
         return None
-    depth = max(layers.depth for one in found for layers in one.layers.values())
+    depth = max(layers.depth for one in found.values() for layers in one.values())
     figure, ((axes,),) = new_panels(8.6, 1.1 + 0.24 * len(found), 1, 1)
-    for height, one in enumerate(found):
-        tuned = [layer for layers in one.layers.values() for layer in layers]
-        for layer in sorted(set(tuned)):
-            share = tuned.count(layer) / len(one.layers)
-            axes.barh(height, 0.9, left=layer - 0.45, height=0.8, color=series_style(0)["color"], alpha=share)
+    for height, one in enumerate(found.values()):
+        for layer, seeds in sorted(Counter(layer for layers in one.values() for layer in layers).items()):
+            look = {"color": series_style(0)["color"], "alpha": seeds / len(one)}
+            axes.barh(height, 0.9, left=layer - 0.45, height=0.8, **look)
     axes.set_xlim(-0.5, depth - 0.5)
-    _label_rows([axes], [one.strategy for one in found])
+    _label_rows([axes], list(found))
     axes.set_xticks(range(0, depth, max(1, depth // 15)))
     axes.set_xlabel("decoder layer")
     title = "The layers that each strategy tuned; lighter where fewer seeds have one"
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=11)
-    texts = (f"{c.strategy}: {' or '.join(dict.fromkeys(map(str, c.layers.values())))}" for c in found)
+    texts = (f"{name}: {' or '.join(dict.fromkeys(map(str, one.values())))}" for name, one in found.items())
     return figure, f"{title}. {'; '.join(texts)}."
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -62,26 +62,13 @@ def select_steps(plan: Plan, globs: str) -> set[str]:
     Raises:
         VrbenchError: a glob that matches no step.
     """
-    steps = {step.name: step for step in plan.steps}
     found: set[str] = set()
     for glob in globs.split(","):
-        matching = {name for name in steps if fnmatch(name, glob.strip())}
+        matching = {step.name for step in plan.steps if fnmatch(step.name, glob.strip())}
         if not matching:
             raise VrbenchError(f"no step fits {glob!r}; `--dry-run` shows what there is, such as {plan.steps[0].name}")
         found |= matching
-    return found | _requirements(steps, found)
-
-
-def _requirements(steps: Mapping[str, PlanStep], names: Iterable[str], kinds: Collection[str] = ()) -> set[str]:
-    """Return all steps that some steps need, directly or not; with `kinds`, only through steps of these kinds."""
-    found: set[str] = set()
-    left = [need for name in names for need in steps[name].needs]
-    while left:
-        name = left.pop()
-        if name not in found and (not kinds or steps[name].kind in kinds):
-            found.add(name)
-            left += steps[name].needs
-    return found
+    return found | plan.requirements(found)
 
 
 def chain_minutes(steps: Sequence[PlanStep]) -> dict[str, float]:
@@ -103,7 +90,7 @@ def steps_to_repeat(plan: Plan, folder: Path, left: set[str], done: set[str]) ->
     steps = {step.name: step for step in plan.steps}
     found: set[str] = set()
     while True:
-        needed = _requirements(steps, left | found, CHECKPOINT_KINDS)
+        needed = plan.requirements(left | found, CHECKPOINT_KINDS)
         now = {name for name in needed & done if not has_weights(steps[name].output(folder))}
         for name, step in steps.items():
             if name in done and now.intersection(step.needs):
@@ -122,7 +109,7 @@ def reset_step(step: PlanStep, folder: Path) -> None:
 def discard_weights(plan: Plan, folder: Path, done: set[str]) -> None:
     """Remove the weights of done checkpoints that no remaining step of the plan needs."""
     steps = {step.name: step for step in plan.steps}
-    needed = _requirements(steps, steps.keys() - done, CHECKPOINT_KINDS)
+    needed = plan.requirements(steps.keys() - done, CHECKPOINT_KINDS)
     for name in done - needed:
         checkpoint = steps[name].output(folder)
         if steps[name].kind in CHECKPOINT_KINDS and has_weights(checkpoint):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
+from statistics import fmean
 
 from vrbench.core.layers import LayerSet, sparse_uniform
 from vrbench.reproduce.results import PlanResults, ResultRow
@@ -35,7 +36,7 @@ class PairwiseTest:
 
 
 def pairwise_tests(
-    results: PlanResults, pairs: Sequence[tuple[ResultRow, ResultRow]], tasks: Sequence[str]
+    results: PlanResults, pairs: Iterable[tuple[ResultRow, ResultRow]], tasks: tuple[str, ...]
 ) -> list[PairwiseTest]:
     """Test pairs of rows, seed by seed on the same items; Holm's correction is over these pairs."""
     found = []
@@ -51,38 +52,27 @@ def pairwise_tests(
     return [PairwiseTest(*parts, p_holm=p) for parts, p in zip(found, adjusted, strict=True)]
 
 
-@dataclass(frozen=True)
-class StrategyLayers:
-    """The layers that a strategy tuned.
+StrategyLayers = Mapping[int, LayerSet]
+"""Seed -> the layers that a strategy tuned."""
 
-    Attributes:
-        strategy: label of its row.
-        layers: seed -> the layers.
-    """
 
-    strategy: str
-    layers: Mapping[int, LayerSet]
+def strategy_layers(results: PlanResults) -> dict[str, StrategyLayers]:
+    """Return strategy -> its layers from the runs' lineages; strategies that tune all layers are left out."""
+    found = {row.label: results.tuned_layers(row) for row in results.rows.get("strategies", ())}
+    return {name: layers for name, layers in found.items() if not all(one.is_all for one in layers.values())}
 
-    @property
-    def between_seeds(self) -> float | None:
-        """Mean Jaccard index over pairs of seeds; None with one seed."""
-        pairs = list(combinations(self.layers.values(), 2))
-        return sum(jaccard(a, b) for a, b in pairs) / len(pairs) if pairs else None
 
-    @property
-    def with_region(self) -> float:
-        """Mean Jaccard index, over seeds, with as many layers spread evenly."""
-        found = [jaccard(own, sparse_uniform(len(own), own.depth)) for own in self.layers.values()]
-        return sum(found) / len(found)
+def similarity_between_seeds(layers: StrategyLayers) -> float | None:
+    """Return the mean Jaccard index over pairs of seeds; None with one seed."""
+    return fmean(found) if (found := [jaccard(a, b) for a, b in combinations(layers.values(), 2)]) else None
+
+
+def similarity_to_region(layers: StrategyLayers) -> float:
+    """Return the mean Jaccard index, over seeds, with as many layers spread evenly."""
+    return fmean(jaccard(own, sparse_uniform(len(own), own.depth)) for own in layers.values())
 
 
 def jaccard(a: LayerSet, b: LayerSet) -> float:
     """Return the layers in both sets as a share of those in either (Jaccard 1901)."""
     both, either = set(a) & set(b), set(a) | set(b)
     return len(both) / len(either) if either else 1.0
-
-
-def strategy_layers(results: PlanResults) -> list[StrategyLayers]:
-    """Return the strategies' layers from the runs' lineages; strategies that tune all layers are left out."""
-    found = [StrategyLayers(row.label, results.tuned_layers(row)) for row in results.rows.get("strategies", ())]
-    return [c for c in found if c.layers and not all(layers.is_all for layers in c.layers.values())]
