@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from benchmarks.report_header import command, versions
-from vrbench.cli.config_file import read_overrides
+from vrbench.cli.options import read_overrides
 from vrbench.core.io import write_atomically
 from vrbench.models.load import load_llava
 from vrbench.training.prepare import TrainingSetup, prepare

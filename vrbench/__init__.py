@@ -18,9 +18,7 @@ Example:
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from vrbench.core.version import __version__ as __version__
@@ -36,32 +34,21 @@ if TYPE_CHECKING:
 
 __all__ = ["Options", "Run", "VrbenchError", "__version__", "compare", "evaluate", "join", "load_run", "run_all"]
 
-
-class _Lazy:
-    """A name of the API, imported when it is first used, so that `import vrbench` costs nothing."""
-
-    def __init__(self, module: str, name: str) -> None:
-        self.module, self.name = module, name
-
-    def __get__(self, package: ModuleType | None, owner: type) -> Any:
-        return getattr(import_module(self.module), self.name)
-
-    def __set__(self, package: ModuleType, value: Any) -> None:
-        """Python binds an imported submodule to its name here; where a function bears that name, the function stays."""
+_PLACES = {
+    "Options": "evaluation.run_config.RunConfig", "Run": "core.schemas.Run", "VrbenchError": "core.errors.VrbenchError",
+    "compare": "statistics.comparison.compare", "evaluate": "evaluation.evaluate.evaluate",
+    "join": "statistics.merge_runs.join", "load_run": "core.run_storage.load_run",
+    "run_all": "evaluation.evaluate.run_all",
+}  # fmt: skip
 
 
-class _Package(ModuleType):
-    Options = _Lazy("vrbench.evaluation.run_config", "RunConfig")
-    Run = _Lazy("vrbench.core.schemas", "Run")
-    VrbenchError = _Lazy("vrbench.core.errors", "VrbenchError")
-    compare = _Lazy("vrbench.statistics.comparison", "compare")
-    evaluate = _Lazy("vrbench.evaluation.evaluate", "evaluate")
-    join = _Lazy("vrbench.statistics.merge_runs", "join")
-    load_run = _Lazy("vrbench.core.run_storage", "load_run")
-    run_all = _Lazy("vrbench.evaluation.evaluate", "run_all")
-
-    def __dir__(self) -> list[str]:
-        return sorted({*__all__, *(name for name in self.__dict__ if name.startswith("__"))})
+def __getattr__(name: str) -> Any:
+    """Import a name of the API when it is first used, so that `import vrbench` costs nothing."""
+    if name not in _PLACES:
+        raise AttributeError(f"module 'vrbench' has no attribute {name!r}")
+    module, _, attribute = _PLACES[name].rpartition(".")
+    return getattr(import_module(f"vrbench.{module}"), attribute)
 
 
-sys.modules[__name__].__class__ = _Package
+def __dir__() -> list[str]:
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -26,6 +26,7 @@ from vrbench.tasks.spec import TaskSpec
 
 HEAVY = ("torch", "transformers", "datasets", "lm_eval", "lmms_eval", "pandas", "matplotlib", "peft", "accelerate")
 MAIN = "from vrbench.cli import main; main()"
+Call = Callable[..., subprocess.CompletedProcess[str]]
 TELL_HEAVY = f"""
 import atexit, sys
 atexit.register(lambda: print(*[m for m in {HEAVY} if m in sys.modules], file=sys.stderr))
@@ -128,45 +129,31 @@ class TestRun:
     """`vrbench run` on tiny models, in this process."""
 
     @pytest.fixture
-    def call(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> Callable[..., tuple[int, str, str]]:
-        def called(*command: str) -> tuple[int, str, str]:
-            common = ["--tasks", "pocket_mme,pocket_facts", "--limit", "4", "--out", str(tmp_path / "runs")]
-            monkeypatch.setattr(sys, "argv", ["vrbench", "run", *common, *command])
-            with pytest.raises(SystemExit) as exit_:
-                cli.main()
-            said = capsys.readouterr()
-            return int(exit_.value.code or 0), said.out, said.err
-
-        return called
+    def call(self, tmp_path: Path) -> Call:
+        common = ("--tasks", "pocket_mme,pocket_facts", "--limit", "4", "--out", str(tmp_path / "runs"))
+        return lambda *command: vrbench("run", *common, *command)
 
     @pytest.mark.supports("llava", "run")
     @pytest.mark.supports("llava", "adapter")
-    def test_a_candidate_is_measured_and_compared(
-        self, call: Callable[..., tuple[int, str, str]], tiny_llava: Path, tmp_path: Path
-    ) -> None:
+    def test_a_candidate_is_measured_and_compared(self, call: Call, tiny_llava: Path, tmp_path: Path) -> None:
         tuned = tiny.save_adapter(tmp_path / "tuned", tiny_llava)
-        code, out, _ = call("--ckpt", str(tuned), "--baseline", str(tiny_llava))
-        assert code == 0
-        assert "tuned against llava" in out
+        done = call("--ckpt", str(tuned), "--baseline", str(tiny_llava))
+        assert done.returncode == 0
+        assert "tuned against llava" in done.stdout
         assert {p.name for p in (tmp_path / "runs").glob("comparison.*")} >= {"comparison.md", "comparison.html"}
-        folders = [line.removeprefix("run: ") for line in out.splitlines() if line.startswith("run: ")]
+        folders = [line.removeprefix("run: ") for line in done.stdout.splitlines() if line.startswith("run: ")]
         assert [load_run(f).record.checkpoint.id for f in folders] == ["llava", "tuned"]
         assert load_run(folders[0]).record.provenance.command.startswith("vrbench run --tasks")
 
-    def test_without_a_baseline_the_scores_are_printed(
-        self, call: Callable[..., tuple[int, str, str]], tiny_llava: Path, tmp_path: Path
-    ) -> None:
-        code, out, _ = call("--ckpt", str(tiny_llava))
-        assert code == 0
-        assert "pocket_mme" in out and "pocket_facts" in out
+    def test_without_a_baseline_the_scores_are_printed(self, call: Call, tiny_llava: Path, tmp_path: Path) -> None:
+        done = call("--ckpt", str(tiny_llava))
+        assert done.returncode == 0
+        assert "pocket_mme" in done.stdout and "pocket_facts" in done.stdout
         assert not list((tmp_path / "runs").glob("comparison.*"))
 
     def test_a_task_that_dies_is_our_fault_and_the_others_go_on(
-        self, call: Callable[..., tuple[int, str, str]], tiny_llava: Path, monkeypatch: pytest.MonkeyPatch
+        self, call: Call, tiny_llava: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-
         real = evaluate_task
 
         def run(spec: TaskSpec, *rest: Any) -> Any:
@@ -175,17 +162,13 @@ class TestRun:
             return real(spec, *rest)
 
         monkeypatch.setattr("vrbench.evaluation.evaluate.evaluate_task", run)
-        code, out, err = call("--ckpt", str(tiny_llava))
-        assert code == 1
-        assert "llava pocket_mme failed: RuntimeError: it died" in err
-        assert "pocket_facts" in out
+        done = call("--ckpt", str(tiny_llava))
+        assert done.returncode == 1
+        assert "llava pocket_mme failed: RuntimeError: it died" in done.stderr
+        assert "pocket_facts" in done.stdout
 
     def test_a_checkpoint_that_cannot_be_loaded_does_not_keep_the_others_from_being_measured(
-        self,
-        call: Callable[..., tuple[int, str, str]],
-        tiny_llava: Path,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
+        self, call: Call, tiny_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from vrbench.models import load
 
@@ -199,138 +182,104 @@ class TestRun:
         monkeypatch.setattr(load, "load_vlm", failing)
         fails = "tuned"
         asked = ("--ckpt", str(tuned), "--baseline", str(tiny_llava), "--tasks", "pocket_facts")
-        code, out, err = call(*asked)
+        done = call(*asked)
         line = "vrbench: tuned could not be measured: it does not fit into memory (MemoryError: not enough)"
-        assert (code, err.splitlines()[-1]) == (2, line)
-        assert "pocket_facts" in out and out.count("run: ") == 1  # the baseline's scores
+        assert (done.returncode, done.stderr.splitlines()[-1]) == (2, line)
+        assert "pocket_facts" in done.stdout and done.stdout.count("run: ") == 1  # the baseline's scores
         fails = "llava"
         shutil.rmtree(tmp_path / "runs")
-        code, out, err = call(*asked)
-        assert code == 2 and "vrbench: llava could not be measured" in err
-        assert "against" not in out and "tuned" in out
+        done = call(*asked)
+        assert done.returncode == 2 and "vrbench: llava could not be measured" in done.stderr
+        assert "against" not in done.stdout and "tuned" in done.stdout
 
-    def test_ctrl_c_says_how_to_go_on(
-        self, call: Callable[..., tuple[int, str, str]], tiny_llava: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-
+    def test_ctrl_c_says_how_to_go_on(self, call: Call, tiny_llava: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def stopped(*_: Any) -> Any:
             raise KeyboardInterrupt
 
         monkeypatch.setattr("vrbench.evaluation.evaluate.evaluate_task", stopped)
-        code, _, err = call("--ckpt", str(tiny_llava))
-        assert code == 130 and "Traceback" not in err
-        assert err.splitlines()[-1].startswith("vrbench: stopped; run the same command again to resume; stored answers")
+        done = call("--ckpt", str(tiny_llava))
+        assert done.returncode == 130 and "Traceback" not in done.stderr
+        said = "vrbench: stopped; run the same command again to resume; stored answers"
+        assert done.stderr.splitlines()[-1].startswith(said)
 
     def test_what_is_not_there_is_left_out_and_said_in_table_and_record(
-        self, call: Callable[..., tuple[int, str, str]], tiny_llava: Path, tmp_path: Path
+        self, call: Call, tiny_llava: Path, tmp_path: Path
     ) -> None:
         (tmp_path / "hub").mkdir()
         options = ("--tasks", "pocket_facts,mme", "--data-root", str(tmp_path / "hub"), "--skip-missing")
-        code, out, _ = call("--ckpt", str(tiny_llava), *options)
-        assert code == 0
-        assert re.search(r"left out by --skip-missing, since their data are not there: mme \(not\s+whole", out)
-        record = load_run(out.split("run: ")[1].strip()).record
+        done = call("--ckpt", str(tiny_llava), *options)
+        assert done.returncode == 0
+        assert re.search(r"left out by --skip-missing, since their data are not there: mme \(not\s+whole", done.stdout)
+        record = load_run(done.stdout.split("run: ")[1].strip()).record
         assert record.skipped["mme"].endswith(f"MME is not whole under the data root {tmp_path / 'hub'}")
 
 
 class TestPrune:
     """`vrbench prune` on a tiny model, in this process."""
 
-    command = "prune"
-
-    def called(self, monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["vrbench", self.command, *options])
-        with pytest.raises(SystemExit) as exit_:
-            cli.main()
-        return int(exit_.value.code or 0)
-
-    def test_it_makes_a_checkpoint_with_the_folder_s_name(
-        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_llava: Path, tmp_path: Path
-    ) -> None:
+    def test_it_makes_a_checkpoint_with_the_folder_s_name(self, tiny_llava: Path, tmp_path: Path) -> None:
         out = tmp_path / "small"
-        code = self.called(monkeypatch, str(tiny_llava), "--num-layers", "1", "--num-images", "2", "--out", str(out))
-        assert code == 0
-        assert capsys.readouterr().out == f"checkpoint: {out}\n"
+        done = vrbench("prune", str(tiny_llava), "--num-layers", "1", "--num-images", "2", "--out", str(out))
+        assert (done.returncode, done.stdout) == (0, f"checkpoint: {out}\n")
         made = resolve_checkpoint(str(out))
         assert (made.depth, made.lineage[0].id) == (tiny.DEPTH - 1, "small")
 
-    def test_a_whole_model_by_angular_distance(
-        self, monkeypatch: pytest.MonkeyPatch, tiny_llava: Path, tmp_path: Path
-    ) -> None:
+    def test_a_whole_model_by_angular_distance(self, tiny_llava: Path, tmp_path: Path) -> None:
         options = ("--by", "angular", "--outside-region", "--whole", "--num-layers", "1", "--num-images", "2")
-        assert self.called(monkeypatch, str(tiny_llava), *options, "-o", str(tmp_path / "small")) == 0
+        assert vrbench("prune", str(tiny_llava), *options, "-o", str(tmp_path / "small")).returncode == 0
         made = resolve_checkpoint(str(tmp_path / "small"))
         assert (made.depth, made.base, made.lineage[0].steps[0].method) == (tiny.DEPTH - 1, None, "angular")
 
-    def test_faults_are_the_user_s(
-        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_llava: Path, tmp_path: Path
-    ) -> None:
-        common = (str(tiny_llava), "--out", str(tmp_path / "small"))
+    def test_faults_are_the_user_s(self, monkeypatch: pytest.MonkeyPatch, tiny_llava: Path, tmp_path: Path) -> None:
+        common = ("prune", str(tiny_llava), "--out", str(tmp_path / "small"))
         monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-        assert self.called(monkeypatch, *common, "--num-layers", "0", "--by", "size") == 2
-        assert self.called(monkeypatch, *common, "--num-layers", "1", "--device", "cuda") == 2
-        said = capsys.readouterr().err
-        for words in ("remove is 0", "by is 'size'", "torch sees no CUDA GPU"):
-            assert words in said
+        done = vrbench(*common, "--num-layers", "0", "--by", "size")
+        assert done.returncode == 2 and "remove is 0" in done.stderr and "by is 'size'" in done.stderr
+        done = vrbench(*common, "--num-layers", "1", "--device", "cuda")
+        assert done.returncode == 2 and "torch sees no CUDA GPU" in done.stderr
         assert not (tmp_path / "small").exists()
 
-    def test_one_order_gives_every_number_of_layers(
-        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_llava: Path, tmp_path: Path
-    ) -> None:
-        order = str(tmp_path / "order.json")
-        options = ("--num-layers", "2", "--by", "divergence", "--num-images", "2", "--save-removal-order", order)
-        assert self.called(monkeypatch, str(tiny_llava), *options) == 0
-        assert capsys.readouterr().out == f"order: {order}\n"
+    def test_one_order_gives_every_number_of_layers(self, tiny_llava: Path, tmp_path: Path) -> None:
+        order, common = str(tmp_path / "order.json"), ("prune", str(tiny_llava), "--num-layers")
+        options = ("--by", "divergence", "--num-images", "2", "--save-removal-order", order)
+        done = vrbench(*common, "2", *options)
+        assert (done.returncode, done.stdout) == (0, f"order: {order}\n")
         kept = json.loads(Path(order).read_text())["order"]
         for count in (1, 2):
-            out = tmp_path / f"small-{count}"
-            assert (
-                self.called(
-                    monkeypatch, str(tiny_llava), "--num-layers", str(count), "--removal-order", order, "-o", str(out)
-                )
-                == 0
-            )
-            assert set(resolve_checkpoint(str(out)).removed[0]) == set(kept[:count])
+            out = str(tmp_path / f"small-{count}")
+            assert vrbench(*common, str(count), "--removal-order", order, "-o", out).returncode == 0
+            assert set(resolve_checkpoint(out).removed[0]) == set(kept[:count])
 
-    def test_layers_by_name_and_as_a_block(
-        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_llava: Path, tmp_path: Path
-    ) -> None:
-        named, block = tmp_path / "named", tmp_path / "block"
-        assert self.called(monkeypatch, str(tiny_llava), "--layers", "1,3", "-o", str(named)) == 0
-        assert resolve_checkpoint(str(named)).removed[0].indices == (1, 3)
-        options = ("--num-layers", "2", "--block", "--num-images", "1")
-        assert self.called(monkeypatch, str(tiny_llava), *options, "-o", str(block)) == 0
-        first, second = resolve_checkpoint(str(block)).removed[0]
+    def test_layers_by_name_and_as_a_block(self, tiny_llava: Path, tmp_path: Path) -> None:
+        common, named, block = ("prune", str(tiny_llava)), str(tmp_path / "named"), str(tmp_path / "block")
+        assert vrbench(*common, "--layers", "1,3", "-o", named).returncode == 0
+        assert resolve_checkpoint(named).removed[0].indices == (1, 3)
+        assert vrbench(*common, "--num-layers", "2", "--block", "--num-images", "1", "-o", block).returncode == 0
+        first, second = resolve_checkpoint(block).removed[0]
         assert second == first + 1
-        assert self.called(monkeypatch, str(tiny_llava), "--num-layers", "1") == 2
-        assert self.called(monkeypatch, str(tiny_llava), "--layers", "1", "--num-layers", "1", "-o", "x") == 2
-        said = capsys.readouterr().err
-        assert "give either --out, the checkpoint folder to write, or --save-removal-order" in said
-        assert "omit --num-layers" in said
+        done = vrbench(*common, "--num-layers", "1")
+        said = "give either --out, the checkpoint folder to write, or --save-removal-order"
+        assert done.returncode == 2 and said in done.stderr
+        done = vrbench(*common, "--layers", "1", "--num-layers", "1", "-o", "x")
+        assert done.returncode == 2 and "omit --num-layers" in done.stderr
 
 
 class TestRestore:
     """`vrbench restore` on a tiny model, in this process."""
 
-    command = "restore"
-    called = TestPrune.called
-
-    def test_it_makes_a_checkpoint(
-        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_llava: Path, tmp_path: Path
-    ) -> None:
+    def test_it_makes_a_checkpoint(self, tiny_llava: Path, tmp_path: Path) -> None:
         adapter, out = tiny.save_adapter(tmp_path / "a", tiny_llava), tmp_path / "restored"
         options = ("--layers", "1", "--from", str(tiny_llava), "-o", str(out), "--id", "mine")
-        assert self.called(monkeypatch, str(adapter), *options) == 0
-        assert capsys.readouterr().out == f"checkpoint: {out}\n"
+        done = vrbench("restore", str(adapter), *options)
+        assert (done.returncode, done.stdout) == (0, f"checkpoint: {out}\n")
         made = resolve_checkpoint(str(out))
         assert (made.lineage[0].id, made.lineage[0].steps[0].layers, made.origins.tuned) == ("mine", "1", (2,))
 
-    def test_faults_are_the_user_s(
-        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_llava: Path, tmp_path: Path
-    ) -> None:
+    def test_faults_are_the_user_s(self, tiny_llava: Path, tmp_path: Path) -> None:
         options = ("--layers", "9", "--from", str(tiny_llava), "-o", str(tmp_path / "r"))
-        assert self.called(monkeypatch, str(tiny_llava), *options) == 2
-        assert capsys.readouterr().err == "vrbench: layer 9 does not exist; a model of depth 4 has layers 0 to 3\n"
+        done = vrbench("restore", str(tiny_llava), *options)
+        said = "vrbench: layer 9 does not exist; a model of depth 4 has layers 0 to 3\n"
+        assert (done.returncode, done.stderr) == (2, said)
 
 
 class TestConfig:

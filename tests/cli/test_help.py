@@ -14,7 +14,10 @@ from tests.test_docs import calls, parsed
 from vrbench.cli import app
 from vrbench.cli.command import OLD_OPTIONS
 
-HEAVY = ("torch", "transformers", "datasets", "lm_eval", "lmms_eval", "pandas", "matplotlib", "peft", "accelerate")
+HEAVY = (
+    "torch", "transformers", "datasets", "lm_eval", "lmms_eval", "pandas", "matplotlib", "peft", "accelerate",
+    "pyarrow",
+)  # fmt: skip
 LIGHT = (
     "layers --list", "layers sparse-uniform -n 8 --depth 32", "reproduce all --dry-run", "tasks", "version", "schema",
     "schema submission", "schema board",

@@ -19,28 +19,17 @@ from vrbench.conversion.tensor_plan import plan_copies
 
 LLAMA = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj",
          "mlp.down_proj", "input_layernorm", "post_attention_layernorm")  # fmt: skip
+SETTINGS = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+            "intermediate_size", "vocab_size")  # fmt: skip
 MODELS: dict[str, tuple[dict[str, Any], int]] = {
-    "llava-1.5-7b": (
-        {"model_type": "llava", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
-         "num_key_value_heads": 32, "intermediate_size": 11008, "vocab_size": 32000},
-        6_738_415_616,
-    ),
-    "llava-1.5-13b": (
-        {"model_type": "llava", "hidden_size": 5120, "num_hidden_layers": 40, "num_attention_heads": 40,
-         "num_key_value_heads": 40, "intermediate_size": 13824, "vocab_size": 32000},
-        13_015_864_320,
-    ),
-    "bunny-llama-3-8b": (
-        {"model_type": "bunny-llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
-         "num_key_value_heads": 8, "intermediate_size": 14336, "vocab_size": 128256},
-        8_030_261_248,
-    ),
-    "bunny-phi3-mini": (
-        {"model_type": "bunny-phi3", "hidden_size": 3072, "num_hidden_layers": 32, "num_attention_heads": 32,
-         "num_key_value_heads": 32, "intermediate_size": 8192, "vocab_size": 32064},
-        3_821_079_552,
-    ),
-}  # fmt: skip
+    name: (dict(zip(SETTINGS, settings, strict=True)), parameters)
+    for name, parameters, *settings in (
+        ("llava-1.5-7b", 6_738_415_616, "llava", 4096, 32, 32, 32, 11008, 32000),
+        ("llava-1.5-13b", 13_015_864_320, "llava", 5120, 40, 40, 40, 13824, 32000),
+        ("bunny-llama-3-8b", 8_030_261_248, "bunny-llama", 4096, 32, 32, 8, 14336, 128256),
+        ("bunny-phi3-mini", 3_821_079_552, "bunny-phi3", 3072, 32, 32, 32, 8192, 32064),
+    )
+}
 """Settings of each, and the published number of its language model's parameters."""
 
 CLIP_PARAMETERS, SIGLIP_PARAMETERS = 303_507_456, 428_225_600 - 15_238_352

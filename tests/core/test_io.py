@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 import vrbench
-from vrbench.cli import config_file
+from vrbench.cli import options
 from vrbench.core import layers
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import (
@@ -57,7 +57,7 @@ SAID = '{"id": "a", "conversations": [{"from": "human", "value": "é?"}, {"from"
 
 Reader = Callable[[Path], Any]
 READERS: dict[str, tuple[str, str, Reader]] = {
-    "options": ("o.yaml", "tasks: é", lambda file: config_file.read_config(file, ["tasks"])),
+    "options": ("o.yaml", "tasks: é", lambda file: options.read_config(file, ["tasks"])),
     "recipe": (
         "r.yaml",
         read_text(PACKAGE / "training/recipes/pocket-region.yaml"),
@@ -114,7 +114,7 @@ def test_options_and_recipes_are_read_so(tmp_path: Path) -> None:
     file = tmp_path / "twice.yaml"
     file.write_text("limit: 1\nseed: 2\nlimit: 3\n", encoding="utf-8")
     with pytest.raises(VrbenchError, match="given twice: limit"):
-        config_file.read_config(file, ["limit", "seed"])
+        options.read_config(file, ["limit", "seed"])
     with pytest.raises(VrbenchError, match="given twice: limit"):
         recipe_files.load(str(file))
 
@@ -198,6 +198,7 @@ class TestWhereOutputMayBeWritten:
         for kind in ("folder", "checkpoint", "file"):
             found = validate_output(tmp_path / "a" / "b", kind)
             assert len(found) == 1 and found[0].endswith(f": {os.strerror(errno.ELOOP)}")
+        assert len(validate_output(tmp_path / ("n" * 300))) == 1
 
     def test_a_checkpoint_is_written_beside_where_its_link_leads(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()

@@ -120,9 +120,9 @@ def test_a_rendering_begins_with_all_of_its_time_and_size() -> None:
     [
         ("{{ x.__class__ }}", "it uses '__class__'; a template may use the columns"),
         ("{{ x | attr('__class__') }}", "it uses '__class__'"),
-        ("{% include '/etc/passwd' %}", "it includes another template"),
-        ("{% import 'a' as a %}", "it includes another template"),
-        ("{% extends 'a' %}", "it extends another template"),
+        ("{% include '/etc/passwd' %}", "it includes or extends another template"),
+        ("{% import 'a' as a %}", "it includes or extends another template"),
+        ("{% extends 'a' %}", "it includes or extends another template"),
         ("{{ x", "it cannot be read as a jinja template"),
         ("{{ x | nonsense }}", "No filter named 'nonsense'"),
         ("{{" + "(" * 5000 + "x" + ")" * 5000 + "}}", "it is nested too deep"),

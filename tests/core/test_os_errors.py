@@ -14,7 +14,7 @@ import pytest
 from vrbench import cli
 from vrbench.core import os_errors
 from vrbench.core.errors import VrbenchError
-from vrbench.core.io import read_json_object, validate_output, write_atomically
+from vrbench.core.io import read_json_object, write_atomically
 
 PROGRAM = [sys.executable, "-m", "vrbench"]
 
@@ -97,16 +97,6 @@ def test_what_cannot_be_written_is_said_before_the_work_in_every_command(command
     with pytest.raises(VrbenchError) as told:
         cli.app([part.format(place) for part in command], standalone_mode=False)
     assert f"{place}" in str(told.value) and "cannot be written to: Not a directory" in str(told.value)
-
-
-def test_a_look_at_an_output_makes_nothing(tmp_path: Path) -> None:
-    assert not validate_output(tmp_path / "a" / "b") and not validate_output(tmp_path / "a" / "b.json", "file")
-    assert list(tmp_path.iterdir()) == []
-    (tmp_path / "a.json").mkdir()
-    assert "Is a directory" in validate_output(tmp_path / "a.json", "file")[0]
-    (tmp_path / "circle").symlink_to(tmp_path / "circle")
-    assert len(validate_output(tmp_path / "circle" / "b")) == 1
-    assert len(validate_output(tmp_path / ("n" * 300))) == 1
 
 
 def test_output_that_cannot_be_written_is_told_and_exits_with_2() -> None:

@@ -136,11 +136,6 @@ class TestCompressed:
         assert (packed.parent.parent / "run.json").read_bytes() == (saved / "run.json").read_bytes()
         assert gzip.decompress(packed.read_bytes()) == (saved / "samples" / "t.jsonl").read_bytes()
 
-    def test_the_bytes_hold_no_time_and_no_name(self, packed: Path) -> None:
-        header = packed.read_bytes()[:10]
-        assert header[:2] == b"\x1f\x8b" and header[3] == 0  # no flags, so no name and no comment
-        assert header[4:8] == bytes(4)  # no time
-
     def test_of_two_forms_the_one_written_last_is_left(self, packed: Path) -> None:
         folder = packed.parent.parent
         save_run(folder, record(SAMPLES[::-1]), {"t": SAMPLES[::-1]})

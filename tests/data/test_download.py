@@ -145,7 +145,7 @@ class TestFetch:
             get(specs, "piqa,arc_easy", tmp_path)
         assert states(tmp_path) == {PIQA: "whole"}
         assert not list((tmp_path / ARC).parent.iterdir())
-        (tmp_path / ARC).with_name(".test.parquet.killed").write_bytes(b"left by a kill")
+        (tmp_path / ARC).with_name(".test.parquet.part").write_bytes(b"left by a kill")
         fake.dies_at = ""
         assert get(specs, "piqa,arc_easy", tmp_path) == [ARC]
         assert [p.name for p in (tmp_path / ARC).parent.iterdir()] == ["test.parquet"]

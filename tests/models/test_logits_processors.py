@@ -115,22 +115,18 @@ def greedy_answers(packed: LlavaModel, plain: HFModel) -> dict[str, list[str]]:
     return {"packed": asked_packed(packed)[0], "plain": asked_plain(plain)[0]}
 
 
-@pytest.mark.parametrize("settings", SETTINGS)
-def test_packed_answers_are_those_of_generate_to_each_prompt(
-    settings: str, packed: LlavaModel, greedy_answers: dict[str, list[str]]
+@pytest.mark.parametrize(
+    ("batch", "settings"), [*(("packed", name) for name in SETTINGS), *(("plain", name) for name in TOGETHER)]
+)
+def test_answers_in_a_batch_are_those_of_generate_to_each_prompt(
+    batch: str, settings: str, packed: LlavaModel, plain: HFModel, greedy_answers: dict[str, list[str]]
 ) -> None:
-    ours, theirs = asked_packed(with_settings(packed, SETTINGS[settings]))
-    assert ours == theirs
-    assert (ours == greedy_answers["packed"]) == (settings in SILENT)
-
-
-@pytest.mark.parametrize("settings", TOGETHER)
-def test_answers_in_a_padded_batch_are_those_of_generate_to_each_prompt(
-    settings: str, plain: HFModel, greedy_answers: dict[str, list[str]]
-) -> None:
-    ours, theirs = asked_plain(with_settings(plain, TOGETHER[settings]))
-    assert ours == theirs
-    assert (ours == greedy_answers["plain"]) == (settings in SILENT)
+    if batch == "packed":
+        answers, alone = asked_packed(with_settings(packed, SETTINGS[settings]))
+    else:
+        answers, alone = asked_plain(with_settings(plain, TOGETHER[settings]))
+    assert answers == alone
+    assert (answers == greedy_answers[batch]) == (settings in SILENT)
 
 
 def test_log_likelihoods_know_nothing_of_them(packed: LlavaModel) -> None:

@@ -35,8 +35,8 @@ def download(
     specs, judged = registry.select_runnable(names, _specs(names, include_path))
     if judged:
         print(f"vrbench: skipped, since they need a judge model: {', '.join(s.id for s in judged)}", file=sys.stderr)
-    made = download_sets(specs, to)
-    print(f"{len(made)} files downloaded to {to}; the other files were complete")
+    files = download_sets(specs, to)
+    print(f"{len(files)} files downloaded to {to}; the other files were complete")
 
 
 def check(
@@ -63,9 +63,9 @@ def check(
 
     specs = None if tasks is None else registry.select(tasks, _specs(tasks, include_path))
     found = local_mirror.check(root, specs)
-    rows = [(one.file, one.state, one.detail) for one in found]
+    rows = [(file.file, file.state, file.detail) for file in found]
     print(tabulate(rows, ("file", "state", "details"), "simple", disable_numparse=True))
-    counts = Counter(one.state for one in found)
+    counts = Counter(file.state for file in found)
     print(", ".join(f"{number:,} {state}" for state, number in counts.items()) or f"no data file under {root}")
     if set(counts) != {"whole"}:
         raise typer.Exit(INVALID_INPUT)

@@ -92,7 +92,7 @@ def _exit_after_failures(runs: list[Run], failure: PartialFailureError | None) -
         for result in done.record.results:
             if result.status == "error":
                 print(f"vrbench: {done.record.checkpoint.id} {result.task} failed: {result.error}", file=sys.stderr)
-    is_internal = failure is not None and any(one.is_internal for one in failure.failed)
+    is_internal = failure is not None and any(failed.is_internal for failed in failure.failed)
     if is_internal or any(done.record.status == "error" for done in runs):
         raise typer.Exit(INTERNAL_ERROR)
     if failure:

@@ -211,11 +211,8 @@ def serve(
     from vrbench.leaderboard.site.serve import serve as show
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that "kill", too, leaves no folder behind
-    show(
-        boards,
-        port,
-        browser,
-        lambda url: print(f"serving {url}; stop with Ctrl-C", flush=True),
-        include_path,
-        data_root,
-    )
+
+    def announce(url: str) -> None:
+        print(f"serving {url}; stop with Ctrl-C", flush=True)
+
+    show(boards, port, browser, announce, include_path, data_root)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vrbench.cli.command import INTERNAL_ERROR
-from vrbench.cli.options import DataRoot, Device
+from vrbench.cli.options import DataRoot, Device, read_overrides
 
 if TYPE_CHECKING:
     from vrbench.reproduce.execute import StepEvent
@@ -67,7 +67,6 @@ def reproduce(
       vrbench reproduce all --dry-run
       vrbench reproduce layers --seeds 1 --set steps=20 --limit 20
     """
-    from vrbench.cli.config_file import read_overrides
     from vrbench.reproduce.build import ExperimentRequest, build
 
     plan = build(ExperimentRequest(tables, family, seeds, read_overrides(changes or []), tasks, limit))
@@ -236,13 +235,13 @@ def print_costs(plan: Plan, folder: Path, options: ExecutionOptions, events: lis
     rows = []
     for kind in dict.fromkeys(step.kind for step in plan.steps):
         done = [records[step.name] for step in plan.steps if step.kind == kind and step.name in records]
-        peak = max((one.peak_gib or 0.0 for one in done), default=0.0)
-        spent = f"{sum(one.seconds for one in done) / 60:,.1f}"
+        peak = max((record.peak_gib or 0.0 for record in done), default=0.0)
+        spent = f"{sum(record.seconds for record in done) / 60:,.1f}"
         rows.append((kind, len(done), spent, f"{peak:.1f}" if peak else "-"))
     _print_table(rows, ("step", "done", "minutes of steps", "peak memory, GiB"))
     used = min(len(options.gpus), options.jobs)
-    held = f", {used} GPUs: {used * seconds / 60:,.1f} GPU minutes" if used else ""
-    print(f"this session: {seconds / 60:,.1f} minutes of wall time, {options.jobs} parallel workers{held}")
+    gpu_minutes = f", {used} GPUs: {used * seconds / 60:,.1f} GPU minutes" if used else ""
+    print(f"this session: {seconds / 60:,.1f} minutes of wall time, {options.jobs} parallel workers{gpu_minutes}")
     by_gpu: dict[int, float] = defaultdict(float)
     for event in events:
         if event.kind in ("done", "failed"):

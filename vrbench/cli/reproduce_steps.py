@@ -12,47 +12,49 @@ from pathlib import Path
 from typing import Any
 
 from vrbench.checkpoints.lineage import LINEAGE_FILE, read_lineage
+from vrbench.core.device import resolve_device, validate_device
 from vrbench.core.errors import VrbenchError, collect_errors
-from vrbench.data.locate import locate_all
+from vrbench.data.locate import locate_all, missing_messages
 from vrbench.reproduce.families import Value, family_named
 from vrbench.reproduce.plan import Plan
 from vrbench.reproduce.plan_builder import REFERENCE
 from vrbench.reproduce.worker import StepFunction, StepJob
+from vrbench.tasks import registry
 
 
 def validate_plan(plan: Plan, device: str, data_root: str) -> list[str]:
     """Return the errors of recipes, training data, base, task data and device."""
-    from vrbench.core.device import resolve_device, validate_device
-    from vrbench.data.locate import missing_messages
-    from vrbench.tasks import registry
+    from vrbench.models.resolve import resolve_checkpoint
 
     errors = validate_device(device)
     if not errors and any(step.kind == "profile" for step in plan.steps) and resolve_device(device) != "cuda":
         errors.append("table profile measures true shapes on a GPU, and there is none; name the other tables")
     base = plan.overrides.get("base", family_named(plan.family).base)
     errors += _recipe_errors(plan, base)
-    errors += _base_errors(plan, base, bool(data_root))
+    hint = "" if "base" in plan.overrides else "; give it with --set base=FOLDER"
+    base_errors: list[str] = []
+    with collect_errors(base_errors):
+        resolve_checkpoint(base, offline=bool(data_root))
+    errors += (f"base: {error}{hint}" for error in base_errors)
     data = locate_all(registry.select_runnable(plan.tasks, registry.load())[0], data_root or None)
     return list(dict.fromkeys([*errors, *data.errors, *missing_messages(data.missing)]))
 
 
-def _recipe_errors(plan: Plan, base: str) -> Iterator[str]:
-    """Yield errors of every recipe, with outputs that do not exist yet left out; each kind of training is read once."""
+def _recipe_errors(plan: Plan, base: str) -> list[str]:
+    """Return errors of every recipe, without outputs that do not exist yet; each kind of training is read once."""
     from vrbench.training import load
 
-    seen: set[tuple[tuple[str, Value], ...]] = set()
+    trainings: dict[str, dict[str, Value]] = {}
     for step in (step for step in plan.steps if step.kind == "train"):
         keys = {k: v for k, v in step.arguments.items() if k != "seed" and not REFERENCE.fullmatch(str(v))}
         keys["base"] = base  # or what is made of it
-        same = tuple(sorted(keys.items(), key=str))
-        if same in seen:
-            continue
-        seen.add(same)
-        errors: list[str] = []
+        trainings[str(sorted(keys.items()))] = keys
+    errors: list[str] = []
+    for keys in trainings.values():
         with collect_errors(errors):
             recipe = load(str(keys.pop("recipe")), as_overrides(keys))
             errors += [*recipe.unset_paths(), *_missing_files(recipe.data)]
-        yield from errors
+    return errors
 
 
 def _missing_files(section: Any) -> Iterator[str]:
@@ -60,16 +62,6 @@ def _missing_files(section: Any) -> Iterator[str]:
         path = getattr(section, key, None)
         if path and not Path(path).expanduser().exists():
             yield f"data.{key} is {path!r}, which does not exist; give it with --set data.{key}=PATH"
-
-
-def _base_errors(plan: Plan, base: str, offline: bool) -> Iterator[str]:
-    from vrbench.models.resolve import resolve_checkpoint
-
-    hint = "" if "base" in plan.overrides else "; give it with --set base=FOLDER"
-    errors: list[str] = []
-    with collect_errors(errors):
-        resolve_checkpoint(base, offline=offline)
-    yield from (f"base: {error}{hint}" for error in errors)
 
 
 def as_overrides(keys: dict[str, Value]) -> dict[str, str]:
@@ -176,12 +168,5 @@ def profile(job: StepJob) -> None:
     measure(out=job.output, device=job.options.device)
 
 
-FUNCTIONS: dict[str, StepFunction] = {
-    "train": train,
-    "layers": layers,
-    "prune": prune,
-    "restore": restore,
-    "run": run,
-    "profile": profile,
-}
+FUNCTIONS: dict[str, StepFunction] = {f.__name__: f for f in (train, layers, prune, restore, run, profile)}
 """Kind of a step -> its function."""

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from vrbench.cli.checkpoints import print_made
-from vrbench.cli.options import Config, Device, Out
+from vrbench.cli.options import Config, Device, Out, read_overrides
 
 
 def train(
@@ -54,7 +54,6 @@ def train(
     Example:
       vrbench train pocket-region --out checkpoints/region --set tune.layers=sparse-uniform:4
     """
-    from vrbench.cli.config_file import read_overrides
     from vrbench.training import load
     from vrbench.training.run import train as train_recipe
 

@@ -58,9 +58,8 @@ def detect_encoding(content: bytes) -> str:
 def read_json_object(path: Path) -> Json | None:
     """Return the object in a JSON file; None when it is missing, broken, or holds something else."""
     try:
-        found = json.loads(read_text(path))
-    except (OSError, ValueError, RecursionError, VrbenchError) as error:  # RecursionError: nested too deep
-        reraise_os_error(error)
+        found = load_file(path)
+    except VrbenchError:
         return None
     return found if isinstance(found, dict) else None
 
@@ -68,6 +67,26 @@ def read_json_object(path: Path) -> Json | None:
 def read_json(path: Path) -> Json:
     """Return the object in a JSON file, empty where `read_json_object` gives None."""
     return read_json_object(path) or {}
+
+
+def load_file(path: Path, named: str = "", form: Literal["JSON", "YAML"] = "JSON") -> Any:
+    """Return the value in a JSON file, or in a YAML file as `load_yaml` reads it.
+
+    Args:
+        named: how an error names the file; by default its path.
+
+    Raises:
+        OSError: the disk is full, permission is denied, or the like (`os_errors.ERRORS`).
+        VrbenchError: it cannot be read for another reason, or is not JSON or YAML.
+    """
+    try:
+        text = read_text(path)
+        return json.loads(text) if form == "JSON" else load_yaml(text)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:  # RecursionError: nested too deep
+        raise VrbenchError(f"{named or path} is not {form}: {' '.join(str(error).split())}") from error
+    except OSError as error:
+        reraise_os_error(error)
+        raise VrbenchError(f"{named or path} cannot be read: {error.strerror or error}") from error
 
 
 def load_yaml(text: str) -> Any:

@@ -64,7 +64,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(finalize=_count_output, **options)
-        self.filters = {name: _bounded(name, one) for name, one in self.filters.items()}
+        self.filters = {name: _bounded(name, function) for name, function in self.filters.items()}
         self.filters |= {"bounded_loop": _bounded_loop, "bounded_concat": _bounded_concat}
         self.globals.pop("lipsum", None)  # random text of any length
         self._compiled = lru_cache(maxsize=256)(super().from_string)
@@ -103,30 +103,34 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
 def sandbox_like(like: Environment) -> Sandbox:
     """Return a sandbox that renders what an environment renders, its own filters included."""
-    made = Sandbox(**{name: getattr(like, name) for name in _OPTIONS})
+    sandbox = Sandbox(**{name: getattr(like, name) for name in _OPTIONS})
     for name, function in like.filters.items():
-        if name not in made.filters:
-            made.add_filter(name, function)
-    return made
+        if name not in sandbox.filters:
+            sandbox.add_filter(name, function)
+    return sandbox
 
 
 @lru_cache(maxsize=1)
 def item_sandbox() -> Sandbox:
     """Return the sandbox for keys of items and for validation, with the harnesses' filter."""
-    made = Sandbox(undefined=StrictUndefined)
-    made.add_filter("regex_replace", lambda string, pattern, repl, count=0: re.sub(pattern, repl, string, count=count))
-    return made
+    def regex_replace(string: str, pattern: str, repl: str, count: int = 0) -> str:
+        return re.sub(pattern, repl, string, count=count)
+
+    sandbox = Sandbox(undefined=StrictUndefined)
+    sandbox.add_filter("regex_replace", regex_replace)
+    return sandbox
 
 
 def validate_template(text: str) -> str:
     """Return why a template is refused before it is rendered: not jinja, or access to internals; empty if it is not."""
     try:
         tree = item_sandbox().parse(text)
-        for node in tree.find_all((nodes.Getattr, nodes.Filter, nodes.Include, nodes.Import, nodes.FromImport)):
-            if reason := _forbidden(node):
-                return reason
-        if tree.find(nodes.Extends):
-            return "it extends another template, and a task file has one only"
+        if tree.find((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)):
+            return "it includes or extends another template, and a task file has one only"
+        for node in tree.find_all((nodes.Getattr, nodes.Filter)):
+            name = _attribute_name(node)
+            if isinstance(name, str) and name.startswith("__"):
+                return f"it uses {name!r}; a template may use the columns, jinja's filters and methods of plain values"
         item_sandbox().from_string(text)
     except TemplateSyntaxError as error:
         return f"it cannot be read as a jinja template: {error}"
@@ -135,19 +139,12 @@ def validate_template(text: str) -> str:
     return ""
 
 
-def _forbidden(node: nodes.Node) -> str:
-    """Return why a node is refused; empty if it is not."""
-    name: Any = ""
+def _attribute_name(node: nodes.Getattr | nodes.Filter) -> Any:
+    """Return the attribute that a node reads, as `.name` or by the filter `attr`; None if it reads none."""
     if isinstance(node, nodes.Getattr):
-        name = node.attr
-    elif isinstance(node, nodes.Filter):
-        first = node.args[0] if node.name == "attr" and node.args else None
-        name = first.value if isinstance(first, nodes.Const) else ""
-    else:
-        return "it includes another template, and a task file has one only"
-    if isinstance(name, str) and name.startswith("__"):
-        return f"it uses {name!r}; a template may use the columns, jinja's filters and methods of plain values"
-    return ""
+        return node.attr
+    first = node.args[0] if node.name == "attr" and node.args else None
+    return first.value if isinstance(first, nodes.Const) else None
 
 
 class _AddBounds(NodeTransformer):
@@ -173,8 +170,7 @@ def _bounded_loop(context: Any, entries: Iterable[Any]) -> Iterator[Any]:
 
 def _bounded_concat(values: list[Any]) -> str:
     texts = [str(value) for value in values]
-    if sum(map(len, texts)) > MAX_LENGTH:
-        raise _too_large()
+    _check_length(sum(map(len, texts)))
     return "".join(texts)
 
 
@@ -188,20 +184,20 @@ def _count_output(value: Any) -> Any:
     written = _written.get(None)
     if written is not None and isinstance(value, str):
         written[0] += len(value)
-        if written[0] > MAX_LENGTH:
-            raise _too_large()
+        _check_length(written[0])
     return value
 
 
 def _check_size(value: Any) -> Any:
     _check_time()
-    if isinstance(value, str | bytes | list | tuple) and len(value) > MAX_LENGTH:
-        raise _too_large()
+    if isinstance(value, str | bytes | list | tuple):
+        _check_length(len(value))
     return value
 
 
-def _too_large() -> SecurityError:
-    return SecurityError(f"the template makes a text or list of more than {MAX_LENGTH:,} characters or entries")
+def _check_length(length: int) -> None:
+    if length > MAX_LENGTH:
+        raise SecurityError(f"the template makes a text or list of more than {MAX_LENGTH:,} characters or entries")
 
 
 def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -221,28 +217,26 @@ def _check_growth(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> N
     given = (*args, *kwargs.values())
     size = 0
     if name in WIDTH_FUNCTIONS:
-        size = max((abs(one) for one in given[1:] if isinstance(one, int)), default=0)
+        size = max((abs(arg) for arg in given[1:] if isinstance(arg, int)), default=0)
     elif name == "format" and isinstance(given[0], str):
         size = _max_width(given[0])
-    elif name == "replace" and len(given) > 2 and all(isinstance(one, str) for one in given[:3]):
+    elif name == "replace" and len(given) > 2 and all(isinstance(arg, str) for arg in given[:3]):
         size = given[0].count(given[1]) * len(given[2])
     elif name == "join" and len(given) > 1:
-        separators = [one for one in given[:2] if isinstance(one, str)]
-        entries = [len(one) for one in given[:2] if hasattr(one, "__len__")]
+        separators = [arg for arg in given[:2] if isinstance(arg, str)]
+        entries = [len(arg) for arg in given[:2] if hasattr(arg, "__len__")]
         size = len(separators[-1] if separators else "") * max(entries, default=0)
-    if size > MAX_LENGTH:
-        raise _too_large()
+    _check_length(size)
 
 
 def _check_operands(operator: str, left: Any, right: Any) -> None:
-    sizes = [len(one) for one in (left, right) if isinstance(one, str | bytes | list | tuple)]
-    whole = [int(one) for one in (left, right) if isinstance(one, int)]
+    sizes = [len(value) for value in (left, right) if isinstance(value, str | bytes | list | tuple)]
+    whole = [int(value) for value in (left, right) if isinstance(value, int)]
     if operator == "%" and isinstance(left, str):
         sizes, whole = [_max_width(left)], []
     if operator == "*" and len(sizes) == len(whole) == 1:
         sizes, whole = [sizes[0] * whole[0]], []
-    if sum(sizes) > MAX_LENGTH:
-        raise _too_large()
+    _check_length(sum(sizes))
     if len(whole) == 2:
         bits = whole[0].bit_length() * abs(whole[1]) if operator == "**" else sum(n.bit_length() for n in whole)
         if bits > MAX_INTEGER_BITS:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vrbench.core.errors import VrbenchError, suggest_names
-from vrbench.core.io import read_text
+from vrbench.core.io import load_file
 
 
 @dataclass(frozen=True)
@@ -257,12 +256,7 @@ def read_layer_file(file: Path, depth: int) -> LayerSet:
         VrbenchError: it cannot be read, is not a layer set, or is for a model of another depth.
     """
     where = f"layer set {str(file)!r}"
-    try:
-        found = json.loads(read_text(file))
-    except OSError as error:
-        raise VrbenchError(f"{where} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise VrbenchError(f"{where} is not JSON: {error}") from error
+    found = load_file(file, where)
     stated, indices = (found.get("depth"), found.get("indices")) if isinstance(found, dict) else (None, None)
     if type(stated) is not int or not isinstance(indices, list) or not all(type(i) is int for i in indices):
         raise VrbenchError(f"{where} states no depth and list of indices, as `vrbench layers` saves them")

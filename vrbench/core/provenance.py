@@ -5,12 +5,13 @@ from __future__ import annotations
 import platform
 import re
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
-from vrbench.core.schemas import AnswerProvenance, Provenance
+from vrbench.core.schemas import Provenance
 from vrbench.core.version import __version__
 
 PACKAGES = (
@@ -49,26 +50,13 @@ def answer_packages(has_adapter: bool) -> dict[str, str]:
     return package_versions((*ANSWER_PACKAGES["images"], *(ADAPTER_PACKAGES if has_adapter else ())))
 
 
-def make_provenance(
-    device: str, *, command: str, started: str, seconds: float, image_processor: str = "", images: str = "",
-    answered: Sequence[AnswerProvenance] = (),
-) -> Provenance:  # fmt: skip
-    """Return what a record states of how it was made.
-
-    Args:
-        device: name of the hardware.
-        command: the command line, or "python".
-        started: UTC, ISO 8601.
-        seconds: wall time.
-        image_processor: class that resized the images.
-        images: how images were shown, where that differs from the checkpoint's files.
-        answered: when and with what the answers were computed.
-    """
+def make_provenance(device: str, seconds: float, **stated: Any) -> Provenance:
+    """Return what a record states of how it was made: the versions and machine of this process, and `stated` fields."""
     commit, dirty = own_commit()
     return Provenance(
         vrbench=__version__, commit=commit, dirty=dirty, packages=package_versions(PACKAGES),
-        python=platform.python_version(), platform=platform.platform(), device=device, image_processor=image_processor,
-        images=images, answered=tuple(answered), command=command, started=started, seconds=round(seconds, 3),
+        python=platform.python_version(), platform=platform.platform(), device=device, seconds=round(seconds, 3),
+        **stated,
     )  # fmt: skip
 
 

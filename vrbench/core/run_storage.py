@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -11,7 +10,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from vrbench.core.errors import VrbenchError
-from vrbench.core.io import canonical_json, gunzip_file, gzip_text, read_text, write_atomically
+from vrbench.core.io import canonical_json, gunzip_file, gzip_text, load_file, write_atomically
 from vrbench.core.schemas import SCHEMA_VERSION, Record, Run, RunRecord, Sample, TaskResult
 
 R = TypeVar("R", bound=Record)
@@ -85,10 +84,7 @@ def read_record(file: Path, kind: type[R], needs_version: bool = True) -> R:
     Raises:
         VrbenchError: it is not JSON, of another schema version, or not a record of this kind.
     """
-    try:
-        raw = json.loads(read_text(file))
-    except (ValueError, RecursionError) as error:
-        raise VrbenchError(f"{file} is not JSON: {error}") from error
+    raw = load_file(file)
     default = None if needs_version else SCHEMA_VERSION
     version = raw.get("schema_version", default) if isinstance(raw, dict) else None
     if version != SCHEMA_VERSION:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -47,10 +46,10 @@ def requests_of(specs: Iterable[TaskSpec]) -> list[DownloadRequest]:
     for spec in specs:
         source = spec.data
         for config, split in source.parts if source.kind == "hub" else ():
-            one = DownloadRequest(source.name, config, split, source.revision)
-            other = found.setdefault(one.key, one)
-            if other.revision != one.revision:
-                pins = " and ".join(repr(w.revision or "the newest") for w in (other, one))
+            request = DownloadRequest(source.name, config, split, source.revision)
+            earlier = found.setdefault(request.key, request)
+            if earlier.revision != request.revision:
+                pins = " and ".join(repr(pin.revision or "the newest") for pin in (earlier, request))
                 errors.append(f"data set {source.name} is wanted at revisions {pins}; download into two data roots")
     raise_errors(errors)
     return list(found.values())
@@ -88,8 +87,7 @@ def download(specs: Sequence[TaskSpec], to: Path, show_progress: bool = True) ->
 def _is_complete(file: DownloadRequest, root: Path, entry: MirrorFile | None) -> bool:
     if entry is None or (file.revision and file.revision not in (entry.asked, entry.revision)):
         return False
-    path = root / file.key
-    return path.is_file() and path.stat().st_size == entry.bytes and file_digest(path) == entry.sha256
+    return local_mirror.file_state(root, file.key, entry).state == "whole"
 
 
 def _download(files: Sequence[DownloadRequest], root: Path, show_progress: bool) -> list[str]:
@@ -97,7 +95,7 @@ def _download(files: Sequence[DownloadRequest], root: Path, show_progress: bool)
         raise VrbenchError(f"{len(files)} files are to be downloaded, but HF_HUB_OFFLINE forbids it; set it to 0")
     commits: dict[tuple[str, str], str | None] = {}
     errors: list[str] = []
-    made = []
+    done = []
     with tqdm(files, desc="data", unit="file", disable=not show_progress) as bar:
         for file in bar:
             bar.set_postfix_str(file.key, refresh=True)
@@ -108,27 +106,22 @@ def _download(files: Sequence[DownloadRequest], root: Path, show_progress: bool)
                     commits[revision] = hub.commit(*revision)
                 if (sha := commits[revision]) is not None:
                     _download_file(file, sha, root)
-                    made.append(file.key)
+                    done.append(file.key)
             except hub.UnreachableError as error:
-                errors.append(f"{error}; {len(made)} of {len(files)} files were downloaded, run it again to resume")
+                errors.append(f"{error}; {len(done)} of {len(files)} files were downloaded, run it again to resume")
                 break
             except VrbenchError as error:
                 errors.append(str(error))
     raise_errors(errors)
-    return made
+    return done
 
 
 def _download_file(file: DownloadRequest, sha: str, root: Path) -> None:
     path = root / file.key
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{path.name}.*"):  # of a download that was killed; the lock is ours
-        left.unlink()
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(descriptor)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.part")  # the lock is ours: what is there was left by a killed download
     try:
         hub.download(file.name, file.config, file.split, sha, temporary)
-        temporary.chmod(0o644)
         entry = _entry(temporary, sha, file.revision)
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())

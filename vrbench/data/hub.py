@@ -37,8 +37,8 @@ def cache_folder(name: str) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     home = Path(os.environ.get("HF_HOME", cache / "huggingface"))
     folder = Path(os.environ.get("HF_DATASETS_CACHE", home / "datasets"))
-    owner, _, own = name.rpartition("/")
-    snake = WORD_BORDER.sub("_", own).lower()
+    owner, _, short = name.rpartition("/")
+    snake = WORD_BORDER.sub("_", short).lower()
     return folder / (f"{owner}___{snake}" if owner else snake)
 
 

@@ -100,7 +100,7 @@ def count_16_bit(rows: Dataset) -> int:
 def stored_image(value: Any, folder: Path | None) -> Any:
     """Return a value of an image column, or each in a list, as {bytes, path}; errors as those of `image_bytes`."""
     if isinstance(value, list):
-        return [stored_image(one, folder) for one in value]
+        return [stored_image(entry, folder) for entry in value]
     content = image_bytes(value, folder)
     return None if content is None else {"bytes": content, "path": None}
 
@@ -197,14 +197,14 @@ def _convert_column(column: Any, folder: Path | None) -> tuple[Any, list[tuple[i
         kind = pa.list_(kind)
     chunks, errors = [], []
     for start in range(0, len(column), BATCH):
-        made: list[Any] = []
+        images: list[Any] = []
         for row, value in enumerate(column.slice(start, BATCH).to_pylist(), start):
             try:
-                made.append(stored_image(value, folder))
+                images.append(stored_image(value, folder))
             except ImageError as error:
                 errors.append((row, str(error)))
-                made.append(None)
-        chunks.append(pa.array(made, kind))
+                images.append(None)
+        chunks.append(pa.array(images, kind))
     return pa.chunked_array(chunks, kind), errors
 
 

@@ -11,13 +11,7 @@ from vrbench import pocket
 from vrbench.core import os_errors
 from vrbench.core.errors import VrbenchError, error_messages, raise_errors
 from vrbench.data import hub, local_mirror
-from vrbench.data.locate import (
-    COMMIT,
-    DataLocation,
-    missing_columns,
-    missing_columns_message,
-    validate_row_count,
-)
+from vrbench.data.locate import COMMIT, DataLocation, needed_columns, validate_split
 from vrbench.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
@@ -85,10 +79,8 @@ def _load_checked(spec: TaskSpec, location: DataLocation, config: str, split: st
             rows = tables.unnest(rows, source.unnest, source.images)
     except VrbenchError as error:
         raise VrbenchError(f"task {spec.id!r}: {place}, {error}") from error
-    raise_errors(validate_row_count(spec, place, split, len(rows)))
-    if missing := missing_columns(spec, rows.column_names):
-        raise VrbenchError(missing_columns_message(spec, place, missing, rows.column_names))
-    return rows.rename_columns({theirs: ours for ours, theirs in source.columns.items()})
+    raise_errors(validate_split(spec, place, split, len(rows), rows.column_names, needed_columns(spec)))
+    return rows.rename_columns({stored: name for name, stored in source.columns.items()})
 
 
 def _split(spec: TaskSpec, location: DataLocation, config: str, split: str) -> Dataset:

@@ -141,10 +141,11 @@ def check(root: Path, specs: Sequence[TaskSpec] | None = None) -> list[FileState
     else:
         sources = [spec.data for spec in specs if spec.data.kind == "hub"]
         wanted = {key(source.name, config, split) for source in sources for config, split in source.parts}
-    return [_state(root, name, digests.files.get(name)) for name in sorted(wanted)]
+    return [file_state(root, name, digests.files.get(name)) for name in sorted(wanted)]
 
 
-def _state(root: Path, name: str, entry: MirrorFile | None) -> FileState:
+def file_state(root: Path, name: str, entry: MirrorFile | None) -> FileState:
+    """Return the state of one file, given what the digest file says of it."""
     file = root / name
     if not file.is_file():
         return FileState(name, "missing", "recorded, but missing" if entry else "missing; download it")

@@ -72,7 +72,7 @@ class LocatedData:
 
     def skipped(self) -> dict[str, str]:
         """Return task -> why it can be left out."""
-        return {one.task: f"data set {one.data_set} is not {one.cause}" for one in self.missing}
+        return {error.task: f"data set {error.data_set} is not {error.cause}" for error in self.missing}
 
 
 def locate_all(specs: Iterable[TaskSpec], data_root: str | Path | None) -> LocatedData:
@@ -99,15 +99,15 @@ def missing_messages(missing: Iterable[MissingDataError], advice: str = "") -> l
         advice: what else can be done about it; put behind the remedy.
     """
     causes: dict[tuple[str, str], list[MissingDataError]] = {}
-    for one in missing:
-        causes.setdefault((one.cause, one.remedy), []).append(one)
+    for error in missing:
+        causes.setdefault((error.cause, error.remedy), []).append(error)
     messages = []
-    for (cause, remedy), tasks in causes.items():
-        if len(tasks) == 1:
-            messages.append(f"{tasks[0]}{advice}")
+    for (cause, remedy), errors in causes.items():
+        if len(errors) == 1:
+            messages.append(f"{errors[0]}{advice}")
             continue
-        sets = ", ".join(f"{one.task} ({one.data_set})" for one in tasks)
-        messages.append(f"the data sets of {len(tasks)} tasks are not {cause}: {sets}; {remedy}{advice}")
+        sets = ", ".join(f"{error.task} ({error.data_set})" for error in errors)
+        messages.append(f"the data sets of {len(errors)} tasks are not {cause}: {sets}; {remedy}{advice}")
     return messages
 
 
@@ -214,27 +214,31 @@ def validate_files(spec: TaskSpec, location: DataLocation) -> Iterator[str]:
         except VrbenchError as error:
             yield f"task {spec.id!r}: {error}"
             continue
-        yield from validate_row_count(spec, str(file), split, footer.num_rows)
-        names = footer.schema.to_arrow_schema().names
-        join, unnest = spec.data.join, spec.data.unnest
+        join = spec.data.join
         if join is None:
-            needed = [*unnest, *missing_columns(spec, (*names, *unnest))]
+            needed = [*spec.data.unnest, *needed_columns(spec)]
         else:  # the other columns may be in either config; they are checked when the two are joined
-            needed = [join.key if config == join.config else join.column, *unnest]
-        if missing := [name for name in needed if name not in names]:
-            yield missing_columns_message(spec, str(file), missing, names)
+            needed = [join.key if config == join.config else join.column, *spec.data.unnest]
+        names = footer.schema.to_arrow_schema().names
+        yield from validate_split(spec, str(file), split, footer.num_rows, names, needed)
 
 
-def validate_row_count(spec: TaskSpec, place: str, split: str, rows: int) -> Iterator[str]:
-    """Return what is wrong with the number of rows of a split."""
+def validate_split(
+    spec: TaskSpec, place: str, split: str, rows: int, names: Sequence[str], needed: Iterable[str]
+) -> Iterator[str]:
+    """Return what is wrong with the number of rows and with the columns of a split."""
     if not rows:
         yield f"task {spec.id!r}: {place} has 0 rows"
     elif split == spec.data.fewshot_split and rows < spec.fewshot:
         yield f"task {spec.id!r}: {place} has {rows} rows, but the prompt needs {spec.fewshot} examples"
 
 
-def missing_columns(spec: TaskSpec, names: Sequence[str]) -> list[str]:
-    """Return the columns that a task needs and the data do not have, as the data should call them."""
+    if missing := [name for name in dict.fromkeys(needed) if name not in names]:
+        yield f"task {spec.id!r}: {place} has no column {', '.join(missing)}; it has {', '.join(names)}"
+
+
+def needed_columns(spec: TaskSpec) -> list[str]:
+    """Return the columns that a task needs, as the data should call them."""
     renamed = spec.data.columns
     keys = [spec.id_column, spec.cluster, spec.group, spec.unit, spec.target, spec.choices]
     templates = [text for text in (spec.prompt, spec.description) if text]
@@ -243,10 +247,4 @@ def missing_columns(spec: TaskSpec, names: Sequence[str]) -> list[str]:
         needed = needed.union(*map(item_keys.variables, templates))
     except VrbenchError as error:
         raise VrbenchError(f"task {spec.id!r}: {error}") from error
-    stored = [*renamed.values(), *sorted(needed - set(renamed) - {"config"})]
-    return [name for name in dict.fromkeys(stored) if name not in names]
-
-
-def missing_columns_message(spec: TaskSpec, place: str, missing: Sequence[str], names: Sequence[str]) -> str:
-    """Return the error message for columns that are missing."""
-    return f"task {spec.id!r}: {place} has no column {', '.join(missing)}; it has {', '.join(names)}"
+    return [*renamed.values(), *sorted(needed - set(renamed) - {"config"})]

@@ -126,13 +126,13 @@ def unnest(rows: Dataset, columns: Sequence[str], images: Sequence[str] = ()) ->
     if uneven:
         raise VrbenchError(f"row {uneven[0]}: {' and '.join(columns)} are lists of different lengths")
     places = [i for i, found in enumerate(lengths) for _ in range(found[0])]
-    made = {}
+    repeated = {}
     for name in table.column_names:
         if name in columns:
-            made[name] = pc.list_flatten(table[name])
+            repeated[name] = pc.list_flatten(table[name])
         else:
-            made[name] = _take(table[name], places) if name in images else table[name].take(pa.array(places))
-    return _dataset(pa.table(made))
+            repeated[name] = _take(table[name], places) if name in images else table[name].take(pa.array(places))
+    return _dataset(pa.table(repeated))
 
 
 def _take(column: Any, places: Sequence[int]) -> Any:

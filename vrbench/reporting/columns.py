@@ -86,9 +86,13 @@ class Table:
 
 def candidate_table(candidate: CandidateComparison) -> Table:
     """Return the tasks by suite, each suite's mean after its tasks, means over several suites last."""
-    rows = {(row.name, row.kind == "suite"): row for row in (*candidate.tasks, *candidate.suites)}
+    rows = _rows(candidate)
     lines = tuple(_line(rows[name]) for name in row_names([candidate]))
     return Table(tuple(c.header for c in COLUMNS), tuple(c.align for c in COLUMNS), lines)
+
+
+def _rows(candidate: CandidateComparison) -> dict[tuple[str, bool], ComparisonRow]:
+    return {(row.name, row.kind == "suite"): row for row in (*candidate.tasks, *candidate.suites)}
 
 
 def _line(row: ComparisonRow) -> TableLine:
@@ -115,7 +119,7 @@ def overview_table(comparison: Comparison) -> Table:
     """Return all candidates side by side: n, the baseline's score and each retention; then one line a claim."""
     lines: list[TableLine] = []
     for name, is_suite in row_names(comparison.candidates):
-        rows = [_row(c, name, is_suite) for c in comparison.candidates]
+        rows = [_rows(c).get((name, is_suite)) for c in comparison.candidates]
         known = [row for row in rows if row is not None and row.status == "ok"]
         title = f"mean: {name}" if is_suite else name
         if any(row.unit == "perplexity" for row in known):
@@ -143,10 +147,6 @@ def caption(comparison: Comparison) -> str:
         "retention of that score in %, with the 95 % interval. In parentheses after a verdict: the estimate, in % or "
         "in points, as in the claim."
     )
-
-
-def _row(candidate: CandidateComparison, name: str, is_suite: bool) -> ComparisonRow | None:
-    return next((r for r in (candidate.suites if is_suite else candidate.tasks) if r.name == name), None)
 
 
 def _join_distinct(texts: Iterable[str]) -> str:

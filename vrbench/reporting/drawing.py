@@ -11,34 +11,22 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = (
-    "#0072b2",
-    "#d55e00",
-    "#009e73",
-    "#cc79a7",
-    "#e69f00",
-    "#56b4e9",
-)  # Okabe and Ito: safe for colour-blind eyes
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito: for colour-blind readers
 DARK_COLOURS = ("#4aa8e0", "#ff8a3d", "#2fc79c", "#e59cc5", "#f5be3d", "#8fd0f5")
 MARKERS = ("o", "s", "D", "^", "v", "P")
 _HASHED_ID = re.compile(rb"(?<=[\"#])[a-zA-Z][0-9a-f]{10}(?=[\")])")
 _LIGHT_INK, _DARK_INK = ("#1b1f24", "#ffffff", "#d1d9e0"), ("#e6e9ed", "#14181d", "#3a424b")
 
 
-def use_theme(dark: bool = False) -> AbstractContextManager[None]:
-    """Draw and encode figures within the block in the light or the dark theme."""
+def use_theme() -> AbstractContextManager[None]:
+    """Draw and encode figures within the block in the light theme; `to_dark_theme` changes an SVG's."""
     import matplotlib
 
-    ink, paper, line = _DARK_INK if dark else _LIGHT_INK
+    ink, paper, line = _LIGHT_INK
     style: Any = {
-        "figure.facecolor": paper,
-        "axes.facecolor": paper,
-        "axes.edgecolor": line,
-        "text.color": ink,
-        "axes.labelcolor": ink,
-        "xtick.color": ink,
-        "ytick.color": ink,
-        "grid.color": line,
+        **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), ink),
+        **dict.fromkeys(("figure.facecolor", "axes.facecolor"), paper),
+        **dict.fromkeys(("axes.edgecolor", "grid.color"), line),
         "font.family": "DejaVu Sans",  # comes with matplotlib: the same image on every machine
         "font.size": 9.5,
         "svg.hashsalt": "vrbench",
@@ -68,9 +56,7 @@ def _renumber_ids(svg: bytes) -> bytes:
 
 def to_dark_theme(svg: bytes) -> bytes:
     """Return an SVG that was drawn in the light theme with the colours of the dark one."""
-    light = (*_LIGHT_INK, *COLOURS)
-    dark = (*_DARK_INK, *DARK_COLOURS)
-    for old, new in zip(light, dark, strict=True):
+    for old, new in zip((*_LIGHT_INK, *COLOURS), (*_DARK_INK, *DARK_COLOURS), strict=True):
         svg = svg.replace(old.encode(), new.encode())
     return svg
 
@@ -101,7 +87,6 @@ def legend(figure: Figure, title: str, columns: int) -> None:
     )  # fmt: skip
 
 
-def series_style(place: int, dark: bool = False) -> dict[str, Any]:
+def series_style(place: int) -> dict[str, Any]:
     """Return colour and marker of the n-th series."""
-    colours = DARK_COLOURS if dark else COLOURS
-    return {"color": colours[place % len(colours)], "marker": MARKERS[place % len(MARKERS)]}
+    return {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)]}

@@ -12,6 +12,7 @@ from tabulate import tabulate
 
 from vrbench.reporting import columns, formatting
 from vrbench.reporting.columns import Table
+from vrbench.reporting.drawing import to_dark_theme
 from vrbench.statistics.schema import Comparison
 
 if TYPE_CHECKING:
@@ -96,8 +97,8 @@ def html(comparison: Comparison) -> str:
     """Return one page with its plots embedded, light or dark as the reader's system is."""
     from vrbench.reporting import plots
 
-    light, dark = plots.draw(comparison, "svg"), plots.draw(comparison, "svg", dark=True)
-    embedded = [(plots.TITLES[name], data_uri(light[name]), data_uri(dark[name])) for name in light]
+    drawn = plots.draw(comparison, "svg").items()
+    embedded = [(plots.TITLES[name], data_uri(svg), data_uri(to_dark_theme(svg))) for name, svg in drawn]
     return _template("comparison.html.j2").render(**_content(comparison), plots=embedded)
 
 
@@ -142,7 +143,7 @@ def environment(kind: str, package: str = "vrbench.reporting") -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     braces: dict[str, Any] = {"variable_start_string": "<<", "variable_end_string": ">>"} if kind == "tex" else {}
-    made = Environment(
+    templates = Environment(
         loader=PackageLoader(package),
         autoescape=kind == "html",
         undefined=StrictUndefined,
@@ -151,11 +152,6 @@ def environment(kind: str, package: str = "vrbench.reporting") -> Environment:
         keep_trailing_newline=True,
         **braces,
     )
-    made.filters |= {
-        "tex": escape_latex,
-        "md": escape_markdown,
-        "line": _line,
-        "code": _code,
-        "table": _markdown_table,
-    }
-    return made
+    templates.filters |= {"tex": escape_latex, "md": escape_markdown}
+    templates.filters |= {"line": _line, "code": _code, "table": _markdown_table}
+    return templates

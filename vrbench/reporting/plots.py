@@ -21,14 +21,14 @@ TITLES = {
 _WIDEST = (0.0, 200.0)
 
 
-def draw(comparison: Comparison, form: Literal["png", "svg"], dark: bool = False) -> dict[str, bytes]:
+def draw(comparison: Comparison, form: Literal["png", "svg"]) -> dict[str, bytes]:
     """Draw each plot that the data allow, by its key in `TITLES`; the same bytes for the same comparison."""
-    with use_theme(dark):
-        made = {"retention": _retention(comparison, dark), "visual-text": _visual_text(comparison, dark)}
-        return {name: encode_figure(figure, form) for name, figure in made.items() if figure is not None}
+    with use_theme():
+        figures = {"retention": _retention(comparison), "visual-text": _visual_text(comparison)}
+        return {name: encode_figure(figure, form) for name, figure in figures.items() if figure is not None}
 
 
-def _retention(comparison: Comparison, dark: bool) -> Figure | None:
+def _retention(comparison: Comparison) -> Figure | None:
     """Plot a line per task and a bold one per suite, candidates side by side; 100 is the baseline."""
     names = row_names(comparison.candidates)
     rows = [{r.name: r for r in (*c.tasks, *c.suites)} for c in comparison.candidates]
@@ -39,7 +39,7 @@ def _retention(comparison: Comparison, dark: bool) -> Figure | None:
     low, high = _range([r for found in rows for r in found.values()])
     for place, (candidate, found) in enumerate(zip(comparison.candidates, rows, strict=True)):
         offset = (place - (count - 1) / 2) * 0.7 / count
-        look = series_style(place, dark)
+        look = series_style(place)
         axes.plot([], [], linestyle="", label=candidate.label, **look)
         for height, (name, _) in enumerate(names):
             if name in found:
@@ -90,7 +90,7 @@ def _thresholds(comparison: Comparison, draw: Any) -> None:
             draw(claim.threshold, color="#808080", linewidth=1, linestyle=(0, (4, 3)), label=f"claim {claim.text}")
 
 
-def _visual_text(comparison: Comparison, dark: bool) -> Figure | None:
+def _visual_text(comparison: Comparison) -> Figure | None:
     """Plot a point per candidate: visual retention over text retention, both with their intervals."""
     points = [(c.label, _suite(c, "visual"), _suite(c, "text")) for c in comparison.candidates]
     usable = [(i, n, v, t) for i, (n, v, t) in enumerate(points) if v is not None and t is not None]
@@ -103,10 +103,9 @@ def _visual_text(comparison: Comparison, dark: bool) -> Figure | None:
     name = f"{comparison.baseline_label} (baseline)"
     axes.plot([100], [100], marker="*", markersize=13, color=ink, linestyle="", label=name)
     for place, name, visual, text in usable:
-        look = series_style(place, dark)
         axes.errorbar(
             text.retention or 0.0, visual.retention or 0.0, xerr=_error_bar(text), yerr=_error_bar(visual),
-            markersize=7, linestyle="", linewidth=1.6, label=name, **look,
+            markersize=7, linestyle="", linewidth=1.6, label=name, **series_style(place),
         )  # fmt: skip
     axes.set_xlim(*_range([t for _, _, _, t in usable]))
     axes.set_ylim(*_range([v for _, _, v, _ in usable]))

@@ -20,10 +20,10 @@ def table(comparison: Comparison) -> str:
     parts: list[str] = []
     for candidate in comparison.candidates:
         parts.append(f"{candidate.label} against {comparison.baseline_label}")
-        made = columns.candidate_table(candidate)
-        rows = [line.cells for line in made.lines]
-        parts.append(tabulate(rows, made.headers, "simple", colalign=made.aligns, disable_numparse=True))
-        parts += [_wrap(f"  {line.cells[0]}: {line.note}") for line in made.lines if line.note]
+        rows = columns.candidate_table(candidate)
+        cells = [line.cells for line in rows.lines]
+        parts.append(tabulate(cells, rows.headers, "simple", colalign=rows.aligns, disable_numparse=True))
+        parts += [_wrap(f"  {line.cells[0]}: {line.note}") for line in rows.lines if line.note]
         marks = formatting.VERDICT_MARKS
         parts += [_wrap(f"{marks[v.verdict]} {formatting.verdict(v)}") for v in candidate.verdicts]
         parts.append("")
@@ -39,35 +39,24 @@ def table(comparison: Comparison) -> str:
 
 def scores(runs: Sequence[Run]) -> str:
     """Return each run's score on each task with its 95 % interval, for runs without a baseline."""
-    rows = [(run.record.checkpoint.id, *_cells(r)) for run in runs for r in run.record.results]
+    results = [(run.checkpoint.id, result) for run in runs for result in run.results]
     headers = ("checkpoint", "task", "metric", "n", "score [95 %]")
     aligned = ("left", "left", "left", "right", "right")
+    rows = [(name, *_cells(result)) for name, result in results]
     table = tabulate(rows, headers, "simple", colalign=aligned, disable_numparse=True)
-    results = [(run.record.checkpoint.id, r) for run in runs for r in run.record.results]
-    notes = [f"  {name}, {r.task}: {remark}" for name, r in results for remark in r.remarks]
-    skipped = {task: why for run in runs for task, why in run.record.skipped.items()}
+    notes = [f"  {name}, {result.task}: {remark}" for name, result in results for remark in result.remarks]
+    skipped = {task: why for run in runs for task, why in run.skipped.items()}
     notes += [skipped_note(skipped)] if skipped else []
-    before = [
-        f"{run.record.checkpoint.id}: {text}"
-        for run in runs
-        if (text := formatting.describe_reused(run.record.provenance))
-    ]
-    return "\n".join([table, *map(_wrap, [*notes, *before])])
+    reused = [(run.checkpoint.id, formatting.describe_reused(run.provenance)) for run in runs]
+    notes += [f"{name}: {text}" for name, text in reused if text]
+    return "\n".join([table, *map(_wrap, notes)])
 
 
 def _cells(result: TaskResult) -> tuple[str, str, str, str]:
-    name, items = (
-        formatting.mark_unscored(result.task, result.has_many_unscored),
-        formatting.count(result.n, result.n_unscored),
-    )
-    return name, result.metric, items, _score(result)
-
-
-def _score(result: TaskResult) -> str:
-    if result.score is None:
-        return "error"
-    digits = 2 if result.metric == "perplexity" else 1
-    return formatting.interval(result.score.value, result.score.low, result.score.high, digits)
+    name = formatting.mark_unscored(result.task, result.has_many_unscored)
+    found, digits = result.score, 2 if result.metric == "perplexity" else 1
+    score = "error" if found is None else formatting.interval(found.value, found.low, found.high, digits)
+    return name, result.metric, formatting.count(result.n, result.n_unscored), score
 
 
 def _wrap(text: str) -> str:

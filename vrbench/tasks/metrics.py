@@ -1,6 +1,6 @@
 """Every metric, one decorated function each: samples -> one value, as a function of sums over clusters.
 
-To add one, write its function and name it in `METRICS`. A function gives what the samples of one cluster add to the
+To add one, write its function. It gives what the samples of one cluster add to the
 numerator and the denominator of named ratios, and `Metric.value` turns the ratios of any sum of clusters into the
 value; so a bootstrap can recompute the official value on each draw instead of approximating it.
 """
@@ -126,13 +126,19 @@ def _units(samples: Sequence[Sample]) -> dict[tuple[str, str], list[Sample]]:
     return units
 
 
+METRICS: dict[str, Metric] = {}
+"""Name -> metric; filled by the decorator."""
+
+
 def metric(**fields: Any) -> Callable[[Callable[[Sequence[Sample]], Iterable[Ratio]]], Metric]:
-    """Make a `Metric` of a function, whose name is the metric's and whose docstring is its rule."""
+    """Register a function as a metric; its name is the metric's and its docstring the rule."""
 
-    def made(function: Callable[[Sequence[Sample]], Iterable[Ratio]]) -> Metric:
-        return Metric(function.__name__, function, " ".join((function.__doc__ or "").split()), **fields)
+    def register(function: Callable[[Sequence[Sample]], Iterable[Ratio]]) -> Metric:
+        name, rule = function.__name__, " ".join((function.__doc__ or "").split())
+        METRICS[name] = Metric(name, function, rule, **fields)
+        return METRICS[name]
 
-    return made
+    return register
 
 
 _PAIRS = ({"score": 1, "unit": "a"}, {"score": 1, "unit": "a"}, {"score": 1, "unit": "b"}, {"score": 0, "unit": "b"})
@@ -180,9 +186,6 @@ def vanilla(samples: Sequence[Sample]) -> Iterable[Ratio]:
 def perplexity(samples: Sequence[Sample]) -> Iterable[Ratio]:
     """exp(-sum of scores / sum of words)."""
     return mean.contributions(samples)
-
-
-METRICS: dict[str, Metric] = {one.name: one for one in (mean, macro, mme, circular, vanilla, perplexity)}
 
 
 def metric_named(name: str) -> Metric:

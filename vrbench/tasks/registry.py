@@ -11,11 +11,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from vrbench.core.errors import VrbenchError, error_messages, raise_errors
-from vrbench.core.io import load_yaml, read_text
+from vrbench.core.io import load_file
 from vrbench.tasks import task_code
 from vrbench.tasks.spec import TaskSpec
 
@@ -125,10 +124,7 @@ def read(file: Path, trust_task_code: bool = False) -> TaskSpec:
         VrbenchError: not YAML, a key twice, an unknown or missing key, an id that is not the file's stem, or a scorer
             in Python that may not run or cannot be loaded.
     """
-    try:
-        raw = load_yaml(read_text(file))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise VrbenchError(f"{file}: cannot be read as YAML: {' '.join(str(error).split())}") from error
+    raw = load_file(file, f"{file}: it", "YAML")
     if not isinstance(raw, dict):
         raise VrbenchError(f"{file}: a task file is a mapping of keys, such as 'id: {file.stem}'")
     data, scorer = raw.get("data"), raw.get("scorer")
@@ -140,7 +136,7 @@ def read(file: Path, trust_task_code: bool = False) -> TaskSpec:
             raw = {**raw, "scorer": task_code.load_scorer(scorer, file.parent, trust_task_code)}
         spec = TaskSpec.model_validate(raw)
     except ValidationError as error:
-        raise VrbenchError(f"{file}: {'; '.join(_message(one) for one in error.errors())}") from error
+        raise VrbenchError(f"{file}: {'; '.join(_message(detail) for detail in error.errors())}") from error
     except VrbenchError as error:
         raise VrbenchError(f"{file}: {error}") from error
     if spec.id != file.stem:
@@ -218,15 +214,15 @@ def _user_task_files(folder: Path) -> list[Path]:
 def _id_and_suites(file: Path) -> tuple[str, ...] | None:
     """Return the id and suites that a broken file states; none where it cannot be read that far."""
     try:
-        raw = load_yaml(read_text(file))
-    except (yaml.YAMLError, UnicodeDecodeError):
+        raw = load_file(file, form="YAML")
+    except VrbenchError:
         return None
     suites = raw.get("suites") if isinstance(raw, dict) else None
     return (str(raw.get("id")), *map(str, suites)) if isinstance(suites, list) else None
 
 
-def _message(error: Any) -> str:
-    place = ".".join(str(part) for part in error["loc"])
-    message = str(error["msg"]).removeprefix("Value error, ")
-    given = f" (given {error['input']!r})" if error["type"] == "literal_error" else ""
+def _message(detail: Any) -> str:
+    place = ".".join(str(part) for part in detail["loc"])
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    given = f" (given {detail['input']!r})" if detail["type"] == "literal_error" else ""
     return f"{place}: {message}{given}" if place else message

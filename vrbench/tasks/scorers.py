@@ -1,4 +1,4 @@
-"""Every scorer, one decorated function each; to add one, write its function and name it in `SCORERS`.
+"""Every scorer, one decorated function each; to add one, write its function.
 
 The scoring itself is the harness's own, so the numbers equal those of lm-eval and lmms-eval: a function here picks what
 belongs to one item from the harness's output. Its docstring is the rule that docs/tasks.md lists.
@@ -25,11 +25,30 @@ from vrbench.tasks.scoring import (
     invalid_target_message,
     is_empty,
     mean_of,
-    scorer,
 )
+
+SCORERS: dict[str, Scorer] = {}
+"""Name -> scorer; filled by the decorator."""
 
 LMMS, LM = "lmms-eval", "lm-eval"
 LETTERS = tuple("ABCD")
+
+
+def scorer(harness: str, official: Callable[[Aggregates], float], **more: Any) -> Callable[..., Scorer]:
+    """Register a function as a scorer; its name is the scorer's and its docstring the rule.
+
+    Args:
+        harness: name of the harness, or several separated by commas.
+        official: as in `Scorer`.
+        more: further fields of `Scorer`.
+    """
+
+    def register(function: Callable[[ScoredDocument], ItemScore]) -> Scorer:
+        name, rule = function.__name__, " ".join((function.__doc__ or "").split())
+        SCORERS[name] = Scorer(name, function, rule, tuple(harness.split(",")), official, **more)
+        return SCORERS[name]
+
+    return register
 
 
 def _generated_score(document: ScoredDocument, score: Any, target: Any = None) -> ItemScore:
@@ -310,7 +329,7 @@ def _choice_score(document: ScoredDocument, metric: str, options: Sequence[str],
         answer=options[index],
         target=options[right] if known else str(gold),
         loglikelihoods=_loglikelihoods(document),
-        unscored="" if known else f"the right answer, {gold!r}, is none of the {len(options)} options",
+        unscored="" if known else invalid_target_message(gold, options),
     )
 
 
@@ -389,12 +408,3 @@ def perplexity(document: ScoredDocument) -> ItemScore:
     """Log-likelihood of the whole text, and its number of words."""
     log, words = document.metrics["word_perplexity"]
     return ItemScore(log, "", "", weight=float(words))
-
-
-SCORERS: dict[str, Scorer] = {
-    one.name: one
-    for one in (
-        mme, mmbench, seed, textvqa, anls, chartqa, pope, mmmu, hallusionbench, tabmwp,
-        exact_match, multiple_choice, multiple_choice_norm, mc2, last_word, perplexity,
-    )
-}  # fmt: skip

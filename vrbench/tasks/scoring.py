@@ -116,22 +116,6 @@ class Scorer:
         return "lmms-eval" in self.harnesses or self.config.get("output_type") == "generate_until"
 
 
-def scorer(harness: str, official: Callable[[Aggregates], float], **more: Any) -> Callable[..., Scorer]:
-    """Make a `Scorer` of a function, whose name is the scorer's and whose docstring is its rule.
-
-    Args:
-        harness: name of the harness, or several separated by commas.
-        official: as in `Scorer`.
-        more: further fields of `Scorer`.
-    """
-
-    def made(function: Callable[[ScoredDocument], ItemScore]) -> Scorer:
-        rule = " ".join((function.__doc__ or "").split())
-        return Scorer(function.__name__, function, rule, tuple(harness.split(",")), official, **more)
-
-    return made
-
-
 def mean_of(name: str, scale: float = 100) -> Callable[[Aggregates], float]:
     """Return the mean of an aggregate over a task's parts, weighted by their documents."""
 

@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import Record
-from vrbench.tasks.metrics import METRICS
+from vrbench.tasks.metrics import METRICS, metric_named
 from vrbench.tasks.scorers import SCORERS
 from vrbench.tasks.task_code import CODE, scorer_named
 
 
-def _known_scorer(name: str) -> str:
-    try:
-        scorer_named(name)
-    except VrbenchError as error:
-        raise ValueError(str(error)) from error
-    return name
+def _known_by(find: Callable[[str], object]) -> AfterValidator:
+    """Return the check that a name is one that `find` finds."""
 
+    def check(name: str) -> str:
+        try:
+            find(name)
+        except VrbenchError as error:
+            raise ValueError(str(error)) from error
+        return name
 
-def _known_metric(name: str) -> str:
-    if name not in METRICS:
-        raise ValueError(f"metric {name!r} is unknown; there are {', '.join(METRICS)}")
-    return name
+    return AfterValidator(check)
 
 
 ScorerName = Annotated[
     str,
-    AfterValidator(_known_scorer),
+    _known_by(scorer_named),
     WithJsonSchema({"type": "string", "anyOf": [{"enum": list(SCORERS)}, {"pattern": f"^{CODE.pattern}$"}]}),
 ]
-MetricName = Annotated[str, AfterValidator(_known_metric), WithJsonSchema({"enum": list(METRICS), "type": "string"})]
+MetricName = Annotated[str, _known_by(metric_named), WithJsonSchema({"enum": list(METRICS), "type": "string"})]
 
 
 class Join(Record):
@@ -161,7 +160,7 @@ def _contradictions(spec: TaskSpec) -> Iterator[str]:
     if metric.kind == "perplexity" and (spec.higher_is_better or spec.chance is not None):
         yield "a perplexity has higher_is_better: false and chance: null"
     if spec.harness not in scorer.harnesses:
-        able = ", ".join(name for name, one in SCORERS.items() if spec.harness in one.harnesses)
+        able = ", ".join(name for name, other in SCORERS.items() if spec.harness in other.harnesses)
         yield f"scorer {spec.scorer} is {scorer.harnesses[0]}'s; harness {spec.harness} has {able}"
     for kind, name, needs in (("scorer", spec.scorer, scorer.needs), ("metric", spec.metric, metric.needs)):
         for key in needs:

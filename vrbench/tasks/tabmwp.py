@@ -16,33 +16,25 @@ ANSWER_PREFIX = "[Th]he answer is "  # as published
 FIGURES = r"[\d$.,/:]+"
 NUMBER = r"[-\d$.,/:]*\d"
 
-LETTER_FORMS = tuple(
-    map(
-        re.compile,
-        (
-            r"^\(([A-Za-z])\)$",  # "(b)"
-            r"^([A-Za-z])$",  # "B"
-            r"^([A-Za-z]). ",  # "B. a dog", "B) a dog"
-            rf"{ANSWER_PREFIX}([A-Z])",
-            r"^\(([A-Za-z])\) [\s\S]",  # "(B) a dog"
-            rf"{ANSWER_PREFIX}\(([A-Za-z])\) [\s\S]",  # "The answer is (B) a dog"
-        ),
-    )
+LETTER_FORMS = (
+    r"^\(([A-Za-z])\)$",  # "(b)"
+    r"^([A-Za-z])$",  # "B"
+    r"^([A-Za-z]). ",  # "B. a dog", "B) a dog"
+    rf"{ANSWER_PREFIX}([A-Z])",
+    r"^\(([A-Za-z])\) [\s\S]",  # "(B) a dog"
+    rf"{ANSWER_PREFIX}\(([A-Za-z])\) [\s\S]",  # "The answer is (B) a dog"
 )
 """How an option's letter may be given; the first form that names an option counts."""
 
-NUMBER_FORMS = tuple(
-    re.compile(form, re.DOTALL)
-    for form in (
-        rf"{ANSWER_PREFIX}(.+)$",
-        rf"The table shows that ({FIGURES}) ",
-        rf" = ({FIGURES})",
-        rf" (?:be|is) ({NUMBER})",
-        rf" (?:are|was) ({NUMBER})",
-        rf" were ({NUMBER})",
-        rf" ({FIGURES} [AP]\.M\.)",  # 7:25 P.M.
-        rf"(?<![-\d$.,/:])({NUMBER})",  # from where a run of such signs begins, so that a long one is read once
-    )
+NUMBER_FORMS = (
+    rf"{ANSWER_PREFIX}(.+)$",
+    rf"The table shows that ({FIGURES}) ",
+    rf" = ({FIGURES})",
+    rf" (?:be|is) ({NUMBER})",
+    rf" (?:are|was) ({NUMBER})",
+    rf" were ({NUMBER})",
+    rf" ({FIGURES} [AP]\.M\.)",  # 7:25 P.M.
+    rf"(?<![-\d$.,/:])({NUMBER})",  # from where a run of such signs begins, so that a long one is read once
 )
 """Forms of an answer to a question without options; of the first form that matches, the last match counts."""
 
@@ -62,7 +54,7 @@ def read_answer(text: str, options: Sequence[str]) -> str:
     if options:
         return _option(text, options)
     for form in NUMBER_FORMS:
-        found = form.findall(text)
+        found = re.findall(form, text, re.DOTALL)
         if found:
             last = str(found[-1]).strip()
             return last if ".M." in last else last.removesuffix(".")
@@ -83,30 +75,25 @@ def normalise(text: str, unit: str) -> str:
 
 def _option(text: str, options: Sequence[str]) -> str:
     for form in LETTER_FORMS:
-        found = form.search(text)
-        letter = found.group(1).upper() if found else ""
-        if letter and letter in LETTERS:
-            place = LETTERS.index(letter)
+        found = re.search(form, text)
+        place = LETTERS.find(found.group(1).upper()) if found else -1
+        if place >= 0:
             return options[place] if place < len(options) else ""
     return max(options, key=lambda option: _similarity(option, text))  # the first of several that are alike
 
 
-def _similarity(one: str, other: str) -> float:
+def _similarity(text: str, other: str) -> float:
     """Share of words in common, 2 for the same text; single words are alike only if they are the same."""
-    if one == other:
+    if text == other:
         return 2.0
-    if " " not in one and " " not in other:
+    if " " not in text and " " not in other:
         return 0.0
-    ours, theirs = one.split(" "), other.split(" ")
-    return len(set(ours) & set(theirs)) / max(len(ours), len(theirs))
+    words, others = text.split(" "), other.split(" ")
+    return len(set(words) & set(others)) / max(len(words), len(others))
 
 
 def _format_number(number: str) -> str:
     if re.fullmatch(r"[-+]?\d+", number):
         return str(int(number))
-    if "/" in number:
-        above, below, *_ = number.split("/")
-        value = round(float(above) / float(below), 3)
-    else:
-        value = round(float(number), 3)
-    return re.sub(r"\.0+$", "", str(value))
+    above, below, *_ = (*number.split("/"), 1)
+    return re.sub(r"\.0+$", "", str(round(float(above) / float(below), 3)))
