@@ -16,9 +16,10 @@ from tests.simulated import changed, flipped, run, samples
 from vrbench import reporting
 from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import AnswerProvenance, Provenance, Run
-from vrbench.reporting import columns, formatting, plots
-from vrbench.reporting.drawing import to_dark_theme
-from vrbench.reporting.pages import escape_latex, escape_markdown
+from vrbench.reporting import comparison_plots, formatting
+from vrbench.reporting.comparison_pages import escape_latex, escape_markdown
+from vrbench.reporting.comparison_table import COLUMNS, overview_table
+from vrbench.reporting.plot_style import to_dark_theme
 from vrbench.statistics.comparison import compare
 from vrbench.statistics.merge_runs import join
 from vrbench.statistics.schema import Comparison
@@ -61,12 +62,12 @@ def test_the_table_has_tasks_suites_and_verdicts(found: Comparison) -> None:
 
 
 def test_all_candidates_are_side_by_side(found: Comparison) -> None:
-    lines = {line.cells[0]: line for line in columns.overview_table(found).lines}
+    lines = {line.cells[0]: line for line in overview_table(found).lines}
     assert list(lines) == [
         "choice", "mean: pocket_visual", "facts", "words (perplexity)", "mean: pocket_text",
         "claim visual>=99%", "claim text>=-1",
     ]  # fmt: skip
-    assert columns.overview_table(found).headers == ("task", "n", "base", "cut", ODD)
+    assert overview_table(found).headers == ("task", "n", "base", "cut", ODD)
     rows = [next(r for r in c.tasks if r.name == "choice") for c in found.candidates]
     kept = [formatting.interval(r.retention, r.retention_low, r.retention_high, 1) for r in rows]
     assert lines["choice"].cells == ("choice", "300", "80.0", *kept)
@@ -81,7 +82,7 @@ def test_all_candidates_are_side_by_side(found: Comparison) -> None:
 
 def test_a_gain_in_points_bears_its_sign() -> None:
     gain = compare([made("base", 0)], made("cut", 0.5), ["facts>=1", "facts>=99%"])
-    points, percent = (line.cells[3] for line in columns.overview_table(gain).lines[-2:])
+    points, percent = (line.cells[3] for line in overview_table(gain).lines[-2:])
     assert "(+" in points and "(1" in percent
 
 
@@ -92,7 +93,7 @@ def test_side_by_side_with_gaps(found: Comparison) -> None:
     unscored = made("unscored", 0.2)
     unscored = unscored.model_copy(update={"samples": unscored.samples | {"choice": gap}})
     part = changed(run("part", words), status="error", error="killed", score=None)
-    lines = {line.cells[0]: line for line in columns.overview_table(compare([whole, part, unscored], base)).lines}
+    lines = {line.cells[0]: line for line in overview_table(compare([whole, part, unscored], base)).lines}
     assert lines["choice"].cells[1] == "300 / 299 (1 unscored)" and lines["choice"].cells[4] == "-"
     assert lines["words (perplexity)"].cells[4] == "error"
     assert lines["claim visual>=99%"].cells[4] == "-"
@@ -179,7 +180,7 @@ def test_markdown_and_latex_pages_escape(found: Comparison) -> None:
     assert escape_latex(r"50%_\{&}") == r"50\%\_\textbackslash{}\{\&\}"
     page = Page(MarkdownIt("commonmark").enable("table").render(reporting.render(found, "markdown")))
     assert page.tags.count("table") == 3 and "b" not in page.tags
-    width = len(columns.COLUMNS)
+    width = len(COLUMNS)
     assert {page.tags.count(tag) for tag in ("th", "td")} == {5 + 2 * width, 7 * 5 + 2 * 5 * width}
     assert "<b>" not in re.sub("^%.*", "", reporting.render(found, "latex"), flags=re.M)
 
@@ -188,20 +189,20 @@ def test_latex_rows_have_all_columns(found: Comparison) -> None:
     text = reporting.render(found, "latex")
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert len(rows) == 2 * 6
-    assert {len(re.findall(r"(?<!\\)&", line)) for line in rows} == {len(columns.COLUMNS) - 1}
+    assert {len(re.findall(r"(?<!\\)&", line)) for line in rows} == {len(COLUMNS) - 1}
     assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
 
 
 def test_plots_repeat_byte_for_byte(found: Comparison) -> None:
-    first, again = (plots.draw(found, "svg") for _ in range(2))
-    assert list(first) == list(plots.TITLES)
+    first, again = (comparison_plots.draw(found, "svg") for _ in range(2))
+    assert list(first) == list(comparison_plots.TITLES)
     assert first == again
     assert all(to_dark_theme(svg) != svg for svg in first.values())
 
 
 def test_without_text_there_is_one_plot(found: Comparison) -> None:
     seen = [run(n, {"t": ("visual", "mean", samples(flipped(BASE, loss, 0, 1)))}) for n, loss in (("a", 0.1), ("b", 0))]
-    assert list(plots.draw(compare(seen[:1], seen[1]), "png")) == ["retention"]
+    assert list(comparison_plots.draw(compare(seen[:1], seen[1]), "png")) == ["retention"]
 
 
 def test_write_leaves_pages_and_plots(found: Comparison, tmp_path: Path) -> None:
@@ -219,7 +220,7 @@ def test_a_row_without_values_is_shown(found: Comparison) -> None:
     dead = compare([ours], base)
     assert "choice failed in the candidate: killed" in reporting.render(dead, "table")
     assert 'class=" failed"' in reporting.render(dead, "html")
-    assert plots.draw(dead, "png") == {}
+    assert comparison_plots.draw(dead, "png") == {}
 
 
 def test_numbers_as_text() -> None:

@@ -1,6 +1,6 @@
 """A comparison as text, as a page, or as files: the same rows in every format.
 
-To add a format, write its function and name it in `FORMATS`; to add a column, see `columns`.
+To add a format, write its function and name it in `FORMATS`; to add a column, see `comparison_table`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import write_atomically
 from vrbench.reporting import terminal
-from vrbench.reporting.pages import html, latex, markdown
+from vrbench.reporting.comparison_pages import html, latex, markdown
 from vrbench.reporting.terminal import scores
 from vrbench.statistics.schema import Comparison
 
@@ -51,10 +51,10 @@ def write(comparison: Comparison, folder: str | Path) -> list[Path]:
     The HTML page embeds its plots; the Markdown page shows retention.png and, where there are visual and textual tasks,
     visual-text.png.
     """
-    from vrbench.reporting import plots
+    from vrbench.reporting import comparison_plots
 
     place = Path(folder)
-    images = {f"{name}.png": data for name, data in plots.draw(comparison, "png").items()}
+    images = {f"{name}.png": data for name, data in comparison_plots.draw(comparison, "png").items()}
     place.mkdir(parents=True, exist_ok=True)
     for name, data in images.items():
         (place / name).write_bytes(data)

@@ -9,7 +9,7 @@ from tabulate import tabulate
 
 from vrbench.core.schemas import Run, TaskResult
 from vrbench.data.locate import skipped_note
-from vrbench.reporting import columns, formatting
+from vrbench.reporting import comparison_table, formatting
 from vrbench.statistics.schema import Comparison
 
 WIDTH = 110
@@ -20,7 +20,7 @@ def table(comparison: Comparison) -> str:
     parts: list[str] = []
     for candidate in comparison.candidates:
         parts.append(f"{candidate.label} against {comparison.baseline_label}")
-        rows = columns.candidate_table(candidate)
+        rows = comparison_table.candidate_table(candidate)
         cells = [line.cells for line in rows.lines]
         parts.append(tabulate(cells, rows.headers, "simple", colalign=rows.aligns, disable_numparse=True))
         parts += [_wrap(f"  {line.cells[0]}: {line.note}") for line in rows.lines if line.note]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vrbench.reporting.drawing import encode_figure, legend, new_panels, series_style, to_dark_theme, use_theme
+from vrbench.reporting.plot_style import encode_figure, legend, new_panels, series_style, to_dark_theme, use_theme
 from vrbench.reproduce import row_plots
 from vrbench.reproduce.results import PlanResults
 from vrbench.reproduce.seed_estimate import SeedEstimate

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from vrbench.core.io import write_atomically
+from vrbench.reporting.comparison_pages import data_uri, environment, pipe_table
 from vrbench.reporting.formatting import VERDICT_MARKS
-from vrbench.reporting.pages import data_uri, environment, pipe_table
 from vrbench.reproduce.report_content import report_content
 from vrbench.reproduce.report_tables import ReportTable
 from vrbench.reproduce.results import read_results

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vrbench.core.layers import LayerSet
-from vrbench.reporting.drawing import legend, new_panels, series_style
+from vrbench.reporting.plot_style import legend, new_panels, series_style
 from vrbench.reproduce.results import PlanResults, ResultRow
 from vrbench.reproduce.seed_estimate import SeedEstimate
 from vrbench.reproduce.strategy_tests import strategy_layers

@@ -17,7 +17,7 @@ from vrbench.core.version import __version__
 from vrbench.leaderboard.schema import LeaderboardRow
 from vrbench.leaderboard.site import drawings, wording
 from vrbench.leaderboard.untrusted_input.text import safe_url, sanitize_for_display
-from vrbench.reporting.pages import environment as report_environment
+from vrbench.reporting.comparison_pages import environment as report_environment
 
 POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'"
 """The Content-Security-Policy of every page: nothing but its own files, no script or style within a page."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from vrbench.reporting.columns import row_names
-from vrbench.reporting.drawing import encode_figure, legend, new_figure, series_style, use_theme
+from vrbench.reporting.comparison_table import row_names
+from vrbench.reporting.plot_style import encode_figure, legend, new_figure, series_style, use_theme
 from vrbench.statistics.schema import CandidateComparison, Comparison, ComparisonRow
 
 if TYPE_CHECKING:

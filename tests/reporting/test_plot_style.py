@@ -7,18 +7,18 @@ import re
 import numpy as np
 from matplotlib.figure import Figure
 
-from vrbench.reporting import drawing
+from vrbench.reporting import plot_style
 
 
 def drawn(width: float, form: str) -> bytes:
     """Two panels, the second of a width as a layout may compute it."""
-    with drawing.use_theme():
+    with plot_style.use_theme():
         figure = Figure(figsize=(6, 3))
         for left, wide in ((0.1, 0.3), (0.6, width)):
             axes = figure.add_axes((left, 0.1, wide, 0.8))
             axes.plot([0.0, 1.0], [1.0, 2.0], marker="o")
             axes.grid(True)
-        return drawing.encode_figure(figure, form)
+        return plot_style.encode_figure(figure, form)
 
 
 def test_the_last_bit_of_a_layout_changes_no_byte() -> None:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
-from vrbench.reporting import columns, formatting
-from vrbench.reporting.columns import Table
-from vrbench.reporting.drawing import to_dark_theme
+from vrbench.reporting import comparison_table, formatting
+from vrbench.reporting.comparison_table import Table
+from vrbench.reporting.plot_style import to_dark_theme
 from vrbench.statistics.schema import Comparison
 
 if TYPE_CHECKING:
@@ -95,10 +95,10 @@ def latex(comparison: Comparison) -> str:
 
 def html(comparison: Comparison) -> str:
     """Return one page with its plots embedded, light or dark as the reader's system is."""
-    from vrbench.reporting import plots
+    from vrbench.reporting import comparison_plots
 
-    drawn = plots.draw(comparison, "svg").items()
-    embedded = [(plots.TITLES[name], data_uri(svg), data_uri(to_dark_theme(svg))) for name, svg in drawn]
+    drawn = comparison_plots.draw(comparison, "svg").items()
+    embedded = [(comparison_plots.TITLES[name], data_uri(svg), data_uri(to_dark_theme(svg))) for name, svg in drawn]
     return _template("comparison.html.j2").render(**_content(comparison), plots=embedded)
 
 
@@ -110,13 +110,13 @@ def data_uri(svg: bytes) -> str:
 def _content(comparison: Comparison) -> dict[str, Any]:
     return {
         "baseline": comparison.baseline_label,
-        "overview": columns.overview_table(comparison),
-        "caption": columns.caption(comparison),
+        "overview": comparison_table.overview_table(comparison),
+        "caption": comparison_table.caption(comparison),
         "origins": formatting.origins(comparison),
         "candidates": [
             {
                 "label": c.label,
-                "table": columns.candidate_table(c),
+                "table": comparison_table.candidate_table(c),
                 "verdicts": [
                     (v.verdict, formatting.VERDICT_MARKS[v.verdict], formatting.verdict(v)) for v in c.verdicts
                 ],
