@@ -125,7 +125,7 @@ def validate_template(text: str) -> str:
     """Return why a template is refused before it is rendered: not jinja, or access to internals; empty if it is not."""
     try:
         tree = item_sandbox().parse(text)
-        if tree.find((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)):
+        if any(tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends))):
             return "it includes or extends another template, and a task file has one only"
         for node in tree.find_all((nodes.Getattr, nodes.Filter)):
             name = _attribute_name(node)
@@ -139,11 +139,11 @@ def validate_template(text: str) -> str:
     return ""
 
 
-def _attribute_name(node: nodes.Getattr | nodes.Filter) -> Any:
+def _attribute_name(node: nodes.Node) -> Any:
     """Return the attribute that a node reads, as `.name` or by the filter `attr`; None if it reads none."""
     if isinstance(node, nodes.Getattr):
         return node.attr
-    first = node.args[0] if node.name == "attr" and node.args else None
+    first = node.args[0] if isinstance(node, nodes.Filter) and node.name == "attr" and node.args else None
     return first.value if isinstance(first, nodes.Const) else None
 
 
