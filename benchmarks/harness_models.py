@@ -16,7 +16,7 @@ from vrbench.evaluation.lmms_eval_adapter import LmmsEvalAdapter
 
 def answers(adapter: HarnessAdapter, engine: Any, instances: Sequence[Any], tasks: Sequence[Any]) -> list[Any]:
     """Return the engine's responses to a harness's instances."""
-    requests = [adapter.requests(task, instance) for task, instance in zip(tasks, instances, strict=True)]
+    requests = adapter.requests(list(zip(tasks, instances, strict=True)))
     said = iter(engine.answer([one for of in requests for one in of]))
     return [adapter.response(one, [next(said) for _ in of]) for one, of in zip(instances, requests, strict=True)]
 

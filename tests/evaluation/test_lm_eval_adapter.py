@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lm_eval.utils
 import pytest
 import torch
+from datasets import DatasetDict
 from lm_eval.api.instance import Instance
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
@@ -17,12 +19,13 @@ from benchmarks.harness_models import LmEvalModel
 from tests.task_data import load_task
 from tests.tiny import tokenizer
 from vrbench.core.errors import VrbenchError
+from vrbench.data.tables import from_rows
 from vrbench.evaluation import lm_eval_adapter
 from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.built_task import harness_config, select_items
 from vrbench.evaluation.engine import InferenceEngine
 from vrbench.evaluation.evaluate import evaluate_task
-from vrbench.evaluation.requests import LogLikelihoodRequest, truncate_request
+from vrbench.evaluation.requests import GenerationRequest, LogLikelihoodRequest, truncate_request
 from vrbench.evaluation.task_scores import TaskScores
 from vrbench.models.llava_model import LlavaModel
 from vrbench.tasks import registry
@@ -77,6 +80,54 @@ def test_loglikelihoods_are_those_of_hflm(which: str, request: pytest.FixtureReq
     for pair, our, their in zip(pairs, ours, theirs, strict=True):
         assert our[0] == pytest.approx(their[0], abs=1e-4), pair
         assert our[1] == their[1], pair
+
+
+@pytest.mark.parametrize("which", ["vlm", "beginning"])
+def test_tokens_are_those_of_hflm(which: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    asking: LlavaModel = request.getfixturevalue(which)
+    reference = HFLM(pretrained=asking.model, tokenizer=asking.tokenizer, batch_size=3)
+    monkeypatch.setattr(reference, "_loglikelihood_tokens", lambda pairs, **more: [pair[1:] for pair in pairs])
+    headers = ["", "One.\n\n", "Question: which?\nAnswer: A\n\n" * 20]
+    questions = ["", "Who\nA. x\nAnswer:", "Who\nA. x1\nAnswer:", " ", "Why? \n ", "<s>x", "<s>"]
+    ends = [" a", " b", "a\n", "</s>", "<s>", "<s>a", " long\nanswer in lines"]
+    pairs = [(header + question, end) for header in headers for question in questions for end in ends]
+    instances = asked("loglikelihood", *pairs)
+    found = lm_eval_adapter.LmEvalAdapter(asking).requests([(None, one) for one in instances])
+    expected = reference.loglikelihood(instances, disable_tqdm=True)
+    for pair, (ours,), (context, continuation) in zip(pairs, found, expected, strict=True):
+        assert isinstance(ours, LogLikelihoodRequest)
+        assert (list(ours.context), list(ours.continuation)) == (context, continuation), pair
+
+
+def test_tokens_of_prompts_are_those_of_the_model(vlm: LlavaModel, beginning: LlavaModel) -> None:
+    settings = {"until": ["\n"], "max_gen_toks": 9}
+    texts = ["Question: which?\nAnswer: A\n\n" * 20 + end for end in ("", "Who", "Who\nis it")] + ["<s>Once", "</s>"]
+    for asking in (vlm, beginning):
+        instances = asked("generate_until", *((text, settings) for text in texts))
+        found = lm_eval_adapter.LmEvalAdapter(asking).requests([(None, one) for one in instances])
+        for text, (one,) in zip(texts, found, strict=True):
+            fitting, _ = truncate_request(asking, one)
+            assert isinstance(one, GenerationRequest) and isinstance(fitting, GenerationRequest)
+            assert fitting.tokens == tuple(asking.encode(text))
+            assert one.tokens == (() if text.startswith("<s>") else fitting.tokens)
+
+
+def test_an_example_is_rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {"test": [{"q": f"Who {i}?", "a": "me"} for i in range(4)], "dev": [{"q": "Is it?", "a": "no"}] * 2}
+    config = {
+        "task": "t", "output_type": "generate_until", "doc_to_text": "{{q}} A:", "doc_to_target": "{{a}}",
+        "test_split": "test", "fewshot_split": "dev", "fewshot_config": {"sampler": "first_n"}, "description": "Say.\n",
+        "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+    }  # fmt: skip
+    task = lm_eval_adapter.LmEvalTask(config, DatasetDict({k: from_rows(v) for k, v in rows.items()}), 2)
+    rendered: list[str] = []
+    render = lm_eval.utils.apply_template
+    monkeypatch.setattr(lm_eval.utils, "apply_template", lambda t, doc: [rendered.append(t), render(t, doc)][1])
+    task.build_all_requests()
+    assert rendered.count("{{q}} A:") == 2 + 4
+    assert [one.args[0] for one in task.instances] == [
+        f"Say.\nIs it? A: no\n\nIs it? A: no\n\nWho {i}? A:" for i in range(4)
+    ]
 
 
 def test_rolling_loglikelihoods_are_those_of_hflm(model: LmEvalModel, reference: Any) -> None:

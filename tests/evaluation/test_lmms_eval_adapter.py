@@ -195,7 +195,7 @@ def asked_of(model_name: str, vlm: Any) -> str:
     prompt = SimpleNamespace(
         prompt_format=vlm.prompt_format, context_length=2048, prompt=lambda text, n: said.append(text) or text
     )
-    lmms_eval_adapter.LmmsEvalAdapter(prompt).requests(task, task.instances[0])  # type: ignore[arg-type]
+    lmms_eval_adapter.LmmsEvalAdapter(prompt).requests([(task, task.instances[0])])  # type: ignore[arg-type]
     return said[0]
 
 

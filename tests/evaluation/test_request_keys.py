@@ -13,6 +13,7 @@ from vrbench.checkpoints.code_versions import COMPONENTS
 from vrbench.checkpoints.families import all_but_blank_lines
 from vrbench.core import provenance
 from vrbench.core.errors import VrbenchError
+from vrbench.core.io import digest_of
 from vrbench.evaluation.requests import (
     OWN_SETTINGS,
     GenerationRequest,
@@ -105,6 +106,14 @@ def with_pixels(vlm: LlavaModel, **settings: Any) -> LlavaModel:
         assert getattr(processor, name) != value
         setattr(processor, name, value)
     return with_(vlm, image_processor=processor)
+
+
+def test_a_key_is_the_digest_of_the_whole_content() -> None:
+    for context, continuation in [((1, 2), (3,)), ((1,), (2, 3)), ((1, 2), (4, 5)), ((7,) * 300, (0,)), ((1, 2), (3,))]:
+        for conditions in ("a", 'é "b"'):
+            content = {"kind": "loglikelihood", "context": context, "continuation": continuation}
+            found = LogLikelihoodRequest(context, continuation).key({"loglikelihood": conditions})
+            assert found == digest_of({**content, "conditions": conditions})
 
 
 def test_keys_of_stored_answers_and_digests_of_prompts_stay() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import Dataset, DatasetInfo, Features, Image
+from datasets.features.features import require_decoding
 
 from vrbench.core import os_errors
 from vrbench.core.errors import VrbenchError, raise_errors
@@ -22,6 +23,9 @@ from vrbench.core.io import read_text
 from vrbench.data import image_columns
 from vrbench.data.images import ImageError, open_image
 from vrbench.data.sampling import group_by_error
+
+BATCH = 256
+"""Rows that become Python values at a time."""
 
 
 class OpenedImage(Image):
@@ -32,6 +36,33 @@ class OpenedImage(Image):
         if not isinstance(value, Mapping):
             return super().decode_example(value, token_per_repo_id)
         return open_image(image_columns.content_of(value))
+
+
+class Documents(Sequence[dict[str, Any]]):
+    """The rows of a data set as dictionaries, new ones each time; many at once, where nothing is to be decoded.
+
+    Attributes:
+        features: of the data set.
+    """
+
+    def __init__(self, rows: Dataset) -> None:
+        self._rows = rows
+        self.features = rows.features
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, number: Any) -> Any:
+        return self._rows[number]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        rows = self._rows
+        is_plain = rows._indices is None and rows.format["type"] is None
+        if not is_plain or any(require_decoding(kind) for kind in rows.features.values()):
+            yield from rows
+            return
+        for batch in rows.data.table.to_batches(max_chunksize=BATCH):
+            yield from batch.to_pylist()
 
 
 def decode_images(rows: Dataset) -> Dataset:

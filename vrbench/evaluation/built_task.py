@@ -60,12 +60,14 @@ class SubtaskData:
             model_name: name of the lmms-eval model class that is asked; where the task has settings for that class
                 alone (MMMU's prompt for qwen3_vl), they apply.
         """
-        config = harness_config(spec, self.config)
-        variant = model_name if any(model_name in (config.get(key) or ()) for key in MODEL_SPECIFIC) else ""
-        if variant not in self._harness_tasks:
-            made = adapter_of(spec).make_task(config, self.rows, spec.fewshot, variant)
-            self._harness_tasks[variant] = made
-        return self._harness_tasks[variant]
+        made, model_name = self._harness_tasks, model_name if spec.harness == "lmms-eval" else ""
+        if model_name not in made:
+            config = harness_config(spec, self.config)
+            variant = model_name if any(model_name in (config.get(key) or ()) for key in MODEL_SPECIFIC) else ""
+            if variant not in made:
+                made[variant] = adapter_of(spec).make_task(config, self.rows, spec.fewshot, variant)
+            made[model_name] = made[variant]
+        return made[model_name]
 
 
 def select_items(spec: TaskSpec, loaded: Mapping[str, DatasetDict], limit: int | None, seed: int) -> list[SubtaskData]:

@@ -202,10 +202,11 @@ def evaluate_task(
 
     adapter, built = adapter_of(spec, engine.vlm), build_task(spec, subtasks, engine.vlm.prompt_format.lmms_model_name)
     instances = built.instances()
-    requests = [adapter.requests(task, instance) for task, instance in instances]
+    requests = adapter.requests(instances)
     answers = iter(engine.answer(list(chain.from_iterable(requests)), title or spec.id))
-    responses, prompt_digests = [], []
-    for (_, instance), item_requests in zip(instances, requests, strict=True):
-        responses.append(adapter.response(instance, list(islice(answers, len(item_requests)))))
-        prompt_digests.append(adapter.prompt_digest(instance, item_requests))
+    responses, asked = [], {}
+    for (_, instance), instance_requests in zip(instances, requests, strict=True):
+        responses.append(adapter.response(instance, list(islice(answers, len(instance_requests)))))
+        asked[id(instance)] = instance_requests
+    prompt_digests = [adapter.prompt_digest(first, asked[id(first)]) for _, _, (first, *_) in built.items()]
     return score_task(built, responses, prompt_digests)

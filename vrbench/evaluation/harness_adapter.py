@@ -51,8 +51,12 @@ class HarnessAdapter(Protocol):
             requests: to the model; without them the digest is None where it depends on the model.
         """
 
-    def requests(self, task: Any, instance: Any, /) -> list[Request]:
-        """Return the requests to the model that answer one of the harness's instances, mostly a single one."""
+    def requests(self, instances: Sequence[tuple[Any, Any]], /) -> list[list[Request]]:
+        """Return the requests to the model that answer each of the harness's instances, mostly a single one.
+
+        Args:
+            instances: all those of a task, each with the harness's task object.
+        """
 
     def response(self, instance: Any, responses: Sequence[Any], /) -> Response:
         """Return what the harness gets for an instance, from the responses to its requests."""

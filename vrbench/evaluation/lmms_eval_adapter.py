@@ -96,8 +96,11 @@ class LmmsEvalAdapter:
         shown = [request.prompt_digest for request in requests if isinstance(request, GenerationRequest)]
         return shown[0] if shown else None
 
-    def requests(self, task: LmmsEvalTask, instance: Instance) -> list[Request]:
-        """Return the one request of an instance."""
+    def requests(self, instances: Sequence[tuple[LmmsEvalTask, Instance]]) -> list[list[Request]]:
+        """Return the one request of each instance."""
+        return [[self._request(task, instance)] for task, instance in instances]
+
+    def _request(self, task: LmmsEvalTask, instance: Instance) -> Request:
         text, settings, doc_to_visual, doc_id, _, split = instance.args
         rows, prompt_format = task.dataset[split], self._vlm.prompt_format
         images = tuple(
@@ -108,7 +111,7 @@ class LmmsEvalAdapter:
         stop = stop_criteria(settings, longest, prompt_format.stop_rule)
         prompt = self._vlm.prompt(prompt_text(prompt_format, task, rows[doc_id], text), len(images))
         item = (instance.task_name, instance.doc_id)
-        return [GenerationRequest(prompt, images, stop.max_new_tokens, stop.until, item=item)]
+        return GenerationRequest(prompt, images, stop.max_new_tokens, stop.until, item=item)
 
     def response(self, instance: Instance, responses: Sequence[Any]) -> Response:
         """Return the answer as the family's class gives it."""

@@ -13,12 +13,13 @@ import hashlib
 import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from vrbench.checkpoints.code_versions import COMPONENTS
 from vrbench.checkpoints.families import StopRule
 from vrbench.core.errors import VrbenchError
-from vrbench.core.io import digest_of
+from vrbench.core.io import canonical_json, digest_of
 from vrbench.core.provenance import ADAPTER_PACKAGES, ANSWER_PACKAGES, package_versions
 
 if TYPE_CHECKING:
@@ -66,8 +67,16 @@ class LogLikelihoodRequest:
 
     def key(self, conditions: Mapping[str, str]) -> str:
         """Return the sha256 over everything that determines the response, except the checkpoint."""
-        content = {"kind": "loglikelihood", "context": self.context, "continuation": self.continuation}
-        return digest_of({**content, "conditions": conditions["loglikelihood"]})
+        hashed = _hashed_context(conditions["loglikelihood"], self.context).copy()
+        hashed.update(f'{canonical_json(self.continuation)},"kind":"loglikelihood"}}'.encode())
+        return str(hashed.hexdigest())
+
+
+@lru_cache(maxsize=8)
+def _hashed_context(conditions: str, context: tuple[int, ...]) -> Any:
+    """Return the sha256 of the canonical JSON of a key's content up to the continuation, which options share."""
+    start = f'{{"conditions":{canonical_json(conditions)},"context":{canonical_json(context)},"continuation":'
+    return hashlib.sha256(start.encode())
 
 
 @dataclass(frozen=True)
@@ -79,7 +88,8 @@ class GenerationRequest:
         images: in the order of their tokens.
         max_new_tokens: maximum number of generated tokens.
         until: stop texts.
-        tokens: of a prompt without images, as much of its end as fits into the context; see `truncate_request`.
+        tokens: of a prompt without images, if they are known; after `truncate_request` as many of its end as fit into
+            the context.
         item: the item that it belongs to, for progress and truncation counts.
     """
 
@@ -167,9 +177,9 @@ def truncate_request(vlm: BaseVLM, request: Request) -> tuple[Request, bool]:
         return replace(request, context=request.context[-room:]), True
     if request.images:
         return request, False
-    tokens = vlm.encode(request.prompt)
-    kept = truncate_left(tokens, request.max_new_tokens, vlm.context_length)
-    return replace(request, tokens=tuple(kept)), len(kept) < len(tokens)
+    tokens = request.tokens or tuple(vlm.encode(request.prompt))
+    kept = tuple(truncate_left(tokens, request.max_new_tokens, vlm.context_length))
+    return (request if kept == request.tokens else replace(request, tokens=kept)), len(kept) < len(tokens)
 
 
 def truncate_left(tokens: Sequence[int], answer: int, context: int) -> list[int]:

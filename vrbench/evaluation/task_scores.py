@@ -54,7 +54,7 @@ def score_task(
 
     Args:
         responses: to the harness's requests, in the order of `BuiltTask.instances`.
-        prompt_digests: of each of them, the sha256 over what the model was shown.
+        prompt_digests: of each item, the sha256 over what the model was shown for its first request.
         scorer: how each document is scored.
 
     Raises:
@@ -64,10 +64,9 @@ def score_task(
     samples: list[Sample] = []
     primary: list[tuple[int, dict[str, float]]] = []
     shown: list[tuple[int, dict[str, float]]] = []
-    digests: dict[int, str | None] = {}
-    for (_, instance), response, digest in zip(built.instances(), responses, prompt_digests, strict=True):
+    digests = iter(prompt_digests)
+    for (_, instance), response in zip(built.instances(), responses, strict=True):
         instance.resps, instance.filtered_resps = [response], {}
-        digests[id(instance)] = digest
     with silence_output(), preserve_rng():
         for subtask in built.subtasks:
             unanswered = _unanswered(subtask)
@@ -131,9 +130,7 @@ def _primary_filter(spec: TaskSpec, filters: Sequence[str]) -> str:
     return spec.filter or filters[0]
 
 
-def _samples(
-    subtask: BuiltSubtask, scores: Mapping[int, ItemScore], digests: Mapping[int, str | None]
-) -> Iterator[Sample]:
+def _samples(subtask: BuiltSubtask, scores: Mapping[int, ItemScore], digests: Iterator[str | None]) -> Iterator[Sample]:
     for row, (key, _) in enumerate(subtask.documents):
         score, instances = scores[row], subtask.instances[row]
         yield Sample(
@@ -147,7 +144,7 @@ def _samples(
             target=score.target,
             loglikelihoods=score.loglikelihoods,
             responses=tuple(instance.resps[0] for instance in instances),
-            prompt_digest=digests[id(instances[0])] or "",
+            prompt_digest=next(digests) or "",
             unscored=score.unscored,
         )
 

@@ -108,7 +108,7 @@ class Rescorer:
         from vrbench.evaluation.task_scores import score_task
 
         responses = [response for sample in samples for response in sample.responses]
-        digests = [self._prompts[sample.id] or sample.prompt_digest for sample in samples for _ in sample.responses]
+        digests = [self._prompts[sample.id] or sample.prompt_digest for sample in samples]
         # Some harnesses read tables cell by cell, which takes twice as long with Arrow's strings as with Python's.
         with pd.option_context("future.infer_string", False):
             return score_task(self._built, responses, digests, self._scorer)
