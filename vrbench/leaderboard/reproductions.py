@@ -16,7 +16,7 @@ from vrbench.leaderboard.requirements import validate_checkout
 from vrbench.leaderboard.schema import SUBMISSIONS, LeaderboardRow, Reproduction, VerificationStatus
 from vrbench.leaderboard.untrusted_input.files import RUN_FILE, submission_files, submission_folders
 from vrbench.leaderboard.untrusted_input.parsing import read_record
-from vrbench.leaderboard.untrusted_input.run_folder import read_run
+from vrbench.leaderboard.untrusted_input.run_folder import read_run_record, read_samples
 from vrbench.leaderboard.untrusted_input.text import sanitize_for_message
 
 REPRODUCTIONS = "reproductions"
@@ -32,7 +32,12 @@ def read_reproduction(folder: Path, board: Board) -> tuple[Reproduction, Run]:
         VrbenchError: a file is missing, unknown or not valid.
     """
     files = submission_files(folder, FILES, ())
-    return read_record(files[REPRODUCTION_FILE], Reproduction), read_run(files, board.n_items)
+    reproduction = read_record(files[REPRODUCTION_FILE], Reproduction)
+    record, _ = read_run_record(files)
+    errors: list[str] = []
+    samples = read_samples(record, files, board.n_items, errors)
+    raise_errors(errors)
+    return reproduction, Run(record=record, samples=samples, path=folder)
 
 
 def pack_reproduction(

@@ -83,23 +83,38 @@ def submission_files(
         VrbenchError: all errors at once: a link, a device, an unknown name, too many or too large files, names that
             differ only in case, or a missing file.
     """
-    names = _entries(folder, limits.FILES)
-    if SAMPLES in names and stat.S_ISDIR((folder / SAMPLES).lstat().st_mode):
-        names += [f"{SAMPLES}/{name}" for name in _entries(folder / SAMPLES, limits.FILES)]
+    sizes = dict.fromkeys(required, limits.RECORD_BYTES) | dict.fromkeys(optional, limits.YAML_BYTES)
+    known = f"{', '.join(sizes)} and {sample_file('<task>')}"
     found: dict[str, Path] = {}
     errors: list[str] = []
-    seen: dict[str, str] = {}
+    spellings: dict[str, str] = {}
+    names = _entries(folder, limits.FILES)
+    if SAMPLES in names:
+        inner = attempt(lambda: _entries(folder / SAMPLES, limits.FILES), errors)
+        names += [f"{SAMPLES}/{name}" for name in inner or ()]
     for name in names:
-        other = seen.setdefault(name.casefold(), name)
+        path = folder / name
+        other = spellings.setdefault(name.casefold(), name)
         if other != name:
             both = f"{sanitize_for_message(other)} and {sanitize_for_message(name)}"
             errors.append(f"{quote_path(folder)} has {both}, which differ only in case")
-        wrong = _validate_entry(folder / name, name, (*required, *optional))
-        errors += wrong
-        if not wrong and name != SAMPLES:
-            found[name] = folder / name
+        if name in sizes or _is_sample_file(name):
+            found[name] = path
+            errors += _validate_file(path.lstat(), quote_path(path), sizes.get(name, limits.PACKED_BYTES))
+        elif name != SAMPLES:
+            errors.append(f"{quote_path(path)} is not a file of a submission; its files are {known}")
     raise_errors([*errors, *(f"{quote_path(folder)} has no {name}" for name in required if name not in names)])
     return dict(sorted(found.items()))
+
+
+def sample_file(task: str) -> str:
+    """Return the name of the file of a task's samples within a submission."""
+    return f"{SAMPLES}/{task}{SUFFIX}"
+
+
+def _is_sample_file(name: str) -> bool:
+    task = name.removeprefix(f"{SAMPLES}/").removesuffix(SUFFIX)
+    return name == sample_file(task) and attempt(lambda: safe_task(task), []) is not None
 
 
 def submission_folders(root: Path) -> tuple[list[Path], list[str]]:
@@ -121,16 +136,17 @@ def submission_folders(root: Path) -> tuple[list[Path], list[str]]:
 def _folders(root: Path, validate: Callable[[str], object], errors: list[str]) -> Iterator[Path]:
     """Yield the folders in a folder whose names are valid; everything else there becomes an error."""
     for name in attempt(lambda: _entries(root, limits.FOLDERS), errors) or ():
-        mode = (root / name).lstat().st_mode
+        path = root / name
+        mode = path.lstat().st_mode
         if not stat.S_ISDIR(mode):
-            errors.append(f"{quote_path(root / name)} is {_kind(mode)}; only folders of submissions are allowed there")
+            errors.append(f"{quote_path(path)} is {_kind(mode)}; only folders of submissions are allowed there")
             continue
         try:
             validate(name)
         except VrbenchError as error:
-            errors.append(f"{quote_path(root / name)}: {error}")
-            continue
-        yield root / name
+            errors.append(f"{quote_path(path)}: {error}")
+        else:
+            yield path
 
 
 def _validate_folder_name(name: str) -> None:
@@ -155,26 +171,6 @@ def _entries(folder: Path, limit: int) -> list[str]:
     if len(names) > limit:
         raise VrbenchError(f"{quote_path(folder)} holds more than {limit:,} files, the most that are read")
     return sorted(names)
-
-
-def _validate_entry(path: Path, name: str, allowed: tuple[str, ...]) -> list[str]:
-    status = path.lstat()
-    if name == SAMPLES:
-        is_folder = stat.S_ISDIR(status.st_mode)
-        return [] if is_folder else [f"{quote_path(path)} is {_kind(status.st_mode)}, not a folder"]
-    if name not in allowed and not _is_sample_file(name):
-        known = f"{', '.join(allowed)} and {SAMPLES}/<task>{SUFFIX}"
-        return [f"{quote_path(path)} is not a file of a submission; its files are {known}"]
-    sizes = {RECIPE_FILE: limits.YAML_BYTES}
-    max_bytes = limits.PACKED_BYTES if name.endswith(SUFFIX) else sizes.get(name, limits.RECORD_BYTES)
-    return _validate_file(status, quote_path(path), max_bytes)
-
-
-def _is_sample_file(name: str) -> bool:
-    folder, _, file = name.partition("/")
-    if folder != SAMPLES or not file.endswith(SUFFIX):
-        return False
-    return attempt(lambda: safe_task(file.removesuffix(SUFFIX)), []) is not None
 
 
 def _validate_file(status: os.stat_result, name: str, max_bytes: int) -> list[str]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -34,6 +36,18 @@ class _RejectedText(ValueError):
     """The reason why a text is rejected; its message follows the text's name."""
 
 
+@contextmanager
+def _named(name: str, language: str) -> Iterator[None]:
+    """Raise any error of a parser as a VrbenchError that names the text."""
+    try:
+        yield
+    except _RejectedText as refused:
+        raise VrbenchError(f"{name} {refused}") from refused
+    except (yaml.YAMLError, ValueError, OverflowError, TypeError) as error:
+        reason = sanitize_for_display(" ".join(str(error).split()), 300)
+        raise VrbenchError(f"{name} is not {language}: {reason}") from error
+
+
 def parse_json(text: str, name: str, max_values: int = limits.VALUES) -> Any:
     """Return the value of a JSON text.
 
@@ -45,26 +59,18 @@ def parse_json(text: str, name: str, max_values: int = limits.VALUES) -> Any:
         VrbenchError: it is not JSON; has a duplicate key, NaN, an infinity, an integer beyond 2^53, half of a surrogate
             pair or too many values; or is nested more than `limits.DEPTH` deep.
     """
-    try:
+    with _named(name, "JSON"):
         _check_nesting(text)
         if text.count(",") >= max_values:
             raise _RejectedText(f"has more than {max_values:,} values, by its commas")
         value = _DECODER.decode(text)
-        if re.search(r"\\u[dD][89a-fA-F]", text) and any(re.search("[\ud800-\udfff]", t) for t in texts(value)):
+        if re.search(r"\\u[dD][89a-fA-F]", text) and any(re.search("[\ud800-\udfff]", t) for t in _texts(value)):
             raise _RejectedText("has half of a surrogate pair")
-    except _RejectedText as refused:
-        raise VrbenchError(f"{name} {refused}") from refused
-    except ValueError as error:
-        raise VrbenchError(f"{name} is not JSON: {error}") from error
-    return value
+        return value
 
 
 def parse_record(text: str, record_type: type[RecordT], name: str, max_values: int = limits.VALUES) -> RecordT:
-    """Return a record from its JSON text, with exactly the types that it declares.
-
-    Args:
-        record_type: its class; if it has a `schema_version`, that of the text has to be the same.
-        name: what it is, for the messages.
+    """Return a record from its JSON text, with exactly the types and the `schema_version` that its class declares.
 
     Raises:
         VrbenchError: as `parse_json`; another schema version; unknown, missing or wrong fields; or unsafe characters or
@@ -73,9 +79,16 @@ def parse_record(text: str, record_type: type[RecordT], name: str, max_values: i
     value = parse_json(text, name, max_values)
     if not isinstance(value, dict):
         raise VrbenchError(f"{name} is a {type(value).__name__}, not a record with named fields")
-    raise_errors(f"{name} {error}" for error in _validate_version(value, record_type))
+    given, known = value.get("schema_version"), record_type.model_fields["schema_version"].default
+    if type(given) is not int or given != known:
+        is_later = type(given) is int and given > known
+        advice = "; it was made by a later vrbench, update this one" if is_later else ""
+        raise VrbenchError(
+            f"{name} has schema version {sanitize_for_message(given)}; this vrbench reads {known}{advice}"
+        )
     record = validate_strictly(text, record_type, name)
-    raise_errors(f"{name} has {error}" for error in _validate_texts(value))
+    unsafe = dict.fromkeys(error for inner in _texts(value) for error in _text_errors(inner))
+    raise_errors(f"{name} has {error}" for error in list(unsafe)[:MAX_ERRORS])
     return record
 
 
@@ -106,18 +119,6 @@ def validation_messages(error: ValidationError) -> Iterator[str]:
         yield f"and {len(errors) - MAX_ERRORS:,} more errors"
 
 
-def texts(value: Any) -> Iterator[str]:
-    """Yield all texts in a JSON value, keys included."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        yield from map(str, value)
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        for inner in value:
-            yield from texts(inner)
-
-
 def parse_yaml(text: str, name: str) -> Any:
     """Return the value of a YAML text.
 
@@ -126,16 +127,11 @@ def parse_yaml(text: str, name: str) -> Any:
             no text, NaN, infinities, integers beyond 2^53, dates that do not exist or unsafe characters; nests deeper
             than `limits.DEPTH`.
     """
-    try:
+    with _named(name, "YAML"):
         _check_events(text)
         value = load_yaml(text)
-        _check_keys(value)
-        as_json = json.dumps(value, default=_describe_date)
-    except _RejectedText as refused:
-        raise VrbenchError(f"{name} {refused}") from refused
-    except (yaml.YAMLError, ValueError, OverflowError, TypeError) as error:
-        raise VrbenchError(f"{name} is not YAML: {sanitize_for_display(' '.join(str(error).split()), 300)}") from error
-    unsafe = unsafe_characters("".join((text, *texts(parse_json(as_json, name, len(text) + 1)))))
+        unsafe = unsafe_characters("".join((text, *_texts(value))))
+        parse_json(_as_json(value), name, len(text) + 1)
     if unsafe:
         raise VrbenchError(f"{name} has invisible or control characters in its text: {', '.join(unsafe[:5])}")
     return value
@@ -144,12 +140,32 @@ def parse_yaml(text: str, name: str) -> Any:
 def read_yaml_record(path: Path, record_type: type[RecordT]) -> RecordT:
     """Return a record from its YAML file; see `read_bytes`, `parse_yaml` and `parse_record`."""
     name = quote_path(path)
-    value = parse_yaml(read_text(path, limits.YAML_BYTES), name)
-    return parse_record(json.dumps(value, default=_describe_date), record_type, name)
+    return parse_record(_as_json(parse_yaml(read_text(path, limits.YAML_BYTES), name)), record_type, name)
 
 
-def _describe_date(date: object) -> str:
-    return f"{date} (a date; put it into quotes)"
+def _as_json(value: Any) -> str:
+    return json.dumps(value, default=lambda date: f"{date} (a date; put it into quotes)")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield all texts in a value, keys included; refuse a key that is no text, as YAML may have."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise _RejectedText(f"has the key {sanitize_for_message(key)}, which is not text; put it into quotes")
+            yield key
+            yield from _texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)
+
+
+def _text_errors(text: str) -> list[str]:
+    if len(text) > limits.TEXT:
+        return [f"a text of {len(text):,} characters; at most {limits.TEXT:,} are read"]
+    return [f"the invisible or control character {unsafe}" for unsafe in unsafe_characters(text)]
 
 
 def _check_nesting(text: str) -> None:
@@ -162,36 +178,10 @@ def _check_nesting(text: str) -> None:
         raise _RejectedText(f"is nested more than {limits.DEPTH} deep")
 
 
-def _validate_version(value: dict[str, Any], record_type: type[BaseModel]) -> Iterator[str]:
-    field = record_type.model_fields.get("schema_version")
-    if field is None:
-        return
-    given, known = value.get("schema_version"), field.default
-    if field.is_required():
-        known = max(get_args(field.annotation))
-    if type(given) is not int or given != known:
-        later = type(given) is int and given > known
-        advice = "; it was made by a later vrbench, update this one" if later else ""
-        yield f"has schema version {sanitize_for_message(given)}; this vrbench reads {known}{advice}"
-
-
-def _validate_texts(value: Any) -> list[str]:
-    found: dict[str, None] = {}
-    for text in texts(value):
-        if len(text) > limits.TEXT:
-            found[f"a text of {len(text):,} characters; at most {limits.TEXT:,} are read"] = None
-        elif not text.isascii() or not text.isprintable():
-            found.update((f"the invisible or control character {unsafe}", None) for unsafe in unsafe_characters(text))
-        if len(found) > MAX_ERRORS:
-            break
-    return list(found)[:MAX_ERRORS]
-
-
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     mapping = dict(pairs)
     if len(mapping) != len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
         raise _RejectedText(f"gives the key {sanitize_for_message(twice)} twice")
     return mapping
 
@@ -246,13 +236,3 @@ def _event_error(event: yaml.Event) -> str:
         if kind and kind != "tag:yaml.org,2002:str":
             return f"has a number of more than {MAX_NUMBER} digits (text goes into quotes)"
     return ""
-
-
-def _check_keys(value: Any) -> None:
-    if isinstance(value, dict):
-        if invalid := [key for key in value if not isinstance(key, str)]:
-            key = sanitize_for_message(invalid[0])
-            raise _RejectedText(f"has the key {key}, which is not text; put it into quotes")
-        value = list(value.values())
-    for inner in value if isinstance(value, list) else ():
-        _check_keys(inner)

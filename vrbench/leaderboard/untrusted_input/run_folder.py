@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -10,17 +11,17 @@ from pathlib import Path
 
 from vrbench.core.errors import VrbenchError, collect_errors, raise_errors
 from vrbench.core.layers import LayerSet
-from vrbench.core.schemas import SCHEMA_VERSION, Lineage, Run, RunRecord, Sample
+from vrbench.core.schemas import SCHEMA_VERSION, Lineage, RunRecord, Sample
 from vrbench.leaderboard.untrusted_input import limits
 from vrbench.leaderboard.untrusted_input.files import (
     RUN_FILE,
     SAMPLES,
-    SUFFIX,
     attempt,
     decode,
     quote_path,
     read_bytes,
     read_text,
+    sample_file,
 )
 from vrbench.leaderboard.untrusted_input.parsing import parse_json, parse_record, parse_yaml, validate_strictly
 from vrbench.leaderboard.untrusted_input.text import safe_task, sanitize_for_message
@@ -29,32 +30,16 @@ MAX_LINE_ERRORS = 5
 """Lines of one file whose errors are listed; the lines after them are not read."""
 
 
-def read_run(files: Mapping[str, Path], max_rows: Mapping[str, int] | None = None) -> Run:
-    """Read an untrusted run, as `load_run` reads a trusted one.
+def read_run_record(files: Mapping[str, Path]) -> tuple[RunRecord, str]:
+    """Read the record in run.json; return it with the file's sha256.
 
     Args:
         files: the folder's files, from `submission_files`.
-        max_rows: task -> samples that there may be; a task that is not named may have `limits.ROWS`.
-
-    Raises:
-        VrbenchError: all errors at once: run.json or a file of samples that cannot be read, a task twice, samples that
-            are missing, belong to no task, or have another sha256 than the record says.
-    """
-    errors: list[str] = []
-    record, _ = read_run_record(files)
-    samples = read_samples(record, files, max_rows or {}, errors)
-    raise_errors(errors)
-    return Run(record=record, samples=samples, path=files[RUN_FILE].parent)
-
-
-def read_run_record(files: Mapping[str, Path]) -> tuple[RunRecord, str]:
-    """Read the record in run.json; return it with the file's sha256.
 
     Raises:
         VrbenchError: it is not valid, or does not fit the other files of the folder.
     """
-    file = files[RUN_FILE]
-    content, name = read_bytes(file), quote_path(file)
+    content, name = read_bytes(files[RUN_FILE]), quote_path(files[RUN_FILE])
     record = parse_record(decode(content, name), RunRecord, name)
     raise_errors(f"{name} {error}" for error in _validate_record(record, files))
     return record, hashlib.sha256(content).hexdigest()
@@ -69,11 +54,12 @@ def read_recipe(path: Path) -> str:
 
 def _validate_record(record: RunRecord, files: Mapping[str, Path]) -> Iterator[str]:
     errors: list[str] = []
-    tasks = [result.task for result in record.results]
+    tasks = Counter(result.task for result in record.results)
     for task in tasks:
-        attempt(lambda task=task: safe_task(task), errors)  # type: ignore[misc]
+        with collect_errors(errors):
+            safe_task(task)
     yield from errors
-    yield from (f"has the task {sanitize_for_message(t)} twice" for t, times in Counter(tasks).items() if times > 1)
+    yield from (f"has the task {sanitize_for_message(task)} twice" for task, times in tasks.items() if times > 1)
     for lineage in _all_lineages(record.checkpoint.lineage):
         if lineage.schema_version != SCHEMA_VERSION:
             yield f"has a lineage of schema version {lineage.schema_version}; this vrbench reads {SCHEMA_VERSION}"
@@ -81,7 +67,7 @@ def _validate_record(record: RunRecord, files: Mapping[str, Path]) -> Iterator[s
         for step in lineage.steps:
             yield from _validate_depth(step.depth) or _validate_layers(step.layers, step.depth)
     yield from _validate_depth(record.checkpoint.depth)
-    expected = {_sample_file(result.task) for result in record.results if result.status == "ok"}
+    expected = {sample_file(result.task) for result in record.results if result.status == "ok"}
     present = {file for file in files if file.startswith(f"{SAMPLES}/")}
     yield from (f"names {sanitize_for_message(file)}, which is missing" for file in sorted(expected - present))
     yield from (f"has no result for {sanitize_for_message(file)}" for file in sorted(present - expected))
@@ -92,8 +78,7 @@ def _validate_depth(depth: int) -> list[str]:
 
 
 def _validate_layers(text: str, depth: int) -> list[str]:
-    """Return an error if a step's layers cannot be parsed; a long text would become a longer list."""
-    is_short = len(text) <= limits.LAYERS_TEXT and text.isascii()
+    is_short = len(text) <= limits.LAYERS_TEXT and text.isascii()  # a long text would become a longer list
     if is_short and attempt(lambda: LayerSet.parse(text, depth), []) is not None:
         return []
     return [f"has the layers {sanitize_for_message(text)}, which are not layers of a model of depth {depth}"]
@@ -105,24 +90,21 @@ def _all_lineages(lineages: tuple[Lineage, ...]) -> Iterator[Lineage]:
         yield from _all_lineages(lineage.history)
 
 
-def _sample_file(task: str) -> str:
-    return f"{SAMPLES}/{task}{SUFFIX}"
-
-
 def read_samples(
     record: RunRecord, files: Mapping[str, Path], max_rows: Mapping[str, int], errors: list[str]
 ) -> dict[str, tuple[Sample, ...]]:
     """Read the samples of every finished task, as far as they can be read; their total is limited too.
 
     Args:
-        errors: what is wrong with them is added here.
+        max_rows: task -> samples that there may be; a task that is not named may have `limits.ROWS`.
+        errors: what is wrong with them is added here, also another sha256 than the record says.
     """
     samples: dict[str, tuple[Sample, ...]] = {}
     bytes_left, rows_left = limits.ALL_BYTES, limits.ALL_ROWS
     for result in record.results:
         if result.status != "ok":
             continue
-        path = files[_sample_file(result.task)]
+        path = files[sample_file(result.task)]
         name = quote_path(path)
         with collect_errors(errors):
             content = decompress(read_bytes(path, limits.PACKED_BYTES), min(limits.SAMPLE_BYTES, bytes_left), name)
@@ -162,41 +144,29 @@ def parse_samples(content: bytes, max_rows: int, name: str) -> tuple[Sample, ...
         VrbenchError: too many or too long lines, a line that is not a sample of exactly the declared types, a duplicate
             id, or too many numbers; of the first `MAX_LINE_ERRORS` lines with errors.
     """
-    rows: list[Sample] = []
+    rows: dict[str, Sample] = {}
     errors: list[str] = []
-    seen: set[str] = set()
     numbers = 0
 
     def stop_if(reached: bool, reason: str) -> None:
         if reached:
             raise_errors([*errors, f"{name} {reason}"])
 
-    for place, line in enumerate(_lines(content), 1):
+    for place, ended in enumerate(io.BytesIO(content), 1):  # one by one: a file of line feeds does not become a list
+        line = ended.removesuffix(b"\n")
         stop_if(place > max_rows, f"has more than {max_rows:,} samples")
         stop_if(len(line) > limits.LINE_BYTES, f"line {place} has more than {limits.LINE_BYTES:,} bytes")
         row = attempt(lambda line=line, place=place: _parse_sample(line, f"{name} line {place}"), errors)  # type: ignore[misc]
-        if row is not None and row.id in seen:
+        if row is not None and row is not rows.setdefault(row.id, row):
             errors.append(f"{name} line {place} has a duplicate sample id, {sanitize_for_message(row.id)}")
         stop_if(len(errors) >= MAX_LINE_ERRORS, f"is not read beyond line {place}")
         if row is not None:
-            seen.add(row.id)
-            rows.append(row)
             numbers += len(row.loglikelihoods) + len(row.responses)
             stop_if(numbers > limits.NUMBERS, f"has more than {limits.NUMBERS:,} log-likelihoods")
     raise_errors(errors)
-    return tuple(rows)
+    return tuple(rows.values())
 
 
 def _parse_sample(line: bytes, name: str) -> Sample:
     parse_json(decode(line, name), name)
     return validate_strictly(line, Sample, name)
-
-
-def _lines(content: bytes) -> Iterator[bytes]:
-    """Yield lines one by one, so that a file of line feeds does not become a list."""
-    start = 0
-    while start < len(content):
-        end = content.find(b"\n", start)
-        end = len(content) if end < 0 else end
-        yield content[start:end]
-        start = end + 1
