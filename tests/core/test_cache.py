@@ -48,7 +48,7 @@ def test_several_files_are_hashed_side_by_side(tmp_path: Path, monkeypatch: pyte
         return real(path)
 
     monkeypatch.setattr(cache, "_sha256", met)
-    monkeypatch.setattr(cache, "_usable_cores", lambda: 3)
+    monkeypatch.setattr(cache, "usable_cores", lambda: 3)
     assert cache.file_digests([*files, files[0]]) == expected
 
 

@@ -151,7 +151,7 @@ class TestRefused:
 
     def test_a_board_that_is_not_there_names_those_beside_it(self, board: Path) -> None:
         assert refused(board.parent / "pokcet") == [
-            f"there is no board at '{board.parent}/pokcet'; did you mean pocket?"
+            f"there is no board at '{board.parent}/pokcet'; did you mean 'pocket'?"
         ]
         assert refused(board.parent / "zzz")[0].endswith("/zzz'; there are pocket")
         assert "with --boards FOLDER" in refused(board.parent / "deeper" / "pocket")[0]

@@ -103,13 +103,15 @@ class TestAgain:
         (said,) = desk.refused()
         assert "with other samples/made_mme.jsonl.gz" in said
 
-    def test_one_that_came_there_in_the_meantime_is_not_written_over(self, desk: Desk) -> None:
-        prepared, _ = prepare(desk.region, desk.full, ABOUT, desk.root)
-        assert prepared is not None
+    def test_one_that_came_there_in_the_meantime_is_not_written_over(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        prepared = prepare(desk.region, desk.full, ABOUT, desk.root)
         packed = desk.pack(description="another was faster")
         before = tree(packed.path)
+        monkeypatch.setattr(publish, "prepare", lambda *_: prepared)
         with pytest.raises(VrbenchError, match="with other description"):
-            publish.write(prepared)
+            desk.pack()
         assert tree(packed.path) == before
 
     def test_the_same_run_under_another_name_is_another_submission(self, desk: Desk) -> None:

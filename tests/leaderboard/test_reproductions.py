@@ -44,7 +44,7 @@ def test_a_run_lies_where_validating_looks_and_makes_the_row_reproduced(board: M
     told, again = read_reproduction(packed.path, load_board(board.board))
     assert (told.by, again.record, again.samples) == ("maker", run.record, run.samples)
     made = validate(board.root, include_path=board.tasks, jobs=1)
-    assert made.rejections == ()
+    assert made.rejections == {}
     status = {row.name: (row.status.kind, row.status.by) for row in made.boards[BOARD].rows}
     assert status["tiny-region-1"] == ("reproduced", "maker")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
@@ -77,11 +78,11 @@ def test_claims_are_said_with_their_unit() -> None:
 def test_a_scale_holds_all_ends_and_its_mark() -> None:
     scale = drawings.bar_scale([ScoreWithCI(value=50, low=40, high=60), None, ScoreWithCI(value=None)], 100.0)
     assert (scale.low, scale.high) == (40, 100)
-    assert scale.x(40) < scale.x(50) < scale.x(60) < scale.x(100)
-    assert 0 <= scale.x(-1e9) == scale.x(40) and scale.x(1e9) == scale.x(100) <= drawings.WIDTH
-    assert drawings.bar_scale([]).x(0.5) == drawings.WIDTH / 2
+    assert scale.pixel(40) < scale.pixel(50) < scale.pixel(60) < scale.pixel(100)
+    assert 0 <= scale.pixel(-1e9) == scale.pixel(40) and scale.pixel(1e9) == scale.pixel(100) <= drawings.WIDTH
+    assert drawings.bar_scale([]).pixel(0.5) == drawings.WIDTH / 2
     one = drawings.bar_scale([ScoreWithCI(value=5.0)])
-    assert 0 <= one.x(5.0) <= drawings.WIDTH
+    assert 0 <= one.pixel(5.0) <= drawings.WIDTH
 
 
 def test_one_figure_far_away_does_not_press_the_others_together() -> None:
@@ -91,15 +92,15 @@ def test_one_figure_far_away_does_not_press_the_others_together() -> None:
     assert scale.low == 100 - drawings.REACH * 26 and scale.high == 100
     assert scale.beyond(3.9) == -1 and scale.beyond(101) == 1 and scale.beyond(88.0) == 0
     assert "circle" not in drawings.interval_bar(far, scale) and "circle" in drawings.interval_bar(near[0], scale)
-    assert drawings.bar_scale([ScoreWithCI(value=100.0)], 100.0).x(100.0) <= drawings.WIDTH
+    assert drawings.bar_scale([ScoreWithCI(value=100.0)], 100.0).pixel(100.0) <= drawings.WIDTH
 
 
 def test_a_bar_is_drawn_where_its_interval_lies() -> None:
-    scale = drawings.BarScale(0, 100, 50.0)
+    scale = drawings.Axis(0, 100, mark=50.0)
     bar = drawings.interval_bar(ScoreWithCI(value=75, low=70, high=80), scale)
     left, right = map(float, re.search(r'bar-ends" d="M([\d.]+) [\d.]+H([\d.]+)"', bar).groups())  # type: ignore[union-attr]
-    assert (left, right) == (scale.x(70), scale.x(80))
-    assert f'cx="{scale.x(75)}"' in bar and f"M{scale.x(50)} 0V" in bar
+    assert (left, right) == (scale.pixel(70), scale.pixel(80))
+    assert f'cx="{scale.pixel(75)}"' in bar and f"M{scale.pixel(50)} 0V" in bar
     assert "bar-dot" not in drawings.interval_bar(None, scale) and "bar-ends" not in drawings.interval_bar(
         ScoreWithCI(value=1.0), scale
     )
@@ -123,7 +124,8 @@ def svg(rows: list[LeaderboardRow]) -> dict[str, ElementTree.Element]:
     """Name of each plot of some rows -> its element, as the page of a board has it."""
     template = pages.environment().get_template("plot.svg.j2")
     found = {plot["about"].name: plot for plot in plots.plot_contents(rows)}
-    made = {name: template.render(plot=plot, address=lambda r: f"{r.name}.html") for name, plot in found.items()}
+    board = SimpleNamespace(id="b")
+    made = {name: template.render(plot=plot, board=board, to=lambda page: page) for name, plot in found.items()}
     return {name: ElementTree.fromstring(text) for name, text in made.items()}
 
 
@@ -138,7 +140,7 @@ def test_a_plot_has_no_style_of_its_own_and_one_link_a_row() -> None:
     for name, root in found.items():
         assert not [e for e in root.iter() if {"style", "fill", "stroke", "id"} & set(e.attrib)]
         links = elements(root, "a")
-        assert [link.get("href") for link in links] == [f"{r.name}.html" for r in rows]
+        assert [link.get("href") for link in links] == [pages.submission_page("b", r) for r in rows]
         assert ["hollow" in (link.get("class") or "") for link in links] == [False, True, False]
         title = elements(links[0], "title")[0].text or ""
         assert "visual 90.0 [80.0, 95.0] %" in title and "3 of 12 layers" in title
@@ -149,12 +151,12 @@ def test_a_plot_has_no_style_of_its_own_and_one_link_a_row() -> None:
 
 
 def test_points_and_ticks_are_drawn_to_scale() -> None:
-    axis = plots.Axis(0.0, 100.0, 50.0, 450.0)
+    axis = drawings.Axis(0.0, 100.0, 50.0, 450.0)
     assert axis.ticks() == [(50.0, "0"), (130.0, "20"), (210.0, "40"), (290.0, "60"), (370.0, "80"), (450.0, "100")]
-    assert [label for _, label in plots.Axis(-0.1, 0.1, 0, 1).ticks()] == ["−0.1", "−0.05", "0", "0.05", "0.1"]
+    assert [label for _, label in drawings.Axis(-0.1, 0.1, 0, 1).ticks()] == ["−0.1", "−0.05", "0", "0.05", "0.1"]
     plot = svg([row("one", (90, 80, 95)), row("two", (70, 60, 75), "0-5")])["plot-visual"]
     x = [float(re.findall(r"M([\d.]+) ", elements(link, "path")[0].get("d", ""))[-1]) for link in elements(plot, "a")]
-    share = plots.Axis(-4, 106, plots.LEFT, plots.RIGHT)
+    share = drawings.Axis(-4, 106, plots.LEFT, plots.RIGHT)
     assert x == [share.pixel(25.0), share.pixel(50.0)]
 
 

@@ -52,7 +52,7 @@ def found(board: Made, path: Path | None = None, **how: Any) -> Validation:
 def refused(board: Made, path: Path | None = None, against: str | None = None) -> dict[str, tuple[str, ...]]:
     found = validate(path or board.root, jobs=1, include_path=board.tasks, against=against).rejections
     assert all(rejection.board == BOARD for rejection in found)
-    return {rejection.path: rejection.reasons for rejection in found}
+    return {path: tuple(reasons) for path, reasons in found.items()}
 
 
 def place_of(board: Made, number: int) -> str:
@@ -73,7 +73,7 @@ def worse(forged: Forged) -> None:
 
 class TestBoard:
     def test_what_was_made_is_taken(self, green: Validation, made_board: Made) -> None:
-        assert green.rejections == ()
+        assert green.rejections == {}
         assert sorted(green.accepted) == sorted(place_of(made_board, i) for i in range(4))
         assert green.boards.keys() == {BOARD}
 
@@ -127,7 +127,7 @@ class TestBoard:
         content = (board.board / "leaderboard.json").read_bytes()
         again = found(board, jobs=2)
         assert forked == [2]
-        assert (again.rejections, again.notes) == ((), [])
+        assert (again.rejections, again.notes) == ({}, [])
         validating.write_leaderboards(again)
         assert (board.board / "leaderboard.json").read_bytes() == content
 
@@ -160,7 +160,7 @@ class TestBoard:
     def test_a_board_without_submissions_has_nothing_refused(self, board: Made) -> None:
         shutil.rmtree(board.board / "submissions")
         made = found(board)
-        assert made.rejections == ()
+        assert made.rejections == {}
         assert made.notes == ["board made: there is no submission yet"]
 
     def test_a_folder_without_boards(self, tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ class TestBefore:
     def test_ranks_may_move_since_other_rows_come(self, written: Made) -> None:
         self.change(written, lambda value: value["rows"][0]["visual"]["score"]["rank"].update(best=1, worst=9))
         made = found(written)
-        assert made.rejections == ()
+        assert made.rejections == {}
         assert made.notes == [f"{BOARD}/leaderboard.json is not what its submissions give; write it with --write"]
 
     def test_an_earlier_submission_is_gone(self, written: Made) -> None:
@@ -266,7 +266,7 @@ class TestBefore:
 
         self.change(written, drop)
         made = found(written)
-        assert made.rejections == ()
+        assert made.rejections == {}
         assert len(made.notes) == 1
         assert len(made.known) == 3
 
@@ -353,7 +353,7 @@ class TestReproductions:
     def test_a_run_that_agrees(self, board: Made) -> None:
         self.put(board, 1)
         made = found(board)
-        assert made.rejections == ()
+        assert made.rejections == {}
         status = {row.name: row.status for row in made.boards[BOARD].rows}
         assert (status["tiny-region-1"].kind, status["tiny-region-1"].by) == ("reproduced", "maker")
         assert status["tiny-region-1"].date == "2026-02-01"
@@ -371,7 +371,7 @@ class TestReproductions:
         update = {"settings": settings, "inputs_digest": digest}
         save_run(place, record.model_copy(update=update), samples, compressed=True)
         made = found(board)
-        assert made.rejections == ()
+        assert made.rejections == {}
         assert {row.name: row.status.kind for row in made.boards[BOARD].rows}["tiny-region-1"] == "reproduced"
 
     def test_a_run_that_does_not_agree(self, board: Made) -> None:
@@ -585,7 +585,7 @@ class TestDrawsOfAnotherNumpy:
     def test_a_published_row_keeps_its_figures(self, written: Made) -> None:
         _, stored = self.shift(written, 0.05)
         seen = found(written)
-        assert seen.rejections == ()
+        assert seen.rejections == {}
         row = next(row for row in seen.boards[BOARD].rows if row.revision == stored["revision"])
         assert row.tasks[0].score.low == stored["tasks"][0]["score"]["low"]
 

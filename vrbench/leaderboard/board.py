@@ -5,7 +5,6 @@ A board is a folder with `board.yaml`; its digests are written by `vrbench leade
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,11 +12,11 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from vrbench.core.errors import VrbenchError, error_messages, raise_errors
+from vrbench.core.errors import VrbenchError, collect_errors, error_messages, raise_errors, suggest_names
 from vrbench.core.io import digest_of
 from vrbench.core.schemas import Record, Sample
 from vrbench.leaderboard.schema import Digest, Line, Name, Paragraph, Reference, TaskId
-from vrbench.leaderboard.untrusted_input.files import attempt, quote_path
+from vrbench.leaderboard.untrusted_input.files import quote_path
 from vrbench.leaderboard.untrusted_input.parsing import read_yaml_record
 from vrbench.statistics.claims import parse_all
 
@@ -157,16 +156,17 @@ def boards(root: str | Path) -> dict[str, Board]:
         VrbenchError: there is none, or some cannot be read; all errors at once.
     """
     errors: list[str] = []
-    files = sorted(Path(root).glob(f"*/{BOARD_FILE}"))
-    found = [attempt(lambda file=file: load_board(file.parent), errors) for file in files]  # type: ignore[misc]
+    found: dict[str, Board] = {}
+    for file in sorted(Path(root).glob(f"*/{BOARD_FILE}")):
+        with collect_errors(errors):
+            found[file.parent.name] = load_board(file.parent)
     raise_errors(errors)
     if not found:
         raise VrbenchError(f"there is no board in {str(root)!r}; {BOARD_HINT}")
-    return {board.id: board for board in found if board is not None}
+    return found
 
 
 def _suggestion(folder: Path) -> str:
     """Return a hint for a missing board: the boards beside it, the nearest name first, or how to give one."""
     others = sorted(file.parent.name for file in folder.parent.glob(f"*/{BOARD_FILE}"))
-    near = difflib.get_close_matches(folder.name, others, n=1, cutoff=0.5)
-    return f"did you mean {near[0]}?" if near else f"there are {', '.join(others)}" if others else BOARD_HINT
+    return suggest_names(folder.name, others) if others else BOARD_HINT

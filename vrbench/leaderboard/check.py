@@ -45,14 +45,14 @@ class RowOrRejection:
 
     Attributes:
         folder: of the submission.
-        row: its row, without ranks; None if it is refused.
         reasons: why it is refused, one message each; empty if it is accepted.
+        row: its row, without ranks; None if it is refused.
         run: its record with every value recomputed, and its samples; None if it is refused.
     """
 
     folder: Path
-    row: LeaderboardRow | None
-    reasons: tuple[str, ...]
+    reasons: tuple[str, ...] = ()
+    row: LeaderboardRow | None = None
     run: Run | None = None
 
 
@@ -91,7 +91,7 @@ class SubmissionChecker:
         """
         content, errors = try_read_submission(folder, self.board.n_items)
         if content is None:
-            return RowOrRejection(folder, None, tuple(dict.fromkeys(errors)))
+            return RowOrRejection(folder, tuple(dict.fromkeys(errors)))
         submission, run = content.submission, content.run
         expected = submission.path.parts
         if (given := folder.absolute().parts[-len(expected) :]) != expected:
@@ -103,15 +103,12 @@ class SubmissionChecker:
         errors += validate_requirements(self.board, submission, run.record, run.samples, record)
         rescored, more = self.rescore(run)
         errors += more
-        if errors or rescored is None or baseline is None:
-            return RowOrRejection(folder, None, tuple(dict.fromkeys(errors)))
-        try:
-            row = leaderboard_row(self.board, submission, rescored, rescored if submission.is_baseline else baseline)
-        except Exception as error:  # one submission never stops the others from being checked
-            os_errors.reraise_os_error(error)
-            reason = f"its row cannot be made: {type(error).__name__} {sanitize_for_message(str(error), 200)}"
-            return RowOrRejection(folder, None, (reason,))
-        return RowOrRejection(folder, row, (), rescored)
+        if not errors and rescored is not None and baseline is not None:
+            with _any_error(errors, "its row cannot be made"):
+                compared = rescored if submission.is_baseline else baseline
+                row = leaderboard_row(self.board, submission, rescored, compared)
+                return RowOrRejection(folder, row=row, run=rescored)
+        return RowOrRejection(folder, tuple(dict.fromkeys(errors)))
 
     def rescore(self, run: Run) -> tuple[Run | None, list[str]]:
         """Recompute a run from its responses; return it and everything in it that they do not give.
@@ -124,36 +121,20 @@ class SubmissionChecker:
         for stored in run.record.results:
             if stored.task not in self.rescorers or stored.task not in run.samples:
                 continue  # reported with the requirements, or when it was read
+            given = run.samples[stored.task]
             task_errors: list[str] = []
-            found = self._rescore_task(stored, run.samples[stored.task], run.record.settings.seed, task_errors)
+            with _any_error(task_errors, "its answers cannot be scored"), time_limit(MAX_SECONDS):
+                seed, digest = run.record.settings.seed, stored.samples_digest
+                result, samples[stored.task] = self.rescorers[stored.task].score(given, seed, digest)
+                results.append(result.model_copy(update={name: getattr(stored, name) for name in ONLY_IN_RUN}))
+                task_errors += validate_result(stored, result)
+                if result.samples_digest != digest:
+                    task_errors += validate_samples(given, samples[stored.task])
             errors += [f"{stored.task}: {error}" for error in task_errors]
-            if found is not None:
-                only_in_run = {name: getattr(stored, name) for name in ONLY_IN_RUN}
-                results.append(found[0].model_copy(update=only_in_run))
-                samples[stored.task] = found[1]
         if samples.keys() != self.rescorers.keys():
             return None, errors
         record = run.record.model_copy(update={"results": tuple(results)})
         return Run(record=record, samples=samples, path=run.path), errors
-
-    def _rescore_task(
-        self, stored: TaskResult, samples: Sequence[Sample], seed: int, errors: list[str]
-    ) -> tuple[TaskResult, tuple[Sample, ...]] | None:
-        try:
-            with time_limit(MAX_SECONDS):
-                result, rows = self.rescorers[stored.task].score(samples, seed, stored.samples_digest)
-        except VrbenchError as error:
-            errors += error_messages(error)
-            return None
-        except Exception as error:  # a harness may raise anything for an untrusted answer
-            os_errors.reraise_os_error(error)
-            reason = sanitize_for_message(str(error), 200)
-            errors.append(f"its answers cannot be scored: {type(error).__name__} {reason}")
-            return None
-        errors += validate_result(stored, result)
-        if result.samples_digest != stored.samples_digest:
-            errors += validate_samples(samples, rows)
-        return result, rows
 
     def _validate_inputs_digest(self, record: RunRecord) -> Iterator[str]:
         """Yield an error if the inputs digest is not that of the run's checkpoint, tasks and settings.
@@ -172,7 +153,6 @@ class SubmissionChecker:
 
 
 def _task_specs(board: Board, known: Mapping[str, TaskSpec]) -> dict[str, TaskSpec]:
-    """Return the definitions of a board's tasks."""
     errors = []
     for task, pinned in board.tasks.items():
         spec = known.get(task)
@@ -197,6 +177,18 @@ def _validate_job(board: Board, job: PlannedTask) -> Iterator[str]:
             f"the data of {task} here ({job.origin}) are not those of board {board.id}: sha256 {job.digest[:12]} "
             f"against {str(pinned.data_digest)[:12]}" + (f"; {job.spec.note}" if job.spec.note else "")
         )
+
+
+@contextlib.contextmanager
+def _any_error(errors: list[str], what: str) -> Iterator[None]:
+    """Add any error to a list: a harness may raise anything for an untrusted answer; other submissions go on."""
+    try:
+        yield
+    except VrbenchError as error:
+        errors += error_messages(error)
+    except Exception as error:
+        os_errors.reraise_os_error(error)
+        errors.append(f"{what}: {type(error).__name__} {sanitize_for_message(str(error), 200)}")
 
 
 @contextlib.contextmanager

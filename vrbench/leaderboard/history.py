@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -73,18 +73,12 @@ def keep_stored_figures(stored: Leaderboard, rows: Sequence[LeaderboardRow]) -> 
 
 def _changed_figures(before: LeaderboardRow, now: LeaderboardRow) -> Iterator[str]:
     """Yield an error for each value of a row that changed; ranks may change, since rows are added."""
-    dumps = (_without_ranks(row.model_dump(exclude=_MUTABLE_FIELDS)) for row in (before, now))
-    different = differences(*dumps)
+    dumps = (row.model_dump(exclude=_MUTABLE_FIELDS) for row in (before, now))
+    different = [found for found in differences(*dumps) if "rank" not in found[0].split(".")]
     if different:
         name, old, new = map(sanitize_for_message, different[0])
         more = f", and {len(different) - 1:,} more of its values" if len(different) > 1 else ""
         yield f"its stored {name} changed: {LEADERBOARD_FILE} has {old}, its answers give {new}{more}"
-
-
-def _without_ranks(value: object) -> object:
-    if isinstance(value, Mapping):
-        return {name: _without_ranks(inner) for name, inner in value.items() if name != "rank"}
-    return [_without_ranks(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 def changed_submissions(root: Path, against: str) -> dict[str, list[str]]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vrbench.core.errors import VrbenchError
+from vrbench.core.errors import VrbenchError, error_messages, raise_errors
 from vrbench.core.io import gzip_text, write_atomically
 from vrbench.core.run_storage import samples_to_jsonl
 from vrbench.core.schemas import Run
@@ -79,27 +78,37 @@ def part_of(run: Run, tasks: Collection[str]) -> Run:
     return Run(record=record.model_copy(update=update), samples=samples, path=run.path)
 
 
-def write_folder(target: Path, files: Mapping[str, bytes], board: Path, check: Callable[[Path], object]) -> None:
-    """Write a folder that appears with all its files or not at all.
+def write_folder(
+    target: Path, files: Mapping[str, bytes], check: Callable[[Path], object], dry_run: bool = False
+) -> PackedFolder:
+    """Write a folder that appears with all its files or not at all; one that is there already is left as it is.
 
     Args:
+        target: `<boards>/<board>/<kind>/<org>__<name>/<revision>`.
         files: path within the folder -> content.
-        board: folder of the board, which holds the unfinished one.
-        check: reads the folder before it gets its name, and raises if it may not.
+        check: reads the unfinished folder, whose path ends like the target's, and raises if it may not be written.
+        dry_run: whether to check it and to write nothing on the board.
     """
-    half = Path(tempfile.mkdtemp(prefix=PACKING_PREFIX, dir=board))
-    try:
+    board = target.parents[2]
+    with tempfile.TemporaryDirectory(prefix=PACKING_PREFIX, dir=None if dry_run else board) as temporary:
+        half = Path(temporary) / target.relative_to(board.parent)
         for name, content in files.items():
             write_atomically(half / name, content)
         os.chmod(half, 0o755)
-        check(half)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(half, target)
-    except BaseException:
-        shutil.rmtree(half, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            target.parent.rmdir()  # which fails unless it is empty
-        raise
+        try:
+            check(half)
+        except VrbenchError as error:
+            raise_errors(message.replace(temporary, str(board.parent)) for message in error_messages(error))
+        is_new = not target.is_dir()
+        if is_new and not dry_run:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.rename(half, target)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    target.parent.rmdir()  # which fails unless it is empty
+                raise
+    return PackedFolder(target, is_new)
 
 
 def changed_files(files: Mapping[str, bytes], there: Mapping[str, Path]) -> list[str]:

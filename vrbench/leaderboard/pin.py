@@ -9,13 +9,12 @@ from typing import Any
 
 import yaml
 
-from vrbench.core.errors import raise_errors
+from vrbench.core.errors import collect_errors, raise_errors
 from vrbench.core.io import read_text, write_atomically
 from vrbench.core.run_storage import load_run
 from vrbench.core.schemas import Run
 from vrbench.evaluation.inputs_digest import definition_digest
 from vrbench.leaderboard.board import BOARD_FILE, Board, load_board, prompts_digest
-from vrbench.leaderboard.untrusted_input.files import attempt
 from vrbench.tasks import registry
 from vrbench.tasks.spec import TaskSpec
 
@@ -62,7 +61,10 @@ def pin(
     board = load_board(folder)
     known = registry.load() if specs is None else specs
     errors = [f"board {board.id}: there is no task file for {task}" for task in board.tasks if task not in known]
-    loaded = [run for path in runs if (run := attempt(lambda path=path: load_run(path), errors))]  # type: ignore[misc]
+    loaded: list[Run] = []
+    for path in runs:
+        with collect_errors(errors):
+            loaded.append(load_run(path))
     families = ", ".join(board.families)
     if family is not None and family not in board.families:
         errors.append(f"family {family!r} is not on board {board.id}; there are {families}")
@@ -73,9 +75,16 @@ def pin(
     errors += [error for run in loaded for error in _validate_run(board, run, known)]
     raise_errors(errors)
     key = family or next(iter(board.families))
-    wanted = dict(_from_tasks(board, known))
+    wanted: dict[Keys, Any] = {}
+    for task in board.tasks:
+        spec = known[task]
+        pinned = {"version": spec.version, "n": spec.n, "definition_digest": definition_digest(spec)}
+        wanted |= {("tasks", task, field): value for field, value in pinned.items()}
     for run in loaded:
-        wanted |= _from_run(board, run, key)
+        for result in run.record.results:
+            if result.task in board.tasks:
+                wanted["tasks", result.task, "data_digest"] = result.data_digest
+                wanted["families", key, "prompts", result.task] = prompts_digest(run.samples[result.task])
     if baseline is not None:
         wanted["families", key, "baseline"] = f"{baseline}@{loaded[0].record.checkpoint.digest[:16]}"
     return _write(Path(folder), board, wanted, replace)
@@ -96,21 +105,6 @@ def _validate_run(board: Board, run: Run, known: Mapping[str, TaskSpec]) -> Iter
             yield f"{label} has {task} at version {result.version}; its version is {known[task].version} now"
         elif result.definition_digest not in ("", definition_digest(known[task])):
             yield f"{label} has another definition of {task} than the task file; run it again"
-
-
-def _from_tasks(board: Board, known: Mapping[str, TaskSpec]) -> Iterator[tuple[Keys, Any]]:
-    for task in board.tasks:
-        spec = known[task]
-        yield ("tasks", task, "version"), spec.version
-        yield ("tasks", task, "n"), spec.n
-        yield ("tasks", task, "definition_digest"), definition_digest(spec)
-
-
-def _from_run(board: Board, run: Run, family: str) -> Iterator[tuple[Keys, Any]]:
-    for result in run.record.results:
-        if result.task in board.tasks:
-            yield ("tasks", result.task, "data_digest"), result.data_digest
-            yield ("families", family, "prompts", result.task), prompts_digest(run.samples[result.task])
 
 
 def _write(folder: Path, board: Board, wanted: Mapping[Keys, Any], replace: bool) -> list[PinnedChange]:

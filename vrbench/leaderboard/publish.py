@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from pydantic import ValidationError
 
 from vrbench.checkpoints.lineage import layer_origins, read_lineage
 from vrbench.checkpoints.locate import PREFIX, locate_checkpoint
-from vrbench.core.errors import VrbenchError, raise_errors
+from vrbench.core.errors import MultipleErrors, VrbenchError, raise_errors
 from vrbench.core.run_storage import load_run
 from vrbench.core.schemas import CheckpointRef, Run, RunRecord
 from vrbench.core.version import __version__
@@ -23,7 +22,7 @@ from vrbench.leaderboard.board import Board, load_board
 from vrbench.leaderboard.packing import PackedFolder, changed_files, part_of, run_files, write_folder
 from vrbench.leaderboard.requirements import validate_requirements
 from vrbench.leaderboard.schema import Submission, parse_reference, submission_path
-from vrbench.leaderboard.submission import read_submission
+from vrbench.leaderboard.submission import read_submission, try_read_submission
 from vrbench.leaderboard.untrusted_input.files import RECIPE_FILE, RUN_FILE, SUBMISSION_FILE, attempt, submission_files
 from vrbench.leaderboard.untrusted_input.parsing import read_record, validation_messages
 from vrbench.leaderboard.untrusted_input.run_folder import read_recipe
@@ -64,16 +63,16 @@ class PreparedSubmission:
     """A submission that is not written yet.
 
     Attributes:
-        submission: the content of `submission.json`.
-        files: name of every other file within its folder -> its bytes.
-        root: the folder of all boards.
         board: what it is submitted to.
+        root: the folder of all boards.
+        submission: the content of `submission.json`.
+        files: name of every file within its folder -> its bytes.
     """
 
+    board: Board
+    root: Path
     submission: Submission
     files: dict[str, bytes]
-    root: Path
-    board: Board
 
     @property
     def path(self) -> Path:
@@ -107,33 +106,34 @@ def pack(
         VrbenchError: all that the board would refuse, at once; or another submission of the same name and revision.
     """
     prepared, errors = prepare(run, baseline, metadata, root)
-    if prepared is not None:
-        errors += conflicts(prepared)
-        if dry_run or make_checker is not None:
-            with tempfile.TemporaryDirectory(prefix="vrbench-submit-") as alone:
-                (Path(alone) / metadata.board).mkdir()
-                found = _check_packed(replace(prepared, root=Path(alone)), Path(root), make_checker)
-            errors += (error.replace(alone, str(root)) for error in found)
-    raise_errors(errors)
-    assert prepared is not None  # else there were errors
-    return PackedFolder(prepared.path, not prepared.path.is_dir()) if dry_run else write(prepared)
+    if prepared is None:
+        raise MultipleErrors(errors)
+
+    def check(folder: Path) -> None:
+        found = errors + conflicts(prepared)
+        if make_checker is not None or not found:
+            found += _check_written(prepared, folder, make_checker)
+        raise_errors(found)
+
+    return write_folder(prepared.path, prepared.files, check, dry_run)
 
 
-def _check_packed(
-    alone: PreparedSubmission, root: Path, make_checker: Callable[[Board], SubmissionChecker] | None
+def _check_written(
+    prepared: PreparedSubmission, folder: Path, make_checker: Callable[[Board], SubmissionChecker] | None
 ) -> list[str]:
-    """Return the errors found when a submission is packed into an empty folder, read back, and optionally rescored."""
+    """Return the errors found when a written submission is read back, and optionally scored again."""
+    board, reference = prepared.board, prepared.submission.baseline
+    if make_checker is None:
+        return try_read_submission(folder, board.n_items)[1]
     errors: list[str] = []
-    packed = attempt(lambda: write(alone), errors)
-    checker = attempt(lambda: make_checker(alone.board), errors) if make_checker else None
-    if packed is None or checker is None:
+    checker = attempt(lambda: make_checker(board), errors)
+    if checker is None:
         return errors
-    reference, baselines = alone.submission.baseline, {}
-    place = root / submission_path(alone.board.id, *parse_reference(reference))
-    if not alone.submission.is_baseline and place.is_dir():
-        stored = attempt(lambda: read_submission(place, alone.board.n_items), errors)
+    place, baselines = prepared.root / submission_path(board.id, *parse_reference(reference)), {}
+    if not prepared.submission.is_baseline and place.is_dir():
+        stored = attempt(lambda: read_submission(place, board.n_items), errors)
         baselines = {reference: stored.run} if stored else {}
-    return errors + list(checker.check(packed.path, baselines).reasons)
+    return errors + list(checker.check(folder, baselines).reasons)
 
 
 def prepare(
@@ -165,23 +165,8 @@ def prepare(
     if submission is None:
         return None, errors
     errors += validate_requirements(board, submission, ours.record, ours.samples, record)
-    return PreparedSubmission(submission, files, Path(root), board), list(dict.fromkeys(errors))
-
-
-def write(prepared: PreparedSubmission) -> PackedFolder:
-    """Write a prepared submission in one step, so that a folder of that name is a whole submission.
-
-    Raises:
-        VrbenchError: what was written would be refused when it is read; nothing is left of it then.
-    """
-    target = prepared.path
-    if target.is_dir():
-        raise_errors(conflicts(prepared))
-        return PackedFolder(target, is_new=False)
-    files = {SUBMISSION_FILE: (prepared.submission.model_dump_json(indent=1) + "\n").encode(), **prepared.files}
-    board = prepared.root / prepared.submission.board
-    write_folder(target, files, board, lambda half: read_submission(half, prepared.board.n_items))
-    return PackedFolder(target, is_new=True)
+    files[SUBMISSION_FILE] = (submission.model_dump_json(indent=1) + "\n").encode()
+    return PreparedSubmission(board, Path(root), submission, files), list(dict.fromkeys(errors))
 
 
 def conflicts(prepared: PreparedSubmission) -> list[str]:
@@ -196,7 +181,7 @@ def conflicts(prepared: PreparedSubmission) -> list[str]:
     ours = prepared.submission
     fields = there.model_dump(exclude={"submitted", "vrbench"})  # they differ when it is packed on another day
     other = [name for name, value in fields.items() if value != getattr(ours, name)]
-    other += changed_files(prepared.files, {name: path for name, path in files.items() if name != SUBMISSION_FILE})
+    other += [name for name in changed_files(prepared.files, files) if name != SUBMISSION_FILE]
     if not other:
         return []
     return [
@@ -209,20 +194,20 @@ def _recipe(ref: CheckpointRef, folder: Path | None) -> str:
     """Return the recipe in a checkpoint's folder; empty if there is none, or no folder of this checkpoint is found."""
     if folder is not None and not folder.is_dir():
         raise VrbenchError(f"--ckpt {str(folder)!r} is not a folder")
-    try:
-        place = folder or (locate_checkpoint(ref.id, offline=True).folder if ref.id.startswith(PREFIX) else None)
-        found = read_lineage(place) if place else None
-    except VrbenchError:
-        if folder is not None:
-            raise
-        return ""
+    errors: list[str] = []
+    place = folder
+    if folder is None and ref.id.startswith(PREFIX):
+        place = attempt(lambda: locate_checkpoint(ref.id, offline=True).folder, errors)
+    found = attempt(lambda: read_lineage(place), errors) if place else None
     fields = ("id", "steps", "weights")
     same = found and ref.lineage and all(getattr(found, name) == getattr(ref.lineage[0], name) for name in fields)
-    if place is None or not same:
-        if folder is not None:
-            raise VrbenchError(f"--ckpt {str(folder)!r} is not the checkpoint that was run, {ref.id}; give its folder")
+    if not same and not errors:
+        errors.append(f"--ckpt {str(folder)!r} is not the checkpoint that was run, {ref.id}; give its folder")
+    if folder is not None:
+        raise_errors(errors)
+    if place is None or errors or not (place / RECIPE_FILE).is_file():
         return ""
-    return read_recipe(place / RECIPE_FILE) if (place / RECIPE_FILE).is_file() else ""
+    return read_recipe(place / RECIPE_FILE)
 
 
 def _family(board: Board, base: Run, given: str | None, errors: list[str]) -> str | None:

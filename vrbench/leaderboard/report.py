@@ -18,9 +18,8 @@ MAX_REASON = 400
 def as_text(found: Validation) -> str:
     """Return one line for each rejection, one for each reason, and how many submissions were accepted."""
     lines = []
-    for rejection in found.rejections:
-        reasons = (f"  - {sanitize_for_display(reason, MAX_REASON)}" for reason in rejection.reasons)
-        lines += [f"refused: {rejection.path}", *reasons]
+    for path, reasons in found.rejections.items():
+        lines += [f"refused: {path}", *(f"  - {sanitize_for_display(reason, MAX_REASON)}" for reason in reasons)]
     return "\n".join([*lines, *(f"note: {note}" for note in found.notes), _summary(found)]) + "\n"
 
 
@@ -35,12 +34,12 @@ def _summary(found: Validation) -> str:
 
 
 def _rejected(found: Validation) -> Iterator[str]:
-    rejections = found.rejections
-    for rejection in rejections[:MAX_LISTED]:
-        yield from ("", f"**Refused:** {markdown_code(rejection.path, 200)}", "")
-        yield from (f"- {markdown_code(reason, MAX_REASON)}" for reason in rejection.reasons[:MAX_LISTED])
-        if len(rejection.reasons) > MAX_LISTED:
-            yield f"- and {len(rejection.reasons) - MAX_LISTED:,} more reasons"
+    rejections = list(found.rejections.items())
+    for path, reasons in rejections[:MAX_LISTED]:
+        yield from ("", f"**Refused:** {markdown_code(path, 200)}", "")
+        yield from (f"- {markdown_code(reason, MAX_REASON)}" for reason in reasons[:MAX_LISTED])
+        if len(reasons) > MAX_LISTED:
+            yield f"- and {len(reasons) - MAX_LISTED:,} more reasons"
     if len(rejections) > MAX_LISTED:
         yield f"\nand {len(rejections) - MAX_LISTED:,} more refused"
 

@@ -68,17 +68,13 @@ def pack_reproduction(
     files = run_files(ours, errors)
     raise_errors(errors)
     files[REPRODUCTION_FILE] = (reproduction.model_dump_json(indent=1) + "\n").encode()
-    return [_write(folder / REPRODUCTIONS / place.parent.name / revision, files, held) for place in submitted]
-
-
-def _write(target: Path, files: dict[str, bytes], board: Board) -> PackedFolder:
-    if not target.is_dir():
-        write_folder(target, files, target.parents[2], lambda half: read_reproduction(half, board))
-        return PackedFolder(target, is_new=True)
-    there = submission_files(target, FILES, ())
-    if set(changed_files(files, there)) - {REPRODUCTION_FILE}:  # which has the day
-        raise VrbenchError(f"{target} holds another run already; remove it to put this one in its place")
-    return PackedFolder(target, is_new=False)
+    found = []
+    for place in submitted:
+        target = folder / REPRODUCTIONS / place.parent.name / revision
+        if target.is_dir() and set(changed_files(files, submission_files(target, FILES, ()))) - {REPRODUCTION_FILE}:
+            raise VrbenchError(f"{target} holds another run already; remove it to put this one in its place")
+        found.append(write_folder(target, files, lambda half: read_reproduction(half, held)))
+    return found
 
 
 def check_reproductions(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Any, Literal, TypeVar
 
 from vrbench.checkpoints.lineage import layer_origins
-from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import CheckpointRef, Lineage, Run, RunRecord
 from vrbench.core.version import __version__
@@ -24,6 +23,7 @@ from vrbench.leaderboard.schema import (
     SuiteMean,
     VerificationStatus,
 )
+from vrbench.leaderboard.untrusted_input.files import attempt
 from vrbench.leaderboard.untrusted_input.parsing import parse_json
 from vrbench.statistics import bootstrap, pairing
 from vrbench.statistics.claims import POOLS, parse, parse_all
@@ -73,20 +73,19 @@ def leaderboard_row(board: Board, submission: Submission, run: Run, baseline: Ru
 def _task_scores(task: str, run: Run, row: ComparisonRow, is_baseline: bool) -> RowTaskScores:
     result = run.result(task)
     assert result.score is not None  # else the submission was refused
-    difference = ScoreWithCI(value=row.difference, low=row.difference_low, high=row.difference_high)
     return RowTaskScores(
         task=task,
         n=result.n,
         n_unscored=result.n_unscored,
         clusters=result.score.clusters,
         score=ScoreWithCI(value=result.score.value, low=result.score.low, high=result.score.high),
-        difference=_NO_DIFFERENCE if is_baseline else difference,
-        retention=_KEPT_ALL if is_baseline else _retention(row),
+        difference=_NO_DIFFERENCE if is_baseline else _figure(row, "difference"),
+        retention=_KEPT_ALL if is_baseline else _figure(row, "retention"),
     )
 
 
-def _retention(row: ComparisonRow) -> ScoreWithCI:
-    return ScoreWithCI(value=row.retention, low=row.retention_low, high=row.retention_high)
+def _figure(row: ComparisonRow, name: Literal["difference", "retention"]) -> ScoreWithCI:
+    return ScoreWithCI(value=getattr(row, name), low=getattr(row, f"{name}_low"), high=getattr(row, f"{name}_high"))
 
 
 def _mean(
@@ -103,7 +102,9 @@ def _mean(
         tasks=tuple(used),
         n=sum(run.result(task).n for task in used),
         score=ScoreWithCI(value=sum(values) / len(values), low=low, high=high),
-        retention=_KEPT_ALL if is_baseline else _retention(comparison_row(name, "suite", name, used, tested=False)),
+        retention=_KEPT_ALL
+        if is_baseline
+        else _figure(comparison_row(name, "suite", name, used, tested=False), "retention"),
     )
 
 
@@ -168,16 +169,16 @@ def _training(lineages: Sequence[Lineage]) -> tuple[float | None, list[str]]:
 
 
 def _seconds_and_device(note: str) -> tuple[float | None, str]:
-    """Return seconds and device from a training step's note, a JSON object where vrbench wrote it."""
-    try:
-        fields = parse_json(note, "the note")
-    except VrbenchError:
-        return None, ""
-    if not isinstance(fields, dict):
-        return None, ""
+    fields = note_fields(note) or {}
     seconds, device = fields.get("seconds"), fields.get("device")
     usable = isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and 0 <= seconds < float("inf")
     return float(fields["seconds"]) if usable else None, device if isinstance(device, str) else ""
+
+
+def note_fields(note: str) -> dict[str, Any] | None:
+    """Return the fields of a step's note, a JSON object where vrbench wrote it; None for any other text."""
+    found = attempt(lambda: parse_json(note, "the note"), [])
+    return found if isinstance(found, dict) else None
 
 
 def build_leaderboard(board: Board, specs: Mapping[str, TaskSpec], rows: Sequence[LeaderboardRow]) -> Leaderboard:
@@ -185,15 +186,9 @@ def build_leaderboard(board: Board, specs: Mapping[str, TaskSpec], rows: Sequenc
     suites = {task: "visual" for task in board.suites.visual} | {task: "text" for task in board.suites.text}
     tasks = tuple(
         LeaderboardTask(
-            id=task,
+            **spec.model_dump(include={"id", "title", "metric", "higher_is_better", "chance", "n", "version"}),
             suite=suites.get(task, ""),
-            title=spec.title,
-            metric=spec.metric,
             unit=METRICS[spec.metric].kind,
-            higher_is_better=spec.higher_is_better,
-            chance=spec.chance,
-            n=spec.n,
-            version=spec.version,
         )
         for task, spec in specs.items()
     )
@@ -203,29 +198,31 @@ def build_leaderboard(board: Board, specs: Mapping[str, TaskSpec], rows: Sequenc
 
 def ranked(rows: Sequence[LeaderboardRow], tasks: Sequence[LeaderboardTask]) -> tuple[LeaderboardRow, ...]:
     """Return the rows with every score's rank, by visual score, best first, then by what names them."""
-    found = list(rows)
-    for suite in ("visual", "text"):
-        means = _with_ranks([getattr(row, suite) for row in rows])
-        found = [row.model_copy(update={suite: mean}) for row, mean in zip(found, means, strict=True)]
     columns = [
         _with_ranks([row.tasks[place] for row in rows], task.higher_is_better) for place, task in enumerate(tasks)
     ]
-    by_row = zip(*columns, strict=True)
-    found = [row.model_copy(update={"tasks": scores}) for row, scores in zip(found, by_row, strict=True)]
+    visual, text = _with_ranks([row.visual for row in rows]), _with_ranks([row.text for row in rows])
+    found = [
+        row.model_copy(update={"visual": visual[place], "text": text[place], "tasks": tuple(c[place] for c in columns)})
+        for place, row in enumerate(rows)
+    ]
     return tuple(sorted(found, key=_order))
 
 
 def _with_ranks(records: Sequence[RankedT], higher_is_better: bool = True) -> list[RankedT]:
     """Return one record of each row, or None, with the ranks of its score and of its retention."""
-    scores = rank_scores([None if record is None else record.score for record in records], higher_is_better)
-    retentions = rank_scores([None if record is None else record.retention for record in records])
-    found = list(records)
-    for place, record in enumerate(records):
-        if record is not None:
-            score = record.score.model_copy(update={"rank": scores[place]})
-            retention = record.retention.model_copy(update={"rank": retentions[place]})
-            found[place] = record.model_copy(update={"score": score, "retention": retention})
-    return found
+    scores = rank_scores([record and record.score for record in records], higher_is_better)
+    retentions = rank_scores([record and record.retention for record in records])
+    return [
+        record
+        and record.model_copy(
+            update={
+                "score": record.score.model_copy(update={"rank": score}),
+                "retention": record.retention.model_copy(update={"rank": retention}),
+            }
+        )
+        for record, score, retention in zip(records, scores, retentions, strict=True)
+    ]
 
 
 def rank_scores(scores: Sequence[ScoreWithCI | None], higher_is_better: bool = True) -> list[Rank | None]:

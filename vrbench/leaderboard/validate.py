@@ -5,11 +5,11 @@ Importing this module is cheap; validating imports the harnesses, needs no model
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vrbench.core.cache import usable_cores
 from vrbench.core.errors import VrbenchError, error_messages, raise_errors
 from vrbench.core.io import write_atomically
 from vrbench.leaderboard import history
@@ -23,28 +23,14 @@ from vrbench.leaderboard.untrusted_input import limits
 from vrbench.leaderboard.untrusted_input.files import attempt, read_bytes, submission_folders
 
 
-@dataclass(frozen=True)
-class Rejection:
-    """A rejected submission, reproduction or file, with every reason.
-
-    Attributes:
-        board: id of the board.
-        path: of a submission, a reproduction or a board's file, relative to the folder of all boards.
-        reasons: one message each.
-    """
-
-    board: str
-    path: str
-    reasons: tuple[str, ...]
-
-
 @dataclass
 class Validation:
     """The result of validating boards.
 
     Attributes:
         root: the folder of all boards.
-        reasons: path -> why it is refused; empty if everything is accepted.
+        reasons: path of a submission, a reproduction or a board's file, relative to the root -> why it is refused, one
+            message each; empty if everything is accepted.
         boards: id -> the recomputed board; none of boards of which a single submission was validated.
         accepted: paths of the submissions that were accepted, relative to the root.
         rows: their rows, in the same order; with ranks in `boards` only.
@@ -61,12 +47,9 @@ class Validation:
     notes: list[str] = field(default_factory=list)
 
     @property
-    def rejections(self) -> tuple[Rejection, ...]:
-        """What is refused, by path."""
-        return tuple(
-            Rejection(path.split("/")[0], path, tuple(dict.fromkeys(reasons)))
-            for path, reasons in sorted(self.reasons.items())
-        )
+    def rejections(self) -> dict[str, list[str]]:
+        """Path, in alphabetical order -> every reason once."""
+        return {path: list(dict.fromkeys(reasons)) for path, reasons in sorted(self.reasons.items())}
 
     def refuse(self, place: Path, reasons: Sequence[str]) -> None:
         """Add reasons why a submission, a reproduction or a board's file is refused."""
@@ -106,7 +89,7 @@ def validate(
         except VrbenchError as error:
             found.refuse(root / board.id / BOARD_FILE, error_messages(error))
             continue
-        _validate_board(found, checker, present, submission, jobs or cores())
+        _validate_board(found, checker, present, submission, jobs or usable_cores())
     if against is not None:
         for changed, reasons in history.changed_submissions(root, against).items():
             found.refuse(root / changed, reasons)
@@ -119,7 +102,7 @@ def write_leaderboards(found: Validation) -> list[Path]:
     Raises:
         VrbenchError: something was refused.
     """
-    raise_errors(f"{rejection.path}: {reason}" for rejection in found.rejections for reason in rejection.reasons)
+    raise_errors(f"{path}: {reason}" for path, reasons in found.rejections.items() for reason in reasons)
     files = {found.root / board / LEADERBOARD_FILE: new.json_text for board, new in found.boards.items()}
     for file, text in files.items():
         write_atomically(file, text)
@@ -179,8 +162,3 @@ def _notes_of_empty(board: Board) -> Iterator[str]:
         more = f", and {len(unpinned) - 1:,} more like it" if len(unpinned) > 1 else ""
         yield f"{unpinned[0]}{more}"
     yield f"board {board.id}: there is no submission yet"
-
-
-def cores() -> int:
-    """Return the processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

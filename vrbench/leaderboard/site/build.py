@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from vrbench.core.errors import VrbenchError, raise_errors
 from vrbench.core.io import validate_output
-from vrbench.leaderboard.site import board, pages, sample_pages, submission_page, task_page, vendored
+from vrbench.leaderboard.site import board, pages, sample_pages, submission_page, vendored
 from vrbench.leaderboard.site.content import BoardContent, load_content
 from vrbench.leaderboard.site.pages import Frame, PageLink
 from vrbench.tasks import registry
@@ -45,13 +44,19 @@ def build(
     specs = registry.load(include_path)
     content = load_content(Path(root), specs)
     place.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}."))
-    try:
-        _write_site(content, specs, unfinished, data_root)
-        _replace(unfinished, place)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
+    with tempfile.TemporaryDirectory(
+        dir=place.parent, prefix=f".{place.name}.", ignore_cleanup_errors=True
+    ) as temporary:
+        new, old = Path(temporary, "new"), Path(temporary, "old")
+        _write_site(content, specs, new, data_root)
+        if place.exists():
+            place.rename(old)
+        try:
+            new.rename(place)
+        except BaseException:
+            if old.exists():
+                old.rename(place)
+            raise
     return place / pages.HOME
 
 
@@ -84,9 +89,8 @@ def _files(
     for each in content:
         yield pages.board_page(each.board.id), board.page(each, frame, pages.board_page(each.board.id))
         yield from board.tables(each)
-        browsers = sample_pages.browsers(each)
-        yield from task_page.task_pages(each, frame, specs, browsers)
-        yield from submission_page.submission_pages(each, frame, browsers)
+        yield from board.task_pages(each, frame, specs)
+        yield from submission_page.submission_pages(each, frame)
         yield from sample_pages.files(each, frame, specs, data_root)
 
 
@@ -99,19 +103,3 @@ def _validate_place(place: Path) -> None:
             "a new one, or that of an older site"
         )
     raise_errors(validate_output(place, "checkpoint"))
-
-
-def _replace(new: Path, place: Path) -> None:
-    """Move the new folder to its place; the old one is removed only when the new one is there."""
-    if not place.exists():
-        new.rename(place)
-        return
-    old = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}.old."))
-    place.rename(old / "site")
-    try:
-        new.rename(place)
-    except BaseException:
-        (old / "site").rename(place)
-        raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from vrbench.leaderboard.schema import Leaderboard, LeaderboardRow, ScoreWithCI
 from vrbench.leaderboard.site import wording
-from vrbench.leaderboard.site.drawings import BarScale, bar_scale, interval_bar, region_strip
+from vrbench.leaderboard.site.drawings import Axis, bar_scale, interval_bar, region_strip
 from vrbench.leaderboard.untrusted_input.text import sanitize_for_display
 from vrbench.statistics.schema import Claim, Verdict
 
@@ -113,11 +113,6 @@ def table_groups(columns: Sequence[TableColumn]) -> list[tuple[str, list[TableCo
     return [(group, list(members)) for group, members in groupby(ordered, lambda column: column.group)]
 
 
-def csv_cells(row: LeaderboardRow, columns: Sequence[TableColumn]) -> dict[str, Any]:
-    """Return a row of the CSV file by the names in its first line."""
-    return {name: get(row) for column in columns for name, get in column.csv.items()}
-
-
 def _mean_columns(suite: str, rows: Sequence[LeaderboardRow]) -> Iterator[TableColumn]:
     """Yield rank, score and retention of a mean; in the table only if some row has it."""
     score, retention = getter(f"{suite}.score"), getter(f"{suite}.retention")
@@ -139,7 +134,6 @@ def _mean_columns(suite: str, rows: Sequence[LeaderboardRow]) -> Iterator[TableC
 
 
 def _ends(name: str, path: str) -> dict[str, Get]:
-    """Return the cells of a score and of its interval."""
     return {name: getter(f"{path}.value"), f"{name}_low": getter(f"{path}.low"), f"{name}_high": getter(f"{path}.high")}
 
 
@@ -147,13 +141,10 @@ def _claim_column(claim: Claim) -> TableColumn:
     def verdict(row: LeaderboardRow) -> Verdict | None:
         return next((verdict for verdict in row.verdicts if verdict.claim.text == claim.text), None)
 
-    def name(row: LeaderboardRow) -> str | None:
-        found = verdict(row)
-        return found.verdict if found else None
-
     return TableColumn(
-        {claim.text: name}, wording.claim(claim), VERDICTS, lambda row: _verdict(verdict(row)),
-        lambda row: name(row) or "",
+        {claim.text: lambda row: found.verdict if (found := verdict(row)) else None},
+        wording.claim(claim), VERDICTS, lambda row: _verdict(verdict(row)),
+        lambda row: found.verdict if (found := verdict(row)) else "",
     )  # fmt: skip
 
 
@@ -188,7 +179,7 @@ def _rank(score: ScoreWithCI | None) -> Markup:
     return _titled(wording.span(rank), wording.span_words(rank)) if score else NO_VALUE
 
 
-def _retention(score: ScoreWithCI | None, scale: BarScale) -> Markup:
+def _retention(score: ScoreWithCI | None, scale: Axis) -> Markup:
     if score is None:
         return NO_VALUE
     figure = Markup('<span class="figure">{} <span class="ends">{}</span></span>')
@@ -206,7 +197,7 @@ def _verdict(verdict: Verdict | None) -> Markup:
 def _layers_tuned(row: LeaderboardRow) -> Markup:
     title = sanitize_for_display(row.region.tuned, 200)
     span = Markup('<span title="{}">{}<span class="small">{}</span></span>')
-    return span.format(title, region_strip(row.region), wording.tuned_briefly(row.region))
+    return span.format(title, region_strip(row.region), wording.tuned(row.region, ""))
 
 
 def _layers_removed(row: LeaderboardRow) -> Markup:

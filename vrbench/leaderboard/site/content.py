@@ -11,7 +11,7 @@ from vrbench.core.schemas import RunRecord
 from vrbench.leaderboard.board import Board, boards
 from vrbench.leaderboard.history import LEADERBOARD_FILE, read_leaderboard
 from vrbench.leaderboard.rows import build_leaderboard
-from vrbench.leaderboard.schema import SUBMISSIONS, Leaderboard, LeaderboardRow, Submission
+from vrbench.leaderboard.schema import SUBMISSIONS, Leaderboard, LeaderboardRow, LeaderboardTask, Submission
 from vrbench.leaderboard.submission import read_submission
 from vrbench.leaderboard.untrusted_input.files import quote_path, submission_folders
 from vrbench.tasks.spec import TaskSpec
@@ -57,6 +57,11 @@ class BoardContent:
         if entry.row.is_baseline:
             return None
         return next((other for other in self.entries if other.row.key == entry.row.baseline), None)
+
+    def shown_tasks(self, entry: BoardEntry) -> list[LeaderboardTask]:
+        """Return the tasks whose samples may be shown and that a submission has answered."""
+        answered = {result.task for result in entry.record.results if result.status == "ok"}
+        return [task for task in self.table.tasks if self.board.shown.get(task.id) and task.id in answered]
 
 
 def load_content(root: Path, specs: Mapping[str, TaskSpec]) -> tuple[BoardContent, ...]:

@@ -5,15 +5,16 @@ Only numbers are drawn, and their colours are the style sheet's, so that they fo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import inf
 from statistics import quantiles
 
 from markupsafe import Markup
 
 from vrbench.core.layers import LayerSet
 from vrbench.leaderboard.schema import LayerRegion, ScoreWithCI
+from vrbench.reporting.formatting import MINUS
 
 WIDTH, HEIGHT = 116, 14
 _INSET = 4
@@ -29,29 +30,38 @@ MARKERS = (
 
 
 @dataclass(frozen=True)
-class BarScale:
-    """The scale of the bars of one column, so that they can be compared by eye.
+class Axis:
+    """An axis: the values at its two ends, and the pixels between which they are drawn; the default is that of a bar.
 
     Attributes:
-        low, high: values at the left and the right end.
-        mark: where a line is drawn: 100 % of the baseline, or no difference.
+        mark: where a line is drawn across it: 100 % of the baseline, or no difference.
     """
 
     low: float
     high: float
+    start: float = _INSET
+    end: float = WIDTH - _INSET
     mark: float | None = None
 
-    def x(self, value: float) -> float:
-        """Return where a value is drawn, in pixels; what is outside is drawn at the end."""
+    def pixel(self, value: float) -> float:
+        """Return where a value is drawn; what is outside is drawn at the end."""
         part = min(1.0, max(0.0, (value - self.low) / ((self.high - self.low) or 1.0)))
-        return round(_INSET + part * (WIDTH - 2 * _INSET), 1)
+        return round(self.start + part * (self.end - self.start), 1)
 
     def beyond(self, value: float) -> int:
-        """Return -1 for what is left of the scale, 1 for what is right of it, else 0."""
+        """Return -1 for what is left of the axis, 1 for what is right of it, else 0."""
         return (value > self.high) - (value < self.low)
 
+    def ticks(self) -> list[tuple[float, str]]:
+        """Return pixel and label of about six round values."""
+        rough = (self.high - self.low) / 6
+        unit = 10.0 ** math.floor(math.log10(rough))
+        step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough)
+        numbers = range(math.ceil(self.low / step), math.floor(self.high / step) + 1)
+        return [(self.pixel(n * step), f"{n * step:.6g}".replace("-", MINUS)) for n in numbers]
 
-def bar_scale(scores: Iterable[ScoreWithCI | None], mark: float | None = None) -> BarScale:
+
+def bar_scale(scores: Iterable[ScoreWithCI | None], mark: float | None = None) -> Axis:
     """Return the range of some scores and their intervals, the mark included.
 
     With a mark, the scale reaches no further from it than `REACH` times the upper quartile of the estimates' distances,
@@ -60,22 +70,22 @@ def bar_scale(scores: Iterable[ScoreWithCI | None], mark: float | None = None) -
     known = [score for score in scores if score is not None and score.value is not None]
     ends = [end for score in known for end in (score.value, score.low, score.high) if end is not None]
     if mark is None:
-        return BarScale(min(ends, default=0.0), max(ends, default=1.0), mark)
+        return Axis(min(ends, default=0.0), max(ends, default=1.0))
     distances = (abs(score.value - mark) for score in known if score.value is not None)
     far = [distance for distance in distances if distance]
-    reach = REACH * quantiles(far, n=4, method="inclusive")[2] if len(far) > 1 else inf
+    reach = REACH * quantiles(far, n=4, method="inclusive")[2] if len(far) > 1 else math.inf
     ends.append(mark)
-    return BarScale(max(min(ends), mark - reach), min(max(ends), mark + reach), mark)
+    return Axis(max(min(ends), mark - reach), min(max(ends), mark + reach), mark=mark)
 
 
-def interval_bar(score: ScoreWithCI | None, scale: BarScale) -> Markup:
+def interval_bar(score: ScoreWithCI | None, scale: Axis) -> Markup:
     """Draw an interval with its estimate; hidden from a screen reader, for which the numbers are beside it."""
-    parts = [] if scale.mark is None else [f'<path class="bar-mark" d="M{scale.x(scale.mark)} 0V{HEIGHT}"/>']
+    parts = [] if scale.mark is None else [f'<path class="bar-mark" d="M{scale.pixel(scale.mark)} 0V{HEIGHT}"/>']
     middle = HEIGHT / 2
     if score is not None and score.low is not None and score.high is not None:
-        parts.append(f'<path class="bar-ends" d="M{scale.x(score.low)} {middle:g}H{scale.x(score.high)}"/>')
+        parts.append(f'<path class="bar-ends" d="M{scale.pixel(score.low)} {middle:g}H{scale.pixel(score.high)}"/>')
     if score is not None and score.value is not None:
-        x, way = scale.x(score.value), scale.beyond(score.value)
+        x, way = scale.pixel(score.value), scale.beyond(score.value)
         arrow = f'<path class="bar-dot" d="M{x + 4 * way:g} {middle:g}l{-7 * way} -4v8z"/>'
         parts.append(arrow if way else f'<circle class="bar-dot" cx="{x}" cy="{middle:g}" r="3"/>')
     return _svg("bar", WIDTH, HEIGHT, parts)

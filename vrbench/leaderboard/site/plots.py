@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from vrbench.leaderboard.schema import LeaderboardRow, ScoreWithCI
 from vrbench.leaderboard.site import wording
-from vrbench.leaderboard.site.drawings import MARKERS
+from vrbench.leaderboard.site.columns import getter
+from vrbench.leaderboard.site.drawings import MARKERS, Axis
 from vrbench.leaderboard.untrusted_input.text import sanitize_for_display
-from vrbench.reporting.formatting import MINUS
 
 WIDTH, HEIGHT = 430, 350
 LEFT, RIGHT, TOP, BOTTOM = 54, WIDTH - 12, 10, HEIGHT - 44
@@ -20,32 +19,6 @@ MARGIN = 0.09
 """Share of the data's range that is left free at each end of an axis."""
 MAX_NAMED = 9
 """Points of a plot up to which each carries its name; of more, the name shows under the pointer."""
-
-GetScore = Callable[[LeaderboardRow], ScoreWithCI | None]
-Box = tuple[float, float, float, float]
-"""Left, top, right and bottom end, in pixels."""
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One axis: the range of values that it shows, and the pixels between which they are drawn."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-
-    def pixel(self, value: float) -> float:
-        """Return where a value is drawn."""
-        return round(self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start), 1)
-
-    def ticks(self) -> list[tuple[float, str]]:
-        """Return pixel and label of about six round values."""
-        rough = (self.high - self.low) / 6
-        unit = 10.0 ** math.floor(math.log10(rough))
-        step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough)
-        numbers = range(math.ceil(self.low / step), math.floor(self.high / step) + 1)
-        return [(self.pixel(n * step), f"{n * step:.6g}".replace("-", MINUS)) for n in numbers]
 
 
 @dataclass(frozen=True)
@@ -65,8 +38,8 @@ class BoardPlot:
     title: str
     x_label: str
     y_label: str
-    x: GetScore
-    y: GetScore
+    x: Callable[[LeaderboardRow], ScoreWithCI | None]
+    y: Callable[[LeaderboardRow], ScoreWithCI | None]
     lines: tuple[float | None, float | None]
     x_range: tuple[float, float] | None = None
 
@@ -80,24 +53,21 @@ class BoardPlot:
         points = [(row, x, y) for row, x, y in pairs if x and y and x.value is not None and y.value is not None]
         if not points:
             return None
-        across = Axis(*(self.x_range or _range([x for _, x, _ in points], self.lines[0])), LEFT, RIGHT)
-        up = Axis(*_range([y for _, _, y in points], self.lines[1]), BOTTOM, TOP)
+        x_low, x_high = self.x_range or _range([x for _, x, _ in points], self.lines[0])
+        across = Axis(x_low, x_high, LEFT, RIGHT, self.lines[0])
+        up = Axis(*_range([y for _, _, y in points], self.lines[1]), BOTTOM, TOP, self.lines[1])
         drawn = [_point(row, x, y, across, up, kinds.index(kind_of(row))) for row, x, y in points]
         return {
             "about": self,
             "box": {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM},
-            "ticks": (across.ticks(), up.ticks()),
-            "lines": [
-                None if value is None else axis.pixel(value)
-                for value, axis in zip(self.lines, (across, up), strict=True)
-            ],
+            "across": across,
+            "up": up,
             "points": drawn,
             "names": _names(drawn) if len(points) <= MAX_NAMED else [],
         }
 
 
 def _range(scores: Sequence[ScoreWithCI], line: float | None) -> tuple[float, float]:
-    """Return the range of some scores, their intervals and a line, with a margin."""
     values = [end for score in scores for end in (score.value, score.low, score.high, line) if end is not None]
     low, high = min(values), max(values)
     margin = MARGIN * (high - low) or 1.0
@@ -128,26 +98,21 @@ def _point(row: LeaderboardRow, x: ScoreWithCI, y: ScoreWithCI, across: Axis, up
 
 def _names(points: Sequence[dict[str, Any]]) -> list[tuple[float, float, str]]:
     """Return labels with positions: each beside its point, at the first place where it covers nothing."""
-    taken: list[Box] = [(p["x"] - 6, p["y"] - 6, p["x"] + 6, p["y"] + 6) for p in points]
+    taken = [(p["x"] - 6, p["y"] - 6, p["x"] + 6, p["y"] + 6) for p in points]
     found = []
     for point in points:
         name, x, y = sanitize_for_display(point["row"].name, 28), point["x"], point["y"]
         width = 6.2 * len(name)
         for dx, dy in ((9, -18), (-9 - width, -18), (9, 5), (-9 - width, 5), (-width / 2, -21), (-width / 2, 8)):
-            box = (x + dx, y + dy, x + dx + width, y + dy + 13)
-            if _is_inside(box) and not any(_overlap(box, other) for other in taken):
-                taken.append(box)
-                found.append((round(box[0], 1), round(box[3] - 3, 1), name))
+            left, top, right, bottom = x + dx, y + dy, x + dx + width, y + dy + 13
+            is_inside = left >= LEFT and right <= RIGHT and top >= TOP and bottom <= BOTTOM
+            if is_inside and not any(
+                left < box[2] and box[0] < right and top < box[3] and box[1] < bottom for box in taken
+            ):
+                taken.append((left, top, right, bottom))
+                found.append((round(left, 1), round(bottom - 3, 1), name))
                 break
     return found
-
-
-def _is_inside(box: Box) -> bool:
-    return LEFT <= box[0] and box[2] <= RIGHT and TOP <= box[1] and box[3] <= BOTTOM
-
-
-def _overlap(one: Box, other: Box) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def kinds_of(rows: Sequence[LeaderboardRow]) -> list[str]:
@@ -166,29 +131,22 @@ def plot_contents(rows: Sequence[LeaderboardRow]) -> list[dict[str, Any]]:
     return [content for plot in PLOTS if (content := plot.content(rows, kinds)) is not None]
 
 
-def _visual(row: LeaderboardRow) -> ScoreWithCI | None:
-    return row.visual.retention if row.visual else None
-
-
-def _text(row: LeaderboardRow) -> ScoreWithCI | None:
-    return row.text.retention if row.text else None
-
-
-def _share(row: LeaderboardRow) -> ScoreWithCI | None:
+def _share(row: LeaderboardRow) -> ScoreWithCI:
     return ScoreWithCI(value=100 * row.region.tuned_share)
 
 
 PLOTS = (
     BoardPlot(
         "plot-both", "Visual score kept, against text score kept",
-        "visual score kept, %", "text score kept, %", _visual, _text, (100.0, 100.0),
+        "visual score kept, %", "text score kept, %",
+        getter("visual.retention"), getter("text.retention"), (100.0, 100.0),
     ),
     BoardPlot(
         "plot-visual", "Visual score kept, against the share of layers tuned",
-        "layers tuned, %", "visual score kept, %", _share, _visual, (None, 100.0), (-4.0, 106.0),
+        "layers tuned, %", "visual score kept, %", _share, getter("visual.retention"), (None, 100.0), (-4.0, 106.0),
     ),
     BoardPlot(
         "plot-text", "Text score kept, against the share of layers tuned",
-        "layers tuned, %", "text score kept, %", _share, _text, (None, 100.0), (-4.0, 106.0),
+        "layers tuned, %", "text score kept, %", _share, getter("text.retention"), (None, 100.0), (-4.0, 106.0),
     ),
 )  # fmt: skip

@@ -50,15 +50,6 @@ ItemTargets = list[tuple[str, str]]
 """Id and right answer of each item of a task."""
 
 
-def browsers(content: BoardContent) -> dict[str, dict[str, str]]:
-    """Return row key -> task -> path of its sample browser within the site; nothing is read."""
-    board = content.board.id
-    return {
-        entry.row.key: {task.id: pages.samples_page(board, entry.row, task.id) for task in _shown(content, entry)}
-        for entry in content.entries
-    }
-
-
 def files(
     content: BoardContent, frame: Frame, specs: Mapping[str, TaskSpec], data_root: str | Path | None = None
 ) -> Iterator[tuple[str, str | bytes]]:
@@ -72,12 +63,12 @@ def files(
         VrbenchError: samples that cannot be read or are not the task's, data that are missing or are not the board's.
     """
     board = content.board
-    shown = dict.fromkeys(task.id for entry in content.entries for task in _shown(content, entry))
+    shown = dict.fromkeys(task.id for entry in content.entries for task in content.shown_tasks(entry))
     advice = "but there is no task file of it; give --include-path"
     raise_errors(f"samples of {task} may be shown, {advice}" for task in shown if task not in specs)
     items: dict[str, ItemTargets] = {}
     for entry in content.entries:
-        tasks = _shown(content, entry)
+        tasks = content.shown_tasks(entry)
         samples = read_submission(entry.folder, board.n_items).run.samples if tasks else {}
         for task in tasks:
             found = [(sample.id, sample.target) for sample in samples[task.id]]
@@ -94,24 +85,17 @@ def files(
 def _page(content: BoardContent, entry: BoardEntry, task: LeaderboardTask, frame: Frame, path: str) -> str:
     row, board = entry.row, content.board
     baseline = content.baseline_of(entry)
-    if baseline is not None and task not in _shown(content, baseline):
+    if baseline is not None and task not in content.shown_tasks(baseline):
         baseline = None
     trail = (
         PageLink(board.title, pages.board_page(board.id)),
         PageLink(f"{row.org}/{row.name}", pages.submission_page(board.id, row)),
     )
     return frame.render(
-        "samples.html.j2", path, f"{task.id}, samples", trail, row=row, task=task, baseline=baseline, right=RIGHT,
-        place=pages.samples_folder(board.id, task.id), namespace=NAMESPACE, ours=answers_name(row),
-        theirs=answers_name(baseline.row) if baseline else "", task_page=pages.task_page(board.id, task.id),
-        submission_page=pages.submission_page(board.id, row),
+        "samples.html.j2", path, f"{task.id}, samples", trail, board=board, row=row, task=task, baseline=baseline,
+        right=RIGHT, place=pages.samples_folder(board.id, task.id), namespace=NAMESPACE, ours=answers_name(row),
+        theirs=answers_name(baseline.row) if baseline else "",
     )  # fmt: skip
-
-
-def _shown(content: BoardContent, entry: BoardEntry) -> list[LeaderboardTask]:
-    """Return the tasks whose samples may be shown and that a submission has answered."""
-    answered = {result.task for result in entry.record.results if result.status == "ok"}
-    return [task for task in content.table.tasks if content.board.shown.get(task.id) and task.id in answered]
 
 
 def _items(

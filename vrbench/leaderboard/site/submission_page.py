@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import Lineage, LineageStep, Score
+from vrbench.leaderboard.rows import note_fields
 from vrbench.leaderboard.schema import ScoreWithCI
 from vrbench.leaderboard.site import drawings, pages
 from vrbench.leaderboard.site.commands import commands
@@ -15,24 +16,17 @@ from vrbench.leaderboard.site.content import BoardContent, BoardEntry
 from vrbench.leaderboard.site.drawings import bar_scale
 from vrbench.leaderboard.site.pages import Frame, PageLink
 from vrbench.leaderboard.untrusted_input import limits
-from vrbench.leaderboard.untrusted_input.parsing import parse_json
 from vrbench.leaderboard.untrusted_input.text import sanitize_for_display
 
 
-def submission_pages(
-    content: BoardContent, frame: Frame, browsers: Mapping[str, Mapping[str, str]]
-) -> Iterator[tuple[str, str]]:
-    """Yield path and content of every submission's page.
-
-    Args:
-        browsers: row key -> task -> path of its sample browser within the site.
-    """
+def submission_pages(content: BoardContent, frame: Frame) -> Iterator[tuple[str, str]]:
+    """Yield path and content of every submission's page."""
     for entry in content.entries:
         path = pages.submission_page(content.board.id, entry.row)
-        yield path, _page(content, entry, frame, path, browsers.get(entry.row.key, {}))
+        yield path, _page(content, entry, frame, path)
 
 
-def _page(content: BoardContent, entry: BoardEntry, frame: Frame, path: str, samples: Mapping[str, str]) -> str:
+def _page(content: BoardContent, entry: BoardEntry, frame: Frame, path: str) -> str:
     row, board, baseline = entry.row, content.board, content.baseline_of(entry)
     tasks = list(_task_lines(content, entry, baseline))
     scales = {
@@ -43,12 +37,12 @@ def _page(content: BoardContent, entry: BoardEntry, frame: Frame, path: str, sam
     return frame.render(
         "submission.html.j2", path, f"{row.org}/{row.name}", trail, board=board, table=content.table, row=row,
         entry=entry, record=entry.record, submission=entry.submission, baseline=baseline, tasks=tasks,
-        baseline_page=pages.submission_page(board.id, baseline.row) if baseline else "",
         family=board.families[row.family].title if row.family in board.families else row.family,
         scales=scales | {"retention": bar_scale((line["ours"].retention for line in tasks), 100.0)},
         groups=list(_categories(entry, baseline, content)),
         lineage=[*map(drawn_lineage, reversed(entry.record.checkpoint.lineage))], commands=commands(content, entry),
-        samples=samples, means=[(name, mean) for name, mean in (("visual", row.visual), ("text", row.text)) if mean],
+        samples={task.id for task in content.shown_tasks(entry)},
+        means=[(name, mean) for name, mean in (("visual", row.visual), ("text", row.text)) if mean],
     )  # fmt: skip
 
 
@@ -100,11 +94,8 @@ def _drawn_step(step: LineageStep) -> dict[str, Any]:
 
 def _note(text: str) -> dict[str, str]:
     """Return a note as fields: those of a training's JSON, rounded, else the text itself."""
-    try:
-        fields = parse_json(text, "the note")
-    except VrbenchError:
-        fields = None
-    if not isinstance(fields, dict):
+    fields = note_fields(text)
+    if fields is None:
         return {"note": sanitize_for_display(text, 600)} if text else {}
     shown = {
         str(name): f"{value:,.4g}" if isinstance(value, float) else str(value)

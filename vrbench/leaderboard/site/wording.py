@@ -89,20 +89,15 @@ def estimate(verdict: Verdict) -> str:
 
 
 def tuned(region: LayerRegion, unit: str = " layers") -> str:
-    """Return the tuned layers as text: '8 of 30 layers, 27 %'."""
+    """Return the tuned layers as text: '8 of 30 layers, 27 %', or without the unit."""
     number = len(LayerSet.parse(region.tuned, region.depth))
     return f"{number} of {region.depth}{unit}, {share(region.tuned_share)}"
-
-
-def tuned_briefly(region: LayerRegion) -> str:
-    """Return the tuned layers as short text: '8 of 30, 27 %'."""
-    return tuned(region, "")
 
 
 FILTERS = {
     filter.__name__: filter
     for filter in (
-        value, ends, span, span_words, share, duration, speed, count, claim, mark, estimate, tuned, tuned_briefly,
+        value, ends, span, span_words, share, duration, speed, count, claim, mark, estimate, tuned,
     )
 }  # fmt: skip
 """Name in a template -> what writes it."""
