@@ -104,7 +104,7 @@ class SubmissionChecker:
         rescored, more = self.rescore(run)
         errors += more
         if not errors and rescored is not None and baseline is not None:
-            with _any_error(errors, "its row cannot be made"):
+            with _collect_any_error(errors, "its row cannot be made"):
                 compared = rescored if submission.is_baseline else baseline
                 row = leaderboard_row(self.board, submission, rescored, compared)
                 return RowOrRejection(folder, row=row, run=rescored)
@@ -123,7 +123,7 @@ class SubmissionChecker:
                 continue  # reported with the requirements, or when it was read
             given = run.samples[stored.task]
             task_errors: list[str] = []
-            with _any_error(task_errors, "its answers cannot be scored"), time_limit(MAX_SECONDS):
+            with _collect_any_error(task_errors, "its answers cannot be scored"), time_limit(MAX_SECONDS):
                 seed, digest = run.record.settings.seed, stored.samples_digest
                 result, samples[stored.task] = self.rescorers[stored.task].score(given, seed, digest)
                 results.append(result.model_copy(update={name: getattr(stored, name) for name in ONLY_IN_RUN}))
@@ -180,7 +180,7 @@ def _validate_job(board: Board, job: PlannedTask) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _any_error(errors: list[str], what: str) -> Iterator[None]:
+def _collect_any_error(errors: list[str], what: str) -> Iterator[None]:
     """Add any error to a list: a harness may raise anything for an untrusted answer; other submissions go on."""
     try:
         yield

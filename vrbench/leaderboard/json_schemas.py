@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
-from importlib import import_module
+from pkgutil import resolve_name
 
 from pydantic import BaseModel
 
 from vrbench.core.errors import VrbenchError
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-SCHEMAS: dict[str, tuple[str, str]] = {
-    "run": ("vrbench.core.schemas", "RunRecord"),
-    "sample": ("vrbench.core.schemas", "Sample"),
-    "submission": ("vrbench.leaderboard.schema", "Submission"),
-    "reproduction": ("vrbench.leaderboard.schema", "Reproduction"),
-    "board": ("vrbench.leaderboard.board", "Board"),
-    "leaderboard": ("vrbench.leaderboard.schema", "Leaderboard"),
-    "comparison": ("vrbench.statistics.schema", "Comparison"),
-    "task": ("vrbench.tasks.registry", "TaskSpec"),
+SCHEMAS = {
+    "run": "vrbench.core.schemas:RunRecord",
+    "sample": "vrbench.core.schemas:Sample",
+    "submission": "vrbench.leaderboard.schema:Submission",
+    "reproduction": "vrbench.leaderboard.schema:Reproduction",
+    "board": "vrbench.leaderboard.board:Board",
+    "leaderboard": "vrbench.leaderboard.schema:Leaderboard",
+    "comparison": "vrbench.statistics.schema:Comparison",
+    "task": "vrbench.tasks.registry:TaskSpec",
 }
 """Name -> module and class of the record; a module is imported when its schema is asked for."""
 
@@ -31,6 +31,5 @@ def schema_text(name: str) -> str:
     """
     if name not in SCHEMAS:
         raise VrbenchError(f"there is no schema {name!r}; there are {', '.join(SCHEMAS)}")
-    module, attribute = SCHEMAS[name]
-    record: type[BaseModel] = getattr(import_module(module), attribute)
+    record: type[BaseModel] = resolve_name(SCHEMAS[name])
     return json.dumps({"$schema": DIALECT, **record.model_json_schema()}, indent=1, ensure_ascii=False) + "\n"

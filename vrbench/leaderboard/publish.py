@@ -33,16 +33,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SubmissionMetadata:
-    """Metadata that a submitter gives.
+    """Metadata that a submitter gives; what is not named here is as in `Submission`.
 
     Attributes:
         name: "org/name".
-        board: the board's id.
         family: key of the board's family; None to find it by the baseline.
-        description: what was done, in a sentence or two.
-        url: where the checkpoint is.
-        paper: where it is written up.
-        code: where its code is.
         licence: of the checkpoint; None for that of its lineage.
         checkpoint: its folder, for the recipe; None to find it by the checkpoint's id.
     """

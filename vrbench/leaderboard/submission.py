@@ -23,6 +23,7 @@ class SubmissionContent:
         recipe: text of recipe.yaml, to be shown and never run; empty if there is none.
     """
 
+    folder: Path
     submission: Submission
     run: Run
     recipe: str
@@ -65,4 +66,4 @@ def try_read_submission(
     if digest != submission.run_digest:
         name = quote_path(there[files.RUN_FILE])
         errors.append(f"{name} is not the one that {files.SUBMISSION_FILE} names: its sha256 differs")
-    return SubmissionContent(submission, Run(record=record, samples=samples, path=folder), recipe or ""), errors
+    return SubmissionContent(folder, submission, Run(record=record, samples=samples, path=folder), recipe or ""), errors

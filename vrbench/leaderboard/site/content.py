@@ -11,8 +11,8 @@ from vrbench.core.schemas import RunRecord
 from vrbench.leaderboard.board import Board, boards
 from vrbench.leaderboard.history import LEADERBOARD_FILE, read_leaderboard
 from vrbench.leaderboard.rows import build_leaderboard
-from vrbench.leaderboard.schema import SUBMISSIONS, Leaderboard, LeaderboardRow, LeaderboardTask, Submission
-from vrbench.leaderboard.submission import read_submission
+from vrbench.leaderboard.schema import SUBMISSIONS, Leaderboard, LeaderboardRow, LeaderboardTask
+from vrbench.leaderboard.submission import SubmissionContent, read_submission
 from vrbench.leaderboard.untrusted_input.files import quote_path, submission_folders
 from vrbench.tasks.spec import TaskSpec
 
@@ -20,22 +20,15 @@ WRITE_HINT = "`vrbench leaderboard validate --write` writes it"
 
 
 @dataclass(frozen=True)
-class BoardEntry:
-    """One submission: its row, and the records behind it.
-
-    Attributes:
-        row: its scores, recomputed by `validate`.
-        submission: its submission.json.
-        record: its run.json.
-        recipe: text of recipe.yaml; empty if there is none.
-        folder: of the submission.
-    """
+class BoardEntry(SubmissionContent):
+    """One submission, without its samples, and its row of the table."""
 
     row: LeaderboardRow
-    submission: Submission
-    record: RunRecord
-    recipe: str
-    folder: Path
+
+    @property
+    def record(self) -> RunRecord:
+        """Its run.json."""
+        return self.run.record
 
 
 @dataclass(frozen=True)
@@ -94,7 +87,10 @@ def _load_board(board: Board, folder: Path, specs: Mapping[str, TaskSpec]) -> Bo
             errors.append(f"{quote_path(place)} has no row in {LEADERBOARD_FILE}; {WRITE_HINT}")
             continue
         with collect_errors(errors):
-            entries[row.key] = _load_entry(row, place)
+            found = read_submission(place, with_samples=False)
+            if found.run.record.checkpoint.digest != row.digest or found.submission.reference != row.key:
+                errors.append(f"{quote_path(place)} is not what {LEADERBOARD_FILE} says of {row.key}; {WRITE_HINT}")
+            entries[row.key] = BoardEntry(**vars(found), row=row)
     errors += [
         f"{LEADERBOARD_FILE} of {board.id}: {row.key}, which was not submitted; {WRITE_HINT}" for row in rows.values()
     ]
@@ -111,11 +107,3 @@ def _load_table(board: Board, folder: Path, specs: Mapping[str, TaskSpec], has_s
         return read_leaderboard(folder)
     except VrbenchError as error:
         raise VrbenchError(f"{error}; {WRITE_HINT}") from error
-
-
-def _load_entry(row: LeaderboardRow, folder: Path) -> BoardEntry:
-    found = read_submission(folder, with_samples=False)
-    record = found.run.record
-    if record.checkpoint.digest != row.digest or found.submission.reference != row.key:
-        raise VrbenchError(f"{quote_path(folder)} is not what {LEADERBOARD_FILE} says of {row.key}; {WRITE_HINT}")
-    return BoardEntry(row, found.submission, record, found.recipe, folder)
