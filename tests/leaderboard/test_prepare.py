@@ -226,11 +226,9 @@ class TestRecipe:
         lineage = Lineage.model_validate_json((PUBLISHED_FOLDER / "region" / "vrbench.json").read_text())
         set_checkpoint(desk.region, id="pocket/region", lineage=(lineage,), depth=30)
         found, _ = prepare(desk.region, desk.full, ABOUT, desk.root)
-        assert found is not None
         assert found.files["recipe.yaml"] == (PUBLISHED_FOLDER / "region" / "recipe.yaml").read_bytes()
         set_checkpoint(desk.region, id="pocket/top")  # whose folder has another lineage
         found, _ = prepare(desk.region, desk.full, ABOUT, desk.root)
-        assert found is not None
         assert "recipe.yaml" not in found.files
 
     def test_another_checkpoint_s_folder_is_refused(self, desk: Desk, tmp_path: Path) -> None:

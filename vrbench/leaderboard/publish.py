@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from vrbench.checkpoints.lineage import layer_origins, read_lineage
 from vrbench.checkpoints.locate import PREFIX, locate_checkpoint
-from vrbench.core.errors import MultipleErrors, VrbenchError, raise_errors
+from vrbench.core.errors import VrbenchError, raise_errors
 from vrbench.core.run_storage import load_run
 from vrbench.core.schemas import CheckpointRef, Run, RunRecord
 from vrbench.core.version import __version__
@@ -101,8 +101,6 @@ def pack(
         VrbenchError: all that the board would refuse, at once; or another submission of the same name and revision.
     """
     prepared, errors = prepare(run, baseline, metadata, root)
-    if prepared is None:
-        raise MultipleErrors(errors)
 
     def check(folder: Path) -> None:
         found = errors + conflicts(prepared)
@@ -133,10 +131,11 @@ def _check_written(
 
 def prepare(
     run: str | Path, baseline: str | Path, metadata: SubmissionMetadata, root: str | Path = "leaderboards"
-) -> tuple[PreparedSubmission | None, list[str]]:
-    """Return a run as a submission, unless an error makes that impossible, and every error that its files show.
+) -> tuple[PreparedSubmission, list[str]]:
+    """Return a run as a submission, and every error that its files show; the arguments are those of `pack`.
 
-    The arguments are those of `pack`.
+    Raises:
+        VrbenchError: errors that make it impossible; all at once.
     """
     errors: list[str] = []
     board = attempt(lambda: load_board(Path(root) / metadata.board), errors)
@@ -144,21 +143,15 @@ def prepare(
     base = whole if Path(run).resolve() == Path(baseline).resolve() else attempt(lambda: load_run(baseline), errors)
     if metadata.name.count("/") != 1:
         errors.append(f"name {metadata.name!r} is not ORG/NAME, such as 'my-lab/region-8'")
-    if errors or board is None or whole is None or base is None:
-        return None, errors
-    ours = attempt(lambda: part_of(whole, board.tasks), errors)
-    if ours is None:
-        return None, errors
+    raise_errors(errors)
+    assert board is not None and whole is not None and base is not None  # else there were errors
+    ours = part_of(whole, board.tasks)
     files = run_files(ours, errors)
     if recipe := attempt(lambda: _recipe(ours.record.checkpoint, metadata.checkpoint), errors):
         files[RECIPE_FILE] = recipe.encode()
     family = _family(board, base, metadata.family, errors)
-    if family is None:
-        return None, errors
     reference, record = _baseline(board, family, ours, base, metadata, Path(root), errors)
     submission = _submission(ours, metadata, family, reference, files, errors)
-    if submission is None:
-        return None, errors
     errors += validate_requirements(board, submission, ours.record, ours.samples, record)
     files[SUBMISSION_FILE] = (submission.model_dump_json(indent=1) + "\n").encode()
     return PreparedSubmission(board, Path(root), submission, files), list(dict.fromkeys(errors))
@@ -205,12 +198,12 @@ def _recipe(ref: CheckpointRef, folder: Path | None) -> str:
     return read_recipe(place / RECIPE_FILE)
 
 
-def _family(board: Board, base: Run, given: str | None, errors: list[str]) -> str | None:
+def _family(board: Board, base: Run, given: str | None, errors: list[str]) -> str:
     """Return the board's family: as given, else that of this baseline, else the only one of this architecture."""
+    if given is not None and given not in board.families:
+        known = ", ".join(board.families)
+        raise_errors([*errors, f"family {given!r} is not on board {board.id}; there are {known}"])
     if given is not None:
-        if given not in board.families:
-            errors.append(f"family {given!r} is not on board {board.id}; there are {', '.join(board.families)}")
-            return None
         return given
     ref = base.record.checkpoint
     found = attempt(lambda: layer_origins(ref.lineage, ref.depth), [])  # an inconsistent lineage is reported later
@@ -219,11 +212,10 @@ def _family(board: Board, base: Run, given: str | None, errors: list[str]) -> st
     keys = [key for key, f in board.families.items() if f.baseline and parse_reference(f.baseline)[2] == digest]
     keys = keys or [key for key, f in board.families.items() if (f.model, f.depth) == (ref.family, depth)]
     if len(keys) != 1:
-        errors.append(
-            f"the baseline {ref.id} ({ref.family}, {depth} decoder layers) does not determine the family on board "
-            f"{board.id}; name it with --family, one of {', '.join(keys or board.families)}"
-        )
-        return None
+        known = ", ".join(keys or board.families)
+        baseline = f"the baseline {ref.id} ({ref.family}, {depth} decoder layers)"
+        advice = f"name it with --family, one of {known}"
+        raise_errors([*errors, f"{baseline} does not determine the family on board {board.id}; {advice}"])
     return keys[0]
 
 
@@ -253,7 +245,7 @@ def _baseline(
 
 def _submission(
     run: Run, metadata: SubmissionMetadata, family: str, baseline: str, files: dict[str, bytes], errors: list[str]
-) -> Submission | None:
+) -> Submission:
     org, _, name = metadata.name.partition("/")
     lineage = run.record.checkpoint.lineage
     try:
@@ -266,5 +258,5 @@ def _submission(
             run_digest=hashlib.sha256(files[RUN_FILE]).hexdigest(),
         )  # fmt: skip
     except ValidationError as error:
-        errors += validation_messages(error)
-        return None
+        raise_errors([*errors, *validation_messages(error)])
+        raise

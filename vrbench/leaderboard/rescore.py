@@ -36,6 +36,7 @@ class Rescorer:
 
     Attributes:
         job: the task with all its items.
+        ids: ids of the items, in order.
     """
 
     def __init__(self, job: PlannedTask) -> None:
@@ -47,13 +48,9 @@ class Rescorer:
         self._scorer = CachedDocumentScorer(MAX_CACHED)
         self._built = build_task(job.spec, job.subtasks)
         self._requests: dict[str, Sequence[Any]] = {key.id: instances for _, key, instances in self._built.items()}
+        self.ids = tuple(self._requests)
         digest_of = adapter_of(job.spec).prompt_digest
         self._prompts: dict[str, str | None] = {item: digest_of(asked[0]) for item, asked in self._requests.items()}
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """Ids of the task's items, in order."""
-        return tuple(self._requests)
 
     def score(
         self, samples: Sequence[Sample], seed: int = 0, samples_digest: str = ""

@@ -211,11 +211,12 @@ def ranked(rows: Sequence[LeaderboardRow], tasks: Sequence[LeaderboardTask]) -> 
 
 def _with_ranks(records: Sequence[RankedT], higher_is_better: bool = True) -> list[RankedT]:
     """Return one record of each row, or None, with the ranks of its score and of its retention."""
-    scores = rank_scores([record and record.score for record in records], higher_is_better)
-    retentions = rank_scores([record and record.retention for record in records])
+    scores = rank_scores([record.score if record else None for record in records], higher_is_better)
+    retentions = rank_scores([record.retention if record else None for record in records])
     return [
         record
-        and record.model_copy(
+        if record is None
+        else record.model_copy(
             update={
                 "score": record.score.model_copy(update={"rank": score}),
                 "retention": record.retention.model_copy(update={"rank": retention}),
