@@ -105,13 +105,13 @@ def test_a_task_without_its_file_is_named(content: tuple[BoardContent, Any]) -> 
 def test_answers_to_other_items_are_refused(answered: list[str]) -> None:
     items = [item(number) for number in range(3)]
     with pytest.raises(VrbenchError, match="are not those of the task"):
-        list(sample_pages.task_files("made/samples/t", items, [""] * len(answered), answered))
+        list(sample_pages.task_files("made/samples/t", items, [(one, "") for one in answered]))
 
 
 @pytest.mark.parametrize("n", [1, 199, 200, 201, 400])
 def test_items_come_in_scripts_of_a_chunk_each(n: int) -> None:
     ids = [str(number) for number in range(n)]
-    found = dict(sample_pages.task_files("t", map(item, range(n)), ids, ids))
+    found = dict(sample_pages.task_files("t", map(item, range(n)), [(one, one) for one in ids]))
     scripts = [value(found[f"t/items-{number}.js"]) for number in range(-(-n // sample_pages.CHUNK))]
     assert [one[0] for script in scripts for one in script] == [f"Question {number}" for number in range(n)]
     assert all(len(script) == sample_pages.CHUNK for script in scripts[:-1]) and len(found) == len(scripts) + 1

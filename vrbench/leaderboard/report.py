@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from vrbench.leaderboard.schema import LeaderboardRow, ScoreWithCI
 from vrbench.leaderboard.untrusted_input.text import markdown_code, sanitize_for_display
 from vrbench.leaderboard.validate import Validation
+from vrbench.reporting.formatting import interval
 
 MAX_LISTED = 20
 """Rejections, reasons or new rows that a comment lists."""
@@ -56,16 +57,10 @@ def _new(found: Validation) -> Iterator[str]:
 def _line(row: LeaderboardRow) -> str:
     cells = [markdown_code(row.key, 200)]
     for mean in (row.visual, row.text):
-        cells += [_score(mean.score), _score(mean.retention)] if mean is not None else ["-", "-"]
+        scores = (mean.score, mean.retention) if mean is not None else (ScoreWithCI(value=None),) * 2
+        cells += [interval(score.value, score.low, score.high, 1) for score in scores]
     verdicts = "; ".join(f"{verdict.claim.text} {verdict.verdict}" for verdict in row.verdicts)
     return f"| {' | '.join([*cells, verdicts or 'baseline'])} |"
-
-
-def _score(score: ScoreWithCI) -> str:
-    if score.value is None:
-        return "-"
-    ends = "" if score.low is None or score.high is None else f" [{score.low:.1f}, {score.high:.1f}]"
-    return f"{score.value:.1f}{ends}"
 
 
 def _notes(found: Validation) -> Iterator[str]:

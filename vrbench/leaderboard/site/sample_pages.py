@@ -111,8 +111,7 @@ def _items(
     if pinned is not None and job.digest != pinned:
         digests = f"their digest is {job.digest[:16]}, the board's is {pinned[:16]}"
         raise VrbenchError(f"the data of {spec.id} are not those of board {board}: {digests}")
-    ids, targets = ([pair[place] for pair in answered] for place in (0, 1))
-    yield from task_files(pages.samples_folder(board, spec.id), preview_items(job), targets, ids)
+    yield from task_files(pages.samples_folder(board, spec.id), preview_items(job), answered)
 
 
 def answers_name(row: LeaderboardRow) -> str:
@@ -126,16 +125,13 @@ def script(name: str, value: Any) -> str:
     return f"(self.{NAMESPACE}=self.{NAMESPACE}||{{}})[{json.dumps(name)}]={text};\n"
 
 
-def task_files(
-    place: str, items: Iterable[ItemPreview], targets: Sequence[str], answered: Sequence[str]
-) -> Iterator[tuple[str, str | bytes]]:
+def task_files(place: str, items: Iterable[ItemPreview], answered: ItemTargets) -> Iterator[tuple[str, str | bytes]]:
     """Yield path and content of the scripts and images of a task's items; equal images are written once.
 
     Args:
         place: the task's folder within the site.
         items: in the task's order; few of their images are in memory at a time.
-        targets: the right answer to each.
-        answered: ids of the items that were answered, which must be the task's.
+        answered: the items that were answered, which must be the task's, with the right answer to each.
 
     Raises:
         VrbenchError: other items were answered.
@@ -147,7 +143,7 @@ def task_files(
     written: set[str] = set()
     for number, item in enumerate(items):
         ids.append(item.id)
-        if number >= len(answered) or item.id != answered[number]:
+        if number >= len(answered) or item.id != answered[number][0]:
             break
         group_of.append(groups.setdefault(sanitize_for_display(item.group, 100), len(groups)))
         images = [(image_name(image), image) for image in item.images]
@@ -156,14 +152,14 @@ def task_files(
                 written.add(name)
                 yield f"{place}/pictures/{name}", png(image)
         options = [sanitize_for_display(option, MAX_PROMPT).strip() for option in item.options]
-        target = sanitize_for_display(targets[number], MAX_ANSWER).strip()
+        target = sanitize_for_display(answered[number][1], MAX_ANSWER).strip()
         sizes = [[name, *image.size] for name, image in images]
         chunk.append([sanitize_for_display(item.prompt, MAX_PROMPT), options, target, sizes])
         if len(chunk) == CHUNK or len(ids) == len(answered):
             script_name = f"items-{number // CHUNK}"
             yield f"{place}/{script_name}.js", script(script_name, chunk)
             chunk = []
-    if ids != list(answered):
+    if ids != [answered_id for answered_id, _ in answered]:
         raise VrbenchError(f"{place}: the items that were answered are not those of the task; {VALIDATE}")
     shown_ids = [sanitize_for_display(one, 200) for one in ids]
     index = {"ids": shown_ids, "groups": [*groups], "group": group_of, "chunk": CHUNK}
