@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,6 +16,9 @@ from tests.supports import (  # noqa: F401  # hooks
     pytest_configure,
     pytest_terminal_summary,
 )
+
+if TYPE_CHECKING:
+    from vrbench.tasks.spec import TaskSpec
 
 # Before any library reads them.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -26,6 +30,14 @@ def pytest_collection_finish() -> None:
     """Leave the libraries that the tests import out of every later collection of garbage: they stay anyway."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def specs() -> dict[str, TaskSpec]:
+    """The shipped tasks by id."""
+    from vrbench.tasks import registry
+
+    return registry.load()
 
 
 @pytest.fixture(scope="session")

@@ -56,11 +56,6 @@ def put(root: Path, name: str, rows: list[dict[str, Any]]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def specs() -> dict[str, TaskSpec]:
-    return registry.load()
-
-
-@pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory, specs: dict[str, TaskSpec]) -> Path:
     """Small data of the same columns as the real sets."""
     folder = tmp_path_factory.mktemp("hub")

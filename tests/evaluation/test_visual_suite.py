@@ -32,11 +32,6 @@ LETTER = "Answer with the option's letter from the given choices directly."
 
 
 @pytest.fixture(scope="module")
-def specs() -> dict[str, TaskSpec]:
-    return registry.load()
-
-
-@pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory, specs: dict[str, TaskSpec]) -> Path:
     folder = tmp_path_factory.mktemp("hub")
     for name in TASKS:

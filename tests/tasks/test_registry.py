@@ -30,11 +30,6 @@ version: "1"
 """
 
 
-@pytest.fixture(scope="module")
-def specs() -> dict[str, TaskSpec]:
-    return registry.load()
-
-
 def own(folder: Path, text: str = TASK, stem: str = "mine") -> Path:
     file = folder / f"{stem}.yaml"
     file.write_text(text, encoding="utf-8")

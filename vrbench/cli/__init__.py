@@ -104,12 +104,12 @@ def _print_errors(*messages: str) -> None:
 def _keep_traceback() -> str:
     """Write the traceback to a file and return where it is, or the traceback itself when no file can be written."""
     from vrbench.core.cache import cache_folder
+    from vrbench.core.io import write_atomically
 
     text = traceback.format_exc()
     file = cache_folder() / "errors" / f"{time.strftime('%Y%m%dT%H%M%S')}-{time.time_ns() % 10**6:06d}.txt"
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(f"{' '.join(sys.argv)}\n{text}", encoding="utf-8")
+        write_atomically(file, f"{' '.join(sys.argv)}\n{text}")
     except OSError:
         return f"traceback:\n{text}"
     return f"traceback: {file}"

@@ -35,8 +35,8 @@ class Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Replace old spellings of options before they are parsed."""
         current = OLD_OPTIONS.get(str(self.name), {})
-        split = ((arg.partition("="), arg) for arg in args)
-        return super().parse_args(ctx, [current.get(name, name) + sign + value for (name, sign, value), _ in split])
+        split = (arg.partition("=") for arg in args)
+        return super().parse_args(ctx, [current.get(name, name) + sign + value for name, sign, value in split])
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments and options in groups, named by `rich_help_panel`."""

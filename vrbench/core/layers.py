@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vrbench.core.errors import VrbenchError, suggest_names
@@ -23,7 +23,7 @@ class LayerSet:
 
     indices: tuple[int, ...]
     depth: int
-    allow_empty: bool = False
+    allow_empty: bool = field(default=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.depth < 1:
@@ -34,7 +34,6 @@ class LayerSet:
         if not self.indices and not self.allow_empty:
             raise VrbenchError("no layer was named; name at least one, or use LayerSet.none(depth) for none")
         object.__setattr__(self, "indices", tuple(sorted(set(self.indices))))
-        object.__setattr__(self, "allow_empty", False)  # so that equality compares the layers alone
 
     @classmethod
     def all(cls, depth: int) -> LayerSet:

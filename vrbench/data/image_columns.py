@@ -210,8 +210,7 @@ def _convert_column(column: Any, folder: Path | None) -> tuple[Any, list[tuple[i
 
 def _entry_type(kind: Any) -> Any:
     """Return the type of a list's entries; the type itself where it is not a list."""
-    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    return kind.value_type if any(is_one(kind) for is_one in lists) else kind
+    return kind.value_type if isinstance(kind, (pa.ListType, pa.LargeListType, pa.FixedSizeListType)) else kind
 
 
 def _is_struct(kind: Any) -> bool:

@@ -6,7 +6,6 @@ none; its files are used all the same, but cannot be checked.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from pydantic import Field, ValidationError
 from vrbench.core import os_errors
 from vrbench.core.cache import file_digest
 from vrbench.core.errors import VrbenchError
-from vrbench.core.io import read_text, write_atomically
+from vrbench.core.io import load_file, write_atomically
 from vrbench.core.schemas import Record
 from vrbench.tasks.spec import DataSource, TaskSpec
 
@@ -76,8 +75,8 @@ def read(root: Path) -> DigestFile:
     if not file.is_file():
         return DigestFile()
     try:
-        found = DigestFile.model_validate(json.loads(read_text(file)))
-    except (UnicodeDecodeError, json.JSONDecodeError, ValidationError) as error:
+        found = DigestFile.model_validate(load_file(file))
+    except (VrbenchError, ValidationError) as error:
         reason = " ".join(str(error).split())[:200]
         raise VrbenchError(
             f"{file} is not a digest file of a data root: {reason}; delete it and download again"

@@ -125,9 +125,8 @@ def join_columns(rows: Dataset, others: Dataset, column: str, key: str) -> Datas
     Raises:
         VrbenchError: a column is missing, or rows name others that are not there.
     """
-    for name, where in ((column, rows), (key, others)):
-        if name not in where.column_names:
-            raise VrbenchError(f"the data have no column {name} to join by; they have {', '.join(where.column_names)}")
+    _require_columns(rows, [column], " to join by")
+    _require_columns(others, [key], " to join by")
     place = {name: i for i, name in enumerate(others[key])}
     named = list(rows[column])
     missing = [name for name in named if name not in place]
@@ -148,10 +147,8 @@ def unnest(rows: Dataset, columns: Sequence[str], images: Sequence[str] = ()) ->
     Raises:
         VrbenchError: a column is missing, or the lists of a row differ in length.
     """
+    _require_columns(rows, columns)
     table = rows.data.table
-    missing = [name for name in columns if name not in table.column_names]
-    if missing:
-        raise VrbenchError(f"the data have no column {', '.join(missing)}; they have {', '.join(table.column_names)}")
     lengths = list(zip(*(pc.fill_null(pc.list_value_length(table[c]), 0).to_pylist() for c in columns), strict=True))
     uneven = [i for i, found in enumerate(lengths) if len(set(found)) > 1]
     if uneven:
@@ -164,6 +161,12 @@ def unnest(rows: Dataset, columns: Sequence[str], images: Sequence[str] = ()) ->
         else:
             repeated[name] = _take(table[name], places) if name in images else table[name].take(pa.array(places))
     return _dataset(pa.table(repeated))
+
+
+def _require_columns(rows: Dataset, names: Sequence[str], purpose: str = "") -> None:
+    if missing := [name for name in names if name not in rows.column_names]:
+        has = ", ".join(rows.column_names)
+        raise VrbenchError(f"the data have no column {', '.join(missing)}{purpose}; they have {has}")
 
 
 def _take(column: Any, places: Sequence[int]) -> Any:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vrbench.core.schemas import Sample, Score
-from vrbench.tasks.metrics import Metric, metric_named
+from vrbench.tasks.metrics import Metric, group_samples, metric_named
 
 Array = NDArray[np.float64]
 
@@ -292,7 +292,5 @@ def score(name: str, samples: Sequence[Sample], seed: int = 0) -> Score:
 
 def score_groups(name: str, samples: Sequence[Sample], seed: int = 0) -> dict[str, Score]:
     """Return `score` of each group's samples alone, sorted by group; groups with nothing scored are left out."""
-    groups: dict[str, list[Sample]] = {}
-    for s in metric_named(name).scored(samples):
-        groups.setdefault(s.group, []).append(s)
+    groups = group_samples(metric_named(name).scored(samples), lambda s: s.group)
     return {group: score(name, groups[group], seed) for group in sorted(groups)}

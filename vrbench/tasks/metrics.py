@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import Sample
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
+
+Key = TypeVar("Key", str, tuple[str, str])
 
 Ratio = tuple[str, float, float]
 """Name of a ratio, and what is added to its numerator and to its denominator."""
@@ -109,21 +111,20 @@ def _unit(sample: Sample) -> tuple[str, str]:
     return sample.group, sample.unit or sample.id
 
 
-def _by_cluster(samples: Iterable[Sample], whole_units: bool) -> dict[str, list[Sample]]:
-    clusters: dict[str, list[Sample]] = {}
+def group_samples(samples: Iterable[Sample], key: Callable[[Sample], Key]) -> dict[Key, list[Sample]]:
+    """Return the samples by a key, in the order in which the keys first occur."""
+    groups: dict[Key, list[Sample]] = {}
+    for s in samples:
+        groups.setdefault(key(s), []).append(s)
+    return groups
+
+
+def _by_cluster(samples: Sequence[Sample], whole_units: bool) -> dict[str, list[Sample]]:
     home: dict[tuple[str, str], str] = {}
-    for s in samples:
-        clusters.setdefault(s.cluster, []).append(s)
-        if whole_units and home.setdefault(_unit(s), s.cluster) != s.cluster:
+    for s in samples if whole_units else ():
+        if home.setdefault(_unit(s), s.cluster) != s.cluster:
             raise VrbenchError(f"unit {s.unit!r} is in clusters {home[_unit(s)]!r} and {s.cluster!r}; it needs one")
-    return clusters
-
-
-def _units(samples: Sequence[Sample]) -> dict[tuple[str, str], list[Sample]]:
-    units: dict[tuple[str, str], list[Sample]] = {}
-    for s in samples:
-        units.setdefault(_unit(s), []).append(s)
-    return units
+    return group_samples(samples, lambda s: s.cluster)
 
 
 METRICS: dict[str, Metric] = {}
@@ -164,7 +165,7 @@ def macro(samples: Sequence[Sample]) -> Iterable[Ratio]:
 def mme(samples: Sequence[Sample]) -> Iterable[Ratio]:
     """The sum over groups of acc (items) + acc+ (units with all items right), as a share of its maximum (Fu et al.
     2023, arXiv:2306.13394)."""
-    for (group, _), items in _units(samples).items():
+    for (group, _), items in group_samples(samples, _unit).items():
         yield f"{group}/acc", sum(s.score for s in items), float(len(items))
         yield f"{group}/acc+", float(all(s.score >= 1 for s in items)), 1.0
 
@@ -172,7 +173,7 @@ def mme(samples: Sequence[Sample]) -> Iterable[Ratio]:
 @metric(whole_units=True, needs=("unit",), examples=((_PAIRS, 50.0),))
 def circular(samples: Sequence[Sample]) -> Iterable[Ratio]:
     """Share of units whose items, the rotations of a question, are all right (Liu et al. 2023, arXiv:2307.06281)."""
-    for items in _units(samples).values():
+    for items in group_samples(samples, _unit).values():
         yield "", float(all(s.score >= 1 for s in items)), 1.0
 
 
@@ -201,7 +202,5 @@ def metric_named(name: str) -> Metric:
 
 def mme_points(samples: Sequence[Sample]) -> dict[str, float]:
     """Return MME's own values: acc + acc+ of each subtask, 0 to 200; their sum is the official total."""
-    groups: dict[str, list[Sample]] = {}
-    for s in mme.scored(samples):
-        groups.setdefault(s.group, []).append(s)
+    groups = group_samples(mme.scored(samples), lambda s: s.group)
     return {group: 2 * mme.compute(groups[group]) for group in sorted(groups)}
