@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from tests import tiny
 from tests.tiny import checkpoint_errors
-from vrbench.checkpoints.inspect import BaseDiff, CheckpointInfo, format_info
+from vrbench.checkpoints.diff import BaseDiff
+from vrbench.checkpoints.inspect import CheckpointInfo, format_info
 from vrbench.checkpoints.tensor_index import TensorLocation, index_tensors
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import write_atomically

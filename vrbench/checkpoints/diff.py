@@ -2,64 +2,66 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from functools import cache
 
+from pydantic import Field
+
 from vrbench.checkpoints.checkpoint import Checkpoint
+from vrbench.checkpoints.parameter_names import format_layers
 from vrbench.checkpoints.tensor_index import TensorIndex, rename_layer, same_values
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
+from vrbench.core.schemas import Record
 
 OUTSIDE_LAYERS = {"embed_tokens": "embeddings", "lm_head": "head", "norm": "final norm"}
 
 
-@dataclass
-class CheckpointDiff:
-    """The differences from a base; layers are numbered as in the base.
+class BaseDiff(Record):
+    """The differences from a base."""
 
-    Attributes:
-        depth: decoder layers of the base.
-        tuned: layers with other weights, or with an adapter that changes something.
-        removed: layers that were removed.
-        others: what else differs: "projector", "vision tower", "embeddings", "head", "final norm".
-        added: parts that the base does not have.
-        uncompared: layers that could not be compared, since the base's adapter is merged here.
-    """
-
-    depth: int
-    tuned: set[int] = field(default_factory=set)
-    removed: set[int] = field(default_factory=set)
-    others: set[str] = field(default_factory=set)
-    added: set[str] = field(default_factory=set)
-    uncompared: set[int] = field(default_factory=set)
+    base: str = Field(description="Checkpoint that it is compared with.")
+    digest: str = Field(default="", description="The base's digest, if it is available or recorded.")
+    known_by: str = Field(description="'weights' when they were compared, 'lineage' when the base is not available.")
+    depth: int = Field(description="Decoder layers of the base; the layers below are counted in it.")
+    tuned: str = Field(default="", description="Layers with other weights, as `LayerSet` text; empty when unknown.")
+    removed: str = Field(default="", description="Removed layers, as `LayerSet` text; empty when unknown.")
+    others: tuple[str, ...] = Field(default=(), description="What else has other weights, such as 'projector'.")
+    added: tuple[str, ...] = Field(default=(), description="Parts that the base has not.")
+    note: str = Field(default="", description="What could not be compared, and why.")
 
 
-def diff_checkpoints(ckpt: Checkpoint, own: TensorIndex, base: Checkpoint, base_index: TensorIndex) -> CheckpointDiff:
-    """Compare layer by layer, each until a tensor differs.
+def diff_checkpoints(ckpt: Checkpoint, own: TensorIndex, base: Checkpoint, base_index: TensorIndex) -> BaseDiff:
+    """Compare layer by layer, each until a tensor differs; an adapter that changes something tunes its layers.
 
     Raises:
         VrbenchError: it is neither stored nor recorded which layers of the base these are, or random weights, which
             are not stored, would have to be compared with files.
     """
     numbers = _match_layers(ckpt, own, base, base_index)
-    found = CheckpointDiff(base.depth, removed=set(range(base.depth)) - set(numbers))
+    tuned, uncompared, others, added = set[int](), set[int](), set[str](), set[str]()
     base_parts = {location.part for location in base_index.tensors.values()}
     for name, location in own.tensors.items():
         layer = own.llm_layer(name)
         if layer is None:
             part = location.part if location.part != "LLM" else _outside_layers(name)
             if location.part not in base_parts:
-                found.added.add(part)
-            elif part not in found.others and not _is_same(own, name, base_index, name):
-                found.others.add(part)
-        elif numbers[layer] not in found.tuned:
+                added.add(part)
+            elif part not in others and not _is_same(own, name, base_index, name):
+                others.add(part)
+        elif numbers[layer] not in tuned:
             same = _is_same(own, name, base_index, rename_layer(name, numbers[layer]))
             if same is None:
-                found.uncompared.add(numbers[layer])
+                uncompared.add(numbers[layer])
             elif not same:
-                found.tuned.add(numbers[layer])
-    found.uncompared -= found.tuned
-    return found
+                tuned.add(numbers[layer])
+    merged = format_layers(uncompared - tuned, base.depth)
+    return BaseDiff(
+        base=base.id, digest=base.digest, known_by="weights", depth=base.depth, tuned=format_layers(tuned, base.depth),
+        removed=format_layers(set(range(base.depth)) - set(numbers), base.depth),
+        others=tuple(sorted(others)), added=tuple(sorted(added)),
+        note=f"layers {merged} have an adapter in the base, so that their weights cannot be compared"
+        if uncompared - tuned else "",
+    )  # fmt: skip
 
 
 def _outside_layers(name: str) -> str:
@@ -117,31 +119,25 @@ def _match_by_content(ckpt: Checkpoint, own: TensorIndex, base: Checkpoint, base
     ]
 
     @cache
-    def best(i: int, j: int) -> tuple[int, int]:
-        """Return the most matches of layers i and later with the base's j and later, and the number of choices."""
+    def best(i: int, j: int) -> tuple[int, int, tuple[int, ...]]:
+        """Return the most matches of layers i and later with the base's j and later, the number of choices, and one."""
         if i == ckpt.depth:
-            return 0, 1
+            return 0, 1, ()
         if j == base.depth:
-            return -1, 0
-        take, skip = best(i + 1, j + 1), best(i, j + 1)
-        taken = take[0] + alike[i][j] if take[1] and alike[i][j] else -1
-        top = max(taken, skip[0])
-        ways = (take[1] if taken == top and taken >= 0 else 0) + (skip[1] if skip[0] == top and top >= 0 else 0)
-        return top, ways
+            return -1, 0, ()
+        skip, (matches, ways, rest) = best(i, j + 1), best(i + 1, j + 1)
+        if not (ways and alike[i][j]):
+            return skip
+        take = (matches + alike[i][j], ways, (j, *rest))
+        return (take[0], ways + skip[1], take[2]) if take[0] == skip[0] else max(take, skip)
 
-    if best(0, 0)[1] != 1:
+    _, ways, chosen = best(0, 0)
+    if ways != 1:
         raise VrbenchError(
             f"{ckpt.id} has {ckpt.depth} decoder layers and {base.id} {base.depth}; which ones were removed is neither "
             "recorded nor visible in the weights"
         )
-    chosen: list[int] = []
-    for j in range(base.depth):
-        i = len(chosen)
-        if i == ckpt.depth:
-            break
-        if alike[i][j] and best(i + 1, j + 1)[1] and best(i + 1, j + 1)[0] + alike[i][j] == best(i, j)[0]:
-            chosen.append(j)
-    return chosen
+    return list(chosen)
 
 
 def _first_bytes(index: TensorIndex) -> dict[int, frozenset[tuple[str, bytes]]]:

@@ -12,8 +12,9 @@ from pydantic import Field
 
 from vrbench.checkpoints import image_settings, locate
 from vrbench.checkpoints.checkpoint import Checkpoint
-from vrbench.checkpoints.diff import CheckpointDiff, diff_checkpoints
+from vrbench.checkpoints.diff import BaseDiff, diff_checkpoints
 from vrbench.checkpoints.families import FAMILIES
+from vrbench.checkpoints.parameter_names import format_layers
 from vrbench.checkpoints.random_shapes import RANDOM_WEIGHTS
 from vrbench.checkpoints.resolve import Resolver
 from vrbench.checkpoints.tensor_index import StoredAdapter, TensorIndex, index_tensors
@@ -21,7 +22,7 @@ from vrbench.checkpoints.validation import unused_weights
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import read_json, read_text
 from vrbench.core.layers import LayerSet
-from vrbench.core.schemas import SCHEMA_VERSION, Lineage, LineageStep, Record
+from vrbench.core.schemas import SCHEMA_VERSION, BaseRef, Lineage, LineageStep, Record
 
 WIDTH = 110
 
@@ -33,20 +34,6 @@ class AdapterRanks(Record):
     rank: int = Field(description="Rank of the LoRA matrices.")
     layers: str = Field(description="Layers, as `LayerSet` text, counted in the model that the adapter was applied to.")
     modules: tuple[str, ...] = Field(description="Modules of a layer, such as 'self_attn.q_proj'.")
-
-
-class BaseDiff(Record):
-    """The differences from a base."""
-
-    base: str = Field(description="Checkpoint that it is compared with.")
-    digest: str = Field(default="", description="The base's digest, if it is available or recorded.")
-    known_by: str = Field(description="'weights' when they were compared, 'lineage' when the base is not available.")
-    depth: int = Field(description="Decoder layers of the base; the layers below are counted in it.")
-    tuned: str = Field(default="", description="Layers with other weights, as `LayerSet` text; empty when unknown.")
-    removed: str = Field(default="", description="Removed layers, as `LayerSet` text; empty when unknown.")
-    others: tuple[str, ...] = Field(default=(), description="What else has other weights, such as 'projector'.")
-    added: tuple[str, ...] = Field(default=(), description="Parts that the base has not.")
-    note: str = Field(default="", description="What could not be compared, and why.")
 
 
 class CheckpointInfo(Record):
@@ -128,28 +115,14 @@ def _diff(found: Checkpoint, own: TensorIndex, named: Checkpoint | None, resolve
             now = _with_folder(recorded.id, found.path)
             base, why = None, f"what {now} leads to now has another digest than the base had"
     if base is None:
-        if recorded is None:
-            return None
-        name = _with_folder(recorded.id, found.path)
-        return _record(name, recorded.digest, "lineage", _recorded_diff(found), why)
+        return _recorded_diff(found, recorded, why) if recorded else None
     try:
-        diff = diff_checkpoints(found, own, base, index_tensors(base))
+        return diff_checkpoints(found, own, base, index_tensors(base))
     except VrbenchError as error:
         return BaseDiff(base=base.id, digest=base.digest, known_by="weights", depth=base.depth, note=str(error))
-    uncompared = _layer_text(diff.uncompared, diff.depth)
-    note = f"layers {uncompared} have an adapter in the base, so that their weights cannot be compared"
-    return _record(base.id, base.digest, "weights", diff, note if diff.uncompared else "")
 
 
-def _record(base: str, digest: str, known_by: str, diff: CheckpointDiff, note: str) -> BaseDiff:
-    return BaseDiff(
-        base=base, digest=digest, known_by=known_by, depth=diff.depth, tuned=_layer_text(diff.tuned, diff.depth),
-        removed=_layer_text(diff.removed, diff.depth), others=tuple(sorted(diff.others)),
-        added=tuple(sorted(diff.added)), note=note,
-    )  # fmt: skip
-
-
-def _recorded_diff(found: Checkpoint) -> CheckpointDiff:
+def _recorded_diff(found: Checkpoint, base: BaseRef, note: str) -> BaseDiff:
     """Return what the lineage states, in the base's layer numbers, where the base is not available."""
     steps = found.lineage[0].steps
     depth = steps[0].depth if steps else found.depth
@@ -161,11 +134,10 @@ def _recorded_diff(found: Checkpoint) -> CheckpointDiff:
             rest = [number for number in rest if number not in touched]
         else:
             tuned |= touched
-    return CheckpointDiff(depth, tuned, removed=set(range(depth)) - set(rest))
-
-
-def _layer_text(layers: set[int], depth: int) -> str:
-    return str(LayerSet(tuple(layers), depth, allow_empty=True))
+    return BaseDiff(
+        base=_with_folder(base.id, found.path), digest=base.digest, known_by="lineage", depth=depth, note=note,
+        tuned=format_layers(tuned, depth), removed=format_layers(set(range(depth)) - set(rest), depth),
+    )  # fmt: skip
 
 
 def _licence(found: Checkpoint) -> str:
