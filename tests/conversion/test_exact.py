@@ -14,7 +14,7 @@ from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from tests.conversion import reference as plain
 from tests.conversion import sources as tiny
-from vrbench.conversion import convert, shards
+from vrbench.conversion import convert, lora
 from vrbench.conversion.lora import read_adapter
 from vrbench.models.load import load_vlm
 from vrbench.models.resolve import resolve_checkpoint
@@ -163,7 +163,7 @@ def test_of_a_tower_that_the_source_holds_only_the_settings_are_wanted(tmp_path:
 
 
 def test_matrices_that_are_merged_in_many_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "MERGED_NUMBERS", 5 * tiny.HIDDEN)  # 5 rows, or 3, and a rest
+    monkeypatch.setattr(lora, "MERGED_NUMBERS", 5 * tiny.HIDDEN)  # 5 rows, or 3, and a rest
     made = tiny.make("llava")
     expected = tiny.save_lora(made, tmp_path / "lora")
     base, tower = tiny.save_base(made, tmp_path / "base"), tiny.save_tower(made, tmp_path / "tower")

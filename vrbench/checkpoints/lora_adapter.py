@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Collection, Mapping
@@ -14,9 +13,8 @@ from vrbench.checkpoints.checkpoint import ADAPTER, ADAPTER_CONFIG
 from vrbench.checkpoints.parameter_names import Shape, canonical_name, first_of, layer_index, validate_unique_names
 from vrbench.checkpoints.safetensors_index import TensorInfo, read_header
 from vrbench.core.errors import VrbenchError
-from vrbench.core.io import read_text
+from vrbench.core.io import Json, require_json
 from vrbench.core.layers import LayerSet
-from vrbench.core.os_errors import reraise_os_error
 
 PLAIN_OPTIONS = {
     "bias": "none", "lora_bias": False, "trainable_token_indices": None,
@@ -111,21 +109,13 @@ def _pattern_value(patterns: Mapping[str, Any] | None, module: str, default: Any
     return next(matching, default)
 
 
-def read_adapter_config(folder: Path) -> dict[str, Any]:
+def read_adapter_config(folder: Path) -> Json:
     """Return `adapter_config.json` of a PEFT folder.
 
     Raises:
         VrbenchError: it is not a JSON object.
     """
-    path = folder / ADAPTER_CONFIG
-    try:
-        found = json.loads(read_text(path))
-    except (OSError, ValueError, RecursionError) as error:
-        reraise_os_error(error)
-        raise VrbenchError(f"{path} cannot be read as JSON") from error
-    if not isinstance(found, dict):
-        raise VrbenchError(f"{path} is not a JSON object")
-    return found
+    return require_json(folder / ADAPTER_CONFIG)
 
 
 def adapter_method(config: Mapping[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from vrbench.checkpoints.parameter_names import canonical_name, layer_index
 from vrbench.checkpoints.remote_code import LOCAL_ONLY
 from vrbench.checkpoints.safetensors_index import read_headers
 from vrbench.core.errors import VrbenchError
-from vrbench.core.io import read_json, read_text
+from vrbench.core.io import read_json, require_json
 from vrbench.core.layers import LayerSet
 
 ONE_PER_LAYER = (
@@ -35,18 +34,14 @@ def read_model_config(folder: Path) -> tuple[str, int, dict[str, Any]]:
         VrbenchError: config.json is missing, is not JSON with a model_type, or states no valid depth.
     """
     path = folder / "config.json"
-    try:
-        config = json.loads(read_text(path))
-        decoder = config.get("text_config", config)
-        depth = decoder.get("num_hidden_layers")
-        family = config["model_type"]
-    except FileNotFoundError as error:
-        raise VrbenchError(f"{path} is missing") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise VrbenchError(f"{path} cannot be read: it is not JSON with a model_type") from error
+    config = require_json(path)
+    decoder = config.get("text_config", config)
+    if "model_type" not in config or not isinstance(decoder, dict):
+        raise VrbenchError(f"{path} cannot be read: it has no model_type, or a text_config that is no object")
+    depth = decoder.get("num_hidden_layers")
     if depth is not None and (type(depth) is not int or depth < 1):
         raise VrbenchError(f"{path} has num_hidden_layers {depth!r}; it has to be a whole number above 0")
-    return str(family), depth or _default_depth(folder), decoder
+    return str(config["model_type"]), depth or _default_depth(folder), decoder
 
 
 def _default_depth(folder: Path) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from vrbench.core.errors import VrbenchError, collect_errors
-from vrbench.core.io import read_text
+from vrbench.core.io import require_json
 
 LENGTH_BYTES = 8
 """A safetensors file begins with the length of its header (little endian); the tensors follow without gaps."""
@@ -72,7 +71,7 @@ def weight_files(folder: Path) -> list[Path]:
     if single.is_file():
         return [single]
     if index.is_file():
-        return [folder / name for name in sorted(set(_weight_map(index).values()))]
+        return [folder / name for name in sorted(set(read_weight_map(index).values()))]
     shards = sorted(p.name for p in folder.glob("model-*.safetensors"))
     if shards:
         raise VrbenchError(f"{folder} has shards ({shards[0]}, ...) and no {INDEX} that names them; download it too")
@@ -91,7 +90,7 @@ def validate_weight_files(folder: Path) -> list[str]:
                 headers[path.name] = read_header(path)
     if (folder / WEIGHTS).is_file() or not (folder / INDEX).is_file() or (errors and not headers):
         return errors
-    for name, file in _weight_map(folder / INDEX).items():
+    for name, file in read_weight_map(folder / INDEX).items():
         if file in headers and name not in headers[file]:
             errors.append(f"{folder / file} lacks {name!r}, which {INDEX} says it has")
     holders: dict[str, list[str]] = {}
@@ -110,13 +109,15 @@ def read_headers(folder: Path) -> dict[str, TensorInfo]:
     return {name: tensor for path in weight_files(folder) for name, tensor in read_header(path).items()}
 
 
-def _weight_map(index: Path) -> dict[str, str]:
-    try:
-        found = json.loads(read_text(index))["weight_map"]
-        if not isinstance(found, dict) or not found or not all(_is_plain_file_name(value) for value in found.values()):
-            raise TypeError
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise VrbenchError(f"{index} cannot be read: it has no weight_map of file names") from error
+def read_weight_map(index: Path) -> dict[str, str]:
+    """Return tensor -> file of an index of shards.
+
+    Raises:
+        VrbenchError: it is not JSON, or has no such table.
+    """
+    found = require_json(index).get("weight_map")
+    if not isinstance(found, dict) or not found or not all(map(_is_plain_file_name, found.values())):
+        raise VrbenchError(f"{index} cannot be read: it has no weight_map of file names")
     return found
 
 

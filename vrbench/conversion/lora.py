@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,9 @@ INIT_KEEPS_BASE = (None, True, False, "gaussian", "orthogonal", "eva")
 """Values of init_lora_weights that do not change the base's own weights."""
 
 MATRIX = re.compile(r"base_model\.model\.(model\.layers\.\d+\..+)\.lora_([AB])(?:\.default)?\.weight")
+
+MERGED_NUMBERS = 1 << 18
+"""Numbers that are merged together: 1 MB in float32."""
 
 
 @dataclass(frozen=True)
@@ -129,26 +131,23 @@ def validate_shapes(adapter: SourceAdapter, shapes: Mapping[str, tuple[int, ...]
     return errors
 
 
-@contextmanager
-def open_pair(adapter: SourceAdapter, pair: LoraPair) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield A [rank, in] and B [out, rank] in float32; the adapter's file is open only as long as they are used."""
-    with open_tensors(adapter.file) as get:
-        yield get(pair.a).float(), get(pair.b).float()
+def merge_lora(weight: torch.Tensor, adapter: SourceAdapter, pair: LoraPair) -> torch.Tensor:
+    """Return a weight [out, in] with its change, computed in float32 and rounded once, to the weight's own dtype.
 
-
-def merge_rows(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
-    """Return some rows of a weight with their change, computed in float32 and rounded once, to the weight's own dtype.
-
-    Args:
-        weight: [rows, in].
-        a: [rank, in].
-        b: [rows, rank].
-        scale: of their product; multiplied last, as PEFT does it.
+    The scale is multiplied last, as PEFT does it.
 
     Raises:
         VrbenchError: the result is not finite.
     """
-    result = (b @ a).mul_(scale).add_(weight).to(weight.dtype)
-    if not all(bool(end.isfinite()) for end in result.aminmax()):
-        raise VrbenchError(f"merging the adapter gives numbers that are not finite in {weight.dtype}")
-    return result
+    import torch
+
+    with open_tensors(adapter.file) as get:
+        a, b = get(pair.a).float(), get(pair.b).float()
+    merged = torch.empty_like(weight)
+    step = max(1, MERGED_NUMBERS // weight.shape[1])
+    for start in range(0, len(weight), step):
+        rows = slice(start, start + step)
+        merged[rows] = (b[rows] @ a).mul_(pair.scale).add_(weight[rows])
+        if not all(bool(end.isfinite()) for end in merged[rows].aminmax()):
+            raise VrbenchError(f"merging the adapter gives numbers that are not finite in {weight.dtype}")
+    return merged

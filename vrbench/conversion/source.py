@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from vrbench.conversion.weight_files import (
     without_peft_prefix,
 )  # fmt: skip
 from vrbench.core.errors import VrbenchError, error_messages, raise_errors
-from vrbench.core.io import read_json, read_text
+from vrbench.core.io import Json, read_json, require_json
 
 PROJECTOR_FILE, NON_LORA_FILE = "mm_projector.bin", "non_lora_trainables.bin"
 FORMS = {"merged": "a whole model", "projector": "a projector alone", "lora": "a LoRA adapter"}
@@ -165,20 +164,15 @@ def find_source(name: str, near: Path | None = None) -> locate.CheckpointSource:
     return locate.locate_checkpoint(name, near=near, pickles=True)
 
 
-def _read_settings(folder: Path) -> dict[str, Any]:
+def _read_settings(folder: Path) -> Json:
     path = folder / "config.json"
-    try:
-        settings = json.loads(read_text(path))
-        model_type = settings["model_type"]
-    except FileNotFoundError as error:
-        raise VrbenchError(f"{path} is missing") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise VrbenchError(f"{path} cannot be read: it is not JSON with a model_type") from error
+    settings = require_json(path)
     if "text_config" in settings:
         raise VrbenchError(f"{folder} is in transformers' layout already; it needs no conversion")
-    if model_type not in ARCHITECTURES:
+    model_type = settings.get("model_type")
+    if model_type not in list(ARCHITECTURES):
         raise VrbenchError(f"{path} is of model_type {model_type!r}; supported are {', '.join(ARCHITECTURES)}")
-    return dict(settings)
+    return settings
 
 
 def _detect_form(folder: Path) -> Form:

@@ -7,15 +7,14 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vrbench.checkpoints.lineage import LINEAGE_FILE
-from vrbench.checkpoints.new_folder import create_folder, require_free
+from vrbench.checkpoints.new_folder import create_folder, require_free, write_lineage
 from vrbench.conversion.shards import write_shards
 from vrbench.conversion.source import FORMS, SourceCheckpoint, read_source
 from vrbench.conversion.tensor_plan import TensorCopy, plan_copies
 from vrbench.conversion.weight_files import model_files
 from vrbench.core.cache import file_digest
 from vrbench.core.errors import VrbenchError, raise_errors
-from vrbench.core.io import digest_of, read_json, write_atomically
+from vrbench.core.io import digest_of, read_json
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import BaseRef, Lineage, LineageStep
 from vrbench.models import hf_folder
@@ -35,13 +34,12 @@ def write_target(source_name: str, out: Path, base: str | None, vision_tower: st
     copies = plan_copies(source, config)
     _require_space(out.absolute().parent, copies)
     with create_folder(out) as folder:
-        weights = write_shards(copies, source.adapter, folder)
+        write_shards(copies, source.adapter, folder)
         config.save_pretrained(folder)
         _write_processor(folder, source)
         _write_generation_config(folder, source)
         raise_errors(hf_folder.validate(folder))
-        lineage = _lineage(out.resolve().name, source, config, weights)
-        write_atomically(folder / LINEAGE_FILE, lineage.model_dump_json(indent=1) + "\n")
+        write_lineage(folder, _lineage(out.resolve().name, source, config))
     return out.resolve()
 
 
@@ -125,7 +123,7 @@ def _write_generation_config(folder: Path, source: SourceCheckpoint) -> None:
     (folder / "generation_config.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
 
 
-def _lineage(name: str, source: SourceCheckpoint, config: LlavaConfig, weights: dict[str, str]) -> Lineage:
+def _lineage(name: str, source: SourceCheckpoint, config: LlavaConfig) -> Lineage:
     depth = config.text_config.num_hidden_layers
     note = f"{FORMS[source.form]} in the layout of {source.settings['model_type']}"
     if source.base:
@@ -139,4 +137,4 @@ def _lineage(name: str, source: SourceCheckpoint, config: LlavaConfig, weights: 
         steps.append(LineageStep(kind="trained", layers=str(tuned), depth=depth, method="lora", note=merged))
     digest = digest_of({file.name: file_digest(file) for file in model_files(source.base or source.folder)})
     base = BaseRef(id=source.base_id or source.id, digest=digest)
-    return Lineage(id=name, family="llava", depth=depth, base=base, steps=tuple(steps), weights=weights)
+    return Lineage(id=name, family="llava", depth=depth, base=base, steps=tuple(steps))

@@ -24,7 +24,7 @@ from typing import Any
 from vrbench.checkpoints.prompts import IMAGE, LLAVA_SYSTEM
 from vrbench.core import os_errors
 from vrbench.core.errors import VrbenchError
-from vrbench.core.io import read_text
+from vrbench.core.io import require_json
 
 SENTENCEPIECE_FILE = "tokenizer.model"
 FILES = ("tokenizer.json", SENTENCEPIECE_FILE)
@@ -133,11 +133,14 @@ def _load_sentencepiece(folder: Path) -> Any:
     """Return a Llama tokenizer from its SentencePiece model; its added tokens and settings from the files beside it."""
     from transformers import AddedToken
 
-    stated = _read_json(folder / "tokenizer_config.json")
+    stated, listed = (
+        require_json(file) if file.is_file() else {}
+        for file in (folder / "tokenizer_config.json", folder / "added_tokens.json")
+    )
     settings = {key: stated[key] for key in ("add_bos_token", "add_eos_token", "model_max_length") if key in stated}
     tokenizer = _from_sentencepiece(folder / SENTENCEPIECE_FILE, {"add_bos_token": True} | settings)
     known = tokenizer.get_vocab()
-    added = {text: number for text, number in _read_json(folder / "added_tokens.json").items() if text not in known}
+    added = {text: number for text, number in listed.items() if text not in known}
     tokenizer.add_tokens([AddedToken(t, special=True, normalized=False) for t in sorted(added, key=added.__getitem__)])
     wrong = [text for text, number in added.items() if tokenizer.convert_tokens_to_ids(text) != number]
     if wrong:
@@ -209,16 +212,6 @@ def _probes(pieces: list[str]) -> Iterator[str]:
     texts = [piece.replace("▁", " ") for piece in pieces]
     for start in range(0, len(texts), PIECES_PER_PROBE):
         yield "".join(texts[start : start + PIECES_PER_PROBE])
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(read_text(path)) if path.is_file() else {}
-    except (ValueError, RecursionError) as error:
-        raise VrbenchError(f"{path} is not JSON") from error
-    if not isinstance(found, dict):
-        raise VrbenchError(f"{path} is not a JSON object")
-    return found
 
 
 def _with_image_token(raw: dict[str, Any]) -> dict[str, Any]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vrbench.core import os_errors
 from vrbench.core.errors import VrbenchError
-from vrbench.core.io import read_text
+from vrbench.core.io import Json, require_json
 
 CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 KNOWN_TOWERS: dict[str, dict[str, Any]] = {
@@ -86,16 +84,11 @@ def read_tower(settings: dict[str, Any], folder: Path | None) -> VisionTower:
 
 def _vision_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
-    try:
-        raw = json.loads(read_text(path))
-        inner = raw.get("vision_config") or raw
-        kind = {"clip": "clip_vision_model", "siglip": "siglip_vision_model"}.get(raw["model_type"], raw["model_type"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        os_errors.reraise_os_error(error)
-        raise VrbenchError(f"{path} is missing or cannot be read as a vision tower's config") from error
+    raw = require_json(path)
+    kind = f"{str(raw.get('model_type')).removesuffix('_vision_model')}_vision_model"
     if kind not in ("clip_vision_model", "siglip_vision_model"):
-        raise VrbenchError(f"{path} is of model_type {raw['model_type']!r}; supported towers are CLIP and SigLIP")
-    return _with_defaults(path, inner, kind)
+        raise VrbenchError(f"{path} is of model_type {raw.get('model_type')!r}; supported towers are CLIP and SigLIP")
+    return _with_defaults(path, raw.get("vision_config") or raw, kind)
 
 
 def _with_defaults(path: Path, stated: Any, kind: str) -> dict[str, Any]:
@@ -122,16 +115,12 @@ def _image_settings(config: dict[str, Any], folder: Path | None, aspect: str | N
     else:
         found = {"size": square, "do_center_crop": False, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     if folder and (folder / "preprocessor_config.json").is_file():
-        found |= _read_settings(folder / "preprocessor_config.json", found)
+        found |= _stated_settings(require_json(folder / "preprocessor_config.json"), found)
     return found | {"resample": found.get("resample", 3), "do_pad": aspect == "pad"}
 
 
-def _read_settings(path: Path, defaults: dict[str, Any]) -> dict[str, Any]:
-    try:
-        raw = json.loads(read_text(path))
-        stated = {key: raw[key] for key in (*defaults, "resample", "rescale_factor") if raw.get(key) is not None}
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise VrbenchError(f"{path} cannot be read as JSON") from error
+def _stated_settings(raw: Json, defaults: Json) -> Json:
+    stated = {key: raw[key] for key in (*defaults, "resample", "rescale_factor") if raw.get(key) is not None}
     for key in ("size", "crop_size"):  # older files have one number
         if isinstance(stated.get(key), int):
             stated[key] = dict.fromkeys(defaults[key], stated[key])

@@ -6,7 +6,6 @@ is memory-mapped, so that a tensor's bytes are read only when they are used.
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -14,10 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vrbench.checkpoints.safetensors_index import TensorInfo, read_header
+from vrbench.checkpoints.safetensors_index import TensorInfo, read_header, read_weight_map
 from vrbench.core import os_errors
 from vrbench.core.errors import VrbenchError
-from vrbench.core.io import read_text
 
 if TYPE_CHECKING:
     import torch
@@ -99,7 +97,7 @@ def model_files(folder: Path) -> list[Path]:
     if len(found) > 1:
         raise VrbenchError(f"{folder} has its weights twice, as safetensors and as .bin; remove one of them")
     single, index = found[0]
-    names = [single] if (folder / single).is_file() else _shards(folder / index)
+    names = [single] if (folder / single).is_file() else sorted(set(read_weight_map(folder / index).values()))
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise VrbenchError(f"{folder} lacks {', '.join(missing)}, which {index} names")
@@ -109,16 +107,6 @@ def model_files(folder: Path) -> list[Path]:
 def has_model(folder: Path) -> bool:
     """Return whether a folder has a whole model's weights, or at least their index."""
     return any((folder / name).is_file() for names in MODEL_FILES for name in names)
-
-
-def _shards(index: Path) -> list[str]:
-    try:
-        names = set(json.loads(read_text(index))["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        names = set()
-    if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
-        raise VrbenchError(f"{index} cannot be read: it has no weight_map of file names")
-    return sorted(names)
 
 
 def read_tensor_info(file: Path) -> dict[str, TensorInfo]:

@@ -55,13 +55,25 @@ def detect_encoding(content: bytes) -> str:
     return "UTF-16" if content[:2] and b"\0" in content[:2] else ""  # ASCII in UTF-16 has a zero in each pair
 
 
+def require_json(path: Path) -> Json:
+    """Return the object in a JSON file.
+
+    Raises:
+        OSError, VrbenchError: as `load_file`.
+        VrbenchError: it holds something else.
+    """
+    found = load_file(path)
+    if not isinstance(found, dict):
+        raise VrbenchError(f"{path} is not a JSON object")
+    return found
+
+
 def read_json_object(path: Path) -> Json | None:
     """Return the object in a JSON file; None when it is missing, broken, or holds something else."""
     try:
-        found = load_file(path)
+        return require_json(path)
     except VrbenchError:
         return None
-    return found if isinstance(found, dict) else None
 
 
 def read_json(path: Path) -> Json:
