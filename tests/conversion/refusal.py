@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from vrbench.conversion import convert
+from vrbench.conversion.convert import convert
 from vrbench.core.errors import VrbenchError, error_messages
 
 

@@ -14,7 +14,8 @@ from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from tests.conversion import reference as plain
 from tests.conversion import sources as tiny
-from vrbench.conversion import convert, lora
+from vrbench.conversion import lora
+from vrbench.conversion.convert import convert
 from vrbench.conversion.lora import read_adapter
 from vrbench.models.load import load_vlm
 from vrbench.models.resolve import resolve_checkpoint

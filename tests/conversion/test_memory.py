@@ -24,7 +24,7 @@ SHARDS = 4
 PROGRAM = """
 import json, sys
 from pathlib import Path
-from vrbench.conversion import convert
+from vrbench.conversion.convert import convert
 
 def status(key):
     line = next(l for l in Path("/proc/self/status").read_text().splitlines() if l.startswith(key))

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from tests.conversion.tokenizers import save_tokenizer
+from vrbench.conversion.convert import target_config
 from vrbench.conversion.source import read_source
-from vrbench.conversion.target import target_config
 from vrbench.conversion.tensor_plan import plan_copies
 
 LLAMA = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj",

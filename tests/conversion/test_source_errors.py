@@ -17,7 +17,8 @@ from tests.conversion import sources as tiny
 from tests.conversion.refusal import refused, told
 from tests.conversion.tokenizers import save_tokenizer
 from tests.tiny import checkpoint_errors
-from vrbench.conversion import convert, shards
+from vrbench.conversion import shards
+from vrbench.conversion.convert import convert
 from vrbench.conversion.source import read_source
 from vrbench.core.errors import VrbenchError
 
@@ -276,7 +277,7 @@ class TestAdapters:
     def test_two_matrices_for_one(self, at: Path) -> None:
         name = "base_model.model.model.layers.0.self_attn.q_proj.lora_A"
         resave(at / "lora" / self.FILE, lambda s: s.update({f"{name}.default.weight": s[f"{name}.weight"] * 0}))
-        told(at, "lora", "one matrix under two names", f"{name}.default.weight", base=True)
+        told(at, "lora", "one weight under two names", f"{name}.default.weight", base=True)
 
     def test_one_matrix_of_two(self, at: Path) -> None:
         resave(at / "lora" / self.FILE, lambda state: state.pop(next(n for n in state if "lora_B" in n), None) is None)

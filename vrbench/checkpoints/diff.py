@@ -7,8 +7,8 @@ from functools import cache
 from pydantic import Field
 
 from vrbench.checkpoints.checkpoint import Checkpoint
-from vrbench.checkpoints.parameter_names import format_layers
-from vrbench.checkpoints.tensor_index import TensorIndex, rename_layer, same_values
+from vrbench.checkpoints.parameter_names import format_layers, rename_layer
+from vrbench.checkpoints.tensor_index import TensorIndex, same_values
 from vrbench.core.errors import VrbenchError
 from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import Record
@@ -73,10 +73,9 @@ def _is_same(own: TensorIndex, name: str, base_index: TensorIndex, base_name: st
     if base_name not in base_index.tensors:
         return False
     location, other = own.tensors[name], base_index.tensors[base_name]
-    ours, bases = own.adapted.get(name, ()), base_index.adapted.get(base_name, ())
-    if ours == bases:
+    if location.adapters == other.adapters:
         return same_values(location, other)
-    return None if bases and not location.is_at(other) else False
+    return None if other.adapters and not location.is_at(other) else False
 
 
 def _match_layers(ckpt: Checkpoint, own: TensorIndex, base: Checkpoint, base_index: TensorIndex) -> list[int]:

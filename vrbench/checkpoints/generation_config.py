@@ -7,9 +7,11 @@ that neither harness supports, or have values that transformers would refuse in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, InstanceOf, StrictBool, StrictInt, TypeAdapter, ValidationError
 
 from vrbench.core.io import Json, read_json
 
@@ -68,40 +70,19 @@ def _unsupported_errors(settings: Json) -> Iterator[str]:
         yield "cache_implementation is 'quantized', which rounds what the model has read; set it to null"
 
 
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
+Count = Annotated[StrictInt, Field(ge=0)]
+TokenIds = Annotated[list[Count], Field(min_length=1)]
+Float = InstanceOf[float]  # transformers refuses whole numbers here
 
-
-def _are_ids(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_count, value))
-
-
-def _are_words(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(_are_ids(ids) and ids for ids in value)
-
-
-def _is_bias(value: Any) -> bool:
-    pairs = value if isinstance(value, list) else []
-    return bool(pairs) and all(
-        isinstance(pair, list) and len(pair) == 2 and _are_ids(pair[0]) and pair[0] and type(pair[1]) is float
-        for pair in pairs
-    )
-
-
-def _is_decay(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and _is_count(value[0]) and type(value[1]) in (int, float)
-
-
-def _is_id_or_ids(value: Any) -> bool:
-    return type(value) is int or (isinstance(value, list) and all(type(i) is int for i in value))
-
-
-Rule = tuple[Callable[[Any], bool], str]
-PENALTY: Rule = (lambda v: (type(v) is float and v > 0) or v == 1, "a number above 0 with a point, such as 1.0")
-COUNT: Rule = (_is_count, "a whole number of at least 0")
-IDS: Rule = (_are_ids, "a list of token ids")
-ID_OR_IDS: Rule = (_is_id_or_ids, "a token id or a list of token ids")
-FLAG: Rule = (lambda v: type(v) is bool, "true or false")
+Rule = tuple[TypeAdapter[Any], str]
+PENALTY: Rule = (
+    TypeAdapter(Annotated[Float, Field(gt=0)] | Literal[1]),
+    "a number above 0 with a point, such as 1.0",
+)
+COUNT: Rule = (TypeAdapter(Count), "a whole number of at least 0")
+IDS: Rule = (TypeAdapter(list[Count]), "a list of token ids")
+ID_OR_IDS: Rule = (TypeAdapter(StrictInt | list[StrictInt]), "a token id or a list of token ids")
+FLAG: Rule = (TypeAdapter(StrictBool), "true or false")
 PENALTIES = ("repetition_penalty", "encoder_repetition_penalty")
 NGRAMS = ("no_repeat_ngram_size", "encoder_no_repeat_ngram_size")
 
@@ -112,24 +93,35 @@ SUPPORTED_SETTINGS: dict[str, Rule] = {
     "min_new_tokens": COUNT,
     "suppress_tokens": IDS,
     "begin_suppress_tokens": IDS,
-    "bad_words_ids": (_are_words, "a list of lists of token ids, none empty"),
-    "sequence_bias": (_is_bias, "a list of pairs [token ids, number with a point]"),
-    "forced_bos_token_id": (_is_count, "a token id"),
+    "bad_words_ids": (
+        TypeAdapter(Annotated[list[TokenIds], Field(min_length=1)]),
+        "a list of lists of token ids, none empty",
+    ),
+    "sequence_bias": (
+        TypeAdapter(Annotated[list[tuple[TokenIds, Float]], Field(min_length=1)]),
+        "a list of pairs [token ids, number with a point]",
+    ),
+    "forced_bos_token_id": (TypeAdapter(Count), "a token id"),
     "forced_eos_token_id": ID_OR_IDS,
     "eos_token_id": ID_OR_IDS,
-    "exponential_decay_length_penalty": (_is_decay, "a pair [tokens of the answer, factor]"),
+    "exponential_decay_length_penalty": (
+        TypeAdapter(tuple[Count, StrictInt | Float]),
+        "a pair [tokens of the answer, factor]",
+    ),
     "remove_invalid_values": FLAG,
     "renormalize_logits": FLAG,
 }
-"""Setting that is followed -> (whether a value is valid, what it has to be). All but the last two change greedy
+"""Setting that is followed -> (type of its values, the same in words). All but the last two change greedy
 answers; null always means that nothing is requested."""
 
 
 def _value_errors(settings: Json) -> Iterator[str]:
-    for key, (is_valid, what) in SUPPORTED_SETTINGS.items():
-        value = settings.get(key)
-        if value is not None and not is_valid(value):
-            yield f"{key} is {value!r}; it has to be {what}, or null"
+    for key, (kind, what) in SUPPORTED_SETTINGS.items():
+        try:
+            kind.validate_python(settings.get(key))
+        except ValidationError:
+            if settings.get(key) is not None:
+                yield f"{key} is {settings[key]!r}; it has to be {what}, or null"
 
 
 def _token_id_errors(settings: Json, vocab_size: int | None) -> Iterator[str]:

@@ -74,7 +74,6 @@ def plan_restore(
 
 
 def _compare_restored(base: Checkpoint, before: tuple[LayerEdit, ...], edit: LayerEdit) -> list[str]:
-    """Return every tensor of the backbone's layers that is missing, unexpected or of another shape."""
     assert edit.backbone is not None
     below, theirs = edited_shapes(checkpoint_shapes(base), before), checkpoint_shapes(edit.backbone)
     errors: list[str] = []

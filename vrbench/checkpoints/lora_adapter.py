@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vrbench.checkpoints.checkpoint import ADAPTER, ADAPTER_CONFIG
-from vrbench.checkpoints.parameter_names import Shape, canonical_name, first_of, layer_index, validate_unique_names
+from vrbench.checkpoints.parameter_names import Shape, canonical_name, first_of, validate_unique_names
 from vrbench.checkpoints.safetensors_index import TensorInfo, read_header
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import Json, require_json
@@ -126,8 +126,8 @@ def adapter_method(config: Mapping[str, Any]) -> str:
 
 def adapter_layers(folder: Path, depth: int) -> LayerSet:
     """Return the decoder layers that a valid adapter tunes, from its own tensors and not from its patterns."""
-    layers = {layer_index(f"{module}.") for module in _sort(read_header(folder / ADAPTER)).modules}
-    return LayerSet(tuple(sorted(n for n in layers if n is not None)), depth, allow_empty=True)
+    layers = map(_layer_of, _sort(read_header(folder / ADAPTER)).modules)
+    return LayerSet(tuple(layers), depth, allow_empty=True)
 
 
 def validate_adapter(folder: Path, shapes: Mapping[str, Shape], depth: int, projector: Collection[str]) -> list[str]:
@@ -139,64 +139,69 @@ def validate_adapter(folder: Path, shapes: Mapping[str, Shape], depth: int, proj
         depth: its decoder layers.
         projector: canonical names of the projector's parameters, which modules_to_save may replace.
     """
-    path, config_path = folder / ADAPTER, folder / ADAPTER_CONFIG
+    path = folder / ADAPTER
     if (folder / PICKLED).is_file() and not path.is_file():
         return [f"{folder} has its adapter as {PICKLED}; save it with PEFT as {ADAPTER} (safe_serialization=True)"]
     try:
-        config = read_adapter_config(folder)
-        tensors = read_header(path)
+        config, tensors = read_adapter_config(folder), read_header(path)
     except VrbenchError as error:
         return [str(error)]
     parts = _sort(tensors)
-    errors = _validate_config(config_path, config, depth) + validate_unique_names(path, tensors, _without_default)
-    errors += validate_ranks(path, config, {parts.names[m]: p for m, p in parts.modules.items()})
-    errors += _validate_names(path, parts)
-    if not tensors:
-        errors.append(f"{path} has no tensors")
-    layers = {module: layer_index(f"{module}.") or 0 for module in parts.modules}
-    beyond = sorted({layer for layer in layers.values() if layer >= depth})
-    if beyond:
-        errors.append(f"{path} tunes layers {beyond}; a model of depth {depth} has layers 0 to {depth - 1}")
-    inside = {module: shape for module, shape in parts.modules.items() if layers[module] < depth}
-    errors += _validate_modules(path, inside, shapes, bool(config.get("use_dora")))
-    if parts.saved or config.get("modules_to_save"):
-        errors += _validate_saved(path, parts.saved, config, shapes, projector)
-    return errors
+    return [
+        *_config_errors(folder / ADAPTER_CONFIG, config, depth),
+        *validate_unique_names(path, tensors, without_default),
+        *validate_ranks(path, config, {parts.names[m]: p for m, p in parts.modules.items()}),
+        *_name_errors(path, parts),
+        *_layer_errors(path, parts, depth),
+        *_module_errors(path, parts.modules, shapes, depth, bool(config.get("use_dora"))),
+        *_saved_errors(path, parts.saved, config, shapes, projector),
+    ]
 
 
-def _without_default(name: str) -> str:
+def without_default(name: str) -> str:
     """Return a tensor's name without PEFT's own words, so that two names for one tensor are equal."""
     return re.sub(r"(\.lora_(?:[AB]|magnitude_vector))\.default\b", r"\1", saved_name(name))
 
 
-def _validate_names(path: Path, parts: AdapterTensors) -> list[str]:
+def _name_errors(path: Path, parts: AdapterTensors) -> Iterator[str]:
     adapters = {n for n in (a or b for name in parts.others for a, b in NAMED_TENSOR.findall(name)) if n != "default"}
     if adapters:
-        return [
+        yield (
             f"{path} holds its tensors under the adapter's name, {first_of(sorted(adapters))} (such as "
             f"{parts.others[0]!r}), which PEFT does not read; load it under that name, and save it with PEFT's "
             "save_pretrained, which leaves the name out"
-        ]
-    return [f"{path} has {first_of(parts.others)}; {ONLY_LORA}"] if parts.others else []
+        )
+    elif parts.others:
+        yield f"{path} has {first_of(parts.others)}; {ONLY_LORA}"
 
 
-def _validate_scales(path: Path, config: Mapping[str, Any]) -> list[str]:
-    """Return ranks and alphas that PEFT cannot use, or that would make the adapter nothing."""
-    errors = []
+def _layer_errors(path: Path, parts: AdapterTensors, depth: int) -> Iterator[str]:
+    if not (parts.modules or parts.saved or parts.others):
+        yield f"{path} has no tensors"
+    beyond = sorted({layer for layer in map(_layer_of, parts.modules) if layer >= depth})
+    if beyond:
+        yield f"{path} tunes layers {beyond}; a model of depth {depth} has layers 0 to {depth - 1}"
+
+
+def _layer_of(module: str) -> int:
+    return int(module.split(".")[1])
+
+
+def _scale_errors(path: Path, config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield ranks and alphas that PEFT cannot use, or that would make the adapter nothing."""
     for key, pattern in (("r", "rank_pattern"), ("lora_alpha", "alpha_pattern")):
         patterns = config.get(pattern) or {}
         if not isinstance(patterns, dict) or not all(map(_is_expression, patterns)):
             what = "a mapping of regular expressions for modules' names to numbers"
-            errors.append(f"{path} has {pattern} {patterns!r}; it has to be {what}")
+            yield f"{path} has {pattern} {patterns!r}; it has to be {what}"
             continue
         stated = {key: config.get(key, DEFAULT_RANK)}
         stated |= {f"{pattern} {name!r}": value for name, value in patterns.items()}
         for name, value in stated.items():
             if key == "r" and (type(value) is not int or value < 1):
-                errors.append(f"{path} has {name} {value!r}; a rank has to be a whole number above 0")
+                yield f"{path} has {name} {value!r}; a rank has to be a whole number above 0"
             elif type(value) not in (int, float) or not math.isfinite(value) or value == 0:
-                errors.append(f"{path} has {name} {value!r}; an alpha has to be a number other than 0")
-    return errors
+                yield f"{path} has {name} {value!r}; an alpha has to be a number other than 0"
 
 
 def _is_expression(text: str) -> bool:
@@ -216,14 +221,13 @@ def validate_ranks(path: Path, config: Mapping[str, Any], modules: Mapping[str, 
         modules: module as PEFT names it -> shapes of its matrices "A" [r, in] and "B" [out, r].
     """
     config_path = path.parent / ADAPTER_CONFIG
-    errors = _validate_scales(config_path, config)
+    errors = list(_scale_errors(config_path, config))
     if errors:
         return errors
     wrong: dict[tuple[int, int], list[str]] = {}
     for module, shapes in modules.items():
         stated = lora_rank(config, module)
-        ranks = {n for matrix, axis in (("A", 0), ("B", 1)) for n in shapes.get(matrix, ())[axis : axis + 1]}
-        for rank in ranks - {stated}:
+        for rank in {*shapes.get("A", ())[:1], *shapes.get("B", ())[1:2]} - {stated}:
             wrong.setdefault((stated, rank), []).append(module)
     key = "rank_pattern or r" if config.get("rank_pattern") else "r"
     return [
@@ -233,50 +237,57 @@ def validate_ranks(path: Path, config: Mapping[str, Any], modules: Mapping[str, 
     ]
 
 
-def _validate_config(path: Path, config: Mapping[str, Any], depth: int) -> list[str]:
-    errors = []
+def validate_options(path: Path, config: Mapping[str, Any], off: Mapping[str, Any], allowed: str) -> Iterator[str]:
+    """Yield why a config is not one of LoRA, or has an option on.
+
+    Args:
+        path: the config's, for the message.
+        config: as `read_adapter_config` gives it.
+        off: option -> the value that turns it off.
+        allowed: end of the message, such as "only plain LoRA can be merged".
+    """
     if config.get("peft_type") != "LORA":
-        errors.append(f"{path} is of peft_type {config.get('peft_type')!r}; only 'LORA' can be loaded")
-    for option, off in PLAIN_OPTIONS.items():
-        if config.get(option) not in (off, None, False, []):
-            errors.append(f"{path} sets {option} to {config[option]!r}; only LoRA, DoRA and rsLoRA can be loaded")
+        yield f"{path} is of peft_type {config.get('peft_type')!r}, not 'LORA'; {allowed}"
+    for option, value in off.items():
+        if config.get(option) not in (value, None, False, []):
+            yield f"{path} sets {option} to {config[option]!r}; {allowed}"
+
+
+def _config_errors(path: Path, config: Mapping[str, Any], depth: int) -> Iterator[str]:
+    yield from validate_options(path, config, PLAIN_OPTIONS, "only LoRA, DoRA and rsLoRA can be loaded")
     start = config.get("init_lora_weights")
     if isinstance(start, str) and BASE_CHANGING_INIT.fullmatch(start):
-        errors.append(f"{path} has init_lora_weights {start!r}, whose base cannot be reproduced; {SAVE_PLAIN}")
+        yield f"{path} has init_lora_weights {start!r}, whose base cannot be reproduced; {SAVE_PLAIN}"
     layers = config.get("layers_to_transform") or []
     beyond = [n for n in ([layers] if isinstance(layers, int) else layers) if not 0 <= n < depth]
     if beyond:
-        errors.append(f"{path} names layers {beyond}; a model of depth {depth} has layers 0 to {depth - 1}")
-    return errors
+        yield f"{path} names layers {beyond}; a model of depth {depth} has layers 0 to {depth - 1}"
 
 
-def _validate_modules(
-    path: Path, modules: Mapping[str, dict[str, Shape]], shapes: Mapping[str, Shape], dora: bool
-) -> list[str]:
-    """Return modules that lack a tensor, are not in the model, or do not fit it."""
-    single = sorted(m for m, p in modules.items() if not {"A", "B"} <= set(p))
-    absent = sorted(m for m in modules if f"{m}.weight" not in shapes)
-    whole = [m for m in sorted(modules) if m not in single and m not in absent]
+def _module_errors(
+    path: Path, modules: Mapping[str, dict[str, Shape]], shapes: Mapping[str, Shape], depth: int, dora: bool
+) -> Iterator[str]:
+    """Yield modules of existing layers that lack a tensor, are not in the model, or do not fit it."""
+    inside = sorted(module for module in modules if _layer_of(module) < depth)
+    single = [m for m in inside if not {"A", "B"} <= set(modules[m])]
+    absent = [m for m in inside if f"{m}.weight" not in shapes]
+    whole = [m for m in inside if m not in single and m not in absent]
     uneven = [m for m in whole if modules[m]["A"][:1] != modules[m]["B"][-1:]]
     unfit = [m for m in whole if m not in uneven and not _fits(modules[m], shapes[f"{m}.weight"])]
-    other = sorted(m for m, p in modules.items() if ("magnitude_vector" in p) != dora)
-    errors = []
+    other = [m for m in inside if ("magnitude_vector" in modules[m]) != dora]
     if single:
-        errors.append(f"{path} has only one of the two matrices of {first_of(single)}")
+        yield f"{path} has only one of the two matrices of {first_of(single)}"
     if absent:
-        errors.append(f"{path} is for another base: it tunes {first_of(absent)}, which the base does not have")
+        yield f"{path} is for another base: it tunes {first_of(absent)}, which the base does not have"
     if uneven:
         first, second = (list(modules[uneven[0]][matrix]) for matrix in "AB")
-        errors.append(f"{path} has matrices of different ranks for {first_of(uneven)}: A is {first}, B {second}")
+        yield f"{path} has matrices of different ranks for {first_of(uneven)}: A is {first}, B {second}"
     if unfit:
         a, b, have = modules[unfit[0]]["A"], modules[unfit[0]]["B"], list(shapes[f"{unfit[0]}.weight"])
-        errors.append(
-            f"{path} is for another base: {first_of(unfit)} is {have} there, the adapter is for {[b[0], a[-1]]}"
-        )
+        yield f"{path} is for another base: {first_of(unfit)} is {have} there, the adapter is for {[b[0], a[-1]]}"
     if other:
         has = "no magnitude vector" if dora else "a magnitude vector"
-        errors.append(f"{path} has {has} for {first_of(other)}, and its config sets use_dora to {str(dora).lower()}")
-    return errors
+        yield f"{path} has {has} for {first_of(other)}, and its config sets use_dora to {str(dora).lower()}"
 
 
 def _fits(parts: Mapping[str, Shape], weight: Shape) -> bool:
@@ -285,16 +296,15 @@ def _fits(parts: Mapping[str, Shape], weight: Shape) -> bool:
     return fits and parts.get("magnitude_vector", weight[:1]) in (weight[:1], (weight[0], 1))
 
 
-def _validate_saved(
+def _saved_errors(
     path: Path, saved: Mapping[str, Shape], config: Mapping[str, Any], shapes: Mapping[str, Shape],
     projector: Collection[str],
-) -> list[str]:  # fmt: skip
-    """Return why modules_to_save is not the projector, or not all of what it names is in the file."""
+) -> Iterator[str]:  # fmt: skip
+    """Yield why modules_to_save is not the projector, or not all of what it names is in the file."""
     named = {name: [n for n in shapes if f".{name}." in f".{n}."] for name in config.get("modules_to_save") or []}
     foreign = sorted({name for name, of in named.items() if not of or not set(of) <= set(projector)})
-    errors = []
     if foreign:
-        errors.append(
+        yield (
             f"{path.parent / ADAPTER_CONFIG} has {first_of(foreign)} in modules_to_save; only the projector may be "
             f"tuned beside the LLM's layers; {MERGE}"
         )
@@ -303,10 +313,9 @@ def _validate_saved(
     others = sorted(n for n in set(saved) - expected if not any(f".{name}." in f".{n}." for name in foreign))
     unfit = sorted(n for n in expected & set(saved) if saved[n] != shapes[n])
     if missing:
-        errors.append(f"{path} lacks {first_of(missing)}, which its config has in modules_to_save")
+        yield f"{path} lacks {first_of(missing)}, which its config has in modules_to_save"
     if others:
-        errors.append(f"{path} has {first_of(others)}; {ONLY_LORA}")
+        yield f"{path} has {first_of(others)}; {ONLY_LORA}"
     if unfit:
         have, want = list(saved[unfit[0]]), list(shapes[unfit[0]])
-        errors.append(f"{path} is for another base: {first_of(unfit)} is {want} there, in the adapter {have}")
-    return errors
+        yield f"{path} is for another base: {first_of(unfit)} is {want} there, in the adapter {have}"

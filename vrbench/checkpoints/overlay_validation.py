@@ -27,7 +27,7 @@ from vrbench.checkpoints.parameter_names import (
     format_layers,
     layer_index,
     shapes_of,
-    shapes_without_layers,
+    without_layers,
 )
 from vrbench.checkpoints.random_shapes import RANDOM_WEIGHTS
 from vrbench.checkpoints.safetensors_index import read_header, read_headers
@@ -54,7 +54,7 @@ def edited_shapes(below: dict[str, Shape], edits: tuple[LayerEdit, ...]) -> dict
     """Return the shapes that are left after edits; restoring changes none."""
     for edit in edits:
         if edit.kind == "pruned":
-            below = shapes_without_layers(below, edit.layers)
+            below = without_layers(below, edit.layers)
     return below
 
 
@@ -143,7 +143,6 @@ def _validate_part(path: Path, expected: dict[str, Shape], prefix: str) -> list[
 
 
 def _validate_pocket(folder: Path) -> list[str]:
-    """Return why a folder's tower and projector are not those of a pocket model."""
     expected = llava_shapes.llava_shapes(text_config(), llava_shapes.POCKET_VISION)
     errors: list[str] = []
     for file, prefix in ((TOWER, TOWER_PREFIX), (PROJECTOR, PROJECTOR_PREFIX)):

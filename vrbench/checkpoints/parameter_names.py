@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from vrbench.checkpoints.safetensors_index import TensorInfo
 from vrbench.core.layers import LayerSet
 
 Shape = tuple[int, ...]
+T = TypeVar("T")
 PROJECTOR_PREFIX = "multi_modal_projector."
 TOWER_PREFIX = "vision_tower."
 
@@ -86,16 +88,22 @@ def validate_layer_numbers(where: Path | str, names: Iterable[str], depth: int) 
     return errors
 
 
-def shapes_without_layers(shapes: Mapping[str, Shape], removed: Iterable[int]) -> dict[str, Shape]:
-    """Return the shapes of the model after some decoder layers were removed and the rest renumbered."""
-    gone = set(removed)
-    kept: dict[str, Shape] = {}
-    for name, shape in shapes.items():
-        layer = layer_index(name)
+def rename_layer(name: str, layer: int) -> str:
+    """Return the name of the same tensor in another layer."""
+    return re.sub(r"(^|\.)layers\.\d+\.", rf"\g<1>layers.{layer}.", name, count=1)
+
+
+def without_layers(
+    values: Mapping[str, T], removed: LayerSet, layer_of: Callable[[str], int | None] = layer_index
+) -> dict[str, T]:
+    """Return the values by parameter name after some decoder layers were removed and the rest renumbered."""
+    kept: dict[str, T] = {}
+    for name, value in values.items():
+        layer = layer_of(name)
         if layer is None:
-            kept[name] = shape
-        elif layer not in gone:
-            kept[re.sub(r"^layers\.\d+", f"layers.{layer - sum(g < layer for g in gone)}", name)] = shape
+            kept[name] = value
+        elif layer not in removed:
+            kept[rename_layer(name, layer - sum(gone < layer for gone in removed))] = value
     return kept
 
 

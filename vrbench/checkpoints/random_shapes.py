@@ -55,6 +55,7 @@ def _clip(hidden: int, layers: int, heads: int, ffn: int, side: int) -> Config:
     }  # fmt: skip
 
 
+CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 CLIP_LARGE = _clip(1024, 24, 16, 4096, 336)
 """openai/clip-vit-large-patch14-336: 576 tokens, taken at the last layer but one without the class token."""
 
@@ -154,16 +155,9 @@ def random_folder(text: str) -> Path:
         VrbenchError: the name cannot be read, or the package that carries the tokenizer is not installed.
     """
     model = parse_random_name(text)
-    if model.removed:
-        return _cached_folder(model, lambda folder: _write_pruned(model, folder))
-    if model.adapter:
-        return _cached_folder(model, lambda folder: _write_adapter(model, folder))
-    return _cached_folder(model, lambda folder: _write_base(model, folder))
-
-
-def _cached_folder(model: RandomModel, make: Any) -> Path:
+    write = _write_pruned if model.removed else _write_adapter if model.adapter else _write_base
     content = [VERSION, str(model), *RANDOM_SHAPES[model.name]]
-    return cached_folder(f"random-{model.name}-{digest_of(content)[:16]}", make)
+    return cached_folder(f"random-{model.name}-{digest_of(content)[:16]}", lambda folder: write(model, folder))
 
 
 def _write_base(model: RandomModel, folder: Path) -> None:
@@ -196,11 +190,8 @@ def _processor(side: int, is_clip: bool) -> Config:
         about = {"image_processor_type": "SiglipImageProcessor", "size": {"height": side, "width": side}}
         return {**about, **common, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     crop = {"do_center_crop": True, "crop_size": {"height": side, "width": side}, "do_convert_rgb": True}
-    colours = {
-        "image_mean": [0.48145466, 0.4578275, 0.40821073],
-        "image_std": [0.26862954, 0.26130258, 0.27577711],
-    }
-    return {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": side}} | common | crop | colours
+    about = {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": side}}
+    return {**about, **common, **crop, "image_mean": CLIP_MEAN, "image_std": CLIP_STD}
 
 
 def _write_adapter(model: RandomModel, folder: Path) -> None:
@@ -233,13 +224,9 @@ def _write_pruned(model: RandomModel, folder: Path) -> None:
 
 
 def _write_lineage(
-    model: RandomModel,
-    base: RandomModel,
-    folder: Path,
-    kind: Literal["trained", "pruned"],
-    layers: LayerSet,
+    model: RandomModel, base: RandomModel, folder: Path, kind: Literal["trained", "pruned"], layers: LayerSet,
     method: str,
-) -> None:
+) -> None:  # fmt: skip
     step = LineageStep(kind=kind, layers=str(layers), depth=model.depth, method=method)
     depth = model.depth - model.removed
     base_ref = BaseRef(id=str(base), digest="")

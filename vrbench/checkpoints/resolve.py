@@ -123,7 +123,6 @@ class Resolver:
             return None, error_messages(error)
 
     def _complete(self, source: CheckpointSource, lineage: Lineage | None, needs_vision: bool) -> Found:
-        """Resolve a folder that holds a complete model."""
         folder = source.folder
         errors = validate_folder(folder, self.trusted) + validate_weight_files(folder)
         try:
@@ -236,7 +235,6 @@ def _adapter_lineage(source: CheckpointSource) -> Lineage:
 
 
 def _adapter_step(folder: Path, depth: int) -> LineageStep:
-    """Return the step of a PEFT folder that vrbench did not write."""
     config = lora_adapter.read_adapter_config(folder)
     note = "the projector too (modules_to_save)" if config.get("modules_to_save") else ""
     layers = str(lora_adapter.adapter_layers(folder, depth))
@@ -246,7 +244,6 @@ def _adapter_step(folder: Path, depth: int) -> LineageStep:
 
 
 def _validate_family(folder: Path, family: str) -> list[str]:
-    """Return why a complete model is of no known family."""
     if is_author_layout(folder):
         return [f"{folder} is in the layout of LLaVA's or Bunny's authors; make it one of transformers' own: {CONVERT}"]
     if family in UNSUPPORTED:

@@ -122,5 +122,4 @@ def read_weight_map(index: Path) -> dict[str, str]:
 
 
 def _is_plain_file_name(value: object) -> bool:
-    """Return whether it names a file beside the index, and none elsewhere."""
     return isinstance(value, str) and value not in ("", ".", "..") and not set(value) & {"/", "\\", "\0"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,19 @@ from numpy.typing import NDArray
 from vrbench.checkpoints import llava_shapes
 from vrbench.checkpoints.checkpoint import ADAPTER, OVERLAY_FILES, PROJECTOR, TOWER, Checkpoint, LayerEdit
 from vrbench.checkpoints.families import FAMILIES, projector_prefix
-from vrbench.checkpoints.parameter_names import IGNORED_BUFFERS, PROJECTOR_PREFIX, TOWER_PREFIX, canonical_name
+from vrbench.checkpoints.lora_adapter import saved_name
+from vrbench.checkpoints.parameter_names import (
+    IGNORED_BUFFERS,
+    PROJECTOR_PREFIX,
+    TOWER_PREFIX,
+    canonical_name,
+    rename_layer,
+    without_layers,
+)
 from vrbench.checkpoints.random_shapes import RANDOM_WEIGHTS
 from vrbench.checkpoints.safetensors_index import TensorInfo, read_header, weight_files
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import read_json
-from vrbench.core.layers import LayerSet
 
 BLOCK = 1 << 22
 """Values of each of two tensors that are compared at a time."""
@@ -34,17 +41,19 @@ NUMPY: dict[str, type] = {"F64": np.float64, "F32": np.float32, "F16": np.float1
 
 @dataclass(frozen=True)
 class TensorLocation:
-    """One stored tensor.
+    """One stored tensor, and what is merged into it.
 
     Attributes:
         name: as it is stored, with the prefix of the part whose file it is.
         tensor: dtype, shape, and the byte of the file at which it begins.
         file: where it is stored; for random weights the file that states how they are made.
+        adapters: the adapter files that change it when it is loaded, in order.
     """
 
     name: str
     tensor: TensorInfo
     file: Path
+    adapters: tuple[Path, ...] = ()
 
     @property
     def part(self) -> str:
@@ -145,13 +154,11 @@ class TensorIndex:
     Attributes:
         tensors: canonical name -> where it is stored.
         origins: for each layer, the digest of the complete model that it is from, and its index there.
-        adapted: canonical weight name -> the adapter files that change it, in order.
         adapters: all adapters, the first one first.
     """
 
     tensors: dict[str, TensorLocation]
     origins: list[tuple[str, int]]
-    adapted: dict[str, tuple[Path, ...]] = field(default_factory=dict)
     adapters: list[StoredAdapter] = field(default_factory=list)
 
     def llm_layer(self, name: str) -> int | None:
@@ -184,7 +191,11 @@ def index_tensors(checkpoint: Checkpoint) -> TensorIndex:
         return TensorIndex(tensors, [(checkpoint.digest, layer) for layer in range(checkpoint.depth)])
     index = index_tensors(checkpoint.base)
     for edit in checkpoint.edits:
-        index = _restore_layers(index, edit) if edit.backbone else _index_without(index, edit.layers)
+        if edit.backbone:
+            _restore_layers(index, index_tensors(edit.backbone), edit)
+        else:
+            index.tensors = without_layers(index.tensors, edit.layers, index.llm_layer)
+            index.origins = [index.origins[i] for i in edit.layers.complement()]
     family = checkpoint.base.family  # that of a language model below a tower has no projector
     prefix = projector_prefix(family) if family in FAMILIES else PROJECTOR_PREFIX
     prefixes = {TOWER: TOWER_PREFIX, PROJECTOR: prefix}
@@ -192,9 +203,7 @@ def index_tensors(checkpoint: Checkpoint) -> TensorIndex:
         if file.name == ADAPTER:
             _add_adapter(index, checkpoint)
         else:
-            replaced = _tensors_in(file, prefixes.get(file.name, ""))
-            index.tensors |= replaced
-            index.adapted = {name: files for name, files in index.adapted.items() if name not in replaced}
+            index.tensors |= _tensors_in(file, prefixes.get(file.name, ""))
     return index
 
 
@@ -223,45 +232,15 @@ def _is_tied(folder: Path) -> bool:
     return any(part.get("tie_word_embeddings") for part in (config, config.get("text_config") or {}))
 
 
-def rename_layer(name: str, layer: int) -> str:
-    """Return the name of the same tensor in another layer."""
-    return re.sub(r"(^|\.)layers\.\d+\.", rf"\g<1>layers.{layer}.", name, count=1)
-
-
-def _index_without(index: TensorIndex, removed: LayerSet) -> TensorIndex:
-    """Return the index after some decoder layers were removed and the rest renumbered."""
-    kept = removed.complement().indices
-    numbers = {old: new for new, old in enumerate(kept)}
-
-    def renamed(names: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-        for name, value in names.items():
-            layer = index.llm_layer(name)
-            if layer is None:
-                yield name, value
-            elif layer in numbers:
-                yield rename_layer(name, numbers[layer]), value
-
-    origins = [index.origins[i] for i in kept]
-    return TensorIndex(dict(renamed(index.tensors)), origins, dict(renamed(index.adapted)), index.adapters)
-
-
-def _restore_layers(index: TensorIndex, edit: LayerEdit) -> TensorIndex:
-    """Return the index with some decoder layers of the backbone, with its adapters and without those below."""
-    assert edit.backbone is not None
-    theirs = index_tensors(edit.backbone)
-    restored = set(edit.layers)
+def _restore_layers(index: TensorIndex, backbone: TensorIndex, edit: LayerEdit) -> None:
+    """Replace some decoder layers by those of the backbone, with its adapters and without those below."""
     to_layer = dict(zip(edit.sources, edit.layers, strict=True))
-    full_names = {_from_layers(name): name for name in index.tensors if index.llm_layer(name) in restored}
-    tensors = dict(index.tensors)
-    adapted = {name: files for name, files in index.adapted.items() if index.llm_layer(name) not in restored}
-    for name, location in theirs.tensors.items():
-        source = theirs.llm_layer(name)
+    full_names = {_from_layers(name): name for name in index.tensors if index.llm_layer(name) in edit.layers}
+    for name, location in backbone.tensors.items():
+        source = backbone.llm_layer(name)
         if source in to_layer:
             key = _from_layers(rename_layer(name, to_layer[source]))
-            tensors[full_names.get(key, key)] = location
-            if name in theirs.adapted:
-                adapted[full_names.get(key, key)] = theirs.adapted[name]
-    return TensorIndex(tensors, index.origins, adapted, index.adapters)
+            index.tensors[full_names.get(key, key)] = location
 
 
 def _from_layers(name: str) -> str:
@@ -279,7 +258,7 @@ def _add_adapter(index: TensorIndex, checkpoint: Checkpoint) -> None:
         module, matrix, end = name.partition(".lora_")
         layer = index.llm_layer(f"{module}.")
         if not matrix:
-            index.tensors[re.sub(r"\.modules_to_save(\.default)?\.", ".", name)] = location
+            index.tensors[saved_name(name)] = location
         elif layer is not None and end.startswith("A"):
             ranks.setdefault(layer, {})[module.partition(f"layers.{layer}.")[2]] = location.tensor.shape[0]
         elif end.startswith("B") and location.is_zero():
@@ -289,7 +268,7 @@ def _add_adapter(index: TensorIndex, checkpoint: Checkpoint) -> None:
     weights = {_from_layers(name): name for name in index.tensors if index.llm_layer(name) is not None}
     for module in (f"layers.{layer}.{name}" for layer, modules in ranks.items() for name in modules):
         if module not in zero - scaled:  # else the adapter changes nothing
-            weight = weights.get(f"{module}.weight", f"{module}.weight")
-            index.adapted[weight] = (*index.adapted.get(weight, ()), file)
+            weight = index.tensors[weights[f"{module}.weight"]]
+            index.tensors[weights[f"{module}.weight"]] = replace(weight, adapters=(*weight.adapters, file))
     parameters = sum(location.parameters for location in tensors.values())
     index.adapters = [*index.adapters, StoredAdapter(checkpoint.id, ranks, parameters, checkpoint.depth)]

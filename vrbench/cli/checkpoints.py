@@ -71,7 +71,7 @@ def convert(
     Example:
       vrbench convert llava-lora checkpoints/llava --base vicuna-7b-v1.5 --vision-tower clip-336
     """
-    from vrbench.conversion import convert as convert_folder
+    from vrbench.conversion.convert import convert as convert_folder
 
     print_made(convert_folder(source, out, base, vision_tower))
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vrbench.checkpoints import lora_adapter
 from vrbench.checkpoints.checkpoint import ADAPTER_CONFIG
+from vrbench.checkpoints.parameter_names import validate_unique_names
 from vrbench.conversion.weight_files import open_tensors, read_tensor_info, validate_dtypes
 from vrbench.core.errors import VrbenchError, raise_errors
 
@@ -75,22 +76,19 @@ def read_adapter(folder: Path) -> SourceAdapter:
     config = lora_adapter.read_adapter_config(folder)
     tensors = read_tensor_info(file)
     found: dict[str, dict[str, str]] = {}
-    unknown, repeated = [], []
+    unknown = []
     for name in tensors:
         match = MATRIX.fullmatch(name)
-        if match is None:
+        if match:
+            found.setdefault(f"language_model.{match[1]}.weight", {})[match[2]] = name
+        else:
             unknown.append(name)
-            continue
-        pair = found.setdefault(f"language_model.{match[1]}.weight", {})
-        if match[2] in pair:
-            repeated.append(f"{pair[match[2]]!r} and {name!r}")
-        pair[match[2]] = name
     modules = {lora_adapter.module_name(next(iter(pair.values()))): pair for pair in found.values()}
     errors = _validate_config(folder / ADAPTER_CONFIG, config) + validate_dtypes(file, tensors)
     if unknown or not tensors:
         content = f"other than LoRA on the language model's layers: {', '.join(unknown)}" if unknown else "no tensors"
         errors.append(f"{file} has {content}")
-    errors += [f"{file} has one matrix under two names, {both}; which one is meant is unclear" for both in repeated]
+    errors += validate_unique_names(file, tensors, lora_adapter.without_default)
     errors += [f"{file} has only one matrix of {name}" for name, pair in found.items() if len(pair) < 2]
     errors += lora_adapter.validate_ranks(
         file, config, {m: {end: tensors[name].shape for end, name in pair.items()} for m, pair in modules.items()}
@@ -101,12 +99,7 @@ def read_adapter(folder: Path) -> SourceAdapter:
 
 
 def _validate_config(path: Path, config: Mapping[str, Any]) -> list[str]:
-    errors = []
-    if config.get("peft_type") != "LORA":
-        errors.append(f"{path} is of peft_type {config.get('peft_type')!r}; only LORA can be merged")
-    for option, off in DEFAULTS.items():
-        if config.get(option) not in (off, None, False, [], {}):
-            errors.append(f"{path} sets {option} to {config[option]!r}; only plain LoRA can be merged")
+    errors = list(lora_adapter.validate_options(path, config, DEFAULTS, "only plain LoRA can be merged"))
     init = config.get("init_lora_weights")
     if init not in INIT_KEEPS_BASE:
         errors.append(f"{path} has init_lora_weights {init!r}, which changes the base too; {lora_adapter.SAVE_PLAIN}")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from vrbench.checkpoints import locate
 from vrbench.checkpoints.checkpoint import ADAPTER_CONFIG
+from vrbench.checkpoints.locate import CheckpointSource, locate_checkpoint
 from vrbench.conversion.lora import SourceAdapter, read_adapter
 from vrbench.conversion.tokenizer import ConvertedTokenizer, convert_tokenizer, has_tokenizer
 from vrbench.conversion.vision_tower import VisionTower, read_tower
@@ -78,26 +78,24 @@ class SourceCheckpoint:
     """A valid source.
 
     Attributes:
-        id, folder: its name and where it is.
+        place: its name and folder.
         form: how it is stored.
         architecture: which model it is.
         settings: its config.json.
         files: its own weight files, without the adapter's.
-        base, base_id: folder and name of the language model, for a projector or an adapter.
+        base: the language model, for a projector or an adapter.
         tower_folder: the tower's own folder, if its weights are read from there.
         tower: the tower's settings.
         tokenizer: converted.
         adapter: its adapter, if it is one.
     """
 
-    id: str
-    folder: Path
+    place: CheckpointSource
     form: Form
     architecture: SourceArchitecture
     settings: dict[str, Any]
     files: tuple[Path, ...]
-    base: Path | None
-    base_id: str
+    base: CheckpointSource | None
     tower_folder: Path | None
     tower: VisionTower
     tokenizer: ConvertedTokenizer
@@ -123,45 +121,40 @@ def read_source(source: str, base: str | None, vision_tower: str | None) -> Sour
         VrbenchError: every error together.
     """
     errors = _Errors()
-    found = {name: errors.attempt(find_source, name) for name in (source, base, vision_tower) if name}
+    names = (source, base, vision_tower)
+    place, llm, tower_place = (errors.attempt(find_source, name) if name else None for name in names)
     raise_errors(errors)
-    folders = {name: place.folder for name, place in found.items() if place}
-    folder = folders[source]
+    assert place is not None  # or there would have been an error
+    folder, base_folder = place.folder, llm.folder if llm else None
     settings, form = errors.attempt(_read_settings, folder), errors.attempt(_detect_form, folder)
     raise_errors(errors)
-    assert settings is not None and form is not None  # or there would have been an error
+    assert settings is not None and form is not None
     errors += _validate_settings(folder, settings) + _validate_base(folder, form, base)
-    base_folder = folders[base] if base else None
     files = _source_files(folder, form, errors)
     if base_folder and form != "merged":
         errors.attempt(model_files, base_folder)
         errors += _compare_llm_settings(folder, settings, base_folder)
     adapter = errors.attempt(read_adapter, folder) if form == "lora" else None
-    given_tower = folders[vision_tower] if vision_tower else None
+    given_tower = tower_place.folder if tower_place else None
     tower_folder, tower = _find_tower(folder, settings, files, given_tower, errors)
     architecture = ARCHITECTURES[settings["model_type"]]
     tokenizer = _find_tokenizer(folder, base_folder, form, architecture, errors)
     raise_errors(errors)
-    assert tower and tokenizer  # or there would have been an error
-    names = {name: place.id for name, place in found.items() if place}
-    return SourceCheckpoint(
-        id=names[source], folder=folder, form=form, architecture=architecture, settings=settings, files=files,
-        base=base_folder, base_id=names[base] if base else "", tower_folder=tower_folder, tower=tower,
-        tokenizer=tokenizer, adapter=adapter,
-    )  # fmt: skip
+    assert tower and tokenizer
+    return SourceCheckpoint(place, form, architecture, settings, files, llm, tower_folder, tower, tokenizer, adapter)
 
 
-def find_source(name: str, near: Path | None = None) -> locate.CheckpointSource:
+def find_source(name: str, near: Path | None = None) -> CheckpointSource:
     """Locate a source checkpoint; pickled files are downloaded if the hub may have weights only in these.
 
     Raises:
         VrbenchError: there is no such folder.
     """
-    found = locate.locate_checkpoint(name, near=near)
+    found = locate_checkpoint(name, near=near)
     is_whole = any(found.folder.glob("*.safetensors")) and not (found.folder / ADAPTER_CONFIG).is_file()
     if is_whole or not found.revision:
         return found
-    return locate.locate_checkpoint(name, near=near, pickles=True)
+    return locate_checkpoint(name, near=near, pickles=True)
 
 
 def _read_settings(folder: Path) -> Json:
@@ -176,13 +169,12 @@ def _read_settings(folder: Path) -> Json:
 
 
 def _detect_form(folder: Path) -> Form:
-    found: list[Form] = []
-    if has_model(folder):
-        found.append("merged")
-    if (folder / ADAPTER_CONFIG).is_file():
-        found.append("lora")
-    if (folder / PROJECTOR_FILE).is_file():
-        found.append("projector")
+    present: dict[Form, bool] = {
+        "merged": has_model(folder),
+        "lora": (folder / ADAPTER_CONFIG).is_file(),
+        "projector": (folder / PROJECTOR_FILE).is_file(),
+    }
+    found = [form for form, is_present in present.items() if is_present]
     if len(found) > 1:
         raise VrbenchError(f"{folder} has {' and '.join(FORMS[f] for f in found)}; which of them is meant?")
     if not found:
@@ -211,7 +203,6 @@ def _validate_base(folder: Path, form: Form, base: str | None) -> list[str]:
 
 
 def _compare_llm_settings(folder: Path, settings: dict[str, Any], base: Path) -> list[str]:
-    """Return an error for each setting in which a base differs from the model that the source was trained on."""
     theirs = read_json(base / "config.json")
     return [
         f"{base} is another base than {folder} was trained on: its config.json has {key} {theirs[key]!r}, that of "
@@ -224,12 +215,11 @@ def _compare_llm_settings(folder: Path, settings: dict[str, Any], base: Path) ->
 def _source_files(folder: Path, form: Form, errors: _Errors) -> tuple[Path, ...]:
     if form == "merged":
         return tuple(errors.attempt(model_files, folder) or ())
-    if form == "projector":
-        return (folder / PROJECTOR_FILE,)
-    if not (folder / NON_LORA_FILE).is_file():
-        errors.append(f"{folder} lacks {NON_LORA_FILE}, which holds the projector of a LoRA training")
-        return ()
-    return (folder / NON_LORA_FILE,)
+    file = folder / (PROJECTOR_FILE if form == "projector" else NON_LORA_FILE)
+    if file.is_file():
+        return (file,)
+    errors.append(f"{folder} lacks {NON_LORA_FILE}, which holds the projector of a LoRA training")
+    return ()
 
 
 def _find_tower(

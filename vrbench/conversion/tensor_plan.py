@@ -71,7 +71,7 @@ def plan_copies(source: SourceCheckpoint, config: LlavaConfig) -> list[TensorCop
     tied = bool(config.tie_word_embeddings)
     copies: dict[str, TensorCopy] = {}
     errors: list[str] = []
-    base = model_files(source.base) if source.base and source.form != "merged" else []
+    base = model_files(source.base.folder) if source.base and source.form != "merged" else []
     tower = model_files(source.tower_folder) if source.tower_folder else []
     for files, is_tower in ((base, False), (tower, True), (list(source.files), False)):
         found, part_errors = _plan_file_copies(files, is_tower, tied)
@@ -123,12 +123,12 @@ def _validate_shapes(source: SourceCheckpoint, shapes: Mapping[str, Shape], conf
     other = [name for name in found if name in expected and found[name] != expected[name]]
     errors = []
     if missing:
-        errors.append(f"{source.folder} and its base and vision tower lack {', '.join(missing)}")
+        errors.append(f"{source.place.folder} and its base and vision tower lack {', '.join(missing)}")
     if unexpected:
-        errors.append(f"{source.folder / 'config.json'} describes a model that has no {', '.join(unexpected)}")
+        errors.append(f"{source.place.folder / 'config.json'} describes a model that has no {', '.join(unexpected)}")
     if other:
         details = "; ".join(f"{name} is {list(found[name])} where {list(expected[name])} is needed" for name in other)
-        errors.append(f"shapes do not match {source.folder / 'config.json'}: {details}")
+        errors.append(f"shapes do not match {source.place.folder / 'config.json'}: {details}")
     return errors
 
 

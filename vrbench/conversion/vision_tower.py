@@ -6,20 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vrbench.checkpoints.random_shapes import CLIP_LARGE, CLIP_MEAN, CLIP_STD, SIGLIP_SO400M
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import Json, require_json
 
-CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
-KNOWN_TOWERS: dict[str, dict[str, Any]] = {
-    "clip-vit-large-patch14-336": {
-        "model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
-        "num_attention_heads": 16, "image_size": 336, "patch_size": 14, "projection_dim": 768,
-    },
-    "siglip-so400m-patch14-384": {
-        "model_type": "siglip_vision_model", "hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27,
-        "num_attention_heads": 16, "image_size": 384, "patch_size": 14,
-    },
-}  # fmt: skip
+KNOWN_TOWERS = {"clip-vit-large-patch14-336": CLIP_LARGE, "siglip-so400m-patch14-384": SIGLIP_SO400M}
 """The towers of the paper's models, by the last part of their name; weights alone do not show the number of heads."""
 
 SELECT_STRATEGIES = {"patch": "default", "cls_patch": "full"}
@@ -83,26 +74,24 @@ def read_tower(settings: dict[str, Any], folder: Path | None) -> VisionTower:
 
 
 def _vision_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    raw = require_json(path)
-    kind = f"{str(raw.get('model_type')).removesuffix('_vision_model')}_vision_model"
-    if kind not in ("clip_vision_model", "siglip_vision_model"):
-        raise VrbenchError(f"{path} is of model_type {raw.get('model_type')!r}; supported towers are CLIP and SigLIP")
-    return _with_defaults(path, raw.get("vision_config") or raw, kind)
-
-
-def _with_defaults(path: Path, stated: Any, kind: str) -> dict[str, Any]:
-    """Return a tower's config.json, with the defaults that it leaves out."""
+    """Return the settings of a tower's config.json, with the defaults that it leaves out."""
     from transformers import CLIPVisionConfig, SiglipVisionConfig
 
+    path = folder / "config.json"
+    raw = require_json(path)
+    kind = str(raw.get("model_type")).removesuffix("_vision_model")
+    config_class = {"clip": CLIPVisionConfig, "siglip": SiglipVisionConfig}.get(kind)
+    if config_class is None:
+        raise VrbenchError(f"{path} is of model_type {raw.get('model_type')!r}; supported towers are CLIP and SigLIP")
     try:
-        shape = {key: value for key, value in stated.items() if not key.startswith(("_", "torch_dtype", "dtype"))}
-        given = {key: value for key, value in shape.items() if key != "model_type"}
-        config = (CLIPVisionConfig if kind == "clip_vision_model" else SiglipVisionConfig)(**given)
+        stated = raw.get("vision_config") or raw
+        left_out = ("_", "torch_dtype", "dtype", "model_type")
+        shape = {key: value for key, value in stated.items() if not key.startswith(left_out)}
+        config = config_class(**shape)
         sides = {key: int(getattr(config, key)) for key in ("image_size", "patch_size")}
     except Exception as error:  # transformers' strict configs raise classes of their own
         raise VrbenchError(f"{path} describes no vision tower: {' '.join(str(error).split())}") from error
-    return shape | sides | {"model_type": kind}
+    return shape | sides | {"model_type": f"{kind}_vision_model"}
 
 
 def _image_settings(config: dict[str, Any], folder: Path | None, aspect: str | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The converted folder: its config, and writing it from the source's validation to the marker."""
+"""Converting a checkpoint: from the source's validation to the written folder, its config, and the marker."""
 
 from __future__ import annotations
 
@@ -26,20 +26,33 @@ OLD_KEYS = ("rope_theta", "rope_scaling", "partial_rotary_factor", "head_dim")
 """Keys of older config.json files that transformers still reads."""
 
 
-def write_target(source_name: str, out: Path, base: str | None, vision_tower: str | None) -> Path:
-    """Convert a checkpoint and write its folder; see `vrbench.conversion.convert`."""
+def convert(source: str, out: Path, base: str | None = None, vision_tower: str | None = None) -> Path:
+    """Write a LLaVA-1.5 or Bunny checkpoint in transformers' `LlavaForConditionalGeneration` layout.
+
+    Args:
+        source: folder in the original layout: a merged model, a projector (`mm_projector.bin`) or a LoRA folder.
+        out: the folder to make; it must not exist, or be empty. A conversion that fails leaves none.
+        base: the language model's folder or hub id, for a projector or a LoRA folder.
+        vision_tower: the tower's folder or hub id; needed where the source does not hold the tower's weights.
+
+    Returns:
+        The folder, with `vrbench.json` written last.
+
+    Raises:
+        VrbenchError: every error that names, shapes and settings show, before a weight is read.
+    """
     require_free(out)
-    source = read_source(source_name, base, vision_tower)
-    config = target_config(source)
-    copies = plan_copies(source, config)
+    found = read_source(source, base, vision_tower)
+    config = target_config(found)
+    copies = plan_copies(found, config)
     _require_space(out.absolute().parent, copies)
     with create_folder(out) as folder:
-        write_shards(copies, source.adapter, folder)
+        write_shards(copies, found.adapter, folder)
         config.save_pretrained(folder)
-        _write_processor(folder, source)
-        _write_generation_config(folder, source)
+        _write_processor(folder, found)
+        _write_generation_config(folder, found)
         raise_errors(hf_folder.validate(folder))
-        write_lineage(folder, _lineage(out.resolve().name, source, config))
+        write_lineage(folder, _lineage(out.resolve().name, found, config))
     return out.resolve()
 
 
@@ -86,7 +99,7 @@ def _text_config(source: SourceCheckpoint) -> Any:
         config = config_class(**stated | _special_ids(source))
     except Exception as error:  # transformers' strict configs raise classes of their own
         reason = " ".join(str(error).split())
-        path = source.folder / "config.json"
+        path = source.place.folder / "config.json"
         raise VrbenchError(f"{path} describes no {source.architecture.text} language model: {reason}") from error
     if getattr(config, "sliding_window", None):
         # Phi 3 attends this far back. Bunny gives it 2,048 tokens at most, and so the window is the longest text of the
@@ -116,7 +129,7 @@ def _write_processor(folder: Path, source: SourceCheckpoint) -> None:
 def _write_generation_config(folder: Path, source: SourceCheckpoint) -> None:
     """Write settings for greedy decoding that stops at the same tokens as the original."""
     ids = _special_ids(source)
-    stated = read_json((source.base or source.folder) / "generation_config.json").get("eos_token_id")
+    stated = read_json((source.base or source.place).folder / "generation_config.json").get("eos_token_id")
     named = [token for token in (stated if isinstance(stated, list) else [stated]) if type(token) is int]
     ends = list(dict.fromkeys([ids["eos_token_id"], *named]))
     settings = {**ids, "eos_token_id": ends if len(ends) > 1 else ends[0], "do_sample": False}
@@ -127,14 +140,14 @@ def _lineage(name: str, source: SourceCheckpoint, config: LlavaConfig) -> Lineag
     depth = config.text_config.num_hidden_layers
     note = f"{FORMS[source.form]} in the layout of {source.settings['model_type']}"
     if source.base:
-        note += f": {source.id}, combined with {source.base_id}"
+        note += f": {source.place.id}, combined with {source.base.id}"
     note += f"; vision tower {source.settings.get('mm_vision_tower')}"
     note += ", from its own folder" if source.tower_folder else ", as the source holds it"
     steps = [LineageStep(kind="converted", layers="none", depth=depth, method=source.form, note=note)]
     if source.adapter:
         tuned = LayerSet.of(source.adapter.layers, depth)
-        merged = f"{source.id}, merged"
+        merged = f"{source.place.id}, merged"
         steps.append(LineageStep(kind="trained", layers=str(tuned), depth=depth, method="lora", note=merged))
-    digest = digest_of({file.name: file_digest(file) for file in model_files(source.base or source.folder)})
-    base = BaseRef(id=source.base_id or source.id, digest=digest)
+    llm = source.base or source.place
+    base = BaseRef(id=llm.id, digest=digest_of({file.name: file_digest(file) for file in model_files(llm.folder)}))
     return Lineage(id=name, family="llava", depth=depth, base=base, steps=tuple(steps))
