@@ -204,6 +204,15 @@ def test_weights_keep_their_dtype_and_merging_rounds_once(dtype: torch.dtype, tm
     assert found["vision_tower.vision_model.post_layernorm.weight"].dtype == torch.float32
 
 
+def test_a_pickled_file_may_hold_one_tensor_under_two_names(tmp_path: Path) -> None:
+    made = tiny.make("llava")
+    source, tower = tiny.save_merged(made, tmp_path / "src", "bin", shards=1), tiny.save_tower(made, tmp_path / "tower")
+    state = torch.load(source / "pytorch_model.bin", weights_only=True)
+    torch.save(state | {"lm_head.weight": state["model.embed_tokens.weight"]}, source / "pytorch_model.bin")
+    found = stored(convert(str(source), tmp_path / "out", vision_tower=str(tower)))
+    assert torch.equal(found["language_model.lm_head.weight"], found["language_model.model.embed_tokens.weight"])
+
+
 def stored(folder: Path) -> dict[str, torch.Tensor]:
     found = {}
     for file in sorted(folder.glob("*.safetensors")):

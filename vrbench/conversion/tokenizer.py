@@ -216,12 +216,10 @@ def _probes(pieces: list[str]) -> Iterator[str]:
 
 def _with_image_token(raw: dict[str, Any]) -> dict[str, Any]:
     """Return a tokenizer's JSON with Llama 3's reserved token renamed to "<image>"."""
-    added = raw["added_tokens"]
-    if not any(token["content"] == IMAGE for token in added):
-        for token in added:
-            if token["content"] == RESERVED:
-                token["content"] = IMAGE
-                vocabulary = raw["model"].get("vocab")
-                if isinstance(vocabulary, dict) and RESERVED in vocabulary:
-                    vocabulary[IMAGE] = vocabulary.pop(RESERVED)
+    added = {token["content"]: token for token in raw["added_tokens"]}
+    if RESERVED in added and IMAGE not in added:
+        added[RESERVED]["content"] = IMAGE
+        vocabulary = raw["model"].get("vocab")
+        if isinstance(vocabulary, dict) and RESERVED in vocabulary:
+            vocabulary[IMAGE] = vocabulary.pop(RESERVED)
     return raw

@@ -157,4 +157,4 @@ def _unpickle(file: Path) -> dict[str, torch.Tensor]:
         raise VrbenchError(f"{file} cannot be read as weights saved by PyTorch 1.6 or later: {reason}") from error
     if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
         raise VrbenchError(f"{file} is not a table of tensors by name")
-    return {str(name): value for name, value in found.items()}
+    return {str(name): value.detach() for name, value in found.items()}
