@@ -244,7 +244,7 @@ class TestForeignWeights:
 
     def test_a_config_that_is_not_json(self, whole: Path) -> None:
         (whole / "config.json").write_text("{")
-        told(whole, "config.json cannot be read")
+        told(whole, "config.json is not JSON")
 
 
 class TestShards:

@@ -419,7 +419,7 @@ class TestBrokenSettings:
 
     def test_a_config_too_deep_to_be_read(self, whole: Path) -> None:
         (whole / "config.json").write_text("[" * 100_000)
-        told(whole, "config.json cannot be read")
+        told(whole, "config.json is not JSON")
 
     @pytest.mark.parametrize("index", [[], {"weight_map": []}, {"weight_map": {"a": 3}}, {"weight_map": None}])
     def test_an_index_of_the_other_format(self, whole: Path, index: Any) -> None:

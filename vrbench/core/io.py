@@ -59,8 +59,8 @@ def require_json(path: Path) -> Json:
     """Return the object in a JSON file.
 
     Raises:
-        OSError, VrbenchError: as `load_file`.
-        VrbenchError: it holds something else.
+        OSError: as of `load_file`.
+        VrbenchError: it is missing, cannot be read as JSON, or holds something else.
     """
     found = load_file(path)
     if not isinstance(found, dict):
