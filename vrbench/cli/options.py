@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from vrbench.core.errors import VrbenchError, raise_errors, suggest_names
-from vrbench.core.io import load_file
+from vrbench.core.io import parse_file
 
 
 def from_config(context: typer.Context, file: Path | None) -> Path | None:
@@ -44,7 +44,7 @@ def read_config(
     Raises:
         VrbenchError: the file cannot be read, or has unknown options or invalid values, all together.
     """
-    raw = load_file(file, f"config {str(file)!r}", "YAML")
+    raw = parse_file(file, f"config {str(file)!r}", "YAML")
     if not isinstance(raw, dict):
         raise VrbenchError(f"config {str(file)!r} is not a mapping of options to values")
     given = {str(key).replace("-", "_"): value for key, value in raw.items() if value is not None}

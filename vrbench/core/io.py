@@ -59,10 +59,10 @@ def require_json(path: Path) -> Json:
     """Return the object in a JSON file.
 
     Raises:
-        OSError: as of `load_file`.
+        OSError: as of `parse_file`.
         VrbenchError: it is missing, cannot be read as JSON, or holds something else.
     """
-    found = load_file(path)
+    found = parse_file(path)
     if not isinstance(found, dict):
         raise VrbenchError(f"{path} is not a JSON object")
     return found
@@ -81,7 +81,7 @@ def read_json(path: Path) -> Json:
     return read_json_object(path) or {}
 
 
-def load_file(path: Path, named: str = "", form: Literal["JSON", "YAML"] = "JSON") -> Any:
+def parse_file(path: Path, named: str = "", form: Literal["JSON", "YAML"] = "JSON") -> Any:
     """Return the value in a JSON file, or in a YAML file as `load_yaml` reads it.
 
     Args:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vrbench.core.errors import VrbenchError, suggest_names
-from vrbench.core.io import load_file
+from vrbench.core.io import parse_file
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,7 @@ def read_layer_file(file: Path, depth: int) -> LayerSet:
         VrbenchError: it cannot be read, is not a layer set, or is for a model of another depth.
     """
     where = f"layer set {str(file)!r}"
-    found = load_file(file, where)
+    found = parse_file(file, where)
     stated, indices = (found.get("depth"), found.get("indices")) if isinstance(found, dict) else (None, None)
     if type(stated) is not int or not isinstance(indices, list) or not all(type(i) is int for i in indices):
         raise VrbenchError(f"{where} states no depth and list of indices, as `vrbench layers` saves them")

@@ -10,7 +10,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from vrbench.core.errors import VrbenchError
-from vrbench.core.io import canonical_json, gunzip_file, gzip_text, load_file, write_atomically
+from vrbench.core.io import canonical_json, gunzip_file, gzip_text, parse_file, write_atomically
 from vrbench.core.schemas import SCHEMA_VERSION, Record, Run, RunRecord, Sample, TaskResult
 
 R = TypeVar("R", bound=Record)
@@ -84,7 +84,7 @@ def read_record(file: Path, kind: type[R], needs_version: bool = True) -> R:
     Raises:
         VrbenchError: it is not JSON, of another schema version, or not a record of this kind.
     """
-    raw = load_file(file)
+    raw = parse_file(file)
     default = None if needs_version else SCHEMA_VERSION
     version = raw.get("schema_version", default) if isinstance(raw, dict) else None
     if version != SCHEMA_VERSION:

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 from vrbench.core import os_errors
 from vrbench.core.cache import file_digest
 from vrbench.core.errors import VrbenchError
-from vrbench.core.io import load_file, write_atomically
+from vrbench.core.io import parse_file, write_atomically
 from vrbench.core.schemas import Record
 from vrbench.tasks.spec import DataSource, TaskSpec
 
@@ -75,7 +75,7 @@ def read(root: Path) -> DigestFile:
     if not file.is_file():
         return DigestFile()
     try:
-        found = DigestFile.model_validate(load_file(file))
+        found = DigestFile.model_validate(parse_file(file))
     except (VrbenchError, ValidationError) as error:
         reason = " ".join(str(error).split())[:200]
         raise VrbenchError(

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from vrbench.core.errors import VrbenchError, error_messages, raise_errors
-from vrbench.core.io import load_file
+from vrbench.core.io import parse_file
 from vrbench.tasks import task_code
 from vrbench.tasks.spec import TaskSpec
 
@@ -124,7 +124,7 @@ def read(file: Path, trust_task_code: bool = False) -> TaskSpec:
         VrbenchError: not YAML, a key twice, an unknown or missing key, an id that is not the file's stem, or a scorer
             in Python that may not run or cannot be loaded.
     """
-    raw = load_file(file, f"{file}: it", "YAML")
+    raw = parse_file(file, f"{file}: it", "YAML")
     if not isinstance(raw, dict):
         raise VrbenchError(f"{file}: a task file is a mapping of keys, such as 'id: {file.stem}'")
     data, scorer = raw.get("data"), raw.get("scorer")
@@ -214,7 +214,7 @@ def _user_task_files(folder: Path) -> list[Path]:
 def _id_and_suites(file: Path) -> tuple[str, ...] | None:
     """Return the id and suites that a broken file states; none where it cannot be read that far."""
     try:
-        raw = load_file(file, form="YAML")
+        raw = parse_file(file, form="YAML")
     except VrbenchError:
         return None
     suites = raw.get("suites") if isinstance(raw, dict) else None
