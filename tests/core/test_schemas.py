@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import gzip
 import hashlib
 import json
@@ -18,6 +19,7 @@ from vrbench.core import run_storage
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import canonical_json, digest_of, write_atomically
 from vrbench.core.run_storage import load_run, samples_to_jsonl, save_run
+from vrbench.core.sample_columns import columns_of
 from vrbench.core.schemas import CheckpointRef, Provenance, RunRecord, RunSettings, Sample, Score, TaskResult
 
 SAMPLES = (
@@ -67,6 +69,31 @@ class TestRun:
         assert [(s.id, s.cluster, s.score) for s in rows] == [(s.id, s.cluster, s.score) for s in SAMPLES]
         assert rows == (Sample(id="1", cluster="a", score=1.0), Sample(id="2", cluster="b", score=0.1 + 0.2))
         assert kept.record.results[0].score == record().results[0].score
+
+    def test_a_line_is_what_pydantic_writes_with_sorted_keys(self) -> None:
+        assert samples_to_jsonl(SAMPLES) == "".join(canonical_json(s.model_dump(mode="json")) + "\n" for s in SAMPLES)
+
+    def test_columns_are_those_of_the_samples_also_of_a_copy_with_others(self, saved: Path) -> None:
+        run = load_run(saved)
+        assert columns_of(run, "t").id == ["1", "2"]
+        assert columns_of(run, "t") is columns_of(run, "t")
+        assert columns_of(run.model_copy(update={"samples": {"t": SAMPLES[1:]}}), "t").id == ["2"]
+        assert run == load_run(saved)
+
+    def test_garbage_is_collected_after_reading_as_before(self, saved: Path) -> None:
+        load_run(saved)
+        assert gc.isenabled()
+        (saved / "samples" / "t.jsonl").write_text("")
+        gc.disable()
+        try:
+            with pytest.raises(VrbenchError):
+                load_run(saved)
+            assert not gc.isenabled()
+        finally:
+            gc.enable()
+        with pytest.raises(VrbenchError):
+            load_run(saved)
+        assert gc.isenabled()
 
     def test_a_task_is_found_by_name(self, saved: Path) -> None:
         assert load_run(saved).result("d").error == "it died"

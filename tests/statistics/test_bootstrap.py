@@ -45,7 +45,7 @@ def test_intervals_cover(setting: Setting) -> None:
     assert 0.885 <= share <= 0.99  # 95 % and three standard errors of 100 trials, and not all of them
 
 
-@pytest.mark.parametrize("clusters", [2, 13, 14, 300])
+@pytest.mark.parametrize("clusters", [2, 13, 14, 300, 3001])
 def test_sign_flips_give_the_p_value_of_scipys_permutation_test(clusters: int) -> None:
     """All flips of up to 13 clusters, random ones of more."""
     effects = np.random.default_rng(1).choice([-1.0, 0.5, 1.5], clusters) / 36
@@ -54,6 +54,43 @@ def test_sign_flips_give_the_p_value_of_scipys_permutation_test(clusters: int) -
         n_resamples=bootstrap.SIGN_FLIPS, batch=max(100, 2_000_000 // clusters), random_state=7,
     )  # fmt: skip
     assert bootstrap.sign_flip(effects, 7) == known.pvalue
+
+
+def test_sign_flips_are_those_of_a_test_alone_after_other_tests_with_the_seed() -> None:
+    rng = np.random.default_rng(2)
+    effects = [rng.normal(size=size) for size in (40, 1000, 7, 20, 999)]
+    alone = []
+    for of in effects:
+        bootstrap._random_sign_flips.cache_clear()
+        alone.append(bootstrap.sign_flip(of, 3))
+    bootstrap._random_sign_flips.cache_clear()
+    assert [bootstrap.sign_flip(of, 3) for of in effects] == alone
+
+
+@pytest.mark.parametrize("collide", [False, True])
+def test_distinct_rows_are_those_of_numpy(collide: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    table = rng.choice([-0.0, 0.0, 1.0, -2.5, 1e-300], (500, 6))
+    table[100:] = table[rng.integers(0, 100, 400)]
+    if collide:
+        monkeypatch.setattr(bootstrap, "_odd_numbers", lambda count: np.zeros(count, np.uint64))
+    for found, known in zip(bootstrap.distinct_rows(table), np.unique(table, axis=0, return_counts=True), strict=True):
+        assert found.tolist() == known.tolist()
+
+
+def test_draws_of_several_candidates_are_those_of_each_alone() -> None:
+    """Rows that are drawn one by one, all different or not; rows drawn as multinomial counts; fewer clusters."""
+    rng = np.random.default_rng(5)
+    base = rng.uniform(size=300)
+    halves = np.where(np.arange(300) % 2, base, 0.0)
+    pairs = [paired(list(base), list(ours)) for ours in (rng.uniform(size=300), halves, base)]
+    pairs += [paired(list(halves), list(halves)), paired([1.0, 0.0] * 150, [1.0] * 300)]
+    pairs.append(paired(list(base[:200]), list(halves[:200])))
+    for together, pair in zip(bootstrap.draw_all(pairs, [0, 7]), pairs, strict=True):
+        alone = bootstrap.draw(pair, [0, 7])
+        assert together.baseline == pytest.approx(alone.baseline, rel=1e-12)
+        assert together.candidate == pytest.approx(alone.candidate, rel=1e-12)
+        assert together.clusters == alone.clusters
 
 
 def test_holm_keeps_the_family_wise_error() -> None:

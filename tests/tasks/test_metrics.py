@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 
+import numpy as np
 import pytest
 
 from tests.simulated import samples
@@ -98,6 +99,43 @@ def test_rows_mean_the_same_in_any_order() -> None:
     for name, metric in metrics.METRICS.items():
         forth, back = metric.statistics(rows), metric.statistics(rows[::-1])
         assert forth.tolist() == back.tolist(), name
+
+
+def by_cluster(name: str, rows: list[Sample]) -> list[list[list[float]]]:
+    """The table of `Metric.statistics`, sample by sample."""
+    cells: dict[tuple[str, str], list[float]] = {}
+    units: dict[tuple[str, str, str], list[float]] = {}
+    for s in rows:
+        units.setdefault((s.cluster, s.group, s.unit or s.id), []).append(s.score)
+        if name not in ("mme", "circular"):
+            cell = cells.setdefault((s.cluster, s.group if name == "macro" else ""), [0.0, 0.0])
+            cell[0], cell[1] = cell[0] + s.score, cell[1] + s.weight
+    for (cluster, group, _), scores in units.items():
+        right = float(all(score >= 1 for score in scores))
+        added = {
+            "circular": {"": (right, 1)},
+            "mme": {f"{group}/acc": (sum(scores), len(scores)), f"{group}/acc+": (right, 1)},
+        }
+        for ratio, parts in added.get(name, {}).items():
+            cell = cells.setdefault((cluster, ratio), [0.0, 0.0])
+            cell[0], cell[1] = cell[0] + parts[0], cell[1] + parts[1]
+    clusters, ratios = (sorted({key[i] for key in cells}) for i in (0, 1))
+    return [[cells.get((cluster, ratio), [0.0, 0.0]) for ratio in ratios] for cluster in clusters]
+
+
+@pytest.mark.parametrize("name", metrics.METRICS)
+def test_counts_by_column_are_those_of_each_sample(name: str) -> None:
+    rng = random.Random(6)
+    rows = [
+        Sample(
+            id=str(i), cluster=f"c{i // 5}", group=f"g{i // 5 % 3}", unit=rng.choice(["", f"u{i // 5}"]),
+            score=rng.choice([0.0, 1.0, 0.3, 2.0]), weight=rng.choice([1.0, 0.7]),
+        )
+        for i in range(400)
+    ]  # fmt: skip
+    rng.shuffle(rows)
+    expected = np.array(by_cluster(name, rows))
+    assert metrics.METRICS[name].statistics(rows) == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_draw_without_a_group_is_the_mean_of_the_others() -> None:

@@ -6,8 +6,9 @@ A run is a folder: `run.json` (a `RunRecord`, written last, so that its existenc
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -310,6 +311,11 @@ class Run(BaseModel):
         tasks = list(self.samples) if task is None else [self.result(task).task]
         rows = [{"task": name, **dict(sample)} for name in tasks for sample in self.samples.get(name, ())]
         return pd.DataFrame(rows, columns=["task", *Sample.model_fields])
+
+    @cached_property
+    def kept(self) -> dict[str, Any]:
+        """What is computed from the run once, by name; a copy of the run has the same."""
+        return {}
 
     @property
     def sources(self) -> tuple[RunSource, ...]:

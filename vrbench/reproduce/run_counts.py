@@ -100,7 +100,7 @@ def _counts(run: Run, task: str) -> TaskCounts:
     result, samples = run.result(task), run.samples[task]
     metric = metrics.metric_named(result.metric)
     table, scored = metric.statistics(samples), metric.scored(samples)
-    filled, every = sorted({s.cluster for s in scored}), sorted({s.cluster for s in samples})
+    filled, every = sorted(set(scored.cluster)), sorted({s.cluster for s in samples})
     if len(filled) < len(every):
         whole = np.zeros((len(every), *table.shape[1:]))
         whole[np.searchsorted(every, filled)] = table

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from vrbench.core.errors import VrbenchError
-from vrbench.core.schemas import Run, Sample, TaskResult
+from vrbench.core.sample_columns import SampleColumns, columns_of
+from vrbench.core.schemas import Run, TaskResult
 from vrbench.statistics import bootstrap
+from vrbench.statistics.bootstrap import Array
 from vrbench.tasks.metrics import metric_named
 
 
@@ -90,21 +94,29 @@ def _validate_task(task: str, candidate: Run, baseline: Run) -> Iterator[str]:
     if ours.data_digest != theirs.data_digest:
         yield f"data {ours.data_digest[:12]!r} against the baseline's {theirs.data_digest[:12]!r}; the items differ"
         return
-    yield from _validate_samples(candidate.samples[task], baseline.samples[task])
+    yield from _validate_samples(columns_of(candidate, task), columns_of(baseline, task))
 
 
-def _validate_samples(ours: tuple[Sample, ...], theirs: tuple[Sample, ...]) -> Iterator[str]:
-    here, there = ({s.id: s for s in samples} for samples in (ours, theirs))
-    if len(here) < len(ours) or len(there) < len(theirs):
+def _validate_samples(ours: SampleColumns, theirs: SampleColumns) -> Iterator[str]:
+    if len(ours.place) < len(ours) or len(theirs.place) < len(theirs):
         yield "an item id occurs twice, so items cannot be paired"
-    elif here.keys() != there.keys():
-        different = sorted(here.keys() ^ there.keys())
+    elif ours.place.keys() != theirs.place.keys():
+        different = sorted(ours.place.keys() ^ theirs.place.keys())
         yield f"{len(different)} items are in one run only, such as {different[0]!r}"
     else:
+        if ours.id != theirs.id:
+            theirs = theirs.take([theirs.place[name] for name in ours.id])
         for what, fields in (("prompt", ("prompt_digest",)), ("place", ("cluster", "group", "unit", "weight"))):
-            different = [i for i, s in here.items() if any(getattr(s, f) != getattr(there[i], f) for f in fields)]
-            if different:
-                yield f"the {what} of {len(different)} items differs, such as {different[0]!r}"
+            pairs = [(getattr(ours, field), getattr(theirs, field)) for field in fields]
+            if different := sorted({i for a, b in pairs for i in _different(a, b)}):
+                yield f"the {what} of {len(different)} items differs, such as {ours.id[different[0]]!r}"
+
+
+def _different(ours: Sequence[str] | Array, theirs: Sequence[str] | Array) -> list[int]:
+    """Return the positions at which two columns differ."""
+    if isinstance(ours, np.ndarray):
+        return np.flatnonzero(ours != theirs).tolist()
+    return [] if ours == theirs else [i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b]
 
 
 def pair_task(task: str, candidate: Run, baseline: Run, seed: int = 0) -> PairedTask:
@@ -119,23 +131,16 @@ def pair_task(task: str, candidate: Run, baseline: Run, seed: int = 0) -> Paired
     if "error" in (ours.status, theirs.status):
         return PairedTask(theirs, ours, None, None)
     metric = metric_named(theirs.metric)
-    here, there = candidate.samples[task], baseline.samples[task]
-    lacking = [{s.id for s in samples if s.unscored} for samples in (there, here)]
-    alone = (len(lacking[0] - lacking[1]), len(lacking[1] - lacking[0]))
-    unscored = {s.id: s.unscored for s in (*here, *there) if s.unscored}
-    here, there = (_drop_items(samples, unscored) for samples in (here, there))
+    here, there = columns_of(candidate, task), columns_of(baseline, task)
+    lacking = [{name: why for name, why in zip(of.id, of.unscored, strict=True) if why} for of in (there, here)]
+    alone = (len(lacking[0].keys() - lacking[1].keys()), len(lacking[1].keys() - lacking[0].keys()))
+    here, there = (of.leave_out(lacking[1] | lacking[0]) for of in (here, there))
     n = len(metric.scored(there))
     if not n:
         return PairedTask(theirs, ours, None, None, 0, len(there), alone)
     counts = bootstrap.PairedCounts(metric, metric.statistics(there), metric.statistics(here), metric.outcomes(there))
     drawn = bootstrap.draw(counts, [seed, zlib.crc32(task.encode())])
     return PairedTask(theirs, ours, counts, drawn, n, len(there) - n, alone)
-
-
-def _drop_items(samples: tuple[Sample, ...], unscored: dict[str, str]) -> tuple[Sample, ...]:
-    if not unscored:
-        return samples
-    return tuple(s.model_copy(update={"unscored": unscored.get(s.id, "")}) for s in samples)
 
 
 def candidates_of(runs: list[Run], baseline: Run) -> list[Run]:

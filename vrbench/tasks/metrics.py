@@ -1,7 +1,7 @@
 """Every metric, one decorated function each: samples -> one value, as a function of sums over clusters.
 
-To add one, write its function. It gives what the samples of one cluster add to the
-numerator and the denominator of named ratios, and `Metric.value` turns the ratios of any sum of clusters into the
+To add one, write its function. It gives what each sample, or unit of samples, adds to the numerator and the
+denominator of named ratios, and `Metric.value` turns the ratios of any sum of clusters into the
 value; so a bootstrap can recompute the official value on each draw instead of approximating it.
 """
 
@@ -9,21 +9,60 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from vrbench.core.errors import VrbenchError
-from vrbench.core.schemas import Sample
+from vrbench.core.sample_columns import SampleColumns, Samples, number_names, to_columns
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
+    Numbers = NDArray[np.int64]
 
-Key = TypeVar("Key", str, tuple[str, str])
 
-Ratio = tuple[str, float, float]
-"""Name of a ratio, and what is added to its numerator and to its denominator."""
+@dataclass(frozen=True)
+class ScoredItems:
+    """Scored samples, or units of them; all arrays are [items].
+
+    Attributes:
+        groups: names of the groups, sorted.
+        cluster: number of each one's cluster.
+        group: number of each one's group in `groups`.
+        unit: number of each one's unit.
+        score: of a unit the sum.
+        weight: of a unit the sum.
+        right: 1 where the score, of a unit each one's score, is at least 1; else 0.
+        size: number of samples.
+    """
+
+    groups: Sequence[str]
+    cluster: Numbers
+    group: Numbers
+    unit: Numbers
+    score: Array
+    weight: Array
+    right: Array
+    size: Array
+
+    def units(self) -> ScoredItems:
+        """Return the units: items of one group with the same `unit`, in the order of their first items."""
+        import numpy as np
+
+        _, first = np.unique(self.unit, return_index=True)
+        score, weight, right, size = (
+            np.bincount(self.unit, column) for column in (self.score, self.weight, self.right, self.size)
+        )
+        return ScoredItems(
+            self.groups, self.cluster[first], self.group[first], self.unit[first], score, weight,
+            (right == size).astype(float), size,
+        )  # fmt: skip
+
+
+Ratio = tuple[str, ScoredItems, "Array", "Array | float"]
+"""Name of a ratio, in which "{group}" stands for each item's group; and what each item adds to its numerator and to its
+denominator."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +71,7 @@ class Metric:
 
     Attributes:
         name: what a task file calls it.
-        contributions: samples of one cluster -> what they add to each ratio.
+        contributions: scored samples -> what they add to each ratio.
         rule: what the value is, in a sentence; docs/tasks.md lists them.
         kind: "percent" (0 to 100) or "perplexity" (1 or more, compared as a ratio).
         whole_units: whether items of one unit count together, so that an unscored item takes its unit with it.
@@ -41,7 +80,7 @@ class Metric:
     """
 
     name: str
-    contributions: Callable[[Sequence[Sample]], Iterable[Ratio]]
+    contributions: Callable[[ScoredItems], Iterable[Ratio]]
     rule: str
     kind: Literal["percent", "perplexity"] = "percent"
     whole_units: bool = False
@@ -53,7 +92,7 @@ class Metric:
         """Direction."""
         return self.kind == "percent"
 
-    def statistics(self, samples: Sequence[Sample]) -> Array:
+    def statistics(self, samples: Samples) -> Array:
         """Return the counts of each cluster, [clusters, ratios, 2] (numerator, denominator), both sorted by name.
 
         Two runs over the same items give arrays whose rows and columns mean the same.
@@ -63,17 +102,21 @@ class Metric:
         """
         import numpy as np
 
-        clusters = _by_cluster(self.scored(samples), self.whole_units)
-        if not clusters:
-            why = next((f"; the first: {s.unscored}" for s in samples if s.unscored), "")
+        columns = self.scored(samples)
+        if not columns:
+            why = next((f"; the first: {reason}" for reason in to_columns(samples).unscored if reason), "")
             raise VrbenchError(f"no sample was scored, so there is no {self.name} to compute{why}")
-        rows = [list(self.contributions(clusters[c])) for c in sorted(clusters)]
-        column = {name: i for i, name in enumerate(sorted({r[0] for row in rows for r in row}))}
-        table = np.zeros((len(rows), len(column), 2))
-        for i, row in enumerate(rows):
-            for name, numerator, denominator in row:
-                table[i, column[name]] += (numerator, denominator)
-        return table
+        items, clusters = _scored_items(columns, self.whole_units)
+        ratios = list(self.contributions(items))
+        names = [[name.replace("{group}", group) for group in items.groups] for name, *_ in ratios]
+        place = {name: i for i, name in enumerate(sorted({name for of_groups in names for name in of_groups}))}
+        cells = clusters * len(place)
+        table = np.zeros((cells, 2))
+        for of_groups, (_, of, numerator, denominator) in zip(names, ratios, strict=True):
+            cell = of.cluster * len(place) + np.array([place[name] for name in of_groups])[of.group]
+            table[:, 0] += np.bincount(cell, numerator, cells)
+            table[:, 1] += np.bincount(cell, np.broadcast_to(denominator, cell.shape), cells)
+        return table.reshape(clusters, len(place), 2)
 
     def value(self, sums: Array) -> Array:
         """Return the value of each sum of rows, [..., ratios, 2] -> [...].
@@ -90,51 +133,58 @@ class Metric:
         present = sums[..., 1] > 0
         return np.asarray(100.0 * np.where(present, ratios, 0.0).sum(-1) / present.sum(-1))
 
-    def compute(self, samples: Sequence[Sample]) -> float:
+    def compute(self, samples: Samples) -> float:
         """Return the value of some samples; errors as those of `statistics`."""
         return float(self.value(self.statistics(samples).sum(0)))
 
-    def scored(self, samples: Sequence[Sample]) -> list[Sample]:
+    def scored(self, samples: Samples) -> SampleColumns:
         """Return the samples that count: those with a score, and for unit metrics those of wholly scored units."""
+        columns = to_columns(samples)
+        if not any(columns.unscored):
+            return columns
         if not self.whole_units:
-            return [s for s in samples if not s.unscored]
-        broken = {_unit(s) for s in samples if s.unscored}
-        return [s for s in samples if _unit(s) not in broken]
+            return columns.take([i for i, reason in enumerate(columns.unscored) if not reason])
+        units = _units(columns)
+        broken = {unit for unit, reason in zip(units, columns.unscored, strict=True) if reason}
+        return columns.take([i for i, unit in enumerate(units) if unit not in broken])
 
-    def outcomes(self, samples: Sequence[Sample]) -> int:
+    def outcomes(self, samples: Samples) -> int:
         """Return how many right-or-wrong outcomes there are: scored items, or units where items count together."""
         scored = self.scored(samples)
-        return len({_unit(s) for s in scored}) if self.whole_units else len(scored)
+        return len(set(_units(scored))) if self.whole_units else len(scored)
 
 
-def _unit(sample: Sample) -> tuple[str, str]:
-    return sample.group, sample.unit or sample.id
+def _units(columns: SampleColumns) -> list[tuple[str, str]]:
+    return [
+        (group, unit or name) for group, unit, name in zip(columns.group, columns.unit, columns.id, strict=True)
+    ]
 
 
-def group_samples(samples: Iterable[Sample], key: Callable[[Sample], Key]) -> dict[Key, list[Sample]]:
-    """Return the samples by a key, in the order in which the keys first occur."""
-    groups: dict[Key, list[Sample]] = {}
-    for s in samples:
-        groups.setdefault(key(s), []).append(s)
-    return groups
+def _scored_items(columns: SampleColumns, whole_units: bool) -> tuple[ScoredItems, int]:
+    """Return the items, and the number of clusters."""
+    import numpy as np
 
-
-def _by_cluster(samples: Sequence[Sample], whole_units: bool) -> dict[str, list[Sample]]:
-    home: dict[tuple[str, str], str] = {}
-    for s in samples if whole_units else ():
-        if home.setdefault(_unit(s), s.cluster) != s.cluster:
-            raise VrbenchError(f"unit {s.unit!r} is in clusters {home[_unit(s)]!r} and {s.cluster!r}; it needs one")
-    return group_samples(samples, lambda s: s.cluster)
+    cluster, clusters = number_names(columns.cluster)
+    group, groups = number_names(columns.group)
+    index: dict[tuple[str, str], int] = {}
+    unit = np.array([index.setdefault(unit, len(index)) for unit in _units(columns)] if whole_units else [], np.int64)
+    if whole_units:
+        _, first = np.unique(unit, return_index=True)
+        for torn in np.flatnonzero(cluster != cluster[first[unit]])[:1]:
+            home, other = columns.cluster[first[unit[torn]]], columns.cluster[torn]
+            raise VrbenchError(f"unit {columns.unit[torn]!r} is in clusters {home!r} and {other!r}; it needs one")
+    right, size = (columns.score >= 1).astype(float), np.ones(len(columns))
+    return ScoredItems(groups, cluster, group, unit, columns.score, columns.weight, right, size), len(clusters)
 
 
 METRICS: dict[str, Metric] = {}
 """Name -> metric; filled by the decorator."""
 
 
-def metric(**fields: Any) -> Callable[[Callable[[Sequence[Sample]], Iterable[Ratio]]], Metric]:
+def metric(**fields: Any) -> Callable[[Callable[[ScoredItems], Iterable[Ratio]]], Metric]:
     """Register a function as a metric; its name is the metric's and its docstring the rule."""
 
-    def register(function: Callable[[Sequence[Sample]], Iterable[Ratio]]) -> Metric:
+    def register(function: Callable[[ScoredItems], Iterable[Ratio]]) -> Metric:
         name, rule = function.__name__, " ".join((function.__doc__ or "").split())
         METRICS[name] = Metric(name, function, rule, **fields)
         return METRICS[name]
@@ -146,47 +196,46 @@ _PAIRS = ({"score": 1, "unit": "a"}, {"score": 1, "unit": "a"}, {"score": 1, "un
 
 
 @metric(examples=((({"score": 1}, {"score": 0.5}, {"score": 0}, {"score": 0}), 37.5),))
-def mean(samples: Sequence[Sample]) -> Iterable[Ratio]:
+def mean(items: ScoredItems) -> Iterable[Ratio]:
     """100 x sum of scores / sum of weights."""
-    yield "", sum(s.score for s in samples), sum(s.weight for s in samples)
+    yield "", items, items.score, items.weight
 
 
 @metric(
     needs=("group",),
     examples=((({"score": 1, "group": "a"}, {"score": 1, "group": "a"}, {"score": 0, "group": "b"}), 50.0),),
 )
-def macro(samples: Sequence[Sample]) -> Iterable[Ratio]:
+def macro(items: ScoredItems) -> Iterable[Ratio]:
     """The mean over groups of each group's mean."""
-    for s in samples:
-        yield s.group, s.score, s.weight
+    yield "{group}", items, items.score, items.weight
 
 
 @metric(whole_units=True, needs=("unit", "group"), examples=((_PAIRS, 62.5),))
-def mme(samples: Sequence[Sample]) -> Iterable[Ratio]:
+def mme(items: ScoredItems) -> Iterable[Ratio]:
     """The sum over groups of acc (items) + acc+ (units with all items right), as a share of its maximum (Fu et al.
     2023, arXiv:2306.13394)."""
-    for (group, _), items in group_samples(samples, _unit).items():
-        yield f"{group}/acc", sum(s.score for s in items), float(len(items))
-        yield f"{group}/acc+", float(all(s.score >= 1 for s in items)), 1.0
+    units = items.units()
+    yield "{group}/acc", units, units.score, units.size
+    yield "{group}/acc+", units, units.right, 1.0
 
 
 @metric(whole_units=True, needs=("unit",), examples=((_PAIRS, 50.0),))
-def circular(samples: Sequence[Sample]) -> Iterable[Ratio]:
+def circular(items: ScoredItems) -> Iterable[Ratio]:
     """Share of units whose items, the rotations of a question, are all right (Liu et al. 2023, arXiv:2307.06281)."""
-    for items in group_samples(samples, _unit).values():
-        yield "", float(all(s.score >= 1 for s in items)), 1.0
+    units = items.units()
+    yield "", units, units.right, 1.0
 
 
 @metric(examples=((_PAIRS, 75.0),))
-def vanilla(samples: Sequence[Sample]) -> Iterable[Ratio]:
+def vanilla(items: ScoredItems) -> Iterable[Ratio]:
     """Like mean, with each rotation of an MMBench question scored by itself."""
-    return mean.contributions(samples)
+    return mean.contributions(items)
 
 
 @metric(kind="perplexity", examples=((({"score": -2.0, "weight": 1.0}, {"score": 0.0, "weight": 1.0}), 2.718281828),))
-def perplexity(samples: Sequence[Sample]) -> Iterable[Ratio]:
+def perplexity(items: ScoredItems) -> Iterable[Ratio]:
     """exp(-sum of scores / sum of words)."""
-    return mean.contributions(samples)
+    return mean.contributions(items)
 
 
 def metric_named(name: str) -> Metric:
@@ -200,7 +249,14 @@ def metric_named(name: str) -> Metric:
     return METRICS[name]
 
 
-def mme_points(samples: Sequence[Sample]) -> dict[str, float]:
+def split_groups(columns: SampleColumns) -> dict[str, SampleColumns]:
+    """Return each group's samples, sorted by group."""
+    positions: dict[str, list[int]] = {}
+    for position, group in enumerate(columns.group):
+        positions.setdefault(group, []).append(position)
+    return {group: columns.take(positions[group]) for group in sorted(positions)}
+
+
+def mme_points(samples: Samples) -> dict[str, float]:
     """Return MME's own values: acc + acc+ of each subtask, 0 to 200; their sum is the official total."""
-    groups = group_samples(mme.scored(samples), lambda s: s.group)
-    return {group: 2 * mme.compute(groups[group]) for group in sorted(groups)}
+    return {group: 2 * mme.compute(of_group) for group, of_group in split_groups(mme.scored(samples)).items()}
