@@ -326,10 +326,10 @@ def test_p_values_are_drawn_with_the_seed() -> None:
     assert rows["a"].p == bootstrap.p_value([counts["a"]], 3)[0] != bootstrap.p_value([counts["a"]], 0)[0]
     whole = list(counts.values())
     assert rows["visual"].p == bootstrap.p_value(whole, 3)[0] != bootstrap.p_value(whole, 0)[0]
-    untested = comparison_row("a", "task", "visual", {"a": pairs["a"]}, 3, tested=False)
+    untested = comparison_row("a", "task", "visual", {"a": pairs["a"]})
     assert (untested.p, untested.test) == (None, "")
     assert untested == rows["a"].model_copy(update={"p": None, "p_holm": None, "test": ""})
-    tested = comparison_row("a", "task", "visual", {"a": pairs["a"]}, 3)
+    tested = comparison_row("a", "task", "visual", {"a": pairs["a"]}, {("a",): bootstrap.p_value([counts["a"]], 3)})
     assert tested == rows["a"].model_copy(update={"p_holm": None})
 
 

@@ -137,6 +137,7 @@ def compare(
         list[str] | None, typer.Option(help="Claim to test: 'visual>=99%', 'text>=-1'. May be repeated.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed of the bootstrap.")] = 0,
+    draws: Annotated[int, typer.Option(help="Bootstrap draws, for the ends of intervals.")] = 4000,
     to: Annotated[Path | None, typer.Option("--report", help="Folder for Markdown, HTML, JSON and the plots.")] = None,
 ) -> None:
     """Compare runs with a baseline.
@@ -155,7 +156,7 @@ def compare(
     from vrbench.statistics.comparison import compare_paths
 
     raise_errors(validate_output(to) if to else ())
-    comparison = compare_paths(runs, baseline, claim or None, seed)
+    comparison = compare_paths(runs, baseline, claim or None, seed, draws)
     print(reporting.render(comparison, form))
     if to:
         _write_report(comparison, to)

@@ -49,10 +49,7 @@ def leaderboard_row(board: Board, submission: Submission, run: Run, baseline: Ru
         baseline: that of its family's baseline; its own for a baseline.
     """
     pairs = {task: pairing.pair_task(task, run, baseline) for task in board.tasks}
-    rows = {
-        task: comparison_row(task, "task", pair.baseline.suite, {task: pair}, tested=False)
-        for task, pair in pairs.items()
-    }
+    rows = {task: comparison_row(task, "task", pair.baseline.suite, {task: pair}) for task, pair in pairs.items()}
     record, is_baseline = run.record, submission.is_baseline
     return LeaderboardRow(
         **submission.model_dump(include={"org", "name", "revision", "description", "family", "baseline", "submitted"}),
@@ -102,9 +99,7 @@ def _mean(
         tasks=tuple(used),
         n=sum(run.result(task).n for task in used),
         score=ScoreWithCI(value=sum(values) / len(values), low=low, high=high),
-        retention=_KEPT_ALL
-        if is_baseline
-        else _figure(comparison_row(name, "suite", name, used, tested=False), "retention"),
+        retention=_KEPT_ALL if is_baseline else _figure(comparison_row(name, "suite", name, used), "retention"),
     )
 
 
@@ -118,7 +113,7 @@ def _verdict(claim: Claim, board: Board, rows: Mapping[str, ComparisonRow], pair
     if not tasks:
         return Verdict(claim=claim, verdict="undecided", reason=f"the board has no task {claim.name}")
     used = {task: pairs[task] for task in tasks}
-    row = comparison_row(claim.name, "suite", claim.name, used, tested=False)
+    row = comparison_row(claim.name, "suite", claim.name, used)
     return claim_verdict(claim, row, list(used.values()))
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from vrbench.core.errors import VrbenchError, collect_errors, raise_errors
@@ -16,12 +19,19 @@ from vrbench.statistics.merge_runs import join
 from vrbench.statistics.pairing import PairedTask
 from vrbench.statistics.schema import CandidateComparison, Claim, Comparison, ComparisonRow, Verdict
 
+MIN_DRAWS = 100
+"""Fewest bootstrap draws that are accepted."""
+
+Tests = Mapping[tuple[str, ...], tuple[float, str]]
+"""Tasks -> p value of no difference in their mean, and name of the test."""
+
 
 def compare_paths(
     paths: Sequence[str | Path],
     baseline: str | Path | Sequence[str | Path],
     claims: Sequence[str] | None = None,
     seed: int = 0,
+    draws: int = bootstrap.DRAWS,
 ) -> Comparison:
     """Compare runs on disk; several runs of one checkpoint, the baseline's too, are joined.
 
@@ -38,7 +48,7 @@ def compare_paths(
     if len(base) != 1:
         named = ", ".join(run.record.checkpoint.id for run in base)
         raise VrbenchError(f"the baseline must be runs of one checkpoint, not of {len(base)} ({named})")
-    return compare(candidates or base[: len(runs)], base[0], claims, seed)
+    return compare(candidates or base[: len(runs)], base[0], claims, seed, draws)
 
 
 def _load_runs(given: Sequence[Run | str | Path], errors: list[str]) -> list[Run]:
@@ -56,6 +66,7 @@ def compare(
     baseline: Run | str | Path,
     claims: Sequence[str] | None = None,
     seed: int = 0,
+    draws: int = bootstrap.DRAWS,
 ) -> Comparison:
     """Compare runs with a baseline run over the same items.
 
@@ -64,19 +75,20 @@ def compare(
         baseline: the run that they are compared with, or its folder.
         claims: such as 'visual>=99%'; None for the default claims that have tasks in the runs.
         seed: random seed of the bootstrap.
+        draws: bootstrap draws, at least `MIN_DRAWS`.
 
     Raises:
-        VrbenchError: nothing to compare, runs with different data, limits, seeds, task versions or prompts, or an
-            invalid claim; all reported together.
+        VrbenchError: nothing to compare, runs with different data, limits, seeds, task versions or prompts, an invalid
+            claim, or too few draws; all reported together.
     """
     given = [runs] if isinstance(runs, (Run, str, Path)) or not isinstance(runs, Iterable) else list(runs)
     errors: list[str] = []
     loaded = _load_runs([baseline, *given], errors)
     raise_errors(errors)
-    return _compare(loaded[1:], loaded[0], claims, seed)
+    return _compare(loaded[1:], loaded[0], claims, seed, draws)
 
 
-def _compare(runs: list[Run], baseline: Run, claims: Sequence[str] | None, seed: int) -> Comparison:
+def _compare(runs: list[Run], baseline: Run, claims: Sequence[str] | None, seed: int, draws: int) -> Comparison:
     candidates = pairing.candidates_of(runs, baseline)
     base_label, *names = pairing.labels([baseline, *candidates])
     labelled = dict(zip(names, candidates, strict=True))
@@ -91,14 +103,31 @@ def _compare(runs: list[Run], baseline: Run, claims: Sequence[str] | None, seed:
         for label, tasks in shared.items()
         if claims is not None and tasks and not _covered_tasks(c.name, baseline, tasks)
     ]
+    if draws < MIN_DRAWS:
+        errors.append(f"{draws} bootstrap draws are too few for an interval; use at least {MIN_DRAWS}")
     raise_errors(errors)
+    pairs = {
+        label: {t: pairing.pair_counts(t, run, baseline) for t in shared[label]} for label, run in labelled.items()
+    }
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy releases the interpreter's lock while it draws
+        drawn = pool.submit(_draw_tasks, pairs, seed, draws)
+        tests = {
+            label: {tasks: pool.submit(_test, [of[t] for t in tasks], seed) for tasks in _tested(of, baseline, parsed)}
+            for label, of in pairs.items()
+        }
+    found = {label: {tasks: test.result() for tasks, test in of.items()} for label, of in tests.items()}
+    compared = tuple(
+        _compare_candidate(label, run, baseline, drawn.result()[label], parsed, found[label])
+        for label, run in labelled.items()
+    )
     return Comparison(
         baseline_label=base_label,
         baseline=baseline.record.checkpoint,
         baseline_sources=baseline.sources,
-        candidates=tuple(_compare_candidate(label, run, baseline, parsed, seed) for label, run in labelled.items()),
+        candidates=compared,
         claims=parsed,
         limit=baseline.record.settings.limit,
+        draws=draws,
         seed=seed,
         notes=(
             *(f"{base_label}: {note}" for note in baseline.notes),
@@ -108,16 +137,57 @@ def _compare(runs: list[Run], baseline: Run, claims: Sequence[str] | None, seed:
     )
 
 
-def _compare_candidate(label: str, run: Run, baseline: Run, claims: Sequence[Claim], seed: int) -> CandidateComparison:
-    pairs = {t: pairing.pair_task(t, run, baseline, seed) for t in pairing.common_tasks(run, baseline)}
-    rows = {t: comparison_row(t, "task", p.baseline.suite, {t: p}, seed) for t, p in pairs.items()}
-    suites = dict.fromkeys(p.baseline.suite for p in pairs.values() if p.in_mean or p.counts is None)
+def _draw_tasks(
+    pairs: Mapping[str, Mapping[str, PairedTask]], seed: int, draws: int
+) -> dict[str, dict[str, PairedTask]]:
+    """Return the pairs of each candidate and task with their bootstrap samples."""
+    drawn: dict[str, dict[str, PairedTask]] = {label: dict(of) for label, of in pairs.items()}
+    for task in dict.fromkeys(task for of in pairs.values() for task in of):
+        having = [label for label, of in pairs.items() if task in of]
+        found = pairing.draw_task(task, [pairs[label][task] for label in having], seed, draws)
+        for label, pair in zip(having, found, strict=True):
+            drawn[label][task] = pair
+    return drawn
+
+
+def _means(pairs: Mapping[str, PairedTask], baseline: Run, claims: Sequence[Claim]) -> dict[str, list[str]]:
+    """Return the tasks of each row that is a mean over tasks: the suites, then what else claims name."""
+    suites = _suites(pairs)
+    means = {s: _covered_tasks(s, baseline, list(pairs)) for s in dict.fromkeys([*suites, *(c.name for c in claims)])}
+    return {s: tasks for s, tasks in means.items() if s not in pairs and (s in suites or tasks)}
+
+
+def _suites(pairs: Mapping[str, PairedTask]) -> list[str]:
+    """Return the suites with a mean, and those with a failed task."""
+    return list(dict.fromkeys(p.baseline.suite for p in pairs.values() if p.in_mean or p.counts is None))
+
+
+def _used(kind: Literal["task", "suite"], pairs: Mapping[str, PairedTask]) -> dict[str, PairedTask]:
+    """Return the pairs with a figure; of a suite those that are part of its mean."""
+    return {t: p for t, p in pairs.items() if (p.in_mean if kind == "suite" else p.counts is not None)}
+
+
+def _tested(pairs: Mapping[str, PairedTask], baseline: Run, claims: Sequence[Claim]) -> dict[tuple[str, ...], None]:
+    """Return the tasks of each row that has a p value; several rows may have the same tasks."""
+    means = _means(pairs, baseline, claims).values()
+    suites = (tuple(_used("suite", {t: pairs[t] for t in tasks})) for tasks in means)
+    return dict.fromkeys(tasks for tasks in (*((t,) for t in _used("task", pairs)), *suites) if tasks)
+
+
+def _test(pairs: Sequence[PairedTask], seed: int) -> tuple[float, str]:
+    return bootstrap.p_value([p.counts for p in pairs if p.counts is not None], seed)
+
+
+def _compare_candidate(
+    label: str, run: Run, baseline: Run, pairs: Mapping[str, PairedTask], claims: Sequence[Claim], tests: Tests
+) -> CandidateComparison:
+    rows = {t: comparison_row(t, "task", p.baseline.suite, {t: p}, tests) for t, p in pairs.items()}
     covered = {c.name: _covered_tasks(c.name, baseline, list(pairs)) for c in claims}
     means = {
-        s: comparison_row(s, "suite", s, {t: pairs[t] for t in _covered_tasks(s, baseline, list(pairs))}, seed)
-        for s in dict.fromkeys([*suites, *covered])
-        if s not in rows and (s in suites or covered[s])
+        s: comparison_row(s, "suite", s, {t: pairs[t] for t in tasks}, tests)
+        for s, tasks in _means(pairs, baseline, claims).items()
     }
+    suites = _suites(pairs)
     pools = {s for s in means if s not in suites and len({pairs[t].baseline.suite for t in covered[s]}) > 1}
     return CandidateComparison(
         label=label,
@@ -140,19 +210,21 @@ def _covered_tasks(name: str, baseline: Run, tasks: Sequence[str]) -> list[str]:
 
 
 def comparison_row(
-    name: str, kind: Literal["task", "suite"], suite: str, pairs: Mapping[str, PairedTask], seed: int = 0,
-    tested: bool = True,
-) -> ComparisonRow:  # fmt: skip
+    name: str,
+    kind: Literal["task", "suite"],
+    suite: str,
+    pairs: Mapping[str, PairedTask],
+    tests: Tests = MappingProxyType({}),
+) -> ComparisonRow:
     """Return the values of one task, or of the mean over several.
 
     Args:
         name: of the task or suite.
         suite: of the task; the name itself for a suite.
         pairs: task -> both runs on it, at least one.
-        seed: of the test.
-        tested: whether the hypothesis of no difference is tested, which takes longer than everything else.
+        tests: tasks -> p value and test's name; the row of other tasks has none.
     """
-    used = {t: p for t, p in pairs.items() if (p.in_mean if kind == "suite" else p.counts is not None)}
+    used = _used(kind, pairs)
     first = next(iter(pairs.values())).baseline
     known: dict[str, Any] = {
         "name": name,
@@ -166,13 +238,8 @@ def comparison_row(
     }
     if not used:
         return ComparisonRow(status="error", error=_missing_reason(pairs), **known)
-    test = _test(list(used.values()), seed) if tested else {}
-    return ComparisonRow(**known, **_figures(list(used.values())), **test)
-
-
-def _test(pairs: Sequence[PairedTask], seed: int) -> dict[str, Any]:
-    chance, test = bootstrap.p_value([p.counts for p in pairs if p.counts is not None], seed)
-    return {"p": chance, "test": test}
+    p, test = tests.get(tuple(used), (None, ""))
+    return ComparisonRow(**known, **_figures(list(used.values())), p=p, test=test)
 
 
 def _figures(pairs: Sequence[PairedTask]) -> dict[str, Any]:

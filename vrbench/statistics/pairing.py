@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,7 +24,7 @@ class PairedTask:
         baseline: the baseline's result.
         candidate: the candidate's result.
         counts: paired counts; None if the task failed in one of them or no item was scored in both.
-        drawn: the values on each bootstrap draw; None with `counts`.
+        drawn: the values on each bootstrap draw; None with `counts`, and before `draw_task`.
         n: items scored in both.
         unscored: items left out because one of the two could not be scored.
         unscored_alone: of these, items unscored in the baseline alone, and in the candidate alone.
@@ -33,7 +33,7 @@ class PairedTask:
     baseline: TaskResult
     candidate: TaskResult
     counts: bootstrap.PairedCounts | None
-    drawn: bootstrap.BootstrapDraws | None
+    drawn: bootstrap.BootstrapDraws | None = None
     n: int = 0
     unscored: int = 0
     unscored_alone: tuple[int, int] = (0, 0)
@@ -122,25 +122,42 @@ def _different(ours: Sequence[str] | Array, theirs: Sequence[str] | Array) -> li
 def pair_task(task: str, candidate: Run, baseline: Run, seed: int = 0) -> PairedTask:
     """Pair the items of one task by id and draw its bootstrap samples.
 
-    A task's draws depend on the seed and its name, so they do not depend on other tasks.
+    Raises:
+        VrbenchError: unknown metric.
+    """
+    return draw_task(task, [pair_counts(task, candidate, baseline)], seed)[0]
+
+
+def draw_task(task: str, pairs: Sequence[PairedTask], seed: int, draws: int = bootstrap.DRAWS) -> list[PairedTask]:
+    """Return the pairs of one task of several candidates with their bootstrap samples.
+
+    A task's draws depend on the seed and its name, so they do not depend on other tasks or candidates.
+    """
+    counts = [pair.counts for pair in pairs if pair.counts is not None]
+    drawn = iter(bootstrap.draw_all(counts, [seed, zlib.crc32(task.encode())], draws))
+    return [pair if pair.counts is None else replace(pair, drawn=next(drawn)) for pair in pairs]
+
+
+def pair_counts(task: str, candidate: Run, baseline: Run) -> PairedTask:
+    """Pair the items of one task by id, without bootstrap samples.
 
     Raises:
         VrbenchError: unknown metric.
     """
     ours, theirs = candidate.result(task), baseline.result(task)
     if "error" in (ours.status, theirs.status):
-        return PairedTask(theirs, ours, None, None)
+        return PairedTask(theirs, ours, None)
     metric = metric_named(theirs.metric)
     here, there = columns_of(candidate, task), columns_of(baseline, task)
     lacking = [{name: why for name, why in zip(of.id, of.unscored, strict=True) if why} for of in (there, here)]
     alone = (len(lacking[0].keys() - lacking[1].keys()), len(lacking[1].keys() - lacking[0].keys()))
     here, there = (of.leave_out(lacking[1] | lacking[0]) for of in (here, there))
     n = len(metric.scored(there))
-    if not n:
-        return PairedTask(theirs, ours, None, None, 0, len(there), alone)
-    counts = bootstrap.PairedCounts(metric, metric.statistics(there), metric.statistics(here), metric.outcomes(there))
-    drawn = bootstrap.draw(counts, [seed, zlib.crc32(task.encode())])
-    return PairedTask(theirs, ours, counts, drawn, n, len(there) - n, alone)
+    counts = None
+    if n:
+        tables = metric.statistics(there), metric.statistics(here)
+        counts = bootstrap.PairedCounts(metric, *tables, metric.outcomes(there))
+    return PairedTask(theirs, ours, counts, n=n, unscored=len(there) - n, unscored_alone=alone)
 
 
 def candidates_of(runs: list[Run], baseline: Run) -> list[Run]:

@@ -155,9 +155,7 @@ class Metric:
 
 
 def _units(columns: SampleColumns) -> list[tuple[str, str]]:
-    return [
-        (group, unit or name) for group, unit, name in zip(columns.group, columns.unit, columns.id, strict=True)
-    ]
+    return [(group, unit or name) for group, unit, name in zip(columns.group, columns.unit, columns.id, strict=True)]
 
 
 def _scored_items(columns: SampleColumns, whole_units: bool) -> tuple[ScoredItems, int]:
