@@ -14,7 +14,7 @@ contribution is flipped at random, which tests the same null hypothesis at the l
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -104,7 +104,8 @@ def _resample_all(tables: Sequence[DistinctRows], draws: int, rngs: Sequence[np.
         else:
             one_by_one.setdefault(total, []).append(i)
     for total, of in one_by_one.items():
-        parts = [_sum_drawn(drawn, [tables[i] for i in of]) for drawn in _draw_one_by_one(total, draws, rngs[of[0]])]
+        sums_of = _sums_of([tables[i] for i in of], total)
+        parts = [sums_of(drawn) for drawn in _draw_one_by_one(total, draws, rngs[of[0]])]
         sums |= {i: np.concatenate(blocks) for i, blocks in zip(of, zip(*parts, strict=True), strict=True)}
     return [sums[i] for i in range(len(tables))]
 
@@ -115,18 +116,19 @@ def _draw_one_by_one(total: int, draws: int, rng: np.random.Generator) -> Iterat
         yield draw_counts(ones, block, rng).astype(float)
 
 
-def _sum_drawn(drawn: Array, tables: Sequence[DistinctRows]) -> list[Array]:
-    """Return the sums over drawn rows of each table, [draws, columns].
-
-    Args:
-        drawn: how often each row is drawn, [draws, rows], equal ones beside each other.
-    """
-    if drawn.shape[1] <= MANY_ROWS:
+def _sums_of(tables: Sequence[DistinctRows], total: int) -> Callable[[Array], list[Array]]:
+    """Return what sums the rows of each table: how often each is drawn, [draws, total] -> [draws, columns] each."""
+    if total <= MANY_ROWS:
         firsts = [np.cumsum(counts) - counts for _, counts in tables]
-        return [np.add.reduceat(drawn, first, axis=1) @ rows for first, (rows, _) in zip(firsts, tables, strict=True)]
-    ends = np.cumsum([rows.shape[1] for rows, _ in tables])
-    whole = np.concatenate([np.repeat(rows, counts, axis=0) for rows, counts in tables], axis=1)
-    return np.split(drawn @ whole, ends[:-1], axis=1)
+        return lambda drawn: [
+            np.add.reduceat(drawn, first, axis=1) @ rows for first, (rows, _) in zip(firsts, tables, strict=True)
+        ]
+    ends = np.cumsum([rows.shape[1] for rows, _ in tables])[:-1]
+    columns = [column for rows, counts in tables for column in np.repeat(rows, counts, axis=0).T]
+    index: dict[bytes, int] = {}  # tables have columns in common: what the baseline scores, and weights
+    place = [index.setdefault(column.tobytes(), len(index)) for column in columns]
+    distinct = np.stack([columns[place.index(number)] for number in range(len(index))], axis=1)
+    return lambda drawn: np.split((drawn @ distinct)[:, place], ends, axis=1)
 
 
 def _blocks(total: int, draws: int) -> Iterator[int]:

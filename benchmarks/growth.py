@@ -1,0 +1,328 @@
+"""Measure how time and memory grow with the number of items, records and checkpoints, everything but the model.
+
+    python -m benchmarks.growth [--sizes 1000 10000 100000] [--against OTHER_CHECKOUT]
+
+Each line is a process of its own: processor seconds (all threads), wall time, and the most memory that it held. Answers
+of a run come from a stand-in instead of a model; requests, answer store, scores, records and comparisons are real.
+`--against` measures another checkout of vrbench beside this one, and is where "before" comes from. Writes
+benchmarks/results/growth.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+REPORT = Path(__file__).parent / "results" / "growth.md"
+SIZES = (1_000, 10_000, 100_000)
+CHECKPOINTS = (1, 8)
+BATCH = 64
+"""Answers that are stored at a time."""
+
+SHAPES: dict[str, tuple[str, str, int, int, bool]] = {
+    "right or wrong": ("mean", "text", 1, 1, False),
+    "several questions an image": ("mean", "visual", 3, 1, False),
+    "57 subjects": ("macro", "text", 1, 57, False),
+    "pairs of questions": ("mme", "visual", 2, 14, False),
+    "any score from 0 to 1": ("mean", "visual", 1, 1, True),
+}
+"""Kind of task -> metric, suite, items a cluster, groups, and whether scores are real numbers."""
+
+Seconds = dict[str, float]
+"""What was measured -> processor seconds, wall seconds ("... wall"), or "peak MB"."""
+
+
+@contextmanager
+def timed(found: Seconds, name: str) -> Iterator[None]:
+    """Add what the block takes."""
+    wall, used = time.perf_counter(), time.process_time()
+    yield
+    found[name] = time.process_time() - used
+    found[f"{name} wall"] = time.perf_counter() - wall
+
+
+def write_record(folder: Path, n: int, kinds: Sequence[str], seed: int) -> Path:
+    """Write a made-up run of `n` samples in all, the same items for every seed."""
+    from vrbench.core.run_storage import samples_to_jsonl, save_run
+    from vrbench.core.schemas import CheckpointRef, Provenance, RunRecord, RunSettings, Sample, TaskResult
+
+    samples, results = {}, []
+    for number, kind in enumerate(kinds):
+        metric, suite, cluster, groups, real = SHAPES[kind]
+        count, rng = n // len(kinds), np.random.default_rng([seed, number])
+        hard = np.random.default_rng(number).random(count)
+        right = hard + rng.random(count) < 1.2
+        scores = np.where(right, 1 - 0.5 * rng.random(count), 0.5 * rng.random(count)) if real else right.astype(float)
+        task = kind.replace(" ", "_")
+        rows = tuple(
+            Sample(
+                id=f"{task}-{i}", cluster=f"c{i // cluster}", group=f"g{i // cluster % groups}",
+                unit=f"u{i // cluster}", score=float(score), answer="Yes, it is so.", target="Yes",
+                responses=("Yes, it is so.",), prompt_digest=hashlib.sha256(str(i).encode()).hexdigest(),
+            )
+            for i, score in enumerate(scores)
+        )  # fmt: skip
+        digest = hashlib.sha256(samples_to_jsonl(rows).encode()).hexdigest()
+        results.append(
+            TaskResult(task=task, suite=suite, version="1", status="ok", metric=metric, n=count, samples_digest=digest)
+        )
+        samples[task] = rows
+    name = f"record-{seed}"
+    record = RunRecord(
+        status="ok", checkpoint=CheckpointRef(id=name, digest=name, family="llava", depth=30),
+        settings=RunSettings(tasks=tuple(samples)), inputs_digest=name, results=tuple(results),
+        provenance=Provenance(vrbench="benchmark"),
+    )  # fmt: skip
+    return save_run(folder / name, record, samples).parent
+
+
+def compare(folder: Path, n: int, count: int, kind: str, draws: int | None) -> Seconds:
+    """`vrbench compare` of some records of `n` samples."""
+    from vrbench import reporting
+    from vrbench.statistics.comparison import compare_paths
+
+    kinds = list(SHAPES) if kind == "all of these" else [kind]
+    made = [write_record(folder, n, kinds, seed) for seed in range(count)]
+    found: Seconds = {}
+    with peak_memory(found):
+        with timed(found, "seconds"):
+            comparison = compare_paths(made[1:], made[0], **({"draws": draws} if draws else {}))
+            reporting.render(comparison, "table")
+    return found
+
+
+@contextmanager
+def peak_memory(found: Seconds) -> Iterator[None]:
+    """Add the most memory that the process holds in the block."""
+    Path("/proc/self/clear_refs").write_text("5")  # the kernel counts anew
+    yield
+    found["peak MB"] = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
+
+
+def store(folder: Path, n: int) -> Seconds:
+    """The answer store: `n` answers written, read, and what computed them."""
+    from vrbench.evaluation.answer_store import AnswerStore
+
+    keys = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(n)]
+    found: Seconds = {}
+    with peak_memory(found), AnswerStore(folder / "answers.sqlite", "digest") as answers:
+        with timed(found, "write"):
+            for first in range(0, n, BATCH):
+                part = {key: [-1.25, True] if i % 2 else "Yes." for i, key in enumerate(keys[first : first + BATCH])}
+                answers.put(part, {"vrbench": "benchmark"})
+        with timed(found, "read"):
+            answers.get(keys)
+        with timed(found, "origins"):
+            answers.origins(keys)
+    return found
+
+
+TASKS = {
+    "text": """
+id: growth
+suites: [text]
+title: made-up questions with options
+harness: lm-eval
+scorer: multiple_choice
+prompt: "Question: {{question}}\\nAnswer:"
+choices: ["yes", "no"]
+target: "{{answer}}"
+data: {kind: file, name: items.parquet}
+metric: mean
+chance: 50
+id_column: id
+n: COUNT
+version: "1"
+""",
+    "image": """
+id: growth
+suites: [visual]
+title: made-up questions on images
+harness: lmms-eval
+scorer: exact_match
+prompt: "{{question}}\\nAnswer the question using a single word or phrase."
+target: answer
+generation: {max_new_tokens: 16}
+data: {kind: file, name: items.parquet}
+metric: mean
+chance: 50
+id_column: id
+cluster: shape
+n: COUNT
+version: "1"
+""",
+}
+
+
+def write_task(folder: Path, kind: str, n: int) -> None:
+    """Write a task of `n` items; four questions an image."""
+    import pandas
+    from PIL import Image
+
+    def picture(number: int) -> dict[str, Any]:
+        file = io.BytesIO()
+        noise = np.random.default_rng(number).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(file, "PNG")
+        return {"bytes": file.getvalue(), "path": f"{number}.png"}
+
+    rows: dict[str, Any] = {
+        "id": [f"item-{i}" for i in range(n)],
+        "question": [f"Is the number {i} an even one, among all that were asked for?" for i in range(n)],
+        "answer": [i % 2 for i in range(n)] if kind == "text" else ["no" if i % 2 else "yes" for i in range(n)],
+    }
+    if kind == "image":
+        pictures = [picture(i) for i in range(-(-n // 4))]
+        rows |= {"image": [pictures[i // 4] for i in range(n)], "shape": [f"image {i // 4}" for i in range(n)]}
+    pandas.DataFrame(rows).to_parquet(folder / "items.parquet")
+    (folder / "growth.yaml").write_text(TASKS[kind].replace("COUNT", str(n)))
+
+
+def run(folder: Path, n: int, checkpoints: int, kind: str) -> Seconds:
+    """`vrbench run` of some checkpoints with answers from a stand-in, and the same again, which reads the records."""
+    from tests import tiny
+    from vrbench.evaluation import engine, evaluate
+    from vrbench.evaluation.requests import LogLikelihoodRequest, answer_conditions
+
+    def answer(self: Any, requests: Sequence[Any], title: str = "") -> list[Any]:
+        conditions = answer_conditions(self.vlm)
+        keys = [request.key(conditions) for request in requests]
+        known = self.store.get(keys)
+        stored = set(known)
+        for first in range(0, len(keys), BATCH):
+            part = {
+                key: (-int(key[:4], 16) / 999, False) if isinstance(request, LogLikelihoodRequest) else "Yes."
+                for key, request in zip(keys[first : first + BATCH], requests[first : first + BATCH], strict=True)
+                if key not in stored
+            }
+            self.store.put(part, {"vrbench": "benchmark"})
+            known |= part
+        self.computed += len(known.keys() - stored)
+        return [tuple(known[key]) if isinstance(known[key], list) else known[key] for key in keys]
+
+    engine.InferenceEngine.answer = answer  # type: ignore[method-assign]
+    write_task(folder, kind, n)
+    models = [tiny.save_llava(folder / f"checkpoint-{seed}", seed=seed) for seed in range(checkpoints)]
+    options: dict[str, Any] = {"include_path": folder, "out": folder / "runs", "device": "cpu"}
+    evaluate.run_all(models[:1], "growth", limit=8, **options)  # imports, and the harness's own start
+    found: Seconds = {}
+    with peak_memory(found):
+        with timed(found, "run"):
+            done = evaluate.run_all(models, "growth", **options)
+            assert all(one.status == "ok" for one in done)
+        with timed(found, "again"):
+            evaluate.run_all(models, "growth", **options)
+    return found
+
+
+PARTS: dict[str, Callable[..., Seconds]] = {"compare": compare, "store": store, "run": run}
+
+
+def measure(checkout: Path, part: str, *arguments: Any) -> Seconds:
+    """Run one part in a process of its own, with the vrbench of a checkout."""
+    environment = {**os.environ, "PYTHONPATH": str(checkout), "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
+    with tempfile.TemporaryDirectory() as folder:
+        given = [sys.executable, __file__, "--part", json.dumps([part, folder, *arguments])]
+        done = subprocess.run(given, env=environment, cwd=folder, check=True, stdout=subprocess.PIPE, text=True)
+    found: Seconds = json.loads(done.stdout.splitlines()[-1])
+    print(part, *arguments, {name: round(value, 2) for name, value in found.items()}, file=sys.stderr)
+    return found
+
+
+def cells(found: Seconds, before: Seconds | None, name: str) -> list[str]:
+    """Processor seconds, and the ratio to those before."""
+    return [f"{found[name]:.2f}", *([f"{before[name]:.2f}", f"{before[name] / found[name]:.1f} x"] if before else [])]
+
+
+def report(sizes: Sequence[int], other: Path | None) -> str:
+    """Measure everything, as Markdown."""
+    from tabulate import tabulate
+
+    from benchmarks import report_header
+    from vrbench.core.device import processor_name
+
+    def both(part: str, *arguments: Any) -> tuple[Seconds, Seconds | None]:
+        return measure(ROOT, part, *arguments), measure(other, part, *arguments) if other else None
+
+    def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+        return tabulate(
+            rows, headers, "pipe", disable_numparse=True, colalign=["left"] + ["right"] * (len(headers) - 1)
+        )
+
+    more = ["before", "ratio"] if other else []
+    compared = [
+        [f"{kind}, {count} records of {n:,}", *cells(*(pair := both("compare", n, count, kind, None)), "seconds"),
+         f"{pair[0]['seconds wall']:.1f}", f"{pair[0]['peak MB']:.0f}"]
+        for kind, count in [(kind, 2) for kind in (*SHAPES, "all of these")] + [("all of these", 10)]
+        for n in sizes
+    ]  # fmt: skip
+    drawn = [
+        [f"{kind}, 10 records of {n:,}", f"{found['seconds']:.1f}", f"{found['seconds wall']:.1f}",
+         f"{found['peak MB']:.0f}"]
+        for kind in (*SHAPES, "all of these")
+        for n in sizes[-1:]
+        for found in [measure(ROOT, "compare", n, 10, kind, 10_000)]
+    ]  # fmt: skip
+    stored = [
+        [f"{n:,}", *(cell for name in ("write", "read", "origins") for cell in cells(*pair, name))]
+        for n in sizes
+        for pair in [both("store", n)]
+    ]
+    ran = [
+        [f"{kind}, {n:,} items, {checkpoints} checkpoint{'s' * (checkpoints > 1)}", *cells(*pair, "run"),
+         *cells(*pair, "again"), f"{pair[0]['peak MB']:.0f}"]
+        for kind in TASKS
+        for checkpoints in CHECKPOINTS
+        for n in sizes
+        for pair in [both("run", n, checkpoints, kind)]
+    ]  # fmt: skip
+    return "\n\n".join(
+        [
+            "# Growth",
+            f"`{report_header.command()}`, {datetime.now(timezone.utc):%Y-%m-%d}, {processor_name()}, "
+            f"{os.cpu_count()} cores, shared with other work: figures are processor seconds of all threads, which is "
+            f"an upper bound of the wall time. {report_header.versions()} Each line is a process of its own.",
+            "## `vrbench compare`, 4,000 draws",
+            table(["records", "seconds", *more, "wall", "peak MB"], compared),
+            "## The same with `--draws 10000`",
+            table(["records", "seconds", "wall", "peak MB"], drawn),
+            f"## The answer store, {BATCH} answers a transaction",
+            table(["answers", "write", *more, "read", *more, "origins", *more], stored),
+            "## `vrbench run` without the model, and a finished run read again",
+            table(["task", "run", *more, "again", *more, "peak MB"], ran),
+        ]
+    )
+
+
+def main() -> None:
+    """Measure one part, or all of them and write the report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--against", type=Path)
+    parser.add_argument("--part", help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, default=REPORT)
+    given = parser.parse_args()
+    if given.part:
+        part, folder, *arguments = json.loads(given.part)
+        print(json.dumps(PARTS[part](Path(folder), *arguments)))
+        return
+    given.out.write_text(report(given.sizes, given.against and given.against.resolve()) + "\n", encoding="utf-8")
+    print(given.out.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()
