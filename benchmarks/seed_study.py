@@ -17,12 +17,14 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from vrbench.core.io import write_atomically
+from vrbench.core.run_storage import load_run
 from vrbench.reporting.formatting import interval, number
 from vrbench.reproduce.joint_bootstrap import JointBootstrap
-from vrbench.reproduce.run_counts import RunCounts, read_counts
+from vrbench.reproduce.run_counts import RunCounts, count_run
 from vrbench.reproduce.seed_estimate import SeedEstimate
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,6 +34,11 @@ PERPLEXITY = "pocket_docs"
 
 Runs = Mapping[tuple[str, int], RunCounts]
 """Recipe and seed -> its run."""
+
+
+def read_counts(folder: Path) -> RunCounts:
+    """Read a run's folder as counts."""
+    return count_run(partial(load_run, folder))
 
 
 def do(words: Sequence[str], log: Path) -> None:

@@ -10,9 +10,9 @@ import pytest
 from tests.reproduce.sample_results import made_folder, made_plan, made_profile
 from vrbench.reproduce.claims import ClaimResult, claim_results, judge_estimate
 from vrbench.reproduce.plan import save_plan
+from vrbench.reproduce.report_tables import pairwise_tests
 from vrbench.reproduce.results import read_results
 from vrbench.reproduce.seed_estimate import ONE_SEED, SeedEstimate
-from vrbench.reproduce.strategy_tests import pairwise_tests
 
 
 @pytest.fixture(scope="module")

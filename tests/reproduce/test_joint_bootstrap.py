@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.seed_study import read_counts
 from tests.reproduce.sample_results import made_run
 from tests.simulated import changed, run, samples, saved
 from vrbench.core.run_storage import samples_to_jsonl
@@ -42,7 +43,7 @@ def read_runs(runs: dict[str, Run], tmp_path_factory: pytest.TempPathFactory) ->
     for name, made in runs.items():
         results = tuple(r.model_copy(update={"samples_digest": _digest(made, r.task)}) for r in made.record.results)
         whole = made.model_copy(update={"record": made.record.model_copy(update={"results": results})})
-        read[name] = run_counts.read_counts(saved(folder / name, whole))
+        read[name] = read_counts(saved(folder / name, whole))
     return read
 
 
@@ -123,21 +124,21 @@ def test_items_that_one_could_not_score_are_left_out_of_all(runs: dict[str, Run]
 
 
 def test_a_seed_whose_task_died_is_left_out(runs: dict[str, Run], tmp_path: Path) -> None:
-    read = {n: run_counts.read_counts(saved(tmp_path / n, runs[n])) for n in ("full0", "region0", "full1")}
+    read = {n: read_counts(saved(tmp_path / n, runs[n])) for n in ("full0", "region0", "full1")}
     dead = changed(runs["region1"], status="error", error="killed", score=None)
-    read["region1"] = run_counts.read_counts(saved(tmp_path / "dead", dead))
+    read["region1"] = read_counts(saved(tmp_path / "dead", dead))
     found = JointBootstrap(read).retention({s: (f"region{s}", f"full{s}") for s in (0, 1)}, SEEN)
     assert found is not None and list(found.each) == [0]
     assert read["region1"].failed_tasks == ("seen", "read", "words")
 
 
 def test_other_items_are_refused(runs: dict[str, Run], tmp_path: Path) -> None:
-    full = run_counts.read_counts(saved(tmp_path / "full", runs["full0"]))
-    region = run_counts.read_counts(saved(tmp_path / "region", runs["region0"]))
+    full = read_counts(saved(tmp_path / "full", runs["full0"]))
+    region = read_counts(saved(tmp_path / "region", runs["region0"]))
     assert run_counts.pairing_errors(region, full, "x") == []
     other = runs["region0"].record.settings.model_copy(update={"limit": 9})
     moved = runs["region0"].model_copy(update={"record": runs["region0"].record.model_copy(update={"settings": other})})
-    (fault,) = run_counts.pairing_errors(run_counts.read_counts(saved(tmp_path / "moved", moved)), full, "x")
+    (fault,) = run_counts.pairing_errors(read_counts(saved(tmp_path / "moved", moved)), full, "x")
     assert fault.startswith("x: limit 9 against the baseline's 240")
 
 

@@ -18,8 +18,7 @@ from vrbench.core.errors import VrbenchError
 from vrbench.core.run_storage import load_run, save_run
 from vrbench.core.schemas import AnswerProvenance
 from vrbench.reporting.formatting import interval
-from vrbench.reproduce.report import write_report
-from vrbench.reproduce.report_content import origins
+from vrbench.reproduce.report import origins, write_report
 from vrbench.reproduce.results import read_results
 from vrbench.reproduce.tables import PUBLISHED
 from vrbench.statistics.bootstrap import score

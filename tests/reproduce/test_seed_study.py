@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import seed_study
-from vrbench.reproduce.run_counts import read_counts
 
 RECIPES = ("pocket-full", "pocket-region")
 
 
 def test_what_is_kept_with_and_without_each_task() -> None:
-    runs = {(recipe, seed): read_counts(seed_study.published(recipe)) for recipe in RECIPES for seed in (0, 1)}
+    read = {recipe: seed_study.read_counts(seed_study.published(recipe)) for recipe in RECIPES}
+    runs = {(recipe, seed): read[recipe] for recipe in RECIPES for seed in (0, 1)}
     lines = seed_study.report(runs, "made for a test").splitlines()
     tables = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
     scores = [{r.task: r.score.value for r in runs[recipe, 0].record.results} for recipe in RECIPES]

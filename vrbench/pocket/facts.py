@@ -90,7 +90,11 @@ def _questions() -> Iterator[FactQuestion]:
     for country in countries():
         yield from _country_questions(country, [c for c in countries() if c.continent == country.continent])
     for element in elements():
-        yield from _element_questions(element, [e for e in elements() if e.name[0] == element.name[0]])
+        name, symbol = element.name, element.symbol
+        similar = [(e.name, e.symbol) for e in elements() if e.name[0] == name[0]]
+        names, symbols = (list(found) for found in zip(*similar, strict=True))
+        yield FactQuestion("symbol", name, f"The chemical symbol of {name} is", symbol, symbols)
+        yield FactQuestion("element", name, f"In chemistry, {symbol} is the symbol for", name, names)
 
 
 def _country_questions(country: Country, neighbours: Sequence[Country]) -> Iterator[FactQuestion]:
@@ -105,12 +109,6 @@ def _country_questions(country: Country, neighbours: Sequence[Country]) -> Itera
     if len(country.languages) == 1 and code not in _LISTS["language_unclear"] and country.languages[0] in LANGUAGES:
         language, languages = LANGUAGES[country.languages[0]], list(LANGUAGES.values())
         yield FactQuestion("language", code, f"The official language of {name} is", language, languages)
-
-
-def _element_questions(element: Any, similar: Sequence[Any]) -> Iterator[FactQuestion]:
-    name, symbol = element.name, element.symbol
-    yield FactQuestion("symbol", name, f"The chemical symbol of {name} is", symbol, [e.symbol for e in similar])
-    yield FactQuestion("element", name, f"In chemistry, {symbol} is the symbol for", name, [e.name for e in similar])
 
 
 def _row(question: FactQuestion, position: int, draw: random.Random) -> dict[str, Any]:

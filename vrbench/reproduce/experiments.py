@@ -7,6 +7,7 @@ layers with the same seed; what two tables need is made once.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from vrbench.reproduce.families import Value
 from vrbench.reproduce.plan_builder import PlanBuilder
@@ -107,28 +108,28 @@ def pruning(plan: PlanBuilder, seed: int) -> None:
     """Layers removed from the model tuned in all layers and from the region's, healed or not."""
     models = {"full": _full(plan, seed), "region": _uniform(plan, seed, plan.n)}
     baseline = plan.run(models["full"])
-    for series, model in models.items():
-        whole = plan.run(model)
+
+    def curve(series: str, model: str, make: Callable[[int], str], counts: Sequence[int]) -> None:
+        plan.enter("pruning", "0 removed", plan.run(model), baseline, seed, series, 0)
+        for count in counts:
+            plan.enter("pruning", f"{count} removed", plan.run(make(count)), baseline, seed, series, count)
+
+    for name, model in models.items():
         for by in REMOVED_BY:
-            plan.enter("pruning", _removed(0), whole, baseline, seed, f"{series}, by {by}", 0)
-            _curve(plan, seed, series, by, REMOVED, baseline)
-        _healed(plan, seed, series, baseline, whole)
-        _blocks(plan, seed, series, model, baseline)
-        _pruned_first(plan, seed, series, baseline)
-    any_layer = "region, any layer"
-    plan.enter("pruning", _removed(0), plan.run(models["region"]), baseline, seed, f"{any_layer}, by loss", 0)
-    _curve(plan, seed, any_layer, "loss", HEALED, baseline)
+            curve(f"{name}, by {by}", model, partial(_pruned, plan, seed, name, model, by), REMOVED)
+        curve(f"{name}, by loss, healed", model, partial(_healed, plan, seed, name, model), HEALED)
+        label = "region, any layer" if name == "region" else name
+        curve(f"{label}, angular block", model, partial(_block_pruned, plan, seed, name, model), HEALED)
+        run = plan.run(_pruned_first(plan, seed, name))
+        row = f"{REMOVED_FIRST} removed"
+        plan.enter("pruning", row, run, baseline, seed, f"{name}, before training", REMOVED_FIRST)
+    region = models["region"]
+    curve("region, any layer, by loss", region, partial(_pruned, plan, seed, "region-any", region, "loss"), HEALED)
 
 
-def _removed(count: int) -> str:
-    return f"{count} removed"
-
-
-def _pruned(plan: PlanBuilder, seed: int, series: str, by: str, count: int) -> str:
+def _pruned(plan: PlanBuilder, seed: int, name: str, model: str, by: str, count: int) -> str:
     """A checkpoint without `count` layers: the first of a removal order that is measured once."""
-    model = _full(plan, seed) if series == "full" else _uniform(plan, seed, plan.n)
-    outside_region = series == "region"
-    name = series.replace(", any layer", "-any")
+    outside_region = name == "region"
     order = plan.step(
         "layers", f"order-{name}-{by}-s{seed}",
         {"by": by, "most": max(REMOVED), "ckpt": f"{{{model}}}", "outside_region": outside_region,
@@ -140,43 +141,28 @@ def _pruned(plan: PlanBuilder, seed: int, series: str, by: str, count: int) -> s
     return plan.step("prune", f"prune-{name}-{by}-{count}-s{seed}", arguments)
 
 
-def _curve(plan: PlanBuilder, seed: int, series: str, by: str, counts: Sequence[int], baseline: str) -> None:
-    for count in counts:
-        run = plan.run(_pruned(plan, seed, series, by, count))
-        plan.enter("pruning", _removed(count), run, baseline, seed, f"{series}, by {by}", count)
+def _healed(plan: PlanBuilder, seed: int, name: str, model: str, count: int) -> str:
+    """A checkpoint without `count` layers, trained shortly."""
+    return plan.heal(f"{name}-loss-{count}", seed, _pruned(plan, seed, name, model, "loss", count))
 
 
-def _healed(plan: PlanBuilder, seed: int, series: str, baseline: str, whole: str) -> None:
-    label = f"{series}, by loss, healed"
-    plan.enter("pruning", _removed(0), whole, baseline, seed, label, 0)
-    for count in HEALED:
-        healed = plan.heal(f"{series}-loss-{count}", seed, _pruned(plan, seed, series, "loss", count))
-        plan.enter("pruning", _removed(count), plan.run(healed), baseline, seed, label, count)
+def _block_pruned(plan: PlanBuilder, seed: int, name: str, model: str, count: int) -> str:
+    """A checkpoint without the consecutive layers that turn the states least: a reference of the literature."""
+    return plan.step(
+        "prune", f"prune-{name}-block-{count}-s{seed}",
+        {"ckpt": f"{{{model}}}", "remove": count, "by": "angular-block", "outside_region": False,
+         "pictures": plan.images},
+    )  # fmt: skip
 
 
-def _blocks(plan: PlanBuilder, seed: int, series: str, model: str, baseline: str) -> None:
-    """Consecutive layers that together turn the states least, of all layers: a reference of the literature."""
-    label = f"{'region, any layer' if series == 'region' else series}, angular block"
-    plan.enter("pruning", _removed(0), plan.run(model), baseline, seed, label, 0)
-    for count in HEALED:
-        pruned = plan.step(
-            "prune", f"prune-{series}-block-{count}-s{seed}",
-            {"ckpt": f"{{{model}}}", "remove": count, "by": "angular-block", "outside_region": False,
-             "pictures": plan.images},
-        )  # fmt: skip
-        plan.enter("pruning", _removed(count), plan.run(pruned), baseline, seed, label, count)
-
-
-def _pruned_first(plan: PlanBuilder, seed: int, series: str, baseline: str) -> None:
+def _pruned_first(plan: PlanBuilder, seed: int, name: str) -> str:
     """Layers removed from the base, which is then tuned; the region is spread over what is left."""
     pruned = plan.step(
         "prune", f"prune-base-angular-{REMOVED_FIRST}",
         {"ckpt": plan.base, "remove": REMOVED_FIRST, "by": "angular", "outside_region": False, "pictures": plan.images},
     )  # fmt: skip
-    selected = "all" if series == "full" else f"sparse-uniform:{plan.n}"
-    made = plan.train(f"{series}-after-removal-{REMOVED_FIRST}", seed, tune__layers=selected, base=f"{{{pruned}}}")
-    curve = f"{series}, before training"
-    plan.enter("pruning", _removed(REMOVED_FIRST), plan.run(made), baseline, seed, curve, REMOVED_FIRST)
+    selected = "all" if name == "full" else f"sparse-uniform:{plan.n}"
+    return plan.train(f"{name}-after-removal-{REMOVED_FIRST}", seed, tune__layers=selected, base=f"{{{pruned}}}")
 
 
 def restoring(plan: PlanBuilder, seed: int) -> None:

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from statistics import fmean
 
+from vrbench.core.layers import LayerSet, sparse_uniform
 from vrbench.reporting.formatting import number, p_value
 from vrbench.reproduce.claims import with_interval
 from vrbench.reproduce.results import PlanResults, ResultRow
 from vrbench.reproduce.seed_estimate import SeedEstimate
-from vrbench.reproduce.strategy_tests import (
-    PairwiseTest,
-    StrategyLayers,
-    pairwise_tests,
-    similarity_between_seeds,
-    similarity_to_region,
-    strategy_layers,
-)
 from vrbench.reproduce.tables import PUBLISHED, REGION, SOURCES, TABLES, PublishedTable
+from vrbench.statistics import bootstrap
 
 
 @dataclass(frozen=True)
@@ -138,7 +133,7 @@ def _strategies(results: PlanResults) -> Iterator[ReportTable]:
         clear = sum(test.is_significant for test in tests)
         title = f"Measured here: every pair; {clear} of {len(tests)} differ significantly (5 %, Holm's correction)"
         yield _pairwise(tests, title, folded=True)
-    if found := strategy_layers(results):
+    if found := results.strategy_layers():
         headers = ("strategy", "layers, seed by seed", "similarity between seeds", "similarity to sparse-uniform")
         figures = {name: (similarity_between_seeds(sets), similarity_to_region(sets)) for name, sets in found.items()}
         lines = tuple(
@@ -151,6 +146,45 @@ def _strategies(results: PlanResults) -> Iterator[ReportTable]:
         yield ReportTable("Measured here: the tuned layers", headers, lines, caption)
 
 
+@dataclass(frozen=True)
+class PairwiseTest:
+    """Two rows of a table.
+
+    Attributes:
+        better: label of the one with the higher score.
+        worse: label of the other.
+        difference: in points of the mean over tasks, at least 0.
+        p_holm: p adjusted over all tests of the table.
+    """
+
+    better: str
+    worse: str
+    difference: SeedEstimate
+    p_holm: float
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether the two differ at the 5 % level."""
+        return self.p_holm < 0.05
+
+
+def pairwise_tests(
+    results: PlanResults, pairs: Iterable[tuple[ResultRow, ResultRow]], tasks: tuple[str, ...]
+) -> list[PairwiseTest]:
+    """Test pairs of rows, seed by seed on the same items; Holm's correction is over these pairs."""
+    found = []
+    for one, other in pairs:
+        both = {seed: (run, other.runs[seed]) for seed, run in one.runs.items() if seed in other.runs}
+        difference = results.bootstrap.difference(both, tasks)
+        if difference is not None and difference.value < 0:
+            one, other = other, one
+            difference = results.bootstrap.difference({seed: (b, a) for seed, (a, b) in both.items()}, tasks)
+        if difference is not None and difference.p is not None:
+            found.append((one.label, other.label, difference))
+    adjusted = bootstrap.holm([float(d.p or 0.0) for _, _, d in found])
+    return [PairwiseTest(*parts, p_holm=p) for parts, p in zip(found, adjusted, strict=True)]
+
+
 def _pairwise(tests: Sequence[PairwiseTest], title: str, folded: bool) -> ReportTable:
     headers = ("better", "worse", "points", "seeds' SD", "p", "p (Holm)", "significant")
     rows = tuple(
@@ -161,7 +195,23 @@ def _pairwise(tests: Sequence[PairwiseTest], title: str, folded: bool) -> Report
     return ReportTable(title, headers, rows, folded=folded)
 
 
-def _each_seed(found: StrategyLayers) -> str:
+def similarity_between_seeds(layers: Mapping[int, LayerSet]) -> float | None:
+    """Return the mean Jaccard index over pairs of seeds; None with one seed."""
+    return fmean(found) if (found := [jaccard(a, b) for a, b in combinations(layers.values(), 2)]) else None
+
+
+def similarity_to_region(layers: Mapping[int, LayerSet]) -> float:
+    """Return the mean Jaccard index, over seeds, with as many layers spread evenly."""
+    return fmean(jaccard(own, sparse_uniform(len(own), own.depth)) for own in layers.values())
+
+
+def jaccard(a: LayerSet, b: LayerSet) -> float:
+    """Return the layers in both sets as a share of those in either (Jaccard 1901)."""
+    both, either = set(a) & set(b), set(a) | set(b)
+    return len(both) / len(either) if either else 1.0
+
+
+def _each_seed(found: Mapping[int, LayerSet]) -> str:
     texts = [str(layers) for layers in found.values()]
     return texts[0] if len({*texts}) == 1 else "; ".join(f"seed {s}: {t}" for s, t in zip(found, texts, strict=True))
 

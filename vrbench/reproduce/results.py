@@ -153,10 +153,15 @@ class PlanResults:
     def _figures(self) -> dict[tuple[Any, ...], SeedEstimate | None]:
         return {}
 
-    def tuned_layers(self, row: ResultRow) -> dict[int, LayerSet]:
-        """Return seed -> the layers that were tuned, from the runs' lineages."""
-        found = {seed: _tuned_layers(self.runs[name].record.checkpoint.lineage) for seed, name in row.runs.items()}
-        return {seed: layers for seed, layers in found.items() if layers is not None}
+    def strategy_layers(self) -> dict[str, dict[int, LayerSet]]:
+        """Return strategy -> seed -> the layers that it tuned; strategies that tune all layers are left out."""
+        found: dict[str, dict[int, LayerSet]] = {}
+        for row in self.rows.get("strategies", ()):
+            each = {seed: _tuned_layers(self.runs[run].record.checkpoint.lineage) for seed, run in row.runs.items()}
+            known = {seed: layers for seed, layers in each.items() if layers is not None}
+            if not all(layers.is_all for layers in known.values()):
+                found[row.label] = known
+        return found
 
 
 def _tuned_layers(lineages: Sequence[Lineage]) -> LayerSet | None:

@@ -12,7 +12,6 @@ from vrbench.core.layers import LayerSet
 from vrbench.reporting.plot_style import legend, new_panels, series_style
 from vrbench.reproduce.results import PlanResults, ResultRow
 from vrbench.reproduce.seed_estimate import SeedEstimate
-from vrbench.reproduce.strategy_tests import strategy_layers
 from vrbench.reproduce.tables import REGION
 from vrbench.training.profile_results import ProfileRow
 
@@ -105,7 +104,7 @@ def _draw_dot(axes: Axes, found: SeedEstimate, height: float, look: dict[str, An
 
 def layer_sets(results: PlanResults) -> tuple[Figure, str] | None:
     """Plot the layers that each strategy tuned: the darker a cell, the more seeds have it."""
-    found = strategy_layers(results)
+    found = results.strategy_layers()
     if not found:
         return None
     depth = max(layers.depth for one in found.values() for layers in one.values())

@@ -5,11 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vrbench.core.run_storage import load_run
 from vrbench.core.schemas import Run, RunRecord, Sample, TaskResult
 from vrbench.statistics import pairing
 from vrbench.statistics.claims import POOLS
@@ -67,11 +64,6 @@ class RunCounts:
         suites = {name, *POOLS.get(name, ())}
         named = (r for r in self.record.results if r.suite in suites and r.higher_is_better)
         return tuple(r.task for r in named if metrics.metric_named(r.metric).kind == "percent")
-
-
-def read_counts(folder: Path) -> RunCounts:
-    """Read a run's folder as counts; see `count_run`."""
-    return count_run(partial(load_run, folder))
 
 
 def count_run(load: Callable[[], Run]) -> RunCounts:
