@@ -74,8 +74,9 @@ def build(request: ExperimentRequest) -> Plan:
     images = TRIAL_IMAGES if is_trial(overrides) else IMAGES
     builder = PlanBuilder(family, REGION_SIZE, tasks, tuple(specs), limit, training, healing, images)
     for seed in range(request.seeds):
+        builder.seed = seed
         for table in tables:
-            EXPERIMENTS[table](builder, seed)
+            EXPERIMENTS[table](builder)
     return Plan(
         family=family.id, tables=tables, seeds=tuple(range(request.seeds)), tasks=tasks, limit=limit,
         overrides=overrides, steps=tuple(builder.steps.values()), entries=tuple(builder.entries),

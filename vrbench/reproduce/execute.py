@@ -12,13 +12,16 @@ from graphlib import TopologicalSorter
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from vrbench.core.cache import cache_folder, usable_cores
 from vrbench.reproduce.packing import unpack
 from vrbench.reproduce.plan import Plan, PlanStep, lock_folder, record_file, save_plan, step_digests
 from vrbench.reproduce.schedule import chain_minutes, discard_weights, remaining_work, reset_step
 from vrbench.reproduce.worker import ExecutionOptions, StepFunction, StepJob, run_step
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext, SpawnContext
 
 EXCLUSIVE_KINDS = frozenset({"profile"})
 """Kinds of steps that measure time and memory: nothing else runs meanwhile, so they come last."""
@@ -162,14 +165,15 @@ def _run_all(
 def _start(step: PlanStep, job: StepJob, functions: Mapping[str, StepFunction], busy: Sequence[int]) -> _RunningStep:
     """Start a step's process on the GPU that has the fewest; `busy` has the GPU of each running step."""
     gpu = min(range(max(1, len(job.options.gpus))), key=busy.count)
-    can_fork = "forkserver" in multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if can_fork else "spawn")
-    context.set_forkserver_preload(PRELOADED)
+    context: ForkServerContext | SpawnContext
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(PRELOADED)
+    else:
+        context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
     arguments = (job, functions[step.kind], _environment(job.options, gpu), there)
-    process = context.Process(
-        target=run_step, args=arguments, name=f"vrbench-{step.name}"
-    )  # it has children of its own
+    process = context.Process(target=run_step, args=arguments)  # no daemon, since it has children of its own
     process.start()
     there.close()
     return _RunningStep(step, process, here, gpu, time.perf_counter())

@@ -44,147 +44,127 @@ RESTORED_COUNTS = (4, 8)
 """Which layers are restored to the backbone's weights, and how many."""
 
 
-def _full(plan: PlanBuilder, seed: int) -> str:
-    return plan.train("full", seed, tune__layers="all")
-
-
-def _uniform(plan: PlanBuilder, seed: int, n: int) -> str:
-    return plan.train(f"sparse-uniform-{n}", seed, tune__layers=f"sparse-uniform:{n}")
-
-
-def strategies(plan: PlanBuilder, seed: int) -> None:
+def strategies(plan: PlanBuilder) -> None:
     """Which layers: heuristics, scores of a tuned model, and other ways to tune less."""
-    full, n = _full(plan, seed), plan.n
-    baseline = plan.run(full)
-    plan.enter("strategies", "full", baseline, baseline, seed)
+    full, n = plan.full(), plan.n
+    plan.enter("strategies", "full", full)
     for name in HEURISTICS:
-        layers = f"{name}:{n}@{seed}" if name == "random" else f"{name}:{n}"
-        made = plan.train(f"{name}-{n}", seed, tune__layers=layers)
-        plan.enter("strategies", name, plan.run(made), baseline, seed)
+        layers = f"{name}:{n}@{plan.seed}" if name == "random" else f"{name}:{n}"
+        plan.enter("strategies", name, plan.train(f"{name}-{n}", tune__layers=layers))
     for by in IMPORTANCE_SCORES:
         scored = plan.step(
-            "layers", f"layers-{by}-s{seed}",
+            "layers", f"layers-{by}-s{plan.seed}",
             {"by": by, "n": n, "ckpt": f"{{{full}}}", "base": plan.base, "pictures": plan.images},
         )  # fmt: skip
-        made = plan.train(f"{by}-{n}", seed, tune__layers=f"{{{scored}}}")
-        plan.enter("strategies", by, plan.run(made), baseline, seed)
+        plan.enter("strategies", by, plan.train(f"{by}-{n}", tune__layers=f"{{{scored}}}"))
     for name, keys in plan.family.baselines.items():
         sampled: dict[str, Value] = {"tune__sampling": n} if name == "lisa" else {}
-        plan.enter("strategies", name, plan.run(plan.train(name, seed, **keys, **sampled)), baseline, seed)
+        plan.enter("strategies", name, plan.train(name, **keys, **sampled))
 
 
-def layers(plan: PlanBuilder, seed: int) -> None:
+def layers(plan: PlanBuilder) -> None:
     """How many layers, spread evenly."""
-    baseline = plan.run(_full(plan, seed))
+    plan.run(plan.full())  # before the others
     for n in (count for count in COUNTS if count < plan.family.depth):
-        row = "1 layer" if n == 1 else f"{n} layers"
-        plan.enter("layers", row, plan.run(_uniform(plan, seed, n)), baseline, seed, "sparse-uniform", n)
-    plan.enter("layers", "all layers", baseline, baseline, seed, "sparse-uniform", plan.family.depth)
+        plan.enter("layers", "1 layer" if n == 1 else f"{n} layers", plan.uniform(n), "sparse-uniform", n)
+    plan.enter("layers", "all layers", plan.full(), "sparse-uniform", plan.family.depth)
 
 
-def data(plan: PlanBuilder, seed: int) -> None:
+def data(plan: PlanBuilder) -> None:
     """How much data: all layers and the region, on shares of it."""
-    whole = {"full": _full(plan, seed)}
-    baseline = plan.run(whole["full"])
     for series, selected in (("full", "all"), ("region", f"sparse-uniform:{plan.n}")):
         for share in SHARES:
             if share < 100:
-                made = plan.train(f"{series}-data-{share}", seed, tune__layers=selected, data__share=share / 100)
+                made = plan.train(f"{series}-data-{share}", tune__layers=selected, data__share=share / 100)
             else:
-                made = whole.get(series) or _uniform(plan, seed, plan.n)
-            plan.enter("data", f"{series}, {share} % of the data", plan.run(made), baseline, seed, series, share)
+                made = plan.full() if series == "full" else plan.uniform(plan.n)
+            plan.enter("data", f"{series}, {share} % of the data", made, series, share)
 
 
-def text(plan: PlanBuilder, seed: int) -> None:
+def text(plan: PlanBuilder) -> None:
     """The LLM's text ability: all layers tuned, the region, and none."""
-    baseline = plan.run(_full(plan, seed))
-    plan.enter("text", "full", baseline, baseline, seed)
-    plan.enter("text", "region", plan.run(_uniform(plan, seed, plan.n)), baseline, seed)
-    if untuned := plan.run_base():
-        plan.enter("text", "base", untuned, baseline, seed)
+    plan.enter("text", "full", plan.full())
+    plan.enter("text", "region", plan.uniform(plan.n))
+    plan.enter_base("text", "base")
 
 
-def pruning(plan: PlanBuilder, seed: int) -> None:
+def pruning(plan: PlanBuilder) -> None:
     """Layers removed from the model tuned in all layers and from the region's, healed or not."""
-    models = {"full": _full(plan, seed), "region": _uniform(plan, seed, plan.n)}
-    baseline = plan.run(models["full"])
+    models = {"full": plan.full(), "region": plan.uniform(plan.n)}
 
     def curve(series: str, model: str, make: Callable[[int], str], counts: Sequence[int]) -> None:
-        plan.enter("pruning", "0 removed", plan.run(model), baseline, seed, series, 0)
+        plan.enter("pruning", "0 removed", model, series, 0)
         for count in counts:
-            plan.enter("pruning", f"{count} removed", plan.run(make(count)), baseline, seed, series, count)
+            plan.enter("pruning", f"{count} removed", make(count), series, count)
 
     for name, model in models.items():
         for by in REMOVED_BY:
-            curve(f"{name}, by {by}", model, partial(_pruned, plan, seed, name, model, by), REMOVED)
-        curve(f"{name}, by loss, healed", model, partial(_healed, plan, seed, name, model), HEALED)
+            curve(f"{name}, by {by}", model, partial(_pruned, plan, name, model, by), REMOVED)
+        curve(f"{name}, by loss, healed", model, partial(_healed, plan, name, model), HEALED)
         label = "region, any layer" if name == "region" else name
-        curve(f"{label}, angular block", model, partial(_block_pruned, plan, seed, name, model), HEALED)
-        run = plan.run(_pruned_first(plan, seed, name))
-        row = f"{REMOVED_FIRST} removed"
-        plan.enter("pruning", row, run, baseline, seed, f"{name}, before training", REMOVED_FIRST)
+        curve(f"{label}, angular block", model, partial(_block_pruned, plan, name, model), HEALED)
+        made = _pruned_first(plan, name)
+        plan.enter("pruning", f"{REMOVED_FIRST} removed", made, f"{name}, before training", REMOVED_FIRST)
     region = models["region"]
-    curve("region, any layer, by loss", region, partial(_pruned, plan, seed, "region-any", region, "loss"), HEALED)
+    curve("region, any layer, by loss", region, partial(_pruned, plan, "region-any", region, "loss"), HEALED)
 
 
-def _pruned(plan: PlanBuilder, seed: int, name: str, model: str, by: str, count: int) -> str:
+def _pruned(plan: PlanBuilder, name: str, model: str, by: str, count: int) -> str:
     """A checkpoint without `count` layers: the first of a removal order that is measured once."""
     outside_region = name == "region"
     order = plan.step(
-        "layers", f"order-{name}-{by}-s{seed}",
+        "layers", f"order-{name}-{by}-s{plan.seed}",
         {"by": by, "most": max(REMOVED), "ckpt": f"{{{model}}}", "outside_region": outside_region,
          "pictures": plan.images},
     )  # fmt: skip
     arguments: dict[str, Value] = {
         "ckpt": f"{{{model}}}", "remove": count, "order": f"{{{order}}}", "outside_region": outside_region,
     }  # fmt: skip
-    return plan.step("prune", f"prune-{name}-{by}-{count}-s{seed}", arguments)
+    return plan.step("prune", f"prune-{name}-{by}-{count}-s{plan.seed}", arguments)
 
 
-def _healed(plan: PlanBuilder, seed: int, name: str, model: str, count: int) -> str:
+def _healed(plan: PlanBuilder, name: str, model: str, count: int) -> str:
     """A checkpoint without `count` layers, trained shortly."""
-    return plan.heal(f"{name}-loss-{count}", seed, _pruned(plan, seed, name, model, "loss", count))
+    return plan.heal(f"{name}-loss-{count}", _pruned(plan, name, model, "loss", count))
 
 
-def _block_pruned(plan: PlanBuilder, seed: int, name: str, model: str, count: int) -> str:
+def _block_pruned(plan: PlanBuilder, name: str, model: str, count: int) -> str:
     """A checkpoint without the consecutive layers that turn the states least: a reference of the literature."""
     return plan.step(
-        "prune", f"prune-{name}-block-{count}-s{seed}",
+        "prune", f"prune-{name}-block-{count}-s{plan.seed}",
         {"ckpt": f"{{{model}}}", "remove": count, "by": "angular-block", "outside_region": False,
          "pictures": plan.images},
     )  # fmt: skip
 
 
-def _pruned_first(plan: PlanBuilder, seed: int, name: str) -> str:
+def _pruned_first(plan: PlanBuilder, name: str) -> str:
     """Layers removed from the base, which is then tuned; the region is spread over what is left."""
     pruned = plan.step(
         "prune", f"prune-base-angular-{REMOVED_FIRST}",
         {"ckpt": plan.base, "remove": REMOVED_FIRST, "by": "angular", "outside_region": False, "pictures": plan.images},
     )  # fmt: skip
     selected = "all" if name == "full" else f"sparse-uniform:{plan.n}"
-    return plan.train(f"{name}-after-removal-{REMOVED_FIRST}", seed, tune__layers=selected, base=f"{{{pruned}}}")
+    return plan.train(f"{name}-after-removal-{REMOVED_FIRST}", tune__layers=selected, base=f"{{{pruned}}}")
 
 
-def restoring(plan: PlanBuilder, seed: int) -> None:
+def restoring(plan: PlanBuilder) -> None:
     """Layers of the model tuned in all layers restored to the backbone's weights."""
-    full = _full(plan, seed)
-    baseline = plan.run(full)
     for name in RESTORED:
-        plan.enter("restoring", "0 restored", baseline, baseline, seed, name, 0)
+        plan.enter("restoring", "0 restored", plan.full(), name, 0)
         for count in RESTORED_COUNTS:
             made = plan.step(
-                "restore", f"restore-{name}-{count}-s{seed}",
-                {"ckpt": f"{{{full}}}", "layers": f"{name}:{count}", "from": plan.base},
+                "restore", f"restore-{name}-{count}-s{plan.seed}",
+                {"ckpt": f"{{{plan.full()}}}", "layers": f"{name}:{count}", "from": plan.base},
             )  # fmt: skip
-            plan.enter("restoring", f"{count} restored", plan.run(made), baseline, seed, name, count)
+            plan.enter("restoring", f"{count} restored", made, name, count)
 
 
-def profile(plan: PlanBuilder, seed: int) -> None:
+def profile(plan: PlanBuilder) -> None:
     """Time and memory of a training step at the paper's true shapes; once, whatever the seeds."""
     plan.step("profile", "profile", {})
 
 
-EXPERIMENTS: dict[str, Callable[[PlanBuilder, int], None]] = {
+EXPERIMENTS: dict[str, Callable[[PlanBuilder], None]] = {
     "strategies": strategies,
     "layers": layers,
     "data": data,
@@ -193,4 +173,4 @@ EXPERIMENTS: dict[str, Callable[[PlanBuilder, int], None]] = {
     "restoring": restoring,
     "profile": profile,
 }
-"""Table -> what adds its steps and entries for one seed."""
+"""Table -> what adds its steps and entries for the seed of the plan."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -189,13 +190,12 @@ def merge_with_stored(plan: Plan, folder: Path) -> Plan:
 
 def _differences(stored: Plan, plan: Plan) -> list[str]:
     """Return the settings that differ, or else the first difference in a step that both have."""
-    settings = [{**p.model_dump(include={"family", "tasks", "limit"}), **p.overrides} for p in (stored, plan)]
-    if changed := list(_changes(*settings)):
+    old, new = ({**p.model_dump(include={"family", "tasks", "limit"}), **p.overrides} for p in (stored, plan))
+    if changed := list(_changes(old, new)):
         return changed  # the steps differ because of them
     steps = {step.name: step for step in stored.steps}
-    both = [(steps[step.name], step) for step in plan.steps if step.name in steps]
-    firsts = [next(_changes(_content(old), _content(new), f" of {new.name}"), "") for old, new in both]
-    changed = list(filter(None, firsts))
+    for step in (step for step in plan.steps if step.name in steps):
+        changed += islice(_changes(_content(steps[step.name]), _content(step), f" of {step.name}"), 1)
     more = f", and {len(changed) - 1} more steps differ" if len(changed) > 1 else ""
     return [f"{changed[0]}{more}"] if changed else []
 

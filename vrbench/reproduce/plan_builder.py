@@ -33,6 +33,7 @@ class PlanBuilder:
         training: recipe keys that all trainings share.
         healing: recipe keys that all short trainings after a removal share.
         images: dev images that layers are scored on.
+        seed: of the trainings that are added next.
     """
 
     family: ReproductionFamily
@@ -43,6 +44,7 @@ class PlanBuilder:
     training: dict[str, Value]
     healing: dict[str, Value]
     images: int
+    seed: int = 0
     steps: dict[str, PlanStep] = field(default_factory=dict)
     entries: dict[TableEntry, None] = field(default_factory=dict)
     _by_content: dict[str, str] = field(default_factory=dict)
@@ -71,37 +73,49 @@ class PlanBuilder:
         specs = [s for s in self.specs if tasks == self.tasks or s.id in tasks.split(",")]
         return sum(min(spec.n, self.limit or spec.n) for spec in specs)
 
-    def train(self, name: str, seed: int, **own: Value) -> str:
+    def train(self, name: str, **own: Value) -> str:
         """Add a training; `own` are recipe keys with "__" for the dot."""
         keys = {key.replace("__", "."): value for key, value in own.items()}
-        arguments: dict[str, Value] = {"recipe": self.family.recipe, **self.training, **keys, "seed": seed}
-        return self.step("train", f"train-{name}-s{seed}", arguments)
+        arguments: dict[str, Value] = {"recipe": self.family.recipe, **self.training, **keys, "seed": self.seed}
+        return self.step("train", f"train-{name}-s{self.seed}", arguments)
 
-    def heal(self, name: str, seed: int, pruned: str) -> str:
+    def full(self) -> str:
+        """Add the training of all layers, with which all models of the same seed are compared."""
+        return self.train("full", tune__layers="all")
+
+    def uniform(self, n: int) -> str:
+        """Add the training of some layers that are spread evenly."""
+        return self.train(f"sparse-uniform-{n}", tune__layers=f"sparse-uniform:{n}")
+
+    def heal(self, name: str, pruned: str) -> str:
         """Add a short training of a pruned checkpoint."""
         arguments: dict[str, Value] = {
-            "recipe": self.family.heal, **self.healing, "base": f"{{{pruned}}}", "stage": "heal", "seed": seed,
+            "recipe": self.family.heal, **self.healing, "base": f"{{{pruned}}}", "stage": "heal", "seed": self.seed,
         }  # fmt: skip
-        return self.step("train", f"heal-{name}-s{seed}", arguments)
+        return self.step("train", f"heal-{name}-s{self.seed}", arguments)
 
     def run(self, checkpoint: str) -> str:
         """Add the evaluation of a step's checkpoint."""
         return self._run(f"run-{checkpoint.removeprefix('train-')}", f"{{{checkpoint}}}", self.tasks)
 
-    def run_base(self) -> str | None:
-        """Add the evaluation of the base on the tasks without images; None if there are no such tasks."""
-        text = ",".join(spec.id for spec in self.specs if any(suite.endswith("text") for suite in spec.suites))
-        return self._run("run-base", self.base, text) if text else None
-
     def _run(self, name: str, ckpt: str, tasks: str) -> str:
         limited: dict[str, Value] = {} if self.limit is None else {"limit": self.limit}
         return self.step("run", name, {"ckpt": ckpt, "tasks": tasks, **limited, "dtype": self.family.dtype})
 
-    def enter(
-        self, table: str, row: str, run: str, baseline: str, seed: int, series: str = "", x: float | None = None
-    ) -> None:
-        """Put a run into a table; a second time changes nothing."""
-        self.entries[TableEntry(table=table, row=row, series=series, x=x, seed=seed, run=run, baseline=baseline)] = None
+    def enter(self, table: str, row: str, checkpoint: str, series: str = "", x: float | None = None) -> None:
+        """Put the evaluation of a step's checkpoint into a table; a second time changes nothing."""
+        self._enter(table, row, self.run(checkpoint), series, x)
+
+    def enter_base(self, table: str, row: str) -> None:
+        """Put the evaluation of the base into a table: on the tasks without images, if there are such tasks."""
+        text = ",".join(spec.id for spec in self.specs if any(suite.endswith("text") for suite in spec.suites))
+        if text:
+            self._enter(table, row, self._run("run-base", self.base, text), "", None)
+
+    def _enter(self, table: str, row: str, run: str, series: str, x: float | None) -> None:
+        baseline = self.run(self.full())
+        entry = TableEntry(table=table, row=row, series=series, x=x, seed=self.seed, run=run, baseline=baseline)
+        self.entries[entry] = None
 
 
 def step_minutes(kind: str, arguments: Mapping[str, Value], family: ReproductionFamily, items: int, n: int) -> float:
