@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
+import sys
 import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
@@ -165,16 +166,19 @@ def _run_all(
 def _start(step: PlanStep, job: StepJob, functions: Mapping[str, StepFunction], busy: Sequence[int]) -> _RunningStep:
     """Start a step's process on the GPU that has the fewest; `busy` has the GPU of each running step."""
     gpu = min(range(max(1, len(job.options.gpus))), key=busy.count)
+    can_fork = sys.platform == "linux"  # elsewhere libraries that torch uses may not survive a fork
     context: ForkServerContext | SpawnContext
-    if "forkserver" in multiprocessing.get_all_start_methods():
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOADED)
-    else:
-        context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver") if can_fork else multiprocessing.get_context("spawn")
+    context.set_forkserver_preload(PRELOADED)
     here, there = context.Pipe(duplex=False)
-    arguments = (job, functions[step.kind], _environment(job.options, gpu), there)
-    process = context.Process(target=run_step, args=arguments)  # no daemon, since it has children of its own
-    process.start()
+    environment, before = _environment(job.options, gpu), dict(os.environ)
+    process = context.Process(target=run_step, args=(job, functions[step.kind], environment, there))
+    os.environ.update(environment)  # the first start imports `PRELOADED`, with the number of threads that is set here
+    try:
+        process.start()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
     there.close()
     return _RunningStep(step, process, here, gpu, time.perf_counter())
 

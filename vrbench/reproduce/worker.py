@@ -85,7 +85,7 @@ def run_step(job: StepJob, function: StepFunction, environment: Mapping[str, str
     Args:
         job: the step.
         function: does it.
-        environment: variables to set, such as CUDA_VISIBLE_DEVICES.
+        environment: variables to set before CUDA is started, such as CUDA_VISIBLE_DEVICES.
         failure: takes an error message if the step fails.
     """
     os.environ.update(environment)
@@ -93,8 +93,6 @@ def run_step(job: StepJob, function: StepFunction, environment: Mapping[str, str
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     own_commit()  # what is committed while the step runs did not do it
     _redirect_output(log_file(job.step.name, job.folder))
-    if (torch := sys.modules.get("torch")) and environment["OMP_NUM_THREADS"].isdigit():
-        torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))  # it was imported with other variables
     start, started = time.perf_counter(), datetime.now(timezone.utc).isoformat(timespec="seconds")
     try:
         function(job)
