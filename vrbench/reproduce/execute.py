@@ -187,6 +187,7 @@ def _environment(options: ExecutionOptions, gpu: int) -> dict[str, str]:
     defaults = {
         "OMP_NUM_THREADS": str(max(1, usable_cores() // options.jobs)),
         "TORCHINDUCTOR_CACHE_DIR": str(cache_folder() / "inductor"),
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # with it, asking whether there is a GPU does not hinder a fork
     }
     visible = {"CUDA_VISIBLE_DEVICES": options.gpus[gpu]} if options.gpus else {}
     return {**defaults, **os.environ, "TOKENIZERS_PARALLELISM": "false", **visible}
