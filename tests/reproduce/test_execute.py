@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -97,6 +98,16 @@ class TestRecords:
         by_process = {line[2]: line[3] for line in diary(tmp_path)}
         assert sorted(by_process.values()) == ["5", "5", "7", "7"]
         assert sorted(e.gpu for e in happened if e.kind == "done") == [0, 0, 1, 1]
+
+    def test_steps_share_the_processors_and_the_variables_here_stay(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        monkeypatch.setattr("vrbench.reproduce.execute.usable_cores", lambda: 9)
+        before = dict(os.environ)
+        events(SMALL, tmp_path, jobs=2, gpus=("3",))
+        assert {tuple(line[3:]) for line in diary(tmp_path)} == {("3", "4")}
+        assert dict(os.environ) == before
 
     def test_each_step_has_a_process_of_its_own(self, tmp_path: Path) -> None:
         events(SMALL, tmp_path, jobs=1)
