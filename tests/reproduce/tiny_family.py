@@ -19,7 +19,8 @@ from vrbench.reproduce.worker import StepFunction, StepJob
 
 FOLDER = "VRBENCH_TEST_TINY"
 DEPTH = 6
-SIZES = {"LAYERS": DEPTH, "HIDDEN": 48, "HEADS": 3, "KV_HEADS": 1, "FFN": 64}
+SIZES = {"LAYERS": DEPTH, "HIDDEN": 48}
+TEXT = {"num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 16, "intermediate_size": 64}
 VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 BASE = {
     "seed": "3", "dtype": "float32", "data.scenes": "6", "data.easy_vqa": "0.0", "data.dev": "4",
@@ -36,6 +37,8 @@ def in_it() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, size in SIZES.items():
             patch.setattr(smollm2, name, size)
+        text_config = smollm2.text_config
+        patch.setattr(smollm2, "text_config", lambda: text_config() | TEXT)
         vision = {**llava_shapes.POCKET_VISION, **VISION}
         patch.setattr(llava_shapes, "POCKET_VISION", vision)
         patch.setattr(smollm2, "backbone_folder", lambda: folder)
@@ -55,7 +58,7 @@ def write_llm(folder: Path) -> None:
         for name, size in SIZES.items():
             patch.setattr(smollm2, name, size)
         torch.manual_seed(1)
-        llm = LlamaForCausalLM(LlamaConfig(**smollm2.text_config(), initializer_range=0.2))
+        llm = LlamaForCausalLM(LlamaConfig(**smollm2.text_config() | TEXT, initializer_range=0.2))
     save_file({name: p.detach().clone() for name, p in llm.named_parameters()}, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps({"num_hidden_layers": DEPTH, "model_type": "llama"}))
 
