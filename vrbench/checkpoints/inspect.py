@@ -17,7 +17,7 @@ from vrbench.checkpoints.families import FAMILIES
 from vrbench.checkpoints.parameter_names import format_layers
 from vrbench.checkpoints.random_shapes import RANDOM_WEIGHTS
 from vrbench.checkpoints.resolve import Resolver
-from vrbench.checkpoints.tensor_index import StoredAdapter, TensorIndex, index_tensors
+from vrbench.checkpoints.tensor_index import AdapterRanks, TensorIndex, index_tensors
 from vrbench.checkpoints.validation import unused_weights
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import read_json, read_text
@@ -25,15 +25,6 @@ from vrbench.core.layers import LayerSet
 from vrbench.core.schemas import SCHEMA_VERSION, BaseRef, Lineage, LineageStep, Record
 
 WIDTH = 110
-
-
-class AdapterRanks(Record):
-    """The layers of one adapter that have one rank."""
-
-    of: str = Field(description="Checkpoint that the adapter belongs to.")
-    rank: int = Field(description="Rank of the LoRA matrices.")
-    layers: str = Field(description="Layers, as `LayerSet` text, counted in the model that the adapter was applied to.")
-    modules: tuple[str, ...] = Field(description="Modules of a layer, such as 'self_attn.q_proj'.")
 
 
 class CheckpointInfo(Record):
@@ -75,8 +66,7 @@ def describe(name: str, base: str | None, resolver: Resolver) -> CheckpointInfo:
     return CheckpointInfo(
         id=found.id, folder=str(found.path), revision=found.revision, digest=found.digest, family=found.family,
         depth=found.depth, parameters=own.parameters(), dtypes=own.dtypes(), lineage=_named_lineage(found),
-        adapter_parameters=sum(adapter.parameters for adapter in own.adapters),
-        ranks=tuple(ranks for adapter in own.adapters for ranks in _ranks(adapter)),
+        adapter_parameters=own.adapter_parameters, ranks=tuple(own.ranks),
         against=_diff(found, own, named, resolver), licence=_licence(found), note=_note(found), code=found.code,
         images=tuple(image_settings.notes_with_options(found)) if has_images else (),
     )  # fmt: skip
@@ -90,16 +80,6 @@ def _named_lineage(found: Checkpoint) -> tuple[Lineage, ...]:
         lines.append(line.model_copy(update={"id": here.id}) if here else line)
         here = here.base if here else None
     return tuple(lines)
-
-
-def _ranks(adapter: StoredAdapter) -> Iterator[AdapterRanks]:
-    layers: dict[tuple[int, tuple[str, ...]], list[int]] = {}
-    for layer, modules in sorted(adapter.ranks.items()):
-        for rank in sorted(set(modules.values())):
-            named = tuple(sorted(module for module, r in modules.items() if r == rank))
-            layers.setdefault((rank, named), []).append(layer)
-    for (rank, named), numbers in layers.items():
-        yield AdapterRanks(of=adapter.of, rank=rank, layers=str(LayerSet.of(numbers, adapter.depth)), modules=named)
 
 
 def _diff(found: Checkpoint, own: TensorIndex, named: Checkpoint | None, resolver: Resolver) -> BaseDiff | None:
@@ -221,8 +201,7 @@ def _folder(name: str, near: Path | None) -> Path | None:
     """Return the folder that a lineage in `near` names, as `locate_checkpoint` finds it; None if there is none."""
     if near is None or name in locate.published_names() or name in locate.BACKBONES:
         return None
-    places = (near / name, Path(name).expanduser())
-    return next((place.resolve() for place in places if place.is_dir()), None)
+    return locate.find_folder(name, near)
 
 
 def _with_folder(name: str, near: Path | None) -> str:

@@ -69,9 +69,9 @@ def locate_checkpoint(
         return CheckpointSource(name, smollm2.backbone_folder(), digest=smollm2.SHA256)
     if name.startswith(random_shapes.RANDOM_PREFIX):
         return CheckpointSource(name, random_shapes.random_folder(name))
-    for folder in ([near / name] if near else []) + [Path(name).expanduser()]:
-        if name and folder.is_dir():
-            return CheckpointSource(folder.resolve().name, folder.resolve())
+    folder = find_folder(name, near)
+    if folder:
+        return CheckpointSource(folder.name, folder)
     hub_id = HUB_ID.fullmatch(name)
     if hub_id and not name.startswith(PREFIX):
         from huggingface_hub import constants
@@ -81,24 +81,28 @@ def locate_checkpoint(
     raise VrbenchError(f"no checkpoint {name!r}: {_hint(name)}")
 
 
+def find_folder(name: str, near: Path | None = None) -> Path | None:
+    """Return the folder of a path, relative to `near` or else to the current folder; None if there is none."""
+    places = [*([near / name] if near else []), Path(name).expanduser()] if name else []
+    return next((place.resolve() for place in places if place.is_dir()), None)
+
+
 def is_local(name: str) -> bool:
     """Return whether a name is a checkpoint without a hub request: a published or random one, or a folder."""
-    return is_builtin_name(name) or (bool(name) and Path(name).expanduser().is_dir())
+    return is_builtin_name(name) or find_folder(name) is not None
 
 
 def is_hub_id(name: str, *, near: Path | None = None) -> bool:
     """Return whether a name without a revision can only be a repository of a hub."""
     found = HUB_ID.fullmatch(name)
     own = name.startswith((PREFIX, random_shapes.RANDOM_PREFIX))
-    folders = [Path(name).expanduser(), *([near / name] if near else [])]
-    return bool(found and not found[2] and not own and not any(folder.is_dir() for folder in folders))
+    return bool(found and not found[2] and not own and not find_folder(name, near))
 
 
 def relative_name(name: str, out: Path) -> str:
     """Return how a lineage in the folder `out` names another checkpoint: a folder by its relative path."""
-    if name in published_names() or name in BACKBONES or not Path(name).expanduser().is_dir():
-        return name
-    return os.path.relpath(Path(name).expanduser().resolve(), out.resolve())
+    folder = None if name in published_names() or name in BACKBONES else find_folder(name)
+    return os.path.relpath(folder, out.resolve()) if folder else name
 
 
 def _hint(name: str) -> str:

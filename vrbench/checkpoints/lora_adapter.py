@@ -152,7 +152,7 @@ def validate_adapter(folder: Path, shapes: Mapping[str, Shape], depth: int, proj
         *validate_unique_names(path, tensors, without_default),
         *validate_ranks(path, config, {parts.names[m]: p for m, p in parts.modules.items()}),
         *_name_errors(path, parts),
-        *_layer_errors(path, parts, depth),
+        *([] if tensors else [f"{path} has no tensors"]),
         *_module_errors(path, parts.modules, shapes, depth, bool(config.get("use_dora"))),
         *_saved_errors(path, parts.saved, config, shapes, projector),
     ]
@@ -173,14 +173,6 @@ def _name_errors(path: Path, parts: AdapterTensors) -> Iterator[str]:
         )
     elif parts.others:
         yield f"{path} has {first_of(parts.others)}; {ONLY_LORA}"
-
-
-def _layer_errors(path: Path, parts: AdapterTensors, depth: int) -> Iterator[str]:
-    if not (parts.modules or parts.saved or parts.others):
-        yield f"{path} has no tensors"
-    beyond = sorted({layer for layer in map(_layer_of, parts.modules) if layer >= depth})
-    if beyond:
-        yield f"{path} tunes layers {beyond}; a model of depth {depth} has layers 0 to {depth - 1}"
 
 
 def _layer_of(module: str) -> int:
@@ -267,7 +259,8 @@ def _config_errors(path: Path, config: Mapping[str, Any], depth: int) -> Iterato
 def _module_errors(
     path: Path, modules: Mapping[str, dict[str, Shape]], shapes: Mapping[str, Shape], depth: int, dora: bool
 ) -> Iterator[str]:
-    """Yield modules of existing layers that lack a tensor, are not in the model, or do not fit it."""
+    """Yield layers beyond the depth, and modules of the others that lack a tensor or do not fit the model."""
+    beyond = sorted({layer for layer in map(_layer_of, modules) if layer >= depth})
     inside = sorted(module for module in modules if _layer_of(module) < depth)
     single = [m for m in inside if not {"A", "B"} <= set(modules[m])]
     absent = [m for m in inside if f"{m}.weight" not in shapes]
@@ -275,6 +268,8 @@ def _module_errors(
     uneven = [m for m in whole if modules[m]["A"][:1] != modules[m]["B"][-1:]]
     unfit = [m for m in whole if m not in uneven and not _fits(modules[m], shapes[f"{m}.weight"])]
     other = [m for m in inside if ("magnitude_vector" in modules[m]) != dora]
+    if beyond:
+        yield f"{path} tunes layers {beyond}; a model of depth {depth} has layers 0 to {depth - 1}"
     if single:
         yield f"{path} has only one of the two matrices of {first_of(single)}"
     if absent:

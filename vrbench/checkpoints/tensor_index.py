@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from vrbench.checkpoints import llava_shapes
 from vrbench.checkpoints.checkpoint import ADAPTER, OVERLAY_FILES, PROJECTOR, TOWER, Checkpoint, LayerEdit
@@ -21,6 +23,7 @@ from vrbench.checkpoints.parameter_names import (
     PROJECTOR_PREFIX,
     TOWER_PREFIX,
     canonical_name,
+    format_layers,
     rename_layer,
     without_layers,
 )
@@ -28,6 +31,7 @@ from vrbench.checkpoints.random_shapes import RANDOM_WEIGHTS
 from vrbench.checkpoints.safetensors_index import TensorInfo, read_header, weight_files
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import read_json
+from vrbench.core.schemas import Record
 
 BLOCK = 1 << 22
 """Values of each of two tensors that are compared at a time."""
@@ -130,21 +134,13 @@ def _round_to(values: NDArray[Any], dtype: str) -> NDArray[Any]:
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
 
 
-@dataclass(frozen=True)
-class StoredAdapter:
-    """The LoRA adapter of one folder of a checkpoint.
+class AdapterRanks(Record):
+    """The layers of one adapter that have one rank."""
 
-    Attributes:
-        of: id of the checkpoint that it belongs to.
-        ranks: layer -> module (such as "self_attn.q_proj") -> rank.
-        parameters: number of values.
-        depth: decoder layers of the model that it is applied to.
-    """
-
-    of: str
-    ranks: dict[int, dict[str, int]]
-    parameters: int
-    depth: int
+    of: str = Field(description="Checkpoint that the adapter belongs to.")
+    rank: int = Field(description="Rank of the LoRA matrices.")
+    layers: str = Field(description="Layers, as `LayerSet` text, counted in the model that the adapter was applied to.")
+    modules: tuple[str, ...] = Field(description="Modules of a layer, such as 'self_attn.q_proj'.")
 
 
 @dataclass
@@ -154,12 +150,14 @@ class TensorIndex:
     Attributes:
         tensors: canonical name -> where it is stored.
         origins: for each layer, the digest of the complete model that it is from, and its index there.
-        adapters: all adapters, the first one first.
+        ranks: of all adapters, the first one first.
+        adapter_parameters: number of values of all adapters.
     """
 
     tensors: dict[str, TensorLocation]
     origins: list[tuple[str, int]]
-    adapters: list[StoredAdapter] = field(default_factory=list)
+    ranks: list[AdapterRanks] = field(default_factory=list)
+    adapter_parameters: int = 0
 
     def llm_layer(self, name: str) -> int | None:
         """Return the decoder layer of a tensor; None for embeddings, norm, head, and other parts than the LLM."""
@@ -176,10 +174,10 @@ class TensorIndex:
 
     def dtypes(self) -> dict[str, int]:
         """Return stored dtype -> number of values, the most common first."""
-        counts: dict[str, int] = {}
+        counts = Counter[str]()
         for location in self.tensors.values():
-            counts[location.tensor.dtype] = counts.get(location.tensor.dtype, 0) + location.parameters
-        return dict(sorted(counts.items(), key=lambda item: -item[1]))
+            counts[location.tensor.dtype] += location.parameters
+        return dict(counts.most_common())
 
 
 def index_tensors(checkpoint: Checkpoint) -> TensorIndex:
@@ -270,5 +268,17 @@ def _add_adapter(index: TensorIndex, checkpoint: Checkpoint) -> None:
         if module not in zero - scaled:  # else the adapter changes nothing
             weight = index.tensors[weights[f"{module}.weight"]]
             index.tensors[weights[f"{module}.weight"]] = replace(weight, adapters=(*weight.adapters, file))
-    parameters = sum(location.parameters for location in tensors.values())
-    index.adapters = [*index.adapters, StoredAdapter(checkpoint.id, ranks, parameters, checkpoint.depth)]
+    index.adapter_parameters += sum(location.parameters for location in tensors.values())
+    index.ranks += _group_ranks(ranks, checkpoint)
+
+
+def _group_ranks(ranks: dict[int, dict[str, int]], checkpoint: Checkpoint) -> Iterator[AdapterRanks]:
+    """Yield the ranks of an adapter, layer -> module -> rank, with layers that have the same ones together."""
+    layers: dict[tuple[int, tuple[str, ...]], list[int]] = {}
+    for layer, modules in sorted(ranks.items()):
+        for rank in sorted(set(modules.values())):
+            named = tuple(sorted(module for module, r in modules.items() if r == rank))
+            layers.setdefault((rank, named), []).append(layer)
+    for (rank, named), numbers in layers.items():
+        text = format_layers(numbers, checkpoint.depth)
+        yield AdapterRanks(of=checkpoint.id, rank=rank, layers=text, modules=named)

@@ -35,7 +35,7 @@ def write_shards(copies: list[TensorCopy], adapter: SourceAdapter | None, folder
     """
     files = list(dict.fromkeys(copy.file for copy in copies))
     total = sum(copy.size for copy in copies)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     with tqdm(total=total, unit="B", unit_scale=True, desc="converting") as progress:
         for number, file in enumerate(files, 1):
             shard = f"model-{number:05d}-of-{len(files):05d}.safetensors" if len(files) > 1 else WEIGHTS
