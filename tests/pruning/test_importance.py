@@ -188,14 +188,12 @@ class TestChoose:
                 out=Path("a.txt"),
                 plot=Path("b.gif"),
                 device="tpu",
-                blocks=2,
             )
         expected = (
             "depth is 5, but llava has 4 decoder layers",
             "9 layers were requested; a model of depth 4 has 1 to 4",
             "out is 'a.txt'; the file of a layer set ends in .json",
             "plot is 'b.gif'; a plot ends in .png or .svg",
-            "blocks are measured by angular, not by change",
             "device 'tpu' is unknown",
             "llava does not record what its layers were tuned from",
         )
@@ -247,16 +245,6 @@ class TestCommand:
         assert lines[0] == "2 of 4 layers by lora-norm, of adapter"
         assert lines[1] == "in a recipe: --set tune.layers=1,3"
         assert [line.split()[0] for line in lines if line.endswith("*")] == ["1", "3"]
-
-    def test_blocks_of_consecutive_layers(self, call: Callable[..., Any], adapter: Path, tmp_path: Path) -> None:
-        given = ["--ckpt", str(adapter), "--num-images", "2", "--turns", "1", "--out", str(tmp_path / "a.json")]
-        code, out, _ = call("angular", "--num-layers", "1", "--max-block-size", "3", *given)
-        made = ChosenLayers.model_validate_json((tmp_path / "a.json").read_text())
-        assert (code, [len(of) for of in made.blocks]) == (0, [4, 3, 2])
-        least = min(range(3), key=made.blocks[1].__getitem__)
-        assert f"  {least}-{least + 1}" in out
-        code, _, err = call("angular", "--num-layers", "1", "--max-block-size", "5", *given)
-        assert (code, "blocks of 5 layers were requested; adapter has 4" in err) == (2, True)
 
     def test_the_published_full_model(self, call: Callable[..., Any], tmp_path: Path) -> None:
         file = tmp_path / "norm.json"

@@ -12,7 +12,7 @@ INTERNAL_ERROR, INVALID_INPUT, INTERRUPTED = 1, 2, 130
 """Exit codes: internal error or failed task, invalid input, Ctrl-C (128 + SIGINT, as in shells)."""
 
 OLD_OPTIONS: dict[str, dict[str, str]] = {
-    "layers": {"--n": "--num-layers", "--blocks": "--max-block-size", "--pictures": "--num-images"},
+    "layers": {"--n": "--num-layers", "--pictures": "--num-images"},
     "prune": {
         "--remove": "--num-layers", "--whole": "--export-full", "--order": "--removal-order",
         "--save-order": "--save-removal-order", "--pictures": "--num-images",

@@ -105,7 +105,6 @@ def layers(
     ] = None,
     device: Annotated[str, measuring(help="auto, cpu or cuda.")] = "auto",
     dtype: Annotated[str, measuring(help="dtype of the model: float32 or bfloat16.")] = "float32",
-    max_block_size: Annotated[int, measuring(help="With angular: maximum length of measured layer blocks.")] = 0,
     out: Annotated[Path | None, output("--out", "-o", help="File (.json) to write, for --set tune.layers=.")] = None,
     plot: Annotated[Path | None, output(help="File (.png or .svg) for a plot of the scores.")] = None,
     as_json: Annotated[bool, output("--json", help="Print a JSON record instead of text.")] = False,
@@ -124,7 +123,7 @@ def layers(
 
     found = choose(
         strategy, num_layers, ckpt=ckpt, base=base, depth=depth, num_images=num_images, turns=turns, images=images,
-        prompt=prompt, seed=seed, device=device, dtype=dtype, blocks=max_block_size, out=out, plot=plot,
+        prompt=prompt, seed=seed, device=device, dtype=dtype, out=out, plot=plot,
     )  # fmt: skip
     print(found.model_dump_json(indent=1) if as_json else as_text(found))
     for file in (out, plot):

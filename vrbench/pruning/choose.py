@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -13,13 +14,14 @@ from vrbench.core.layers import STRATEGIES, LayerSet
 from vrbench.core.schemas import BaseRef, Record
 from vrbench.models.resolve import resolve_backbone, resolve_checkpoint
 from vrbench.pruning.importance import score_layers
-from vrbench.pruning.importance_methods import IMPORTANCE_METHODS
+from vrbench.pruning.importance_methods import IMPORTANCE_METHODS, ImportanceMethod
 from vrbench.pruning.questions import DESCRIBE, DevQuestions, FolderQuestions, Questions
 from vrbench.pruning.scoring_context import ScoringContext
+from vrbench.reporting import drawing
 
 LAYERS_VERSION = 1
 PLOT_SUFFIXES = (".png", ".svg")
-CHOSEN, OTHER = "#0072b2", "#b8c4cc"
+CHOSEN, OTHER = drawing.COLOURS[0], "#b8c4cc"
 
 
 class ChosenLayers(Record):
@@ -33,9 +35,6 @@ class ChosenLayers(Record):
     scores: tuple[float, ...] = Field(default=(), description="Importance of each layer, larger for what matters more.")
     ckpt: BaseRef | None = Field(default=None, description="The tuned checkpoint that was measured.")
     base: BaseRef | None = Field(default=None, description="What its weights were compared with.")
-    blocks: tuple[tuple[float, ...], ...] = Field(
-        default=(), description="Angular distance over the block of n layers from layer l on, at [n - 1][l]."
-    )
     note: str = Field(default="", description="What it was measured on, or the seed of a draw.")
 
 
@@ -53,7 +52,6 @@ def choose(
     seed: int | None = None,
     device: str = "auto",
     dtype: str = "float32",
-    blocks: int = 0,
     out: Path | None = None,
     plot: Path | None = None,
 ) -> ChosenLayers:
@@ -71,7 +69,6 @@ def choose(
         images: a folder with the user's images, instead of dev images.
         prompt: for each of them.
         device, dtype: as in `importance`.
-        blocks: with "angular", also the distance over every block of 1 to so many consecutive layers.
         out: file to save them in.
         plot: file for a plot of the scores.
 
@@ -83,26 +80,18 @@ def choose(
         raise VrbenchError(f"strategy {strategy!r} is unknown; {hint}")
     method = IMPORTANCE_METHODS.get(strategy)
     errors: list[str] = []
-    tuned = reference = None
+    tuned = None
     with collect_errors(errors):
         tuned = None if ckpt is None else resolve_checkpoint(ckpt, any_model=method is None)
-    errors += _depth_errors(strategy, n, tuned, depth, named=ckpt is not None)
-    errors += _output_errors(strategy, out, plot) + _block_errors(strategy, blocks, tuned)
+    errors += _depth_errors(strategy, n, tuned, depth, named=ckpt is not None) + _output_errors(strategy, out, plot)
     if method is None:
         raise_errors(errors)
         made = _by_strategy(strategy, n, tuned.depth if tuned else depth or 0, tuned, seed)
     else:
-        before = len(errors)
-        with collect_errors(errors):
-            reference = resolve_backbone(base) if base is not None and "base" in method.needs else None
-        if tuned is not None and len(errors) == before:
-            questions: Questions = DevQuestions(num_images, method.turns if turns is None else turns)
-            if images is not None:
-                questions = FolderQuestions(images, num_images, prompt or DESCRIBE, seed or 0)
-            context = ScoringContext(tuned, reference, questions, device, dtype)
-            errors += context.validate(strategy, method.needs)
-        raise_errors(errors)
-        made = _by_importance(strategy, n, context, blocks)
+        questions: Questions = DevQuestions(num_images, method.turns if turns is None else turns)
+        if images is not None:
+            questions = FolderQuestions(images, num_images, prompt or DESCRIBE, seed or 0)
+        made = _by_importance(method, n, tuned, base, questions, device, dtype, errors)
     if out is not None:
         write_atomically(out, made.model_dump_json(indent=1) + "\n")
     if plot is not None:
@@ -110,30 +99,34 @@ def choose(
     return made
 
 
-def _by_importance(strategy: str, n: int, context: ScoringContext, blocks: int) -> ChosenLayers:
-    found = score_layers(strategy, context)
-    layers = LayerSet.of(
-        sorted(range(context.ckpt.depth), key=lambda layer: -found.values[layer])[:n], context.ckpt.depth
-    )
-    distances: list[list[float]] = []
-    if blocks:
-        from vrbench.pruning.hidden_states import block_distances
-
-        distances = block_distances(context.samples, blocks)
-    base = context.tuned_from if "base" in IMPORTANCE_METHODS[strategy].needs else None
-    return ChosenLayers(
-        strategy=strategy, depth=layers.depth, indices=layers.indices, layers=str(layers), scores=found.values,
-        ckpt=_reference(context.ckpt), base=_reference(base), blocks=tuple(map(tuple, distances)), note=found.note,
-    )  # fmt: skip
+def _by_importance(
+    method: ImportanceMethod, n: int, tuned: Checkpoint | None, base: str | None, questions: Questions, device: str,
+    dtype: str, errors: list[str],
+) -> ChosenLayers:  # fmt: skip
+    """Measure the layers; raises the errors that were found before together with its own."""
+    reference, before = None, len(errors)
+    with collect_errors(errors):
+        reference = resolve_backbone(base) if base is not None and "base" in method.needs else None
+    if tuned is not None and len(errors) == before:
+        context = ScoringContext(tuned, reference, questions, device, dtype)
+        errors += context.validate(method.name, method.needs)
+    raise_errors(errors)
+    found, depth = score_layers(method.name, context), context.ckpt.depth
+    layers = LayerSet.of(sorted(range(depth), key=lambda layer: -found.values[layer])[:n], depth)
+    compared = context.tuned_from if "base" in method.needs else None
+    return _chosen(method.name, layers, context.ckpt, base=_reference(compared), scores=found.values, note=found.note)
 
 
 def _by_strategy(name: str, n: int, depth: int, ckpt: Checkpoint | None, seed: int | None) -> ChosenLayers:
-    layers = STRATEGIES[name](n, depth, seed or 0)
     note = f"drawn with seed {seed or 0}" + ("" if seed is not None else ", since none was named")
+    layers = STRATEGIES[name](n, depth, seed or 0)
+    return _chosen(name, layers, ckpt, note=note if STRATEGIES[name].seeded else "")
+
+
+def _chosen(strategy: str, layers: LayerSet, ckpt: Checkpoint | None, **more: Any) -> ChosenLayers:
     return ChosenLayers(
-        strategy=name, depth=depth, indices=layers.indices, layers=str(layers), ckpt=_reference(ckpt),
-        note=note if STRATEGIES[name].seeded else "",
-    )  # fmt: skip
+        strategy=strategy, depth=layers.depth, indices=layers.indices, layers=str(layers), ckpt=_reference(ckpt), **more
+    )
 
 
 def _reference(checkpoint: Checkpoint | None) -> BaseRef | None:
@@ -149,15 +142,6 @@ def _output_errors(strategy: str, out: Path | None, plot: Path | None) -> list[s
     if plot is not None and strategy in STRATEGIES:
         found.append(f"{strategy} has no scores to plot; omit --plot")
     return found + [error for file in (out, plot) if file is not None for error in validate_output(file, "file")]
-
-
-def _block_errors(strategy: str, blocks: int, ckpt: Checkpoint | None) -> list[str]:
-    if blocks and strategy != "angular":
-        return [f"blocks are measured by angular, not by {strategy}; omit --max-block-size"]
-    if blocks < 0 or (ckpt and blocks > ckpt.depth):
-        most = f"; {ckpt.id} has {ckpt.depth}" if ckpt else ""
-        return [f"blocks of {blocks} layers were requested{most}"]
-    return []
 
 
 def _depth_errors(strategy: str, n: int, ckpt: Checkpoint | None, depth: int | None, named: bool) -> list[str]:
@@ -194,34 +178,15 @@ def as_text(chosen: ChosenLayers) -> str:
             for layer, score in enumerate(chosen.scores)
         ]
         lines += ["", tabulate(rows, ("layer", "score", "rank", "chosen"), "simple")]
-    if chosen.blocks:
-        headers = ("block size", "least angle", "layers", "largest angle", "layers")
-        lines += ["", tabulate([_block_row(distances, n) for n, distances in enumerate(chosen.blocks, 1)], headers)]
     return "\n".join(lines)
-
-
-def _block_row(distances: tuple[float, ...], n: int) -> tuple[object, ...]:
-    """Return the blocks of n layers with the least and the largest angular distance."""
-    row: list[object] = [n]
-    for start in (distances.index(min(distances)), distances.index(max(distances))):
-        row += [f"{distances[start]:.6g}", str(start) if n == 1 else f"{start}-{start + n - 1}"]
-    return tuple(row)
 
 
 def write_plot(chosen: ChosenLayers, file: Path) -> None:
     """Write a bar chart of all layers' scores with the chosen layers highlighted, reproducible to the byte."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context({"font.family": "DejaVu Sans", "font.size": 9.5, "svg.hashsalt": "vrbench"}):
-        figure = Figure(figsize=(8, 3.2), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.subplots()
+    with drawing.use_theme():
+        figure, axes = drawing.new_figure(8, 3.2)
         colours = [CHOSEN if layer in chosen.indices else OTHER for layer in range(chosen.depth)]
         axes.bar(range(chosen.depth), chosen.scores, color=colours)
         axes.set(xlabel="decoder layer", ylabel=chosen.strategy)
         axes.set_title(f"{len(chosen.indices)} of {chosen.depth} layers: {chosen.layers}", loc="left")
-        axes.spines[["top", "right"]].set_visible(False)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(file, dpi=150, metadata={"Software": None} if file.suffix == ".png" else {"Date": None})
+        write_atomically(file, drawing.encode_figure(figure, file.suffix[1:]))

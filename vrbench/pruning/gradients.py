@@ -126,8 +126,8 @@ def gate_gradients(evaluator: LossEvaluator, removed: Sequence[int] = ()) -> tor
         return (gated, *output[1:]) if isinstance(output, tuple) else gated
 
     with frozen_weights(model), skip_layers(model, removed), forward_hooks(layers, gate_layer):
-        for row_losses in evaluator.row_losses():
-            losses = row_losses()
+        for batch in evaluator.batches:
+            losses = batch.row_losses()
             losses.sum().backward()
             row = torch.zeros(len(losses), len(layers), dtype=torch.float64)
             for layer, gate in gates.items():

@@ -130,10 +130,6 @@ class LossEvaluator:
                 sums[layer] += float(kl)
         return {layer: total / len(self.image_of) for layer, total in sums.items()}
 
-    def row_losses(self) -> Iterator[Callable[[], torch.Tensor]]:
-        """Yield passes that return [rows] the summed loss of each row's answers in nats, with gradients."""
-        return (batch.row_losses for batch in self.batches)
-
     def _log_probs_without(
         self, batch: AnswerBatch, removed: Sequence[int], layers: Iterable[int]
     ) -> Iterator[tuple[int, torch.Tensor]]:

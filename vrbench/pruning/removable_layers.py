@@ -10,6 +10,7 @@ from vrbench.checkpoints.checkpoint import Checkpoint
 from vrbench.checkpoints.families import fixed_layers
 from vrbench.core.io import read_text
 from vrbench.core.layers import LayerSet
+from vrbench.pruning.scoring_context import paired_layers
 
 
 @dataclass(frozen=True)
@@ -79,12 +80,4 @@ def _fixed_layers(base: Checkpoint) -> dict[int, str]:
     from vrbench.models.load import first_folder
 
     fixed = fixed_layers(json.loads(read_text(first_folder(base) / "config.json")))
-    left = list(range(base.root.depth))
-    for removed in _all_removed(base):
-        left = [number for i, number in enumerate(left) if i not in removed]
-    return {i: fixed[number] for i, number in enumerate(left) if number in fixed}
-
-
-def _all_removed(checkpoint: Checkpoint) -> list[LayerSet]:
-    below = _all_removed(checkpoint.base) if checkpoint.base else []
-    return [*below, *checkpoint.removed]
+    return {layer: fixed[number] for layer, number in enumerate(paired_layers(base, base.root)) if number in fixed}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, ValidationError
 
@@ -17,7 +18,7 @@ from vrbench.pruning.importance import importance
 from vrbench.pruning.questions import DevQuestions
 from vrbench.pruning.recipe import PruneRecipe
 from vrbench.pruning.removable_layers import RemovableLayers
-from vrbench.pruning.removal_methods import BLOCK, REMOVAL_METHODS, validate_criterion
+from vrbench.pruning.removal_methods import BLOCK, REMOVAL_METHODS, RemovalMethod, validate_criterion
 
 
 class RemovalOrder(Record):
@@ -79,27 +80,28 @@ def removal_order(
     removable = RemovableLayers.for_checkpoint(ckpt, outside_region)
     raise_errors(removable.validate_count(1))
     count = min(most, removable.most)
-    head = RemovalOrder(
-        checkpoint=ckpt.id, digest=ckpt.digest, depth=ckpt.depth, by=by, outside_region=outside_region,
-        pictures=questions.num_images, turns=questions.turns, order=(),
-    )  # fmt: skip
+    measured: dict[str, Any]
     if by in REMOVAL_METHODS:
-        return _by_trials(head, ckpt, removable.layers, count, resolve_device(device))
-    found = importance(by, ckpt, questions=questions, device=device)
-    order = sorted(removable.layers, key=found.values.__getitem__)[:count]
-    scores = dict(enumerate(found.values))
-    return head.model_copy(update={"order": tuple(order), "scores": scores, "note": f"{by} {found.note}"})
+        measured = _by_trials(REMOVAL_METHODS[by], ckpt, questions, removable.layers, count, resolve_device(device))
+    else:
+        found = importance(by, ckpt, questions=questions, device=device)
+        order = tuple(sorted(removable.layers, key=found.values.__getitem__)[:count])
+        measured = {"order": order, "scores": dict(enumerate(found.values)), "note": f"{by} {found.note}"}
+    return RemovalOrder(
+        checkpoint=ckpt.id, digest=ckpt.digest, depth=ckpt.depth, by=by, outside_region=outside_region,
+        pictures=questions.num_images, turns=questions.turns, **measured,
+    )  # fmt: skip
 
 
-def _by_trials(head: RemovalOrder, ckpt: Checkpoint, layers: tuple[int, ...], count: int, device: str) -> RemovalOrder:
+def _by_trials(
+    method: RemovalMethod, ckpt: Checkpoint, questions: DevQuestions, layers: tuple[int, ...], count: int, device: str
+) -> dict[str, Any]:
     from vrbench.models.load import load_vlm
     from vrbench.pruning.loss_evaluator import LossEvaluator
 
-    method = REMOVAL_METHODS[head.by]
-    evaluator = LossEvaluator(load_vlm(ckpt, device, "float32"), DevQuestions(head.pictures, head.turns))
+    evaluator = LossEvaluator(load_vlm(ckpt, device, "float32"), questions)
     found = method.search(partial(method.measure, evaluator), method.start(evaluator), layers, count)
-    update = {"order": found.order, "values": found.values, "scores": found.singles, "note": method.quantity}
-    return head.model_copy(update=update)
+    return {"order": found.order, "values": found.values, "scores": found.singles, "note": method.quantity}
 
 
 def order_layers(recipe: PruneRecipe, file: str | Path, device: str = "auto") -> Path:

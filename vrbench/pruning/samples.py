@@ -10,7 +10,6 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 
-from vrbench.core.errors import VrbenchError
 from vrbench.models import components
 from vrbench.models.llava_model import LlavaModel
 from vrbench.models.packing import PackedSequence, pack
@@ -93,7 +92,7 @@ class Samples:
             inputs, _ = padded_inputs(self.vlm, some)
             mask = inputs["attention_mask"].bool().cpu()
             paths = [(row, used.nonzero()[:, 0]) for row, used in enumerate(mask)]
-            is_image = (inputs["input_ids"] == image_token_id(self.vlm.model)).cpu()
+            is_image = (inputs["input_ids"] == self.vlm.model.config.image_token_id).cpu()
             yield ForwardPass(paths, is_image & mask, partial(_forward, self.vlm.model, inputs))
 
 
@@ -179,7 +178,7 @@ def padded_inputs(vlm: Any, questions: Sequence[ImageQuestion]) -> tuple[dict[st
 def _llava_inputs(vlm: LlavaModel, questions: Sequence[ImageQuestion]) -> tuple[dict[str, Any], list[int]]:
     sequences, lengths = zip(*[sequence_of(vlm, question, 0) for question in questions], strict=True)
     longest = max(len(sequence) for sequence in sequences)
-    image = image_token_id(vlm.model)
+    image = vlm.model.config.image_token_id
     ids = [[0] * (longest - len(s)) + [image if token < 0 else token for token in s] for s in sequences]
     mask = [[0] * (longest - len(s)) + [1] * len(s) for s in sequences]
     images = [question.image.convert("RGB") for question in questions]
@@ -187,20 +186,6 @@ def _llava_inputs(vlm: LlavaModel, questions: Sequence[ImageQuestion]) -> tuple[
     inputs = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
     placed = {name: value.to(vlm.device) for name, value in inputs.items()}
     return {**placed, "pixel_values": pixels.to(vlm.device, vlm.dtype)}, list(lengths)
-
-
-def image_token_id(model: Any) -> int:
-    """Return the id of the token that an image's features replace.
-
-    Raises:
-        VrbenchError: the model has no such token.
-    """
-    names = ("image_token_id", "image_token_index")
-    for name in names:
-        found = getattr(model.config, name, None)
-        if found is not None:
-            return int(found)
-    raise VrbenchError(f"the config of {type(model).__name__} has none of {', '.join(names)}")
 
 
 @torch.inference_mode()

@@ -85,7 +85,7 @@ class ScoringContext:
         if "base" in needs:
             with collect_errors(found):
                 _ = self.base_layers
-        if "adapter" in needs and not _has_adapter(self.ckpt):
+        if "adapter" in needs and adapter_holder(self.ckpt) is None:
             found.append(f"{method} needs a LoRA adapter, and {self.ckpt.id} has none; 'change' compares any weights")
         return found
 
@@ -141,5 +141,9 @@ def paired_layers(ckpt: Checkpoint, base: Checkpoint) -> list[int]:
     return [theirs.numbers.index(number) for number in ours.numbers]
 
 
-def _has_adapter(ckpt: Checkpoint) -> bool:
-    return ckpt.has(ADAPTER) or (ckpt.base is not None and _has_adapter(ckpt.base))
+def adapter_holder(ckpt: Checkpoint) -> Checkpoint | None:
+    """Return the nearest checkpoint with a LoRA adapter: this one or one below it."""
+    here: Checkpoint | None = ckpt
+    while here is not None and not here.has(ADAPTER):
+        here = here.base
+    return here

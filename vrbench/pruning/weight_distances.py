@@ -16,7 +16,7 @@ from vrbench.core.errors import VrbenchError
 from vrbench.models.components import layer_parameters
 from vrbench.models.load import load_model
 from vrbench.models.overlay import backbone_layers
-from vrbench.pruning.scoring_context import ScoringContext
+from vrbench.pruning.scoring_context import ScoringContext, adapter_holder, paired_layers
 
 
 @torch.inference_mode()
@@ -44,13 +44,9 @@ def _layer_reader(checkpoint: Checkpoint) -> Callable[[int], dict[str, Tensor]]:
     while plain.base is not None and plain.has(TOWER):
         plain = plain.base  # a vision tower does not change the decoder
     if plain.base is None and not plain.has(RANDOM_WEIGHTS):
-        return lambda layer: backbone_layers(plain, [layer], _unreachable)
+        return lambda layer: backbone_layers(plain, [layer], load_model)  # which is not called
     model = load_model(checkpoint, torch.float32)
     return lambda layer: {name: p.detach() for name, p in layer_parameters(model, [layer]).items()}
-
-
-def _unreachable(backbone: Checkpoint) -> None:
-    raise AssertionError(f"{backbone.id} is read from files")
 
 
 def _pairs(
@@ -77,7 +73,14 @@ def adapter_norms(ckpt: Checkpoint) -> list[float]:
     """
     from safetensors.torch import load_file
 
-    holder, layers = _adapter_below(ckpt)
+    holder = adapter_holder(ckpt)
+    if holder is None:
+        raise VrbenchError(f"{ckpt.id} and the checkpoints below it have no LoRA adapter; use 'change' with a base")
+    config = read_adapter_config(holder.path)
+    if config.get("use_dora"):
+        raise VrbenchError(
+            f"the adapter of {holder.id} is a DoRA, whose matrices alone are not the change; use 'change'"
+        )
     matrices: dict[str, dict[str, Tensor]] = {}
     names: dict[str, str] = {}
     for name, tensor in load_file(holder.path / ADAPTER).items():
@@ -85,7 +88,6 @@ def adapter_norms(ckpt: Checkpoint) -> list[float]:
         if part and part[2]:
             matrices.setdefault(part[1], {})[part[2]] = tensor.double()
             names[part[1]] = module_name(name)
-    config = read_adapter_config(holder.path)
     norms = dict.fromkeys(range(holder.depth), 0.0)
     for module, of in matrices.items():
         a, b = of["A"], of["B"]
@@ -93,20 +95,4 @@ def adapter_norms(ckpt: Checkpoint) -> list[float]:
         layer = layer_index(f"{module}.")
         assert layer is not None  # or the checkpoint would have been refused
         norms[layer] += lora_scale(config, names[module]) * math.sqrt(max(0.0, squared))
-    return [norms[layer] for layer in layers]
-
-
-def _adapter_below(ckpt: Checkpoint) -> tuple[Checkpoint, list[int]]:
-    """Return the nearest checkpoint that holds a LoRA adapter, and for each of ckpt's layers its number there."""
-    here, layers = ckpt, list(range(ckpt.depth))
-    while not here.has(ADAPTER):
-        for change in reversed(here.edits):
-            if change.kind == "pruned":
-                kept = change.layers.complement().indices
-                layers = [kept[layer] for layer in layers]
-        if here.base is None:
-            raise VrbenchError(f"{ckpt.id} and the checkpoints below it have no LoRA adapter; use 'change' with a base")
-        here = here.base
-    if read_adapter_config(here.path).get("use_dora"):
-        raise VrbenchError(f"the adapter of {here.id} is a DoRA, whose matrices alone are not the change; use 'change'")
-    return here, layers
+    return [norms[layer] for layer in paired_layers(ckpt, holder)]

@@ -31,7 +31,6 @@ LOSSES = "losses.safetensors"
 """File in a state: the loss of every step so far."""
 
 PREFIX = "checkpoint-"  # of the Trainer's folders
-RECIPE_COPY = "recipe.yaml"
 
 
 def is_first() -> bool:
@@ -97,5 +96,5 @@ def save_tensors(tensors: Mapping[str, Tensor], file: Path, dtype: str) -> None:
 
 def publish(folder: Path, lineage: Lineage, recipe: TrainRecipe) -> None:
     """Add the recipe's copy, and last `vrbench.json` with the digests of the weights."""
-    write_atomically(folder / RECIPE_COPY, recipe.text())
+    write_atomically(folder / "recipe.yaml", recipe.text())
     write_lineage(folder, lineage)

@@ -175,11 +175,8 @@ def collate(samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def _padded(tensor: Tensor, sizes: Sequence[int], fill: int) -> Tensor:
-    if list(tensor.shape[1:]) == list(sizes):
-        return tensor
-    padded = tensor.new_full((len(tensor), *sizes), fill)
-    padded[tuple(slice(0, side) for side in tensor.shape)] = tensor
-    return padded
+    missing = [size - side for size, side in zip(sizes, tensor.shape[1:], strict=True)]
+    return nn.functional.pad(tensor, [end for side in reversed(missing) for end in (0, side)], value=fill)
 
 
 def answer_loss(model: Any, batch: Mapping[str, Any]) -> Tensor:

@@ -8,7 +8,6 @@ for which a longer text does not begin with the tokens of a shorter one is refus
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -34,19 +33,6 @@ TOKEN_TYPE_FAMILIES = ("gemma3", "paligemma")
 
 MARK_BYTES = 64
 """Upper bound on the bytes of an image placeholder, and of the frame of a question without a template."""
-
-
-@dataclass(frozen=True)
-class ConversationText:
-    """A conversation as text.
-
-    Attributes:
-        text: with one of the family's image placeholders for each image.
-        spans: (begin, end) of each answer with its end-of-turn token, in characters.
-    """
-
-    text: str
-    spans: tuple[tuple[int, int], ...]
 
 
 class ConversationEncoder:
@@ -118,11 +104,7 @@ class ConversationEncoder:
             longest = len(first.question.encode()) + len(images) * (self.image_tokens + MARK_BYTES)
             if self._frame_bytes + longest < self.max_tokens:
                 return True
-        if self.single_turn:
-            text = self._prompt([first], answered=False)
-        else:
-            conversation = self.render([first])
-            text = conversation.text[: conversation.spans[0][0]]
+        text = self._prompt([first], answered=False)
         return self._count_words(text, bool(images)) + self._count_extra(text, images) < self.max_tokens
 
     def _count_words(self, text: str, has_images: bool) -> int:
@@ -143,12 +125,13 @@ class ConversationEncoder:
             self._extra_tokens[sizes] = inputs["input_ids"].shape[1] - self._count_words(text, has_images=True)
         return self._extra_tokens[sizes]
 
-    def render(self, turns: Sequence[Turn]) -> ConversationText:
-        """Return a conversation as its family writes it, with an end token after each answer.
+    def render(self, turns: Sequence[Turn]) -> tuple[str, list[int]]:
+        """Return a conversation as its family writes it, and the characters before each answer's beginning and end.
 
-        For a template without one, such as llava-hf's, it is the tokenizer's end of text. Raises as `__init__`.
+        An answer ends with its end token; for a template without one, such as llava-hf's, it is the tokenizer's end of
+        text. Raises as `__init__`.
         """
-        text, spans, before = "", [], ""
+        text, bounds, before = "", [], ""
         for number, turn in enumerate(turns):
             prompt = self._prompt(turns[: number + 1], answered=False)
             answered = self._prompt(turns[: number + 1], answered=True)
@@ -162,15 +145,15 @@ class ConversationEncoder:
             begin, tail = len(text), tail[len(turn.answer) :]
             end = self._end_token(tail)
             text += answered[len(prompt) : len(answered) - len(tail)] + (end or str(self.tokenizer.eos_token))
-            spans.append((begin, len(text)))
+            bounds += [begin, len(text)]
             text += tail[len(end) :] if end else ""
             before = answered
-        return ConversationText(text, tuple(spans))
+        return text, bounds
 
     def _check_template(self) -> None:
         """Render and tokenize a small conversation: what is wrong with a template is wrong for every sample."""
         turns = [Turn("What is it?", "A red dog."), Turn("Is it old?", "Yes.")]
-        text = self.render(turns).text
+        text, _ = self.render(turns)
         self._frame_bytes = len(text.encode())
         if any(part not in text for turn in turns for part in (turn.question, turn.answer)):
             raise VrbenchError(f"the chat template of this {self.family} model drops messages: {text[:200]!r}")
@@ -190,35 +173,35 @@ class ConversationEncoder:
     def _encode(self, turns: Sequence[Turn], images: Sequence[Image], location: str) -> dict[str, Tensor]:
         if self.single_turn:
             return self._encode_single_turn(turns[0], images)
-        conversation = self.render(turns)
-        inputs = self._inputs(conversation.text, images)
-        bounds = self._answer_bounds(conversation, turns, images, inputs["input_ids"][0].tolist(), location)
+        text, ends = self.render(turns)
+        inputs = self._inputs(text, images)
+        ids = inputs["input_ids"][0].tolist()
+        bounds = self._count_tokens(text, ends, [turn.n_images for turn in turns], images, ids, location)
         labels = torch.full_like(inputs["input_ids"], IGNORED)
         for begin, end in zip(bounds[::2], bounds[1::2], strict=True):
             labels[0, begin:end] = inputs["input_ids"][0, begin:end]
         return {**inputs, "labels": labels}
 
-    def _answer_bounds(
-        self, conversation: ConversationText, turns: Sequence[Turn], images: Sequence[Image], ids: list[int], at: str
+    def _count_tokens(
+        self, text: str, ends: list[int], shown: list[int], images: Sequence[Image], ids: list[int], location: str
     ) -> list[int]:
         """Return the number of tokens before each answer's beginning and end.
 
         After the last image they are counted from the end, on the text; before it the beginning is encoded by itself.
         """
-        shown = 0
-        special = self._adds_special_tokens(conversation.text, bool(images))
-        texts = [conversation.text[:bound] for span in conversation.spans for bound in span]
-        whole, *parts = self.tokenizer([conversation.text, *texts], add_special_tokens=special)["input_ids"]
+        special = self._adds_special_tokens(text, bool(images))
+        beginnings = [text[:end] for end in ends]
+        whole, *parts = self.tokenizer([text, *beginnings], add_special_tokens=special)["input_ids"]
         bounds = []
-        for number, (text, part) in enumerate(zip(texts, parts, strict=True)):
-            shown += turns[number // 2].n_images if number % 2 == 0 else 0
-            if shown == len(images):
+        for number, (beginning, part) in enumerate(zip(beginnings, parts, strict=True)):
+            so_far = sum(shown[: number // 2 + 1])
+            if so_far == len(images):
                 fits, bound = part == whole[: len(part)], len(ids) - (len(whole) - len(part))
             else:
-                beginning = self._inputs(text, images[:shown], special)["input_ids"][0].tolist()
-                fits, bound = beginning == ids[: len(beginning)], len(beginning)
+                found = self._inputs(beginning, images[:so_far], special)["input_ids"][0].tolist()
+                fits, bound = found == ids[: len(found)], len(found)
             if not fits:
-                raise VrbenchError(f"{at}: its tokens up to ...{text[-40:]!r} change when more text follows")
+                raise VrbenchError(f"{location}: its tokens up to ...{beginning[-40:]!r} change when more text follows")
             bounds.append(bound)
         return bounds
 

@@ -49,8 +49,8 @@ COMMIT = "commit"
 
 _log = logging.getLogger(__name__)
 
-Reader = Callable[[], Conversation]
-"""Reads one sample; raises `InvalidSample`."""
+Reader = Callable[[str], Conversation]
+"""Reads the sample at a location, which messages name; raises `InvalidSample`."""
 
 
 @dataclass(frozen=True)
@@ -103,13 +103,8 @@ def from_json(file: Path, folder: Path | None, max_invalid: float = 0.01) -> Con
         raise VrbenchError(f"there is no file of conversations {file}")
     if folder is not None and not folder.is_dir():
         raise VrbenchError(f"there is no image folder {folder}")
-    return _valid_samples((_json_reader(record, folder, at) for at, record in _records(file)), str(file), max_invalid)
-
-
-def _json_reader(record: Any, folder: Path | None, location: str) -> tuple[str, Reader]:
-    id_ = record.get("id") if isinstance(record, dict) else None
-    location = location if id_ is None or id_ == "" else f"{location} (id {id_})"
-    return location, partial(parse_record, record, folder, location)
+    readers = ((location, partial(parse_record, record, folder)) for location, record in _records(file))
+    return _valid_samples(readers, str(file), max_invalid)
 
 
 def _records(file: Path) -> Iterator[tuple[str, Any]]:
@@ -118,22 +113,25 @@ def _records(file: Path) -> Iterator[tuple[str, Any]]:
         try:
             is_lines = stream.read(4096).lstrip()[:1] == "{"
             stream.seek(0)
-            if not is_lines:
+            if is_lines:
+                records = (
+                    (f"line {number}", _json_or_none(line)) for number, line in enumerate(stream, 1) if line.strip()
+                )
+            else:
                 found = json.load(stream)
                 if not isinstance(found, list):
                     raise VrbenchError(f"{file} is not a list of conversations")
-                yield from ((f"{file}, sample {number}", record) for number, record in enumerate(found, 1))
-                return
-            for number, line in enumerate(stream, 1):
-                if line.strip():
-                    yield f"{file}, line {number}", _parse_json_line(line)
+                records = ((f"sample {number}", record) for number, record in enumerate(found, 1))
+            for place, record in records:
+                id_ = record.get("id") if isinstance(record, dict) else None
+                yield f"{file}, {place}" + (f" (id {id_})" if id_ not in (None, "") else ""), record
         except UnicodeDecodeError as error:
             raise VrbenchError(f"{file} is not UTF-8: {error}") from error
         except json.JSONDecodeError as error:
             raise VrbenchError(f"{file} is neither JSON nor JSON lines: {error}") from error
 
 
-def _parse_json_line(line: str) -> Any:
+def _json_or_none(line: str) -> Any:
     try:
         return json.loads(line)
     except json.JSONDecodeError:
@@ -210,35 +208,20 @@ def from_parquet(file: Path, settings: HubConversations, origin: str) -> Convers
             "data.turns, or those of questions and answers as data.question and data.answer"
         )
     cache = str(cache_folder() / "tables")
-    rows = _without_decoding(
-        load_dataset("parquet", data_files={"train": str(file)}, split="train", cache_dir=cache), settings
+    rows = load_dataset("parquet", data_files={"train": str(file)}, split="train", cache_dir=cache)
+    rows = rows.with_format("arrow")  # in which images are not decoded
+    readers = (
+        (f"{origin}, row {number}", partial(_read_row, rows, number, settings, file.parent))
+        for number in range(len(rows))
     )
-    locations = [f"{origin}, row {number}" for number in range(len(rows))]
-    readers = [
-        (location, partial(_read_row, rows, number, settings, location, file.parent))
-        for number, location in enumerate(locations)
-    ]
     return _valid_samples(readers, origin, settings.most_left_out)
 
 
-def _without_decoding(rows: Any, settings: HubConversations) -> Any:
-    """Return the rows with images as files' bytes instead of decoded."""
-    from datasets import Image, Sequence
-
-    feature = rows.features.get(settings.image)
-    if isinstance(feature, Image):
-        return rows.cast_column(settings.image, Image(decode=False))
-    if isinstance(getattr(feature, "feature", None), Image):
-        return rows.cast_column(settings.image, Sequence(Image(decode=False)))
-    return rows
-
-
-def _read_row(rows: Any, number: int, settings: HubConversations, location: str, folder: Path) -> Conversation:
-    row, column, images = rows[number], settings.image, []
-    for index, value in enumerate(_as_list(row.get(column))):
-        _check_image(value, column, folder)
-        name = (value.get("path") if isinstance(value, dict) else None) or f"{column} of row {number}"
-        images.append(TrainingImage(str(name), partial(_read_cell, rows, number, column, index, folder)))
+def _read_row(rows: Any, number: int, settings: HubConversations, folder: Path, location: str) -> Conversation:
+    (row,), images = rows[number].to_pylist(), []
+    for index, value in enumerate(_as_list(row.get(settings.image))):
+        name = (value.get("path") if isinstance(value, dict) else None) or f"{settings.image} of row {number}"
+        images.append(TrainingImage(str(name), partial(_read_image, rows, number, settings.image, index, folder)))
     if settings.turns in row:
         messages = row[settings.turns]
         if not isinstance(messages, list) or not messages:
@@ -253,17 +236,11 @@ def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
-def _read_cell(rows: Any, number: int, column: str, index: int, folder: Path) -> bytes:
-    return image_bytes(_as_list(rows[number][column])[index], folder) or b""
-
-
-def _check_image(value: Any, column: str, folder: Path) -> None:
-    try:
-        content = image_bytes(value, folder)
-    except ImageError as error:
-        raise InvalidSample("picture missing", f"column {column}: {error}") from error
+def _read_image(rows: Any, number: int, column: str, index: int, folder: Path) -> bytes:
+    content = image_bytes(_as_list(rows[number][column][0].as_py())[index], folder)
     if content is None:
-        raise InvalidSample("picture missing", f"its {column} has no bytes of an image")
+        raise ImageError(f"column {column} has no bytes of an image")
+    return content
 
 
 def _valid_samples(readers: Iterable[tuple[str, Reader]], origin: str, max_invalid: float) -> ConversationSet:
@@ -288,7 +265,7 @@ def _valid_samples(readers: Iterable[tuple[str, Reader]], origin: str, max_inval
 def _check_sample(reader: tuple[str, Reader]) -> tuple[Conversation | InvalidSample, int]:
     location, read = reader
     try:
-        sample = read()
+        sample = read(location)
         return sample, sum(image.check() for image in sample.images)
     except InvalidSample as error:
         return InvalidSample(error.category, f"{location}: {error}"), 0

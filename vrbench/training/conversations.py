@@ -58,7 +58,10 @@ class TrainingImage:
         """
         if isinstance(self.source, Path) and not is_file(self.source):
             raise InvalidSample("picture missing", f"there is no file {self.source}")
-        reason, has_16_bits = inspect_image(self._content())
+        try:
+            reason, has_16_bits = inspect_image(self._content())
+        except ImageError as error:
+            raise InvalidSample("picture missing", f"image {self.name}: {error}") from error
         if reason:
             raise InvalidSample("picture broken", f"image {self.name} cannot be opened: {reason}")
         return has_16_bits

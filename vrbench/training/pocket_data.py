@@ -27,7 +27,7 @@ from vrbench.training.packing import FIELDS, EncodedImages, PackedDataset, Packe
 from vrbench.training.pocket_images import LabelledImages, easy_vqa_images, generated_images
 from vrbench.training.recipe import GeneratedScenes, TrainRecipe
 from vrbench.training.tower import encode
-from vrbench.training.trainer import TrainingData, shuffled_passes
+from vrbench.training.trainer import TrainingData, mixed_order
 
 FORMAT = 1  # of the cached file; raise it when what is written changes
 SOURCES = (
@@ -58,18 +58,16 @@ def packed_data(
     """Return packed rows as training data; each step ends with the recipe's share of extra ones (easy-VQA's)."""
     settings = recipe.data
     assert isinstance(settings, GeneratedScenes)
-    main = llava.fitting(data.rows[: settings.used])
     extras = settings.easy_vqa_images(batch) if extra else 0
     rows = PackedDataset.concat([data, *([extra] if extra and extras else [])], llava.pad, llava.device, llava.length)
-    order = main[shuffled_passes(steps * (batch - extras), len(main), (recipe.seed, 1))].reshape(steps, -1)
+    kinds = [(llava.fitting(data.rows[: settings.used]), batch - extras)]
     if extra and extras:
         others = llava.fitting(extra.rows)
         kept = max(1, round(len(others) * settings.share))
-        others = np.sort(np.random.default_rng(EXTRA_SEED).permutation(others)[:kept]) + len(data.rows)
-        drawn = others[shuffled_passes(steps * extras, len(others), (recipe.seed, 2))].reshape(steps, -1)
-        order = np.concatenate([order, drawn], axis=1)
+        chosen = np.sort(np.random.default_rng(EXTRA_SEED).permutation(others)[:kept])
+        kinds.append((len(data.rows) + chosen, extras))
     loss = llava.loss(rows, llava.first_image_token(data.rows[0]))
-    return TrainingData(rows, rows.collate, loss, order.reshape(-1), rows.longest)
+    return TrainingData(rows, rows.collate, loss, mixed_order(kinds, steps, recipe.seed, 1), rows.longest)
 
 
 def tuning_data(recipe: TrainRecipe, vlm: LlavaModel, model: Any, device: torch.device) -> TrainingData:

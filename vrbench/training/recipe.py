@@ -44,9 +44,6 @@ MaxInvalid = Annotated[float, Field(ge=0, le=1, description="Largest share of th
 Subset = Annotated[
     Literal["stratified", "uniform"], Field(description="Draw the share from each source, or from all samples alike.")
 ]
-Steps = Annotated[int, Field(gt=0, description="Optimizer steps.")]
-Images = Annotated[int, Field(gt=0, description="Images in a step.")]
-PeakRate = Annotated[float, Field(gt=0, description="Peak learning rate of AdamW.")]
 SaveEvery = Annotated[int, Field(ge=0, description="Steps between saved states; 0 saves none.")]
 
 
@@ -124,28 +121,22 @@ DataSection = Annotated[
 ]
 
 
-class TowerStage(RecipeSection):
-    """Train the vision tower to classify the content of each patch; the LLM is not involved."""
-
-    added_later = ("save_every",)
-
-    steps: Steps
-    batch: Images
-    lr: PeakRate
-    weight_decay: float = Field(default=0.05, ge=0, description="AdamW's weight decay.")
-    noise: float = Field(default=0.05, ge=0, description="Standard deviation of noise added to inputs in [-1, 1].")
-    save_every: SaveEvery = 500
-
-
 class AlignStage(RecipeSection):
     """Train the projector on captions, with tower and LLM frozen (the paper's stage 1)."""
 
     added_later = ("save_every",)
 
-    steps: Steps
-    batch: Images
-    lr: PeakRate
+    steps: int = Field(gt=0, description="Optimizer steps.")
+    batch: int = Field(gt=0, description="Images in a step.")
+    lr: float = Field(gt=0, description="Peak learning rate of AdamW.")
     save_every: SaveEvery = 500
+
+
+class TowerStage(AlignStage):
+    """Train the vision tower to classify the content of each patch; the LLM is not involved."""
+
+    weight_decay: float = Field(default=0.05, ge=0, description="AdamW's weight decay.")
+    noise: float = Field(default=0.05, ge=0, description="Standard deviation of noise added to inputs in [-1, 1].")
 
 
 class TuneStage(RecipeSection):

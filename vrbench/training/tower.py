@@ -15,7 +15,7 @@ from transformers import SiglipVisionConfig, SiglipVisionModel
 from vrbench.checkpoints import llava_shapes
 from vrbench.training.pocket_images import HEADS, LabelledImages
 from vrbench.training.recipe import GeneratedScenes, TrainRecipe
-from vrbench.training.trainer import ParameterGroup, TrainingConfig, TrainingData, fit, shuffled_passes
+from vrbench.training.trainer import ParameterGroup, TrainingConfig, TrainingData, fit, mixed_order
 
 EMPTY_PATCH_WEIGHT = 0.3  # most patches hold nothing: with full weight the heads predict that everywhere for long
 ENCODE_BATCH = 512
@@ -113,11 +113,10 @@ def _order(recipe: TrainRecipe, images: int, extra: int) -> NDArray[np.int64]:
     stage = recipe.tower
     assert stage is not None and isinstance(recipe.data, GeneratedScenes)
     extras = recipe.data.easy_vqa_images(stage.batch) if extra else 0
-    order = shuffled_passes(stage.steps * (stage.batch - extras), images, (recipe.seed, 3)).reshape(stage.steps, -1)
+    kinds = [(np.arange(images), stage.batch - extras)]
     if extras:
-        others = shuffled_passes(stage.steps * extras, extra, (recipe.seed, 4)) + images
-        order = np.concatenate([order, others.reshape(stage.steps, -1)], axis=1)
-    return order.reshape(-1)
+        kinds.append((images + np.arange(extra), extras))
+    return mixed_order(kinds, stage.steps, recipe.seed, 3)
 
 
 def encode(tower: nn.Module, pixels: NDArray[np.uint8], device: torch.device) -> Tensor:

@@ -221,6 +221,20 @@ def shuffled_passes(count: int, samples: int, seed: Iterable[int]) -> NDArray[np
     return np.concatenate([*parts, np.empty(0, np.int64)])[:count]
 
 
+def mixed_order(
+    kinds: Iterable[tuple[NDArray[np.int64], int]], steps: int, seed: int, stream: int
+) -> NDArray[np.int64]:
+    """Return the indices of all steps' samples, in each step so many of each kind (the kind's indices, their number).
+
+    Kind k is drawn in shuffled passes by the random stream `stream` + k of the seed.
+    """
+    parts = [
+        indices[shuffled_passes(steps * count, len(indices), (seed, of_kind))].reshape(steps, count)
+        for of_kind, (indices, count) in enumerate(kinds, stream)
+    ]
+    return np.concatenate(parts, axis=1).reshape(-1)
+
+
 def fit(
     model: nn.Module,
     data: TrainingData,
