@@ -102,14 +102,11 @@ def profile(
     rows = planned_rows(shapes, options or ProfileOptions())
     torch_device = torch.device(resolve_device(device))
     measured = {row.key: row for row in _saved_rows(out, device_name(torch_device))}
-    for shape in dict.fromkeys(shapes):
-        bench = ShapeBench(shape, torch_device)
-        for row in (row for row in rows if row.shape == shape and row.key not in measured):
-            measured[row.key] = bench.measure(row)
-            report(measured[row.key])
-            if out:
-                save_profile(out, list(measured.values()))
-        bench.clear()
+    for row in (row for row in rows if row.key not in measured):
+        measured[row.key] = measure(row, torch_device)
+        report(measured[row.key])
+        if out:
+            save_profile(out, list(measured.values()))
     return [measured[row.key] for row in rows]
 
 
@@ -193,76 +190,55 @@ def _prefill_rows(shape: str, options: ProfileOptions) -> Iterator[ProfileRow]:
             )  # fmt: skip
 
 
-class ShapeBench:
-    """Measures rows of one shape, whose model is made when the first row needs it."""
+def measure(row: ProfileRow, device: torch.device) -> ProfileRow:
+    """Return the row with its results, or with the status "out of memory"."""
+    _free_memory(device)
+    try:
+        model = ShapeModel(row.shape, device)
+        _free_memory(device)  # what making the model took does not count
+        results = _train(model, row) if row.kind == "train" else _prefill(model, row)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        results = {"status": "out of memory"}
+    versions = package_versions(("torch", "transformers", "peft")) | {"vrbench": __version__}
+    return row.model_copy(update={"device": device_name(device), "versions": versions, **results})
 
-    def __init__(self, shape: str, device: torch.device) -> None:
-        self.shape, self.device = shape, device
-        self._model: ShapeModel | None = None
-        versions = package_versions(("torch", "transformers", "peft")) | {"vrbench": __version__}
-        self.provenance = {"device": device_name(device), "versions": versions}
 
-    @property
-    def model(self) -> ShapeModel:
-        if self._model is None:
-            self._model = ShapeModel(self.shape, self.device)
-        return self._model
+def _train(model: ShapeModel, row: ProfileRow) -> dict[str, Any]:
+    trained = model.tune(row)
+    optimizer = torch.optim.AdamW(trained, lr=0.0, fused=True)
+    batch = RandomBatch(model, row)
+    results = _timed(model, row, lambda: training_step(model, row, batch, optimizer, trained))
+    return {**results, "trainable": sum(p.numel() for p in trained)}
 
-    def clear(self) -> None:
-        self._model = None
-        _free_memory(self.device)
 
-    def measure(self, row: ProfileRow) -> ProfileRow:
-        """Return the row with its results, or with the status "out of memory"."""
-        try:
-            self.model  # noqa: B018 - made before memory is counted
-            _free_memory(self.device)
-            results = self.train(row) if row.kind == "train" else self.prefill(row)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            results = {"status": "out of memory"}
-            self._model = None  # its state is unknown; the next row gets a new one
-        return row.model_copy(update=self.provenance | results)
+def _prefill(model: ShapeModel, row: ProfileRow) -> dict[str, Any]:
+    model.remove_last(row.removed)
+    batch = RandomBatch(model, row)
 
-    def train(self, row: ProfileRow) -> dict[str, Any]:
-        with self.model.tuned(row) as trained:
-            optimizer = torch.optim.AdamW(trained, lr=0.0, fused=True)
-            batch = RandomBatch(self.model, row)
-            seconds = self._timed(lambda: training_step(self.model, row, batch, optimizer, trained), row.steps)
-            return self._results(row, seconds) | {"trainable": sum(p.numel() for p in trained)}
+    @torch.inference_mode()
+    def fill() -> None:
+        states = model.states(batch.features, batch.words, use_cache=True)
+        model.llm.lm_head(states.last_hidden_state[:, -1])
 
-    def prefill(self, row: ProfileRow) -> dict[str, Any]:
-        batch = RandomBatch(self.model, row)
+    return _timed(model, row, fill)
 
-        @torch.inference_mode()
-        def fill() -> None:
-            states = self.model.states(batch.features, batch.words, use_cache=True)
-            self.model.llm.lm_head(states.last_hidden_state[:, -1])
 
-        with self.model.without_last(row.removed):
-            return self._results(row, self._timed(fill, row.steps))
-
-    def _timed(self, step: Callable[[], None], steps: int) -> float:
-        """Return the median seconds of a step, after the warm-up."""
-        seconds = []
-        for _ in range(WARM_UP + steps):
-            self._synchronize()
-            start = time.perf_counter()
-            step()
-            self._synchronize()
-            seconds.append(time.perf_counter() - start)
-        return statistics.median(seconds[WARM_UP:])
-
-    def _synchronize(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
-    def _results(self, row: ProfileRow, seconds: float) -> dict[str, Any]:
-        peak = torch.cuda.max_memory_allocated(self.device) / GIB if self.device.type == "cuda" else None
-        return {
-            "seconds_per_step": seconds, "tokens_per_second": row.batch * row.tokens / seconds, "peak_gib": peak,
-        }  # fmt: skip
+def _timed(model: ShapeModel, row: ProfileRow, step: Callable[[], None]) -> dict[str, Any]:
+    """Run a row's steps after the warm-up; returns their median time, the tokens per second and the memory."""
+    seconds, on_gpu = [], model.device.type == "cuda"
+    for _ in range(WARM_UP + row.steps):
+        start = time.perf_counter()
+        step()
+        if on_gpu:
+            torch.cuda.synchronize(model.device)
+        seconds.append(time.perf_counter() - start)
+    median = statistics.median(seconds[WARM_UP:])
+    return {
+        "seconds_per_step": median, "tokens_per_second": row.batch * row.tokens / median,
+        "peak_gib": torch.cuda.max_memory_allocated(model.device) / GIB if on_gpu else None,
+    }  # fmt: skip
 
 
 class RandomBatch:

@@ -1,9 +1,7 @@
-"""An LLM and projector of true shape with random weights, tuned in several ways without being built again."""
+"""An LLM and projector of true shape with random weights, to measure what training them costs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,8 +10,9 @@ from torch import Tensor, nn
 from vrbench.checkpoints.random_shapes import RANDOM_SHAPES, STD
 from vrbench.core.layers import LayerSet
 from vrbench.models import components
-from vrbench.models.lora import remove_adapter
 from vrbench.training.profile_results import ProfileRow
+from vrbench.training.recipe import TuneStage
+from vrbench.training.trainable import add_lora, enable_checkpointing, layer_parameters
 
 
 class ShapeModel:
@@ -35,10 +34,11 @@ class ShapeModel:
         self.tower_width, hidden = int(vision["hidden_size"]), int(text["hidden_size"])
         self.vocabulary, self.device = int(text["vocab_size"]), device
         with torch.device(device), no_init_weights():
-            self.llm = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, attn_implementation="sdpa")
+            llm = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, attn_implementation="sdpa")
             self.projector = nn.Sequential(
                 nn.Linear(self.tower_width, hidden), nn.GELU(), nn.Linear(hidden, hidden)
             ).to(torch.bfloat16)  # fmt: skip
+        self.llm = llm.eval()
         for parameter in [*self.llm.parameters(), *self.projector.parameters()]:
             parameter.requires_grad_(False)
             parameter.fill_(1) if parameter.dim() == 1 else parameter.normal_(0, STD)
@@ -54,66 +54,26 @@ class ShapeModel:
         embedded = self.llm.get_input_embeddings()(words)
         return self.decoder(inputs_embeds=torch.cat([images.to(embedded.dtype), embedded], dim=1), **more)
 
-    def linears(self, layers: LayerSet) -> list[str]:
-        """Return the full names of all linears of some decoder layers."""
-        inside = {id(m) for i in layers for m in self.decoder.layers[i].modules() if isinstance(m, nn.Linear)}
-        return [name for name, module in self.llm.named_modules() if id(module) in inside]
+    def remove_last(self, count: int) -> None:
+        """Remove the last `count` decoder layers."""
+        self.decoder.layers = self.decoder.layers[: len(self.decoder.layers) - count]
 
-    @contextmanager
-    def without_last(self, count: int) -> Iterator[None]:
-        """Remove the last `count` decoder layers within the block."""
-        whole = self.decoder.layers
-        self.decoder.layers = whole[: len(whole) - count]
-        try:
-            yield
-        finally:
-            self.decoder.layers = whole
-
-    @contextmanager
-    def tuned(self, row: ProfileRow) -> Iterator[list[nn.Parameter]]:
-        """Make what a row trains trainable, and freeze it afterwards; yields the parameters.
-
-        Layers with LoRA get their own linears back, and float32 masters are bfloat16 again.
-        """
+    def tune(self, row: ProfileRow) -> list[nn.Parameter]:
+        """Make what a row trains trainable, in the type of its masters; returns the parameters."""
         layers = LayerSet.parse(row.indices, row.depth)
+        settings = TuneStage(
+            layers=row.indices, tuning=row.tuning or "weights", rank=row.rank, alpha=row.alpha,
+            dropout=row.dropout or 0, steps=row.steps, batch=row.batch, lr=1, lr_projector=1,
+        )  # fmt: skip
         if row.tuning == "lora":
-            self._add_lora(row, layers)
-            trained = [p for name, p in self.llm.named_parameters() if "lora_" in name]
-        else:
-            trained = [p for i in layers for p in self.decoder.layers[i].parameters()]
+            with self.device:  # on a CPU the first values alone would take seconds
+                add_lora(self.llm, layers, settings)
+        trained = [p for of_layer in layer_parameters(self.llm, layers, settings).values() for p in of_layer]
         trained += self.projector.parameters() if row.projector else []
         for parameter in trained:
             parameter.data = parameter.data.to(getattr(torch, row.masters))
             parameter.requires_grad_(True)
         self.llm.train()
-        self._set_checkpointing(row.checkpointing)
-        try:
-            yield trained
-        finally:
-            self._set_checkpointing(False)
-            self.llm.eval()
-            for parameter in trained:
-                parameter.grad = None
-                parameter.requires_grad_(False)
-                parameter.data = parameter.data.to(torch.bfloat16)
-            if row.tuning == "lora":
-                remove_adapter(self.llm, layers)
-                del self.llm.peft_config
-
-    def _add_lora(self, row: ProfileRow, layers: LayerSet) -> None:
-        from peft import LoraConfig, inject_adapter_in_model
-
-        config = LoraConfig(
-            r=row.rank or 0, lora_alpha=row.alpha or 0, lora_dropout=row.dropout or 0,
-            target_modules=self.linears(layers),
-        )  # fmt: skip
-        with self.device:  # on a CPU the first values alone would take seconds
-            inject_adapter_in_model(config, self.llm)
-
-    def _set_checkpointing(self, is_on: bool) -> None:
-        # transformers 5.23 warns of the older name, 5.17 has no other.
-        prefix = "activation" if hasattr(self.llm, "activation_checkpointing_enable") else "gradient"
-        if is_on:
-            getattr(self.llm, f"{prefix}_checkpointing_enable")({"use_reentrant": False})
-        else:
-            getattr(self.llm, f"{prefix}_checkpointing_disable")()
+        if row.checkpointing:
+            enable_checkpointing(self.llm)
+        return trained
