@@ -24,7 +24,7 @@ from vrbench.models.overlay import remove_layers
 from vrbench.models.resolve import resolve_checkpoint
 from vrbench.pruning.gradients import gate_gradients
 from vrbench.pruning.layer_hooks import skip_layers
-from vrbench.pruning.loss_evaluator import AnswerBatch, LossEvaluator
+from vrbench.pruning.loss_evaluator import AnswerBatch, AnswerLosses, LossEvaluator
 from vrbench.pruning.questions import DevQuestions
 from vrbench.pruning.removal_methods import REMOVAL_METHODS, gate_fisher
 
@@ -119,8 +119,10 @@ def test_an_answer_is_correct_when_all_of_its_tokens_are_likeliest() -> None:
     chances = torch.full((4, 10), 0.01)
     chances[[0, 1, 2, 3], [2, 2, 1, 6]] = 0.91
     batch = AnswerBatch(1, [0] * 4, [5, 5, 4, 4], [2, 2, 1, 7], lambda: chances.log())
-    expected = {5: (pytest.approx(-2 * math.log(0.91)), True), 4: (pytest.approx(-math.log(0.0091)), False)}
-    assert batch.scores(chances.log()) == expected
+    found = AnswerLosses.of_nothing(6)
+    batch.add_scores(chances.log(), found)
+    assert found.losses.tolist() == pytest.approx([0, 0, 0, 0, -math.log(0.0091), -2 * math.log(0.91)])
+    assert found.correct.tolist() == [True] * 4 + [False, True]
 
 
 @pytest.mark.parametrize("removed", [(), (2,)])

@@ -44,7 +44,8 @@ def packer() -> Packer:
 def packed_llava(model: Any) -> PackedLlava:
     """Trains in float32."""
     words = tiny.tokenizer()
-    return PackedLlava(model, words.convert_tokens_to_ids("<image>"), words.pad_token_id, "float32")
+    first = packer().prefix.index(words.convert_tokens_to_ids("<image>"))
+    return PackedLlava(model, first, words.pad_token_id, "float32")
 
 
 def alone(model: Any, picture: NDArray[np.uint8], turn: TrainingTurn) -> tuple[torch.Tensor, list[int]]:

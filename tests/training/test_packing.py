@@ -36,8 +36,7 @@ def answer_logits(model: Any, features: torch.Tensor, length: int = 0) -> tuple[
     batch = rows.collate(range(len(rows)))
     computed = rows.batch(batch["rows"], batch["length"])
     with torch.inference_mode():
-        first = llava.first_image_token(packed.packer().rows(TURNS)[0])
-        return llava.answer_logits(computed, batch["answers"], first), computed
+        return llava.answer_logits(computed, batch["answers"]), computed
 
 
 @pytest.mark.parametrize("length", [0, 150])

@@ -34,6 +34,11 @@ class AnswerLosses:
     losses: NDArray[np.float64]
     correct: NDArray[np.bool_]
 
+    @classmethod
+    def of_nothing(cls, count: int) -> AnswerLosses:
+        """Return the scores of answers without tokens, for `AnswerBatch.add_scores`."""
+        return cls(np.zeros(count), np.ones(count, dtype=bool))
+
     @property
     def mean(self) -> float:
         """The mean loss, in nats an answer."""
@@ -63,16 +68,12 @@ class AnswerBatch:
         """Run the pass; returns [answer tokens, vocabulary] log-probabilities."""
         return self.logits().log_softmax(-1)
 
-    def scores(self, log_probs: torch.Tensor) -> dict[int, tuple[float, bool]]:
-        """Return sample -> (loss of its answer in nats, whether each token is the likeliest)."""
-        found = dict.fromkeys(self.samples, (0.0, True))
+    def add_scores(self, log_probs: torch.Tensor, to: AnswerLosses) -> None:
+        """Add the tokens' losses in nats to those of their samples, and whether each is the likeliest."""
         tokens = torch.tensor(self.tokens, device=log_probs.device)
-        values = log_probs.gather(-1, tokens[:, None])[:, 0].double().tolist()
-        likeliest = (log_probs.argmax(-1) == tokens).tolist()
-        for sample, value, is_likeliest in zip(self.samples, values, likeliest, strict=True):
-            loss, correct = found[sample]
-            found[sample] = (loss - value, correct and is_likeliest)
-        return found
+        values = log_probs.gather(-1, tokens[:, None])[:, 0].double()
+        np.subtract.at(to.losses, self.samples, values.cpu().numpy())
+        np.logical_and.at(to.correct, self.samples, (log_probs.argmax(-1) == tokens).cpu().numpy())
 
     def row_losses(self) -> torch.Tensor:
         """Run the pass; returns [rows] the summed loss of each row's answers in nats, with gradients."""
@@ -106,16 +107,19 @@ class LossEvaluator:
 
     def answers(self, removed: Sequence[int] = ()) -> AnswerLosses:
         """Score the answers without some layers."""
+        found = AnswerLosses.of_nothing(len(self.image_of))
         with skip_layers(self.vlm.model, removed):
-            return _collect(batch.scores(batch.log_probs()) for batch in self.batches)
+            for batch in self.batches:
+                batch.add_scores(batch.log_probs(), found)
+        return found
 
     def without_each(self, removed: Sequence[int], layers: Iterable[int]) -> dict[int, AnswerLosses]:
         """Return layer -> the scores without the removed layers and without this one."""
-        found: dict[int, list[dict[int, tuple[float, bool]]]] = {layer: [] for layer in layers}
+        found = {layer: AnswerLosses.of_nothing(len(self.image_of)) for layer in layers}
         for batch in self.batches:
             for layer, log_probs in self._log_probs_without(batch, removed, found):
-                found[layer].append(batch.scores(log_probs))
-        return {layer: _collect(scores) for layer, scores in found.items()}
+                batch.add_scores(log_probs, found[layer])
+        return found
 
     def divergence_each(self, removed: Sequence[int], layers: Iterable[int]) -> dict[int, float]:
         """Return layer -> divergence of the answers without it and the removed layers from the full model's, in nats.
@@ -181,10 +185,3 @@ def _unpacked_batches(vlm: Any, questions: Iterable[ImageQuestion]) -> Iterator[
 def _unpacked_logits(vlm: Any, question: ImageQuestion, length: int) -> torch.Tensor:
     inputs, _ = padded_inputs(vlm, [question])  # made again, since the pixels of all would not fit into memory
     return vlm.model(**inputs, use_cache=False, logits_to_keep=length + 1).logits[0, :-1].float()
-
-
-def _collect(parts: Iterable[dict[int, tuple[float, bool]]]) -> AnswerLosses:
-    """Join the scores of several passes, in the order of the samples."""
-    found = {sample: score for part in parts for sample, score in part.items()}
-    in_order = [found[sample] for sample in sorted(found)]
-    return AnswerLosses(np.array([loss for loss, _ in in_order]), np.array([c for _, c in in_order], dtype=bool))

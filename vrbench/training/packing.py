@@ -194,14 +194,19 @@ def attention_mask(turn: Tensor) -> Tensor:
 
 
 class PackedLlava:
-    """A LLaVA model (PEFT's around it or not) and the type that it is trained and measured in."""
+    """A LLaVA model (PEFT's around it or not) and the type that it is trained and measured in.
 
-    def __init__(self, model: Any, image_token: int, pad: int, dtype: str) -> None:
+    Attributes:
+        first: position of the first image token, the same in all rows.
+        pad: token that rows are padded with.
+        length: tokens that all rows are padded to, for a compiled model; 0 for none.
+    """
+
+    def __init__(self, model: Any, first: int, pad: int, dtype: str) -> None:
         self.model, self.inner = model, unwrap_peft(model)
-        self.image_token, self.pad = image_token, pad
+        self.first, self.pad, self.length = first, pad, 0
         self.device = next(model.parameters()).device
         self.autocast = torch.autocast(self.device.type, dtype=getattr(torch, dtype), enabled=dtype != "float32")
-        self.length = 0  # that all rows are padded to, for a compiled model; 0 for none
 
     def compile(self, rows: Sequence[PackedRow]) -> None:
         """Compile the decoder layers for one length of rows; the few longer rows are not trained on."""
@@ -214,41 +219,35 @@ class PackedLlava:
         """Return the indices of the rows that are not longer than the compiled length; all when there is none."""
         return np.array([i for i, row in enumerate(rows) if len(row.tokens) <= (self.length or len(row.tokens))])
 
-    def states(self, batch: RowBatch, first: int) -> Tensor:
-        """Return the last hidden states of the LLM, [n, length, hidden]; `first` is that of `first_image_token`."""
-        inner = self.inner.model
-        embedded = inner.get_input_embeddings()(batch.tokens)
-        features = batch.features.to(next(inner.multi_modal_projector.parameters()).dtype)  # bfloat16 on a GPU
-        images = inner.multi_modal_projector(features).to(embedded.dtype)
-        embedded = torch.cat([embedded[:, :first], images, embedded[:, first + images.shape[1] :]], dim=1)
-        return inner.language_model(
-            inputs_embeds=embedded, attention_mask=batch.mask, position_ids=batch.position, use_cache=False
-        ).last_hidden_state
-
-    def first_image_token(self, row: PackedRow) -> int:
-        """Return its position, the same in all rows; finding it in a batch would wait for the GPU."""
-        return int(np.flatnonzero(row.tokens == self.image_token)[0])
-
-    def loss(self, rows: PackedDataset, first: int) -> Loss:
-        """Return the loss of batches of rows: cross-entropy summed over answer tokens, the LM head on these alone."""
+    def loss(self, rows: PackedDataset) -> Loss:
+        """Return the loss of batches of rows: cross-entropy summed over answer tokens."""
 
         def loss(model: Any, batch: dict[str, Any]) -> Tensor:
             packed = rows.batch(batch["rows"], batch["length"])
             with self.autocast:
-                logits = self.answer_logits(packed, batch["answers"], first)
+                logits = self.answer_logits(packed, batch["answers"])
             target = packed.target.flatten()[batch["answers"]]
             return nn.functional.cross_entropy(logits.float(), target, reduction="sum")
 
         return loss
 
-    def answer_logits(self, batch: RowBatch, answers: Tensor, first: int) -> Tensor:
-        """Return the logits [answer tokens, vocabulary] at positions of the rows end to end."""
-        return self.inner.lm_head(self.states(batch, first).flatten(0, 1)[answers])
+    def answer_logits(self, batch: RowBatch, answers: Tensor) -> Tensor:
+        """Return the logits [answer tokens, vocabulary] at positions of the rows end to end, on these alone."""
+        inner = self.inner.model
+        embedded = inner.get_input_embeddings()(batch.tokens)
+        features = batch.features.to(next(inner.multi_modal_projector.parameters()).dtype)  # bfloat16 on a GPU
+        images = inner.multi_modal_projector(features).to(embedded.dtype)
+        rest = embedded[:, self.first + images.shape[1] :]
+        states = inner.language_model(
+            inputs_embeds=torch.cat([embedded[:, : self.first], images, rest], dim=1), attention_mask=batch.mask,
+            position_ids=batch.position, use_cache=False,
+        ).last_hidden_state  # fmt: skip
+        return self.inner.lm_head(states.flatten(0, 1)[answers])
 
     @torch.inference_mode()
     def accuracy(self, data: EncodedImages) -> dict[str, float]:
         """Return the share of turns whose answer tokens are all the likeliest, by kind, and their mean, in percent."""
-        rows, first = PackedDataset.concat([data], self.pad, self.device), self.first_image_token(data.rows[0])
+        rows = PackedDataset.concat([data], self.pad, self.device)
         hits: dict[str, list[float]] = defaultdict(list)
         for start in range(0, len(rows), DEV_BATCH):
             indices = range(start, min(start + DEV_BATCH, len(rows)))
@@ -256,7 +255,7 @@ class PackedLlava:
             answers = batch["answers"].to(self.device)
             packed = rows.batch(batch["rows"].to(self.device), batch["length"])
             with self.autocast, torch.compiler.set_stance("force_eager"):  # rows of many lengths
-                logits = self.answer_logits(packed, answers, first)
+                logits = self.answer_logits(packed, answers)
             wrong = torch.zeros_like(packed.target, dtype=torch.bool).flatten()
             wrong[answers] = logits.argmax(-1) != packed.target.flatten()[answers]
             wrong, turn = wrong.view_as(packed.target).cpu(), packed.turn.cpu()

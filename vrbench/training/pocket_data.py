@@ -49,7 +49,7 @@ def packed_llava(model: Any, recipe: TrainRecipe) -> tuple[PackedLlava, Packer]:
 
     tokenizer = PreTrainedTokenizerFast.from_pretrained(pocket.processor_folder())
     packer = Packer(tokenizer, pocket.IMAGE_TOKENS)
-    return PackedLlava(model, smollm2.IMAGE_TOKEN_ID, tokenizer.pad_token_id, recipe.dtype), packer
+    return PackedLlava(model, packer.prefix.index(smollm2.IMAGE_TOKEN_ID), tokenizer.pad_token_id, recipe.dtype), packer
 
 
 def packed_data(
@@ -66,8 +66,8 @@ def packed_data(
         kept = max(1, round(len(others) * settings.share))
         chosen = np.sort(np.random.default_rng(EXTRA_SEED).permutation(others)[:kept])
         kinds.append((len(data.rows) + chosen, extras))
-    loss = llava.loss(rows, llava.first_image_token(data.rows[0]))
-    return TrainingData(rows, rows.collate, loss, mixed_order(kinds, steps, recipe.seed, 1), rows.longest)
+    order = mixed_order(kinds, steps, recipe.seed, 1)
+    return TrainingData(rows, rows.collate, llava.loss(rows), order, rows.longest)
 
 
 def tuning_data(recipe: TrainRecipe, vlm: LlavaModel, model: Any, device: torch.device) -> TrainingData:
