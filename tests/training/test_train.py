@@ -186,7 +186,7 @@ class TestGoneOn:
             patch.setattr(stages, "save_tensors", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
             with pytest.raises(OSError, match="disk full"):
                 train("pocket-region", out, asked, device="cpu")
-        assert (out / "state" / "tune" / "checkpoint-2" / "whole").exists()
+        assert (out / "state" / "tune" / "checkpoint-2" / "losses.safetensors").exists()
         assert not (out / "vrbench.json").exists()
         with pytest.raises(VrbenchError, match="holds the state of another recipe"):
             train("pocket-region", out, {**asked, "seed": "4"}, device="cpu")

@@ -19,7 +19,7 @@ from tests import forked
 from tests.training import small_training
 from tests.training.packed import CPU
 from vrbench.core.errors import VrbenchError
-from vrbench.training.checkpoint_folder import COMPLETE, claim_states, newest_state
+from vrbench.training.checkpoint_folder import LOSSES, claim_states, newest_state
 from vrbench.training.trainer import ParameterGroup, TrainingConfig, TrainingData, fit, shuffled_passes
 
 HARD = {"accumulate": 2, "sampling": 2, "every": 2}
@@ -80,7 +80,7 @@ class TestKilled:
         assert saved is not None
         names = load_file(saved / "model.safetensors")
         assert names and all("lora_" in name or "multi_modal_projector" in name for name in names)
-        assert (saved / COMPLETE).exists()
+        assert (saved / LOSSES).exists()
 
     def test_another_recipe_does_not_go_on_there(self, tmp_path: Path) -> None:
         claim_states(tmp_path, "one")

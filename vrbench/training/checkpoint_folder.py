@@ -24,11 +24,8 @@ if TYPE_CHECKING:
 OWNER = "recipe-digest"
 """File beside the states: sha256 of their recipe."""
 
-COMPLETE = "whole"
-"""File in a state, written last."""
-
 LOSSES = "losses.safetensors"
-"""File in a state: the loss of every step so far."""
+"""File in a state, written last: the loss of every step so far."""
 
 PREFIX = "checkpoint-"  # of the Trainer's folders
 
@@ -57,17 +54,14 @@ def claim_states(out: Path, digest: str) -> Path:
 
 def newest_state(folder: Path) -> Path | None:
     """Return the newest complete state in a folder, such as folder/checkpoint-400; None when there is none."""
-    complete = [path for path in _states(folder) if (path / COMPLETE).is_file()]
+    complete = [path for path in _states(folder) if (path / LOSSES).is_file()]
     return max(complete, key=lambda path: int(path.name.removeprefix(PREFIX)), default=None)
 
 
 def finish_state(folder: Path, step: int, losses: Tensor) -> None:
     """Mark the state of a step as complete, and remove all others."""
-    from safetensors.torch import save_file
-
     state = folder / f"{PREFIX}{step}"
-    save_file({"losses": losses.contiguous()}, state / LOSSES)
-    write_atomically(state / COMPLETE, "")
+    save_tensors({"losses": losses}, state / LOSSES, "float32")
     for other in _states(folder):
         if other != state:
             shutil.rmtree(other, ignore_errors=True)
@@ -79,7 +73,7 @@ def _states(folder: Path) -> list[Path]:
 
 def is_empty(folder: Path) -> bool:
     """Return whether a claimed folder holds no complete state of any stage."""
-    return not any(folder.rglob(COMPLETE))
+    return not any(folder.rglob(LOSSES))
 
 
 def save_tensors(tensors: Mapping[str, Tensor], file: Path, dtype: str) -> None:

@@ -29,7 +29,7 @@ from vrbench.training.recipe import GeneratedScenes, TrainRecipe
 from vrbench.training.tower import encode
 from vrbench.training.trainer import TrainingData, mixed_order
 
-FORMAT = 1  # of the cached file; raise it when what is written changes
+FORMAT = 2  # of the cached file; raise it when what is written changes
 SOURCES = (
     "pocket/vocabulary.yaml", "pocket/world.py", "pocket/drawing.py", "pocket/questions.py", "pocket/turns.py",
     "pocket/easy_vqa.py", "training/pocket_images.py", "training/packing.py", "training/tower.py", "data/images.py",
@@ -121,30 +121,24 @@ def cached_features(
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_suffix(".lock")):  # of several trainings that start together, one makes the file
         if not file.is_file():
-            images = make()
-            _save(EncodedImages(encode(tower, images.pixels, device), packer.rows(images.turns)), file)
+            _save(encoded(tower, packer, make(), device), file)
     return _load(file, device)
 
 
 def _save(made: EncodedImages, file: Path) -> None:
-    kinds = sorted({kind for row in made.rows for kind in row.kinds})
     tensors = {name: torch.from_numpy(np.concatenate([getattr(r, name) for r in made.rows])) for name in FIELDS}
     tensors["lengths"] = torch.tensor([len(r.tokens) for r in made.rows])
-    tensors["turns"] = torch.tensor([len(r.kinds) for r in made.rows])
-    tensors["kinds"] = torch.tensor([kinds.index(kind) for r in made.rows for kind in r.kinds])
     tensors["features"] = made.features.cpu().contiguous()
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    save_file(tensors, temporary, metadata={"kinds": json.dumps(kinds)})
+    save_file(tensors, temporary, metadata={"kinds": json.dumps([row.kinds for row in made.rows])})
     os.replace(temporary, file)
 
 
 def _load(file: Path, device: torch.device) -> EncodedImages:
     with safe_open(file, framework="pt") as stored:
-        names = json.loads(stored.metadata()["kinds"])
+        kinds = json.loads(stored.metadata()["kinds"])
         ends = np.cumsum(stored.get_tensor("lengths").numpy())[:-1]
         arrays = {name: np.split(stored.get_tensor(name).numpy(), ends) for name in FIELDS}
-        last = np.cumsum(stored.get_tensor("turns").numpy())[:-1]
-        kinds = [tuple(names[k] for k in part) for part in np.split(stored.get_tensor("kinds").numpy(), last)]
         features = stored.get_tensor("features").to(device)
-    rows = [PackedRow(kinds=kinds[i], **{name: parts[i] for name, parts in arrays.items()}) for i in range(len(kinds))]
+    rows = [PackedRow(kinds=tuple(of), **{n: parts[i] for n, parts in arrays.items()}) for i, of in enumerate(kinds)]
     return EncodedImages(features, rows)
