@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -40,12 +41,12 @@ def matrix_distances(context: ScoringContext, distance: Callable[[Tensor, Tensor
 
 def _layer_reader(checkpoint: Checkpoint) -> Callable[[int], dict[str, Tensor]]:
     """Return layer -> its tensors by canonical name, from files where they hold them, else from a loaded model."""
-    plain = checkpoint
+    load, plain = partial(load_model, dtype=torch.float32), checkpoint
     while plain.base is not None and plain.has(TOWER):
         plain = plain.base  # a vision tower does not change the decoder
     if plain.base is None and not plain.has(RANDOM_WEIGHTS):
-        return lambda layer: backbone_layers(plain, [layer], load_model)  # which is not called
-    model = load_model(checkpoint, torch.float32)
+        return lambda layer: backbone_layers(plain, [layer], load)
+    model = load(checkpoint)
     return lambda layer: {name: p.detach() for name, p in layer_parameters(model, [layer]).items()}
 
 
