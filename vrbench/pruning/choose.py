@@ -17,11 +17,11 @@ from vrbench.pruning.importance import score_layers
 from vrbench.pruning.importance_methods import IMPORTANCE_METHODS, ImportanceMethod
 from vrbench.pruning.questions import DESCRIBE, DevQuestions, FolderQuestions, Questions
 from vrbench.pruning.scoring_context import ScoringContext
-from vrbench.reporting import drawing
+from vrbench.reporting import plot_style
 
 LAYERS_VERSION = 1
 PLOT_SUFFIXES = (".png", ".svg")
-CHOSEN, OTHER = drawing.COLOURS[0], "#b8c4cc"
+CHOSEN, OTHER = plot_style.COLOURS[0], "#b8c4cc"
 
 
 class ChosenLayers(Record):
@@ -183,10 +183,10 @@ def as_text(chosen: ChosenLayers) -> str:
 
 def write_plot(chosen: ChosenLayers, file: Path) -> None:
     """Write a bar chart of all layers' scores with the chosen layers highlighted, reproducible to the byte."""
-    with drawing.use_theme():
-        figure, axes = drawing.new_figure(8, 3.2)
+    with plot_style.use_theme():
+        figure, axes = plot_style.new_figure(8, 3.2)
         colours = [CHOSEN if layer in chosen.indices else OTHER for layer in range(chosen.depth)]
         axes.bar(range(chosen.depth), chosen.scores, color=colours)
         axes.set(xlabel="decoder layer", ylabel=chosen.strategy)
         axes.set_title(f"{len(chosen.indices)} of {chosen.depth} layers: {chosen.layers}", loc="left")
-        write_atomically(file, drawing.encode_figure(figure, file.suffix[1:]))
+        write_atomically(file, plot_style.encode_figure(figure, file.suffix[1:]))
