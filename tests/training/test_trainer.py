@@ -141,6 +141,13 @@ class TestSplit:
             Line().fit(accumulate=3)
 
 
+def test_a_part_that_reaches_nothing_trained_changes_nothing() -> None:
+    """As texts alone do where the projector alone is trained."""
+    line = Line(lambda model, batch: batch["x"].sum())
+    assert line.fit() == [1.5, 2.0, 2.5, 1.5] and line.model.weight.item() == 1.0
+    assert all(p.grad is None or not p.grad.any() for p in line.model.parameters())
+
+
 class TestStopped:
     def test_a_loss_that_is_not_finite_keeps_the_state_before_it(self, tmp_path: Path) -> None:
         for bad in (math.nan, math.inf):

@@ -140,7 +140,10 @@ class LossModule(nn.Module):
 
     def forward(self, num_items_in_batch: Any = None, **batch: Any) -> dict[str, Tensor]:
         """Return the loss of this part of a step: its sum over the items here, divided by the items of the step."""
-        return {"loss": self.loss(self.model, batch).float() / num_items_in_batch}
+        loss = self.loss(self.model, batch).float() / num_items_in_batch
+        if torch.is_grad_enabled() and not loss.requires_grad:  # texts alone, where the projector alone is trained
+            loss = loss + 0 * torch.stack([p.sum() for p in self.parameters() if p.requires_grad]).sum()
+        return {"loss": loss}
 
     def train(self, mode: bool = True) -> LossModule:
         """Set the mode as usual, but only when it changes: the Trainer sets it in every step."""
