@@ -22,7 +22,8 @@ from vrbench.training.run import train
 
 DEPTH = 4
 TUNED = (0, 2)
-SIZES = {"LAYERS": DEPTH, "HIDDEN": 48, "HEADS": 3, "KV_HEADS": 1, "FFN": 64}
+SIZES = {"LAYERS": DEPTH, "HIDDEN": 48}
+TEXT = {"num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 16, "intermediate_size": 64}
 VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 SMALL = {"data.scenes": "6", "data.dev": "3", "seed": "3", "dtype": "float32"}
 BASE = {
@@ -45,6 +46,8 @@ def tiny_pocket() -> Iterator[None]:
         own_cache(folder() / "cache", patch)
         for name, size in SIZES.items():
             patch.setattr(smollm2, name, size)
+        text_config = smollm2.text_config
+        patch.setattr(smollm2, "text_config", lambda: text_config() | TEXT)
         patch.setattr(llava_shapes, "POCKET_VISION", {**llava_shapes.POCKET_VISION, **VISION})
         patch.setattr(smollm2, "backbone_folder", lambda: folder() / "llm")
         patch.setattr(pocket_data, "DEV_IMAGES", 4)
