@@ -1,11 +1,11 @@
 """Measure how time and memory grow with the number of items, records and checkpoints, everything but the model.
 
-    python -m benchmarks.growth [--sizes 1000 10000 100000] [--against OTHER_CHECKOUT]
+    python -m benchmarks.growth [--sizes 1000 10000 100000] [--only TEXT] [--against OTHER_CHECKOUT]
 
 Each line is a process of its own: processor seconds (all threads), wall time, and the most memory that it held. Answers
 of a run come from a stand-in instead of a model; requests, answer store, scores, records and comparisons are real.
-`--against` measures another checkout of vrbench beside this one, and is where "before" comes from. Writes
-benchmarks/results/growth.md.
+`--against` measures another checkout of vrbench beside this one, and is where "before" comes from. Adds
+to benchmarks/results/growth.json, and writes growth.md from it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -29,6 +29,9 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 REPORT = Path(__file__).parent / "results" / "growth.md"
+FIGURES = REPORT.with_suffix(".json")
+"""What was measured, by line; a later run adds to it."""
+
 SIZES = (1_000, 10_000, 100_000)
 CHECKPOINTS = (1, 8)
 BATCH = 64
@@ -239,73 +242,86 @@ def measure(checkout: Path, part: str, *arguments: Any) -> Seconds:
         given = [sys.executable, __file__, "--part", json.dumps([part, folder, *arguments])]
         done = subprocess.run(given, env=environment, cwd=folder, check=True, stdout=subprocess.PIPE, text=True)
     found: Seconds = json.loads(done.stdout.splitlines()[-1])
-    print(part, *arguments, {name: round(value, 2) for name, value in found.items()}, file=sys.stderr)
+    print(part, *arguments, {name: round(value, 2) for name, value in found.items()}, file=sys.stderr, flush=True)
     return found
 
 
-def cells(found: Seconds, before: Seconds | None, name: str) -> list[str]:
-    """Processor seconds, and the ratio to those before."""
-    return [f"{found[name]:.2f}", *([f"{before[name]:.2f}", f"{before[name] / found[name]:.1f} x"] if before else [])]
+def lines(sizes: Sequence[int]) -> Iterator[tuple[Any, ...]]:
+    """Yield what is measured: part and arguments."""
+    for n in sizes:
+        yield "store", n
+        for kind in (*SHAPES, "all of these"):
+            yield "compare", n, 2, kind, None
+        yield "compare", n, 10, "all of these", None
+        for kind in (*SHAPES, "all of these"):
+            yield "compare", n, 10, kind, 10_000
+        for kind in TASKS:
+            for checkpoints in CHECKPOINTS:
+                yield "run", n, checkpoints, kind
 
 
-def report(sizes: Sequence[int], other: Path | None) -> str:
-    """Measure everything, as Markdown."""
+def measure_all(sizes: Sequence[int], other: Path | None, only: str) -> dict[str, Seconds]:
+    """Measure the lines that contain a text, and return these and all that were measured before, by line."""
+    known: dict[str, Seconds] = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+    for line in lines(sizes):
+        name = " ".join(map(str, line))
+        if only in name:
+            known[name] = measure(ROOT, *line)
+            if other is not None and line[-1] != 10_000:
+                known[f"before: {name}"] = measure(other, *line)
+            FIGURES.write_text(json.dumps(known, indent=1) + "\n")
+    return known
+
+
+def rows(known: Mapping[str, Seconds], part: str, names: Sequence[str], draws: int | None = None) -> str:
+    """Return a table of some lines: processor seconds, the same before and their ratio, and memory."""
     from tabulate import tabulate
 
+    headers = [part, *(h for name in names for h in (name, "before", "ratio")), "wall", "peak MB"]
+    body = []
+    for line in lines(SIZES):
+        name = " ".join(map(str, line))
+        if line[0] != part or name not in known or (part == "compare" and line[-1] != draws):
+            continue
+        found, before = known[name], known.get(f"before: {name}", {})
+        figures = [
+            text
+            for what in names
+            for text in (
+                f"{found[what]:.2f}",
+                f"{before[what]:.2f}" if what in before else "",
+                f"{before[what] / found[what]:.1f} x" if what in before else "",
+            )
+        ]
+        count = {"compare": "records", "run": "checkpoints"}.get(part, "")
+        about = [f"{line[1]:,} items", f"{line[2]} {count}" if count else "", str(line[3]) if count else ""]
+        wall = sum(found[f"{what} wall"] for what in names)
+        body.append([", ".join(filter(None, about)), *figures, f"{wall:.1f}", f"{found['peak MB']:.0f}"])
+    aligned = ["left"] + ["right"] * (len(headers) - 1)
+    return tabulate(body, headers, "pipe", disable_numparse=True, colalign=aligned) if body else ""
+
+
+def report(known: Mapping[str, Seconds]) -> str:
+    """Return the figures as Markdown."""
     from benchmarks import report_header
     from vrbench.core.device import processor_name
 
-    def both(part: str, *arguments: Any) -> tuple[Seconds, Seconds | None]:
-        return measure(ROOT, part, *arguments), measure(other, part, *arguments) if other else None
-
-    def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-        return tabulate(
-            rows, headers, "pipe", disable_numparse=True, colalign=["left"] + ["right"] * (len(headers) - 1)
-        )
-
-    more = ["before", "ratio"] if other else []
-    compared = [
-        [f"{kind}, {count} records of {n:,}", *cells(*(pair := both("compare", n, count, kind, None)), "seconds"),
-         f"{pair[0]['seconds wall']:.1f}", f"{pair[0]['peak MB']:.0f}"]
-        for kind, count in [(kind, 2) for kind in (*SHAPES, "all of these")] + [("all of these", 10)]
-        for n in sizes
-    ]  # fmt: skip
-    drawn = [
-        [f"{kind}, 10 records of {n:,}", f"{found['seconds']:.1f}", f"{found['seconds wall']:.1f}",
-         f"{found['peak MB']:.0f}"]
-        for kind in (*SHAPES, "all of these")
-        for n in sizes[-1:]
-        for found in [measure(ROOT, "compare", n, 10, kind, 10_000)]
-    ]  # fmt: skip
-    stored = [
-        [f"{n:,}", *(cell for name in ("write", "read", "origins") for cell in cells(*pair, name))]
-        for n in sizes
-        for pair in [both("store", n)]
+    parts = [
+        "# Growth",
+        f"`python -m benchmarks.growth`, {datetime.now(timezone.utc):%Y-%m-%d}, {processor_name()}, {os.cpu_count()} "
+        "cores. Figures are processor seconds of all threads: the machine was busy with other work, which makes wall "
+        f"time several times as long. {report_header.versions()} Each line is a process of its own, without imports; "
+        "'before' is the same with the checkout before this was measured.",
+        "## `vrbench compare`, 4,000 draws, one of the records as the baseline",
+        rows(known, "compare", ["seconds"]),
+        "## The same with `--draws 10000`",
+        rows(known, "compare", ["seconds"], 10_000),
+        f"## The answer store, {BATCH} answers a transaction",
+        rows(known, "store", ["write", "read", "origins"]),
+        "## `vrbench run` without the model (run), and the finished run read again (again)",
+        rows(known, "run", ["run", "again"]),
     ]
-    ran = [
-        [f"{kind}, {n:,} items, {checkpoints} checkpoint{'s' * (checkpoints > 1)}", *cells(*pair, "run"),
-         *cells(*pair, "again"), f"{pair[0]['peak MB']:.0f}"]
-        for kind in TASKS
-        for checkpoints in CHECKPOINTS
-        for n in sizes
-        for pair in [both("run", n, checkpoints, kind)]
-    ]  # fmt: skip
-    return "\n\n".join(
-        [
-            "# Growth",
-            f"`{report_header.command()}`, {datetime.now(timezone.utc):%Y-%m-%d}, {processor_name()}, "
-            f"{os.cpu_count()} cores, shared with other work: figures are processor seconds of all threads, which is "
-            f"an upper bound of the wall time. {report_header.versions()} Each line is a process of its own.",
-            "## `vrbench compare`, 4,000 draws",
-            table(["records", "seconds", *more, "wall", "peak MB"], compared),
-            "## The same with `--draws 10000`",
-            table(["records", "seconds", "wall", "peak MB"], drawn),
-            f"## The answer store, {BATCH} answers a transaction",
-            table(["answers", "write", *more, "read", *more, "origins", *more], stored),
-            "## `vrbench run` without the model, and a finished run read again",
-            table(["task", "run", *more, "again", *more, "peak MB"], ran),
-        ]
-    )
+    return "\n\n".join(parts) + "\n"
 
 
 def main() -> None:
@@ -313,15 +329,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--against", type=Path)
+    parser.add_argument("--only", default="", help="measure only lines with this text, such as 'compare 1000 '")
     parser.add_argument("--part", help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path, default=REPORT)
     given = parser.parse_args()
     if given.part:
         part, folder, *arguments = json.loads(given.part)
         print(json.dumps(PARTS[part](Path(folder), *arguments)))
         return
-    given.out.write_text(report(given.sizes, given.against and given.against.resolve()) + "\n", encoding="utf-8")
-    print(given.out.read_text(encoding="utf-8"))
+    known = measure_all(given.sizes, given.against and given.against.resolve(), given.only)
+    REPORT.write_text(report(known), encoding="utf-8")
+    print(REPORT.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from tests.evaluation.test_task_scores import write_task
 from vrbench import cli
 from vrbench.core.errors import VrbenchError
 from vrbench.core.schemas import Sample
+from vrbench.data import images as image_module
 from vrbench.data import tables
 from vrbench.data.images import ImageError, has_16_bits, image_size, inspect_image, open_image, strict_pillow
 from vrbench.data.tables import decode_images
@@ -194,3 +195,20 @@ def test_pillow_is_strict_until_the_last_one_leaves(
     with pytest.raises(OSError, match="gone"), strict_pillow():
         raise OSError("gone")
     assert ImageFile.LOAD_TRUNCATED_IMAGES is before
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_a_header_that_states_8_bits_says_what_pillow_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of JPEG and PNG files in all modes and depths, also cut short, and of other files."""
+    grey = Image.fromarray(PIXELS).convert("L")
+    contents = [file(grey.convert(mode), "PNG") for mode in ("1", "L", "LA", "P", "RGB", "RGBA")]
+    contents += [file(grey.convert("L"), "PNG", bits=2), file(Image.fromarray(RAMP.astype(np.uint16)), "PNG")]
+    contents += [file(grey.convert(mode), "JPEG") for mode in ("L", "RGB", "CMYK")]
+    contents += [file(grey, kind) for kind in ("GIF", "BMP", "TIFF", "WEBP")]
+    contents += [content[:length] for content in contents for length in (3, 24, 25, 40)]
+    found = [has_16_bits(content) for content in contents]
+    quick = [image_module._has_8_bits(content[:25]) for content in contents]
+    monkeypatch.setattr(image_module, "_has_8_bits", lambda header: False)
+    assert found == [has_16_bits(content) for content in contents]
+    assert found[7]
+    assert sum(quick[:11]) == 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from tests.simulated import changed, flipped, run, samples, saved
 from vrbench import reporting
+from vrbench.cli import evaluation
 from vrbench.core.errors import MultipleErrors, VrbenchError
 from vrbench.core.io import digest_of
 from vrbench.core.schemas import Run
@@ -411,3 +413,25 @@ def test_tasks_without_data_and_other_settings_are_noted() -> None:
     assert compare([b], a).notes == ("ours: computed in bfloat16, the baseline in float32",)
     a, b = run("base", rows, image_settings="harness"), run("ours", rows, image_settings="own")
     assert compare([b], a).notes == ("ours: image settings own, those of the baseline harness",)
+
+
+def test_as_many_draws_are_made_as_asked() -> None:
+    base, ours = made("base"), made("lossy", 0.3)
+    few, usual = compare([ours], base, draws=200), compare([ours], base)
+    assert (few.draws, usual.draws) == (200, bootstrap.DRAWS)
+    row, other = only(few)["pairs"], only(usual)["pairs"]
+    assert (row.difference_low, row.difference_high) != (other.difference_low, other.difference_high)
+    assert (row.difference, row.p) == (other.difference, other.p)
+    with pytest.raises(VrbenchError, match="99 bootstrap draws are too few for an interval; use at least 100"):
+        compare([ours], base, draws=99)
+    assert inspect.signature(evaluation.compare).parameters["draws"].default == bootstrap.DRAWS
+
+
+def test_candidates_compared_together_are_each_compared_as_alone() -> None:
+    base, *ours = (run(name, {"t": ("visual", "mean", samples(np.random.default_rng(i).uniform(size=90), 2))})
+                   for i, name in enumerate(("base", "a", "b", "c")))  # fmt: skip
+    together = compare(ours, base).candidates
+    for candidate, one in zip(together, ours, strict=True):
+        (alone,) = compare([one], base).candidates
+        assert [row.p for row in candidate.tasks] == [row.p for row in alone.tasks]
+        assert [row.retention_low for row in candidate.tasks] == pytest.approx([r.retention_low for r in alone.tasks])

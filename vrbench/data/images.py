@@ -101,6 +101,8 @@ def inspect_image(content: bytes | Path) -> tuple[str, bool]:
 
 def has_16_bits(content: bytes | Path) -> bool:
     """Return whether an image is greyscale with 16 bits, of which `open_image` keeps 8; False if it is not an image."""
+    if isinstance(content, bytes) and _has_8_bits(content[:25]):
+        return False
     try:
         with _open(content) as image:
             return _is_16_bit(image)
@@ -125,6 +127,13 @@ def _open(content: bytes | Path) -> Iterator[Any]:
         if isinstance(error, OSError):  # without the name of the file or stream, which the caller adds
             text = re.sub(r" <_io\.\w+ object at \w+>|:? '[^']*'$", "", text)
         raise ImageError(" ".join(f"{type(error).__name__}: {text}".split())[:200]) from error
+
+
+def _has_8_bits(header: bytes) -> bool:
+    """Return whether the first 25 bytes say that an image has at most 8 bits a channel: a JPEG file, or a PNG file that
+    states its depth there. Most images are; Pillow takes a hundred times as long to say so."""
+    is_png = header.startswith(b"\x89PNG\r\n\x1a\n") and header[12:16] == b"IHDR"
+    return header.startswith(b"\xff\xd8\xff") or (is_png and len(header) == 25 and header[24] <= 8)
 
 
 def _is_16_bit(image: Image.Image) -> bool:

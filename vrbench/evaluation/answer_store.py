@@ -142,7 +142,7 @@ class AnswerStore:
 
     def _select(self, statement: str, keys: Iterable[str]) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of a statement that ends in `key IN`, for as many keys at a time as go into one SELECT."""
-        wanted = list(dict.fromkeys(keys))
+        wanted = sorted(set(keys))  # neighbours are on one page of the file
         for start in range(0, len(wanted), KEYS_PER_SELECT):
             part = wanted[start : start + KEYS_PER_SELECT]
             with self._access():
