@@ -36,68 +36,21 @@ def answered_by_changed_code(record: RunRecord) -> RunRecord:
     return record.model_copy(update={"provenance": by.model_copy(update={"answered": some})})
 
 
+# Requirements with advice, and what `submit` adds; test_check.py and test_requirements.py have all of them.
 FALSE: dict[str, tuple[Callable[[Desk], object], str]] = {
     "limit": (lambda d: set_settings(d.region, limit=16), "it was run with limit 16; a board takes whole tasks only"),
     "dtype": (
         lambda d: set_settings(d.region, dtype="bfloat16"),
         "it was computed in bfloat16, its baseline in float32; run it with --dtype float32",
     ),
-    "dtype of no board": (
-        lambda d: set_settings(d.region, dtype="float16"),
-        "it was computed in float16; board made takes float32 or bfloat16",
-    ),
-    "dirty": (
-        lambda d: rewrite(
-            d.region, lambda r: r.model_copy(update={"provenance": r.provenance.model_copy(update={"dirty": True})})
-        ),
-        "it was run from a checkout with uncommitted changes; commit them and run it again with another --out",
-    ),
     "dirty answers": (
         lambda d: rewrite(d.region, answered_by_changed_code),
         "3 of its 3 answers were computed from a checkout with uncommitted changes ('2026-01-04T09:00:00+00:00' to "
         "'2026-01-05T10:00:00+00:00'); commit them and run it again with another --out",
     ),
-    "version": (
-        lambda d: set_results(d.region, "made_mme", version="0"),
-        "made_mme: it was run at version 0; the board has version 1",
-    ),
-    "data": (
-        lambda d: set_results(d.region, "made_mme", data_digest="0" * 64),
-        "made_mme: its data is not the board's: sha256 000000000000 against",
-    ),
-    "definition": (
-        lambda d: set_results(d.region, "made_mme", definition_digest="0" * 64),
-        "made_mme: its definition is not the board's: sha256 000000000000 against",
-    ),
-    "incomplete": (
-        lambda d: set_results(d.region, "made_mme", complete=False),
-        "made_mme: it has 16 of the task's 16 items; a board takes whole tasks only",
-    ),
-    "fewer": (lambda d: set_results(d.region, "made_mme", n=12), "made_mme: it has 12 of the task's 16 items"),
-    "died": (lambda d: set_results(d.region, "made_mme", status="error"), "made_mme did not finish"),
-    "prompts": (
-        lambda d: set_samples(d.region, "made_words", prompt_digest="0" * 64),
-        "made_words: its prompts are not the board's: their sha256 differs",
-    ),
-    "no responses": (
-        lambda d: set_samples(d.region, "made_words", responses=()),
-        "made_words: 1 samples have no raw response, such as",
-    ),
-    "older": (
-        lambda d: set_results(d.region, "made_words", definition_digest=""),
-        "an older vrbench made it, which kept no raw responses of made_words; run it again",
-    ),
-    "family": (
-        lambda d: set_checkpoint(d.region, family="mllama"),
-        "the checkpoint is of model family 'mllama'; family tiny is of 'llava'",
-    ),
     "depth": (
         lambda d: set_checkpoint(d.region, depth=32, lineage=()),
         "the checkpoint had 32 decoder layers before any was removed; family tiny has 12",
-    ),
-    "lineage": (
-        lambda d: set_checkpoint(d.region, depth=11),
-        "the checkpoint's lineage is inconsistent: the steps lead to 12 decoder layers; the model has 11",
     ),
     "another baseline": (
         lambda d: set_checkpoint(d.full, digest="e" * 64),
