@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vrbench.core.schemas import Run, Sample
 
@@ -67,8 +67,9 @@ def to_columns(samples: Samples) -> SampleColumns:
 
     if isinstance(samples, SampleColumns):
         return samples
-    *texts, score, weight = ([*map(attrgetter(name), samples)] for name in _FIELDS)
-    return SampleColumns(*texts, np.array(score, float), np.array(weight, float))
+    columns: dict[str, Any] = {name: [*map(attrgetter(name), samples)] for name in _FIELDS}
+    numbers = {name: np.array(columns[name], float) for name in ("score", "weight")}
+    return SampleColumns(**columns | numbers)
 
 
 def columns_of(run: Run, task: str) -> SampleColumns:

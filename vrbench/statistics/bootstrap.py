@@ -191,8 +191,7 @@ def draw_all(pairs: Sequence[PairedCounts], seed: Sequence[int] | int, draws: in
     drawn = []
     for pair, of in zip(pairs, _resample_all(tables, draws, [np.random.default_rng(seed) for _ in pairs]), strict=True):
         sums = of.reshape(draws, 2, *pair.baseline.shape[1:])
-        values = (pair.metric.value(sums[:, run]) for run in (0, 1))
-        drawn.append(BootstrapDraws(*values, len(pair.baseline)))
+        drawn.append(BootstrapDraws(pair.metric.value(sums[:, 0]), pair.metric.value(sums[:, 1]), len(pair.baseline)))
     return drawn
 
 

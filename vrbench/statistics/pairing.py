@@ -108,8 +108,8 @@ def _validate_samples(ours: SampleColumns, theirs: SampleColumns) -> Iterator[st
             theirs = theirs.take([theirs.place[name] for name in ours.id])
         for what, fields in (("prompt", ("prompt_digest",)), ("place", ("cluster", "group", "unit", "weight"))):
             pairs = [(getattr(ours, field), getattr(theirs, field)) for field in fields]
-            if different := sorted({i for a, b in pairs for i in _different(a, b)}):
-                yield f"the {what} of {len(different)} items differs, such as {ours.id[different[0]]!r}"
+            if places := sorted({i for a, b in pairs for i in _different(a, b)}):
+                yield f"the {what} of {len(places)} items differs, such as {ours.id[places[0]]!r}"
 
 
 def _different(ours: Sequence[str] | Array, theirs: Sequence[str] | Array) -> list[int]:

@@ -52,7 +52,7 @@ class ScoredItems:
 
         _, first = np.unique(self.unit, return_index=True)
         score, weight, right, size = (
-            np.bincount(self.unit, column) for column in (self.score, self.weight, self.right, self.size)
+            np.bincount(self.unit, column).astype(float) for column in (self.score, self.weight, self.right, self.size)
         )
         return ScoredItems(
             self.groups, self.cluster[first], self.group[first], self.unit[first], score, weight,
