@@ -20,7 +20,8 @@ def tiny_llm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A two-layer LLM with the real width in the place of the real one, and an empty cache."""
     monkeypatch.setenv("VRBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(smollm2, "LAYERS", 2)
-    monkeypatch.setattr(smollm2, "VOCAB", 64)
+    text_config = smollm2.text_config
+    monkeypatch.setattr(smollm2, "text_config", lambda: text_config() | {"vocab_size": 64})
     folder = tmp_path / "llm"
     folder.mkdir()
     from transformers import LlamaConfig, LlamaForCausalLM
