@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import attrgetter
@@ -43,6 +43,16 @@ class SampleColumns:
         """Id -> position; of the last where an id occurs twice."""
         return {name: number for number, name in enumerate(self.id)}
 
+    @cached_property
+    def numbered_clusters(self) -> tuple[NDArray[np.int64], list[str]]:
+        """See `number_names`."""
+        return number_names(self.cluster)
+
+    @cached_property
+    def numbered_groups(self) -> tuple[NDArray[np.int64], list[str]]:
+        """See `number_names`."""
+        return number_names(self.group)
+
     def take(self, positions: Sequence[int]) -> SampleColumns:
         """Return the samples at some positions, in that order."""
         texts = {name: [column[i] for i in positions] for name, column in self._texts.items()}
@@ -81,13 +91,10 @@ def columns_of(run: Run, task: str) -> SampleColumns:
     return found
 
 
-def number_names(names: Iterable[str]) -> tuple[NDArray[np.int64], list[str]]:
+def number_names(names: Sequence[str]) -> tuple[NDArray[np.int64], list[str]]:
     """Return each name's number among the sorted distinct names, and these."""
     import numpy as np
 
-    index: dict[str, int] = {}
-    numbers = [index.setdefault(name, len(index)) for name in names]
-    distinct = sorted(index)
-    rank = np.empty(len(distinct), np.int64)
-    rank[[index[name] for name in distinct]] = np.arange(len(distinct))
-    return rank[numbers] if numbers else rank, distinct
+    distinct = sorted(dict.fromkeys(names))
+    number = {name: i for i, name in enumerate(distinct)}
+    return np.fromiter(map(number.__getitem__, names), np.int64, len(names)), distinct

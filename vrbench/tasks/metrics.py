@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from vrbench.core.errors import VrbenchError
-from vrbench.core.sample_columns import SampleColumns, Samples, number_names, to_columns
+from vrbench.core.sample_columns import SampleColumns, Samples, to_columns
 
 if TYPE_CHECKING:
     import numpy as np
@@ -162,11 +162,12 @@ def _scored_items(columns: SampleColumns, whole_units: bool) -> tuple[ScoredItem
     """Return the items, and the number of clusters."""
     import numpy as np
 
-    cluster, clusters = number_names(columns.cluster)
-    group, groups = number_names(columns.group)
-    index: dict[tuple[str, str], int] = {}
-    unit = np.array([index.setdefault(unit, len(index)) for unit in _units(columns)] if whole_units else [], np.int64)
+    (cluster, clusters), (group, groups) = columns.numbered_clusters, columns.numbered_groups
+    unit = np.arange(len(columns))
     if whole_units:
+        units = _units(columns)
+        number = {unit: i for i, unit in enumerate(dict.fromkeys(units))}
+        unit = np.fromiter(map(number.__getitem__, units), np.int64, len(units))
         _, first = np.unique(unit, return_index=True)
         for torn in np.flatnonzero(cluster != cluster[first[unit]])[:1]:
             home, other = columns.cluster[first[unit[torn]]], columns.cluster[torn]
