@@ -3,13 +3,14 @@
     python benchmarks/cpu_side.py --data-root DATA [--tasks mmlu,mme] [--items 570,all] [--rounds 3]
 
 Each measurement is a process of its own. Its stages, in CPU time (all threads) of an item:
-- plan: tasks, data, digests, and the validation of every item;
+- plan: tasks, data, digests, and the validation of every item; without "start", below;
 - build: the harness's requests, their tokens and the digests of prompts and images;
 - key: truncation to the context, and the keys of stored answers;
 - score: the harness's filters, scores and aggregates;
 - result: intervals, warnings, and samples as text.
-"first batch" is the CPU time from the start of the process to the first answer that the model would compute, without
-loading the weights. The checkpoint's tokenizer counts, not its model. Writes benchmarks/results/cpu_side.md.
+What does not depend on the items is given in seconds: "start" is the import of the harness and of transformers, and
+the validation of the checkpoint's files; "first batch" is everything from the start of the process to the first answer
+that the model would compute, except loading the weights. Writes benchmarks/results/cpu_side.md.
 """
 
 from __future__ import annotations
@@ -76,13 +77,24 @@ def measure(ckpt: str, task: str, items: int | None, data_root: Path, out: Path)
     """Return stage -> CPU seconds of one run in this process, with the number of its items."""
     stages = dict.fromkeys((*STAGES, "weights"), 0.0)
     from vrbench.core.run_storage import samples_to_jsonl
-    from vrbench.evaluation import task_result
+    from vrbench.evaluation import run_plan, task_result
+    from vrbench.evaluation.built_task import adapter_of
     from vrbench.evaluation.evaluate import evaluate_task
     from vrbench.evaluation.run_config import RunConfig
-    from vrbench.evaluation.run_plan import plan
+    from vrbench.tasks import registry
 
+    adapter_of(registry.load()[task])
+    stages["start"] = time.process_time()
+    resolve = run_plan._resolve
+
+    def resolve_timed(*arguments: Any) -> Any:
+        with _timed(stages, "start"):
+            return resolve(*arguments)
+
+    run_plan._resolve, before = resolve_timed, stages["start"]
     with _timed(stages, "plan"):
-        planned = plan([ckpt], task, RunConfig(limit=items, data_root=data_root, device="cpu", out=out))
+        planned = run_plan.plan([ckpt], task, RunConfig(limit=items, data_root=data_root, device="cpu", out=out))
+    stages["plan"] -= stages["start"] - before
     from vrbench.models.load import load_vlm
 
     with _timed(stages, "weights"):
@@ -126,12 +138,12 @@ def main() -> None:
             n = int(median["items"])
             each = [1000 * median[stage] / n for stage in STAGES]
             figures = " | ".join(f"{value:.3f}" for value in (*each, sum(each)))
-            lines.append(f"| {task} | {n:,} | {figures} | {median['first batch']:.1f} |")
+            lines.append(f"| {task} | {n:,} | {figures} | {median['start']:.1f} | {median['first batch']:.1f} |")
             print(lines[-1], flush=True)
-    header = f"| task | items | {' | '.join(STAGES)} | sum | first batch, s |"
+    header = f"| task | items | {' | '.join(STAGES)} | sum | start, s | first batch, s |"
     about = f"{given.ckpt}, milliseconds of CPU time an item, median of {given.rounds} processes; "
     about += f"{os.cpu_count()} CPU cores, {date.today().isoformat()}. See `benchmarks/cpu_side.py` for the stages."
-    table = [header, "|---" * (len(STAGES) + 4) + "|", *lines]
+    table = [header, "|---" * (len(STAGES) + 5) + "|", *lines]
     written = ["# CPU side of a run", "", about, "", *table, "", f"`{report_header.command()}`", ""]
     REPORT.write_text("\n".join([*written, report_header.versions(), ""]), encoding="utf-8")
 

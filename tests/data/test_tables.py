@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -123,3 +124,29 @@ def test_lists_of_different_lengths_are_told() -> None:
         tables.unnest(rows, ["q", "a"])
     with pytest.raises(VrbenchError, match="no column z; they have q, a"):
         tables.unnest(rows, ["z"])
+
+
+@pytest.mark.parametrize("shown", [False, True])
+def test_rows_are_selected_and_read_as_datasets_does(shown: bool) -> None:
+    made: list[dict[str, Any]] = [
+        {"n": i, "text": "é" * i or None, "options": ["a", None][: i % 3], "more": {"x": [{"y": i / 2}]}}
+        for i in range(200)
+    ]
+    if shown:
+        made = [{**row, "image": Image.new("RGB", (1 + row["n"], 2))} for row in made]
+    rows = tables.from_rows(made)
+    for positions in (range(200), range(100), [5, 3, 3, 199], [], range(199, -1, -1)):
+        ours, theirs = tables.select(rows, positions), rows.select(positions)
+        assert list(tables.Documents(ours)) == list(tables.Documents(theirs)) == list(theirs)
+        assert sampling.digest(ours) == sampling.digest(theirs)
+        assert ours.features == theirs.features and len(tables.Documents(ours)) == len(positions)
+        assert list(ours.map(lambda row: {"n": row["n"] + 1})) == list(theirs.map(lambda row: {"n": row["n"] + 1}))
+        assert list(sampling.iterate_undecoded(ours, ["n"])) == [{"n": row["n"]} for row in theirs]
+    assert tables.Documents(rows)[3] == rows[3] != tables.select(rows, [4])[0]
+    assert rows._fingerprint != tables.select(rows, [4])._fingerprint
+
+
+def test_each_reading_of_documents_gives_new_ones() -> None:
+    documents = tables.Documents(tables.from_rows([{"options": ["a"]}]))
+    next(iter(documents))["options"].append("b")
+    assert list(documents) == [{"options": ["a"]}]

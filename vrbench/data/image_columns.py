@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from vrbench.core.errors import raise_errors
 from vrbench.data.images import ImageError, has_16_bits
-from vrbench.data.sampling import group_by_error
+from vrbench.data.sampling import group_by_error, iterate_undecoded
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -69,21 +69,16 @@ def columns_of(rows: Dataset) -> list[str]:
     """Return the columns with images or lists of images."""
     from datasets import Image
 
-    return [name for name, kind in rows.features.items() if isinstance(getattr(kind, "feature", kind), Image)]
+    return [name for name, kind in rows.info.features.items() if isinstance(getattr(kind, "feature", kind), Image)]
 
 
 def stored_images(rows: Dataset) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
     """Yield (row, column, {bytes, path}) of each image, none decoded; a row is its number in the data set."""
     columns = columns_of(rows)
-    if not columns:
-        return
-    number = 0
-    for batch in rows.select_columns(columns).with_format("arrow").iter(batch_size=32):
-        for row in batch.to_pylist():
-            for name, value in row.items():
-                images = value if isinstance(value, list) else [value]
-                yield from ((number, name, image) for image in images if image is not None)
-            number += 1
+    for number, row in enumerate(iterate_undecoded(rows, columns) if columns else ()):
+        for name, value in row.items():
+            images = value if isinstance(value, list) else [value]
+            yield from ((number, name, image) for image in images if image is not None)
 
 
 def content_of(stored: Mapping[str, Any]) -> bytes | Path:

@@ -80,7 +80,8 @@ def _load_checked(spec: TaskSpec, location: DataLocation, config: str, split: st
     except VrbenchError as error:
         raise VrbenchError(f"task {spec.id!r}: {place}, {error}") from error
     raise_errors(validate_split(spec, place, split, len(rows), rows.column_names, needed_columns(spec)))
-    return rows.rename_columns({stored: name for name, stored in source.columns.items()})
+    renamed = {stored: name for name, stored in source.columns.items()}
+    return rows.rename_columns(renamed) if renamed else rows
 
 
 def _split(spec: TaskSpec, location: DataLocation, config: str, split: str) -> Dataset:

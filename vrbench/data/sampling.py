@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vrbench.core.errors import VrbenchError
@@ -15,6 +15,9 @@ from vrbench.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+BATCH = 64
+"""Rows that become Python values at a time."""
 
 MAX_LISTED = 5
 """Rows that are named for each error of a file, and errors that are named for each file."""
@@ -59,8 +62,10 @@ def select(
         if taken and len(taken) + len(unit) > limit:
             break
         taken += unit
-    chosen = {config: sorted(p for c, p in taken if c == config) for config in loaded}
-    return {config: positions for config, positions in chosen.items() if positions}
+    chosen: dict[str, list[int]] = {config: [] for config in loaded}
+    for config, position in taken:
+        chosen[config].append(position)
+    return {config: sorted(positions) for config, positions in chosen.items() if positions}
 
 
 def _stratify(loaded: Mapping[str, Mapping[str, Dataset]], spec: TaskSpec) -> list[list[list[tuple[str, int]]]]:
@@ -69,13 +74,16 @@ def _stratify(loaded: Mapping[str, Mapping[str, Dataset]], spec: TaskSpec) -> li
     A unit is the items of one group with one value of `spec.unit`, which metrics keep together; it belongs to the
     stratum of its first item.
     """
+    if spec.group is None and spec.unit is None:
+        parts_of = {config: len(parts[spec.data.split]) for config, parts in loaded.items()}
+        return [[[(config, position)] for position in range(n)] for config, n in parts_of.items() if n]
     columns = sorted(item_keys.columns(key for key in (spec.group, spec.unit) if key is not None))
     strata: dict[tuple[str, str], list[list[tuple[str, int]]]] = {}
     units: dict[tuple[str, str], list[tuple[str, int]]] = {}
     for config, parts in loaded.items():
         rows = parts[spec.data.split]
         here = [name for name in columns if name in rows.column_names]
-        values = iterate_undecoded(rows.select_columns(here)) if here else ({} for _ in range(len(rows)))
+        values = iterate_undecoded(rows, here) if here else ({} for _ in range(len(rows)))
         for position, value in enumerate(values):
             row = {"config": config, **value}
             try:
@@ -114,12 +122,24 @@ def group_by_error(found: Iterable[tuple[int, str]], noun: str = "row") -> list[
     return messages
 
 
-def iterate_undecoded(rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """Yield rows with their images as stored bytes, from a `Dataset` or a list."""
+def iterate_undecoded(
+    rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Yield rows with their images as stored bytes, from a `Dataset` or a list.
+
+    Args:
+        columns: those that are wanted, of a `Dataset`; None for all.
+    """
     if not hasattr(rows, "with_format"):
-        yield from rows
+        yield from map(dict, rows)
         return
-    for batch in rows.with_format("arrow").iter(batch_size=256):
+    data: Any = rows
+    if data._indices is None:
+        table = data.data.table if columns is None else data.data.table.select(columns)
+        batches = table.to_batches(max_chunksize=BATCH)
+    else:
+        batches = (data if columns is None else data.select_columns(columns)).with_format("arrow").iter(BATCH)
+    for batch in batches:
         yield from batch.to_pylist()
 
 

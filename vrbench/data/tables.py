@@ -5,9 +5,13 @@ Importing this module imports `datasets`, which takes a second: import it late.
 
 from __future__ import annotations
 
+import copy
 import io
 import json
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from operator import eq
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +20,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import Dataset, DatasetInfo, Features, Image
 from datasets.features.features import require_decoding
+from datasets.table import InMemoryTable
 
 from vrbench.core import os_errors
 from vrbench.core.errors import VrbenchError, raise_errors
 from vrbench.core.io import read_text
 from vrbench.data import image_columns
 from vrbench.data.images import ImageError, open_image
-from vrbench.data.sampling import group_by_error
+from vrbench.data.sampling import group_by_error, iterate_undecoded
 
-BATCH = 256
-"""Rows that become Python values at a time."""
+MAX_COPIED_BYTES = 2**30
+"""A larger table is not copied: an Arrow array of texts ends at 2 GiB."""
 
 
 class OpenedImage(Image):
@@ -47,7 +52,7 @@ class Documents(Sequence[dict[str, Any]]):
 
     def __init__(self, rows: Dataset) -> None:
         self._rows = rows
-        self.features = rows.features
+        self.features = rows.info.features
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -57,12 +62,18 @@ class Documents(Sequence[dict[str, Any]]):
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         rows = self._rows
-        is_plain = rows._indices is None and rows.format["type"] is None
-        if not is_plain or any(require_decoding(kind) for kind in rows.features.values()):
-            yield from rows
-            return
-        for batch in rows.data.table.to_batches(max_chunksize=BATCH):
-            yield from batch.to_pylist()
+        is_decoded = any(map(require_decoding, self.features.values())) or rows.format["type"] is not None
+        return iter(rows) if is_decoded else iterate_undecoded(rows)
+
+
+def select(rows: Dataset, positions: Sequence[int]) -> Dataset:
+    """Return the rows at some positions, in that order; those with images are not copied."""
+    if len(positions) == len(rows) and all(map(eq, positions, range(len(rows)))):
+        return rows
+    table = rows.data.table
+    if rows._indices is not None or image_columns.columns_of(rows) or table.nbytes > MAX_COPIED_BYTES:
+        return rows.select(positions)
+    return _with_table(rows, table.take(pa.array(positions, pa.int64())))
 
 
 def decode_images(rows: Dataset) -> Dataset:
@@ -95,7 +106,7 @@ def from_file(file: Path, images: Sequence[str]) -> Dataset:
             raise VrbenchError(f"{file}: its values do not make columns of one type each: {error}") from error
     else:
         try:
-            table = pq.read_table(file)
+            table = pq.ParquetFile(file).read(use_threads=False)
         except (pa.ArrowException, OSError) as error:
             os_errors.reraise_os_error(error)
             raise VrbenchError(f"{file} cannot be read as parquet: {error}") from error
@@ -176,8 +187,23 @@ def _take(column: Any, places: Sequence[int]) -> Any:
 
 def _dataset(table: Any) -> Dataset:
     """Return a data set in memory whose {bytes, path} structs, also in lists, are images."""
-    features = _opened_feature(Features.from_arrow_schema(table.schema))
-    return Dataset(table.cast(features.arrow_schema), info=DatasetInfo(features=features))
+    empty = _empty(table.schema)
+    return _with_table(empty, table.cast(empty.data.schema))
+
+
+@lru_cache(maxsize=64)
+def _empty(schema: Any) -> Dataset:
+    """Return a data set without rows, of the columns of a table; made once, since that takes a millisecond."""
+    features = _opened_feature(Features.from_arrow_schema(schema))
+    return Dataset(features.arrow_schema.empty_table(), info=DatasetInfo(features=features))
+
+
+def _with_table(rows: Dataset, table: Any) -> Dataset:
+    """Return a data set with the columns of another, over another table of the same schema."""
+    made = copy.copy(rows)
+    made._info = copy.copy(rows._info)
+    made._data, made._indices, made._fingerprint = InMemoryTable(table), None, uuid.uuid4().hex[:16]
+    return made
 
 
 def _opened_feature(kind: Any, structs: bool = True) -> Any:

@@ -74,10 +74,12 @@ def select_items(spec: TaskSpec, loaded: Mapping[str, DatasetDict], limit: int |
     """Return the items of a task that are used under a limit, by config."""
     from datasets import DatasetDict
 
+    from vrbench.data import tables
+
     subtasks = []
     for config, positions in sampling.select(loaded, spec, limit, seed).items():
         rows: dict[str, Dataset] = dict(loaded[config])
-        rows[spec.data.split] = rows[spec.data.split].select(positions)
+        rows[spec.data.split] = tables.select(rows[spec.data.split], positions)
         subtasks.append(SubtaskData(config, tuple(positions), DatasetDict(rows)))
     return subtasks
 

@@ -21,6 +21,7 @@ from vrbench.checkpoints.image_settings import image_notes
 from vrbench.core import os_errors
 from vrbench.core.device import device_name
 from vrbench.core.errors import VrbenchError
+from vrbench.core.memory import pause_garbage_collection
 from vrbench.core.provenance import make_provenance, own_commit
 from vrbench.core.run_storage import save_run
 from vrbench.core.schemas import Run, RunRecord, Sample, TaskResult
@@ -200,9 +201,11 @@ def evaluate_task(
     from vrbench.evaluation.built_task import adapter_of, build_task
     from vrbench.evaluation.task_scores import score_task
 
-    adapter, built = adapter_of(spec, engine.vlm), build_task(spec, subtasks, engine.vlm.prompt_format.lmms_model_name)
-    instances = built.instances()
-    requests = adapter.requests(instances)
+    adapter = adapter_of(spec, engine.vlm)
+    with pause_garbage_collection():
+        built = build_task(spec, subtasks, engine.vlm.prompt_format.lmms_model_name)
+        instances = built.instances()
+        requests = adapter.requests(instances)
     answers = iter(engine.answer(list(chain.from_iterable(requests)), title or spec.id))
     responses, asked = [], {}
     for (_, instance), instance_requests in zip(instances, requests, strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -137,25 +137,18 @@ class LmEvalAdapter:
             total += log
         return total
 
-    def _encode(self, texts: Sequence[str], bare: Container[int] = ()) -> Iterator[list[int]]:
-        """Return token ids of each text; special tokens are added as the tokenizer does, but never twice.
-
-        Args:
-            bare: numbers of texts that get no special tokens.
-        """
-        added = [number not in bare and not text.startswith(self._first_text) for number, text in enumerate(texts)]
-        return self._tokenizer.encode(texts, added)
+    def _encode(self, texts: Iterable[str]) -> Iterator[list[int]]:
+        """Yield the token ids of each text; special tokens are added as the tokenizer does, but never twice."""
+        return self._tokenizer.encode((text, not text.startswith(self._first_text)) for text in texts)
 
     def _loglikelihoods(self, instances: Sequence[Instance]) -> Iterable[list[Request]]:
         """Yield the request of each option; spaces at the end of a context belong to the option."""
         by_context = [(context, list(of)) for context, of in groupby(instances, key=lambda one: one.args[0])]
-        texts: list[str] = []
-        bare: set[int] = set()
-        for context, of in by_context:
-            texts.append(context.rstrip())
-            bare.update(range(len(texts), len(texts) + len(of)) if context == "" else ())
-            texts += [context + instance.args[1] for instance in of]
-        ids = self._encode(texts, bare)
+        ids = self._tokenizer.encode(
+            (text, context != "" and not text.startswith(self._first_text))
+            for context, of in by_context
+            for text in (context.rstrip(), *(context + instance.args[1] for instance in of))
+        )
         for context, of in by_context:
             tokens = tuple(next(ids))
             for instance in of:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vrbench.core.errors import VrbenchError
+from vrbench.core.memory import pause_garbage_collection
 from vrbench.core.schemas import Sample
 from vrbench.evaluation.built_task import BuiltSubtask, BuiltTask, adapter_of
 from vrbench.evaluation.harness_adapter import preserve_rng, silence_output
@@ -44,6 +45,7 @@ class TaskScores:
     official: dict[str, float]
 
 
+@pause_garbage_collection()
 def score_task(
     built: BuiltTask,
     responses: Sequence[Response],
