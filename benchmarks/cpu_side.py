@@ -1,6 +1,6 @@
 """Measure what a run costs on the CPU besides the model: from the command to scores, answers being constants.
 
-    python benchmarks/cpu_side.py --data-root DATA [--tasks mmlu,mme] [--items 570,all] [--rounds 3]
+    python benchmarks/cpu_side.py --data-root DATA [--work mmlu:570,mmlu:all,mme:all] [--rounds 3]
 
 Each measurement is a process of its own. Its stages, in CPU time (all threads) of an item:
 - plan: tasks, data, digests, and the validation of every item; without "start", below;
@@ -115,31 +115,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--ckpt", default="pocket/region")
-    parser.add_argument("--tasks", default="mmlu,mme")
-    parser.add_argument("--items", default="570,all")
+    parser.add_argument("--work", default="mmlu:570,mmlu:all,mme:all", help="tasks, each with its number of items")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--one", action="store_true", help="measure once in this process and print JSON")
     given = parser.parse_args()
     if given.one:
+        task, items = given.work.split(":")
         with tempfile.TemporaryDirectory() as out:
-            items = None if given.items == "all" else int(given.items)
-            print(json.dumps(measure(given.ckpt, given.tasks, items, given.data_root, Path(out))))
+            limit = None if items == "all" else int(items)
+            print(json.dumps(measure(given.ckpt, task, limit, given.data_root, Path(out))))
         return
     lines = []
-    for task in given.tasks.split(","):
-        for items in given.items.split(","):
-            command = [sys.executable, "-m", "benchmarks.cpu_side", "--one", "--tasks", task, "--items", items]
-            command += ["--data-root", str(given.data_root), "--ckpt", given.ckpt]
-            rounds = [
-                json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
-                for _ in range(given.rounds)
-            ]
-            median = {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
-            n = int(median["items"])
-            each = [1000 * median[stage] / n for stage in STAGES]
-            figures = " | ".join(f"{value:.3f}" for value in (*each, sum(each)))
-            lines.append(f"| {task} | {n:,} | {figures} | {median['start']:.1f} | {median['first batch']:.1f} |")
-            print(lines[-1], flush=True)
+    for work in given.work.split(","):
+        command = [sys.executable, "-m", "benchmarks.cpu_side", "--one", "--work", work, "--ckpt", given.ckpt]
+        command += ["--data-root", str(given.data_root)]
+        rounds = [
+            json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+            for _ in range(given.rounds)
+        ]
+        median = {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
+        n = int(median["items"])
+        each = [1000 * median[stage] / n for stage in STAGES]
+        figures = " | ".join(f"{value:.3f}" for value in (*each, sum(each)))
+        seconds = f"{median['start']:.1f} | {median['first batch']:.1f}"
+        lines.append(f"| {work.split(':')[0]} | {n:,} | {figures} | {seconds} |")
+        print(lines[-1], flush=True)
     header = f"| task | items | {' | '.join(STAGES)} | sum | start, s | first batch, s |"
     about = f"{given.ckpt}, milliseconds of CPU time an item, median of {given.rounds} processes; "
     about += f"{os.cpu_count()} CPU cores, {date.today().isoformat()}. See `benchmarks/cpu_side.py` for the stages."

@@ -150,3 +150,10 @@ def test_each_reading_of_documents_gives_new_ones() -> None:
     documents = tables.Documents(tables.from_rows([{"options": ["a"]}]))
     next(iter(documents))["options"].append("b")
     assert list(documents) == [{"options": ["a"]}]
+
+
+def test_an_image_that_was_changed_is_read_as_it_is_stored() -> None:
+    rows = tables.from_rows([{"image": Image.new("RGB", (3, 2), (9, 9, 9))}] * 2)
+    rows[0]["image"].putpixel((0, 0), (1, 1, 1))
+    for row in rows:
+        assert row["image"].getpixel((0, 0)) == (9, 9, 9)

@@ -23,9 +23,10 @@ from tests.task_data import load_task
 from vrbench.checkpoints.families import FAMILIES
 from vrbench.core import jinja_sandbox
 from vrbench.core.errors import VrbenchError
+from vrbench.data import tables
 from vrbench.evaluation import lm_eval_adapter, lmms_eval_adapter  # noqa: F401  # they replace the environment
 from vrbench.evaluation.answer_store import AnswerStore
-from vrbench.evaluation.built_task import SubtaskData, harness_config, select_items
+from vrbench.evaluation.built_task import SubtaskData, build_task, harness_config, select_items
 from vrbench.evaluation.engine import InferenceEngine
 from vrbench.evaluation.evaluate import evaluate_task
 from vrbench.models.llava_model import LlavaModel
@@ -253,3 +254,19 @@ def test_a_file_of_the_working_folder_is_not_taken_for_one_that_the_harness_incl
         lmms_eval_adapter.LmmsEvalAdapter().read_config("mmbench/mmbench_en_dev_static.yaml").keys() == expected.keys()
     )
     assert not Path("PWNED").exists()
+
+
+def test_images_are_read_once_for_all_checkpoints(
+    vlm: LlavaModel, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = registry.load()["mme"]
+    instances = build_task(spec, select_items(spec, load_task(spec, data_root), None, seed=0)).instances()
+    opened: list[Any] = []
+    read = tables.open_image
+    monkeypatch.setattr(tables, "open_image", lambda content: [opened.append(content), read(content)][1])
+    tables._open_again.cache_clear()
+    first = lmms_eval_adapter.LmmsEvalAdapter(vlm).requests(instances)
+    once = len(opened)
+    assert once == len(instances) / 2  # both questions of an image follow each other
+    assert lmms_eval_adapter.LmmsEvalAdapter(vlm).requests(instances) == first
+    assert len(opened) == once

@@ -40,7 +40,14 @@ class OpenedImage(Image):
         """Return the image of {bytes, path}; a path is of a file that `datasets` itself has put on this machine."""
         if not isinstance(value, Mapping):
             return super().decode_example(value, token_per_repo_id)
-        return open_image(image_columns.content_of(value))
+        content = image_columns.content_of(value)
+        return _open_again(content).copy() if isinstance(content, bytes) else open_image(content)
+
+
+@lru_cache(maxsize=2)
+def _open_again(content: bytes) -> Any:
+    """Return an image; rows that follow each other often have the same one."""
+    return open_image(content)
 
 
 class Documents(Sequence[dict[str, Any]]):

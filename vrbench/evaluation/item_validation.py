@@ -182,7 +182,7 @@ class _ItemCheck:
     def _read_prompt(self, row: Row) -> str:
         item_keys.identify(self._spec, row, "", 0)
         shape = _row_structure(row)
-        if self._spec.harness == "lmms-eval" or shape not in self._read:  # lm-eval compiles its template for each row
+        if self._spec.harness == "lmms-eval" or shape not in self._read:  # a template reads rows of one shape alike
             self._task.doc_to_text(row)
             self._read.add(shape)
         return ""

@@ -20,7 +20,14 @@ from vrbench.core.errors import VrbenchError
 from vrbench.data.image_columns import columns_of
 from vrbench.data.tables import decode_images
 from vrbench.evaluation.harness_adapter import FEWSHOT_SEED
-from vrbench.evaluation.requests import GenerationRequest, Request, Response, request_image, stop_criteria
+from vrbench.evaluation.requests import (
+    GenerationRequest,
+    Request,
+    RequestImage,
+    Response,
+    request_image,
+    stop_criteria,
+)
 from vrbench.tasks.scoring import Aggregates
 from vrbench.tasks.untrusted import harness_file, load_with_includes
 
@@ -103,13 +110,19 @@ class LmmsEvalAdapter:
     def _request(self, task: LmmsEvalTask, instance: Instance) -> Request:
         text, settings, doc_to_visual, doc_id, _, split = instance.args
         rows, prompt_format = task.dataset[split], self._vlm.prompt_format
-        images = tuple(
-            request_image(image, _ImageLoader(rows, doc_id, doc_to_visual, number))
-            for number, image in enumerate(doc_to_visual(rows[doc_id]) or ())
-        )
+        # Kept with the task, which all checkpoints of a run share.
+        known: dict[Any, tuple[RequestImage, ...]] = task.__dict__.setdefault("request_images", {})
+        is_new = (split, doc_id) not in known
+        row = rows[doc_id] if is_new or prompt_format.reads_messages else {}
+        if is_new:
+            known[split, doc_id] = tuple(
+                request_image(image, _ImageLoader(rows, doc_id, doc_to_visual, number))
+                for number, image in enumerate(doc_to_visual(row) or ())
+            )
+        images = known[split, doc_id]
         longest = min(prompt_format.max_new_tokens, self._vlm.context_length // 2)
         stop = stop_criteria(settings, longest, prompt_format.stop_rule)
-        prompt = self._vlm.prompt(prompt_text(prompt_format, task, rows[doc_id], text), len(images))
+        prompt = self._vlm.prompt(prompt_text(prompt_format, task, row, text), len(images))
         item = (instance.task_name, instance.doc_id)
         return GenerationRequest(prompt, images, stop.max_new_tokens, stop.until, item=item)
 
