@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vrbench.core.cache import file_digest
 from vrbench.core.errors import collect_errors
@@ -30,6 +31,21 @@ CHAT = (
     "{% for p in m['content'] %}{% if p['type'] == 'image' %}<image>\n{% else %}{{ p['text'] }}{% endif %}{% endfor %}"
     "{% endif %}</s>{% endfor %}{% if add_generation_prompt %}<|bot|>{% endif %}"
 )
+
+
+class VectorMathSizes(TorchDispatchMode):
+    """Records the number of elements of each call that torch on a CPU leaves to MKL's vector mathematics."""
+
+    names = frozenset("acos asin atan cos erf erfc erfinv exp log log10 sin sqrt tan tanh trunc".split())
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket.__name__.rstrip("_") in self.names:
+            self.sizes.append(args[0].numel())
+        return func(*args, **(kwargs or {}))
 
 
 def own_cache(folder: Path, patch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,12 @@ def test_a_whole_folder_gives_the_model_that_was_saved(tiny_llava: Path) -> None
     assert vlm.image_processor_name.endswith("Pil")
 
 
+def test_mkl_chooses_its_kernels_in_one_thread_before_a_model_is_made(tiny_llava: Path) -> None:
+    with tiny.VectorMathSizes() as seen:
+        logits(load(tiny_llava).model)
+    assert seen.sizes[0] == 1 < max(seen.sizes)
+
+
 def test_float32_is_float32_even_when_the_files_hold_half_precision(tmp_path: Path) -> None:
     folder = tiny.save_llava(tmp_path / "half")
     tiny.llava().to(torch.float16).save_pretrained(folder)

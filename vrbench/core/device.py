@@ -50,6 +50,18 @@ def device_name(device: torch.device) -> str:
     return f"{processor_name()}, {torch.get_num_threads()} threads"
 
 
+def select_cpu_kernels() -> None:
+    """Let MKL choose its kernels before several threads ask at once; called before a model is made.
+
+    At the first cos, sqrt, erf or the like of a process, oneMKL 2024.2 on an Intel CPU may give one of several threads
+    a kernel of low accuracy (https://github.com/pytorch/pytorch/issues/188792): rotary embeddings of the first batch
+    are then off by 1e-4, and log-likelihoods by up to 2e-2 nats. Here the first call is that of one thread.
+    """
+    import torch
+
+    torch.ones(1).cos()
+
+
 def processor_name() -> str:
     """Return the CPU's model name, as far as the operating system gives it."""
     try:

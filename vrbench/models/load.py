@@ -13,6 +13,7 @@ from vrbench.checkpoints.code_versions import model_versions
 from vrbench.checkpoints.families import FAMILIES, family_of
 from vrbench.checkpoints.image_settings import HARNESS, PAD
 from vrbench.checkpoints.random_shapes import RANDOM_WEIGHTS
+from vrbench.core.device import select_cpu_kernels
 from vrbench.core.errors import VrbenchError
 from vrbench.models import hf_folder, random_weights, remote_model
 from vrbench.models.base_vlm import BaseVLM
@@ -93,6 +94,7 @@ def _load(
     checkpoint: Checkpoint, dtype: torch.dtype, device: str | torch.device, merge: bool = True
 ) -> tuple[Any, Any, Any]:
     """Return (model, tokenizer, processor or image processor) of the base, then all that the checkpoint changes."""
+    select_cpu_kernels()
     if checkpoint.has(RANDOM_WEIGHTS):
         return random_weights.load(checkpoint.path, dtype, device)
     if checkpoint.base is None or checkpoint.has(TOWER):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vrbench.checkpoints import llava_shapes, smollm2
 from vrbench.checkpoints.checkpoint import PROJECTOR, TOWER
 from vrbench.core.cache import COMPLETE_MARKER, cached_folder, file_digest
+from vrbench.core.device import select_cpu_kernels
 from vrbench.core.io import digest_of
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def new_llava() -> LlavaForConditionalGeneration:
     from safetensors.torch import load_file
     from transformers import LlavaForConditionalGeneration
 
+    select_cpu_kernels()
     model = LlavaForConditionalGeneration(llava_config()).to(torch.float32)
     weights = load_file(smollm2.backbone_folder() / "model.safetensors")
     weights = {name.removeprefix("model."): value for name, value in weights.items()}
