@@ -1,0 +1,352 @@
+"""Measure the speed of vrbench beside lm-eval's model class and transformers' `generate`, on the same work in one run.
+
+    python -m benchmarks.speed --device cuda [--work mmlu,mme] [--out FILE]
+    python -m benchmarks.speed --device cpu --quick
+
+Models have random weights at true shape (`random/...`), so that no answer ends early and every way does the same work:
+each answer has exactly its maximum number of tokens. Times run from weights loaded to responses stored, all work of the
+processor included. "first" is the first run of the process, with everything that is prepared once; "again" is the
+second, with an empty answer store. Peers run with their own settings after a run that is not counted.
+
+| work | what it is | peers |
+|---|---|---|
+| mmlu | 570 questions of four options behind 57 headers of 600 tokens, 90 tokens of their own | lm-eval's HFLM |
+| options | 500 questions of 40 tokens with 4 options of 12 tokens | HFLM |
+| mme | 400 questions of 2 on an image of 640 x 480, 16 new tokens | `generate`, batch 1 and 32 |
+| textvqa | 200 images with one question, 64 new tokens | `generate`, batch 32 |
+| text | 256 prompts of 292 tokens, 128 new tokens | `generate`, batch 64 and 256 |
+| bbh | 1,000 prompts of 292 tokens, 20 to 400 new tokens | `generate`, sorted, batch 128, on a fifth of them |
+
+Writes benchmarks/results/speed.md, or speed-cpu.md with --quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import report_header
+from vrbench.checkpoints.random_tokenizer import WORDS
+from vrbench.evaluation.requests import GenerationRequest, LogLikelihoodRequest, Request, request_image
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much work there is."""
+
+    subjects: int = 57
+    each: int = 10
+    header: int = 600
+    own: int = 90
+    questions: int = 500
+    images: int = 200
+    prompts: int = 256
+    prompt: int = 292
+    answer: int = 128
+    mixed: int = 1000
+    longest: int = 400
+
+
+QUICK = Sizes(
+    subjects=3, each=4, header=120, own=30, questions=12, images=6, prompts=8, prompt=60, answer=12, mixed=12,
+    longest=24,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Line:
+    """One way of doing some work.
+
+    Attributes:
+        work: name of the work.
+        way: who did it.
+        amount: items, or output tokens.
+        unit: of the amount.
+        seconds: wall time.
+        note: batch size, what was left out.
+    """
+
+    work: str
+    way: str
+    amount: int
+    unit: str
+    seconds: float
+    note: str = ""
+
+
+class Measured:
+    """A model with its ways of answering."""
+
+    def __init__(self, name: str, device: str, dtype: str) -> None:
+        from vrbench.models.load import load_vlm
+        from vrbench.models.resolve import resolve_checkpoint
+
+        self.vlm: Any = load_vlm(resolve_checkpoint(name), device, dtype)
+        vars(self.vlm)["stop_token_ids"] = frozenset()  # so that every answer has its maximum length
+        self.model, self.tokenizer, self.device = self.vlm.model, self.vlm.tokenizer, self.vlm.device
+        self.answered: list[Any] = []
+
+    def ours(self, work: str, requests: Sequence[Request], amount: int, unit: str) -> Iterator[Line]:
+        """Time the engine twice, each time with an empty store."""
+        from vrbench.evaluation.answer_store import AnswerStore
+        from vrbench.evaluation.backends import VisionFeatureCache
+        from vrbench.evaluation.engine import InferenceEngine
+
+        for way in ("vrbench, first", "vrbench, again"):
+            self.answered.clear()
+            with tempfile.TemporaryDirectory() as folder, AnswerStore(Path(folder) / "a.sqlite", "speed") as store:
+                features = VisionFeatureCache(shared=False)
+                engine = InferenceEngine(self.vlm, store, features=features, show_progress=False)
+                seconds = self.timed(lambda engine=engine: self.answered.extend(engine.answer(requests)))  # type: ignore[misc]
+            peak = torch.cuda.max_memory_allocated() / 2**30 if self.device.type == "cuda" else 0
+            yield Line(work, way, amount, unit, seconds, f"peak {peak:.0f} GiB" * bool(peak))
+
+    def timed(self, action: Callable[[], Any]) -> float:
+        """Wall time of an action and of all that it started on the GPU."""
+        self.wait()
+        start = time.perf_counter()
+        action()
+        self.wait()
+        return time.perf_counter() - start
+
+    def wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    @contextmanager
+    def as_transformers_has_it(self) -> Iterator[None]:
+        """Undo what vrbench changes in a loaded model, for the peers."""
+        decoder = self.vlm.language_model
+        fast = {module: vars(module).pop("forward") for module in decoder.modules() if "forward" in vars(module)}
+        implementation = decoder.config._attn_implementation
+        decoder.set_attn_implementation("sdpa")
+        try:
+            yield
+        finally:
+            decoder.set_attn_implementation(implementation)
+            for module, forward in fast.items():
+                module.forward = forward
+
+    @torch.inference_mode()
+    def generate(self, prompts: Sequence[GenerationRequest], batch: int) -> list[str]:
+        """Return the answers of transformers' `generate`, sorted by the longest answer and padded on the left."""
+        from transformers import LlavaProcessor
+
+        order = sorted(range(len(prompts)), key=lambda i: prompts[i].max_new_tokens)
+        found: dict[int, str] = {}
+        for start in range(0, len(order), batch):
+            part = [prompts[i] for i in order[start : start + batch]]
+            if part[0].images:
+                patches = {"patch_size": 1 << 30, "vision_feature_select_strategy": "full"}
+                tokens = self.vlm.image_tokens
+                processor = LlavaProcessor(
+                    self.vlm.image_processor, self.tokenizer, num_additional_image_tokens=tokens, **patches
+                )
+                images = [request.images[0].load() for request in part]
+                inputs = processor(text=[r.prompt for r in part], images=images, padding=True, padding_side="left",
+                                   return_tensors="pt")  # fmt: skip
+            else:
+                inputs = self.tokenizer([r.prompt for r in part], padding=True, padding_side="left",
+                                        return_tensors="pt", return_token_type_ids=False)  # fmt: skip
+            inputs = inputs.to(self.device)
+            if "pixel_values" in inputs:
+                inputs["pixel_values"] = inputs["pixel_values"].to(self.vlm.dtype)
+            new = part[-1].max_new_tokens
+            made = self.model.generate(**inputs, do_sample=False, max_new_tokens=new, min_new_tokens=new,
+                                       pad_token_id=self.vlm.eos_token_id)  # fmt: skip
+            rows = made[:, inputs["input_ids"].shape[1] :]
+            cut = [row[: request.max_new_tokens] for row, request in zip(rows.tolist(), part, strict=True)]
+            texts = self.tokenizer.batch_decode(cut, skip_special_tokens=True)
+            found |= dict(zip(order[start : start + batch], texts, strict=True))
+        return [found[i] for i in range(len(prompts))]
+
+    def hflm(self, requests: Sequence[LogLikelihoodRequest], batch: int) -> list[tuple[float, bool]]:
+        """Return the answers of lm-eval's `HFLM`, from token ids as it makes them of texts."""
+        from lm_eval.models.huggingface import HFLM
+
+        model = HFLM(pretrained=self.model, tokenizer=self.tokenizer, batch_size=batch)
+        asked = [(("", ""), list(r.context), list(r.continuation)) for r in requests]
+        found: list[tuple[float, bool]] = model._loglikelihood_tokens(asked, disable_tqdm=True)
+        return found
+
+
+def options(
+    rng: random.Random, groups: int, each: int, header: int, own: int, option: int
+) -> list[LogLikelihoodRequest]:
+    """Questions behind shared headers, with four options each."""
+
+    def tokens(count: int) -> tuple[int, ...]:
+        return tuple(rng.randrange(300, 900) for _ in range(count))
+
+    found = []
+    for _ in range(groups):
+        shared = tokens(header)
+        for _ in range(each):
+            context = shared + tokens(rng.randint(own // 2, own + own // 2))
+            found += [LogLikelihoodRequest(context, tokens(option)) for _ in range(4)]
+    return found
+
+
+def texts(rng: random.Random, count: int, length: int, answers: Sequence[int]) -> list[GenerationRequest]:
+    """Prompts without images."""
+    words = [" ".join(rng.choice(WORDS) for _ in range(length)) for _ in range(count)]
+    return [GenerationRequest(text, (), new, ()) for text, new in zip(words, answers, strict=True)]
+
+
+def pictures(vlm: Any, count: int, each: int, new: int) -> list[GenerationRequest]:
+    """Prompts about JPEG images of 640 x 480, as a file of a data set holds them."""
+    import numpy as np
+    from PIL import Image
+
+    draw = np.random.default_rng(0)
+    questions = ("Is there a dog in this image? Please answer yes or no.", "Is the large object left of the small one?")
+    found = []
+    for _ in range(count):
+        stream = io.BytesIO()
+        Image.fromarray(draw.integers(0, 255, (60, 80, 3), dtype=np.uint8)).resize((640, 480)).save(stream, "JPEG")
+
+        def load(content: bytes = stream.getvalue()) -> Any:
+            return Image.open(io.BytesIO(content)).convert("RGB")
+
+        shown = request_image(load(), load)
+        found += [GenerationRequest(vlm.prompt(text, 1), (shown,), new, ()) for text in questions[:each]]
+    return found
+
+
+def text_work(measured: Measured, work: Sequence[str], sizes: Sizes) -> Iterator[Line]:
+    """Work without images."""
+    rng = random.Random(0)
+    if "mmlu" in work:
+        asked = options(rng, sizes.subjects, sizes.each, sizes.header, sizes.own, 1)
+        yield from measured.ours("mmlu", asked, len(asked) // 4, "items")
+        yield from _hflm(measured, "mmlu", asked, 64)
+    if "options" in work:
+        asked = options(rng, sizes.questions, 1, 0, 40, 12)
+        yield from measured.ours("options", asked, len(asked) // 4, "items")
+        yield from _hflm(measured, "options", asked, 64)
+    if "text" in work:
+        prompts = texts(rng, sizes.prompts, sizes.prompt, [sizes.answer] * sizes.prompts)
+        tokens = sizes.prompts * sizes.answer
+        yield from measured.ours("text", prompts, tokens, "tokens")
+        for batch in (64, 256):
+            yield from _generate(measured, "text", prompts, batch)
+    if "bbh" in work:
+        answers = [rng.randint(20, sizes.longest) if sizes.longest > 20 else 20 for _ in range(sizes.mixed)]
+        prompts = texts(rng, sizes.mixed, sizes.prompt, answers)
+        yield from measured.ours("bbh", prompts, sum(answers), "tokens")
+        yield from _generate(measured, "bbh", prompts[::5], 128, step=5)
+
+
+def image_work(measured: Measured, work: Sequence[str], sizes: Sizes) -> Iterator[Line]:
+    """Work with images."""
+    if "mme" in work:
+        prompts = pictures(measured.vlm, sizes.images, 2, 16)
+        yield from measured.ours("mme", prompts, len(prompts), "items")
+        yield from _generate(measured, "mme", prompts[: max(2, len(prompts) // 20)], 1, "items")
+        yield from _generate(measured, "mme", prompts, 32, "items")
+    if "textvqa" in work:
+        prompts = pictures(measured.vlm, sizes.images, 1, 64)
+        yield from measured.ours("textvqa", prompts, len(prompts), "items")
+        yield from _generate(measured, "textvqa", prompts, 32, "items")
+
+
+def _hflm(measured: Measured, work: str, asked: Sequence[LogLikelihoodRequest], batch: int) -> Iterator[Line]:
+    with measured.as_transformers_has_it():
+        measured.hflm(asked[: 4 * batch], batch)
+        theirs: list[tuple[float, bool]] = []
+        seconds = measured.timed(lambda: theirs.extend(measured.hflm(asked, batch)))
+    ours = measured.answered
+    same = sum(_best(ours[i : i + 4]) == _best(theirs[i : i + 4]) for i in range(0, len(asked), 4))
+    far = max(abs(a[0] - b[0]) for a, b in zip(ours, theirs, strict=True))
+    note = f"batch {batch}; {same} of {len(asked) // 4} choices equal, log-likelihoods to {far:.2g}"
+    yield Line(work, "lm-eval HFLM", len(asked) // 4, "items", seconds, note)
+
+
+def _best(options: Sequence[tuple[float, bool]]) -> int:
+    return max(range(len(options)), key=lambda i: options[i][0])
+
+
+def _generate(
+    measured: Measured, work: str, prompts: Sequence[GenerationRequest], batch: int, unit: str = "tokens", step: int = 1
+) -> Iterator[Line]:
+    amount = len(prompts) if unit == "items" else sum(request.max_new_tokens for request in prompts)
+    with measured.as_transformers_has_it():
+        measured.generate(prompts[:1], 1)
+        theirs: list[str] = []
+        seconds = measured.timed(lambda: theirs.extend(measured.generate(prompts, batch)))
+    ours = measured.answered[::step][: len(theirs)]
+    first = sum(a[:4] == b[:4] for a, b in zip(ours, theirs, strict=True))
+    note = f"batch {batch}, {len(prompts)} prompts; the first 4 characters equal in {first}"
+    yield Line(work, "transformers generate", amount, unit, seconds, note)
+
+
+def table(lines: Sequence[Line]) -> list[str]:
+    """Markdown: a row for each line, with how many times as fast vrbench is."""
+    rows = ["| work | way | amount | seconds | per second | vrbench is | |", "|---|---|--:|--:|--:|--:|---|"]
+    speed = {(line.work, line.way): line.amount / line.seconds for line in lines}
+    for line in lines:
+        rate = line.amount / line.seconds
+        ratio = "" if line.way.startswith("vrbench") else f"{speed[line.work, 'vrbench, again'] / rate:.1f} x"
+        rows.append(
+            f"| {line.work} | {line.way} | {line.amount:,} {line.unit} | {line.seconds:.2f} | {rate:,.1f} | {ratio} "
+            f"| {line.note} |"
+        )
+    return rows
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--quick", action="store_true", help="little work, with the pocket model's size")
+    parser.add_argument("--work", default="mmlu,options,text,bbh,mme,textvqa")
+    parser.add_argument("--dtype", default="", help="bfloat16 on a GPU, float32 on a CPU")
+    parser.add_argument("--text-model", default="random/bunny-llama-3-8b")
+    parser.add_argument("--image-model", default="random/llava-1.5-7b")
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    work, sizes = given.work.split(","), QUICK if given.quick else Sizes()
+    dtype = given.dtype or ("bfloat16" if given.device.startswith("cuda") else "float32")
+    models = ["random/tiny"] * 2 if given.quick else [given.text_model, given.image_model]
+    out = given.out or RESULTS / ("speed-cpu.md" if given.quick else "speed.md")
+    lines: list[Line] = []
+    kinds = (("mmlu", "options", "text", "bbh"), ("mme", "textvqa"))
+    for name, do, of_kind in zip(models, (text_work, image_work), kinds, strict=True):
+        if not set(of_kind) & set(work):
+            continue
+        measured = Measured(name, given.device, dtype)
+        for line in do(measured, work, sizes):
+            lines.append(line)
+            print(json.dumps(vars(line)), flush=True)
+            _write(out, lines, models, dtype, given.device)
+        del measured
+        if given.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+
+
+def _write(out: Path, lines: Sequence[Line], models: Sequence[str], dtype: str, device: str) -> None:
+    from vrbench.core.device import device_name
+
+    on = f"text on {models[0]}, images on {models[1]} (random weights)"
+    about = f"{device_name(torch.device(device))}, {dtype}, {on}."
+    made = [f"`{report_header.command()}`", "", report_header.versions(), ""]
+    written = ["# Speed", "", about, "", *table(lines), "", *made]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text("\n".join(written), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
