@@ -31,8 +31,9 @@ def run(
     baseline: Annotated[str | None, typer.Option(help="Checkpoint that the others are compared with.")] = None,
     limit: Annotated[int | None, typer.Option(help="Maximum items per task; does not split pairs.")] = None,
     batch_size: Annotated[str, model(help="Rows per batch, or auto.")] = "auto",
-    device: Annotated[str, model(help="auto, cpu or cuda.")] = "auto",
-    dtype: Annotated[str, model(help="auto (bfloat16 on a GPU, else float32), float32 or bfloat16.")] = "auto",
+    device: Annotated[str, model(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    dtype: Annotated[str, model(help="auto (bfloat16 on a GPU, else float32), float32, bfloat16 or float16.")] = "auto",
+    gpu_memory: Annotated[float, model(help="Share of the GPU's memory to use, weights included.")] = 0.85,
     data_root: DataRoot = None,
     include_path: IncludePath = None,
     out: Annotated[Path, typer.Option(help="Folder of runs and stored answers.")] = Path("runs"),
@@ -69,9 +70,10 @@ def run(
     disable_progress_bar()  # of loading weights: it is over before it can be read
     size = int(batch_size) if batch_size.isdigit() else batch_size  # invalid text is reported with the other errors
     options = RunConfig(
-        limit=limit, batch_size=size, device=device, dtype=dtype, data_root=data_root, include_path=include_path,
-        out=out, seed=seed, trust_remote_code=trust_remote_code, trust_task_code=trust_task_code,
-        image_settings=image_settings, skip_missing=skip_missing, command=shlex.join(["vrbench", *sys.argv[1:]]),
+        limit=limit, batch_size=size, device=device, dtype=dtype, gpu_memory=gpu_memory, data_root=data_root,
+        include_path=include_path, out=out, seed=seed, trust_remote_code=trust_remote_code,
+        trust_task_code=trust_task_code, image_settings=image_settings, skip_missing=skip_missing,
+        command=shlex.join(["vrbench", *sys.argv[1:]]),
     )  # fmt: skip
     failure: PartialFailureError | None = None
     try:

@@ -105,7 +105,7 @@ def _options(
 ) -> ExecutionOptions:
     """Return the options of the execution, with what "auto" means here; all errors are raised together."""
     from vrbench.cli.reproduce_steps import validate_plan
-    from vrbench.core.device import resolve_device
+    from vrbench.core.device import device_kind, resolve_device
     from vrbench.core.errors import raise_errors
     from vrbench.core.io import validate_output
     from vrbench.reproduce.execute import gpu_names
@@ -118,10 +118,13 @@ def _options(
     raise_errors(errors)
     resolved = resolve_device(device)
     gpus: tuple[str, ...] = ()
-    if resolved == "cuda":
+    if device_kind(resolved) == "cuda":
         import torch
 
         gpus = gpu_names(torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+        if ":" in resolved:  # each step sees one GPU, as cuda
+            gpus = (gpus[int(resolved.partition(":")[2])],)
+            resolved = "cuda"
     workers = jobs or max(1, len(gpus) * family_named(plan.family).jobs_per_gpu)
     command = shlex.join(["vrbench", *sys.argv[1:]])
     return ExecutionOptions(resolved, gpus, workers, only, discard, str(data_root or ""), command)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vrbench.checkpoints.lineage import LINEAGE_FILE, read_lineage
-from vrbench.core.device import resolve_device, validate_device
+from vrbench.core.device import device_kind, resolve_device, validate_device
 from vrbench.core.errors import VrbenchError, collect_errors
 from vrbench.data.locate import locate_all, missing_messages
 from vrbench.reproduce.families import Value, family_named
@@ -27,7 +27,8 @@ def validate_plan(plan: Plan, device: str, data_root: str) -> list[str]:
     from vrbench.models.resolve import resolve_checkpoint
 
     errors = validate_device(device)
-    if not errors and any(step.kind == "profile" for step in plan.steps) and resolve_device(device) != "cuda":
+    profiles = any(step.kind == "profile" for step in plan.steps)
+    if not errors and profiles and device_kind(resolve_device(device)) != "cuda":
         errors.append("table profile measures true shapes on a GPU, and there is none; name the other tables")
     base = plan.overrides.get("base", family_named(plan.family).base)
     errors += _recipe_errors(plan, base)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,34 +12,45 @@ from vrbench.core.errors import raise_errors
 if TYPE_CHECKING:
     import torch
 
-DEVICES = ("auto", "cpu", "cuda")
+DEVICES = ("auto", "cpu", "cuda", "cuda:N")
 
 
 def validate_device(name: str) -> list[str]:
     """Return why a device cannot be used here, one message each; empty when it can."""
-    if name not in DEVICES:
+    if name in ("auto", "cpu"):
+        return []
+    number = re.fullmatch(r"cuda(?::(\d+))?", name)
+    if number is None:
         return [f"device {name!r} is unknown; there are {', '.join(DEVICES)}"]
-    if name == "cuda" and not _has_gpu():
-        return ["device is cuda, but torch sees no CUDA GPU here; use --device cpu, or auto"]
+    count = _count_gpus()
+    if not count:
+        return [f"device is {name}, but torch sees no CUDA GPU here; use --device cpu, or auto"]
+    if int(number[1] or 0) >= count:
+        return [f"device is {name}, but torch sees {count} GPU{'s' * (count > 1)} here: cuda:0 to cuda:{count - 1}"]
     return []
 
 
 def resolve_device(name: str) -> str:
-    """Return "cpu" or "cuda"; "auto" is "cuda" when there is a GPU.
+    """Return "cpu", "cuda" or "cuda:N"; "auto" is "cuda" when there is a GPU.
 
     Raises:
-        VrbenchError: no such name, or "cuda" where there is no GPU.
+        VrbenchError: no such name, or no such GPU.
     """
     raise_errors(validate_device(name))
     if name == "auto":
-        return "cuda" if _has_gpu() else "cpu"
+        return "cuda" if _count_gpus() else "cpu"
     return name
 
 
-def _has_gpu() -> bool:
+def device_kind(name: str) -> str:
+    """Return "cpu" or "cuda" of a resolved device: which GPU of a machine computes determines no answer."""
+    return name.partition(":")[0]
+
+
+def _count_gpus() -> int:
     import torch
 
-    return torch.cuda.is_available()
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def device_name(device: torch.device) -> str:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TypedDict, TypeVar
 
 from vrbench.checkpoints import image_settings
-from vrbench.core.device import resolve_device, validate_device
+from vrbench.core.device import device_kind, resolve_device, validate_device
 from vrbench.core.io import validate_output
 
-DTYPES = ("auto", "float32", "bfloat16")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 F = TypeVar("F", bound=Callable[..., object])
 
 
@@ -24,8 +24,9 @@ class RunConfig:
     Attributes:
         limit: maximum number of items per task; None for all.
         batch_size: rows per batch, or "auto" for as many as fit.
-        device: "auto" uses a GPU if there is one.
+        device: "auto" uses a GPU if there is one; "cuda:1" is the second GPU.
         dtype: "auto" is bfloat16 on a GPU and float32 on a CPU.
+        gpu_memory: share of the GPU's memory that may be used, weights included.
         data_root: folder of downloaded data sets; the network is then not used.
         include_path: folder with your own task files.
         out: folder of the runs.
@@ -43,6 +44,7 @@ class RunConfig:
     batch_size: int | str = "auto"
     device: str = "auto"
     dtype: str = "auto"
+    gpu_memory: float = 0.85
     data_root: str | Path | None = None
     include_path: str | Path | None = None
     out: str | Path = "runs"
@@ -62,6 +64,8 @@ class RunConfig:
             yield f"batch size is {self.batch_size!r}; it must be 'auto' or a number of at least 1"
         if self.dtype not in DTYPES:
             yield f"dtype {self.dtype!r} is unknown; there are {', '.join(DTYPES)}"
+        if not isinstance(self.gpu_memory, (int, float)) or not 0 < self.gpu_memory <= 1:
+            yield f"GPU memory is {self.gpu_memory!r}; it is a share above 0 and up to 1, such as 0.5"
         if self.image_settings not in image_settings.CHOICES:
             known = ", ".join(image_settings.CHOICES)
             yield f"image settings {self.image_settings!r} are unknown; there are {known}"
@@ -71,7 +75,7 @@ class RunConfig:
     def resolved(self) -> RunConfig:
         """Return the same options with a real device and dtype in place of "auto"."""
         device = resolve_device(self.device)
-        dtype = {"cuda": "bfloat16"}.get(device, "float32") if self.dtype == "auto" else self.dtype
+        dtype = {"cuda": "bfloat16"}.get(device_kind(device), "float32") if self.dtype == "auto" else self.dtype
         return dataclasses.replace(self, device=device, dtype=dtype)
 
 
@@ -82,6 +86,7 @@ class RunOptions(TypedDict, total=False):
     batch_size: int | str
     device: str
     dtype: str
+    gpu_memory: float
     data_root: str | Path | None
     include_path: str | Path | None
     out: str | Path

@@ -13,6 +13,7 @@ from typing import Any
 from vrbench.checkpoints import image_settings, locate
 from vrbench.checkpoints.checkpoint import Checkpoint
 from vrbench.checkpoints.model_config import read_model_config
+from vrbench.core.device import device_kind
 from vrbench.core.errors import VrbenchError, collect_errors, merge_messages, raise_errors
 from vrbench.core.io import digest_of
 from vrbench.core.provenance import answer_packages, package_version
@@ -93,10 +94,10 @@ class RunPlan:
             seed=config.seed,
             dtype=config.dtype,
             batch_size=str(config.batch_size),
-            device=config.device,
+            device=device_kind(config.device),
             data_root=str(config.data_root or ""),
             include_path=str(config.include_path or ""),
-            environment={"device": config.device, **answer_packages(checkpoint.has_adapter)},
+            environment={"device": device_kind(config.device), **answer_packages(checkpoint.has_adapter)},
             image_settings=config.image_settings,
         )
 

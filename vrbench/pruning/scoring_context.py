@@ -47,7 +47,7 @@ class ScoringContext:
 
     @cached_property
     def device(self) -> str:
-        """Either "cpu" or "cuda"."""
+        """A resolved name, such as "cpu" or "cuda"."""
         return resolve_device(self.device_name)
 
     @cached_property

@@ -56,9 +56,10 @@ def _process_device(name: str) -> torch.device:
     """Return the device of this process, which under `accelerate launch` has a GPU of its own."""
     import torch
 
-    if resolve_device(name) == "cpu":
-        return torch.device("cpu")
-    gpu = int(os.environ.get("LOCAL_RANK", "0"))
+    device = torch.device(resolve_device(name))
+    if device.type == "cpu":
+        return device
+    gpu = int(os.environ.get("LOCAL_RANK", device.index or 0))
     torch.cuda.set_device(gpu)
     return torch.device("cuda", gpu)
 
