@@ -65,9 +65,9 @@ def test_another_prompt_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_another_stop_rule_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    from vrbench.models import decoding
+    from vrbench.models import generation
 
-    monkeypatch.setattr(decoding, "decode_answer", lambda vlm, tokens, limit: vlm.tokenizer.decode(tokens))
+    monkeypatch.setattr(generation, "decode_answer", lambda vlm, tokens, limit: vlm.tokenizer.decode(tokens))
     assert "decoding gives something else than in version" in told("decoding")
 
 

@@ -310,9 +310,9 @@ class TestSeveral:
     ) -> None:
         from vrbench.models.llava_model import LlavaModel
 
-        seen, encode = [], LlavaModel.encode_images
+        seen, encode = [], LlavaModel.encode_pixels
         monkeypatch.setattr(
-            LlavaModel, "encode_images", lambda self, images: seen.append(len(images)) or encode(self, images)
+            LlavaModel, "encode_pixels", lambda self, pixels: seen.append(len(pixels)) or encode(self, pixels)
         )
         other = save_llava(tmp_path / "other", seed=0)
         weights = other / "config.json"  # another checkpoint with the same tower
@@ -386,14 +386,14 @@ class TestFaults:
     ) -> None:
         from vrbench.models.llava_model import LlavaModel
 
-        encode = LlavaModel.encode_images
-        monkeypatch.setattr(LlavaModel, "encode_images", lambda *_: 1 / 0)
+        encode = LlavaModel.encode_pixels
+        monkeypatch.setattr(LlavaModel, "encode_pixels", lambda *_: 1 / 0)
         record = measure(tiny_llava, root, tmp_path, "mme,piqa", limit=2)
         assert record.status == "error"
         assert [r.status for r in record.results] == ["error", "ok"]
         assert record.results[0].error == "ZeroDivisionError: division by zero"
         assert only_run(tmp_path).samples.keys() == {"piqa"}
-        monkeypatch.setattr(LlavaModel, "encode_images", encode)
+        monkeypatch.setattr(LlavaModel, "encode_pixels", encode)
         mended = measure(tiny_llava, root, tmp_path, "mme,piqa", limit=2)  # a run with an error is not taken for whole
         assert mended.status == "ok"
         assert mended.results[1].asked == 0

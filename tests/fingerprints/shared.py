@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -135,14 +135,14 @@ def context() -> Any:
     ]
     seen: list[Any] = []
 
-    def answers(way: Any, batch: Sequence[Any]) -> dict[str, Any]:
-        seen.extend(crc32(repr(row.tokens).encode()) for row in batch)
-        return {way._keys[n]: (0.0, True) for row in batch for n in row.paths}
+    def answers(backend: Any, _: Any) -> Iterator[dict[str, Any]]:
+        seen.extend(crc32(repr(list(tokens)).encode()) for _, tokens in backend._left.values())
+        yield dict.fromkeys(backend._left, (0.0, True))
 
     with (
         tempfile.TemporaryDirectory() as folder,
         AnswerStore(Path(folder) / "a.sqlite", "c") as store,
-        patch("vrbench.evaluation.backends.PrefixSharedBatches.answer", answers),
+        patch("vrbench.evaluation.backends.PackedBackend.answers", answers),
     ):
         said = InferenceEngine(model, store, show_progress=False).answer(asked)
     return [seen, [str(answer) for answer in said]]

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from transformers.cache_utils import DynamicCache
 
 from vrbench.core.errors import VrbenchError
-from vrbench.models.decoding import StopCriteria, _unpack_cache, argmax_token, is_finished
+from vrbench.models.decoding import StopCriteria, argmax_token, is_finished
 
 END = "</s>"
 HALF = ("\N{REPLACEMENT CHARACTER}", "\N{REPLACEMENT CHARACTER}")
@@ -68,18 +67,3 @@ def test_the_likeliest_token_is_chosen_and_nan_refused() -> None:
     scores[0, 2] = float("nan")
     with pytest.raises(VrbenchError, match="NaN"):
         argmax_token(scores)
-
-
-def test_each_prompt_gets_the_cache_of_its_own_path() -> None:
-    """Paths 0-2 and 1 of the first row and 0-1 of the second; the shorter ones are padded on the left."""
-    cache = DynamicCache()
-    layers = [torch.randn(2, 2, 1, 3, 4, generator=torch.manual_seed(n)) for n in range(2)]
-    for number, (keys, values) in enumerate(layers):
-        cache.update(keys, values, number)
-    paths = [(0, [0, 2]), (0, [1]), (1, [0, 1])]
-    own, mask = _unpack_cache(cache, paths)
-    assert mask.tolist() == [[1, 1], [0, 1], [1, 1]]
-    for layer, (keys, values) in zip(own.layers, layers, strict=True):
-        for prompt, (row, path) in enumerate(paths):
-            assert torch.equal(layer.keys[prompt, :, -len(path) :], keys[row][:, path])
-            assert torch.equal(layer.values[prompt, :, -len(path) :], values[row][:, path])

@@ -128,7 +128,7 @@ def test_batches_are_halved_until_they_fit(vlm: HFModel, store: AnswerStore, mon
 
 
 def test_a_long_prompt_is_cut_off_in_front(vlm: HFModel, store: AnswerStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vlm.text_config, "max_position_embeddings", 40)
+    monkeypatch.setitem(vars(vlm), "context_length", 40)
     long, short = (
         GenerationRequest("x" * 200 + "What is it?", (), 6, ()),
         GenerationRequest("x" * 23 + "What is it?", (), 6, ()),

@@ -11,9 +11,12 @@ from PIL import Image
 
 from tests.tiny import SIDE, llava, tokenizer
 from vrbench.core.errors import VrbenchError
-from vrbench.models.decoding import StopCriteria, decode_answer, generate_packed
+from vrbench.models.decoding import StopCriteria, decode_answer
+from vrbench.models.generation import AnswerGenerator
 from vrbench.models.llava_model import LlavaModel
-from vrbench.models.packing import pack
+from vrbench.models.memory_budget import MemoryBudget
+from vrbench.models.packed_inference import LogLikelihoods
+from vrbench.models.packing import PackedSequence, pack
 
 
 def picture(seed: int, size: tuple[int, int] = (40, 24)) -> Image.Image:
@@ -34,6 +37,13 @@ def processor(vlm: LlavaModel) -> Any:
     return LlavaProcessor(
         vlm.image_processor, vlm.tokenizer, patch_size=SIDE // 2, vision_feature_select_strategy="full"
     )
+
+
+def generate(
+    vlm: LlavaModel, rows: list[PackedSequence], stops: dict[int, StopCriteria], images: Any = None, slots: int = 9
+) -> dict[int, str]:
+    generator = AnswerGenerator(vlm, rows, stops, MemoryBudget(slots, 1024, 2048), lambda _: images or {})
+    return {number: answer for done in generator for number, answer in done.items()}
 
 
 def test_features_are_those_of_transformers(vlm: LlavaModel) -> None:
@@ -110,19 +120,16 @@ def test_greedy_answers_are_those_of_transformers(vlm: LlavaModel, at_once: int)
     shown = dict(enumerate(vlm.project(vlm.encode_images([picture(3), picture(4)]))))
     rows = pack([vlm.encode(prompt, [number // 4]) for number, prompt in enumerate(prompts)])
     assert len(rows) < len(prompts)  # something is shared, or this tests nothing
-    ours: dict[int, str] = {}
-    for start in range(0, len(rows), at_once):
-        part = rows[start : start + at_once]
-        ours |= generate_packed(vlm, part, {n: StopCriteria(12) for row in part for n in row.paths}, shown)
+    ours = generate(vlm, rows, dict.fromkeys(range(8), StopCriteria(12)), shown, slots=at_once)
     assert [ours[number] for number in range(len(prompts))] == theirs
     assert len(set(theirs)) > 4
 
 
 def test_an_answer_ends_before_its_stop_text(vlm: LlavaModel) -> None:
     rows = pack([vlm.encode(vlm.prompt("Tell me a story."))])
-    whole = generate_packed(vlm, rows, {0: StopCriteria(24)}, {})[0]
+    whole = generate(vlm, rows, {0: StopCriteria(24)})[0]
     stop = whole[5:7]
-    cut = generate_packed(vlm, rows, {0: StopCriteria(24, (stop, "never said"))}, {})[0]
+    cut = generate(vlm, rows, {0: StopCriteria(24, (stop, "never said"))})[0]
     assert cut == whole.split(stop)[0]
     assert len(cut) < len(whole)
 
@@ -139,7 +146,7 @@ def test_loglikelihoods_are_those_of_each_sequence_alone(vlm: LlavaModel) -> Non
     encode = vlm.tokenizer.encode
     pairs = [(encode(c), encode(o)) for c in ("Question: which is it?", "Why") for o in (" a", " no", " never mind")]
     rows = pack([(context + option)[:-1] for context, option in pairs])
-    ours = vlm.loglikelihood(rows, {n: option for n, (_, option) in enumerate(pairs)}, {})
+    ours = LogLikelihoods(vlm, rows, {n: option for n, (_, option) in enumerate(pairs)}, {}).result()
     for number, (context, option) in enumerate(pairs):
         with torch.inference_mode():
             logits = vlm.model(input_ids=torch.tensor([context + option])).logits[0, :-1].log_softmax(-1)
@@ -152,7 +159,8 @@ def test_greedy_continuations_are_known_as_such(vlm: LlavaModel) -> None:
     context = vlm.encode("Once upon a time")
     said = vlm.model.generate(torch.tensor([context]), do_sample=False, max_new_tokens=3)[0, len(context) :].tolist()
     other = [*said[:2], (said[2] + 1) % 200]
-    found = vlm.loglikelihood(pack([[*context, *o][:-1] for o in (said, other)]), {0: said, 1: other}, {})
+    rows = pack([[*context, *o][:-1] for o in (said, other)])
+    found = LogLikelihoods(vlm, rows, {0: said, 1: other}, {}).result()
     assert (found[0][1], found[1][1]) == (True, False)
 
 

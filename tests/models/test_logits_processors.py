@@ -11,10 +11,13 @@ from transformers import GenerationConfig
 
 from tests import tiny_families
 from tests.tiny import SIDE, llava, tokenizer
-from vrbench.models.decoding import StopCriteria, _TokenChoice, generate_packed, needs_logits_processors
+from vrbench.models.decoding import StopCriteria, TokenChoice, needs_logits_processors
+from vrbench.models.generation import AnswerGenerator
 from vrbench.models.hf_model import HFModel
 from vrbench.models.llava_model import LlavaModel
 from vrbench.models.load import load_vlm
+from vrbench.models.memory_budget import MemoryBudget
+from vrbench.models.packed_inference import LogLikelihoods
 from vrbench.models.packing import pack
 from vrbench.models.resolve import resolve_checkpoint
 
@@ -94,7 +97,9 @@ def asked_packed(vlm: LlavaModel) -> tuple[list[str], list[str]]:
               for n, p in enumerate(prompts[:3])]  # fmt: skip
     theirs.append(alone(vlm, vlm.tokenizer(prompts[3], return_tensors="pt", return_token_type_ids=False), limits[3]))
     rows = pack([vlm.encode(prompt, [0] if n < 3 else []) for n, prompt in enumerate(prompts)])
-    ours = generate_packed(vlm, rows, limits, {0: vlm.project(vlm.encode_images([noise(1)]))[0]})
+    images = {0: vlm.project(vlm.encode_images([noise(1)]))[0]}
+    generator = AnswerGenerator(vlm, rows, limits, MemoryBudget.of(vlm), lambda _: images)
+    ours = {n: answer for done in generator for n, answer in done.items()}
     return [ours[n] for n in range(4)], theirs
 
 
@@ -132,7 +137,7 @@ def test_answers_in_a_batch_are_those_of_generate_to_each_prompt(
 def test_log_likelihoods_know_nothing_of_them(packed: LlavaModel) -> None:
     def likely(settings: dict[str, Any]) -> Any:
         rows = pack([[*packed.encode("Which is it?"), 65, 66]])
-        return with_settings(packed, settings).loglikelihood(rows, {0: [65, 66, 67]}, {})
+        return LogLikelihoods(with_settings(packed, settings), rows, {0: [65, 66, 67]}, {}).result()
 
     assert likely(SETTINGS["suppress_tokens"] | SETTINGS["repetition_penalty"]) == likely({})
 
@@ -147,5 +152,5 @@ def test_a_model_keeps_its_own_generation_config(plain: HFModel) -> None:
 def test_sampling_needs_no_processors_and_images_are_placeholders_in_prompts(packed: LlavaModel) -> None:
     assert not needs_logits_processors(with_settings(packed, SETTINGS["sampling"]))
     vlm = with_settings(packed, {"repetition_penalty": 1.3})
-    choice = _TokenChoice(vlm, {4: [-2, -1, 0, 1, 65]}, {4: StopCriteria(3)})
+    choice = TokenChoice(vlm, {4: [-2, -1, 0, 1, 65]}, {4: StopCriteria(3)})
     assert choice._prompts == {4: [packed.image_token, packed.image_token, 0, 1, 65]}

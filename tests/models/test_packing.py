@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vrbench.models.packing import MAX_ROW_TOKENS, one_row_per_sequence, pack
+from vrbench.models import packing
+from vrbench.models.packing import MAX_ROW_TOKENS, PackedSequence, one_row_per_sequence, pack, pack_with_prefixes
 
 # Few tokens and common beginnings, so that sequences do share something.
 BEGINNINGS = [[1] * 20, [1] * 10 + [2] * 10, [3] * 9, []]
@@ -26,7 +28,6 @@ def test_each_sequence_is_a_path_from_a_root(drawn: list[tuple[list[int], list[i
         assert len(row) <= room or len(row.paths) == 1 or len(set(map(tuple, row.paths.values()))) == 1
         for number, path in row.paths.items():
             assert [row.tokens[i] for i in path] == sequences[number]
-            assert [row.parents[i] for i in path] == [-1, *path[:-1]]
             assert [row.depths[i] for i in path] == list(range(len(path)))
 
 
@@ -58,3 +59,41 @@ def test_rows_apart_are_one_chain_for_each_distinct_sequence(drawn: list[tuple[l
         for number, path in row.paths.items():
             assert [row.tokens[i] for i in path] == row.tokens == sequences[number]
             assert row.depths == list(range(len(row)))
+
+
+def check(rows: list[PackedSequence], sequences: list[list[int]]) -> None:
+    """Each sequence is a prefix and a path, and each token sees the tokens of its own path alone."""
+    assert sorted(number for row in rows for number in row.paths) == list(range(len(sequences)))
+    for row in rows:
+        for number, path in row.paths.items():
+            assert [*row.prefix, *(row.tokens[i] for i in path)] == sequences[number]
+            for place, token in enumerate(path):
+                assert {i for i in range(token + 1) if token < row.ends[i]} == set(path[: place + 1])
+
+
+@settings(max_examples=100, deadline=None)
+@given(SEQUENCES, st.sampled_from([2, 8, 64]), st.sampled_from([8, 256]), st.integers(1, 5))
+def test_prefixes_and_rows_hold_each_sequence(
+    drawn: list[tuple[list[int], list[int]]], shortest: int, room: int, size: int
+) -> None:
+    sequences = [beginning + rest for beginning, rest in drawn]
+    own = [max(1, len(rest) // 2) for _, rest in drawn]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "MIN_PREFIX", shortest)
+        patch.setattr(packing, "PREFIXED_ROW_TOKENS", room)
+        rows = pack_with_prefixes(sequences, own)
+    check(rows, sequences)
+    assert all(len(path) >= own[number] for row in rows for number, path in row.paths.items())
+    parts = [part for row in rows for part in row.split(size)]
+    check(parts, sequences)
+    assert all(len(part.paths) <= size for part in parts)
+
+
+def test_the_prefix_that_saves_most_is_chosen() -> None:
+    header = list(range(1000, 1200))
+    questions = [[*header, *range(n, n + 100)] for n in (0, 200, 400)]
+    sequences = [[*question, option] for question in questions for option in (1, 2)]
+    assert {len(row.prefix) for row in pack_with_prefixes(sequences, [1] * 6)} == {200}
+    two = [[*range(n, n + 300), option] for n in (0, 400) for option in range(9)]
+    assert {row.prefix for row in pack_with_prefixes(two, [1] * 18)} == {tuple(range(300)), tuple(range(400, 700))}
+    assert not any(row.prefix for row in pack_with_prefixes([[*range(50), n] for n in range(3)], [1] * 3))

@@ -15,8 +15,9 @@ from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.engine import InferenceEngine
 from vrbench.evaluation.requests import GenerationRequest, LogLikelihoodRequest, RequestImage
 from vrbench.models.hf_model import PaddedLlava
-from vrbench.models.llava_model import PREFIX_SHARING_DECODERS, LlavaModel, allows_prefix_sharing
+from vrbench.models.llava_model import LlavaModel
 from vrbench.models.load import load_llava, load_vlm
+from vrbench.models.packed_inference import PREFIX_SHARING_DECODERS, allows_prefix_sharing
 from vrbench.models.packing import pack
 from vrbench.models.resolve import resolve_checkpoint
 
@@ -46,6 +47,8 @@ def on(kind: str, **settings: Any) -> Any:
 
     words = tokenizer()
     config = llava(depth=1).config
+    if kind == "qwen2_5_vl_text":
+        settings |= {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}}
     usual = {"head_dim": 16} if kind not in ("phi", "phi3", "stablelm", "bloom") else {}
     config.text_config = AutoConfig.for_model(
         kind, vocab_size=len(words), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vrbench.core.device import device_name, is_out_of_memory
@@ -13,7 +12,7 @@ from vrbench.core.provenance import answer_packages, own_commit
 from vrbench.core.schemas import AnswerProvenance
 from vrbench.core.version import __version__
 from vrbench.evaluation.answer_store import AnswerStore
-from vrbench.evaluation.backends import Backend, VisionFeatureCache, backend_of
+from vrbench.evaluation.backends import Backend, VisionFeatureCache, backends_of
 from vrbench.evaluation.requests import (
     GenerationRequest,
     LogLikelihoodRequest,
@@ -21,16 +20,10 @@ from vrbench.evaluation.requests import (
     answer_conditions,
     truncate_request,
 )
+from vrbench.models.memory_budget import GPU_MEMORY, MemoryBudget
 
 if TYPE_CHECKING:
     from vrbench.models.base_vlm import BaseVLM
-
-CPU_TOKENS = 1024
-"""Padded tokens in one pass on a CPU; more are not faster there, and an interruption would lose more."""
-
-MEMORY_SHARE = 0.5
-"""Share of a GPU's free memory that a batch is planned to take; it is halved whenever that was too much."""
-
 
 class InferenceEngine:
     """Answers requests for one loaded checkpoint.
@@ -48,20 +41,21 @@ class InferenceEngine:
         batch_size: int | str = "auto",
         features: VisionFeatureCache | None = None,
         show_progress: bool = True,
+        gpu_memory: float = GPU_MEMORY,
     ) -> None:
         """Make an engine.
 
         Args:
-            batch_size: rows in one pass, or "auto" for as many as fit. With padded batches a row is one prompt; with
-                shared prefixes it is a prompt with all continuations, or an image with all questions, that share it.
+            batch_size: rows in one pass and answers in progress, or "auto" for as many as fit. A row is one prompt, or
+                with shared prefixes a prompt with continuations, or an image with questions, that share it.
             features: shared by the checkpoints of a run.
+            gpu_memory: share of the GPU's memory that may be used, weights included.
         """
         self.vlm = vlm
         self.store = store
         self.computed = self.reused = 0
         self.truncated: Counter[Hashable] = Counter()
-        self._batch_size = batch_size
-        self._token_budget = _token_budget(vlm)
+        self._budget = MemoryBudget.of(vlm, batch_size if isinstance(batch_size, int) else None, gpu_memory)
         self._features = VisionFeatureCache() if features is None else features
         self._show_progress = show_progress
         self._conditions = answer_conditions(vlm)
@@ -101,16 +95,16 @@ class InferenceEngine:
         with tqdm(total=progress.total, initial=progress.done, **settings) as bar:
             for kind in (LogLikelihoodRequest, GenerationRequest):
                 of_kind = {key: request for key, request in missing.items() if isinstance(request, kind)}
-                backend = backend_of(self.vlm, of_kind, self._features)
-                known.update(backend.unanswered)
-                bar.update(progress.answered(backend.unanswered))
-                for responses in self._compute(backend):
-                    refuse_nan(any(isinstance(r, tuple) and not math.isfinite(r[0]) for r in responses.values()))
-                    self.computed += len(responses)
-                    self.store.put(responses, self._environment)
-                    self._computed_keys.update(responses)
-                    known.update(responses)
-                    bar.update(progress.answered(responses))
+                for backend in backends_of(self.vlm, of_kind, self._features):
+                    known.update(backend.unanswered)
+                    bar.update(progress.answered(backend.unanswered))
+                    for responses in self._compute(backend):
+                        refuse_nan(any(isinstance(r, tuple) and not math.isfinite(r[0]) for r in responses.values()))
+                        self.computed += len(responses)
+                        self.store.put(responses, self._environment)
+                        self._computed_keys.update(responses)
+                        known.update(responses)
+                        bar.update(progress.answered(responses))
         # JSON has no tuples: a stored log-likelihood is a list.
         return [tuple(known[key]) if isinstance(known[key], list) else known[key] for key in keys]
 
@@ -129,36 +123,19 @@ class InferenceEngine:
         self.truncated.update([request.item] * is_truncated)
         return fitting
 
-    def _compute(self, backend: Backend) -> Iterator[Any]:
-        """Yield responses batch by batch, the longest first, so that memory runs out at the start or not at all."""
-        for group in backend.groups():
-            while group:
-                batch = group[: self._batch_length(backend, group)]
-                try:
-                    responses = backend.answer(batch)
-                except (MemoryError, RuntimeError) as error:
-                    if not is_out_of_memory(error) or len(batch) == 1:
-                        raise
-                    self._halve(backend, batch)
-                    continue
-                group = group[len(batch) :]
-                yield responses
+    def _compute(self, backend: Backend) -> Iterator[Mapping[str, Any]]:
+        """Yield responses as they are computed; where memory runs out, go on with half of it."""
+        while True:
+            try:
+                yield from backend.answers(self._budget)
+                return
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error) or not self._budget.shrink():
+                    raise
+            if self.vlm.device.type == "cuda":
+                import torch
 
-    def _batch_length(self, backend: Backend, group: Sequence[Any]) -> int:
-        """Return the size of the next batch of a group."""
-        if isinstance(self._batch_size, int):
-            return self._batch_size
-        held = itertools.accumulate(backend.tokens_held(group))
-        return max(1, sum(1 for _ in itertools.takewhile(lambda tokens: tokens <= self._token_budget, held)))
-
-    def _halve(self, backend: Backend, batch: Sequence[Any]) -> None:
-        if isinstance(self._batch_size, int):
-            self._batch_size = len(batch) // 2
-        self._token_budget = sum(backend.tokens_held(batch)) // 2
-        if self.vlm.device.type == "cuda":
-            import torch
-
-            torch.cuda.empty_cache()
+                torch.cuda.empty_cache()
 
 
 class _ItemProgress:
@@ -180,20 +157,3 @@ class _ItemProgress:
             self._left[item] -= 1
             done += self._left[item] == 0
         return done
-
-
-def _token_budget(vlm: BaseVLM) -> int:
-    """Return how many padded tokens should fit in one pass together with the weights: activations grow with them."""
-    if vlm.device.type != "cuda":
-        return CPU_TOKENS
-    import torch
-
-    config = vlm.text_config
-    free, _ = torch.cuda.mem_get_info(vlm.device)
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    kept = 2 * config.num_hidden_layers * heads * width  # keys and values
-    passing = 8 * config.hidden_size + 4 * config.intermediate_size
-    attention = 1024  # the mask, once for all heads, for each token of a long row
-    per_token = (kept + passing + attention) * vlm.dtype.itemsize
-    return max(CPU_TOKENS, int(MEMORY_SHARE * free) // per_token)

@@ -101,7 +101,7 @@ def run_all(
     from vrbench.evaluation.backends import VisionFeatureCache
 
     run_plan = plan(checkpoint_names(ckpts, baseline), tasks, replace(options or RunConfig(), **changes))
-    features = VisionFeatureCache()
+    features = VisionFeatureCache(shared=len(run_plan.checkpoints) > 1)
     runs: list[Run] = []
     failed: list[Failure] = []
     for checkpoint in run_plan.checkpoints:
@@ -134,7 +134,9 @@ def _evaluate_checkpoint(run_plan: RunPlan, checkpoint: Checkpoint, features: Vi
     results: list[TaskResult] = []
     samples: dict[str, tuple[Sample, ...]] = {}
     with AnswerStore(run_plan.store_file(checkpoint), checkpoint.digest) as store:
-        engine = InferenceEngine(vlm, store, config.batch_size, features, config.show_progress)
+        engine = InferenceEngine(
+            vlm, store, config.batch_size, features, config.show_progress, gpu_memory=config.gpu_memory
+        )
         for task in run_plan.tasks:
             result, of_task = _run_task(task, engine, config, checkpoint)
             results.append(result)

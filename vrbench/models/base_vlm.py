@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
 from vrbench.checkpoints.families import PromptFormat
-from vrbench.models import components, context_length
+from vrbench.models import components, context_length, packed_inference
+from vrbench.models.kv_cache import Sink
+from vrbench.models.packing import PackedSequence
 
 
 class BaseVLM:
     """A model with its tokenizer and image processor; `LlavaModel` and `HFModel` answer with it.
 
     Attributes:
-        shares_prefixes: whether requests are answered in rows that share prefixes (`LlavaModel`).
         model, tokenizer, image_processor: from transformers; the image processor is a PIL one on every machine.
         family: model family, such as "llava".
         prompt_format: how it is prompted, and where its answers end.
@@ -25,8 +26,6 @@ class BaseVLM:
         code: versions of the code that makes its weights and answers, as `code_versions` of its checkpoint has them.
         has_adapter: whether PEFT was used to make its weights.
     """
-
-    shares_prefixes: ClassVar[bool] = False
 
     def __init__(
         self, model: Any, tokenizer: Any, image_processor: Any, family: str, prompt_format: PromptFormat
@@ -43,6 +42,23 @@ class BaseVLM:
         self.has_adapter = False
         self._token_texts: dict[int, str] = {}
 
+    @cached_property
+    def shares_prefixes(self) -> bool:
+        """Whether the decoder allows packed rows; see `packed_inference.allows_prefix_sharing`."""
+        longest = max(self.context_length, self.full_context)
+        is_causal = not self.prompt_format.prefix_lm
+        return is_causal and packed_inference.allows_prefix_sharing(self.text_config, longest)
+
+    @property
+    def image_tokens(self) -> int:
+        """Tokens of an image in a packed row; 0 where rows hold no images."""
+        return 0
+
+    @property
+    def image_token(self) -> int:
+        """Id of the placeholder in a prompt for each of these tokens."""
+        raise NotImplementedError
+
     @property
     def language_model(self) -> Any:
         """The decoder without its head."""
@@ -52,6 +68,11 @@ class BaseVLM:
     def decoder_layers(self) -> torch.nn.ModuleList:
         """The decoder's layers: the module list itself."""
         return components.decoder_layers(self.model)
+
+    @property
+    def head(self) -> Any:
+        """The linear from hidden states to logits."""
+        return self.model.get_output_embeddings()
 
     @property
     def projector(self) -> torch.nn.Module:
@@ -116,6 +137,13 @@ class BaseVLM:
         """Tokens that end an answer: those of the generation config, and the tokenizer's end of text."""
         stated = self.model.generation_config.eos_token_id
         return frozenset({self.eos_token_id, *([stated] if isinstance(stated, int) else stated or ())})
+
+    @torch.inference_mode()
+    def hidden_states(
+        self, rows: Sequence[PackedSequence], images: Mapping[int, torch.Tensor], sink: Sink | None = None
+    ) -> torch.Tensor:
+        """Return the last hidden states of packed rows without gradients; see `packed_inference.hidden_states`."""
+        return packed_inference.hidden_states(self, rows, images, sink)
 
     def prompt(self, text: str, n_images: int = 0) -> str:
         """Return the whole prompt of one question about some images."""

@@ -1,4 +1,4 @@
-"""Greedy decoding: of packed prompts, where an answer ends, and generation settings that change the next token.
+"""Greedy decoding: the choice of a token, where an answer ends, and generation settings that change the next token.
 
 A generation config may ask for more than the likeliest token at each step: a repetition penalty, suppressed tokens, a
 minimum length. transformers' own logits processors do that here as in its `generate`, one list per answer, over the
@@ -15,14 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import GenerationConfig, LogitsProcessorList
-from transformers.cache_utils import DynamicCache
 
 from vrbench.core.errors import VrbenchError
-from vrbench.models.packing import PackedSequence
 
 if TYPE_CHECKING:
     from vrbench.models.base_vlm import BaseVLM
-    from vrbench.models.llava_model import LlavaModel
 
 TOKEN_SETTINGS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "transformers_version")
 """Settings of a generation config that name tokens and do not change scores."""
@@ -41,64 +38,24 @@ class StopCriteria:
     until: tuple[str, ...] = ()
 
 
-@torch.inference_mode()
-def generate_packed(
-    vlm: LlavaModel,
-    rows: Sequence[PackedSequence],
-    stops: Mapping[int, StopCriteria],
-    images: Mapping[int, torch.Tensor],
-) -> dict[int, str]:
-    """Decode greedily; what the generation config asks for beyond that is applied as `generate` does it.
+class TokenChoice:
+    """Chooses the next token of each answer: the likeliest, after the logits processors of the generation config.
 
-    Args:
-        rows: packed prompts, as `packing.pack` returns them.
-        stops: sequence number -> when its answer ends.
-        images: slot -> projected features, as `LlavaModel.hidden_states` takes them.
-
-    Returns:
-        sequence number -> the answer, without special tokens, cut before the first `until`.
+    Attributes:
+        needs_processors: whether the generation config asks for more than the likeliest token.
     """
-    prompts = [(row, number, path) for row, packed in enumerate(rows) for number, path in packed.paths.items()]
-    cache = DynamicCache()
-    states = vlm.hidden_states(rows, images, cache)
-    last = states[[row for row, _, _ in prompts], [path[-1] for _, _, path in prompts]]
-    cache, mask = _unpack_cache(cache, [(row, path) for row, _, path in prompts])
-    positions = torch.tensor([len(path) for _, _, path in prompts], device=vlm.device)
-    active = [number for _, number, _ in prompts]
-    generated: dict[int, list[int]] = {number: [] for number in active}
-    choose = _TokenChoice(vlm, {number: [rows[row].tokens[i] for i in path] for row, number, path in prompts}, stops)
-    while True:
-        tokens = choose(vlm.model.lm_head(last), active, generated)
-        for number, token in zip(active, tokens.tolist(), strict=True):
-            generated[number].append(token)
-        unfinished = [i for i, number in enumerate(active) if not is_finished(vlm, generated[number], stops[number])]
-        if not unfinished:
-            return {number: decode_answer(vlm, tokens, stops[number]) for number, tokens in generated.items()}
-        if len(unfinished) < len(active):
-            keep = torch.tensor(unfinished, device=vlm.device)
-            cache.batch_select_indices(keep)
-            tokens, mask, positions = tokens[keep], mask[keep], positions[keep]
-            active = [active[i] for i in unfinished]
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        outputs = vlm.language_model(
-            inputs_embeds=vlm.model.get_input_embeddings()(tokens)[:, None],
-            attention_mask=mask,
-            position_ids=positions[:, None],
-            past_key_values=cache,
-            use_cache=True,
-        )
-        last, positions = outputs.last_hidden_state[:, -1], positions + 1
 
+    def __init__(self, vlm: BaseVLM, prompts: Mapping[int, Sequence[int]], stops: Mapping[int, StopCriteria]) -> None:
+        """Make the processors of each answer.
 
-class _TokenChoice:
-    """Chooses the next token of each answer: the likeliest, after the logits processors of the generation config."""
-
-    def __init__(
-        self, vlm: LlavaModel, prompts: Mapping[int, Sequence[int]], stops: Mapping[int, StopCriteria]
-    ) -> None:
+        Args:
+            prompts: sequence number -> token ids, negative for tokens of images.
+            stops: sequence number -> when its answer ends.
+        """
+        self.needs_processors = needs_logits_processors(vlm)
         self._prompts: dict[int, list[int]] = {}
         self._processors: dict[int, LogitsProcessorList] = {}
-        if needs_logits_processors(vlm):
+        if self.needs_processors:
             self._prompts = {n: [vlm.image_token if i < 0 else i for i in ids] for n, ids in prompts.items()}
             self._processors = {
                 n: logits_processors(vlm, ids, stops[n].max_new_tokens) for n, ids in self._prompts.items()
@@ -109,29 +66,12 @@ class _TokenChoice:
     ) -> torch.Tensor:
         """Return tokens [answers] from logits [answers, vocabulary], given what was generated so far."""
         if not self._processors:
-            return argmax_token(logits)
+            return argmax_or_nan(logits)
         chosen = []
         for number, row in zip(active, logits, strict=True):
-            ids = torch.tensor([[*self._prompts[number], *generated[number]]], device=row.device)
+            ids = torch.tensor([[*self._prompts[number], *generated.get(number, ())]], device=row.device)
             chosen.append(argmax_token(self._processors[number](ids, row[None].float())[0]))
         return torch.stack(chosen)
-
-
-def _unpack_cache(
-    cache: DynamicCache, prompts: Sequence[tuple[int, Sequence[int]]]
-) -> tuple[DynamicCache, torch.Tensor]:
-    """Return keys and values of each prompt's own path, padded on the left, and the mask of what is not padding."""
-    longest = max(len(path) for _, path in prompts)
-    device = cache.layers[0].keys.device
-    row = torch.tensor([row for row, _ in prompts], device=device)[:, None]
-    place = torch.tensor([[0] * (longest - len(path)) + list(path) for _, path in prompts], device=device)
-    mask = torch.tensor([[0] * (longest - len(path)) + [1] * len(path) for _, path in prompts], device=device)
-    own = DynamicCache()
-    for number, layer in enumerate(cache.layers):
-        # [rows, heads, tokens, width] -> [prompts, longest, heads, width] -> [prompts, heads, longest, width]
-        keys, values = (kept[row, :, place].transpose(1, 2) for kept in (layer.keys, layer.values))
-        own.update(keys, values, number)
-    return own, mask
 
 
 def is_finished(vlm: BaseVLM, tokens: list[int], stop: StopCriteria) -> bool:
@@ -190,6 +130,12 @@ def logits_processors(vlm: BaseVLM, prompt: Sequence[int], max_new_tokens: int) 
         device=str(vlm.device),
         model_kwargs={},
     )
+
+
+def argmax_or_nan(scores: torch.Tensor) -> torch.Tensor:
+    """Return the tokens with the largest scores [answers, vocabulary], -1 where scores are NaN, without waiting."""
+    best = scores.argmax(-1)  # which takes NaN for the largest
+    return best.masked_fill(scores.gather(-1, best[:, None])[:, 0].isnan(), -1)
 
 
 def argmax_token(scores: torch.Tensor) -> torch.Tensor:

@@ -156,24 +156,25 @@ class HFModel(BaseVLM):
 
 
 class PaddedLlava(HFModel):
-    """A LLaVA whose decoder does not allow shared prefixes; its prompts are those of a `LlavaModel`.
-
-    Attributes:
-        image_tokens: tokens of an image in a prompt.
-    """
+    """A LLaVA whose decoder does not allow shared prefixes; its prompts are those of a `LlavaModel`."""
 
     def __init__(self, llava: LlavaModel) -> None:
         from transformers import LlavaProcessor
 
-        self.image_tokens = llava.image_tokens
         # LlavaProcessor computes an image's tokens from its pixels and patches; here the vision tower has counted them.
         processor = LlavaProcessor(
             llava.image_processor, llava.tokenizer, patch_size=1 << 30, vision_feature_select_strategy="full",
-            num_additional_image_tokens=self.image_tokens,
+            num_additional_image_tokens=llava.image_tokens,
         )  # fmt: skip
         build = partial(_build_with_tokenizer, llava.prompt_format.build)
         prompt_format = replace(llava.prompt_format, build=build, add_special_tokens=True)
         super().__init__(llava.model, llava.tokenizer, processor, llava.family, prompt_format)
+        self._tokens_of_an_image = llava.image_tokens
+
+    @property
+    def image_tokens(self) -> int:
+        """Tokens of an image in a prompt."""
+        return self._tokens_of_an_image
 
 
 def _build_with_tokenizer(build: BuildPrompt, processor: Any, turns: Sequence[Turn], answered: bool) -> str:

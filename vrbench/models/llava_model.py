@@ -9,55 +9,22 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from vrbench.checkpoints.families import FAMILIES, PromptFormat
 from vrbench.checkpoints.prompts import IMAGE
 from vrbench.core.errors import VrbenchError
+from vrbench.models import packed_inference
 from vrbench.models.base_vlm import BaseVLM
 from vrbench.models.packing import PackedSequence
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from transformers.cache_utils import DynamicCache
-
-LOGITS_BATCH = 256
-"""Positions whose logits are held in memory together: 50 MB of float32 with a vocabulary of 50,000."""
-
-PREFIX_SHARING_DECODERS = (
-    "cohere", "gemma", "glm", "granite", "llama", "mistral", "olmo2", "phi", "phi3", "qwen2", "qwen3", "stablelm",
-)  # fmt: skip
-"""Model types of decoders whose tokens attend to exactly what a packed row's mask says, at its positions."""
-
-
-def allows_prefix_sharing(text_config: Any, context: int) -> bool:
-    """Return whether a decoder computes for a prompt in a packed row what it computes for the prompt alone.
-
-    A packed row has its own dense mask and positions. A sliding window, chunked attention or recurrent states would
-    ignore them, and rotary frequencies that depend on the longest prompt of a batch (LongRoPE, dynamic NTK) would be
-    those of another prompt.
-
-    Args:
-        text_config: transformers' config of the decoder.
-        context: most tokens of a prompt; a wider window changes nothing.
-    """
-    kinds = set(getattr(text_config, "layer_types", None) or ["full_attention"])
-    window = getattr(text_config, "sliding_window", None) if getattr(text_config, "use_sliding_window", True) else None
-    rope = getattr(text_config, "rope_parameters", None) or {}
-    return (
-        text_config.model_type in PREFIX_SHARING_DECODERS
-        and kinds == {"full_attention"}
-        and (window is None or window >= context)
-        and rope.get("rope_type", "default") not in ("longrope", "dynamic")
-    )
-
 
 class LlavaModel(BaseVLM):
-    """A loaded LLaVA that answers packed rows, as `allows_prefix_sharing` has to permit."""
-
-    shares_prefixes: ClassVar[bool] = True
+    """A loaded LLaVA that answers packed rows, as `packed_inference.allows_prefix_sharing` has to permit."""
 
     def __init__(
         self,
@@ -95,18 +62,28 @@ class LlavaModel(BaseVLM):
         """Id of the placeholder token in a prompt for each token of an image."""
         return int(self.tokenizer.convert_tokens_to_ids(IMAGE))
 
-    @torch.inference_mode()
+    def pixels(self, image: Image) -> torch.Tensor:
+        """Return what the vision tower reads of an image: [channels, height, width], on the CPU, in its dtype."""
+        found: torch.Tensor = self.image_processor(images=[image.convert("RGB")], return_tensors="pt")["pixel_values"]
+        return found[0].to(self.dtype)
+
     def encode_images(self, images: Sequence[Image]) -> torch.Tensor:
-        """Return features of images, at the layer that the config names: [n, tokens, width of the tower] on the CPU."""
-        rgb = [image.convert("RGB") for image in images]
-        pixels = self.image_processor(images=rgb, return_tensors="pt")["pixel_values"]
+        """Return features of images, at the layer that the config names: [n, tokens, width of the tower]."""
+        return self.encode_pixels([self.pixels(image) for image in images])
+
+    @torch.inference_mode()
+    def encode_pixels(self, pixels: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return features [n, tokens, width of the tower] of pixels that `pixels` returned."""
+        batch = torch.stack(list(pixels))
+        if self.device.type == "cuda":
+            batch = batch.pin_memory().to(self.device, non_blocking=True)
         with torch.backends.cudnn.flags(allow_tf32=False):  # else float32 is less exact on a GPU than on a CPU
-            outputs = self.vision_tower(pixels.to(self.device, self.dtype), output_hidden_states=True, return_dict=True)
+            outputs = self.vision_tower(batch, output_hidden_states=True, return_dict=True)
         layers = self.model.config.vision_feature_layer
         chosen = [outputs.hidden_states[i] for i in ([layers] if isinstance(layers, int) else layers)]
         if self.model.config.vision_feature_select_strategy == "default":
             chosen = [hidden[:, 1:] for hidden in chosen]  # the first token is the tower's class token
-        return torch.cat(chosen, dim=-1).cpu()
+        return torch.cat(chosen, dim=-1)
 
     @torch.inference_mode()
     def project(self, features: torch.Tensor) -> torch.Tensor:
@@ -137,97 +114,8 @@ class LlavaModel(BaseVLM):
         parts = iter([-1 - (s * self.image_tokens + j) for s in slots for j in range(self.image_tokens)])
         return [next(parts) if i == mark else i for i in ids]
 
-    @torch.inference_mode()
-    def hidden_states(
-        self, rows: Sequence[PackedSequence], images: Mapping[int, torch.Tensor], cache: DynamicCache | None = None
-    ) -> torch.Tensor:
-        """Return `hidden_states_with_grad` without gradients."""
-        return self.hidden_states_with_grad(rows, images, cache)
-
     def hidden_states_with_grad(
-        self, rows: Sequence[PackedSequence], images: Mapping[int, torch.Tensor], cache: DynamicCache | None = None
+        self, rows: Sequence[PackedSequence], images: Mapping[int, torch.Tensor]
     ) -> torch.Tensor:
-        """Return the decoder's last hidden states, [rows, longest row, hidden]; rows are padded on the right.
-
-        Args:
-            rows: packed sequences, as `packing.pack` returns them for ids of `encode`.
-            images: slot -> projected features, [tokens, hidden], of every image in the rows.
-            cache: filled with keys and values when given.
-        """
-        longest = max(len(row) for row in rows)
-        settings: dict[str, Any] = {"past_key_values": cache, "use_cache": cache is not None}
-        if not all(row.is_causal for row in rows):
-            depths = torch.tensor([row.depths + [0] * (longest - len(row)) for row in rows])
-            settings |= {"attention_mask": self._mask(rows, longest), "position_ids": depths.to(self.device)}
-        embeddings = self._embeddings(rows, longest, images)
-        return self.language_model(inputs_embeds=embeddings, **settings).last_hidden_state
-
-    @torch.inference_mode()
-    def loglikelihood(
-        self, rows: Sequence[PackedSequence], targets: Mapping[int, Sequence[int]], images: Mapping[int, torch.Tensor]
-    ) -> dict[int, tuple[float, bool]]:
-        """Return the log-likelihood of each continuation, and whether greedy decoding would generate it.
-
-        Args:
-            rows: packed sequences: context and continuation, without the continuation's last token.
-            targets: sequence number -> token ids of its continuation.
-            images: as in `hidden_states_with_grad`.
-
-        Returns:
-            sequence number -> (sum of log-probabilities in nats, is greedy).
-        """
-        wanted = [
-            (row, position, number, token)
-            for row, packed in enumerate(rows)
-            for number, path in packed.paths.items()
-            for position, token in zip(path[-len(targets[number]) :], targets[number], strict=True)
-        ]
-        places = {place: i for i, place in enumerate(dict.fromkeys((row, position) for row, position, _, _ in wanted))}
-        states = self.hidden_states(rows, images)
-        index = torch.tensor(list(places), device=self.device)
-        states = states[index[:, 0], index[:, 1]]
-        where = torch.tensor([places[row, position] for row, position, _, _ in wanted])
-        logs, greedy = self._log_probabilities(states, where, torch.tensor([token for *_, token in wanted]))
-        found: dict[int, tuple[float, bool]] = {}
-        for (_, _, number, token), log, best in zip(wanted, logs.tolist(), greedy.tolist(), strict=True):
-            total, is_greedy = found.get(number, (0.0, True))
-            found[number] = (total + log, is_greedy and best == token)
-        return found
-
-    def _log_probabilities(
-        self, states: torch.Tensor, where: torch.Tensor, tokens: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return each token's log-probability at position `where` in states [positions, hidden], and the best token."""
-        logs = torch.empty(len(tokens), dtype=torch.float64)
-        greedy = torch.empty(len(tokens), dtype=torch.long)
-        for start in range(0, len(states), LOGITS_BATCH):
-            logits = self.model.lm_head(states[start : start + LOGITS_BATCH]).float()
-            here = ((where >= start) & (where < start + LOGITS_BATCH)).nonzero()[:, 0]
-            line = (where[here] - start).to(self.device)
-            # log_softmax, since lm-eval takes it: on a CPU it is 1e-5 nats a token off what logsumexp gives (nearer
-            # the truth), which adds up to 1e-3 over a long answer.
-            logs[here] = logits.log_softmax(-1)[line, tokens[here].to(self.device)].double().cpu()
-            greedy[here] = logits.argmax(-1)[line].cpu()
-        return logs, greedy
-
-    def _embeddings(
-        self, rows: Sequence[PackedSequence], longest: int, images: Mapping[int, torch.Tensor]
-    ) -> torch.Tensor:
-        ids = torch.tensor([row.tokens + [0] * (longest - len(row)) for row in rows], device=self.device)
-        embeddings = self.model.get_input_embeddings()(ids.clamp_min(0))
-        if images:
-            first = {slot: i * self.image_tokens for i, slot in enumerate(images)}
-            patches = torch.cat(list(images.values())).to(embeddings.dtype)
-            parts = [divmod(-1 - token, self.image_tokens) for token in ids[ids < 0].tolist()]
-            embeddings[ids < 0] = patches[[first[slot] + j for slot, j in parts]]
-        return embeddings
-
-    def _mask(self, rows: Sequence[PackedSequence], longest: int) -> torch.Tensor:
-        """Return the additive attention mask [rows, 1, longest, longest]: 0 on a token's own path, else the minimum."""
-        seen = torch.eye(longest, dtype=torch.bool).repeat(len(rows), 1, 1)
-        for visible, row in zip(seen.numpy(), rows, strict=True):
-            for token, parent in enumerate(row.parents):
-                if parent >= 0:
-                    visible[token] |= visible[parent]
-        hidden = torch.zeros(seen.shape, dtype=self.dtype).masked_fill_(~seen, torch.finfo(self.dtype).min)
-        return hidden[:, None].to(self.device)
+        """Return the last hidden states of packed rows; see `packed_inference.hidden_states`."""
+        return packed_inference.hidden_states(self, rows, images)

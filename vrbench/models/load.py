@@ -15,15 +15,17 @@ from vrbench.checkpoints.image_settings import HARNESS, PAD
 from vrbench.checkpoints.random_shapes import RANDOM_WEIGHTS
 from vrbench.core.device import select_cpu_kernels
 from vrbench.core.errors import VrbenchError
-from vrbench.models import hf_folder, random_weights, remote_model
+from vrbench.models import attention, hf_folder, random_weights, remote_model
 from vrbench.models.base_vlm import BaseVLM
 from vrbench.models.hf_model import HFModel, PaddedLlava
-from vrbench.models.llava_model import LlavaModel, allows_prefix_sharing
+from vrbench.models.llava_model import LlavaModel
 from vrbench.models.overlay import apply_overlay
 from vrbench.models.pocket import assemble
 from vrbench.models.processors import padding_image_processor
 
-DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES: dict[str, torch.dtype] = {
+    "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16,
+}  # fmt: skip
 
 
 def load_vlm(
@@ -49,9 +51,13 @@ def load_vlm(
         if dtype not in DTYPES:
             raise VrbenchError(f"dtype {dtype!r} is unknown; known are {', '.join(DTYPES)}")
         dtype = DTYPES[dtype]
+    device = torch.device(device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # of what is allocated without naming a device, and of CUDA graphs
     model, tokenizer, processor = _load(checkpoint, torch.float32 if checkpoint.base else dtype, device, merge)
     _convert(model, dtype)
     vlm = _wrap(checkpoint, model.to(device), tokenizer, processor, images)
+    attention.use_fast_kernels(vlm.language_model)
     vlm.code, vlm.has_adapter = model_versions(checkpoint), checkpoint.has_adapter
     if vlm.depth != checkpoint.depth:
         raise VrbenchError(f"{checkpoint.id} has {vlm.depth} decoder layers; its lineage says {checkpoint.depth}")
@@ -115,8 +121,7 @@ def _wrap(checkpoint: Checkpoint, model: Any, tokenizer: Any, processor: Any, im
         return HFModel(model, tokenizer, processor, name, prompt_format)
     image_processor = padding_image_processor(processor) if images == PAD else processor
     vlm = LlavaModel(model, tokenizer, image_processor, name, prompt_format)
-    is_shared = allows_prefix_sharing(vlm.text_config, max(vlm.context_length, vlm.full_context))
-    return vlm if is_shared else PaddedLlava(vlm)
+    return vlm if vlm.shares_prefixes else PaddedLlava(vlm)
 
 
 def _convert(model: torch.nn.Module, dtype: torch.dtype) -> None:

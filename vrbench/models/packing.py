@@ -1,8 +1,11 @@
-"""Token sequences -> packed rows that hold every shared prefix once (no torch).
+"""Token sequences -> packed rows, so that what sequences share is computed once (no torch).
 
-Questions on one image share their system prompt and the image; the options of a question share the question. A packed
-row is a tree of tokens: each token attends only to those on its own path, at its own depth, so that what is computed
-for a sequence is what would be computed for it alone.
+Questions on one image share their system prompt and the image; the options of a question share the question; the
+questions of a subject share their few-shot examples. Two kinds of sharing:
+
+- a row is a tree of tokens: each token attends only to those on its own path, at its own depth, so that what is
+  computed for a sequence is what would be computed for it alone;
+- rows may have a long prefix in common, which is computed once and read from its keys and values.
 """
 
 from __future__ import annotations
@@ -16,21 +19,29 @@ MAX_ROW_TOKENS = 1024
 MIN_SHARED = 8
 """Sharing fewer tokens than this, or less than a third of the sequence, costs more in attention than it saves."""
 
+MIN_PREFIX = 64
+"""A shorter prefix is not worth a pass of its own: it is shared within a row alone."""
+
+PREFIXED_ROW_TOKENS = 256
+"""Tokens that rows behind one prefix are filled up to, so that they differ little in length and need little padding."""
+
 
 @dataclass
 class PackedSequence:
     """One row: some sequences, with what they share held once.
 
     Attributes:
-        tokens: [tokens] ids of the distinct tokens, a parent before its children.
-        parents: [tokens] index of the token before, -1 for the first.
-        depths: [tokens] number of tokens before, which is the token's position.
+        prefix: token ids in front of all of the row's tokens, computed apart from it.
+        tokens: [tokens] ids of the distinct tokens, a parent before its children, depth first.
+        depths: [tokens] number of tokens before it, without the prefix.
+        ends: [tokens] index behind its last descendant: token i is on the path of j if i <= j < ends[i].
         paths: sequence number -> the indices of its tokens in this row.
     """
 
+    prefix: tuple[int, ...] = ()
     tokens: list[int] = field(default_factory=list)
-    parents: list[int] = field(default_factory=list)
     depths: list[int] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
     paths: dict[int, list[int]] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -39,17 +50,37 @@ class PackedSequence:
     @property
     def is_causal(self) -> bool:
         """Whether the row is one chain, for which causal attention is enough."""
-        return all(parent == index - 1 for index, parent in enumerate(self.parents))
+        return not self.depths or self.depths[-1] == len(self.depths) - 1
+
+    @property
+    def length(self) -> int:
+        """Tokens of prefix and row."""
+        return len(self.prefix) + len(self.tokens)
+
+    def split(self, size: int) -> list[PackedSequence]:
+        """Return rows with at most so many sequences each."""
+        if len(self.paths) <= size:
+            return [self]
+        rows: list[PackedSequence] = []
+        for index, (number, path) in enumerate(sorted(self.paths.items(), key=lambda item: item[1])):
+            if index % size == 0:
+                rows.append(PackedSequence(self.prefix))
+                places: dict[int, int] = {}
+            shared = next((i for i, place in enumerate(path) if place not in places), len(path))
+            before = [places[place] for place in path[:shared]]
+            rows[-1].add(number, [self.tokens[place] for place in path], before)
+            places |= dict(zip(path, rows[-1].paths[number], strict=True))
+        return rows
 
     def add(self, number: int, sequence: Sequence[int], shared: Sequence[int]) -> None:
-        """Add a sequence whose first len(shared) tokens are those at the indices `shared`."""
-        path = list(shared)
-        for token in sequence[len(shared) :]:
-            self.parents.append(path[-1] if path else -1)
-            self.depths.append(len(path))
-            path.append(len(self.tokens))
-            self.tokens.append(token)
-        self.paths[number] = path
+        """Add a sequence whose first len(shared) tokens are those at the indices `shared`, the last path's or none."""
+        start, end = len(self.tokens), len(self.tokens) + len(sequence) - len(shared)
+        for index in shared:
+            self.ends[index] = end
+        self.tokens.extend(sequence[len(shared) :])
+        self.depths.extend(range(len(shared), len(sequence)))
+        self.ends.extend([end] * (end - start))
+        self.paths[number] = [*shared, *range(start, end)]
 
 
 def pack(sequences: Sequence[Sequence[int]], max_tokens: int = MAX_ROW_TOKENS) -> list[PackedSequence]:
@@ -77,6 +108,32 @@ def pack(sequences: Sequence[Sequence[int]], max_tokens: int = MAX_ROW_TOKENS) -
     return rows
 
 
+def pack_with_prefixes(
+    sequences: Sequence[Sequence[int]], own: Sequence[int], max_tokens: int = MAX_ROW_TOKENS
+) -> list[PackedSequence]:
+    """Pack sequences as `pack` does, with the longest common beginnings of many as prefixes of rows.
+
+    Which beginnings become prefixes is the choice that leaves the fewest tokens to compute.
+
+    Args:
+        sequences: token ids of each, none empty.
+        own: for each, how many of its last tokens may not be part of a prefix, at least 1.
+        max_tokens: as in `pack`; rows with a prefix get at most `PREFIXED_ROW_TOKENS`.
+    """
+    order = sorted(range(len(sequences)), key=lambda i: tuple(sequences[i]))
+    rows: list[PackedSequence] = []
+    alone: list[int] = []
+    position = 0
+    for start, stop, length in (*_prefix_groups(sequences, own, order), (len(order), len(order), 0)):
+        alone += order[position:start]
+        rows += _rows_behind(tuple(sequences[order[start]][:length]), sequences, order[start:stop]) if length else []
+        position = stop
+    packed = pack([sequences[i] for i in alone], max_tokens)
+    for row in packed:
+        row.paths = {alone[number]: path for number, path in row.paths.items()}
+    return [*packed, *rows]
+
+
 def one_row_per_sequence(sequences: Sequence[Sequence[int]]) -> list[PackedSequence]:
     """Return one row for each distinct sequence, with nothing shared; else as `pack`."""
     rows: dict[tuple[int, ...], PackedSequence] = {}
@@ -86,8 +143,80 @@ def one_row_per_sequence(sequences: Sequence[Sequence[int]]) -> list[PackedSeque
     return list(rows.values())
 
 
+def _prefix_groups(
+    sequences: Sequence[Sequence[int]], own: Sequence[int], order: Sequence[int]
+) -> list[tuple[int, int, int]]:
+    """Return (start, stop, length) of disjoint groups in sorted order whose common prefix is worth a pass, ascending.
+
+    Common prefixes of sorted sequences form a tree of intervals; each interval saves (size - 1) * length tokens, and
+    the best choice within it is either itself or the best ones of its children.
+    """
+    open_intervals: list[_Interval] = [_Interval(0, 0)]
+    for i in range(1, len(order) + 1):
+        shared = -1
+        if i < len(order):
+            before, here = order[i - 1], order[i]
+            common = _common_prefix(sequences[before], sequences[here])
+            shared = min(common, *(len(sequences[n]) - own[n] for n in (before, here)))
+        start, inner = i - 1, None
+        while open_intervals and open_intervals[-1].length > shared:
+            closed = open_intervals.pop()
+            closed.close(i)
+            start = closed.start
+            if open_intervals and open_intervals[-1].length >= shared:
+                open_intervals[-1].add(closed)
+            else:
+                inner = closed
+        if shared >= 0 and open_intervals[-1].length < shared:
+            open_intervals.append(_Interval(shared, start))
+            if inner is not None:
+                open_intervals[-1].add(inner)
+    return closed.groups if order else []
+
+
+class _Interval:
+    """Sequences from `start` on, in sorted order, that share their first `length` tokens."""
+
+    def __init__(self, length: int, start: int) -> None:
+        self.length, self.start = length, start
+        self.saved = 0
+        self.groups: list[tuple[int, int, int]] = []
+
+    def add(self, child: _Interval) -> None:
+        self.saved += child.saved
+        self.groups += child.groups
+
+    def close(self, stop: int) -> None:
+        saved = (stop - self.start - 1) * self.length
+        if self.length >= MIN_PREFIX and saved >= self.saved:
+            self.saved, self.groups = saved, [(self.start, stop, self.length)]
+
+
+def _rows_behind(
+    prefix: tuple[int, ...], sequences: Sequence[Sequence[int]], numbers: Sequence[int]
+) -> list[PackedSequence]:
+    """Return rows of what follows a prefix in some sequences; several trees share a row, so that rows are alike."""
+    trees = pack([sequences[i][len(prefix) :] for i in numbers], PREFIXED_ROW_TOKENS)
+    total = sum(len(tree) for tree in trees)
+    count = max(1, -(-total // PREFIXED_ROW_TOKENS))
+    rows = [PackedSequence(prefix) for _ in range(count)]
+    for tree in sorted(trees, key=len, reverse=True):
+        row = min(rows, key=len)
+        offset = len(row)
+        row.tokens += tree.tokens
+        row.depths += tree.depths
+        row.ends += [offset + end for end in tree.ends]
+        row.paths |= {numbers[n]: [offset + index for index in path] for n, path in tree.paths.items()}
+    return [row for row in rows if row.tokens]
+
+
 def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
-    for index, (a, b) in enumerate(zip(first, second, strict=False)):
-        if a != b:
-            return index
-    return min(len(first), len(second))
+    """Return how many tokens two sequences begin with in common."""
+    low, high = 0, min(len(first), len(second))
+    while low < high:  # slices are compared in C
+        middle = (low + high + 1) // 2
+        if first[low:middle] == second[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

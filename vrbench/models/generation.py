@@ -1,0 +1,241 @@
+"""Greedy answers to many packed prompts: each takes a slot, which is refilled when the answer ends.
+
+A prompt is read in one forward pass, with whatever it shares with others, and its keys and values go into a slot. Then
+each step computes the next token of every slot. On a GPU a step is captured as a CUDA graph, and the next step is
+started before the tokens of the last one are looked at, so that the GPU does not wait for the processor; an answer
+that has ended then takes part in one step more, whose token is dropped.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vrbench.models.attention import prepared_shapes
+from vrbench.models.decoding import StopCriteria, TokenChoice, argmax_or_nan, decode_answer, is_finished, refuse_nan
+from vrbench.models.kv_cache import SlotCache
+from vrbench.models.memory_budget import MemoryBudget
+from vrbench.models.packed_inference import FromDevice, row_start, to_device
+from vrbench.models.packing import PackedSequence
+
+if TYPE_CHECKING:
+    from vrbench.models.base_vlm import BaseVLM
+
+Images = Mapping[int, torch.Tensor]
+"""Slot of an image -> its projected features, [tokens, hidden]."""
+
+KEY_STEP = 128
+"""On a GPU a step reads keys and values up to a multiple of so many positions, so that shapes repeat."""
+
+
+class AnswerGenerator:
+    """Generates the answers to packed prompts; iterating yields sequence number -> answer as answers end."""
+
+    def __init__(
+        self,
+        vlm: BaseVLM,
+        rows: Sequence[PackedSequence],
+        stops: Mapping[int, StopCriteria],
+        budget: MemoryBudget,
+        images: Callable[[Sequence[PackedSequence]], Images] = lambda rows: {},
+    ) -> None:
+        """Plan the answers.
+
+        Args:
+            rows: packed prompts, in the order in which they are read.
+            stops: sequence number -> when its answer ends.
+            budget: how many answers are in progress at the same time, at least as many as a row has prompts; and how
+                many tokens, padding and prefixes included, are read in one pass.
+            images: returns the features of the images in some rows.
+        """
+        self._vlm, self._stops, self._images, self._budget = vlm, stops, images, budget
+        self._waiting = deque(rows)
+        self._prompts = {
+            n: [*row.prefix, *(row.tokens[i] for i in path)] for row in rows for n, path in row.paths.items()
+        }
+        self._generated: dict[int, list[int]] = {}
+        self._choice = TokenChoice(vlm, self._prompts, stops)
+        self._on_gpu = vlm.device.type == "cuda"
+        longest = max(len(prompt) + stops[n].max_new_tokens for n, prompt in self._prompts.items())
+        count = max(min(budget.slots(longest), len(self._prompts)), *(len(row.paths) for row in rows), 1)
+        self._owners: list[int | None] = [None] * count
+        self._cache = SlotCache(count, -(-(longest + 1) // 8) * 8, vlm.device)
+        self._tokens = torch.zeros(count, dtype=torch.long, device=vlm.device)
+        self._step = _Step(vlm, self._cache, self._tokens)
+        self._ends: dict[int, int] = {}
+        self._pending: deque[tuple[FromDevice, list[int]]] = deque()
+
+    @torch.inference_mode()
+    def __iter__(self) -> Iterator[dict[int, str]]:
+        looks_ahead = self._on_gpu and not self._choice.needs_processors
+        while self._waiting or self._ends or self._pending:
+            while self._has_room():
+                self._read_prompts()
+            done = {} if looks_ahead else self._collect(0)
+            if self._ends:
+                self._compact()
+                self._start_step()
+            done |= self._collect(1 if looks_ahead and self._ends else 0)
+            if done:
+                yield done
+
+    def _has_room(self) -> bool:
+        """Whether the next row is read now: prompts are read many at a time, unless there is nothing else to do."""
+        if not self._waiting:
+            return False
+        free = len(self._owners) - len(self._ends)
+        return free >= max(len(self._waiting[0].paths), len(self._owners) // 8) or not self._ends
+
+    def _read_prompts(self) -> None:
+        """Read the next rows, as many as fit, and choose the first token of each of their answers."""
+        rows = self._next_rows()
+        free = iter([slot for slot, owner in enumerate(self._owners) if owner is None])
+        numbers, places, of_row = [], [], []
+        start = row_start(self._vlm, rows)
+        for index, row in enumerate(rows):
+            for number, path in row.paths.items():
+                self._owners[next(free)] = number
+                numbers.append(number)
+                of_row.append(index)
+                places.append([*range(len(row.prefix)), *(start + i for i in path)])
+        self._ends |= {number: len(place) for number, place in zip(numbers, places, strict=True)}
+        owner_slots = {number: slot for slot, number in enumerate(self._owners)}
+        width = max(map(len, places))
+        last = [row.paths[number][-1] for row in rows for number in row.paths]
+        lengths = [len(place) for place in places]
+        slots, index, last_index, ends = to_device(
+            self._vlm, [[owner_slots[number] for number in numbers], of_row, last, lengths]
+        )
+        padded = to_device(self._vlm, [place + [0] * (width - len(place)) for place in places])
+        states = self._vlm.hidden_states(rows, self._images(rows), partial(self._cache.fill, slots, index, padded))
+        self._cache.positions[slots] = ends
+        self._choose(self._vlm.head(states[index, last_index]), slots, numbers)
+
+    def _next_rows(self) -> list[PackedSequence]:
+        rows: list[PackedSequence] = []
+        free = len(self._owners) - len(self._ends)
+        prefix = own = tokens = 0
+        prefixes: set[tuple[int, ...]] = set()
+        while self._waiting and len(rows) != self._budget.rows:
+            row = self._waiting[0]
+            prefix, own = max(prefix, len(row.prefix)), max(own, len(row))
+            prefixes |= {row.prefix} if row.prefix else set()
+            more = (len(rows) + 1) * (prefix + own) + len(prefixes) * prefix
+            if len(row.paths) > free or (rows and more > self._budget.pass_tokens):
+                break
+            free, tokens = free - len(row.paths), more
+            rows.append(self._waiting.popleft())
+        self._budget.passed(len(rows), tokens)
+        return rows
+
+    def _start_step(self) -> None:
+        """Compute the next token of every answer."""
+        used = self._used()
+        logits = self._step(used, self._key_width(max(self._ends.values()) + 1))
+        numbers = {number: slot for slot, number in enumerate(self._owners[:used]) if number is not None}
+        for number in numbers:
+            self._ends[number] += 1
+        if self._choice.needs_processors:
+            slots = to_device(self._vlm, list(numbers.values()))
+            self._choose(logits[slots], slots, list(numbers))
+        else:
+            owners = [-1 if number is None else number for number in self._owners[:used]]
+            self._pending.append((FromDevice(self._tokens[:used]), owners))
+
+    def _choose(self, logits: torch.Tensor, slots: torch.Tensor, numbers: list[int]) -> None:
+        chosen = self._choice(logits, numbers, self._generated)
+        self._tokens[slots] = chosen
+        self._pending.append((FromDevice(chosen), numbers))
+
+    def _collect(self, keep: int) -> dict[int, str]:
+        """Add pending tokens but the last few to the answers; return those answers that ended."""
+        done: dict[int, str] = {}
+        while len(self._pending) > keep:
+            tokens, numbers = self._pending.popleft()
+            for number, token in zip(numbers, tokens.read(), strict=True):
+                if number not in self._ends:
+                    continue
+                refuse_nan(token < 0)
+                answer = self._generated.setdefault(number, [])
+                answer.append(token)
+                if is_finished(self._vlm, answer, self._stops[number]):
+                    done[number] = decode_answer(self._vlm, self._generated.pop(number), self._stops[number])
+                    del self._ends[number]
+                    self._owners[self._owners.index(number)] = None
+        return done
+
+    def _compact(self) -> None:
+        """Move the answers to the first slots, where that saves enough: on a GPU once no prompt is left to read."""
+        taken = [slot for slot, owner in enumerate(self._owners) if owner is not None]
+        used = self._used()
+        if (self._on_gpu and (self._waiting or 2 * len(taken) > used)) or len(taken) == used:
+            return
+        slots = to_device(self._vlm, taken)
+        self._cache.move(slots)
+        self._tokens[: len(taken)] = self._tokens[slots]
+        owners = [self._owners[slot] for slot in taken]
+        self._owners = owners + [None] * (len(self._owners) - len(owners))
+
+    def _used(self) -> int:
+        """Number of slots that a step computes, from the first on."""
+        last = max(slot for slot, owner in enumerate(self._owners) if owner is not None) + 1
+        if not self._on_gpu:
+            return last
+        size = 8
+        while size < last:
+            size *= 2
+        return min(size, len(self._owners))
+
+    def _key_width(self, length: int) -> int:
+        """Number of positions that a step reads for so many tokens."""
+        if not self._on_gpu:
+            return length
+        step = max(KEY_STEP, 1 << max(0, length.bit_length() - 3))
+        return min(-(-length // step) * step, self._cache.length)
+
+
+class _Step:
+    """One decoding step over the first slots, captured as a CUDA graph when a shape comes for the second time."""
+
+    def __init__(self, vlm: BaseVLM, cache: SlotCache, tokens: torch.Tensor) -> None:
+        self._vlm, self._cache, self._tokens = vlm, cache, tokens
+        self._graphs: dict[tuple[int, int], tuple[torch.cuda.CUDAGraph, torch.Tensor] | None] = {}
+        self._pool: Any = None
+
+    def __call__(self, used: int, width: int) -> torch.Tensor:
+        """Write each slot's next token, -1 where its scores are no numbers; return the logits [used, vocabulary]."""
+        if self._vlm.device.type != "cuda":
+            return self._run(used, width)
+        shape = (used, width)
+        if shape not in self._graphs:  # run once without a graph, as capturing needs it
+            self._graphs[shape] = None
+            return self._run(used, width)
+        captured = self._graphs[shape]
+        if captured is None:
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self._pool):
+                logits = self._run(used, width)
+            self._pool = graph.pool()
+            captured = self._graphs[shape] = graph, logits
+        captured[0].replay()
+        return captured[1]
+
+    def _run(self, used: int, width: int) -> torch.Tensor:
+        vlm, cache = self._vlm, self._cache
+        positions = cache.view(used, width)
+        seen = torch.arange(width, device=vlm.device) <= positions[:, None]
+        mask = torch.zeros(seen.shape, dtype=vlm.dtype, device=vlm.device)
+        mask = mask.masked_fill_(~seen, torch.finfo(vlm.dtype).min)[:, None, None]
+        with prepared_shapes():
+            states = vlm.language_model(
+                inputs_embeds=vlm.model.get_input_embeddings()(self._tokens[:used].clamp_min(0))[:, None],
+                attention_mask=mask, position_ids=positions[:, None], past_key_values=cache, use_cache=True,
+            ).last_hidden_state[:, -1]  # fmt: skip
+        logits: torch.Tensor = vlm.head(states)
+        self._tokens[:used] = argmax_or_nan(logits)
+        positions.add_(1).clamp_max_(cache.length - 1)  # empty slots count on
+        return logits

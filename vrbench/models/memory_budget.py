@@ -1,0 +1,93 @@
+"""How much may be in memory at the same time: tokens of a forward pass, and tokens of answers in progress."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vrbench.models.base_vlm import BaseVLM
+
+CPU_TOKENS = 1024
+"""Padded tokens in one pass on a CPU; more are not faster there, and an interruption would lose more."""
+
+CPU_KEPT_TOKENS = 16 * CPU_TOKENS
+
+GPU_TOKENS = 32768
+"""Most padded tokens in one pass on a GPU; more are not faster there."""
+
+GPU_MEMORY = 0.85
+"""Share of a GPU's memory that is used, weights included."""
+
+KEPT_SHARE = 0.6
+"""Share of the planned memory that keys and values of answers in progress take; the rest is for forward passes."""
+
+
+@dataclass
+class MemoryBudget:
+    """What may be in memory at the same time; it shrinks where that was too much.
+
+    Attributes:
+        rows: most rows of a pass, and most answers in progress; None for as many as the tokens allow.
+        pass_tokens: most tokens, padding included, of a pass with several rows.
+        kept_tokens: most tokens whose keys and values are kept for answers in progress.
+    """
+
+    rows: int | None
+    pass_tokens: int
+    kept_tokens: int
+    _last_rows: int = 0
+    _last_tokens: int = 0
+    _last_slots: int = 1
+
+    @classmethod
+    def of(cls, vlm: BaseVLM, rows: int | None = None, gpu_memory: float = GPU_MEMORY) -> MemoryBudget:
+        """Return what should fit together with the weights.
+
+        Args:
+            rows: most rows, if they are limited.
+            gpu_memory: share of the GPU's memory that may be used, weights included.
+        """
+        if vlm.device.type != "cuda":
+            return cls(rows, CPU_TOKENS, CPU_KEPT_TOKENS)
+        import torch
+
+        config = vlm.text_config
+        free, total = torch.cuda.mem_get_info(vlm.device)
+        reserved = torch.cuda.memory_reserved(vlm.device) - torch.cuda.memory_allocated(vlm.device)
+        planned = max(0.0, gpu_memory * total - (total - free - reserved))
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        kept = 2 * config.num_hidden_layers * heads * width * vlm.dtype.itemsize  # keys and values
+        passing = kept + (8 * config.hidden_size + 4 * config.intermediate_size) * vlm.dtype.itemsize
+        pass_tokens = int((1 - KEPT_SHARE) * planned) // passing
+        return cls(rows, max(CPU_TOKENS, min(GPU_TOKENS, pass_tokens)), int(KEPT_SHARE * planned) // kept)
+
+    def take(self, lengths: Sequence[int]) -> int:
+        """Return how many rows of these lengths, the longest first, make a pass: at least one."""
+        fitting = self.pass_tokens // max(1, lengths[0])
+        count = max(1, min(fitting, len(lengths), self.rows or fitting))
+        self._last_slots = 1
+        self.passed(count, count * lengths[0])
+        return count
+
+    def slots(self, longest: int) -> int:
+        """Return how many answers of at most so many tokens, prompt included, may be in progress."""
+        fitting = max(1, self.kept_tokens // longest)
+        self._last_slots = fitting if self.rows is None else min(fitting, self.rows)
+        return self._last_slots
+
+    def passed(self, rows: int, tokens: int) -> None:
+        """Note the size of a pass that is tried."""
+        self._last_rows, self._last_tokens = rows, tokens
+
+    def shrink(self) -> bool:
+        """Halve what was tried last; return whether anything could be made smaller."""
+        if self._last_rows <= 1 and self._last_slots <= 1:
+            return False
+        self.pass_tokens = max(1, min(self.pass_tokens, self._last_tokens) // 2)
+        self.kept_tokens //= 2
+        if self.rows is not None:
+            self.rows = max(1, max(self._last_rows, self._last_slots) // 2)
+        return True
