@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +21,8 @@ from vrbench.core.version import __version__
 if TYPE_CHECKING:
     from vrbench.core.schemas import Run
     from vrbench.evaluation.failures import PartialFailureError
+    from vrbench.evaluation.ranks import Ranks
+    from vrbench.evaluation.run_config import RunConfig
     from vrbench.statistics.schema import Comparison
 
 model = partial(typer.Option, rich_help_panel="How the model is run")
@@ -33,6 +38,9 @@ def run(
     batch_size: Annotated[str, model(help="Rows per batch, or auto.")] = "auto",
     device: Annotated[str, model(help="auto, cpu, cuda or cuda:N.")] = "auto",
     dtype: Annotated[str, model(help="auto (bfloat16 on a GPU, else float32), float32, bfloat16 or float16.")] = "auto",
+    gpus: Annotated[
+        str, model(help="Number of this machine's GPUs to use, or all; each is a process. Or start with torchrun.")
+    ] = "1",
     gpu_memory: Annotated[float, model(help="Share of the GPU's memory to use, weights included.")] = 0.85,
     data_root: DataRoot = None,
     include_path: IncludePath = None,
@@ -65,25 +73,59 @@ def run(
 
     from vrbench.evaluation.evaluate import run_all
     from vrbench.evaluation.failures import PartialFailureError
+    from vrbench.evaluation.ranks import Ranks
     from vrbench.evaluation.run_config import RunConfig
+    from vrbench.evaluation.run_plan import checkpoint_names
 
+    ranks = Ranks.of_environment()
     disable_progress_bar()  # of loading weights: it is over before it can be read
     size = int(batch_size) if batch_size.isdigit() else batch_size  # invalid text is reported with the other errors
     options = RunConfig(
         limit=limit, batch_size=size, device=device, dtype=dtype, gpu_memory=gpu_memory, data_root=data_root,
         include_path=include_path, out=out, seed=seed, trust_remote_code=trust_remote_code,
         trust_task_code=trust_task_code, image_settings=image_settings, skip_missing=skip_missing,
-        command=shlex.join(["vrbench", *sys.argv[1:]]),
+        show_progress=not ranks.rank, command=shlex.join(["vrbench", *sys.argv[1:]]),
     )  # fmt: skip
     failure: PartialFailureError | None = None
+    if ranks.size == 1 and gpus != "1":
+        _run_on_gpus(gpus, checkpoint_names(ckpt, baseline), tasks, options)
     try:
-        runs = run_all(ckpt, tasks, baseline, options)
+        with _silent_but_for_rank_0(ranks):
+            runs = run_all(ckpt, tasks, baseline, options, ranks)
     except PartialFailureError as error:
         runs, failure = error.runs, error
+    if ranks.rank:
+        return
     if runs:
         has_both = len(runs) > 1 and not (failure and failure.baseline_failed)
         _print_runs(runs, compared=baseline is not None and has_both, out=out, seed=seed)
     _exit_after_failures(runs, failure)
+
+
+def _run_on_gpus(gpus: str, names: list[str], tasks: str, options: RunConfig) -> None:
+    """Run this command in a process for each GPU, if there are several; report errors in the input first, once."""
+    import subprocess
+
+    from vrbench.evaluation.ranks import gpu_count, torchrun_command
+    from vrbench.evaluation.run_plan import plan
+
+    count = gpu_count(int(gpus) if gpus.isdigit() else gpus)
+    if count > 1:
+        plan(names, tasks, options)
+        raise typer.Exit(subprocess.run(torchrun_command(count, sys.argv[1:]), check=False).returncode)
+
+
+@contextmanager
+def _silent_but_for_rank_0(ranks: Ranks) -> Iterator[None]:
+    """Let one of several processes report warnings and errors that all of them find."""
+    if ranks.rank == 0:
+        yield
+        return
+    logging.getLogger("vrbench").setLevel(logging.ERROR)
+    try:
+        yield
+    except VrbenchError as error:
+        raise typer.Exit(INVALID_INPUT) from error
 
 
 def _exit_after_failures(runs: list[Run], failure: PartialFailureError | None) -> None:

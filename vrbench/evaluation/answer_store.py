@@ -55,12 +55,13 @@ def older_store_file(folder: Path, checkpoint: str) -> Path | None:
 class AnswerStore:
     """Responses by request key, on disk. Use it as a context manager, or `close` it."""
 
-    def __init__(self, path: Path, checkpoint: str) -> None:
+    def __init__(self, path: Path, checkpoint: str, immutable: bool = False) -> None:
         """Open the store, or create it.
 
         Args:
             path: the SQLite file.
             checkpoint: digest of the checkpoint whose responses it holds.
+            immutable: only read it, without locks; nobody may write it meanwhile.
 
         Raises:
             VrbenchError: the file is damaged, of another layout, or holds another checkpoint's responses.
@@ -70,7 +71,7 @@ class AnswerStore:
             if not path.exists():
                 _create(path, checkpoint)
             self._check_header()
-            self._database = _connect(path)
+            self._database = _connect(path, immutable)
             damage = self._database.execute("PRAGMA quick_check(1)").fetchone()[0]
             about = dict(self._database.execute("SELECT name, value FROM about"))
         if damage != "ok":
@@ -95,7 +96,7 @@ class AnswerStore:
             found[key] = json.loads(value)
         return found
 
-    def put(self, answers: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
+    def put(self, answers: Mapping[str, Any], environment: Mapping[str, Any], time: str = "") -> None:
         """Write responses in one transaction; when this returns they outlive a crash of the machine.
 
         A response that another process has written meanwhile stays as it is.
@@ -103,8 +104,9 @@ class AnswerStore:
         Args:
             answers: by key.
             environment: what computed them, as JSON.
+            time: when, if it was not just now.
         """
-        now, content = datetime.now(timezone.utc).isoformat(timespec="seconds"), canonical_json(environment)
+        now, content = time or datetime.now(timezone.utc).isoformat(timespec="seconds"), canonical_json(environment)
         written = [(key, json.dumps(value)) for key, value in answers.items()]
         with self._access(), self._database:
             self._database.execute("INSERT OR IGNORE INTO environments (content) VALUES (?)", (content,))
@@ -195,7 +197,9 @@ def _create(path: Path, checkpoint: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, immutable: bool = False) -> sqlite3.Connection:
+    if immutable:
+        return sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)
     database = sqlite3.connect(path, timeout=WAIT_SECONDS)
     database.execute("PRAGMA journal_mode=WAL")
     database.execute("PRAGMA synchronous=FULL")

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from vrbench.core.errors import VrbenchError
+from vrbench.core.memory import pause_garbage_collection
 from vrbench.data import sampling
 from vrbench.evaluation.harness_adapter import FEWSHOT_SEED, HarnessAdapter, silence_output
-from vrbench.evaluation.requests import OWN_SETTINGS
+from vrbench.evaluation.requests import OWN_SETTINGS, Request
 from vrbench.tasks.item_keys import identify
 from vrbench.tasks.scoring import ItemKey
 from vrbench.tasks.spec import TaskSpec
@@ -117,6 +118,16 @@ class BuiltTask:
     def instances(self) -> list[tuple[Any, Any]]:
         """Return the harness's requests of all items in order, each with the harness's task object."""
         return [(task, instance) for task, _, instances in self.items() for instance in instances]
+
+
+def build_requests(
+    spec: TaskSpec, subtasks: Sequence[SubtaskData], vlm: BaseVLM
+) -> tuple[HarnessAdapter, BuiltTask, list[list[Request]]]:
+    """Return a task with its harness's instances, and the requests to a model of each instance."""
+    adapter = adapter_of(spec, vlm)
+    with pause_garbage_collection():
+        built = build_task(spec, subtasks, vlm.prompt_format.lmms_model_name)
+        return adapter, built, adapter.requests(built.instances())
 
 
 def build_task(spec: TaskSpec, subtasks: Sequence[SubtaskData], model_name: str = "") -> BuiltTask:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from vrbench.core.device import device_name, is_out_of_memory
@@ -13,6 +15,7 @@ from vrbench.core.schemas import AnswerProvenance
 from vrbench.core.version import __version__
 from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.backends import Backend, VisionFeatureCache, backends_of
+from vrbench.evaluation.ranks import ALONE, RankedStore, Ranks
 from vrbench.evaluation.requests import (
     GenerationRequest,
     LogLikelihoodRequest,
@@ -24,6 +27,9 @@ from vrbench.models.memory_budget import GPU_MEMORY, MemoryBudget
 
 if TYPE_CHECKING:
     from vrbench.models.base_vlm import BaseVLM
+POLL_SECONDS = 0.5
+"""Between two looks at what other processes have answered."""
+
 
 class InferenceEngine:
     """Answers requests for one loaded checkpoint.
@@ -37,11 +43,12 @@ class InferenceEngine:
     def __init__(
         self,
         vlm: BaseVLM,
-        store: AnswerStore,
+        store: AnswerStore | RankedStore,
         batch_size: int | str = "auto",
         features: VisionFeatureCache | None = None,
         show_progress: bool = True,
         gpu_memory: float = GPU_MEMORY,
+        ranks: Ranks = ALONE,
     ) -> None:
         """Make an engine.
 
@@ -50,8 +57,10 @@ class InferenceEngine:
                 with shared prefixes a prompt with continuations, or an image with questions, that share it.
             features: shared by the checkpoints of a run.
             gpu_memory: share of the GPU's memory that may be used, weights included.
+            ranks: which of how many processes this is; with several, the store is a `RankedStore`.
         """
         self.vlm = vlm
+        self._ranks = ranks
         self.store = store
         self.computed = self.reused = 0
         self.truncated: Counter[Hashable] = Counter()
@@ -80,33 +89,25 @@ class InferenceEngine:
         """
         from tqdm import tqdm
 
-        from vrbench.models.decoding import refuse_nan
-
         requests = [self._truncate(request) for request in requests]
         keys = [request.key(self._conditions) for request in requests]
-        known = self.store.get(keys)
-        stored = known.keys() - self._computed_keys
-        self._stored_keys |= stored
-        self.reused += len(stored)
+        known, missing = self._missing(keys, requests)
         items = [number if request.item is None else request.item for number, request in enumerate(requests)]
         progress = _ItemProgress(items, keys, known)
-        missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in known}
         settings = {"desc": title, "unit": " items", "disable": not self._show_progress, "mininterval": 0.5}
         with tqdm(total=progress.total, initial=progress.done, **settings) as bar:
-            for kind in (LogLikelihoodRequest, GenerationRequest):
-                of_kind = {key: request for key, request in missing.items() if isinstance(request, kind)}
-                for backend in backends_of(self.vlm, of_kind, self._features):
-                    known.update(backend.unanswered)
-                    bar.update(progress.answered(backend.unanswered))
-                    for responses in self._compute(backend):
-                        refuse_nan(any(isinstance(r, tuple) and not math.isfinite(r[0]) for r in responses.values()))
-                        self.computed += len(responses)
-                        self.store.put(responses, self._environment)
-                        self._computed_keys.update(responses)
-                        known.update(responses)
-                        bar.update(progress.answered(responses))
+            for responses in chain(self._responses(self._share(keys, missing)), self._from_others(missing, known)):
+                known.update(responses)
+                bar.update(progress.answered(responses))
         # JSON has no tuples: a stored log-likelihood is a list.
         return [tuple(known[key]) if isinstance(known[key], list) else known[key] for key in keys]
+
+    def answer_share(self, requests: Sequence[Request]) -> None:
+        """Compute and store the responses that are this process's share of the work."""
+        requests = [self._truncate(request) for request in requests]
+        keys = [request.key(self._conditions) for request in requests]
+        for _ in self._responses(self._share(keys, self._missing(keys, requests)[1])):
+            pass
 
     @property
     def answered(self) -> list[AnswerProvenance]:
@@ -122,6 +123,56 @@ class InferenceEngine:
         fitting, is_truncated = truncate_request(self.vlm, request)
         self.truncated.update([request.item] * is_truncated)
         return fitting
+
+    def _missing(self, keys: Sequence[str], requests: Sequence[Request]) -> tuple[dict[str, Any], dict[str, Request]]:
+        """Return the responses that are stored, and the requests whose responses are not, by key."""
+        known = self.store.get(keys)
+        if isinstance(self.store, RankedStore):
+            self._count(self.store.of_this_run(known) - self._computed_keys)
+        stored = known.keys() - self._computed_keys
+        self._stored_keys |= stored
+        self.reused += len(stored)
+        return known, {key: request for key, request in zip(keys, requests, strict=True) if key not in known}
+
+    def _share(self, keys: Sequence[str], missing: Mapping[str, Request]) -> dict[str, Request]:
+        """Return the missing requests that this process answers; which those are does not depend on what is stored."""
+        order = list(dict.fromkeys(keys))
+        return {
+            key: missing[key] for n, key in enumerate(order) if key in missing and self._ranks.owns(n, len(order))
+        }
+
+    def _responses(self, requests: Mapping[str, Request]) -> Iterator[Mapping[str, Any]]:
+        """Compute responses, and store each batch before it is yielded; first come those that cannot be computed."""
+        from vrbench.models.decoding import refuse_nan
+
+        for kind in (LogLikelihoodRequest, GenerationRequest):
+            of_kind = {key: request for key, request in requests.items() if isinstance(request, kind)}
+            for backend in backends_of(self.vlm, of_kind, self._features):
+                yield backend.unanswered
+                for responses in self._compute(backend):
+                    refuse_nan(any(isinstance(r, tuple) and not math.isfinite(r[0]) for r in responses.values()))
+                    self.store.put(responses, self._environment)
+                    self._count(responses)
+                    yield responses
+
+    def _from_others(self, missing: Mapping[str, Request], known: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        """Yield what other processes answer; what they leave undone is computed here."""
+        if not isinstance(self.store, RankedStore):
+            return
+        left = {key: request for key, request in missing.items() if key not in known}
+        while left:
+            found = self.store.get(left)
+            self._count(found)
+            yield found
+            left = {key: request for key, request in left.items() if key not in found}
+            if not self.store.others_work():
+                break
+            time.sleep(POLL_SECONDS)
+        yield from self._responses(left)
+
+    def _count(self, responses: Collection[str]) -> None:
+        self.computed += len(responses)
+        self._computed_keys.update(responses)
 
     def _compute(self, backend: Backend) -> Iterator[Mapping[str, Any]]:
         """Yield responses as they are computed; where memory runs out, go on with half of it."""

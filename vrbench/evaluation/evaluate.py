@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,6 @@ from vrbench.checkpoints.image_settings import image_notes
 from vrbench.core import os_errors
 from vrbench.core.device import device_name
 from vrbench.core.errors import VrbenchError
-from vrbench.core.memory import pause_garbage_collection
 from vrbench.core.provenance import make_provenance, own_commit
 from vrbench.core.run_storage import save_run
 from vrbench.core.schemas import Run, RunRecord, Sample, TaskResult
@@ -29,6 +30,7 @@ from vrbench.evaluation import task_result
 from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.code_versions import task_versions
 from vrbench.evaluation.failures import Failure, PartialFailureError, failure_of, free_memory
+from vrbench.evaluation.ranks import ALONE, RankedStore, Ranks
 from vrbench.evaluation.run_config import RunConfig, shows_options
 from vrbench.evaluation.run_plan import PlannedTask, RunPlan, checkpoint_names, plan
 
@@ -76,6 +78,7 @@ def run_all(
     tasks: str | Sequence[str],
     baseline: str | Path | None = None,
     options: RunConfig | None = None,
+    ranks: Ranks = ALONE,
     **changes: Unpack[RunOptions],
 ) -> list[Run]:
     """Evaluate several checkpoints on the same items, each loaded once, with vision features shared.
@@ -85,6 +88,7 @@ def run_all(
         tasks: as in `evaluate`.
         baseline: a checkpoint that is evaluated first.
         options: a `RunConfig` (`vrbench.Options`).
+        ranks: which of how many processes this is; all but rank 0 return no run.
         changes: fields of `RunConfig`, such as `limit=8`, which override those of `options`.
 
     Returns:
@@ -106,7 +110,10 @@ def run_all(
     failed: list[Failure] = []
     for checkpoint in run_plan.checkpoints:
         try:
-            runs.append(_evaluate_checkpoint(run_plan, checkpoint, features))
+            if ranks.rank:
+                _answer_share(run_plan, checkpoint, features, ranks)
+            else:
+                runs.append(_evaluate_checkpoint(run_plan, checkpoint, features, ranks))
         except Exception as error:
             if len(run_plan.checkpoints) == 1:
                 raise
@@ -119,30 +126,20 @@ def run_all(
     return runs
 
 
-def _evaluate_checkpoint(run_plan: RunPlan, checkpoint: Checkpoint, features: VisionFeatureCache) -> Run:
+def _evaluate_checkpoint(run_plan: RunPlan, checkpoint: Checkpoint, features: VisionFeatureCache, ranks: Ranks) -> Run:
     """Evaluate one checkpoint, or read the run of the same inputs if it exists."""
     if (finished := run_plan.finished_run(checkpoint)) is not None:
         return finished
-    from vrbench.evaluation.engine import InferenceEngine
-    from vrbench.models.load import load_vlm
-
-    config, start = run_plan.config, time.perf_counter()
-    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    start, started = time.perf_counter(), datetime.now(timezone.utc).isoformat(timespec="seconds")
+    config, results, samples = run_plan.config, [], {}
     run_plan.warn_of_unused_answers(checkpoint)
-    own_commit()  # before the weights are loaded: what is committed during the run did not compute the answers
-    vlm = load_vlm(checkpoint, config.device, config.dtype, images=config.image_settings)
-    results: list[TaskResult] = []
-    samples: dict[str, tuple[Sample, ...]] = {}
-    with AnswerStore(run_plan.store_file(checkpoint), checkpoint.digest) as store:
-        engine = InferenceEngine(
-            vlm, store, config.batch_size, features, config.show_progress, gpu_memory=config.gpu_memory
-        )
+    with _loaded(run_plan, checkpoint, features, ranks) as engine:
         for task in run_plan.tasks:
             result, of_task = _run_task(task, engine, config, checkpoint)
             results.append(result)
             if result.status == "ok":
                 samples[result.task] = of_task
-        answered = engine.answered
+        vlm, answered = engine.vlm, engine.answered
     record = RunRecord(
         status="error" if any(result.status == "error" for result in results) else "ok",
         checkpoint=checkpoint.ref(),
@@ -162,6 +159,37 @@ def _evaluate_checkpoint(run_plan: RunPlan, checkpoint: Checkpoint, features: Vi
     )
     save_run(run_plan.folder(checkpoint), record, samples)
     return Run(record=record, samples=samples, path=run_plan.folder(checkpoint))
+
+
+def _answer_share(run_plan: RunPlan, checkpoint: Checkpoint, features: VisionFeatureCache, ranks: Ranks) -> None:
+    """Answer this process's share of all tasks; a task that fails here fails in rank 0 too, which records it."""
+    from vrbench.evaluation.built_task import build_requests
+
+    if run_plan.finished_run(checkpoint) is not None:
+        return
+    with _loaded(run_plan, checkpoint, features, ranks) as engine:
+        for task in run_plan.tasks:
+            try:
+                *_, requests = build_requests(task.spec, task.subtasks, engine.vlm)
+                engine.answer_share(list(chain.from_iterable(requests)))
+            except Exception:
+                _log.info("rank %s leaves %s to rank 0", ranks.rank, task.spec.id, exc_info=True)
+
+
+@contextmanager
+def _loaded(
+    run_plan: RunPlan, checkpoint: Checkpoint, features: VisionFeatureCache, ranks: Ranks
+) -> Iterator[InferenceEngine]:
+    """Load a checkpoint, and open its answers."""
+    from vrbench.evaluation.engine import InferenceEngine
+    from vrbench.models.load import load_vlm
+
+    config = run_plan.config
+    own_commit()  # before the weights are loaded: what is committed during the run did not compute the answers
+    store_of = AnswerStore if ranks.size == 1 else partial(RankedStore, ranks=ranks)
+    with store_of(run_plan.store_file(checkpoint), checkpoint.digest) as store:
+        vlm = load_vlm(checkpoint, ranks.device(config.device), config.dtype, images=config.image_settings)
+        yield InferenceEngine(vlm, store, config.batch_size, features, config.show_progress, config.gpu_memory, ranks)
 
 
 def _run_task(
@@ -200,17 +228,13 @@ def evaluate_task(
     Raises:
         RuntimeError: our score over the samples is not the harness's aggregate.
     """
-    from vrbench.evaluation.built_task import adapter_of, build_task
+    from vrbench.evaluation.built_task import build_requests
     from vrbench.evaluation.task_scores import score_task
 
-    adapter = adapter_of(spec, engine.vlm)
-    with pause_garbage_collection():
-        built = build_task(spec, subtasks, engine.vlm.prompt_format.lmms_model_name)
-        instances = built.instances()
-        requests = adapter.requests(instances)
+    adapter, built, requests = build_requests(spec, subtasks, engine.vlm)
     answers = iter(engine.answer(list(chain.from_iterable(requests)), title or spec.id))
     responses, asked = [], {}
-    for (_, instance), instance_requests in zip(instances, requests, strict=True):
+    for (_, instance), instance_requests in zip(built.instances(), requests, strict=True):
         responses.append(adapter.response(instance, list(islice(answers, len(instance_requests)))))
         asked[id(instance)] = instance_requests
     prompt_digests = [adapter.prompt_digest(first, asked[id(first)]) for _, _, (first, *_) in built.items()]
