@@ -98,6 +98,8 @@ class RankedStore:
         self._beat = threading.Thread(target=self._show_life, daemon=True)
 
     def __enter__(self) -> RankedStore:
+        self._life(self._ranks.rank).parent.mkdir(parents=True, exist_ok=True)
+        self._life(self._ranks.rank).touch()
         self._beat.start()
         return self
 
@@ -180,11 +182,9 @@ class RankedStore:
             self._path(rank).unlink(missing_ok=True)
 
     def _show_life(self) -> None:
-        while True:
+        while not self._ended.wait(BEAT_SECONDS):
             with contextlib.suppress(OSError):
                 self._life(self._ranks.rank).touch()
-            if self._ended.wait(BEAT_SECONDS):
-                return
 
     def _age(self, rank: int) -> float | None:
         """Return the seconds since a process's sign of life by the file server's clock; None where there is none."""
