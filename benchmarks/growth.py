@@ -293,7 +293,7 @@ def rows(known: Mapping[str, Seconds], part: str, names: Sequence[str], draws: i
                 f"{before[what] / found[what]:.1f} x" if what in before else "",
             )
         ]
-        count = {"compare": "records", "run": "checkpoints"}.get(part, "")
+        count = {"compare": "records", "run": "checkpoint" + "s" * (line[-2] != 1)}.get(part, "")
         about = [f"{line[1]:,} items", f"{line[2]} {count}" if count else "", str(line[3]) if count else ""]
         wall = sum(found[f"{what} wall"] for what in names)
         body.append([", ".join(filter(None, about)), *figures, f"{wall:.1f}", f"{found['peak MB']:.0f}"])
