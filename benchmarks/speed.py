@@ -1,7 +1,7 @@
 """Measure the speed of vrbench beside lm-eval's model class and transformers' `generate`, on the same work in one run.
 
     python -m benchmarks.speed --device cuda [--work mmlu,mme] [--out FILE]
-    python -m benchmarks.speed --device cpu --quick
+    python -m benchmarks.speed --device cpu --quick --data-root DATA
 
 Models have random weights at true shape (`random/...`), so that no answer ends early and every way does the same work:
 each answer has exactly its maximum number of tokens. Times run from weights loaded to responses stored, all work of the
@@ -17,6 +17,9 @@ second, with an empty answer store. Peers run with their own settings after a ru
 | text | 256 prompts of 292 tokens, 128 new tokens | `generate`, batch 64 and 256 |
 | bbh | 1,000 prompts of 292 tokens, 20 to 400 new tokens | `generate`, sorted, batch 128, on a fifth of them |
 
+With --quick it is little work on pocket/region, and with --data-root also real tasks,
+from their rows to their scores, beside lm-eval's own evaluator and `HFLM` over the same rows.
+
 Writes benchmarks/results/speed.md, or speed-cpu.md with --quick.
 """
 
@@ -31,6 +34,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +188,38 @@ class Measured:
         return found
 
 
+def real_tasks(measured: Measured, names: str, data_root: Path, items: int) -> Iterator[Line]:
+    """Text tasks from rows to scores, with lm-eval's evaluator beside."""
+    import contextlib
+
+    from lm_eval.evaluator import evaluate
+    from lm_eval.models.huggingface import HFLM
+
+    from vrbench.data import loading
+    from vrbench.data.locate import locate
+    from vrbench.evaluation.answer_store import AnswerStore
+    from vrbench.evaluation.built_task import harness_config, select_items
+    from vrbench.evaluation.engine import InferenceEngine
+    from vrbench.evaluation.evaluate import evaluate_task
+    from vrbench.evaluation.lm_eval_adapter import LmEvalTask
+    from vrbench.tasks import registry
+
+    for spec in registry.select(names, registry.load()):
+        parts = select_items(spec, loading.load(spec, locate(spec, data_root)), items, seed=0)
+        count = sum(len(part.positions) for part in parts)
+        for way in ("vrbench, first", "vrbench, again"):
+            with tempfile.TemporaryDirectory() as folder, AnswerStore(Path(folder) / "a.sqlite", "speed") as store:
+                engine = InferenceEngine(measured.vlm, store, show_progress=False)
+                seconds = measured.timed(partial(evaluate_task, spec, parts, engine))
+            yield Line(spec.id, way, count, "items", seconds)
+        with measured.as_transformers_has_it():
+            model = HFLM(pretrained=measured.model, tokenizer=measured.tokenizer, batch_size=16)
+            tasks = {p.config: LmEvalTask(harness_config(spec, p.config), p.rows, spec.fewshot) for p in parts}
+            with contextlib.redirect_stderr(io.StringIO()):
+                seconds = measured.timed(partial(evaluate, model, tasks, bootstrap_iters=0))
+        yield Line(spec.id, "lm-eval HFLM", count, "items", seconds, "batch 16, lm-eval's evaluator")
+
+
 def options(
     rng: random.Random, groups: int, each: int, header: int, own: int, option: int
 ) -> list[LogLikelihoodRequest]:
@@ -316,11 +353,14 @@ def main() -> None:
     parser.add_argument("--dtype", default="", help="bfloat16 on a GPU, float32 on a CPU")
     parser.add_argument("--text-model", default="random/bunny-llama-3-8b")
     parser.add_argument("--image-model", default="random/llava-1.5-7b")
+    parser.add_argument("--data-root", type=Path, help="with --quick: real tasks too")
+    parser.add_argument("--tasks", default="arc_easy,piqa,mmlu", help="those real tasks")
+    parser.add_argument("--items", type=int, default=32, help="items of each")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     work, sizes = given.work.split(","), QUICK if given.quick else Sizes()
     dtype = given.dtype or ("bfloat16" if given.device.startswith("cuda") else "float32")
-    models = ["random/tiny"] * 2 if given.quick else [given.text_model, given.image_model]
+    models = ["pocket/region"] * 2 if given.quick else [given.text_model, given.image_model]
     out = given.out or RESULTS / ("speed-cpu.md" if given.quick else "speed.md")
     lines: list[Line] = []
     kinds = (("mmlu", "options", "text", "bbh"), ("mme", "textvqa"))
@@ -328,7 +368,10 @@ def main() -> None:
         if not set(of_kind) & set(work):
             continue
         measured = Measured(name, given.device, dtype)
-        for line in do(measured, work, sizes):
+        lines_of = do(measured, work, sizes)
+        if given.quick and given.data_root and do is text_work:
+            lines_of = chain(lines_of, real_tasks(measured, given.tasks, given.data_root, given.items))
+        for line in lines_of:
             lines.append(line)
             print(json.dumps(vars(line)), flush=True)
             _write(out, lines, models, dtype, given.device)

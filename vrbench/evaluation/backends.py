@@ -272,7 +272,7 @@ def rows_of_one_length(sequences: Sequence[Sequence[int]]) -> Iterator[list[Pack
     """Yield rows of one sequence each, those of one length together, the longest first: a batch has no padding.
 
     Attention then adds in the same order as for a prompt alone, so that float32 log-likelihoods are those of lm-eval's
-    HFLM to 5e-5 nats. Sharing prefixes is faster (benchmarks/engine.py), and up to 3e-4 off.
+    HFLM to 5e-5 nats. Sharing prefixes is faster, and up to 3e-4 off.
     """
     for _, rows in itertools.groupby(sorted(one_row_per_sequence(sequences), key=len, reverse=True), key=len):
         yield list(rows)
