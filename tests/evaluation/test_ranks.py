@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tests import forked
 from vrbench.core.errors import VrbenchError
 from vrbench.core.run_storage import load_run
 from vrbench.evaluation import ranks as ranks_module
 from vrbench.evaluation.answer_store import AnswerStore
+from vrbench.evaluation.evaluate import run_all
 from vrbench.evaluation.ranks import BLOCKS, RankedStore, Ranks, gpu_count, torchrun_command
 
 MADE_BY = {"vrbench": "1", "packages": {}, "device": "CPU"}
@@ -115,13 +117,10 @@ def test_gpus_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert command[1:3] == ["-m", "torch.distributed.run"] and command[-5:] == ["-m", "vrbench", "run", "--ckpt", "X"]
 
 
-def started(folder: Path, out: Path, rank: int, size: int) -> subprocess.Popen[str]:
-    arguments = ["run", "--ckpt", str(folder), "--tasks", "pocket_mme,pocket_facts", "--limit", "40", "--device", "cpu"]
-    environment = {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "vrbench", *arguments, "--out", str(out)], text=True,
-        env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+def answer(folder: str, out: str, rank: int, size: int) -> None:
+    """What `vrbench run` does as one of several processes."""
+    run_all([folder], "pocket_mme,pocket_facts", limit=24, device="cpu", out=out, ranks=Ranks(rank, size, rank, "0"),
+            show_progress=False)  # fmt: skip
 
 
 def outcome(out: Path) -> tuple[Any, Any]:
@@ -132,26 +131,55 @@ def outcome(out: Path) -> tuple[Any, Any]:
     return results, {task: [s.model_dump() for s in samples] for task, samples in run.samples.items()}
 
 
-def test_two_processes_give_the_record_of_one_and_a_killed_one_costs_nothing(tiny_llava: Path, tmp_path: Path) -> None:
-    alone = started(tiny_llava, tmp_path / "alone", 0, 1)
-    both = [started(tiny_llava, tmp_path / "both", rank, 2) for rank in (0, 1)]
-    told = [process.communicate(timeout=280) for process in (alone, *both)]
-    assert [process.returncode for process in (alone, *both)] == [0, 0, 0], told
-    assert told[2] == ("", "")
+def test_two_processes_give_the_record_of_one_and_a_killed_one_costs_nothing(
+    tiny_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer(str(tiny_llava), str(tmp_path / "alone"), 0, 1)
     expected = outcome(tmp_path / "alone")
-    assert outcome(tmp_path / "both") == expected
 
-    first, killed = (started(tiny_llava, tmp_path / "killed", rank, 2) for rank in (0, 1))
-    life = tmp_path / "killed/answers"
-    while not list(life.glob("*.rank1.alive")) and killed.poll() is None:
-        time.sleep(0.05)
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
-    for file in life.glob("*.rank1.alive"):  # as a minute later
-        os.utime(file, (1, 1))
-    output = first.communicate(timeout=280)
-    assert first.returncode == 0, output
+    other = forked.start(answer, str(tiny_llava), str(tmp_path / "both"), 1, 2)
+    answer(str(tiny_llava), str(tmp_path / "both"), 0, 2)
+    assert forked.ended(other) == 0
+    assert outcome(tmp_path / "both") == expected
+    assert not list((tmp_path / "both/answers").glob("*.jsonl"))
+
+    life, computed = tmp_path / "killed/answers", []
+    killed = forked.start(answer, str(tiny_llava), str(tmp_path / "killed"), 1, 2)
+    while not list(life.glob("*.rank1.alive")):
+        time.sleep(0.01)
+    os.kill(killed.pid or 0, signal.SIGKILL)
+    forked.ended(killed)
+    monkeypatch.setattr(ranks_module, "ALIVE_SECONDS", 0)  # as a minute later
+    put = RankedStore.put
+    monkeypatch.setattr(
+        RankedStore, "put", lambda self, answers, made: computed.extend(answers) or put(self, answers, made)
+    )
+    answer(str(tiny_llava), str(tmp_path / "killed"), 0, 2)
     assert outcome(tmp_path / "killed") == expected
-    assert not list(life.glob("*.jsonl"))
-    record = json.loads(next((tmp_path / "both").glob("*/*/run.json")).read_text())
-    assert record["status"] == "ok"
+    assert len(computed) > sum(asked for *_, asked, _ in expected[0]) / 2 + 1  # more than its share
+
+
+def test_the_command_reports_errors_once_and_starts_a_process_for_each_gpu(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from vrbench import cli
+
+    commands: list[list[str]] = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    monkeypatch.setattr(
+        subprocess, "run", lambda command, check: commands.append(command) or SimpleNamespace(returncode=3)
+    )
+    arguments = ["vrbench", "run", "--ckpt", "pocket/region", "--tasks", "pocket_facts", "--limit", "4"]
+    arguments += ["--device", "cpu"]
+    for wrong in (["--gpus", "5"], ["--gpus", "all", "--dtype", "float8"]):
+        monkeypatch.setattr(sys, "argv", [*arguments, *wrong])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert ended.value.code == 2 and not commands
+    assert "there are auto, float32" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", [*arguments, "--gpus", "all", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 3
+    assert commands == [torchrun_command(4, sys.argv[1:])]

@@ -30,6 +30,9 @@ EXCLUSIVE_KINDS = frozenset({"profile"})
 PRELOADED = ["vrbench.reproduce.preload"]
 """Imported once, by the process that the steps' processes are forked from."""
 
+PRELOADED_ON_CPU = [*PRELOADED, "vrbench.evaluation.lm_eval_adapter", "vrbench.evaluation.lmms_eval_adapter"]
+"""With the harnesses, which take seconds; where there is a GPU, what they import might start CUDA before the fork."""
+
 
 @dataclass(frozen=True)
 class StepEvent:
@@ -169,7 +172,7 @@ def _start(step: PlanStep, job: StepJob, functions: Mapping[str, StepFunction], 
     can_fork = sys.platform == "linux"  # elsewhere libraries that torch uses may not survive a fork
     context: ForkServerContext | SpawnContext
     context = multiprocessing.get_context("forkserver") if can_fork else multiprocessing.get_context("spawn")
-    context.set_forkserver_preload(PRELOADED)
+    context.set_forkserver_preload(PRELOADED if job.options.gpus else PRELOADED_ON_CPU)
     here, there = context.Pipe(duplex=False)
     environment, before = _environment(job.options, gpu), dict(os.environ)
     process = context.Process(target=run_step, args=(job, functions[step.kind], environment, there))
