@@ -101,6 +101,7 @@ class Measured:
 
         self.vlm: Any = load_vlm(resolve_checkpoint(name), device, dtype)
         vars(self.vlm)["stop_token_ids"] = frozenset()  # so that every answer has its maximum length
+        self.vlm.model.generation_config.eos_token_id = None  # with `generate` too
         self.model, self.tokenizer, self.device = self.vlm.model, self.vlm.tokenizer, self.vlm.device
         self.answered: list[Any] = []
 
@@ -170,7 +171,7 @@ class Measured:
             if "pixel_values" in inputs:
                 inputs["pixel_values"] = inputs["pixel_values"].to(self.vlm.dtype)
             new = part[-1].max_new_tokens
-            made = self.model.generate(**inputs, do_sample=False, max_new_tokens=new, min_new_tokens=new,
+            made = self.model.generate(**inputs, do_sample=False, max_new_tokens=new,
                                        pad_token_id=self.vlm.eos_token_id)  # fmt: skip
             rows = made[:, inputs["input_ids"].shape[1] :]
             cut = [row[: request.max_new_tokens] for row, request in zip(rows.tolist(), part, strict=True)]
@@ -383,7 +384,7 @@ def main() -> None:
 def _write(out: Path, lines: Sequence[Line], models: Sequence[str], dtype: str, device: str) -> None:
     from vrbench.core.device import device_name
 
-    on = f"text on {models[0]}, images on {models[1]} (random weights)"
+    on = f"text on {models[0]}, images on {models[1]}"
     about = f"{device_name(torch.device(device))}, {dtype}, {on}."
     made = [f"`{report_header.command()}`", "", report_header.versions(), ""]
     written = ["# Speed", "", about, "", *table(lines), "", *made]
