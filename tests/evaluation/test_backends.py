@@ -58,3 +58,13 @@ def test_a_picture_is_known_by_its_pixels() -> None:
     assert shown("a").digest != request_image(other, lambda: other).digest
     flat = Image.frombytes("RGB", (24, 40), same.tobytes())
     assert request_image(flat, lambda: flat).digest != shown("a").digest
+
+
+def test_pixels_are_prepared_in_other_processes_in_any_order(vlm: LlavaModel) -> None:
+    from vrbench.evaluation.backends import _PixelLoader
+
+    images = [shown(seed) for seed in "abc"]
+    loader = _PixelLoader(vlm, images)
+    for seed in "cab":
+        assert torch.equal(loader.pixels(shown(seed)), vlm.pixels(noise(seed)))
+    assert torch.equal(loader.pixels(shown("a")), vlm.pixels(noise("a")))  # once more, here

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -48,3 +49,18 @@ def test_the_norm_in_one_kernel_is_that_of_transformers() -> None:
     hidden = torch.randn(2, 5, 32)
     assert type(norm).__name__ in attention.RMS_NORMS
     assert torch.allclose(attention._FusedNorm(norm)(hidden), norm(hidden), atol=1e-6)
+
+
+def test_any_layout_of_a_kernel_s_output_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memory-efficient kernel returns [batch, queries, heads, width], transposed."""
+
+    def transposed(*given: torch.Tensor, **settings: Any) -> torch.Tensor:
+        out = scaled_dot_product_attention(*given, **settings)
+        return out.transpose(1, 2).contiguous().transpose(1, 2)
+
+    query, (key, value) = torch.randn(2, 4, 3, 16), torch.randn(2, 2, 2, 5, 16)
+    mask = torch.zeros(2, 1, 3, 5)
+    plain, _ = attention._attend(SimpleNamespace(), query, key, value, mask)
+    monkeypatch.setattr(attention, "scaled_dot_product_attention", transposed)
+    ours, _ = attention._attend(SimpleNamespace(), query, key, value, mask)
+    assert torch.equal(ours, plain)

@@ -164,3 +164,15 @@ def test_an_adapter_that_diverged_is_refused(value: float, tiny_llava: Path, tmp
     save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
     with pytest.raises(VrbenchError, match=r"adapter_model\.safetensors cannot be merged: NaNs detected"):
         load_vlm(resolve_checkpoint(str(folder)))
+
+
+def test_a_gpu_is_selected_by_its_number_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch.cuda._utils import _get_device_index
+
+    from vrbench.models.load import select_gpu
+
+    selected: list[int] = []
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: selected.append(_get_device_index(device)))
+    for name in ("cpu", "cuda", "cuda:1"):
+        select_gpu(torch.device(name))
+    assert selected == [1]

@@ -350,7 +350,10 @@ class _PixelLoader:
         self._images = list(images)
         self._ready: dict[str, torch.Tensor] = {}
         workers = max(1, min(IMAGE_WORKERS, (os.cpu_count() or 1) - 1))
-        loader: Any = DataLoader(self, batch_size=None, num_workers=workers, prefetch_factor=IMAGES_AHEAD // workers)  # type: ignore[arg-type]
+        loader: Any = DataLoader(
+            self, batch_size=None, num_workers=workers, prefetch_factor=IMAGES_AHEAD // workers,  # type: ignore[arg-type]
+            multiprocessing_context="fork",  # what images are loaded with cannot be pickled
+        )  # fmt: skip
         self._prepared = iter(loader)
 
     def __len__(self) -> int:

@@ -15,6 +15,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import rms_norm, scaled_dot_product_attention
 
+from vrbench.models.packed_inference import PREFIX_SHARING_DECODERS
+
 NAME = "vrbench_grouped_sdpa"
 
 MAX_HEAD_WIDTH = 128
@@ -30,11 +32,11 @@ _prepared_shapes = False
 
 
 def use_fast_kernels(decoder: Any) -> None:
-    """Make a decoder on a GPU in 16 bits use grouped attention and PyTorch's RMS norm; others stay as they are."""
-    weight = next(decoder.parameters())
-    if weight.device.type != "cuda" or weight.dtype not in (torch.bfloat16, torch.float16):
+    """Make a known decoder on a GPU in 16 bits use grouped attention and PyTorch's RMS norm; others stay as is."""
+    weight, config = next(decoder.parameters()), decoder.config
+    is_known = config.model_type in PREFIX_SHARING_DECODERS and type(decoder).__module__.startswith("transformers.")
+    if weight.device.type != "cuda" or weight.dtype not in (torch.bfloat16, torch.float16) or not is_known:
         return
-    config = decoder.config
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     if config._attn_implementation == "sdpa" and width <= MAX_HEAD_WIDTH and width % 8 == 0:
         _register()
@@ -96,5 +98,5 @@ def _attend(
         packed = query.reshape(batch, groups, shared * queries, width)
         with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
             out = scaled_dot_product_attention(packed, key, value, attn_mask=rows, scale=scaling)
-        out = out.view(batch, heads, queries, width)
+        out = out.reshape(batch, heads, queries, width)  # some kernels return queries in front of heads
     return out.transpose(1, 2).contiguous(), None

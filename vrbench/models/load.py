@@ -52,8 +52,7 @@ def load_vlm(
             raise VrbenchError(f"dtype {dtype!r} is unknown; known are {', '.join(DTYPES)}")
         dtype = DTYPES[dtype]
     device = torch.device(device)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)  # of what is allocated without naming a device, and of CUDA graphs
+    select_gpu(device)
     model, tokenizer, processor = _load(checkpoint, torch.float32 if checkpoint.base else dtype, device, merge)
     _convert(model, dtype)
     vlm = _wrap(checkpoint, model.to(device), tokenizer, processor, images)
@@ -62,6 +61,12 @@ def load_vlm(
     if vlm.depth != checkpoint.depth:
         raise VrbenchError(f"{checkpoint.id} has {vlm.depth} decoder layers; its lineage says {checkpoint.depth}")
     return vlm
+
+
+def select_gpu(device: torch.device) -> None:
+    """Make a GPU that has a number the one that is meant where none is named, and where graphs are captured."""
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
 
 
 def load_llava(checkpoint: Checkpoint, device: str | torch.device, dtype: str | torch.dtype) -> LlavaModel:
