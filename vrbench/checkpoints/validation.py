@@ -199,9 +199,7 @@ def _iterate_tokens(folder: Path) -> Iterator[Token]:
                 yield str(token.get("content") if isinstance(token, dict) else token), number, file
 
 
-def _token_id_errors(
-    folder: Path, config: Json, tokens: list[Token], tensors: dict[str, TensorInfo]
-) -> Iterator[str]:
+def _token_id_errors(folder: Path, config: Json, tokens: list[Token], tensors: dict[str, TensorInfo]) -> Iterator[str]:
     """Yield an error for tokens without an embedding; an embedding with more rows than tokens is usual."""
     shapes = (t.shape for n, t in tensors.items() if canonical_name(n) == "embed_tokens.weight" and t.shape)
     rows = next(shapes, (None,))[0]

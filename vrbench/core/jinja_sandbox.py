@@ -113,6 +113,7 @@ def sandbox_like(like: Environment) -> Sandbox:
 @lru_cache(maxsize=1)
 def item_sandbox() -> Sandbox:
     """Return the sandbox for keys of items and for validation, with the harnesses' filter."""
+
     def regex_replace(string: str, pattern: str, repl: str, count: int = 0) -> str:
         return re.sub(pattern, repl, string, count=count)
 

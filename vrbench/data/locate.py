@@ -232,7 +232,6 @@ def validate_split(
     elif split == spec.data.fewshot_split and rows < spec.fewshot:
         yield f"task {spec.id!r}: {place} has {rows} rows, but the prompt needs {spec.fewshot} examples"
 
-
     if missing := [name for name in dict.fromkeys(needed) if name not in names]:
         yield f"task {spec.id!r}: {place} has no column {', '.join(missing)}; it has {', '.join(names)}"
 

@@ -137,9 +137,7 @@ class InferenceEngine:
     def _share(self, keys: Sequence[str], missing: Mapping[str, Request]) -> dict[str, Request]:
         """Return the missing requests that this process answers; which those are does not depend on what is stored."""
         order = list(dict.fromkeys(keys))
-        return {
-            key: missing[key] for n, key in enumerate(order) if key in missing and self._ranks.owns(n, len(order))
-        }
+        return {key: missing[key] for n, key in enumerate(order) if key in missing and self._ranks.owns(n, len(order))}
 
     def _responses(self, requests: Mapping[str, Request]) -> Iterator[Mapping[str, Any]]:
         """Compute responses, and store each batch before it is yielded; first come those that cannot be computed."""

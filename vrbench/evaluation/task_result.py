@@ -97,9 +97,7 @@ def answer_fields(
         )
     if sixteen_bits:
         images = f"{sixteen_bits:,} image{'s have' if sixteen_bits > 1 else ' has'}"
-        warnings.append(
-            f"{images} 16 bits a channel, reduced to the high 8; lmms-eval clips such an image to white"
-        )
+        warnings.append(f"{images} 16 bits a channel, reduced to the high 8; lmms-eval clips such an image to white")
     unscored = [sample for sample in samples if sample.unscored]
     if unscored:
         first = unscored[0]

@@ -23,6 +23,7 @@ from vrbench.models.packing import PackedSequence
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+
 class LlavaModel(BaseVLM):
     """A loaded LLaVA that answers packed rows, as `packed_inference.allows_prefix_sharing` has to permit."""
 
