@@ -42,7 +42,7 @@ PAGES = {  # what it is: its path, and what is true when it can be used
     "the board": ("made/index.html", "document.getElementById('count').textContent.startsWith('All')"),
     "a submission": ("made/lab1__*/*/index.html", "document.querySelector('table') !== null"),
     "a task": ("made/tasks/made_mme.html", "document.querySelector('table') !== null"),
-    "samples with pictures": ("made/lab1__*/*/samples/made_mme.html", "document.querySelector('.sample') !== null"),
+    "samples with images": ("made/lab1__*/*/samples/made_mme.html", "document.querySelector('.sample') !== null"),
     "samples of text": ("made/lab1__*/*/samples/made_pydoc.html", "document.querySelector('.sample') !== null"),
 }
 READ = """() => {

@@ -164,7 +164,7 @@ def test_a_training_set_s_column_may_be_of_the_same_forms(
     pq.write_table(pa.table({"image": column, "question": texts, "answer": texts}), tmp_path / "x.parquet")
     found = from_parquet(tmp_path / "x.parquet", HubConversations(hub="made", most_left_out=0.5), "made")
     assert [red(sample.open_images()[0]) for sample in found.samples][:2] == [1, 2]
-    assert found.skipped == ({} if "bytes" in form else {"picture missing": 1})
+    assert found.skipped == ({} if "bytes" in form else {"image missing": 1})
 
 
 def test_conversations_in_json_may_hold_base64(tmp_path: Path) -> None:
@@ -173,4 +173,4 @@ def test_conversations_in_json_may_hold_base64(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(json.dumps([{"image": image, "conversations": said} for image in images]))
     found = from_json(tmp_path / "x.json", tmp_path, max_invalid=0.5)
     assert [red(sample.open_images()[0]) for sample in found.samples] == [2, 2]
-    assert found.skipped == {"picture missing": 2}
+    assert found.skipped == {"image missing": 2}

@@ -126,7 +126,7 @@ def test_32_bits_are_refused_since_nothing_says_what_is_white(kind: Any, word: s
         open_image(content)
     with pytest.raises(InvalidSample) as invalid:
         TrainingImage("deep.tif", content).check()
-    assert invalid.value.category == "picture broken"
+    assert invalid.value.category == "image broken"
 
 
 def test_what_is_no_whole_image_is_refused(tmp_path: Path) -> None:

@@ -46,12 +46,12 @@ def item(number: int, **changed: Any) -> ItemPreview:
     return ItemPreview(**known | {"images": ()} | changed)
 
 
-def test_items_and_pictures_are_written_once_and_answers_once_a_submission(
+def test_items_and_images_are_written_once_and_answers_once_a_submission(
     content: tuple[BoardContent, Any], written: dict[str, str | bytes]
 ) -> None:
     board = content[0]
-    pictures = [name for name in written if name.startswith("made/samples/made_mme/pictures/")]
-    assert len(pictures) == 2  # 16 questions, eight of each picture
+    images = [name for name in written if name.startswith("made/samples/made_mme/images/")]
+    assert len(images) == 2  # 16 questions, eight of each image
     assert len([name for name in written if "/made_mme/items-" in name]) == 1
     assert len([name for name in written if "/made_mme/answers/" in name]) == len(board.entries) == 4
     pages = {samples_page("made", entry.row, task.id) for entry in board.entries for task in board.shown_tasks(entry)}

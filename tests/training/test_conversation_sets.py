@@ -67,9 +67,9 @@ GOOD: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 BAD: dict[str, tuple[str, dict[str, Any]]] = {
-    "there is no file": ("picture missing", {"image": "coco/9.jpg", "conversations": said("<image>\na", "b")}),
-    "truncated": ("picture broken", {"image": "coco/short.jpg", "conversations": said("<image>\na", "b")}),
-    "cannot identify": ("picture broken", {"image": "coco/none.jpg", "conversations": said("<image>\na", "b")}),
+    "there is no file": ("image missing", {"image": "coco/9.jpg", "conversations": said("<image>\na", "b")}),
+    "truncated": ("image broken", {"image": "coco/short.jpg", "conversations": said("<image>\na", "b")}),
+    "cannot identify": ("image broken", {"image": "coco/none.jpg", "conversations": said("<image>\na", "b")}),
     "gpt, human": (
         "turns out of order", {"conversations": list(reversed(said("a", "b")))}),
     "the last of 3 messages": ("turns out of order", {"conversations": said("a", "b", "c")}),
@@ -77,9 +77,10 @@ BAD: dict[str, tuple[str, dict[str, Any]]] = {
     "message 4 of 4 is an empty answer": ("empty answer", {"conversations": said("a", "b", "c", " \n")}),
     "message 1 of 2 is an empty question": ("empty question", {"conversations": said("", "b")}),
     "2 image placeholders (<image>) for 1 images": (
-        "picture marks", {"image": "vg/3.gif", "conversations": said("<image><image> a", "b")}),
-    "1 image placeholders (<image>) for 0 images": ("picture marks", {"conversations": said("HTML has <image>", "b")}),
-    "an answer contains": ("picture marks", {"image": "vg/3.gif", "conversations": said("a", "see <image>")}),
+        "image placeholders", {"image": "vg/3.gif", "conversations": said("<image><image> a", "b")}),
+    "1 image placeholders (<image>) for 0 images": (
+        "image placeholders", {"conversations": said("HTML has <image>", "b")}),
+    "an answer contains": ("image placeholders", {"image": "vg/3.gif", "conversations": said("a", "see <image>")}),
     "it has no list 'conversations'": ("not a conversation", {"text": "a"}),
     "neither a name nor a list": ("not a conversation", {"image": 7, "conversations": said("a", "b")}),
     "a message of gpt is not text": (
@@ -257,7 +258,7 @@ def test_faulty_rows_are_counted(tmp_path: Path, cache: Path) -> None:
     short = {**ROWS[0], "image": {"bytes": picture(1)[:-100], "path": "1.jpg"}}
     root = put(tmp_path, [*ROWS, short, {**ROWS[1], "answer": ""}])
     found = from_hub(hub_data(root, most_left_out=0.5))
-    assert found.skipped == {"empty answer": 1, "picture broken": 1} and len(found.samples) == 2
+    assert found.skipped == {"empty answer": 1, "image broken": 1} and len(found.samples) == 2
     with pytest.raises(VrbenchError, match=r"row 2: image 1\.jpg cannot be opened"):
         from_hub(hub_data(root))
     (root / "org/set/default/train.parquet").write_bytes(b"PAR1")

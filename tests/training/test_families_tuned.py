@@ -148,7 +148,7 @@ def test_the_share_and_the_faults_are_told(tmp_path: Path) -> None:
     with pytest.raises(VrbenchError) as found:
         train(wrong, tmp_path / "none", device="cpu")
     told = error_messages(found.value)
-    assert "no checkpoint" in told[0] and "2 picture missing" in told[1] and "sample 1 (id x)" in told[2]
+    assert "no checkpoint" in told[0] and "2 image missing" in told[1] and "sample 1 (id x)" in told[2]
     assert not (tmp_path / "none").exists()
 
 

@@ -111,9 +111,9 @@ def _match_by_content(ckpt: Checkpoint, own: TensorIndex, base: Checkpoint, base
     A layer that was tuned still shares something with what it was, such as its norms; where it does not, or where two
     choices are equally good, nothing is guessed.
     """
-    ours, bases = _first_bytes(own), _first_bytes(base_index)
+    own_bytes, base_bytes = _first_bytes(own), _first_bytes(base_index)
     alike = [
-        [len(ours.get(i, frozenset()) & bases.get(j, frozenset())) for j in range(base.depth)]
+        [len(own_bytes.get(i, frozenset()) & base_bytes.get(j, frozenset())) for j in range(base.depth)]
         for i in range(ckpt.depth)
     ]
 

@@ -76,11 +76,11 @@ def image_notes(checkpoint: Checkpoint, choice: str = HARNESS) -> Iterator[str]:
     if changed:
         name = family_of(checkpoint).prompt_format.lmms_model_name
         own = ", ".join(f"{setting} {_format(kept)}" for setting, (kept, _) in changed.items())
-        theirs = ", ".join(f"{setting} {_format(value)}" for setting, (_, value) in changed.items())
+        used = ", ".join(f"{setting} {_format(value)}" for setting, (_, value) in changed.items())
         if choice == HARNESS:
-            yield f"images are processed with {theirs}, as in lmms-eval's {name}; the checkpoint has {own}"
+            yield f"images are processed with {used}, as in lmms-eval's {name}; the checkpoint has {own}"
         else:
-            yield f"images are processed with the checkpoint's {own}; lmms-eval's {name} has {theirs}"
+            yield f"images are processed with the checkpoint's {own}; lmms-eval's {name} has {used}"
     share = cropped_share(stored_settings(checkpoint.root.path))
     if share and choice == PAD:
         yield "images are padded to a square with the mean colour, as in LLaVA-1.5's training; the folder crops them"

@@ -59,27 +59,27 @@ def plan_restore(
     for edit in before:
         if edit.kind == "pruned":
             numbers = [number for i, number in enumerate(numbers) if i not in edit.layers]
-    theirs = backbone.origins
-    if theirs.first_depth != base.origins.first_depth:
+    origins = backbone.origins
+    if origins.first_depth != base.origins.first_depth:
         return LayerEdit("restored", layers, backbone), [
-            f"{backbone.id} was made with {theirs.first_depth} decoder layers, {base.id} with "
+            f"{backbone.id} was made with {origins.first_depth} decoder layers, {base.id} with "
             f"{base.origins.first_depth}; which of them correspond is unknown"
         ]
-    absent = [i for i in layers if numbers[i] not in theirs.numbers]
+    absent = [i for i in layers if numbers[i] not in origins.numbers]
     if absent:
         was = ", ".join(f"{i} (once {numbers[i]})" for i in absent)
         return LayerEdit("restored", layers, backbone), [f"{backbone.id} lacks layers of {base.id} to restore: {was}"]
-    edit = LayerEdit("restored", layers, backbone, tuple(theirs.numbers.index(numbers[i]) for i in layers))
+    edit = LayerEdit("restored", layers, backbone, tuple(origins.numbers.index(numbers[i]) for i in layers))
     return edit, _compare_restored(base, before, edit)
 
 
 def _compare_restored(base: Checkpoint, before: tuple[LayerEdit, ...], edit: LayerEdit) -> list[str]:
     assert edit.backbone is not None
-    below, theirs = edited_shapes(checkpoint_shapes(base), before), checkpoint_shapes(edit.backbone)
+    below, shapes = edited_shapes(checkpoint_shapes(base), before), checkpoint_shapes(edit.backbone)
     errors: list[str] = []
     for layer, source in zip(edit.layers, edit.sources, strict=True):
         where = f"layers.{layer}."
-        have = {n.replace(f"layers.{source}.", where, 1): s for n, s in theirs.items() if layer_index(n) == source}
+        have = {n.replace(f"layers.{source}.", where, 1): s for n, s in shapes.items() if layer_index(n) == source}
         want = {name: shape for name, shape in below.items() if layer_index(name) == layer}
         errors += compare_shapes(f"layer {source} of {edit.backbone.id}", have, want, list_all=True)
     return errors

@@ -113,11 +113,11 @@ def same_values(first: TensorLocation, second: TensorLocation) -> bool:
         raise VrbenchError(f"{first.name!r} is random and not stored, so that it cannot be compared with files")
     if first.tensor.shape != second.tensor.shape:
         return False
-    ours, theirs = first.tensor.dtype, second.tensor.dtype
+    dtype, other = first.tensor.dtype, second.tensor.dtype
     pairs = zip(first.blocks(), second.blocks(), strict=True)
-    if ours == theirs:
+    if dtype == other:
         return all(np.array_equal(a.view(np.uint8), b.view(np.uint8)) for a, b in pairs)
-    return all(np.array_equal(_to_numbers(a, ours), _round_to(_to_numbers(b, theirs), ours)) for a, b in pairs)
+    return all(np.array_equal(_to_numbers(a, dtype), _round_to(_to_numbers(b, other), dtype)) for a, b in pairs)
 
 
 def _to_numbers(block: NDArray[Any], dtype: str) -> NDArray[Any]:

@@ -118,10 +118,10 @@ def _is_quantized(name: str, tensor: TensorInfo) -> bool:
 
 def _duplicate_format_errors(folder: Path, has_tensors: bool) -> Iterator[str]:
     """Yield an error if the folder has complete weights in two formats, which may differ."""
-    ours = WEIGHTS if (folder / WEIGHTS).is_file() else INDEX
-    theirs = BIN if (folder / BIN).is_file() else BIN_INDEX
+    safetensors = WEIGHTS if (folder / WEIGHTS).is_file() else INDEX
+    pickled = BIN if (folder / BIN).is_file() else BIN_INDEX
     if has_tensors and _bin_is_complete(folder):
-        yield f"{folder} has complete weights twice, {ours} and {theirs}, which may differ; {REMOVE_ONE}"
+        yield f"{folder} has complete weights twice, {safetensors} and {pickled}, which may differ; {REMOVE_ONE}"
     if (folder / WEIGHTS).is_file() and (folder / INDEX).is_file():
         named = read_json(folder / INDEX).get("weight_map")
         if set(named.values() if isinstance(named, dict) else ()) - {WEIGHTS}:

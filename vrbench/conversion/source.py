@@ -203,12 +203,12 @@ def _validate_base(folder: Path, form: Form, base: str | None) -> list[str]:
 
 
 def _compare_llm_settings(folder: Path, settings: dict[str, Any], base: Path) -> list[str]:
-    theirs = read_json(base / "config.json")
+    given = read_json(base / "config.json")
     return [
-        f"{base} is another base than {folder} was trained on: its config.json has {key} {theirs[key]!r}, that of "
+        f"{base} is another base than {folder} was trained on: its config.json has {key} {given[key]!r}, that of "
         f"{folder} {settings[key]!r}"
         for key in LLM_SETTINGS
-        if key in settings and key in theirs and settings[key] != theirs[key]
+        if key in settings and key in given and settings[key] != given[key]
     ]
 
 

@@ -199,9 +199,9 @@ def check_aggregates(spec: TaskSpec, samples: Sequence[Sample], subtasks: Aggreg
         return
     scorer = scorer_named(spec.scorer)
     metric = metrics.METRICS[scorer.metric]
-    ours = metric.compute(samples)
-    theirs = scorer.official(subtasks)
+    computed = metric.compute(samples)
+    official = scorer.official(subtasks)
     if scorer.decimals is not None:
-        ours = 100 * round(ours / 100, scorer.decimals)
-    if not math.isclose(ours, theirs, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
-        raise RuntimeError(f"task {spec.id}: {scorer.metric} is {ours!r}, but {spec.harness} says {theirs!r}")
+        computed = 100 * round(computed / 100, scorer.decimals)
+    if not math.isclose(computed, official, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
+        raise RuntimeError(f"task {spec.id}: {scorer.metric} is {computed!r}, but {spec.harness} says {official!r}")

@@ -131,14 +131,14 @@ def paired_layers(ckpt: Checkpoint, base: Checkpoint) -> list[int]:
     Raises:
         VrbenchError: their original depths differ, or the base lacks some of the layers.
     """
-    ours, theirs = ckpt.origins, base.origins
-    if ours.first_depth != theirs.first_depth:
-        depths = f"{ckpt.id} was made with {ours.first_depth} decoder layers, {base.id} with {theirs.first_depth}"
+    own, base_origins = ckpt.origins, base.origins
+    if own.first_depth != base_origins.first_depth:
+        depths = f"{ckpt.id} was made with {own.first_depth} decoder layers, {base.id} with {base_origins.first_depth}"
         raise VrbenchError(f"{depths}; their layers cannot be matched")
-    absent = [layer for layer, number in enumerate(ours.numbers) if number not in theirs.numbers]
+    absent = [layer for layer, number in enumerate(own.numbers) if number not in base_origins.numbers]
     if absent:
         raise VrbenchError(f"{base.id} lacks layers that {ckpt.id} has: {', '.join(map(str, absent))}")
-    return [theirs.numbers.index(number) for number in ours.numbers]
+    return [base_origins.numbers.index(number) for number in own.numbers]
 
 
 def adapter_holder(ckpt: Checkpoint) -> Checkpoint | None:

@@ -150,7 +150,7 @@ def _c3(results: PlanResults) -> Iterator[ClaimEvidence]:
         what = f"{row.shape}, {row.tuning}, checkpointing {recomputed}, {row.layers} of {row.depth}: time saved a step"
         yield ClaimEvidence(what, f"{number(saved, 0)} %", "supported" if saved > 0 else "refuted")
     if seconds := _training_seconds(results):
-        text = ", ".join(f"{number(100 * (1 - ours / whole), 0)} %" for ours, whole in seconds)
+        text = ", ".join(f"{number(100 * (1 - own / whole), 0)} %" for own, whole in seconds)
         reason = f"wall time including start-up, on GPUs that steps may share; {NOT_JUDGED}"
         yield ClaimEvidence("time saved by the region's own trainings, seed by seed", text, None, reason)
 
@@ -177,8 +177,8 @@ def _c4(results: PlanResults) -> Iterator[ClaimEvidence]:
                 one = judge_estimate(f"visual score kept, {x} removed from the region, by {by}", RETENTION, found)
                 yield one if by == OFFICIAL_SCORE else one.without_verdict()
     for x in REMOVED_BETTER:
-        ours, others = (_pruned_pairs(results, f"{s}, by {OFFICIAL_SCORE}", x) for s in ("region", "full"))
-        if more := results.bootstrap.retention_difference(ours, others, tasks):
+        region, full = (_pruned_pairs(results, f"{s}, by {OFFICIAL_SCORE}", x) for s in ("region", "full"))
+        if more := results.bootstrap.retention_difference(region, full, tasks):
             what = f"visual score kept, {x} removed by {OFFICIAL_SCORE}: region against all layers tuned"
             yield judge_estimate(what, "visual>=0", more)
 

@@ -126,10 +126,10 @@ class JointBootstrap:
             return None
         return found.side.estimate(found.pairs, found.values, found.draws[:, found.usable], found.parts)
 
-    def retention_difference(self, ours: Pairs, others: Pairs, tasks: Sequence[str]) -> SeedEstimate | None:
+    def retention_difference(self, candidate: Pairs, others: Pairs, tasks: Sequence[str]) -> SeedEstimate | None:
         """Return the difference of two retentions in %, over the seeds that have both; None where either is None."""
-        both = self.usable(ours, tasks).keys() & self.usable(others, tasks).keys()
-        a, b = (self._retention({s: p for s, p in pairs.items() if s in both}, tasks) for pairs in (ours, others))
+        both = self.usable(candidate, tasks).keys() & self.usable(others, tasks).keys()
+        a, b = (self._retention({s: p for s, p in pairs.items() if s in both}, tasks) for pairs in (candidate, others))
         if a is None or b is None:
             return None
         draws = (a.draws - b.draws)[:, a.usable & b.usable]
@@ -139,34 +139,34 @@ class JointBootstrap:
         pairs = self.usable(pairs, tasks)
         if not pairs:
             return None
-        ours, theirs = self._sides(pairs, tasks)
-        above, below = (ours, theirs) if ours.higher_is_better else (theirs, ours)
+        candidate, baseline = self._sides(pairs, tasks)
+        above, below = (candidate, baseline) if candidate.higher_is_better else (baseline, candidate)
         bases = below.draws.mean(1)
         usable = (bases > 0).all(0)
         if (below.values.mean(1) <= 0).any() or usable.mean() < 0.995:
             return None
         values = 100.0 * above.values.mean(1) / below.values.mean(1)
         draws = 100.0 * above.draws.mean(1) / abs(bases).clip(1e-9)  # unusable draws are left out later
-        base = theirs.values.mean(1)[:, None, None]
-        change = (ours.draws - ours.values.mean(1)[:, None, None] / base * theirs.draws) / base
-        return _Retention(pairs, values, draws, change.mean(0), usable, ours)
+        base = baseline.values.mean(1)[:, None, None]
+        change = (candidate.draws - candidate.values.mean(1)[:, None, None] / base * baseline.draws) / base
+        return _Retention(pairs, values, draws, change.mean(0), usable, candidate)
 
     def difference(self, pairs: Pairs, tasks: Sequence[str]) -> SeedEstimate | None:
         """Return candidate minus baseline in points of the mean over tasks; None without a seed that has all tasks."""
         pairs = self.usable(pairs, tasks)
         if not pairs:
             return None
-        ours, theirs = self._sides(pairs, tasks)
-        change = ours.draws - theirs.draws
-        return ours.estimate(pairs, (ours.values - theirs.values).mean(1), change.mean(1), change.mean(0))
+        candidate, baseline = self._sides(pairs, tasks)
+        change = candidate.draws - baseline.draws
+        return candidate.estimate(pairs, (candidate.values - baseline.values).mean(1), change.mean(1), change.mean(0))
 
     def score(self, runs: Mapping[int, str], tasks: Sequence[str]) -> SeedEstimate | None:
         """Return the mean over tasks itself, 0 to 100, or one perplexity; None without a seed that has all tasks."""
         pairs = self.usable({seed: (name, name) for seed, name in runs.items()}, tasks)
         if not pairs:
             return None
-        ours, _ = self._sides(pairs, tasks)
-        return ours.estimate(pairs, ours.values.mean(1), ours.draws.mean(1), ours.draws.mean(0))
+        candidate, _ = self._sides(pairs, tasks)
+        return candidate.estimate(pairs, candidate.values.mean(1), candidate.draws.mean(1), candidate.draws.mean(0))
 
     def _sides(self, pairs: Pairs, tasks: Sequence[str]) -> tuple[_PairSide, _PairSide]:
         """Return candidates and baselines, over the items that all of these runs could score."""

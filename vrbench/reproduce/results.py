@@ -43,12 +43,12 @@ class ResultRow:
     @property
     def is_baseline(self) -> bool:
         """Whether the other rows are compared with it."""
-        return bool(self.pairs) and all(ours == theirs for ours, theirs in self.pairs.values())
+        return bool(self.pairs) and all(run == baseline for run, baseline in self.pairs.values())
 
     @property
     def runs(self) -> dict[int, str]:
         """Seed -> the run."""
-        return {seed: ours for seed, (ours, _) in self.pairs.items()}
+        return {seed: run for seed, (run, _) in self.pairs.items()}
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class PlanResults:
 
     @property
     def undone(self) -> list[str]:
-        """Steps that are not done, each with whether it was begun."""
+        """Steps that are not done, each with whether it was started."""
         return [
             step.name + (" (begun, and failed or stopped)" if log_file(step.name, self.folder).is_file() else "")
             for step in self.plan.steps

@@ -124,10 +124,10 @@ _PAIRED_FIELDS = (
 
 
 def _are_alike(candidate: RunCounts, baseline: RunCounts) -> bool:
-    ours, theirs = (
+    candidate_inputs, baseline_inputs = (
         (run.record.settings.limit, run.record.settings.seed,
          {r.task: [getattr(r, name) for name in _PAIRED_FIELDS] for r in run.record.results},
          {task: counts.items_digest for task, counts in run.tasks.items()})
         for run in (candidate, baseline)
     )  # fmt: skip
-    return ours == theirs
+    return candidate_inputs == baseline_inputs

@@ -281,13 +281,13 @@ def retention_interval(drawn: Sequence[BootstrapDraws], higher_is_better: bool =
     if min(d.clusters for d in drawn) < 2:
         return None
     base = np.mean([d.baseline for d in drawn], axis=0)
-    ours = np.mean([d.candidate for d in drawn], axis=0)
-    below, above = (base, ours) if higher_is_better else (ours, base)
+    candidate = np.mean([d.candidate for d in drawn], axis=0)
+    below, above = (base, candidate) if higher_is_better else (candidate, base)
     usable = below > 0
     if usable.mean() < 0.995:
         return None
     ratio = 100.0 * above[usable] / below[usable]
-    centre = ours.mean() / base.mean()
+    centre = candidate.mean() / base.mean()
     parts = [float((d.candidate - centre * d.baseline).var()) for d in drawn]
     return _quantiles(ratio, tail_share(parts, [d.clusters for d in drawn]))
 
@@ -327,8 +327,8 @@ def mcnemar(pair: PairedCounts) -> float:
     """Return the exact two-sided p of McNemar's test; each cluster must be one 0/1 outcome."""
     from scipy.special import bdtr
 
-    base, ours = pair.baseline[:, 0, 0] == 1, pair.candidate[:, 0, 0] == 1
-    lost, gained = int((base & ~ours).sum()), int((~base & ours).sum())
+    base, candidate = pair.baseline[:, 0, 0] == 1, pair.candidate[:, 0, 0] == 1
+    lost, gained = int((base & ~candidate).sum()), int((~base & candidate).sum())
     return min(1.0, 2.0 * float(bdtr(min(lost, gained), lost + gained, 0.5)))
 
 

@@ -247,8 +247,8 @@ def _figures(pairs: Sequence[PairedTask]) -> dict[str, Any]:
     counts = [p.counts for p in pairs if p.counts is not None]
     drawn = [p.drawn for p in pairs if p.drawn is not None]
     higher = pairs[0].baseline.higher_is_better
-    base, ours = (sum(c.values[i] for c in counts) / len(counts) for i in (0, 1))
-    below, above = (base, ours) if higher else (ours, base)
+    base, value = (sum(c.values[i] for c in counts) / len(counts) for i in (0, 1))
+    below, above = (base, value) if higher else (value, base)
     retention = bootstrap.retention_interval(drawn, higher) if below > 0 else None
     difference = bootstrap.difference_interval(drawn)
     return {
@@ -256,8 +256,8 @@ def _figures(pairs: Sequence[PairedTask]) -> dict[str, Any]:
         "n": sum(p.n for p in pairs),
         "clusters": sum(len(c.baseline) for c in counts),
         "baseline": base,
-        "candidate": ours,
-        "difference": ours - base,
+        "candidate": value,
+        "difference": value - base,
         "difference_low": difference[0] if difference else None,
         "difference_high": difference[1] if difference else None,
         "retention": 100.0 * above / below if below > 0 else None,
@@ -290,9 +290,9 @@ def _warnings(pair: PairedTask) -> Iterator[str]:
     if any(pair.unscored_alone):
         base, own = pair.unscored_alone
         yield f"left out of both runs: {base:,} items unscored in the baseline alone, {own:,} in the candidate alone"
-    theirs, ours = pair.baseline.warnings, pair.candidate.warnings
-    for text in dict.fromkeys((*theirs, *ours)):
-        who = "both runs" if text in theirs and text in ours else "baseline" if text in theirs else "candidate"
+    base_warnings, warnings = pair.baseline.warnings, pair.candidate.warnings
+    for text in dict.fromkeys((*base_warnings, *warnings)):
+        who = "candidate" if text not in base_warnings else "both runs" if text in warnings else "baseline"
         yield f"{who}: {text}"
 
 
@@ -338,10 +338,10 @@ def _skipped(runs: Sequence[Run]) -> list[str]:
 
 
 def _notes(label: str, run: Run, baseline: Run) -> list[str]:
-    ours, theirs = ([r.task for r in r_.record.results] for r_ in (run, baseline))
+    tasks, base_tasks = ([r.task for r in of.record.results] for of in (run, baseline))
     notes = [f"{label}: {note}" for note in run.notes]
-    notes += [f"{label}: {t} left out, since the baseline was not run on it" for t in ours if t not in theirs]
-    notes += [f"{label}: {t} left out, since only the baseline was run on it" for t in theirs if t not in ours]
+    notes += [f"{label}: {t} left out, since the baseline was not run on it" for t in tasks if t not in base_tasks]
+    notes += [f"{label}: {t} left out, since only the baseline was run on it" for t in base_tasks if t not in tasks]
     a, b = run.record.settings, baseline.record.settings
     if a.dtype != b.dtype:
         notes.append(f"{label}: computed in {a.dtype}, the baseline in {b.dtype}")

@@ -51,11 +51,11 @@ def validate_pair(candidate: Run, baseline: Run, label: str, same_code: bool = T
         label: of the candidate.
         same_code: whether both must have been answered and scored by the same versions of vrbench's code.
     """
-    ours, theirs = candidate.record.settings, baseline.record.settings
-    if ours.limit != theirs.limit:
-        yield f"{label}: limit {ours.limit} against the baseline's {theirs.limit}; run both over the same items"
-    elif ours.limit is not None and ours.seed != theirs.seed:
-        yield f"{label}: seed {ours.seed} against the baseline's {theirs.seed}; both chose other items"
+    settings, base = candidate.record.settings, baseline.record.settings
+    if settings.limit != base.limit:
+        yield f"{label}: limit {settings.limit} against the baseline's {base.limit}; run both over the same items"
+    elif settings.limit is not None and settings.seed != base.seed:
+        yield f"{label}: seed {settings.seed} against the baseline's {base.seed}; both chose other items"
     tasks = common_tasks(candidate, baseline)
     if not tasks:
         names = " against ".join(", ".join(r.task for r in run.record.results) for run in (candidate, baseline))
@@ -63,60 +63,60 @@ def validate_pair(candidate: Run, baseline: Run, label: str, same_code: bool = T
     for task in tasks:
         for error in _validate_task(task, candidate, baseline):
             yield f"{label}: {task}: {error}"
-        ours_by, theirs_by = candidate.result(task).code, baseline.result(task).code
-        if same_code and ours_by != theirs_by:
-            yield f"{label}: {task}: {_code_differences(ours_by, theirs_by)}; run the older one again with this vrbench"
+        code, base_code = candidate.result(task).code, baseline.result(task).code
+        if same_code and code != base_code:
+            yield f"{label}: {task}: {_code_differences(code, base_code)}; run the older one again with this vrbench"
 
 
-def _code_differences(ours: Mapping[str, int], theirs: Mapping[str, int]) -> str:
+def _code_differences(code: Mapping[str, int], base: Mapping[str, int]) -> str:
     """Return which parts of vrbench's code differ in version; parts that are not named have version 1."""
-    different = [name for name in sorted({*ours, *theirs}) if ours.get(name, 1) != theirs.get(name, 1)]
-    parts = [f"{name} {ours.get(name, 1)} against the baseline's {theirs.get(name, 1)}" for name in different]
+    different = [name for name in sorted({*code, *base}) if code.get(name, 1) != base.get(name, 1)]
+    parts = [f"{name} {code.get(name, 1)} against the baseline's {base.get(name, 1)}" for name in different]
     return f"vrbench's code changed between the two ({', '.join(parts)})"
 
 
 def common_tasks(candidate: Run, baseline: Run) -> list[str]:
     """Return the tasks that both runs have, failed ones included, in the baseline's order."""
-    ours = {r.task for r in candidate.record.results}
-    return [r.task for r in baseline.record.results if r.task in ours]
+    tasks = {r.task for r in candidate.record.results}
+    return [r.task for r in baseline.record.results if r.task in tasks]
 
 
 def _validate_task(task: str, candidate: Run, baseline: Run) -> Iterator[str]:
-    ours, theirs = candidate.result(task), baseline.result(task)
+    result, base = candidate.result(task), baseline.result(task)
     for field in ("version", "suite", "metric", "higher_is_better", "fewshot", "harness"):
-        a, b = getattr(ours, field), getattr(theirs, field)
-        if a != b and "error" not in (ours.status, theirs.status):
+        a, b = getattr(result, field), getattr(base, field)
+        if a != b and "error" not in (result.status, base.status):
             yield f"{field} {a!r} against the baseline's {b!r}"
-    if "error" in (ours.status, theirs.status):
+    if "error" in (result.status, base.status):
         return
-    if ours.definition_digest != theirs.definition_digest and ours.definition_digest and theirs.definition_digest:
+    if result.definition_digest != base.definition_digest and result.definition_digest and base.definition_digest:
         yield "its prompt, generation settings or scoring differ from the baseline's"
-    if ours.data_digest != theirs.data_digest:
-        yield f"data {ours.data_digest[:12]!r} against the baseline's {theirs.data_digest[:12]!r}; the items differ"
+    if result.data_digest != base.data_digest:
+        yield f"data {result.data_digest[:12]!r} against the baseline's {base.data_digest[:12]!r}; the items differ"
         return
     yield from _validate_samples(columns_of(candidate, task), columns_of(baseline, task))
 
 
-def _validate_samples(ours: SampleColumns, theirs: SampleColumns) -> Iterator[str]:
-    if len(ours.place) < len(ours) or len(theirs.place) < len(theirs):
+def _validate_samples(candidate: SampleColumns, baseline: SampleColumns) -> Iterator[str]:
+    if len(candidate.place) < len(candidate) or len(baseline.place) < len(baseline):
         yield "an item id occurs twice, so items cannot be paired"
-    elif ours.place.keys() != theirs.place.keys():
-        different = sorted(ours.place.keys() ^ theirs.place.keys())
+    elif candidate.place.keys() != baseline.place.keys():
+        different = sorted(candidate.place.keys() ^ baseline.place.keys())
         yield f"{len(different)} items are in one run only, such as {different[0]!r}"
     else:
-        if ours.id != theirs.id:
-            theirs = theirs.take([theirs.place[name] for name in ours.id])
+        if candidate.id != baseline.id:
+            baseline = baseline.take([baseline.place[name] for name in candidate.id])
         for what, fields in (("prompt", ("prompt_digest",)), ("place", ("cluster", "group", "unit", "weight"))):
-            pairs = [(getattr(ours, field), getattr(theirs, field)) for field in fields]
+            pairs = [(getattr(candidate, field), getattr(baseline, field)) for field in fields]
             if places := sorted({i for a, b in pairs for i in _different(a, b)}):
-                yield f"the {what} of {len(places)} items differs, such as {ours.id[places[0]]!r}"
+                yield f"the {what} of {len(places)} items differs, such as {candidate.id[places[0]]!r}"
 
 
-def _different(ours: Sequence[str] | Array, theirs: Sequence[str] | Array) -> list[int]:
+def _different(a: Sequence[str] | Array, b: Sequence[str] | Array) -> list[int]:
     """Return the positions at which two columns differ."""
-    if isinstance(ours, np.ndarray):
-        return np.flatnonzero(ours != theirs).tolist()
-    return [] if ours == theirs else [i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b]
+    if isinstance(a, np.ndarray):
+        return np.flatnonzero(a != b).tolist()
+    return [] if a == b else [i for i, (x, y) in enumerate(zip(a, b, strict=True)) if x != y]
 
 
 def pair_task(task: str, candidate: Run, baseline: Run, seed: int = 0) -> PairedTask:
@@ -144,10 +144,10 @@ def pair_counts(task: str, candidate: Run, baseline: Run) -> PairedTask:
     Raises:
         VrbenchError: unknown metric.
     """
-    ours, theirs = candidate.result(task), baseline.result(task)
-    if "error" in (ours.status, theirs.status):
-        return PairedTask(theirs, ours, None)
-    metric = metric_named(theirs.metric)
+    result, base = candidate.result(task), baseline.result(task)
+    if "error" in (result.status, base.status):
+        return PairedTask(base, result, None)
+    metric = metric_named(base.metric)
     here, there = columns_of(candidate, task), columns_of(baseline, task)
     lacking = [{name: why for name, why in zip(of.id, of.unscored, strict=True) if why} for of in (there, here)]
     alone = (len(lacking[0].keys() - lacking[1].keys()), len(lacking[1].keys() - lacking[0].keys()))
@@ -157,7 +157,7 @@ def pair_counts(task: str, candidate: Run, baseline: Run) -> PairedTask:
     if n:
         tables = metric.statistics(there), metric.statistics(here)
         counts = bootstrap.PairedCounts(metric, *tables, metric.outcomes(there))
-    return PairedTask(theirs, ours, counts, n=n, unscored=len(there) - n, unscored_alone=alone)
+    return PairedTask(base, result, counts, n=n, unscored=len(there) - n, unscored_alone=alone)
 
 
 def candidates_of(runs: list[Run], baseline: Run) -> list[Run]:

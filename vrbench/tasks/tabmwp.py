@@ -1,8 +1,8 @@
 """TabMWP's published rule: what is read out of an answer, and when that is right.
 
 Lu et al. 2023, arXiv:2209.14610; the rule is that of their repository, lupantech/PromptPG, folder run_gpt3. It
-differs in two places where theirs draws at random or stops: a letter beyond the options is wrong here (theirs draws an
-option), and something like "1/0" or "1.2.3" is a text here (theirs ends with an error).
+differs in two places where that code draws at random or stops: a letter beyond the options is wrong here (their code
+draws an option), and something like "1/0" or "1.2.3" is a text here (their code ends with an error).
 """
 
 from __future__ import annotations

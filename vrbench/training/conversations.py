@@ -57,13 +57,13 @@ class TrainingImage:
             InvalidSample: it does not exist or cannot be decoded.
         """
         if isinstance(self.source, Path) and not is_file(self.source):
-            raise InvalidSample("picture missing", f"there is no file {self.source}")
+            raise InvalidSample("image missing", f"there is no file {self.source}")
         try:
             reason, has_16_bits = inspect_image(self._content())
         except ImageError as error:
-            raise InvalidSample("picture missing", f"image {self.name}: {error}") from error
+            raise InvalidSample("image missing", f"image {self.name}: {error}") from error
         if reason:
-            raise InvalidSample("picture broken", f"image {self.name} cannot be opened: {reason}")
+            raise InvalidSample("image broken", f"image {self.name} cannot be opened: {reason}")
         return has_16_bits
 
     def _content(self) -> Path | bytes:
@@ -130,11 +130,11 @@ def _image(name: str, folder: Path | None) -> TrainingImage:
     try:
         content = decode_inline(name)
     except ImageError as error:
-        raise InvalidSample("picture missing", f"its 'image' cannot be read: {error}") from error
+        raise InvalidSample("image missing", f"its 'image' cannot be read: {error}") from error
     if content is not None:
         return TrainingImage("base64", content)
     if folder is None:
-        raise InvalidSample("picture missing", f"it has an image, {name}, and no image folder was given")
+        raise InvalidSample("image missing", f"it has an image, {name}, and no image folder was given")
     return TrainingImage(name, folder / name)
 
 
@@ -156,13 +156,13 @@ def parse_turns(messages: Sequence[Any], images: int) -> tuple[Turn, ...]:
         if not text:
             raise InvalidSample(f"empty {role}", f"message {number + 1} of {len(parts)} is an empty {role}")
         if speaker == "gpt" and IMAGE in text:
-            raise InvalidSample("picture marks", f"an answer contains an image placeholder, {IMAGE}")
+            raise InvalidSample("image placeholders", f"an answer contains an image placeholder, {IMAGE}")
     if len(parts) % 2:
         raise InvalidSample("turns out of order", f"the last of {len(parts)} messages is a question without an answer")
     questions = [_without_outer_marks(text) for _, text in parts[::2]]
     marks = sum(number for _, number in questions)
     if marks not in (0, images):
-        raise InvalidSample("picture marks", f"{marks} image placeholders ({IMAGE}) for {images} images")
+        raise InvalidSample("image placeholders", f"{marks} image placeholders ({IMAGE}) for {images} images")
     if not marks:
         questions[0] = (questions[0][0], images)
     answers = [text for _, text in parts[1::2]]

@@ -172,7 +172,7 @@ def _allow_missing_frozen(module: nn.Module, found: Any) -> None:
 
 
 class _Trainer(Trainer):
-    """The Trainer with our order, parameter groups, learning rates and counting of items."""
+    """The Trainer with its own order, parameter groups, learning rates and counting of items."""
 
     optimizer: Any
     lr_scheduler: Any

@@ -70,7 +70,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def board(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """Two families of three submissions to tasks of pictures, options and whole texts; 208 items each."""
+    """Two families of three submissions to tasks of images, options and whole texts; 208 items each."""
     made = make_board(tmp_path_factory.mktemp("browser"), submissions=3, families=2, items=208)
     write_leaderboards(validate(made.root, include_path=made.tasks, jobs=1))
     return made

@@ -18,14 +18,14 @@ PAGES = {
     "submission": "made/lab1__tiny-region-1/*/index.html",
     "baseline": "made/maker__tiny-full/*/index.html",
     "task": "made/tasks/made_mme.html",
-    "samples with pictures": "made/lab1__tiny-region-1/*/samples/made_mme.html",
+    "samples with images": "made/lab1__tiny-region-1/*/samples/made_mme.html",
     "samples with options": "made/lab1__tiny-region-1/*/samples/made_facts.html",
     "samples of texts": "made/lab1__tiny-region-1/*/samples/made_pydoc.html",
 }
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
-DARK_TOO = ("board", "submission", "samples with pictures")
+DARK_TOO = ("board", "submission", "samples with images")
 """Pages that between them have every colour."""
 CASES = [(kind, "light", 360) for kind in PAGES] + [(kind, "dark", 1280) for kind in DARK_TOO]
 

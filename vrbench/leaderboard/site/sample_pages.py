@@ -150,7 +150,7 @@ def task_files(place: str, items: Iterable[ItemPreview], answered: ItemTargets) 
         for name, image in images:
             if name not in written:
                 written.add(name)
-                yield f"{place}/pictures/{name}", png(image)
+                yield f"{place}/images/{name}", png(image)
         options = [sanitize_for_display(option, MAX_PROMPT).strip() for option in item.options]
         target = sanitize_for_display(answered[number][1], MAX_ANSWER).strip()
         sizes = [[name, *image.size] for name, image in images]

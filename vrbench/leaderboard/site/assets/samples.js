@@ -139,7 +139,7 @@ document.addEventListener("DOMContentLoaded", () => {
     return make("div", "", term, text, verdict(side, i));
   };
   const card = (i) => {
-    const [prompt, choices, target, pictures] = item(i);
+    const [prompt, choices, target, images] = item(i);
     const link = make("a", "", index.ids[i]);
     link.href = `#${hash(index.ids[i])}`;
     const title = make("h2", "", make("span", "", "sample ", link));
@@ -147,16 +147,16 @@ document.addEventListener("DOMContentLoaded", () => {
     if (group) title.append(make("span", "", group));
     title.id = `sample-${i}`;
     const asked = make("div", "asked");
-    if (pictures.length) {
-      const shown = make("div", "pictures");
-      pictures.forEach(([name, width, height], k) => {
+    if (images.length) {
+      const shown = make("div", "images");
+      images.forEach(([name, width, height], k) => {
         const image = make("img", width < 200 ? "tiny" : "");
         image.loading = "lazy";
         image.decoding = "async";
         image.width = Math.max(width, 128);
         image.height = Math.round(height * image.width / width);
-        image.alt = pictures.length > 1 ? `Image ${k + 1} of the question` : "The image of the question";
-        image.src = `${settings.place}/pictures/${name}`;
+        image.alt = images.length > 1 ? `Image ${k + 1} of the question` : "The image of the question";
+        image.src = `${settings.place}/images/${name}`;
         shown.append(image);
       });
       asked.append(shown);
