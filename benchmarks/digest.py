@@ -23,6 +23,7 @@ from tabulate import tabulate
 from benchmarks import report_header
 from vrbench.core import cache
 from vrbench.core.device import processor_name
+from vrbench.core.processors import usable_cores
 
 REPORT = Path(__file__).parent / "results" / "digest.md"
 
@@ -111,7 +112,7 @@ def main() -> None:
     table = tabulate(rows, head, tablefmt="github", floatfmt=".2f")
     about = (
         f"{size / 1e9:.2f} GB in {given.shards} shards, in the page cache; {processor_name()}, "
-        f"{cache._usable_cores()} cores, "
+        f"{usable_cores()} cores, "
         f"{datetime.now(timezone.utc):%Y-%m-%d}. The best of {given.rounds} rounds, all in one run. A file whose path, "
         "size, times and inode are those of a digest already made is not read again."
     )

@@ -11,7 +11,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from transformers import PreTrainedTokenizerFast
 
 from vrbench.evaluation import tokenization
-from vrbench.evaluation.tokenization import CUT, BatchTokenizer, can_cut, shared_length, split
+from vrbench.evaluation.tokenization import CUT, BatchTokenizer, can_cut, split
+from vrbench.models.packing import common_prefix_length
 
 LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
@@ -195,6 +196,6 @@ def test_what_texts_share_is_one_part() -> None:
 
 @given(one=TEXT, other=TEXT)
 def test_the_shared_beginning_is_the_longest(one: str, other: str) -> None:
-    n = shared_length(one, other)
+    n = common_prefix_length(one, other)
     assert one[:n] == other[:n]
     assert one[n : n + 1] != other[n : n + 1] or n == len(one) == len(other)

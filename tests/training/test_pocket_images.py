@@ -42,7 +42,7 @@ def test_captions_take_the_place_of_questions() -> None:
 def test_many_processes_make_what_one_makes(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = generated_images("train", 6, 2)
     monkeypatch.setattr(pocket_images, "CHUNK", 3)
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr(pocket_images, "usable_cores", lambda: 2)
     parts = generated_images("train", 6, 2)
     assert np.array_equal(parts.pixels, whole.pixels) and np.array_equal(parts.labels, whole.labels)
     assert parts.turns == whole.turns

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from vrbench.core.io import digest_of, write_atomically
+from vrbench.core.processors import usable_cores
 
 SETTLED_AFTER_SECONDS = 2.0
 """A file changed more recently may change again within one tick of the file system's clock; its digest is not kept."""
@@ -95,11 +96,6 @@ def file_digests(paths: Iterable[Path]) -> dict[Path, str]:
         return {path: file_digest(path) for path in wanted}
     with ThreadPoolExecutor(min(len(wanted), usable_cores(), MAX_PARALLEL_HASHES)) as pool:
         return dict(zip(wanted, pool.map(file_digest, wanted), strict=True))
-
-
-def usable_cores() -> int:
-    """Return the processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _sha256(path: Path) -> str:

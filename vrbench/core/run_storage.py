@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,6 +11,7 @@ from pydantic import ValidationError
 
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import canonical_json, gunzip_file, gzip_text, parse_file, write_atomically
+from vrbench.core.memory import pause_garbage_collection
 from vrbench.core.schemas import SCHEMA_VERSION, Record, Run, RunRecord, Sample, TaskResult
 
 R = TypeVar("R", bound=Record)
@@ -73,7 +72,7 @@ def load_run(path: str | Path) -> Run:
     if not file.is_file():
         raise VrbenchError(f"no run at {str(path)!r}; {_runs_below(folder)}")
     record = read_record(file, RunRecord)
-    with _paused_collection():
+    with pause_garbage_collection():
         samples = {r.task: tuple(_load_samples(folder, r)) for r in record.results if r.status == "ok"}
     return Run(record=record, samples=samples, path=folder)
 
@@ -120,18 +119,6 @@ def _load_samples(folder: Path, result: TaskResult) -> Iterator[Sample]:
             yield Sample.model_validate_json(line)
         except ValidationError as error:
             raise VrbenchError(f"{file} line {number} is not a sample: {_first_error(error)}") from error
-
-
-@contextmanager
-def _paused_collection() -> Iterator[None]:
-    """Pause the search for reference cycles, which samples do not have and which takes as long as reading them."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _first_error(error: ValidationError) -> str:

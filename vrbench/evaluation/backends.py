@@ -8,12 +8,12 @@ own processor and to transformers' `generate`, for prompts whose positions or ma
 from __future__ import annotations
 
 import itertools
-import os
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from vrbench.core.processors import usable_cores
 from vrbench.evaluation.requests import (
     GenerationRequest,
     LogLikelihoodRequest,
@@ -349,7 +349,7 @@ class _PixelLoader:
         self._vlm = vlm
         self._images = list(images)
         self._ready: dict[str, torch.Tensor] = {}
-        workers = max(1, min(IMAGE_WORKERS, (os.cpu_count() or 1) - 1))
+        workers = max(1, min(IMAGE_WORKERS, usable_cores() - 1))
         loader: Any = DataLoader(
             self, batch_size=None, num_workers=workers, prefetch_factor=IMAGES_AHEAD // workers,  # type: ignore[arg-type]
             multiprocessing_context="fork",  # what images are loaded with cannot be pickled

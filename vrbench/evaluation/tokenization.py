@@ -17,6 +17,8 @@ from itertools import groupby, islice
 from operator import itemgetter
 from typing import Any
 
+from vrbench.models.packing import common_prefix_length
+
 CUT = re.compile(r"(?<=[0-9A-Za-z])(?=\n)|(?<=[!-~])(?= [A-Za-z])")
 
 MIN_PART = 200
@@ -121,12 +123,12 @@ def split(texts: Sequence[str]) -> Iterator[list[str]]:
         if not cuts:
             others = (texts[n] for n in range(number + 1, len(texts)))
             other = next((one for one in others if not one.startswith(text)), "")
-            header = max(shared, shared_length(text, other))
+            header = max(shared, common_prefix_length(text, other))
         _cut(text, _last(text, "\n", header), cuts, parts, MIN_PART)
         if CUT.match(text, shared):
             _cut(text, shared, cuts, parts)
         following = texts[number + 1] if number + 1 < len(texts) else ""
-        shared = shared_length(text, following)
+        shared = common_prefix_length(text, following)
         if shared == len(text) and not CUT.match(following, shared):
             _cut(text, max(_last(text, "\n", shared), _last(text, " ", shared)), cuts, parts)
         yield [*parts, text[cuts[-1] if cuts else 0 :]]
@@ -146,20 +148,6 @@ def _last(text: str, mark: str, end: int) -> int:
     while place > 0 and not CUT.match(text, place):
         place = text.rfind(mark, 0, place)
     return max(0, place)
-
-
-def shared_length(one: str, other: str) -> int:
-    """Return the number of characters with which both texts begin."""
-    if other.startswith(one):
-        return len(one)
-    low, high = 0, min(len(one), len(other))  # texts share `low` characters, and less than `high` + 1
-    while low < high:
-        middle = (low + high + 1) // 2
-        if one[low:middle] == other[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
 
 
 def can_cut(tokenizer: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ class MemoryBudget:
     rows: int | None
     pass_tokens: int
     kept_tokens: int
-    _last_rows: int = 0
-    _last_tokens: int = 0
-    _last_slots: int = 1
+    _last_rows: int = field(default=0, init=False)
+    _last_tokens: int = field(default=0, init=False)
+    _last_slots: int = field(default=1, init=False)
 
     @classmethod
     def of(cls, vlm: BaseVLM, rows: int | None = None, gpu_memory: float = GPU_MEMORY) -> MemoryBudget:

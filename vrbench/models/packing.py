@@ -98,7 +98,7 @@ def pack(sequences: Sequence[Sequence[int]], max_tokens: int = MAX_ROW_TOKENS) -
     path: list[int] = []
     for number in sorted(range(len(sequences)), key=lambda i: tuple(sequences[i])):
         sequence = sequences[number]
-        shared = _common_prefix(last, sequence)
+        shared = common_prefix_length(last, sequence)
         fits = bool(rows) and len(rows[-1]) + len(sequence) - shared <= max_tokens
         if not fits or shared < MIN_SHARED or 3 * shared < len(sequence):
             rows.append(PackedSequence())
@@ -156,7 +156,7 @@ def _prefix_groups(
         shared = -1
         if i < len(order):
             before, here = order[i - 1], order[i]
-            common = _common_prefix(sequences[before], sequences[here])
+            common = common_prefix_length(sequences[before], sequences[here])
             shared = min(common, *(len(sequences[n]) - own[n] for n in (before, here)))
         start, inner = i - 1, None
         while open_intervals and open_intervals[-1].length > shared:
@@ -210,9 +210,11 @@ def _rows_behind(
     return [row for row in rows if row.tokens]
 
 
-def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
-    """Return how many tokens two sequences begin with in common."""
+def common_prefix_length(first: Sequence[int] | str, second: Sequence[int] | str) -> int:
+    """Return the number of tokens, or of characters, with which both sequences begin."""
     low, high = 0, min(len(first), len(second))
+    if first[:high] == second[:high]:
+        return high
     while low < high:  # slices are compared in C
         middle = (low + high + 1) // 2
         if first[low:middle] == second[low:middle]:

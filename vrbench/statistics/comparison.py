@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from vrbench.core.errors import VrbenchError, collect_errors, raise_errors
+from vrbench.core.processors import usable_cores
 from vrbench.core.run_storage import load_run
 from vrbench.core.schemas import Run, unscored_note
 from vrbench.data.locate import skipped_note
@@ -109,7 +109,7 @@ def _compare(runs: list[Run], baseline: Run, claims: Sequence[str] | None, seed:
     pairs = {
         label: {t: pairing.pair_counts(t, run, baseline) for t in shared[label]} for label, run in labelled.items()
     }
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy releases the interpreter's lock while it draws
+    with ThreadPoolExecutor(usable_cores()) as pool:  # numpy releases the interpreter's lock while it draws
         drawn = pool.submit(_draw_tasks, pairs, seed, draws)
         tests = {
             label: {tasks: pool.submit(_test, [of[t] for t in tasks], seed) for tasks in _tested(of, baseline, parsed)}

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from vrbench.core.errors import VrbenchError
+from vrbench.core.processors import usable_cores
 from vrbench.models.processors import UnsupportedImageError
 from vrbench.training.conversation_encoder import PER_TOKEN, ConversationEncoder
 from vrbench.training.conversation_sets import ConversationSet, select_share
@@ -47,7 +48,7 @@ def conversation_data(recipe: TrainRecipe, found: ConversationSet, vlm: BaseVLM)
     encoder = ConversationEncoder(vlm, settings.length, settings.pad_square)
     data = EncodedConversations(select_share(found.samples, settings, recipe.seed), encoder)
     steps = tune.steps_for(len(data))
-    workers = min(WORKERS, os.cpu_count() or 1) if vlm.device.type == "cuda" else 0
+    workers = min(WORKERS, usable_cores()) if vlm.device.type == "cuda" else 0
     if workers:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else each process warns of it
     if data.too_long:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vrbench.core.processors import usable_cores
 from vrbench.pocket import easy_vqa
 from vrbench.pocket.drawing import draw
 from vrbench.pocket.turns import TrainingTurn, caption, turns
@@ -56,7 +56,7 @@ def generated_images(split: str, count: int, per_image: int, captions: bool = Fa
     """
     starts = range(first, first + count, CHUNK)
     jobs = [(split, start, min(CHUNK, first + count - start), per_image, captions) for start in starts]
-    processes = min(len(jobs), os.cpu_count() or 1)
+    processes = min(len(jobs), usable_cores())
     if processes < 2:
         parts = [_draw_chunk(job) for job in jobs]
     else:
