@@ -7,7 +7,7 @@ from PIL import Image
 
 from tests.evaluation.made import noise
 from tests.tiny import llava
-from vrbench.evaluation.backends import VisionFeatureCache
+from vrbench.evaluation.backends import Ahead, VisionFeatureCache
 from vrbench.evaluation.requests import RequestImage, request_image
 from vrbench.models.llava_model import LlavaModel
 
@@ -61,10 +61,9 @@ def test_a_picture_is_known_by_its_pixels() -> None:
 
 
 def test_pixels_are_prepared_in_other_processes_in_any_order(vlm: LlavaModel) -> None:
-    from vrbench.evaluation.backends import _PixelLoader
-
-    images = [shown(seed) for seed in "abc"]
-    loader = _PixelLoader(vlm, images)
+    ahead = Ahead(vlm, lambda seed: vlm.pixels(noise(seed)), "abc")
+    assert list(ahead._prepared) == []  # no processes on a CPU
+    ahead.start()
     for seed in "cab":
-        assert torch.equal(loader.pixels(shown(seed)), vlm.pixels(noise(seed)))
-    assert torch.equal(loader.pixels(shown("a")), vlm.pixels(noise("a")))  # once more, here
+        assert torch.equal(ahead(seed), vlm.pixels(noise(seed)))
+    assert torch.equal(ahead("a"), vlm.pixels(noise("a")))  # once more, here

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from vrbench.evaluation.engine import InferenceEngine
 from vrbench.evaluation.requests import GenerationRequest, LogLikelihoodRequest, Request, RequestImage
 from vrbench.models.hf_model import HFModel
 from vrbench.models.load import load_llava, load_vlm
+from vrbench.models.memory_budget import MemoryBudget
 from vrbench.models.resolve import resolve_checkpoint
 
 QUESTIONS = [
@@ -102,7 +104,7 @@ def expected(vlm: HFModel, theirs: Any) -> list[Any]:
 
 
 @pytest.mark.supports("{folder}", "run")
-@pytest.mark.parametrize("batch_size", [1, "auto"])
+@pytest.mark.parametrize("batch_size", [1, 2, "auto"])
 def test_the_engine_says_what_transformers_says(
     vlm: HFModel, expected: list[Any], tmp_path: Path, batch_size: int | str
 ) -> None:
@@ -117,6 +119,38 @@ def test_the_engine_says_what_transformers_says(
     assert len({answer[:3] for answer in expected[:generations]}) >= 4
     for (log, greedy), theirs in zip(found[generations:], expected[generations:], strict=True):
         assert (pytest.approx(log, abs=1e-5), greedy) == theirs
+
+
+IN_SLOTS = {"idefics3", "internvl", "llava_next", "llava_onevision", "qwen2_5_vl", "qwen3_vl", "smolvlm"}
+"""Families whose tiny model is answered in slots; Mistral 3's has a sliding window."""
+
+
+def test_families_in_slots_do_not_call_generate(
+    vlm: HFModel, expected: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert vlm.generates_in_slots == (vlm.family in IN_SLOTS)
+    if not vlm.generates_in_slots:
+        return
+    monkeypatch.setattr(HFModel, "generate", lambda *_: pytest.fail("answered by generate"))
+    with AnswerStore(tmp_path / "a.sqlite", "c") as store:
+        engine = InferenceEngine(vlm, store, show_progress=False)
+        engine._budget = MemoryBudget(None, 160, 400)  # several passes, fewer slots than prompts
+        assert engine.answer(requests(vlm)[:4]) == expected[:4]
+
+
+def test_without_a_window_mistral_3_is_answered_in_slots_too(tmp_path: Path) -> None:
+    from transformers import AutoModelForImageTextToText
+
+    folder = tiny_families.save("mistral3", tmp_path / "mistral3")
+    text = json.loads((folder / "config.json").read_text())["text_config"]
+    tiny.edit_json(folder / "config.json", text_config={**text, "sliding_window": None})
+    vlm = load_vlm(resolve_checkpoint(str(folder)))
+    assert isinstance(vlm, HFModel) and vlm.generates_in_slots
+    theirs = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    asked = [request for request in requests(vlm)[:4] if isinstance(request, GenerationRequest)]
+    with AnswerStore(tmp_path / "a.sqlite", "c") as store:
+        found = InferenceEngine(vlm, store, show_progress=False).answer(asked)
+    assert found == [vlm.tokenizer.decode(said(vlm, theirs, one), skip_special_tokens=True) for one in asked]
 
 
 def likelihood(theirs: Any, asked: LogLikelihoodRequest) -> tuple[float, bool]:
@@ -158,7 +192,7 @@ def test_saved_and_loaded_again_it_is_the_same_model(vlm: HFModel, folder: Path,
 def test_its_length_is_known_before_it_is_asked(vlm: HFModel) -> None:
     for text, sizes in [*QUESTIONS, ("Another question on pictures of known sizes?", [(40, 24)])]:
         prompt, pictures = vlm.prompt(text, len(sizes)), [noise(size) for size in sizes]
-        assert vlm.length(prompt, pictures) == vlm.encode_with_images([prompt], [pictures])["input_ids"].shape[1]
+        assert vlm.length(prompt, sizes) == vlm.encode_with_images([prompt], [pictures])["input_ids"].shape[1]
 
 
 @pytest.mark.parametrize("folder", ["llava_next", "qwen3_vl", "gemma3", "mllama"], indirect=True, scope="module")
@@ -219,8 +253,6 @@ def test_known_families_that_cannot_be_loaded_are_refused_with_the_reason(model_
 
 
 def test_experts_are_refused_whatever_the_family_is_called(tmp_path: Path) -> None:
-    import json
-
     folder = tiny_families.save("internvl", tmp_path / "odd")
     text = json.loads((folder / "config.json").read_text())["text_config"]
     experts = {"model_type": "qwen3_moe", "num_experts": 4, "moe_intermediate_size": 8}

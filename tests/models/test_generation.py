@@ -16,6 +16,7 @@ from vrbench.models.llava_model import LlavaModel
 from vrbench.models.memory_budget import MemoryBudget
 from vrbench.models.packed_inference import LogLikelihoods
 from vrbench.models.packing import PackedSequence, one_row_per_sequence, pack_with_prefixes
+from vrbench.models.prompt_reading import PackedPrompts
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,9 @@ def prompts(vlm: LlavaModel) -> list[list[int]]:
 
 def answers(vlm: LlavaModel, rows: list[PackedSequence], budget: MemoryBudget) -> dict[int, str]:
     stops = {n: StopCriteria(3 + 4 * (n % 3)) for n in range(10)}
-    return {n: text for done in AnswerGenerator(vlm, rows, stops, budget) for n, text in done.items()}
+    return {
+        n: text for done in AnswerGenerator(vlm, PackedPrompts(vlm, rows), stops, budget) for n, text in done.items()
+    }
 
 
 @pytest.mark.parametrize(("slots", "tokens"), [(1, 1), (2, 64), (3, 4096), (100, 48), (100, 4096)])

@@ -24,6 +24,7 @@ from vrbench.models.decoding import StopCriteria
 from vrbench.models.hf_model import HFModel
 from vrbench.models.load import load_vlm
 from vrbench.models.processors import UnsupportedImageError, encode_with_images, load_processor
+from vrbench.models.prompt_reading import _WholeBatch
 from vrbench.models.resolve import resolve_checkpoint
 
 
@@ -81,7 +82,7 @@ def test_a_prompt_longer_than_the_context_is_not_asked(
     vlm: HFModel, store: AnswerStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, *_, longest = asked(vlm)
-    length = vlm.length(one.prompt, [one.images[0].load()])
+    length = vlm.length(one.prompt, [one.images[0].load().size])
     monkeypatch.setitem(vars(vlm), "full_context", length)
     said, none = InferenceEngine(vlm, store, show_progress=False).answer([one, longest])
     assert not isinstance(said, Unanswered) and isinstance(none, Unanswered)
@@ -112,17 +113,22 @@ def test_every_end_of_the_generation_config_ends_an_answer(folder: Path) -> None
     assert ended == vlm.tokenizer.decode(said[: said.index(said[3]) + 1], skip_special_tokens=True) != whole
 
 
-def test_batches_are_halved_until_they_fit(vlm: HFModel, store: AnswerStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes, plain = [], HFModel.generate
+@pytest.mark.parametrize("in_slots", [False, True])
+def test_batches_are_halved_until_they_fit(
+    in_slots: bool, vlm: HFModel, store: AnswerStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    generate, read = HFModel.generate, _WholeBatch.logits
 
-    def holds_two(self: HFModel, inputs: Any, limits: Any) -> list[str]:
-        sizes.append(len(limits))
-        if len(limits) > 2:
+    def fits(size: int) -> None:
+        sizes.append(size)
+        if size > 2:
             raise RuntimeError("CUDA out of memory. Tried to allocate")
-        return plain(self, inputs, limits)
 
     expected = [answers(vlm, [request], [StopCriteria(request.max_new_tokens)])[0] for request in asked(vlm)]
-    monkeypatch.setattr(HFModel, "generate", holds_two)
+    monkeypatch.setattr(HFModel, "generates_in_slots", in_slots)
+    monkeypatch.setattr(HFModel, "generate", lambda self, i, limits: fits(len(limits)) or generate(self, i, limits))
+    monkeypatch.setattr(_WholeBatch, "logits", lambda self, c, slots: fits(len(slots)) or read(self, c, slots))
     assert InferenceEngine(vlm, store, 64, show_progress=False).answer(asked(vlm)) == expected
     assert sizes == [4, 2, 2]
 

@@ -17,6 +17,7 @@ from vrbench.models.llava_model import LlavaModel
 from vrbench.models.memory_budget import MemoryBudget
 from vrbench.models.packed_inference import LogLikelihoods
 from vrbench.models.packing import PackedSequence, pack
+from vrbench.models.prompt_reading import PackedPrompts
 
 
 def picture(seed: int, size: tuple[int, int] = (40, 24)) -> Image.Image:
@@ -42,7 +43,9 @@ def processor(vlm: LlavaModel) -> Any:
 def generate(
     vlm: LlavaModel, rows: list[PackedSequence], stops: dict[int, StopCriteria], images: Any = None, slots: int = 9
 ) -> dict[int, str]:
-    generator = AnswerGenerator(vlm, rows, stops, MemoryBudget(slots, 1024, 2048), lambda _: images or {})
+    generator = AnswerGenerator(
+        vlm, PackedPrompts(vlm, rows, lambda _: images or {}), stops, MemoryBudget(slots, 1024, 2048)
+    )
     return {number: answer for done in generator for number, answer in done.items()}
 
 

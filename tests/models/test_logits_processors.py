@@ -19,6 +19,7 @@ from vrbench.models.load import load_vlm
 from vrbench.models.memory_budget import MemoryBudget
 from vrbench.models.packed_inference import LogLikelihoods
 from vrbench.models.packing import pack
+from vrbench.models.prompt_reading import PackedPrompts, WholePrompts
 from vrbench.models.resolve import resolve_checkpoint
 
 END = 257  # "</s>" of the tiny tokenizer
@@ -98,16 +99,23 @@ def asked_packed(vlm: LlavaModel) -> tuple[list[str], list[str]]:
     theirs.append(alone(vlm, vlm.tokenizer(prompts[3], return_tensors="pt", return_token_type_ids=False), limits[3]))
     rows = pack([vlm.encode(prompt, [0] if n < 3 else []) for n, prompt in enumerate(prompts)])
     images = {0: vlm.project(vlm.encode_images([noise(1)]))[0]}
-    generator = AnswerGenerator(vlm, rows, limits, MemoryBudget.of(vlm), lambda _: images)
+    generator = AnswerGenerator(vlm, PackedPrompts(vlm, rows, lambda _: images), limits, MemoryBudget.of(vlm))
     ours = {n: answer for done in generator for n, answer in done.items()}
     return [ours[n] for n in range(4)], theirs
 
 
-def asked_plain(vlm: HFModel) -> tuple[list[str], list[str]]:
-    """As `asked_packed`, in a batch with padding."""
+def asked_plain(vlm: HFModel, in_slots: bool = False) -> tuple[list[str], list[str]]:
+    """As `asked_packed`, in a batch with padding, or in slots."""
     prompts = [vlm.prompt(text, 1) for text in ("Is it red?", "Is it a very big red thing?", "What?")]
     limits = [StopCriteria(5 + n) for n in range(3)]
-    ours = vlm.generate(vlm.encode_with_images(prompts, [[noise(n)] for n in range(3)]), limits)
+    if in_slots:
+        encoded = [vlm.image_prompt(prompt, [noise(n)]) for n, prompt in enumerate(prompts)]
+        waiting = WholePrompts(vlm, {n: len(made.tokens) for n, made in enumerate(encoded)}, lambda n: encoded[n])
+        generator = AnswerGenerator(vlm, waiting, dict(enumerate(limits)), MemoryBudget(2, 4096, 4096))
+        found = {n: answer for done in generator for n, answer in done.items()}
+        ours = [found[n] for n in range(3)]
+    else:
+        ours = vlm.generate(vlm.encode_with_images(prompts, [[noise(n)] for n in range(3)]), limits)
     return ours, [alone(vlm, vlm.encode_with_images([p], [[noise(n)]]), limits[n]) for n, p in enumerate(prompts)]
 
 
@@ -121,7 +129,8 @@ def greedy_answers(packed: LlavaModel, plain: HFModel) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize(
-    ("batch", "settings"), [*(("packed", name) for name in SETTINGS), *(("plain", name) for name in TOGETHER)]
+    ("batch", "settings"),
+    [*(("packed", name) for name in SETTINGS), *((batch, name) for batch in ("plain", "slots") for name in TOGETHER)],
 )
 def test_answers_in_a_batch_are_those_of_generate_to_each_prompt(
     batch: str, settings: str, packed: LlavaModel, plain: HFModel, greedy_answers: dict[str, list[str]]
@@ -129,9 +138,9 @@ def test_answers_in_a_batch_are_those_of_generate_to_each_prompt(
     if batch == "packed":
         answers, alone = asked_packed(with_settings(packed, SETTINGS[settings]))
     else:
-        answers, alone = asked_plain(with_settings(plain, TOGETHER[settings]))
+        answers, alone = asked_plain(with_settings(plain, TOGETHER[settings]), batch == "slots")
     assert answers == alone
-    assert (answers == greedy_answers[batch]) == (settings in SILENT)
+    assert (answers == greedy_answers["packed" if batch == "packed" else "plain"]) == (settings in SILENT)
 
 
 def test_log_likelihoods_know_nothing_of_them(packed: LlavaModel) -> None:
@@ -152,5 +161,6 @@ def test_a_model_keeps_its_own_generation_config(plain: HFModel) -> None:
 def test_sampling_needs_no_processors_and_images_are_placeholders_in_prompts(packed: LlavaModel) -> None:
     assert not needs_logits_processors(with_settings(packed, SETTINGS["sampling"]))
     vlm = with_settings(packed, {"repetition_penalty": 1.3})
-    choice = TokenChoice(vlm, {4: [-2, -1, 0, 1, 65]}, {4: StopCriteria(3)})
+    choice = TokenChoice(vlm)
+    choice.add(4, [-2, -1, 0, 1, 65], StopCriteria(3))
     assert choice._prompts == {4: [packed.image_token, packed.image_token, 0, 1, 65]}

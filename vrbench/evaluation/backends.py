@@ -1,17 +1,20 @@
 """Backends, which send requests to a loaded model in batches.
 
-A backend takes requests of one kind and yields responses as they are computed. There are two: `PackedBackend` computes
-what requests share once, and refills its batches as answers end; `PaddedBackend` gives whole prompts to the family's
-own processor and to transformers' `generate`, for prompts whose positions or masks are the family's own.
+A backend takes requests of one kind and yields responses as they are computed. `PackedBackend` computes what requests
+share once. `WholePromptBackend` takes prompts with images as the family's own processor and forward pass read them.
+Both generate in slots that are refilled as answers end. `PaddedBackend` gives whole prompts to transformers'
+`generate`, for decoders whose steps need more than the keys and values of a prompt.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from vrbench.core.processors import usable_cores
 from vrbench.evaluation.requests import (
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 
     from vrbench.models.base_vlm import BaseVLM
     from vrbench.models.hf_model import HFModel
+    from vrbench.models.image_prompts import ImagePrompt
     from vrbench.models.llava_model import LlavaModel
 
 FEATURE_BYTES = 2 * 1024**3
@@ -46,8 +50,11 @@ IMAGE_WORKERS = 8
 IMAGES_AHEAD = 128
 """Images that are preprocessed before they are needed."""
 
-MIN_IMAGES_AHEAD = 64
+MIN_AHEAD = 64
 """Fewer images are loaded without starting processes for them."""
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
 
 
 class Backend(Protocol):
@@ -66,13 +73,19 @@ def backends_of(vlm: BaseVLM, requests: Mapping[str, Request], features: VisionF
     from vrbench.models.hf_model import HFModel
 
     packed: dict[str, Request] = {}
+    whole: dict[str, Request] = {}
     padded: dict[str, Request] = {}
     for key, request in requests.items():
         has_images = isinstance(request, GenerationRequest) and bool(request.images)
-        (packed if vlm.shares_prefixes and not (has_images and isinstance(vlm, HFModel)) else padded)[key] = request
+        if has_images and isinstance(vlm, HFModel):
+            (whole if vlm.generates_in_slots else padded)[key] = request
+        else:
+            (packed if vlm.shares_prefixes else padded)[key] = request
     backends: list[Backend] = []
     if packed:
         backends.append(PackedBackend(vlm, packed, features))
+    if whole and isinstance(vlm, HFModel):
+        backends.append(WholePromptBackend(vlm, whole))
     if padded and isinstance(vlm, HFModel):
         backends.append(PaddedBackend(vlm, padded))
     return backends
@@ -143,6 +156,7 @@ class PackedBackend:
         self, stops: Mapping[int, StopCriteria], tokens: Sequence[Sequence[int]], budget: MemoryBudget
     ) -> Iterator[Mapping[int, Response]]:
         from vrbench.models.generation import AnswerGenerator
+        from vrbench.models.prompt_reading import PackedPrompts
 
         rows = _ordered(pack_with_prefixes(tokens, [1] * len(tokens)))
         if budget.rows is not None:
@@ -150,7 +164,7 @@ class PackedBackend:
         order = [list(dict.fromkeys(self._slots_of(row))) for row in rows]
         images = [self._images[slot] for slot in dict.fromkeys(slot for of_row in order for slot in of_row)]
         with self._features.loading(self._vlm, images):
-            yield from AnswerGenerator(self._vlm, rows, stops, budget, self._projected)
+            yield from AnswerGenerator(self._vlm, PackedPrompts(self._vlm, rows, self._projected), stops, budget)
 
     def _encode(self, request: Request) -> tuple[int, ...]:
         if isinstance(request, LogLikelihoodRequest):
@@ -180,6 +194,40 @@ class PackedBackend:
         return dict(zip(slots, projected, strict=True))
 
 
+class WholePromptBackend:
+    """Prompts with images, each read by the family's own forward pass; answers in slots that are refilled.
+
+    Attributes:
+        unanswered: as in `PaddedBackend`.
+    """
+
+    def __init__(self, vlm: HFModel, requests: Mapping[str, Request]) -> None:
+        self._vlm = vlm
+        self._lengths, self.unanswered = prompt_lengths(vlm, requests)
+        self._left = {key: request for key in self._lengths if isinstance(request := requests[key], GenerationRequest)}
+
+    def answers(self, budget: MemoryBudget) -> Iterator[dict[str, Response]]:
+        """Yield responses by key; the longest prompts come first."""
+        from vrbench.models.generation import AnswerGenerator
+        from vrbench.models.prompt_reading import WholePrompts
+
+        keys = sorted(self._left, key=lambda key: self._lengths[key], reverse=True)
+        if not keys:
+            return
+        requests = [self._left[key] for key in keys]
+        lengths = {number: self._lengths[key] for number, key in enumerate(keys)}
+        stops = {number: StopCriteria(r.max_new_tokens, r.until) for number, r in enumerate(requests)}
+        prompts = WholePrompts(self._vlm, lengths, Ahead(self._vlm, partial(self._encoded, requests), lengths))
+        for found in AnswerGenerator(self._vlm, prompts, stops, budget):
+            for number in found:
+                del self._left[keys[number]]
+            yield {keys[number]: answer for number, answer in found.items()}
+
+    def _encoded(self, requests: Sequence[GenerationRequest], number: int) -> ImagePrompt:
+        request = requests[number]
+        return self._vlm.image_prompt(request.prompt, [image.load() for image in request.images])
+
+
 class PaddedBackend:
     """Each prompt by itself, through the family's own processor, in batches padded on the left.
 
@@ -189,19 +237,8 @@ class PaddedBackend:
 
     def __init__(self, vlm: HFModel, requests: Mapping[str, Request]) -> None:
         self._vlm = vlm
-        self._requests: dict[str, Request] = {}
-        self._lengths: dict[str, int] = {}
-        self.unanswered: dict[str, Unanswered] = {}
-        for key, request in requests.items():
-            try:
-                length = self._length(request)
-            except UnsupportedImageError as error:
-                self.unanswered[key] = Unanswered(str(error))
-                continue
-            if (reason := too_long_reason(vlm, request, length)) is not None:
-                self.unanswered[key] = reason
-            else:
-                self._requests[key], self._lengths[key] = request, length
+        self._lengths, self.unanswered = prompt_lengths(vlm, requests)
+        self._requests = {key: requests[key] for key in self._lengths}
 
     def answers(self, budget: MemoryBudget) -> Iterator[dict[str, Response]]:
         """Yield responses by key, the longest first."""
@@ -245,14 +282,6 @@ class PaddedBackend:
             inputs = self._vlm.pad_token_ids([request.tokens for request in generated])
         return dict(zip(batch, self._vlm.generate(inputs, limits), strict=True))
 
-    def _length(self, request: Request) -> int:
-        """Return the number of tokens of the prompt, including those of images."""
-        if isinstance(request, LogLikelihoodRequest):
-            return len(request.context) + len(request.continuation) - 1
-        if request.images:
-            return self._vlm.length(request.prompt, [image.load() for image in request.images])
-        return len(request.tokens)
-
     def _answer(self, key: str) -> int:
         """Return the maximum number of tokens of the answer."""
         request = self._requests[key]
@@ -266,6 +295,31 @@ class PaddedBackend:
         """
         request, length = self._requests[key], self._lengths[key]
         return length if isinstance(request, LogLikelihoodRequest) else len(request.images), length
+
+
+def prompt_lengths(vlm: HFModel, requests: Mapping[str, Request]) -> tuple[dict[str, int], dict[str, Unanswered]]:
+    """Return key -> tokens, those of images included, and key -> reason for requests that cannot be answered."""
+    lengths: dict[str, int] = {}
+    unanswered: dict[str, Unanswered] = {}
+    for key, request in requests.items():
+        try:
+            length = _length(vlm, request)
+        except UnsupportedImageError as error:
+            unanswered[key] = Unanswered(str(error))
+            continue
+        if (reason := too_long_reason(vlm, request, length)) is not None:
+            unanswered[key] = reason
+        else:
+            lengths[key] = length
+    return lengths, unanswered
+
+
+def _length(vlm: HFModel, request: Request) -> int:
+    if isinstance(request, LogLikelihoodRequest):
+        return len(request.context) + len(request.continuation) - 1
+    if request.images:
+        return vlm.length(request.prompt, [image.size or image.load().size for image in request.images])
+    return len(request.tokens)
 
 
 def rows_of_one_length(sequences: Sequence[Sequence[int]]) -> Iterator[list[PackedSequence]]:
@@ -299,7 +353,7 @@ class VisionFeatureCache:
         self.budget, self.shared = budget, shared
         self.computed = 0
         self._kept: OrderedDict[tuple[str, str], torch.Tensor] = OrderedDict()
-        self._ahead: _PixelLoader | None = None
+        self._ahead: Ahead[str, torch.Tensor] | None = None
 
     def features(self, vlm: LlavaModel, images: Sequence[RequestImage]) -> dict[str, torch.Tensor]:
         """Return image digest -> features [tokens, width of the tower], on the model's device."""
@@ -325,47 +379,61 @@ class VisionFeatureCache:
     def loading(self, vlm: Any, images: Sequence[RequestImage]) -> Iterator[None]:
         """Load and preprocess images in other processes within the block, in the order in which they will be needed."""
         tower = self._tower(vlm) if images else ""
-        todo = [image for image in images if (tower, image.digest) not in self._kept]
-        if vlm.device.type == "cuda" and len(todo) >= MIN_IMAGES_AHEAD:
-            self._ahead = _PixelLoader(vlm, todo)
+        todo = {image.digest: image for image in images if (tower, image.digest) not in self._kept}
+        self._ahead = Ahead(vlm, lambda digest: vlm.pixels(todo[digest].load()), todo)
         try:
             yield
         finally:
             self._ahead = None
 
     def _pixels(self, vlm: LlavaModel, image: RequestImage) -> torch.Tensor:
-        return self._ahead.pixels(image) if self._ahead else vlm.pixels(image.load())
+        return self._ahead(image.digest) if self._ahead else vlm.pixels(image.load())
 
     def _tower(self, vlm: LlavaModel) -> str:
         return vlm.tower_digest if self.shared else str(id(vlm))
 
 
-class _PixelLoader:
-    """Pixels of images, which worker processes prepare ahead of what is read."""
+class Ahead(Generic[Key, Value]):
+    """Values of keys, which worker processes compute ahead of what is read on a GPU; else each when it is read."""
 
-    def __init__(self, vlm: LlavaModel, images: Sequence[RequestImage]) -> None:
+    def __init__(self, vlm: BaseVLM, compute: Callable[[Key], Value], keys: Iterable[Key]) -> None:
+        """Start the processes, if they are worth it.
+
+        Args:
+            compute: gives a key's value, without the GPU.
+            keys: in the order in which their values will be read, more or less.
+        """
+        self._compute, self._keys = compute, list(keys)
+        self._ready: dict[Key, Value] = {}
+        self._prepared: Iterator[tuple[Key, Value]] = iter(())
+        if vlm.device.type == "cuda" and len(self._keys) >= MIN_AHEAD:
+            self.start()
+
+    def start(self) -> None:
+        """Start the processes."""
         from torch.utils.data import DataLoader
 
-        self._vlm = vlm
-        self._images = list(images)
-        self._ready: dict[str, torch.Tensor] = {}
         workers = max(1, min(IMAGE_WORKERS, usable_cores() - 1))
         loader: Any = DataLoader(
             self, batch_size=None, num_workers=workers, prefetch_factor=IMAGES_AHEAD // workers,  # type: ignore[arg-type]
             multiprocessing_context="fork",  # what images are loaded with cannot be pickled
+            worker_init_fn=_start_worker,
         )  # fmt: skip
         self._prepared = iter(loader)
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self._keys)
 
-    def __getitem__(self, index: int) -> tuple[str, torch.Tensor]:
-        image = self._images[index]
-        return image.digest, self._vlm.pixels(image.load())
+    def __getitem__(self, index: int) -> tuple[Key, Value]:
+        return self._keys[index], self._compute(self._keys[index])
 
-    def pixels(self, image: RequestImage) -> torch.Tensor:
-        """Return an image's pixels, which are kept until they are asked for once."""
-        while image.digest not in self._ready:
-            digest, pixels = next(self._prepared, (image.digest, None))
-            self._ready[digest] = self._vlm.pixels(image.load()) if pixels is None else pixels
-        return self._ready.pop(image.digest)
+    def __call__(self, key: Key) -> Value:
+        """Return a key's value; those of other keys are kept until they are asked for once."""
+        while key not in self._ready:
+            found, value = next(self._prepared, (key, None))
+            self._ready[found] = self._compute(key) if value is None else value
+        return self._ready.pop(key)
+
+
+def _start_worker(number: int) -> None:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # which tokenizers want to be told after a fork

@@ -45,10 +45,12 @@ class RequestImage:
     Attributes:
         digest: sha256 over mode, size and pixels.
         load: returns the image.
+        size: width and height, if they are known.
     """
 
     digest: str
     load: Callable[[], Image] = field(compare=False, repr=False)
+    size: tuple[int, int] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ class Unanswered(str):
 def request_image(image: Image, load: Callable[[], Image]) -> RequestImage:
     """Return an image by its content; its pixels are not kept, and `load` must return the same ones again."""
     header = f"{image.mode} {image.size[0]}x{image.size[1]} ".encode()
-    return RequestImage(hashlib.sha256(header + image.tobytes()).hexdigest(), load)
+    return RequestImage(hashlib.sha256(header + image.tobytes()).hexdigest(), load, image.size)
 
 
 def stop_criteria(settings: Mapping[str, Any], longest: int, stops: StopRule = tuple) -> StopCriteria:

@@ -45,27 +45,29 @@ class TokenChoice:
         needs_processors: whether the generation config asks for more than the likeliest token.
     """
 
-    def __init__(self, vlm: BaseVLM, prompts: Mapping[int, Sequence[int]], stops: Mapping[int, StopCriteria]) -> None:
-        """Make the processors of each answer.
-
-        Args:
-            prompts: sequence number -> token ids, negative for tokens of images.
-            stops: sequence number -> when its answer ends.
-        """
+    def __init__(self, vlm: BaseVLM) -> None:
         self.needs_processors = needs_logits_processors(vlm)
+        self._vlm = vlm
         self._prompts: dict[int, list[int]] = {}
         self._processors: dict[int, LogitsProcessorList] = {}
+
+    def add(self, number: int, prompt: Sequence[int], stop: StopCriteria) -> None:
+        """Make the processors of an answer.
+
+        Args:
+            number: of the answer.
+            prompt: token ids, negative for tokens of images.
+            stop: when the answer ends.
+        """
         if self.needs_processors:
-            self._prompts = {n: [vlm.image_token if i < 0 else i for i in ids] for n, ids in prompts.items()}
-            self._processors = {
-                n: logits_processors(vlm, ids, stops[n].max_new_tokens) for n, ids in self._prompts.items()
-            }
+            ids = self._prompts[number] = [self._vlm.image_token if i < 0 else i for i in prompt]
+            self._processors[number] = logits_processors(self._vlm, ids, stop.max_new_tokens)
 
     def __call__(
         self, logits: torch.Tensor, active: Sequence[int], generated: Mapping[int, Sequence[int]]
     ) -> torch.Tensor:
         """Return tokens [answers] from logits [answers, vocabulary], given what was generated so far."""
-        if not self._processors:
+        if not self.needs_processors:
             return argmax_or_nan(logits)
         chosen = []
         for number, row in zip(active, logits, strict=True):

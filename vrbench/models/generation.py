@@ -1,16 +1,15 @@
-"""Greedy answers to many packed prompts: each takes a slot, which is refilled when the answer ends.
+"""Greedy answers to many prompts: each takes a slot, which is refilled when the answer ends.
 
-A prompt is read in one forward pass, with whatever it shares with others, and its keys and values go into a slot. Then
-each step computes the next token of every slot. On a GPU a step is captured as a CUDA graph, and the next step is
-started before the tokens of the last one are looked at, so that the GPU does not wait for the processor; an answer
-that has ended then takes part in one step more, whose token is dropped.
+A prompt is read in one forward pass (`prompt_reading`), and its keys and values go into a slot. Then each step computes
+the next token of every slot. On a GPU a step is captured as a CUDA graph, and the next step is started before the
+tokens of the last one are looked at, so that the GPU does not wait for the processor; an answer that has ended then
+takes part in one step more, whose token is dropped.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,49 +18,34 @@ from vrbench.models.attention import prepared_shapes
 from vrbench.models.decoding import StopCriteria, TokenChoice, argmax_or_nan, decode_answer, is_finished, refuse_nan
 from vrbench.models.kv_cache import SlotCache
 from vrbench.models.memory_budget import MemoryBudget
-from vrbench.models.packed_inference import FromDevice, row_start, to_device
-from vrbench.models.packing import PackedSequence
+from vrbench.models.packed_inference import FromDevice, to_device
+from vrbench.models.prompt_reading import Prompts
 
 if TYPE_CHECKING:
     from vrbench.models.base_vlm import BaseVLM
-
-Images = Mapping[int, torch.Tensor]
-"""Slot of an image -> its projected features, [tokens, hidden]."""
 
 KEY_STEP = 128
 """On a GPU a step reads keys and values up to a multiple of so many positions, so that shapes repeat."""
 
 
 class AnswerGenerator:
-    """Generates the answers to packed prompts; iterating yields sequence number -> answer as answers end."""
+    """Generates the answers to prompts; iterating yields sequence number -> answer as answers end."""
 
-    def __init__(
-        self,
-        vlm: BaseVLM,
-        rows: Sequence[PackedSequence],
-        stops: Mapping[int, StopCriteria],
-        budget: MemoryBudget,
-        images: Callable[[Sequence[PackedSequence]], Images] = lambda rows: {},
-    ) -> None:
+    def __init__(self, vlm: BaseVLM, prompts: Prompts, stops: Mapping[int, StopCriteria], budget: MemoryBudget) -> None:
         """Plan the answers.
 
         Args:
-            rows: packed prompts, in the order in which they are read.
+            prompts: read in their order.
             stops: sequence number -> when its answer ends.
             budget: how many answers are in progress at the same time, at least as many as a row has prompts; and how
                 many tokens, padding and prefixes included, are read in one pass.
-            images: returns the features of the images in some rows.
         """
-        self._vlm, self._stops, self._images, self._budget = vlm, stops, images, budget
-        self._waiting = deque(rows)
-        self._prompts = {
-            n: [*row.prefix, *(row.tokens[i] for i in path)] for row in rows for n, path in row.paths.items()
-        }
+        self._vlm, self._prompts, self._stops, self._budget = vlm, prompts, stops, budget
         self._generated: dict[int, list[int]] = {}
-        self._choice = TokenChoice(vlm, self._prompts, stops)
+        self._choice = TokenChoice(vlm)
         self._on_gpu = vlm.device.type == "cuda"
-        longest = max(len(prompt) + stops[n].max_new_tokens for n, prompt in self._prompts.items())
-        count = max(min(budget.slots(longest), len(self._prompts)), *(len(row.paths) for row in rows), 1)
+        longest = max(length + stops[n].max_new_tokens for n, length in prompts.lengths.items())
+        count = max(min(budget.slots(longest), len(prompts.lengths)), prompts.most_slots, 1)
         self._owners: list[int | None] = [None] * count
         self._cache = SlotCache(count, -(-(longest + 1) // 8) * 8, vlm.device)
         self._tokens = torch.zeros(count, dtype=torch.long, device=vlm.device)
@@ -72,7 +56,7 @@ class AnswerGenerator:
     @torch.inference_mode()
     def __iter__(self) -> Iterator[dict[int, str]]:
         looks_ahead = self._on_gpu and not self._choice.needs_processors
-        while self._waiting or self._ends or self._pending:
+        while self._prompts.next_slots or self._ends or self._pending:
             while self._has_room():
                 self._read_prompts()
             done = {} if looks_ahead else self._collect(0)
@@ -85,52 +69,27 @@ class AnswerGenerator:
 
     def _has_room(self) -> bool:
         """Whether the next row is read now: prompts are read many at a time, unless there is nothing else to do."""
-        if not self._waiting:
+        if not self._prompts.next_slots:
             return False
         free = len(self._owners) - len(self._ends)
-        return free >= max(len(self._waiting[0].paths), len(self._owners) // 8) or not self._ends
+        return free >= max(self._prompts.next_slots, len(self._owners) // 8) or not self._ends
 
     def _read_prompts(self) -> None:
-        """Read the next rows, as many as fit, and choose the first token of each of their answers."""
-        rows = self._next_rows()
+        """Read the next prompts, as many as fit, and choose the first token of each of their answers."""
+        batch = self._prompts.take(len(self._owners) - len(self._ends), self._budget)
         free = iter([slot for slot, owner in enumerate(self._owners) if owner is None])
-        numbers, places, of_row = [], [], []
-        start = row_start(self._vlm, rows)
-        for index, row in enumerate(rows):
-            for number, path in row.paths.items():
-                self._owners[next(free)] = number
-                numbers.append(number)
-                of_row.append(index)
-                places.append([*range(len(row.prefix)), *(start + i for i in path)])
-        self._ends |= {number: len(place) for number, place in zip(numbers, places, strict=True)}
-        owner_slots = {number: slot for slot, number in enumerate(self._owners)}
-        width = max(map(len, places))
-        last = [row.paths[number][-1] for row in rows for number in row.paths]
-        lengths = [len(place) for place in places]
-        slots, index, last_index, ends = to_device(
-            self._vlm, [[owner_slots[number] for number in numbers], of_row, last, lengths]
+        numbers, taken = list(batch.prompts), []
+        for number, prompt in batch.prompts.items():
+            taken.append(next(free))
+            self._owners[taken[-1]] = number
+            self._ends[number] = len(prompt)
+            self._choice.add(number, prompt, self._stops[number])
+        slots, ends, offsets = to_device(
+            self._vlm, [taken, [self._ends[number] for number in numbers], list(batch.offsets)]
         )
-        padded = to_device(self._vlm, [place + [0] * (width - len(place)) for place in places])
-        states = self._vlm.hidden_states(rows, self._images(rows), partial(self._cache.fill, slots, index, padded))
-        self._cache.positions[slots] = ends
-        self._choose(self._vlm.head(states[index, last_index]), slots, numbers)
-
-    def _next_rows(self) -> list[PackedSequence]:
-        rows: list[PackedSequence] = []
-        free = len(self._owners) - len(self._ends)
-        prefix = own = tokens = 0
-        prefixes: set[tuple[int, ...]] = set()
-        while self._waiting and len(rows) != self._budget.rows:
-            row = self._waiting[0]
-            prefix, own = max(prefix, len(row.prefix)), max(own, len(row))
-            prefixes |= {row.prefix} if row.prefix else set()
-            more = (len(rows) + 1) * (prefix + own) + len(prefixes) * prefix
-            if len(row.paths) > free or (rows and more > self._budget.pass_tokens):
-                break
-            free, tokens = free - len(row.paths), more
-            rows.append(self._waiting.popleft())
-        self._budget.passed(len(rows), tokens)
-        return rows
+        logits = batch.logits(self._cache, slots)
+        self._cache.positions[slots], self._cache.offsets[slots] = ends, offsets
+        self._choose(logits, slots, numbers)
 
     def _start_step(self) -> None:
         """Compute the next token of every answer."""
@@ -172,7 +131,7 @@ class AnswerGenerator:
         """Move the answers to the first slots, where that saves enough: on a GPU once no prompt is left to read."""
         taken = [slot for slot, owner in enumerate(self._owners) if owner is not None]
         used = self._used()
-        if (self._on_gpu and (self._waiting or 2 * len(taken) > used)) or len(taken) == used:
+        if (self._on_gpu and (self._prompts.next_slots or 2 * len(taken) > used)) or len(taken) == used:
             return
         slots = to_device(self._vlm, taken)
         self._cache.move(slots)
@@ -233,7 +192,8 @@ class _Step:
         with prepared_shapes():
             states = vlm.language_model(
                 inputs_embeds=vlm.model.get_input_embeddings()(self._tokens[:used].clamp_min(0))[:, None],
-                attention_mask=mask, position_ids=positions[:, None], past_key_values=cache, use_cache=True,
+                attention_mask=mask, position_ids=(positions + cache.offsets[:used])[:, None],
+                past_key_values=cache, use_cache=True,
             ).last_hidden_state[:, -1]  # fmt: skip
         logits: torch.Tensor = vlm.head(states)
         self._tokens[:used] = argmax_or_nan(logits)

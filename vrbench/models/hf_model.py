@@ -26,6 +26,7 @@ from vrbench.models.decoding import (
     plain_generation_config,
     refuse_nan,
 )
+from vrbench.models.image_prompts import FAMILIES_IN_SLOTS, ImagePrompt, image_prompt
 from vrbench.models.processors import encode_with_images
 
 if TYPE_CHECKING:
@@ -61,14 +62,32 @@ class HFModel(BaseVLM):
         """Return the token ids of a prompt without images; a beginning of text is added unless it is there."""
         return list(self.tokenizer(prompt, add_special_tokens=not starts_with_bos(self.tokenizer, prompt))["input_ids"])
 
-    def length(self, prompt: str, images: Sequence[Image]) -> int:
-        """Return the tokens of a prompt with its images; those of images of known sizes are not computed again."""
+    def length(self, prompt: str, sizes: Sequence[tuple[int, int]]) -> int:
+        """Return the tokens of a prompt with images of some sizes, (width, height); known sizes are not computed again.
+
+        Raises:
+            UnsupportedImageError: the image processor takes no images of these sizes.
+        """
+        from PIL import Image
+
         text_tokens = len(self.tokenizer(prompt)["input_ids"])
-        sizes = tuple(image.size for image in images)
-        if sizes not in self._image_tokens:
-            whole = self.encode_with_images([prompt], [images])["input_ids"].shape[1]
-            self._image_tokens[sizes] = whole - text_tokens
-        return text_tokens + self._image_tokens[sizes]
+        key = tuple(sizes)
+        if key not in self._image_tokens:
+            blank = [Image.new("RGB", size) for size in key]
+            whole = encode_with_images(self.processor, self.prompt_format, [prompt], [blank], self.family)
+            self._image_tokens[key] = whole["input_ids"].shape[1] - text_tokens
+        return text_tokens + self._image_tokens[key]
+
+    @property
+    def generates_in_slots(self) -> bool:
+        """Whether decoding steps need no more of a prompt with images than its keys and values."""
+        is_known = self.family in FAMILIES_IN_SLOTS and type(self.model).__module__.startswith("transformers.")
+        return is_known and self.shares_prefixes
+
+    def image_prompt(self, prompt: str, images: Sequence[Image]) -> ImagePrompt:
+        """Return a prompt with its images, where `generates_in_slots`; the GPU is not used."""
+        inputs = encode_with_images(self.processor, self.prompt_format, [prompt], [images], self.family)
+        return image_prompt(self.model, self._in_dtype(inputs), self.family)
 
     def encode_with_images(self, prompts: Sequence[str], images: Sequence[Sequence[Image]]) -> dict[str, Any]:
         """Return the model's inputs for prompts with images, padded on the left: [prompts, longest] and pixels.
@@ -76,7 +95,7 @@ class HFModel(BaseVLM):
         Raises:
             VrbenchError: a prompt does not have a mark for each of its images.
         """
-        return self._on_device(encode_with_images(self.processor, self.prompt_format, prompts, images, self.family))
+        return self.on_device(encode_with_images(self.processor, self.prompt_format, prompts, images, self.family))
 
     def pad_token_ids(self, prompts: Sequence[Sequence[int]]) -> dict[str, Any]:
         """Return the model's inputs for token ids of prompts without images, padded on the left: [prompts, longest]."""
@@ -86,7 +105,7 @@ class HFModel(BaseVLM):
         inputs = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
         if self.prompt_format.prefix_lm:
             inputs["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
-        return self._on_device(inputs)
+        return self.on_device(inputs)
 
     @torch.inference_mode()
     def generate(self, inputs: Mapping[str, Any], stops: Sequence[StopCriteria]) -> list[str]:
@@ -133,7 +152,7 @@ class HFModel(BaseVLM):
             types = [[0] * (len(s) - n) + [1] * n for s, n in zip(sequences, follows, strict=True)]
             inputs["token_type_ids"] = torch.tensor(types)
         kept = max(len(target) for target in targets)
-        logits = self.model(**self._on_device(inputs), use_cache=False, logits_to_keep=kept).logits
+        logits = self.model(**self.on_device(inputs), use_cache=False, logits_to_keep=kept).logits
         found = []
         for row, target in zip(logits, targets, strict=True):
             scores = row[-len(target) :].float()
@@ -147,12 +166,12 @@ class HFModel(BaseVLM):
         given = self.tokenizer.pad_token_id
         return self.eos_token_id if given is None else int(given)
 
-    def _on_device(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def on_device(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, Any]:
         """Return inputs on the model's device, floating-point ones in its dtype."""
-        return {
-            name: value.to(self.device, self.dtype if value.is_floating_point() else value.dtype)
-            for name, value in inputs.items()
-        }
+        return {name: value.to(self.device) for name, value in self._in_dtype(inputs).items()}
+
+    def _in_dtype(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: v.to(self.dtype) if v.is_floating_point() else v for name, v in inputs.items()}
 
 
 class PaddedLlava(HFModel):

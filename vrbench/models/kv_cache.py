@@ -59,12 +59,14 @@ class SlotCache(Cache):
 
     Attributes:
         positions: [slots] index at which a slot's next token is written.
+        offsets: [slots] what is added to that index for the decoder's positions: an image may take fewer than tokens.
         length: tokens of a slot.
     """
 
     def __init__(self, slots: int, length: int, device: torch.device) -> None:
         super().__init__(layers=[])
         self.positions = torch.zeros(slots, dtype=torch.long, device=device)
+        self.offsets = torch.zeros(slots, dtype=torch.long, device=device)
         self.length = length
         self._numbers = torch.arange(slots, device=device)
         self._kept: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -111,7 +113,8 @@ class SlotCache(Cache):
         for pair in self._kept:
             for kept in pair:
                 kept[: len(slots)] = kept[slots]
-        self.positions[: len(slots)] = self.positions[slots]
+        for given in (self.positions, self.offsets):
+            given[: len(slots)] = given[slots]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Return 0: positions and masks are always given."""

@@ -1,0 +1,93 @@
+"""Prompts with images, as the families' own processors make them: token ids, pixels and positions.
+
+`FAMILIES_IN_SLOTS` holds what differs between families whose answers are generated in slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+OF_TOKENS = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
+"""Inputs with a column for each token; all others are of images."""
+
+Positions = Callable[[Any, Mapping[str, torch.Tensor]], torch.Tensor]
+"""Transformers' model and the inputs of one prompt -> the decoder's positions, [axes, 1, tokens]."""
+
+
+def in_order(model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Return the number of each token."""
+    return torch.arange(inputs["input_ids"].shape[1])[None, None]
+
+
+def in_three_axes(model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Return time, row and column of each token: an image counts for as many positions as its longer side has."""
+    found: torch.Tensor = model.model.get_rope_index(
+        inputs["input_ids"], mm_token_type_ids=inputs["mm_token_type_ids"], image_grid_thw=inputs["image_grid_thw"]
+    )[0]
+    return found
+
+
+FAMILIES_IN_SLOTS: dict[str, Positions] = {
+    "idefics3": in_order,
+    "internvl": in_order,
+    "llava_next": in_order,
+    "llava_onevision": in_order,
+    "mistral3": in_order,
+    "qwen2_5_vl": in_three_axes,
+    "qwen3_vl": in_three_axes,
+    "smolvlm": in_order,
+}
+"""Families whose forward pass over a prompt leaves all that a decoding step needs in its keys and values."""
+
+
+@dataclass(frozen=True)
+class ImagePrompt:
+    """One prompt with its images, on the CPU.
+
+    Attributes:
+        tokens: ids, with those of images as the family writes them.
+        pixels: what the model reads of the images, under its names for them.
+        positions: of the tokens, [axes, 1, tokens].
+    """
+
+    tokens: list[int]
+    pixels: Mapping[str, torch.Tensor]
+    positions: torch.Tensor
+
+    @property
+    def offset(self) -> int:
+        """What is added to the number of a token behind the prompt for its position."""
+        return int(self.positions.max()) + 1 - len(self.tokens)
+
+
+def image_prompt(model: Any, inputs: Mapping[str, torch.Tensor], family: str) -> ImagePrompt:
+    """Return a prompt of its model's inputs, [1, tokens] and pixels."""
+    pixels = {name: value for name, value in inputs.items() if name not in OF_TOKENS}
+    return ImagePrompt(inputs["input_ids"][0].tolist(), pixels, FAMILIES_IN_SLOTS[family](model, inputs))
+
+
+def batch_inputs(prompts: Sequence[ImagePrompt]) -> dict[str, torch.Tensor]:
+    """Return the model's inputs for some prompts, padded on the right: causal attention does not look there."""
+    longest = max(len(prompt.tokens) for prompt in prompts)
+    ids = torch.zeros(len(prompts), longest, dtype=torch.long)
+    positions = torch.zeros(len(prompts[0].positions), *ids.shape, dtype=torch.long)
+    for row, prompt in enumerate(prompts):
+        ids[row, : len(prompt.tokens)] = torch.tensor(prompt.tokens)
+        positions[:, row, : len(prompt.tokens)] = prompt.positions[:, 0]
+    inputs = {"input_ids": ids} | ({"position_ids": positions} if len(positions) > 1 else {})
+    return inputs | {name: _joined([prompt.pixels[name] for prompt in prompts]) for name in prompts[0].pixels}
+
+
+def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Join tensors along their first dimension; the others are padded with zeros, as the processors pad images."""
+    shape = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
+    joined = parts[0].new_zeros(sum(len(part) for part in parts), *shape)
+    start = 0
+    for part in parts:
+        joined[(slice(start, start + len(part)), *(slice(size) for size in part.shape[1:]))] = part
+        start += len(part)
+    return joined
