@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vrbench.checkpoints.parameter_names import PROJECTOR_PREFIX, TOWER_PREFIX, Shape
+from vrbench.core.errors import VrbenchError
 from vrbench.core.io import read_json
 
 Config = Mapping[str, Any]
@@ -19,8 +20,17 @@ POCKET_VISION: dict[str, Any] = {
 
 
 def folder_shapes(folder: Path) -> dict[str, Shape]:
-    """Return `llava_shapes` of the config.json in a folder."""
+    """Return `llava_shapes` of the config.json in a folder.
+
+    Raises:
+        VrbenchError: it is of another family.
+    """
     config = read_json(folder / "config.json")
+    if config["model_type"] != "llava":
+        raise VrbenchError(
+            f"{folder} is a {config['model_type']} whose weights are made when it is loaded; without them only the "
+            "shapes of a LLaVA are known: `vrbench run` takes it, `vrbench inspect` and overlays on it do not"
+        )
     return llava_shapes(config["text_config"], config["vision_config"])
 
 

@@ -3,8 +3,8 @@
     random/NAME[?seed=0][&adapter=8][&removed=4]
 
 `adapter=N` tunes N layers, spread evenly, with a random LoRA of rank 128; `removed=N` removes the last N layers
-outside of that region. Both are folders in the cache like any other checkpoint's, on `random/NAME`; the weights of that
-one are not stored but made when it is loaded (`vrbench.models.random_weights`).
+outside of that region; both are options of LLaVAs alone. Both are folders in the cache like any other checkpoint's, on
+`random/NAME`; the weights of that one are not stored but made when it is loaded (`vrbench.models.random_weights`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 
 from vrbench.checkpoints.llava_shapes import decoder_linears
 from vrbench.checkpoints.new_folder import write_lineage
+from vrbench.checkpoints.random_families import FAMILY_SHAPES, write_family
 from vrbench.checkpoints.random_tokenizer import write_tokenizer
 from vrbench.core.cache import cached_folder
 from vrbench.core.errors import VrbenchError
@@ -86,7 +87,7 @@ class RandomModel:
     """The model that a name requests.
 
     Attributes:
-        name: key of `RANDOM_SHAPES`.
+        name: key of `RANDOM_SHAPES` or `FAMILY_SHAPES`.
         seed: of every weight.
         adapter: number of layers with a LoRA adapter.
         removed: number of removed layers.
@@ -105,7 +106,8 @@ class RandomModel:
     @property
     def depth(self) -> int:
         """Decoder layers before any is removed."""
-        return int(RANDOM_SHAPES[self.name][0]["num_hidden_layers"])
+        text = RANDOM_SHAPES[self.name][0] if self.name in RANDOM_SHAPES else FAMILY_SHAPES[self.name][1]
+        return int(text["num_hidden_layers"])
 
     @property
     def region(self) -> LayerSet:
@@ -121,7 +123,7 @@ class RandomModel:
 
 def random_names() -> list[str]:
     """Return the names of the checkpoints, without options."""
-    return [RANDOM_PREFIX + name for name in RANDOM_SHAPES]
+    return [RANDOM_PREFIX + name for name in (*RANDOM_SHAPES, *FAMILY_SHAPES)]
 
 
 def parse_random_name(text: str) -> RandomModel:
@@ -131,7 +133,7 @@ def parse_random_name(text: str) -> RandomModel:
         VrbenchError: another shape, another option, or more layers than there are.
     """
     name, _, options = text.removeprefix(RANDOM_PREFIX).partition("?")
-    if name not in RANDOM_SHAPES:
+    if name not in (*RANDOM_SHAPES, *FAMILY_SHAPES):
         raise VrbenchError(f"no checkpoint {text!r}: of random weights there are {', '.join(random_names())}")
     given: dict[str, int] = {}
     for option in options.split("&") if options else []:
@@ -139,6 +141,11 @@ def parse_random_name(text: str) -> RandomModel:
         if not found or found[1] not in OPTIONS:
             raise VrbenchError(f"{text!r}: {option!r} cannot be read; options are {', '.join(OPTIONS)}, such as seed=1")
         given[found[1]] = int(found[2])
+    if name in FAMILY_SHAPES and given.keys() - {"seed"}:
+        llavas = ", ".join(RANDOM_PREFIX + llava for llava in RANDOM_SHAPES)
+        raise VrbenchError(
+            f"{text!r}: adapter and removed are options of {llavas} alone; leave them out, or use one of those"
+        )
     model = RandomModel(name, **given)
     if model.adapter > model.depth:
         raise VrbenchError(f"{text!r}: an adapter on {model.adapter} of {model.depth} layers cannot be")
@@ -155,8 +162,11 @@ def random_folder(text: str) -> Path:
         VrbenchError: the name cannot be read.
     """
     model = parse_random_name(text)
-    write = _write_pruned if model.removed else _write_adapter if model.adapter else _write_base
-    content = [VERSION, str(model), *RANDOM_SHAPES[model.name]]
+    if model.name in FAMILY_SHAPES:
+        write, content = _write_family, [VERSION, str(model), *FAMILY_SHAPES[model.name]]
+    else:
+        write = _write_pruned if model.removed else _write_adapter if model.adapter else _write_base
+        content = [VERSION, str(model), *RANDOM_SHAPES[model.name]]
     return cached_folder(f"random-{model.name}-{digest_of(content)[:16]}", lambda folder: write(model, folder))
 
 
@@ -176,9 +186,17 @@ def _write_base(model: RandomModel, folder: Path) -> None:
     _write(folder / "config.json", config)
     _write(folder / "generation_config.json", special)
     _write(folder / "preprocessor_config.json", _processor(vision["image_size"], is_clip))
+    _write_recipe(model, folder, len(ids))
+
+
+def _write_family(model: RandomModel, folder: Path) -> None:
+    _write_recipe(model, folder, write_family(model.name, folder))
+
+
+def _write_recipe(model: RandomModel, folder: Path, ids: int) -> None:
     note = (
         f"random weights (normal, standard deviation {STD}; norms 1, biases 0) made when loaded; the tokenizer is one "
-        f"of frequent English words with {len(ids):,} ids, not the model's own"
+        f"of frequent English words with {ids:,} ids, not the model's own"
     )
     about = {"name": model.name, "seed": model.seed, "version": VERSION, "std": STD, "note": note}
     _write(folder / RANDOM_WEIGHTS, about)

@@ -7,11 +7,13 @@ with one of Llama's size; ids that no text has are filled up, so that the vocabu
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vrbench.checkpoints.smollm2 import bpe_tokenizer
 
 SPECIAL = ("<unk>", "<s>", "</s>", "<image>")
+LLAMA_TOKENS = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
 
 WORDS = (
     "the of and to in is it that for on with as are this be at by from or an was which not have one can all more "
@@ -33,31 +35,41 @@ SYLLABLES = [
 """What other words are made of; they follow the words."""
 
 
-def write_tokenizer(folder: Path, vocabulary: int, longest: int) -> dict[str, int]:
+def write_tokenizer(
+    folder: Path, vocabulary: int, longest: int, special: Sequence[str] = SPECIAL,
+    named: Mapping[str, str] = LLAMA_TOKENS, chat: str | None = None,
+) -> dict[str, int]:  # fmt: skip
     """Write tokenizer.json and tokenizer_config.json; return token -> id.
 
     Args:
         vocabulary: number of tokens; fewer where not all merges fit.
         longest: context length of the model.
+        special: tokens of their own, first in the vocabulary.
+        named: attribute of transformers' tokenizer -> special token; a "bos_token" is put in front of each text.
+        chat: template of conversations.
     """
     from tokenizers import pre_tokenizers, processors
 
-    ids, merges = _vocabulary(sorted(pre_tokenizers.ByteLevel.alphabet()), vocabulary)
-    tokenizer = bpe_tokenizer(ids, merges, SPECIAL, unk_token="<unk>")
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", ids["<s>"])])
+    ids, merges = _vocabulary(special, sorted(pre_tokenizers.ByteLevel.alphabet()), vocabulary)
+    tokenizer = bpe_tokenizer(ids, merges, special, unk_token=named.get("unk_token"))
+    first = named.get("bos_token")
+    if first:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{first} $A", special_tokens=[(first, ids[first])]
+        )
     tokenizer.save(str(folder / "tokenizer.json"))
     about = {
-        "tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>",
-        "pad_token": "</s>", "model_max_length": longest, "clean_up_tokenization_spaces": False,
-        "additional_special_tokens": ["<image>"],
+        "tokenizer_class": "PreTrainedTokenizerFast", **named, "model_max_length": longest,
+        "clean_up_tokenization_spaces": False,
+        **({"chat_template": chat} if chat else {"additional_special_tokens": ["<image>"]}),
     }  # fmt: skip
     (folder / "tokenizer_config.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     return ids
 
 
-def _vocabulary(alphabet: list[str], size: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
+def _vocabulary(special: Sequence[str], alphabet: list[str], size: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Return token -> id of special tokens, bytes, merges as far as they fit and unused tokens; and the merges."""
-    ids = {token: number for number, token in enumerate((*SPECIAL, *alphabet))}
+    ids = {token: number for number, token in enumerate((*special, *alphabet))}
     merges = []
     for word in (spelled for plain in (*WORDS, *SYLLABLES) for spelled in (f"Ġ{plain}", plain)):
         for end in range(2, len(word) + 1):
