@@ -18,6 +18,7 @@ from vrbench.core.errors import VrbenchError
 from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.engine import InferenceEngine
 from vrbench.evaluation.requests import GenerationRequest, LogLikelihoodRequest, Request, RequestImage
+from vrbench.models import fixed_shapes
 from vrbench.models.hf_model import HFModel
 from vrbench.models.load import load_llava, load_vlm
 from vrbench.models.memory_budget import MemoryBudget
@@ -136,6 +137,20 @@ def test_families_in_slots_do_not_call_generate(
         engine = InferenceEngine(vlm, store, show_progress=False)
         engine._budget = MemoryBudget(None, 160, 400)  # several passes, fewer slots than prompts
         assert engine.answer(requests(vlm)[:4]) == expected[:4]
+
+
+def test_with_fixed_shapes_answers_are_bitwise_the_same_in_any_batch(
+    vlm: HFModel, expected: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(asked: list[Request]) -> list[Any]:
+        with AnswerStore(tmp_path / f"{len(list(tmp_path.iterdir()))}.sqlite", "c") as store:
+            return InferenceEngine(vlm, store, show_progress=False, deterministic=True).answer(asked)
+
+    monkeypatch.setattr(fixed_shapes, "CPU_SLOTS", 4)
+    asked = requests(vlm)
+    found = answer(asked)
+    assert found[: len(QUESTIONS) + len(TEXTS)] == expected[: len(QUESTIONS) + len(TEXTS)]
+    assert [answer([request])[0] for request in asked] == found
 
 
 def test_without_a_window_mistral_3_is_answered_in_slots_too(tmp_path: Path) -> None:

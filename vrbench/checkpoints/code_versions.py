@@ -28,6 +28,7 @@ COMPONENTS: dict[str, int] = {
     "layering": 1,
     "loglikelihood": 1,
     "decoding": 2,
+    "fixed_shapes": 1,
     "metrics": 1,
 }
 """Version of each part of the answering and scoring code that tasks and families share.
@@ -41,6 +42,7 @@ COMPONENTS: dict[str, int] = {
 - `loglikelihood`: tokens to log-likelihoods.
 - `decoding`: prompt to text, and where the text ends. 2: a generation config that changes greedy answers, or names
   several end tokens, is followed as by `generate`.
+- `fixed_shapes`: shapes of passes with `--deterministic`. Counts for answers to such runs alone.
 - `metrics`: scores of items to a task's metric and its interval.
 """
 

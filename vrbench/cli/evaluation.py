@@ -42,6 +42,10 @@ def run(
         str, model(help="Number of this machine's GPUs to use, or all; each is a process. Or start with torchrun.")
     ] = "1",
     gpu_memory: Annotated[float, model(help="Share of the GPU's memory to use, weights included.")] = 0.85,
+    deterministic: Annotated[
+        bool,
+        model("--deterministic", help="Same bits in any batch, order, number of GPUs; slower, for bfloat16, float16."),
+    ] = False,
     data_root: DataRoot = None,
     include_path: IncludePath = None,
     out: Annotated[Path, typer.Option(help="Folder of runs and stored answers.")] = Path("runs"),
@@ -66,8 +70,9 @@ def run(
     record.
 
     \b
-    Example:
+    Examples:
       vrbench run --ckpt pocket/region --baseline pocket/full --tasks pocket --limit 100
+      vrbench run --ckpt MODEL --tasks mme,mmlu --dtype bfloat16 --deterministic
     """
     from transformers.utils.logging import disable_progress_bar
 
@@ -81,7 +86,8 @@ def run(
     disable_progress_bar()  # of loading weights: it is over before it can be read
     size = int(batch_size) if batch_size.isdigit() else batch_size  # invalid text is reported with the other errors
     options = RunConfig(
-        limit=limit, batch_size=size, device=device, dtype=dtype, gpu_memory=gpu_memory, data_root=data_root,
+        limit=limit, batch_size=size, device=device, dtype=dtype, gpu_memory=gpu_memory,
+        deterministic=deterministic, data_root=data_root,
         include_path=include_path, out=out, seed=seed, trust_remote_code=trust_remote_code,
         trust_task_code=trust_task_code, image_settings=image_settings, skip_missing=skip_missing,
         show_progress=not ranks.rank, command=shlex.join(["vrbench", *sys.argv[1:]]),

@@ -180,6 +180,9 @@ class RunSettings(Record):
     image_settings: str = Field(
         default="harness", description="'harness', 'checkpoint' or 'pad': which image processor settings were used."
     )
+    deterministic: bool = Field(
+        default=False, description="Whether the shape of every pass depended on one request alone (--deterministic)."
+    )
     environment: dict[str, str] = Field(
         default={},
         description="Packages that decide answers -> version, and the kind of 'device'; empty before vrbench 0.3.",

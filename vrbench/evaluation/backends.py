@@ -27,6 +27,7 @@ from vrbench.evaluation.requests import (
     too_long_reason,
 )
 from vrbench.models.decoding import StopCriteria
+from vrbench.models.fixed_shapes import key_count
 from vrbench.models.memory_budget import MemoryBudget
 from vrbench.models.packed_inference import LogLikelihoods
 from vrbench.models.packing import PackedSequence, one_row_per_sequence, pack_with_prefixes
@@ -135,7 +136,10 @@ class PackedBackend:
         self, targets: Mapping[int, Sequence[int]], tokens: Sequence[Sequence[int]], budget: MemoryBudget
     ) -> Iterator[Mapping[int, Response]]:
         rows: Iterator[list[PackedSequence]]
-        if str(self._vlm.dtype) == "torch.float32":
+        if budget.fixed_shapes:
+            answers = [len(targets[n]) for n in range(len(tokens))]
+            rows = iter([_ordered(one_row_per_sequence(tokens, answers))])
+        elif str(self._vlm.dtype) == "torch.float32":
             rows = rows_of_one_length(tokens)
         else:
             rows = iter([_ordered(pack_with_prefixes(tokens, [len(targets[n]) for n in range(len(tokens))]))])
@@ -158,13 +162,19 @@ class PackedBackend:
         from vrbench.models.generation import AnswerGenerator
         from vrbench.models.prompt_reading import PackedPrompts
 
-        rows = _ordered(pack_with_prefixes(tokens, [1] * len(tokens)))
-        if budget.rows is not None:
-            rows = [part for row in rows for part in row.split(budget.rows)]
-        order = [list(dict.fromkeys(self._slots_of(row))) for row in rows]
+        if budget.fixed_shapes:
+            alone = {next(iter(row.paths)): row for row in _ordered(one_row_per_sequence(tokens, range(len(tokens))))}
+            lengths = {number: len(row) for number, row in alone.items()}
+            groups = [[alone[number] for number in group] for group in slot_groups(lengths, stops, budget)]
+        else:
+            rows = _ordered(pack_with_prefixes(tokens, [1] * len(tokens)))
+            groups = [rows if budget.rows is None else [part for row in rows for part in row.split(budget.rows)]]
+        order = [list(dict.fromkeys(self._slots_of(row))) for rows in groups for row in rows]
         images = [self._images[slot] for slot in dict.fromkeys(slot for of_row in order for slot in of_row)]
+        projected = partial(self._projected, images_per_pass=1 if budget.fixed_shapes else None)
         with self._features.loading(self._vlm, images):
-            yield from AnswerGenerator(self._vlm, PackedPrompts(self._vlm, rows, self._projected), stops, budget)
+            for rows in groups:
+                yield from AnswerGenerator(self._vlm, PackedPrompts(self._vlm, rows, projected), stops, budget)
 
     def _encode(self, request: Request) -> tuple[int, ...]:
         if isinstance(request, LogLikelihoodRequest):
@@ -181,7 +191,7 @@ class PackedBackend:
         """Yield the slot of each image token of a row."""
         return ((-1 - token) // self._vlm.image_tokens for token in (*row.prefix, *row.tokens) if token < 0)
 
-    def _projected(self, rows: Sequence[PackedSequence]) -> dict[int, torch.Tensor]:
+    def _projected(self, rows: Sequence[PackedSequence], images_per_pass: int | None) -> dict[int, torch.Tensor]:
         """Return slot -> projected features, [tokens, hidden], of the images in some rows."""
         import torch
 
@@ -189,8 +199,9 @@ class PackedBackend:
         if not slots:
             return {}
         vlm: Any = self._vlm
-        features = self._features.features(vlm, [self._images[slot] for slot in slots])
-        projected = vlm.project(torch.stack([features[self._images[slot].digest] for slot in slots]))
+        found = self._features.features(vlm, [self._images[slot] for slot in slots], images_per_pass or IMAGES_PER_PASS)
+        features = torch.stack([found[self._images[slot].digest] for slot in slots])
+        projected = [one for part in features.split(images_per_pass or len(slots)) for one in vlm.project(part)]
         return dict(zip(slots, projected, strict=True))
 
 
@@ -217,11 +228,14 @@ class WholePromptBackend:
         requests = [self._left[key] for key in keys]
         lengths = {number: self._lengths[key] for number, key in enumerate(keys)}
         stops = {number: StopCriteria(r.max_new_tokens, r.until) for number, r in enumerate(requests)}
-        prompts = WholePrompts(self._vlm, lengths, Ahead(self._vlm, partial(self._encoded, requests), lengths))
-        for found in AnswerGenerator(self._vlm, prompts, stops, budget):
-            for number in found:
-                del self._left[keys[number]]
-            yield {keys[number]: answer for number, answer in found.items()}
+        groups = slot_groups(lengths, stops, budget)
+        encoded = Ahead(self._vlm, partial(self._encoded, requests), itertools.chain.from_iterable(groups))
+        for group in groups:
+            prompts = WholePrompts(self._vlm, {number: lengths[number] for number in group}, encoded)
+            for found in AnswerGenerator(self._vlm, prompts, stops, budget):
+                for number in found:
+                    del self._left[keys[number]]
+                yield {keys[number]: answer for number, answer in found.items()}
 
     def _encoded(self, requests: Sequence[GenerationRequest], number: int) -> ImagePrompt:
         request = requests[number]
@@ -322,6 +336,18 @@ def _length(vlm: HFModel, request: Request) -> int:
     return len(request.tokens)
 
 
+def slot_groups(lengths: Mapping[int, int], stops: Mapping[int, StopCriteria], budget: MemoryBudget) -> list[list[int]]:
+    """Return the numbers of prompts whose answers share slots: all of them; with fixed shapes those of one length.
+
+    Args:
+        lengths: number of a prompt -> its tokens.
+    """
+    if not budget.fixed_shapes:
+        return [list(lengths)]
+    keys = {number: key_count(length + stops[number].max_new_tokens) for number, length in lengths.items()}
+    return [[number for number in lengths if keys[number] == n] for n in sorted(set(keys.values()), reverse=True)]
+
+
 def rows_of_one_length(sequences: Sequence[Sequence[int]]) -> Iterator[list[PackedSequence]]:
     """Yield rows of one sequence each, those of one length together, the longest first: a batch has no padding.
 
@@ -355,16 +381,22 @@ class VisionFeatureCache:
         self._kept: OrderedDict[tuple[str, str], torch.Tensor] = OrderedDict()
         self._ahead: Ahead[str, torch.Tensor] | None = None
 
-    def features(self, vlm: LlavaModel, images: Sequence[RequestImage]) -> dict[str, torch.Tensor]:
-        """Return image digest -> features [tokens, width of the tower], on the model's device."""
+    def features(
+        self, vlm: LlavaModel, images: Sequence[RequestImage], per_pass: int = IMAGES_PER_PASS
+    ) -> dict[str, torch.Tensor]:
+        """Return image digest -> features [tokens, width of the tower], on the model's device.
+
+        Args:
+            per_pass: most images in one pass of the vision tower.
+        """
         tower = self._tower(vlm)
         missing = {image.digest: image for image in images if (tower, image.digest) not in self._kept}
         found = {image.digest: self._kept[tower, image.digest] for image in images if image.digest not in missing}
         for digest in found:
             self._kept.move_to_end((tower, digest))
         todo = list(missing.values())
-        for start in range(0, len(todo), IMAGES_PER_PASS):
-            part = todo[start : start + IMAGES_PER_PASS]
+        for start in range(0, len(todo), per_pass):
+            part = todo[start : start + per_pass]
             pixels = [self._pixels(vlm, image) for image in part]
             for image, features in zip(part, vlm.encode_pixels(pixels), strict=True):
                 found[image.digest] = features

@@ -10,6 +10,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from vrbench.core.device import device_name, is_out_of_memory
+from vrbench.core.errors import VrbenchError
 from vrbench.core.provenance import answer_packages, own_commit
 from vrbench.core.schemas import AnswerProvenance
 from vrbench.core.version import __version__
@@ -49,6 +50,7 @@ class InferenceEngine:
         show_progress: bool = True,
         gpu_memory: float = GPU_MEMORY,
         ranks: Ranks = ALONE,
+        deterministic: bool = False,
     ) -> None:
         """Make an engine.
 
@@ -58,16 +60,20 @@ class InferenceEngine:
             features: shared by the checkpoints of a run.
             gpu_memory: share of the GPU's memory that may be used, weights included.
             ranks: which of how many processes this is; with several, the store is a `RankedStore`.
+            deterministic: compute each answer in shapes that depend on its request alone, so that it is the same bit
+                for bit whatever else is computed.
         """
         self.vlm = vlm
         self._ranks = ranks
         self.store = store
         self.computed = self.reused = 0
         self.truncated: Counter[Hashable] = Counter()
-        self._budget = MemoryBudget.of(vlm, batch_size if isinstance(batch_size, int) else None, gpu_memory)
+        self._budget = MemoryBudget.of(
+            vlm, batch_size if isinstance(batch_size, int) else None, gpu_memory, deterministic
+        )
         self._features = VisionFeatureCache() if features is None else features
         self._show_progress = show_progress
-        self._conditions = answer_conditions(vlm)
+        self._conditions = answer_conditions(vlm, deterministic)
         commit, dirty = own_commit()
         self._environment = {
             "vrbench": __version__,
@@ -179,6 +185,11 @@ class InferenceEngine:
                 yield from backend.answers(self._budget)
                 return
             except (MemoryError, RuntimeError) as error:
+                if is_out_of_memory(error) and self._budget.fixed_shapes:
+                    raise VrbenchError(
+                        "a pass does not fit into the memory, and --deterministic allows no smaller one; use a larger "
+                        "GPU, or leave it out"
+                    ) from error
                 if not is_out_of_memory(error) or not self._budget.shrink():
                     raise
             if self.vlm.device.type == "cuda":

@@ -189,7 +189,8 @@ def _loaded(
     store_of = AnswerStore if ranks.size == 1 else partial(RankedStore, ranks=ranks)
     with store_of(run_plan.store_file(checkpoint), checkpoint.digest) as store:
         vlm = load_vlm(checkpoint, ranks.device(config.device), config.dtype, images=config.image_settings)
-        yield InferenceEngine(vlm, store, config.batch_size, features, config.show_progress, config.gpu_memory, ranks)
+        yield InferenceEngine(vlm, store, config.batch_size, features, config.show_progress, config.gpu_memory, ranks,
+                              config.deterministic)  # fmt: skip
 
 
 def _run_task(

@@ -46,7 +46,7 @@ def inputs_digest(checkpoint_digest: str, tasks: Mapping[str, Mapping[str, Any]]
 
     Args:
         tasks: id -> `task_inputs`.
-        settings: limit, seed, dtype, environment and image settings are used.
+        settings: limit, seed, dtype, environment, image settings and `deterministic` are used.
     """
     inputs: dict[str, Any] = {"checkpoint": checkpoint_digest, "tasks": tasks}
     inputs |= {"limit": settings.limit, "seed": settings.seed, "dtype": settings.dtype}
@@ -54,4 +54,6 @@ def inputs_digest(checkpoint_digest: str, tasks: Mapping[str, Mapping[str, Any]]
         inputs["environment"] = settings.environment
     if settings.image_settings != HARNESS:
         inputs["image_settings"] = settings.image_settings
+    if settings.deterministic:
+        inputs["deterministic"] = True
     return digest_of({"schema": SCHEMA_VERSION, **inputs})

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from vrbench.checkpoints.code_versions import COMPONENTS
 from vrbench.checkpoints.families import StopRule
+from vrbench.core.device import device_name
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import canonical_json, digest_of
 from vrbench.core.provenance import ADAPTER_PACKAGES, ANSWER_PACKAGES, package_versions
@@ -218,8 +219,11 @@ def too_long_reason(vlm: BaseVLM, request: Request, length: int) -> Unanswered |
 # config, and the image settings in its folder. Image settings are here nevertheless, since our own code may override
 # those of the folder. The family's version is here although prompt and stop texts are in the request: it covers
 # everything else that a family's code does, such as how it is loaded.
-def answer_conditions(vlm: BaseVLM) -> dict[str, str]:
+def answer_conditions(vlm: BaseVLM, deterministic: bool = False) -> dict[str, str]:
     """Return the sha256 over what determines a response besides the request: libraries, device, dtype, our own code.
+
+    Args:
+        deterministic: whether its bits depend on nothing else; the model of the GPU or processor then counts.
 
     Returns:
         "loglikelihood", "text" (generated without an image) and "images" (generated from images) -> sha256.
@@ -229,6 +233,8 @@ def answer_conditions(vlm: BaseVLM) -> dict[str, str]:
     def digest(kind: str, *components: str, **more: Any) -> str:
         versions = {**vlm.code, **{name: COMPONENTS[name] for name in components}}
         packages = package_versions((*ANSWER_PACKAGES[kind], *adapter))
+        if deterministic:
+            more["deterministic"] = {"version": COMPONENTS["fixed_shapes"], "device": device_name(vlm.device)}
         found = {"dtype": str(vlm.dtype), "device": vlm.device.type, "packages": packages, "code": versions, **more}
         return digest_of(json.loads(json.dumps(found, default=str)))
 

@@ -27,6 +27,8 @@ class RunConfig:
         device: "auto" uses a GPU if there is one; "cuda:1" is the second GPU.
         dtype: "auto" is bfloat16 on a GPU and float32 on a CPU.
         gpu_memory: share of the GPU's memory that may be used, weights included.
+        deterministic: compute each answer in shapes that depend on its request alone: on one kind of device it is then
+            the same bit for bit in every dtype, whatever the batch size, order, number of processes or interruptions.
         data_root: folder of downloaded data sets; the network is then not used.
         include_path: folder with your own task files.
         out: folder of the runs.
@@ -45,6 +47,7 @@ class RunConfig:
     device: str = "auto"
     dtype: str = "auto"
     gpu_memory: float = 0.85
+    deterministic: bool = False
     data_root: str | Path | None = None
     include_path: str | Path | None = None
     out: str | Path = "runs"
@@ -87,6 +90,7 @@ class RunOptions(TypedDict, total=False):
     device: str
     dtype: str
     gpu_memory: float
+    deterministic: bool
     data_root: str | Path | None
     include_path: str | Path | None
     out: str | Path

@@ -99,6 +99,7 @@ class RunPlan:
             include_path=str(config.include_path or ""),
             environment={"device": device_kind(config.device), **answer_packages(checkpoint.has_adapter)},
             image_settings=config.image_settings,
+            deterministic=config.deterministic,
         )
 
     def inputs_digest(self, checkpoint: Checkpoint) -> str:

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from vrbench.models.attention import prepared_shapes
 from vrbench.models.decoding import StopCriteria, TokenChoice, argmax_or_nan, decode_answer, is_finished, refuse_nan
+from vrbench.models.fixed_shapes import PROBE_TOKENS, key_count, slot_count
 from vrbench.models.kv_cache import SlotCache
-from vrbench.models.memory_budget import MemoryBudget
+from vrbench.models.memory_budget import MemoryBudget, token_bytes
 from vrbench.models.packed_inference import FromDevice, to_device
+from vrbench.models.packing import PackedSequence
 from vrbench.models.prompt_reading import Prompts
 
 if TYPE_CHECKING:
@@ -38,20 +41,55 @@ class AnswerGenerator:
             prompts: read in their order.
             stops: sequence number -> when its answer ends.
             budget: how many answers are in progress at the same time, at least as many as a row has prompts; and how
-                many tokens, padding and prefixes included, are read in one pass.
+                many tokens, padding and prefixes included, are read in one pass. With fixed shapes a row is one prompt,
+                and `fixed_shapes.key_count` is the same for all.
         """
         self._vlm, self._prompts, self._stops, self._budget = vlm, prompts, stops, budget
         self._generated: dict[int, list[int]] = {}
         self._choice = TokenChoice(vlm)
         self._on_gpu = vlm.device.type == "cuda"
         longest = max(length + stops[n].max_new_tokens for n, length in prompts.lengths.items())
-        count = max(min(budget.slots(longest), len(prompts.lengths)), prompts.most_slots, 1)
-        self._owners: list[int | None] = [None] * count
-        self._cache = SlotCache(count, -(-(longest + 1) // 8) * 8, vlm.device)
-        self._tokens = torch.zeros(count, dtype=torch.long, device=vlm.device)
-        self._step = _Step(vlm, self._cache, self._tokens)
+        if budget.fixed_shapes:
+            self._make_fixed_slots(longest)
+        else:
+            self._most = max(min(budget.slots(longest), len(prompts.lengths)), prompts.most_slots, 1)
+            self._make_slots(self._most, -(-(longest + 1) // 8) * 8)
         self._ends: dict[int, int] = {}
         self._pending: deque[tuple[FromDevice, list[int]]] = deque()
+
+    def _make_slots(self, count: int, length: int) -> None:
+        self._owners: list[int | None] = [None] * count
+        self._cache = SlotCache(count, length, self._vlm.device)
+        self._tokens = torch.zeros(count, dtype=torch.long, device=self._vlm.device)
+        self._step = _Step(self._vlm, self._cache, self._tokens)
+
+    def _make_fixed_slots(self, longest: int) -> None:
+        """Make slots whose number and length depend on the longest answer's class alone, if they are interchangeable.
+
+        Some kernels compute the last rows of a matrix product otherwise than the first; there is one slot then.
+        """
+        keys = key_count(longest)
+        for count in (slot_count(self._vlm, keys, token_bytes(self._vlm)), 1):
+            self._make_slots(count, keys)
+            if self._slots_agree():
+                break
+        self._most = count if self._budget.rows is None else min(count, self._budget.rows)
+
+    @torch.inference_mode()
+    def _slots_agree(self) -> bool:
+        """Return whether a step gives the same bits in every slot: all of them are given one and the same prompt.
+
+        On a GPU this is also the run before a step is captured, so that all answers are computed by the graph.
+        """
+        count, length = len(self._owners), min(PROBE_TOKENS, self._cache.length - 1)
+        probe = PackedSequence()
+        probe.add(0, [token % self._vlm.head.weight.shape[0] for token in range(length)], ())
+        slots, first = to_device(self._vlm, [list(range(count)), [0] * count])
+        places = to_device(self._vlm, [list(range(length))] * count)
+        self._vlm.hidden_states([probe], {}, partial(self._cache.fill, slots, first, places))
+        self._cache.positions.fill_(length)
+        logits = self._step(count, self._cache.length)
+        return bool((logits == logits[:1]).all())
 
     @torch.inference_mode()
     def __iter__(self) -> Iterator[dict[int, str]]:
@@ -71,12 +109,12 @@ class AnswerGenerator:
         """Whether the next row is read now: prompts are read many at a time, unless there is nothing else to do."""
         if not self._prompts.next_slots:
             return False
-        free = len(self._owners) - len(self._ends)
-        return free >= max(self._prompts.next_slots, len(self._owners) // 8) or not self._ends
+        free = self._most - len(self._ends)
+        return free >= max(self._prompts.next_slots, self._most // 8) or not self._ends
 
     def _read_prompts(self) -> None:
         """Read the next prompts, as many as fit, and choose the first token of each of their answers."""
-        batch = self._prompts.take(len(self._owners) - len(self._ends), self._budget)
+        batch = self._prompts.take(self._most - len(self._ends), self._budget)
         free = iter([slot for slot, owner in enumerate(self._owners) if owner is None])
         numbers, taken = list(batch.prompts), []
         for number, prompt in batch.prompts.items():
@@ -129,6 +167,8 @@ class AnswerGenerator:
 
     def _compact(self) -> None:
         """Move the answers to the first slots, where that saves enough: on a GPU once no prompt is left to read."""
+        if self._budget.fixed_shapes:
+            return
         taken = [slot for slot, owner in enumerate(self._owners) if owner is not None]
         used = self._used()
         if (self._on_gpu and (self._prompts.next_slots or 2 * len(taken) > used)) or len(taken) == used:
@@ -141,6 +181,8 @@ class AnswerGenerator:
 
     def _used(self) -> int:
         """Number of slots that a step computes, from the first on."""
+        if self._budget.fixed_shapes:
+            return len(self._owners)
         last = max(slot for slot, owner in enumerate(self._owners) if owner is not None) + 1
         if not self._on_gpu:
             return last
@@ -151,6 +193,8 @@ class AnswerGenerator:
 
     def _key_width(self, length: int) -> int:
         """Number of positions that a step reads for so many tokens."""
+        if self._budget.fixed_shapes:
+            return self._cache.length
         if not self._on_gpu:
             return length
         step = max(KEY_STEP, 1 << max(0, length.bit_length() - 3))

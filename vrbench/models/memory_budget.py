@@ -32,42 +32,51 @@ class MemoryBudget:
         rows: most rows of a pass, and most answers in progress; None for as many as the tokens allow.
         pass_tokens: most tokens, padding included, of a pass with several rows.
         kept_tokens: most tokens whose keys and values are kept for answers in progress.
+        fixed_shapes: whether the shape of every pass depends on a request alone; see `fixed_shapes`.
     """
 
     rows: int | None
     pass_tokens: int
     kept_tokens: int
+    fixed_shapes: bool = False
     _last_rows: int = field(default=0, init=False)
     _last_tokens: int = field(default=0, init=False)
     _last_slots: int = field(default=1, init=False)
 
+    @property
+    def rows_per_pass(self) -> int | None:
+        """Most rows of a pass; None for as many as the tokens allow."""
+        return 1 if self.fixed_shapes else self.rows
+
     @classmethod
-    def of(cls, vlm: BaseVLM, rows: int | None = None, gpu_memory: float = GPU_MEMORY) -> MemoryBudget:
+    def of(
+        cls, vlm: BaseVLM, rows: int | None = None, gpu_memory: float = GPU_MEMORY, fixed_shapes: bool = False
+    ) -> MemoryBudget:
         """Return what should fit together with the weights.
 
         Args:
             rows: most rows, if they are limited.
             gpu_memory: share of the GPU's memory that may be used, weights included.
+            fixed_shapes: as in the attributes.
         """
         if vlm.device.type != "cuda":
-            return cls(rows, CPU_TOKENS, CPU_KEPT_TOKENS)
+            return cls(rows, CPU_TOKENS, CPU_KEPT_TOKENS, fixed_shapes)
         import torch
 
         config = vlm.text_config
         free, total = torch.cuda.mem_get_info(vlm.device)
         reserved = torch.cuda.memory_reserved(vlm.device) - torch.cuda.memory_allocated(vlm.device)
         planned = max(0.0, gpu_memory * total - (total - free - reserved))
-        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        kept = 2 * config.num_hidden_layers * heads * width * vlm.dtype.itemsize  # keys and values
+        kept = token_bytes(vlm)
         passing = kept + (8 * config.hidden_size + 4 * config.intermediate_size) * vlm.dtype.itemsize
         pass_tokens = int((1 - KEPT_SHARE) * planned) // passing
-        return cls(rows, max(CPU_TOKENS, min(GPU_TOKENS, pass_tokens)), int(KEPT_SHARE * planned) // kept)
+        return cls(rows, max(CPU_TOKENS, min(GPU_TOKENS, pass_tokens)), int(KEPT_SHARE * planned) // kept,
+                   fixed_shapes)  # fmt: skip
 
     def take(self, lengths: Sequence[int]) -> int:
         """Return how many rows of these lengths, the longest first, make a pass: at least one."""
         fitting = self.pass_tokens // max(1, lengths[0])
-        count = max(1, min(fitting, len(lengths), self.rows or fitting))
+        count = max(1, min(fitting, len(lengths), self.rows_per_pass or fitting))
         self._last_slots = 1
         self.passed(count, count * lengths[0])
         return count
@@ -84,10 +93,18 @@ class MemoryBudget:
 
     def shrink(self) -> bool:
         """Halve what was tried last; return whether anything could be made smaller."""
-        if self._last_rows <= 1 and self._last_slots <= 1:
+        if self.fixed_shapes or (self._last_rows <= 1 and self._last_slots <= 1):
             return False
         self.pass_tokens = max(1, min(self.pass_tokens, self._last_tokens) // 2)
         self.kept_tokens //= 2
         if self.rows is not None:
             self.rows = max(1, max(self._last_rows, self._last_slots) // 2)
         return True
+
+
+def token_bytes(vlm: BaseVLM) -> int:
+    """Return the bytes of the keys and values of one token."""
+    config = vlm.text_config
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    return 2 * int(config.num_hidden_layers * heads * width * vlm.dtype.itemsize)

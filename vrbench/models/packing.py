@@ -134,11 +134,17 @@ def pack_with_prefixes(
     return [*packed, *rows]
 
 
-def one_row_per_sequence(sequences: Sequence[Sequence[int]]) -> list[PackedSequence]:
-    """Return one row for each distinct sequence, with nothing shared; else as `pack`."""
-    rows: dict[tuple[int, ...], PackedSequence] = {}
+def one_row_per_sequence(
+    sequences: Sequence[Sequence[int]], kinds: Sequence[int] | None = None
+) -> list[PackedSequence]:
+    """Return one row for each distinct sequence, with nothing shared; else as `pack`.
+
+    Args:
+        kinds: number for each sequence; equal sequences of different kinds get rows of their own.
+    """
+    rows: dict[tuple[int, tuple[int, ...]], PackedSequence] = {}
     for number, sequence in enumerate(sequences):
-        row = rows.setdefault(tuple(sequence), PackedSequence())
+        row = rows.setdefault((kinds[number] if kinds else 0, tuple(sequence)), PackedSequence())
         row.add(number, sequence, range(len(row)))
     return list(rows.values())
 

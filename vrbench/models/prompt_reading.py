@@ -92,7 +92,7 @@ class PackedPrompts:
         rows: list[PackedSequence] = []
         prefix = own = tokens = 0
         prefixes: set[tuple[int, ...]] = set()
-        while self._waiting and len(rows) != budget.rows:
+        while self._waiting and len(rows) != budget.rows_per_pass:
             row = self._waiting[0]
             prefix, own = max(prefix, len(row.prefix)), max(own, len(row))
             prefixes |= {row.prefix} if row.prefix else set()
@@ -154,7 +154,7 @@ class WholePrompts:
         """As in `Prompts`."""
         numbers: list[int] = []
         longest = 0
-        while self._waiting and len(numbers) != min(free, budget.rows or free):
+        while self._waiting and len(numbers) != min(free, budget.rows_per_pass or free):
             longer = max(longest, self.lengths[self._waiting[0]])
             if numbers and (len(numbers) + 1) * longer > budget.pass_tokens:
                 break

@@ -85,6 +85,7 @@ def _answer(content: BoardContent, entry: BoardEntry, checkpoint: str) -> Comman
     words = ["vrbench run --ckpt", _quoted(checkpoint), "--tasks", ",".join(content.board.tasks)]
     words += ["--dtype", _quoted(settings.dtype)]
     words += [] if settings.image_settings == "harness" else ["--image-settings", _quoted(settings.image_settings)]
+    words += ["--deterministic"] if settings.deterministic else []
     words += ["--data-root DATA"] if settings.data_root else []
     what = "Answer every item again" + (", with the data of the hub in DATA" if settings.data_root else "")
     return what, " ".join([*words, "--out runs"])
