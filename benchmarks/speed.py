@@ -16,9 +16,11 @@ second, with an empty answer store. Peers run with their own settings after a ru
 | textvqa | 200 images with one question, 64 new tokens | `generate`, batch 32 |
 | text | 256 prompts of 292 tokens, 128 new tokens | `generate`, batch 64 and 256 |
 | bbh | 1,000 prompts of 292 tokens, 20 to 400 new tokens | `generate`, sorted, batch 128, on a fifth of them |
+| qwen-mme, qwen3-mme | mme on random/qwen2.5-vl-7b and random/qwen3-vl-8b | `generate`, batch 1 and 32 |
+| qwen-mmlu | mmlu on random/qwen2.5-vl-7b | HFLM |
 
-With --quick it is little work on pocket/region, and with --data-root also real tasks,
-from their rows to their scores, beside lm-eval's own evaluator and `HFLM` over the same rows.
+With --quick it is little work on pocket/region, or on small models of Qwen's families, and with --data-root also real
+tasks, from their rows to their scores, beside lm-eval's own evaluator and `HFLM` over the same rows.
 
 Writes benchmarks/results/speed.md, or speed-cpu.md with --quick.
 """
@@ -149,27 +151,11 @@ class Measured:
     @torch.inference_mode()
     def generate(self, prompts: Sequence[GenerationRequest], batch: int) -> list[str]:
         """Return the answers of transformers' `generate`, sorted by the longest answer and padded on the left."""
-        from transformers import LlavaProcessor
-
         order = sorted(range(len(prompts)), key=lambda i: prompts[i].max_new_tokens)
         found: dict[int, str] = {}
         for start in range(0, len(order), batch):
             part = [prompts[i] for i in order[start : start + batch]]
-            if part[0].images:
-                patches = {"patch_size": 1 << 30, "vision_feature_select_strategy": "full"}
-                tokens = self.vlm.image_tokens
-                processor = LlavaProcessor(
-                    self.vlm.image_processor, self.tokenizer, num_additional_image_tokens=tokens, **patches
-                )
-                images = [request.images[0].load() for request in part]
-                inputs = processor(text=[r.prompt for r in part], images=images, padding=True, padding_side="left",
-                                   return_tensors="pt")  # fmt: skip
-            else:
-                inputs = self.tokenizer([r.prompt for r in part], padding=True, padding_side="left",
-                                        return_tensors="pt", return_token_type_ids=False)  # fmt: skip
-            inputs = inputs.to(self.device)
-            if "pixel_values" in inputs:
-                inputs["pixel_values"] = inputs["pixel_values"].to(self.vlm.dtype)
+            inputs = self.inputs(part)
             new = part[-1].max_new_tokens
             made = self.model.generate(**inputs, do_sample=False, max_new_tokens=new,
                                        pad_token_id=self.vlm.eos_token_id)  # fmt: skip
@@ -178,6 +164,26 @@ class Measured:
             texts = self.tokenizer.batch_decode(cut, skip_special_tokens=True)
             found |= dict(zip(order[start : start + batch], texts, strict=True))
         return [found[i] for i in range(len(prompts))]
+
+    def inputs(self, prompts: Sequence[GenerationRequest]) -> dict[str, torch.Tensor]:
+        """Return the inputs of transformers' model, as its own processor makes them."""
+        from transformers import LlavaProcessor
+
+        texts: list[str] = [request.prompt for request in prompts]
+        images = [[image.load() for image in request.images] for request in prompts]
+        settings: dict[str, Any] = {"padding": True, "padding_side": "left", "return_tensors": "pt"}
+        if not images[0]:
+            found = self.tokenizer(texts, return_token_type_ids=False, **settings)
+        elif self.vlm.family == "llava":
+            processor = LlavaProcessor(
+                self.vlm.image_processor, self.tokenizer, patch_size=1 << 30, vision_feature_select_strategy="full",
+                num_additional_image_tokens=self.vlm.image_tokens,
+            )  # fmt: skip
+            found = processor(text=texts, images=[image for of_prompt in images for image in of_prompt], **settings)
+        else:
+            return dict(self.vlm.encode_with_images(texts, images))
+        moved = {name: value.to(self.device) for name, value in found.items()}
+        return {n: value.to(self.vlm.dtype) if n == "pixel_values" else value for n, value in moved.items()}
 
     def hflm(self, requests: Sequence[LogLikelihoodRequest], batch: int) -> list[tuple[float, bool]]:
         """Return the answers of lm-eval's `HFLM`, from token ids as it makes them of texts."""
@@ -268,9 +274,7 @@ def text_work(measured: Measured, work: Sequence[str], sizes: Sizes) -> Iterator
     """Work without images."""
     rng = random.Random(0)
     if "mmlu" in work:
-        asked = options(rng, sizes.subjects, sizes.each, sizes.header, sizes.own, 1)
-        yield from measured.ours("mmlu", asked, len(asked) // 4, "items")
-        yield from _hflm(measured, "mmlu", asked, 64)
+        yield from _mmlu(measured, "mmlu", rng, sizes)
     if "options" in work:
         asked = options(rng, sizes.questions, 1, 0, 40, 12)
         yield from measured.ours("options", asked, len(asked) // 4, "items")
@@ -291,14 +295,50 @@ def text_work(measured: Measured, work: Sequence[str], sizes: Sizes) -> Iterator
 def image_work(measured: Measured, work: Sequence[str], sizes: Sizes) -> Iterator[Line]:
     """Work with images."""
     if "mme" in work:
-        prompts = pictures(measured.vlm, sizes.images, 2, 16)
-        yield from measured.ours("mme", prompts, len(prompts), "items")
-        yield from _generate(measured, "mme", prompts[: max(2, len(prompts) // 20)], 1, "items")
-        yield from _generate(measured, "mme", prompts, 32, "items")
+        yield from _mme(measured, "mme", sizes)
     if "textvqa" in work:
         prompts = pictures(measured.vlm, sizes.images, 1, 64)
         yield from measured.ours("textvqa", prompts, len(prompts), "items")
         yield from _generate(measured, "textvqa", prompts, 32, "items")
+
+
+def qwen_work(measured: Measured, work: Sequence[str], sizes: Sizes) -> Iterator[Line]:
+    """Work of Qwen2.5-VL."""
+    if "qwen-mme" in work:
+        yield from _mme(measured, "qwen-mme", sizes)
+    if "qwen-mmlu" in work:
+        yield from _mmlu(measured, "qwen-mmlu", random.Random(0), sizes)
+
+
+def qwen3_work(measured: Measured, work: Sequence[str], sizes: Sizes) -> Iterator[Line]:
+    """Work of Qwen3-VL."""
+    if "qwen3-mme" in work:
+        yield from _mme(measured, "qwen3-mme", sizes)
+
+
+WORK: tuple[tuple[tuple[str, ...], Callable[[Measured, Sequence[str], Sizes], Iterator[Line]]], ...] = (
+    (("mmlu", "options", "text", "bbh"), text_work),
+    (("mme", "textvqa"), image_work),
+    (("qwen-mme", "qwen-mmlu"), qwen_work),
+    (("qwen3-mme",), qwen3_work),
+)
+"""Names of work, and the function that does it, on one model."""
+
+MODELS = ("random/bunny-llama-3-8b", "random/llava-1.5-7b", "random/qwen2.5-vl-7b", "random/qwen3-vl-8b")
+QUICK_MODELS = ("pocket/region", "pocket/region", "random/tiny-qwen2.5-vl", "random/tiny-qwen3-vl")
+
+
+def _mmlu(measured: Measured, work: str, rng: random.Random, sizes: Sizes) -> Iterator[Line]:
+    asked = options(rng, sizes.subjects, sizes.each, sizes.header, sizes.own, 1)
+    yield from measured.ours(work, asked, len(asked) // 4, "items")
+    yield from _hflm(measured, work, asked, 64)
+
+
+def _mme(measured: Measured, work: str, sizes: Sizes) -> Iterator[Line]:
+    prompts = pictures(measured.vlm, sizes.images, 2, 16)
+    yield from measured.ours(work, prompts, len(prompts), "items")
+    yield from _generate(measured, work, prompts[: max(2, len(prompts) // 20)], 1, "items")
+    yield from _generate(measured, work, prompts, 32, "items")
 
 
 def _hflm(measured: Measured, work: str, asked: Sequence[LogLikelihoodRequest], batch: int) -> Iterator[Line]:
@@ -350,10 +390,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--quick", action="store_true", help="little work, with the pocket model's size")
-    parser.add_argument("--work", default="mmlu,options,text,bbh,mme,textvqa")
+    parser.add_argument("--work", default=",".join(name for names, _ in WORK for name in names))
     parser.add_argument("--dtype", default="", help="bfloat16 on a GPU, float32 on a CPU")
-    parser.add_argument("--text-model", default="random/bunny-llama-3-8b")
-    parser.add_argument("--image-model", default="random/llava-1.5-7b")
+    parser.add_argument("--text-model", default=MODELS[0])
+    parser.add_argument("--image-model", default=MODELS[1])
     parser.add_argument("--data-root", type=Path, help="with --quick: real tasks too")
     parser.add_argument("--tasks", default="arc_easy,piqa,mmlu", help="those real tasks")
     parser.add_argument("--items", type=int, default=32, help="items of each")
@@ -361,11 +401,10 @@ def main() -> None:
     given = parser.parse_args()
     work, sizes = given.work.split(","), QUICK if given.quick else Sizes()
     dtype = given.dtype or ("bfloat16" if given.device.startswith("cuda") else "float32")
-    models = ["pocket/region"] * 2 if given.quick else [given.text_model, given.image_model]
+    models = QUICK_MODELS if given.quick else (given.text_model, given.image_model, *MODELS[2:])
     out = given.out or RESULTS / ("speed-cpu.md" if given.quick else "speed.md")
     lines: list[Line] = []
-    kinds = (("mmlu", "options", "text", "bbh"), ("mme", "textvqa"))
-    for name, do, of_kind in zip(models, (text_work, image_work), kinds, strict=True):
+    for name, (of_kind, do) in zip(models, WORK, strict=True):
         if not set(of_kind) & set(work):
             continue
         measured = Measured(name, given.device, dtype)
@@ -384,7 +423,7 @@ def main() -> None:
 def _write(out: Path, lines: Sequence[Line], models: Sequence[str], dtype: str, device: str) -> None:
     from vrbench.core.device import device_name
 
-    on = f"text on {models[0]}, images on {models[1]}"
+    on = f"text on {models[0]}, images on {models[1]}, qwen on {models[2]}, qwen3 on {models[3]}"
     about = f"{device_name(torch.device(device))}, {dtype}, {on}."
     made = [f"`{report_header.command()}`", "", report_header.versions(), ""]
     written = ["# Speed", "", about, "", *table(lines), "", *made]
