@@ -57,7 +57,7 @@ def test_a_real_failed_allocation_is_out_of_memory() -> None:
     ],
 )
 def test_a_gpu_has_a_number(monkeypatch: pytest.MonkeyPatch, name: str, count: int, error: str) -> None:
-    monkeypatch.setattr(device, "_count_gpus", lambda: count)
+    monkeypatch.setattr(device, "count_gpus", lambda: count)
     errors = validate_device(name)
     assert error in errors[0] if error else not errors
     assert device_kind(name) == "cuda"

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vrbench.cli.command import INTERNAL_ERROR, INVALID_INPUT
+from vrbench.cli.command import INTERNAL_ERROR, INTERRUPTED, INVALID_INPUT
 from vrbench.cli.options import Config, DataRoot, IncludePath, TrustRemoteCode, TrustTaskCode
-from vrbench.core.errors import VrbenchError, raise_errors
+from vrbench.core.errors import VrbenchError, collect_errors, raise_errors
 from vrbench.core.version import __version__
 
 if TYPE_CHECKING:
@@ -39,8 +39,12 @@ def run(
     device: Annotated[str, model(help="auto, cpu, cuda or cuda:N.")] = "auto",
     dtype: Annotated[str, model(help="auto (bfloat16 on a GPU, else float32), float32, bfloat16 or float16.")] = "auto",
     gpus: Annotated[
-        str, model(help="Number of this machine's GPUs to use, or all; each is a process. Or start with torchrun.")
-    ] = "1",
+        str,
+        model(
+            help="GPUs of this machine to use, each by a process: a number, all, or auto (all if there are several "
+            "checkpoints or tasks to evaluate). Or start with torchrun."
+        ),
+    ] = "auto",
     gpu_memory: Annotated[float, model(help="Share of the GPU's memory to use, weights included.")] = 0.85,
     deterministic: Annotated[
         bool,
@@ -73,14 +77,13 @@ def run(
     Examples:
       vrbench run --ckpt pocket/region --baseline pocket/full --tasks pocket --limit 100
       vrbench run --ckpt MODEL --tasks mme,mmlu --dtype bfloat16 --deterministic
+      vrbench run --ckpt MODEL --baseline BASE --tasks mme,mmlu --data-root DATA --gpus 2
     """
     from transformers.utils.logging import disable_progress_bar
 
-    from vrbench.evaluation.evaluate import run_all
     from vrbench.evaluation.failures import PartialFailureError
     from vrbench.evaluation.ranks import Ranks
     from vrbench.evaluation.run_config import RunConfig
-    from vrbench.evaluation.run_plan import checkpoint_names
 
     ranks = Ranks.of_environment()
     disable_progress_bar()  # of loading weights: it is over before it can be read
@@ -93,45 +96,53 @@ def run(
         show_progress=not ranks.rank, command=shlex.join(["vrbench", *sys.argv[1:]]),
     )  # fmt: skip
     failure: PartialFailureError | None = None
-    if ranks.size == 1 and gpus != "1":
-        _run_on_gpus(gpus, checkpoint_names(ckpt, baseline), tasks, options)
     try:
         with _silent_but_for_rank_0(ranks):
-            runs = run_all(ckpt, tasks, baseline, options, ranks)
+            runs = _evaluate(ckpt, tasks, baseline, options, ranks, gpus)
     except PartialFailureError as error:
         runs, failure = error.runs, error
-    if ranks.rank:
-        return
     if runs:
         has_both = len(runs) > 1 and not (failure and failure.baseline_failed)
         _print_runs(runs, compared=baseline is not None and has_both, out=out, seed=seed)
     _exit_after_failures(runs, failure)
 
 
-def _run_on_gpus(gpus: str, names: list[str], tasks: str, options: RunConfig) -> None:
-    """Run this command in a process for each GPU, if there are several; report errors in the input first, once."""
-    import subprocess
+def _evaluate(
+    ckpts: list[str], tasks: str, baseline: str | None, options: RunConfig, ranks: Ranks, gpus: str
+) -> list[Run]:
+    """Evaluate here, or where several GPUs are to be used, run this command in a process for each of them."""
+    from vrbench.evaluation.evaluate import run_planned
+    from vrbench.evaluation.ranks import gpu_count, run_with_torchrun
+    from vrbench.evaluation.run_plan import checkpoint_names, plan
 
-    from vrbench.evaluation.ranks import gpu_count, torchrun_command
-    from vrbench.evaluation.run_plan import plan
-
-    count = gpu_count(int(gpus) if gpus.isdigit() else gpus)
-    if count > 1:
-        plan(names, tasks, options)
-        raise typer.Exit(subprocess.run(torchrun_command(count, sys.argv[1:]), check=False).returncode)
+    count = 1
+    errors: list[str] = []
+    if ranks.size == 1:
+        with collect_errors(errors):
+            count = gpu_count(gpus, options.device)
+    run_plan = plan(checkpoint_names(ckpts, baseline), tasks, options, ranks, errors)
+    if count > 1 and (gpus != "auto" or run_plan.unfinished > 1):
+        raise typer.Exit(run_with_torchrun(count, sys.argv[1:]))
+    return run_planned(run_plan, baseline is not None, ranks)
 
 
 @contextmanager
 def _silent_but_for_rank_0(ranks: Ranks) -> Iterator[None]:
-    """Let one of several processes report warnings and errors that all of them find."""
+    """Let rank 0 alone report what all processes find; another one ends well, or torchrun would end rank 0 with it."""
     if ranks.rank == 0:
         yield
         return
-    logging.getLogger("vrbench").setLevel(logging.ERROR)
+    log = logging.getLogger("vrbench")
+    log.setLevel(logging.ERROR)
     try:
         yield
-    except VrbenchError as error:
-        raise typer.Exit(INVALID_INPUT) from error
+    except VrbenchError:
+        pass
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    except Exception:
+        log.exception("vrbench: process %d leaves its share to process 0", ranks.rank)
+    raise typer.Exit
 
 
 def _exit_after_failures(runs: list[Run], failure: PartialFailureError | None) -> None:

@@ -22,7 +22,7 @@ def validate_device(name: str) -> list[str]:
     number = re.fullmatch(r"cuda(?::(\d+))?", name)
     if number is None:
         return [f"device {name!r} is unknown; there are {', '.join(DEVICES)}"]
-    count = _count_gpus()
+    count = count_gpus()
     if not count:
         return [f"device is {name}, but torch sees no CUDA GPU here; use --device cpu, or auto"]
     if int(number[1] or 0) >= count:
@@ -38,7 +38,7 @@ def resolve_device(name: str) -> str:
     """
     raise_errors(validate_device(name))
     if name == "auto":
-        return "cuda" if _count_gpus() else "cpu"
+        return "cuda" if count_gpus() else "cpu"
     return name
 
 
@@ -47,7 +47,8 @@ def device_kind(name: str) -> str:
     return name.partition(":")[0]
 
 
-def _count_gpus() -> int:
+def count_gpus() -> int:
+    """Return how many GPUs torch sees."""
     import torch
 
     return torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from vrbench.core.device import device_name, is_out_of_memory
@@ -16,11 +16,13 @@ from vrbench.core.schemas import AnswerProvenance
 from vrbench.core.version import __version__
 from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.backends import Backend, VisionFeatureCache, backends_of
-from vrbench.evaluation.ranks import ALONE, RankedStore, Ranks
+from vrbench.evaluation.ranked_store import RankedStore
+from vrbench.evaluation.ranks import SINGLE_PROCESS, Ranks
 from vrbench.evaluation.requests import (
     GenerationRequest,
     LogLikelihoodRequest,
     Request,
+    Unanswered,
     answer_conditions,
     truncate_request,
 )
@@ -28,6 +30,9 @@ from vrbench.models.memory_budget import GPU_MEMORY, MemoryBudget
 
 if TYPE_CHECKING:
     from vrbench.models.base_vlm import BaseVLM
+
+_log = logging.getLogger(__name__)
+
 POLL_SECONDS = 0.5
 """Between two looks at what other processes have answered."""
 
@@ -49,7 +54,7 @@ class InferenceEngine:
         features: VisionFeatureCache | None = None,
         show_progress: bool = True,
         gpu_memory: float = GPU_MEMORY,
-        ranks: Ranks = ALONE,
+        ranks: Ranks = SINGLE_PROCESS,
         deterministic: bool = False,
     ) -> None:
         """Make an engine.
@@ -102,18 +107,24 @@ class InferenceEngine:
         progress = _ItemProgress(items, keys, known)
         settings = {"desc": title, "unit": " items", "disable": not self._show_progress, "mininterval": 0.5}
         with tqdm(total=progress.total, initial=progress.done, **settings) as bar:
-            for responses in chain(self._responses(self._share(keys, missing)), self._from_others(missing, known)):
+            for responses in self._all_responses(self._share(keys, missing), missing):
                 known.update(responses)
                 bar.update(progress.answered(responses))
         # JSON has no tuples: a stored log-likelihood is a list.
         return [tuple(known[key]) if isinstance(known[key], list) else known[key] for key in keys]
 
     def answer_share(self, requests: Sequence[Request]) -> None:
-        """Compute and store the responses that are this process's share of the work."""
+        """Compute and store the responses that are this process's share; after an error, rank 0 computes the rest."""
         requests = [self._truncate(request) for request in requests]
         keys = [request.key(self._conditions) for request in requests]
-        for _ in self._responses(self._share(keys, self._missing(keys, requests)[1])):
-            pass
+        left = self._share(keys, self._missing(keys, requests)[1])
+        try:
+            for responses in self._responses(dict(left)):
+                _drop(left, responses)
+        except Exception:
+            if isinstance(self.store, RankedStore):
+                self.store.put_failed(left)
+            raise
 
     @property
     def answered(self) -> list[AnswerProvenance]:
@@ -152,6 +163,8 @@ class InferenceEngine:
         for kind in (LogLikelihoodRequest, GenerationRequest):
             of_kind = {key: request for key, request in requests.items() if isinstance(request, kind)}
             for backend in backends_of(self.vlm, of_kind, self._features):
+                if isinstance(self.store, RankedStore):
+                    self.store.put_unanswered(backend.unanswered)
                 yield backend.unanswered
                 for responses in self._compute(backend):
                     refuse_nan(any(isinstance(r, tuple) and not math.isfinite(r[0]) for r in responses.values()))
@@ -159,20 +172,38 @@ class InferenceEngine:
                     self._count(responses)
                     yield responses
 
-    def _from_others(self, missing: Mapping[str, Request], known: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-        """Yield what other processes answer; what they leave undone is computed here."""
+    def _all_responses(
+        self, share: Mapping[str, Request], missing: Mapping[str, Request]
+    ) -> Iterator[Mapping[str, Any]]:
+        """Yield the responses of this and of other processes as they come; what others leave undone is computed here.
+
+        Args:
+            share: the requests of this process.
+            missing: those of all processes.
+        """
+        left, looked = dict(missing), time.monotonic()
+        for responses in self._responses(share):
+            yield _drop(left, responses)
+            if time.monotonic() - looked > POLL_SECONDS:
+                yield self._from_others(left)
+                looked = time.monotonic()
+        while left and isinstance(self.store, RankedStore):
+            are_running = self.store.others_are_running()  # before looking: a process writes before it ends
+            yield self._from_others(left)
+            undone = self.store.failed(left) if are_running else list(left)
+            if undone:
+                _log.warning("vrbench: other processes left %d requests, which this one answers", len(undone))
+                yield from self._responses({key: left.pop(key) for key in undone})
+            elif left:
+                time.sleep(POLL_SECONDS)
+
+    def _from_others(self, left: dict[str, Request]) -> Mapping[str, Any]:
+        """Return what other processes have answered, and take it out of what is left."""
         if not isinstance(self.store, RankedStore):
-            return
-        left = {key: request for key, request in missing.items() if key not in known}
-        while left:
-            found = self.store.get(left)
-            self._count(found)
-            yield found
-            left = {key: request for key, request in left.items() if key not in found}
-            if not self.store.others_work():
-                break
-            time.sleep(POLL_SECONDS)
-        yield from self._responses(left)
+            return {}
+        found = self.store.from_ranks(left)
+        self._count([key for key, response in found.items() if not isinstance(response, Unanswered)])
+        return _drop(left, found)
 
     def _count(self, responses: Collection[str]) -> None:
         self.computed += len(responses)
@@ -196,6 +227,13 @@ class InferenceEngine:
                 import torch
 
                 torch.cuda.empty_cache()
+
+
+def _drop(left: dict[str, Request], responses: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Take requests that have a response out of those that are left, and return the responses."""
+    for key in responses:
+        left.pop(key, None)
+    return responses
 
 
 class _ItemProgress:

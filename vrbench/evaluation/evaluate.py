@@ -30,7 +30,8 @@ from vrbench.evaluation import task_result
 from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.code_versions import task_versions
 from vrbench.evaluation.failures import Failure, PartialFailureError, failure_of, free_memory
-from vrbench.evaluation.ranks import ALONE, RankedStore, Ranks
+from vrbench.evaluation.ranked_store import RankedStore, begin_run, has_rank_files
+from vrbench.evaluation.ranks import SINGLE_PROCESS, Ranks
 from vrbench.evaluation.run_config import RunConfig, shows_options
 from vrbench.evaluation.run_plan import PlannedTask, RunPlan, checkpoint_names, plan
 
@@ -78,7 +79,7 @@ def run_all(
     tasks: str | Sequence[str],
     baseline: str | Path | None = None,
     options: RunConfig | None = None,
-    ranks: Ranks = ALONE,
+    ranks: Ranks = SINGLE_PROCESS,
     **changes: Unpack[RunOptions],
 ) -> list[Run]:
     """Evaluate several checkpoints on the same items, each loaded once, with vision features shared.
@@ -102,18 +103,28 @@ def run_all(
         >>> baseline, region = vrbench.run_all(["pocket/region"], "pocket_mme", baseline="pocket/full", limit=8)
         >>> vrbench.compare([region], baseline)
     """
+    run_plan = plan(checkpoint_names(ckpts, baseline), tasks, replace(options or RunConfig(), **changes), ranks)
+    return run_planned(run_plan, baseline is not None, ranks)
+
+
+def run_planned(run_plan: RunPlan, has_baseline: bool, ranks: Ranks = SINGLE_PROCESS) -> list[Run]:
+    """Evaluate the checkpoints of a plan; arguments, results and errors are as in `run_all`.
+
+    Args:
+        has_baseline: whether the first checkpoint is the baseline.
+    """
     from vrbench.evaluation.backends import VisionFeatureCache
 
-    run_plan = plan(checkpoint_names(ckpts, baseline), tasks, replace(options or RunConfig(), **changes))
     features = VisionFeatureCache(shared=len(run_plan.checkpoints) > 1)
     runs: list[Run] = []
     failed: list[Failure] = []
+    if ranks.rank:
+        _answer_shares(run_plan, features, ranks)
+        return []
+    begin_run(map(run_plan.store_file, run_plan.checkpoints), ranks)
     for checkpoint in run_plan.checkpoints:
         try:
-            if ranks.rank:
-                _answer_share(run_plan, checkpoint, features, ranks)
-            else:
-                runs.append(_evaluate_checkpoint(run_plan, checkpoint, features, ranks))
+            runs.append(_evaluate_checkpoint(run_plan, checkpoint, features, ranks))
         except Exception as error:
             if len(run_plan.checkpoints) == 1:
                 raise
@@ -122,7 +133,7 @@ def run_all(
             free_memory()
     if failed:
         first = run_plan.checkpoints[0].id
-        raise PartialFailureError(runs, failed, baseline is not None and any(one.checkpoint == first for one in failed))
+        raise PartialFailureError(runs, failed, has_baseline and any(one.checkpoint == first for one in failed))
     return runs
 
 
@@ -161,19 +172,38 @@ def _evaluate_checkpoint(run_plan: RunPlan, checkpoint: Checkpoint, features: Vi
     return Run(record=record, samples=samples, path=run_plan.folder(checkpoint))
 
 
-def _answer_share(run_plan: RunPlan, checkpoint: Checkpoint, features: VisionFeatureCache, ranks: Ranks) -> None:
-    """Answer this process's share of all tasks; a task that fails here fails in rank 0 too, which records it."""
+def _answer_shares(run_plan: RunPlan, features: VisionFeatureCache, ranks: Ranks) -> None:
+    """Answer this process's share of all checkpoints and tasks.
+
+    No error ends the process, since torchrun would end rank 0 with it: rank 0 answers what is left, and if it finds the
+    same error, it records it.
+    """
+    for checkpoint in run_plan.checkpoints:
+        with _logged_errors(ranks, checkpoint.id):
+            if run_plan.finished_run(checkpoint) is not None:
+                continue
+            with _loaded(run_plan, checkpoint, features, ranks) as engine:
+                for task in run_plan.tasks:
+                    with _logged_errors(ranks, f"{checkpoint.id} {task.spec.id}"):
+                        _answer_share(task, engine)
+        free_memory()
+
+
+def _answer_share(task: PlannedTask, engine: InferenceEngine) -> None:
     from vrbench.evaluation.built_task import build_requests
 
-    if run_plan.finished_run(checkpoint) is not None:
-        return
-    with _loaded(run_plan, checkpoint, features, ranks) as engine:
-        for task in run_plan.tasks:
-            try:
-                *_, requests = build_requests(task.spec, task.subtasks, engine.vlm)
-                engine.answer_share(list(chain.from_iterable(requests)))
-            except Exception:
-                _log.info("rank %s leaves %s to rank 0", ranks.rank, task.spec.id, exc_info=True)
+    *_, requests = build_requests(task.spec, task.subtasks, engine.vlm)
+    engine.answer_share(list(chain.from_iterable(requests)))
+
+
+@contextmanager
+def _logged_errors(ranks: Ranks, what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        reason = str(error) if isinstance(error, VrbenchError) else f"{type(error).__name__}: {error}"
+        _log.error("vrbench: process %d leaves %s to process 0: %s", ranks.rank, what, reason)
+        _log.debug("error of process %d", ranks.rank, exc_info=True)
 
 
 @contextmanager
@@ -186,8 +216,9 @@ def _loaded(
 
     config = run_plan.config
     own_commit()  # before the weights are loaded: what is committed during the run did not compute the answers
-    store_of = AnswerStore if ranks.size == 1 else partial(RankedStore, ranks=ranks)
-    with store_of(run_plan.store_file(checkpoint), checkpoint.digest) as store:
+    path = run_plan.store_file(checkpoint)
+    store_of = partial(RankedStore, ranks=ranks) if ranks.size > 1 or has_rank_files(path) else AnswerStore
+    with store_of(path, checkpoint.digest) as store:
         vlm = load_vlm(checkpoint, ranks.device(config.device), config.dtype, images=config.image_settings)
         yield InferenceEngine(vlm, store, config.batch_size, features, config.show_progress, config.gpu_memory, ranks,
                               config.deterministic)  # fmt: skip

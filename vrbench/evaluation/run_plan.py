@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from vrbench.evaluation.answer_store import AnswerStore, older_store_file, store
 from vrbench.evaluation.built_task import SubtaskData, select_items
 from vrbench.evaluation.code_versions import task_versions
 from vrbench.evaluation.inputs_digest import definition_digest, inputs_digest, task_inputs
+from vrbench.evaluation.ranks import SINGLE_PROCESS, Ranks
 from vrbench.evaluation.run_config import RunConfig
 from vrbench.models.context_length import stated_context
 from vrbench.models.resolve import resolve_checkpoint
@@ -122,6 +123,11 @@ class RunPlan:
         return store_file(self.answers, checkpoint.digest)
 
     @property
+    def unfinished(self) -> int:
+        """Number of checkpoints times tasks, without the checkpoints that have a run of the same inputs."""
+        return sum(not (self.folder(one) / "run.json").is_file() for one in self.checkpoints) * len(self.tasks)
+
+    @property
     def shows_images(self) -> bool:
         """Whether any of the tasks has images."""
         return any(task.spec.harness == "lmms-eval" for task in self.tasks)
@@ -176,7 +182,13 @@ def checkpoint_names(ckpts: str | Path | Sequence[str | Path], baseline: str | P
     return names
 
 
-def plan(names: Sequence[str], tasks: str | Sequence[str], config: RunConfig) -> RunPlan:
+def plan(
+    names: Sequence[str],
+    tasks: str | Sequence[str],
+    config: RunConfig,
+    ranks: Ranks = SINGLE_PROCESS,
+    errors: Iterable[str] = (),
+) -> RunPlan:
     """Resolve checkpoints, tasks and options, load the items and validate them; no weights are loaded.
 
     Names, options, folders and the footers of data files are checked first, then the items. All errors are reported
@@ -187,11 +199,13 @@ def plan(names: Sequence[str], tasks: str | Sequence[str], config: RunConfig) ->
     Args:
         names: checkpoints, each once.
         tasks: ids, suites and globs.
+        ranks: which of how many processes this is.
+        errors: in other options, to be reported together with those found here.
 
     Raises:
         VrbenchError: all errors that were found.
     """
-    errors = list(config.errors())
+    errors = [*errors, *config.errors(), *ranks.errors(config.device)]
     task_errors: list[str] = []
     specs, judged = _runnable_tasks(tasks, config, task_errors)
     is_mistyped = bool(errors or task_errors) or not all(map(locate.is_local, names))
@@ -205,7 +219,7 @@ def plan(names: Sequence[str], tasks: str | Sequence[str], config: RunConfig) ->
     if is_mistyped:
         raise_errors(errors)
     run_plan = RunPlan(checkpoints, (), config.resolved(), skipped)
-    errors += _option_errors(run_plan)
+    errors += _option_errors(run_plan, ranks)
     if judged and not errors:
         _log.warning("vrbench: left out, since they need a judge model: %s", ", ".join(spec.id for spec in judged))
     if skipped and not errors:
@@ -275,13 +289,13 @@ def _resolve(names: Sequence[str], config: RunConfig, errors: list[str]) -> tupl
     return tuple(checkpoints)
 
 
-def _option_errors(run_plan: RunPlan) -> list[str]:
-    """Return errors in options that depend on the checkpoint."""
+def _option_errors(run_plan: RunPlan, ranks: Ranks) -> list[str]:
+    """Return errors in options that depend on the checkpoint, and in its stored answers, which rank 0 alone opens."""
     choice = run_plan.config.image_settings
     errors = [
         error for checkpoint in run_plan.checkpoints for error in image_settings.validate_choice(checkpoint, choice)
     ]
-    for checkpoint in run_plan.checkpoints:
+    for checkpoint in () if ranks.rank else run_plan.checkpoints:
         with collect_errors(errors):
             if run_plan.store_file(checkpoint).exists():
                 AnswerStore(run_plan.store_file(checkpoint), checkpoint.digest).close()
