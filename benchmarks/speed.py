@@ -138,7 +138,7 @@ class Measured:
     def as_transformers_has_it(self) -> Iterator[None]:
         """Undo what vrbench changes in a loaded model, for the peers."""
         decoder = self.vlm.language_model
-        fast = {module: vars(module).pop("forward") for module in decoder.modules() if "forward" in vars(module)}
+        fast = {module: vars(module).pop("forward") for module in self.model.modules() if "forward" in vars(module)}
         implementation = decoder.config._attn_implementation
         decoder.set_attn_implementation("sdpa")
         try:

@@ -15,7 +15,7 @@ from vrbench.checkpoints.image_settings import HARNESS, PAD
 from vrbench.checkpoints.random_shapes import RANDOM_WEIGHTS
 from vrbench.core.device import select_cpu_kernels
 from vrbench.core.errors import VrbenchError
-from vrbench.models import attention, hf_folder, random_weights, remote_model
+from vrbench.models import attention, hf_folder, random_weights, remote_model, vision_attention
 from vrbench.models.base_vlm import BaseVLM
 from vrbench.models.hf_model import HFModel, PaddedLlava
 from vrbench.models.llava_model import LlavaModel
@@ -57,6 +57,7 @@ def load_vlm(
     _convert(model, dtype)
     vlm = _wrap(checkpoint, model.to(device), tokenizer, processor, images)
     attention.use_fast_kernels(vlm.language_model)
+    vision_attention.use_batched_attention(vlm.model)
     vlm.code, vlm.has_adapter = model_versions(checkpoint), checkpoint.has_adapter
     if vlm.depth != checkpoint.depth:
         raise VrbenchError(f"{checkpoint.id} has {vlm.depth} decoder layers; its lineage says {checkpoint.depth}")
