@@ -122,7 +122,7 @@ def test_the_shapes_of_all_passes_are_those_of_each_request_alone(
 def answer_share(folder: str, out: str, rank: int, size: int) -> None:
     """What `vrbench run --deterministic --dtype bfloat16` does as one of several processes."""
     run_all([folder], "pocket_mme,pocket_facts", limit=8, device="cpu", dtype="bfloat16", deterministic=True, out=out,
-            ranks=Ranks(rank, size, rank, "0"), show_progress=False)  # fmt: skip
+            ranks=Ranks(rank, size, rank, size), show_progress=False)  # fmt: skip
 
 
 def test_two_processes_give_the_answers_of_one_in_bfloat16_and_the_record_says_how(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -117,7 +118,7 @@ def _evaluate(
 
     count = 1
     errors: list[str] = []
-    if ranks.size == 1:
+    if "RANK" not in os.environ:  # else torchrun or accelerate has started as many as were wanted
         with collect_errors(errors):
             count = gpu_count(gpus, options.device)
     run_plan = plan(checkpoint_names(ckpts, baseline), tasks, options, ranks, errors)

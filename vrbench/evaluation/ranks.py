@@ -8,7 +8,6 @@ answers through files (`ranked_store`).
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -106,10 +105,8 @@ def run_with_torchrun(processes: int, arguments: Sequence[str]) -> int:
     """Run `vrbench` with some arguments in so many processes of this machine.
 
     Returns:
-        The exit code of the process that failed first, 0 if none did.
-
-    Raises:
-        KeyboardInterrupt: at Ctrl-C, when the processes have ended.
+        The exit code of the process that failed first, or 128 + the signal that ended them (130 at Ctrl-C); 0 if all
+        went well.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -122,7 +119,5 @@ def run_with_torchrun(processes: int, arguments: Sequence[str]) -> int:
         code: int = error.get_first_failure()[1].exitcode
         return code if code >= 0 else 128 - code  # a signal, as in shells
     except SignalException as error:
-        if error.sigval == signal.SIGINT:
-            raise KeyboardInterrupt from None
         return 128 + int(error.sigval)
     return 0
