@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from vrbench.core.errors import VrbenchError
 from vrbench.core.memory import pause_garbage_collection
 from vrbench.data import sampling
 from vrbench.evaluation.harness_adapter import FEWSHOT_SEED, HarnessAdapter, silence_output
-from vrbench.evaluation.requests import OWN_SETTINGS, Request
+from vrbench.evaluation.requests import OWN_SETTINGS, LogLikelihoodRequest, Request
 from vrbench.tasks.item_keys import identify
 from vrbench.tasks.scoring import ItemKey
 from vrbench.tasks.spec import TaskSpec
@@ -26,6 +27,9 @@ MODEL_SPECIFIC = (
     "lmms_eval_specific_kwargs", "model_specific_target_kwargs", "model_specific_generation_kwargs",
 )  # fmt: skip
 """Keys of lmms-eval's YAML files with settings for each model class."""
+
+CACHED_TOKENS = 1 << 25
+"""Tokens of requests that are kept for the next checkpoint; 8 to 40 bytes each."""
 
 
 def adapter_of(spec: TaskSpec, vlm: BaseVLM | None = None) -> HarnessAdapter:
@@ -118,6 +122,49 @@ class BuiltTask:
     def instances(self) -> list[tuple[Any, Any]]:
         """Return the harness's requests of all items in order, each with the harness's task object."""
         return [(task, instance) for task, _, instances in self.items() for instance in instances]
+
+
+class RequestCache:
+    """Built tasks with their requests, which checkpoints with the same prompts share; the oldest are dropped.
+
+    What is kept holds no model.
+
+    Attributes:
+        budget: tokens of requests kept at most; a prompt with images counts with its characters.
+    """
+
+    def __init__(self, budget: int = CACHED_TOKENS) -> None:
+        self.budget = budget
+        self._kept: OrderedDict[tuple[Any, ...], tuple[BuiltTask, list[list[Request]], int]] = OrderedDict()
+
+    def build_requests(
+        self, spec: TaskSpec, subtasks: Sequence[SubtaskData], vlm: BaseVLM
+    ) -> tuple[HarnessAdapter, BuiltTask, list[list[Request]]]:
+        """Return what the function `build_requests` does; a model whose prompts are not known shares none."""
+        if not vlm.prompts_digest:
+            return build_requests(spec, subtasks, vlm)
+        key = (spec.id, vlm.prompts_digest, type(vlm).__name__, vlm.family, vlm.context_length, vlm.eos_token_id)
+        if key in self._kept:
+            built, requests, _ = self._kept[key]
+            return adapter_of(spec, vlm), built, requests
+        adapter, built, requests = build_requests(spec, subtasks, vlm)
+        self._kept[key] = built, requests, _tokens(requests)
+        held = sum(tokens for _, _, tokens in self._kept.values())
+        while held > self.budget:
+            held -= self._kept.popitem(last=False)[1][2]
+        return adapter, built, requests
+
+
+def _tokens(requests: Sequence[Sequence[Request]]) -> int:
+    """Return the tokens of some requests; a context that several have in common counts once."""
+    contexts, total = set(), 0
+    for request in (request for of_instance in requests for request in of_instance):
+        if isinstance(request, LogLikelihoodRequest):
+            total += len(request.continuation) + len(request.context) * (id(request.context) not in contexts)
+            contexts.add(id(request.context))
+        else:
+            total += len(request.tokens) or len(request.prompt)
+    return total
 
 
 def build_requests(

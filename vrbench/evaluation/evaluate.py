@@ -34,12 +34,12 @@ from vrbench.evaluation.ranked_store import RankedStore, begin_run, has_rank_fil
 from vrbench.evaluation.ranks import SINGLE_PROCESS, Ranks
 from vrbench.evaluation.run_config import RunConfig, shows_options
 from vrbench.evaluation.run_plan import PlannedTask, RunPlan, checkpoint_names, plan
+from vrbench.evaluation.shared_work import SharedWork
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from vrbench.evaluation.backends import VisionFeatureCache
-    from vrbench.evaluation.built_task import SubtaskData
+    from vrbench.evaluation.built_task import RequestCache, SubtaskData
     from vrbench.evaluation.engine import InferenceEngine
     from vrbench.evaluation.run_config import RunOptions
     from vrbench.evaluation.task_scores import TaskScores
@@ -82,7 +82,7 @@ def run_all(
     ranks: Ranks = SINGLE_PROCESS,
     **changes: Unpack[RunOptions],
 ) -> list[Run]:
-    """Evaluate several checkpoints on the same items, each loaded once, with vision features shared.
+    """Evaluate several checkpoints on the same items, each loaded once, with all that they share computed once.
 
     Args:
         ckpts: each as in `evaluate`; a string is one checkpoint.
@@ -113,18 +113,16 @@ def run_planned(run_plan: RunPlan, has_baseline: bool, ranks: Ranks = SINGLE_PRO
     Args:
         has_baseline: whether the first checkpoint is the baseline.
     """
-    from vrbench.evaluation.backends import VisionFeatureCache
-
-    features = VisionFeatureCache(shared=len(run_plan.checkpoints) > 1)
+    shared = SharedWork(run_plan.checkpoints)
     runs: list[Run] = []
     failed: list[Failure] = []
     if ranks.rank:
-        _answer_shares(run_plan, features, ranks)
+        _answer_shares(run_plan, shared, ranks)
         return []
     begin_run(map(run_plan.store_file, run_plan.checkpoints), ranks)
     for checkpoint in run_plan.checkpoints:
         try:
-            runs.append(_evaluate_checkpoint(run_plan, checkpoint, features, ranks))
+            runs.append(_evaluate_checkpoint(run_plan, checkpoint, shared, ranks))
         except Exception as error:
             if len(run_plan.checkpoints) == 1:
                 raise
@@ -137,16 +135,16 @@ def run_planned(run_plan: RunPlan, has_baseline: bool, ranks: Ranks = SINGLE_PRO
     return runs
 
 
-def _evaluate_checkpoint(run_plan: RunPlan, checkpoint: Checkpoint, features: VisionFeatureCache, ranks: Ranks) -> Run:
+def _evaluate_checkpoint(run_plan: RunPlan, checkpoint: Checkpoint, shared: SharedWork, ranks: Ranks) -> Run:
     """Evaluate one checkpoint, or read the run of the same inputs if it exists."""
     if (finished := run_plan.finished_run(checkpoint)) is not None:
         return finished
     start, started = time.perf_counter(), datetime.now(timezone.utc).isoformat(timespec="seconds")
     config, results, samples = run_plan.config, [], {}
     run_plan.warn_of_unused_answers(checkpoint)
-    with _loaded(run_plan, checkpoint, features, ranks) as engine:
+    with _loaded(run_plan, checkpoint, shared, ranks) as engine:
         for task in run_plan.tasks:
-            result, of_task = _run_task(task, engine, config, checkpoint)
+            result, of_task = _run_task(task, engine, config, checkpoint, shared)
             results.append(result)
             if result.status == "ok":
                 samples[result.task] = of_task
@@ -172,7 +170,7 @@ def _evaluate_checkpoint(run_plan: RunPlan, checkpoint: Checkpoint, features: Vi
     return Run(record=record, samples=samples, path=run_plan.folder(checkpoint))
 
 
-def _answer_shares(run_plan: RunPlan, features: VisionFeatureCache, ranks: Ranks) -> None:
+def _answer_shares(run_plan: RunPlan, shared: SharedWork, ranks: Ranks) -> None:
     """Answer this process's share of all checkpoints and tasks.
 
     No error ends the process, since torchrun would end rank 0 with it: rank 0 answers what is left, and if it finds the
@@ -182,17 +180,15 @@ def _answer_shares(run_plan: RunPlan, features: VisionFeatureCache, ranks: Ranks
         with _logged_errors(ranks, checkpoint.id):
             if run_plan.finished_run(checkpoint) is not None:
                 continue
-            with _loaded(run_plan, checkpoint, features, ranks) as engine:
+            with _loaded(run_plan, checkpoint, shared, ranks) as engine:
                 for task in run_plan.tasks:
                     with _logged_errors(ranks, f"{checkpoint.id} {task.spec.id}"):
-                        _answer_share(task, engine)
+                        _answer_share(task, engine, shared)
         free_memory()
 
 
-def _answer_share(task: PlannedTask, engine: InferenceEngine) -> None:
-    from vrbench.evaluation.built_task import build_requests
-
-    *_, requests = build_requests(task.spec, task.subtasks, engine.vlm)
+def _answer_share(task: PlannedTask, engine: InferenceEngine, shared: SharedWork) -> None:
+    *_, requests = shared.requests.build_requests(task.spec, task.subtasks, engine.vlm)
     engine.answer_share(list(chain.from_iterable(requests)))
 
 
@@ -207,9 +203,7 @@ def _logged_errors(ranks: Ranks, what: str) -> Iterator[None]:
 
 
 @contextmanager
-def _loaded(
-    run_plan: RunPlan, checkpoint: Checkpoint, features: VisionFeatureCache, ranks: Ranks
-) -> Iterator[InferenceEngine]:
+def _loaded(run_plan: RunPlan, checkpoint: Checkpoint, shared: SharedWork, ranks: Ranks) -> Iterator[InferenceEngine]:
     """Load a checkpoint, and open its answers."""
     from vrbench.evaluation.engine import InferenceEngine
     from vrbench.models.load import load_vlm
@@ -219,13 +213,14 @@ def _loaded(
     path = run_plan.store_file(checkpoint)
     store_of = partial(RankedStore, ranks=ranks) if ranks.size > 1 or has_rank_files(path) else AnswerStore
     with store_of(path, checkpoint.digest) as store:
-        vlm = load_vlm(checkpoint, ranks.device(config.device), config.dtype, images=config.image_settings)
-        yield InferenceEngine(vlm, store, config.batch_size, features, config.show_progress, config.gpu_memory, ranks,
+        device, bases = ranks.device(config.device), shared.bases(checkpoint)
+        vlm = load_vlm(checkpoint, device, config.dtype, images=config.image_settings, bases=bases)
+        yield InferenceEngine(vlm, store, config.batch_size, shared.features, config.show_progress, config.gpu_memory, ranks,
                               config.deterministic)  # fmt: skip
 
 
 def _run_task(
-    task: PlannedTask, engine: InferenceEngine, config: RunConfig, checkpoint: Checkpoint
+    task: PlannedTask, engine: InferenceEngine, config: RunConfig, checkpoint: Checkpoint, shared: SharedWork
 ) -> tuple[TaskResult, tuple[Sample, ...]]:
     """Return one task's result; an error that ends it is recorded, so that the other tasks still run."""
     spec, start = task.spec, time.perf_counter()
@@ -234,7 +229,7 @@ def _run_task(
     samples: tuple[Sample, ...] = ()
     engine.truncated.clear()
     try:
-        scores = evaluate_task(spec, task.subtasks, engine, f"{checkpoint.id} {spec.id}")
+        scores = evaluate_task(spec, task.subtasks, engine, f"{checkpoint.id} {spec.id}", shared.requests)
         fields |= task_result.score_fields(task, scores, config.seed)
         context = engine.vlm.context_length
         fields |= task_result.answer_fields(spec.scorer, scores.samples, engine.truncated, context, task.sixteen_bits)
@@ -249,13 +244,18 @@ def _run_task(
 
 
 def evaluate_task(
-    spec: TaskSpec, subtasks: Sequence[SubtaskData], engine: InferenceEngine, title: str = ""
+    spec: TaskSpec,
+    subtasks: Sequence[SubtaskData],
+    engine: InferenceEngine,
+    title: str = "",
+    cache: RequestCache | None = None,
 ) -> TaskScores:
     """Build a task's requests, answer them, and score the responses.
 
     Args:
         subtasks: the items that are used, at least one.
         title: label of the progress bar; the task's id if left out.
+        cache: has the requests, if another checkpoint was asked the same.
 
     Raises:
         RuntimeError: our score over the samples is not the harness's aggregate.
@@ -263,7 +263,8 @@ def evaluate_task(
     from vrbench.evaluation.built_task import build_requests
     from vrbench.evaluation.task_scores import score_task
 
-    adapter, built, requests = build_requests(spec, subtasks, engine.vlm)
+    build = cache.build_requests if cache else build_requests
+    adapter, built, requests = build(spec, subtasks, engine.vlm)
     answers = iter(engine.answer(list(chain.from_iterable(requests)), title or spec.id))
     responses, asked = [], {}
     for (_, instance), instance_requests in zip(built.instances(), requests, strict=True):

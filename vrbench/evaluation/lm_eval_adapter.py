@@ -93,11 +93,15 @@ class LmEvalAdapter:
 
     def __init__(self, vlm: BaseVLM | None = None) -> None:
         if vlm is not None:
-            self._vlm, self._tokenizer = vlm, BatchTokenizer(vlm.tokenizer)
+            self._vlm = vlm
             first = vlm.tokenizer.bos_token_id
             # Token in front of a text without context: beginning of text, or where there is none, its end.
             self._first_token = vlm.eos_token_id if first is None else int(first)
             self._first_text = str(vlm.tokenizer.decode(self._first_token))
+
+    @cached_property
+    def _tokenizer(self) -> BatchTokenizer:
+        return BatchTokenizer(self._vlm.tokenizer)
 
     def read_config(self, path: str) -> dict[str, Any]:
         return copy.deepcopy(_read_yaml(path))

@@ -25,6 +25,7 @@ class BaseVLM:
         device, dtype: of the weights.
         code: versions of the code that makes its weights and answers, as `code_versions` of its checkpoint has them.
         has_adapter: whether PEFT was used to make its weights.
+        prompts_digest: sha256 over the files that determine its prompts and their tokens; "" where they are not known.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class BaseVLM:
         self.dtype: torch.dtype = weight.dtype
         self.code: Mapping[str, int] = {}
         self.has_adapter = False
+        self.prompts_digest = ""
         self._token_texts: dict[int, str] = {}
 
     @cached_property

@@ -7,13 +7,12 @@ the vision tower is the module that the config's vision part describes; the proj
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from vrbench.checkpoints.parameter_names import canonical_name, compare_shapes
 from vrbench.core.errors import VrbenchError, raise_errors
-
-if TYPE_CHECKING:
-    import torch
 
 MERGERS = ("merger", "deepstack_merger_list")
 """Projectors inside of a vision tower (Qwen2.5-VL, Qwen3-VL)."""
@@ -91,7 +90,7 @@ def layer_parameters(model: Any, layers: Iterable[int]) -> dict[str, torch.nn.Pa
 
 
 def fill_parameters(targets: Mapping[str, torch.nn.Parameter], tensors: Mapping[str, torch.Tensor], where: str) -> None:
-    """Copy tensors into the parameters of the same names, keeping the parameters' dtypes.
+    """Replace the values of parameters by the tensors of the same names in float32; the old values stay as they are.
 
     Raises:
         VrbenchError: every name or shape that does not match, with `where` in front; nothing was changed then.
@@ -99,4 +98,4 @@ def fill_parameters(targets: Mapping[str, torch.nn.Parameter], tensors: Mapping[
     expected = {name: tuple(p.shape) for name, p in targets.items()}
     raise_errors(compare_shapes(where, {name: tuple(t.shape) for name, t in tensors.items()}, expected))
     for name, parameter in targets.items():
-        parameter.data.copy_(tensors[name])
+        parameter.data = tensors[name].to(parameter.device, torch.float32)

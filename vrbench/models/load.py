@@ -10,6 +10,7 @@ import torch
 
 from vrbench.checkpoints.checkpoint import ADAPTER, TOWER, Checkpoint
 from vrbench.checkpoints.code_versions import model_versions
+from vrbench.checkpoints.digest import folder_digest
 from vrbench.checkpoints.families import FAMILIES, family_of
 from vrbench.checkpoints.image_settings import HARNESS, PAD
 from vrbench.checkpoints.random_shapes import RANDOM_WEIGHTS
@@ -17,6 +18,7 @@ from vrbench.core.device import select_cpu_kernels
 from vrbench.core.errors import VrbenchError
 from vrbench.models import attention, hf_folder, random_weights, remote_model, vision_attention
 from vrbench.models.base_vlm import BaseVLM
+from vrbench.models.base_weights import BaseCache, WholeModel, stored_weights
 from vrbench.models.hf_model import HFModel, PaddedLlava
 from vrbench.models.llava_model import LlavaModel
 from vrbench.models.overlay import apply_overlay
@@ -30,12 +32,12 @@ DTYPES: dict[str, torch.dtype] = {
 
 def load_vlm(
     checkpoint: Checkpoint, device: str | torch.device = "cpu", dtype: str | torch.dtype = "float32",
-    merge: bool = True, images: str = HARNESS,
+    merge: bool = True, images: str = HARNESS, bases: BaseCache | None = None,
 ) -> BaseVLM:  # fmt: skip
     """Load the model of a checkpoint, ready to answer.
 
-    Checkpoints with a base are put together in float32 and converted once, at the end, so that merging loses no
-    precision.
+    What a checkpoint changes of its base is computed in float32 and converted once, at the end, so that merging loses
+    no precision.
 
     Args:
         checkpoint: a valid one, from `vrbench.models.resolve`.
@@ -43,6 +45,7 @@ def load_vlm(
         dtype: of every weight, whatever the files hold.
         merge: add an adapter's matrices to the weights; else they stay beside them, slower and with the same answers.
         images: whose settings of the image processor apply, one of `image_settings.CHOICES`.
+        bases: keeps the base for other checkpoints.
 
     Raises:
         VrbenchError: unknown dtype, or weights that do not fit after all.
@@ -53,12 +56,12 @@ def load_vlm(
         dtype = DTYPES[dtype]
     device = torch.device(device)
     select_gpu(device)
-    model, tokenizer, processor = _load(checkpoint, torch.float32 if checkpoint.base else dtype, device, merge)
-    _convert(model, dtype)
-    vlm = _wrap(checkpoint, model.to(device), tokenizer, processor, images)
+    whole, model = _load(checkpoint, dtype, device, merge, bases)
+    vlm = _wrap(checkpoint, whole.place(model, device, dtype), whole.tokenizer, whole.processor, images)
     attention.use_fast_kernels(vlm.language_model)
     vision_attention.use_batched_attention(vlm.model)
     vlm.code, vlm.has_adapter = model_versions(checkpoint), checkpoint.has_adapter
+    vlm.prompts_digest = folder_digest(first_folder(checkpoint), [], {"code": checkpoint.root.code})
     if vlm.depth != checkpoint.depth:
         raise VrbenchError(f"{checkpoint.id} has {vlm.depth} decoder layers; its lineage says {checkpoint.depth}")
     return vlm
@@ -90,31 +93,54 @@ def load_llava(checkpoint: Checkpoint, device: str | torch.device, dtype: str | 
 
 def load_model(checkpoint: Checkpoint, dtype: torch.dtype) -> Any:
     """Load the bare model of a checkpoint, on the CPU, every weight in a dtype; as in `load_vlm` otherwise."""
-    model = _load(checkpoint, torch.float32 if checkpoint.base else dtype, "cpu")[0]
-    _convert(model, dtype)
-    return model.eval()
+    cpu = torch.device("cpu")
+    whole, model = _load(checkpoint, dtype, cpu)
+    return whole.place(model, cpu, dtype).eval()
+
+
+def first_loaded(checkpoint: Checkpoint) -> Checkpoint:
+    """Return the checkpoint that is loaded as a whole, before others change it: itself or one of its bases."""
+    while checkpoint.base is not None and not checkpoint.has(TOWER):
+        checkpoint = checkpoint.base
+    return checkpoint
 
 
 def first_folder(checkpoint: Checkpoint) -> Path:
     """Return the folder of the whole model that is loaded first, with tokenizer and processor."""
-    if checkpoint.base is None:
-        return checkpoint.path
-    return assemble(checkpoint.path) if checkpoint.has(TOWER) else first_folder(checkpoint.base)
+    first = first_loaded(checkpoint)
+    return first.path if first.base is None else assemble(first.path)
 
 
 def _load(
-    checkpoint: Checkpoint, dtype: torch.dtype, device: str | torch.device, merge: bool = True
-) -> tuple[Any, Any, Any]:
-    """Return (model, tokenizer, processor or image processor) of the base, then all that the checkpoint changes."""
+    checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, merge: bool = True,
+    bases: BaseCache | None = None,
+) -> tuple[WholeModel, Any]:  # fmt: skip
+    """Return the model that is loaded first, and with all that the checkpoint changes; the first is not used again."""
+    first = first_loaded(checkpoint)
+    if checkpoint is not first and checkpoint.base is not None:
+        merge_base = merge or checkpoint.has(ADAPTER)  # PEFT's linears hold one adapter
+        whole, model = _load(checkpoint.base, dtype, device, merge_base, bases)
+
+        def exact(backbone: Checkpoint) -> Any:
+            return _load(backbone, torch.float32, device)[1]
+
+        return whole, apply_overlay(model, checkpoint, merge, exact, whole.widen)
+    if bases is None or first.root.code:
+        whole = _load_whole(first, dtype, device)
+    else:
+        whole = bases.get(first.digest, device, dtype, lambda: _load_whole(first, dtype, device))
+    return whole, whole.model
+
+
+def _load_whole(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> WholeModel:
+    """Load a complete model, on the CPU unless its weights are random."""
     select_cpu_kernels()
     if checkpoint.has(RANDOM_WEIGHTS):
-        return random_weights.load(checkpoint.path, dtype, device)
-    if checkpoint.base is None or checkpoint.has(TOWER):
-        return (remote_model if checkpoint.root.code else hf_folder).load(first_folder(checkpoint), dtype)
-    merge_base = merge or checkpoint.has(ADAPTER)  # PEFT's linears hold one adapter
-    model, tokenizer, processor = _load(checkpoint.base, dtype, device, merge_base)
-    model = apply_overlay(model, checkpoint, merge, lambda backbone: _load(backbone, dtype, device)[0])
-    return model, tokenizer, processor
+        model, tokenizer, processor = random_weights.load(checkpoint.path, dtype, device)
+        return WholeModel(model, tokenizer, processor, random_weights.reader(checkpoint.path, model))
+    folder = first_folder(checkpoint)
+    model, tokenizer, processor = (remote_model if checkpoint.root.code else hf_folder).load(folder, dtype)
+    return WholeModel(model, tokenizer, processor, stored_weights(folder, model))
 
 
 def _wrap(checkpoint: Checkpoint, model: Any, tokenizer: Any, processor: Any, images: str) -> BaseVLM:
@@ -128,9 +154,3 @@ def _wrap(checkpoint: Checkpoint, model: Any, tokenizer: Any, processor: Any, im
     image_processor = padding_image_processor(processor) if images == PAD else processor
     vlm = LlavaModel(model, tokenizer, image_processor, name, prompt_format)
     return vlm if vlm.shares_prefixes else PaddedLlava(vlm)
-
-
-def _convert(model: torch.nn.Module, dtype: torch.dtype) -> None:
-    """Convert every parameter, and no buffer: rotary frequencies stay in float32, as transformers loads them."""
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ INIT_CHANGES_BASE = ("pissa", "olora")
 """Values of init_lora_weights that subtract from the base what PEFT subtracts again on loading."""
 
 
-def apply_adapter(model: Any, folder: Path, merge: bool = True) -> Any:
+def apply_adapter(model: Any, folder: Path, widen: Callable[[Any], None], merge: bool = True) -> Any:
     """Apply the LoRA adapter of a PEFT folder (also DoRA, rsLoRA), and the projector that it may hold.
 
     The modules are those that the adapter has tensors for: patterns of the config (`target_modules`,
@@ -33,6 +33,7 @@ def apply_adapter(model: Any, folder: Path, merge: bool = True) -> Any:
     Args:
         model: of any family.
         folder: in PEFT's layout, checked by `vrbench.checkpoints.lora_adapter.validate_adapter`.
+        widen: called with the weight of each of these modules, before anything is added to it.
         merge: add the matrices to the weights; else they stay beside them, as in training, with the same answers.
 
     Returns:
@@ -52,6 +53,8 @@ def apply_adapter(model: Any, folder: Path, merge: bool = True) -> Any:
         projector = components.projector_parameters(model)
         components.fill_parameters({name: p for name, p in projector.items() if name in saved}, saved, str(file))
     targets = _targets(model, tensors)
+    for full in {full for full, _ in targets.values()}:
+        widen(model.get_submodule(full).weight)
     wrapped = get_peft_model(model, _lora_config(folder, targets))
     state = {f"base_model.model.{full}.{end}": tensors[name] for name, (full, end) in targets.items()}
     outcome = set_peft_model_state_dict(wrapped, state)

@@ -22,14 +22,19 @@ LoadModel = Callable[[Checkpoint], Any]
 """Loads the model of a checkpoint; given by `vrbench.models.load`, since a restored layer's backbone may need it."""
 
 
-def apply_overlay(model: Any, checkpoint: Checkpoint, merge: bool, load: LoadModel) -> Any:
-    """Apply a checkpoint's folder to its loaded base, in place where possible.
+Widen = Callable[[torch.nn.Parameter], None]
+"""Gives a parameter of a base its stored values in float32; see `base_weights.WholeModel.widen`."""
+
+
+def apply_overlay(model: Any, checkpoint: Checkpoint, merge: bool, load: LoadModel, widen: Widen) -> Any:
+    """Apply a checkpoint's folder to its loaded base: modules change in place, and weights are replaced by float32.
 
     Args:
         model: the checkpoint's base.
         checkpoint: valid, with a base, without a vision tower of its own.
         merge: whether an adapter's matrices are added to the weights.
-        load: loads a backbone that has a base itself.
+        load: loads a backbone that has a base itself, in float32.
+        widen: called with each weight to which an adapter's matrices belong.
 
     Returns:
         The model, which is another object if an adapter was applied.
@@ -40,7 +45,7 @@ def apply_overlay(model: Any, checkpoint: Checkpoint, merge: bool, load: LoadMod
         else:
             _restore_layers(model, change, load)
     if checkpoint.has(ADAPTER):
-        model = apply_adapter(model, checkpoint.path, merge)
+        model = apply_adapter(model, checkpoint.path, widen, merge)
     if checkpoint.has(DELTA):
         _apply_delta(model, checkpoint.path / DELTA)
     if checkpoint.has(PROJECTOR):

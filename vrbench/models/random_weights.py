@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +46,34 @@ def load(folder: Path, dtype: torch.dtype, device: str | torch.device) -> tuple[
     return model, *load_tokenizer(folder)
 
 
+def reader(folder: Path, model: torch.nn.Module) -> Callable[[str], torch.Tensor]:
+    """Return a function that makes one weight of a loaded model again in float32, by its parameter's name."""
+    recipe = json.loads(read_text(folder / RANDOM_WEIGHTS))
+    shapes = {name: (parameter.shape, parameter.device) for name, parameter in model.named_parameters()}
+
+    def read(name: str) -> torch.Tensor:
+        shape, device = shapes[name]
+        made = torch.empty(shape, device=device)
+        _fill_parameter(name, made, recipe["seed"], recipe["std"])
+        return made
+
+    return read
+
+
 @torch.no_grad()
 def fill(model: torch.nn.Module, seed: int, std: float) -> None:
     """Give every parameter its value: weights about 0, scales of norms 1, biases 0."""
     for name, parameter in model.named_parameters():
-        if name.endswith(".bias"):
-            parameter.zero_()
-        elif parameter.dim() == 1 and name.endswith(".weight"):
-            parameter.fill_(1)
-        else:
-            _fill(parameter, f"{seed} {name}", std)
+        _fill_parameter(name, parameter, seed, std)
+
+
+def _fill_parameter(name: str, parameter: torch.Tensor, seed: int, std: float) -> None:
+    if name.endswith(".bias"):
+        parameter.zero_()
+    elif parameter.dim() == 1 and name.endswith(".weight"):
+        parameter.fill_(1)
+    else:
+        _fill(parameter, f"{seed} {name}", std)
 
 
 def _fill(parameter: torch.Tensor, key: str, std: float) -> None:
