@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from PIL import Image
 
 from tests.evaluation.made import noise
 from tests.tiny import llava
-from vrbench.evaluation.backends import Ahead, VisionFeatureCache
+from vrbench.evaluation.backends import FEATURE_BYTES, Ahead, VisionFeatureCache
 from vrbench.evaluation.requests import RequestImage, request_image
 from vrbench.models.llava_model import LlavaModel
 
@@ -35,6 +36,19 @@ def test_another_tower_has_features_of_its_own(vlm: LlavaModel) -> None:
     theirs = cache.features(LlavaModel(llava(seed=1), vlm.tokenizer, vlm.image_processor), [shown("a")])
     assert cache.computed == 2
     assert not torch.equal(ours[shown("a").digest], theirs[shown("a").digest])
+
+
+def test_the_tower_of_a_base_is_digested_once(vlm: LlavaModel) -> None:
+    again = LlavaModel(vlm.model, vlm.tokenizer, vlm.image_processor)
+    cache = VisionFeatureCache()
+    try:
+        vlm.base_digest = again.base_digest = "base"
+        for one in (vlm, again):
+            cache.features(one, [shown("a")])
+        assert cache.computed == 1
+        assert "tower_digest" not in vars(again)
+    finally:
+        vlm.base_digest = ""
 
 
 def test_the_least_recently_used_goes_first(vlm: LlavaModel) -> None:
@@ -67,3 +81,12 @@ def test_pixels_are_prepared_in_other_processes_in_any_order(vlm: LlavaModel) ->
     for seed in "cab":
         assert torch.equal(ahead(seed), vlm.pixels(noise(seed)))
     assert torch.equal(ahead("a"), vlm.pixels(noise("a")))  # once more, here
+
+
+def test_features_on_a_gpu_take_a_share_of_what_may_be_used_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (0, 80 * 2**30))
+    cache = VisionFeatureCache()
+    assert cache.plan_memory(torch.device("cpu"), 0.5) == 0.5
+    assert cache.budget == FEATURE_BYTES
+    assert cache.plan_memory(torch.device("cuda"), 0.5) == pytest.approx(0.475)
+    assert cache.budget == 2 * 2**30

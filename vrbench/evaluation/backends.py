@@ -42,6 +42,11 @@ if TYPE_CHECKING:
     from vrbench.models.llava_model import LlavaModel
 
 FEATURE_BYTES = 2 * 1024**3
+"""Bytes of vision features that are kept on a CPU."""
+
+FEATURE_SHARE = 0.05
+"""Share of the GPU's memory in use that they may take there: of 120 GB as much as 5,000 images of LLaVA-1.5 need."""
+
 IMAGES_PER_PASS = 32
 """Images in one pass of the vision tower."""
 
@@ -379,7 +384,21 @@ class VisionFeatureCache:
         self.budget, self.shared = budget, shared
         self.computed = 0
         self._kept: OrderedDict[tuple[str, str], torch.Tensor] = OrderedDict()
+        self._towers: dict[str, str] = {}  # digest of a base -> of its tower
         self._ahead: Ahead[str, torch.Tensor] | None = None
+
+    def plan_memory(self, device: torch.device, gpu_memory: float) -> float:
+        """Set the budget on a GPU to a share of the memory that may be used there; return what is left of that.
+
+        Args:
+            gpu_memory: share of the GPU's memory that may be used.
+        """
+        if device.type != "cuda":
+            return gpu_memory
+        import torch
+
+        self.budget = int(FEATURE_SHARE * gpu_memory * torch.cuda.mem_get_info(device)[1])
+        return (1 - FEATURE_SHARE) * gpu_memory
 
     def features(
         self, vlm: LlavaModel, images: Sequence[RequestImage], per_pass: int = IMAGES_PER_PASS
@@ -422,7 +441,13 @@ class VisionFeatureCache:
         return self._ahead(image.digest) if self._ahead else vlm.pixels(image.load())
 
     def _tower(self, vlm: LlavaModel) -> str:
-        return vlm.tower_digest if self.shared else str(id(vlm))
+        if not self.shared:
+            return str(id(vlm))
+        if not vlm.base_digest:
+            return vlm.tower_digest
+        if vlm.base_digest not in self._towers:  # nothing that is applied to a base changes its tower
+            self._towers[vlm.base_digest] = vlm.tower_digest
+        return self._towers[vlm.base_digest]
 
 
 class Ahead(Generic[Key, Value]):

@@ -73,10 +73,11 @@ class InferenceEngine:
         self.store = store
         self.computed = self.reused = 0
         self.truncated: Counter[Hashable] = Counter()
+        self._features = VisionFeatureCache() if features is None else features
+        gpu_memory = self._features.plan_memory(vlm.device, gpu_memory)
         self._budget = MemoryBudget.of(
             vlm, batch_size if isinstance(batch_size, int) else None, gpu_memory, deterministic
         )
-        self._features = VisionFeatureCache() if features is None else features
         self._show_progress = show_progress
         self._conditions = answer_conditions(vlm, deterministic)
         commit, dirty = own_commit()

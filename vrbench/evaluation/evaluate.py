@@ -215,8 +215,10 @@ def _loaded(run_plan: RunPlan, checkpoint: Checkpoint, shared: SharedWork, ranks
     with store_of(path, checkpoint.digest) as store:
         device, bases = ranks.device(config.device), shared.bases(checkpoint)
         vlm = load_vlm(checkpoint, device, config.dtype, images=config.image_settings, bases=bases)
-        yield InferenceEngine(vlm, store, config.batch_size, shared.features, config.show_progress, config.gpu_memory, ranks,
-                              config.deterministic)  # fmt: skip
+        yield InferenceEngine(
+            vlm, store, config.batch_size, shared.features, config.show_progress, config.gpu_memory, ranks,
+            config.deterministic,
+        )  # fmt: skip
 
 
 def _run_task(

@@ -25,6 +25,7 @@ class BaseVLM:
         device, dtype: of the weights.
         code: versions of the code that makes its weights and answers, as `code_versions` of its checkpoint has them.
         has_adapter: whether PEFT was used to make its weights.
+        base_digest: of the checkpoint that was loaded first, which has its vision tower; "" where it is not known.
         prompts_digest: sha256 over the files that determine its prompts and their tokens; "" where they are not known.
     """
 
@@ -41,7 +42,7 @@ class BaseVLM:
         self.dtype: torch.dtype = weight.dtype
         self.code: Mapping[str, int] = {}
         self.has_adapter = False
-        self.prompts_digest = ""
+        self.base_digest = self.prompts_digest = ""
         self._token_texts: dict[int, str] = {}
 
     @cached_property

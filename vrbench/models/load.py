@@ -61,6 +61,7 @@ def load_vlm(
     attention.use_fast_kernels(vlm.language_model)
     vision_attention.use_batched_attention(vlm.model)
     vlm.code, vlm.has_adapter = model_versions(checkpoint), checkpoint.has_adapter
+    vlm.base_digest = first_loaded(checkpoint).digest
     vlm.prompts_digest = folder_digest(first_folder(checkpoint), [], {"code": checkpoint.root.code})
     if vlm.depth != checkpoint.depth:
         raise VrbenchError(f"{checkpoint.id} has {vlm.depth} decoder layers; its lineage says {checkpoint.depth}")
