@@ -153,6 +153,27 @@ def test_with_fixed_shapes_answers_are_bitwise_the_same_in_any_batch(
     assert [answer([request])[0] for request in asked] == found
 
 
+@pytest.mark.parametrize(("batch_size", "read"), [("auto", 2), (2, 4), (1, 6)])
+def test_questions_on_the_same_images_read_them_once(
+    vlm: HFModel, theirs: Any, batch_size: int | str, read: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    for _, sizes in QUESTIONS[-2:]:
+        pictures = tuple(RequestImage(f"{size}", lambda size=size: noise(size)) for size in sizes)
+        for number, text in enumerate(("Is it red?", "What?", "Is it a very big and not so red thing?")):
+            asked.append(GenerationRequest(vlm.prompt(text, len(sizes)), pictures, 5 + number, ()))
+    whole: list[str] = []
+    encode = HFModel.image_prompt
+    monkeypatch.setattr(
+        HFModel, "image_prompt", lambda self, prompt, i: whole.append(prompt) or encode(self, prompt, i)
+    )
+    with AnswerStore(tmp_path / "a.sqlite", "c") as store:
+        found = InferenceEngine(vlm, store, batch_size, show_progress=False).answer(asked)
+    assert found == [vlm.tokenizer.decode(said(vlm, theirs, one), skip_special_tokens=True) for one in asked]
+    assert len(whole) == (read if vlm.generates_in_slots else 0)
+    assert len(set(found)) > 3
+
+
 def test_without_a_window_mistral_3_is_answered_in_slots_too(tmp_path: Path) -> None:
     from transformers import AutoModelForImageTextToText
 

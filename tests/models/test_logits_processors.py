@@ -110,7 +110,8 @@ def asked_plain(vlm: HFModel, in_slots: bool = False) -> tuple[list[str], list[s
     limits = [StopCriteria(5 + n) for n in range(3)]
     if in_slots:
         encoded = [vlm.image_prompt(prompt, [noise(n)]) for n, prompt in enumerate(prompts)]
-        waiting = WholePrompts(vlm, {n: len(made.tokens) for n, made in enumerate(encoded)}, lambda n: encoded[n])
+        lengths = {n: len(made.tokens) for n, made in enumerate(encoded)}
+        waiting = WholePrompts(vlm, [{0: []}, {1: []}, {2: []}], lengths, lambda n: encoded[n])
         generator = AnswerGenerator(vlm, waiting, dict(enumerate(limits)), MemoryBudget(2, 4096, 4096))
         found = {n: answer for done in generator for n, answer in done.items()}
         ours = [found[n] for n in range(3)]

@@ -59,6 +59,9 @@ IMAGES_AHEAD = 128
 MIN_AHEAD = 64
 """Fewer images are loaded without starting processes for them."""
 
+MAX_QUESTIONS = 16
+"""Most prompts that read the same images together."""
+
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
@@ -211,7 +214,7 @@ class PackedBackend:
 
 
 class WholePromptBackend:
-    """Prompts with images, each read by the family's own forward pass; answers in slots that are refilled.
+    """Prompts with images, read by the family's own forward pass; answers in slots that are refilled.
 
     Attributes:
         unanswered: as in `PaddedBackend`.
@@ -233,14 +236,42 @@ class WholePromptBackend:
         requests = [self._left[key] for key in keys]
         lengths = {number: self._lengths[key] for number, key in enumerate(keys)}
         stops = {number: StopCriteria(r.max_new_tokens, r.until) for number, r in enumerate(requests)}
-        groups = slot_groups(lengths, stops, budget)
-        encoded = Ahead(self._vlm, partial(self._encoded, requests), itertools.chain.from_iterable(groups))
-        for group in groups:
-            prompts = WholePrompts(self._vlm, {number: lengths[number] for number in group}, encoded)
+        parts = [self._on_same_images(part, requests, lengths, budget) for part in slot_groups(lengths, stops, budget)]
+        encoded = Ahead(self._vlm, partial(self._encoded, requests), [first for part in parts for first, *_ in part])
+        for part in parts:
+            prompts = WholePrompts(self._vlm, part, lengths, encoded)
             for found in AnswerGenerator(self._vlm, prompts, stops, budget):
                 for number in found:
                     del self._left[keys[number]]
                 yield {keys[number]: answer for number, answer in found.items()}
+
+    def _on_same_images(
+        self,
+        numbers: Sequence[int],
+        requests: Sequence[GenerationRequest],
+        lengths: Mapping[int, int],
+        budget: MemoryBudget,
+    ) -> list[dict[int, list[int]]]:
+        """Return groups of prompts that are equal up to the end of their images, no larger than what a pass holds.
+
+        Returns:
+            Number -> token ids behind the images.
+        """
+        most = min(MAX_QUESTIONS, budget.rows_per_pass or MAX_QUESTIONS)
+        groups: list[dict[int, list[int]]] = []
+        latest: dict[Any, dict[int, list[int]]] = {}
+        for number in numbers:
+            request = requests[number]
+            images = tuple(image.digest for image in request.images)
+            key = images, self._vlm.before_question(request.prompt)
+            question, group = self._vlm.question(request.prompt), latest.get(key, {})
+            tokens = sum(lengths[first] + len(group) * len(group[first]) for first in [*group][:1])
+            if group and len(group) < most and tokens <= budget.pass_tokens:
+                group[number] = question
+            else:
+                latest[key] = {number: question}
+                groups.append(latest[key])
+        return groups
 
     def _encoded(self, requests: Sequence[GenerationRequest], number: int) -> ImagePrompt:
         request = requests[number]
@@ -461,6 +492,7 @@ class Ahead(Generic[Key, Value]):
             keys: in the order in which their values will be read, more or less.
         """
         self._compute, self._keys = compute, list(keys)
+        self._expected = set(self._keys)
         self._ready: dict[Key, Value] = {}
         self._prepared: Iterator[tuple[Key, Value]] = iter(())
         if vlm.device.type == "cuda" and len(self._keys) >= MIN_AHEAD:
@@ -486,10 +518,11 @@ class Ahead(Generic[Key, Value]):
 
     def __call__(self, key: Key) -> Value:
         """Return a key's value; those of other keys are kept until they are asked for once."""
-        while key not in self._ready:
+        while key in self._expected:
             found, value = next(self._prepared, (key, None))
+            self._expected.discard(found)
             self._ready[found] = self._compute(key) if value is None else value
-        return self._ready.pop(key)
+        return self._ready.pop(key) if key in self._ready else self._compute(key)
 
 
 def _start_worker(number: int) -> None:

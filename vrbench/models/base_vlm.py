@@ -143,10 +143,14 @@ class BaseVLM:
 
     @torch.inference_mode()
     def hidden_states(
-        self, rows: Sequence[PackedSequence], images: Mapping[int, torch.Tensor], sink: Sink | None = None
+        self,
+        rows: Sequence[PackedSequence],
+        images: Mapping[int, torch.Tensor],
+        sink: Sink | None = None,
+        kept: packed_inference.KeptPrefixes | None = None,
     ) -> torch.Tensor:
         """Return the last hidden states of packed rows without gradients; see `packed_inference.hidden_states`."""
-        return packed_inference.hidden_states(self, rows, images, sink)
+        return packed_inference.hidden_states(self, rows, images, sink, kept)
 
     def prompt(self, text: str, n_images: int = 0) -> str:
         """Return the whole prompt of one question about some images."""

@@ -27,7 +27,7 @@ from vrbench.models.decoding import (
     refuse_nan,
 )
 from vrbench.models.image_prompts import FAMILIES_IN_SLOTS, ImagePrompt, image_prompt
-from vrbench.models.processors import encode_with_images
+from vrbench.models.processors import adds_special_tokens, encode_with_images
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -87,7 +87,19 @@ class HFModel(BaseVLM):
     def image_prompt(self, prompt: str, images: Sequence[Image]) -> ImagePrompt:
         """Return a prompt with its images, where `generates_in_slots`; the GPU is not used."""
         inputs = encode_with_images(self.processor, self.prompt_format, [prompt], [images], self.family)
-        return image_prompt(self.model, self._in_dtype(inputs), self.family)
+        return image_prompt(self.model, self._in_dtype(inputs), self.family, self.question(prompt))
+
+    def question(self, prompt: str) -> list[int]:
+        """Return the token ids behind the last image of a prompt, where `generates_in_slots`."""
+        tokenizer = self.processor.tokenizer
+        special = adds_special_tokens(self.processor, self.prompt_format, prompt)
+        ids = list(tokenizer(prompt, add_special_tokens=special)["input_ids"])
+        mark = tokenizer.convert_tokens_to_ids(self.processor.image_token)
+        return ids[len(ids) - ids[::-1].index(mark) :] if mark in ids else []
+
+    def before_question(self, prompt: str) -> str:
+        """Return the text of a prompt up to its last image, where `generates_in_slots`."""
+        return prompt[: prompt.rfind(self.processor.image_token) + 1]
 
     def encode_with_images(self, prompts: Sequence[str], images: Sequence[Sequence[Image]]) -> dict[str, Any]:
         """Return the model's inputs for prompts with images, padded on the left: [prompts, longest] and pixels.

@@ -52,11 +52,14 @@ class ImagePrompt:
         tokens: ids, with those of images as the family writes them.
         pixels: what the model reads of the images, under its names for them.
         positions: of the tokens, [axes, 1, tokens].
+        shared: tokens up to the end of the last image, which prompts with the same images and the same text up to
+            there have too; 0 where that was not found to be so.
     """
 
     tokens: list[int]
     pixels: Mapping[str, torch.Tensor]
     positions: torch.Tensor
+    shared: int
 
     @property
     def offset(self) -> int:
@@ -64,10 +67,16 @@ class ImagePrompt:
         return int(self.positions.max()) + 1 - len(self.tokens)
 
 
-def image_prompt(model: Any, inputs: Mapping[str, torch.Tensor], family: str) -> ImagePrompt:
-    """Return a prompt of its model's inputs, [1, tokens] and pixels."""
+def image_prompt(model: Any, inputs: Mapping[str, torch.Tensor], family: str, question: Sequence[int]) -> ImagePrompt:
+    """Return a prompt of its model's inputs, [1, tokens] and pixels.
+
+    Args:
+        question: token ids of the text behind the last image.
+    """
     pixels = {name: value for name, value in inputs.items() if name not in OF_TOKENS}
-    return ImagePrompt(inputs["input_ids"][0].tolist(), pixels, FAMILIES_IN_SLOTS[family](model, inputs))
+    tokens = inputs["input_ids"][0].tolist()
+    shared = len(tokens) - len(question) if question and tokens[-len(question) :] == list(question) else 0
+    return ImagePrompt(tokens, pixels, FAMILIES_IN_SLOTS[family](model, inputs), shared)
 
 
 def batch_inputs(prompts: Sequence[ImagePrompt]) -> dict[str, torch.Tensor]:

@@ -6,7 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from transformers.cache_utils import Cache, DynamicCache
+from transformers.cache_utils import Cache
+
+Prefixes = Callable[[int], tuple[torch.Tensor, torch.Tensor]]
+"""Returns a layer's keys and values of the prefix of each row, [rows, heads, tokens, width]."""
 
 Sink = Callable[[int, torch.Tensor, torch.Tensor], None]
 """Takes a layer's number, keys and values [rows, heads, tokens, width]."""
@@ -15,27 +18,24 @@ Sink = Callable[[int, torch.Tensor, torch.Tensor], None]
 class RowCache(Cache):
     """The cache of one forward pass over rows: in front of each row's own keys it gives those of its prefix."""
 
-    def __init__(
-        self, prefixes: DynamicCache | None = None, index: torch.Tensor | None = None, sink: Sink | None = None
-    ) -> None:
+    def __init__(self, prefixes: Prefixes | None = None, sink: Sink | None = None) -> None:
         """Make a cache.
 
         Args:
             prefixes: keys and values of prefixes, padded on the right.
-            index: [rows] of each row's prefix.
             sink: gets the keys and values of each layer, prefixes first.
         """
         super().__init__(layers=[])
-        self._prefixes, self._index, self._sink = prefixes, index, sink
+        self._prefixes, self._sink = prefixes, sink
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return keys and values of prefixes and rows, [rows, heads, tokens, width]."""
         if self._prefixes is not None:
-            layer = self._prefixes.layers[layer_idx]
-            key_states = torch.cat([layer.keys[self._index], key_states], dim=2)
-            value_states = torch.cat([layer.values[self._index], value_states], dim=2)
+            keys, values = self._prefixes(layer_idx)
+            key_states = torch.cat([keys, key_states], dim=2)
+            value_states = torch.cat([values, value_states], dim=2)
         if self._sink is not None:
             self._sink(layer_idx, key_states, value_states)
         return key_states, value_states
@@ -92,6 +92,10 @@ class SlotCache(Cache):
         for kept, given in zip(self._kept[layer], (keys, values), strict=True):
             # [prompts, longest, heads, width] -> [prompts, heads, longest, width]
             kept[slots, :, : places.shape[1]] = given[rows[:, None], :, places].transpose(1, 2)
+
+    def beginnings(self, slots: torch.Tensor, length: int) -> Prefixes:
+        """Return the first tokens of some slots as prefixes of rows, which have to be filled before they are used."""
+        return lambda layer: (self._kept[layer][0][slots, :, :length], self._kept[layer][1][slots, :, :length])
 
     def view(self, used: int, width: int) -> torch.Tensor:
         """Let `update` work on the first slots alone and return so many keys of each; return their positions."""

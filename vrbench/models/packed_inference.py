@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from transformers.cache_utils import DynamicCache
 
-from vrbench.models.kv_cache import RowCache, Sink
+from vrbench.models.kv_cache import Prefixes, RowCache, Sink
 from vrbench.models.packing import PackedSequence
 
 PREFIX_SHARING_DECODERS = (
@@ -72,8 +73,25 @@ def allows_prefix_sharing(text_config: Any, context: int) -> bool:
     )
 
 
+@dataclass(frozen=True)
+class KeptPrefixes:
+    """Prefixes of rows that were computed before.
+
+    Attributes:
+        prefixes: their keys and values, of `row_start` tokens.
+        offsets: of each row, what is added to the number of a token for its position.
+    """
+
+    prefixes: Prefixes
+    offsets: Sequence[int]
+
+
 def hidden_states(
-    vlm: PackedModel, rows: Sequence[PackedSequence], images: Mapping[int, torch.Tensor], sink: Sink | None = None
+    vlm: PackedModel,
+    rows: Sequence[PackedSequence],
+    images: Mapping[int, torch.Tensor],
+    sink: Sink | None = None,
+    kept: KeptPrefixes | None = None,
 ) -> torch.Tensor:
     """Return the decoder's last hidden states, [rows, longest row, hidden]; rows are padded on the right.
 
@@ -81,16 +99,23 @@ def hidden_states(
         rows: packed sequences; a negative token -1 - (s * image_tokens + j) is token j of the image in slot s.
         images: slot -> projected features, [image_tokens, hidden], of every image in the rows.
         sink: gets keys and values of each layer; a row's own begin at `row_start`.
+        kept: the rows' prefixes, where they were computed before.
     """
     longest, start = _padded(vlm, max(map(len, rows))), row_start(vlm, rows)
     cache: RowCache | None = None
-    if start:
-        cache = _prefix_cache(vlm, rows, images, start, sink)
+    if kept is not None:
+        cache = RowCache(kept.prefixes, sink)
+    elif start:
+        cache = RowCache(_computed_prefixes(vlm, rows, images, start), sink)
     elif sink is not None:
         cache = RowCache(sink=sink)
     settings: dict[str, Any] = {"past_key_values": cache, "use_cache": cache is not None}
     if start or not all(row.is_causal for row in rows):
-        depths = [[len(row.prefix) + d for d in row.depths] + [0] * (longest - len(row)) for row in rows]
+        offsets = [0] * len(rows) if kept is None else kept.offsets
+        depths = [
+            [offset + len(row.prefix) + depth for depth in row.depths] + [0] * (longest - len(row))
+            for row, offset in zip(rows, offsets, strict=True)
+        ]
         settings |= {"attention_mask": _mask(vlm, rows, longest, start), "position_ids": to_device(vlm, depths)}
     states: torch.Tensor = vlm.language_model(
         inputs_embeds=_embeddings(vlm, [row.tokens for row in rows], longest, images), **settings
@@ -191,17 +216,17 @@ class FromDevice:
         return found
 
 
-def _prefix_cache(
-    vlm: PackedModel, rows: Sequence[PackedSequence], images: Mapping[int, torch.Tensor], longest: int,
-    sink: Sink | None,
-) -> RowCache:  # fmt: skip
+def _computed_prefixes(
+    vlm: PackedModel, rows: Sequence[PackedSequence], images: Mapping[int, torch.Tensor], longest: int
+) -> Prefixes:
     """Compute each prefix once, padded on the right: causal attention does not look at what follows a token."""
     numbers = {prefix: i for i, prefix in enumerate(dict.fromkeys(row.prefix for row in rows if row.prefix))}
     shared = DynamicCache()
     vlm.language_model(
         inputs_embeds=_embeddings(vlm, list(numbers), longest, images), past_key_values=shared, use_cache=True
     )
-    return RowCache(shared, to_device(vlm, [numbers.get(row.prefix, 0) for row in rows]), sink)
+    index = to_device(vlm, [numbers.get(row.prefix, 0) for row in rows])
+    return lambda layer: (shared.layers[layer].keys[index], shared.layers[layer].values[index])
 
 
 def _embeddings(

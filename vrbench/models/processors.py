@@ -112,7 +112,6 @@ def encode_with_images(
         UnsupportedImageError: the image processor takes no images of these sizes.
         VrbenchError: a prompt does not have a mark for each of its images.
     """
-    special = prompt_format.add_special_tokens
     rgb: list[Any] = [[image.convert("RGB") for image in of_prompt] for of_prompt in images]
     try:
         inputs = processor(
@@ -121,13 +120,19 @@ def encode_with_images(
             padding=True,
             padding_side="left",
             return_tensors="pt",
-            add_special_tokens=not starts_with_bos(processor.tokenizer, prompts[0]) if special is None else special,
+            add_special_tokens=adds_special_tokens(processor, prompt_format, prompts[0]),
             images_kwargs=dict(prompt_format.image_settings),
         )
     except (ValueError, ArithmeticError) as error:
         _check_images(processor.image_processor, prompt_format, rgb, family)
         raise VrbenchError(f"the processor of {family} refuses a prompt: {error}") from error
     return {name: value for name, value in inputs.items() if name not in NOT_INPUTS}
+
+
+def adds_special_tokens(processor: Any, prompt_format: PromptFormat, prompt: str) -> bool:
+    """Return whether the tokenizer adds its own special tokens to a prompt with images."""
+    special = prompt_format.add_special_tokens
+    return not starts_with_bos(processor.tokenizer, prompt) if special is None else special
 
 
 def _check_images(

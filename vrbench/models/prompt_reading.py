@@ -1,7 +1,8 @@
 """Prompts on their way into the slots of answers: which are read in a pass, and what the pass computes.
 
 `PackedPrompts` are rows of tokens that share what they have in common. `WholePrompts` have images, tokens and positions
-as their family makes them (`image_prompts`), and are read by the family's own forward pass.
+as their family makes them (`image_prompts`), and are read by the family's own forward pass; further questions on the
+same images are read behind them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 from vrbench.models.image_prompts import ImagePrompt, batch_inputs
 from vrbench.models.kv_cache import RowCache, SlotCache
 from vrbench.models.memory_budget import MemoryBudget
-from vrbench.models.packed_inference import row_start, to_device
+from vrbench.models.packed_inference import KeptPrefixes, row_start, to_device
 from vrbench.models.packing import PackedSequence
 
 if TYPE_CHECKING:
@@ -130,54 +131,114 @@ class _PackedBatch:
 
 
 class WholePrompts:
-    """Prompts with images, each read as a whole by the family's own forward pass, padded on the right."""
+    """Prompts with images, of which the family's own forward pass reads the first on the same images as a whole.
 
-    most_slots = 1
+    The others use its keys and values up to the end of the images, so that only the text behind them is read.
+    """
 
-    def __init__(self, vlm: HFModel, lengths: Mapping[int, int], encoded: Callable[[int], ImagePrompt]) -> None:
+    def __init__(
+        self,
+        vlm: HFModel,
+        groups: Sequence[Mapping[int, Sequence[int]]],
+        lengths: Mapping[int, int],
+        encoded: Callable[[int], ImagePrompt],
+    ) -> None:
         """Queue prompts.
 
         Args:
-            lengths: sequence number -> tokens, in the order in which prompts are read.
-            encoded: sequence number -> prompt; called once for each, in that order.
+            groups: sequence number -> token ids behind the images, of prompts that are equal up to there.
+            lengths: sequence number -> tokens.
+            encoded: sequence number -> prompt; called for the first of each group, in their order.
         """
         self._vlm, self._encoded = vlm, encoded
-        self.lengths = lengths
-        self._waiting = deque(lengths)
+        self.lengths: Mapping[int, int] = {number: lengths[number] for group in groups for number in group}
+        self._waiting = deque(groups)
+        self.most_slots = max(map(len, groups))
 
     @property
     def next_slots(self) -> int:
         """As in `Prompts`."""
-        return 1 if self._waiting else 0
+        return len(self._waiting[0]) if self._waiting else 0
 
     def take(self, free: int, budget: MemoryBudget) -> PromptBatch:
         """As in `Prompts`."""
-        numbers: list[int] = []
-        longest = 0
-        while self._waiting and len(numbers) != min(free, budget.rows_per_pass or free):
-            longer = max(longest, self.lengths[self._waiting[0]])
-            if numbers and (len(numbers) + 1) * longer > budget.pass_tokens:
+        groups: list[Mapping[int, Sequence[int]]] = []
+        count = longest = question = tokens = 0
+        while self._waiting:
+            first, *others = self._waiting[0]
+            longest = max(longest, self.lengths[first])
+            question = max(question, *(len(self._waiting[0][number]) for number in others), 0)
+            rows = count + 1 + len(others)
+            more = (len(groups) + 1) * longest + (rows - len(groups) - 1) * question
+            fits = rows <= (budget.rows_per_pass or rows) and more <= budget.pass_tokens
+            if rows > free or (groups and not fits):
                 break
-            longest = longer
-            numbers.append(self._waiting.popleft())
-        budget.passed(len(numbers), len(numbers) * longest)
-        return _WholeBatch(self._vlm, {number: self._encoded(number) for number in numbers})
+            count, tokens = rows, more
+            groups.append(self._waiting.popleft())
+        budget.passed(count, tokens)
+        whole: dict[int, ImagePrompt] = {}
+        questions: dict[int, tuple[int, Sequence[int]]] = {}
+        for group in groups:
+            first, *others = group
+            whole[first] = self._encoded(first)
+            for number in others:
+                if whole[first].shared:
+                    questions[number] = first, group[number]
+                else:
+                    whole[number] = self._encoded(number)
+        return _WholeBatch(self._vlm, whole, questions)
 
 
 class _WholeBatch:
-    def __init__(self, vlm: HFModel, prompts: Mapping[int, ImagePrompt]) -> None:
-        self._vlm, self._encoded = vlm, list(prompts.values())
-        self.prompts: Mapping[int, Sequence[int]] = {number: prompt.tokens for number, prompt in prompts.items()}
-        self.offsets: Sequence[int] = [prompt.offset for prompt in self._encoded]
+    """Whole prompts, and questions on the images of some of them."""
+
+    def __init__(
+        self, vlm: HFModel, whole: Mapping[int, ImagePrompt], questions: Mapping[int, tuple[int, Sequence[int]]]
+    ) -> None:
+        self._vlm, self._whole = vlm, list(whole.values())
+        places = {number: place for place, number in enumerate(whole)}
+        self._firsts = [places[first] for first, _ in questions.values()]
+        self._rows = []
+        for number, (first, tokens) in questions.items():
+            self._rows.append(PackedSequence(tuple(whole[first].tokens[: whole[first].shared])))
+            self._rows[-1].add(number, tokens, ())
+        self.prompts: Mapping[int, Sequence[int]] = {
+            **{number: prompt.tokens for number, prompt in whole.items()},
+            **{number: [*row.prefix, *row.tokens] for number, row in zip(questions, self._rows, strict=True)},
+        }
+        self.offsets: Sequence[int] = [
+            prompt.offset for prompt in (*self._whole, *(self._whole[i] for i in self._firsts))
+        ]
 
     def logits(self, cache: SlotCache, slots: torch.Tensor) -> torch.Tensor:
-        lengths = [len(prompt.tokens) for prompt in self._encoded]
+        count = len(self._whole)
+        states = [self._read_whole(cache, slots[:count])]
+        if self._rows:
+            states.append(self._read_questions(cache, slots, slots[count:]))
+        logits: torch.Tensor = self._vlm.head(torch.cat(states))
+        return logits
+
+    def _read_whole(self, cache: SlotCache, slots: torch.Tensor) -> torch.Tensor:
+        """Return the last states [prompts, hidden] of whole prompts."""
+        lengths = [len(prompt.tokens) for prompt in self._whole]
         rows, last = to_device(self._vlm, [list(range(len(lengths))), [length - 1 for length in lengths]])
         places = torch.arange(max(lengths), device=self._vlm.device).expand(len(lengths), -1)
-        inputs = self._vlm.on_device(batch_inputs(self._encoded))
+        inputs = self._vlm.on_device(batch_inputs(self._whole))
         with torch.backends.cudnn.flags(allow_tf32=False):  # else float32 is less exact on a GPU than on a CPU
-            states = self._vlm.model.model(
+            states: torch.Tensor = self._vlm.model.model(
                 **inputs, past_key_values=RowCache(sink=partial(cache.fill, slots, rows, places)), use_cache=True
             ).last_hidden_state
-        logits: torch.Tensor = self._vlm.head(states[rows, last])
-        return logits
+        return states[rows, last]
+
+    def _read_questions(self, cache: SlotCache, whole: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+        """Return the last states [questions, hidden], given the slots of whole prompts and those of questions."""
+        start = row_start(self._vlm, self._rows)
+        places = [[*range(len(row.prefix)), *range(start, start + len(row))] for row in self._rows]
+        width = max(map(len, places))
+        rows, first, last = to_device(
+            self._vlm, [list(range(len(self._rows))), self._firsts, [len(row) - 1 for row in self._rows]]
+        )
+        padded = to_device(self._vlm, [place + [0] * (width - len(place)) for place in places])
+        kept = KeptPrefixes(cache.beginnings(whole[first], start), self.offsets[len(self._whole) :])
+        states = self._vlm.hidden_states(self._rows, {}, partial(cache.fill, slots, rows, padded), kept)
+        return states[rows, last]
