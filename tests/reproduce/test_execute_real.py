@@ -1,16 +1,23 @@
-"""A plan with the real steps: training, scores, surgery, measuring and the report, on a pocket family made tiny."""
+"""A plan with the real steps: training, scores, surgery, measuring and the report, on a pocket family made tiny.
+
+The steps' processes are forks of the tests' own, which has imported and drawn what they need; test_execute.py has the
+processes that a user gets.
+"""
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 from collections.abc import Iterator
 from contextlib import closing
+from multiprocessing.context import ForkContext
 from pathlib import Path
 
 import pytest
 
 from tests.reproduce import tiny_family
 from tests.tiny import own_cache
+from vrbench import run_all
 from vrbench.core.layers import select_layers
 from vrbench.core.run_storage import load_run
 from vrbench.models.resolve import resolve_checkpoint
@@ -32,6 +39,13 @@ OTHERS = (
 WANTED = ",".join((*(f"run-{name}-s0" for name in TUNED), *OTHERS))
 
 
+class Forks(ForkContext):
+    """In place of a process that imports everything and is forked."""
+
+    def set_forkserver_preload(self, module_names: list[str]) -> None:
+        """Import nothing: this process has."""
+
+
 @pytest.fixture(scope="module", autouse=True)
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The base of a tiny pocket family, a cache of its own, and plans for its depth."""
@@ -47,9 +61,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr(experiments, "HEALED", (1,))
         patch.setattr(experiments, "REMOVED_FIRST", 1)
         patch.setattr(experiments, "RESTORED_COUNTS", (2,))
+        patch.setattr(multiprocessing, "get_context", lambda _: Forks())
         tiny_family.write_llm(folder / "llm")
         with tiny_family.in_it():
             train(load("pocket-base", tiny_family.BASE), folder / "base", device="cpu")
+            run_all(folder / "base", TASKS, limit=4, out=folder / "warm", device="cpu")
         yield folder / "base"
 
 
