@@ -24,6 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import canonical_json, gzip_text, read_text, write_atomically
+from vrbench.core.memory import pause_garbage_collection
 from vrbench.core.run_storage import load_run, samples_to_jsonl
 from vrbench.core.schemas import SCHEMA_VERSION, Run, RunRecord, Sample
 
@@ -73,9 +74,9 @@ class RecordFolder:
             record = RunRecord.model_validate_json(self.texts[f"runs/{name}/run.json"])
             if record.schema_version != SCHEMA_VERSION:
                 raise VrbenchError(f"{name} has schema version {record.schema_version}, not {SCHEMA_VERSION}")
-            samples = {
-                r.task: self._samples(name, r.task, r.samples_digest) for r in record.results if r.status == "ok"
-            }
+            finished = [r for r in record.results if r.status == "ok"]
+            with pause_garbage_collection():
+                samples = {r.task: self._samples(name, r.task, r.samples_digest) for r in finished}
         except ValidationError as error:
             raise VrbenchError(f"{name} in {self.folder / RECORDS} is not a run: {error}") from error
         return Run(record=record, samples=samples, path=self.folder / "runs" / name)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vrbench.core.sample_columns import columns_of
 from vrbench.core.schemas import Run, RunRecord, Sample, TaskResult
 from vrbench.statistics import pairing
 from vrbench.statistics.claims import POOLS
@@ -73,9 +74,8 @@ def count_run(load: Callable[[], Run]) -> RunCounts:
         VrbenchError: as `load`, or an unknown metric.
     """
     run = load()
-    scored = [
-        task for task, samples in run.samples.items() if metrics.metric_named(run.result(task).metric).scored(samples)
-    ]
+    metric = {task: metrics.metric_named(run.result(task).metric) for task in run.samples}
+    scored = [task for task in run.samples if metric[task].scored(columns_of(run, task))]
     return RunCounts(run.record, {task: _counts(run, task) for task in scored}, load)
 
 
@@ -89,16 +89,16 @@ def leave_out(counts: RunCounts, task: str, unscored: frozenset[str]) -> TaskCou
 def _counts(run: Run, task: str) -> TaskCounts:
     import numpy as np
 
-    result, samples = run.result(task), run.samples[task]
+    result, samples, columns = run.result(task), run.samples[task], columns_of(run, task)
     metric = metrics.metric_named(result.metric)
-    table, scored = metric.statistics(samples), metric.scored(samples)
-    filled, every = sorted(set(scored.cluster)), sorted({s.cluster for s in samples})
+    table, scored = metric.statistics(columns), metric.scored(columns)
+    filled, every = sorted(set(scored.cluster)), sorted(set(columns.cluster))
     if len(filled) < len(every):
         whole = np.zeros((len(every), *table.shape[1:]))
         whole[np.searchsorted(every, filled)] = table
         table = whole
     unscored = frozenset(s.id for s in samples if s.unscored)
-    return TaskCounts(result, table, len(scored), metric.outcomes(samples), _items_digest(samples), unscored)
+    return TaskCounts(result, table, len(scored), metric.outcomes(columns), _items_digest(samples), unscored)
 
 
 def _items_digest(samples: Iterable[Sample]) -> str:
