@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_LIMIT ?= 40
 
+# Where it is set, every process that a test starts would compile torch and the harnesses again, half of its time.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint docs mutants clean
 .DEFAULT_GOAL := demo
 
