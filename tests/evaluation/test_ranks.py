@@ -340,6 +340,30 @@ def test_the_command_starts_a_process_for_each_gpu(
     assert started == [(1, [])] * 3
 
 
+def test_one_model_on_several_gpus_is_one_process_or_one_for_each(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, four_gpus: None
+) -> None:
+    started: list[int] = []
+    monkeypatch.setattr("vrbench.evaluation.run_config.count_gpus", lambda: 4)
+    monkeypatch.setattr(ranks, "run_with_torchrun", lambda n, arguments: started.append(n) or 3)
+    monkeypatch.setattr("vrbench.evaluation.evaluate.run_planned", lambda *_: started.append(1) or [])
+    out = ["--out", str(tmp_path)]
+    assert status(monkeypatch, "pocket_facts", "--device-map", "auto", "--gpus", "2", *out) == 2 and not started
+    assert "a device map uses all GPUs in one process; leave out --gpus" in capsys.readouterr().err
+    status(monkeypatch, "pocket_facts,pocket_mme", "--device-map", "auto", *out)
+    status(monkeypatch, "pocket_facts", "--tp", *out)
+    status(monkeypatch, "pocket_facts", "--tp", "--gpus", "2", *out)
+    assert started == [1, 4, 2]
+
+
+def test_an_error_ends_a_process_that_others_wait_for(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(SystemExit), Ranks(1, 2, 1, together=True).fatal_errors():
+        raise VrbenchError("no room")
+    assert "process 1 ends the run: no room" in caplog.text
+    with pytest.raises(VrbenchError), Ranks(1, 2, 1).fatal_errors():
+        raise VrbenchError("no room")
+
+
 @pytest.mark.parametrize(("rank", "code"), [("0", 2), ("1", 0)])
 def test_rank_0_alone_reports_errors_in_the_input(
     rank: str, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path,

@@ -36,7 +36,7 @@ def test_grouped_attention_is_that_of_repeated_keys(
 
 def test_a_model_on_a_cpu_is_left_as_it_is() -> None:
     decoder = components.decoder(llava())
-    attention.use_fast_kernels(decoder)
+    attention.use_fast_kernels(decoder, torch.device("cpu"))
     assert decoder.config._attn_implementation == "sdpa"
     assert not any("forward" in vars(module) for module in decoder.modules())
 

@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -51,6 +52,12 @@ def run(
         bool,
         model("--deterministic", help="Same bits in any batch, order, number of GPUs; slower, for bfloat16, float16."),
     ] = False,
+    device_map: Annotated[
+        str | None, model(help="auto: spread the layers of a model larger than one GPU over all of them (accelerate).")
+    ] = None,
+    tp: Annotated[
+        bool, model("--tp", help="The processes of torchrun share the tensors of one model (transformers).")
+    ] = False,
     data_root: DataRoot = None,
     include_path: IncludePath = None,
     out: Annotated[Path, typer.Option(help="Folder of runs and stored answers.")] = Path("runs"),
@@ -79,6 +86,8 @@ def run(
       vrbench run --ckpt pocket/region --baseline pocket/full --tasks pocket --limit 100
       vrbench run --ckpt MODEL --tasks mme,mmlu --dtype bfloat16 --deterministic
       vrbench run --ckpt MODEL --baseline BASE --tasks mme,mmlu --data-root DATA --gpus 2
+      vrbench run --ckpt 72B-MODEL --tasks mme,mmlu --device-map auto
+      torchrun --nproc-per-node 4 -m vrbench run --ckpt 72B-MODEL --tasks mme,mmlu --tp
     """
     from transformers.utils.logging import disable_progress_bar
 
@@ -90,9 +99,9 @@ def run(
     disable_progress_bar()  # of loading weights: it is over before it can be read
     size = int(batch_size) if batch_size.isdigit() else batch_size  # invalid text is reported with the other errors
     options = RunConfig(
-        limit=limit, batch_size=size, device=device, dtype=dtype, gpu_memory=gpu_memory,
-        deterministic=deterministic, data_root=data_root,
-        include_path=include_path, out=out, seed=seed, trust_remote_code=trust_remote_code,
+        limit=limit, batch_size=size, device=device, dtype=dtype, gpu_memory=gpu_memory, deterministic=deterministic,
+        device_map=device_map, tp=tp, data_root=data_root, include_path=include_path, out=out, seed=seed,
+        trust_remote_code=trust_remote_code,
         trust_task_code=trust_task_code, image_settings=image_settings, skip_missing=skip_missing,
         show_progress=not ranks.rank, command=shlex.join(["vrbench", *sys.argv[1:]]),
     )  # fmt: skip
@@ -118,11 +127,14 @@ def _evaluate(
 
     count = 1
     errors: list[str] = []
-    if "RANK" not in os.environ:  # else torchrun or accelerate has started as many as were wanted
+    if options.device_map and gpus not in ("auto", "1"):
+        errors.append("a device map uses all GPUs in one process; leave out --gpus")
+    elif "RANK" not in os.environ and not options.device_map:  # else torchrun or accelerate has started as many
         with collect_errors(errors):
             count = gpu_count(gpus, options.device)
-    run_plan = plan(checkpoint_names(ckpts, baseline), tasks, options, ranks, errors)
-    if count > 1 and (gpus != "auto" or run_plan.unfinished > 1):
+    checked = replace(options, tp=False) if count > 1 else options  # the processes see to it
+    run_plan = plan(checkpoint_names(ckpts, baseline), tasks, checked, ranks, errors)
+    if count > 1 and (gpus != "auto" or options.tp or run_plan.unfinished > 1):
         raise typer.Exit(run_with_torchrun(count, sys.argv[1:]))
     return run_planned(run_plan, baseline is not None, ranks)
 

@@ -9,13 +9,14 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vrbench.core.device import device_name, is_out_of_memory
+from vrbench.core.device import is_out_of_memory
 from vrbench.core.errors import VrbenchError
 from vrbench.core.provenance import answer_packages, own_commit
 from vrbench.core.schemas import AnswerProvenance
 from vrbench.core.version import __version__
 from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.backends import Backend, VisionFeatureCache, backends_of
+from vrbench.evaluation.broadcast_store import BroadcastStore
 from vrbench.evaluation.ranked_store import RankedStore
 from vrbench.evaluation.ranks import SINGLE_PROCESS, Ranks
 from vrbench.evaluation.requests import (
@@ -49,7 +50,7 @@ class InferenceEngine:
     def __init__(
         self,
         vlm: BaseVLM,
-        store: AnswerStore | RankedStore,
+        store: AnswerStore | RankedStore | BroadcastStore,
         batch_size: int | str = "auto",
         features: VisionFeatureCache | None = None,
         show_progress: bool = True,
@@ -64,7 +65,7 @@ class InferenceEngine:
                 with shared prefixes a prompt with continuations, or an image with questions, that share it.
             features: shared by the checkpoints of a run.
             gpu_memory: share of the GPU's memory that may be used, weights included.
-            ranks: which of how many processes this is; with several, the store is a `RankedStore`.
+            ranks: which of how many processes this is; with several, the store is a `RankedStore` or `BroadcastStore`.
             deterministic: compute each answer in shapes that depend on its request alone, so that it is the same bit
                 for bit whatever else is computed.
         """
@@ -86,7 +87,7 @@ class InferenceEngine:
             "commit": commit,
             "dirty": dirty,
             "packages": answer_packages(vlm.has_adapter),
-            "device": device_name(vlm.device),
+            "device": vlm.device_name,
         }
         self._computed_keys: set[str] = set()
         self._stored_keys: set[str] = set()
@@ -144,7 +145,8 @@ class InferenceEngine:
 
     def _missing(self, keys: Sequence[str], requests: Sequence[Request]) -> tuple[dict[str, Any], dict[str, Request]]:
         """Return the responses that are stored, and the requests whose responses are not, by key."""
-        known = self.store.get(keys)
+        with self._ranks.fatal_errors():
+            known = self.store.get(keys)
         if isinstance(self.store, RankedStore):
             self._count(self.store.of_this_run(known) - self._computed_keys)
         stored = known.keys() - self._computed_keys
@@ -161,17 +163,18 @@ class InferenceEngine:
         """Compute responses, and store each batch before it is yielded; first come those that cannot be computed."""
         from vrbench.models.decoding import refuse_nan
 
-        for kind in (LogLikelihoodRequest, GenerationRequest):
-            of_kind = {key: request for key, request in requests.items() if isinstance(request, kind)}
-            for backend in backends_of(self.vlm, of_kind, self._features):
-                if isinstance(self.store, RankedStore):
-                    self.store.put_unanswered(backend.unanswered)
-                yield backend.unanswered
-                for responses in self._compute(backend):
-                    refuse_nan(any(isinstance(r, tuple) and not math.isfinite(r[0]) for r in responses.values()))
-                    self.store.put(responses, self._environment)
-                    self._count(responses)
-                    yield responses
+        with self._ranks.fatal_errors():
+            for kind in (LogLikelihoodRequest, GenerationRequest):
+                of_kind = {key: request for key, request in requests.items() if isinstance(request, kind)}
+                for backend in backends_of(self.vlm, of_kind, self._features):
+                    if isinstance(self.store, RankedStore):
+                        self.store.put_unanswered(backend.unanswered)
+                    yield backend.unanswered
+                    for responses in self._compute(backend):
+                        refuse_nan(any(isinstance(r, tuple) and not math.isfinite(r[0]) for r in responses.values()))
+                        self.store.put(responses, self._environment)
+                        self._count(responses)
+                        yield responses
 
     def _all_responses(
         self, share: Mapping[str, Request], missing: Mapping[str, Request]
@@ -222,7 +225,8 @@ class InferenceEngine:
                         "a pass does not fit into the memory, and --deterministic allows no smaller one; use a larger "
                         "GPU, or leave it out"
                     ) from error
-                if not is_out_of_memory(error) or not self._budget.shrink():
+                # Processes that share a model must make the same batches, and the others do not know of this.
+                if self._ranks.together or not is_out_of_memory(error) or not self._budget.shrink():
                     raise
             if self.vlm.device.type == "cuda":
                 import torch

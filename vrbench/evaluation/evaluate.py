@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
-from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,17 +20,16 @@ from typing import TYPE_CHECKING, Any
 from vrbench.checkpoints.checkpoint import Checkpoint
 from vrbench.checkpoints.image_settings import image_notes
 from vrbench.core import os_errors
-from vrbench.core.device import device_name
 from vrbench.core.errors import VrbenchError
 from vrbench.core.provenance import make_provenance, own_commit
 from vrbench.core.run_storage import save_run
 from vrbench.core.schemas import Run, RunRecord, Sample, TaskResult
 from vrbench.evaluation import task_result
-from vrbench.evaluation.answer_store import AnswerStore
+from vrbench.evaluation.broadcast_store import open_store
 from vrbench.evaluation.code_versions import task_versions
 from vrbench.evaluation.failures import Failure, PartialFailureError, failure_of, free_memory
-from vrbench.evaluation.ranked_store import RankedStore, begin_run, has_rank_files
-from vrbench.evaluation.ranks import SINGLE_PROCESS, Ranks
+from vrbench.evaluation.ranked_store import begin_run
+from vrbench.evaluation.ranks import SINGLE_PROCESS, Ranks, sharing_one_model
 from vrbench.evaluation.run_config import RunConfig, shows_options
 from vrbench.evaluation.run_plan import PlannedTask, RunPlan, checkpoint_names, plan
 from vrbench.evaluation.shared_work import SharedWork
@@ -113,6 +111,7 @@ def run_planned(run_plan: RunPlan, has_baseline: bool, ranks: Ranks = SINGLE_PRO
     Args:
         has_baseline: whether the first checkpoint is the baseline.
     """
+    ranks = sharing_one_model() if run_plan.config.tp else ranks
     shared = SharedWork(run_plan.checkpoints)
     runs: list[Run] = []
     failed: list[Failure] = []
@@ -157,7 +156,7 @@ def _evaluate_checkpoint(run_plan: RunPlan, checkpoint: Checkpoint, shared: Shar
         results=tuple(results),
         skipped=dict(run_plan.skipped),
         provenance=make_provenance(
-            device_name(vlm.device),
+            vlm.device_name,
             image_processor=vlm.image_processor_name,
             answered=answered,
             command=config.command,
@@ -210,15 +209,18 @@ def _loaded(run_plan: RunPlan, checkpoint: Checkpoint, shared: SharedWork, ranks
 
     config = run_plan.config
     own_commit()  # before the weights are loaded: what is committed during the run did not compute the answers
-    path = run_plan.store_file(checkpoint)
-    store_of = partial(RankedStore, ranks=ranks) if ranks.size > 1 or has_rank_files(path) else AnswerStore
-    with store_of(path, checkpoint.digest) as store:
-        device, bases = ranks.device(config.device), shared.bases(checkpoint)
-        vlm = load_vlm(checkpoint, device, config.dtype, images=config.image_settings, bases=bases)
-        yield InferenceEngine(
-            vlm, store, config.batch_size, shared.features, config.show_progress, config.gpu_memory, ranks,
-            config.deterministic,
-        )  # fmt: skip
+    with open_store(run_plan.store_file(checkpoint), checkpoint.digest, ranks) as store:
+        with ranks.fatal_errors():
+            vlm = load_vlm(
+                checkpoint, ranks.device(config.device), config.dtype, images=config.image_settings,
+                bases=shared.bases(checkpoint), device_map=config.device_map, gpu_memory=config.gpu_memory,
+                tp=config.tp,
+            )  # fmt: skip
+            engine = InferenceEngine(
+                vlm, store, config.batch_size, shared.features, config.show_progress and not ranks.rank,
+                config.gpu_memory, ranks, config.deterministic,
+            )  # fmt: skip
+        yield engine
 
 
 def _run_task(

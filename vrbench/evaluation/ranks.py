@@ -7,14 +7,18 @@ answers through files (`ranked_store`).
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 
 from vrbench.core.device import count_gpus
 from vrbench.core.errors import VrbenchError
 from vrbench.core.processors import usable_cores
+
+_log = logging.getLogger(__name__)
 
 BLOCKS = 4
 """Blocks of neighbouring requests that each rank gets: neighbours share beginnings and images."""
@@ -33,6 +37,7 @@ class Ranks:
         local: number of this process on its machine, which is that of its GPU.
         local_size: number of processes on this machine.
         started: when the run began; what is written later counts as computed by it.
+        together: whether all share one model and compute each answer together, instead of a share of the answers.
     """
 
     rank: int = 0
@@ -40,6 +45,7 @@ class Ranks:
     local: int = 0
     local_size: int = field(default=1, compare=False)
     started: str = field(default="", compare=False)
+    together: bool = False
 
     @classmethod
     def of_environment(cls) -> Ranks:
@@ -67,11 +73,31 @@ class Ranks:
 
     def owns(self, number: int, count: int) -> bool:
         """Whether this process answers the request of a number, out of so many."""
+        if self.together:
+            return True
         blocks = max(1, min(BLOCKS, count // (MIN_BLOCK * self.size)))
         return number * blocks * self.size // count % self.size == self.rank
 
+    @contextmanager
+    def fatal_errors(self) -> Iterator[None]:
+        """End the process at an error if others wait for it in a computation: torchrun then ends those too."""
+        try:
+            yield
+        except Exception as error:
+            if not self.together:
+                raise
+            is_input_error = isinstance(error, VrbenchError)
+            _log.error("vrbench: process %d ends the run: %s", self.rank, error, exc_info=not is_input_error)
+            raise SystemExit(1) from error
+
 
 SINGLE_PROCESS = Ranks()
+
+
+def sharing_one_model() -> Ranks:
+    """Return which of the processes of a `torchrun` this is, where all share one model."""
+    ranks = Ranks.of_environment()
+    return replace(ranks, together=ranks.size > 1)
 
 
 def now() -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TypedDict, TypeVar
 
 from vrbench.checkpoints import image_settings
-from vrbench.core.device import device_kind, resolve_device, validate_device
+from vrbench.core.device import count_gpus, device_kind, resolve_device, validate_device
 from vrbench.core.io import validate_output
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -29,6 +31,9 @@ class RunConfig:
         gpu_memory: share of the GPU's memory that may be used, weights included.
         deterministic: compute each answer in shapes that depend on its request alone: on one kind of device it is then
             the same bit for bit in every dtype, whatever the batch size, order, number of processes or interruptions.
+        device_map: "auto" spreads the layers of a model that is larger than one GPU over all of them (accelerate).
+        tp: the processes of one `torchrun` share the tensors of one model (transformers' tensor parallelism), and only
+            rank 0 returns runs.
         data_root: folder of downloaded data sets; the network is then not used.
         include_path: folder with your own task files.
         out: folder of the runs.
@@ -48,6 +53,8 @@ class RunConfig:
     dtype: str = "auto"
     gpu_memory: float = 0.85
     deterministic: bool = False
+    device_map: str | None = None
+    tp: bool = False
     data_root: str | Path | None = None
     include_path: str | Path | None = None
     out: str | Path = "runs"
@@ -72,8 +79,32 @@ class RunConfig:
         if self.image_settings not in image_settings.CHOICES:
             known = ", ".join(image_settings.CHOICES)
             yield f"image settings {self.image_settings!r} are unknown; there are {known}"
-        yield from validate_device(self.device)
+        yield from validate_device(self.device) or chain(self._device_map_errors(), self._tp_errors())
         yield from validate_output(self.out)
+
+    def _device_map_errors(self) -> Iterator[str]:
+        if self.device_map is None:
+            return
+        if self.device_map != "auto":
+            yield f"device map is {self.device_map!r}; it is 'auto', or left out for one GPU"
+        if not count_gpus():
+            yield "a device map spreads layers over GPUs, and torch sees none here; leave it out"
+        elif self.device not in ("auto", "cuda"):
+            yield f"device is {self.device}, but a device map uses all visible GPUs; leave one of them out"
+        if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+            yield "a device map spreads one model over all GPUs in one process; start it without torchrun"
+
+    def _tp_errors(self) -> Iterator[str]:
+        if not self.tp:
+            return
+        if self.device_map is not None:
+            yield "a device map and tp both spread one model over GPUs; choose one of them"
+        if self.deterministic:
+            yield "with tp the number of processes changes the last bits of sums; leave out deterministic, or tp"
+        if "WORLD_SIZE" not in os.environ:
+            yield "tp is for the processes of torchrun; start torchrun --nproc-per-node N -m vrbench run ... --tp"
+        if self.device not in ("auto", "cuda") and count_gpus():
+            yield f"device is {self.device}, but with tp each process takes the GPU of its own number; leave it out"
 
     def resolved(self) -> RunConfig:
         """Return the same options with a real device and dtype in place of "auto"."""
@@ -91,6 +122,8 @@ class RunOptions(TypedDict, total=False):
     dtype: str
     gpu_memory: float
     deterministic: bool
+    device_map: str | None
+    tp: bool
     data_root: str | Path | None
     include_path: str | Path | None
     out: str | Path

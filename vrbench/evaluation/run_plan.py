@@ -295,11 +295,25 @@ def _option_errors(run_plan: RunPlan, ranks: Ranks) -> list[str]:
     errors = [
         error for checkpoint in run_plan.checkpoints for error in image_settings.validate_choice(checkpoint, choice)
     ]
+    if run_plan.config.tp:
+        errors += [error for checkpoint in run_plan.checkpoints for error in _sharing_errors(checkpoint)]
     for checkpoint in () if ranks.rank else run_plan.checkpoints:
         with collect_errors(errors):
             if run_plan.store_file(checkpoint).exists():
                 AnswerStore(run_plan.store_file(checkpoint), checkpoint.digest).close()
     return errors
+
+
+def _sharing_errors(checkpoint: Checkpoint) -> list[str]:
+    """Return why the processes of this run cannot share a checkpoint's tensors."""
+    from transformers import AutoConfig
+
+    from vrbench.evaluation.ranks import Ranks
+    from vrbench.models.load import first_folder
+    from vrbench.models.placement import sharing_errors
+
+    config = AutoConfig.from_pretrained(first_folder(checkpoint), trust_remote_code=bool(checkpoint.root.code))
+    return [f"{checkpoint.id}: {reason}" for reason in sharing_errors(config, Ranks.of_environment().size)]
 
 
 def _load_tasks(

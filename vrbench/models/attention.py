@@ -31,11 +31,16 @@ PREPARED_SINCE = (9, 0)
 _prepared_shapes = False
 
 
-def use_fast_kernels(decoder: Any) -> None:
-    """Make a known decoder on a GPU in 16 bits use grouped attention and PyTorch's RMS norm; others stay as is."""
+def use_fast_kernels(decoder: Any, device: torch.device) -> None:
+    """Make a known decoder in 16 bits use grouped attention and PyTorch's RMS norm on a GPU; others stay as is.
+
+    Args:
+        decoder: before it is moved to its devices.
+        device: where it will compute.
+    """
     weight, config = next(decoder.parameters()), decoder.config
     is_known = config.model_type in PREFIX_SHARING_DECODERS and type(decoder).__module__.startswith("transformers.")
-    if weight.device.type != "cuda" or weight.dtype not in (torch.bfloat16, torch.float16) or not is_known:
+    if device.type != "cuda" or weight.dtype not in (torch.bfloat16, torch.float16) or not is_known:
         return
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     if config._attn_implementation == "sdpa" and width <= MAX_HEAD_WIDTH and width % 8 == 0:
@@ -61,10 +66,10 @@ class _FusedNorm:
     """The forward pass of an RMS norm in one kernel."""
 
     def __init__(self, module: Any) -> None:
-        self._weight, self._eps = module.weight, module.variance_epsilon
+        self._module = module  # whose weight may be replaced when it is moved
 
     def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
-        return rms_norm(hidden, (hidden.shape[-1],), self._weight, self._eps)
+        return rms_norm(hidden, (hidden.shape[-1],), self._module.weight, self._module.variance_epsilon)
 
 
 def _register() -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from vrbench.checkpoints.families import PromptFormat
-from vrbench.models import components, context_length, packed_inference
+from vrbench.core.device import device_name
+from vrbench.models import components, context_length, packed_inference, placement
 from vrbench.models.kv_cache import Sink
 from vrbench.models.packing import PackedSequence
 
@@ -22,7 +23,8 @@ class BaseVLM:
         model, tokenizer, image_processor: from transformers; the image processor is a PIL one on every machine.
         family: model family, such as "llava".
         prompt_format: how it is prompted, and where its answers end.
-        device, dtype: of the weights.
+        device: of inputs and results, and of the weights if the model is on one device.
+        dtype: of the weights.
         code: versions of the code that makes its weights and answers, as `code_versions` of its checkpoint has them.
         has_adapter: whether PEFT was used to make its weights.
         base_digest: of the checkpoint that was loaded first, which has its vision tower; "" where it is not known.
@@ -37,9 +39,8 @@ class BaseVLM:
         self.image_processor = image_processor
         self.family = family
         self.prompt_format = prompt_format
-        weight = next(model.parameters())
-        self.device: torch.device = weight.device
-        self.dtype: torch.dtype = weight.dtype
+        self.device = placement.main_device(model)
+        self.dtype: torch.dtype = next(model.parameters()).dtype
         self.code: Mapping[str, int] = {}
         self.has_adapter = False
         self.base_digest = self.prompts_digest = ""
@@ -51,6 +52,11 @@ class BaseVLM:
         longest = max(self.context_length, self.full_context)
         is_causal = not self.prompt_format.prefix_lm
         return is_causal and packed_inference.allows_prefix_sharing(self.text_config, longest)
+
+    @property
+    def device_name(self) -> str:
+        """The GPU's or the processor's name, and how the model is spread over several, for the record."""
+        return ", ".join(filter(None, [device_name(self.device), placement.describe(self.model)]))
 
     @property
     def image_tokens(self) -> int:

@@ -22,6 +22,7 @@ from vrbench.models.kv_cache import SlotCache
 from vrbench.models.memory_budget import MemoryBudget, token_bytes
 from vrbench.models.packed_inference import FromDevice, to_device
 from vrbench.models.packing import PackedSequence
+from vrbench.models.placement import is_dispatched, processes
 from vrbench.models.prompt_reading import Prompts
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ class _Step:
 
     def __call__(self, used: int, width: int) -> torch.Tensor:
         """Write each slot's next token, -1 where its scores are no numbers; return the logits [used, vocabulary]."""
-        if self._vlm.device.type != "cuda":
+        if self._vlm.device.type != "cuda" or is_dispatched(self._vlm.model):  # a graph is of one GPU
             return self._run(used, width)
         shape = (used, width)
         if shape not in self._graphs:  # run once without a graph, as capturing needs it
@@ -220,7 +221,9 @@ class _Step:
         captured = self._graphs[shape]
         if captured is None:
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._pool):
+            # NCCL's own thread looks at its events meanwhile, which is no part of the graph.
+            mode = "thread_local" if processes(self._vlm.model) > 1 else "global"
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode=mode):
                 logits = self._run(used, width)
             self._pool = graph.pool()
             captured = self._graphs[shape] = graph, logits

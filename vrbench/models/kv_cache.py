@@ -15,6 +15,12 @@ Sink = Callable[[int, torch.Tensor, torch.Tensor], None]
 """Takes a layer's number, keys and values [rows, heads, tokens, width]."""
 
 
+def take_rows(index: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return some rows of a layer's keys and values, on that layer's device."""
+    index = index.to(keys.device)
+    return keys[index], values[index]
+
+
 class RowCache(Cache):
     """The cache of one forward pass over rows: in front of each row's own keys it gives those of its prefix."""
 
@@ -55,7 +61,7 @@ class RowCache(Cache):
 
 
 class SlotCache(Cache):
-    """Keys and values of answers in progress: a slot each, all of one length.
+    """Keys and values of answers in progress: a slot each, all of one length; each layer's on that layer's device.
 
     Attributes:
         positions: [slots] index at which a slot's next token is written.
@@ -89,13 +95,14 @@ class SlotCache(Cache):
             shapes = ((len(self._numbers), given.shape[1], self.length, given.shape[3]) for given in (keys, values))
             first, second = (keys.new_zeros(shape) for shape in shapes)
             self._kept.append((first, second))
+        slots, rows, places = (index.to(keys.device) for index in (slots, rows, places))
         for kept, given in zip(self._kept[layer], (keys, values), strict=True):
             # [prompts, longest, heads, width] -> [prompts, heads, longest, width]
             kept[slots, :, : places.shape[1]] = given[rows[:, None], :, places].transpose(1, 2)
 
     def beginnings(self, slots: torch.Tensor, length: int) -> Prefixes:
         """Return the first tokens of some slots as prefixes of rows, which have to be filled before they are used."""
-        return lambda layer: (self._kept[layer][0][slots, :, :length], self._kept[layer][1][slots, :, :length])
+        return lambda layer: take_rows(slots, *(kept[:, :, :length] for kept in self._kept[layer]))
 
     def view(self, used: int, width: int) -> torch.Tensor:
         """Let `update` work on the first slots alone and return so many keys of each; return their positions."""
@@ -106,8 +113,8 @@ class SlotCache(Cache):
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write keys and values [slots, heads, 1, width] of a step; return those of all positions in view."""
-        slots, where = self._numbers[: self._used], self.positions[: self._used]
         keys, values = self._kept[layer_idx]
+        slots, where = (index[: self._used].to(keys.device) for index in (self._numbers, self.positions))
         keys[slots, :, where] = key_states[:, :, 0]
         values[slots, :, where] = value_states[:, :, 0]
         return keys[: self._used, :, : self._width], values[: self._used, :, : self._width]
@@ -116,7 +123,7 @@ class SlotCache(Cache):
         """Move these slots, in ascending order, to the front."""
         for pair in self._kept:
             for kept in pair:
-                kept[: len(slots)] = kept[slots]
+                kept[: len(slots)] = kept[slots.to(kept.device)]
         for given in (self.positions, self.offsets):
             given[: len(slots)] = given[slots]
 

@@ -16,7 +16,15 @@ from vrbench.checkpoints.image_settings import HARNESS, PAD
 from vrbench.checkpoints.random_shapes import RANDOM_WEIGHTS
 from vrbench.core.device import select_cpu_kernels
 from vrbench.core.errors import VrbenchError
-from vrbench.models import attention, hf_folder, random_weights, remote_model, vision_attention
+from vrbench.models import (
+    attention,
+    components,
+    hf_folder,
+    placement,
+    random_weights,
+    remote_model,
+    vision_attention,
+)  # fmt: skip
 from vrbench.models.base_vlm import BaseVLM
 from vrbench.models.base_weights import BaseCache, WholeModel, stored_weights
 from vrbench.models.hf_model import HFModel, PaddedLlava
@@ -33,6 +41,7 @@ DTYPES: dict[str, torch.dtype] = {
 def load_vlm(
     checkpoint: Checkpoint, device: str | torch.device = "cpu", dtype: str | torch.dtype = "float32",
     merge: bool = True, images: str = HARNESS, bases: BaseCache | None = None,
+    device_map: str | None = None, gpu_memory: float = 1.0, tp: bool = False,
 ) -> BaseVLM:  # fmt: skip
     """Load the model of a checkpoint, ready to answer.
 
@@ -46,6 +55,9 @@ def load_vlm(
         merge: add an adapter's matrices to the weights; else they stay beside them, slower and with the same answers.
         images: whose settings of the image processor apply, one of `image_settings.CHOICES`.
         bases: keeps the base for other checkpoints.
+        device_map: "auto" spreads the layers over all visible GPUs, and the CPU's memory where those do not suffice.
+        gpu_memory: share of each of these GPUs' memory that may be used.
+        tp: the processes of a `torchrun` share the tensors of each layer.
 
     Raises:
         VrbenchError: unknown dtype, or weights that do not fit after all.
@@ -56,10 +68,16 @@ def load_vlm(
         dtype = DTYPES[dtype]
     device = torch.device(device)
     select_gpu(device)
-    whole, model = _load(checkpoint, dtype, device, merge, bases)
-    vlm = _wrap(checkpoint, whole.place(model, device, dtype), whole.tokenizer, whole.processor, images)
-    attention.use_fast_kernels(vlm.language_model)
-    vision_attention.use_batched_attention(vlm.model)
+    first = torch.device("cpu") if device_map or tp else device
+    whole, model = _load(checkpoint, dtype, first, merge, bases)
+    model = whole.place(model, first, dtype)
+    attention.use_fast_kernels(components.decoder(model), device)
+    vision_attention.use_batched_attention(model, device)
+    if tp:
+        model = placement.share_tensors(model, device)
+    elif device_map:
+        model = placement.spread_layers(model, gpu_memory)
+    vlm = _wrap(checkpoint, model, whole.tokenizer, whole.processor, images)
     vlm.code, vlm.has_adapter = model_versions(checkpoint), checkpoint.has_adapter
     vlm.base_digest = first_loaded(checkpoint).digest
     vlm.prompts_digest = folder_digest(first_folder(checkpoint), [], {"code": checkpoint.root.code})

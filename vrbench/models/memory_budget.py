@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from vrbench.models import placement
 
 if TYPE_CHECKING:
     from vrbench.models.base_vlm import BaseVLM
@@ -64,14 +67,18 @@ class MemoryBudget:
         import torch
 
         config = vlm.text_config
-        free, total = torch.cuda.mem_get_info(vlm.device)
-        reserved = torch.cuda.memory_reserved(vlm.device) - torch.cuda.memory_allocated(vlm.device)
-        planned = max(0.0, gpu_memory * total - (total - free - reserved))
-        kept = token_bytes(vlm)
-        passing = kept + (8 * config.hidden_size + 4 * config.intermediate_size) * vlm.dtype.itemsize
-        pass_tokens = int((1 - KEPT_SHARE) * planned) // passing
-        return cls(rows, max(CPU_TOKENS, min(GPU_TOKENS, pass_tokens)), int(KEPT_SHARE * planned) // kept,
-                   fixed_shapes)  # fmt: skip
+        of_layer = token_bytes(vlm) // config.num_hidden_layers
+        of_pass = (8 * config.hidden_size + 4 * config.intermediate_size) * vlm.dtype.itemsize
+        pass_tokens, kept_tokens = GPU_TOKENS, sys.maxsize
+        for device, layers in placement.layer_devices(vlm.model).items():
+            free, total = torch.cuda.mem_get_info(device)
+            reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+            visiting = placement.waiting_bytes(vlm.model) if device == vlm.device else 0
+            planned = max(0.0, gpu_memory * total - (total - free - reserved) - visiting)
+            pass_tokens = min(pass_tokens, int((1 - KEPT_SHARE) * planned) // (layers * of_layer + of_pass))
+            kept_tokens = min(kept_tokens, int(KEPT_SHARE * planned) // (layers * of_layer))
+        pass_tokens, kept_tokens = placement.smallest(vlm.model, [pass_tokens, kept_tokens])
+        return cls(rows, max(CPU_TOKENS, pass_tokens), kept_tokens, fixed_shapes)
 
     def take(self, lengths: Sequence[int]) -> int:
         """Return how many rows of these lengths, the longest first, make a pass: at least one."""
@@ -103,8 +110,8 @@ class MemoryBudget:
 
 
 def token_bytes(vlm: BaseVLM) -> int:
-    """Return the bytes of the keys and values of one token."""
+    """Return the bytes of the keys and values of one token, of the heads that this process has."""
     config = vlm.text_config
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    heads = placement.key_value_heads(vlm.model)
     return 2 * int(config.num_hidden_layers * heads * width * vlm.dtype.itemsize)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from transformers.cache_utils import DynamicCache
 
-from vrbench.models.kv_cache import Prefixes, RowCache, Sink
+from vrbench.models.kv_cache import Prefixes, RowCache, Sink, take_rows
 from vrbench.models.packing import PackedSequence
 
 PREFIX_SHARING_DECODERS = (
@@ -226,7 +226,7 @@ def _computed_prefixes(
         inputs_embeds=_embeddings(vlm, list(numbers), longest, images), past_key_values=shared, use_cache=True
     )
     index = to_device(vlm, [numbers.get(row.prefix, 0) for row in rows])
-    return lambda layer: (shared.layers[layer].keys[index], shared.layers[layer].values[index])
+    return lambda layer: take_rows(index, shared.layers[layer].keys, shared.layers[layer].values)
 
 
 def _embeddings(

@@ -21,10 +21,14 @@ KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBacken
 """Without cuDNN's, which is prepared for each shape, and these shapes seldom occur twice."""
 
 
-def use_batched_attention(model: Any) -> None:
-    """Make a model with such a vision tower, on a GPU in 16 bits, compute all parts of one length together."""
-    weight = next(model.parameters())
-    if weight.device.type == "cuda" and weight.dtype in (torch.bfloat16, torch.float16):
+def use_batched_attention(model: Any, device: torch.device) -> None:
+    """Make a model with such a vision tower, on a GPU in 16 bits, compute all parts of one length together.
+
+    Args:
+        model: before it is moved to its devices.
+        device: where it will compute.
+    """
+    if device.type == "cuda" and next(model.parameters()).dtype in (torch.bfloat16, torch.float16):
         batch_attention(model)
 
 
