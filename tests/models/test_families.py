@@ -231,6 +231,18 @@ def test_its_length_is_known_before_it_is_asked(vlm: HFModel) -> None:
         assert vlm.length(prompt, sizes) == vlm.encode_with_images([prompt], [pictures])["input_ids"].shape[1]
 
 
+@pytest.mark.parametrize("folder", ["internvl", "qwen2_5_vl", "qwen3_vl"], indirect=True, scope="module")
+def test_tokens_of_images_are_counted_from_their_sizes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vlm = load_vlm(resolve_checkpoint(str(folder)))
+    assert isinstance(vlm, HFModel)
+    prompt, sizes = vlm.prompt("Why?", 1), [(40, 24), (90, 31), (31, 90), (300, 1900), (2000, 40)]
+    expected = [vlm.encode_with_images([prompt], [[noise(size)]])["input_ids"].shape[1] for size in sizes]
+    vlm.length(prompt, sizes[:1])
+    monkeypatch.setattr("vrbench.models.hf_model.encode_with_images", lambda *_: pytest.fail("an image was made"))
+    assert [vlm.length(prompt, [size]) for size in sizes] == expected
+    assert len(set(expected)) > 2
+
+
 @pytest.mark.parametrize("folder", ["llava_next", "qwen3_vl", "gemma3", "mllama"], indirect=True, scope="module")
 def test_bfloat16_gives_answers_too(folder: Path) -> None:
     vlm = load_vlm(resolve_checkpoint(str(folder)), dtype="bfloat16")

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from vrbench.models.base_vlm import BaseVLM
     from vrbench.models.hf_model import HFModel
-    from vrbench.models.image_prompts import ImagePrompt
+    from vrbench.models.image_prompts import ImagePrompt, Size
     from vrbench.models.llava_model import LlavaModel
 
 FEATURE_BYTES = 2 * 1024**3
@@ -349,6 +349,7 @@ class PaddedBackend:
 
 def prompt_lengths(vlm: HFModel, requests: Mapping[str, Request]) -> tuple[dict[str, int], dict[str, Unanswered]]:
     """Return key -> tokens, those of images included, and key -> reason for requests that cannot be answered."""
+    _count_ahead(vlm, requests.values())
     lengths: dict[str, int] = {}
     unanswered: dict[str, Unanswered] = {}
     for key, request in requests.items():
@@ -368,8 +369,30 @@ def _length(vlm: HFModel, request: Request) -> int:
     if isinstance(request, LogLikelihoodRequest):
         return len(request.context) + len(request.continuation) - 1
     if request.images:
-        return vlm.length(request.prompt, [image.size or image.load().size for image in request.images])
+        return vlm.length(request.prompt, _sizes(request))
     return len(request.tokens)
+
+
+def _sizes(request: GenerationRequest) -> tuple[Size, ...]:
+    return tuple(image.size or image.load().size for image in request.images)
+
+
+def _count_ahead(vlm: HFModel, requests: Iterable[Request]) -> None:
+    """Count the tokens of images of all sizes, in other processes where that takes the image processor."""
+    if vlm.counts_by_size:
+        return
+    shown = (request for request in requests if isinstance(request, GenerationRequest) and request.images)
+    prompts = {sizes: r.prompt for r in shown if (sizes := _sizes(r)) not in vlm.image_token_counts}
+
+    def count(sizes: tuple[Size, ...]) -> int | None:
+        try:
+            return vlm.count_image_tokens(prompts[sizes], sizes)
+        except UnsupportedImageError:
+            return None
+
+    counted = Ahead(vlm, lambda sizes: (count(sizes),), prompts)
+    found = {sizes: counted(sizes)[0] for sizes in prompts}
+    vlm.image_token_counts |= {sizes: tokens for sizes, tokens in found.items() if tokens is not None}
 
 
 def slot_groups(lengths: Mapping[int, int], stops: Mapping[int, StopCriteria], budget: MemoryBudget) -> list[list[int]]:

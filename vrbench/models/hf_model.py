@@ -26,7 +26,7 @@ from vrbench.models.decoding import (
     plain_generation_config,
     refuse_nan,
 )
-from vrbench.models.image_prompts import FAMILIES_IN_SLOTS, ImagePrompt, image_prompt
+from vrbench.models.image_prompts import FAMILIES_IN_SLOTS, ImagePrompt, Size, image_prompt
 from vrbench.models.processors import adds_special_tokens, encode_with_images
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class HFModel(BaseVLM):
 
     Attributes:
         processor: of the family, from transformers; its tokenizer is its own, since some processors change theirs.
+        image_token_counts: sizes of the images of a prompt -> `count_image_tokens`.
     """
 
     def __init__(self, model: Any, tokenizer: Any, processor: Any, family: str, prompt_format: PromptFormat) -> None:
@@ -47,7 +48,8 @@ class HFModel(BaseVLM):
         self.processor = processor
         if processor.tokenizer.pad_token is None:  # any token will do, since padding is masked
             processor.tokenizer.pad_token = tokenizer.eos_token
-        self._image_tokens: dict[tuple[tuple[int, int], ...], int] = {}
+        self.image_token_counts: dict[tuple[Size, ...], int] = {}
+        self._other_tokens: dict[int, int] = {}
 
     @property
     def image_settings(self) -> dict[str, Any]:
@@ -62,21 +64,47 @@ class HFModel(BaseVLM):
         """Return the token ids of a prompt without images; a beginning of text is added unless it is there."""
         return list(self.tokenizer(prompt, add_special_tokens=not starts_with_bos(self.tokenizer, prompt))["input_ids"])
 
-    def length(self, prompt: str, sizes: Sequence[tuple[int, int]]) -> int:
+    def length(self, prompt: str, sizes: Sequence[Size]) -> int:
         """Return the tokens of a prompt with images of some sizes, (width, height); known sizes are not computed again.
+
+        Raises:
+            UnsupportedImageError: the image processor takes no images of these sizes.
+        """
+        key = tuple(sizes)
+        if key not in self.image_token_counts:
+            self.image_token_counts[key] = self.count_image_tokens(prompt, key)
+        return len(self.tokenizer(prompt)["input_ids"]) + self.image_token_counts[key]
+
+    def count_image_tokens(self, prompt: str, sizes: Sequence[Size]) -> int:
+        """Return by how many tokens images of some sizes make a prompt longer; the GPU is not used.
 
         Raises:
             UnsupportedImageError: the image processor takes no images of these sizes.
         """
         from PIL import Image
 
-        text_tokens = len(self.tokenizer(prompt)["input_ids"])
-        key = tuple(sizes)
-        if key not in self._image_tokens:
-            blank = [Image.new("RGB", size) for size in key]
-            whole = encode_with_images(self.processor, self.prompt_format, [prompt], [blank], self.family)
-            self._image_tokens[key] = whole["input_ids"].shape[1] - text_tokens
-        return text_tokens + self._image_tokens[key]
+        by_size = self._image_tokens_by_size(sizes)
+        if by_size is not None and len(sizes) in self._other_tokens:
+            return by_size + self._other_tokens[len(sizes)]
+        blank = [Image.new("RGB", size) for size in sizes]
+        whole = encode_with_images(self.processor, self.prompt_format, [prompt], [blank], self.family)
+        count = int(whole["input_ids"].shape[1]) - len(self.tokenizer(prompt)["input_ids"])
+        if by_size is not None:
+            self._other_tokens[len(sizes)] = count - by_size
+        return count
+
+    @property
+    def counts_by_size(self) -> bool:
+        """Whether tokens of images are known from their sizes, without the image processor."""
+        return self.generates_in_slots and FAMILIES_IN_SLOTS[self.family].image_tokens is not None
+
+    def _image_tokens_by_size(self, sizes: Sequence[Size]) -> int | None:
+        """Return the tokens that depend on sizes; None where they are not known, or an image may be refused."""
+        count = FAMILIES_IN_SLOTS[self.family].image_tokens if self.counts_by_size else None
+        try:
+            return count and sum(count(self.processor, size, self.prompt_format.image_settings) for size in sizes)
+        except (ValueError, ArithmeticError):
+            return None
 
     @property
     def generates_in_slots(self) -> bool:

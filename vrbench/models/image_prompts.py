@@ -14,6 +14,9 @@ import torch
 OF_TOKENS = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
 """Inputs with a column for each token; all others are of images."""
 
+Size = tuple[int, int]
+"""Width and height of an image."""
+
 Positions = Callable[[Any, Mapping[str, torch.Tensor]], torch.Tensor]
 """Transformers' model and the inputs of one prompt -> the decoder's positions, [axes, 1, tokens]."""
 
@@ -31,15 +34,47 @@ def in_three_axes(model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tenso
     return found
 
 
-FAMILIES_IN_SLOTS: dict[str, Positions] = {
-    "idefics3": in_order,
-    "internvl": in_order,
-    "llava_next": in_order,
-    "llava_onevision": in_order,
-    "mistral3": in_order,
-    "qwen2_5_vl": in_three_axes,
-    "qwen3_vl": in_three_axes,
-    "smolvlm": in_order,
+ImageTokens = Callable[[Any, Size, Mapping[str, Any]], int]
+"""Processor, size of an image, overridden settings of the image processor -> the tokens that depend on the size."""
+
+
+def merged_patches(processor: Any, size: Size, settings: Mapping[str, Any]) -> int:
+    """Return Qwen's tokens of an image: blocks of patches after resizing."""
+    limits = settings.get("size", {})
+    pixels = {"min_pixels": limits.get("shortest_edge"), "max_pixels": limits.get("longest_edge")} if limits else {}
+    own, (width, height) = processor.image_processor, size
+    return int(own.get_number_of_image_patches(height, width, pixels) // own.merge_size**2)
+
+
+def tile_tokens(processor: Any, size: Size, settings: Mapping[str, Any]) -> int:
+    """Return InternVL's tokens of an image: as many for each tile that it is cut into."""
+    width, height = size
+    cut = {"crop_to_patches": True, **settings}
+    return int(processor.image_processor.get_number_of_image_patches(height, width, cut) * processor.image_seq_length)
+
+
+@dataclass(frozen=True)
+class SlotFamily:
+    """What differs between families whose answers are generated in slots.
+
+    Attributes:
+        positions: of a prompt's tokens.
+        image_tokens: of an image by its size; None where only the processor knows, which then makes a blank image.
+    """
+
+    positions: Positions = in_order
+    image_tokens: ImageTokens | None = None
+
+
+FAMILIES_IN_SLOTS: dict[str, SlotFamily] = {
+    "idefics3": SlotFamily(),
+    "internvl": SlotFamily(image_tokens=tile_tokens),
+    "llava_next": SlotFamily(),
+    "llava_onevision": SlotFamily(),
+    "mistral3": SlotFamily(),
+    "qwen2_5_vl": SlotFamily(in_three_axes, merged_patches),
+    "qwen3_vl": SlotFamily(in_three_axes, merged_patches),
+    "smolvlm": SlotFamily(),
 }
 """Families whose forward pass over a prompt leaves all that a decoding step needs in its keys and values."""
 
@@ -76,7 +111,7 @@ def image_prompt(model: Any, inputs: Mapping[str, torch.Tensor], family: str, qu
     pixels = {name: value for name, value in inputs.items() if name not in OF_TOKENS}
     tokens = inputs["input_ids"][0].tolist()
     shared = len(tokens) - len(question) if question and tokens[-len(question) :] == list(question) else 0
-    return ImagePrompt(tokens, pixels, FAMILIES_IN_SLOTS[family](model, inputs), shared)
+    return ImagePrompt(tokens, pixels, FAMILIES_IN_SLOTS[family].positions(model, inputs), shared)
 
 
 def batch_inputs(prompts: Sequence[ImagePrompt]) -> dict[str, torch.Tensor]:
