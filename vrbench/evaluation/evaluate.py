@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from vrbench.checkpoints.checkpoint import Checkpoint
 from vrbench.checkpoints.image_settings import image_notes
 from vrbench.core import os_errors
+from vrbench.core.device import device_kind
 from vrbench.core.errors import VrbenchError
 from vrbench.core.provenance import make_provenance, own_commit
 from vrbench.core.run_storage import save_run
@@ -126,7 +127,7 @@ def run_planned(run_plan: RunPlan, has_baseline: bool, ranks: Ranks = SINGLE_PRO
             if len(run_plan.checkpoints) == 1:
                 raise
             failed.append(failure_of(checkpoint.id, error))
-        if failed:
+        if failed or device_kind(run_plan.config.device) == "cuda":
             free_memory()
     if failed:
         first = run_plan.checkpoints[0].id

@@ -55,7 +55,7 @@ def failure_of(name: str, error: Exception) -> Failure:
 
 
 def free_memory() -> None:
-    """Release what a failed checkpoint has left on the device."""
+    """Release what a checkpoint has left on the device: its modules refer to each other, and are not freed at once."""
     import torch
 
     gc.collect()
