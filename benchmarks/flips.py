@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -227,9 +227,9 @@ def section(ckpt: str, found: Mapping[Setting, Outcome], dtype: str) -> str:
 
 def measure(ckpt: str, given: argparse.Namespace) -> tuple[str, str]:
     """Return the tables of one checkpoint, and the device."""
-    config = RunConfig(limit=given.items, device=given.device, data_root=given.data_root)
+    config = RunConfig(limit=given.items, device=given.device, data_root=given.data_root, skip_missing=True)
     run_plan = plan([ckpt], given.tasks, config)
-    few = plan([ckpt], given.tasks, RunConfig(limit=WARM_UP_ITEMS, device=given.device, data_root=given.data_root))
+    few = plan([ckpt], given.tasks, replace(config, limit=WARM_UP_ITEMS))
     found: dict[Setting, Outcome] = {}
     device = ""
     for is_16_bit in (True, False):

@@ -115,7 +115,10 @@ def test_the_shapes_of_all_passes_are_those_of_each_request_alone(
     asked = asked_of(vlm)
     alone = [shapes([one], f"{n}.sqlite") for n, one in enumerate(asked)]
     assert len(set().union(*alone)) > 20
-    assert shapes(asked, "together.sqlite") == set().union(*alone)
+    together = shapes(asked, "together.sqlite")
+    assert together == set().union(*alone)
+    steps = {given[1][2] for given in together if len(given[0]) == 4 and given[0][0] == fixed_shapes.CPU_SLOTS}
+    assert steps and all(keys & (keys - 1) == 0 for keys in steps)  # a power of 2
     assert shapes(asked[-4:-2], "split.sqlite") == alone[-4] | alone[-3]  # the text that is split in two ways
 
 

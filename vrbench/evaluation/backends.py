@@ -208,9 +208,10 @@ class PackedBackend:
             return {}
         vlm: Any = self._vlm
         found = self._features.features(vlm, [self._images[slot] for slot in slots], images_per_pass or IMAGES_PER_PASS)
-        features = torch.stack([found[self._images[slot].digest] for slot in slots])
-        projected = [one for part in features.split(images_per_pass or len(slots)) for one in vlm.project(part)]
-        return dict(zip(slots, projected, strict=True))
+        features = [found[self._images[slot].digest] for slot in slots]
+        size = images_per_pass or len(slots)
+        parts = [torch.stack(features[start : start + size]) for start in range(0, len(slots), size)]
+        return dict(zip(slots, (one for part in parts for one in vlm.project(part)), strict=True))
 
 
 class WholePromptBackend:
