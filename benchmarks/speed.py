@@ -11,11 +11,13 @@ second, with an empty answer store. Peers run with their own settings after a ru
 | work | what it is | peers |
 |---|---|---|
 | mmlu | 570 questions of four options behind 57 headers of 600 tokens, 90 tokens of their own | lm-eval's HFLM |
+| mmlu-all | 14,022 such questions, 246 behind each header | HFLM's rate on mmlu |
+| prefill | 256 prompts of 1,024 tokens, one token's log-likelihood each | the decoder's forward pass alone, batch 32 |
 | options | 500 questions of 40 tokens with 4 options of 12 tokens | HFLM |
 | mme | 400 questions of 2 on an image of 640 x 480, 16 new tokens | `generate`, batch 1 and 32 |
 | textvqa | 200 images with one question, 64 new tokens | `generate`, batch 32 |
-| text | 256 prompts of 292 tokens, 128 new tokens | `generate`, batch 64 and 256 |
-| bbh | 1,000 prompts of 292 tokens, 20 to 400 new tokens | `generate`, sorted, batch 128, on a fifth of them |
+| text | 256 prompts of 292 tokens, 128 new tokens | `generate`, batch 256 |
+| bbh | 1,000 prompts of 292 tokens, 20 to 400 new tokens | `generate`, sorted, batch 100, on a tenth of them |
 | qwen-mme, qwen3-mme | mme on random/qwen2.5-vl-7b and random/qwen3-vl-8b | `generate`, batch 1 and 32 |
 | qwen-mmlu | mmlu on random/qwen2.5-vl-7b | HFLM |
 
@@ -48,6 +50,7 @@ from vrbench.checkpoints.random_tokenizer import WORDS
 from vrbench.evaluation.requests import GenerationRequest, LogLikelihoodRequest, Request, request_image
 
 RESULTS = Path(__file__).parent / "results"
+WAYS = ("vrbench, first", "vrbench, again")
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,9 @@ class Sizes:
     each: int = 10
     header: int = 600
     own: int = 90
+    all_each: int = 246
+    read: int = 256
+    read_tokens: int = 1024
     questions: int = 500
     images: int = 200
     prompts: int = 256
@@ -68,8 +74,8 @@ class Sizes:
 
 
 QUICK = Sizes(
-    subjects=3, each=4, header=120, own=30, questions=12, images=6, prompts=8, prompt=60, answer=12, mixed=12,
-    longest=24,
+    subjects=3, each=4, header=120, own=30, all_each=6, read=4, read_tokens=128, questions=12, images=6,
+    prompts=8, prompt=60, answer=12, mixed=12, longest=24,
 )  # fmt: skip
 
 
@@ -107,13 +113,15 @@ class Measured:
         self.model, self.tokenizer, self.device = self.vlm.model, self.vlm.tokenizer, self.vlm.device
         self.answered: list[Any] = []
 
-    def ours(self, work: str, requests: Sequence[Request], amount: int, unit: str) -> Iterator[Line]:
+    def ours(
+        self, work: str, requests: Sequence[Request], amount: int, unit: str, ways: Sequence[str] = WAYS
+    ) -> Iterator[Line]:
         """Time the engine twice, each time with an empty store."""
         from vrbench.evaluation.answer_store import AnswerStore
         from vrbench.evaluation.backends import VisionFeatureCache
         from vrbench.evaluation.engine import InferenceEngine
 
-        for way in ("vrbench, first", "vrbench, again"):
+        for way in ways:
             self.answered.clear()
             with tempfile.TemporaryDirectory() as folder, AnswerStore(Path(folder) / "a.sqlite", "speed") as store:
                 features = VisionFeatureCache(shared=False)
@@ -185,6 +193,13 @@ class Measured:
         moved = {name: value.to(self.device) for name, value in found.items()}
         return {n: value.to(self.vlm.dtype) if n == "pixel_values" else value for n, value in moved.items()}
 
+    @torch.inference_mode()
+    def read(self, contexts: Sequence[tuple[int, ...]], batch: int) -> None:
+        """Pass contexts of one length through the decoder, and the last position through its head."""
+        for part in torch.tensor(contexts, device=self.device).split(batch):
+            states = self.vlm.language_model(input_ids=part, use_cache=False).last_hidden_state
+            self.vlm.head(states[:, -1]).float().log_softmax(-1)
+
     def hflm(self, requests: Sequence[LogLikelihoodRequest], batch: int) -> list[tuple[float, bool]]:
         """Return the answers of lm-eval's `HFLM`, from token ids as it makes them of texts."""
         from lm_eval.models.huggingface import HFLM
@@ -214,7 +229,7 @@ def real_tasks(measured: Measured, names: str, data_root: Path, items: int) -> I
     for spec in registry.select(names, registry.load()):
         parts = select_items(spec, loading.load(spec, locate(spec, data_root)), items, seed=0)
         count = sum(len(part.positions) for part in parts)
-        for way in ("vrbench, first", "vrbench, again"):
+        for way in WAYS:
             with tempfile.TemporaryDirectory() as folder, AnswerStore(Path(folder) / "a.sqlite", "speed") as store:
                 engine = InferenceEngine(measured.vlm, store, show_progress=False)
                 seconds = measured.timed(partial(evaluate_task, spec, parts, engine))
@@ -244,10 +259,14 @@ def options(
     return found
 
 
-def texts(rng: random.Random, count: int, length: int, answers: Sequence[int]) -> list[GenerationRequest]:
-    """Prompts without images."""
-    words = [" ".join(rng.choice(WORDS) for _ in range(length)) for _ in range(count)]
-    return [GenerationRequest(text, (), new, ()) for text, new in zip(words, answers, strict=True)]
+def texts(
+    rng: random.Random, tokenizer: Any, count: int, length: int, answers: Sequence[int]
+) -> list[GenerationRequest]:
+    """Prompts of so many tokens, without images."""
+    special = len(tokenizer("").input_ids)
+    words = [word for word in WORDS if len(tokenizer(f"of {word}").input_ids) == special + 2]
+    prompts = [" ".join(rng.choice(words) for _ in range(length - special)) for _ in range(count)]
+    return [GenerationRequest(text, (), new, ()) for text, new in zip(prompts, answers, strict=True)]
 
 
 def pictures(vlm: Any, count: int, each: int, new: int) -> list[GenerationRequest]:
@@ -275,21 +294,25 @@ def text_work(measured: Measured, work: Sequence[str], sizes: Sizes) -> Iterator
     rng = random.Random(0)
     if "mmlu" in work:
         yield from _mmlu(measured, "mmlu", rng, sizes)
+    if "mmlu-all" in work:
+        asked = options(rng, sizes.subjects, sizes.all_each, sizes.header, sizes.own, 1)
+        yield from measured.ours("mmlu-all", asked, len(asked) // 4, "items", WAYS[1:])
+    if "prefill" in work:
+        yield from _prefill(measured, rng, sizes)
     if "options" in work:
         asked = options(rng, sizes.questions, 1, 0, 40, 12)
         yield from measured.ours("options", asked, len(asked) // 4, "items")
         yield from _hflm(measured, "options", asked, 64)
     if "text" in work:
-        prompts = texts(rng, sizes.prompts, sizes.prompt, [sizes.answer] * sizes.prompts)
+        prompts = texts(rng, measured.tokenizer, sizes.prompts, sizes.prompt, [sizes.answer] * sizes.prompts)
         tokens = sizes.prompts * sizes.answer
         yield from measured.ours("text", prompts, tokens, "tokens")
-        for batch in (64, 256):
-            yield from _generate(measured, "text", prompts, batch)
+        yield from _generate(measured, "text", prompts, 256)
     if "bbh" in work:
         answers = [rng.randint(20, sizes.longest) if sizes.longest > 20 else 20 for _ in range(sizes.mixed)]
-        prompts = texts(rng, sizes.mixed, sizes.prompt, answers)
+        prompts = texts(rng, measured.tokenizer, sizes.mixed, sizes.prompt, answers)
         yield from measured.ours("bbh", prompts, sum(answers), "tokens")
-        yield from _generate(measured, "bbh", prompts[::5], 128, step=5)
+        yield from _generate(measured, "bbh", prompts[::10], 100, step=10)
 
 
 def image_work(measured: Measured, work: Sequence[str], sizes: Sizes) -> Iterator[Line]:
@@ -317,7 +340,7 @@ def qwen3_work(measured: Measured, work: Sequence[str], sizes: Sizes) -> Iterato
 
 
 WORK: tuple[tuple[tuple[str, ...], Callable[[Measured, Sequence[str], Sizes], Iterator[Line]]], ...] = (
-    (("mmlu", "options", "text", "bbh"), text_work),
+    (("mmlu", "mmlu-all", "prefill", "options", "text", "bbh"), text_work),
     (("mme", "textvqa"), image_work),
     (("qwen-mme", "qwen-mmlu"), qwen_work),
     (("qwen3-mme",), qwen3_work),
@@ -332,6 +355,18 @@ def _mmlu(measured: Measured, work: str, rng: random.Random, sizes: Sizes) -> It
     asked = options(rng, sizes.subjects, sizes.each, sizes.header, sizes.own, 1)
     yield from measured.ours(work, asked, len(asked) // 4, "items")
     yield from _hflm(measured, work, asked, 64)
+
+
+def _prefill(measured: Measured, rng: random.Random, sizes: Sizes) -> Iterator[Line]:
+    contexts = [tuple(rng.randrange(300, 900) for _ in range(sizes.read_tokens)) for _ in range(sizes.read)]
+    tokens = sizes.read * sizes.read_tokens
+    yield from measured.ours(
+        "prefill", [LogLikelihoodRequest(context, (300,)) for context in contexts], tokens, "tokens"
+    )
+    with measured.as_transformers_has_it():
+        measured.read(contexts[:32], 32)
+        seconds = measured.timed(partial(measured.read, contexts, 32))
+    yield Line("prefill", "forward pass alone", tokens, "tokens", seconds, "batch 32, the last position's logits")
 
 
 def _mme(measured: Measured, work: str, sizes: Sizes) -> Iterator[Line]:

@@ -29,7 +29,7 @@ from vrbench.evaluation.requests import (
 from vrbench.models.decoding import StopCriteria
 from vrbench.models.fixed_shapes import key_count
 from vrbench.models.memory_budget import MemoryBudget
-from vrbench.models.packed_inference import LogLikelihoods
+from vrbench.models.packed_inference import LogLikelihoods, copies_no_prefix
 from vrbench.models.packing import PackedSequence, one_row_per_sequence, pack_with_prefixes
 from vrbench.models.processors import UnsupportedImageError
 
@@ -155,7 +155,7 @@ class PackedBackend:
         started: deque[LogLikelihoods] = deque()
         for group in rows:
             while group:
-                batch = group[: budget.take([row.length for row in group])]
+                batch = group[: budget.take_rows(group, copies_no_prefix(self._vlm))]
                 group = group[len(batch) :]
                 here = {n: targets[n] for row in batch for n in row.paths}
                 started.append(LogLikelihoods(self._vlm, batch, here, {}))

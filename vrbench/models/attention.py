@@ -7,6 +7,7 @@ itself. Which kernel is best depends on how often a shape occurs: cuDNN's is the
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import rms_norm, scaled_dot_product_attention
 
 from vrbench.models.packed_inference import PREFIX_SHARING_DECODERS
+from vrbench.models.prefix_attention import USES_SEGMENTS, SegmentCache
 
 NAME = "vrbench_grouped_sdpa"
 
@@ -25,18 +27,27 @@ MAX_HEAD_WIDTH = 128
 RMS_NORMS = ("LlamaRMSNorm", "MistralRMSNorm", "Phi3RMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm")
 """Classes that compute `weight * x / sqrt(mean(x^2) + variance_epsilon)`, in several kernels."""
 
+ROTARY_ATTENTION = ("LlamaAttention", "MistralAttention", "Qwen2Attention")
+"""Classes that project, rotate whole heads in the order of halves, attend and project, with nothing in between."""
+
 PREPARED_SINCE = (9, 0)
 """Compute capability from which on PyTorch uses cuDNN's kernel (Hopper)."""
+
+FLASH_SINCE = (8, 0)
+"""Compute capability from which on PyTorch has FlashAttention over segments (Ampere)."""
+
+HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 _prepared_shapes = False
 
 
-def use_fast_kernels(decoder: Any, device: torch.device) -> None:
-    """Make a known decoder in 16 bits use grouped attention and PyTorch's RMS norm on a GPU; others stay as is.
+def use_fast_kernels(decoder: Any, device: torch.device, segments: bool = True) -> None:
+    """Make a known decoder in 16 bits on a GPU use the attention of this module and PyTorch's RMS norm, if it can.
 
     Args:
         decoder: before it is moved to its devices.
         device: where it will compute.
+        segments: whether all of its layers are there, so that prefixes need not be copied.
     """
     weight, config = next(decoder.parameters()), decoder.config
     is_known = config.model_type in PREFIX_SHARING_DECODERS and type(decoder).__module__.startswith("transformers.")
@@ -46,9 +57,19 @@ def use_fast_kernels(decoder: Any, device: torch.device) -> None:
     if config._attn_implementation == "sdpa" and width <= MAX_HEAD_WIDTH and width % 8 == 0:
         _register()
         decoder.set_attn_implementation(NAME)
+        if width & (width - 1) == 0 and torch.cuda.get_device_capability(device) >= FLASH_SINCE:
+            _use_fused_attention(decoder, segments)
     for module in decoder.modules():
         if type(module).__name__ in RMS_NORMS:
             module.forward = _FusedNorm(module)
+
+
+def _use_fused_attention(decoder: Any, segments: bool) -> None:
+    attentions = [layer.self_attn for layer in decoder.layers]
+    if HAS_TRITON and all(type(module).__name__ in ROTARY_ATTENTION for module in attentions):
+        for module in attentions:
+            module.forward = FusedAttention(module)
+        setattr(decoder, USES_SEGMENTS, segments)
 
 
 @contextmanager
@@ -70,6 +91,41 @@ class _FusedNorm:
 
     def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
         return rms_norm(hidden, (hidden.shape[-1],), self._module.weight, self._module.variance_epsilon)
+
+
+class FusedAttention:
+    """The forward pass of one of the `ROTARY_ATTENTION` classes; where gradients are wanted, that of transformers.
+
+    Rotation is one kernel; keys of prefixes that rows share are neither copied nor masked (`prefix_attention`).
+    """
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+
+    def __call__(
+        self, hidden_states: torch.Tensor, position_embeddings: tuple[torch.Tensor, torch.Tensor],
+        attention_mask: torch.Tensor | None = None, past_key_values: Any = None, **settings: Any,
+    ) -> tuple[torch.Tensor, None]:  # fmt: skip
+        module, shape = self._module, hidden_states.shape[:-1]
+        if torch.is_grad_enabled():
+            given = {"attention_mask": attention_mask, "past_key_values": past_key_values, **settings}
+            return type(module).forward(module, hidden_states, position_embeddings=position_embeddings, **given)
+        from vrbench.models.triton_kernels import rotate
+
+        query, key, value = (
+            projection(hidden_states).view(*shape, -1, module.head_dim)
+            for projection in (module.q_proj, module.k_proj, module.v_proj)
+        )
+        for states in (query, key):
+            rotate(states, *position_embeddings)
+        if isinstance(past_key_values, SegmentCache):
+            out = past_key_values.attend(module.layer_idx, query, key, value, module.scaling)
+        else:
+            query, key, value = (states.transpose(1, 2) for states in (query, key, value))
+            if past_key_values is not None:
+                key, value = past_key_values.update(key, value, module.layer_idx)
+            out, _ = _attend(module, query, key, value, attention_mask, scaling=module.scaling)
+        return module.o_proj(out.reshape(*shape, -1)), None
 
 
 def _register() -> None:

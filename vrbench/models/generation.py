@@ -18,7 +18,7 @@ import torch
 from vrbench.models.attention import prepared_shapes
 from vrbench.models.decoding import StopCriteria, TokenChoice, argmax_or_nan, decode_answer, is_finished, refuse_nan
 from vrbench.models.fixed_shapes import PROBE_TOKENS, key_count, slot_count
-from vrbench.models.kv_cache import SlotCache
+from vrbench.models.kv_cache import PromptSlots, SlotCache
 from vrbench.models.memory_budget import MemoryBudget, token_bytes
 from vrbench.models.packed_inference import FromDevice, to_device
 from vrbench.models.packing import PackedSequence
@@ -87,7 +87,7 @@ class AnswerGenerator:
         probe.add(0, [token % self._vlm.head.weight.shape[0] for token in range(length)], ())
         slots, first = to_device(self._vlm, [list(range(count)), [0] * count])
         places = to_device(self._vlm, [list(range(length))] * count)
-        self._vlm.hidden_states([probe], {}, partial(self._cache.fill, slots, first, places))
+        self._vlm.hidden_states([probe], {}, partial(self._cache.fill, PromptSlots(slots, first, places, places)))
         self._cache.positions.fill_(length)
         logits = self._step(count, self._cache.length)
         return bool((logits == logits[:1]).all())

@@ -71,7 +71,7 @@ def load_vlm(
     first = torch.device("cpu") if device_map or tp else device
     whole, model = _load(checkpoint, dtype, first, merge, bases)
     model = whole.place(model, first, dtype)
-    attention.use_fast_kernels(components.decoder(model), device)
+    attention.use_fast_kernels(components.decoder(model), device, segments=device_map is None)
     vision_attention.use_batched_attention(model, device)
     if tp:
         model = placement.share_tensors(model, device)

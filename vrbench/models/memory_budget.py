@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from vrbench.models import placement
 
 if TYPE_CHECKING:
     from vrbench.models.base_vlm import BaseVLM
+    from vrbench.models.packing import PackedSequence
 
 CPU_TOKENS = 1024
 """Padded tokens in one pass on a CPU; more are not faster there, and an interruption would lose more."""
@@ -86,6 +88,31 @@ class MemoryBudget:
         count = max(1, min(fitting, len(lengths), self.rows_per_pass or fitting))
         self._last_slots = 1
         self.passed(count, count * lengths[0])
+        return count
+
+    def take_rows(self, rows: Iterable[PackedSequence], copies_no_prefix: bool, answers: int | None = None) -> int:
+        """Return how many of the next rows make a pass: at least one.
+
+        Args:
+            copies_no_prefix: whether keys and values of a prefix are in memory once, and not once for each row of
+                chains behind it.
+            answers: most sequences that they may have; no limit by default.
+        """
+        count = own = prefix = tokens = 0
+        prefixes: set[tuple[int, ...]] = set()
+        left, copied = math.inf if answers is None else answers, not copies_no_prefix
+        for row in rows:
+            own, prefix = max(own, len(row)), max(prefix, len(row.prefix))
+            prefixes |= {row.prefix} if row.prefix else set()
+            copied = copied or not row.is_chains
+            more = (count + 1) * (own + prefix * copied) + len(prefixes) * prefix
+            left -= len(row.paths)
+            if count and (count == self.rows_per_pass or left < 0 or more > self.pass_tokens):
+                break
+            count, tokens = count + 1, more
+        if answers is None:
+            self._last_slots = 1
+        self.passed(count, tokens)
         return count
 
     def slots(self, longest: int) -> int:

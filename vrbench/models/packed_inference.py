@@ -12,16 +12,19 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from transformers.cache_utils import DynamicCache
 
-from vrbench.models.kv_cache import Prefixes, RowCache, Sink, take_rows
+from vrbench.models.kv_cache import Pair, Prefixes, RowCache, Sink
 from vrbench.models.packing import PackedSequence
+from vrbench.models.prefix_attention import USES_SEGMENTS, SegmentCache, Segments
 
 PREFIX_SHARING_DECODERS = (
     "cohere", "gemma", "glm", "granite", "llama", "mistral", "olmo2", "phi", "phi3", "qwen2", "qwen2_5_vl_text",
     "qwen3", "qwen3_vl_text", "stablelm",
 )  # fmt: skip
 """Model types of decoders whose tokens attend to exactly what a mask says, at the positions that they are given."""
+
+NO_MASK = torch.zeros(1, 1, 1, 1)
+"""Given where attention needs none, so that transformers makes none either."""
 
 LOGIT_BYTES = 2**28
 """Float32 logits that are in memory together."""
@@ -98,15 +101,23 @@ def hidden_states(
     Args:
         rows: packed sequences; a negative token -1 - (s * image_tokens + j) is token j of the image in slot s.
         images: slot -> projected features, [image_tokens, hidden], of every image in the rows.
-        sink: gets keys and values of each layer; a row's own begin at `row_start`.
+        sink: gets keys and values of each layer.
         kept: the rows' prefixes, where they were computed before.
     """
     longest, start = _padded(vlm, max(map(len, rows))), row_start(vlm, rows)
     cache: RowCache | None = None
+    segments: Segments | None = None
     if kept is not None:
-        cache = RowCache(kept.prefixes, sink)
+        cache = RowCache(kept.prefixes, sink=sink)
     elif start:
-        cache = RowCache(_computed_prefixes(vlm, rows, images, start), sink)
+        prefixes = _read_prefixes(vlm, rows, images, start)
+        segments = Segments.of(rows, longest, start) if copies_no_prefix(vlm) else None
+        if segments is None:
+            cache = RowCache(prefixes, to_device(vlm, prefix_numbers(rows)), sink)
+        else:
+            cache = SegmentCache(
+                prefixes, segments, [to_device(vlm, ends, torch.int32) for ends in segments.ends], sink
+            )
     elif sink is not None:
         cache = RowCache(sink=sink)
     settings: dict[str, Any] = {"past_key_values": cache, "use_cache": cache is not None}
@@ -116,7 +127,8 @@ def hidden_states(
             [offset + len(row.prefix) + depth for depth in row.depths] + [0] * (longest - len(row))
             for row, offset in zip(rows, offsets, strict=True)
         ]
-        settings |= {"attention_mask": _mask(vlm, rows, longest, start), "position_ids": to_device(vlm, depths)}
+        mask = _mask(vlm, rows, longest, start) if segments is None else NO_MASK
+        settings |= {"attention_mask": mask, "position_ids": to_device(vlm, depths)}
     states: torch.Tensor = vlm.language_model(
         inputs_embeds=_embeddings(vlm, [row.tokens for row in rows], longest, images), **settings
     ).last_hidden_state
@@ -124,8 +136,19 @@ def hidden_states(
 
 
 def row_start(vlm: PackedModel, rows: Sequence[PackedSequence]) -> int:
-    """Return the index of a row's first own token among the keys of a batch: the padded length of the prefixes."""
+    """Return the padded length of the prefixes of some rows."""
     return _padded(vlm, max(len(row.prefix) for row in rows))
+
+
+def copies_no_prefix(vlm: PackedModel) -> bool:
+    """Return whether rows of chains behind a prefix take no memory for its keys and values."""
+    return getattr(vlm.language_model, USES_SEGMENTS, False) and not torch.is_grad_enabled()
+
+
+def prefix_numbers(rows: Sequence[PackedSequence]) -> list[int]:
+    """Return each row's place among the distinct prefixes of some rows; 0 where it has none."""
+    numbers = {prefix: i for i, prefix in enumerate(dict.fromkeys(row.prefix for row in rows if row.prefix))}
+    return [numbers.get(row.prefix, 0) for row in rows]
 
 
 class LogLikelihoods:
@@ -190,9 +213,9 @@ def _log_probabilities(
     return torch.cat(logs), torch.cat(greedy)
 
 
-def to_device(vlm: PackedModel, values: Any) -> torch.Tensor:
+def to_device(vlm: PackedModel, values: Any, dtype: torch.dtype = torch.long) -> torch.Tensor:
     """Return integers on the model's device, without waiting for what the GPU computes meanwhile."""
-    tensor = torch.tensor(values, dtype=torch.long)
+    tensor = torch.tensor(values, dtype=dtype)
     return tensor.pin_memory().to(vlm.device, non_blocking=True) if vlm.device.type == "cuda" else tensor
 
 
@@ -216,17 +239,15 @@ class FromDevice:
         return found
 
 
-def _computed_prefixes(
+def _read_prefixes(
     vlm: PackedModel, rows: Sequence[PackedSequence], images: Mapping[int, torch.Tensor], longest: int
 ) -> Prefixes:
-    """Compute each prefix once, padded on the right: causal attention does not look at what follows a token."""
-    numbers = {prefix: i for i, prefix in enumerate(dict.fromkeys(row.prefix for row in rows if row.prefix))}
-    shared = DynamicCache()
-    vlm.language_model(
-        inputs_embeds=_embeddings(vlm, list(numbers), longest, images), past_key_values=shared, use_cache=True
-    )
-    index = to_device(vlm, [numbers.get(row.prefix, 0) for row in rows])
-    return lambda layer: take_rows(index, shared.layers[layer].keys, shared.layers[layer].values)
+    """Read each prefix once, padded on the right: causal attention does not look at what follows a token."""
+    prefixes = list(dict.fromkeys(row.prefix for row in rows if row.prefix))
+    kept: list[Pair] = []
+    cache = RowCache(sink=lambda layer, before, own: kept.append(own))
+    vlm.language_model(inputs_embeds=_embeddings(vlm, prefixes, longest, images), past_key_values=cache, use_cache=True)
+    return kept.__getitem__
 
 
 def _embeddings(

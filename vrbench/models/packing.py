@@ -53,6 +53,11 @@ class PackedSequence:
         return not self.depths or self.depths[-1] == len(self.depths) - 1
 
     @property
+    def is_chains(self) -> bool:
+        """Whether the row is chains one behind the other, which share nothing in the row."""
+        return all(depth in (0, before + 1) for before, depth in zip(self.depths, self.depths[1:], strict=False))
+
+    @property
     def length(self) -> int:
         """Tokens of prefix and row."""
         return len(self.prefix) + len(self.tokens)

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 
 from vrbench.models.image_prompts import ImagePrompt, batch_inputs
-from vrbench.models.kv_cache import RowCache, SlotCache
+from vrbench.models.kv_cache import PromptSlots, RowCache, Sink, SlotCache
 from vrbench.models.memory_budget import MemoryBudget
-from vrbench.models.packed_inference import KeptPrefixes, row_start, to_device
+from vrbench.models.packed_inference import KeptPrefixes, copies_no_prefix, prefix_numbers, row_start, to_device
 from vrbench.models.packing import PackedSequence
 
 if TYPE_CHECKING:
@@ -90,20 +90,8 @@ class PackedPrompts:
 
     def take(self, free: int, budget: MemoryBudget) -> PromptBatch:
         """As in `Prompts`."""
-        rows: list[PackedSequence] = []
-        prefix = own = tokens = 0
-        prefixes: set[tuple[int, ...]] = set()
-        while self._waiting and len(rows) != budget.rows_per_pass:
-            row = self._waiting[0]
-            prefix, own = max(prefix, len(row.prefix)), max(own, len(row))
-            prefixes |= {row.prefix} if row.prefix else set()
-            more = (len(rows) + 1) * (prefix + own) + len(prefixes) * prefix
-            if len(row.paths) > free or (rows and more > budget.pass_tokens):
-                break
-            free, tokens = free - len(row.paths), more
-            rows.append(self._waiting.popleft())
-        budget.passed(len(rows), tokens)
-        return _PackedBatch(self._vlm, rows, self._images)
+        count = budget.take_rows(self._waiting, copies_no_prefix(self._vlm), free)
+        return _PackedBatch(self._vlm, [self._waiting.popleft() for _ in range(count)], self._images)
 
 
 class _PackedBatch:
@@ -117,16 +105,10 @@ class _PackedBatch:
         self.offsets: Sequence[int] = [0] * len(self.prompts)
 
     def logits(self, cache: SlotCache, slots: torch.Tensor) -> torch.Tensor:
-        start = row_start(self._vlm, self._rows)
-        paths = [(index, row, path) for index, row in enumerate(self._rows) for path in row.paths.values()]
-        places = [[*range(len(row.prefix)), *(start + i for i in path)] for _, row, path in paths]
-        width = max(map(len, places))
-        index, last = to_device(self._vlm, [[index for index, *_ in paths], [path[-1] for *_, path in paths]])
-        padded = to_device(self._vlm, [place + [0] * (width - len(place)) for place in places])
-        states = self._vlm.hidden_states(
-            self._rows, self._images(self._rows), partial(cache.fill, slots, index, padded)
-        )
-        logits: torch.Tensor = self._vlm.head(states[index, last])
+        paths = [(index, len(row.prefix), path) for index, row in enumerate(self._rows) for path in row.paths.values()]
+        fill, (rows, last) = _into_slots(self._vlm, cache, slots, paths, prefix_numbers(self._rows))
+        states = self._vlm.hidden_states(self._rows, self._images(self._rows), fill)
+        logits: torch.Tensor = self._vlm.head(states[rows, last])
         return logits
 
 
@@ -222,23 +204,41 @@ class _WholeBatch:
         """Return the last states [prompts, hidden] of whole prompts."""
         lengths = [len(prompt.tokens) for prompt in self._whole]
         rows, last = to_device(self._vlm, [list(range(len(lengths))), [length - 1 for length in lengths]])
-        places = torch.arange(max(lengths), device=self._vlm.device).expand(len(lengths), -1)
+        tokens = torch.arange(max(lengths), device=self._vlm.device).expand(len(lengths), -1)
+        sink = partial(cache.fill, PromptSlots(slots, rows, tokens, tokens))
         inputs = self._vlm.on_device(batch_inputs(self._whole))
         with torch.backends.cudnn.flags(allow_tf32=False):  # else float32 is less exact on a GPU than on a CPU
             states: torch.Tensor = self._vlm.model.model(
-                **inputs, past_key_values=RowCache(sink=partial(cache.fill, slots, rows, places)), use_cache=True
+                **inputs, past_key_values=RowCache(sink=sink), use_cache=True
             ).last_hidden_state
         return states[rows, last]
 
     def _read_questions(self, cache: SlotCache, whole: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
         """Return the last states [questions, hidden], given the slots of whole prompts and those of questions."""
-        start = row_start(self._vlm, self._rows)
-        places = [[*range(len(row.prefix)), *range(start, start + len(row))] for row in self._rows]
-        width = max(map(len, places))
-        rows, first, last = to_device(
-            self._vlm, [list(range(len(self._rows))), self._firsts, [len(row) - 1 for row in self._rows]]
-        )
-        padded = to_device(self._vlm, [place + [0] * (width - len(place)) for place in places])
-        kept = KeptPrefixes(cache.beginnings(whole[first], start), self.offsets[len(self._whole) :])
-        states = self._vlm.hidden_states(self._rows, {}, partial(cache.fill, slots, rows, padded), kept)
-        return states[rows, last]
+        paths = [(index, len(row.prefix), range(len(row))) for index, row in enumerate(self._rows)]
+        fill, (rows, last) = _into_slots(self._vlm, cache, slots, paths, range(len(paths)))
+        (first,) = to_device(self._vlm, [self._firsts])
+        beginnings = cache.beginnings(whole[first], row_start(self._vlm, self._rows))
+        kept = KeptPrefixes(beginnings, self.offsets[len(self._whole) :])
+        return self._vlm.hidden_states(self._rows, {}, fill, kept)[rows, last]
+
+
+def _into_slots(
+    vlm: BaseVLM, cache: SlotCache, slots: torch.Tensor, paths: Sequence[tuple[int, int, Sequence[int]]],
+    prefixes: Sequence[int],
+) -> tuple[Sink, tuple[torch.Tensor, torch.Tensor]]:  # fmt: skip
+    """Return what fills slots [prompts], and where the last states of the prompts are: rows and columns.
+
+    Args:
+        paths: of each prompt, its row, tokens of its prefix, and where its own tokens are in the row.
+        prefixes: of each row, its prefix's number.
+    """
+    width, end = max(len(path) for *_, path in paths), cache.length - 1
+    rows, numbers, last = to_device(
+        vlm, [[row for row, *_ in paths], [prefixes[row] for row, *_ in paths], [path[-1] for *_, path in paths]]
+    )
+    tokens, places = to_device(vlm, [
+        [[*path, *[0] * (width - len(path))] for *_, path in paths],
+        [[*range(start, start + len(path)), *[end] * (width - len(path))] for _, start, path in paths],
+    ])  # fmt: skip
+    return partial(cache.fill, PromptSlots(slots, rows, tokens, places, numbers)), (rows, last)
