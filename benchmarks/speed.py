@@ -21,6 +21,9 @@ second, with an empty answer store. Peers run with their own settings after a ru
 | qwen-mme, qwen3-mme | mme on random/qwen2.5-vl-7b and random/qwen3-vl-8b | `generate`, batch 1 and 32 |
 | qwen-mmlu | mmlu on random/qwen2.5-vl-7b | HFLM |
 
+With --vllm also vLLM by itself and as vrbench's backend, on text, mmlu and mme, in processes of their own
+(benchmarks/speed_vllm.py).
+
 With --quick it is little work on pocket/region, or on small models of Qwen's families, and with --data-root also real
 tasks, from their rows to their scores, beside lm-eval's own evaluator and `HFLM` over the same rows.
 
@@ -33,6 +36,8 @@ import argparse
 import io
 import json
 import random
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -412,12 +417,25 @@ def table(lines: Sequence[Line]) -> list[str]:
     speed = {(line.work, line.way): line.amount / line.seconds for line in lines}
     for line in lines:
         rate = line.amount / line.seconds
-        ratio = "" if line.way.startswith("vrbench") else f"{speed[line.work, 'vrbench, again'] / rate:.1f} x"
+        ours = speed.get((line.work, "vrbench --backend vllm" if line.way == "vLLM" else "vrbench, again"), 0)
+        ratio = "" if line.way.startswith("vrbench") else f"{ours / rate:.2g} x"
         rows.append(
             f"| {line.work} | {line.way} | {line.amount:,} {line.unit} | {line.seconds:.2f} | {rate:,.1f} | {ratio} "
             f"| {line.note} |"
         )
     return rows
+
+
+def vllm_lines(model: str, work: Sequence[str], dtype: str) -> Iterator[Line]:
+    """The lines of vLLM for one model, whose process has the GPU's memory to itself."""
+    command = [sys.executable, "-m", "benchmarks.speed_vllm", "--model", model, "--dtype", dtype, "--work"]
+    process = subprocess.Popen([*command, ",".join(work)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for row in process.stdout:
+        if row.startswith("{"):
+            yield Line(**json.loads(row))
+    if process.wait():
+        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
 
 
 def main() -> None:
@@ -432,6 +450,7 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path, help="with --quick: real tasks too")
     parser.add_argument("--tasks", default="arc_easy,piqa,mmlu", help="those real tasks")
     parser.add_argument("--items", type=int, default=32, help="items of each")
+    parser.add_argument("--vllm", action="store_true", help="vLLM beside it")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     work, sizes = given.work.split(","), QUICK if given.quick else Sizes()
@@ -453,6 +472,11 @@ def main() -> None:
         del measured
         if given.device.startswith("cuda"):
             torch.cuda.empty_cache()
+        theirs = sorted(set(of_kind) & set(work) & {"text", "mmlu", "mme"}) if given.vllm else []
+        for line in vllm_lines(name, theirs, dtype) if theirs else ():
+            lines.append(line)
+            print(json.dumps(vars(line)), flush=True)
+            _write(out, lines, models, dtype, given.device)
 
 
 def _write(out: Path, lines: Sequence[Line], models: Sequence[str], dtype: str, device: str) -> None:

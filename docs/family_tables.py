@@ -23,7 +23,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def tables() -> str:
-    """Return the three tables as Markdown."""
+    """Return the three tables as Markdown, and the families of `--backend vllm`."""
     lines = ["## Prompts", "", "| family | lmms-eval's class | prompt | images |", "|---|---|---|---|"]
     lines += [f"| `{n}` | `{f.lmms_class}` | {f.description} | {f.image_placement} |" for n, f in FORMATS.items()]
     lines += ["", "## Image settings and the end of an answer", ""]
@@ -31,6 +31,8 @@ def tables() -> str:
     lines += ["|---|---|---|---|---|", *(_answers(name, prompt_format) for name, prompt_format in FORMATS.items())]
     lines += ["", "## Differences from lmms-eval's class", ""]
     lines += [f"- `{n}`: {'; '.join(f.differences) or 'none'}." for n, f in FORMATS.items()]
+    served = ", ".join(f"`{name}`" for name, family in FAMILIES.items() if family.vllm)
+    lines += ["", "## vLLM", "", f"[`--backend vllm`](evaluation.md#two-backends) is for {served}."]
     return "\n".join(lines)
 
 

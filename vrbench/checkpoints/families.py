@@ -126,6 +126,8 @@ class Family:
         processor_class: "module:name" of its processor where the one that transformers names does not work.
         image_processor_class: of its PIL image processor if transformers 5.17 hides it without torchvision.
         replaces_image_token: the image token needs no row in the embedding, since transformers replaces it before.
+        vllm: whether vLLM can answer for it (`--backend vllm`): it has the family, reads a prompt's tokens with one
+            placeholder for each image, and prepares images by the same settings.
     """
 
     prompt_format: PromptFormat
@@ -136,6 +138,7 @@ class Family:
     processor_class: str = ""
     image_processor_class: str = ""
     replaces_image_token: bool = False
+    vllm: bool = False
 
 
 ENDS = (
@@ -175,14 +178,14 @@ FAMILIES: dict[str, Family] = {
             "the simple class does not read it",
             "a template that requires messages in parts is given parts; with the class, the question would be lost",
         ),
-    ), prefix_sharing=True),
-    "llava_next": Family(LLAVA_HF),
-    "llava_onevision": Family(replace(LLAVA_HF, flat_images=True)),
+    ), prefix_sharing=True, vllm=True),
+    "llava_next": Family(LLAVA_HF, vllm=True),
+    "llava_onevision": Family(replace(LLAVA_HF, flat_images=True), vllm=True),
     "qwen2_5_vl": Family(replace(
         QWEN, lmms_class="simple.qwen2_5_vl.Qwen2_5_VL", max_new_tokens=32768, differences=(ENDS, PNG),
-    ), projector=("visual.merger",)),
+    ), projector=("visual.merger",), vllm=True),
     "qwen3_vl": Family(
-        QWEN, projector=("visual.merger", "visual.deepstack_merger_list"), fixed_layers=deepstack_layers,
+        QWEN, projector=("visual.merger", "visual.deepstack_merger_list"), fixed_layers=deepstack_layers, vllm=True,
     ),
     "smolvlm": Family(
         GENERIC, projector=("connector",),

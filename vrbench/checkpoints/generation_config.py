@@ -42,12 +42,8 @@ def validate_generation_config(folder: Path, trusted: bool = False) -> list[str]
         trusted: whether code that comes with it may be run.
     """
     config = read_json(folder / "config.json")
-    decoder = config.get("text_config")
-    decoder = decoder if isinstance(decoder, dict) else {}
-    file, settings = folder / FILE, read_json(folder / FILE)
-    if not file.is_file():  # as for transformers
-        file = folder / "config.json"
-        settings = {**decoder, **{key: value for key, value in config.items() if value is not None}}
+    decoder = _decoder(config)
+    file, settings = _read_settings(folder, config)
     vocab_size = decoder.get("vocab_size", config.get("vocab_size"))
     vocab_size = vocab_size if type(vocab_size) is int else None
     errors = [
@@ -59,6 +55,27 @@ def validate_generation_config(folder: Path, trusted: bool = False) -> list[str]
     own = folder / "custom_generate" / "generate.py"
     replaced = [f"{own} replaces transformers' `generate`; answers here are greedy: move it away"]
     return [f"{file}: {error}" for error in errors] + replaced * (trusted and own.is_file())
+
+
+def _decoder(config: Json) -> Json:
+    found = config.get("text_config")
+    return found if isinstance(found, dict) else {}
+
+
+def _read_settings(folder: Path, config: Json) -> tuple[Path, Json]:
+    """Return the generation settings in force and their file: config.json where there is no other, as transformers."""
+    if (folder / FILE).is_file():
+        return folder / FILE, read_json(folder / FILE)
+    stated = {key: value for key, value in config.items() if value is not None}
+    return folder / "config.json", {**_decoder(config), **stated}
+
+
+def score_settings(folder: Path) -> list[str]:
+    """Return the settings of a complete model's folder by which another token than the likeliest may be generated."""
+    _, settings = _read_settings(folder, read_json(folder / "config.json"))
+    neutral = {**dict.fromkeys(PENALTIES, 1), **dict.fromkeys((*NGRAMS, "min_length", "min_new_tokens"), 0)}
+    asked = [name for name in SUPPORTED_SETTINGS if name not in SAME_ANSWERS and settings.get(name) not in (None, [])]
+    return [name for name in asked if settings[name] != neutral.get(name)]
 
 
 def _unsupported_errors(settings: Json) -> Iterator[str]:
@@ -113,6 +130,9 @@ SUPPORTED_SETTINGS: dict[str, Rule] = {
 }
 """Setting that is followed -> (type of its values, the same in words). All but the last two change greedy
 answers; null always means that nothing is requested."""
+
+SAME_ANSWERS = ("eos_token_id", "remove_invalid_values", "renormalize_logits")
+"""Settings among these by which the likeliest token is still the one that is generated."""
 
 
 def _value_errors(settings: Json) -> Iterator[str]:

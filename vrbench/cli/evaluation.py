@@ -58,6 +58,9 @@ def run(
     tp: Annotated[
         bool, model("--tp", help="The processes of torchrun share the tensors of one model (transformers).")
     ] = False,
+    backend: Annotated[
+        str, model(help="What computes the answers: vrbench, or vllm (an extra; for some tasks and families).")
+    ] = "vrbench",
     data_root: DataRoot = None,
     include_path: IncludePath = None,
     out: Annotated[Path, typer.Option(help="Folder of runs and stored answers.")] = Path("runs"),
@@ -88,6 +91,7 @@ def run(
       vrbench run --ckpt MODEL --baseline BASE --tasks mme,mmlu --data-root DATA --gpus 2
       vrbench run --ckpt 72B-MODEL --tasks mme,mmlu --device-map auto
       torchrun --nproc-per-node 4 -m vrbench run --ckpt 72B-MODEL --tasks mme,mmlu --tp
+      vrbench run --ckpt pocket/region --tasks pocket_visual --backend vllm
     """
     from transformers.utils.logging import disable_progress_bar
 
@@ -102,7 +106,7 @@ def run(
         limit=limit, batch_size=size, device=device, dtype=dtype, gpu_memory=gpu_memory, deterministic=deterministic,
         device_map=device_map, tp=tp, data_root=data_root, include_path=include_path, out=out, seed=seed,
         trust_remote_code=trust_remote_code,
-        trust_task_code=trust_task_code, image_settings=image_settings, skip_missing=skip_missing,
+        trust_task_code=trust_task_code, image_settings=image_settings, skip_missing=skip_missing, backend=backend,
         show_progress=not ranks.rank, command=shlex.join(["vrbench", *sys.argv[1:]]),
     )  # fmt: skip
     failure: PartialFailureError | None = None
@@ -121,6 +125,8 @@ def _evaluate(
     ckpts: list[str], tasks: str, baseline: str | None, options: RunConfig, ranks: Ranks, gpus: str
 ) -> list[Run]:
     """Evaluate here, or where several GPUs are to be used, run this command in a process for each of them."""
+    from vrbench.core.provenance import VLLM
+    from vrbench.evaluation import vllm_checks
     from vrbench.evaluation.evaluate import run_planned
     from vrbench.evaluation.ranks import gpu_count, run_with_torchrun
     from vrbench.evaluation.run_plan import checkpoint_names, plan
@@ -131,7 +137,8 @@ def _evaluate(
         errors.append("a device map uses all GPUs in one process; leave out --gpus")
     elif "RANK" not in os.environ and not options.device_map:  # else torchrun or accelerate has started as many
         with collect_errors(errors):
-            count = gpu_count(gpus, options.device)
+            count = 1 if options.backend == VLLM and gpus == "auto" else gpu_count(gpus, options.device)
+    errors += vllm_checks.process_errors(options, count)
     checked = replace(options, tp=False) if count > 1 else options  # the processes see to it
     run_plan = plan(checkpoint_names(ckpts, baseline), tasks, checked, ranks, errors)
     if count > 1 and (gpus != "auto" or options.tp or run_plan.unfinished > 1):

@@ -30,6 +30,10 @@ ANSWER_PACKAGES: dict[str, tuple[str, ...]] = {
 ADAPTER_PACKAGES = ("peft",)
 """Packages that determine every answer of a checkpoint with an adapter, which is merged by PEFT."""
 
+VRBENCH, VLLM = "vrbench", "vllm"
+BACKEND_PACKAGES: dict[str, tuple[str, ...]] = {VRBENCH: (), VLLM: ("vllm",)}
+"""What computes answers, vrbench's own engine or vLLM -> packages that determine every answer besides the others."""
+
 
 def package_versions(packages: Iterable[str]) -> dict[str, str]:
     """Return package -> version of those packages that are installed."""
@@ -45,9 +49,10 @@ def package_version(package: str) -> str:
         return ""
 
 
-def answer_packages(has_adapter: bool) -> dict[str, str]:
+def answer_packages(has_adapter: bool, backend: str = VRBENCH) -> dict[str, str]:
     """Return the versions of all packages that determine a checkpoint's answers, with PEFT where it has an adapter."""
-    return package_versions((*ANSWER_PACKAGES["images"], *(ADAPTER_PACKAGES if has_adapter else ())))
+    adapter = ADAPTER_PACKAGES if has_adapter else ()
+    return package_versions((*ANSWER_PACKAGES["images"], *adapter, *BACKEND_PACKAGES[backend]))
 
 
 def make_provenance(device: str, seconds: float, **stated: Any) -> Provenance:

@@ -187,6 +187,7 @@ class RunSettings(Record):
         default={},
         description="Packages that decide answers -> version, and the kind of 'device'; empty before vrbench 0.3.",
     )
+    backend: str = Field(default="vrbench", description="What computed the answers: 'vrbench' or 'vllm'.")
 
 
 class AnswerProvenance(Record):

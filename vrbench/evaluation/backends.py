@@ -3,7 +3,8 @@
 A backend takes requests of one kind and yields responses as they are computed. `PackedBackend` computes what requests
 share once. `WholePromptBackend` takes prompts with images as the family's own processor and forward pass read them.
 Both generate in slots that are refilled as answers end. `PaddedBackend` gives whole prompts to transformers'
-`generate`, for decoders whose steps need more than the keys and values of a prompt.
+`generate`, for decoders whose steps need more than the keys and values of a prompt. Where vLLM has the
+weights instead, `vllm_backend.VllmBackend` answers.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from vrbench.core.processors import usable_cores
+from vrbench.core.provenance import VLLM
 from vrbench.evaluation.requests import (
     GenerationRequest,
     LogLikelihoodRequest,
@@ -36,7 +38,10 @@ from vrbench.models.processors import UnsupportedImageError
 if TYPE_CHECKING:
     import torch
 
+    from vrbench.checkpoints.checkpoint import Checkpoint
+    from vrbench.evaluation.run_config import RunConfig
     from vrbench.models.base_vlm import BaseVLM
+    from vrbench.models.base_weights import BaseCache
     from vrbench.models.hf_model import HFModel
     from vrbench.models.image_prompts import ImagePrompt, Size
     from vrbench.models.llava_model import LlavaModel
@@ -77,9 +82,40 @@ class Backend(Protocol):
         """Yield responses by key as they are computed; another call goes on with the requests that are left."""
 
 
+@contextmanager
+def loaded_vlm(
+    checkpoint: Checkpoint, config: RunConfig, device: str, bases: BaseCache | None = None
+) -> Iterator[BaseVLM]:
+    """Load a checkpoint's weights, or all but these where vLLM answers, which ends with the block.
+
+    Args:
+        config: with a real dtype.
+        device: of this process.
+        bases: as in `load_vlm`.
+    """
+    if config.backend == VLLM:
+        from vrbench.evaluation.vllm_backend import served_vlm
+
+        rows = config.batch_size if isinstance(config.batch_size, int) else None
+        with served_vlm(checkpoint, device, config.dtype, config.image_settings, config.gpu_memory, rows) as vlm:
+            yield vlm
+    else:
+        from vrbench.models.load import load_vlm
+
+        yield load_vlm(
+            checkpoint, device, config.dtype, images=config.image_settings, bases=bases,
+            device_map=config.device_map, gpu_memory=config.gpu_memory, tp=config.tp,
+        )  # fmt: skip
+
+
 def backends_of(vlm: BaseVLM, requests: Mapping[str, Request], features: VisionFeatureCache) -> list[Backend]:
     """Return the backends that answer some requests of one kind, by key."""
     from vrbench.models.hf_model import HFModel
+
+    if vlm.vllm is not None:
+        from vrbench.evaluation.vllm_backend import VllmBackend
+
+        return [VllmBackend(vlm, vlm.vllm, requests)] if requests else []
 
     packed: dict[str, Request] = {}
     whole: dict[str, Request] = {}

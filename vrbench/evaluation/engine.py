@@ -86,7 +86,7 @@ class InferenceEngine:
             "vrbench": __version__,
             "commit": commit,
             "dirty": dirty,
-            "packages": answer_packages(vlm.has_adapter),
+            "packages": answer_packages(vlm.has_adapter, vlm.backend),
             "device": vlm.device_name,
         }
         self._computed_keys: set[str] = set()

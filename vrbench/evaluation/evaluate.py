@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
 from itertools import chain, islice
@@ -205,18 +205,15 @@ def _logged_errors(ranks: Ranks, what: str) -> Iterator[None]:
 @contextmanager
 def _loaded(run_plan: RunPlan, checkpoint: Checkpoint, shared: SharedWork, ranks: Ranks) -> Iterator[InferenceEngine]:
     """Load a checkpoint, and open its answers."""
+    from vrbench.evaluation.backends import loaded_vlm
     from vrbench.evaluation.engine import InferenceEngine
-    from vrbench.models.load import load_vlm
 
     config = run_plan.config
     own_commit()  # before the weights are loaded: what is committed during the run did not compute the answers
-    with open_store(run_plan.store_file(checkpoint), checkpoint.digest, ranks) as store:
+    with open_store(run_plan.store_file(checkpoint), checkpoint.digest, ranks) as store, ExitStack() as stack:
         with ranks.fatal_errors():
-            vlm = load_vlm(
-                checkpoint, ranks.device(config.device), config.dtype, images=config.image_settings,
-                bases=shared.bases(checkpoint), device_map=config.device_map, gpu_memory=config.gpu_memory,
-                tp=config.tp,
-            )  # fmt: skip
+            device, bases = ranks.device(config.device), shared.bases(checkpoint)
+            vlm = stack.enter_context(loaded_vlm(checkpoint, config, device, bases))
             engine = InferenceEngine(
                 vlm, store, config.batch_size, shared.features, config.show_progress and not ranks.rank,
                 config.gpu_memory, ranks, config.deterministic,

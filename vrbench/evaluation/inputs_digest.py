@@ -7,6 +7,7 @@ from typing import Any
 
 from vrbench.checkpoints.image_settings import HARNESS
 from vrbench.core.io import digest_of
+from vrbench.core.provenance import VRBENCH
 from vrbench.core.schemas import SCHEMA_VERSION, RunSettings
 from vrbench.tasks.spec import TaskSpec
 
@@ -46,7 +47,7 @@ def inputs_digest(checkpoint_digest: str, tasks: Mapping[str, Mapping[str, Any]]
 
     Args:
         tasks: id -> `task_inputs`.
-        settings: limit, seed, dtype, environment, image settings and `deterministic` are used.
+        settings: limit, seed, dtype, environment, image settings, `deterministic` and backend are used.
     """
     inputs: dict[str, Any] = {"checkpoint": checkpoint_digest, "tasks": tasks}
     inputs |= {"limit": settings.limit, "seed": settings.seed, "dtype": settings.dtype}
@@ -56,4 +57,6 @@ def inputs_digest(checkpoint_digest: str, tasks: Mapping[str, Mapping[str, Any]]
         inputs["image_settings"] = settings.image_settings
     if settings.deterministic:
         inputs["deterministic"] = True
+    if settings.backend != VRBENCH:
+        inputs["backend"] = settings.backend
     return digest_of({"schema": SCHEMA_VERSION, **inputs})

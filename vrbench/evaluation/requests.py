@@ -21,7 +21,7 @@ from vrbench.checkpoints.families import StopRule
 from vrbench.core.device import device_name
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import canonical_json, digest_of
-from vrbench.core.provenance import ADAPTER_PACKAGES, ANSWER_PACKAGES, package_versions
+from vrbench.core.provenance import ADAPTER_PACKAGES, ANSWER_PACKAGES, BACKEND_PACKAGES, VRBENCH, package_versions
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -222,19 +222,23 @@ def too_long_reason(vlm: BaseVLM, request: Request, length: int) -> Unanswered |
 def answer_conditions(vlm: BaseVLM, deterministic: bool = False) -> dict[str, str]:
     """Return the sha256 over what determines a response besides the request: libraries, device, dtype, our own code.
 
+    Where another backend than vrbench's own answers, its name and its package are part of it.
+
     Args:
         deterministic: whether its bits depend on nothing else; the model of the GPU or processor then counts.
 
     Returns:
         "loglikelihood", "text" (generated without an image) and "images" (generated from images) -> sha256.
     """
-    adapter = ADAPTER_PACKAGES if vlm.has_adapter else ()
+    others = (*(ADAPTER_PACKAGES if vlm.has_adapter else ()), *BACKEND_PACKAGES[vlm.backend])
 
     def digest(kind: str, *components: str, **more: Any) -> str:
         versions = {**vlm.code, **{name: COMPONENTS[name] for name in components}}
-        packages = package_versions((*ANSWER_PACKAGES[kind], *adapter))
+        packages = package_versions((*ANSWER_PACKAGES[kind], *others))
         if deterministic:
             more["deterministic"] = {"version": COMPONENTS["fixed_shapes"], "device": device_name(vlm.device)}
+        if vlm.backend != VRBENCH:
+            more["backend"] = vlm.backend
         found = {"dtype": str(vlm.dtype), "device": vlm.device.type, "packages": packages, "code": versions, **more}
         return digest_of(json.loads(json.dumps(found, default=str)))
 

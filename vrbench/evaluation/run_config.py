@@ -14,6 +14,7 @@ from typing import TypedDict, TypeVar
 from vrbench.checkpoints import image_settings
 from vrbench.core.device import count_gpus, device_kind, resolve_device, validate_device
 from vrbench.core.io import validate_output
+from vrbench.core.provenance import BACKEND_PACKAGES, VRBENCH
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 F = TypeVar("F", bound=Callable[..., object])
@@ -45,6 +46,7 @@ class RunConfig:
         command: the command line, for the record.
         show_progress: whether to draw a progress bar for each task.
         skip_missing: skip tasks whose data are missing; the record lists them. Broken data are still an error.
+        backend: what computes the answers: "vrbench", or "vllm" on a GPU, which is not for every task and checkpoint.
     """
 
     limit: int | None = None
@@ -65,6 +67,7 @@ class RunConfig:
     command: str = "python"
     show_progress: bool = True
     skip_missing: bool = False
+    backend: str = VRBENCH
 
     def errors(self) -> Iterator[str]:
         """Yield what is wrong with the options, one sentence each."""
@@ -79,6 +82,8 @@ class RunConfig:
         if self.image_settings not in image_settings.CHOICES:
             known = ", ".join(image_settings.CHOICES)
             yield f"image settings {self.image_settings!r} are unknown; there are {known}"
+        if self.backend not in BACKEND_PACKAGES:
+            yield f"backend {self.backend!r} is unknown; there are {', '.join(BACKEND_PACKAGES)}"
         yield from validate_device(self.device) or chain(self._device_map_errors(), self._tp_errors())
         yield from validate_output(self.out)
 
@@ -134,6 +139,7 @@ class RunOptions(TypedDict, total=False):
     command: str
     show_progress: bool
     skip_missing: bool
+    backend: str
 
 
 def shows_options(function: F) -> F:

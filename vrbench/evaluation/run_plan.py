@@ -23,6 +23,7 @@ from vrbench.data import loading, sampling
 from vrbench.data.image_columns import count_16_bit
 from vrbench.data.locate import DataLocation, LocatedData, is_cached, locate_all, missing_messages, skipped_note
 from vrbench.data.locate import locate as locate_data
+from vrbench.evaluation import vllm_checks
 from vrbench.evaluation.answer_store import AnswerStore, older_store_file, store_file
 from vrbench.evaluation.built_task import SubtaskData, select_items
 from vrbench.evaluation.code_versions import task_versions
@@ -98,9 +99,13 @@ class RunPlan:
             device=device_kind(config.device),
             data_root=str(config.data_root or ""),
             include_path=str(config.include_path or ""),
-            environment={"device": device_kind(config.device), **answer_packages(checkpoint.has_adapter)},
+            environment={
+                "device": device_kind(config.device),
+                **answer_packages(checkpoint.has_adapter, config.backend),
+            },
             image_settings=config.image_settings,
             deterministic=config.deterministic,
+            backend=config.backend,
         )
 
     def inputs_digest(self, checkpoint: Checkpoint) -> str:
@@ -206,6 +211,7 @@ def plan(
         VrbenchError: all errors that were found.
     """
     errors = [*errors, *config.errors(), *ranks.errors(config.device)]
+    errors += vllm_checks.process_errors(config, ranks.size)
     task_errors: list[str] = []
     specs, judged = _runnable_tasks(tasks, config, task_errors)
     is_mistyped = bool(errors or task_errors) or not all(map(locate.is_local, names))
@@ -301,7 +307,7 @@ def _option_errors(run_plan: RunPlan, ranks: Ranks) -> list[str]:
         with collect_errors(errors):
             if run_plan.store_file(checkpoint).exists():
                 AnswerStore(run_plan.store_file(checkpoint), checkpoint.digest).close()
-    return errors
+    return [*errors, *vllm_checks.option_errors(run_plan.config, run_plan.checkpoints)]
 
 
 def _sharing_errors(checkpoint: Checkpoint) -> list[str]:
@@ -348,4 +354,7 @@ def _item_errors(run_plan: RunPlan, has_errors: bool) -> list[str]:
         if checkpoint.root.has("config.json")
     }
     contexts = {name: length for name, decoder in decoders.items() if (length := stated_context(decoder))}
-    return [error for task in run_plan.tasks for error in validate_answer_length(task.spec, contexts)]
+    return [
+        *(error for task in run_plan.tasks for error in validate_answer_length(task.spec, contexts)),
+        *vllm_checks.task_errors(run_plan.config, run_plan.checkpoints, [(t.spec, t.subtasks) for t in run_plan.tasks]),
+    ]

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from vrbench.checkpoints.lineage import layer_origins
 from vrbench.core.errors import VrbenchError, error_messages
+from vrbench.core.provenance import VRBENCH
 from vrbench.core.schemas import RunRecord, Sample, TaskResult
 from vrbench.leaderboard.board import Board, BoardFamily, PinnedTask, prompts_digest
 from vrbench.leaderboard.schema import Submission
@@ -88,6 +89,8 @@ def _validate_settings(board: Board, record: RunRecord, baseline: RunRecord | No
     if baseline is not None and settings.dtype != baseline.settings.dtype:
         expected = baseline.settings.dtype
         yield f"it was computed in {settings.dtype}, its baseline in {expected}; run it with --dtype {expected}"
+    if settings.backend != VRBENCH:
+        yield f"it was computed by {settings.backend}; a board takes answers of vrbench's own engine (no --backend)"
     images = baseline.settings.image_settings if baseline else "harness"
     if settings.image_settings != images:
         yield f"its image settings are {settings.image_settings}, its baseline's {images}; run it with those"

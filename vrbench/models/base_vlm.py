@@ -5,15 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from vrbench.checkpoints.families import PromptFormat
 from vrbench.core.device import device_name
+from vrbench.core.errors import VrbenchError
+from vrbench.core.provenance import VLLM, VRBENCH
 from vrbench.models import components, context_length, packed_inference, placement
 from vrbench.models.kv_cache import Sink
 from vrbench.models.packing import PackedSequence
+
+if TYPE_CHECKING:
+    from vrbench.models.vllm_engine import VllmEngine
 
 
 class BaseVLM:
@@ -29,6 +34,7 @@ class BaseVLM:
         has_adapter: whether PEFT was used to make its weights.
         base_digest: of the checkpoint that was loaded first, which has its vision tower; "" where it is not known.
         prompts_digest: sha256 over the files that determine its prompts and their tokens; "" where they are not known.
+        vllm: what answers in place of the weights, which are then not loaded (`load_without_weights`).
     """
 
     def __init__(
@@ -44,7 +50,13 @@ class BaseVLM:
         self.code: Mapping[str, int] = {}
         self.has_adapter = False
         self.base_digest = self.prompts_digest = ""
+        self.vllm: VllmEngine | None = None
         self._token_texts: dict[int, str] = {}
+
+    @property
+    def backend(self) -> str:
+        """What computes its answers, a key of `provenance.BACKEND_PACKAGES`."""
+        return VRBENCH if self.vllm is None else VLLM
 
     @cached_property
     def shares_prefixes(self) -> bool:
@@ -164,6 +176,22 @@ class BaseVLM:
 
     def encode(self, prompt: str) -> list[int]:
         """Return the token ids of a prompt without images."""
+        raise NotImplementedError
+
+    def encode_with_placeholders(self, prompt: str, n_images: int) -> list[int]:
+        """Return the token ids of a prompt with one placeholder token for each image, however many tokens it has.
+
+        Raises:
+            VrbenchError: the prompt has more or fewer image placeholders than there are images.
+        """
+        ids = self._tokens_of_image_prompt(prompt)
+        found = ids.count(self.image_token)
+        if found != n_images:
+            raise VrbenchError(f"a prompt has {found} image placeholders for {n_images} images")
+        return ids
+
+    def _tokens_of_image_prompt(self, prompt: str) -> list[int]:
+        """Return the token ids of a prompt with images, special tokens added, image placeholders as they are."""
         raise NotImplementedError
 
     def token_text(self, token: int) -> str:

@@ -60,9 +60,19 @@ class HFModel(BaseVLM):
         """Return the whole prompt of one question about some images; see `PromptFormat.prompt`."""
         return self.prompt_format.prompt(self.processor, text, n_images)
 
+    @property
+    def image_token(self) -> int:
+        """Id of the placeholder in a prompt for each image."""
+        return int(self.processor.image_token_id)
+
     def encode(self, prompt: str) -> list[int]:
         """Return the token ids of a prompt without images; a beginning of text is added unless it is there."""
         return list(self.tokenizer(prompt, add_special_tokens=not starts_with_bos(self.tokenizer, prompt))["input_ids"])
+
+    def _tokens_of_image_prompt(self, prompt: str) -> list[int]:
+        tokenizer, special = self.processor.tokenizer, self.prompt_format.add_special_tokens
+        add = not starts_with_bos(tokenizer, prompt) if special is None else special
+        return list(tokenizer(prompt, add_special_tokens=add)["input_ids"])
 
     def length(self, prompt: str, sizes: Sequence[Size]) -> int:
         """Return the tokens of a prompt with images of some sizes, (width, height); known sizes are not computed again.

@@ -77,7 +77,8 @@ class LlavaModel(BaseVLM):
         """Return features [n, tokens, width of the tower] of pixels that `pixels` returned."""
         batch = torch.stack(list(pixels))
         if self.device.type == "cuda":
-            batch = batch.pin_memory().to(self.device, non_blocking=True)
+            batch = batch.pin_memory()
+        batch = batch.to(self.device, non_blocking=True)
         with torch.backends.cudnn.flags(allow_tf32=False):  # else float32 is less exact on a GPU than on a CPU
             outputs = self.vision_tower(batch, output_hidden_states=True, return_dict=True)
         layers = self.model.config.vision_feature_layer
@@ -114,6 +115,9 @@ class LlavaModel(BaseVLM):
             raise VrbenchError(f"a prompt has {found} image placeholders ({IMAGE}) for {len(slots)} images")
         parts = iter([-1 - (s * self.image_tokens + j) for s in slots for j in range(self.image_tokens)])
         return [next(parts) if i == mark else i for i in ids]
+
+    def _tokens_of_image_prompt(self, prompt: str) -> list[int]:
+        return list(self.tokenizer(prompt)["input_ids"])
 
     def hidden_states_with_grad(
         self, rows: Sequence[PackedSequence], images: Mapping[int, torch.Tensor]

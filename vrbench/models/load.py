@@ -14,6 +14,7 @@ from vrbench.checkpoints.digest import folder_digest
 from vrbench.checkpoints.families import FAMILIES, family_of
 from vrbench.checkpoints.image_settings import HARNESS, PAD
 from vrbench.checkpoints.random_shapes import RANDOM_WEIGHTS
+from vrbench.checkpoints.remote_code import LOCAL_ONLY
 from vrbench.core.device import select_cpu_kernels
 from vrbench.core.errors import VrbenchError
 from vrbench.models import (
@@ -29,7 +30,7 @@ from vrbench.models.base_vlm import BaseVLM
 from vrbench.models.base_weights import BaseCache, WholeModel, stored_weights
 from vrbench.models.hf_model import HFModel, PaddedLlava
 from vrbench.models.llava_model import LlavaModel
-from vrbench.models.overlay import apply_overlay
+from vrbench.models.overlay import apply_overlay, remove_layers
 from vrbench.models.pocket import assemble
 from vrbench.models.processors import padding_image_processor
 
@@ -62,11 +63,7 @@ def load_vlm(
     Raises:
         VrbenchError: unknown dtype, or weights that do not fit after all.
     """
-    if isinstance(dtype, str):
-        if dtype not in DTYPES:
-            raise VrbenchError(f"dtype {dtype!r} is unknown; known are {', '.join(DTYPES)}")
-        dtype = DTYPES[dtype]
-    device = torch.device(device)
+    dtype, device = _torch_dtype(dtype), torch.device(device)
     select_gpu(device)
     first = torch.device("cpu") if device_map or tp else device
     whole, model = _load(checkpoint, dtype, first, merge, bases)
@@ -78,6 +75,61 @@ def load_vlm(
     elif device_map:
         model = placement.spread_layers(model, gpu_memory)
     vlm = _wrap(checkpoint, model, whole.tokenizer, whole.processor, images)
+    return _described(vlm, checkpoint)
+
+
+def load_without_weights(
+    checkpoint: Checkpoint, device: str | torch.device = "cpu", dtype: str | torch.dtype = "float32",
+    images: str = HARNESS,
+) -> BaseVLM:  # fmt: skip
+    """Load all of a checkpoint but its weights: what makes prompts and reads answers that something else computes.
+
+    Args:
+        checkpoint: a valid one, without code of its own.
+        device: where the answers are computed; nothing is put there.
+        dtype: of every weight, where the answers are computed.
+        images: as in `load_vlm`.
+
+    Raises:
+        VrbenchError: unknown dtype, or a tokenizer or processor that cannot be read.
+    """
+    from transformers import AutoConfig, GenerationConfig
+
+    folder = first_folder(checkpoint)
+    model = hf_folder.empty_model(AutoConfig.from_pretrained(folder, **LOCAL_ONLY))
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+    _remove_layers(model, checkpoint)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(_torch_dtype(dtype))
+    vlm = _wrap(checkpoint, model, *hf_folder.load_tokenizer(folder), images)
+    _ = vlm.image_tokens  # counted where the vision tower is
+    vlm.device = torch.device(device)
+    return _described(vlm, checkpoint)
+
+
+def _remove_layers(model: Any, checkpoint: Checkpoint) -> None:
+    """Remove the layers that a checkpoint and its bases lack from the model that is loaded first."""
+    if checkpoint is not first_loaded(checkpoint) and checkpoint.base is not None:
+        _remove_layers(model, checkpoint.base)
+        for layers in checkpoint.removed:
+            remove_layers(model, layers)
+
+
+def _torch_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype not in DTYPES:
+        raise VrbenchError(f"dtype {dtype!r} is unknown; known are {', '.join(DTYPES)}")
+    return DTYPES[dtype]
+
+
+def _described(vlm: BaseVLM, checkpoint: Checkpoint) -> BaseVLM:
+    """Return a checkpoint's model with the versions of the code that makes its answers.
+
+    Raises:
+        VrbenchError: it has another number of decoder layers than the checkpoint.
+    """
     vlm.code, vlm.has_adapter = model_versions(checkpoint), checkpoint.has_adapter
     vlm.base_digest = first_loaded(checkpoint).digest
     vlm.prompts_digest = folder_digest(first_folder(checkpoint), [], {"code": checkpoint.root.code})
@@ -110,11 +162,11 @@ def load_llava(checkpoint: Checkpoint, device: str | torch.device, dtype: str | 
     return vlm
 
 
-def load_model(checkpoint: Checkpoint, dtype: torch.dtype) -> Any:
-    """Load the bare model of a checkpoint, on the CPU, every weight in a dtype; as in `load_vlm` otherwise."""
-    cpu = torch.device("cpu")
-    whole, model = _load(checkpoint, dtype, cpu)
-    return whole.place(model, cpu, dtype).eval()
+def load_model(checkpoint: Checkpoint, dtype: torch.dtype, device: str | torch.device = "cpu") -> Any:
+    """Load the bare model of a checkpoint, every weight in a dtype; as in `load_vlm` otherwise."""
+    device = torch.device(device)
+    whole, model = _load(checkpoint, dtype, device)
+    return whole.place(model, device, dtype).eval()
 
 
 def first_loaded(checkpoint: Checkpoint) -> Checkpoint:

@@ -64,7 +64,7 @@ class MemoryBudget:
             gpu_memory: share of the GPU's memory that may be used, weights included.
             fixed_shapes: as in the attributes.
         """
-        if vlm.device.type != "cuda":
+        if vlm.device.type != "cuda" or vlm.vllm is not None:  # which plans its own memory
             return cls(rows, CPU_TOKENS, CPU_KEPT_TOKENS, fixed_shapes)
         import torch
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from vrbench.checkpoints.checkpoint import ADAPTER, Checkpoint
-from vrbench.checkpoints.digest import settings_files
 from vrbench.checkpoints.lineage import LINEAGE_FILE
 from vrbench.checkpoints.new_folder import write_lineage
 from vrbench.checkpoints.parameter_names import first_of
@@ -20,11 +18,8 @@ from vrbench.core.schemas import Lineage
 from vrbench.models import components
 from vrbench.models.load import first_folder, load_model
 from vrbench.models.resolve import resolve_checkpoint
+from vrbench.models.whole_folder import save_whole
 
-MODEL_SETTINGS = ("config.json", "generation_config.json", "adapter_config.json")
-"""Settings that the saved model writes itself."""
-
-MORE_SETTINGS = ("video_preprocessor_config.json",)
 NEW_TOKENS = 16
 HALF_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16}
 """safetensors' name of a dtype -> torch's, of those that float32 would only make larger."""
@@ -50,13 +45,8 @@ def export_full(made: Checkpoint, folder: Path, lineage: Lineage, base: Checkpoi
     """
     dtype = exact_dtype(made)
     model = load_model(made, dtype)
-    first = first_folder(made)
     (folder / LINEAGE_FILE).unlink()
-    model.save_pretrained(folder, max_shard_size="5GB")
-    for name in (*settings_files(first), *MORE_SETTINGS):
-        if name not in MODEL_SETTINGS and (first / name).is_file():
-            (folder / name).parent.mkdir(exist_ok=True)
-            shutil.copyfile(first / name, folder / name)
+    save_whole(model, first_folder(made), folder)
     expected = _fingerprint(model)
     del model  # so that two of them are never in memory
     compare_saved(expected, folder, made.depth, dtype)

@@ -345,6 +345,8 @@ def _notes(label: str, run: Run, baseline: Run) -> list[str]:
     a, b = run.record.settings, baseline.record.settings
     if a.dtype != b.dtype:
         notes.append(f"{label}: computed in {a.dtype}, the baseline in {b.dtype}")
+    if a.backend != b.backend:
+        notes.append(f"{label}: computed by {a.backend}, the baseline by {b.backend}")
     if a.image_settings != b.image_settings:
         notes.append(f"{label}: image settings {a.image_settings}, those of the baseline {b.image_settings}")
     return notes

@@ -30,7 +30,7 @@ def join(runs: Sequence[Run]) -> list[Run]:
 
 
 def _validate_settings(group: Sequence[Run]) -> list[str]:
-    names = ("limit", "seed", "dtype", "image_settings")
+    names = ("limit", "seed", "dtype", "image_settings", "backend")
     fields = {name: [getattr(run.record.settings, name) for run in group] for name in names}
     unequal = [f"{name} {' and '.join(map(str, dict.fromkeys(v)))}" for name, v in fields.items() if len(set(v)) > 1]
     if not unequal:
