@@ -43,6 +43,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "sampling": {"do_sample": True, "temperature": 3.0, "top_k": 3, "num_beams": 2, "min_p": 0.5},
 }
 TOGETHER: dict[str, dict[str, Any]] = {
+    "repetition_penalty": SETTINGS["repetition_penalty"],
     "penalties": {"repetition_penalty": 1.3, "encoder_repetition_penalty": 0.4, "no_repeat_ngram_size": 1},
     "tokens": SETTINGS["suppress_tokens"] | SETTINGS["begin_suppress_tokens"] | SETTINGS["sequence_bias"],
     "lengths": SETTINGS["min_new_tokens"] | SETTINGS["forced_eos_token_id"],
@@ -159,9 +160,15 @@ def test_a_model_keeps_its_own_generation_config(plain: HFModel) -> None:
     assert (own.repetition_penalty, own.do_sample) == (1.3, True)
 
 
+def test_a_repetition_penalty_alone_is_computed_for_all_slots_at_once(packed: LlavaModel) -> None:
+    alone = TokenChoice(with_settings(packed, {"repetition_penalty": 1.3}))
+    assert (alone.penalty, alone.needs_processors) == (1.3, False)
+    more = TokenChoice(with_settings(packed, TOGETHER["penalties"]))
+    assert (more.penalty, more.needs_processors) == (None, True)
+
+
 def test_sampling_needs_no_processors_and_images_are_placeholders_in_prompts(packed: LlavaModel) -> None:
     assert not needs_logits_processors(with_settings(packed, SETTINGS["sampling"]))
-    vlm = with_settings(packed, {"repetition_penalty": 1.3})
-    choice = TokenChoice(vlm)
+    choice = TokenChoice(with_settings(packed, {"no_repeat_ngram_size": 2}))
     choice.add(4, [-2, -1, 0, 1, 65], StopCriteria(3))
     assert choice._prompts == {4: [packed.image_token, packed.image_token, 0, 1, 65]}

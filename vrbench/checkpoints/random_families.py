@@ -46,26 +46,26 @@ def _qwen3(layers: int, hidden: int, heads: int, kv_heads: int, width: int, ffn:
     }  # fmt: skip
 
 
-FAMILY_SHAPES: dict[str, tuple[str, Config, Config]] = {
+FAMILY_SHAPES: dict[str, tuple[str, Config, Config, Config]] = {
     "qwen2.5-vl-7b": ("qwen2_5_vl", _qwen2_5(28, 3584, 28, 4, 18944, 152064), {
         "depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": 3584,
         "patch_size": 14, "window_size": 112, "fullatt_block_indexes": [7, 15, 23, 31], "tokens_per_second": 2,
-    }),
+    }, {"repetition_penalty": 1.05}),
     "qwen3-vl-8b": ("qwen3_vl", _qwen3(36, 4096, 32, 8, 128, 12288, 151936), {
         "depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "num_heads": 16, "out_hidden_size": 4096,
         "patch_size": 16, "num_position_embeddings": 2304, "deepstack_visual_indexes": [8, 16, 24],
-    }),
+    }, {}),
     "tiny-qwen2.5-vl": ("qwen2_5_vl", _qwen2_5(4, 64, 4, 2, 96, 1024), {
         "depth": 3, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 64,
         "patch_size": 14, "window_size": 112, "fullatt_block_indexes": [1], "tokens_per_second": 2,
-    }),
+    }, {"repetition_penalty": 1.05}),
     "tiny-qwen3-vl": ("qwen3_vl", _qwen3(4, 64, 4, 2, 32, 96, 1024), {
         "depth": 3, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 64,
         "patch_size": 16, "num_position_embeddings": 16, "deepstack_visual_indexes": [0, 1],
-    }),
+    }, {}),
 }  # fmt: skip
-"""Name -> model type, and shape of the LLM and of the vision tower, as Qwen/Qwen2.5-VL-7B-Instruct and
-Qwen/Qwen3-VL-8B-Instruct have them in config.json; the tiny ones are for tests."""
+"""Name -> model type, shape of the LLM and of the vision tower, and what the generation config asks for besides the
+likeliest token, as in Qwen/Qwen2.5-VL-7B-Instruct and Qwen/Qwen3-VL-8B-Instruct; the tiny ones are for tests."""
 
 MEAN_AND_STD = {
     "qwen2_5_vl": ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]),
@@ -76,7 +76,7 @@ MEAN_AND_STD = {
 
 def write_family(name: str, folder: Path) -> int:
     """Write everything of a model's folder but the weights; return the number of ids of its tokenizer."""
-    kind, text, vision = FAMILY_SHAPES[name]
+    kind, text, vision, generation = FAMILY_SHAPES[name]
     ids = write_tokenizer(
         folder, text["vocab_size"], text["max_position_embeddings"], special=tuple(TOKENS.values()), chat=CHAT,
         named={role: token for role, token in TOKENS.items() if role != "start"},
@@ -96,7 +96,7 @@ def write_family(name: str, folder: Path) -> int:
         "image_mean": mean, "image_std": std,
     }  # fmt: skip
     files = {
-        "config.json": config, "generation_config.json": of_text, "preprocessor_config.json": pixels,
+        "config.json": config, "generation_config.json": of_text | generation, "preprocessor_config.json": pixels,
         "processor_config.json": {},
     }  # fmt: skip
     for file, value in files.items():

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import GenerationConfig, LogitsProcessorList
+from transformers import GenerationConfig, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
 from vrbench.core.errors import VrbenchError
 
@@ -42,11 +42,13 @@ class TokenChoice:
     """Chooses the next token of each answer: the likeliest, after the logits processors of the generation config.
 
     Attributes:
-        needs_processors: whether the generation config asks for more than the likeliest token.
+        penalty: the repetition penalty, if the generation config asks for that and no more; see `RepetitionPenalty`.
+        needs_processors: whether it asks for anything else than the likeliest token.
     """
 
     def __init__(self, vlm: BaseVLM) -> None:
-        self.needs_processors = needs_logits_processors(vlm)
+        self.penalty = repetition_penalty(vlm)
+        self.needs_processors = self.penalty is None and needs_logits_processors(vlm)
         self._vlm = vlm
         self._prompts: dict[int, list[int]] = {}
         self._processors: dict[int, LogitsProcessorList] = {}
@@ -76,6 +78,42 @@ class TokenChoice:
         return torch.stack(chosen)
 
 
+class RepetitionPenalty:
+    """transformers' repetition penalty for all slots at once, where the GPU need not wait for tokens to be read."""
+
+    def __init__(self, penalty: float, slots: int) -> None:
+        self._penalty, self._slots = penalty, slots
+        self._seen: torch.Tensor | None = None  # [slots, vocabulary]
+
+    def start(self, slots: torch.Tensor, prompts: Sequence[Sequence[int]], vocabulary: int) -> None:
+        """Note the tokens of new prompts in some slots."""
+        if self._seen is None:
+            self._seen = torch.zeros(self._slots, vocabulary, dtype=torch.bool, device=slots.device)
+        longest = max(map(len, prompts))
+        ids = torch.tensor([[*prompt, *[prompt[-1]] * (longest - len(prompt))] for prompt in prompts])
+        self._seen[slots] = False
+        self._seen[slots[:, None], ids.to(slots.device)] = True
+
+    def add(self, tokens: torch.Tensor) -> None:
+        """Note the next token of each of the first slots."""
+        if self._seen is not None:
+            self._seen[: len(tokens)].scatter_(1, tokens[:, None], True)
+
+    def __call__(self, logits: torch.Tensor, slots: torch.Tensor | slice) -> torch.Tensor:
+        """Return the scores of some slots from their logits [slots, vocabulary]."""
+        if self._seen is None:
+            return logits
+        scores = logits.float()
+        return torch.where(
+            self._seen[slots], torch.where(scores < 0, scores * self._penalty, scores / self._penalty), scores
+        )
+
+    def move(self, slots: torch.Tensor) -> None:
+        """Move these slots, in ascending order, to the front."""
+        if self._seen is not None:
+            self._seen[: len(slots)] = self._seen[slots]
+
+
 def is_finished(vlm: BaseVLM, tokens: list[int], stop: StopCriteria) -> bool:
     """Return whether an answer of these tokens, the last of them new, is finished."""
     if tokens[-1] in vlm.stop_token_ids or len(tokens) >= stop.max_new_tokens:
@@ -103,6 +141,14 @@ def decode_answer(vlm: BaseVLM, tokens: list[int], stop: StopCriteria) -> str:
 def needs_logits_processors(vlm: BaseVLM) -> bool:
     """Return whether the model's generation config asks for more than the likeliest token at each step."""
     return bool(logits_processors(vlm, [vlm.eos_token_id], 1))
+
+
+def repetition_penalty(vlm: BaseVLM) -> float | None:
+    """Return the repetition penalty that the generation config asks for, if it asks for nothing else."""
+    found = logits_processors(vlm, [vlm.eos_token_id], 1)
+    if len(found) != 1 or type(found[0]) is not RepetitionPenaltyLogitsProcessor:
+        return None
+    return None if getattr(found[0], "prompt_ignore_length", None) else float(found[0].penalty)
 
 
 def logits_processors(vlm: BaseVLM, prompt: Sequence[int], max_new_tokens: int) -> LogitsProcessorList:

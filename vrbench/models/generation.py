@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vrbench.models.attention import prepared_shapes
-from vrbench.models.decoding import StopCriteria, TokenChoice, argmax_or_nan, decode_answer, is_finished, refuse_nan
+from vrbench.models.decoding import (
+    RepetitionPenalty,
+    StopCriteria,
+    TokenChoice,
+    argmax_or_nan,
+    decode_answer,
+    is_finished,
+    refuse_nan,
+)
 from vrbench.models.fixed_shapes import PROBE_TOKENS, key_count, slot_count
 from vrbench.models.kv_cache import PromptSlots, SlotCache
 from vrbench.models.memory_budget import MemoryBudget, token_bytes
@@ -62,7 +70,8 @@ class AnswerGenerator:
         self._owners: list[int | None] = [None] * count
         self._cache = SlotCache(count, length, self._vlm.device)
         self._tokens = torch.zeros(count, dtype=torch.long, device=self._vlm.device)
-        self._step = _Step(self._vlm, self._cache, self._tokens)
+        self._penalty = None if self._choice.penalty is None else RepetitionPenalty(self._choice.penalty, count)
+        self._step = _Step(self._vlm, self._cache, self._tokens, self._penalty)
 
     def _make_fixed_slots(self, longest: int) -> None:
         """Make slots whose number and length depend on the longest answer's class alone, if they are interchangeable.
@@ -128,6 +137,10 @@ class AnswerGenerator:
         )
         logits = batch.logits(self._cache, slots)
         self._cache.positions[slots], self._cache.offsets[slots] = ends, offsets
+        if self._penalty is not None:
+            written = [[self._vlm.image_token if i < 0 else i for i in batch.prompts[number]] for number in numbers]
+            self._penalty.start(slots, written, logits.shape[1])
+            logits = self._penalty(logits, slots)
         self._choose(logits, slots, numbers)
 
     def _start_step(self) -> None:
@@ -177,6 +190,8 @@ class AnswerGenerator:
         slots = to_device(self._vlm, taken)
         self._cache.move(slots)
         self._tokens[: len(taken)] = self._tokens[slots]
+        if self._penalty is not None:
+            self._penalty.move(slots)
         owners = [self._owners[slot] for slot in taken]
         self._owners = owners + [None] * (len(self._owners) - len(owners))
 
@@ -205,8 +220,8 @@ class AnswerGenerator:
 class _Step:
     """One decoding step over the first slots, captured as a CUDA graph when a shape comes for the second time."""
 
-    def __init__(self, vlm: BaseVLM, cache: SlotCache, tokens: torch.Tensor) -> None:
-        self._vlm, self._cache, self._tokens = vlm, cache, tokens
+    def __init__(self, vlm: BaseVLM, cache: SlotCache, tokens: torch.Tensor, penalty: RepetitionPenalty | None) -> None:
+        self._vlm, self._cache, self._tokens, self._penalty = vlm, cache, tokens, penalty
         self._graphs: dict[tuple[int, int], tuple[torch.cuda.CUDAGraph, torch.Tensor] | None] = {}
         self._pool: Any = None
 
@@ -243,6 +258,9 @@ class _Step:
                 past_key_values=cache, use_cache=True,
             ).last_hidden_state[:, -1]  # fmt: skip
         logits: torch.Tensor = vlm.head(states)
+        if self._penalty is not None:
+            self._penalty.add(self._tokens[:used].clamp_min(0))
+            logits = self._penalty(logits, slice(used))
         self._tokens[:used] = argmax_or_nan(logits)
         positions.add_(1).clamp_max_(cache.length - 1)  # empty slots count on
         return logits
