@@ -1,16 +1,16 @@
 """A complete run: plan, load, build requests, answer, score, record.
 
-`run_all` plans (`run_plan`), `_evaluate_checkpoint` loads a model and records, `_run_task` keeps one task's errors
-from the other tasks, and `evaluate_task` is an item's way: a harness adapter makes it a `Request` (`requests`), the
-engine returns a response (a text or a log-likelihood), a scorer makes of that an `ItemScore`, stored as a `Sample`.
+`run_all` plans (`run_plan`), `_evaluate_checkpoint` loads a model (`answer_shares`) and records, `_run_task` keeps one
+task's errors from the other tasks, and `evaluate_task` is an item's way: a harness adapter makes it a `Request`
+(`requests`), the engine returns a response (a text or a log-likelihood), a scorer makes of that an `ItemScore`, stored
+as a `Sample`.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from itertools import chain, islice
@@ -22,11 +22,11 @@ from vrbench.checkpoints.image_settings import image_notes
 from vrbench.core import os_errors
 from vrbench.core.device import device_kind
 from vrbench.core.errors import VrbenchError
-from vrbench.core.provenance import make_provenance, own_commit
+from vrbench.core.provenance import make_provenance
 from vrbench.core.run_storage import save_run
 from vrbench.core.schemas import Run, RunRecord, Sample, TaskResult
 from vrbench.evaluation import task_result
-from vrbench.evaluation.broadcast_store import open_store
+from vrbench.evaluation.answer_shares import answer_shares, loaded_engine
 from vrbench.evaluation.code_versions import task_versions
 from vrbench.evaluation.failures import Failure, PartialFailureError, failure_of, free_memory
 from vrbench.evaluation.ranked_store import begin_run
@@ -117,7 +117,7 @@ def run_planned(run_plan: RunPlan, has_baseline: bool, ranks: Ranks = SINGLE_PRO
     runs: list[Run] = []
     failed: list[Failure] = []
     if ranks.rank:
-        _answer_shares(run_plan, shared, ranks)
+        answer_shares(run_plan, shared, ranks)
         return []
     begin_run(map(run_plan.store_file, run_plan.checkpoints), ranks)
     for checkpoint in run_plan.checkpoints:
@@ -142,7 +142,7 @@ def _evaluate_checkpoint(run_plan: RunPlan, checkpoint: Checkpoint, shared: Shar
     start, started = time.perf_counter(), datetime.now(timezone.utc).isoformat(timespec="seconds")
     config, results, samples = run_plan.config, [], {}
     run_plan.warn_of_unused_answers(checkpoint)
-    with _loaded(run_plan, checkpoint, shared, ranks) as engine:
+    with loaded_engine(run_plan, checkpoint, shared, ranks) as engine:
         for task in run_plan.tasks:
             result, of_task = _run_task(task, engine, config, checkpoint, shared)
             results.append(result)
@@ -168,57 +168,6 @@ def _evaluate_checkpoint(run_plan: RunPlan, checkpoint: Checkpoint, shared: Shar
     )
     save_run(run_plan.folder(checkpoint), record, samples)
     return Run(record=record, samples=samples, path=run_plan.folder(checkpoint))
-
-
-def _answer_shares(run_plan: RunPlan, shared: SharedWork, ranks: Ranks) -> None:
-    """Answer this process's share of all checkpoints and tasks.
-
-    No error ends the process, since torchrun would end rank 0 with it: rank 0 answers what is left, and if it finds the
-    same error, it records it.
-    """
-    for checkpoint in run_plan.checkpoints:
-        with _logged_errors(ranks, checkpoint.id):
-            if run_plan.finished_run(checkpoint) is not None:
-                continue
-            with _loaded(run_plan, checkpoint, shared, ranks) as engine:
-                for task in run_plan.tasks:
-                    with _logged_errors(ranks, f"{checkpoint.id} {task.spec.id}"):
-                        _answer_share(task, engine, shared)
-        free_memory()
-
-
-def _answer_share(task: PlannedTask, engine: InferenceEngine, shared: SharedWork) -> None:
-    *_, requests = shared.requests.build_requests(task.spec, task.subtasks, engine.vlm)
-    engine.answer_share(list(chain.from_iterable(requests)))
-
-
-@contextmanager
-def _logged_errors(ranks: Ranks, what: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        reason = str(error) if isinstance(error, VrbenchError) else f"{type(error).__name__}: {error}"
-        _log.error("vrbench: process %d leaves %s to process 0: %s", ranks.rank, what, reason)
-        _log.debug("error of process %d", ranks.rank, exc_info=True)
-
-
-@contextmanager
-def _loaded(run_plan: RunPlan, checkpoint: Checkpoint, shared: SharedWork, ranks: Ranks) -> Iterator[InferenceEngine]:
-    """Load a checkpoint, and open its answers."""
-    from vrbench.evaluation.backends import loaded_vlm
-    from vrbench.evaluation.engine import InferenceEngine
-
-    config = run_plan.config
-    own_commit()  # before the weights are loaded: what is committed during the run did not compute the answers
-    with open_store(run_plan.store_file(checkpoint), checkpoint.digest, ranks) as store, ExitStack() as stack:
-        with ranks.fatal_errors():
-            device, bases = ranks.device(config.device), shared.bases(checkpoint)
-            vlm = stack.enter_context(loaded_vlm(checkpoint, config, device, bases))
-            engine = InferenceEngine(
-                vlm, store, config.batch_size, shared.features, config.show_progress and not ranks.rank,
-                config.gpu_memory, ranks, config.deterministic,
-            )  # fmt: skip
-        yield engine
 
 
 def _run_task(
