@@ -121,7 +121,7 @@ def compute_on_two_devices() -> None:
     accelerate.hooks.set_module_tensor_to_device = move
     for module in (packed_inference, generation, prompt_reading):
         module.to_device, module.FromDevice = to_device, values  # type: ignore[attr-defined]
-    decoding.needs_logits_processors = lambda vlm: False
+    decoding.logits_processors = lambda *given: []
     LlavaModel.encode_pixels = _encode_on_device(LlavaModel.encode_pixels)  # type: ignore[method-assign]
     with FakeTensorMode(allow_non_fake_inputs=True):
         with no_init_weights():
