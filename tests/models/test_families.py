@@ -231,6 +231,18 @@ def test_its_length_is_known_before_it_is_asked(vlm: HFModel) -> None:
         assert vlm.length(prompt, sizes) == vlm.encode_with_images([prompt], [pictures])["input_ids"].shape[1]
 
 
+def test_prompts_that_are_encoded_one_by_one_are_joined_as_the_processor_does_it(vlm: HFModel) -> None:
+    for n_images in (1, 2):
+        prompts = [
+            vlm.prompt(text, n_images) for text in ("Is it red?", "Is it a very big and not so red thing?", "What?")
+        ]
+        shown = [[noise((24 + 8 * i + 30 * j, 90 - 20 * i)) for j in range(n_images)] for i in range(3)]
+        whole = vlm.encode_with_images(prompts, shown)
+        joined = vlm.join_prompts([vlm.prompt_inputs(*one) for one in zip(prompts, shown, strict=True)])
+        assert whole.keys() == joined.keys()
+        assert all(torch.equal(joined[name], value) for name, value in whole.items())
+
+
 @pytest.mark.parametrize("folder", ["internvl", "qwen2_5_vl", "qwen3_vl"], indirect=True, scope="module")
 def test_tokens_of_images_are_counted_from_their_sizes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     vlm = load_vlm(resolve_checkpoint(str(folder)))

@@ -329,12 +329,19 @@ class PaddedBackend:
 
     def answers(self, budget: MemoryBudget) -> Iterator[dict[str, Response]]:
         """Yield responses by key, the longest first."""
+        shown = {
+            key: request
+            for group in self._groups()
+            for key in group
+            if isinstance(request := self._requests[key], GenerationRequest) and request.images
+        }
+        encoded = Ahead(self._vlm, lambda key: self._encoded(shown[key]), shown if self._vlm.joins_prompts else ())
         for group in self._groups():
             while group:
                 lengths = [self._lengths[group[0]] + self._answer(key) for key in group]
                 batch = group[: budget.take([max(lengths), *lengths[1:]])]
                 group = group[len(batch) :]
-                found = self._batch(batch)
+                found = self._batch(batch, encoded)
                 for key in batch:
                     del self._requests[key]
                 yield found
@@ -352,8 +359,11 @@ class PaddedBackend:
                 yield together
             yield from ([key] for key in alone)
 
-    def _batch(self, batch: Sequence[str]) -> dict[str, Response]:
-        """Return the responses to some requests by key."""
+    def _encoded(self, request: GenerationRequest) -> Mapping[str, torch.Tensor]:
+        return self._vlm.prompt_inputs(request.prompt, [image.load() for image in request.images])
+
+    def _batch(self, batch: Sequence[str], encoded: Callable[[str], Mapping[str, torch.Tensor]]) -> dict[str, Response]:
+        """Return the responses to some requests by key, given the inputs of a prompt with images."""
         requests = [self._requests[key] for key in batch]
         likely = [request for request in requests if isinstance(request, LogLikelihoodRequest)]
         if likely:
@@ -363,8 +373,11 @@ class PaddedBackend:
         generated = [request for request in requests if isinstance(request, GenerationRequest)]
         limits = [StopCriteria(request.max_new_tokens, request.until) for request in generated]
         if generated[0].images:
-            images = [[image.load() for image in request.images] for request in generated]
-            inputs = self._vlm.encode_with_images([request.prompt for request in generated], images)
+            if self._vlm.joins_prompts:
+                inputs = self._vlm.join_prompts([encoded(key) for key in batch])
+            else:
+                images = [[image.load() for image in request.images] for request in generated]
+                inputs = self._vlm.encode_with_images([request.prompt for request in generated], images)
         else:
             inputs = self._vlm.pad_token_ids([request.tokens for request in generated])
         return dict(zip(batch, self._vlm.generate(inputs, limits), strict=True))

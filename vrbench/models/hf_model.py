@@ -26,7 +26,7 @@ from vrbench.models.decoding import (
     plain_generation_config,
     refuse_nan,
 )
-from vrbench.models.image_prompts import FAMILIES_IN_SLOTS, ImagePrompt, Size, image_prompt
+from vrbench.models.image_prompts import FAMILIES_IN_SLOTS, ImagePrompt, Size, image_prompt, padded_inputs
 from vrbench.models.processors import adds_special_tokens, encode_with_images
 
 if TYPE_CHECKING:
@@ -119,13 +119,17 @@ class HFModel(BaseVLM):
     @property
     def generates_in_slots(self) -> bool:
         """Whether decoding steps need no more of a prompt with images than its keys and values."""
-        is_known = self.family in FAMILIES_IN_SLOTS and type(self.model).__module__.startswith("transformers.")
-        return is_known and self.shares_prefixes
+        return self.joins_prompts and self.family in FAMILIES_IN_SLOTS and self.shares_prefixes
+
+    @property
+    def joins_prompts(self) -> bool:
+        """Whether the meaning of a model's inputs is known, so that prompts may be encoded one by one."""
+        return type(self.model).__module__.startswith("transformers.")
 
     def image_prompt(self, prompt: str, images: Sequence[Image]) -> ImagePrompt:
         """Return a prompt with its images, where `generates_in_slots`; the GPU is not used."""
-        inputs = encode_with_images(self.processor, self.prompt_format, [prompt], [images], self.family)
-        return image_prompt(self.model, self._in_dtype(inputs), self.family, self.question(prompt))
+        inputs = self.prompt_inputs(prompt, images)
+        return image_prompt(self.model, inputs, self.family, self.question(prompt))
 
     def question(self, prompt: str) -> list[int]:
         """Return the token ids behind the last image of a prompt, where `generates_in_slots`."""
@@ -146,6 +150,15 @@ class HFModel(BaseVLM):
             VrbenchError: a prompt does not have a mark for each of its images.
         """
         return self.on_device(encode_with_images(self.processor, self.prompt_format, prompts, images, self.family))
+
+    def prompt_inputs(self, prompt: str, images: Sequence[Image]) -> dict[str, torch.Tensor]:
+        """Return the model's inputs for one prompt with images; the GPU is not used."""
+        inputs = encode_with_images(self.processor, self.prompt_format, [prompt], [images], self.family)
+        return self._in_dtype(inputs)
+
+    def join_prompts(self, prompts: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, Any]:
+        """Return `encode_with_images` of some prompts, each from `prompt_inputs`, where `joins_prompts`."""
+        return self.on_device(padded_inputs(prompts, self.processor.tokenizer.pad_token_id))
 
     def pad_token_ids(self, prompts: Sequence[Sequence[int]]) -> dict[str, Any]:
         """Return the model's inputs for token ids of prompts without images, padded on the left: [prompts, longest]."""

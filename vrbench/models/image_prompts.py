@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-OF_TOKENS = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
+OF_TOKENS = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "cross_attention_mask")
 """Inputs with a column for each token; all others are of images."""
 
 Size = tuple[int, int]
@@ -124,6 +124,20 @@ def batch_inputs(prompts: Sequence[ImagePrompt]) -> dict[str, torch.Tensor]:
         positions[:, row, : len(prompt.tokens)] = prompt.positions[:, 0]
     inputs = {"input_ids": ids} | ({"position_ids": positions} if len(positions) > 1 else {})
     return inputs | {name: _joined([prompt.pixels[name] for prompt in prompts]) for name in prompts[0].pixels}
+
+
+def padded_inputs(prompts: Sequence[Mapping[str, torch.Tensor]], padding: int) -> dict[str, torch.Tensor]:
+    """Return the inputs of some prompts, [1, tokens] and pixels, as a batch padded on the left, as processors do it."""
+    longest = max(prompt["input_ids"].shape[1] for prompt in prompts)
+    found = {}
+    for name in prompts[0]:
+        parts = [prompt[name] for prompt in prompts]
+        if name in OF_TOKENS:
+            token = padding if name == "input_ids" else 0
+            missing = [part.new_full((1, longest - part.shape[1], *part.shape[2:]), token) for part in parts]
+            parts = [torch.cat(pair, dim=1) for pair in zip(missing, parts, strict=True)]
+        found[name] = _joined(parts)
+    return found
 
 
 def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
