@@ -4,10 +4,10 @@
     python -m benchmarks.checkpoints --data-root DATA --device cpu --quick
 
 "shared" is one process that evaluates four checkpoints of one base; "separate" is four processes with one checkpoint
-each. Time is wall time from the start of a process to its end. The LLM's passes are all calls of the decoder and of its
-head, recorded steps and their recording included: on a CPU by the clock, on a GPU between CUDA events in front of and
-behind each call, without waiting for it. What is left of the wall time is "other". A short run before them fills the
-caches of files and is not counted.
+each. Time is that of the whole process, from its start to its end: on a GPU wall time, on a CPU the processor's time,
+which other programs on the machine disturb less. The LLM's passes are all calls of the decoder and of its head, with
+recorded steps and their recording, on a GPU between CUDA events in front of and behind each call, without waiting for
+it. What is left is "other". A short run before them fills the caches of files and is not counted.
 
 Writes benchmarks/results/checkpoints.md, or checkpoints-cpu.md with --quick.
 """
@@ -54,15 +54,15 @@ def random_models(name: str, adapter: int, removed: int, items: int) -> Work:
 
 
 POCKET = tuple(f"pocket/{name}" for name in ("full", "region", "top", "region-pruned-2"))
-QUICK = (random_models("tiny", 2, 1, 200), Work(POCKET, 4))
+QUICK = (random_models("tiny", 2, 1, 100), Work(POCKET, 4))
 WHOLE = (random_models("llava-1.5-7b", 8, 4, 200),)
 
 
 class PassTimer:
     """Adds up the time of the LLM's passes."""
 
-    def __init__(self) -> None:
-        self._seconds = 0.0
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock, self._seconds = clock, 0.0
         self._events: list[tuple[Any, Any]] = []
 
     def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -73,9 +73,9 @@ class PassTimer:
         def call(*arguments: Any, **settings: Any) -> Any:
             on_gpu = torch.cuda.is_available() and not torch.cuda.is_current_stream_capturing()
             if not on_gpu:  # also while a step is recorded
-                start = time.perf_counter()
+                start = self._clock()
                 found = function(*arguments, **settings)
-                self._seconds += time.perf_counter() - start
+                self._seconds += self._clock() - start
                 return found
             before, after = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
             before.record()
@@ -103,17 +103,18 @@ def work(checkpoints: Sequence[str], given: argparse.Namespace, out: Path) -> No
     from vrbench.models import load
 
     stages: Counter[str] = Counter()
-    passes = PassTimer()
+    clock = time.process_time if given.device == "cpu" else time.perf_counter
+    passes = PassTimer(clock)
 
     def stage(owner: Any, name: str, label: str) -> None:
         function = getattr(owner, name)
 
         def call(*arguments: Any, **settings: Any) -> Any:
-            start = time.perf_counter()
+            start = clock()
             try:
                 return function(*arguments, **settings)
             finally:
-                stages[label] += time.perf_counter() - start
+                stages[label] += clock() - start
 
         setattr(owner, name, call)
 
@@ -136,7 +137,7 @@ def work(checkpoints: Sequence[str], given: argparse.Namespace, out: Path) -> No
         list(checkpoints), given.tasks, limit=given.items, data_root=given.data_root, device=given.device, out=out,
         show_progress=False,
     )  # fmt: skip
-    print(json.dumps({"passes": passes.seconds(), **stages}))
+    print(json.dumps({"passes": passes.seconds(), "processor": time.process_time(), **stages}))
 
 
 def measure(checkpoints: Sequence[str], given: argparse.Namespace, items: int, out: Path) -> Counter[str]:
@@ -148,7 +149,8 @@ def measure(checkpoints: Sequence[str], given: argparse.Namespace, items: int, o
         [sys.executable, "-m", "benchmarks.checkpoints", *options], stdout=subprocess.PIPE, text=True, check=True
     )
     found = Counter(json.loads(done.stdout.splitlines()[-1]))
-    found["total"] = time.perf_counter() - start  # type: ignore[assignment]
+    wall = time.perf_counter() - start
+    found["total"] = found["processor"] if given.device == "cpu" else wall  # type: ignore[assignment]
     return found
 
 
@@ -200,16 +202,17 @@ def main() -> None:
 
     lines = ["| base | way | total, s | LLM's passes, s | other, s | " + ", s | ".join(STAGES) + ", s |"]
     lines.append("|---|---|" + "--:|" * (3 + len(STAGES)))
+    on = f"{given.tasks}, {device_name(torch.device(given.device))}"
+    about = f"Four checkpoints of one base on {on}: one run of all, and a run of each."
+    how = 'How each column is measured is said in `benchmarks/checkpoints.py`; "other" includes its right neighbours.'
+    head = ["# Checkpoints of one base", "", about, how, ""]
+    end = ["", f"`{report_header.command()}`", "", report_header.versions(), ""]
+    out = given.out or RESULTS / ("checkpoints-cpu.md" if given.quick else "checkpoints.md")
     for of in QUICK if given.quick else WHOLE:
         for line in table(Work(of.checkpoints, given.items or of.items), given):
             lines.append(line)
             print(line, flush=True)
-    on = f"{given.tasks}, {device_name(torch.device(given.device))}"
-    about = f"Four checkpoints of one base on {on}: one run of all, and a run of each."
-    how = 'How each column is measured is said in `benchmarks/checkpoints.py`; "other" includes its right neighbours.'
-    written = ["# Checkpoints of one base", "", about, how, "", *lines, "", f"`{report_header.command()}`", ""]
-    out = given.out or RESULTS / ("checkpoints-cpu.md" if given.quick else "checkpoints.md")
-    out.write_text("\n".join([*written, report_header.versions(), ""]), encoding="utf-8")
+        out.write_text("\n".join([*head, *lines, *end]), encoding="utf-8")
 
 
 if __name__ == "__main__":
