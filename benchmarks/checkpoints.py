@@ -53,9 +53,8 @@ def random_models(name: str, adapter: int, removed: int, items: int) -> Work:
     return Work(tuple(f"random/{name}{option}" for option in options), items)
 
 
-POCKET = tuple(f"pocket/{name}" for name in ("full", "region", "top", "region-pruned-2"))
-QUICK = (random_models("tiny", 2, 1, 100), Work(POCKET, 4))
-WHOLE = (random_models("llava-1.5-7b", 8, 4, 200),)
+QUICK = random_models("tiny", 2, 1, 100)
+WHOLE = random_models("llava-1.5-7b", 8, 4, 200)
 
 
 class PassTimer:
@@ -187,7 +186,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--quick", action="store_true", help="pocket checkpoints, and more items on a tiny model")
+    parser.add_argument("--quick", action="store_true", help="fewer items on a tiny model")
     parser.add_argument("--tasks", default="mme,mmlu")
     parser.add_argument("--items", type=int, help="of each task")
     parser.add_argument("--out", type=Path)
@@ -208,11 +207,11 @@ def main() -> None:
     head = ["# Checkpoints of one base", "", about, how, ""]
     end = ["", f"`{report_header.command()}`", "", report_header.versions(), ""]
     out = given.out or RESULTS / ("checkpoints-cpu.md" if given.quick else "checkpoints.md")
-    for of in QUICK if given.quick else WHOLE:
-        for line in table(Work(of.checkpoints, given.items or of.items), given):
-            lines.append(line)
-            print(line, flush=True)
-        out.write_text("\n".join([*head, *lines, *end]), encoding="utf-8")
+    of = QUICK if given.quick else WHOLE
+    for line in table(Work(of.checkpoints, given.items or of.items), given):
+        lines.append(line)
+        print(line, flush=True)
+    out.write_text("\n".join([*head, *lines, *end]), encoding="utf-8")
 
 
 if __name__ == "__main__":
