@@ -61,6 +61,11 @@ def test_rows_apart_are_one_chain_for_each_distinct_sequence(drawn: list[tuple[l
             assert row.depths == list(range(len(row)))
 
 
+def test_equal_sequences_of_different_kinds_have_rows_of_their_own() -> None:
+    rows = one_row_per_sequence([[1, 2], [1, 2], [1, 2]], [0, 1, 0])
+    assert [list(row.paths) for row in rows] == [[0, 2], [1]]
+
+
 def check(rows: list[PackedSequence], sequences: list[list[int]]) -> None:
     """Each sequence is a prefix and a path, and each token sees the tokens of its own path alone."""
     assert sorted(number for row in rows for number in row.paths) == list(range(len(sequences)))
@@ -97,3 +102,8 @@ def test_the_prefix_that_saves_most_is_chosen() -> None:
     two = [[*range(n, n + 300), option] for n in (0, 400) for option in range(9)]
     assert {row.prefix for row in pack_with_prefixes(two, [1] * 18)} == {tuple(range(300)), tuple(range(400, 700))}
     assert not any(row.prefix for row in pack_with_prefixes([[*range(50), n] for n in range(3)], [1] * 3))
+
+
+def test_what_is_shared_is_found_in_any_order() -> None:
+    sequences = [[subject, *range(100), n] for n in range(9) for subject in (1, 2)]
+    assert [len(row.prefix) for row in pack_with_prefixes(sequences, [1] * 18)] == [101, 101]
