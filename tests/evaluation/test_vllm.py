@@ -16,7 +16,7 @@ from vrbench.checkpoints.families import FAMILIES
 from vrbench.core import provenance, schemas
 from vrbench.core.errors import VrbenchError, error_messages
 from vrbench.core.schemas import LineageStep
-from vrbench.evaluation import vllm_checks
+from vrbench.evaluation import requests, vllm_checks
 from vrbench.evaluation.evaluate import evaluate, run_all
 from vrbench.evaluation.ranks import Ranks
 from vrbench.evaluation.requests import GenerationRequest, LogLikelihoodRequest, answer_conditions, request_image
@@ -154,7 +154,10 @@ class TestRefusals:
             plan([str(name) for name in names], tasks, RunConfig(backend=backend, **options))
         return error_messages(error.value)
 
-    def test_all_that_is_missing_is_told_at_once(self, tiny_llava: Path, data_root: Path, tmp_path: Path) -> None:
+    def test_all_that_is_missing_is_told_at_once(
+        self, tiny_llava: Path, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(vllm_checks, "package_version", lambda package: "")
         errors = self.told(tiny_llava, data_root=data_root, device="cpu", out=tmp_path)
         assert [error.partition("; ")[0] for error in errors] == [
             "backend is vllm, which is not installed",
@@ -287,7 +290,12 @@ class TestWithoutWeights:
         assert [i for i in expanded.tolist() if i != vlm.image_token] == [i for i in ids if i != vlm.image_token]
 
 
-def test_keys_of_two_backends_are_never_the_same(served: Any, tiny_llava: Path) -> None:
+@pytest.mark.parametrize("is_known", [True, False])
+def test_keys_of_two_backends_are_never_the_same(
+    served: Any, tiny_llava: Path, is_known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not is_known:
+        monkeypatch.setattr(requests, "package_versions", lambda packages: {})
     own = load_without_weights(resolve_checkpoint(str(tiny_llava)), dtype="bfloat16")
     ours, theirs = answer_conditions(own), answer_conditions(served)
     assert ours.keys() == theirs.keys() and not set(ours.values()) & set(theirs.values())

@@ -39,6 +39,12 @@ def test_image_settings_are_those_of_the_baseline() -> None:
         assert "its image settings are" in message
 
 
+def test_answers_are_of_vrbenchs_own_engine() -> None:
+    theirs = with_settings(backend="vllm")
+    (message,) = requirements._validate_settings(BOARD, theirs, theirs)
+    assert message == "it was computed by vllm; a board takes answers of vrbench's own engine (no --backend)"
+
+
 def test_each_task_is_there_once_and_finished() -> None:
     def check(made: RunRecord) -> list[str]:
         return list(requirements._validate_tasks(BOARD, made))

@@ -413,6 +413,8 @@ def test_tasks_without_data_and_other_settings_are_noted() -> None:
     assert compare([b], a).notes == ("ours: computed in bfloat16, the baseline in float32",)
     a, b = run("base", rows, image_settings="harness"), run("ours", rows, image_settings="own")
     assert compare([b], a).notes == ("ours: image settings own, those of the baseline harness",)
+    b = run("ours", rows, backend="vllm")
+    assert compare([b], a).notes == ("ours: computed by vllm, the baseline by vrbench",)
 
 
 def test_as_many_draws_are_made_as_asked() -> None:

@@ -59,6 +59,7 @@ def test_figures_are_those_of_one_run_with_all_tasks() -> None:
         ({"seed": 1}, "seed 0 and 1"),
         ({"dtype": "x"}, "dtype float32 and x"),
         ({"image_settings": "pad"}, "image_settings harness and pad"),
+        ({"backend": "vllm"}, "backend vrbench and vllm"),
     ],
 )
 def test_other_settings_are_refused(settings: dict[str, Any], said: str) -> None:
