@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -481,17 +480,6 @@ class TestCommand:
         assert "<img src=x>" in said
         for line in said.splitlines():
             assert "<img" not in line or (line.startswith("- `` ") and line.endswith(" ``")), line
-
-    def test_its_help_imports_nothing_heavy(self) -> None:
-        code = (
-            "import sys; from vrbench.leaderboard import validate, pin\n"
-            "from vrbench.leaderboard.site import build, serve\n"
-            "from vrbench.cli import app\n"
-            "heavy = ('torch', 'datasets', 'lm_eval', 'lmms_eval', 'pandas', 'matplotlib')\n"
-            "print([m for m in heavy if m in sys.modules])"
-        )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        assert done.stdout.strip() == "[]"
 
 
 class TestRegion:
