@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from vrbench.models.resolve import resolve_checkpoint
 
@@ -137,10 +138,12 @@ def compare(family: str, folder: Path) -> Line:
     for number, said in enumerate(SAID if not FAMILIES[family].prefix_sharing else ()):
         for settings in (UNTIL[number % len(UNTIL)], UNTIL[1]):
             model = Saying([*asked.vlm.tokenizer.encode(said, add_special_tokens=False), asked.vlm.eos_token_id])
-            own, asked.vlm.model.generate = asked.vlm.model.generate, model.generate
             expected = asked.theirs(model, *texts[0], settings)
-            stops += asked.ours(*texts[0], settings) != expected
-            asked.vlm.model.generate = own
+            with (
+                mock.patch.object(asked.vlm.model, "generate", model.generate),
+                mock.patch.object(type(asked.vlm), "generates_in_slots", False),  # which does not call it
+            ):
+                stops += asked.ours(*texts[0], settings) != expected
     for text, shown in texts:
         settings = {"max_new_tokens": 24, "do_sample": False}
         plain = asked.theirs(Without(asked.vlm.model, PENALISED.get(family, "")), text, shown, settings)

@@ -71,6 +71,7 @@ def ours(vlm: Any, file: Path, settings: dict[str, Any]) -> str:
 
 
 def test_answers_end_where_the_class_ends_them(vlm: HFModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HFModel, "generates_in_slots", False)  # which does not call `generate`
     for number, (said, settings) in enumerate(SAID):
         model = Saying([*vlm.tokenizer.encode(said, add_special_tokens=False), vlm.eos_token_id])
         monkeypatch.setattr(vlm.model, "generate", model.generate)
@@ -82,6 +83,7 @@ def test_answers_end_where_the_class_ends_them(vlm: HFModel, tmp_path: Path, mon
 def test_a_task_file_s_own_stop_texts_hold_for_every_family(
     vlm: HFModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(HFModel, "generates_in_slots", False)
     model = Saying([*vlm.tokenizer.encode(PARAGRAPHS, add_special_tokens=False), vlm.eos_token_id])
     monkeypatch.setattr(vlm.model, "generate", model.generate)
     assert ours(vlm, tmp_path / "a.sqlite", {"until": ["\n\n"], "max_new_tokens": 16, OWN_SETTINGS: True}) == "Yes."
