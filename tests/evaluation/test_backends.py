@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import time
+
 import pytest
 import torch
 from PIL import Image
 
 from tests.evaluation.made import noise
 from tests.tiny import llava
+from vrbench.evaluation import backends
 from vrbench.evaluation.backends import FEATURE_BYTES, Ahead, VisionFeatureCache
 from vrbench.evaluation.requests import RequestImage, request_image
 from vrbench.models.llava_model import LlavaModel
@@ -81,6 +85,28 @@ def test_pixels_are_prepared_in_other_processes_in_any_order(vlm: LlavaModel) ->
     for seed in "cab":
         assert torch.equal(ahead(seed), vlm.pixels(noise(seed)))
     assert torch.equal(ahead("a"), vlm.pixels(noise("a")))  # once more, here
+
+
+@pytest.mark.parametrize("fault", ["hangs", "dies", "fails"])
+def test_an_image_that_no_other_process_can_prepare_is_prepared_here(
+    vlm: LlavaModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: str
+) -> None:
+    here = os.getpid()
+
+    def compute(seed: str) -> int:
+        if seed == "b" and os.getpid() != here:
+            if fault == "dies":
+                os._exit(1)
+            if fault == "fails":
+                raise ValueError(seed)
+            time.sleep(600)
+        return ord(seed)
+
+    monkeypatch.setattr(backends, "AHEAD_TIMEOUT", 2)
+    ahead = Ahead(vlm, compute, "abcd")
+    ahead.start()
+    assert [ahead(seed) for seed in "abcd"] == [97, 98, 99, 100]
+    assert "prepared in one process" in caplog.text
 
 
 def test_features_on_a_gpu_take_a_share_of_what_may_be_used_there(monkeypatch: pytest.MonkeyPatch) -> None:

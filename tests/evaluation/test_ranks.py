@@ -20,7 +20,7 @@ import pytest
 from tests import forked
 from tests.evaluation import test_engine
 from tests.evaluation.made import noise
-from vrbench.core.errors import VrbenchError
+from vrbench.core.errors import RunAborted, VrbenchError
 from vrbench.core.run_storage import load_run
 from vrbench.evaluation import engine, ranked_store, ranks
 from vrbench.evaluation.answer_store import AnswerStore
@@ -357,7 +357,7 @@ def test_one_model_on_several_gpus_is_one_process_or_one_for_each(
 
 
 def test_an_error_ends_a_process_that_others_wait_for(caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(SystemExit), Ranks(1, 2, 1, together=True).fatal_errors():
+    with pytest.raises(RunAborted), Ranks(1, 2, 1, together=True).fatal_errors():
         raise VrbenchError("no room")
     assert "process 1 ends the run: no room" in caplog.text
     with pytest.raises(VrbenchError), Ranks(1, 2, 1).fatal_errors():

@@ -8,6 +8,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
+from vrbench.core.errors import RunAborted
+
 INTERNAL_ERROR, INVALID_INPUT, INTERRUPTED = 1, 2, 130
 """Exit codes: internal error or failed task, invalid input, Ctrl-C (128 + SIGINT, as in shells)."""
 
@@ -58,3 +60,5 @@ class Command(TyperCommand):
             how = RESUME.get(str(self.name), "no output was left half written; run it again")
             print(f"\nvrbench: stopped; {how}", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
+        except RunAborted:
+            raise typer.Exit(1) from None

@@ -14,6 +14,10 @@ class VrbenchError(Exception):
     """Invalid input; the command line prints the message as one line and exits with 2."""
 
 
+class RunAborted(BaseException):
+    """Ends a process that others wait for, past all that goes on after errors; the reason was logged."""
+
+
 class MultipleErrors(VrbenchError):
     """Several errors found in one pass, raised together so that the user can fix them in one go.
 

@@ -10,6 +10,7 @@ weights instead, `vllm_backend.VllmBackend` answers.
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from vrbench.models.image_prompts import ImagePrompt, Size
     from vrbench.models.llava_model import LlavaModel
 
+_log = logging.getLogger(__name__)
+
 FEATURE_BYTES = 2 * 1024**3
 """Bytes of vision features that are kept on a CPU."""
 
@@ -60,6 +63,9 @@ IMAGE_WORKERS = 8
 
 IMAGES_AHEAD = 128
 """Images that are preprocessed before they are needed."""
+
+AHEAD_TIMEOUT = 60
+"""Seconds after which a process that prepares an image is given up; the images are then prepared in this one."""
 
 MIN_AHEAD = 64
 """Fewer images are loaded without starting processes for them."""
@@ -579,7 +585,7 @@ class Ahead(Generic[Key, Value]):
         loader: Any = DataLoader(
             self, batch_size=None, num_workers=workers, prefetch_factor=IMAGES_AHEAD // workers,  # type: ignore[arg-type]
             multiprocessing_context="fork",  # what images are loaded with cannot be pickled
-            worker_init_fn=_start_worker,
+            worker_init_fn=_start_worker, timeout=AHEAD_TIMEOUT,
         )  # fmt: skip
         self._prepared = iter(loader)
 
@@ -592,7 +598,13 @@ class Ahead(Generic[Key, Value]):
     def __call__(self, key: Key) -> Value:
         """Return a key's value; those of other keys are kept until they are asked for once."""
         while key in self._expected:
-            found, value = next(self._prepared, (key, None))
+            try:
+                found, value = next(self._prepared, (key, None))
+            except Exception as error:  # of another image too: it comes again when that one is read
+                _log.warning("images are prepared in one process from here on: %s", error)
+                self._prepared = iter(())
+                self._expected.clear()
+                break
             self._expected.discard(found)
             self._ready[found] = self._compute(key) if value is None else value
         return self._ready.pop(key) if key in self._ready else self._compute(key)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 
 from vrbench.core.device import count_gpus
-from vrbench.core.errors import VrbenchError
+from vrbench.core.errors import RunAborted, VrbenchError
 from vrbench.core.processors import usable_cores
 
 _log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class Ranks:
                 raise
             is_input_error = isinstance(error, VrbenchError)
             _log.error("vrbench: process %d ends the run: %s", self.rank, error, exc_info=not is_input_error)
-            raise SystemExit(1) from error
+            raise RunAborted(f"process {self.rank}: {error}") from error
 
 
 SINGLE_PROCESS = Ranks()
