@@ -72,6 +72,7 @@ def check(rows: list[PackedSequence], sequences: list[list[int]]) -> None:
     for row in rows:
         for number, path in row.paths.items():
             assert [*row.prefix, *(row.tokens[i] for i in path)] == sequences[number]
+            assert [row.depths[i] for i in path] == list(range(len(path)))
             for place, token in enumerate(path):
                 assert {i for i in range(token + 1) if token < row.ends[i]} == set(path[: place + 1])
 
@@ -107,3 +108,10 @@ def test_the_prefix_that_saves_most_is_chosen() -> None:
 def test_what_is_shared_is_found_in_any_order() -> None:
     sequences = [[subject, *range(100), n] for n in range(9) for subject in (1, 2)]
     assert [len(row.prefix) for row in pack_with_prefixes(sequences, [1] * 18)] == [101, 101]
+
+
+def test_rows_behind_a_prefix_are_alike_in_length() -> None:
+    header, first = list(range(100)), 1000
+    rests = [[first * n + i for i in range(length)] for n, length in enumerate((70, 90, 90, 250), 1)]
+    rows = pack_with_prefixes([[*header, *rest] for rest in rests], [1] * 4)
+    assert [(len(row.prefix), len(row)) for row in rows] == [(100, 250), (100, 250)]
