@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vrbench.models import packing
-from vrbench.models.packing import MAX_ROW_TOKENS, PackedSequence, one_row_per_sequence, pack, pack_with_prefixes
+from vrbench.models.packing import (
+    MAX_ROW_TOKENS,
+    PREFIXED_ROW_TOKENS,
+    PackedSequence,
+    common_prefix_length,
+    one_row_per_sequence,
+    pack,
+    pack_with_prefixes,
+)
 
 # Few tokens and common beginnings, so that sequences do share something.
 BEGINNINGS = [[1] * 20, [1] * 10 + [2] * 10, [3] * 9, []]
@@ -115,3 +125,30 @@ def test_rows_behind_a_prefix_are_alike_in_length() -> None:
     rests = [[first * n + i for i in range(length)] for n, length in enumerate((70, 90, 90, 250), 1)]
     rows = pack_with_prefixes([[*header, *rest] for rest in rests], [1] * 4)
     assert [(len(row.prefix), len(row)) for row in rows] == [(100, 250), (100, 250)]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=9), max_size=12), st.integers(2, 4))
+def test_no_other_groups_save_more(sequences: list[list[int]], shortest: int) -> None:
+    """A group is all neighbours in sorted order that have a prefix in common."""
+    order = sorted(range(len(sequences)), key=lambda i: sequences[i])
+    prefixes = [sequences[i][:-1] for i in order]
+    alike = [-1, *(common_prefix_length(a, b) for a, b in itertools.pairwise(prefixes)), -1]
+    best = [0]  # number of sequences in order -> most tokens that are saved among these
+    for stop in range(1, len(order) + 1):
+        lengths = {start: min(alike[start + 1 : stop]) for start in range(stop - 1)}
+        whole = {start: n for start, n in lengths.items() if n >= shortest and max(alike[start], alike[stop]) < n}
+        best.append(max([best[-1], *(best[start] + (stop - start - 1) * n for start, n in whole.items())]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "MIN_PREFIX", shortest)
+        groups = packing._prefix_groups(sequences, [1] * len(sequences), order)
+    assert sum((stop - start - 1) * length for start, stop, length in groups) == best[-1]
+    ends = [end for start, stop, _ in groups for end in (start, stop)]
+    assert ends == sorted(ends)
+
+
+def test_rows_have_at_most_the_tokens_that_are_allowed() -> None:
+    assert pack_with_prefixes([], []) == []
+    assert len(pack_with_prefixes([[*range(40), n] for n in range(2)], [1] * 2, max_tokens=41)) == 2
+    rows = pack_with_prefixes([[*range(150), *[n] * 30] for n in range(10)], [80] * 10)
+    assert {len(row.prefix) for row in rows} == {100} and max(map(len, rows)) <= PREFIXED_ROW_TOKENS

@@ -118,7 +118,8 @@ def pack_with_prefixes(
 ) -> list[PackedSequence]:
     """Pack sequences as `pack` does, with the longest common beginnings of many as prefixes of rows.
 
-    Which beginnings become prefixes is the choice that leaves the fewest tokens to compute.
+    A group is all sequences that begin alike; of disjoint groups those are chosen that leave the fewest tokens to
+    compute.
 
     Args:
         sequences: token ids of each, none empty.
