@@ -152,3 +152,11 @@ def test_rows_have_at_most_the_tokens_that_are_allowed() -> None:
     assert len(pack_with_prefixes([[*range(40), n] for n in range(2)], [1] * 2, max_tokens=41)) == 2
     rows = pack_with_prefixes([[*range(150), *[n] * 30] for n in range(10)], [80] * 10)
     assert {len(row.prefix) for row in rows} == {100} and max(map(len, rows)) <= PREFIXED_ROW_TOKENS
+
+
+def test_a_row_is_shared_up_to_its_bounds() -> None:
+    two = [[*range(40), n] for n in range(2)]
+    assert [len(pack(two, most)) for most in (42, 41)] == [1, 2]
+    assert len(pack([two[0], [99] * 40, two[1], [99] * 41])) == 2  # in any order
+    assert [len(pack([[*range(n), 1], [*range(n), 2]])) for n in (8, 7)] == [1, 2]
+    assert [len(pack([[*range(10), *[n] * more] for n in (1, 2)])) for more in (20, 21)] == [1, 2]
