@@ -98,7 +98,7 @@ def work(checkpoints: Sequence[str], given: argparse.Namespace, out: Path) -> No
     """Evaluate checkpoints in this process; print the seconds of the LLM's passes and of the stages as JSON."""
     import torch
 
-    from vrbench.evaluation import backends, built_task, evaluate, task_scores
+    from vrbench.evaluation import built_task, evaluate, task_scores, vision_features
     from vrbench.models import load
 
     stages: Counter[str] = Counter()
@@ -129,7 +129,7 @@ def work(checkpoints: Sequence[str], given: argparse.Namespace, out: Path) -> No
     torch.cuda.CUDAGraph.replay = passes.timed(torch.cuda.CUDAGraph.replay)  # type: ignore[method-assign]
     stage(evaluate, "plan", "plan")
     stage(built_task, "build_requests", "build")
-    stage(backends.VisionFeatureCache, "features", "images")
+    stage(vision_features.VisionFeatureCache, "features", "images")
     for owner, name in ((task_scores, "score_task"), (evaluate.task_result, "score_fields"), (evaluate, "save_run")):
         stage(owner, name, "score and write")
     evaluate.run_all(

@@ -27,7 +27,7 @@ from tabulate import tabulate
 from benchmarks import report_header
 from vrbench.core.device import device_name
 from vrbench.core.schemas import Sample
-from vrbench.evaluation import backends
+from vrbench.evaluation import packed_backend
 from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.engine import InferenceEngine
 from vrbench.evaluation.evaluate import evaluate_task
@@ -130,7 +130,7 @@ def _sharing(shares: bool) -> Iterator[None]:
     if shares:
         yield
     else:
-        with patch.object(backends, "pack_with_prefixes", apart):
+        with patch.object(packed_backend, "pack_with_prefixes", apart):
             yield
 
 

@@ -123,8 +123,8 @@ class Measured:
     ) -> Iterator[Line]:
         """Time the engine twice, each time with an empty store."""
         from vrbench.evaluation.answer_store import AnswerStore
-        from vrbench.evaluation.backends import VisionFeatureCache
         from vrbench.evaluation.engine import InferenceEngine
+        from vrbench.evaluation.vision_features import VisionFeatureCache
 
         for way in ways:
             self.answered.clear()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import threading
 import time
 
 import pytest
@@ -11,9 +11,10 @@ from PIL import Image
 
 from tests.evaluation.made import noise
 from tests.tiny import llava
-from vrbench.evaluation import backends
-from vrbench.evaluation.backends import FEATURE_BYTES, Ahead, VisionFeatureCache
+from vrbench.evaluation import images_ahead
+from vrbench.evaluation.images_ahead import Ahead
 from vrbench.evaluation.requests import RequestImage, request_image
+from vrbench.evaluation.vision_features import FEATURE_BYTES, VisionFeatureCache
 from vrbench.models.llava_model import LlavaModel
 
 
@@ -78,35 +79,52 @@ def test_a_picture_is_known_by_its_pixels() -> None:
     assert request_image(flat, lambda: flat).digest != shown("a").digest
 
 
-def test_pixels_are_prepared_in_other_processes_in_any_order(vlm: LlavaModel) -> None:
-    ahead = Ahead(vlm, lambda seed: vlm.pixels(noise(seed)), "abc")
-    assert list(ahead._prepared) == []  # no processes on a CPU
-    ahead.start()
-    for seed in "cab":
-        assert torch.equal(ahead(seed), vlm.pixels(noise(seed)))
-    assert torch.equal(ahead("a"), vlm.pixels(noise("a")))  # once more, here
+def test_pixels_are_prepared_in_threads_in_any_order(vlm: LlavaModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: dict[str, list[int]] = {}
+
+    def compute(seed: str) -> torch.Tensor:
+        threads.setdefault(seed, []).append(threading.get_ident())
+        return vlm.pixels(noise(seed))
+
+    monkeypatch.setattr(images_ahead, "IMAGES_AHEAD", 2)
+    with Ahead(vlm, compute, "abcde") as ahead:
+        assert not threads  # no threads on a CPU
+        ahead.start()
+        for seed in "caebd":
+            assert torch.equal(ahead(seed), vlm.pixels(noise(seed)))
+        assert torch.equal(ahead("a"), vlm.pixels(noise("a")))  # once more, here
+    here = threading.get_ident()
+    assert {seed: len(of) for seed, of in threads.items()} == {"a": 2, "b": 1, "c": 1, "d": 1, "e": 1}
+    assert here not in threads["b"] + threads["a"][:1] and threads["a"][1] == threads["c"][0] == here
 
 
-@pytest.mark.parametrize("fault", ["hangs", "dies", "fails"])
-def test_an_image_that_no_other_process_can_prepare_is_prepared_here(
-    vlm: LlavaModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: str
-) -> None:
-    here = os.getpid()
+def test_an_image_s_error_comes_when_it_is_read(vlm: LlavaModel) -> None:
+    def compute(seed: str) -> str:
+        if seed == "b":
+            raise ValueError(seed)
+        return seed
 
-    def compute(seed: str) -> int:
-        if seed == "b" and os.getpid() != here:
-            if fault == "dies":
-                os._exit(1)
-            if fault == "fails":
-                raise ValueError(seed)
-            time.sleep(600)
-        return ord(seed)
+    with Ahead(vlm, compute, "abc") as ahead:
+        ahead.start()
+        assert ahead("a") == "a"
+        with pytest.raises(ValueError, match="b"):
+            ahead("b")
+        assert ahead("c") == "c"
 
-    monkeypatch.setattr(backends, "AHEAD_TIMEOUT", 2)
-    ahead = Ahead(vlm, compute, "abcd")
-    ahead.start()
-    assert [ahead(seed) for seed in "abcd"] == [97, 98, 99, 100]
-    assert "prepared in one process" in caplog.text
+
+def test_what_is_left_when_a_block_ends_is_not_computed(vlm: LlavaModel) -> None:
+    computed, go = [], threading.Event()
+
+    def compute(seed: int) -> int:
+        go.wait(10)
+        computed.append(seed)
+        return seed
+
+    with Ahead(vlm, compute, range(100)) as ahead:
+        ahead.start()
+    go.set()
+    time.sleep(0.1)
+    assert len(computed) <= images_ahead.THREADS
 
 
 def test_features_on_a_gpu_take_a_share_of_what_may_be_used_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -236,7 +236,8 @@ class TestPrompts:
         found = answered(served, *asked)
         assert [len(p.logprob_token_ids) for p in mock.made[0].parameters] == [128, 22, 128, 22]
         own = load_vlm(resolve_checkpoint(str(tiny_llava)))
-        from vrbench.evaluation.backends import VisionFeatureCache, backends_of
+        from vrbench.evaluation.backends import backends_of
+        from vrbench.evaluation.vision_features import VisionFeatureCache
 
         (backend,) = backends_of(own, {str(n): r for n, r in enumerate(asked)}, VisionFeatureCache())
         expected = {k: v for part in backend.answers(MemoryBudget.of(own)) for k, v in part.items()}

@@ -142,7 +142,7 @@ def context() -> Any:
     with (
         tempfile.TemporaryDirectory() as folder,
         AnswerStore(Path(folder) / "a.sqlite", "c") as store,
-        patch("vrbench.evaluation.backends.PackedBackend.answers", answers),
+        patch("vrbench.evaluation.packed_backend.PackedBackend.answers", answers),
     ):
         said = InferenceEngine(model, store, show_progress=False).answer(asked)
     return [seen, [str(answer) for answer in said]]

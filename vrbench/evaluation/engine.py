@@ -15,7 +15,7 @@ from vrbench.core.provenance import answer_packages, own_commit
 from vrbench.core.schemas import AnswerProvenance
 from vrbench.core.version import __version__
 from vrbench.evaluation.answer_store import AnswerStore
-from vrbench.evaluation.backends import Backend, VisionFeatureCache, backends_of
+from vrbench.evaluation.backends import Backend, backends_of
 from vrbench.evaluation.broadcast_store import BroadcastStore
 from vrbench.evaluation.ranked_store import RankedStore
 from vrbench.evaluation.ranks import SINGLE_PROCESS, Ranks
@@ -27,6 +27,7 @@ from vrbench.evaluation.requests import (
     answer_conditions,
     truncate_request,
 )
+from vrbench.evaluation.vision_features import VisionFeatureCache
 from vrbench.models.memory_budget import GPU_MEMORY, MemoryBudget
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from vrbench.checkpoints.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
-    from vrbench.evaluation.backends import VisionFeatureCache
     from vrbench.evaluation.built_task import RequestCache
+    from vrbench.evaluation.vision_features import VisionFeatureCache
     from vrbench.models.base_weights import BaseCache
 
 
@@ -25,7 +25,7 @@ class SharedWork:
     @cached_property
     def features(self) -> VisionFeatureCache:
         """Vision features by tower and image."""
-        from vrbench.evaluation.backends import VisionFeatureCache
+        from vrbench.evaluation.vision_features import VisionFeatureCache
 
         return VisionFeatureCache(shared=self._several)
 

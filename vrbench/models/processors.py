@@ -6,6 +6,7 @@ processors, which work on all machines, do without.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -22,6 +23,21 @@ if TYPE_CHECKING:
 
 NOT_INPUTS = ("labels", "num_crops")
 """Keys that processors return in addition to a model's inputs."""
+
+
+class SharedTokenizer:
+    """A tokenizer that threads may call: one call at a time, since padding and truncation are settings of its own."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer, self._lock = tokenizer, threading.Lock()
+
+    def __call__(self, *args: Any, **settings: Any) -> Any:
+        """Call the tokenizer."""
+        with self._lock:
+            return self._tokenizer(*args, **settings)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
 
 
 class UnsupportedImageError(VrbenchError):
