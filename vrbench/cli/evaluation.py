@@ -153,6 +153,7 @@ def _silent_but_for_rank_0(ranks: Ranks) -> Iterator[None]:
         yield
         return
     log = logging.getLogger("vrbench")
+    level = log.level
     log.setLevel(logging.ERROR)
     try:
         yield
@@ -162,6 +163,8 @@ def _silent_but_for_rank_0(ranks: Ranks) -> Iterator[None]:
         raise typer.Exit(INTERRUPTED) from None
     except Exception:
         log.exception("vrbench: process %d leaves its share to process 0", ranks.rank)
+    finally:
+        log.setLevel(level)
     raise typer.Exit
 
 
