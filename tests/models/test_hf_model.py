@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from PIL import Image
 
 from tests import tiny_families
 from tests.evaluation.made import hub, noise
+from tests.tiny import tokenizer
 from vrbench import evaluate
 from vrbench.checkpoints.families import FAMILIES
 from vrbench.core import run_storage
@@ -23,7 +25,7 @@ from vrbench.evaluation.requests import GenerationRequest, Unanswered, request_i
 from vrbench.models.decoding import StopCriteria
 from vrbench.models.hf_model import HFModel
 from vrbench.models.load import load_vlm
-from vrbench.models.processors import UnsupportedImageError, encode_with_images, load_processor
+from vrbench.models.processors import UnsupportedImageError, allow_threads, encode_with_images, load_processor
 from vrbench.models.prompt_reading import _WholeBatch
 from vrbench.models.resolve import resolve_checkpoint
 
@@ -270,3 +272,26 @@ def test_scores_that_are_no_numbers_are_refused(vlm: HFModel, store: AnswerStore
     finally:
         head.data.copy_(kept)
     assert len(store) == 0
+
+
+def test_a_tokenizer_answers_threads_one_by_one() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    shared, calls, most = tokenizer(), 0, 0
+
+    class Slow(type(shared)):  # type: ignore[misc]
+        def __call__(self, text: str, **settings: Any) -> Any:
+            nonlocal calls, most
+            calls += 1
+            most = max(most, calls)
+            found = super().__call__(text, **settings)
+            time.sleep(0.01)
+            calls -= 1
+            return found
+
+    shared.__class__ = Slow
+    expected = [shared(text)["input_ids"] for text in ("a", "a king")]
+    allow_threads(shared)
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda n: shared(("a", "a king")[n % 2], padding=bool(n % 3))["input_ids"], range(40)))
+    assert most == 1 and found == expected * 20 and len(shared) == len(tokenizer())

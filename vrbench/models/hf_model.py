@@ -27,7 +27,7 @@ from vrbench.models.decoding import (
     refuse_nan,
 )
 from vrbench.models.image_prompts import FAMILIES_IN_SLOTS, ImagePrompt, Size, image_prompt, padded_inputs
-from vrbench.models.processors import SharedTokenizer, adds_special_tokens, encode_with_images
+from vrbench.models.processors import adds_special_tokens, allow_threads, encode_with_images
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -48,7 +48,7 @@ class HFModel(BaseVLM):
         self.processor = processor
         if processor.tokenizer.pad_token is None:  # any token will do, since padding is masked
             processor.tokenizer.pad_token = tokenizer.eos_token
-        processor.tokenizer = SharedTokenizer(processor.tokenizer)
+        allow_threads(processor.tokenizer)
         self.image_token_counts: dict[tuple[Size, ...], int] = {}
         self._other_tokens: dict[int, int] = {}
 

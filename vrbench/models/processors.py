@@ -25,19 +25,15 @@ NOT_INPUTS = ("labels", "num_crops")
 """Keys that processors return in addition to a model's inputs."""
 
 
-class SharedTokenizer:
-    """A tokenizer that threads may call: one call at a time, since padding and truncation are settings of its own."""
+def allow_threads(tokenizer: Any) -> None:
+    """Let a tokenizer answer one call at a time, since padding and truncation are settings of its own."""
+    lock, kind = threading.Lock(), type(tokenizer)
 
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer, self._lock = tokenizer, threading.Lock()
+    def call(self: Any, *args: Any, **settings: Any) -> Any:
+        with lock:
+            return kind.__call__(self, *args, **settings)
 
-    def __call__(self, *args: Any, **settings: Any) -> Any:
-        """Call the tokenizer."""
-        with self._lock:
-            return self._tokenizer(*args, **settings)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._tokenizer, name)
+    tokenizer.__class__ = type(kind.__name__, (kind,), {"__call__": call})
 
 
 class UnsupportedImageError(VrbenchError):
