@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from vrbench.core.errors import VrbenchError
+from vrbench.core.provenance import now
 from vrbench.evaluation import ranked_store
 from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.ranked_store import RankedStore, begin_run, has_rank_files
-from vrbench.evaluation.ranks import Ranks, now
+from vrbench.evaluation.ranks import Ranks
 from vrbench.evaluation.requests import Unanswered
 
 MADE_BY = {"vrbench": "1", "packages": {}, "device": "CPU"}

@@ -21,13 +21,14 @@ from tests import forked
 from tests.evaluation import test_engine
 from tests.evaluation.made import noise
 from vrbench.core.errors import RunAborted, VrbenchError
+from vrbench.core.provenance import now
 from vrbench.core.run_storage import load_run
 from vrbench.evaluation import engine, ranked_store, ranks
 from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.engine import InferenceEngine
 from vrbench.evaluation.evaluate import run_all
 from vrbench.evaluation.ranked_store import RankedStore
-from vrbench.evaluation.ranks import BLOCKS, Ranks, gpu_count, now, run_with_torchrun
+from vrbench.evaluation.ranks import BLOCKS, Ranks, gpu_count, run_with_torchrun
 from vrbench.evaluation.requests import GenerationRequest, Request, Unanswered, request_image
 from vrbench.models.llava_model import LlavaModel
 

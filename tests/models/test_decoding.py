@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from vrbench.core.errors import VrbenchError
-from vrbench.models.decoding import StopCriteria, argmax_token, is_finished
+from vrbench.models.decoding import StopCriteria, argmax_or_nan, is_finished
 
 END = "</s>"
 HALF = ("\N{REPLACEMENT CHARACTER}", "\N{REPLACEMENT CHARACTER}")
@@ -61,9 +60,8 @@ def test_an_answer_ends_with_the_token_that_completes_a_stop_text(
     assert is_finished(vlm, tokens, StopCriteria(len(tokens) + 1, until)) is is_end
 
 
-def test_the_likeliest_token_is_chosen_and_nan_refused() -> None:
+def test_the_likeliest_token_is_chosen_and_nan_marked() -> None:
     scores = torch.tensor([[0.0, 3.0, 1.0], [5.0, -1.0, float("inf")]])
-    assert argmax_token(scores).tolist() == [1, 2]
+    assert argmax_or_nan(scores).tolist() == [1, 2]
     scores[0, 2] = float("nan")
-    with pytest.raises(VrbenchError, match="NaN"):
-        argmax_token(scores)
+    assert argmax_or_nan(scores).tolist() == [-1, 2]

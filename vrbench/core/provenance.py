@@ -6,6 +6,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Iterable
+from datetime import datetime, timezone
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -33,6 +34,11 @@ ADAPTER_PACKAGES = ("peft",)
 VRBENCH, VLLM = "vrbench", "vllm"
 BACKEND_PACKAGES: dict[str, tuple[str, ...]] = {VRBENCH: (), VLLM: ("vllm",)}
 """What computes answers, vrbench's own engine or vLLM -> packages that determine every answer besides the others."""
+
+
+def now() -> str:
+    """Return the time in UTC, as it is stored with answers and records."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def package_versions(packages: Iterable[str]) -> dict[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -13,6 +12,7 @@ from tqdm import tqdm
 
 from vrbench.core.cache import file_digest
 from vrbench.core.errors import VrbenchError, raise_errors
+from vrbench.core.provenance import now
 from vrbench.data import hub, local_mirror
 from vrbench.data.local_mirror import DIGEST_FILE, MirrorFile
 from vrbench.tasks.spec import TaskSpec
@@ -141,5 +141,5 @@ def _entry(file: Path, sha: str, asked: str) -> MirrorFile:
         columns={column.name: str(column.type) for column in footer.schema.to_arrow_schema()},
         revision=sha,
         asked=asked,
-        made=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        made=now(),
     )

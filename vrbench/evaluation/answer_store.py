@@ -13,7 +13,6 @@ import os
 import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 from vrbench.core import os_errors
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import canonical_json
+from vrbench.core.provenance import now
 
 LAYOUT = "2"
 WAIT_SECONDS = 60.0
@@ -106,12 +106,12 @@ class AnswerStore:
             environment: what computed them, as JSON.
             time: when, if it was not just now.
         """
-        now, content = time or datetime.now(timezone.utc).isoformat(timespec="seconds"), canonical_json(environment)
+        when, content = time or now(), canonical_json(environment)
         written = [(key, json.dumps(value)) for key, value in answers.items()]
         with self._access(), self._database:
             self._database.execute("INSERT OR IGNORE INTO environments (content) VALUES (?)", (content,))
             (number,) = self._database.execute("SELECT id FROM environments WHERE content = ?", (content,)).fetchone()
-            rows = [(key, value, now, number, _digest(key, value, now, number)) for key, value in written]
+            rows = [(key, value, when, number, _digest(key, value, when, number)) for key, value in written]
             self._database.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?)", rows)
 
     def origins(self, keys: Iterable[str]) -> list[tuple[dict[str, Any], list[str]]]:

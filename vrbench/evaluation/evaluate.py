@@ -12,7 +12,6 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,7 @@ from vrbench.checkpoints.image_settings import image_notes
 from vrbench.core import os_errors
 from vrbench.core.device import device_kind
 from vrbench.core.errors import VrbenchError
-from vrbench.core.provenance import make_provenance
+from vrbench.core.provenance import make_provenance, now
 from vrbench.core.run_storage import save_run
 from vrbench.core.schemas import Run, RunRecord, Sample, TaskResult
 from vrbench.evaluation import task_result
@@ -139,7 +138,7 @@ def _evaluate_checkpoint(run_plan: RunPlan, checkpoint: Checkpoint, shared: Shar
     """Evaluate one checkpoint, or read the run of the same inputs if it exists."""
     if (finished := run_plan.finished_run(checkpoint)) is not None:
         return finished
-    start, started = time.perf_counter(), datetime.now(timezone.utc).isoformat(timespec="seconds")
+    start, started = time.perf_counter(), now()
     config, results, samples = run_plan.config, [], {}
     run_plan.warn_of_unused_answers(checkpoint)
     with loaded_engine(run_plan, checkpoint, shared, ranks) as engine:

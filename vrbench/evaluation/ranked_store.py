@@ -23,8 +23,9 @@ from typing import Any
 
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import canonical_json
+from vrbench.core.provenance import now
 from vrbench.evaluation.answer_store import AnswerStore
-from vrbench.evaluation.ranks import Ranks, now
+from vrbench.evaluation.ranks import Ranks
 from vrbench.evaluation.requests import Unanswered
 
 HEARTBEAT_SECONDS = 5.0

@@ -12,11 +12,11 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
 
 from vrbench.core.device import count_gpus
 from vrbench.core.errors import RunAborted, VrbenchError
 from vrbench.core.processors import usable_cores
+from vrbench.core.provenance import now
 
 _log = logging.getLogger(__name__)
 
@@ -98,11 +98,6 @@ def sharing_one_model() -> Ranks:
     """Return which of the processes of a `torchrun` this is, where all share one model."""
     ranks = Ranks.of_environment()
     return replace(ranks, together=ranks.size > 1)
-
-
-def now() -> str:
-    """Return the time in UTC, as it is stored with answers."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def gpu_count(gpus: str, device: str) -> int:

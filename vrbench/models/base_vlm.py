@@ -14,7 +14,7 @@ from vrbench.core.device import device_name
 from vrbench.core.errors import VrbenchError
 from vrbench.core.provenance import VLLM, VRBENCH
 from vrbench.models import components, context_length, packed_inference, placement
-from vrbench.models.kv_cache import Sink
+from vrbench.models.kv_cache import Prefixes, Sink
 from vrbench.models.packing import PackedSequence
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ class BaseVLM:
         rows: Sequence[PackedSequence],
         images: Mapping[int, torch.Tensor],
         sink: Sink | None = None,
-        kept: packed_inference.KeptPrefixes | None = None,
+        kept: Prefixes | None = None,
     ) -> torch.Tensor:
         """Return the last hidden states of packed rows without gradients; see `packed_inference.hidden_states`."""
         return packed_inference.hidden_states(self, rows, images, sink, kept)

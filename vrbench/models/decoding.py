@@ -68,14 +68,14 @@ class TokenChoice:
     def __call__(
         self, logits: torch.Tensor, active: Sequence[int], generated: Mapping[int, Sequence[int]]
     ) -> torch.Tensor:
-        """Return tokens [answers] from logits [answers, vocabulary], given what was generated so far."""
+        """Return tokens [answers] from logits [answers, vocabulary], given what was generated so far; -1 for NaN."""
         if not self.needs_processors:
             return argmax_or_nan(logits)
-        chosen = []
+        scores = []
         for number, row in zip(active, logits, strict=True):
             ids = torch.tensor([[*self._prompts[number], *generated.get(number, ())]], device=row.device)
-            chosen.append(argmax_token(self._processors[number](ids, row[None].float())[0]))
-        return torch.stack(chosen)
+            scores.append(self._processors[number](ids, row[None].float()))
+        return argmax_or_nan(torch.cat(scores))
 
 
 class RepetitionPenalty:
@@ -184,16 +184,6 @@ def argmax_or_nan(scores: torch.Tensor) -> torch.Tensor:
     """Return the tokens with the largest scores [answers, vocabulary], -1 where scores are NaN, without waiting."""
     best = scores.argmax(-1)  # which takes NaN for the largest
     return best.masked_fill(scores.gather(-1, best[:, None])[:, 0].isnan(), -1)
-
-
-def argmax_token(scores: torch.Tensor) -> torch.Tensor:
-    """Return the tokens with the largest scores [..., vocabulary].
-
-    Raises:
-        VrbenchError: a score is NaN, so that the largest would be any token.
-    """
-    refuse_nan(bool(scores.isnan().any()))
-    return scores.argmax(-1)
 
 
 def refuse_nan(found: bool) -> None:

@@ -127,7 +127,7 @@ class SlotCache(Cache):
             # both sides are [prompts, longest, heads, width]
             kept[to.slots[:, None], :, to.places] = own[number][to.rows[:, None], :, to.tokens]
 
-    def beginnings(self, slots: torch.Tensor, length: int) -> Prefixes:
+    def prefixes(self, slots: torch.Tensor, length: int) -> Prefixes:
         """Return the first tokens of some slots as prefixes of rows, which have to be filled before they are used."""
         return lambda layer: take_rows(slots, *(kept[:, :, :length] for kept in self._kept[layer]))
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -76,25 +75,12 @@ def allows_prefix_sharing(text_config: Any, context: int) -> bool:
     )
 
 
-@dataclass(frozen=True)
-class KeptPrefixes:
-    """Prefixes of rows that were computed before.
-
-    Attributes:
-        prefixes: their keys and values, of `row_start` tokens.
-        offsets: of each row, what is added to the number of a token for its position.
-    """
-
-    prefixes: Prefixes
-    offsets: Sequence[int]
-
-
 def hidden_states(
     vlm: PackedModel,
     rows: Sequence[PackedSequence],
     images: Mapping[int, torch.Tensor],
     sink: Sink | None = None,
-    kept: KeptPrefixes | None = None,
+    kept: Prefixes | None = None,
 ) -> torch.Tensor:
     """Return the decoder's last hidden states, [rows, longest row, hidden]; rows are padded on the right.
 
@@ -102,13 +88,13 @@ def hidden_states(
         rows: packed sequences; a negative token -1 - (s * image_tokens + j) is token j of the image in slot s.
         images: slot -> projected features, [image_tokens, hidden], of every image in the rows.
         sink: gets keys and values of each layer.
-        kept: the rows' prefixes, where they were computed before.
+        kept: keys and values of each row's prefix, of `row_start` tokens, where they were computed before.
     """
     longest, start = _padded(vlm, max(map(len, rows))), row_start(vlm, rows)
     cache: RowCache | None = None
     segments: Segments | None = None
     if kept is not None:
-        cache = RowCache(kept.prefixes, sink=sink)
+        cache = RowCache(kept, sink=sink)
     elif start:
         prefixes = _read_prefixes(vlm, rows, images, start)
         segments = Segments.of(rows, longest, start) if copies_no_prefix(vlm) else None
@@ -122,13 +108,11 @@ def hidden_states(
         cache = RowCache(sink=sink)
     settings: dict[str, Any] = {"past_key_values": cache, "use_cache": cache is not None}
     if start or not all(row.is_causal for row in rows):
-        offsets = [0] * len(rows) if kept is None else kept.offsets
-        depths = [
-            [offset + len(row.prefix) + depth for depth in row.depths] + [0] * (longest - len(row))
-            for row, offset in zip(rows, offsets, strict=True)
+        positions = [
+            [row.offset + len(row.prefix) + depth for depth in row.depths] + [0] * (longest - len(row)) for row in rows
         ]
         mask = _mask(vlm, rows, longest, start) if segments is None else NO_MASK
-        settings |= {"attention_mask": mask, "position_ids": to_device(vlm, depths)}
+        settings |= {"attention_mask": mask, "position_ids": to_device(vlm, positions)}
     states: torch.Tensor = vlm.language_model(
         inputs_embeds=_embeddings(vlm, [row.tokens for row in rows], longest, images), **settings
     ).last_hidden_state

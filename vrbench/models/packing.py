@@ -32,6 +32,7 @@ class PackedSequence:
 
     Attributes:
         prefix: token ids in front of all of the row's tokens, computed apart from it.
+        offset: what is added to the number of a token for its position: an image may take fewer than tokens.
         tokens: [tokens] ids of the distinct tokens, a parent before its children, depth first.
         depths: [tokens] number of tokens before it, without the prefix.
         ends: [tokens] index behind its last descendant: token i is on the path of j if i <= j < ends[i].
@@ -43,6 +44,7 @@ class PackedSequence:
     depths: list[int] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
     paths: dict[int, list[int]] = field(default_factory=dict)
+    offset: int = 0
 
     def __len__(self) -> int:
         return len(self.tokens)

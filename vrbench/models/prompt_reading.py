@@ -17,7 +17,7 @@ import torch
 from vrbench.models.image_prompts import ImagePrompt, batch_inputs
 from vrbench.models.kv_cache import PromptSlots, RowCache, Sink, SlotCache
 from vrbench.models.memory_budget import MemoryBudget
-from vrbench.models.packed_inference import KeptPrefixes, copies_no_prefix, prefix_numbers, row_start, to_device
+from vrbench.models.packed_inference import copies_no_prefix, prefix_numbers, row_start, to_device
 from vrbench.models.packing import PackedSequence
 
 if TYPE_CHECKING:
@@ -182,15 +182,14 @@ class _WholeBatch:
         self._firsts = [places[first] for first, _ in questions.values()]
         self._rows = []
         for number, (first, tokens) in questions.items():
-            self._rows.append(PackedSequence(tuple(whole[first].tokens[: whole[first].shared])))
+            prompt = whole[first]
+            self._rows.append(PackedSequence(tuple(prompt.tokens[: prompt.shared]), offset=prompt.offset))
             self._rows[-1].add(number, tokens, ())
         self.prompts: Mapping[int, Sequence[int]] = {
             **{number: prompt.tokens for number, prompt in whole.items()},
             **{number: [*row.prefix, *row.tokens] for number, row in zip(questions, self._rows, strict=True)},
         }
-        self.offsets: Sequence[int] = [
-            prompt.offset for prompt in (*self._whole, *(self._whole[i] for i in self._firsts))
-        ]
+        self.offsets: Sequence[int] = [p.offset for p in self._whole] + [row.offset for row in self._rows]
 
     def logits(self, cache: SlotCache, slots: torch.Tensor) -> torch.Tensor:
         count = len(self._whole)
@@ -218,8 +217,7 @@ class _WholeBatch:
         paths = [(index, len(row.prefix), range(len(row))) for index, row in enumerate(self._rows)]
         fill, (rows, last) = _into_slots(self._vlm, cache, slots, paths, range(len(paths)))
         (first,) = to_device(self._vlm, [self._firsts])
-        beginnings = cache.beginnings(whole[first], row_start(self._vlm, self._rows))
-        kept = KeptPrefixes(beginnings, self.offsets[len(self._whole) :])
+        kept = cache.prefixes(whole[first], row_start(self._vlm, self._rows))
         return self._vlm.hidden_states(self._rows, {}, fill, kept)[rows, last]
 
 

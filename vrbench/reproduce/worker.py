@@ -11,7 +11,6 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -19,7 +18,7 @@ from pathlib import Path
 from vrbench.core.device import device_name
 from vrbench.core.errors import VrbenchError
 from vrbench.core.io import write_atomically
-from vrbench.core.provenance import make_provenance, own_commit
+from vrbench.core.provenance import make_provenance, now, own_commit
 from vrbench.reproduce.plan import PlanStep, StepRecord, log_file, record_file
 
 GIB = 1 << 30
@@ -93,7 +92,7 @@ def run_step(job: StepJob, function: StepFunction, environment: Mapping[str, str
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     own_commit()  # what is committed while the step runs did not do it
     _redirect_output(log_file(job.step.name, job.folder))
-    start, started = time.perf_counter(), datetime.now(timezone.utc).isoformat(timespec="seconds")
+    start, started = time.perf_counter(), now()
     try:
         function(job)
         _write_record(job, started, time.perf_counter() - start)
