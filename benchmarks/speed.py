@@ -1,6 +1,6 @@
 """Measure the speed of vrbench beside lm-eval's model class and transformers' `generate`, on the same work in one run.
 
-    python -m benchmarks.speed --device cuda [--work mmlu,mme] [--out FILE]
+    python -m benchmarks.speed --device cuda [--measure mmlu,mme] [--out FILE]
     python -m benchmarks.speed --device cpu --quick --data-root DATA
 
 Models have random weights at true shape (`random/...`), so that no answer ends early and every way does the same work:
@@ -428,7 +428,7 @@ def table(lines: Sequence[Line]) -> list[str]:
 
 def vllm_lines(model: str, work: Sequence[str], dtype: str) -> Iterator[Line]:
     """The lines of vLLM for one model, whose process has the GPU's memory to itself."""
-    command = [sys.executable, "-m", "benchmarks.speed_vllm", "--model", model, "--dtype", dtype, "--work"]
+    command = [sys.executable, "-m", "benchmarks.speed_vllm", "--model", model, "--dtype", dtype, "--measure"]
     process = subprocess.Popen([*command, ",".join(work)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for row in process.stdout:
@@ -443,7 +443,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--quick", action="store_true", help="little work, with the pocket model's size")
-    parser.add_argument("--work", default=",".join(name for names, _ in WORK for name in names))
+    parser.add_argument("--measure", default=",".join(name for names, _ in WORK for name in names))
     parser.add_argument("--dtype", default="", help="bfloat16 on a GPU, float32 on a CPU")
     parser.add_argument("--text-model", default=MODELS[0])
     parser.add_argument("--image-model", default=MODELS[1])
@@ -453,7 +453,7 @@ def main() -> None:
     parser.add_argument("--vllm", action="store_true", help="vLLM beside it")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    work, sizes = given.work.split(","), QUICK if given.quick else Sizes()
+    work, sizes = given.measure.split(","), QUICK if given.quick else Sizes()
     dtype = given.dtype or ("bfloat16" if given.device.startswith("cuda") else "float32")
     models = QUICK_MODELS if given.quick else (given.text_model, given.image_model, *MODELS[2:])
     out = given.out or RESULTS / ("speed-cpu.md" if given.quick else "speed.md")

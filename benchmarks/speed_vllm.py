@@ -1,7 +1,7 @@
 """Measure vLLM by itself and as vrbench's backend, on the work of benchmarks/speed.py, which calls this with --vllm.
 
-    python -m benchmarks.speed_vllm --model random/bunny-llama-3-8b --work text,mmlu
-    python -m benchmarks.speed_vllm --model random/llava-1.5-7b --work mme
+    python -m benchmarks.speed_vllm --model random/bunny-llama-3-8b --measure text,mmlu
+    python -m benchmarks.speed_vllm --model random/llava-1.5-7b --measure mme
 
 One model in a process, since vLLM takes the GPU's memory. Weights are vLLM's own random ones (load_format="dummy"), so
 that nothing is written. Its start, about 80 s, is not counted; caches of prefixes and images are emptied before each
@@ -101,14 +101,14 @@ def main() -> None:
     """Measure one model and print its lines."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
-    parser.add_argument("--work", default="text,mmlu,mme")
+    parser.add_argument("--measure", default="text,mmlu,mme")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--gpu-memory", type=float, default=0.85)
     parser.add_argument("--quick", action="store_true", help="little work")
     given = parser.parse_args()
     served = Served(given.model, given.device, given.dtype, given.gpu_memory)
-    for line in lines_of(served, given.work.split(","), QUICK if given.quick else Sizes()):
+    for line in lines_of(served, given.measure.split(","), QUICK if given.quick else Sizes()):
         print(json.dumps(vars(line)), flush=True)
     served.vlm.vllm.close()
 
