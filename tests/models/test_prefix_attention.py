@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.models.test_prefix_sharing import on
 from tests.tiny import llava, tokenizer
 from vrbench.models import attention, prefix_attention
 from vrbench.models.decoding import StopCriteria
@@ -116,6 +117,18 @@ def test_likelihoods_and_answers_are_those_with_masks(kernels: list[int], order:
     assert masked[1] == fused[1] and len(set(fused[1].values())) > 3
     for number, (score, is_greedy) in masked[0].items():
         assert fused[0][number] == (pytest.approx(score, abs=1e-4), is_greedy)
+
+
+@pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2", "qwen2_5_vl_text", "qwen3", "qwen3_vl_text"])
+def test_each_kind_of_decoder_computes_what_transformers_computes(kernels: list[int], kind: str) -> None:
+    plain, fused = (LlavaModel(on(kind), tokenizer(), None) for _ in range(2))
+    attention._use_fused_attention(fused.language_model, segments=True)
+    assert {type(layer.self_attn).__name__ for layer in fused.language_model.layers} <= set(attention.ROTARY_ATTENTION)
+    rows = pack_with_prefixes(PROMPTS, [1] * len(PROMPTS))
+    one, other = (vlm.hidden_states(rows, {}) for vlm in (plain, fused))
+    assert kernels
+    for number, row in enumerate(rows):
+        assert torch.allclose(one[number, : len(row)], other[number, : len(row)], atol=1e-4)
 
 
 def test_rows_that_share_tokens_in_themselves_keep_their_mask(kernels: list[int]) -> None:

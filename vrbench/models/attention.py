@@ -24,11 +24,17 @@ NAME = "vrbench_grouped_sdpa"
 MAX_HEAD_WIDTH = 128
 """Wider heads are left to transformers: not all kernels take them."""
 
-RMS_NORMS = ("LlamaRMSNorm", "MistralRMSNorm", "Phi3RMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm")
+RMS_NORMS = (
+    "LlamaRMSNorm", "MistralRMSNorm", "Phi3RMSNorm", "Qwen2RMSNorm", "Qwen2_5_VLRMSNorm", "Qwen3RMSNorm",
+    "Qwen3VLTextRMSNorm",
+)  # fmt: skip
 """Classes that compute `weight * x / sqrt(mean(x^2) + variance_epsilon)`, in several kernels."""
 
-ROTARY_ATTENTION = ("LlamaAttention", "MistralAttention", "Qwen2Attention")
-"""Classes that project, rotate whole heads in the order of halves, attend and project, with nothing in between."""
+ROTARY_ATTENTION = (
+    "LlamaAttention", "MistralAttention", "Qwen2Attention", "Qwen2_5_VLAttention", "Qwen3Attention",
+    "Qwen3VLTextAttention",
+)  # fmt: skip
+"""Classes that project, normalize heads (Qwen3), rotate whole heads in the order of halves, attend, and project."""
 
 PREPARED_SINCE = (9, 0)
 """Compute capability from which on PyTorch uses cuDNN's kernel (Hopper)."""
@@ -116,6 +122,8 @@ class FusedAttention:
             projection(hidden_states).view(*shape, -1, module.head_dim)
             for projection in (module.q_proj, module.k_proj, module.v_proj)
         )
+        if hasattr(module, "q_norm"):
+            query, key = module.q_norm(query), module.k_norm(key)
         for states in (query, key):
             rotate(states, *position_embeddings)
         if isinstance(past_key_values, SegmentCache):

@@ -42,13 +42,13 @@ def rotate(states: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> 
 
     Args:
         states: [rows, tokens, heads, width], contiguous; the width is twice a power of two.
-        cosines, sines: [rows, tokens, width] or [1, tokens, width], contiguous, both halves alike.
+        cosines, sines: [rows, tokens, width] or [1, tokens, width], both halves alike.
     """
     rows, tokens, heads, width = states.shape
     row_stride = 0 if len(cosines) == 1 else tokens * width
     with torch.cuda.device(states.device):
         _rotate[(rows * tokens,)](
-            states, cosines, sines, tokens, heads, row_stride, HALF=width // 2, num_warps=1
+            states, cosines.contiguous(), sines.contiguous(), tokens, heads, row_stride, HALF=width // 2, num_warps=1
         )  # fmt: skip
 
 
