@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -295,3 +296,6 @@ def test_a_tokenizer_answers_threads_one_by_one() -> None:
     with ThreadPoolExecutor(4) as threads:
         found = list(threads.map(lambda n: shared(("a", "a king")[n % 2], padding=bool(n % 3))["input_ids"], range(40)))
     assert most == 1 and found == expected * 20 and len(shared) == len(tokenizer())
+    plain = tokenizer()
+    allow_threads(plain)
+    assert pickle.loads(pickle.dumps(plain))("a king")["input_ids"] == expected[1]

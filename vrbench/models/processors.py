@@ -33,7 +33,16 @@ def allow_threads(tokenizer: Any) -> None:
         with lock:
             return kind.__call__(self, *args, **settings)
 
-    tokenizer.__class__ = type(kind.__name__, (kind,), {"__call__": call})
+    def reduce(self: Any) -> Any:  # it is copied and sent to other processes as what it was
+        plain: Any = object.__new__(kind)
+        vars(plain).update(vars(self))
+        return _given, (plain,)
+
+    tokenizer.__class__ = type(kind.__name__, (kind,), {"__call__": call, "__reduce__": reduce})
+
+
+def _given(tokenizer: Any) -> Any:
+    return tokenizer
 
 
 class UnsupportedImageError(VrbenchError):
