@@ -30,6 +30,7 @@ from vrbench.evaluation.evaluate import run_all
 from vrbench.evaluation.ranked_store import RankedStore
 from vrbench.evaluation.ranks import BLOCKS, Ranks, gpu_count, run_with_torchrun
 from vrbench.evaluation.requests import GenerationRequest, Request, Unanswered, request_image
+from vrbench.evaluation.run_config import RunConfig
 from vrbench.models.llava_model import LlavaModel
 
 
@@ -278,11 +279,14 @@ def test_gpus_are_counted(four_gpus: None) -> None:
 
 
 def test_each_process_needs_a_gpu_of_its_own(four_gpus: None) -> None:
-    assert not list(Ranks().errors("cuda:1")) and not list(Ranks(1, 4, 1, 4).errors("cuda"))
-    assert list(Ranks(5, 8, 1, 4).errors("cpu")) == list(Ranks(5, 8, 1, 4).errors("auto")) == []
-    (one,) = Ranks(0, 2, 0, 2).errors("cuda:1")
+    def errors(ranks: Ranks, device: str) -> list[str]:
+        return list(ranks.errors(RunConfig(device=device)))
+
+    assert not errors(Ranks(), "cuda:1") and not errors(Ranks(1, 4, 1, 4), "cuda")
+    assert errors(Ranks(5, 8, 1, 4), "cpu") == errors(Ranks(5, 8, 1, 4), "auto") == []
+    (one,) = errors(Ranks(0, 2, 0, 2), "cuda:1")
     assert one.startswith("device is cuda:1, but there are 2 processes")
-    (other,) = Ranks(0, 6, 0, 6).errors("auto")
+    (other,) = errors(Ranks(0, 6, 0, 6), "auto")
     assert other.startswith("6 processes were started on this machine") and "torch sees 4" in other
 
 

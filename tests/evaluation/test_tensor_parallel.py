@@ -13,6 +13,7 @@ from tests.tiny import save_adapter, save_llava
 from vrbench.core.errors import VrbenchError
 from vrbench.core.run_storage import load_run
 from vrbench.evaluation.evaluate import run_all
+from vrbench.evaluation.ranks import Ranks
 from vrbench.evaluation.run_config import RunConfig
 from vrbench.evaluation.run_plan import plan
 
@@ -64,29 +65,27 @@ def test_options_that_spread_a_model_are_refused_where_they_cannot_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def errors(size: int | None, gpus: int, **options: Any) -> str:
-        monkeypatch.setattr("vrbench.evaluation.run_config.count_gpus", lambda: gpus)
-        monkeypatch.setattr("vrbench.core.device.count_gpus", lambda: gpus)
+        for module in ("evaluation.run_config", "evaluation.ranks", "core.device"):
+            monkeypatch.setattr(f"vrbench.{module}.count_gpus", lambda: gpus)
         monkeypatch.delenv("WORLD_SIZE", raising=False)
         if size is not None:
             monkeypatch.setenv("WORLD_SIZE", str(size))
-        return "; ".join(RunConfig(out=tmp_path, **options).errors())
+        config = RunConfig(out=tmp_path, **options)
+        return "; ".join([*config.errors(), *Ranks.of_environment().errors(config)])
 
     for size in (None, 1):
         assert errors(size, 2, device_map="auto") == errors(2, 2, tp=True) == errors(2, 0, tp=True, device="cpu") == ""
     assert "is 'balanced'; it is 'auto'" in errors(None, 2, device_map="balanced")
     assert "torch sees none here" in errors(None, 0, device_map="auto", device="cpu")
     assert "device is cuda:1, but a device map" in errors(None, 2, device_map="auto", device="cuda:1")
-    assert "start it without torchrun" in errors(2, 2, device_map="auto")
+    assert "leave out --gpus and torchrun" in errors(2, 2, device_map="auto")
     assert "choose one of them" in errors(2, 2, device_map="auto", tp=True)
     assert "leave out deterministic, or tp" in errors(2, 2, deterministic=True, tp=True)
     assert "start torchrun --nproc-per-node N" in errors(None, 2, tp=True)
     assert "takes the GPU of its own number" in errors(2, 2, tp=True, device="cpu")
 
 
-def test_a_checkpoint_that_cannot_be_shared_is_refused_before_it_is_loaded(
-    tiny_llava: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "4")
+def test_a_checkpoint_that_cannot_be_shared_is_refused_before_it_is_loaded(tiny_llava: Path, tmp_path: Path) -> None:
     options = RunConfig(limit=4, out=tmp_path, device="cpu", tp=True)
     with pytest.raises(VrbenchError, match="key and value heads cannot be shared evenly among 4 processes"):
-        plan([str(tiny_llava)], "pocket_facts", options)
+        plan([str(tiny_llava)], "pocket_facts", options, Ranks(0, 4))

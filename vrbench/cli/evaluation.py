@@ -99,15 +99,14 @@ def run(
     from vrbench.evaluation.ranks import Ranks
     from vrbench.evaluation.run_config import RunConfig
 
-    ranks = Ranks.of_environment()
+    ranks = Ranks.of_environment(together=tp)
     disable_progress_bar()  # of loading weights: it is over before it can be read
     size = int(batch_size) if batch_size.isdigit() else batch_size  # invalid text is reported with the other errors
     options = RunConfig(
         limit=limit, batch_size=size, device=device, dtype=dtype, gpu_memory=gpu_memory, deterministic=deterministic,
         device_map=device_map, tp=tp, data_root=data_root, include_path=include_path, out=out, seed=seed,
-        trust_remote_code=trust_remote_code,
-        trust_task_code=trust_task_code, image_settings=image_settings, skip_missing=skip_missing, backend=backend,
-        show_progress=not ranks.rank, command=shlex.join(["vrbench", *sys.argv[1:]]),
+        trust_remote_code=trust_remote_code, trust_task_code=trust_task_code, image_settings=image_settings,
+        skip_missing=skip_missing, backend=backend, command=shlex.join(["vrbench", *sys.argv[1:]]),
     )  # fmt: skip
     failure: PartialFailureError | None = None
     try:
@@ -126,24 +125,21 @@ def _evaluate(
 ) -> list[Run]:
     """Evaluate here, or where several GPUs are to be used, run this command in a process for each of them."""
     from vrbench.core.provenance import VLLM
-    from vrbench.evaluation import vllm_checks
     from vrbench.evaluation.evaluate import run_planned
     from vrbench.evaluation.ranks import gpu_count, run_with_torchrun
     from vrbench.evaluation.run_plan import checkpoint_names, plan
 
     count = 1
     errors: list[str] = []
-    if options.device_map and gpus not in ("auto", "1"):
-        errors.append("a device map uses all GPUs in one process; leave out --gpus")
-    elif "RANK" not in os.environ and not options.device_map:  # else torchrun or accelerate has started as many
+    if "RANK" not in os.environ:  # else torchrun or accelerate has started as many
+        takes_one = options.device_map is not None or options.backend == VLLM
         with collect_errors(errors):
-            count = 1 if options.backend == VLLM and gpus == "auto" else gpu_count(gpus, options.device)
-    errors += vllm_checks.process_errors(options, count)
-    checked = replace(options, tp=False) if count > 1 else options  # the processes see to it
-    run_plan = plan(checkpoint_names(ckpts, baseline), tasks, checked, ranks, errors)
+            count = 1 if takes_one and gpus == "auto" else gpu_count(gpus, options.device)
+    wanted = replace(ranks, size=count, local_size=count) if count > 1 else ranks
+    run_plan = plan(checkpoint_names(ckpts, baseline), tasks, options, wanted, errors)
     if count > 1 and (gpus != "auto" or options.tp or run_plan.unfinished > 1):
         raise typer.Exit(run_with_torchrun(count, sys.argv[1:]))
-    return run_planned(run_plan, baseline is not None, ranks)
+    return run_planned(replace(run_plan, ranks=ranks), baseline is not None)
 
 
 @contextmanager

@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def answer_shares(run_plan: RunPlan, shared: SharedWork, ranks: Ranks) -> None:
+def answer_shares(run_plan: RunPlan, shared: SharedWork) -> None:
     """Answer this process's share of all checkpoints and tasks.
 
     No error ends the process, since torchrun would end rank 0 with it: rank 0 answers what is left, and if it finds the
     same error, it records it.
     """
     for checkpoint in run_plan.checkpoints:
-        with _logged_errors(ranks, checkpoint.id):
+        with _logged_errors(run_plan.ranks, checkpoint.id):
             if run_plan.finished_run(checkpoint) is not None:
                 continue
-            with loaded_engine(run_plan, checkpoint, shared, ranks) as engine:
+            with loaded_engine(run_plan, checkpoint, shared) as engine:
                 for task in run_plan.tasks:
-                    with _logged_errors(ranks, f"{checkpoint.id} {task.spec.id}"):
+                    with _logged_errors(run_plan.ranks, f"{checkpoint.id} {task.spec.id}"):
                         _answer_share(task, engine, shared)
         free_memory()
 
@@ -56,14 +56,12 @@ def _logged_errors(ranks: Ranks, what: str) -> Iterator[None]:
 
 
 @contextmanager
-def loaded_engine(
-    run_plan: RunPlan, checkpoint: Checkpoint, shared: SharedWork, ranks: Ranks
-) -> Iterator[InferenceEngine]:
+def loaded_engine(run_plan: RunPlan, checkpoint: Checkpoint, shared: SharedWork) -> Iterator[InferenceEngine]:
     """Load a checkpoint, and open its answers."""
     from vrbench.evaluation.backends import loaded_vlm
     from vrbench.evaluation.engine import InferenceEngine
 
-    config = run_plan.config
+    config, ranks = run_plan.config, run_plan.ranks
     own_commit()  # before the weights are loaded: what is committed during the run did not compute the answers
     with open_store(run_plan.store_file(checkpoint), checkpoint.digest, ranks) as store, ExitStack() as stack:
         with ranks.fatal_errors():

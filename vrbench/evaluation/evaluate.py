@@ -29,7 +29,7 @@ from vrbench.evaluation.answer_shares import answer_shares, loaded_engine
 from vrbench.evaluation.code_versions import task_versions
 from vrbench.evaluation.failures import Failure, PartialFailureError, failure_of, free_memory
 from vrbench.evaluation.ranked_store import begin_run
-from vrbench.evaluation.ranks import SINGLE_PROCESS, Ranks, sharing_one_model
+from vrbench.evaluation.ranks import SINGLE_PROCESS, Ranks
 from vrbench.evaluation.run_config import RunConfig, shows_options
 from vrbench.evaluation.run_plan import PlannedTask, RunPlan, checkpoint_names, plan
 from vrbench.evaluation.shared_work import SharedWork
@@ -101,27 +101,27 @@ def run_all(
         >>> baseline, region = vrbench.run_all(["pocket/region"], "pocket_mme", baseline="pocket/full", limit=8)
         >>> vrbench.compare([region], baseline)
     """
-    run_plan = plan(checkpoint_names(ckpts, baseline), tasks, replace(options or RunConfig(), **changes), ranks)
-    return run_planned(run_plan, baseline is not None, ranks)
+    config = replace(options or RunConfig(), **changes)
+    ranks = Ranks.of_environment(together=True) if config.tp else ranks
+    return run_planned(plan(checkpoint_names(ckpts, baseline), tasks, config, ranks), baseline is not None)
 
 
-def run_planned(run_plan: RunPlan, has_baseline: bool, ranks: Ranks = SINGLE_PROCESS) -> list[Run]:
+def run_planned(run_plan: RunPlan, has_baseline: bool) -> list[Run]:
     """Evaluate the checkpoints of a plan; arguments, results and errors are as in `run_all`.
 
     Args:
         has_baseline: whether the first checkpoint is the baseline.
     """
-    ranks = sharing_one_model() if run_plan.config.tp else ranks
     shared = SharedWork(run_plan.checkpoints)
     runs: list[Run] = []
     failed: list[Failure] = []
-    if ranks.rank:
-        answer_shares(run_plan, shared, ranks)
+    if run_plan.ranks.rank:
+        answer_shares(run_plan, shared)
         return []
-    begin_run(map(run_plan.store_file, run_plan.checkpoints), ranks)
+    begin_run(map(run_plan.store_file, run_plan.checkpoints), run_plan.ranks)
     for checkpoint in run_plan.checkpoints:
         try:
-            runs.append(_evaluate_checkpoint(run_plan, checkpoint, shared, ranks))
+            runs.append(_evaluate_checkpoint(run_plan, checkpoint, shared))
         except Exception as error:
             if len(run_plan.checkpoints) == 1:
                 raise
@@ -134,14 +134,14 @@ def run_planned(run_plan: RunPlan, has_baseline: bool, ranks: Ranks = SINGLE_PRO
     return runs
 
 
-def _evaluate_checkpoint(run_plan: RunPlan, checkpoint: Checkpoint, shared: SharedWork, ranks: Ranks) -> Run:
+def _evaluate_checkpoint(run_plan: RunPlan, checkpoint: Checkpoint, shared: SharedWork) -> Run:
     """Evaluate one checkpoint, or read the run of the same inputs if it exists."""
     if (finished := run_plan.finished_run(checkpoint)) is not None:
         return finished
     start, started = time.perf_counter(), now()
     config, results, samples = run_plan.config, [], {}
     run_plan.warn_of_unused_answers(checkpoint)
-    with loaded_engine(run_plan, checkpoint, shared, ranks) as engine:
+    with loaded_engine(run_plan, checkpoint, shared) as engine:
         for task in run_plan.tasks:
             result, of_task = _run_task(task, engine, config, checkpoint, shared)
             results.append(result)

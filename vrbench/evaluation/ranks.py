@@ -11,12 +11,16 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from vrbench.core.device import count_gpus
 from vrbench.core.errors import RunAborted, VrbenchError
 from vrbench.core.processors import usable_cores
-from vrbench.core.provenance import now
+from vrbench.core.provenance import VLLM, now
+
+if TYPE_CHECKING:
+    from vrbench.evaluation.run_config import RunConfig
 
 _log = logging.getLogger(__name__)
 
@@ -48,20 +52,32 @@ class Ranks:
     together: bool = False
 
     @classmethod
-    def of_environment(cls) -> Ranks:
+    def of_environment(cls, together: bool = False) -> Ranks:
         """Return what `torchrun` or `accelerate launch` say of this process; one process without them."""
         names = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
         rank, size, local, local_size = (int(os.environ.get(name) or start) for name, start in names.items())
-        return cls(rank, size, local, local_size, now())
+        return cls(rank, size, local, local_size, now(), together and size > 1)
 
-    def errors(self, device: str) -> Iterator[str]:
-        """Yield why the processes cannot have the device that was asked for, one sentence each."""
-        if self.size > 1 and device.startswith("cuda:"):
+    def errors(self, config: RunConfig) -> Iterator[str]:
+        """Yield which options do not go with so many processes, one sentence each."""
+        device, several = config.device, self.size > 1
+        if several and config.device_map is not None:
+            yield "a device map uses all GPUs in one process; leave out --gpus and torchrun"
+        if several and config.backend == VLLM:
+            yield (
+                "--backend vllm answers with one process; leave out --gpus and torchrun, and give each GPU "
+                "(CUDA_VISIBLE_DEVICES) a run with tasks of its own"
+            )
+        if config.tp and not several and "WORLD_SIZE" not in os.environ:
+            yield "tp is for the processes of torchrun; start torchrun --nproc-per-node N -m vrbench run ... --tp"
+        if config.tp and device not in ("auto", "cuda") and count_gpus():
+            yield f"device is {device}, but with tp each process takes the GPU of its own number; leave it out"
+        elif several and device.startswith("cuda:"):
             yield (
                 f"device is {device}, but there are {self.size} processes and each uses a GPU of its own; use --device "
                 f"cuda, or one process"
             )
-        elif self.size > 1 and device in ("auto", "cuda") and 0 < count_gpus() < self.local_size:
+        elif several and device in ("auto", "cuda") and 0 < count_gpus() < self.local_size:
             yield (
                 f"{self.local_size} processes were started on this machine, and each uses a GPU of its own, but torch "
                 f"sees {count_gpus()}; start no more than that"
@@ -92,12 +108,6 @@ class Ranks:
 
 
 SINGLE_PROCESS = Ranks()
-
-
-def sharing_one_model() -> Ranks:
-    """Return which of the processes of a `torchrun` this is, where all share one model."""
-    ranks = Ranks.of_environment()
-    return replace(ranks, together=ranks.size > 1)
 
 
 def gpu_count(gpus: str, device: str) -> int:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import TypedDict, TypeVar
 
@@ -84,7 +82,11 @@ class RunConfig:
             yield f"image settings {self.image_settings!r} are unknown; there are {known}"
         if self.backend not in BACKEND_PACKAGES:
             yield f"backend {self.backend!r} is unknown; there are {', '.join(BACKEND_PACKAGES)}"
-        yield from validate_device(self.device) or chain(self._device_map_errors(), self._tp_errors())
+        yield from validate_device(self.device) or self._device_map_errors()
+        if self.tp and self.device_map is not None:
+            yield "a device map and tp both spread one model over GPUs; choose one of them"
+        if self.tp and self.deterministic:
+            yield "with tp the number of processes changes the last bits of sums; leave out deterministic, or tp"
         yield from validate_output(self.out)
 
     def _device_map_errors(self) -> Iterator[str]:
@@ -96,20 +98,6 @@ class RunConfig:
             yield "a device map spreads layers over GPUs, and torch sees none here; leave it out"
         elif self.device not in ("auto", "cuda"):
             yield f"device is {self.device}, but a device map uses all visible GPUs; leave one of them out"
-        if int(os.environ.get("WORLD_SIZE") or 1) > 1:
-            yield "a device map spreads one model over all GPUs in one process; start it without torchrun"
-
-    def _tp_errors(self) -> Iterator[str]:
-        if not self.tp:
-            return
-        if self.device_map is not None:
-            yield "a device map and tp both spread one model over GPUs; choose one of them"
-        if self.deterministic:
-            yield "with tp the number of processes changes the last bits of sums; leave out deterministic, or tp"
-        if "WORLD_SIZE" not in os.environ:
-            yield "tp is for the processes of torchrun; start torchrun --nproc-per-node N -m vrbench run ... --tp"
-        if self.device not in ("auto", "cuda") and count_gpus():
-            yield f"device is {self.device}, but with tp each process takes the GPU of its own number; leave it out"
 
     def resolved(self) -> RunConfig:
         """Return the same options with a real device and dtype in place of "auto"."""

@@ -80,12 +80,14 @@ class RunPlan:
         tasks: with their items.
         config: with a real device and dtype instead of "auto".
         skipped: task -> why it was left out.
+        ranks: which of how many processes this is.
     """
 
     checkpoints: tuple[Checkpoint, ...]
     tasks: tuple[PlannedTask, ...]
     config: RunConfig
     skipped: Mapping[str, str] = field(default_factory=dict)
+    ranks: Ranks = SINGLE_PROCESS
 
     def settings(self, checkpoint: Checkpoint) -> RunSettings:
         """Return the options in force and the environment of a checkpoint's answers, for the record."""
@@ -210,8 +212,7 @@ def plan(
     Raises:
         VrbenchError: all errors that were found.
     """
-    errors = [*errors, *config.errors(), *ranks.errors(config.device)]
-    errors += vllm_checks.process_errors(config, ranks.size)
+    errors = [*errors, *config.errors(), *ranks.errors(config)]
     task_errors: list[str] = []
     specs, judged = _runnable_tasks(tasks, config, task_errors)
     is_mistyped = bool(errors or task_errors) or not all(map(locate.is_local, names))
@@ -224,8 +225,8 @@ def plan(
         errors += missing_messages(data.missing, ", or leave them out with --skip-missing" * bool(data.located))
     if is_mistyped:
         raise_errors(errors)
-    run_plan = RunPlan(checkpoints, (), config.resolved(), skipped)
-    errors += _option_errors(run_plan, ranks)
+    run_plan = RunPlan(checkpoints, (), config.resolved(), skipped, ranks)
+    errors += _option_errors(run_plan)
     if judged and not errors:
         _log.warning("vrbench: left out, since they need a judge model: %s", ", ".join(spec.id for spec in judged))
     if skipped and not errors:
@@ -295,31 +296,30 @@ def _resolve(names: Sequence[str], config: RunConfig, errors: list[str]) -> tupl
     return tuple(checkpoints)
 
 
-def _option_errors(run_plan: RunPlan, ranks: Ranks) -> list[str]:
+def _option_errors(run_plan: RunPlan) -> list[str]:
     """Return errors in options that depend on the checkpoint, and in its stored answers, which rank 0 alone opens."""
     choice = run_plan.config.image_settings
     errors = [
         error for checkpoint in run_plan.checkpoints for error in image_settings.validate_choice(checkpoint, choice)
     ]
     if run_plan.config.tp:
-        errors += [error for checkpoint in run_plan.checkpoints for error in _sharing_errors(checkpoint)]
-    for checkpoint in () if ranks.rank else run_plan.checkpoints:
+        errors += [error for one in run_plan.checkpoints for error in _sharing_errors(one, run_plan.ranks.size)]
+    for checkpoint in () if run_plan.ranks.rank else run_plan.checkpoints:
         with collect_errors(errors):
             if run_plan.store_file(checkpoint).exists():
                 AnswerStore(run_plan.store_file(checkpoint), checkpoint.digest).close()
     return [*errors, *vllm_checks.option_errors(run_plan.config, run_plan.checkpoints)]
 
 
-def _sharing_errors(checkpoint: Checkpoint) -> list[str]:
-    """Return why the processes of this run cannot share a checkpoint's tensors."""
+def _sharing_errors(checkpoint: Checkpoint, processes: int) -> list[str]:
+    """Return why so many processes cannot share a checkpoint's tensors."""
     from transformers import AutoConfig
 
-    from vrbench.evaluation.ranks import Ranks
     from vrbench.models.load import first_folder
     from vrbench.models.placement import sharing_errors
 
     config = AutoConfig.from_pretrained(first_folder(checkpoint), trust_remote_code=bool(checkpoint.root.code))
-    return [f"{checkpoint.id}: {reason}" for reason in sharing_errors(config, Ranks.of_environment().size)]
+    return [f"{checkpoint.id}: {reason}" for reason in sharing_errors(config, processes)]
 
 
 def _load_tasks(

@@ -29,15 +29,6 @@ ITEMS = 4
 """Items of a task whose options are looked at before the run; the others are when the task is reached."""
 
 
-def process_errors(config: RunConfig, processes: int) -> Iterator[str]:
-    """Yield an error if several processes would each start vLLM for a share of the requests."""
-    if config.backend == VLLM and processes > 1:
-        yield (
-            "--backend vllm answers with one process; leave out --gpus and torchrun, and give each GPU "
-            "(CUDA_VISIBLE_DEVICES) a run with tasks of its own"
-        )
-
-
 def option_errors(config: RunConfig, checkpoints: Sequence[Checkpoint]) -> Iterator[str]:
     """Yield why vLLM cannot be used here, or not for a checkpoint, one sentence each.
 
