@@ -356,9 +356,10 @@ def test_one_model_on_several_gpus_is_one_process_or_one_for_each(
     assert status(monkeypatch, "pocket_facts", "--device-map", "auto", "--gpus", "2", *out) == 2 and not started
     assert "a device map uses all GPUs in one process; leave out --gpus" in capsys.readouterr().err
     status(monkeypatch, "pocket_facts,pocket_mme", "--device-map", "auto", *out)
-    status(monkeypatch, "pocket_facts", "--tp", *out)
-    status(monkeypatch, "pocket_facts", "--tp", "--gpus", "2", *out)
-    assert started == [1, 4, 2]
+    assert status(monkeypatch, "pocket_facts", "--tp", *out) == 2
+    assert "3 key and value heads cannot be shared evenly among 4 processes" in capsys.readouterr().err
+    status(monkeypatch, "pocket_facts", "--tp", "--gpus", "3", *out)
+    assert started == [1, 3]
 
 
 def test_an_error_ends_a_process_that_others_wait_for(caplog: pytest.LogCaptureFixture) -> None:

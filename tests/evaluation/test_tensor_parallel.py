@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests import forked
 from tests.tiny import save_adapter, save_llava
-from vrbench.core.errors import VrbenchError
+from vrbench.core.errors import RunAborted, VrbenchError
 from vrbench.core.run_storage import load_run
+from vrbench.evaluation.answer_store import AnswerStore
+from vrbench.evaluation.broadcast_store import BroadcastStore
 from vrbench.evaluation.evaluate import run_all
 from vrbench.evaluation.ranks import Ranks
 from vrbench.evaluation.run_config import RunConfig
@@ -59,6 +63,22 @@ def test_two_processes_that_share_a_model_give_the_record_of_one(tmp_path: Path)
             assert (sample.prompt_digest, sample.answer) == (other.prompt_digest, other.answer)
             for response, theirs in zip(sample.responses, other.responses, strict=True):
                 assert response == (theirs if isinstance(theirs, str) else pytest.approx(theirs, abs=1e-4))
+
+
+def ask_for_other_answers(file: str) -> None:
+    """What processes do after an error in one of them."""
+    torch.distributed.init_process_group("gloo")
+    rank = torch.distributed.get_rank()
+    store = BroadcastStore(None if rank else AnswerStore(Path(file), "c"))
+    assert store.get(["a"]) == {}
+    try:
+        store.get([f"of process {rank}"])
+    except RunAborted:
+        sys.exit(3)
+
+
+def test_processes_that_share_a_model_end_where_they_would_wait_for_each_other(tmp_path: Path) -> None:
+    assert together(ask_for_other_answers, str(tmp_path / "c.sqlite")) == [3, 3]
 
 
 def test_options_that_spread_a_model_are_refused_where_they_cannot_work(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -63,12 +63,13 @@ def loaded_engine(run_plan: RunPlan, checkpoint: Checkpoint, shared: SharedWork)
 
     config, ranks = run_plan.config, run_plan.ranks
     own_commit()  # before the weights are loaded: what is committed during the run did not compute the answers
-    with open_store(run_plan.store_file(checkpoint), checkpoint.digest, ranks) as store, ExitStack() as stack:
-        with ranks.fatal_errors():
-            device, bases = ranks.device(config.device), shared.bases(checkpoint)
-            vlm = stack.enter_context(loaded_vlm(checkpoint, config, device, bases))
-            engine = InferenceEngine(
-                vlm, store, config.batch_size, shared.features, config.show_progress and not ranks.rank,
-                config.gpu_memory, ranks, config.deterministic,
-            )  # fmt: skip
-        yield engine
+    device, bases = ranks.device(config.device), shared.bases(checkpoint)
+    with (
+        open_store(run_plan.store_file(checkpoint), checkpoint.digest, ranks) as store,
+        ranks.fatal_errors(),
+        loaded_vlm(checkpoint, config, device, bases) as vlm,
+    ):
+        yield InferenceEngine(
+            vlm, store, config.batch_size, shared.features, config.show_progress, config.gpu_memory, ranks,
+            config.deterministic,
+        )  # fmt: skip

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from vrbench.core.errors import RunAborted
+from vrbench.core.io import digest_of
 from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.ranked_store import RankedStore, has_rank_files
 from vrbench.evaluation.ranks import Ranks
+
+_log = logging.getLogger(__name__)
 
 
 def open_store(path: Path, checkpoint: str, ranks: Ranks) -> AnswerStore | RankedStore | BroadcastStore:
@@ -57,12 +62,10 @@ class BroadcastStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close the store; wait for all processes if nothing failed, so that none sees a record before its end."""
-        import torch
-
         if self._store is not None:
             self._store.__exit__(kind, error, trace)
         if error is None:
-            torch.distributed.barrier()
+            self._meet("end")
 
     def get(self, keys: Iterable[str]) -> dict[str, Any]:
         """Return the responses that are stored, as rank 0 finds them.
@@ -72,6 +75,8 @@ class BroadcastStore:
         """
         import torch
 
+        keys = list(keys)
+        self._meet(digest_of(keys))
         found = [self._store.get(keys) if self._store is not None else {}]
         torch.distributed.broadcast_object_list(found, src=0)
         return found[0]
@@ -84,3 +89,13 @@ class BroadcastStore:
     def origins(self, keys: Iterable[str]) -> list[tuple[dict[str, Any], list[str]]]:
         """Return what computed the stored responses and when, as `AnswerStore.origins` does; nothing but in rank 0."""
         return self._store.origins(keys) if self._store is not None else []
+
+    def _meet(self, place: str) -> None:
+        """Wait for all processes; end this one if an error has led another elsewhere, since both would wait forever."""
+        import torch
+
+        places = [""] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(places, place)
+        if len(set(places)) > 1:
+            _log.error("vrbench: an error in one of the processes that share a model ends them all")
+            raise RunAborted("the processes that share a model are not at the same requests")
