@@ -6,8 +6,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+import torch
 
 from benchmarks import backends
 from tests import tiny, tiny_families
@@ -22,10 +24,11 @@ from vrbench.evaluation.ranks import Ranks
 from vrbench.evaluation.requests import GenerationRequest, LogLikelihoodRequest, answer_conditions, request_image
 from vrbench.evaluation.run_config import RunConfig
 from vrbench.evaluation.run_plan import plan
-from vrbench.evaluation.vllm_backend import VllmBackend, served_vlm
-from vrbench.models.load import load_vlm, load_without_weights
+from vrbench.evaluation.vllm_backend import VllmBackend, engine_arguments, served_vlm
+from vrbench.models.load import load_model, load_vlm, load_without_weights
 from vrbench.models.memory_budget import MemoryBudget
 from vrbench.models.resolve import resolve_checkpoint
+from vrbench.models.whole_folder import save_whole
 
 MOCK = Path(__file__).parents[1] / "mock_vllm"
 LETTERS = Path(__file__).parents[2] / "benchmarks" / "backend_tasks" / "pocket_letters.yaml"
@@ -46,6 +49,15 @@ def mock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     for name in [name for name in sys.modules if name.partition(".")[0] == "vllm"]:
         del sys.modules[name]
     provenance.package_version.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def tiny_llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny LLaVA whose weights have the hub's names, which vLLM reads as it is; not to be written to."""
+    folder = tmp_path_factory.mktemp("vllm")
+    first = tiny.save_llava(folder / "first")
+    save_whole(load_model(resolve_checkpoint(str(first)), torch.float32), first, folder / "llava")
+    return folder / "llava"
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +105,8 @@ class TestRun:
         assert llm.ended and llm.folder == str(tiny_llava)
         assert llm.arguments == {
             "dtype": "bfloat16", "max_model_len": 2048, "gpu_memory_utilization": 0.4, "generation_config": "vllm",
-            "mm_processor_kwargs": {"backend": "pil"}, "max_num_seqs": 256, "enforce_eager": False,
-            "load_format": "auto",
+            "mm_processor_kwargs": {"backend": "pil"}, "limit_mm_per_prompt": {"video": 0}, "max_num_seqs": 256,
+            "enforce_eager": False, "load_format": "auto",
         }  # fmt: skip
 
     def test_it_is_finished_without_vllm_and_stored_answers_are_used_again(
@@ -133,13 +145,14 @@ class TestRun:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:  # fmt: skip
         monkeypatch.setattr(mock, "refuses", "no room\nfor keys")
+        monkeypatch.setattr("vllm.distributed.cleanup_dist_env_and_memory", ended := Mock())  # what it left is freed
         run = measure(
             tiny_llava, tmp_path, "mme,pocket_letters", backend="vllm", dtype="bfloat16", data_root=data_root,
             include_path=letters, limit=4,
         )  # fmt: skip
         told = f"vLLM does not start on {tiny_llava}: no room for keys"
         assert [result.error for result in run.record.results] == [told, told]
-        assert len(mock.made) == 1
+        assert len(mock.made) == 1 and ended.called
 
     def test_several_processes_are_refused(self, tiny_llava: Path, tmp_path: Path) -> None:
         with pytest.raises(VrbenchError, match="answers with one process"):
@@ -273,6 +286,13 @@ class TestWithoutWeights:
                 assert getattr(bare, attribute) == getattr(whole, attribute)
             assert answer_conditions(bare) == answer_conditions(whole)
             assert bare.encode(bare.prompt("Why?", 1), [0]) == whole.encode(whole.prompt("Why?", 1), [0])  # type: ignore
+
+    @pytest.mark.parametrize(("family", "is_pil"), [("llava_next", True), ("llava_onevision", False),
+                                                    ("qwen2_5_vl", False), ("qwen3_vl", False)])  # fmt: skip
+    def test_processors_with_videos_are_made_without_a_backend(self, family: str, is_pil: bool, tmp_path: Path) -> None:
+        vlm = load_without_weights(resolve_checkpoint(str(tiny_families.save(family, tmp_path / family))))
+        given = engine_arguments(vlm, "bfloat16", 0.5)["mm_processor_kwargs"]
+        assert given == {**({"backend": "pil"} if is_pil else {}), **vlm.prompt_format.image_settings}
 
     @pytest.mark.parametrize("family", [name for name, of in FAMILIES.items() if of.vllm and name != "llava"])
     def test_placeholders_are_the_processors_image_tokens(self, family: str, tmp_path: Path) -> None:

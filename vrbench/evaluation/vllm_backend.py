@@ -78,8 +78,20 @@ def engine_arguments(vlm: BaseVLM, dtype: str, gpu_memory: float) -> dict[str, A
         "max_model_len": vlm.full_context,
         "gpu_memory_utilization": gpu_memory,
         "generation_config": "vllm",  # no settings of its own choice
-        "mm_processor_kwargs": {"backend": "pil", **vlm.prompt_format.image_settings},  # the pixels of our own engine
+        "limit_mm_per_prompt": {"video": 0},  # no memory is set aside for what is never shown
+        "mm_processor_kwargs": {**_processor_arguments(vlm), **vlm.prompt_format.image_settings},
     }
+
+
+def _processor_arguments(vlm: BaseVLM) -> dict[str, Any]:
+    """Return what makes transformers' processor prepare the pixels of our own engine, where there is such an argument.
+
+    vLLM gives it to the processor when that is made, which follows it, and at each call, where transformers warns once
+    that it is ignored. Processors of families with videos cannot be made with it (transformers 5.17 to 5.23): theirs
+    is torchvision's.
+    """
+    has_videos = isinstance(vlm, HFModel) and "video_processor" in vlm.processor.get_attributes()
+    return {} if has_videos else {"backend": "pil"}
 
 
 @dataclass(frozen=True)

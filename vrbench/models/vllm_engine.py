@@ -83,13 +83,14 @@ class VllmEngine:
         return [output.outputs[0] for output in llm.generate(contents, parameters, use_tqdm=False)]
 
     def close(self) -> None:
-        """End vLLM and free its memory, if it was started."""
-        if self._llm is None:
+        """End vLLM and free its memory, if it was started or has failed to start."""
+        if self._llm is None and not self._failure:
             return
         from vllm.distributed import cleanup_dist_env_and_memory
 
-        self._llm.llm_engine.engine_core.shutdown()
-        self._llm = None
+        if self._llm is not None:
+            self._llm.llm_engine.engine_core.shutdown()
+        self._llm, self._failure = None, ""
         cleanup_dist_env_and_memory()
 
     def llm(self) -> Any:

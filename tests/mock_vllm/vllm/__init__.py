@@ -40,8 +40,8 @@ class LLM:
 
     def __init__(
         self, model: str, *, dtype: str, max_model_len: int, gpu_memory_utilization: float, generation_config: str,
-        mm_processor_kwargs: dict[str, Any], max_num_seqs: int = 256, enforce_eager: bool = False,
-        load_format: str = "auto",
+        mm_processor_kwargs: dict[str, Any], limit_mm_per_prompt: dict[str, int], max_num_seqs: int = 256,
+        enforce_eager: bool = False, load_format: str = "auto",
     ) -> None:  # fmt: skip
         self.arguments = {name: value for name, value in locals().items() if name not in ("self", "model")}
         from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText
