@@ -15,14 +15,16 @@ from torch.utils._pytree import tree_leaves
 
 from tests import forked
 from tests.tiny import SIDE, llava, save_adapter, save_llava, tokenizer
+from vrbench.evaluation.backends import loaded_vlm
+from vrbench.evaluation.run_config import RunConfig
 from vrbench.models import attention, decoding, generation, packed_inference, packing, placement, prompt_reading
 from vrbench.models.decoding import StopCriteria
 from vrbench.models.generation import AnswerGenerator
 from vrbench.models.llava_model import LlavaModel
-from vrbench.models.load import load_vlm
 from vrbench.models.memory_budget import GPU_TOKENS, MemoryBudget
-from vrbench.models.packed_inference import LogLikelihoods
+from vrbench.models.packed_inference import LogLikelihoods, copies_no_prefix
 from vrbench.models.packing import pack_with_prefixes
+from vrbench.models.prefix_attention import USES_SEGMENTS
 from vrbench.models.prompt_reading import PackedPrompts
 from vrbench.models.resolve import resolve_checkpoint
 
@@ -69,9 +71,12 @@ def test_weights_that_wait_elsewhere_give_the_same_answers(tmp_path: Path) -> No
     """On a CPU they wait on the disk, with the hooks that fetch them from its memory to a GPU."""
     waiting = {"model.vision_tower", "model.language_model.layers.1", "model.language_model.norm", "lm_head"}
     devices = {part: "disk" if part in waiting else "cpu" for part in PARTS}
-    model = placement.dispatch(with_fused_norms(), devices, "cpu", offload_dir=str(tmp_path))
+    model = with_fused_norms()
+    setattr(model.model.language_model, USES_SEGMENTS, True)
+    model = placement.dispatch(model, devices, "cpu", offload_dir=str(tmp_path))
     assert next(model.model.language_model.layers[1].parameters()).device.type == "meta"
     vlm, alone = wrapped(model), outcomes(wrapped(with_fused_norms()))
+    assert not copies_no_prefix(vlm)
     assert vlm.device == torch.device("cpu")
     likely, found, features = outcomes(vlm)
     assert (likely, found) == alone[:2] and torch.equal(features, alone[2])
@@ -178,10 +183,13 @@ def test_each_gpu_s_memory_limits_what_is_kept(monkeypatch: pytest.MonkeyPatch) 
 def test_a_checkpoint_is_put_together_before_it_is_spread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = save_llava(tmp_path / "base")
     checkpoint = resolve_checkpoint(str(save_adapter(tmp_path / "adapter", base)))
-    spread: list[tuple[Any, float]] = []
-    monkeypatch.setattr(placement, "spread_layers", lambda model, share: spread.append((model, share)) or model)
-    vlm = load_vlm(checkpoint, device_map="auto", gpu_memory=0.5)
-    assert spread == [(vlm.model, 0.5)] and not any("lora" in name for name, _ in vlm.model.named_parameters())
+    given: list[tuple[Any, float]] = []
+    monkeypatch.setattr(
+        placement, "spread_layers", lambda model, gpu_memory: given.append((model, gpu_memory)) or model
+    )
+    with loaded_vlm(checkpoint, RunConfig(dtype="float32", device_map="auto", gpu_memory=0.5), "cpu") as vlm:
+        assert given == [(vlm.model, 0.5)]
+    assert not any("lora" in name for name, _ in vlm.model.named_parameters())
 
 
 def test_a_decoder_is_shared_where_transformers_has_a_plan_and_its_heads_can_be_divided() -> None:

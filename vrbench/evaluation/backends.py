@@ -9,9 +9,10 @@ weights instead, `vllm_backend.VllmBackend` answers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vrbench.core.provenance import VLLM
 from vrbench.evaluation.family_backends import PaddedBackend, WholePromptBackend
@@ -56,12 +57,15 @@ def loaded_vlm(
         with served_vlm(checkpoint, device, config.dtype, config.image_settings, config.gpu_memory, rows) as vlm:
             yield vlm
     else:
+        from vrbench.models import placement
         from vrbench.models.load import load_vlm
 
-        yield load_vlm(
-            checkpoint, device, config.dtype, images=config.image_settings, bases=bases,
-            device_map=config.device_map, gpu_memory=config.gpu_memory, tp=config.tp,
-        )  # fmt: skip
+        spread: Callable[[Any], Any] | None = None
+        if config.tp:
+            spread = partial(placement.share_tensors, device=device)
+        elif config.device_map:
+            spread = partial(placement.spread_layers, gpu_memory=config.gpu_memory)
+        yield load_vlm(checkpoint, device, config.dtype, images=config.image_settings, bases=bases, spread=spread)
 
 
 def backends_of(vlm: BaseVLM, requests: Mapping[str, Request], features: VisionFeatureCache) -> list[Backend]:

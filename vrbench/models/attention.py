@@ -47,13 +47,12 @@ HAS_TRITON = importlib.util.find_spec("triton") is not None
 _prepared_shapes = False
 
 
-def use_fast_kernels(decoder: Any, device: torch.device, segments: bool = True) -> None:
+def use_fast_kernels(decoder: Any, device: torch.device) -> None:
     """Make a known decoder in 16 bits on a GPU use the attention of this module and PyTorch's RMS norm, if it can.
 
     Args:
         decoder: before it is moved to its devices.
         device: where it will compute.
-        segments: whether all of its layers are there, so that prefixes need not be copied.
     """
     weight, config = next(decoder.parameters()), decoder.config
     is_known = config.model_type in PREFIX_SHARING_DECODERS and type(decoder).__module__.startswith("transformers.")
@@ -64,18 +63,18 @@ def use_fast_kernels(decoder: Any, device: torch.device, segments: bool = True) 
         _register()
         decoder.set_attn_implementation(NAME)
         if width & (width - 1) == 0 and torch.cuda.get_device_capability(device) >= FLASH_SINCE:
-            _use_fused_attention(decoder, segments)
+            _use_fused_attention(decoder)
     for module in decoder.modules():
         if type(module).__name__ in RMS_NORMS:
             module.forward = _FusedNorm(module)
 
 
-def _use_fused_attention(decoder: Any, segments: bool) -> None:
+def _use_fused_attention(decoder: Any) -> None:
     attentions = [layer.self_attn for layer in decoder.layers]
     if HAS_TRITON and all(type(module).__name__ in ROTARY_ATTENTION for module in attentions):
         for module in attentions:
             module.forward = FusedAttention(module)
-        setattr(decoder, USES_SEGMENTS, segments)
+        setattr(decoder, USES_SEGMENTS, True)
 
 
 @contextmanager

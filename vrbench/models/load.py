@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,6 @@ from vrbench.models import (
     attention,
     components,
     hf_folder,
-    placement,
     random_weights,
     remote_model,
     vision_attention,
@@ -42,7 +42,7 @@ DTYPES: dict[str, torch.dtype] = {
 def load_vlm(
     checkpoint: Checkpoint, device: str | torch.device = "cpu", dtype: str | torch.dtype = "float32",
     merge: bool = True, images: str = HARNESS, bases: BaseCache | None = None,
-    device_map: str | None = None, gpu_memory: float = 1.0, tp: bool = False,
+    spread: Callable[[Any], Any] | None = None,
 ) -> BaseVLM:  # fmt: skip
     """Load the model of a checkpoint, ready to answer.
 
@@ -56,24 +56,20 @@ def load_vlm(
         merge: add an adapter's matrices to the weights; else they stay beside them, slower and with the same answers.
         images: whose settings of the image processor apply, one of `image_settings.CHOICES`.
         bases: keeps the base for other checkpoints.
-        device_map: "auto" spreads the layers over all visible GPUs, and the CPU's memory where those do not suffice.
-        gpu_memory: share of each of these GPUs' memory that may be used.
-        tp: the processes of a `torchrun` share the tensors of each layer.
+        spread: puts a model that is larger than one GPU from the CPU on several, as functions of `placement` do.
 
     Raises:
         VrbenchError: unknown dtype, or weights that do not fit after all.
     """
     dtype, device = _torch_dtype(dtype), torch.device(device)
     select_gpu(device)
-    first = torch.device("cpu") if device_map or tp else device
+    first = torch.device("cpu") if spread else device
     whole, model = _load(checkpoint, dtype, first, merge, bases)
     model = whole.place(model, first, dtype)
-    attention.use_fast_kernels(components.decoder(model), device, segments=device_map is None)
+    attention.use_fast_kernels(components.decoder(model), device)
     vision_attention.use_batched_attention(model, device)
-    if tp:
-        model = placement.share_tensors(model, device)
-    elif device_map:
-        model = placement.spread_layers(model, gpu_memory)
+    if spread:
+        model = spread(model)
     vlm = _wrap(checkpoint, model, whole.tokenizer, whole.processor, images)
     return _described(vlm, checkpoint)
 

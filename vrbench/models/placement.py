@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from vrbench.models import components
+from vrbench.models.prefix_attention import USES_SEGMENTS
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ def dispatch(model: Any, devices: Mapping[str, str], main: str, **settings: Any)
     model = dispatch_model(model, dict(devices), main, skip_keys=skip, **settings)
     if not is_dispatched(model):  # all of it is on one device
         return model
+    setattr(components.decoder(model), USES_SEGMENTS, False)  # which are on one device
     called = [model.model, components.decoder(model), model.get_output_embeddings(), model.get_input_embeddings()]
     for module in (*called, components.vision_tower(model), *components.projector(model)):
         if not hasattr(module, "_hf_hook"):
@@ -71,7 +73,7 @@ def dispatch(model: Any, devices: Mapping[str, str], main: str, **settings: Any)
     return model
 
 
-def share_tensors(model: Any, device: torch.device) -> Any:
+def share_tensors(model: Any, device: str) -> Any:
     """Keep this process's share of each matrix that transformers' tensor-parallel plan names, and the rest whole.
 
     Args:
