@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
 from tests import tiny, tiny_families
@@ -22,7 +24,8 @@ LLAVA = (
     rf"language_model\.model\.{DECODER}",
     r"language_model\.lm_head\.weight",
     r"multi_modal_projector\.linear_[12]\.(weight|bias)",
-    r"vision_tower\.vision_model\.(embeddings|encoder\.layers\.\d+|post_layernorm|pre_layrnorm)\..+",
+    r"vision_tower\.vision_model\.embeddings\.(class_embedding|(patch|position)_embedding\.(weight|bias))",
+    r"vision_tower\.vision_model\.(encoder\.layers\.\d+|post_layernorm|pre_layrnorm)\..+",
 )
 READ_BY_VLLM = {
     "llava": LLAVA,
@@ -97,5 +100,11 @@ def test_a_folder_with_the_names_of_the_hub_is_used_itself(tmp_path: Path, monke
     published = whole_folder(other, torch.float32)
     assert published.parent == tmp_path / "cache" and not has_published_names(other.path)
     assert whole_folder(resolve_checkpoint(str(published)), torch.float32) == published
+    for more in ("vision_tower.vision_model.embeddings.position_ids", "image_newline"):  # of older files
+        older = Path(shutil.copytree(published, tmp_path / more))
+        tensors = load_file(older / "model.safetensors") | {more: torch.zeros(1, 4)}
+        save_file(tensors, older / "model.safetensors", {"format": "pt"})
+        written = whole_folder(resolve_checkpoint(str(older)), torch.float32)
+        assert read_headers(written) == read_headers(published)
     qwen = resolve_checkpoint(str(tiny_families.save("qwen2_5_vl", tmp_path / "qwen")))
     assert whole_folder(qwen, torch.float32) == qwen.path

@@ -68,8 +68,12 @@ def whole_folder(checkpoint: Checkpoint, dtype: torch.dtype, device: str = "cpu"
 
 
 def has_published_names(folder: Path) -> bool:
-    """Return whether the weights of a whole model's folder are named as on the hub."""
-    return not _is_llava(read_json(folder / "config.json")) or not any(map(IN_TOWER.match, read_headers(folder)))
+    """Return whether the weights of a whole model's folder are named as on the hub, without what no answer needs."""
+    config = read_json(folder / "config.json")
+    if not _is_llava(config):
+        return True
+    unused = ("position_ids", "image_newline") if config["model_type"] == "llava" else "position_ids"
+    return not any(IN_TOWER.match(name) or name.endswith(unused) for name in read_headers(folder))
 
 
 def published_name(name: str) -> str:
