@@ -381,3 +381,27 @@ def test_rank_0_alone_reports_errors_in_the_input(
     told = capsys.readouterr()
     assert bool(told.err) == (rank == "0") and not told.out and not caplog.text
     assert not list(tmp_path.iterdir())
+
+
+def test_torchrun_has_decided_how_many_processes_there_are(four_gpus: None) -> None:
+    assert [gpu_count(gpus, "cpu", started=2) for gpus in ("auto", "all", "2")] == [1, 1, 1]
+    for wrong in ("4", "1", "some"):
+        with pytest.raises(VrbenchError, match=f"gpus is '{wrong}', but 2 processes were started here; leave --gpus"):
+            gpu_count(wrong, "cpu", started=2)
+
+
+def test_gpus_that_are_not_there_are_reported(monkeypatch: pytest.MonkeyPatch, four_gpus: None) -> None:
+    with pytest.raises(VrbenchError, match="auto, all or a number from 1 to 4"):
+        gpu_count("²", "auto")
+    monkeypatch.setattr(ranks, "count_gpus", lambda: 0)
+    assert gpu_count("1", "auto") == gpu_count("all", "auto") == 1
+    with pytest.raises(VrbenchError, match="gpus is '2', but torch sees no CUDA GPU here; leave --gpus out"):
+        gpu_count("2", "auto")
+
+
+def test_gpus_beside_torchrun_are_an_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert status(monkeypatch, "pocket_facts", "--gpus", "4", "--device", "cpu", "--batch-size", "²") == 2
+    told = capsys.readouterr().err
+    assert "gpus is '4', but 2 processes were started here" in told and "batch size is '²'" in told

@@ -14,6 +14,7 @@ from tests import tiny
 from tests.evaluation import made
 from tests.fakehub import parquet
 from vrbench.core.errors import MultipleErrors, VrbenchError, error_messages
+from vrbench.evaluation.evaluate import evaluate
 from vrbench.evaluation.run_config import RunConfig
 from vrbench.evaluation.run_plan import RunPlan, plan
 from vrbench.tasks import registry
@@ -264,3 +265,22 @@ class TestInputs:
 def test_sentences_of_one_fault_and_of_many() -> None:
     assert error_messages(VrbenchError("one")) == ["one"]
     assert error_messages(MultipleErrors(["one", "two"])) == ["one", "two"]
+
+
+def test_options_of_a_wrong_type_are_reported_together() -> None:
+    wrong: dict[str, Any] = {"trust_remote_code": "no", "device": None, "backend": ["vllm"], "out": None, "seed": 1.5}
+    with pytest.raises(VrbenchError) as raised:
+        plan(["random/tiny"], "pocket_facts", RunConfig(**wrong))
+    messages = error_messages(raised.value)
+    assert {message.partition(" ")[0] for message in messages} == set(wrong)
+    assert "trust_remote_code is 'no'; it must be of type bool" in messages
+    assert not list(RunConfig(out=Path("x"), data_root=Path("y")).type_errors())
+
+
+def test_a_seed_below_0_is_an_error_before_the_run() -> None:
+    assert list(RunConfig(seed=-1).errors()) == ["seed is -1; it must be at least 0"]
+
+
+def test_a_run_of_processes_that_share_a_model_is_not_for_evaluate() -> None:
+    with pytest.raises(VrbenchError, match="with tp only rank 0 has a run to return; use run_all"):
+        evaluate("random/tiny", "pocket_facts", tp=True)

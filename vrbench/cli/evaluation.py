@@ -56,7 +56,8 @@ def run(
         str | None, model(help="auto: spread the layers of a model larger than one GPU over all of them (accelerate).")
     ] = None,
     tp: Annotated[
-        bool, model("--tp", help="The processes of torchrun share the tensors of one model (transformers).")
+        bool,
+        model("--tp", help="The processes of torchrun, or of --gpus, share the tensors of one model (transformers)."),
     ] = False,
     backend: Annotated[
         str, model(help="What computes the answers: vrbench, or vllm (an extra; for some tasks and families).")
@@ -101,7 +102,7 @@ def run(
 
     ranks = Ranks.of_environment(together=tp)
     disable_progress_bar()  # of loading weights: it is over before it can be read
-    size = int(batch_size) if batch_size.isdigit() else batch_size  # invalid text is reported with the other errors
+    size = int(batch_size) if batch_size.isdecimal() else batch_size  # invalid text is reported with the other errors
     options = RunConfig(
         limit=limit, batch_size=size, device=device, dtype=dtype, gpu_memory=gpu_memory, deterministic=deterministic,
         device_map=device_map, tp=tp, data_root=data_root, include_path=include_path, out=out, seed=seed,
@@ -131,10 +132,10 @@ def _evaluate(
 
     count = 1
     errors: list[str] = []
-    if "RANK" not in os.environ:  # else torchrun or accelerate has started as many
-        takes_one = options.device_map is not None or options.backend == VLLM
-        with collect_errors(errors):
-            count = 1 if takes_one and gpus == "auto" else gpu_count(gpus, options.device)
+    started = ranks.local_size if "RANK" in os.environ else 0  # by torchrun or accelerate
+    takes_one = options.device_map is not None or options.backend == VLLM
+    with collect_errors(errors):
+        count = 1 if takes_one and gpus == "auto" else gpu_count(gpus, options.device, started)
     wanted = replace(ranks, size=count, local_size=count) if count > 1 else ranks
     run_plan = plan(checkpoint_names(ckpts, baseline), tasks, options, wanted, errors)
     if count > 1 and (gpus != "auto" or options.tp or run_plan.unfinished > 1):

@@ -69,6 +69,8 @@ def evaluate(ckpt: str | Path, tasks: str | Sequence[str], **options: Unpack[Run
         >>> baseline = vrbench.evaluate("pocket/full", "pocket_mme,pocket_facts", limit=80, device="cpu")
         >>> vrbench.compare([run], baseline)
     """
+    if options.get("tp"):
+        raise VrbenchError("with tp only rank 0 has a run to return; use run_all, which returns none in the others")
     return run_all([ckpt], tasks, **options)[0]
 
 

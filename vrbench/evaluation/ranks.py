@@ -110,21 +110,28 @@ class Ranks:
 SINGLE_PROCESS = Ranks()
 
 
-def gpu_count(gpus: str, device: str) -> int:
+def gpu_count(gpus: str, device: str, started: int = 0) -> int:
     """Return how many processes `--gpus` asks for; "auto" and "all" mean one for each visible GPU.
 
     Args:
         gpus: "auto", "all" or a number.
         device: what `--device` asks for.
+        started: processes that `torchrun` or `accelerate launch` has started on this machine; none are to be added.
 
     Raises:
         VrbenchError: it is no number of GPUs that there are, or several with a device that is one.
     """
+    if started:
+        if gpus not in ("auto", "all", str(started)):
+            raise VrbenchError(f"gpus is {gpus!r}, but {started} processes were started here; leave --gpus out")
+        return 1
     visible = max(1, count_gpus())
     uses_several = device in ("auto", "cuda")
     if gpus == "auto":
         return visible if uses_several else 1
-    if gpus != "all" and not (gpus.isdigit() and 1 <= int(gpus) <= visible):
+    if gpus != "all" and not (gpus.isdecimal() and 1 <= int(gpus) <= visible):
+        if gpus.isdecimal() and int(gpus) and not count_gpus():
+            raise VrbenchError(f"gpus is {gpus!r}, but torch sees no CUDA GPU here; leave --gpus out")
         raise VrbenchError(f"gpus is {gpus!r}; it is auto, all or a number from 1 to {visible}, the GPUs seen here")
     count = visible if gpus == "all" else int(gpus)
     if count > 1 and not uses_several:

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict, TypeVar
+from typing import TypedDict, TypeVar, get_type_hints
 
 from vrbench.checkpoints import image_settings
 from vrbench.core.device import count_gpus, device_kind, resolve_device, validate_device
@@ -15,6 +15,7 @@ from vrbench.core.io import validate_output
 from vrbench.core.provenance import BACKEND_PACKAGES, VRBENCH
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+CHECKED_BY_VALUE = ("limit", "batch_size", "dtype", "gpu_memory", "device_map", "image_settings")
 F = TypeVar("F", bound=Callable[..., object])
 
 
@@ -67,8 +68,20 @@ class RunConfig:
     skip_missing: bool = False
     backend: str = VRBENCH
 
+    def type_errors(self) -> Iterator[str]:
+        """Yield which options from Python are of a wrong type, one sentence each; `errors` checks the others' values.
+
+        A text in place of a flag would switch it on, whatever it says.
+        """
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name not in CHECKED_BY_VALUE and not isinstance(value, get_type_hints(RunConfig)[field.name]):
+                yield f"{field.name} is {value!r}; it must be of type {field.type}"
+
     def errors(self) -> Iterator[str]:
-        """Yield what is wrong with the options, one sentence each."""
+        """Yield what is wrong with the options, whose types are right, one sentence each."""
+        if self.seed < 0:
+            yield f"seed is {self.seed}; it must be at least 0"
         if self.limit is not None and (not isinstance(self.limit, int) or self.limit < 1):
             yield f"limit is {self.limit!r}; it must be at least 1, or left out for all items"
         if self.batch_size != "auto" and (not isinstance(self.batch_size, int) or self.batch_size < 1):

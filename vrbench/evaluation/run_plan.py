@@ -212,6 +212,7 @@ def plan(
     Raises:
         VrbenchError: all errors that were found.
     """
+    raise_errors(config.type_errors())
     errors = [*errors, *config.errors(), *ranks.errors(config)]
     task_errors: list[str] = []
     specs, judged = _runnable_tasks(tasks, config, task_errors)
