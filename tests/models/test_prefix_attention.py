@@ -73,7 +73,7 @@ PROMPTS = [
 def vlm(fused: bool) -> LlavaModel:
     loaded = LlavaModel(llava(), tokenizer(), None)
     if fused:
-        attention._use_fused_attention(loaded.language_model, segments=True)
+        attention._use_fused_attention(loaded.language_model)
     return loaded
 
 
@@ -122,7 +122,7 @@ def test_likelihoods_and_answers_are_those_with_masks(kernels: list[int], order:
 @pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2", "qwen2_5_vl_text", "qwen3", "qwen3_vl_text"])
 def test_each_kind_of_decoder_computes_what_transformers_computes(kernels: list[int], kind: str) -> None:
     plain, fused = (LlavaModel(on(kind), tokenizer(), None) for _ in range(2))
-    attention._use_fused_attention(fused.language_model, segments=True)
+    attention._use_fused_attention(fused.language_model)
     assert {type(layer.self_attn).__name__ for layer in fused.language_model.layers} <= set(attention.ROTARY_ATTENTION)
     rows = pack_with_prefixes(PROMPTS, [1] * len(PROMPTS))
     one, other = (vlm.hidden_states(rows, {}) for vlm in (plain, fused))
