@@ -60,8 +60,8 @@ WHOLE = random_models("llava-1.5-7b", 8, 4, 200)
 class PassTimer:
     """Adds up the time of the LLM's passes."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock, self._seconds = clock, 0.0
+    def __init__(self, clock: Callable[[], float], on_gpu: bool) -> None:
+        self._clock, self._on_gpu, self._seconds = clock, on_gpu, 0.0
         self._events: list[tuple[Any, Any]] = []
 
     def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -70,7 +70,7 @@ class PassTimer:
 
         @wraps(function)
         def call(*arguments: Any, **settings: Any) -> Any:
-            on_gpu = torch.cuda.is_available() and not torch.cuda.is_current_stream_capturing()
+            on_gpu = self._on_gpu and not torch.cuda.is_current_stream_capturing()
             if not on_gpu:  # also while a step is recorded
                 start = self._clock()
                 found = function(*arguments, **settings)
@@ -103,7 +103,7 @@ def work(checkpoints: Sequence[str], given: argparse.Namespace, out: Path) -> No
 
     stages: Counter[str] = Counter()
     clock = time.process_time if given.device == "cpu" else time.perf_counter
-    passes = PassTimer(clock)
+    passes = PassTimer(clock, given.device != "cpu")
 
     def stage(owner: Any, name: str, label: str) -> None:
         function = getattr(owner, name)

@@ -22,8 +22,8 @@ from tabulate import tabulate
 
 from benchmarks import report_header
 from vrbench.core import cache
+from vrbench.core.cpu_count import usable_cores
 from vrbench.core.device import processor_name
-from vrbench.core.processors import usable_cores
 
 REPORT = Path(__file__).parent / "results" / "digest.md"
 

@@ -267,14 +267,14 @@ def options(
 def texts(
     rng: random.Random, tokenizer: Any, count: int, length: int, answers: Sequence[int]
 ) -> list[GenerationRequest]:
-    """Prompts of so many tokens, without images."""
+    """Prompts of so many tokens, of words if none is a token, without images."""
     special = len(tokenizer("").input_ids)
-    words = [word for word in WORDS if len(tokenizer(f"of {word}").input_ids) == special + 2]
+    words = [word for word in WORDS if len(tokenizer(f"of {word}").input_ids) == special + 2] or WORDS
     prompts = [" ".join(rng.choice(words) for _ in range(length - special)) for _ in range(count)]
     return [GenerationRequest(text, (), new, ()) for text, new in zip(prompts, answers, strict=True)]
 
 
-def pictures(vlm: Any, count: int, each: int, new: int) -> list[GenerationRequest]:
+def image_prompts(vlm: Any, count: int, each: int, new: int) -> list[GenerationRequest]:
     """Prompts about JPEG images of 640 x 480, as a file of a data set holds them."""
     import numpy as np
     from PIL import Image
@@ -325,7 +325,7 @@ def image_work(measured: Measured, work: Sequence[str], sizes: Sizes) -> Iterato
     if "mme" in work:
         yield from _mme(measured, "mme", sizes)
     if "textvqa" in work:
-        prompts = pictures(measured.vlm, sizes.images, 1, 64)
+        prompts = image_prompts(measured.vlm, sizes.images, 1, 64)
         yield from measured.ours("textvqa", prompts, len(prompts), "items")
         yield from _generate(measured, "textvqa", prompts, 32, "items")
 
@@ -375,7 +375,7 @@ def _prefill(measured: Measured, rng: random.Random, sizes: Sizes) -> Iterator[L
 
 
 def _mme(measured: Measured, work: str, sizes: Sizes) -> Iterator[Line]:
-    prompts = pictures(measured.vlm, sizes.images, 2, 16)
+    prompts = image_prompts(measured.vlm, sizes.images, 2, 16)
     yield from measured.ours(work, prompts, len(prompts), "items")
     yield from _generate(measured, work, prompts[: max(2, len(prompts) // 20)], 1, "items")
     yield from _generate(measured, work, prompts, 32, "items")
@@ -417,8 +417,8 @@ def table(lines: Sequence[Line]) -> list[str]:
     speed = {(line.work, line.way): line.amount / line.seconds for line in lines}
     for line in lines:
         rate = line.amount / line.seconds
-        ours = speed.get((line.work, "vrbench --backend vllm" if line.way == "vLLM" else "vrbench, again"), 0)
-        ratio = "" if line.way.startswith("vrbench") else f"{ours / rate:.2g} x"
+        ours = speed.get((line.work, "vrbench, again"), 0)
+        ratio = f"{ours / rate:.2g} x" if ours and line.way not in WAYS else ""
         rows.append(
             f"| {line.work} | {line.way} | {line.amount:,} {line.unit} | {line.seconds:.2f} | {rate:,.1f} | {ratio} "
             f"| {line.note} |"
@@ -426,10 +426,11 @@ def table(lines: Sequence[Line]) -> list[str]:
     return rows
 
 
-def vllm_lines(model: str, work: Sequence[str], dtype: str) -> Iterator[Line]:
+def vllm_lines(model: str, work: Sequence[str], dtype: str, device: str, quick: bool) -> Iterator[Line]:
     """The lines of vLLM for one model, whose process has the GPU's memory to itself."""
-    command = [sys.executable, "-m", "benchmarks.speed_vllm", "--model", model, "--dtype", dtype, "--measure"]
-    process = subprocess.Popen([*command, ",".join(work)], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "benchmarks.speed_vllm", "--model", model, "--dtype", dtype, "--device", device]
+    command += ["--measure", ",".join(work), *["--quick"] * quick]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for row in process.stdout:
         if row.startswith("{"):
@@ -473,7 +474,7 @@ def main() -> None:
         if given.device.startswith("cuda"):
             torch.cuda.empty_cache()
         theirs = sorted(set(of_kind) & set(work) & {"text", "mmlu", "mme"}) if given.vllm else []
-        for line in vllm_lines(name, theirs, dtype) if theirs else ():
+        for line in vllm_lines(name, theirs, dtype, given.device, given.quick) if theirs else ():
             lines.append(line)
             print(json.dumps(vars(line)), flush=True)
             _write(out, lines, models, dtype, given.device)
@@ -482,8 +483,13 @@ def main() -> None:
 def _write(out: Path, lines: Sequence[Line], models: Sequence[str], dtype: str, device: str) -> None:
     from vrbench.core.device import device_name
 
-    on = f"text on {models[0]}, images on {models[1]}, qwen on {models[2]}, qwen3 on {models[3]}"
-    about = f"{device_name(torch.device(device))}, {dtype}, {on}."
+    done = {line.work for line in lines}
+    on = "; ".join(
+        f"{', '.join(name for name in of_kind if name in done)} on {model}"
+        for model, (of_kind, _) in zip(models, WORK, strict=True)
+        if done & set(of_kind)
+    )
+    about = f"{device_name(torch.device(device))}, {dtype}. {on}."
     made = [f"`{report_header.command()}`", "", report_header.versions(), ""]
     written = ["# Speed", "", about, "", *table(lines), "", *made]
     out.parent.mkdir(parents=True, exist_ok=True)

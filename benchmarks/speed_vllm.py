@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.speed import QUICK, Line, Sizes, options, pictures, texts
+from benchmarks.speed import QUICK, Line, Sizes, image_prompts, options, texts
 from vrbench.evaluation.answer_store import AnswerStore
 from vrbench.evaluation.engine import InferenceEngine
 from vrbench.evaluation.requests import GenerationRequest, LogLikelihoodRequest, Request
@@ -64,7 +64,7 @@ class Served:
             InferenceEngine(self.vlm, store, show_progress=False).answer(requests)
 
     def by_itself(self, requests: Sequence[Request]) -> None:
-        """As a script of one's own would: texts and images, or one token with log-probabilities for each question."""
+        """vLLM called directly: texts and images, or one token with log-probabilities for each question."""
         from vllm import SamplingParams
 
         prompts: list[dict[str, Any]] = []
@@ -87,13 +87,13 @@ def lines_of(served: Served, work: Sequence[str], sizes: Sizes) -> Iterator[Line
     """All work that vLLM can do here; the sizes are those of benchmarks/speed.py."""
     rng = random.Random(0)
     if "text" in work:
-        prompts = texts(rng, sizes.prompts, sizes.prompt, [sizes.answer] * sizes.prompts)
+        prompts = texts(rng, served.vlm.tokenizer, sizes.prompts, sizes.prompt, [sizes.answer] * sizes.prompts)
         yield from served.lines("text", prompts, sizes.prompts * sizes.answer, "tokens")
     if "mmlu" in work:
         asked = options(rng, sizes.subjects, sizes.each, sizes.header, sizes.own, 1)
         yield from served.lines("mmlu", asked, len(asked) // 4, "items")
     if "mme" in work:
-        shown = pictures(served.vlm, sizes.images, 2, 16)
+        shown = image_prompts(served.vlm, sizes.images, 2, 16)
         yield from served.lines("mme", shown, len(shown), "items")
 
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from tests.evaluation.made import noise
 from tests.tiny import llava
-from vrbench.evaluation import images_ahead
-from vrbench.evaluation.images_ahead import Ahead
+from vrbench.evaluation import prefetch
+from vrbench.evaluation.prefetch import Prefetcher
 from vrbench.evaluation.requests import RequestImage, request_image
 from vrbench.evaluation.vision_features import FEATURE_BYTES, VisionFeatureCache
 from vrbench.models.llava_model import LlavaModel
@@ -70,6 +70,22 @@ def test_a_cache_without_room_still_answers(vlm: LlavaModel) -> None:
     assert len(VisionFeatureCache(budget=0).features(vlm, [shown("a"), shown("b")])) == 2
 
 
+def test_an_image_that_is_dropped_before_it_is_read_again_is_loaded_again(vlm: LlavaModel) -> None:
+    images = [shown(seed) for seed in "abcdef"]
+    cache = VisionFeatureCache(budget=3 * cache_bytes(vlm))
+    for _ in range(2):
+        with cache.loading(vlm, images):
+            found = [next(iter(cache.features(vlm, [image]).values())) for image in images]
+    assert all(
+        torch.allclose(one, vlm.encode_images([noise(s)])[0], atol=1e-6) for one, s in zip(found, "abcdef", strict=True)
+    )
+
+
+def cache_bytes(vlm: LlavaModel) -> int:
+    """Bytes of the features of one image."""
+    return vlm.encode_images([noise("a")])[0].nbytes
+
+
 def test_a_picture_is_known_by_its_pixels() -> None:
     same, other = noise("a"), noise("a").copy()
     other.putpixel((0, 0), (1, 2, 3))
@@ -79,15 +95,14 @@ def test_a_picture_is_known_by_its_pixels() -> None:
     assert request_image(flat, lambda: flat).digest != shown("a").digest
 
 
-def test_pixels_are_prepared_in_threads_in_any_order(vlm: LlavaModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pixels_are_prepared_in_threads_in_any_order(vlm: LlavaModel) -> None:
     threads: dict[str, list[int]] = {}
 
     def compute(seed: str) -> torch.Tensor:
         threads.setdefault(seed, []).append(threading.get_ident())
         return vlm.pixels(noise(seed))
 
-    monkeypatch.setattr(images_ahead, "IMAGES_AHEAD", 2)
-    with Ahead(vlm, compute, "abcde") as ahead:
+    with Prefetcher(vlm, compute, "abcde", limit=2) as ahead:
         assert not threads  # no threads on a CPU
         ahead.start()
         for seed in "caebd":
@@ -104,7 +119,7 @@ def test_an_image_s_error_comes_when_it_is_read(vlm: LlavaModel) -> None:
             raise ValueError(seed)
         return seed
 
-    with Ahead(vlm, compute, "abc") as ahead:
+    with Prefetcher(vlm, compute, "abc") as ahead:
         ahead.start()
         assert ahead("a") == "a"
         with pytest.raises(ValueError, match="b"):
@@ -120,11 +135,11 @@ def test_what_is_left_when_a_block_ends_is_not_computed(vlm: LlavaModel) -> None
         computed.append(seed)
         return seed
 
-    with Ahead(vlm, compute, range(100)) as ahead:
+    with Prefetcher(vlm, compute, range(100)) as ahead:
         ahead.start()
     go.set()
     time.sleep(0.1)
-    assert len(computed) <= images_ahead.THREADS
+    assert len(computed) <= prefetch.THREADS
 
 
 def test_features_on_a_gpu_take_a_share_of_what_may_be_used_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +66,15 @@ def test_answers_are_those_of_separate_runs_and_each_task_is_built_once(
 ) -> None:
     built = counted(monkeypatch, built_task, "build_task")
     read = counted(monkeypatch, load, "_load_whole")
+    encoded = counted(monkeypatch, LlavaModel, "encode_pixels")
     assert results(run(checkpoints, data_root, tmp_path)) == separate
     assert [spec.id for spec, *_ in built] == ["piqa", "mme"]
     assert len(read) == 3  # the base, the other one, and the base again
+    images: Counter[int] = Counter()
+    for vlm, pixels in encoded:
+        images[id(vlm)] += len(pixels)
+    one, two, three, base, other = sorted(images.values())  # each model is asked for the size of its features
+    assert one == two == three == 1 and base == other > 2  # all images once for each tower
 
 
 def test_an_error_in_one_checkpoint_changes_nothing_for_the_next(

@@ -11,7 +11,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 
-from benchmarks import backends
+from benchmarks import backends, speed, speed_vllm
 from tests import tiny, tiny_families
 from tests.evaluation.made import noise
 from vrbench.checkpoints.families import FAMILIES
@@ -272,6 +272,21 @@ class TestPrompts:
         monkeypatch.setattr("vrbench.evaluation.vllm_backend.PROMPTS_PER_CALL", 2)
         asked = {str(n): LogLikelihoodRequest((60, n), (1,)) for n in range(5)}
         assert [len(part) for part in VllmBackend(served, served.vllm, asked).answers(BUDGET)] == [2, 2, 1]
+        monkeypatch.setattr("vrbench.evaluation.vllm_backend.IMAGES_PER_CALL", 3)
+        shown = request_image(noise("a"), lambda: noise("a"))
+        prompts = {str(n): GenerationRequest(served.prompt(f"{n}?", 1), (shown,), 2, ()) for n in range(5)}
+        assert [len(part) for part in VllmBackend(served, served.vllm, prompts).answers(BUDGET)] == [3, 2]
+
+
+def test_the_speed_benchmark_asks_for_its_work(served: Any) -> None:
+    class Counting:
+        vlm = served
+
+        def lines(self, work: str, asked: list[Any], amount: int, unit: str) -> Any:
+            yield work, len(asked), amount, unit
+
+    found = list(speed_vllm.lines_of(Counting(), ["text", "mmlu", "mme"], speed.QUICK))  # type: ignore[arg-type]
+    assert found == [("text", 8, 96, "tokens"), ("mmlu", 48, 12, "items"), ("mme", 12, 12, "items")]
 
 
 class TestWithoutWeights:

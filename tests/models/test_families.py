@@ -165,7 +165,7 @@ def test_questions_on_the_same_images_read_them_once(
     whole: list[str] = []
     encode = HFModel.image_prompt
     monkeypatch.setattr(
-        HFModel, "image_prompt", lambda self, prompt, i: whole.append(prompt) or encode(self, prompt, i)
+        HFModel, "image_prompt", lambda self, prompt, *given: whole.append(prompt) or encode(self, prompt, *given)
     )
     with AnswerStore(tmp_path / "a.sqlite", "c") as store:
         found = InferenceEngine(vlm, store, batch_size, show_progress=False).answer(asked)

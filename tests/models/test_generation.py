@@ -60,6 +60,24 @@ def test_slots_and_passes_change_no_answer(vlm: LlavaModel, short_prefixes: None
     assert len(set(alone.values())) > 5
 
 
+@pytest.mark.parametrize("slots", [3, 100])
+def test_shapes_of_a_gpu_change_no_answer(
+    vlm: LlavaModel, short_prefixes: None, slots: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More keys and slots than are in use, and a step that is started before the tokens of the last one are read."""
+    from_device = generation.FromDevice
+    monkeypatch.setattr(generation, "FromDevice", lambda values: from_device(values.clone()))  # copied, as on a GPU
+    sequences = [*prompts(vlm), vlm.encode("far " * 40)]
+    stops = {n: StopCriteria(3 + 4 * (n % 3)) for n in range(len(sequences))}
+    found = []
+    for on_gpu in (False, True):
+        rows = PackedPrompts(vlm, [r for row in pack_with_prefixes(sequences, [1] * 11) for r in row.split(slots)])
+        generator = AnswerGenerator(vlm, rows, stops, MemoryBudget(slots, 4096, 10**6))
+        generator._on_gpu = on_gpu
+        found.append({n: text for done in generator for n, text in done.items()})
+    assert found[0] == found[1] and len(found[0]) == 11
+
+
 def test_an_ended_answer_makes_room_for_the_next(vlm: LlavaModel, monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[int] = []
     step = generation._Step.__call__
@@ -75,14 +93,14 @@ def test_log_likelihoods_behind_a_prefix_are_those_of_the_whole(
 ) -> None:
     sequences = [s[:-1] for s in prompts(vlm)]
     targets = {n: [sequence[-1], 65] if n % 2 else [66] for n, sequence in enumerate(sequences)}
-    alone = LogLikelihoods(vlm, one_row_per_sequence(sequences), targets, {}).result()
+    alone = LogLikelihoods(vlm, one_row_per_sequence(sequences), targets).result()
     rows = pack_with_prefixes(sequences, [len(targets[n]) for n in range(len(sequences))])
     assert any(row.prefix for row in rows)
     budget, found = MemoryBudget(None, tokens, 1), {}
     while rows:
         size = budget.take([row.length for row in rows])
         part, rows = rows[:size], rows[size:]
-        found |= LogLikelihoods(vlm, part, {n: targets[n] for row in part for n in row.paths}, {}).result()
+        found |= LogLikelihoods(vlm, part, {n: targets[n] for row in part for n in row.paths}).result()
     assert {n: greedy for n, (_, greedy) in found.items()} == {n: greedy for n, (_, greedy) in alone.items()}
     for number, (log, _) in alone.items():
         assert found[number][0] == pytest.approx(log, abs=1e-4)

@@ -149,7 +149,7 @@ def test_loglikelihoods_are_those_of_each_sequence_alone(vlm: LlavaModel) -> Non
     encode = vlm.tokenizer.encode
     pairs = [(encode(c), encode(o)) for c in ("Question: which is it?", "Why") for o in (" a", " no", " never mind")]
     rows = pack([(context + option)[:-1] for context, option in pairs])
-    ours = LogLikelihoods(vlm, rows, {n: option for n, (_, option) in enumerate(pairs)}, {}).result()
+    ours = LogLikelihoods(vlm, rows, {n: option for n, (_, option) in enumerate(pairs)}).result()
     for number, (context, option) in enumerate(pairs):
         with torch.inference_mode():
             logits = vlm.model(input_ids=torch.tensor([context + option])).logits[0, :-1].log_softmax(-1)
@@ -163,7 +163,7 @@ def test_greedy_continuations_are_known_as_such(vlm: LlavaModel) -> None:
     said = vlm.model.generate(torch.tensor([context]), do_sample=False, max_new_tokens=3)[0, len(context) :].tolist()
     other = [*said[:2], (said[2] + 1) % 200]
     rows = pack([[*context, *o][:-1] for o in (said, other)])
-    found = LogLikelihoods(vlm, rows, {0: said, 1: other}, {}).result()
+    found = LogLikelihoods(vlm, rows, {0: said, 1: other}).result()
     assert (found[0][1], found[1][1]) == (True, False)
 
 

@@ -110,7 +110,7 @@ def asked_plain(vlm: HFModel, in_slots: bool = False) -> tuple[list[str], list[s
     prompts = [vlm.prompt(text, 1) for text in ("Is it red?", "Is it a very big red thing?", "What?")]
     limits = [StopCriteria(5 + n) for n in range(3)]
     if in_slots:
-        encoded = [vlm.image_prompt(prompt, [noise(n)]) for n, prompt in enumerate(prompts)]
+        encoded = [vlm.image_prompt(prompt, [noise(n)], vlm.question(prompt)) for n, prompt in enumerate(prompts)]
         lengths = {n: len(made.tokens) for n, made in enumerate(encoded)}
         waiting = WholePrompts(vlm, [{0: []}, {1: []}, {2: []}], lengths, lambda n: encoded[n])
         generator = AnswerGenerator(vlm, waiting, dict(enumerate(limits)), MemoryBudget(2, 4096, 4096))
@@ -148,7 +148,7 @@ def test_answers_in_a_batch_are_those_of_generate_to_each_prompt(
 def test_log_likelihoods_know_nothing_of_them(packed: LlavaModel) -> None:
     def likely(settings: dict[str, Any]) -> Any:
         rows = pack([[*packed.encode("Which is it?"), 65, 66]])
-        return LogLikelihoods(with_settings(packed, settings), rows, {0: [65, 66, 67]}, {}).result()
+        return LogLikelihoods(with_settings(packed, settings), rows, {0: [65, 66, 67]}).result()
 
     assert likely(SETTINGS["suppress_tokens"] | SETTINGS["repetition_penalty"]) == likely({})
 

@@ -54,7 +54,7 @@ def outcomes(vlm: LlavaModel) -> tuple[dict[int, tuple[float, bool]], dict[int, 
     sequences = [vlm.encode(beginning + end) for end in (" a dog", " a cat", " no")] + [vlm.encode("Why?")]
     rows = pack_with_prefixes(sequences, [1] * 4)
     assert any(row.prefix for row in rows) and len(rows) > 1
-    likely = LogLikelihoods(vlm, rows, {n: [65 + n] for n in range(4)}, {}).result()
+    likely = LogLikelihoods(vlm, rows, {n: [65 + n] for n in range(4)}).result()
     stops = {n: StopCriteria(3 + 2 * n) for n in range(4)}
     answers = AnswerGenerator(vlm, PackedPrompts(vlm, rows), stops, MemoryBudget(2, 64, 900))
     found = {number: text for done in answers for number, text in done.items()}

@@ -107,7 +107,7 @@ def test_likelihoods_and_answers_are_those_with_masks(kernels: list[int], order:
     stops = {n: StopCriteria(6, ()) for n in targets}
     found = []
     for loaded in (vlm(fused=False), vlm(fused=True)):
-        scores = LogLikelihoods(loaded, rows, targets, {}).result()
+        scores = LogLikelihoods(loaded, rows, targets).result()
         texts: dict[int, str] = {}
         for done in AnswerGenerator(loaded, PackedPrompts(loaded, rows), stops, budget()):
             texts |= done
@@ -137,7 +137,7 @@ def test_rows_that_share_tokens_in_themselves_keep_their_mask(kernels: list[int]
     rows = pack_with_prefixes(prompts, [4] * 4)
     assert any(row.prefix and not row.is_chains for row in rows)
     targets = {n: prompt[-1:] for n, prompt in enumerate(prompts)}
-    masked, fused = (LogLikelihoods(vlm(of), rows, targets, {}).result() for of in (False, True))
+    masked, fused = (LogLikelihoods(vlm(of), rows, targets).result() for of in (False, True))
     assert not kernels
     assert {n: score for n, (score, _) in fused.items()} == pytest.approx(
         {n: s for n, (s, _) in masked.items()}, abs=1e-4
@@ -175,13 +175,14 @@ def test_with_gradients_the_attention_is_that_of_transformers(kernels: list[int]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="the kernels run on a GPU")
-def test_the_kernels_are_the_plain_functions() -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_kernels_are_the_plain_functions(dtype: torch.dtype) -> None:
     from vrbench.models import triton_kernels
 
     torch.manual_seed(0)
-    given: dict[str, Any] = {"device": "cuda", "dtype": torch.bfloat16}
+    given: dict[str, Any] = {"device": "cuda", "dtype": dtype}
     states, angles = torch.randn(2, 5, 4, 64, **given), torch.rand(1, 5, 32, device="cuda") * 6
-    cosines, sines = (torch.cat([table, table], -1).bfloat16() for table in (angles.cos(), angles.sin()))
+    cosines, sines = (torch.cat([table, table], -1).to(dtype) for table in (angles.cos(), angles.sin()))
     expected = states.float()
     plain_rotate(expected, cosines, sines)
     triton_kernels.rotate(states, cosines, sines)
@@ -193,6 +194,13 @@ def test_the_kernels_are_the_plain_functions() -> None:
     cpu = [given.cpu() for given in (query.float(), key.float(), value.float(), *ends)]
     wanted, wanted_lse = plain_attention(*cpu, 13, 12, 0.125, used=used.cpu())
     assert torch.allclose(out.cpu().float(), wanted, atol=2e-2) and torch.allclose(lse.cpu(), wanted_lse, atol=1e-2)
+    chains = torch.tensor([0, 5, 12], device="cuda", dtype=torch.int32)
+    causal = (chains, chains, 7, 7, 0.125)
+    own, _ = prefix_attention.varlen_attention(query[:12], key, value, *causal, causal=True)
+    wanted, _ = plain_attention(
+        *(t.cpu().float() for t in (query[:12], key, value)), chains.cpu(), chains.cpu(), 7, 7, 0.125, causal=True
+    )
+    assert torch.allclose(own.cpu().float(), wanted, atol=2e-2)
     own, own_lse = torch.randn(20, 8, 64, **given), torch.randn(8, 20, device="cuda")
     expected = own.cpu().float()
     plain_merge(expected, own_lse.cpu(), out.cpu().float(), lse.cpu())

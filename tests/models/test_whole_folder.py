@@ -83,6 +83,9 @@ def test_vllm_reads_the_names_and_transformers_the_same_weights(
     known = READ_BY_VLLM[checkpoint.family]
     assert [n for n in names if not any(re.fullmatch(one, n) for one in known)] == []
     assert "image_newline" not in known or "image_newline" in names
+    for setting in ("tokenizer.json", "preprocessor_config.json", "video_preprocessor_config.json"):
+        if (checkpoint.path / setting).is_file():
+            assert (folder / setting).read_bytes() == (checkpoint.path / setting).read_bytes()
     first = weights(folder)
     model = AutoModelForImageTextToText.from_pretrained(folder)
     save_whole(model, folder, tmp_path / "again")  # names that transformers has read already

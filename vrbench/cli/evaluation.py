@@ -50,17 +50,19 @@ def run(
     gpu_memory: Annotated[float, model(help="Share of the GPU's memory to use, weights included.")] = 0.85,
     deterministic: Annotated[
         bool,
-        model("--deterministic", help="Same bits in any batch, order, number of GPUs; slower, for bfloat16, float16."),
+        model(
+            "--deterministic", help="Bitwise identical answers for any batch size, order and number of GPUs; slower."
+        ),
     ] = False,
     device_map: Annotated[
         str | None, model(help="auto: spread the layers of a model larger than one GPU over all of them (accelerate).")
     ] = None,
     tp: Annotated[
         bool,
-        model("--tp", help="The processes of torchrun, or of --gpus, share the tensors of one model (transformers)."),
+        model("--tp", help="Tensor parallelism: shard one model over the GPUs of --gpus or torchrun."),
     ] = False,
     backend: Annotated[
-        str, model(help="What computes the answers: vrbench, or vllm (an extra; for some tasks and families).")
+        str, model(help="Inference backend: vrbench, or vllm (vrbench[vllm]; some tasks and families).")
     ] = "vrbench",
     data_root: DataRoot = None,
     include_path: IncludePath = None,

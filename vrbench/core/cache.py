@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from vrbench.core.cpu_count import usable_cores
 from vrbench.core.io import digest_of, write_atomically
-from vrbench.core.processors import usable_cores
 
 SETTLED_AFTER_SECONDS = 2.0
 """A file changed more recently may change again within one tick of the file system's clock; its digest is not kept."""

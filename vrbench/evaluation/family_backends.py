@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from vrbench.evaluation.images_ahead import Ahead
 from vrbench.evaluation.packed_backend import slot_groups
+from vrbench.evaluation.prefetch import Prefetcher
 from vrbench.evaluation.requests import (
     GenerationRequest,
     LogLikelihoodRequest,
@@ -26,6 +25,9 @@ if TYPE_CHECKING:
 
     from vrbench.models.hf_model import HFModel
     from vrbench.models.image_prompts import ImagePrompt, Size
+
+PROMPTS_AHEAD = 32
+"""Prompts that are prepared before they are read; with large images one may take 150 MB."""
 
 MAX_QUESTIONS = 16
 """Most prompts that read the same images together."""
@@ -55,8 +57,15 @@ class WholePromptBackend:
         lengths = {number: self._lengths[key] for number, key in enumerate(keys)}
         stops = {number: StopCriteria(r.max_new_tokens, r.until) for number, r in enumerate(requests)}
         parts = [self._on_same_images(part, requests, lengths, budget) for part in slot_groups(lengths, stops, budget)]
+        questions = {number: tokens for part in parts for group in part for number, tokens in group.items()}
+
+        def encode(number: int) -> ImagePrompt:
+            request = requests[number]
+            images = [image.load() for image in request.images]
+            return self._vlm.image_prompt(request.prompt, images, questions[number])
+
         firsts = [first for part in parts for first, *_ in part]
-        with Ahead(self._vlm, partial(self._encoded, requests), firsts) as encoded:
+        with Prefetcher(self._vlm, encode, firsts, PROMPTS_AHEAD) as encoded:
             for part in parts:
                 prompts = WholePrompts(self._vlm, part, lengths, encoded)
                 for found in AnswerGenerator(self._vlm, prompts, stops, budget):
@@ -84,17 +93,14 @@ class WholePromptBackend:
             images = tuple(image.digest for image in request.images)
             key = images, self._vlm.before_question(request.prompt)
             question, group = self._vlm.question(request.prompt), latest.get(key, {})
-            tokens = sum(lengths[first] + len(group) * len(group[first]) for first in [*group][:1])
+            first = next(iter(group), number)
+            tokens = lengths[first] + len(group) * len(group.get(first, ()))
             if group and len(group) < most and tokens <= budget.pass_tokens:
                 group[number] = question
             else:
                 latest[key] = {number: question}
                 groups.append(latest[key])
         return groups
-
-    def _encoded(self, requests: Sequence[GenerationRequest], number: int) -> ImagePrompt:
-        request = requests[number]
-        return self._vlm.image_prompt(request.prompt, [image.load() for image in request.images])
 
 
 class PaddedBackend:
@@ -118,7 +124,7 @@ class PaddedBackend:
             if isinstance(request := self._requests[key], GenerationRequest) and request.images
         }
         ahead = shown if self._vlm.joins_prompts else ()
-        with Ahead(self._vlm, lambda key: self._encoded(shown[key]), ahead) as encoded:
+        with Prefetcher(self._vlm, lambda key: self._encoded(shown[key]), ahead, PROMPTS_AHEAD) as encoded:
             for group in self._groups():
                 while group:
                     lengths = [self._lengths[group[0]] + self._answer(key) for key in group]
@@ -223,6 +229,6 @@ def _count_ahead(vlm: HFModel, requests: Iterable[Request]) -> None:
         except UnsupportedImageError:
             return None
 
-    with Ahead(vlm, count, prompts) as counted:
+    with Prefetcher(vlm, count, prompts) as counted:
         found = {sizes: counted(sizes) for sizes in prompts}
     vlm.image_token_counts |= {sizes: tokens for sizes, tokens in found.items() if tokens is not None}

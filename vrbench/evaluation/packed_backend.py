@@ -88,7 +88,7 @@ class PackedBackend:
                 batch = group[: budget.take_rows(group, copies_no_prefix(self._vlm))]
                 group = group[len(batch) :]
                 here = {n: targets[n] for row in batch for n in row.paths}
-                started.append(LogLikelihoods(self._vlm, batch, here, {}))
+                started.append(LogLikelihoods(self._vlm, batch, here))
                 while len(started) > ahead:
                     yield started.popleft().result()
         for computed in started:

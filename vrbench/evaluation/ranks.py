@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from vrbench.core.cpu_count import usable_cores
 from vrbench.core.device import count_gpus
 from vrbench.core.errors import RunAborted, VrbenchError
-from vrbench.core.processors import usable_cores
 from vrbench.core.provenance import VLLM, now
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Ranks:
                 "(CUDA_VISIBLE_DEVICES) a run with tasks of its own"
             )
         if config.tp and not several and "WORLD_SIZE" not in os.environ:
-            yield "tp is for the processes of torchrun; start torchrun --nproc-per-node N -m vrbench run ... --tp"
+            yield "tp needs several processes; use --gpus N, or torchrun --nproc-per-node N -m vrbench run ... --tp"
         if config.tp and device not in ("auto", "cuda") and count_gpus():
             yield f"device is {device}, but with tp each process takes the GPU of its own number; leave it out"
         elif several and device.startswith("cuda:"):

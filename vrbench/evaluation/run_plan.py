@@ -319,7 +319,9 @@ def _sharing_errors(checkpoint: Checkpoint, processes: int) -> list[str]:
     from vrbench.models.load import first_folder
     from vrbench.models.placement import sharing_errors
 
-    config = AutoConfig.from_pretrained(first_folder(checkpoint), trust_remote_code=bool(checkpoint.root.code))
+    config = AutoConfig.from_pretrained(
+        first_folder(checkpoint), trust_remote_code=bool(checkpoint.root.code), local_files_only=True
+    )
     return [f"{checkpoint.id}: {reason}" for reason in sharing_errors(config, processes)]
 
 

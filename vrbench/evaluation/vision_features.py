@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from vrbench.evaluation.images_ahead import Ahead
+from vrbench.evaluation.prefetch import Prefetcher
 from vrbench.evaluation.requests import RequestImage
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class VisionFeatureCache:
         self.computed = 0
         self._kept: OrderedDict[tuple[str, str], torch.Tensor] = OrderedDict()
         self._towers: dict[str, str] = {}  # digest of a base -> of its tower
-        self._ahead: Ahead[str, torch.Tensor] | None = None
+        self._ahead: Prefetcher[str, torch.Tensor] | None = None
 
     def plan_memory(self, device: torch.device, gpu_memory: float) -> float:
         """Set the budget on a GPU to a share of the memory that may be used there; return what is left of that.
@@ -84,8 +84,9 @@ class VisionFeatureCache:
     def loading(self, vlm: Any, images: Sequence[RequestImage]) -> Iterator[None]:
         """Load and preprocess images in threads within the block, in the order in which they will be needed."""
         tower = self._tower(vlm) if images else ""
-        todo = {image.digest: image for image in images if (tower, image.digest) not in self._kept}
-        with Ahead(vlm, lambda digest: vlm.pixels(todo[digest].load()), todo) as self._ahead:
+        by_digest = {image.digest: image for image in images}  # one that is kept may be dropped before it is read
+        missing = [digest for digest in by_digest if (tower, digest) not in self._kept]
+        with Prefetcher(vlm, lambda digest: vlm.pixels(by_digest[digest].load()), missing) as self._ahead:
             try:
                 yield
             finally:

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vrbench.core.cpu_count import usable_cores
 from vrbench.core.errors import VrbenchError, error_messages, raise_errors
 from vrbench.core.io import write_atomically
-from vrbench.core.processors import usable_cores
 from vrbench.leaderboard import history
 from vrbench.leaderboard.board import BOARD_FILE, Board, boards, load_board
 from vrbench.leaderboard.check import SubmissionChecker, check_submissions

@@ -61,7 +61,7 @@ class AnswerGenerator:
         if budget.fixed_shapes:
             self._make_fixed_slots(longest)
         else:
-            self._most = max(min(budget.slots(longest), len(prompts.lengths)), prompts.most_slots, 1)
+            self._most = max(min(budget.slots(longest), len(prompts.lengths)), prompts.min_slots, 1)
             self._make_slots(self._most, -(-(longest + 1) // 8) * 8)
         self._ends: dict[int, int] = {}
         self._pending: deque[tuple[FromDevice, list[int]]] = deque()

@@ -48,7 +48,8 @@ class HFModel(BaseVLM):
         self.processor = processor
         if processor.tokenizer.pad_token is None:  # any token will do, since padding is masked
             processor.tokenizer.pad_token = tokenizer.eos_token
-        allow_threads(processor.tokenizer)
+        for shared in (tokenizer, processor.tokenizer):
+            allow_threads(shared)
         self.image_token_counts: dict[tuple[Size, ...], int] = {}
         self._other_tokens: dict[int, int] = {}
 
@@ -71,9 +72,8 @@ class HFModel(BaseVLM):
         return list(self.tokenizer(prompt, add_special_tokens=not starts_with_bos(self.tokenizer, prompt))["input_ids"])
 
     def _tokens_of_image_prompt(self, prompt: str) -> list[int]:
-        tokenizer, special = self.processor.tokenizer, self.prompt_format.add_special_tokens
-        add = not starts_with_bos(tokenizer, prompt) if special is None else special
-        return list(tokenizer(prompt, add_special_tokens=add)["input_ids"])
+        special = adds_special_tokens(self.processor, self.prompt_format, prompt)
+        return list(self.processor.tokenizer(prompt, add_special_tokens=special)["input_ids"])
 
     def length(self, prompt: str, sizes: Sequence[Size]) -> int:
         """Return the tokens of a prompt with images of some sizes, (width, height); known sizes are not computed again.
@@ -127,28 +127,29 @@ class HFModel(BaseVLM):
         """Whether the meaning of a model's inputs is known, so that prompts may be encoded one by one."""
         return type(self.model).__module__.startswith("transformers.")
 
-    def image_prompt(self, prompt: str, images: Sequence[Image]) -> ImagePrompt:
-        """Return a prompt with its images, where `generates_in_slots`; the GPU is not used."""
-        inputs = self.prompt_inputs(prompt, images)
-        return image_prompt(self.model, inputs, self.family, self.question(prompt))
+    def image_prompt(self, prompt: str, images: Sequence[Image], question: Sequence[int]) -> ImagePrompt:
+        """Return a prompt with its images, where `generates_in_slots`; the GPU is not used.
+
+        Args:
+            question: as `question` returns it.
+        """
+        return image_prompt(self.model, self.prompt_inputs(prompt, images), self.family, question)
 
     def question(self, prompt: str) -> list[int]:
         """Return the token ids behind the last image of a prompt, where `generates_in_slots`."""
-        tokenizer = self.processor.tokenizer
-        special = adds_special_tokens(self.processor, self.prompt_format, prompt)
-        ids = list(tokenizer(prompt, add_special_tokens=special)["input_ids"])
-        mark = tokenizer.convert_tokens_to_ids(self.processor.image_token)
-        return ids[len(ids) - ids[::-1].index(mark) :] if mark in ids else []
+        ids = self._tokens_of_image_prompt(prompt)
+        placeholder = self.processor.tokenizer.convert_tokens_to_ids(self.processor.image_token)
+        return ids[len(ids) - ids[::-1].index(placeholder) :] if placeholder in ids else []
 
     def before_question(self, prompt: str) -> str:
         """Return the text of a prompt up to its last image, where `generates_in_slots`."""
-        return prompt[: prompt.rfind(self.processor.image_token) + 1]
+        return prompt.rpartition(str(self.processor.image_token))[0]
 
     def encode_with_images(self, prompts: Sequence[str], images: Sequence[Sequence[Image]]) -> dict[str, Any]:
         """Return the model's inputs for prompts with images, padded on the left: [prompts, longest] and pixels.
 
         Raises:
-            VrbenchError: a prompt does not have a mark for each of its images.
+            VrbenchError: a prompt does not have a placeholder for each of its images.
         """
         return self.on_device(encode_with_images(self.processor, self.prompt_format, prompts, images, self.family))
 

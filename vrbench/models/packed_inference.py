@@ -139,19 +139,12 @@ class LogLikelihoods:
     """Log-likelihoods of continuations in some rows, on their way from the GPU."""
 
     @torch.inference_mode()
-    def __init__(
-        self,
-        vlm: PackedModel,
-        rows: Sequence[PackedSequence],
-        targets: Mapping[int, Sequence[int]],
-        images: Mapping[int, torch.Tensor],
-    ) -> None:
+    def __init__(self, vlm: PackedModel, rows: Sequence[PackedSequence], targets: Mapping[int, Sequence[int]]) -> None:
         """Start the forward pass.
 
         Args:
             rows: packed sequences: context and continuation, without the continuation's last token.
             targets: sequence number -> token ids of its continuation.
-            images: as in `hidden_states`.
         """
         self._wanted = [
             (row, position, number, token)
@@ -163,7 +156,7 @@ class LogLikelihoods:
         places: dict[tuple[int, int], int] = {}
         lines = [places.setdefault((row, position), len(places)) for row, position, _, _ in self._wanted]
         row, position = to_device(vlm, list(zip(*places, strict=True)))
-        states = vlm.hidden_states(rows, images)[row, position]
+        states = vlm.hidden_states(rows, {})[row, position]
         logs, greedy = _log_probabilities(vlm, states, lines, [token for *_, token in self._wanted])
         self._logs, self._greedy = FromDevice(logs), FromDevice(greedy)
 

@@ -26,7 +26,9 @@ NOT_INPUTS = ("labels", "num_crops")
 
 
 def allow_threads(tokenizer: Any) -> None:
-    """Let a tokenizer answer one call at a time, since padding and truncation are settings of its own."""
+    """Serialize the calls of a tokenizer, which change its padding and truncation, so that threads may share it."""
+    if hasattr(tokenizer, "serializes_calls"):  # another checkpoint has it too
+        return
     lock, kind = threading.Lock(), type(tokenizer)
 
     def call(self: Any, *args: Any, **settings: Any) -> Any:
@@ -38,7 +40,9 @@ def allow_threads(tokenizer: Any) -> None:
         vars(plain).update(vars(self))
         return _given, (plain,)
 
-    tokenizer.__class__ = type(kind.__name__, (kind,), {"__call__": call, "__reduce__": reduce})
+    tokenizer.__class__ = type(
+        kind.__name__, (kind,), {"__call__": call, "__reduce__": reduce, "serializes_calls": True}
+    )
 
 
 def _given(tokenizer: Any) -> Any:

@@ -48,11 +48,11 @@ class Prompts(Protocol):
 
     Attributes:
         lengths: sequence number -> tokens.
-        most_slots: slots that must be there at the least.
+        min_slots: slots that its largest row needs.
     """
 
     lengths: Mapping[int, int]
-    most_slots: int
+    min_slots: int
 
     @property
     def next_slots(self) -> int:
@@ -81,7 +81,7 @@ class PackedPrompts:
         self.lengths: Mapping[int, int] = {
             n: len(row.prefix) + len(path) for row in rows for n, path in row.paths.items()
         }
-        self.most_slots = max(len(row.paths) for row in rows)
+        self.min_slots = max(len(row.paths) for row in rows)
 
     @property
     def next_slots(self) -> int:
@@ -135,7 +135,7 @@ class WholePrompts:
         self._vlm, self._encoded = vlm, encoded
         self.lengths: Mapping[int, int] = {number: lengths[number] for group in groups for number in group}
         self._waiting = deque(groups)
-        self.most_slots = max(map(len, groups))
+        self.min_slots = max(map(len, groups))
 
     @property
     def next_slots(self) -> int:

@@ -1,8 +1,6 @@
 """Small GPU kernels, for what takes PyTorch several passes over memory; Triton comes with PyTorch for CUDA.
 
 Triton reads the kernels' source, annotations too, so that theirs are not typed.
-
-On an H200 the rotation of 32,768 tokens of an 8B model takes 0.23 ms a layer, and 2.3 ms by transformers' operations.
 """
 
 from __future__ import annotations

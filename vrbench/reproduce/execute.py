@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from vrbench.core.cache import cache_folder
-from vrbench.core.processors import usable_cores
+from vrbench.core.cpu_count import usable_cores
 from vrbench.reproduce.packing import unpack
 from vrbench.reproduce.plan import Plan, PlanStep, lock_folder, record_file, save_plan, step_digests
 from vrbench.reproduce.schedule import chain_minutes, discard_weights, remaining_work, reset_step

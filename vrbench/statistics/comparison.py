@@ -8,8 +8,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+from vrbench.core.cpu_count import usable_cores
 from vrbench.core.errors import VrbenchError, collect_errors, raise_errors
-from vrbench.core.processors import usable_cores
 from vrbench.core.run_storage import load_run
 from vrbench.core.schemas import Run, unscored_note
 from vrbench.data.locate import skipped_note

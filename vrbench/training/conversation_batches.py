@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from vrbench.core.cpu_count import usable_cores
 from vrbench.core.errors import VrbenchError
-from vrbench.core.processors import usable_cores
 from vrbench.models.processors import UnsupportedImageError
 from vrbench.training.conversation_encoder import PER_TOKEN, ConversationEncoder
 from vrbench.training.conversation_sets import ConversationSet, select_share

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vrbench.core.processors import usable_cores
+from vrbench.core.cpu_count import usable_cores
 from vrbench.pocket import easy_vqa
 from vrbench.pocket.drawing import draw
 from vrbench.pocket.turns import TrainingTurn, caption, turns

@@ -1,4 +1,4 @@
-"""The processors that this process may use."""
+"""CPU cores that this process may use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ OWN_CGROUPS = Path("/proc/self/cgroup")
 
 
 def usable_cores() -> int:
-    """Return how many processors this process may use: by its CPU affinity and its control groups' quotas, at least 1.
+    """Return how many CPU cores this process may use, by its CPU affinity and cgroup quotas; at least 1.
 
     A batch system or a container often grants fewer than `os.cpu_count()`, which counts those of the machine.
     """

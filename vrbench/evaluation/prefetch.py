@@ -1,4 +1,4 @@
-"""Images that threads load and preprocess while the GPU computes."""
+"""Background threads that load and preprocess images while the GPU computes."""
 
 from __future__ import annotations
 
@@ -6,43 +6,46 @@ from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from vrbench.core.processors import usable_cores
+from vrbench.core.cpu_count import usable_cores
 
 if TYPE_CHECKING:
     from vrbench.models.base_vlm import BaseVLM
 
 THREADS = 8
-"""Most threads; decoding and resizing leave Python's lock to others."""
+"""Most threads; decoding and resizing release the GIL."""
 
-IMAGES_AHEAD = 128
-"""Images that are preprocessed before they are needed."""
+PREFETCH_LIMIT = 128
+"""Values that are computed before they are requested."""
 
-MIN_AHEAD = 64
+MIN_PREFETCH = 64
 """Fewer images are loaded without starting threads for them."""
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
 
-class Ahead(Generic[Key, Value]):
-    """Values of keys, which threads compute ahead of what is read on a GPU; else each when it is read.
+class Prefetcher(Generic[Key, Value]):
+    """Computes values in background threads before they are requested, on a GPU; else when they are requested.
 
-    Processes are not used: those that are forked from one with a GPU did at times not answer. Use it as a context
-    manager, which ends the threads.
+    Threads and not forked processes, which at times hung when forked from a process that uses a GPU. Use it as a
+    context manager, which ends the threads.
     """
 
-    def __init__(self, vlm: BaseVLM, compute: Callable[[Key], Value], keys: Iterable[Key]) -> None:
+    def __init__(
+        self, vlm: BaseVLM, compute: Callable[[Key], Value], keys: Iterable[Key], limit: int = PREFETCH_LIMIT
+    ) -> None:
         """Start the threads, if they are worth it.
 
         Args:
-            compute: gives a key's value, without the GPU; its errors come when the key is read.
-            keys: in the order in which their values will be read, more or less.
+            compute: gives a key's value, without the GPU; its errors are raised when the key is requested.
+            keys: in the order in which their values will be requested, more or less.
+            limit: most values in memory that were not requested yet.
         """
-        self._compute = compute
+        self._compute, self._limit = compute, limit
         self._waiting = dict.fromkeys(keys)
         self._started: dict[Key, Future[Value]] = {}
         self._threads: ThreadPoolExecutor | None = None
-        if vlm.device.type == "cuda" and len(self._waiting) >= MIN_AHEAD:
+        if vlm.device.type == "cuda" and len(self._waiting) >= MIN_PREFETCH:
             self.start()
 
     def start(self) -> None:
@@ -51,7 +54,7 @@ class Ahead(Generic[Key, Value]):
         self._threads = ThreadPoolExecutor(threads, "images", initializer=_use_one_core)
         self._submit()
 
-    def __enter__(self) -> Ahead[Key, Value]:
+    def __enter__(self) -> Prefetcher[Key, Value]:
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -66,7 +69,7 @@ class Ahead(Generic[Key, Value]):
         return self._compute(key) if started is None else started.result()
 
     def _submit(self) -> None:
-        while self._threads is not None and self._waiting and len(self._started) < IMAGES_AHEAD:
+        while self._threads is not None and self._waiting and len(self._started) < self._limit:
             key = next(iter(self._waiting))
             del self._waiting[key]
             self._started[key] = self._threads.submit(self._compute, key)
@@ -75,4 +78,4 @@ class Ahead(Generic[Key, Value]):
 def _use_one_core() -> None:
     import torch
 
-    torch.set_num_threads(1)  # of this thread
+    torch.set_num_threads(1)  # of this thread and of those that are started later

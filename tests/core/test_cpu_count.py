@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from vrbench.core import processors
-from vrbench.core.processors import usable_cores
+from vrbench.core import cpu_count
+from vrbench.core.cpu_count import usable_cores
 
 
 @pytest.mark.parametrize(
@@ -27,9 +27,9 @@ from vrbench.core.processors import usable_cores
 def test_cores_are_limited_by_affinity_and_quotas(
     own: str | None, files: dict[str, str], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processors.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    monkeypatch.setattr(processors, "CGROUPS", tmp_path / "groups")
-    monkeypatch.setattr(processors, "OWN_CGROUPS", tmp_path / "own")
+    monkeypatch.setattr(cpu_count.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(cpu_count, "CGROUPS", tmp_path / "groups")
+    monkeypatch.setattr(cpu_count, "OWN_CGROUPS", tmp_path / "own")
     if own is not None:
         (tmp_path / "own").write_text(own)
     for name, content in files.items():
@@ -40,7 +40,7 @@ def test_cores_are_limited_by_affinity_and_quotas(
 
 
 def test_without_affinity_the_machine_s_processors_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delattr(processors.os, "sched_getaffinity", raising=False)
-    monkeypatch.setattr(processors.os, "cpu_count", lambda: 3)
-    monkeypatch.setattr(processors, "OWN_CGROUPS", tmp_path / "none")
+    monkeypatch.delattr(cpu_count.os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(cpu_count.os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(cpu_count, "OWN_CGROUPS", tmp_path / "none")
     assert usable_cores() == 3
