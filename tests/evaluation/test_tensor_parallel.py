@@ -101,7 +101,7 @@ def test_options_that_spread_a_model_are_refused_where_they_cannot_work(
     assert "leave out --gpus and torchrun" in errors(2, 2, device_map="auto")
     assert "choose one of them" in errors(2, 2, device_map="auto", tp=True)
     assert "leave out deterministic, or tp" in errors(2, 2, deterministic=True, tp=True)
-    assert "start torchrun --nproc-per-node N" in errors(None, 2, tp=True)
+    assert "torchrun --nproc-per-node N" in errors(None, 2, tp=True)
     assert "takes the GPU of its own number" in errors(2, 2, tp=True, device="cpu")
 
 
