@@ -20,6 +20,7 @@ from vrbench.core.schemas import BaseRef, Lineage, LineageStep
 from vrbench.models.load import load_vlm
 from vrbench.models.resolve import resolve_checkpoint
 from vrbench.training import load, stages
+from vrbench.training.checkpoint_folder import interrupted_recipe
 from vrbench.training.packing import PackedLlava
 from vrbench.training.prepare import dry_run
 from vrbench.training.run import train
@@ -192,9 +193,19 @@ class TestGoneOn:
             train("pocket-region", out, {**asked, "seed": "4"}, device="cpu")
         with pytest.raises(VrbenchError, match="is incomplete: its training was stopped"):
             resolve_checkpoint(str(out))
-        train("pocket-region", out, asked, device="cpu")
+        found = interrupted_recipe(out)
+        assert "# resumes: tune at step 2" in dry_run(load(str(found)), out, must_resume=True)
+        train(str(found), out, device="cpu", must_resume=True)
         assert lineage(out).weights == lineage(tuned).weights
         assert not (out / "state").exists()
+
+    def test_there_has_to_be_a_state_where_one_is_asked_for(self, base: Path, tuned: Path, tmp_path: Path) -> None:
+        asked = {**TUNE, "base": str(base)}
+        with pytest.raises(VrbenchError, match="holds no saved state to resume from; leave --resume out"):
+            train("pocket-region", tmp_path / "out", asked, device="cpu", must_resume=True)
+        assert not (tmp_path / "out").exists()
+        with pytest.raises(VrbenchError, match="no interrupted training to resume"):
+            interrupted_recipe(tuned)
 
     def test_a_run_that_ran_out_of_memory_before_it_saved_leaves_nothing(
         self, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -83,10 +83,11 @@ class TestKilled:
         assert (saved / LOSSES).exists()
 
     def test_another_recipe_does_not_go_on_there(self, tmp_path: Path) -> None:
-        claim_states(tmp_path, "one")
-        claim_states(tmp_path, "one")
-        with pytest.raises(VrbenchError, match="holds the state of another recipe"):
-            claim_states(tmp_path, "two")
+        claim_states(tmp_path, small_training.recipe())
+        claim_states(tmp_path, small_training.recipe())
+        other = r"holds the state of another recipe that was interrupted \(tune.rank is 2 there and 3 here\)"
+        with pytest.raises(VrbenchError, match=other):
+            claim_states(tmp_path, small_training.recipe(rank=3))
 
 
 class TestSplit:

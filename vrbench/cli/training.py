@@ -11,15 +11,22 @@ import typer
 
 from vrbench.cli.checkpoints import print_made
 from vrbench.cli.options import Config, Device, Out, read_overrides
+from vrbench.core.errors import VrbenchError
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe, or a YAML file.", show_default=False)],
     out: Out,
+    recipe: Annotated[
+        str | None,
+        typer.Argument(help="Name of a shipped recipe, or a YAML file. --resume needs none.", show_default=False),
+    ] = None,
     changes: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key. May be repeated.")
     ] = None,
     device: Device = "auto",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Resume the interrupted training in --out; an error if there is none.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved recipe, layers, parameters and steps; train nothing.")
     ] = False,
@@ -47,23 +54,29 @@ def train(
       dtype                    of computation and output: bfloat16 (default) or float32; master weights are float32
       seed, clip               random seed, gradient clipping; --dry-run prints all keys
 
-    An interrupted training resumes from its last saved state with the same command. On several GPUs: accelerate launch
-    -m vrbench train ...; FSDP2 or DeepSpeed with accelerate's own configuration.
+    The same command resumes an interrupted training from its last saved state, and starts it where there is none.
+    --resume never starts one; without RECIPE it takes the recipe of the interrupted training. On several GPUs:
+    accelerate launch -m vrbench train ...; FSDP2 or DeepSpeed with accelerate's own configuration.
 
     \b
-    Example:
+    Examples:
       vrbench train pocket-region --out checkpoints/region --set tune.layers=sparse-uniform:4
+      vrbench train --resume --out checkpoints/region
     """
     from vrbench.training import load
+    from vrbench.training.checkpoint_folder import interrupted_recipe
     from vrbench.training.run import train as train_recipe
 
     overrides = read_overrides(changes or [])
+    if recipe is None and not resume:
+        raise VrbenchError("no recipe was named; `vrbench train RECIPE` starts a training, --resume resumes one")
+    recipe = str(interrupted_recipe(out)) if recipe is None else recipe
     if dry_run:
         from vrbench.training import prepare
 
-        print(prepare.dry_run(load(recipe, overrides), out))
+        print(prepare.dry_run(load(recipe, overrides), out, resume))
         return
-    print_made(train_recipe(recipe, out, overrides, device))
+    print_made(train_recipe(recipe, out, overrides, device, resume))
 
 
 def _list(context: typer.Context, requested: bool) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vrbench.checkpoints.checkpoint import Checkpoint
 from vrbench.checkpoints.families import projector_names
-from vrbench.checkpoints.lineage import LINEAGE_FILE
+from vrbench.checkpoints.lineage import LINEAGE_FILE, TRAINING_STATES
 from vrbench.checkpoints.overlay_validation import checkpoint_shapes
 from vrbench.checkpoints.parameter_names import layer_index
 from vrbench.checkpoints.random_shapes import RANDOM_WEIGHTS
@@ -16,6 +16,7 @@ from vrbench.core.errors import collect_errors, raise_errors
 from vrbench.core.io import validate_output
 from vrbench.core.layers import LayerSet, select_layers
 from vrbench.models.resolve import resolve_checkpoint
+from vrbench.training.checkpoint_folder import saved_progress, validate_states
 from vrbench.training.conversation_sets import ConversationSet, read_conversations, select_share
 from vrbench.training.recipe import GeneratedScenes, TrainRecipe, TuneStage
 
@@ -35,15 +36,21 @@ class TrainingSetup:
     conversations: ConversationSet | None = None
 
 
-def prepare(recipe: TrainRecipe, out: Path) -> TrainingSetup | None:
+def prepare(recipe: TrainRecipe, out: Path, must_resume: bool = False) -> TrainingSetup | None:
     """Validate and resolve the inputs of a recipe; returns none for one that makes a new base.
+
+    Args:
+        recipe: what is trained.
+        out: the checkpoint folder to make.
+        must_resume: whether having no saved state in it is an error.
 
     Raises:
         VrbenchError: all errors that can be found before weights are loaded, together.
     """
     unset = recipe.unset_paths()
     taken = [f"{out} already holds a checkpoint; name another folder, or remove it"]
-    errors = [*(taken if (out / LINEAGE_FILE).exists() else []), *validate_output(out), *unset]
+    states = taken if (out / LINEAGE_FILE).exists() else validate_states(out, recipe, must_resume)
+    errors = [*states, *validate_output(out), *unset]
     setup, conversations = None, None
     if recipe.tune is not None and recipe.base:
         with collect_errors(errors):
@@ -82,14 +89,16 @@ def padding_errors(base: Checkpoint) -> list[str]:
     ]
 
 
-def dry_run(recipe: TrainRecipe, out: Path) -> str:
+def dry_run(recipe: TrainRecipe, out: Path, must_resume: bool = False) -> str:
     """Describe a run without training: the resolved recipe, its layers, trainable parameters, data and steps.
 
     Raises:
         VrbenchError: see `prepare`.
     """
-    setup = prepare(recipe, out)
+    setup = prepare(recipe, out, must_resume)
     lines = [recipe.text().rstrip(), f"# digest: {recipe.digest}"]
+    if progress := saved_progress(out / TRAINING_STATES):
+        lines.append(f"# resumes: {progress}")
     if setup is None:
         assert recipe.tower is not None and recipe.align is not None
         lines.append(f"# steps: {recipe.tower.steps} (tower) and {recipe.align.steps} (align)")

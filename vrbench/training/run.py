@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from vrbench.core.device import is_out_of_memory, resolve_device
 from vrbench.core.errors import VrbenchError
-from vrbench.training.checkpoint_folder import claim_states, is_empty, is_first
+from vrbench.training.checkpoint_folder import claim_states, is_empty, is_first, saved_progress
 from vrbench.training.prepare import TrainingSetup, prepare
 from vrbench.training.recipe import TrainRecipe
 from vrbench.training.recipe_files import load
@@ -17,9 +18,15 @@ from vrbench.training.recipe_files import load
 if TYPE_CHECKING:
     import torch
 
+_log = logging.getLogger(__name__)
+
 
 def train(
-    recipe: str | TrainRecipe, out: str | Path, overrides: dict[str, str] | None = None, device: str = "auto"
+    recipe: str | TrainRecipe,
+    out: str | Path,
+    overrides: dict[str, str] | None = None,
+    device: str = "auto",
+    must_resume: bool = False,
 ) -> Path:
     """Run a recipe and write the checkpoint folder that it makes; `vrbench.json` is written last.
 
@@ -31,6 +38,7 @@ def train(
         out: the folder to make; it must not hold a finished checkpoint.
         overrides: values for the recipe's keys, such as {"tune.steps": "20"}.
         device: "auto", "cpu" or "cuda".
+        must_resume: raise an error where there is no saved state, instead of starting anew.
 
     Raises:
         VrbenchError: the recipe or one of its inputs is invalid, the folder is taken, the loss is not finite, or memory
@@ -38,9 +46,11 @@ def train(
     """
     recipe, out = recipe if isinstance(recipe, TrainRecipe) else load(recipe, overrides), Path(out)
     process_device = _process_device(device)
-    setup = prepare(recipe, out)
+    setup = prepare(recipe, out, must_resume)
     is_new = not out.exists()
-    state = claim_states(out, recipe.digest)
+    state = claim_states(out, recipe)
+    if is_first() and (progress := saved_progress(state)):
+        _log.warning("vrbench: resumes %s", progress)
     try:
         _run_stages(recipe, setup, out, process_device, state)
     except VrbenchError:
